@@ -1,0 +1,63 @@
+// The transcript of a verification: every rule, in order, with what was found. A skip is never a pass.
+// A rule is declared once (id, code, source, title); failing it always yields the rule's one code.
+
+import type { AttestationCode } from './codes.ts';
+
+export type CheckStatus = 'pass' | 'fail' | 'skip';
+
+/** One rule of the verifier, declared once as data; docs and tests enumerate these tables. */
+export interface Rule {
+  /** Stable id: S1–S32 SNP, T1–T28 TDX, E1–E3 event logs, D… document and claims, C… channel and client, P… policy. */
+  readonly id: string;
+  readonly code: AttestationCode;
+  /** Where the rule comes from: specification, revision, section. */
+  readonly spec: string;
+  /** What is checked, one line a person can read. */
+  readonly title: string;
+}
+
+export interface Check {
+  readonly id: string;
+  readonly spec: string;
+  readonly title: string;
+  readonly status: CheckStatus;
+  /** What was found; for a failure, expected and actual; for a skip, why it was not made. Never secret. */
+  readonly detail: string;
+  /** Present on failures only: the rule's code. */
+  readonly code?: AttestationCode;
+  readonly expected?: string;
+  readonly actual?: string;
+}
+
+/** Collects checks in order. Lives for one verification. */
+export class Transcript {
+  readonly checks: Check[] = [];
+
+  pass(rule: Rule, detail: string): true {
+    this.checks.push({ id: rule.id, spec: rule.spec, title: rule.title, status: 'pass', detail });
+    return true;
+  }
+
+  /** Records that a rule was not applied, and why. Required rules must `fail` instead. */
+  skip(rule: Rule, detail: string): void {
+    this.checks.push({ id: rule.id, spec: rule.spec, title: rule.title, status: 'skip', detail });
+  }
+
+  fail(rule: Rule, detail: string, values: { expected?: string; actual?: string } = {}): false {
+    this.checks.push({ id: rule.id, spec: rule.spec, title: rule.title, status: 'fail', detail, code: rule.code, ...values });
+    return false;
+  }
+
+  /** Records pass or fail and returns the outcome. */
+  expect(rule: Rule, ok: boolean, detail: string, values: { expected?: string; actual?: string } = {}): boolean {
+    return ok ? this.pass(rule, detail) : this.fail(rule, detail, values);
+  }
+
+  get firstFailure(): Check | undefined {
+    return this.checks.find((check) => check.status === 'fail');
+  }
+
+  get failed(): boolean {
+    return this.firstFailure !== undefined;
+  }
+}

@@ -1,0 +1,65 @@
+// Errors of the server, split by who must act: the operator (ConfigError), the caller (ApiError).
+// Every ApiError becomes the one OpenAI envelope in http/errors; nothing else is ever written to a client.
+// Messages name the parameter and never repeat prompts, completions, keys or file contents.
+
+export interface ApiErrorDetail {
+  /** The request field at fault, in OpenAI's dotted/bracketed form (`messages[0].role`). */
+  readonly param?: string;
+  /** Seconds; sent as Retry-After on 429 and 503. */
+  readonly retryAfterSeconds?: number;
+  /** Sent as `x-should-retry`; the OpenAI SDKs obey it over their defaults. */
+  readonly shouldRetry?: boolean;
+  readonly cause?: unknown;
+}
+
+export type ApiErrorType =
+  | 'invalid_request_error'
+  | 'authentication_error'
+  | 'permission_error'
+  | 'not_found_error'
+  | 'conflict_error'
+  | 'rate_limit_error'
+  | 'server_error'
+  | 'service_unavailable_error';
+
+/** A refusal or failure that a client is told about. `code` is stable and documented in docs/api.md. */
+export class ApiError extends Error {
+  override readonly name = 'ApiError';
+  readonly status: number;
+  readonly code: string;
+  readonly type: ApiErrorType;
+  readonly param: string | null;
+  readonly retryAfterSeconds: number | undefined;
+  readonly shouldRetry: boolean | undefined;
+
+  constructor(status: number, code: string, message: string, detail: ApiErrorDetail = {}) {
+    super(message, detail.cause === undefined ? undefined : { cause: detail.cause });
+    this.status = status;
+    this.code = code;
+    this.type = typeOf(status);
+    this.param = detail.param ?? null;
+    this.retryAfterSeconds = detail.retryAfterSeconds;
+    this.shouldRetry = detail.shouldRetry;
+  }
+}
+
+function typeOf(status: number): ApiErrorType {
+  if (status === 401) return 'authentication_error';
+  if (status === 403) return 'permission_error';
+  if (status === 404) return 'not_found_error';
+  if (status === 409) return 'conflict_error';
+  if (status === 429) return 'rate_limit_error';
+  if (status === 503) return 'service_unavailable_error';
+  return status >= 500 ? 'server_error' : 'invalid_request_error';
+}
+
+/** The configuration is wrong; the process ends with exit 2 and this message. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+  readonly key: string | undefined;
+
+  constructor(message: string, key?: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.key = key;
+  }
+}

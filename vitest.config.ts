@@ -1,0 +1,25 @@
+// One configuration for every test. Sources are loaded as TypeScript; what runs as a separate process (server, engine
+// child, command lines) runs from dist/, which `make test` builds first.
+import { fileURLToPath } from 'node:url';
+import { defineConfig } from 'vitest/config';
+
+const at = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
+
+export default defineConfig({
+  resolve: {
+    alias: [
+      { find: /^@assay\/attestation$/, replacement: at('./attestation/index.ts') },
+      { find: /^@assay\/attestation\/node$/, replacement: at('./attestation/node/fetch.ts') },
+      { find: /^@assay\/attestation\/simulated$/, replacement: at('./attestation/simulated/hierarchy.ts') },
+    ],
+  },
+  test: {
+    include: ['test/**/*.test.ts'],
+    globalSetup: ['test/fixtures/global-setup.ts'],
+    pool: 'forks',
+    maxWorkers: 2,
+    testTimeout: 30_000,
+    hookTimeout: 120_000,
+    reporters: ['default', './test/fixtures/closing-line.ts'],
+  },
+});
