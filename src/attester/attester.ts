@@ -1,0 +1,40 @@
+// What the routes ask of the attesting side: a document that answers a nonce on one TLS connection.
+// Shape and errors: docs/protocol.md §4. Failures are ApiErrors: 503 tee_not_enabled, 404 model_not_found,
+// 429 attestation_rate_limited (with Retry-After), 500 attestation_failed.
+
+import type { AttestationDocument } from '@assay/attestation';
+
+export type TeeType = 'sev-snp' | 'tdx' | 'simulated';
+
+export interface AttestRequest {
+  /** 16–64 bytes, chosen by the relying party. */
+  readonly nonce: Uint8Array;
+  /** 32 bytes: TLS exporter of the connection the request came on, with the nonce as context. */
+  readonly exporter: Uint8Array;
+  /** Absent: all servable models. */
+  readonly modelId?: string;
+  /** Whose quote budget this draws on (key id or peer address); never logged. */
+  readonly clientId: string;
+  readonly signal: AbortSignal;
+}
+
+export interface AttesterStatus {
+  readonly teeType: TeeType;
+  /** False after a fatal TSM error: no further report can be had until restart. */
+  readonly available: boolean;
+  readonly queued: number;
+  /** Hardware reports made, and nonces they answered. */
+  readonly reports: number;
+  readonly answered: number;
+  readonly failed: number;
+  /** Unix milliseconds at which the first stapled endorsement expires; null when none is stapled. */
+  readonly endorsementsExpireAt: number | null;
+  /** Last refresh that failed, in plain words. */
+  readonly endorsementsError: string | null;
+}
+
+export interface Attester {
+  readonly teeType: TeeType;
+  attest(request: AttestRequest): Promise<AttestationDocument>;
+  status(): AttesterStatus;
+}
