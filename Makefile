@@ -1,0 +1,67 @@
+# The one door. `make help` lists what is behind it.
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help install build models run demo test check types lint format drift fuzz e2e bench bench-engine bench-verify image image-lock image-test measure reproduce clean
+
+NODE ?= node
+TSX := $(NODE) --import tsx
+LISTEN ?= 127.0.0.1:8443
+INSTALLED := node_modules/.package-lock.json
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(INSTALLED): package-lock.json package.json attestation/package.json
+	@$(NODE) -e 'const [a, b] = process.versions.node.split(".").map(Number); if (a < 20 || (a === 20 && b < 19)) { console.error("Assay needs Node >= 20.19, this is " + process.versions.node); process.exit(1); }'
+	npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+install: $(INSTALLED) ## npm ci --ignore-scripts, when the lock changed
+
+build: $(INSTALLED) ## compile everything to dist/
+	@$(NODE) node_modules/typescript/bin/tsc -b
+
+models: build ## make the demo models (deterministic, cached)
+	@$(TSX) scripts/demo-model/main.ts
+
+run: models ## install, build, make the demo model, start the attested server
+	@$(NODE) dist/src/cli.js serve --demo --listen $(LISTEN)
+
+demo: models ## server up, client verifies, streams a chat answer, prints the verdict, shuts down
+	@$(TSX) scripts/demo.ts
+
+test: models ## everything that must hold; what CI runs
+	@$(NODE) node_modules/vitest/vitest.mjs run
+
+check: types lint format drift ## types, lint, format, floors, unused code, drift
+
+types: build
+
+lint: $(INSTALLED)
+	@node_modules/.bin/oxlint --type-aware --deny-warnings
+	@node_modules/.bin/knip
+
+format: $(INSTALLED)
+	@node_modules/.bin/prettier --check .
+
+drift: build ## regenerate generated files and compare
+	@$(TSX) scripts/drift.ts
+
+fuzz: models ## the property tests, a hundred times longer
+	@ASSAY_FUZZ=100 $(NODE) node_modules/vitest/vitest.mjs run test/attestation test/server -t 'property'
+
+e2e: models ## only the end-to-end tests
+	@$(NODE) node_modules/vitest/vitest.mjs run test/e2e
+
+bench: models ## measure; prints tables, asserts nothing
+	@$(TSX) scripts/bench.ts
+
+bench-engine: models ## engine against LLAMA_SERVER=/path/to/llama-server, when given
+	@$(TSX) scripts/bench-engine.ts
+
+bench-verify: build ## one SNP and one TDX verification beside the bare signature checks
+	@$(TSX) scripts/bench-verify.ts
+
+clean: ## remove what was built (not node_modules, not the cache of inputs)
+	rm -rf dist attestation/dist out coverage
