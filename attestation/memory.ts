@@ -1,0 +1,25 @@
+// What a verifier remembers between runs so that old, still valid, signed data cannot be played back to it:
+// the highest CRL number, issue date or evaluation number seen per issuer. Time and storage belong to the caller.
+
+/** Keys are short paths such as `snp/Milan/crlNumber`; values only ever grow. Implementations may be asynchronous. */
+export interface RollbackMemory {
+  /** The highest value remembered under the key, or undefined when there is none. */
+  highest(key: string): bigint | undefined | Promise<bigint | undefined>;
+  /** Called only with values from data whose signature has been verified. */
+  remember(key: string, value: bigint): void | Promise<void>;
+}
+
+/** In memory; pass the entries of an earlier one to continue it. */
+export function createRollbackMemory(
+  entries: Iterable<readonly [string, bigint]> = [],
+): RollbackMemory & { entries(): [string, bigint][] } {
+  const highest = new Map<string, bigint>(entries);
+  return {
+    highest: (key) => highest.get(key),
+    remember: (key, value) => {
+      const before = highest.get(key);
+      if (before === undefined || value > before) highest.set(key, value);
+    },
+    entries: () => [...highest],
+  };
+}
