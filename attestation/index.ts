@@ -1,0 +1,46 @@
+// Published API of the verifier, browser-safe: no node:, Buffer or process behind any of it. The only re-export file.
+
+export { AttestationError, type AttestationCode, type AttestationErrorKind } from './errors.ts';
+export { ATTESTATION_CODES } from './codes.ts';
+export { type Check, type CheckStatus, type Rule, Transcript } from './checks.ts';
+export { equalBytes, fromBase64, fromBase64Url, fromHex, toBase64, toBase64Url, toHex } from './bytes.ts';
+export { type Cbor, type CborMap, decodeCbor, encodeCbor } from './cbor.ts';
+export { type Json, type JsonObject, parseJson } from './json.ts';
+export { inclusionPath, leafHash, MAX_TREE_SIZE, merkleRoot, verifyInclusion } from './merkle.ts';
+export {
+  ALL_MODELS_ID,
+  allModelsDigest,
+  type AttestedModel,
+  attestedModel,
+  encodeModelManifest,
+  type ModelBlob,
+  type ModelKind,
+} from './model.ts';
+export {
+  type Claims,
+  CLAIMS_LABEL,
+  decodeClaims,
+  encodeClaims,
+  EXPORTER_LABEL,
+  EXPORTER_LENGTH,
+  type ModelClaim,
+  NONCE_MAX_BYTES,
+  NONCE_MIN_BYTES,
+  reportData,
+  unbatchedReportData,
+} from './claims.ts';
+export {
+  type AttestationDocument,
+  CERTIFICATE_EXTENSION_OID,
+  decodeDocumentCbor,
+  documentToJson,
+  encodeDocument,
+  encodeDocumentCbor,
+  formatTimestamp,
+  MAX_DOCUMENT_BYTES,
+  parseDocument,
+  parseNonce,
+  type SnpEndorsements,
+  type TdxEndorsements,
+  type TeeType,
+} from './document.ts';
