@@ -14,6 +14,13 @@ export const ATTESTATION_CODES = {
   malformed_document: 'the attestation document is not of the shape protocol v1 gives',
   malformed_policy: 'a policy has an unknown key, an empty list or a value of the wrong type',
   input_too_large: 'an input is over its stated size limit',
+  // launch measurement and release manifests
+  malformed_firmware: 'a firmware file, kernel image or their tables are not of the shape their format gives',
+  malformed_launch: 'a launch description has a vCPU type, count, feature or machine outside what can be predicted',
+  malformed_manifest: 'an image manifest has an unknown key, a missing value or a value of the wrong type',
+  firmware_not_listed: 'the firmware is not on the list of files known to enforce what they measure',
+  kernel_hashes_missing: 'a kernel is given, but the firmware has no measured table for its hashes',
+  manifest_mismatch: 'a published file or digest is not what the image manifest says',
   // core (see protocol.md)
   claims_not_canonical: 'the claims are not byte-equal to their canonical encoding',
   claims_label: 'the claims do not carry the label of protocol v1',
