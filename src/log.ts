@@ -1,0 +1,55 @@
+// The server's log: pino, one JSON object per line on stderr. Its serializers pick fields, they do not redact: what is not
+// named here cannot be written. Errors we typed ourselves keep their message (it carries no content); of any other error
+// only the name, code and stack frames are kept, because messages of parsers and libraries quote their input.
+
+import pino, { type DestinationStream, type Logger } from 'pino';
+import { ApiError, ConfigError } from './errors.ts';
+
+export type Log = Logger;
+
+export interface LogOptions {
+  readonly level: 'error' | 'warn' | 'info' | 'debug' | 'silent';
+  /** Default: stderr, written at once, so that the last line before a crash is not lost. */
+  readonly stream?: DestinationStream;
+}
+
+export function createLog(options: LogOptions): Log {
+  return pino(
+    {
+      level: options.level,
+      base: null,
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }) },
+      serializers: { err: pickError, error: pickError, req: pickRequest, res: pickResponse },
+    },
+    options.stream ?? pino.destination({ dest: 2, sync: true }),
+  );
+}
+
+/** Name, code, and for our own errors the message; never the message of an error from a library. */
+export function pickError(value: unknown): Record<string, unknown> {
+  if (!(value instanceof Error)) return { name: typeof value };
+  const typed = value instanceof ApiError || value instanceof ConfigError || value.name === 'AttestationError' || value.name === 'TsmError';
+  const code = (value as { readonly code?: unknown }).code;
+  const frames = (value.stack ?? '').split('\n').filter((line) => /^\s+at /.test(line));
+  return {
+    name: value.name,
+    ...(typeof code === 'string' ? { code } : {}),
+    ...(typed ? { message: value.message } : { stack: frames.slice(0, 12).map((line) => line.trim()) }),
+    ...(value.cause instanceof Error ? { cause: pickError(value.cause) } : {}),
+  };
+}
+
+function pickRequest(value: unknown): Record<string, unknown> {
+  const request = value as { readonly id?: unknown; readonly method?: unknown; readonly routeOptions?: { readonly url?: unknown } };
+  return { id: text(request.id), method: text(request.method), route: text(request.routeOptions?.url) };
+}
+
+function pickResponse(value: unknown): Record<string, unknown> {
+  const { statusCode } = value as { readonly statusCode?: unknown };
+  return { status: typeof statusCode === 'number' ? statusCode : null };
+}
+
+function text(value: unknown): string | null {
+  return typeof value === 'string' ? value.slice(0, 128) : null;
+}

@@ -1,0 +1,236 @@
+// Measures a model file: SHA-256 over the very bytes the engine will map (docs/protocol.md, P3).
+// `memory`: copied once into an unnamed tmpfs file (O_TMPFILE) and hashed on the way; the engine gets that file, read-only,
+// by descriptor, so nothing outside the guest's memory can change it. `disk`: hashed in place, and the open file's identity
+// is compared before and after; for development only, and said so wherever the digest is shown.
+// Refuses: anything but a regular file, a size that changes under the read, a digest other than the pinned one.
+
+import { createHash, type Hash } from 'node:crypto';
+import { constants } from 'node:fs';
+import { open, statfs, type FileHandle } from 'node:fs/promises';
+import { ApiError } from '../errors.ts';
+import type { Residency } from './registry.ts';
+
+/** Big enough for full disk and copy speed, small enough that hashing one never holds the event loop for a millisecond. */
+const CHUNK_BYTES = 1024 * 1024;
+/** Linux, include/uapi/asm-generic/fcntl.h: __O_TMPFILE | O_DIRECTORY. Node has no constant for it. */
+const O_TMPFILE = 0o20_200_000;
+
+/** What stays the same while a file is the same file. */
+export interface FileIdentity {
+  readonly dev: bigint;
+  readonly ino: bigint;
+  readonly size: bigint;
+  readonly mtimeNs: bigint;
+  readonly ctimeNs: bigint;
+}
+
+export interface MeasureOptions {
+  readonly signal: AbortSignal;
+  /** Called with 0…1. */
+  readonly onProgress?: (fraction: number) => void;
+}
+
+export interface Measured {
+  /** Lower-case hex. */
+  readonly sha256: string;
+  readonly size: number;
+  readonly identity: FileIdentity;
+}
+
+export interface StageOptions extends MeasureOptions {
+  readonly residency: Residency;
+  /** A tmpfs folder; `/dev/shm`. */
+  readonly stagingFolder: string;
+  /** The digest the bytes must have: pinned in the configuration, or the one the model was registered with. */
+  readonly sha256: string;
+  /** For messages. */
+  readonly name: string;
+  /** For `disk`: skip hashing when the file is still the one this digest was taken of. */
+  readonly known?: FileIdentity;
+}
+
+/** Bytes an engine may be given. Held open until `close`; the engine's own mapping outlives that. */
+export interface StagedFile {
+  readonly fd: number;
+  readonly sha256: string;
+  readonly size: number;
+  readonly residency: Residency;
+  /** To be called once the engine has read the file. For `disk`, throws if the file changed since it was hashed. */
+  check(): Promise<void>;
+  /** Idempotent. */
+  close(): Promise<void>;
+}
+
+/** Hashes a file in place. 400 file_not_found when it is not a readable regular file. */
+export async function measureFile(path: string, options: MeasureOptions): Promise<Measured> {
+  const file = await openRegular(path);
+  try {
+    const before = await identityOf(file);
+    const hash = createHash('sha256');
+    const size = await pump(file, Number(before.size), hash, undefined, options);
+    const after = await identityOf(file);
+    if (!sameFile(before, after)) throw changed(path);
+    return { sha256: hash.digest('hex'), size, identity: after };
+  } finally {
+    await file.close();
+  }
+}
+
+/** Stages and measures a file for an engine. 500 model_digest_mismatch names both digests. */
+export async function stageFile(path: string, options: StageOptions): Promise<StagedFile> {
+  // dm-verity checks every block against a measured root on each read; hashing once more would only be as strong.
+  return options.residency === 'memory' ? stageInMemory(path, options) : stageInPlace(path, options);
+}
+
+/** Whether `size` bytes fit into the staging folder now; null when it is not there (not Linux, not mounted). */
+export async function stagingRoom(stagingFolder: string): Promise<{ readonly free: number; readonly total: number } | null> {
+  try {
+    const stats = await statfs(stagingFolder);
+    return { free: stats.bavail * stats.bsize, total: stats.blocks * stats.bsize };
+  } catch {
+    return null;
+  }
+}
+
+export function sameFile(a: FileIdentity, b: FileIdentity): boolean {
+  return a.dev === b.dev && a.ino === b.ino && a.size === b.size && a.mtimeNs === b.mtimeNs && a.ctimeNs === b.ctimeNs;
+}
+
+async function stageInMemory(path: string, options: StageOptions): Promise<StagedFile> {
+  const source = await openRegular(path);
+  let target: FileHandle | undefined;
+  try {
+    const before = await identityOf(source);
+    const size = Number(before.size);
+    const room = await stagingRoom(options.stagingFolder);
+    if (room === null || room.free < size) throw noRoom(options, size, room?.free ?? 0);
+    target = await openUnnamed(options, size);
+    const hash = createHash('sha256');
+    await pump(source, size, hash, target, options);
+    const sha256 = hash.digest('hex');
+    if (sha256 !== options.sha256) throw mismatch(options, sha256);
+    const reader = await open(`/proc/self/fd/${target.fd}`, constants.O_RDONLY);
+    return staged(reader, sha256, size, 'memory', () => Promise.resolve());
+  } finally {
+    await source.close();
+    await target?.close();
+  }
+}
+
+async function stageInPlace(path: string, options: StageOptions): Promise<StagedFile> {
+  const file = await openRegular(path);
+  try {
+    const before = await identityOf(file);
+    const size = Number(before.size);
+    if (options.known === undefined || !sameFile(options.known, before)) {
+      const hash = createHash('sha256');
+      await pump(file, size, hash, undefined, options);
+      const sha256 = hash.digest('hex');
+      if (sha256 !== options.sha256) throw mismatch(options, sha256);
+    }
+    return staged(file, options.sha256, size, options.residency, async () => {
+      if (!sameFile(before, await identityOf(file))) throw changed(options.name);
+    });
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+function staged(file: FileHandle, sha256: string, size: number, residency: Residency, check: () => Promise<void>): StagedFile {
+  let closing: Promise<void> | undefined;
+  return { fd: file.fd, sha256, size, residency, check, close: () => (closing ??= file.close()) };
+}
+
+/** O_NONBLOCK so that a FIFO does not hang the open; the type is checked on the descriptor, not the name. */
+async function openRegular(path: string): Promise<FileHandle> {
+  let file: FileHandle;
+  try {
+    file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch (error) {
+    const reason = (error as NodeJS.ErrnoException).code ?? 'unknown error';
+    throw new ApiError(400, 'file_not_found', `the model file cannot be opened (${reason})`, { param: 'path', cause: error });
+  }
+  const stats = await file.stat();
+  if (stats.isFile()) return file;
+  await file.close();
+  throw new ApiError(400, 'file_not_found', 'the model path is not a regular file', { param: 'path' });
+}
+
+async function openUnnamed(options: StageOptions, size: number): Promise<FileHandle> {
+  try {
+    return await open(options.stagingFolder, O_TMPFILE | constants.O_RDWR, 0o400);
+  } catch (error) {
+    throw noRoom(options, size, 0, error);
+  }
+}
+
+async function identityOf(file: FileHandle): Promise<FileIdentity> {
+  const { dev, ino, size, mtimeNs, ctimeNs } = await file.stat({ bigint: true });
+  return { dev, ino, size, mtimeNs, ctimeNs };
+}
+
+/** Reads exactly `size` bytes, hashing and writing each chunk while the next one is read. Returns the number of bytes. */
+async function pump(
+  source: FileHandle,
+  size: number,
+  hash: Hash,
+  target: FileHandle | undefined,
+  options: MeasureOptions,
+): Promise<number> {
+  const buffers = [Buffer.allocUnsafeSlow(CHUNK_BYTES), Buffer.allocUnsafeSlow(CHUNK_BYTES)] as const;
+  let at = 0;
+  let turn = 0;
+  let next = source.read(buffers[0], 0, CHUNK_BYTES, 0);
+  for (;;) {
+    const { bytesRead } = await next;
+    if (bytesRead === 0) break;
+    options.signal.throwIfAborted();
+    const chunk = (turn === 0 ? buffers[0] : buffers[1]).subarray(0, bytesRead);
+    const here = at;
+    at += bytesRead;
+    if (at > size) throw changed('the model file');
+    turn ^= 1;
+    // Both the write of this chunk and the read of the next run on other threads while this one hashes.
+    const written = target === undefined ? undefined : writeAll(target, chunk, here);
+    next = source.read(turn === 0 ? buffers[0] : buffers[1], 0, CHUNK_BYTES, at);
+    next.catch(() => undefined); // it is awaited at the top of the loop; failing before that must not count as unhandled
+    try {
+      hash.update(chunk);
+      await written;
+    } catch (error) {
+      await Promise.allSettled([written, next]);
+      throw error;
+    }
+    options.onProgress?.(size === 0 ? 1 : at / size);
+  }
+  if (at !== size) throw changed('the model file');
+  return at;
+}
+
+async function writeAll(target: FileHandle, chunk: Buffer, position: number): Promise<void> {
+  let done = 0;
+  while (done < chunk.length) {
+    const { bytesWritten } = await target.write(chunk, done, chunk.length - done, position + done);
+    done += bytesWritten;
+  }
+}
+
+function mismatch(options: StageOptions, actual: string): ApiError {
+  return new ApiError(500, 'model_digest_mismatch', `${options.name} has sha256 ${actual}, expected ${options.sha256}; it is not loaded`, {
+    shouldRetry: false,
+  });
+}
+
+function changed(name: string): ApiError {
+  return new ApiError(500, 'model_file_changed', `${name} changed while it was read; it is not loaded`, { shouldRetry: true });
+}
+
+function noRoom(options: StageOptions, size: number, free: number, cause?: unknown): ApiError {
+  return new ApiError(
+    503,
+    'model_load_failed',
+    `${options.name} needs ${size} bytes of guest memory in the staging folder, ${free} are free`,
+    cause === undefined ? { retryAfterSeconds: 30 } : { retryAfterSeconds: 30, cause },
+  );
+}
