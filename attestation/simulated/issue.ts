@@ -1,0 +1,215 @@
+// Issues X.509 certificates and CRLs for the simulated hierarchies, well-formed or wrong on purpose: whatever is passed is
+// written. Encoding is our own (der.ts), so that forms a library would refuse to produce can be produced.
+// Algorithms as the vendors use them: RSASSA-PSS with SHA-384 (AMD), ECDSA P-256 with SHA-256 (Intel), P-384 with SHA-384.
+
+import { concatBytes, fromBase64, toBase64 } from '../bytes.ts';
+import { TAG, contextTag, encodeBits, encodeDer, encodeInteger, encodeOid, encodeText, encodeTime } from '../der.ts';
+import { OID, type CurveName } from '../x509.ts';
+
+/** A private key with its SubjectPublicKeyInfo. */
+export interface IssuerKey {
+  readonly algorithm: 'rsa-pss' | 'ec-p256' | 'ec-p384';
+  readonly privateKey: CryptoKey;
+  readonly spki: Uint8Array;
+}
+
+/** JSON-able form of a key: PKCS#8 and SPKI in base64. Test keys only; they protect nothing. */
+export interface ExportedKey {
+  readonly algorithm: IssuerKey['algorithm'];
+  readonly pkcs8: string;
+  readonly spki: string;
+}
+
+export async function generateRsaKey(bits: number): Promise<IssuerKey> {
+  const parameters = { name: 'RSA-PSS', hash: 'SHA-384', modulusLength: bits, publicExponent: Uint8Array.of(1, 0, 1) };
+  return fromPair('rsa-pss', await crypto.subtle.generateKey(parameters, true, ['sign', 'verify']));
+}
+
+export async function generateEcKey(curve: 'P-256' | 'P-384'): Promise<IssuerKey> {
+  const pair = await crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: curve }, true, ['sign', 'verify']);
+  return fromPair(curve === 'P-256' ? 'ec-p256' : 'ec-p384', pair);
+}
+
+async function fromPair(algorithm: IssuerKey['algorithm'], pair: CryptoKeyPair): Promise<IssuerKey> {
+  return { algorithm, privateKey: pair.privateKey, spki: new Uint8Array(await crypto.subtle.exportKey('spki', pair.publicKey)) };
+}
+
+export async function exportKey(key: IssuerKey): Promise<ExportedKey> {
+  const pkcs8 = new Uint8Array(await crypto.subtle.exportKey('pkcs8', key.privateKey));
+  return { algorithm: key.algorithm, pkcs8: toBase64(pkcs8), spki: toBase64(key.spki) };
+}
+
+export async function importKey(key: ExportedKey): Promise<IssuerKey> {
+  const parameters =
+    key.algorithm === 'rsa-pss' ? { name: 'RSA-PSS', hash: 'SHA-384' } : { name: 'ECDSA', namedCurve: CURVE[key.algorithm] };
+  const privateKey = await crypto.subtle.importKey('pkcs8', fromBase64(key.pkcs8) as BufferSource, parameters, true, ['sign']);
+  return { algorithm: key.algorithm, privateKey, spki: fromBase64(key.spki) };
+}
+
+const CURVE = { 'ec-p256': 'P-256', 'ec-p384': 'P-384' } as const satisfies Record<string, CurveName>;
+
+/** Raw signature octets: PSS with a 48-byte salt, or ECDSA r‖s big-endian. */
+export async function signRaw(key: IssuerKey, data: Uint8Array): Promise<Uint8Array> {
+  const parameters =
+    key.algorithm === 'rsa-pss'
+      ? { name: 'RSA-PSS', saltLength: 48 }
+      : { name: 'ECDSA', hash: key.algorithm === 'ec-p256' ? 'SHA-256' : 'SHA-384' };
+  return new Uint8Array(await crypto.subtle.sign(parameters, key.privateKey, data as BufferSource));
+}
+
+export interface IssueExtension {
+  readonly oid: string;
+  readonly critical?: boolean;
+  /** Content of extnValue. */
+  readonly value: Uint8Array;
+}
+
+export interface IssueCertificate {
+  /** DER of the names, from `encodeName`. */
+  readonly issuer: Uint8Array;
+  readonly subject: Uint8Array;
+  readonly serial: number | bigint | Uint8Array;
+  readonly notBefore: Date;
+  readonly notAfter: Date;
+  readonly spki: Uint8Array;
+  readonly extensions: readonly IssueExtension[];
+  readonly signer: IssuerKey;
+  /** Writes trailerField 1 explicitly into the PSS parameters, as AMD does in some certificates. Default false. */
+  readonly explicitTrailerField?: boolean;
+}
+
+/** → DER certificate, X.509 v3. */
+export function issueCertificate(options: IssueCertificate): Promise<Uint8Array> {
+  const algorithm = signatureAlgorithm(options.signer, options.explicitTrailerField === true);
+  const tbs = encodeDer(
+    TAG.sequence,
+    encodeDer(contextTag(0), encodeInteger(2)),
+    encodeInteger(options.serial),
+    algorithm,
+    options.issuer,
+    encodeDer(TAG.sequence, encodeTime(options.notBefore), encodeTime(options.notAfter)),
+    options.subject,
+    options.spki,
+    ...(options.extensions.length === 0 ? [] : [encodeDer(contextTag(3), encodeExtensions(options.extensions))]),
+  );
+  return sign(tbs, algorithm, options.signer);
+}
+
+export interface IssueCrl {
+  readonly issuer: Uint8Array;
+  readonly thisUpdate: Date;
+  readonly nextUpdate: Date | undefined;
+  readonly revoked: readonly (number | bigint | Uint8Array)[];
+  readonly extensions: readonly IssueExtension[];
+  readonly signer: IssuerKey;
+}
+
+/** → DER CRL, version 2. */
+export function issueCrl(options: IssueCrl): Promise<Uint8Array> {
+  const algorithm = signatureAlgorithm(options.signer, false);
+  const entries = options.revoked.map((serial) => encodeDer(TAG.sequence, encodeInteger(serial), encodeTime(options.thisUpdate)));
+  const tbs = encodeDer(
+    TAG.sequence,
+    encodeInteger(1),
+    algorithm,
+    options.issuer,
+    encodeTime(options.thisUpdate),
+    ...(options.nextUpdate === undefined ? [] : [encodeTime(options.nextUpdate)]),
+    ...(entries.length === 0 ? [] : [encodeDer(TAG.sequence, ...entries)]),
+    ...(options.extensions.length === 0 ? [] : [encodeDer(contextTag(0), encodeExtensions(options.extensions))]),
+  );
+  return sign(tbs, algorithm, options.signer);
+}
+
+async function sign(tbs: Uint8Array, algorithm: Uint8Array, signer: IssuerKey): Promise<Uint8Array> {
+  const raw = await signRaw(signer, tbs);
+  const half = raw.length / 2;
+  const value =
+    signer.algorithm === 'rsa-pss' ? raw : encodeDer(TAG.sequence, encodeInteger(raw.subarray(0, half)), encodeInteger(raw.subarray(half)));
+  return encodeDer(TAG.sequence, tbs, algorithm, encodeBits(value));
+}
+
+function signatureAlgorithm(signer: IssuerKey, explicitTrailerField: boolean): Uint8Array {
+  if (signer.algorithm === 'ec-p256') return encodeDer(TAG.sequence, encodeOid('1.2.840.10045.4.3.2'));
+  if (signer.algorithm === 'ec-p384') return encodeDer(TAG.sequence, encodeOid('1.2.840.10045.4.3.3'));
+  const sha384 = encodeDer(TAG.sequence, encodeOid('2.16.840.1.101.3.4.2.2'), encodeDer(TAG.null));
+  const parameters = [
+    encodeDer(contextTag(0), sha384),
+    encodeDer(contextTag(1), encodeDer(TAG.sequence, encodeOid(OID.mgf1), sha384)),
+    encodeDer(contextTag(2), encodeInteger(48)),
+    ...(explicitTrailerField ? [encodeDer(contextTag(3), encodeInteger(1))] : []),
+  ];
+  return encodeDer(TAG.sequence, encodeOid(OID.rsassaPss), encodeDer(TAG.sequence, ...parameters));
+}
+
+function encodeExtensions(extensions: readonly IssueExtension[]): Uint8Array {
+  const encoded = extensions.map(({ oid, critical, value }) =>
+    encodeDer(
+      TAG.sequence,
+      encodeOid(oid),
+      ...(critical === true ? [encodeDer(TAG.boolean, Uint8Array.of(0xff))] : []),
+      encodeDer(TAG.octetString, value),
+    ),
+  );
+  return encodeDer(TAG.sequence, ...encoded);
+}
+
+/** DER Name of one attribute per part, in order; values are UTF8String, country codes PrintableString. */
+export function encodeName(parts: readonly (readonly [type: keyof typeof NAME_OIDS, value: string])[]): Uint8Array {
+  const encoded = parts.map(([type, value]) => {
+    const text = encodeText(value, type === 'C' ? TAG.printableString : TAG.utf8String);
+    return encodeDer(TAG.set, encodeDer(TAG.sequence, encodeOid(NAME_OIDS[type]), text));
+  });
+  return encodeDer(TAG.sequence, ...encoded);
+}
+
+const NAME_OIDS = { CN: OID.commonName, OU: '2.5.4.11', O: '2.5.4.10', L: '2.5.4.7', ST: '2.5.4.8', C: '2.5.4.6' } as const;
+
+// Common extensions.
+
+export function basicConstraints(ca: boolean, pathLength?: number): IssueExtension {
+  const parts = ca ? [encodeDer(TAG.boolean, Uint8Array.of(0xff))] : [];
+  if (pathLength !== undefined) parts.push(encodeInteger(pathLength));
+  return { oid: OID.basicConstraints, critical: true, value: encodeDer(TAG.sequence, ...parts) };
+}
+
+export function keyUsage(uses: readonly ('digitalSignature' | 'keyCertSign' | 'crlSign')[]): IssueExtension {
+  const masks = { digitalSignature: 0x80, keyCertSign: 0x04, crlSign: 0x02 } as const;
+  const bits = uses.reduce((sum, use) => sum | masks[use], 0);
+  let unused = 0;
+  while (unused < 7 && ((bits >> unused) & 1) === 0) unused++;
+  return { oid: OID.keyUsage, critical: true, value: encodeBits(Uint8Array.of(bits), unused) };
+}
+
+/** SHA-1 of the subjectPublicKey octets is customary; any 20 octets that identify the key do. Here: the first 20 of SHA-256 of the SPKI. */
+export async function keyIdentifier(spki: Uint8Array): Promise<Uint8Array> {
+  return new Uint8Array(await crypto.subtle.digest('SHA-256', spki as BufferSource)).subarray(0, 20);
+}
+
+export async function subjectKeyIdentifier(spki: Uint8Array): Promise<IssueExtension> {
+  return { oid: OID.subjectKeyIdentifier, value: encodeDer(TAG.octetString, await keyIdentifier(spki)) };
+}
+
+export async function authorityKeyIdentifier(spki: Uint8Array): Promise<IssueExtension> {
+  return {
+    oid: OID.authorityKeyIdentifier,
+    value: encodeDer(TAG.sequence, encodeDer(contextTag(0, false), await keyIdentifier(spki))),
+  };
+}
+
+export function crlNumber(number: number | bigint): IssueExtension {
+  return { oid: OID.crlNumber, value: encodeInteger(number) };
+}
+
+/** DER → PEM, 64 columns. */
+export function encodePem(der: Uint8Array, label: 'CERTIFICATE' | 'X509 CRL' = 'CERTIFICATE'): string {
+  const lines = toBase64(der).match(/.{1,64}/g) ?? [];
+  return `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`;
+}
+
+/** Flips one bit of the signature value, which ends every certificate and CRL. */
+export function corruptSignature(der: Uint8Array): Uint8Array {
+  const bytes = concatBytes(der);
+  bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
+  return bytes;
+}
