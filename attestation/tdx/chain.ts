@@ -1,0 +1,309 @@
+// Intel's certificates and CRLs around a quote (Intel SGX PCK Certificate and CRL Profile): PCK ← Platform or Processor CA ←
+// Root, TCB Signing ← Root, the root CRL and the PCK CRL. Rules T7 to T10. The root counts by its public key; every certificate
+// must have the name and constraints of its own role, so that a PCK key cannot sign TCB info.
+
+import { equalBytes, fromHex, fromUtf8, toHex } from '../bytes.ts';
+import type { Transcript } from '../checks.ts';
+import { malformed } from '../errors.ts';
+import type { RollbackMemory } from '../memory.ts';
+import {
+  caProblem,
+  criticalProblem,
+  crlProblem,
+  isRevoked,
+  issuanceProblem,
+  nameText,
+  parseCertificate,
+  parseCrl,
+  parsePem,
+  validityProblem,
+  verifySignedBy,
+  type Certificate,
+  type KeyCache,
+  type RevocationList,
+} from '../x509.ts';
+import type { TdxCollateral } from './collateral.ts';
+import { SGX_EXTENSIONS_OID } from './pck.ts';
+import { INTEL_ROOT_SPKI_SHA256, spkiSha256 } from './roots.ts';
+import { TDX_RULES } from './rules.ts';
+
+export interface IntelCertificates {
+  readonly pck: Certificate;
+  readonly pckCa: Certificate;
+  readonly root: Certificate;
+  readonly tcbSigner: Certificate;
+  readonly tcbRoot: Certificate;
+  readonly qeSigner: Certificate;
+  readonly qeRoot: Certificate;
+  /** First certificate of the PCK CRL's issuer chain, when that chain was given. */
+  readonly pckCrlIssuer: Certificate | undefined;
+  readonly rootCrl: RevocationList;
+  readonly pckCrl: RevocationList;
+}
+
+/** What can be relied on after the chain rules: a part is true when nothing that vouches for it failed. */
+export interface ChainOutcome {
+  readonly pck: boolean;
+  readonly tcbSigner: boolean;
+  readonly qeSigner: boolean;
+}
+
+/** Parses every certificate and CRL; throws `malformed_certificate`, `malformed_crl` or `input_too_large`. */
+export function parseCertificates(pckChainPem: Uint8Array, collateral: TdxCollateral): IntelCertificates {
+  const seen: Certificate[] = [];
+  const parsed = new Map<string, readonly Certificate[]>();
+  const chain = (pem: string, length: number, name: string): readonly Certificate[] => {
+    const known = parsed.get(pem);
+    if (known !== undefined && known.length === length) return known;
+    const blocks = parsePem(pem, 'CERTIFICATE', 4, name);
+    if (blocks.length !== length) throw malformed('malformed_certificate', `${name} has ${blocks.length} certificates, expected ${length}`);
+    const certificates = blocks.map((der, i) => {
+      const before = seen.find(({ raw }) => equalBytes(raw, der));
+      if (before !== undefined) return before;
+      const certificate = parseCertificate(der, `${name}[${i}]`);
+      seen.push(certificate);
+      return certificate;
+    });
+    parsed.set(pem, certificates);
+    return certificates;
+  };
+  const [pck, pckCa, root] = chain(pemText(pckChainPem), 3, 'PCK certificate chain');
+  const [tcbSigner, tcbRoot] = chain(collateral.tcbInfoIssuerChain, 2, 'TCB info issuer chain');
+  const [qeSigner, qeRoot] = chain(collateral.qeIdentityIssuerChain, 2, 'QE identity issuer chain');
+  const pckCrlIssuer =
+    collateral.pckCrlIssuerChain === undefined ? undefined : chain(collateral.pckCrlIssuerChain, 2, 'PCK CRL issuer chain')[0];
+  if (!(pck && pckCa && root && tcbSigner && tcbRoot && qeSigner && qeRoot))
+    throw malformed('malformed_certificate', 'a certificate chain is empty');
+  const rootCrl = parseCrl(crlDer(collateral.rootCaCrl, 'root CA CRL'), 'root CA CRL');
+  const pckCrl = parseCrl(crlDer(collateral.pckCrl, 'PCK CRL'), 'PCK CRL');
+  return { pck, pckCa, root, tcbSigner, tcbRoot, qeSigner, qeRoot, pckCrlIssuer, rootCrl, pckCrl };
+}
+
+/** Which of the signatures over certificates and CRLs hold; started together, each certificate verified once. */
+export interface ChainSignatures {
+  readonly roots: boolean;
+  readonly pckCa: boolean;
+  readonly pck: boolean;
+  readonly tcbSigner: boolean;
+  readonly qeSigner: boolean;
+  readonly rootCrl: boolean;
+  readonly pckCrl: boolean;
+  readonly rootSpki: string;
+}
+
+export async function verifyChainSignatures(all: IntelCertificates, keys: KeyCache): Promise<ChainSignatures> {
+  const rootKey = all.root.publicKey;
+  const roots = [...new Set([all.root, all.tcbRoot, all.qeRoot])];
+  const tcbSignerJob = verifySignedBy(all.tcbSigner, rootKey, keys);
+  const [rootsSigned, pckCa, pck, tcbSigner, qeSigner, rootCrl, pckCrl, rootSpki] = await Promise.all([
+    Promise.all(roots.map((root) => verifySignedBy(root, rootKey, keys))),
+    verifySignedBy(all.pckCa, rootKey, keys),
+    verifySignedBy(all.pck, all.pckCa.publicKey, keys),
+    tcbSignerJob,
+    all.qeSigner === all.tcbSigner ? tcbSignerJob : verifySignedBy(all.qeSigner, rootKey, keys),
+    verifySignedBy(all.rootCrl, rootKey, keys),
+    verifySignedBy(all.pckCrl, all.pckCa.publicKey, keys),
+    spkiSha256(rootKey.raw),
+  ]);
+  return { roots: rootsSigned.every(Boolean), pckCa, pck, tcbSigner, qeSigner, rootCrl, pckCrl, rootSpki };
+}
+
+/** SHA-256 of the public keys of roots given in place of Intel's, or Intel's own. */
+export async function trustedRoots(roots: readonly Uint8Array[] | undefined): Promise<readonly string[]> {
+  if (roots === undefined) return [toHex(INTEL_ROOT_SPKI_SHA256)];
+  return Promise.all(roots.map((der) => spkiSha256(parseCertificate(der, 'root').publicKey.raw)));
+}
+
+/** Rules T7 to T10, in order. */
+export async function chainRules(
+  t: Transcript,
+  all: IntelCertificates,
+  signatures: ChainSignatures,
+  context: { readonly now: Date; readonly trusted: readonly string[]; readonly memory?: RollbackMemory },
+): Promise<ChainOutcome> {
+  const { now, trusted } = context;
+  const R = TDX_RULES;
+  const rootTrusted = t.expect(
+    R.root,
+    trusted.includes(signatures.rootSpki),
+    `root public key is ${short(signatures.rootSpki)}, ${trusted.includes(signatures.rootSpki) ? 'pinned' : `trusted are ${trusted.map(short).join(', ')}`}`,
+    { expected: trusted.join(' or '), actual: signatures.rootSpki },
+  );
+  const links = [
+    link(all.pck, all.pckCa, signatures.pck),
+    link(all.pckCa, all.root, signatures.pckCa),
+    link(all.root, all.root, signatures.roots),
+  ];
+  const pckBroken = links.find((problem) => problem !== undefined);
+  const pckChain = t.expect(
+    R.pckChain,
+    pckBroken === undefined,
+    pckBroken ?? `PCK is issued by ${nameText(all.pck.issuer)}, that by the root`,
+  );
+  const tcbBroken = signerChain(all, all.tcbSigner, all.tcbRoot, signatures.tcbSigner);
+  const qeBroken = signerChain(all, all.qeSigner, all.qeRoot, signatures.qeSigner);
+  const signers = t.expect(
+    R.pckChain,
+    (tcbBroken ?? qeBroken) === undefined,
+    tcbBroken ?? qeBroken ?? 'TCB signing certificates are issued by the same root',
+  );
+  const roles = roleProblems(all);
+  const rolesHold = t.expect(
+    R.roles,
+    roles.length === 0,
+    roles[0] ?? 'PCK, PCK CA, TCB signing and root certificates each have their role',
+  );
+  const valid = validity(t, all, now);
+  const revocation = await revocationRules(t, all, signatures, context);
+  const common = rootTrusted && rolesHold && valid && revocation;
+  return {
+    pck: common && pckChain,
+    tcbSigner: common && signers && tcbBroken === undefined,
+    qeSigner: common && signers && qeBroken === undefined,
+  };
+}
+
+function link(child: Certificate, issuer: Certificate, signed: boolean): string | undefined {
+  const problem = issuanceProblem(child, issuer);
+  if (problem !== undefined) return `${nameText(child.subject)}: ${problem}`;
+  return signed ? undefined : `${nameText(child.subject)} is not signed by ${nameText(issuer.subject)}`;
+}
+
+function signerChain(all: IntelCertificates, signer: Certificate, root: Certificate, signed: boolean): string | undefined {
+  if (!equalBytes(root.publicKey.raw, all.root.publicKey.raw)) return 'a signing chain ends in another root than the PCK chain';
+  return link(signer, root, signed);
+}
+
+/** Names, constraints, key usages, critical extensions and curves. */
+function roleProblems(all: IntelCertificates): readonly string[] {
+  const named: readonly (readonly [string, Certificate, readonly string[], string | undefined])[] = [
+    ['PCK', all.pck, ['Intel SGX PCK Certificate'], endEntityProblem(all.pck, [SGX_EXTENSIONS_OID])],
+    [
+      'PCK CA',
+      all.pckCa,
+      ['Intel SGX PCK Platform CA', 'Intel SGX PCK Processor CA'],
+      caProblem(all.pckCa, { certificates: true, crls: true }, 0),
+    ],
+    ['TCB signing', all.tcbSigner, ['Intel SGX TCB Signing'], endEntityProblem(all.tcbSigner)],
+    ['QE identity signing', all.qeSigner, ['Intel SGX TCB Signing'], endEntityProblem(all.qeSigner)],
+    ...[all.root, all.tcbRoot, all.qeRoot].map(
+      (root) => ['root', root, ['Intel SGX Root CA'], caProblem(root, { certificates: true, crls: true }, 1)] as const,
+    ),
+  ];
+  return named.flatMap(([role, certificate, names, problem]) => {
+    const { subject, publicKey } = certificate;
+    if (subject.commonName === undefined || !names.includes(subject.commonName)) {
+      return [`${role} certificate is named ${nameText(subject)}, expected ${names.join(' or ')}`];
+    }
+    if (publicKey.kind !== 'ec' || publicKey.curve !== 'P-256') return [`${role} certificate has no P-256 key`];
+    return problem === undefined ? [] : [`${role} certificate: ${problem}`];
+  });
+}
+
+function endEntityProblem(certificate: Certificate, known: readonly string[] = []): string | undefined {
+  if (certificate.basicConstraints === undefined) return 'basicConstraints is missing';
+  if (certificate.basicConstraints.ca) return 'it is a CA';
+  if (certificate.keyUsage?.digitalSignature !== true) return 'keyUsage lacks digitalSignature';
+  if (certificate.keyUsage.keyCertSign || certificate.keyUsage.crlSign) return 'keyUsage allows signing certificates or CRLs';
+  return criticalProblem(certificate, known);
+}
+
+function validity(t: Transcript, all: IntelCertificates, now: Date): boolean {
+  for (const certificate of new Set([all.pck, all.pckCa, all.root, all.tcbSigner, all.tcbRoot, all.qeSigner, all.qeRoot])) {
+    const problem = validityProblem(certificate, now);
+    if (problem !== undefined) return t.fail(TDX_RULES.validity, `${nameText(certificate.subject)} at ${now.toISOString()}: ${problem}`);
+  }
+  return t.pass(TDX_RULES.validity, `all certificates are valid at ${now.toISOString()}`);
+}
+
+/** T10. Both CRLs are required, authenticated and current; serials of the leaf, the intermediate and the signers are looked up. */
+async function revocationRules(
+  t: Transcript,
+  all: IntelCertificates,
+  signatures: ChainSignatures,
+  { now, memory }: { readonly now: Date; readonly memory?: RollbackMemory },
+): Promise<boolean> {
+  const R = TDX_RULES;
+  const problem =
+    crlFault('root CA CRL', all.rootCrl, all.root, signatures.rootCrl) ??
+    crlFault('PCK CRL', all.pckCrl, all.pckCa, signatures.pckCrl) ??
+    (all.pckCrlIssuer !== undefined && !equalBytes(all.pckCrlIssuer.publicKey.raw, all.pckCa.publicKey.raw)
+      ? `PCK CRL issuer chain is of ${nameText(all.pckCrlIssuer.subject)}, the issuer of the PCK is ${nameText(all.pckCa.subject)}`
+      : undefined);
+  const authentic = t.expect(R.crl, problem === undefined, problem ?? `root CA CRL by the root, PCK CRL by ${nameText(all.pckCa.subject)}`);
+  const late = [
+    ['root CA CRL', all.rootCrl],
+    ['PCK CRL', all.pckCrl],
+  ] as const;
+  const stale = late.flatMap(([name, { thisUpdate, nextUpdate }]) =>
+    now >= thisUpdate && nextUpdate !== undefined && now < nextUpdate
+      ? []
+      : [`${name} is for ${thisUpdate.toISOString()} to ${nextUpdate?.toISOString() ?? 'never'}, now is ${now.toISOString()}`],
+  )[0];
+  const current = t.expect(R.crlWindow, stale === undefined, stale ?? `both are current at ${now.toISOString()}`);
+  const revoked = [
+    ['PCK', all.pck, all.pckCrl],
+    ['PCK CA', all.pckCa, all.rootCrl],
+    ['TCB signing', all.tcbSigner, all.rootCrl],
+    ['QE identity signing', all.qeSigner, all.rootCrl],
+    ['root', all.root, all.rootCrl],
+  ] as const;
+  const hit = revoked.find(([, certificate, crl]) => isRevoked(crl, certificate.serial));
+  const clean = t.expect(
+    R.revocation,
+    hit === undefined,
+    hit === undefined
+      ? `${all.pckCrl.revoked.length} PCKs and ${all.rootCrl.revoked.length} CAs are revoked, none of them in use`
+      : `${hit[0]} certificate, serial ${toHex(hit[1].serial)}, is revoked`,
+  );
+  if (!(authentic && current && clean)) return false;
+  return memory === undefined ? true : crlMemory(t, all, signatures.rootSpki, memory);
+}
+
+function crlFault(name: string, crl: RevocationList, issuer: Certificate, signed: boolean): string | undefined {
+  // The window is rule by rule below: here the CRL is looked at as of the moment it was issued.
+  const problem = crlProblem(crl, issuer, crl.thisUpdate);
+  if (problem !== undefined) return `${name}: ${problem}`;
+  if (crl.authorityKeyId === undefined) return `${name}: authorityKeyIdentifier is missing`;
+  return signed ? undefined : `${name} is not signed by ${nameText(issuer.subject)}`;
+}
+
+async function crlMemory(t: Transcript, all: IntelCertificates, rootSpki: string, memory: RollbackMemory): Promise<boolean> {
+  let fresh = true;
+  for (const [name, { crlNumber, issuer }] of [
+    ['root CA CRL', all.rootCrl],
+    ['PCK CRL', all.pckCrl],
+  ] as const) {
+    fresh = (await notOlder(t, memory, `intel/${short(rootSpki)}/crl/${issuer.commonName ?? ''}`, name, crlNumber ?? 0n)) && fresh;
+  }
+  return fresh;
+}
+
+/** T21: fails when a higher number has been seen under the key; otherwise remembers this one. */
+export async function notOlder(t: Transcript, memory: RollbackMemory, key: string, name: string, value: bigint): Promise<boolean> {
+  const highest = await memory.highest(key);
+  if (highest !== undefined && value < highest) {
+    return t.fail(TDX_RULES.rollback, `${name} has number ${value}, ${highest} has been seen`, {
+      expected: `>= ${highest}`,
+      actual: String(value),
+    });
+  }
+  await memory.remember(key, value);
+  return t.pass(TDX_RULES.rollback, `${name} has number ${value}, highest seen before ${highest ?? 'none'}`);
+}
+
+/** DER from what services send: DER itself, PEM, or DER in hex (PCCS). */
+function crlDer(bytes: Uint8Array, name: string): Uint8Array {
+  if (bytes[0] === 0x2d) return parsePem(fromUtf8(bytes, name), 'X509 CRL', 1, name)[0] ?? bytes;
+  if (bytes[0] === 0x33 && bytes[1] === 0x30 && bytes[2] === 0x38) return fromHex(fromUtf8(bytes, name).trim(), name);
+  return bytes;
+}
+
+/** The quoting library ends the PEM in the quote with a NUL. */
+function pemText(bytes: Uint8Array): string {
+  let end = bytes.length;
+  while (end > 0 && bytes[end - 1] === 0) end--;
+  return fromUtf8(bytes.subarray(0, end), 'PCK certificate chain');
+}
+
+const short = (hex: string): string => `${hex.slice(0, 16)}…`;

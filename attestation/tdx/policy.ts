@@ -1,0 +1,144 @@
+// What a relying party asks of a TDX guest. Every key is optional here and an absent one is a visible skip in the transcript;
+// what is always refused, whatever a policy says: a debuggable TD, reserved bits, a revoked TCB, anything unsigned.
+// `parseTdxPolicy` reads the hermetic contract's JSON (hex strings) and refuses unknown keys, empty lists and wrong types.
+
+import { fromHex } from '../bytes.ts';
+import { malformed, type AttestationError } from '../errors.ts';
+import { TCB_STATUSES, type TcbStatus } from './collateral.ts';
+
+/** A non-empty list of accepted values. */
+export type Accepted = readonly Uint8Array[];
+
+export interface TdxPolicy {
+  /** 48 bytes each. */
+  readonly mrTd?: Accepted;
+  readonly rtmr0?: Accepted;
+  readonly rtmr1?: Accepted;
+  readonly rtmr2?: Accepted;
+  readonly rtmr3?: Accepted;
+  readonly mrSeam?: Accepted;
+  readonly mrSignerSeam?: Accepted;
+  readonly mrConfigId?: Accepted;
+  readonly mrOwner?: Accepted;
+  readonly mrOwnerConfig?: Accepted;
+  /** Absent means zero. */
+  readonly mrServiceTd?: Accepted;
+  /** 8 bytes each, in the quote's (little-endian) order. Absent means zero for SEAM attributes. */
+  readonly seamAttributes?: Accepted;
+  readonly tdAttributes?: Accepted;
+  readonly xfam?: Accepted;
+  /** Exactly 64 bytes. */
+  readonly reportData?: Uint8Array;
+  /** 16 bytes, compared component by component. */
+  readonly minimumTeeTcbSvn?: Uint8Array;
+  /** Floor for TCB info and QE identity alike. */
+  readonly minimumTcbEvaluationDataNumber?: number;
+  /** Absent means `UpToDate` only. `Revoked` cannot be listed. */
+  readonly tcbStatus?: readonly TcbStatus[];
+  /** Days after a level's `tcbDate` for which `OutOfDate` and `TDRelaunchAdvised` still pass. Absent means none. */
+  readonly tcbGraceDays?: number;
+  /** Security advisories (`INTEL-SA-00960`) that may be open; an empty list means none. Absent means any, listed in the transcript. */
+  readonly advisories?: readonly string[];
+  /** 6 bytes each. */
+  readonly fmspc?: Accepted;
+  /** 16 bytes each. */
+  readonly ppid?: Accepted;
+  /** PCK serial numbers, big-endian without leading zeros. */
+  readonly pckSerial?: Accepted;
+  readonly requireSeptVeDisable?: boolean;
+  readonly allowMigratable?: boolean;
+}
+
+const SIZES = {
+  mrTd: 48,
+  rtmr0: 48,
+  rtmr1: 48,
+  rtmr2: 48,
+  rtmr3: 48,
+  mrSeam: 48,
+  mrSignerSeam: 48,
+  mrConfigId: 48,
+  mrOwner: 48,
+  mrOwnerConfig: 48,
+  mrServiceTd: 48,
+  seamAttributes: 8,
+  tdAttributes: 8,
+  xfam: 8,
+  fmspc: 6,
+  ppid: 16,
+  pckSerial: 0,
+} as const;
+const NUMBERS = { minimumTcbEvaluationDataNumber: 0xffffffff, tcbGraceDays: 3660 } as const;
+const FLAGS = ['requireSeptVeDisable', 'allowMigratable'] as const;
+const MAX_VALUES = 1024;
+
+type Listed = keyof typeof SIZES;
+
+/** JSON value → policy. One value or a non-empty list of values per measured field, in hex of either case. */
+export function parseTdxPolicy(value: unknown): TdxPolicy {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw bad('policy is not an object');
+  const policy: Record<string, unknown> = {};
+  for (const [key, given] of Object.entries(value)) policy[key] = parseKey(key, given);
+  return policy as TdxPolicy;
+}
+
+function parseKey(key: string, given: unknown): unknown {
+  if (Object.hasOwn(SIZES, key)) return hexList(key, given, SIZES[key as Listed]);
+  if (Object.hasOwn(NUMBERS, key)) {
+    const max = NUMBERS[key as keyof typeof NUMBERS];
+    if (typeof given !== 'number' || !Number.isInteger(given) || given < 0 || given > max)
+      throw bad(`${key} is not an integer from 0 to ${max}`);
+    return given;
+  }
+  if (FLAGS.some((flag) => flag === key)) {
+    if (typeof given !== 'boolean') throw bad(`${key} is not true or false`);
+    return given;
+  }
+  switch (key) {
+    case 'reportData':
+      return hex(key, given, 64);
+    case 'minimumTeeTcbSvn':
+      return hex(key, given, 16);
+    case 'tcbStatus':
+      return list(key, given).map((status) => {
+        const known = TCB_STATUSES.find((name) => name === status);
+        if (known === undefined) throw bad(`tcbStatus has ${JSON.stringify(status)}; known are ${TCB_STATUSES.join(', ')}`);
+        if (known === 'Revoked') throw bad('tcbStatus lists Revoked, which no policy accepts');
+        return known;
+      });
+    case 'advisories':
+      return (Array.isArray(given) && given.length === 0 ? [] : list(key, given)).map((id) => {
+        if (typeof id !== 'string' || id.length > 64) throw bad('advisories has a value that is not an advisory id');
+        return id;
+      });
+    default:
+      throw bad(`policy has the unknown key ${JSON.stringify(key.slice(0, 64))}`);
+  }
+}
+
+function hexList(key: string, given: unknown, size: number): Accepted {
+  return (typeof given === 'string' ? [given] : list(key, given)).map((item) => hex(key, item, size));
+}
+
+function hex(key: string, given: unknown, size: number): Uint8Array {
+  if (typeof given !== 'string' || given.length > 256) throw bad(`${key} is not a hex string`);
+  let bytes: Uint8Array;
+  try {
+    bytes = fromHex(given, key);
+  } catch (error) {
+    throw malformed('malformed_policy', error instanceof Error ? error.message : `${key} is not hex`, { cause: error });
+  }
+  if (size > 0 && bytes.length !== size) throw bad(`${key} is ${bytes.length} bytes, expected ${size}`);
+  return bytes;
+}
+
+function list(key: string, given: unknown): readonly unknown[] {
+  if (!Array.isArray(given)) throw bad(`${key} is not a list`);
+  if (given.length === 0) throw bad(`${key} is an empty list`);
+  if (given.length > MAX_VALUES) throw bad(`${key} has ${given.length} values, limit ${MAX_VALUES}`);
+  return given as readonly unknown[];
+}
+
+function bad(message: string): AttestationError {
+  return malformed('malformed_policy', message);
+}

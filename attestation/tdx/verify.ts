@@ -1,0 +1,312 @@
+// Verification of Intel TDX evidence: rules T1 to T28 and, when an event log is given, E1 to E3. Reads as: parse everything,
+// check every signature at once, then judge. No JSON, certificate field or level is used before the signature over it held.
+// Malformed or unsupported input throws a typed AttestationError; a rule that fails is in the transcript, and every rule that
+// can still be judged is. Acceptance needs each required rule to have passed: a skip is never a pass.
+
+import { concatBytes, equalBytes, isZero, toHex } from '../bytes.ts';
+import { Transcript, type Rule } from '../checks.ts';
+import { AttestationError, malformed, unsupported } from '../errors.ts';
+import type { RollbackMemory } from '../memory.ts';
+import { createKeyCache, ecPublicKeyFromPoint, verifyEcdsaRaw, type KeyCache } from '../x509.ts';
+import { chainRules, notOlder, parseCertificates, trustedRoots, verifyChainSignatures, type IntelCertificates } from './chain.ts';
+import { cutSigned, parseQeIdentity, parseTcbInfo, type QeIdentity, type TcbInfo, type TdxCollateral } from './collateral.ts';
+import { eventLogRules } from './eventlog-rules.ts';
+import { parsePckExtensions, pckClaims, SGX_EXTENSIONS_OID, type PckExtensions } from './pck.ts';
+import type { TdxPolicy } from './policy.ts';
+import { parseTdxQuote, quoteClaims, type TdxQuote } from './quote.ts';
+import { TDX_RULES } from './rules.ts';
+import { tcbRules, type TdxTcb } from './tcb-rules.ts';
+import { platformRules, tdRules } from './td.ts';
+
+export interface TdxEvidence {
+  /** The raw quote, as the quoting enclave wrote it. */
+  readonly quote: Uint8Array;
+  readonly collateral: TdxCollateral;
+  /** CCEL, or a dstack event log in JSON. */
+  readonly eventLog?: Uint8Array;
+}
+
+export interface TdxContext {
+  /** Every window is judged at this moment; there is no other clock. */
+  readonly now: Date;
+  /** DER certificates that replace the pinned Intel root; the result says so. */
+  readonly roots?: readonly Uint8Array[];
+  readonly memory?: RollbackMemory;
+  /** Imported public keys, kept between verifications by callers who make many. */
+  readonly keys?: KeyCache;
+}
+
+export interface TdxVerification {
+  readonly transcript: Transcript;
+  readonly quote: TdxQuote;
+  /** Field values in hex, only of what the signatures vouch for. */
+  readonly claims: Record<string, unknown>;
+  readonly tcb: TdxTcb;
+  readonly rootsReplaced: boolean;
+  readonly accepted: boolean;
+}
+
+/** What has to have passed whatever the policy: the rest are the policy's, or cannot apply to every quote. */
+const REQUIRED: readonly Rule[] = [
+  TDX_RULES.header,
+  TDX_RULES.body,
+  TDX_RULES.signatureData,
+  TDX_RULES.trailing,
+  TDX_RULES.quoteSignature,
+  TDX_RULES.attestationKey,
+  TDX_RULES.qeSignature,
+  TDX_RULES.pckChain,
+  TDX_RULES.root,
+  TDX_RULES.roles,
+  TDX_RULES.validity,
+  TDX_RULES.crl,
+  TDX_RULES.crlWindow,
+  TDX_RULES.revocation,
+  TDX_RULES.pckExtensions,
+  TDX_RULES.tcbInfo,
+  TDX_RULES.tcbInfoSignature,
+  TDX_RULES.tcbInfoWindow,
+  TDX_RULES.platform,
+  TDX_RULES.module,
+  TDX_RULES.platformTcb,
+  TDX_RULES.convergence,
+  TDX_RULES.level,
+  TDX_RULES.qeIdentity,
+  TDX_RULES.qeIdentitySignature,
+  TDX_RULES.qeIdentityWindow,
+  TDX_RULES.qeTcb,
+  TDX_RULES.status,
+  TDX_RULES.debug,
+  TDX_RULES.reservedAttributes,
+  TDX_RULES.xfamBits,
+  TDX_RULES.seamAttributes,
+];
+
+/** Verifies a quote with its collateral at `context.now`. Throws only for malformed or unsupported input. */
+export async function verifyTdx(evidence: TdxEvidence, policy: TdxPolicy, context: TdxContext): Promise<TdxVerification> {
+  if (Number.isNaN(context.now.getTime())) throw malformed('malformed_policy', 'now is not a time');
+  const quote = parseTdxQuote(evidence.quote);
+  if (quote.certificationType !== 5) {
+    throw unsupported(
+      'tdx_certification_data',
+      `QE certification data type is ${quote.certificationType}, expected 5 (PCK certificate chain)`,
+      {
+        check: 'T6',
+      },
+    );
+  }
+  const { collateral } = evidence;
+  const certificates = parseCertificates(quote.certificationData, collateral);
+  const signedTcbInfo = cutSigned(collateral.tcbInfo, 'tcbInfo');
+  const signedQeIdentity = cutSigned(collateral.qeIdentity, 'enclaveIdentity');
+
+  const keys = context.keys ?? createKeyCache();
+  const attestationKey = ecPublicKeyFromPoint(concatBytes(Uint8Array.of(4), quote.attestationKey), 'P-256');
+  const [trusted, chainSignatures, quoteSigned, bound, qeSigned, tcbInfoSigned, qeIdentitySigned] = await Promise.all([
+    trustedRoots(context.roots),
+    verifyChainSignatures(certificates, keys),
+    // The attestation key lives as long as the QE: not worth a place in the cache.
+    verifyEcdsaRaw(attestationKey, 'SHA-256', quote.signature, quote.signed),
+    sha256(concatBytes(quote.attestationKey, quote.qeAuthData)),
+    verifyEcdsaRaw(certificates.pck.publicKey, 'SHA-256', quote.qeReportSignature, quote.qeReportBytes, keys),
+    verifyEcdsaRaw(certificates.tcbSigner.publicKey, 'SHA-256', signedTcbInfo.signature, signedTcbInfo.bytes, keys),
+    verifyEcdsaRaw(certificates.qeSigner.publicKey, 'SHA-256', signedQeIdentity.signature, signedQeIdentity.bytes, keys),
+  ]);
+
+  const t = new Transcript();
+  const R = TDX_RULES;
+  shapeRules(t, quote);
+  const quoteHolds = t.expect(R.quoteSignature, quoteSigned, signature('header and body', quoteSigned, 'the attestation key'));
+  const keyHolds = t.expect(
+    R.attestationKey,
+    vouches(quote, bound),
+    'QE REPORTDATA against SHA-256(attestation key, authentication data)',
+    {
+      expected: toHex(bound),
+      actual: toHex(quote.qeReport.reportData),
+    },
+  );
+  const qeHolds = t.expect(R.qeSignature, qeSigned, signature('QE report', qeSigned, 'the PCK'));
+  const chain = await chainRules(t, certificates, chainSignatures, { ...context, trusted });
+  const pck = pckRules(t, certificates, chain.pck);
+  const tcbInfoHolds = t.expect(R.tcbInfoSignature, tcbInfoSigned, signature('TCB info', tcbInfoSigned, 'the TCB signing key'));
+  const tcbInfo =
+    chain.tcbSigner && tcbInfoHolds
+      ? await tcbInfoRules(t, parseTcbInfo(signedTcbInfo.text), context, policy, chainSignatures.rootSpki)
+      : undefined;
+  const qeIdentityHolds = t.expect(
+    R.qeIdentitySignature,
+    qeIdentitySigned,
+    signature('QE identity', qeIdentitySigned, 'the TCB signing key'),
+  );
+  const qeIdentity =
+    chain.qeSigner && qeIdentityHolds
+      ? await qeIdentityRules(t, parseQeIdentity(signedQeIdentity.text), context, policy, chainSignatures.rootSpki)
+      : undefined;
+  const quoteVouched = quoteHolds && keyHolds && qeHolds && chain.pck;
+  const tcb = tcbRules(t, { quote: quoteVouched ? quote : undefined, pck, tcbInfo, qeIdentity }, policy, context.now);
+  tdRules(t, quote.body, policy);
+  platformRules(t, pck, certificates.pck, policy);
+  await eventLogRules(t, quote.body, evidence.eventLog);
+
+  const accepted = !t.failed && REQUIRED.every((rule) => t.checks.some(({ title, status }) => title === rule.title && status === 'pass'));
+  const claims = quoteVouched ? { ...quoteClaims(quote), ...(pck === undefined ? {} : pckClaims(pck)), ...tcbClaims(tcb) } : {};
+  return { transcript: t, quote, claims, tcb, rootsReplaced: context.roots !== undefined, accepted };
+}
+
+const INTEL_QE_VENDOR = '939a7233f79c4ca9940a0db3957f0607';
+
+/** T1 to T3: what the parser made sure of is recorded, what it left to judge is judged. */
+function shapeRules(t: Transcript, quote: TdxQuote): void {
+  const R = TDX_RULES;
+  const vendor = toHex(quote.header.qeVendorId);
+  const headerOk = vendor === INTEL_QE_VENDOR && isZero(quote.header.reserved);
+  t.expect(
+    R.header,
+    headerOk,
+    `version ${quote.version}, ECDSA P-256, TDX, QE vendor ${vendor}, reserved ${toHex(quote.header.reserved)}`,
+    {
+      expected: INTEL_QE_VENDOR,
+      actual: vendor,
+    },
+  );
+  t.pass(R.body, `body type ${quote.bodyType} (TD ${quote.bodyType === 2 ? '1.0' : '1.5'})`);
+  t.pass(R.signatureData, 'all lengths consume exactly their bytes');
+  const zero = isZero(quote.trailing);
+  t.expect(
+    R.trailing,
+    zero,
+    quote.trailing.length === 0 ? 'none' : `${quote.trailing.length} bytes, ${zero ? 'all zero' : 'not all zero'}`,
+  );
+}
+
+/** T5. The hash covers exactly the 64 key bytes and the authentication data; the second half is zero. */
+function vouches(quote: TdxQuote, bound: Uint8Array): boolean {
+  const { reportData } = quote.qeReport;
+  return equalBytes(reportData.subarray(0, 32), bound) && isZero(reportData.subarray(32));
+}
+
+function pckRules(t: Transcript, certificates: IntelCertificates, chainHolds: boolean): PckExtensions | undefined {
+  const R = TDX_RULES;
+  if (!chainHolds) {
+    t.skip(R.pckExtensions, 'not read: the PCK certificate could not be relied on');
+    return undefined;
+  }
+  const extension = certificates.pck.extensions.get(SGX_EXTENSIONS_OID);
+  if (extension === undefined) {
+    t.fail(R.pckExtensions, 'PCK has no SGX extensions');
+    return undefined;
+  }
+  try {
+    const pck = parsePckExtensions(extension.value);
+    const platform = certificates.pckCa.subject.commonName === 'Intel SGX PCK Platform CA';
+    if (platform !== (pck.platformInstanceId !== undefined)) {
+      t.fail(
+        R.pckExtensions,
+        `platform instance id is ${platform ? 'missing in a PCK of the Platform CA' : 'there in a PCK of the Processor CA'}`,
+      );
+      return undefined;
+    }
+    t.pass(R.pckExtensions, `FMSPC ${toHex(pck.fmspc)}, PCEID ${toHex(pck.pceId)}, PCESVN ${pck.pceSvn}, CPUSVN ${toHex(pck.cpuSvn)}`);
+    return pck;
+  } catch (error) {
+    if (!(error instanceof AttestationError)) throw error;
+    t.fail(R.pckExtensions, error.message);
+    return undefined;
+  }
+}
+
+async function tcbInfoRules(
+  t: Transcript,
+  info: TcbInfo,
+  context: TdxContext,
+  policy: TdxPolicy,
+  rootSpki: string,
+): Promise<TcbInfo | undefined> {
+  const R = TDX_RULES;
+  const kind = t.expect(
+    R.tcbInfo,
+    info.id === 'TDX' && info.version === 3 && info.tcbType === 0,
+    `id ${info.id}, version ${info.version}, tcbType ${info.tcbType}`,
+    {
+      expected: 'TDX, 3, 0',
+      actual: `${info.id}, ${info.version}, ${info.tcbType}`,
+    },
+  );
+  const current = windowRule(t, R.tcbInfoWindow, 'TCB info', info, context.now);
+  const fresh =
+    kind &&
+    current &&
+    (await evaluationRules(t, 'TCB info', info, context, policy, `intel/${rootSpki.slice(0, 16)}/tcbInfo/${toHex(info.fmspc)}`));
+  return kind && current && fresh ? info : undefined;
+}
+
+async function qeIdentityRules(
+  t: Transcript,
+  identity: QeIdentity,
+  context: TdxContext,
+  policy: TdxPolicy,
+  rootSpki: string,
+): Promise<QeIdentity | undefined> {
+  const R = TDX_RULES;
+  const kind = identity.id === 'TD_QE' && identity.version === 2;
+  if (!kind) t.fail(R.qeIdentity, `enclave identity is ${identity.id} version ${identity.version}, expected TD_QE version 2`);
+  const current = windowRule(t, R.qeIdentityWindow, 'QE identity', identity, context.now);
+  const fresh =
+    kind && current && (await evaluationRules(t, 'QE identity', identity, context, policy, `intel/${rootSpki.slice(0, 16)}/qeIdentity`));
+  return kind && current && fresh ? identity : undefined;
+}
+
+function windowRule(
+  t: Transcript,
+  rule: Rule,
+  name: string,
+  { issueDate, nextUpdate }: { issueDate: Date; nextUpdate: Date },
+  now: Date,
+): boolean {
+  return t.expect(
+    rule,
+    issueDate <= now && now < nextUpdate,
+    `${name} is for ${issueDate.toISOString()} to ${nextUpdate.toISOString()}, now is ${now.toISOString()}`,
+  );
+}
+
+/** T21, for each of the two documents that carry the number. */
+async function evaluationRules(
+  t: Transcript,
+  name: string,
+  { tcbEvaluationDataNumber: number }: { readonly tcbEvaluationDataNumber: number },
+  context: TdxContext,
+  policy: TdxPolicy,
+  key: string,
+): Promise<boolean> {
+  const R = TDX_RULES;
+  const floor = policy.minimumTcbEvaluationDataNumber;
+  let fresh = true;
+  if (floor === undefined) t.skip(R.evaluationNumber, `no floor in the policy; ${name} has ${number}`);
+  else
+    fresh = t.expect(R.evaluationNumber, number >= floor, `${name} has ${number}, floor is ${floor}`, {
+      expected: `>= ${floor}`,
+      actual: String(number),
+    });
+  if (context.memory === undefined) t.skip(R.rollback, `${name}: no memory of earlier collateral was given`);
+  else fresh = (await notOlder(t, context.memory, key, name, BigInt(number))) && fresh;
+  return fresh;
+}
+
+function tcbClaims(tcb: TdxTcb): Record<string, unknown> {
+  return {
+    ...(tcb.status === undefined ? {} : { tcbStatus: tcb.status }),
+    ...(tcb.tcbDate === undefined ? {} : { tcbDate: tcb.tcbDate.toISOString() }),
+    advisoryIds: tcb.advisoryIds,
+    ...(tcb.evaluationDataNumber === undefined ? {} : { tcbEvaluationDataNumber: tcb.evaluationDataNumber }),
+  };
+}
+
+function signature(what: string, holds: boolean, key: string): string {
+  return holds ? `${what} signed by ${key}` : `the signature over the ${what} is not by ${key}`;
+}
+
+async function sha256(bytes: Uint8Array): Promise<Uint8Array> {
+  return new Uint8Array(await globalThis.crypto.subtle.digest('SHA-256', bytes as Uint8Array<ArrayBuffer>));
+}
