@@ -33,7 +33,7 @@ export const environment = (): Readonly<Record<string, string | undefined>> => p
 
 const MAX_FILE_BYTES = 1024 * 1024;
 /** Variables with our prefix that are not settings. */
-const OTHER_VARIABLES = /^ASSAY_(CONFIG|OPERATOR_CONFIG|VECTORS|LIBRARY|CACHE|TEST_.*|ENGINE_.*|IMAGE_.*|BENCH_.*)$/;
+const OTHER_VARIABLES = /^ASSAY_(CONFIG|OPERATOR_CONFIG|FUZZ|VECTORS|LIBRARY|CACHE|TEST_.*|ENGINE_.*|IMAGE_.*|BENCH_.*)$/;
 
 type Flat = Map<string, { readonly value: unknown; readonly where: string; readonly base: string }>;
 

@@ -5,6 +5,7 @@
 // it finishes what it has, and requests that come for it meanwhile queue up behind. So a swap under load loses no request and
 // no model starves another.
 
+import type { Clock } from '../clock.ts';
 import { ApiError } from '../errors.ts';
 import type { ModelDefaults, RegisteredModel } from './registry.ts';
 
@@ -84,13 +85,6 @@ export interface Closable {
   /** Settles when it is gone: null after close(), else why. */
   readonly closed: Promise<Error | null>;
   close(): Promise<void>;
-}
-
-export interface Clock {
-  /** Unix milliseconds. */
-  now(): number;
-  /** Calls once, after `ms`; the returned function cancels. */
-  after(ms: number, call: () => void): () => void;
 }
 
 export type LifecycleEvent =

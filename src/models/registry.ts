@@ -1,6 +1,12 @@
 // The models this server may serve: what each one is, by the digests of the bytes the engine reads.
 // A model is listed only after its file passed the strict GGUF reader and its bytes were hashed; ids are unique and compared
 // exactly. Registering other bytes under a taken id is refused (409 model_already_exists).
+// Also refused: ids that could be read as a path or as another id (only ASCII, no `..`, no empty segment), reserved words.
+
+import { createHash } from 'node:crypto';
+import { ALL_MODELS_ID, attestedModel, fromHex, toHex, type AttestedModel } from '@assay/attestation';
+import { ApiError } from '../errors.ts';
+import type { FileIdentity } from './measure.ts';
 
 export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank';
 
@@ -57,4 +63,152 @@ export interface RegisteredModel {
   readonly blobs: readonly ModelBlob[];
   readonly defaults: ModelDefaults;
   readonly details?: ModelDetails;
+}
+
+/** One file of a model and where it is. */
+export interface ModelFile extends ModelBlob {
+  readonly path: string;
+  /** When its digest was taken by this process: what the file was then. */
+  readonly identity?: FileIdentity;
+}
+
+/** What the strict GGUF reader found. */
+export interface ModelSummary {
+  readonly type: RegisteredModelType;
+  readonly architecture: string;
+  readonly parameters: number;
+  readonly quantization: string;
+  readonly contextLength: number;
+  readonly hasChatTemplate: boolean;
+  readonly tokenizer: string;
+  /** Bytes of key and value cache per token of context, 16 bits per element. */
+  readonly cacheBytesPerToken: number;
+}
+
+export interface RegistryEntry {
+  readonly model: RegisteredModel;
+  readonly files: readonly ModelFile[];
+  readonly summary: ModelSummary;
+  /** Text of a chat template that replaces the file's own; it is then one of the model's blobs. */
+  readonly chatTemplate?: string;
+  /** Whether this process itself hashed the bytes, or takes the digest from a manifest or pin and enforces it on load. */
+  readonly hashed: boolean;
+}
+
+export interface Registry {
+  list(): readonly RegistryEntry[];
+  get(id: string): RegistryEntry | undefined;
+  /** 409 model_already_exists for a taken id with another digest; the same digest keeps the first. */
+  add(entry: RegistryEntry): RegistryEntry;
+  remove(id: string): boolean;
+  /** For attestation: never hashes, cost does not depend on size. */
+  attested(): readonly AttestedModel[];
+}
+
+export function createRegistry(): Registry {
+  const entries = new Map<string, RegistryEntry>();
+  let attested: readonly AttestedModel[] = [];
+  const refresh = (): void => {
+    attested = [...entries.values()].map(({ model }) => toAttested(model));
+  };
+  return {
+    list: () => [...entries.values()],
+    get: (id) => entries.get(id),
+    add(entry) {
+      const existing = entries.get(entry.model.id);
+      if (existing !== undefined && existing.model.sha256 !== entry.model.sha256) {
+        throw new ApiError(409, 'model_already_exists', `a model of that name with sha256 ${existing.model.sha256} is registered already`, {
+          param: 'name',
+        });
+      }
+      if (existing !== undefined) return existing;
+      entries.set(entry.model.id, entry);
+      refresh();
+      return entry;
+    },
+    remove(id) {
+      const removed = entries.delete(id);
+      refresh();
+      return removed;
+    },
+    attested: () => attested,
+  };
+}
+
+export interface DescribeOptions {
+  readonly id: string;
+  /** Unix seconds. */
+  readonly created: number;
+  readonly files: readonly ModelFile[];
+  readonly summary: ModelSummary;
+  readonly residency: Residency;
+  readonly type?: RegisteredModelType;
+  /** Upper limit from the configuration. */
+  readonly contextLength: number;
+  readonly defaults: ModelDefaults;
+  readonly chatTemplate?: string;
+  readonly hashed: boolean;
+}
+
+/** Builds an entry; its digest follows from the blobs as the verifier computes it (`attestedModel`). */
+export function describeModel(options: DescribeOptions): RegistryEntry {
+  const { summary } = options;
+  const blobs: ModelBlob[] = options.files.map(({ role, sha256, size }) => ({ role, sha256, size }));
+  if (options.chatTemplate !== undefined) {
+    const bytes = Buffer.from(options.chatTemplate);
+    blobs.push({ role: 'template', sha256: createHash('sha256').update(bytes).digest('hex'), size: bytes.length });
+  }
+  const attested = attestedModel(options.id, blobs.map(toAttestedBlob));
+  const model: RegisteredModel = {
+    id: options.id,
+    created: options.created,
+    type: options.type ?? summary.type,
+    format: 'gguf',
+    sha256: toHex(attested.sha256),
+    kind: attested.kind,
+    sizeBytes: blobs.reduce((sum, blob) => sum + blob.size, 0),
+    contextLength: Math.min(options.contextLength, summary.contextLength),
+    residency: options.residency,
+    blobs,
+    defaults: options.defaults,
+    details: {
+      architecture: summary.architecture,
+      parameters: summary.parameters,
+      quantization: summary.quantization,
+      hasChatTemplate: summary.hasChatTemplate,
+      tokenizer: summary.tokenizer,
+    },
+  };
+  return {
+    model,
+    files: options.files,
+    summary,
+    hashed: options.hashed,
+    ...(options.chatTemplate === undefined ? {} : { chatTemplate: options.chatTemplate }),
+  };
+}
+
+const RESERVED = new Set(['pull', 'load', 'unload', 'status', ALL_MODELS_ID]);
+const ID = /^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$/;
+
+/** Throws 400 invalid_model_name. One spelling per id: ASCII only, so that no two ids look the same. */
+export function checkModelId(id: string): string {
+  const segments = id.slice(0, 201).split('/');
+  if (!ID.test(id) || RESERVED.has(id) || segments.some((segment) => segment === '' || segment === '.' || segment === '..')) {
+    throw new ApiError(
+      400,
+      'invalid_model_name',
+      'a model name is up to 200 of A-Z a-z 0-9 . _ : / @ + -, begins with a letter or digit, and is not a reserved word',
+      { param: 'name' },
+    );
+  }
+  return id;
+}
+
+function toAttested(model: RegisteredModel): AttestedModel {
+  return { id: model.id, kind: model.kind, sha256: fromHex(model.sha256), blobs: model.blobs.map(toAttestedBlob) };
+}
+
+function toAttestedBlob(blob: ModelBlob): AttestedModel['blobs'][number] {
+  return { role: blob.role, sha256: fromHex(blob.sha256), size: blob.size };
 }
