@@ -1,0 +1,16 @@
+// What can go wrong while an image is built, by who must act: `input` (a file is not what the lock says or not of its format),
+// `tool` (a program this machine lacks), `usage` (wrong arguments), `differs` (two builds are not byte-identical).
+
+export type ImageErrorKind = 'input' | 'tool' | 'usage' | 'differs';
+
+export class ImageError extends Error {
+  override readonly name = 'ImageError';
+  readonly kind: ImageErrorKind;
+
+  constructor(kind: ImageErrorKind, message: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.kind = kind;
+  }
+}
+
+export const badInput = (message: string, cause?: unknown): ImageError => new ImageError('input', message, cause);
