@@ -1,0 +1,112 @@
+// What the HTTP server is given by the composition root: settings already checked by config, and the services behind the
+// routes. Times are milliseconds, sizes bytes, limits per minute; a limit of 0 means none.
+
+import type { FastifyBaseLogger } from 'fastify';
+import type { Attester } from '../attester/attester.ts';
+import type { Engine } from '../inference/engine.ts';
+import type { ModelService } from '../models/lifecycle.ts';
+import type { MetricFamily } from './metrics.ts';
+
+export interface KeyLimits {
+  readonly requestsPerMinute: number;
+  readonly tokensPerMinute: number;
+  /** Requests being answered at once; a stream counts until its last byte. */
+  readonly concurrent: number;
+}
+
+export interface ApiKey {
+  /** How the operator calls it; goes to the audit log, never to metrics. */
+  readonly name: string;
+  /** SHA-256 of the bearer key, lower-case hex. */
+  readonly sha256: string;
+  readonly admin: boolean;
+  /** Model ids it may use; null: all. */
+  readonly models: readonly string[] | null;
+  readonly limits: KeyLimits;
+}
+
+export interface ServerConfig {
+  readonly host: string;
+  /** 0 takes a free one. */
+  readonly port: number;
+  readonly auth: {
+    /** False: any bearer key, or none, is accepted (SDKs send "unused", "any"). */
+    readonly required: boolean;
+    readonly keys: readonly ApiKey[];
+    /** Whether register, pull, delete, load and unload exist at all. */
+    readonly adminEnabled: boolean;
+  };
+  /** Limits of a caller without a known key, per peer address. */
+  readonly anonymous: KeyLimits;
+  /** Exact origins; empty: no CORS at all; "*" only when it is listed. */
+  readonly corsOrigins: readonly string[];
+  /** Who may read /metrics: nobody, peers on a loopback address, or whoever may use the API. */
+  readonly metrics: 'off' | 'loopback' | 'on';
+  readonly limits: {
+    readonly maxBodyBytes: number;
+    readonly maxConnections: number;
+    readonly maxConcurrentRequests: number;
+  };
+  readonly timeouts: {
+    readonly headersMs: number;
+    readonly bodyMs: number;
+    /** One answer, from the header to the last byte; 0: no limit. */
+    readonly requestMs: number;
+    readonly keepAliveMs: number;
+    /** A stream silent for so long gets a comment line. */
+    readonly heartbeatMs: number;
+    /** How long close() lets answers finish. */
+    readonly drainMs: number;
+  };
+  /** Pad streamed events to a fixed size unless a request says `include_obfuscation: false`. */
+  readonly streamPadding: boolean;
+}
+
+/** One finished request, for the audit log. No content, no addresses. */
+export interface RequestRecord {
+  readonly requestId: string;
+  /** Name of the key, null without one. */
+  readonly key: string | null;
+  readonly method: string;
+  /** The route's pattern, never the URL. */
+  readonly route: string;
+  readonly status: number;
+  readonly modelSha256: string | null;
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+  /** SHA-256 of the evidence handed out, on /v1/attestation. */
+  readonly evidenceSha256: string | null;
+  readonly milliseconds: number;
+  /** The client left, or the server ended the stream with an error. */
+  readonly aborted: boolean;
+}
+
+export interface ServerDeps {
+  readonly config: ServerConfig;
+  /** PEM, made in memory. Null: plain HTTP, for loopback, tests and the bench; there /v1/attestation has no channel to bind. */
+  readonly tls: { readonly key: string; readonly cert: string } | null;
+  readonly models: ModelService<Engine>;
+  /** Null: no TEE, /v1/attestation answers 503 tee_not_enabled. */
+  readonly attester: Attester | null;
+  readonly log: FastifyBaseLogger;
+  readonly version: string;
+  /** More numbers for /metrics (loads, evictions, attestations), read when it is scraped. */
+  readonly metricSources?: readonly (() => Iterable<MetricFamily>)[];
+  readonly onRequest?: (record: RequestRecord) => void;
+  /** Milliseconds since 1970. */
+  readonly now?: () => number;
+  /** `bytes` random bytes as lower-case hex: response and tool call ids. */
+  readonly randomHex?: (bytes: number) => string;
+}
+
+export const DEFAULT_CONFIG: ServerConfig = {
+  host: '127.0.0.1',
+  port: 0,
+  auth: { required: false, keys: [], adminEnabled: true },
+  anonymous: { requestsPerMinute: 0, tokensPerMinute: 0, concurrent: 0 },
+  corsOrigins: [],
+  metrics: 'off',
+  limits: { maxBodyBytes: 16 * 1024 * 1024, maxConnections: 20_000, maxConcurrentRequests: 512 },
+  timeouts: { headersMs: 10_000, bodyMs: 30_000, requestMs: 600_000, keepAliveMs: 75_000, heartbeatMs: 15_000, drainMs: 30_000 },
+  streamPadding: true,
+};

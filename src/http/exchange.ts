@@ -1,0 +1,74 @@
+// One request and its answer from the server's side: id, who asks, how to stop, what it used. Made when the header is in,
+// closed exactly once when the response is over, whichever way. Everything counted or recorded about a request is here.
+
+import type { ServerResponse } from 'node:http';
+import { ApiError } from '../errors.ts';
+import type { Principal } from './auth.ts';
+import type { Admission } from './limits.ts';
+
+export interface Exchange {
+  readonly id: string;
+  /** Milliseconds, monotonic. */
+  readonly startedAt: number;
+  /** Pattern of the route, '(none)' before or without one. */
+  route: string;
+  principal: Principal | null;
+  admission: Admission | null;
+  /** Aborts when the client leaves, the time is up, or the server stops. */
+  readonly signal: AbortSignal;
+  readonly usage: { promptTokens: number; completionTokens: number };
+  modelId: string | null;
+  modelSha256: string | null;
+  evidenceSha256: string | null;
+  /** Code of the error the client was told, null on success. */
+  errorCode: string | null;
+  /** Milliseconds from the header to the first token. */
+  firstTokenMs: number | null;
+  abort(reason: Error): void;
+}
+
+const REQUEST_ID = /^[A-Za-z0-9._:-]{1,128}$/;
+
+export function openExchange(o: {
+  readonly given: string | undefined;
+  readonly freshId: () => string;
+  readonly startedAt: number;
+}): Exchange {
+  // An AbortController costs microseconds; most short requests never ask for it.
+  let controller: AbortController | null = null;
+  let early: Error | null = null;
+  return {
+    id: o.given !== undefined && REQUEST_ID.test(o.given) ? o.given : o.freshId(),
+    startedAt: o.startedAt,
+    route: '(none)',
+    principal: null,
+    admission: null,
+    get signal() {
+      if (controller === null) {
+        controller = new AbortController();
+        if (early !== null) controller.abort(early);
+      }
+      return controller.signal;
+    },
+    usage: { promptTokens: 0, completionTokens: 0 },
+    modelId: null,
+    modelSha256: null,
+    evidenceSha256: null,
+    errorCode: null,
+    firstTokenMs: null,
+    abort(reason) {
+      if (controller === null) early ??= reason;
+      else if (!controller.signal.aborted) controller.abort(reason);
+    },
+  };
+}
+
+export const clientClosed = (): ApiError => new ApiError(499, 'client_closed_request', 'the client closed the request');
+export const timedOut = (): ApiError => new ApiError(504, 'timeout', 'the answer took longer than this server allows');
+export const shuttingDown = (): ApiError =>
+  new ApiError(503, 'server_shutting_down', 'the server is shutting down', { retryAfterSeconds: 5 });
+
+/** True once nothing can be written any more. */
+export function isGone(response: ServerResponse): boolean {
+  return response.destroyed || response.writableEnded;
+}

@@ -1,0 +1,50 @@
+// What a route is: one declaration that the server registers, checks requests against, and prints in openapi.json.
+
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { JsonSchema, Shape } from '../openai/shape.ts';
+import type { Access } from './auth.ts';
+import type { Exchange } from './exchange.ts';
+import type { ServerDeps } from './deps.ts';
+
+/** One request, checked, and everything a handler may use to answer it. */
+export interface Call<B = unknown, Q = unknown> {
+  readonly deps: Required<Pick<ServerDeps, 'now' | 'randomHex'>> & ServerDeps;
+  readonly exchange: Exchange;
+  readonly body: B;
+  readonly query: Q;
+  /** Path parameters, percent-decoded. */
+  readonly params: Readonly<Record<string, string>>;
+  readonly request: FastifyRequest;
+  readonly reply: FastifyReply;
+}
+
+export interface RouteDoc {
+  readonly summary: string;
+  readonly tag: string;
+  /** Schema of the 200 (or `status`) JSON answer. */
+  readonly answer?: JsonSchema;
+  readonly status?: number;
+  /** The answer is, or can be, server-sent events. */
+  readonly streams?: boolean;
+  /** Error codes beyond those every route can give. */
+  readonly errors?: readonly string[];
+}
+
+export interface Route<B = unknown, Q = unknown> extends RouteDoc {
+  readonly method: 'GET' | 'POST' | 'DELETE';
+  /** find-my-way pattern: `/v1/models/:id`. */
+  readonly path: string;
+  readonly aliases?: readonly string[];
+  readonly access: Access;
+  readonly body?: Shape<B>;
+  readonly query?: Shape<Q>;
+  /** Counts against the limits of the caller and of the server. */
+  readonly limited?: boolean;
+  /** Returns the JSON answer, or undefined when it wrote the response itself. */
+  handle(call: Call<B, Q>): Promise<unknown>;
+}
+
+/** Keeps body and query types inside one declaration and forgets them outside. */
+export function route<B = undefined, Q = undefined>(declared: Route<B, Q>): Route {
+  return declared as unknown as Route;
+}

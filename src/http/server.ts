@@ -1,0 +1,381 @@
+// The HTTP server: fastify over TLS 1.3 (HTTP/1.1 only, no resumption), or plain HTTP on loopback. It owns everything that
+// is the same for all routes: request ids, keys, limits, CORS, body checks, the error envelope, metrics, the request log,
+// deadlines and the drain. What the log says of a request is picked field by field: no URL, header, body or address.
+
+import { constants, randomBytes, randomUUID } from 'node:crypto';
+import { createServer as createHttp, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
+import { createServer as createHttps, type Server as SecureServer } from 'node:https';
+import type { AddressInfo, Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import { ApiError } from '../errors.ts';
+import { allRoutes } from '../routes/all.ts';
+import { createAuth } from './auth.ts';
+import { corsHeaders, preflight } from './cors.ts';
+import type { ServerDeps } from './deps.ts';
+import { errorBody, errorHeaders, rawErrorResponse, toApiError, unsupportedMediaType } from './errors.ts';
+import { clientClosed, type Exchange, openExchange, shuttingDown, timedOut } from './exchange.ts';
+import { parseJson } from './json.ts';
+import { createLimiter } from './limits.ts';
+import { createServerMetrics, type ServerMetrics } from './server-metrics.ts';
+import type { Call, Route } from './route.ts';
+
+export interface HttpServer {
+  listen(): Promise<{ readonly host: string; readonly port: number; readonly url: string }>;
+  /** Null before listen(). */
+  readonly address: { readonly host: string; readonly port: number; readonly url: string } | null;
+  /** New connections get this certificate; connections that exist keep theirs. */
+  setTls(tls: { readonly key: string; readonly cert: string }): void;
+  /**
+   * Refuses new work with 503, lets answers under way finish within `drainMs` (default from config), ends what is left with
+   * an error, and closes. A second call with 0 does not wait.
+   */
+  close(options?: { readonly drainMs?: number }): Promise<void>;
+}
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    exchange: Exchange;
+  }
+}
+
+export async function createServer(given: ServerDeps): Promise<HttpServer> {
+  const deps: Call['deps'] = {
+    ...given,
+    now: given.now ?? Date.now,
+    randomHex: given.randomHex ?? ((bytes) => randomBytes(bytes).toString('hex')),
+  };
+  const { config, log } = deps;
+  const started = deps.now();
+  const authenticate = createAuth(config, randomBytes(32));
+  const limiter = createLimiter(deps.now);
+  const open = new Map<ServerResponse, Exchange>();
+  const drain = { on: false, idle: null as (() => void) | null };
+  const metrics = createServerMetrics({
+    models: deps.models,
+    attester: deps.attester,
+    open: () => open.size,
+    startedAt: started,
+    sources: deps.metricSources ?? [],
+  });
+
+  let node: Server | SecureServer | undefined;
+  const app = fastify({
+    serverFactory: (handler) => (node = createNodeServer(deps, handler as RequestListener, metrics)),
+    // No logger: fastify's lines print URLs and errors. Ours is in finish(), below.
+    logger: false,
+    bodyLimit: config.limits.maxBodyBytes,
+    routerOptions: { maxParamLength: 1024 },
+    frameworkErrors: (error, request, reply) => void sendError(request, reply, error),
+    clientErrorHandler: (error, socket) => answerBrokenRequest(error, socket, metrics),
+    return503OnClosing: false,
+    exposeHeadRoutes: true,
+  });
+
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, bytes, done) => {
+    try {
+      const charset = /charset\s*=\s*"?([^";\s]+)/i.exec(request.headers['content-type'] ?? '')?.[1];
+      if (charset !== undefined && !/^utf-?8$/i.test(charset)) throw unsupportedMediaType();
+      done(null, parseJson(bytes as Buffer));
+    } catch (error) {
+      done(error as Error);
+    }
+  });
+
+  app.decorateRequest('exchange', null as unknown as Exchange);
+  app.addHook('onRequest', (request, reply, next) => {
+    begin(request, reply);
+    const response = reply.raw;
+    try {
+      const origin = request.headers.origin;
+      if (origin !== undefined) reply.headers(corsHeaders(config, origin));
+      if (request.method === 'OPTIONS' && request.headers['access-control-request-method'] !== undefined) {
+        preflight(config, request, reply);
+        return;
+      }
+      if (request.headers.host === undefined && request.raw.httpVersion === '1.1') {
+        throw new ApiError(400, 'invalid_request', 'the Host header is missing');
+      }
+      const { assay: route, allow } = request.routeOptions.config;
+      if (allow !== undefined) {
+        reply.header('allow', allow);
+        throw new ApiError(405, 'method_not_allowed', `this route is for ${allow}`);
+      }
+      if (request.is404) throw unknownUrl();
+      if (drain.on && route?.path !== '/health') throw shuttingDown();
+      if (route === undefined) return next();
+      const exchange = request.exchange;
+      exchange.principal = authenticate(request.headers.authorization, request.ip, route.access);
+      if (request.headers['content-encoding'] !== undefined && request.headers['content-encoding'] !== 'identity') {
+        throw new ApiError(415, 'unsupported_content_encoding', 'the request body is compressed, expected it as it is');
+      }
+      if (route.limited === true) {
+        if (open.size > config.limits.maxConcurrentRequests) {
+          throw new ApiError(429, 'server_overloaded', 'the server is answering as many requests as it may', { retryAfterSeconds: 1 });
+        }
+        exchange.admission = limiter.admit(exchange.principal);
+      }
+      if (config.timeouts.requestMs > 0) {
+        const timer = setTimeout(() => exchange.abort(timedOut()), config.timeouts.requestMs);
+        timer.unref();
+        response.once('close', () => clearTimeout(timer));
+      }
+      next();
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 401) metrics.authFailures.add([]);
+      next(error as Error);
+    }
+  });
+
+  function begin(request: FastifyRequest, reply: FastifyReply): void {
+    const id = request.headers['x-request-id'];
+    const exchange = openExchange({
+      given: typeof id === 'string' ? id : undefined,
+      freshId: () => `req_${randomUUID().replaceAll('-', '')}`,
+      startedAt: performance.now(),
+    });
+    exchange.route = request.routeOptions.config.assay?.path ?? '(none)';
+    request.exchange = exchange;
+    reply.header('x-request-id', exchange.id);
+    open.set(reply.raw, exchange);
+    reply.raw.once('close', () => finish(request, reply.raw, exchange));
+  }
+
+  /** The only place where a request ends: 'close' comes once, after the last byte or when the client is gone. */
+  function finish(request: FastifyRequest, response: ServerResponse, exchange: Exchange): void {
+    open.delete(response);
+    const complete = response.writableFinished;
+    exchange.abort(clientClosed());
+    const used = exchange.usage.promptTokens + exchange.usage.completionTokens;
+    exchange.admission?.settle(used);
+    exchange.admission?.release();
+    const milliseconds = performance.now() - exchange.startedAt;
+    const status = response.headersSent ? response.statusCode : 499;
+    metrics.requestEnded({ exchange, method: request.method, status, milliseconds, complete });
+    log.info(
+      {
+        requestId: exchange.id,
+        method: request.method,
+        route: exchange.route,
+        status,
+        ms: Math.round(milliseconds * 10) / 10,
+        ...(exchange.errorCode !== null && { code: exchange.errorCode }),
+        ...(used > 0 && { promptTokens: exchange.usage.promptTokens, completionTokens: exchange.usage.completionTokens }),
+        ...(!complete && { aborted: true }),
+      },
+      'request',
+    );
+    deps.onRequest?.({
+      requestId: exchange.id,
+      key: exchange.principal?.name ?? null,
+      method: request.method,
+      route: exchange.route,
+      status,
+      modelSha256: exchange.modelSha256,
+      promptTokens: exchange.usage.promptTokens,
+      completionTokens: exchange.usage.completionTokens,
+      evidenceSha256: exchange.evidenceSha256,
+      milliseconds,
+      aborted: !complete || (exchange.errorCode !== null && status === 200),
+    });
+    if (drain.on && open.size === 0) drain.idle?.();
+  }
+
+  function sendError(request: FastifyRequest, reply: FastifyReply, thrown: unknown): FastifyReply {
+    // frameworkErrors come before any hook.
+    if ((request.exchange as Exchange | null) === null) begin(request, reply);
+    const error = toApiError(thrown);
+    const exchange = request.exchange;
+    exchange.errorCode = error.code;
+    if (error.code === 'internal_error') logCause(error);
+    if (exchange.admission !== null) reply.headers(exchange.admission.headers());
+    reply.headers(errorHeaders(error));
+    // A body nobody will read further would be taken for the next request.
+    if (error.status === 413 || error.status === 415 || drain.on) reply.header('connection', 'close');
+    return reply
+      .code(error.status)
+      .header('openai-processing-ms', processingMs(exchange))
+      .header('content-type', 'application/json; charset=utf-8')
+      .send(JSON.stringify(errorBody(error)));
+  }
+
+  /** An unforeseen error: where it came from, never its message, which may quote what was being worked on. */
+  function logCause(error: ApiError): void {
+    const cause = error.cause;
+    if (!(cause instanceof Error)) return;
+    log.error(
+      {
+        kind: cause.name,
+        at: (cause.stack ?? '')
+          .split('\n')
+          .filter((line) => /^\s+at /.test(line))
+          .slice(0, 8)
+          .map((line) => line.trim()),
+      },
+      'unexpected error',
+    );
+  }
+
+  app.setErrorHandler((error, request, reply) => sendError(request, reply, error));
+  app.setNotFoundHandler((request, reply) => sendError(request, reply, unknownUrl()));
+
+  registerAll(app, allRoutes({ config, metrics, startedAt: started, isDraining: () => drain.on }), deps);
+
+  // CORS preflights of any path reach the hook above.
+  app.options('/*', (request, reply) =>
+    sendError(request, reply, new ApiError(405, 'method_not_allowed', 'OPTIONS is only answered as a CORS preflight')),
+  );
+  await app.ready();
+
+  let address: HttpServer['address'] = null;
+  return {
+    get address() {
+      return address;
+    },
+    async listen() {
+      await app.listen({ host: config.host, port: config.port });
+      // createNodeServer has run by now, and listen() has succeeded on TCP.
+      const bound = node?.address() as AddressInfo;
+      const host = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address;
+      address = { host: bound.address, port: bound.port, url: `${deps.tls === null ? 'http' : 'https'}://${host}:${bound.port}` };
+      return address;
+    },
+    setTls(tls) {
+      if (node !== undefined && 'setSecureContext' in node) node.setSecureContext(tlsOptions(tls));
+    },
+    async close(options = {}) {
+      drain.on = true;
+      node?.closeIdleConnections();
+      const drainMs = options.drainMs ?? config.timeouts.drainMs;
+      if (open.size > 0 && drainMs > 0) {
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, drainMs);
+          drain.idle = () => {
+            clearTimeout(timer);
+            resolve();
+          };
+        });
+      }
+      for (const exchange of open.values()) exchange.abort(shuttingDown());
+      // Handlers write their error events in answer to the abort; then whatever is left is cut.
+      await new Promise((resolve) => setTimeout(resolve, open.size > 0 ? 50 : 0));
+      node?.closeAllConnections();
+      await app.close();
+    },
+  };
+}
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    assay?: Route;
+    /** The methods of a path, on its routes for all others. */
+    allow?: string;
+  }
+}
+
+const METHODS = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const;
+
+function registerAll(app: FastifyInstance, routes: readonly Route[], deps: Call['deps']): void {
+  const served = new Map<string, string[]>();
+  for (const route of routes) {
+    for (const url of [route.path, ...(route.aliases ?? [])]) {
+      served.set(url, [...(served.get(url) ?? []), route.method]);
+      app.route({ method: route.method, url, config: { assay: route }, handler: (request, reply) => answer(route, deps, request, reply) });
+    }
+  }
+  for (const [url, methods] of served) {
+    const others = METHODS.filter((method) => !methods.includes(method));
+    // Answered by the onRequest hook, before a body is looked at.
+    app.route({ method: others, url, config: { allow: methods.join(', ') }, handler: async () => undefined });
+  }
+}
+
+const unknownUrl = (): ApiError => new ApiError(404, 'unknown_url', 'there is no such route');
+
+async function answer(route: Route, deps: Call['deps'], request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  const exchange = request.exchange;
+  if (route.body !== undefined && request.body === undefined)
+    throw new ApiError(400, 'invalid_json', 'the request body is empty, expected a JSON object');
+  const body = route.body?.read(request.body, '');
+  const query = route.query?.read(request.query, '');
+  const result = await route.handle({ deps, exchange, body, query, params: request.params as Record<string, string>, request, reply });
+  if (reply.sent) return reply;
+  reply.header('openai-processing-ms', processingMs(exchange));
+  if (exchange.admission !== null) {
+    exchange.admission.settle(exchange.usage.promptTokens + exchange.usage.completionTokens);
+    reply.headers(exchange.admission.headers());
+  }
+  if (route.status !== undefined) reply.code(route.status);
+  return reply.send(result);
+}
+
+const processingMs = (exchange: Exchange): string => String(Math.round(performance.now() - exchange.startedAt));
+
+/** TLS 1.3 alone, no tickets; a session that is reused all the same is refused (protocol.md §5). */
+function tlsOptions(tls: { readonly key: string; readonly cert: string }) {
+  return {
+    key: tls.key,
+    cert: tls.cert,
+    minVersion: 'TLSv1.3',
+    maxVersion: 'TLSv1.3',
+    secureOptions: constants.SSL_OP_NO_TICKET,
+    ALPNProtocols: ['http/1.1'],
+    handshakeTimeout: 10_000,
+  } as const;
+}
+
+function createNodeServer(deps: ServerDeps, handler: RequestListener, metrics: ServerMetrics): Server | SecureServer {
+  const { timeouts, limits } = deps.config;
+  const options = {
+    // Header plus body; fastify's handlers never see a request whose header did not come in time.
+    headersTimeout: timeouts.headersMs,
+    requestTimeout: timeouts.headersMs + timeouts.bodyMs,
+    keepAliveTimeout: timeouts.keepAliveMs,
+    connectionsCheckingInterval: Math.max(100, Math.min(1000, timeouts.headersMs / 4)),
+    maxHeaderSize: 16 * 1024,
+    insecureHTTPParser: false,
+    // We answer a missing Host with the envelope.
+    requireHostHeader: false,
+    noDelay: true,
+  };
+  const server = deps.tls === null ? createHttp(options, handler) : createHttps({ ...options, ...tlsOptions(deps.tls) }, handler);
+  server.maxConnections = limits.maxConnections;
+  server.maxHeadersCount = 100;
+  server.on('secureConnection', (socket: TLSSocket) => {
+    if (socket.isSessionReused()) {
+      metrics.resumptionsRefused.add([]);
+      socket.destroy();
+    }
+  });
+  server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
+    const error = new ApiError(417, 'expectation_failed', 'the only expectation met is 100-continue');
+    request.resume();
+    response
+      .writeHead(417, { 'content-type': 'application/json; charset=utf-8', connection: 'close' })
+      .end(JSON.stringify(errorBody(error)));
+  });
+  server.on('connect', (_request: IncomingMessage, socket: Socket) => {
+    socket.end(
+      rawErrorResponse(new ApiError(400, 'invalid_request', 'CONNECT is not served here'), `req_${randomUUID().replaceAll('-', '')}`),
+    );
+  });
+  return server;
+}
+
+/** Node could not make a request of what came in: bad HTTP, too long a header, or too slow. */
+function answerBrokenRequest(error: Error & { code?: string }, socket: Socket, metrics: ServerMetrics): void {
+  metrics.brokenRequests.add([]);
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const id = `req_${randomUUID().replaceAll('-', '')}`;
+  const told =
+    error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+      ? new ApiError(408, 'request_timeout', 'the request did not arrive in time')
+      : error.code === 'HPE_HEADER_OVERFLOW'
+        ? new ApiError(431, 'headers_too_large', 'the request header is larger than 16384 bytes')
+        : new ApiError(400, 'invalid_request', 'the request is not valid HTTP/1.1');
+  socket.end(rawErrorResponse(told, id), () => socket.destroy());
+}

@@ -1,0 +1,96 @@
+// Server-sent events on a raw response (WHATWG HTML §9.2), as the OpenAI SDKs read them: `data: …` lines, one blank line
+// between events. Events written in one turn of the loop leave in one write. A reader that is slow makes `flush` wait; a
+// stream that is silent gets a comment line; exactly one terminal event is ever written.
+
+import type { ServerResponse } from 'node:http';
+
+export interface EventStream {
+  /** Queues one event; `data` is one line of text. Ignored after the end. */
+  send(data: string): void;
+  /** Resolves once what was sent fits the socket's buffer again; rejects with the signal's reason when it aborts. */
+  flush(): Promise<void>;
+  /** The terminal event, then the end of the response. Only the first call counts. */
+  end(data: string): void;
+  readonly ended: boolean;
+}
+
+export interface EventStreamOptions {
+  readonly headers: Readonly<Record<string, string | number | readonly string[] | undefined>>;
+  readonly heartbeatMs: number;
+  readonly signal: AbortSignal;
+}
+
+/** Writes the 200 header at once: from here on errors are events. */
+export function openEventStream(response: ServerResponse, options: EventStreamOptions): EventStream {
+  let pending = '';
+  let scheduled = false;
+  let ended = false;
+  let full = false;
+  let wroteSinceBeat = true;
+
+  for (const [name, value] of Object.entries(options.headers)) if (value !== undefined) response.setHeader(name, value);
+  response.setHeader('content-type', 'text/event-stream; charset=utf-8');
+  response.setHeader('cache-control', 'no-cache, no-transform');
+  // Proxies that buffer would turn a stream into one late answer.
+  response.setHeader('x-accel-buffering', 'no');
+  response.writeHead(200);
+  response.flushHeaders();
+
+  const drain = (): void => {
+    scheduled = false;
+    if (pending === '' || response.destroyed) return;
+    const chunk = pending;
+    pending = '';
+    wroteSinceBeat = true;
+    if (!response.write(chunk)) full = true;
+  };
+
+  const beat = setInterval(() => {
+    if (!wroteSinceBeat && !full && !ended && !response.destroyed) response.write(': keep-alive\n\n');
+    wroteSinceBeat = false;
+  }, options.heartbeatMs);
+  beat.unref();
+  response.on('drain', () => (full = false));
+  response.once('close', () => clearInterval(beat));
+
+  return {
+    get ended() {
+      return ended;
+    },
+    send(data) {
+      if (ended) return;
+      pending += `data: ${data}\n\n`;
+      if (!scheduled) {
+        scheduled = true;
+        setImmediate(drain);
+      }
+    },
+    async flush() {
+      if (!full || response.destroyed) return;
+      await new Promise<void>((resolve, reject) => {
+        const done = (): void => {
+          response.off('drain', done);
+          response.off('close', done);
+          options.signal.removeEventListener('abort', aborted);
+          resolve();
+        };
+        const aborted = (): void => {
+          response.off('drain', done);
+          response.off('close', done);
+          reject(options.signal.reason as Error);
+        };
+        response.once('drain', done);
+        response.once('close', done);
+        options.signal.addEventListener('abort', aborted, { once: true });
+      });
+    },
+    end(data) {
+      if (ended) return;
+      ended = true;
+      clearInterval(beat);
+      if (response.destroyed) return;
+      response.end(`${pending}data: ${data}\n\n`);
+      pending = '';
+    },
+  };
+}

@@ -1,0 +1,34 @@
+// Hides the length of streamed text: every event of a stream is as long as the others, unless its text is longer than a
+// slot; then it is whole slots longer. The filler goes into the `obfuscation` field that OpenAI's clients already ignore.
+// What stays visible: how many events there are and when they come (docs/api.md).
+
+import { randomBytes } from 'node:crypto';
+
+/** Bytes of text, tool call framing or logprobs one event holds before it becomes longer than the others. */
+export const SLOT = 128;
+const FIELD = ',"obfuscation":""'.length;
+
+export interface Padding {
+  /** An event's JSON object → the same object with filler. */
+  pad(json: string): string;
+}
+
+/** `baseBytes`: length of this stream's event with an empty text. */
+export function createPadding(baseBytes: number): Padding {
+  // Not compressible, so that a proxy that compresses does not undo it. Which letters these are says nothing.
+  const filler = randomBytes((SLOT * 3) / 4 + 48).toString('base64url');
+  return {
+    pad(json) {
+      const bytes = Buffer.byteLength(json);
+      const slots = Math.max(1, Math.ceil((bytes - baseBytes) / SLOT));
+      const missing = baseBytes + slots * SLOT - bytes;
+      // An event shorter than the base (a finish chunk) is at most a slot short of it.
+      const text =
+        missing <= filler.length ? filler.slice(0, missing) : filler.repeat(Math.ceil(missing / filler.length)).slice(0, missing);
+      return `${json.slice(0, -1)},"obfuscation":"${text}"}`;
+    },
+  };
+}
+
+/** Padded length of an event whose text fits one slot. */
+export const paddedBytes = (baseBytes: number): number => baseBytes + SLOT + FIELD;

@@ -1,0 +1,91 @@
+// Generating on a route: nothing is written until the engine has admitted the prompt (its `start` event), so that every
+// refusal before it has a proper status; after it errors are the stream's terminal event.
+
+import type { GenerateEvent } from '../inference/engine.ts';
+import type { ChunkSink, Counts } from '../openai/chat.ts';
+import { createPadding } from '../openai/padding.ts';
+import { errorBody, toApiError } from '../http/errors.ts';
+import type { Call } from '../http/route.ts';
+import { openEventStream } from '../http/sse.ts';
+
+/**
+ * Waits for the `start` event (so that refusals throw here), then yields it and the rest. Counts tokens as they pass, so
+ * that an answer that breaks off is counted for what it used.
+ */
+export async function admitted(
+  call: Call<unknown, unknown>,
+  events: AsyncIterable<GenerateEvent>,
+  counts: Counts,
+): Promise<AsyncIterable<GenerateEvent>> {
+  const { exchange } = call;
+  const { usage } = exchange;
+  const iterator = events[Symbol.asyncIterator]();
+  const written = new Map<number, number>();
+
+  const note = (event: GenerateEvent): void => {
+    if (event.type === 'start') {
+      counts.promptTokens += event.promptTokens;
+      counts.cachedTokens += event.cachedTokens;
+      usage.promptTokens += event.promptTokens;
+      return;
+    }
+    exchange.firstTokenMs ??= performance.now() - exchange.startedAt;
+    const before = written.get(event.index) ?? 0;
+    if (event.type === 'delta') {
+      // About one token each; the finish event says how many there really were.
+      written.set(event.index, before + 1);
+      usage.completionTokens += 1;
+    } else {
+      counts.completionTokens += event.completionTokens;
+      usage.completionTokens += event.completionTokens - before;
+    }
+  };
+
+  const first = await iterator.next();
+  if (first.done !== true) note(first.value);
+  let waiting: IteratorResult<GenerateEvent> | null = first;
+  return {
+    [Symbol.asyncIterator]: () => ({
+      async next() {
+        if (waiting !== null) {
+          const given = waiting;
+          waiting = null;
+          return given;
+        }
+        const result = await iterator.next();
+        if (result.done !== true) note(result.value);
+        return result;
+      },
+      async return() {
+        await iterator.return?.();
+        return { done: true, value: undefined };
+      },
+    }),
+  };
+}
+
+export async function streamAnswer(
+  call: Call<unknown, unknown>,
+  padding: { readonly wanted: boolean | undefined; readonly baseBytes: number },
+  write: (sink: ChunkSink) => Promise<void>,
+): Promise<void> {
+  const { reply, exchange, deps } = call;
+  reply.header('openai-processing-ms', String(Math.round(performance.now() - exchange.startedAt)));
+  if (exchange.admission !== null) reply.headers(exchange.admission.headers());
+  reply.hijack();
+  const stream = openEventStream(reply.raw, {
+    headers: reply.getHeaders(),
+    heartbeatMs: deps.config.timeouts.heartbeatMs,
+    signal: exchange.signal,
+  });
+  const pad = padding.wanted ?? deps.config.streamPadding;
+  const padder = pad ? createPadding(padding.baseBytes) : null;
+  try {
+    await write({ send: (json) => stream.send(padder === null ? json : padder.pad(json)), flush: () => stream.flush() });
+    stream.end('[DONE]');
+  } catch (thrown) {
+    const error = toApiError(exchange.signal.aborted ? exchange.signal.reason : thrown);
+    exchange.errorCode = error.code;
+    stream.end(JSON.stringify(errorBody(error)));
+  }
+}

@@ -1,0 +1,48 @@
+// The way from a request to a loaded model and back: may this key use it, is it of the right type, hold it while the answer
+// is made. Shared by every route that needs an engine.
+
+import { ApiError } from '../errors.ts';
+import type { Engine } from '../inference/engine.ts';
+import type { ModelStatus } from '../models/lifecycle.ts';
+import type { RegisteredModelType } from '../models/registry.ts';
+import { checkModelAllowed } from '../http/auth.ts';
+import type { Call } from '../http/route.ts';
+
+/** The registered model of that id, if the caller may use it for this. */
+export function findModel(call: Call<unknown, unknown>, id: string, types: readonly RegisteredModelType[]): ModelStatus {
+  if (call.exchange.principal !== null) checkModelAllowed(call.exchange.principal, id);
+  const model = call.deps.models.get(id);
+  if (model === undefined) throw modelNotFound();
+  call.exchange.modelId = model.id;
+  call.exchange.modelSha256 = model.sha256;
+  if (!types.includes(model.type)) {
+    throw new ApiError(400, 'wrong_model_type', `the model is of type ${model.type}, expected ${types.join(' or ')}`, { param: 'model' });
+  }
+  return model;
+}
+
+export function modelNotFound(): ApiError {
+  return new ApiError(404, 'model_not_found', 'there is no model of that name', { param: 'model' });
+}
+
+/** Runs `work` with the model loaded; it stays loaded until the promise settles. */
+export async function withEngine<T>(
+  call: Call<unknown, unknown>,
+  model: ModelStatus,
+  keepAlive: string | number | undefined,
+  work: (engine: Engine) => Promise<T>,
+): Promise<T> {
+  const lease = await call.deps.models.acquire(model.id, { signal: call.exchange.signal, ...(keepAlive !== undefined && { keepAlive }) });
+  try {
+    call.exchange.signal.throwIfAborted();
+    return await work(lease.engine);
+  } finally {
+    lease.release();
+  }
+}
+
+/** Reserves a caller's tokens from the size of the request: about four bytes make a token. */
+export function reserveTokens(call: Call<unknown, unknown>, answerTokens: number): void {
+  const bytes = Number(call.request.headers['content-length'] ?? 0);
+  call.exchange.admission?.reserveTokens(Math.ceil((Number.isFinite(bytes) ? bytes : 0) / 4) + answerTokens);
+}

@@ -1,0 +1,81 @@
+// POST /v1/chat/completions as SDKs use it.
+
+import OpenAI from 'openai';
+import { afterEach, describe, expect, test } from 'vitest';
+import { type ApiServer, type ApiServerOptions, events, post, startApi } from '../fixtures/api-server.ts';
+
+let api: ApiServer;
+const start = async (options: ApiServerOptions = {}): Promise<OpenAI> => {
+  api = await startApi(options);
+  return new OpenAI({ baseURL: `${api.url}/v1`, apiKey: 'unused', maxRetries: 0 });
+};
+afterEach(() => api.close());
+
+const hello = { model: 'demo', messages: [{ role: 'user' as const, content: 'Say hello' }] };
+
+describe('OpenAI SDK', () => {
+  test('chat', async () => {
+    const client = await start();
+    const answer = await client.chat.completions.create(hello);
+    expect(answer.choices[0]?.message.content).toBe('Hello, world!');
+    expect(answer.choices[0]?.finish_reason).toBe('stop');
+    expect(answer.usage).toMatchObject({ prompt_tokens: 3, completion_tokens: 4, total_tokens: 7 });
+    expect(answer.id).toMatch(/^chatcmpl-[0-9a-f]{32}$/);
+  });
+
+  test('stream', async () => {
+    const client = await start();
+    let text = '';
+    const finishes: (string | null)[] = [];
+    for await (const chunk of await client.chat.completions.create({ ...hello, stream: true })) {
+      text += chunk.choices[0]?.delta.content ?? '';
+      if (chunk.choices[0]?.finish_reason) finishes.push(chunk.choices[0].finish_reason);
+    }
+    expect(text).toBe('Hello, world!');
+    expect(finishes).toEqual(['stop']);
+  });
+
+  test('abort ends the work in the engine', async () => {
+    let reached: () => void;
+    const second = new Promise<void>((resolve) => (reached = resolve));
+    const client = await start({
+      engine: {
+        beforeToken: async (position, signal) => {
+          if (position < 2) return;
+          reached();
+          await new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error)));
+        },
+      },
+    });
+    const stream = await client.chat.completions.create({ ...hello, stream: true });
+    await second;
+    stream.controller.abort();
+    const [record] = await api.ended();
+    expect(record).toMatchObject({ aborted: true, completionTokens: 2 });
+    await api.models.idle();
+    expect(api.engine.aborted).toEqual(['decode']);
+  });
+
+  test('models.list and retrieve', async () => {
+    const client = await start();
+    const ids: string[] = [];
+    for await (const model of client.models.list()) ids.push(model.id);
+    expect(ids).toEqual(['demo', 'text-embed', 'reranker']);
+    expect(await client.models.retrieve('demo')).toMatchObject({ id: 'demo', object: 'model', owned_by: 'local' });
+    await expect(client.models.retrieve('no/such:model')).rejects.toMatchObject({ status: 404, code: 'model_not_found' });
+  });
+});
+
+test('a stream has one role chunk, one finish chunk and one terminal event', async () => {
+  await start();
+  const response = await post(api, '/v1/chat/completions', { ...hello, stream: true });
+  expect(response.headers.get('content-type')).toBe('text/event-stream; charset=utf-8');
+  const data = await events(response);
+  expect(data.at(-1)).toBe('[DONE]');
+  expect(data.filter((each) => each === '[DONE]')).toHaveLength(1);
+  const chunks = data
+    .slice(0, -1)
+    .map((each) => JSON.parse(each) as { choices: { delta: { role?: string }; finish_reason: string | null }[] });
+  expect(chunks.filter((chunk) => chunk.choices[0]?.delta.role !== undefined)).toHaveLength(1);
+  expect(chunks.filter((chunk) => chunk.choices[0]?.finish_reason !== null)).toHaveLength(1);
+});
