@@ -399,8 +399,8 @@ async function signReport(fields: SimulatedReport, regular: ReportValues, key: I
   change?.(report);
   const raw = await signRaw(signer, report.subarray(0, SIGNED_BYTES));
   if (signer.algorithm === 'ec-p384') {
-    report.set(raw.slice(0, 48).reverse(), 0x2a0);
-    report.set(raw.slice(48).reverse(), 0x2e8);
+    report.set(raw.subarray(0, 48).toReversed(), 0x2a0);
+    report.set(raw.subarray(48).toReversed(), 0x2e8);
   } else report.set(raw.subarray(0, 144), 0x2a0);
   damage?.(report);
   return report;

@@ -118,7 +118,7 @@ const RESERVED: Readonly<Record<ReportVersion, readonly (readonly [number, numbe
 /** R‖S big-endian as WebCrypto wants it; undefined when a component has bytes over 48 set. Range is the verifier's to check. */
 export function reportSignature(report: SnpReport): Uint8Array | undefined {
   if (!isZero(report.signatureR.subarray(48)) || !isZero(report.signatureS.subarray(48))) return undefined;
-  return concatBytes(report.signatureR.slice(0, 48).reverse(), report.signatureS.slice(0, 48).reverse());
+  return concatBytes(report.signatureR.subarray(0, 48).toReversed(), report.signatureS.subarray(0, 48).toReversed());
 }
 
 /** KEY_INFO bits 4:2. */

@@ -1,0 +1,75 @@
+// Rules on revocation: S19 and S20 (AMD 57230 §4, `/vcek/v1/{product}/crl`; RFC 5280 §5, §6.3). The ARK signs one CRL for
+// all it issued, so the serials that matter are those of the ASK or ASVK; VCEKs all have serial 0 and are replaced, not revoked.
+// A missing CRL is a failure unless the policy says otherwise in so many words.
+
+import { sha256 } from '@noble/hashes/sha2.js';
+import { toHex } from '../bytes.ts';
+import type { Transcript } from '../checks.ts';
+import { caProblem, crlProblem, isRevoked, type RevocationList } from '../x509.ts';
+import { SNP_RULES } from './rules.ts';
+import type { SnpSubject } from './verify.ts';
+
+export async function checkCrl(subject: SnpSubject, transcript: Transcript): Promise<void> {
+  const { crl, policy } = subject;
+  if (crl === undefined) {
+    if (policy.requireCrl) transcript.fail(SNP_RULES.S19, 'no CRL was given and one is required');
+    else transcript.skip(SNP_RULES.S19, 'no CRL was given and the policy does not require one');
+    transcript.skip(SNP_RULES.S20, 'no CRL was given');
+    return;
+  }
+  const problem = revocationProblem(subject, crl);
+  const until = crl.nextUpdate?.toISOString().slice(0, 10) ?? 'no date';
+  const text = `CRL ${crl.crlNumber ?? ''} of ${crl.thisUpdate.toISOString().slice(0, 10)}, valid to ${until}, ${crl.revoked.length} revoked`;
+  transcript.expect(SNP_RULES.S19, problem === undefined, problem ?? text);
+  await checkRollback(subject, crl, transcript);
+}
+
+function revocationProblem({ ark, intermediate, vek, context, signatures }: SnpSubject, crl: RevocationList): string | undefined {
+  if (!signatures.crl) return 'CRL is not signed by the ARK';
+  const { signatureAlgorithm: algorithm } = crl;
+  if (algorithm.kind !== 'rsa-pss' || algorithm.hash !== 'SHA-384') return 'CRL is not signed with RSASSA-PSS SHA-384';
+  const ca = caProblem(ark, { crls: true });
+  if (ca !== undefined) return `ARK: ${ca}`;
+  const form = crlProblem(crl, ark, context.now);
+  if (form !== undefined) return `CRL: ${form}`;
+  const listed = (
+    [
+      ['ARK', ark],
+      ['ASK or ASVK', intermediate],
+      ['VEK', vek.certificate],
+    ] as const
+  ).filter(([, certificate]) => isRevoked(crl, certificate.serial));
+  if (listed.length > 0)
+    return listed.map(([name, certificate]) => `${name} with serial 0x${toHex(certificate.serial)} is revoked`).join('; ');
+  return undefined;
+}
+
+/** An older CRL that is still in its window would hide a revocation made since. */
+async function checkRollback({ ark, context, signatures }: SnpSubject, crl: RevocationList, transcript: Transcript): Promise<void> {
+  const { memory } = context;
+  if (memory === undefined) {
+    transcript.skip(SNP_RULES.S20, 'no memory of earlier CRLs was given');
+    return;
+  }
+  if (!signatures.crl || crl.crlNumber === undefined) {
+    transcript.skip(SNP_RULES.S20, 'the CRL is not authentic');
+    return;
+  }
+  const key = `snp/${toHex(sha256(ark.publicKey.raw))}`;
+  const values = [
+    ['crlNumber', crl.crlNumber],
+    ['thisUpdate', BigInt(crl.thisUpdate.getTime())],
+  ] as const;
+  const older: string[] = [];
+  for (const [name, value] of values) {
+    const highest = await memory.highest(`${key}/${name}`);
+    if (highest !== undefined && value < highest) older.push(`${name} ${value} is before ${highest} seen earlier`);
+  }
+  if (older.length > 0) {
+    transcript.fail(SNP_RULES.S20, older.join('; '));
+    return;
+  }
+  // Only a CRL issued by now is remembered, or one dated in the future would lock every honest one out.
+  if (crl.thisUpdate <= context.now) for (const [name, value] of values) await memory.remember(`${key}/${name}`, value);
+  transcript.pass(SNP_RULES.S20, `CRL ${crl.crlNumber} is the newest seen`);
+}

@@ -1,0 +1,163 @@
+// Rules on the machine and its firmware: S21–S26 (AMD 56860 rev 1.58 §4.3 guest policy, §7.3 PLATFORM_INFO, VMPL, TCB and
+// mitigation vectors). "Allowed ⊇ observed": what the policy does not name is not allowed. Unknown PLATFORM_INFO bits are
+// recorded, not fatal: firmware adds protections there.
+
+import type { Transcript } from '../checks.ts';
+import { decodeGuestPolicy, decodePlatformInfo, type SnpReport } from './report.ts';
+import { SNP_RULES } from './rules.ts';
+import { decodeTcb, tcbShortfalls, tcbText } from './tcb.ts';
+import type { SnpSubject } from './verify.ts';
+
+export function checkPlatform(subject: SnpSubject, transcript: Transcript): void {
+  const { report, policy } = subject;
+  const policyHex = `0x${report.guestPolicy.toString(16)}`;
+
+  const loose = guestPolicyProblems(subject);
+  transcript.expect(
+    SNP_RULES.S21,
+    loose.length === 0,
+    loose.length === 0 ? `guest policy ${policyHex}` : loose.join('; '),
+    loose.length === 0 ? {} : { actual: policyHex },
+  );
+
+  const platform = platformProblems(subject);
+  const info = decodePlatformInfo(report.platformInfo);
+  const unknown = info.unknown === 0n ? '' : `, unknown bits 0x${info.unknown.toString(16)}`;
+  const asked = policy.platformInfo === undefined ? ', nothing more required' : '';
+  transcript.expect(
+    SNP_RULES.S22,
+    platform.length === 0,
+    platform.length === 0 ? `0x${report.platformInfo.toString(16)}${unknown}${asked}` : platform.join('; '),
+  );
+
+  checkVmpl(subject, transcript);
+
+  const disorder = tcbOrderProblems(subject);
+  transcript.expect(SNP_RULES.S24, disorder.length === 0, disorder.length === 0 ? 'in order' : disorder.join('; '));
+
+  checkMinimum(subject, transcript);
+  checkMitigations(subject, transcript);
+}
+
+function guestPolicyProblems({ report, policy }: SnpSubject): string[] {
+  const observed = decodeGuestPolicy(report.guestPolicy);
+  const rules = policy.guestPolicy;
+  const problems: string[] = [];
+  if (observed.debug) problems.push('debugging (bit 19) is allowed');
+  if (observed.migrationAgent && !rules.allowMigrationAgent) problems.push('a migration agent (bit 18) is allowed');
+  if (observed.smt && !rules.allowSmt) problems.push('SMT (bit 16) is allowed');
+  if (observed.cxl && !rules.allowCxl) problems.push('CXL (bit 21) is allowed');
+  if (!observed.singleSocket && rules.requireSingleSocket) problems.push('a single socket (bit 20) is not required');
+  if (!observed.aes256Xts && rules.requireAes256Xts) problems.push('AES-256-XTS (bit 22) is not required');
+  if (!observed.raplDisabled && rules.requireRaplDisabled) problems.push('RAPL need not be disabled (bit 23)');
+  if (!observed.ciphertextHiding && rules.requireCiphertextHiding) problems.push('ciphertext hiding (bit 24) is not required');
+  if (!observed.pageSwapDisabled && rules.requirePageSwapDisabled) problems.push('page swap need not be disabled (bit 25)');
+  if (rules.minimumAbi !== undefined && isBelow([observed.abiMajor, observed.abiMinor], rules.minimumAbi)) {
+    problems.push(`ABI ${observed.abiMajor}.${observed.abiMinor} is below ${rules.minimumAbi.join('.')}`);
+  }
+  return problems;
+}
+
+function platformProblems({ report, policy }: SnpSubject): string[] {
+  const info = decodePlatformInfo(report.platformInfo);
+  const guest = decodeGuestPolicy(report.guestPolicy);
+  const rules = policy.platformInfo ?? {};
+  const problems: string[] = [];
+  // The firmware refuses to start such guests, so a report that says this is not what it seems.
+  if (info.smt && !guest.smt) problems.push('SMT is on, which the guest policy forbids');
+  if (guest.raplDisabled && !info.raplDisabled) problems.push('RAPL is on, which the guest policy forbids');
+  if (guest.ciphertextHiding && !info.ciphertextHiding) problems.push('ciphertext hiding is off, which the guest policy requires');
+  if (rules.forbidSmt === true && info.smt) problems.push('SMT (bit 0) is on');
+  if (rules.requireTsme === true && !info.tsme) problems.push('TSME (bit 1) is off');
+  if (rules.requireEcc === true && !info.ecc) problems.push('ECC memory (bit 2) is off');
+  if (rules.requireRaplDisabled === true && !info.raplDisabled) problems.push('RAPL (bit 3) is not disabled');
+  if (rules.requireCiphertextHiding === true && !info.ciphertextHiding) problems.push('ciphertext hiding (bit 4) is off');
+  if (rules.requireAliasCheckComplete === true && !info.aliasCheckComplete) problems.push('alias check (bit 5, BadRAM) is not complete');
+  if (rules.requireTio === true && !info.tio) problems.push('TIO (bit 7) is off');
+  return problems;
+}
+
+function checkVmpl({ report, policy }: SnpSubject, transcript: Transcript): void {
+  const { vmpl } = report;
+  if (vmpl > 3)
+    transcript.fail(SNP_RULES.S23, `VMPL is 0x${vmpl.toString(16)}: the host requested this report, not the guest`, {
+      expected: '0 to 3',
+      actual: String(vmpl),
+    });
+  else if (policy.vmpls === undefined) transcript.skip(SNP_RULES.S23, `VMPL ${vmpl}; the policy names none`);
+  else
+    transcript.expect(SNP_RULES.S23, policy.vmpls.includes(vmpl), `VMPL ${vmpl}`, {
+      expected: policy.vmpls.join(' or '),
+      actual: String(vmpl),
+    });
+}
+
+/** AMD 56860 §3.3: commits and reports never run ahead of what is installed. */
+function tcbOrderProblems({ report, product }: SnpSubject): string[] {
+  const order = [
+    ['REPORTED_TCB', report.reportedTcb, 'COMMITTED_TCB', report.committedTcb],
+    ['COMMITTED_TCB', report.committedTcb, 'CURRENT_TCB', report.currentTcb],
+    ['LAUNCH_TCB', report.launchTcb, 'CURRENT_TCB', report.currentTcb],
+  ] as const;
+  const problems = order.flatMap(([lowName, low, highName, high]) =>
+    tcbShortfalls(decodeTcb(high, product), decodeTcb(low, product)).map((shortfall) => `${highName} is below ${lowName}: ${shortfall}`),
+  );
+  if (isBelow(currentFirmware(report), committedFirmware(report))) {
+    problems.push(`current firmware ${currentFirmware(report).join('.')} is below committed ${committedFirmware(report).join('.')}`);
+  }
+  return problems;
+}
+
+const currentFirmware = (report: SnpReport): readonly number[] => [report.currentMajor, report.currentMinor, report.currentBuild];
+const committedFirmware = (report: SnpReport): readonly number[] => [report.committedMajor, report.committedMinor, report.committedBuild];
+
+function isBelow(actual: readonly number[], minimum: readonly number[]): boolean {
+  for (let i = 0; i < minimum.length; i++) {
+    const difference = (actual[i] ?? 0) - (minimum[i] ?? 0);
+    if (difference !== 0) return difference < 0;
+  }
+  return false;
+}
+
+function checkMinimum({ report, product, policy }: SnpSubject, transcript: Transcript): void {
+  const floors = [
+    ['REPORTED_TCB', report.reportedTcb, policy.minimumTcb],
+    ['COMMITTED_TCB', report.committedTcb, policy.minimumCommittedTcb],
+    ['LAUNCH_TCB', report.launchTcb, policy.minimumLaunchTcb],
+  ] as const;
+  const firmware = policy.minimumFirmware;
+  if (floors.every(([, , minimum]) => minimum === undefined) && firmware === undefined) {
+    transcript.skip(SNP_RULES.S25, `the policy has no minimum; reported ${tcbText(decodeTcb(report.reportedTcb, product))}`);
+    return;
+  }
+  const short = floors.flatMap(([name, bytes, minimum]) =>
+    minimum === undefined ? [] : tcbShortfalls(decodeTcb(bytes, product), minimum).map((shortfall) => `${name} ${shortfall}`),
+  );
+  if (firmware !== undefined) {
+    for (const [name, version] of [
+      ['current', currentFirmware(report)],
+      ['committed', committedFirmware(report)],
+    ] as const) {
+      if (isBelow(version, firmware)) short.push(`${name} firmware ${version.join('.')} < ${firmware.join('.')}`);
+    }
+  }
+  transcript.expect(
+    SNP_RULES.S25,
+    short.length === 0,
+    short.length === 0 ? tcbText(decodeTcb(report.reportedTcb, product)) : short.join('; '),
+  );
+}
+
+function checkMitigations({ report, policy }: SnpSubject, transcript: Transcript): void {
+  const { launchMitVector: launch, currentMitVector: current } = report;
+  const required = policy.requiredMitigations;
+  const found =
+    launch === undefined || current === undefined
+      ? `version ${report.version} has no vectors`
+      : `launch 0x${launch.toString(16)}, current 0x${current.toString(16)}`;
+  if (required === undefined) transcript.skip(SNP_RULES.S26, `the policy requires none; ${found}`);
+  else {
+    const active = launch !== undefined && current !== undefined && (launch & current & required) === required;
+    transcript.expect(SNP_RULES.S26, active, found, { expected: `0x${required.toString(16)}` });
+  }
+}

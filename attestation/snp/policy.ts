@@ -1,0 +1,239 @@
+// What a relying party asks of SEV-SNP evidence. A closed JSON shape: unknown keys, empty lists and wrong lengths are
+// refused with `malformed_policy`. Hex in either case. An absent key is a visible skip in the transcript, with two
+// exceptions: `requireCrl` is true, and `guestPolicy` and each key in it has its strict value. A debug guest and a report
+// with VMPL over 3 are refused whatever the policy says.
+
+import { fromHex } from '../bytes.ts';
+import { malformed } from '../errors.ts';
+import { shapeReaders } from '../json.ts';
+import { PRODUCTS, type Product, type Tcb } from './tcb.ts';
+
+type OneOrMore<T> = T | readonly T[];
+
+export interface SnpPolicy {
+  /** Launch measurements, 48 bytes each. */
+  readonly measurement?: OneOrMore<string>;
+  readonly hostData?: OneOrMore<string>;
+  /** All 64 bytes. */
+  readonly reportData?: string;
+  readonly idKeyDigest?: OneOrMore<string>;
+  readonly authorKeyDigest?: OneOrMore<string>;
+  readonly familyId?: OneOrMore<string>;
+  readonly imageId?: OneOrMore<string>;
+  /** Chip ids: 64 bytes, or the 8 bytes Turin has. */
+  readonly chipIds?: OneOrMore<string>;
+  /** Compared with REPORTED_TCB, component by component. */
+  readonly minimumTcb?: Partial<Tcb>;
+  readonly guestPolicy?: GuestPolicyRules;
+  readonly vmpl?: OneOrMore<number>;
+  readonly requireCrl?: boolean;
+  // Beyond what the command line's contract names:
+  readonly products?: readonly Product[];
+  readonly minimumGuestSvn?: number;
+  /** `major.minor.build`; current and committed firmware must both be at least this. */
+  readonly minimumFirmware?: string;
+  readonly minimumCommittedTcb?: Partial<Tcb>;
+  readonly minimumLaunchTcb?: Partial<Tcb>;
+  readonly platformInfo?: PlatformInfoRules;
+  /** Bits as 1 to 16 hex digits. */
+  readonly requiredMitigations?: string;
+  /** CSP_ID values of a VLEK. */
+  readonly cspIds?: readonly string[];
+  /** SHA-256 of the VEK's SubjectPublicKeyInfo. */
+  readonly vekSpkis?: OneOrMore<string>;
+}
+
+/** Bits of the guest policy (AMD 56860 §4.3). Absent: nothing is allowed, every restriction is required. */
+export interface GuestPolicyRules {
+  readonly allowSmt?: boolean;
+  readonly allowMigrationAgent?: boolean;
+  readonly allowCxl?: boolean;
+  readonly requireSingleSocket?: boolean;
+  readonly requireAes256Xts?: boolean;
+  readonly requireRaplDisabled?: boolean;
+  readonly requireCiphertextHiding?: boolean;
+  readonly requirePageSwapDisabled?: boolean;
+  /** Least ABI version the guest policy must ask of the firmware; absent: none, the specification has no strictest one. */
+  readonly minimumAbi?: string | { readonly major: number; readonly minor: number };
+}
+
+export interface PlatformInfoRules {
+  readonly forbidSmt?: boolean;
+  readonly requireTsme?: boolean;
+  readonly requireEcc?: boolean;
+  readonly requireRaplDisabled?: boolean;
+  readonly requireCiphertextHiding?: boolean;
+  readonly requireAliasCheckComplete?: boolean;
+  readonly requireTio?: boolean;
+}
+
+/** The policy with everything decoded and decided; undefined means not asked. */
+export interface DecidedSnpPolicy {
+  readonly measurements: readonly Uint8Array[] | undefined;
+  readonly hostData: readonly Uint8Array[] | undefined;
+  readonly reportData: Uint8Array | undefined;
+  readonly idKeyDigests: readonly Uint8Array[] | undefined;
+  readonly authorKeyDigests: readonly Uint8Array[] | undefined;
+  readonly familyIds: readonly Uint8Array[] | undefined;
+  readonly imageIds: readonly Uint8Array[] | undefined;
+  readonly chipIds: readonly Uint8Array[] | undefined;
+  readonly vekSpkis: readonly Uint8Array[] | undefined;
+  readonly minimumTcb: Partial<Tcb> | undefined;
+  readonly minimumCommittedTcb: Partial<Tcb> | undefined;
+  readonly minimumLaunchTcb: Partial<Tcb> | undefined;
+  readonly minimumFirmware: readonly number[] | undefined;
+  readonly minimumGuestSvn: number | undefined;
+  readonly guestPolicy: Required<Omit<GuestPolicyRules, 'minimumAbi'>> & { readonly minimumAbi: readonly number[] | undefined };
+  readonly platformInfo: PlatformInfoRules | undefined;
+  readonly requiredMitigations: bigint | undefined;
+  readonly vmpls: readonly number[] | undefined;
+  readonly products: readonly Product[] | undefined;
+  readonly cspIds: readonly string[] | undefined;
+  readonly requireCrl: boolean;
+}
+
+const shape = shapeReaders('malformed_policy');
+
+const KEYS = [
+  'measurement',
+  'hostData',
+  'reportData',
+  'idKeyDigest',
+  'authorKeyDigest',
+  'familyId',
+  'imageId',
+  'chipIds',
+  'minimumTcb',
+  'guestPolicy',
+  'vmpl',
+  'requireCrl',
+  'products',
+  'minimumGuestSvn',
+  'minimumFirmware',
+  'minimumCommittedTcb',
+  'minimumLaunchTcb',
+  'platformInfo',
+  'requiredMitigations',
+  'cspIds',
+  'vekSpkis',
+] as const satisfies readonly (keyof SnpPolicy)[];
+
+const ALLOW = ['allowSmt', 'allowMigrationAgent', 'allowCxl'] as const;
+const REQUIRE = [
+  'requireSingleSocket',
+  'requireAes256Xts',
+  'requireRaplDisabled',
+  'requireCiphertextHiding',
+  'requirePageSwapDisabled',
+] as const;
+const PLATFORM = [
+  'forbidSmt',
+  'requireTsme',
+  'requireEcc',
+  'requireRaplDisabled',
+  'requireCiphertextHiding',
+  'requireAliasCheckComplete',
+  'requireTio',
+] as const satisfies readonly (keyof PlatformInfoRules)[];
+const TCB = ['bootloader', 'tee', 'snp', 'microcode', 'fmc'] as const satisfies readonly (keyof Tcb)[];
+const MAX_LIST = 1024;
+
+/** JSON value (or `SnpPolicy`) → decided policy. @throws malformed_policy */
+export function decideSnpPolicy(policy: unknown): DecidedSnpPolicy {
+  const given = shape.object(policy, 'policy', [], KEYS);
+  const ask = <T>(key: (typeof KEYS)[number], read: (value: unknown, name: string) => T): T | undefined =>
+    given[key] === undefined ? undefined : read(given[key], `policy ${key}`);
+  return {
+    measurements: ask('measurement', hexList(48)),
+    hostData: ask('hostData', hexList(32)),
+    reportData: ask('reportData', (value, name) => hex(value, name, [64])),
+    idKeyDigests: ask('idKeyDigest', hexList(48)),
+    authorKeyDigests: ask('authorKeyDigest', hexList(48)),
+    familyIds: ask('familyId', hexList(16)),
+    imageIds: ask('imageId', hexList(16)),
+    chipIds: ask('chipIds', hexList(64, 8)),
+    vekSpkis: ask('vekSpkis', hexList(32)),
+    minimumTcb: ask('minimumTcb', tcb),
+    minimumCommittedTcb: ask('minimumCommittedTcb', tcb),
+    minimumLaunchTcb: ask('minimumLaunchTcb', tcb),
+    minimumFirmware: ask('minimumFirmware', (value, name) => version(value, name, 3)),
+    minimumGuestSvn: ask('minimumGuestSvn', (value, name) => shape.integer(value, name, 0, 0xffff_ffff)),
+    guestPolicy: guestPolicyRules(given['guestPolicy'] ?? {}),
+    platformInfo: ask('platformInfo', (value, name) => flags(value, name, PLATFORM)),
+    requiredMitigations: ask('requiredMitigations', mitigations),
+    vmpls: ask('vmpl', (value, name) => oneOrMore(value, name).map((item) => shape.integer(item, name, 0, 3))),
+    products: ask('products', (value, name) => shape.list(value, name, 1, MAX_LIST).map((item) => shape.oneOf(item, name, PRODUCTS))),
+    cspIds: ask('cspIds', (value, name) => shape.list(value, name, 1, MAX_LIST).map((item) => shape.string(item, name, 256))),
+    requireCrl: ask('requireCrl', shape.boolean) ?? true,
+  };
+}
+
+function oneOrMore(value: unknown, name: string): readonly unknown[] {
+  return Array.isArray(value) ? shape.list(value, name, 1, MAX_LIST) : [value];
+}
+
+const hexList =
+  (...lengths: readonly number[]) =>
+  (value: unknown, name: string): readonly Uint8Array[] =>
+    oneOrMore(value, name).map((item) => hex(item, name, lengths));
+
+function hex(value: unknown, name: string, lengths: readonly number[]): Uint8Array {
+  const text = shape.string(value, name);
+  if (!/^[0-9a-fA-F]*$/.test(text) || !lengths.some((length) => text.length === 2 * length)) {
+    throw malformed('malformed_policy', `${name} is not ${lengths.join(' or ')} bytes in hex`);
+  }
+  return fromHex(text, name);
+}
+
+function tcb(value: unknown, name: string): Partial<Tcb> {
+  const given = shape.object(value, name, [], TCB);
+  return Object.fromEntries(Object.entries(given).map(([key, item]) => [key, shape.integer(item, `${name} ${key}`, 0, 255)]));
+}
+
+/** `major.minor…` with exactly `parts` numbers of 0…255. */
+function version(value: unknown, name: string, parts: number): readonly number[] {
+  const text = shape.string(value, name);
+  const numbers = text.split('.');
+  const plain = numbers.length === parts && numbers.every((part) => /^(?:0|[1-9][0-9]{0,2})$/.test(part) && Number(part) <= 255);
+  if (!plain)
+    throw malformed('malformed_policy', `${name} ${JSON.stringify(text.slice(0, 32))} is not ${parts} numbers of 0 to 255 with dots`);
+  return numbers.map(Number);
+}
+
+function mitigations(value: unknown, name: string): bigint {
+  const text = shape.string(value, name);
+  if (!/^[0-9a-fA-F]{1,16}$/.test(text)) throw malformed('malformed_policy', `${name} is not 1 to 16 hex digits`);
+  return BigInt(`0x${text}`);
+}
+
+function flags<K extends string>(value: unknown, name: string, keys: readonly K[]): Partial<Record<K, boolean>> {
+  const given = shape.object(value, name, [], keys);
+  return Object.fromEntries(Object.entries(given).map(([key, item]) => [key, shape.boolean(item, `${name} ${key}`)])) as Partial<
+    Record<K, boolean>
+  >;
+}
+
+function guestPolicyRules(value: unknown): DecidedSnpPolicy['guestPolicy'] {
+  const name = 'policy guestPolicy';
+  const given = shape.object(value, name, [], [...ALLOW, ...REQUIRE, 'minimumAbi']);
+  const flag = (key: (typeof ALLOW)[number] | (typeof REQUIRE)[number], strict: boolean): boolean =>
+    given[key] === undefined ? strict : shape.boolean(given[key], `${name} ${key}`);
+  return {
+    allowSmt: flag('allowSmt', false),
+    allowMigrationAgent: flag('allowMigrationAgent', false),
+    allowCxl: flag('allowCxl', false),
+    requireSingleSocket: flag('requireSingleSocket', true),
+    requireAes256Xts: flag('requireAes256Xts', true),
+    requireRaplDisabled: flag('requireRaplDisabled', true),
+    requireCiphertextHiding: flag('requireCiphertextHiding', true),
+    requirePageSwapDisabled: flag('requirePageSwapDisabled', true),
+    minimumAbi: given['minimumAbi'] === undefined ? undefined : abi(given['minimumAbi'], `${name} minimumAbi`),
+  };
+}
+
+/** `"1.55"` or `{ "major": 1, "minor": 55 }`. */
+function abi(value: unknown, name: string): readonly number[] {
+  if (typeof value === 'string') return version(value, name, 2);
+  const given = shape.object(value, name, ['major', 'minor']);
+  return [shape.integer(given['major'], `${name} major`, 0, 255), shape.integer(given['minor'], `${name} minor`, 0, 255)];
+}

@@ -1,0 +1,163 @@
+// Verifies SEV-SNP evidence offline: report, VEK, chain, CRL against a policy at a given time. All rules S1–S32 are made
+// and listed even after a failure, so that a refusal is complete; the first failure in order gives the verdict its code.
+// Throws only for input that is not of its format (`malformed`) or of a version or product not known (`unsupported`).
+// No field is trusted before its signature: `authentic` says whether claims may be believed, `accepted` whether to act.
+
+import { toHex } from '../bytes.ts';
+import { Transcript } from '../checks.ts';
+import { malformed, unsupported } from '../errors.ts';
+import type { RollbackMemory } from '../memory.ts';
+import {
+  parseCertificate,
+  parseCrl,
+  verifyEcdsaRaw,
+  verifySignedBy,
+  type Certificate,
+  type KeyCache,
+  type RevocationList,
+} from '../x509.ts';
+import { snpClaims, type SnpClaims } from './claims.ts';
+import { checkChain } from './chain.ts';
+import { checkCrl } from './crl.ts';
+import { checkGuest } from './guest.ts';
+import { checkPlatform } from './platform.ts';
+import { decideSnpPolicy, type DecidedSnpPolicy, type SnpPolicy } from './policy.ts';
+import { parseReport, reportSignature, signedBytes, type SnpReport } from './report.ts';
+import { checkReportForm } from './form.ts';
+import type { Product } from './tcb.ts';
+import { productOfCpuid } from './tcb.ts';
+import { caRole, parseVek, readVekExtensions, type Vek, type VekExtensions } from './vek.ts';
+
+export interface SnpEvidence {
+  /** The attestation report, 1184 bytes as received. */
+  readonly report: Uint8Array;
+  /** VCEK or VLEK certificate, DER. */
+  readonly vek: Uint8Array;
+  /** DER: ASK or ASVK, then ARK. */
+  readonly chain: readonly Uint8Array[];
+  /** DER CRL of the ARK. */
+  readonly crl?: Uint8Array | undefined;
+}
+
+export interface SnpContext {
+  readonly now: Date;
+  /** DER certificates that replace the pinned ARKs; the result says so. */
+  readonly roots?: readonly Uint8Array[] | undefined;
+  /** Remembers CRL numbers between verifications (S20). */
+  readonly memory?: RollbackMemory | undefined;
+  /** Keeps imported issuer keys between verifications. */
+  readonly keys?: KeyCache | undefined;
+}
+
+export interface SnpVerification {
+  readonly transcript: Transcript;
+  readonly report: SnpReport;
+  readonly product: Product;
+  readonly claims: SnpClaims;
+  /** The roots were replaced: this proves nothing about AMD hardware. */
+  readonly rootsReplaced: boolean;
+  /** The report is signed by a VEK of a trusted chain; policy aside, its claims are the firmware's. */
+  readonly authentic: boolean;
+  /** No rule failed. */
+  readonly accepted: boolean;
+}
+
+/** Everything the rules look at. Signature results are computed before any rule runs. */
+export interface SnpSubject {
+  readonly report: SnpReport;
+  readonly vek: Vek;
+  readonly extensions: VekExtensions;
+  readonly intermediate: Certificate;
+  readonly ark: Certificate;
+  readonly crl: RevocationList | undefined;
+  readonly product: Product;
+  readonly policy: DecidedSnpPolicy;
+  readonly context: SnpContext;
+  readonly signatures: {
+    readonly report: boolean;
+    readonly vek: boolean;
+    readonly intermediate: boolean;
+    readonly ark: boolean;
+    readonly crl: boolean;
+  };
+}
+
+/**
+ * @throws AttestationError malformed (`malformed_length`, `malformed_certificate`, `malformed_crl`, `malformed_policy`,
+ * `input_too_large`) or unsupported (`snp_version`, `snp_product`); never for evidence that is merely wrong
+ */
+export async function verifySnp(evidence: SnpEvidence, policy: SnpPolicy, context: SnpContext): Promise<SnpVerification> {
+  const decided = decideSnpPolicy(policy);
+  const report = parseReport(evidence.report);
+  const vek = parseVek(evidence.vek);
+  const [intermediateDer, arkDer] = evidence.chain;
+  if (intermediateDer === undefined || arkDer === undefined || evidence.chain.length !== 2) {
+    throw malformed('malformed_certificate', `chain has ${evidence.chain.length} certificates, expected 2: ASK or ASVK, then ARK`);
+  }
+  const intermediate = parseCertificate(intermediateDer, 'ASK or ASVK');
+  const ark = parseCertificate(arkDer, 'ARK');
+  const crl = evidence.crl === undefined ? undefined : parseCrl(evidence.crl, 'CRL');
+  if (Number.isNaN(context.now.getTime())) throw malformed('malformed_policy', 'now is not a time');
+
+  const product = productLine(report, vek, intermediate, ark);
+  const signature = reportSignature(report);
+  const { keys } = context;
+  const [reportOk, vekOk, intermediateOk, arkOk, crlOk] = await Promise.all([
+    signature !== undefined && verifyReport(vek, signature, report, keys),
+    verifySignedBy(vek.certificate, intermediate.publicKey, keys),
+    verifySignedBy(intermediate, ark.publicKey, keys),
+    verifySignedBy(ark, ark.publicKey, keys),
+    crl !== undefined && verifySignedBy(crl, ark.publicKey, keys),
+  ]);
+
+  const subject: SnpSubject = {
+    report,
+    vek,
+    extensions: readVekExtensions(vek.certificate, product, vek.namedKind ?? 'vcek'),
+    intermediate,
+    ark,
+    crl,
+    product,
+    policy: decided,
+    context,
+    signatures: { report: reportOk, vek: vekOk, intermediate: intermediateOk, ark: arkOk, crl: crlOk },
+  };
+  const transcript = new Transcript();
+  const formOk = checkReportForm(subject, transcript);
+  const chainOk = checkChain(subject, transcript);
+  await checkCrl(subject, transcript);
+  checkPlatform(subject, transcript);
+  checkGuest(subject, transcript);
+  return {
+    transcript,
+    report,
+    product,
+    claims: snpClaims(subject),
+    rootsReplaced: context.roots !== undefined,
+    authentic: formOk && chainOk,
+    accepted: !transcript.failed,
+  };
+}
+
+async function verifyReport(vek: Vek, signature: Uint8Array, report: SnpReport, keys: KeyCache | undefined): Promise<boolean> {
+  const { publicKey } = vek.certificate;
+  if (publicKey.kind !== 'ec' || publicKey.curve !== 'P-384') return false;
+  return verifyEcdsaRaw(publicKey, 'SHA-384', signature, signedBytes(report), keys);
+}
+
+/** Which product's layouts to read by: the first of root, intermediate, VEK issuer and CPUID that names one. S10 compares them all. */
+function productLine(report: SnpReport, vek: Vek, intermediate: Certificate, ark: Certificate): Product {
+  const lines = [
+    caRole(ark.subject.commonName)?.line,
+    caRole(intermediate.subject.commonName)?.line,
+    caRole(vek.certificate.issuer.commonName)?.line,
+    report.cpuidFamily === undefined ? undefined : productOfCpuid(report.cpuidFamily, report.cpuidModel ?? 0),
+  ];
+  for (const line of lines) if (line === 'Milan' || line === 'Genoa' || line === 'Turin') return line;
+  const found = lines.find((line) => line !== undefined) ?? `issuer ${toHex(vek.certificate.issuer.raw.subarray(0, 16))}…`;
+  throw unsupported('snp_product', `product ${found} is not one of Milan, Genoa, Turin`, {
+    check: 'S10',
+    expected: 'Milan, Genoa or Turin',
+    actual: found,
+  });
+}
