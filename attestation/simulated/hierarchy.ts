@@ -2,4 +2,8 @@
 // Nothing here is trusted by a verifier unless its roots are replaced in code or by a flag.
 
 export * from './amd.ts';
+export * from './intel.ts';
+export * from './intel-collateral.ts';
+export * from './intel-pck.ts';
+export * from './intel-quote.ts';
 export * from './issue.ts';

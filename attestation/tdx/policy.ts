@@ -1,36 +1,36 @@
 // What a relying party asks of a TDX guest. Every key is optional here and an absent one is a visible skip in the transcript;
 // what is always refused, whatever a policy says: a debuggable TD, reserved bits, a revoked TCB, anything unsigned.
-// `parseTdxPolicy` reads the hermetic contract's JSON (hex strings) and refuses unknown keys, empty lists and wrong types.
+// The shape is closed JSON: unknown keys, empty lists, wrong types and wrong lengths are refused with `malformed_policy`.
 
 import { fromHex } from '../bytes.ts';
 import { malformed, type AttestationError } from '../errors.ts';
 import { TCB_STATUSES, type TcbStatus } from './collateral.ts';
 
-/** A non-empty list of accepted values. */
-export type Accepted = readonly Uint8Array[];
+type OneOrMore<T> = T | readonly T[];
 
+/** The JSON shape: hex of either case; one value or a non-empty list of accepted ones per measured field. */
 export interface TdxPolicy {
   /** 48 bytes each. */
-  readonly mrTd?: Accepted;
-  readonly rtmr0?: Accepted;
-  readonly rtmr1?: Accepted;
-  readonly rtmr2?: Accepted;
-  readonly rtmr3?: Accepted;
-  readonly mrSeam?: Accepted;
-  readonly mrSignerSeam?: Accepted;
-  readonly mrConfigId?: Accepted;
-  readonly mrOwner?: Accepted;
-  readonly mrOwnerConfig?: Accepted;
+  readonly mrTd?: OneOrMore<string>;
+  readonly rtmr0?: OneOrMore<string>;
+  readonly rtmr1?: OneOrMore<string>;
+  readonly rtmr2?: OneOrMore<string>;
+  readonly rtmr3?: OneOrMore<string>;
+  readonly mrSeam?: OneOrMore<string>;
+  readonly mrSignerSeam?: OneOrMore<string>;
+  readonly mrConfigId?: OneOrMore<string>;
+  readonly mrOwner?: OneOrMore<string>;
+  readonly mrOwnerConfig?: OneOrMore<string>;
   /** Absent means zero. */
-  readonly mrServiceTd?: Accepted;
+  readonly mrServiceTd?: OneOrMore<string>;
   /** 8 bytes each, in the quote's (little-endian) order. Absent means zero for SEAM attributes. */
-  readonly seamAttributes?: Accepted;
-  readonly tdAttributes?: Accepted;
-  readonly xfam?: Accepted;
+  readonly seamAttributes?: OneOrMore<string>;
+  readonly tdAttributes?: OneOrMore<string>;
+  readonly xfam?: OneOrMore<string>;
   /** Exactly 64 bytes. */
-  readonly reportData?: Uint8Array;
+  readonly reportData?: string;
   /** 16 bytes, compared component by component. */
-  readonly minimumTeeTcbSvn?: Uint8Array;
+  readonly minimumTeeTcbSvn?: string;
   /** Floor for TCB info and QE identity alike. */
   readonly minimumTcbEvaluationDataNumber?: number;
   /** Absent means `UpToDate` only. `Revoked` cannot be listed. */
@@ -40,14 +40,28 @@ export interface TdxPolicy {
   /** Security advisories (`INTEL-SA-00960`) that may be open; an empty list means none. Absent means any, listed in the transcript. */
   readonly advisories?: readonly string[];
   /** 6 bytes each. */
-  readonly fmspc?: Accepted;
+  readonly fmspc?: OneOrMore<string>;
   /** 16 bytes each. */
-  readonly ppid?: Accepted;
+  readonly ppid?: OneOrMore<string>;
   /** PCK serial numbers, big-endian without leading zeros. */
-  readonly pckSerial?: Accepted;
+  readonly pckSerial?: OneOrMore<string>;
   readonly requireSeptVeDisable?: boolean;
   readonly allowMigratable?: boolean;
 }
+
+/** A non-empty list of accepted values. */
+export type Accepted = readonly Uint8Array[];
+
+/** The policy decoded; undefined means not asked. */
+export type DecidedTdxPolicy = {
+  readonly [K in Listed]?: Accepted;
+} & {
+  readonly reportData?: Uint8Array;
+  readonly minimumTeeTcbSvn?: Uint8Array;
+} & Pick<
+    TdxPolicy,
+    'minimumTcbEvaluationDataNumber' | 'tcbStatus' | 'tcbGraceDays' | 'advisories' | 'requireSeptVeDisable' | 'allowMigratable'
+  >;
 
 const SIZES = {
   mrTd: 48,
@@ -74,12 +88,12 @@ const MAX_VALUES = 1024;
 
 type Listed = keyof typeof SIZES;
 
-/** JSON value → policy. One value or a non-empty list of values per measured field, in hex of either case. */
-export function parseTdxPolicy(value: unknown): TdxPolicy {
+/** Decodes a policy from JSON or code. Throws `malformed_policy` for unknown keys, empty lists and values of the wrong type or size. */
+export function decideTdxPolicy(value: unknown): DecidedTdxPolicy {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw bad('policy is not an object');
   const policy: Record<string, unknown> = {};
-  for (const [key, given] of Object.entries(value)) policy[key] = parseKey(key, given);
-  return policy as TdxPolicy;
+  for (const [key, given] of Object.entries(value)) if (given !== undefined) policy[key] = parseKey(key, given);
+  return policy as DecidedTdxPolicy;
 }
 
 function parseKey(key: string, given: unknown): unknown {

@@ -5,7 +5,7 @@ import { equalBytes, toHex } from '../bytes.ts';
 import type { Transcript } from '../checks.ts';
 import type { IsvLevel, QeIdentity, TcbInfo, TcbLevel, TcbStatus } from './collateral.ts';
 import type { PckExtensions } from './pck.ts';
-import type { TdxPolicy } from './policy.ts';
+import type { DecidedTdxPolicy } from './policy.ts';
 import type { TdxQuote } from './quote.ts';
 import { TDX_RULES } from './rules.ts';
 import {
@@ -48,7 +48,7 @@ export interface TcbInputs {
   readonly qeIdentity: QeIdentity | undefined;
 }
 
-export function tcbRules(t: Transcript, { quote, pck, tcbInfo, qeIdentity }: TcbInputs, policy: TdxPolicy, now: Date): TdxTcb {
+export function tcbRules(t: Transcript, { quote, pck, tcbInfo, qeIdentity }: TcbInputs, policy: DecidedTdxPolicy, now: Date): TdxTcb {
   const R = TDX_RULES;
   const accepted = policy.tcbStatus ?? ['UpToDate'];
   const sameFamily = pck !== undefined && tcbInfo !== undefined && platformRule(t, pck, tcbInfo);
@@ -243,7 +243,7 @@ function convergenceRule(
 function statusRules(
   t: Transcript,
   tcb: Pick<TdxTcb, 'status' | 'tcbDate' | 'advisoryIds' | 'shortfall'>,
-  policy: TdxPolicy,
+  policy: DecidedTdxPolicy,
   accepted: readonly TcbStatus[],
   now: Date,
 ): void {
@@ -279,7 +279,7 @@ function graceHolds(status: TcbStatus | undefined, tcbDate: Date | undefined, da
   return now.getTime() <= tcbDate.getTime() + days * 86_400_000;
 }
 
-function teeTcbSvnRule(t: Transcript, quote: TdxQuote | undefined, policy: TdxPolicy): void {
+function teeTcbSvnRule(t: Transcript, quote: TdxQuote | undefined, policy: DecidedTdxPolicy): void {
   const R = TDX_RULES;
   const minimum = policy.minimumTeeTcbSvn;
   if (minimum === undefined) {

@@ -5,7 +5,7 @@ import { equalBytes, isZero, toHex, viewOf } from '../bytes.ts';
 import type { Rule, Transcript } from '../checks.ts';
 import type { Certificate } from '../x509.ts';
 import type { PckExtensions } from './pck.ts';
-import type { Accepted, TdxPolicy } from './policy.ts';
+import type { Accepted, DecidedTdxPolicy } from './policy.ts';
 import type { TdBody } from './quote.ts';
 import { TDX_RULES } from './rules.ts';
 
@@ -18,8 +18,8 @@ const MIGRATABLE = 1n << 29n;
 const XFAM_FIXED_ONE = 0x3n;
 const XFAM_KNOWN = 0x6dbe7n;
 
-export function tdRules(t: Transcript, body: TdBody, policy: TdxPolicy): void {
-  attributeRules(t, body, policy);
+export function tdRules(t: Transcript, body: TdBody, policy: DecidedTdxPolicy, allowDebug: boolean): void {
+  attributeRules(t, body, policy, allowDebug);
   const R = TDX_RULES;
   const xfam = viewOf(body.xfam).getBigUint64(0, true);
   const xfamOk = (xfam & XFAM_FIXED_ONE) === XFAM_FIXED_ONE && (xfam & ~XFAM_KNOWN) === 0n;
@@ -42,7 +42,7 @@ export function tdRules(t: Transcript, body: TdBody, policy: TdxPolicy): void {
 }
 
 /** T28: pins to particular machines. `pck` is undefined when the PCK could not be relied on. */
-export function platformRules(t: Transcript, pck: PckExtensions | undefined, certificate: Certificate, policy: TdxPolicy): void {
+export function platformRules(t: Transcript, pck: PckExtensions | undefined, certificate: Certificate, policy: DecidedTdxPolicy): void {
   const R = TDX_RULES;
   const pin = (rule: Rule, name: string, value: Uint8Array | undefined, accepted: Accepted | undefined): void => {
     if (value !== undefined) listed(t, rule, name, value, accepted);
@@ -54,11 +54,13 @@ export function platformRules(t: Transcript, pck: PckExtensions | undefined, cer
   pin(R.pckSerial, 'PCK serial number', pck && certificate.serial, policy.pckSerial);
 }
 
-function attributeRules(t: Transcript, body: TdBody, policy: TdxPolicy): void {
+function attributeRules(t: Transcript, body: TdBody, policy: DecidedTdxPolicy, allowDebug: boolean): void {
   const R = TDX_RULES;
   const bits = viewOf(body.tdAttributes).getBigUint64(0, true);
   const reserved = bits & RESERVED_ATTRIBUTES;
-  t.expect(R.debug, (bits & DEBUG) === 0n, `DEBUG is ${bits & DEBUG}`, { expected: '0', actual: String(bits & DEBUG) });
+  if (allowDebug && (bits & DEBUG) !== 0n)
+    t.skip(R.debug, 'DEBUG is 1, and the caller accepts debuggable TDs: nothing in it is confidential');
+  else t.expect(R.debug, (bits & DEBUG) === 0n, `DEBUG is ${bits & DEBUG}`, { expected: '0', actual: String(bits & DEBUG) });
   t.expect(R.reservedAttributes, reserved === 0n, reserved === 0n ? 'reserved bits are zero' : `reserved bits ${hex64(reserved)} are set`);
   const migratable = (bits & MIGRATABLE) !== 0n;
   if (migratable && policy.allowMigratable === true) t.skip(R.migratable, 'MIGRATABLE is set, and the policy allows it');

@@ -12,7 +12,7 @@ import { chainRules, notOlder, parseCertificates, trustedRoots, verifyChainSigna
 import { cutSigned, parseQeIdentity, parseTcbInfo, type QeIdentity, type TcbInfo, type TdxCollateral } from './collateral.ts';
 import { eventLogRules } from './eventlog-rules.ts';
 import { parsePckExtensions, pckClaims, SGX_EXTENSIONS_OID, type PckExtensions } from './pck.ts';
-import type { TdxPolicy } from './policy.ts';
+import { decideTdxPolicy, type DecidedTdxPolicy, type TdxPolicy } from './policy.ts';
 import { parseTdxQuote, quoteClaims, type TdxQuote } from './quote.ts';
 import { TDX_RULES } from './rules.ts';
 import { tcbRules, type TdxTcb } from './tcb-rules.ts';
@@ -34,6 +34,8 @@ export interface TdxContext {
   readonly memory?: RollbackMemory;
   /** Imported public keys, kept between verifications by callers who make many. */
   readonly keys?: KeyCache;
+  /** Accept a debuggable TD. In code only: no policy can say it, and it is a visible skip. */
+  readonly allowDebug?: boolean;
 }
 
 export interface TdxVerification {
@@ -83,8 +85,9 @@ const REQUIRED: readonly Rule[] = [
 ];
 
 /** Verifies a quote with its collateral at `context.now`. Throws only for malformed or unsupported input. */
-export async function verifyTdx(evidence: TdxEvidence, policy: TdxPolicy, context: TdxContext): Promise<TdxVerification> {
+export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context: TdxContext): Promise<TdxVerification> {
   if (Number.isNaN(context.now.getTime())) throw malformed('malformed_policy', 'now is not a time');
+  const policy = decideTdxPolicy(given);
   const quote = parseTdxQuote(evidence.quote);
   if (quote.certificationType !== 5) {
     throw unsupported(
@@ -145,11 +148,12 @@ export async function verifyTdx(evidence: TdxEvidence, policy: TdxPolicy, contex
       : undefined;
   const quoteVouched = quoteHolds && keyHolds && qeHolds && chain.pck;
   const tcb = tcbRules(t, { quote: quoteVouched ? quote : undefined, pck, tcbInfo, qeIdentity }, policy, context.now);
-  tdRules(t, quote.body, policy);
+  tdRules(t, quote.body, policy, context.allowDebug === true);
   platformRules(t, pck, certificates.pck, policy);
   await eventLogRules(t, quote.body, evidence.eventLog);
 
-  const accepted = !t.failed && REQUIRED.every((rule) => t.checks.some(({ title, status }) => title === rule.title && status === 'pass'));
+  const required = context.allowDebug === true ? REQUIRED.filter((rule) => rule !== R.debug) : REQUIRED;
+  const accepted = !t.failed && required.every((rule) => t.checks.some(({ title, status }) => title === rule.title && status === 'pass'));
   const claims = quoteVouched ? { ...quoteClaims(quote), ...(pck === undefined ? {} : pckClaims(pck)), ...tcbClaims(tcb) } : {};
   return { transcript: t, quote, claims, tcb, rootsReplaced: context.roots !== undefined, accepted };
 }
@@ -220,7 +224,7 @@ async function tcbInfoRules(
   t: Transcript,
   info: TcbInfo,
   context: TdxContext,
-  policy: TdxPolicy,
+  policy: DecidedTdxPolicy,
   rootSpki: string,
 ): Promise<TcbInfo | undefined> {
   const R = TDX_RULES;
@@ -245,7 +249,7 @@ async function qeIdentityRules(
   t: Transcript,
   identity: QeIdentity,
   context: TdxContext,
-  policy: TdxPolicy,
+  policy: DecidedTdxPolicy,
   rootSpki: string,
 ): Promise<QeIdentity | undefined> {
   const R = TDX_RULES;
@@ -277,7 +281,7 @@ async function evaluationRules(
   name: string,
   { tcbEvaluationDataNumber: number }: { readonly tcbEvaluationDataNumber: number },
   context: TdxContext,
-  policy: TdxPolicy,
+  policy: DecidedTdxPolicy,
   key: string,
 ): Promise<boolean> {
   const R = TDX_RULES;
