@@ -5,6 +5,10 @@
 //   model_load_failed 500 · wrong_model_type 400.
 // An abort through the signal ends the iterable by throwing the signal's reason, and frees the slot within two decode steps.
 
+import type { ToolFormat } from './tool-format.ts';
+
+export type { ToolFormat } from './tool-format.ts';
+
 export type ModelType = 'chat' | 'completion' | 'embedding' | 'rerank';
 
 /** What the engine reports once a model is loaded. */
@@ -22,6 +26,8 @@ export interface EngineInfo {
   readonly slots: number;
   readonly bosToken: number | null;
   readonly eosToken: number | null;
+  /** How this model writes tool calls: what toolCallGrammar takes and a parser of answers reads by. */
+  readonly toolFormat: ToolFormat;
 }
 
 export interface LoadSpec {
@@ -89,7 +95,7 @@ export interface GenerateRequest {
   readonly grammar?: { readonly gbnf: string; readonly triggers?: readonly string[] };
   /** Number of alternatives per token (0: only the chosen one); absent: no logprobs. */
   readonly logprobs?: number;
-  /** Prompt logprobs and text first (legacy `echo`). */
+  /** Prompt logprobs and text first (legacy `echo`). The logprob of the first prompt token is NaN: nothing precedes it. */
   readonly echo?: boolean;
   /** Prefix reuse happens only between requests with the same scope (an opaque per-API-key salt). */
   readonly cacheScope: string;
@@ -105,7 +111,12 @@ export type GenerateEvent =
   /** Once, first: the prompt was tokenized and admitted to a slot; nothing may fail with a 4xx after it. */
   | { readonly type: 'start'; readonly promptTokens: number; readonly cachedTokens: number }
   /** Text of choice `index`: whole UTF-8 characters, stop strings never included. May be '' when only logprobs are carried. */
-  | { readonly type: 'delta'; readonly index: number; readonly text: string; readonly logprobs?: readonly (TokenLogprob & { readonly top: readonly TokenLogprob[] })[] }
+  | {
+      readonly type: 'delta';
+      readonly index: number;
+      readonly text: string;
+      readonly logprobs?: readonly (TokenLogprob & { readonly top: readonly TokenLogprob[] })[];
+    }
   /** Once per choice. */
   | { readonly type: 'finish'; readonly index: number; readonly reason: 'stop' | 'length'; readonly completionTokens: number };
 
@@ -115,15 +126,26 @@ export interface Engine {
   readonly pid: number | null;
   /** Settles when the engine is gone, expected or not: null after close(), else why. */
   readonly closed: Promise<Error | null>;
-  tokenize(input: { readonly text: string; readonly addSpecial?: boolean; readonly parseSpecial?: boolean } | { readonly messages: readonly ChatMessage[]; readonly tools?: readonly ToolSpec[] }): Promise<readonly number[]>;
+  tokenize(
+    input:
+      | { readonly text: string; readonly addSpecial?: boolean; readonly parseSpecial?: boolean }
+      | { readonly messages: readonly ChatMessage[]; readonly tools?: readonly ToolSpec[] },
+  ): Promise<readonly number[]>;
   detokenize(tokens: readonly number[]): Promise<string>;
   /** Text of single tokens, as bytes (a token need not be whole UTF-8). */
   pieces(tokens: readonly number[]): Promise<readonly Uint8Array[]>;
   generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerateEvent>;
   /** One vector per input, L2-normalised; `tokens` counts what was evaluated. */
-  embed(inputs: readonly (string | readonly number[])[], signal: AbortSignal): Promise<{ readonly vectors: readonly Float32Array[]; readonly tokens: number }>;
+  embed(
+    inputs: readonly (string | readonly number[])[],
+    signal: AbortSignal,
+  ): Promise<{ readonly vectors: readonly Float32Array[]; readonly tokens: number }>;
   /** Raw relevance logits, one per document, in the order given. */
-  rank(query: string, documents: readonly string[], signal: AbortSignal): Promise<{ readonly scores: readonly number[]; readonly tokens: number }>;
+  rank(
+    query: string,
+    documents: readonly string[],
+    signal: AbortSignal,
+  ): Promise<{ readonly scores: readonly number[]; readonly tokens: number }>;
   /** Numbers for /metrics; no content. */
   stats(): EngineStats;
   /** Ends the child process; all its memory is returned. Idempotent. */

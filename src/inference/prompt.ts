@@ -1,0 +1,76 @@
+// A prompt of the seam → token ids, with every refusal a request can meet before it is queued.
+// Refuses: prompts that do not fit the context, token ids outside the vocabulary, a suffix without fill-in-the-middle tokens.
+import { ApiError } from '../errors.ts';
+import type { Prompt } from './engine.ts';
+import type { LoadedModel } from './llama-model.ts';
+import type { ChatTemplate } from './template.ts';
+
+/** At least one token. */
+export function promptTokens(model: LoadedModel, template: ChatTemplate, prompt: Prompt): number[] {
+  const tokens = unchecked(model, template, prompt);
+  if (tokens.length > 0) return tokens;
+  const start = model.bos ?? model.eos;
+  if (start === null) throw new ApiError(400, 'invalid_prompt', 'the prompt is empty', { param: 'prompt' });
+  return [start];
+}
+
+function unchecked(model: LoadedModel, template: ChatTemplate, prompt: Prompt): number[] {
+  switch (prompt.kind) {
+    case 'chat':
+      return template.tokens(prompt.messages, prompt.tools ?? []);
+    case 'text': {
+      if (prompt.suffix === undefined || prompt.suffix === '') return model.tokenize(prompt.text, true, false);
+      if (model.fim === null) {
+        throw new ApiError(400, 'unsupported_parameter', 'suffix needs a model with fill-in-the-middle tokens', { param: 'suffix' });
+      }
+      const bos = model.addBos && model.bos !== null ? [model.bos] : [];
+      const before = model.tokenize(prompt.text, false, false);
+      const after = model.tokenize(prompt.suffix, false, false);
+      return [...bos, model.fim.pre].concat(before, [model.fim.suf], after, [model.fim.mid]);
+    }
+    case 'tokens': {
+      checkTokens(model, prompt.tokens, 'prompt');
+      return [...prompt.tokens];
+    }
+  }
+}
+
+export function checkTokens(model: LoadedModel, tokens: readonly number[], param: string): void {
+  for (const token of tokens) {
+    if (!Number.isInteger(token) || token < 0 || token >= model.vocabSize) {
+      throw new ApiError(400, 'invalid_token', `token id ${token} is outside the vocabulary of ${model.vocabSize}`, { param });
+    }
+  }
+}
+
+/** Both phrases agents look for are in the message. */
+export function assertFits(count: number, contextLength: number, param: string): void {
+  if (count < contextLength) return;
+  throw new ApiError(
+    400,
+    'context_length_exceeded',
+    `this model's maximum context length is ${contextLength} tokens; the request has ${count} tokens, which exceeds the available context size`,
+    { param },
+  );
+}
+
+/** Query and document joined as the reranker was trained: its own template, else BOS query EOS SEP document EOS. */
+export function rankTokens(model: LoadedModel, query: string, document: string): number[] {
+  const plain = (text: string): number[] => model.tokenize(text, false, false);
+  if (model.rerankTemplate !== null) {
+    const tokens: number[] = [];
+    for (const part of model.rerankTemplate.split(/(\{query\}|\{document\})/)) {
+      const piece = part === '{query}' ? plain(query) : part === '{document}' ? plain(document) : model.tokenize(part, false, true);
+      for (const token of piece) tokens.push(token);
+    }
+    return tokens;
+  }
+  const end = model.eos ?? model.sep;
+  const tokens: number[] = model.addBos && model.bos !== null ? [model.bos] : [];
+  tokens.push(...plain(query));
+  if (model.addEos && end !== null) tokens.push(end);
+  if (model.addSep && model.sep !== null) tokens.push(model.sep);
+  tokens.push(...plain(document));
+  if (model.addEos && end !== null) tokens.push(end);
+  return tokens;
+}

@@ -1,0 +1,68 @@
+// How a model writes tool calls. The grammar that enforces calls, the parser that reads them and the template that repeats
+// them in a history all work from this one description: open call (between call)* close, where a call is
+// callStart {"name": …, "<argumentsKey>": …} callEnd.
+
+export interface ToolFormat {
+  readonly kind: 'hermes' | 'llama3' | 'mistral' | 'generic';
+  readonly open: string;
+  readonly callStart: string;
+  readonly callEnd: string;
+  readonly between: string;
+  readonly close: string;
+  readonly argumentsKey: 'arguments' | 'parameters';
+  /** First text that cannot be anything but a call; where a lazy grammar begins. */
+  readonly triggers: readonly string[];
+}
+
+const tagged = {
+  open: '',
+  callStart: '<tool_call>\n',
+  callEnd: '\n</tool_call>',
+  between: '\n',
+  close: '',
+  argumentsKey: 'arguments',
+  triggers: ['<tool_call>'],
+} as const;
+
+export const genericToolFormat: ToolFormat = { kind: 'generic', ...tagged };
+
+/** Recognised by what the GGUF's own template writes; a template that never mentions `tools` gets the generic format. */
+export function detectToolFormat(template: string | null): ToolFormat {
+  if (template === null || !/\btools\b/.test(template)) return genericToolFormat;
+  if (template.includes('[TOOL_CALLS]')) {
+    return {
+      kind: 'mistral',
+      open: '[TOOL_CALLS][',
+      callStart: '',
+      callEnd: '',
+      between: ', ',
+      close: ']',
+      argumentsKey: 'arguments',
+      triggers: ['[TOOL_CALLS]'],
+    };
+  }
+  if (template.includes('<tool_call>')) return { kind: 'hermes', ...tagged };
+  if (template.includes('<|python_tag|>') || (template.includes('"parameters"') && template.includes('<|eot_id|>'))) {
+    return {
+      kind: 'llama3',
+      open: '',
+      callStart: '',
+      callEnd: '',
+      between: '; ',
+      close: '',
+      argumentsKey: 'parameters',
+      triggers: ['{"name"'],
+    };
+  }
+  return genericToolFormat;
+}
+
+/** What the generic format tells the model, as a system message. */
+export function toolInstructions(tools: string): string {
+  return (
+    'You may call functions. Their signatures, one JSON object per line:\n' +
+    `<tools>\n${tools}\n</tools>\n` +
+    'To call one, answer with a JSON object with the function name and its arguments inside <tool_call></tool_call> tags:\n' +
+    '<tool_call>\n{"name": <function name>, "arguments": <arguments object>}\n</tool_call>'
+  );
+}

@@ -1,0 +1,351 @@
+// Entry point of the engine child: one process, one model. Reads frames on fd 3, answers on it, and ends when it closes. It
+// holds no key and no socket but that one, gives up core dumps and new privileges before it opens the model, and writes no
+// text of a request anywhere. What the parent sees of its stderr is llama.cpp's log of the load, nothing later.
+import { randomInt } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { totalmem } from 'node:os';
+import { ApiError } from '../errors.ts';
+import { createConstraint } from './constraint.ts';
+import { decodeThreads } from './cores.ts';
+import type { EngineInfo, EngineStats, GenerateEvent, ModelType } from './engine.ts';
+import { createContext, type Context } from './llama-context.ts';
+import { GrammarError, grammarFactory, type Grammar } from './llama-grammar.ts';
+import { loadLlama } from './llama-library.ts';
+import { loadModel, type LoadedModel } from './llama-model.ts';
+import { hardenProcess } from './llama-process.ts';
+import { createPooler, type Pooler } from './pooled.ts';
+import { assertFits, checkTokens, promptTokens, rankTokens } from './prompt.ts';
+import { createSampler, seededRandom } from './sampler.ts';
+import { createScheduler, type Scheduler } from './scheduler.ts';
+import { createChatTemplate, type ChatTemplate } from './template.ts';
+import { encodeFrame, frameReader, type FromChild, type ToChild } from './wire.ts';
+
+type Load = Extract<ToChild, { t: 'load' }>;
+
+const defaultContextLength = 8192;
+const defaultSlots = 8;
+const pooledSequences = 64;
+/** Milliseconds a prompt may hold up running streams per step. */
+const stallMs = 60;
+
+const socket = new Socket({ fd: 3, readable: true, writable: true });
+const send = (message: FromChild, raw?: Uint8Array): void => void socket.write(encodeFrame(message, raw));
+const end = (): never => process.exit(0);
+socket.on('close', end);
+socket.on('error', end);
+
+let handle: ((message: ToChild) => void) | null = null;
+const read = frameReader<ToChild>((message) => {
+  if (handle !== null) handle(message);
+  else if (message.t === 'load') void start(message);
+});
+socket.on('data', (chunk: Buffer) => read(chunk));
+
+async function start(load: Load): Promise<void> {
+  try {
+    hardenProcess(load.parentPid);
+    const { llama, newThreadpool } = loadLlama();
+    let reported = 0;
+    const model = await loadModel(llama, load.path, (fraction) => {
+      if (fraction - reported < 0.01 && fraction < 1) return;
+      reported = fraction;
+      send({ t: 'progress', fraction });
+    });
+    const type = load.type ?? modelType(model);
+    const generating = type === 'chat' || type === 'completion';
+    const contextLength = Math.min(load.contextLength ?? defaultContextLength, model.trainedContext > 0 ? model.trainedContext : Infinity);
+    const slots = generating ? (load.slots ?? defaultSlots) : pooledSequences;
+    const threads = load.threads ?? decodeThreads(model.size);
+    const context = createContext(llama, model, {
+      sequences: slots,
+      cells: generating ? poolCells(model, contextLength, slots) : roundUp(contextLength),
+      batchTokens: generating ? Math.min(512, roundUp(contextLength)) : roundUp(contextLength),
+      threads,
+      threadpool: newThreadpool(threads),
+      embeddings: type === 'rerank' ? 'rank' : type === 'embedding' ? 'pooled' : 'none',
+      cacheType: load.cacheType ?? 'f16',
+    });
+    const template = createChatTemplate(load.chatTemplate ?? model.chatTemplate, {
+      specials: model.specials,
+      bos: model.bos,
+      eos: model.eos,
+      addBos: model.addBos,
+      tokenize: (text) => model.tokenize(text, false, false),
+    });
+    const info: EngineInfo = {
+      type,
+      architecture: model.architecture,
+      contextLength,
+      vocabSize: model.vocabSize,
+      embeddingSize: generating ? 0 : model.embeddingSize,
+      hasChatTemplate: (load.chatTemplate ?? model.chatTemplate) !== null,
+      hasFimTokens: model.fim !== null,
+      slots: generating ? slots : 0,
+      bosToken: model.bos,
+      eosToken: model.eos,
+      toolFormat: template.toolFormat,
+    };
+    const startGrammar = grammarFactory(llama, model);
+    handle = generating
+      ? serveGeneration(model, context, template, info, load, startGrammar)
+      : servePooling(model, context, template, info, load);
+    send({ t: 'ready', info });
+  } catch (error) {
+    send({ t: 'failed', message: error instanceof Error ? error.message : 'unknown failure' });
+    socket.end();
+  }
+}
+
+function modelType(model: LoadedModel): ModelType {
+  const pooling = Number(model.meta(`${model.architecture}.pooling_type`) ?? NaN);
+  const causal = model.meta(`${model.architecture}.attention.causal`) !== 'false';
+  if (pooling === 4) return 'rerank';
+  if (pooling > 0 || !causal) return 'embedding';
+  return model.chatTemplate !== null ? 'chat' : 'completion';
+}
+
+const roundUp = (count: number): number => Math.ceil(count / 256) * 256;
+
+/** Cells for every slot at full length if a quarter of the memory holds them, else as many as it does, at least one slot's. */
+function poolCells(model: LoadedModel, contextLength: number, slots: number): number {
+  const meta = (key: string): number => Number(model.meta(`${model.architecture}.${key}`) ?? NaN);
+  const heads = meta('attention.head_count') || 1;
+  const keyLength = meta('attention.key_length') || meta('embedding_length') / heads || 128;
+  const valueLength = meta('attention.value_length') || keyLength;
+  const kvHeads = meta('attention.head_count_kv') || heads;
+  const bytes = model.layers * kvHeads * (keyLength + valueLength) * 2;
+  const affordable = Math.floor(memoryLimit() / 4 / bytes);
+  return roundUp(Math.max(contextLength, Math.min(contextLength * slots, affordable))) + 256;
+}
+
+function memoryLimit(): number {
+  try {
+    const limit = Number(readFileSync('/sys/fs/cgroup/memory.max', 'utf8'));
+    return Number.isFinite(limit) ? Math.min(limit, totalmem()) : totalmem();
+  } catch {
+    return totalmem();
+  }
+}
+
+/** Answers one message by `work`; what it throws goes back as an error of that request. */
+function answering(message: ToChild, work: () => void): void {
+  if (message.t === 'load') return;
+  try {
+    work();
+  } catch (error) {
+    sendError(message.id, error);
+  }
+}
+
+function sendError(id: number, error: unknown): void {
+  if (error instanceof ApiError) {
+    send({
+      t: 'error',
+      id,
+      status: error.status,
+      code: error.code,
+      message: error.message,
+      ...(error.param === null ? {} : { param: error.param }),
+      ...(error.retryAfterSeconds === undefined ? {} : { retryAfterSeconds: error.retryAfterSeconds }),
+    });
+  } else if (error instanceof GrammarError) send({ t: 'error', id, status: 400, code: 'invalid_grammar', message: error.message });
+  else if (error instanceof RangeError) send({ t: 'error', id, status: 400, code: 'invalid_request', message: error.message });
+  else send({ t: 'error', id, status: 500, code: 'engine_failed', message: 'the engine could not handle the request' });
+}
+
+function overloaded(): ApiError {
+  return new ApiError(429, 'engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
+}
+
+/** Requests both kinds of model answer: tokens and text. Null when the message is something else. */
+function answerText(model: LoadedModel, template: ChatTemplate, message: ToChild): boolean {
+  switch (message.t) {
+    case 'ping':
+      send({ t: 'pong', id: message.id });
+      return true;
+    case 'tokenize': {
+      const { prompt } = message;
+      const tokens =
+        prompt.kind === 'text'
+          ? model.tokenize(prompt.text, message.addSpecial, message.parseSpecial)
+          : promptTokens(model, template, prompt);
+      send({ t: 'reply', id: message.id, value: tokens });
+      return true;
+    }
+    case 'detokenize':
+      checkTokens(model, message.tokens, 'tokens');
+      send({ t: 'reply', id: message.id, value: model.detokenize(message.tokens) });
+      return true;
+    case 'pieces':
+      checkTokens(model, message.tokens, 'tokens');
+      send({ t: 'reply', id: message.id, value: message.tokens.map((token) => Buffer.from(model.piece(token, true)).toString('base64')) });
+      return true;
+    default:
+      return false;
+  }
+}
+
+function serveGeneration(
+  model: LoadedModel,
+  context: Context,
+  template: ChatTemplate,
+  info: EngineInfo,
+  load: Load,
+  startGrammar: (gbnf: string) => Grammar,
+): (message: ToChild) => void {
+  let events: (readonly [number, GenerateEvent])[] = [];
+  const flush = (): void => {
+    if (events.length === 0) return;
+    send({ t: 'events', events, stats: scheduler.stats() });
+    events = [];
+  };
+  const scheduler: Scheduler = createScheduler(context, {
+    slots: info.slots,
+    contextLength: info.contextLength,
+    maxQueued: load.maxQueued,
+    reusePrefixes: load.reusePrefixes && !model.recurrent,
+    stallMs,
+    ...(load.maxChunk === undefined ? {} : { maxChunk: load.maxChunk }),
+    now: () => performance.now(),
+    turn: () => new Promise((resolve) => setImmediate(resolve)),
+    onStep: flush,
+  });
+  scheduler.run().catch(fatal);
+
+  const format = info.toolFormat;
+  const formatText = format.open + format.callStart + format.callEnd + format.close;
+  const shown = new Set(model.specials.filter((special) => formatText.includes(special.text)).map((special) => special.token));
+  const rawPiece = (token: number): Uint8Array => model.piece(token, true);
+  const vocabulary = {
+    piece: rawPiece,
+    tokenize: (text: string) => model.tokenize(text, false, true),
+    isEnd: (token: number) => model.isEnd(token),
+  };
+
+  const generate = ({ id, request }: Extract<ToChild, { t: 'generate' }>): void => {
+    const prompt = promptTokens(model, template, request.prompt);
+    assertFits(prompt.length, info.contextLength, request.prompt.kind === 'chat' ? 'messages' : 'prompt');
+    const { grammar } = request;
+    // Compiled once here, so that a grammar the library refuses is a 400 and not the end of a stream.
+    if (grammar !== undefined) startGrammar(grammar.gbnf).free();
+    const { logitBias, ...plainSampling } = request.sampling;
+    const sampling = { ...plainSampling, ...(logitBias === undefined ? {} : { logitBias: new Map(logitBias) }) };
+    const seed = sampling.seed ?? randomInt(2 ** 47);
+    const stop = request.prompt.kind === 'chat' ? [...request.stop, ...template.stops] : request.stop;
+    const accepted = scheduler.submit({
+      id,
+      scope: request.cacheScope,
+      prompt,
+      n: request.n,
+      echo: request.echo === true,
+      maxTokens: request.maxTokens,
+      emit: (event) => events.push([id, event]),
+      choice: (index) => ({
+        sampler: createSampler(sampling, seededRandom(seed, index), prompt),
+        constraint: grammar === undefined ? null : createConstraint(vocabulary, () => startGrammar(grammar.gbnf), grammar.triggers),
+        stop,
+        logprobs: request.logprobs,
+        piece: (token) => model.piece(token, shown.has(token)),
+        rawPiece,
+        isEnd: vocabulary.isEnd,
+      }),
+    });
+    if (!accepted) throw overloaded();
+  };
+
+  return (message) =>
+    answering(message, () => {
+      if (answerText(model, template, message)) return;
+      if (message.t === 'generate') generate(message);
+      else if (message.t === 'cancel') scheduler.cancel(message.id);
+      else if (message.t === 'pause') scheduler.pause(message.id);
+      else if (message.t === 'resume') scheduler.resume(message.id);
+      else
+        throw new ApiError(400, 'wrong_model_type', `this model is of type ${info.type}; it makes text, not vectors or scores`, {
+          param: 'model',
+        });
+    });
+}
+
+function servePooling(
+  model: LoadedModel,
+  context: Context,
+  template: ChatTemplate,
+  info: EngineInfo,
+  load: Load,
+): (message: ToChild) => void {
+  const pooler: Pooler = createPooler(context, { sequences: pooledSequences, maxQueued: load.maxQueued });
+  pooler.run().catch(fatal);
+  const stats = (): EngineStats => ({
+    queued: pooler.queued,
+    active: pooler.queued > 0 ? 1 : 0,
+    promptTokens: pooler.tokens,
+    completionTokens: 0,
+    cachedTokens: 0,
+    decodeSteps: pooler.steps,
+  });
+
+  const embed = (message: Extract<ToChild, { t: 'embed' }>): void => {
+    if (info.type !== 'embedding') throw wrongType(info.type, 'embeddings');
+    const inputs = message.inputs.map((input) => {
+      if (typeof input !== 'string') checkTokens(model, input, 'input');
+      const tokens = typeof input === 'string' ? model.tokenize(input, true, false) : input;
+      if (tokens.length === 0) throw new ApiError(400, 'invalid_input', 'an input is empty', { param: 'input' });
+      assertPooledFits(tokens.length, 'input');
+      return tokens;
+    });
+    submit(message.id, inputs, normalised);
+  };
+  const rank = (message: Extract<ToChild, { t: 'rank' }>): void => {
+    if (info.type !== 'rerank') throw wrongType(info.type, 'reranking');
+    const inputs = message.documents.map((document) => {
+      const tokens = rankTokens(model, message.query, document);
+      assertPooledFits(tokens.length, 'documents');
+      return tokens;
+    });
+    submit(message.id, inputs, (vector) => vector.subarray(0, 1));
+  };
+  const assertPooledFits = (count: number, param: string): void =>
+    assertFits(count - 1, Math.min(info.contextLength, context.batchTokens), param);
+  const submit = (id: number, inputs: readonly (readonly number[])[], shape: (vector: Float32Array) => Float32Array): void => {
+    const tokens = inputs.reduce((sum, input) => sum + input.length, 0);
+    const done = (outputs: readonly Float32Array[]): void => {
+      const vectors = outputs.map(shape);
+      const size = vectors[0]?.length ?? 0;
+      const raw = new Float32Array(size * vectors.length);
+      vectors.forEach((vector, i) => raw.set(vector, i * size));
+      send({ t: 'vectors', id, count: vectors.length, size, tokens }, new Uint8Array(raw.buffer));
+      send({ t: 'events', events: [], stats: stats() });
+    };
+    if (inputs.length === 0) done([]);
+    else if (!pooler.submit({ id, inputs, done })) throw overloaded();
+  };
+
+  return (message) =>
+    answering(message, () => {
+      if (answerText(model, template, message)) return;
+      if (message.t === 'embed') embed(message);
+      else if (message.t === 'rank') rank(message);
+      else if (message.t === 'cancel') pooler.cancel(message.id);
+      else if (message.t === 'generate') throw wrongType(info.type, 'text generation');
+    });
+}
+
+function wrongType(type: ModelType, wanted: string): ApiError {
+  return new ApiError(400, 'wrong_model_type', `this model is of type ${type}; it cannot do ${wanted}`, { param: 'model' });
+}
+
+/** To length 1; a zero vector stays zero. */
+function normalised(vector: Float32Array): Float32Array {
+  let sum = 0;
+  for (const value of vector) sum += value * value;
+  const norm = Math.sqrt(sum);
+  return norm > 0 ? vector.map((value) => value / norm) : vector;
+}
+
+/** The context is in an unknown state: end, so that the parent reports a crash and the next request loads anew. */
+function fatal(error: unknown): void {
+  process.stderr.write(`engine: ${error instanceof Error ? error.message : 'failed'}\n`);
+  process.exit(70);
+}
