@@ -44,3 +44,12 @@ export {
   type TdxEndorsements,
   type TeeType,
 } from './document.ts';
+export { type EvidenceExitCode, type EvidenceOutput, type EvidenceResult, MAX_EVIDENCE_BYTES, runEvidence } from './evidence.ts';
+export { createRollbackMemory, type RollbackMemory } from './memory.ts';
+export type { GuestPolicyRules, PlatformInfoRules, SnpPolicy } from './snp/policy.ts';
+export { parseReport, type SnpReport } from './snp/report.ts';
+export { AMD_ROOTS } from './snp/roots.ts';
+export { SNP_RULES } from './snp/rules.ts';
+export type { Tcb } from './snp/tcb.ts';
+export { type SnpContext, type SnpEvidence, type SnpVerification, verifySnp } from './snp/verify.ts';
+export { createKeyCache, type KeyCache, parsePem } from './x509.ts';

@@ -13,10 +13,11 @@ export function checkPlatform(subject: SnpSubject, transcript: Transcript): void
   const policyHex = `0x${report.guestPolicy.toString(16)}`;
 
   const loose = guestPolicyProblems(subject);
+  const debugText = decodeGuestPolicy(report.guestPolicy).debug ? ', DEBUGGING IS ALLOWED and accepted by the caller' : '';
   transcript.expect(
     SNP_RULES.S21,
     loose.length === 0,
-    loose.length === 0 ? `guest policy ${policyHex}` : loose.join('; '),
+    loose.length === 0 ? `guest policy ${policyHex}${debugText}` : loose.join('; '),
     loose.length === 0 ? {} : { actual: policyHex },
   );
 
@@ -39,11 +40,11 @@ export function checkPlatform(subject: SnpSubject, transcript: Transcript): void
   checkMitigations(subject, transcript);
 }
 
-function guestPolicyProblems({ report, policy }: SnpSubject): string[] {
+function guestPolicyProblems({ report, policy, context }: SnpSubject): string[] {
   const observed = decodeGuestPolicy(report.guestPolicy);
   const rules = policy.guestPolicy;
   const problems: string[] = [];
-  if (observed.debug) problems.push('debugging (bit 19) is allowed');
+  if (observed.debug && context.allowDebug !== true) problems.push('debugging (bit 19) is allowed');
   if (observed.migrationAgent && !rules.allowMigrationAgent) problems.push('a migration agent (bit 18) is allowed');
   if (observed.smt && !rules.allowSmt) problems.push('SMT (bit 16) is allowed');
   if (observed.cxl && !rules.allowCxl) problems.push('CXL (bit 21) is allowed');

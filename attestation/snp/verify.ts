@@ -45,8 +45,10 @@ export interface SnpContext {
   readonly roots?: readonly Uint8Array[] | undefined;
   /** Remembers CRL numbers between verifications (S20). */
   readonly memory?: RollbackMemory | undefined;
-  /** Keeps imported issuer keys between verifications. */
+  /** Keeps imported public keys between verifications. */
   readonly keys?: KeyCache | undefined;
+  /** Accept a debug guest. In code only: no policy can say it, and the transcript does. */
+  readonly allowDebug?: boolean | undefined;
 }
 
 export interface SnpVerification {
