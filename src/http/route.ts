@@ -1,7 +1,7 @@
 // What a route is: one declaration that the server registers, checks requests against, and prints in openapi.json.
 
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import type { JsonSchema, Shape } from '../openai/shape.ts';
+import type { Shape } from '../openai/shape.ts';
 import type { Access } from './auth.ts';
 import type { Exchange } from './exchange.ts';
 import type { ServerDeps } from './deps.ts';
@@ -21,11 +21,13 @@ export interface Call<B = unknown, Q = unknown> {
 export interface RouteDoc {
   readonly summary: string;
   readonly tag: string;
-  /** Schema of the 200 (or `status`) JSON answer. */
-  readonly answer?: JsonSchema;
+  /** The 200 (or `status`) JSON answer, or one event where the answer is always a stream. */
+  readonly answer?: Shape<unknown>;
   readonly status?: number;
   /** The answer is, or can be, server-sent events. */
-  readonly streams?: boolean;
+  readonly streams?: boolean | 'always';
+  /** The answer is plain text. */
+  readonly text?: boolean;
   /** Error codes beyond those every route can give. */
   readonly errors?: readonly string[];
 }
@@ -40,6 +42,8 @@ export interface Route<B = unknown, Q = unknown> extends RouteDoc {
   readonly query?: Shape<Q>;
   /** Counts against the limits of the caller and of the server. */
   readonly limited?: boolean;
+  /** May take longer than `timeouts.requestMs`: downloads, hashing, loading. */
+  readonly untimed?: boolean;
   /** Returns the JSON answer, or undefined when it wrote the response itself. */
   handle(call: Call<B, Q>): Promise<unknown>;
 }

@@ -116,7 +116,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
         }
         exchange.admission = limiter.admit(exchange.principal);
       }
-      if (config.timeouts.requestMs > 0) {
+      if (config.timeouts.requestMs > 0 && route.untimed !== true) {
         const timer = setTimeout(() => exchange.abort(timedOut()), config.timeouts.requestMs);
         timer.unref();
         response.once('close', () => clearTimeout(timer));

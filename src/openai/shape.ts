@@ -233,6 +233,11 @@ export function optional<T>(shape: Shape<T>): Shape<T | undefined> {
   return { ...shape, optional: true };
 }
 
+/** Null is a value of its own, not absence. */
+export function nullable<T>(shape: Shape<T>): Shape<T | null> {
+  return { schema: { anyOf: [shape.schema, { type: 'null' }] }, read: (value, path) => (value === null ? null : shape.read(value, path)) };
+}
+
 /** Read, then turned into something else (or refused). */
 export function map<T, U>(shape: Shape<T>, change: (value: T, path: string) => U, schema?: JsonSchema): Shape<U> {
   return { ...shape, schema: schema ?? shape.schema, read: (value, path) => change(shape.read(value, path), path) };

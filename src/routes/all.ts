@@ -5,8 +5,14 @@ import type { Route } from '../http/route.ts';
 import type { ServerMetrics } from '../http/server-metrics.ts';
 import { attestation } from './attestation.ts';
 import { chat } from './chat.ts';
+import { completions } from './completions.ts';
+import { embeddings, rerank } from './embeddings.ts';
 import { health } from './health.ts';
-import { getModel, listModels } from './models.ts';
+import { loadModel, modelStatus, unloadModel } from './lifecycle.ts';
+import { metricsRoute } from './metrics.ts';
+import { deleteModel, getModel, listModels, registerModel } from './models.ts';
+import { cancelPull, pullModel, pullStatus } from './pull.ts';
+import { detokenize, tokenize } from './tokenize.ts';
 
 /** What a few routes need of the server itself. */
 export interface RouteContext {
@@ -17,5 +23,25 @@ export interface RouteContext {
 }
 
 export function allRoutes(context: RouteContext): readonly Route[] {
-  return [chat, listModels, getModel, attestation, health(context)];
+  return [
+    chat,
+    completions,
+    embeddings,
+    rerank,
+    tokenize,
+    detokenize,
+    listModels,
+    getModel,
+    registerModel,
+    deleteModel,
+    pullModel,
+    pullStatus,
+    cancelPull,
+    loadModel,
+    unloadModel,
+    modelStatus,
+    attestation,
+    health(context),
+    metricsRoute(context),
+  ];
 }

@@ -6,6 +6,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { TLSSocket } from 'node:tls';
 import { documentToJson, EXPORTER_LABEL, EXPORTER_LENGTH, parseNonce, toHex } from '@assay/attestation';
 import { ApiError } from '../errors.ts';
+import { attestationAnswer } from '../openai/answers.ts';
 import { object, optional, text } from '../openai/shape.ts';
 import { route } from '../http/route.ts';
 import { modelNotFound } from './lease.ts';
@@ -21,6 +22,7 @@ export const attestation = route({
     nonce: optional(text({ max: 1024, about: 'Hex or base64url, 16 to 64 bytes, chosen at random by the caller.' })),
     model: optional(text({ min: 1, max: 1024, about: 'Bind the evidence to this model; without it, to all models.' })),
   }),
+  answer: attestationAnswer,
   errors: ['tee_not_enabled', 'invalid_nonce', 'model_not_found', 'attestation_rate_limited', 'attestation_failed', 'tls_required'],
   async handle({ deps, exchange, query, request }) {
     if (deps.attester === null)

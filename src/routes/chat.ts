@@ -1,6 +1,7 @@
 // POST /v1/chat/completions.
 
 import { chatRequest, chunkFrame, collectChat, planChat, streamChat, type AnswerId, type Counts } from '../openai/chat.ts';
+import { chatAnswer } from '../openai/answers.ts';
 import { route, type Call } from '../http/route.ts';
 import { admitted, streamAnswer } from './generation.ts';
 import { findModel, reserveTokens, withEngine } from './lease.ts';
@@ -14,6 +15,7 @@ export const chat = route({
   summary: 'Answer a conversation.',
   tag: 'Inference',
   body: chatRequest,
+  answer: chatAnswer,
   streams: true,
   errors: [
     'model_not_found',

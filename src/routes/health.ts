@@ -1,5 +1,6 @@
 // GET /health: is it up, what is loaded, and whether evidence can be had. Open, and therefore without names of models.
 
+import { healthAnswer } from '../openai/answers.ts';
 import { route } from '../http/route.ts';
 import type { RouteContext } from './all.ts';
 
@@ -10,6 +11,7 @@ export const health = ({ startedAt, isDraining }: RouteContext) =>
     access: 'open',
     summary: 'Liveness, loaded models, state of the TEE.',
     tag: 'Operation',
+    answer: healthAnswer,
     async handle({ deps, reply }) {
       const models = deps.models.list();
       const loaded = models.filter((model) => model.loaded);

@@ -1,0 +1,131 @@
+// POST /v1/completions. Several prompts run side by side, as many as the model has slots; if one fails, all end.
+
+import { ApiError } from '../errors.ts';
+import type { Engine, GenerateEvent, GenerateRequest } from '../inference/engine.ts';
+import { completionAnswer } from '../openai/answers.ts';
+import type { Counts } from '../openai/chat.ts';
+import {
+  collectCompletion,
+  completionFrame,
+  completionRequest,
+  type CompletionPlan,
+  planCompletion,
+  streamCompletion,
+} from '../openai/completions.ts';
+import { route } from '../http/route.ts';
+import { answerId } from './chat.ts';
+import { admitted, streamAnswer } from './generation.ts';
+import { findModel, reserveTokens, withEngine } from './lease.ts';
+
+export const completions = route({
+  method: 'POST',
+  path: '/v1/completions',
+  access: 'key',
+  limited: true,
+  summary: 'Continue a text.',
+  tag: 'Inference',
+  body: completionRequest,
+  answer: completionAnswer,
+  streams: true,
+  errors: [
+    'model_not_found',
+    'wrong_model_type',
+    'context_length_exceeded',
+    'unsupported_parameter',
+    'engine_overloaded',
+    'engine_crashed',
+    'model_load_failed',
+  ],
+  async handle(call) {
+    const { body, exchange } = call;
+    const model = findModel(call, body.model, ['chat', 'completion']);
+    const plan = planCompletion(body, model.defaults, exchange.principal?.cacheScope ?? '');
+    const answer = answerId(call, 'cmpl', model);
+    const counts: Counts = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 };
+    reserveTokens(call, (plan.request('').maxTokens ?? 0) * plan.n * plan.prompts.length);
+
+    return withEngine(call, model, body.keep_alive, async (engine) => {
+      if (body.suffix !== undefined && !engine.info.hasFimTokens) {
+        throw new ApiError(400, 'unsupported_parameter', 'suffix is not supported: this model has no fill-in-the-middle tokens', {
+          param: 'suffix',
+        });
+      }
+      const requests = await toRequests(engine, plan);
+      const stop = new AbortController();
+      const signal = requests.length === 1 ? exchange.signal : AbortSignal.any([exchange.signal, stop.signal]);
+      try {
+        const events = await admitted(call, sideBySide(engine, requests, plan.n, signal), counts);
+        if (body.stream !== true) return await collectCompletion(events, plan, answer, counts);
+        const includeUsage = body.stream_options?.include_usage ?? false;
+        const baseBytes = Buffer.byteLength(completionFrame(answer, includeUsage).choice(0, '', 'null', 'null'));
+        await streamAnswer(call, { wanted: body.stream_options?.include_obfuscation, baseBytes }, (sink) =>
+          streamCompletion(events, { plan, answer, counts, includeUsage, sink }),
+        );
+        return undefined;
+      } finally {
+        stop.abort();
+      }
+    });
+  },
+});
+
+/**
+ * With one prompt the engine itself refuses what does not fit, before it starts. Of several, the later ones only come to it
+ * after the stream has begun; so all are measured here.
+ */
+async function toRequests(engine: Engine, plan: CompletionPlan): Promise<readonly GenerateRequest[]> {
+  const [only] = plan.prompts;
+  if (plan.prompts.length === 1 && only !== undefined) return [plan.request(only)];
+  const { contextLength } = engine.info;
+  const requests: GenerateRequest[] = [];
+  for (const prompt of plan.prompts) {
+    const tokens = typeof prompt === 'string' ? await engine.tokenize({ text: prompt, addSpecial: true }) : prompt;
+    if (tokens.length >= contextLength) {
+      throw new ApiError(
+        400,
+        'context_length_exceeded',
+        `this model's maximum context length is ${contextLength} tokens; a prompt of ${tokens.length} tokens exceeds the available context size`,
+        { param: 'prompt' },
+      );
+    }
+    requests.push(plan.request(tokens));
+  }
+  return requests;
+}
+
+/** Events of all requests as they come; choice k of request i has index i·n + k. */
+function sideBySide(engine: Engine, requests: readonly GenerateRequest[], n: number, signal: AbortSignal): AsyncIterable<GenerateEvent> {
+  const [only] = requests;
+  return requests.length === 1 && only !== undefined ? engine.generate(only, signal) : merge(engine, requests, n, signal);
+}
+
+async function* merge(engine: Engine, requests: readonly GenerateRequest[], n: number, signal: AbortSignal): AsyncIterable<GenerateEvent> {
+  interface Running {
+    readonly iterator: AsyncIterator<GenerateEvent>;
+    readonly base: number;
+    next: Promise<{ readonly from: Running; readonly result: IteratorResult<GenerateEvent> }>;
+  }
+  const advance = (one: Omit<Running, 'next'> & { next?: Running['next'] }): Running => {
+    const running = one as Running;
+    running.next = one.iterator.next().then((result) => ({ from: running, result }));
+    return running;
+  };
+  const running = new Set<Running>();
+  let position = 0;
+  const fill = (): void => {
+    for (; position < requests.length && running.size < Math.max(1, engine.info.slots); position++) {
+      const request = requests[position];
+      if (request !== undefined)
+        running.add(advance({ iterator: engine.generate(request, signal)[Symbol.asyncIterator](), base: position * n }));
+    }
+  };
+  for (fill(); running.size > 0; fill()) {
+    const { from, result } = await Promise.race([...running].map((each) => each.next));
+    if (result.done === true) {
+      running.delete(from);
+      continue;
+    }
+    yield result.value.type === 'start' ? result.value : { ...result.value, index: from.base + result.value.index };
+    advance(from);
+  }
+}

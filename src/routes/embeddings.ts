@@ -1,0 +1,68 @@
+// POST /v1/embeddings and /v1/rerank (also /rerank and /v1/reranking).
+
+import { ApiError } from '../errors.ts';
+import { embeddingAnswer, rerankAnswer } from '../openai/answers.ts';
+import { checkInputs, embeddingAnswerOf, embeddingRequest, rerankAnswerOf, rerankRequest } from '../openai/embeddings.ts';
+import { route } from '../http/route.ts';
+import { findModel, reserveTokens, withEngine } from './lease.ts';
+
+const errors = [
+  'model_not_found',
+  'wrong_model_type',
+  'context_length_exceeded',
+  'engine_overloaded',
+  'engine_crashed',
+  'model_load_failed',
+];
+
+export const embeddings = route({
+  method: 'POST',
+  path: '/v1/embeddings',
+  access: 'key',
+  limited: true,
+  summary: 'Vectors of texts.',
+  tag: 'Inference',
+  body: embeddingRequest,
+  answer: embeddingAnswer,
+  errors,
+  async handle(call) {
+    const { body, exchange } = call;
+    checkInputs(body);
+    const model = findModel(call, body.model, ['embedding']);
+    reserveTokens(call, 0);
+    return withEngine(call, model, body.keep_alive, async (engine) => {
+      const dimensions = body.dimensions ?? model.defaults.dimensions;
+      if (dimensions !== undefined && dimensions > engine.info.embeddingSize) {
+        throw new ApiError(400, 'invalid_value', `dimensions is ${dimensions}, expected at most ${engine.info.embeddingSize}`, {
+          param: 'dimensions',
+        });
+      }
+      const { vectors, tokens } = await engine.embed(body.input, exchange.signal);
+      exchange.usage.promptTokens = tokens;
+      return embeddingAnswerOf({ vectors, tokens, model: model.id, dimensions, base64: body.encoding_format === 'base64' });
+    });
+  },
+});
+
+export const rerank = route({
+  method: 'POST',
+  path: '/v1/rerank',
+  aliases: ['/rerank', '/v1/reranking'],
+  access: 'key',
+  limited: true,
+  summary: 'Order documents by how well they answer a query.',
+  tag: 'Inference',
+  body: rerankRequest,
+  answer: rerankAnswer,
+  errors,
+  async handle(call) {
+    const { body, exchange, deps } = call;
+    const model = findModel(call, body.model, ['rerank']);
+    reserveTokens(call, 0);
+    return withEngine(call, model, body.keep_alive, async (engine) => {
+      const { scores, tokens } = await engine.rank(body.query, body.documents, exchange.signal);
+      exchange.usage.promptTokens = tokens;
+      return rerankAnswerOf({ id: `rerank-${deps.randomHex(16)}`, model: model.id, body, scores, tokens });
+    });
+  },
+});

@@ -1,0 +1,23 @@
+// GET /metrics (also /v1/metrics): Prometheus text. Not there at all unless it is switched on.
+
+import { ApiError } from '../errors.ts';
+import { route } from '../http/route.ts';
+import type { RouteContext } from './all.ts';
+
+export const metricsRoute = ({ config, metrics }: RouteContext) =>
+  route({
+    method: 'GET',
+    path: '/metrics',
+    aliases: ['/v1/metrics'],
+    access: config.metrics === 'on' ? 'key' : 'open',
+    summary: 'Numbers for Prometheus, when they are switched on.',
+    tag: 'Operation',
+    text: true,
+    async handle({ request, reply }) {
+      const { remoteAddress = '' } = request.raw.socket;
+      const loopback = remoteAddress === '::1' || remoteAddress.startsWith('127.') || remoteAddress.startsWith('::ffff:127.');
+      if (config.metrics === 'off' || (config.metrics === 'loopback' && !loopback))
+        throw new ApiError(404, 'unknown_url', 'there is no such route');
+      return reply.type('text/plain; version=0.0.4; charset=utf-8').send(metrics.text());
+    },
+  });

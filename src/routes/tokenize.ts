@@ -1,0 +1,78 @@
+// POST /v1/tokenize and /v1/detokenize (also without /v1).
+
+import { detokenizeAnswer, tokenizeAnswer } from '../openai/answers.ts';
+import { toChatMessages } from '../openai/messages.ts';
+import { refuse } from '../openai/shape.ts';
+import { detokenizeRequest, textOf, tokenizeRequest, wirePiece } from '../openai/tokenize.ts';
+import type { ModelStatus } from '../models/lifecycle.ts';
+import { type Call, route } from '../http/route.ts';
+import { findModel, withEngine } from './lease.ts';
+
+const errors = ['model_not_found', 'engine_overloaded', 'engine_crashed', 'model_load_failed'];
+const ANY = ['chat', 'completion', 'embedding', 'rerank'] as const;
+
+export const tokenize = route({
+  method: 'POST',
+  path: '/v1/tokenize',
+  aliases: ['/tokenize'],
+  access: 'key',
+  limited: true,
+  summary: 'Tokens of a text or of a conversation.',
+  tag: 'Inference',
+  body: tokenizeRequest,
+  answer: tokenizeAnswer,
+  errors,
+  async handle(call) {
+    const { body } = call;
+    const given = textOf(body);
+    const model = chooseModel(call, body.model);
+    return withEngine(call, model, body.keep_alive, async (engine) => {
+      const tokens = await engine.tokenize(
+        given === undefined
+          ? { messages: toChatMessages(body.messages ?? []), ...(body.tools !== undefined && { tools: body.tools }) }
+          : { text: given, addSpecial: body.add_special ?? body.add_special_tokens ?? false, parseSpecial: body.parse_special ?? false },
+      );
+      const pieces = body.with_pieces === true ? await engine.pieces(tokens) : null;
+      return {
+        tokens: pieces === null ? tokens : tokens.map((id, i) => ({ id, piece: wirePiece(pieces[i] ?? new Uint8Array()) })),
+        count: tokens.length,
+        max_model_len: engine.info.contextLength,
+      };
+    });
+  },
+});
+
+export const detokenize = route({
+  method: 'POST',
+  path: '/v1/detokenize',
+  aliases: ['/detokenize'],
+  access: 'key',
+  limited: true,
+  summary: 'The text of tokens.',
+  tag: 'Inference',
+  body: detokenizeRequest,
+  answer: detokenizeAnswer,
+  errors,
+  async handle(call) {
+    const { body } = call;
+    const model = chooseModel(call, body.model);
+    return withEngine(call, model, body.keep_alive, async (engine) => {
+      const beyond = body.tokens.findIndex((token) => token >= engine.info.vocabSize);
+      if (beyond >= 0)
+        throw refuse('invalid_value', `tokens[${beyond}]`, `tokens[${beyond}] is not below the vocabulary's ${engine.info.vocabSize}`);
+      return { content: await engine.detokenize(body.tokens), count: body.tokens.length };
+    });
+  },
+});
+
+/** Without a model: the only one loaded, or else the only one there is. */
+function chooseModel(call: Call<unknown, unknown>, id: string | undefined): ModelStatus {
+  if (id !== undefined) return findModel(call, id, ANY);
+  const all = call.deps.models.list();
+  const loaded = all.filter((model) => model.loaded);
+  const candidates = loaded.length > 0 ? loaded : all;
+  const [only] = candidates;
+  if (only === undefined || candidates.length > 1)
+    throw refuse('missing_required_parameter', 'model', `model is missing, and there are ${candidates.length} to choose from`);
+  return findModel(call, only.id, ANY);
+}
