@@ -25,6 +25,8 @@ export interface ConfigSources {
   readonly environment?: Readonly<Record<string, string | undefined>>;
   /** Dotted keys from the command line; they win over everything. */
   readonly flags?: Readonly<Record<string, unknown>>;
+  /** `--model id=path`; they win over the file's entries of that id. */
+  readonly models?: readonly { readonly id: string; readonly path: string }[];
   readonly cwd: string;
 }
 
@@ -47,6 +49,9 @@ export function readConfig(sources: ConfigSources): Config {
   for (const [key, entry] of fromEnvironment(sources.environment ?? {}, sources.cwd)) values.set(key, entry);
   for (const [key, value] of Object.entries(sources.flags ?? {})) {
     if (value !== undefined) values.set(key, { value, where: `flag for ${key}`, base: sources.cwd });
+  }
+  for (const { id, path } of sources.models ?? []) {
+    values.set(entryKey('api.models', id, 'path'), { value: path, where: `--model ${id}`, base: sources.cwd });
   }
   return build(values, sources.environment ?? {});
 }

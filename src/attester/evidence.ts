@@ -98,14 +98,21 @@ export function documentOf(parts: DocumentParts): AttestationDocument {
     models: parts.subject.models,
   };
   const { endorsements } = made;
-  if (parts.teeType === 'tdx') {
-    return {
-      ...fields,
-      teeType: 'tdx',
-      ...(made.rtmr === undefined ? {} : { rtmr: made.rtmr }),
-      ...(made.eventLog === undefined ? {} : { eventLog: made.eventLog }),
-      ...(endorsements !== undefined && 'tcbInfo' in endorsements ? { endorsements } : {}),
-    };
+  const snp = endorsements !== undefined && 'vek' in endorsements ? endorsements : undefined;
+  switch (parts.teeType) {
+    case 'sev-snp':
+      return { ...fields, teeType: 'sev-snp', ...(snp === undefined ? {} : { endorsements: snp }) };
+    case 'simulated':
+      // The kind of report in it is told by its endorsements; without them it could not be told.
+      if (endorsements === undefined) throw new TypeError('simulated evidence always has endorsements');
+      return { ...fields, teeType: 'simulated', endorsements };
+    case 'tdx':
+      return {
+        ...fields,
+        teeType: 'tdx',
+        ...(made.rtmr === undefined ? {} : { rtmr: made.rtmr }),
+        ...(made.eventLog === undefined ? {} : { eventLog: made.eventLog }),
+        ...(endorsements !== undefined && 'tcbInfo' in endorsements ? { endorsements } : {}),
+      };
   }
-  return { ...fields, teeType: parts.teeType, ...(endorsements !== undefined && 'vek' in endorsements ? { endorsements } : {}) };
 }

@@ -1,0 +1,153 @@
+// `assay serve`: starts the server, says how to talk to it, drains on the first SIGTERM or SIGINT, stops on the second.
+// Standard error carries the log as JSON lines; one of them is {"msg":"listening","url":"https://…"} once requests are
+// answered. Standard output carries the text for people.
+
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { CONFIG_OPTIONS, loadConfig, modelArgument, parseArguments, textOf, UsageError, version, type Parsed } from './cli-common.ts';
+import { configDigest, type Config } from './config.ts';
+import { createLog, type Log } from './log.ts';
+import { start, type RunningServer } from './main.ts';
+import { dataDir } from './main-tee.ts';
+import { openEngine } from './inference/open.ts';
+import { inspectModel } from './models/inspect.ts';
+
+export async function serveCommand(args: readonly string[]): Promise<number> {
+  const { values } = parseArguments(args, {
+    ...CONFIG_OPTIONS,
+    tee: { type: 'string' },
+    data: { type: 'string' },
+    model: { type: 'string', multiple: true },
+    listen: { type: 'string' },
+    'log-level': { type: 'string' },
+    demo: { type: 'boolean' },
+  });
+  const config = configOf(values);
+  if (!config.api.enabled) {
+    process.stderr.write('assay: api.enabled is false, nothing to serve\n');
+    return 0;
+  }
+  const log = createLog({ level: config.log.level });
+  lastWords(log);
+  const server = await start({
+    config,
+    log,
+    version: version(),
+    openEngine: openEngine({
+      workerEntry: new URL('./inference/worker.js', import.meta.url),
+      loadTimeoutMs: config.models.loadTimeoutMs,
+      maxQueued: config.limits.maxQueuePerModel,
+    }),
+    inspect: inspectModel,
+  });
+  log.info({ msg: 'listening', url: server.url, tee: server.tee?.source.teeType ?? null, models: server.models.list().length });
+  process.stdout.write(await greeting(server, config));
+  return untilStopped(server, log);
+}
+
+function configOf(values: Parsed['values']): Config {
+  const models = ((values['model'] ?? []) as readonly string[]).map(modelArgument);
+  const demo = values['demo'] === true;
+  return loadConfig(values, {
+    flags: {
+      'tee.mode': textOf(values['tee']) ?? (demo ? 'simulated-if-no-hardware' : undefined),
+      'store.data_dir': textOf(values['data']) ?? (demo ? '.assay' : undefined),
+      'api.address': textOf(values['listen']),
+      'log.level': textOf(values['log-level']),
+    },
+    models: demo ? [...demoModels(), ...models] : models,
+  });
+}
+
+/** `make models` writes them; `serve --demo` only serves what is there. */
+function demoModels(): readonly { readonly id: string; readonly path: string }[] {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, 'package.json')) && dirname(folder) !== folder) folder = dirname(folder);
+  const cache = join(folder, '.cache', 'models');
+  const names = existsSync(cache) ? readdirSync(cache).filter((name) => /^demo-[a-z]+\.gguf$/.test(name)) : [];
+  if (names.length === 0) throw new UsageError(`there are no demo models in ${cache}; run "make models"`);
+  return names.sort().map((name) => modelArgument(join(cache, name)));
+}
+
+/** Resolves with the exit code: 0 drained, 1 stopped hard. */
+function untilStopped(server: RunningServer, log: Log): Promise<number> {
+  return new Promise((resolve, reject) => {
+    let hard = false;
+    let asked = false;
+    const onSignal = (signal: NodeJS.Signals): void => {
+      hard = asked;
+      asked = true;
+      log.info({ msg: hard ? 'stopping' : 'draining', signal });
+      server.close(hard).then(() => {
+        log.info({ msg: 'stopped' });
+        resolve(hard ? 1 : 0);
+      }, reject);
+    };
+    process.on('SIGTERM', onSignal);
+    process.on('SIGINT', onSignal);
+  });
+}
+
+/** A fault nobody handled: say which, without content, and end. Engine children die with this process. */
+function lastWords(log: Log): void {
+  for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
+    process.on(event, (error: unknown) => {
+      log.error({ msg: 'fatal', event, err: error });
+      process.exit(1);
+    });
+  }
+}
+
+/** Ready to paste: verify, curl through the local proxy, and the one line for the OpenAI SDK. */
+async function greeting(server: RunningServer, config: Config): Promise<string> {
+  const models = server.models.list();
+  const name = models.find((model) => model.type === 'chat')?.id ?? models[0]?.id ?? 'MODEL';
+  const simulated = server.tee?.simulated;
+  const lines = ['', `Assay ${version()} serves ${models.length} models on ${server.url}`];
+  for (const model of models) lines.push(`  ${model.id}  ${model.type}  sha256 ${model.sha256}  ${model.residency}`);
+  lines.push('');
+  if (server.tee === null) {
+    lines.push('NO TEE: /v1/attestation answers 503. Use --tee simulated to try everything without hardware.', '');
+    return lines.join('\n');
+  }
+  let policy = 'policy.json';
+  let flag = '';
+  if (simulated !== undefined) {
+    policy = await writePolicy(server, config, simulated.measurement, simulated.root);
+    flag = ' --allow-simulated';
+    lines.push('*** SIMULATED TEE: this proves nothing about the machine. For development and tests only. ***', '');
+  }
+  lines.push(
+    'Verify:',
+    `  npx assay-verify ${server.url} --policy ${policy}${flag}`,
+    'Any client, through the verifying local proxy:',
+    `  npx assay-verify proxy ${server.url} --policy ${policy}${flag} --listen 127.0.0.1:8080`,
+    `  curl http://127.0.0.1:8080/v1/chat/completions -H 'content-type: application/json' \\`,
+    `    -d '{"model":"${name}","messages":[{"role":"user","content":"What is attestation?"}]}'`,
+    'OpenAI SDK, one line more:',
+    `  new OpenAI({ baseURL: '${server.url}/v1', apiKey: 'unused', fetch: attestedFetch({ policy }) })`,
+    '',
+    '',
+  );
+  return lines.join('\n');
+}
+
+/** The reference policy of a simulated server: its measurement, its models, its configuration; the root is for the flag. */
+async function writePolicy(server: RunningServer, config: Config, measurement: Uint8Array, root: Uint8Array): Promise<string> {
+  const folder = dataDir(config);
+  await mkdir(folder, { recursive: true });
+  const policy = {
+    measurements: [{ measurement: hex(measurement), name: `assay ${version()}, simulated` }],
+    models: Object.fromEntries(server.models.list().map((model) => [model.id, model.sha256])),
+    configs: [hex(configDigest(config))],
+  };
+  const path = join(folder, 'policy.json');
+  await writeFile(path, `${JSON.stringify(policy, null, 2)}\n`);
+  await writeFile(join(folder, 'simulated-root.sha256'), `${createHash('sha256').update(root).digest('hex')}\n`);
+  return path;
+}
+
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');

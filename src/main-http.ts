@@ -1,0 +1,41 @@
+// The HTTP server's part of the configuration.
+
+import type { ServerConfig } from './http/deps.ts';
+import { apiKeys, defaultLimits, type Config } from './config.ts';
+
+export function serverConfig(config: Config): ServerConfig {
+  const keys = apiKeys(config);
+  const { host, port } = addressOf(config.api.address);
+  return {
+    host,
+    port,
+    auth: {
+      required: config.api.requireAuth ?? keys.some((key) => !key.admin),
+      keys,
+      adminEnabled: config.api.adminEnabled,
+    },
+    anonymous: defaultLimits(config),
+    corsOrigins: config.api.corsEnabled ? config.api.corsOrigins : [],
+    metrics: config.api.metricsEnabled ? 'on' : 'loopback',
+    limits: {
+      maxBodyBytes: config.limits.maxBodyBytes,
+      maxConnections: config.limits.maxConnections,
+      maxConcurrentRequests: config.limits.maxConcurrentRequests,
+    },
+    timeouts: {
+      headersMs: config.limits.headerTimeoutMs,
+      bodyMs: config.limits.bodyTimeoutMs,
+      requestMs: config.limits.requestTimeoutMs,
+      keepAliveMs: 75_000,
+      heartbeatMs: 15_000,
+      drainMs: config.limits.drainTimeoutMs,
+    },
+    streamPadding: config.limits.streamPadding,
+  };
+}
+
+/** `host:port` or `[v6]:port`, already of that form. */
+export function addressOf(address: string): { readonly host: string; readonly port: number } {
+  const at = address.lastIndexOf(':');
+  return { host: address.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(address.slice(at + 1)) };
+}
