@@ -136,6 +136,7 @@ export const ATTESTATION_CODES = {
   timestamp_contradiction: 'the document repeats another time than its claims have',
   rtmr_contradiction: 'the document repeats other RTMRs than the hardware signed',
   tee_type_contradiction: 'the document names another TEE than its evidence is of',
+  endorsements_missing: 'no endorsements are stapled, and none may or can be fetched',
   gpu_evidence: 'the claims name GPU evidence that does not verify',
   // channel and client, C rules
   nonce_mismatch: 'the evidence answers another nonce: it is old, or another party’s',
@@ -155,7 +156,6 @@ export const ATTESTATION_CODES = {
   // policy, P rules
   tee_not_accepted: 'the policy does not accept this kind of TEE',
   simulated_refused: 'the evidence is simulated and that was not allowed',
-  product_not_accepted: 'the policy does not accept this processor product',
   measurement_not_listed: 'the measured software is not a reference value of the policy',
   model_not_listed: 'the server serves a model the policy does not list',
   model_digest_mismatch: 'a model has other bytes than the policy lists',

@@ -58,9 +58,11 @@ interface DocumentFields {
   readonly eventLog?: Uint8Array;
 }
 
+/** A simulated document carries the formats of either vendor; its endorsements, which it must have, say which. */
 export type AttestationDocument =
-  | (DocumentFields & { readonly teeType: 'sev-snp' | 'simulated'; readonly endorsements?: SnpEndorsements })
-  | (DocumentFields & { readonly teeType: 'tdx'; readonly endorsements?: TdxEndorsements });
+  | (DocumentFields & { readonly teeType: 'sev-snp'; readonly endorsements?: SnpEndorsements })
+  | (DocumentFields & { readonly teeType: 'tdx'; readonly endorsements?: TdxEndorsements })
+  | (DocumentFields & { readonly teeType: 'simulated'; readonly endorsements: SnpEndorsements | TdxEndorsements });
 
 /** JSON text, or a value already parsed from JSON, → document. Throws `malformed_document` and the codes of its encodings. */
 export function parseDocument(input: string | Json): AttestationDocument {
@@ -121,6 +123,10 @@ const MODEL_ID_MAX = 256;
 const REQUIRED = ['version', 'tee_type', 'report', 'report_data', 'measurement', 'timestamp', 'claims', 'inclusion', 'models'];
 const OPTIONAL = ['nonce', 'rtmr', 'event_log', 'endorsements'];
 
+const TDX_REQUIRED = ['tcb_info', 'tcb_info_issuer_chain', 'qe_identity', 'qe_identity_issuer_chain', 'pck_crl', 'root_ca_crl'];
+const TDX_OPTIONAL = ['pck_chain', 'pck_crl_issuer_chain'];
+const ALL_ENDORSEMENTS = ['vek', 'chain', 'crl', ...TDX_REQUIRED, ...TDX_OPTIONAL];
+
 const fromJson: ReadBytes = (value, name, encoding, maxBytes) => {
   const text = read.string(value, name, encoding === 'hex' ? 2 * maxBytes : Math.ceil(maxBytes / 3) * 4);
   return encoding === 'hex' ? fromHex(text, name) : encoding === 'base64' ? fromBase64(text, name) : fromBase64Url(text, name);
@@ -160,15 +166,21 @@ function readDocument(value: unknown, bytes: ReadBytes): AttestationDocument {
       : { rtmr: read.list(object['rtmr'], 'rtmr', 4, 4).map((item, i) => sized(item, `rtmr[${i}]`, 'hex', 48)) }),
     ...(object['event_log'] === undefined ? {} : { eventLog: bytes(object['event_log'], 'event_log', 'base64', EVENT_LOG_MAX) }),
   };
-  if (teeType === 'tdx') {
-    const endorsements = object['endorsements'];
-    return { ...fields, teeType, ...(endorsements === undefined ? {} : { endorsements: readTdxEndorsements(endorsements, bytes) }) };
-  }
-  if (fields.rtmr !== undefined || fields.eventLog !== undefined) {
+  const stapled = object['endorsements'];
+  const isTdx =
+    teeType === 'tdx' ||
+    (teeType === 'simulated' && stapled !== undefined && !('vek' in read.object(stapled, 'endorsements', [], ALL_ENDORSEMENTS)));
+  if (!isTdx && (fields.rtmr !== undefined || fields.eventLog !== undefined)) {
     throw malformed('malformed_document', `a ${teeType} document has rtmr or event_log, which only tdx has`);
   }
-  const endorsements = object['endorsements'];
-  return { ...fields, teeType, ...(endorsements === undefined ? {} : { endorsements: readSnpEndorsements(endorsements, bytes) }) };
+  if (stapled === undefined) {
+    if (teeType === 'simulated')
+      throw malformed('malformed_document', 'a simulated document lacks endorsements, which nobody else can give');
+    return { ...fields, teeType };
+  }
+  if (teeType === 'sev-snp') return { ...fields, teeType, endorsements: readSnpEndorsements(stapled, bytes) };
+  if (teeType === 'tdx') return { ...fields, teeType, endorsements: readTdxEndorsements(stapled, bytes) };
+  return { ...fields, teeType, endorsements: isTdx ? readTdxEndorsements(stapled, bytes) : readSnpEndorsements(stapled, bytes) };
 }
 
 function readTimestamp(value: unknown): string {
@@ -215,8 +227,7 @@ function readSnpEndorsements(value: unknown, bytes: ReadBytes): SnpEndorsements 
 }
 
 function readTdxEndorsements(value: unknown, bytes: ReadBytes): TdxEndorsements {
-  const texts = ['tcb_info', 'tcb_info_issuer_chain', 'qe_identity', 'qe_identity_issuer_chain'];
-  const object = read.object(value, 'endorsements', [...texts, 'pck_crl', 'root_ca_crl'], ['pck_chain', 'pck_crl_issuer_chain']);
+  const object = read.object(value, 'endorsements', TDX_REQUIRED, TDX_OPTIONAL);
   const text = (key: string): string => read.string(object[key], `endorsements.${key}`, TEXT_MAX);
   return {
     ...(object['pck_chain'] === undefined ? {} : { pckChain: text('pck_chain') }),

@@ -53,3 +53,23 @@ export { SNP_RULES } from './snp/rules.ts';
 export type { Tcb } from './snp/tcb.ts';
 export { type SnpContext, type SnpEvidence, type SnpVerification, verifySnp } from './snp/verify.ts';
 export { createKeyCache, type KeyCache, parsePem } from './x509.ts';
+export {
+  type AppraisalPolicy,
+  allowAnyModel,
+  allowCertificateChannel,
+  allowSimulated,
+  lintPolicy,
+  observingPolicy,
+  parsePolicy,
+  type Policy,
+  policyToJson,
+} from './policy.ts';
+export { RULES } from './rules.ts';
+export {
+  type AttestationResult,
+  type EndorsementRequest,
+  type EndorsementSource,
+  isAttestationResult,
+  verify,
+  type VerifyOptions,
+} from './appraise.ts';

@@ -1,6 +1,6 @@
 // The appraisal policy (docs/protocol.md §7): what a relying party accepts, as a closed object. Unknown keys, empty lists
 // and wrong types are refused; what is absent takes the strict default written here. What weakens a policy is not in its
-// JSON at all: it takes one of the exported symbols, in code, or a flag on the command line.
+// JSON at all: it takes one of the exported symbols, in code, or a flag on the command line. A debug guest is never accepted.
 
 import { fromHex, toHex } from './bytes.ts';
 import { TEE_TYPES, type TeeType } from './document.ts';
@@ -9,8 +9,6 @@ import { type Json, type JsonObject, parseJson, shapeReaders } from './json.ts';
 
 /** Accept the simulated TEE: `true` for any simulated root, or only the one whose DER certificate has this SHA-256 (hex). */
 export const allowSimulated: unique symbol = Symbol('assay: accept simulated evidence');
-/** Accept guests whose memory the host can read through the debug interface. Nothing is confidential then. */
-export const allowDebug: unique symbol = Symbol('assay: accept debug guests');
 /** Accept whatever models the server serves: P3 is not proven. */
 export const allowAnyModel: unique symbol = Symbol('assay: accept any model');
 /** Accept evidence from the certificate alone: neither freshness nor this connection is proven. */
@@ -100,7 +98,6 @@ export interface AppraisalPolicy {
   /** Where endorsements come from. Default `stapled`. `fetch`: stapled ones first, the vendors' services when they do not do. */
   readonly endorsements?: 'stapled' | 'fetch' | 'offline';
   readonly [allowSimulated]?: true | { readonly root: string };
-  readonly [allowDebug]?: true;
   readonly [allowAnyModel]?: true;
   readonly [allowCertificateChannel]?: true;
 }
@@ -129,7 +126,6 @@ export interface Policy {
   readonly danger: {
     /** `true`, or the SHA-256 of the one simulated root accepted. */
     readonly simulated: boolean | string;
-    readonly debug: boolean;
     readonly anyModel: boolean;
     readonly certificateChannel: boolean;
   };
@@ -137,7 +133,6 @@ export interface Policy {
 
 export interface Dangers {
   readonly [allowSimulated]?: true | { readonly root: string };
-  readonly [allowDebug]?: true;
   readonly [allowAnyModel]?: true;
   readonly [allowCertificateChannel]?: true;
 }
@@ -176,7 +171,6 @@ export function lintPolicy(policy: Policy): string[] {
   const remarks: string[] = [];
   const { danger } = policy;
   if (danger.simulated !== false) remarks.push('danger: simulated evidence is accepted; nothing about hardware is proven');
-  if (danger.debug) remarks.push('danger: debug guests are accepted; the host can read their memory');
   if (danger.anyModel) remarks.push('danger: any model is accepted; which one answers is not proven');
   if (danger.certificateChannel) remarks.push('danger: certificate evidence is accepted; freshness and connection are not proven');
   if (policy.tee.includes('sev-snp')) {
@@ -287,7 +281,6 @@ function symbolsOf(input: AppraisalPolicy | Policy): Dangers {
   const given = input as AppraisalPolicy;
   return {
     ...(given[allowSimulated] === undefined ? {} : { [allowSimulated]: given[allowSimulated] }),
-    ...(given[allowDebug] === undefined ? {} : { [allowDebug]: given[allowDebug] }),
     ...(given[allowAnyModel] === undefined ? {} : { [allowAnyModel]: given[allowAnyModel] }),
     ...(given[allowCertificateChannel] === undefined ? {} : { [allowCertificateChannel]: given[allowCertificateChannel] }),
   };
@@ -297,7 +290,6 @@ function readDangers(dangers: Dangers): Policy['danger'] {
   const simulated = dangers[allowSimulated];
   return {
     simulated: simulated === undefined ? false : simulated === true ? true : hex(simulated.root, 'allowSimulated.root', 32),
-    debug: dangers[allowDebug] === true,
     anyModel: dangers[allowAnyModel] === true,
     certificateChannel: dangers[allowCertificateChannel] === true,
   };

@@ -86,7 +86,6 @@ export const RULES = {
     spec: `${PROTOCOL} §8 [M21]`,
     title: 'evidence is of real hardware, or simulation was allowed',
   },
-  product: { id: 'P3', code: 'product_not_accepted', spec: `${PROTOCOL} §7`, title: 'policy accepts this processor product' },
   measurement: { id: 'P4', code: 'measurement_not_listed', spec: `${PROTOCOL} §7`, title: 'measured software is a reference value' },
   models: { id: 'P5', code: 'model_not_listed', spec: `${PROTOCOL} §7`, title: 'every model served is one the policy lists' },
   modelDigests: {

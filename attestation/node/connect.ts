@@ -1,0 +1,212 @@
+// Opens a TLS connection and proves who is at its other end before anything else is sent on it (docs/protocol.md §5):
+// TLS 1.3 handshake, our own random nonce, GET /v1/attestation on that very socket, appraisal, and only then the socket.
+// Refused: plain http, resumed sessions, other TLS versions, any failed check. The peer's key is read from the socket after
+// `secureConnect`, because Node skips checkServerIdentity on resumed sessions and when rejectUnauthorized is false.
+
+import { isIP } from 'node:net';
+import { connect as tlsConnect, type TLSSocket } from 'node:tls';
+import { fromUtf8, toHex } from '../bytes.ts';
+import { type AttestationResult, isAttestationResult, verify, type VerifyOptions } from '../appraise.ts';
+import { EXPORTER_LABEL, EXPORTER_LENGTH } from '../claims.ts';
+import { MAX_DOCUMENT_BYTES, parseDocument } from '../document.ts';
+import { AttestationError, refused } from '../errors.ts';
+import { parseJson } from '../json.ts';
+import type { Policy } from '../policy.ts';
+import { RULES } from '../rules.ts';
+import { type BoundedResponse, readResponse } from './response.ts';
+
+export interface ConnectOptions extends Pick<VerifyOptions, 'memory' | 'endorsements' | 'keys'> {
+  readonly policy: Policy;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+  /** Cryptographically random bytes. */
+  readonly randomBytes: (length: number) => Uint8Array;
+  /** Attest this model alone instead of all the server serves. */
+  readonly model?: string;
+  /** TCP and TLS together. */
+  readonly connectTimeoutMs: number;
+  /** From the attestation request to the end of its answer; TDX quotes queue on the platform. */
+  readonly attestTimeoutMs: number;
+}
+
+export interface AttestedConnection {
+  /** Idle: the attestation response has been read to its end, and nothing else. */
+  readonly socket: TLSSocket;
+  readonly result: AttestationResult;
+}
+
+/** Connects to an https origin and attests it; the socket is destroyed when anything fails. */
+export async function connectAttested(origin: URL, options: ConnectOptions): Promise<AttestedConnection> {
+  if (origin.protocol !== 'https:') {
+    throw refused('plain_http', `${origin.protocol}// cannot be attested, expected https://`, {
+      expected: 'https:',
+      actual: origin.protocol,
+      hint: 'evidence is bound to a TLS connection; plain http has none',
+    });
+  }
+  const socket = await openTls(origin, options.connectTimeoutMs);
+  // Until the caller takes over, an error event must have a listener; readResponse and the caller see the failure itself.
+  socket.on('error', ignore);
+  try {
+    const result = await attest(socket, origin, options);
+    if (!isAttestationResult(result))
+      throw new AttestationError('internal', 'internal', 'a connection was to be handed over without a result');
+    if (socket.destroyed || !socket.writable) throw refused('attestation_response', 'peer closed the connection after its attestation');
+    return { socket, result };
+  } catch (error) {
+    socket.destroy();
+    throw error;
+  } finally {
+    socket.off('error', ignore);
+  }
+}
+
+const ignore = (): void => {};
+
+function openTls(origin: URL, timeoutMs: number): Promise<TLSSocket> {
+  const host = origin.hostname.replace(/^\[(.*)\]$/, '$1');
+  return new Promise((resolve, reject) => {
+    const socket = tlsConnect({
+      host,
+      port: origin.port === '' ? 443 : Number(origin.port),
+      ...(isIP(host) === 0 ? { servername: host } : {}),
+      minVersion: 'TLSv1.3',
+      maxVersion: 'TLSv1.3',
+      ALPNProtocols: ['http/1.1'],
+      // The certificate is usually self-signed: who the peer is follows from the evidence, which names the certificate's key.
+      // The handshake still proves that the peer holds that key (CertificateVerify, RFC 8446 §4.4.3).
+      rejectUnauthorized: false,
+      checkServerIdentity: () => undefined,
+      // No `session`, so no resumption is offered; a peer that says otherwise is refused below.
+    });
+    const timer = setTimeout(() => {
+      socket.destroy();
+      reject(failed(origin, `no TLS connection after ${timeoutMs} ms`));
+    }, timeoutMs);
+    const onError = (error: Error): void => {
+      clearTimeout(timer);
+      socket.destroy();
+      reject(failed(origin, 'TLS connection failed', error));
+    };
+    const onClose = (): void => onError(new Error('peer closed the connection during the handshake'));
+    socket.once('error', onError);
+    socket.once('close', onClose);
+    socket.once('secureConnect', () => {
+      clearTimeout(timer);
+      socket.off('error', onError);
+      socket.off('close', onClose);
+      socket.setNoDelay(true);
+      resolve(socket);
+    });
+  });
+}
+
+function failed(origin: URL, what: string, cause?: Error): AttestationError {
+  return new AttestationError(
+    'internal',
+    'connection_failed',
+    `${origin.host}: ${what}${cause === undefined ? '' : ` (${reason(cause)})`}`,
+    { cause },
+  );
+}
+
+function reason(error: Error & { readonly code?: unknown }): string {
+  return typeof error.code === 'string' ? error.code : error.message;
+}
+
+async function attest(socket: TLSSocket, origin: URL, options: ConnectOptions): Promise<AttestationResult> {
+  requireFreshTls13(socket);
+  const certificate = socket.getPeerX509Certificate();
+  if (certificate === undefined) throw refused('tls_key_mismatch', 'peer presented no certificate', { check: RULES.tlsKey.id });
+  const nonce = options.randomBytes(32);
+  const exporter = new Uint8Array(socket.exportKeyingMaterial(EXPORTER_LENGTH, EXPORTER_LABEL, Buffer.from(nonce)));
+  const response = await requestDocument(socket, origin, nonce, options);
+  const document = parseDocument(fromUtf8(response.body, 'attestation document'));
+  return verify(document, {
+    nonce,
+    exporter,
+    peerSpki: new Uint8Array(certificate.publicKey.export({ type: 'spki', format: 'der' })),
+    policy: options.policy,
+    now: options.now(),
+    ...(options.model === undefined ? {} : { model: options.model }),
+    ...(options.keys === undefined ? {} : { keys: options.keys }),
+    ...(options.memory === undefined ? {} : { memory: options.memory }),
+    ...(options.endorsements === undefined ? {} : { endorsements: options.endorsements }),
+  });
+}
+
+/** [M11] [M12]: checked on the socket itself, before a byte of HTTP. */
+export function requireFreshTls13(socket: Pick<TLSSocket, 'isSessionReused' | 'getProtocol' | 'alpnProtocol'>): void {
+  if (socket.isSessionReused()) {
+    throw refused('session_resumed', 'TLS session was resumed, expected a full handshake', { check: RULES.session.id });
+  }
+  const protocol = socket.getProtocol() ?? 'none';
+  if (protocol !== 'TLSv1.3') {
+    throw refused('tls_version', `connection is ${protocol}, expected TLSv1.3`, {
+      check: RULES.tlsVersion.id,
+      expected: 'TLSv1.3',
+      actual: protocol,
+    });
+  }
+  // `false`: the peer does not speak ALPN, and HTTP/1.1 is what is spoken without it.
+  if (socket.alpnProtocol !== 'http/1.1' && socket.alpnProtocol !== false && socket.alpnProtocol !== null) {
+    throw refused('tls_version', `connection speaks ${socket.alpnProtocol}, expected http/1.1`, { check: RULES.tlsVersion.id });
+  }
+}
+
+async function requestDocument(socket: TLSSocket, origin: URL, nonce: Uint8Array, options: ConnectOptions): Promise<BoundedResponse> {
+  const query = new URLSearchParams({ nonce: toHex(nonce), ...(options.model === undefined ? {} : { model: options.model }) });
+  // No credentials: the API key belongs to the request, and the request comes after the verdict.
+  socket.write(
+    [
+      `GET /v1/attestation?${query.toString()} HTTP/1.1`,
+      `Host: ${origin.host}`,
+      'Accept: application/json',
+      'Accept-Encoding: identity',
+      'User-Agent: assay-verify',
+      'Connection: keep-alive',
+      '',
+      '',
+    ].join('\r\n'),
+  );
+  const response = await readResponse(socket, {
+    maxHeaderBytes: 16 * 1024,
+    maxBodyBytes: MAX_DOCUMENT_BYTES,
+    timeoutMs: options.attestTimeoutMs,
+  });
+  if (response.status !== 200) throw unavailable(response);
+  if (/(^|,)\s*close\s*(,|$)/i.test(response.headers.get('connection') ?? '')) {
+    throw refused('attestation_response', 'peer closes the connection it attested', {
+      hint: 'the server must answer GET /v1/attestation with keep-alive',
+    });
+  }
+  return response;
+}
+
+function unavailable(response: BoundedResponse): AttestationError {
+  const code = errorCode(response.body);
+  const what = `attestation request was answered with ${response.status}${code === undefined ? '' : ` ${code}`}`;
+  const hint = code === undefined ? undefined : HINTS[code];
+  return refused('attestation_unavailable', what, {
+    expected: '200',
+    actual: String(response.status),
+    ...(hint === undefined ? {} : { hint }),
+  });
+}
+
+const HINTS: Readonly<Record<string, string>> = {
+  tee_not_enabled: 'the server does not run in a TEE; it can be started with the simulated one for trying things out',
+  model_not_found: 'the server does not serve the model that was to be attested',
+  attestation_rate_limited: 'the server makes no more reports for now; try again later',
+};
+
+/** The code of an OpenAI error envelope, when it is one we can print: the answer is not yet from anyone we know. */
+function errorCode(body: Uint8Array): string | undefined {
+  try {
+    const json = parseJson(fromUtf8(body), 'error', 64 * 1024) as { readonly error?: { readonly code?: unknown } } | null;
+    const code = json?.error?.code;
+    return typeof code === 'string' && /^[a-z0-9_]{1,64}$/.test(code) ? code : undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,211 @@
+// `attestedFetch`: a fetch that sends nothing before the evidence of the very socket it uses was accepted, to hand to
+// `new OpenAI({ baseURL, apiKey, fetch })` or anything else that takes a fetch. The entry of `@assay/attestation/node`.
+// Refused before a byte leaves: plain http, redirects to another origin, requests naming a model that is not attested.
+
+import { randomBytes } from 'node:crypto';
+import { Dispatcher, fetch as undiciFetch, FormData as UndiciFormData, type RequestInit as UndiciInit } from 'undici';
+import type { AttestationResult, VerifyOptions } from '../appraise.ts';
+import { AttestationError, refused } from '../errors.ts';
+import { parseJson } from '../json.ts';
+import { type AppraisalPolicy, type Policy, parsePolicy } from '../policy.ts';
+import { createKeyCache } from '../x509.ts';
+import { AttestedPool } from './pool.ts';
+
+export { type AttestedConnection, connectAttested, type ConnectOptions } from './connect.ts';
+export { AttestedPool, type PoolOptions } from './pool.ts';
+export { startProxy, type ProxyOptions, type RunningProxy } from './proxy.ts';
+
+export interface AttestedFetchOptions extends Pick<VerifyOptions, 'memory' | 'endorsements'> {
+  readonly policy: AppraisalPolicy | Policy;
+  /** Attest this model alone; requests must then name it. Default: all models the server serves. */
+  readonly model?: string;
+  /** Most connections per origin. Default 64. */
+  readonly connections?: number;
+  /** Default 10 s. */
+  readonly connectTimeoutMs?: number;
+  /** Default 30 s. */
+  readonly attestTimeoutMs?: number;
+  /** Idle connections are closed after this time. Default 60 s. */
+  readonly keepAliveTimeoutMs?: number;
+  /** Called for every connection that was verified, with its origin. */
+  readonly onResult?: (result: AttestationResult, origin: string) => void;
+  /** Milliseconds since 1970; default the system clock. */
+  readonly now?: () => number;
+}
+
+export interface AttestedFetch {
+  (input: string | URL | Request, init?: RequestInit): Promise<Response>;
+  /** The evidence of the newest verified connection to the origin of `url`, if there is one. */
+  result(url: string | URL): AttestationResult | undefined;
+  /** Opens and verifies a connection to the origin, without sending a request. */
+  verify(url: string | URL): Promise<AttestationResult>;
+  /** Ends all connections, after the responses in flight. */
+  close(): Promise<void>;
+}
+
+export function attestedFetch(options: AttestedFetchOptions): AttestedFetch {
+  const policy = parsePolicy(options.policy);
+  const pools = new Map<string, AttestedPool>();
+  let closed = false;
+  const poolOf = (origin: string): AttestedPool => {
+    if (closed) throw new TypeError('this attestedFetch is closed');
+    const known = pools.get(origin);
+    if (known !== undefined) return known;
+    const pool = new AttestedPool(origin, poolOptions(options, policy, origin));
+    pools.set(origin, pool);
+    return pool;
+  };
+
+  const run = async (input: string | URL | Request, init: RequestInit = {}): Promise<Response> => {
+    const url = new URL(input instanceof Request ? input.url : input);
+    requireHttps(url);
+    const merged = input instanceof Request ? requestInit(input, init) : init;
+    requireAttestedModel(merged.body, policy, options.model);
+    const dispatcher = new OneOrigin(poolOf(url.origin));
+    const body = merged.body instanceof FormData ? { body: toUndiciForm(merged.body) } : {};
+    try {
+      return (await undiciFetch(url, { ...(merged as unknown as UndiciInit), ...body, dispatcher })) as unknown as Response;
+    } catch (error) {
+      throw attestationCause(error) ?? error;
+    }
+  };
+
+  return Object.assign(run, {
+    result: (url: string | URL) => pools.get(new URL(url).origin)?.result,
+    verify: async (url: string | URL) => {
+      const target = new URL(url);
+      requireHttps(target);
+      return poolOf(target.origin).attest();
+    },
+    close: async () => {
+      closed = true;
+      await Promise.all([...pools.values()].map((pool) => pool.close()));
+    },
+  });
+}
+
+/** Shared with the proxy: the options of a pool with every default filled in. */
+export function poolOptions(options: AttestedFetchOptions, policy: Policy, origin: string): ConstructorParameters<typeof AttestedPool>[1] {
+  const { onResult } = options;
+  return {
+    policy,
+    now: options.now ?? Date.now,
+    randomBytes: (length) => new Uint8Array(randomBytes(length)),
+    connections: options.connections ?? 64,
+    maxQueued: 10_000,
+    connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
+    attestTimeoutMs: options.attestTimeoutMs ?? 30_000,
+    keepAliveTimeoutMs: options.keepAliveTimeoutMs ?? 60_000,
+    ...(options.model === undefined ? {} : { model: options.model }),
+    keys: createKeyCache(),
+    ...(options.memory === undefined ? {} : { memory: options.memory }),
+    ...(options.endorsements === undefined ? {} : { endorsements: options.endorsements }),
+    ...(onResult === undefined ? {} : { onResult: (result: AttestationResult) => onResult(result, origin) }),
+  };
+}
+
+/** fetch follows redirects through its dispatcher: this one knows a single origin, so following one elsewhere fails here. */
+class OneOrigin extends Dispatcher {
+  readonly #pool: AttestedPool;
+
+  constructor(pool: AttestedPool) {
+    super();
+    this.#pool = pool;
+  }
+
+  override dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
+    const origin = new URL(String(options.origin)).origin;
+    if (origin !== this.#pool.origin) {
+      throw refused('redirect_refused', `redirect from ${this.#pool.origin} to ${origin} is not followed`, {
+        expected: this.#pool.origin,
+        actual: origin,
+        hint: 'only the origin that was asked for is attested; use the other one directly if it is the right one',
+      });
+    }
+    return this.#pool.dispatch(options, handler);
+  }
+}
+
+function requireHttps(url: URL): void {
+  if (url.protocol === 'https:') return;
+  throw refused('plain_http', `${url.protocol}//${url.host} cannot be attested, expected https`, {
+    expected: 'https:',
+    actual: url.protocol,
+  });
+}
+
+/** What `fetch(request, init)` means: init wins, the rest is the request's. */
+function requestInit(request: Request, init: RequestInit): RequestInit {
+  return {
+    method: request.method,
+    headers: request.headers,
+    body: request.body,
+    redirect: request.redirect,
+    signal: request.signal,
+    ...(request.body === null ? {} : { duplex: 'half' }),
+    ...init,
+  };
+}
+
+/**
+ * A request may only name a model whose digest was in the evidence. With a policy that lists models this is a courtesy (the
+ * evidence of every connection must list no other model); when one model alone is attested it is what P3 rests on, so a body
+ * that cannot be read here is refused.
+ */
+function requireAttestedModel(body: RequestInit['body'], policy: Policy, model: string | undefined): void {
+  const named = modelNamed(body);
+  const attested = model === undefined ? policy.models : new Map([[model, '']]);
+  if (attested === undefined || named === 'no body') return;
+  if (named === 'unreadable') {
+    if (model === undefined) return;
+    throw refused(
+      'model_not_attested',
+      `request body does not show which model it is for, expected ${JSON.stringify(model)} in a json text`,
+      {
+        hint: 'attest all models (leave out `model`) to send bodies that are streams or forms',
+      },
+    );
+  }
+  if (attested.has(named.model)) return;
+  throw refused('model_not_attested', `request names the model ${JSON.stringify(named.model.slice(0, 128))}, which is not attested`, {
+    expected: [...attested.keys()].slice(0, 8).join(', '),
+    actual: named.model.slice(0, 128),
+    hint: 'list the model and its sha256 in the policy',
+  });
+}
+
+function modelNamed(body: RequestInit['body']): 'no body' | 'unreadable' | { readonly model: string } {
+  if (body === undefined || body === null) return 'no body';
+  if (body instanceof FormData || body instanceof UndiciFormData) {
+    const model: unknown = body.get('model');
+    return typeof model === 'string' ? { model } : 'unreadable';
+  }
+  if (typeof body !== 'string') return 'unreadable';
+  try {
+    // Strict: with a key twice, the server could read another model than we do.
+    const json: unknown = parseJson(body, 'request body', Number.POSITIVE_INFINITY);
+    const model = typeof json === 'object' && json !== null && 'model' in json ? json.model : undefined;
+    return typeof model === 'string' ? { model } : 'unreadable';
+  } catch (error) {
+    if (!(error instanceof AttestationError)) throw error;
+    return 'unreadable';
+  }
+}
+
+/** undici's fetch sends a FormData of its own class only; Node's global one would become the text `[object FormData]`. */
+function toUndiciForm(form: FormData): UndiciFormData {
+  const copy = new UndiciFormData();
+  for (const [name, value] of form) {
+    if (typeof value === 'string') copy.append(name, value);
+    else copy.append(name, value, value.name);
+  }
+  return copy;
+}
+
+/** undici wraps what a dispatcher throws in `TypeError: fetch failed`; the verdict is what the caller needs to see. */
+function attestationCause(error: unknown): AttestationError | undefined {
+  for (let cause = error, depth = 0; cause instanceof Error && depth < 5; cause = cause.cause, depth++) {
+    if (cause instanceof AttestationError) return cause;
+  }
+  return undefined;
+}

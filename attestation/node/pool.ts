@@ -1,0 +1,201 @@
+// Connections to one origin, each attested before it carries a request and retired when its evidence is too old
+// (docs/protocol.md §5 [M15] [M16]). One undici Client per connection, one request at a time on each, so that which socket
+// carries a request is decided here. undici's own Pool would hand queued requests to a client without asking its age.
+
+import type { TLSSocket } from 'node:tls';
+import { type buildConnector, Client, Dispatcher, errors } from 'undici';
+import type { AttestationResult } from '../appraise.ts';
+import { AttestationError } from '../errors.ts';
+import { connectAttested, type ConnectOptions } from './connect.ts';
+
+export interface PoolOptions extends ConnectOptions {
+  /** Most connections to the origin at a time. */
+  readonly connections: number;
+  /** Most requests waiting for a connection; one more is refused. */
+  readonly maxQueued: number;
+  readonly keepAliveTimeoutMs: number;
+  /** Called for every connection that was verified. */
+  readonly onResult?: (result: AttestationResult) => void;
+}
+
+interface Slot {
+  readonly client: Client;
+  busy: boolean;
+  retired: boolean;
+  /** The evidence of the socket the client has now; undefined before the first and after it closed. */
+  verified: { readonly socket: TLSSocket; readonly result: AttestationResult } | undefined;
+}
+
+interface Waiting {
+  readonly options: Dispatcher.DispatchOptions;
+  readonly handler: Dispatcher.DispatchHandler;
+}
+
+export class AttestedPool extends Dispatcher {
+  readonly origin: string;
+  readonly #options: PoolOptions;
+  readonly #slots = new Set<Slot>();
+  readonly #queue: Waiting[] = [];
+  #latest: AttestationResult | undefined;
+  #closed = false;
+
+  constructor(origin: string, options: PoolOptions) {
+    super();
+    this.origin = origin;
+    this.#options = options;
+  }
+
+  /** The evidence of the newest verified connection. */
+  get result(): AttestationResult | undefined {
+    return this.#latest;
+  }
+
+  /** Verifies the origin on a connection of its own, which is closed again. */
+  async attest(): Promise<AttestationResult> {
+    const { socket, result } = await connectAttested(new URL(this.origin), this.#options);
+    socket.on('error', () => {});
+    socket.end();
+    this.#accept(result);
+    return result;
+  }
+
+  override dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
+    if (this.#closed) throw new errors.ClientClosedError('the attested pool is closed');
+    if (this.#queue.length >= this.#options.maxQueued)
+      throw new errors.ClientDestroyedError(`over ${this.#options.maxQueued} requests wait for a connection`);
+    this.#queue.push({ options, handler });
+    this.#pump();
+    return true;
+  }
+
+  override async close(): Promise<void> {
+    this.#closed = true;
+    await this.#drained();
+    const slots = [...this.#slots];
+    this.#slots.clear();
+    await Promise.all(slots.map((slot) => slot.client.close()));
+  }
+
+  override async destroy(cause?: unknown): Promise<void> {
+    this.#closed = true;
+    const reason = cause instanceof Error ? cause : new errors.ClientDestroyedError('the attested pool was destroyed');
+    for (const waiting of this.#queue.splice(0)) fail(waiting.handler, reason);
+    const slots = [...this.#slots];
+    this.#slots.clear();
+    await Promise.all(slots.map((slot) => slot.client.destroy(reason)));
+  }
+
+  #pump(): void {
+    while (this.#queue.length > 0) {
+      const slot = this.#freshSlot();
+      if (slot === undefined) return;
+      const waiting = this.#queue.shift();
+      if (waiting === undefined) return;
+      slot.busy = true;
+      // With one request at a time a client is always busy after a dispatch and says `drain` when it is not.
+      slot.client.dispatch({ ...waiting.options, origin: this.origin }, waiting.handler);
+    }
+    if (this.#queue.length === 0) this.emit('drain', new URL(this.origin));
+  }
+
+  /** An idle connection with evidence young enough, a new one, or undefined when all allowed ones are busy. */
+  #freshSlot(): Slot | undefined {
+    for (const slot of this.#slots) {
+      if (slot.busy) continue;
+      if (!this.#isStale(slot)) return slot;
+      this.#retire(slot);
+    }
+    return this.#slots.size < this.#options.connections ? this.#open() : undefined;
+  }
+
+  #isStale(slot: Slot): boolean {
+    if (slot.verified === undefined) return false;
+    const age = this.#options.now() - slot.verified.result.verifiedAt;
+    return age >= this.#options.policy.maxEvidenceAge * 1000 || age < 0;
+  }
+
+  #open(): Slot {
+    const slot: Slot = {
+      client: new Client(this.origin, {
+        pipelining: 1,
+        allowH2: false,
+        maxCachedSessions: 0,
+        keepAliveTimeout: this.#options.keepAliveTimeoutMs,
+        // Streams of slow models pause for longer than undici's five minutes; whoever calls fetch sets the time limits.
+        headersTimeout: 0,
+        bodyTimeout: 0,
+        connect: connector(() => this.#connect(slot)),
+      }),
+      busy: false,
+      retired: false,
+      verified: undefined,
+    };
+    slot.client.on('drain', () => {
+      slot.busy = false;
+      this.#pump();
+    });
+    slot.client.on('disconnect', () => {
+      slot.verified = undefined;
+    });
+    // The client has failed its request with the verdict. Another request gets another client and another attestation.
+    slot.client.on('connectionError', () => {
+      this.#retire(slot);
+      this.#pump();
+    });
+    this.#slots.add(slot);
+    return slot;
+  }
+
+  async #connect(slot: Slot): Promise<TLSSocket> {
+    const { socket, result } = await connectAttested(new URL(this.origin), this.#options);
+    if (slot.retired) {
+      socket.destroy();
+      throw new errors.ClientClosedError('connection was retired');
+    }
+    slot.verified = { socket, result };
+    this.#accept(result);
+    return socket;
+  }
+
+  #accept(result: AttestationResult): void {
+    this.#latest = result;
+    this.#options.onResult?.(result);
+  }
+
+  #retire(slot: Slot): void {
+    slot.retired = true;
+    this.#slots.delete(slot);
+    // Graceful: a response that is still being read ends first. A client that is already gone says so, which is fine.
+    void slot.client.close();
+  }
+
+  async #drained(): Promise<void> {
+    while (this.#queue.length > 0) {
+      await new Promise<void>((resolve) => {
+        this.once('drain', () => resolve());
+      });
+    }
+  }
+}
+
+/** undici's callback form of an asynchronous connect. */
+function connector(open: () => Promise<TLSSocket>): buildConnector.connector {
+  return (_options, callback) => {
+    const settle = async (): Promise<void> => {
+      let socket: TLSSocket;
+      try {
+        socket = await open();
+      } catch (error) {
+        callback(error instanceof Error ? error : new AttestationError('internal', 'internal', String(error)), null);
+        return;
+      }
+      callback(null, socket);
+    };
+    void settle();
+  };
+}
+
+function fail(handler: Dispatcher.DispatchHandler, reason: Error): void {
+  if (handler.onResponseError) handler.onResponseError(undefined as never, reason);
+  else handler.onError?.(reason);
+}
