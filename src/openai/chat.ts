@@ -1,14 +1,14 @@
 // POST /v1/chat/completions on the wire: request shape → engine request, engine events → one answer or a stream of chunks
 // (OpenAI API reference, "Create chat completion"). Exactly one finish chunk per choice; usage only when asked for.
 
-import type { GenerateEvent, GenerateRequest, TokenLogprob } from '../inference/engine.ts';
+import type { EngineInfo, GenerateEvent, GenerateRequest, TokenLogprob } from '../inference/engine.ts';
 import type { ModelDefaults } from '../models/registry.ts';
-import { responseFormat, toGrammar } from './constraint.ts';
+import { checkFormat, responseFormat, toGrammar } from './constraint.ts';
 import { messages, toChatMessages } from './messages.ts';
 import { checkStreamOptions, inertFields, maxTokens, modelId, samplingFields, toSampling, unsupportedChatFields } from './sampling.ts';
 import { choice, flag, inert, integer, list, object, optional, refuse } from './shape.ts';
 import type { Infer } from './shape.ts';
-import { createToolReader, toolChoice, tools, toToolUse, type ToolEvent } from './tools.ts';
+import { createToolReader, toolChoice, tools, toToolUse, type ToolEvent, type ToolReader } from './tools.ts';
 
 export const chatRequest = object({
   model: modelId,
@@ -29,11 +29,16 @@ export const chatRequest = object({
 
 export type ChatRequest = Infer<typeof chatRequest>;
 
+/** A request that was checked as far as it can be without the model. */
 export interface ChatPlan {
-  readonly generate: GenerateRequest;
-  /** Whether the answer is read for tool calls. */
-  readonly readsTools: boolean;
+  readonly n: number;
+  readonly maxTokens: number | undefined;
+  /** Whether the answer has log probabilities. */
+  readonly logprobs: boolean;
   readonly parallel: boolean;
+  /** Null: the answer is not read for tool calls. */
+  reader(info: EngineInfo): (() => ToolReader) | null;
+  request(info: EngineInfo): GenerateRequest;
 }
 
 export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope: string): ChatPlan {
@@ -44,19 +49,30 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
     throw refuse('invalid_value', 'max_completion_tokens', 'max_tokens and max_completion_tokens differ');
   }
   const use = toToolUse(body);
+  checkFormat(body.response_format);
   const limit = body.max_completion_tokens ?? body.max_tokens ?? defaults.maxTokens;
-  const grammar = toGrammar(body.response_format, use);
-  const generate: GenerateRequest = {
-    prompt: { kind: 'chat', messages: toChatMessages(body.messages), ...(use !== null && { tools: use.tools }) },
-    sampling: toSampling(body, defaults),
+  const sampling = toSampling(body, defaults);
+  const chat = toChatMessages(body.messages);
+  return {
     n: body.n ?? 1,
-    ...(limit !== undefined && { maxTokens: limit }),
-    stop: body.stop ?? [],
-    ...(grammar !== undefined && { grammar }),
-    ...(body.logprobs === true && { logprobs: body.top_logprobs ?? 0 }),
-    cacheScope,
+    maxTokens: limit,
+    logprobs: body.logprobs === true,
+    parallel: use?.parallel ?? true,
+    reader: (info) => (use === null ? null : () => createToolReader(info.toolFormat)),
+    request(info) {
+      const grammar = toGrammar(body.response_format, use, info.toolFormat);
+      return {
+        prompt: { kind: 'chat', messages: chat, ...(use !== null && { tools: use.tools }) },
+        sampling,
+        n: body.n ?? 1,
+        ...(limit !== undefined && { maxTokens: limit }),
+        stop: body.stop ?? [],
+        ...(grammar !== undefined && { grammar }),
+        ...(body.logprobs === true && { logprobs: body.top_logprobs ?? 0 }),
+        cacheScope,
+      };
+    },
   };
-  return { generate, readsTools: use !== null, parallel: use?.parallel ?? true };
 }
 
 // ---- the answer
@@ -102,16 +118,17 @@ interface Call {
 export async function collectChat(
   events: AsyncIterable<GenerateEvent>,
   plan: ChatPlan,
+  newReader: (() => ToolReader) | null,
   answer: AnswerId,
   counts: Readonly<Counts>,
   newCallId: () => string,
 ): Promise<object> {
-  const choices = Array.from({ length: plan.generate.n }, () => ({
+  const choices = Array.from({ length: plan.n }, () => ({
     content: '',
     calls: [] as Call[],
     logprobs: [] as object[],
     finish: 'stop',
-    reader: plan.readsTools ? createToolReader() : null,
+    reader: newReader?.() ?? null,
   }));
 
   const take = (into: (typeof choices)[number], event: ToolEvent): void => {
@@ -154,7 +171,7 @@ export async function collectChat(
             tool_calls: calls.map((call) => ({ id: call.id, type: 'function', function: { name: call.name, arguments: call.arguments } })),
           }),
         },
-        logprobs: plan.generate.logprobs === undefined ? null : { content: each.logprobs, refusal: null },
+        logprobs: !plan.logprobs ? null : { content: each.logprobs, refusal: null },
         finish_reason: calls.length > 0 && each.finish === 'stop' ? 'tool_calls' : each.finish,
       };
     }),
@@ -177,6 +194,7 @@ export async function streamChat(
   events: AsyncIterable<GenerateEvent>,
   o: {
     readonly plan: ChatPlan;
+    readonly newReader: (() => ToolReader) | null;
     readonly answer: AnswerId;
     readonly counts: Readonly<Counts>;
     readonly includeUsage: boolean;
@@ -184,11 +202,11 @@ export async function streamChat(
     readonly sink: ChunkSink;
   },
 ): Promise<void> {
-  const { plan, sink, counts } = o;
+  const { plan, sink, counts, newReader } = o;
   const frame = chunkFrame(o.answer, o.includeUsage);
-  const withLogprobs = plan.generate.logprobs !== undefined;
-  const states = Array.from({ length: plan.generate.n }, () => ({
-    reader: plan.readsTools ? createToolReader() : null,
+  const withLogprobs = plan.logprobs;
+  const states = Array.from({ length: plan.n }, () => ({
+    reader: newReader?.() ?? null,
     logprobs: [] as object[],
     calls: 0,
     muted: false,

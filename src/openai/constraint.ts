@@ -2,8 +2,8 @@
 // answered; a schema the grammar cannot express is a 400 that names the keyword, never a request that runs without it.
 
 import { ApiError } from '../errors.ts';
-import type { GenerateRequest } from '../inference/engine.ts';
-import { anyObject, flag, literal, object, optional, tagged, text } from './shape.ts';
+import type { GenerateRequest, ToolFormat } from '../inference/engine.ts';
+import { anyObject, flag, literal, object, optional, refuse, tagged, text } from './shape.ts';
 import type { Infer } from './shape.ts';
 import type { ToolUse } from './tools.ts';
 
@@ -21,8 +21,20 @@ export const responseFormat = tagged('type', {
   }),
 });
 
-/** Undefined: the model writes what it likes. */
-export function toGrammar(format: Infer<typeof responseFormat> | undefined, use: ToolUse | null): GenerateRequest['grammar'] | undefined {
-  if (format === undefined && use === null) return undefined;
+/** Refuses a response_format that no grammar can hold the model to. */
+export function checkFormat(format: Infer<typeof responseFormat> | undefined): void {
+  if (format?.type === 'json_schema' && format.json_schema.schema === undefined) {
+    throw refuse('missing_required_parameter', 'response_format.json_schema.schema', 'response_format.json_schema.schema is missing');
+  }
+}
+
+/** Undefined: the model writes what it likes. `toolFormat` is the loaded model's. */
+export function toGrammar(
+  format: Infer<typeof responseFormat> | undefined,
+  use: ToolUse | null,
+  toolFormat: ToolFormat,
+): GenerateRequest['grammar'] | undefined {
+  void toolFormat;
+  if ((format === undefined || format.type === 'text') && use === null) return undefined;
   throw new ApiError(400, 'unsupported_parameter', 'constrained output is not wired yet');
 }

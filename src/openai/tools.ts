@@ -1,8 +1,8 @@
-// Tools of a chat request, and the calls in what the model wrote. A call is `<tool_call>{"name":…,"arguments":{…}}</tool_call>`;
-// the grammar (inference/grammar) holds the model to that. The reader below works on any prefix of the text, so that a
+// Tools of a chat request, and the calls in what the model wrote. Calls are JSON objects { name, arguments } in the framing
+// of the model's own format (inference/tool-format); the grammar holds the model to it from the trigger on. The reader below works on any prefix of the text, so that a
 // stream can pass on arguments while they are written; text that turns out not to be a call is passed on as content.
 
-import type { ToolSpec } from '../inference/engine.ts';
+import type { ToolFormat, ToolSpec } from '../inference/engine.ts';
 import {
   anyObject,
   choice,
@@ -111,37 +111,70 @@ export interface ToolReader {
   push(text: string): readonly ToolEvent[];
   /** What was held back; calls that broke off come out as far as they went. */
   end(): readonly ToolEvent[];
-  readonly calls: number;
 }
 
-const OPEN = '<tool_call>';
-const CLOSE = '</tool_call>';
-/** A name and its punctuation; a longer beginning is no call. */
+/** A name and its punctuation, or framing before a call; a longer beginning is no call. */
 const MAX_HEAD = 4096;
-const HEAD = /^\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)/;
+const HEAD = /^\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)/;
+/** Beginnings that HEAD will never match however they go on: another first key, or arguments that are no object. */
+const NO_HEAD =
+  /^\{\s*(?:[^\s"]|"(?!n?a?m?e?(?:"|$))|"name"\s*:\s*(?:[^\s"]|"(?:[^"\\]|\\.)*"\s*(?:[^\s,]|,\s*(?:[^\s"]|"(?:arguments|parameters)"\s*:\s*[^\s{]|"(?!(?:arguments|parameters)")[^"]*"))))/;
 
-type State = 'content' | 'head' | 'arguments' | 'whole' | 'tail';
+/** `content`: text. `framing`: between a trigger or a call and the next `{`. `head`: up to the arguments. `arguments`: passed
+ *  on as they come. `whole`: a call in another order, read once it is complete. `tail`: up to the end of the call's object. */
+type State = 'content' | 'framing' | 'head' | 'arguments' | 'whole' | 'tail';
 
-export function createToolReader(): ToolReader {
+export function createToolReader(format: Pick<ToolFormat, 'triggers'>): ToolReader {
   let state: State = 'content';
   let held = '';
+  /** Text since the trigger, given back as content if it turns out to be no call. */
+  let since = '';
   let calls = 0;
   let wroteContent = false;
   let scan = createObjectScan();
+  let scanned = 0;
 
+  const content = (out: ToolEvent[], piece: string): void => {
+    // Blank space before the first word and around calls is the template's, not the answer's.
+    const kept = wroteContent ? piece : piece.trimStart();
+    if (kept === '' || (calls > 0 && kept.trim() === '')) return;
+    wroteContent = true;
+    out.push({ type: 'content', text: kept });
+  };
+
+  const noCall = (out: ToolEvent[], length: number): void => {
+    content(out, since + held.slice(0, length));
+    held = held.slice(length);
+    since = '';
+    state = 'content';
+  };
+
+  /** One transition; false when more text is needed. */
   const step = (out: ToolEvent[], final: boolean): boolean => {
     switch (state) {
       case 'content': {
-        const at = held.indexOf(OPEN);
+        const at = firstOf(held, format.triggers);
         if (at >= 0) {
           content(out, held.slice(0, at).trimEnd());
-          held = held.slice(at + OPEN.length);
+          held = held.slice(at);
+          state = 'framing';
+          return true;
+        }
+        const safe = final ? held.length : safeLength(held, format.triggers);
+        content(out, held.slice(0, safe));
+        held = held.slice(safe);
+        return false;
+      }
+      case 'framing': {
+        const at = held.indexOf('{');
+        if (at >= 0) {
+          since += held.slice(0, at);
+          held = held.slice(at);
           state = 'head';
           return true;
         }
-        const safe = final ? held.length : safeLength(held);
-        content(out, held.slice(0, safe));
-        held = held.slice(safe);
+        if (calls === 0 && (final || held.length > MAX_HEAD)) noCall(out, held.length);
+        else if (final || held.length > MAX_HEAD) held = '';
         return false;
       }
       case 'head': {
@@ -150,110 +183,86 @@ export function createToolReader(): ToolReader {
           calls += 1;
           out.push({ type: 'call', name: unquote(match[1] ?? '""') });
           held = held.slice(match[0].length);
+          since = '';
           scan = createObjectScan();
           state = 'arguments';
           return true;
         }
-        if (held.includes(CLOSE) || held.length > MAX_HEAD || mayBeOtherOrder(held)) {
+        if (held.length > MAX_HEAD || NO_HEAD.test(held)) {
           scan = createObjectScan();
+          scanned = 0;
           state = 'whole';
           return true;
         }
-        if (final) giveUp(out);
+        if (final) noCall(out, held.length);
         return false;
       }
       case 'arguments': {
-        const used = scan(held);
+        const { used, closed } = scan(held);
         if (used > 0) out.push({ type: 'arguments', text: held.slice(0, used) });
-        const whole = used < held.length || scan('') === -1;
         held = held.slice(used);
-        if (whole) state = 'tail';
-        return whole;
+        if (closed) state = 'tail';
+        return closed;
       }
       case 'whole': {
-        const at = held.indexOf(CLOSE);
-        if (at < 0) {
-          if (final) giveUp(out);
+        const { used, closed } = scan(held.slice(scanned));
+        scanned += used;
+        if (!closed) {
+          if (final) noCall(out, held.length);
           return false;
         }
-        const call = readCall(held.slice(0, at));
+        const call = readCall(held.slice(0, scanned));
         if (call === null) {
-          content(out, OPEN + held.slice(0, at + CLOSE.length));
-        } else {
-          calls += 1;
-          out.push({ type: 'call', name: call.name }, { type: 'arguments', text: call.arguments });
+          noCall(out, scanned);
+          return true;
         }
-        held = held.slice(at + CLOSE.length);
-        state = 'content';
+        calls += 1;
+        out.push({ type: 'call', name: call.name }, { type: 'arguments', text: call.arguments });
+        held = held.slice(scanned);
+        since = '';
+        state = 'framing';
         return true;
       }
       case 'tail': {
-        const at = held.indexOf(CLOSE);
-        if (at < 0) {
-          if (final) held = '';
-          return false;
-        }
-        held = held.slice(at + CLOSE.length);
-        state = 'content';
-        return true;
+        const at = held.indexOf('}');
+        held = at < 0 ? '' : held.slice(at + 1);
+        if (at >= 0) state = 'framing';
+        return at >= 0;
       }
     }
   };
 
-  const content = (out: ToolEvent[], piece: string): void => {
-    // Blank space before the first word, around calls and between them is the template's, not the answer's.
-    const kept = wroteContent ? piece : piece.trimStart();
-    if (kept === '' || (calls > 0 && kept.trim() === '')) return;
-    wroteContent = true;
-    out.push({ type: 'content', text: kept });
+  const run = (piece: string, final: boolean): readonly ToolEvent[] => {
+    held += piece;
+    const out: ToolEvent[] = [];
+    while (step(out, final));
+    return out;
   };
-
-  const giveUp = (out: ToolEvent[]): void => {
-    content(out, OPEN + held);
-    held = '';
-    state = 'content';
-  };
-
-  return {
-    get calls() {
-      return calls;
-    },
-    push(piece) {
-      held += piece;
-      const out: ToolEvent[] = [];
-      while (step(out, false));
-      return out;
-    },
-    end() {
-      const out: ToolEvent[] = [];
-      while (step(out, true));
-      return out;
-    },
-  };
+  return { push: (piece) => run(piece, false), end: () => run('', true) };
 }
 
-/** How much of the text can no longer become the beginning of a call: all but a started OPEN and the blanks before it. */
-function safeLength(text: string): number {
+function firstOf(text: string, wanted: readonly string[]): number {
+  let first = -1;
+  for (const each of wanted) {
+    const at = text.indexOf(each);
+    if (at >= 0 && (first < 0 || at < first)) first = at;
+  }
+  return first;
+}
+
+/** How much of the text can no longer become the beginning of a call: all but a started trigger and the blanks before it. */
+function safeLength(text: string, triggers: readonly string[]): number {
   let end = text.length;
-  for (let take = Math.min(OPEN.length - 1, text.length); take > 0; take--) {
-    if (OPEN.startsWith(text.slice(text.length - take))) {
-      end = text.length - take;
-      break;
+  for (const trigger of triggers) {
+    for (let take = Math.min(trigger.length - 1, text.length); take > 0; take--) {
+      if (trigger.startsWith(text.slice(text.length - take))) {
+        end = Math.min(end, text.length - take);
+        break;
+      }
     }
   }
   while (end > 0 && /\s/.test(text.charAt(end - 1))) end -= 1;
   return end;
-}
-
-/** The text began with another key than "name", or its arguments are no object: read whole. */
-function mayBeOtherOrder(head: string): boolean {
-  return (
-    /^\s*[^{\s]/.test(head) ||
-    /^\s*\{\s*"(?!name")[^"]*"\s*:/.test(head) ||
-    /^\s*\{\s*"name"\s*:\s*"(?:[^"\\]|\\.)*"\s*(?:\}|,\s*"(?:arguments|parameters)"\s*:\s*[^{\s]|,\s*"(?!arguments"|parameters")[^"]*"\s*:)/.test(
-      head,
-    )
-  );
 }
 
 function readCall(source: string): { readonly name: string; readonly arguments: string } | null {
@@ -276,16 +285,12 @@ function unquote(quoted: string): string {
   }
 }
 
-/**
- * Follows one JSON object over many pieces: returns how many characters of the piece belong to it; once it has closed, -1.
- */
-function createObjectScan(): (piece: string) => number {
+/** Follows one JSON object over many pieces: how many characters of the piece belong to it, and whether it ended there. */
+function createObjectScan(): (piece: string) => { readonly used: number; readonly closed: boolean } {
   let depth = 0;
   let inString = false;
   let escaped = false;
-  let closed = false;
   return (piece) => {
-    if (closed) return -1;
     for (let i = 0; i < piece.length; i++) {
       const c = piece.charAt(i);
       if (escaped) escaped = false;
@@ -296,12 +301,9 @@ function createObjectScan(): (piece: string) => number {
       else if (c === '{' || c === '[') depth += 1;
       else if (c === '}' || c === ']') {
         depth -= 1;
-        if (depth === 0) {
-          closed = true;
-          return i + 1;
-        }
+        if (depth === 0) return { used: i + 1, closed: true };
       }
     }
-    return piece.length;
+    return { used: piece.length, closed: false };
   };
 }

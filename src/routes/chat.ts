@@ -31,18 +31,19 @@ export const chat = route({
     const { body, deps, exchange } = call;
     const model = findModel(call, body.model, ['chat', 'completion']);
     const plan = planChat(body, model.defaults, exchange.principal?.cacheScope ?? '');
-    reserveTokens(call, (plan.generate.maxTokens ?? 0) * plan.generate.n);
+    reserveTokens(call, (plan.maxTokens ?? 0) * plan.n);
     const answer = answerId(call, 'chatcmpl', model);
     const counts: Counts = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 };
     const newCallId = (): string => `call_${deps.randomHex(12)}`;
 
     return withEngine(call, model, body.keep_alive, async (engine) => {
-      const events = await admitted(call, engine.generate(plan.generate, exchange.signal), counts);
-      if (body.stream !== true) return collectChat(events, plan, answer, counts, newCallId);
+      const newReader = plan.reader(engine.info);
+      const events = await admitted(call, engine.generate(plan.request(engine.info), exchange.signal), counts);
+      if (body.stream !== true) return collectChat(events, plan, newReader, answer, counts, newCallId);
       const includeUsage = body.stream_options?.include_usage ?? false;
       const baseBytes = Buffer.byteLength(chunkFrame(answer, includeUsage).choice(0, '{"content":""}', 'null', 'null'));
       await streamAnswer(call, { wanted: body.stream_options?.include_obfuscation, baseBytes }, (sink) =>
-        streamChat(events, { plan, answer, counts, includeUsage, newCallId, sink }),
+        streamChat(events, { plan, newReader, answer, counts, includeUsage, newCallId, sink }),
       );
       return undefined;
     });
