@@ -4,6 +4,7 @@
 export * from './amd.ts';
 export * from './intel.ts';
 export * from './intel-collateral.ts';
+export * from './intel-eventlog.ts';
 export * from './intel-pck.ts';
 export * from './intel-quote.ts';
 export * from './issue.ts';
