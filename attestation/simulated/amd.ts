@@ -398,10 +398,10 @@ async function signReport(fields: SimulatedReport, regular: ReportValues, key: I
   const report = encodeLayout(layout as (typeof REPORT_LAYOUTS)[5], { ...regular, ...values, version }, REPORT_BYTES);
   change?.(report);
   const raw = await signRaw(signer, report.subarray(0, SIGNED_BYTES));
-  if (signer.algorithm === 'ec-p384') {
-    report.set(raw.subarray(0, 48).toReversed(), 0x2a0);
-    report.set(raw.subarray(48).toReversed(), 0x2e8);
-  } else report.set(raw.subarray(0, 144), 0x2a0);
+  // Little-endian and zero-extended (AMD 56860 §10). A key that is no EC key leaves octets no verifier can make sense of.
+  const half = signer.algorithm === 'rsa-pss' ? 72 : raw.length / 2;
+  report.set(raw.subarray(0, half).toReversed(), 0x2a0);
+  report.set(raw.subarray(half, 2 * half).toReversed(), 0x2e8);
   damage?.(report);
   return report;
 }
