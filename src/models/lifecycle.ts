@@ -208,7 +208,7 @@ export function createLifecycle<E extends Closable>(deps: LifecycleDeps<E>): Lif
   function advance(): void {
     while (!stop.signal.aborted) {
       const next = queue[0];
-      if (next === undefined) return;
+      if (next === undefined) return undrain();
       if (hasRoom(next)) {
         queue.shift();
         void load(next);
@@ -228,6 +228,21 @@ export function createLifecycle<E extends Closable>(deps: LifecycleDeps<E>): Lif
       victim.draining = 'evicted';
       if (victim.inFlight === 0) void end(victim, 'evicted');
     }
+  }
+
+  /** Nobody waits for room any more: what was drained for them stays, and serves who queued behind. */
+  function undrain(): void {
+    for (const slot of slots.values()) {
+      if (slot.state !== 'loaded' || slot.draining !== 'evicted') continue;
+      slot.draining = undefined;
+      admit(slot);
+    }
+  }
+
+  function admit(slot: Slot<E>): void {
+    const waiters = [...slot.waiters];
+    slot.waiters.clear();
+    for (const waiter of waiters) waiter.resolve(lease(slot, waiter.keepAlive));
   }
 
   function hasRoom(next: Slot<E>): boolean {
@@ -284,9 +299,7 @@ export function createLifecycle<E extends Closable>(deps: LifecycleDeps<E>): Lif
       if (error !== null) emit({ type: 'crashed', id: slot.model.id, error });
       finished(slot);
     });
-    const waiters = [...slot.waiters];
-    slot.waiters.clear();
-    for (const waiter of waiters) waiter.resolve(lease(slot, waiter.keepAlive));
+    admit(slot);
     if (slot.inFlight === 0) idle(slot);
   }
 
