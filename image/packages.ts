@@ -32,6 +32,8 @@ export const WANTED: readonly Wanted[] = [
   { package: 'libudev1', suites: STABLE, use: 'image' },
   { package: 'libpcre2-8-0', suites: STABLE, use: 'image' },
   { package: 'libcap2', suites: STABLE, use: 'image' },
+  { package: 'util-linux', suites: STABLE, use: 'image' },
+  { package: 'libcap-ng0', suites: STABLE, use: 'image' },
   // Architecture-independent firmware files; trixie's own have no measured direct boot.
   { package: 'ovmf-amdsev', version: '2026.08+ds-2', suites: ['forky'], use: 'image' },
   { package: 'ovmf-generic', version: '2026.08+ds-2', suites: ['forky'], use: 'image' },

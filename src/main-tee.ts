@@ -2,6 +2,7 @@
 
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { attestdFs } from './attester/attestd.ts';
 import { createEndorsements } from './attester/endorsements.ts';
 import type { ReportSource } from './attester/evidence.ts';
 import { createHardwareSource } from './attester/hardware.ts';
@@ -22,9 +23,11 @@ export interface Tee {
 
 export async function createTee(config: Config, clock: Clock, log: Log): Promise<Tee | null> {
   let simulated: SimulatedSource | undefined;
+  const { attestdSocket, tsmFolder } = config.tee;
+  const tsmFs = attestdSocket === undefined ? kernelTsmFs : attestdFs(attestdSocket, tsmFolder);
   const source = await selectSource({
     mode: config.tee.mode,
-    fs: kernelTsmFs,
+    fs: tsmFs,
     folder: config.tee.tsmFolder,
     async hardware(provider) {
       const teeType = provider === 'sev_guest' ? 'sev-snp' : 'tdx';
@@ -38,7 +41,7 @@ export async function createTee(config: Config, clock: Clock, log: Log): Promise
       });
       const { privlevel } = config.tee;
       const tsm = createTsm({
-        fs: kernelTsmFs,
+        fs: tsmFs,
         folder: config.tee.tsmFolder,
         provider,
         maxQueue: config.tee.maxQueue,

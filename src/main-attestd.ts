@@ -1,0 +1,17 @@
+// The root part as a process: `node main-attestd.js SOCKET GID FOLDER`. Started by the guest's init as uid 0 without capabilities.
+// Prints nothing while it works; ends with status 1 when it cannot listen.
+
+import { serveAttestd } from './attester/attestd.ts';
+import { kernelTsmFs } from './attester/tsm.ts';
+
+const [socket = '', gid = '', folder = ''] = process.argv.slice(2);
+if (!socket.startsWith('/') || !folder.startsWith('/') || !/^\d{1,9}$/.test(gid)) {
+  process.stderr.write('usage: main-attestd.js SOCKET GID FOLDER\n');
+  process.exit(2);
+}
+try {
+  await serveAttestd({ socket, gid: Number(gid), folder, fs: kernelTsmFs });
+} catch (error) {
+  process.stderr.write(`attestd: cannot listen (${(error as NodeJS.ErrnoException).code ?? 'unknown error'})\n`);
+  process.exit(1);
+}
