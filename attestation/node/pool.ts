@@ -38,6 +38,7 @@ export class AttestedPool extends Dispatcher {
   readonly #queue: Waiting[] = [];
   #latest: AttestationResult | undefined;
   #closed = false;
+  #growing = false;
 
   constructor(origin: string, options: PoolOptions) {
     super();
@@ -85,27 +86,52 @@ export class AttestedPool extends Dispatcher {
     await Promise.all(slots.map((slot) => slot.client.destroy(reason)));
   }
 
+  /** Gives waiting requests to idle connections; opens new ones when none became idle within a turn of the event loop. */
   #pump(): void {
     while (this.#queue.length > 0) {
-      const slot = this.#freshSlot();
-      if (slot === undefined) return;
-      const waiting = this.#queue.shift();
-      if (waiting === undefined) return;
-      slot.busy = true;
-      // With one request at a time a client is always busy after a dispatch and says `drain` when it is not.
-      slot.client.dispatch({ ...waiting.options, origin: this.origin }, waiting.handler);
+      const slot = this.#idleSlot();
+      if (slot === undefined) {
+        this.#growSoon();
+        return;
+      }
+      this.#send(slot);
     }
-    if (this.#queue.length === 0) this.emit('drain', new URL(this.origin));
+    this.emit('drain', new URL(this.origin));
   }
 
-  /** An idle connection with evidence young enough, a new one, or undefined when all allowed ones are busy. */
-  #freshSlot(): Slot | undefined {
+  /**
+   * undici says `drain` a turn after a response has ended. Whoever asks again right then should get the same connection
+   * and not cause a second attestation.
+   */
+  #growSoon(): void {
+    if (this.#growing || this.#slots.size >= this.#options.connections) return;
+    this.#growing = true;
+    setImmediate(() => {
+      this.#growing = false;
+      while (this.#queue.length > 0) {
+        const slot = this.#idleSlot() ?? (this.#slots.size < this.#options.connections ? this.#open() : undefined);
+        if (slot === undefined) return;
+        this.#send(slot);
+      }
+    });
+  }
+
+  #send(slot: Slot): void {
+    const waiting = this.#queue.shift();
+    if (waiting === undefined) return;
+    slot.busy = true;
+    // With one request at a time a client is always busy after a dispatch and says `drain` when it is not.
+    slot.client.dispatch({ ...waiting.options, origin: this.origin }, waiting.handler);
+  }
+
+  /** A connection that does nothing and whose evidence is young enough; those that are too old are retired on the way. */
+  #idleSlot(): Slot | undefined {
     for (const slot of this.#slots) {
       if (slot.busy) continue;
       if (!this.#isStale(slot)) return slot;
       this.#retire(slot);
     }
-    return this.#slots.size < this.#options.connections ? this.#open() : undefined;
+    return undefined;
   }
 
   #isStale(slot: Slot): boolean {
