@@ -1,0 +1,131 @@
+// Writing GBNF, llama.cpp's grammar notation (grammars/README.md), so that what is written is what is meant: literals and
+// classes quoted, repetitions exact. llama.cpp takes a count over 2000 for "unbounded" and refuses products of counts, so
+// large counts are composed of smaller ones here. The builder bounds rules and characters; over a bound is a GrammarTooLarge.
+
+export class GrammarTooLarge extends Error {
+  override readonly name = 'GrammarTooLarge';
+}
+
+/** An expression in GBNF text, safe to be a member of a sequence. */
+export type Expression = string;
+
+export interface GrammarBuilder {
+  /** Adds a rule and gives its name. The same body under the same hint is one rule. */
+  rule(hint: string, body: Expression): Expression;
+  /** A name for a rule whose body comes later by `define`; for recursion. */
+  declare(hint: string): Expression;
+  define(name: Expression, body: Expression): void;
+  text(): string;
+}
+
+const maxRules = 20_000;
+const maxCharacters = 400_000;
+
+export function createGrammarBuilder(): GrammarBuilder {
+  const rules = new Map<string, string | null>();
+  const byBody = new Map<string, string>();
+  let characters = 0;
+  const name = (hint: string): string => {
+    const stem =
+      hint
+        .replace(/[^a-zA-Z0-9]+/g, '-')
+        .replace(/^-+|-+$/g, '')
+        .slice(0, 24) || 'r';
+    if (!rules.has(stem)) return stem;
+    for (let i = rules.size; ; i += 1) if (!rules.has(`${stem}-${i}`)) return `${stem}-${i}`;
+  };
+  const put = (key: string, body: string): void => {
+    characters += key.length + body.length + 6;
+    if (rules.size > maxRules || characters > maxCharacters) throw new GrammarTooLarge('the grammar is too large');
+    rules.set(key, body);
+  };
+  return {
+    rule(hint, body) {
+      const known = byBody.get(body);
+      if (known !== undefined) return known;
+      const key = name(hint);
+      put(key, body);
+      byBody.set(body, key);
+      return key;
+    },
+    declare(hint) {
+      const key = name(hint);
+      rules.set(key, null);
+      return key;
+    },
+    define: (key, body) => put(key, body),
+    text() {
+      let out = '';
+      for (const [key, body] of rules) {
+        if (body === null) throw new Error(`rule ${key} was declared and never defined`);
+        out += `${key} ::= ${body}\n`;
+      }
+      return out;
+    },
+  };
+}
+
+/** The text itself. */
+export function literal(text: string): Expression {
+  let out = '"';
+  for (const c of text) out += quoted(c, '"');
+  return `${out}"`;
+}
+
+/** One character of some ranges of code points; ranges must not be empty. */
+export function characterClass(ranges: readonly (readonly [number, number])[]): Expression {
+  if (ranges.length === 0) throw new Error('an empty class matches nothing');
+  return `[${ranges.map(([from, to]) => (from === to ? classCharacter(from) : `${classCharacter(from)}-${classCharacter(to)}`)).join('')}]`;
+}
+
+function classCharacter(code: number): string {
+  return quoted(String.fromCodePoint(code), ']');
+}
+
+function quoted(c: string, close: string): string {
+  const code = c.codePointAt(0) ?? 0;
+  if (c === '\\') return '\\\\';
+  if (c === '"' && close === '"') return '\\"';
+  if (code >= 0x20 && code < 0x7f && (close === '"' || /[a-zA-Z0-9 _.,:;!#$%&'()*+/<=>?@`{|}~"]/.test(c))) return c;
+  if (code < 0x100) return `\\x${code.toString(16).padStart(2, '0').toUpperCase()}`;
+  if (code < 0x10000) return `\\u${code.toString(16).padStart(4, '0').toUpperCase()}`;
+  return `\\U${code.toString(16).padStart(8, '0').toUpperCase()}`;
+}
+
+/** Alternatives, in parentheses where needed. */
+export function either(options: readonly Expression[]): Expression {
+  return options.length === 1 ? (options[0] ?? '""') : `(${options.join(' | ')})`;
+}
+
+const block = 100;
+
+/**
+ * `item` from `min` to `max` times (Infinity: no limit); `item` must be a rule name, class or literal and match at least one
+ * character. Counts over `block` go through rules of `block` items each.
+ */
+export function repeat(builder: GrammarBuilder, item: Expression, min: number, max: number): Expression {
+  if (max < min) throw new Error('max is under min');
+  if (max === 0) return '""';
+  const atom = /^[\w-]+$|^\[(?:[^\]\\]|\\.)*\]$|^"(?:[^"\\]|\\.)*"$/.test(item) ? item : builder.rule('item', item);
+  if (max === Infinity) {
+    if (min <= block) return min === 0 ? `${atom}*` : min === 1 ? `${atom}+` : `${atom}{${min},}`;
+    return `${exactly(builder, atom, min)} ${atom}*`;
+  }
+  if (min === max) return exactly(builder, atom, min);
+  if (min > 0) return `${exactly(builder, atom, min)} ${repeat(builder, atom, 0, max - min)}`;
+  if (max <= block) return max === 1 ? `${atom}?` : `${atom}{0,${max}}`;
+  // 0…max = fewer than q whole blocks and a part of one, or q blocks and a part of what is left over.
+  const whole = builder.rule('block', `${atom}{${block}}`);
+  const q = Math.floor(max / block);
+  const rest = max - q * block;
+  const fewer = `${repeat(builder, whole, 0, q - 1)} ${atom}{0,${block - 1}}`;
+  const full = `${exactly(builder, whole, q)}${rest > 0 ? ` ${repeat(builder, atom, 0, rest)}` : ''}`;
+  return builder.rule('upto', `${fewer} | ${full}`);
+}
+
+function exactly(builder: GrammarBuilder, atom: Expression, count: number): Expression {
+  if (count <= block) return count === 1 ? atom : `${atom}{${count}}`;
+  const whole = builder.rule('block', `${atom}{${block}}`);
+  const rest = count % block;
+  return `${exactly(builder, whole, Math.floor(count / block))}${rest > 0 ? ` ${exactly(builder, atom, rest)}` : ''}`;
+}

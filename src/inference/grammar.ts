@@ -1,0 +1,628 @@
+// JSON Schema → GBNF (llama.cpp's grammar notation), the whole of it before anything is sent. What is generated always
+// validates against the schema; it may be a subset (fixed property order, no undeclared properties unless asked for, little
+// white space). A keyword this cannot enforce is ApiError 400 `invalid_schema` that names it — a schema never fails open.
+// Bounded: schema nodes and depth, enum sizes, rules and characters of the result; references are followed lazily, so
+// recursive schemas are fine, and one that never reads a character is refused.
+import { ApiError } from '../errors.ts';
+import type { ToolSpec } from './engine.ts';
+import { createGrammarBuilder, either, GrammarTooLarge, literal, repeat, type Expression, type GrammarBuilder } from './gbnf.ts';
+import { NumberRangeError, numberExpression, type NumberRange } from './grammar-number.ts';
+import { anyCharacter, formats, PatternError, patternExpression } from './grammar-pattern.ts';
+import type { ToolFormat } from './tool-format.ts';
+
+export interface SchemaOptions {
+  /** Where the schema is in the request; error params begin with it. */
+  readonly param?: string;
+}
+
+const maxDepth = 32;
+const maxNodes = 4000;
+const maxEnum = 1000;
+const maxStringLength = 100_000;
+const maxItems = 10_000;
+const maxParallelCalls = 16;
+const space = '" "?';
+
+/** A grammar whose root is a JSON value that validates. */
+export function schemaToGrammar(schema: unknown, options: SchemaOptions = {}): string {
+  const param = options.param ?? 'response_format.json_schema.schema';
+  return guarded(param, () => {
+    const builder = createGrammarBuilder();
+    const root = builder.declare('root');
+    builder.define(root, compiler(builder, schema, param)(schema));
+    return builder.text();
+  });
+}
+
+/** Any JSON object. */
+export function jsonObjectGrammar(): string {
+  const builder = createGrammarBuilder();
+  const root = builder.declare('root');
+  builder.define(root, anyValue(builder).object);
+  return builder.text();
+}
+
+/**
+ * Calls of the given tools in the model's own format. `required`: from the first token on; `auto`: once the model begins
+ * one. Every argument object follows its tool's schema.
+ */
+export function toolCallGrammar(
+  tools: readonly ToolSpec[],
+  choice: 'auto' | 'required',
+  parallel: boolean,
+  format: ToolFormat,
+): { readonly gbnf: string; readonly triggers?: readonly string[] } {
+  const gbnf = guarded('tools', () => {
+    const builder = createGrammarBuilder();
+    const root = builder.declare('root');
+    const calls = tools.map((tool, i) => {
+      const param = `tools[${i}].function.parameters`;
+      const body = guarded(param, () => compiler(builder, tool.parameters, param)(tool.parameters));
+      const name = literal(JSON.stringify(tool.name));
+      return builder.rule(
+        `call-${tool.name}`,
+        `"{\\"name\\":" ${space} ${name} "," ${space} ${literal(`"${format.argumentsKey}":`)} ${space} ${body} "}"`,
+      );
+    });
+    if (calls.length === 0) throw new ApiError(400, 'invalid_schema', 'there is no tool to call', { param: 'tools' });
+    const member = (text: string): string[] => (text === '' ? [] : [literal(text)]);
+    const call = builder.rule('call', [...member(format.callStart), either(calls), ...member(format.callEnd)].join(' '));
+    const more = builder.rule('more', [...member(format.between), call].join(' '));
+    builder.define(
+      root,
+      [...member(format.open), call, ...(parallel ? [repeat(builder, more, 0, maxParallelCalls - 1)] : []), ...member(format.close)].join(
+        ' ',
+      ),
+    );
+    return builder.text();
+  });
+  return choice === 'auto' ? { gbnf, triggers: format.triggers } : { gbnf };
+}
+
+function guarded<T>(param: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof GrammarTooLarge) throw new ApiError(400, 'invalid_schema', 'the schema is too large', { param });
+    throw error;
+  }
+}
+
+type Json = Record<string, unknown>;
+
+/** Keywords that say nothing about which values are valid. */
+const annotations = new Set([
+  'title',
+  'description',
+  'default',
+  'examples',
+  'example',
+  '$schema',
+  '$id',
+  '$comment',
+  'deprecated',
+  'readOnly',
+  'writeOnly',
+  '$defs',
+  'definitions',
+  'nullable',
+  '$anchor',
+]);
+
+const keywordsOf: Readonly<Record<string, readonly string[]>> = {
+  object: ['properties', 'required', 'additionalProperties'],
+  array: ['items', 'prefixItems', 'minItems', 'maxItems'],
+  string: ['pattern', 'format', 'minLength', 'maxLength'],
+  number: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf', 'format'],
+};
+const types = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const;
+type Type = (typeof types)[number];
+const composing = new Set(['type', 'enum', 'const', 'anyOf', 'oneOf', 'allOf', '$ref']);
+const known = new Set([...Object.values(keywordsOf).flat(), ...composing]);
+/** Formats that say how a number is stored, not which it is. */
+const numericFormats = new Set(['int32', 'int64', 'float', 'double']);
+
+function compiler(builder: GrammarBuilder, document: unknown, param: string): (schema: unknown) => Expression {
+  let nodes = 0;
+  // Rules of referenced schemas by pointer; null while one is being read and no character was written yet.
+  const references = new Map<string, Expression>();
+  const values = anyValue(builder);
+
+  const refuse = (path: string, message: string): never => {
+    throw new ApiError(400, 'invalid_schema', message, { param: path });
+  };
+  const count = (path: string, key: string, schema: Json, limit: number): number | undefined => {
+    const value = schema[key];
+    if (value === undefined) return undefined;
+    if (typeof value !== 'number' || !Number.isInteger(value) || value < 0)
+      return refuse(`${path}.${key}`, `${key} must be a non-negative integer`);
+    return value > limit ? refuse(`${path}.${key}`, `${key} is over the supported ${limit}`) : value;
+  };
+  const isJson = (value: unknown): value is Json => typeof value === 'object' && value !== null && !Array.isArray(value);
+
+  const resolve = (pointer: string, path: string): unknown => {
+    if (pointer !== '#' && !pointer.startsWith('#/')) return refuse(`${path}.$ref`, '$ref must point into the same schema (#/…)');
+    let at: unknown = document;
+    for (const part of pointer.split('/').slice(1)) {
+      let key: string;
+      try {
+        key = decodeURIComponent(part).replaceAll('~1', '/').replaceAll('~0', '~');
+      } catch {
+        return refuse(`${path}.$ref`, '$ref is malformed');
+      }
+      if (Array.isArray(at) ? !/^\d{1,6}$/.test(key) : !isJson(at) || !Object.hasOwn(at, key))
+        return refuse(`${path}.$ref`, '$ref points at nothing');
+      at = (at as Json)[key];
+      if (at === undefined) return refuse(`${path}.$ref`, '$ref points at nothing');
+    }
+    return at;
+  };
+
+  /** `open`: references followed since the last character; meeting one of them again would never read any. */
+  const compile = (schema: unknown, path: string, depth: number, open: ReadonlySet<string>): Expression => {
+    nodes += 1;
+    if (nodes > maxNodes) return refuse(param, `the schema has more than ${maxNodes} nodes`);
+    if (depth > maxDepth) return refuse(path, `the schema nests deeper than ${maxDepth}`);
+    if (schema === true) return values.value;
+    if (schema === false) return refuse(path, 'the schema false admits nothing');
+    if (!isJson(schema)) return refuse(path, 'a schema must be an object or a boolean');
+    for (const key of Object.keys(schema))
+      if (!known.has(key) && !annotations.has(key)) refuse(`${path}.${key}`, `the keyword ${key} is not supported`);
+
+    const { $ref } = schema;
+    if ($ref !== undefined) {
+      if (typeof $ref !== 'string') return refuse(`${path}.$ref`, '$ref must be a string');
+      const rest = Object.fromEntries(Object.entries(schema).filter(([key]) => key !== '$ref' && !annotations.has(key)));
+      if (Object.keys(rest).length > 0) return compile({ allOf: [{ $ref }, rest] }, path, depth + 1, open);
+      if (open.has($ref)) return refuse(`${path}.$ref`, 'the references go in a circle');
+      const found = references.get($ref);
+      if (found !== undefined) return found;
+      const target = resolve($ref, path);
+      const rule = builder.declare(`ref-${$ref.split('/').at(-1) ?? ''}`);
+      references.set($ref, rule);
+      // A reference met again while this one is open is caught by `open`; later ones share the rule.
+      builder.define(rule, compile(target, path, depth + 1, new Set([...open, $ref])));
+      return rule;
+    }
+    if (schema['allOf'] !== undefined) return compile(merged(schema, path, open), path, depth + 1, open);
+    for (const key of ['anyOf', 'oneOf'] as const) {
+      const branches = schema[key];
+      if (branches === undefined) continue;
+      if (!Array.isArray(branches) || branches.length === 0) return refuse(`${path}.${key}`, `${key} must be a non-empty array`);
+      const rest = Object.fromEntries(Object.entries(schema).filter(([name]) => name !== key && !annotations.has(name)));
+      if (key === 'oneOf') assertExclusive(branches, `${path}.oneOf`);
+      const compiled = branches.map((branch: unknown, i) =>
+        compile(Object.keys(rest).length === 0 ? branch : { allOf: [rest, branch] }, `${path}.${key}[${i}]`, depth + 1, open),
+      );
+      return builder.rule('any', compiled.join(' | '));
+    }
+    if ('const' in schema || 'enum' in schema)
+      return builder.rule(
+        'enum',
+        enumerated(schema, path)
+          .map((value) => literal(JSON.stringify(value)))
+          .join(' | '),
+      );
+    const compiled = typesOf(schema, path).map((type) => byType(type, schema, path, depth));
+    return compiled.length === 1 ? (compiled[0] ?? '""') : builder.rule('types', compiled.join(' | '));
+  };
+
+  /** Values of const and enum that the other keywords admit. */
+  const enumerated = (schema: Json, path: string): unknown[] => {
+    let list: unknown[];
+    if ('const' in schema) list = [schema['const']];
+    else if (Array.isArray(schema['enum']) && schema['enum'].length > 0) list = schema['enum'];
+    else return refuse(`${path}.enum`, 'enum must be a non-empty array');
+    if (list.length > maxEnum) return refuse(`${path}.enum`, `enum has more than ${maxEnum} values`);
+    if ('const' in schema && Array.isArray(schema['enum']))
+      list = list.filter((value) => (schema['enum'] as unknown[]).some((each) => same(each, value)));
+    for (const key of Object.keys(schema)) {
+      if (!['const', 'enum', 'type'].includes(key) && !annotations.has(key))
+        return refuse(`${path}.${key}`, `${key} beside enum or const is not supported`);
+    }
+    if (schema['type'] !== undefined) {
+      const allowed = typesOf(schema, path);
+      list = list.filter((value) => allowed.some((type) => isOfType(value, type)));
+    }
+    return list.length > 0 ? list : refuse(path, 'no value of enum has the type asked for');
+  };
+
+  const typesOf = (schema: Json, path: string): Type[] => {
+    const { type } = schema;
+    if (type !== undefined) {
+      const list: unknown[] = Array.isArray(type) ? type : [type];
+      if (list.length === 0 || !list.every((each): each is Type => types.includes(each as Type)))
+        return refuse(`${path}.type`, `type must be one of ${types.join(', ')}`);
+      const admitted = list.includes('number') ? list.filter((each) => each !== 'integer') : list;
+      for (const key of Object.keys(schema)) {
+        const owners = Object.keys(keywordsOf).filter((owner) => keywordsOf[owner]?.includes(key) === true);
+        // A keyword of a type that cannot occur says nothing; it is accepted as the specification has it.
+        if (owners.length === 0 && !composing.has(key) && !annotations.has(key))
+          return refuse(`${path}.${key}`, `the keyword ${key} is not supported`);
+      }
+      return [...new Set(admitted)];
+    }
+    const implied = (['object', 'array', 'string', 'number'] as const).filter(
+      (each) => keywordsOf[each]?.some((key) => key !== 'format' && schema[key] !== undefined) === true,
+    );
+    // With no type the keywords of one type leave all other types free; staying with that type is a valid part of it.
+    if (implied.length > 0) return [...implied];
+    return schema['format'] === undefined ? ['object', 'array', 'string', 'number', 'boolean', 'null'] : ['string'];
+  };
+
+  const byType = (type: Type, schema: Json, path: string, depth: number): Expression => {
+    switch (type) {
+      case 'null':
+        return literal('null');
+      case 'boolean':
+        return builder.rule('boolean', '"true" | "false"');
+      case 'integer':
+      case 'number':
+        return numeric(type === 'integer', schema, path);
+      case 'string':
+        return stringOf(schema, path);
+      case 'array':
+        return arrayOf(schema, path, depth);
+      case 'object':
+        return objectOf(schema, path, depth);
+    }
+  };
+
+  const numeric = (integer: boolean, schema: Json, path: string): Expression => {
+    const range: Record<string, unknown> = { integer };
+    for (const key of ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf']) {
+      const value = schema[key];
+      if (value === undefined) continue;
+      if (typeof value !== 'number' || (key === 'multipleOf' && value <= 0))
+        return refuse(`${path}.${key}`, `${key} must be a ${key === 'multipleOf' ? 'positive ' : ''}number`);
+      range[key] = value;
+    }
+    const { format } = schema;
+    if (
+      format !== undefined &&
+      typesOf(schema, path).every((type) => type !== 'string') &&
+      !(typeof format === 'string' && numericFormats.has(format))
+    ) {
+      return refuse(`${path}.format`, 'this format is not supported for numbers');
+    }
+    try {
+      return numberExpression(builder, range as unknown as NumberRange);
+    } catch (error) {
+      if (error instanceof NumberRangeError) return refuse(`${path}.${error.keyword}`, error.message);
+      throw error;
+    }
+  };
+
+  const stringOf = (schema: Json, path: string): Expression => {
+    const { pattern, format } = schema;
+    const min = count(path, 'minLength', schema, maxStringLength) ?? 0;
+    const max = count(path, 'maxLength', schema, Number.MAX_SAFE_INTEGER) ?? Infinity;
+    if (max < min) return refuse(`${path}.maxLength`, 'maxLength is under minLength');
+    if (max !== Infinity && max > maxStringLength) return refuse(`${path}.maxLength`, `maxLength is over the supported ${maxStringLength}`);
+    const forms = [
+      pattern === undefined ? [] : ['pattern'],
+      format === undefined ? [] : ['format'],
+      min > 0 ? ['minLength'] : [],
+      max < Infinity ? ['maxLength'] : [],
+    ].flat();
+    if (forms.length > 1 && (pattern !== undefined || format !== undefined))
+      return refuse(`${path}.${forms[1]}`, `${forms[1]} beside ${forms[0]} is not supported`);
+    if (pattern !== undefined) {
+      if (typeof pattern !== 'string') return refuse(`${path}.pattern`, 'pattern must be a string');
+      return quotedPattern(pattern, `${path}.pattern`);
+    }
+    if (format !== undefined) {
+      const known = typeof format === 'string' ? formats.get(format) : undefined;
+      if (known === undefined) return refuse(`${path}.format`, `format must be one of ${[...formats.keys()].join(', ')}`);
+      return quotedPattern(known, `${path}.format`);
+    }
+    if (min === 0 && max === Infinity) return values.string;
+    return builder.rule('string', `"\\"" ${repeat(builder, anyCharacter(builder), min, max)} "\\""`);
+  };
+
+  const quotedPattern = (pattern: string, path: string): Expression => {
+    try {
+      return builder.rule('string', `"\\"" ${patternExpression(builder, pattern)} "\\""`);
+    } catch (error) {
+      if (error instanceof PatternError) return refuse(path, `pattern: ${error.message}`);
+      throw error;
+    }
+  };
+
+  const none: ReadonlySet<string> = new Set();
+
+  const arrayOf = (schema: Json, path: string, depth: number): Expression => {
+    const min = count(path, 'minItems', schema, maxItems) ?? 0;
+    const max = count(path, 'maxItems', schema, maxItems) ?? Infinity;
+    if (max < min) return refuse(`${path}.maxItems`, 'maxItems is under minItems');
+    const prefix = schema['prefixItems'];
+    if (prefix !== undefined && (!Array.isArray(prefix) || prefix.length === 0))
+      return refuse(`${path}.prefixItems`, 'prefixItems must be a non-empty array');
+    const heads = ((prefix ?? []) as unknown[]).slice(0, max).map((each, i) => compile(each, `${path}.prefixItems[${i}]`, depth + 1, none));
+    const items = schema['items'] ?? true;
+    const room = max - heads.length;
+    const rest = room <= 0 || items === false ? null : compile(items, `${path}.items`, depth + 1, none);
+    if (rest === null && min > heads.length) return refuse(`${path}.minItems`, 'minItems is over what the items allow');
+    // Built from the end: what may follow once i items are written.
+    const comma = `"," ${space}`;
+    let tail = '';
+    if (rest !== null) {
+      const needed = Math.max(0, min - heads.length);
+      if (heads.length === 0) {
+        if (max === 0) return builder.rule('array', '"[" "]"');
+        const more = builder.rule('more', `${comma} ${rest}`);
+        const body = `${rest} ${repeat(builder, more, Math.max(0, needed - 1), room - 1)}`;
+        return builder.rule('array', min === 0 ? `"[" (${body})? "]"` : `"[" ${body} "]"`);
+      }
+      tail = repeat(builder, builder.rule('more', `${comma} ${rest}`), needed, room);
+    }
+    if (heads.length === 0) return builder.rule('array', '"[" "]"');
+    for (let i = heads.length - 1; i >= 0; i -= 1) {
+      const head = heads[i] ?? '""';
+      const here = i === 0 ? head : `${comma} ${head}`;
+      const body = tail === '' ? here : `${here} ${tail}`;
+      tail = i < min ? body : builder.rule('items', `${body} | ""`);
+    }
+    return builder.rule('array', `"[" ${tail} "]"`);
+  };
+
+  const objectOf = (schema: Json, path: string, depth: number): Expression => {
+    const properties = schema['properties'] ?? {};
+    const required = schema['required'] ?? [];
+    const additional = schema['additionalProperties'];
+    if (!isJson(properties)) return refuse(`${path}.properties`, 'properties must be an object');
+    if (!Array.isArray(required) || !required.every((each): each is string => typeof each === 'string'))
+      return refuse(`${path}.required`, 'required must be an array of strings');
+    if (additional !== undefined && typeof additional !== 'boolean' && !isJson(additional))
+      return refuse(`${path}.additionalProperties`, 'additionalProperties must be a schema');
+    const names = Object.keys(properties);
+    const missing = required.filter((name) => !Object.hasOwn(properties, name));
+    if (missing.length > 0 && additional === false)
+      return refuse(`${path}.required`, 'required names a property that additionalProperties forbids');
+    const pairs = [...names, ...new Set(missing)].map((name) => {
+      const value = Object.hasOwn(properties, name)
+        ? compile(properties[name], `${path}.properties.${name}`, depth + 1, none)
+        : compile(additional ?? true, `${path}.additionalProperties`, depth + 1, none);
+      return {
+        name,
+        required: required.includes(name),
+        rule: builder.rule('pair', `${literal(`${JSON.stringify(name)}:`)} ${space} ${value}`),
+      };
+    });
+    // Undeclared properties are valid unless forbidden; they are written only when the schema speaks of them, or of nothing else.
+    const open = additional === undefined ? names.length === 0 && missing.length === 0 : additional !== false;
+    const comma = `"," ${space}`;
+    let extra = '';
+    if (open) {
+      const value = compile(additional === undefined ? true : additional, `${path}.additionalProperties`, depth + 1, none);
+      const key =
+        pairs.length === 0
+          ? values.string
+          : otherKey(
+              builder,
+              pairs.map((pair) => pair.name),
+            );
+      extra = builder.rule('extra', `${key} ":" ${space} ${value}`);
+    }
+    // after[i]: what may follow property i−1 when something was written already; first[i]: when nothing was.
+    let after = extra === '' ? '""' : builder.rule('extras', `(${comma} ${extra})*`);
+    let first = extra === '' ? '""' : builder.rule('extras', `(${extra} (${comma} ${extra})*)?`);
+    for (const pair of pairs.toReversed()) {
+      const withPair = after === '""' ? pair.rule : `${pair.rule} ${after}`;
+      const nextAfter = `${comma} ${withPair}`;
+      first = pair.required ? builder.rule('first', withPair) : builder.rule('first', `${withPair} | ${first}`);
+      after = pair.required ? builder.rule('after', nextAfter) : builder.rule('after', `${nextAfter} | ${after}`);
+    }
+    return builder.rule('object', `"{" ${space} ${first} ${space} "}"`);
+  };
+
+  /** allOf and its siblings as one schema. Refuses keywords that two parts both have and that cannot be combined. */
+  const merged = (schema: Json, path: string, open: ReadonlySet<string>): Json => {
+    const parts = schema['allOf'];
+    if (!Array.isArray(parts) || parts.length === 0) return refuse(`${path}.allOf`, 'allOf must be a non-empty array');
+    const rest = Object.fromEntries(Object.entries(schema).filter(([key]) => key !== 'allOf'));
+    let all: Json = rest;
+    const followed = new Set(open);
+    const add = (part: unknown, at: string, depth: number): void => {
+      nodes += 1;
+      if (nodes > maxNodes || depth > maxDepth) return refuse(at, 'the schema is too large');
+      if (part === true) return;
+      if (!isJson(part)) return refuse(at, 'a part of allOf must be a schema object');
+      for (const key of Object.keys(part))
+        if (!known.has(key) && !annotations.has(key)) refuse(`${at}.${key}`, `the keyword ${key} is not supported`);
+      const { $ref, allOf, ...own } = part;
+      all = intersect(all, own, at);
+      if ($ref !== undefined) {
+        if (typeof $ref !== 'string') return refuse(`${at}.$ref`, '$ref must be a string');
+        if (followed.has($ref)) return refuse(`${at}.$ref`, 'the references go in a circle');
+        followed.add($ref);
+        add(resolve($ref, at), at, depth + 1);
+      }
+      if (Array.isArray(allOf)) allOf.forEach((each: unknown, i) => add(each, `${at}.allOf[${i}]`, depth + 1));
+      else if (allOf !== undefined) refuse(`${at}.allOf`, 'allOf must be an array');
+    };
+    parts.forEach((part: unknown, i) => add(part, `${path}.allOf[${i}]`, 0));
+    return all;
+  };
+
+  const intersect = (a: Json, b: Json, path: string): Json => {
+    const out: Json = { ...a };
+    for (const [key, value] of Object.entries(b)) {
+      const other = out[key];
+      if (annotations.has(key)) continue;
+      if (other === undefined || same(other, value)) out[key] = value;
+      else if (key === 'required' && Array.isArray(other) && Array.isArray(value))
+        out[key] = [...new Set([...(other as unknown[]), ...(value as unknown[])])];
+      else if (key === 'properties' && isJson(other) && isJson(value)) {
+        const both: Json = { ...other };
+        for (const [name, each] of Object.entries(value))
+          both[name] = Object.hasOwn(other, name) && !same(other[name], each) ? { allOf: [other[name], each] } : each;
+        out[key] = both;
+      } else if (
+        ['minimum', 'exclusiveMinimum', 'minLength', 'minItems'].includes(key) &&
+        typeof other === 'number' &&
+        typeof value === 'number'
+      )
+        out[key] = Math.max(other, value);
+      else if (
+        ['maximum', 'exclusiveMaximum', 'maxLength', 'maxItems'].includes(key) &&
+        typeof other === 'number' &&
+        typeof value === 'number'
+      )
+        out[key] = Math.min(other, value);
+      else if (key === 'type') out[key] = commonTypes(other, value, path);
+      else if (key === 'enum' && Array.isArray(other) && Array.isArray(value))
+        out[key] = (other as unknown[]).filter((each) => (value as unknown[]).some((one) => same(one, each)));
+      else if (key === 'additionalProperties') return refuse(`${path}.${key}`, 'allOf with several additionalProperties is not supported');
+      else return refuse(`${path}.${key}`, `allOf with several ${key} is not supported`);
+    }
+    // additionalProperties looks at its own part's properties only, so it cannot be carried to the union of both.
+    for (const [closed, opened] of [
+      [a, b],
+      [b, a],
+    ] as const) {
+      if (closed['additionalProperties'] === undefined || closed['additionalProperties'] === true) continue;
+      const own = isJson(closed['properties']) ? closed['properties'] : {};
+      const others = isJson(opened['properties']) ? Object.keys(opened['properties']) : [];
+      if (others.some((name) => !Object.hasOwn(own, name)))
+        return refuse(`${path}.additionalProperties`, 'allOf that adds properties beside additionalProperties is not supported');
+    }
+    return out;
+  };
+
+  const commonTypes = (a: unknown, b: unknown, path: string): unknown => {
+    const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : [value]);
+    const common = list(a).flatMap((each) =>
+      list(b).includes(each)
+        ? [each]
+        : each === 'number' && list(b).includes('integer')
+          ? ['integer']
+          : each === 'integer' && list(b).includes('number')
+            ? ['integer']
+            : [],
+    );
+    return common.length > 0 ? [...new Set(common)] : refuse(`${path}.type`, 'the parts of allOf have no type in common');
+  };
+
+  /** oneOf is only the same as anyOf when no value can match two branches: by type, or by a constant property. */
+  const assertExclusive = (branches: readonly unknown[], path: string): void => {
+    const facts = branches.map((branch, i) => {
+      let schema: unknown = branch;
+      for (
+        let hops = 0;
+        isJson(schema) && typeof schema['$ref'] === 'string' && Object.keys(schema).every((key) => key === '$ref' || annotations.has(key));
+        hops += 1
+      ) {
+        if (hops > maxDepth) return refuse(`${path}[${i}]`, 'the references go in a circle');
+        schema = resolve(schema['$ref'], `${path}[${i}]`);
+      }
+      return isJson(schema) ? schema : {};
+    });
+    for (let i = 0; i < facts.length; i += 1) {
+      for (let j = 0; j < i; j += 1) {
+        if (!exclusive(facts[i] ?? {}, facts[j] ?? {}))
+          refuse(path, 'oneOf is supported only when its branches differ in type or in a required constant property; anyOf may do');
+      }
+    }
+  };
+  const exclusive = (a: Json, b: Json): boolean => {
+    const [left, right] = [constants(a), constants(b)];
+    if (left !== null && right !== null) return !left.some((value) => right.some((other) => same(value, other)));
+    const kinds = (schema: Json): unknown[] | null => {
+      const list = constants(schema);
+      if (list !== null) return [...new Set(list.map((value) => types.find((type) => isOfType(value, type)) ?? 'null'))];
+      const { type } = schema;
+      return type === undefined ? null : Array.isArray(type) ? type : [type];
+    };
+    const [ka, kb] = [kinds(a), kinds(b)];
+    if (ka === null || kb === null) return false;
+    const overlap = ka.some(
+      (kind) => kb.includes(kind) || (kind === 'number' && kb.includes('integer')) || (kind === 'integer' && kb.includes('number')),
+    );
+    if (!overlap) return true;
+    if (ka.length !== 1 || kb.length !== 1 || ka[0] !== 'object') return false;
+    const [pa, pb] = [a['properties'], b['properties']];
+    if (!isJson(pa) || !isJson(pb)) return false;
+    const requires = (schema: Json, name: string): boolean => Array.isArray(schema['required']) && schema['required'].includes(name);
+    return Object.keys(pa).some((name) => {
+      const [va, vb] = [pa[name], pb[name]];
+      if (!isJson(va) || !isJson(vb) || !requires(a, name) || !requires(b, name)) return false;
+      const [ca, cb] = [constants(va), constants(vb)];
+      return ca !== null && cb !== null && !ca.some((value) => cb.some((other) => same(value, other)));
+    });
+  };
+
+  return (schema) => compile(schema, param, 0, none);
+}
+
+function constants(schema: Json): unknown[] | null {
+  if ('const' in schema) return [schema['const']];
+  return Array.isArray(schema['enum']) ? (schema['enum'] as unknown[]) : null;
+}
+
+/** JSON equality, whatever the order of keys. */
+function same(a: unknown, b: unknown): boolean {
+  const canonical = (value: unknown): string =>
+    JSON.stringify(value, (_, each: unknown) =>
+      typeof each === 'object' && each !== null && !Array.isArray(each)
+        ? Object.fromEntries(Object.entries(each).sort(([x], [y]) => (x < y ? -1 : 1)))
+        : each,
+    );
+  return canonical(a) === canonical(b);
+}
+
+function isOfType(value: unknown, type: Type): boolean {
+  switch (type) {
+    case 'object':
+      return typeof value === 'object' && value !== null && !Array.isArray(value);
+    case 'array':
+      return Array.isArray(value);
+    case 'integer':
+      return Number.isInteger(value);
+    case 'null':
+      return value === null;
+    case 'string':
+    case 'number':
+    case 'boolean':
+      return typeof value === type;
+  }
+}
+
+/** JSON of any shape; nesting is the grammar's own recursion. */
+function anyValue(builder: GrammarBuilder): { readonly value: Expression; readonly object: Expression; readonly string: Expression } {
+  const string = builder.rule('string', `"\\"" ${anyCharacter(builder)}* "\\""`);
+  const number = numberExpression(builder, { integer: false });
+  const value = builder.declare('value');
+  const object = builder.rule(
+    'object',
+    `"{" ${space} (${string} ":" ${space} ${value} ("," ${space} ${string} ":" ${space} ${value})*)? ${space} "}"`,
+  );
+  const array = builder.rule('array', `"[" (${value} ("," ${space} ${value})*)? "]"`);
+  builder.define(value, `${object} | ${array} | ${string} | ${number} | "true" | "false" | "null"`);
+  return { value, object, string };
+}
+
+/** A JSON string that is none of `names`: a trie of them, leaving it or going past its end. Written without escapes. */
+function otherKey(builder: GrammarBuilder, names: readonly string[]): Expression {
+  const plain = '[^"\\\\\\x00-\\x1F\\x7F]';
+  const node = (prefix: string): Expression => {
+    const heads = [
+      ...new Set(
+        names
+          .filter((name) => name.startsWith(prefix) && name.length > prefix.length)
+          .map((name) => [...name.slice(prefix.length)][0] ?? ''),
+      ),
+    ];
+    const options = heads
+      .filter((c) => c !== '"' && c !== '\\' && c >= ' ' && c !== '\x7f')
+      .map((c) => `${literal(c)} ${node(prefix + c)}`);
+    const others =
+      heads.length === 0
+        ? plain
+        : `[^"\\\\\\x00-\\x1F\\x7F${heads.map((c) => `\\U${(c.codePointAt(0) ?? 0).toString(16).padStart(8, '0')}`).join('')}]`;
+    options.push(`${others} ${plain}*`);
+    if (prefix !== '' && !names.includes(prefix)) options.push('""');
+    return builder.rule('other', options.join(' | '));
+  };
+  return builder.rule('key', `"\\"" ${node('')} "\\""`);
+}

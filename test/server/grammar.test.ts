@@ -1,0 +1,481 @@
+// JSON Schema → GBNF: what it accepts and refuses, shown with a GBNF reader of the tests' own; what is generated validates
+// (ajv, the validator fastify brings, is the oracle); nothing unsupported passes; nothing grows without bound.
+import { createRequire } from 'node:module';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { jsonObjectGrammar, schemaToGrammar, toolCallGrammar } from '../../src/inference/grammar.ts';
+import { maxGrammarBytes } from '../../src/inference/llama-grammar.ts';
+import { seededRandom } from '../../src/inference/sampler.ts';
+import { detectToolFormat, genericToolFormat } from '../../src/inference/tool-format.ts';
+import { ApiError } from '../../src/errors.ts';
+import { accepts, generate, parseGbnf } from '../fixtures/gbnf.ts';
+
+interface Validator {
+  compile(schema: unknown): (value: unknown) => boolean;
+}
+const fromFastify = createRequire(createRequire(import.meta.url).resolve('fastify'));
+const Ajv = (fromFastify('ajv/dist/2020') as { default: new (options: object) => Validator }).default;
+const newAjv = (): Validator => new Ajv({ strict: false, validateFormats: false, allErrors: false });
+
+const matcher = (schema: unknown): ((text: string) => boolean) => {
+  const grammar = parseGbnf(schemaToGrammar(schema));
+  return (text) => accepts(grammar, text);
+};
+const refusal = (work: () => unknown): ApiError => {
+  try {
+    work();
+  } catch (error) {
+    if (error instanceof ApiError) return error;
+    throw error;
+  }
+  throw new Error('nothing was refused');
+};
+
+/** [schema, accepted texts, refused texts] */
+const table: readonly (readonly [name: string, schema: unknown, yes: readonly string[], no: readonly string[]])[] = [
+  ['string', { type: 'string' }, ['""', '"a"', '"\\n\\u00e9\\ud83d\\ude00"', '"é😀"'], ['a', '"', '"\n"', '"\\x"', '"\\ud83d"', '"a" ']],
+  ['string lengths count code points', { type: 'string', minLength: 2, maxLength: 3 }, ['"ab"', '"😀é\\n"'], ['"a"', '"abcd"', '""']],
+  [
+    'long maxLength is exact',
+    { type: 'string', maxLength: 2345 },
+    [`"${'x'.repeat(2345)}"`, '""', `"${'x'.repeat(1999)}"`],
+    [`"${'x'.repeat(2346)}"`],
+  ],
+  [
+    'long minLength is exact',
+    { type: 'string', minLength: 2100 },
+    [`"${'x'.repeat(2100)}"`, `"${'x'.repeat(3000)}"`],
+    [`"${'x'.repeat(2099)}"`],
+  ],
+  ['enum', { enum: ['a', 1, null, { k: [true] }] }, ['"a"', '1', 'null', '{"k":[true]}'], ['"b"', '2', '"1"']],
+  ['enum with a type', { type: 'string', enum: ['a', 1] }, ['"a"'], ['1']],
+  ['const', { const: 'x"y' }, ['"x\\"y"'], ['"x"']],
+  ['integer', { type: 'integer' }, ['0', '-12', '9007199254740991'], ['01', '1.0', '-', '1e5', '--1']],
+  ['number', { type: 'number' }, ['0', '-1.5', '2e10', '1.25E-7'], ['.5', '1.', '1e999', 'NaN', '00']],
+  ['integer bounds', { type: 'integer', minimum: -5, maximum: 12 }, ['-5', '-1', '0', '7', '12'], ['-6', '13', '-0', '100', '1.5']],
+  ['exclusive bounds', { type: 'integer', exclusiveMinimum: 0, exclusiveMaximum: 1000 }, ['1', '999', '500'], ['0', '1000', '-1']],
+  ['only a minimum', { type: 'integer', minimum: 18 }, ['18', '19', '99', '100', '123456'], ['17', '9', '-20', '0']],
+  ['only a maximum', { type: 'integer', maximum: -3 }, ['-3', '-10', '-99999'], ['-2', '0', '3']],
+  [
+    'decimal bounds',
+    { type: 'number', minimum: 0.25, maximum: 1.5 },
+    ['0.25', '0.3', '1', '1.5', '1.50', '1.499'],
+    ['0.24', '0', '1.51', '2', '0.2', '-1', '1.500001'],
+  ],
+  [
+    'exclusive decimal bounds',
+    { type: 'number', exclusiveMinimum: 0, maximum: 1 },
+    ['0.1', '0.0001', '1', '1.0'],
+    ['0', '0.0', '1.1', '-0.5'],
+  ],
+  ['multipleOf', { type: 'integer', multipleOf: 7, minimum: 0, maximum: 30 }, ['0', '7', '14', '21', '28'], ['1', '8', '35']],
+  ['multipleOf a power of ten', { type: 'number', multipleOf: 0.01, minimum: 0 }, ['1', '1.5', '1.25', '0.01'], ['1.255', '-1']],
+  [
+    'safe integers',
+    { type: 'integer', minimum: -9007199254740991, maximum: 9007199254740991 },
+    ['9007199254740991', '-9007199254740991'],
+    ['9007199254740992', '-9007199254740992'],
+  ],
+  [
+    'pattern',
+    { type: 'string', pattern: '^[A-Z]{2}-\\d{3,4}$' },
+    ['"AB-123"', '"AB-1234"'],
+    ['"AB-12"', '"ab-123"', '"AB-12345"', '"xAB-123"'],
+  ],
+  ['pattern anywhere', { type: 'string', pattern: 'b+c?' }, ['"abc"', '"b"', '"xxbyy"'], ['"acd"', '""']],
+  ['pattern alternatives with own anchors', { type: 'string', pattern: '^a|b$' }, ['"axx"', '"xxb"'], ['"xa"', '"bx"']],
+  [
+    'pattern with what JSON escapes',
+    { type: 'string', pattern: '^"\\\\\\n[\\t"]$' },
+    ['"\\"\\\\\\n\\t"', '"\\"\\\\\\n\\""'],
+    ['"\\"\\\\nx"', '"\\"\\\\\\n\\\\"'],
+  ],
+  ['pattern with a negated class', { type: 'string', pattern: '^[^a-y"]+$' }, ['"z1"', '"\\n"', '"é"'], ['"a"', '"\\""', '""']],
+  [
+    'date',
+    { type: 'string', format: 'date' },
+    ['"2024-01-31"', '"1999-12-01"'],
+    ['"2024-02-30"', '"2024-13-01"', '"2024-1-1"', '"2024-04-31"'],
+  ],
+  [
+    'date-time',
+    { type: 'string', format: 'date-time' },
+    ['"2024-01-31T23:59:59Z"', '"2024-01-31T00:00:00.123+02:00"'],
+    ['"2024-01-31"', '"2024-01-31T24:00:00Z"'],
+  ],
+  ['uuid', { type: 'string', format: 'uuid' }, ['"123e4567-e89b-12d3-a456-426614174000"'], ['"123e4567"']],
+  ['ipv4', { type: 'string', format: 'ipv4' }, ['"127.0.0.1"', '"255.255.255.255"'], ['"256.1.1.1"', '"1.1.1"', '"01.1.1.1"']],
+  ['ipv6', { type: 'string', format: 'ipv6' }, ['"::1"', '"2001:db8:0:0:0:0:0:1"', '"::"'], ['"1:2"', '":::"']],
+  ['email', { type: 'string', format: 'email' }, ['"a.b@example.org"'], ['"a@b"', '"a b@c.de"']],
+  ['duration', { type: 'string', format: 'duration' }, ['"P1Y"', '"PT5M"', '"P3W"', '"P1DT2H"'], ['"P"', '"1Y"', '"PT"']],
+  [
+    'object',
+    { type: 'object', properties: { a: { type: 'integer' }, b: { type: 'boolean' } }, required: ['a', 'b'], additionalProperties: false },
+    ['{"a":1,"b":true}', '{ "a": 1, "b": false }'],
+    ['{"a":1}', '{"b":true,"a":1}', '{"a":1,"b":true,"c":1}', '{}'],
+  ],
+  [
+    'optional properties',
+    { type: 'object', properties: { a: { const: 1 }, b: { const: 2 }, c: { const: 3 } }, required: ['b'], additionalProperties: false },
+    ['{"b":2}', '{"a":1,"b":2}', '{"b":2,"c":3}', '{"a":1,"b":2,"c":3}'],
+    ['{}', '{"a":1}', '{,"b":2}', '{"a":1,"c":3}', '{"b":2,}'],
+  ],
+  [
+    'additional properties of a kind',
+    { type: 'object', properties: { id: { type: 'integer' } }, required: ['id'], additionalProperties: { type: 'boolean' } },
+    ['{"id":1}', '{"id":1,"x":true}', '{"id":1,"i":true,"idx":false}'],
+    ['{"id":1,"x":1}', '{"id":1,"id":true}', '{"x":true}'],
+  ],
+  ['a map', { type: 'object', additionalProperties: { type: 'integer' } }, ['{}', '{"a":1,"b":2}'], ['{"a":"b"}']],
+  ['required but undeclared', { type: 'object', properties: {}, required: ['z'] }, ['{"z":1}', '{"z":[{}]}'], ['{}']],
+  [
+    'array',
+    { type: 'array', items: { type: 'integer' }, minItems: 1, maxItems: 3 },
+    ['[1]', '[1, 2,3]'],
+    ['[]', '[1,2,3,4]', '["a"]', '[1,]'],
+  ],
+  ['empty array', { type: 'array', maxItems: 0 }, ['[]'], ['[1]']],
+  [
+    'tuple',
+    { type: 'array', prefixItems: [{ type: 'integer' }, { type: 'string' }], items: false, minItems: 1 },
+    ['[1]', '[1,"a"]'],
+    ['[]', '["a"]', '[1,"a",2]'],
+  ],
+  [
+    'tuple with a tail',
+    { type: 'array', prefixItems: [{ type: 'integer' }], items: { type: 'boolean' }, minItems: 2 },
+    ['[1,true]', '[1,true,false]'],
+    ['[1]', '[true]'],
+  ],
+  ['anyOf', { anyOf: [{ type: 'integer' }, { type: 'null' }] }, ['3', 'null'], ['"x"']],
+  [
+    'anyOf with siblings',
+    {
+      type: 'object',
+      properties: { a: { type: 'integer' }, b: { type: 'integer' } },
+      additionalProperties: false,
+      anyOf: [{ required: ['a'] }, { required: ['b'] }],
+    },
+    ['{"a":1}', '{"b":1}', '{"a":1,"b":2}'],
+    ['{}'],
+  ],
+  ['type list', { type: ['string', 'null'], maxLength: 1 }, ['"a"', 'null'], ['"ab"', '1']],
+  ['oneOf by type', { oneOf: [{ type: 'integer' }, { type: 'string' }] }, ['1', '"a"'], ['true']],
+  [
+    'oneOf by discriminator',
+    {
+      oneOf: [
+        { type: 'object', properties: { k: { const: 'a' }, x: { type: 'integer' } }, required: ['k', 'x'], additionalProperties: false },
+        { type: 'object', properties: { k: { const: 'b' } }, required: ['k'], additionalProperties: false },
+      ],
+    },
+    ['{"k":"a","x":1}', '{"k":"b"}'],
+    ['{"k":"a"}', '{"k":"b","x":1}'],
+  ],
+  [
+    'allOf',
+    {
+      allOf: [
+        { type: 'object', properties: { a: { type: 'integer', minimum: 0 } }, required: ['a'] },
+        { properties: { a: { maximum: 9 }, b: { type: 'string' } }, required: ['b'] },
+      ],
+    },
+    ['{"a":5,"b":""}'],
+    ['{"a":10,"b":""}', '{"a":5}', '{"b":""}'],
+  ],
+  [
+    '$ref',
+    { $defs: { n: { type: 'integer' } }, type: 'object', properties: { a: { $ref: '#/$defs/n', description: 'x' } }, required: ['a'] },
+    ['{"a":1}'],
+    ['{"a":"1"}'],
+  ],
+  [
+    'recursion',
+    {
+      $defs: {
+        tree: {
+          type: 'object',
+          properties: { v: { type: 'integer' }, kids: { type: 'array', items: { $ref: '#/$defs/tree' } } },
+          required: ['v', 'kids'],
+          additionalProperties: false,
+        },
+      },
+      $ref: '#/$defs/tree',
+    },
+    ['{"v":1,"kids":[]}', '{"v":1,"kids":[{"v":2,"kids":[{"v":3,"kids":[]}]}]}'],
+    ['{"v":1}', '{"v":1,"kids":[{}]}'],
+  ],
+  [
+    'recursion through #',
+    { type: 'object', properties: { next: { anyOf: [{ $ref: '#' }, { type: 'null' }] } }, required: ['next'], additionalProperties: false },
+    ['{"next":null}', '{"next":{"next":null}}'],
+    ['{}', '{"next":1}'],
+  ],
+  ['anything', {}, ['1', '"a"', '[{"a":null}]', 'true'], ['', '{a:1}', 'undefined']],
+];
+
+describe('schemaToGrammar', () => {
+  test.each(table.map((row) => [...row] as [string, unknown, readonly string[], readonly string[]]))('%s', (_, schema, yes, no) => {
+    const matches = matcher(schema);
+    expect(yes.filter((text) => !matches(text))).toEqual([]);
+    expect(no.filter((text) => matches(text))).toEqual([]);
+  });
+
+  test('what the table says to accept validates, what is generated validates', () => {
+    for (const [name, schema, yes] of table) {
+      const validate = newAjv().compile(schema);
+      for (const text of yes) expect(validate(JSON.parse(text)), `${name}: ${text}`).toBe(true);
+      const grammar = parseGbnf(schemaToGrammar(schema));
+      for (let seed = 0; seed < 20; seed += 1) {
+        const text = generate(grammar, seededRandom(seed, 0));
+        expect(validate(JSON.parse(text)), `${name}: ${text}`).toBe(true);
+      }
+    }
+  });
+
+  test.each([
+    ['not', { not: { type: 'string' } }, 'not'],
+    ['if', { if: {}, then: {} }, 'if'],
+    ['patternProperties', { type: 'object', patternProperties: { a: {} } }, 'patternProperties'],
+    ['propertyNames', { type: 'object', propertyNames: {} }, 'propertyNames'],
+    ['minProperties', { type: 'object', minProperties: 1 }, 'minProperties'],
+    ['uniqueItems', { type: 'array', uniqueItems: true }, 'uniqueItems'],
+    ['contains', { type: 'array', contains: {} }, 'contains'],
+    ['dependentRequired', { type: 'object', dependentRequired: {} }, 'dependentRequired'],
+    ['unevaluatedProperties', { type: 'object', unevaluatedProperties: false }, 'unevaluatedProperties'],
+    ['contentEncoding', { type: 'string', contentEncoding: 'base64' }, 'contentEncoding'],
+    ['an unknown format', { type: 'string', format: 'iri' }, 'format'],
+    ['a misspelt keyword', { type: 'string', maxlength: 5 }, 'maxlength'],
+    ['deep inside', { type: 'object', properties: { a: { items: { not: {} } } } }, 'properties.a.items.not'],
+    ['pattern beside a length', { type: 'string', pattern: 'a', maxLength: 5 }, 'maxLength'],
+    ['look-ahead', { type: 'string', pattern: '(?=a)' }, 'pattern'],
+    ['back-reference', { type: 'string', pattern: '(a)\\1' }, 'pattern'],
+    ['word boundary', { type: 'string', pattern: '\\ba' }, 'pattern'],
+    ['unicode property', { type: 'string', pattern: '\\p{L}' }, 'pattern'],
+    ['repeated emptiness', { type: 'string', pattern: '^(a*)*$' }, 'pattern'],
+    ['exponential counts', { type: 'string', pattern: '((((a{99}){99}){99}){99})' }, 'pattern'],
+    ['type', { type: 'text' }, 'type'],
+    ['oneOf that overlaps', { oneOf: [{ type: 'integer' }, { type: 'number' }] }, 'oneOf'],
+    ['a far $ref', { $ref: 'https://example.org/schema' }, '$ref'],
+    ['a $ref to nothing', { $ref: '#/$defs/x' }, '$ref'],
+    ['a $ref circle', { $defs: { a: { $ref: '#/$defs/b' }, b: { anyOf: [{ $ref: '#/$defs/a' }] } }, $ref: '#/$defs/a' }, '$ref'],
+    ['itself', { $ref: '#' }, '$ref'],
+    ['false', { type: 'object', properties: { a: false } }, 'properties.a'],
+    ['an empty range', { type: 'integer', minimum: 5, maximum: 4 }, 'minimum'],
+    ['an odd step', { type: 'number', multipleOf: 0.3 }, 'multipleOf'],
+    ['lengths out of order', { type: 'string', minLength: 5, maxLength: 4 }, 'maxLength'],
+    ['a huge length', { type: 'string', maxLength: 1e9 }, 'maxLength'],
+  ])('refuses %s and names it', (_, schema, where) => {
+    const error = refusal(() => schemaToGrammar(schema, { param: 'schema' }));
+    expect([error.status, error.code]).toEqual([400, 'invalid_schema']);
+    expect(error.param).toMatch(new RegExp(`${where.replace(/[$.]/g, '\\$&')}$`));
+  });
+
+  test('bounds: depth, width, characters', () => {
+    let deep: unknown = { type: 'string' };
+    for (let i = 0; i < 20_000; i += 1) deep = { type: 'array', items: deep };
+    expect(refusal(() => schemaToGrammar(deep)).code).toBe('invalid_schema');
+    const wide = {
+      type: 'object',
+      properties: Object.fromEntries(Array.from({ length: 6000 }, (_, i) => [`p${i}`, { type: 'string', maxLength: i }])),
+    };
+    expect(refusal(() => schemaToGrammar(wide)).code).toBe('invalid_schema');
+    expect(refusal(() => schemaToGrammar({ enum: Array.from({ length: 5000 }, (_, i) => i) })).code).toBe('invalid_schema');
+    expect(refusal(() => schemaToGrammar({ enum: Array.from({ length: 1000 }, (_, i) => 'x'.repeat(1000) + String(i)) })).code).toBe(
+      'invalid_schema',
+    );
+    const large = {
+      type: 'object',
+      properties: Object.fromEntries(
+        Array.from({ length: 500 }, (_, i) => [`property ${i}`, { type: 'integer', minimum: -i, maximum: i * 7919 }]),
+      ),
+    };
+    expect(schemaToGrammar(large).length).toBeLessThan(maxGrammarBytes);
+  });
+
+  test('whatever comes in: a grammar that parses, or the typed refusal', () => {
+    const keyword = fc.constantFrom(
+      'type',
+      'enum',
+      'const',
+      'properties',
+      'required',
+      'items',
+      'anyOf',
+      'allOf',
+      'oneOf',
+      '$ref',
+      'minimum',
+      'maxLength',
+      'pattern',
+      'format',
+      'additionalProperties',
+      'minItems',
+      'prefixItems',
+      'x',
+    );
+    const { node } = fc.letrec((tie) => ({
+      node: fc.oneof(
+        { maxDepth: 5 },
+        fc.jsonValue(),
+        fc.dictionary(
+          keyword,
+          fc.oneof(
+            tie('node'),
+            fc.array(tie('node'), { maxLength: 3 }),
+            fc.constantFrom('string', 'integer', 'object', '#', '#/properties/a', 'date', '^a+$'),
+            fc.integer(),
+            fc.string(),
+          ),
+          { maxKeys: 4 },
+        ),
+      ),
+    }));
+    fc.assert(
+      fc.property(node, (schema) => {
+        let text: string;
+        try {
+          text = schemaToGrammar(schema);
+        } catch (error) {
+          expect(error).toBeInstanceOf(ApiError);
+          return;
+        }
+        expect(parseGbnf(text).has('root')).toBe(true);
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test('bounds on numbers agree with arithmetic', () => {
+    const value = fc.oneof(
+      fc.integer({ min: -2000, max: 2000 }),
+      fc.integer({ min: -2_000_000, max: 2_000_000 }).map((n) => n / 1000),
+    );
+    fc.assert(
+      fc.property(
+        value,
+        value,
+        fc.boolean(),
+        fc.boolean(),
+        fc.boolean(),
+        fc.array(value, { minLength: 5, maxLength: 20 }),
+        (a, b, integer, low, high, probes) => {
+          const [min, max] = [Math.min(a, b), Math.max(a, b)];
+          const schema = {
+            type: integer ? 'integer' : 'number',
+            ...(low ? { exclusiveMinimum: min } : { minimum: min }),
+            ...(high ? { exclusiveMaximum: max } : { maximum: max }),
+          };
+          let matches: (text: string) => boolean;
+          try {
+            matches = matcher(schema);
+          } catch (error) {
+            expect(error).toBeInstanceOf(ApiError);
+            for (let n = Math.ceil(min); n <= max; n += 1)
+              if ((low ? n > min : n >= min) && (high ? n < max : n <= max)) throw new Error(`${n} fits`);
+            return;
+          }
+          for (const probe of [...probes, min, max, 0, Math.trunc(min), Math.trunc(max)]) {
+            const fits = (low ? probe > min : probe >= min) && (high ? probe < max : probe <= max) && (!integer || Number.isInteger(probe));
+            // "-0" is never written, and JSON text of a probe has no exponent at these sizes.
+            expect([probe, matches(String(probe === 0 ? 0 : probe))]).toEqual([probe, fits]);
+          }
+        },
+      ),
+      { numRuns: 150 },
+    );
+  });
+
+  test('patterns agree with the regular expressions of JavaScript', () => {
+    const patterns = [
+      '^a{2,4}b*$',
+      'x(yz|w)+',
+      '^[\\w.-]+@\\w+\\.(com|org)$',
+      '^\\S+ \\D$',
+      '^(?:ab?c){0,2}$',
+      '\\d\\d',
+      '^[^\\s,;]*$',
+      '^\\u0041[\\x42-D]$',
+      '^.{3}$',
+      '^$',
+      '^\\/\\*$',
+      '^{a}$',
+    ];
+    fc.assert(
+      fc.property(
+        fc.constantFrom(...patterns),
+        fc.string({ unit: fc.constantFrom(...'abcxyzwABCD0129@. ,;_-\n"\\/*{}'), maxLength: 9 }),
+        (pattern, text) => {
+          expect(matcher({ type: 'string', pattern })(JSON.stringify(text))).toBe(new RegExp(pattern, 'u'.slice(1)).test(text));
+        },
+      ),
+      { numRuns: 2000 },
+    );
+  });
+});
+
+describe('other grammars', () => {
+  test('any JSON object', () => {
+    const grammar = parseGbnf(jsonObjectGrammar());
+    for (const text of ['{}', '{"a":[1,{"b":null}]}']) expect(accepts(grammar, text)).toBe(true);
+    for (const text of ['[]', '1', '{"a"}', '{a:1}', '']) expect(accepts(grammar, text)).toBe(false);
+    fc.assert(
+      fc.property(
+        fc.dictionary(fc.string(), fc.jsonValue({ maxDepth: 3 }), { maxKeys: 4 }),
+        (value) => accepts(grammar, JSON.stringify(value).replaceAll('-0', '0')) || /e[+-]?\d{3}|\d{17}/.test(JSON.stringify(value)),
+      ),
+    );
+    for (let seed = 0; seed < 50; seed += 1) expect(() => JSON.parse(generate(grammar, seededRandom(seed, 1)))).not.toThrow();
+  });
+
+  const tools = [
+    {
+      name: 'get_weather',
+      parameters: { type: 'object', properties: { city: { type: 'string' } }, required: ['city'], additionalProperties: false },
+    },
+    { name: 'now', parameters: { type: 'object', properties: {} } },
+  ];
+
+  test('tool calls: required, single and parallel', () => {
+    const single = parseGbnf(toolCallGrammar(tools, 'required', false, genericToolFormat).gbnf);
+    const parallel = parseGbnf(toolCallGrammar(tools, 'required', true, genericToolFormat).gbnf);
+    const call = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>';
+    const now = '<tool_call>\n{"name":"now","arguments":{}}\n</tool_call>';
+    expect(accepts(single, call)).toBe(true);
+    expect(accepts(single, `${call}\n${now}`)).toBe(false);
+    expect(accepts(parallel, `${call}\n${now}`)).toBe(true);
+    expect(accepts(parallel, call.replace('city', 'town'))).toBe(false);
+    expect(accepts(parallel, call.replace('get_weather', 'rm'))).toBe(false);
+    expect(accepts(parallel, 'Hello')).toBe(false);
+    expect(toolCallGrammar(tools, 'required', true, genericToolFormat).triggers).toBeUndefined();
+    expect(toolCallGrammar(tools, 'auto', true, genericToolFormat).triggers).toEqual(['<tool_call>']);
+  });
+
+  test("tool calls in the models' own formats", () => {
+    const mistral = detectToolFormat('{% if tools %}[AVAILABLE_TOOLS]{% endif %}[TOOL_CALLS]');
+    expect(
+      accepts(
+        parseGbnf(toolCallGrammar(tools, 'required', true, mistral).gbnf),
+        '[TOOL_CALLS][{"name": "now", "arguments": {}}, {"name": "now", "arguments": {}}]',
+      ),
+    ).toBe(true);
+    const llama = detectToolFormat('{% if tools %}"parameters"{% endif %}<|eot_id|>');
+    expect(
+      accepts(parseGbnf(toolCallGrammar(tools, 'required', false, llama).gbnf), '{"name": "get_weather", "parameters": {"city": "x"}}'),
+    ).toBe(true);
+    expect(detectToolFormat('{% for m in messages %}').kind).toBe('generic');
+    expect(detectToolFormat('{{ tools }} <tool_call>').kind).toBe('hermes');
+  });
+
+  test('a tool whose schema is not supported is named', () => {
+    const error = refusal(() =>
+      toolCallGrammar(
+        [...tools, { name: 'x', parameters: { type: 'object', properties: { a: { not: {} } } } }],
+        'auto',
+        true,
+        genericToolFormat,
+      ),
+    );
+    expect(error.param).toBe('tools[2].function.parameters.properties.a.not');
+  });
+});
