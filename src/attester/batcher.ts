@@ -33,6 +33,8 @@ export interface BatchingAttester extends Attester {
 }
 
 interface Waiting {
+  /** Model id and digest: requests with the same one can share a report. */
+  readonly group: string;
   readonly subject: Subject;
   readonly nonce: Uint8Array | undefined;
   readonly exporter: Uint8Array | undefined;
@@ -77,7 +79,8 @@ export function createBatcher(options: BatcherOptions): BatchingAttester {
           signal.removeEventListener('abort', leave);
           then(value);
         };
-      const waiting: Waiting = { subject, nonce, exporter, resolve: settle(resolve), reject: settle(reject), gone: false };
+      const group = `${subject.claim.id}\0${Buffer.from(subject.claim.sha256).toString('hex')}`;
+      const waiting: Waiting = { group, subject, nonce, exporter, resolve: settle(resolve), reject: settle(reject), gone: false };
       signal.addEventListener('abort', leave, { once: true });
       queue.push(waiting);
       running ??= run();
@@ -96,13 +99,11 @@ export function createBatcher(options: BatcherOptions): BatchingAttester {
   function takeBatch(): Waiting[] {
     const first = queue[0];
     if (first === undefined) return [];
-    const key = Buffer.from(first.subject.claim.sha256).toString('hex') + first.subject.claim.id;
     const batch: Waiting[] = [];
     const rest: Waiting[] = [];
     const limit = Math.min(options.batchMax, MAX_TREE_SIZE);
     for (const waiting of queue) {
-      const same = Buffer.from(waiting.subject.claim.sha256).toString('hex') + waiting.subject.claim.id === key;
-      (same && batch.length < limit ? batch : rest).push(waiting);
+      (waiting.group === first.group && batch.length < limit ? batch : rest).push(waiting);
     }
     queue.splice(0, queue.length, ...rest);
     return batch;
@@ -152,13 +153,13 @@ export function createBatcher(options: BatcherOptions): BatchingAttester {
 
   return {
     teeType: source.teeType,
-    attest(request: AttestRequest) {
+    async attest(request: AttestRequest) {
       request.signal.throwIfAborted();
       const wait = budget.take(request.clientId);
-      if (wait > 0) return Promise.reject(limited('this client asks for attestations too often', Math.ceil(wait / 1000)));
+      if (wait > 0) throw limited('this client asks for attestations too often', Math.ceil(wait / 1000));
       return enqueue(subjectOf(options.models(), request.modelId), request.nonce, request.exporter, request.signal);
     },
-    attestCertificate: (signal) => enqueue(subjectOf(options.models(), undefined), undefined, undefined, signal),
+    attestCertificate: async (signal) => enqueue(subjectOf(options.models(), undefined), undefined, undefined, signal),
     status: (): AttesterStatus => ({
       teeType: source.teeType,
       available: source.available,
