@@ -67,7 +67,12 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     bodyLimit: config.limits.maxBodyBytes,
     routerOptions: { maxParamLength: 1024 },
     frameworkErrors: (error, request, reply) => void sendError(request, reply, error),
-    clientErrorHandler: (error, socket) => answerBrokenRequest(error, socket, metrics),
+    clientErrorHandler(error, socket) {
+      metrics.brokenRequests.add([]);
+      // Bytes after the request that is being answered: an error written now would land in the middle of that answer.
+      const answering = [...open.keys()].some((response) => response.socket === socket && response.headersSent);
+      answerBrokenRequest(error, socket, answering);
+    },
     return503OnClosing: false,
     exposeHeadRoutes: true,
   });
@@ -184,7 +189,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
 
   function sendError(request: FastifyRequest, reply: FastifyReply, thrown: unknown): FastifyReply {
     // frameworkErrors come before any hook.
-    if ((request.exchange as Exchange | null) === null) begin(request, reply);
+    if ((request.exchange as Exchange | null | undefined) == null) begin(request, reply);
     const error = toApiError(thrown);
     const exchange = request.exchange;
     exchange.errorCode = error.code;
@@ -364,9 +369,8 @@ function createNodeServer(deps: ServerDeps, handler: RequestListener, metrics: S
 }
 
 /** Node could not make a request of what came in: bad HTTP, too long a header, or too slow. */
-function answerBrokenRequest(error: Error & { code?: string }, socket: Socket, metrics: ServerMetrics): void {
-  metrics.brokenRequests.add([]);
-  if (error.code === 'ECONNRESET' || !socket.writable) {
+function answerBrokenRequest(error: Error & { code?: string }, socket: Socket, answering: boolean): void {
+  if (error.code === 'ECONNRESET' || !socket.writable || answering) {
     socket.destroy();
     return;
   }

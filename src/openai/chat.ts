@@ -3,7 +3,7 @@
 
 import type { EngineInfo, GenerateEvent, GenerateRequest, TokenLogprob } from '../inference/engine.ts';
 import type { ModelDefaults } from '../models/registry.ts';
-import { checkFormat, responseFormat, toGrammar } from './constraint.ts';
+import { formatGrammar, requestGrammar, responseFormat } from './constraint.ts';
 import { messages, toChatMessages } from './messages.ts';
 import { checkStreamOptions, inertFields, maxTokens, modelId, samplingFields, toSampling, unsupportedChatFields } from './sampling.ts';
 import { choice, flag, inert, integer, list, object, optional, refuse } from './shape.ts';
@@ -49,7 +49,7 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
     throw refuse('invalid_value', 'max_completion_tokens', 'max_tokens and max_completion_tokens differ');
   }
   const use = toToolUse(body);
-  checkFormat(body.response_format);
+  const content = formatGrammar(body.response_format);
   const limit = body.max_completion_tokens ?? body.max_tokens ?? defaults.maxTokens;
   const sampling = toSampling(body, defaults);
   const chat = toChatMessages(body.messages);
@@ -60,7 +60,7 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
     parallel: use?.parallel ?? true,
     reader: (info) => (use === null ? null : () => createToolReader(info.toolFormat)),
     request(info) {
-      const grammar = toGrammar(body.response_format, use, info.toolFormat);
+      const grammar = requestGrammar(content, use, info.toolFormat);
       return {
         prompt: { kind: 'chat', messages: chat, ...(use !== null && { tools: use.tools }) },
         sampling,

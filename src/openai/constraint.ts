@@ -1,8 +1,8 @@
 // What holds the model to a form: response_format and tools → the grammar of the request. Compiled before anything is
 // answered; a schema the grammar cannot express is a 400 that names the keyword, never a request that runs without it.
 
-import { ApiError } from '../errors.ts';
 import type { GenerateRequest, ToolFormat } from '../inference/engine.ts';
+import { jsonObjectGrammar, schemaToGrammar, toolCallGrammar } from '../inference/grammar.ts';
 import { anyObject, flag, literal, object, optional, refuse, tagged, text } from './shape.ts';
 import type { Infer } from './shape.ts';
 import type { ToolUse } from './tools.ts';
@@ -21,20 +21,36 @@ export const responseFormat = tagged('type', {
   }),
 });
 
-/** Refuses a response_format that no grammar can hold the model to. */
-export function checkFormat(format: Infer<typeof responseFormat> | undefined): void {
-  if (format?.type === 'json_schema' && format.json_schema.schema === undefined) {
-    throw refuse('missing_required_parameter', 'response_format.json_schema.schema', 'response_format.json_schema.schema is missing');
-  }
+/** The grammar of a response_format, or undefined for free text; 400 `invalid_schema` naming the keyword it cannot enforce. */
+export function formatGrammar(format: Infer<typeof responseFormat> | undefined): string | undefined {
+  if (format === undefined || format.type === 'text') return undefined;
+  if (format.type === 'json_object') return jsonObjectGrammar();
+  const { schema } = format.json_schema;
+  const param = 'response_format.json_schema.schema';
+  if (schema === undefined) throw refuse('missing_required_parameter', param, `${param} is missing`);
+  return schemaToGrammar(schema, { param });
 }
 
-/** Undefined: the model writes what it likes. `toolFormat` is the loaded model's. */
-export function toGrammar(
-  format: Infer<typeof responseFormat> | undefined,
+/** Undefined: the model writes what it likes. `toolFormat` is the loaded model's, `content` the grammar of its answer. */
+export function requestGrammar(
+  content: string | undefined,
   use: ToolUse | null,
   toolFormat: ToolFormat,
 ): GenerateRequest['grammar'] | undefined {
-  void toolFormat;
-  if ((format === undefined || format.type === 'text') && use === null) return undefined;
-  throw new ApiError(400, 'unsupported_parameter', 'constrained output is not wired yet');
+  if (use === null) return content === undefined ? undefined : { gbnf: content };
+  const calls = toolCallGrammar(use.tools, use.required ? 'required' : 'auto', use.parallel, toolFormat);
+  // A model that need not call a tool answers in the form asked for; either way from the first token on.
+  return content === undefined || use.required ? calls : { gbnf: eitherGrammar(calls.gbnf, content) };
+}
+
+/** The union of two grammars, whose rules are renamed apart. */
+function eitherGrammar(a: string, b: string): string {
+  return `root ::= a-root | b-root\n${renamed(a, 'a-')}\n${renamed(b, 'b-')}`;
+}
+
+/** GBNF: names stand outside of "strings" and [classes]. */
+function renamed(gbnf: string, prefix: string): string {
+  return gbnf.replaceAll(/"(?:[^"\\]|\\.)*"|\[(?:[^\]\\]|\\.)*\]|\{[^}]*\}|[a-zA-Z][a-zA-Z0-9-]*/g, (token) =>
+    /^[a-zA-Z]/.test(token) ? prefix + token : token,
+  );
 }

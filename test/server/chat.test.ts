@@ -3,6 +3,7 @@
 import OpenAI from 'openai';
 import { afterEach, describe, expect, test } from 'vitest';
 import { type ApiServer, type ApiServerOptions, events, post, startApi } from '../fixtures/api-server.ts';
+import { latch, untilAborted } from '../fixtures/latch.ts';
 
 let api: ApiServer;
 const start = async (options: ApiServerOptions = {}): Promise<OpenAI> => {
@@ -36,19 +37,18 @@ describe('OpenAI SDK', () => {
   });
 
   test('abort ends the work in the engine', async () => {
-    let reached: () => void;
-    const second = new Promise<void>((resolve) => (reached = resolve));
+    const third = latch();
     const client = await start({
       engine: {
-        beforeToken: async (position, signal) => {
+        async beforeToken(position, signal) {
           if (position < 2) return;
-          reached();
-          await new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error)));
+          third.open();
+          await untilAborted(signal);
         },
       },
     });
     const stream = await client.chat.completions.create({ ...hello, stream: true });
-    await second;
+    await third.opened;
     stream.controller.abort();
     const [record] = await api.ended();
     expect(record).toMatchObject({ aborted: true, completionTokens: 2 });

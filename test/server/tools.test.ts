@@ -1,0 +1,164 @@
+// Reading tool calls from an answer that comes in pieces.
+
+import * as fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { detectToolFormat, genericToolFormat } from '../../src/inference/tool-format.ts';
+import { createToolReader, type ToolEvent } from '../../src/openai/tools.ts';
+
+const mistral = detectToolFormat('{{ tools }} [TOOL_CALLS]');
+const llama3 = detectToolFormat('{{ tools }} <|python_tag|>');
+
+interface Read {
+  content: string;
+  calls: { name: string; arguments: string }[];
+}
+
+function read(pieces: readonly string[], format = genericToolFormat): Read {
+  const reader = createToolReader(format);
+  const result: Read = { content: '', calls: [] };
+  const take = (event: ToolEvent): void => {
+    if (event.type === 'content') result.content += event.text;
+    else if (event.type === 'call') result.calls.push({ name: event.name, arguments: '' });
+    else (result.calls.at(-1) as { arguments: string }).arguments += event.text;
+  };
+  for (const piece of pieces) reader.push(piece).forEach(take);
+  reader.end().forEach(take);
+  return result;
+}
+
+const call = (name: string, args: unknown): string => `<tool_call>\n${JSON.stringify({ name, arguments: args })}\n</tool_call>`;
+
+describe('formats', () => {
+  test('one call', () => {
+    expect(read([call('weather', { city: 'Paris' })])).toEqual({
+      content: '',
+      calls: [{ name: 'weather', arguments: '{"city":"Paris"}' }],
+    });
+  });
+
+  test('words before, two calls', () => {
+    expect(read([`Let me look.\n\n${call('a', { x: 1 })}\n${call('b', {})}`])).toEqual({
+      content: 'Let me look.',
+      calls: [
+        { name: 'a', arguments: '{"x":1}' },
+        { name: 'b', arguments: '{}' },
+      ],
+    });
+  });
+
+  test('mistral', () => {
+    const text = '[TOOL_CALLS][{"name": "a", "arguments": {"x": [1, {"y": "}"}]}}, {"name": "b", "arguments": {}}]';
+    expect(read([text], mistral).calls).toEqual([
+      { name: 'a', arguments: '{"x": [1, {"y": "}"}]}' },
+      { name: 'b', arguments: '{}' },
+    ]);
+  });
+
+  test('llama 3', () => {
+    expect(read(['{"name": "a", "parameters": {"x": 1}}'], llama3).calls).toEqual([{ name: 'a', arguments: '{"x": 1}' }]);
+  });
+
+  test.each([
+    ['arguments first', '<tool_call>{"arguments": {"x": 1}, "name": "a"}</tool_call>', '{"x":1}'],
+    ['arguments as a string', String.raw`<tool_call>{"name": "a", "arguments": "{\"x\":1}"}</tool_call>`, '{"x":1}'],
+    ['no arguments', '<tool_call>{"name": "a"}</tool_call>', '{}'],
+    ['a field between', '<tool_call>{"name": "a", "id": 7, "arguments": {"x":1}}</tool_call>', '{"x":1}'],
+  ])('%s', (_what, text, args) => {
+    expect(read([text])).toEqual({ content: '', calls: [{ name: 'a', arguments: args }] });
+    expect(read([...text])).toEqual({ content: '', calls: [{ name: 'a', arguments: args }] });
+  });
+
+  test('an escaped name', () => {
+    expect(read([String.raw`<tool_call>{"name": "a\u0062", "arguments": {}}</tool_call>`]).calls).toEqual([
+      { name: 'ab', arguments: '{}' },
+    ]);
+  });
+
+  test.each([
+    'a < b and <tool_cal is no call',
+    '<tool_call>not json</tool_call>',
+    '<tool_call>{"broken": tru}</tool_call>',
+    '<tool_call>{"name": "never finished"',
+    '<tool_call>',
+  ])('no call: %s', (text) => {
+    expect(read([text])).toEqual({ content: text, calls: [] });
+    expect(read([...text])).toEqual({ content: text, calls: [] });
+  });
+
+  test('a call that broke off keeps what there is of it', () => {
+    expect(read(['<tool_call>\n{"name": "a", "arguments": {"x": "unfin'])).toEqual({
+      content: '',
+      calls: [{ name: 'a', arguments: '{"x": "unfin' }],
+    });
+  });
+
+  test('arguments come out while they are written', () => {
+    const reader = createToolReader(genericToolFormat);
+    reader.push('<tool_call>\n{"name": "a", "arguments": ');
+    expect(reader.push('{"x": ')).toEqual([
+      { type: 'call', name: 'a' },
+      { type: 'arguments', text: '{"x": ' },
+    ]);
+    expect(reader.push('"y')).toEqual([{ type: 'arguments', text: '"y' }]);
+  });
+});
+
+const split = (text: string, cuts: readonly number[]): string[] => {
+  const at = [...new Set(cuts.map((cut) => cut % (text.length + 1)))].sort((a, b) => a - b);
+  return [0, ...at].map((from, i) => text.slice(from, at[i] ?? text.length));
+};
+
+describe('properties', () => {
+  const jsonText = fc.json({ maxDepth: 3 });
+  const args = fc.dictionary(fc.string(), fc.jsonValue({ maxDepth: 2 }));
+
+  test('however the text is cut, the same is read', () => {
+    const parts = fc.array(
+      fc.oneof(
+        fc.string(),
+        jsonText,
+        args.map((each) => call('f', each)),
+        fc.constant('<tool_call>'),
+        fc.constant('</tool_call>'),
+        fc.constant('{"name"'),
+      ),
+      { maxLength: 6 },
+    );
+    fc.assert(
+      fc.property(
+        parts,
+        fc.array(fc.nat(2000), { maxLength: 12 }),
+        fc.constantFrom(genericToolFormat, mistral, llama3),
+        (some, cuts, format) => {
+          const text = some.join('');
+          expect(read(split(text, cuts), format)).toEqual(read([text], format));
+        },
+      ),
+      { numRuns: 1500 },
+    );
+  });
+
+  test('arguments that were written are the arguments read', () => {
+    fc.assert(
+      fc.property(fc.array(args, { minLength: 1, maxLength: 4 }), fc.array(fc.nat(2000), { maxLength: 12 }), (all, cuts) => {
+        const text = all.map((each, i) => call(`f${i}`, each)).join('\n');
+        expect(read(split(text, cuts)).calls.map((each) => JSON.parse(each.arguments) as unknown)).toEqual(
+          all.map((each) => JSON.parse(JSON.stringify(each)) as unknown),
+        );
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test('text without a trigger passes whole', () => {
+    fc.assert(
+      fc.property(
+        fc.string().filter((text) => !text.includes('<tool_call>')),
+        fc.array(fc.nat(100), { maxLength: 8 }),
+        (text, cuts) => {
+          expect(read(split(text, cuts))).toEqual({ content: text.trimStart(), calls: [] });
+        },
+      ),
+    );
+  });
+});
