@@ -41,7 +41,10 @@ export interface IntelCertificates {
   readonly pckCrl: RevocationList;
 }
 
-/** What can be relied on after the chain rules: a part is true when nothing that vouches for it failed. */
+/**
+ * What is authentic after the chain rules: signed up to the trusted root by certificates of the right roles, none revoked.
+ * Dates are not in it: what is merely stale is refused by its own rule, and can still be judged by all the others.
+ */
 export interface ChainOutcome {
   readonly pck: boolean;
   readonly tcbSigner: boolean;
@@ -153,9 +156,9 @@ export async function chainRules(
     roles.length === 0,
     roles[0] ?? 'PCK, PCK CA, TCB signing and root certificates each have their role',
   );
-  const valid = validity(t, all, now);
-  const revocation = await revocationRules(t, all, signatures, context);
-  const common = rootTrusted && rolesHold && valid && revocation;
+  validity(t, all, now);
+  const clean = await revocationRules(t, all, signatures, context);
+  const common = rootTrusted && rolesHold && clean;
   return {
     pck: common && pckChain,
     tcbSigner: common && signers && tcbBroken === undefined,
@@ -208,12 +211,15 @@ function endEntityProblem(certificate: Certificate, known: readonly string[] = [
   return criticalProblem(certificate, known);
 }
 
-function validity(t: Transcript, all: IntelCertificates, now: Date): boolean {
+function validity(t: Transcript, all: IntelCertificates, now: Date): void {
   for (const certificate of new Set([all.pck, all.pckCa, all.root, all.tcbSigner, all.tcbRoot, all.qeSigner, all.qeRoot])) {
     const problem = validityProblem(certificate, now);
-    if (problem !== undefined) return t.fail(TDX_RULES.validity, `${nameText(certificate.subject)} at ${now.toISOString()}: ${problem}`);
+    if (problem !== undefined) {
+      t.fail(TDX_RULES.validity, `${nameText(certificate.subject)} at ${now.toISOString()}: ${problem}`);
+      return;
+    }
   }
-  return t.pass(TDX_RULES.validity, `all certificates are valid at ${now.toISOString()}`);
+  t.pass(TDX_RULES.validity, `all certificates are valid at ${now.toISOString()}`);
 }
 
 /** T10. Both CRLs are required, authenticated and current; serials of the leaf, the intermediate and the signers are looked up. */
@@ -256,8 +262,8 @@ async function revocationRules(
       ? `${all.pckCrl.revoked.length} PCKs and ${all.rootCrl.revoked.length} CAs are revoked, none of them in use`
       : `${hit[0]} certificate, serial ${toHex(hit[1].serial)}, is revoked`,
   );
-  if (!(authentic && current && clean)) return false;
-  return memory === undefined ? true : crlMemory(t, all, signatures.rootSpki, memory);
+  if (memory !== undefined && authentic && current) await crlMemory(t, all, signatures.rootSpki, memory);
+  return clean;
 }
 
 function crlFault(name: string, crl: RevocationList, issuer: Certificate, signed: boolean): string | undefined {
@@ -268,15 +274,13 @@ function crlFault(name: string, crl: RevocationList, issuer: Certificate, signed
   return signed ? undefined : `${name} is not signed by ${nameText(issuer.subject)}`;
 }
 
-async function crlMemory(t: Transcript, all: IntelCertificates, rootSpki: string, memory: RollbackMemory): Promise<boolean> {
-  let fresh = true;
+async function crlMemory(t: Transcript, all: IntelCertificates, rootSpki: string, memory: RollbackMemory): Promise<void> {
   for (const [name, { crlNumber, issuer }] of [
     ['root CA CRL', all.rootCrl],
     ['PCK CRL', all.pckCrl],
   ] as const) {
-    fresh = (await notOlder(t, memory, `intel/${short(rootSpki)}/crl/${issuer.commonName ?? ''}`, name, crlNumber ?? 0n)) && fresh;
+    await notOlder(t, memory, `intel/${rootSpki.slice(0, 16)}/crl/${issuer.commonName ?? ''}`, name, crlNumber ?? 0n);
   }
-  return fresh;
 }
 
 /** T21: fails when a higher number has been seen under the key; otherwise remembers this one. */

@@ -9,8 +9,8 @@ import { malformed } from '../errors.ts';
 
 /** A CCEL is at most this long; firmware reserves 64 or 256 KiB. */
 export const MAX_EVENT_LOG_BYTES = 1024 * 1024;
-/** More events than any boot makes; each costs a hash or two. */
-export const MAX_EVENTS = 4096;
+/** More events than any boot makes (those on record have 20 to 45); each costs two or three hashes. */
+export const MAX_EVENTS = 1024;
 
 const EV_NO_ACTION = 3;
 const SHA_384 = 0x000c;

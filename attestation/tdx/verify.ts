@@ -99,21 +99,32 @@ export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context
     );
   }
   const { collateral } = evidence;
-  const certificates = parseCertificates(quote.certificationData, collateral);
-  const signedTcbInfo = cutSigned(collateral.tcbInfo, 'tcbInfo');
-  const signedQeIdentity = cutSigned(collateral.qeIdentity, 'enclaveIdentity');
-
   const keys = context.keys ?? createKeyCache();
+  // Signature checks run on other threads: each is started as soon as its inputs are parsed, and awaited below.
+  const trustedJob = started(trustedRoots(context.roots));
+  const boundJob = started(sha256(concatBytes(quote.attestationKey, quote.qeAuthData)));
+  // The attestation key lives as long as the QE: not worth a place in the cache.
   const attestationKey = ecPublicKeyFromPoint(concatBytes(Uint8Array.of(4), quote.attestationKey), 'P-256');
-  const [trusted, chainSignatures, quoteSigned, bound, qeSigned, tcbInfoSigned, qeIdentitySigned] = await Promise.all([
-    trustedRoots(context.roots),
-    verifyChainSignatures(certificates, keys),
-    // The attestation key lives as long as the QE: not worth a place in the cache.
-    verifyEcdsaRaw(attestationKey, 'SHA-256', quote.signature, quote.signed),
-    sha256(concatBytes(quote.attestationKey, quote.qeAuthData)),
-    verifyEcdsaRaw(certificates.pck.publicKey, 'SHA-256', quote.qeReportSignature, quote.qeReportBytes, keys),
+  const quoteJob = started(verifyEcdsaRaw(attestationKey, 'SHA-256', quote.signature, quote.signed));
+  const certificates = parseCertificates(quote.certificationData, collateral);
+  const chainJob = started(verifyChainSignatures(certificates, keys));
+  const qeJob = started(verifyEcdsaRaw(certificates.pck.publicKey, 'SHA-256', quote.qeReportSignature, quote.qeReportBytes, keys));
+  const signedTcbInfo = cutSigned(collateral.tcbInfo, 'tcbInfo');
+  const tcbInfoJob = started(
     verifyEcdsaRaw(certificates.tcbSigner.publicKey, 'SHA-256', signedTcbInfo.signature, signedTcbInfo.bytes, keys),
+  );
+  const signedQeIdentity = cutSigned(collateral.qeIdentity, 'enclaveIdentity');
+  const qeIdentityJob = started(
     verifyEcdsaRaw(certificates.qeSigner.publicKey, 'SHA-256', signedQeIdentity.signature, signedQeIdentity.bytes, keys),
+  );
+  const [trusted, chainSignatures, quoteSigned, bound, qeSigned, tcbInfoSigned, qeIdentitySigned] = await Promise.all([
+    trustedJob,
+    chainJob,
+    quoteJob,
+    boundJob,
+    qeJob,
+    tcbInfoJob,
+    qeIdentityJob,
   ]);
 
   const t = new Transcript();
@@ -238,11 +249,10 @@ async function tcbInfoRules(
     },
   );
   const current = windowRule(t, R.tcbInfoWindow, 'TCB info', info, context.now);
-  const fresh =
-    kind &&
-    current &&
-    (await evaluationRules(t, 'TCB info', info, context, policy, `intel/${rootSpki.slice(0, 16)}/tcbInfo/${toHex(info.fmspc)}`));
-  return kind && current && fresh ? info : undefined;
+  if (kind)
+    await evaluationRules(t, 'TCB info', info, current, context, policy, `intel/${rootSpki.slice(0, 16)}/tcbInfo/${toHex(info.fmspc)}`);
+  // Stale but authentic: refused above, and still judged below so that everything wrong is listed.
+  return kind ? info : undefined;
 }
 
 async function qeIdentityRules(
@@ -256,9 +266,8 @@ async function qeIdentityRules(
   const kind = identity.id === 'TD_QE' && identity.version === 2;
   if (!kind) t.fail(R.qeIdentity, `enclave identity is ${identity.id} version ${identity.version}, expected TD_QE version 2`);
   const current = windowRule(t, R.qeIdentityWindow, 'QE identity', identity, context.now);
-  const fresh =
-    kind && current && (await evaluationRules(t, 'QE identity', identity, context, policy, `intel/${rootSpki.slice(0, 16)}/qeIdentity`));
-  return kind && current && fresh ? identity : undefined;
+  if (kind) await evaluationRules(t, 'QE identity', identity, current, context, policy, `intel/${rootSpki.slice(0, 16)}/qeIdentity`);
+  return kind ? identity : undefined;
 }
 
 function windowRule(
@@ -275,27 +284,33 @@ function windowRule(
   );
 }
 
-/** T21, for each of the two documents that carry the number. */
+/** T21, for each of the two documents that carry the number. Only what is current is compared with memory and remembered. */
 async function evaluationRules(
   t: Transcript,
   name: string,
   { tcbEvaluationDataNumber: number }: { readonly tcbEvaluationDataNumber: number },
+  current: boolean,
   context: TdxContext,
   policy: DecidedTdxPolicy,
   key: string,
-): Promise<boolean> {
+): Promise<void> {
   const R = TDX_RULES;
   const floor = policy.minimumTcbEvaluationDataNumber;
-  let fresh = true;
   if (floor === undefined) t.skip(R.evaluationNumber, `no floor in the policy; ${name} has ${number}`);
   else
-    fresh = t.expect(R.evaluationNumber, number >= floor, `${name} has ${number}, floor is ${floor}`, {
+    t.expect(R.evaluationNumber, number >= floor, `${name} has ${number}, floor is ${floor}`, {
       expected: `>= ${floor}`,
       actual: String(number),
     });
   if (context.memory === undefined) t.skip(R.rollback, `${name}: no memory of earlier collateral was given`);
-  else fresh = (await notOlder(t, context.memory, key, name, BigInt(number))) && fresh;
-  return fresh;
+  else if (current) await notOlder(t, context.memory, key, name, BigInt(number));
+  else t.skip(R.rollback, `${name} is not current and was not compared with memory`);
+}
+
+/** A promise whose rejection is seen even when parsing throws before it is awaited. */
+function started<T>(job: Promise<T>): Promise<T> {
+  job.catch(() => undefined);
+  return job;
 }
 
 function tcbClaims(tcb: TdxTcb): Record<string, unknown> {

@@ -369,7 +369,7 @@ const CASES: readonly Case[] = [
     what: 'member missing',
     code: 'tdx_collateral_malformed',
     throws: 'malformed',
-    collateral: tcbInfo({ members: ({ fmspc: _, ...rest }) => rest }),
+    collateral: tcbInfo({ members: (list) => ({ ...list, fmspc: undefined }) }),
   },
   { row: 'T12', what: 'stale TCB info', code: 'tdx_tcb_info_expired', collateral: tcbInfo({ nextUpdate: now }) },
   {
@@ -570,50 +570,55 @@ async function evidenceOf({ quote, collateral, eventLog }: Pick<Case, 'quote' | 
 
 const trust = (): TdxContext => ({ now, roots: [intel.root] });
 
-describe('rows accepted', () => {
-  /** Everything a policy can ask for, answered by a version 5 quote with a CCEL, and once more with dstack's log. */
-  const accepted = async (): Promise<TdxVerification[]> => {
-    const boot = await buildEventLog();
-    const run = await buildRuntimeLog([
-      { name: 'app-id', payload: fill(4, 1) },
-      { name: 'key', payload: fill(0, 0), digest: '' },
-    ]);
-    const fields = { version: 5, reportData: fill(64, 0x52), mrTd: fill(48, 0x11) };
-    const policy: TdxPolicy = {
-      mrTd: [hex(48, 0x10), hex(48, 0x11)],
-      rtmr0: toHex(boot.rtmrs[0]),
-      rtmr1: toHex(boot.rtmrs[1]).toUpperCase(),
-      rtmr2: toHex(boot.rtmrs[2]),
-      rtmr3: hex(48, 0),
-      mrSeam: hex(48, 0),
-      mrSignerSeam: hex(48, 0),
-      seamAttributes: hex(8, 0),
-      tdAttributes: toHex(SIMULATED_TD_ATTRIBUTES),
-      xfam: toHex(SIMULATED_XFAM),
-      mrConfigId: hex(48, 0),
-      mrOwner: hex(48, 0),
-      mrOwnerConfig: hex(48, 0),
-      mrServiceTd: hex(48, 0),
-      reportData: hex(64, 0x52),
-      minimumTeeTcbSvn: `060105${'00'.repeat(13)}`,
-      minimumTcbEvaluationDataNumber: 20,
-      tcbStatus: ['UpToDate'],
-      advisories: [],
-      fmspc: toHex(intel.fmspc),
-      ppid: toHex(intel.ppid),
-      pckSerial: SIMULATED_INTEL_SERIALS.pck.toString(16),
-      requireSeptVeDisable: true,
-    };
-    const context = { ...trust(), memory: createRollbackMemory() };
-    const first = await verifyTdx(
-      { ...(await intel.evidence({ ...fields, ...rtmrFields(boot.rtmrs) })), eventLog: boot.log },
-      policy,
-      context,
-    );
-    const second = await verifyTdx({ ...(await intel.evidence({ ...fields, rtmr3: run.rtmrs[3] })), eventLog: run.log }, {}, context);
-    return [first, second];
+/** Everything a policy can ask for, answered by a version 5 quote with a CCEL, and once more with dstack's log. */
+const accepted = async (): Promise<TdxVerification[]> => {
+  const boot = await buildEventLog();
+  const run = await buildRuntimeLog([
+    { name: 'app-id', payload: fill(4, 1) },
+    { name: 'key', payload: fill(0, 0), digest: '' },
+  ]);
+  const fields = { version: 5, reportData: fill(64, 0x52), mrTd: fill(48, 0x11) };
+  const policy: TdxPolicy = {
+    mrTd: [hex(48, 0x10), hex(48, 0x11)],
+    rtmr0: toHex(boot.rtmrs[0]),
+    rtmr1: toHex(boot.rtmrs[1]).toUpperCase(),
+    rtmr2: toHex(boot.rtmrs[2]),
+    rtmr3: hex(48, 0),
+    mrSeam: hex(48, 0),
+    mrSignerSeam: hex(48, 0),
+    seamAttributes: hex(8, 0),
+    tdAttributes: toHex(SIMULATED_TD_ATTRIBUTES),
+    xfam: toHex(SIMULATED_XFAM),
+    mrConfigId: hex(48, 0),
+    mrOwner: hex(48, 0),
+    mrOwnerConfig: hex(48, 0),
+    mrServiceTd: hex(48, 0),
+    reportData: hex(64, 0x52),
+    minimumTeeTcbSvn: `060105${'00'.repeat(13)}`,
+    minimumTcbEvaluationDataNumber: 20,
+    tcbStatus: ['UpToDate'],
+    advisories: [],
+    fmspc: toHex(intel.fmspc),
+    ppid: toHex(intel.ppid),
+    pckSerial: SIMULATED_INTEL_SERIALS.pck.toString(16),
+    requireSeptVeDisable: true,
   };
+  const context = { ...trust(), memory: createRollbackMemory() };
+  const first = await verifyTdx(
+    { ...(await intel.evidence({ ...fields, ...rtmrFields(boot.rtmrs) })), eventLog: boot.log },
+    policy,
+    context,
+  );
+  const second = await verifyTdx({ ...(await intel.evidence({ ...fields, rtmr3: run.rtmrs[3] })), eventLog: run.log }, {}, context);
+  return [first, second];
+};
 
+function failuresOf({ transcript, accepted }: TdxVerification): Readonly<Record<string, unknown>> {
+  const failed = transcript.checks.filter(({ status }) => status === 'fail');
+  return { throws: undefined, codes: failed.map(({ code }) => code), rows: failed.map(({ id }) => id), accepted };
+}
+
+describe('rows accepted', () => {
   test('every rule passes at least once on evidence that meets every policy key', async () => {
     const [first, second] = await accepted();
     expect(first?.transcript.checks.filter(({ status }) => status === 'fail')).toEqual([]);
@@ -639,17 +644,17 @@ describe('rows refused', () => {
   test.each(CASES.map((item) => [item.row, item.what, item] as const))('%s refused: %s', async (row, _what, item) => {
     const evidence = await evidenceOf(item);
     const context = item.context === undefined ? trust() : { now, ...item.context() };
-    if (item.throws !== undefined) {
-      const error: unknown = await verifyTdx(evidence, item.policy ?? {}, context).catch((thrown: unknown) => thrown);
-      expect(error).toBeInstanceOf(AttestationError);
-      expect(error).toMatchObject({ kind: item.throws, code: item.code });
-      return;
-    }
-    const result = await verifyTdx(evidence, item.policy ?? {}, context);
-    const failed = result.transcript.checks.filter(({ status }) => status === 'fail');
-    expect(failed.map(({ code }) => code)).toContain(item.code);
-    expect(failed.map(({ id }) => id)).toContain(row);
-    expect(result.accepted).toBe(false);
+    const outcome: unknown = await verifyTdx(evidence, item.policy ?? {}, context).catch((thrown: unknown) => thrown);
+    const seen =
+      outcome instanceof AttestationError
+        ? { throws: outcome.kind, codes: [outcome.code], rows: [row], accepted: false }
+        : failuresOf(outcome as TdxVerification);
+    expect(seen).toEqual({
+      throws: item.throws,
+      codes: expect.arrayContaining([item.code]) as unknown,
+      rows: expect.arrayContaining([row]) as unknown,
+      accepted: false,
+    });
   });
 
   test('T21 refused: collateral older than what was seen before', async () => {
