@@ -108,6 +108,10 @@ export async function openAudit(options: AuditOptions): Promise<Audit> {
     flushing = undefined;
   }
 
+  async function flush(): Promise<void> {
+    for (let running = flushing; running !== undefined; running = flushing) await running;
+  }
+
   line({ event: 'open', receipt_key: publicKey, ...(found.tornBytes > 0 ? { torn_bytes: found.tornBytes } : {}) });
   await flushing;
   if (failed) throw new Error(`the audit log in ${options.folder} cannot be written`);
@@ -127,12 +131,10 @@ export async function openAudit(options: AuditOptions): Promise<Audit> {
         milliseconds: Math.round(record.milliseconds),
         aborted: record.aborted,
       }),
-    async flush() {
-      while (flushing !== undefined) await flushing;
-    },
+    flush,
     async close() {
       if (!failed) line({ event: 'close' });
-      while (flushing !== undefined) await flushing;
+      await flush();
       await file.close();
     },
   };
@@ -263,12 +265,15 @@ async function readHead(folder: string): Promise<Head | null | 'malformed'> {
   }
   try {
     const head = JSON.parse(text) as Head;
-    const hex64 = (value: unknown): boolean => typeof value === 'string' && /^[0-9a-f]{64}$/.test(value);
-    const shaped = head.version === 1 && Number.isSafeInteger(head.count) && head.count >= 0 && hex64(head.hash) && hex64(head.key);
-    return shaped && typeof head.signature === 'string' && /^[0-9a-f]{128}$/.test(head.signature) ? head : 'malformed';
+    const shaped = head.version === 1 && Number.isSafeInteger(head.count) && head.count >= 0;
+    return shaped && isHex(head.hash, 64) && isHex(head.key, 64) && isHex(head.signature, 128) ? head : 'malformed';
   } catch {
     return 'malformed';
   }
+}
+
+function isHex(value: unknown, length: number): boolean {
+  return typeof value === 'string' && value.length === length && /^[0-9a-f]+$/.test(value);
 }
 
 const ED25519_SPKI = Buffer.from('302a300506032b6570032100', 'hex');

@@ -3,6 +3,7 @@
 // answered. Standard output carries the text for people.
 
 import { createHash } from 'node:crypto';
+import { EventEmitter, once } from 'node:events';
 import { existsSync, readdirSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -13,7 +14,6 @@ import { createLog, type Log } from './log.ts';
 import { start, type RunningServer } from './main.ts';
 import { dataDir } from './main-tee.ts';
 import { openEngine } from './inference/open.ts';
-import { inspectModel } from './models/inspect.ts';
 
 export async function serveCommand(args: readonly string[]): Promise<number> {
   const { values } = parseArguments(args, {
@@ -41,7 +41,7 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
       loadTimeoutMs: config.models.loadTimeoutMs,
       maxQueued: config.limits.maxQueuePerModel,
     }),
-    inspect: inspectModel,
+    onFatal: () => process.kill(process.pid, 'SIGTERM'),
   });
   log.info({ msg: 'listening', url: server.url, tee: server.tee?.source.teeType ?? null, models: server.models.list().length });
   process.stdout.write(await greeting(server, config));
@@ -73,22 +73,20 @@ function demoModels(): readonly { readonly id: string; readonly path: string }[]
 }
 
 /** Resolves with the exit code: 0 drained, 1 stopped hard. */
-function untilStopped(server: RunningServer, log: Log): Promise<number> {
-  return new Promise((resolve, reject) => {
-    let hard = false;
-    let asked = false;
-    const onSignal = (signal: NodeJS.Signals): void => {
-      hard = asked;
-      asked = true;
-      log.info({ msg: hard ? 'stopping' : 'draining', signal });
-      server.close(hard).then(() => {
-        log.info({ msg: 'stopped' });
-        resolve(hard ? 1 : 0);
-      }, reject);
-    };
-    process.on('SIGTERM', onSignal);
-    process.on('SIGINT', onSignal);
+async function untilStopped(server: RunningServer, log: Log): Promise<number> {
+  const signals = new EventEmitter();
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => signals.emit('stop', signal));
+  const [first] = (await once(signals, 'stop')) as [string];
+  log.info({ msg: 'draining', signal: first });
+  let hard = false;
+  signals.on('stop', (signal: string) => {
+    hard = true;
+    log.warn({ msg: 'stopping now', signal });
+    server.close(true).catch((error: unknown) => log.error({ msg: 'stop failed', err: error }));
   });
+  await server.close();
+  log.info({ msg: 'stopped' });
+  return hard ? 1 : 0;
 }
 
 /** A fault nobody handled: say which, without content, and end. Engine children die with this process. */

@@ -1,28 +1,27 @@
-// The composition root: configuration → TEE → models → attester → certificate → server. Wiring happens here and nowhere
-// else. Starting is strict: whatever is configured and does not work ends the start with an error.
+// The composition root: configuration → TEE → models → attester → certificate → audit → server. Wiring happens here and
+// nowhere else. Starting is strict: whatever is configured and does not work ends the start with an error.
 
-import { readFile } from 'node:fs/promises';
-import { totalmem } from 'node:os';
 import { createBatcher, type BatchingAttester } from './attester/batcher.ts';
-import { issueCertificate } from './attester/certificate.ts';
 import { createIdentity, type Identity } from './attester/identity.ts';
+import { createLeaf, type Tls } from './attester/leaf.ts';
+import { openAudit, type Audit } from './audit.ts';
 import { systemClock } from './clock.ts';
 import { configDigest, type Config } from './config.ts';
 import { createServer, type HttpServer } from './http/server.ts';
 import type { Engine, OpenEngine } from './inference/engine.ts';
 import type { Log } from './log.ts';
 import { serverConfig } from './main-http.ts';
-import { createTee, type Tee } from './main-tee.ts';
-import type { LifecycleEvent } from './models/lifecycle.ts';
-import type { ModelSummary } from './models/registry.ts';
-import { createModels, type Models } from './models/service.ts';
+import { createConfiguredModels } from './main-models.ts';
+import { createTee, dataDir, type Tee } from './main-tee.ts';
+import type { Models } from './models/service.ts';
 
 export interface StartOptions {
+  readonly openEngine: OpenEngine;
   readonly config: Config;
   readonly log: Log;
   readonly version: string;
-  readonly openEngine: OpenEngine;
-  readonly inspect: (path: string) => Promise<ModelSummary>;
+  /** Something without which the server must not go on has failed: stop it. */
+  readonly onFatal: (error: unknown) => void;
 }
 
 export interface RunningServer {
@@ -40,57 +39,33 @@ export async function start(options: StartOptions): Promise<RunningServer> {
   const clock = systemClock;
   const identity = await createIdentity();
   const tee = await createTee(config, clock, log);
-  const models = createModels<Engine>({
-    openEngine: options.openEngine,
-    inspect: options.inspect,
-    modelRoots: config.store.modelRoots,
-    residency: config.store.residency,
-    hardware: tee !== null && tee.simulated === undefined,
-    stagingFolder: config.store.stagingFolder,
-    ...config.models,
-    memoryBudgetBytes: config.models.memoryBudgetBytes || Math.floor(memoryBytes() * 0.8),
-    clock,
-    onEvent: (event) => logLifecycle(log, event),
-  });
-  await addConfigured(models, config);
-
+  const models = await createConfiguredModels(config, options.openEngine, tee !== null && tee.simulated === undefined, clock, log);
   const attester = tee === null ? null : createAttester(tee, identity, models, options);
-  const tls = await createTls(config, identity, attester, log);
+  const renewals: { apply: (tls: Tls) => void } = { apply: () => undefined };
+  const leaf = await createLeaf({
+    identity,
+    names: config.tls.names,
+    lifetimeMs: config.tls.lifetimeHours * 3_600_000,
+    timeoutMs: config.tee.timeoutMs,
+    attester,
+    clock,
+    onRenewed: (tls) => renewals.apply(tls),
+    onError: (error) => log.error({ msg: 'certificate renewal failed', err: error }),
+  });
+  const audit = config.audit.enabled ? await createAudit(options, identity) : null;
   const server = await createServer({
     config: serverConfig(config),
-    tls: { key: identity.tls.keyPem, cert: tls.pem },
+    tls: leaf.tls,
     models,
     attester,
     log,
     version: options.version,
+    ...(audit === null ? {} : { onRequest: audit.append }),
   });
-  tls.onRenewed((pem) => server.setTls({ key: identity.tls.keyPem, cert: pem }));
+  renewals.apply = (tls) => server.setTls(tls);
   const { url } = await server.listen();
-  for (const id of config.models.preload) void models.load(id, new AbortController().signal).catch(() => undefined);
-  return { url, models, identity, tee, close: closer(server, models, attester, tls, config) };
-}
-
-async function addConfigured(models: Models<Engine>, config: Config): Promise<void> {
-  const signal = new AbortController().signal;
-  for (const [id, entry] of config.modelEntries) {
-    await models.add(
-      {
-        id,
-        path: entry.path,
-        defaults: {
-          ...(entry.defaultTemperature === undefined ? {} : { temperature: entry.defaultTemperature }),
-          ...(entry.defaultTopP === undefined ? {} : { topP: entry.defaultTopP }),
-          ...(entry.defaultMaxTokens === undefined ? {} : { maxTokens: entry.defaultMaxTokens }),
-          ...(entry.dimensions === undefined ? {} : { dimensions: entry.dimensions }),
-        },
-        ...(entry.sha256 === undefined ? {} : { sha256: entry.sha256 }),
-        ...(entry.type === undefined ? {} : { type: entry.type }),
-        ...(entry.contextLength === undefined ? {} : { contextLength: entry.contextLength }),
-        ...(entry.chatTemplate === undefined ? {} : { chatTemplate: await readFile(entry.chatTemplate, 'utf8') }),
-      },
-      signal,
-    );
-  }
+  for (const id of config.models.preload) models.load(id, new AbortController().signal).catch(() => undefined); // the event log says why
+  return { url, models, identity, tee, close: closer({ server, models, attester, leaf, audit }, config.limits.drainTimeoutMs) };
 }
 
 function createAttester(tee: Tee, identity: Identity, models: Models<Engine>, { config, log }: StartOptions): BatchingAttester {
@@ -114,76 +89,44 @@ function createAttester(tee: Tee, identity: Identity, models: Models<Engine>, { 
   });
 }
 
-interface TlsLeaf {
-  readonly pem: string;
-  onRenewed(call: (pem: string) => void): void;
-  close(): void;
+/** A server that must keep an audit log does not serve without one. */
+function createAudit({ config, log, onFatal }: StartOptions, identity: Identity): Promise<Audit> {
+  return openAudit({
+    folder: config.audit.folder ?? dataDir(config),
+    privateKey: identity.receipt.privateKey,
+    now: systemClock.now,
+    onError: (error) => {
+      log.error({ msg: 'the audit log cannot be written', err: error });
+      onFatal(error);
+    },
+  });
 }
 
-/** The first certificate, and a new one with fresh evidence after half its lifetime. The key stays: claims bind it. */
-async function createTls(config: Config, identity: Identity, attester: BatchingAttester | null, log: Log): Promise<TlsLeaf> {
-  const lifetimeMs = config.tls.lifetimeHours * 3_600_000;
-  const issue = async (): Promise<string> => {
-    const evidence = await attester?.attestCertificate(AbortSignal.timeout(config.tee.timeoutMs));
-    const { pem } = await issueCertificate({
-      identity,
-      names: config.tls.names,
-      now: new Date(systemClock.now()),
-      lifetimeMs,
-      ...(evidence === undefined ? {} : { evidence }),
-    });
-    return pem;
-  };
-  let renewed = (_pem: string): void => undefined;
-  let cancel = (): void => undefined;
-  const schedule = (afterMs: number): void => {
-    cancel = systemClock.after(afterMs, () => {
-      issue().then(
-        (pem) => (renewed(pem), schedule(lifetimeMs / 2)),
-        (error: unknown) => (log.error({ msg: 'certificate renewal failed', err: error }), schedule(lifetimeMs / 20)),
-      );
-    });
-  };
-  const pem = await issue();
-  schedule(lifetimeMs / 2);
-  return { pem, onRenewed: (call) => (renewed = call), close: () => cancel() };
+interface Parts {
+  readonly server: HttpServer;
+  readonly models: Models<Engine>;
+  readonly attester: BatchingAttester | null;
+  readonly leaf: { close(): void };
+  readonly audit: Audit | null;
 }
 
-function closer(
-  server: HttpServer,
-  models: Models<Engine>,
-  attester: BatchingAttester | null,
-  tls: TlsLeaf,
-  config: Config,
-): RunningServer['close'] {
-  const deadline = new AbortController();
+/** In the order in which nobody is left waiting for something that is gone. A second, hard call cuts the first one short. */
+function closer({ server, models, attester, leaf, audit }: Parts, drainMs: number): RunningServer['close'] {
+  const now = new AbortController();
   let closing: Promise<void> | undefined;
-  const run = async (drainMs: number): Promise<void> => {
-    tls.close();
-    await server.close({ drainMs });
-    deadline.abort();
-    await models.close(deadline.signal);
+  const run = async (hard: boolean): Promise<void> => {
+    leaf.close();
+    await server.close({ drainMs: hard ? 0 : drainMs });
+    now.abort();
+    await models.close(now.signal);
     await attester?.close();
+    await audit?.close();
   };
-  return (hard = false) => {
+  return async (hard = false) => {
     if (hard && closing !== undefined) {
-      deadline.abort();
-      void server.close({ drainMs: 0 });
+      now.abort();
+      await server.close({ drainMs: 0 });
     }
-    return (closing ??= run(hard ? 0 : config.limits.drainTimeoutMs));
+    await (closing ??= run(hard));
   };
-}
-
-function logLifecycle(log: Log, event: LifecycleEvent): void {
-  const { type, id } = event;
-  if (type === 'loading') log.info({ msg: 'model loading', model: id, fraction: Math.round(event.fraction * 100) / 100 });
-  else if (type === 'loaded') log.info({ msg: 'model loaded', model: id, milliseconds: event.milliseconds });
-  else if (type === 'unloaded') log.info({ msg: 'model unloaded', model: id, reason: event.reason });
-  else log.error({ msg: type === 'crashed' ? 'engine crashed' : 'model load failed', model: id, err: event.error });
-}
-
-/** What this process may use: the limit of its control group when there is one. */
-function memoryBytes(): number {
-  const limit = process.constrainedMemory();
-  return limit > 0 && limit < totalmem() ? limit : totalmem();
 }

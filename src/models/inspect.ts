@@ -1,17 +1,29 @@
-// What the server wants to know of a model file before it serves it.
-// Provisional until the strict reader (gguf.ts) lands: says what the engine decides by itself anyway.
+// From what the strict GGUF reader says to what the registry keeps.
+
+import type { FileHandle } from 'node:fs/promises';
+import { readGguf, type GgufInfo } from './gguf.ts';
 import type { ModelSummary } from './registry.ts';
 
-export function inspectModel(path: string): Promise<ModelSummary> {
-  const type = /embed/.test(path) ? 'embedding' : /rerank/.test(path) ? 'rerank' : /context/.test(path) ? 'completion' : 'chat';
-  return Promise.resolve({
-    type,
-    architecture: 'llama',
-    parameters: 0,
-    quantization: 'unknown',
-    contextLength: 2048,
-    hasChatTemplate: type === 'chat',
-    tokenizer: 'unknown',
-    cacheBytesPerToken: 4096,
-  });
+/** Reads and checks the header of an open file. 400 invalid_gguf. */
+export async function inspectModel(file: FileHandle): Promise<ModelSummary> {
+  return summaryOf(await readGguf(file));
+}
+
+export function summaryOf(info: GgufInfo): ModelSummary {
+  return {
+    type: info.type,
+    architecture: info.architecture,
+    parameters: info.parameters,
+    quantization: info.quantization,
+    contextLength: info.contextLength,
+    hasChatTemplate: info.chatTemplate !== undefined,
+    tokenizer: info.tokenizer ?? 'none',
+    cacheBytesPerToken: cacheBytesPerToken(info),
+  };
+}
+
+/** One key and one value of every layer and key-value head, 16 bits per element. */
+function cacheBytesPerToken(info: GgufInfo): number {
+  const headSize = info.headCount > 0 ? info.embeddingLength / info.headCount : 0;
+  return Math.ceil(2 * 2 * info.blockCount * info.headCountKv * headSize);
 }

@@ -293,14 +293,18 @@ export function createLifecycle<E extends Closable>(deps: LifecycleDeps<E>): Lif
     slot.loadedAt = slot.lastUsed = deps.clock.now();
     slot.keepAliveMs = defaultKeepAliveMs;
     emit({ type: 'loaded', id: slot.model.id, milliseconds: slot.loadedAt - started });
-    void engine.closed.then((error) => {
-      if (slot.state !== 'loaded') return;
-      slot.state = 'closing';
-      if (error !== null) emit({ type: 'crashed', id: slot.model.id, error });
-      finished(slot);
-    });
+    void watch(slot, engine);
     admit(slot);
     if (slot.inFlight === 0) idle(slot);
+  }
+
+  /** An engine that ends by itself is gone from the books at once; the next request loads a new one. */
+  async function watch(slot: Slot<E>, engine: E): Promise<void> {
+    const error = await engine.closed;
+    if (slot.state !== 'loaded') return;
+    slot.state = 'closing';
+    if (error !== null) emit({ type: 'crashed', id: slot.model.id, error });
+    finished(slot);
   }
 
   function lease(slot: Slot<E>, keepAlive: string | number | undefined): Lease<E> {

@@ -51,6 +51,8 @@ export interface StageOptions extends MeasureOptions {
 
 /** Bytes an engine may be given. Held open until `close`; the engine's own mapping outlives that. */
 export interface StagedFile {
+  readonly file: FileHandle;
+  /** Its descriptor, to be inherited by the engine. */
   readonly fd: number;
   readonly sha256: string;
   readonly size: number;
@@ -65,15 +67,20 @@ export interface StagedFile {
 export async function measureFile(path: string, options: MeasureOptions): Promise<Measured> {
   const file = await openRegular(path);
   try {
-    const before = await identityOf(file);
-    const hash = createHash('sha256');
-    const size = await pump(file, Number(before.size), hash, undefined, options);
-    const after = await identityOf(file);
-    if (!sameFile(before, after)) throw changed(path);
-    return { sha256: hash.digest('hex'), size, identity: after };
+    return await measure(file, options);
   } finally {
     await file.close();
   }
+}
+
+/** Hashes an open file from its beginning. 500 model_file_changed when it changes meanwhile. */
+export async function measure(file: FileHandle, options: MeasureOptions): Promise<Measured> {
+  const before = await identityOf(file);
+  const hash = createHash('sha256');
+  const size = await pump(file, Number(before.size), hash, undefined, options);
+  const after = await identityOf(file);
+  if (!sameFile(before, after)) throw changed('the model file');
+  return { sha256: hash.digest('hex'), size, identity: after };
 }
 
 /** Stages and measures a file for an engine. 500 model_digest_mismatch names both digests. */
@@ -139,11 +146,11 @@ async function stageInPlace(path: string, options: StageOptions): Promise<Staged
 
 function staged(file: FileHandle, sha256: string, size: number, residency: Residency, check: () => Promise<void>): StagedFile {
   let closing: Promise<void> | undefined;
-  return { fd: file.fd, sha256, size, residency, check, close: () => (closing ??= file.close()) };
+  return { file, fd: file.fd, sha256, size, residency, check, close: () => (closing ??= file.close()) };
 }
 
 /** O_NONBLOCK so that a FIFO does not hang the open; the type is checked on the descriptor, not the name. */
-async function openRegular(path: string): Promise<FileHandle> {
+export async function openRegular(path: string): Promise<FileHandle> {
   let file: FileHandle;
   try {
     file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
@@ -165,7 +172,7 @@ async function openUnnamed(options: StageOptions, size: number): Promise<FileHan
   }
 }
 
-async function identityOf(file: FileHandle): Promise<FileIdentity> {
+export async function identityOf(file: FileHandle): Promise<FileIdentity> {
   const { dev, ino, size, mtimeNs, ctimeNs } = await file.stat({ bigint: true });
   return { dev, ino, size, mtimeNs, ctimeNs };
 }

@@ -2,6 +2,7 @@
 // to the engine, and check at the end that nothing changed. Generic over the engine: models do not import inference.
 
 import { ApiError } from '../errors.ts';
+import { inspectModel } from './inspect.ts';
 import type { Closable } from './lifecycle.ts';
 import { stageFile, type StagedFile } from './measure.ts';
 import type { RegisteredModelType, RegistryEntry } from './registry.ts';
@@ -44,6 +45,8 @@ export async function openModel<E extends Closable>(entry: RegistryEntry, option
     ...(weights.identity === undefined ? {} : { known: weights.identity }),
   });
   try {
+    // Once more, of the very bytes the engine will read: a model with a pinned digest may not have been there before.
+    await inspectModel(staged.file);
     const engine = await options.openEngine(
       {
         ...locationOf(staged, weights.path),

@@ -1,7 +1,7 @@
 // The model service behind the routes: registry (what there is), lifecycle (what is loaded), store and pull (where it comes
 // from). Failures are ApiErrors. Paths given by callers must resolve, links included, to below a configured model root.
 
-import { realpath, stat } from 'node:fs/promises';
+import { realpath } from 'node:fs/promises';
 import { sep } from 'node:path';
 import type { Clock } from '../clock.ts';
 import { ApiError } from '../errors.ts';
@@ -14,14 +14,14 @@ import {
   type PullEvent,
   type PullStatus,
 } from './lifecycle.ts';
-import { measureFile, stagingRoom } from './measure.ts';
+import { inspectModel } from './inspect.ts';
+import { identityOf, measure, openRegular, sameFile, stagingRoom } from './measure.ts';
 import { estimateBytes, openModel, type OpenSpec } from './open.ts';
 import {
   checkModelId,
   createRegistry,
   describeModel,
   type ModelDefaults,
-  type ModelSummary,
   type RegisteredModelType,
   type Registry,
   type RegistryEntry,
@@ -30,8 +30,6 @@ import {
 
 export interface ServiceOptions<E extends Closable> {
   readonly openEngine: (spec: OpenSpec, signal: AbortSignal) => Promise<E>;
-  /** The strict GGUF reader; rejects with 400 invalid_gguf. */
-  readonly inspect: (path: string) => Promise<ModelSummary>;
   readonly modelRoots: readonly string[];
   readonly residency: 'auto' | 'memory' | 'disk' | 'verity';
   /** With real hardware `auto` never means disk. */
@@ -102,24 +100,34 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
 
   async function add(source: ModelSource, signal: AbortSignal): Promise<RegistryEntry> {
     checkModelId(source.id);
-    const summary = await options.inspect(source.path);
-    const measured = source.sha256 === undefined ? await measureFile(source.path, { signal }) : undefined;
-    const size = measured?.size ?? (await stat(source.path)).size;
-    const file = { role: 'weights' as const, path: source.path, size, sha256: measured?.sha256 ?? source.sha256 ?? '' };
-    return registry.add(
-      describeModel({
-        id: source.id,
-        created: Math.floor(options.clock.now() / 1000),
-        files: [measured === undefined ? file : { ...file, identity: measured.identity }],
-        summary,
-        residency: await residencyFor(size),
-        contextLength: source.contextLength ?? options.contextLength,
-        defaults: source.defaults ?? {},
-        hashed: measured !== undefined,
-        ...(source.type === undefined ? {} : { type: source.type }),
-        ...(source.chatTemplate === undefined ? {} : { chatTemplate: source.chatTemplate }),
-      }),
-    );
+    const file = await openRegular(source.path);
+    try {
+      // What is checked and what is hashed is the same open, unchanged file.
+      const before = await identityOf(file);
+      const summary = await inspectModel(file);
+      const measured = source.sha256 === undefined ? await measure(file, { signal }) : undefined;
+      if (measured !== undefined && !sameFile(before, measured.identity)) {
+        throw new ApiError(500, 'model_file_changed', 'the model file changed while it was registered', { shouldRetry: true });
+      }
+      const size = Number(before.size);
+      const weights = { role: 'weights' as const, path: source.path, size, sha256: measured?.sha256 ?? source.sha256 ?? '' };
+      return registry.add(
+        describeModel({
+          id: source.id,
+          created: Math.floor(options.clock.now() / 1000),
+          files: [measured === undefined ? weights : { ...weights, identity: measured.identity }],
+          summary,
+          residency: await residencyFor(size),
+          contextLength: source.contextLength ?? options.contextLength,
+          defaults: source.defaults ?? {},
+          hashed: measured !== undefined,
+          ...(source.type === undefined ? {} : { type: source.type }),
+          ...(source.chatTemplate === undefined ? {} : { chatTemplate: source.chatTemplate }),
+        }),
+      );
+    } finally {
+      await file.close();
+    }
   }
 
   async function residencyFor(size: number): Promise<Residency> {

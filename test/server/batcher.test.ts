@@ -1,6 +1,6 @@
 // One report answers many nonces; budgets and queue are bounded; failures fail their batch and no other.
 import { createHash, randomBytes } from 'node:crypto';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
   ALL_MODELS_ID,

@@ -1,7 +1,7 @@
 // The configuration: closed schema, sources in their order, what an operator may not say, secrets that never show.
 import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
   apiKeys,

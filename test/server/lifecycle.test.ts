@@ -1,5 +1,5 @@
 // Which model is loaded when: coalescing, keep_alive, room, fairness, swaps under load, crashes, shutdown.
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { createLifecycle, parseKeepAlive, type Lease, type LifecycleEvent } from '../../src/models/lifecycle.ts';
 import type { RegisteredModel } from '../../src/models/registry.ts';

@@ -1,0 +1,77 @@
+// Keeps the TLS leaf current: a certificate with fresh evidence at start, and a new one for the same key after half its
+// lifetime. The key stays, because claims bind it; connections that exist keep the certificate they have.
+
+import type { Clock } from '../clock.ts';
+import type { BatchingAttester } from './batcher.ts';
+import { issueCertificate } from './certificate.ts';
+import type { Identity } from './identity.ts';
+
+export interface LeafOptions {
+  readonly identity: Identity;
+  readonly names: readonly string[];
+  readonly lifetimeMs: number;
+  /** For the evidence. */
+  readonly timeoutMs: number;
+  /** Null: no TEE, a certificate without evidence. */
+  readonly attester: Pick<BatchingAttester, 'attestCertificate'> | null;
+  readonly clock: Clock;
+  readonly onRenewed: (tls: Tls) => void;
+  /** A renewal failed; it is tried again after a twentieth of the lifetime. */
+  readonly onError: (error: unknown) => void;
+}
+
+/** PEM, as node:tls takes it. */
+export interface Tls {
+  readonly key: string;
+  readonly cert: string;
+}
+
+export interface Leaf {
+  /** The first certificate. */
+  readonly tls: Tls;
+  close(): void;
+}
+
+export async function createLeaf(options: LeafOptions): Promise<Leaf> {
+  const { clock, lifetimeMs, identity } = options;
+  let cancel: (() => void) | undefined;
+  let closed = false;
+
+  async function issue(): Promise<Tls> {
+    const evidence = await options.attester?.attestCertificate(AbortSignal.timeout(options.timeoutMs));
+    const { pem } = await issueCertificate({
+      identity,
+      names: options.names,
+      now: new Date(clock.now()),
+      lifetimeMs,
+      ...(evidence === undefined ? {} : { evidence }),
+    });
+    return { key: identity.tls.keyPem, cert: pem };
+  }
+
+  async function renew(): Promise<void> {
+    let next = lifetimeMs / 2;
+    try {
+      options.onRenewed(await issue());
+    } catch (error) {
+      next = lifetimeMs / 20;
+      options.onError(error);
+    }
+    schedule(next);
+  }
+
+  function schedule(ms: number): void {
+    // Timers hold 2^31-1 ms at most.
+    if (!closed) cancel = clock.after(Math.min(ms, 2_147_483_647), () => void renew());
+  }
+
+  const tls = await issue();
+  schedule(lifetimeMs / 2);
+  return {
+    tls,
+    close() {
+      closed = true;
+      cancel?.();
+    },
+  };
+}

@@ -1,0 +1,66 @@
+// The model service's part of the configuration.
+
+import { readFile } from 'node:fs/promises';
+import { totalmem } from 'node:os';
+import type { Clock } from './clock.ts';
+import type { Config } from './config.ts';
+import type { Engine, OpenEngine } from './inference/engine.ts';
+import type { Log } from './log.ts';
+import type { LifecycleEvent } from './models/lifecycle.ts';
+import { createModels, type Models } from './models/service.ts';
+
+/** Registers every model of the configuration; one that cannot be read ends the start. */
+export async function createConfiguredModels(
+  config: Config,
+  openEngine: OpenEngine,
+  hardware: boolean,
+  clock: Clock,
+  log: Log,
+): Promise<Models<Engine>> {
+  const models = createModels<Engine>({
+    openEngine,
+    modelRoots: config.store.modelRoots,
+    residency: config.store.residency,
+    hardware,
+    stagingFolder: config.store.stagingFolder,
+    ...config.models,
+    memoryBudgetBytes: config.models.memoryBudgetBytes || Math.floor(memoryBytes() * 0.8),
+    clock,
+    onEvent: (event) => logLifecycle(log, event),
+  });
+  const { signal } = new AbortController();
+  for (const [id, entry] of config.modelEntries) {
+    await models.add(
+      {
+        id,
+        path: entry.path,
+        defaults: {
+          ...(entry.defaultTemperature === undefined ? {} : { temperature: entry.defaultTemperature }),
+          ...(entry.defaultTopP === undefined ? {} : { topP: entry.defaultTopP }),
+          ...(entry.defaultMaxTokens === undefined ? {} : { maxTokens: entry.defaultMaxTokens }),
+          ...(entry.dimensions === undefined ? {} : { dimensions: entry.dimensions }),
+        },
+        ...(entry.sha256 === undefined ? {} : { sha256: entry.sha256 }),
+        ...(entry.type === undefined ? {} : { type: entry.type }),
+        ...(entry.contextLength === undefined ? {} : { contextLength: entry.contextLength }),
+        ...(entry.chatTemplate === undefined ? {} : { chatTemplate: await readFile(entry.chatTemplate, 'utf8') }),
+      },
+      signal,
+    );
+  }
+  return models;
+}
+
+function logLifecycle(log: Log, event: LifecycleEvent): void {
+  const { type, id } = event;
+  if (type === 'loading') log.info({ msg: 'model loading', model: id, fraction: Math.round(event.fraction * 100) / 100 });
+  else if (type === 'loaded') log.info({ msg: 'model loaded', model: id, milliseconds: event.milliseconds });
+  else if (type === 'unloaded') log.info({ msg: 'model unloaded', model: id, reason: event.reason });
+  else log.error({ msg: type === 'crashed' ? 'engine crashed' : 'model load failed', model: id, err: event.error });
+}
+
+/** What this process may use: the limit of its control group when there is one. */
+function memoryBytes(): number {
+  const limit = process.constrainedMemory();
+  return limit > 0 && limit < totalmem() ? limit : totalmem();
+}
