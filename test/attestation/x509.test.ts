@@ -100,9 +100,10 @@ function ourReading(der: Uint8Array): object {
   };
 }
 
+const hex = (bytes: ArrayBuffer): string => toHex(new Uint8Array(bytes));
+
 function theirReading(der: Uint8Array): object {
   const theirs = new peculiar.X509Certificate(der as BufferSource);
-  const hex = (bytes: ArrayBuffer): string => toHex(new Uint8Array(bytes));
   const constraints = theirs.getExtension(peculiar.BasicConstraintsExtension);
   const usages = theirs.getExtension(peculiar.KeyUsagesExtension)?.usages;
   const has = (flag: peculiar.KeyUsageFlags): boolean | undefined => (usages === undefined ? undefined : (usages & flag) !== 0);
@@ -152,12 +153,7 @@ const signPss = async (hash: HashName, saltLength: number, saidSalt: number, sai
   const algorithm = encodeDer(
     TAG.sequence,
     encodeOid('1.2.840.113549.1.1.10'),
-    encodeDer(
-      TAG.sequence,
-      encodeDer(contextTag(0), named),
-      maskAlgorithm(named),
-      encodeDer(contextTag(2), encodeInteger(saidSalt)),
-    ),
+    encodeDer(TAG.sequence, encodeDer(contextTag(0), named), maskAlgorithm(named), encodeDer(contextTag(2), encodeInteger(saidSalt))),
   );
   const tbs = tbsWith(algorithm);
   const signature = new Uint8Array(await crypto.subtle.sign({ name: 'RSA-PSS', saltLength }, pair.privateKey, tbs as BufferSource));
@@ -169,7 +165,7 @@ describe.skipIf(!haveVectors)('real certificates agree with @peculiar/x509', () 
     'amd-roots/%s',
     (file) => {
       const der = read(`amd-roots/${file}.der`);
-    expect(ourReading(der)).toEqual(theirReading(der));
+      expect(ourReading(der)).toEqual(theirReading(der));
     },
   );
 
@@ -188,7 +184,7 @@ describe.skipIf(!haveVectors)('real certificates agree with @peculiar/x509', () 
     'tdx/collateral-2026/tcb_signing_chain.pem',
     'tdx/collateral-2026/qe_identity_signing_chain.pem',
   ])('%s', (file) => {
-    const chain = parsePem(readFileSync(vectorPath(file), 'utf8')));
+    const chain = parsePem(readFileSync(vectorPath(file), 'utf8'));
     expect(chain.map(ourReading)).toEqual(chain.map(theirReading));
   });
 
@@ -255,7 +251,11 @@ describe('signatures', () => {
     const forms = [
       [],
       [encodeDer(contextTag(0), sha384)],
-      [encodeDer(contextTag(0), sha384), maskAlgorithm(hashAlgorithm('2.16.840.1.101.3.4.2.1')), encodeDer(contextTag(2), encodeInteger(48))],
+      [
+        encodeDer(contextTag(0), sha384),
+        maskAlgorithm(hashAlgorithm('2.16.840.1.101.3.4.2.1')),
+        encodeDer(contextTag(2), encodeInteger(48)),
+      ],
       [encodeDer(contextTag(0), hashAlgorithm('1.3.14.3.2.26')), maskAlgorithm(hashAlgorithm('1.3.14.3.2.26'))],
       [
         encodeDer(contextTag(0), sha384),
@@ -566,7 +566,12 @@ describe('properties', () => {
   test('any bytes: only the typed error', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 300 }), fc.string({ maxLength: 200 }), (bytes, text) => {
-        const parsers = [(): unknown => parseCertificate(bytes), (): unknown => parseCrl(bytes), (): unknown => parsePublicKey(bytes), (): unknown => parsePem(text)];
+        const parsers = [
+          (): unknown => parseCertificate(bytes),
+          (): unknown => parseCrl(bytes),
+          (): unknown => parsePublicKey(bytes),
+          (): unknown => parsePem(text),
+        ];
         expect(parsers.map(codeOf)).not.toContain('accepted');
         expect(ecdsaSignatureToRaw(bytes, 'P-384')).toBeUndefined();
       }),
