@@ -14,6 +14,9 @@ export interface EventStream {
   readonly ended: boolean;
 }
 
+/** Characters queued before they are written without waiting for the turn of the loop to end. */
+const MAX_PENDING = 64 * 1024;
+
 export interface EventStreamOptions {
   readonly headers: Readonly<Record<string, string | number | readonly string[] | undefined>>;
   readonly heartbeatMs: number;
@@ -66,6 +69,8 @@ export function openEventStream(response: ServerResponse, options: EventStreamOp
       }
     },
     async flush() {
+      // A source that never lets the loop turn must not pile up what it makes.
+      if (pending.length > MAX_PENDING) drain();
       if (!full || response.destroyed) return;
       await new Promise<void>((resolve, reject) => {
         const done = (): void => {
