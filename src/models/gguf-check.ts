@@ -38,6 +38,8 @@ export interface CheckedModel {
   readonly blockCount: number;
   readonly headCount: number;
   readonly headCountKv: number;
+  /** Key and value cache of one token over all layers, 16 bits per element; 0 where nothing is cached. */
+  readonly cacheBytesPerToken: number;
   readonly vocabSize: number;
   readonly tokenizer: string | undefined;
 }
@@ -155,16 +157,12 @@ function checkExperts(settings: Settings, setting: Name, layers: number): void {
   }
 }
 
-function checkHeads(
-  settings: Settings,
-  setting: Name,
-  architecture: string,
-  layers: number,
-  width: number,
-): { headCount: number; headCountKv: number } {
+type Heads = Pick<CheckedModel, 'headCount' | 'headCountKv' | 'cacheBytesPerToken'>;
+
+function checkHeads(settings: Settings, setting: Name, architecture: string, layers: number, width: number): Heads {
   const heads = settings.perLayer(setting('attention.head_count'), layers);
   const headsKv = settings.perLayer(setting('attention.head_count_kv'), layers) ?? heads;
-  if (HEADLESS.has(architecture)) return { headCount: 0, headCountKv: 0 };
+  if (HEADLESS.has(architecture)) return { headCount: 0, headCountKv: 0, cacheBytesPerToken: 0 };
   if (heads === undefined || headsKv === undefined) throw invalidGguf(`${setting('attention.head_count')} is missing`);
   heads.forEach((count, layer) => {
     const kv = headsKv[layer]!;
@@ -200,7 +198,9 @@ function checkHeads(
     if ((keyLength ?? derived) % 2 !== 0)
       throw invalidGguf(`llama attention heads have ${keyLength ?? derived} dimensions, expected an even number`);
   }
-  return { headCount, headCountKv };
+  const perHead = 2 * ((keyLength ?? derived) + (valueLength ?? derived));
+  const cached = BERT_FAMILY.has(architecture) ? 0 : perHead * headsKv.reduce((sum, kv) => sum + kv, 0);
+  return { headCount, headCountKv, cacheBytesPerToken: cached };
 }
 
 function checkRope(settings: Settings, setting: Name): void {

@@ -27,6 +27,8 @@ export interface GgufInfo {
   /** Largest over the layers. */
   readonly headCount: number;
   readonly headCountKv: number;
+  /** Key and value cache of one token over all layers, 16 bits per element; 0 where nothing is cached. */
+  readonly cacheBytesPerToken: number;
   readonly vocabSize: number;
   readonly pooling: (typeof POOLING_TYPES)[number] | undefined;
   readonly chatTemplate: string | undefined;

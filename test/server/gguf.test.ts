@@ -78,7 +78,14 @@ describe('what it reports', () => {
       license: 'apache-2.0',
       fileSize: models['demo-chat'].size,
     });
-    expect(await read('demo-context')).toMatchObject({ headCount: 4, headCountKv: 2, blockCount: 3, quantization: 'F32' });
+    expect(await read('demo-context')).toMatchObject({
+      headCount: 4,
+      headCountKv: 2,
+      blockCount: 3,
+      quantization: 'F32',
+      // 3 layers × 2 heads × (32 + 32) × 2 bytes.
+      cacheBytesPerToken: 768,
+    });
     expect(await read('demo-embed')).toMatchObject({ architecture: 'bert', type: 'embedding', pooling: 'mean', tokenizer: 'bert' });
     expect(await read('demo-rerank')).toMatchObject({ type: 'rerank', pooling: 'rank' });
   });
