@@ -33,6 +33,8 @@ export interface VerifyOptions {
   readonly exporter: Uint8Array | undefined;
   /** DER SubjectPublicKeyInfo of the peer, read from the socket. */
   readonly peerSpki: Uint8Array;
+  /** What the socket says of its handshake; absent where the platform does not tell. */
+  readonly tls?: { readonly version: string; readonly resumed: boolean };
   readonly policy: AppraisalPolicy | Policy;
   /** Milliseconds since 1970; the only clock. */
   readonly now: number;
@@ -93,6 +95,7 @@ export async function verify(document: AttestationDocument, options: VerifyOptio
   const claims = bindClaims(t, document, hardware);
   compareRepeats(t, document, hardware, claims);
   bindModels(t, document, claims, options.model);
+  recordHandshake(t, options.tls);
   const certificateAlone = bindChannel(t, claims, { ...options, certificateAlone: policy.danger.certificateChannel });
   const build = applyPolicy(t, document, policy, hardware, claims);
   return conclude(t, { document, options, hardware, claims, certificateAlone, build });
@@ -122,8 +125,8 @@ function admitTee(t: Transcript, document: AttestationDocument, policy: Policy):
   const { simulated } = policy.danger;
   const allowed = simulated === true || (simulated !== false && simulated === digest);
   t.skip(RULES.tee, 'simulated: policies speak of real TEEs only');
-  const detail = `simulated evidence under the root ${digest ?? 'unknown'}`;
-  if (allowed) t.pass(RULES.simulated, `${detail}, which was allowed; nothing about hardware is proven`);
+  const detail = `evidence is simulated, under the root ${digest ?? 'unknown'}`;
+  if (allowed) t.pass(RULES.simulated, `${detail}, which was allowed: nothing about hardware is proven`);
   else if (simulated === false) t.fail(RULES.simulated, detail, { expected: 'real hardware', actual: 'simulated' });
   else t.fail(RULES.simulated, detail, { expected: String(simulated), actual: digest ?? 'no root' });
   const isVendors =
@@ -166,7 +169,8 @@ async function verifyHardware(
       hint: 'set endorsements to "fetch" or "offline" in the policy, or have the server staple them',
     });
   }
-  t.checks.push(...hardware.transcript.checks);
+  // S32 and T27 compare report_data with a value a policy gives; here it is judged in full, as D4 and D5.
+  t.checks.push(...hardware.transcript.checks.filter(({ id, status }) => status !== 'skip' || (id !== 'S32' && id !== 'T27')));
   return hardware;
 }
 
@@ -280,6 +284,17 @@ function tdxPolicy(policy: Policy): TdxPolicy {
   };
 }
 
+/** C6, C7: a caller with a socket has refused a bad one before it sent anything; here it becomes part of the record. */
+function recordHandshake(t: Transcript, tls: VerifyOptions['tls']): void {
+  if (tls === undefined) {
+    t.skip(RULES.session, 'the caller does not know its handshake');
+    t.skip(RULES.tlsVersion, 'the caller does not know its handshake');
+    return;
+  }
+  t.expect(RULES.session, !tls.resumed, tls.resumed ? 'resumed' : 'full handshake');
+  t.expect(RULES.tlsVersion, tls.version === 'TLSv1.3', tls.version, { expected: 'TLSv1.3', actual: tls.version });
+}
+
 // --- 6: what the relying party lists -------------------------------------------------------------------------------
 
 /** P4–P8. Returns what the policy calls the build. */
@@ -320,12 +335,16 @@ function applyModels(t: Transcript, document: AttestationDocument, policy: Polic
     return;
   }
   const served = document.models.map(({ id, sha256: digest }) => [id, toHex(digest)] as const);
-  const unlisted = served.find(([id]) => !models.has(id));
-  if (unlisted === undefined) t.pass(RULES.models, served.map(([id]) => id).join(', '));
+  const unlisted = served.filter(([id]) => !models.has(id));
+  if (unlisted.length === 0) t.pass(RULES.models, served.map(([id]) => id).join(', '));
   else {
-    t.fail(RULES.models, `${JSON.stringify(unlisted[0])} (${unlisted[1]}) is served and not listed`, {
+    const some = unlisted.slice(0, 8).map(([id, digest]) => `${JSON.stringify(id)} (sha256 ${digest})`);
+    t.fail(RULES.models, `served and not listed: ${some.join(', ')}${unlisted.length > 8 ? ` and ${unlisted.length - 8} more` : ''}`, {
       expected: [...models.keys()].slice(0, 8).join(', ') || 'a listed model',
-      actual: unlisted[0],
+      actual: unlisted
+        .map(([id]) => id)
+        .slice(0, 8)
+        .join(', '),
     });
   }
   const wrong = served.find(([id, digest]) => models.has(id) && models.get(id) !== digest);
@@ -389,7 +408,7 @@ function refusal(t: Transcript, failure: Check | undefined): AttestationError {
   if (failure?.code === undefined)
     return new AttestationError('refused', 'internal', 'the evidence was not accepted, and no rule says why', { transcript: t.checks });
   const hint = HINTS[failure.code];
-  return refused(failure.code, `${failure.title}: ${failure.detail}`, {
+  return refused(failure.code, `not shown: ${failure.title} (${failure.detail})`, {
     check: failure.id,
     ...(failure.expected === undefined ? {} : { expected: failure.expected }),
     ...(failure.actual === undefined ? {} : { actual: failure.actual }),

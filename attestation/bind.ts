@@ -68,8 +68,8 @@ export function compareRepeats(t: Transcript, document: AttestationDocument, sig
     const same = document.timestamp === expected;
     t.expect(RULES.timestampRepeated, same, `timestamp ${document.timestamp}`, { expected, actual: document.timestamp });
   }
-  if (signed.rtmr === undefined) t.skip(RULES.rtmrRepeated, 'SNP has no RTMRs');
-  else if (document.rtmr === undefined) t.skip(RULES.rtmrRepeated, 'the document does not repeat the RTMRs');
+  if (signed.rtmr === undefined) return;
+  if (document.rtmr === undefined) t.skip(RULES.rtmrRepeated, 'the document does not repeat the RTMRs');
   else {
     const { rtmr } = document;
     const wrong = signed.rtmr.findIndex((value, i) => !equalBytes(value, rtmr[i] ?? new Uint8Array()));

@@ -15,6 +15,7 @@ export const ATTESTATION_CODES = {
   malformed_policy: 'a policy has an unknown key, an empty list or a value of the wrong type',
   malformed_evidence: 'the evidence JSON has an unknown key, a missing value or a value of the wrong type',
   unsupported_tee: 'the evidence is of a TEE this verifier does not know',
+  wrong_usage: 'the command line or a file it names cannot be used',
   input_too_large: 'an input is over its stated size limit',
   // launch measurement and release manifests
   malformed_firmware: 'a firmware file, kernel image or their tables are not of the shape their format gives',

@@ -73,3 +73,21 @@ export {
   verify,
   type VerifyOptions,
 } from './appraise.ts';
+export { explain, type Meaning, meaningOf, type Outcome, type Standing } from './explain.ts';
+export {
+  IMAGE_FILES,
+  type ImageFile,
+  type ImageManifest,
+  type ImageModel,
+  measureImage,
+  measureManifest,
+  type MeasureFinding,
+  type MeasureReport,
+  parseManifest,
+  snpMeasurementsOf,
+} from './measure.ts';
+export { acceptFirmware, KNOWN_FIRMWARE, type KnownFirmware } from './firmware.ts';
+export { measureSnpLaunch, measureSnpMatrix, type SnpLaunch, type SnpMatrix } from './snp/launch.ts';
+export { measureMrTd, type MrTd } from './tdx/launch.ts';
+export { type DirectBoot, replay, type Rtmr0Shape, rtmr0Events, rtmr1Events, rtmr2Events } from './tdx/launch-rtmr.ts';
+export { VERITY_SALT, verityRootHash } from './verity.ts';

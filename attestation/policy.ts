@@ -208,14 +208,15 @@ export function policyToJson(policy: Policy): JsonObject {
       .map((key) => [key, policy[key]] as const)
       .filter((entry): entry is [(typeof entry)[0], number | readonly string[]] => entry[1] !== undefined),
   );
+  const minimumTcb = Object.fromEntries(Object.entries(policy.minimumTcb).map(([product, minimum]) => [product, { ...minimum }]));
   return {
     measurements: policy.measurements.map((reference) => ({ ...reference })),
     ...(policy.models === undefined ? {} : { models: Object.fromEntries(policy.models) }),
     tee: policy.tee,
     products: policy.products,
-    minimumTcb: Object.fromEntries(Object.entries(policy.minimumTcb).map(([product, minimum]) => [product, { ...minimum }])),
+    ...(Object.keys(minimumTcb).length === 0 ? {} : { minimumTcb }),
     tcbStatus: policy.tcbStatus,
-    guestPolicy: { ...policy.guestPolicy },
+    guestPolicy: { ...STRICT_GUEST_POLICY, ...policy.guestPolicy },
     vmpl: policy.vmpl,
     maxEvidenceAge: policy.maxEvidenceAge,
     channel: 'exporter',
@@ -365,6 +366,18 @@ const GUEST_FLAGS = [
   'requireCiphertextHiding',
   'requirePageSwapDisabled',
 ] as const;
+
+/** What the verifier takes an absent flag for (snp/policy.ts); written out when a policy is printed. */
+const STRICT_GUEST_POLICY = {
+  allowSmt: false,
+  allowMigrationAgent: false,
+  allowCxl: false,
+  requireSingleSocket: true,
+  requireAes256Xts: true,
+  requireRaplDisabled: true,
+  requireCiphertextHiding: true,
+  requirePageSwapDisabled: true,
+} as const satisfies Record<(typeof GUEST_FLAGS)[number], boolean>;
 
 function readGuestPolicy(value: unknown): GuestPolicyRule {
   const object = read.object(value, 'guestPolicy', [], [...GUEST_FLAGS, 'minimumAbi']);

@@ -126,6 +126,7 @@ async function attest(socket: TLSSocket, origin: URL, options: ConnectOptions): 
     nonce,
     exporter,
     peerSpki: new Uint8Array(certificate.publicKey.export({ type: 'spki', format: 'der' })),
+    tls: { version: socket.getProtocol() ?? 'none', resumed: socket.isSessionReused() },
     policy: options.policy,
     now: options.now(),
     ...(options.model === undefined ? {} : { model: options.model }),

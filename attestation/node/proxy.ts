@@ -7,7 +7,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { type AddressInfo, isIP } from 'node:net';
 import { pipeline } from 'node:stream/promises';
 import type { AttestationResult } from '../appraise.ts';
-import { AttestationError, refused } from '../errors.ts';
+import { AttestationError, malformed, refused } from '../errors.ts';
 import { parsePolicy } from '../policy.ts';
 import { type AttestedFetchOptions, poolOptions } from './fetch.ts';
 import { AttestedPool } from './pool.ts';
@@ -33,7 +33,7 @@ export interface RunningProxy {
 /** Verifies the upstream, then listens. Throws the AttestationError when the upstream is refused. */
 export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
   if (!isLoopback(options.host) && options.allowNonLoopback !== true) {
-    throw new TypeError(`${options.host} is not a loopback address: prompts would cross the network unencrypted`);
+    throw malformed('wrong_usage', `${options.host} is not a loopback address: prompts would cross the network unencrypted`);
   }
   const upstream = new URL(options.upstream);
   if (upstream.protocol !== 'https:') throw refused('plain_http', `${upstream.protocol}// cannot be attested, expected https://`);

@@ -1,0 +1,36 @@
+#!/usr/bin/env node
+// The bin `assay-verify`: connects the commands to the process. All of it that touches `process` is here.
+
+import { randomBytes } from 'node:crypto';
+import { readFile, stat } from 'node:fs/promises';
+import { malformed } from '../errors.ts';
+import { runCli } from './cli-commands.ts';
+
+process.exitCode = await runCli(process.argv.slice(2), {
+  stdout: (text) => process.stdout.write(text),
+  stderr: (text) => process.stderr.write(text),
+  stdin: readStdin,
+  readFile: async (path) => {
+    const { size } = await stat(path);
+    if (size > 1024 * 1024) throw malformed('input_too_large', `${path} is ${size} bytes, at most 1048576 are read`);
+    return readFile(path, 'utf8');
+  },
+  now: Date.now,
+  randomBytes: (length) => new Uint8Array(randomBytes(length)),
+  stop: () => {
+    const stop = new AbortController();
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
+    return stop.signal;
+  },
+});
+
+async function readStdin(maxBytes: number): Promise<Uint8Array> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > maxBytes) throw malformed('input_too_large', `standard input is over ${maxBytes} bytes`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
