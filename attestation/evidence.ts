@@ -166,7 +166,7 @@ function readRoots(value: Json | undefined): readonly Uint8Array[] | undefined {
 /** RFC 3339 §5.6 date-time, to the millisecond. */
 function readNow(value: Json | undefined): Date {
   const text = shape.string(value, 'now', 64);
-  const match = /^(\d{4}-\d{2}-\d{2})[Tt](\d{2}):(\d{2}):(\d{2})(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/.exec(text);
+  const match = /^(\d{4}-\d{2}-\d{2})[Tt]([01]\d|2[0-3]):(\d{2}):(\d{2})(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/.exec(text);
   const date = match === null ? new Date(Number.NaN) : new Date(text.toUpperCase());
   // The calendar must agree: JavaScript turns February 30 into March.
   const day = match?.[1] ?? '';

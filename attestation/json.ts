@@ -9,11 +9,13 @@ export type Json = null | boolean | number | string | readonly Json[] | JsonObje
 export type JsonObject = { readonly [key: string]: Json };
 
 const MAX_DEPTH = 32;
+/** Far over what any real input has; a mebibyte of `0,0,0…` is refused in its first hundredth. */
+const MAX_VALUES = 16_384;
 
 /** Text → value; throws `malformed_json`, or `input_too_large` over `maxLength` UTF-16 units. */
 export function parseJson(text: string, name = 'json text', maxLength = 1024 * 1024): Json {
   if (text.length > maxLength) throw malformed('input_too_large', `${name} is ${text.length} characters, at most ${maxLength} are read`);
-  const scanner: Scanner = { text, at: 0, name };
+  const scanner: Scanner = { text, at: 0, name, values: 0 };
   skipSpace(scanner);
   const value = readValue(scanner, 0);
   skipSpace(scanner);
@@ -25,6 +27,7 @@ interface Scanner {
   readonly text: string;
   readonly name: string;
   at: number;
+  values: number;
 }
 
 function bad(scanner: Scanner, what: string): AttestationError {
@@ -49,6 +52,8 @@ function skipSpace(scanner: Scanner): void {
 
 function readValue(scanner: Scanner, depth: number): Json {
   if (depth > MAX_DEPTH) throw bad(scanner, `nests deeper than ${MAX_DEPTH}`);
+  scanner.values += 1;
+  if (scanner.values > MAX_VALUES) throw bad(scanner, `has more than ${MAX_VALUES} values`);
   const next = scanner.text[scanner.at];
   if (next === '{') return readObject(scanner, depth);
   if (next === '[') return readArray(scanner, depth);
