@@ -8,6 +8,8 @@ import type { Engine, OpenEngine } from './inference/engine.ts';
 import type { Log } from './log.ts';
 import type { LifecycleEvent } from './models/lifecycle.ts';
 import { createModels, type Models } from './models/service.ts';
+import { openStore } from './models/store.ts';
+import { dataDir } from './main-tee.ts';
 
 /** Registers every model of the configuration; one that cannot be read ends the start. */
 export async function createConfiguredModels(
@@ -17,8 +19,11 @@ export async function createConfiguredModels(
   clock: Clock,
   log: Log,
 ): Promise<Models<Engine>> {
+  const store = await openStore({ folder: dataDir(config) });
   const models = createModels<Engine>({
     openEngine,
+    store,
+    pulls: null,
     modelRoots: config.store.modelRoots,
     residency: config.store.residency,
     hardware,
@@ -48,6 +53,7 @@ export async function createConfiguredModels(
       signal,
     );
   }
+  for (const { file, reason } of await models.restore()) log.warn({ msg: 'a stored model cannot be served', file, reason });
   return models;
 }
 

@@ -1,10 +1,10 @@
 // The models this server may serve: what each one is, by the digests of the bytes the engine reads.
 // A model is listed only after its file passed the strict GGUF reader and its bytes were hashed; ids are unique and compared
 // exactly. Registering other bytes under a taken id is refused (409 model_already_exists).
-// Also refused: ids that could be read as a path or as another id (only ASCII, no `..`, no empty segment), reserved words.
+// What an id may be is decided in store-names.
 
 import { createHash } from 'node:crypto';
-import { ALL_MODELS_ID, attestedModel, fromHex, toHex, type AttestedModel } from '@assay/attestation';
+import { attestedModel, fromHex, toHex, type AttestedModel } from '@assay/attestation';
 import { ApiError } from '../errors.ts';
 import type { FileIdentity } from './measure.ts';
 
@@ -186,23 +186,6 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
     hashed: options.hashed,
     ...(options.chatTemplate === undefined ? {} : { chatTemplate: options.chatTemplate }),
   };
-}
-
-const RESERVED = new Set(['pull', 'load', 'unload', 'status', ALL_MODELS_ID]);
-const ID = /^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$/;
-
-/** Throws 400 invalid_model_name. One spelling per id: ASCII only, so that no two ids look the same. */
-export function checkModelId(id: string): string {
-  const segments = id.slice(0, 201).split('/');
-  if (!ID.test(id) || RESERVED.has(id) || segments.some((segment) => segment === '' || segment === '.' || segment === '..')) {
-    throw new ApiError(
-      400,
-      'invalid_model_name',
-      'a model name is up to 200 of A-Z a-z 0-9 . _ : / @ + -, begins with a letter or digit, and is not a reserved word',
-      { param: 'name' },
-    );
-  }
-  return id;
 }
 
 function toAttested(model: RegisteredModel): AttestedModel {
