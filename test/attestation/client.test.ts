@@ -19,6 +19,7 @@ import {
   startAttestedServer,
   tlsIdentity,
 } from '../fixtures/attested-server.ts';
+import { deferred } from '../fixtures/deferred.ts';
 import { refusalOf } from '../fixtures/refusal.ts';
 
 const policy: AppraisalPolicy = {
@@ -26,15 +27,6 @@ const policy: AppraisalPolicy = {
   models: { [MODEL_ID]: MODEL_SHA256 },
   [allowSimulated]: true,
 };
-
-/** A promise and the key to it (Promise.withResolvers needs Node 22). */
-function deferred(): { readonly promise: Promise<void>; readonly resolve: () => void } {
-  let resolve!: () => void;
-  const promise = new Promise<void>((done) => {
-    resolve = done;
-  });
-  return { promise, resolve };
-}
 
 const closing: (() => Promise<void>)[] = [];
 afterEach(async () => {
