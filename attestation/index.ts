@@ -52,6 +52,10 @@ export { AMD_ROOTS } from './snp/roots.ts';
 export { SNP_RULES } from './snp/rules.ts';
 export type { Tcb } from './snp/tcb.ts';
 export { type SnpContext, type SnpEvidence, type SnpVerification, verifySnp } from './snp/verify.ts';
+export type { TdxCollateral } from './tdx/collateral.ts';
+export type { TdxPolicy } from './tdx/policy.ts';
+export { TDX_RULES } from './tdx/rules.ts';
+export { type TdxContext, type TdxEvidence, type TdxVerification, verifyTdx } from './tdx/verify.ts';
 export { createKeyCache, type KeyCache, parsePem } from './x509.ts';
 export {
   type AppraisalPolicy,

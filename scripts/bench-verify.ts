@@ -1,0 +1,180 @@
+// `make bench-verify`: what verifying one SNP and one TDX evidence costs, beside the bare signature checks it has to make.
+// The floor is not estimated: the very crypto.subtle.verify calls of one verification are recorded and replayed, keys
+// imported, at once (as the verifier makes them) and one after another. Cold is a new process, from import to verdict.
+// Prints a table, asserts nothing. Evidence comes from the simulated hierarchies (RSA-4096, as AMD's), certificates and CRLs included.
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
+import { build } from 'esbuild';
+import {
+  createKeyCache,
+  runEvidence,
+  toBase64,
+  verifySnp,
+  verifyTdx,
+  type KeyCache,
+  type SnpEvidence,
+  type TdxEvidence,
+} from '@assay/attestation';
+import { createSimulatedAmd, createSimulatedIntel, encodePem, type SimulatedAmdKeys } from '@assay/attestation/simulated';
+
+const at = (path: string): string => fileURLToPath(new URL(`../${path}`, import.meta.url));
+const NOW = new Date('2026-06-01T12:00:00Z');
+const WARM_ROUNDS = 400;
+const COLD_PROCESSES = 9;
+
+interface Subject {
+  readonly name: string;
+  readonly run: (keys: KeyCache) => Promise<{ readonly accepted: boolean }>;
+  /** The same evidence for `runEvidence` in a new process. */
+  readonly json: string;
+}
+
+async function subjects(): Promise<readonly Subject[]> {
+  const cache = at('.cache/simulated/amd-4096.json');
+  const saved = existsSync(cache) ? (JSON.parse(readFileSync(cache, 'utf8')) as SimulatedAmdKeys) : undefined;
+  const amd = await createSimulatedAmd({ product: 'Genoa', now: NOW, ...(saved === undefined ? {} : { keys: saved }) });
+  if (saved === undefined) {
+    mkdirSync(at('.cache/simulated'), { recursive: true });
+    writeFileSync(cache, JSON.stringify(await amd.exportKeys()));
+  }
+  const snp: SnpEvidence = { report: await amd.signReport(), vek: amd.vek, chain: [amd.ask, amd.ark], crl: amd.crl };
+  const intel = await createSimulatedIntel({ now: NOW });
+  const tdx: TdxEvidence = await intel.evidence();
+  const { collateral } = tdx;
+  return [
+    {
+      name: 'SNP',
+      run: (keys) => verifySnp(snp, {}, { now: NOW, roots: [amd.ark], keys }),
+      json: JSON.stringify({
+        tee: 'snp',
+        report: toBase64(snp.report),
+        vek: toBase64(snp.vek),
+        chain: snp.chain.map((der) => encodePem(der)),
+        crl: toBase64(amd.crl),
+        roots: [encodePem(amd.ark)],
+        now: NOW.toISOString(),
+        policy: {},
+      }),
+    },
+    {
+      name: 'TDX',
+      run: (keys) => verifyTdx(tdx, {}, { now: NOW, roots: [intel.root], keys }),
+      json: JSON.stringify({
+        tee: 'tdx',
+        quote: toBase64(tdx.quote),
+        collateral: {
+          tcb_info: collateral.tcbInfo,
+          tcb_info_issuer_chain: collateral.tcbInfoIssuerChain,
+          qe_identity: collateral.qeIdentity,
+          qe_identity_issuer_chain: collateral.qeIdentityIssuerChain,
+          pck_crl: toBase64(collateral.pckCrl),
+          root_ca_crl: toBase64(collateral.rootCaCrl),
+        },
+        roots: [encodePem(intel.root)],
+        now: NOW.toISOString(),
+        policy: {},
+      }),
+    },
+  ];
+}
+
+type Replay = () => Promise<boolean>;
+
+/** The verify calls of one verification, ready to be made again. */
+async function recordCalls(run: () => Promise<unknown>): Promise<readonly Replay[]> {
+  const { subtle } = globalThis.crypto;
+  const original = subtle.verify.bind(subtle);
+  const calls: Replay[] = [];
+  subtle.verify = (algorithm, key, signature, data) => {
+    const call: Replay = () => original(algorithm, key, signature, data);
+    calls.push(call);
+    return call();
+  };
+  try {
+    await run();
+  } finally {
+    subtle.verify = original;
+  }
+  return calls;
+}
+
+/** Median milliseconds; rounds of all candidates alternate, so that a busy machine is busy for each of them. */
+async function medians(candidates: readonly (() => Promise<unknown>)[], rounds: number): Promise<readonly number[]> {
+  const times: number[][] = candidates.map(() => []);
+  for (let round = 0; round < rounds; round++) {
+    for (const [i, run] of candidates.entries()) {
+      const start = performance.now();
+      await run();
+      times[i]?.push(performance.now() - start);
+    }
+  }
+  return times.map(median);
+}
+
+const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
+
+/** From the first import of the built verifier to its verdict, in a new process; without the start of Node itself. */
+function coldMs(json: string): number {
+  const folder = at('.cache/bench-verify');
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(`${folder}/evidence.json`, json);
+  const script = `
+    import { readFileSync } from 'node:fs';
+    const text = readFileSync(${JSON.stringify(`${folder}/evidence.json`)}, 'utf8');
+    const start = performance.now();
+    const { runEvidence } = await import(${JSON.stringify(at('attestation/dist/evidence.js'))});
+    const { exitCode } = await runEvidence(text);
+    console.log(exitCode === 0 ? performance.now() - start : 'refused');`;
+  const times = Array.from({ length: COLD_PROCESSES }, () =>
+    Number(spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' }).stdout),
+  );
+  rmSync(folder, { recursive: true });
+  return median(times);
+}
+
+/** The whole published core as a browser gets it: bundled, minified, gzipped. */
+async function bundleBytes(): Promise<number> {
+  const { outputFiles } = await build({
+    entryPoints: [at('attestation/index.ts')],
+    bundle: true,
+    minify: true,
+    format: 'esm',
+    platform: 'browser',
+    target: 'es2023',
+    write: false,
+    logLevel: 'silent',
+  });
+  return gzipSync(outputFiles[0]?.contents ?? new Uint8Array(), { level: 9 }).length;
+}
+
+if (!statSync(at('attestation/dist/evidence.js'), { throwIfNoEntry: false })) throw new Error('build first: npx tsc -b');
+const ms = (value: number): string => `${value.toFixed(2)} ms`;
+const rows: string[][] = [['', 'checks', 'warm', 'floor (at once)', 'ratio', 'floor (in turn)', 'ratio', 'cold process']];
+for (const { name, run, json } of await subjects()) {
+  const keys = createKeyCache();
+  if (!(await run(keys)).accepted) throw new Error(`${name} evidence is not accepted`);
+  const { exitCode, output } = await runEvidence(json);
+  if (exitCode !== 0) throw new Error(`${name} evidence is refused: ${output.code}`);
+  const calls = await recordCalls(() => run(keys));
+  const atOnce = (): Promise<unknown> => Promise.all(calls.map((call) => call()));
+  const inTurn = async (): Promise<void> => {
+    for (const call of calls) await call();
+  };
+  await medians([() => run(keys), atOnce, inTurn], 100);
+  const [warm = 0, once = 0, turn = 0] = await medians([() => run(keys), atOnce, inTurn], WARM_ROUNDS);
+  rows.push([
+    name,
+    String(calls.length),
+    ms(warm),
+    ms(once),
+    (warm / once).toFixed(2),
+    ms(turn),
+    (warm / turn).toFixed(2),
+    ms(coldMs(json)),
+  ]);
+}
+const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? [];
+for (const row of rows) console.log(row.map((cell, column) => cell.padStart(widths[column] ?? 0)).join('  '));
+console.log(`\nbrowser bundle of the core, minified and gzipped: ${((await bundleBytes()) / 1024).toFixed(1)} KiB`);
