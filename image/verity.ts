@@ -3,11 +3,11 @@
 // root hash and the number of blocks come from the measured command line.
 
 import { createHash } from 'node:crypto';
+import { VERITY_SALT } from '@assay/attestation';
 import { badInput } from './errors.ts';
 import { BLOCK_BYTES } from './erofs.ts';
 
-/** SHA-256("assay dm-verity salt, version 1"). Public: a salt keeps precomputed tables out, and ours need not differ per image. */
-export const VERITY_SALT = '298092ccf543c4b65f3b5ac76296c75556e29785ec6def2f21f556830dfb443b';
+export { VERITY_SALT };
 
 const DIGEST_BYTES = 32;
 

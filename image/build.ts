@@ -1,0 +1,161 @@
+// `make image`: locked inputs → vmlinuz, initrd.cpio, root.img, OVMF.snp.fd, OVMF.tdx.fd, config, cmdline, manifest.json, SHA256SUMS.
+// No root, no container, no network beyond fetching locked inputs; about ten seconds once they are in the cache.
+//
+//   node image/build.js [--out FOLDER] [--inputs FOLDER] [--config FILE.toml] [--model FILE.gguf]…
+//
+// With --model the models are packed as disks beside, and listed in the measured configuration.
+
+import { createReadStream, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { execFileSync } from 'node:child_process';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { type ImageModel } from '@assay/attestation';
+import { writeCpio } from './cpio.ts';
+import { measuredConfig, modelSerial, packModel, textDisk, writeVerityImage } from './disks.ts';
+import { ImageError } from './errors.ts';
+import { initramfsTree } from './initramfs.ts';
+import { readLock } from './lock.ts';
+import { buildManifest, manifestText, sha256 } from './manifest.ts';
+import { findMirrors, openInputs } from './mirror.ts';
+import { type Hooks, rootfsTree } from './rootfs.ts';
+import { openSources, type Sources } from './sources.ts';
+import { TOP } from './top.ts';
+
+export interface BuildOptions {
+  readonly out: string;
+  readonly sources: Sources;
+  /** The server's measured configuration; absent: image/config.default.toml. */
+  readonly toml?: string;
+  readonly models?: readonly string[];
+  /** Where the project's own sources are; another folder only when reproducing. */
+  readonly top?: string;
+  /** Test images only. */
+  readonly hooks?: Hooks;
+  readonly extraModules?: ReadonlyMap<string, Uint8Array>;
+}
+
+/** Builds into `out`. Returns the SHA-256 of each file, as written to SHA256SUMS. */
+export async function buildImage(options: BuildOptions): Promise<ReadonlyMap<string, string>> {
+  const { out, sources } = options;
+  const top = options.top ?? TOP;
+  mkdirSync(out, { recursive: true });
+  const put = (name: string, bytes: Uint8Array | string): void => writeFileSync(join(out, name), bytes);
+  const initrd = writeCpio(await initramfsTree(sources, options.extraModules === undefined ? {} : { extraModules: options.extraModules }));
+  const tree = await rootfsTree(sources, { top, ...(options.hooks === undefined ? {} : { hooks: options.hooks }) });
+  const root = await writeVerityImage(tree, join(out, 'root.img'));
+  const firmware = {
+    snp: sources.debian('ovmf-amdsev', 'usr/share/ovmf/OVMF.amdsev.fd'),
+    tdx: sources.debian('ovmf-generic', 'usr/share/ovmf/OVMF.fd'),
+  };
+  const models = await packModels(options.models ?? [], out);
+  const config = Buffer.from(measuredConfig(models, options.toml ?? readFileSync(join(top, 'image/config.default.toml'), 'utf8')).text);
+  const manifest = buildManifest({
+    release: (JSON.parse(readFileSync(join(top, 'package.json'), 'utf8')) as { version: string }).version,
+    source: {
+      commit: commitOf(top),
+      inputs: sha256(readFileSync(join(top, 'image/inputs.lock.json'))),
+      packages: sha256(readFileSync(join(top, 'package-lock.json'))),
+    },
+    files: {
+      vmlinuz: sources.kernel,
+      'initrd.cpio': initrd,
+      'root.img': readFileSync(join(out, 'root.img')),
+      'OVMF.snp.fd': firmware.snp,
+      'OVMF.tdx.fd': firmware.tdx,
+      config,
+    },
+    root: { rootHash: root.rootHash, blocks: root.blocks },
+    models,
+  });
+  put('vmlinuz', sources.kernel);
+  put('initrd.cpio', initrd);
+  put('OVMF.snp.fd', firmware.snp);
+  put('OVMF.tdx.fd', firmware.tdx);
+  put('config', config);
+  put('config.img', textDisk(config.toString(), 'config'));
+  put('cmdline', manifest.cmdline);
+  put('manifest.json', manifestText(manifest));
+  const sums = new Map(
+    Object.entries(manifest.files)
+      .map(([name, file]) => [name, file.sha256] as const)
+      .concat([
+        ['cmdline', sha256(Buffer.from(manifest.cmdline))],
+        ['manifest.json', sha256(Buffer.from(manifestText(manifest)))],
+      ])
+      .sort(([a], [b]) => (a < b ? -1 : 1)),
+  );
+  put('SHA256SUMS', [...sums].map(([name, digest]) => `${digest}  ${name}\n`).join(''));
+  return sums;
+}
+
+async function packModels(paths: readonly string[], out: string): Promise<readonly ImageModel[]> {
+  const models: ImageModel[] = [];
+  for (const path of paths) {
+    const disk = await packModel({ path, size: statSync(path).size }, join(out, 'model.tmp'));
+    const name = `model-${disk.name}.img`;
+    renameSync(join(out, 'model.tmp'), join(out, name));
+    process.stdout.write(`model ${disk.name}: ${name}, serial ${modelSerial(disk.rootHash)}\n`);
+    models.push({ name: disk.name, rootHash: disk.rootHash, blocks: disk.blocks, sha256: await fileDigest(path) });
+  }
+  return models;
+}
+
+async function fileDigest(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>) hash.update(chunk);
+  return hash.digest('hex');
+}
+
+/** Commit of the sources, or nothing when git cannot say or files differ from it: a claim that may be wrong is not made. */
+function commitOf(top: string): string {
+  try {
+    const git = (...args: string[]): string =>
+      execFileSync('git', args, { cwd: top, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+    return git('status', '--porcelain', '--untracked-files=no') === '' ? git('rev-parse', 'HEAD') : '';
+  } catch {
+    return '';
+  }
+}
+
+/** The locked inputs, from the cache or the mirror. */
+export async function lockedSources(inputs: string): Promise<Sources> {
+  return openSources(
+    readLock(join(TOP, 'image/inputs.lock.json')),
+    openInputs(inputs, () => findMirrors(process.env)),
+  );
+}
+
+export const defaultInputs = (): string => process.env['ASSAY_IMAGE_INPUTS'] ?? join(TOP, '.cache/inputs');
+
+const seconds = (from: number, to: number): string => ((to - from) / 1000).toFixed(1);
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      out: { type: 'string', default: 'out' },
+      inputs: { type: 'string' },
+      config: { type: 'string' },
+      model: { type: 'string', multiple: true },
+    },
+  });
+  const started = performance.now();
+  const sources = await lockedSources(values.inputs ?? defaultInputs());
+  const read = performance.now();
+  const out = resolve(values.out);
+  const sums = await buildImage({
+    out,
+    sources,
+    models: values.model ?? [],
+    ...(values.config === undefined ? {} : { toml: readFileSync(values.config, 'utf8') }),
+  });
+  for (const [name, digest] of sums) process.stdout.write(`${digest}  ${name}\n`);
+  process.stdout.write(`${out}: inputs ${seconds(started, read)} s, build ${seconds(read, performance.now())} s\n`);
+}
+
+if (process.argv[1] !== undefined && import.meta.url === new URL(`file://${resolve(process.argv[1])}`).href) {
+  main().catch((error: unknown) => {
+    process.stderr.write(`image: ${error instanceof ImageError ? error.message : String(error instanceof Error ? error.stack : error)}\n`);
+    process.exitCode = 1;
+  });
+}

@@ -1,0 +1,90 @@
+// The server as it goes into the image: our TypeScript and its JavaScript packages bundled by esbuild into one file per entry, with
+// shared code in chunks named by content. No minifying, no source maps, no file times or paths of this machine in it.
+// Native parts stay files of their own, from the locked tarballs, and only those for linux-x64.
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { build } from 'esbuild';
+import { badInput } from './errors.ts';
+import type { Sources } from './sources.ts';
+import { TOP } from './top.ts';
+import { addFile, addLink, type Tree } from './tree.ts';
+
+/** Entries, as the compiled tree lays them out: they find each other by relative URLs. */
+const ENTRIES: Readonly<Record<string, string>> = {
+  'dist/src/cli': 'src/cli.ts',
+  'dist/src/main-attestd': 'src/main-attestd.ts',
+  'dist/src/inference/worker': 'src/inference/worker.ts',
+  'attestation/dist/index': 'attestation/index.ts',
+};
+
+const ALIASES: Readonly<Record<string, string>> = {
+  '@assay/attestation': 'attestation/index.ts',
+  '@assay/attestation/node': 'attestation/node/fetch.ts',
+  '@assay/attestation/simulated': 'attestation/simulated/hierarchy.ts',
+};
+
+/** Files by path below /opt/assay. */
+export async function bundleServer(top: string = TOP): Promise<ReadonlyMap<string, Uint8Array>> {
+  const result = await build({
+    absWorkingDir: top,
+    entryPoints: ENTRIES,
+    outdir: '/bundle',
+    bundle: true,
+    splitting: true,
+    write: false,
+    platform: 'node',
+    target: 'node22',
+    format: 'esm',
+    chunkNames: 'dist/src/chunk-[hash]',
+    legalComments: 'none',
+    charset: 'utf8',
+    logLevel: 'silent',
+    external: ['koffi', '@node-llama-cpp/*', '@koromix/*', 'cbor-extract'],
+    // Packages in CommonJS ask for Node's own modules by require().
+    banner: { js: "import { createRequire as __createRequire } from 'node:module';\nconst require = __createRequire(import.meta.url);" },
+    plugins: [
+      {
+        name: 'workspace',
+        setup(plugin) {
+          plugin.onResolve({ filter: /^@assay\// }, ({ path }) => {
+            const target = ALIASES[path];
+            if (target === undefined) throw badInput(`${path} is not an entry of the attestation package`);
+            return { path: join(top, target) };
+          });
+        },
+      },
+    ],
+  });
+  return new Map(
+    result.outputFiles.map((file) => [file.path.replace(/^\/bundle\//, ''), file.contents] as const).sort(([a], [b]) => (a < b ? -1 : 1)),
+  );
+}
+
+const ROOM = 'opt/assay';
+
+/** Adds the server, its native parts and the package files their look-ups need. */
+export async function addServer(tree: Tree, sources: Sources, top: string = TOP): Promise<void> {
+  for (const [path, bytes] of await bundleServer(top)) addFile(tree, `${ROOM}/${path}`, bytes);
+  const { version } = JSON.parse(readFileSync(join(top, 'package.json'), 'utf8')) as { version: string };
+  addFile(tree, `${ROOM}/package.json`, json({ name: 'assay', version, type: 'module' }));
+  addFile(
+    tree,
+    `${ROOM}/attestation/package.json`,
+    json({ name: '@assay/attestation', version, type: 'module', exports: { '.': './dist/index.js' } }),
+  );
+  addLink(tree, `${ROOM}/node_modules/@assay/attestation`, '../../attestation');
+  const modules = `${ROOM}/node_modules`;
+  for (const path of ['package.json', 'index.js', 'indirect.js']) addFile(tree, `${modules}/koffi/${path}`, sources.npm('koffi', path));
+  for (const path of ['package.json', 'index.js', 'linux_x64/koffi.node']) {
+    addFile(tree, `${modules}/@koromix/koffi-linux-x64/${path}`, sources.npm('@koromix/koffi-linux-x64', path));
+  }
+  const llama = '@node-llama-cpp/linux-x64';
+  for (const path of sources.npmPaths(llama)) {
+    // The node-llama-cpp addon itself is not used: the engine calls libllama.
+    if (/^(?:package\.json|dist\/index\.js|bins\/linux-x64\/lib[^/]*\.so)$/.test(path))
+      addFile(tree, `${modules}/${llama}/${path}`, sources.npm(llama, path));
+  }
+}
+
+const json = (value: unknown): Uint8Array => Buffer.from(`${JSON.stringify(value)}\n`);

@@ -1,0 +1,41 @@
+// Makes manifest.json of a release or deployment: what the verifier's measureManifest recomputes.
+
+import { createHash } from 'node:crypto';
+import { type ImageFile, type ImageManifest, IMAGE_FILES, type ImageModel, measureImage } from '@assay/attestation';
+import { cmdline } from './cmdline.ts';
+
+export interface ManifestInputs {
+  readonly release: string;
+  readonly source: ImageManifest['source'];
+  readonly files: Readonly<Record<ImageFile, Uint8Array>>;
+  readonly root: ImageManifest['root'];
+  readonly models: readonly ImageModel[];
+}
+
+export function buildManifest(inputs: ManifestInputs): ImageManifest {
+  const { files, root } = inputs;
+  const line = cmdline({ root: root.rootHash, blocks: root.blocks, config: sha256(files.config) });
+  const measured = measureImage({
+    snpFirmware: files['OVMF.snp.fd'],
+    tdxFirmware: files['OVMF.tdx.fd'],
+    kernel: files.vmlinuz,
+    initrd: files['initrd.cpio'],
+    cmdline: line,
+  });
+  return {
+    version: 1,
+    release: inputs.release,
+    source: inputs.source,
+    files: Object.fromEntries(
+      IMAGE_FILES.map((name) => [name, { size: files[name].length, sha256: sha256(files[name]) }]),
+    ) as unknown as ImageManifest['files'],
+    root,
+    cmdline: line,
+    models: inputs.models,
+    ...measured,
+  };
+}
+
+export const manifestText = (manifest: ImageManifest): string => `${JSON.stringify(manifest, null, 1)}\n`;
+
+export const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
