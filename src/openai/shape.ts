@@ -139,9 +139,18 @@ export type Read<F extends Fields> = { readonly [K in keyof F]: Infer<F[K]> };
 export function object<F extends Fields>(fields: F, about?: string): Shape<Read<F>> {
   const entries = Object.entries(fields);
   const required = entries.filter(([, shape]) => shape.optional !== true).map(([name]) => name);
-  const properties = Object.fromEntries(entries.filter(([, shape]) => shape.refused !== true).map(([name, shape]) => [name, shape.schema]));
+  const published = entries.filter(([, shape]) => shape.refused !== true);
+  const refused = entries.filter(([, shape]) => shape.refused === true).map(([name]) => name);
+  const schema = {
+    type: 'object',
+    properties: Object.fromEntries(published.map(([name, shape]) => [name, shape.schema])),
+    ...(required.length > 0 && { required }),
+    additionalProperties: false,
+    // Parameters of the OpenAI API that are known and refused.
+    ...(refused.length > 0 && { 'x-unsupported': refused }),
+  };
   return {
-    schema: described({ type: 'object', properties, ...(required.length > 0 && { required }), additionalProperties: false }, about),
+    schema: described(schema, about),
     read(value, path) {
       if (!isRecord(value)) throw wrongType(value, path, 'an object');
       for (const key of Object.keys(value)) {

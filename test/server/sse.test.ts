@@ -183,24 +183,24 @@ test('silence is filled with comments, and only silence', async () => {
     engine: { beforeToken: (position) => (position === 2 ? door.opened : Promise.resolve()) },
   });
   const response = await post(api, '/v1/chat/completions', streamed);
-  const reader = (response.body as ReadableStream<Uint8Array>).pipeThrough(new TextDecoderStream()).getReader();
+  const reader = (response.body as ReadableStream<Uint8Array>).getReader();
   let text = '';
-  while (!text.includes(': keep-alive\n\n: keep-alive\n\n')) text += (await reader.read()).value ?? '';
+  while (!text.includes(': keep-alive\n\n: keep-alive\n\n')) text += Buffer.from((await reader.read()).value ?? []).toString();
   door.open();
-  for (let part = await reader.read(); !part.done; part = await reader.read()) text += part.value;
+  for (let part = await reader.read(); !part.done; part = await reader.read()) text += Buffer.from(part.value).toString();
   expect(text.endsWith('data: [DONE]\n\n')).toBe(true);
   expect(text.indexOf(': keep-alive')).toBeGreaterThan(text.indexOf('"content":","'));
   // A comment is a block of its own: no event is cut by one.
   for (const block of text.split('\n\n')) expect(block === '' || block === ': keep-alive' || block.startsWith('data: ')).toBe(true);
 });
 
-describe('padding', () => {
-  const script = (): string[] => ['a', 'ab', 'ä', '"', '\u0001', 'a longer piece of text', '日本語', 'x'.repeat(90), 'x'.repeat(200)];
-  const sizes = async (extra: object = {}): Promise<{ lengths: number[]; data: string[] }> => {
-    const data = await events(await post(api, '/v1/chat/completions', { ...streamed, ...extra }));
-    return { lengths: data.slice(0, -1).map((each) => Buffer.byteLength(each)), data };
-  };
+const script = (): string[] => ['a', 'ab', 'ä', '"', '\u0001', 'a longer piece of text', '日本語', 'x'.repeat(90), 'x'.repeat(200)];
+const sizes = async (extra: object = {}): Promise<{ lengths: number[]; data: string[] }> => {
+  const data = await events(await post(api, '/v1/chat/completions', { ...streamed, ...extra }));
+  return { lengths: data.slice(0, -1).map((each) => Buffer.byteLength(each)), data };
+};
 
+describe('padding', () => {
   test('is on: every event has one length, except for text beyond a slot', async () => {
     await start({ engine: { script } });
     const { lengths, data } = await sizes();

@@ -1,0 +1,193 @@
+// GET /v1/attestation over real TLS: the exporter is that of the caller's own connection, resumption is refused.
+
+import { once } from 'node:events';
+import { connect, type TLSSocket } from 'node:tls';
+import { EXPORTER_LABEL, toHex } from '@assay/attestation';
+import { afterEach, describe, expect, test } from 'vitest';
+import { ApiError } from '../../src/errors.ts';
+import type { Attester, AttestRequest } from '../../src/attester/attester.ts';
+import { issueCertificate } from '../../src/attester/certificate.ts';
+import { createIdentity } from '../../src/attester/identity.ts';
+import { attestationAnswer } from '../../src/openai/answers.ts';
+import { type ApiServer, type ErrorAnswer, startApi } from '../fixtures/api-server.ts';
+
+let api: ApiServer;
+let asked: AttestRequest[] = [];
+const sockets: TLSSocket[] = [];
+
+function fakeAttester(fail?: ApiError): Attester {
+  asked = [];
+  return {
+    teeType: 'simulated',
+    async attest(request) {
+      asked.push(request);
+      if (fail !== undefined) throw fail;
+      return {
+        version: '1',
+        teeType: 'simulated',
+        report: Uint8Array.of(1, 2, 3),
+        reportData: new Uint8Array(64),
+        measurement: new Uint8Array(48),
+        timestamp: '2026-01-01T00:00:00Z',
+        nonce: toHex(request.nonce),
+        claims: Uint8Array.of(160),
+        endorsements: { vek: Uint8Array.of(1), chain: [Uint8Array.of(2)] },
+        inclusion: { index: 0, size: 1, path: [] },
+        models: [
+          { id: 'demo', sha256: new Uint8Array(32), kind: 'blob', blobs: [{ role: 'weights', sha256: new Uint8Array(32), size: 1 }] },
+        ],
+      };
+    },
+    status: () => ({
+      teeType: 'simulated',
+      available: true,
+      queued: 0,
+      reports: 1,
+      answered: asked.length,
+      failed: 0,
+      endorsementsExpireAt: null,
+      endorsementsError: null,
+    }),
+  };
+}
+
+async function start(attester: Attester | null = fakeAttester()): Promise<void> {
+  const identity = await createIdentity();
+  const { pem } = await issueCertificate({ identity, names: ['localhost'], now: new Date(), lifetimeMs: 3_600_000 });
+  api = await startApi({ deps: { tls: { key: identity.tls.keyPem, cert: pem }, attester } });
+}
+
+async function dial(options: object = {}): Promise<TLSSocket> {
+  const socket = connect({
+    host: '127.0.0.1',
+    port: Number(new URL(api.url).port),
+    rejectUnauthorized: false,
+    ALPNProtocols: ['http/1.1'],
+    ...options,
+  });
+  sockets.push(socket);
+  socket.on('error', () => undefined);
+  await once(socket, 'secureConnect');
+  return socket;
+}
+
+/** One GET on a socket that stays open. */
+async function ask(socket: TLSSocket, path: string): Promise<{ status: number; body: unknown }> {
+  socket.write(`GET ${path} HTTP/1.1\r\nhost: x\r\n\r\n`);
+  let text = '';
+  for (;;) {
+    const [chunk] = (await once(socket, 'data')) as [Buffer];
+    text += chunk.toString();
+    const split = text.indexOf('\r\n\r\n');
+    const length = Number(/content-length: (\d+)/i.exec(text)?.[1]);
+    if (split >= 0 && Buffer.byteLength(text.slice(split + 4)) >= length)
+      return { status: Number(text.slice(9, 12)), body: JSON.parse(text.slice(split + 4)) as unknown };
+  }
+}
+
+afterEach(async () => {
+  for (const socket of sockets.splice(0)) socket.destroy();
+  await api.close();
+});
+
+const nonce = '00112233445566778899aabbccddeeff';
+
+test('the evidence is bound to this connection and nonce; the answer is the document', async () => {
+  await start();
+  const socket = await dial();
+  const { status, body } = await ask(socket, `/v1/attestation?nonce=${nonce}`);
+  expect(status).toBe(200);
+  expect(attestationAnswer.read(body, '')).toMatchObject({ version: '1', tee_type: 'simulated', nonce, report: 'AQID' });
+  const exporter = socket.exportKeyingMaterial(32, EXPORTER_LABEL, Buffer.from(nonce, 'hex'));
+  expect(asked).toHaveLength(1);
+  expect(toHex(asked[0]?.exporter ?? new Uint8Array())).toBe(exporter.toString('hex'));
+  expect(asked[0]).not.toHaveProperty('modelId');
+  const other = await dial();
+  await ask(other, `/v1/attestation?nonce=${nonce}`);
+  expect(toHex(asked[1]?.exporter ?? new Uint8Array())).not.toBe(exporter.toString('hex'));
+});
+
+test('base64url nonces come back as they were given; without one the server makes one', async () => {
+  await start();
+  const socket = await dial();
+  const given = Buffer.from(nonce, 'hex').toString('base64url');
+  expect((await ask(socket, `/v1/attestation?nonce=${given}&model=demo`)).body).toMatchObject({ nonce: given });
+  expect(toHex(asked[0]?.nonce ?? new Uint8Array())).toBe(nonce);
+  expect(asked[0]?.modelId).toBe('demo');
+  const { body } = await ask(socket, '/v1/attestation');
+  expect((body as { nonce: string }).nonce).toBe(toHex(asked[1]?.nonce ?? new Uint8Array()));
+  expect(asked[1]?.nonce).toHaveLength(32);
+});
+
+test.each<[string, string, number, string]>([
+  ['a short nonce', '/v1/attestation?nonce=deadbeef01234567', 400, 'invalid_nonce'],
+  ['a long nonce', `/v1/attestation?nonce=${'ab'.repeat(65)}`, 400, 'invalid_nonce'],
+  [
+    'no hex and no base64url',
+    '/v1/attestation?nonce=%24%24%24%24%24%24%24%24%24%24%24%24%24%24%24%24%24%24%24%24%24%24',
+    400,
+    'invalid_nonce',
+  ],
+  ['two nonces', `/v1/attestation?nonce=${nonce}&nonce=${nonce}`, 400, 'invalid_type'],
+  ['an unknown model', `/v1/attestation?nonce=${nonce}&model=none`, 404, 'model_not_found'],
+  ['anything else', `/v1/attestation?nonce=${nonce}&user=1`, 400, 'unknown_parameter'],
+])('refused: %s', async (_name, path, status, code) => {
+  await start();
+  const answer = await ask(await dial(), path);
+  expect([answer.status, (answer.body as ErrorAnswer).error.code]).toEqual([status, code]);
+  expect(asked).toEqual([]);
+});
+
+test('the attester’s own refusals arrive', async () => {
+  await start(fakeAttester(new ApiError(429, 'attestation_rate_limited', 'too many', { retryAfterSeconds: 2 })));
+  expect(await ask(await dial(), `/v1/attestation?nonce=${nonce}`)).toMatchObject({
+    status: 429,
+    body: { error: { code: 'attestation_rate_limited' } },
+  });
+});
+
+test('plain HTTP has no channel to bind: 400 tls_required', async () => {
+  api = await startApi({ deps: { attester: fakeAttester() } });
+  const response = await fetch(`${api.url}/v1/attestation?nonce=${nonce}`);
+  expect([response.status, ((await response.json()) as ErrorAnswer).error.code]).toEqual([400, 'tls_required']);
+});
+
+test('the record has the digest of the evidence', async () => {
+  await start();
+  await ask(await dial(), `/v1/attestation?nonce=${nonce}`);
+  expect((await api.ended())[0]?.evidenceSha256).toBe('039058c6f2c0cb492c533b0a4d14ef77cc0f78abccced5287d84a1a2011cfb81');
+});
+
+describe('TLS', () => {
+  test('1.3 only', async () => {
+    await start();
+    await expect(dial({ maxVersion: 'TLSv1.2', minVersion: 'TLSv1.2' })).rejects.toThrow(/alert|version|ECONNRESET/i);
+    expect((await dial()).getProtocol()).toBe('TLSv1.3');
+  });
+
+  test('no usable tickets: a second connection with the first one’s session is a new session or none', async () => {
+    await start();
+    const first = await dial();
+    const sessions: Buffer[] = [];
+    first.on('session', (session) => sessions.push(session));
+    await ask(first, '/health');
+    const session = sessions[0] ?? first.getSession();
+    const second = connect({
+      host: '127.0.0.1',
+      port: Number(new URL(api.url).port),
+      rejectUnauthorized: false,
+      ...(session !== undefined && { session }),
+    });
+    sockets.push(second);
+    second.on('error', () => undefined);
+    const outcome = await Promise.race([
+      once(second, 'close').then(() => 'closed'),
+      once(second, 'secureConnect').then(async () => {
+        if (!second.isSessionReused()) return 'new';
+        second.write('GET /health HTTP/1.1\r\nhost: x\r\n\r\n');
+        return Promise.race([once(second, 'data').then(() => 'answered'), once(second, 'close').then(() => 'closed')]);
+      }),
+    ]);
+    expect(['closed', 'new']).toContain(outcome);
+  });
+});
