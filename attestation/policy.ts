@@ -279,7 +279,8 @@ function keep(policy: Policy): Policy {
 }
 
 function symbolsOf(input: AppraisalPolicy | Policy): Dangers {
-  const given = input as AppraisalPolicy;
+  // Own properties only: nothing that was slipped into a prototype.
+  const given = { ...(input as AppraisalPolicy) };
   return {
     ...(given[allowSimulated] === undefined ? {} : { [allowSimulated]: given[allowSimulated] }),
     ...(given[allowAnyModel] === undefined ? {} : { [allowAnyModel]: given[allowAnyModel] }),
