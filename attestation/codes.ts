@@ -137,6 +137,8 @@ export const ATTESTATION_CODES = {
   timestamp_contradiction: 'the document repeats another time than its claims have',
   rtmr_contradiction: 'the document repeats other RTMRs than the hardware signed',
   tee_type_contradiction: 'the document names another TEE than its evidence is of',
+  endorsements_unavailable: 'an endorsement could not be fetched and is not in the store',
+  endorsements_invalid: 'a fetched or stored endorsement does not verify',
   endorsements_missing: 'no endorsements are stapled, and none may or can be fetched',
   gpu_evidence: 'the claims name GPU evidence that does not verify',
   // channel and client, C rules

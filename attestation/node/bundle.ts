@@ -1,0 +1,39 @@
+// The offline bundle: endorsements fetched where there is a network, carried to where there is none. One JSON text with the
+// items of a store; importing puts them into another store, where they are verified when they are used, like everything read
+// from a store. Refused: another format or version, over 32 MiB, over 4096 items.
+
+import { malformed } from '../errors.ts';
+import { parseJson, shapeReaders } from '../json.ts';
+import { encodeItem, itemOf, memoryStore, type EndorsementStore, type StoredItem } from './endorsements-store.ts';
+
+export const BUNDLE_FORMAT = 'assay-endorsements';
+export const MAX_BUNDLE_BYTES = 32 << 20;
+const MAX_ITEMS = 4096;
+
+/** Everything in the store as one text, items in the order of their keys. */
+export async function exportBundle(store: EndorsementStore): Promise<string> {
+  const items = (await store.items()).toSorted((a, b) => (a.key < b.key ? -1 : 1));
+  return `{"format":"${BUNDLE_FORMAT}","version":1,"items":[\n${items.map(encodeItem).join(',\n')}\n]}\n`;
+}
+
+/** @throws malformed_json, malformed_base64, input_too_large */
+export function parseBundle(text: string): readonly StoredItem[] {
+  const read = shapeReaders('malformed_json');
+  const bundle = read.object(parseJson(text, 'bundle', MAX_BUNDLE_BYTES), 'bundle', ['format', 'version', 'items']);
+  if (bundle['format'] !== BUNDLE_FORMAT || bundle['version'] !== 1) {
+    throw malformed('malformed_json', `bundle is not ${BUNDLE_FORMAT} version 1`, { expected: `${BUNDLE_FORMAT}, 1` });
+  }
+  return read.list(bundle['items'], 'bundle items', 0, MAX_ITEMS).map(itemOf);
+}
+
+/** Puts every item into the store; returns how many. What is not genuine is dropped when it is asked for. */
+export async function importBundle(text: string, store: EndorsementStore): Promise<number> {
+  const items = parseBundle(text);
+  for (const item of items) await store.put(item);
+  return items.length;
+}
+
+/** A store that is the bundle, for `createEndorsements({ offline: true, store })`. */
+export function bundleStore(text: string): EndorsementStore {
+  return memoryStore(parseBundle(text));
+}
