@@ -11,6 +11,9 @@ import { type AppraisalPolicy, type Policy, parsePolicy } from '../policy.ts';
 import { createKeyCache } from '../x509.ts';
 import { AttestedPool } from './pool.ts';
 
+export { bundleStore, exportBundle, importBundle } from './bundle.ts';
+export { createEndorsements, type EndorsementOptions, type Endorsements, proxyFromEnvironment } from './endorsements.ts';
+export { type EndorsementStore, folderStore, memoryStore } from './endorsements-store.ts';
 export { type AttestedConnection, connectAttested, type ConnectOptions } from './connect.ts';
 export { AttestedPool, type PoolOptions } from './pool.ts';
 export { startProxy, type ProxyOptions, type RunningProxy } from './proxy.ts';
