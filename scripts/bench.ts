@@ -21,8 +21,10 @@ const row = (what: string, value: string): void => {
   console.log(`${what.padEnd(64)} ${value}`);
 };
 const sorted = (values: readonly number[]): number[] => values.toSorted((a, b) => a - b);
-const at = (values: readonly number[], q: number): number => sorted(values)[Math.min(values.length - 1, Math.floor(values.length * q))] ?? 0;
-const ms = (values: readonly number[]): string => `p50 ${at(values, 0.5).toFixed(2)} ms   p99 ${at(values, 0.99).toFixed(2)} ms   (${values.length})`;
+const at = (values: readonly number[], q: number): number =>
+  sorted(values)[Math.min(values.length - 1, Math.floor(values.length * q))] ?? 0;
+const ms = (values: readonly number[]): string =>
+  `p50 ${at(values, 0.5).toFixed(2)} ms   p99 ${at(values, 0.99).toFixed(2)} ms   (${values.length})`;
 async function times(count: number, run: (i: number) => Promise<unknown>): Promise<number[]> {
   const result: number[] = [];
   for (let i = 0; i < count; i++) {
@@ -44,7 +46,10 @@ const f = attestedFetch({ policy }); const s = performance.now(); await f.verify
 console.log(s - t, performance.now() - s); await f.close();`;
 const coldRuns: [number, number][] = [];
 for (let i = 0; i < 5; i++) {
-  const child = spawn(process.execPath, ['--input-type=module', '-e', cold, JSON.stringify(server.policy), server.url], { cwd: fileURLToPath(new URL('..', import.meta.url)), stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, ['--input-type=module', '-e', cold, JSON.stringify(server.policy), server.url], {
+    cwd: fileURLToPath(new URL('..', import.meta.url)),
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   let text = '';
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
   await once(child, 'close');
@@ -53,8 +58,17 @@ for (let i = 0; i < 5; i++) {
 }
 row('cold process: loading the client', ms(coldRuns.map(([load]) => load)));
 row('cold process: first handshake to verified', ms(coldRuns.map(([, verify]) => verify)));
-const options = { policy: (await import('@assay/attestation')).parsePolicy(policy), now: Date.now, randomBytes: (n: number) => new Uint8Array(randomBytes(n)), connectTimeoutMs: 10_000, attestTimeoutMs: 10_000 };
-row('warm: handshake to verified, new connection each', ms(await times(100, async () => (await connectAttested(new URL(server.url), options)).socket.destroy())));
+const options = {
+  policy: (await import('@assay/attestation')).parsePolicy(policy),
+  now: Date.now,
+  randomBytes: (n: number) => new Uint8Array(randomBytes(n)),
+  connectTimeoutMs: 10_000,
+  attestTimeoutMs: 10_000,
+};
+row(
+  'warm: handshake to verified, new connection each',
+  ms(await times(100, async () => (await connectAttested(new URL(server.url), options)).socket.destroy())),
+);
 
 // 2. TTFT and tokens/s.
 const tokens = 400;
@@ -62,7 +76,11 @@ const attested = attestedFetch({ policy });
 async function stream(): Promise<{ first: number; rate: number }> {
   const start = performance.now();
   const body = JSON.stringify({ model: 'demo-context', prompt: 'once upon a time', max_tokens: tokens, temperature: 0, stream: true });
-  const response = await attested(`${server.url}/v1/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body });
+  const response = await attested(`${server.url}/v1/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body,
+  });
   let first = 0;
   for await (const _ of response.body ?? []) first ||= performance.now();
   return { first: first - start, rate: ((tokens - 1) / (performance.now() - first)) * 1000 };
@@ -74,28 +92,50 @@ const through = await Promise.all([0]).then(async () => {
   return all;
 });
 const { 'demo-context': demo } = await ensureDemoModels(['demo-context']);
-const engine = await openEngine({ workerEntry: fileURLToPath(new URL('../dist/src/inference/worker.js', import.meta.url)) })({ path: demo.path }, new AbortController().signal);
+const engine = await openEngine({ workerEntry: fileURLToPath(new URL('../dist/src/inference/worker.js', import.meta.url)) })(
+  { path: demo.path },
+  new AbortController().signal,
+);
 const straight: { first: number; rate: number }[] = [];
 const sampling = { temperature: 0, topP: 1, topK: 0, minP: 0, presencePenalty: 0, frequencyPenalty: 0, repeatPenalty: 1 };
 for (let i = 0; i < 6; i++) {
   const start = performance.now();
   let first = 0;
-  for await (const event of engine.generate({ prompt: { kind: 'text', text: 'once upon a time' }, sampling, n: 1, maxTokens: tokens, stop: [], cacheScope: 'bench' }, new AbortController().signal)) {
+  for await (const event of engine.generate(
+    { prompt: { kind: 'text', text: 'once upon a time' }, sampling, n: 1, maxTokens: tokens, stop: [], cacheScope: 'bench' },
+    new AbortController().signal,
+  )) {
     if (event.type === 'delta') first ||= performance.now();
   }
   if (i > 0) straight.push({ first: first - start, rate: ((tokens - 1) / (performance.now() - first)) * 1000 });
 }
 row('demo-context TTFT through attested TLS', ms(through.map((run) => run.first)));
 row('demo-context TTFT straight from the engine', ms(straight.map((run) => run.first)));
-row('demo-context tokens/s through attested TLS, one stream', at(through.map((run) => run.rate), 0.5).toFixed(0));
-row('demo-context tokens/s straight from the engine', at(straight.map((run) => run.rate), 0.5).toFixed(0));
+row(
+  'demo-context tokens/s through attested TLS, one stream',
+  at(
+    through.map((run) => run.rate),
+    0.5,
+  ).toFixed(0),
+);
+row(
+  'demo-context tokens/s straight from the engine',
+  at(
+    straight.map((run) => run.rate),
+    0.5,
+  ).toFixed(0),
+);
 await engine.close();
 await attested.close();
 await server.stop();
 
 // 3. Our server with a null engine beside bare node:http, same client, one keep-alive connection.
 const body = JSON.stringify({ model: 'chat', messages: [{ role: 'user', content: 'hello' }] });
-const answer = JSON.stringify({ id: 'x', object: 'chat.completion', choices: [{ index: 0, message: { role: 'assistant', content: 'Hello, world!' }, finish_reason: 'stop' }] });
+const answer = JSON.stringify({
+  id: 'x',
+  object: 'chat.completion',
+  choices: [{ index: 0, message: { role: 'assistant', content: 'Hello, world!' }, finish_reason: 'stop' }],
+});
 const bare = createServer((request, response) => {
   let text = '';
   request.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
@@ -110,7 +150,12 @@ const models = (await (await plainFetch(`${api.url}/v1/models`)).json()) as { da
 const chat = models.data.find((model) => model.type === 'chat')?.id ?? '';
 const dispatcher = new Agent({ connections: 1, pipelining: 1 });
 const post = async (url: string, text: string): Promise<void> => {
-  const response = await plainFetch(`${url}/v1/chat/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: text, dispatcher });
+  const response = await plainFetch(`${url}/v1/chat/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: text,
+    dispatcher,
+  });
   if (response.status !== 200) throw new Error(`${response.status} ${await response.text()}`);
   await response.arrayBuffer();
 };

@@ -17,7 +17,10 @@ const folder = await mkdtemp(join(tmpdir(), 'assay-demo-'));
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
 
 say('1. the server starts; its TEE is simulated where there is no hardware');
-const server = spawn(process.execPath, ['dist/src/cli.js', 'serve', '--demo', '--listen', '127.0.0.1:0', '--data', folder], { cwd: top, stdio: ['ignore', 'ignore', 'pipe'] });
+const server = spawn(process.execPath, ['dist/src/cli.js', 'serve', '--demo', '--listen', '127.0.0.1:0', '--data', folder], {
+  cwd: top,
+  stdio: ['ignore', 'ignore', 'pipe'],
+});
 const ended = once(server, 'exit') as Promise<[number | null]>;
 try {
   const url = await listening();
@@ -25,7 +28,10 @@ try {
 
   say('2. a client looks before it sends: every check, what was found');
   const policyPath = join(folder, 'policy.json');
-  const verdict = spawn(process.execPath, ['attestation/dist/node/cli.js', url, '--policy', policyPath, '--allow-simulated'], { cwd: top, stdio: ['ignore', 'inherit', 'inherit'] });
+  const verdict = spawn(process.execPath, ['attestation/dist/node/cli.js', url, '--policy', policyPath, '--allow-simulated'], {
+    cwd: top,
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
   const [code] = (await once(verdict, 'exit')) as [number | null];
   if (code !== 0) throw new Error(`assay-verify ended with ${code}`);
 
@@ -33,7 +39,11 @@ try {
   const policy: AppraisalPolicy = { ...(JSON.parse(await readFile(policyPath, 'utf8')) as AppraisalPolicy), [allowSimulated]: true };
   const fetch = attestedFetch({ policy });
   const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'any', fetch: fetch as unknown as typeof globalThis.fetch });
-  const stream = await client.chat.completions.create({ model: 'demo-chat', messages: [{ role: 'user', content: question }], stream: true });
+  const stream = await client.chat.completions.create({
+    model: 'demo-chat',
+    messages: [{ role: 'user', content: question }],
+    stream: true,
+  });
   process.stdout.write('   ');
   for await (const chunk of stream) process.stdout.write(chunk.choices[0]?.delta.content ?? '');
   say('\n');

@@ -56,7 +56,9 @@ const nameOf = (key: string): string => key.slice(key.lastIndexOf('node_modules/
 
 function packageTable(keys: readonly string[]): string {
   const rows = keys.map((key) => {
-    const natives = existsSync(join(top, key)) ? files(key, /\.(node|so|dylib|dll|so\.[\d.]+)$/).filter((path) => statSync(join(top, path)).isFile()) : [];
+    const natives = existsSync(join(top, key))
+      ? files(key, /\.(node|so|dylib|dll|so\.[\d.]+)$/).filter((path) => statSync(join(top, path)).isFile())
+      : [];
     const entry = lock[key];
     return `| ${nameOf(key)} | ${entry?.version ?? ''} | ${entry?.license ?? ''} | ${natives.length === 0 ? '–' : `${natives.length} files`} | ${entry?.hasInstallScript ? 'has one, never run' : '–'} |`;
   });
@@ -65,7 +67,14 @@ function packageTable(keys: readonly string[]): string {
 
 const client = closure('attestation');
 const server = closure('').filter((key) => !client.includes(key));
-const rooms = [...['attestation', 'src', 'image'].flatMap((room) => [room, ...readdirSync(join(top, room), { withFileTypes: true }).filter((entry) => entry.isDirectory() && !/^(dist|node_modules)$/.test(entry.name)).map((entry) => `${room}/${entry.name}`)])]
+const rooms = [
+  ...['attestation', 'src', 'image'].flatMap((room) => [
+    room,
+    ...readdirSync(join(top, room), { withFileTypes: true })
+      .filter((entry) => entry.isDirectory() && !/^(dist|node_modules)$/.test(entry.name))
+      .map((entry) => `${room}/${entry.name}`),
+  ]),
+]
   .map((room) => ({ room, count: lines(files(room, /\.(ts|sh|c)$/)) }))
   .filter(({ count }) => count > 0);
 
@@ -101,11 +110,15 @@ const stable = (value: string): string => value.slice(0, value.indexOf('## Our o
 if (process.argv.includes('--check')) {
   const problems = [
     ...unexplained.map((name) => `${name} is inside a trust boundary and has no line in docs/decisions.md`),
-    ...(existsSync(join(top, 'docs/tcb.md')) && stable(read('docs/tcb.md')) === stable(text) ? [] : ['docs/tcb.md is stale: run `npx tsx scripts/tcb.ts`']),
+    ...(existsSync(join(top, 'docs/tcb.md')) && stable(read('docs/tcb.md')) === stable(text)
+      ? []
+      : ['docs/tcb.md is stale: run `npx tsx scripts/tcb.ts`']),
   ];
   for (const problem of problems) console.error(problem);
   process.exitCode = problems.length === 0 ? 0 : 1;
 } else {
   writeFileSync(join(top, 'docs/tcb.md'), text);
-  console.log(`docs/tcb.md: client ${client.length} packages, server ${server.length} more${unexplained.length === 0 ? '' : `; not in decisions.md: ${unexplained.join(', ')}`}`);
+  console.log(
+    `docs/tcb.md: client ${client.length} packages, server ${server.length} more${unexplained.length === 0 ? '' : `; not in decisions.md: ${unexplained.join(', ')}`}`,
+  );
 }

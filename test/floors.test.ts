@@ -49,7 +49,9 @@ function sources(folder: string): string[] {
 
 function imports(file: string): string[] {
   const text = readFileSync(join(top, file), 'utf8');
-  return [...text.matchAll(/^(?:import|export)\b[^;]*?\bfrom\s+'([^']+)'|^import\s+'([^']+)'|\bimport\('([^']+)'\)/gm)].map((m) => m[1] ?? m[2] ?? m[3] ?? '');
+  return [...text.matchAll(/^(?:import|export)\b[^;]*?\bfrom\s+'([^']+)'|^import\s+'([^']+)'|\bimport\('([^']+)'\)/gm)].map(
+    (m) => m[1] ?? m[2] ?? m[3] ?? '',
+  );
 }
 
 function roomOf(file: string): readonly [number, string] {
@@ -69,7 +71,8 @@ describe('floors', () => {
         const target = name.startsWith('.') ? posix.join(posix.dirname(file), name) : PACKAGES[name];
         if (target === undefined) continue;
         const [targetFloor, targetRoom] = roomOf(target);
-        if (targetFloor > floor || (targetFloor === floor && targetRoom !== room)) offending.push(`${file} (${floor}) → ${target} (${targetFloor})`);
+        if (targetFloor > floor || (targetFloor === floor && targetRoom !== room))
+          offending.push(`${file} (${floor}) → ${target} (${targetFloor})`);
       }
     }
     expect(offending).toEqual([]);
@@ -91,7 +94,10 @@ describe('floors', () => {
   test('the browser-safe core names nothing of Node', () => {
     const offending = files
       .filter((file) => file.startsWith('attestation/') && !file.startsWith('attestation/node/'))
-      .filter((file) => imports(file).some((name) => name.startsWith('node:')) || /\b(Buffer|process)\.\w/.test(readFileSync(join(top, file), 'utf8')));
+      .filter(
+        (file) =>
+          imports(file).some((name) => name.startsWith('node:')) || /\b(Buffer|process)\.\w/.test(readFileSync(join(top, file), 'utf8')),
+      );
     expect(offending).toEqual([]);
   });
 

@@ -7,7 +7,9 @@ import { expect, test } from 'vitest';
 const top = fileURLToPath(new URL('..', import.meta.url));
 
 test('every [M…] of docs/protocol.md is named by a test', () => {
-  const required = new Set([...readFileSync(join(top, 'docs/protocol.md'), 'utf8').matchAll(/\*\*\[(M\d+)\]\*\*/g)].map((match) => match[1] ?? ''));
+  const required = new Set(
+    [...readFileSync(join(top, 'docs/protocol.md'), 'utf8').matchAll(/\*\*\[(M\d+)\]\*\*/g)].map((match) => match[1] ?? ''),
+  );
   expect(required.size).toBeGreaterThan(15);
   const named = new Set<string>();
   for (const name of readdirSync(join(top, 'test'), { recursive: true, encoding: 'utf8' })) {

@@ -29,7 +29,10 @@ describe('hostile model files', () => {
     await rm(folder, { recursive: true, force: true });
   });
 
-  const post = async (path: string, body: unknown): Promise<{ status: number; body: { error?: { code: string; message: string }; choices?: { message: { content: string } }[] } }> => {
+  const post = async (
+    path: string,
+    body: unknown,
+  ): Promise<{ status: number; body: { error?: { code: string; message: string }; choices?: { message: { content: string } }[] } }> => {
     const response = await fetch(`${server.url}${path}`, {
       method: 'POST',
       headers: { 'content-type': 'application/json', authorization: 'Bearer test-admin' },
@@ -40,7 +43,10 @@ describe('hostile model files', () => {
   };
 
   const stillServes = async (): Promise<void> => {
-    const { status, body } = await post('/v1/chat/completions', { model: 'demo-chat', messages: [{ role: 'user', content: EXPECTED[0]?.question }] });
+    const { status, body } = await post('/v1/chat/completions', {
+      model: 'demo-chat',
+      messages: [{ role: 'user', content: EXPECTED[0]?.question }],
+    });
     expect(status).toBe(200);
     expect(body.choices?.[0]?.message.content).toBe(EXPECTED[0]?.answer);
   };

@@ -57,7 +57,11 @@ describe('the OpenAI SDK over attested TLS', () => {
   });
 
   test('stream: the same text in pieces, one terminal chunk', async () => {
-    const stream = await client.chat.completions.create({ model: 'demo-chat', messages: [{ role: 'user', content: question }], stream: true });
+    const stream = await client.chat.completions.create({
+      model: 'demo-chat',
+      messages: [{ role: 'user', content: question }],
+      stream: true,
+    });
     const pieces: string[] = [];
     const finishes: string[] = [];
     for await (const chunk of stream) {
@@ -93,9 +97,15 @@ describe('the OpenAI SDK over attested TLS', () => {
 
   test('50 parallel requests: every socket of the pool was attested itself [M16]', async () => {
     const verified: string[] = [];
-    const many = attestedFetch({ policy: policyOf(server), connections: 8, onResult: (result) => verified.push(String(result.transcript.length)) });
+    const many = attestedFetch({
+      policy: policyOf(server),
+      connections: 8,
+      onResult: (result) => verified.push(String(result.transcript.length)),
+    });
     const answers = await Promise.all(
-      Array.from({ length: 50 }, () => clientOf(server, many).chat.completions.create({ model: 'demo-chat', messages: [{ role: 'user', content: question }] })),
+      Array.from({ length: 50 }, () =>
+        clientOf(server, many).chat.completions.create({ model: 'demo-chat', messages: [{ role: 'user', content: question }] }),
+      ),
     );
     expect(new Set(answers.map((completion) => completion.choices[0]?.message.content))).toEqual(new Set([answer]));
     expect(verified.length).toBeGreaterThanOrEqual(1);
@@ -161,7 +171,8 @@ test('a server restart in mid-run with a new key: blocked, attested again, resum
   const { configs: _, ...policy } = policyOf(first);
   const fetch = attestedFetch({ policy, onResult: (result) => keys.push(result.tlsSpki) });
   const ask = async (): Promise<string | null | undefined> =>
-    (await clientOf(first, fetch).chat.completions.create({ model: 'demo-chat', messages: [{ role: 'user', content: question }] })).choices[0]?.message.content;
+    (await clientOf(first, fetch).chat.completions.create({ model: 'demo-chat', messages: [{ role: 'user', content: question }] }))
+      .choices[0]?.message.content;
   expect(await ask()).toBe(answer);
   const gone = once(first.process, 'exit');
   first.process.kill('SIGKILL');
