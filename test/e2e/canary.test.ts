@@ -17,6 +17,9 @@ const canary = (what: string): string => {
   return text;
 };
 
+/** A refusal names the parameter or schema keyword it refuses, to the caller alone: these are names, not content. */
+const ECHOED = /^canary(field|keyword)/;
+
 describe('no content in any sink', () => {
   let server: RealServer;
   let folder: string;
@@ -195,8 +198,10 @@ describe('no content in any sink', () => {
     expect(sinks['metrics']).toContain('assay_');
     expect(Object.keys(sinks).some((name) => name.includes('audit'))).toBe(true);
     const leaks = Object.entries(sinks).flatMap(([sink, text]) =>
-      canaries.filter((value) => text.includes(value)).map((value) => `${sink}: ${value}`),
+      canaries
+        .filter((value) => text.includes(value) && !(sink === 'error bodies' && ECHOED.test(value)))
+        .map((value) => `${sink}: ${value}`),
     );
-    expect(leaks.join("\n")).toBe("");
+    expect(leaks.join('\n')).toBe('');
   });
 });
