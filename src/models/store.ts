@@ -207,8 +207,8 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
     const held = lease([sha256]);
     return serially(async () => {
       try {
-        if ((await sizeOf(blobPath(sha256))) === size) await rm(path, { force: true });
-        else await rename(path, blobPath(sha256));
+        // Over the same bytes too: whoever has the old file open keeps it, and a damaged one is mended.
+        await rename(path, blobPath(sha256));
         await syncFolder(blobs);
       } catch (error) {
         held.release();
