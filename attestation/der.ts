@@ -32,12 +32,31 @@ const MAX_DEPTH = 24;
 const MAX_OID_BYTES = 32;
 const MAX_TEXT_BYTES = 1024;
 
-/** One element: `raw` is header and content, `content` the content alone. */
-export interface Der {
+/** One element: `raw` is header and content, `content` the content alone; both are views made when asked for. */
+export class Der {
   readonly tag: number;
-  readonly raw: Uint8Array;
-  readonly content: Uint8Array;
   readonly depth: number;
+  readonly bytes: Uint8Array;
+  readonly at: number;
+  readonly start: number;
+  readonly end: number;
+
+  constructor(tag: number, depth: number, bytes: Uint8Array, at: number, start: number, end: number) {
+    this.tag = tag;
+    this.depth = depth;
+    this.bytes = bytes;
+    this.at = at;
+    this.start = start;
+    this.end = end;
+  }
+
+  get raw(): Uint8Array {
+    return this.bytes.subarray(this.at, this.end);
+  }
+
+  get content(): Uint8Array {
+    return this.bytes.subarray(this.start, this.end);
+  }
 }
 
 /** Exactly one element filling `bytes`; throws `input_too_large` over `maxBytes` before reading anything. */
@@ -48,8 +67,8 @@ export function parseDer(bytes: Uint8Array, name: string, maxBytes = MAX_DER_BYT
       actual: String(bytes.length),
     });
   }
-  const element = elementAt(bytes, 0, 0, name);
-  if (element.raw.length !== bytes.length) throw bad(name, `has ${bytes.length - element.raw.length} bytes after its end`);
+  const element = elementAt(bytes, 0, bytes.length, 0, name);
+  if (element.end !== bytes.length) throw bad(name, `has ${bytes.length - element.end} bytes after its end`);
   return element;
 }
 
@@ -58,7 +77,7 @@ export function childrenOf(element: Der, name: string, tag: number = TAG.sequenc
   expectTag(element, tag, name);
   if ((element.tag & 0x20) === 0) throw bad(name, 'is not constructed');
   if (element.depth + 1 > MAX_DEPTH) throw bad(name, `is nested deeper than ${MAX_DEPTH}`);
-  return new DerCursor(element.content, element.depth + 1, name);
+  return new DerCursor(element, name);
 }
 
 /** Parses `bytes` as one constructed element and returns the cursor over its children. */
@@ -69,31 +88,34 @@ export function parseSequence(bytes: Uint8Array, name: string, maxBytes = MAX_DE
 /** Walks siblings in order. Call `end()` when done: bytes left over are an error. */
 export class DerCursor {
   readonly #bytes: Uint8Array;
+  readonly #end: number;
   readonly #depth: number;
   readonly #name: string;
-  #offset = 0;
+  #at: number;
 
-  constructor(bytes: Uint8Array, depth: number, name: string) {
-    this.#bytes = bytes;
-    this.#depth = depth;
+  constructor(parent: Der, name: string) {
+    this.#bytes = parent.bytes;
+    this.#at = parent.start;
+    this.#end = parent.end;
+    this.#depth = parent.depth + 1;
     this.#name = name;
   }
 
   get atEnd(): boolean {
-    return this.#offset === this.#bytes.length;
+    return this.#at === this.#end;
   }
 
   /** The next element's tag, or undefined at the end. */
   get tag(): number | undefined {
-    return this.#bytes[this.#offset];
+    return this.atEnd ? undefined : this.#bytes[this.#at];
   }
 
   /** The next element, of any tag unless one is given. */
   next(name: string, tag?: number): Der {
     if (this.atEnd) throw bad(this.#name, `ends before ${name}`);
-    const element = elementAt(this.#bytes, this.#offset, this.#depth, name);
+    const element = elementAt(this.#bytes, this.#at, this.#end, this.#depth, name);
     if (tag !== undefined) expectTag(element, tag, name);
-    this.#offset += element.raw.length;
+    this.#at = element.end;
     return element;
   }
 
@@ -108,14 +130,15 @@ export class DerCursor {
   }
 
   end(): void {
-    if (!this.atEnd) throw bad(this.#name, `has ${this.#bytes.length - this.#offset} bytes it should not have`);
+    if (!this.atEnd) throw bad(this.#name, `has ${this.#end - this.#at} bytes it should not have`);
   }
 }
 
-function elementAt(bytes: Uint8Array, at: number, depth: number, name: string): Der {
+/** The element that starts at `at` and must end by `limit`; nothing from `limit` on is looked at. */
+function elementAt(bytes: Uint8Array, at: number, limit: number, depth: number, name: string): Der {
   const tag = bytes[at];
   const first = bytes[at + 1];
-  if (tag === undefined || first === undefined) throw bad(name, 'is cut off in its header');
+  if (at + 2 > limit || tag === undefined || first === undefined) throw bad(name, 'is cut off in its header');
   if ((tag & 0x1f) === 0x1f) throw bad(name, 'has a high tag number');
   let start = at + 2;
   let length = first;
@@ -123,18 +146,15 @@ function elementAt(bytes: Uint8Array, at: number, depth: number, name: string): 
     const count = first & 0x7f;
     if (count === 0) throw bad(name, 'has an indefinite length');
     if (count > 4) throw bad(name, `has a length of ${count} octets`);
+    if (start + count > limit) throw bad(name, 'is cut off in its header');
     length = 0;
-    for (let i = 0; i < count; i++) {
-      const octet = bytes[start + i];
-      if (octet === undefined) throw bad(name, 'is cut off in its header');
-      length = length * 256 + octet;
-    }
+    for (let i = 0; i < count; i++) length = length * 256 + (bytes[start + i] ?? 0);
     start += count;
     if (length < 0x80 || length < 256 ** (count - 1)) throw bad(name, 'has a length that is not minimal');
   }
   const end = start + length;
-  if (end > bytes.length) throw bad(name, `says ${length} bytes, ${bytes.length - start} are left`);
-  return { tag, raw: bytes.subarray(at, end), content: bytes.subarray(start, end), depth };
+  if (end > limit) throw bad(name, `says ${length} bytes, ${limit - start} are left`);
+  return new Der(tag, depth, bytes, at, start, end);
 }
 
 function expectTag(element: Der, tag: number, name: string): void {

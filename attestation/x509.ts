@@ -4,7 +4,7 @@
 // Refuses versions other than 3 (CRL: 2), unique ids, algorithm mismatch inside/outside the signed part, negative serials,
 // repeated extensions, non-DER. Nothing is believed before `verifySignedBy`; time is always a parameter.
 
-import { concatBytes, equalBytes, fromBase64, toHex } from './bytes.ts';
+import { concatBytes, equalBytes, fromBase64, toHex, viewOf } from './bytes.ts';
 import {
   TAG,
   childrenOf,
@@ -224,10 +224,11 @@ function skipSpace(text: string, from: number): number {
 
 // Signatures.
 
-/** Imported public keys by SPKI and algorithm, bounded; make one per verifier and pass it in to save re-importing issuers. */
+/** Imported public keys by SPKI and algorithm, bounded; make one per verifier and pass it in to save importing them again. */
 export interface KeyCache {
   readonly maxKeys: number;
-  readonly keys: Map<string, Promise<CryptoKey>>;
+  /** Oldest first. Keyed by algorithm and a few octets of the key; `spki` decides. */
+  readonly keys: Map<string, { readonly spki: Uint8Array; readonly key: Promise<CryptoKey> }>;
 }
 
 export function createKeyCache(maxKeys = 64): KeyCache {
@@ -306,22 +307,25 @@ async function verifyWith(
 function importPublicKey(info: PublicKeyInfo, parameters: ImportParameters, cache: KeyCache | undefined): Promise<CryptoKey> {
   const load = (): Promise<CryptoKey> => crypto.subtle.importKey('spki', info.raw as BufferSource, parameters, false, ['verify']);
   if (cache === undefined) return load();
-  const id = `${parameters.name} ${'hash' in parameters ? parameters.hash : parameters.namedCurve} ${latin1(info.raw)}`;
+  const { raw } = info;
+  // The last octets are key material for both RSA (before the exponent) and EC, so different keys rarely share an id.
+  const view = viewOf(raw);
+  const id = `${parameters.name} ${'hash' in parameters ? parameters.hash : parameters.namedCurve} ${raw.length} ${view.getUint32(raw.length - 9)} ${view.getUint32(raw.length - 13)}`;
   const known = cache.keys.get(id);
-  if (known !== undefined) return known;
-  const loading = load();
-  if (cache.keys.size >= cache.maxKeys)
-    for (const oldest of cache.keys.keys()) {
-      cache.keys.delete(oldest);
-      break;
-    }
-  cache.keys.set(id, loading);
-  loading.catch(() => cache.keys.delete(id));
-  return loading;
+  if (known !== undefined && equalBytes(known.spki, raw)) return known.key;
+  const key = load();
+  if (known === undefined && cache.keys.size >= cache.maxKeys) {
+    const [oldest] = cache.keys.keys();
+    if (oldest !== undefined) cache.keys.delete(oldest);
+  }
+  // A copy: the caller's certificate must not be kept alive, or change, under the cache.
+  const entry = { spki: raw.slice(), key };
+  cache.keys.set(id, entry);
+  key.catch(() => {
+    if (cache.keys.get(id) === entry) cache.keys.delete(id);
+  });
+  return key;
 }
-
-/** One char per octet: a cheap exact map key. SPKIs are bounded by the certificate's size. */
-const latin1 = (bytes: Uint8Array): string => String.fromCharCode(...bytes);
 
 const CURVES: Readonly<Record<CurveName, { readonly oid: string; readonly bytes: number; readonly order: bigint }>> = {
   'P-256': { oid: '1.2.840.10045.3.1.7', bytes: 32, order: 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n },

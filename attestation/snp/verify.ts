@@ -90,32 +90,31 @@ export interface SnpSubject {
  */
 export async function verifySnp(evidence: SnpEvidence, policy: SnpPolicy, context: SnpContext): Promise<SnpVerification> {
   const decided = decideSnpPolicy(policy);
+  if (Number.isNaN(context.now.getTime())) throw malformed('malformed_policy', 'now is not a time');
+  const { keys } = context;
   const report = parseReport(evidence.report);
   const vek = parseVek(evidence.vek);
+  // Signatures are checked on other threads: each check starts as soon as its inputs are parsed, the longest first.
+  const signature = reportSignature(report);
+  const reportJob = started(signature === undefined ? Promise.resolve(false) : verifyReport(vek, signature, report, keys));
   const [intermediateDer, arkDer] = evidence.chain;
   if (intermediateDer === undefined || arkDer === undefined || evidence.chain.length !== 2) {
     throw malformed('malformed_certificate', `chain has ${evidence.chain.length} certificates, expected 2: ASK or ASVK, then ARK`);
   }
   const intermediate = parseCertificate(intermediateDer, 'ASK or ASVK');
+  const vekJob = started(verifySignedBy(vek.certificate, intermediate.publicKey, keys));
   const ark = parseCertificate(arkDer, 'ARK');
+  const caJobs = started(Promise.all([verifySignedBy(intermediate, ark.publicKey, keys), verifySignedBy(ark, ark.publicKey, keys)]));
   const crl = evidence.crl === undefined ? undefined : parseCrl(evidence.crl, 'CRL');
-  if (Number.isNaN(context.now.getTime())) throw malformed('malformed_policy', 'now is not a time');
-
+  const crlJob = started(crl === undefined ? Promise.resolve(false) : verifySignedBy(crl, ark.publicKey, keys));
   const product = productLine(report, vek, intermediate, ark);
-  const signature = reportSignature(report);
-  const { keys } = context;
-  const [reportOk, vekOk, intermediateOk, arkOk, crlOk] = await Promise.all([
-    signature !== undefined && verifyReport(vek, signature, report, keys),
-    verifySignedBy(vek.certificate, intermediate.publicKey, keys),
-    verifySignedBy(intermediate, ark.publicKey, keys),
-    verifySignedBy(ark, ark.publicKey, keys),
-    crl !== undefined && verifySignedBy(crl, ark.publicKey, keys),
-  ]);
+  const extensions = readVekExtensions(vek.certificate, product, vek.namedKind ?? 'vcek');
+  const [reportOk, vekOk, [intermediateOk, arkOk], crlOk] = await Promise.all([reportJob, vekJob, caJobs, crlJob]);
 
   const subject: SnpSubject = {
     report,
     vek,
-    extensions: readVekExtensions(vek.certificate, product, vek.namedKind ?? 'vcek'),
+    extensions,
     intermediate,
     ark,
     crl,
@@ -139,6 +138,12 @@ export async function verifySnp(evidence: SnpEvidence, policy: SnpPolicy, contex
     authentic: formOk && chainOk,
     accepted: !transcript.failed,
   };
+}
+
+/** A promise whose rejection is seen even when parsing throws before it is awaited. */
+function started<T>(job: Promise<T>): Promise<T> {
+  job.catch(() => undefined);
+  return job;
 }
 
 async function verifyReport(vek: Vek, signature: Uint8Array, report: SnpReport, keys: KeyCache | undefined): Promise<boolean> {
