@@ -345,7 +345,7 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
     }
     if (from + indexes.length === job.prompt.length) {
       let text = '';
-      for (const token of job.prompt) text += stream.push(parts.rawPiece(token));
+      for (const token of job.prompt) text += stream.push(parts.piece(token));
       text += stream.flush();
       for (let choice = 0; choice < job.n; choice += 1) job.emit({ type: 'delta', index: choice, text });
     }

@@ -110,12 +110,14 @@ interface LegacyLogprobs {
 }
 
 /** The older format: parallel arrays, offsets in characters of the answer so far. */
-function legacy(logprobs: readonly Logprob[], offset: number): LegacyLogprobs {
+function legacy(logprobs: readonly Logprob[], offset: number, bos: string | null): LegacyLogprobs {
   const result: LegacyLogprobs = { tokens: [], token_logprobs: [], top_logprobs: [], text_offset: [] };
   let at = offset;
   for (const each of logprobs) {
     // The first token of an echoed prompt has no probability.
     const known = Number.isFinite(each.logprob);
+    // Nor is the begin token the tokenizer put before it part of the text.
+    if (!known && each.token === bos) continue;
     result.tokens.push(each.token);
     result.token_logprobs.push(known ? each.logprob : null);
     result.top_logprobs.push(known ? Object.fromEntries(each.top.map((top) => [top.token, top.logprob])) : null);
@@ -130,6 +132,7 @@ export async function collectCompletion(
   plan: CompletionPlan,
   answer: AnswerId,
   counts: Readonly<Counts>,
+  bos: string | null,
 ): Promise<object> {
   const choices = Array.from({ length: plan.prompts.length * plan.n }, () => ({ text: '', logprobs: [] as Logprob[], finish: 'stop' }));
   for await (const event of events) {
@@ -151,7 +154,7 @@ export async function collectCompletion(
     choices: choices.map((each, index) => ({
       index,
       text: each.text,
-      logprobs: plan.logprobs ? legacy(each.logprobs, 0) : null,
+      logprobs: plan.logprobs ? legacy(each.logprobs, 0, bos) : null,
       finish_reason: each.finish,
     })),
     usage: usageOf(counts),
@@ -167,9 +170,11 @@ export async function streamCompletion(
     readonly counts: Readonly<Counts>;
     readonly includeUsage: boolean;
     readonly sink: ChunkSink;
+    /** Text of the model's begin token, if prompts get one. */
+    readonly bos: string | null;
   },
 ): Promise<void> {
-  const { plan, sink } = o;
+  const { plan, sink, bos } = o;
   const frame = completionFrame(o.answer, o.includeUsage);
   const offsets = Array.from({ length: plan.prompts.length * plan.n }, () => 0);
   for await (const event of events) {
@@ -177,7 +182,7 @@ export async function streamCompletion(
     if (event.type === 'delta') {
       const given = event.logprobs ?? [];
       const offset = offsets[event.index] ?? 0;
-      const logprobs = plan.logprobs && given.length > 0 ? JSON.stringify(legacy(given, offset)) : 'null';
+      const logprobs = plan.logprobs && given.length > 0 ? JSON.stringify(legacy(given, offset, bos)) : 'null';
       offsets[event.index] = offset + (given.length > 0 ? given.reduce((sum, each) => sum + each.token.length, 0) : event.text.length);
       if (event.text !== '' || logprobs !== 'null') sink.send(frame.choice(event.index, event.text, logprobs, 'null'));
     } else {

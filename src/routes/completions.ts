@@ -51,15 +51,16 @@ export const completions = route({
         });
       }
       const requests = await toRequests(engine, plan);
+      const bos = body.echo === true && plan.logprobs ? await beginText(engine) : null;
       const stop = new AbortController();
       const signal = requests.length === 1 ? exchange.signal : AbortSignal.any([exchange.signal, stop.signal]);
       try {
         const events = await admitted(call, sideBySide(engine, requests, plan.n, signal), counts);
-        if (body.stream !== true) return await collectCompletion(events, plan, answer, counts);
+        if (body.stream !== true) return await collectCompletion(events, plan, answer, counts, bos);
         const includeUsage = body.stream_options?.include_usage ?? false;
         const baseBytes = Buffer.byteLength(completionFrame(answer, includeUsage).choice(0, '', 'null', 'null'));
         await streamAnswer(call, { wanted: body.stream_options?.include_obfuscation, baseBytes }, (sink) =>
-          streamCompletion(events, { plan, answer, counts, includeUsage, sink }),
+          streamCompletion(events, { plan, answer, counts, includeUsage, sink, bos }),
         );
         return undefined;
       } finally {
@@ -91,6 +92,12 @@ async function toRequests(engine: Engine, plan: CompletionPlan): Promise<readonl
     requests.push(plan.request(tokens));
   }
   return requests;
+}
+
+async function beginText(engine: Engine): Promise<string | null> {
+  if (engine.info.bosToken === null) return null;
+  const [piece] = await engine.pieces([engine.info.bosToken]);
+  return piece === undefined ? null : Buffer.from(piece).toString();
 }
 
 /** Events of all requests as they come; choice k of request i has index i·n + k. */

@@ -144,13 +144,6 @@ test('property: parseJson gives what JSON.parse gives, or an ApiError', () => {
       ),
       (text) => {
         if (text.includes('__proto__')) return;
-        const outcome = (read: () => unknown): unknown => {
-          try {
-            return { value: read() };
-          } catch (error) {
-            return error instanceof ApiError || error instanceof SyntaxError ? 'refused' : error;
-          }
-        };
         expect(outcome(() => parseJson(new TextEncoder().encode(text)))).toEqual(outcome(() => JSON.parse(text)));
       },
     ),
@@ -167,3 +160,11 @@ test('property: sound requests with any text are answered in the declared form',
     { numRuns },
   );
 });
+
+function outcome(read: () => unknown): unknown {
+  try {
+    return { value: read() };
+  } catch (error) {
+    return error instanceof ApiError || error instanceof SyntaxError ? 'refused' : error;
+  }
+}
