@@ -6,8 +6,8 @@ import { malformed } from '../errors.ts';
 import { parseJson, shapeReaders } from '../json.ts';
 import { encodeItem, itemOf, memoryStore, type EndorsementStore, type StoredItem } from './endorsements-store.ts';
 
-export const BUNDLE_FORMAT = 'assay-endorsements';
-export const MAX_BUNDLE_BYTES = 32 << 20;
+const BUNDLE_FORMAT = 'assay-endorsements';
+const MAX_BUNDLE_BYTES = 32 << 20;
 const MAX_ITEMS = 4096;
 
 /** Everything in the store as one text, items in the order of their keys. */

@@ -25,7 +25,7 @@ export interface EndorsementStore {
   items(): Promise<readonly StoredItem[]>;
 }
 
-export const MAX_ITEM_BYTES = 2 << 20;
+const MAX_ITEM_BYTES = 2 << 20;
 const MAX_ITEMS = 4096;
 const MAX_KEY = 512;
 
@@ -117,7 +117,7 @@ export function encodeItem({ key, fetchedAt, parts }: StoredItem): string {
 const read = shapeReaders('malformed_json');
 
 /** @throws malformed_json, malformed_base64 */
-export function decodeItem(text: string): StoredItem {
+function decodeItem(text: string): StoredItem {
   return itemOf(parseJson(text, 'stored endorsement', MAX_ITEM_BYTES));
 }
 

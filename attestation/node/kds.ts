@@ -68,7 +68,7 @@ export async function obtainAmd(reportBytes: Uint8Array, options: KdsOptions, ob
 }
 
 /** ASK (or ASVK, for VLEKs) and ARK of a product, DER, verified. */
-export async function obtainChain(
+async function obtainChain(
   options: KdsOptions,
   product: Product,
   kind: VekKind,

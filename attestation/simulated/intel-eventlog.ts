@@ -63,7 +63,7 @@ export async function buildRuntimeLog(events: readonly SimulatedRuntimeEvent[]):
 
 /** UEFI_VARIABLE_DATA with a zero GUID. */
 function variable(name: string, data: Uint8Array): Uint8Array {
-  const units = Uint8Array.from([...name].flatMap((char) => [char.charCodeAt(0), 0]));
+  const units = Uint8Array.from({ length: 2 * name.length }, (_, i) => (i % 2 === 0 ? name.charCodeAt(i / 2) : 0));
   const lengths = new Uint8Array(16);
   viewOf(lengths).setBigUint64(0, BigInt(name.length), true);
   viewOf(lengths).setBigUint64(8, BigInt(data.length), true);

@@ -24,7 +24,7 @@ export interface TdxCollateral {
   readonly rootCaCrl: Uint8Array;
 }
 
-export const MAX_COLLATERAL_JSON = 256 * 1024;
+const MAX_COLLATERAL_JSON = 256 * 1024;
 
 export const TCB_STATUSES = [
   'UpToDate',

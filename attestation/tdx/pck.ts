@@ -1,9 +1,8 @@
 // The SGX extensions of a PCK certificate (Intel SGX PCK Certificate and CRL Profile, revision 1.5, §1.3.5):
 // which platform a quote comes from and at what TCB. Object identifiers under 1.2.840.113741.1.13.1.
-// Refuses: a missing, repeated or unknown member, a value of the wrong size, an SVN over its field, a CPUSVN that
-// contradicts its own components.
+// Refuses: a missing, repeated or unknown member, a value of the wrong size, an SVN over its field.
 
-import { equalBytes, toHex } from '../bytes.ts';
+import { toHex } from '../bytes.ts';
 import { childrenOf, parseDer, readBoolean, readOctets, readOid, readSmall, TAG, type Der, type DerCursor } from '../der.ts';
 import { malformed } from '../errors.ts';
 
@@ -15,7 +14,7 @@ export interface PckExtensions {
   /** SGX TCB component SVNs, 16 values of 0–255. */
   readonly components: readonly number[];
   readonly pceSvn: number;
-  /** 16 bytes, equal to `components`. */
+  /** 16 bytes; what Intel derived the components from. Levels are matched by the components. */
   readonly cpuSvn: Uint8Array;
   readonly pceId: Uint8Array;
   readonly fmspc: Uint8Array;
@@ -110,11 +109,6 @@ function octets(element: Der, name: string, size: number): Uint8Array {
 
 function bad(message: string): Error {
   return malformed('tdx_pck_extensions', message);
-}
-
-/** Whether the CPUSVN bytes are the components, as on every platform DCAP serves. */
-export function cpuSvnMatches(pck: PckExtensions): boolean {
-  return equalBytes(pck.cpuSvn, Uint8Array.from(pck.components));
 }
 
 export function pckClaims(pck: PckExtensions): Record<string, unknown> {

@@ -93,7 +93,7 @@ export function decideTdxPolicy(value: unknown): DecidedTdxPolicy {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw bad('policy is not an object');
   const policy: Record<string, unknown> = {};
   for (const [key, given] of Object.entries(value)) if (given !== undefined) policy[key] = parseKey(key, given);
-  return policy as DecidedTdxPolicy;
+  return policy;
 }
 
 function parseKey(key: string, given: unknown): unknown {

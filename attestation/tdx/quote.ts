@@ -8,7 +8,7 @@ import { malformed, unsupported } from '../errors.ts';
 import { decodeLayout, raw, u16, u32, type Decoded } from '../layout.ts';
 
 /** A quote longer than this is refused before anything else: real ones are 5 to 8 kB. */
-export const MAX_QUOTE_BYTES = 64 * 1024;
+const MAX_QUOTE_BYTES = 64 * 1024;
 
 export const QUOTE_HEADER = {
   version: u16(0, 'quote format version, 4 or 5'),
@@ -38,7 +38,7 @@ const TD_10 = {
   reportData: raw(520, 64, 'REPORTDATA'),
 } as const;
 
-export const TD_BODY_10 = TD_10;
+const TD_BODY_10 = TD_10;
 export const TD_BODY_10_BYTES = 584;
 export const TD_BODY_15 = {
   ...TD_10,
@@ -60,8 +60,8 @@ export const QE_REPORT = {
 } as const;
 export const QE_REPORT_BYTES = 384;
 
-export type QuoteHeader = Decoded<typeof QUOTE_HEADER>;
-export type TdBody10 = Decoded<typeof TD_BODY_10>;
+type QuoteHeader = Decoded<typeof QUOTE_HEADER>;
+type TdBody10 = Decoded<typeof TD_BODY_10>;
 export type TdBody = TdBody10 & Partial<Decoded<typeof TD_BODY_15>>;
 export type QeReport = Decoded<typeof QE_REPORT>;
 

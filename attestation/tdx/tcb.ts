@@ -17,7 +17,7 @@ export interface Shortfall {
 
 /** `sgx component 2 (SGX Late Microcode Update) is 3, needs 4`. */
 export function shortfallText({ part, component, type, actual, needed }: Shortfall): string {
-  const what = component === undefined ? `${part === 'pcesvn' ? 'pcesvn' : `${part} svn`}` : `${part} component ${component}`;
+  const what = component === undefined ? (part === 'pcesvn' ? part : `${part} svn`) : `${part} component ${component}`;
   return `${what}${type === undefined ? '' : ` (${type})`} is ${actual}, needs ${needed}`;
 }
 
