@@ -100,14 +100,15 @@ function parameterTable(path: string): string {
   return ['| parameter | values | meaning |', '|---|---|---|', ...rows].join('\n') + known;
 }
 
-const text = (schema: JsonSchema): string => String(schema['description'] ?? '').replaceAll('|', '\\|');
+const said = (value: unknown): string => (typeof value === 'string' || typeof value === 'number' ? String(value) : '');
+const text = (schema: JsonSchema): string => said(schema['description']).replaceAll('|', '\\|');
 
 function range(schema: JsonSchema): string {
   if (Array.isArray(schema['enum'])) return schema['enum'].map((each) => `\`${String(each)}\``).join(', ');
-  if (schema['minimum'] !== undefined) return `${String(schema['type'])} ${String(schema['minimum'])}…${String(schema['maximum'])}`;
+  if (schema['minimum'] !== undefined) return `${said(schema['type'])} ${said(schema['minimum'])}…${said(schema['maximum'])}`;
   if (Array.isArray(schema['anyOf']))
-    return [...new Set((schema['anyOf'] as JsonSchema[]).map((each) => String(each['type'] ?? 'object')))].join(' or ');
-  return String(schema['type'] ?? 'object');
+    return [...new Set((schema['anyOf'] as JsonSchema[]).map((each) => said(each['type'] ?? 'object')))].join(' or ');
+  return said(schema['type'] ?? 'object');
 }
 
 function fillIn(document: string): string {

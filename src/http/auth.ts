@@ -3,7 +3,7 @@
 
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import { ApiError } from '../errors.ts';
-import type { ApiKey, KeyLimits, ServerConfig } from './deps.ts';
+import type { KeyLimits, ServerConfig } from './deps.ts';
 
 export interface Principal {
   /** What limits are counted under: a key, or a peer address. Never written anywhere. */
@@ -94,5 +94,3 @@ export function checkModelAllowed(principal: Principal, modelId: string): void {
     throw new ApiError(403, 'model_not_allowed', 'this API key may not use that model', { param: 'model' });
   }
 }
-
-export type { ApiKey };

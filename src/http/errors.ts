@@ -53,7 +53,7 @@ export function toApiError(thrown: unknown): ApiError {
   return new ApiError(500, 'internal_error', 'the server failed to answer this request', { cause: thrown });
 }
 
-export function isAbort(thrown: unknown): boolean {
+function isAbort(thrown: unknown): boolean {
   return thrown instanceof Error && (thrown.name === 'AbortError' || codeOf(thrown) === 'ABORT_ERR');
 }
 

@@ -1,7 +1,6 @@
 // One request and its answer from the server's side: id, who asks, how to stop, what it used. Made when the header is in,
 // closed exactly once when the response is over, whichever way. Everything counted or recorded about a request is here.
 
-import type { ServerResponse } from 'node:http';
 import { ApiError } from '../errors.ts';
 import type { Principal } from './auth.ts';
 import type { Admission } from './limits.ts';
@@ -67,8 +66,3 @@ export const clientClosed = (): ApiError => new ApiError(499, 'client_closed_req
 export const timedOut = (): ApiError => new ApiError(504, 'timeout', 'the answer took longer than this server allows');
 export const shuttingDown = (): ApiError =>
   new ApiError(503, 'server_shutting_down', 'the server is shutting down', { retryAfterSeconds: 5 });
-
-/** True once nothing can be written any more. */
-export function isGone(response: ServerResponse): boolean {
-  return response.destroyed || response.writableEnded;
-}

@@ -4,7 +4,7 @@
 import { ApiError } from '../errors.ts';
 
 /** A JSON schema of ten levels, inside a tool, inside a request, needs about forty. */
-export const MAX_DEPTH = 100;
+const MAX_DEPTH = 100;
 
 const decoder = new TextDecoder('utf-8', { fatal: true });
 

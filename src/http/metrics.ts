@@ -21,7 +21,7 @@ export interface Counter {
   add(labels: Labels, amount?: number): void;
 }
 
-export interface Histogram {
+interface Histogram {
   observe(labels: Labels, value: number): void;
 }
 

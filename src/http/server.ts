@@ -61,7 +61,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
 
   let node: Server | SecureServer | undefined;
   const app = fastify({
-    serverFactory: (handler) => (node = createNodeServer(deps, handler as RequestListener, metrics)),
+    serverFactory: (handler) => (node = createNodeServer(deps, handler, metrics)),
     // No logger: fastify's lines print URLs and errors. Ours is in finish(), below.
     logger: false,
     bodyLimit: config.limits.maxBodyBytes,

@@ -9,10 +9,10 @@ import { flag, integer, list, object, optional, refuse, text, typeName } from '.
 import type { Infer, Shape } from './shape.ts';
 
 /** Prompts of one request, or inputs of one embeddings request. */
-export const MAX_INPUTS = 2048;
+const MAX_INPUTS = 2048;
 const MAX_TEXT = 16 * 1024 * 1024;
 const MAX_INPUT_TOKENS = 16_777_216;
-export const DEFAULT_MAX_TOKENS = 256;
+const DEFAULT_MAX_TOKENS = 256;
 
 const oneText = text({ max: MAX_TEXT });
 const token = integer({ min: 0, max: 0x7fff_ffff });

@@ -7,7 +7,7 @@ import { anything, either, inert, integer, list, literal, map, object, optional,
 import type { Infer, Shape } from './shape.ts';
 
 const MAX_TEXT = 16 * 1024 * 1024;
-export const MAX_MESSAGES = 4096;
+const MAX_MESSAGES = 4096;
 
 const words = (about?: string): Shape<string> => text({ max: MAX_TEXT, ...(about !== undefined && { about }) });
 const textPart = map(object({ type: literal('text'), text: words() }), (part) => part.text);
@@ -73,7 +73,7 @@ const assistant = object({
 });
 const tool = object({ role: literal('tool'), content: optional(content), tool_call_id: optional(text({ max: 256 })), name });
 
-export const message = tagged('role', { system, developer, user, assistant, tool, function: unsupported('use the role tool') });
+const message = tagged('role', { system, developer, user, assistant, tool, function: unsupported('use the role tool') });
 export const messages = list(message, { min: 1, max: MAX_MESSAGES, about: 'The conversation so far.' });
 
 export function toChatMessages(wire: Infer<typeof messages>): readonly ChatMessage[] {

@@ -5,8 +5,7 @@
 import { randomBytes } from 'node:crypto';
 
 /** Bytes of text, tool call framing or logprobs one event holds before it becomes longer than the others. */
-export const SLOT = 128;
-const FIELD = ',"obfuscation":""'.length;
+const SLOT = 128;
 
 export interface Padding {
   /** An event's JSON object → the same object with filler. */
@@ -29,6 +28,3 @@ export function createPadding(baseBytes: number): Padding {
     },
   };
 }
-
-/** Padded length of an event whose text fits one slot. */
-export const paddedBytes = (baseBytes: number): number => baseBytes + SLOT + FIELD;

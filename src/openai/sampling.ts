@@ -22,8 +22,8 @@ import {
 import type { Infer, Shape } from './shape.ts';
 
 /** Completions of one request; they share a prefill but each takes a slot. */
-export const MAX_CHOICES = 8;
-export const MAX_STOPS = 4;
+const MAX_CHOICES = 8;
+const MAX_STOPS = 4;
 const MAX_TOKENS = 16_777_216;
 const MAX_BIASES = 1024;
 
@@ -119,10 +119,6 @@ export const inertFields = {
   safety_identifier: inert(text({ max: 1024 }), 'nothing is kept per end user.'),
   prompt_cache_key: inert(text({ max: 1024 }), 'prompts are always cached, within one API key.'),
   prompt_cache_retention: inert(choice(['in-memory', 'in_memory']), 'the cache lives in memory; 24h is refused.'),
-} as const;
-
-export const refusedCompletionFields = {
-  best_of: optional(integer({ min: 1, max: 1, about: 'Only 1.' })),
 } as const;
 
 export const unsupportedChatFields = {

@@ -21,7 +21,7 @@ import {
 } from './shape.ts';
 import type { Infer } from './shape.ts';
 
-export const MAX_TOOLS = 128;
+const MAX_TOOLS = 128;
 
 const toolName = text({ max: 64, pattern: /^[a-zA-Z0-9_-]{1,64}$/, form: 'a name of letters, digits, _ and - (at most 64)' });
 

@@ -50,7 +50,7 @@ export const chat = route({
   },
 });
 
-export function answerId(call: Call<unknown, unknown>, prefix: string, model: ModelStatus): AnswerId {
+export function answerId(call: Call, prefix: string, model: ModelStatus): AnswerId {
   const { deps } = call;
   return {
     id: `${prefix}-${deps.randomHex(16)}`,

@@ -12,11 +12,7 @@ import { openEventStream } from '../http/sse.ts';
  * Waits for the `start` event (so that refusals throw here), then yields it and the rest. Counts tokens as they pass, so
  * that an answer that breaks off is counted for what it used.
  */
-export async function admitted(
-  call: Call<unknown, unknown>,
-  events: AsyncIterable<GenerateEvent>,
-  counts: Counts,
-): Promise<AsyncIterable<GenerateEvent>> {
+export async function admitted(call: Call, events: AsyncIterable<GenerateEvent>, counts: Counts): Promise<AsyncIterable<GenerateEvent>> {
   const { exchange } = call;
   const { usage } = exchange;
   const iterator = events[Symbol.asyncIterator]();
@@ -65,7 +61,7 @@ export async function admitted(
 }
 
 export async function streamAnswer(
-  call: Call<unknown, unknown>,
+  call: Call,
   padding: { readonly wanted: boolean | undefined; readonly baseBytes: number },
   write: (sink: ChunkSink) => Promise<void>,
 ): Promise<void> {

@@ -9,7 +9,7 @@ import { checkModelAllowed } from '../http/auth.ts';
 import type { Call } from '../http/route.ts';
 
 /** The registered model of that id, if the caller may use it for this. */
-export function findModel(call: Call<unknown, unknown>, id: string, types: readonly RegisteredModelType[]): ModelStatus {
+export function findModel(call: Call, id: string, types: readonly RegisteredModelType[]): ModelStatus {
   if (call.exchange.principal !== null) checkModelAllowed(call.exchange.principal, id);
   const model = call.deps.models.get(id);
   if (model === undefined) throw modelNotFound();
@@ -27,7 +27,7 @@ export function modelNotFound(): ApiError {
 
 /** Runs `work` with the model loaded; it stays loaded until the promise settles. */
 export async function withEngine<T>(
-  call: Call<unknown, unknown>,
+  call: Call,
   model: ModelStatus,
   keepAlive: string | number | undefined,
   work: (engine: Engine) => Promise<T>,
@@ -42,7 +42,7 @@ export async function withEngine<T>(
 }
 
 /** Reserves a caller's tokens from the size of the request: about four bytes make a token. */
-export function reserveTokens(call: Call<unknown, unknown>, answerTokens: number): void {
+export function reserveTokens(call: Call, answerTokens: number): void {
   const bytes = Number(call.request.headers['content-length'] ?? 0);
   call.exchange.admission?.reserveTokens(Math.ceil((Number.isFinite(bytes) ? bytes : 0) / 4) + answerTokens);
 }

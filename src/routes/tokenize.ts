@@ -66,7 +66,7 @@ export const detokenize = route({
 });
 
 /** Without a model: the only one loaded, or else the only one there is. */
-function chooseModel(call: Call<unknown, unknown>, id: string | undefined): ModelStatus {
+function chooseModel(call: Call, id: string | undefined): ModelStatus {
   if (id !== undefined) return findModel(call, id, ANY);
   const all = call.deps.models.list();
   const loaded = all.filter((model) => model.loaded);

@@ -16,7 +16,7 @@ afterAll(() => api.close());
 
 const posts = allRoutes({ config: DEFAULT_CONFIG, metrics: { text: () => '' }, startedAt: 0, isDraining: () => false })
   .filter((route) => route.method === 'POST' && !['/v1/models', '/v1/models/unload'].includes(route.path))
-  .map((route) => ({ path: route.path, fields: Object.keys((route.body?.schema['properties'] ?? {}) as object) }));
+  .map((route) => ({ path: route.path, fields: Object.keys(route.body?.schema['properties'] ?? {}) }));
 
 const junk = fc.oneof(
   { weight: 3, arbitrary: fc.jsonValue({ maxDepth: 3 }) },

@@ -65,7 +65,7 @@ describe('formats', () => {
     ['a field between', '<tool_call>{"name": "a", "id": 7, "arguments": {"x":1}}</tool_call>', '{"x":1}'],
   ])('%s', (_what, text, args) => {
     expect(read([text])).toEqual({ content: '', calls: [{ name: 'a', arguments: args }] });
-    expect(read([...text])).toEqual({ content: '', calls: [{ name: 'a', arguments: args }] });
+    expect(read(Array.from(text))).toEqual({ content: '', calls: [{ name: 'a', arguments: args }] });
   });
 
   test('an escaped name', () => {
@@ -82,7 +82,7 @@ describe('formats', () => {
     '<tool_call>',
   ])('no call: %s', (text) => {
     expect(read([text])).toEqual({ content: text, calls: [] });
-    expect(read([...text])).toEqual({ content: text, calls: [] });
+    expect(read(Array.from(text))).toEqual({ content: text, calls: [] });
   });
 
   test('a call that broke off keeps what there is of it', () => {
