@@ -11,6 +11,11 @@ export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
+/** What was asked for did not work; exit 1, one line. */
+export class CommandError extends Error {
+  override readonly name = 'CommandError';
+}
+
 type Options = NonNullable<ParseArgsConfig['options']>;
 
 export interface Parsed {

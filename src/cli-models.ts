@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import type { IncomingMessage } from 'node:http';
-import { parseArguments, textOf, UsageError, type Parsed } from './cli-common.ts';
+import { CommandError, parseArguments, textOf, UsageError, type Parsed } from './cli-common.ts';
 import { environment } from './config.ts';
 
 const USAGE = `assay models list                      registered models
@@ -101,7 +101,7 @@ function clientOf(values: Parsed['values']): Client {
         resolve,
       );
       request.on('error', (error: NodeJS.ErrnoException) =>
-        reject(new UsageError(`no server answers at ${url.origin} (${error.code ?? error.name})`)),
+        reject(new CommandError(`no server answers at ${url.origin} (${error.code ?? error.name})`)),
       );
       request.end(bytes);
     });
@@ -144,12 +144,6 @@ function parse(body: string): unknown {
 function failure(answer: unknown, status: number | undefined): Error {
   const error = (answer as { readonly error?: { readonly message?: unknown; readonly code?: unknown } } | null)?.error;
   return new CommandError(`${String(error?.message ?? 'the server refused')} (${String(error?.code ?? status)})`);
-}
-
-/** Printed without a stack; exit 1. */
-class CommandError extends Error {
-  override readonly name = 'CommandError';
-  override readonly stack = undefined as unknown as string;
 }
 
 function show(answer: unknown, json: boolean, format?: (answer: unknown) => string): number {

@@ -43,8 +43,9 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
     }),
     onFatal: () => process.kill(process.pid, 'SIGTERM'),
   });
+  const text = await greeting(server, config);
   log.info({ msg: 'listening', url: server.url, tee: server.tee?.source.teeType ?? null, models: server.models.list().length });
-  process.stdout.write(await greeting(server, config));
+  process.stdout.write(text);
   return untilStopped(server, log);
 }
 
@@ -55,6 +56,8 @@ function configOf(values: Parsed['values']): Config {
     flags: {
       'tee.mode': textOf(values['tee']) ?? (demo ? 'simulated-if-no-hardware' : undefined),
       'store.data_dir': textOf(values['data']) ?? (demo ? '.assay' : undefined),
+      // Demo keys are made once per checkout, not per data folder: it takes seconds.
+      'tee.simulated_folder': demo ? join(cacheFolder(), 'simulated') : undefined,
       'api.address': textOf(values['listen']),
       'log.level': textOf(values['log-level']),
     },
@@ -64,12 +67,17 @@ function configOf(values: Parsed['values']): Config {
 
 /** `make models` writes them; `serve --demo` only serves what is there. */
 function demoModels(): readonly { readonly id: string; readonly path: string }[] {
+  const folder = join(cacheFolder(), 'models');
+  const names = existsSync(folder) ? readdirSync(folder).filter((name) => /^demo-[a-z]+\.gguf$/.test(name)) : [];
+  if (names.length === 0) throw new UsageError(`there are no demo models in ${folder}; run "make models"`);
+  return names.sort().map((name) => modelArgument(join(folder, name)));
+}
+
+/** `.cache` of the repository this runs from. */
+function cacheFolder(): string {
   let folder = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(folder, 'package.json')) && dirname(folder) !== folder) folder = dirname(folder);
-  const cache = join(folder, '.cache', 'models');
-  const names = existsSync(cache) ? readdirSync(cache).filter((name) => /^demo-[a-z]+\.gguf$/.test(name)) : [];
-  if (names.length === 0) throw new UsageError(`there are no demo models in ${cache}; run "make models"`);
-  return names.sort().map((name) => modelArgument(join(cache, name)));
+  return join(folder, '.cache');
 }
 
 /** Resolves with the exit code: 0 drained, 1 stopped hard. */

@@ -2,11 +2,7 @@
 // `assay`: the server's command line. Exit codes: 0 done, 1 failed, 2 wrong configuration or usage.
 // Keys are never taken from the command line, where other users of the machine could read them.
 
-import { auditCommand } from './cli-audit.ts';
-import { configCommand } from './cli-config.ts';
-import { modelsCommand } from './cli-models.ts';
-import { serveCommand } from './cli-serve.ts';
-import { UsageError, version } from './cli-common.ts';
+import { CommandError, UsageError, version } from './cli-common.ts';
 import { ApiError, ConfigError } from './errors.ts';
 
 const HELP = `assay: OpenAI-compatible inference that proves its software, its model and its TLS connection
@@ -21,17 +17,18 @@ const HELP = `assay: OpenAI-compatible inference that proves its software, its m
 MODE is auto, sev-snp, tdx, simulated, simulated-if-no-hardware or none. Settings: docs/configuration.md.
 `;
 
+/** Each command is loaded when it is asked for: the small ones need not wait for the server's code. */
 async function run(args: readonly string[]): Promise<number> {
   const [command, ...rest] = args;
   switch (command) {
     case 'serve':
-      return serveCommand(rest);
+      return (await import('./cli-serve.ts')).serveCommand(rest);
     case 'models':
-      return modelsCommand(rest);
+      return (await import('./cli-models.ts')).modelsCommand(rest);
     case 'config':
-      return configCommand(rest);
+      return (await import('./cli-config.ts')).configCommand(rest);
     case 'audit':
-      return auditCommand(rest);
+      return (await import('./cli-audit.ts')).auditCommand(rest);
     case '--version':
     case 'version':
       process.stdout.write(`${version()}\n`);
@@ -52,14 +49,17 @@ async function run(args: readonly string[]): Promise<number> {
 try {
   process.exitCode = await run(process.argv.slice(2));
 } catch (error) {
-  if (error instanceof ConfigError || error instanceof UsageError) {
-    process.stderr.write(`assay: ${error.message}\n`);
-    process.exitCode = 2;
-  } else if (error instanceof ApiError) {
-    process.stderr.write(`assay: ${error.message} (${error.code})\n`);
-    process.exitCode = 1;
-  } else {
-    process.stderr.write(`assay: ${error instanceof Error ? (error.stack ?? error.message) : 'failed'}\n`);
-    process.exitCode = 1;
-  }
+  process.exitCode = error instanceof ConfigError || error instanceof UsageError ? 2 : 1;
+  process.stderr.write(`assay: ${describe(error)}\n`);
+}
+
+/** One line for what people can act on; a stack for what only we can. */
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) return 'failed';
+  if (error instanceof ConfigError || error instanceof UsageError || error instanceof CommandError) return error.message;
+  if (error instanceof ApiError) return `${error.message} (${error.code})`;
+  const { code, syscall, path, address, port } = error as NodeJS.ErrnoException & { readonly address?: string; readonly port?: number };
+  if (code === undefined || syscall === undefined) return error.stack ?? error.message;
+  const what = path ?? (address === undefined ? '' : `${address}:${port}`);
+  return `${syscall} ${what} failed (${code})`;
 }

@@ -57,7 +57,11 @@ export const SECTIONS = {
       from: 'operator',
       about: 'key of the admin routes (register, pull, delete, load, unload), plain or as `sha256:<hex>`',
     },
-    admin_enabled: { type: 'boolean', default: true, from: 'measured', about: 'whether the admin routes exist at all; off in the image' },
+    admin_enabled: {
+      type: 'boolean',
+      from: 'measured',
+      about: 'whether the admin routes exist; unset: on when an admin key is configured or the address is loopback. Off in the image',
+    },
     require_auth: {
       type: 'boolean',
       from: 'operator',
@@ -145,6 +149,12 @@ export const SECTIONS = {
       path: true,
       from: 'operator',
       about: 'folder with endorsements to staple (vek.der, chain.pem, crl.der); read again when it changes',
+    },
+    simulated_folder: {
+      type: 'text',
+      path: true,
+      from: 'measured',
+      about: 'where the simulated hierarchy keeps its keys; unset: `simulated` in the data folder',
     },
     product: {
       type: 'choice',
@@ -236,8 +246,15 @@ export const SECTIONS = {
       about: 'longest context given to a model that allows more',
     },
     pull_enabled: { type: 'boolean', default: true, from: 'measured', about: 'whether models may be fetched from a hub; off in the image' },
-    hub: { type: 'text', from: 'measured', about: 'address of the hub, as HF_ENDPOINT; https only unless `hub_private`' },
+    hub: {
+      type: 'text',
+      from: 'measured',
+      about: 'address of the hub, as HF_ENDPOINT; unset: https://huggingface.co. https only unless `hub_private`',
+    },
     hub_token: { type: 'text', secret: true, from: 'operator', about: 'token for the hub, as HF_TOKEN' },
+    http_proxy: { type: 'text', from: 'operator', about: 'proxy for plain http to the hub, as HTTP_PROXY' },
+    https_proxy: { type: 'text', from: 'operator', about: 'proxy for https to the hub, as HTTPS_PROXY' },
+    no_proxy: { type: 'text', from: 'operator', about: 'hosts reached without a proxy, as NO_PROXY' },
     hub_private: { type: 'boolean', default: false, from: 'measured', about: 'allow a hub on a private address or on plain http' },
   },
   limits: {

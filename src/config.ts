@@ -334,8 +334,14 @@ function pathed(field: Field, value: string, base: string): string {
 function finish(config: Config, environment: Readonly<Record<string, string | undefined>>): Config {
   const dataHome = environment['XDG_DATA_HOME'] ?? resolve(environment['HOME'] ?? homedir(), '.local/share');
   const dataDir = config.store.dataDir ?? resolve(dataHome, 'assay');
-  const hub = config.models.hub ?? environment['HF_ENDPOINT'];
-  const hubToken = config.models.hubToken ?? environment['HF_TOKEN'];
+  const models = {
+    hub: config.models.hub ?? environment['HF_ENDPOINT'],
+    hubToken: config.models.hubToken ?? environment['HF_TOKEN'],
+    // Lower case wins, as it does for curl.
+    httpProxy: config.models.httpProxy ?? environment['http_proxy'] ?? environment['HTTP_PROXY'],
+    httpsProxy: config.models.httpsProxy ?? environment['https_proxy'] ?? environment['HTTPS_PROXY'],
+    noProxy: config.models.noProxy ?? environment['no_proxy'] ?? environment['NO_PROXY'],
+  };
   if (
     config.api.requireAuth === true &&
     config.api.apiKey === undefined &&
@@ -356,7 +362,7 @@ function finish(config: Config, environment: Readonly<Record<string, string | un
   return {
     ...config,
     store: { ...config.store, dataDir },
-    models: { ...config.models, ...(hub === undefined ? {} : { hub }), ...(hubToken === undefined ? {} : { hubToken }) },
+    models: { ...config.models, ...models },
     audit: { ...config.audit, folder: config.audit.folder ?? resolve(dataDir, 'audit') },
   };
 }

@@ -1,5 +1,6 @@
 // The HTTP server's part of the configuration.
 
+import { isIPv4 } from 'node:net';
 import type { ServerConfig } from './http/deps.ts';
 import { apiKeys, defaultLimits, type Config } from './config.ts';
 
@@ -12,7 +13,8 @@ export function serverConfig(config: Config): ServerConfig {
     auth: {
       required: config.api.requireAuth ?? keys.some((key) => !key.admin),
       keys,
-      adminEnabled: config.api.adminEnabled,
+      // Nobody on the network changes models without a key of their own for it.
+      adminEnabled: config.api.adminEnabled ?? (keys.some((key) => key.admin) || isLoopback(host)),
     },
     anonymous: defaultLimits(config),
     corsOrigins: config.api.corsEnabled ? config.api.corsOrigins : [],
@@ -32,6 +34,11 @@ export function serverConfig(config: Config): ServerConfig {
     },
     streamPadding: config.limits.streamPadding,
   };
+}
+
+/** Of an address to listen on. */
+export function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'));
 }
 
 /** `host:port` or `[v6]:port`, already of that form. */

@@ -8,7 +8,8 @@ import type { Engine, OpenEngine } from './inference/engine.ts';
 import type { Log } from './log.ts';
 import type { LifecycleEvent } from './models/lifecycle.ts';
 import { createModels, type Models } from './models/service.ts';
-import { openStore } from './models/store.ts';
+import { createPulls, type PullService } from './models/pull.ts';
+import { openStore, type ModelStore } from './models/store.ts';
 import { dataDir } from './main-tee.ts';
 
 /** Registers every model of the configuration; one that cannot be read ends the start. */
@@ -23,7 +24,7 @@ export async function createConfiguredModels(
   const models = createModels<Engine>({
     openEngine,
     store,
-    pulls: null,
+    pulls: config.models.pullEnabled ? await openPulls(config, store, clock) : null,
     modelRoots: config.store.modelRoots,
     residency: config.store.residency,
     hardware,
@@ -55,6 +56,23 @@ export async function createConfiguredModels(
   }
   for (const { file, reason } of await models.restore()) log.warn({ msg: 'a stored model cannot be served', file, reason });
   return models;
+}
+
+const DEFAULT_HUB = 'https://huggingface.co';
+
+function openPulls({ models }: Config, store: ModelStore, clock: Clock): Promise<PullService> {
+  return createPulls({
+    store,
+    clock,
+    endpoint: models.hub ?? DEFAULT_HUB,
+    allowPrivate: models.hubPrivate,
+    ...(models.hubToken === undefined ? {} : { token: models.hubToken }),
+    proxy: {
+      ...(models.httpProxy === undefined ? {} : { http: models.httpProxy }),
+      ...(models.httpsProxy === undefined ? {} : { https: models.httpsProxy }),
+      ...(models.noProxy === undefined ? {} : { no: models.noProxy }),
+    },
+  });
 }
 
 function logLifecycle(log: Log, event: LifecycleEvent): void {

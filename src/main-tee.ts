@@ -51,7 +51,7 @@ export async function createTee(config: Config, clock: Clock, log: Log): Promise
     },
     async simulated() {
       simulated = await createSimulatedSource({
-        folder: join(dataDir(config), 'simulated'),
+        folder: config.tee.simulatedFolder ?? join(dataDir(config), 'simulated'),
         product: config.tee.product,
         measurement: await codeMeasurement(),
         now: () => new Date(clock.now()),

@@ -3,7 +3,7 @@
 // The measurement is SHA-384 over the server's own code files, so that changing the code changes it, as on hardware.
 
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdir, open, readdir, readFile, rename } from 'node:fs/promises';
+import { link, mkdir, open, readdir, readFile, rm } from 'node:fs/promises';
 import { join, relative, sep } from 'node:path';
 import { createSimulatedAmd, type SimulatedAmd, type SimulatedAmdKeys } from '@assay/attestation/simulated';
 import { ConfigError } from '../errors.ts';
@@ -16,6 +16,8 @@ export interface SimulatedOptions {
   /** 48 bytes. */
   readonly measurement: Uint8Array;
   readonly now: () => Date;
+  /** AMD's are 4096 bits; fewer for tests that make a hierarchy of their own. */
+  readonly rsaBits?: 2048 | 4096;
 }
 
 export interface SimulatedSource extends ReportSource {
@@ -31,9 +33,8 @@ const CRL_LIFETIME_MS = 365 * 86_400_000;
 
 export async function createSimulatedSource(options: SimulatedOptions): Promise<SimulatedSource> {
   let issued = options.now();
-  const keys = await loadKeys(options);
-  let amd = await createSimulatedAmd({ product: options.product, now: issued, ...(keys === undefined ? {} : { keys }) });
-  if (keys === undefined) await saveKeys(options, await amd.exportKeys());
+  const keys = (await loadKeys(options)) ?? (await makeKeys(options, issued));
+  let amd = await createSimulatedAmd({ product: options.product, now: issued, keys });
 
   async function refresh(): Promise<void> {
     if (options.now().getTime() < issued.getTime() + CRL_LIFETIME_MS - REFRESH_MS) return;
@@ -80,17 +81,30 @@ async function loadKeys(options: SimulatedOptions): Promise<SimulatedAmdKeys | u
   throw new ConfigError(`${keyFile(options)} is not a saved simulated hierarchy; remove it to make a new one`);
 }
 
-async function saveKeys(options: SimulatedOptions, keys: SimulatedAmdKeys): Promise<void> {
+/** Of several processes that make keys at once one wins, and all go on with its keys. */
+async function makeKeys(options: SimulatedOptions, now: Date): Promise<SimulatedAmdKeys> {
+  const amd = await createSimulatedAmd({
+    product: options.product,
+    now,
+    ...(options.rsaBits === undefined ? {} : { rsaBits: options.rsaBits }),
+  });
+  const keys = await amd.exportKeys();
   await mkdir(options.folder, { recursive: true, mode: 0o700 });
   const temporary = `${keyFile(options)}.${randomBytes(6).toString('hex')}`;
   const file = await open(temporary, 'wx', 0o600);
   try {
     await file.writeFile(`${JSON.stringify(keys)}\n`);
     await file.sync();
+    await link(temporary, keyFile(options));
+    return keys;
+  } catch (error) {
+    const others = (error as NodeJS.ErrnoException).code === 'EEXIST' ? await loadKeys(options) : undefined;
+    if (others === undefined) throw error;
+    return others;
   } finally {
     await file.close();
+    await rm(temporary, { force: true });
   }
-  await rename(temporary, keyFile(options));
 }
 
 /**

@@ -477,5 +477,5 @@ function tooLarge<E>(slot: Slot<E>, budget: number): ApiError {
 }
 
 function shuttingDown(): ApiError {
-  return new ApiError(503, 'shutting_down', 'the server is shutting down', { retryAfterSeconds: 5 });
+  return new ApiError(503, 'server_shutting_down', 'the server is shutting down', { retryAfterSeconds: 5 });
 }

@@ -295,6 +295,18 @@ describe('keys', () => {
     );
   });
 
+  test('admin routes without an admin key are for loopback only, unless said', () => {
+    const admin = (text: string): boolean => serverConfig(read(text)).auth.adminEnabled;
+    expect(admin('')).toBe(true);
+    expect(admin('[api]\naddress = "[::1]:1"')).toBe(true);
+    expect(admin('[api]\naddress = "localhost:1"')).toBe(true);
+    expect(admin('[api]\naddress = "0.0.0.0:1"')).toBe(false);
+    expect(admin('[api]\naddress = "127.evil.example:1"')).toBe(false);
+    expect(admin('[api]\naddress = "0.0.0.0:1"\nadmin_key = "k"')).toBe(true);
+    expect(admin('[api]\naddress = "0.0.0.0:1"\nadmin_enabled = true')).toBe(true);
+    expect(admin('[api]\nadmin_enabled = false')).toBe(false);
+  });
+
   test('auth is on exactly when a key is there, unless said', () => {
     expect(serverConfig(read('')).auth.required).toBe(false);
     expect(serverConfig(read('[api]\napi_key = "k"')).auth.required).toBe(true);

@@ -352,7 +352,7 @@ describe('shutdown', () => {
     const busy = await acquire('a');
     (await acquire('b')).release();
     const closing = lifecycle.close(new AbortController().signal);
-    await expect(acquire('a')).rejects.toMatchObject({ status: 503, code: 'shutting_down', retryAfterSeconds: 5 });
+    await expect(acquire('a')).rejects.toMatchObject({ status: 503, code: 'server_shutting_down', retryAfterSeconds: 5 });
     await settled();
     expect(opened.map((e) => e.isClosed)).toEqual([false, true]);
     busy.release();
@@ -368,7 +368,7 @@ describe('shutdown', () => {
     const loading = acquire('b');
     const now = new AbortController();
     const closing = lifecycle.close(now.signal);
-    await expect(loading).rejects.toMatchObject({ code: 'shutting_down' });
+    await expect(loading).rejects.toMatchObject({ code: 'server_shutting_down' });
     now.abort();
     await closing;
     expect(opened.map((e) => e.isClosed)).toEqual([true]);
