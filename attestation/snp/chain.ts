@@ -134,7 +134,8 @@ function chainProblems({ vek, intermediate, ark, product, context, signatures }:
   add(issuanceProblem(ark, ark), 'ARK: ');
   add(issuanceProblem(intermediate, ark), 'intermediate: ');
   add(issuanceProblem(vek.certificate, intermediate), 'VEK: ');
-  add(caProblem(ark, { certificates: true, crls: true }, 1), 'ARK: ');
+  // Whether it may sign CRLs is S19's to ask, when there is one.
+  add(caProblem(ark, { certificates: true }, 1), 'ARK: ');
   add(caProblem(intermediate, { certificates: true }), 'intermediate: ');
   if (!signatures.ark) add('ARK is not signed by itself');
   if (!signatures.intermediate) add('intermediate is not signed by the ARK');

@@ -9,22 +9,25 @@ import { caProblem, crlProblem, isRevoked, type RevocationList } from '../x509.t
 import { SNP_RULES } from './rules.ts';
 import type { SnpSubject } from './verify.ts';
 
-export async function checkCrl(subject: SnpSubject, transcript: Transcript): Promise<void> {
+/** Returns false when an authentic CRL lists a certificate of the chain: then nothing the VEK signed means anything. */
+export async function checkCrl(subject: SnpSubject, transcript: Transcript): Promise<boolean> {
   const { crl, policy } = subject;
   if (crl === undefined) {
     if (policy.requireCrl) transcript.fail(SNP_RULES.S19, 'no CRL was given and one is required');
     else transcript.skip(SNP_RULES.S19, 'no CRL was given and the policy does not require one');
     transcript.skip(SNP_RULES.S20, 'no CRL was given');
-    return;
+    return true;
   }
   const problem = revocationProblem(subject, crl);
   const until = crl.nextUpdate?.toISOString().slice(0, 10) ?? 'no date';
   const text = `CRL ${crl.crlNumber ?? ''} of ${crl.thisUpdate.toISOString().slice(0, 10)}, valid to ${until}, ${crl.revoked.length} revoked`;
   transcript.expect(SNP_RULES.S19, problem === undefined, problem ?? text);
   await checkRollback(subject, crl, transcript);
+  return !subject.signatures.crl || revokedOf(subject, crl).length === 0;
 }
 
-function revocationProblem({ ark, intermediate, vek, context, signatures }: SnpSubject, crl: RevocationList): string | undefined {
+function revocationProblem(subject: SnpSubject, crl: RevocationList): string | undefined {
+  const { ark, context, signatures } = subject;
   if (!signatures.crl) return 'CRL is not signed by the ARK';
   const { signatureAlgorithm: algorithm } = crl;
   if (algorithm.kind !== 'rsa-pss' || algorithm.hash !== 'SHA-384') return 'CRL is not signed with RSASSA-PSS SHA-384';
@@ -32,16 +35,18 @@ function revocationProblem({ ark, intermediate, vek, context, signatures }: SnpS
   if (ca !== undefined) return `ARK: ${ca}`;
   const form = crlProblem(crl, ark, context.now);
   if (form !== undefined) return `CRL: ${form}`;
-  const listed = (
-    [
-      ['ARK', ark],
-      ['ASK or ASVK', intermediate],
-      ['VEK', vek.certificate],
-    ] as const
-  ).filter(([, certificate]) => isRevoked(crl, certificate.serial));
-  if (listed.length > 0)
-    return listed.map(([name, certificate]) => `${name} with serial 0x${toHex(certificate.serial)} is revoked`).join('; ');
-  return undefined;
+  const listed = revokedOf(subject, crl);
+  return listed.length === 0 ? undefined : listed.join('; ');
+}
+
+/** The VEK has another issuer than the CRL, but a CRL of the ARK that lists its serial can only be meant for it. */
+function revokedOf({ ark, intermediate, vek }: SnpSubject, crl: RevocationList): readonly string[] {
+  const chain = [
+    ['ARK', ark],
+    ['ASK or ASVK', intermediate],
+    ['VEK', vek.certificate],
+  ] as const;
+  return chain.flatMap(([name, { serial }]) => (isRevoked(crl, serial) ? [`${name} with serial 0x${toHex(serial)} is revoked`] : []));
 }
 
 /** An older CRL that is still in its window would hide a revocation made since. */

@@ -28,7 +28,7 @@ const SPL_OID: Readonly<Record<TcbComponent, string>> = {
 /** SPL slots without a meaning; zero where written. Turin leaves the first out. */
 const RESERVED_SPL = [`${ARC}.3.4`, `${ARC}.3.5`, `${ARC}.3.6`, `${ARC}.3.7`];
 
-/** Standard extensions that do not change what a VEK means. AMD writes none of them today. */
+/** Standard extensions that do not change what a VEK means, like basicConstraints that says no CA. AMD writes none of them today. */
 const HARMLESS = [OID.subjectKeyIdentifier, OID.authorityKeyIdentifier, OID.keyUsage, OID.crlDistributionPoints];
 
 export type VekKind = 'vcek' | 'vlek';
@@ -108,6 +108,7 @@ export function readVekExtensions(certificate: Certificate, product: Product, ki
     ...HARMLESS,
   ]);
   for (const { oid, critical } of certificate.extensions.values()) {
+    if (oid === OID.basicConstraints && certificate.basicConstraints?.ca === false) continue;
     if (!known.has(oid)) problems.push(`${oid} is not an extension of a ${kind.toUpperCase()} for ${product}`);
     else if (critical && oid !== OID.keyUsage) problems.push(`${oid} is critical`);
   }

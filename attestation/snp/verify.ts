@@ -58,7 +58,7 @@ export interface SnpVerification {
   readonly claims: SnpClaims;
   /** The roots were replaced: this proves nothing about AMD hardware. */
   readonly rootsReplaced: boolean;
-  /** The report is signed by a VEK of a trusted chain; policy aside, its claims are the firmware's. */
+  /** The report is signed by a VEK of a trusted chain that no authentic CRL revokes; policy aside, its claims are the firmware's. */
   readonly authentic: boolean;
   /** No rule failed. */
   readonly accepted: boolean;
@@ -126,7 +126,7 @@ export async function verifySnp(evidence: SnpEvidence, policy: SnpPolicy, contex
   const transcript = new Transcript();
   const formOk = checkReportForm(subject, transcript);
   const chainOk = checkChain(subject, transcript);
-  await checkCrl(subject, transcript);
+  const unrevoked = await checkCrl(subject, transcript);
   checkPlatform(subject, transcript);
   checkGuest(subject, transcript);
   return {
@@ -135,7 +135,7 @@ export async function verifySnp(evidence: SnpEvidence, policy: SnpPolicy, contex
     product,
     claims: snpClaims(subject),
     rootsReplaced: context.roots !== undefined,
-    authentic: formOk && chainOk,
+    authentic: formOk && chainOk && unrevoked,
     accepted: !transcript.failed,
   };
 }

@@ -25,8 +25,9 @@ import {
   tcbReservedIsZero,
   tcbShortfalls,
 } from '../../attestation/snp/tcb.ts';
-import { caRole, productOfName } from '../../attestation/snp/vek.ts';
+import { caRole, parseVek, productOfName, readVekExtensions } from '../../attestation/snp/vek.ts';
 import { codeOf } from '../fixtures/refusal.ts';
+import { simulatedAmd } from './snp-simulated.ts';
 
 const VERSIONS = [2, 3, 4, 5] as const satisfies readonly ReportVersion[];
 
@@ -198,6 +199,29 @@ describe('TCB', () => {
       undefined,
       undefined,
     ]);
+  });
+});
+
+describe('VEK extensions', () => {
+  test('any values in any places: problems are listed, nothing is thrown', async () => {
+    const simulated = await simulatedAmd({ product: 'Genoa' });
+    const regular = parseVek(simulated.vek).certificate;
+    const oids = [...regular.extensions.keys(), '1.3.6.1.4.1.3704.1.5', '1.3.6.1.4.1.3704.1.3.9', '2.5.29.19', '1.2.3'];
+    const extension = fc.record({ oid: fc.constantFrom(...oids), critical: fc.boolean(), value: fc.uint8Array({ maxLength: 70 }) });
+    fc.assert(
+      fc.property(
+        fc.array(extension, { maxLength: 14 }),
+        fc.constantFrom(...PRODUCTS),
+        fc.constantFrom('vcek', 'vlek'),
+        (list, product, kind) => {
+          const extensions = new Map(list.toReversed().map((item) => [item.oid, item]));
+          const found = readVekExtensions({ ...regular, extensionList: list, extensions }, product, kind as 'vcek');
+          expect(found.problems.length).toBeGreaterThan(0);
+        },
+      ),
+      { numRuns: 1000 },
+    );
+    expect(readVekExtensions(regular, 'Genoa', 'vcek').problems).toEqual([]);
   });
 });
 

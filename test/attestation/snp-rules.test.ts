@@ -217,6 +217,7 @@ const CASES: readonly Case[] = [
   { rule: 'S15', what: 'productName as UTF8String', verdict: 'fail', also: ['S10'], make: vek(() => genoa.issueVek({ extensions: (all) => all.map((e) => e.oid === `${AMD}.2` ? { ...e, value: encodeText('Genoa') } : e) })) },
   { rule: 'S15', what: 'structVersion 1 on Genoa', verdict: 'fail', make: vek(() => genoa.issueVek({ structVersion: 1 })) },
   { rule: 'S15', what: 'structVersion 0 on Turin', verdict: 'fail', make: vek(() => turin.issueVek({ structVersion: 0 }), () => turin) },
+  { rule: 'S15', what: 'VCEK that says it is no CA', verdict: 'pass', make: vek(() => genoa.issueVek({ extensions: (all) => [...all, basicConstraints(false)] })) },
   { rule: 'S15', what: 'VCEK that says it is a CA', verdict: 'fail', make: vek(() => genoa.issueVek({ extensions: (all) => [...all, basicConstraints(true)] })) },
   { rule: 'S16', what: 'bare HWID', verdict: 'pass', make: good(() => genoa) },
   { rule: 'S16', what: 'HWID in an OCTET STRING', verdict: 'pass', make: vek(() => genoa.issueVek({ hwidForm: 'octetString' })) },
@@ -264,7 +265,7 @@ const CASES: readonly Case[] = [
   { rule: 'S19', what: 'without crlNumber', verdict: 'fail', make: crl(() => genoa.issueCrl({ extensions: (all) => all.filter((e) => e.oid !== '2.5.29.20') })) },
   { rule: 'S19', what: 'with an unknown critical extension', verdict: 'fail', make: crl(() => genoa.issueCrl({ extensions: (all) => [...all, { oid: '1.2.3', critical: true, value: encodeInteger(0) }] })) },
   { rule: 'S19', what: 'a delta CRL', verdict: 'fail', make: crl(() => genoa.issueCrl({ extensions: (all) => [...all, { oid: '2.5.29.27', value: encodeInteger(0) }] })) },
-  { rule: 'S19', what: 'an ARK that may not sign CRLs', verdict: 'fail', also: ['S11'], make: async () => {
+  { rule: 'S19', what: 'an ARK that may not sign CRLs', verdict: 'fail', make: async () => {
       const ark = await genoa.issueCa('ark', { extensions: (all) => [...all.filter((e) => e.oid !== '2.5.29.15'), keyUsage(['keyCertSign'])] });
       return { evidence: await evidenceOf(genoa, { chain: [genoa.ask, ark] }), context: { roots: [ark] } };
     } },
@@ -490,6 +491,17 @@ describe('claims and marks', () => {
     expect({ accepted, authentic, rootsReplaced }).toEqual({ accepted: true, authentic: true, rootsReplaced: true });
     expect(claims).toMatchObject({ product, version: 5, chipId: toHex(simulated.chipId), reportedTcb: simulated.tcb, rootsReplaced: true });
     expect(() => JSON.stringify(claims)).not.toThrow();
+  });
+
+  test('a report under a revoked ASK is not authentic, one without a CRL is', async () => {
+    const revoked = await verify({ evidence: await evidenceOf(genoa, { crl: await genoa.issueCrl({ revoked: [0x20001] }) }) });
+    expect([revoked.authentic, revoked.accepted]).toEqual([false, false]);
+    const forged = await verify({
+      evidence: await evidenceOf(genoa, { crl: await genoa.issueCrl({ revoked: [0x20001], signer: genoa.keys.ask }) }),
+    });
+    expect([forged.authentic, forged.accepted]).toEqual([true, false]);
+    const without = await verify({ evidence: await evidenceOf(genoa, { crl: undefined }) });
+    expect([without.authentic, without.accepted]).toEqual([true, false]);
   });
 
   test('a report that is not signed is not authentic', async () => {
