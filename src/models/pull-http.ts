@@ -3,7 +3,8 @@
 // at the moment of connecting, so that a name cannot change in between. A configured private hub lifts that.
 // The token goes to the hub's own origin only. No URL's query is ever repeated: a CDN's holds a signature.
 
-import { lookup } from 'node:dns';
+import { lookup as systemLookup } from 'node:dns';
+import type { LookupAddress, LookupAllOptions } from 'node:dns';
 import { BlockList, isIP, isIPv6 } from 'node:net';
 import type { LookupFunction } from 'node:net';
 import { EnvHttpProxyAgent, request } from 'undici';
@@ -17,6 +18,13 @@ export interface ProxySettings {
   readonly no?: string;
 }
 
+/** dns.lookup with `all: true`. */
+export type Lookup = (
+  hostname: string,
+  options: LookupAllOptions,
+  callback: (error: Error | null, addresses: LookupAddress[]) => void,
+) => void;
+
 export interface WebOptions {
   /** The hub; only its origin gets the token. */
   readonly endpoint: URL;
@@ -27,6 +35,8 @@ export interface WebOptions {
   readonly headersTimeoutMs: number;
   /** Longest silence within a body. */
   readonly bodyTimeoutMs: number;
+  /** Resolves names; dns.lookup when absent. */
+  readonly lookup?: Lookup;
 }
 
 export interface WebResponse {
@@ -58,7 +68,10 @@ export function createWeb(options: WebOptions): Web {
     headersTimeout: options.headersTimeoutMs,
     bodyTimeout: options.bodyTimeoutMs,
     maxHeaderSize: 64 * 1024,
-    connect: { timeout: options.connectTimeoutMs, ...(options.allowPrivate ? {} : { lookup: publicLookup }) },
+    connect: {
+      timeout: options.connectTimeoutMs,
+      ...(options.allowPrivate ? {} : { lookup: publicLookup(options.lookup ?? systemLookup) }),
+    },
   });
   return {
     get: async (start, { headers, token, signal }) => {
@@ -104,7 +117,8 @@ export function createWeb(options: WebOptions): Web {
 
 const refusedAddress = (message: string): ApiError => new ApiError(502, 'address_refused', message, { shouldRetry: false });
 
-function checkUrl(url: URL, options: WebOptions): void {
+/** Throws 502 `address_refused`. */
+export function checkUrl(url: URL, options: Pick<WebOptions, 'endpoint' | 'allowPrivate'>): void {
   if (url.protocol !== 'https:' && !(url.protocol === 'http:' && options.allowPrivate && options.endpoint.protocol === 'http:')) {
     throw refusedAddress(`the hub leads to a ${url.protocol} address, only https is followed`);
   }
@@ -175,16 +189,18 @@ function embeddedIpv4(address: string): string | undefined {
 const dotted = (high: number, low: number): string => [high >> 8, high & 255, low >> 8, low & 255].join('.');
 
 /** Resolves a name as usual and refuses it when any of its addresses is private. */
-const publicLookup: LookupFunction = (hostname, options, callback) => {
-  lookup(hostname, { ...options, all: true }, (error, addresses) => {
-    if (error !== null) return callback(error, '', 0);
-    if (addresses.length === 0 || addresses.some(({ address }) => isPrivateAddress(address))) {
-      return callback(refusedAddress(`${hostname} has a private address`), '', 0);
-    }
-    if (options.all === true) return callback(null, addresses);
-    return callback(null, addresses[0]!.address, addresses[0]!.family);
-  });
-};
+const publicLookup =
+  (lookup: Lookup): LookupFunction =>
+  (hostname, options, callback) => {
+    lookup(hostname, { ...options, all: true }, (error, addresses) => {
+      if (error !== null) return callback(error, '', 0);
+      if (addresses.length === 0 || addresses.some(({ address }) => isPrivateAddress(address))) {
+        return callback(refusedAddress(`${hostname} has a private address`), '', 0);
+      }
+      if (options.all === true) return callback(null, addresses);
+      return callback(null, addresses[0]!.address, addresses[0]!.family);
+    });
+  };
 
 /** Our own refusal inside an error of the socket layer. */
 function refusalWithin(error: unknown): ApiError | undefined {
