@@ -10,8 +10,11 @@ export const HELP = `assay-verify: proves what answers at an https address befor
   assay-verify https://HOST[:PORT] [options]       verify, print every check, exit
   assay-verify proxy https://HOST[:PORT] [options] verify, then serve plain http on loopback for any client
   assay-verify evidence                            one JSON object on stdin, no network, one JSON object on stdout
+  assay-verify measure MANIFEST [--json|--policy]  recompute everything an image manifest states from the files beside it;
+                                                   --policy prints what a policy would list to accept this release
   assay-verify policy lint FILE                    what a careful reader would ask about a policy
   assay-verify policy print FILE                   the policy with every default written out
+  assay-verify bundle --cache DIR                  the endorsements kept in DIR as one file, to carry where no network is
 
 what to accept
   --policy FILE            a policy in JSON (docs/policy.md)
@@ -22,6 +25,10 @@ what to accept
                            accept the simulated TEE, or only the one whose root has this SHA-256: proves nothing
                            about hardware, for trying things out
   Without any of these everything is checked, shown, and refused.
+
+where endorsements come from (the policy says which: stapled, fetch, offline)
+  --cache DIR              keep what is fetched, and the highest numbers seen, against being shown older data later
+  --bundle FILE            offline endorsements, as assay-verify bundle prints them
 
 verify
   --attest ID              attest one model by name instead of all that are served
@@ -44,6 +51,8 @@ const ACCEPT = {
   'any-model': { type: 'boolean' },
   'allow-simulated': { type: 'string' },
   timeout: { type: 'string' },
+  cache: { type: 'string' },
+  bundle: { type: 'string' },
 } as const satisfies ParseArgsConfig['options'];
 
 const VERIFY = { ...ACCEPT, attest: { type: 'string' }, explain: { type: 'boolean' }, json: { type: 'boolean' } } as const;
@@ -59,6 +68,8 @@ interface Target {
   readonly origin: URL;
   readonly accept: Accept;
   readonly timeoutMs: number;
+  readonly cacheFolder: string | undefined;
+  readonly bundleFile: string | undefined;
 }
 
 interface Accept {
@@ -79,6 +90,8 @@ export type Command =
       readonly connections: number;
     })
   | { readonly name: 'evidence' }
+  | { readonly name: 'measure'; readonly manifest: string; readonly output: 'table' | 'json' | 'policy' }
+  | { readonly name: 'bundle'; readonly cacheFolder: string }
   | { readonly name: 'policy'; readonly action: 'lint' | 'print'; readonly file: string };
 
 /** Words after the program's name → command. Throws `wrong_usage`. */
@@ -93,6 +106,10 @@ export function parseCommand(argv: readonly string[]): Command {
       return { name: 'evidence' };
     case 'policy':
       return policyCommand(rest);
+    case 'measure':
+      return measureCommand(rest);
+    case 'bundle':
+      return bundleCommand(rest);
     default:
       return verifyCommand(argv);
   }
@@ -147,6 +164,20 @@ function policyCommand(argv: readonly string[]): Command {
   return { name: 'policy', action, file };
 }
 
+function measureCommand(argv: readonly string[]): Command {
+  const { values, positionals } = parse(argv, { json: { type: 'boolean' }, policy: { type: 'boolean' } });
+  const [manifest, ...more] = positionals;
+  if (manifest === undefined || more.length > 0) throw wrong('measure takes one manifest');
+  if (values.json === true && values.policy === true) throw wrong('measure prints --json or --policy, not both');
+  return { name: 'measure', manifest, output: values.json === true ? 'json' : values.policy === true ? 'policy' : 'table' };
+}
+
+function bundleCommand(argv: readonly string[]): Command {
+  const { values, positionals } = parse(argv, { cache: { type: 'string' } });
+  if (values.cache === undefined || positionals.length > 0) throw wrong('bundle needs --cache DIR, and nothing else');
+  return { name: 'bundle', cacheFolder: values.cache };
+}
+
 interface AcceptValues {
   readonly policy?: string | undefined;
   readonly measurement?: string[] | undefined;
@@ -154,6 +185,8 @@ interface AcceptValues {
   readonly 'any-model'?: boolean | undefined;
   readonly 'allow-simulated'?: string | undefined;
   readonly timeout?: string | undefined;
+  readonly cache?: string | undefined;
+  readonly bundle?: string | undefined;
 }
 
 function target(values: AcceptValues, positionals: readonly string[], name: string): Target {
@@ -184,6 +217,8 @@ function target(values: AcceptValues, positionals: readonly string[], name: stri
       },
     },
     timeoutMs: count(values.timeout ?? '30', '--timeout', 3600) * 1000,
+    cacheFolder: values.cache,
+    bundleFile: values.bundle,
   };
 }
 

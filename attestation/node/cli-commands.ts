@@ -1,29 +1,19 @@
-// What each command of assay-verify does. Everything outside — streams, files, clock, randomness, the signal to stop — comes
-// in as a parameter, so that tests run the real thing. Returns the exit code; writes to the streams it is given, never elsewhere.
+// assay-verify: one command line to its end and its exit code. Here the commands that connect, verify and proxy; those that
+// open no connection are in cli-offline.ts. Writes to the streams it is given, never elsewhere.
 
+import { join } from 'node:path';
 import { type AttestationErrorKind, AttestationError } from '../errors.ts';
-import { runEvidence } from '../evidence.ts';
 import { explain, meaningOf, type Outcome } from '../explain.ts';
-import { lintPolicy, type Policy, policyToJson, parsePolicy } from '../policy.ts';
+import type { Policy } from '../policy.ts';
+import { bundleStore } from './bundle.ts';
 import { type Command, HELP, parseCommand, policyOf } from './cli-arguments.ts';
-import { connectAttested } from './connect.ts';
+import { commandBundle, commandEvidence, commandMeasure, commandPolicy } from './cli-offline.ts';
+import { type CliWorld, type ExitCode, readText } from './cli-world.ts';
+import { connectAttested, type ConnectOptions } from './connect.ts';
+import { createEndorsements } from './endorsements.ts';
+import { fileRollbackMemory } from './memory-file.ts';
 import { startProxy } from './proxy.ts';
 import { renderVerdict } from './transcript.ts';
-
-export interface CliWorld {
-  readonly stdout: (text: string) => void;
-  readonly stderr: (text: string) => void;
-  /** All of standard input, at most `maxBytes`; throws when it is more. */
-  readonly stdin: (maxBytes: number) => Promise<Uint8Array>;
-  readonly readFile: (path: string) => Promise<string>;
-  /** Milliseconds since 1970. */
-  readonly now: () => number;
-  readonly randomBytes: (length: number) => Uint8Array;
-  /** From when it is called, a request to stop aborts the signal instead of ending the process. */
-  readonly stop: () => AbortSignal;
-}
-
-export type ExitCode = 0 | 1 | 10 | 20 | 30;
 
 const EXIT: Readonly<Record<AttestationErrorKind, ExitCode>> = { refused: 10, unsupported: 20, malformed: 30, internal: 1 };
 
@@ -50,35 +40,52 @@ async function run(command: Command, world: CliWorld): Promise<ExitCode> {
       return runVerify(command, world);
     case 'proxy':
       return runProxy(command, world);
-    case 'evidence': {
-      const { exitCode, output } = await runEvidence(await world.stdin(8 << 20));
-      world.stdout(`${JSON.stringify(output)}\n`);
-      return exitCode;
-    }
+    case 'evidence':
+      return commandEvidence(world);
     case 'policy':
-      return runPolicy(command, world);
+      return commandPolicy(command, world);
+    case 'measure':
+      return commandMeasure(command, world);
+    case 'bundle':
+      return commandBundle(command, world);
   }
 }
 
-async function loadPolicy({ accept }: Extract<Command, { name: 'verify' | 'proxy' }>, world: CliWorld): Promise<Policy> {
-  return policyOf(accept, accept.policyFile === undefined ? undefined : await readPolicy(accept.policyFile, world));
+type Connecting = Extract<Command, { name: 'verify' | 'proxy' }>;
+
+/** The policy, and what it needs to be judged by: a source of endorsements, a memory of what was seen. */
+interface Means extends Pick<ConnectOptions, 'endorsements' | 'memory'> {
+  readonly policy: Policy;
+  readonly close: () => Promise<void>;
 }
 
-async function readPolicy(path: string, world: CliWorld): Promise<string> {
-  try {
-    return await world.readFile(path);
-  } catch (error) {
-    throw new AttestationError(
-      'malformed',
-      'wrong_usage',
-      `policy file cannot be read: ${error instanceof Error ? error.message : String(error)}`,
-    );
-  }
+async function prepare(command: Connecting, world: CliWorld): Promise<Means> {
+  const { accept, cacheFolder, bundleFile } = command;
+  const policy = policyOf(accept, accept.policyFile === undefined ? undefined : await readText(accept.policyFile, 'policy file', world));
+  const mode = policy.endorsements;
+  if (bundleFile !== undefined && mode !== 'offline') throw wrongUsage('--bundle goes with a policy whose endorsements are "offline"');
+  if (mode === 'offline' && bundleFile === undefined && cacheFolder === undefined) throw wrongUsage('the policy wants offline endorsements: give --bundle FILE or --cache DIR'); // prettier-ignore
+  const memory = cacheFolder === undefined ? {} : { memory: await fileRollbackMemory(join(cacheFolder, 'seen.json')) };
+  if (mode === 'stapled') return { policy, ...memory, close: () => Promise.resolve() };
+  const endorsements = createEndorsements({
+    offline: mode === 'offline',
+    now: world.now,
+    ...(bundleFile === undefined ? {} : { store: bundleStore(await readText(bundleFile, 'bundle', world)) }),
+    ...(bundleFile !== undefined || cacheFolder === undefined ? {} : { cacheFolder: join(cacheFolder, 'endorsements') }),
+    ...(world.proxy === undefined ? {} : { proxy: world.proxy }),
+  });
+  return { policy, ...memory, endorsements: endorsements.source, close: () => endorsements.close() };
+}
+
+function wrongUsage(message: string): AttestationError {
+  return new AttestationError('malformed', 'wrong_usage', message, { hint: 'see assay-verify --help' });
 }
 
 async function runVerify(command: Extract<Command, { name: 'verify' }>, world: CliWorld): Promise<ExitCode> {
-  const policy = await loadPolicy(command, world);
-  const outcome = await judge(command, policy, world);
+  const means = await prepare(command, world);
+  const { policy } = means;
+  const outcome = await judge(command, means, world);
+  await means.close();
   const { origin } = command.origin;
   if (command.json) world.stdout(`${JSON.stringify(outcomeToJson(origin, outcome), undefined, 2)}\n`);
   else if (command.explain) world.stdout(`${explain(outcome).join('\n')}\n`);
@@ -92,10 +99,10 @@ async function runVerify(command: Extract<Command, { name: 'verify' }>, world: C
   return 'result' in outcome ? 0 : EXIT[outcome.error.kind];
 }
 
-async function judge(command: Extract<Command, { name: 'verify' }>, policy: Policy, world: CliWorld): Promise<Outcome> {
+async function judge(command: Extract<Command, { name: 'verify' }>, { close: _close, ...means }: Means, world: CliWorld): Promise<Outcome> {
   try {
     const { socket, result } = await connectAttested(command.origin, {
-      policy,
+      ...means,
       now: world.now,
       randomBytes: world.randomBytes,
       connectTimeoutMs: command.timeoutMs,
@@ -122,14 +129,14 @@ function outcomeToJson(origin: string, outcome: Outcome): unknown {
 }
 
 async function runProxy(command: Extract<Command, { name: 'proxy' }>, world: CliWorld): Promise<ExitCode> {
-  const policy = await loadPolicy(command, world);
+  const { close, ...means } = await prepare(command, world);
   const { origin } = command.origin;
   const stop = world.stop();
   let proxy;
   try {
     proxy = await startProxy({
       upstream: command.origin,
-      policy,
+      ...means,
       host: command.host,
       port: command.port,
       allowNonLoopback: command.allowNonLoopback,
@@ -139,6 +146,7 @@ async function runProxy(command: Extract<Command, { name: 'proxy' }>, world: Cli
       now: world.now,
     });
   } catch (error) {
+    await close();
     if (!(error instanceof AttestationError) || error.transcript.length === 0) throw error;
     world.stderr(`${renderVerdict(origin, { error }).join('\n')}\n`);
     return EXIT[error.kind];
@@ -147,6 +155,7 @@ async function runProxy(command: Extract<Command, { name: 'proxy' }>, world: Cli
   world.stdout(`listening on ${proxy.url}\n`);
   await stopped(stop);
   await proxy.close();
+  await close();
   return 0;
 }
 
@@ -155,15 +164,4 @@ function stopped(signal: AbortSignal): Promise<void> {
     if (signal.aborted) resolve();
     else signal.addEventListener('abort', () => resolve(), { once: true });
   });
-}
-
-async function runPolicy(command: Extract<Command, { name: 'policy' }>, world: CliWorld): Promise<ExitCode> {
-  const policy = parsePolicy(await readPolicy(command.file, world));
-  if (command.action === 'print') {
-    world.stdout(`${JSON.stringify(policyToJson(policy), undefined, 2)}\n`);
-    return 0;
-  }
-  const remarks = lintPolicy(policy);
-  world.stdout(remarks.length === 0 ? 'nothing to remark\n' : `${remarks.join('\n')}\n`);
-  return 0;
 }

@@ -2,20 +2,18 @@
 // The bin `assay-verify`: connects the commands to the process. All of it that touches `process` is here.
 
 import { randomBytes } from 'node:crypto';
-import { readFile, stat } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { malformed } from '../errors.ts';
 import { runCli } from './cli-commands.ts';
+import { proxyFromEnvironment } from './endorsements.ts';
 
 process.exitCode = await runCli(process.argv.slice(2), {
   stdout: (text) => process.stdout.write(text),
   stderr: (text) => process.stderr.write(text),
   stdin: readStdin,
-  readFile: async (path) => {
-    const { size } = await stat(path);
-    if (size > 1024 * 1024) throw malformed('input_too_large', `${path} is ${size} bytes, at most 1048576 are read`);
-    return readFile(path, 'utf8');
-  },
+  readBytes: async (path) => readFile(path),
   now: Date.now,
+  proxy: proxyFromEnvironment(process.env),
   randomBytes: (length) => new Uint8Array(randomBytes(length)),
   stop: () => {
     const stop = new AbortController();

@@ -64,7 +64,7 @@ function shorten(text: string): string {
   return text.replace(/\b[0-9a-f]{21,}\b/g, (hex) => `${hex.slice(0, 8)}…${hex.slice(-4)}`);
 }
 
-function printable(line: string): string {
+export function printable(line: string): string {
   // eslint-disable-next-line no-control-regex
   return line.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, '\ufffd');
 }

@@ -1,7 +1,11 @@
 // assay-verify from its arguments to its exit code and its output, in process; what people read is kept in test/golden.
 import { randomBytes } from 'node:crypto';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type CliWorld, runCli } from '../../attestation/node/cli-commands.ts';
+import { runCli } from '../../attestation/node/cli-commands.ts';
+import type { CliWorld } from '../../attestation/node/cli-world.ts';
 import { parseCommand } from '../../attestation/node/cli-arguments.ts';
 import {
   type AttestedServer,
@@ -32,10 +36,11 @@ async function cli(
     stdout: (text) => (out += text),
     stderr: (text) => (err += text),
     stdin: () => Promise.resolve(Buffer.from(stdin)),
-    readFile: (path) => {
+    readBytes: (path) => {
       const text = files[path];
-      return text === undefined ? Promise.reject(new Error(`no such file ${path}`)) : Promise.resolve(text);
+      return text === undefined ? Promise.reject(new Error(`no such file ${path}`)) : Promise.resolve(Buffer.from(text));
     },
+    proxy: undefined,
     now: () => NOW,
     randomBytes: (length) => new Uint8Array(randomBytes(length)),
     stop: stop ?? (() => AbortSignal.abort()),
@@ -55,6 +60,9 @@ function settled(text: string): string {
 }
 
 const pem = (der: Uint8Array): string => `-----BEGIN CERTIFICATE-----\n${Buffer.from(der).toString('base64')}\n-----END CERTIFICATE-----\n`;
+
+const rollback = ({ out }: Ran): string | undefined =>
+  (JSON.parse(out) as { checks: { id: string; status: string }[] }).checks.find(({ id }) => id === 'S20')?.status;
 
 describe('assay-verify', () => {
   let server: AttestedServer;
@@ -206,6 +214,40 @@ describe('assay-verify', () => {
     await expect(out).toMatchFileSnapshot('../golden/verify-policy-lint.txt');
   });
 
+  it('--cache remembers what was seen, and refuses older data later', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'assay-cli-'));
+    const again = [server.origin, '--policy', 'p.json', '--allow-simulated', '--json', '--cache', folder];
+    expect(rollback(await cli(again))).toBe('pass');
+    const seen = join(folder, 'seen.json');
+    const numbers = JSON.parse(await readFile(seen, 'utf8')) as Record<string, string>;
+    await writeFile(seen, JSON.stringify(Object.fromEntries(Object.entries(numbers).map(([key, value]) => [key, `${value}0`]))));
+    expect(await cli(again)).toMatchObject({ code: 10 });
+    await writeFile(seen, '[]');
+    expect(await cli(again)).toMatchObject({ code: 30, out: '' });
+    await rm(folder, { recursive: true });
+  });
+
+  it('endorsements from a bundle, where the policy says offline', async () => {
+    const offline = { 'p.json': JSON.stringify({ ...(JSON.parse(POLICY) as object), endorsements: 'offline' }), 'b.json': '{"format":"assay-endorsements","version":1,"items":[]}', 'bad.json': '{}' }; // prettier-ignore
+    const args = [server.origin, '--policy', 'p.json', '--allow-simulated'];
+    expect(await cli(args, { files: offline })).toMatchObject({ code: 30 });
+    expect(await cli([...args, '--bundle', 'bad.json'], { files: offline })).toMatchObject({ code: 30 });
+    expect(await cli([...args, '--bundle', 'b.json'])).toMatchObject({ code: 30 });
+    // A simulated hierarchy has no service: what is stapled is all there is, whatever the mode.
+    expect(await cli([...args, '--bundle', 'b.json'], { files: offline })).toMatchObject({ code: 0 });
+    const named = await startAttestedServer({ document: (d) => ({ ...d, tee_type: 'sev-snp' }) });
+    expect(await cli([named.origin, ...args.slice(1), '--bundle', 'b.json'], { files: offline })).toMatchObject({ code: 1 });
+    await named.close();
+    const folder = await mkdtemp(join(tmpdir(), 'assay-cli-'));
+    expect(JSON.parse((await cli(['bundle', '--cache', folder])).out)).toMatchObject({ items: [] });
+    await rm(folder, { recursive: true });
+  });
+
+  it('measure names what is wrong with a manifest or a file that is not there', async () => {
+    expect(await cli(['measure', 'm.json'], { files: { 'm.json': '{"version":2}' } })).toMatchObject({ code: 30, out: '' });
+    expect((await cli(['measure', 'm.json'])).err).toContain('manifest cannot be read');
+  });
+
   it('proxy: verifies, says where it listens, forwards, ends when told to', async () => {
     const stop = new AbortController();
     const listening: { resolve?: (url: string) => void } = {};
@@ -218,7 +260,8 @@ describe('assay-verify', () => {
       },
       stderr: () => {},
       stdin: () => Promise.resolve(new Uint8Array()),
-      readFile: () => Promise.resolve(POLICY),
+      readBytes: () => Promise.resolve(Buffer.from(POLICY)),
+      proxy: undefined,
       now: () => NOW,
       randomBytes: (length) => new Uint8Array(randomBytes(length)),
       stop: () => stop.signal,
@@ -266,6 +309,11 @@ describe('wrong usage is 30 and says what is wrong', () => {
     [['policy', 'lint'], 'wrong_usage'],
     [['policy', 'mend', 'p.json'], 'wrong_usage'],
     [['policy', 'lint', 'absent.json'], 'wrong_usage'],
+    [['measure'], 'wrong_usage'],
+    [['measure', 'm.json', '--json', '--policy'], 'wrong_usage'],
+    [['measure', 'absent.json'], 'wrong_usage'],
+    [['bundle'], 'wrong_usage'],
+    [['bundle', 'x', '--cache', 'y'], 'wrong_usage'],
   ])('%j', async (args, code) => {
     const ran = await cli(args);
     expect(`${ran.out}${ran.err}`).toContain(code);

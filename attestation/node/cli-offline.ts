@@ -1,0 +1,66 @@
+// The commands of assay-verify that open no connection: evidence, policy lint and print, measure, bundle.
+
+import { dirname, join } from 'node:path';
+import { MAX_EVIDENCE_BYTES, runEvidence } from '../evidence.ts';
+import { measureManifest, type MeasureReport, snpMeasurementsOf } from '../measure.ts';
+import { lintPolicy, parsePolicy, policyToJson } from '../policy.ts';
+import { exportBundle } from './bundle.ts';
+import type { Command } from './cli-arguments.ts';
+import { type CliWorld, type ExitCode, readNamed, readText } from './cli-world.ts';
+import { folderStore } from './endorsements-store.ts';
+import { columns, printable } from './transcript.ts';
+
+export async function commandEvidence(world: CliWorld): Promise<ExitCode> {
+  const { exitCode, output } = await runEvidence(await world.stdin(MAX_EVIDENCE_BYTES + 1));
+  world.stdout(`${JSON.stringify(output)}\n`);
+  return exitCode;
+}
+
+export async function commandPolicy({ action, file }: Extract<Command, { name: 'policy' }>, world: CliWorld): Promise<ExitCode> {
+  const policy = parsePolicy(await readText(file, 'policy file', world));
+  if (action === 'print') {
+    world.stdout(`${JSON.stringify(policyToJson(policy), undefined, 2)}\n`);
+    return 0;
+  }
+  const remarks = lintPolicy(policy);
+  world.stdout(remarks.length === 0 ? 'nothing to remark\n' : `${remarks.join('\n')}\n`);
+  return 0;
+}
+
+/** Everything a manifest states, recomputed from the files beside it. 0: all of it is so; 10: something is not. */
+export async function commandMeasure({ manifest, output }: Extract<Command, { name: 'measure' }>, world: CliWorld): Promise<ExitCode> {
+  const folder = dirname(manifest);
+  const report = await measureManifest(await readNamed(manifest, 'manifest', world), (name) => readNamed(join(folder, name), name, world));
+  if (output === 'json') world.stdout(`${JSON.stringify(report, undefined, 2)}\n`);
+  else if (output === 'policy' && report.ok) world.stdout(`${JSON.stringify(policyOfRelease(report), undefined, 2)}\n`);
+  else {
+    const rows = report.findings.map(({ name, ok, expected, actual }) => [
+      ok ? 'ok' : 'FAIL',
+      name,
+      ok ? actual.slice(0, 64) : `${actual}, the manifest says ${expected}`,
+    ]);
+    const verdict = report.ok ? 'REPRODUCED' : 'DIFFERENT';
+    world.stdout(
+      `${columns(rows).map(printable).join('\n')}\n\n${verdict}  release ${printable(report.manifest.release)}, manifest sha256 ${report.manifestSha256}\n`,
+    );
+  }
+  return report.ok ? 0 : 10;
+}
+
+/** What a relying party would list to accept this release: every shape of it, and the models in it. */
+function policyOfRelease({ manifest }: MeasureReport): unknown {
+  const name = `release ${manifest.release}`;
+  const { rtmr1, rtmr2, mrTdSinglePass, mrTdTwoPass } = manifest.tdx;
+  return {
+    measurements: [
+      ...[...new Set(snpMeasurementsOf(manifest))].map((measurement) => ({ measurement, name })),
+      ...[...new Set([mrTdSinglePass, mrTdTwoPass])].map((mrTd) => ({ mrTd, rtmr1, rtmr2, name })),
+    ],
+    models: Object.fromEntries(manifest.models.map((model) => [model.name, model.sha256])),
+  };
+}
+
+export async function commandBundle({ cacheFolder }: Extract<Command, { name: 'bundle' }>, world: CliWorld): Promise<ExitCode> {
+  world.stdout(await exportBundle(folderStore(cacheFolder)));
+  return 0;
+}

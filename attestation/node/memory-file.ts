@@ -1,0 +1,73 @@
+// Roll-back memory that outlives the process: one small JSON file, written whole and renamed into place. What is in it only
+// makes a verifier stricter; a file that cannot be read is refused rather than forgotten, because forgetting is the attack.
+
+import { randomBytes } from 'node:crypto';
+import { mkdir, open, readFile, rename, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { type AttestationError, malformed } from '../errors.ts';
+import { parseJson } from '../json.ts';
+import { createRollbackMemory, type RollbackMemory } from '../memory.ts';
+
+const MAX_BYTES = 1024 * 1024;
+const MAX_ENTRIES = 10_000;
+
+/** Reads the file, or starts empty when there is none. Every higher value is on disk before `remember` resolves. */
+export async function fileRollbackMemory(path: string): Promise<RollbackMemory> {
+  const memory = createRollbackMemory(await readEntries(path));
+  let writing = Promise.resolve();
+  return {
+    highest: (key) => memory.highest(key),
+    remember: async (key, value) => {
+      const before = await memory.highest(key);
+      if (before !== undefined && before >= value) return;
+      await memory.remember(key, value);
+      const text = JSON.stringify(
+        Object.fromEntries(
+          memory
+            .entries()
+            .slice(-MAX_ENTRIES)
+            .map(([name, highest]) => [name, highest.toString()]),
+        ),
+      );
+      writing = writing.then(() => replaceFile(path, `${text}\n`));
+      await writing;
+    },
+  };
+}
+
+async function readEntries(path: string): Promise<[string, bigint][]> {
+  let text: string;
+  try {
+    const { size } = await stat(path);
+    if (size > MAX_BYTES) throw malformed('input_too_large', `${path} is ${size} bytes, at most ${MAX_BYTES} are read`);
+    text = await readFile(path, 'utf8');
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
+    throw error;
+  }
+  const json = parseJson(text, path);
+  if (typeof json !== 'object' || json === null || Array.isArray(json)) throw bad(path);
+  return Object.entries(json).map(([key, value]) => {
+    if (typeof value !== 'string' || !/^\d{1,80}$/.test(value)) throw bad(path);
+    return [key, BigInt(value)];
+  });
+}
+
+function bad(path: string): AttestationError {
+  return malformed('malformed_json', `${path} is not a memory of numbers seen`, {
+    hint: 'restore it, or delete it and lose what it protects against',
+  });
+}
+
+async function replaceFile(path: string, text: string): Promise<void> {
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  const temporary = `${path}.${randomBytes(6).toString('hex')}`;
+  const file = await open(temporary, 'wx', 0o600);
+  try {
+    await file.writeFile(text);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await rename(temporary, path);
+}
