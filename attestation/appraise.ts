@@ -3,30 +3,19 @@
 // Refused: any failed rule. A rule that was skipped is never a pass, and those that must hold fail instead of being skipped.
 
 import { sha256 } from '@noble/hashes/sha2.js';
-import { bindChannel, bindClaims, bindModels, compareRepeats, type SignedFields } from './bind.ts';
+import { type Hardware, type HardwareOptions, verifyHardware } from './appraise-hardware.ts';
+import { bindChannel, bindClaims, bindModels, compareRepeats } from './bind.ts';
 import { concatBytes, fromBase64, toHex } from './bytes.ts';
 import { type Check, Transcript } from './checks.ts';
 import type { Claims } from './claims.ts';
 import type { AttestationDocument, SnpEndorsements, TdxEndorsements, TeeType } from './document.ts';
 import { AttestationError, refused } from './errors.ts';
-import type { RollbackMemory } from './memory.ts';
-import { type AppraisalPolicy, type Policy, PRODUCTS, parsePolicy, type Reference } from './policy.ts';
+import { type AppraisalPolicy, type Policy, parsePolicy, type Reference } from './policy.ts';
 import { RULES } from './rules.ts';
-import type { SnpPolicy } from './snp/policy.ts';
 import { AMD_ROOTS } from './snp/roots.ts';
-import { caRole } from './snp/vek.ts';
-import { verifySnp } from './snp/verify.ts';
 import { INTEL_ROOT_DER_SHA256 } from './tdx/roots.ts';
-import type { TdxPolicy } from './tdx/policy.ts';
-import { verifyTdx } from './tdx/verify.ts';
-import { type KeyCache, parseCertificate } from './x509.ts';
 
-/** Where endorsements come from when the document's own are missing, not wanted or do not do. Nothing it gives is trusted. */
-export type EndorsementSource = (request: EndorsementRequest) => Promise<SnpEndorsements | TdxEndorsements>;
-export type EndorsementRequest =
-  { readonly format: 'snp'; readonly report: Uint8Array } | { readonly format: 'tdx'; readonly report: Uint8Array };
-
-export interface VerifyOptions {
+export interface VerifyOptions extends HardwareOptions {
   /** The challenge this verifier drew for this connection. */
   readonly nonce: Uint8Array;
   /** 32 bytes of TLS exporter, label EXPORTER-assay-attestation-v1, context = nonce; undefined where there is none. */
@@ -36,16 +25,11 @@ export interface VerifyOptions {
   /** What the socket says of its handshake; absent where the platform does not tell. */
   readonly tls?: { readonly version: string; readonly resumed: boolean };
   readonly policy: AppraisalPolicy | Policy;
-  /** Milliseconds since 1970; the only clock. */
-  readonly now: number;
   /** The model id that was asked for; default all models. */
   readonly model?: string;
-  /** Remembers CRL and collateral numbers between verifications. */
-  readonly memory?: RollbackMemory;
-  readonly endorsements?: EndorsementSource;
-  /** Keeps imported vendor keys between verifications. */
-  readonly keys?: KeyCache;
 }
+
+export type { EndorsementRequest, EndorsementSource } from './appraise-hardware.ts';
 
 declare const verified: unique symbol;
 
@@ -101,17 +85,6 @@ export async function verify(document: AttestationDocument, options: VerifyOptio
   return conclude(t, { document, options, hardware, claims, certificateAlone, build });
 }
 
-interface Hardware extends SignedFields {
-  readonly format: 'snp' | 'tdx';
-  readonly transcript: Transcript;
-  readonly accepted: boolean;
-  readonly product: string | undefined;
-  readonly chip: string | undefined;
-  readonly evidence: Readonly<Record<string, unknown>>;
-}
-
-// --- 1: may this kind of TEE be accepted at all, and is it what it says --------------------------------------------
-
 /** P1, P2, D13. Returns the roots that replace the pinned ones: only for simulated evidence that was allowed. */
 function admitTee(t: Transcript, document: AttestationDocument, policy: Policy): readonly Uint8Array[] | undefined {
   const { teeType } = document;
@@ -143,147 +116,6 @@ function simulatedRoot(endorsements: SnpEndorsements | TdxEndorsements): Uint8Ar
   return last?.[1] === undefined ? undefined : fromBase64(last[1].replace(/\s/g, ''), 'tcb_info_issuer_chain');
 }
 
-// --- 2: the vendor's signature and everything it vouches for -------------------------------------------------------
-
-async function verifyHardware(
-  t: Transcript,
-  document: AttestationDocument,
-  policy: Policy,
-  options: VerifyOptions,
-  roots: readonly Uint8Array[] | undefined,
-): Promise<Hardware> {
-  const format =
-    document.teeType === 'simulated' ? ('vek' in document.endorsements ? 'snp' : 'tdx') : document.teeType === 'tdx' ? 'tdx' : 'snp';
-  const attempt = async (endorsements: SnpEndorsements | TdxEndorsements): Promise<Hardware> =>
-    'vek' in endorsements
-      ? verifySnpDocument(document, endorsements, policy, options, roots)
-      : verifyTdxDocument(document, endorsements, policy, options, roots);
-  const stapled = policy.endorsements === 'offline' && document.teeType !== 'simulated' ? undefined : document.endorsements;
-  let hardware = stapled === undefined ? undefined : await attempt(stapled);
-  if (hardware?.accepted !== true && document.teeType !== 'simulated' && policy.endorsements !== 'stapled') {
-    const fetched = await fetchEndorsements(format, document, options, hardware !== undefined);
-    if (fetched !== undefined) hardware = await attempt(fetched);
-  }
-  if (hardware === undefined) {
-    throw refused('endorsements_missing', 'document has no endorsements, and the policy lets none be fetched', {
-      hint: 'set endorsements to "fetch" or "offline" in the policy, or have the server staple them',
-    });
-  }
-  // S32 and T27 compare report_data with a value a policy gives; here it is judged in full, as D4 and D5.
-  t.checks.push(...hardware.transcript.checks.filter(({ id, status }) => status !== 'skip' || (id !== 'S32' && id !== 'T27')));
-  return hardware;
-}
-
-/** Undefined when stapled ones were tried already and fetching fails too: their transcript says more than the network. */
-async function fetchEndorsements(
-  format: 'snp' | 'tdx',
-  document: AttestationDocument,
-  options: VerifyOptions,
-  tried: boolean,
-): Promise<SnpEndorsements | TdxEndorsements | undefined> {
-  const source = options.endorsements;
-  if (source === undefined) {
-    if (tried) return undefined;
-    throw refused('endorsements_missing', 'no endorsements are stapled and no source of others was given');
-  }
-  try {
-    const fetched = await source({ format, report: document.report });
-    if ((format === 'snp') === 'vek' in fetched) return fetched;
-    throw new AttestationError('internal', 'internal', `endorsement source gave others than for ${format}`);
-  } catch (error) {
-    if (tried && error instanceof AttestationError) return undefined;
-    throw error;
-  }
-}
-
-async function verifySnpDocument(
-  document: AttestationDocument,
-  endorsements: SnpEndorsements,
-  policy: Policy,
-  options: VerifyOptions,
-  roots: readonly Uint8Array[] | undefined,
-): Promise<Hardware> {
-  const { vek, chain, crl } = endorsements;
-  const evidence = { report: document.report, vek, chain, ...(crl === undefined ? {} : { crl }) };
-  // The minimum is per product. The root names it here; rule S10 makes sure that everything else agrees.
-  const line = caRole(parseCertificate(chain.at(-1) ?? vek, 'ARK').subject.commonName)?.line;
-  const product = PRODUCTS.find((known) => known === line);
-  const minimum = product === undefined ? undefined : policy.minimumTcb[product];
-  const found = await verifySnp(
-    evidence,
-    { ...snpPolicy(policy), ...(minimum === undefined ? {} : { minimumTcb: minimum }) },
-    { now: new Date(options.now), roots, memory: options.memory, keys: options.keys },
-  );
-  return {
-    format: 'snp',
-    transcript: found.transcript,
-    accepted: found.accepted,
-    reportData: found.report.reportData,
-    measurement: found.report.measurement,
-    product: found.product,
-    chip: /^0*$/.test(String(found.claims['chipId'])) ? undefined : String(found.claims['chipId']),
-    evidence: found.claims,
-  };
-}
-
-function snpPolicy(policy: Policy): SnpPolicy {
-  const measurements = policy.measurements.flatMap((reference) => ('measurement' in reference ? [reference.measurement] : []));
-  const chips = policy.chips?.filter((chip) => chip.length === 128) ?? [];
-  return {
-    ...(measurements.length === 0 ? {} : { measurement: measurements }),
-    ...(chips.length === 0 ? {} : { chipIds: chips }),
-    ...(policy.hostData === undefined ? {} : { hostData: policy.hostData }),
-    ...(policy.idKeyDigests === undefined ? {} : { idKeyDigest: policy.idKeyDigests }),
-    ...(policy.authorKeyDigests === undefined ? {} : { authorKeyDigest: policy.authorKeyDigests }),
-    guestPolicy: policy.guestPolicy,
-    vmpl: policy.vmpl,
-    products: policy.products,
-  };
-}
-
-async function verifyTdxDocument(
-  document: AttestationDocument,
-  endorsements: TdxEndorsements,
-  policy: Policy,
-  options: VerifyOptions,
-  roots: readonly Uint8Array[] | undefined,
-): Promise<Hardware> {
-  const { pckChain: _pckChain, ...collateral } = endorsements;
-  const eventLog = 'eventLog' in document && document.eventLog !== undefined ? { eventLog: document.eventLog } : {};
-  const found = await verifyTdx({ quote: document.report, collateral, ...eventLog }, tdxPolicy(policy), {
-    now: new Date(options.now),
-    ...(roots === undefined ? {} : { roots }),
-    ...(options.memory === undefined ? {} : { memory: options.memory }),
-    ...(options.keys === undefined ? {} : { keys: options.keys }),
-  });
-  const { body } = found.quote;
-  return {
-    format: 'tdx',
-    transcript: found.transcript,
-    accepted: found.accepted,
-    reportData: body.reportData,
-    measurement: body.mrTd,
-    rtmr: [body.rtmr0, body.rtmr1, body.rtmr2, body.rtmr3],
-    product: undefined,
-    chip: typeof found.claims['ppid'] === 'string' ? found.claims['ppid'] : undefined,
-    evidence: found.claims,
-  };
-}
-
-function tdxPolicy(policy: Policy): TdxPolicy {
-  const mrTd = policy.measurements.flatMap((reference) => ('mrTd' in reference ? [reference.mrTd] : []));
-  const ppid = policy.chips?.filter((chip) => chip.length === 32) ?? [];
-  return {
-    ...(mrTd.length === 0 ? {} : { mrTd }),
-    ...(ppid.length === 0 ? {} : { ppid }),
-    ...(policy.mrSeam === undefined ? {} : { mrSeam: policy.mrSeam }),
-    ...(policy.minimumTcbEvaluationDataNumber === undefined
-      ? {}
-      : { minimumTcbEvaluationDataNumber: policy.minimumTcbEvaluationDataNumber }),
-    tcbStatus: policy.tcbStatus,
-  };
-}
-
 /** C6, C7: a caller with a socket has refused a bad one before it sent anything; here it becomes part of the record. */
 function recordHandshake(t: Transcript, tls: VerifyOptions['tls']): void {
   if (tls === undefined) {
@@ -294,8 +126,6 @@ function recordHandshake(t: Transcript, tls: VerifyOptions['tls']): void {
   t.expect(RULES.session, !tls.resumed, tls.resumed ? 'resumed' : 'full handshake');
   t.expect(RULES.tlsVersion, tls.version === 'TLSv1.3', tls.version, { expected: 'TLSv1.3', actual: tls.version });
 }
-
-// --- 6: what the relying party lists -------------------------------------------------------------------------------
 
 /** P4–P8. Returns what the policy calls the build. */
 function applyPolicy(
@@ -367,8 +197,6 @@ function describeSoftware(hardware: Hardware): string {
   if (hardware.format === 'snp') return `MEASUREMENT ${toHex(hardware.measurement)}`;
   return `MRTD ${toHex(hardware.measurement)}, RTMR0–2 digest ${toHex(sha256(concatBytes(...(hardware.rtmr ?? []).slice(0, 3)))).slice(0, 16)}…`;
 }
-
-// --- the verdict ---------------------------------------------------------------------------------------------------
 
 interface Findings {
   readonly document: AttestationDocument;

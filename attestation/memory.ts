@@ -23,3 +23,15 @@ export function createRollbackMemory(
     entries: () => [...highest],
   };
 }
+
+/** Reads through, keeps what is to be remembered until it is committed: evidence that is refused must not fill a memory. */
+export function stagedMemory(memory: RollbackMemory): RollbackMemory & { commit(): Promise<void> } {
+  const staged = createRollbackMemory();
+  return {
+    highest: async (key) => (await staged.highest(key)) ?? memory.highest(key),
+    remember: (key, value) => staged.remember(key, value),
+    commit: async () => {
+      for (const [key, value] of staged.entries()) await memory.remember(key, value);
+    },
+  };
+}

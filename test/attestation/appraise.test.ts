@@ -204,6 +204,15 @@ describe('verify', () => {
     expect(await codeOfAsync(() => judge(document, { memory: later }))).toBe('snp_crl_rollback');
   });
 
+  it('evidence that is refused leaves nothing in the memory: strangers cannot fill it', async () => {
+    const memory = createRollbackMemory();
+    for (const document of [await snpDocument(), await tdxDocument()])
+      expect(await codeOfAsync(() => judge(document, { memory, policy: base }))).toBe('simulated_refused');
+    expect(memory.entries()).toEqual([]);
+    await judge(await tdxDocument(), { memory });
+    expect(memory.entries().length).toBeGreaterThan(2);
+  });
+
   it('the observing policy accepts nothing', async () => {
     expect(
       failed(await refusalOf(async () => judge(await snpDocument(), { policy: observingPolicy({ [allowSimulated]: true }) }))),
