@@ -21,10 +21,10 @@ export function errorHeaders(error: ApiError): Record<string, string> {
   return headers;
 }
 
-// The SDKs repeat 408, 409, 429 and ≥ 500 on their own. Without a time to wait, a 409 or 5xx answers the same way again.
+// The SDKs repeat 408, 409, 429 and ≥ 500 on their own. A 409 or 5xx that names no time to wait would answer the same again.
 function defaultRetry(error: ApiError): boolean | undefined {
   if (error.retryAfterSeconds !== undefined) return true;
-  if (error.status === 409 || error.status === 500 || error.status === 504) return false;
+  if (error.status === 409 || error.status >= 500) return false;
   return undefined;
 }
 

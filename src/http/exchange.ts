@@ -15,6 +15,8 @@ export interface Exchange {
   admission: Admission | null;
   /** Aborts when the client leaves, the time is up, or the server stops. */
   readonly signal: AbortSignal;
+  /** Of the request body, once it was read. */
+  bodyBytes: number;
   readonly usage: { promptTokens: number; completionTokens: number };
   modelId: string | null;
   modelSha256: string | null;
@@ -49,6 +51,7 @@ export function openExchange(o: {
       }
       return controller.signal;
     },
+    bodyBytes: 0,
     usage: { promptTokens: 0, completionTokens: 0 },
     modelId: null,
     modelSha256: null,

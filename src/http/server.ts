@@ -8,12 +8,13 @@ import { createServer as createHttps, type Server as SecureServer } from 'node:h
 import type { AddressInfo, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
-import { ApiError } from '../errors.ts';
+import { ApiError, ConfigError } from '../errors.ts';
 import { allRoutes } from '../routes/all.ts';
 import { createAuth } from './auth.ts';
 import { corsHeaders, preflight } from './cors.ts';
 import type { ServerDeps } from './deps.ts';
 import { errorBody, errorHeaders, rawErrorResponse, toApiError, unsupportedMediaType } from './errors.ts';
+import { isLoopback } from './address.ts';
 import { clientClosed, type Exchange, openExchange, shuttingDown, timedOut } from './exchange.ts';
 import { parseJson } from './json.ts';
 import { createLimiter } from './limits.ts';
@@ -46,6 +47,9 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     randomHex: given.randomHex ?? ((bytes) => randomBytes(bytes).toString('hex')),
   };
   const { config, log } = deps;
+  if (deps.tls === null && !isLoopback(config.host)) {
+    throw new ConfigError(`plain HTTP is served on loopback only, and ${config.host} is not`, 'api.address');
+  }
   const started = deps.now();
   const authenticate = createAuth(config, randomBytes(32));
   const limiter = createLimiter(deps.now);
@@ -82,6 +86,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     try {
       const charset = /charset\s*=\s*"?([^";\s]+)/i.exec(request.headers['content-type'] ?? '')?.[1];
       if (charset !== undefined && !/^utf-?8$/i.test(charset)) throw unsupportedMediaType();
+      request.exchange.bodyBytes = bytes.length;
       done(null, parseJson(bytes as Buffer));
     } catch (error) {
       done(error as Error);

@@ -43,6 +43,5 @@ export async function withEngine<T>(
 
 /** Reserves a caller's tokens from the size of the request: about four bytes make a token. */
 export function reserveTokens(call: Call, answerTokens: number): void {
-  const bytes = Number(call.request.headers['content-length'] ?? 0);
-  call.exchange.admission?.reserveTokens(Math.ceil((Number.isFinite(bytes) ? bytes : 0) / 4) + answerTokens);
+  call.exchange.admission?.reserveTokens(Math.ceil(call.exchange.bodyBytes / 4) + answerTokens);
 }

@@ -1,6 +1,7 @@
 // GET /metrics (also /v1/metrics): Prometheus text. Not there at all unless it is switched on.
 
 import { ApiError } from '../errors.ts';
+import { isLoopback } from '../http/address.ts';
 import { route } from '../http/route.ts';
 import type { RouteContext } from './all.ts';
 
@@ -14,8 +15,7 @@ export const metricsRoute = ({ config, metrics }: RouteContext) =>
     tag: 'Operation',
     text: true,
     async handle({ request, reply }) {
-      const { remoteAddress = '' } = request.raw.socket;
-      const loopback = remoteAddress === '::1' || remoteAddress.startsWith('127.') || remoteAddress.startsWith('::ffff:127.');
+      const loopback = isLoopback(request.raw.socket.remoteAddress ?? '');
       if (config.metrics === 'off' || (config.metrics === 'loopback' && !loopback))
         throw new ApiError(404, 'unknown_url', 'there is no such route');
       return reply.type('text/plain; version=0.0.4; charset=utf-8').send(metrics.text());

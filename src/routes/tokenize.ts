@@ -68,7 +68,8 @@ export const detokenize = route({
 /** Without a model: the only one loaded, or else the only one there is. */
 function chooseModel(call: Call, id: string | undefined): ModelStatus {
   if (id !== undefined) return findModel(call, id, ANY);
-  const all = call.deps.models.list();
+  const allowed = call.exchange.principal?.models ?? null;
+  const all = call.deps.models.list().filter((model) => allowed === null || allowed.has(model.id));
   const loaded = all.filter((model) => model.loaded);
   const candidates = loaded.length > 0 ? loaded : all;
   const [only] = candidates;

@@ -387,6 +387,10 @@ describe('parameters do what they say', () => {
     expect(got.usage?.prompt_tokens).toBe((await complete()).usage?.prompt_tokens);
   });
 
+  test('n beyond the slots waits for its turn', async () => {
+    expect(new Set((await complete({ n: 8 })).choices.map((choice) => choice.text))).toEqual(new Set([await textOf()]));
+  });
+
   test('echo gives the prompt back, with log probabilities; max_tokens 0 only that', async () => {
     const got = await complete({ echo: true, max_tokens: 0, logprobs: 1 });
     expect(got.choices[0]?.text).toBe(context.prompt);
@@ -419,6 +423,15 @@ describe('vectors and tokens', () => {
     expect(dot(a, c)).toBeLessThan(0.99);
     expect(usage.prompt_tokens).toBeGreaterThan(3);
     embeddingAnswer.read(await (await post(api, '/v1/embeddings', { model: 'demo-embed', input: 'x', dimensions: 4 })).json(), '');
+  });
+
+  test('two thousand inputs in one request', async () => {
+    const { data } = await client.embeddings.create({
+      model: 'demo-embed',
+      input: Array.from({ length: 2048 }, (_, i) => `text ${i % 7}`),
+    });
+    expect(data).toHaveLength(2048);
+    expect(dot(data[0]?.embedding, data[7]?.embedding)).toBeCloseTo(1, 4);
   });
 
   test('rerank', async () => {

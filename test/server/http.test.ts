@@ -231,6 +231,11 @@ describe('time limits', () => {
   });
 });
 
+test('plain HTTP is not served to the network', async () => {
+  api = await startApi();
+  await expect(startApi({ config: { host: '0.0.0.0' } })).rejects.toThrow(/plain HTTP is served on loopback only/);
+});
+
 describe('headers', () => {
   test('x-request-id is given, or echoed if it is one', async () => {
     api = await startApi();
