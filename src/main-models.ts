@@ -19,6 +19,7 @@ export async function createConfiguredModels(
   hardware: boolean,
   clock: Clock,
   log: Log,
+  onEvent: (event: LifecycleEvent) => void,
 ): Promise<Models<Engine>> {
   const store = await openStore({ folder: dataDir(config) });
   const models = createModels<Engine>({
@@ -32,7 +33,10 @@ export async function createConfiguredModels(
     ...config.models,
     memoryBudgetBytes: config.models.memoryBudgetBytes || Math.floor(memoryBytes() * 0.8),
     clock,
-    onEvent: (event) => logLifecycle(log, event),
+    onEvent: (event) => {
+      logLifecycle(log, event);
+      onEvent(event);
+    },
   });
   const { signal } = new AbortController();
   for (const [id, entry] of config.modelEntries) {

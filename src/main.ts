@@ -11,6 +11,7 @@ import { createServer, type HttpServer } from './http/server.ts';
 import type { Engine, OpenEngine } from './inference/engine.ts';
 import type { Log } from './log.ts';
 import { serverConfig } from './main-http.ts';
+import { createModelMetrics } from './main-metrics.ts';
 import { createConfiguredModels } from './main-models.ts';
 import { createTee, dataDir, type Tee } from './main-tee.ts';
 import type { Models } from './models/service.ts';
@@ -39,7 +40,9 @@ export async function start(options: StartOptions): Promise<RunningServer> {
   const clock = systemClock;
   const identity = await createIdentity();
   const tee = await createTee(config, clock, log);
-  const models = await createConfiguredModels(config, options.openEngine, tee !== null && tee.simulated === undefined, clock, log);
+  const metrics = createModelMetrics();
+  const hardware = tee !== null && tee.simulated === undefined;
+  const models = await createConfiguredModels(config, options.openEngine, hardware, clock, log, metrics.count);
   const attester = tee === null ? null : createAttester(tee, identity, models, options);
   const renewals: { apply: (tls: Tls) => void } = { apply: () => undefined };
   const leaf = await createLeaf({
@@ -60,6 +63,7 @@ export async function start(options: StartOptions): Promise<RunningServer> {
     attester,
     log,
     version: options.version,
+    metricSources: [metrics.families],
     ...(audit === null ? {} : { onRequest: audit.append }),
   });
   renewals.apply = (tls) => server.setTls(tls);

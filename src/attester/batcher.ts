@@ -54,6 +54,15 @@ export function createBatcher(options: BatcherOptions): BatchingAttester {
   const stop = new AbortController();
   let running: Promise<void> | undefined;
   let lastReportMs = 50;
+  /** The digest over all models, kept while the list is the same one: attesting must not cost more with more models. */
+  let everything: Subject | undefined;
+
+  function subject(modelId: string | undefined): Subject {
+    const models = options.models();
+    if (modelId !== undefined) return subjectOf(models, modelId);
+    if (everything?.models !== models) everything = subjectOf(models, undefined);
+    return everything;
+  }
 
   function enqueue(
     subject: Subject,
@@ -157,9 +166,9 @@ export function createBatcher(options: BatcherOptions): BatchingAttester {
       request.signal.throwIfAborted();
       const wait = budget.take(request.clientId);
       if (wait > 0) throw limited('this client asks for attestations too often', Math.ceil(wait / 1000));
-      return enqueue(subjectOf(options.models(), request.modelId), request.nonce, request.exporter, request.signal);
+      return enqueue(subject(request.modelId), request.nonce, request.exporter, request.signal);
     },
-    attestCertificate: async (signal) => enqueue(subjectOf(options.models(), undefined), undefined, undefined, signal),
+    attestCertificate: async (signal) => enqueue(subject(undefined), undefined, undefined, signal),
     status: (): AttesterStatus => ({
       teeType: source.teeType,
       available: source.available,

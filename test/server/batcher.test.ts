@@ -132,6 +132,16 @@ describe('a document', () => {
     expect([claims.nonce, claims.exporter, document.nonce]).toEqual([undefined, undefined, undefined]);
   });
 
+  test('for all models follows the list, also when it changes', async () => {
+    let list = models;
+    const { ask } = setUp({ models: () => list });
+    await ask(nonce());
+    list = [...models, attestedModel('c', [{ role: 'weights', sha256: digest('c'), size: 9 }])];
+    const document = await ask(nonce());
+    expect(document.models.map((m) => m.id)).toEqual(['a', 'b', 'c']);
+    expect(decodeClaims(document.claims).model.sha256).toEqual(allModelsDigest(list));
+  });
+
   test('of an unknown model is 404', async () => {
     const { attester } = setUp();
     const asked = async (): Promise<unknown> =>
