@@ -27,7 +27,7 @@ export const TAG = {
 /** `[n]` constructed (EXPLICIT, or IMPLICIT of a constructed type) or primitive (IMPLICIT of a primitive type). */
 export const contextTag = (number: number, constructed = true): number => (constructed ? 0xa0 : 0x80) | number;
 
-export const MAX_DER_BYTES = 1 << 20;
+const MAX_DER_BYTES = 1 << 20;
 const MAX_DEPTH = 24;
 const MAX_OID_BYTES = 32;
 const MAX_TEXT_BYTES = 1024;

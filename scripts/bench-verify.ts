@@ -115,8 +115,23 @@ async function medians(candidates: readonly (() => Promise<unknown>)[], rounds: 
 
 const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
 
-/** From the first import of the built verifier to its verdict, in a new process; without the start of Node itself. */
-function coldMs(json: string): number {
+/** The evidence contract as one file, as a package that bundles it would ship it. */
+async function bundleEvidence(): Promise<string> {
+  const outfile = at('.cache/bench-verify/evidence.js');
+  await build({
+    entryPoints: [at('attestation/evidence.ts')],
+    bundle: true,
+    format: 'esm',
+    platform: 'browser',
+    target: 'es2023',
+    outfile,
+    logLevel: 'silent',
+  });
+  return outfile;
+}
+
+/** From the import of a verifier to its verdict, in a new process; without the start of Node itself. */
+function coldMs(json: string, verifier: string): number {
   const folder = at('.cache/bench-verify');
   mkdirSync(folder, { recursive: true });
   writeFileSync(`${folder}/evidence.json`, json);
@@ -124,13 +139,12 @@ function coldMs(json: string): number {
     import { readFileSync } from 'node:fs';
     const text = readFileSync(${JSON.stringify(`${folder}/evidence.json`)}, 'utf8');
     const start = performance.now();
-    const { runEvidence } = await import(${JSON.stringify(at('attestation/dist/evidence.js'))});
+    const { runEvidence } = await import(${JSON.stringify(verifier)});
     const { exitCode } = await runEvidence(text);
     console.log(exitCode === 0 ? performance.now() - start : 'refused');`;
   const times = Array.from({ length: COLD_PROCESSES }, () =>
     Number(spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' }).stdout),
   );
-  rmSync(folder, { recursive: true });
   return median(times);
 }
 
@@ -151,7 +165,8 @@ async function bundleBytes(): Promise<number> {
 
 if (!statSync(at('attestation/dist/evidence.js'), { throwIfNoEntry: false })) throw new Error('build first: npx tsc -b');
 const ms = (value: number): string => `${value.toFixed(2)} ms`;
-const rows: string[][] = [['', 'checks', 'warm', 'floor (at once)', 'ratio', 'floor (in turn)', 'ratio', 'cold process']];
+const rows: string[][] = [['', 'checks', 'warm', 'floor (at once)', 'ratio', 'floor (in turn)', 'ratio', 'cold, dist', 'cold, one file']];
+const bundle = await bundleEvidence();
 for (const { name, run, json } of await subjects()) {
   const keys = createKeyCache();
   if (!(await run(keys)).accepted) throw new Error(`${name} evidence is not accepted`);
@@ -172,9 +187,11 @@ for (const { name, run, json } of await subjects()) {
     (warm / once).toFixed(2),
     ms(turn),
     (warm / turn).toFixed(2),
-    ms(coldMs(json)),
+    ms(coldMs(json, at('attestation/dist/evidence.js'))),
+    ms(coldMs(json, bundle)),
   ]);
 }
+rmSync(at('.cache/bench-verify'), { recursive: true });
 const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? [];
 for (const row of rows) console.log(row.map((cell, column) => cell.padStart(widths[column] ?? 0)).join('  '));
 console.log(`\nbrowser bundle of the core, minified and gzipped: ${((await bundleBytes()) / 1024).toFixed(1)} KiB`);

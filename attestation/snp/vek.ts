@@ -10,7 +10,7 @@ import { tcbComponents, type Product, type Tcb, type TcbComponent } from './tcb.
 
 const ARC = '1.3.6.1.4.1.3704.1';
 
-export const VEK_OID = {
+const VEK_OID = {
   structVersion: `${ARC}.1`,
   productName: `${ARC}.2`,
   hwid: `${ARC}.4`,
