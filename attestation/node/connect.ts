@@ -4,6 +4,7 @@
 // `secureConnect`, because Node skips checkServerIdentity on resumed sessions and when rejectUnauthorized is false.
 
 import { isIP } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import { connect as tlsConnect, type TLSSocket } from 'node:tls';
 import { fromUtf8, toHex } from '../bytes.ts';
 import { type AttestationResult, isAttestationResult, verify, type VerifyOptions } from '../appraise.ts';
@@ -120,7 +121,7 @@ async function attest(socket: TLSSocket, origin: URL, options: ConnectOptions): 
   if (certificate === undefined) throw refused('tls_key_mismatch', 'peer presented no certificate', { check: RULES.tlsKey.id });
   const nonce = options.randomBytes(32);
   const exporter = new Uint8Array(socket.exportKeyingMaterial(EXPORTER_LENGTH, EXPORTER_LABEL, Buffer.from(nonce)));
-  const response = await requestDocument(socket, origin, nonce, options);
+  const response = await obtainDocument(socket, origin, nonce, options);
   const document = parseDocument(fromUtf8(response.body, 'attestation document'));
   return verify(document, {
     nonce,
@@ -155,6 +156,22 @@ export function requireFreshTls13(socket: Pick<TLSSocket, 'isSessionReused' | 'g
   }
 }
 
+/** A server that is asked by many at once may say when to ask again; on the same connection, the same nonce is still fresh. */
+async function obtainDocument(socket: TLSSocket, origin: URL, nonce: Uint8Array, options: ConnectOptions): Promise<BoundedResponse> {
+  let patienceMs = options.attestTimeoutMs;
+  for (let tries = 1; ; tries++) {
+    const response = await requestDocument(socket, origin, nonce, options);
+    if (response.status === 200) return response;
+    const retryAfter = response.headers.get('retry-after') ?? '';
+    const waitMs = /^\d{1,4}$/.test(retryAfter) ? Number(retryAfter) * 1000 : Number.POSITIVE_INFINITY;
+    patienceMs -= waitMs;
+    if (response.status !== 429 || tries === MAX_TRIES || patienceMs < 0) throw unavailable(response);
+    await delay(waitMs);
+  }
+}
+
+const MAX_TRIES = 4;
+
 async function requestDocument(socket: TLSSocket, origin: URL, nonce: Uint8Array, options: ConnectOptions): Promise<BoundedResponse> {
   const query = new URLSearchParams({ nonce: toHex(nonce), ...(options.model === undefined ? {} : { model: options.model }) });
   // No credentials: the API key belongs to the request, and the request comes after the verdict.
@@ -175,8 +192,8 @@ async function requestDocument(socket: TLSSocket, origin: URL, nonce: Uint8Array
     maxBodyBytes: MAX_DOCUMENT_BYTES,
     timeoutMs: options.attestTimeoutMs,
   });
-  if (response.status !== 200) throw unavailable(response);
   if (/(^|,)\s*close\s*(,|$)/i.test(response.headers.get('connection') ?? '')) {
+    if (response.status !== 200) throw unavailable(response);
     throw refused('attestation_response', 'peer closes the connection it attested', {
       hint: 'the server must answer GET /v1/attestation with keep-alive',
     });

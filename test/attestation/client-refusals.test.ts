@@ -311,6 +311,27 @@ describe('transport', () => {
     await server.close();
   });
 
+  it.each([
+    ['says to ask again at once', { 'retry-after': '0' }, 2, 'accepted', 3],
+    ['never stops saying so', { 'retry-after': '0' }, 99, 'attestation_unavailable', 4],
+    ['says to ask again in an hour', { 'retry-after': '3600' }, 1, 'attestation_unavailable', 1],
+    ['does not say when', {}, 1, 'attestation_unavailable', 1],
+    ['closes', { 'retry-after': '0', connection: 'close' }, 1, 'attestation_unavailable', 1],
+  ] as const)('a server with too many to attest that %s', async (_, headers, times, code, asked) => {
+    let count = 0;
+    const server = await startAttestedServer({
+      attestation: async ({ socket }, json) => {
+        count += 1;
+        if (count <= times) send(socket, 429, '{"error":{"code":"attestation_rate_limited"}}', headers);
+        else send(socket, 200, await json());
+      },
+    });
+    expect((await prompt(server))?.code ?? 'accepted').toBe(code);
+    expect(count).toBe(asked);
+    expect(server.connections).toHaveLength(1);
+    await server.close();
+  });
+
   it('nobody there', async () => {
     const server = await startAttestedServer();
     await server.close();
