@@ -45,6 +45,8 @@ export interface TdxVerification {
   readonly claims: Record<string, unknown>;
   readonly tcb: TdxTcb;
   readonly rootsReplaced: boolean;
+  /** Signed up to a trusted root, nothing revoked: policy, dates and TCB aside, the quote is what it says. */
+  readonly authentic: boolean;
   readonly accepted: boolean;
 }
 
@@ -101,12 +103,12 @@ export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context
   const { collateral } = evidence;
   const keys = context.keys ?? createKeyCache();
   // Signature checks run on other threads: each is started as soon as its inputs are parsed, and awaited below.
-  const trustedJob = started(trustedRoots(context.roots));
   const boundJob = started(sha256(concatBytes(quote.attestationKey, quote.qeAuthData)));
   // The attestation key lives as long as the QE: not worth a place in the cache.
   const attestationKey = ecPublicKeyFromPoint(concatBytes(Uint8Array.of(4), quote.attestationKey), 'P-256');
   const quoteJob = started(verifyEcdsaRaw(attestationKey, 'SHA-256', quote.signature, quote.signed));
   const certificates = parseCertificates(quote.certificationData, collateral);
+  const trustedJob = started(trustedRoots(context.roots, certificates.root));
   const chainJob = started(verifyChainSignatures(certificates, keys));
   const qeJob = started(verifyEcdsaRaw(certificates.pck.publicKey, 'SHA-256', quote.qeReportSignature, quote.qeReportBytes, keys));
   const signedTcbInfo = cutSigned(collateral.tcbInfo, 'tcbInfo');
@@ -164,9 +166,10 @@ export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context
   await eventLogRules(t, quote.body, evidence.eventLog);
 
   const required = context.allowDebug === true ? REQUIRED.filter((rule) => rule !== R.debug) : REQUIRED;
-  const accepted = !t.failed && required.every((rule) => t.checks.some(({ title, status }) => title === rule.title && status === 'pass'));
+  const passed = new Set(t.checks.flatMap(({ title, status }) => (status === 'pass' ? [title] : [])));
+  const accepted = !t.failed && required.every(({ title }) => passed.has(title));
   const claims = quoteVouched ? { ...quoteClaims(quote), ...(pck === undefined ? {} : pckClaims(pck)), ...tcbClaims(tcb) } : {};
-  return { transcript: t, quote, claims, tcb, rootsReplaced: context.roots !== undefined, accepted };
+  return { transcript: t, quote, claims, tcb, rootsReplaced: context.roots !== undefined, authentic: quoteVouched, accepted };
 }
 
 const INTEL_QE_VENDOR = '939a7233f79c4ca9940a0db3957f0607';
