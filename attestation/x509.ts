@@ -30,7 +30,7 @@ import type { AttestationCode } from './codes.ts';
 export const MAX_CERTIFICATE_BYTES = 16 * 1024;
 export const MAX_CRL_BYTES = 1 << 20;
 const MAX_EXTENSIONS = 64;
-const MAX_CRL_ENTRIES = 40_000;
+const MAX_CRL_ENTRIES = 20_000;
 
 export const OID = {
   commonName: '2.5.4.3',
@@ -323,7 +323,7 @@ function importPublicKey(info: PublicKeyInfo, parameters: ImportParameters, cach
     if (oldest !== undefined) cache.keys.delete(oldest);
   }
   // A copy: the caller's certificate must not be kept alive, or change, under the cache.
-  const entry = { spki: raw.slice(), key };
+  const entry = { spki: new Uint8Array(raw), key };
   cache.keys.set(id, entry);
   key.catch(() => {
     if (cache.keys.get(id) === entry) cache.keys.delete(id);

@@ -92,8 +92,9 @@ export async function verifySnp(evidence: SnpEvidence, policy: SnpPolicy, contex
   const decided = decideSnpPolicy(policy);
   if (Number.isNaN(context.now.getTime())) throw malformed('malformed_policy', 'now is not a time');
   const { keys } = context;
-  const report = parseReport(evidence.report);
-  const vek = parseVek(evidence.vek);
+  // Copies: what the signatures are checked over is what the rules judge, whatever the caller does to its buffers meanwhile.
+  const report = parseReport(new Uint8Array(evidence.report));
+  const vek = parseVek(new Uint8Array(evidence.vek));
   // Signatures are checked on other threads: each check starts as soon as its inputs are parsed, the longest first.
   const signature = reportSignature(report);
   const reportJob = started(signature === undefined ? Promise.resolve(false) : verifyReport(vek, signature, report, keys));
@@ -101,11 +102,11 @@ export async function verifySnp(evidence: SnpEvidence, policy: SnpPolicy, contex
   if (intermediateDer === undefined || arkDer === undefined || evidence.chain.length !== 2) {
     throw malformed('malformed_certificate', `chain has ${evidence.chain.length} certificates, expected 2: ASK or ASVK, then ARK`);
   }
-  const intermediate = parseCertificate(intermediateDer, 'ASK or ASVK');
+  const intermediate = parseCertificate(new Uint8Array(intermediateDer), 'ASK or ASVK');
   const vekJob = started(verifySignedBy(vek.certificate, intermediate.publicKey, keys));
-  const ark = parseCertificate(arkDer, 'ARK');
+  const ark = parseCertificate(new Uint8Array(arkDer), 'ARK');
   const caJobs = started(Promise.all([verifySignedBy(intermediate, ark.publicKey, keys), verifySignedBy(ark, ark.publicKey, keys)]));
-  const crl = evidence.crl === undefined ? undefined : parseCrl(evidence.crl, 'CRL');
+  const crl = evidence.crl === undefined ? undefined : parseCrl(new Uint8Array(evidence.crl), 'CRL');
   const crlJob = started(crl === undefined ? Promise.resolve(false) : verifySignedBy(crl, ark.publicKey, keys));
   const product = productLine(report, vek, intermediate, ark);
   const extensions = readVekExtensions(vek.certificate, product, vek.namedKind ?? 'vcek');

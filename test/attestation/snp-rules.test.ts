@@ -520,6 +520,20 @@ describe('claims and marks', () => {
     expect((await verify({ evidence: views })).transcript.checks).toEqual((await verify({ evidence: whole })).transcript.checks);
   });
 
+  test('buffers that change while signatures are being checked change nothing', async () => {
+    const whole = await evidenceOf(genoa, { report: await genoa.signReport({ measurement: filled(48, 3) }) });
+    const evidence: SnpEvidence = {
+      report: whole.report.slice(),
+      vek: whole.vek.slice(),
+      chain: whole.chain.map((der) => der.slice()),
+      crl: genoa.crl.slice(),
+    };
+    const running = verify({ evidence, policy: { measurement: hex(48, 3) } });
+    for (const bytes of [evidence.report, evidence.vek, ...evidence.chain, evidence.crl ?? new Uint8Array()]) bytes.fill(0xee);
+    const { accepted, claims } = await running;
+    expect([accepted, claims['measurement']]).toEqual([true, hex(48, 3)]);
+  });
+
   test('the inputs are not written to, also as Node buffers', async () => {
     const whole = await evidenceOf(genoa);
     const buffers = { ...whole, report: Buffer.from(whole.report) };
