@@ -74,14 +74,14 @@ function openTls(origin: URL, timeoutMs: number): Promise<TLSSocket> {
       minVersion: 'TLSv1.3',
       maxVersion: 'TLSv1.3',
       ALPNProtocols: ['http/1.1'],
-      // Or the attestation request waits for the acknowledgement of the handshake's last flight.
-      noDelay: true,
       // The certificate is usually self-signed: who the peer is follows from the evidence, which names the certificate's key.
       // The handshake still proves that the peer holds that key (CertificateVerify, RFC 8446 §4.4.3).
       rejectUnauthorized: false,
       checkServerIdentity: () => undefined,
       // No `session`, so no resumption is offered; a peer that says otherwise is refused below.
     });
+    // Or the attestation request waits for the acknowledgement of the handshake's last flight.
+    socket.setNoDelay(true);
     const timer = setTimeout(() => {
       socket.destroy();
       reject(failed(origin, `no TLS connection after ${timeoutMs} ms`));
