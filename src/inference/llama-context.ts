@@ -12,8 +12,11 @@ export interface ContextOptions {
   readonly threads: number;
   readonly threadpool: Pointer | null;
   readonly embeddings: 'none' | 'pooled' | 'rank';
-  /** 'f32' keeps keys and values unrounded (twice the memory). */
-  readonly cacheType?: 'f16' | 'f32';
+  /**
+   * Keys and values unrounded and no flash attention: what a sequence gets then hardly depends on who shares its batch
+   * (about 1e-5 in a logit instead of 1e-2, whatever the batch), for twice the memory and slower long contexts.
+   */
+  readonly exact: boolean;
 }
 
 export interface Context {
@@ -58,9 +61,10 @@ export function createContext(llama: LlamaLibrary, model: LoadedModel, options: 
   const maxOutputs = pooled ? options.batchTokens : Math.min(options.batchTokens, Math.max(64, options.sequences));
   params.n_outputs_max = pooled ? 0 : maxOutputs;
   params.n_outputs_max_per_seq = 0;
-  if (options.cacheType === 'f32') {
-    params.type_k = 0;
+  if (options.exact) {
+    params.type_k = 0; // GGML_TYPE_F32
     params.type_v = 0;
+    params.flash_attn_type = 0; // disabled
   }
   params.n_threads = options.threads;
   params.n_threads_batch = options.threads;

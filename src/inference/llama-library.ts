@@ -357,6 +357,7 @@ function threadpoolMaker(ggml: ReturnType<typeof koffi.load>): (threads: number)
   const registryOf = ggml.func('ggml_backend_dev_backend_reg', p, [p]);
   const procAddress = ggml.func('ggml_backend_reg_get_proc_address', p, [p, 'str']);
   const defaults = ggml.func('ggml_threadpool_params_default', threadpoolParams, ['int32']);
+  const newPool = koffi.proto(p, [koffi.pointer(threadpoolParams)]);
   return (threads) => {
     const cpu: unknown = deviceByType(0);
     if (typeof cpu !== 'bigint') return null;
@@ -364,7 +365,7 @@ function threadpoolMaker(ggml: ReturnType<typeof koffi.load>): (threads: number)
     if (typeof create !== 'bigint') return null;
     const params = defaults(threads) as { n_threads: number };
     if (params.n_threads !== threads) throw new LlamaLibraryError('ggml_threadpool_params.n_threads is not where the pinned header has it');
-    const pool: unknown = koffi.call(create, koffi.proto('void *', [koffi.pointer(threadpoolParams)]), params);
+    const pool: unknown = koffi.call(create, newPool, params);
     return typeof pool === 'bigint' ? pool : null;
   };
 }

@@ -22,8 +22,10 @@ export interface OpenOptions {
   readonly reusePrefixes?: boolean;
   /** Prompt tokens per step; tests set it. */
   readonly maxChunk?: number;
-  /** Keys and values unrounded, for twice the memory. */
-  readonly cacheType?: 'f16' | 'f32';
+  /** Cells of the KV memory (at least one context); absent: what the memory of the machine affords. */
+  readonly maxCells?: number;
+  /** Numerics that hardly depend on the batch (see llama-context). Absent: where it costs next to nothing, on small models. */
+  readonly exact?: boolean;
 }
 
 const maxStderrCharacters = 64 * 1024;
@@ -157,7 +159,8 @@ async function load(connection: Connection, spec: LoadSpec, options: OpenOptions
     maxQueued: options.maxQueued ?? 64,
     reusePrefixes: options.reusePrefixes ?? true,
     ...(options.maxChunk === undefined ? {} : { maxChunk: options.maxChunk }),
-    ...(options.cacheType === undefined ? {} : { cacheType: options.cacheType }),
+    ...(options.maxCells === undefined ? {} : { maxCells: options.maxCells }),
+    ...(options.exact === undefined ? {} : { exact: options.exact }),
   });
   try {
     return await Promise.race([ready, failed]);

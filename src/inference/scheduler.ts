@@ -116,6 +116,8 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
   let msPerStep = 10;
   let msPerToken = 1;
   let decoding = false;
+  // A sequence was pushed out of memory: nobody is let in until another has ended, or all would push each other for ever.
+  let crowded = false;
 
   const queuedCount = (): number => {
     let count = 0;
@@ -146,6 +148,7 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
 
   const release = (sequence: Sequence): void => {
     live.splice(live.indexOf(sequence), 1);
+    crowded = false;
     sequence.slot.busy = false;
     slots.touch(sequence.slot);
     sequence.choice.free();
@@ -216,6 +219,7 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
     (request.preempted.length > 0 || (request.nextChoice < request.job.n && (request.nextChoice === 0 || request.promptLogits !== null)));
 
   const admitAll = (): void => {
+    if (crowded && live.length > 0) return;
     // One from each scope in turn; the map keeps the order, a served scope goes to its end.
     for (let idle = 0; slots.free > 0 && idle < queues.size;) {
       const next = queues.entries().next();
@@ -316,6 +320,7 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
     if (live.length < 2) return false;
     const youngest = live.reduce((a, b) => (b.order > a.order ? b : a));
     live.splice(live.indexOf(youngest), 1);
+    crowded = true;
     context.removeTail(youngest.slot.id, 0);
     youngest.slot.tokens = [];
     youngest.slot.busy = false;
@@ -409,7 +414,7 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
   const idle = (): boolean => {
     if ([...requests.values()].some((request) => request.cancelled)) return false;
     if (live.some((sequence) => !sequence.request.paused)) return false;
-    if (slots.free === 0) return true;
+    if (slots.free === 0 || (crowded && live.length > 0)) return true;
     for (const queue of queues.values()) if (queue.some(wants)) return false;
     return true;
   };

@@ -23,7 +23,8 @@ export type ToChild =
       readonly maxQueued: number;
       readonly reusePrefixes: boolean;
       readonly maxChunk?: number;
-      readonly cacheType?: 'f16' | 'f32';
+      readonly maxCells?: number;
+      readonly exact?: boolean;
     }
   | { readonly t: 'generate'; readonly id: number; readonly request: WireRequest }
   | { readonly t: 'cancel' | 'pause' | 'resume' | 'ping'; readonly id: number }

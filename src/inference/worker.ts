@@ -26,6 +26,8 @@ type Load = Extract<ToChild, { t: 'load' }>;
 const defaultContextLength = 8192;
 const defaultSlots = 8;
 const pooledSequences = 64;
+/** KV memory up to which a small model gets exact numerics unasked. */
+const exactBytes = 128 * 1024 * 1024;
 /** Milliseconds a prompt may hold up running streams per step. */
 const stallMs = 60;
 
@@ -57,14 +59,15 @@ async function start(load: Load): Promise<void> {
     const contextLength = Math.min(load.contextLength ?? defaultContextLength, model.trainedContext > 0 ? model.trainedContext : Infinity);
     const slots = generating ? (load.slots ?? defaultSlots) : pooledSequences;
     const threads = load.threads ?? decodeThreads(model.size);
+    const cells = generating ? poolCells(model, contextLength, slots, load.maxCells ?? Infinity) : roundUp(contextLength);
     const context = createContext(llama, model, {
       sequences: slots,
-      cells: generating ? poolCells(model, contextLength, slots) : roundUp(contextLength),
+      cells,
       batchTokens: generating ? Math.min(512, roundUp(contextLength)) : roundUp(contextLength),
       threads,
       threadpool: newThreadpool(threads),
       embeddings: type === 'rerank' ? 'rank' : type === 'embedding' ? 'pooled' : 'none',
-      cacheType: load.cacheType ?? 'f16',
+      exact: load.exact ?? (generating && cells * cellBytes(model) * 2 <= exactBytes),
     });
     const template = createChatTemplate(load.chatTemplate ?? model.chatTemplate, {
       specials: model.specials,
@@ -107,16 +110,20 @@ function modelType(model: LoadedModel): ModelType {
 
 const roundUp = (count: number): number => Math.ceil(count / 256) * 256;
 
-/** Cells for every slot at full length if a quarter of the memory holds them, else as many as it does, at least one slot's. */
-function poolCells(model: LoadedModel, contextLength: number, slots: number): number {
+/** Bytes of keys and values of one token, at two bytes a number. */
+function cellBytes(model: LoadedModel): number {
   const meta = (key: string): number => Number(model.meta(`${model.architecture}.${key}`) ?? NaN);
   const heads = meta('attention.head_count') || 1;
   const keyLength = meta('attention.key_length') || meta('embedding_length') / heads || 128;
   const valueLength = meta('attention.value_length') || keyLength;
   const kvHeads = meta('attention.head_count_kv') || heads;
-  const bytes = model.layers * kvHeads * (keyLength + valueLength) * 2;
-  const affordable = Math.floor(memoryLimit() / 4 / bytes);
-  return roundUp(Math.max(contextLength, Math.min(contextLength * slots, affordable))) + 256;
+  return model.layers * kvHeads * (keyLength + valueLength) * 2;
+}
+
+/** Cells for every slot at full length if a quarter of the memory holds them, else as many as it does, at least one slot's. */
+function poolCells(model: LoadedModel, contextLength: number, slots: number, maxCells: number): number {
+  const affordable = Math.floor(memoryLimit() / 4 / cellBytes(model));
+  return roundUp(Math.max(contextLength, Math.min(contextLength * slots, affordable, maxCells))) + 256;
 }
 
 function memoryLimit(): number {
