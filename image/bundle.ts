@@ -40,6 +40,8 @@ export async function bundleServer(top: string = TOP): Promise<ReadonlyMap<strin
     legalComments: 'none',
     charset: 'utf8',
     logLevel: 'silent',
+    // Paths in comments stay relative to the sources, wherever node_modules really is.
+    preserveSymlinks: true,
     external: ['koffi', '@node-llama-cpp/*', '@koromix/*', 'cbor-extract'],
     // Packages in CommonJS ask for Node's own modules by require().
     banner: { js: "import { createRequire as __createRequire } from 'node:module';\nconst require = __createRequire(import.meta.url);" },
@@ -75,7 +77,9 @@ export async function addServer(tree: Tree, sources: Sources, top: string = TOP)
   );
   addLink(tree, `${ROOM}/node_modules/@assay/attestation`, '../../attestation');
   const modules = `${ROOM}/node_modules`;
-  for (const path of ['package.json', 'index.js', 'indirect.js']) addFile(tree, `${modules}/koffi/${path}`, sources.npm('koffi', path));
+  for (const path of sources.npmPaths('koffi')) {
+    if (/^(?:package\.json|index\.js|src\/koffi\/(?:src\/)?[a-z]+\.c?js)$/.test(path)) addFile(tree, `${modules}/koffi/${path}`, sources.npm('koffi', path));
+  }
   for (const path of ['package.json', 'index.js', 'linux_x64/koffi.node']) {
     addFile(tree, `${modules}/@koromix/koffi-linux-x64/${path}`, sources.npm('@koromix/koffi-linux-x64', path));
   }

@@ -20,7 +20,7 @@ const LIBRARIES = 'usr/lib/x86_64-linux-gnu';
 
 /** Unpacks into `cache/<digest of the packages>` unless it is there. The C library comes with the image's own inputs. */
 export async function openEmulator(lock: Lock, inputs: Inputs, cache: string): Promise<Emulator> {
-  const packages = lock.debian.filter(({ use, package: name }) => use === 'emulator' || /^lib/.test(name));
+  const packages = lock.debian.filter(({ use, package: name }) => use === 'emulator' || name.startsWith('lib'));
   const digest = createHash('sha256').update(JSON.stringify(packages)).digest('hex').slice(0, 16);
   const folder = join(cache, digest);
   if (!existsSync(folder)) {
