@@ -158,7 +158,9 @@ export async function chainRules(
     roles[0] ?? 'PCK, PCK CA, TCB signing and root certificates each have their role',
   );
   validity(t, all, now);
-  const clean = await revocationRules(t, all, signatures, context);
+  // Only what leads to the trusted root is remembered: strangers must not be able to fill the memory.
+  const memory = rootTrusted && pckChain && rolesHold ? context.memory : undefined;
+  const clean = await revocationRules(t, all, signatures, { now, ...(memory === undefined ? {} : { memory }) });
   const common = rootTrusted && rolesHold && clean;
   return {
     pck: common && pckChain,

@@ -18,8 +18,8 @@ const MIGRATABLE = 1n << 29n;
 const XFAM_FIXED_ONE = 0x3n;
 const XFAM_KNOWN = 0x6dbe7n;
 
-export function tdRules(t: Transcript, body: TdBody, policy: DecidedTdxPolicy, allowDebug: boolean): void {
-  attributeRules(t, body, policy, allowDebug);
+export function tdRules(t: Transcript, body: TdBody, policy: DecidedTdxPolicy): void {
+  attributeRules(t, body, policy);
   const R = TDX_RULES;
   const xfam = viewOf(body.xfam).getBigUint64(0, true);
   const xfamOk = (xfam & XFAM_FIXED_ONE) === XFAM_FIXED_ONE && (xfam & ~XFAM_KNOWN) === 0n;
@@ -54,13 +54,11 @@ export function platformRules(t: Transcript, pck: PckExtensions | undefined, cer
   pin(R.pckSerial, 'PCK serial number', pck && certificate.serial, policy.pckSerial);
 }
 
-function attributeRules(t: Transcript, body: TdBody, policy: DecidedTdxPolicy, allowDebug: boolean): void {
+function attributeRules(t: Transcript, body: TdBody, policy: DecidedTdxPolicy): void {
   const R = TDX_RULES;
   const bits = viewOf(body.tdAttributes).getBigUint64(0, true);
   const reserved = bits & RESERVED_ATTRIBUTES;
-  if (allowDebug && (bits & DEBUG) !== 0n)
-    t.skip(R.debug, 'DEBUG is 1, and the caller accepts debuggable TDs: nothing in it is confidential');
-  else t.expect(R.debug, (bits & DEBUG) === 0n, `DEBUG is ${bits & DEBUG}`, { expected: '0', actual: String(bits & DEBUG) });
+  t.expect(R.debug, (bits & DEBUG) === 0n, `DEBUG is ${bits & DEBUG}`, { expected: '0', actual: String(bits & DEBUG) });
   t.expect(R.reservedAttributes, reserved === 0n, reserved === 0n ? 'reserved bits are zero' : `reserved bits ${hex64(reserved)} are set`);
   const migratable = (bits & MIGRATABLE) !== 0n;
   if (migratable && policy.allowMigratable === true) t.skip(R.migratable, 'MIGRATABLE is set, and the policy allows it');

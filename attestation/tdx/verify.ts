@@ -34,8 +34,6 @@ export interface TdxContext {
   readonly memory?: RollbackMemory;
   /** Imported public keys, kept between verifications by callers who make many. */
   readonly keys?: KeyCache;
-  /** Accept a debuggable TD. In code only: no policy can say it, and it is a visible skip. */
-  readonly allowDebug?: boolean;
 }
 
 export interface TdxVerification {
@@ -161,13 +159,12 @@ export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context
       : undefined;
   const quoteVouched = quoteHolds && keyHolds && qeHolds && chain.pck;
   const tcb = tcbRules(t, { quote: quoteVouched ? quote : undefined, pck, tcbInfo, qeIdentity }, policy, context.now);
-  tdRules(t, quote.body, policy, context.allowDebug === true);
+  tdRules(t, quote.body, policy);
   platformRules(t, pck, certificates.pck, policy);
   await eventLogRules(t, quote.body, evidence.eventLog);
 
-  const required = context.allowDebug === true ? REQUIRED.filter((rule) => rule !== R.debug) : REQUIRED;
   const passed = new Set(t.checks.flatMap(({ title, status }) => (status === 'pass' ? [title] : [])));
-  const accepted = !t.failed && required.every(({ title }) => passed.has(title));
+  const accepted = !t.failed && REQUIRED.every(({ title }) => passed.has(title));
   const claims = quoteVouched ? { ...quoteClaims(quote), ...(pck === undefined ? {} : pckClaims(pck)), ...tcbClaims(tcb) } : {};
   return { transcript: t, quote, claims, tcb, rootsReplaced: context.roots !== undefined, authentic: quoteVouched, accepted };
 }
