@@ -152,7 +152,8 @@ function applyPolicy(
   if (policy.configs === undefined) t.skip(RULES.configs, 'no allow-list in the policy');
   else if (claims === undefined) t.fail(RULES.configs, 'the claims could not be read');
   else t.expect(RULES.configs, policy.configs.includes(toHex(claims.config)), toHex(claims.config));
-  if (claims?.gpu !== undefined) t.skip(RULES.gpu, 'the claims name GPU evidence, which this document does not carry and nobody judged');
+  // Prompts would leave for a device nobody judged: what cannot be verified is not let pass.
+  if (claims?.gpu !== undefined) t.fail(RULES.gpu, `the claims name GPU evidence ${toHex(claims.gpu)}, which this verifier cannot judge`);
   return reference?.name;
 }
 

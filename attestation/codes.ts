@@ -140,7 +140,7 @@ export const ATTESTATION_CODES = {
   endorsements_unavailable: 'an endorsement could not be fetched and is not in the store',
   endorsements_invalid: 'a fetched or stored endorsement does not verify',
   endorsements_missing: 'no endorsements are stapled, and none may or can be fetched',
-  gpu_evidence: 'the claims name GPU evidence that does not verify',
+  gpu_evidence: 'the claims name GPU evidence, which this verifier cannot judge',
   // channel and client, C rules
   nonce_mismatch: 'the evidence answers another nonce: it is old, or another party’s',
   tls_key_mismatch: 'the TLS key of the peer is not the one the hardware vouches for',

@@ -64,7 +64,7 @@ export const RULES = {
     spec: `${PROTOCOL} §4 [M8]`,
     title: 'document names the TEE the evidence is of',
   },
-  gpu: { id: 'D14', code: 'gpu_evidence', spec: `${PROTOCOL} §3`, title: 'GPU evidence' },
+  gpu: { id: 'D14', code: 'gpu_evidence', spec: `${PROTOCOL} §3`, title: 'no GPU is in use whose evidence cannot be judged' },
 
   nonce: { id: 'C1', code: 'nonce_mismatch', spec: `${PROTOCOL} §3 [M7]`, title: 'evidence answers the nonce of this verifier' },
   tlsKey: { id: 'C2', code: 'tls_key_mismatch', spec: `${PROTOCOL} §5 [M14]`, title: 'TLS key of the peer is the one in the claims' },

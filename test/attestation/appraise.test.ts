@@ -176,9 +176,15 @@ describe('verify', () => {
     );
   });
 
-  it('GPU evidence nobody judged is a visible skip', async () => {
-    const result = await judge(await snpDocument({ claims: (c) => ({ ...c, gpu: new Uint8Array(32) }) }));
-    expect(result.transcript.find(({ id }) => id === 'D14')).toMatchObject({ status: 'skip' });
+  it('GPU evidence nobody can judge is refused', async () => {
+    expect(await codeOfAsync(async () => judge(await snpDocument({ claims: (c) => ({ ...c, gpu: new Uint8Array(32) }) })))).toBe(
+      'gpu_evidence',
+    );
+  });
+
+  it('a kind of TEE the policy does not list is refused', async () => {
+    const document = { ...(await snpDocument()), teeType: 'sev-snp' } as AttestationDocument;
+    expect(await codeOfAsync(() => judge(document, { policy: { ...policy, tee: ['tdx'] } }))).toBe('tee_not_accepted');
   });
 
   it('certificate evidence goes through its CBOR form, and passes only where it was allowed [M17]', async () => {

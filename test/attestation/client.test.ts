@@ -263,6 +263,32 @@ describe('connections', () => {
     expect(server.requests().map(({ path }) => path)).toEqual(['/y']);
   });
 
+  it('takes a Request, a URL or a text, and what init says wins', async () => {
+    const server = await serve({
+      respond: ({ method, headers, body }, { socket }) => send(socket, 200, JSON.stringify([method, headers.get('x-a'), body])),
+    });
+    const fetch = client();
+    const request = new Request(`${server.origin}/v1/x`, { method: 'PUT', headers: { 'x-a': '1' }, body: 'one' });
+    expect(await (await fetch(request)).json()).toEqual(['PUT', '1', 'one']);
+    const again = new Request(`${server.origin}/v1/x`, { method: 'PUT', headers: { 'x-a': '1' } });
+    expect(await (await fetch(again, { method: 'POST', body: 'two' })).json()).toEqual(['POST', '1', 'two']);
+    expect(await (await fetch(new URL(`${server.origin}/v1/x`), { headers: { 'x-a': '2' } })).json()).toEqual(['GET', '2', '']);
+  });
+
+  it('a body that streams is sent as it comes', async () => {
+    const server = await serve({
+      respond: ({ headers, body }, { socket }) => send(socket, 200, JSON.stringify([headers.get('transfer-encoding'), body])),
+    });
+    const body = new ReadableStream({
+      start(controller) {
+        for (const part of ['a', 'b']) controller.enqueue(new TextEncoder().encode(part));
+        controller.close();
+      },
+    });
+    const response = await client()(`${server.origin}/v1/x`, { method: 'POST', body, duplex: 'half' } as RequestInit);
+    expect(await response.json()).toEqual(['chunked', 'ab']);
+  });
+
   it('two origins never share a connection', async () => {
     const [a, b] = [await serve(), await serve()];
     const fetch = client();
