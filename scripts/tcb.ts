@@ -36,7 +36,7 @@ function closure(root: string): string[] {
       const key = resolve(name, at);
       if (key === undefined || seen.has(key) || lock[key]?.link) continue;
       // Of a set of per-platform binaries only what the image carries counts; the others never load there.
-      if (/-(?:android|darwin|freebsd|openbsd|win32|mac)|-(?:arm|ia32|riscv64|loong64|ppc64)|linux-arm/.test(name)) continue;
+      if (/[-/](?:android|darwin|freebsd|openbsd|win32|mac)|-(?:arm|ia32|riscv64|loong64|ppc64)|linux-arm/.test(name)) continue;
       seen.add(key);
       queue.push(key);
     }

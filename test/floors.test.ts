@@ -1,5 +1,6 @@
 // The house's floors: a file imports only from lower floors or its own room, and third-party packages are fenced.
 // docs/architecture: shared rules in one place, so that the tree stays readable as it grows.
+import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join, posix } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -110,5 +111,12 @@ describe('floors', () => {
     const allowed = /^(src\/(config|cli)[\w-]*\.ts|attestation\/node\/cli[\w-]*\.ts)$/;
     const offending = files.filter((file) => !allowed.test(file) && /\bprocess\.env\b/.test(readFileSync(join(top, file), 'utf8')));
     expect(offending).toEqual([]);
+  });
+
+  test('the client loads no native code', () => {
+    const script =
+      "await import('@assay/attestation'); await import('@assay/attestation/node'); console.log(JSON.stringify(process.report.getReport().sharedObjects.filter((name) => name.endsWith('.node'))))";
+    const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script], { cwd: top, encoding: 'utf8' });
+    expect(JSON.parse(stdout || 'null'), stderr).toEqual([]);
   });
 });
