@@ -144,6 +144,14 @@ export const SECTIONS = {
       from: 'operator',
       about: 'attestations one client may ask for in a minute; 0: no limit',
     },
+    endorsements_fetch: {
+      type: 'boolean',
+      default: true,
+      from: 'operator',
+      about: 'with hardware: fetch endorsements to staple from AMD or Intel, in the background, and again before they expire',
+    },
+    kds_url: { type: 'text', from: 'operator', about: "AMD's key distribution service or a mirror of it" },
+    pcs_url: { type: 'text', from: 'operator', about: "Intel's provisioning certification service or a PCCS" },
     endorsements_folder: {
       type: 'text',
       path: true,
@@ -252,10 +260,12 @@ export const SECTIONS = {
       about: 'address of the hub, as HF_ENDPOINT; unset: https://huggingface.co. https only unless `hub_private`',
     },
     hub_token: { type: 'text', secret: true, from: 'operator', about: 'token for the hub, as HF_TOKEN' },
-    http_proxy: { type: 'text', from: 'operator', about: 'proxy for plain http to the hub, as HTTP_PROXY' },
-    https_proxy: { type: 'text', from: 'operator', about: 'proxy for https to the hub, as HTTPS_PROXY' },
-    no_proxy: { type: 'text', from: 'operator', about: 'hosts reached without a proxy, as NO_PROXY' },
     hub_private: { type: 'boolean', default: false, from: 'measured', about: 'allow a hub on a private address or on plain http' },
+  },
+  network: {
+    http_proxy: { type: 'text', from: 'operator', about: 'proxy for what is fetched (models, endorsements) over http, as HTTP_PROXY' },
+    https_proxy: { type: 'text', from: 'operator', about: 'proxy for what is fetched over https, as HTTPS_PROXY' },
+    no_proxy: { type: 'text', from: 'operator', about: 'hosts reached without a proxy, as NO_PROXY' },
   },
   limits: {
     max_body_bytes: { type: 'integer', default: 16 * MiB, min: 1024, max: 1024 * MiB, from: 'measured', about: 'largest request body' },

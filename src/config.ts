@@ -337,10 +337,12 @@ function finish(config: Config, environment: Readonly<Record<string, string | un
   const models = {
     hub: config.models.hub ?? environment['HF_ENDPOINT'],
     hubToken: config.models.hubToken ?? environment['HF_TOKEN'],
-    // Lower case wins, as it does for curl.
-    httpProxy: config.models.httpProxy ?? environment['http_proxy'] ?? environment['HTTP_PROXY'],
-    httpsProxy: config.models.httpsProxy ?? environment['https_proxy'] ?? environment['HTTPS_PROXY'],
-    noProxy: config.models.noProxy ?? environment['no_proxy'] ?? environment['NO_PROXY'],
+  };
+  // Lower case wins, as it does for curl.
+  const network = {
+    httpProxy: config.network.httpProxy ?? environment['http_proxy'] ?? environment['HTTP_PROXY'],
+    httpsProxy: config.network.httpsProxy ?? environment['https_proxy'] ?? environment['HTTPS_PROXY'],
+    noProxy: config.network.noProxy ?? environment['no_proxy'] ?? environment['NO_PROXY'],
   };
   if (
     config.api.requireAuth === true &&
@@ -363,6 +365,7 @@ function finish(config: Config, environment: Readonly<Record<string, string | un
     ...config,
     store: { ...config.store, dataDir },
     models: { ...config.models, ...models },
+    network,
     audit: { ...config.audit, folder: config.audit.folder ?? resolve(dataDir, 'audit') },
   };
 }

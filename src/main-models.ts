@@ -28,6 +28,7 @@ export async function createConfiguredModels(
     pulls: config.models.pullEnabled ? await openPulls(config, store, clock) : null,
     modelRoots: config.store.modelRoots,
     residency: config.store.residency,
+    ...(config.store.verityFolder === undefined ? {} : { verityFolder: config.store.verityFolder }),
     hardware,
     stagingFolder: config.store.stagingFolder,
     ...config.models,
@@ -64,7 +65,7 @@ export async function createConfiguredModels(
 
 const DEFAULT_HUB = 'https://huggingface.co';
 
-function openPulls({ models }: Config, store: ModelStore, clock: Clock): Promise<PullService> {
+function openPulls({ models, network }: Config, store: ModelStore, clock: Clock): Promise<PullService> {
   return createPulls({
     store,
     clock,
@@ -72,9 +73,9 @@ function openPulls({ models }: Config, store: ModelStore, clock: Clock): Promise
     allowPrivate: models.hubPrivate,
     ...(models.hubToken === undefined ? {} : { token: models.hubToken }),
     proxy: {
-      ...(models.httpProxy === undefined ? {} : { http: models.httpProxy }),
-      ...(models.httpsProxy === undefined ? {} : { https: models.httpsProxy }),
-      ...(models.noProxy === undefined ? {} : { no: models.noProxy }),
+      ...(network.httpProxy === undefined ? {} : { http: network.httpProxy }),
+      ...(network.httpsProxy === undefined ? {} : { https: network.httpsProxy }),
+      ...(network.noProxy === undefined ? {} : { no: network.noProxy }),
     },
   });
 }

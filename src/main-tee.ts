@@ -3,7 +3,8 @@
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { attestdFs } from './attester/attestd.ts';
-import { createEndorsements } from './attester/endorsements.ts';
+import { createEndorsements as createFetcher } from '@assay/attestation/node';
+import { createEndorsements, type EndorsementsOptions } from './attester/endorsements.ts';
 import type { ReportSource } from './attester/evidence.ts';
 import { createHardwareSource } from './attester/hardware.ts';
 import { selectSource } from './attester/select.ts';
@@ -33,11 +34,10 @@ export async function createTee(config: Config, clock: Clock, log: Log): Promise
       const teeType = provider === 'sev_guest' ? 'sev-snp' : 'tdx';
       const endorsements = await createEndorsements({
         teeType,
-        folder: config.tee.endorsementsFolder,
         clock,
-        onChange: ({ expireAt, error }) => {
-          if (error !== null) log.warn({ msg: 'endorsements', error, expireAt });
-        },
+        ...(config.tee.endorsementsFolder === undefined ? {} : { folder: config.tee.endorsementsFolder }),
+        ...(config.tee.endorsementsFetch ? fetcher(config, teeType) : {}),
+        onError: (error) => log.warn({ msg: 'endorsements', error }),
       });
       const { privlevel } = config.tee;
       const tsm = createTsm({
@@ -73,6 +73,20 @@ export async function createTee(config: Config, clock: Clock, log: Log): Promise
     });
   }
   return { source, simulated };
+}
+
+/** The verifier's own fetcher: every item is verified before it is kept, here in the memory of this process. */
+function fetcher({ tee, network }: Config, teeType: 'sev-snp' | 'tdx'): Pick<EndorsementsOptions, 'fetch' | 'closeFetch'> {
+  const service = createFetcher({
+    ...(tee.kdsUrl === undefined ? {} : { kdsUrl: tee.kdsUrl }),
+    ...(tee.pcsUrl === undefined ? {} : { pcsUrl: tee.pcsUrl }),
+    proxy: {
+      ...(network.httpProxy === undefined ? {} : { httpProxy: network.httpProxy }),
+      ...(network.httpsProxy === undefined ? {} : { httpsProxy: network.httpsProxy }),
+      ...(network.noProxy === undefined ? {} : { noProxy: network.noProxy }),
+    },
+  });
+  return { fetch: teeType === 'tdx' ? service.tdx : service.snp, closeFetch: service.close };
 }
 
 /** finish() in config always sets it; the type cannot say so. */

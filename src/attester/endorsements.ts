@@ -1,105 +1,176 @@
-// Endorsements to staple, kept fresh: what an operator's refresher put into a folder, else what the host handed over with the
-// report. They are a convenience for verifiers, who check them; so nothing here is trusted, and an attestation never fails
-// for want of them. Folder: `vek.der`, `chain.pem` (ASK or ASVK, then ARK) and `crl.der` for SEV-SNP; `tdx.json` for TDX.
-// The folder is looked at again on every interval; how long what is stapled lasts is told to /metrics.
+// Endorsements to staple, kept fresh. In this order: what an operator's refresher put into a folder, what was fetched from the
+// vendor's service, what the host handed over with the report. They are a convenience for verifiers, who check them; so an
+// attestation never waits for them and never fails for want of them. They are read or fetched again long before they expire;
+// how long they last and what went wrong is told to /metrics.
+// Folder: `vek.der`, `chain.pem` (ASK or ASVK, then ARK), `crl.der` for SEV-SNP; `tdx.json` (protocol.md §4) for TDX.
 
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fromBase64, type SnpEndorsements, type TdxEndorsements } from '@assay/attestation';
+import { equalBytes, fromBase64, type SnpEndorsements, type TdxEndorsements } from '@assay/attestation';
 import type { Clock } from '../clock.ts';
 
 export interface Endorsements {
-  /** What to staple to a report made now; `fromHost` is used when there is nothing better. */
-  current(fromHost?: SnpEndorsements): { readonly endorsements?: SnpEndorsements | TdxEndorsements };
-  /** Unix milliseconds; null when nothing is stapled. */
+  /** What to staple to this report, now. */
+  current(report: Uint8Array, fromHost?: SnpEndorsements): { readonly endorsements?: SnpEndorsements | TdxEndorsements };
+  /** Unix milliseconds at which the first of what is stapled expires; null when nothing is. */
   expireAt(): number | null;
+  /** Why the last refresh failed, or that what is stapled has expired. */
   error(): string | null;
-  refresh(): Promise<void>;
+  /** Settles when reading and fetching under way are done; for tests. */
+  settled(): Promise<void>;
   close(): Promise<void>;
 }
 
 export interface EndorsementsOptions {
   readonly teeType: 'sev-snp' | 'tdx';
-  /** Absent: only what the host gives. */
-  readonly folder: string | undefined;
+  readonly folder?: string;
+  /** Asks the vendor; rejects with anything. */
+  readonly fetch?: (report: Uint8Array) => Promise<SnpEndorsements | TdxEndorsements>;
+  readonly closeFetch?: () => Promise<void>;
   readonly clock: Clock;
-  readonly onChange?: (state: { readonly expireAt: number | null; readonly error: string | null }) => void;
+  readonly onError?: (error: string) => void;
 }
 
-const INTERVAL_MS = 10 * 60_000;
+/** A folder may have changed; a failed fetch may work now. */
+const RETRY_MS = 10 * 60_000;
+/** Vendors issue CRLs and TCB info for weeks; a quarter of a day is early enough. */
+const REFETCH_MS = 6 * 3_600_000;
 const MAX_FILE_BYTES = 1024 * 1024;
 
-interface Loaded {
+interface Held {
   readonly endorsements: SnpEndorsements | TdxEndorsements;
   readonly expireAt: number;
+  /** The report they were fetched for. */
+  readonly report?: Uint8Array;
 }
 
 export async function createEndorsements(options: EndorsementsOptions): Promise<Endorsements> {
-  let loaded: Loaded | undefined;
+  const { clock } = options;
+  let fromFolder: Held | undefined;
+  let fetched: Held | undefined;
   let hostExpireAt: number | null = null;
   let failure: string | null = null;
+  let lastReport: Uint8Array | undefined;
+  let fetching: Promise<void> | undefined;
+  let nextFetchAt = 0;
   let cancel: (() => void) | undefined;
   let closed = false;
 
-  async function refresh(): Promise<void> {
-    if (options.folder === undefined) return;
-    try {
-      loaded = options.teeType === 'sev-snp' ? await readSnp(options.folder) : await readTdx(options.folder);
-      failure = loaded.expireAt <= options.clock.now() ? 'the stapled endorsements have expired' : null;
-    } catch (error) {
-      // What was good stays stapled; a verifier sees for itself when it has expired.
-      failure = `endorsements could not be read (${(error as NodeJS.ErrnoException).code ?? (error as Error).name})`;
-    }
-    options.onChange?.({ expireAt: loaded?.expireAt ?? null, error: failure });
+  function failed(what: string, error: unknown): void {
+    failure = `${what} (${(error as NodeJS.ErrnoException).code ?? (error as Error).name})`;
+    options.onError?.(failure);
   }
 
-  const schedule = (): void => {
-    if (closed || options.folder === undefined) return;
-    cancel = options.clock.after(INTERVAL_MS, () => void refresh().then(schedule));
-  };
+  async function readFolder(): Promise<void> {
+    if (options.folder === undefined) return;
+    try {
+      fromFolder = options.teeType === 'sev-snp' ? await readSnp(options.folder) : await readTdx(options.folder);
+      failure = null;
+    } catch (error) {
+      // What was good stays stapled; a verifier sees for itself when it has expired.
+      failed('endorsements of the folder cannot be read', error);
+    }
+  }
 
-  await refresh();
+  function fetchFor(report: Uint8Array): void {
+    if (options.fetch === undefined || fetching !== undefined || closed || clock.now() < nextFetchAt) return;
+    fetching = (async () => {
+      try {
+        const endorsements = await options.fetch!(report);
+        fetched = { endorsements, expireAt: expiryOf(endorsements), report };
+        failure = null;
+        nextFetchAt = clock.now() + REFETCH_MS;
+      } catch (error) {
+        nextFetchAt = clock.now() + RETRY_MS;
+        failed('endorsements cannot be fetched', error);
+      }
+      fetching = undefined;
+    })();
+  }
+
+  async function refresh(): Promise<void> {
+    await readFolder();
+    if (lastReport !== undefined && fromFolder === undefined) fetchFor(lastReport);
+    schedule();
+  }
+
+  function schedule(): void {
+    if (!closed) cancel = clock.after(RETRY_MS, () => void refresh());
+  }
+
+  const stapled = (): number | null => fromFolder?.expireAt ?? fetched?.expireAt ?? hostExpireAt;
+
+  await readFolder();
   schedule();
   return {
-    current(fromHost) {
-      if (loaded !== undefined) return { endorsements: loaded.endorsements };
+    current(report, fromHost) {
+      lastReport = report;
+      if (fromFolder !== undefined) return { endorsements: fromFolder.endorsements };
+      // New firmware signs with another VEK; what was fetched for the old one does not endorse this report.
+      if (fetched?.report !== undefined && options.teeType === 'sev-snp' && !sameVek(fetched.report, report)) {
+        fetched = undefined;
+        nextFetchAt = 0;
+      }
+      fetchFor(report);
+      if (fetched !== undefined) return { endorsements: fetched.endorsements };
       if (fromHost === undefined) return {};
-      hostExpireAt = Math.min(...[fromHost.vek, ...fromHost.chain].map(notAfter));
+      hostExpireAt = expiryOf(fromHost);
       return { endorsements: fromHost };
     },
-    expireAt: () => loaded?.expireAt ?? hostExpireAt,
-    error: () => failure,
-    refresh,
-    close() {
+    expireAt: stapled,
+    error() {
+      const expireAt = stapled();
+      return failure ?? (expireAt !== null && expireAt <= clock.now() ? 'the stapled endorsements have expired' : null);
+    },
+    async settled() {
+      await fetching;
+    },
+    async close() {
       closed = true;
       cancel?.();
-      return Promise.resolve();
+      await options.closeFetch?.();
+      await fetching;
     },
   };
 }
 
-async function readSnp(folder: string): Promise<Loaded> {
-  const vek = await readSmall(join(folder, 'vek.der'));
+/** Unix milliseconds; the earliest end of anything in it. */
+export function expiryOf(endorsements: SnpEndorsements | TdxEndorsements): number {
+  if ('vek' in endorsements) {
+    const certificates = [endorsements.vek, ...endorsements.chain].map((der) => Date.parse(new X509Certificate(der).validTo));
+    return Math.min(...certificates, ...(endorsements.crl === undefined ? [] : [crlNextUpdate(endorsements.crl)]));
+  }
+  const dates = [endorsements.tcbInfo, endorsements.qeIdentity].map((body) =>
+    Date.parse(/"nextUpdate"\s*:\s*"([^"]{1,40})"/.exec(body)?.[1] ?? ''),
+  );
+  return Math.min(...dates, crlNextUpdate(endorsements.pckCrl), crlNextUpdate(endorsements.rootCaCrl));
+}
+
+/** REPORTED_TCB, CHIP_ID and KEY_INFO (AMD 56860 rev. 1.58 §7.3) name the key that signed. */
+function sameVek(a: Uint8Array, b: Uint8Array): boolean {
+  const fields = [[0x48, 0x4c], [0x180, 0x188], [0x1a0, 0x1e0]] as const; // prettier-ignore
+  return fields.every(([from, to]) => equalBytes(a.subarray(from, to), b.subarray(from, to)));
+}
+
+async function readSnp(folder: string): Promise<Held> {
+  const vek = new Uint8Array(await readSmall(join(folder, 'vek.der')));
   const pem = (await readSmall(join(folder, 'chain.pem'))).toString('latin1');
   const chain = [...pem.matchAll(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g)].map(
     ([block]) => new Uint8Array(new X509Certificate(block).raw),
   );
   if (chain.length !== 2) throw new RangeError('chain.pem must hold two certificates');
-  const crl = new Uint8Array(await readSmall(join(folder, 'crl.der')));
-  const expireAt = Math.min(...[new Uint8Array(vek), ...chain].map(notAfter), crlNextUpdate(crl));
-  return { endorsements: { vek: new Uint8Array(vek), chain, crl }, expireAt };
+  return held({ vek, chain, crl: new Uint8Array(await readSmall(join(folder, 'crl.der'))) });
 }
 
-/** `tdx.json`: the endorsements object of a document, as protocol.md §4 writes it. */
-async function readTdx(folder: string): Promise<Loaded> {
+async function readTdx(folder: string): Promise<Held> {
   const json = JSON.parse((await readSmall(join(folder, 'tdx.json'))).toString('utf8')) as Record<string, unknown>;
   const text = (key: string): string => {
     const value = json[key];
     if (typeof value !== 'string') throw new TypeError(`tdx.json has no text ${key}`);
     return value;
   };
-  const endorsements: TdxEndorsements = {
+  return held({
     pckCrl: fromBase64(text('pck_crl')),
     rootCaCrl: fromBase64(text('root_ca_crl')),
     tcbInfo: text('tcb_info'),
@@ -108,12 +179,12 @@ async function readTdx(folder: string): Promise<Loaded> {
     qeIdentityIssuerChain: text('qe_identity_issuer_chain'),
     ...(json['pck_chain'] === undefined ? {} : { pckChain: text('pck_chain') }),
     ...(json['pck_crl_issuer_chain'] === undefined ? {} : { pckCrlIssuerChain: text('pck_crl_issuer_chain') }),
-  };
-  const dates = [endorsements.tcbInfo, endorsements.qeIdentity].map((body) =>
-    Date.parse(/"nextUpdate"\s*:\s*"([^"]{1,40})"/.exec(body)?.[1] ?? ''),
-  );
-  const expireAt = Math.min(...dates, crlNextUpdate(endorsements.pckCrl), crlNextUpdate(endorsements.rootCaCrl));
-  if (Number.isNaN(expireAt)) throw new RangeError('tdx.json has no readable nextUpdate');
+  });
+}
+
+function held(endorsements: SnpEndorsements | TdxEndorsements): Held {
+  const expireAt = expiryOf(endorsements);
+  if (Number.isNaN(expireAt)) throw new RangeError('an endorsement has no readable end of validity');
   return { endorsements, expireAt };
 }
 
@@ -123,26 +194,21 @@ async function readSmall(path: string): Promise<Buffer> {
   return bytes;
 }
 
-function notAfter(der: Uint8Array): number {
-  return Date.parse(new X509Certificate(der).validTo);
-}
-
 /**
- * nextUpdate of a CRL (RFC 5280 §5.1): the second Time of TBSCertList. For the alarm only; the verifier has the strict parser.
- * A CRL's times are its first UTCTime or GeneralizedTime values, thisUpdate then nextUpdate.
+ * nextUpdate of a CRL (RFC 5280 §5.1), Unix milliseconds or NaN. For the alarm only, so without a parser: the first two Time
+ * values of TBSCertList are thisUpdate and nextUpdate. The verifier has the strict one.
  */
 export function crlNextUpdate(der: Uint8Array): number {
   const found: number[] = [];
   for (let i = 0; i + 2 < Math.min(der.length, 1024) && found.length < 2; i++) {
     const text = Buffer.from(der.subarray(i + 2, i + 2 + (der[i + 1] ?? 0))).toString('latin1');
-    if (der[i] === 0x17 && der[i + 1] === 13 && /^\d{12}Z$/.test(text))
+    if (der[i] === 0x17 && der[i + 1] === 13 && /^\d{12}Z$/.test(text)) {
       found.push(timeOf(`${Number(text.slice(0, 2)) < 50 ? '20' : '19'}${text}`));
-    if (der[i] === 0x18 && der[i + 1] === 15 && /^\d{14}Z$/.test(text)) found.push(timeOf(text));
+    } else if (der[i] === 0x18 && der[i + 1] === 15 && /^\d{14}Z$/.test(text)) found.push(timeOf(text));
   }
   return found[1] ?? Number.NaN;
 }
 
 function timeOf(text: string): number {
-  const [, y, mo, d, h, mi, s] = /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/.exec(text)!;
-  return Date.UTC(Number(y), Number(mo) - 1, Number(d), Number(h), Number(mi), Number(s));
+  return Date.parse(text.replace(/^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/, '$1-$2-$3T$4:$5:$6Z'));
 }

@@ -26,12 +26,12 @@ export function createHardwareSource(options: HardwareOptions): ReportSource {
     },
     async report(reportData, signal): Promise<Report> {
       const { outblob, auxblob } = await tsm.report(reportData, signal);
-      if (teeType === 'tdx') return { ...tdxFields(outblob), ...(await eventLog(options.eventLogPath)), ...endorsements.current() };
+      if (teeType === 'tdx') return { ...tdxFields(outblob), ...(await eventLog(options.eventLogPath)), ...endorsements.current(outblob) };
       if (outblob.length < 0x90 + 48) throw new TsmError('malformed', `the report is ${outblob.length} bytes`);
       const table = parseCertificateTable(auxblob);
       const fromHost = table === undefined ? undefined : endorsementsOf(table);
       // AMD 56860 rev. 1.58 §7.3: MEASUREMENT.
-      return { report: outblob, measurement: outblob.slice(0x90, 0x90 + 48), ...endorsements.current(fromHost) };
+      return { report: outblob, measurement: outblob.slice(0x90, 0x90 + 48), ...endorsements.current(outblob, fromHost) };
     },
     endorsementsExpireAt: () => endorsements.expireAt(),
     endorsementsError: () => endorsements.error(),

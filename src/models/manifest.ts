@@ -29,7 +29,7 @@ export function manifestOf(entry: RegistryEntry, source: ModelSource): ModelMani
 
 export interface RestoreOptions {
   readonly store: ModelStore;
-  readonly residencyFor: (size: number) => Promise<Residency>;
+  readonly residencyFor: (path: string, size: number) => Promise<Residency>;
   readonly contextLength: number;
 }
 
@@ -48,7 +48,7 @@ export async function entryOfManifest(manifest: ModelManifest, options: RestoreO
       created: Math.floor(Date.parse(manifest.createdAt) / 1000),
       files,
       summary: await inspectModel(file),
-      residency: await options.residencyFor(weights.size),
+      residency: await options.residencyFor(weights.path, weights.size),
       contextLength: options.contextLength,
       defaults: defaultsOf(manifest.defaultParameters ?? {}),
       type: manifest.gguf.type,

@@ -57,6 +57,8 @@ export interface StagedFile {
   readonly sha256: string;
   readonly size: number;
   readonly residency: Residency;
+  /** Of a file used in place: what it was when its digest was last taken. */
+  readonly identity?: FileIdentity;
   /** To be called once the engine has read the file. For `disk`, throws if the file changed since it was hashed. */
   check(): Promise<void>;
   /** Idempotent. */
@@ -117,7 +119,7 @@ async function stageInMemory(path: string, options: StageOptions): Promise<Stage
     const sha256 = hash.digest('hex');
     if (sha256 !== options.sha256) throw mismatch(options, sha256);
     const reader = await open(`/proc/self/fd/${target.fd}`, constants.O_RDONLY);
-    return staged(reader, sha256, size, 'memory', () => Promise.resolve());
+    return staged(reader, sha256, size, 'memory', undefined, () => Promise.resolve());
   } finally {
     await source.close();
     await target?.close();
@@ -135,7 +137,7 @@ async function stageInPlace(path: string, options: StageOptions): Promise<Staged
       const sha256 = hash.digest('hex');
       if (sha256 !== options.sha256) throw mismatch(options, sha256);
     }
-    return staged(file, options.sha256, size, options.residency, async () => {
+    return staged(file, options.sha256, size, options.residency, before, async () => {
       if (!sameFile(before, await identityOf(file))) throw changed(options.name);
     });
   } catch (error) {
@@ -144,9 +146,17 @@ async function stageInPlace(path: string, options: StageOptions): Promise<Staged
   }
 }
 
-function staged(file: FileHandle, sha256: string, size: number, residency: Residency, check: () => Promise<void>): StagedFile {
+function staged(
+  file: FileHandle,
+  sha256: string,
+  size: number,
+  residency: Residency,
+  identity: FileIdentity | undefined,
+  check: () => Promise<void>,
+): StagedFile {
   let closing: Promise<void> | undefined;
-  return { file, fd: file.fd, sha256, size, residency, check, close: () => (closing ??= file.close()) };
+  const close = (): Promise<void> => (closing ??= file.close());
+  return { file, fd: file.fd, sha256, size, residency, check, close, ...(identity === undefined ? {} : { identity }) };
 }
 
 /** O_NONBLOCK so that a FIFO does not hang the open; the type is checked on the descriptor, not the name. */

@@ -4,7 +4,7 @@
 import { ApiError } from '../errors.ts';
 import { inspectModel } from './inspect.ts';
 import type { Closable } from './lifecycle.ts';
-import { stageFile, type StagedFile } from './measure.ts';
+import { stageFile, type FileIdentity, type StagedFile } from './measure.ts';
 import type { RegisteredModelType, RegistryEntry } from './registry.ts';
 
 /** Structurally the engine seam's LoadSpec. */
@@ -27,6 +27,9 @@ export interface OpenOptions<E> {
   readonly threads?: number;
   readonly signal: AbortSignal;
   readonly onProgress: (fraction: number) => void;
+  /** For a file used in place: what it was when its digest was last taken, and to be told when it was taken again. */
+  readonly known?: FileIdentity;
+  readonly onMeasured?: (identity: FileIdentity) => void;
 }
 
 /** Where inference/engine says the child finds an inherited descriptor. */
@@ -35,6 +38,7 @@ const CHILD_PATH = '/proc/self/fd/4';
 export async function openModel<E extends Closable>(entry: RegistryEntry, options: OpenOptions<E>): Promise<E> {
   const weights = entry.files.find((file) => file.role === 'weights');
   if (weights === undefined) throw new ApiError(500, 'model_load_failed', `${entry.model.id} has no weights`, { shouldRetry: false });
+  const known = options.known ?? weights.identity;
   const staged = await stageFile(weights.path, {
     residency: entry.model.residency,
     stagingFolder: options.stagingFolder,
@@ -42,7 +46,7 @@ export async function openModel<E extends Closable>(entry: RegistryEntry, option
     name: entry.model.id,
     signal: options.signal,
     onProgress: (fraction) => options.onProgress(fraction * 0.7),
-    ...(weights.identity === undefined ? {} : { known: weights.identity }),
+    ...(known === undefined ? {} : { known }),
   });
   try {
     // Once more, of the very bytes the engine will read: a model with a pinned digest may not have been there before.
@@ -61,6 +65,7 @@ export async function openModel<E extends Closable>(entry: RegistryEntry, option
     );
     try {
       await staged.check();
+      if (staged.identity !== undefined) options.onMeasured?.(staged.identity);
     } catch (error) {
       await engine.close();
       throw error;

@@ -17,7 +17,7 @@ import {
   type PullStatus,
 } from './lifecycle.ts';
 import { entryOfManifest, manifestOf } from './manifest.ts';
-import { identityOf, measure, openRegular, sameFile, stagingRoom } from './measure.ts';
+import { identityOf, measure, openRegular, sameFile, stagingRoom, type FileIdentity } from './measure.ts';
 import { estimateBytes, openModel, type OpenSpec } from './open.ts';
 import type { PullEvent as HubEvent, PullService } from './pull.ts';
 import {
@@ -39,6 +39,8 @@ export interface ServiceOptions<E extends Closable> {
   readonly pulls: PullService | null;
   readonly modelRoots: readonly string[];
   readonly residency: 'auto' | 'memory' | 'disk' | 'verity';
+  /** Files below it are on dm-verity devices with measured root hashes. */
+  readonly verityFolder?: string;
   /** With real hardware `auto` never means disk. */
   readonly hardware: boolean;
   readonly stagingFolder: string;
@@ -96,6 +98,9 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
     return entry;
   }
 
+  /** So that a file used in place is hashed once per boot, not once per load. */
+  const measuredInPlace = new WeakMap<RegistryEntry['model'], FileIdentity>();
+
   /** The blobs stay in the store for as long as the engine lives. */
   async function openLeased(
     model: RegistryEntry['model'],
@@ -104,6 +109,7 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
     const entry = entryOf(model.id);
     if (entry.model !== model)
       throw new ApiError(503, 'model_replaced', `${model.id} was replaced by another model`, { retryAfterSeconds: 1 });
+    const known = measuredInPlace.get(entry.model);
     const held = store.lease(entry.files.map((file) => file.sha256));
     try {
       const engine = await openModel(entry, {
@@ -111,6 +117,8 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
         stagingFolder: options.stagingFolder,
         slots: options.slots,
         ...load,
+        ...(known === undefined ? {} : { known }),
+        onMeasured: (identity) => measuredInPlace.set(entry.model, identity),
         ...(options.threads === 0 ? {} : { threads: options.threads }),
       });
       void engine.closed.finally(held.release);
@@ -143,7 +151,7 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
         created: Math.floor(options.clock.now() / 1000),
         files: [measured === undefined ? weights : { ...weights, identity: measured.identity }],
         summary,
-        residency: await residencyFor(size),
+        residency: await residencyFor(source.path, size),
         contextLength: source.contextLength ?? options.contextLength,
         defaults: source.defaults ?? {},
         hashed: measured !== undefined,
@@ -155,8 +163,13 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
     }
   }
 
-  async function residencyFor(size: number): Promise<Residency> {
-    if (options.residency !== 'auto') return options.residency;
+  /** Where the engine will read from. A file is on verity only if it really is below that folder; never taken on trust. */
+  async function residencyFor(path: string, size: number): Promise<Residency> {
+    const { residency, verityFolder } = options;
+    if (verityFolder !== undefined && (await isBelow(path, verityFolder)) && (residency === 'auto' || residency === 'verity'))
+      return 'verity';
+    if (residency === 'verity') throw new ApiError(400, 'path_not_allowed', 'the model is not on a measured device', { param: 'path' });
+    if (residency !== 'auto') return residency;
     if (options.hardware) return 'memory';
     const room = await stagingRoom(options.stagingFolder);
     return room !== null && room.total / 2 >= size ? 'memory' : 'disk';
@@ -346,11 +359,17 @@ async function insideRoots(path: string, roots: readonly string[]): Promise<stri
     const named = roots.some((root) => path.startsWith(root + sep) && !path.split(sep).includes('..'));
     throw named ? new ApiError(400, 'file_not_found', 'there is no such file', { param: 'path', cause: error }) : outside;
   }
-  for (const root of roots) {
-    const base = await realpath(root).catch(() => undefined);
-    if (base !== undefined && real.startsWith(base + sep)) return real;
-  }
+  for (const root of roots) if (await isBelow(real, root)) return real;
   throw outside;
+}
+
+/** Links resolved on both sides. */
+async function isBelow(path: string, folder: string): Promise<boolean> {
+  try {
+    return (await realpath(path)).startsWith((await realpath(folder)) + sep);
+  } catch {
+    return false;
+  }
 }
 
 function notFound(): ApiError {

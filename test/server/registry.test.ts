@@ -247,6 +247,34 @@ describe('loading', () => {
     await expect(models.load('m', signal)).rejects.toMatchObject({ status: 503, code: 'model_load_failed' });
   });
 
+  test('residency "verity" is only said of files that really are there, and they are hashed once', async () => {
+    const verityFolder = join(folder, 'verity');
+    mkdirSync(verityFolder);
+    copyFileSync(chat.path, join(verityFolder, 'm.gguf'));
+    symlinkSync(join(roots, 'chat.gguf'), join(verityFolder, 'link.gguf'));
+    await restart({ verityFolder, residency: 'verity', hardware: true });
+    await models.add({ id: 'm', path: join(verityFolder, 'm.gguf'), sha256: chat.sha256 }, signal);
+    expect(models.get('m')).toMatchObject({ residency: 'verity' });
+    for (const path of [join(roots, 'chat.gguf'), join(verityFolder, 'link.gguf')]) {
+      await expect(models.add({ id: 'x', path }, signal)).rejects.toMatchObject({ code: 'path_not_allowed' });
+    }
+    const steps = (): number => events.filter((event) => event.type === 'loading').length;
+    await models.load('m', signal);
+    expect(steps()).toBeGreaterThan(1);
+    await models.unload('m');
+    const before = steps();
+    await models.load('m', signal);
+    expect(steps()).toBe(before);
+    await models.unload('m');
+    copyFileSync(demo['demo-embed'].path, join(verityFolder, 'm.gguf'));
+    await expect(models.load('m', signal)).rejects.toMatchObject({ code: 'model_digest_mismatch' });
+    // "auto" takes what is measured as it lies, and stages the rest.
+    await restart({ verityFolder, hardware: true });
+    await models.add({ id: 'v', path: join(verityFolder, 'm.gguf') }, signal);
+    await models.add({ id: 's', path: join(roots, 'chat.gguf') }, signal);
+    expect(models.list().map((model) => model.residency)).toEqual(['verity', 'memory']);
+  });
+
   test('attesting a hundred models reads none of them', async () => {
     for (let i = 0; i < 100; i++) await models.add({ id: `m${i}`, path: chat.path, sha256: chat.sha256 }, signal);
     rmSync(join(roots, 'chat.gguf'));
