@@ -91,7 +91,10 @@ export function settingsOf(metadata: ReadonlyMap<string, MetadataValue>): Settin
       }
       if (value.of !== 'u32' && value.of !== 'i32') throw wrong(key, value, 'u32 or array of i32');
       if (value.count !== layers) throw invalidGguf(`${key} has ${value.count} elements, expected one for each of ${layers} layers`);
-      return value.numbers ?? [];
+      const numbers = value.numbers ?? [];
+      // llama.cpp takes them as unsigned.
+      if (numbers.some((number) => number < 0)) throw invalidGguf(`${key} holds a negative number`);
+      return numbers;
     },
     array: (key, of) => {
       const value = metadata.get(key);
@@ -126,6 +129,9 @@ export function checkModel(header: GgufHeader): CheckedModel {
   if (isStrict(architecture)) {
     const units = settings.perLayer(setting('feed_forward_length'), blockCount);
     if (units === undefined) throw invalidGguf(`${setting('feed_forward_length')} is missing`);
+    const out = settings.u32(setting('embedding_length_out'));
+    if (out !== undefined && (out < 1 || out > embeddingLength))
+      throw invalidGguf(`${setting('embedding_length_out')} is ${out} for vectors of ${embeddingLength}`);
     if (Math.min(...units) < 1 || Math.max(...units) > MAX_WIDTH * 16)
       throw invalidGguf(`${setting('feed_forward_length')} is ${Math.min(...units)}`);
   }
@@ -166,8 +172,7 @@ function checkHeads(settings: Settings, setting: Name, architecture: string, lay
   if (heads === undefined || headsKv === undefined) throw invalidGguf(`${setting('attention.head_count')} is missing`);
   heads.forEach((count, layer) => {
     const kv = headsKv[layer]!;
-    if (count < 0 || kv < 0 || count > MAX_WIDTH || kv > MAX_WIDTH)
-      throw invalidGguf(`attention heads of layer ${layer}: ${count} with ${kv} for keys`);
+    if (count > MAX_WIDTH || kv > MAX_WIDTH) throw invalidGguf(`attention heads of layer ${layer}: ${count} with ${kv} for keys`);
     // Hybrid models mark layers without attention by a 0 in an array.
     if (count > 0 && kv > 0 && count % kv !== 0) {
       throw invalidGguf(`${setting('attention.head_count')} ${count} is not a multiple of head_count_kv ${kv} (layer ${layer})`);
@@ -235,6 +240,9 @@ function checkVocabulary(settings: Settings): { size: number; model: string } {
     const list = settings.array(key, of);
     if (list !== undefined && list.count < tokens.count) throw invalidGguf(`${key} has ${list.count} elements for ${tokens.count} tokens`);
   }
+  // A SentencePiece vocabulary spells what it does not know in bytes; a missing one is an exception nobody catches.
+  if (model === 'llama' && tokens.byteTokens !== 256)
+    throw invalidGguf(`tokenizer.ggml.tokens has tokens for ${tokens.byteTokens ?? 0} of 256 bytes`);
   settings.array('tokenizer.ggml.merges', ['string']);
   for (const name of ['bos', 'eos', 'eot', 'eom', 'unknown', 'seperator', 'padding', 'cls', 'mask']) {
     const key = `tokenizer.ggml.${name}_token_id`;

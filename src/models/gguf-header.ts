@@ -31,6 +31,8 @@ export type MetadataValue =
       readonly numbers?: readonly number[];
       /** For arrays of strings: the index of the first element that occurred before, if any. */
       readonly firstRepeated?: number;
+      /** Of a vocabulary: for how many of the 256 bytes there is a token `<0xNN>` or the byte itself. */
+      readonly byteTokens?: number;
     };
 
 export interface TensorEntry {
@@ -127,16 +129,22 @@ function parseArray(cursor: Cursor, key: string): MetadataValue {
     // llama.cpp aborts on a vocabulary with two equal tokens; elsewhere repeats do not matter.
     const seen = key === 'tokenizer.ggml.tokens' ? new Set<string>() : undefined;
     let firstRepeated: number | undefined;
-    for (let i = 0; i < count; i++) {
-      const text = cursor.string(MAX_STRING_BYTES, `${key}[${i}]`);
-      if (seen === undefined || firstRepeated !== undefined) continue;
+    const visit = (text: Uint8Array, i: number): void => {
+      if (firstRepeated !== undefined) return;
       // It reads tokens as C strings and names empty ones itself.
       const nul = text.indexOf(0);
       const token = nul === 0 || text.length === 0 ? `[EMPTY_${i}]` : latin1(nul < 0 ? text : text.subarray(0, nul));
-      if (seen.has(token)) firstRepeated = i;
-      seen.add(token);
-    }
-    return { type: 'array', of: 'string', count, ...(firstRepeated === undefined ? {} : { firstRepeated }) };
+      if (seen?.has(token) === true) firstRepeated = i;
+      seen?.add(token);
+    };
+    cursor.strings(count, MAX_STRING_BYTES, key, seen === undefined ? undefined : visit);
+    return {
+      type: 'array',
+      of: 'string',
+      count,
+      ...(firstRepeated === undefined ? {} : { firstRepeated }),
+      ...(seen === undefined ? {} : { byteTokens: countByteTokens(seen) }),
+    };
   }
   if (count > MAX_KEPT_NUMBERS) {
     cursor.skip(count * of.bytes!, key);
@@ -145,6 +153,15 @@ function parseArray(cursor: Cursor, key: string): MetadataValue {
   const numbers: number[] = [];
   for (let i = 0; i < count; i++) numbers.push(scalar(cursor, of.name, `${key}[${i}]`));
   return { type: 'array', of: of.name, count, numbers };
+}
+
+function countByteTokens(tokens: ReadonlySet<string>): number {
+  let count = 0;
+  for (let byte = 0; byte < 256; byte++) {
+    const named = `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`;
+    if (tokens.has(named) || tokens.has(String.fromCharCode(byte))) count += 1;
+  }
+  return count;
 }
 
 function typeNamed(id: number, key: string): { readonly name: ValueTypeName; readonly bytes: number | undefined } {

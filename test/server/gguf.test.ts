@@ -7,9 +7,10 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import * as fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
 import type { DemoModel, DemoModelName } from '../../scripts/demo-model/main.ts';
+import type { Value } from '../../scripts/demo-model/gguf.ts';
 import { CHAT_TEMPLATE } from '../../scripts/demo-model/text.ts';
 import { ApiError } from '../../src/errors.ts';
 import type { ByteSource } from '../../src/models/gguf-bytes.ts';
@@ -181,7 +182,11 @@ describe('what it refuses', () => {
     ['no head_count', () => key('llama.attention.head_count', undefined), 'llama.attention.head_count is missing'],
     ['head_count_kv 0', () => key('llama.attention.head_count_kv', { u32: 0 }), 'llama.attention.head_count_kv is 0'],
     ['head_count_kv that does not divide', () => key('llama.attention.head_count_kv', { u32: 3 }), 'not a multiple of head_count_kv 3'],
-    ['a negative head count', () => key('llama.attention.head_count', { i32s: [-2] }), 'attention heads of layer 0: -2'],
+    [
+      'a negative head count',
+      () => key('llama.attention.head_count', { i32s: [-2] }),
+      'llama.attention.head_count holds a negative number',
+    ],
     ['key_length 0', () => key('llama.attention.key_length', { u32: 0 }), 'llama.attention.key_length is 0'],
     ['key_length and value_length apart', () => key('llama.attention.value_length', { u32: 8 }), 'differs from value_length 8'],
     ['a rope dimension that is not the head', () => key('llama.rope.dimension_count', { u32: 8 }), 'llama.rope.dimension_count is 8'],
@@ -199,6 +204,9 @@ describe('what it refuses', () => {
       () => key('tokenizer.ggml.tokens', { strings: Array.from({ length: 267 }, (_, i) => (i < 2 ? `t\0${i}` : `t${i}`)) }),
       'tokens[1] repeats',
     ],
+    ['negative experts', () => key('llama.expert_used_count', { i32s: [-5] }), 'llama.expert_used_count holds a negative number'],
+    ['vectors wider than they are', () => key('llama.embedding_length_out', { u32: 33 }), 'embedding_length_out is 33 for vectors of 32'],
+    ['a SentencePiece vocabulary without bytes', () => key('tokenizer.ggml.model', { string: 'llama' }), 'has tokens for 94 of 256 bytes'],
     ['experts used without experts', () => key('llama.expert_used_count', { u32: 2 }), 'more than expert_count 0'],
     ['experts without use', () => key('llama.expert_count', { u32: 8 }), 'is 0 for 8 experts'],
     ['5000 experts', () => key('llama.expert_count', { u32: 5000 }), 'at most 1024'],
@@ -349,7 +357,85 @@ describe('on damaged headers', () => {
     const deaths = await loadAll(survivors);
     expect(deaths).toEqual([]);
   });
+
+  it('accepts no odd setting that makes llama.cpp abort', { timeout: 120_000 }, async () => {
+    const survivors: string[] = [];
+    // One in six; all of them (a thousand files) with ASSAY_GGUF_ALL.
+    const step = process.env['ASSAY_GGUF_ALL'] === undefined ? 6 : 1;
+    for (const [k, name] of tinyKeys().entries()) {
+      for (const [i, value] of ODD.entries()) {
+        if ((k + i) % step !== 0) continue;
+        const file = tinyGguf({ metadata: { [name]: value } });
+        if ((await accepted(file)) === undefined) continue;
+        const path = join(folder, `${name}-${i}.gguf`);
+        await writeFile(path, file);
+        survivors.push(path);
+      }
+    }
+    expect(survivors.length).toBeGreaterThan(100);
+    expect(await loadAll(survivors)).toEqual([]);
+  });
 });
+
+/** Values a converter's mistake or a hand's edit might leave in any key. */
+const ODD: readonly Value[] = [
+  ...[0, 1, 2, 3, 15, 16, 17, 33, 128, 513, 65_536, 2 ** 31, 2 ** 32 - 1].map((u32) => ({ u32 })),
+  ...[-1, 0, 7].map((i32) => ({ i32 })),
+  ...[0, -1, 1e-30, 1e30, NaN, Infinity].map((f32) => ({ f32 })),
+  { bool: true },
+  { bool: false },
+  ...['', 'llama', 'gpt2', 'bert', 't5', 'default', 'yarn', 'longrope', 'x'.repeat(5000), '\0'].map((string) => ({ string })),
+  { strings: [] },
+  { strings: ['a', '', 'a'] },
+  { i32s: [] },
+  { i32s: [1] },
+  { i32s: [0] },
+  { i32s: [-5] },
+  { f32s: [1] },
+];
+
+const OPTIONAL_KEYS = [
+  'expert_count',
+  'expert_used_count',
+  'expert_group_count',
+  'attention.causal',
+  'attention.sliding_window',
+  'attention.clamp_kqv',
+  'attention.max_alibi_bias',
+  'attention.scale',
+  'attention.key_length_swa',
+  'embedding_length_out',
+  'logit_scale',
+  'nextn_predict_layers',
+  'pooling_type',
+  'rope.scaling.attn_factor',
+  'rope.scaling.factor',
+  'rope.scaling.finetuned',
+  'rope.scaling.original_context_length',
+  'rope.scaling.type',
+  'rope.scale_linear',
+  'tensor_data_layout',
+].map((name) => `llama.${name}`);
+const OPTIONAL_TOKENIZER_KEYS = [
+  'add_eos_token',
+  'add_sep_token',
+  'add_space_prefix',
+  'cls_token_id',
+  'eom_token_id',
+  'mask_token_id',
+  'precompiled_charsmap',
+  'remove_extra_whitespaces',
+  'scores',
+  'seperator_token_id',
+  'suppress_tokens',
+  'token_type_count',
+  'unknown_token_id',
+].map((name) => `tokenizer.ggml.${name}`);
+
+const tinyKeys = (): readonly string[] => {
+  const keys = /(?:general|llama|tokenizer)\.[a-z_.]+/g;
+  return [...new Set([...(tinyGguf().toString('latin1').match(keys) ?? []), ...OPTIONAL_KEYS, ...OPTIONAL_TOKENIZER_KEYS])];
+};
 
 /** Loads every file in child processes; returns those whose child died, with the signal or code. */
 async function loadAll(paths: readonly string[]): Promise<readonly string[]> {
@@ -364,6 +450,7 @@ async function loadAll(paths: readonly string[]): Promise<readonly string[]> {
     child.stderr.on('data', (chunk: Buffer) => (complaint = (complaint + chunk.toString()).slice(-4000)));
     child.stdin.on('error', () => undefined);
     child.stdin.end(rest.join('\n'));
+    onTestFinished(() => void child.kill('SIGKILL'));
     let done = 0;
     for await (const line of createInterface({ input: child.stdout })) if (line.startsWith('{')) done += 1;
     const how = await ended;
