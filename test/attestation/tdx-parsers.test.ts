@@ -1,7 +1,7 @@
 // The TDX parsers on anything: nothing but the typed error, no read past the end, round trips, and answers in time on a
 // mebibyte of whatever.
 import * as fc from 'fast-check';
-import { beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { toHex, utf8 } from '../../attestation/bytes.ts';
 import { AttestationError } from '../../attestation/errors.ts';
 import { buildEventLog, buildRuntimeLog } from '../../attestation/simulated/intel-eventlog.ts';
@@ -15,6 +15,10 @@ import { parseTdxQuote, quoteClaims } from '../../attestation/tdx/quote.ts';
 import { parseRuntimeLog, replayRuntimeLog } from '../../attestation/tdx/runtime-events.ts';
 import { verifyTdx, type TdxEvidence } from '../../attestation/tdx/verify.ts';
 
+/** `make fuzz` raises this. */
+const FUZZ = Number(process.env['ASSAY_FUZZ'] ?? 1);
+vi.setConfig({ testTimeout: 30_000 * FUZZ });
+const runs = (count: number): { readonly numRuns: number } => ({ numRuns: count * FUZZ });
 const now = new Date('2026-06-15T12:00:00Z');
 let intel: SimulatedIntel;
 let quote: Uint8Array;
@@ -74,7 +78,7 @@ const read = async (bytes: Uint8Array): Promise<unknown> => {
 };
 
 describe('quotes', () => {
-  test('random and damaged bytes end in a quote or the typed error', () => {
+  test('property: random and damaged bytes end in a quote or the typed error', () => {
     expect(() =>
       fc.assert(fc.property(fc.uint8Array({ maxLength: 8192 }), (bytes) => foreign(() => quoteClaims(parseTdxQuote(bytes))) === undefined)),
     ).not.toThrow();
@@ -84,7 +88,7 @@ describe('quotes', () => {
           damaged(() => quote),
           (bytes) => foreign(() => quoteClaims(parseTdxQuote(bytes))) === undefined,
         ),
-        { numRuns: 500 },
+        runs(500),
       ),
     ).not.toThrow();
     expect(() =>
@@ -93,7 +97,7 @@ describe('quotes', () => {
           damaged(() => quote5),
           (bytes) => foreign(() => quoteClaims(parseTdxQuote(bytes))) === undefined,
         ),
-        { numRuns: 500 },
+        runs(500),
       ),
     ).not.toThrow();
   });
@@ -105,7 +109,7 @@ describe('quotes', () => {
     }
   });
 
-  test('a quote written with any field values reads back as them', async () => {
+  test('property: a quote written with any field values reads back as them', async () => {
     await expect(
       fc.assert(
         fc.asyncProperty(
@@ -131,7 +135,7 @@ describe('quotes', () => {
             expect(toHex(parsed.qeAuthData)).toBe(toHex(fields.qeAuthData));
           },
         ),
-        { numRuns: 30 },
+        runs(30),
       ),
     ).resolves.toBeUndefined();
   });
@@ -155,7 +159,7 @@ describe('SGX extensions', () => {
     platformInstanceId: new Uint8Array(16),
   };
 
-  test('what is written reads back, in any order of members', () => {
+  test('property: what is written reads back, in any order of members', () => {
     expect(() =>
       fc.assert(
         fc.property(
@@ -179,7 +183,7 @@ describe('SGX extensions', () => {
     ).not.toThrow();
   });
 
-  test('damage ends in the typed error', () => {
+  test('property: damage ends in the typed error', () => {
     const encoded = encodeMembers(sgxMembers(values));
     expect(() =>
       fc.assert(
@@ -187,7 +191,7 @@ describe('SGX extensions', () => {
           damaged(() => encoded),
           (bytes) => foreign(() => parsePckExtensions(bytes)) === undefined,
         ),
-        { numRuns: 1000 },
+        runs(1000),
       ),
     ).not.toThrow();
     expect(() =>
@@ -197,12 +201,12 @@ describe('SGX extensions', () => {
 });
 
 describe('collateral', () => {
-  test('any text, and damaged responses, end in the typed error', async () => {
+  test('property: any text, and damaged responses, end in the typed error', async () => {
     const response = await intel.tcbInfo();
     expect(() =>
       fc.assert(
         fc.property(fc.string({ maxLength: 400 }), (text) => foreign(() => cutSigned(text, 'tcbInfo')) === undefined),
-        { numRuns: 300 },
+        runs(300),
       ),
     ).not.toThrow();
     expect(() =>
@@ -222,7 +226,7 @@ describe('collateral', () => {
           const text = response.slice(0, at) + insert + response.slice(at + 1);
           return foreign(() => parseTcbInfo(cutSigned(text, 'tcbInfo').text)) === undefined;
         }),
-        { numRuns: 500 },
+        runs(500),
       ),
     ).not.toThrow();
   });
@@ -254,7 +258,7 @@ describe('collateral', () => {
 });
 
 describe('event logs', () => {
-  test('random and damaged logs end in events or the typed error', async () => {
+  test('property: random and damaged logs end in events or the typed error', async () => {
     await expect(
       fc.assert(
         fc.asyncProperty(fc.uint8Array({ maxLength: 2048 }), async (bytes) => (await foreignAsync(() => read(bytes))) === undefined),
@@ -266,7 +270,7 @@ describe('event logs', () => {
           damaged(() => log),
           async (bytes) => (await foreignAsync(() => read(bytes))) === undefined,
         ),
-        { numRuns: 400 },
+        runs(400),
       ),
     ).resolves.toBeUndefined();
     await expect(
@@ -275,7 +279,28 @@ describe('event logs', () => {
           damaged(() => runtimeLog),
           async (bytes) => (await foreignAsync(async () => replayRuntimeLog(parseRuntimeLog(bytes)))) === undefined,
         ),
-        { numRuns: 300 },
+        runs(300),
+      ),
+    ).resolves.toBeUndefined();
+  });
+
+  test('property: what is written reads back', async () => {
+    const event = fc.record({
+      rtmr: fc.nat(3),
+      type: fc.constantFrom(4, 13, 0x80000003, 0x80000007),
+      data: fc.uint8Array({ maxLength: 300 }),
+    });
+    await expect(
+      fc.assert(
+        fc.asyncProperty(fc.array(event, { maxLength: 12 }), fc.nat(100), async (events, padding) => {
+          const built = await buildEventLog(events, padding);
+          const parsed = parseEventLog(built.log);
+          expect(parsed.map(({ register, type, data }) => [register - 1, type, toHex(data)])).toEqual(
+            events.map(({ rtmr, type, data }) => [rtmr, type, toHex(data)]),
+          );
+          expect((await replayEventLog(parsed)).slice(1).map(toHex)).toEqual(built.rtmrs.map(toHex));
+        }),
+        runs(100),
       ),
     ).resolves.toBeUndefined();
   });
@@ -292,7 +317,7 @@ describe('event logs', () => {
 });
 
 describe('policies', () => {
-  test('any JSON is a policy or the typed error', () => {
+  test('property: any JSON is a policy or the typed error', () => {
     expect(() => fc.assert(fc.property(fc.jsonValue(), (value) => foreign(() => decideTdxPolicy(value)) === undefined))).not.toThrow();
     expect(() =>
       fc.assert(
