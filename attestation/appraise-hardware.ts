@@ -13,7 +13,8 @@ import { caRole } from './snp/vek.ts';
 import { verifySnp } from './snp/verify.ts';
 import type { TdxPolicy } from './tdx/policy.ts';
 import { verifyTdx } from './tdx/verify.ts';
-import { type KeyCache, parseCertificate } from './x509.ts';
+import type { KeyCache } from './signature.ts';
+import { parseCertificate } from './x509.ts';
 
 /** Where endorsements come from when the document's own are missing, not wanted or do not do. Nothing it gives is trusted. */
 export type EndorsementSource = (request: EndorsementRequest) => Promise<SnpEndorsements | TdxEndorsements>;

@@ -3,7 +3,7 @@
 // trailing bytes, nesting deeper than 24 and inputs over a stated size. Every refusal is `malformed_der`.
 // Read values share memory with the input. The writer at the end serves simulated/ and tests.
 
-import { concatBytes, fromUtf8 } from './bytes.ts';
+import { concatBytes, equalBytes, fromUtf8 } from './bytes.ts';
 import { malformed, type AttestationError } from './errors.ts';
 
 /** Identifier octets this project meets. Context tags are made with `contextTag`. */
@@ -244,25 +244,30 @@ export function readBits(element: Der, name: string): { readonly bytes: Uint8Arr
 /** Dotted decimal. Arcs are at most 2^53 - 1. */
 export function readOid(element: Der, name: string): string {
   expectTag(element, TAG.oid, name);
-  const { content } = element;
-  if (content.length === 0 || content.length > MAX_OID_BYTES || (content.at(-1) ?? 0) >= 0x80)
-    throw bad(name, 'is not an object identifier');
-  const arcs: number[] = [];
+  const { bytes, start, end } = element;
+  if (start === end || end - start > MAX_OID_BYTES || (bytes[end - 1] ?? 0) >= 0x80) throw bad(name, 'is not an object identifier');
+  let text = '';
   let arc = 0;
   let starting = true;
-  for (const octet of content) {
+  for (let at = start; at < end; at++) {
+    const octet = bytes[at] ?? 0;
     if (starting && octet === 0x80) throw bad(name, 'is an object identifier that is not minimal');
     if (arc > Number.MAX_SAFE_INTEGER / 128 - 1) throw bad(name, 'has an arc that is too large');
     arc = arc * 128 + (octet & 0x7f);
     starting = octet < 0x80;
     if (!starting) continue;
-    if (arcs.length === 0) {
+    if (text === '') {
       const root = arc < 40 ? 0 : arc < 80 ? 1 : 2;
-      arcs.push(root, arc - 40 * root);
-    } else arcs.push(arc);
+      text = `${root}.${arc - 40 * root}`;
+    } else text += `.${arc}`;
     arc = 0;
   }
-  return arcs.join('.');
+  return text;
+}
+
+/** Whether the element is an OBJECT IDENTIFIER with exactly these content octets; nothing is decoded. */
+export function isOid(element: Der, content: Uint8Array): boolean {
+  return element.tag === TAG.oid && equalBytes(element.content, content);
 }
 
 /** UTF8String, PrintableString or IA5String (or the one tag given) as text. */

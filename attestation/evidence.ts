@@ -12,7 +12,7 @@ import type { SnpPolicy } from './snp/policy.ts';
 import { verifySnp } from './snp/verify.ts';
 import type { TdxPolicy } from './tdx/policy.ts';
 import { verifyTdx } from './tdx/verify.ts';
-import { parsePem } from './x509.ts';
+import { parsePem } from './pem.ts';
 
 /** Bytes of UTF-8 of the whole input. */
 export const MAX_EVIDENCE_BYTES = 4 << 20;

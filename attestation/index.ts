@@ -56,7 +56,8 @@ export type { TdxCollateral } from './tdx/collateral.ts';
 export type { TdxPolicy } from './tdx/policy.ts';
 export { TDX_RULES } from './tdx/rules.ts';
 export { type TdxContext, type TdxEvidence, type TdxVerification, verifyTdx } from './tdx/verify.ts';
-export { createKeyCache, type KeyCache, parsePem } from './x509.ts';
+export { parsePem } from './pem.ts';
+export { createKeyCache, type KeyCache } from './signature.ts';
 export {
   type AppraisalPolicy,
   allowAnyModel,

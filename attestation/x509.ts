@@ -1,20 +1,20 @@
-// X.509 v3 certificates and v2 CRLs (RFC 5280), parsed strictly and without recursion, signatures checked by WebCrypto.
-// Algorithms: RSASSA-PSS (RFC 4055; SHA-256/384/512, MGF1 of the same hash, trailerField absent or 1 — AMD writes both),
-// RSA PKCS#1 v1.5, ECDSA P-256/P-384/P-521. Anything else parses as `other` and never verifies.
+// X.509 v3 certificates and v2 CRLs (RFC 5280), parsed strictly and without recursion; every field of the signed part is read.
 // Refuses versions other than 3 (CRL: 2), unique ids, algorithm mismatch inside/outside the signed part, negative serials,
-// repeated extensions, non-DER. Nothing is believed before `verifySignedBy`; time is always a parameter.
+// repeated extensions, critical CRL entry extensions, non-DER, and sizes over those stated. Nothing parsed here is believed
+// before its signature (signature.ts) and its place in a path (path.ts) are checked.
 
-import { concatBytes, equalBytes, fromBase64, toHex, viewOf } from './bytes.ts';
+import { equalBytes, toHex } from './bytes.ts';
+import type { AttestationCode } from './codes.ts';
 import {
   TAG,
   childrenOf,
   contextTag,
+  isOid,
   parseDer,
   parseSequence,
   readBitOctets,
   readBits,
   readBoolean,
-  readNull,
   readOctets,
   readOid,
   readSmall,
@@ -25,7 +25,8 @@ import {
   type DerCursor,
 } from './der.ts';
 import { AttestationError, malformed } from './errors.ts';
-import type { AttestationCode } from './codes.ts';
+import { readAlgorithm, readPublicKey, type PublicKeyInfo } from './public-key.ts';
+import type { Signed } from './signature.ts';
 
 export const MAX_CERTIFICATE_BYTES = 16 * 1024;
 export const MAX_CRL_BYTES = 1 << 20;
@@ -42,27 +43,7 @@ export const OID = {
   crlDistributionPoints: '2.5.29.31',
   issuingDistributionPoint: '2.5.29.28',
   deltaCrlIndicator: '2.5.29.27',
-  rsaEncryption: '1.2.840.113549.1.1.1',
-  rsassaPss: '1.2.840.113549.1.1.10',
-  mgf1: '1.2.840.113549.1.1.8',
-  ecPublicKey: '1.2.840.10045.2.1',
 } as const;
-
-export type HashName = 'SHA-256' | 'SHA-384' | 'SHA-512';
-export type CurveName = 'P-256' | 'P-384' | 'P-521';
-
-type SignatureAlgorithm =
-  | { readonly kind: 'rsa-pss'; readonly hash: HashName; readonly saltLength: number }
-  | { readonly kind: 'rsa-pkcs1'; readonly hash: HashName }
-  | { readonly kind: 'ecdsa'; readonly hash: HashName }
-  | { readonly kind: 'other'; readonly oid: string };
-
-/** SubjectPublicKeyInfo: `raw` is its whole DER, `key` the subjectPublicKey octets (an EC point, an RSAPublicKey). */
-export type PublicKeyInfo = { readonly raw: Uint8Array; readonly key: Uint8Array } & (
-  | { readonly kind: 'rsa'; readonly bits: number }
-  | { readonly kind: 'ec'; readonly curve: CurveName }
-  | { readonly kind: 'other'; readonly oid: string }
-);
 
 export interface Name {
   /** The DER of the Name; names are equal when these bytes are. */
@@ -76,15 +57,6 @@ export interface Extension {
   readonly critical: boolean;
   /** Content of extnValue, not interpreted. */
   readonly value: Uint8Array;
-}
-
-/** What a signature was made over; the common part of certificates and CRLs. */
-export interface Signed {
-  readonly raw: Uint8Array;
-  /** The signed bytes, exactly as received. */
-  readonly tbs: Uint8Array;
-  readonly signatureAlgorithm: SignatureAlgorithm;
-  readonly signature: Uint8Array;
 }
 
 export interface Certificate extends Signed {
@@ -194,252 +166,6 @@ export function parseCrl(der: Uint8Array, name = 'CRL'): RevocationList {
   });
 }
 
-/**
- * PEM text → DER of each block of the label, in order. Text outside blocks must be white space; other labels are refused.
- * @throws malformed_certificate or malformed_crl by the label; input_too_large over `maxBlocks`
- */
-export function parsePem(text: string, label: 'CERTIFICATE' | 'X509 CRL' = 'CERTIFICATE', maxBlocks = 8, name = 'PEM'): Uint8Array[] {
-  const code = label === 'CERTIFICATE' ? 'malformed_certificate' : 'malformed_crl';
-  const begin = `-----BEGIN ${label}-----`;
-  const end = `-----END ${label}-----`;
-  const blocks: Uint8Array[] = [];
-  let at = skipSpace(text, 0);
-  while (at < text.length) {
-    if (blocks.length === maxBlocks) throw malformed('input_too_large', `${name} has more than ${maxBlocks} blocks`);
-    const stop = text.startsWith(begin, at) ? text.indexOf('-----', at + begin.length) : -1;
-    if (stop < 0 || !text.startsWith(end, stop)) throw malformed(code, `${name} is not a ${label} in PEM`);
-    const body = text.slice(at + begin.length, stop).replaceAll(/[\r\n\t ]/g, '');
-    blocks.push(recode(code, () => fromBase64(body, name)));
-    at = skipSpace(text, stop + end.length);
-  }
-  if (blocks.length === 0) throw malformed(code, `${name} has no ${label} block`);
-  return blocks;
-}
-
-function skipSpace(text: string, from: number): number {
-  let at = from;
-  while (at < text.length && (text.charCodeAt(at) === 32 || (text.charCodeAt(at) >= 9 && text.charCodeAt(at) <= 13))) at++;
-  return at;
-}
-
-// Signatures.
-
-/** Imported public keys by SPKI and algorithm, bounded; make one per verifier and pass it in to save importing them again. */
-export interface KeyCache {
-  readonly maxKeys: number;
-  /** Oldest first. Keyed by algorithm and a few octets of the key; `spki` decides. */
-  readonly keys: Map<string, { readonly spki: Uint8Array; readonly key: Promise<CryptoKey> }>;
-}
-
-export function createKeyCache(maxKeys = 64): KeyCache {
-  return { maxKeys, keys: new Map() };
-}
-
-/** Whether `issuer` signed it. False for wrong, unknown or mismatched algorithms and malformed signatures; never throws for them. */
-export async function verifySignedBy(signed: Signed, issuer: PublicKeyInfo, cache?: KeyCache): Promise<boolean> {
-  const algorithm = signed.signatureAlgorithm;
-  switch (algorithm.kind) {
-    case 'rsa-pss':
-      if (issuer.kind !== 'rsa') return false;
-      return verifyWith(
-        issuer,
-        { name: 'RSA-PSS', hash: algorithm.hash },
-        { name: 'RSA-PSS', saltLength: algorithm.saltLength },
-        signed.signature,
-        signed.tbs,
-        cache,
-      );
-    case 'rsa-pkcs1':
-      if (issuer.kind !== 'rsa') return false;
-      return verifyWith(
-        issuer,
-        { name: 'RSASSA-PKCS1-v1_5', hash: algorithm.hash },
-        { name: 'RSASSA-PKCS1-v1_5' },
-        signed.signature,
-        signed.tbs,
-        cache,
-      );
-    case 'ecdsa': {
-      if (issuer.kind !== 'ec') return false;
-      const raw = ecdsaSignatureToRaw(signed.signature, issuer.curve);
-      return raw !== undefined && verifyEcdsaRaw(issuer, algorithm.hash, raw, signed.tbs, cache);
-    }
-    case 'other':
-      return false;
-  }
-}
-
-/** ECDSA over `data` with a raw big-endian r‖s signature; r and s must be in 1…n-1. False also when the key is not on its curve. */
-export async function verifyEcdsaRaw(
-  key: PublicKeyInfo,
-  hash: HashName,
-  signature: Uint8Array,
-  data: Uint8Array,
-  cache?: KeyCache,
-): Promise<boolean> {
-  if (key.kind !== 'ec') return false;
-  const size = CURVES[key.curve].bytes;
-  if (signature.length !== 2 * size) return false;
-  if (!isScalar(signature.subarray(0, size), key.curve) || !isScalar(signature.subarray(size), key.curve)) return false;
-  return verifyWith(key, { name: 'ECDSA', namedCurve: key.curve }, { name: 'ECDSA', hash }, signature, data, cache);
-}
-
-type ImportParameters = { name: string; hash: HashName } | { name: 'ECDSA'; namedCurve: CurveName };
-type VerifyParameters = { name: string; saltLength?: number; hash?: HashName };
-
-async function verifyWith(
-  info: PublicKeyInfo,
-  importing: ImportParameters,
-  verifying: VerifyParameters,
-  signature: Uint8Array,
-  data: Uint8Array,
-  cache: KeyCache | undefined,
-): Promise<boolean> {
-  let key: CryptoKey;
-  try {
-    key = await importPublicKey(info, importing, cache);
-  } catch {
-    return false;
-  }
-  return crypto.subtle.verify(verifying as AlgorithmIdentifier, key, signature as BufferSource, data as BufferSource);
-}
-
-function importPublicKey(info: PublicKeyInfo, parameters: ImportParameters, cache: KeyCache | undefined): Promise<CryptoKey> {
-  // An EC point imports four times as fast bare as in its SubjectPublicKeyInfo, which has been parsed already.
-  const load = (): Promise<CryptoKey> =>
-    info.kind === 'ec'
-      ? crypto.subtle.importKey('raw', info.key as BufferSource, parameters, false, ['verify'])
-      : crypto.subtle.importKey('spki', info.raw as BufferSource, parameters, false, ['verify']);
-  if (cache === undefined) return load();
-  const { raw } = info;
-  // The last octets are key material for both RSA (before the exponent) and EC, so different keys rarely share an id.
-  const view = viewOf(raw);
-  const id = `${parameters.name} ${'hash' in parameters ? parameters.hash : parameters.namedCurve} ${raw.length} ${view.getUint32(raw.length - 9)} ${view.getUint32(raw.length - 13)}`;
-  const known = cache.keys.get(id);
-  if (known !== undefined && equalBytes(known.spki, raw)) return known.key;
-  const key = load();
-  if (known === undefined && cache.keys.size >= cache.maxKeys) {
-    const [oldest] = cache.keys.keys();
-    if (oldest !== undefined) cache.keys.delete(oldest);
-  }
-  // A copy: the caller's certificate must not be kept alive, or change, under the cache.
-  const entry = { spki: new Uint8Array(raw), key };
-  cache.keys.set(id, entry);
-  key.catch(() => {
-    if (cache.keys.get(id) === entry) cache.keys.delete(id);
-  });
-  return key;
-}
-
-const CURVES: Readonly<Record<CurveName, { readonly oid: string; readonly bytes: number; readonly order: bigint }>> = {
-  'P-256': { oid: '1.2.840.10045.3.1.7', bytes: 32, order: 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n },
-  'P-384': {
-    oid: '1.3.132.0.34',
-    bytes: 48,
-    order: 0xffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973n,
-  },
-  'P-521': {
-    oid: '1.3.132.0.35',
-    bytes: 66,
-    order:
-      0x01fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffa51868783bf2f966b7fcc0148f709a5d03bb5c9b8899c47aebb6fb71e91386409n,
-  },
-};
-
-/** Whether the big-endian value is in 1…n-1 of the curve. */
-export function isScalar(value: Uint8Array, curve: CurveName): boolean {
-  if (value.length !== CURVES[curve].bytes) return false;
-  const number = BigInt(`0x${toHex(value)}`);
-  return number > 0n && number < CURVES[curve].order;
-}
-
-/** DER ECDSA-Sig-Value → raw r‖s, or undefined when it is not strict DER of scalars of the curve. */
-export function ecdsaSignatureToRaw(signature: Uint8Array, curve: CurveName): Uint8Array | undefined {
-  const size = CURVES[curve].bytes;
-  try {
-    const pair = parseSequence(signature, 'ECDSA signature', 256);
-    const r = readUnsigned(pair.next('r'), 'r', size);
-    const s = readUnsigned(pair.next('s'), 's', size);
-    pair.end();
-    const raw = concatBytes(new Uint8Array(size - r.length), r, new Uint8Array(size - s.length), s);
-    return isScalar(raw.subarray(0, size), curve) && isScalar(raw.subarray(size), curve) ? raw : undefined;
-  } catch (error) {
-    if (error instanceof AttestationError) return undefined;
-    throw error;
-  }
-}
-
-// Path rules. Each returns what is wrong, or undefined; signatures are `verifySignedBy`'s.
-
-/** RFC 5280 §6.1.3 (a)(2): `now` within [notBefore, notAfter]. */
-export function validityProblem(certificate: Certificate, now: Date): string | undefined {
-  if (now < certificate.notBefore) return `not valid before ${isoSeconds(certificate.notBefore)}`;
-  if (now > certificate.notAfter) return `expired at ${isoSeconds(certificate.notAfter)}`;
-  return undefined;
-}
-
-/** RFC 5280 §6.1.3 (a)(4), §4.2.1.1: issuer and subject bytes equal, and key identifiers where both are present. */
-export function issuanceProblem(child: Pick<Certificate, 'issuer' | 'authorityKeyId'>, issuer: Certificate): string | undefined {
-  if (!equalBytes(child.issuer.raw, issuer.subject.raw))
-    return `issuer ${nameText(child.issuer)} is not the subject ${nameText(issuer.subject)}`;
-  if (child.authorityKeyId !== undefined && issuer.subjectKeyId !== undefined && !equalBytes(child.authorityKeyId, issuer.subjectKeyId)) {
-    return `authorityKeyIdentifier ${toHex(child.authorityKeyId)} is not the issuer's ${toHex(issuer.subjectKeyId)}`;
-  }
-  return undefined;
-}
-
-/** RFC 5280 §4.2.1.3, §4.2.1.9: a CA that may sign what is asked and allows `intermediatesBelow` CAs under it. */
-export function caProblem(
-  ca: Certificate,
-  signs: { readonly certificates?: boolean; readonly crls?: boolean },
-  intermediatesBelow = 0,
-): string | undefined {
-  if (ca.basicConstraints?.ca !== true) return 'basicConstraints does not say CA';
-  const { pathLength } = ca.basicConstraints;
-  if (pathLength !== undefined && pathLength < intermediatesBelow) return `pathLenConstraint is ${pathLength}, needs ${intermediatesBelow}`;
-  if (signs.certificates === true && ca.keyUsage?.keyCertSign !== true) return 'keyUsage lacks keyCertSign';
-  if (signs.crls === true && ca.keyUsage?.crlSign !== true) return 'keyUsage lacks cRLSign';
-  return criticalProblem(ca);
-}
-
-/** A critical extension this verifier does not interpret (RFC 5280 §4.2). */
-export function criticalProblem(
-  item: { readonly extensions: ReadonlyMap<string, Extension> },
-  known: readonly string[] = [],
-): string | undefined {
-  for (const { oid, critical } of item.extensions.values()) {
-    if (critical && oid !== OID.basicConstraints && oid !== OID.keyUsage && !known.includes(oid))
-      return `critical extension ${oid} is not known`;
-  }
-  return undefined;
-}
-
-/** Issuer, extensions and window of a CRL (RFC 5280 §5.2, §6.3.3). Full, direct CRLs with nextUpdate and crlNumber only. */
-export function crlProblem(crl: RevocationList, issuer: Certificate, now: Date): string | undefined {
-  const issued = issuanceProblem(crl, issuer);
-  if (issued !== undefined) return issued;
-  const critical = criticalProblem(crl);
-  if (critical !== undefined) return critical;
-  if (crl.extensions.has(OID.deltaCrlIndicator)) return 'it is a delta CRL';
-  if (crl.extensions.has(OID.issuingDistributionPoint)) return 'it covers only part of what its issuer issued';
-  if (crl.crlNumber === undefined) return 'crlNumber is missing';
-  if (crl.nextUpdate === undefined) return 'nextUpdate is missing';
-  if (now < crl.thisUpdate) return `thisUpdate ${isoSeconds(crl.thisUpdate)} is in the future`;
-  if (now >= crl.nextUpdate) return `nextUpdate ${isoSeconds(crl.nextUpdate)} has passed`;
-  return undefined;
-}
-
-export function isRevoked(crl: RevocationList, serial: Uint8Array): boolean {
-  return crl.revoked.some((listed) => equalBytes(listed, serial));
-}
-
-/** The name's common name quoted, or its DER in hex. */
-export function nameText(name: Name): string {
-  return name.commonName === undefined ? toHex(name.raw.subarray(0, 64)) : JSON.stringify(name.commonName.slice(0, 64));
-}
-
-const isoSeconds = (date: Date): string => date.toISOString().replace('.000Z', 'Z');
-
 // Parsing, below the public part.
 
 interface Opened {
@@ -462,82 +188,8 @@ function expectSameAlgorithm(inner: Der, outer: Uint8Array, name: string): void 
   if (!equalBytes(inner.raw, outer)) throw malformed('malformed_der', `${name} names another signature algorithm inside its signed part`);
 }
 
-const SIGNATURE_OIDS: Readonly<Record<string, SignatureAlgorithm>> = {
-  '1.2.840.10045.4.3.2': { kind: 'ecdsa', hash: 'SHA-256' },
-  '1.2.840.10045.4.3.3': { kind: 'ecdsa', hash: 'SHA-384' },
-  '1.2.840.10045.4.3.4': { kind: 'ecdsa', hash: 'SHA-512' },
-  '1.2.840.113549.1.1.11': { kind: 'rsa-pkcs1', hash: 'SHA-256' },
-  '1.2.840.113549.1.1.12': { kind: 'rsa-pkcs1', hash: 'SHA-384' },
-  '1.2.840.113549.1.1.13': { kind: 'rsa-pkcs1', hash: 'SHA-512' },
-};
-
-const HASH_OIDS: Readonly<Record<string, HashName>> = {
-  '2.16.840.1.101.3.4.2.1': 'SHA-256',
-  '2.16.840.1.101.3.4.2.2': 'SHA-384',
-  '2.16.840.1.101.3.4.2.3': 'SHA-512',
-};
-
-function readAlgorithm(element: Der, name: string): SignatureAlgorithm {
-  const fields = childrenOf(element, name);
-  const oid = readOid(fields.next(`${name} algorithm`), `${name} algorithm`);
-  if (oid === OID.rsassaPss) {
-    const parameters = fields.next(`${name} parameters`, TAG.sequence);
-    fields.end();
-    return readPssParameters(parameters, name);
-  }
-  const known = Object.hasOwn(SIGNATURE_OIDS, oid) ? SIGNATURE_OIDS[oid] : undefined;
-  if (known === undefined) return { kind: 'other', oid };
-  if (known.kind === 'rsa-pkcs1' && !fields.atEnd) readNull(fields.next(`${name} parameters`), `${name} parameters`);
-  fields.end();
-  return known;
-}
-
-/** RFC 4055 §3.1. Defaults (SHA-1) are not spelt out by anyone we accept: hash and mask must be explicit and equal. */
-function readPssParameters(element: Der, name: string): SignatureAlgorithm {
-  const fields = childrenOf(element, name);
-  const other: SignatureAlgorithm = { kind: 'other', oid: OID.rsassaPss };
-  const hashPart = fields.optional(`${name} hashAlgorithm`, contextTag(0));
-  const maskPart = fields.optional(`${name} maskGenAlgorithm`, contextTag(1));
-  const saltPart = fields.optional(`${name} saltLength`, contextTag(2));
-  const trailerPart = fields.optional(`${name} trailerField`, contextTag(3));
-  fields.end();
-  const hash = hashPart === undefined ? undefined : readExplicitHash(hashPart, `${name} hashAlgorithm`);
-  let mask: HashName | undefined;
-  if (maskPart !== undefined) {
-    const outer = childrenOf(maskPart, `${name} maskGenAlgorithm`, contextTag(1));
-    const generator = outer.enter(`${name} maskGenAlgorithm`);
-    outer.end();
-    if (readOid(generator.next(`${name} maskGenAlgorithm`), `${name} maskGenAlgorithm`) === OID.mgf1) {
-      mask = readHash(generator.next(`${name} maskGenAlgorithm hash`, TAG.sequence), `${name} maskGenAlgorithm hash`);
-      generator.end();
-    }
-  }
-  const saltLength = saltPart === undefined ? 20 : readExplicitSmall(saltPart, `${name} saltLength`, 2);
-  const trailer = trailerPart === undefined ? 1 : readExplicitSmall(trailerPart, `${name} trailerField`, 3);
-  return hash === undefined || hash !== mask || trailer !== 1 || saltLength > 64 ? other : { kind: 'rsa-pss', hash, saltLength };
-}
-
-function readExplicitSmall(element: Der, name: string, tag: number): number {
-  const inner = childrenOf(element, name, contextTag(tag));
-  const value = readSmall(inner.next(name), name);
-  inner.end();
-  return value;
-}
-
-function readExplicitHash(element: Der, name: string): HashName | undefined {
-  const inner = childrenOf(element, name, contextTag(0));
-  const hash = readHash(inner.next(name, TAG.sequence), name);
-  inner.end();
-  return hash;
-}
-
-function readHash(element: Der, name: string): HashName | undefined {
-  const fields = childrenOf(element, name);
-  const oid = readOid(fields.next(name), name);
-  if (!fields.atEnd) readNull(fields.next(`${name} parameters`), `${name} parameters`);
-  fields.end();
-  return Object.hasOwn(HASH_OIDS, oid) ? HASH_OIDS[oid] : undefined;
-}
+/** Content octets of 2.5.4.3. Other attribute types are compared as bytes only, never interpreted. */
+const COMMON_NAME = Uint8Array.of(0x55, 0x04, 0x03);
 
 function readName(element: Der, name: string): Name {
   const relative = childrenOf(element, name);
@@ -547,85 +199,14 @@ function readName(element: Der, name: string): Name {
     const set = relative.enter(`${name} part`, TAG.set);
     do {
       const attribute = set.enter(`${name} attribute`);
-      const oid = readOid(attribute.next(`${name} attribute type`), `${name} attribute type`);
+      const type = attribute.next(`${name} attribute type`, TAG.oid);
       const value = attribute.next(`${name} attribute value`);
       attribute.end();
-      if (oid === OID.commonName) common.push(readText(value, `${name} commonName`));
+      if (isOid(type, COMMON_NAME)) common.push(readText(value, `${name} commonName`));
     } while (!set.atEnd);
   }
   return { raw: element.raw, commonName: common.length === 1 ? common[0] : undefined };
 }
-
-/** Also usable on a bare SubjectPublicKeyInfo: `parsePublicKey`. */
-function readPublicKey(element: Der, name: string): PublicKeyInfo {
-  const fields = childrenOf(element, name);
-  const algorithm = fields.enter(`${name} algorithm`);
-  const oid = readOid(algorithm.next(`${name} algorithm`), `${name} algorithm`);
-  const parameters = algorithm.atEnd ? undefined : algorithm.next(`${name} parameters`);
-  algorithm.end();
-  const key = readBitOctets(fields.next(`${name} subjectPublicKey`), `${name} subjectPublicKey`);
-  fields.end();
-  const { raw } = element;
-  if (oid === OID.rsaEncryption && parameters?.tag === TAG.null) {
-    const numbers = parseSequence(key, `${name} RSAPublicKey`);
-    const modulus = readUnsigned(numbers.next(`${name} modulus`), `${name} modulus`, 1024);
-    readUnsigned(numbers.next(`${name} publicExponent`), `${name} publicExponent`, 8);
-    numbers.end();
-    return { raw, key, kind: 'rsa', bits: modulus.length * 8 - Math.clz32(modulus[0] ?? 0) + 24 };
-  }
-  if (oid === OID.ecPublicKey && parameters?.tag === TAG.oid) {
-    const curveOid = readOid(parameters, `${name} curve`);
-    for (const curve of ['P-256', 'P-384', 'P-521'] as const) {
-      // Uncompressed points only, as both vendors write them.
-      if (CURVES[curve].oid === curveOid && key[0] === 4 && key.length === 1 + 2 * CURVES[curve].bytes)
-        return { raw, key, kind: 'ec', curve };
-    }
-  }
-  return { raw, key, kind: 'other', oid };
-}
-
-/** DER SubjectPublicKeyInfo → key. Throws `malformed_der`. */
-export function parsePublicKey(spki: Uint8Array, name = 'subjectPublicKeyInfo'): PublicKeyInfo {
-  return readPublicKey(parseDer(spki, name, MAX_CERTIFICATE_BYTES), name);
-}
-
-/** The DER SubjectPublicKeyInfo of a raw uncompressed EC point (`04 ‖ x ‖ y`). */
-export function ecPublicKeyFromPoint(point: Uint8Array, curve: 'P-256' | 'P-384'): PublicKeyInfo {
-  const prefix = SPKI_PREFIX[curve];
-  return parsePublicKey(concatBytes(prefix, point), 'public key');
-}
-
-const SPKI_PREFIX: Readonly<Record<'P-256' | 'P-384', Uint8Array>> = {
-  'P-256': Uint8Array.of(
-    0x30,
-    0x59,
-    0x30,
-    0x13,
-    6,
-    7,
-    0x2a,
-    0x86,
-    0x48,
-    0xce,
-    0x3d,
-    2,
-    1,
-    6,
-    8,
-    0x2a,
-    0x86,
-    0x48,
-    0xce,
-    0x3d,
-    3,
-    1,
-    7,
-    3,
-    0x42,
-    0,
-  ),
-  'P-384': Uint8Array.of(0x30, 0x76, 0x30, 0x10, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 5, 0x2b, 0x81, 4, 0, 0x22, 3, 0x62, 0),
-};
 
 function readExplicitExtensions(body: DerCursor, tag: number, name: string): Extension[] {
   const outer = body.enter(`${name} extensions`, tag);

@@ -8,7 +8,7 @@ import type { AttestationResult, VerifyOptions } from '../appraise.ts';
 import { AttestationError, refused } from '../errors.ts';
 import { parseJson } from '../json.ts';
 import { type AppraisalPolicy, type Policy, parsePolicy } from '../policy.ts';
-import { createKeyCache } from '../x509.ts';
+import { createKeyCache } from '../signature.ts';
 import { AttestedPool } from './pool.ts';
 
 export { bundleStore, exportBundle, importBundle } from './bundle.ts';

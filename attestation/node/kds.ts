@@ -10,17 +10,10 @@ import { parseReport, signingKey, type SnpReport } from '../snp/report.ts';
 import { isReplacedRoot, pinnedRoot } from '../snp/roots.ts';
 import { decodeTcb, productOfCpuid, tcbComponents, tcbText, type Product, type Tcb } from '../snp/tcb.ts';
 import { caRole, hwidProblem, parseVek, readVekExtensions, type VekKind } from '../snp/vek.ts';
-import {
-  caProblem,
-  crlProblem,
-  issuanceProblem,
-  parseCertificate,
-  parseCrl,
-  parsePem,
-  validityProblem,
-  verifySignedBy,
-  type Certificate,
-} from '../x509.ts';
+import { caProblem, crlProblem, issuanceProblem, validityProblem } from '../path.ts';
+import { parsePem } from '../pem.ts';
+import { verifySignedBy } from '../signature.ts';
+import { parseCertificate, parseCrl, type Certificate } from '../x509.ts';
 import type { GetRequest } from './endorsements-http.ts';
 import type { EndorsementItem, Obtain } from './endorsements.ts';
 

@@ -11,18 +11,10 @@ import { trustedRoots } from '../tdx/chain.ts';
 import { parsePckExtensions, SGX_EXTENSIONS_OID } from '../tdx/pck.ts';
 import { parseTdxQuote } from '../tdx/quote.ts';
 import { spkiSha256 } from '../tdx/roots.ts';
-import {
-  caProblem,
-  crlProblem,
-  issuanceProblem,
-  parseCertificate,
-  parseCrl,
-  parsePem,
-  validityProblem,
-  verifyEcdsaRaw,
-  verifySignedBy,
-  type Certificate,
-} from '../x509.ts';
+import { caProblem, crlProblem, issuanceProblem, validityProblem } from '../path.ts';
+import { parsePem } from '../pem.ts';
+import { verifyEcdsaRaw, verifySignedBy } from '../signature.ts';
+import { parseCertificate, parseCrl, type Certificate } from '../x509.ts';
 import type { GetAnswer, GetRequest } from './endorsements-http.ts';
 import type { EndorsementItem, Obtain } from './endorsements.ts';
 

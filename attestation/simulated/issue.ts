@@ -4,7 +4,8 @@
 
 import { concatBytes, fromBase64, toBase64 } from '../bytes.ts';
 import { TAG, contextTag, encodeBits, encodeDer, encodeInteger, encodeOid, encodeText, encodeTime } from '../der.ts';
-import { OID, type CurveName } from '../x509.ts';
+import type { CurveName } from '../public-key.ts';
+import { OID } from '../x509.ts';
 
 /** A private key with its SubjectPublicKeyInfo. */
 export interface IssuerKey {
@@ -135,11 +136,11 @@ function signatureAlgorithm(signer: IssuerKey, explicitTrailerField: boolean): U
   const sha384 = encodeDer(TAG.sequence, encodeOid('2.16.840.1.101.3.4.2.2'), encodeDer(TAG.null));
   const parameters = [
     encodeDer(contextTag(0), sha384),
-    encodeDer(contextTag(1), encodeDer(TAG.sequence, encodeOid(OID.mgf1), sha384)),
+    encodeDer(contextTag(1), encodeDer(TAG.sequence, encodeOid('1.2.840.113549.1.1.8'), sha384)),
     encodeDer(contextTag(2), encodeInteger(48)),
     ...(explicitTrailerField ? [encodeDer(contextTag(3), encodeInteger(1))] : []),
   ];
-  return encodeDer(TAG.sequence, encodeOid(OID.rsassaPss), encodeDer(TAG.sequence, ...parameters));
+  return encodeDer(TAG.sequence, encodeOid('1.2.840.113549.1.1.10'), encodeDer(TAG.sequence, ...parameters));
 }
 
 function encodeExtensions(extensions: readonly IssueExtension[]): Uint8Array {

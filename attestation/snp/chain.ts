@@ -4,7 +4,8 @@
 
 import { toHex } from '../bytes.ts';
 import type { Transcript } from '../checks.ts';
-import { caProblem, issuanceProblem, nameText, validityProblem, type Certificate } from '../x509.ts';
+import { caProblem, issuanceProblem, nameText, validityProblem } from '../path.ts';
+import type { Certificate } from '../x509.ts';
 import { isReplacedRoot, pinnedRoot } from './roots.ts';
 import { SNP_RULES } from './rules.ts';
 import { decodeTcb, productOfCpuid, tcbComponents, tcbReservedIsZero, tcbText } from './tcb.ts';

@@ -5,7 +5,8 @@
 import { sha256 } from '@noble/hashes/sha2.js';
 import { toHex } from '../bytes.ts';
 import type { Transcript } from '../checks.ts';
-import { caProblem, crlProblem, isRevoked, type RevocationList } from '../x509.ts';
+import { caProblem, crlProblem, isRevoked } from '../path.ts';
+import type { RevocationList } from '../x509.ts';
 import { SNP_RULES } from './rules.ts';
 import type { SnpSubject } from './verify.ts';
 

@@ -4,7 +4,7 @@
 import { isZero, toHex } from '../bytes.ts';
 import type { Transcript } from '../checks.ts';
 import { firstNonZero } from '../layout.ts';
-import { isScalar } from '../x509.ts';
+import { isScalar } from '../public-key.ts';
 import { decodeGuestPolicy, reportSignature, reservedRanges, signingKey, SIGNATURE_TAIL } from './report.ts';
 import { SNP_RULES } from './rules.ts';
 import type { SnpSubject } from './verify.ts';

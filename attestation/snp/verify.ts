@@ -7,15 +7,8 @@ import { toHex } from '../bytes.ts';
 import { Transcript } from '../checks.ts';
 import { malformed, unsupported } from '../errors.ts';
 import type { RollbackMemory } from '../memory.ts';
-import {
-  parseCertificate,
-  parseCrl,
-  verifyEcdsaRaw,
-  verifySignedBy,
-  type Certificate,
-  type KeyCache,
-  type RevocationList,
-} from '../x509.ts';
+import { verifyEcdsaRaw, verifySignedBy, type KeyCache } from '../signature.ts';
+import { parseCertificate, parseCrl, type Certificate, type RevocationList } from '../x509.ts';
 import { snpClaims, type SnpClaims } from './claims.ts';
 import { checkChain } from './chain.ts';
 import { checkCrl } from './crl.ts';

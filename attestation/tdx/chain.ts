@@ -6,22 +6,10 @@ import { equalBytes, fromHex, fromUtf8, toHex } from '../bytes.ts';
 import type { Transcript } from '../checks.ts';
 import { malformed } from '../errors.ts';
 import type { RollbackMemory } from '../memory.ts';
-import {
-  caProblem,
-  criticalProblem,
-  crlProblem,
-  isRevoked,
-  issuanceProblem,
-  nameText,
-  parseCertificate,
-  parseCrl,
-  parsePem,
-  validityProblem,
-  verifySignedBy,
-  type Certificate,
-  type KeyCache,
-  type RevocationList,
-} from '../x509.ts';
+import { caProblem, criticalProblem, crlProblem, isRevoked, issuanceProblem, nameText, validityProblem } from '../path.ts';
+import { parsePem } from '../pem.ts';
+import { verifySignedBy, type KeyCache } from '../signature.ts';
+import { parseCertificate, parseCrl, type Certificate, type RevocationList } from '../x509.ts';
 import type { TdxCollateral } from './collateral.ts';
 import { SGX_EXTENSIONS_OID } from './pck.ts';
 import { INTEL_ROOT_SPKI_SHA256, spkiSha256 } from './roots.ts';

@@ -15,7 +15,7 @@ import { toBase64 } from '../../attestation/bytes.ts';
 import { runEvidence, type EvidenceResult } from '../../attestation/evidence.ts';
 import { createSimulatedIntel } from '../../attestation/simulated/intel.ts';
 import type { TdxCollateral } from '../../attestation/tdx/collateral.ts';
-import { parsePem } from '../../attestation/x509.ts';
+import { parsePem } from '../../attestation/pem.ts';
 import { haveVectors, vectorPath } from '../fixtures/shared.ts';
 import { collateral2025, collateral2026, readVector, readYamlCollateral, splitCollateral } from './tdx-vectors.ts';
 

@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { AttestationError } from '../../attestation/errors.ts';
 import { REPORT_BYTES, SIGNED_BYTES } from '../../attestation/snp/report.ts';
 import { verifySnp } from '../../attestation/snp/verify.ts';
-import { createKeyCache } from '../../attestation/x509.ts';
+import { createKeyCache } from '../../attestation/signature.ts';
 import { evidenceOf, NOW, simulatedAmd } from './snp-simulated.ts';
 
 const expectedRule = (bit: number): string => (bit < 32 ? 'unsupported' : bit < 0x330 * 8 ? 'S1' : 'S5');

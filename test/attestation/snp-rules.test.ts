@@ -19,7 +19,8 @@ import type { SnpPolicy } from '../../attestation/snp/policy.ts';
 import { SNP_RULES, type SnpRuleId } from '../../attestation/snp/rules.ts';
 import type { Product } from '../../attestation/snp/tcb.ts';
 import { verifySnp, type SnpContext, type SnpEvidence, type SnpVerification } from '../../attestation/snp/verify.ts';
-import { createKeyCache, parseCertificate } from '../../attestation/x509.ts';
+import { createKeyCache } from '../../attestation/signature.ts';
+import { parseCertificate } from '../../attestation/x509.ts';
 import { refusalOf } from '../fixtures/refusal.ts';
 import { evidenceOf, NOW, simulatedAmd } from './snp-simulated.ts';
 

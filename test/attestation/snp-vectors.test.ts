@@ -7,7 +7,10 @@ import { createRollbackMemory } from '../../attestation/memory.ts';
 import type { SnpPolicy } from '../../attestation/snp/policy.ts';
 import { AMD_ROOTS, pinnedRoot } from '../../attestation/snp/roots.ts';
 import { verifySnp, type SnpContext, type SnpVerification } from '../../attestation/snp/verify.ts';
-import { createKeyCache, isRevoked, parseCertificate, parseCrl, parsePem, verifySignedBy } from '../../attestation/x509.ts';
+import { isRevoked } from '../../attestation/path.ts';
+import { parsePem } from '../../attestation/pem.ts';
+import { createKeyCache, verifySignedBy } from '../../attestation/signature.ts';
+import { parseCertificate, parseCrl } from '../../attestation/x509.ts';
 import { haveVectors, vectorPath } from '../fixtures/shared.ts';
 
 const read = (path: string): Uint8Array => new Uint8Array(readFileSync(vectorPath(path)));

@@ -7,7 +7,7 @@ import type { TdxCollateral } from '../../attestation/tdx/collateral.ts';
 import type { TdxPolicy } from '../../attestation/tdx/policy.ts';
 import { parseTdxQuote } from '../../attestation/tdx/quote.ts';
 import { verifyTdx } from '../../attestation/tdx/verify.ts';
-import { createKeyCache } from '../../attestation/x509.ts';
+import { createKeyCache } from '../../attestation/signature.ts';
 import { haveVectors, vectorPath } from '../fixtures/shared.ts';
 import { collateral2025, collateral2026, readVector, readVectorText, readYamlCollateral, splitCollateral } from './tdx-vectors.ts';
 import { readFileSync } from 'node:fs';

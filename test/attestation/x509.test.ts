@@ -24,29 +24,11 @@ import {
   type IssueCertificate,
   type IssuerKey,
 } from '../../attestation/simulated/issue.ts';
-import {
-  caProblem,
-  createKeyCache,
-  criticalProblem,
-  crlProblem,
-  ecdsaSignatureToRaw,
-  ecPublicKeyFromPoint,
-  isRevoked,
-  isScalar,
-  issuanceProblem,
-  MAX_CERTIFICATE_BYTES,
-  MAX_CRL_BYTES,
-  nameText,
-  parseCertificate,
-  parseCrl,
-  parsePem,
-  parsePublicKey,
-  validityProblem,
-  verifyEcdsaRaw,
-  verifySignedBy,
-  type Certificate,
-  type HashName,
-} from '../../attestation/x509.ts';
+import { caProblem, criticalProblem, crlProblem, isRevoked, issuanceProblem, nameText, validityProblem } from '../../attestation/path.ts';
+import { parsePem } from '../../attestation/pem.ts';
+import { ecPublicKeyFromPoint, isScalar, parsePublicKey, type HashName } from '../../attestation/public-key.ts';
+import { createKeyCache, ecdsaSignatureToRaw, verifyEcdsaRaw, verifySignedBy } from '../../attestation/signature.ts';
+import { MAX_CERTIFICATE_BYTES, MAX_CRL_BYTES, parseCertificate, parseCrl, type Certificate } from '../../attestation/x509.ts';
 import { accepted, codeOf } from '../fixtures/refusal.ts';
 import { haveVectors, vectorPath } from '../fixtures/shared.ts';
 import { NOW, simulatedAmd } from './snp-simulated.ts';
