@@ -61,6 +61,6 @@ function policyOfRelease({ manifest }: MeasureReport): unknown {
 }
 
 export async function commandBundle({ cacheFolder }: Extract<Command, { name: 'bundle' }>, world: CliWorld): Promise<ExitCode> {
-  world.stdout(await exportBundle(folderStore(cacheFolder)));
+  world.stdout(await exportBundle(folderStore(join(cacheFolder, 'endorsements'))));
   return 0;
 }

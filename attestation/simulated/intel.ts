@@ -100,7 +100,9 @@ export interface SimulatedIntel {
   issueCrl(which: IntelCa, changes?: IntelCrlChanges): Promise<Uint8Array>;
   tcbInfo(changes?: TcbInfoChanges): Promise<string>;
   qeIdentity(changes?: SignedTextChanges): Promise<string>;
-  /** Everything a verification needs besides the quote; any part replaced. */
+  /** Everything a verification needs besides the quote. */
+  readonly endorsements: TdxCollateral;
+  /** The same, with any part replaced. */
   collateral(changes?: Partial<TdxCollateral>): Promise<TdxCollateral>;
   evidence(quote?: SimulatedQuote, collateral?: Partial<TdxCollateral>): Promise<TdxEvidence>;
   exportKeys(): Promise<SimulatedIntelKeys>;
@@ -229,6 +231,7 @@ export async function createSimulatedIntel(options: SimulatedIntelOptions = {}):
     ...changes,
   });
   return {
+    endorsements: await collateral(),
     keys,
     root,
     pckCa,

@@ -9,6 +9,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { toHex } from '../../attestation/bytes.ts';
 import { AttestationError } from '../../attestation/errors.ts';
 import { bundleStore, exportBundle, importBundle, parseBundle } from '../../attestation/node/bundle.ts';
+import { commandBundle } from '../../attestation/node/cli-offline.ts';
+import type { CliWorld } from '../../attestation/node/cli-world.ts';
 import {
   createEndorsements,
   proxyFromEnvironment,
@@ -554,6 +556,15 @@ describe('the offline bundle', () => {
     const path = await folder();
     expect(await importBundle(bundle, folderStore(path))).toBe(7);
     await endorsements({ offline: true, cacheFolder: path }).tdx(quote);
+  });
+
+  test('assay-verify bundle prints what assay-verify --cache kept', async () => {
+    const service = await serve(kds());
+    const path = await folder();
+    await endorsements({ kdsUrl: service.url, cacheFolder: join(path, 'endorsements') }).snp(await amd.signReport());
+    const printed: string[] = [];
+    await commandBundle({ name: 'bundle', cacheFolder: path }, { stdout: (text: string) => printed.push(text) } as unknown as CliWorld);
+    expect(parseBundle(printed.join('')).length).toBe(3);
   });
 
   test('a forged item in a bundle is not believed', async () => {
