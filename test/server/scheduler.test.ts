@@ -1,0 +1,301 @@
+// The scheduler on a context that remembers every call: what is decoded together, in which order, and what a cancel, a pause
+// or a full memory does — by the step, without clocks.
+import { describe, expect, test } from 'vitest';
+import type { GenerateEvent } from '../../src/inference/engine.ts';
+import { createSampler } from '../../src/inference/sampler.ts';
+import { createScheduler, type DecodeContext, type Job, type Scheduler, type SchedulerOptions } from '../../src/inference/scheduler.ts';
+import { greedy } from '../fixtures/demo-engine.ts';
+
+const vocabulary = 16;
+interface Entry {
+  readonly token: number;
+  readonly position: number;
+  readonly sequence: number;
+  readonly output: boolean;
+}
+
+/** A model that writes (sum of all tokens before) mod 16, and a memory that checks it is used rightly. */
+function fakeContext(cells = Infinity): DecodeContext & { readonly steps: Entry[][]; aborted: number; onDecode: (step: Entry[]) => void } {
+  const memory = new Map<number, number[]>();
+  const sequence = (id: number): number[] => {
+    const found = memory.get(id) ?? [];
+    memory.set(id, found);
+    return found;
+  };
+  let batch: Entry[] = [];
+  const outputs = new Map<number, Float32Array>();
+  const context = {
+    batchTokens: 32,
+    maxOutputs: 8,
+    steps: [] as Entry[][],
+    aborted: 0,
+    onDecode: (_: Entry[]): void => {},
+    get batchLength() {
+      return batch.length;
+    },
+    clearBatch() {
+      batch = [];
+    },
+    add(token: number, position: number, id: number, output: boolean) {
+      batch.push({ token, position, sequence: id, output });
+      return batch.length - 1;
+    },
+    decodeSync() {
+      const used = [...memory.values()].reduce((sum, tokens) => sum + tokens.length, 0);
+      if (used + batch.length > cells) return 1;
+      outputs.clear();
+      batch.forEach((entry, index) => {
+        const tokens = sequence(entry.sequence);
+        if (entry.position !== tokens.length) throw new Error(`position ${entry.position} after ${tokens.length}`);
+        tokens.push(entry.token);
+        if (!entry.output) return;
+        const logits = new Float32Array(vocabulary);
+        logits[tokens.reduce((sum, each) => sum + each, 0) % vocabulary] = 1;
+        outputs.set(index, logits);
+      });
+      context.steps.push(batch);
+      context.onDecode(batch);
+      return 0;
+    },
+    decode: async () => context.decodeSync(),
+    abort() {
+      context.aborted += 1;
+    },
+    logits(index: number) {
+      const found = outputs.get(index);
+      if (found === undefined) throw new Error('no output was asked for there');
+      return found;
+    },
+    removeTail(id: number, from: number) {
+      memory.set(id, sequence(id).slice(0, from));
+      return true;
+    },
+    copySequence(from: number, to: number, end: number) {
+      if (sequence(to).length > 0) throw new Error('copied over a sequence in use');
+      memory.set(to, sequence(from).slice(0, end));
+    },
+  };
+  return context;
+}
+
+interface Running {
+  readonly scheduler: Scheduler;
+  readonly context: ReturnType<typeof fakeContext>;
+  /** Submits; the promise gives the tokens of each choice. */
+  ask(over: Partial<Job> & { readonly id: number }): Promise<number[][]>;
+  readonly events: (readonly [number, GenerateEvent])[];
+}
+
+function start(options: Partial<SchedulerOptions> = {}, cells?: number): Running {
+  const context = fakeContext(cells);
+  const scheduler = createScheduler(context, {
+    slots: 4,
+    contextLength: 1000,
+    maxQueued: 100,
+    reusePrefixes: true,
+    stallMs: 10,
+    now: () => context.steps.length,
+    turn: () => new Promise((resolve) => setImmediate(resolve)),
+    ...options,
+  });
+  const events: (readonly [number, GenerateEvent])[] = [];
+  scheduler.run().catch((error: unknown) => {
+    throw error;
+  });
+  const ask: Running['ask'] = (over) =>
+    new Promise((resolve, reject) => {
+      const n = over.n ?? 1;
+      const tokens: number[][] = Array.from({ length: n }, () => []);
+      let finished = 0;
+      const accepted = scheduler.submit({
+        scope: 'a',
+        prompt: [1, 2, 3],
+        n,
+        echo: false,
+        maxTokens: 5,
+        choice: (index) => ({
+          sampler: createSampler(greedy, () => 0),
+          constraint: null,
+          stop: [],
+          logprobs: undefined,
+          piece: (token) => (tokens[index]?.push(token), new Uint8Array([65 + token])),
+          rawPiece: (token) => new Uint8Array([65 + token]),
+          isEnd: () => false,
+        }),
+        ...over,
+        emit: (event) => {
+          events.push([over.id, event]);
+          over.emit?.(event);
+          if (event.type === 'finish') finished += 1;
+          if (finished === n) resolve(tokens);
+        },
+      });
+      if (!accepted) reject(new Error('full'));
+    });
+  return { scheduler, context, ask, events };
+}
+
+/** What the model must write after `prompt`. */
+function expected(prompt: readonly number[], count: number): number[] {
+  const all = [...prompt];
+  for (let i = 0; i < count; i += 1) all.push(all.reduce((sum, each) => sum + each, 0) % vocabulary);
+  return all.slice(prompt.length);
+}
+
+describe('batching', () => {
+  test('all live sequences decode in one batch, one token each', async () => {
+    const { ask, context } = start();
+    const results = await Promise.all([0, 1, 2, 3].map((id) => ask({ id, scope: `s${id}`, prompt: [id + 1, 2, 3], maxTokens: 10 })));
+    results.forEach((tokens, id) => expect(tokens[0]).toEqual(expected([id + 1, 2, 3], 10)));
+    // One step reads all four prompts and gives each its first token, nine more write the rest.
+    expect(context.steps).toHaveLength(10);
+    for (const step of context.steps.slice(1)) expect(step.map((entry) => entry.sequence).toSorted()).toEqual([0, 1, 2, 3]);
+  });
+
+  test('a long prompt is read in chunks while others go on writing in every step', async () => {
+    const { ask, context, events } = start({ maxChunk: 8 });
+    let late: Promise<number[][]> | undefined;
+    const prompt = Array.from({ length: 100 }, (_, i) => i % 7);
+    const first = ask({
+      id: 1,
+      maxTokens: 40,
+      emit: (event) => void (event.type === 'delta' && late === undefined && (late = ask({ id: 2, scope: 'b', prompt, maxTokens: 3 }))),
+    });
+    expect(await first).toEqual([expected([1, 2, 3], 40)]);
+    expect(await late).toEqual([expected(prompt, 3)]);
+    const reading = context.steps.filter((step) => step.some((entry) => entry.sequence === 1) && step.length > 2);
+    expect(reading.length).toBe(13);
+    for (const step of reading) {
+      expect(step.filter((entry) => entry.sequence === 0)).toHaveLength(1);
+      expect(step.length).toBeLessThanOrEqual(1 + 8);
+    }
+    expect(events.filter(([id, event]) => id === 2 && event.type === 'start')).toHaveLength(1);
+  });
+
+  test('a short prompt does not wait for a long one that came first', async () => {
+    const { ask, context } = start({ maxChunk: 8 });
+    const long = ask({ id: 1, prompt: Array.from({ length: 400 }, () => 1), maxTokens: 1 });
+    const short = ask({ id: 2, scope: 'b', prompt: [1, 2, 3, 4], maxTokens: 1 });
+    await short;
+    expect(context.steps.length).toBeLessThan(4);
+    await long;
+  });
+
+  test('never more tokens or outputs than the context takes', async () => {
+    const { ask, context } = start({ slots: 12 });
+    await Promise.all(
+      Array.from({ length: 12 }, (_, id) =>
+        ask({ id, scope: `s${id}`, prompt: Array.from({ length: 5 + id * 3 }, () => id), maxTokens: 6 }),
+      ),
+    );
+    for (const step of context.steps) {
+      expect(step.length).toBeLessThanOrEqual(32);
+      expect(step.filter((entry) => entry.output).length).toBeLessThanOrEqual(8);
+    }
+  });
+});
+
+describe('queue', () => {
+  test('scopes are served in turn: one with many requests does not hold up the other', async () => {
+    const { ask, events } = start({ slots: 1 });
+    const many = Array.from({ length: 6 }, (_, i) => ask({ id: i, scope: 'greedy', maxTokens: 2 }));
+    const few = [ask({ id: 100, scope: 'modest', maxTokens: 2 }), ask({ id: 101, scope: 'modest', maxTokens: 2 })];
+    await Promise.all([...many, ...few]);
+    const order = events.filter(([, event]) => event.type === 'start').map(([id]) => id);
+    expect(order.indexOf(100)).toBeLessThanOrEqual(1);
+    expect(order.indexOf(101)).toBeLessThanOrEqual(3);
+    expect(order.filter((id) => id < 100)).toEqual([0, 1, 2, 3, 4, 5]);
+  });
+
+  test('is bounded', async () => {
+    const { ask, scheduler } = start({ slots: 1, maxQueued: 3 });
+    const results = await Promise.allSettled(Array.from({ length: 10 }, (_, id) => ask({ id })));
+    expect(results.filter((result) => result.status === 'rejected')).toHaveLength(7);
+    expect(scheduler.stats()).toMatchObject({ queued: 0, active: 0 });
+  });
+
+  test('choices that find no slot wait, and write the same', async () => {
+    const { ask, context } = start({ slots: 3 });
+    const tokens = await ask({ id: 1, n: 7, maxTokens: 4 });
+    for (const each of tokens) expect(each).toEqual(expected([1, 2, 3], 4));
+    // The prompt was read once.
+    expect(context.steps.flat().filter((entry) => entry.position < 2)).toHaveLength(2);
+  });
+});
+
+describe('cancel and pause', () => {
+  test('a cancelled request is in no batch after the step in flight, and its slot is free', async () => {
+    const { ask, context, scheduler } = start({ slots: 1 });
+    let cancelledAt = 0;
+    void ask({
+      id: 1,
+      maxTokens: 1000,
+      emit: (event) => {
+        if (event.type === 'delta' && context.steps.length === 10) {
+          scheduler.cancel(1);
+          cancelledAt = context.steps.length;
+        }
+      },
+    });
+    expect(await ask({ id: 2, scope: 'b', prompt: [5], maxTokens: 3 })).toEqual([expected([5], 3)]);
+    const first = context.steps.findIndex((step, i) => i >= cancelledAt && step.some((entry) => entry.token === 5 && entry.position === 0));
+    expect(first - cancelledAt).toBeLessThanOrEqual(2);
+    expect(scheduler.stats().active).toBe(0);
+  });
+
+  test('cancelling while queued, and twice, and after the end', async () => {
+    const { ask, scheduler, events } = start({ slots: 1 });
+    const first = ask({ id: 1, maxTokens: 10 });
+    void ask({ id: 2 });
+    scheduler.cancel(2);
+    scheduler.cancel(2);
+    await first;
+    scheduler.cancel(1);
+    await ask({ id: 3 });
+    expect(events.some(([id]) => id === 2)).toBe(false);
+    expect(scheduler.stats()).toMatchObject({ queued: 0, active: 0 });
+  });
+
+  test('a paused request is skipped, keeps its place and goes on where it was', async () => {
+    const { ask, context, scheduler } = start();
+    let seen = 0;
+    const paused = ask({
+      id: 1,
+      maxTokens: 20,
+      emit: (event) => {
+        if (event.type === 'delta' && (seen += 1) === 5) scheduler.pause(1);
+      },
+    });
+    expect(await ask({ id: 2, scope: 'b', prompt: [4, 4], maxTokens: 50 })).toEqual([expected([4, 4], 50)]);
+    expect(seen).toBe(5);
+    const steps = context.steps.length;
+    scheduler.resume(1);
+    expect(await paused).toEqual([expected([1, 2, 3], 20)]);
+    expect(context.steps.length - steps).toBe(15);
+  });
+});
+
+describe('memory', () => {
+  test('a prefix is shared only inside its scope', async () => {
+    const { ask, events } = start();
+    const prompt = Array.from({ length: 20 }, (_, i) => i % 5);
+    await ask({ id: 1, scope: 'a', prompt });
+    await ask({ id: 2, scope: 'b', prompt });
+    await ask({ id: 3, scope: 'a', prompt: [...prompt.slice(0, 12), 9, 9] });
+    const cached = events.flatMap(([id, event]) => (event.type === 'start' ? [[id, event.cachedTokens]] : []));
+    expect(cached).toEqual([
+      [1, 0],
+      [2, 0],
+      [3, 12],
+    ]);
+  });
+
+  test('full: kept prefixes go first, then the youngest gives way and is read again; all finish, all right', async () => {
+    const { ask, scheduler } = start({ slots: 4 }, 70);
+    await ask({ id: 0, scope: 'old', prompt: Array.from({ length: 20 }, () => 3), maxTokens: 1 });
+    const prompts = [1, 2, 3, 4].map((id) => Array.from({ length: 15 }, (_, i) => (i * id) % 11));
+    const results = await Promise.all(prompts.map((prompt, id) => ask({ id: id + 1, scope: `s${id}`, prompt, maxTokens: 25 })));
+    results.forEach((tokens, i) => expect(tokens).toEqual([expected(prompts[i] ?? [], 25)]));
+    expect(scheduler.stats()).toMatchObject({ queued: 0, active: 0 });
+  });
+});
