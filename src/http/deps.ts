@@ -55,6 +55,8 @@ export interface ServerConfig {
     readonly keepAliveMs: number;
     /** A stream silent for so long gets a comment line. */
     readonly heartbeatMs: number;
+    /** A stream whose reader takes nothing for so long is cut off; default 60 s. */
+    readonly stallMs?: number;
     /** How long close() lets answers finish. */
     readonly drainMs: number;
   };

@@ -25,7 +25,8 @@ export interface Exchange {
   errorCode: string | null;
   /** Milliseconds from the header to the first token. */
   firstTokenMs: number | null;
-  abort(reason: Error): void;
+  /** The reason is only made when somebody has asked for the signal, or will. */
+  abort(reason: () => Error): void;
 }
 
 const REQUEST_ID = /^[A-Za-z0-9._:-]{1,128}$/;
@@ -37,7 +38,7 @@ export function openExchange(o: {
 }): Exchange {
   // An AbortController costs microseconds; most short requests never ask for it.
   let controller: AbortController | null = null;
-  let early: Error | null = null;
+  let early: (() => Error) | null = null;
   return {
     id: o.given !== undefined && REQUEST_ID.test(o.given) ? o.given : o.freshId(),
     startedAt: o.startedAt,
@@ -47,7 +48,7 @@ export function openExchange(o: {
     get signal() {
       if (controller === null) {
         controller = new AbortController();
-        if (early !== null) controller.abort(early);
+        if (early !== null) controller.abort(early());
       }
       return controller.signal;
     },
@@ -60,7 +61,7 @@ export function openExchange(o: {
     firstTokenMs: null,
     abort(reason) {
       if (controller === null) early ??= reason;
-      else if (!controller.signal.aborted) controller.abort(reason);
+      else if (!controller.signal.aborted) controller.abort(reason());
     },
   };
 }

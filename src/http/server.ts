@@ -2,23 +2,23 @@
 // is the same for all routes: request ids, keys, limits, CORS, body checks, the error envelope, metrics, the request log,
 // deadlines and the drain. What the log says of a request is picked field by field: no URL, header, body or address.
 
-import { constants, randomBytes, randomUUID } from 'node:crypto';
-import { createServer as createHttp, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
-import { createServer as createHttps, type Server as SecureServer } from 'node:https';
-import type { AddressInfo, Socket } from 'node:net';
-import type { TLSSocket } from 'node:tls';
+import { randomBytes } from 'node:crypto';
+import type { Server, ServerResponse } from 'node:http';
+import type { Server as SecureServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { ApiError, ConfigError } from '../errors.ts';
 import { allRoutes } from '../routes/all.ts';
 import { createAuth } from './auth.ts';
 import { corsHeaders, preflight } from './cors.ts';
 import type { ServerDeps } from './deps.ts';
-import { errorBody, errorHeaders, rawErrorResponse, toApiError, unsupportedMediaType } from './errors.ts';
+import { errorBody, errorHeaders, toApiError, unsupportedMediaType } from './errors.ts';
 import { isLoopback } from './address.ts';
 import { clientClosed, type Exchange, openExchange, shuttingDown, timedOut } from './exchange.ts';
 import { parseJson } from './json.ts';
 import { createLimiter } from './limits.ts';
-import { createServerMetrics, type ServerMetrics } from './server-metrics.ts';
+import { answerBrokenRequest, createListener, freshRequestId, tlsOptions } from './listener.ts';
+import { createServerMetrics } from './server-metrics.ts';
 import type { Call, Route } from './route.ts';
 
 export interface HttpServer {
@@ -54,7 +54,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
   const authenticate = createAuth(config, randomBytes(32));
   const limiter = createLimiter(deps.now);
   const open = new Map<ServerResponse, Exchange>();
-  const drain = { on: false, idle: null as (() => void) | null };
+  const drain = { on: false, waiting: new Set<() => void>() };
   const metrics = createServerMetrics({
     models: deps.models,
     attester: deps.attester,
@@ -65,7 +65,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
 
   let node: Server | SecureServer | undefined;
   const app = fastify({
-    serverFactory: (handler) => (node = createNodeServer(deps, handler, metrics)),
+    serverFactory: (handler) => (node = createListener(deps, handler, () => metrics.resumptionsRefused.add([]))),
     // No logger: fastify's lines print URLs and errors. Ours is in finish(), below.
     logger: false,
     bodyLimit: config.limits.maxBodyBytes,
@@ -127,7 +127,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
         exchange.admission = limiter.admit(exchange.principal);
       }
       if (config.timeouts.requestMs > 0 && route.untimed !== true) {
-        const timer = setTimeout(() => exchange.abort(timedOut()), config.timeouts.requestMs);
+        const timer = setTimeout(() => exchange.abort(timedOut), config.timeouts.requestMs);
         timer.unref();
         response.once('close', () => clearTimeout(timer));
       }
@@ -142,12 +142,13 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     const id = request.headers['x-request-id'];
     const exchange = openExchange({
       given: typeof id === 'string' ? id : undefined,
-      freshId: () => `req_${randomUUID().replaceAll('-', '')}`,
+      freshId: freshRequestId,
       startedAt: performance.now(),
     });
     exchange.route = request.routeOptions.config.assay?.path ?? '(none)';
     request.exchange = exchange;
-    reply.header('x-request-id', exchange.id);
+    // Answers are for who asked, and never to be kept on the way.
+    reply.headers({ 'x-request-id': exchange.id, 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' });
     open.set(reply.raw, exchange);
     reply.raw.once('close', () => finish(request, reply.raw, exchange));
   }
@@ -156,7 +157,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
   function finish(request: FastifyRequest, response: ServerResponse, exchange: Exchange): void {
     open.delete(response);
     const complete = response.writableFinished;
-    exchange.abort(clientClosed());
+    exchange.abort(clientClosed);
     const used = exchange.usage.promptTokens + exchange.usage.completionTokens;
     exchange.admission?.settle(used);
     exchange.admission?.release();
@@ -189,7 +190,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
       milliseconds,
       aborted: !complete || (exchange.errorCode !== null && status === 200),
     });
-    if (drain.on && open.size === 0) drain.idle?.();
+    if (open.size === 0) for (const wake of drain.waiting) wake();
   }
 
   function sendError(request: FastifyRequest, reply: FastifyReply, thrown: unknown): FastifyReply {
@@ -201,8 +202,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     if (error.code === 'internal_error') logCause(error);
     if (exchange.admission !== null) reply.headers(exchange.admission.headers());
     reply.headers(errorHeaders(error));
-    // A body nobody will read further would be taken for the next request.
-    if (error.status === 413 || error.status === 415 || drain.on) reply.header('connection', 'close');
+    if (error.status === 413 || error.status === 415 || drain.on || hasUnreadBody(request)) reply.header('connection', 'close');
     return reply
       .code(error.status)
       .header('openai-processing-ms', processingMs(exchange))
@@ -238,6 +238,19 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
   );
   await app.ready();
 
+  const allEnded = async (withinMs: number): Promise<void> => {
+    if (open.size === 0 || withinMs <= 0) return;
+    await new Promise<void>((resolve) => {
+      const wake = (): void => {
+        clearTimeout(timer);
+        drain.waiting.delete(wake);
+        resolve();
+      };
+      const timer = setTimeout(wake, withinMs);
+      drain.waiting.add(wake);
+    });
+  };
+
   let address: HttpServer['address'] = null;
   return {
     get address() {
@@ -245,7 +258,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     },
     async listen() {
       await app.listen({ host: config.host, port: config.port });
-      // createNodeServer has run by now, and listen() has succeeded on TCP.
+      // The listener exists by now, and listen() has succeeded on TCP.
       const bound = node?.address() as AddressInfo;
       const host = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address;
       address = { host: bound.address, port: bound.port, url: `${deps.tls === null ? 'http' : 'https'}://${host}:${bound.port}` };
@@ -257,24 +270,18 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     async close(options = {}) {
       drain.on = true;
       node?.closeIdleConnections();
-      const drainMs = options.drainMs ?? config.timeouts.drainMs;
-      if (open.size > 0 && drainMs > 0) {
-        await new Promise<void>((resolve) => {
-          const timer = setTimeout(resolve, drainMs);
-          drain.idle = () => {
-            clearTimeout(timer);
-            resolve();
-          };
-        });
-      }
-      for (const exchange of open.values()) exchange.abort(shuttingDown());
-      // Handlers write their error events in answer to the abort; then whatever is left is cut.
-      await new Promise((resolve) => setTimeout(resolve, open.size > 0 ? 50 : 0));
+      await allEnded(options.drainMs ?? config.timeouts.drainMs);
+      for (const exchange of open.values()) exchange.abort(shuttingDown);
+      // Handlers write their error events in answer to the abort; whatever is left then is cut.
+      await allEnded(LAST_WORDS_MS);
       node?.closeAllConnections();
       await app.close();
     },
   };
 }
+
+/** Time for error events after the end was decided. */
+const LAST_WORDS_MS = 500;
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -320,71 +327,13 @@ async function answer(route: Route, deps: Call['deps'], request: FastifyRequest,
   return reply.send(result);
 }
 
+/** To keep the connection would mean reading a refused body to its end, however long it is. */
+function hasUnreadBody(request: FastifyRequest): boolean {
+  if (request.raw.complete) return false;
+  const { 'content-length': length, 'transfer-encoding': encoding } = request.headers;
+  return encoding !== undefined || Number(length ?? 0) > MAX_DISCARDED_BYTES;
+}
+
+const MAX_DISCARDED_BYTES = 64 * 1024;
+
 const processingMs = (exchange: Exchange): string => String(Math.round(performance.now() - exchange.startedAt));
-
-/** TLS 1.3 alone, no tickets; a session that is reused all the same is refused (protocol.md §5). */
-function tlsOptions(tls: { readonly key: string; readonly cert: string }) {
-  return {
-    key: tls.key,
-    cert: tls.cert,
-    minVersion: 'TLSv1.3',
-    maxVersion: 'TLSv1.3',
-    secureOptions: constants.SSL_OP_NO_TICKET,
-    ALPNProtocols: ['http/1.1'],
-    handshakeTimeout: 10_000,
-  } as const;
-}
-
-function createNodeServer(deps: ServerDeps, handler: RequestListener, metrics: ServerMetrics): Server | SecureServer {
-  const { timeouts, limits } = deps.config;
-  const options = {
-    // Header plus body; fastify's handlers never see a request whose header did not come in time.
-    headersTimeout: timeouts.headersMs,
-    requestTimeout: timeouts.headersMs + timeouts.bodyMs,
-    keepAliveTimeout: timeouts.keepAliveMs,
-    connectionsCheckingInterval: Math.max(100, Math.min(1000, timeouts.headersMs / 4)),
-    maxHeaderSize: 16 * 1024,
-    insecureHTTPParser: false,
-    // We answer a missing Host with the envelope.
-    requireHostHeader: false,
-    noDelay: true,
-  };
-  const server = deps.tls === null ? createHttp(options, handler) : createHttps({ ...options, ...tlsOptions(deps.tls) }, handler);
-  server.maxConnections = limits.maxConnections;
-  server.maxHeadersCount = 100;
-  server.on('secureConnection', (socket: TLSSocket) => {
-    if (socket.isSessionReused()) {
-      metrics.resumptionsRefused.add([]);
-      socket.destroy();
-    }
-  });
-  server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
-    const error = new ApiError(417, 'expectation_failed', 'the only expectation met is 100-continue');
-    request.resume();
-    response
-      .writeHead(417, { 'content-type': 'application/json; charset=utf-8', connection: 'close' })
-      .end(JSON.stringify(errorBody(error)));
-  });
-  server.on('connect', (_request: IncomingMessage, socket: Socket) => {
-    socket.end(
-      rawErrorResponse(new ApiError(400, 'invalid_request', 'CONNECT is not served here'), `req_${randomUUID().replaceAll('-', '')}`),
-    );
-  });
-  return server;
-}
-
-/** Node could not make a request of what came in: bad HTTP, too long a header, or too slow. */
-function answerBrokenRequest(error: Error & { code?: string }, socket: Socket, answering: boolean): void {
-  if (error.code === 'ECONNRESET' || !socket.writable || answering) {
-    socket.destroy();
-    return;
-  }
-  const id = `req_${randomUUID().replaceAll('-', '')}`;
-  const told =
-    error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-      ? new ApiError(408, 'request_timeout', 'the request did not arrive in time')
-      : error.code === 'HPE_HEADER_OVERFLOW'
-        ? new ApiError(431, 'headers_too_large', 'the request header is larger than 16384 bytes')
-        : new ApiError(400, 'invalid_request', 'the request is not valid HTTP/1.1');
-  socket.end(rawErrorResponse(told, id), () => socket.destroy());
-}

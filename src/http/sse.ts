@@ -3,6 +3,7 @@
 // stream that is silent gets a comment line; exactly one terminal event is ever written.
 
 import type { ServerResponse } from 'node:http';
+import { ApiError } from '../errors.ts';
 
 export interface EventStream {
   /** Queues one event; `data` is one line of text. Ignored after the end. */
@@ -20,6 +21,8 @@ const MAX_PENDING = 64 * 1024;
 export interface EventStreamOptions {
   readonly headers: Readonly<Record<string, string | number | readonly string[] | undefined>>;
   readonly heartbeatMs: number;
+  /** A reader that takes nothing for so long is cut off: it would hold its slot for as long as it likes. */
+  readonly stallMs: number;
   readonly signal: AbortSignal;
 }
 
@@ -33,7 +36,7 @@ export function openEventStream(response: ServerResponse, options: EventStreamOp
 
   for (const [name, value] of Object.entries(options.headers)) if (value !== undefined) response.setHeader(name, value);
   response.setHeader('content-type', 'text/event-stream; charset=utf-8');
-  response.setHeader('cache-control', 'no-cache, no-transform');
+  response.setHeader('cache-control', 'no-store, no-transform');
   // Proxies that buffer would turn a stream into one late answer.
   response.setHeader('x-accel-buffering', 'no');
   response.writeHead(200);
@@ -73,17 +76,19 @@ export function openEventStream(response: ServerResponse, options: EventStreamOp
       if (pending.length > MAX_PENDING) drain();
       if (!full || response.destroyed) return;
       await new Promise<void>((resolve, reject) => {
-        const done = (): void => {
+        const settle = (outcome: () => void): void => {
+          clearTimeout(timer);
           response.off('drain', done);
           response.off('close', done);
           options.signal.removeEventListener('abort', aborted);
-          resolve();
+          outcome();
         };
-        const aborted = (): void => {
-          response.off('drain', done);
-          response.off('close', done);
-          reject(options.signal.reason as Error);
-        };
+        const done = (): void => settle(resolve);
+        const aborted = (): void => settle(() => reject(options.signal.reason as Error));
+        const timer = setTimeout(() => {
+          settle(() => reject(new ApiError(408, 'client_too_slow', 'the client reads too slowly')));
+          response.destroy();
+        }, options.stallMs);
         response.once('drain', done);
         response.once('close', done);
         options.signal.addEventListener('abort', aborted, { once: true });

@@ -72,6 +72,7 @@ export async function streamAnswer(
   const stream = openEventStream(reply.raw, {
     headers: reply.getHeaders(),
     heartbeatMs: deps.config.timeouts.heartbeatMs,
+    stallMs: deps.config.timeouts.stallMs ?? 60_000,
     signal: exchange.signal,
   });
   const pad = padding.wanted ?? deps.config.streamPadding;

@@ -40,6 +40,7 @@ export const pullModel = route({
     const stream = openEventStream(reply.raw, {
       headers: reply.getHeaders(),
       heartbeatMs: deps.config.timeouts.heartbeatMs,
+      stallMs: deps.config.timeouts.stallMs ?? 60_000,
       signal: exchange.signal,
     });
     try {

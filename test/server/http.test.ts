@@ -157,6 +157,15 @@ describe('one envelope', () => {
     expect(data.filter((each) => each.includes('"error"'))).toHaveLength(1);
   });
 
+  test('a large body that is refused unread closes the connection; a small one does not', async () => {
+    api = await startApi({ config: { auth: { required: true, keys: [], adminEnabled: true } } });
+    const large = await raw(
+      'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n{',
+    );
+    expect(large).toMatch(/^HTTP\/1\.1 401 [\s\S]*connection: close/i);
+    expect((await post(api, '/v1/chat/completions', chat)).headers.get('connection')).toBe('keep-alive');
+  });
+
   test('what is not HTTP', async () => {
     api = await startApi();
     expect(await raw('nonsense\r\n\r\n')).toMatch(/^HTTP\/1\.1 400 [\s\S]*"code":"invalid_request"/);

@@ -176,6 +176,28 @@ test('a slow reader stops its own generation, and loses nothing', async () => {
   expect(contents.join('')).toBe(tokens.join(''));
 });
 
+test('a reader that takes nothing at all is cut off, and its slot is free', async () => {
+  const tokens = Array.from({ length: 4000 }, () => '.'.repeat(4000));
+  await start({ config: { timeouts: { ...DEFAULT_CONFIG.timeouts, stallMs: 50 } }, engine: { script: () => tokens } });
+  const { port } = new URL(api.url);
+  const request = httpRequest({
+    host: '127.0.0.1',
+    port,
+    method: 'POST',
+    path: '/v1/chat/completions',
+    headers: { 'content-type': 'application/json' },
+  });
+  request.on('error', () => undefined);
+  request.end(JSON.stringify(streamed));
+  const [response] = (await once(request, 'response')) as [IncomingMessage];
+  response.on('error', () => undefined);
+  response.pause();
+  expect((await api.ended())[0]).toMatchObject({ aborted: true });
+  await api.models.idle();
+  expect(api.engine.activeNow()).toBe(0);
+  request.destroy();
+});
+
 test('silence is filled with comments, and only silence', async () => {
   const door = latch();
   await start({
@@ -257,6 +279,25 @@ describe('shutdown', () => {
     expect((await stream).at(-1)).toBe('[DONE]');
     await closed;
     await expect(fetch(`${api.url}/health`)).rejects.toThrow(/fetch failed/);
+  });
+
+  test('a second close does not wait', async () => {
+    const reached = latch();
+    await start({
+      engine: {
+        async beforeToken(position, signal) {
+          if (position !== 2) return;
+          reached.open();
+          await untilAborted(signal);
+        },
+      },
+    });
+    const stream = post(api, '/v1/chat/completions', streamed).then(events);
+    await reached.opened;
+    const patient = api.server.close();
+    await api.server.close({ drainMs: 0 });
+    await patient;
+    expect(JSON.parse((await stream).at(-1) ?? '')).toMatchObject({ error: { code: 'server_shutting_down' } });
   });
 
   test('what does not finish in time ends with an error event', async () => {

@@ -1,0 +1,82 @@
+// The sockets under fastify: node:https on TLS 1.3 (RFC 8446), HTTP/1.1 only, no resumption; or node:http on loopback. Time
+// and size limits of what is not yet a request, and answers in the envelope to what never becomes one.
+
+import { constants, randomUUID } from 'node:crypto';
+import { createServer as createHttp, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
+import { createServer as createHttps, type Server as SecureServer } from 'node:https';
+import type { Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+import { ApiError } from '../errors.ts';
+import type { ServerDeps } from './deps.ts';
+import { errorBody, rawErrorResponse } from './errors.ts';
+
+export const freshRequestId = (): string => `req_${randomUUID().replaceAll('-', '')}`;
+
+/** TLS 1.3 alone, no tickets; a session that is reused all the same is refused (protocol.md §5). */
+export function tlsOptions(tls: { readonly key: string; readonly cert: string }) {
+  return {
+    key: tls.key,
+    cert: tls.cert,
+    minVersion: 'TLSv1.3',
+    maxVersion: 'TLSv1.3',
+    secureOptions: constants.SSL_OP_NO_TICKET,
+    ALPNProtocols: ['http/1.1'],
+    handshakeTimeout: 10_000,
+  } as const;
+}
+
+export function createListener(
+  deps: Pick<ServerDeps, 'config' | 'tls'>,
+  handler: RequestListener,
+  onResumption: () => void,
+): Server | SecureServer {
+  const { timeouts, limits } = deps.config;
+  const options = {
+    // Header plus body; fastify's handlers never see a request whose header did not come in time.
+    headersTimeout: timeouts.headersMs,
+    requestTimeout: timeouts.headersMs + timeouts.bodyMs,
+    keepAliveTimeout: timeouts.keepAliveMs,
+    connectionsCheckingInterval: Math.max(100, Math.min(1000, timeouts.headersMs / 4)),
+    maxHeaderSize: 16 * 1024,
+    insecureHTTPParser: false,
+    // We answer a missing Host with the envelope.
+    requireHostHeader: false,
+    noDelay: true,
+  };
+  const server = deps.tls === null ? createHttp(options, handler) : createHttps({ ...options, ...tlsOptions(deps.tls) }, handler);
+  server.maxConnections = limits.maxConnections;
+  server.maxHeadersCount = 100;
+  server.on('secureConnection', (socket: TLSSocket) => {
+    if (socket.isSessionReused()) {
+      onResumption();
+      socket.destroy();
+    }
+  });
+  server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
+    const error = new ApiError(417, 'expectation_failed', 'the only expectation met is 100-continue');
+    request.resume();
+    response
+      .writeHead(417, { 'content-type': 'application/json; charset=utf-8', connection: 'close' })
+      .end(JSON.stringify(errorBody(error)));
+  });
+  server.on('connect', (_request: IncomingMessage, socket: Socket) => {
+    socket.end(rawErrorResponse(new ApiError(400, 'invalid_request', 'CONNECT is not served here'), freshRequestId()));
+  });
+  return server;
+}
+
+/** Node could not make a request of what came in: bad HTTP, too long a header, or too slow. */
+export function answerBrokenRequest(error: Error & { code?: string }, socket: Socket, answering: boolean): void {
+  if (error.code === 'ECONNRESET' || !socket.writable || answering) {
+    socket.destroy();
+    return;
+  }
+  const id = freshRequestId();
+  const told =
+    error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+      ? new ApiError(408, 'request_timeout', 'the request did not arrive in time')
+      : error.code === 'HPE_HEADER_OVERFLOW'
+        ? new ApiError(431, 'headers_too_large', 'the request header is larger than 16384 bytes')
+        : new ApiError(400, 'invalid_request', 'the request is not valid HTTP/1.1');
+  socket.end(rawErrorResponse(told, id), () => socket.destroy());
+}
