@@ -152,9 +152,8 @@ async function verifyTdxDocument(
   options: HardwareOptions,
   roots: readonly Uint8Array[] | undefined,
 ): Promise<Hardware> {
-  const { pckChain: _pckChain, ...collateral } = endorsements;
   const eventLog = 'eventLog' in document && document.eventLog !== undefined ? { eventLog: document.eventLog } : {};
-  const found = await verifyTdx({ quote: document.report, collateral, ...eventLog }, tdxPolicy(policy), {
+  const found = await verifyTdx({ quote: document.report, collateral: endorsements, ...eventLog }, tdxPolicy(policy), {
     now: new Date(options.now),
     ...(roots === undefined ? {} : { roots }),
     ...(options.memory === undefined ? {} : { memory: options.memory }),

@@ -22,6 +22,8 @@ export interface TdxCollateral {
   readonly pckCrlIssuerChain?: string;
   /** CRL of the root: DER (PEM is accepted too). */
   readonly rootCaCrl: Uint8Array;
+  /** PEM, leaf first: for quotes that only say which PCK signed (certification data types 1 to 4). Ignored for type 5. */
+  readonly pckChain?: string;
 }
 
 const MAX_COLLATERAL_JSON = 256 * 1024;

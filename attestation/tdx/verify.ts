@@ -3,7 +3,7 @@
 // Malformed or unsupported input throws a typed AttestationError; a rule that fails is in the transcript, and every rule that
 // can still be judged is. Acceptance needs each required rule to have passed: a skip is never a pass.
 
-import { concatBytes, equalBytes, isZero, toHex } from '../bytes.ts';
+import { concatBytes, equalBytes, isZero, toHex, utf8 } from '../bytes.ts';
 import { Transcript, type Rule } from '../checks.ts';
 import { AttestationError, malformed, unsupported } from '../errors.ts';
 import type { RollbackMemory } from '../memory.ts';
@@ -90,15 +90,7 @@ export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context
   if (Number.isNaN(context.now.getTime())) throw malformed('malformed_policy', 'now is not a time');
   const policy = decideTdxPolicy(given);
   const quote = parseTdxQuote(evidence.quote);
-  if (quote.certificationType !== 5) {
-    throw unsupported(
-      'tdx_certification_data',
-      `QE certification data type is ${quote.certificationType}, expected 5 (PCK certificate chain)`,
-      {
-        check: 'T6',
-      },
-    );
-  }
+  const pckChain = quote.certificationType === 5 ? quote.certificationData : externalPckChain(quote, evidence.collateral);
   const { collateral } = evidence;
   const keys = context.keys ?? createKeyCache();
   // Signature checks run on other threads: each is started as soon as its inputs are parsed, and awaited below.
@@ -106,7 +98,7 @@ export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context
   // The attestation key lives as long as the QE: not worth a place in the cache.
   const attestationKey = ecPublicKeyFromPoint(concatBytes(Uint8Array.of(4), quote.attestationKey), 'P-256');
   const quoteJob = started(verifyEcdsaRaw(attestationKey, 'SHA-256', quote.signature, quote.signed));
-  const certificates = parseCertificates(quote.certificationData, collateral);
+  const certificates = parseCertificates(pckChain, collateral);
   const trustedJob = started(trustedRoots(context.roots, certificates.root));
   const chainJob = started(verifyChainSignatures(certificates, keys));
   const qeJob = started(verifyEcdsaRaw(certificates.pck.publicKey, 'SHA-256', quote.qeReportSignature, quote.qeReportBytes, keys));
@@ -168,6 +160,20 @@ export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context
   const accepted = !t.failed && REQUIRED.every(({ title }) => passed.has(title));
   const claims = quoteVouched ? { ...quoteClaims(quote), ...(pck === undefined ? {} : pckClaims(pck)), ...tcbClaims(tcb) } : {};
   return { transcript: t, quote, claims, tcb, rootsReplaced: context.roots !== undefined, authentic: quoteVouched, accepted };
+}
+
+/** Types 1 to 4 name the PCK without carrying it: it then has to come with the collateral. The QE report's signature proves it. */
+function externalPckChain({ certificationType }: TdxQuote, { pckChain }: TdxCollateral): Uint8Array {
+  if (pckChain !== undefined) return utf8(pckChain);
+  throw unsupported(
+    'tdx_certification_data',
+    `QE certification data type is ${certificationType}, and no PCK certificate chain was given`,
+    {
+      check: 'T6',
+      expected: '5',
+      actual: String(certificationType),
+    },
+  );
 }
 
 const INTEL_QE_VENDOR = '939a7233f79c4ca9940a0db3957f0607';

@@ -723,6 +723,17 @@ describe('what surrounds the rules', () => {
     expect(good.claims).toMatchObject({ mrTd: hex(48, 0x11), fmspc: toHex(intel.fmspc), tcbStatus: 'UpToDate' });
   });
 
+  test('a quote that only names its PCK verifies with the chain given beside it, and only with the right one', async () => {
+    const quote: SimulatedQuote = { certificationType: 3, certificationData: fill(404, 1) };
+    const right = await intel.evidence(quote, { pckChain: intel.pckChainPem });
+    expect((await verifyTdx(right, {}, trust())).accepted).toBe(true);
+    const wrong = await intel.evidence(quote, { pckChain: stranger.pckChainPem });
+    const codes = (await verifyTdx(wrong, {}, trust())).transcript.checks.map(({ code }) => code);
+    expect(codes).toEqual(expect.arrayContaining(['tdx_qe_report_signature', 'tdx_root_not_trusted']));
+    const ignored = await intel.evidence({}, { pckChain: stranger.pckChainPem });
+    expect((await verifyTdx(ignored, {}, trust())).accepted).toBe(true);
+  });
+
   test('all that is wrong is listed at once', async () => {
     const evidence = await intel.evidence(
       { tdAttributes: attributes(1n), trailing: fill(3, 1) },
