@@ -65,9 +65,10 @@ function wordVectors(pieces: readonly Piece[]): Float32Array {
     const triples = SPECIAL.some((special) => special === piece.text)
       ? []
       : Array.from({ length: padded.length - 2 }, (_, i) => padded.slice(i, i + 3));
+    const root = squareRoot(triples.length + 1);
     for (const seed of [piece.text, ...triples]) {
       const random = seededRandom(hash(seed));
-      for (let i = 2; i < WIDTH; i++) vector[i] = vector[i]! + random.normal() / squareRoot(triples.length + 1);
+      for (let i = 2; i < WIDTH; i++) vector[i] = vector[i]! + random.normal() / root;
     }
     vector[0] = piece.content ? 0 : DAMPING;
     vector[1] = piece.content ? 0 : -DAMPING;

@@ -1,7 +1,7 @@
 // GGUF v3 writer (ggml docs/gguf.md: magic, counts, key-values, tensor table, padding, data), as small as it can be.
 // Deterministic: keys and tensors in the order given, every byte decided here. Refuses shapes a type cannot hold.
 
-import { halfBits, halfValue } from './numbers.ts';
+import { halfBits, halfFromSingle, halfValue } from './numbers.ts';
 
 export type TensorType = 'F32' | 'F16' | 'Q8_0';
 
@@ -88,15 +88,17 @@ function encodeTensor(tensor: Tensor): Buffer {
   const { name, type, shape, values } = tensor;
   const count = shape.reduce((product, size) => product * size, 1);
   if (count !== values.length) throw new Error(`${name}: shape ${shape.join('×')} does not hold ${values.length} values`);
+  // Explicitly little-endian, whatever the machine is.
   if (type === 'F32') {
-    const out = Buffer.alloc(4 * count);
-    values.forEach((value, i) => out.writeFloatLE(value, 4 * i));
-    return out;
+    const out = new DataView(new ArrayBuffer(4 * count));
+    for (let i = 0; i < count; i++) out.setFloat32(4 * i, values[i]!, true);
+    return Buffer.from(out.buffer);
   }
   if (type === 'F16') {
-    const out = Buffer.alloc(2 * count);
-    values.forEach((value, i) => out.writeUInt16LE(halfBits(value), 2 * i));
-    return out;
+    const words = new Uint32Array(values.buffer, values.byteOffset, count);
+    const out = new DataView(new ArrayBuffer(2 * count));
+    for (let i = 0; i < count; i++) out.setUint16(2 * i, halfFromSingle(words[i]!), true);
+    return Buffer.from(out.buffer);
   }
   return encodeQ8(name, shape[0] ?? 0, values);
 }
@@ -106,13 +108,15 @@ function encodeQ8(name: string, columns: number, values: Float32Array): Buffer {
   if (columns % 32 !== 0) throw new Error(`${name}: ${columns} columns are no whole Q8_0 blocks`);
   const out = Buffer.alloc((values.length / 32) * 34);
   for (let block = 0; block < values.length / 32; block++) {
-    const part = values.subarray(32 * block, 32 * block + 32);
-    const largest = part.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    let largest = 0;
+    for (let i = 32 * block; i < 32 * block + 32; i++) largest = Math.max(largest, Math.abs(values[i]!));
+    // An all-zero block stays zero.
+    if (largest === 0) continue;
     const scale = halfBits(largest / 127);
     const step = halfValue(scale);
     out.writeUInt16LE(scale, 34 * block);
     for (let i = 0; i < 32; i++) {
-      const q = step === 0 ? 0 : Math.round(part[i]! / step);
+      const q = Math.round(values[32 * block + i]! / step);
       out.writeInt8(Math.max(-127, Math.min(127, q)), 34 * block + 2 + i);
     }
   }

@@ -85,19 +85,16 @@ function shiftRegister(taps: readonly number[]): readonly number[] {
 }
 
 /** IEEE half-precision bits of `value`, rounded to nearest even. Throws on what a half cannot hold. */
-export function halfBits(value: number): number {
-  const bits = new DataView(new ArrayBuffer(4));
-  bits.setFloat32(0, value);
-  const word = bits.getUint32(0);
+export const halfBits = (value: number): number => halfFromSingle(new Uint32Array(Float32Array.of(value).buffer)[0]!);
+
+/** The same from the bits of a single-precision number. */
+export function halfFromSingle(word: number): number {
   const sign = (word >>> 16) & 0x8000;
+  if (word << 1 === 0) return sign;
   const exponent = ((word >>> 23) & 0xff) - 112;
   const mantissa = word & 0x7fffff;
-  if (exponent >= 31) throw new RangeError(`${value} does not fit a half`);
-  if (exponent <= 0) {
-    if (exponent < -10) return sign;
-    const shift = 14 - exponent;
-    return sign | roundShift(mantissa | 0x800000, shift);
-  }
+  if (exponent >= 31) throw new RangeError('a number does not fit a half');
+  if (exponent <= 0) return exponent < -10 ? sign : sign | roundShift(mantissa | 0x800000, 14 - exponent);
   return sign | roundShift((exponent << 23) | mantissa, 13);
 }
 
