@@ -29,6 +29,9 @@ import {
 } from '../../attestation/der.ts';
 import { codeOf } from '../fixtures/refusal.ts';
 
+/** `make fuzz` multiplies the runs. */
+const FUZZ = Number(process.env['ASSAY_FUZZ'] ?? 1);
+
 const parse = (hex: string): Der => parseDer(fromHex(hex), 'value');
 
 /** What happens when this many SEQUENCEs inside each other are entered one by one. */
@@ -191,18 +194,18 @@ describe('values', () => {
 });
 
 describe('properties', () => {
-  test('any bytes: the typed error or a value, and bytes around a view change nothing', () => {
+  test('property: any bytes: the typed error or a value, and bytes around a view change nothing', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(20), (bytes, offset) => {
         const buffer = new Uint8Array(bytes.length + 40).fill(0x30);
         buffer.set(bytes, offset);
         expect(walk(buffer.subarray(offset, offset + bytes.length))).toBe(walk(bytes));
       }),
-      { numRuns: 2000 },
+      { numRuns: 2000 * FUZZ },
     );
   });
 
-  test('integers, identifiers, texts, times and bits come back as they were written', () => {
+  test('property: integers, identifiers, texts, times and bits come back as they were written', () => {
     fc.assert(
       fc.property(
         fc.bigInt(0n, (1n << 159n) - 1n),
@@ -221,7 +224,7 @@ describe('properties', () => {
           expect(readOctets(nested.enter('inner', contextTag(3)).next('octets'), 'octets')).toEqual(bytes);
         },
       ),
-      { numRuns: 500 },
+      { numRuns: 500 * FUZZ },
     );
   });
 });

@@ -11,6 +11,9 @@ import { SNP_RULES } from '../../attestation/snp/rules.ts';
 import { haveVectors, vectorPath } from '../fixtures/shared.ts';
 import { NOW, simulatedAmd } from './snp-simulated.ts';
 
+/** `make fuzz` multiplies the runs. */
+const FUZZ = Number(process.env['ASSAY_FUZZ'] ?? 1);
+
 let simulated: SimulatedAmd;
 let input: Record<string, unknown>;
 
@@ -196,18 +199,18 @@ describe('a mebibyte of anything in any field is the typed error', () => {
 });
 
 describe('properties', () => {
-  test('any JSON: one of the exit codes and a code of the closed list', async () => {
+  test('property: any JSON: one of the exit codes and a code of the closed list', async () => {
     await fc.assert(
       fc.asyncProperty(fc.json(), async (text) => {
         const { exitCode, output } = await runEvidence(text);
         expect(exitCode).toBe(30);
         expect(Object.keys(ATTESTATION_CODES)).toContain(output.code);
       }),
-      { numRuns: 300 },
+      { numRuns: 300 * FUZZ },
     );
   });
 
-  test('evidence with a piece changed is never accepted unless nothing changed', async () => {
+  test('property: evidence with a piece changed is never accepted unless nothing changed', async () => {
     const field = fc.constantFrom('report', 'vek', 'crl');
     await fc.assert(
       fc.asyncProperty(field, fc.nat(20_000), fc.integer({ min: 1, max: 255 }), async (name, at, mask) => {
@@ -216,7 +219,7 @@ describe('properties', () => {
         const { exitCode } = await run({ [name]: toBase64(bytes) });
         expect([10, 20, 30]).toContain(exitCode);
       }),
-      { numRuns: 300 },
+      { numRuns: 300 * FUZZ },
     );
   });
 });

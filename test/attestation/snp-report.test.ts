@@ -29,6 +29,9 @@ import { caRole, parseVek, productOfName, readVekExtensions } from '../../attest
 import { codeOf } from '../fixtures/refusal.ts';
 import { simulatedAmd } from './snp-simulated.ts';
 
+/** `make fuzz` multiplies the runs. */
+const FUZZ = Number(process.env['ASSAY_FUZZ'] ?? 1);
+
 const VERSIONS = [2, 3, 4, 5] as const satisfies readonly ReportVersion[];
 
 const ofVersion = (version: number, fill: Uint8Array = new Uint8Array(REPORT_BYTES)): Uint8Array => {
@@ -61,7 +64,7 @@ describe('report', () => {
     }
   });
 
-  test('any 1184 bytes of a known version parse; encoding what was parsed gives the covered bytes back', () => {
+  test('property: any 1184 bytes of a known version parse; encoding what was parsed gives the covered bytes back', () => {
     fc.assert(
       fc.property(fc.constantFrom(...VERSIONS), fc.uint8Array({ minLength: REPORT_BYTES, maxLength: REPORT_BYTES }), (version, bytes) => {
         const report = ofVersion(version, bytes);
@@ -73,21 +76,23 @@ describe('report', () => {
         expect(firstNonZero(again, reservedRanges(version))).toBeUndefined();
         expect(toHex(signedBytes(parsed))).toBe(toHex(report.subarray(0, 0x2a0)));
       }),
-      { numRuns: 200 },
+      { numRuns: 200 * FUZZ },
     );
   });
 
-  test('other lengths and versions are the typed error', () => {
+  test('property: other lengths and versions are the typed error', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 2 * REPORT_BYTES }), (bytes) => {
         fc.pre(bytes.length !== REPORT_BYTES);
         expect(codeOf(() => parseReport(bytes))).toBe('malformed_length');
       }),
+      { numRuns: 100 * FUZZ },
     );
     fc.assert(
       fc.property(fc.integer({ min: 0, max: 0xffff_ffff }), (version) => {
         expect(codeOf(() => parseReport(ofVersion(version)))).toBe(version >= 2 && version <= 5 ? 'accepted' : 'snp_version');
       }),
+      { numRuns: 100 * FUZZ },
     );
   });
 
@@ -132,7 +137,7 @@ describe('TCB', () => {
     expect(tcbReservedIsZero(Uint8Array.of(4, 0, 0, 0, 0, 0, 0x18, 0xdb), 'Turin')).toBe(false);
   });
 
-  test('encoding and decoding are inverse for each product', () => {
+  test('property: encoding and decoding are inverse for each product', () => {
     const octet = fc.integer({ min: 0, max: 255 });
     fc.assert(
       fc.property(
@@ -203,7 +208,7 @@ describe('TCB', () => {
 });
 
 describe('VEK extensions', () => {
-  test('any values in any places: problems are listed, nothing is thrown', async () => {
+  test('property: any values in any places: problems are listed, nothing is thrown', async () => {
     const simulated = await simulatedAmd({ product: 'Genoa' });
     const regular = parseVek(simulated.vek).certificate;
     const oids = [...regular.extensions.keys(), '1.3.6.1.4.1.3704.1.5', '1.3.6.1.4.1.3704.1.3.9', '2.5.29.19', '1.2.3'];
@@ -219,7 +224,7 @@ describe('VEK extensions', () => {
           expect(found.problems.length).toBeGreaterThan(0);
         },
       ),
-      { numRuns: 1000 },
+      { numRuns: 1000 * FUZZ },
     );
     expect(readVekExtensions(regular, 'Genoa', 'vcek').problems).toEqual([]);
   });
@@ -270,7 +275,7 @@ describe('policy', () => {
     expect(codeOf(() => decideSnpPolicy(policy))).toBe('malformed_policy');
   });
 
-  test('anything: decided, or the typed error', () => {
+  test('property: anything: decided, or the typed error', () => {
     fc.assert(
       fc.property(
         fc.oneof(fc.jsonValue(), fc.record({ measurement: fc.jsonValue(), guestPolicy: fc.jsonValue(), vmpl: fc.jsonValue() })),
@@ -278,7 +283,7 @@ describe('policy', () => {
           expect(['accepted', 'malformed_policy']).toContain(codeOf(() => decideSnpPolicy(policy)));
         },
       ),
-      { numRuns: 1000 },
+      { numRuns: 1000 * FUZZ },
     );
   });
 });

@@ -33,6 +33,9 @@ import { accepted, codeOf } from '../fixtures/refusal.ts';
 import { haveVectors, vectorPath } from '../fixtures/shared.ts';
 import { NOW, simulatedAmd } from './snp-simulated.ts';
 
+/** `make fuzz` multiplies the runs. */
+const FUZZ = Number(process.env['ASSAY_FUZZ'] ?? 1);
+
 const FROM = new Date('2026-01-01T00:00:00Z');
 const TO = new Date('2027-01-01T00:00:00Z');
 const name = (commonName: string): Uint8Array => encodeName([['CN', commonName]]);
@@ -545,7 +548,7 @@ describe('PEM', () => {
 });
 
 describe('properties', () => {
-  test('any bytes: only the typed error', () => {
+  test('property: any bytes: only the typed error', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 300 }), fc.string({ maxLength: 200 }), (bytes, text) => {
         const parsers = [
@@ -557,11 +560,11 @@ describe('properties', () => {
         expect(parsers.map(codeOf)).not.toContain('accepted');
         expect(ecdsaSignatureToRaw(bytes, 'P-384')).toBeUndefined();
       }),
-      { numRuns: 2000 },
+      { numRuns: 2000 * FUZZ },
     );
   });
 
-  test('a certificate or CRL with some bytes changed: the typed error, or it parses; never anything else', () => {
+  test('property: a certificate or CRL with some bytes changed: the typed error, or it parses; never anything else', () => {
     const changes = fc.array(fc.tuple(fc.nat(4000), fc.nat(255)), { minLength: 1, maxLength: 4 });
     fc.assert(
       fc.property(fc.constantFrom('ark', 'ask', 'vek', 'crl'), changes, fc.nat(30), (which, edits, offset) => {
@@ -573,7 +576,7 @@ describe('properties', () => {
         const parse = which === 'crl' ? parseCrl : parseCertificate;
         expect(codeOf(() => parse(bytes))).toBe(codeOf(() => parse(bytes.slice())));
       }),
-      { numRuns: 2000 },
+      { numRuns: 2000 * FUZZ },
     );
   });
 
