@@ -8,6 +8,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { SimulatedSource } from './attester/simulated.ts';
 import { CONFIG_OPTIONS, loadConfig, modelArgument, parseArguments, textOf, UsageError, version, type Parsed } from './cli-common.ts';
 import { configDigest, type Config } from './config.ts';
 import { createLog, type Log } from './log.ts';
@@ -122,7 +123,7 @@ async function greeting(server: RunningServer, config: Config): Promise<string> 
   let policy = 'policy.json';
   let flag = '';
   if (simulated !== undefined) {
-    policy = await writePolicy(server, config, simulated.measurement, simulated.root);
+    policy = await writePolicy(server, config, simulated);
     flag = ' --allow-simulated';
     lines.push('*** SIMULATED TEE: this proves nothing about the machine. For development and tests only. ***', '');
   }
@@ -142,17 +143,17 @@ async function greeting(server: RunningServer, config: Config): Promise<string> 
 }
 
 /** The reference policy of a simulated server: its measurement, its models, its configuration; the root is for the flag. */
-async function writePolicy(server: RunningServer, config: Config, measurement: Uint8Array, root: Uint8Array): Promise<string> {
+async function writePolicy(server: RunningServer, config: Config, simulated: SimulatedSource): Promise<string> {
   const folder = dataDir(config);
-  await mkdir(folder, { recursive: true });
   const policy = {
-    measurements: [{ measurement: hex(measurement), name: `assay ${version()}, simulated` }],
+    measurements: [await simulated.reference(`assay ${version()}, simulated`)],
     models: Object.fromEntries(server.models.list().map((model) => [model.id, model.sha256])),
     configs: [hex(configDigest(config))],
   };
   const path = join(folder, 'policy.json');
+  await mkdir(folder, { recursive: true });
   await writeFile(path, `${JSON.stringify(policy, null, 2)}\n`);
-  await writeFile(join(folder, 'simulated-root.sha256'), `${createHash('sha256').update(root).digest('hex')}\n`);
+  await writeFile(join(folder, 'simulated-root.sha256'), `${createHash('sha256').update(simulated.root).digest('hex')}\n`);
   return path;
 }
 

@@ -166,10 +166,10 @@ export const SECTIONS = {
     },
     product: {
       type: 'choice',
-      choices: ['Milan', 'Genoa', 'Turin'],
+      choices: ['Milan', 'Genoa', 'Turin', 'TDX'],
       default: 'Genoa',
       from: 'measured',
-      about: 'product the simulated hierarchy plays',
+      about: 'what the simulation plays: a SEV-SNP product, or TDX',
     },
   },
   store: {

@@ -21,6 +21,15 @@ export function createLog(options: LogOptions): Log {
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
       serializers: { err: pickError, error: pickError, req: pickRequest, res: pickResponse },
+      // pino would take an error's message for the line's: under this key it looks for none, and bare errors get our own words.
+      errorKey: 'thrown',
+      hooks: {
+        logMethod(args, method) {
+          const [first] = args as unknown[];
+          if (first instanceof Error) method.apply(this, [{ err: first }, 'error']);
+          else method.apply(this, args);
+        },
+      },
     },
     options.stream ?? pino.destination({ dest: 2, sync: true }),
   );

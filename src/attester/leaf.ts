@@ -32,10 +32,14 @@ export interface Leaf {
   close(): void;
 }
 
+const LOOK_MS = 10 * 60_000;
+
 export async function createLeaf(options: LeafOptions): Promise<Leaf> {
   const { clock, lifetimeMs, identity } = options;
   let cancel: (() => void) | undefined;
   let closed = false;
+  let issuedAt = clock.now();
+  let dueAt = issuedAt + lifetimeMs / 2;
 
   async function issue(): Promise<Tls> {
     const evidence = await options.attester?.attestCertificate(AbortSignal.timeout(options.timeoutMs));
@@ -50,23 +54,29 @@ export async function createLeaf(options: LeafOptions): Promise<Leaf> {
   }
 
   async function renew(): Promise<void> {
-    let next = lifetimeMs / 2;
+    const started = clock.now();
     try {
       options.onRenewed(await issue());
+      issuedAt = started;
+      dueAt = started + lifetimeMs / 2;
     } catch (error) {
-      next = lifetimeMs / 20;
+      dueAt = started + lifetimeMs / 20;
       options.onError(error);
     }
-    schedule(next);
   }
 
-  function schedule(ms: number): void {
-    // Timers hold 2^31-1 ms at most.
-    if (!closed) cancel = clock.after(Math.min(ms, 2_147_483_647), () => void renew());
+  /** Looks at the clock often, not once: a clock that jumps must not leave a certificate that nobody accepts. */
+  async function look(): Promise<void> {
+    if (clock.now() >= dueAt || clock.now() < issuedAt) await renew();
+    schedule();
+  }
+
+  function schedule(): void {
+    if (!closed) cancel = clock.after(Math.min(lifetimeMs / 20, LOOK_MS), () => void look());
   }
 
   const tls = await issue();
-  schedule(lifetimeMs / 2);
+  schedule();
   return {
     tls,
     close() {

@@ -1,19 +1,24 @@
-// A report source without hardware: real SNP reports, signed by a fake AMD hierarchy of this data folder. It proves nothing
+// A report source without hardware: real SNP reports or TDX quotes, signed by a fake hierarchy of this data folder. It proves nothing
 // about the machine, and says so: tee_type "simulated", a warning at start, /health, and roots no verifier trusts unasked.
 // The measurement is SHA-384 over the server's own code files, so that changing the code changes it, as on hardware.
 
 import { createHash, randomBytes } from 'node:crypto';
 import { link, mkdir, open, readdir, readFile, rm } from 'node:fs/promises';
 import { join, relative, sep } from 'node:path';
-import { createSimulatedAmd, type SimulatedAmd, type SimulatedAmdKeys } from '@assay/attestation/simulated';
+import { createSimulatedAmd, createSimulatedIntel } from '@assay/attestation/simulated';
 import { ConfigError } from '../errors.ts';
-import type { ReportSource } from './evidence.ts';
+import { expiryOf } from './endorsements.ts';
+import type { Report, ReportSource } from './evidence.ts';
+import { tdxFields } from './hardware.ts';
+
+export type SimulatedProduct = 'Milan' | 'Genoa' | 'Turin' | 'TDX';
 
 export interface SimulatedOptions {
   /** Keys are kept here: generating RSA-4096 takes seconds, and policies pin the root. */
   readonly folder: string;
-  readonly product: 'Milan' | 'Genoa' | 'Turin';
-  /** 48 bytes. */
+  /** A SEV-SNP product, or TDX. */
+  readonly product: SimulatedProduct;
+  /** 48 bytes: MEASUREMENT or MRTD. */
   readonly measurement: Uint8Array;
   readonly now: () => Date;
   /** AMD's are 4096 bits; fewer for tests that make a hierarchy of their own. */
@@ -21,74 +26,100 @@ export interface SimulatedOptions {
 }
 
 export interface SimulatedSource extends ReportSource {
-  /** DER of the root a policy has to name. */
+  /** DER of the root a verifier has to be told of. */
   readonly root: Uint8Array;
-  readonly measurement: Uint8Array;
-  readonly amd: SimulatedAmd;
+  /** The entry of `measurements` in a policy that accepts this source. */
+  reference(name: string): Promise<Readonly<Record<string, string>>>;
 }
 
-/** Reissued this long before the simulated CRL ends. */
-const REFRESH_MS = 30 * 86_400_000;
-const CRL_LIFETIME_MS = 365 * 86_400_000;
+/** One hierarchy as issued at one time. */
+interface Issued {
+  readonly root: Uint8Array;
+  readonly expireAt: number;
+  report(reportData: Uint8Array): Promise<Report>;
+}
+
+/** Issued again this long before what was issued ends. */
+const REFRESH_MS = 10 * 86_400_000;
 
 export async function createSimulatedSource(options: SimulatedOptions): Promise<SimulatedSource> {
-  let issued = options.now();
-  const keys = (await loadKeys(options)) ?? (await makeKeys(options, issued));
-  let amd = await createSimulatedAmd({ product: options.product, now: issued, keys });
+  const issue = options.product === 'TDX' ? await intel(options) : await amd(options, options.product);
+  let issued = await issue(options.now());
 
-  async function refresh(): Promise<void> {
-    if (options.now().getTime() < issued.getTime() + CRL_LIFETIME_MS - REFRESH_MS) return;
-    issued = options.now();
-    amd = await createSimulatedAmd({ product: options.product, now: issued, keys: await amd.exportKeys() });
+  async function make(reportData: Uint8Array): Promise<Report> {
+    if (options.now().getTime() > issued.expireAt - REFRESH_MS) issued = await issue(options.now());
+    return issued.report(reportData);
   }
 
   return {
     teeType: 'simulated',
     available: true,
-    root: amd.ark,
-    measurement: options.measurement,
-    get amd() {
-      return amd;
-    },
+    root: issued.root,
     async report(reportData, signal) {
       signal.throwIfAborted();
-      await refresh();
-      const report = await amd.signReport({ reportData, measurement: options.measurement });
-      return { report, measurement: options.measurement, endorsements: { vek: amd.vek, chain: [amd.intermediate, amd.ark], crl: amd.crl } };
+      return make(reportData);
     },
-    endorsementsExpireAt: () => issued.getTime() + CRL_LIFETIME_MS,
+    async reference(name) {
+      const { measurement, rtmr } = await make(new Uint8Array(64));
+      const hex = (bytes: Uint8Array | undefined): string => Buffer.from(bytes ?? []).toString('hex');
+      if (rtmr === undefined) return { measurement: hex(measurement), name };
+      return { mrTd: hex(measurement), rtmr0: hex(rtmr[0]), rtmr1: hex(rtmr[1]), rtmr2: hex(rtmr[2]), name };
+    },
+    endorsementsExpireAt: () => issued.expireAt,
     endorsementsError: () => null,
     close: () => Promise.resolve(),
   };
 }
 
-const keyFile = (options: SimulatedOptions): string => join(options.folder, `amd-${options.product}.json`);
+type Issue = (now: Date) => Promise<Issued>;
 
-async function loadKeys(options: SimulatedOptions): Promise<SimulatedAmdKeys | undefined> {
-  let text: string;
-  try {
-    text = await readFile(keyFile(options), 'utf8');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
-  }
-  try {
-    const keys = JSON.parse(text) as SimulatedAmdKeys;
-    if (keys.version === 1 && keys.product === options.product) return keys;
-  } catch {
-    // Falls through: whatever it is, it is not ours.
-  }
-  throw new ConfigError(`${keyFile(options)} is not a saved simulated hierarchy; remove it to make a new one`);
+async function amd(options: SimulatedOptions, product: 'Milan' | 'Genoa' | 'Turin'): Promise<Issue> {
+  const keys = await keptKeys(options, async () => {
+    const made = await createSimulatedAmd({
+      product,
+      now: options.now(),
+      ...(options.rsaBits === undefined ? {} : { rsaBits: options.rsaBits }),
+    });
+    return made.exportKeys();
+  });
+  return async (now) => {
+    const hierarchy = await createSimulatedAmd({ product, now, keys });
+    const endorsements = { vek: hierarchy.vek, chain: [hierarchy.intermediate, hierarchy.ark], crl: hierarchy.crl };
+    return {
+      root: hierarchy.ark,
+      expireAt: expiryOf(endorsements),
+      async report(reportData) {
+        const report = await hierarchy.signReport({ reportData, measurement: options.measurement });
+        return { report, measurement: options.measurement, endorsements };
+      },
+    };
+  };
 }
 
-/** Of several processes that make keys at once one wins, and all go on with its keys. */
-async function makeKeys(options: SimulatedOptions, now: Date): Promise<SimulatedAmdKeys> {
-  const amd = await createSimulatedAmd({
-    product: options.product,
-    now,
-    ...(options.rsaBits === undefined ? {} : { rsaBits: options.rsaBits }),
-  });
-  const keys = await amd.exportKeys();
+async function intel(options: SimulatedOptions): Promise<Issue> {
+  const keys = await keptKeys(options, async () => (await createSimulatedIntel({ now: options.now() })).exportKeys());
+  return async (now) => {
+    const hierarchy = await createSimulatedIntel({ now, keys });
+    const endorsements = await hierarchy.collateral();
+    return {
+      root: hierarchy.root,
+      expireAt: expiryOf(endorsements),
+      async report(reportData) {
+        const quote = await hierarchy.signQuote({ reportData, mrTd: options.measurement });
+        return { ...tdxFields(quote), endorsements };
+      },
+    };
+  };
+}
+
+const keyFile = (options: SimulatedOptions): string =>
+  join(options.folder, options.product === 'TDX' ? 'intel.json' : `amd-${options.product}.json`);
+
+/** The keys of the folder, made when there are none. Of several processes that make them at once one wins. */
+async function keptKeys<Keys extends { readonly version: 1 }>(options: SimulatedOptions, make: () => Promise<Keys>): Promise<Keys> {
+  const kept = await loadKeys<Keys>(options);
+  if (kept !== undefined) return kept;
+  const keys = await make();
   await mkdir(options.folder, { recursive: true, mode: 0o700 });
   const temporary = `${keyFile(options)}.${randomBytes(6).toString('hex')}`;
   const file = await open(temporary, 'wx', 0o600);
@@ -98,13 +129,30 @@ async function makeKeys(options: SimulatedOptions, now: Date): Promise<Simulated
     await link(temporary, keyFile(options));
     return keys;
   } catch (error) {
-    const others = (error as NodeJS.ErrnoException).code === 'EEXIST' ? await loadKeys(options) : undefined;
+    const others = (error as NodeJS.ErrnoException).code === 'EEXIST' ? await loadKeys<Keys>(options) : undefined;
     if (others === undefined) throw error;
     return others;
   } finally {
     await file.close();
     await rm(temporary, { force: true });
   }
+}
+
+async function loadKeys<Keys extends { readonly version: 1 }>(options: SimulatedOptions): Promise<Keys | undefined> {
+  let text: string;
+  try {
+    text = await readFile(keyFile(options), 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+  try {
+    const keys = JSON.parse(text) as Keys;
+    if (keys.version === 1) return keys;
+  } catch {
+    // Falls through: whatever it is, it is not ours.
+  }
+  throw new ConfigError(`${keyFile(options)} is not a saved simulated hierarchy; remove it to make a new one`);
 }
 
 /**

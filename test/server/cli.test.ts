@@ -8,6 +8,8 @@ import type { IncomingMessage } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { allowSimulated, type AppraisalPolicy } from '@assay/attestation';
+import { attestedFetch } from '@assay/attestation/node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
 import { createBar } from '../../src/cli-models.ts';
@@ -55,10 +57,10 @@ interface Served {
 }
 
 /** `assay serve` on a free port; resolves once it says that it listens. */
-async function serve(args: readonly string[]): Promise<Served> {
+async function serve(args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Served> {
   const child = spawn(process.execPath, [cli, 'serve', '--listen', '127.0.0.1:0', ...args], {
     stdio: ['ignore', 'ignore', 'pipe'],
-    env: { PATH: process.env['PATH'], HOME: folder, ASSAY_TEE_SIMULATED_FOLDER: simulated },
+    env: { PATH: process.env['PATH'], HOME: folder, ASSAY_TEE_SIMULATED_FOLDER: simulated, ...env },
   });
   const closed = once(child, 'close');
   let err = '';
@@ -281,6 +283,51 @@ describe('a server', () => {
       code: 1,
       out: expect.stringContaining('NOT intact') as string,
     });
+  });
+});
+
+describe('with a verifying client', () => {
+  test.each(['Turin', 'TDX'])('the policy a simulated %s writes for itself is the one its evidence passes', async (product) => {
+    const data = join(folder, `verify-${product}`);
+    const server = await serve(['--demo', '--data', data], { ASSAY_TEE_PRODUCT: product });
+    const policy = JSON.parse(readFileSync(join(data, 'policy.json'), 'utf8')) as AppraisalPolicy;
+    const fetch = attestedFetch({ policy: { ...policy, [allowSimulated]: true } });
+    const health = (await (await fetch(`${server.url}/health`)).json()) as { tee: object };
+    expect(health.tee).toMatchObject({ type: 'simulated', attestation_available: true });
+    await fetch.close();
+    const wrong = attestedFetch({ policy: { ...policy, configs: ['ab'.repeat(32)], [allowSimulated]: true } });
+    await expect(wrong(`${server.url}/health`)).rejects.toThrow();
+    await wrong.close();
+    server.child.kill('SIGTERM');
+    expect(await server.exit()).toBe(0);
+  });
+});
+
+describe('models under load', () => {
+  test('a swap loses no request, keeps to one model at a time, and returns all memory', async () => {
+    const server = await serve(['--demo', '--data', join(folder, 'swap')], { ASSAY_MODELS_MAX_LOADED: '1' });
+    const ask = async (i: number): Promise<number | undefined> => {
+      const [path, body] = [
+        ['/v1/completions', { model: 'demo-context', prompt: `n ${i}`, max_tokens: 3 }],
+        ['/v1/chat/completions', { model: 'demo-chat', messages: [{ role: 'user', content: 'What is attestation?' }], max_tokens: 3 }],
+        ['/v1/embeddings', { model: 'demo-embed', input: `n ${i}` }],
+      ][i % 3] as [string, object];
+      const response = await send(server.url, 'POST', path, body);
+      await json(response);
+      return response.statusCode;
+    };
+    expect(await Promise.all(Array.from({ length: 60 }, (_, i) => ask(i)))).toEqual(Array.from({ length: 60 }, () => 200));
+    const metrics = await send(server.url, 'GET', '/metrics');
+    let text = '';
+    for await (const part of metrics.setEncoding('utf8')) text += part as string;
+    expect(text).toMatch(/assay_model_unloads_total\{reason="evicted"\} [2-9]/);
+    expect(text).toMatch(/assay_model_loads_total\{model="demo-embed"\} [1-9]/);
+    const { models } = (await json(await send(server.url, 'GET', '/v1/models/status'))) as { models: { name: string }[] };
+    expect(models).toHaveLength(1);
+    await json(await send(server.url, 'POST', '/v1/models/unload', { name: models[0]!.name }));
+    expect(readFileSync(`/proc/${server.child.pid}/task/${server.child.pid}/children`, 'utf8').trim()).toBe('');
+    server.child.kill('SIGTERM');
+    expect(await server.exit()).toBe(0);
   });
 });
 
