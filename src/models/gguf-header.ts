@@ -3,6 +3,8 @@
 
 import { cursorOver, invalidGguf, MoreBytesNeeded } from './gguf-bytes.ts';
 import type { ByteSource, Cursor } from './gguf-bytes.ts';
+import { createTokenSet } from './gguf-tokens.ts';
+import type { TokenSet } from './gguf-tokens.ts';
 import { TENSOR_TYPES, valueType } from './gguf-types.ts';
 import type { TensorType, ValueTypeName } from './gguf-types.ts';
 
@@ -14,6 +16,8 @@ const MAX_STRING_BYTES = 16 * 1024 * 1024;
 /** ggml's GGML_MAX_NAME counts the final NUL. */
 const MAX_TENSOR_NAME_BYTES = 63;
 const MAX_DIMENSIONS = 4;
+/** Ten times the largest vocabulary there is. */
+const MAX_TOKENS = 1 << 22;
 /** Numbers of an array are kept up to this many (per-layer settings); of longer ones only the count. */
 const MAX_KEPT_NUMBERS = 1024;
 const FIRST_READ_BYTES = 1024 * 1024;
@@ -126,24 +130,15 @@ function parseArray(cursor: Cursor, key: string): MetadataValue {
   const count = cursor.u64(`the length of ${key}`);
   cursor.expect(count, of.bytes ?? 8, `elements of ${key}`);
   if (of.name === 'string') {
-    // llama.cpp aborts on a vocabulary with two equal tokens; elsewhere repeats do not matter.
-    const seen = key === 'tokenizer.ggml.tokens' ? new Set<string>() : undefined;
-    let firstRepeated: number | undefined;
-    const visit = (text: Uint8Array, i: number): void => {
-      if (firstRepeated !== undefined) return;
-      // It reads tokens as C strings and names empty ones itself.
-      const nul = text.indexOf(0);
-      const token = nul === 0 || text.length === 0 ? `[EMPTY_${i}]` : latin1(nul < 0 ? text : text.subarray(0, nul));
-      if (seen?.has(token) === true) firstRepeated = i;
-      seen?.add(token);
-    };
-    cursor.strings(count, MAX_STRING_BYTES, key, seen === undefined ? undefined : visit);
+    const tokens = key === 'tokenizer.ggml.tokens' ? tokenSet(count) : undefined;
+    cursor.strings(count, MAX_STRING_BYTES, key, tokens?.add);
+    const firstRepeated = tokens?.firstRepeated();
     return {
       type: 'array',
       of: 'string',
       count,
       ...(firstRepeated === undefined ? {} : { firstRepeated }),
-      ...(seen === undefined ? {} : { byteTokens: countByteTokens(seen) }),
+      ...(tokens === undefined ? {} : { byteTokens: tokens.byteTokens() }),
     };
   }
   if (count > MAX_KEPT_NUMBERS) {
@@ -155,13 +150,9 @@ function parseArray(cursor: Cursor, key: string): MetadataValue {
   return { type: 'array', of: of.name, count, numbers };
 }
 
-function countByteTokens(tokens: ReadonlySet<string>): number {
-  let count = 0;
-  for (let byte = 0; byte < 256; byte++) {
-    const named = `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`;
-    if (tokens.has(named) || tokens.has(String.fromCharCode(byte))) count += 1;
-  }
-  return count;
+function tokenSet(count: number): TokenSet {
+  if (count > MAX_TOKENS) throw invalidGguf(`tokenizer.ggml.tokens has ${count} elements, at most ${MAX_TOKENS} are accepted`);
+  return createTokenSet(count);
 }
 
 function typeNamed(id: number, key: string): { readonly name: ValueTypeName; readonly bytes: number | undefined } {
