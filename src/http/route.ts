@@ -1,6 +1,7 @@
 // What a route is: one declaration that the server registers, checks requests against, and prints in openapi.json.
 
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { Engine } from '../inference/engine.ts';
 import type { Shape } from '../openai/shape.ts';
 import type { Access } from './auth.ts';
 import type { Exchange } from './exchange.ts';
@@ -16,6 +17,8 @@ export interface Call<B = unknown, Q = unknown> {
   readonly params: Readonly<Record<string, string>>;
   readonly request: FastifyRequest;
   readonly reply: FastifyReply;
+  /** Tells /metrics of a loaded engine. */
+  watchEngine(modelId: string, engine: Engine): void;
 }
 
 interface RouteDoc {

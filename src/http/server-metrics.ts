@@ -1,7 +1,7 @@
 // The numbers this server counts for /metrics, by name. Labels: route pattern, method, status, id of a registered model.
 
 import type { Attester } from '../attester/attester.ts';
-import type { Engine } from '../inference/engine.ts';
+import type { Engine, EngineStats } from '../inference/engine.ts';
 import type { ModelService } from '../models/lifecycle.ts';
 import type { Exchange } from './exchange.ts';
 import { type Counter, createMetrics, type MetricFamily } from './metrics.ts';
@@ -17,6 +17,8 @@ export interface ServerMetrics {
     readonly milliseconds: number;
     readonly complete: boolean;
   }): void;
+  /** Numbers of this engine are read when /metrics is, until it is closed. */
+  readonly watch: (modelId: string, engine: Engine) => void;
   text(): string;
 }
 
@@ -66,6 +68,8 @@ export function createServerMetrics(o: {
     o.models.list().reduce((sum, model) => sum + model.inFlight, 0),
   );
 
+  const engines = new Map<string, Engine>();
+
   return {
     authFailures,
     resumptionsRefused,
@@ -81,11 +85,39 @@ export function createServerMetrics(o: {
       if (exchange.usage.promptTokens > 0) promptTokens.add([exchange.modelId], exchange.usage.promptTokens);
       if (exchange.usage.completionTokens > 0) completionTokens.add([exchange.modelId], exchange.usage.completionTokens);
     },
-    text: () => registry.text(families(o)),
+    watch(modelId, engine) {
+      if (engines.get(modelId) === engine) return;
+      engines.set(modelId, engine);
+      const forget = async (): Promise<void> => {
+        await engine.closed;
+        if (engines.get(modelId) === engine) engines.delete(modelId);
+      };
+      void forget();
+    },
+    text: () => registry.text([...engineFamilies(engines), ...families(o)]),
   };
 }
 
 const METHODS = new Set(['GET', 'POST', 'DELETE', 'HEAD', 'OPTIONS', 'PUT', 'PATCH']);
+
+function* engineFamilies(engines: ReadonlyMap<string, Engine>): Iterable<MetricFamily> {
+  const stats = [...engines].map(([model, engine]) => ({ labels: { model }, stats: engine.stats() }));
+  const family = (name: string, help: string, type: 'counter' | 'gauge', of: keyof EngineStats): MetricFamily => ({
+    name,
+    help,
+    type,
+    samples: stats.map(({ labels, stats: each }) => ({ labels, value: each[of] })),
+  });
+  yield family('assay_engine_queued', 'Requests waiting for a slot.', 'gauge', 'queued');
+  yield family('assay_engine_active', 'Sequences being decoded.', 'gauge', 'active');
+  yield family(
+    'assay_engine_cached_tokens_total',
+    'Prompt tokens taken from the cache since the model was loaded.',
+    'counter',
+    'cachedTokens',
+  );
+  yield family('assay_engine_decode_steps_total', 'Decode steps since the model was loaded.', 'counter', 'decodeSteps');
+}
 
 function* families(o: {
   readonly attester: Attester | null;

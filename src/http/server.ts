@@ -230,7 +230,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
   app.setErrorHandler((error, request, reply) => sendError(request, reply, error));
   app.setNotFoundHandler((request, reply) => sendError(request, reply, unknownUrl()));
 
-  registerAll(app, allRoutes({ config, metrics, startedAt: started, isDraining: () => drain.on }), deps);
+  registerAll(app, allRoutes({ config, metrics, startedAt: started, isDraining: () => drain.on }), { deps, watchEngine: metrics.watch });
 
   // CORS preflights of any path reach the hook above.
   app.options('/*', (request, reply) =>
@@ -293,12 +293,19 @@ declare module 'fastify' {
 
 const METHODS = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const;
 
-function registerAll(app: FastifyInstance, routes: readonly Route[], deps: Call['deps']): void {
+type Shared = Pick<Call, 'deps' | 'watchEngine'>;
+
+function registerAll(app: FastifyInstance, routes: readonly Route[], shared: Shared): void {
   const served = new Map<string, string[]>();
   for (const route of routes) {
     for (const url of [route.path, ...(route.aliases ?? [])]) {
       served.set(url, [...(served.get(url) ?? []), route.method]);
-      app.route({ method: route.method, url, config: { assay: route }, handler: (request, reply) => answer(route, deps, request, reply) });
+      app.route({
+        method: route.method,
+        url,
+        config: { assay: route },
+        handler: (request, reply) => answer(route, shared, request, reply),
+      });
     }
   }
   for (const [url, methods] of served) {
@@ -310,13 +317,13 @@ function registerAll(app: FastifyInstance, routes: readonly Route[], deps: Call[
 
 const unknownUrl = (): ApiError => new ApiError(404, 'unknown_url', 'there is no such route');
 
-async function answer(route: Route, deps: Call['deps'], request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+async function answer(route: Route, shared: Shared, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const exchange = request.exchange;
   if (route.body !== undefined && request.body === undefined)
     throw new ApiError(400, 'invalid_json', 'the request body is empty, expected a JSON object');
   const body = route.body?.read(request.body, '');
   const query = route.query?.read(request.query, '');
-  const result = await route.handle({ deps, exchange, body, query, params: request.params as Record<string, string>, request, reply });
+  const result = await route.handle({ ...shared, exchange, body, query, params: request.params as Record<string, string>, request, reply });
   if (reply.sent) return reply;
   reply.header('openai-processing-ms', processingMs(exchange));
   if (exchange.admission !== null) {

@@ -34,6 +34,7 @@ export async function withEngine<T>(
 ): Promise<T> {
   const lease = await call.deps.models.acquire(model.id, { signal: call.exchange.signal, ...(keepAlive !== undefined && { keepAlive }) });
   try {
+    call.watchEngine(model.id, lease.engine);
     call.exchange.signal.throwIfAborted();
     return await work(lease.engine);
   } finally {

@@ -223,6 +223,8 @@ describe('metrics', () => {
     expect(text).toContain('assay_completion_tokens_total{model="demo"} 4');
     expect(text).toContain('assay_time_to_first_token_seconds_count{model="demo"} 1');
     expect(text).toContain('assay_errors_total{code="model_not_found"} 1');
+    expect(text).toContain('assay_engine_queued{model="demo"} 0');
+    expect(text).toContain('assay_engine_decode_steps_total{model="demo"} 4');
     expect(text).not.toContain(canary);
     // Every line is a comment or a sample of the exposition format.
     for (const line of text.trimEnd().split('\n'))
