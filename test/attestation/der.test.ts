@@ -194,7 +194,7 @@ describe('values', () => {
 });
 
 describe('properties', () => {
-  test('property: any bytes: the typed error or a value, and bytes around a view change nothing', () => {
+  test('property: any bytes: the typed error or a value, and bytes around a view change nothing', { timeout: 30_000 * FUZZ }, () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(20), (bytes, offset) => {
         const buffer = new Uint8Array(bytes.length + 40).fill(0x30);
@@ -205,7 +205,7 @@ describe('properties', () => {
     );
   });
 
-  test('property: integers, identifiers, texts, times and bits come back as they were written', () => {
+  test('property: integers, identifiers, texts, times and bits come back as they were written', { timeout: 30_000 * FUZZ }, () => {
     fc.assert(
       fc.property(
         fc.bigInt(0n, (1n << 159n) - 1n),

@@ -199,7 +199,7 @@ describe('a mebibyte of anything in any field is the typed error', () => {
 });
 
 describe('properties', () => {
-  test('property: any JSON: one of the exit codes and a code of the closed list', async () => {
+  test('property: any JSON: one of the exit codes and a code of the closed list', { timeout: 30_000 * FUZZ }, async () => {
     await fc.assert(
       fc.asyncProperty(fc.json(), async (text) => {
         const { exitCode, output } = await runEvidence(text);
@@ -210,7 +210,7 @@ describe('properties', () => {
     );
   });
 
-  test('property: evidence with a piece changed is never accepted unless nothing changed', async () => {
+  test('property: evidence with a piece changed is never accepted unless nothing changed', { timeout: 30_000 * FUZZ }, async () => {
     const field = fc.constantFrom('report', 'vek', 'crl');
     await fc.assert(
       fc.asyncProperty(field, fc.nat(20_000), fc.integer({ min: 1, max: 255 }), async (name, at, mask) => {

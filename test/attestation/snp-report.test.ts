@@ -64,23 +64,27 @@ describe('report', () => {
     }
   });
 
-  test('property: any 1184 bytes of a known version parse; encoding what was parsed gives the covered bytes back', () => {
-    fc.assert(
-      fc.property(fc.constantFrom(...VERSIONS), fc.uint8Array({ minLength: REPORT_BYTES, maxLength: REPORT_BYTES }), (version, bytes) => {
-        const report = ofVersion(version, bytes);
-        const parsed = parseReport(report);
-        const again = encodeLayout(REPORT_LAYOUTS[version], parsed, REPORT_BYTES);
-        const expected = report.slice();
-        for (const [from, to] of [...reservedRanges(version), [0x330, REPORT_BYTES] as const]) expected.fill(0, from, to);
-        expect(toHex(again)).toBe(toHex(expected));
-        expect(firstNonZero(again, reservedRanges(version))).toBeUndefined();
-        expect(toHex(signedBytes(parsed))).toBe(toHex(report.subarray(0, 0x2a0)));
-      }),
-      { numRuns: 200 * FUZZ },
-    );
-  });
+  test(
+    'property: any 1184 bytes of a known version parse; encoding what was parsed gives the covered bytes back',
+    { timeout: 30_000 * FUZZ },
+    () => {
+      fc.assert(
+        fc.property(fc.constantFrom(...VERSIONS), fc.uint8Array({ minLength: REPORT_BYTES, maxLength: REPORT_BYTES }), (version, bytes) => {
+          const report = ofVersion(version, bytes);
+          const parsed = parseReport(report);
+          const again = encodeLayout(REPORT_LAYOUTS[version], parsed, REPORT_BYTES);
+          const expected = report.slice();
+          for (const [from, to] of [...reservedRanges(version), [0x330, REPORT_BYTES] as const]) expected.fill(0, from, to);
+          expect(toHex(again)).toBe(toHex(expected));
+          expect(firstNonZero(again, reservedRanges(version))).toBeUndefined();
+          expect(toHex(signedBytes(parsed))).toBe(toHex(report.subarray(0, 0x2a0)));
+        }),
+        { numRuns: 200 * FUZZ },
+      );
+    },
+  );
 
-  test('property: other lengths and versions are the typed error', () => {
+  test('property: other lengths and versions are the typed error', { timeout: 30_000 * FUZZ }, () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 2 * REPORT_BYTES }), (bytes) => {
         fc.pre(bytes.length !== REPORT_BYTES);
@@ -137,7 +141,7 @@ describe('TCB', () => {
     expect(tcbReservedIsZero(Uint8Array.of(4, 0, 0, 0, 0, 0, 0x18, 0xdb), 'Turin')).toBe(false);
   });
 
-  test('property: encoding and decoding are inverse for each product', () => {
+  test('property: encoding and decoding are inverse for each product', { timeout: 30_000 * FUZZ }, () => {
     const octet = fc.integer({ min: 0, max: 255 });
     fc.assert(
       fc.property(
@@ -208,7 +212,7 @@ describe('TCB', () => {
 });
 
 describe('VEK extensions', () => {
-  test('property: any values in any places: problems are listed, nothing is thrown', async () => {
+  test('property: any values in any places: problems are listed, nothing is thrown', { timeout: 30_000 * FUZZ }, async () => {
     const simulated = await simulatedAmd({ product: 'Genoa' });
     const regular = parseVek(simulated.vek).certificate;
     const oids = [...regular.extensions.keys(), '1.3.6.1.4.1.3704.1.5', '1.3.6.1.4.1.3704.1.3.9', '2.5.29.19', '1.2.3'];
@@ -275,7 +279,7 @@ describe('policy', () => {
     expect(codeOf(() => decideSnpPolicy(policy))).toBe('malformed_policy');
   });
 
-  test('property: anything: decided, or the typed error', () => {
+  test('property: anything: decided, or the typed error', { timeout: 30_000 * FUZZ }, () => {
     fc.assert(
       fc.property(
         fc.oneof(fc.jsonValue(), fc.record({ measurement: fc.jsonValue(), guestPolicy: fc.jsonValue(), vmpl: fc.jsonValue() })),

@@ -548,7 +548,7 @@ describe('PEM', () => {
 });
 
 describe('properties', () => {
-  test('property: any bytes: only the typed error', () => {
+  test('property: any bytes: only the typed error', { timeout: 30_000 * FUZZ }, () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 300 }), fc.string({ maxLength: 200 }), (bytes, text) => {
         const parsers = [
@@ -564,21 +564,25 @@ describe('properties', () => {
     );
   });
 
-  test('property: a certificate or CRL with some bytes changed: the typed error, or it parses; never anything else', () => {
-    const changes = fc.array(fc.tuple(fc.nat(4000), fc.nat(255)), { minLength: 1, maxLength: 4 });
-    fc.assert(
-      fc.property(fc.constantFrom('ark', 'ask', 'vek', 'crl'), changes, fc.nat(30), (which, edits, offset) => {
-        const original = amd[which as 'ark'];
-        const buffer = new Uint8Array(original.length + 60).fill(0xff);
-        const bytes = buffer.subarray(offset, offset + original.length);
-        bytes.set(original);
-        for (const [at, byte] of edits) bytes[at % bytes.length] = byte;
-        const parse = which === 'crl' ? parseCrl : parseCertificate;
-        expect(codeOf(() => parse(bytes))).toBe(codeOf(() => parse(bytes.slice())));
-      }),
-      { numRuns: 2000 * FUZZ },
-    );
-  });
+  test(
+    'property: a certificate or CRL with some bytes changed: the typed error, or it parses; never anything else',
+    { timeout: 30_000 * FUZZ },
+    () => {
+      const changes = fc.array(fc.tuple(fc.nat(4000), fc.nat(255)), { minLength: 1, maxLength: 4 });
+      fc.assert(
+        fc.property(fc.constantFrom('ark', 'ask', 'vek', 'crl'), changes, fc.nat(30), (which, edits, offset) => {
+          const original = amd[which as 'ark'];
+          const buffer = new Uint8Array(original.length + 60).fill(0xff);
+          const bytes = buffer.subarray(offset, offset + original.length);
+          bytes.set(original);
+          for (const [at, byte] of edits) bytes[at % bytes.length] = byte;
+          const parse = which === 'crl' ? parseCrl : parseCertificate;
+          expect(codeOf(() => parse(bytes))).toBe(codeOf(() => parse(bytes.slice())));
+        }),
+        { numRuns: 2000 * FUZZ },
+      );
+    },
+  );
 
   test('no bit of a certificate or CRL can be changed: it stops parsing or stops verifying', async () => {
     const small = {
