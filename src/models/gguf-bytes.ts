@@ -16,6 +16,9 @@ export class MoreBytesNeeded extends Error {
   override readonly name = 'MoreBytesNeeded';
 }
 
+/** Gets the place of string `index` in a buffer that stays as it is; no object per string. */
+export type StringVisitor = (buffer: Uint8Array, start: number, end: number, index: number) => void;
+
 export interface Cursor {
   readonly position: number;
   u8(what: string): number;
@@ -27,7 +30,7 @@ export interface Cursor {
   /** Length-prefixed bytes of at most `maxBytes`. */
   string(maxBytes: number, what: string): Uint8Array;
   /** `count` of them, one after another; as fast as it gets, because vocabularies have half a million. */
-  strings(count: number, maxBytes: number, what: string, visit?: (bytes: Uint8Array, index: number) => void): void;
+  strings(count: number, maxBytes: number, what: string, visit?: StringVisitor): void;
   /** Refuses `count` items of at least `itemBytes` each when the rest of the file cannot hold them. */
   expect(count: number, itemBytes: number, what: string): void;
 }
@@ -74,12 +77,11 @@ export function cursorOver(buffer: Uint8Array, fileSize: number, maxBytes: numbe
         const start = position + 8;
         if (length > maxLength || start + length > end) {
           // The slow way says what is wrong, or asks for a longer buffer.
-          const bytes = cursor.string(maxLength, `${what}[${i}]`);
-          visit?.(bytes, i);
-          continue;
+          cursor.string(maxLength, `${what}[${i}]`);
+        } else {
+          position = start + length;
         }
-        position = start + length;
-        visit?.(buffer.subarray(start, position), i);
+        visit?.(buffer, start, position, i);
       }
     },
     expect: (count, itemBytes, what) => {

@@ -61,9 +61,9 @@ export interface GgufHeader {
   readonly fileSize: number;
 }
 
-/** Reads as much of the file as the header needs: a small multiple of its size at most. */
+/** Reads the first MiB of the file, and only if the header is longer 32 MiB, then up to 256. */
 export async function readHeader(source: ByteSource): Promise<GgufHeader> {
-  for (let length = Math.min(FIRST_READ_BYTES, source.size); ; length = Math.min(length * 4, source.size, MAX_HEADER_BYTES)) {
+  for (let length = Math.min(FIRST_READ_BYTES, source.size); ; length = Math.min(length * 32, source.size, MAX_HEADER_BYTES)) {
     const buffer = await source.read(0, length);
     if (buffer.length < length) throw invalidGguf(`the file has ${buffer.length} of ${source.size} bytes`);
     try {

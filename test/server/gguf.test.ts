@@ -250,6 +250,13 @@ describe('what it refuses', () => {
     expect((error as ApiError).message).toMatch(new RegExp(message.split('|').map(escape).join('|')));
   });
 
+  it('a token that has the name of an empty one, but not empty ones', async () => {
+    const tokens = (first: string, second: string): Buffer =>
+      key('tokenizer.ggml.tokens', { strings: Array.from({ length: 267 }, (_, i) => (i === 0 ? first : i === 1 ? second : `t${i}`)) });
+    expect(await accepted(tokens('', '[EMPTY_0]'))).toBeUndefined();
+    expect((await accepted(tokens('', '')))?.vocabSize).toBe(267);
+  });
+
   it('every truncation', async () => {
     const file = tinyGguf();
     const headerEnd = after(file, 'output.weight') + 40;
