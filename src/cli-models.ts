@@ -143,7 +143,8 @@ function parse(body: string): unknown {
 
 function failure(answer: unknown, status: number | undefined): Error {
   const error = (answer as { readonly error?: { readonly message?: unknown; readonly code?: unknown } } | null)?.error;
-  return new CommandError(`${String(error?.message ?? 'the server refused')} (${String(error?.code ?? status)})`);
+  const message = typeof error?.message === 'string' ? error.message : 'the server refused';
+  return new CommandError(`${message} (${typeof error?.code === 'string' ? error.code : status})`);
 }
 
 function show(answer: unknown, json: boolean, format?: (answer: unknown) => string): number {
@@ -187,8 +188,9 @@ function table(
 
 /** Server texts may hold anything; control characters do not reach the terminal. */
 function text(row: unknown, key: string): string {
+  const value = (row as Record<string, unknown> | null)?.[key];
   // eslint-disable-next-line no-control-regex
-  return String((row as Record<string, unknown> | null)?.[key] ?? '').replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, '?');
+  return (typeof value === 'string' || typeof value === 'number' ? String(value) : '').replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, '?');
 }
 
 export function bytes(count: number): string {

@@ -61,7 +61,6 @@ export async function createSimulatedSource(options: SimulatedOptions): Promise<
     },
     async reference(name) {
       const { measurement, rtmr } = await make(new Uint8Array(64));
-      const hex = (bytes: Uint8Array | undefined): string => Buffer.from(bytes ?? []).toString('hex');
       if (rtmr === undefined) return { measurement: hex(measurement), name };
       return { mrTd: hex(measurement), rtmr0: hex(rtmr[0]), rtmr1: hex(rtmr[1]), rtmr2: hex(rtmr[2]), name };
     },
@@ -70,6 +69,8 @@ export async function createSimulatedSource(options: SimulatedOptions): Promise<
     close: () => Promise.resolve(),
   };
 }
+
+const hex = (bytes: Uint8Array | undefined): string => Buffer.from(bytes ?? []).toString('hex');
 
 type Issue = (now: Date) => Promise<Issued>;
 

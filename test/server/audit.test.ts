@@ -143,7 +143,7 @@ describe('tampering', () => {
     ['lines cut off at the end', (all: string[]) => all.slice(0, 3), /lines are missing at the end/],
     [
       'a changed last line',
-      (all: string[]) => all.with(-1, all.at(-1)!.replace('close', 'klose')),
+      (all: string[]) => all.with(all.length - 1, all.at(-1)!.replace('close', 'klose')),
       /is not the one head\.json was signed over/,
     ],
     ['a line that is not JSON', (all: string[]) => all.with(1, 'x'), /^line 2 is not JSON/],

@@ -296,7 +296,7 @@ describe('with a verifying client', () => {
     expect(health.tee).toMatchObject({ type: 'simulated', attestation_available: true });
     await fetch.close();
     const wrong = attestedFetch({ policy: { ...policy, configs: ['ab'.repeat(32)], [allowSimulated]: true } });
-    await expect(wrong(`${server.url}/health`)).rejects.toThrow();
+    await expect(wrong(`${server.url}/health`)).rejects.toThrow(/config/);
     await wrong.close();
     server.child.kill('SIGTERM');
     expect(await server.exit()).toBe(0);

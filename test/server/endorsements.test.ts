@@ -43,6 +43,12 @@ function snpFolder(name: string, changes: { crl?: Uint8Array } = {}): string {
   return path;
 }
 
+function latch<T>(): { readonly promise: Promise<T>; readonly open: (value: T) => void } {
+  let open!: (value: T) => void;
+  const promise = new Promise<T>((resolve) => (open = resolve));
+  return { promise, open };
+}
+
 describe('when they expire', () => {
   test('is when the first of them does', async () => {
     // The simulated CRL is issued for a year, certificates for longer.
@@ -131,17 +137,17 @@ describe('the folder', () => {
 describe('the vendor', () => {
   test('is asked in the background: the first report is not held up, the next one has them', async () => {
     const clock = manualClock(now);
-    let finish = (_: SnpEndorsements): void => undefined;
     let asked = 0;
+    const pending = latch<SnpEndorsements>();
     const fetch = (): Promise<SnpEndorsements> => {
       asked += 1;
-      return new Promise((resolve) => (finish = resolve));
+      return pending.promise;
     };
     const endorsements = await createEndorsements({ teeType: 'sev-snp', fetch, clock });
     expect(endorsements.current(report())).toEqual({});
     expect(endorsements.current(report())).toEqual({});
     expect(asked).toBe(1);
-    finish(stapled);
+    pending.open(stapled);
     await endorsements.settled();
     expect(endorsements.current(report()).endorsements).toBe(stapled);
     expect(endorsements.expireAt()).toBe(now + 365 * DAY);
@@ -149,8 +155,6 @@ describe('the vendor', () => {
     expect(asked).toBe(1);
     clock.advance(6 * 3_600_000);
     await expect.poll(() => asked).toBe(2);
-    finish(stapled);
-    await endorsements.settled();
     await endorsements.close();
   });
 
@@ -197,23 +201,23 @@ describe('the vendor', () => {
   });
 });
 
+function certificateTable(): Uint8Array {
+  const entries = [['63da758de6644564adc5f4b93be8accd', amd.vek], ['4ab7b379bbac4fe4a02f05aef327c782', Buffer.from(pem(amd.ask))], ['c0b406a4a803495297433fb6014cd0ae', amd.ark]] as const; // prettier-ignore
+  const bytes = Buffer.alloc(96 + entries.reduce((sum, [, content]) => sum + content.length, 0));
+  let at = 96;
+  for (const [i, [guid, content]] of entries.entries()) {
+    Buffer.from(guid, 'hex').copy(bytes, 24 * i);
+    bytes.writeUInt32LE(at, 24 * i + 16);
+    bytes.writeUInt32LE(content.length, 24 * i + 20);
+    bytes.set(content, at);
+    at += content.length;
+  }
+  return new Uint8Array(bytes);
+}
+
 describe('the hardware source', () => {
   const signal = new AbortController().signal;
   const data = new Uint8Array(createHash('sha512').update('x').digest());
-
-  function certificateTable(): Uint8Array {
-    const entries = [['63da758de6644564adc5f4b93be8accd', amd.vek], ['4ab7b379bbac4fe4a02f05aef327c782', Buffer.from(pem(amd.ask))], ['c0b406a4a803495297433fb6014cd0ae', amd.ark]] as const; // prettier-ignore
-    const bytes = Buffer.alloc(96 + entries.reduce((sum, [, content]) => sum + content.length, 0));
-    let at = 96;
-    for (const [i, [guid, content]] of entries.entries()) {
-      Buffer.from(guid, 'hex').copy(bytes, 24 * i);
-      bytes.writeUInt32LE(at, 24 * i + 16);
-      bytes.writeUInt32LE(content.length, 24 * i + 20);
-      bytes.set(content, at);
-      at += content.length;
-    }
-    return new Uint8Array(bytes);
-  }
 
   test('SEV-SNP: staples what the host put into the table, PEM or DER, and repeats MEASUREMENT', async () => {
     const kernel = fakeTsm({ provider: 'sev_guest', makeReport: bareSnpReport, auxblob: certificateTable() });
