@@ -162,8 +162,7 @@ async function signedText(
 }
 
 async function rootProblem(root: Certificate, options: PcsOptions, now: Date): Promise<string | undefined> {
-  const trusted = await trustedRoots(options.roots);
-  if (!trusted.includes(await spkiSha256(root.publicKey.raw))) return 'its root is not a trusted Intel SGX root';
+  if (!trustedRoots(options.roots).includes(spkiSha256(root.publicKey.raw))) return 'its root is not a trusted Intel SGX root';
   const problem = issuanceProblem(root, root) ?? caProblem(root, { certificates: true, crls: true }, 1) ?? validityProblem(root, now);
   return problem ?? ((await verifySignedBy(root, root.publicKey)) ? undefined : 'the root is not signed by itself');
 }

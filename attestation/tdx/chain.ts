@@ -86,7 +86,7 @@ export async function verifyChainSignatures(all: IntelCertificates, keys: KeyCac
   const rootKey = all.root.publicKey;
   const roots = [...new Set([all.root, all.tcbRoot, all.qeRoot])];
   const tcbSignerJob = verifySignedBy(all.tcbSigner, rootKey, keys);
-  const [rootsSigned, pckCa, pck, tcbSigner, qeSigner, rootCrl, pckCrl, rootSpki] = await Promise.all([
+  const [rootsSigned, pckCa, pck, tcbSigner, qeSigner, rootCrl, pckCrl] = await Promise.all([
     Promise.all(roots.map((root) => verifySignedBy(root, rootKey, keys))),
     verifySignedBy(all.pckCa, rootKey, keys),
     verifySignedBy(all.pck, all.pckCa.publicKey, keys),
@@ -94,16 +94,15 @@ export async function verifyChainSignatures(all: IntelCertificates, keys: KeyCac
     all.qeSigner === all.tcbSigner ? tcbSignerJob : verifySignedBy(all.qeSigner, rootKey, keys),
     verifySignedBy(all.rootCrl, rootKey, keys),
     verifySignedBy(all.pckCrl, all.pckCa.publicKey, keys),
-    spkiSha256(rootKey.raw),
   ]);
-  return { roots: rootsSigned.every(Boolean), pckCa, pck, tcbSigner, qeSigner, rootCrl, pckCrl, rootSpki };
+  return { roots: rootsSigned.every(Boolean), pckCa, pck, tcbSigner, qeSigner, rootCrl, pckCrl, rootSpki: spkiSha256(rootKey.raw) };
 }
 
 /** SHA-256 of the public keys of roots given in place of Intel's, or Intel's own. `known` saves parsing one of them again. */
-export async function trustedRoots(roots: readonly Uint8Array[] | undefined, known?: Certificate): Promise<readonly string[]> {
+export function trustedRoots(roots: readonly Uint8Array[] | undefined, known?: Certificate): readonly string[] {
   if (roots === undefined) return [toHex(INTEL_ROOT_SPKI_SHA256)];
   const certificates = roots.map((der) => (known !== undefined && equalBytes(known.raw, der) ? known : parseCertificate(der, 'root')));
-  return Promise.all(certificates.map(({ publicKey }) => spkiSha256(publicKey.raw)));
+  return certificates.map(({ publicKey }) => spkiSha256(publicKey.raw));
 }
 
 /** Rules T7 to T10, in order. */

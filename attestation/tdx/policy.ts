@@ -97,9 +97,10 @@ export function decideTdxPolicy(value: unknown): DecidedTdxPolicy {
 }
 
 function parseKey(key: string, given: unknown): unknown {
-  if (Object.hasOwn(SIZES, key)) return hexList(key, given, SIZES[key as Listed]);
-  if (Object.hasOwn(NUMBERS, key)) {
-    const max = NUMBERS[key as keyof typeof NUMBERS];
+  const size = Object.entries(SIZES).find(([name]) => name === key)?.[1];
+  if (size !== undefined) return hexList(key, given, size);
+  const max = Object.entries(NUMBERS).find(([name]) => name === key)?.[1];
+  if (max !== undefined) {
     if (typeof given !== 'number' || !Number.isInteger(given) || given < 0 || given > max)
       throw bad(`${key} is not an integer from 0 to ${max}`);
     return given;

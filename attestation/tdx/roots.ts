@@ -1,6 +1,7 @@
 // The Intel SGX Root CA, pinned by the SHA-256 of its public key: Intel re-issued the certificate (2018–2033, then 2018–2049)
 // for the same key, so its bytes are not the identity. Intel's published sample root (bf85a53f…) is never trusted.
 
+import { sha256 } from '@noble/hashes/sha2.js';
 import { fromHex, toHex } from '../bytes.ts';
 
 /** SHA-256 of the DER SubjectPublicKeyInfo of "Intel SGX Root CA". */
@@ -12,6 +13,6 @@ export const INTEL_ROOT_DER_SHA256: readonly string[] = [
   'fc64f8076d79a4fee9d1d473d74c89eb8d8fd55c5abafeabeba7366d20429404',
 ];
 
-export async function spkiSha256(spki: Uint8Array): Promise<string> {
-  return toHex(new Uint8Array(await globalThis.crypto.subtle.digest('SHA-256', spki as Uint8Array<ArrayBuffer>)));
+export function spkiSha256(spki: Uint8Array): string {
+  return toHex(sha256(spki));
 }

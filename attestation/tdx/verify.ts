@@ -3,6 +3,7 @@
 // Malformed or unsupported input throws a typed AttestationError; a rule that fails is in the transcript, and every rule that
 // can still be judged is. Acceptance needs each required rule to have passed: a skip is never a pass.
 
+import { sha256 } from '@noble/hashes/sha2.js';
 import { concatBytes, equalBytes, isZero, toHex, utf8 } from '../bytes.ts';
 import { Transcript, type Rule } from '../checks.ts';
 import { AttestationError, malformed, unsupported } from '../errors.ts';
@@ -94,12 +95,10 @@ export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context
   const { collateral } = evidence;
   const keys = context.keys ?? createKeyCache();
   // Signature checks run on other threads: each is started as soon as its inputs are parsed, and awaited below.
-  const boundJob = started(sha256(concatBytes(quote.attestationKey, quote.qeAuthData)));
   // The attestation key lives as long as the QE: not worth a place in the cache.
   const attestationKey = ecPublicKeyFromPoint(concatBytes(Uint8Array.of(4), quote.attestationKey), 'P-256');
   const quoteJob = started(verifyEcdsaRaw(attestationKey, 'SHA-256', quote.signature, quote.signed));
   const certificates = parseCertificates(pckChain, collateral);
-  const trustedJob = started(trustedRoots(context.roots, certificates.root));
   const chainJob = started(verifyChainSignatures(certificates, keys));
   const qeJob = started(verifyEcdsaRaw(certificates.pck.publicKey, 'SHA-256', quote.qeReportSignature, quote.qeReportBytes, keys));
   const signedTcbInfo = cutSigned(collateral.tcbInfo, 'tcbInfo');
@@ -110,15 +109,16 @@ export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context
   const qeIdentityJob = started(
     verifyEcdsaRaw(certificates.qeSigner.publicKey, 'SHA-256', signedQeIdentity.signature, signedQeIdentity.bytes, keys),
   );
-  const [trusted, chainSignatures, quoteSigned, bound, qeSigned, tcbInfoSigned, qeIdentitySigned] = await Promise.all([
-    trustedJob,
+  const [chainSignatures, quoteSigned, qeSigned, tcbInfoSigned, qeIdentitySigned] = await Promise.all([
     chainJob,
     quoteJob,
-    boundJob,
     qeJob,
     tcbInfoJob,
     qeIdentityJob,
   ]);
+
+  const bound = sha256(concatBytes(quote.attestationKey, quote.qeAuthData));
+  const trusted = trustedRoots(context.roots, certificates.root);
 
   const t = new Transcript();
   const R = TDX_RULES;
@@ -331,8 +331,4 @@ function tcbClaims(tcb: TdxTcb): Record<string, unknown> {
 
 function signature(what: string, holds: boolean, key: string): string {
   return holds ? `${what} signed by ${key}` : `the signature over the ${what} is not by ${key}`;
-}
-
-async function sha256(bytes: Uint8Array): Promise<Uint8Array> {
-  return new Uint8Array(await globalThis.crypto.subtle.digest('SHA-256', bytes as Uint8Array<ArrayBuffer>));
 }
