@@ -5,9 +5,14 @@ import { toHex } from '../../attestation/bytes.ts';
 import { eventContent, parseEventLog, replayEventLog } from '../../attestation/tdx/eventlog.ts';
 import type { TdxCollateral } from '../../attestation/tdx/collateral.ts';
 import type { TdxPolicy } from '../../attestation/tdx/policy.ts';
+import { parsePckExtensions, pckClaims, SGX_EXTENSIONS_OID } from '../../attestation/tdx/pck.ts';
 import { parseTdxQuote } from '../../attestation/tdx/quote.ts';
+import { INTEL_ROOT_SPKI_SHA256, spkiSha256 } from '../../attestation/tdx/roots.ts';
+import { TDX_RULES } from '../../attestation/tdx/rules.ts';
 import { verifyTdx } from '../../attestation/tdx/verify.ts';
+import { parsePem } from '../../attestation/pem.ts';
 import { createKeyCache } from '../../attestation/signature.ts';
+import { parseCertificate } from '../../attestation/x509.ts';
 import { haveVectors, vectorPath } from '../fixtures/shared.ts';
 import { collateral2025, collateral2026, readVector, readVectorText, readYamlCollateral, splitCollateral } from './tdx-vectors.ts';
 import { readFileSync } from 'node:fs';
@@ -39,6 +44,8 @@ const outdated = {
 const platform = { quote: () => readVector('v4-platform-outofdate/quote_tdx.bin'), collateral: collateral2025 };
 const debugTd = { quote: () => readVector('v4-debug-td/tdx_quote_4.dat'), collateral: () => collateral2026('50806f000000') };
 const UP_TO_DATE = { status: 'UpToDate', platform: 'UpToDate', module: 'UpToDate', qe: 'UpToDate', advisoryIds: [], shortfall: [] };
+
+const td15Collateral = (): TdxCollateral => collateral2026('90c06f000000');
 
 const VECTORS: readonly Vector[] = [
   { name: 'v4, up to date', ...uptodate, now: '2025-06-25T00:00:00Z', accepted: true, tcb: { ...UP_TO_DATE, evaluationDataNumber: 17 } },
@@ -189,6 +196,18 @@ const VECTORS: readonly Vector[] = [
     tcb: { status: 'OutOfDate', platform: 'OutOfDate', module: 'UpToDate' },
   },
   {
+    name: 'v4 debug TD, with the TCB info of another platform that was published beside it',
+    quote: debugTd.quote,
+    collateral: () => ({
+      ...collateral2025(),
+      tcbInfo: readVectorText('v4-debug-td/tcbInfo.json').trim(),
+      qeIdentity: readVectorText('v4-debug-td/enclaveIdentity.json').trim(),
+    }),
+    now: '2025-11-10T00:00:00Z',
+    accepted: false,
+    codes: ['tdx_crl_expired', 'tdx_tcb_info_platform', 'tdx_tcb_convergence', 'tdx_tcb_status', 'tdx_debug'],
+  },
+  {
     name: 'GCP COS boot with its event log',
     quote: () => readVector('ccel-cos/cos-113-tdx-quote.dat'),
     collateral: collateral2025,
@@ -282,6 +301,45 @@ describe.skipIf(!haveVectors)('real TDX evidence', () => {
       }
     }
     expect(seen).toBeGreaterThanOrEqual(9);
+  });
+
+  test('published firmware measurement is the MRTD of its quote', async () => {
+    const mrTd =
+      /^mrtd: >-\s+([0-9a-f]{96})$/m.exec(readVectorText('v4-gcp-trailing-zeros/gcp-tdx-firmware-1782809233226668671.yaml'))?.[1] ?? '';
+    const evidence = { quote: readVector(gcp), collateral: readYamlCollateral(gcpCollateral) };
+    const result = await verifyTdx(evidence, { mrTd }, { now: new Date('2026-07-05T00:00:00Z') });
+    expect(result.transcript.checks.find(({ title }) => title === TDX_RULES.mrTd.title)?.status).toBe('pass');
+    expect(result.accepted).toBe(true);
+  });
+
+  test('the root is the pinned one, in both files; a PCK of a server without TDX is read too', () => {
+    const [google = new Uint8Array()] = parsePem(readFileSync(vectorPath('intel-roots/google_intel_sgx_root_ca.pem'), 'utf8'));
+    for (const der of [google, new Uint8Array(readFileSync(vectorPath('intel-roots/phala_TrustedRootCA.der')))]) {
+      expect(spkiSha256(parseCertificate(der).publicKey.raw)).toBe(toHex(INTEL_ROOT_SPKI_SHA256));
+    }
+    const pck = parseCertificate(readVector('v4-platform-outofdate/pck.der'));
+    const extensions = parsePckExtensions(pck.extensions.get(SGX_EXTENSIONS_OID)?.value ?? new Uint8Array());
+    expect(pckClaims(extensions)).toMatchObject({
+      fmspc: '00606a000000',
+      pceId: '0000',
+      pceSvn: 13,
+      cpuSvn: '0c0c0303ffff01000000000000000000',
+    });
+    expect(extensions).toMatchObject({
+      components: [12, 12, 3, 3, 255, 255, 1, ...Array.from({ length: 9 }, () => 0)],
+      sgxType: 1,
+      configuration: { dynamicPlatform: true },
+    });
+  });
+
+  test('the CRLs of 2023: genuine then, stale now', async () => {
+    const old = { ...td15Collateral(), pckCrl: readVector('v5-td15/pckcrl'), rootCaCrl: readVector('v5-td15/rootcrl.der') };
+    const evidence = { quote: td15.quote(), collateral: old };
+    const stale = await verifyTdx(evidence, {}, { now: new Date('2026-03-25T00:00:00Z') });
+    expect(stale.transcript.checks.filter(({ status }) => status === 'fail').map(({ code }) => code)).toEqual(['tdx_crl_expired']);
+    const then = await verifyTdx(evidence, {}, { now: new Date('2023-06-20T00:00:00Z') });
+    const crls = then.transcript.checks.filter(({ id }) => id === 'T10').map(({ status }) => status);
+    expect(crls).toEqual(['pass', 'pass', 'pass']);
   });
 
   test('the same verdict from sub-views of larger buffers', async () => {
