@@ -20,7 +20,6 @@ export interface StoredItem {
 export interface EndorsementStore {
   get(key: string): Promise<StoredItem | undefined>;
   put(item: StoredItem): Promise<void>;
-  remove(key: string): Promise<void>;
   /** Every item, in no order. */
   items(): Promise<readonly StoredItem[]>;
 }
@@ -28,6 +27,7 @@ export interface EndorsementStore {
 const MAX_ITEM_BYTES = 2 << 20;
 const MAX_ITEMS = 4096;
 const MAX_KEY = 512;
+const ITEM_FILE = /^[0-9a-f]{64}\.json$/;
 
 export function memoryStore(items: Iterable<StoredItem> = []): EndorsementStore {
   const held = new Map<string, StoredItem>();
@@ -43,16 +43,12 @@ export function memoryStore(items: Iterable<StoredItem> = []): EndorsementStore 
       held.set(item.key, item);
       return Promise.resolve();
     },
-    remove: (key) => {
-      held.delete(key);
-      return Promise.resolve();
-    },
     items: () => Promise.resolve([...held.values()]),
   };
 }
 
-/** Files `<sha256 of the key>.json` in `folder`, which is made when the first item is put. */
-export function folderStore(folder: string): EndorsementStore {
+/** Files `<sha256 of the key>.json` in `folder`, which is made when the first item is put; the oldest go when there are too many. */
+export function folderStore(folder: string, maxItems = MAX_ITEMS): EndorsementStore {
   const pathOf = (key: string): string => join(folder, `${createHash('sha256').update(key).digest('hex')}.json`);
   return {
     async get(key) {
@@ -74,12 +70,12 @@ export function folderStore(folder: string): EndorsementStore {
           await file.close();
         }
         await rename(fresh, path);
+        await dropOldest(folder, maxItems);
       } catch (error) {
         await rm(fresh, { force: true });
         throw error;
       }
     },
-    remove: async (key) => rm(pathOf(key), { force: true }),
     async items() {
       let names: string[];
       try {
@@ -88,7 +84,7 @@ export function folderStore(folder: string): EndorsementStore {
         if (isMissing(error)) return [];
         throw error;
       }
-      const files = names.filter((name) => /^[0-9a-f]{64}\.json$/.test(name)).slice(0, MAX_ITEMS);
+      const files = names.filter((name) => ITEM_FILE.test(name)).slice(0, MAX_ITEMS);
       const found = await Promise.all(files.map((name) => readItem(join(folder, name))));
       return found.filter((item) => item !== undefined);
     },
@@ -104,6 +100,15 @@ async function readItem(path: string): Promise<StoredItem | undefined> {
     if (error instanceof AttestationError || isMissing(error)) return undefined;
     throw error;
   }
+}
+
+/** Keeps the folder bounded: half of the files stay when there are more than the store may have. */
+async function dropOldest(folder: string, maxItems: number): Promise<void> {
+  const names = (await readdir(folder)).filter((name) => ITEM_FILE.test(name));
+  if (names.length <= maxItems) return;
+  const aged = await Promise.all(names.map(async (name) => ({ name, at: (await stat(join(folder, name))).mtimeMs })));
+  const old = aged.toSorted((a, b) => a.at - b.at).slice(0, names.length - Math.ceil(maxItems / 2));
+  await Promise.all(old.map(({ name }) => rm(join(folder, name), { force: true })));
 }
 
 export function encodeItem({ key, fetchedAt, parts }: StoredItem): string {

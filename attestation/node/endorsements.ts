@@ -170,8 +170,8 @@ async function validItem(
     return { item: held, ...(await item.check(held.parts, new Date(now()))) };
   } catch (error) {
     if (!(error instanceof AttestationError)) throw error;
-    // Stale, damaged or planted: as if it were not there.
-    await store.remove(item.key);
+    // Stale, damaged or planted: as if it were not there. It stays until something valid takes its place, because a clock
+    // that is wrong today must not empty the store of a machine without a network.
     return undefined;
   }
 }

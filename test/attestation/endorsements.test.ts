@@ -1,6 +1,6 @@
 // Fetching endorsements from local servers that speak the protocols of AMD KDS, Intel PCS and PCCS, well and badly:
 // nothing is believed or kept before it verifies, and nobody is asked more than they said they can bear.
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { connect, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -532,6 +532,28 @@ describe('the store', () => {
     });
     const again = await endorsements({ kdsUrl: service.url, cacheFolder: path }).snp(report);
     expect((await verifySnp({ report, ...again }, relaxed, { now: new Date(start), roots: [amd.ark] })).accepted).toBe(true);
+  });
+
+  test('a clock that is wrong for a while loses nothing', async () => {
+    const service = await serve(kds());
+    const path = await folder();
+    const report = await amd.signReport();
+    await endorsements({ kdsUrl: service.url, cacheFolder: path }).snp(report);
+    const confused = endorsements({ offline: true, cacheFolder: path, now: () => start - 4000 * day });
+    await expect(confused.snp(report)).rejects.toMatchObject({ code: 'endorsements_unavailable' });
+    await endorsements({ offline: true, cacheFolder: path }).snp(report);
+  });
+
+  test('the folder is bounded: the oldest files go', async () => {
+    const path = await folder();
+    const old = new Date(start - day);
+    const names = Array.from({ length: 16 }, (_, i) => join(path, `${i.toString(16).padStart(64, '0')}.json`));
+    for (const name of names) await writeFile(name, '{}');
+    await Promise.all(names.map((name) => utimes(name, old, old)));
+    const store = folderStore(path, 16);
+    await store.put({ key: 'new', fetchedAt: start, parts: { a: Uint8Array.of(1) } });
+    expect((await readdir(path)).length).toBe(8);
+    expect(await store.get('new')).toEqual({ key: 'new', fetchedAt: start, parts: { a: Uint8Array.of(1) } });
   });
 
   test('offline and empty says so', async () => {
