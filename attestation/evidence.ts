@@ -83,7 +83,7 @@ async function verifySnpInput(given: JsonObject): Promise<EvidenceResult> {
       chain,
       crl: given['crl'] === undefined ? undefined : base64(given['crl'], 'crl', MAX_CRL),
     },
-    (given['policy'] ?? {}) as SnpPolicy,
+    (given['policy'] === undefined ? {} : given['policy']) as SnpPolicy,
     { now: readNow(given['now']), roots: readRoots(given['roots']) },
   );
   return finished(verification, verification.authentic ? verification.claims : {});
@@ -112,7 +112,7 @@ async function verifyTdxInput(given: JsonObject): Promise<EvidenceResult> {
       },
       ...(given['event_log'] === undefined ? {} : { eventLog: base64(given['event_log'], 'event_log', MAX_EVENT_LOG) }),
     },
-    (given['policy'] ?? {}) as TdxPolicy,
+    (given['policy'] === undefined ? {} : given['policy']) as TdxPolicy,
     { now: readNow(given['now']), ...(roots === undefined ? {} : { roots }) },
   );
   return finished(verification, verification.claims);

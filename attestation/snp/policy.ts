@@ -158,7 +158,7 @@ export function decideSnpPolicy(policy: unknown): DecidedSnpPolicy {
     minimumLaunchTcb: ask('minimumLaunchTcb', tcb),
     minimumFirmware: ask('minimumFirmware', (value, name) => version(value, name, 3)),
     minimumGuestSvn: ask('minimumGuestSvn', (value, name) => shape.integer(value, name, 0, 0xffff_ffff)),
-    guestPolicy: guestPolicyRules(given['guestPolicy'] ?? {}),
+    guestPolicy: guestPolicyRules(given['guestPolicy'] === undefined ? {} : given['guestPolicy']),
     platformInfo: ask('platformInfo', (value, name) => flags(value, name, PLATFORM)),
     requiredMitigations: ask('requiredMitigations', mitigations),
     vmpls: ask('vmpl', (value, name) => oneOrMore(value, name).map((item) => shape.integer(item, name, 0, 3))),

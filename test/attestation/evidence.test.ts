@@ -144,6 +144,8 @@ describe('what is not understood', () => {
     ['roots empty', { roots: [] }, 'malformed_evidence'],
     ['roots of two in one', () => ({ roots: [encodePem(simulated.ark).repeat(2)] }), 'input_too_large'],
     ['policy as a list', { policy: [] }, 'malformed_policy'],
+    ['policy null', { policy: null }, 'malformed_policy'],
+    ['guest policy null', { policy: { guestPolicy: null } }, 'malformed_policy'],
     ['policy with an unknown key', { policy: { mrtd: '' } }, 'malformed_policy'],
     ['now without a zone', { now: '2026-06-01T00:00:00' }, 'malformed_evidence'],
     ['now as a date', { now: '2026-06-01' }, 'malformed_evidence'],
