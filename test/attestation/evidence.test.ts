@@ -7,6 +7,7 @@ import { ATTESTATION_CODES } from '../../attestation/codes.ts';
 import { MAX_EVIDENCE_BYTES, runEvidence, type EvidenceResult } from '../../attestation/evidence.ts';
 import type { SimulatedAmd } from '../../attestation/simulated/amd.ts';
 import { encodePem } from '../../attestation/simulated/issue.ts';
+import { createSimulatedIntel } from '../../attestation/simulated/intel.ts';
 import { SNP_RULES } from '../../attestation/snp/rules.ts';
 import { haveVectors, vectorPath } from '../fixtures/shared.ts';
 import { NOW, simulatedAmd } from './snp-simulated.ts';
@@ -164,6 +165,76 @@ describe('what is not understood', () => {
   test('a failure says what it was, and holds nothing back', async () => {
     const { output } = await run({ report: 'AAAA' });
     expect(output.checks).toEqual([{ id: 'S1', spec: '', status: 'fail', detail: 'attestation report is 3 bytes, expected 1184' }]);
+  });
+});
+
+describe('TDX through the same contract', () => {
+  let tdx: Record<string, unknown>;
+
+  beforeAll(async () => {
+    const intel = await createSimulatedIntel({ now: NOW });
+    const { quote, collateral } = await intel.evidence();
+    tdx = {
+      tee: 'tdx',
+      quote: toBase64(quote),
+      collateral: {
+        tcb_info: collateral.tcbInfo,
+        tcb_info_issuer_chain: collateral.tcbInfoIssuerChain,
+        qe_identity: collateral.qeIdentity,
+        qe_identity_issuer_chain: collateral.qeIdentityIssuerChain,
+        pck_crl: toBase64(collateral.pckCrl),
+        pck_crl_issuer_chain: intel.pckChainPem.slice(intel.pckChainPem.indexOf('-----END CERTIFICATE-----') + 26),
+        root_ca_crl: toBase64(collateral.rootCaCrl),
+      },
+      roots: [encodePem(intel.root)],
+      now: NOW.toISOString(),
+      policy: {},
+    };
+  });
+
+  const runTdx = (changes: Record<string, unknown> = {}): Promise<EvidenceResult> => runEvidence(JSON.stringify({ ...tdx, ...changes }));
+  const withCollateral = (changes: Record<string, unknown>): Promise<EvidenceResult> =>
+    runTdx({ collateral: { ...(tdx['collateral'] as Record<string, unknown>), ...changes } });
+
+  test('accepted: exit 0, the same four members, marked', async () => {
+    const { exitCode, output } = await runTdx();
+    expect([exitCode, output.code, Object.keys(output)]).toEqual([0, null, ['accepted', 'code', 'checks', 'claims']]);
+    expect(output.claims).toMatchObject({ rootsReplaced: true });
+    expect(JSON.parse(JSON.stringify(output))).toEqual(output);
+    for (const check of output.checks) expect(Object.keys(check)).toEqual(['id', 'spec', 'status', 'detail']);
+  });
+
+  test('refused by the policy, and by the pinned root: exit 10', async () => {
+    expect(verdict(await runTdx({ policy: { mrTd: '11'.repeat(48) } }))[0]).toBe(10);
+    const { roots: _roots, ...rest } = tdx;
+    expect((await runEvidence(JSON.stringify(rest))).exitCode).toBe(10);
+  });
+
+  test.each([
+    ['an SNP key', { report: '' }],
+    ['quote of three bytes', { quote: 'AAAA' }],
+    ['collateral missing', { collateral: undefined }],
+    ['policy of SNP', { policy: { measurement: '00'.repeat(48) } }],
+    ['policy null', { policy: null }],
+    ['event log that is no base64', { event_log: '*' }],
+  ])('%s: exit 30', async (_name, changes) => {
+    const { exitCode, output } = await runTdx(changes);
+    expect([exitCode, output.accepted, output.claims]).toEqual([30, false, {}]);
+  });
+
+  test.each([
+    ['an unknown key', { extra: 1 }],
+    ['TCB info missing', { tcb_info: undefined }],
+    ['TCB info that is no JSON', { tcb_info: '{' }],
+    ['TCB info as an object', { tcb_info: {} }],
+    ['PCK CRL in hex', { pck_crl: '3082zz' }],
+    ['root CRL empty', { root_ca_crl: '' }],
+    ['an issuer chain that is no PEM', { qe_identity_issuer_chain: 'x' }],
+    ['a mebibyte of TCB info', { tcb_info: 'A'.repeat(1 << 20) }],
+    ['a mebibyte of chain', { tcb_info_issuer_chain: ' '.repeat(1 << 20) }],
+  ])('collateral with %s: exit 30', async (_name, changes) => {
+    const { exitCode, output } = await withCollateral(changes);
+    expect([exitCode, output.accepted]).toEqual([30, false]);
   });
 });
 
