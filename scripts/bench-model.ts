@@ -1,5 +1,6 @@
 // Models whose weights mean nothing and whose shapes are those of real ones, for scripts/bench-engine: Q8_0 with a constant
 // scale and pseudo-random bytes, written straight to disk. `medium` is a llama of 254 M parameters, `embed` a BERT of 22 M.
+import { once } from 'node:events';
 import { createWriteStream, existsSync } from 'node:fs';
 import { mkdir, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -155,7 +156,7 @@ async function write(path: string, metadata: readonly (readonly [string, Value])
     if (tensor.type === 'F32')
       for (let i = 0; i < bytes; i += 4) payload.writeFloatLE(tensor.name.includes('norm') && tensor.name.endsWith('weight') ? 1 : 0, i);
     else for (let at = 0; at < bytes; at += block.length) block.copy(payload, at, 0, Math.min(block.length, bytes - at));
-    if (!out.write(payload)) await new Promise((resolve) => out.once('drain', resolve));
+    if (!out.write(payload)) await once(out, 'drain');
   }
   out.end();
   await finished(out);

@@ -93,12 +93,13 @@ function splitTop(pattern: string): string[] {
   return parts;
 }
 
+function fail(what: string): never {
+  throw new PatternError(what);
+}
+
 function parsePattern(builder: GrammarBuilder, pattern: string): Node {
   const source = [...pattern];
   let at = 0;
-  const fail = (what: string): never => {
-    throw new PatternError(what);
-  };
   const bounded = (node: Node): Node => (node.weight > maxWeight ? fail('the pattern is too large') : node);
 
   const parseAlternatives = (depth: number): Node => {
@@ -163,10 +164,11 @@ function parsePattern(builder: GrammarBuilder, pattern: string): Node {
     return found;
   };
 
+  const character = (ranges: readonly Range[]): Node => ({ expression: jsonCharacters(builder, ranges), nullable: false, weight: 1 });
+
   const parseAtom = (depth: number): Node => {
     const c = source[at] ?? '';
     at += 1;
-    const character = (ranges: readonly Range[]): Node => ({ expression: jsonCharacters(builder, ranges), nullable: false, weight: 1 });
     switch (c) {
       case '(': {
         if (source[at] === '?') {

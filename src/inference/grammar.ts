@@ -8,6 +8,20 @@ import type { ToolSpec } from './engine.ts';
 import { createGrammarBuilder, either, GrammarTooLarge, literal, repeat, type Expression, type GrammarBuilder } from './gbnf.ts';
 import { NumberRangeError, numberExpression, type NumberRange } from './grammar-number.ts';
 import { anyCharacter, formats, PatternError, patternExpression } from './grammar-pattern.ts';
+import {
+  annotations,
+  count,
+  enumerated,
+  exclusive,
+  intersect,
+  isJson,
+  known,
+  numericFormats,
+  refuse,
+  typesOf,
+  type Json,
+  type Type,
+} from './grammar-schema.ts';
 import type { ToolFormat } from './tool-format.ts';
 
 export interface SchemaOptions {
@@ -17,7 +31,6 @@ export interface SchemaOptions {
 
 const maxDepth = 32;
 const maxNodes = 4000;
-const maxEnum = 1000;
 const maxStringLength = 100_000;
 const maxItems = 10_000;
 const maxParallelCalls = 16;
@@ -65,7 +78,6 @@ export function toolCallGrammar(
       );
     });
     if (calls.length === 0) throw new ApiError(400, 'invalid_schema', 'there is no tool to call', { param: 'tools' });
-    const member = (text: string): string[] => (text === '' ? [] : [literal(text)]);
     const call = builder.rule('call', [...member(format.callStart), either(calls), ...member(format.callEnd)].join(' '));
     const more = builder.rule('more', [...member(format.between), call].join(' '));
     builder.define(
@@ -79,6 +91,8 @@ export function toolCallGrammar(
   return choice === 'auto' ? { gbnf, triggers: format.triggers } : { gbnf };
 }
 
+const member = (text: string): string[] => (text === '' ? [] : [literal(text)]);
+
 function guarded<T>(param: string, work: () => T): T {
   try {
     return work();
@@ -88,57 +102,11 @@ function guarded<T>(param: string, work: () => T): T {
   }
 }
 
-type Json = Record<string, unknown>;
-
-/** Keywords that say nothing about which values are valid. */
-const annotations = new Set([
-  'title',
-  'description',
-  'default',
-  'examples',
-  'example',
-  '$schema',
-  '$id',
-  '$comment',
-  'deprecated',
-  'readOnly',
-  'writeOnly',
-  '$defs',
-  'definitions',
-  'nullable',
-  '$anchor',
-]);
-
-const keywordsOf: Readonly<Record<string, readonly string[]>> = {
-  object: ['properties', 'required', 'additionalProperties'],
-  array: ['items', 'prefixItems', 'minItems', 'maxItems'],
-  string: ['pattern', 'format', 'minLength', 'maxLength'],
-  number: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf', 'format'],
-};
-const types = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const;
-type Type = (typeof types)[number];
-const composing = new Set(['type', 'enum', 'const', 'anyOf', 'oneOf', 'allOf', '$ref']);
-const known = new Set([...Object.values(keywordsOf).flat(), ...composing]);
-/** Formats that say how a number is stored, not which it is. */
-const numericFormats = new Set(['int32', 'int64', 'float', 'double']);
-
 function compiler(builder: GrammarBuilder, document: unknown, param: string): (schema: unknown) => Expression {
   let nodes = 0;
   // Rules of referenced schemas by pointer; null while one is being read and no character was written yet.
   const references = new Map<string, Expression>();
   const values = anyValue(builder);
-
-  const refuse = (path: string, message: string): never => {
-    throw new ApiError(400, 'invalid_schema', message, { param: path });
-  };
-  const count = (path: string, key: string, schema: Json, limit: number): number | undefined => {
-    const value = schema[key];
-    if (value === undefined) return undefined;
-    if (typeof value !== 'number' || !Number.isInteger(value) || value < 0)
-      return refuse(`${path}.${key}`, `${key} must be a non-negative integer`);
-    return value > limit ? refuse(`${path}.${key}`, `${key} is over the supported ${limit}`) : value;
-  };
-  const isJson = (value: unknown): value is Json => typeof value === 'object' && value !== null && !Array.isArray(value);
 
   const resolve = (pointer: string, path: string): unknown => {
     if (pointer !== '#' && !pointer.startsWith('#/')) return refuse(`${path}.$ref`, '$ref must point into the same schema (#/…)');
@@ -205,49 +173,6 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string): (s
       );
     const compiled = typesOf(schema, path).map((type) => byType(type, schema, path, depth));
     return compiled.length === 1 ? (compiled[0] ?? '""') : builder.rule('types', compiled.join(' | '));
-  };
-
-  /** Values of const and enum that the other keywords admit. */
-  const enumerated = (schema: Json, path: string): unknown[] => {
-    let list: unknown[];
-    if ('const' in schema) list = [schema['const']];
-    else if (Array.isArray(schema['enum']) && schema['enum'].length > 0) list = schema['enum'];
-    else return refuse(`${path}.enum`, 'enum must be a non-empty array');
-    if (list.length > maxEnum) return refuse(`${path}.enum`, `enum has more than ${maxEnum} values`);
-    if ('const' in schema && Array.isArray(schema['enum']))
-      list = list.filter((value) => (schema['enum'] as unknown[]).some((each) => same(each, value)));
-    for (const key of Object.keys(schema)) {
-      if (!['const', 'enum', 'type'].includes(key) && !annotations.has(key))
-        return refuse(`${path}.${key}`, `${key} beside enum or const is not supported`);
-    }
-    if (schema['type'] !== undefined) {
-      const allowed = typesOf(schema, path);
-      list = list.filter((value) => allowed.some((type) => isOfType(value, type)));
-    }
-    return list.length > 0 ? list : refuse(path, 'no value of enum has the type asked for');
-  };
-
-  const typesOf = (schema: Json, path: string): Type[] => {
-    const { type } = schema;
-    if (type !== undefined) {
-      const list: unknown[] = Array.isArray(type) ? type : [type];
-      if (list.length === 0 || !list.every((each): each is Type => types.includes(each as Type)))
-        return refuse(`${path}.type`, `type must be one of ${types.join(', ')}`);
-      const admitted = list.includes('number') ? list.filter((each) => each !== 'integer') : list;
-      for (const key of Object.keys(schema)) {
-        const owners = Object.keys(keywordsOf).filter((owner) => keywordsOf[owner]?.includes(key) === true);
-        // A keyword of a type that cannot occur says nothing; it is accepted as the specification has it.
-        if (owners.length === 0 && !composing.has(key) && !annotations.has(key))
-          return refuse(`${path}.${key}`, `the keyword ${key} is not supported`);
-      }
-      return [...new Set(admitted)];
-    }
-    const implied = (['object', 'array', 'string', 'number'] as const).filter(
-      (each) => keywordsOf[each]?.some((key) => key !== 'format' && schema[key] !== undefined) === true,
-    );
-    // With no type the keywords of one type leave all other types free; staying with that type is a valid part of it.
-    if (implied.length > 0) return [...implied];
-    return schema['format'] === undefined ? ['object', 'array', 'string', 'number', 'boolean', 'null'] : ['string'];
   };
 
   const byType = (type: Type, schema: Json, path: string, depth: number): Expression => {
@@ -445,65 +370,6 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string): (s
     return all;
   };
 
-  const intersect = (a: Json, b: Json, path: string): Json => {
-    const out: Json = { ...a };
-    for (const [key, value] of Object.entries(b)) {
-      const other = out[key];
-      if (annotations.has(key)) continue;
-      if (other === undefined || same(other, value)) out[key] = value;
-      else if (key === 'required' && Array.isArray(other) && Array.isArray(value))
-        out[key] = [...new Set([...(other as unknown[]), ...(value as unknown[])])];
-      else if (key === 'properties' && isJson(other) && isJson(value)) {
-        const both: Json = { ...other };
-        for (const [name, each] of Object.entries(value))
-          both[name] = Object.hasOwn(other, name) && !same(other[name], each) ? { allOf: [other[name], each] } : each;
-        out[key] = both;
-      } else if (
-        ['minimum', 'exclusiveMinimum', 'minLength', 'minItems'].includes(key) &&
-        typeof other === 'number' &&
-        typeof value === 'number'
-      )
-        out[key] = Math.max(other, value);
-      else if (
-        ['maximum', 'exclusiveMaximum', 'maxLength', 'maxItems'].includes(key) &&
-        typeof other === 'number' &&
-        typeof value === 'number'
-      )
-        out[key] = Math.min(other, value);
-      else if (key === 'type') out[key] = commonTypes(other, value, path);
-      else if (key === 'enum' && Array.isArray(other) && Array.isArray(value))
-        out[key] = (other as unknown[]).filter((each) => (value as unknown[]).some((one) => same(one, each)));
-      else if (key === 'additionalProperties') return refuse(`${path}.${key}`, 'allOf with several additionalProperties is not supported');
-      else return refuse(`${path}.${key}`, `allOf with several ${key} is not supported`);
-    }
-    // additionalProperties looks at its own part's properties only, so it cannot be carried to the union of both.
-    for (const [closed, opened] of [
-      [a, b],
-      [b, a],
-    ] as const) {
-      if (closed['additionalProperties'] === undefined || closed['additionalProperties'] === true) continue;
-      const own = isJson(closed['properties']) ? closed['properties'] : {};
-      const others = isJson(opened['properties']) ? Object.keys(opened['properties']) : [];
-      if (others.some((name) => !Object.hasOwn(own, name)))
-        return refuse(`${path}.additionalProperties`, 'allOf that adds properties beside additionalProperties is not supported');
-    }
-    return out;
-  };
-
-  const commonTypes = (a: unknown, b: unknown, path: string): unknown => {
-    const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : [value]);
-    const common = list(a).flatMap((each) =>
-      list(b).includes(each)
-        ? [each]
-        : each === 'number' && list(b).includes('integer')
-          ? ['integer']
-          : each === 'integer' && list(b).includes('number')
-            ? ['integer']
-            : [],
-    );
-    return common.length > 0 ? [...new Set(common)] : refuse(`${path}.type`, 'the parts of allOf have no type in common');
-  };
-
   /** oneOf is only the same as anyOf when no value can match two branches: by type, or by a constant property. */
   const assertExclusive = (branches: readonly unknown[], path: string): void => {
     const facts = branches.map((branch, i) => {
@@ -525,67 +391,7 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string): (s
       }
     }
   };
-  const exclusive = (a: Json, b: Json): boolean => {
-    const [left, right] = [constants(a), constants(b)];
-    if (left !== null && right !== null) return !left.some((value) => right.some((other) => same(value, other)));
-    const kinds = (schema: Json): unknown[] | null => {
-      const list = constants(schema);
-      if (list !== null) return [...new Set(list.map((value) => types.find((type) => isOfType(value, type)) ?? 'null'))];
-      const { type } = schema;
-      return type === undefined ? null : Array.isArray(type) ? type : [type];
-    };
-    const [ka, kb] = [kinds(a), kinds(b)];
-    if (ka === null || kb === null) return false;
-    const overlap = ka.some(
-      (kind) => kb.includes(kind) || (kind === 'number' && kb.includes('integer')) || (kind === 'integer' && kb.includes('number')),
-    );
-    if (!overlap) return true;
-    if (ka.length !== 1 || kb.length !== 1 || ka[0] !== 'object') return false;
-    const [pa, pb] = [a['properties'], b['properties']];
-    if (!isJson(pa) || !isJson(pb)) return false;
-    const requires = (schema: Json, name: string): boolean => Array.isArray(schema['required']) && schema['required'].includes(name);
-    return Object.keys(pa).some((name) => {
-      const [va, vb] = [pa[name], pb[name]];
-      if (!isJson(va) || !isJson(vb) || !requires(a, name) || !requires(b, name)) return false;
-      const [ca, cb] = [constants(va), constants(vb)];
-      return ca !== null && cb !== null && !ca.some((value) => cb.some((other) => same(value, other)));
-    });
-  };
-
   return (schema) => compile(schema, param, 0, none);
-}
-
-function constants(schema: Json): unknown[] | null {
-  if ('const' in schema) return [schema['const']];
-  return Array.isArray(schema['enum']) ? (schema['enum'] as unknown[]) : null;
-}
-
-/** JSON equality, whatever the order of keys. */
-function same(a: unknown, b: unknown): boolean {
-  const canonical = (value: unknown): string =>
-    JSON.stringify(value, (_, each: unknown) =>
-      typeof each === 'object' && each !== null && !Array.isArray(each)
-        ? Object.fromEntries(Object.entries(each).sort(([x], [y]) => (x < y ? -1 : 1)))
-        : each,
-    );
-  return canonical(a) === canonical(b);
-}
-
-function isOfType(value: unknown, type: Type): boolean {
-  switch (type) {
-    case 'object':
-      return typeof value === 'object' && value !== null && !Array.isArray(value);
-    case 'array':
-      return Array.isArray(value);
-    case 'integer':
-      return Number.isInteger(value);
-    case 'null':
-      return value === null;
-    case 'string':
-    case 'number':
-    case 'boolean':
-      return typeof value === type;
-  }
 }
 
 /** JSON of any shape; nesting is the grammar's own recursion. */
@@ -606,13 +412,8 @@ function anyValue(builder: GrammarBuilder): { readonly value: Expression; readon
 function otherKey(builder: GrammarBuilder, names: readonly string[]): Expression {
   const plain = '[^"\\\\\\x00-\\x1F\\x7F]';
   const node = (prefix: string): Expression => {
-    const heads = [
-      ...new Set(
-        names
-          .filter((name) => name.startsWith(prefix) && name.length > prefix.length)
-          .map((name) => [...name.slice(prefix.length)][0] ?? ''),
-      ),
-    ];
+    const longer = names.filter((name) => name.startsWith(prefix) && name.length > prefix.length);
+    const heads = Array.from(new Set(longer.map((name) => String.fromCodePoint(name.codePointAt(prefix.length) ?? 0))));
     const options = heads
       .filter((c) => c !== '"' && c !== '\\' && c >= ' ' && c !== '\x7f')
       .map((c) => `${literal(c)} ${node(prefix + c)}`);

@@ -307,13 +307,6 @@ function assertSizes(): void {
 
 /** Every distinctive default, from the first field to the last: a shifted layout cannot pass. */
 function assertDefaults(llama: LlamaLibrary): void {
-  const check = (struct: string, actual: object, expected: Record<string, unknown>): void => {
-    for (const [field, value] of Object.entries(expected)) {
-      const found = (actual as Record<string, unknown>)[field];
-      if (found !== value)
-        throw new LlamaLibraryError(`${struct}.${field} defaults to ${String(found)}, the pinned header says ${String(value)}`);
-    }
-  };
   check('llama_model_params', llama.llama_model_default_params(), {
     n_gpu_layers: -1,
     split_mode: 1,
@@ -349,6 +342,14 @@ function assertDefaults(llama: LlamaLibrary): void {
     samplers: null,
     n_samplers: 0,
   });
+}
+
+function check(struct: string, actual: object, expected: Record<string, unknown>): void {
+  for (const [field, value] of Object.entries(expected)) {
+    const found = (actual as Record<string, unknown>)[field];
+    if (found !== value)
+      throw new LlamaLibraryError(`${struct}.${field} defaults to ${String(found)}, the pinned header says ${String(value)}`);
+  }
 }
 
 /** The thread pool lives in the CPU variant that was just chosen, so it is reached through the backend registry. */

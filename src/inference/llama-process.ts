@@ -19,13 +19,14 @@ export function hardenProcess(parentPid: number): boolean {
   const prctl = libc.func('prctl', 'int', ['int', 'ulong', 'ulong', 'ulong', 'ulong']);
   const limit = koffi.struct({ current: 'ulong', maximum: 'ulong' });
   const setrlimit = libc.func('setrlimit', 'int', ['int', koffi.pointer(limit)]);
-  const must = (what: string, result: unknown): void => {
-    if (result !== 0) throw new Error(`${what} was refused by the kernel`);
-  };
   must('PR_SET_PDEATHSIG', prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0));
   if (process.ppid !== parentPid) throw new Error('the parent is gone');
   must('PR_SET_DUMPABLE', prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
   must('PR_SET_NO_NEW_PRIVS', prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
   must('RLIMIT_CORE', setrlimit(RLIMIT_CORE, { current: 0, maximum: 0 }));
   return true;
+}
+
+function must(what: string, result: unknown): void {
+  if (result !== 0) throw new Error(`${what} was refused by the kernel`);
 }

@@ -270,17 +270,6 @@ function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo,
     }
   };
 
-  const vectors = (result: { raw: Uint8Array; message: FromChild }): { vectors: Float32Array[]; tokens: number } => {
-    const { message, raw } = result;
-    if (message.t !== 'vectors' || raw.length !== message.count * message.size * 4)
-      throw new ApiError(500, 'engine_failed', 'the engine answered with something else');
-    const all = new Float32Array(new Uint8Array(raw).buffer);
-    return {
-      vectors: Array.from({ length: message.count }, (_, i) => all.slice(i * message.size, (i + 1) * message.size)),
-      tokens: message.tokens,
-    };
-  };
-
   async function* generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent, void, undefined> {
     signal.throwIfAborted();
     if (dead !== null) throw dead;
@@ -371,6 +360,22 @@ function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo,
 /** Undoes what JSON cannot carry: a NaN logprob arrives as null. */
 function decoded(event: GenerateEvent): GenerateEvent {
   if (event.type !== 'delta' || event.logprobs === undefined) return event;
-  const fix = <T extends TokenLogprob>(entry: T): T => ((entry.logprob as number | null) === null ? { ...entry, logprob: NaN } : entry);
   return { ...event, logprobs: event.logprobs.map((entry) => fix({ ...entry, top: entry.top.map(fix) })) };
+}
+
+/** NaN for the logprob JSON could not carry. */
+function fix<T extends TokenLogprob>(entry: T): T {
+  return (entry.logprob as number | null) === null ? { ...entry, logprob: NaN } : entry;
+}
+
+/** Vectors of an answer's raw part. */
+function vectors(result: { raw: Uint8Array; message: FromChild }): { vectors: Float32Array[]; tokens: number } {
+  const { message, raw } = result;
+  if (message.t !== 'vectors' || raw.length !== message.count * message.size * 4)
+    throw new ApiError(500, 'engine_failed', 'the engine answered with something else');
+  const all = new Float32Array(new Uint8Array(raw).buffer);
+  return {
+    vectors: Array.from({ length: message.count }, (_, i) => all.slice(i * message.size, (i + 1) * message.size)),
+    tokens: message.tokens,
+  };
 }

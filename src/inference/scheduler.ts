@@ -5,6 +5,7 @@
 // It decides and counts, nothing else: tokens are picked by inference/choice, memory is moved by the context it is given.
 import type { GenerateEvent } from './engine.ts';
 import { createChoice, describe, type Choice, type ChoiceOptions } from './choice.ts';
+import { createPace } from './pace.ts';
 import { createSlots, type Slot } from './slots.ts';
 import { createTextStream } from './text-stream.ts';
 
@@ -43,6 +44,8 @@ export interface SchedulerOptions {
   readonly reusePrefixes: boolean;
   /** Milliseconds a prompt chunk may delay running streams. */
   readonly stallMs: number;
+  /** Lets writers decode in turn where that measures faster than together. */
+  readonly pacing?: boolean;
   /** Prompt tokens in one step, whatever the time; tests set it. */
   readonly maxChunk?: number;
   readonly now: () => number;
@@ -81,6 +84,8 @@ interface Sequence {
   /** Prompt and completion: what must be in the memory, all but the last token before each pick. */
   readonly tokens: number[];
   readonly order: number;
+  /** Step of its last decode. */
+  turn: number;
   /** Batch index of its logits in this step, −1 when none. */
   output: number;
   /** Tokens it has in this batch. */
@@ -106,6 +111,7 @@ const asyncAboveMs = 2;
 
 export function createScheduler(context: DecodeContext, options: SchedulerOptions): Scheduler {
   const slots = createSlots(options.slots, options.reusePrefixes);
+  const pace = options.pacing === true ? createPace() : null;
   const requests = new Map<number, Request>();
   const queues = new Map<string, Request[]>();
   const live: Sequence[] = [];
@@ -183,7 +189,7 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
     slot.scope = request.job.scope;
     slot.busy = true;
     slots.touch(slot);
-    const sequence: Sequence = { request, choice, slot, tokens, order: (order += 1), output: -1, batched: 0, echoed: null };
+    const sequence: Sequence = { request, choice, slot, tokens, order: (order += 1), turn: 0, output: -1, batched: 0, echoed: null };
     live.push(sequence);
     request.running += 1;
     return sequence;
@@ -244,15 +250,15 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
 
   const dropCancelled = (): void => {
     for (const sequence of live.filter((each) => each.request.cancelled)) release(sequence);
-    for (const request of [...requests.values()]) if (request.cancelled) finishRequest(request);
+    for (const request of requests.values()) if (request.cancelled) finishRequest(request);
   };
 
   /** Fills the native batch. Writers first; readers share what is left, the oldest getting at least half. */
   const fill = (): { prompt: number; writers: number } => {
     context.clearBatch();
     let outputs = 0;
-    let writers = 0;
     const readers: Sequence[] = [];
+    let ready: Sequence[] = [];
     for (const sequence of live) {
       sequence.output = -1;
       sequence.batched = 0;
@@ -260,18 +266,26 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
       if (sequence.request.paused) continue;
       const pending = sequence.tokens.length - sequence.slot.tokens.length;
       if (pending > 1 || sequence.choice.written === 0) readers.push(sequence);
-      else if (pending === 1 && outputs < context.maxOutputs && context.batchLength < context.batchTokens) {
-        sequence.output = context.add(
-          sequence.tokens[sequence.tokens.length - 1] as number,
-          sequence.tokens.length - 1,
-          sequence.slot.id,
-          true,
-        );
-        sequence.batched = 1;
-        outputs += 1;
-        writers += 1;
-      }
+      else if (pending === 1) ready.push(sequence);
     }
+    // Who waited longest goes first, should not all of them fit, or should they take turns.
+    ready.sort((a, b) => a.turn - b.turn || a.order - b.order);
+    ready = ready.slice(
+      0,
+      readers.length === 0 && pace?.takeTurns(ready.length) === true ? 1 : Math.min(context.maxOutputs, context.batchTokens),
+    );
+    for (const sequence of ready) {
+      sequence.output = context.add(
+        sequence.tokens[sequence.tokens.length - 1] as number,
+        sequence.tokens.length - 1,
+        sequence.slot.id,
+        true,
+      );
+      sequence.batched = 1;
+      sequence.turn = stats.decodeSteps + 1;
+      outputs += 1;
+    }
+    const writers = ready.length;
     let room = context.batchTokens - context.batchLength;
     if (writers > 0) room = Math.min(room, Math.max(16, Math.floor(options.stallMs / msPerToken)));
     if (options.maxChunk !== undefined) room = Math.min(room, options.maxChunk);
@@ -371,7 +385,7 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
   };
 
   const collect = (): void => {
-    for (const sequence of [...live]) {
+    for (const sequence of live.slice()) {
       if (sequence.batched === 0) continue;
       const { slot, tokens, request } = sequence;
       for (let i = 0; i < sequence.batched; i += 1) slot.tokens.push(tokens[slot.tokens.length] as number);
@@ -399,8 +413,11 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
     if (code === 0) {
       stats.decodeSteps += 1;
       // A decode step measures the fixed part, a step with many prompt tokens the part per token.
-      if (prompt === 0) msPerStep += 0.2 * (took - msPerStep);
-      else if (prompt >= 16) msPerToken += 0.3 * (Math.max(took - (writers > 0 ? msPerStep : 0), 0.001) / prompt - msPerToken);
+      if (prompt === 0) {
+        msPerStep += 0.2 * (took - msPerStep);
+        pace?.record(writers, took);
+      }
+      if (prompt >= 16) msPerToken += 0.3 * (Math.max(took - (writers > 0 ? msPerStep : 0), 0.001) / prompt - msPerToken);
       collect();
     } else if (code === 1) {
       if (!makeRoom()) throw new Error('the KV memory has no room for one sequence');

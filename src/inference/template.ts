@@ -148,11 +148,12 @@ function globals(maxRange: number): Record<string, unknown> {
   };
 }
 
+const two = (value: number): string => String(value).padStart(2, '0');
+
 /** The directives templates use to tell the date; UTC. */
 function strftime(date: Date, format: string): string {
   const [, month = '', day = '', year = ''] =
     /, (\w+) (\d+), (\d+)$/.exec(new Intl.DateTimeFormat('en-US', { dateStyle: 'full', timeZone: 'UTC' }).format(date)) ?? [];
-  const two = (value: number): string => String(value).padStart(2, '0');
   const fields: Record<string, string> = {
     Y: year,
     m: two(date.getUTCMonth() + 1),

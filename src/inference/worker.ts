@@ -213,6 +213,7 @@ function serveGeneration(
     maxQueued: load.maxQueued,
     reusePrefixes: load.reusePrefixes && !model.recurrent,
     stallMs,
+    pacing: true,
     ...(load.maxChunk === undefined ? {} : { maxChunk: load.maxChunk }),
     now: () => performance.now(),
     turn: () => new Promise((resolve) => setImmediate(resolve)),

@@ -181,6 +181,24 @@ describe('batching', () => {
     await long;
   });
 
+  test.each([
+    ['take turns where two together take longer than two alone', 5, true],
+    ['share a batch where that is faster', 1.2, false],
+  ])('writers %s', async (_, together, turns) => {
+    let clock = 0;
+    const { ask, context } = start({ pacing: true, now: () => clock });
+    context.onDecode = (step) => {
+      clock += step.length === 1 ? 1 : together;
+    };
+    const results = await Promise.all([0, 1].map((id) => ask({ id, scope: `s${id}`, prompt: [id + 1, 2], maxTokens: 200 })));
+    results.forEach((tokens, id) => expect(tokens[0]).toEqual(expected([id + 1, 2], 200)));
+    const late = context.steps.slice(-100);
+    const single = late.filter((step) => step.length === 1);
+    expect(single.length > 90).toBe(turns);
+    // In turns means in turns: nobody is two tokens ahead.
+    if (turns) single.slice(1).forEach((step, i) => expect(step[0]?.sequence === single[i]?.[0]?.sequence && i < 90).toBe(false));
+  });
+
   test('never more tokens or outputs than the context takes', async () => {
     const { ask, context } = start({ slots: 12 });
     await Promise.all(
