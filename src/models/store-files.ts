@@ -8,7 +8,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { ApiError } from '../errors.ts';
 
-export const TEMPORARY_PREFIX = '.tmp-';
+const TEMPORARY_PREFIX = '.tmp-';
 
 /** A new name in `folder` for a file under construction. */
 export const temporaryPath = (folder: string): string => join(folder, `${TEMPORARY_PREFIX}${randomUUID()}`);

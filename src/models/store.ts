@@ -129,6 +129,7 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
   try {
     for (const path of [manifests, blobs]) await mkdir(path, { recursive: true, mode: 0o700 });
     for (const path of [folder, manifests, blobs]) await removeTemporaries(path);
+    for (const path of [folder, join(folder, 'models')]) await syncFolder(path);
   } catch (error) {
     await lock.release();
     throw storageError(error);

@@ -348,8 +348,8 @@ describe('on damaged headers', () => {
       ['embed', embed, after(embed, 'blk.1.layer_output_norm.bias') + 40],
     ] as const) {
       let found = 0;
-      const limit = Number(process.env['ASSAY_GGUF_SURVIVORS'] ?? 40);
-      const seed = Number(process.env['ASSAY_GGUF_SEED'] ?? 20261120);
+      const limit = Number(process.env['ASSAY_TEST_GGUF_SURVIVORS'] ?? 40);
+      const seed = Number(process.env['ASSAY_TEST_GGUF_SEED'] ?? 20261120);
       const samples = fc.sample(fc.array(mutation(end), { minLength: 1, maxLength: 2 }), { numRuns: limit * 40, seed });
       for (const mutations of samples) {
         if (found >= limit) break;
@@ -367,8 +367,8 @@ describe('on damaged headers', () => {
 
   it('accepts no odd setting that makes llama.cpp abort', { timeout: 120_000 }, async () => {
     const survivors: string[] = [];
-    // One in six; all of them (a thousand files) with ASSAY_GGUF_ALL.
-    const step = process.env['ASSAY_GGUF_ALL'] === undefined ? 6 : 1;
+    // One in six; all of them (a thousand files) with ASSAY_TEST_GGUF_ALL.
+    const step = process.env['ASSAY_TEST_GGUF_ALL'] === undefined ? 6 : 1;
     for (const [k, name] of tinyKeys().entries()) {
       for (const [i, value] of ODD.entries()) {
         if ((k + i) % step !== 0) continue;
