@@ -40,11 +40,11 @@ export function checkPlatform(subject: SnpSubject, transcript: Transcript): void
   checkMitigations(subject, transcript);
 }
 
-function guestPolicyProblems({ report, policy, context }: SnpSubject): string[] {
+function guestPolicyProblems({ report, policy }: SnpSubject): string[] {
   const observed = decodeGuestPolicy(report.guestPolicy);
   const rules = policy.guestPolicy;
   const problems: string[] = [];
-  if (observed.debug && context.allowDebug !== true) problems.push('debugging (bit 19) is allowed');
+  if (observed.debug) problems.push('debugging (bit 19) is allowed');
   if (observed.migrationAgent && !rules.allowMigrationAgent) problems.push('a migration agent (bit 18) is allowed');
   if (observed.smt && !rules.allowSmt) problems.push('SMT (bit 16) is allowed');
   if (observed.cxl && !rules.allowCxl) problems.push('CXL (bit 21) is allowed');

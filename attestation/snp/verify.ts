@@ -40,8 +40,6 @@ export interface SnpContext {
   readonly memory?: RollbackMemory | undefined;
   /** Keeps imported public keys between verifications. */
   readonly keys?: KeyCache | undefined;
-  /** Accept a debug guest. In code only: no policy can say it, and the transcript does. */
-  readonly allowDebug?: boolean | undefined;
 }
 
 export interface SnpVerification {

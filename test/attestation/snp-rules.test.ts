@@ -297,7 +297,6 @@ const CASES: readonly Case[] = [
   { rule: 'S21', what: 'debug under the loosest policy', verdict: 'fail', make: report(bits(STRICT | (1n << 19n)), { guestPolicy: {
       allowSmt: true, allowMigrationAgent: true, allowCxl: true, requireSingleSocket: false, requireAes256Xts: false, requireRaplDisabled: false,
       requireCiphertextHiding: false, requirePageSwapDisabled: false } }) },
-  { rule: 'S21', what: 'debug allowed in code', verdict: 'pass', make: async () => ({ ...(await report(bits(STRICT | (1n << 19n)))()), context: { allowDebug: true } }) },
   ...(
     [
       ['allowMigrationAgent', 18n, true],
