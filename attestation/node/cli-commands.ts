@@ -109,8 +109,7 @@ async function judge(command: Extract<Command, { name: 'verify' }>, { close: _cl
       attestTimeoutMs: command.timeoutMs,
       ...(command.attest === undefined ? {} : { model: command.attest }),
     });
-    socket.on('error', () => {});
-    socket.destroy();
+    socket.destroySoon();
     return { result };
   } catch (error) {
     if (error instanceof AttestationError) return { error };

@@ -46,7 +46,7 @@ export async function connectAttested(origin: URL, options: ConnectOptions): Pro
     });
   }
   const socket = await openTls(origin, options.connectTimeoutMs);
-  // Until the caller takes over, an error event must have a listener; readResponse and the caller see the failure itself.
+  // An error event without a listener would end the process. Whoever uses the socket sees its failures by itself.
   socket.on('error', ignore);
   try {
     const result = await attest(socket, origin, options);
@@ -57,8 +57,6 @@ export async function connectAttested(origin: URL, options: ConnectOptions): Pro
   } catch (error) {
     socket.destroy();
     throw error;
-  } finally {
-    socket.off('error', ignore);
   }
 }
 

@@ -54,8 +54,7 @@ export class AttestedPool extends Dispatcher {
   /** Verifies the origin on a connection of its own, which is closed again. */
   async attest(): Promise<AttestationResult> {
     const { socket, result } = await connectAttested(new URL(this.origin), this.#options);
-    socket.on('error', () => {});
-    socket.end();
+    socket.destroySoon();
     this.#accept(result);
     return result;
   }

@@ -113,14 +113,15 @@ describe('proxy', () => {
 
   it('streams a request body as it comes', async () => {
     const half = deferred();
-    const { server, proxy } = await start({ respond: ({ body }, { socket }) => send(socket, 200, body.toUpperCase()) });
+    const { server, proxy } = await start({
+      onReceived: ({ received }) => {
+        if (received.includes('first ')) half.resolve();
+      },
+      respond: ({ body }, { socket }) => send(socket, 200, body.toUpperCase()),
+    });
     const request = raw(proxy, { method: 'POST' });
     request.write('first ');
-    const poll = setInterval(() => {
-      if (server.connections.some(({ received }) => received.includes('first '))) half.resolve();
-    }, 1);
     await half.promise;
-    clearInterval(poll);
     request.write('second');
     expect((await finish(request)).body).toBe('FIRST SECOND');
     expect(server.requests()[0]?.headers.get('transfer-encoding')).toBe('chunked');
