@@ -2,6 +2,7 @@
 // and kill -9 at any instant loses nothing and leaves nothing half-written.
 import { execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, open, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -9,7 +10,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import * as fc from 'fast-check';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { ApiError, ConfigError } from '../../src/errors.ts';
 import { manifestFileName, parseModelName } from '../../src/models/store-names.ts';
 import { openStore } from '../../src/models/store.ts';
@@ -323,12 +324,31 @@ describe('one owner', () => {
   });
 });
 
+async function buildWorker(outfile: string): Promise<void> {
+  const entry = fileURLToPath(new URL('../fixtures/store-worker.ts', import.meta.url));
+  await build({ entryPoints: [entry], outfile, bundle: true, platform: 'node', format: 'esm', logLevel: 'error' });
+}
+
 describe('kill -9', () => {
+  it('is what it takes to get a folder from a living process', async () => {
+    await store.close();
+    const worker = join(folder, 'worker.mjs');
+    await buildWorker(worker);
+    const child = spawn(process.execPath, [worker, data, folder, '1'], { stdio: ['ignore', 'pipe', 'inherit'] });
+    onTestFinished(() => void child.kill('SIGKILL'));
+    const ended = once(child, 'exit');
+    await once(child.stdout, 'data');
+    child.stdout.resume();
+    await expect(openStore({ folder: data })).rejects.toThrow(`in use by process ${child.pid}`);
+    child.kill('SIGKILL');
+    await ended;
+    store = await openStore({ folder: data });
+  });
+
   it('at 200 random instants loses nothing and leaves nothing half-written', { timeout: 180_000 }, async () => {
     await store.close();
     const worker = join(folder, 'worker.mjs');
-    const entry = fileURLToPath(new URL('../fixtures/store-worker.ts', import.meta.url));
-    await build({ entryPoints: [entry], outfile: worker, bundle: true, platform: 'node', format: 'esm', logLevel: 'error' });
+    await buildWorker(worker);
     // Four folders worked on beside each other; each is killed and reopened again and again.
     const kills = await Promise.all(Array.from({ length: 4 }, (_, lane) => killRepeatedly(worker, join(folder, `lane-${lane}`), lane, 50)));
     expect(kills.flat().filter((lines) => lines > 1).length).toBeGreaterThan(100);
