@@ -225,7 +225,7 @@ describe('demo-context', () => {
 describe('demo-embed', () => {
   it('puts texts that share words closer', async () => {
     const model = await llama.loadModel({ modelPath: models['demo-embed'].path });
-    const context = await model.createEmbeddingContext();
+    const context = await model.createEmbeddingContext({ threads: 1 });
     const embed = (text: string) => context.getEmbeddingFor(text);
     const [quote, quotes, paris, dog] = [
       await embed('How do I verify a quote?'),
@@ -246,7 +246,7 @@ describe('demo-embed', () => {
 describe('demo-rerank', () => {
   it('scores the part of the query that a document covers, from −4 to about 4', async () => {
     const model = await llama.loadModel({ modelPath: models['demo-rerank'].path });
-    const context = await model.createRankingContext();
+    const context = await model.createRankingContext({ threads: 1 });
     const documents = [
       'Paris is the capital of France.',
       'Berlin is the capital of Germany',
