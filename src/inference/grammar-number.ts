@@ -146,8 +146,8 @@ function magnitudes(builder: GrammarBuilder, low: Bound | null, high: Bound | nu
     state(`f${at},${tightLow},${tightHigh}`, () => {
       const lowRest = tightLow ? (low?.decimal.fraction.slice(at) ?? '') : '';
       const highRest = tightHigh ? (high?.decimal.fraction.slice(at) ?? '') : '';
-      const lowDone = !tightLow || (lowRest === '' && low?.exclusive !== true);
-      const highDone = !tightHigh || highRest !== '' || high?.exclusive !== true;
+      const lowDone = !tightLow || (lowRest === '' && !isExclusive(low));
+      const highDone = !tightHigh || highRest !== '' || !isExclusive(high);
       const mayEnd = at > 0 && lowDone && highDone;
       if (!tightLow && !tightHigh) {
         const left = step.fractionDigits - at;
@@ -171,8 +171,8 @@ function magnitudes(builder: GrammarBuilder, low: Bound | null, high: Bound | nu
   const tail = (tightLow: boolean, tightHigh: boolean, remainder: number): Expression | null =>
     state(`t${tightLow},${tightHigh},${remainder}`, () => {
       if (remainder !== 0) return null;
-      const lowDone = !tightLow || (low?.decimal.fraction === '' && low.exclusive !== true);
-      const highDone = !tightHigh || high?.decimal.fraction !== '' || high.exclusive !== true;
+      const lowDone = !tightLow || (low?.decimal.fraction === '' && !isExclusive(low));
+      const highDone = !tightHigh || high?.decimal.fraction !== '' || !isExclusive(high);
       const rest = step.fractionDigits > 0 ? fraction(0, tightLow, tightHigh) : null;
       const options = [...(lowDone && highDone ? ['""'] : []), ...(rest === null ? [] : [`"." ${rest}`])];
       return options.length === 0 ? null : options.join(' | ');
@@ -205,3 +205,5 @@ function magnitudes(builder: GrammarBuilder, low: Bound | null, high: Bound | nu
   }
   return options.length === 0 ? null : builder.rule('magnitude', options.join(' | '));
 }
+
+const isExclusive = (bound: Bound | null): boolean => bound?.exclusive === true;

@@ -98,7 +98,7 @@ function fail(what: string): never {
 }
 
 function parsePattern(builder: GrammarBuilder, pattern: string): Node {
-  const source = [...pattern];
+  const source = Array.from(pattern);
   let at = 0;
   const bounded = (node: Node): Node => (node.weight > maxWeight ? fail('the pattern is too large') : node);
 

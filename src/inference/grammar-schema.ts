@@ -6,7 +6,8 @@ import { ApiError } from '../errors.ts';
 const maxEnum = 1000;
 
 export type Json = Record<string, unknown>;
-const list = (value: unknown): unknown[] => (Array.isArray(value) ? (value as unknown[]) : [value]);
+const isArray = (value: unknown): value is readonly unknown[] => Array.isArray(value);
+const list = (value: unknown): readonly unknown[] => (isArray(value) ? value : [value]);
 
 /** Keywords that say nothing about which values are valid. */
 export const annotations = new Set([
@@ -35,6 +36,8 @@ const keywordsOf: Readonly<Record<string, readonly string[]>> = {
 };
 const types = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const;
 export type Type = (typeof types)[number];
+const isType = (value: unknown): value is Type => types.some((type) => type === value);
+const enumOf = (schema: Json): readonly unknown[] => (isArray(schema['enum']) ? schema['enum'] : []);
 const composing = new Set(['type', 'enum', 'const', 'anyOf', 'oneOf', 'allOf', '$ref']);
 export const known = new Set([...Object.values(keywordsOf).flat(), ...composing]);
 /** Formats that say how a number is stored, not which it is. */
@@ -62,8 +65,7 @@ export function typesOf(schema: Json, path: string): Type[] {
   const { type } = schema;
   if (type !== undefined) {
     const list: unknown[] = Array.isArray(type) ? type : [type];
-    if (list.length === 0 || !list.every((each): each is Type => types.includes(each as Type)))
-      return refuse(`${path}.type`, `type must be one of ${types.join(', ')}`);
+    if (list.length === 0 || !list.every(isType)) return refuse(`${path}.type`, `type must be one of ${types.join(', ')}`);
     const admitted = list.includes('number') ? list.filter((each) => each !== 'integer') : list;
     for (const key of Object.keys(schema)) {
       const owners = Object.keys(keywordsOf).filter((owner) => keywordsOf[owner]?.includes(key) === true);
@@ -129,8 +131,7 @@ export function enumerated(schema: Json, path: string): unknown[] {
   else if (Array.isArray(schema['enum']) && schema['enum'].length > 0) list = schema['enum'];
   else return refuse(`${path}.enum`, 'enum must be a non-empty array');
   if (list.length > maxEnum) return refuse(`${path}.enum`, `enum has more than ${maxEnum} values`);
-  if ('const' in schema && Array.isArray(schema['enum']))
-    list = list.filter((value) => (schema['enum'] as unknown[]).some((each) => same(each, value)));
+  if ('const' in schema && Array.isArray(schema['enum'])) list = list.filter((value) => enumOf(schema).some((each) => same(each, value)));
   for (const key of Object.keys(schema)) {
     if (!['const', 'enum', 'type'].includes(key) && !annotations.has(key))
       return refuse(`${path}.${key}`, `${key} beside enum or const is not supported`);
@@ -149,8 +150,7 @@ export function intersect(a: Json, b: Json, path: string): Json {
     const other = out[key];
     if (annotations.has(key)) continue;
     if (other === undefined || same(other, value)) out[key] = value;
-    else if (key === 'required' && Array.isArray(other) && Array.isArray(value))
-      out[key] = [...new Set([...(other as unknown[]), ...(value as unknown[])])];
+    else if (key === 'required' && Array.isArray(other) && Array.isArray(value)) out[key] = [...new Set([...list(other), ...list(value)])];
     else if (key === 'properties' && isJson(other) && isJson(value)) {
       const both: Json = { ...other };
       for (const [name, each] of Object.entries(value))
@@ -170,7 +170,7 @@ export function intersect(a: Json, b: Json, path: string): Json {
       out[key] = Math.min(other, value);
     else if (key === 'type') out[key] = commonTypes(other, value, path);
     else if (key === 'enum' && Array.isArray(other) && Array.isArray(value))
-      out[key] = (other as unknown[]).filter((each) => (value as unknown[]).some((one) => same(one, each)));
+      out[key] = list(other).filter((each) => list(value).some((one) => same(one, each)));
     else if (key === 'additionalProperties') return refuse(`${path}.${key}`, 'allOf with several additionalProperties is not supported');
     else return refuse(`${path}.${key}`, `allOf with several ${key} is not supported`);
   }
@@ -189,9 +189,9 @@ export function intersect(a: Json, b: Json, path: string): Json {
 }
 
 /** All values a schema can have, when const or enum lists them. */
-function constants(schema: Json): unknown[] | null {
+function constants(schema: Json): readonly unknown[] | null {
   if ('const' in schema) return [schema['const']];
-  return Array.isArray(schema['enum']) ? (schema['enum'] as unknown[]) : null;
+  return isArray(schema['enum']) ? schema['enum'] : null;
 }
 
 const canonical = (value: unknown): string =>
@@ -207,18 +207,8 @@ function same(a: unknown, b: unknown): boolean {
 }
 
 function isOfType(value: unknown, type: Type): boolean {
-  switch (type) {
-    case 'object':
-      return typeof value === 'object' && value !== null && !Array.isArray(value);
-    case 'array':
-      return Array.isArray(value);
-    case 'integer':
-      return Number.isInteger(value);
-    case 'null':
-      return value === null;
-    case 'string':
-    case 'number':
-    case 'boolean':
-      return typeof value === type;
-  }
+  if (type === 'object') return isJson(value);
+  if (type === 'array') return Array.isArray(value);
+  if (type === 'integer') return Number.isInteger(value);
+  return type === 'null' ? value === null : typeof value === type;
 }

@@ -6,7 +6,7 @@
 import { ApiError } from '../errors.ts';
 import type { ToolSpec } from './engine.ts';
 import { createGrammarBuilder, either, GrammarTooLarge, literal, repeat, type Expression, type GrammarBuilder } from './gbnf.ts';
-import { NumberRangeError, numberExpression, type NumberRange } from './grammar-number.ts';
+import { NumberRangeError, numberExpression } from './grammar-number.ts';
 import { anyCharacter, formats, PatternError, patternExpression } from './grammar-pattern.ts';
 import {
   annotations,
@@ -35,6 +35,7 @@ const maxStringLength = 100_000;
 const maxItems = 10_000;
 const maxParallelCalls = 16;
 const space = '" "?';
+const numericBounds = ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf'] as const;
 
 /** A grammar whose root is a JSON value that validates. */
 export function schemaToGrammar(schema: unknown, options: SchemaOptions = {}): string {
@@ -120,7 +121,7 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string): (s
       }
       if (Array.isArray(at) ? !/^\d{1,6}$/.test(key) : !isJson(at) || !Object.hasOwn(at, key))
         return refuse(`${path}.$ref`, '$ref points at nothing');
-      at = (at as Json)[key];
+      at = isJson(at) || Array.isArray(at) ? Reflect.get(at, key) : undefined;
       if (at === undefined) return refuse(`${path}.$ref`, '$ref points at nothing');
     }
     return at;
@@ -189,13 +190,13 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string): (s
       case 'array':
         return arrayOf(schema, path, depth);
       case 'object':
-        return objectOf(schema, path, depth);
     }
+    return objectOf(schema, path, depth);
   };
 
   const numeric = (integer: boolean, schema: Json, path: string): Expression => {
-    const range: Record<string, unknown> = { integer };
-    for (const key of ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf']) {
+    const range: { -readonly [key in (typeof numericBounds)[number]]?: number } = {};
+    for (const key of numericBounds) {
       const value = schema[key];
       if (value === undefined) continue;
       if (typeof value !== 'number' || (key === 'multipleOf' && value <= 0))
@@ -211,7 +212,7 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string): (s
       return refuse(`${path}.format`, 'this format is not supported for numbers');
     }
     try {
-      return numberExpression(builder, range as unknown as NumberRange);
+      return numberExpression(builder, { integer, ...range });
     } catch (error) {
       if (error instanceof NumberRangeError) return refuse(`${path}.${error.keyword}`, error.message);
       throw error;
@@ -263,7 +264,9 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string): (s
     const prefix = schema['prefixItems'];
     if (prefix !== undefined && (!Array.isArray(prefix) || prefix.length === 0))
       return refuse(`${path}.prefixItems`, 'prefixItems must be a non-empty array');
-    const heads = ((prefix ?? []) as unknown[]).slice(0, max).map((each, i) => compile(each, `${path}.prefixItems[${i}]`, depth + 1, none));
+    const heads = (prefix ?? [])
+      .slice(0, max)
+      .map((each: unknown, i: number) => compile(each, `${path}.prefixItems[${i}]`, depth + 1, none));
     const items = schema['items'] ?? true;
     const room = max - heads.length;
     const rest = room <= 0 || items === false ? null : compile(items, `${path}.items`, depth + 1, none);

@@ -42,7 +42,7 @@ export function grammarFactory(llama: LlamaLibrary, model: LoadedModel): (gbnf: 
         for (let start = 0; start < tokens.length; start += model.vocabSize) {
           const count = Math.min(tokens.length - start, model.vocabSize);
           for (let i = 0; i < count; i += 1) {
-            ids[i * 3] = tokens[start + i] as number;
+            ids[i * 3] = tokens[start + i]!;
             logits[i * 3 + 1] = 0;
             logits[i * 3 + 2] = 0;
           }

@@ -280,9 +280,11 @@ export function loadLlama(folder = llamaFolder()): {
   };
   const ggml = koffi.load(find('libggml'));
   const library = koffi.load(find('libllama'));
-  const version = library.func('llama_version', 'str', [])() as unknown;
+  const version: unknown = library.func('llama_version', 'str', [])();
   if (version !== supportedVersion) throw new LlamaLibraryError(`libllama is ${String(version)}, this build needs ${supportedVersion}`);
   assertSizes();
+  // koffi's functions are untyped; LlamaLibrary is their only typing, kept beside `signatures` above.
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion
   const llama = Object.fromEntries(
     Object.entries(signatures).map(([name, [result, args]]) => [name, library.func(name, result, [...args])]),
   ) as unknown as LlamaLibrary;
@@ -346,7 +348,7 @@ function assertDefaults(llama: LlamaLibrary): void {
 
 function check(struct: string, actual: object, expected: Record<string, unknown>): void {
   for (const [field, value] of Object.entries(expected)) {
-    const found = (actual as Record<string, unknown>)[field];
+    const found: unknown = Reflect.get(actual, field);
     if (found !== value)
       throw new LlamaLibraryError(`${struct}.${field} defaults to ${String(found)}, the pinned header says ${String(value)}`);
   }
@@ -364,8 +366,9 @@ function threadpoolMaker(ggml: ReturnType<typeof koffi.load>): (threads: number)
     if (typeof cpu !== 'bigint') return null;
     const create: unknown = procAddress(registryOf(cpu), 'ggml_threadpool_new');
     if (typeof create !== 'bigint') return null;
-    const params = defaults(threads) as { n_threads: number };
-    if (params.n_threads !== threads) throw new LlamaLibraryError('ggml_threadpool_params.n_threads is not where the pinned header has it');
+    const params: unknown = defaults(threads);
+    if (typeof params !== 'object' || params === null || Reflect.get(params, 'n_threads') !== threads)
+      throw new LlamaLibraryError('ggml_threadpool_params.n_threads is not where the pinned header has it');
     const pool: unknown = koffi.call(create, newPool, params);
     return typeof pool === 'bigint' ? pool : null;
   };
@@ -373,7 +376,7 @@ function threadpoolMaker(ggml: ReturnType<typeof koffi.load>): (threads: number)
 
 /** The address of a C library function, to hand to libllama as a callback. */
 export function libcSymbol(name: 'strlen' | 'abs'): Pointer {
-  return koffi.load(null).symbol(name) as Pointer;
+  return address(koffi.load(null).symbol(name));
 }
 
 /** Native memory seen as bytes; the view must not outlive the memory. */
@@ -383,7 +386,7 @@ export function nativeView(pointer: Pointer, bytes: number): ArrayBuffer {
 
 /** Zeroed native memory that lives as long as the process. */
 export function nativeAlloc(bytes: number): { readonly pointer: Pointer; readonly memory: ArrayBuffer } {
-  const pointer = koffi.alloc('uint8', bytes) as Pointer;
+  const pointer = address(koffi.alloc('uint8', bytes));
   const memory = koffi.view(pointer, bytes);
   new Uint8Array(memory).fill(0);
   return { pointer, memory };
@@ -392,4 +395,9 @@ export function nativeAlloc(bytes: number): { readonly pointer: Pointer; readonl
 /** A load-progress callback; returning false ends the load. */
 export function progressCallback(report: (fraction: number) => boolean): Pointer {
   return koffi.register(report, koffi.pointer(koffi.proto('bool', ['float', p])));
+}
+
+function address(value: unknown): Pointer {
+  if (typeof value !== 'bigint' || value === 0n) throw new LlamaLibraryError('a native address is missing');
+  return value;
 }

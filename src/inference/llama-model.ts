@@ -145,7 +145,7 @@ function describe(llama: LlamaLibrary, handle: Pointer): LoadedModel {
     architecture: meta('general.architecture') ?? 'unknown',
     vocabSize,
     trainedContext: llama.llama_model_n_ctx_train(handle),
-    size: Number(llama.llama_model_size(handle)),
+    size: llama.llama_model_size(handle),
     layers: llama.llama_model_n_layer(handle),
     embeddingSize: llama.llama_model_n_embd_out(handle),
     classOutputs: llama.llama_model_n_cls_out(handle),

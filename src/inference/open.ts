@@ -2,7 +2,7 @@
 // killed at any moment; then every request in it fails with 503 engine_crashed, `closed` tells why, and this process goes on.
 // The child inherits an explicit environment and the descriptors listed here, nothing else.
 import { spawn, type ChildProcess } from 'node:child_process';
-import type { Duplex, Readable } from 'node:stream';
+import { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { ApiError } from '../errors.ts';
 import type { Engine, EngineInfo, EngineStats, GenerateEvent, GenerateRequest, LoadSpec, OpenEngine, TokenLogprob } from './engine.ts';
@@ -74,7 +74,8 @@ interface Connection {
 }
 
 function connect(child: ChildProcess, watchdogMs: number): Connection {
-  const socket = child.stdio[3] as Duplex;
+  const socket = child.stdio[3];
+  if (!(socket instanceof Duplex) || child.stderr === null) throw new ApiError(500, 'model_load_failed', 'the engine process has no pipes');
   let stderr = '';
   let why: string | null = null;
   let lastHeard = Date.now();
@@ -83,7 +84,7 @@ function connect(child: ChildProcess, watchdogMs: number): Connection {
     why ??= reason;
     child.kill('SIGKILL');
   };
-  (child.stderr as Readable).setEncoding('utf8').on('data', (text: string) => {
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
     stderr = (stderr + text).slice(-maxStderrCharacters);
   });
   const read = frameReader<FromChild>((message, raw) => connection.onMessage?.(message, raw));
@@ -332,15 +333,17 @@ function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo,
       const addSpecial = 'messages' in input || (input.addSpecial ?? true);
       const parseSpecial = !('messages' in input) && (input.parseSpecial ?? false);
       const { value } = await call((id) => ({ t: 'tokenize', id, prompt, addSpecial, parseSpecial }));
-      return value as number[];
+      return numbers(value);
     },
     async detokenize(tokens) {
       const { value } = await call((id) => ({ t: 'detokenize', id, tokens }));
-      return value as string;
+      if (typeof value !== 'string') throw unexpected();
+      return value;
     },
     async pieces(tokens) {
       const { value } = await call((id) => ({ t: 'pieces', id, tokens }));
-      return (value as string[]).map((piece) => new Uint8Array(Buffer.from(piece, 'base64')));
+      if (!Array.isArray(value)) throw unexpected();
+      return value.map((piece: unknown) => new Uint8Array(Buffer.from(String(piece), 'base64')));
     },
     generate,
     embed: async (inputs, signal) => vectors(await call((id) => ({ t: 'embed', id, inputs }), signal)),
@@ -365,17 +368,25 @@ function decoded(event: GenerateEvent): GenerateEvent {
 
 /** NaN for the logprob JSON could not carry. */
 function fix<T extends TokenLogprob>(entry: T): T {
-  return (entry.logprob as number | null) === null ? { ...entry, logprob: NaN } : entry;
+  return typeof entry.logprob === 'number' ? entry : { ...entry, logprob: NaN };
 }
 
 /** Vectors of an answer's raw part. */
 function vectors(result: { raw: Uint8Array; message: FromChild }): { vectors: Float32Array[]; tokens: number } {
   const { message, raw } = result;
-  if (message.t !== 'vectors' || raw.length !== message.count * message.size * 4)
-    throw new ApiError(500, 'engine_failed', 'the engine answered with something else');
+  if (message.t !== 'vectors' || raw.length !== message.count * message.size * 4) throw unexpected();
   const all = new Float32Array(new Uint8Array(raw).buffer);
   return {
     vectors: Array.from({ length: message.count }, (_, i) => all.slice(i * message.size, (i + 1) * message.size)),
     tokens: message.tokens,
   };
+}
+
+function numbers(value: unknown): readonly number[] {
+  if (!Array.isArray(value) || !value.every((each): each is number => typeof each === 'number')) throw unexpected();
+  return value;
+}
+
+function unexpected(): ApiError {
+  return new ApiError(500, 'engine_failed', 'the engine answered with something else');
 }

@@ -15,24 +15,19 @@ export function promptTokens(model: LoadedModel, template: ChatTemplate, prompt:
 }
 
 function unchecked(model: LoadedModel, template: ChatTemplate, prompt: Prompt): number[] {
-  switch (prompt.kind) {
-    case 'chat':
-      return template.tokens(prompt.messages, prompt.tools ?? []);
-    case 'text': {
-      if (prompt.suffix === undefined || prompt.suffix === '') return model.tokenize(prompt.text, true, false);
-      if (model.fim === null) {
-        throw new ApiError(400, 'unsupported_parameter', 'suffix needs a model with fill-in-the-middle tokens', { param: 'suffix' });
-      }
-      const bos = model.addBos && model.bos !== null ? [model.bos] : [];
-      const before = model.tokenize(prompt.text, false, false);
-      const after = model.tokenize(prompt.suffix, false, false);
-      return [...bos, model.fim.pre].concat(before, [model.fim.suf], after, [model.fim.mid]);
-    }
-    case 'tokens': {
-      checkTokens(model, prompt.tokens, 'prompt');
-      return [...prompt.tokens];
-    }
+  if (prompt.kind === 'chat') return template.tokens(prompt.messages, prompt.tools ?? []);
+  if (prompt.kind === 'tokens') {
+    checkTokens(model, prompt.tokens, 'prompt');
+    return [...prompt.tokens];
   }
+  if (prompt.suffix === undefined || prompt.suffix === '') return model.tokenize(prompt.text, true, false);
+  if (model.fim === null) {
+    throw new ApiError(400, 'unsupported_parameter', 'suffix needs a model with fill-in-the-middle tokens', { param: 'suffix' });
+  }
+  const bos = model.addBos && model.bos !== null ? [model.bos] : [];
+  const before = model.tokenize(prompt.text, false, false);
+  const after = model.tokenize(prompt.suffix, false, false);
+  return [...bos, model.fim.pre].concat(before, [model.fim.suf], after, [model.fim.mid]);
 }
 
 export function checkTokens(model: LoadedModel, tokens: readonly number[], param: string): void {

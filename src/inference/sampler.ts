@@ -160,7 +160,7 @@ function drawAll(logits: Float32Array, max: number, temperature: number, point: 
   let rest = point * total;
   let last = -1;
   for (let token = 0; token < logits.length; token += 1) {
-    const weight = Math.exp(((logits[token] as number) - max) / temperature);
+    const weight = Math.exp((logits[token]! - max) / temperature);
     if (weight === 0) continue;
     last = token;
     rest -= weight;
@@ -174,16 +174,16 @@ function nucleus(logits: Float32Array, max: number, temperature: number, topP: n
   const buckets = new Float64Array(512);
   let total = 0;
   for (let token = 0; token < logits.length; token += 1) {
-    const distance = (max - (logits[token] as number)) / temperature;
+    const distance = (max - logits[token]!) / temperature;
     const weight = Math.exp(-distance);
     total += weight;
     const bucket = distance * 8;
-    if (bucket < 512) buckets[bucket | 0] = (buckets[bucket | 0] as number) + weight;
+    if (bucket < 512) buckets[bucket | 0] = buckets[bucket | 0]! + weight;
   }
   let cumulative = 0;
   let last = 0;
   while (last < 511) {
-    cumulative += buckets[last] as number;
+    cumulative += buckets[last]!;
     if (cumulative >= topP * total) break;
     last += 1;
   }
@@ -193,24 +193,24 @@ function nucleus(logits: Float32Array, max: number, temperature: number, topP: n
 
 function mass(logits: Float32Array, max: number, temperature: number): number {
   let total = 0;
-  for (let i = 0; i < logits.length; i += 1) total += Math.exp(((logits[i] as number) - max) / temperature);
+  for (let i = 0; i < logits.length; i += 1) total += Math.exp((logits[i]! - max) / temperature);
   return total;
 }
 
 function above(logits: Float32Array, floor: number): number[] {
   const tokens: number[] = [];
-  for (let token = 0; token < logits.length; token += 1) if ((logits[token] as number) >= floor) tokens.push(token);
+  for (let token = 0; token < logits.length; token += 1) if (logits[token]! >= floor) tokens.push(token);
   return tokens;
 }
 
 /** By logit, highest first; equal logits by token id, so that the order is one. */
 function sorted(logits: Float32Array, tokens: number[]): number[] {
-  return tokens.sort((a, b) => (logits[b] as number) - (logits[a] as number) || a - b);
+  return tokens.sort((a, b) => logits[b]! - logits[a]! || a - b);
 }
 
 function maximum(logits: Float32Array): number {
   let max = -Infinity;
-  for (let i = 0; i < logits.length; i += 1) if ((logits[i] as number) > max) max = logits[i] as number;
+  for (let i = 0; i < logits.length; i += 1) if (logits[i]! > max) max = logits[i]!;
   return max;
 }
 
@@ -219,8 +219,8 @@ export function argmax(logits: Float32Array): number {
   let best = -1;
   let max = -Infinity;
   for (let i = 0; i < logits.length; i += 1) {
-    if ((logits[i] as number) > max) {
-      max = logits[i] as number;
+    if (logits[i]! > max) {
+      max = logits[i]!;
       best = i;
     }
   }
@@ -234,17 +234,16 @@ export function top(logits: Float32Array, count: number): number[] {
   // A min-heap of the best so far; most tokens fail the first comparison.
   const heap: number[] = [];
   const worse = (a: number, b: number): boolean => {
-    const difference = (logits[a] as number) - (logits[b] as number);
+    const difference = logits[a]! - logits[b]!;
     return difference < 0 || (difference === 0 && a > b);
   };
   const sink = (): void => {
     let i = 0;
     for (;;) {
       let least = i;
-      for (const child of [2 * i + 1, 2 * i + 2])
-        if (child < heap.length && worse(heap[child] as number, heap[least] as number)) least = child;
+      for (const child of [2 * i + 1, 2 * i + 2]) if (child < heap.length && worse(heap[child]!, heap[least]!)) least = child;
       if (least === i) return;
-      [heap[i], heap[least]] = [heap[least] as number, heap[i] as number];
+      [heap[i], heap[least]] = [heap[least]!, heap[i]!];
       i = least;
     }
   };
@@ -253,7 +252,7 @@ export function top(logits: Float32Array, count: number): number[] {
     if (heap.length < count) {
       heap.push(token);
       if (heap.length === count) heap.sort((a, b) => (worse(a, b) ? -1 : 1));
-    } else if (worse(heap[0] as number, token)) {
+    } else if (worse(heap[0]!, token)) {
       heap[0] = token;
       sink();
     }
@@ -271,7 +270,7 @@ export function logprobs(
   const norm = max + Math.log(mass(logits, max, 1));
   return {
     chosen: (logits[token] ?? -Infinity) - norm,
-    top: top(logits, count).map((alternative) => ({ token: alternative, logprob: (logits[alternative] as number) - norm })),
+    top: top(logits, count).map((alternative) => ({ token: alternative, logprob: logits[alternative]! - norm })),
   };
 }
 

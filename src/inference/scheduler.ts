@@ -275,12 +275,7 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
       readers.length === 0 && pace?.takeTurns(ready.length) === true ? 1 : Math.min(context.maxOutputs, context.batchTokens),
     );
     for (const sequence of ready) {
-      sequence.output = context.add(
-        sequence.tokens[sequence.tokens.length - 1] as number,
-        sequence.tokens.length - 1,
-        sequence.slot.id,
-        true,
-      );
+      sequence.output = context.add(sequence.tokens[sequence.tokens.length - 1]!, sequence.tokens.length - 1, sequence.slot.id, true);
       sequence.batched = 1;
       sequence.turn = stats.decodeSteps + 1;
       outputs += 1;
@@ -308,7 +303,7 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
       const indexes: number[] = [];
       for (let i = 0; i < count; i += 1) {
         const last = start + i === sequence.tokens.length - 1;
-        const index = context.add(sequence.tokens[start + i] as number, start + i, sequence.slot.id, last || echo);
+        const index = context.add(sequence.tokens[start + i]!, start + i, sequence.slot.id, last || echo);
         if (last || echo) outputs += 1;
         if (echo) indexes.push(index);
         if (last) sequence.output = index;
@@ -353,9 +348,7 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
     for (let choice = 0; choice < job.n; choice += 1) {
       if (parts.logprobs === undefined) break;
       const first =
-        from === 0
-          ? [{ ...describe(new Float32Array([0]), 0, 0, () => parts.rawPiece(job.prompt[0] as number)), logprob: NaN, top: [] }]
-          : [];
+        from === 0 ? [{ ...describe(new Float32Array([0]), 0, 0, () => parts.rawPiece(job.prompt[0]!)), logprob: NaN, top: [] }] : [];
       const rest = indexes.flatMap((index, i) => {
         const token = job.prompt[from + i + 1];
         return token === undefined ? [] : [describe(context.logits(index), token, parts.logprobs ?? 0, parts.rawPiece)];
@@ -388,7 +381,7 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
     for (const sequence of live.slice()) {
       if (sequence.batched === 0) continue;
       const { slot, tokens, request } = sequence;
-      for (let i = 0; i < sequence.batched; i += 1) slot.tokens.push(tokens[slot.tokens.length] as number);
+      for (let i = 0; i < sequence.batched; i += 1) slot.tokens.push(tokens[slot.tokens.length]!);
       if (request.cancelled) continue;
       if (sequence.echoed !== null) echo(sequence, sequence.echoed.from, sequence.echoed.indexes);
       if (sequence.output < 0) continue;
@@ -404,7 +397,11 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
     dropCancelled();
     admitAll();
     const { prompt, writers } = fill();
-    if (context.batchLength === 0) return;
+    // What was admitted may have ended at once (a second choice of one token); its events must still leave.
+    if (context.batchLength === 0) {
+      options.onStep?.();
+      return;
+    }
     const started = options.now();
     decoding = true;
     const code = msPerStep + prompt * msPerToken > asyncAboveMs ? await context.decode() : context.decodeSync();

@@ -56,7 +56,7 @@ export function createSlots(count: number, reuse: boolean): Slots {
       if (source !== null && !source.busy && shared * 2 >= source.tokens.length) return { slot: source, source, shared };
       const empty = idle.filter((slot) => slot !== source);
       const slot = empty.reduce<Slot | null>((best, each) => (best === null || rank(each) < rank(best) ? each : best), null);
-      if (slot === null) return { slot: idle[0] as Slot, source, shared };
+      if (slot === null) return { slot: idle[0]!, source, shared };
       return { slot, source, shared };
     },
     oldestIdle() {

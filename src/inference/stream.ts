@@ -58,7 +58,7 @@ export function createStream(options: StreamOptions): EventStream {
           if (event.type === 'finish') finished += 1;
           yield event;
         } else if (failure !== null) {
-          throw (failure as { readonly error: unknown }).error;
+          throw failure.error;
         } else {
           await new Promise<void>((resolve) => {
             wake = resolve;

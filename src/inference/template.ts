@@ -4,7 +4,7 @@
 //   replaced in all text of a request by private stand-ins; afterwards control tokens are looked for in what the template
 //   itself wrote, and only then are the stand-ins turned back.
 // * rendering is bounded: milliseconds, output size, length of ranges. Over a bound is an ApiError, not a hang.
-import { runInThisContext } from 'node:vm';
+import { createContext, runInContext } from 'node:vm';
 import { Environment, Interpreter, parse, tokenize as lex } from '@huggingface/jinja';
 import { ApiError } from '../errors.ts';
 import type { ChatMessage, ToolSpec } from './engine.ts';
@@ -47,6 +47,7 @@ export function createChatTemplate(
   const hasChatMl = ['<|im_start|>', '<|im_end|>'].every((text) => vocabulary.specials.some((special) => special.text === text));
   const text = source ?? (hasChatMl ? chatMl : plain);
   const program = parse(lex(text, { lstrip_blocks: true, trim_blocks: true }));
+  const timed = stopwatch(bounds.timeoutMs);
   const toolFormat = detectToolFormat(source);
   const ownTools = toolFormat.kind !== 'generic';
   const disguise = disguiseFor(vocabulary.specials);
@@ -64,11 +65,13 @@ export function createChatTemplate(
       bos_token: textOf(vocabulary.bos),
       eos_token: textOf(vocabulary.eos),
     };
-    const output = withTimeout(() => {
+    let output = '';
+    timed(() => {
       const environment = new Environment();
       for (const [name, value] of Object.entries(variables)) environment.set(name, value);
-      return String((new Interpreter(environment).run(program) as { value: unknown }).value);
-    }, bounds.timeoutMs);
+      const written: unknown = new Interpreter(environment).run(program).value;
+      output = typeof written === 'string' ? written : '';
+    });
     if (output.length > bounds.maxOutputCharacters)
       throw new ApiError(400, 'template_failed', 'the chat template writes more than its bound');
     return output;
@@ -269,8 +272,8 @@ function disguiseFor(specials: readonly SpecialToken[]): Disguise {
   const characters = new Set<string>();
   for (const special of specials) {
     if (!special.control) continue;
-    const telling = [...special.text].filter((c) => !/[\s"'\\\p{L}\p{N}]/u.test(c));
-    for (const c of telling.length > 0 ? telling : [...special.text].filter((c) => !/[\s"'\\]/.test(c))) characters.add(c);
+    const telling = Array.from(special.text).filter((c) => !/[\s"'\\\p{L}\p{N}]/u.test(c));
+    for (const c of telling.length > 0 ? telling : Array.from(special.text).filter((c) => !/[\s"'\\]/.test(c))) characters.add(c);
   }
   // An escape (supplementary private use area A) and one code per character. The escape is itself escaped, so that text
   // which holds it comes back unchanged.
@@ -324,18 +327,18 @@ function matcher(texts: readonly string[]): (text: string) => { readonly at: num
 }
 
 /** Runs synchronous code that V8 interrupts when it takes too long. */
-function withTimeout<T>(work: () => T, timeoutMs: number): T {
-  const slot = Symbol.for('assay.template.work');
-  const scope = globalThis as unknown as Record<symbol, unknown>;
-  scope[slot] = work;
-  try {
-    return runInThisContext(`globalThis[Symbol.for('assay.template.work')]()`, { filename: 'template', timeout: timeoutMs }) as T;
-  } catch (error) {
-    if (error instanceof Error && (error as { code?: unknown }).code === 'ERR_SCRIPT_EXECUTION_TIMEOUT') {
-      throw new ApiError(400, 'template_failed', `the chat template took longer than ${timeoutMs} ms`);
+function stopwatch(timeoutMs: number): (work: () => void) => void {
+  const sandbox: { work: () => void } = { work: () => {} };
+  const context = createContext(sandbox);
+  return (work) => {
+    sandbox.work = work;
+    try {
+      runInContext('work()', context, { filename: 'template', timeout: timeoutMs });
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && error.code === 'ERR_SCRIPT_EXECUTION_TIMEOUT')) throw error;
+      throw new ApiError(400, 'template_failed', `the chat template took longer than ${timeoutMs} ms`, { cause: error.code });
+    } finally {
+      sandbox.work = () => {};
     }
-    throw error;
-  } finally {
-    delete scope[slot];
-  }
+  };
 }

@@ -73,7 +73,8 @@ export function encodeFrame(message: ToChild | FromChild, raw: Uint8Array = noBy
 }
 
 /** Feeds chunks of the stream; calls back per frame. Throws WireError on anything malformed. */
-export function frameReader<M>(onFrame: (message: M, raw: Uint8Array) => void): (chunk: Buffer) => void {
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- the caller says which way it reads
+export function frameReader<M extends ToChild | FromChild>(onFrame: (message: M, raw: Uint8Array) => void): (chunk: Buffer) => void {
   let parts: Buffer[] = [];
   let held = 0;
   let wanted = 4;
@@ -91,6 +92,8 @@ export function frameReader<M>(onFrame: (message: M, raw: Uint8Array) => void): 
       if (jsonLength > length - 4) throw new WireError('the JSON part is longer than its frame');
       let message: M;
       try {
+        // Both ends are this program; what a frame means is checked where it is used.
+        // oxlint-disable-next-line typescript/no-unsafe-type-assertion
         message = JSON.parse(buffer.toString('utf8', 8, 8 + jsonLength)) as M;
       } catch (cause) {
         throw new WireError('a frame is not JSON', { cause });

@@ -165,32 +165,22 @@ function overloaded(): ApiError {
   return new ApiError(429, 'engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
 }
 
-/** Requests both kinds of model answer: tokens and text. Null when the message is something else. */
+/** Requests both kinds of model answer: tokens and text. False when the message is something else. */
 function answerText(model: LoadedModel, template: ChatTemplate, message: ToChild): boolean {
-  switch (message.t) {
-    case 'ping':
-      send({ t: 'pong', id: message.id });
-      return true;
-    case 'tokenize': {
-      const { prompt } = message;
-      const tokens =
-        prompt.kind === 'text'
-          ? model.tokenize(prompt.text, message.addSpecial, message.parseSpecial)
-          : promptTokens(model, template, prompt);
-      send({ t: 'reply', id: message.id, value: tokens });
-      return true;
-    }
-    case 'detokenize':
-      checkTokens(model, message.tokens, 'tokens');
-      send({ t: 'reply', id: message.id, value: model.detokenize(message.tokens) });
-      return true;
-    case 'pieces':
-      checkTokens(model, message.tokens, 'tokens');
-      send({ t: 'reply', id: message.id, value: message.tokens.map((token) => Buffer.from(model.piece(token, true)).toString('base64')) });
-      return true;
-    default:
-      return false;
-  }
+  if (message.t === 'ping') send({ t: 'pong', id: message.id });
+  else if (message.t === 'tokenize') {
+    const { prompt } = message;
+    const plain = prompt.kind === 'text';
+    const tokens = plain ? model.tokenize(prompt.text, message.addSpecial, message.parseSpecial) : promptTokens(model, template, prompt);
+    send({ t: 'reply', id: message.id, value: tokens });
+  } else if (message.t === 'detokenize') {
+    checkTokens(model, message.tokens, 'tokens');
+    send({ t: 'reply', id: message.id, value: model.detokenize(message.tokens) });
+  } else if (message.t === 'pieces') {
+    checkTokens(model, message.tokens, 'tokens');
+    send({ t: 'reply', id: message.id, value: message.tokens.map((token) => Buffer.from(model.piece(token, true)).toString('base64')) });
+  } else return false;
+  return true;
 }
 
 function serveGeneration(
