@@ -45,7 +45,10 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
     onFatal: () => process.kill(process.pid, 'SIGTERM'),
   });
   const text = await greeting(server, config);
-  log.info({ msg: 'listening', url: server.url, tee: server.tee?.source.teeType ?? null, models: server.models.list().length });
+  // Whoever waits for this line must get it whatever the level is.
+  log
+    .child({}, { level: 'info' })
+    .info({ msg: 'listening', url: server.url, tee: server.tee?.source.teeType ?? null, models: server.models.list().length });
   process.stdout.write(text);
   return untilStopped(server, log);
 }

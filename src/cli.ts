@@ -11,6 +11,7 @@ const HELP = `assay: OpenAI-compatible inference that proves its software, its m
               [--model [ID=]FILE]... [--listen HOST:PORT] [--log-level LEVEL] [--demo]
   assay models list|ps|show|add|pull|rm|load|unload    see: assay models --help
   assay config check|show [--config FILE] [--operator-config FILE]
+  assay image model FILE [--out DISK]                  pack a GGUF as a model disk of the appliance
   assay audit verify [FOLDER] [--receipt-key HEX]
   assay --version
 
@@ -27,6 +28,8 @@ async function run(args: readonly string[]): Promise<number> {
       return (await import('./cli-models.ts')).modelsCommand(rest);
     case 'config':
       return (await import('./cli-config.ts')).configCommand(rest);
+    case 'image':
+      return (await import('./cli-image.ts')).imageCommand(rest);
     case 'audit':
       return (await import('./cli-audit.ts')).auditCommand(rest);
     case '--version':

@@ -286,6 +286,29 @@ describe('a server', () => {
   });
 });
 
+describe('image model', () => {
+  test('packs a GGUF and prints what the measured configuration has to say, the same each time', async () => {
+    const out = join(folder, 'chat.img');
+    const pack = (...more: string[]): Promise<Finished> => assay(['image', 'model', demo['demo-chat'].path, '--out', out, ...more]);
+    const first = JSON.parse((await pack('--json')).out) as Record<string, unknown>;
+    expect(first).toMatchObject({
+      disk: out,
+      name: 'demo-chat',
+      sha256: demo['demo-chat'].sha256,
+      rootHash: expect.stringMatching(/^[0-9a-f]{64}$/) as string,
+    });
+    const bytes = readFileSync(out);
+    const { out: text } = await pack();
+    expect(readFileSync(out).equals(bytes)).toBe(true);
+    expect(text).toContain(`model demo-chat ${String(first['rootHash'])} ${String(first['blocks'])}\n---\n[api.models."demo-chat"]\n`);
+    expect(await assay(['image', 'model', join(folder, 'missing.gguf')])).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('file_not_found') as string,
+    });
+    expect(await assay(['image', 'model'])).toMatchObject({ code: 2 });
+  });
+});
+
 describe('with a verifying client', () => {
   test.each(['Turin', 'TDX'])('the policy a simulated %s writes for itself is the one its evidence passes', async (product) => {
     const data = join(folder, `verify-${product}`);
@@ -305,7 +328,9 @@ describe('with a verifying client', () => {
 
 describe('models under load', () => {
   test('a swap loses no request, keeps to one model at a time, and returns all memory', async () => {
-    const server = await serve(['--demo', '--data', join(folder, 'swap')], { ASSAY_MODELS_MAX_LOADED: '1' });
+    const server = await serve(['--demo', '--data', join(folder, 'swap')], { ASSAY_MODELS_MAX_LOADED: '1', ASSAY_LOG_LEVEL: 'error' });
+    // No level silences the line that says it is ready; everything else is.
+    expect(server.log().map((line) => line['msg'])).toEqual(['listening']);
     const ask = async (i: number): Promise<number | undefined> => {
       const [path, body] = [
         ['/v1/completions', { model: 'demo-context', prompt: `n ${i}`, max_tokens: 3 }],
