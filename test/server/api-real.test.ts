@@ -1,6 +1,7 @@
 // The surface on real engines and the demo models: what fake engines cannot show. Needs `make models` (dist/ is the worker).
 
 import { fileURLToPath } from 'node:url';
+import * as fc from 'fast-check';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { answerOf, EXPECTED, FALLBACK, TOOL_RESULT } from '../../scripts/demo-model/text.ts';
@@ -387,6 +388,11 @@ describe('parameters do what they say', () => {
     expect(got.usage?.prompt_tokens).toBe((await complete()).usage?.prompt_tokens);
   });
 
+  test('n answers of one token each', async () => {
+    const data = await events(await post(api, '/v1/completions', { ...context, n: 3, max_tokens: 1, stream: true }));
+    expect(data.filter((each) => each.includes('"finish_reason":"length"'))).toHaveLength(3);
+  });
+
   test('n beyond the slots waits for its turn', async () => {
     expect(new Set((await complete({ n: 8 })).choices.map((choice) => choice.text))).toEqual(new Set([await textOf()]));
   });
@@ -482,4 +488,101 @@ test('the fallback is what an unknown question gets, also through an assistant p
     messages: [{ role: 'developer', content: 'Be brief.' }, ...user('How do I bake bread?')],
   });
   expect(got.choices[0]?.message.content).toBe(FALLBACK.answer);
+});
+
+const maybe = <T>(value: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> => fc.option(value, { nil: undefined, freq: 2 });
+
+describe('hostile requests on real engines', () => {
+  const numRuns = 120 * Number(process.env['ASSAY_FUZZ'] ?? 1);
+  const anyText = fc.oneof(
+    fc.string({ unit: 'binary', maxLength: 60 }),
+    fc.constantFrom('<|end|>', '<s>', '</s>', '<tool_call>', '{{', '{%', '\u0000', '\ud800', '<|assistant|>'),
+  );
+  const schema = fc.letrec<{ schema: unknown }>((tie) => ({
+    schema: fc.oneof(
+      { depthSize: 'small', withCrossShrink: true },
+      fc.constantFrom(
+        { type: 'string' },
+        { type: 'integer', minimum: 3 },
+        { enum: ['a', 1, null] },
+        { const: 'x' },
+        { type: 'string', pattern: '^[a-z]{2,5}$' },
+        { $ref: '#' },
+        {},
+        true,
+      ),
+      fc.jsonValue({ maxDepth: 2 }),
+      fc.record({ type: fc.constant('array'), items: tie('schema'), maxItems: fc.nat(4) }),
+      fc.record({
+        type: fc.constant('object'),
+        properties: fc.dictionary(fc.string({ maxLength: 5 }), tie('schema'), { maxKeys: 3 }),
+        additionalProperties: fc.constant(false),
+      }),
+      fc.record({ anyOf: fc.array(tie('schema'), { minLength: 1, maxLength: 3 }) }),
+    ),
+  })).schema;
+  const messages = fc.array(
+    fc.oneof(
+      fc.record({ role: fc.constantFrom('user', 'system', 'assistant', 'tool', 'developer'), content: anyText }),
+      fc.record({
+        role: fc.constant('assistant'),
+        tool_calls: fc.array(
+          fc.record({
+            id: anyText,
+            type: fc.constant('function'),
+            function: fc.record({ name: fc.constantFrom('f', 'g h', '"'), arguments: anyText }),
+          }),
+          { maxLength: 2 },
+        ),
+      }),
+    ),
+    { minLength: 1, maxLength: 5 },
+  );
+  const chat = fc.record({
+    model: fc.constantFrom('demo-chat', 'demo-context'),
+    messages,
+    max_tokens: fc.integer({ min: 1, max: 12 }),
+    temperature: maybe(fc.double({ min: 0, max: 2, noNaN: true })),
+    top_p: maybe(fc.double({ min: 0, max: 1, noNaN: true })),
+    top_k: maybe(fc.nat(1_000_000)),
+    min_p: maybe(fc.double({ min: 0, max: 1, noNaN: true })),
+    presence_penalty: maybe(fc.double({ min: -2, max: 2, noNaN: true })),
+    frequency_penalty: maybe(fc.double({ min: -2, max: 2, noNaN: true })),
+    repeat_penalty: maybe(fc.double({ min: 0.01, max: 10, noNaN: true })),
+    seed: maybe(fc.maxSafeInteger()),
+    n: maybe(fc.integer({ min: 1, max: 3 })),
+    stop: maybe(fc.array(anyText, { maxLength: 4 })),
+    logit_bias: maybe(fc.dictionary(fc.nat(600_000).map(String), fc.double({ min: -100, max: 100, noNaN: true }), { maxKeys: 5 })),
+    logprobs: maybe(fc.boolean()),
+    response_format: maybe(
+      fc.oneof(
+        fc.constant({ type: 'json_object' }),
+        schema.map((each) => ({ type: 'json_schema', json_schema: { name: 'x', schema: each } })),
+      ),
+    ),
+    tools: maybe(
+      fc.array(
+        fc.record({
+          type: fc.constant('function'),
+          function: fc.record({ name: fc.constantFrom('f', 'g', 'get_weather'), parameters: schema }),
+        }),
+        { maxLength: 3 },
+      ),
+    ),
+    tool_choice: maybe(fc.constantFrom('auto', 'none', 'required')),
+    stream: maybe(fc.boolean()),
+  });
+
+  test('property: no chat request yields a 500 or ends an engine', { timeout: 120_000 + 1000 * numRuns }, async () => {
+    await fc.assert(
+      fc.asyncProperty(chat, async (body) => {
+        const response = await post(api, '/v1/chat/completions', body, { signal: AbortSignal.timeout(20_000) });
+        const text = await response.text();
+        expect([response.status < 500, text]).toEqual([true, text]);
+        expect(text).not.toMatch(/"code":"(engine_crashed|internal_error|engine_failed)"/);
+      }),
+      { numRuns },
+    );
+    for (const engine of Object.values(engines)) expect(process.kill(engine.pid as number, 0)).toBe(true);
+  });
 });
