@@ -44,17 +44,19 @@ let genoa: SimulatedAmd;
 let turin: SimulatedAmd;
 let vlek: SimulatedAmd;
 let otherRsa: IssuerKey;
+let rsa1024: IssuerKey;
 let p256: IssuerKey;
 let otherP384: IssuerKey;
 const keys = createKeyCache();
 
 beforeAll(async () => {
-  [milan, genoa, turin, vlek, otherRsa, p256, otherP384] = await Promise.all([
+  [milan, genoa, turin, vlek, otherRsa, rsa1024, p256, otherP384] = await Promise.all([
     simulatedAmd({ product: 'Milan' }),
     simulatedAmd({ product: 'Genoa' }),
     simulatedAmd({ product: 'Turin' }),
     simulatedAmd({ product: 'Genoa', vekKind: 'vlek' }),
     generateRsaKey(2048),
+    generateRsaKey(1024),
     generateEcKey('P-256'),
     generateEcKey('P-384'),
   ]);
@@ -174,6 +176,14 @@ const CASES: readonly Case[] = [
   { rule: 'S11', what: 'ASK with an EC key', verdict: 'fail', make: async () => {
       const ask = await genoa.issueCa('ask', { spki: otherP384.spki });
       return { evidence: await evidenceOf(genoa, { chain: [ask, genoa.ark], vek: await genoa.issueVek({ signer: otherP384 }) }) };
+    } },
+  { rule: 'S11', what: 'ASK with an RSA key of 1024 bits', verdict: 'fail', make: async () => {
+      const ask = await genoa.issueCa('ask', { spki: rsa1024.spki });
+      return { evidence: await evidenceOf(genoa, { chain: [ask, genoa.ark], vek: await genoa.issueVek({ signer: rsa1024 }) }) };
+    } },
+  { rule: 'S11', what: 'ASK with another RSA key of 2048 bits', verdict: 'pass', make: async () => {
+      const ask = await genoa.issueCa('ask', { spki: otherRsa.spki });
+      return { evidence: await evidenceOf(genoa, { chain: [ask, genoa.ark], vek: await genoa.issueVek({ signer: otherRsa }) }) };
     } },
   { rule: 'S11', what: 'ARK of another product over the ASK', verdict: 'fail', also: ['S10', 'S14', 'S15', 'S16', 'S17', 'S19'], make: chain(async () => [genoa.ask, turin.ark]) },
   { rule: 'S11', what: 'chain in the wrong order', verdict: 'fail', also: ['S19'], make: chain(async () => [genoa.ark, genoa.ask]) },
