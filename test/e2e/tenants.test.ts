@@ -18,7 +18,7 @@ interface Asked {
   readonly promptTokens: number;
   readonly cachedTokens: number;
   readonly text: string;
-  readonly logprobs: string;
+  readonly logprobs: readonly number[];
   readonly milliseconds: number;
   /** Prompt tokens the engine took from its cache and decode steps it made during this request, by its own count. */
   readonly engine: { readonly cached: number; readonly steps: number };
@@ -41,7 +41,7 @@ async function ask(url: string, key: string | null, prompt: string): Promise<Ask
   });
   const body = (await response.json()) as {
     usage: { prompt_tokens: number; prompt_tokens_details: { cached_tokens: number } };
-    choices: { text: string; logprobs: unknown }[];
+    choices: { text: string; logprobs: { token_logprobs: number[] } }[];
   };
   expect(response.status, JSON.stringify(body)).toBe(200);
   const milliseconds = performance.now() - started;
@@ -50,15 +50,17 @@ async function ask(url: string, key: string | null, prompt: string): Promise<Ask
     promptTokens: body.usage.prompt_tokens,
     cachedTokens: body.usage.prompt_tokens_details.cached_tokens,
     text: body.choices[0]?.text ?? '',
-    logprobs: JSON.stringify(body.choices[0]?.logprobs),
+    logprobs: body.choices[0]?.logprobs.token_logprobs ?? [],
     milliseconds,
     engine: { cached: after.cached - before.cached, steps: after.steps - before.steps },
   };
 }
 
+const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
+
 /** Long enough that reading it takes several steps of the engine; different for every `name` from its first words on. */
 const secret = (name: string): string =>
-  `${name} ${Array.from({ length: 100 }, (_, i) => createHash('sha256').update(`${name}${i}`).digest('hex').slice(0, 5)).join(' ')}`;
+  `${name} ${Array.from({ length: 60 }, (_, i) => createHash('sha256').update(`${name}${i}`).digest('hex').slice(0, 5)).join(' ')}`;
 
 describe('two keys on one model', () => {
   let server: RealServer;
@@ -94,18 +96,21 @@ describe('two keys on one model', () => {
     for (const each of [fresh, first, again, other, otherAgain]) expect(each.engine.cached).toBe(each.cachedTokens);
     // And bob's request is the same work whether alice has sent the text or nobody has.
     expect(other.cachedTokens).toBe(fresh.cachedTokens);
-    expect(other.promptTokens - other.engine.cached).toBeGreaterThan(200);
+    expect(other.promptTokens - other.engine.cached).toBeGreaterThan(100);
     // Neither text nor log-probabilities depend on what is cached for whom.
     expect(new Set([first, again, other, otherAgain].map((each) => each.text)).size).toBe(1);
-    expect(other.logprobs).toBe(first.logprobs);
-    expect(otherAgain.logprobs).toBe(again.logprobs);
+    for (const each of [again, other, otherAgain]) {
+      expect(each.logprobs).toHaveLength(4);
+      // Rounding differs with the size of the steps a prompt is read in, far below what a cached text would change.
+      for (const [i, value] of each.logprobs.entries()) expect(value).toBeCloseTo(first.logprobs[i] ?? NaN, 2);
+    }
   });
 
   test('guessing a prefix word by word tells the guesser nothing', async () => {
     const words = secret('merger').split(' ');
     await ask(server.url, 'alice-key', words.join(' '));
     let sentBefore = ONLY_BEGIN;
-    for (const known of [1, 10, 50, 100]) {
+    for (const known of [1, 10, 30, 60]) {
       const guess = await ask(server.url, 'bob-key', [...words.slice(0, known), 'or', 'not'].join(' '));
       expect(guess.engine.cached).toBe(guess.cachedTokens);
       // No further than bob's own guess before, although alice's text agrees with this one almost to its end.
@@ -116,14 +121,14 @@ describe('two keys on one model', () => {
     expect(own.cachedTokens).toBe(own.promptTokens - 1);
   });
 
-  test('the difference in time is there within a key, and looked for across keys', async () => {
+  test('the difference in time is there within a key, and looked for across keys', { timeout: 90_000 }, async () => {
     const times: Record<'hit, own key' | 'miss, nobody sent it' | 'sent by the other key', number[]> = {
       'hit, own key': [],
       'miss, nobody sent it': [],
       'sent by the other key': [],
     };
     const evaluated: typeof times = { 'hit, own key': [], 'miss, nobody sent it': [], 'sent by the other key': [] };
-    for (let round = 0; round < 4; round++) {
+    for (let round = 0; round < 3; round++) {
       const prompt = secret(`round${round}`);
       await ask(server.url, 'alice-key', prompt);
       for (const [name, asked] of [
@@ -135,10 +140,9 @@ describe('two keys on one model', () => {
         evaluated[name].push(asked.promptTokens - asked.engine.cached);
       }
     }
-    const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
     for (const [name, values] of Object.entries(times)) console.log(`tenants: ${name.padEnd(22)} median ${median(values).toFixed(1)} ms`);
-    expect(evaluated['hit, own key']).toEqual(Array.from({ length: 4 }, () => 1));
-    for (const tokens of [...evaluated['sent by the other key'], ...evaluated['miss, nobody sent it']]) expect(tokens).toBeGreaterThan(200);
+    expect(evaluated['hit, own key']).toEqual(Array.from({ length: 3 }, () => 1));
+    for (const tokens of [...evaluated['sent by the other key'], ...evaluated['miss, nobody sent it']]) expect(tokens).toBeGreaterThan(100);
   });
 });
 
