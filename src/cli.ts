@@ -49,6 +49,11 @@ async function run(args: readonly string[]): Promise<number> {
   }
 }
 
+// `assay models list | head` closes the pipe before we are done; that is no failure.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+});
+
 try {
   process.exitCode = await run(process.argv.slice(2));
 } catch (error) {

@@ -155,7 +155,7 @@ export const SECTIONS = {
     endorsements_folder: {
       type: 'text',
       path: true,
-      from: 'operator',
+      from: 'measured',
       about: 'folder with endorsements to staple (vek.der, chain.pem, crl.der); read again when it changes',
     },
     simulated_folder: {

@@ -189,8 +189,7 @@ describe('sources', () => {
         .filter(([, field]) => field.path === true && field.from === 'operator')
         .map(([key]) => `${name}.${key}`),
     );
-    // Endorsements are data every verifier checks; where they lie matters to nobody's proof.
-    expect(paths).toEqual(['tee.endorsements_folder']);
+    expect(paths).toEqual([]);
     for (const key of [
       'log.level',
       'tee.mode',
