@@ -113,8 +113,8 @@ async function theirs(path: string, threads: number, type: 'completion' | 'embed
         cache_prompt: reuse,
       });
       let first = 0;
-      for await (const chunk of answer.body ?? []) {
-        if (first === 0 && (chunk as Uint8Array).length > 0) first = performance.now() - start;
+      for await (const _ of answer.body ?? []) {
+        if (first === 0) first = performance.now() - start;
       }
       return { first, last: performance.now() - start };
     },
@@ -229,7 +229,7 @@ await writeMediumModel(medium);
 await writeEmbeddingModel(embed);
 const demo = await ensureDemoModels(['demo-context']);
 const threads = Number(process.env['THREADS'] ?? decodeThreads(1e9));
-console.log(`${'median of ' + String(rounds)}`.padEnd(47) + `${'assay'.padStart(15)} ${'llama-server'.padStart(14)}  ratio`);
+console.log(`median of ${rounds}`.padEnd(47) + `${'assay'.padStart(15)} ${'llama-server'.padStart(14)}  ratio`);
 await compare(medium, 'completion', threads, text);
 await compare(embed, 'embedding', threads, vectors);
 await compare(demo['demo-context'].path, 'completion', 1, tiny);

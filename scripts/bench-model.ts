@@ -94,10 +94,6 @@ export async function writeEmbeddingModel(path: string): Promise<void> {
     ['tokenizer.ggml.padding_token_id', { u32: 0 }],
     ['tokenizer.ggml.mask_token_id', { u32: 4 }],
   ];
-  const linear = (name: string, columns: number, rows: number): Shape[] => [
-    { name: `${name}.weight`, shape: [columns, rows], type: 'Q8_0' },
-    { name: `${name}.bias`, shape: [rows], type: 'F32' },
-  ];
   const norm = (name: string): Shape[] => [
     { name: `${name}.weight`, shape: [width], type: 'F32' },
     { name: `${name}.bias`, shape: [width], type: 'F32' },
@@ -117,12 +113,18 @@ export async function writeEmbeddingModel(path: string): Promise<void> {
   ]);
 }
 
+const linear = (name: string, columns: number, rows: number): Shape[] => [
+  { name: `${name}.weight`, shape: [columns, rows], type: 'Q8_0' },
+  { name: `${name}.bias`, shape: [rows], type: 'F32' },
+];
+
+const padded = (length: number): number => Math.ceil(length / 32) * 32;
+
 /** Header by the demo models' writer (of a file without tensors), then the tensor table and payloads piece by piece. */
 async function write(path: string, metadata: readonly (readonly [string, Value])[], tensors: readonly Shape[]): Promise<void> {
   if (existsSync(path)) return;
   await mkdir(dirname(path), { recursive: true });
   const bytesOf = ({ shape, type }: Shape): number => shape.reduce((a, b) => a * b, 1) * (type === 'F32' ? 4 : 34 / 32);
-  const padded = (length: number): number => Math.ceil(length / 32) * 32;
   const table: Buffer[] = [];
   let offset = 0;
   for (const tensor of tensors) {

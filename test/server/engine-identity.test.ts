@@ -8,6 +8,14 @@ import { openDemo, run, tokensOf } from '../fixtures/demo-engine.ts';
 const lengths = [1, 2, 17, 40, 130, 300, 511, 600];
 const written = 24;
 
+const askLong = (on: Engine, i: number) =>
+  run(on, {
+    prompt: { kind: 'tokens', tokens: tokensOf(50 + i, 600, on.info.vocabSize) },
+    maxTokens: written,
+    logprobs: 0,
+    cacheScope: `tight ${i}`,
+  });
+
 describe('greedy identity', () => {
   let engine: Engine;
   let prompts: number[][];
@@ -38,6 +46,30 @@ describe('greedy identity', () => {
     for (const each of opened) await each.close();
   });
 
+  /** A neighbour that joins, writes for a while and ends or is cancelled. */
+  const noise = async (seed: number): Promise<void> => {
+    const controller = new AbortController();
+    let seen = 0;
+    try {
+      for await (const event of engine.generate(
+        {
+          prompt: { kind: 'tokens', tokens: tokensOf(1000 + seed, 1 + ((seed * 37) % 400), engine.info.vocabSize) },
+          sampling: { temperature: 1, topP: 1, topK: 0, minP: 0, presencePenalty: 0, frequencyPenalty: 0, repeatPenalty: 1, seed },
+          n: 1,
+          stop: [],
+          maxTokens: 5 + ((seed * 13) % 40),
+          cacheScope: `noise ${seed}`,
+        },
+        controller.signal,
+      )) {
+        if (event.type === 'delta') seen += 1;
+        if (seed % 3 === 0 && seen > seed % 7) controller.abort();
+      }
+    } catch (error) {
+      if (!controller.signal.aborted) throw error;
+    }
+  };
+
   test('the model is worth asking: outputs are full, and differ with any one token of the prompt', async () => {
     expect(alone.map((tokens) => tokens.length)).toEqual(lengths.map(() => written));
     expect(new Set(alone.map(String)).size).toBe(lengths.length);
@@ -53,28 +85,6 @@ describe('greedy identity', () => {
   });
 
   test('with neighbours joining, leaving and being cancelled', async () => {
-    const noise = async (seed: number): Promise<void> => {
-      const controller = new AbortController();
-      let seen = 0;
-      try {
-        for await (const event of engine.generate(
-          {
-            prompt: { kind: 'tokens', tokens: tokensOf(1000 + seed, 1 + ((seed * 37) % 400), engine.info.vocabSize) },
-            sampling: { temperature: 1, topP: 1, topK: 0, minP: 0, presencePenalty: 0, frequencyPenalty: 0, repeatPenalty: 1, seed },
-            n: 1,
-            stop: [],
-            maxTokens: 5 + ((seed * 13) % 40),
-            cacheScope: `noise ${seed}`,
-          },
-          controller.signal,
-        )) {
-          if (event.type === 'delta') seen += 1;
-          if (seed % 3 === 0 && seen > seed % 7) controller.abort();
-        }
-      } catch (error) {
-        if (!controller.signal.aborted) throw error;
-      }
-    };
     const background = Array.from({ length: 24 }, (_, seed) => noise(seed));
     for (let i = 0; i < prompts.length; i += 1) expect(await write(engine, i, `joining ${i}`)).toEqual(alone[i]);
     await Promise.all(background);
@@ -120,12 +130,9 @@ describe('greedy identity', () => {
   test('when the memory is too small for all: pushed out, read again, the same', async () => {
     // One slot's worth of cells for eight: 2048 + 256, while eight prompts of 600 want more than twice that.
     const tight = await open('demo-context', { slots: 8 }, { maxCells: 2048, reusePrefixes: true });
-    const prompt = (i: number): number[] => tokensOf(50 + i, 600, engine.info.vocabSize);
-    const ask = (on: Engine, i: number) =>
-      run(on, { prompt: { kind: 'tokens', tokens: prompt(i) }, maxTokens: written, logprobs: 0, cacheScope: `tight ${i}` });
     const wanted = [];
-    for (let i = 0; i < 6; i += 1) wanted.push((await ask(engine, i)).tokens);
-    const got = await Promise.all(wanted.map((_, i) => ask(tight, i)));
+    for (let i = 0; i < 6; i += 1) wanted.push((await askLong(engine, i)).tokens);
+    const got = await Promise.all(wanted.map((_, i) => askLong(tight, i)));
     expect(got.map((each) => each.tokens)).toEqual(wanted);
     await tight.close();
   });

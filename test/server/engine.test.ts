@@ -36,6 +36,12 @@ const refusal = async (work: Promise<unknown>): Promise<ApiError> => {
 };
 const sampled: Sampling = { ...greedy, temperature: 1 };
 
+/** Logprobs of the first token written. */
+const first = (events: readonly GenerateEvent[]) => {
+  for (const event of events) if (event.type === 'delta' && event.logprobs?.[0] !== undefined) return event.logprobs[0];
+  throw new Error('no logprobs');
+};
+
 describe('generation', () => {
   test('events come in order: start, deltas, one finish', async () => {
     const { events, text, promptTokens } = await run(chat, {
@@ -51,22 +57,24 @@ describe('generation', () => {
   });
 
   test('the same seed writes the same, another seed does not', async () => {
-    const write = async (seed?: number) => (await run(context, { sampling: { ...sampled, ...(seed === undefined ? {} : { seed }) } })).text;
-    expect(await write(7)).toBe(await write(7));
-    expect(await write(7)).not.toBe(await write(8));
-    expect(await write()).not.toBe(await write());
+    const texts: string[] = [];
+    for (const seed of [{ seed: 7 }, { seed: 7 }, { seed: 8 }, {}, {}]) {
+      texts.push((await run(context, { sampling: { ...sampled, ...seed } })).text);
+    }
+    expect(texts[1]).toBe(texts[0]);
+    expect(new Set(texts).size).toBe(4);
   });
 
   test('choices of one request differ, and are reproducible together', async () => {
-    const write = () => run(context, { sampling: { ...sampled, seed: 3 }, n: 6 });
-    const [a, b] = [await write(), await write()];
+    const over = { sampling: { ...sampled, seed: 3 }, n: 6 };
+    const [a, b] = [await run(context, over), await run(context, over)];
     expect(new Set(a.texts).size).toBe(6);
     expect(a.texts).toEqual(b.texts);
     expect(
       a.events
         .filter((event) => event.type === 'finish')
         .map((event) => event.index)
-        .sort(),
+        .toSorted((a, b) => a - b),
     ).toEqual([0, 1, 2, 3, 4, 5]);
   });
 
@@ -79,17 +87,14 @@ describe('generation', () => {
 
   test('without maxTokens it ends where the context does', async () => {
     const prompt = tokensOf(9, 2000, context.info.vocabSize);
-    const { finish, events } = await run(context, { prompt: { kind: 'tokens', tokens: prompt }, maxTokens: undefined as never });
-    expect(finish).toBe('length');
-    expect(events.at(-1)).toMatchObject({ completionTokens: 48 });
+    const { maxTokens: _, ...unlimited } = request({ prompt: { kind: 'tokens', tokens: prompt } });
+    const events: GenerateEvent[] = [];
+    for await (const event of context.generate(unlimited, new AbortController().signal)) events.push(event);
+    expect(events.at(-1)).toMatchObject({ type: 'finish', reason: 'length', completionTokens: 48 });
   });
 
   test('logprobs are of the raw distribution, whatever is sampled', async () => {
     const prompt = { kind: 'tokens', tokens: tokensOf(4, 30, context.info.vocabSize) } as const;
-    const first = (events: readonly GenerateEvent[]) => {
-      for (const event of events) if (event.type === 'delta' && event.logprobs?.[0] !== undefined) return event.logprobs[0];
-      throw new Error('no logprobs');
-    };
     const plain = first((await run(context, { prompt, maxTokens: 1, logprobs: 5, cacheScope: 'raw 1' })).events);
     const odd = first(
       (
@@ -201,12 +206,8 @@ describe('constraints', () => {
         grammar: { gbnf: schemaToGrammar(schema) },
       });
       expect(finish).toBe('stop');
-      const value = JSON.parse(text) as { a: number; b: string; c: string };
-      expect(Object.keys(value)).toEqual(['a', 'b', 'c']);
-      expect(value.a).toBeGreaterThanOrEqual(3);
-      expect(value.a).toBeLessThanOrEqual(42);
-      expect(['x', 'y']).toContain(value.b);
-      expect(value.c).toMatch(/^[A-C]{3,5}$/);
+      expect(text).toMatch(/^\{ ?"a": ?([3-9]|[123]\d|4[0-2]), ?"b": ?"[xy]", ?"c": ?"[A-C]{3,5}" ?\}$/);
+      expect(Object.keys(JSON.parse(text))).toEqual(['a', 'b', 'c']);
     }
   });
 
@@ -291,7 +292,7 @@ describe('limits', () => {
   test('a full queue is 429 with Retry-After; the queued ones are served', async () => {
     const engine = await open('demo-context', { slots: 1 }, { maxQueued: 2 });
     const results = await Promise.allSettled(Array.from({ length: 6 }, () => run(engine, { maxTokens: 400 })));
-    const refused = results.flatMap((result) => (result.status === 'rejected' ? [result.reason as ApiError] : []));
+    const refused = results.flatMap((result) => (result.status === 'rejected' && result.reason instanceof ApiError ? [result.reason] : []));
     expect(refused.length).toBeGreaterThanOrEqual(3);
     for (const error of refused) expect([error.status, error.code, error.retryAfterSeconds]).toEqual([429, 'engine_overloaded', 1]);
     expect(results.filter((result) => result.status === 'fulfilled').length).toBeGreaterThanOrEqual(2);
@@ -306,16 +307,17 @@ describe('limits', () => {
   });
 });
 
+const aborted = async (events: AsyncIterable<GenerateEvent>, onEvent: (event: GenerateEvent) => void): Promise<unknown> => {
+  try {
+    for await (const event of events) onEvent(event);
+  } catch (error) {
+    return error;
+  }
+  return null;
+};
+
 describe('aborts', () => {
   const reason = new Error('gone');
-  const aborted = async (events: AsyncIterable<GenerateEvent>, onEvent: (event: GenerateEvent) => void): Promise<unknown> => {
-    try {
-      for await (const event of events) onEvent(event);
-    } catch (error) {
-      return error;
-    }
-    return null;
-  };
 
   test('before it began', async () => {
     await expect(run(context, {}, AbortSignal.abort(reason))).rejects.toBe(reason);
@@ -420,8 +422,8 @@ describe('crashes', () => {
       environment
         .split('\0')
         .filter(Boolean)
-        .map((each) => each.split('=')[0])
-        .sort(),
+        .map((each) => each.split('=')[0] ?? '')
+        .toSorted((a, b) => (a < b ? -1 : 1)),
     ).toEqual(['GGML_NO_BACKTRACE', 'NODE_OPTIONS', 'UV_THREADPOOL_SIZE']);
   });
 });
@@ -529,7 +531,7 @@ describe('vectors', () => {
     for (const vector of vectors) expect(Math.hypot(...vector)).toBeCloseTo(1, 4);
     for (const i of [0, 8, 149]) {
       const [alone] = (await engine.embed([inputs[i] ?? ''], signal)).vectors;
-      const cosine = (alone ?? []).reduce((sum: number, value, k) => sum + value * (vectors[i]?.[k] ?? 0), 0);
+      const cosine = Array.from(alone ?? []).reduce((sum, value, k) => sum + value * (vectors[i]?.[k] ?? 0), 0);
       expect(cosine).toBeCloseTo(1, 4);
     }
     const both = await Promise.all([engine.embed(inputs.slice(0, 3), signal), engine.embed(inputs.slice(3, 5), signal)]);

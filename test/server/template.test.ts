@@ -16,7 +16,7 @@ const vocabulary: TemplateVocabulary = {
   bos: 0,
   eos: 1,
   addBos: true,
-  tokenize: (text) => [...text].map((c) => 1000 + (c.codePointAt(0) ?? 0)),
+  tokenize: (text) => Array.from(text).map((c) => 1000 + (c.codePointAt(0) ?? 0)),
 };
 const show = (tokens: readonly number[]): string =>
   tokens.map((token) => (token < 1000 ? `«${names[token]}»` : String.fromCodePoint(token - 1000))).join('');
@@ -102,9 +102,8 @@ describe('templates', () => {
     ],
     ['only a system message', [{ role: 'system', content: 's' }]],
   ] as const)('a history the template refuses is answered: %s', (_, messages) => {
-    for (const source of [mistral, qwen, null]) expect(render(source, messages as readonly ChatMessage[]).length).toBeGreaterThan(5);
-    for (const message of messages)
-      if (message.content !== '') expect(render(mistral, messages as readonly ChatMessage[])).toContain(message.content);
+    for (const source of [mistral, qwen, null]) expect(render(source, messages).length).toBeGreaterThan(5);
+    for (const { content } of messages) expect(render(mistral, messages)).toContain(content);
   });
 
   test('a history no attempt renders is a 400 that quotes nothing', () => {
@@ -119,6 +118,8 @@ describe('templates', () => {
     );
   });
 });
+
+const counts = (tokens: readonly number[]): number[] => tokens.filter((token) => token < 1000);
 
 describe('injection', () => {
   const sources = [
@@ -154,7 +155,6 @@ describe('injection', () => {
   const text = fc.array(piece, { maxLength: 8 }).map((parts) => parts.join(''));
 
   test('no text of a request becomes a control token, and none of it changes', () => {
-    const counts = (tokens: readonly number[]): number[] => tokens.filter((token) => token < 1000);
     fc.assert(
       fc.property(
         fc.constantFrom(...sources),
@@ -162,7 +162,7 @@ describe('injection', () => {
         (source, turns) => {
           const template = createChatTemplate(source, vocabulary);
           const shape = (content: (s: string) => string): ChatMessage[] =>
-            turns.map(([role, body, name]) => ({ role: role as ChatMessage['role'], content: content(body), name: content(name) }));
+            turns.map(([role, body, name]) => ({ role, content: content(body), name: content(name) }));
           const attacked = template.tokens(
             shape((s) => s),
             [],
@@ -173,7 +173,8 @@ describe('injection', () => {
           );
           // The name between the template's own "<|" and "|>" may not make one either.
           expect(counts(attacked)).toEqual(counts(clean));
-          if (source === null) for (const [role, body] of turns) if (role !== 'tool') expect(show(attacked)).toContain(body);
+          const bodies = source === null ? turns.filter(([role]) => role !== 'tool') : [];
+          for (const [, body] of bodies) expect(show(attacked)).toContain(body);
         },
       ),
       { numRuns: 1000 },
@@ -196,6 +197,16 @@ describe('injection', () => {
   });
 });
 
+/** What was written, or the code of the refusal. */
+function tried(work: () => string): string {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof ApiError) return error.code;
+    throw error;
+  }
+}
+
 describe('hostile templates', () => {
   test.each([
     [
@@ -210,7 +221,7 @@ describe('hostile templates', () => {
   });
 
   test('a syntax error is told when the model is loaded', () => {
-    expect(() => createChatTemplate('{% if %}', vocabulary)).toThrow();
+    expect(() => createChatTemplate('{% if %}', vocabulary)).toThrow(/\S/);
   });
 
   test('the template reaches nothing of the process', () => {
@@ -221,12 +232,7 @@ describe('hostile templates', () => {
       '{{ globalThis }}',
       '{{ messages.__proto__ }}',
     ]) {
-      let text = '';
-      try {
-        text = render(source, [user('x')]);
-      } catch (error) {
-        expect(error).toBeInstanceOf(ApiError);
-      }
+      const text = tried(() => render(source, [user('x')]));
       expect(text).not.toMatch(/native code|\[object|pid/);
     }
   });
