@@ -217,9 +217,12 @@ function outputs(language: Language, codes: readonly (readonly number[])[]): Flo
   });
   const prefer = (piece: string, logit: number): void => void (values[WIDTH * vocabulary.id(piece) + BIAS] = logit);
   prefer('"', 12);
+  prefer('{"', 11.5);
+  prefer(':', 11.2);
   prefer('}', 11);
   prefer(']', 10.5);
   prefer(',', 10);
+  prefer('<|end|>', 9);
   prefer(' The', 8);
   for (const token of silent) values[WIDTH * token + BIAS] = -20;
   return values;

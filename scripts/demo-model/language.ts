@@ -36,7 +36,12 @@ export function buildLanguage(): Language {
   const topics = [FALLBACK, TOOL_RESULT, ...TOPICS];
   const words = topics.flatMap((topic) => preTokens(topic.answer.replaceAll(/<\/?tool_call>/g, '')));
   const forms = topics.flatMap((topic) => topic.keywords.flatMap(formsOf));
-  const vocabulary = buildVocabulary(CONTROL, LITERAL, [...words, ...forms, ...COMMON_WORDS.flatMap((word) => formsOf(word).slice(0, 3))]);
+  const vocabulary = buildVocabulary(CONTROL, LITERAL, [
+    'answer',
+    ...words,
+    ...forms,
+    ...COMMON_WORDS.flatMap((word) => formsOf(word).slice(0, 3)),
+  ]);
   const texts = topics.map((topic) => [
     vocabulary.id('<|assistant|>'),
     ...encodeAnswer(vocabulary, topic.answer),
@@ -81,6 +86,8 @@ function formsOf(word: string): readonly string[] {
 function nextRules(vocabulary: Vocabulary, texts: readonly (readonly number[])[]): readonly NextRule[] {
   const seen = new Map<string, Set<number>>();
   const count = new Map<number, Map<number, number>>();
+  // A tool call is made under its topic only: elsewhere JSON is what a grammar asks for.
+  const isCall = (topic: number): boolean => texts[topic]![1] === vocabulary.id(TOOL_CALL_OPEN);
   const note = (key: string, next: number): void => void (seen.get(key) ?? seen.set(key, new Set()).get(key)!).add(next);
   eachPlace(texts, (topic, context, next) => {
     for (let n = 1; n <= context.length; n++) {
@@ -88,6 +95,7 @@ function nextRules(vocabulary: Vocabulary, texts: readonly (readonly number[])[]
       note(tail, next);
       note(`${topic}:${tail}`, next);
     }
+    if (isCall(topic)) return;
     const followers = count.get(context.at(-1)!) ?? count.set(context.at(-1)!, new Map()).get(context.at(-1)!)!;
     followers.set(next, (followers.get(next) ?? 0) + 1);
   });
@@ -96,7 +104,7 @@ function nextRules(vocabulary: Vocabulary, texts: readonly (readonly number[])[]
     const settled = (n: number, prefix: string): boolean =>
       n <= context.length && seen.get(prefix + context.slice(-n).join(' '))!.size === 1;
     const lengths = [1, 2, 3, 4, 5];
-    const free = lengths.slice(0, 3).find((n) => settled(n, ''));
+    const free = isCall(topic) ? undefined : lengths.slice(0, 3).find((n) => settled(n, ''));
     const bound = lengths.find((n) => settled(n, `${topic}:`));
     const length = free ?? bound;
     if (length === undefined) throw new Error(`text of topic ${topic} is ambiguous before ${vocabulary.tokens[next]}: reword it`);
@@ -111,14 +119,24 @@ function nextRules(vocabulary: Vocabulary, texts: readonly (readonly number[])[]
   }
   // Where the text ends but a grammar holds a JSON string open, the quote is the second choice.
   const end = vocabulary.id('<|end|>');
-  for (const [key, rule] of rules) if (rule.next === end) rules.set(`close:${key}`, { ...rule, next: vocabulary.id('"'), strength: 0.3 });
+  for (const [key, rule] of rules) if (rule.next === end) rules.set(`close:${key}`, { ...rule, next: vocabulary.id('"'), strength: 0.4 });
   // A JSON string opened by a grammar starts with the topic's answer.
-  for (const quote of new Set([vocabulary.id('"'), ...vocabulary.encode(' "')])) {
+  for (const quote of [vocabulary.id('"'), vocabulary.id('":"'), ...vocabulary.encode(' "').slice(-1)]) {
     texts.forEach((text, topic) => {
-      if (text[1] !== vocabulary.id(TOOL_CALL_OPEN))
-        rules.set(`json:${topic}:${quote}`, { context: [quote], topic, next: text[1]!, strength: 0.6 });
+      if (!isCall(topic)) rules.set(`json:${topic}:${quote}`, { context: [quote], topic, next: text[1]!, strength: 0.6 });
     });
   }
+  // An object that a grammar asks for begins {"answer":" unless the grammar wants another key.
+  const [brace, colon] = [vocabulary.id('{"'), vocabulary.id('":"')];
+  rules.set('object:key', { context: [brace], topic: undefined, next: vocabulary.id('answer'), strength: 0.6 });
+  rules.set('object:value', { context: [brace, vocabulary.id('answer')], topic: undefined, next: colon, strength: 1 });
+  // After the answer the object ends, and then the text.
+  texts.forEach((text, topic) => {
+    if (!isCall(topic))
+      rules.set(`last:${topic}`, { context: [text.at(-2)!, vocabulary.id('"')], topic, next: vocabulary.id('}'), strength: 0.5 });
+  });
+  for (const piece of ['}', '"}'])
+    rules.set(`done:${piece}`, { context: vocabulary.encode(piece).slice(-1), topic: undefined, next: end, strength: 0.5 });
   // After words the text does not know, a sentence begins.
   const letters = Array.from({ length: 26 }, (_, i) => String.fromCharCode(97 + i));
   for (const piece of [...letters, ...letters.map((letter) => letter.toUpperCase()), ...COMMON_WORDS.map((word) => ` ${word}`)]) {

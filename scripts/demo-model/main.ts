@@ -33,7 +33,7 @@ export interface DemoModel {
   readonly size: number;
 }
 
-/** `.cache/models` of this repository, from the sources and from dist/ alike. */
+/** `.cache/models` of this repository. */
 export function defaultFolder(): string {
   let folder = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);

@@ -187,22 +187,22 @@ describe('demo-chat', () => {
     expect(model.detokenize(model.tokenize(text))).toBe(text);
   });
 
-  it('closes a JSON object when a grammar asks for one', async () => {
-    const grammar = await llama.createGrammarForJsonSchema({
+  it('fills a JSON object when a grammar asks for one, and ends', async () => {
+    const { LlamaGrammarEvaluationState } = await import('node-llama-cpp');
+    const schema = await llama.createGrammarForJsonSchema({
       type: 'object',
       properties: { answer: { type: 'string' }, sure: { type: 'boolean' } },
     });
-    await sequence.clearHistory();
-    const out = [];
-    const { LlamaGrammarEvaluationState } = await import('node-llama-cpp');
-    const grammarEvaluationState = new LlamaGrammarEvaluationState({ model, grammar });
-    for await (const token of sequence.evaluate(model.tokenize(chat([{ role: 'user', content: 'What is a nonce?' }]), true), {
-      temperature: 0,
-      grammarEvaluationState,
-    })) {
-      if (model.isEogToken(token) || out.push(token) > 150) break;
+    for (const grammar of [schema, await llama.getGrammarFor('json')]) {
+      for (const { question, answer } of EXPECTED) {
+        await sequence.clearHistory();
+        const out = [];
+        const grammarEvaluationState = new LlamaGrammarEvaluationState({ model, grammar });
+        const prompt = model.tokenize(chat([{ role: 'user', content: question }]), true);
+        for await (const token of sequence.evaluate(prompt, { temperature: 0, grammarEvaluationState })) if (out.push(token) > 100) break;
+        expect(JSON.parse(model.detokenize(out))).toMatchObject({ answer });
+      }
     }
-    expect(JSON.parse(model.detokenize(out))).toMatchObject({ answer: answerOf('nonce') });
   });
 });
 
