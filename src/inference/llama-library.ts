@@ -281,7 +281,7 @@ export function loadLlama(folder = llamaFolder()): {
   const ggml = koffi.load(find('libggml'));
   const library = koffi.load(find('libllama'));
   const version: unknown = library.func('llama_version', 'str', [])();
-  if (version !== supportedVersion) throw new LlamaLibraryError(`libllama is ${String(version)}, this build needs ${supportedVersion}`);
+  assertVersion(version);
   assertSizes();
   // koffi's functions are untyped; LlamaLibrary is their only typing, kept beside `signatures` above.
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion
@@ -292,6 +292,10 @@ export function loadLlama(folder = llamaFolder()): {
   ggml.func('ggml_backend_load_all_from_path', 'void', ['str'])(folder);
   llama.llama_backend_init();
   return { llama, newThreadpool: threadpoolMaker(ggml) };
+}
+
+export function assertVersion(version: unknown): void {
+  if (version !== supportedVersion) throw new LlamaLibraryError(`libllama is ${String(version)}, this build needs ${supportedVersion}`);
 }
 
 /** Copies of the struct sizes `sizeof` gives in C for the pinned headers (LP64: x86-64 and arm64 alike). */
@@ -308,7 +312,7 @@ function assertSizes(): void {
 }
 
 /** Every distinctive default, from the first field to the last: a shifted layout cannot pass. */
-function assertDefaults(llama: LlamaLibrary): void {
+export function assertDefaults(llama: Pick<LlamaLibrary, 'llama_model_default_params' | 'llama_context_default_params'>): void {
   check('llama_model_params', llama.llama_model_default_params(), {
     n_gpu_layers: -1,
     split_mode: 1,

@@ -46,6 +46,8 @@ export interface LoadedModel {
   readonly rerankTemplate: string | null;
   readonly specials: readonly SpecialToken[];
   meta(key: string): string | null;
+  /** Bytes of the longest token: a text of n bytes has at least n ÷ this many. Not for WordPiece, whose [UNK] takes any word. */
+  longestPiece(): number;
   isEnd(token: number): boolean;
   tokenize(text: string, addSpecial: boolean, parseSpecial: boolean): number[];
   /** Bytes of one token; control tokens are empty unless `special`. */
@@ -128,6 +130,16 @@ function describe(llama: LlamaLibrary, handle: Pointer): LoadedModel {
     return new TextDecoder().decode(buffer.subarray(0, Math.max(length, 0)));
   };
 
+  let longest = 0;
+  const longestPiece = (): number => {
+    if (longest > 0) return longest;
+    longest = 1;
+    for (let token = 0; token < vocabSize; token += 1) {
+      longest = Math.max(longest, Buffer.byteLength(llama.llama_vocab_get_text(vocab, token) ?? ''));
+    }
+    return longest;
+  };
+
   const meta = (key: string): string | null => {
     let buffer = new Uint8Array(4096);
     let length = llama.llama_model_meta_val_str(handle, key, buffer, buffer.length);
@@ -163,6 +175,7 @@ function describe(llama: LlamaLibrary, handle: Pointer): LoadedModel {
     rerankTemplate: llama.llama_model_chat_template(handle, 'rerank'),
     specials: findSpecials(llama, vocab, vocabSize),
     meta,
+    longestPiece,
     isEnd: (token) => llama.llama_vocab_is_eog(vocab, token),
     tokenize,
     piece,

@@ -5,8 +5,9 @@ import type { Prompt } from './engine.ts';
 import type { LoadedModel } from './llama-model.ts';
 import type { ChatTemplate } from './template.ts';
 
-/** At least one token. */
-export function promptTokens(model: LoadedModel, template: ChatTemplate, prompt: Prompt): number[] {
+/** At least one token. `contextLength` 0: any length. */
+export function promptTokens(model: LoadedModel, template: ChatTemplate, prompt: Prompt, contextLength = 0): number[] {
+  if (contextLength > 0 && prompt.kind === 'text') assertMayFit(model, prompt.text, contextLength, 'prompt');
   const tokens = unchecked(model, template, prompt);
   if (tokens.length > 0) return tokens;
   const start = model.bos ?? model.eos;
@@ -38,13 +39,20 @@ export function checkTokens(model: LoadedModel, tokens: readonly number[], param
   }
 }
 
+/** Refuses text that cannot fit before tokenizing it, which for megabytes would hold up every stream of this model. */
+export function assertMayFit(model: LoadedModel, text: string, contextLength: number, param: string): void {
+  // Almost every text passes here, without the vocabulary being looked through.
+  if (text.length < contextLength * 4) return;
+  assertFits(Math.floor(Buffer.byteLength(text) / model.longestPiece()), contextLength, param, 'at least ');
+}
+
 /** Both phrases agents look for are in the message. */
-export function assertFits(count: number, contextLength: number, param: string): void {
+export function assertFits(count: number, contextLength: number, param: string, exactness = ''): void {
   if (count < contextLength) return;
   throw new ApiError(
     400,
     'context_length_exceeded',
-    `this model's maximum context length is ${contextLength} tokens; the request has ${count} tokens, which exceeds the available context size`,
+    `this model's maximum context length is ${contextLength} tokens; the request has ${exactness}${count} tokens, which exceeds the available context size`,
     { param },
   );
 }

@@ -230,6 +230,25 @@ describe('constraints', () => {
     }
   });
 
+  test.each([
+    ['wide', { type: 'object', properties: Object.fromEntries(Array.from({ length: 1500 }, (_, i) => [`p${i}`, { type: 'null' }])) }],
+    ['long tuple', { type: 'array', prefixItems: Array.from({ length: 1500 }, () => ({ type: 'boolean' })) }],
+    ['many branches', { anyOf: Array.from({ length: 1000 }, (_, i) => ({ const: `value ${i}` })) }],
+    ['deep', Array.from({ length: 30 }).reduce<object>((inner) => ({ type: 'array', items: inner, minItems: 1 }), { type: 'integer' })],
+    ['long strings', { type: 'string', minLength: 50_000, maxLength: 100_000 }],
+    [
+      'many of many',
+      {
+        type: 'array',
+        minItems: 9000,
+        items: { type: 'array', minItems: 9000, items: { type: 'string', pattern: '^([a-z]{1,20}-){1,20}$' } },
+      },
+    ],
+  ])('the largest schemas we let pass neither crash nor stall the child: %s', async (_, large) => {
+    const { events } = await run(context, { maxTokens: 12, sampling: { ...sampled, seed: 5 }, grammar: { gbnf: schemaToGrammar(large) } });
+    expect(events.at(-1)?.type).toBe('finish');
+  });
+
   test('JSON mode writes an object', async () => {
     const { text } = await run(context, {
       maxTokens: 400,
@@ -280,6 +299,16 @@ describe('limits', () => {
     expect(error.message).toContain('maximum context length');
     expect(error.message).toContain('exceeds the available context size');
     expect((await run(context, { prompt: { kind: 'tokens', tokens: tokensOf(1, 2047, context.info.vocabSize) } })).finish).toBe('length');
+  });
+
+  test('megabytes are refused before they are tokenized, in the same words', async () => {
+    const text = 'the key '.repeat(900_000);
+    const wait = refusal(run(context, { prompt: { kind: 'text', text } }));
+    const chatty = refusal(run(context, { prompt: { kind: 'chat', messages: [{ role: 'user', content: text }] } }));
+    for (const error of [await wait, await chatty]) {
+      expect(error.code).toBe('context_length_exceeded');
+      expect(error.message).toContain('at least');
+    }
   });
 
   test('token ids outside the vocabulary, suffix without its tokens, vectors of a text model', async () => {

@@ -15,7 +15,9 @@ interface Entry {
 }
 
 /** A model that writes (sum of all tokens before) mod 16, and a memory that checks it is used rightly. */
-function fakeContext(cells = Infinity): DecodeContext & { readonly steps: Entry[][]; aborted: number; onDecode: (step: Entry[]) => void } {
+function fakeContext(
+  cells = Infinity,
+): DecodeContext & { readonly steps: Entry[][]; aborted: number; onDecode: (step: Entry[]) => void; decode: () => Promise<number> } {
   const memory = new Map<number, number[]>();
   const sequence = (id: number): number[] => {
     const found = memory.get(id) ?? [];
@@ -260,6 +262,34 @@ describe('cancel and pause', () => {
     const first = context.steps.findIndex((step, i) => i >= cancelledAt && step.some((entry) => entry.token === 5 && entry.position === 0));
     expect(first - cancelledAt).toBeLessThanOrEqual(2);
     expect(scheduler.stats().active).toBe(0);
+  });
+
+  test('a prompt being read alone is cut off inside the decode, one with company is not', async () => {
+    const { ask, context, scheduler } = start();
+    let release: ((code: number) => void) | null = null;
+    const wait = (): Promise<number> =>
+      new Promise((resolve) => {
+        release = resolve;
+      });
+    context.decode = wait;
+    void ask({ id: 1, prompt: Array.from({ length: 30 }, () => 1) });
+    while (release === null) await new Promise((resolve) => setImmediate(resolve));
+    scheduler.cancel(1);
+    expect(context.aborted).toBe(1);
+    const first: (code: number) => void = release;
+    release = null;
+    void ask({ id: 2, scope: 'b', prompt: Array.from({ length: 30 }, () => 1) });
+    const third = ask({ id: 3, scope: 'c', prompt: [7], maxTokens: 2 });
+    first(2);
+    while (release === null) await new Promise((resolve) => setImmediate(resolve));
+    // Both are in this step; one leaves, and the other's work is not thrown away.
+    scheduler.cancel(2);
+    expect(context.aborted).toBe(1);
+    context.decode = async () => context.decodeSync();
+    const second: (code: number) => void = release;
+    second(context.decodeSync());
+    expect(await third).toEqual([expected([7], 2)]);
+    expect(scheduler.stats()).toMatchObject({ active: 0, queued: 0 });
   });
 
   test('cancelling while queued, and twice, and after the end', async () => {
