@@ -16,7 +16,8 @@ export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank'
  */
 export type Residency = 'memory' | 'verity' | 'disk';
 
-export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template';
+/** `residency` is no file: it puts the word "disk" into the signed manifest of a model that is not in measured memory. */
+export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template' | 'residency';
 
 /** One file (or text) the engine reads, named by its content. */
 export interface ModelBlob {
@@ -67,6 +68,7 @@ export interface RegisteredModel {
 
 /** One file of a model and where it is. */
 export interface ModelFile extends ModelBlob {
+  readonly role: Exclude<BlobRole, 'residency'>;
   readonly path: string;
   /** When its digest was taken by this process: what the file was then. */
   readonly identity?: FileIdentity;
@@ -155,9 +157,11 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
   const { summary } = options;
   const blobs: ModelBlob[] = options.files.map(({ role, sha256, size }) => ({ role, sha256, size }));
   if (options.chatTemplate !== undefined) {
-    const bytes = Buffer.from(options.chatTemplate);
-    blobs.push({ role: 'template', sha256: createHash('sha256').update(bytes).digest('hex'), size: bytes.length });
+    blobs.push(textBlob('template', options.chatTemplate));
   }
+  const sizeBytes = blobs.reduce((sum, blob) => sum + blob.size, 0);
+  // Whoever pins the file's own SHA-256 gets P3 in full or nothing: bytes on a disk could change after they were hashed.
+  if (options.residency === 'disk') blobs.push(textBlob('residency', 'disk'));
   const attested = attestedModel(options.id, blobs.map(toAttestedBlob));
   const model: RegisteredModel = {
     id: options.id,
@@ -166,7 +170,7 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
     format: 'gguf',
     sha256: toHex(attested.sha256),
     kind: attested.kind,
-    sizeBytes: blobs.reduce((sum, blob) => sum + blob.size, 0),
+    sizeBytes,
     contextLength: Math.min(options.contextLength, summary.contextLength),
     residency: options.residency,
     blobs,
@@ -186,6 +190,11 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
     hashed: options.hashed,
     ...(options.chatTemplate === undefined ? {} : { chatTemplate: options.chatTemplate }),
   };
+}
+
+function textBlob(role: 'template' | 'residency', text: string): ModelBlob {
+  const bytes = Buffer.from(text);
+  return { role, sha256: createHash('sha256').update(bytes).digest('hex'), size: bytes.length };
 }
 
 function toAttested(model: RegisteredModel): AttestedModel {

@@ -238,7 +238,19 @@ describe('loading', () => {
     const small = { stagingFolder: join(folder, 'no-tmpfs') };
     await restart(small);
     await models.add({ id: 'm', path: chat.path }, signal);
-    expect(models.get('m')).toMatchObject({ residency: 'disk' });
+    const disk = createHash('sha256').update('disk').digest('hex');
+    expect(models.get('m')).toMatchObject({
+      residency: 'disk',
+      sizeBytes: chat.size,
+      blobs: [
+        { role: 'weights', sha256: chat.sha256 },
+        { role: 'residency', sha256: disk, size: 4 },
+      ],
+    });
+    // Signed, not only said: a policy that pins the file itself refuses it.
+    const [attested] = models.registry.attested();
+    expect(attested).toMatchObject({ kind: 'manifest' });
+    expect(toHex(attested!.sha256)).not.toBe(chat.sha256);
     await models.load('m', signal);
     expect(engines[0]!.read).toBe(chat.sha256);
     await restart({ ...small, hardware: true });
