@@ -7,7 +7,7 @@ import type { ChatTemplate } from './template.ts';
 
 /** At least one token. `contextLength` 0: any length. */
 export function promptTokens(model: LoadedModel, template: ChatTemplate, prompt: Prompt, contextLength = 0): number[] {
-  if (contextLength > 0 && prompt.kind === 'text') assertMayFit(model, prompt.text, contextLength, 'prompt');
+  if (contextLength > 0) assertMayFit(model, prompt, contextLength);
   const tokens = unchecked(model, template, prompt);
   if (tokens.length > 0) return tokens;
   const start = model.bos ?? model.eos;
@@ -39,11 +39,13 @@ export function checkTokens(model: LoadedModel, tokens: readonly number[], param
   }
 }
 
-/** Refuses text that cannot fit before tokenizing it, which for megabytes would hold up every stream of this model. */
-export function assertMayFit(model: LoadedModel, text: string, contextLength: number, param: string): void {
-  // Almost every text passes here, without the vocabulary being looked through.
-  if (text.length < contextLength * 4) return;
-  assertFits(Math.floor(Buffer.byteLength(text) / model.longestPiece()), contextLength, param, 'at least ');
+/** Refuses text that cannot fit before rendering and tokenizing it, which for megabytes would hold up every stream. */
+function assertMayFit(model: LoadedModel, prompt: Prompt, contextLength: number): void {
+  const texts = prompt.kind === 'text' ? [prompt.text] : prompt.kind === 'chat' ? prompt.messages.map((message) => message.content) : [];
+  // Almost every prompt passes here, without the vocabulary being looked through.
+  if (texts.reduce((sum, text) => sum + text.length, 0) < contextLength * 4) return;
+  const bytes = texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
+  assertFits(Math.floor(bytes / model.longestPiece()), contextLength, prompt.kind === 'chat' ? 'messages' : 'prompt', 'at least ');
 }
 
 /** Both phrases agents look for are in the message. */

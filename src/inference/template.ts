@@ -18,8 +18,6 @@ export interface TemplateVocabulary {
   readonly addBos: boolean;
   /** Plain text: no control token is ever matched. */
   tokenize(text: string): readonly number[];
-  /** Sees the whole rendered prompt before any of it is tokenized; throws when it cannot fit. */
-  check?(rendered: string): void;
 }
 
 export interface TemplateBounds {
@@ -81,7 +79,6 @@ export function createChatTemplate(
 
   /** Control tokens where the template wrote them, plain text between. */
   const tokenize = (rendered: string): number[] => {
-    vocabulary.check?.(disguise.off(rendered));
     const tokens: number[] = [];
     let rest = rendered;
     const push = (segment: string): void => {

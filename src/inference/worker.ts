@@ -15,7 +15,7 @@ import { loadLlama } from './llama-library.ts';
 import { loadModel, type LoadedModel } from './llama-model.ts';
 import { hardenProcess } from './llama-process.ts';
 import { createPooler, type Pooler } from './pooled.ts';
-import { assertFits, assertMayFit, checkTokens, promptTokens, rankTokens } from './prompt.ts';
+import { assertFits, checkTokens, promptTokens, rankTokens } from './prompt.ts';
 import { createSampler, seededRandom } from './sampler.ts';
 import { createScheduler, type Scheduler } from './scheduler.ts';
 import { createChatTemplate, type ChatTemplate } from './template.ts';
@@ -75,7 +75,6 @@ async function start(load: Load): Promise<void> {
       eos: model.eos,
       addBos: model.addBos,
       tokenize: (text) => model.tokenize(text, false, false),
-      ...(generating ? { check: (text: string) => assertMayFit(model, text, contextLength, 'messages') } : {}),
     });
     const info: EngineInfo = {
       type,

@@ -1,7 +1,7 @@
 // The binding to libllama itself, in this process: that it refuses a library it was not written for, that an abort really
 // reaches a running decode, that the model's text functions are each other's inverse, and that its greedy choice is the one
 // of node-llama-cpp, which drives the same library through its own C++ addon.
-import { getLlama, LlamaLogLevel } from 'node-llama-cpp';
+import { getLlama, LlamaLogLevel, type Token } from 'node-llama-cpp';
 import { describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
 import { decodeThreads } from '../../src/inference/cores.ts';
@@ -17,12 +17,15 @@ const path = (await ensureDemoModels(['demo-context']))['demo-context'].path;
 const model = await loadModel(llama, path, () => {});
 const options = { sequences: 2, cells: 2048, batchTokens: 2048, threads: 1, threadpool: null, embeddings: 'none', exact: true } as const;
 
+// oxlint-disable-next-line typescript/no-unsafe-type-assertion -- their tokens are branded numbers
+const asToken = (token: number): Token => token as Token;
+
 describe('compatibility', () => {
   test('another version or a shifted default is refused', () => {
     expect(() => assertVersion('0.5.0')).toThrow(LlamaLibraryError);
     expect(() => assertDefaults(llama)).not.toThrow(LlamaLibraryError);
     const context = llama.llama_context_default_params();
-    const shifted = Object.assign(() => ({ ...context, kv_unified: true }), { async: llama.llama_context_default_params.async });
+    const shifted = Object.assign(() => ({ ...context, kv_unified: true }), { async: () => {} });
     expect(() => assertDefaults({ ...llama, llama_context_default_params: shifted })).toThrow('kv_unified');
   });
 
@@ -97,7 +100,7 @@ test('greedy tokens are those of node-llama-cpp on the same file', async () => {
   const loaded = await oracle.loadModel({ modelPath: path });
   const sequence = (await loaded.createContext({ contextSize: 512, threads: 1 })).getSequence();
   const theirs: number[] = [];
-  for await (const token of sequence.evaluate(prompt as never, { temperature: 0 })) {
+  for await (const token of sequence.evaluate(prompt.map(asToken), { temperature: 0 })) {
     theirs.push(token);
     if (theirs.length === ours.length) break;
   }
@@ -105,14 +108,16 @@ test('greedy tokens are those of node-llama-cpp on the same file', async () => {
   expect(ours).toEqual(theirs);
 });
 
+/** A /sys and a cgroup with these sibling lists and this quota. */
+const files = (cores: readonly string[], quota: string) => (path: string) => {
+  const cpu = /cpu(\d+)\/topology/.exec(path)?.[1];
+  const siblings = cpu === undefined ? undefined : cores[Number(cpu)];
+  if (siblings !== undefined) return siblings;
+  if (path.endsWith('cpu.max')) return quota;
+  throw new Error('no such file');
+};
+
 test('threads: one per physical core of ours, within the quota, one for tiny models', () => {
-  const files = (cores: readonly string[], quota: string) => (path: string) => {
-    const cpu = /cpu(\d+)\/topology/.exec(path)?.[1];
-    const siblings = cpu === undefined ? undefined : cores[Number(cpu)];
-    if (siblings !== undefined) return siblings;
-    if (path.endsWith('cpu.max')) return quota;
-    throw new Error('no such file');
-  };
   expect(decodeThreads(1e6, files(['0', '1'], 'max 100000'))).toBe(1);
   expect(decodeThreads(1e9, files(['0,1', '0,1'], 'max 100000'))).toBe(1);
   expect(decodeThreads(1e9, files(['0', '1', '2', '3'], '100000 100000'))).toBe(1);

@@ -266,28 +266,25 @@ describe('cancel and pause', () => {
 
   test('a prompt being read alone is cut off inside the decode, one with company is not', async () => {
     const { ask, context, scheduler } = start();
-    let release: ((code: number) => void) | null = null;
-    const wait = (): Promise<number> =>
-      new Promise((resolve) => {
-        release = resolve;
-      });
-    context.decode = wait;
+    // Each decode waits in `decodes` until the test lets it go with a code.
+    const decodes: ((code: number) => void)[] = [];
+    context.decode = () => new Promise((resolve) => void decodes.push(resolve));
+    const started = async (count: number): Promise<void> => {
+      while (decodes.length < count) await new Promise((resolve) => setImmediate(resolve));
+    };
     void ask({ id: 1, prompt: Array.from({ length: 30 }, () => 1) });
-    while (release === null) await new Promise((resolve) => setImmediate(resolve));
+    await started(1);
     scheduler.cancel(1);
     expect(context.aborted).toBe(1);
-    const first: (code: number) => void = release;
-    release = null;
     void ask({ id: 2, scope: 'b', prompt: Array.from({ length: 30 }, () => 1) });
     const third = ask({ id: 3, scope: 'c', prompt: [7], maxTokens: 2 });
-    first(2);
-    while (release === null) await new Promise((resolve) => setImmediate(resolve));
+    decodes[0]?.(2);
+    await started(2);
     // Both are in this step; one leaves, and the other's work is not thrown away.
     scheduler.cancel(2);
     expect(context.aborted).toBe(1);
     context.decode = async () => context.decodeSync();
-    const second: (code: number) => void = release;
-    second(context.decodeSync());
+    decodes[1]?.(context.decodeSync());
     expect(await third).toEqual([expected([7], 2)]);
     expect(scheduler.stats()).toMatchObject({ active: 0, queued: 0 });
   });
