@@ -4,7 +4,7 @@
 
 import { concatBytes, fromBase64, toBase64 } from '../bytes.ts';
 import { TAG, contextTag, encodeBits, encodeDer, encodeInteger, encodeOid, encodeText, encodeTime } from '../der.ts';
-import type { CurveName } from '../public-key.ts';
+import type { CurveName, HashName } from '../public-key.ts';
 import { OID } from '../x509.ts';
 
 /** A private key with its SubjectPublicKeyInfo. */
@@ -21,8 +21,8 @@ export interface ExportedKey {
   readonly spki: string;
 }
 
-export async function generateRsaKey(bits: number): Promise<IssuerKey> {
-  const parameters = { name: 'RSA-PSS', hash: 'SHA-384', modulusLength: bits, publicExponent: Uint8Array.of(1, 0, 1) };
+export async function generateRsaKey(bits: number, hash: HashName = 'SHA-384'): Promise<IssuerKey> {
+  const parameters = { name: 'RSA-PSS', hash, modulusLength: bits, publicExponent: Uint8Array.of(1, 0, 1) };
   return fromPair('rsa-pss', await crypto.subtle.generateKey(parameters, true, ['sign', 'verify']));
 }
 
@@ -40,9 +40,9 @@ export async function exportKey(key: IssuerKey): Promise<ExportedKey> {
   return { algorithm: key.algorithm, pkcs8: toBase64(pkcs8), spki: toBase64(key.spki) };
 }
 
-export async function importKey(key: ExportedKey): Promise<IssuerKey> {
-  const parameters =
-    key.algorithm === 'rsa-pss' ? { name: 'RSA-PSS', hash: 'SHA-384' } : { name: 'ECDSA', namedCurve: CURVE[key.algorithm] };
+/** `hash` is what an RSA key signs with; AMD uses SHA-384. */
+export async function importKey(key: ExportedKey, hash: HashName = 'SHA-384'): Promise<IssuerKey> {
+  const parameters = key.algorithm === 'rsa-pss' ? { name: 'RSA-PSS', hash } : { name: 'ECDSA', namedCurve: CURVE[key.algorithm] };
   const privateKey = await crypto.subtle.importKey('pkcs8', fromBase64(key.pkcs8) as BufferSource, parameters, true, ['sign']);
   return { algorithm: key.algorithm, privateKey, spki: fromBase64(key.spki) };
 }
@@ -133,14 +133,25 @@ async function sign(tbs: Uint8Array, algorithm: Uint8Array, signer: IssuerKey): 
 function signatureAlgorithm(signer: IssuerKey, explicitTrailerField: boolean): Uint8Array {
   if (signer.algorithm === 'ec-p256') return encodeDer(TAG.sequence, encodeOid('1.2.840.10045.4.3.2'));
   if (signer.algorithm === 'ec-p384') return encodeDer(TAG.sequence, encodeOid('1.2.840.10045.4.3.3'));
-  const sha384 = encodeDer(TAG.sequence, encodeOid('2.16.840.1.101.3.4.2.2'), encodeDer(TAG.null));
+  const hash = encodeDer(TAG.sequence, encodeOid(HASH_OIDS[pssHash(signer)]), encodeDer(TAG.null));
   const parameters = [
-    encodeDer(contextTag(0), sha384),
-    encodeDer(contextTag(1), encodeDer(TAG.sequence, encodeOid('1.2.840.113549.1.1.8'), sha384)),
+    encodeDer(contextTag(0), hash),
+    encodeDer(contextTag(1), encodeDer(TAG.sequence, encodeOid('1.2.840.113549.1.1.8'), hash)),
     encodeDer(contextTag(2), encodeInteger(48)),
     ...(explicitTrailerField ? [encodeDer(contextTag(3), encodeInteger(1))] : []),
   ];
   return encodeDer(TAG.sequence, encodeOid('1.2.840.113549.1.1.10'), encodeDer(TAG.sequence, ...parameters));
+}
+
+const HASH_OIDS: Readonly<Record<HashName, string>> = {
+  'SHA-256': '2.16.840.1.101.3.4.2.1',
+  'SHA-384': '2.16.840.1.101.3.4.2.2',
+  'SHA-512': '2.16.840.1.101.3.4.2.3',
+};
+
+/** An RSA key signs with the hash it was made or imported for; AMD's is SHA-384. */
+function pssHash(signer: IssuerKey): HashName {
+  return (signer.privateKey.algorithm as RsaHashedKeyAlgorithm).hash.name as HashName;
 }
 
 function encodeExtensions(extensions: readonly IssueExtension[]): Uint8Array {

@@ -10,8 +10,10 @@ import {
   basicConstraints,
   corruptSignature,
   encodeName,
+  exportKey,
   generateEcKey,
   generateRsaKey,
+  importKey,
   keyUsage,
   type IssuerKey,
 } from '../../attestation/simulated/issue.ts';
@@ -45,6 +47,7 @@ let turin: SimulatedAmd;
 let vlek: SimulatedAmd;
 let otherRsa: IssuerKey;
 let rsa1024: IssuerKey;
+let arkSha256: IssuerKey;
 let p256: IssuerKey;
 let otherP384: IssuerKey;
 const keys = createKeyCache();
@@ -60,6 +63,7 @@ beforeAll(async () => {
     generateEcKey('P-256'),
     generateEcKey('P-384'),
   ]);
+  arkSha256 = await importKey(await exportKey(genoa.keys.ark), 'SHA-256');
 });
 
 const verify = ({ evidence, policy = {}, context = {} }: Given): Promise<SnpVerification> =>
@@ -87,6 +91,7 @@ const crl =
   (make: () => Promise<Uint8Array | undefined>, policy: SnpPolicy = {}): (() => Promise<Given>) =>
   async () => ({ evidence: await evidenceOf(genoa, { crl: await make() }), policy });
 
+const named = (commonName: string): Uint8Array => encodeName([['CN', commonName]]);
 const at = (iso: string): Partial<SnpContext> => ({ now: new Date(iso) });
 const filled = (size: number, value: number): Uint8Array => new Uint8Array(size).fill(value);
 const hex = (size: number, value: number): string => toHex(filled(size, value));
@@ -176,6 +181,21 @@ const CASES: readonly Case[] = [
   { rule: 'S11', what: 'ASK with an EC key', verdict: 'fail', make: async () => {
       const ask = await genoa.issueCa('ask', { spki: otherP384.spki });
       return { evidence: await evidenceOf(genoa, { chain: [ask, genoa.ark], vek: await genoa.issueVek({ signer: otherP384 }) }) };
+    } },
+  { rule: 'S11', what: 'ASK signed by the ARK with SHA-256', verdict: 'fail', make: chain(async () => [await genoa.issueCa('ask', { signer: arkSha256 }), genoa.ark]) },
+  { rule: 'S11', what: 'ARK with another issuer than itself', verdict: 'fail', make: async () => {
+      const ark = await genoa.issueCa('ark', { issuer: named('ARK-Other') });
+      return { evidence: await evidenceOf(genoa, { chain: [genoa.ask, ark] }), context: { roots: [ark] } };
+    } },
+  { rule: 'S11', what: 'ARK that has the name of an ASK', verdict: 'fail', make: async () => {
+      const name = named('SEV-Genoa');
+      const ark = await genoa.issueCa('ark', { subject: name, issuer: name });
+      const ask = await genoa.issueCa('ask', { issuer: name });
+      return { evidence: await evidenceOf(genoa, { chain: [ask, ark], crl: await genoa.issueCrl({ issuer: name }) }), context: { roots: [ark] } };
+    } },
+  { rule: 'S11', what: 'ARK that is no CA', verdict: 'fail', make: async () => {
+      const ark = await genoa.issueCa('ark', { extensions: (all) => [...all.filter((e) => e.oid !== '2.5.29.19'), basicConstraints(false)] });
+      return { evidence: await evidenceOf(genoa, { chain: [genoa.ask, ark], crl: undefined }), policy: { requireCrl: false }, context: { roots: [ark] } };
     } },
   { rule: 'S11', what: 'ASK with an RSA key of 1024 bits', verdict: 'fail', make: async () => {
       const ask = await genoa.issueCa('ask', { spki: rsa1024.spki });
@@ -269,6 +289,7 @@ const CASES: readonly Case[] = [
   { rule: 'S19', what: 'ASVK revoked', verdict: 'fail', make: async () => ({ evidence: await evidenceOf(vlek, { crl: await vlek.issueCrl({ revoked: [0x20101] }) }) }) },
   { rule: 'S19', what: 'signature damaged', verdict: 'fail', make: crl(async () => corruptSignature(genoa.crl)) },
   { rule: 'S19', what: 'signed by the ASK', verdict: 'fail', make: crl(() => genoa.issueCrl({ signer: genoa.keys.ask })) },
+  { rule: 'S19', what: 'signed by the ARK with SHA-256', verdict: 'fail', make: crl(() => genoa.issueCrl({ signer: arkSha256 })) },
   { rule: 'S19', what: 'of another product', verdict: 'fail', make: crl(async () => turin.crl) },
   { rule: 'S19', what: 'nextUpdate now', verdict: 'fail', make: crl(() => genoa.issueCrl({ nextUpdate: NOW })) },
   { rule: 'S19', what: 'thisUpdate in the future', verdict: 'fail', make: crl(() => genoa.issueCrl({ thisUpdate: new Date('2026-06-02T00:00:00Z') })) },
@@ -448,8 +469,6 @@ const refusalFor = async (given: Promise<Given>): Promise<AttestationError | und
   return refusalOf(() => verify(input));
 };
 
-const named = (commonName: string): Uint8Array => encodeName([['CN', commonName]]);
-
 describe('what cannot be read is not judged', () => {
   test.each([0, 1, 6, 0xffff_ffff])('S2 fail: version %i is unsupported', async (version) => {
     const error = await refusalFor(report({ version })());
@@ -512,6 +531,13 @@ describe('claims and marks', () => {
     expect([forged.authentic, forged.accepted]).toEqual([true, false]);
     const without = await verify({ evidence: await evidenceOf(genoa, { crl: undefined }) });
     expect([without.authentic, without.accepted]).toEqual([true, false]);
+  });
+
+  test('a report under a VEK whose extensions are wrong is not authentic', async () => {
+    const { authentic, transcript } = await verify({
+      evidence: await evidenceOf(genoa, { vek: await genoa.issueVek({ structVersion: 1 }) }),
+    });
+    expect([authentic, transcript.firstFailure?.id]).toEqual([false, 'S15']);
   });
 
   test('a report that is not signed is not authentic', async () => {
