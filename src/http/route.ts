@@ -5,6 +5,7 @@ import type { Engine } from '../inference/engine.ts';
 import type { Shape } from '../openai/shape.ts';
 import type { Access } from './auth.ts';
 import type { Exchange } from './exchange.ts';
+import type { Proven } from './proven.ts';
 import type { ServerDeps } from './deps.ts';
 
 /** One request, checked, and everything a handler may use to answer it. */
@@ -17,6 +18,8 @@ export interface Call<B = unknown, Q = unknown> {
   readonly params: Readonly<Record<string, string>>;
   readonly request: FastifyRequest;
   readonly reply: FastifyReply;
+  /** What evidence the connections were given. */
+  readonly proven: Proven;
   /** Tells /metrics of a loaded engine. */
   watchEngine(modelId: string, engine: Engine): void;
 }

@@ -5,9 +5,9 @@
 import { randomBytes } from 'node:crypto';
 import type { Server, ServerResponse } from 'node:http';
 import type { Server as SecureServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { ApiError, ConfigError } from '../errors.ts';
+import { isRecord } from '../openai/shape.ts';
 import { allRoutes } from '../routes/all.ts';
 import { createAuth } from './auth.ts';
 import { corsHeaders, preflight } from './cors.ts';
@@ -18,6 +18,7 @@ import { clientClosed, type Exchange, openExchange, shuttingDown, timedOut } fro
 import { parseJson } from './json.ts';
 import { createLimiter } from './limits.ts';
 import { answerBrokenRequest, createListener, freshRequestId, tlsOptions } from './listener.ts';
+import { createProven, STALE } from './proven.ts';
 import { createServerMetrics } from './server-metrics.ts';
 import type { Call, Route } from './route.ts';
 
@@ -54,6 +55,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
   const authenticate = createAuth(config, randomBytes(32));
   const limiter = createLimiter(deps.now);
   const open = new Map<ServerResponse, Exchange>();
+  const proven = createProven();
   const drain = { on: false, waiting: new Set<() => void>() };
   const metrics = createServerMetrics({
     models: deps.models,
@@ -87,13 +89,13 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
       const charset = /charset\s*=\s*"?([^";\s]+)/i.exec(request.headers['content-type'] ?? '')?.[1];
       if (charset !== undefined && !/^utf-?8$/i.test(charset)) throw unsupportedMediaType();
       request.exchange.bodyBytes = bytes.length;
-      done(null, parseJson(bytes as Buffer));
+      done(null, parseJson(typeof bytes === 'string' ? Buffer.from(bytes) : bytes));
     } catch (error) {
-      done(error as Error);
+      done(toApiError(error));
     }
   });
 
-  app.decorateRequest('exchange', null as unknown as Exchange);
+  app.decorateRequest('exchange');
   app.addHook('onRequest', (request, reply, next) => {
     begin(request, reply);
     const response = reply.raw;
@@ -134,7 +136,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
       next();
     } catch (error) {
       if (error instanceof ApiError && error.status === 401) metrics.authFailures.add([]);
-      next(error as Error);
+      next(toApiError(error));
     }
   });
 
@@ -195,14 +197,15 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
 
   function sendError(request: FastifyRequest, reply: FastifyReply, thrown: unknown): FastifyReply {
     // frameworkErrors come before any hook.
-    if ((request.exchange as Exchange | null | undefined) == null) begin(request, reply);
+    if (request.exchange === undefined) begin(request, reply);
     const error = toApiError(thrown);
     const exchange = request.exchange;
     exchange.errorCode = error.code;
     if (error.code === 'internal_error') logCause(error);
     if (exchange.admission !== null) reply.headers(exchange.admission.headers());
     reply.headers(errorHeaders(error));
-    if (error.status === 413 || error.status === 415 || drain.on || hasUnreadBody(request)) reply.header('connection', 'close');
+    const closes = error.code === STALE || error.status === 413 || error.status === 415 || drain.on || hasUnreadBody(request);
+    if (closes) reply.header('connection', 'close');
     return reply
       .code(error.status)
       .header('openai-processing-ms', processingMs(exchange))
@@ -230,7 +233,11 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
   app.setErrorHandler((error, request, reply) => sendError(request, reply, error));
   app.setNotFoundHandler((request, reply) => sendError(request, reply, unknownUrl()));
 
-  registerAll(app, allRoutes({ config, metrics, startedAt: started, isDraining: () => drain.on }), { deps, watchEngine: metrics.watch });
+  registerAll(app, allRoutes({ config, metrics, startedAt: started, isDraining: () => drain.on }), {
+    deps,
+    proven,
+    watchEngine: metrics.watch,
+  });
 
   // CORS preflights of any path reach the hook above.
   app.options('/*', (request, reply) =>
@@ -258,8 +265,8 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     },
     async listen() {
       await app.listen({ host: config.host, port: config.port });
-      // The listener exists by now, and listen() has succeeded on TCP.
-      const bound = node?.address() as AddressInfo;
+      const bound = node?.address();
+      if (bound === undefined || bound === null || typeof bound === 'string') throw new TypeError('the server listens on no TCP port');
       const host = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address;
       address = { host: bound.address, port: bound.port, url: `${deps.tls === null ? 'http' : 'https'}://${host}:${bound.port}` };
       return address;
@@ -293,7 +300,7 @@ declare module 'fastify' {
 
 const METHODS = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const;
 
-type Shared = Pick<Call, 'deps' | 'watchEngine'>;
+type Shared = Pick<Call, 'deps' | 'proven' | 'watchEngine'>;
 
 function registerAll(app: FastifyInstance, routes: readonly Route[], shared: Shared): void {
   const served = new Map<string, string[]>();
@@ -323,7 +330,7 @@ async function answer(route: Route, shared: Shared, request: FastifyRequest, rep
     throw new ApiError(400, 'invalid_json', 'the request body is empty, expected a JSON object');
   const body = route.body?.read(request.body, '');
   const query = route.query?.read(request.query, '');
-  const result = await route.handle({ ...shared, exchange, body, query, params: request.params as Record<string, string>, request, reply });
+  const result = await route.handle({ ...shared, exchange, body, query, params: paramsOf(request.params), request, reply });
   if (reply.sent) return reply;
   reply.header('openai-processing-ms', processingMs(exchange));
   if (exchange.admission !== null) {
@@ -342,5 +349,10 @@ function hasUnreadBody(request: FastifyRequest): boolean {
 }
 
 const MAX_DISCARDED_BYTES = 64 * 1024;
+
+function paramsOf(params: unknown): Readonly<Record<string, string>> {
+  const texts = Object.entries(isRecord(params) ? params : {}).filter((entry): entry is [string, string] => typeof entry[1] === 'string');
+  return Object.fromEntries(texts);
+}
 
 const processingMs = (exchange: Exchange): string => String(Math.round(performance.now() - exchange.startedAt));

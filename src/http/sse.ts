@@ -84,7 +84,7 @@ export function openEventStream(response: ServerResponse, options: EventStreamOp
           outcome();
         };
         const done = (): void => settle(resolve);
-        const aborted = (): void => settle(() => reject(options.signal.reason as Error));
+        const aborted = (): void => settle(() => reject(options.signal.reason));
         const timer = setTimeout(() => {
           settle(() => reject(new ApiError(408, 'client_too_slow', 'the client reads too slowly')));
           response.destroy();

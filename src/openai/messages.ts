@@ -80,6 +80,7 @@ export function toChatMessages(wire: Infer<typeof messages>): readonly ChatMessa
   return wire.flatMap((each, i): readonly ChatMessage[] => (each === undefined ? [] : [toChatMessage(each, i)]));
 }
 
+// oxlint-disable-next-line typescript/consistent-return -- the switch is exhaustive
 function toChatMessage(wire: NonNullable<Infer<typeof message>>, position: number): ChatMessage {
   const named = wire.name === undefined ? {} : { name: wire.name };
   switch (wire.role) {

@@ -167,7 +167,7 @@ export function object<F extends Fields>(fields: F, about?: string): Shape<Read<
           result[name] = shape.read(given, at);
         }
       }
-      // Each field was read by the shape of its name just above.
+      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- each field was read by the shape of its name just above
       return result as Read<F>;
     },
   };
@@ -205,6 +205,7 @@ export function tagged<const M extends Readonly<Record<string, Shape<unknown>>>>
       if (name === undefined) throw refuse('missing_required_parameter', at, `${at} is missing`);
       const shape = typeof name === 'string' && Object.hasOwn(members, name) ? members[name] : undefined;
       if (shape === undefined) throw refuse('invalid_value', at, `${at} is none of ${names.map((each) => `'${each}'`).join(', ')}`);
+      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- what a member reads is what the member is
       return shape.read(value, path) as { [K in keyof M]: Infer<M[K]> }[keyof M];
     },
   };
@@ -224,6 +225,7 @@ export function either<const M extends { readonly [K in Kind]?: Shape<unknown> }
       const kind = kindOf(value);
       const shape: Shape<unknown> | undefined = kind === null ? undefined : members[kind];
       if (shape === undefined) throw wrongType(value, path, expected);
+      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- what a member reads is what the member is
       return shape.read(value, path) as { [K in keyof M]: Infer<M[K]> }[keyof M];
     },
   };

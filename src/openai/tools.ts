@@ -150,6 +150,7 @@ export function createToolReader(format: Pick<ToolFormat, 'triggers'>): ToolRead
   };
 
   /** One transition; false when more text is needed. */
+  // oxlint-disable-next-line typescript/consistent-return -- the switch is exhaustive
   const step = (out: ToolEvent[], final: boolean): boolean => {
     switch (state) {
       case 'content': {

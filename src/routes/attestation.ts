@@ -24,7 +24,7 @@ export const attestation = route({
   }),
   answer: attestationAnswer,
   errors: ['tee_not_enabled', 'invalid_nonce', 'model_not_found', 'attestation_rate_limited', 'attestation_failed', 'tls_required'],
-  async handle({ deps, exchange, query, request }) {
+  async handle({ deps, exchange, proven, query, request }) {
     if (deps.attester === null)
       throw new ApiError(503, 'tee_not_enabled', 'this server runs without a TEE and has no evidence', { shouldRetry: false });
     const nonce = query.nonce === undefined ? new Uint8Array(randomBytes(32)) : readNonce(query.nonce);
@@ -42,6 +42,7 @@ export const attestation = route({
       signal: exchange.signal,
       ...(model !== undefined && { modelId: model.id }),
     });
+    proven.shown(socket, document.models);
     if (model !== undefined) {
       exchange.modelId = model.id;
       exchange.modelSha256 = model.sha256;

@@ -19,6 +19,7 @@ export const chat = route({
   streams: true,
   errors: [
     'model_not_found',
+    'attestation_stale',
     'wrong_model_type',
     'context_length_exceeded',
     'unsupported_parameter',

@@ -29,6 +29,7 @@ export const completions = route({
   streams: true,
   errors: [
     'model_not_found',
+    'attestation_stale',
     'wrong_model_type',
     'context_length_exceeded',
     'unsupported_parameter',
@@ -110,29 +111,33 @@ async function* merge(engine: Engine, requests: readonly GenerateRequest[], n: n
   interface Running {
     readonly iterator: AsyncIterator<GenerateEvent>;
     readonly base: number;
-    next: Promise<{ readonly from: Running; readonly result: IteratorResult<GenerateEvent> }>;
   }
-  const advance = (one: Omit<Running, 'next'> & { next?: Running['next'] }): Running => {
-    const running = one as Running;
-    running.next = one.iterator.next().then((result) => ({ from: running, result }));
-    return running;
+  type Step = { readonly from: Running; readonly result: IteratorResult<GenerateEvent> };
+  const next = new Map<Running, Promise<Step>>();
+  const advance = (from: Running): void => {
+    const step = from.iterator.next().then((result) => ({ from, result }));
+    // Left waiting when another prompt fails or the reader stops; its own failure then concerns nobody.
+    step.catch(() => undefined);
+    next.set(from, step);
   };
-  const running = new Set<Running>();
   let position = 0;
   const fill = (): void => {
-    for (; position < requests.length && running.size < Math.max(1, engine.info.slots); position++) {
+    for (; position < requests.length && next.size < Math.max(1, engine.info.slots); position++) {
       const request = requests[position];
-      if (request !== undefined)
-        running.add(advance({ iterator: engine.generate(request, signal)[Symbol.asyncIterator](), base: position * n }));
+      if (request !== undefined) advance({ iterator: engine.generate(request, signal)[Symbol.asyncIterator](), base: position * n });
     }
   };
-  for (fill(); running.size > 0; fill()) {
-    const { from, result } = await Promise.race([...running].map((each) => each.next));
-    if (result.done === true) {
-      running.delete(from);
-      continue;
+  try {
+    for (fill(); next.size > 0; fill()) {
+      const { from, result } = await Promise.race(next.values());
+      if (result.done === true) {
+        next.delete(from);
+        continue;
+      }
+      yield result.value.type === 'start' ? result.value : { ...result.value, index: from.base + result.value.index };
+      advance(from);
     }
-    yield result.value.type === 'start' ? result.value : { ...result.value, index: from.base + result.value.index };
-    advance(from);
+  } finally {
+    for (const { iterator } of next.keys()) iterator.return?.().catch(() => undefined);
   }
 }

@@ -8,6 +8,7 @@ import { findModel, reserveTokens, withEngine } from './lease.ts';
 
 const errors = [
   'model_not_found',
+  'attestation_stale',
   'wrong_model_type',
   'context_length_exceeded',
   'engine_overloaded',

@@ -18,6 +18,7 @@ export function findModel(call: Call, id: string, types: readonly RegisteredMode
   if (!types.includes(model.type)) {
     throw new ApiError(400, 'wrong_model_type', `the model is of type ${model.type}, expected ${types.join(' or ')}`, { param: 'model' });
   }
+  call.proven.check(call.request.raw.socket, model);
   return model;
 }
 
@@ -34,6 +35,10 @@ export async function withEngine<T>(
 ): Promise<T> {
   const lease = await call.deps.models.acquire(model.id, { signal: call.exchange.signal, ...(keepAlive !== undefined && { keepAlive }) });
   try {
+    // Swapped for another while this request waited: what was checked above is not what would answer.
+    if (lease.model.sha256 !== model.sha256) {
+      throw new ApiError(503, 'model_replaced', `${model.id} was replaced by another model`, { retryAfterSeconds: 1 });
+    }
     call.watchEngine(model.id, lease.engine);
     call.exchange.signal.throwIfAborted();
     return await work(lease.engine);

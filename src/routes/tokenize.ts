@@ -8,7 +8,7 @@ import type { ModelStatus } from '../models/lifecycle.ts';
 import { type Call, route } from '../http/route.ts';
 import { findModel, withEngine } from './lease.ts';
 
-const errors = ['model_not_found', 'engine_overloaded', 'engine_crashed', 'model_load_failed'];
+const errors = ['model_not_found', 'attestation_stale', 'engine_overloaded', 'engine_crashed', 'model_load_failed'];
 const ANY = ['chat', 'completion', 'embedding', 'rerank'] as const;
 
 export const tokenize = route({

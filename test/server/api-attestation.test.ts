@@ -15,6 +15,9 @@ let api: ApiServer;
 let asked: AttestRequest[] = [];
 const sockets: TLSSocket[] = [];
 
+/** What the next evidence lists; null: some model. */
+let listed: readonly { readonly id: string; readonly sha256: Uint8Array }[] | null = null;
+
 function fakeAttester(fail?: ApiError): Attester {
   asked = [];
   return {
@@ -34,7 +37,12 @@ function fakeAttester(fail?: ApiError): Attester {
         endorsements: { vek: Uint8Array.of(1), chain: [Uint8Array.of(2)] },
         inclusion: { index: 0, size: 1, path: [] },
         models: [
-          { id: 'demo', sha256: new Uint8Array(32), kind: 'blob', blobs: [{ role: 'weights', sha256: new Uint8Array(32), size: 1 }] },
+          ...(listed ?? [{ id: 'demo', sha256: new Uint8Array(32) }]).map(({ id, sha256 }) => ({
+            id,
+            sha256,
+            kind: 'blob' as const,
+            blobs: [{ role: 'weights' as const, sha256, size: 1 }],
+          })),
         ],
       };
     },
@@ -50,6 +58,10 @@ function fakeAttester(fail?: ApiError): Attester {
     }),
   };
 }
+
+/** As the server's models are now. */
+const asServed = (...ids: string[]): NonNullable<typeof listed> =>
+  ids.map((id) => ({ id, sha256: new Uint8Array(Buffer.from(api.models.get(id)?.sha256 ?? '', 'hex')) }));
 
 async function start(attester: Attester | null = fakeAttester()): Promise<void> {
   const identity = await createIdentity();
@@ -71,9 +83,14 @@ async function dial(options: object = {}): Promise<TLSSocket> {
   return socket;
 }
 
-/** One GET on a socket that stays open. */
-async function ask(socket: TLSSocket, path: string): Promise<{ status: number; body: unknown }> {
-  socket.write(`GET ${path} HTTP/1.1\r\nhost: x\r\n\r\n`);
+/** One GET, or a POST, on a socket that stays open. */
+async function ask(socket: TLSSocket, path: string, send?: unknown): Promise<{ status: number; body: unknown; head: string }> {
+  const json = JSON.stringify(send);
+  socket.write(
+    send === undefined
+      ? `GET ${path} HTTP/1.1\r\nhost: x\r\n\r\n`
+      : `POST ${path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(json)}\r\n\r\n${json}`,
+  );
   let text = '';
   for (;;) {
     const [chunk] = (await once(socket, 'data')) as [Buffer];
@@ -81,12 +98,13 @@ async function ask(socket: TLSSocket, path: string): Promise<{ status: number; b
     const split = text.indexOf('\r\n\r\n');
     const length = Number(/content-length: (\d+)/i.exec(text)?.[1]);
     if (split >= 0 && Buffer.byteLength(text.slice(split + 4)) >= length)
-      return { status: Number(text.slice(9, 12)), body: JSON.parse(text.slice(split + 4)) as unknown };
+      return { status: Number(text.slice(9, 12)), body: JSON.parse(text.slice(split + 4)) as unknown, head: text.slice(0, split) };
   }
 }
 
 afterEach(async () => {
   for (const socket of sockets.splice(0)) socket.destroy();
+  listed = null;
   await api.close();
 });
 
@@ -189,5 +207,78 @@ describe('TLS', () => {
       }),
     ]);
     expect(['closed', 'new']).toContain(outcome);
+  });
+});
+
+describe('a connection reaches only what its evidence showed [M23]', () => {
+  const chat = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }], max_tokens: 1 };
+
+  test('as long as the model is the same, requests are answered', async () => {
+    await start();
+    listed = asServed('demo');
+    const socket = await dial();
+    await ask(socket, `/v1/attestation?nonce=${nonce}`);
+    expect((await ask(socket, '/v1/chat/completions', chat)).status).toBe(200);
+    expect((await ask(socket, '/v1/chat/completions', chat)).status).toBe(200);
+  });
+
+  test.each<[string, object]>([
+    ['/v1/chat/completions', chat],
+    ['/v1/chat/completions', { ...chat, stream: true }],
+    ['/v1/completions', { model: 'demo', prompt: 'x' }],
+    ['/v1/embeddings', { model: 'text-embed', input: 'x' }],
+    ['/v1/rerank', { model: 'reranker', query: 'x', documents: ['y'] }],
+    ['/v1/tokenize', { model: 'demo', content: 'x' }],
+    ['/v1/detokenize', { model: 'demo', tokens: [1] }],
+  ])('other bytes under the id: %s is 409, may be retried, and the connection ends', async (path, body) => {
+    await start();
+    // What was shown is not what is served.
+    listed = ['demo', 'text-embed', 'reranker'].map((id) => ({ id, sha256: new Uint8Array(32) }));
+    const socket = await dial();
+    await ask(socket, `/v1/attestation?nonce=${nonce}`);
+    const closed = once(socket, 'close');
+    const answer = await ask(socket, path, body);
+    expect([answer.status, (answer.body as ErrorAnswer).error.code]).toEqual([409, 'attestation_stale']);
+    expect(answer.head).toMatch(/^x-should-retry: true$/im);
+    expect(answer.head).toMatch(/^connection: close$/im);
+    await closed;
+    expect(api.engine.requests).toEqual([]);
+    expect(api.models.acquired).toEqual([]);
+    // A connection that never asked is held to nothing.
+    expect((await ask(await dial(), '/v1/chat/completions', chat)).status).toBe(200);
+  });
+
+  test('models deleted and added in the life of one connection', async () => {
+    await start();
+    listed = asServed('demo', 'text-embed');
+    const [socket, idle] = [await dial(), await dial()];
+    for (const each of [socket, idle]) await ask(each, `/v1/attestation?nonce=${nonce}`);
+    expect((await ask(socket, '/v1/chat/completions', chat)).status).toBe(200);
+    await api.models.register({ name: 'added', path: '/models/other.gguf' });
+    await api.models.remove('demo');
+    expect((await ask(socket, '/v1/chat/completions', chat)).status).toBe(404);
+    expect((await ask(socket, '/v1/chat/completions', { ...chat, model: 'added' })).status).toBe(409);
+    // Evidence asked for later on the same connection, by whomever, widens nothing.
+    listed = asServed('added', 'text-embed');
+    await ask(idle, `/v1/attestation?nonce=${nonce}`);
+    expect((await ask(idle, '/v1/tokenize', { model: 'text-embed', content: 'x' })).status).toBe(200);
+    expect((await ask(idle, '/v1/chat/completions', { ...chat, model: 'added' })).status).toBe(409);
+    // A new connection is shown the new state, and is served.
+    const fresh = await dial();
+    await ask(fresh, `/v1/attestation?nonce=${nonce}`);
+    expect((await ask(fresh, '/v1/chat/completions', { ...chat, model: 'added' })).status).toBe(200);
+  });
+
+  test('swapped while a request waits for its engine: the other model does not answer', async () => {
+    await start();
+    const { acquire } = api.models;
+    api.models.acquire = async (id, options) => {
+      const lease = await acquire(id, options);
+      return { ...lease, model: { ...lease.model, sha256: 'ab'.repeat(32) } };
+    };
+    const answer = await ask(await dial(), '/v1/chat/completions', chat);
+    expect([answer.status, (answer.body as ErrorAnswer).error.code]).toEqual([503, 'model_replaced']);
+    expect(api.engine.requests).toEqual([]);
+    expect(api.models.leases()).toBe(0);
   });
 });

@@ -54,6 +54,7 @@ describe('chat', () => {
       await post(api, '/v1/chat/completions', {
         model: 'demo-chat',
         messages: user('What is attestation?'),
+        temperature: 0,
         stream: true,
         logprobs: true,
         top_logprobs: 2,
@@ -76,7 +77,12 @@ describe('chat', () => {
     const answers = await Promise.all(
       questions.map(async ({ question }) => {
         let text = '';
-        for await (const chunk of await client.chat.completions.create({ model: 'demo-chat', messages: user(question), stream: true }))
+        for await (const chunk of await client.chat.completions.create({
+          model: 'demo-chat',
+          messages: user(question),
+          temperature: 0,
+          stream: true,
+        }))
           text += chunk.choices[0]?.delta.content ?? '';
         return text;
       }),
@@ -85,7 +91,12 @@ describe('chat', () => {
   });
 
   test('a stop string ends the answer and is no part of it', async () => {
-    const got = await client.chat.completions.create({ model: 'demo-chat', messages: user('What is attestation?'), stop: ['processor'] });
+    const got = await client.chat.completions.create({
+      model: 'demo-chat',
+      messages: user('What is attestation?'),
+      temperature: 0,
+      stop: ['processor'],
+    });
     expect(got.choices[0]?.message.content).toBe(answerOf('attestation').slice(0, answerOf('attestation').indexOf('processor')));
     expect(got.choices[0]?.finish_reason).toBe('stop');
   });
@@ -94,6 +105,7 @@ describe('chat', () => {
     const got = await client.chat.completions.create({
       model: 'demo-chat',
       messages: user('What is attestation?'),
+      temperature: 0,
       max_completion_tokens: 3,
     });
     expect(got.choices[0]?.finish_reason).toBe('length');
@@ -486,6 +498,7 @@ test('the fallback is what an unknown question gets, also through an assistant p
   const got = await client.chat.completions.create({
     model: 'demo-chat',
     messages: [{ role: 'developer', content: 'Be brief.' }, ...user('How do I bake bread?')],
+    temperature: 0,
   });
   expect(got.choices[0]?.message.content).toBe(FALLBACK.answer);
 });

@@ -3,6 +3,7 @@
 import { once } from 'node:events';
 import { type IncomingMessage, request as httpRequest } from 'node:http';
 import { afterEach, describe, expect, test } from 'vitest';
+import { ApiError } from '../../src/errors.ts';
 import { DEFAULT_CONFIG } from '../../src/http/deps.ts';
 import { type ApiServer, type ApiServerOptions, events, post, startApi } from '../fixtures/api-server.ts';
 import { latch, untilAborted } from '../fixtures/latch.ts';
@@ -131,6 +132,45 @@ describe('a client that leaves', () => {
     request.destroy();
     expect((await api.ended())[0]).toMatchObject({ aborted: true });
     expect(api.engine.requests).toEqual([]);
+  });
+});
+
+describe('several prompts in one stream', () => {
+  const three = { model: 'demo', prompt: ['a', 'b', 'c'], stream: true };
+
+  test('one fails: all end, with one error event', async () => {
+    await start({
+      engine: { failAt: { position: 2, error: new ApiError(503, 'engine_crashed', 'the engine ended', { retryAfterSeconds: 1 }) } },
+    });
+    const data = await events(await post(api, '/v1/completions', three));
+    expect(data.filter((each) => each.includes('"error"'))).toHaveLength(1);
+    expect(JSON.parse(data.at(-1) ?? '')).toMatchObject({ error: { code: 'engine_crashed' } });
+    await api.models.idle();
+    expect(api.engine.activeNow()).toBe(0);
+  });
+
+  test('the client leaves: all are aborted', async () => {
+    let holding = 0;
+    const all = latch();
+    await start({
+      engine: {
+        async beforeToken(position, signal) {
+          if (position < 1) return;
+          holding += 1;
+          if (holding === 3) all.open();
+          await untilAborted(signal);
+        },
+      },
+    });
+    const controller = new AbortController();
+    const leaving = post(api, '/v1/completions', three, { signal: controller.signal }).then((response) => response.text());
+    await all.opened;
+    controller.abort();
+    await expect(leaving).rejects.toThrow(/abort/);
+    await api.ended();
+    await api.models.idle();
+    expect(api.engine.activeNow()).toBe(0);
+    expect(api.engine.aborted).toEqual(['decode', 'decode', 'decode']);
   });
 });
 
