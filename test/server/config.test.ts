@@ -3,16 +3,8 @@ import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import {
-  apiKeys,
-  configDigest,
-  effectiveConfig,
-  nearestOf,
-  readConfig,
-  variableOf,
-  type Config,
-  type ConfigSources,
-} from '../../src/config.ts';
+import { apiKeys, configDigest, effectiveConfig, readConfig, variableOf, type Config, type ConfigSources } from '../../src/config.ts';
+import { nearestOf } from '../../src/config-text.ts';
 import { ENTRIES, SECTIONS, type Section } from '../../src/config-schema.ts';
 import { ConfigError } from '../../src/errors.ts';
 import { serverConfig } from '../../src/main-http.ts';
