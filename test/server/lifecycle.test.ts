@@ -1,7 +1,8 @@
 // Which model is loaded when: coalescing, keep_alive, room, fairness, swaps under load, crashes, shutdown.
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { createLifecycle, parseKeepAlive, type Lease, type LifecycleEvent } from '../../src/models/lifecycle.ts';
+import { parseKeepAlive } from '../../src/models/keep-alive.ts';
+import { createLifecycle, type Lease, type LifecycleEvent } from '../../src/models/lifecycle.ts';
 import type { RegisteredModel } from '../../src/models/registry.ts';
 import { ApiError } from '../../src/errors.ts';
 import { manualClock } from '../fixtures/clock.ts';
