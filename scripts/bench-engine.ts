@@ -1,8 +1,10 @@
 // `make bench-engine`: the engine against llama-server on the same files, threads and slots, run in turns; prints medians and
-// ratios (ours ÷ theirs, above 1.00 is better; for times theirs ÷ ours). LLAMA_SERVER=/path/to/llama-server turns the
-// comparison on, THREADS and ROUNDS change the defaults. Asserts nothing. Models are random weights of real shapes.
+// ratios (above 1.00 is ours faster). The second ratio is of processor time instead of the clock's: on a busy machine only
+// that one says something, with one thread. LLAMA_SERVER=/path/to/llama-server turns the comparison on, THREADS and ROUNDS
+// change the defaults. Asserts nothing. Models are random weights of real shapes.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -21,6 +23,7 @@ const forever = new AbortController().signal;
 
 /** One side of the comparison. Times in milliseconds. */
 interface Side {
+  readonly pid: number;
   /** Writes `count` tokens after `prompt`; tells when the first and the last one came. */
   write(prompt: readonly number[], count: number, reuse: boolean): Promise<{ readonly first: number; readonly last: number }>;
   embed(inputs: readonly string[]): Promise<void>;
@@ -35,6 +38,7 @@ async function ours(path: string, threads: number, type: 'completion' | 'embeddi
   const engine = await open({ path, slots, threads, type, contextLength: 4096 }, forever);
   let scope = 0;
   return {
+    pid: engine.pid ?? 0,
     async write(prompt, count, reuse) {
       const start = performance.now();
       let first = 0;
@@ -101,6 +105,7 @@ async function theirs(path: string, threads: number, type: 'completion' | 'embed
   const post = (route: string, body: unknown): Promise<Response> =>
     fetch(`${base}${route}`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
   return {
+    pid: child.pid ?? 0,
     async write(prompt, count, reuse) {
       const start = performance.now();
       const answer = await post('/completion', {
@@ -199,23 +204,38 @@ const vectors: readonly Case[] = [
   },
 ];
 
+/** Milliseconds of processor time a process has used, all threads; Linux counts them in hundredths of a second. */
+function processorMs(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
+  return (Number(fields[11]) + Number(fields[12])) * 10;
+}
+
+const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
+
 async function compare(path: string, type: 'completion' | 'embedding', threads: number, cases: readonly Case[]): Promise<void> {
   const sides = [await ours(path, threads, type), ...(peer === undefined ? [] : [await theirs(path, threads, type)])];
   try {
     for (const each of cases) {
       const found: number[][] = sides.map(() => []);
+      const used: number[] = sides.map(() => 0);
       // The first round warms up and is not counted; sides take turns, so that a busy machine is busy for both.
       for (let round = 0; round <= rounds; round += 1) {
         for (const [i, side] of sides.entries()) {
+          const before = processorMs(side.pid);
           const value = await each.run(side);
-          if (round > 0) found[i]?.push(value);
+          if (round === 0) continue;
+          found[i]?.push(value);
+          used[i] = (used[i] ?? 0) + processorMs(side.pid) - before;
         }
       }
-      const [our, their] = found.map((values) => values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN);
+      const [our, their] = found.map(median);
       const ratio = their === undefined || our === undefined ? '' : (each.unit === 'ms' ? their / our : our / their).toFixed(2);
+      const processor = used[1] === undefined ? '' : (used[1] / (used[0] ?? NaN)).toFixed(2);
       const show = (value: number | undefined): string =>
         value === undefined ? '–' : `${value.toFixed(value < 100 ? 1 : 0)} ${each.unit}`;
-      console.log(`${each.name.padEnd(42)} t=${threads}  ${show(our).padStart(14)} ${show(their).padStart(14)}  ${ratio}`);
+      console.log(
+        `${each.name.padEnd(42)} t=${threads}  ${show(our).padStart(14)} ${show(their).padStart(14)}  ${ratio.padStart(5)} ${processor.padStart(9)}`,
+      );
     }
   } finally {
     for (const side of sides) await side.close();
@@ -229,7 +249,7 @@ await writeMediumModel(medium);
 await writeEmbeddingModel(embed);
 const demo = await ensureDemoModels(['demo-context']);
 const threads = Number(process.env['THREADS'] ?? decodeThreads(1e9));
-console.log(`median of ${rounds}`.padEnd(47) + `${'assay'.padStart(15)} ${'llama-server'.padStart(14)}  ratio`);
+console.log(`median of ${rounds}`.padEnd(47) + `${'assay'.padStart(15)} ${'llama-server'.padStart(14)}  ratio processor`);
 await compare(medium, 'completion', threads, text);
 await compare(embed, 'embedding', threads, vectors);
 await compare(demo['demo-context'].path, 'completion', 1, tiny);

@@ -494,6 +494,28 @@ describe('loading', () => {
     expect(error.message).not.toContain(folder);
   });
 
+  test('mutated files load or are refused, and nothing else happens', async () => {
+    // The header holds counts, lengths, types and offsets; each file has a few bytes of it changed.
+    const header = good.indexOf('token_embd.weight') + 4000;
+    const outcomes = await Promise.all(
+      Array.from({ length: 12 }, async (_, i) => {
+        const bytes = Buffer.from(good);
+        for (const [k, at] of tokensOf(i + 1, 3, header).entries()) bytes[k === 0 ? at % 2000 : at] = (i * 37 + k * 101) & 0xff;
+        const path = join(folder, `mutated-${i}`);
+        writeFileSync(path, bytes);
+        try {
+          const engine = await openEngine({ workerEntry, loadTimeoutMs: 25_000 })({ path }, new AbortController().signal);
+          await engine.close();
+          return 'loaded';
+        } catch (error) {
+          return error instanceof ApiError ? error.code : String(error);
+        }
+      }),
+    );
+    expect(outcomes.filter((outcome) => outcome !== 'loaded' && outcome !== 'model_load_failed')).toEqual([]);
+    expect(outcomes).toContain('model_load_failed');
+  });
+
   test('a file that is not there, an abort and a time limit', async () => {
     expect((await refusal(openEngine({ workerEntry })({ path: join(folder, 'nothing') }, new AbortController().signal))).code).toBe(
       'model_load_failed',
