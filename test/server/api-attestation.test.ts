@@ -36,14 +36,12 @@ function fakeAttester(fail?: ApiError): Attester {
         claims: Uint8Array.of(160),
         endorsements: { vek: Uint8Array.of(1), chain: [Uint8Array.of(2)] },
         inclusion: { index: 0, size: 1, path: [] },
-        models: [
-          ...(listed ?? [{ id: 'demo', sha256: new Uint8Array(32) }]).map(({ id, sha256 }) => ({
-            id,
-            sha256,
-            kind: 'blob' as const,
-            blobs: [{ role: 'weights' as const, sha256, size: 1 }],
-          })),
-        ],
+        models: (listed ?? [{ id: 'demo', sha256: new Uint8Array(32) }]).map(({ id, sha256 }) => ({
+          id,
+          sha256,
+          kind: 'blob' as const,
+          blobs: [{ role: 'weights' as const, sha256, size: 1 }],
+        })),
       };
     },
     status: () => ({
@@ -271,7 +269,7 @@ describe('a connection reaches only what its evidence showed [M23]', () => {
 
   test('swapped while a request waits for its engine: the other model does not answer', async () => {
     await start();
-    const { acquire } = api.models;
+    const acquire = api.models.acquire.bind(api.models);
     api.models.acquire = async (id, options) => {
       const lease = await acquire(id, options);
       return { ...lease, model: { ...lease.model, sha256: 'ab'.repeat(32) } };

@@ -117,7 +117,7 @@ describe('LangChain.js', () => {
 
   test('stream', async () => {
     let text = '';
-    for await (const chunk of await model('demo-chat').stream(question)) text += String(chunk.content);
+    for await (const chunk of await model('demo-chat').stream(question)) text += chunk.text;
     expect(text).toBe(answerOf('attestation'));
   });
 
