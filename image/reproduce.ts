@@ -40,7 +40,8 @@ export async function reproduce(inputs: string, scratch: string): Promise<readon
   return compareFolders(first, second);
 }
 
-function copySources(from: string, to: string): void {
+/** The project's sources in another folder, with node_modules linked. */
+export function copySources(from: string, to: string): void {
   mkdirSync(to, { recursive: true });
   for (const name of SOURCES) {
     cpSync(join(from, name), join(to, name), { recursive: true, filter: (path) => !/\/(?:dist|node_modules)$/.test(path) });

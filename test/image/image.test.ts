@@ -1,0 +1,286 @@
+// What `make image` makes, without booting it: contents of the root, the manifest and its recomputation, and that no measured input
+// can change unseen. Needs the locked inputs in the cache; the property tests of configuration run everywhere.
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import * as fc from 'fast-check';
+import { AttestationError, type ImageFile, measureManifest, parseManifest, verityRootHash } from '@assay/attestation';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { buildImage, lockedSources } from '../../image/build.ts';
+import { bundleServer } from '../../image/bundle.ts';
+import { cmdline } from '../../image/cmdline.ts';
+import { measuredConfig, operatorConfig, packModel, textDisk, writeVerityImage } from '../../image/disks.ts';
+import { ImageError } from '../../image/errors.ts';
+import { initramfsTree, MODULES } from '../../image/initramfs.ts';
+import { buildManifest, manifestText } from '../../image/manifest.ts';
+import { compareFolders, copySources } from '../../image/reproduce.ts';
+import { rootfsTree } from '../../image/rootfs.ts';
+import type { Sources } from '../../image/sources.ts';
+import { TOP } from '../../image/top.ts';
+import { addFile, newTree, type Tree } from '../../image/tree.ts';
+import { ENTRIES, SECTIONS, type Field } from '../../src/config-schema.ts';
+import { haveInputs, inputsFolder } from '../fixtures/guest.ts';
+
+const ready = haveInputs('image');
+if (!ready) console.warn('\n! the locked inputs of the image are not in the cache: its contents are not checked (make image-inputs)\n');
+
+let folder = '';
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'assay-image-'));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const out = (name: string): string => join(folder, 'out', name);
+const readOut = (name: ImageFile): Promise<Uint8Array> => Promise.resolve(readFileSync(out(name)));
+
+interface Release {
+  readonly manifest: string;
+  readonly files: Readonly<Record<ImageFile, Uint8Array>>;
+}
+
+/** A release with a root image of a few blocks: recomputing it takes a moment. */
+async function smallRelease(sources: Sources): Promise<Release> {
+  const tree = newTree();
+  addFile(tree, 'file', Buffer.alloc(50_000, 'root'));
+  const path = join(folder, 'small.img');
+  const root = await writeVerityImage(tree, path);
+  const files = {
+    vmlinuz: sources.kernel,
+    'initrd.cpio': Buffer.from('an initramfs'),
+    'root.img': readFileSync(path),
+    'OVMF.snp.fd': sources.debian('ovmf-amdsev', 'usr/share/ovmf/OVMF.amdsev.fd'),
+    'OVMF.tdx.fd': sources.debian('ovmf-generic', 'usr/share/ovmf/OVMF.fd'),
+    config: Buffer.from(measuredConfig([], '[log]\nlevel = "warn"\n').text),
+  };
+  const source = { commit: '', inputs: '0'.repeat(64), packages: '0'.repeat(64) };
+  return {
+    files,
+    manifest: manifestText(
+      buildManifest({ release: '0', source, files, root: { rootHash: root.rootHash, blocks: root.blocks }, models: [] }),
+    ),
+  };
+}
+
+describe.skipIf(!ready)('a build', () => {
+  let sources: Sources;
+  let root: Tree;
+  let small: Release;
+  beforeAll(async () => {
+    sources = await lockedSources(inputsFolder);
+    root = await rootfsTree(sources);
+    copySources(TOP, join(folder, 'sources'));
+    await buildImage({ out: join(folder, 'out'), sources, top: join(folder, 'sources') });
+    small = await smallRelease(sources);
+  });
+
+  test('the root has what is listed: no shell by a path, no package manager, no login, and programs only where they belong', () => {
+    const programs = [...root]
+      .filter(([path, node]) => node.kind === 'file' && node.mode === 0o755 && !path.includes('.so'))
+      .map(([path]) => path);
+    expect(programs.toSorted()).toEqual([
+      'opt/assay/dhcp.sh',
+      'usr/bin/busybox',
+      'usr/bin/node',
+      'usr/bin/setpriv',
+      'usr/sbin/dmsetup',
+      'usr/sbin/init',
+    ]);
+    for (const path of [
+      'usr/bin/sh',
+      'usr/bin/bash',
+      'usr/bin/login',
+      'usr/sbin/sshd',
+      'usr/bin/dpkg',
+      'usr/bin/apt-get',
+      'etc/shadow',
+      'etc/inittab',
+    ]) {
+      expect(root.has(path)).toBe(false);
+    }
+    expect(root.get('etc/passwd')).toMatchObject({ kind: 'file' });
+    const modes = [...root.values()].filter((node) => node.kind === 'file').map((node) => node.mode);
+    expect([...new Set(modes)].toSorted()).toEqual([0o644, 0o755]);
+  });
+
+  test('native code is for linux-x64 and from the lock: Node, libllama, koffi and the libraries they need', () => {
+    const native = [...root].filter(([path, node]) => node.kind === 'file' && /\.(so|node)(\.|$)/.test(path)).map(([path]) => path);
+    expect(
+      native.filter(
+        (path) =>
+          path.startsWith('opt/') &&
+          !/node_modules\/(@node-llama-cpp\/linux-x64\/bins\/linux-x64|@koromix\/koffi-linux-x64\/linux_x64)\//.test(path),
+      ),
+    ).toEqual([]);
+    expect(native.some((path) => /arm|musl|darwin|win32|cuda|vulkan/.test(path))).toBe(false);
+  });
+
+  test('the bundle names no folder of this machine and carries no source maps', async () => {
+    const offending: string[] = [];
+    for (const [path, bytes] of await bundleServer()) {
+      const text = Buffer.from(bytes).toString();
+      if (text.includes(TOP) || text.includes('sourceMappingURL=data')) offending.push(path);
+    }
+    expect(offending).toEqual([]);
+  });
+
+  test('the initramfs does not depend on the root image, and modules keep their signatures', async () => {
+    const tree = await initramfsTree(sources);
+    const init = Buffer.from((tree.get('init') as { content: Uint8Array }).content).toString();
+    expect(init).not.toMatch(/@[A-Z]+@/);
+    for (const name of MODULES) {
+      const { content } = tree.get(`lib/modules/${name}.ko`) as { content: Uint8Array };
+      expect(Buffer.from(content.subarray(-28)).toString('latin1')).toBe('~Module signature appended~\n');
+    }
+  });
+
+  test('measure recomputes every line of the manifest from the published files', { timeout: 120_000 }, async () => {
+    const report = await measureManifest(readFileSync(out('manifest.json')), readOut);
+    expect(report.findings.filter(({ ok }) => !ok)).toEqual([]);
+    expect(report.ok).toBe(true);
+    expect(report.manifest.snp.flatMap(({ digests }) => digests)).toHaveLength(512);
+    expect(readFileSync(out('cmdline'), 'utf8')).toBe(report.manifest.cmdline);
+  });
+
+  test('measure finds a changed file, whichever it is, and what follows from it', async () => {
+    const manifest = Buffer.from(small.manifest);
+    for (const name of ['vmlinuz', 'initrd.cpio', 'root.img', 'config'] as const) {
+      const report = await measureManifest(manifest, async (asked) => {
+        const bytes = new Uint8Array(small.files[asked]);
+        if (asked === name) bytes[bytes.length >> 1]! ^= 1;
+        return bytes;
+      });
+      const wrong = report.findings.filter(({ ok }) => !ok).map((finding) => finding.name);
+      expect(report.ok).toBe(false);
+      expect(wrong).toContain(`sha256 of ${name}`);
+      const follows = {
+        vmlinuz: 'tdx rtmr1',
+        'initrd.cpio': 'tdx rtmr2',
+        'root.img': 'root hash of root.img',
+        config: 'assay.cfg of the command line',
+      };
+      expect(wrong).toContain(follows[name]);
+    }
+  });
+
+  test('measure refuses firmware that is not on the list, with its code', async () => {
+    const swapped = measureManifest(
+      Buffer.from(small.manifest),
+      async (name) => small.files[name === 'OVMF.snp.fd' ? 'OVMF.tdx.fd' : name],
+    );
+    await expect(swapped).rejects.toThrow(expect.objectContaining({ code: 'firmware_not_listed' }));
+  });
+
+  test('measure finds a manifest that states other values', async () => {
+    const text = small.manifest;
+    const { snp, tdx, root: rootOf } = parseManifest(text);
+    for (const [from, name] of [
+      [snp[3]!.digests[17]!, 'snp EPYC-Milan, features 0x21'],
+      [tdx.rtmr2, 'tdx rtmr2'],
+      [rootOf.rootHash, 'root hash of root.img'],
+    ] as const) {
+      const report = await measureManifest(
+        Buffer.from(text.replaceAll(from, `${from.startsWith('0') ? '1' : '0'}${from.slice(1)}`)),
+        async (asked) => small.files[asked],
+      );
+      const wrong = report.findings.filter(({ ok }) => !ok).map((finding) => finding.name);
+      expect(wrong.some((found) => found.startsWith(name))).toBe(true);
+    }
+  });
+
+  test('a manifest of another shape is refused', () => {
+    const manifest = JSON.parse(small.manifest) as Record<string, unknown>;
+    for (const changed of [
+      { ...manifest, extra: 1 },
+      { ...manifest, version: 2 },
+      { ...manifest, snp: [] },
+      { ...manifest, cmdline: 5 },
+      { ...manifest, root: { rootHash: 'zz', blocks: 2 } },
+    ]) {
+      expect(() => parseManifest(JSON.stringify(changed))).toThrow(expect.objectContaining({ code: 'malformed_manifest' }));
+    }
+    expect(() => parseManifest('{')).toThrow(AttestationError);
+  });
+
+  test('two builds into different folders are the same files', { timeout: 120_000 }, async () => {
+    await buildImage({ out: join(folder, 'again'), sources: await lockedSources(inputsFolder), top: join(folder, 'sources') });
+    expect(compareFolders(join(folder, 'out'), join(folder, 'again'))).toEqual([]);
+    writeFileSync(join(folder, 'again', 'cmdline'), 'x');
+    expect(compareFolders(join(folder, 'out'), join(folder, 'again'))).toEqual([{ file: 'cmdline', at: 0 }]);
+  });
+});
+
+describe('the command line and the configuration', () => {
+  const hash = 'ab'.repeat(32);
+
+  test('binds root hash, size and configuration, once each', () => {
+    const line = cmdline({ root: hash, blocks: 12, config: 'cd'.repeat(32) });
+    expect(line.match(/assay\.[a-z]+=\S+/g)).toEqual([`assay.root=${hash}`, 'assay.blocks=12', `assay.cfg=${'cd'.repeat(32)}`]);
+    expect(line).toContain('lockdown=confidentiality');
+    expect(line).toContain('module.sig_enforce=1');
+  });
+
+  test.each([
+    { root: 'x', blocks: 12, config: hash },
+    { root: hash, blocks: 1, config: hash },
+    { root: hash, blocks: 2.5, config: hash },
+    { root: hash, blocks: 12, config: `${hash} init=/x` },
+  ])('refuses $root $blocks $config', (values) => {
+    expect(() => cmdline(values)).toThrow(ImageError);
+  });
+
+  test('property: any change of the measured configuration changes the command line', () => {
+    const model = { name: 'm', rootHash: hash, blocks: 9 };
+    const lineOf = (text: string): string => cmdline({ root: hash, blocks: 12, config: measuredConfig([model], text).sha256 });
+    fc.assert(
+      fc.property(fc.string({ minLength: 1, maxLength: 200 }), fc.nat(), (text, at) => {
+        const index = at % text.length;
+        const changed = text.slice(0, index) + String.fromCharCode(text.charCodeAt(index) ^ 1) + text.slice(index + 1);
+        expect(lineOf(changed)).not.toBe(lineOf(text));
+      }),
+    );
+  });
+
+  test.each(['', '../x', 'A', 'a b', '.hidden', 'x'.repeat(65)])('a model disk may not be named %j', (name) => {
+    expect(() => measuredConfig([{ name, rootHash: hash, blocks: 9 }], '')).toThrow(ImageError);
+  });
+
+  test('disks of text are whole sectors, and hold no NUL and no more than the guest reads', () => {
+    for (const length of [1, 511, 512, 513]) expect(textDisk('x'.repeat(length), 'config').length % 512).toBe(0);
+    expect(() => textDisk('a\0b', 'config')).toThrow(ImageError);
+    expect(() => textDisk('x'.repeat(65 * 1024), 'operator')).toThrow(ImageError);
+    expect(operatorConfig({ address: '10.0.0.2/24' })).toBe('# assay operator configuration 1\naddress 10.0.0.2/24\n---\n');
+  });
+
+  test('no unmeasured input reaches code, paths, environment or the log level', () => {
+    // The operator's part of the guest format has three words, none of them a path; of the server's keys an operator may set, none
+    // is a path, a program, or about what is logged.
+    const keys = Object.entries({ ...SECTIONS, ...ENTRIES }).flatMap(([section, fields]) =>
+      Object.entries<Field>(fields).map(([key, field]) => ({ name: `${section}.${key}`, field })),
+    );
+    const operator = keys.filter(({ field }) => field.from === 'operator');
+    expect(operator.length).toBeGreaterThan(10);
+    expect(operator.filter(({ field, name }) => field.path === true || name.startsWith('log.')).map(({ name }) => name)).toEqual([]);
+  });
+});
+
+describe('model disks', () => {
+  test('pack a GGUF as one read-only file behind its root hash, which the data alone decides', async () => {
+    const gguf = join(folder, 'Some Model.Q4.gguf');
+    writeFileSync(gguf, Buffer.alloc(100_001, 'weights'));
+    const disk = await packModel({ path: gguf, size: 100_001 }, join(folder, 'model.img'));
+    expect(disk).toMatchObject({ name: 'some-model.q4', serial: `m-${disk.rootHash.slice(0, 16)}` });
+    expect(verityRootHash(readFileSync(join(folder, 'model.img')), disk.blocks)).toBe(disk.rootHash);
+    writeFileSync(gguf, Buffer.alloc(100_001, 'weightz'));
+    expect((await packModel({ path: gguf, size: 100_001 }, join(folder, 'other.img'))).rootHash).not.toBe(disk.rootHash);
+  });
+
+  test('the verifier computes the root hash the builder wrote, for trees of one and two levels', async () => {
+    for (const size of [1, 300_000, 3_000_000]) {
+      const tree = newTree();
+      addFile(tree, 'file', Buffer.alloc(size, 'x'));
+      const path = join(folder, `tree-${size}`);
+      const written = await writeVerityImage(tree, path);
+      expect(verityRootHash(readFileSync(path), written.blocks)).toBe(written.rootHash);
+    }
+  });
+});
