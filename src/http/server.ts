@@ -160,6 +160,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     open.delete(response);
     const complete = response.writableFinished;
     exchange.abort(clientClosed);
+    if (!complete) exchange.errorCode ??= 'client_closed_request';
     const used = exchange.usage.promptTokens + exchange.usage.completionTokens;
     exchange.admission?.settle(used);
     exchange.admission?.release();

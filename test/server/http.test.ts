@@ -308,8 +308,8 @@ describe('CORS', () => {
       method: 'OPTIONS',
       headers: { origin: 'https://evil.example', 'access-control-request-method': 'POST' },
     });
-    expect(preflight.status).toBe(403);
     expect(preflight.headers.get('access-control-allow-origin')).toBeNull();
+    expect([preflight.status, await preflight.json()]).toMatchObject([403, { error: { code: 'origin_not_allowed' } }]);
     expect(
       (await fetch(`${api.url}/v1/models`, { headers: { origin: 'https://evil.example' } })).headers.get('access-control-allow-origin'),
     ).toBeNull();

@@ -65,6 +65,7 @@ describe('a client that leaves', () => {
     await api.ended();
     await api.models.idle();
     expect(api.engine.aborted).toEqual(['prefill']);
+    expect(api.logged.at(-1)).toMatchObject({ msg: 'request', code: 'client_closed_request', status: stream ? 200 : 499, aborted: true });
   });
 
   test.each([true, false])('in the decode (stream: %s)', async (stream) => {
@@ -235,6 +236,7 @@ test('a reader that takes nothing at all is cut off, and its slot is free', asyn
   expect((await api.ended())[0]).toMatchObject({ aborted: true });
   await api.models.idle();
   expect(api.engine.activeNow()).toBe(0);
+  expect(api.logged.find((line) => line['msg'] === 'request')).toMatchObject({ code: 'client_too_slow', aborted: true });
   request.destroy();
 });
 
