@@ -196,7 +196,7 @@ type ReadSized = (item: unknown, name: string, encoding: Encoding, length: numbe
 
 function readModel(value: unknown, name: string, sized: ReadSized): AttestedModel {
   const object = read.object(value, name, ['id', 'sha256', 'kind', 'blobs']);
-  const id = read.string(object['id'], `${name}.id`, MODEL_ID_MAX);
+  const id = readText(object['id'], `${name}.id`, MODEL_ID_MAX);
   if (id === '' || id === '*') throw malformed('malformed_document', `${name}.id is ${JSON.stringify(id)}, which no model can have`);
   return {
     id,
@@ -209,10 +209,17 @@ function readModel(value: unknown, name: string, sized: ReadSized): AttestedMode
 function readBlob(value: unknown, name: string, sized: ReadSized): ModelBlob {
   const object = read.object(value, name, ['role', 'sha256', 'size']);
   return {
-    role: read.string(object['role'], `${name}.role`, 64),
+    role: readText(object['role'], `${name}.role`, 64),
     sha256: sized(object['sha256'], `${name}.sha256`, 'hex', 32),
     size: read.integer(object['size'], `${name}.size`),
   };
+}
+
+/** Text that is hashed: JSON can spell halves of surrogate pairs, which no UTF-8 encodes. */
+function readText(value: unknown, name: string, maxLength: number): string {
+  const text = read.string(value, name, maxLength);
+  if (/\p{Surrogate}/u.test(text)) throw malformed('malformed_document', `${name} has a lone surrogate`);
+  return text;
 }
 
 function readSnpEndorsements(value: unknown, bytes: ReadBytes): SnpEndorsements {

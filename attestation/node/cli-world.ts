@@ -7,7 +7,7 @@ import type { ProxySettings } from './endorsements.ts';
 export interface CliWorld {
   readonly stdout: (text: string) => void;
   readonly stderr: (text: string) => void;
-  /** All of standard input; at most `maxBytes`, and throws when it is more. */
+  /** Standard input, all of it or its first `maxBytes`. */
   readonly stdin: (maxBytes: number) => Promise<Uint8Array>;
   readonly readBytes: (path: string) => Promise<Uint8Array>;
   /** Milliseconds since 1970. */

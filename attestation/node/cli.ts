@@ -3,7 +3,6 @@
 
 import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { malformed } from '../errors.ts';
 import { runCli } from './cli-commands.ts';
 import { proxyFromEnvironment } from './endorsements.ts';
 
@@ -26,9 +25,9 @@ async function readStdin(maxBytes: number): Promise<Uint8Array> {
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > maxBytes) throw malformed('input_too_large', `standard input is over ${maxBytes} bytes`);
     chunks.push(chunk);
+    size += chunk.length;
+    if (size >= maxBytes) break;
   }
-  return Buffer.concat(chunks);
+  return Buffer.concat(chunks).subarray(0, maxBytes);
 }

@@ -180,8 +180,9 @@ function requireAttestedModel(body: RequestInit['body'], policy: Policy, model: 
 function modelNamed(body: RequestInit['body']): 'no body' | 'unreadable' | { readonly model: string } {
   if (body === undefined || body === null) return 'no body';
   if (body instanceof FormData || body instanceof UndiciFormData) {
-    const model: unknown = body.get('model');
-    return typeof model === 'string' ? { model } : 'unreadable';
+    // Twice, and the server could read the other one.
+    const [model, ...more]: unknown[] = body.getAll('model');
+    return typeof model === 'string' && more.length === 0 ? { model } : 'unreadable';
   }
   if (typeof body !== 'string') return 'unreadable';
   try {

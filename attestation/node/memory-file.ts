@@ -14,25 +14,26 @@ const MAX_ENTRIES = 10_000;
 /** Reads the file, or starts empty when there is none. Every higher value is on disk before `remember` resolves. */
 export async function fileRollbackMemory(path: string): Promise<RollbackMemory> {
   const memory = createRollbackMemory(await readEntries(path));
-  let writing = Promise.resolve();
+  let writing: Promise<void> = Promise.resolve();
   return {
     highest: (key) => memory.highest(key),
     remember: async (key, value) => {
       const before = await memory.highest(key);
       if (before !== undefined && before >= value) return;
       await memory.remember(key, value);
-      const text = JSON.stringify(
-        Object.fromEntries(
-          memory
-            .entries()
-            .slice(-MAX_ENTRIES)
-            .map(([name, highest]) => [name, highest.toString()]),
-        ),
-      );
-      writing = writing.then(() => replaceFile(path, `${text}\n`));
+      // One write at a time, and one that failed does not fail those after it.
+      writing = writing.catch(() => undefined).then(() => save(path, memory));
       await writing;
     },
   };
+}
+
+/** What is in the file by now is kept: another process may have seen higher numbers since this one read it. */
+async function save(path: string, memory: ReturnType<typeof createRollbackMemory>): Promise<void> {
+  for (const [key, value] of await readEntries(path)) await memory.remember(key, value);
+  const entries = memory.entries().slice(-MAX_ENTRIES);
+  const text = JSON.stringify(Object.fromEntries(entries.map(([key, highest]) => [key, highest.toString()])));
+  await replaceFile(path, `${text}\n`);
 }
 
 async function readEntries(path: string): Promise<[string, bigint][]> {

@@ -121,6 +121,17 @@ export class AttestedPool extends Dispatcher {
     slot.busy = true;
     // With one request at a time a client is always busy after a dispatch and says `drain` when it is not.
     slot.client.dispatch({ ...waiting.options, origin: this.origin }, waiting.handler);
+    // A request that undici refuses before it queues it (a header it does not send) is followed by no `drain`. Looked at
+    // again later, because a `drain` that is on its way must come first.
+    if (slot.client.stats.size === 0)
+      setImmediate(() => {
+        if (slot.client.stats.size === 0) this.#free(slot);
+      });
+  }
+
+  #free(slot: Slot): void {
+    slot.busy = false;
+    this.#pump();
   }
 
   /** A connection that does nothing and whose evidence is young enough; those that are too old are retired on the way. */
@@ -155,10 +166,7 @@ export class AttestedPool extends Dispatcher {
       retired: false,
       verified: undefined,
     };
-    slot.client.on('drain', () => {
-      slot.busy = false;
-      this.#pump();
-    });
+    slot.client.on('drain', () => this.#free(slot));
     slot.client.on('disconnect', () => {
       slot.verified = undefined;
     });

@@ -75,19 +75,26 @@ interface Head {
 export function responseParser(limits: Omit<ResponseLimits, 'timeoutMs'>): Parser {
   let held: Uint8Array = new Uint8Array(0);
   let head: Head | undefined;
-  const body: Uint8Array[] = [];
+  // One buffer that grows: a body sent as a million chunks of one byte must not become a million views.
+  let body: Uint8Array = new Uint8Array(0);
   let bodyBytes = 0;
   // Bytes of the current chunk still to come; -1: its CRLF is next; undefined: a size line is next.
   let chunkLeft: number | undefined;
 
   const addBody = (part: Uint8Array): void => {
-    bodyBytes += part.length;
-    if (bodyBytes > limits.maxBodyBytes) throw tooLarge(`body is over ${limits.maxBodyBytes} bytes`);
-    if (part.length > 0) body.push(part);
+    const total = bodyBytes + part.length;
+    if (total > limits.maxBodyBytes) throw tooLarge(`body is over ${limits.maxBodyBytes} bytes`);
+    if (total > body.length) {
+      const larger = new Uint8Array(Math.min(limits.maxBodyBytes, Math.max(total, 2 * body.length, 4096)));
+      larger.set(body.subarray(0, bodyBytes));
+      body = larger;
+    }
+    body.set(part, bodyBytes);
+    bodyBytes = total;
   };
   const finish = (found: Head): BoundedResponse => {
     if (held.length > 0) throw bad('has bytes after its end');
-    return { status: found.status, headers: found.headers, body: Buffer.concat(body) };
+    return { status: found.status, headers: found.headers, body: Buffer.from(body.buffer, 0, bodyBytes) };
   };
   const line = (maxBytes: number): string | undefined => {
     const end = indexOfCrlf(held);

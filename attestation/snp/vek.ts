@@ -100,6 +100,7 @@ export function readVekExtensions(certificate: Certificate, product: Product, ki
   }
   const hwid = read(VEK_OID.hwid, 'HWID', (value) => readHwid(value, product), kind === 'vcek');
   const cspId = text(VEK_OID.cspId, 'CSP_ID', kind === 'vlek');
+  if (kind === 'vcek' && cspId !== undefined) problems.push('CSP_ID is present, so the certificate is not a VCEK');
 
   const known = new Set<string>([
     ...Object.values(VEK_OID),

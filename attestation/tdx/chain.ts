@@ -290,7 +290,7 @@ export async function notOlder(t: Transcript, memory: RollbackMemory, key: strin
 function crlDer(bytes: Uint8Array, name: string): Uint8Array {
   if (bytes[0] === 0x2d) return parsePem(fromUtf8(bytes, name), 'X509 CRL', 1, name)[0] ?? bytes;
   if (bytes[0] === 0x33 && bytes[1] === 0x30 && bytes[2] === 0x38) return fromHex(fromUtf8(bytes, name).trim(), name);
-  return bytes;
+  return new Uint8Array(bytes);
 }
 
 /** The quoting library ends the PEM in the quote with a NUL. */

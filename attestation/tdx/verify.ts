@@ -90,7 +90,8 @@ const REQUIRED: readonly Rule[] = [
 export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context: TdxContext): Promise<TdxVerification> {
   if (Number.isNaN(context.now.getTime())) throw malformed('malformed_policy', 'now is not a time');
   const policy = decideTdxPolicy(given);
-  const quote = parseTdxQuote(evidence.quote);
+  // A copy: what the signatures are checked over is what the rules judge, whatever the caller does to its buffer meanwhile.
+  const quote = parseTdxQuote(new Uint8Array(evidence.quote));
   const pckChain = quote.certificationType === 5 ? quote.certificationData : externalPckChain(quote, evidence.collateral);
   const { collateral } = evidence;
   const keys = context.keys ?? createKeyCache();
@@ -154,7 +155,7 @@ export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context
   const tcb = tcbRules(t, { quote: quoteVouched ? quote : undefined, pck, tcbInfo, qeIdentity }, policy, context.now);
   tdRules(t, quote.body, policy);
   platformRules(t, pck, certificates.pck, policy);
-  await eventLogRules(t, quote.body, evidence.eventLog);
+  await eventLogRules(t, quote.body, evidence.eventLog && new Uint8Array(evidence.eventLog));
 
   const passed = new Set(t.checks.flatMap(({ title, status }) => (status === 'pass' ? [title] : [])));
   const accepted = !t.failed && REQUIRED.every(({ title }) => passed.has(title));

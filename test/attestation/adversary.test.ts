@@ -1,0 +1,161 @@
+// Inputs made to be believed wrongly, to break out of the typed errors, to use a verifier up, or to leave a client stuck.
+// Each was let through or mishandled once.
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterEach, describe, expect, it } from 'vitest';
+import { verify } from '../../attestation/appraise.ts';
+import { encodeText, TAG } from '../../attestation/der.ts';
+import { encodeDocument, parseDocument } from '../../attestation/document.ts';
+import { attestedFetch, type AttestedFetch, type AttestedFetchOptions } from '../../attestation/node/fetch.ts';
+import { fileRollbackMemory } from '../../attestation/node/memory-file.ts';
+import { responseParser } from '../../attestation/node/response.ts';
+import { allowSimulated, type AppraisalPolicy } from '../../attestation/policy.ts';
+import { createSimulatedIntel } from '../../attestation/simulated/intel.ts';
+import { verifySnp } from '../../attestation/snp/verify.ts';
+import { verifyTdx } from '../../attestation/tdx/verify.ts';
+import { toHex } from '../../attestation/bytes.ts';
+import {
+  MEASUREMENT,
+  MODEL_ID,
+  MODEL_SHA256,
+  NOW,
+  simulatedAmd,
+  startAttestedServer,
+  type AttestedServer,
+} from '../fixtures/attested-server.ts';
+import { channel, snpDocument } from '../fixtures/documents.ts';
+import { codeOfAsync, refusalOf } from '../fixtures/refusal.ts';
+
+const policy: AppraisalPolicy = { measurements: [MEASUREMENT], models: { [MODEL_ID]: MODEL_SHA256 }, [allowSimulated]: true };
+
+const closing: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const close of closing.splice(0).toReversed()) await close();
+});
+
+async function serve(): Promise<AttestedServer> {
+  const server = await startAttestedServer();
+  closing.push(() => server.close());
+  return server;
+}
+function client(options: Partial<AttestedFetchOptions> = {}): AttestedFetch {
+  const fetch = attestedFetch({ policy, now: () => NOW, ...options });
+  closing.push(() => fetch.close());
+  return fetch;
+}
+
+describe('documents', () => {
+  it.each(['id', 'role'] as const)('a model %s that is no unicode text gets the typed refusal', async (field) => {
+    const document = JSON.parse(encodeDocument(await snpDocument())) as { models: { id: string; blobs: { role: string }[] }[] };
+    const [model] = document.models;
+    if (field === 'id') model!.id = 'demo\ud800';
+    else model!.blobs[0]!.role = 'weights\udc00';
+    const text = JSON.stringify(document);
+    expect(await codeOfAsync(async () => verify(parseDocument(text), { ...channel, policy }))).toBe('malformed_document');
+  });
+});
+
+describe('evidence', () => {
+  it('a quote that changes while its signatures are checked is judged as it was', async () => {
+    const now = new Date('2026-06-15T12:00:00Z');
+    const intel = await createSimulatedIntel({ now });
+    const mrTd = new Uint8Array(48).fill(0x41);
+    const quote = await intel.signQuote({ mrTd });
+    const job = verifyTdx({ quote, collateral: await intel.collateral() }, { mrTd: '66'.repeat(48) }, { now, roots: [intel.root] });
+    // MRTD of the version 4 quote: header 48, then 136.
+    quote.fill(0x66, 184, 232);
+    const found = await job;
+    expect(found.accepted).toBe(false);
+    expect(toHex(found.quote.body.mrTd)).toBe(toHex(mrTd));
+  });
+});
+
+describe('certificates', () => {
+  it('a VCEK that also names a provider is no VCEK', async () => {
+    const amd = await simulatedAmd();
+    const csp = { oid: '1.3.6.1.4.1.3704.1.5', value: encodeText('CN=somebody', TAG.ia5String) };
+    const vek = await amd.issueVek({ extensions: (regular) => [...regular, csp] });
+    const evidence = { report: await amd.signReport(), vek, chain: [amd.intermediate, amd.ark], crl: amd.crl };
+    const found = await verifySnp(evidence, {}, { now: new Date(NOW), roots: [amd.ark] });
+    expect(found.transcript.checks.flatMap(({ code }) => code ?? [])).toEqual(['snp_vek_extensions']);
+  });
+});
+
+describe('the command line', () => {
+  it('evidence: answers too much input with its one JSON object', () => {
+    const cli = fileURLToPath(new URL('../../attestation/dist/node/cli.js', import.meta.url));
+    const { status, stdout, stderr } = spawnSync(process.execPath, [cli, 'evidence'], {
+      input: Buffer.alloc(5 << 20, ' '),
+      encoding: 'utf8',
+    });
+    expect(JSON.parse(stdout)).toMatchObject({ accepted: false, code: 'input_too_large', claims: {} });
+    expect([status, stderr]).toEqual([30, '']);
+  });
+});
+
+describe('the attestation response', () => {
+  it('a body in a quarter of a million chunks of one byte is read whole', () => {
+    const size = 1 << 18;
+    const parse = responseParser({ maxHeaderBytes: 1024, maxBodyBytes: 1 << 20 });
+    const wire = Buffer.from(`HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n${'1\r\nx\r\n'.repeat(size)}0\r\n\r\n`);
+    let answer: ReturnType<typeof parse>;
+    for (let at = 0; at < wire.length; at += 16_384) answer = parse(wire.subarray(at, at + 16_384));
+    expect(Buffer.from(answer?.body ?? []).equals(Buffer.alloc(size, 'x'))).toBe(true);
+  });
+});
+
+describe('the pool', () => {
+  it('requests that undici refuses before they are sent take no connection away', async () => {
+    const { origin } = await serve();
+    const fetch = client({ connections: 1 });
+    await expect(fetch(origin, { method: 'POST', body: 'x', headers: { expect: '100-continue' } })).rejects.toThrow('fetch failed');
+    const answer = await fetch(origin, { method: 'POST', body: JSON.stringify({ model: MODEL_ID, messages: [{ content: 'hi' }] }) });
+    expect(answer.status).toBe(200);
+    await answer.text();
+  });
+
+  it('a form that names two models is not one for the model that was attested', async () => {
+    const server = await serve();
+    const fetch = client({ model: MODEL_ID });
+    const form = new FormData();
+    form.append('model', MODEL_ID);
+    form.append('model', 'other');
+    expect((await refusalOf(() => fetch(server.origin, { method: 'POST', body: form })))?.code).toBe('model_not_attested');
+    expect(server.requests()).toHaveLength(0);
+  });
+
+  it('requests that were given up while they waited are never sent', async () => {
+    const server = await serve();
+    const { origin } = server;
+    const fetch = client({ connections: 1 });
+    const stop = AbortSignal.abort();
+    const given = await Promise.allSettled(Array.from({ length: 20 }, () => fetch(origin, { method: 'POST', body: '{}', signal: stop })));
+    expect(given.every(({ status }) => status === 'rejected')).toBe(true);
+    const late = new AbortController();
+    const waiting = Array.from({ length: 20 }, () => fetch(origin, { method: 'POST', body: '{}', signal: late.signal }));
+    late.abort();
+    await Promise.allSettled(waiting);
+    const answer = await fetch(origin, { method: 'POST', body: JSON.stringify({ model: MODEL_ID, messages: [{ content: 'hi' }] }) });
+    expect(answer.status).toBe(200);
+    await answer.text();
+    expect(server.requests().length).toBe(1);
+  });
+});
+
+describe('roll-back memory on disk', () => {
+  it('two processes with one file do not make each other forget', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'assay-memory-'));
+    closing.push(() => rmSync(folder, { recursive: true }));
+    const path = join(folder, 'seen.json');
+    const [one, two] = [await fileRollbackMemory(path), await fileRollbackMemory(path)];
+    await one.remember('snp/a/crlNumber', 10n);
+    await two.remember('snp/b/crlNumber', 1n);
+    expect(JSON.parse(readFileSync(path, 'utf8'))).toEqual({ 'snp/a/crlNumber': '10', 'snp/b/crlNumber': '1' });
+    await two.remember('snp/a/crlNumber', 9n);
+    expect(await two.highest('snp/a/crlNumber')).toBe(10n);
+    expect(JSON.parse(readFileSync(path, 'utf8'))).toEqual({ 'snp/a/crlNumber': '10', 'snp/b/crlNumber': '1' });
+  });
+});
