@@ -12,6 +12,7 @@ import { configurationVolume, replay, rtmr0Events, rtmr1Events, rtmr2Events } fr
 import { measureMrTd, parseTdvfSections } from '../../attestation/tdx/launch.ts';
 import { debianFirmware, type FirmwareName } from '../fixtures/firmware.ts';
 import { haveVectors, vectorPath } from '../fixtures/shared.ts';
+import { tpmEvents } from '../fixtures/tpm-log.ts';
 
 const DIRECT_BOOT = 'kernel-as-given, initrd first';
 const bytesOf = (path: string): Uint8Array => new Uint8Array(readFileSync(vectorPath(path)));
@@ -48,35 +49,6 @@ describe.skipIf(!haveVectors)('MRTD of Debian firmware', () => {
     });
   }
 });
-
-interface TpmEvent {
-  readonly pcr: number;
-  readonly type: number;
-  readonly sha384: string;
-}
-
-/** The SHA-384 bank of a TPM event log (crypto-agile, as TCG PFP §10 gives it); CC event logs have their own, strict parser. */
-function tpmEvents(log: Uint8Array): TpmEvent[] {
-  const view = new DataView(log.buffer, log.byteOffset, log.length);
-  const header = 32 + view.getUint32(28, true);
-  const sizes = new Map<number, number>();
-  for (let i = 0; i < view.getUint32(32 + 24, true); i++) sizes.set(view.getUint16(60 + 4 * i, true), view.getUint16(62 + 4 * i, true));
-  const events: TpmEvent[] = [];
-  for (let at = header; at < log.length;) {
-    const [pcr, type, count] = [view.getUint32(at, true), view.getUint32(at + 4, true), view.getUint32(at + 8, true)];
-    at += 12;
-    let sha384 = '';
-    for (let i = 0; i < count; i++) {
-      const algorithm = view.getUint16(at, true);
-      const size = sizes.get(algorithm)!;
-      if (algorithm === 0x0c) sha384 = toHex(log.subarray(at + 2, at + 2 + size));
-      at += 2 + size;
-    }
-    at += 4 + view.getUint32(at, true);
-    events.push({ pcr, type, sha384 });
-  }
-  return events;
-}
 
 describe.skipIf(!haveVectors)('the event log recorded under emulation (OVMF 2026.08, QEMU 10, swtpm)', () => {
   const events = haveVectors ? tpmEvents(bytesOf('measure/tcg-swtpm/tpmlog.bin')) : [];

@@ -1,11 +1,26 @@
 // The image boots under software emulation, proves itself to the real client and answers; whatever is altered fails closed and
 // says why. Takes minutes, so it runs with ASSAY_IMAGE_TEST=1 (`make image-test`), where the locked inputs are in the cache.
-import { copyFileSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync, closeSync } from 'node:fs';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  watch,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+  closeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Agent, fetch } from 'undici';
 import OpenAI from 'openai';
-import { allowSimulated, type AppraisalPolicy, parseManifest } from '@assay/attestation';
+import { allowSimulated, type AppraisalPolicy, parseManifest, rtmr1Events, rtmr2Events } from '@assay/attestation';
 import { type AttestedFetch, attestedFetch } from '@assay/attestation/node';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { buildImage, lockedSources } from '../../image/build.ts';
@@ -17,6 +32,7 @@ import { initScript } from '../../image/rootfs.ts';
 import { TOP } from '../../image/top.ts';
 import { EXPECTED } from '../../scripts/demo-model/text.ts';
 import { type Disk, type Guest, haveInputs, inputsFolder, standardDisks, startGuest } from '../fixtures/guest.ts';
+import { tpmEvents } from '../fixtures/tpm-log.ts';
 
 const wanted = process.env['ASSAY_IMAGE_TEST'] === '1';
 const gguf = join(TOP, '.cache/models/demo-chat.gguf');
@@ -46,6 +62,8 @@ level = "info"
 const PROBE = `
 unprivileged() { /usr/bin/setpriv --reuid=1000 --regid=1000 --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs $bb "$@"; }
 (
+  log=/sys/kernel/security/tpm0/binary_bios_measurements
+  [ -e $log ] && echo "probe: tpm $($bb base64 $log | $bb tr -d '\\n')"
   while ! $bb grep -q ':20FB .* 0A ' /proc/net/tcp; do $bb usleep 100000; done
   echo "probe: lockdown $($bb cat /sys/kernel/security/lockdown)"
   echo "probe: modules_disabled $($bb cat /proc/sys/kernel/modules_disabled)"
@@ -95,6 +113,9 @@ afterEach(async () => {
 afterAll(() => {
   if (folder !== '') rmSync(folder, { recursive: true, force: true });
 });
+
+const hex = (digests: readonly Uint8Array[]): string[] => digests.map((digest) => Buffer.from(digest).toString('hex'));
+const ended = (child: ChildProcess): Promise<unknown> => once(child, 'exit');
 
 const manifestOf = () => parseManifest(readFileSync(join(folder, 'manifest.json'), 'utf8'));
 const disks = (): readonly Disk[] => [...standardDisks(folder), modelDisk];
@@ -172,6 +193,49 @@ describe.skipIf(!ready)('the image under emulation', () => {
     // The probe then ends the root part, and the guest does not go on without it.
     await guest.line(/the root part ended, powering off/);
     await guest.ended;
+  });
+
+  test('firmware and kernel measure under emulation what was predicted for RTMR1 and RTMR2', { timeout: 240_000 }, async () => {
+    const probe = join(folder, 'probe');
+    const state = join(folder, 'tpm');
+    mkdirSync(state, { recursive: true });
+    const control = join(state, 'control');
+    const [program, args] = emulator.command('swtpm', [
+      'socket',
+      '--tpm2',
+      '--tpmstate',
+      `dir=${state}`,
+      '--ctrl',
+      `type=unixio,path=${control}`,
+    ]);
+    const tpm = spawn(program, args, { stdio: 'ignore' });
+    await new Promise<void>((resolve, reject) => {
+      const watcher = watch(state, (_event, name) => name === 'control' && resolve());
+      tpm.on('exit', () => reject(new Error('swtpm ended')));
+      if (existsSync(control)) resolve();
+      void ended(tpm).then(() => watcher.close());
+    });
+    const machine = ['-machine', 'q35,smm=off', '-bios', join(probe, 'OVMF.tdx.fd')];
+    const device = [
+      '-chardev',
+      `socket,id=tpm,path=${control}`,
+      '-tpmdev',
+      'emulator,id=tpm0,chardev=tpm',
+      '-device',
+      'tpm-crb,tpmdev=tpm0',
+    ];
+    guest = await startGuest({ emulator, folder: probe, disks: [...standardDisks(probe), modelDisk], extra: [...machine, ...device] });
+    const [, log = ''] = /probe: tpm (\S+)/.exec(await guest.line(/probe: tpm/)) ?? [];
+    await guest.stop();
+    tpm.kill('SIGKILL');
+    const events = tpmEvents(new Uint8Array(Buffer.from(log, 'base64')));
+    const inPcr = (...pcrs: number[]): string[] => events.filter(({ pcr }) => pcrs.includes(pcr)).map(({ sha384 }) => sha384);
+    const kernel = readFileSync(join(probe, 'vmlinuz'));
+    const initrd = readFileSync(join(probe, 'initrd.cpio'));
+    const [image, calling, separator] = hex(rtmr1Events({ kernel }));
+    expect(inPcr(4)).toEqual([image, calling, separator]);
+    const line = readFileSync(join(probe, 'cmdline'), 'utf8');
+    expect(inPcr(9)).toEqual(hex(rtmr2Events({ cmdline: line, initrd }, 'kernel-as-given, initrd first')));
   });
 
   test('an operator disk can set an address and keys of the operator, and nothing else', { timeout: 240_000 }, async () => {
