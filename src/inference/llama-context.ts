@@ -1,5 +1,6 @@
 // One llama.cpp context: the KV memory, the native batch, and what a decode leaves behind. Sequences share one unified KV
-// pool, so a prefix is shared by `copySequence` without copying data. Nothing here knows requests or policies.
+// pool, where `copySequence` copies no data, or have a stream each, where attention never looks at cells of others.
+// Nothing here knows requests or policies.
 // Errors: `decode` gives llama.cpp's code — 0 done, 1 no KV room (nothing changed), 2 aborted (what was processed stays).
 import { libcSymbol, nativeAlloc, nativeView, type LlamaLibrary, type Pointer } from './llama-library.ts';
 import type { LoadedModel } from './llama-model.ts';
@@ -17,6 +18,8 @@ export interface ContextOptions {
    * (about 1e-5 in a logit instead of 1e-2, whatever the batch), for twice the memory and slower long contexts.
    */
   readonly exact: boolean;
+  /** One pool for all sequences; else each has cells ÷ sequences of its own. */
+  readonly unified: boolean;
 }
 
 export interface Context {
@@ -68,7 +71,7 @@ export function createContext(llama: LlamaLibrary, model: LoadedModel, options: 
   }
   params.n_threads = options.threads;
   params.n_threads_batch = options.threads;
-  params.kv_unified = true;
+  params.kv_unified = options.unified;
   params.embeddings = pooled;
   if (options.embeddings === 'rank') params.pooling_type = 4;
 
@@ -174,7 +177,13 @@ export function createContext(llama: LlamaLibrary, model: LoadedModel, options: 
       if (memory !== null) llama.llama_memory_clear(memory, false);
     },
     copySequence(from, to, end) {
-      if (memory !== null) llama.llama_memory_seq_cp(memory, from, to, 0, end);
+      if (memory === null) return;
+      if (options.unified) llama.llama_memory_seq_cp(memory, from, to, 0, end);
+      else {
+        // Between streams llama.cpp copies whole sequences only.
+        llama.llama_memory_seq_cp(memory, from, to, -1, -1);
+        llama.llama_memory_seq_rm(memory, to, end, -1);
+      }
     },
   };
 }

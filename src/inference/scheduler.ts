@@ -274,6 +274,8 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
       0,
       readers.length === 0 && pace?.takeTurns(ready.length) === true ? 1 : Math.min(context.maxOutputs, context.batchTokens),
     );
+    // llama.cpp joins sequences into one micro-batch only while their ids ascend.
+    ready.sort((a, b) => a.slot.id - b.slot.id);
     for (const sequence of ready) {
       sequence.output = context.add(sequence.tokens[sequence.tokens.length - 1]!, sequence.tokens.length - 1, sequence.slot.id, true);
       sequence.batched = 1;

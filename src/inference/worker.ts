@@ -1,11 +1,13 @@
 // Entry point of the engine child: one process, one model. Reads frames on fd 3, answers on it, and ends when it closes. It
-// holds no key and no socket but that one, gives up core dumps and new privileges before it opens the model, and writes no
-// text of a request anywhere. What the parent sees of its stderr is llama.cpp's log of the load, nothing later.
+// holds no key and no socket but that one, gives up core dumps and new privileges before it opens the model and all but
+// computing after, and writes no text of a request anywhere. What the parent sees of its stderr is llama.cpp's log of the
+// load, nothing later.
 import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { totalmem } from 'node:os';
 import { ApiError } from '../errors.ts';
+import { confineProcess } from './confine.ts';
 import { createConstraint } from './constraint.ts';
 import { decodeThreads } from './cores.ts';
 import type { EngineInfo, EngineStats, GenerateEvent, ModelType } from './engine.ts';
@@ -59,7 +61,10 @@ async function start(load: Load): Promise<void> {
     const contextLength = Math.min(load.contextLength ?? defaultContextLength, model.trainedContext > 0 ? model.trainedContext : Infinity);
     const slots = generating ? (load.slots ?? defaultSlots) : pooledSequences;
     const threads = load.threads ?? decodeThreads(model.size);
-    const cells = generating ? poolCells(model, contextLength, slots, load.maxCells ?? Infinity) : roundUp(contextLength);
+    const { cells, unified } = generating
+      ? kvMemory(model, contextLength, slots, load.maxCells ?? Infinity)
+      : { cells: roundUp(contextLength), unified: true };
+    const exact = load.exact ?? (generating && cells * cellBytes(model) * 2 <= exactBytes);
     const context = createContext(llama, model, {
       sequences: slots,
       cells,
@@ -67,7 +72,8 @@ async function start(load: Load): Promise<void> {
       threads,
       threadpool: newThreadpool(threads),
       embeddings: type === 'rerank' ? 'rank' : type === 'embedding' ? 'pooled' : 'none',
-      exact: load.exact ?? (generating && cells * cellBytes(model) * 2 <= exactBytes),
+      exact,
+      unified,
     });
     const template = createChatTemplate(load.chatTemplate ?? model.chatTemplate, {
       specials: model.specials,
@@ -93,6 +99,8 @@ async function start(load: Load): Promise<void> {
     handle = generating
       ? serveGeneration(model, context, template, info, load, startGrammar)
       : servePooling(model, context, template, info, load);
+    // Nothing more is opened from here on.
+    confineProcess();
     send({ t: 'ready', info });
   } catch (error) {
     send({ t: 'failed', message: error instanceof Error ? error.message : 'unknown failure' });
@@ -120,10 +128,19 @@ function cellBytes(model: LoadedModel): number {
   return model.layers * kvHeads * (keyLength + valueLength) * 2;
 }
 
-/** Cells for every slot at full length if a quarter of the memory holds them, else as many as it does, at least one slot's. */
-function poolCells(model: LoadedModel, contextLength: number, slots: number, maxCells: number): number {
-  const affordable = Math.floor(memoryLimit() / 4 / cellBytes(model));
-  return roundUp(Math.max(contextLength, Math.min(contextLength * slots, affordable, maxCells))) + 256;
+/**
+ * Cells for every slot at full length if a quarter of the memory holds them; each slot then has its own, and attention never
+ * walks over cells of others (measured: a fifth of the prefill). Else one pool of what there is, at least one slot's worth.
+ */
+function kvMemory(
+  model: LoadedModel,
+  contextLength: number,
+  slots: number,
+  maxCells: number,
+): { readonly cells: number; readonly unified: boolean } {
+  const affordable = Math.min(maxCells, Math.floor(memoryLimit() / 4 / cellBytes(model)));
+  const all = slots * roundUp(contextLength);
+  return all <= affordable ? { cells: all, unified: false } : { cells: roundUp(Math.max(contextLength, affordable)) + 256, unified: true };
 }
 
 function memoryLimit(): number {

@@ -15,7 +15,16 @@ const { llama, newThreadpool } = loadLlama();
 llama.llama_log_set(libcSymbol('abs'), null); // its log of a load is long
 const path = (await ensureDemoModels(['demo-context']))['demo-context'].path;
 const model = await loadModel(llama, path, () => {});
-const options = { sequences: 2, cells: 2048, batchTokens: 2048, threads: 1, threadpool: null, embeddings: 'none', exact: true } as const;
+const options = {
+  sequences: 2,
+  cells: 2048,
+  batchTokens: 2048,
+  threads: 1,
+  threadpool: null,
+  embeddings: 'none',
+  exact: true,
+  unified: true,
+} as const;
 
 // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- their tokens are branded numbers
 const asToken = (token: number): Token => token as Token;
