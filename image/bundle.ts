@@ -78,7 +78,8 @@ export async function addServer(tree: Tree, sources: Sources, top: string = TOP)
   addLink(tree, `${ROOM}/node_modules/@assay/attestation`, '../../attestation');
   const modules = `${ROOM}/node_modules`;
   for (const path of sources.npmPaths('koffi')) {
-    if (/^(?:package\.json|index\.js|src\/koffi\/(?:src\/)?[a-z]+\.c?js)$/.test(path)) addFile(tree, `${modules}/koffi/${path}`, sources.npm('koffi', path));
+    if (/^(?:package\.json|index\.js|src\/koffi\/(?:src\/)?[a-z]+\.c?js)$/.test(path))
+      addFile(tree, `${modules}/koffi/${path}`, sources.npm('koffi', path));
   }
   for (const path of ['package.json', 'index.js', 'linux_x64/koffi.node']) {
     addFile(tree, `${modules}/@koromix/koffi-linux-x64/${path}`, sources.npm('@koromix/koffi-linux-x64', path));

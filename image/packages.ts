@@ -39,6 +39,10 @@ export const WANTED: readonly Wanted[] = [
   { package: 'ovmf-generic', version: '2026.08+ds-2', suites: ['forky'], use: 'image' },
   { package: 'qemu-system-x86', closure: true, suites: STABLE, use: 'emulator' },
   { package: 'swtpm', closure: true, suites: STABLE, use: 'emulator' },
+  // What the known answers of the launch measurement were recorded with.
+  { package: 'ovmf-inteltdx', version: '2026.08+ds-2', suites: ['forky'], use: 'known-answer' },
+  { package: 'ovmf', version: '2025.02-8+deb13u1', suites: STABLE, use: 'known-answer' },
+  { package: 'linux-image-6.12.107+deb13-cloud-amd64', version: '6.12.107-1', suites: STABLE, use: 'known-answer' },
 ];
 
 /** npm packages whose prebuilt files go into the image; the server's JavaScript comes from the bundle. */
