@@ -75,13 +75,7 @@ async function start(load: Load): Promise<void> {
       exact,
       unified,
     });
-    const template = createChatTemplate(load.chatTemplate ?? model.chatTemplate, {
-      specials: model.specials,
-      bos: model.bos,
-      eos: model.eos,
-      addBos: model.addBos,
-      tokenize: (text) => model.tokenize(text, false, false),
-    });
+    const template = chatTemplate(model, load.chatTemplate, generating);
     const info: EngineInfo = {
       type,
       architecture: model.architecture,
@@ -106,6 +100,26 @@ async function start(load: Load): Promise<void> {
     send({ t: 'failed', message: error instanceof Error ? error.message : 'unknown failure' });
     socket.end();
   }
+}
+
+/** The override, else the GGUF's own; with tools the GGUF's template for tools, where it has one. */
+function chatTemplate(model: LoadedModel, override: string | undefined, generating: boolean): ChatTemplate {
+  const vocabulary = {
+    specials: model.specials,
+    bos: model.bos,
+    eos: model.eos,
+    addBos: model.addBos,
+    tokenize: (text: string) => model.tokenize(text, false, false),
+  };
+  // Embedders often carry the template of the model they were made from; nobody will render it.
+  const plain = createChatTemplate(generating ? (override ?? model.chatTemplate) : null, vocabulary);
+  if (!generating || override !== undefined || model.toolTemplate === null) return plain;
+  const withTools = createChatTemplate(model.toolTemplate, vocabulary);
+  return {
+    toolFormat: withTools.toolFormat,
+    stops: plain.stops,
+    tokens: (messages, tools) => (tools.length > 0 ? withTools : plain).tokens(messages, tools),
+  };
 }
 
 function modelType(model: LoadedModel): ModelType {
