@@ -43,6 +43,8 @@ export interface LoadedModel {
   readonly addSep: boolean;
   readonly fim: { readonly pre: number; readonly suf: number; readonly mid: number } | null;
   readonly chatTemplate: string | null;
+  /** A second template some models bring for requests with tools. */
+  readonly toolTemplate: string | null;
   readonly rerankTemplate: string | null;
   readonly specials: readonly SpecialToken[];
   meta(key: string): string | null;
@@ -172,6 +174,7 @@ function describe(llama: LlamaLibrary, handle: Pointer): LoadedModel {
     addSep: llama.llama_vocab_get_add_sep(vocab),
     fim: fim.pre >= 0 && fim.suf >= 0 && fim.mid >= 0 ? fim : null,
     chatTemplate: llama.llama_model_chat_template(handle, null),
+    toolTemplate: llama.llama_model_chat_template(handle, 'tool_use'),
     rerankTemplate: llama.llama_model_chat_template(handle, 'rerank'),
     specials: findSpecials(llama, vocab, vocabSize),
     meta,
