@@ -9,9 +9,7 @@ import type { AttestationCode } from './codes.ts';
 import { AttestationError, malformed, unsupported } from './errors.ts';
 import { parseJson, shapeReaders, type Json, type JsonObject } from './json.ts';
 import type { SnpPolicy } from './snp/policy.ts';
-import { verifySnp } from './snp/verify.ts';
 import type { TdxPolicy } from './tdx/policy.ts';
-import { verifyTdx } from './tdx/verify.ts';
 import { parsePem } from './pem.ts';
 
 /** Bytes of UTF-8 of the whole input. */
@@ -72,7 +70,10 @@ const COMMON = ['now', 'policy', 'roots'] as const;
 const SNP = ['report', 'vek', 'chain', 'crl'] as const;
 const TDX = ['quote', 'collateral', 'event_log'] as const;
 
+// Each vendor's verifier is loaded when it is asked for: a process that judges one piece of evidence is mostly loading.
+
 async function verifySnpInput(given: JsonObject): Promise<EvidenceResult> {
+  const { verifySnp } = await import('./snp/verify.ts');
   const chain = shape
     .list(given['chain'], 'chain', 1, 2)
     .flatMap((item, i) => parsePem(shape.string(item, `chain[${i}]`, 2 * MAX_CERTIFICATE), 'CERTIFICATE', 2, `chain[${i}]`));
@@ -90,6 +91,7 @@ async function verifySnpInput(given: JsonObject): Promise<EvidenceResult> {
 }
 
 async function verifyTdxInput(given: JsonObject): Promise<EvidenceResult> {
+  const { verifyTdx } = await import('./tdx/verify.ts');
   const collateral = shape.object(
     given['collateral'],
     'collateral',
