@@ -240,6 +240,9 @@ const CASES: readonly Case[] = [
   { rule: 'S15', what: 'HWID twice', verdict: 'fail', make: vek(() => genoa.issueVek({ extensions: (all) => [...all, { oid: `${AMD}.4`, value: filled(64, 1) }] })) },
   { rule: 'S15', what: 'an extension AMD has not defined', verdict: 'fail', make: vek(() => genoa.issueVek({ extensions: (all) => [...all, { oid: `${AMD}.3.10`, value: encodeInteger(0) }] })) },
   { rule: 'S15', what: 'a critical extension from elsewhere', verdict: 'fail', make: vek(() => genoa.issueVek({ extensions: (all) => [...all, { oid: '1.2.3', critical: true, value: encodeInteger(0) }] })) },
+  { rule: 'S15', what: 'VCEK with a CSP_ID', verdict: 'fail', make: vek(() => genoa.issueVek({ extensions: (all) => [...all, { oid: `${AMD}.5`, value: encodeText('CN=x', TAG.ia5String) }] })) },
+  { rule: 'S15', what: 'an AMD extension that is critical', verdict: 'fail', make: vek(() => genoa.issueVek({ extensions: (all) => all.map((e) => e.oid === `${AMD}.3.8` ? { ...e, critical: true } : e) })) },
+  { rule: 'S15', what: 'keyUsage, critical as it should be', verdict: 'pass', make: vek(() => genoa.issueVek({ extensions: (all) => [...all, keyUsage(['digitalSignature'])] })) },
   { rule: 'S15', what: 'fmc on Genoa', verdict: 'fail', make: vek(() => genoa.issueVek({ extensions: (all) => [...all, { oid: `${AMD}.3.9`, value: encodeInteger(1) }] })) },
   { rule: 'S15', what: 'reserved SPL not zero', verdict: 'fail', make: vek(() => genoa.issueVek({ extensions: (all) => all.map((e) => e.oid === `${AMD}.3.5` ? { ...e, value: encodeInteger(1) } : e) })) },
   { rule: 'S15', what: 'SPL that is not minimal DER', verdict: 'fail', also: ['S14'], make: vek(() => genoa.issueVek({ extensions: (all) => all.map((e) => e.oid === `${AMD}.3.1` ? { ...e, value: Uint8Array.of(2, 2, 0, 11) } : e) })) },
@@ -255,6 +258,7 @@ const CASES: readonly Case[] = [
   { rule: 'S16', what: 'Turin, 8 bytes', verdict: 'pass', make: good(() => turin) },
   { rule: 'S16', what: 'HWID of another chip', verdict: 'fail', make: vek(() => genoa.issueVek({ chipId: filled(64, 9) })) },
   { rule: 'S16', what: 'HWID that differs in its last byte', verdict: 'fail', make: vek(() => { const id = genoa.chipId.slice(); id[63] = (id[63] ?? 0) ^ 1; return genoa.issueVek({ chipId: id }); }) },
+  { rule: 'S16', what: 'HWID of 66 bytes that is no OCTET STRING', verdict: 'fail', make: vek(() => genoa.issueVek({ chipId: filled(66, 5) })) },
   { rule: 'S16', what: 'HWID cut to 63 bytes', verdict: 'fail', make: vek(() => genoa.issueVek({ chipId: genoa.chipId.subarray(0, 63) })) },
   { rule: 'S16', what: 'zero chip id and zero HWID', verdict: 'fail', make: async () => ({
       evidence: await evidenceOf(genoa, { vek: await genoa.issueVek({ chipId: filled(64, 0) }), report: await genoa.signReport({ chipId: filled(64, 0) }) }) }) },
