@@ -13,7 +13,7 @@ import { connectAttested, type ConnectOptions } from './connect.ts';
 import { createEndorsements } from './endorsements.ts';
 import { fileRollbackMemory } from './memory-file.ts';
 import { startProxy } from './proxy.ts';
-import { renderVerdict } from './transcript.ts';
+import { printable, printableJson, renderVerdict } from './transcript.ts';
 
 const EXIT: Readonly<Record<AttestationErrorKind, ExitCode>> = { refused: 10, unsupported: 20, malformed: 30, internal: 1 };
 
@@ -26,7 +26,8 @@ export async function runCli(argv: readonly string[], world: CliWorld): Promise<
       error instanceof AttestationError
         ? error
         : new AttestationError('internal', 'internal', error instanceof Error ? error.message : String(error));
-    world.stderr(`assay-verify: ${known.code}: ${known.message}\n${known.hint === undefined ? '' : `  ${known.hint}\n`}`);
+    const lines = [`assay-verify: ${known.code}: ${known.message}`, ...(known.hint === undefined ? [] : [`  ${known.hint}`])];
+    world.stderr(lines.map((line) => `${printable(line)}\n`).join(''));
     return EXIT[known.kind];
   }
 }
@@ -87,8 +88,8 @@ async function runVerify(command: Extract<Command, { name: 'verify' }>, world: C
   const outcome = await judge(command, means, world);
   await means.close();
   const { origin } = command.origin;
-  if (command.json) world.stdout(`${JSON.stringify(outcomeToJson(origin, outcome), undefined, 2)}\n`);
-  else if (command.explain) world.stdout(`${explain(outcome).join('\n')}\n`);
+  if (command.json) world.stdout(`${printableJson(outcomeToJson(origin, outcome), 2)}\n`);
+  else if (command.explain) world.stdout(`${explain(outcome).map(printable).join('\n')}\n`);
   else {
     world.stdout(`${renderVerdict(origin, outcome).join('\n')}\n`);
     if (policy.measurements.length === 0)

@@ -8,11 +8,11 @@ import { exportBundle } from './bundle.ts';
 import type { Command } from './cli-arguments.ts';
 import { type CliWorld, type ExitCode, readNamed, readText } from './cli-world.ts';
 import { folderStore } from './endorsements-store.ts';
-import { columns, printable } from './transcript.ts';
+import { columns, printable, printableJson } from './transcript.ts';
 
 export async function commandEvidence(world: CliWorld): Promise<ExitCode> {
   const { exitCode, output } = await runEvidence(await world.stdin(MAX_EVIDENCE_BYTES + 1));
-  world.stdout(`${JSON.stringify(output)}\n`);
+  world.stdout(`${printableJson(output)}\n`);
   return exitCode;
 }
 

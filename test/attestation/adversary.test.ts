@@ -2,6 +2,7 @@
 // Each was let through or mishandled once.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -9,8 +10,12 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { verify } from '../../attestation/appraise.ts';
 import { encodeText, TAG } from '../../attestation/der.ts';
 import { encodeDocument, parseDocument } from '../../attestation/document.ts';
+import type { JsonObject } from '../../attestation/json.ts';
+import { attestedModel } from '../../attestation/model.ts';
+import { runCli } from '../../attestation/node/cli-commands.ts';
 import { attestedFetch, type AttestedFetch, type AttestedFetchOptions } from '../../attestation/node/fetch.ts';
 import { fileRollbackMemory } from '../../attestation/node/memory-file.ts';
+import { startProxy } from '../../attestation/node/proxy.ts';
 import { responseParser } from '../../attestation/node/response.ts';
 import { allowSimulated, type AppraisalPolicy } from '../../attestation/policy.ts';
 import { createSimulatedIntel } from '../../attestation/simulated/intel.ts';
@@ -45,6 +50,24 @@ function client(options: Partial<AttestedFetchOptions> = {}): AttestedFetch {
   const fetch = attestedFetch({ policy, now: () => NOW, ...options });
   closing.push(() => fetch.close());
   return fetch;
+}
+
+async function runCommand(argv: readonly string[]): Promise<{ code: number; text: string }> {
+  let text = '';
+  const write = (more: string): void => {
+    text += more;
+  };
+  const code = await runCli(argv, {
+    stdout: write,
+    stderr: write,
+    stdin: () => Promise.resolve(new Uint8Array()),
+    readBytes: () => Promise.reject(new Error('no files here')),
+    now: () => NOW,
+    randomBytes: (length) => crypto.getRandomValues(new Uint8Array(length)),
+    proxy: undefined,
+    stop: () => AbortSignal.abort(),
+  });
+  return { code, text };
 }
 
 describe('documents', () => {
@@ -93,6 +116,64 @@ describe('the command line', () => {
     });
     expect(JSON.parse(stdout)).toMatchObject({ accepted: false, code: 'input_too_large', claims: {} });
     expect([status, stderr]).toEqual([30, '']);
+  });
+});
+
+describe('a terminal', () => {
+  const id = 'demo\u001b[2J\u009b1A\u202ex';
+  const model = attestedModel(id, [{ role: 'weights', sha256: new Uint8Array(32).fill(7), size: 1 }]);
+
+  it.each([
+    ['accepted', 0, ['--any-model'], undefined],
+    ['refused', 10, ['--model', `other=${MODEL_SHA256}`], undefined],
+    ['malformed', 30, ['--any-model'], (document: JsonObject) => ({ ...document, [id]: 1 })],
+  ])('gets no control characters of a server: %s', async (_, exit, flags, document) => {
+    const server = await startAttestedServer({ models: [model], ...(document === undefined ? {} : { document }) });
+    closing.push(() => server.close());
+    const common = ['--measurement', MEASUREMENT, '--allow-simulated', ...flags];
+    for (const argv of [
+      [server.origin, ...common, '--explain'],
+      [server.origin, ...common],
+      [server.origin, ...common, '--json'],
+      ['proxy', server.origin, '--listen', '127.0.0.1:0', ...common],
+    ]) {
+      const { code, text } = await runCommand(argv);
+      expect(code).toBe(exit);
+      // eslint-disable-next-line no-control-regex
+      expect(text.match(/[^\n\x20-\x7e\u00a0-\u2027\u202f-\u2065\u2070-\uffff]/g)).toBeNull();
+    }
+  });
+});
+
+describe('the proxy', () => {
+  it('bodies that are empty, cut short or too long keep no connection', async () => {
+    const server = await serve();
+    const proxy = await startProxy({ upstream: server.origin, policy, host: '127.0.0.1', port: 0, now: () => NOW, connections: 1 });
+    closing.push(() => proxy.close());
+    const port = Number(new URL(proxy.url).port);
+    const chat = JSON.stringify({ model: MODEL_ID, messages: [{ content: 'hi' }] });
+    const asked = async (head: string, body: string, cut = false): Promise<string> => {
+      const socket = connect({ host: '127.0.0.1', port });
+      socket.write(`${head} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n${body}`);
+      if (cut) socket.end();
+      let text = '';
+      try {
+        for await (const chunk of socket) text += String(chunk);
+      } catch {
+        // Cut off by the proxy.
+      }
+      return text.slice(0, 12);
+    };
+    for (const [head, body, cut] of [
+      ['POST /', 'content-length: 0\r\n\r\n'],
+      ['GET /', 'content-length: 0\r\n\r\n'],
+      ['DELETE /', 'transfer-encoding: chunked\r\n\r\n0\r\n\r\n'],
+      ['POST /', 'content-length: 100\r\n\r\nabc', true],
+      ['POST /', 'transfer-encoding: chunked\r\n\r\nffff\r\nabc', true],
+      ['M-SEARCH /', '\r\n'],
+    ] as const)
+      await asked(head, body, cut);
+    expect(await asked('POST /', `content-length: ${chat.length}\r\n\r\n${chat}`)).toBe('HTTP/1.1 200');
   });
 });
 
