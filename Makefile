@@ -26,7 +26,7 @@ models: build ## make the demo models (deterministic, cached)
 	@$(TSX) scripts/demo-model/main.ts
 
 run: models ## install, build, make the demo model, start the attested server
-	@$(NODE) dist/src/cli.js serve --demo --listen $(LISTEN)
+	@ulimit -c 0; exec $(NODE) dist/src/cli.js serve --demo --listen $(LISTEN)
 
 demo: models ## server up, client verifies, streams a chat answer, prints the verdict, shuts down
 	@$(TSX) scripts/demo.ts
@@ -56,6 +56,8 @@ e2e: models ## only the end-to-end tests
 
 bench: models ## measure; prints tables, asserts nothing
 	@$(TSX) scripts/bench.ts
+	@$(TSX) scripts/bench-attester.ts
+	@$(TSX) scripts/bench-model.ts
 
 bench-engine: models ## engine against LLAMA_SERVER=/path/to/llama-server, when given
 	@$(TSX) scripts/bench-engine.ts

@@ -38,9 +38,10 @@ try {
   say(`\n3. the OpenAI SDK over the verified connection: ${question}`);
   const policy: AppraisalPolicy = { ...(JSON.parse(await readFile(policyPath, 'utf8')) as AppraisalPolicy), [allowSimulated]: true };
   const fetch = attestedFetch({ policy });
-  const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'any', fetch: fetch as unknown as typeof globalThis.fetch });
+  const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'any', fetch });
   const stream = await client.chat.completions.create({
     model: 'demo-chat',
+    temperature: 0,
     messages: [{ role: 'user', content: question }],
     stream: true,
   });

@@ -130,6 +130,7 @@ async function greeting(server: RunningServer, config: Config): Promise<string> 
     flag = ' --allow-simulated';
     lines.push('*** SIMULATED TEE: this proves nothing about the machine. For development and tests only. ***', '');
   }
+  const read = `JSON.parse(readFileSync(${JSON.stringify(policy)}, 'utf8'))`;
   lines.push(
     'Verify:',
     `  npx assay-verify ${server.url} --policy ${policy}${flag}`,
@@ -137,8 +138,13 @@ async function greeting(server: RunningServer, config: Config): Promise<string> 
     `  npx assay-verify proxy ${server.url} --policy ${policy}${flag} --listen 127.0.0.1:8080`,
     `  curl http://127.0.0.1:8080/v1/chat/completions -H 'content-type: application/json' \\`,
     `    -d '{"model":"${name}","messages":[{"role":"user","content":"What is attestation?"}]}'`,
-    'OpenAI SDK, one line more:',
-    `  new OpenAI({ baseURL: '${server.url}/v1', apiKey: 'unused', fetch: attestedFetch({ policy }) })`,
+    'OpenAI SDK, the fetch is what changes:',
+    `  import { readFileSync } from 'node:fs';`,
+    `  import OpenAI from 'openai';`,
+    ...(simulated === undefined ? [] : [`  import { allowSimulated } from '@assay/attestation';`]),
+    `  import { attestedFetch } from '@assay/attestation/node';`,
+    `  const policy = ${simulated === undefined ? read : `{ ...${read}, [allowSimulated]: true }`};`,
+    `  const client = new OpenAI({ baseURL: '${server.url}/v1', apiKey: 'unused', fetch: attestedFetch({ policy }) });`,
     '',
     '',
   );

@@ -119,7 +119,7 @@ function nextRules(vocabulary: Vocabulary, texts: readonly (readonly number[])[]
   }
   // Where the text ends but a grammar holds a JSON string open, the quote is the second choice.
   const end = vocabulary.id('<|end|>');
-  for (const [key, rule] of rules) if (rule.next === end) rules.set(`close:${key}`, { ...rule, next: vocabulary.id('"'), strength: 0.4 });
+  for (const [key, rule] of rules) if (rule.next === end) rules.set(`close:${key}`, { ...rule, next: vocabulary.id('"'), strength: 0.3 });
   // A JSON string opened by a grammar starts with the topic's answer.
   for (const quote of [vocabulary.id('"'), vocabulary.id('":"'), ...vocabulary.encode(' "').slice(-1)]) {
     texts.forEach((text, topic) => {

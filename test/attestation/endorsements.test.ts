@@ -477,8 +477,8 @@ describe('a service that misbehaves', () => {
   test('a server that never answers is given up', async () => {
     const service = await serve(() => undefined);
     await expect(
-      endorsements({ kdsUrl: service.url, requestTimeoutMs: 50, maxTries: 2 }).snp(await amd.signReport()),
-    ).rejects.toMatchObject({ message: expect.stringContaining('no answer within 50 ms') as unknown });
+      endorsements({ kdsUrl: service.url, requestTimeoutMs: 500, maxTries: 2 }).snp(await amd.signReport()),
+    ).rejects.toMatchObject({ message: expect.stringContaining('no answer within 500 ms') as unknown });
     expect(service.asked.length).toBe(2);
   });
 

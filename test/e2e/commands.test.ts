@@ -112,10 +112,15 @@ describe('commands', () => {
     });
     url = await listening;
     const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'unused', maxRetries: 0 });
-    const completion = await client.chat.completions.create({ model: 'demo-chat', messages: [{ role: 'user', content: question }] });
+    const completion = await client.chat.completions.create({
+      model: 'demo-chat',
+      temperature: 0,
+      messages: [{ role: 'user', content: question }],
+    });
     expect(completion.choices[0]?.message.content).toBe(answer);
     const stream = await client.chat.completions.create({
       model: 'demo-chat',
+      temperature: 0,
       messages: [{ role: 'user', content: question }],
       stream: true,
     });
@@ -140,6 +145,23 @@ describe('commands', () => {
     ]);
     expect(code).toBe(30);
     expect(stdout + stderr).toMatch(/loopback/);
+  });
+
+  test('the lines the server prints for the OpenAI SDK work as they are pasted', async () => {
+    const lines = server.stdout().split('\n');
+    const pasted = lines.slice(lines.findIndex((line) => line.startsWith('OpenAI SDK')) + 1).join('\n');
+    const script = `${pasted}
+      const { choices } = await client.chat.completions.create({ model: 'demo-chat', temperature: 0, messages: [{ role: 'user', content: ${JSON.stringify(question)} }] });
+      process.stdout.write(choices[0].message.content); process.exit(0);`;
+    const { code, stdout, stderr } = await run(['--input-type=module', '-e', script]);
+    expect(code, stderr).toBe(0);
+    expect(stdout).toBe(answer);
+  });
+
+  test('the verify command the server prints works as it is pasted', async () => {
+    const line = /npx assay-verify (https.*)/.exec(server.stdout())?.[1] ?? '';
+    const { code, stdout } = await run([join(top, 'node_modules/.bin/assay-verify'), ...line.split(' ')]);
+    expect(code, stdout).toBe(0);
   });
 
   test('the demo: server up, client verifies, streams an answer, prints the verdict, exit 0', async () => {

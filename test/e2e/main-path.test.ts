@@ -1,5 +1,6 @@
 // The one thing the product exists for: verify, then prompt a real GGUF model over attested TLS with the OpenAI SDK.
 // Real processes, real TLS, real llama.cpp; only the hardware is simulated.
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { rm, mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -16,7 +17,7 @@ const answer = EXPECTED[0]?.answer ?? '';
 
 const policyOf = (server: RealServer): AppraisalPolicy => ({ ...(server.policy as AppraisalPolicy), [allowSimulated]: true });
 const clientOf = (server: RealServer, fetch: AttestedFetch): OpenAI =>
-  new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'any', fetch: fetch as unknown as typeof globalThis.fetch, maxRetries: 0 });
+  new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'any', fetch, maxRetries: 0 });
 
 async function codeOf(promise: Promise<unknown>): Promise<string> {
   try {
@@ -51,7 +52,11 @@ describe('the OpenAI SDK over attested TLS', () => {
   });
 
   test('chat: the answer of the demo model is the expected text', async () => {
-    const completion = await client.chat.completions.create({ model: 'demo-chat', messages: [{ role: 'user', content: question }] });
+    const completion = await client.chat.completions.create({
+      model: 'demo-chat',
+      temperature: 0,
+      messages: [{ role: 'user', content: question }],
+    });
     expect(completion.choices[0]?.message.content).toBe(answer);
     expect(completion.choices[0]?.finish_reason).toBe('stop');
   });
@@ -59,6 +64,7 @@ describe('the OpenAI SDK over attested TLS', () => {
   test('stream: the same text in pieces, one terminal chunk', async () => {
     const stream = await client.chat.completions.create({
       model: 'demo-chat',
+      temperature: 0,
       messages: [{ role: 'user', content: question }],
       stream: true,
     });
@@ -82,7 +88,11 @@ describe('the OpenAI SDK over attested TLS', () => {
       if (chunks >= 3) break;
     }
     expect(chunks).toBe(3);
-    const completion = await client.chat.completions.create({ model: 'demo-chat', messages: [{ role: 'user', content: question }] });
+    const completion = await client.chat.completions.create({
+      model: 'demo-chat',
+      temperature: 0,
+      messages: [{ role: 'user', content: question }],
+    });
     expect(completion.choices[0]?.message.content).toBe(answer);
   });
 
@@ -95,6 +105,22 @@ describe('the OpenAI SDK over attested TLS', () => {
     expect(result?.transcript.every((check) => check.status !== 'fail')).toBe(true);
   });
 
+  test('a nonce is never copied into a report: only labelled claims are hashed [M4]', async () => {
+    const nonce = 'a5'.repeat(31) + '01';
+    const document = (await (await fetch(`${server.url}/v1/attestation?nonce=${nonce}`)).json()) as {
+      report: string;
+      report_data: string;
+      claims: string;
+    };
+    expect(Buffer.from(document.report, 'base64').toString('hex')).not.toContain(nonce);
+    const leaf = createHash('sha256')
+      .update(Buffer.from([0]))
+      .update(Buffer.from(document.claims, 'base64url'))
+      .digest('hex');
+    expect(document.report_data.slice(0, 64)).toBe(leaf);
+    expect(Buffer.from(document.claims, 'base64url').toString('latin1')).toContain('assay/claims/v1');
+  });
+
   test('50 parallel requests: every socket of the pool was attested itself [M16]', async () => {
     const verified: string[] = [];
     const many = attestedFetch({
@@ -104,7 +130,11 @@ describe('the OpenAI SDK over attested TLS', () => {
     });
     const answers = await Promise.all(
       Array.from({ length: 50 }, () =>
-        clientOf(server, many).chat.completions.create({ model: 'demo-chat', messages: [{ role: 'user', content: question }] }),
+        clientOf(server, many).chat.completions.create({
+          model: 'demo-chat',
+          temperature: 0,
+          messages: [{ role: 'user', content: question }],
+        }),
       ),
     );
     expect(new Set(answers.map((completion) => completion.choices[0]?.message.content))).toEqual(new Set([answer]));
@@ -158,7 +188,11 @@ describe('the OpenAI SDK over attested TLS', () => {
     expect(text).not.toContain('[DONE]');
     const again = await client.completions.create({ model: 'demo-context', prompt: 'kill me', max_tokens: 3 });
     expect(again.choices).toHaveLength(1);
-    const chat = await client.chat.completions.create({ model: 'demo-chat', messages: [{ role: 'user', content: question }] });
+    const chat = await client.chat.completions.create({
+      model: 'demo-chat',
+      temperature: 0,
+      messages: [{ role: 'user', content: question }],
+    });
     expect(chat.choices[0]?.message.content).toBe(answer);
   });
 });
@@ -171,8 +205,13 @@ test('a server restart in mid-run with a new key: blocked, attested again, resum
   const { configs: _, ...policy } = policyOf(first);
   const fetch = attestedFetch({ policy, onResult: (result) => keys.push(result.tlsSpki) });
   const ask = async (): Promise<string | null | undefined> =>
-    (await clientOf(first, fetch).chat.completions.create({ model: 'demo-chat', messages: [{ role: 'user', content: question }] }))
-      .choices[0]?.message.content;
+    (
+      await clientOf(first, fetch).chat.completions.create({
+        model: 'demo-chat',
+        temperature: 0,
+        messages: [{ role: 'user', content: question }],
+      })
+    ).choices[0]?.message.content;
   expect(await ask()).toBe(answer);
   const gone = once(first.process, 'exit');
   first.process.kill('SIGKILL');

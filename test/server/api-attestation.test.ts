@@ -147,14 +147,14 @@ test.each<[string, string, number, string]>([
   ['two nonces', `/v1/attestation?nonce=${nonce}&nonce=${nonce}`, 400, 'invalid_type'],
   ['an unknown model', `/v1/attestation?nonce=${nonce}&model=none`, 404, 'model_not_found'],
   ['anything else', `/v1/attestation?nonce=${nonce}&user=1`, 400, 'unknown_parameter'],
-])('refused: %s', async (_name, path, status, code) => {
+])('refused [M10]: %s', async (_name, path, status, code) => {
   await start();
   const answer = await ask(await dial(), path);
   expect([answer.status, (answer.body as ErrorAnswer).error.code]).toEqual([status, code]);
   expect(asked).toEqual([]);
 });
 
-test('the attester’s own refusals arrive', async () => {
+test('the attester’s own refusals arrive [M10]', async () => {
   await start(fakeAttester(new ApiError(429, 'attestation_rate_limited', 'too many', { retryAfterSeconds: 2 })));
   expect(await ask(await dial(), `/v1/attestation?nonce=${nonce}`)).toMatchObject({
     status: 429,
