@@ -11,7 +11,7 @@ import { SNP_RULES } from './rules.ts';
 import type { SnpSubject } from './verify.ts';
 
 /** Returns false when an authentic CRL lists a certificate of the chain: then nothing the VEK signed means anything. */
-export async function checkCrl(subject: SnpSubject, transcript: Transcript): Promise<boolean> {
+export async function checkCrl(subject: SnpSubject, transcript: Transcript, chainOk: boolean): Promise<boolean> {
   const { crl, policy } = subject;
   if (crl === undefined) {
     if (policy.requireCrl) transcript.fail(SNP_RULES.S19, 'no CRL was given and one is required');
@@ -23,7 +23,7 @@ export async function checkCrl(subject: SnpSubject, transcript: Transcript): Pro
   const until = crl.nextUpdate?.toISOString().slice(0, 10) ?? 'no date';
   const text = `CRL ${crl.crlNumber ?? ''} of ${crl.thisUpdate.toISOString().slice(0, 10)}, valid to ${until}, ${crl.revoked.length} revoked`;
   transcript.expect(SNP_RULES.S19, problem === undefined, problem ?? text);
-  await checkRollback(subject, crl, transcript);
+  await checkRollback(subject, crl, transcript, chainOk);
   return !subject.signatures.crl || revokedOf(subject, crl).length === 0;
 }
 
@@ -51,7 +51,12 @@ function revokedOf({ ark, intermediate, vek }: SnpSubject, crl: RevocationList):
 }
 
 /** An older CRL that is still in its window would hide a revocation made since. */
-async function checkRollback({ ark, context, signatures }: SnpSubject, crl: RevocationList, transcript: Transcript): Promise<void> {
+async function checkRollback(
+  { ark, context, signatures }: SnpSubject,
+  crl: RevocationList,
+  transcript: Transcript,
+  chainOk: boolean,
+): Promise<void> {
   const { memory } = context;
   if (memory === undefined) {
     transcript.skip(SNP_RULES.S20, 'no memory of earlier CRLs was given');
@@ -75,7 +80,8 @@ async function checkRollback({ ark, context, signatures }: SnpSubject, crl: Revo
     transcript.fail(SNP_RULES.S20, older.join('; '));
     return;
   }
-  // Only a CRL issued by now is remembered, or one dated in the future would lock every honest one out.
-  if (crl.thisUpdate <= context.now) for (const [name, value] of values) await memory.remember(`${key}/${name}`, value);
+  // Only a CRL issued by now is remembered, or one dated in the future would lock every honest one out; and only under a
+  // trusted root, or strangers could fill the memory.
+  if (chainOk && crl.thisUpdate <= context.now) for (const [name, value] of values) await memory.remember(`${key}/${name}`, value);
   transcript.pass(SNP_RULES.S20, `CRL ${crl.crlNumber} is the newest seen`);
 }

@@ -118,7 +118,7 @@ export async function verifySnp(evidence: SnpEvidence, policy: SnpPolicy, contex
   const transcript = new Transcript();
   const formOk = checkReportForm(subject, transcript);
   const chainOk = checkChain(subject, transcript);
-  const unrevoked = await checkCrl(subject, transcript);
+  const unrevoked = await checkCrl(subject, transcript, chainOk);
   checkPlatform(subject, transcript);
   checkGuest(subject, transcript);
   return {

@@ -11,6 +11,7 @@ import { verify } from '../../attestation/appraise.ts';
 import { encodeText, TAG } from '../../attestation/der.ts';
 import { encodeDocument, parseDocument } from '../../attestation/document.ts';
 import type { JsonObject } from '../../attestation/json.ts';
+import { createRollbackMemory } from '../../attestation/memory.ts';
 import { attestedModel } from '../../attestation/model.ts';
 import { runCli } from '../../attestation/node/cli-commands.ts';
 import { attestedFetch, type AttestedFetch, type AttestedFetchOptions } from '../../attestation/node/fetch.ts';
@@ -104,6 +105,19 @@ describe('certificates', () => {
     const evidence = { report: await amd.signReport(), vek, chain: [amd.intermediate, amd.ark], crl: amd.crl };
     const found = await verifySnp(evidence, {}, { now: new Date(NOW), roots: [amd.ark] });
     expect(found.transcript.checks.flatMap(({ code }) => code ?? [])).toEqual(['snp_vek_extensions']);
+  });
+});
+
+describe('roll-back memory', () => {
+  it('strangers cannot fill it: a CRL of a root that is not trusted is not remembered', async () => {
+    const amd = await simulatedAmd();
+    const evidence = { report: await amd.signReport(), vek: amd.vek, chain: [amd.intermediate, amd.ark], crl: amd.crl };
+    const memory = createRollbackMemory();
+    const stranger = await verifySnp(evidence, {}, { now: new Date(NOW), memory });
+    expect(stranger.transcript.firstFailure?.code).toBe('snp_chain');
+    expect(memory.entries()).toEqual([]);
+    await verifySnp(evidence, {}, { now: new Date(NOW), roots: [amd.ark], memory });
+    expect(memory.entries()).toHaveLength(2);
   });
 });
 
