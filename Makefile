@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install build models run demo test check types lint format drift fuzz e2e bench bench-engine bench-verify image image-lock image-test measure reproduce clean
+.PHONY: help install build models run demo test check types lint format drift fuzz e2e bench bench-load soak bench-engine bench-verify image image-lock image-test measure reproduce clean
 
 NODE ?= node
 TSX := $(NODE) --import tsx
@@ -64,6 +64,12 @@ bench-engine: models ## engine against LLAMA_SERVER=/path/to/llama-server, when 
 
 bench-verify: build ## one SNP and one TDX verification beside the bare signature checks
 	@$(TSX) scripts/bench-verify.ts
+
+bench-load: models ## goodput and refusals at one and two times the load
+	@$(TSX) scripts/bench-load.ts
+
+soak: models ## ten minutes of random clients and faults (SECONDS=600); fails on a leak or a lost request
+	@$(TSX) scripts/soak.ts --seconds $(or $(SECONDS),600)
 
 clean: ## remove what was built (not node_modules, not the cache of inputs)
 	rm -rf dist attestation/dist out coverage
