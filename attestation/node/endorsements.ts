@@ -134,7 +134,11 @@ function obtainer(store: EndorsementStore, http: HttpClient | undefined, now: ()
   const underWay = new Map<string, Promise<StoredItem['parts']>>();
   const obtainNow = async (item: EndorsementItem): Promise<StoredItem['parts']> => {
     const held = await validItem(store, item, now);
-    if (held !== undefined && now() - held.item.fetchedAt < item.refreshMs) return held.item.parts;
+    if (held !== undefined) {
+      // The store says when; one that says "in the future" does not get to keep an old item for good.
+      const age = now() - held.item.fetchedAt;
+      if (age >= 0 && age < item.refreshMs) return held.item.parts;
+    }
     if (http === undefined) {
       if (held !== undefined) return held.item.parts;
       throw unavailable(`${item.what} is not in the store, and there is no network to ask`);

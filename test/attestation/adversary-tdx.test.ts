@@ -2,6 +2,7 @@
 // other test could see missing.
 import { beforeAll, describe, expect, it } from 'vitest';
 import { utf8 } from '../../attestation/bytes.ts';
+import { encodeDer, encodeInteger, TAG } from '../../attestation/der.ts';
 import type { IssueExtension } from '../../attestation/simulated/issue.ts';
 import { createSimulatedIntel, intelName, type SimulatedIntel } from '../../attestation/simulated/intel.ts';
 import { encodePem, generateEcKey, keyUsage } from '../../attestation/simulated/issue.ts';
@@ -74,6 +75,17 @@ describe('the PCK chain', () => {
   });
 });
 
+describe('the SGX extensions', () => {
+  it.each([
+    ['of another type', encodeInteger(1)],
+    ['of two octets', encodeDer(TAG.enumerated, Uint8Array.of(0, 1))],
+    ['that is not known', encodeDer(TAG.enumerated, Uint8Array.of(3))],
+  ])('have no SGX type %s', async (_, value) => {
+    const pck = await intel.issuePck({ members: (list) => list.map((member) => (member.arc === '5' ? { arc: '5', value } : member)) });
+    expect(await codes([pck, intel.pckCa, intel.root])).toContain('tdx_pck_extensions');
+  });
+});
+
 describe('the signing chain', () => {
   it.each([
     ['one certificate', (signer: string) => signer],
@@ -96,5 +108,24 @@ describe('the signing chain', () => {
   it('names the root as its issuer', async () => {
     const pem = encodePem(await intel.issueTcbSigning({ issuer: intelName('Intel SGX Sub CA') })) + encodePem(intel.root);
     expect(await codes(undefined, { tcbInfoIssuerChain: pem })).toContain('tdx_pck_chain');
+  });
+});
+
+describe('the TCB', () => {
+  it('a running module nobody knows is refused also where a relaunch is accepted', async () => {
+    const teeTcbSvn2 = (version: number): Uint8Array => Uint8Array.from([7, version, 5, ...new Uint8Array(13)]);
+    const collateral = { tcbInfo: await intel.tcbInfo({ moduleStatus: 'OutOfDate' }) };
+    const judged = async (version: number): Promise<boolean> => {
+      const evidence = await intel.evidence({ version: 5, teeTcbSvn2: teeTcbSvn2(version) }, collateral);
+      return (await verifyTdx(evidence, { tcbStatus: ['UpToDate', 'TDRelaunchAdvised'] }, { now, roots: [intel.root] })).accepted;
+    };
+    expect([await judged(1), await judged(9)]).toEqual([true, false]);
+  });
+
+  it('a minimum TEE_TCB_SVN is not met by a quote that nobody vouches for', async () => {
+    const evidence = await intel.evidence({ damage: (quote) => quote.set([(quote[250] ?? 0) ^ 1], 250) });
+    const policy = { minimumTeeTcbSvn: '00'.repeat(16) };
+    const { transcript } = await verifyTdx(evidence, policy, { now, roots: [intel.root] });
+    expect(transcript.checks.flatMap(({ code }) => code ?? [])).toEqual(expect.arrayContaining(['tdx_quote_signature', 'tdx_tee_tcb_svn']));
   });
 });

@@ -2,7 +2,8 @@
 // Each was let through or mishandled once.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { connect } from 'node:net';
+import { createServer } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -14,6 +15,8 @@ import type { JsonObject } from '../../attestation/json.ts';
 import { createRollbackMemory } from '../../attestation/memory.ts';
 import { attestedModel } from '../../attestation/model.ts';
 import { runCli } from '../../attestation/node/cli-commands.ts';
+import { createEndorsements } from '../../attestation/node/endorsements.ts';
+import { memoryStore, type StoredItem } from '../../attestation/node/endorsements-store.ts';
 import { attestedFetch, type AttestedFetch, type AttestedFetchOptions } from '../../attestation/node/fetch.ts';
 import { fileRollbackMemory } from '../../attestation/node/memory-file.ts';
 import { startProxy } from '../../attestation/node/proxy.ts';
@@ -22,7 +25,7 @@ import { allowSimulated, type AppraisalPolicy } from '../../attestation/policy.t
 import { createSimulatedIntel } from '../../attestation/simulated/intel.ts';
 import { verifySnp } from '../../attestation/snp/verify.ts';
 import { verifyTdx } from '../../attestation/tdx/verify.ts';
-import { toHex } from '../../attestation/bytes.ts';
+import { toHex, utf8 } from '../../attestation/bytes.ts';
 import {
   MEASUREMENT,
   MODEL_ID,
@@ -188,6 +191,39 @@ describe('the proxy', () => {
     ] as const)
       await asked(head, body, cut);
     expect(await asked('POST /', `content-length: ${chat.length}\r\n\r\n${chat}`)).toBe('HTTP/1.1 200');
+  });
+});
+
+describe('stored endorsements', () => {
+  it('that say they were fetched in the future are fetched anew', async () => {
+    const intel = await createSimulatedIntel({ now: new Date(NOW) });
+    const { endorsements, signingChainPem } = intel;
+    const parts = (body: Uint8Array | string, chain = signingChainPem): StoredItem['parts'] => ({
+      body: typeof body === 'string' ? utf8(body) : body,
+      chain: utf8(chain),
+    });
+    const fetchedAt = Number.MAX_SAFE_INTEGER;
+    const store = memoryStore([
+      { key: 'pcs/qe-identity/standard', fetchedAt, parts: parts(endorsements.qeIdentity) },
+      { key: `pcs/tcb/standard/${toHex(intel.fmspc)}`, fetchedAt, parts: parts(endorsements.tcbInfo) },
+      { key: 'pcs/pckcrl/platform', fetchedAt, parts: parts(endorsements.pckCrl, endorsements.pckCrlIssuerChain) },
+      { key: 'pcs/rootcacrl', fetchedAt, parts: parts(endorsements.rootCaCrl) },
+    ]);
+    const asked: string[] = [];
+    const server = createServer((request, response) => {
+      asked.push(request.url ?? '');
+      response.writeHead(404).end();
+    });
+    await new Promise<void>((resolve) => {
+      server.listen(0, '127.0.0.1', resolve);
+    });
+    closing.push(() => server.close());
+    const { port } = server.address() as AddressInfo;
+    const source = createEndorsements({ store, now: () => NOW, pcsUrl: `http://127.0.0.1:${port}`, roots: { intel: [intel.root] } });
+    closing.push(() => source.close());
+    const found = await source.tdx(await intel.signQuote());
+    expect(found.qeIdentity).toBe(endorsements.qeIdentity);
+    expect(asked).toHaveLength(4);
   });
 });
 
