@@ -4,10 +4,12 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { Agent, fetch } from 'undici';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Engine } from '../../src/inference/engine.ts';
 import { filterProgram, PLATFORMS } from '../../src/inference/confine.ts';
 import { openDemo, run } from '../fixtures/demo-engine.ts';
+import { childrenOf, startRealServer } from '../fixtures/real-server.ts';
 
 const supported = process.platform === 'linux' && process.arch in PLATFORMS;
 const dist = new URL('../../dist/src/inference/', import.meta.url).href;
@@ -48,6 +50,43 @@ describe.skipIf(!supported)('a real engine child', () => {
     }
   });
 });
+
+test.skipIf(!supported)(
+  'the child of a real server: no secret in its environment, no listening socket, no connection, only its model',
+  async () => {
+    const secrets = { ASSAY_API_API_KEY: 'plain-api-key-4711', ASSAY_MODELS_HUB_TOKEN: 'hub-token-4711' };
+    const server = await startRealServer({ env: secrets });
+    const agent = new Agent({ connect: { rejectUnauthorized: false } });
+    try {
+      const response = await fetch(`${server.url}/v1/completions`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', authorization: `Bearer ${secrets.ASSAY_API_API_KEY}` },
+        body: JSON.stringify({ model: 'demo-context', prompt: 'x', max_tokens: 1 }),
+        dispatcher: agent,
+      });
+      expect(response.status).toBe(200);
+      await response.arrayBuffer();
+      const children = await childrenOf(server.process.pid ?? 0);
+      expect(children).toHaveLength(1);
+      const child = `/proc/${children[0]}`;
+      expect(readFileSync(`${child}/status`, 'utf8')).toMatch(/^Seccomp:\s+2$/m);
+      for (const file of ['environ', 'cmdline']) expect(readFileSync(`${child}/${file}`, 'utf8')).not.toMatch(/4711/);
+      // What the parent has open and the child must not: the listener, the client's connection, the store's lock.
+      const targets = (pid: string): string[] => readdirSync(`${pid}/fd`).map((fd) => readlinkSync(`${pid}/fd/${fd}`));
+      const own = targets(child).filter((target) => !/^(anon_inode:|pipe:|\/dev\/null$)/.test(target));
+      expect(own.filter((target) => target.startsWith('socket:'))).toHaveLength(2);
+      expect(
+        own.filter((target) => !target.startsWith('socket:')).filter((target) => !/\(deleted\)$|demo-context\.gguf$/.test(target)),
+      ).toEqual([]);
+      const shared = new Set(targets(`/proc/${server.process.pid}`).filter((target) => target.startsWith('socket:')));
+      expect(shared.size).toBeGreaterThan(2);
+      expect(own.filter((target) => shared.has(target))).toEqual([]);
+    } finally {
+      await agent.close();
+      await server.stop();
+    }
+  },
+);
 
 /** Confines itself, then tries everything; prints what came of it. */
 const ATTEMPTS = `
