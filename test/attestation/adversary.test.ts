@@ -9,11 +9,13 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
 import { verify } from '../../attestation/appraise.ts';
+import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../../attestation/cbor.ts';
+import type { ModelClaim } from '../../attestation/claims.ts';
 import { encodeText, TAG } from '../../attestation/der.ts';
-import { encodeDocument, parseDocument } from '../../attestation/document.ts';
+import { decodeDocumentCbor, encodeDocument, encodeDocumentCbor, parseDocument } from '../../attestation/document.ts';
 import type { JsonObject } from '../../attestation/json.ts';
 import { createRollbackMemory } from '../../attestation/memory.ts';
-import { attestedModel } from '../../attestation/model.ts';
+import { allModelsDigest, type AttestedModel, attestedModel } from '../../attestation/model.ts';
 import { runCli } from '../../attestation/node/cli-commands.ts';
 import { createEndorsements } from '../../attestation/node/endorsements.ts';
 import { memoryStore, type StoredItem } from '../../attestation/node/endorsements-store.ts';
@@ -28,6 +30,7 @@ import { verifyTdx } from '../../attestation/tdx/verify.ts';
 import { toHex, utf8 } from '../../attestation/bytes.ts';
 import {
   MEASUREMENT,
+  MODEL,
   MODEL_ID,
   MODEL_SHA256,
   NOW,
@@ -36,7 +39,7 @@ import {
   type AttestedServer,
 } from '../fixtures/attested-server.ts';
 import { channel, snpDocument } from '../fixtures/documents.ts';
-import { codeOfAsync, refusalOf } from '../fixtures/refusal.ts';
+import { codeOf, codeOfAsync, refusalOf } from '../fixtures/refusal.ts';
 
 const policy: AppraisalPolicy = { measurements: [MEASUREMENT], models: { [MODEL_ID]: MODEL_SHA256 }, [allowSimulated]: true };
 
@@ -82,6 +85,40 @@ describe('documents', () => {
     else model!.blobs[0]!.role = 'weights\udc00';
     const text = JSON.stringify(document);
     expect(await codeOfAsync(async () => verify(parseDocument(text), { ...channel, policy }))).toBe('malformed_document');
+  });
+});
+
+describe('certificate evidence', () => {
+  it.each<[string, Cbor, string]>([
+    ['bytes', new Uint8Array(3), 'accepted'],
+    ['text where bytes belong', 'AAAA', 'malformed_document'],
+    ['a number where bytes belong', 7, 'malformed_document'],
+    ['more bytes than a report has', new Uint8Array(70_000), 'malformed_document'],
+  ])('%s', async (_, report, code) => {
+    const map = new Map(decodeCbor(encodeDocumentCbor(await snpDocument())) as CborMap);
+    const changed = encodeCbor(map.set('report', report));
+    expect(codeOf(() => decodeDocumentCbor(changed))).toBe(code);
+  });
+});
+
+describe('models', () => {
+  const other = attestedModel('other', [{ role: 'weights', sha256: new Uint8Array(32).fill(9), size: 3 }]);
+  const both = [MODEL, other];
+  const one = { kind: 'blob', id: MODEL_ID, sha256: MODEL.sha256 } as const;
+
+  it.each<[string, readonly AttestedModel[], ModelClaim]>([
+    ['one model, and it is listed', [MODEL], one],
+    ['all models under the name of one', both, { kind: 'all', id: MODEL_ID, sha256: allModelsDigest(both) }],
+    ['one model beside others', both, one],
+    ['one model, listed under another name', [{ ...MODEL, id: 'other' }], one],
+    ['one model as of another kind', [MODEL], { ...one, kind: 'manifest' }],
+    ['one model with the digest of another', [MODEL], { ...one, sha256: other.sha256 }],
+    ['one model, with a listed digest its blobs do not give', [{ ...MODEL, sha256: other.sha256 }], { ...one, sha256: other.sha256 }],
+  ])('claims for %s', async (_, models, model) => {
+    const document = await snpDocument({ models, claims: (claims) => ({ ...claims, model }) });
+    const lists = { ...policy, models: Object.fromEntries(models.map(({ id, sha256 }) => [id, toHex(sha256)])) };
+    const refusal = await refusalOf(() => verify(document, { ...channel, policy: lists, model: MODEL_ID }));
+    expect(refusal?.code).toBe(models[0] === MODEL && models.length === 1 && model === one ? undefined : 'model_list_contradiction');
   });
 });
 
