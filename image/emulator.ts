@@ -1,11 +1,12 @@
 // QEMU 10 and swtpm from the lock, unpacked into a folder and run with their own loader and libraries: nothing is installed, and
 // the host's distribution does not matter. For tests under software emulation only; no part of the image.
 
-import { existsSync, mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, realpathSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { createHash } from 'node:crypto';
 import { readDeb } from './archive.ts';
-import type { Lock } from './lock.ts';
+import { badInput } from './errors.ts';
+import type { DebianInput, Lock } from './lock.ts';
 import type { Inputs } from './mirror.ts';
 
 export interface Emulator {
@@ -23,22 +24,7 @@ export async function openEmulator(lock: Lock, inputs: Inputs, cache: string): P
   const packages = lock.debian.filter(({ use, package: name }) => use === 'emulator' || name.startsWith('lib'));
   const digest = createHash('sha256').update(JSON.stringify(packages)).digest('hex').slice(0, 16);
   const folder = join(cache, digest);
-  if (!existsSync(folder)) {
-    const partial = `${folder}.${process.pid}`;
-    rmSync(partial, { recursive: true, force: true });
-    for (const input of packages) {
-      for (const entry of await readDeb(await inputs.debian(input))) {
-        const path = join(partial, entry.path);
-        if (entry.kind === 'directory' || !path.startsWith(`${partial}/`)) continue;
-        mkdirSync(dirname(path), { recursive: true });
-        if (entry.kind === 'link') {
-          rmSync(path, { force: true });
-          symlinkSync(entry.target, path);
-        } else if (entry.kind === 'file') writeFileSync(path, entry.data, { mode: entry.mode & 0o777 });
-      }
-    }
-    renameSync(partial, folder);
-  }
+  await unpackInto(folder, packages, inputs);
   const libraries = join(folder, LIBRARIES);
   return {
     folder,
@@ -48,4 +34,30 @@ export async function openEmulator(lock: Lock, inputs: Inputs, cache: string): P
     ],
     environment: { QEMU_MODULE_DIR: join(libraries, 'qemu') },
   };
+}
+
+/** The files of packages in a folder, which appears when it is whole. Does nothing when it is there. */
+export async function unpackInto(folder: string, packages: readonly DebianInput[], inputs: Inputs): Promise<void> {
+  if (existsSync(folder)) return;
+  const partial = `${folder}.${process.pid}`;
+  rmSync(partial, { recursive: true, force: true });
+  mkdirSync(partial, { recursive: true });
+  for (const input of packages) {
+    for (const entry of await readDeb(await inputs.debian(input))) {
+      if (entry.path === '' || entry.path.split('/').includes('..')) continue;
+      const path = join(partial, entry.path);
+      if (entry.kind === 'directory') {
+        if (!existsSync(path)) mkdirSync(path, { recursive: true });
+        continue;
+      }
+      mkdirSync(dirname(path), { recursive: true });
+      if (!realpathSync(dirname(path)).startsWith(realpathSync(partial)))
+        throw badInput(`${input.package}: ${entry.path} leaves the folder`);
+      rmSync(path, { force: true });
+      if (entry.kind === 'link') symlinkSync(entry.target, path);
+      else if (entry.kind === 'hardlink') copyFileSync(join(partial, entry.target), path);
+      else writeFileSync(path, entry.data, { mode: entry.mode & 0o777 });
+    }
+  }
+  renameSync(partial, folder);
 }

@@ -52,21 +52,21 @@ function best(index: Index, name: string, wanted: Wanted): Stanza {
 }
 
 function resolve(index: Index, wanted: Wanted): readonly Stanza[] {
-  const stanza = best(index, wanted.package, wanted);
+  let stanza = best(index, wanted.package, wanted);
   if (wanted.through !== undefined) {
     const { through } = wanted;
     const name = parseDepends(stanza.get('Depends'))
       .flat()
       .find((dependency) => through.test(dependency));
     if (name === undefined) throw badInput(`${wanted.package} depends on nothing like ${through}`);
-    return [best(index, name, wanted)];
+    stanza = best(index, name, wanted);
   }
   if (wanted.closure === undefined) return [stanza];
-  const found = new Map<string, Stanza>([[wanted.package, stanza]]);
+  const found = new Map<string, Stanza>([[field(stanza, 'Package'), stanza]]);
   for (const [, current] of found) {
     for (const alternatives of [...parseDepends(current.get('Depends')), ...parseDepends(current.get('Pre-Depends'))]) {
       const name = alternatives.find((candidate) => index.has(candidate)) ?? providerOf(index, alternatives);
-      if (name !== undefined && !found.has(name)) found.set(name, best(index, name, wanted));
+      if (name !== undefined && !found.has(name) && wanted.without?.test(name) !== true) found.set(name, best(index, name, wanted));
     }
   }
   return [...found.values()];

@@ -10,6 +10,8 @@ export type Use =
   | 'image'
   /** Runs the tests under emulation; never part of the image. */
   | 'emulator'
+  /** Compiler and headers for the test-only kernel module of the end-to-end test; never part of the image. */
+  | 'test-module'
   /** Firmware and a kernel whose measurements are known; for tests alone. */
   | 'known-answer';
 
@@ -83,7 +85,7 @@ function debianInput(value: unknown): DebianInput {
     path: match(entry['path'], /^pool\/(?!.*\.\.)[A-Za-z0-9.+_~/-]{1,300}\.deb$/, `${name} path`),
     size: count(entry['size'], `${name} size`),
     sha256: match(entry['sha256'], /^[0-9a-f]{64}$/, `${name} sha256`),
-    use: match(entry['use'], /^(?:image|emulator|known-answer)$/, `${name} use`) as Use,
+    use: match(entry['use'], /^(?:image|emulator|test-module|known-answer)$/, `${name} use`) as Use,
   };
 }
 

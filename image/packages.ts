@@ -14,11 +14,15 @@ export interface Wanted {
   readonly version?: string;
   /** Take the package this (meta-)package depends on whose name matches. */
   readonly through?: RegExp;
-  /** Dependencies too. */
+  /** Dependencies too, but for those that match `without`. */
   readonly closure?: true;
+  readonly without?: RegExp;
 }
 
 const STABLE: readonly Suite[] = ['trixie', 'trixie-security'];
+
+/** Not needed to compile: the kernel itself, package configuration, interpreters of maintainer scripts. */
+const WITHOUT = /^(?:linux-image|linux-base|debconf|perl|dpkg|tar$|install-info)/;
 
 export const WANTED: readonly Wanted[] = [
   { package: 'linux-image-cloud-amd64', through: /^linux-image-\d/, suites: STABLE, use: 'image' },
@@ -39,6 +43,22 @@ export const WANTED: readonly Wanted[] = [
   { package: 'ovmf-generic', version: '2026.08+ds-2', suites: ['forky'], use: 'image' },
   { package: 'qemu-system-x86', closure: true, suites: STABLE, use: 'emulator' },
   { package: 'swtpm', closure: true, suites: STABLE, use: 'emulator' },
+  // A compiler and what its build needs of a system; kernel headers of the image's own kernel.
+  ...['gcc-14', 'make', 'bash', 'coreutils', 'findutils', 'gawk', 'grep', 'sed'].map((name): Wanted => ({
+    package: name,
+    closure: true,
+    without: WITHOUT,
+    suites: STABLE,
+    use: 'test-module',
+  })),
+  {
+    package: 'linux-headers-cloud-amd64',
+    through: /^linux-headers-\d/,
+    closure: true,
+    without: WITHOUT,
+    suites: STABLE,
+    use: 'test-module',
+  },
   // What the known answers of the launch measurement were recorded with.
   { package: 'ovmf-inteltdx', version: '2026.08+ds-2', suites: ['forky'], use: 'known-answer' },
   { package: 'ovmf', version: '2025.02-8+deb13u1', suites: STABLE, use: 'known-answer' },

@@ -1,5 +1,5 @@
 // The root part as a process: `node main-attestd.js SOCKET GID FOLDER`. Started by the guest's init as uid 0 without capabilities.
-// Prints nothing while it works; ends with status 1 when it cannot listen.
+// Prints `ready` once it listens and nothing after; ends with status 1 when it cannot.
 
 import { serveAttestd } from './attester/attestd.ts';
 import { kernelTsmFs } from './attester/tsm.ts';
@@ -11,6 +11,7 @@ if (!socket.startsWith('/') || !folder.startsWith('/') || !/^\d{1,9}$/.test(gid)
 }
 try {
   await serveAttestd({ socket, gid: Number(gid), folder, fs: kernelTsmFs });
+  process.stdout.write('ready\n');
 } catch (error) {
   process.stderr.write(`attestd: cannot listen (${(error as NodeJS.ErrnoException).code ?? 'unknown error'})\n`);
   process.exit(1);

@@ -182,7 +182,7 @@ fi
 # --- the two processes --------------------------------------------------------------------------------------------------------
 $bb mkdir -p /run/attestd /run/data
 $bb chown 1000:1000 /run/data
-$bb mkfifo -m 0600 /run/assay/log
+$bb mkfifo -m 0600 /run/assay/log /run/assay/ready
 # What the server says before it serves may be needed to see why it does not; afterwards nothing of it reaches the console.
 (
   exec < /run/assay/log
@@ -198,10 +198,11 @@ clean="$bb env -i HOME=/run/data TMPDIR=/tmp NODE_ENV=production"
 # uid 0 owns configfs; the group makes the socket the server's. Neither process has a capability.
 (
   $clean /usr/bin/setpriv --regid=1000 --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs \
-    /usr/bin/node --max-old-space-size=64 /opt/assay/dist/src/main-attestd.js /run/attestd/socket 1000 /sys/kernel/config/tsm/report < /dev/null > /dev/null 2>&1
+    /usr/bin/node --max-old-space-size=64 /opt/assay/dist/src/main-attestd.js /run/attestd/socket 1000 /sys/kernel/config/tsm/report < /dev/null > /run/assay/ready 2> /dev/null
   say 'the root part ended, powering off'
   $bb poweroff -f
 ) &
+IFS= read -r line < /run/assay/ready
 #@test-start
 #@end
 $clean /usr/bin/setpriv --reuid=1000 --regid=1000 --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs \
