@@ -23,7 +23,6 @@ export const ATTESTATION_CODES = {
   malformed_manifest: 'an image manifest has an unknown key, a missing value or a value of the wrong type',
   firmware_not_listed: 'the firmware is not on the list of files known to enforce what they measure',
   kernel_hashes_missing: 'a kernel is given, but the firmware has no measured table for its hashes',
-  manifest_mismatch: 'a published file or digest is not what the image manifest says',
   // TDX: input (exit 20 or 30)
   tdx_quote_unsupported: 'the quote is of a version, TEE type or attestation key type this verifier does not know',
   tdx_certification_data: 'the certification data of the quote is not of a type this verifier can use',

@@ -1,7 +1,7 @@
 // Inputs made to be believed wrongly, to break out of the typed errors, to use a verifier up, or to leave a client stuck.
 // Each was let through or mishandled once.
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -11,6 +11,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { verify } from '../../attestation/appraise.ts';
 import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../../attestation/cbor.ts';
 import type { ModelClaim } from '../../attestation/claims.ts';
+import { ATTESTATION_CODES } from '../../attestation/codes.ts';
 import { encodeText, TAG } from '../../attestation/der.ts';
 import { decodeDocumentCbor, encodeDocument, encodeDocumentCbor, parseDocument } from '../../attestation/document.ts';
 import type { JsonObject } from '../../attestation/json.ts';
@@ -98,6 +99,27 @@ describe('certificate evidence', () => {
     const map = new Map(decodeCbor(encodeDocumentCbor(await snpDocument())) as CborMap);
     const changed = encodeCbor(map.set('report', report));
     expect(codeOf(() => decodeDocumentCbor(changed))).toBe(code);
+  });
+});
+
+describe('endorsements', () => {
+  it('refused ones keep their verdict when there is no source of others', async () => {
+    const { endorsements, ...fields } = await snpDocument();
+    if (!('vek' in endorsements!)) throw new Error('not of SNP');
+    const document = { ...fields, teeType: 'sev-snp', endorsements } as const;
+    const fetching = { ...policy, endorsements: 'fetch' } as const;
+    expect((await refusalOf(() => verify(document, { ...channel, policy: fetching })))?.code).toBe('snp_chain');
+  });
+});
+
+describe('the closed list of codes', () => {
+  it('has none that nothing gives', () => {
+    const folder = fileURLToPath(new URL('../../attestation/', import.meta.url));
+    const sources = readdirSync(folder, { recursive: true, encoding: 'utf8' })
+      .filter((name) => /^(?!dist|node_modules).*\.ts$/.test(name) && name !== 'codes.ts')
+      .map((name) => readFileSync(join(folder, name), 'utf8'))
+      .join('');
+    expect(Object.keys(ATTESTATION_CODES).filter((code) => !sources.includes(`'${code}'`))).toEqual([]);
   });
 });
 
