@@ -18,13 +18,14 @@ import type { JsonObject } from '../../attestation/json.ts';
 import { createRollbackMemory } from '../../attestation/memory.ts';
 import { allModelsDigest, type AttestedModel, attestedModel } from '../../attestation/model.ts';
 import { runCli } from '../../attestation/node/cli-commands.ts';
+import { connectAttested } from '../../attestation/node/connect.ts';
 import { createEndorsements } from '../../attestation/node/endorsements.ts';
 import { memoryStore, type StoredItem } from '../../attestation/node/endorsements-store.ts';
 import { attestedFetch, type AttestedFetch, type AttestedFetchOptions } from '../../attestation/node/fetch.ts';
 import { fileRollbackMemory } from '../../attestation/node/memory-file.ts';
 import { startProxy } from '../../attestation/node/proxy.ts';
 import { responseParser } from '../../attestation/node/response.ts';
-import { allowSimulated, type AppraisalPolicy } from '../../attestation/policy.ts';
+import { allowSimulated, type AppraisalPolicy, parsePolicy } from '../../attestation/policy.ts';
 import { createSimulatedIntel } from '../../attestation/simulated/intel.ts';
 import { verifySnp } from '../../attestation/snp/verify.ts';
 import { verifyTdx } from '../../attestation/tdx/verify.ts';
@@ -35,6 +36,7 @@ import {
   MODEL_ID,
   MODEL_SHA256,
   NOW,
+  send,
   simulatedAmd,
   startAttestedServer,
   type AttestedServer,
@@ -294,6 +296,37 @@ describe('the attestation response', () => {
     let answer: ReturnType<typeof parse>;
     for (let at = 0; at < wire.length; at += 16_384) answer = parse(wire.subarray(at, at + 16_384));
     expect(Buffer.from(answer?.body ?? []).equals(Buffer.alloc(size, 'x'))).toBe(true);
+  });
+});
+
+describe('a connection', () => {
+  it('is not opened to anything but https', async () => {
+    const server = await serve();
+    const options = {
+      policy: parsePolicy(policy),
+      now: () => NOW,
+      randomBytes: (length: number) => new Uint8Array(length),
+      connectTimeoutMs: 5_000,
+      attestTimeoutMs: 5_000,
+    };
+    for (const protocol of ['http', 'ws', 'wss', 'ftp']) {
+      const origin = new URL(`${protocol}://127.0.0.1:${server.port}`);
+      expect((await refusalOf(() => connectAttested(origin, options)))?.code).toBe('plain_http');
+    }
+    expect(server.connections).toHaveLength(0);
+  });
+
+  it('that its peer closes with the evidence is not handed over', async () => {
+    const server = await startAttestedServer({
+      attestation: async ({ socket }, json) => {
+        send(socket, 200, await json());
+        socket.end();
+      },
+    });
+    closing.push(() => server.close());
+    const fetch = client();
+    await expect(fetch(server.origin, { method: 'POST', body: '{}' })).rejects.toBeInstanceOf(Error);
+    expect(server.requests()).toHaveLength(0);
   });
 });
 
