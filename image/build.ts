@@ -1,7 +1,7 @@
 // `make image`: locked inputs → vmlinuz, initrd.cpio, root.img, OVMF.snp.fd, OVMF.tdx.fd, config, cmdline, manifest.json, SHA256SUMS.
 // No root, no container, no network beyond fetching locked inputs; about ten seconds once they are in the cache.
 //
-//   node image/build.js [--out FOLDER] [--inputs FOLDER] [--config FILE.toml] [--model FILE.gguf]…
+//   node image/build.js [--out FOLDER] [--inputs FOLDER] [--config FILE.toml] [--model FILE.gguf]… [--commit HEX]
 //
 // With --model the models are packed as disks beside, and listed in the measured configuration.
 
@@ -30,6 +30,8 @@ export interface BuildOptions {
   readonly models?: readonly string[];
   /** Where the project's own sources are; another folder only when reproducing. */
   readonly top?: string;
+  /** Of sources that were exported from git; absent: git is asked. */
+  readonly commit?: string;
   /** Test images only. */
   readonly hooks?: Hooks;
   readonly extraModules?: ReadonlyMap<string, Uint8Array>;
@@ -53,7 +55,7 @@ export async function buildImage(options: BuildOptions): Promise<ReadonlyMap<str
   const manifest = buildManifest({
     release: (JSON.parse(readFileSync(join(top, 'package.json'), 'utf8')) as { version: string }).version,
     source: {
-      commit: commitOf(top),
+      commit: options.commit ?? commitOf(top),
       inputs: sha256(readFileSync(join(top, 'image/inputs.lock.json'))),
       packages: sha256(readFileSync(join(top, 'package-lock.json'))),
     },
@@ -137,6 +139,7 @@ async function main(): Promise<void> {
       inputs: { type: 'string' },
       config: { type: 'string' },
       model: { type: 'string', multiple: true },
+      commit: { type: 'string' },
     },
   });
   const started = performance.now();
@@ -147,6 +150,7 @@ async function main(): Promise<void> {
     out,
     sources,
     models: values.model ?? [],
+    ...(values.commit === undefined ? {} : { commit: values.commit }),
     ...(values.config === undefined ? {} : { toml: readFileSync(values.config, 'utf8') }),
   });
   for (const [name, digest] of sums) process.stdout.write(`${digest}  ${name}\n`);

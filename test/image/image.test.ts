@@ -1,5 +1,6 @@
 // What `make image` makes, without booting it: contents of the root, the manifest and its recomputation, and that no measured input
 // can change unseen. Needs the locked inputs in the cache; the property tests of configuration run everywhere.
+import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,6 +14,7 @@ import { measuredConfig, operatorConfig, packModel, textDisk, writeVerityImage }
 import { ImageError } from '../../image/errors.ts';
 import { initramfsTree, MODULES } from '../../image/initramfs.ts';
 import { buildManifest, manifestText } from '../../image/manifest.ts';
+import { referenceValues } from '../../image/reference.ts';
 import { compareFolders, copySources } from '../../image/reproduce.ts';
 import { rootfsTree } from '../../image/rootfs.ts';
 import type { Sources } from '../../image/sources.ts';
@@ -185,6 +187,14 @@ describe.skipIf(!ready)('a build', () => {
       const wrong = report.findings.filter(({ ok }) => !ok).map((finding) => finding.name);
       expect(wrong.some((found) => found.startsWith(name))).toBe(true);
     }
+  });
+
+  test('reference values carry what the manifest states, under its own digest', () => {
+    const bytes = Buffer.from(small.manifest);
+    const { releases } = referenceValues(new Map([['x', bytes]]));
+    const { snp, tdx } = parseManifest(small.manifest);
+    expect(releases['x']).toMatchObject({ snp, tdx, models: {} });
+    expect(releases['x']!.manifestSha256).toBe(createHash('sha256').update(bytes).digest('hex'));
   });
 
   test('a manifest of another shape is refused', () => {
