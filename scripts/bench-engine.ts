@@ -1,10 +1,10 @@
 // `make bench-engine`: the engine against llama-server on the same files, threads and slots, run in turns; prints medians and
 // ratios (above 1.00 is ours faster). The second ratio is of processor time instead of the clock's: on a busy machine only
-// that one says something, with one thread. LLAMA_SERVER=/path/to/llama-server turns the comparison on, THREADS and ROUNDS
-// change the defaults. Asserts nothing. Models are random weights of real shapes.
+// that one says something, with one thread. LLAMA_SERVER=/path/to/llama-server turns the comparison on, THREADS, ROUNDS
+// and CASES (part of a name) change the defaults. Asserts nothing. Models are random weights of real shapes.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -204,10 +204,12 @@ const vectors: readonly Case[] = [
   },
 ];
 
-/** Milliseconds of processor time a process has used, all threads; Linux counts them in hundredths of a second. */
+/** Milliseconds of processor time the threads of a process have used; Linux counts them in nanoseconds. */
 function processorMs(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
-  return (Number(fields[11]) + Number(fields[12])) * 10;
+  let ns = 0;
+  for (const task of readdirSync(`/proc/${pid}/task`))
+    ns += Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[0]);
+  return ns / 1e6;
 }
 
 const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
@@ -215,7 +217,7 @@ const median = (values: readonly number[]): number => values.toSorted((a, b) => 
 async function compare(path: string, type: 'completion' | 'embedding', threads: number, cases: readonly Case[]): Promise<void> {
   const sides = [await ours(path, threads, type), ...(peer === undefined ? [] : [await theirs(path, threads, type)])];
   try {
-    for (const each of cases) {
+    for (const each of cases.filter(({ name }) => name.includes(process.env['CASES'] ?? ''))) {
       const found: number[][] = sides.map(() => []);
       const used: number[] = sides.map(() => 0);
       // The first round warms up and is not counted; sides take turns, so that a busy machine is busy for both.

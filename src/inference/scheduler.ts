@@ -46,6 +46,11 @@ export interface SchedulerOptions {
   readonly stallMs: number;
   /** Lets writers decode in turn where that measures faster than together. */
   readonly pacing?: boolean;
+  /**
+   * Decodes expected to take longer run beside the event loop. Under it they run on its thread: whatever comes meanwhile
+   * could only count at the next step, and two thread changes per token cost more, most of all on a busy machine.
+   */
+  readonly asyncAboveMs?: number;
   /** Prompt tokens in one step, whatever the time; tests set it. */
   readonly maxChunk?: number;
   readonly now: () => number;
@@ -107,7 +112,7 @@ interface Request {
   readonly preempted: { choice: Choice; tokens: number[] }[];
 }
 
-const asyncAboveMs = 2;
+const defaultAsyncAboveMs = 40;
 
 export function createScheduler(context: DecodeContext, options: SchedulerOptions): Scheduler {
   const slots = createSlots(options.slots, options.reusePrefixes);
@@ -406,14 +411,15 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
     }
     const started = options.now();
     decoding = true;
-    const code = msPerStep + prompt * msPerToken > asyncAboveMs ? await context.decode() : context.decodeSync();
+    const code =
+      msPerStep + prompt * msPerToken > (options.asyncAboveMs ?? defaultAsyncAboveMs) ? await context.decode() : context.decodeSync();
     decoding = false;
     const took = options.now() - started;
     if (code === 0) {
       stats.decodeSteps += 1;
       // A decode step measures the fixed part, a step with many prompt tokens the part per token.
       if (prompt === 0) {
-        msPerStep += 0.2 * (took - msPerStep);
+        msPerStep = Math.min(took, msPerStep * 1.05 + 0.01); // near the best of late: a busy moment says little
         pace?.record(writers, took);
       }
       if (prompt >= 16) msPerToken += 0.3 * (Math.max(took - (writers > 0 ? msPerStep : 0), 0.001) / prompt - msPerToken);

@@ -265,18 +265,18 @@ describe('cancel and pause', () => {
   });
 
   test('a prompt being read alone is cut off inside the decode, one with company is not', async () => {
-    const { ask, context, scheduler } = start();
+    const { ask, context, scheduler } = start({ asyncAboveMs: 0 });
     // Each decode waits in `decodes` until the test lets it go with a code.
     const decodes: ((code: number) => void)[] = [];
     context.decode = () => new Promise((resolve) => void decodes.push(resolve));
     const started = async (count: number): Promise<void> => {
       while (decodes.length < count) await new Promise((resolve) => setImmediate(resolve));
     };
-    void ask({ id: 1, prompt: Array.from({ length: 30 }, () => 1) });
+    void ask({ id: 1, prompt: Array.from({ length: 60 }, () => 1) });
     await started(1);
     scheduler.cancel(1);
     expect(context.aborted).toBe(1);
-    void ask({ id: 2, scope: 'b', prompt: Array.from({ length: 30 }, () => 1) });
+    void ask({ id: 2, scope: 'b', prompt: Array.from({ length: 60 }, () => 1) });
     const third = ask({ id: 3, scope: 'c', prompt: [7], maxTokens: 2 });
     decodes[0]?.(2);
     await started(2);
