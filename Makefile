@@ -10,7 +10,7 @@ LISTEN ?= 127.0.0.1:8443
 INSTALLED := node_modules/.package-lock.json
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(INSTALLED): package-lock.json package.json attestation/package.json
 	@$(NODE) -e 'const [a, b] = process.versions.node.split(".").map(Number); if (a < 20 || (a === 20 && b < 19)) { console.error("Assay needs Node >= 20.19, this is " + process.versions.node); process.exit(1); }'
@@ -31,8 +31,15 @@ run: models ## install, build, make the demo model, start the attested server
 demo: models ## server up, client verifies, streams a chat answer, prints the verdict, shuts down
 	@$(TSX) scripts/demo.ts
 
-test: models ## everything that must hold; what CI runs
-	@$(NODE) node_modules/vitest/vitest.mjs run
+test: models optional ## everything that must hold; what CI runs
+	@$(if $(filter true,$(CI)),ASSAY_IMAGE_TEST=1) $(NODE) node_modules/vitest/vitest.mjs run
+
+# A browser and the inputs of the image are large and not needed by most: only CI fetches them. Tests say when they are missing.
+optional: build
+ifeq ($(CI),true)
+	@command -v chromium >/dev/null || { apt-get -qq update && apt-get -qq install -y chromium; } >/dev/null 2>&1 || echo '! chromium cannot be installed: the browser tests are skipped'
+	@$(NODE) dist/image/inputs.js || echo '! the inputs of the image cannot be fetched: the boot tests are skipped'
+endif
 
 check: types lint format drift ## types, lint, format, floors, unused code, drift
 
@@ -54,10 +61,14 @@ fuzz: models ## the property tests, a hundred times longer
 e2e: models ## only the end-to-end tests
 	@$(NODE) node_modules/vitest/vitest.mjs run test/e2e
 
+soak: models ## ten minutes of random clients and faults; SECONDS=600
+	@$(TSX) scripts/soak.ts --seconds $(or $(SECONDS),600)
+
 bench: models ## measure; prints tables, asserts nothing
 	@$(TSX) scripts/bench.ts
 	@$(TSX) scripts/bench-attester.ts
 	@$(TSX) scripts/bench-model.ts
+	@$(TSX) scripts/bench-cold.ts
 
 bench-engine: models ## engine against LLAMA_SERVER=/path/to/llama-server, when given
 	@$(TSX) scripts/bench-engine.ts
@@ -68,8 +79,29 @@ bench-verify: build ## one SNP and one TDX verification beside the bare signatur
 bench-load: models ## goodput and refusals at one and two times the load
 	@$(TSX) scripts/bench-load.ts
 
-soak: models ## ten minutes of random clients and faults (SECONDS=600); fails on a leak or a lost request
-	@$(TSX) scripts/soak.ts --seconds $(or $(SECONDS),600)
+image-inputs: build ## fetch what image/inputs.lock.json lists into .cache/inputs
+	@$(NODE) dist/image/inputs.js
+
+image: build ## build the VM image into out/
+	@$(NODE) dist/image/build.js
+
+image-lock: build ## renew image/inputs.lock.json from signature-checked indices
+	@$(NODE) dist/image/lock-update.js
+
+image-model: build ## pack MODEL=weights.gguf as a model disk
+	@$(NODE) dist/image/model.js $(MODEL)
+
+image-reference: build ## write image/reference-values.json from NAME=out/manifest.json …
+	@$(NODE) dist/image/reference.js $(MANIFESTS)
+
+image-test: models ## boot the image under software emulation (needs make image-inputs)
+	@ASSAY_IMAGE_TEST=1 $(NODE) node_modules/vitest/vitest.mjs run test/image
+
+measure: build ## recompute everything out/manifest.json states
+	@$(NODE) attestation/bin/assay-verify.js measure out/manifest.json
+
+reproduce: build ## build the image twice, differently, and compare every byte
+	@$(NODE) dist/image/reproduce.js
 
 clean: ## remove what was built (not node_modules, not the cache of inputs)
 	rm -rf dist attestation/dist out coverage
