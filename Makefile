@@ -20,7 +20,7 @@ $(INSTALLED): package-lock.json package.json attestation/package.json
 install: $(INSTALLED) ## npm ci --ignore-scripts, when the lock changed
 
 build: $(INSTALLED) ## compile everything to dist/
-	@$(NODE) node_modules/typescript/bin/tsc -b
+	@$(NODE) node_modules/typescript/bin/tsc -b attestation attestation/node src image
 
 models: build ## make the demo models (deterministic, cached)
 	@$(TSX) scripts/demo-model/main.ts
@@ -31,7 +31,7 @@ run: models ## install, build, make the demo model, start the attested server
 demo: models ## server up, client verifies, streams a chat answer, prints the verdict, shuts down
 	@$(TSX) scripts/demo.ts
 
-test: models optional ## everything that must hold; what CI runs
+test: types models optional ## everything that must hold; what CI runs
 	@$(if $(filter true,$(CI)),ASSAY_IMAGE_TEST=1) $(NODE) node_modules/vitest/vitest.mjs run
 
 # A browser and the inputs of the image are large and not needed by most: only CI fetches them. Tests say when they are missing.
@@ -43,7 +43,8 @@ endif
 
 check: types lint format drift ## types, lint, format, floors, unused code, drift
 
-types: build
+types: build ## the tests and scripts, too
+	@$(NODE) node_modules/typescript/bin/tsc -b
 
 lint: $(INSTALLED)
 	@node_modules/.bin/oxlint --type-aware --deny-warnings
