@@ -173,8 +173,8 @@ const parallel =
 const text: readonly Case[] = [
   { name: 'prefill 512', unit: 'tok/s', run: async (side) => 512_000 / (await side.write(prompt(512), 1, false)).first },
   { name: 'decode, 1 stream', unit: 'tok/s', run: single(48) },
-  { name: 'decode, 4 streams', unit: 'tok/s', run: parallel(4, 32) },
-  { name: 'decode, 8 streams', unit: 'tok/s', run: parallel(8, 32) },
+  { name: 'decode, 4 streams', unit: 'tok/s', run: parallel(4, 48) },
+  { name: 'decode, 8 streams', unit: 'tok/s', run: parallel(8, 48) },
   {
     name: 'first token, 1024 of 1040 tokens shared',
     unit: 'ms',

@@ -1,9 +1,10 @@
 // The scheduler on a context that remembers every call: what is decoded together, in which order, and what a cancel, a pause
 // or a full memory does — by the step, without clocks.
 import { describe, expect, test } from 'vitest';
+import type { DecodeContext, Job } from '../../src/inference/batch.ts';
 import type { GenerateEvent } from '../../src/inference/engine.ts';
 import { createSampler } from '../../src/inference/sampler.ts';
-import { createScheduler, type DecodeContext, type Job, type Scheduler, type SchedulerOptions } from '../../src/inference/scheduler.ts';
+import { createScheduler, type Scheduler, type SchedulerOptions } from '../../src/inference/scheduler.ts';
 import { greedy } from '../fixtures/demo-engine.ts';
 
 const vocabulary = 16;
