@@ -1,5 +1,6 @@
 // assay-verify: one command line to its end and its exit code. Here the commands that connect, verify and proxy; those that
-// open no connection are in cli-offline.ts. Writes to the streams it is given, never elsewhere.
+// open no connection are in cli-offline.ts. Each loads what it needs and no
+// more: most of a short run is loading. Writes to the streams it is given, never elsewhere.
 
 import { join } from 'node:path';
 import { type AttestationErrorKind, AttestationError } from '../errors.ts';
@@ -9,10 +10,8 @@ import { bundleStore } from './bundle.ts';
 import { type Command, HELP, parseCommand, policyOf } from './cli-arguments.ts';
 import { commandBundle, commandEvidence, commandMeasure, commandPolicy } from './cli-offline.ts';
 import { type CliWorld, type ExitCode, readText } from './cli-world.ts';
-import { connectAttested, type ConnectOptions } from './connect.ts';
-import { createEndorsements } from './endorsements.ts';
+import type { ConnectOptions } from './connect.ts';
 import { fileRollbackMemory } from './memory-file.ts';
-import { startProxy } from './proxy.ts';
 import { printable, printableJson, renderVerdict } from './transcript.ts';
 
 const EXIT: Readonly<Record<AttestationErrorKind, ExitCode>> = { refused: 10, unsupported: 20, malformed: 30, internal: 1 };
@@ -68,6 +67,7 @@ async function prepare(command: Connecting, world: CliWorld): Promise<Means> {
   if (mode === 'offline' && bundleFile === undefined && cacheFolder === undefined) throw wrongUsage('the policy wants offline endorsements: give --bundle FILE or --cache DIR'); // prettier-ignore
   const memory = cacheFolder === undefined ? {} : { memory: await fileRollbackMemory(join(cacheFolder, 'seen.json')) };
   if (mode === 'stapled') return { policy, ...memory, close: () => Promise.resolve() };
+  const { createEndorsements } = await import('./endorsements.ts');
   const endorsements = createEndorsements({
     offline: mode === 'offline',
     now: world.now,
@@ -101,6 +101,7 @@ async function runVerify(command: Extract<Command, { name: 'verify' }>, world: C
 }
 
 async function judge(command: Extract<Command, { name: 'verify' }>, { close: _close, ...means }: Means, world: CliWorld): Promise<Outcome> {
+  const { connectAttested } = await import('./connect.ts');
   try {
     const { socket, result } = await connectAttested(command.origin, {
       ...means,
@@ -131,6 +132,7 @@ function outcomeToJson(origin: string, outcome: Outcome): unknown {
 async function runProxy(command: Extract<Command, { name: 'proxy' }>, world: CliWorld): Promise<ExitCode> {
   const { close, ...means } = await prepare(command, world);
   const { origin } = command.origin;
+  const { startProxy } = await import('./proxy.ts');
   const stop = world.stop();
   let proxy;
   try {

@@ -2,7 +2,7 @@
 
 import { dirname, join } from 'node:path';
 import { MAX_EVIDENCE_BYTES, runEvidence } from '../evidence.ts';
-import { measureManifest, type MeasureReport, snpMeasurementsOf } from '../measure.ts';
+import type { MeasureReport } from '../measure.ts';
 import { lintPolicy, parsePolicy, policyToJson } from '../policy.ts';
 import { exportBundle } from './bundle.ts';
 import type { Command } from './cli-arguments.ts';
@@ -29,10 +29,12 @@ export async function commandPolicy({ action, file }: Extract<Command, { name: '
 
 /** Everything a manifest states, recomputed from the files beside it. 0: all of it is so; 10: something is not. */
 export async function commandMeasure({ manifest, output }: Extract<Command, { name: 'measure' }>, world: CliWorld): Promise<ExitCode> {
+  const { measureManifest, snpMeasurementsOf } = await import('../measure.ts');
   const folder = dirname(manifest);
   const report = await measureManifest(await readNamed(manifest, 'manifest', world), (name) => readNamed(join(folder, name), name, world));
   if (output === 'json') world.stdout(`${JSON.stringify(report, undefined, 2)}\n`);
-  else if (output === 'policy' && report.ok) world.stdout(`${JSON.stringify(policyOfRelease(report), undefined, 2)}\n`);
+  else if (output === 'policy' && report.ok)
+    world.stdout(`${JSON.stringify(policyOfRelease(report, snpMeasurementsOf(report.manifest)), undefined, 2)}\n`);
   else {
     const rows = report.findings.map(({ name, ok, expected, actual }) => [
       ok ? 'ok' : 'FAIL',
@@ -48,12 +50,12 @@ export async function commandMeasure({ manifest, output }: Extract<Command, { na
 }
 
 /** What a relying party would list to accept this release: every shape of it, and the models in it. */
-function policyOfRelease({ manifest }: MeasureReport): unknown {
+function policyOfRelease({ manifest }: MeasureReport, snpMeasurements: readonly string[]): unknown {
   const name = `release ${manifest.release}`;
   const { rtmr1, rtmr2, mrTdSinglePass, mrTdTwoPass } = manifest.tdx;
   return {
     measurements: [
-      ...[...new Set(snpMeasurementsOf(manifest))].map((measurement) => ({ measurement, name })),
+      ...[...new Set(snpMeasurements)].map((measurement) => ({ measurement, name })),
       ...[...new Set([mrTdSinglePass, mrTdTwoPass])].map((mrTd) => ({ mrTd, rtmr1, rtmr2, name })),
     ],
     models: Object.fromEntries(manifest.models.map((model) => [model.name, model.sha256])),

@@ -2,7 +2,7 @@
 // comes in through this, so that tests run the real commands.
 
 import { AttestationError } from '../errors.ts';
-import type { ProxySettings } from './endorsements.ts';
+import type { ProxySettings } from './environment.ts';
 
 export interface CliWorld {
   readonly stdout: (text: string) => void;

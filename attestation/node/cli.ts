@@ -4,7 +4,7 @@
 import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { runCli } from './cli-commands.ts';
-import { proxyFromEnvironment } from './endorsements.ts';
+import { proxyFromEnvironment } from './environment.ts';
 
 process.exitCode = await runCli(process.argv.slice(2), {
   stdout: (text) => process.stdout.write(text),

@@ -10,6 +10,7 @@ import type { SnpEndorsements, TdxEndorsements } from '../document.ts';
 import { AttestationError } from '../errors.ts';
 import { createHttpClient, unavailable, type GetAnswer, type GetRequest, type HttpClient } from './endorsements-http.ts';
 import { folderStore, memoryStore, type EndorsementStore, type StoredItem } from './endorsements-store.ts';
+import type { ProxySettings } from './environment.ts';
 import { AMD_KDS_URL, obtainAmd } from './kds.ts';
 import { INTEL_PCS_URL, INTEL_ROOT_CRL_URL, obtainIntel } from './pcs.ts';
 
@@ -60,11 +61,7 @@ export interface EndorsementOptions {
   readonly maxTries?: number;
 }
 
-export interface ProxySettings {
-  readonly httpProxy?: string;
-  readonly httpsProxy?: string;
-  readonly noProxy?: string;
-}
+export { proxyFromEnvironment } from './environment.ts';
 
 export interface Endorsements {
   /** For `VerifyOptions.endorsements`. */
@@ -74,14 +71,6 @@ export interface Endorsements {
   readonly store: EndorsementStore;
   /** Stops what is under way and closes connections. */
   close(): Promise<void>;
-}
-
-/** HTTPS_PROXY and its relatives out of an environment the caller hands in; undefined when none is set. */
-export function proxyFromEnvironment(environment: Readonly<Record<string, string | undefined>>): ProxySettings | undefined {
-  const value = (name: string): string | undefined => environment[name] ?? environment[name.toUpperCase()];
-  const [httpProxy, httpsProxy, noProxy] = [value('http_proxy'), value('https_proxy'), value('no_proxy')];
-  if (!httpProxy && !httpsProxy) return undefined;
-  return { ...(httpProxy ? { httpProxy } : {}), ...(httpsProxy ? { httpsProxy } : {}), ...(noProxy ? { noProxy } : {}) };
 }
 
 export function createEndorsements(options: EndorsementOptions = {}): Endorsements {
