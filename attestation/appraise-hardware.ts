@@ -63,12 +63,22 @@ export async function verifyHardware(
     return found;
   };
   const stapled = policy.endorsements === 'offline' && document.teeType !== 'simulated' ? undefined : document.endorsements;
-  let hardware = stapled === undefined ? undefined : await attempt(stapled);
-  if (hardware?.accepted !== true && document.teeType !== 'simulated' && policy.endorsements !== 'stapled') {
-    const fetched = await fetchEndorsements(format, document, options, hardware !== undefined);
+  const others = document.teeType !== 'simulated' && policy.endorsements !== 'stapled';
+  let unreadable: AttestationError | undefined;
+  let hardware: Hardware | undefined;
+  try {
+    if (stapled !== undefined) hardware = await attempt(stapled);
+  } catch (error) {
+    // What the server stapled is a convenience: where others may be had, ones that cannot be read are no worse than none.
+    if (!others || !(error instanceof AttestationError)) throw error;
+    unreadable = error;
+  }
+  if (others && hardware?.accepted !== true) {
+    const fetched = await fetchEndorsements(format, document, options, stapled !== undefined);
     if (fetched !== undefined) hardware = await attempt(fetched);
   }
   if (hardware === undefined) {
+    if (unreadable !== undefined) throw unreadable;
     throw refused('endorsements_missing', 'document has no endorsements, and the policy lets none be fetched', {
       hint: 'set endorsements to "fetch" or "offline" in the policy, or have the server staple them',
     });

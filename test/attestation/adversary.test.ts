@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
-import { verify } from '../../attestation/appraise.ts';
+import { type EndorsementSource, verify } from '../../attestation/appraise.ts';
 import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../../attestation/cbor.ts';
 import type { ModelClaim } from '../../attestation/claims.ts';
 import { ATTESTATION_CODES } from '../../attestation/codes.ts';
@@ -17,12 +17,14 @@ import { decodeDocumentCbor, encodeDocument, encodeDocumentCbor, parseDocument }
 import type { JsonObject } from '../../attestation/json.ts';
 import { createRollbackMemory } from '../../attestation/memory.ts';
 import { allModelsDigest, type AttestedModel, attestedModel } from '../../attestation/model.ts';
+import { AttestationError } from '../../attestation/errors.ts';
 import { runCli } from '../../attestation/node/cli-commands.ts';
 import { connectAttested } from '../../attestation/node/connect.ts';
 import { createEndorsements } from '../../attestation/node/endorsements.ts';
 import { memoryStore, type StoredItem } from '../../attestation/node/endorsements-store.ts';
-import { attestedFetch, type AttestedFetch, type AttestedFetchOptions } from '../../attestation/node/fetch.ts';
+import { attestedFetch, type AttestedFetch, type AttestedFetchOptions, poolOptions } from '../../attestation/node/fetch.ts';
 import { fileRollbackMemory } from '../../attestation/node/memory-file.ts';
+import { AttestedPool } from '../../attestation/node/pool.ts';
 import { startProxy } from '../../attestation/node/proxy.ts';
 import { responseParser } from '../../attestation/node/response.ts';
 import { allowSimulated, type AppraisalPolicy, parsePolicy } from '../../attestation/policy.ts';
@@ -111,6 +113,26 @@ describe('endorsements', () => {
     const document = { ...fields, teeType: 'sev-snp', endorsements } as const;
     const fetching = { ...policy, endorsements: 'fetch' } as const;
     expect((await refusalOf(() => verify(document, { ...channel, policy: fetching })))?.code).toBe('snp_chain');
+  });
+});
+
+describe('endorsements that cannot be read', () => {
+  it('are looked for elsewhere like those that do not do, and keep their verdict when there are none', async () => {
+    const { endorsements, ...fields } = await snpDocument();
+    if (!('vek' in endorsements!)) throw new Error('not of SNP');
+    const document = { ...fields, teeType: 'sev-snp', endorsements: { ...endorsements, vek: new Uint8Array(9) } } as const;
+    let asked = 0;
+    const source: EndorsementSource = () => {
+      asked += 1;
+      return asked === 1
+        ? Promise.resolve(endorsements)
+        : Promise.reject(new AttestationError('internal', 'endorsements_unavailable', 'nothing here'));
+    };
+    const code = async (mode: 'stapled' | 'fetch'): Promise<string> =>
+      codeOfAsync(() => verify(document, { ...channel, policy: { ...policy, endorsements: mode }, endorsements: source }));
+    expect([await code('stapled'), asked]).toEqual(['malformed_certificate', 0]);
+    expect([await code('fetch'), asked]).toEqual(['snp_chain', 1]);
+    expect([await code('fetch'), asked]).toEqual(['malformed_certificate', 2]);
   });
 });
 
@@ -348,6 +370,21 @@ describe('the pool', () => {
     form.append('model', 'other');
     expect((await refusalOf(() => fetch(server.origin, { method: 'POST', body: form })))?.code).toBe('model_not_attested');
     expect(server.requests()).toHaveLength(0);
+  });
+
+  it('is bounded, and closed for good', async () => {
+    const { origin } = await serve();
+    const pool = new AttestedPool(origin, {
+      ...poolOptions({ policy, now: () => NOW }, parsePolicy(policy), origin),
+      connections: 1,
+      maxQueued: 2,
+    });
+    closing.push(() => pool.destroy());
+    const ask = async (): Promise<number> => (await pool.request({ origin, path: '/', method: 'POST', body: '{}' })).statusCode;
+    const asked = await Promise.allSettled([ask(), ask(), ask(), ask()]);
+    expect(asked.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'rejected', 'rejected']);
+    await pool.close();
+    await expect(ask()).rejects.toThrow('closed');
   });
 
   it('requests that were given up while they waited are never sent', async () => {
