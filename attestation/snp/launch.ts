@@ -12,7 +12,6 @@ import { RESET_EIP, VCPU_SIGNATURES, vmsaPage, type Vmm } from './launch-vmsa.ts
 
 export type { Vmm } from './launch-vmsa.ts';
 export type { KernelFiles, KernelHashes } from './launch-kernel.ts';
-export { kernelHashes } from './launch-kernel.ts';
 
 export const MAX_VCPUS = 1024;
 

@@ -38,7 +38,7 @@ describe.skipIf(!haveVectors)('MRTD of Debian firmware', () => {
   ];
   for (const [part, file] of files) {
     const firmware = debianFirmware(file);
-    test.skipIf(firmware === undefined)(`${file}`, () => {
+    test.skipIf(firmware === undefined)(`MRTD of ${file}`, () => {
       const [, known] = Object.entries<Record<string, string>>(set('debian-ovmf').mrtd).find(([name]) => name.includes(part))!;
       const mrTd = measureMrTd(firmware!, { allowUnlistedFirmware: true });
       expect(mrTd.firmware.sha256).toBe(known['sha256']);

@@ -101,7 +101,7 @@ describe.skipIf(!ready)('a build', () => {
     }
     expect(root.get('etc/passwd')).toMatchObject({ kind: 'file' });
     const modes = [...root.values()].filter((node) => node.kind === 'file').map((node) => node.mode);
-    expect([...new Set(modes)].toSorted()).toEqual([0o644, 0o755]);
+    expect([...new Set(modes)].toSorted((a, b) => a - b)).toEqual([0o644, 0o755]);
   });
 
   test('native code is for linux-x64 and from the lock: Node, libllama, koffi and the libraries they need', () => {

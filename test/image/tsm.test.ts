@@ -204,19 +204,19 @@ describe.skipIf(!ready)('configfs-tsm of a real kernel', () => {
       models: { 'demo-chat': parseManifest(readFileSync(join(folder, 'manifest.json'), 'utf8')).models[0]!.sha256 },
       [allowSimulated]: { root },
     };
-    const options = { ...binding, now: Date.now(), policy: policy as never, tls: { version: 'TLSv1.3', resumed: false } };
+    const options = { ...binding, now: Date.now(), policy, tls: { version: 'TLSv1.3', resumed: false } };
     const result = await verify(relabelled, options);
     expect(result.measurement).toBe(toHex(predicted));
     expect(result.transcript.filter((check) => check.status === 'fail')).toEqual([]);
     // Another machine's prediction, or another connection's exporter, is refused.
     const other = { ...policy, measurements: [{ name: 'other', measurement: '00'.repeat(48) }] };
-    await expect(verify(relabelled, { ...options, policy: other as never })).rejects.toThrow(AttestationError);
+    await expect(verify(relabelled, { ...options, policy: other })).rejects.toThrow(AttestationError);
     await expect(verify(relabelled, { ...options, exporter: new Uint8Array(32) })).rejects.toThrow(AttestationError);
   });
 
   test('the real client refuses this guest, because its root is not the vendor’s', { timeout: 120_000 }, async () => {
     const policy = { measurements: [{ name: 'predicted', measurement: toHex(predicted) }], models: { 'demo-chat': '00'.repeat(32) } };
-    const client = attestedFetch({ policy: policy as never, connectTimeoutMs: 60_000, attestTimeoutMs: 60_000 });
+    const client = attestedFetch({ policy, connectTimeoutMs: 60_000, attestTimeoutMs: 60_000 });
     const refusal = await client.verify(`https://127.0.0.1:${guest!.port}`).then(
       () => undefined,
       (error: unknown) => error,
