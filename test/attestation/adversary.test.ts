@@ -28,6 +28,8 @@ import { AttestedPool } from '../../attestation/node/pool.ts';
 import { startProxy } from '../../attestation/node/proxy.ts';
 import { responseParser } from '../../attestation/node/response.ts';
 import { allowSimulated, type AppraisalPolicy, parsePolicy } from '../../attestation/policy.ts';
+import type { SimulatedAmd } from '../../attestation/simulated/amd.ts';
+import { encodePem } from '../../attestation/simulated/issue.ts';
 import { createSimulatedIntel } from '../../attestation/simulated/intel.ts';
 import { verifySnp } from '../../attestation/snp/verify.ts';
 import { verifyTdx } from '../../attestation/tdx/verify.ts';
@@ -307,6 +309,61 @@ describe('stored endorsements', () => {
     const found = await source.tdx(await intel.signQuote());
     expect(found.qeIdentity).toBe(endorsements.qeIdentity);
     expect(asked).toHaveLength(4);
+  });
+});
+
+describe('AMD’s service', () => {
+  /** One that hands out a hierarchy made here, for Genoa only. */
+  async function startKds(amd: SimulatedAmd): Promise<string> {
+    const pem = encodePem(amd.ask) + encodePem(amd.ark);
+    const server = createServer(({ url = '' }, response) => {
+      const path = /^\/vcek\/v1\/Genoa\/(cert_chain|crl|[0-9a-f]{128}\?)/.exec(url)?.[1];
+      if (path === undefined) response.statusCode = 404;
+      response.end(path === undefined ? '' : path === 'cert_chain' ? pem : path === 'crl' ? amd.crl : amd.vek);
+    });
+    await new Promise<void>((resolve) => {
+      server.listen(0, '127.0.0.1', resolve);
+    });
+    closing.push(() => server.close());
+    return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  }
+
+  it('cannot bring its own root, and nothing of it is kept', async () => {
+    const amd = await simulatedAmd();
+    const source = createEndorsements({ kdsUrl: await startKds(amd), now: () => NOW });
+    closing.push(() => source.close());
+    const report = await amd.signReport();
+    expect(await codeOfAsync(() => source.snp(report))).toBe('endorsements_invalid');
+    expect(await source.store.items()).toEqual([]);
+  });
+
+  it('is asked for each product a report without CPUID may be of', async () => {
+    const amd = await simulatedAmd();
+    const source = createEndorsements({ kdsUrl: await startKds(amd), now: () => NOW, roots: { amd: [amd.ark] } });
+    closing.push(() => source.close());
+    const { vek } = await source.snp(await amd.signReport({ version: 2 }));
+    expect(toHex(vek)).toBe(toHex(amd.vek));
+  });
+});
+
+describe('Intel’s service', () => {
+  it('cannot bring its own root, and nothing of it is kept', async () => {
+    const [intel, stranger] = await Promise.all([0, 1].map(() => createSimulatedIntel({ now: new Date(NOW) })));
+    const server = createServer(({ url = '' }, response) => {
+      if (!url.startsWith('/tdx/certification/v4/qe/identity')) response.statusCode = 404;
+      response.setHeader('sgx-enclave-identity-issuer-chain', encodeURIComponent(stranger!.signingChainPem));
+      response.end(stranger!.endorsements.qeIdentity);
+    });
+    await new Promise<void>((resolve) => {
+      server.listen(0, '127.0.0.1', resolve);
+    });
+    closing.push(() => server.close());
+    const pcsUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const source = createEndorsements({ pcsUrl, now: () => NOW, roots: { intel: [intel!.root] } });
+    closing.push(() => source.close());
+    const quote = await intel!.signQuote();
+    expect(await codeOfAsync(() => source.tdx(quote))).toBe('endorsements_invalid');
+    expect(await source.store.items()).toEqual([]);
   });
 });
 
