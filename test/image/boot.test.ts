@@ -36,9 +36,9 @@ import { tpmEvents } from '../fixtures/tpm-log.ts';
 
 const wanted = process.env['ASSAY_IMAGE_TEST'] === '1';
 const gguf = join(TOP, '.cache/models/demo-chat.gguf');
-const ready = wanted && haveInputs('image', 'emulator');
+const ready = wanted && haveInputs('image', 'emulator') && existsSync(gguf);
 if (wanted && !ready)
-  console.warn('\n! the locked inputs of the image are not in the cache: the boot tests are skipped (make image-inputs)\n');
+  console.warn('\n! the locked inputs or the demo model are not in the cache: the boot tests are skipped (make models image-inputs)\n');
 
 const TOML = `
 [api]

@@ -2,7 +2,7 @@
 // and the measurement is the one we predict for this launch. Only the key that signs is not AMD's: a test-only kernel module passes
 // each request through a virtio port to a fake secure processor out here. Runs with ASSAY_IMAGE_TEST=1 (`make image-test`).
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -30,9 +30,12 @@ import { TOP } from '../../image/top.ts';
 import { type Guest, haveInputs, inputsFolder, standardDisks, startGuest } from '../fixtures/guest.ts';
 
 const wanted = process.env['ASSAY_IMAGE_TEST'] === '1';
-const ready = wanted && haveInputs('image', 'emulator', 'test-module');
+const gguf = join(TOP, '.cache/models/demo-chat.gguf');
+const ready = wanted && haveInputs('image', 'emulator', 'test-module') && existsSync(gguf);
 if (wanted && !ready)
-  console.warn('\n! the locked inputs of the image are not in the cache: the configfs-tsm test is skipped (make image-inputs)\n');
+  console.warn(
+    '\n! the locked inputs or the demo model are not in the cache: the configfs-tsm test is skipped (make models image-inputs)\n',
+  );
 
 const TOML = `
 [api]
@@ -117,7 +120,7 @@ beforeAll(async () => {
     out: folder,
     sources,
     toml: TOML,
-    models: [join(TOP, '.cache/models/demo-chat.gguf')],
+    models: [gguf],
     hooks: { lockdown: '', 'test-start': RELAY },
     extraModules: new Map([['fake_tsm', module]]),
   });
