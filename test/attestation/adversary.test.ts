@@ -30,7 +30,7 @@ import { responseParser } from '../../attestation/node/response.ts';
 import { allowSimulated, type AppraisalPolicy, parsePolicy } from '../../attestation/policy.ts';
 import type { SimulatedAmd } from '../../attestation/simulated/amd.ts';
 import { encodePem } from '../../attestation/simulated/issue.ts';
-import { createSimulatedIntel } from '../../attestation/simulated/intel.ts';
+import { createSimulatedIntel, type SimulatedIntel } from '../../attestation/simulated/intel.ts';
 import { verifySnp } from '../../attestation/snp/verify.ts';
 import { verifyTdx } from '../../attestation/tdx/verify.ts';
 import { toHex, utf8 } from '../../attestation/bytes.ts';
@@ -347,23 +347,40 @@ describe('AMD’s service', () => {
 });
 
 describe('Intel’s service', () => {
-  it('cannot bring its own root, and nothing of it is kept', async () => {
-    const [intel, stranger] = await Promise.all([0, 1].map(() => createSimulatedIntel({ now: new Date(NOW) })));
+  it.each<[string, (good: SimulatedIntel, stranger: SimulatedIntel) => [body: string, chain: string | undefined]]>([
+    ['with a root of its own', (_, stranger) => [stranger.endorsements.qeIdentity, stranger.signingChainPem]],
+    ['without an issuer chain', ({ endorsements }) => [endorsements.qeIdentity, undefined]],
+    ['with a chain of one', ({ endorsements, tcbSigning }) => [endorsements.qeIdentity, encodePem(tcbSigning)]],
+    ['with a chain of three', ({ endorsements, root, signingChainPem }) => [endorsements.qeIdentity, signingChainPem + encodePem(root)]],
+    ['with another document', ({ endorsements, signingChainPem }) => [endorsements.tcbInfo, signingChainPem]],
+  ])('%s is refused, and nothing of it is kept', async (_, answer) => {
+    const [intel, stranger] = await Promise.all([
+      createSimulatedIntel({ now: new Date(NOW) }),
+      createSimulatedIntel({ now: new Date(NOW) }),
+    ]);
+    const [body, chain] = answer(intel, stranger);
     const server = createServer(({ url = '' }, response) => {
       if (!url.startsWith('/tdx/certification/v4/qe/identity')) response.statusCode = 404;
-      response.setHeader('sgx-enclave-identity-issuer-chain', encodeURIComponent(stranger!.signingChainPem));
-      response.end(stranger!.endorsements.qeIdentity);
+      if (chain !== undefined) response.setHeader('sgx-enclave-identity-issuer-chain', encodeURIComponent(chain));
+      response.end(body);
     });
     await new Promise<void>((resolve) => {
       server.listen(0, '127.0.0.1', resolve);
     });
     closing.push(() => server.close());
     const pcsUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    const source = createEndorsements({ pcsUrl, now: () => NOW, roots: { intel: [intel!.root] } });
+    const source = createEndorsements({ pcsUrl, now: () => NOW, roots: { intel: [intel.root] } });
     closing.push(() => source.close());
-    const quote = await intel!.signQuote();
-    expect(await codeOfAsync(() => source.tdx(quote))).toBe('endorsements_invalid');
+    const quote = await intel.signQuote();
+    expect(['endorsements_invalid', 'tdx_collateral_malformed']).toContain(await codeOfAsync(() => source.tdx(quote)));
     expect(await source.store.items()).toEqual([]);
+  });
+
+  it('is not asked for quotes that do not carry their PCK chain', async () => {
+    const intel = await createSimulatedIntel({ now: new Date(NOW) });
+    const source = createEndorsements({ offline: true, now: () => NOW });
+    const quote = await intel.signQuote({ certificationType: 3, certificationData: new Uint8Array(404) });
+    expect((await refusalOf(() => source.tdx(quote)))?.kind).toBe('unsupported');
   });
 });
 
