@@ -129,3 +129,31 @@ describe('the TCB', () => {
     expect(transcript.checks.flatMap(({ code }) => code ?? [])).toEqual(expect.arrayContaining(['tdx_quote_signature', 'tdx_tee_tcb_svn']));
   });
 });
+
+describe('what no honest platform sends', () => {
+  const refused = async (quote: Parameters<SimulatedIntel['evidence']>[0], collateral: Partial<TdxCollateral> = {}): Promise<unknown> => {
+    const evidence = await intel.evidence(quote, { pckChain: intel.pckChainPem, ...collateral });
+    return (await refusalOf(() => verifyTdx(evidence, {}, { now, roots: [intel.root] })))?.code;
+  };
+
+  it('a quote padded with zeros past 64 KiB, collateral padded past 256 KiB', async () => {
+    expect(await refused({ trailing: new Uint8Array(100) })).toBeUndefined();
+    expect(await refused({ trailing: new Uint8Array(66_000) })).toBe('input_too_large');
+    expect(await refused({}, { tcbInfo: (await intel.tcbInfo()) + ' '.repeat(300_000) })).toBe('input_too_large');
+    expect(await refused({}, { qeIdentity: (await intel.qeIdentity()) + ' '.repeat(300_000) })).toBe('input_too_large');
+  });
+
+  it.each([0, 6, 7, 65_535])('certification data of type %i', async (certificationType) => {
+    expect(await refused({ certificationType })).toBe('tdx_certification_data');
+  });
+
+  it('signed TCB info with a status nobody knows, or with fifteen components', async () => {
+    const status = await intel.tcbInfo({ text: (text) => text.replace('"UpToDate"', '"Fine"') });
+    expect(await refused({}, { tcbInfo: status })).toBe('tdx_collateral_malformed');
+    for (const list of ['sgxtcbcomponents', 'tdxtcbcomponents']) {
+      const short = new RegExp(`("${list}":\\[)\\{[^}]*\\},`);
+      const tcbInfo = await intel.tcbInfo({ text: (text) => text.replace(short, '$1') });
+      expect(await refused({}, { tcbInfo })).toBe('tdx_collateral_malformed');
+    }
+  });
+});
