@@ -28,7 +28,7 @@ const X64: Readonly<Record<string, number>> = numbers(
   `read 0 write 1 close 3 fstat 5 poll 7 lseek 8 mmap 9 mprotect 10 munmap 11 brk 12 rt_sigaction 13 rt_sigprocmask 14 rt_sigreturn 15
   ioctl 16 pread64 17 pwrite64 18 readv 19 writev 20 select 23 sched_yield 24 mremap 25 msync 26 mincore 27 madvise 28 pause 34
   nanosleep 35 getpid 39 sendto 44 recvfrom 45 sendmsg 46 recvmsg 47 shutdown 48 getsockname 51 getpeername 52 getsockopt 55 clone 56
-  exit 60 uname 63 fcntl 72 fsync 74 fdatasync 75 getcwd 79 gettimeofday 96 getrlimit 97 getrusage 98 sysinfo 99 times 100 getuid 102 getgid 104 geteuid 107
+  exit 60 kill 62 uname 63 fcntl 72 fsync 74 fdatasync 75 getcwd 79 gettimeofday 96 getrlimit 97 getrusage 98 sysinfo 99 times 100 getuid 102 getgid 104 geteuid 107
   getegid 108 getppid 110 sigaltstack 131 getpriority 140 setpriority 141 sched_setparam 142 sched_getparam 143 sched_setscheduler 144
   sched_getscheduler 145 sched_get_priority_max 146 sched_get_priority_min 147 mlock 149 munlock 150 prctl 157 arch_prctl 158 gettid 186
   futex 202 sched_setaffinity 203 sched_getaffinity 204 set_tid_address 218 restart_syscall 219 clock_gettime 228 clock_getres 229
@@ -44,7 +44,7 @@ const ARM64: Readonly<Record<string, number>> = numbers(
   readv 65 writev 66 pread64 67 pwrite64 68 pselect6 72 ppoll 73 newfstatat 79 fstat 80 fsync 82 fdatasync 83 exit 93 exit_group 94 set_tid_address 96 futex 98
   set_robust_list 99 get_robust_list 100 nanosleep 101 clock_gettime 113 clock_getres 114 clock_nanosleep 115 sched_setparam 118
   sched_setscheduler 119 sched_getscheduler 120 sched_getparam 121 sched_setaffinity 122 sched_getaffinity 123 sched_yield 124
-  sched_get_priority_max 125 sched_get_priority_min 126 restart_syscall 128 tgkill 131 sigaltstack 132 rt_sigaction 134
+  sched_get_priority_max 125 sched_get_priority_min 126 restart_syscall 128 kill 129 tgkill 131 sigaltstack 132 rt_sigaction 134
   rt_sigprocmask 135 rt_sigreturn 139 setpriority 140 getpriority 141 times 153 uname 160 getrlimit 163 getrusage 165 prctl 167
   getcpu 168 gettimeofday 169 getpid 172 getppid 173 getuid 174 geteuid 175 getgid 176 getegid 177 gettid 178 sysinfo 179
   getsockname 204 getpeername 205 sendto 206 recvfrom 207 getsockopt 209 shutdown 210 sendmsg 211 recvmsg 212 brk 214 munmap 215
@@ -135,13 +135,14 @@ export function filterProgram(audit: number, calls: Readonly<Record<string, numb
     add(RET, RET_ERRNO | EPERM);
   });
   when('clone3', () => add(RET, RET_ERRNO | ENOSYS));
-  // abort() signals its own thread.
-  when('tgkill', () => {
-    add(LD, low(0));
-    add(JEQ, pid, 0, 1);
-    add(RET, RET_ALLOW);
-    add(RET, RET_ERRNO | EPERM);
-  });
+  // It may end itself: abort() signals its own thread.
+  for (const name of ['kill', 'tgkill'])
+    when(name, () => {
+      add(LD, low(0));
+      add(JEQ, pid, 0, 1);
+      add(RET, RET_ALLOW);
+      add(RET, RET_ERRNO | EPERM);
+    });
   // Names of threads and of mappings; not being dumpable, for one, cannot be taken back.
   when('prctl', () => {
     add(LD, low(0));

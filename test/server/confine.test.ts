@@ -212,6 +212,7 @@ describe.each([
 
   test('looks at arguments where a call has two faces', () => {
     expect([at('clone', 0x10000 | 0x100), at('clone', 0x11), at('clone3')]).toEqual([allow, eperm, enosys]);
+    expect([at('kill', 4242), at('kill', 4243), at('kill', 0), at('kill', 0xffff_ffff)]).toEqual([allow, eperm, eperm, eperm]);
     expect([at('tgkill', 4242), at('tgkill', 4243), at('tgkill', 1)]).toEqual([allow, eperm, eperm]);
     expect([at('prctl', 15), at('prctl', 0x53564d41), at('prctl', 4), at('prctl', 22)]).toEqual([allow, allow, eperm, eperm]);
     expect([at('prlimit64', 0, 4, 0), at('prlimit64', 0, 4, 0x7fff_0000_0000), at('prlimit64', 9, 4, 0)]).toEqual([allow, eperm, eperm]);
