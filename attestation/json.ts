@@ -196,7 +196,7 @@ function describe(value: unknown): string {
   if (value === undefined) return 'absent';
   if (typeof value === 'string') return JSON.stringify(value.slice(0, 64));
   if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'a list' : 'an object';
-  return String(value);
+  return typeof value === 'number' || typeof value === 'boolean' || value === null ? String(value) : typeof value;
 }
 
 /** The known key that shares most letters with a mistyped one; undefined when none is close. */

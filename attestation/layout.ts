@@ -72,7 +72,7 @@ function writeField(view: DataView, bytes: Uint8Array, field: Field, value: numb
   if (field.type === 'bytes') {
     if (!(value instanceof Uint8Array) || value.length !== field.size) throw new TypeError(`${key} must be ${field.size} bytes`);
     bytes.set(value, field.at);
-  } else if (field.type === 'u64') view.setBigUint64(field.at, BigInt(value as bigint), true);
+  } else if (field.type === 'u64') view.setBigUint64(field.at, value as bigint, true);
   else if (field.type === 'u32') view.setUint32(field.at, value as number, true);
   else if (field.type === 'u16') view.setUint16(field.at, value as number, true);
   else view.setUint8(field.at, value as number);
@@ -94,7 +94,8 @@ export function uncovered(layout: Layout, size: number): readonly (readonly [num
 export function firstNonZero(bytes: Uint8Array, ranges: readonly (readonly [number, number])[]): string | undefined {
   for (const [from, to] of ranges) {
     const part = bytes.subarray(from, to);
-    if (!isZero(part)) return `0x${from.toString(16).padStart(4, '0')}..0x${to.toString(16).padStart(4, '0')} = ${toHex(part.subarray(0, 16))}`;
+    if (!isZero(part))
+      return `0x${from.toString(16).padStart(4, '0')}..0x${to.toString(16).padStart(4, '0')} = ${toHex(part.subarray(0, 16))}`;
   }
   return undefined;
 }

@@ -92,7 +92,7 @@ async function verifyWith(
   } catch {
     return false;
   }
-  return crypto.subtle.verify(verifying as AlgorithmIdentifier, key, signature as BufferSource, data as BufferSource);
+  return crypto.subtle.verify(verifying, key, signature as BufferSource, data as BufferSource);
 }
 
 function importPublicKey(info: PublicKeyInfo, parameters: ImportParameters, cache: KeyCache | undefined): Promise<CryptoKey> {

@@ -67,14 +67,12 @@ function packageTable(keys: readonly string[]): string {
 
 const client = closure('attestation');
 const server = closure('').filter((key) => !client.includes(key));
-const rooms = [
-  ...['attestation', 'src', 'image'].flatMap((room) => [
+const rooms = ['attestation', 'src', 'image'].flatMap((room) => [
     room,
     ...readdirSync(join(top, room), { withFileTypes: true })
       .filter((entry) => entry.isDirectory() && !/^(dist|node_modules)$/.test(entry.name))
       .map((entry) => `${room}/${entry.name}`),
-  ]),
-]
+  ])
   .map((room) => ({ room, count: lines(files(room, /\.(ts|sh|c)$/)) }))
   .filter(({ count }) => count > 0);
 

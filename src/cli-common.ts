@@ -26,7 +26,7 @@ export interface Parsed {
 export function parseArguments(args: readonly string[], options: Options, positionals = false): Parsed {
   try {
     const parsed = parseArgs({ args: [...args], options, allowPositionals: positionals, strict: true });
-    return { values: parsed.values as Parsed['values'], positionals: parsed.positionals };
+    return { values: parsed.values, positionals: parsed.positionals };
   } catch (error) {
     throw new UsageError(error instanceof Error ? error.message : 'wrong arguments');
   }

@@ -70,7 +70,7 @@ export function configDigest(config: Config): Uint8Array {
 export function effectiveConfig(config: Config): Record<string, unknown> {
   const shown: Record<string, unknown> = {};
   for (const [name, section] of Object.entries(SECTIONS)) {
-    shown[name] = showSection(section, config[name as keyof typeof SECTIONS] as Record<string, unknown>);
+    shown[name] = showSection(section, config[name as keyof typeof SECTIONS]);
   }
   const api = shown['api'] as Record<string, unknown>;
   api['models'] = showEntries(ENTRIES['api.models'], config.modelEntries);

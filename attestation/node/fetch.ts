@@ -67,7 +67,7 @@ export function attestedFetch(options: AttestedFetchOptions): AttestedFetch {
     const dispatcher = new OneOrigin(poolOf(url.origin));
     const body = merged.body instanceof FormData ? { body: toUndiciForm(merged.body) } : {};
     try {
-      return (await undiciFetch(url, { ...(merged as unknown as UndiciInit), ...body, dispatcher })) as unknown as Response;
+      return await undiciFetch(url, { ...(merged as unknown as UndiciInit), ...body, dispatcher });
     } catch (error) {
       throw attestationCause(error) ?? error;
     }

@@ -182,7 +182,7 @@ function embeddedIpv4(address: string): string | undefined {
   const words = [...left, ...Array.from({ length: 8 - left.length - right.length }, () => '0'), ...right].map((word) => parseInt(word, 16));
   if (words[0] === 0x2002) return dotted(words[1]!, words[2]!);
   const prefix = words.slice(0, 6).join(' ');
-  const mapped = prefix === '0 0 0 0 0 65535' || prefix === '0 0 0 0 0 0' || prefix === `${0x64} ${0xff9b} 0 0 0 0`;
+  const mapped = prefix === '0 0 0 0 0 65535' || prefix === '0 0 0 0 0 0' || prefix === `100 65435 0 0 0 0`;
   return mapped ? dotted(words[6]!, words[7]!) : undefined;
 }
 

@@ -116,7 +116,7 @@ describe('model digests', () => {
 
   it('several blobs, or one that is no weights, are a manifest', () => {
     const model = attestedModel('demo', [weights, projector]);
-    const expected = `a2006e61737361792f6d6f64656c2f76310182a30067776569676874730158${'20'}${'04'.repeat(32)}020aa3006970726f6a6563746f72015820${'05'.repeat(32)}020b`;
+    const expected = `a2006e61737361792f6d6f64656c2f76310182a3006777656967687473015820${'04'.repeat(32)}020aa3006970726f6a6563746f72015820${'05'.repeat(32)}020b`;
     expect(toHex(encodeModelManifest([weights, projector]))).toBe(expected);
     expect(toHex(model.sha256)).toBe(createHash('sha256').update(fromHex(expected)).digest('hex'));
     expect(model.kind).toBe('manifest');

@@ -531,7 +531,7 @@ describe('PEM', () => {
 
   test.each([
     ['nothing', ''],
-    ['text before', `x\n${'-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----'}`],
+    ['text before', `x\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----`],
     ['text after', '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\nx'],
     ['another label', '-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----'],
     ['labels that differ', '-----BEGIN CERTIFICATE-----\nAAAA\n-----END X509 CRL-----'],

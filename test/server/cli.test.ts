@@ -64,7 +64,7 @@ async function serve(args: readonly string[], env: Readonly<Record<string, strin
   });
   const closed = once(child, 'close');
   let err = '';
-  child.stderr!.setEncoding('utf8').on('data', (part: string) => (err += part));
+  child.stderr.setEncoding('utf8').on('data', (part: string) => (err += part));
   const log = (): Record<string, unknown>[] =>
     err.split('\n').flatMap((line) => (line.endsWith('}') ? [JSON.parse(line) as Record<string, unknown>] : []));
   const logged = async (msg: string): Promise<Record<string, unknown>> => {
@@ -72,7 +72,7 @@ async function serve(args: readonly string[], env: Readonly<Record<string, strin
       const line = log().find((entry) => entry['msg'] === msg);
       if (line !== undefined) return line;
       if (child.exitCode !== null) throw new Error(`the server ended:\n${err}`);
-      await Promise.race([once(child.stderr!, 'data'), closed]);
+      await Promise.race([once(child.stderr, 'data'), closed]);
     }
   };
   const { url } = await logged('listening');
