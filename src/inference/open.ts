@@ -29,6 +29,7 @@ export interface OpenOptions {
 }
 
 const maxStderrCharacters = 64 * 1024;
+const DEFAULT_MAX_QUEUED = 64;
 
 /** Everything the child sees of an environment. One libuv thread: decodes then always run on the thread the pool knows. */
 const childEnvironment = { UV_THREADPOOL_SIZE: '1', GGML_NO_BACKTRACE: '1', NODE_OPTIONS: '' };
@@ -157,7 +158,7 @@ async function load(connection: Connection, spec: LoadSpec, options: OpenOptions
     ...(spec.slots === undefined ? {} : { slots: spec.slots }),
     ...(spec.threads === undefined ? {} : { threads: spec.threads }),
     ...(spec.chatTemplate === undefined ? {} : { chatTemplate: spec.chatTemplate }),
-    maxQueued: options.maxQueued ?? 64,
+    maxQueued: options.maxQueued ?? DEFAULT_MAX_QUEUED,
     reusePrefixes: options.reusePrefixes ?? true,
     ...(options.maxChunk === undefined ? {} : { maxChunk: options.maxChunk }),
     ...(options.maxCells === undefined ? {} : { maxCells: options.maxCells }),
@@ -192,6 +193,7 @@ type Waiting = {
 };
 
 function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo, options: OpenOptions): Engine {
+  const maxQueued = options.maxQueued ?? DEFAULT_MAX_QUEUED;
   const streams = new Map<number, EventStream>();
   const calls = new Map<number, Waiting>();
   let nextId = 1;
@@ -239,7 +241,7 @@ function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo,
     for (const stream of streams.values()) stream.fail(dead);
     for (const call of calls.values()) call.reject(dead);
     if (closing) return null;
-    const assertion = /GGML_ASSERT\([^\n]*\) failed/.exec(connection.stderr())?.[0];
+    const assertion = /GGML_ASSERT\([^\n]*\) failed|engine: [^\n]*/.exec(connection.stderr())?.[0];
     return new Error(
       [why ?? (signal === null ? `engine ended with code ${code}` : `engine ended by ${signal}`), assertion].filter(Boolean).join(': '),
     );
@@ -274,6 +276,9 @@ function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo,
   async function* generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent, void, undefined> {
     signal.throwIfAborted();
     if (dead !== null) throw dead;
+    // The child would say so, too, but only once its step has ended: who is refused should know at once.
+    if (stats.queued >= maxQueued && streams.size >= info.slots + maxQueued)
+      throw new ApiError(429, 'engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
     const id = nextId;
     nextId += 1;
     const high = options.maxBufferedEvents ?? 256;

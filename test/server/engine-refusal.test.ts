@@ -1,0 +1,40 @@
+// A full queue refuses without asking the engine: its answer would come at the end of a step, and a refusal should come at once.
+// Shown with a child that is stopped and so cannot have answered.
+import { expect, test } from 'vitest';
+import { ApiError } from '../../src/errors.ts';
+import { openDemo, request, run } from '../fixtures/demo-engine.ts';
+
+test('with slots and queue full the next is 429 although the child stands still; with room again it is served', async () => {
+  const engine = await openDemo('demo-context', { slots: 2 }, { maxQueued: 2, watchdogMs: 60_000 });
+  try {
+    const stop = new AbortController();
+    const begin = (i: number): AsyncIterator<unknown> =>
+      engine.generate(request({ prompt: { kind: 'text', text: `stream ${i}` }, maxTokens: 1500 }), stop.signal)[Symbol.asyncIterator]();
+    const running = begin(0);
+    const other = begin(1);
+    await Promise.all([running.next(), other.next()]);
+    const waiting = Promise.allSettled([begin(2).next(), begin(3).next()]);
+    // The child says how many wait with the events of each step.
+    while (engine.stats().queued < 2) if ((await running.next()).done === true) throw new Error('the stream ended first');
+    process.kill(engine.pid ?? 0, 'SIGSTOP');
+    const refused: unknown = await run(engine).catch((error: unknown) => error);
+    expect(refused).toBeInstanceOf(ApiError);
+    expect(refused).toMatchObject({ status: 429, code: 'engine_overloaded', retryAfterSeconds: 1 });
+    process.kill(engine.pid ?? 0, 'SIGCONT');
+    stop.abort();
+    await waiting;
+    // What was cancelled leaves the queue with the child's next step.
+    const served = async (tries: number): Promise<string | undefined> => {
+      try {
+        return (await run(engine, { maxTokens: 3 })).finish;
+      } catch (error) {
+        if (tries === 0) throw error;
+        await engine.tokenize({ text: 'x' });
+        return served(tries - 1);
+      }
+    };
+    expect(await served(200)).toBe('length');
+  } finally {
+    await engine.close();
+  }
+});
