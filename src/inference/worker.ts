@@ -35,7 +35,8 @@ const stallMs = 60;
 
 const socket = new Socket({ fd: 3, readable: true, writable: true });
 const send = (message: FromChild, raw?: Uint8Array): void => void socket.write(encodeFrame(message, raw));
-const end = (): never => process.exit(0);
+// Not process.exit: that waits for destructors of native threads, which may wait for each other.
+const end = (): boolean => process.kill(process.pid, 'SIGKILL');
 socket.on('close', end);
 socket.on('error', end);
 
@@ -376,5 +377,5 @@ function normalised(vector: Float32Array): Float32Array {
 /** The context is in an unknown state: end, so that the parent reports a crash and the next request loads anew. */
 function fatal(error: unknown): void {
   process.stderr.write(`engine: ${error instanceof Error ? error.message : 'failed'}\n`);
-  process.exit(70);
+  end();
 }

@@ -56,6 +56,12 @@ describe('generation', () => {
     expect(promptTokens).toBeGreaterThan(5);
   });
 
+  test('two threads write what one writes', async () => {
+    const engine = await open('demo-context', { threads: 2 });
+    expect((await run(engine)).text).toBe((await run(context)).text);
+    await engine.close();
+  });
+
   test('the same seed writes the same, another seed does not', async () => {
     const texts: string[] = [];
     for (const seed of [{ seed: 7 }, { seed: 7 }, { seed: 8 }, {}, {}]) {

@@ -11,7 +11,7 @@ import { loadModel } from '../../src/inference/llama-model.ts';
 import { argmax } from '../../src/inference/sampler.ts';
 import { tokensOf } from '../fixtures/demo-engine.ts';
 
-const { llama, newThreadpool } = loadLlama();
+const { llama } = loadLlama();
 llama.llama_log_set(libcSymbol('abs'), null); // its log of a load is long
 const path = (await ensureDemoModels(['demo-context']))['demo-context'].path;
 const model = await loadModel(llama, path, () => {});
@@ -81,14 +81,6 @@ test('more tokens or outputs than agreed are refused here, not asserted there', 
   expect(() => context.add(9, 128, 0, false)).toThrow('128 tokens');
 });
 
-test('a thread pool can be made and used', () => {
-  const pool = newThreadpool(2);
-  expect(pool).not.toBeNull();
-  const context = createContext(llama, model, { ...options, threads: 2, threadpool: pool });
-  context.add(9, 0, 0, true);
-  expect(context.decodeSync()).toBe(0);
-});
-
 test('greedy tokens are those of node-llama-cpp on the same file', async () => {
   const prompt = tokensOf(12, 50, model.vocabSize);
   const context = createContext(llama, model, options);
@@ -114,6 +106,7 @@ test('greedy tokens are those of node-llama-cpp on the same file', async () => {
     if (theirs.length === ours.length) break;
   }
   await loaded.dispose();
+  await oracle.dispose();
   expect(ours).toEqual(theirs);
 });
 
