@@ -7,8 +7,9 @@ import type { Transcript } from './checks.ts';
 import type { AttestationDocument, SnpEndorsements, TdxEndorsements } from './document.ts';
 import { AttestationError, refused } from './errors.ts';
 import { type RollbackMemory, stagedMemory } from './memory.ts';
-import { type Policy, PRODUCTS } from './policy.ts';
+import type { Policy } from './policy.ts';
 import type { SnpPolicy } from './snp/policy.ts';
+import { PRODUCTS } from './snp/tcb.ts';
 import { caRole } from './snp/vek.ts';
 import { verifySnp } from './snp/verify.ts';
 import type { TdxPolicy } from './tdx/policy.ts';
@@ -144,6 +145,7 @@ function snpPolicy(policy: Policy): SnpPolicy {
   const measurements = policy.measurements.flatMap((reference) => ('measurement' in reference ? [reference.measurement] : []));
   const chips = policy.chips?.filter((chip) => chip.length === 128) ?? [];
   return {
+    ...policy.snp,
     ...(measurements.length === 0 ? {} : { measurement: measurements }),
     ...(chips.length === 0 ? {} : { chipIds: chips }),
     ...(policy.hostData === undefined ? {} : { hostData: policy.hostData }),
@@ -187,6 +189,7 @@ function tdxPolicy(policy: Policy): TdxPolicy {
   const mrTd = policy.measurements.flatMap((reference) => ('mrTd' in reference ? [reference.mrTd] : []));
   const ppid = policy.chips?.filter((chip) => chip.length === 32) ?? [];
   return {
+    ...policy.tdx,
     ...(mrTd.length === 0 ? {} : { mrTd }),
     ...(ppid.length === 0 ? {} : { ppid }),
     ...(policy.mrSeam === undefined ? {} : { mrSeam: policy.mrSeam }),

@@ -70,7 +70,7 @@ const TITLES: Readonly<Record<Meaning['id'], string>> = {
 
 const PROVEN: Readonly<Record<PropertyId, string>> = {
   P1: 'the report is signed by a key the processor’s maker endorses, its firmware is recent enough, and nothing was revoked',
-  P2: 'the machine started exactly a build you list, and its guest cannot be debugged or moved',
+  P2: 'the machine started exactly a build you list, and its guest cannot be debugged, nor moved unless your policy allows it',
   P3: 'the weights it answers with are the bytes you list',
   P4: 'your TLS connection ends inside that machine, and nowhere on the way',
   P5: 'the evidence was made for your question, not kept from earlier',

@@ -46,14 +46,14 @@ export {
 } from './document.ts';
 export { type EvidenceExitCode, type EvidenceOutput, type EvidenceResult, MAX_EVIDENCE_BYTES, runEvidence } from './evidence.ts';
 export { createRollbackMemory, type RollbackMemory } from './memory.ts';
-export type { GuestPolicyRules, PlatformInfoRules, SnpPolicy } from './snp/policy.ts';
+export type { GuestPolicyRules, PlatformInfoRules, SnpPolicy, SnpSection } from './snp/policy.ts';
 export { parseReport, type SnpReport } from './snp/report.ts';
 export { AMD_ROOTS } from './snp/roots.ts';
 export { SNP_RULES } from './snp/rules.ts';
 export type { Tcb } from './snp/tcb.ts';
 export { type SnpContext, type SnpEvidence, type SnpVerification, verifySnp } from './snp/verify.ts';
 export type { TdxCollateral } from './tdx/collateral.ts';
-export type { TdxPolicy } from './tdx/policy.ts';
+export type { TdxPolicy, TdxSection } from './tdx/policy.ts';
 export { TDX_RULES } from './tdx/rules.ts';
 export { type TdxContext, type TdxEvidence, type TdxVerification, verifyTdx } from './tdx/verify.ts';
 export { parsePem } from './pem.ts';

@@ -6,6 +6,10 @@ import { fromHex, toHex } from './bytes.ts';
 import { TEE_TYPES, type TeeType } from './document.ts';
 import { AttestationError, malformed } from './errors.ts';
 import { type Json, type JsonObject, parseJson, shapeReaders } from './json.ts';
+import { readSnpSection, type SnpSection } from './snp/policy.ts';
+import { type Product, PRODUCTS } from './snp/tcb.ts';
+import { TCB_STATUSES as INTEL_TCB_STATUSES, type TcbStatus as IntelTcbStatus } from './tdx/collateral.ts';
+import { readTdxSection, type TdxSection } from './tdx/policy.ts';
 
 /** Accept the simulated TEE: `true` for any simulated root, or only the one whose DER certificate has this SHA-256 (hex). */
 export const allowSimulated: unique symbol = Symbol('assay: accept simulated evidence');
@@ -14,18 +18,9 @@ export const allowAnyModel: unique symbol = Symbol('assay: accept any model');
 /** Accept evidence from the certificate alone: neither freshness nor this connection is proven. */
 export const allowCertificateChannel: unique symbol = Symbol('assay: accept certificate evidence');
 
-export const PRODUCTS = ['Milan', 'Genoa', 'Turin'] as const;
-export type Product = (typeof PRODUCTS)[number];
-
-export const TCB_STATUSES = [
-  'UpToDate',
-  'SWHardeningNeeded',
-  'ConfigurationNeeded',
-  'ConfigurationAndSWHardeningNeeded',
-  'OutOfDate',
-  'OutOfDateConfigurationNeeded',
-] as const;
-export type TcbStatus = (typeof TCB_STATUSES)[number];
+/** What Intel can say of a platform, and a policy can accept. */
+export type TcbStatus = Exclude<IntelTcbStatus, 'Revoked'>;
+const TCB_STATUSES = INTEL_TCB_STATUSES.filter((status): status is TcbStatus => status !== 'Revoked');
 
 /** Lowest acceptable security version per component; absent components are not compared. */
 export interface MinimumTcb {
@@ -90,6 +85,10 @@ export interface AppraisalPolicy {
   readonly idKeyDigests?: readonly string[];
   readonly authorKeyDigests?: readonly string[];
   readonly mrSeam?: readonly string[];
+  /** What else may be asked of SEV-SNP evidence; an absent key is not asked. */
+  readonly snp?: SnpSection;
+  /** What else may be asked of a TDX guest; an absent key is not asked, or has the strict value its type says. */
+  readonly tdx?: TdxSection;
   /** Allow-list for claims.config, the digest of the server's effective configuration. */
   readonly configs?: readonly string[];
   /** Seconds; evidence older than this is renewed before the next request. Default 3600. */
@@ -119,6 +118,8 @@ export interface Policy {
   readonly idKeyDigests: readonly string[] | undefined;
   readonly authorKeyDigests: readonly string[] | undefined;
   readonly mrSeam: readonly string[] | undefined;
+  readonly snp: SnpSection | undefined;
+  readonly tdx: TdxSection | undefined;
   readonly configs: readonly string[] | undefined;
   readonly maxEvidenceAge: number;
   readonly endorsements: 'stapled' | 'fetch' | 'offline';
@@ -144,7 +145,7 @@ const DEFAULT_MAX_EVIDENCE_AGE = 3600;
 const LIST_MAX = 1024;
 
 const OPTIONAL =
-  'models tee products minimumTcb tcbStatus minimumTcbEvaluationDataNumber guestPolicy vmpl chips hostData idKeyDigests authorKeyDigests mrSeam configs maxEvidenceAge channel endorsements'.split(
+  'models tee products minimumTcb tcbStatus minimumTcbEvaluationDataNumber guestPolicy vmpl chips hostData idKeyDigests authorKeyDigests mrSeam snp tdx configs maxEvidenceAge channel endorsements'.split(
     ' ',
   );
 
@@ -185,6 +186,7 @@ export function lintPolicy(policy: Policy): string[] {
     const open = policy.tcbStatus.filter((status) => status !== 'UpToDate');
     if (open.length > 0) remarks.push(`tcbStatus accepts ${open.join(', ')}: platforms with published, unfixed weaknesses`);
   }
+  remarks.push(...lintSections(policy));
   if (policy.tee.length === 1) {
     const other =
       policy.tee[0] === 'tdx' ? policy.measurements.some((m) => 'measurement' in m) : policy.measurements.some((m) => 'mrTd' in m);
@@ -198,6 +200,24 @@ export function lintPolicy(policy: Policy): string[] {
   if (policy.chips === undefined)
     remarks.push('chips is absent: any genuine machine will do, also one whose owner has physical access to it');
   if (policy.maxEvidenceAge > 86_400) remarks.push(`maxEvidenceAge is ${policy.maxEvidenceAge} s, more than a day`);
+  return remarks;
+}
+
+function lintSections({ tee, snp, tdx }: Policy): string[] {
+  const remarks: string[] = [];
+  if (snp !== undefined && !tee.includes('sev-snp')) remarks.push('snp speaks of a tee that is not accepted');
+  if (tdx === undefined) return remarks;
+  if (!tee.includes('tdx')) remarks.push('tdx speaks of a tee that is not accepted');
+  if (tdx.allowMigratable === true) remarks.push('tdx.allowMigratable: a migration TD nobody judged here may move the guest elsewhere');
+  if ((tdx.tcbGraceDays ?? 0) > 0)
+    remarks.push(`tdx.tcbGraceDays accepts platforms with published, unfixed weaknesses for ${tdx.tcbGraceDays} days`);
+  for (const key of ['seamAttributes', 'mrServiceTd'] as const) {
+    const listed = tdx[key] ?? [];
+    if ((typeof listed === 'string' ? [listed] : listed).some((value) => !/^0+$/.test(value)))
+      remarks.push(
+        `tdx.${key} accepts a value that is not zero: ${key === 'mrServiceTd' ? 'another TD serves the guest' : 'the TDX module may be a debug one'}`,
+      );
+  }
   return remarks;
 }
 
@@ -222,6 +242,8 @@ export function policyToJson(policy: Policy): JsonObject {
     channel: 'exporter',
     endorsements: policy.endorsements,
     ...optional,
+    ...(policy.snp === undefined ? {} : { snp: { ...policy.snp } as unknown as JsonObject }),
+    ...(policy.tdx === undefined ? {} : { tdx: { ...policy.tdx } }),
   };
 }
 
@@ -263,6 +285,8 @@ function decide(object: JsonObject, dangers: Dangers): Policy {
     idKeyDigests: hexes('idKeyDigests', 48),
     authorKeyDigests: hexes('authorKeyDigests', 48),
     mrSeam: hexes('mrSeam', 48),
+    snp: has('snp') ? notEmpty('snp', readSnpSection(object['snp'])) : undefined,
+    tdx: has('tdx') ? notEmpty('tdx', readTdxSection(object['tdx'])) : undefined,
     configs: hexes('configs', 32),
     maxEvidenceAge: has('maxEvidenceAge')
       ? read.integer(object['maxEvidenceAge'], 'maxEvidenceAge', 1, 31_536_000)
@@ -334,6 +358,12 @@ function readTees(value: unknown): readonly ('sev-snp' | 'tdx')[] {
   }
   const vendors = TEE_TYPES.filter((tee): tee is Exclude<TeeType, 'simulated'> => tee !== 'simulated');
   return readChoices(value, 'tee', vendors);
+}
+
+/** Whoever wrote an empty section meant something. */
+function notEmpty<T extends object>(name: string, section: T): T {
+  if (Object.keys(section).length === 0) throw malformed('malformed_policy', `${name} is empty`);
+  return section;
 }
 
 function readChoices<const T extends string>(value: unknown, name: string, allowed: readonly T[]): readonly T[] {

@@ -67,6 +67,24 @@ export interface PlatformInfoRules {
   readonly requireTio?: boolean;
 }
 
+/** What the appraisal policy (attestation/policy.ts) has keys of its own for, and the CRL, which no file can do without. */
+const OF_THE_APPRAISAL = [
+  'measurement',
+  'hostData',
+  'reportData',
+  'idKeyDigest',
+  'authorKeyDigest',
+  'chipIds',
+  'minimumTcb',
+  'guestPolicy',
+  'vmpl',
+  'requireCrl',
+  'products',
+] as const satisfies readonly (keyof SnpPolicy)[];
+
+/** The section `snp` of the appraisal policy: everything else that can be asked of SEV-SNP evidence. */
+export type SnpSection = Omit<SnpPolicy, (typeof OF_THE_APPRAISAL)[number]>;
+
 /** The policy with everything decoded and decided; undefined means not asked. */
 export interface DecidedSnpPolicy {
   readonly measurements: readonly Uint8Array[] | undefined;
@@ -138,11 +156,23 @@ const PLATFORM = [
 const TCB = ['bootloader', 'tee', 'snp', 'microcode', 'fmc'] as const satisfies readonly (keyof Tcb)[];
 const MAX_LIST = 1024;
 
-/** JSON value (or `SnpPolicy`) → decided policy. @throws malformed_policy */
-export function decideSnpPolicy(policy: unknown): DecidedSnpPolicy {
-  const given = shape.object(policy, 'policy', [], KEYS);
+/** JSON value → a copy of it that `verifySnp` accepts as part of a policy. @throws malformed_policy */
+export function readSnpSection(value: unknown): SnpSection {
+  const section = shape.object(
+    value,
+    'snp',
+    [],
+    KEYS.filter((key) => !OF_THE_APPRAISAL.some((own) => own === key)),
+  );
+  decideSnpPolicy(section, 'snp');
+  return structuredClone({ ...section });
+}
+
+/** JSON value (or `SnpPolicy`) → decided policy; `called` is what errors name it. @throws malformed_policy */
+export function decideSnpPolicy(policy: unknown, called = 'policy'): DecidedSnpPolicy {
+  const given = shape.object(policy, called, [], KEYS);
   const ask = <T>(key: (typeof KEYS)[number], read: (value: unknown, name: string) => T): T | undefined =>
-    given[key] === undefined ? undefined : read(given[key], `policy ${key}`);
+    given[key] === undefined ? undefined : read(given[key], `${called} ${key}`);
   return {
     measurements: ask('measurement', hexList(48)),
     hostData: ask('hostData', hexList(32)),

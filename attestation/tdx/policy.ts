@@ -49,6 +49,23 @@ export interface TdxPolicy {
   readonly allowMigratable?: boolean;
 }
 
+/** What the appraisal policy (attestation/policy.ts) has keys of its own for. */
+const OF_THE_APPRAISAL = [
+  'mrTd',
+  'rtmr0',
+  'rtmr1',
+  'rtmr2',
+  'rtmr3',
+  'mrSeam',
+  'reportData',
+  'minimumTcbEvaluationDataNumber',
+  'tcbStatus',
+  'ppid',
+] as const satisfies readonly (keyof TdxPolicy)[];
+
+/** The section `tdx` of the appraisal policy: everything else that can be asked of a TDX guest. */
+export type TdxSection = Omit<TdxPolicy, (typeof OF_THE_APPRAISAL)[number]>;
+
 /** A non-empty list of accepted values. */
 export type Accepted = readonly Uint8Array[];
 
@@ -88,15 +105,24 @@ const MAX_VALUES = 1024;
 
 type Listed = keyof typeof SIZES;
 
-/** Decodes a policy from JSON or code. Throws `malformed_policy` for unknown keys, empty lists and values of the wrong type or size. */
-export function decideTdxPolicy(value: unknown): DecidedTdxPolicy {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw bad('policy is not an object');
+/** JSON value → a copy of it that `verifyTdx` accepts as part of a policy. Throws `malformed_policy`. */
+export function readTdxSection(value: unknown): TdxSection {
+  decideTdxPolicy(value, 'tdx');
+  const section = { ...(value as TdxPolicy) };
+  const foreign = OF_THE_APPRAISAL.find((key) => key in section);
+  if (foreign !== undefined) throw bad(`tdx has the key ${foreign}, which belongs to the policy around it`);
+  return structuredClone(section);
+}
+
+/** Decodes a policy from JSON or code; `called` is what errors name it. Throws `malformed_policy` for unknown keys, empty lists and values of the wrong type or size. */
+export function decideTdxPolicy(value: unknown, called = 'policy'): DecidedTdxPolicy {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw bad(`${called} is not an object`);
   const policy: Record<string, unknown> = {};
-  for (const [key, given] of Object.entries(value)) if (given !== undefined) policy[key] = parseKey(key, given);
+  for (const [key, given] of Object.entries(value)) if (given !== undefined) policy[key] = parseKey(key, given, called);
   return policy;
 }
 
-function parseKey(key: string, given: unknown): unknown {
+function parseKey(key: string, given: unknown, called: string): unknown {
   const size = Object.entries(SIZES).find(([name]) => name === key)?.[1];
   if (size !== undefined) return hexList(key, given, size);
   const max = Object.entries(NUMBERS).find(([name]) => name === key)?.[1];
@@ -127,7 +153,7 @@ function parseKey(key: string, given: unknown): unknown {
         return id;
       });
     default:
-      throw bad(`policy has the unknown key ${JSON.stringify(key.slice(0, 64))}`);
+      throw bad(`${called} has the unknown key ${JSON.stringify(key.slice(0, 64))}`);
   }
 }
 
