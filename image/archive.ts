@@ -141,8 +141,8 @@ function checkSum(header: Uint8Array, at: number): void {
 }
 
 function octal(header: Uint8Array, from: number, length: number, at: number): number {
-  const digits = cString(header.subarray(from, from + length)).trim();
-  if (!/^[0-7]{1,11}$/.test(digits)) throw badInput(`tar header at ${at} has a malformed number at offset ${from}`);
+  const digits = /^([0-7]{1,11})[ \0]*$/.exec(Buffer.from(header.subarray(from, from + length)).toString('latin1'))?.[1];
+  if (digits === undefined) throw badInput(`tar header at ${at} has a malformed number at offset ${from}`);
   return Number.parseInt(digits, 8);
 }
 

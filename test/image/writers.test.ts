@@ -300,6 +300,8 @@ describe('archives', () => {
       fc.property(fc.nat({ max: 511 }), fc.integer({ min: 1, max: 255 }), (at, change) => {
         const damaged = Buffer.from(tar);
         damaged[at]! ^= change;
+        // The checksum does not cover what ends its own field, and both spellings of that are in use.
+        fc.pre(at < 154 || at > 155 || ![0, 32].includes(damaged[at]!));
         expect(() => readTar(damaged)).toThrow(ImageError);
       }),
     );
