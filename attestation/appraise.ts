@@ -9,7 +9,7 @@ import { concatBytes, fromBase64, toHex } from './bytes.ts';
 import { type Check, Transcript } from './checks.ts';
 import type { Claims } from './claims.ts';
 import type { AttestationDocument, SnpEndorsements, TdxEndorsements, TeeType } from './document.ts';
-import { AttestationError, refused } from './errors.ts';
+import { AttestationError, refused, withTranscript } from './errors.ts';
 import { type AppraisalPolicy, type Policy, parsePolicy, type Reference } from './policy.ts';
 import { RULES } from './rules.ts';
 import { AMD_ROOTS } from './snp/roots.ts';
@@ -74,6 +74,15 @@ export function isAttestationResult(value: unknown): value is AttestationResult 
 export async function verify(document: AttestationDocument, options: VerifyOptions): Promise<AttestationResult> {
   const policy = parsePolicy(options.policy);
   const t = new Transcript();
+  try {
+    return await appraise(t, document, policy, options);
+  } catch (error) {
+    // Evidence that cannot be read ends the appraisal where it is: what was found before belongs to the refusal.
+    throw error instanceof AttestationError ? withTranscript(error, [...t.checks]) : error;
+  }
+}
+
+async function appraise(t: Transcript, document: AttestationDocument, policy: Policy, options: VerifyOptions): Promise<AttestationResult> {
   const admitted = admitTee(t, document, policy);
   const hardware = await verifyHardware(t, document, policy, options, admitted);
   const claims = bindClaims(t, document, hardware);

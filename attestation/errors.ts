@@ -46,6 +46,20 @@ export class AttestationError extends Error {
   }
 }
 
+/** The same error with the checks made before it; one that has a transcript of its own keeps that. */
+export function withTranscript(error: AttestationError, transcript: readonly Check[]): AttestationError {
+  if (error.transcript.length > 0 || transcript.length === 0) return error;
+  const { kind, code, message, check, expected, actual, hint } = error;
+  return new AttestationError(kind, code, message, {
+    ...(check === undefined ? {} : { check }),
+    ...(expected === undefined ? {} : { expected }),
+    ...(actual === undefined ? {} : { actual }),
+    ...(hint === undefined ? {} : { hint }),
+    transcript,
+    cause: error,
+  });
+}
+
 /** Bytes that are not what their format says. The caller cannot fix them by changing a policy. */
 export function malformed(code: AttestationCode, message: string, detail: AttestationErrorDetail = {}): AttestationError {
   return new AttestationError('malformed', code, message, detail);

@@ -88,10 +88,12 @@ const REFUSED: Readonly<Record<PropertyId, string>> = {
 export function meaningOf(outcome: Outcome): readonly Meaning[] {
   const transcript = 'result' in outcome ? outcome.result.transcript : outcome.error.transcript;
   const simulated = isSimulated(transcript);
+  // Refused without a failed rule: the evidence could not be read, and what passed before that says nothing about it.
+  const cutShort = 'error' in outcome && !transcript.some(({ status }) => status === 'fail');
   const unbound = transcript.filter((check) => BINDING.has(check.id) && check.status !== 'pass');
   let foundation = simulated ? 'simulated' : 'proven';
   const five = (['P1', 'P2', 'P3', 'P4', 'P5'] as const).map((id): Meaning => {
-    const meaning = judge(id, transcript);
+    const meaning = cutShort ? unjudged(id) : judge(id, transcript);
     if (id === 'P1' || id === 'P2') {
       if (meaning.standing !== 'proven') foundation = id === 'P1' && simulated && meaning.standing !== 'refused' ? 'simulated' : TITLES[id];
     } else if (meaning.standing === 'proven' && unbound.length > 0) {
@@ -105,13 +107,17 @@ export function meaningOf(outcome: Outcome): readonly Meaning[] {
   return [...five, { id: 'P6', title: TITLES.P6, standing: 'proven', words }];
 }
 
+function unjudged(id: PropertyId): Meaning {
+  return { id, title: TITLES[id], standing: 'not proven', words: 'it could not be judged' };
+}
+
 function judge(id: PropertyId, transcript: readonly Check[]): Meaning {
   const checks = transcript.filter((check) => !BINDING.has(check.id) && propertyOf(check) === id);
   const failed = checks.filter(({ status }) => status === 'fail');
   const open = checks.filter((check) => check.status === 'skip' && DECISIVE.has(check.id));
   const title = TITLES[id];
   if (failed.length > 0) return { id, title, standing: 'refused', words: `${REFUSED[id]} (${idsOf(failed)})` };
-  if (checks.length === 0) return { id, title, standing: 'not proven', words: 'it could not be judged' };
+  if (checks.length === 0) return unjudged(id);
   if (open.length > 0) return { id, title, standing: 'not proven', words: open.map(({ detail }) => detail).join('; ') };
   if (id === 'P1' && isSimulated(transcript)) {
     return { id, title, standing: 'not proven', words: 'the hardware is simulated: anyone can make such evidence' };

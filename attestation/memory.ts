@@ -1,7 +1,7 @@
 // What a verifier remembers between runs so that old, still valid, signed data cannot be played back to it:
 // the highest CRL number, issue date or evaluation number seen per issuer. Time and storage belong to the caller.
 
-/** Keys are short paths such as `snp/Milan/crlNumber`; values only ever grow. Implementations may be asynchronous. */
+/** Keys are short paths such as `snp/<ARK key>/vcek/crlNumber`; values only ever grow. Implementations may be asynchronous. */
 export interface RollbackMemory {
   /** The highest value remembered under the key, or undefined when there is none. */
   highest(key: string): bigint | undefined | Promise<bigint | undefined>;

@@ -52,7 +52,7 @@ function revokedOf({ ark, intermediate, vek }: SnpSubject, crl: RevocationList):
 
 /** An older CRL that is still in its window would hide a revocation made since. */
 async function checkRollback(
-  { ark, context, signatures }: SnpSubject,
+  { ark, vek, context, signatures }: SnpSubject,
   crl: RevocationList,
   transcript: Transcript,
   chainOk: boolean,
@@ -66,7 +66,8 @@ async function checkRollback(
     transcript.skip(SNP_RULES.S20, 'the CRL is not authentic');
     return;
   }
-  const key = `snp/${toHex(sha256(ark.publicKey.raw))}`;
+  // AMD serves one CRL for VCEKs and one for VLEKs, both by the ARK and each numbered by itself: one must not age the other.
+  const key = `snp/${toHex(sha256(ark.publicKey.raw))}/${vek.namedKind ?? 'vcek'}`;
   const values = [
     ['crlNumber', crl.crlNumber],
     ['thisUpdate', BigInt(crl.thisUpdate.getTime())],

@@ -219,6 +219,25 @@ describe('verify', () => {
     expect(memory.entries().length).toBeGreaterThan(2);
   });
 
+  it('evidence that cannot be read is refused with what was found before it', async () => {
+    const snp = await snpDocument();
+    const cut = await refusalOf(() => judge({ ...snp, report: snp.report.subarray(1) }));
+    expect(cut).toMatchObject({ kind: 'malformed', code: 'malformed_length', check: 'S1', expected: '1184', actual: '1183' });
+    expect(cut?.transcript.map(({ id, status }) => `${id} ${status}`)).toEqual(['P1 skip', 'P2 pass', 'D13 pass']);
+    const tdx = await tdxDocument();
+    const quote = new Uint8Array(tdx.report);
+    quote[0] = 9;
+    const unknown = await refusalOf(() => judge({ ...tdx, report: quote }));
+    expect(unknown).toMatchObject({ kind: 'unsupported', code: 'tdx_quote_unsupported' });
+    expect(unknown?.transcript.map(({ id }) => id)).toEqual(['P1', 'P2', 'D13']);
+    // Real evidence, nothing stapled: refused by the same door, and what passed before proves nothing.
+    const bare = { ...snp, teeType: 'sev-snp', endorsements: undefined } as unknown as AttestationDocument;
+    const missing = await refusalOf(() => judge(bare));
+    expect(missing?.transcript.map(({ id, status }) => `${id} ${status}`)).toEqual(['P1 pass', 'P2 pass']);
+    for (const error of [cut, unknown, missing])
+      expect(standings(error)).toEqual(['P1 not proven', 'P2 not proven', 'P3 not proven', 'P4 not proven', 'P5 not proven', 'P6 proven']);
+  });
+
   it('the observing policy accepts nothing', async () => {
     expect(
       failed(await refusalOf(async () => judge(await snpDocument(), { policy: observingPolicy({ [allowSimulated]: true }) }))),

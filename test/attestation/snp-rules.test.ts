@@ -327,6 +327,17 @@ const CASES: readonly Case[] = [
       await verify({ evidence: await evidenceOf(genoa), context: { memory } });
       return { evidence: await evidenceOf(genoa, { crl: await genoa.issueCrl({ number: 2 }) }), context: { memory } };
     } },
+  { rule: 'S20', what: 'the CRL for VLEKs after a higher one for VCEKs of the same ARK', verdict: 'pass', make: async () => {
+      const memory = createRollbackMemory();
+      await verify({ evidence: await evidenceOf(genoa, { crl: await genoa.issueCrl({ number: 9 }) }), context: { memory } });
+      return { evidence: await evidenceOf(vlek, { crl: await vlek.issueCrl({ number: 8 }) }), context: { memory } };
+    } },
+  { rule: 'S20', what: 'a smaller one for VLEKs, with VCEKs between', verdict: 'fail', make: async () => {
+      const memory = createRollbackMemory();
+      await verify({ evidence: await evidenceOf(vlek, { crl: await vlek.issueCrl({ number: 9 }) }), context: { memory } });
+      await verify({ evidence: await evidenceOf(genoa), context: { memory } });
+      return { evidence: await evidenceOf(vlek, { crl: await vlek.issueCrl({ number: 8 }) }), context: { memory } };
+    } },
   { rule: 'S21', what: 'every restriction', verdict: 'pass', make: good(() => genoa) },
   { rule: 'S21', what: 'debug', verdict: 'fail', make: report(bits(STRICT | (1n << 19n))) },
   { rule: 'S21', what: 'debug under the loosest policy', verdict: 'fail', make: report(bits(STRICT | (1n << 19n)), { guestPolicy: {
