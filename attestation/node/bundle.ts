@@ -1,6 +1,6 @@
 // The offline bundle: endorsements fetched where there is a network, carried to where there is none. One JSON text with the
-// items of a store; importing puts them into another store, where they are verified when they are used, like everything read
-// from a store. Refused: another format or version, over 32 MiB, over 4096 items.
+// items of a store; what is read from it is verified when it is used, like everything read from a store; bundle-import.ts puts
+// it into another store. Refused: another format or version, over 32 MiB, over 4096 items.
 
 import { malformed } from '../errors.ts';
 import { parseJson, shapeReaders } from '../json.ts';
@@ -24,13 +24,6 @@ export function parseBundle(text: string): readonly StoredItem[] {
     throw malformed('malformed_json', `bundle is not ${BUNDLE_FORMAT} version 1`, { expected: `${BUNDLE_FORMAT}, 1` });
   }
   return read.list(bundle['items'], 'bundle items', 0, MAX_ITEMS).map(itemOf);
-}
-
-/** Puts every item into the store; returns how many. What is not genuine is dropped when it is asked for. */
-export async function importBundle(text: string, store: EndorsementStore): Promise<number> {
-  const items = parseBundle(text);
-  for (const item of items) await store.put(item);
-  return items.length;
 }
 
 /** A store that is the bundle, for `createEndorsements({ offline: true, store })`. */

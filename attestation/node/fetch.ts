@@ -11,7 +11,8 @@ import { type AppraisalPolicy, type Policy, parsePolicy } from '../policy.ts';
 import { createKeyCache } from '../signature.ts';
 import { AttestedPool } from './pool.ts';
 
-export { bundleStore, exportBundle, importBundle } from './bundle.ts';
+export { bundleStore, exportBundle } from './bundle.ts';
+export { importBundle } from './bundle-import.ts';
 export { createEndorsements, type EndorsementOptions, type Endorsements, proxyFromEnvironment } from './endorsements.ts';
 export { type EndorsementStore, folderStore, memoryStore } from './endorsements-store.ts';
 export { type AttestedConnection, connectAttested, type ConnectOptions } from './connect.ts';

@@ -3,7 +3,7 @@
 // VLEKs cannot be fetched: the provider hands them to its guests. Refused: anything not signed up to a pinned ARK, a VCEK of
 // another chip or TCB, a CRL out of its window.
 
-import { fromUtf8, isZero, toHex } from '../bytes.ts';
+import { fromHex, fromUtf8, isZero, toHex } from '../bytes.ts';
 import type { SnpEndorsements } from '../document.ts';
 import { AttestationError, refused, unsupported } from '../errors.ts';
 import { parseReport, signingKey, type SnpReport } from '../snp/report.ts';
@@ -16,6 +16,7 @@ import { verifySignedBy } from '../signature.ts';
 import { parseCertificate, parseCrl, type Certificate } from '../x509.ts';
 import type { GetRequest } from './endorsements-http.ts';
 import type { EndorsementItem, Obtain } from './endorsements.ts';
+import type { StoredItem } from './endorsements-store.ts';
 
 export const AMD_KDS_URL = 'https://kdsintf.amd.com';
 
@@ -28,7 +29,7 @@ export interface KdsOptions {
 interface Wanted {
   readonly product: Product;
   readonly kind: VekKind;
-  readonly report: SnpReport;
+  readonly report: Pick<SnpReport, 'chipId' | 'reportedTcb'>;
   readonly tcb: Tcb;
 }
 
@@ -68,6 +69,33 @@ async function obtainChain(
   obtain: Obtain,
 ): Promise<readonly [Certificate, Certificate]> {
   return readChain(await obtain(chainItem(options, product, kind)));
+}
+
+const KEY = /^kds\/(vcek|vlek)\/(Milan|Genoa|Turin)\/(?:cert_chain|(crl)|((?:[0-9a-f]{16}){1,8})\/([0-9a-f]{16}))$/;
+
+/**
+ * The item a key of a store stands for, to check what claims to be it; undefined for what is not AMD's, or has no chain to be
+ * checked with. `verified` gives the verified parts of another item of the store.
+ */
+export async function amdItemOf(
+  key: string,
+  options: KdsOptions,
+  verified: (item: EndorsementItem) => Promise<StoredItem['parts'] | undefined>,
+): Promise<EndorsementItem | undefined> {
+  const [, kind, product, crl, hwid, reportedTcb] = (KEY.exec(key) ?? []) as unknown as readonly [string, VekKind?, Product?, ...string[]];
+  if (kind === undefined || product === undefined) return undefined;
+  const chain = chainItem(options, product, kind);
+  if (key === chain.key) return chain;
+  const parts = await verified(chain);
+  if (parts === undefined) return undefined;
+  const [intermediate, ark] = readChain(parts);
+  if (crl !== undefined) return crlItem(options, product, kind, ark);
+  if (hwid === undefined || reportedTcb === undefined || kind !== 'vcek') return undefined;
+  const chipId = new Uint8Array(64);
+  chipId.set(fromHex(hwid));
+  const report = { chipId, reportedTcb: fromHex(reportedTcb) };
+  const item = vcekItem(options, { product, kind, report, tcb: decodeTcb(report.reportedTcb, product) }, intermediate);
+  return item.key === key ? item : undefined;
 }
 
 /** Version 2 reports do not say what they run on; their products share one TCB layout. */

@@ -68,6 +68,20 @@ export async function obtainIntel(quoteBytes: Uint8Array, options: PcsOptions, o
   };
 }
 
+/** The item a key of a store stands for, to check what claims to be it; undefined for what is not Intel's. */
+export function intelItemOf(key: string, options: Pick<PcsOptions, 'roots'>): EndorsementItem | undefined {
+  const [, update, fmspc] = /^pcs\/(?:tcb|qe-identity)\/(standard|early)(?:\/([0-9a-f]{12}))?$/.exec(key) ?? [];
+  const all = { baseUrl: '', rootCrlUrl: '', update: update === 'early' ? update : 'standard', roots: options.roots } as const;
+  const candidates = [
+    ...(fmspc === undefined ? [] : [tcbInfoItem(all, fmspc)]),
+    qeIdentityItem(all),
+    pckCrlItem(all, 'platform'),
+    pckCrlItem(all, 'processor'),
+    rootCrlItem(all, new Uint8Array()),
+  ];
+  return candidates.find((item) => item.key === key);
+}
+
 function tcbInfoItem(options: PcsOptions, fmspc: string): EndorsementItem {
   const what = `TCB info of ${fmspc}`;
   const request = get(options, `/tdx/certification/v4/tcb?fmspc=${fmspc}&update=${options.update}`, what, 256 * 1024, JSON_TYPES);

@@ -101,7 +101,7 @@ async function forward(request: IncomingMessage, response: ServerResponse, route
       origin: route.pool.origin,
       path: request.url ?? '/',
       // Node has parsed it; undici refuses what is not a token.
-      method: (request.method ?? 'GET'),
+      method: request.method ?? 'GET',
       headers: ['host', route.upstream.host, ...endToEnd(request.rawHeaders)],
       body: hasBody ? request : null,
       signal: gone.signal,
