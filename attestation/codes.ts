@@ -147,6 +147,7 @@ export const ATTESTATION_CODES = {
   model_not_requested: 'the claims are not for the model that was asked for',
   certificate_channel: 'evidence from a certificate alone proves neither freshness nor this connection',
   session_resumed: 'the TLS session was resumed, so the peer’s key was not proven on this connection',
+  machine_changed: 'a later connection came from another machine than the first, or from one that names none',
   tls_version: 'the connection is not TLS 1.3 with HTTP/1.1 on it',
   plain_http: 'plain http cannot be attested',
   redirect_refused: 'the server redirects to another origin, which was not attested',

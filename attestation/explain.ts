@@ -42,7 +42,7 @@ const SOFTWARE: ReadonlySet<string> = new Set([
   'D12',
 ]);
 const MODEL: ReadonlySet<string> = new Set(['D5', 'D6', 'D7', 'C4', 'P5', 'P6']);
-const CHANNEL: ReadonlySet<string> = new Set(['C2', 'C3', 'C5', 'C6', 'C7']);
+const CHANNEL: ReadonlySet<string> = new Set(['C2', 'C3', 'C5', 'C6', 'C7', 'C8']);
 const FRESH: ReadonlySet<string> = new Set(['C1', 'D10', 'D11']);
 /** What ties the claims to the hardware's signature; model, channel and freshness all rest on it, and on known software. */
 const BINDING: ReadonlySet<string> = new Set(['D1', 'D2', 'D3', 'D4', 'D8', 'S32', 'T27']);

@@ -78,6 +78,7 @@ export const RULES = {
   },
   session: { id: 'C6', code: 'session_resumed', spec: `${PROTOCOL} §5 [M12]`, title: 'TLS session is new, not resumed' },
   tlsVersion: { id: 'C7', code: 'tls_version', spec: `${PROTOCOL} §5 [M11]`, title: 'TLS is version 1.3 with HTTP/1.1 on it' },
+  machine: { id: 'C8', code: 'machine_changed', spec: `${PROTOCOL} §5`, title: 'connection is from the machine of the first one' },
 
   tee: { id: 'P1', code: 'tee_not_accepted', spec: `${PROTOCOL} §7`, title: 'policy accepts this kind of TEE' },
   simulated: {

@@ -40,6 +40,7 @@ proxy
   --listen HOST:PORT       default 127.0.0.1:8080
   --allow-non-loopback     listen where other machines can connect: their prompts cross the network in the clear
   --connections N          most connections to the server; default 64
+  --same-machine           refuse later connections to another machine than the first
 
 exit: 0 accepted, 10 refused, 20 unsupported evidence, 30 malformed input or wrong usage, 1 internal or no connection
 `;
@@ -61,6 +62,7 @@ const PROXY = {
   listen: { type: 'string' },
   'allow-non-loopback': { type: 'boolean' },
   connections: { type: 'string' },
+  'same-machine': { type: 'boolean' },
 } as const;
 
 /** Where to look, and what to accept there; the policy is read by the caller, who has the file system. */
@@ -88,6 +90,7 @@ export type Command =
       readonly port: number;
       readonly allowNonLoopback: boolean;
       readonly connections: number;
+      readonly sameMachine: boolean;
     })
   | { readonly name: 'evidence' }
   | { readonly name: 'measure'; readonly manifest: string; readonly output: 'table' | 'json' | 'policy' }
@@ -153,6 +156,7 @@ function proxyCommand(argv: readonly string[]): Command {
     port,
     allowNonLoopback: values['allow-non-loopback'] ?? false,
     connections: count(values.connections ?? '64', '--connections', 1024),
+    sameMachine: values['same-machine'] ?? false,
   };
 }
 

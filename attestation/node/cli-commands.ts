@@ -143,6 +143,7 @@ async function runProxy(command: Extract<Command, { name: 'proxy' }>, world: Cli
       port: command.port,
       allowNonLoopback: command.allowNonLoopback,
       connections: command.connections,
+      sameMachine: command.sameMachine,
       connectTimeoutMs: command.timeoutMs,
       attestTimeoutMs: command.timeoutMs,
       now: world.now,

@@ -31,6 +31,8 @@ export interface AttestedFetchOptions extends Pick<VerifyOptions, 'memory' | 'en
   readonly attestTimeoutMs?: number;
   /** Idle connections are closed after this time. Default 60 s. */
   readonly keepAliveTimeoutMs?: number;
+  /** Stay on one machine per origin: later connections to another chip id or PPID than the first one's are refused. */
+  readonly sameMachine?: boolean;
   /** Called for every connection that was verified, with its origin. */
   readonly onResult?: (result: AttestationResult, origin: string) => void;
   /** Milliseconds since 1970; default the system clock. */
@@ -101,6 +103,7 @@ export function poolOptions(options: AttestedFetchOptions, policy: Policy, origi
     attestTimeoutMs: options.attestTimeoutMs ?? 30_000,
     keepAliveTimeoutMs: options.keepAliveTimeoutMs ?? 60_000,
     ...(options.model === undefined ? {} : { model: options.model }),
+    ...(options.sameMachine === undefined ? {} : { sameMachine: options.sameMachine }),
     keys: createKeyCache(),
     ...(options.memory === undefined ? {} : { memory: options.memory }),
     ...(options.endorsements === undefined ? {} : { endorsements: options.endorsements }),

@@ -5,8 +5,10 @@
 import type { TLSSocket } from 'node:tls';
 import { type buildConnector, Client, Dispatcher, errors } from 'undici';
 import type { AttestationResult } from '../appraise.ts';
-import { AttestationError } from '../errors.ts';
-import { connectAttested, type ConnectOptions } from './connect.ts';
+import { Transcript } from '../checks.ts';
+import { AttestationError, refused } from '../errors.ts';
+import { RULES } from '../rules.ts';
+import { type AttestedConnection, connectAttested, type ConnectOptions } from './connect.ts';
 
 export interface PoolOptions extends ConnectOptions {
   /** Most connections to the origin at a time. */
@@ -14,6 +16,8 @@ export interface PoolOptions extends ConnectOptions {
   /** Most requests waiting for a connection; one more is refused. */
   readonly maxQueued: number;
   readonly keepAliveTimeoutMs: number;
+  /** Refuse connections to another machine (chip id or PPID) than the first that was verified, and machines that name none. */
+  readonly sameMachine?: boolean;
   /** Called for every connection that was verified. */
   readonly onResult?: (result: AttestationResult) => void;
 }
@@ -37,6 +41,8 @@ export class AttestedPool extends Dispatcher {
   readonly #slots = new Set<Slot>();
   readonly #queue: Waiting[] = [];
   #latest: AttestationResult | undefined;
+  /** Chip id or PPID of the first connection that was verified. */
+  #machine: string | undefined;
   #closed = false;
   #growing = false;
 
@@ -53,9 +59,8 @@ export class AttestedPool extends Dispatcher {
 
   /** Verifies the origin on a connection of its own, which is closed again. */
   async attest(): Promise<AttestationResult> {
-    const { socket, result } = await connectAttested(new URL(this.origin), this.#options);
+    const { socket, result } = await this.#verified();
     socket.destroySoon();
-    this.#accept(result);
     return result;
   }
 
@@ -180,19 +185,29 @@ export class AttestedPool extends Dispatcher {
   }
 
   async #connect(slot: Slot): Promise<TLSSocket> {
-    const { socket, result } = await connectAttested(new URL(this.origin), this.#options);
+    const { socket, result } = await this.#verified();
     if (slot.retired) {
       socket.destroy();
       throw new errors.ClientClosedError('connection was retired');
     }
     slot.verified = { socket, result };
-    this.#accept(result);
     return socket;
   }
 
-  #accept(result: AttestationResult): void {
+  /** Between the verdict and what it changes here nothing waits, so of several first connections one sets the machine. */
+  async #verified(): Promise<AttestedConnection> {
+    const connection = await connectAttested(new URL(this.origin), this.#options);
+    const { socket, result } = connection;
+    try {
+      if (this.#options.sameMachine === true) requireMachine(result, this.#machine);
+    } catch (error) {
+      socket.destroy();
+      throw error;
+    }
+    this.#machine ??= result.chip;
     this.#latest = result;
     this.#options.onResult?.(result);
+    return connection;
   }
 
   #retire(slot: Slot): void {
@@ -209,6 +224,22 @@ export class AttestedPool extends Dispatcher {
       });
     }
   }
+}
+
+/** C8: two genuine machines with the same software are still two, and a session may have to stay on one. */
+function requireMachine({ chip, transcript }: AttestationResult, first: string | undefined): void {
+  if (chip !== undefined && (first === undefined || chip === first)) return;
+  const detail = chip === undefined ? 'the evidence names no machine' : `${chip}, the first was ${first}`;
+  const t = new Transcript();
+  t.checks.push(...transcript);
+  t.fail(RULES.machine, detail);
+  throw refused(RULES.machine.code, `not shown: ${RULES.machine.title} (${detail})`, {
+    check: RULES.machine.id,
+    expected: first ?? 'a chip id or PPID',
+    actual: chip ?? 'none',
+    hint: 'start a new session to accept the other machine; chips in the policy lists machines for good',
+    transcript: t.checks,
+  });
 }
 
 /** undici's callback form of an asynchronous connect. */

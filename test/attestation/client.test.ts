@@ -3,9 +3,12 @@
 import OpenAI, { APIConnectionError } from 'openai';
 import { afterEach, describe, expect, it } from 'vitest';
 import { isAttestationResult } from '../../attestation/appraise.ts';
+import { toBase64, toHex } from '../../attestation/bytes.ts';
 import { attestedModel } from '../../attestation/model.ts';
 import { attestedFetch, type AttestedFetch, type AttestedFetchOptions } from '../../attestation/node/fetch.ts';
 import { allowSimulated, type AppraisalPolicy } from '../../attestation/policy.ts';
+import { createSimulatedAmd } from '../../attestation/simulated/amd.ts';
+import { parseReport } from '../../attestation/snp/report.ts';
 import {
   type AttestedServer,
   chat,
@@ -16,6 +19,7 @@ import {
   MODEL_SHA256,
   NOW,
   send,
+  simulatedAmd,
   startAttestedServer,
   tlsIdentity,
 } from '../fixtures/attested-server.ts';
@@ -296,6 +300,64 @@ describe('connections', () => {
     await ask(fetch, b, 'b');
     expect([a, b].map(({ connections }) => connections.map(({ attested }) => attested))).toEqual([[1], [1]]);
     expect(fetch.result(a.origin)?.tlsSpki).not.toBe(fetch.result(b.origin)?.tlsSpki);
+  });
+
+  it('sameMachine: later connections must come from the chip of the first, and every one is verified besides', async () => {
+    const one = await simulatedAmd();
+    // Same roots, same software, another genuine chip.
+    const two = await createSimulatedAmd({ now: new Date(NOW), keys: await one.exportKeys(), chipId: new Uint8Array(64).fill(0x22) });
+    const moved: Pick<Misbehaviour, 'document'> = {
+      document: async (document) => {
+        const report = new Uint8Array(Buffer.from(String(document['report']), 'base64'));
+        const { reportData, measurement } = parseReport(report);
+        return {
+          ...document,
+          report: toBase64(await two.signReport({ reportData, measurement })),
+          endorsements: { vek: toBase64(two.vek), chain: [two.intermediate, two.ark].map(toBase64), crl: toBase64(two.crl) },
+        };
+      },
+    };
+    const first = await startAttestedServer();
+    const fetch = client({ sameMachine: true });
+    const free = client();
+    expect(await ask(fetch, first, 'a')).toBe('echo a');
+    expect(await ask(free, first, 'a')).toBe('echo a');
+    await first.close();
+    const second = await startAttestedServer(moved, first.port);
+    const send = (): Promise<unknown> => fetch(`${second.origin}/v1/chat/completions`, { method: 'POST', body: JSON.stringify(say('b')) });
+    const refusal = await refusalOf(send);
+    expect(refusal).toMatchObject({
+      kind: 'refused',
+      code: 'machine_changed',
+      check: 'C8',
+      expected: toHex(one.chipId),
+      actual: toHex(two.chipId),
+    });
+    expect(refusal?.transcript.filter(({ status }) => status === 'fail').map(({ id }) => id)).toEqual(['C8']);
+    expect(await refusalOf(() => fetch.verify(second.origin))).toMatchObject({ code: 'machine_changed' });
+    expect(second.requests()).toEqual([]);
+    expect(fetch.result(second.origin)?.chip).toBe(toHex(one.chipId));
+    // Whoever did not ask for it is served.
+    expect(await ask(free, second, 'b')).toBe('echo b');
+    await second.close();
+    const back = await serve({}, first.port);
+    expect(await ask(fetch, back, 'c')).toBe('echo c');
+  });
+
+  it('sameMachine: evidence that names no machine is refused at once', async () => {
+    const vlek = await createSimulatedAmd({ now: new Date(NOW), keys: await (await simulatedAmd()).exportKeys(), vekKind: 'vlek' });
+    const server = await serve({
+      document: async (document) => {
+        const { reportData, measurement } = parseReport(new Uint8Array(Buffer.from(String(document['report']), 'base64')));
+        const endorsements = { vek: toBase64(vlek.vek), chain: [vlek.asvk, vlek.ark].map(toBase64), crl: toBase64(vlek.crl) };
+        return { ...document, report: toBase64(await vlek.signReport({ reportData, measurement })), endorsements };
+      },
+    });
+    expect((await client().verify(server.origin)).chip).toBeUndefined();
+    expect(await refusalOf(() => client({ sameMachine: true }).verify(server.origin))).toMatchObject({
+      code: 'machine_changed',
+      actual: 'none',
+    });
   });
 
   it('verify opens a connection of its own and sends no request', async () => {
