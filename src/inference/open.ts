@@ -144,6 +144,9 @@ async function load(connection: Connection, spec: LoadSpec, options: OpenOptions
   });
   timer = setTimeout(() => connection.kill('loading took too long'), options.loadTimeoutMs ?? 600_000);
   const failed = connection.gone.then(({ code, signal, why }): never => {
+    // Ended from outside, as by the kernel short of memory: nothing is wrong with the model.
+    if (why === null && refusal === null && (signal === 'SIGKILL' || signal === 'SIGTERM'))
+      throw new ApiError(503, 'engine_crashed', `the engine was ended by ${signal} while it loaded`, { retryAfterSeconds: 1 });
     const ended = why ?? refusal ?? (signal === null ? `the engine ended with code ${code}` : `the engine was ended by ${signal}`);
     const reason = loadReason(connection.stderr(), spec.path);
     const message = reason === null ? ended : `${ended}: ${reason}`;

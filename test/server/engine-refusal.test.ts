@@ -3,6 +3,7 @@
 import { expect, test } from 'vitest';
 import { ApiError } from '../../src/errors.ts';
 import { openDemo, request, run } from '../fixtures/demo-engine.ts';
+import { childrenOf } from '../fixtures/real-server.ts';
 
 test('with slots and queue full the next is 429 although the child stands still; with room again it is served', async () => {
   const engine = await openDemo('demo-context', { slots: 2 }, { maxQueued: 2, watchdogMs: 60_000 });
@@ -37,4 +38,13 @@ test('with slots and queue full the next is 429 although the child stands still;
   } finally {
     await engine.close();
   }
+});
+
+test('a child killed from outside while it loads is engine_crashed, which a retry helps: the model is not to blame', async () => {
+  const before = new Set(await childrenOf(process.pid));
+  const opening = openDemo('demo-context').catch((error: unknown) => error);
+  let added: number[] = [];
+  while (added.length === 0) added = (await childrenOf(process.pid)).filter((pid) => !before.has(pid));
+  for (const pid of added) process.kill(pid, 'SIGKILL');
+  expect(await opening).toMatchObject({ status: 503, code: 'engine_crashed', retryAfterSeconds: 1 });
 });
