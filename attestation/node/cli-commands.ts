@@ -8,11 +8,13 @@ import { explain, meaningOf, type Outcome } from '../explain.ts';
 import type { Policy } from '../policy.ts';
 import { bundleStore } from './bundle.ts';
 import { type Command, HELP, parseCommand, policyOf } from './cli-arguments.ts';
-import { commandBundle, commandEvidence, commandMeasure, commandPolicy } from './cli-offline.ts';
+import { commandEvidence } from './cli-evidence.ts';
+import { commandBundle, commandMeasure, commandPolicy } from './cli-offline.ts';
 import { type CliWorld, type ExitCode, readText } from './cli-world.ts';
 import type { ConnectOptions } from './connect.ts';
 import { fileRollbackMemory } from './memory-file.ts';
-import { printable, printableJson, renderVerdict } from './transcript.ts';
+import { printable, printableJson } from './printable.ts';
+import { renderVerdict } from './transcript.ts';
 
 const EXIT: Readonly<Record<AttestationErrorKind, ExitCode>> = { refused: 10, unsupported: 20, malformed: 30, internal: 1 };
 

@@ -1,20 +1,14 @@
-// The commands of assay-verify that open no connection: evidence, policy lint and print, measure, bundle.
+// The commands of assay-verify that open no connection: policy lint and print, measure, bundle.
 
 import { dirname, join } from 'node:path';
-import { MAX_EVIDENCE_BYTES, runEvidence } from '../evidence.ts';
 import type { MeasureReport } from '../measure.ts';
 import { lintPolicy, parsePolicy, policyToJson } from '../policy.ts';
 import { exportBundle } from './bundle.ts';
 import type { Command } from './cli-arguments.ts';
 import { type CliWorld, type ExitCode, readNamed, readText } from './cli-world.ts';
 import { folderStore } from './endorsements-store.ts';
-import { columns, printable, printableJson } from './transcript.ts';
-
-export async function commandEvidence(world: CliWorld): Promise<ExitCode> {
-  const { exitCode, output } = await runEvidence(await world.stdin(MAX_EVIDENCE_BYTES + 1));
-  world.stdout(`${printableJson(output)}\n`);
-  return exitCode;
-}
+import { printable } from './printable.ts';
+import { columns } from './transcript.ts';
 
 export async function commandPolicy({ action, file }: Extract<Command, { name: 'policy' }>, world: CliWorld): Promise<ExitCode> {
   const policy = parsePolicy(await readText(file, 'policy file', world));

@@ -1,25 +1,40 @@
 #!/usr/bin/env node
 // The bin `assay-verify`: connects the commands to the process. All of it that touches `process` is here.
 
-import { randomBytes } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
-import { runCli } from './cli-commands.ts';
-import { proxyFromEnvironment } from './environment.ts';
+import type { CliWorld } from './cli-world.ts';
 
-process.exitCode = await runCli(process.argv.slice(2), {
+const argv = process.argv.slice(2);
+const streams: Pick<CliWorld, 'stdin' | 'stdout' | 'stderr'> = {
   stdout: (text) => process.stdout.write(text),
   stderr: (text) => process.stderr.write(text),
   stdin: readStdin,
-  readBytes: async (path) => readFile(path),
-  now: Date.now,
-  proxy: proxyFromEnvironment(process.env),
-  randomBytes: (length) => new Uint8Array(randomBytes(length)),
-  stop: () => {
-    const stop = new AbortController();
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
-    return stop.signal;
-  },
-});
+};
+
+if (argv.length === 1 && argv[0] === 'evidence') {
+  // Loaded without the rest: a third of the run.
+  const { commandEvidence } = await import('./cli-evidence.ts');
+  process.exitCode = await commandEvidence(streams);
+} else {
+  const { runCli } = await import('./cli-commands.ts');
+  process.exitCode = await runCli(argv, await world());
+}
+
+async function world(): Promise<CliWorld> {
+  const { proxyFromEnvironment } = await import('./environment.ts');
+  const { readFile } = await import('node:fs/promises');
+  return {
+    ...streams,
+    readBytes: async (path) => readFile(path),
+    now: Date.now,
+    proxy: proxyFromEnvironment(process.env),
+    randomBytes: (length) => crypto.getRandomValues(new Uint8Array(length)),
+    stop: () => {
+      const stop = new AbortController();
+      for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
+      return stop.signal;
+    },
+  };
+}
 
 async function readStdin(maxBytes: number): Promise<Uint8Array> {
   const chunks: Buffer[] = [];

@@ -1,8 +1,9 @@
 // A verdict on a terminal: what was checked, what was found, what it means. Plain text in columns; long hex is shortened here
-// and whole in --json. Control characters never reach the terminal: details quote what a server sent.
+// and whole in --json.
 
 import { meaningOf, type Outcome, STANDING_WORDS } from '../explain.ts';
 import type { Check } from '../checks.ts';
+import { printable } from './printable.ts';
 
 /** The whole report, as lines. `origin` is what the user asked for. */
 export function renderVerdict(origin: string, outcome: Outcome): readonly string[] {
@@ -62,19 +63,4 @@ export function columns(rows: readonly (readonly string[])[]): string[] {
 /** Hex over 20 digits keeps its ends: enough to recognise, not to compare. */
 function shorten(text: string): string {
   return text.replace(/\b[0-9a-f]{21,}\b/g, (hex) => `${hex.slice(0, 8)}…${hex.slice(-4)}`);
-}
-
-// eslint-disable-next-line no-control-regex
-const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g;
-
-export function printable(line: string): string {
-  return line.replace(UNPRINTABLE, '\ufffd');
-}
-
-/** JSON that means the same, without the control characters JSON.stringify leaves as they are. */
-export function printableJson(value: unknown, space?: number): string {
-  return JSON.stringify(value, undefined, space)
-    .split('\n')
-    .map((line) => line.replace(UNPRINTABLE, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`))
-    .join('\n');
 }

@@ -7,7 +7,7 @@ import { toHex } from '../bytes.ts';
 import { Transcript } from '../checks.ts';
 import { malformed, unsupported } from '../errors.ts';
 import type { RollbackMemory } from '../memory.ts';
-import { verifyEcdsaRaw, verifySignedBy, type KeyCache } from '../signature.ts';
+import { createKeyCache, verifyEcdsaRaw, verifySignedBy, type KeyCache } from '../signature.ts';
 import { parseCertificate, parseCrl, type Certificate, type RevocationList } from '../x509.ts';
 import { snpClaims, type SnpClaims } from './claims.ts';
 import { checkChain } from './chain.ts';
@@ -82,7 +82,8 @@ export interface SnpSubject {
 export async function verifySnp(evidence: SnpEvidence, policy: SnpPolicy, context: SnpContext): Promise<SnpVerification> {
   const decided = decideSnpPolicy(policy);
   if (Number.isNaN(context.now.getTime())) throw malformed('malformed_policy', 'now is not a time');
-  const { keys } = context;
+  // The ARK alone checks three signatures.
+  const keys = context.keys ?? createKeyCache();
   // Copies: what the signatures are checked over is what the rules judge, whatever the caller does to its buffers meanwhile.
   const report = parseReport(new Uint8Array(evidence.report));
   const vek = parseVek(new Uint8Array(evidence.vek));
@@ -138,7 +139,7 @@ function started<T>(job: Promise<T>): Promise<T> {
   return job;
 }
 
-async function verifyReport(vek: Vek, signature: Uint8Array, report: SnpReport, keys: KeyCache | undefined): Promise<boolean> {
+async function verifyReport(vek: Vek, signature: Uint8Array, report: SnpReport, keys: KeyCache): Promise<boolean> {
   const { publicKey } = vek.certificate;
   if (publicKey.kind !== 'ec' || publicKey.curve !== 'P-384') return false;
   return verifyEcdsaRaw(publicKey, 'SHA-384', signature, signedBytes(report), keys);
