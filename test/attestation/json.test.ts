@@ -11,6 +11,7 @@ describe('strict json', () => {
     ['null', null],
     [' [1,-0,2.5e3,"a\\u00e9\\ud83d\\ude00",true,false,{}] ', [1, -0, 2500, 'aé😀', true, false, {}]],
     ['{"a":{"b":[]},"":1}', { a: { b: [] }, '': 1 }],
+    ['["\\\\","\\\\\\"","\\"\\\\","",1]', ['\\', '\\"', '"\\', '', 1]],
     ['"\\"\\\\\\/\\b\\f\\n\\r\\t"', '"\\/\b\f\n\r\t'],
   ])('%s', (text, value) => {
     expect(JSON.stringify(parseJson(text))).toBe(JSON.stringify(value));
@@ -36,6 +37,9 @@ describe('strict json', () => {
     ['"\\u12"', 'a cut escape'],
     ['"a', 'a cut string'],
     ['"a\\', 'a string cut at its escape'],
+    ['"\\"', 'a string whose only end is escaped'],
+    ['"\\\\\\"', 'a string whose only end is escaped, after an escaped backslash'],
+    [`"${'\\'.repeat(999_999)}"`, 'very many backslashes'],
     ['[', 'a cut list'],
     ['{"a":1', 'a cut object'],
     ['', 'nothing'],
