@@ -1,29 +1,35 @@
 // `make bench-engine`: the engine against llama-server on the same files, threads and slots, run in turns; prints medians and
 // ratios (above 1.00 is ours faster). The second ratio is of processor time instead of the clock's: on a busy machine only
 // that one says something, with one thread. LLAMA_SERVER=/path/to/llama-server turns the comparison on, THREADS, ROUNDS
-// and CASES (part of a name) change the defaults. Asserts nothing. Models are random weights of real shapes.
+// and CASES (part of a name) change the defaults; VIA=https asks our whole server over attested TLS instead of the engine's
+// seam. Asserts nothing. Models are random weights of real shapes.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { allowSimulated, type AppraisalPolicy } from '@assay/attestation';
+import { attestedFetch } from '@assay/attestation/node';
 import { decodeThreads } from '../src/inference/cores.ts';
 import type { Engine } from '../src/inference/engine.ts';
 import { openEngine } from '../src/inference/open.ts';
+import { childrenOf, startRealServer } from '../test/fixtures/real-server.ts';
 import { writeEmbeddingModel, writeMediumModel } from './bench-model.ts';
 import { ensureDemoModels } from './demo-model/main.ts';
 
 const rounds = Number(process.env['ROUNDS'] ?? 3);
 const slots = 8;
 const peer = process.env['LLAMA_SERVER'];
-const open = openEngine({ workerEntry: fileURLToPath(new URL('../dist/src/inference/worker.js', import.meta.url)) });
+const openModel = openEngine({ workerEntry: fileURLToPath(new URL('../dist/src/inference/worker.js', import.meta.url)) });
 const forever = new AbortController().signal;
 
 /** One side of the comparison. Times in milliseconds. */
 interface Side {
-  readonly pid: number;
+  /** Processes whose time counts. */
+  readonly pids: () => Promise<readonly number[]>;
   /** Writes `count` tokens after `prompt`; tells when the first and the last one came. */
   write(prompt: readonly number[], count: number, reuse: boolean): Promise<{ readonly first: number; readonly last: number }>;
   embed(inputs: readonly string[]): Promise<void>;
@@ -35,10 +41,10 @@ const noEnd = (engine: Engine): ReadonlyMap<number, number> =>
   new Map([engine.info.eosToken, engine.info.bosToken, 2].flatMap((token) => (token === null ? [] : [[token, -100] as const])));
 
 async function ours(path: string, threads: number, type: 'completion' | 'embedding'): Promise<Side> {
-  const engine = await open({ path, slots, threads, type, contextLength: 4096 }, forever);
+  const engine = await openModel({ path, slots, threads, type, contextLength: 4096 }, forever);
   let scope = 0;
   return {
-    pid: engine.pid ?? 0,
+    pids: () => Promise.resolve([engine.pid ?? 0]),
     async write(prompt, count, reuse) {
       const start = performance.now();
       let first = 0;
@@ -68,6 +74,47 @@ async function ours(path: string, threads: number, type: 'completion' | 'embeddi
     },
     embed: async (inputs) => void (await engine.embed(inputs, forever)),
     close: () => engine.close(),
+  };
+}
+
+/** The same through everything we have: attestedFetch, TLS, fastify, the scheduler's seam, padded events. */
+async function oursOverHttps(path: string, threads: number, type: 'completion' | 'embedding'): Promise<Side> {
+  const folder = await mkdtemp(join(tmpdir(), 'assay-bench-https-'));
+  const config = `[models]\nslots = ${slots}\nthreads = ${threads}\n[api.models.bench]\npath = ${JSON.stringify(path)}\ntype = "${type}"\ncontext_length = 4096\n`;
+  await writeFile(join(folder, 'assay.toml'), config);
+  const server = await startRealServer({ dataFolder: join(folder, 'data'), args: ['--config', join(folder, 'assay.toml')] });
+  const attested = attestedFetch({ policy: { ...(server.policy as AppraisalPolicy), [allowSimulated]: true } });
+  const post = (route: string, body: unknown): Promise<Response> =>
+    attested(`${server.url}${route}`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
+  const serverPid = server.process.pid ?? 0;
+  return {
+    pids: async () => [serverPid, ...(await childrenOf(serverPid))],
+    async write(prompt, count) {
+      const start = performance.now();
+      // Random weights: token 2, the end, is never to be chosen.
+      const answer = await post('/v1/completions', {
+        model: 'bench',
+        prompt,
+        max_tokens: count,
+        temperature: 0,
+        stream: true,
+        logit_bias: { 1: -100, 2: -100 },
+      });
+      if (answer.status !== 200) throw new Error(await answer.text());
+      let first = 0;
+      for await (const _ of answer.body ?? []) if (first === 0) first = performance.now() - start;
+      return { first, last: performance.now() - start };
+    },
+    async embed(inputs) {
+      const answer = await post('/v1/embeddings', { model: 'bench', input: inputs, encoding_format: 'base64' });
+      if (answer.status !== 200) throw new Error(await answer.text());
+      await answer.arrayBuffer();
+    },
+    async close() {
+      await attested.close();
+      await server.stop();
+      await rm(folder, { recursive: true, force: true });
+    },
   };
 }
 
@@ -105,7 +152,7 @@ async function theirs(path: string, threads: number, type: 'completion' | 'embed
   const post = (route: string, body: unknown): Promise<Response> =>
     fetch(`${base}${route}`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
   return {
-    pid: child.pid ?? 0,
+    pids: () => Promise.resolve([child.pid ?? 0]),
     async write(prompt, count, reuse) {
       const start = performance.now();
       const answer = await post('/completion', {
@@ -205,17 +252,19 @@ const vectors: readonly Case[] = [
 ];
 
 /** Milliseconds of processor time the threads of a process have used; Linux counts them in nanoseconds. */
-function processorMs(pid: number): number {
+function processorMs(pids: readonly number[]): number {
   let ns = 0;
-  for (const task of readdirSync(`/proc/${pid}/task`))
-    ns += Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[0]);
+  for (const pid of pids)
+    for (const task of readdirSync(`/proc/${pid}/task`))
+      ns += Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[0]);
   return ns / 1e6;
 }
 
 const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
 
 async function compare(path: string, type: 'completion' | 'embedding', threads: number, cases: readonly Case[]): Promise<void> {
-  const sides = [await ours(path, threads, type), ...(peer === undefined ? [] : [await theirs(path, threads, type)])];
+  const open = process.env['VIA'] === 'https' ? oursOverHttps : ours;
+  const sides = [await open(path, threads, type), ...(peer === undefined ? [] : [await theirs(path, threads, type)])];
   try {
     for (const each of cases.filter(({ name }) => name.includes(process.env['CASES'] ?? ''))) {
       const found: number[][] = sides.map(() => []);
@@ -223,11 +272,11 @@ async function compare(path: string, type: 'completion' | 'embedding', threads: 
       // The first round warms up and is not counted; sides take turns, so that a busy machine is busy for both.
       for (let round = 0; round <= rounds; round += 1) {
         for (const [i, side] of sides.entries()) {
-          const before = processorMs(side.pid);
+          const before = processorMs(await side.pids());
           const value = await each.run(side);
           if (round === 0) continue;
           found[i]?.push(value);
-          used[i] = (used[i] ?? 0) + processorMs(side.pid) - before;
+          used[i] = (used[i] ?? 0) + processorMs(await side.pids()) - before;
         }
       }
       const [our, their] = found.map(median);
