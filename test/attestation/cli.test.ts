@@ -320,6 +320,12 @@ describe('wrong usage is 30 and says what is wrong', () => {
     expect(ran.code).toBe(code === 'plain_http' ? 10 : 30);
   });
 
+  it('reads --same-machine, for the proxy only', () => {
+    expect(parseCommand(['proxy', 'https://x', '--same-machine'])).toMatchObject({ sameMachine: true });
+    expect(parseCommand(['proxy', 'https://x'])).toMatchObject({ sameMachine: false });
+    expect(codeOf(() => parseCommand(['https://x', '--same-machine']))).toBe('wrong_usage');
+  });
+
   it('reads IPv6 and trailing slashes', () => {
     expect(parseCommand(['proxy', 'https://[::1]:8443/', '--listen', '[::1]:0'])).toMatchObject({ host: '::1', port: 0 });
     expect(codeOf(() => parseCommand(['https://host/']))).toBe('accepted');
