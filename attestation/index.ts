@@ -69,6 +69,7 @@ export {
   type Policy,
   policyToJson,
 } from './policy.ts';
+export { parseReferenceValues } from './reference-values.ts';
 export { RULES } from './rules.ts';
 export {
   type AttestationResult,

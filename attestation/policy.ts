@@ -61,11 +61,17 @@ export interface TdxReference {
   readonly name?: string;
 }
 export type Reference = SnpReference | TdxReference;
+/** Every shape of a published release; resolved by the reference values that go with the policy. */
+export interface ReleaseReference {
+  readonly release: string;
+}
+/** Release name → its builds, as `parseReferenceValues` reads them. */
+export type Releases = ReadonlyMap<string, readonly Reference[]>;
 
 /** What a relying party writes, in JSON or in code. Hex in either case. */
 export interface AppraisalPolicy {
   /** Launch measurements of accepted builds; a plain string is an SNP MEASUREMENT. */
-  readonly measurements: readonly (string | Reference)[];
+  readonly measurements: readonly (string | Reference | ReleaseReference)[];
   /** Model id → SHA-256: each must be served, with exactly these bytes; requests for any other model are not sent. */
   readonly models?: Readonly<Record<string, string>>;
   /** Default: sev-snp and tdx. */
@@ -149,12 +155,12 @@ const OPTIONAL =
     ' ',
   );
 
-/** JSON text or an object → policy; throws `malformed_policy`. Dangers are read from symbols only. A parsed policy passes through. */
-export function parsePolicy(input: string | AppraisalPolicy | Policy, dangers: Dangers = {}): Policy {
+/** JSON text or an object → policy; `releases` resolves `{ release }`. Throws `malformed_policy`. Dangers are read from symbols only. A parsed policy passes through. */
+export function parsePolicy(input: string | AppraisalPolicy | Policy, dangers: Dangers = {}, releases: Releases = new Map()): Policy {
   if (isPolicy(input)) return input;
   const json = typeof input === 'string' ? parseJson(input, 'policy') : (input as unknown as Json);
   const object = read.object(json, 'policy', ['measurements'], OPTIONAL);
-  return decide(object, { ...(typeof input === 'string' ? {} : symbolsOf(input)), ...dangers });
+  return decide(object, { ...(typeof input === 'string' ? {} : symbolsOf(input)), ...dangers }, releases);
 }
 
 /** A policy that lists nothing and so accepts nothing: for looking at a server and seeing what would have to be listed. */
@@ -249,7 +255,7 @@ export function policyToJson(policy: Policy): JsonObject {
 
 // --- reading -------------------------------------------------------------------------------------------------------
 
-function decide(object: JsonObject, dangers: Dangers): Policy {
+function decide(object: JsonObject, dangers: Dangers, releases: Releases = new Map()): Policy {
   const danger = readDangers(dangers);
   const has = (key: string): boolean => object[key] !== undefined;
   if (!has('models') && !danger.anyModel) {
@@ -269,7 +275,7 @@ function decide(object: JsonObject, dangers: Dangers): Policy {
   return keep({
     measurements: read
       .list(object['measurements'], 'measurements', 1, LIST_MAX)
-      .map((item, i) => readReference(item, `measurements[${i}]`)),
+      .flatMap((item, i) => readReferences(item, `measurements[${i}]`, releases)),
     models: has('models') ? readModels(object['models']) : undefined,
     tee: has('tee') ? readTees(object['tee']) : ['sev-snp', 'tdx'],
     products: has('products') ? readChoices(object['products'], 'products', PRODUCTS) : ['Genoa', 'Turin'],
@@ -319,6 +325,16 @@ function readDangers(dangers: Dangers): Policy['danger'] {
     anyModel: dangers[allowAnyModel] === true,
     certificateChannel: dangers[allowCertificateChannel] === true,
   };
+}
+
+function readReferences(value: unknown, name: string, releases: Releases): readonly Reference[] {
+  if (typeof value !== 'object' || value === null || !('release' in value)) return [readReference(value, name)];
+  const release = read.string(read.object(value, name, ['release'])['release'], `${name}.release`, 64);
+  const builds = releases.get(release);
+  if (builds !== undefined) return builds;
+  throw malformed('malformed_policy', `${name} names the release ${JSON.stringify(release)}, of which no reference values are given`, {
+    hint: releases.size === 0 ? 'give them with --reference-values, or in code' : `known: ${[...releases.keys()].slice(0, 8).join(', ')}`,
+  });
 }
 
 function readReference(value: unknown, name: string): Reference {

@@ -67,7 +67,8 @@ function packageTable(keys: readonly string[]): string {
 
 const client = closure('attestation');
 const server = closure('').filter((key) => !client.includes(key));
-const rooms = ['attestation', 'src', 'image'].flatMap((room) => [
+const rooms = ['attestation', 'src', 'image']
+  .flatMap((room) => [
     room,
     ...readdirSync(join(top, room), { withFileTypes: true })
       .filter((entry) => entry.isDirectory() && !/^(dist|node_modules)$/.test(entry.name))

@@ -17,7 +17,7 @@ const ROOMS: readonly (readonly [RegExp, number, string])[] = [
   [/^src\/inference\//, 5, 'inference'],
   [/^src\//, 4.5, 'src-base'],
   [/^attestation\/node\//, 4, 'node'],
-  [/^attestation\/(policy|appraise|appraise-hardware|explain|index|evidence|measure)\.ts$/, 3, 'appraise'],
+  [/^attestation\/(policy|reference-values|appraise|appraise-hardware|explain|index|evidence|measure)\.ts$/, 3, 'appraise'],
   [/^attestation\/snp\//, 2, 'snp'],
   [/^attestation\/tdx\//, 2, 'tdx'],
   [/^attestation\/simulated\//, 2.5, 'simulated'],

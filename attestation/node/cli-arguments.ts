@@ -3,7 +3,16 @@
 
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { malformed } from '../errors.ts';
-import { allowAnyModel, allowSimulated, type AppraisalPolicy, type Dangers, observingPolicy, parsePolicy, type Policy } from '../policy.ts';
+import {
+  allowAnyModel,
+  allowSimulated,
+  type AppraisalPolicy,
+  type Dangers,
+  observingPolicy,
+  parsePolicy,
+  type Policy,
+  type Releases,
+} from '../policy.ts';
 
 export const HELP = `assay-verify: proves what answers at an https address before anything is sent to it
 
@@ -18,6 +27,7 @@ export const HELP = `assay-verify: proves what answers at an https address befor
 
 what to accept
   --policy FILE            a policy in JSON (docs/policy.md)
+  --reference-values FILE  what {"release": NAME} in the policy stands for (image/reference-values.json)
   --measurement HEX        a launch measurement to accept; may be repeated
   --model ID=SHA256        a model to accept; may be repeated
   --any-model              accept whatever models are served: which one answers is not proven
@@ -47,6 +57,7 @@ exit: 0 accepted, 10 refused, 20 unsupported evidence, 30 malformed input or wro
 
 const ACCEPT = {
   policy: { type: 'string' },
+  'reference-values': { type: 'string' },
   measurement: { type: 'string', multiple: true },
   model: { type: 'string', multiple: true },
   'any-model': { type: 'boolean' },
@@ -76,6 +87,7 @@ interface Target {
 
 interface Accept {
   readonly policyFile: string | undefined;
+  readonly referenceFile: string | undefined;
   readonly measurements: readonly string[];
   readonly models: Readonly<Record<string, string>>;
   readonly dangers: Dangers;
@@ -95,7 +107,7 @@ export type Command =
   | { readonly name: 'evidence' }
   | { readonly name: 'measure'; readonly manifest: string; readonly output: 'table' | 'json' | 'policy' }
   | { readonly name: 'bundle'; readonly cacheFolder: string }
-  | { readonly name: 'policy'; readonly action: 'lint' | 'print'; readonly file: string };
+  | { readonly name: 'policy'; readonly action: 'lint' | 'print'; readonly file: string; readonly referenceFile: string | undefined };
 
 /** Words after the program's name → command. Throws `wrong_usage`. */
 export function parseCommand(argv: readonly string[]): Command {
@@ -119,12 +131,13 @@ export function parseCommand(argv: readonly string[]): Command {
 }
 
 /** The policy the flags and the file (its text, when one was named) amount to. */
-export function policyOf(accept: Accept, fileText: string | undefined): Policy {
+export function policyOf(accept: Accept, fileText: string | undefined, releases?: Releases): Policy {
   const flags = accept.measurements.length > 0 || Object.keys(accept.models).length > 0;
   if (fileText !== undefined) {
     if (flags) throw wrong('--measurement and --model do not go with --policy: the file lists them');
-    return parsePolicy(fileText, accept.dangers);
+    return parsePolicy(fileText, accept.dangers, releases);
   }
+  if (accept.referenceFile !== undefined) throw wrong('--reference-values goes with --policy: only a policy file names releases');
   if (!flags && accept.dangers[allowAnyModel] === undefined) return observingPolicy(accept.dangers);
   const policy: AppraisalPolicy = {
     measurements: accept.measurements,
@@ -161,11 +174,11 @@ function proxyCommand(argv: readonly string[]): Command {
 }
 
 function policyCommand(argv: readonly string[]): Command {
-  const { positionals } = parse(argv, {});
+  const { values, positionals } = parse(argv, { 'reference-values': { type: 'string' } });
   const [action, file, ...more] = positionals;
   if ((action !== 'lint' && action !== 'print') || file === undefined || more.length > 0)
     throw wrong('policy takes `lint FILE` or `print FILE`');
-  return { name: 'policy', action, file };
+  return { name: 'policy', action, file, referenceFile: values['reference-values'] };
 }
 
 function measureCommand(argv: readonly string[]): Command {
@@ -184,6 +197,7 @@ function bundleCommand(argv: readonly string[]): Command {
 
 interface AcceptValues {
   readonly policy?: string | undefined;
+  readonly 'reference-values'?: string | undefined;
   readonly measurement?: string[] | undefined;
   readonly model?: string[] | undefined;
   readonly 'any-model'?: boolean | undefined;
@@ -213,6 +227,7 @@ function target(values: AcceptValues, positionals: readonly string[], name: stri
     origin,
     accept: {
       policyFile: values.policy,
+      referenceFile: values['reference-values'],
       measurements: values.measurement ?? [],
       models: Object.fromEntries((values.model ?? []).map(modelPair)),
       dangers: {

@@ -10,7 +10,7 @@ import { bundleStore } from './bundle.ts';
 import { type Command, HELP, parseCommand, policyOf } from './cli-arguments.ts';
 import { commandEvidence } from './cli-evidence.ts';
 import { commandBundle, commandMeasure, commandPolicy } from './cli-offline.ts';
-import { type CliWorld, type ExitCode, readText } from './cli-world.ts';
+import { type CliWorld, type ExitCode, readReleases, readText } from './cli-world.ts';
 import type { ConnectOptions } from './connect.ts';
 import { fileRollbackMemory } from './memory-file.ts';
 import { printable, printableJson } from './printable.ts';
@@ -63,7 +63,8 @@ interface Means extends Pick<ConnectOptions, 'endorsements' | 'memory'> {
 
 async function prepare(command: Connecting, world: CliWorld): Promise<Means> {
   const { accept, cacheFolder, bundleFile } = command;
-  const policy = policyOf(accept, accept.policyFile === undefined ? undefined : await readText(accept.policyFile, 'policy file', world));
+  const file = accept.policyFile === undefined ? undefined : await readText(accept.policyFile, 'policy file', world);
+  const policy = policyOf(accept, file, await readReleases(accept.referenceFile, world));
   const mode = policy.endorsements;
   if (bundleFile !== undefined && mode !== 'offline') throw wrongUsage('--bundle goes with a policy whose endorsements are "offline"');
   if (mode === 'offline' && bundleFile === undefined && cacheFolder === undefined) throw wrongUsage('the policy wants offline endorsements: give --bundle FILE or --cache DIR'); // prettier-ignore

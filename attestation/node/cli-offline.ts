@@ -5,13 +5,14 @@ import type { MeasureReport } from '../measure.ts';
 import { lintPolicy, parsePolicy, policyToJson } from '../policy.ts';
 import { exportBundle } from './bundle.ts';
 import type { Command } from './cli-arguments.ts';
-import { type CliWorld, type ExitCode, readNamed, readText } from './cli-world.ts';
+import { type CliWorld, type ExitCode, readNamed, readReleases, readText } from './cli-world.ts';
 import { folderStore } from './endorsements-store.ts';
 import { printable } from './printable.ts';
 import { columns } from './transcript.ts';
 
-export async function commandPolicy({ action, file }: Extract<Command, { name: 'policy' }>, world: CliWorld): Promise<ExitCode> {
-  const policy = parsePolicy(await readText(file, 'policy file', world));
+export async function commandPolicy(command: Extract<Command, { name: 'policy' }>, world: CliWorld): Promise<ExitCode> {
+  const { action, file, referenceFile } = command;
+  const policy = parsePolicy(await readText(file, 'policy file', world), {}, await readReleases(referenceFile, world));
   if (action === 'print') {
     world.stdout(`${JSON.stringify(policyToJson(policy), undefined, 2)}\n`);
     return 0;

@@ -2,6 +2,7 @@
 // comes in through this, so that tests run the real commands.
 
 import { AttestationError } from '../errors.ts';
+import type { Releases } from '../policy.ts';
 import type { ProxySettings } from './environment.ts';
 
 export interface CliWorld {
@@ -38,6 +39,14 @@ export async function readText(path: string, what: string, world: CliWorld): Pro
   } catch (error) {
     throw unreadable(what, error);
   }
+}
+
+/** What releases named in a policy stand for; nothing without a file. */
+export async function readReleases(path: string | undefined, world: CliWorld): Promise<Releases | undefined> {
+  if (path === undefined) return undefined;
+  const text = await readText(path, 'reference values', world);
+  const { parseReferenceValues } = await import('../reference-values.ts');
+  return parseReferenceValues(text);
 }
 
 function unreadable(what: string, error: unknown): AttestationError {

@@ -132,6 +132,21 @@ describe('commands', () => {
     expect(await refusal.json()).toMatchObject({ error: { code: 'unknown_url' } });
   });
 
+  test('a policy names a release; the reference values beside it say which builds that is', async () => {
+    const path = join(server.dataFolder, 'release.json');
+    const values = join(top, 'image/reference-values.json');
+    const [name = ''] = Object.keys((JSON.parse(await readFile(values, 'utf8')) as { releases: object }).releases);
+    await writeFile(path, JSON.stringify({ measurements: [{ release: name }], models: server.policy.models }));
+    const printed = await run([verifyCli, 'policy', 'print', path, '--reference-values', values]);
+    expect(printed.code, printed.stderr).toBe(0);
+    expect((JSON.parse(printed.stdout) as { measurements: unknown[] }).measurements.length).toBeGreaterThan(300);
+    expect((await run([verifyCli, 'policy', 'print', path])).code).toBe(30);
+    // This server is not that release.
+    const refused = await run([verifyCli, server.url, '--policy', path, '--reference-values', values, '--allow-simulated', '--json']);
+    expect(refused.code).toBe(10);
+    expect(JSON.parse(refused.stdout)).toMatchObject({ accepted: false, code: 'snp_measurement' });
+  });
+
   test('the proxy refuses to listen on anything but loopback without a flag', async () => {
     const { code, stderr, stdout } = await run([
       verifyCli,

@@ -90,7 +90,7 @@ afterAll(async () => {
 
 describe('evidence of the device', () => {
   test('is handed out as it is, with what the host gave to go with it', async () => {
-    const document = parseDocument((await (await attest()).text()));
+    const document = parseDocument(await (await attest()).text());
     expect(document.teeType).toBe('sev-snp');
     expect(toHex(document.measurement)).toBe('ab'.repeat(48));
     expect(document.endorsements).toEqual({ vek: amd.vek, chain: [amd.ask, amd.ark] });

@@ -240,7 +240,7 @@ describe('which TEE', () => {
       simulated: async () => source('simulated'),
     }).then((selected) => {
       expect(kernel.entries.size).toBe(0);
-      return selected === null ? null : (selected.teeType);
+      return selected === null ? null : selected.teeType;
     });
   };
 
