@@ -395,7 +395,7 @@ describe('aborts', () => {
 
 test('a slow reader pauses itself and nobody else, and loses nothing', async () => {
   const engine = await open('demo-context', { slots: 2 }, { maxBufferedEvents: 8 });
-  const slow = engine.generate(request({ maxTokens: 400, cacheScope: 'slow' }), new AbortController().signal)[Symbol.asyncIterator]();
+  const slow = engine.generate(request({ maxTokens: 1900, cacheScope: 'slow' }), new AbortController().signal)[Symbol.asyncIterator]();
   const events: GenerateEvent[] = [];
   const take = async (): Promise<boolean> => {
     const next = await slow.next();
@@ -404,13 +404,16 @@ test('a slow reader pauses itself and nobody else, and loses nothing', async () 
   };
   await take();
   await take();
-  // Neighbours run to their ends while the slow one is not read; 300 tokens each.
-  for (let i = 0; i < 2; i += 1) expect((await run(engine, { maxTokens: 300, cacheScope: `fast ${i}` })).finish).toBe('length');
-  // In those 600 steps the slow one wrote its buffer full and stopped: it is still running, far from its 400.
-  expect(engine.stats()).toMatchObject({ active: 1 });
+  // Neighbours run to their ends while the slow one is not read; 600 tokens each.
+  for (let i = 0; i < 3; i += 1) expect((await run(engine, { maxTokens: 600, cacheScope: `fast ${i}` })).finish).toBe('length');
+  // In those 1800 steps the slow one wrote its buffer full and stopped: it still runs, and wrote far less than they did. How
+  // far it gets before the pause reaches it depends on how busy this process is.
+  const { active, completionTokens } = engine.stats();
+  expect(active).toBe(1);
+  expect(completionTokens - 3 * 600).toBeLessThan(1500);
   while (await take()) continue;
-  expect(events.at(-1)).toMatchObject({ type: 'finish', completionTokens: 400 });
-  expect(summary(events).text).toBe((await run(engine, { maxTokens: 400 })).text);
+  expect(events.at(-1)).toMatchObject({ type: 'finish', completionTokens: 1900 });
+  expect(summary(events).text).toBe((await run(engine, { maxTokens: 1900 })).text);
   await engine.close();
 });
 
