@@ -11,7 +11,7 @@ import { ApiError } from '../errors.ts';
 import type { Residency } from './registry.ts';
 
 /** Big enough for full disk and copy speed, small enough that hashing one never holds the event loop for a millisecond. */
-const CHUNK_BYTES = 1024 * 1024;
+const CHUNK_BYTES = 4 * 1024 * 1024;
 /** Linux, include/uapi/asm-generic/fcntl.h: __O_TMPFILE | O_DIRECTORY. Node has no constant for it. */
 const O_TMPFILE = 0o20_200_000;
 

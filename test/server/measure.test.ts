@@ -49,8 +49,8 @@ const stage = (path: string, sha256: string, residency: 'memory' | 'disk', more 
 const openDescriptors = (): number => readdirSync('/proc/self/fd').length;
 
 describe('measureFile', () => {
-  // Around the chunk size of one mebibyte, where a loop that is off by one shows.
-  test.each([0, 1, 1_048_575, 1_048_576, 1_048_577, 3_500_000])('%d bytes hash as sha256sum hashes them', async (size) => {
+  // Around the chunk size of four mebibytes, where a loop that is off by one shows.
+  test.each([0, 1, 4_194_303, 4_194_304, 4_194_305, 14_000_000])('%d bytes hash as sha256sum hashes them', async (size) => {
     const { path, sha256 } = file(`size-${size}`, randomBytes(size));
     const fractions: number[] = [];
     const measured = await measureFile(path, { signal, onProgress: (fraction) => fractions.push(fraction) });
@@ -68,14 +68,14 @@ describe('measureFile', () => {
   });
 
   test('an abort ends it', async () => {
-    const { path } = file('abort', randomBytes(4_000_000));
+    const { path } = file('abort', randomBytes(12_000_000));
     const abort = new AbortController();
     const measuring = measureFile(path, { signal: abort.signal, onProgress: () => abort.abort(new Error('left')) });
     await expect(measuring).rejects.toThrow('left');
   });
 
   test('a file that grows or is rewritten under the read is refused', async () => {
-    const { path } = file('changing', randomBytes(4_000_000));
+    const { path } = file('changing', randomBytes(12_000_000));
     let done = false;
     const growing = measureFile(path, {
       signal,
