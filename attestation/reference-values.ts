@@ -23,9 +23,22 @@ export function parseReferenceValues(text: string): Releases {
   return new Map(names.map((name) => [name, readRelease(releases[name], `releases[${JSON.stringify(name)}]`, name)]));
 }
 
+/** What accepting a release means: each SNP MEASUREMENT, and MRTD in both page orders with its RTMRs. Hex. */
+export function releaseBuilds(
+  name: string,
+  snpMeasurements: readonly string[],
+  tdx: { readonly mrTdSinglePass: string; readonly mrTdTwoPass: string; readonly rtmr1: string; readonly rtmr2: string },
+): readonly Reference[] {
+  const label = `release ${name}`;
+  const { mrTdSinglePass, mrTdTwoPass, rtmr1, rtmr2 } = tdx;
+  return [
+    ...[...new Set(snpMeasurements)].map((measurement) => ({ measurement, name: label })),
+    ...[...new Set([mrTdSinglePass, mrTdTwoPass])].map((mrTd) => ({ mrTd, rtmr1, rtmr2, name: label })),
+  ];
+}
+
 function readRelease(value: unknown, where: string, name: string): readonly Reference[] {
   const release = read.object(value, where, ['snp', 'tdx'], ['manifestSha256', 'source', 'firmware', 'models']);
-  const label = `release ${name}`;
   const measurements = read.list(release['snp'], `${where}.snp`, 1, SHAPES_MAX).flatMap((item, i) => {
     const shape = read.object(item, `${where}.snp[${i}]`, ['vcpuType', 'guestFeatures', 'digests']);
     return read
@@ -33,13 +46,10 @@ function readRelease(value: unknown, where: string, name: string): readonly Refe
       .map((digest, k) => digestOf(digest, `${where}.snp[${i}].digests[${k}]`));
   });
   const tdx = read.object(release['tdx'], `${where}.tdx`, ['mrTdSinglePass', 'mrTdTwoPass', 'rtmr1', 'rtmr2']);
-  const [single, twice, rtmr1, rtmr2] = (['mrTdSinglePass', 'mrTdTwoPass', 'rtmr1', 'rtmr2'] as const).map((key) =>
+  const [mrTdSinglePass, mrTdTwoPass, rtmr1, rtmr2] = (['mrTdSinglePass', 'mrTdTwoPass', 'rtmr1', 'rtmr2'] as const).map((key) =>
     digestOf(tdx[key], `${where}.tdx.${key}`),
   ) as [string, string, string, string];
-  return [
-    ...[...new Set(measurements)].map((measurement) => ({ measurement, name: label })),
-    ...[...new Set([single, twice])].map((mrTd) => ({ mrTd, rtmr1, rtmr2, name: label })),
-  ];
+  return releaseBuilds(name, measurements, { mrTdSinglePass, mrTdTwoPass, rtmr1, rtmr2 });
 }
 
 function digestOf(value: unknown, where: string): string {

@@ -3,6 +3,7 @@
 import { dirname, join } from 'node:path';
 import type { MeasureReport } from '../measure.ts';
 import { lintPolicy, parsePolicy, policyToJson } from '../policy.ts';
+import { releaseBuilds } from '../reference-values.ts';
 import { exportBundle } from './bundle.ts';
 import type { Command } from './cli-arguments.ts';
 import { type CliWorld, type ExitCode, readNamed, readReleases, readText } from './cli-world.ts';
@@ -46,13 +47,8 @@ export async function commandMeasure({ manifest, output }: Extract<Command, { na
 
 /** What a relying party would list to accept this release: every shape of it, and the models in it. */
 function policyOfRelease({ manifest }: MeasureReport, snpMeasurements: readonly string[]): unknown {
-  const name = `release ${manifest.release}`;
-  const { rtmr1, rtmr2, mrTdSinglePass, mrTdTwoPass } = manifest.tdx;
   return {
-    measurements: [
-      ...[...new Set(snpMeasurements)].map((measurement) => ({ measurement, name })),
-      ...[...new Set([mrTdSinglePass, mrTdTwoPass])].map((mrTd) => ({ mrTd, rtmr1, rtmr2, name })),
-    ],
+    measurements: releaseBuilds(manifest.release, snpMeasurements, manifest.tdx),
     models: Object.fromEntries(manifest.models.map((model) => [model.name, model.sha256])),
   };
 }
