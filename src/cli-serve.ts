@@ -14,6 +14,7 @@ import { configDigest, type Config } from './config.ts';
 import { createLog, type Log } from './log.ts';
 import { start, type RunningServer } from './main.ts';
 import { dataDir } from './main-tee.ts';
+import { withoutCoreDumps, reachableSwap } from './memory.ts';
 import { openEngine } from './inference/open.ts';
 
 export async function serveCommand(args: readonly string[]): Promise<number> {
@@ -33,6 +34,7 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   }
   const log = createLog({ level: config.log.level });
   lastWords(log);
+  keepMemoryIn(log);
   const server = await start({
     config,
     log,
@@ -109,6 +111,17 @@ function lastWords(log: Log): void {
       process.exit(1);
     });
   }
+}
+
+/** What holds prompts and keys must not reach a disk; where that cannot be had, it is said. */
+function keepMemoryIn(log: Log): void {
+  try {
+    withoutCoreDumps();
+  } catch (error) {
+    log.warn({ msg: 'a core dump of this process may hold prompts and keys: start it under "ulimit -c 0"', err: error });
+  }
+  const swap = reachableSwap();
+  if (swap.length > 0) log.warn({ msg: 'memory of this process may be swapped to disk, prompts and keys with it', swap });
 }
 
 /** Ready to paste: verify, curl through the local proxy, and the one line for the OpenAI SDK. */

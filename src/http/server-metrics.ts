@@ -117,6 +117,12 @@ function* engineFamilies(engines: ReadonlyMap<string, Engine>): Iterable<MetricF
     'cachedTokens',
   );
   yield family('assay_engine_decode_steps_total', 'Decode steps since the model was loaded.', 'counter', 'decodeSteps');
+  yield {
+    name: 'assay_engine_locked_bytes',
+    help: 'Memory for texts that cannot be swapped out; 0 where the machine does not allow it.',
+    type: 'gauge',
+    samples: [...engines].map(([model, engine]) => ({ labels: { model }, value: engine.info.lockedBytes })),
+  };
 }
 
 function* families(o: {

@@ -28,6 +28,8 @@ export interface EngineInfo {
   readonly eosToken: number | null;
   /** How this model writes tool calls: what toolCallGrammar takes and a parser of answers reads by. */
   readonly toolFormat: ToolFormat;
+  /** Bytes of memory for texts that cannot be swapped out; 0 where the machine does not allow it. */
+  readonly lockedBytes: number;
 }
 
 export interface LoadSpec {

@@ -16,6 +16,7 @@ import { GrammarError, grammarFactory, type Grammar } from './llama-grammar.ts';
 import { loadLlama } from './llama-library.ts';
 import { loadModel, type LoadedModel } from './llama-model.ts';
 import { hardenProcess } from './llama-process.ts';
+import { lockingNew } from './locked-memory.ts';
 import { createPooler, type Pooler } from './pooled.ts';
 import { assertFits, checkTokens, promptTokens, rankTokens } from './prompt.ts';
 import { createSampler, seededRandom } from './sampler.ts';
@@ -66,16 +67,19 @@ async function start(load: Load): Promise<void> {
       ? kvMemory(model, contextLength, slots, load.maxCells ?? Infinity)
       : { cells: roundUp(contextLength), unified: true };
     const exact = load.exact ?? (generating && cells * cellBytes(model) * 2 <= exactBytes);
-    const context = createContext(llama, model, {
-      sequences: slots,
-      cells,
-      batchTokens: generating ? Math.min(512, roundUp(contextLength)) : roundUp(contextLength),
-      threads,
-      threadpool: newThreadpool(threads),
-      embeddings: type === 'rerank' ? 'rank' : type === 'embedding' ? 'pooled' : 'none',
-      exact,
-      unified,
-    });
+    const threadpool = newThreadpool(threads);
+    const { value: context, lockedBytes } = lockingNew(() =>
+      createContext(llama, model, {
+        sequences: slots,
+        cells,
+        batchTokens: generating ? Math.min(512, roundUp(contextLength)) : roundUp(contextLength),
+        threads,
+        threadpool,
+        embeddings: type === 'rerank' ? 'rank' : type === 'embedding' ? 'pooled' : 'none',
+        exact,
+        unified,
+      }),
+    );
     const template = chatTemplate(model, load.chatTemplate, generating);
     const info: EngineInfo = {
       type,
@@ -89,6 +93,7 @@ async function start(load: Load): Promise<void> {
       bosToken: model.bos,
       eosToken: model.eos,
       toolFormat: template.toolFormat,
+      lockedBytes,
     };
     const startGrammar = grammarFactory(llama, model);
     handle = generating

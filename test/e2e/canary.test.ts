@@ -60,10 +60,12 @@ describe('no content in any sink', () => {
 
   test('no process of ours may write a core dump', async () => {
     await send('POST', '/v1/completions', { model: 'demo-context', prompt: 'x', max_tokens: 1 });
-    for (const pid of await childrenOf(server.process.pid ?? 0)) {
+    for (const pid of [server.process.pid ?? 0, ...(await childrenOf(server.process.pid ?? 0))]) {
       const limits = await readFile(`/proc/${pid}/limits`, 'utf8');
       expect(/Max core file size\s+(\S+)\s+(\S+)/.exec(limits)?.slice(1)).toEqual(['0', '0']);
     }
+    // And should a crash handler take one all the same, none of the server's memory is in it.
+    if (process.platform === 'linux') expect(await readFile(`/proc/${server.process.pid}/coredump_filter`, 'utf8')).toMatch(/^0+\n$/);
   });
 
   test('every field of every route, in success, refusal, crash and abort', async () => {

@@ -37,6 +37,16 @@ describe.skipIf(!supported)('a real engine child', () => {
     expect(proc('limits')).toMatch(/Max core file size\s+0\s+0/);
   });
 
+  test('the memory for texts is locked as far as the machine allows it, and the model is served either way', () => {
+    const status = proc('status');
+    const locked = 1024 * Number(/^VmLck:\s+(\d+) kB$/m.exec(status)?.[1]);
+    expect(locked).toBe(engine.info.lockedBytes);
+    const mayLock = (BigInt(`0x${/^CapEff:\s+(\w+)$/m.exec(status)?.[1]}`) & (1n << 14n)) !== 0n; // CAP_IPC_LOCK
+    const unlimited = /Max locked memory\s+unlimited/.test(proc('limits'));
+    // 8 slots × 2048 tokens of keys and values, unrounded.
+    if (mayLock || unlimited) expect(locked).toBeGreaterThan(1024 * 1024);
+  });
+
   test('open descriptors: standard streams, the server’s socket, the loop’s own; no network, no file but the model', () => {
     const open = readdirSync(`/proc/${engine.pid}/fd`).map((fd) => [Number(fd), readlinkSync(`/proc/${engine.pid}/fd/${fd}`)] as const);
     // Pipes and anonymous inodes are the event loop's; a harness may leak a pipe of its own, which no shell can prevent.

@@ -1,0 +1,62 @@
+// Keeps the memory in which the engine child has texts, llama.cpp's keys and values and what it computes in, out of swap
+// (mlock2(2), MLOCK_ONFAULT: pages that are used, not the whole reservation). Not the process as a whole: V8 gives pages back
+// with madvise(MADV_DONTNEED), which the kernel refuses on locked memory, and V8 aborts on the refusal.
+// Best effort: without CAP_IPC_LOCK and over RLIMIT_MEMLOCK the kernel says no, and less or nothing is locked.
+import { readFileSync } from 'node:fs';
+import koffi from 'koffi';
+
+export interface Range {
+  readonly start: number;
+  /** Exclusive. */
+  readonly end: number;
+}
+
+const MLOCK_ONFAULT = 1;
+/** Larger than a page of V8's heap (256 KiB), should one of its threads have taken one meanwhile. */
+const smallest = 512 * 1024;
+
+/** Runs `make` and locks the private memory the process has gained by it. Bytes locked; 0 outside Linux. */
+export function lockingNew<T>(make: () => T, lock: (range: Range) => boolean = mlock): { readonly value: T; readonly lockedBytes: number } {
+  if (process.platform !== 'linux') return { value: make(), lockedBytes: 0 };
+  const before = privateMemory(readFileSync('/proc/self/maps', 'utf8'));
+  const value = make();
+  let lockedBytes = 0;
+  for (const range of added(before, privateMemory(readFileSync('/proc/self/maps', 'utf8'))))
+    if (range.end - range.start >= smallest && lock(range)) lockedBytes += range.end - range.start;
+  return { value, lockedBytes };
+}
+
+/** Writable, private mappings of no file, ascending, of a text like /proc/self/maps (proc_pid_maps(5)). */
+export function privateMemory(maps: string): Range[] {
+  const found: Range[] = [];
+  for (const line of maps.split('\n')) {
+    const match = /^([0-9a-f]+)-([0-9a-f]+) rw.p [0-9a-f]+ 00:00 0\s*(\[(?:heap|anon[^\]]*)\])?$/.exec(line);
+    if (match !== null) found.push({ start: Number.parseInt(match[1] ?? '', 16), end: Number.parseInt(match[2] ?? '', 16) });
+  }
+  return found;
+}
+
+/** What is in `after` and not in `before`, both ascending. */
+export function added(before: readonly Range[], after: readonly Range[]): Range[] {
+  const found: Range[] = [];
+  for (const { start, end } of after) {
+    let from = start;
+    for (const old of before) {
+      if (old.end <= from) continue;
+      if (old.start >= end) break;
+      if (old.start > from) found.push({ start: from, end: old.start });
+      from = Math.max(from, old.end);
+    }
+    if (from < end) found.push({ start: from, end });
+  }
+  return found;
+}
+
+/** mlock2 of glibc 2.27 and musl 1.1.20 on; false where it is missing or refused. */
+function mlock({ start, end }: Range): boolean {
+  try {
+    return koffi.load(null).func('mlock2', 'int', ['uintptr_t', 'size_t', 'uint'])(start, end - start, MLOCK_ONFAULT) === 0;
+  } catch {
+    return false;
+  }
+}
