@@ -68,8 +68,8 @@ export interface BatchPlan {
   readonly step: number;
   /** Whether that many writers decode one after another rather than together. */
   takeTurns(writers: number): boolean;
-  /** Prompt tokens a step may read beside that many writers. */
-  promptTokens(writers: number): number;
+  /** Prompt tokens a step may read beside that many writers, of so many that so many readers still have. */
+  promptTokens(writers: number, readers: number, remaining: number): number;
 }
 
 /** Fills the native batch. Writers first; readers share what is left, the oldest getting at least half. */
@@ -103,9 +103,9 @@ export function fillBatch(
     outputs += 1;
   }
   const writers = ready.length;
-  let room = context.batchTokens - context.batchLength;
-  room = Math.min(room, plan.promptTokens(writers));
   const remaining = (sequence: Sequence): number => sequence.tokens.length - sequence.slot.tokens.length;
+  const unread = readers.reduce((sum, each) => sum + remaining(each), 0);
+  let room = Math.min(context.batchTokens - context.batchLength, plan.promptTokens(writers, readers.length, unread));
   const oldest = readers.reduce<Sequence | null>((best, each) => (best === null || each.order < best.order ? each : best), null);
   const shortestFirst = readers.filter((each) => each !== oldest).sort((a, b) => remaining(a) - remaining(b));
   let prompt = 0;

@@ -269,7 +269,8 @@ export function llamaFolder(): string {
 /** Loads the library and the CPU variant that fits this processor. Call once per process. */
 export function loadLlama(folder = llamaFolder()): {
   readonly llama: LlamaLibrary;
-  readonly newThreadpool: (threads: number) => Pointer | null;
+  /** `poll`: rounds in units of 131 072 that a worker spins for the next step before it sleeps. */
+  readonly newThreadpool: (threads: number, poll: number) => Pointer | null;
 } {
   const files = readdirSync(folder);
   const suffix = process.platform === 'darwin' ? 'dylib' : 'so';
@@ -359,13 +360,13 @@ function check(struct: string, actual: object, expected: Record<string, unknown>
 }
 
 /** The thread pool lives in the CPU variant that was just chosen, so it is reached through the backend registry. */
-function threadpoolMaker(ggml: ReturnType<typeof koffi.load>): (threads: number) => Pointer | null {
+function threadpoolMaker(ggml: ReturnType<typeof koffi.load>): (threads: number, poll: number) => Pointer | null {
   const deviceByType = ggml.func('ggml_backend_dev_by_type', p, ['int32']);
   const registryOf = ggml.func('ggml_backend_dev_backend_reg', p, [p]);
   const procAddress = ggml.func('ggml_backend_reg_get_proc_address', p, [p, 'str']);
   const defaults = ggml.func('ggml_threadpool_params_default', threadpoolParams, ['int32']);
   const newPool = koffi.proto(p, [koffi.pointer(threadpoolParams)]);
-  return (threads) => {
+  return (threads, poll) => {
     const cpu: unknown = deviceByType(0);
     if (typeof cpu !== 'bigint') return null;
     const create: unknown = procAddress(registryOf(cpu), 'ggml_threadpool_new');
@@ -373,7 +374,7 @@ function threadpoolMaker(ggml: ReturnType<typeof koffi.load>): (threads: number)
     const params: unknown = defaults(threads);
     if (typeof params !== 'object' || params === null || Reflect.get(params, 'n_threads') !== threads)
       throw new LlamaLibraryError('ggml_threadpool_params.n_threads is not where the pinned header has it');
-    const pool: unknown = koffi.call(create, newPool, params);
+    const pool: unknown = koffi.call(create, newPool, { ...params, poll });
     return typeof pool === 'bigint' ? pool : null;
   };
 }

@@ -274,14 +274,23 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
     }
   };
 
+  /**
+   * Prompt tokens beside that many writers: what may hold them up. More who read than are held up may hold them up for longer in
+   * proportion, if then all have read: whoever comes in a burst decodes together from there on, not a few steps apart.
+   */
+  const chunk = (writers: number, readers: number, remaining: number): number => {
+    if (writers === 0) return Infinity;
+    const polite = Math.max(16, Math.floor(options.stallMs / msPerToken));
+    return readers > writers && remaining <= (polite * readers) / writers ? remaining : polite;
+  };
+
   const step = async (): Promise<void> => {
     dropCancelled();
     admitAll();
     const { prompt, writers } = fillBatch(context, live, {
       step: stats.decodeSteps + 1,
       takeTurns: (count) => pace?.takeTurns(count) === true,
-      promptTokens: (count) =>
-        Math.min(options.maxChunk ?? Infinity, count > 0 ? Math.max(16, Math.floor(options.stallMs / msPerToken)) : Infinity),
+      promptTokens: (writing, reading, remaining) => Math.min(options.maxChunk ?? Infinity, chunk(writing, reading, remaining)),
     });
     // What was admitted may have ended at once (a second choice of one token); its events must still leave.
     if (context.batchLength === 0) {

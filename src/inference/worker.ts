@@ -9,7 +9,7 @@ import { totalmem } from 'node:os';
 import { ApiError } from '../errors.ts';
 import { confineProcess } from './confine.ts';
 import { createConstraint } from './constraint.ts';
-import { decodeThreads } from './cores.ts';
+import { decodeThreads, pollLevel } from './cores.ts';
 import type { EngineInfo, EngineStats, GenerateEvent, ModelType } from './engine.ts';
 import { createContext, type Context } from './llama-context.ts';
 import { GrammarError, grammarFactory, type Grammar } from './llama-grammar.ts';
@@ -67,7 +67,7 @@ async function start(load: Load): Promise<void> {
       ? kvMemory(model, contextLength, slots, load.maxCells ?? Infinity)
       : { cells: roundUp(contextLength), unified: true };
     const exact = load.exact ?? (generating && cells * cellBytes(model) * 2 <= exactBytes);
-    const threadpool = newThreadpool(threads);
+    const threadpool = newThreadpool(threads, pollLevel(threads));
     const { value: context, lockedBytes } = lockingNew(() =>
       createContext(llama, model, {
         sequences: slots,

@@ -425,6 +425,11 @@ describe('requests', () => {
     ['names it', JSON.stringify({ model: MODEL_ID }), 'accepted'],
     ['names another, though the policy lists it', JSON.stringify({ model: 'other' }), 'model_not_attested'],
     ['names two', `{"model":"${MODEL_ID}","model":"other"}`, 'model_not_attested'],
+    ['names two, one of them in escapes', `{"model":"${MODEL_ID}","mod\\u0065l":"other"}`, 'model_not_attested'],
+    ['names it in escapes', `{"mod\\u0065l":"${MODEL_ID}"}`, 'accepted'],
+    ['names one deeper', `{"x":{"model":"${MODEL_ID}"}}`, 'model_not_attested'],
+    ['has the word elsewhere', JSON.stringify({ model: MODEL_ID, user: 'model', prompt: 'a "model"' }), 'accepted'],
+    ['is long', JSON.stringify({ model: MODEL_ID, prompt: Array.from({ length: 20_000 }, (_, i) => i) }), 'accepted'],
     ['names none', '{}', 'model_not_attested'],
     ['is no json', 'x', 'model_not_attested'],
   ])('with one model attested by name, a request that %s', async (_, body, code) => {

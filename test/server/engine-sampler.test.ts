@@ -2,7 +2,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { Sampling } from '../../src/inference/engine.ts';
-import { argmax, createSampler, logprobs, seededRandom, top } from '../../src/inference/sampler.ts';
+import { argmax, createSampler, expOf, logprobs, seededRandom, top } from '../../src/inference/sampler.ts';
 import { createTextStream } from '../../src/inference/text-stream.ts';
 import { greedy } from '../fixtures/demo-engine.ts';
 
@@ -53,6 +53,28 @@ describe('sampler', () => {
     expect(apart(shares({ temperature: 2 }), softmax([...logits], 2))).toBeLessThan(noise);
   });
 
+  test('the whole distribution of a vocabulary of many blocks, whatever is without weight', () => {
+    const of = Float32Array.from({ length: 1000 }, (_, i) => (i % 250 === 7 ? Math.log(1 + i / 250) : -Infinity));
+    const found = shares({}, of);
+    const wanted = softmax([...of]);
+    expect(found.reduce((sum, share) => sum + share, 0)).toBeCloseTo(1, 12);
+    expect(apart(found, wanted)).toBeLessThan(noise);
+    // The ends of the range of a draw are the first and the last token that can be drawn.
+    expect(createSampler({ ...greedy, temperature: 1 }, () => 0).pick(of)).toBe(7);
+    expect(createSampler({ ...greedy, temperature: 1 }, () => 1 - 2 ** -32).pick(of)).toBe(757);
+    expect(createSampler({ ...greedy, temperature: 1 }, () => 1).pick(of)).toBe(757);
+  });
+
+  test('e^x is right to 1e-8', () => {
+    fc.assert(
+      fc.property(fc.double({ min: -690, max: 0, noNaN: true }), (x) => {
+        expect(Math.abs(expOf(x) / Math.exp(x) - 1)).toBeLessThan(1e-8);
+      }),
+      { numRuns: 2000 },
+    );
+    expect([expOf(0), expOf(-1e6), expOf(-Infinity), expOf(NaN)].map((value) => Math.round(value * 1e8) / 1e8)).toEqual([1, 0, 0, 0]);
+  });
+
   test('top-k, top-p and min-p cut and renormalise', () => {
     const only = (keep: readonly number[]): number[] => softmax(Array.from(logits, (value, i) => (keep.includes(i) ? value : -Infinity)));
     expect(apart(shares({ topK: 3 }), only([1, 7, 5]))).toBeLessThan(noise);
@@ -90,7 +112,7 @@ describe('sampler', () => {
           for (const token of order) {
             keep.add(token);
             mass += weights[token] ?? 0;
-            if (mass >= topP * total * (1 + 1e-9)) break;
+            if (mass >= topP * total * (1 + 1e-7)) break;
           }
           const sampler = createSampler({ ...greedy, temperature, topP }, seededRandom(values.length, 0));
           for (let i = 0; i < 20; i += 1) expect(keep.has(sampler.pick(of))).toBe(true);

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
-import { decodeThreads } from '../../src/inference/cores.ts';
+import { decodeThreads, pollLevel } from '../../src/inference/cores.ts';
 import { createContext } from '../../src/inference/llama-context.ts';
 import { assertDefaults, assertVersion, libcSymbol, LlamaLibraryError, loadLlama } from '../../src/inference/llama-library.ts';
 import { loadModel } from '../../src/inference/llama-model.ts';
@@ -120,4 +120,8 @@ test('threads: one per physical core of ours, within the quota, one for tiny mod
   expect(decodeThreads(1e6, files(['0', '1'], 'max 100000'))).toBe(1);
   expect(decodeThreads(1e9, files(['0,1', '0,1'], 'max 100000'))).toBe(1);
   expect(decodeThreads(1e9, files(['0', '1', '2', '3'], '100000 100000'))).toBe(1);
+});
+
+test('idle workers spin only where a core is to spare', () => {
+  expect([pollLevel(2, 2), pollLevel(1, 2), pollLevel(8, 16)]).toEqual([0, 1, 1]);
 });

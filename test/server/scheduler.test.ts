@@ -175,6 +175,30 @@ describe('batching', () => {
     expect(events.filter(([id, event]) => id === 2 && event.type === 'start')).toHaveLength(1);
   });
 
+  test.each([
+    ['in one step when they are short: together from then on', 9, [28]],
+    ['in polite chunks while they are long', 60, [17]],
+  ])('more who read than write are read %s', async (_, length, sizes) => {
+    // A token takes a millisecond.
+    let clock = 0;
+    const { ask, context } = start({ stallMs: 16, now: () => clock });
+    context.onDecode = (step) => (clock += step.length);
+    const late: Promise<number[][]>[] = [];
+    const first = ask({
+      id: 1,
+      maxTokens: 12,
+      emit: (event) => {
+        if (event.type === 'delta' && late.length === 0)
+          for (const id of [2, 3, 4]) late.push(ask({ id, scope: `s${id}`, prompt: Array.from({ length }, () => id), maxTokens: 1 }));
+      },
+    });
+    expect(await first).toEqual([expected([1, 2, 3], 12)]);
+    await Promise.all(late);
+    // The first step reads the first prompt.
+    const steps = context.steps.slice(1).filter((step) => step.length > 1);
+    expect(steps.slice(0, sizes.length).map((step) => step.length)).toEqual(sizes);
+  });
+
   test('a short prompt does not wait for a long one that came first', async () => {
     const { ask, context } = start({ maxChunk: 8 });
     const long = ask({ id: 1, prompt: Array.from({ length: 400 }, () => 1), maxTokens: 1 });
