@@ -7,7 +7,7 @@ import type { Sampling } from './engine.ts';
 export type TokenFilter = (tokens: readonly number[]) => boolean[];
 
 export interface Sampler {
-  /** A token; −1 when `filter` refuses the whole vocabulary. `logits` is not changed. */
+  /** A token; −1 when `filter` refuses the whole vocabulary. `logits` is as it was when this returns. */
   pick(logits: Float32Array, filter?: TokenFilter): number;
   /** Counts a token for the penalties: every prompt token once at the start, then each chosen one. */
   accept(token: number): void;
@@ -26,42 +26,47 @@ export function createSampler(sampling: Sampling, random: () => number, prompt: 
   // OpenAI counts only what was generated; the repeat penalty of llama.cpp also counts the prompt.
   const generated = new Map<number, number>();
   const seen = new Set<number>(repeat ? prompt.slice(-penaltyWindow) : []);
-  const bias = sampling.logitBias;
-  const adjusts = penalties || repeat || (bias !== undefined && bias.size > 0);
-  let scratch = new Float32Array(0);
+  const bias: ReadonlyMap<number, number> = sampling.logitBias ?? new Map();
+  // What bias and penalties changed, to be put back: they touch a few tokens, and a copy of the logits would touch them all.
+  const changed: number[] = [];
+  const before: number[] = [];
 
-  const adjust = (logits: Float32Array): Float32Array => {
-    if (!adjusts) return logits;
-    if (scratch.length !== logits.length) scratch = new Float32Array(logits.length);
-    scratch.set(logits);
+  const set = (logits: Float32Array, token: number, to: (logit: number) => number): void => {
+    const logit = logits[token];
+    if (logit === undefined) return;
+    changed.push(token);
+    before.push(logit);
+    logits[token] = to(logit);
+  };
+  const adjust = (logits: Float32Array): void => {
     if (repeat) {
-      for (const token of seen) {
-        const logit = scratch[token];
-        if (logit !== undefined) scratch[token] = logit > 0 ? logit / sampling.repeatPenalty : logit * sampling.repeatPenalty;
-      }
+      const { repeatPenalty } = sampling;
+      for (const token of seen) set(logits, token, (logit) => (logit > 0 ? logit / repeatPenalty : logit * repeatPenalty));
     }
     if (penalties) {
-      for (const [token, count] of generated) {
-        const logit = scratch[token];
-        if (logit !== undefined) scratch[token] = logit - count * sampling.frequencyPenalty - sampling.presencePenalty;
-      }
+      for (const [token, count] of generated)
+        set(logits, token, (logit) => logit - count * sampling.frequencyPenalty - sampling.presencePenalty);
     }
-    if (bias !== undefined) {
-      for (const [token, value] of bias) {
-        const logit = scratch[token];
-        // −100 is documented as a ban, so it must be one even over a logit of 200.
-        if (logit !== undefined) scratch[token] = value <= -100 ? -Infinity : logit + value;
-      }
-    }
-    return scratch;
+    // −100 is documented as a ban, so it must be one even over a logit of 200.
+    for (const [token, value] of bias) set(logits, token, (logit) => (value <= -100 ? -Infinity : logit + value));
+  };
+  const restore = (logits: Float32Array): void => {
+    // Backwards: a token may have been changed more than once.
+    for (let i = changed.length - 1; i >= 0; i -= 1) logits[changed[i]!] = before[i]!;
+    changed.length = 0;
+    before.length = 0;
   };
 
   return {
-    pick(raw, filter) {
-      const logits = adjust(raw);
-      const first = draw(logits, sampling, random);
-      if (filter === undefined || first === -1 || filter([first])[0] === true) return first;
-      return pickFiltered(logits, sampling, random, filter);
+    pick(logits, filter) {
+      adjust(logits);
+      try {
+        const first = draw(logits, sampling, random);
+        if (filter === undefined || first === -1 || filter([first])[0] === true) return first;
+        return pickFiltered(logits, sampling, random, filter);
+      } finally {
+        restore(logits);
+      }
     },
     accept(token) {
       if (penalties) generated.set(token, (generated.get(token) ?? 0) + 1);
@@ -223,12 +228,6 @@ function nucleus(logits: Float32Array, max: number, temperature: number, topP: n
   return { tokens: sorted(logits, above(logits, max - ((last + 2) / 8) * temperature)), total };
 }
 
-function mass(logits: Float32Array, max: number, temperature: number): number {
-  let total = 0;
-  for (let i = 0; i < logits.length; i += 1) total += expOf((logits[i]! - max) / temperature);
-  return total;
-}
-
 /** 2^(−k − ½) by k. */
 const halfPowers = Float64Array.from({ length: 1024 }, (_, k) => 2 ** (-k - 0.5));
 
@@ -329,7 +328,9 @@ export function logprobs(
   count: number,
 ): { readonly chosen: number; readonly top: readonly Alternative[] } {
   const max = maximum(logits);
-  const norm = max + Math.log(mass(logits, max, 1));
+  let total = 0;
+  for (let i = 0; i < logits.length; i += 1) total += Math.exp(logits[i]! - max);
+  const norm = max + Math.log(total);
   return {
     chosen: (logits[token] ?? -Infinity) - norm,
     top: top(logits, count).map((alternative) => ({ token: alternative, logprob: logits[alternative]! - norm })),

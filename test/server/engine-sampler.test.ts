@@ -150,6 +150,18 @@ describe('sampler', () => {
     expect(repeating.pick(flat)).toBe(1);
   });
 
+  test('the logits are as they were afterwards, also when the filter fails', () => {
+    const of = Float32Array.from(logits);
+    const sampling = { ...greedy, temperature: 1, presencePenalty: 1, frequencyPenalty: 0.5, repeatPenalty: 1.3 };
+    const sampler = createSampler({ ...sampling, logitBias: new Map([[1, -100], [1, 5], [9, 1]]) }, seededRandom(3, 0), [1, 2, 7]); // prettier-ignore
+    for (let i = 0; i < 20; i += 1) sampler.accept(sampler.pick(of, (tokens) => tokens.map((token) => token !== 1)));
+    const broken = (): boolean[] => {
+      throw new Error('the grammar failed');
+    };
+    expect(() => sampler.pick(of, broken)).toThrow('the grammar failed');
+    expect(of).toEqual(logits);
+  });
+
   test('garbage in the logits picks nothing or something real, never out of range', () => {
     expect(argmax(Float32Array.from([NaN, NaN]))).toBe(-1);
     expect(argmax(Float32Array.from([NaN, 1]))).toBe(1);
