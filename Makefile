@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install build models run demo test check types lint format drift fuzz e2e bench bench-load soak bench-engine bench-verify image image-lock image-test measure reproduce clean
+.PHONY: help install build models run demo test check types lint format drift fuzz e2e bench bench-load soak bench-engine bench-verify image image-lock image-test measure reproduce pack clean
 
 NODE ?= node
 TSX := $(NODE) --import tsx
@@ -103,6 +103,9 @@ measure: build ## recompute everything out/manifest.json states
 
 reproduce: build ## build the image twice, differently, and compare every byte
 	@$(NODE) dist/image/reproduce.js
+
+pack: $(INSTALLED) ## the npm packages, out/*.tgz: the same bytes wherever they are made
+	@$(TSX) scripts/pack.ts
 
 clean: ## remove what was built (not node_modules, not the cache of inputs)
 	rm -rf dist attestation/dist out coverage

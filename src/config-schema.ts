@@ -332,6 +332,14 @@ export const SECTIONS = {
       from: 'measured',
       about: 'pad streamed events to a fixed size, so that their length does not tell the text',
     },
+    stream_batch_ms: {
+      type: 'integer',
+      default: 0,
+      min: 0,
+      max: 10_000,
+      from: 'measured',
+      about: 'streamed text leaves at intervals of so many milliseconds, so that events do not tell tokens apart; 0: as it is written',
+    },
   },
   log: {
     level: {

@@ -33,6 +33,7 @@ export function serverConfig(config: Config): ServerConfig {
       drainMs: config.limits.drainTimeoutMs,
     },
     streamPadding: config.limits.streamPadding,
+    streamBatchMs: config.limits.streamBatchMs,
   };
 }
 

@@ -1,8 +1,11 @@
 // What is inside a trust boundary comes from the lock, byte for byte, runs no script when it is installed, and has a reason.
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { chmodSync, cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, utimesSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
+import { pack, type Packed } from '../scripts/pack.ts';
 
 const top = fileURLToPath(new URL('..', import.meta.url));
 const read = (path: string): string => readFileSync(`${top}/${path}`, 'utf8');
@@ -37,3 +40,36 @@ test('our own dependencies are exact versions, and installing runs no script', (
   expect(installs.length).toBeGreaterThan(0);
   expect(installs.filter((line) => !line.includes('--ignore-scripts'))).toEqual([]);
 });
+
+test('npm packages are the same bytes whatever the folder, the file times, the modes and what an earlier build left', async () => {
+  const folders = [mkdtempSync(join(tmpdir(), 'assay-pack-')), mkdtempSync(join(tmpdir(), 'assay-pack-elsewhere-'))];
+  try {
+    const packed: (readonly Packed[])[] = [];
+    for (const [i, folder] of folders.entries()) {
+      for (const name of ['attestation', 'image', 'src', 'LICENSE', 'README.md', 'package.json', 'tsconfig.base.json'])
+        cpSync(join(top, name), join(folder, name), { recursive: true, filter: (path) => i === 1 || basename(path) !== 'dist' });
+      symlinkSync(join(top, 'node_modules'), join(folder, 'node_modules'));
+      if (i === 1) {
+        const stale = join(folder, 'attestation/dist/stale.js');
+        cpSync(join(folder, 'README.md'), stale);
+        for (const path of readdirSync(folder, { recursive: true, encoding: 'utf8' })) {
+          if (path.startsWith('node_modules') || !statSync(join(folder, path)).isFile()) continue;
+          chmodSync(join(folder, path), path.includes('bin/') ? 0o777 : 0o664);
+          utimesSync(join(folder, path), 1e9, 1e9);
+        }
+      }
+      packed.push(await pack(folder, join(folder, 'out')));
+    }
+    const [one, other] = packed;
+    expect(one?.map(({ name }) => name)).toEqual(['assay', '@assay/attestation']);
+    expect(other?.map(({ integrity }) => integrity)).toEqual(one?.map(({ integrity }) => integrity));
+    const files = one?.flatMap((each) => each.files.map(({ path }) => path)) ?? [];
+    expect(files).toContain('bin/assay-verify.js');
+    expect(files).toContain('dist/src/cli.js');
+    expect(files.filter((path) => !/^(LICENSE|README\.md|package\.json|bin\/[\w-]+\.js|dist\/[\w/-]+\.(js|d\.ts))$/.test(path))).toEqual(
+      [],
+    );
+  } finally {
+    for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+  }
+}, 120_000);

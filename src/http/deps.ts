@@ -62,6 +62,8 @@ export interface ServerConfig {
   };
   /** Pad streamed events to a fixed size unless a request says `include_obfuscation: false`. */
   readonly streamPadding: boolean;
+  /** Streamed text leaves at intervals of so many milliseconds; 0: as it is written. */
+  readonly streamBatchMs: number;
 }
 
 /** One finished request, for the audit log. No content, no addresses. */
@@ -111,4 +113,5 @@ export const DEFAULT_CONFIG: ServerConfig = {
   limits: { maxBodyBytes: 16 * 1024 * 1024, maxConnections: 20_000, maxConcurrentRequests: 512 },
   timeouts: { headersMs: 10_000, bodyMs: 30_000, requestMs: 600_000, keepAliveMs: 75_000, heartbeatMs: 15_000, drainMs: 30_000 },
   streamPadding: true,
+  streamBatchMs: 0,
 };

@@ -43,8 +43,8 @@ export const chat = route({
       if (body.stream !== true) return collectChat(events, plan, newReader, answer, counts, newCallId);
       const includeUsage = body.stream_options?.include_usage ?? false;
       const baseBytes = Buffer.byteLength(chunkFrame(answer, includeUsage).choice(0, '{"content":""}', 'null', 'null'));
-      await streamAnswer(call, { wanted: body.stream_options?.include_obfuscation, baseBytes }, (sink) =>
-        streamChat(events, { plan, newReader, answer, counts, includeUsage, newCallId, sink }),
+      await streamAnswer(call, events, { wanted: body.stream_options?.include_obfuscation, baseBytes }, (paced, sink) =>
+        streamChat(paced, { plan, newReader, answer, counts, includeUsage, newCallId, sink }),
       );
       return undefined;
     });

@@ -60,8 +60,8 @@ export const completions = route({
         if (body.stream !== true) return await collectCompletion(events, plan, answer, counts, bos);
         const includeUsage = body.stream_options?.include_usage ?? false;
         const baseBytes = Buffer.byteLength(completionFrame(answer, includeUsage).choice(0, '', 'null', 'null'));
-        await streamAnswer(call, { wanted: body.stream_options?.include_obfuscation, baseBytes }, (sink) =>
-          streamCompletion(events, { plan, answer, counts, includeUsage, sink, bos }),
+        await streamAnswer(call, events, { wanted: body.stream_options?.include_obfuscation, baseBytes }, (paced, sink) =>
+          streamCompletion(paced, { plan, answer, counts, includeUsage, sink, bos }),
         );
         return undefined;
       } finally {

@@ -3,6 +3,7 @@
 
 import type { GenerateEvent } from '../inference/engine.ts';
 import type { ChunkSink, Counts } from '../openai/chat.ts';
+import { gathered } from '../openai/gather.ts';
 import { createPadding } from '../openai/padding.ts';
 import { errorBody, toApiError } from '../http/errors.ts';
 import type { Call } from '../http/route.ts';
@@ -62,8 +63,9 @@ export async function admitted(call: Call, events: AsyncIterable<GenerateEvent>,
 
 export async function streamAnswer(
   call: Call,
+  events: AsyncIterable<GenerateEvent>,
   padding: { readonly wanted: boolean | undefined; readonly baseBytes: number },
-  write: (sink: ChunkSink) => Promise<void>,
+  write: (events: AsyncIterable<GenerateEvent>, sink: ChunkSink) => Promise<void>,
 ): Promise<void> {
   const { reply, exchange, deps } = call;
   reply.header('openai-processing-ms', String(Math.round(performance.now() - exchange.startedAt)));
@@ -77,8 +79,10 @@ export async function streamAnswer(
   });
   const pad = padding.wanted ?? deps.config.streamPadding;
   const padder = pad ? createPadding(padding.baseBytes) : null;
+  const { streamBatchMs } = deps.config;
+  const paced = streamBatchMs === 0 ? events : gathered(events, streamBatchMs);
   try {
-    await write({ send: (json) => stream.send(padder === null ? json : padder.pad(json)), flush: () => stream.flush() });
+    await write(paced, { send: (json) => stream.send(padder === null ? json : padder.pad(json)), flush: () => stream.flush() });
     stream.end('[DONE]');
   } catch (thrown) {
     const error = toApiError(exchange.signal.aborted ? exchange.signal.reason : thrown);

@@ -189,6 +189,7 @@ describe('sources', () => {
       'models.hub',
       'store.residency',
       'limits.stream_padding',
+      'limits.stream_batch_ms',
       'api.admin_enabled',
       'audit.enabled',
     ]) {

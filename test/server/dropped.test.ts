@@ -1,0 +1,81 @@
+// Once a request is over, nothing in the server's heap holds its text: looked for in a heap snapshot, which lists every string that
+// can still be reached. The text is made of numbers each time it is needed, so that the test itself keeps none.
+import { getHeapSnapshot, setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import type { Engine } from '../../src/inference/engine.ts';
+import { type ApiServer, events, post, startApi } from '../fixtures/api-server.ts';
+import { openDemo } from '../fixtures/demo-engine.ts';
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc') as () => void;
+
+/** How many reachable strings contain the letters. */
+async function held(letters: readonly number[]): Promise<number> {
+  for (let i = 0; i < 4; i += 1) {
+    await new Promise((resolve) => setImmediate(resolve));
+    collectGarbage();
+  }
+  const chunks: Buffer[] = [];
+  for await (const chunk of getHeapSnapshot()) chunks.push(chunk as Buffer);
+  const snapshot = Buffer.concat(chunks);
+  const wanted = Buffer.from(letters);
+  let count = 0;
+  for (let at = snapshot.indexOf(wanted); at >= 0; at = snapshot.indexOf(wanted, at + 1)) count += 1;
+  return count;
+}
+
+let seed = 7;
+const letters = (): number[] => Array.from({ length: 32 }, () => 97 + ((seed = (seed * 48_271) % 2_147_483_647) % 26));
+const text = (of: readonly number[]): string => String.fromCharCode(...of);
+
+let engine: Engine;
+let api: ApiServer;
+beforeAll(async () => {
+  engine = await openDemo('demo-chat');
+  api = await startApi({ realEngines: { real: engine } });
+});
+afterAll(async () => {
+  await api.close();
+  await engine.close();
+});
+
+const chat = (content: string, more: object = {}): object => ({
+  model: 'real',
+  messages: [{ role: 'user', content }],
+  max_tokens: 8,
+  ...more,
+});
+
+test('what is in use is found', async () => {
+  const secret = letters();
+  const body = chat(text(secret));
+  expect(await held(secret)).toBeGreaterThan(0);
+  expect(body).toHaveProperty('model');
+});
+
+test.each<[string, (content: string) => Promise<unknown>]>([
+  ['an answer', async (content) => (await post(api, '/v1/chat/completions', chat(content))).json()],
+  ['a stream', async (content) => events(await post(api, '/v1/chat/completions', chat(content, { stream: true })))],
+  ['a grammar and a tool', async (content) => {
+    const parameters = { type: 'object', properties: { [content]: { type: 'string', enum: [`${content}!`] } }, required: [content], additionalProperties: false };
+    const tools = [{ type: 'function', function: { name: 'note', description: content, parameters } }];
+    return (await post(api, '/v1/chat/completions', chat(content, { tools, stop: [content], max_tokens: 64 }))).json();
+  }],
+  ['a refusal of a value', async (content) => (await post(api, '/v1/chat/completions', chat('x', { temperature: content }))).json()],
+  ['broken JSON', async (content) => (await fetch(`${api.url}/v1/chat/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: `{"model":"${content}` })).json()],
+  ['an unknown model', async (content) => (await post(api, '/v1/chat/completions', { ...chat('x'), model: content })).json()],
+  ['a client that left', async (content) => {
+    const controller = new AbortController();
+    const response = await post(api, '/v1/chat/completions', chat(content, { stream: true, max_tokens: 1000 }), { signal: controller.signal });
+    await response.body?.getReader().read();
+    controller.abort();
+    await api.models.idle();
+  }],
+  ['tokenize', async (content) => (await post(api, '/v1/tokenize', { model: 'real', content })).json()],
+])('nothing is held after %s', async (_, send) => {
+  const secret = letters();
+  await send(text(secret));
+  await api.models.idle();
+  expect(await held(secret)).toBe(0);
+}); // prettier-ignore
