@@ -10,6 +10,11 @@ const streams: Pick<CliWorld, 'stdin' | 'stdout' | 'stderr'> = {
   stdin: readStdin,
 };
 
+// `assay-verify … | head` closes the pipe before all is written. The exit code still says what the verdict is.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+});
+
 if (argv.length === 1 && argv[0] === 'evidence') {
   // Loaded without the rest: a third of the run.
   const { commandEvidence } = await import('./cli-evidence.ts');

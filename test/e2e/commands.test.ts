@@ -53,6 +53,21 @@ describe('commands', () => {
     expect(stdout).toContain('demo-chat');
   });
 
+  test.each([
+    ['accepted', ['--allow-simulated']],
+    ['refused', []],
+  ])('a reader that has gone, as of `| head`, changes nothing: %s', async (_, flags) => {
+    const args = [verifyCli, server.url, '--policy', server.policyPath, ...flags];
+    const expected = (await run(args)).code;
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    child.stdout.destroy();
+    let stderr = '';
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+    const [code] = (await once(child, 'close')) as [number | null];
+    expect(stderr).not.toContain('EPIPE');
+    expect(code, stderr).toBe(expected);
+  });
+
   test('--json has every check with id, spec, status and detail [M18]', async () => {
     const { code, stdout } = await run([verifyCli, server.url, '--policy', server.policyPath, '--allow-simulated', '--json']);
     expect(code).toBe(0);
