@@ -7,23 +7,7 @@
 import { createHash, createPublicKey, sign, verify, type KeyObject } from 'node:crypto';
 import { mkdir, open, readFile, rename, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
-
-/** The fields of one request; anything else does not get in. */
-export interface AuditRecord {
-  readonly requestId: string;
-  /** Name of the key in the configuration; null without one. */
-  readonly key: string | null;
-  readonly method: string;
-  /** Pattern of the route, never the URL. */
-  readonly route: string;
-  readonly status: number;
-  readonly modelSha256: string | null;
-  readonly promptTokens: number;
-  readonly completionTokens: number;
-  readonly evidenceSha256: string | null;
-  readonly milliseconds: number;
-  readonly aborted: boolean;
-}
+import type { RequestRecord } from './http/deps.ts';
 
 export interface AuditOptions {
   readonly folder: string;
@@ -37,7 +21,7 @@ export interface AuditOptions {
 
 export interface Audit {
   /** Never blocks and never throws; the line is on disk after the next flush. */
-  append(record: AuditRecord): void;
+  append(record: RequestRecord): void;
   flush(): Promise<void>;
   close(): Promise<void>;
 }

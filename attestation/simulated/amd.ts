@@ -9,6 +9,7 @@ import { encodeLayout, type Decoded } from '../layout.ts';
 import { REPORT_BYTES, REPORT_LAYOUTS, SIGNED_BYTES, type ReportVersion } from '../snp/report.ts';
 import { encodeTcb, tcbComponents, type Product, type Tcb } from '../snp/tcb.ts';
 import {
+  type CrlChanges,
   authorityKeyIdentifier,
   basicConstraints,
   crlNumber,
@@ -84,16 +85,6 @@ export interface VekChanges extends CertificateChanges {
   readonly productName?: string;
   readonly structVersion?: number;
   readonly cspId?: string;
-}
-
-export interface CrlChanges {
-  readonly revoked?: readonly (number | bigint | Uint8Array)[];
-  readonly thisUpdate?: Date;
-  readonly nextUpdate?: Date | undefined;
-  readonly number?: number | bigint;
-  readonly issuer?: Uint8Array;
-  readonly signer?: IssuerKey;
-  readonly extensions?: (regular: readonly IssueExtension[]) => readonly IssueExtension[];
 }
 
 export interface SimulatedAmd {

@@ -10,6 +10,7 @@ import { qeIdentityResponse, SIMULATED_QE, tcbInfoResponse, type SignedTextChang
 import { sgxExtension, sgxMembers, type SgxExtensionValues, type SgxMember } from './intel-pck.ts';
 import { signSimulatedQuote, type SimulatedQuote } from './intel-quote.ts';
 import {
+  type CrlChanges,
   authorityKeyIdentifier,
   basicConstraints,
   crlNumber,
@@ -68,16 +69,6 @@ export interface PckChanges extends IntelCertificateChanges {
   readonly members?: (regular: readonly SgxMember[]) => readonly SgxMember[];
 }
 
-export interface IntelCrlChanges {
-  readonly revoked?: readonly (number | bigint | Uint8Array)[];
-  readonly thisUpdate?: Date;
-  readonly nextUpdate?: Date | undefined;
-  readonly number?: number | bigint;
-  readonly issuer?: Uint8Array;
-  readonly signer?: IssuerKey;
-  readonly extensions?: (regular: readonly IssueExtension[]) => readonly IssueExtension[];
-}
-
 export interface SimulatedIntel {
   readonly keys: Readonly<Record<IntelKeyName, IssuerKey>>;
   /** DER. `pckCa` is the one above the PCK. */
@@ -97,7 +88,7 @@ export interface SimulatedIntel {
   issuePck(changes?: PckChanges): Promise<Uint8Array>;
   issueTcbSigning(changes?: IntelCertificateChanges): Promise<Uint8Array>;
   /** The CRL of the root (for CAs and signers) or of a PCK CA (for PCKs). */
-  issueCrl(which: IntelCa, changes?: IntelCrlChanges): Promise<Uint8Array>;
+  issueCrl(which: IntelCa, changes?: CrlChanges): Promise<Uint8Array>;
   tcbInfo(changes?: TcbInfoChanges): Promise<string>;
   qeIdentity(changes?: SignedTextChanges): Promise<string>;
   /** Everything a verification needs besides the quote. */

@@ -65,6 +65,17 @@ export interface IssueExtension {
   readonly value: Uint8Array;
 }
 
+/** What a CRL says other than the regular one. */
+export interface CrlChanges {
+  readonly revoked?: readonly (number | bigint | Uint8Array)[];
+  readonly thisUpdate?: Date;
+  readonly nextUpdate?: Date | undefined;
+  readonly number?: number | bigint;
+  readonly issuer?: Uint8Array;
+  readonly signer?: IssuerKey;
+  readonly extensions?: (regular: readonly IssueExtension[]) => readonly IssueExtension[];
+}
+
 export interface IssueCertificate {
   /** DER of the names, from `encodeName`. */
   readonly issuer: Uint8Array;

@@ -66,7 +66,7 @@ export interface ServerConfig {
   readonly streamBatchMs: number;
 }
 
-/** One finished request, for the audit log. No content, no addresses. */
+/** One finished request, for the audit log, into which no other field gets. No content, no addresses. */
 export interface RequestRecord {
   readonly requestId: string;
   /** Name of the key, null without one. */

@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { openAudit, verifyAudit, type Audit, type AuditRecord } from '../../src/audit.ts';
+import { openAudit, verifyAudit, type Audit } from '../../src/audit.ts';
+import type { RequestRecord } from '../../src/http/deps.ts';
 
 let folder: string;
 beforeEach(() => {
@@ -18,7 +19,7 @@ const publicHex = (key: KeyObject): string => createPublicKey(key).export({ form
 const log = (): string => join(folder, 'audit.jsonl');
 const head = (): string => join(folder, 'head.json');
 
-const record = (n: number): AuditRecord => ({
+const record = (n: number): RequestRecord => ({
   requestId: `req_${n}`,
   key: 'alice',
   method: 'POST',
@@ -95,7 +96,7 @@ describe('writing', () => {
 
   test('fields nobody declared do not get in', async () => {
     const audit = await open();
-    audit.append({ ...record(0), prompt: 'CANARY', headers: { authorization: 'CANARY' } } as AuditRecord);
+    audit.append({ ...record(0), prompt: 'CANARY', headers: { authorization: 'CANARY' } } as RequestRecord);
     await audit.close();
     expect(readFileSync(log(), 'utf8')).not.toContain('CANARY');
   });
