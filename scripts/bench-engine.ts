@@ -2,7 +2,7 @@
 // ratios (above 1.00 is ours faster). The second ratio is of processor time instead of the clock's: on a busy machine only
 // that one says something, with one thread. LLAMA_SERVER=/path/to/llama-server turns the comparison on, THREADS, ROUNDS
 // and CASES (part of a name) change the defaults; VIA=https asks our whole server over attested TLS instead of the engine's
-// seam. Asserts nothing. Models are random weights of real shapes.
+// seam; BUSY=n lets n processes that do nothing useful compete for the processors. Asserts nothing. Random weights, real shapes.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -300,7 +300,12 @@ await writeMediumModel(medium);
 await writeEmbeddingModel(embed);
 const demo = await ensureDemoModels(['demo-context']);
 const threads = Number(process.env['THREADS'] ?? decodeThreads(1e9));
+const busy = Array.from({ length: Number(process.env['BUSY'] ?? 0) }, () =>
+  spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' }),
+);
+process.on('exit', () => busy.forEach((child) => child.kill('SIGKILL')));
 console.log(`median of ${rounds}`.padEnd(47) + `${'assay'.padStart(15)} ${'llama-server'.padStart(14)}  ratio processor`);
 await compare(medium, 'completion', threads, text);
 await compare(embed, 'embedding', threads, vectors);
 await compare(demo['demo-context'].path, 'completion', 1, tiny);
+for (const child of busy) child.kill('SIGKILL');

@@ -2,6 +2,7 @@
 // pool, where `copySequence` copies no data, or have a stream each, where attention never looks at cells of others.
 // Nothing here knows requests or policies.
 // Errors: `decode` gives llama.cpp's code — 0 done, 1 no KV room (nothing changed), 2 aborted (what was processed stays).
+import { createCrew } from './crew.ts';
 import { libcSymbol, nativeAlloc, nativeView, type LlamaLibrary, type Pointer } from './llama-library.ts';
 import type { LoadedModel } from './llama-model.ts';
 
@@ -112,6 +113,22 @@ export function createContext(llama: LlamaLibrary, model: LoadedModel, options: 
     logits: output.pointer,
   };
   const run = llama.llama_decode; // of itself goes to encode for models without a KV memory
+  const crew = createCrew(options.threads, () => performance.now());
+  let threads = options.threads;
+  /** Call it when the decode is over. */
+  const begin = (): (() => void) => {
+    aborting[0] = 0;
+    if (crew.threads !== threads) {
+      threads = crew.threads;
+      llama.llama_set_n_threads(handle, threads, threads);
+    }
+    const used = process.cpuUsage();
+    const started = performance.now();
+    return () => {
+      const { user, system } = process.cpuUsage(used);
+      crew.record(performance.now() - started, (user + system) / 1000);
+    };
+  };
   let outputCount = 0;
   // llama.cpp keeps its output buffer while it is large enough, so the same few addresses come back at every step.
   const views = new Map<Pointer, Float32Array>();
@@ -151,14 +168,18 @@ export function createContext(llama: LlamaLibrary, model: LoadedModel, options: 
       return index;
     },
     decodeSync() {
-      aborting[0] = 0;
-      return run(handle, batch);
+      const done = begin();
+      const code = run(handle, batch);
+      done();
+      return code;
     },
-    decode() {
-      aborting[0] = 0;
-      return new Promise((resolve, reject) => {
+    async decode() {
+      const done = begin();
+      const code = await new Promise<number>((resolve, reject) => {
         run.async(handle, batch, (error, result) => (error === null ? resolve(result) : reject(error)));
       });
+      done();
+      return code;
     },
     abort() {
       aborting[0] = 1;

@@ -168,6 +168,7 @@ export interface LlamaLibrary {
   readonly llama_get_logits_ith: Native<[Pointer, number], Pointer | null>;
   readonly llama_get_embeddings_seq: Native<[Pointer, number], Pointer | null>;
   readonly llama_attach_threadpool: Native<[Pointer, Pointer, Pointer], void>;
+  readonly llama_set_n_threads: Native<[Pointer, number, number], void>;
   readonly llama_vocab_n_tokens: Native<[Pointer], number>;
   readonly llama_vocab_get_text: Native<[Pointer, number], string | null>;
   readonly llama_vocab_get_attr: Native<[Pointer, number], number>;
@@ -224,6 +225,7 @@ const signatures: { readonly [name in keyof LlamaLibrary]: Signature } = {
   llama_get_logits_ith: [p, [p, 'int32']],
   llama_get_embeddings_seq: [p, [p, 'int32']],
   llama_attach_threadpool: ['void', [p, p, p]],
+  llama_set_n_threads: ['void', [p, 'int32', 'int32']],
   llama_vocab_n_tokens: ['int32', [p]],
   llama_vocab_get_text: ['str', [p, 'int32']],
   llama_vocab_get_attr: ['int32', [p, 'int32']],

@@ -1,0 +1,56 @@
+// How many threads compute, while others compute on the same processors: another model, the server's own TLS, a neighbour of the
+// machine. ggml's threads meet at a spinning barrier after each of some hundred operations per step; if one of them has lost
+// its processor for a time slice, all wait, spinning (measured on two cores beside one busy process: 230 tokens/s became 7 to
+// 28; one thread alone makes 75). So a step whose threads did not have a processor each, which their processor time tells, is
+// followed by steps with as many threads as there were processors, until a try with all of them succeeds.
+
+export interface Crew {
+  /** Threads for the next step. */
+  readonly threads: number;
+  /** How long a step took and how much processor time all its threads got, milliseconds. */
+  record(wallMs: number, cpuMs: number): void;
+}
+
+/** Milliseconds until all threads are tried again; doubled after each try that fails. */
+const [firstRetry, lastRetry] = [500, 32_000];
+/** Milliseconds of steps that are looked at together: shorter ones say nothing. */
+const sample = 30;
+/** Samples after which a try has been a success. */
+const lasting = 20;
+
+export function createCrew(all: number, now: () => number): Crew {
+  let threads = all;
+  let wall = 0;
+  let cpu = 0;
+  let retry = firstRetry;
+  let retryAt = 0;
+  let good = Infinity;
+  return {
+    get threads() {
+      return threads;
+    },
+    record(wallMs, cpuMs) {
+      if (all === 1) return;
+      if (threads < all) {
+        if (now() < retryAt) return;
+        threads = all;
+        good = 0;
+        return;
+      }
+      wall += wallMs;
+      cpu += cpuMs;
+      if (wall < sample) return;
+      const processors = cpu / wall;
+      wall = 0;
+      cpu = 0;
+      if (all - processors <= Math.max(0.45, all * 0.05)) {
+        good += 1;
+        return;
+      }
+      threads = Math.max(1, Math.min(all - 1, Math.floor(processors)));
+      // A try that failed soon: the others are still there.
+      retry = good < lasting ? Math.min(retry * 2, lastRetry) : firstRetry;
+      retryAt = now() + retry;
+    },
+  };
+}
