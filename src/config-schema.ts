@@ -269,6 +269,15 @@ export const SECTIONS = {
   },
   limits: {
     max_body_bytes: { type: 'integer', default: 16 * MiB, min: 1024, max: 1024 * MiB, from: 'measured', about: 'largest request body' },
+    max_body_bytes_in_flight: {
+      type: 'integer',
+      default: 256 * MiB,
+      min: 1024,
+      max: MAX,
+      from: 'operator',
+      about:
+        'bytes of request bodies held at once, and half of it for one caller; one body of `max_body_bytes` always fits. More are answered 429',
+    },
     max_connections: { type: 'integer', default: 20_000, min: 1, max: 1_000_000, from: 'operator', about: 'open connections' },
     max_concurrent_requests: {
       type: 'integer',

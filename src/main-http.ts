@@ -21,6 +21,7 @@ export function serverConfig(config: Config): ServerConfig {
     metrics: config.api.metricsEnabled ? 'on' : 'loopback',
     limits: {
       maxBodyBytes: config.limits.maxBodyBytes,
+      maxBodyBytesInFlight: config.limits.maxBodyBytesInFlight,
       maxConnections: config.limits.maxConnections,
       maxConcurrentRequests: config.limits.maxConcurrentRequests,
     },

@@ -44,6 +44,8 @@ export interface ServerConfig {
   readonly metrics: 'off' | 'loopback' | 'on';
   readonly limits: {
     readonly maxBodyBytes: number;
+    /** Of all requests together, from the header to the last byte of the answer. */
+    readonly maxBodyBytesInFlight: number;
     readonly maxConnections: number;
     readonly maxConcurrentRequests: number;
   };
@@ -110,7 +112,12 @@ export const DEFAULT_CONFIG: ServerConfig = {
   anonymous: { requestsPerMinute: 0, tokensPerMinute: 0, concurrent: 0 },
   corsOrigins: [],
   metrics: 'off',
-  limits: { maxBodyBytes: 16 * 1024 * 1024, maxConnections: 20_000, maxConcurrentRequests: 512 },
+  limits: {
+    maxBodyBytes: 16 * 1024 * 1024,
+    maxBodyBytesInFlight: 256 * 1024 * 1024,
+    maxConnections: 20_000,
+    maxConcurrentRequests: 512,
+  },
   timeouts: { headersMs: 10_000, bodyMs: 30_000, requestMs: 600_000, keepAliveMs: 75_000, heartbeatMs: 15_000, drainMs: 30_000 },
   streamPadding: true,
   streamBatchMs: 0,

@@ -3,6 +3,7 @@
 
 import { ApiError } from '../errors.ts';
 import type { Principal } from './auth.ts';
+import type { HeldBody } from './bodies.ts';
 import type { Admission } from './limits.ts';
 
 export interface Exchange {
@@ -13,6 +14,8 @@ export interface Exchange {
   route: string;
   principal: Principal | null;
   admission: Admission | null;
+  /** Its share of the memory for bodies, null without a body. */
+  held: HeldBody | null;
   /** Aborts when the client leaves, the time is up, or the server stops. */
   readonly signal: AbortSignal;
   /** Of the request body, once it was read. */
@@ -45,6 +48,7 @@ export function openExchange(o: {
     route: '(none)',
     principal: null,
     admission: null,
+    held: null,
     get signal() {
       if (controller === null) {
         controller = new AbortController();

@@ -10,6 +10,7 @@ import { ApiError, ConfigError } from '../errors.ts';
 import { isRecord } from '../openai/shape.ts';
 import { allRoutes } from '../routes/all.ts';
 import { createAuth } from './auth.ts';
+import { counted, createBodyBudget } from './bodies.ts';
 import { corsHeaders, preflight } from './cors.ts';
 import type { ServerDeps } from './deps.ts';
 import { errorBody, errorHeaders, toApiError, unsupportedMediaType } from './errors.ts';
@@ -54,6 +55,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
   const started = deps.now();
   const authenticate = createAuth(config, randomBytes(32));
   const limiter = createLimiter(deps.now);
+  const bodies = createBodyBudget(config.limits.maxBodyBytesInFlight, config.limits.maxBodyBytes);
   const open = new Map<ServerResponse, Exchange>();
   const proven = createProven();
   const drain = { on: false, waiting: new Set<() => void>() };
@@ -128,6 +130,12 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
         }
         exchange.admission = limiter.admit(exchange.principal);
       }
+      if (hasBody(request)) {
+        exchange.held = bodies.open(exchange.principal.bucket);
+        const announced = Number(request.headers['content-length'] ?? 0);
+        // One that is too long is refused by its length before any of it is read.
+        if (announced <= config.limits.maxBodyBytes) exchange.held.add(announced);
+      }
       if (config.timeouts.requestMs > 0 && route.untimed !== true) {
         const timer = setTimeout(() => exchange.abort(timedOut), config.timeouts.requestMs);
         timer.unref();
@@ -138,6 +146,12 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
       if (error instanceof ApiError && error.status === 401) metrics.authFailures.add([]);
       next(toApiError(error));
     }
+  });
+
+  app.addHook('preParsing', (request, _reply, body, next) => {
+    const { held } = request.exchange;
+    const chunked = held !== null && request.headers['content-length'] === undefined;
+    next(null, chunked ? counted(body, held) : body);
   });
 
   function begin(request: FastifyRequest, reply: FastifyReply): void {
@@ -164,6 +178,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     const used = exchange.usage.promptTokens + exchange.usage.completionTokens;
     exchange.admission?.settle(used);
     exchange.admission?.release();
+    exchange.held?.release();
     const milliseconds = performance.now() - exchange.startedAt;
     const status = response.headersSent ? response.statusCode : 499;
     metrics.requestEnded({ exchange, method: request.method, status, milliseconds, complete });
@@ -348,6 +363,10 @@ function hasUnreadBody(request: FastifyRequest): boolean {
   const { 'content-length': length, 'transfer-encoding': encoding } = request.headers;
   return encoding !== undefined || Number(length ?? 0) > MAX_DISCARDED_BYTES;
 }
+
+/** Whether fastify will read one. */
+const hasBody = ({ method, headers }: FastifyRequest): boolean =>
+  method !== 'GET' && method !== 'HEAD' && (headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0);
 
 const MAX_DISCARDED_BYTES = 64 * 1024;
 
