@@ -60,22 +60,21 @@ export function assertFits(count: number, contextLength: number, param: string, 
 }
 
 /** Query and document joined as the reranker was trained: its own template, else BOS query EOS SEP document EOS. */
-export function rankTokens(model: LoadedModel, query: string, document: string): number[] {
-  const plain = (text: string): number[] => model.tokenize(text, false, false);
+export function rankTokens(model: LoadedModel, query: string): (document: string) => number[] {
+  const plain = (text: string): readonly number[] => model.tokenize(text, false, false);
+  const asked = plain(query); // once for all documents
   if (model.rerankTemplate !== null) {
-    const tokens: number[] = [];
-    for (const part of model.rerankTemplate.split(/(\{query\}|\{document\})/)) {
-      const piece = part === '{query}' ? plain(query) : part === '{document}' ? plain(document) : model.tokenize(part, false, true);
-      for (const token of piece) tokens.push(token);
-    }
-    return tokens;
+    const parts = model.rerankTemplate
+      .split(/(\{query\}|\{document\})/)
+      .map((part) => (part === '{query}' ? asked : part === '{document}' ? null : model.tokenize(part, false, true)));
+    return (document) => parts.flatMap((part) => part ?? plain(document));
   }
   const end = model.eos ?? model.sep;
-  const tokens: number[] = model.addBos && model.bos !== null ? [model.bos] : [];
-  tokens.push(...plain(query));
-  if (model.addEos && end !== null) tokens.push(end);
-  if (model.addSep && model.sep !== null) tokens.push(model.sep);
-  tokens.push(...plain(document));
-  if (model.addEos && end !== null) tokens.push(end);
-  return tokens;
+  const ending = model.addEos && end !== null ? [end] : [];
+  const before = [...(model.addBos && model.bos !== null ? [model.bos] : [])].concat(
+    asked,
+    ending,
+    model.addSep && model.sep !== null ? [model.sep] : [],
+  );
+  return (document) => before.concat(plain(document), ending);
 }

@@ -334,8 +334,9 @@ function servePooling(
   };
   const rank = (message: Extract<ToChild, { t: 'rank' }>): void => {
     if (info.type !== 'rerank') throw wrongType(info.type, 'reranking');
+    const join = rankTokens(model, message.query);
     const inputs = message.documents.map((document) => {
-      const tokens = rankTokens(model, message.query, document);
+      const tokens = join(document);
       assertPooledFits(tokens.length, 'documents');
       return tokens;
     });
