@@ -142,7 +142,7 @@ export const SECTIONS = {
       min: 0,
       max: MAX,
       from: 'operator',
-      about: 'attestations one client may ask for in a minute; 0: no limit',
+      about: 'attestations one address (IPv6: one /64) may ask for in a minute; 0: no limit',
     },
     endorsements_fetch: {
       type: 'boolean',
@@ -285,7 +285,23 @@ export const SECTIONS = {
       min: 1,
       max: 1_000_000,
       from: 'operator',
-      about: 'requests being answered at once',
+      about: 'requests being answered at once, attestations apart',
+    },
+    max_concurrent_attestations: {
+      type: 'integer',
+      default: 1024,
+      min: 1,
+      max: 1_000_000,
+      from: 'operator',
+      about: 'attestations being answered at once; more are answered 429 attestation_rate_limited',
+    },
+    max_concurrent_attestations_per_peer: {
+      type: 'integer',
+      default: 64,
+      min: 0,
+      max: 1_000_000,
+      from: 'operator',
+      about: 'attestations of one address (IPv6: of one /64) being answered at once; 0: no limit',
     },
     max_concurrent_per_key: {
       type: 'integer',

@@ -24,6 +24,8 @@ export function serverConfig(config: Config): ServerConfig {
       maxBodyBytesInFlight: config.limits.maxBodyBytesInFlight,
       maxConnections: config.limits.maxConnections,
       maxConcurrentRequests: config.limits.maxConcurrentRequests,
+      maxConcurrentAttestations: config.limits.maxConcurrentAttestations,
+      maxConcurrentAttestationsPerPeer: config.limits.maxConcurrentAttestationsPerPeer,
     },
     timeouts: {
       headersMs: config.limits.headerTimeoutMs,

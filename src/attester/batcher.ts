@@ -71,7 +71,8 @@ export function createBatcher(options: BatcherOptions): BatchingAttester {
     signal: AbortSignal,
   ): Promise<AttestationDocument> {
     if (!source.available) return Promise.reject(failed('the TEE no longer makes reports; the machine must be restarted'));
-    if (queue.length >= options.maxQueue) {
+    // Strangers who fill the queue must not keep the certificate from being renewed.
+    if (nonce !== undefined && queue.length >= options.maxQueue) {
       const batches = Math.ceil(queue.length / options.batchMax);
       return Promise.reject(limited('too many attestations are waiting', Math.ceil((batches * lastReportMs) / 1000)));
     }

@@ -3,6 +3,7 @@
 
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import { ApiError } from '../errors.ts';
+import { peerOf } from './address.ts';
 import type { KeyLimits, ServerConfig } from './deps.ts';
 
 export interface Principal {
@@ -62,7 +63,7 @@ export function createAuth(
         throw new ApiError(presented === undefined ? 401 : 403, 'admin_key_required', 'this route takes an admin key');
       }
       return {
-        bucket: `peer ${peer}`,
+        bucket: `peer ${peerOf(peer)}`,
         name: null,
         admin: access === 'admin',
         models: null,

@@ -48,6 +48,9 @@ export interface ServerConfig {
     readonly maxBodyBytesInFlight: number;
     readonly maxConnections: number;
     readonly maxConcurrentRequests: number;
+    /** Attestations are counted apart from the other requests. */
+    readonly maxConcurrentAttestations: number;
+    readonly maxConcurrentAttestationsPerPeer: number;
   };
   readonly timeouts: {
     readonly headersMs: number;
@@ -117,6 +120,8 @@ export const DEFAULT_CONFIG: ServerConfig = {
     maxBodyBytesInFlight: 256 * 1024 * 1024,
     maxConnections: 20_000,
     maxConcurrentRequests: 512,
+    maxConcurrentAttestations: 1024,
+    maxConcurrentAttestationsPerPeer: 64,
   },
   timeouts: { headersMs: 10_000, bodyMs: 30_000, requestMs: 600_000, keepAliveMs: 75_000, heartbeatMs: 15_000, drainMs: 30_000 },
   streamPadding: true,

@@ -14,6 +14,8 @@ export interface Exchange {
   route: string;
   principal: Principal | null;
   admission: Admission | null;
+  /** Gives its place among the requests at once back, null without one. */
+  leave: (() => void) | null;
   /** Its share of the memory for bodies, null without a body. */
   held: HeldBody | null;
   /** Aborts when the client leaves, the time is up, or the server stops. */
@@ -48,6 +50,7 @@ export function openExchange(o: {
     route: '(none)',
     principal: null,
     admission: null,
+    leave: null,
     held: null,
     get signal() {
       if (controller === null) {

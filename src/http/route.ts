@@ -48,6 +48,8 @@ export interface Route<B = unknown, Q = unknown> extends RouteDoc {
   readonly query?: Shape<Q>;
   /** Counts against the limits of the caller and of the server. */
   readonly limited?: boolean;
+  /** Takes no place from other requests: it has its own, and a peer has few of them. */
+  readonly apart?: boolean;
   /** May take longer than `timeouts.requestMs`: downloads, hashing, loading. */
   readonly untimed?: boolean;
   /** Returns the JSON answer, or undefined when it wrote the response itself. */

@@ -14,12 +14,13 @@ import { counted, createBodyBudget } from './bodies.ts';
 import { corsHeaders, preflight } from './cors.ts';
 import type { ServerDeps } from './deps.ts';
 import { errorBody, errorHeaders, toApiError, unsupportedMediaType } from './errors.ts';
-import { isLoopback } from './address.ts';
+import { isLoopback, peerOf } from './address.ts';
 import { clientClosed, type Exchange, openExchange, shuttingDown, timedOut } from './exchange.ts';
 import { parseJson } from './json.ts';
 import { createLimiter } from './limits.ts';
 import { answerBrokenRequest, createListener, freshRequestId, tlsOptions } from './listener.ts';
 import { createProven, STALE } from './proven.ts';
+import { attestationsFull, createPlaces, serverFull } from './places.ts';
 import { createServerMetrics } from './server-metrics.ts';
 import type { Call, Route } from './route.ts';
 
@@ -55,6 +56,12 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
   const started = deps.now();
   const authenticate = createAuth(config, randomBytes(32));
   const limiter = createLimiter(deps.now);
+  const work = createPlaces({ inAll: config.limits.maxConcurrentRequests, perPeer: 0, full: serverFull });
+  const attestations = createPlaces({
+    inAll: config.limits.maxConcurrentAttestations,
+    perPeer: config.limits.maxConcurrentAttestationsPerPeer,
+    full: attestationsFull,
+  });
   const bodies = createBodyBudget(config.limits.maxBodyBytesInFlight, config.limits.maxBodyBytes);
   const open = new Map<ServerResponse, Exchange>();
   const proven = createProven();
@@ -125,9 +132,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
         throw new ApiError(415, 'unsupported_content_encoding', 'the request body is compressed, expected it as it is');
       }
       if (route.limited === true) {
-        if (open.size > config.limits.maxConcurrentRequests) {
-          throw new ApiError(429, 'server_overloaded', 'the server is answering as many requests as it may', { retryAfterSeconds: 1 });
-        }
+        exchange.leave = (route.apart === true ? attestations : work).enter(peerOf(request.ip));
         exchange.admission = limiter.admit(exchange.principal);
       }
       if (hasBody(request)) {
@@ -179,6 +184,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     exchange.admission?.settle(used);
     exchange.admission?.release();
     exchange.held?.release();
+    exchange.leave?.();
     const milliseconds = performance.now() - exchange.startedAt;
     const status = response.headersSent ? response.statusCode : 499;
     metrics.requestEnded({ exchange, method: request.method, status, milliseconds, complete });

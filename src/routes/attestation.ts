@@ -8,6 +8,7 @@ import { documentToJson, EXPORTER_LABEL, EXPORTER_LENGTH, parseNonce, toHex } fr
 import { ApiError } from '../errors.ts';
 import { attestationAnswer } from '../openai/answers.ts';
 import { object, optional, text } from '../openai/shape.ts';
+import { peerOf } from '../http/address.ts';
 import { route } from '../http/route.ts';
 import { modelNotFound } from './lease.ts';
 
@@ -16,6 +17,7 @@ export const attestation = route({
   path: '/v1/attestation',
   access: 'open',
   limited: true,
+  apart: true,
   summary: 'Evidence for this server, its model and this very connection.',
   tag: 'Attestation',
   query: object({
@@ -38,7 +40,7 @@ export const attestation = route({
     const document = await deps.attester.attest({
       nonce,
       exporter,
-      clientId: exchange.principal?.bucket ?? request.ip,
+      clientId: exchange.principal?.bucket ?? `peer ${peerOf(request.ip)}`,
       signal: exchange.signal,
       ...(model !== undefined && { modelId: model.id }),
     });

@@ -9,7 +9,9 @@ import type { Attester, AttestRequest } from '../../src/attester/attester.ts';
 import { issueCertificate } from '../../src/attester/certificate.ts';
 import { createIdentity } from '../../src/attester/identity.ts';
 import { attestationAnswer } from '../../src/openai/answers.ts';
+import { DEFAULT_CONFIG, type ServerConfig } from '../../src/http/deps.ts';
 import { type ApiServer, type ErrorAnswer, startApi } from '../fixtures/api-server.ts';
+import { latch } from '../fixtures/latch.ts';
 
 let api: ApiServer;
 let asked: AttestRequest[] = [];
@@ -18,12 +20,13 @@ const sockets: TLSSocket[] = [];
 /** What the next evidence lists; null: some model. */
 let listed: readonly { readonly id: string; readonly sha256: Uint8Array }[] | null = null;
 
-function fakeAttester(fail?: ApiError): Attester {
+function fakeAttester(fail?: ApiError, wait: () => Promise<void> = () => Promise.resolve()): Attester {
   asked = [];
   return {
     teeType: 'simulated',
     async attest(request) {
       asked.push(request);
+      await wait();
       if (fail !== undefined) throw fail;
       return {
         version: '1',
@@ -61,10 +64,10 @@ function fakeAttester(fail?: ApiError): Attester {
 const asServed = (...ids: string[]): NonNullable<typeof listed> =>
   ids.map((id) => ({ id, sha256: new Uint8Array(Buffer.from(api.models.get(id)?.sha256 ?? '', 'hex')) }));
 
-async function start(attester: Attester | null = fakeAttester()): Promise<void> {
+async function start(attester: Attester | null = fakeAttester(), config: Partial<ServerConfig> = {}): Promise<void> {
   const identity = await createIdentity();
   const { pem } = await issueCertificate({ identity, names: ['localhost'], now: new Date(), lifetimeMs: 3_600_000 });
-  api = await startApi({ deps: { tls: { key: identity.tls.keyPem, cert: pem }, attester } });
+  api = await startApi({ config, deps: { tls: { key: identity.tls.keyPem, cert: pem }, attester } });
 }
 
 async function dial(options: object = {}): Promise<TLSSocket> {
@@ -121,6 +124,53 @@ test('the evidence is bound to this connection and nonce; the answer is the docu
   const other = await dial();
   await ask(other, `/v1/attestation?nonce=${nonce}`);
   expect(toHex(asked[1]?.exporter ?? new Uint8Array())).not.toBe(exporter.toString('hex'));
+});
+
+describe('a TEE that answers nobody for now', () => {
+  const url = `/v1/attestation?nonce=${nonce}`;
+  const chat = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
+  const limits = { ...DEFAULT_CONFIG.limits, maxConcurrentAttestations: 4, maxConcurrentAttestationsPerPeer: 3 };
+  const refused = { status: 429, body: { error: { code: 'attestation_rate_limited' } } };
+
+  async function stalled(
+    config: Partial<ServerConfig['limits']>,
+  ): Promise<{ readonly go: () => void; readonly waiting: (n: number) => Promise<void> }> {
+    const door = latch();
+    const arrivals = [latch(), latch(), latch(), latch()];
+    const attester = fakeAttester(undefined, () => {
+      arrivals[asked.length - 1]?.open();
+      return door.opened;
+    });
+    await start(attester, { limits: { ...limits, ...config } });
+    return { go: door.open, waiting: async (n) => void (await arrivals[n - 1]?.opened) };
+  }
+
+  test('takes no place from other requests, however many wait for it', async () => {
+    const { go, waiting } = await stalled({ maxConcurrentRequests: 1 });
+    const held = await Promise.all([dial(), dial(), dial()]);
+    const answers = held.map((socket) => ask(socket, url));
+    await waiting(3);
+    expect((await ask(await dial(), '/v1/chat/completions', chat)).status).toBe(200);
+    go();
+    expect((await Promise.all(answers)).map(({ status }) => status)).toEqual([200, 200, 200]);
+  });
+
+  test('is waited for by so many of one address, and by so many in all', async () => {
+    const { go, waiting } = await stalled({});
+    const held = await Promise.all([dial(), dial(), dial()]);
+    const answers = held.map((socket) => ask(socket, url));
+    await waiting(3);
+    const again = await ask(await dial(), url);
+    expect(again).toMatchObject(refused);
+    expect(again.head).toMatch(/^retry-after: 1\r?$/im);
+    answers.push(ask(await dial({ localAddress: '127.0.0.2' }), url));
+    await waiting(4);
+    expect(await ask(await dial({ localAddress: '127.0.0.3' }), url)).toMatchObject(refused);
+    go();
+    expect((await Promise.all(answers)).map(({ status }) => status)).toEqual([200, 200, 200, 200]);
+    await api.ended(6);
+    expect((await ask(await dial(), url)).status).toBe(200);
+  });
 });
 
 test('base64url nonces come back as they were given; without one the server makes one', async () => {

@@ -142,6 +142,20 @@ describe('a document', () => {
     expect(decodeClaims(document.claims).model.sha256).toEqual(allModelsDigest(list));
   });
 
+  test('of the certificate is made even while strangers fill the queue', async () => {
+    const { ask, attester, asked, state } = setUp({ maxQueue: 2 });
+    state.auto = false;
+    const first = ask(nonce());
+    await turn();
+    const waiting = [ask(nonce()), ask(nonce())];
+    await expect(ask(nonce())).rejects.toMatchObject({ code: 'attestation_rate_limited' });
+    const certificate = attester.attestCertificate(new AbortController().signal);
+    state.auto = true;
+    for (const each of asked) each.finish();
+    await Promise.all([first, ...waiting]);
+    expect(decodeClaims((await certificate).claims).nonce).toBeUndefined();
+  });
+
   test('of an unknown model is 404', async () => {
     const { attester } = setUp();
     const asked = async (): Promise<unknown> =>
