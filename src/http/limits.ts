@@ -1,6 +1,7 @@
 // How much one caller may ask: requests and tokens per minute (buckets that refill steadily) and requests at once. A slot
 // and its token reservation are held until the answer's last byte, not until its first. Tokens are reserved from an
-// estimate before the work and settled with the true number after; a bucket may go below zero, never above its limit.
+// estimate before the work, taken as they are generated beyond it, and settled with the true number after; a bucket may go
+// below zero, never above its limit.
 
 import { ApiError } from '../errors.ts';
 import type { Principal } from './auth.ts';
@@ -25,8 +26,13 @@ interface Caller {
 export interface Admission {
   /** x-ratelimit-* headers as they stand now. */
   headers(): Record<string, string>;
-  /** Takes tokens out before the work; 429 when the minute's are used up. */
-  reserveTokens(estimate: number): void;
+  /**
+   * Takes tokens out before the work; 429 when there are not `needed` of them. Of what the work may take beyond (`atMost`), as
+   * much as is left.
+   */
+  reserveTokens(needed: number, atMost?: number): void;
+  /** So many were used by now: what goes beyond the reservation is taken at once. */
+  spend(usedTokens: number): void;
   /** Replaces the reservation with what was really used. Idempotent. */
   settle(usedTokens: number): void;
   /** Gives the concurrency slot back. Idempotent. */
@@ -95,15 +101,21 @@ function admission(caller: Caller, limits: KeyLimits, now: () => number): Admiss
       describe(headers, 'tokens', caller.tokens, limits.tokensPerMinute, time);
       return headers;
     },
-    reserveTokens(estimate) {
+    reserveTokens(estimate, atMost = 0) {
       const limit = limits.tokensPerMinute;
       if (limit === 0) return;
       refill(caller.tokens, limit, now());
       // A request larger than the whole minute is let in on a full bucket, and then owed.
       const needed = Math.min(Math.max(1, estimate), limit);
       if (caller.tokens.level < needed) throw tooMany(`more than ${limit} tokens in a minute`, wait(needed - caller.tokens.level, limit));
-      caller.tokens.level -= needed;
-      reserved += needed;
+      const taken = Math.max(needed, Math.min(atMost, caller.tokens.level));
+      caller.tokens.level -= taken;
+      reserved += taken;
+    },
+    spend(usedTokens) {
+      if (settled || limits.tokensPerMinute === 0 || usedTokens <= reserved) return;
+      caller.tokens.level -= usedTokens - reserved;
+      reserved = usedTokens;
     },
     settle(usedTokens) {
       if (settled) return;
@@ -118,7 +130,13 @@ function admission(caller: Caller, limits: KeyLimits, now: () => number): Admiss
   };
 }
 
-const UNLIMITED: Admission = { headers: () => ({}), reserveTokens: () => undefined, settle: () => undefined, release: () => undefined };
+const UNLIMITED: Admission = {
+  headers: () => ({}),
+  reserveTokens: () => undefined,
+  spend: () => undefined,
+  settle: () => undefined,
+  release: () => undefined,
+};
 
 function refill(bucket: Bucket, perMinute: number, time: number): void {
   // A clock that jumps back gives nothing; one that jumps ahead gives a full bucket at most.

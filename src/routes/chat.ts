@@ -32,7 +32,7 @@ export const chat = route({
     const { body, deps, exchange } = call;
     const model = findModel(call, body.model, ['chat', 'completion']);
     const plan = planChat(body, model.defaults, exchange.principal?.cacheScope ?? '');
-    reserveTokens(call, (plan.maxTokens ?? 0) * plan.n);
+    reserveTokens(call, { asked: plan.maxTokens, count: plan.n, context: model.contextLength });
     const answer = answerId(call, 'chatcmpl', model);
     const counts: Counts = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 };
     const newCallId = (): string => `call_${deps.randomHex(12)}`;

@@ -43,7 +43,7 @@ export const completions = route({
     const plan = planCompletion(body, model.defaults, exchange.principal?.cacheScope ?? '');
     const answer = answerId(call, 'cmpl', model);
     const counts: Counts = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 };
-    reserveTokens(call, (plan.request('').maxTokens ?? 0) * plan.n * plan.prompts.length);
+    reserveTokens(call, { asked: plan.request('').maxTokens, count: plan.n * plan.prompts.length, context: model.contextLength });
 
     return withEngine(call, model, body.keep_alive, async (engine) => {
       if (body.suffix !== undefined && !engine.info.hasFimTokens) {
@@ -51,8 +51,8 @@ export const completions = route({
           param: 'suffix',
         });
       }
-      const requests = await toRequests(engine, plan);
-      const bos = body.echo === true && plan.logprobs ? await beginText(engine) : null;
+      const requests = await toRequests(engine, plan, exchange.signal);
+      const bos = body.echo === true && plan.logprobs ? await beginText(engine, exchange.signal) : null;
       const stop = new AbortController();
       const signal = requests.length === 1 ? exchange.signal : AbortSignal.any([exchange.signal, stop.signal]);
       try {
@@ -75,13 +75,13 @@ export const completions = route({
  * With one prompt the engine itself refuses what does not fit, before it starts. Of several, the later ones only come to it
  * after the stream has begun; so all are measured here.
  */
-async function toRequests(engine: Engine, plan: CompletionPlan): Promise<readonly GenerateRequest[]> {
+async function toRequests(engine: Engine, plan: CompletionPlan, signal: AbortSignal): Promise<readonly GenerateRequest[]> {
   const [only] = plan.prompts;
   if (plan.prompts.length === 1 && only !== undefined) return [plan.request(only)];
   const { contextLength } = engine.info;
   const requests: GenerateRequest[] = [];
   for (const prompt of plan.prompts) {
-    const tokens = typeof prompt === 'string' ? await engine.tokenize({ text: prompt, addSpecial: true }) : prompt;
+    const tokens = typeof prompt === 'string' ? await engine.tokenize({ text: prompt, addSpecial: true }, signal) : prompt;
     if (tokens.length >= contextLength) {
       throw new ApiError(
         400,
@@ -95,9 +95,9 @@ async function toRequests(engine: Engine, plan: CompletionPlan): Promise<readonl
   return requests;
 }
 
-async function beginText(engine: Engine): Promise<string | null> {
+async function beginText(engine: Engine, signal: AbortSignal): Promise<string | null> {
   if (engine.info.bosToken === null) return null;
-  const [piece] = await engine.pieces([engine.info.bosToken]);
+  const [piece] = await engine.pieces([engine.info.bosToken], signal);
   return piece === undefined ? null : Buffer.from(piece).toString();
 }
 

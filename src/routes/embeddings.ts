@@ -30,7 +30,7 @@ export const embeddings = route({
     const { body, exchange } = call;
     checkInputs(body);
     const model = findModel(call, body.model, ['embedding']);
-    reserveTokens(call, 0);
+    reserveTokens(call);
     return withEngine(call, model, body.keep_alive, async (engine) => {
       const dimensions = body.dimensions ?? model.defaults.dimensions;
       if (dimensions !== undefined && dimensions > engine.info.embeddingSize) {
@@ -59,7 +59,7 @@ export const rerank = route({
   async handle(call) {
     const { body, exchange, deps } = call;
     const model = findModel(call, body.model, ['rerank']);
-    reserveTokens(call, 0);
+    reserveTokens(call);
     return withEngine(call, model, body.keep_alive, async (engine) => {
       const { scores, tokens } = await engine.rank(body.query, body.documents, exchange.signal);
       exchange.usage.promptTokens = tokens;

@@ -38,8 +38,13 @@ export async function admitted(call: Call, events: AsyncIterable<GenerateEvent>,
     }
   };
 
+  const take = (event: GenerateEvent): void => {
+    note(event);
+    exchange.admission?.spend(usage.promptTokens + usage.completionTokens);
+  };
+
   const first = await iterator.next();
-  if (first.done !== true) note(first.value);
+  if (first.done !== true) take(first.value);
   let waiting: IteratorResult<GenerateEvent> | null = first;
   return {
     [Symbol.asyncIterator]: () => ({
@@ -50,7 +55,7 @@ export async function admitted(call: Call, events: AsyncIterable<GenerateEvent>,
           return given;
         }
         const result = await iterator.next();
-        if (result.done !== true) note(result.value);
+        if (result.done !== true) take(result.value);
         return result;
       },
       async return() {

@@ -47,7 +47,16 @@ export async function withEngine<T>(
   }
 }
 
-/** Reserves a caller's tokens from the size of the request: about four bytes make a token. */
-export function reserveTokens(call: Call, answerTokens: number): void {
-  call.exchange.admission?.reserveTokens(Math.ceil(call.exchange.bodyBytes / 4) + answerTokens);
+/**
+ * Reserves a caller's tokens from the size of the request (about four bytes make a token) and of its answers. A length that
+ * was asked for must be there; where none was, an answer may fill the context, and what is left of the minute is held for it.
+ */
+export function reserveTokens(
+  call: Call,
+  answer?: { readonly asked: number | undefined; readonly count: number; readonly context: number },
+): void {
+  const prompt = Math.ceil(call.exchange.bodyBytes / 4);
+  const { asked = 0, count = 0, context = 0 } = answer ?? {};
+  const atMost = answer?.asked === undefined ? context : 0;
+  call.exchange.admission?.reserveTokens(prompt + Math.min(asked, context) * count, prompt + atMost * count);
 }

@@ -55,6 +55,73 @@ test('tokens per minute: reserved from an estimate, settled with what was used',
   expect((await ask({ ...chat, max_tokens: 90 })).status).toBe(200);
 });
 
+describe('answers whose length nobody asked for', () => {
+  const open = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
+
+  test('side by side use no more than one after another', async () => {
+    const door = latch();
+    const long = Array.from({ length: 500 }, () => 'x');
+    await start(
+      { tokensPerMinute: 300 },
+      { engine: { slots: 32, script: () => long, beforeToken: (at) => (at === 2 ? door.opened : Promise.resolve()) } },
+    );
+    const answers = Array.from({ length: 16 }, () => ask({ ...open, n: 8 }));
+    const codes = Promise.all(answers.map(async (answer) => (await answer).status));
+    // Fifteen are refused while the first is under way.
+    await api.ended(15);
+    door.open();
+    expect((await codes).filter((status) => status === 200)).toHaveLength(1);
+    expect(api.engine.requests).toHaveLength(1);
+    // 4 000 tokens of 300 are owed: more than twelve minutes.
+    clock += 12 * 60_000;
+    expect(await codeOf(await ask(open))).toEqual([429, 'rate_limit_exceeded']);
+    clock += 2 * 60_000;
+    expect((await ask({ ...open, max_tokens: 1 })).status).toBe(200);
+  });
+
+  test('one after another keep what is left, and the headers say it', async () => {
+    await start({ tokensPerMinute: 300 });
+    for (let used = 5; used <= 25; used += 5) {
+      const answer = await ask(open);
+      expect([answer.status, answer.headers.get('x-ratelimit-remaining-tokens')]).toEqual([200, String(300 - used)]);
+      await answer.text();
+    }
+  });
+
+  test('beyond what was left are owed while they are written, not only once they are over', async () => {
+    const door = latch();
+    const reached = latch();
+    const beforeToken = (at: number): Promise<void> => {
+      if (at !== 250) return Promise.resolve();
+      reached.open();
+      return door.opened;
+    };
+    await start({ tokensPerMinute: 60 }, { engine: { script: () => Array.from({ length: 300 }, () => 'x'), beforeToken } });
+    const first = ask(open);
+    await reached.opened;
+    // Refilled to the brim, had the first only held its 60.
+    clock += 60_000;
+    expect(await codeOf(await ask(open))).toEqual([429, 'rate_limit_exceeded']);
+    door.open();
+    await (await first).text();
+  });
+
+  test('leave room beside them where the minute has it', async () => {
+    const { open: go, options } = gate();
+    await start({ tokensPerMinute: 10_000 }, options);
+    const [first, second] = await Promise.all([ask({ ...open, stream: true }), ask({ ...open, stream: true })]);
+    expect([first.status, second.status]).toEqual([200, 200]);
+    // Each holds the 2048 of its context and its prompt.
+    const remaining = [first, second].map((each) => Number(each.headers.get('x-ratelimit-remaining-tokens'))).sort((a, b) => a - b);
+    expect(remaining[0]).toBeGreaterThan(5700);
+    expect(remaining[0]).toBeLessThan(10_000 - 2 * 2048);
+    go();
+    await Promise.all([first.text(), second.text()]);
+    await api.ended(2);
+    expect(Number((await ask(open)).headers.get('x-ratelimit-remaining-tokens'))).toBe(10_000 - 15);
+  });
+});
+
 test('a request larger than the whole minute is let in on a full bucket only', async () => {
   await start({ tokensPerMinute: 20 });
   await (await ask({ ...chat, max_tokens: 5000 })).text();
