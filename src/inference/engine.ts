@@ -128,14 +128,19 @@ export interface Engine {
   readonly pid: number | null;
   /** Settles when the engine is gone, expected or not: null after close(), else why. */
   readonly closed: Promise<Error | null>;
+  /**
+   * Refuses what has more bytes than the context's tokens can stand for before reading it, and more tokens than a few contexts
+   * (`detokenize` and `pieces` too): `context_length_exceeded`. `param`: what refusals call the text; default `prompt`.
+   */
   tokenize(
     input:
-      | { readonly text: string; readonly addSpecial?: boolean; readonly parseSpecial?: boolean }
+      | { readonly text: string; readonly addSpecial?: boolean; readonly parseSpecial?: boolean; readonly param?: string }
       | { readonly messages: readonly ChatMessage[]; readonly tools?: readonly ToolSpec[] },
+    signal?: AbortSignal,
   ): Promise<readonly number[]>;
-  detokenize(tokens: readonly number[]): Promise<string>;
+  detokenize(tokens: readonly number[], signal?: AbortSignal): Promise<string>;
   /** Text of single tokens, as bytes (a token need not be whole UTF-8). */
-  pieces(tokens: readonly number[]): Promise<readonly Uint8Array[]>;
+  pieces(tokens: readonly number[], signal?: AbortSignal): Promise<readonly Uint8Array[]>;
   generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerateEvent>;
   /** One vector per input, L2-normalised; `tokens` counts what was evaluated. */
   embed(

@@ -6,6 +6,7 @@ import { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { ApiError } from '../errors.ts';
 import type { Engine, EngineInfo, EngineStats, GenerateEvent, GenerateRequest, LoadSpec, OpenEngine, TokenLogprob } from './engine.ts';
+import { assertCountable } from './prompt.ts';
 import { createStream, type EventStream } from './stream.ts';
 import { encodeFrame, frameReader, type FromChild, type ToChild } from './wire.ts';
 
@@ -15,7 +16,7 @@ export interface OpenOptions {
   readonly loadTimeoutMs?: number;
   /** A child that answers nothing for this long, while asked, is ended. */
   readonly watchdogMs?: number;
-  /** Requests that may wait for a slot; more are refused with 429. */
+  /** Requests that may wait for a slot, and calls of the other kinds that may be under way; more are refused with 429. */
   readonly maxQueued?: number;
   /** Buffered events of one stream at which its generation pauses. */
   readonly maxBufferedEvents?: number;
@@ -256,6 +257,8 @@ function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo,
   ): Promise<{ value: unknown; raw: Uint8Array; message: FromChild }> => {
     signal?.throwIfAborted();
     if (dead !== null) throw dead;
+    // Known here, so refused here: an answer of the child comes behind all that is refused, too.
+    if (calls.size >= maxQueued) throw overloaded();
     const id = nextId;
     nextId += 1;
     const abort = (): void => {
@@ -280,8 +283,7 @@ function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo,
     signal.throwIfAborted();
     if (dead !== null) throw dead;
     // The child would say so, too, but only once its step has ended: who is refused should know at once.
-    if (stats.queued >= maxQueued && streams.size >= info.slots + maxQueued)
-      throw new ApiError(429, 'engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
+    if (stats.queued >= maxQueued && streams.size >= info.slots + maxQueued) throw overloaded();
     const id = nextId;
     nextId += 1;
     const high = options.maxBufferedEvents ?? 256;
@@ -333,23 +335,26 @@ function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo,
     info,
     pid: child.pid ?? null,
     closed,
-    async tokenize(input) {
+    async tokenize(input, signal) {
       const prompt =
         'messages' in input
           ? ({ kind: 'chat', messages: input.messages, ...(input.tools === undefined ? {} : { tools: input.tools }) } as const)
           : ({ kind: 'text', text: input.text } as const);
       const addSpecial = 'messages' in input || (input.addSpecial ?? true);
       const parseSpecial = !('messages' in input) && (input.parseSpecial ?? false);
-      const { value } = await call((id) => ({ t: 'tokenize', id, prompt, addSpecial, parseSpecial }));
+      const param = 'messages' in input ? 'messages' : (input.param ?? 'prompt');
+      const { value } = await call((id) => ({ t: 'tokenize', id, prompt, addSpecial, parseSpecial, param }), signal);
       return numbers(value);
     },
-    async detokenize(tokens) {
-      const { value } = await call((id) => ({ t: 'detokenize', id, tokens }));
+    async detokenize(tokens, signal) {
+      assertCountable(tokens.length, info.contextLength, 'tokens');
+      const { value } = await call((id) => ({ t: 'detokenize', id, tokens }), signal);
       if (typeof value !== 'string') throw unexpected();
       return value;
     },
-    async pieces(tokens) {
-      const { value } = await call((id) => ({ t: 'pieces', id, tokens }));
+    async pieces(tokens, signal) {
+      assertCountable(tokens.length, info.contextLength, 'tokens');
+      const { value } = await call((id) => ({ t: 'pieces', id, tokens }), signal);
       if (!Array.isArray(value)) throw unexpected();
       return value.map((piece: unknown) => new Uint8Array(Buffer.from(String(piece), 'base64')));
     },
@@ -393,6 +398,10 @@ function vectors(result: { raw: Uint8Array; message: FromChild }): { vectors: Fl
 function numbers(value: unknown): readonly number[] {
   if (!Array.isArray(value) || !value.every((each): each is number => typeof each === 'number')) throw unexpected();
   return value;
+}
+
+function overloaded(): ApiError {
+  return new ApiError(429, 'engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
 }
 
 function unexpected(): ApiError {

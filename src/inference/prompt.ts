@@ -5,9 +5,10 @@ import type { Prompt } from './engine.ts';
 import type { LoadedModel } from './llama-model.ts';
 import type { ChatTemplate } from './template.ts';
 
-/** At least one token. `contextLength` 0: any length. */
-export function promptTokens(model: LoadedModel, template: ChatTemplate, prompt: Prompt, contextLength = 0): number[] {
-  if (contextLength > 0) assertMayFit(model, prompt, contextLength);
+/** At least one token; text that cannot fit the context is refused unread. */
+export function promptTokens(model: LoadedModel, template: ChatTemplate, prompt: Prompt, contextLength: number): number[] {
+  if (prompt.kind === 'tokens') assertFits(prompt.tokens.length, contextLength, 'prompt');
+  else assertMayFit(model, textsOf(prompt), contextLength, prompt.kind === 'chat' ? 'messages' : 'prompt');
   const tokens = unchecked(model, template, prompt);
   if (tokens.length > 0) return tokens;
   const start = model.bos ?? model.eos;
@@ -39,22 +40,53 @@ export function checkTokens(model: LoadedModel, tokens: readonly number[], param
   }
 }
 
-/** Refuses text that cannot fit before rendering and tokenizing it, which for megabytes would hold up every stream. */
-function assertMayFit(model: LoadedModel, prompt: Prompt, contextLength: number): void {
-  const texts = prompt.kind === 'text' ? [prompt.text] : prompt.kind === 'chat' ? prompt.messages.map((message) => message.content) : [];
+/** All of a prompt that may come before the tokenizer. */
+function textsOf(prompt: Exclude<Prompt, { readonly kind: 'tokens' }>): readonly string[] {
+  if (prompt.kind === 'text') return [prompt.text, prompt.suffix ?? ''];
+  const said = prompt.messages.flatMap((message) => [
+    message.content,
+    message.name ?? '',
+    message.toolCallId ?? '',
+    ...(message.toolCalls ?? []).flatMap((call) => [call.id, call.name, call.arguments]),
+  ]);
+  const offered = (prompt.tools ?? []).flatMap((tool) => [tool.name, tool.description ?? '', JSON.stringify(tool.parameters) ?? '']);
+  return said.concat(offered);
+}
+
+/**
+ * Refuses texts that together cannot fit before they are rendered and tokenized, which for megabytes would hold up every
+ * stream: no token stands for more bytes than the longest of the vocabulary. `room`: tokens that must be left for an answer.
+ */
+export function assertMayFit(model: LoadedModel, texts: readonly string[], contextLength: number, param: string, room = 1): void {
   // Almost every prompt passes here, without the vocabulary being looked through.
   if (texts.reduce((sum, text) => sum + text.length, 0) < contextLength * 4) return;
   const bytes = texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
-  assertFits(Math.floor(bytes / model.longestPiece()), contextLength, prompt.kind === 'chat' ? 'messages' : 'prompt', 'at least ');
+  assertFits(Math.floor(bytes / model.longestPiece()), contextLength, param, room, 'at least ');
 }
 
 /** Both phrases agents look for are in the message. */
-export function assertFits(count: number, contextLength: number, param: string, exactness = ''): void {
-  if (count < contextLength) return;
+export function assertFits(count: number, contextLength: number, param: string, room = 1, exactness = ''): void {
+  if (count + room <= contextLength) return;
   throw new ApiError(
     400,
     'context_length_exceeded',
     `this model's maximum context length is ${contextLength} tokens; the request has ${exactness}${count} tokens, which exceeds the available context size`,
+    { param },
+  );
+}
+
+/**
+ * Tokens /v1/tokenize may give and /v1/detokenize may take, in contexts: a few, so that texts too long for the model can still
+ * be counted and cut, and what is written for them has a bound.
+ */
+const countedContexts = 4;
+
+export function assertCountable(count: number, contextLength: number, param: string): void {
+  if (count <= countedContexts * contextLength) return;
+  throw new ApiError(
+    400,
+    'context_length_exceeded',
+    `this model's maximum context length is ${contextLength} tokens; ${count} tokens are over ${countedContexts} times that, which exceeds the available context size`,
     { param },
   );
 }
@@ -71,7 +103,7 @@ export function rankTokens(model: LoadedModel, query: string): (document: string
   }
   const end = model.eos ?? model.sep;
   const ending = model.addEos && end !== null ? [end] : [];
-  const before = [...(model.addBos && model.bos !== null ? [model.bos] : [])].concat(
+  const before = (model.addBos && model.bos !== null ? [model.bos] : []).concat(
     asked,
     ending,
     model.addSep && model.sep !== null ? [model.sep] : [],

@@ -28,7 +28,15 @@ export type ToChild =
     }
   | { readonly t: 'generate'; readonly id: number; readonly request: WireRequest }
   | { readonly t: 'cancel' | 'pause' | 'resume' | 'ping'; readonly id: number }
-  | { readonly t: 'tokenize'; readonly id: number; readonly prompt: Prompt; readonly addSpecial: boolean; readonly parseSpecial: boolean }
+  | {
+      readonly t: 'tokenize';
+      readonly id: number;
+      readonly prompt: Prompt;
+      readonly addSpecial: boolean;
+      readonly parseSpecial: boolean;
+      /** What refusals call the text. */
+      readonly param: string;
+    }
   | { readonly t: 'detokenize' | 'pieces'; readonly id: number; readonly tokens: readonly number[] }
   | { readonly t: 'embed'; readonly id: number; readonly inputs: readonly (string | readonly number[])[] }
   | { readonly t: 'rank'; readonly id: number; readonly query: string; readonly documents: readonly string[] };

@@ -18,10 +18,11 @@ import { loadModel, type LoadedModel } from './llama-model.ts';
 import { hardenProcess } from './llama-process.ts';
 import { lockingNew } from './locked-memory.ts';
 import { createPooler, type Pooler } from './pooled.ts';
-import { assertFits, checkTokens, promptTokens, rankTokens } from './prompt.ts';
+import { assertCountable, assertFits, assertMayFit, checkTokens, promptTokens, rankTokens } from './prompt.ts';
 import { createSampler, seededRandom } from './sampler.ts';
 import { createScheduler, type Scheduler } from './scheduler.ts';
 import { createChatTemplate, type ChatTemplate } from './template.ts';
+import { createTurns } from './turns.ts';
 import { encodeFrame, frameReader, type FromChild, type ToChild } from './wire.ts';
 
 type Load = Extract<ToChild, { t: 'load' }>;
@@ -202,22 +203,40 @@ function overloaded(): ApiError {
   return new ApiError(429, 'engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
 }
 
-/** Requests both kinds of model answer: tokens and text. False when the message is something else. */
-function answerText(model: LoadedModel, template: ChatTemplate, message: ToChild): boolean {
-  if (message.t === 'ping') send({ t: 'pong', id: message.id });
-  else if (message.t === 'tokenize') {
-    const { prompt } = message;
-    const plain = prompt.kind === 'text';
-    const tokens = plain ? model.tokenize(prompt.text, message.addSpecial, message.parseSpecial) : promptTokens(model, template, prompt);
-    send({ t: 'reply', id: message.id, value: tokens });
-  } else if (message.t === 'detokenize') {
+type TextMessage = Extract<ToChild, { t: 'tokenize' | 'detokenize' | 'pieces' }>;
+
+function isText(message: ToChild): message is TextMessage {
+  return message.t === 'tokenize' || message.t === 'detokenize' || message.t === 'pieces';
+}
+
+/** Requests both kinds of model answer: tokens and text. */
+function* answerText(model: LoadedModel, template: ChatTemplate, contextLength: number, message: TextMessage): Generator<void, void> {
+  if (message.t === 'tokenize') send({ t: 'reply', id: message.id, value: tokenized(model, template, contextLength, message) });
+  else {
     checkTokens(model, message.tokens, 'tokens');
-    send({ t: 'reply', id: message.id, value: model.detokenize(message.tokens) });
-  } else if (message.t === 'pieces') {
-    checkTokens(model, message.tokens, 'tokens');
-    send({ t: 'reply', id: message.id, value: message.tokens.map((token) => Buffer.from(model.piece(token, true)).toString('base64')) });
-  } else return false;
-  return true;
+    const value =
+      message.t === 'detokenize'
+        ? model.detokenize(message.tokens)
+        : message.tokens.map((token) => Buffer.from(model.piece(token, true)).toString('base64'));
+    send({ t: 'reply', id: message.id, value });
+  }
+}
+
+function tokenized(
+  model: LoadedModel,
+  template: ChatTemplate,
+  contextLength: number,
+  { prompt, addSpecial, parseSpecial, param }: Extract<ToChild, { t: 'tokenize' }>,
+): readonly number[] {
+  if (prompt.kind !== 'text') {
+    const tokens = promptTokens(model, template, prompt, contextLength);
+    assertCountable(tokens.length, contextLength, 'messages');
+    return tokens;
+  }
+  assertMayFit(model, [prompt.text], contextLength, param);
+  const tokens = model.tokenize(prompt.text, addSpecial, parseSpecial);
+  assertCountable(tokens.length, contextLength, param);
+  return tokens;
 }
 
 function serveGeneration(
@@ -289,12 +308,16 @@ function serveGeneration(
     if (!accepted) throw overloaded();
   };
 
+  const turns = createTurns(setImmediate, sendError);
   return (message) =>
     answering(message, () => {
-      if (answerText(model, template, message)) return;
-      if (message.t === 'generate') generate(message);
-      else if (message.t === 'cancel') scheduler.cancel(message.id);
-      else if (message.t === 'pause') scheduler.pause(message.id);
+      if (message.t === 'ping') send({ t: 'pong', id: message.id });
+      else if (isText(message)) turns.add(message.id, answerText(model, template, info.contextLength, message));
+      else if (message.t === 'generate') generate(message);
+      else if (message.t === 'cancel') {
+        turns.cancel(message.id);
+        scheduler.cancel(message.id);
+      } else if (message.t === 'pause') scheduler.pause(message.id);
       else if (message.t === 'resume') scheduler.resume(message.id);
       else
         throw new ApiError(400, 'wrong_model_type', `this model is of type ${info.type}; it makes text, not vectors or scores`, {
@@ -310,6 +333,7 @@ function servePooling(
   info: EngineInfo,
   load: Load,
 ): (message: ToChild) => void {
+  const inputLength = Math.min(info.contextLength, context.batchTokens);
   const pooler: Pooler = createPooler(context, { sequences: pooledSequences, maxQueued: load.maxQueued });
   pooler.run().catch(fatal);
   const stats = (): EngineStats => ({
@@ -321,29 +345,36 @@ function servePooling(
     decodeSteps: pooler.steps,
   });
 
-  const embed = (message: Extract<ToChild, { t: 'embed' }>): void => {
+  // One input at a slice.
+  function* embed(message: Extract<ToChild, { t: 'embed' }>): Generator<void, void> {
     if (info.type !== 'embedding') throw wrongType(info.type, 'embeddings');
-    const inputs = message.inputs.map((input) => {
+    const inputs: (readonly number[])[] = [];
+    for (const input of message.inputs) if (typeof input === 'string') assertMayFit(model, [input], inputLength, 'input', 0);
+    for (const input of message.inputs) {
       if (typeof input !== 'string') checkTokens(model, input, 'input');
       const tokens = typeof input === 'string' ? model.tokenize(input, true, false) : input;
       if (tokens.length === 0) throw new ApiError(400, 'invalid_input', 'an input is empty', { param: 'input' });
-      assertPooledFits(tokens.length, 'input');
-      return tokens;
-    });
+      assertFits(tokens.length, inputLength, 'input', 0);
+      inputs.push(tokens);
+      yield;
+    }
     submit(message.id, inputs, normalised);
-  };
-  const rank = (message: Extract<ToChild, { t: 'rank' }>): void => {
+  }
+  function* rank(message: Extract<ToChild, { t: 'rank' }>): Generator<void, void> {
     if (info.type !== 'rerank') throw wrongType(info.type, 'reranking');
-    const join = rankTokens(model, message.query);
-    const inputs = message.documents.map((document) => {
+    const { query, documents } = message;
+    assertMayFit(model, [query], inputLength, 'query', 0);
+    for (const document of documents) assertMayFit(model, [query, document], inputLength, 'documents', 0);
+    const join = rankTokens(model, query);
+    const inputs: (readonly number[])[] = [];
+    for (const document of documents) {
       const tokens = join(document);
-      assertPooledFits(tokens.length, 'documents');
-      return tokens;
-    });
+      assertFits(tokens.length, inputLength, 'documents', 0);
+      inputs.push(tokens);
+      yield;
+    }
     submit(message.id, inputs, (vector) => vector.subarray(0, 1));
-  };
-  const assertPooledFits = (count: number, param: string): void =>
-    assertFits(count - 1, Math.min(info.contextLength, context.batchTokens), param);
+  }
   const submit = (id: number, inputs: readonly (readonly number[])[], shape: (vector: Float32Array) => Float32Array): void => {
     const tokens = inputs.reduce((sum, input) => sum + input.length, 0);
     const done = (outputs: readonly Float32Array[]): void => {
@@ -358,13 +389,17 @@ function servePooling(
     else if (!pooler.submit({ id, inputs, done })) throw overloaded();
   };
 
+  const turns = createTurns(setImmediate, sendError);
   return (message) =>
     answering(message, () => {
-      if (answerText(model, template, message)) return;
-      if (message.t === 'embed') embed(message);
-      else if (message.t === 'rank') rank(message);
-      else if (message.t === 'cancel') pooler.cancel(message.id);
-      else if (message.t === 'generate') throw wrongType(info.type, 'text generation');
+      if (message.t === 'ping') send({ t: 'pong', id: message.id });
+      else if (isText(message)) turns.add(message.id, answerText(model, template, info.contextLength, message));
+      else if (message.t === 'embed') turns.add(message.id, embed(message));
+      else if (message.t === 'rank') turns.add(message.id, rank(message));
+      else if (message.t === 'cancel') {
+        turns.cancel(message.id);
+        pooler.cancel(message.id);
+      } else if (message.t === 'generate') throw wrongType(info.type, 'text generation');
     });
 }
 

@@ -4,11 +4,19 @@ import { detokenizeAnswer, tokenizeAnswer } from '../openai/answers.ts';
 import { toChatMessages } from '../openai/messages.ts';
 import { refuse } from '../openai/shape.ts';
 import { detokenizeRequest, textOf, tokenizeRequest, wirePiece } from '../openai/tokenize.ts';
+import type { Engine } from '../inference/engine.ts';
 import type { ModelStatus } from '../models/lifecycle.ts';
 import { type Call, route } from '../http/route.ts';
-import { findModel, withEngine } from './lease.ts';
+import { findModel, reserveTokens, withEngine } from './lease.ts';
 
-const errors = ['model_not_found', 'attestation_stale', 'engine_overloaded', 'engine_crashed', 'model_load_failed'];
+const errors = [
+  'model_not_found',
+  'attestation_stale',
+  'context_length_exceeded',
+  'engine_overloaded',
+  'engine_crashed',
+  'model_load_failed',
+];
 const ANY = ['chat', 'completion', 'embedding', 'rerank'] as const;
 
 export const tokenize = route({
@@ -23,18 +31,27 @@ export const tokenize = route({
   answer: tokenizeAnswer,
   errors,
   async handle(call) {
-    const { body } = call;
+    const { body, exchange } = call;
     const given = textOf(body);
     const model = chooseModel(call, body.model);
+    reserveTokens(call);
     return withEngine(call, model, body.keep_alive, async (engine) => {
+      const { signal } = exchange;
       const tokens = await engine.tokenize(
         given === undefined
           ? { messages: toChatMessages(body.messages ?? []), ...(body.tools !== undefined && { tools: body.tools }) }
-          : { text: given, addSpecial: body.add_special ?? body.add_special_tokens ?? false, parseSpecial: body.parse_special ?? false },
+          : {
+              text: given,
+              addSpecial: body.add_special ?? body.add_special_tokens ?? false,
+              parseSpecial: body.parse_special ?? false,
+              param: body.content !== undefined ? 'content' : body.prompt !== undefined ? 'prompt' : 'text',
+            },
+        signal,
       );
-      const pieces = body.with_pieces === true ? await engine.pieces(tokens) : null;
+      exchange.usage.promptTokens = tokens.length;
+      const pieces = body.with_pieces === true ? await piecesOf(engine, tokens, signal) : null;
       return {
-        tokens: pieces === null ? tokens : tokens.map((id, i) => ({ id, piece: wirePiece(pieces[i] ?? new Uint8Array()) })),
+        tokens: pieces === null ? tokens : tokens.map((id) => ({ id, piece: pieces.get(id) ?? '' })),
         count: tokens.length,
         max_model_len: engine.info.contextLength,
       };
@@ -54,16 +71,30 @@ export const detokenize = route({
   answer: detokenizeAnswer,
   errors,
   async handle(call) {
-    const { body } = call;
+    const { body, exchange } = call;
     const model = chooseModel(call, body.model);
+    reserveTokens(call);
     return withEngine(call, model, body.keep_alive, async (engine) => {
       const beyond = body.tokens.findIndex((token) => token >= engine.info.vocabSize);
       if (beyond >= 0)
         throw refuse('invalid_value', `tokens[${beyond}]`, `tokens[${beyond}] is not below the vocabulary's ${engine.info.vocabSize}`);
-      return { content: await engine.detokenize(body.tokens), count: body.tokens.length };
+      const content = await engine.detokenize(body.tokens, exchange.signal);
+      exchange.usage.promptTokens = body.tokens.length;
+      return { content, count: body.tokens.length };
     });
   },
 });
+
+/** The piece of each token that occurs, asked for and written once however often it does. */
+async function piecesOf(
+  engine: Engine,
+  tokens: readonly number[],
+  signal: AbortSignal,
+): Promise<Map<number, ReturnType<typeof wirePiece>>> {
+  const ids = [...new Set(tokens)];
+  const pieces = await engine.pieces(ids, signal);
+  return new Map(ids.map((id, i) => [id, wirePiece(pieces[i] ?? new Uint8Array())]));
+}
 
 /** Without a model: the only one loaded, or else the only one there is. */
 function chooseModel(call: Call, id: string | undefined): ModelStatus {

@@ -1,7 +1,10 @@
 // What is refused before, and instead of, tokenizing: shown with a model that only counts what it is given.
 import { describe, expect, test } from 'vitest';
+import type { Prompt } from '../../src/inference/engine.ts';
 import type { LoadedModel } from '../../src/inference/llama-model.ts';
-import { rankTokens } from '../../src/inference/prompt.ts';
+import { assertCountable, promptTokens, rankTokens } from '../../src/inference/prompt.ts';
+import type { ChatTemplate } from '../../src/inference/template.ts';
+import { genericToolFormat } from '../../src/inference/tool-format.ts';
 
 /** A model of one token a character. */
 function countingModel(over: Partial<LoadedModel> = {}): { readonly model: LoadedModel; readonly asked: string[] } {
@@ -50,4 +53,56 @@ describe('a query and its documents', () => {
     expect(rankTokens(model, long)('d').length).toBeGreaterThan(1_000_000);
     expect(rankTokens(model, 'q')(long).length).toBeGreaterThan(1_000_000);
   });
+});
+
+describe('what cannot fit is refused unread', () => {
+  const contextLength = 64;
+  // Of 8 bytes a token at most, 512 bytes are 64 tokens: as many as the context has, and none left for an answer.
+  const half = 'a'.repeat(256);
+  const call = { id: '1', name: 'f', arguments: '{}' };
+  const user = { role: 'user', content: 'hi' } as const;
+  const chats: [string, Extract<Prompt, { kind: 'chat' }>][] = [
+    ['contents', { kind: 'chat', messages: [{ role: 'user', content: half }, { role: 'user', content: half }] }],
+    ['names', { kind: 'chat', messages: [{ ...user, name: half + half }] }],
+    ['tool call ids', { kind: 'chat', messages: [{ role: 'tool', content: half, toolCallId: half }] }],
+    ['arguments of calls', { kind: 'chat', messages: [{ role: 'assistant', content: '', toolCalls: [{ ...call, arguments: half + half }] }] }],
+    ['names of calls', { kind: 'chat', messages: [{ role: 'assistant', content: half, toolCalls: [{ ...call, name: half }] }] }],
+    ['ids of calls', { kind: 'chat', messages: [{ role: 'assistant', content: half, toolCalls: [{ ...call, id: half }] }] }],
+    ['descriptions of tools', { kind: 'chat', messages: [user], tools: [{ name: 'f', description: half + half, parameters: {} }] }],
+    ['names of tools', { kind: 'chat', messages: [user], tools: [{ name: half + half, parameters: {} }] }],
+    ['parameters of tools', { kind: 'chat', messages: [user], tools: [{ name: 'f', parameters: { enum: [half, half] } }] }],
+  ]; // prettier-ignore
+  const unread: ChatTemplate = {
+    toolFormat: genericToolFormat,
+    stops: [],
+    tokens: () => {
+      throw new Error('it was rendered');
+    },
+  };
+  const refusal = (prompt: Prompt) => {
+    const { model, asked } = countingModel();
+    expect(() => promptTokens(model, unread, prompt, contextLength)).toThrow(
+      expect.objectContaining({ code: 'context_length_exceeded', param: prompt.kind === 'chat' ? 'messages' : 'prompt' }),
+    );
+    expect(asked).toEqual([]);
+  };
+  test.each(chats)('%s', (_, prompt) => refusal(prompt));
+  test('text, with its suffix', () => {
+    refusal({ kind: 'text', text: half + half });
+    refusal({ kind: 'text', text: half, suffix: half });
+  });
+  test('tokens', () => refusal({ kind: 'tokens', tokens: Array.from({ length: contextLength }, () => 300) }));
+  test('one byte less is read', () => {
+    const { model, asked } = countingModel();
+    const text = 'a'.repeat(511);
+    expect(promptTokens(model, unread, { kind: 'text', text }, contextLength)).toHaveLength(511);
+    expect(asked).toEqual([text]);
+  });
+});
+
+test('four contexts of tokens can be counted, and not one more', () => {
+  assertCountable(256, 64, 'tokens');
+  expect(() => assertCountable(257, 64, 'tokens')).toThrow(
+    expect.objectContaining({ status: 400, code: 'context_length_exceeded', param: 'tokens' }),
+  );
 });

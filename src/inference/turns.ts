@@ -1,0 +1,42 @@
+// Work over the texts of requests, which runs on the thread that also reads frames and steps the scheduler: a slice of one
+// request at a turn of the loop, the requests in turn. Between slices frames are read, so that a request cancelled meanwhile
+// costs nothing more and a short one never waits for all of a long one.
+
+export interface Turns {
+  /** Each `next` of `work` is a slice; what one throws goes to `failed`. */
+  add(id: number, work: Iterator<void>): void;
+  /** Nothing more is done for it; its end is not told. */
+  cancel(id: number): void;
+}
+
+/** `turn` calls back when what came in meanwhile has been read. */
+export function createTurns(turn: (then: () => void) => void, failed: (id: number, error: unknown) => void): Turns {
+  /** In the order of their turns. */
+  const waiting = new Map<number, Iterator<void>>();
+  let asked = false;
+  const ask = (): void => {
+    if (asked || waiting.size === 0) return;
+    asked = true;
+    turn(slice);
+  };
+  const slice = (): void => {
+    asked = false;
+    const [first] = waiting;
+    if (first === undefined) return; // all cancelled
+    const [id, work] = first;
+    waiting.delete(id);
+    try {
+      if (work.next().done !== true) waiting.set(id, work);
+    } catch (error) {
+      failed(id, error);
+    }
+    ask();
+  };
+  return {
+    add(id, work) {
+      waiting.set(id, work);
+      ask();
+    },
+    cancel: (id) => void waiting.delete(id),
+  };
+}
