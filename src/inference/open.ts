@@ -8,6 +8,7 @@ import { ApiError } from '../errors.ts';
 import type { Engine, EngineInfo, EngineStats, GenerateEvent, GenerateRequest, LoadSpec, OpenEngine, TokenLogprob } from './engine.ts';
 import { assertCountable } from './prompt.ts';
 import { createStream, type EventStream } from './stream.ts';
+import { createWatchdog } from './watchdog.ts';
 import { encodeFrame, frameReader, type FromChild, type ToChild } from './wire.ts';
 
 export interface OpenOptions {
@@ -80,7 +81,6 @@ function connect(child: ChildProcess, watchdogMs: number): Connection {
   if (!(socket instanceof Duplex) || child.stderr === null) throw new ApiError(500, 'model_load_failed', 'the engine process has no pipes');
   let stderr = '';
   let why: string | null = null;
-  let lastHeard = Date.now();
   let alive = true;
   const kill = (reason: string): void => {
     why ??= reason;
@@ -91,7 +91,7 @@ function connect(child: ChildProcess, watchdogMs: number): Connection {
   });
   const read = frameReader<FromChild>((message, raw) => connection.onMessage?.(message, raw));
   socket.on('data', (chunk: Buffer) => {
-    lastHeard = Date.now();
+    watchdog.heard();
     try {
       read(chunk);
     } catch (error) {
@@ -99,19 +99,20 @@ function connect(child: ChildProcess, watchdogMs: number): Connection {
     }
   });
   socket.on('error', () => {}); // the child is ending; `close` tells
-  const watchdog = setInterval(
-    () => {
-      if (connection.outstanding === 0) lastHeard = Date.now();
-      else if (Date.now() - lastHeard > watchdogMs) kill('the engine stopped answering');
-      else connection.send({ t: 'ping', id: 0 });
+  const watchdog = createWatchdog({
+    limitMs: watchdogMs,
+    asked: () => connection.outstanding > 0,
+    ping: () => connection.send({ t: 'ping', id: 0 }),
+    kill: () => kill('the engine stopped answering'),
+    every(ms, tick) {
+      const timer = setInterval(tick, ms).unref();
+      return () => clearInterval(timer);
     },
-    Math.max(50, watchdogMs / 4),
-  );
-  watchdog.unref();
+  });
   const gone = new Promise<Awaited<Connection['gone']>>((resolve) => {
     const done = (code: number | null, signal: NodeJS.Signals | null): void => {
       alive = false;
-      clearInterval(watchdog);
+      watchdog.stop();
       resolve({ code, signal, why });
     };
     child.on('close', done);

@@ -1,0 +1,40 @@
+// Says when a child that was asked answers nothing any more. It counts ticks of its own timer in which nothing came, not the time:
+// a clock that is set and a stall of this process's own loop are then one tick at most, and before the next one the loop has
+// read what the child sent meanwhile.
+
+export interface Watchdog {
+  /** Something came. */
+  heard(): void;
+  stop(): void;
+}
+
+/** Quiet ticks that end a child; each is a fourth of the limit. */
+const quietTicks = 4;
+
+export function createWatchdog(options: {
+  /** Milliseconds; a child is ended after this much silence and up to a fourth more. */
+  readonly limitMs: number;
+  /** Whether the child owes an answer. */
+  readonly asked: () => boolean;
+  /** Asks for any answer. */
+  readonly ping: () => void;
+  readonly kill: () => void;
+  /** Calls back every so many milliseconds until what it returns is called. */
+  readonly every: (ms: number, tick: () => void) => () => void;
+}): Watchdog {
+  let quiet = 0;
+  const stop = options.every(Math.max(50, options.limitMs / quietTicks), () => {
+    if (!options.asked()) quiet = 0;
+    else if (quiet === quietTicks) options.kill();
+    else {
+      quiet += 1;
+      options.ping();
+    }
+  });
+  return {
+    heard() {
+      quiet = 0;
+    },
+    stop,
+  };
+}
