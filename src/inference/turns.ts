@@ -3,8 +3,8 @@
 // costs nothing more and a short one never waits for all of a long one.
 
 export interface Turns {
-  /** Each `next` of `work` is a slice; what one throws goes to `failed`. */
-  add(id: number, work: Iterator<void>): void;
+  /** `slice` is called until it says that there is no more; what it throws goes to `failed`. */
+  add(id: number, slice: () => boolean): void;
   /** Nothing more is done for it; its end is not told. */
   cancel(id: number): void;
 }
@@ -12,29 +12,29 @@ export interface Turns {
 /** `turn` calls back when what came in meanwhile has been read. */
 export function createTurns(turn: (then: () => void) => void, failed: (id: number, error: unknown) => void): Turns {
   /** In the order of their turns. */
-  const waiting = new Map<number, Iterator<void>>();
+  const waiting = new Map<number, () => boolean>();
   let asked = false;
   const ask = (): void => {
     if (asked || waiting.size === 0) return;
     asked = true;
-    turn(slice);
+    turn(step);
   };
-  const slice = (): void => {
+  const step = (): void => {
     asked = false;
     const [first] = waiting;
     if (first === undefined) return; // all cancelled
-    const [id, work] = first;
+    const [id, slice] = first;
     waiting.delete(id);
     try {
-      if (work.next().done !== true) waiting.set(id, work);
+      if (slice()) waiting.set(id, slice);
     } catch (error) {
       failed(id, error);
     }
     ask();
   };
   return {
-    add(id, work) {
-      waiting.set(id, work);
+    add(id, slice) {
+      waiting.set(id, slice);
       ask();
     },
     cancel: (id) => void waiting.delete(id),

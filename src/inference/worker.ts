@@ -209,8 +209,8 @@ function isText(message: ToChild): message is TextMessage {
   return message.t === 'tokenize' || message.t === 'detokenize' || message.t === 'pieces';
 }
 
-/** Requests both kinds of model answer: tokens and text. */
-function* answerText(model: LoadedModel, template: ChatTemplate, contextLength: number, message: TextMessage): Generator<void, void> {
+/** Requests both kinds of model answer: tokens and text. A slice of `Turns`, the only one. */
+function answerText(model: LoadedModel, template: ChatTemplate, contextLength: number, message: TextMessage): false {
   if (message.t === 'tokenize') send({ t: 'reply', id: message.id, value: tokenized(model, template, contextLength, message) });
   else {
     checkTokens(model, message.tokens, 'tokens');
@@ -220,6 +220,7 @@ function* answerText(model: LoadedModel, template: ChatTemplate, contextLength: 
         : message.tokens.map((token) => Buffer.from(model.piece(token, true)).toString('base64'));
     send({ t: 'reply', id: message.id, value });
   }
+  return false;
 }
 
 function tokenized(
@@ -312,7 +313,7 @@ function serveGeneration(
   return (message) =>
     answering(message, () => {
       if (message.t === 'ping') send({ t: 'pong', id: message.id });
-      else if (isText(message)) turns.add(message.id, answerText(model, template, info.contextLength, message));
+      else if (isText(message)) turns.add(message.id, () => answerText(model, template, info.contextLength, message));
       else if (message.t === 'generate') generate(message);
       else if (message.t === 'cancel') {
         turns.cancel(message.id);
@@ -393,14 +394,19 @@ function servePooling(
   return (message) =>
     answering(message, () => {
       if (message.t === 'ping') send({ t: 'pong', id: message.id });
-      else if (isText(message)) turns.add(message.id, answerText(model, template, info.contextLength, message));
-      else if (message.t === 'embed') turns.add(message.id, embed(message));
-      else if (message.t === 'rank') turns.add(message.id, rank(message));
+      else if (isText(message)) turns.add(message.id, () => answerText(model, template, info.contextLength, message));
+      else if (message.t === 'embed') turns.add(message.id, slices(embed(message)));
+      else if (message.t === 'rank') turns.add(message.id, slices(rank(message)));
       else if (message.t === 'cancel') {
         turns.cancel(message.id);
         pooler.cancel(message.id);
       } else if (message.t === 'generate') throw wrongType(info.type, 'text generation');
     });
+}
+
+/** Up to the next `yield` at a time. */
+function slices(work: Generator<void, void>): () => boolean {
+  return () => work.next().done !== true;
 }
 
 function wrongType(type: ModelType, wanted: string): ApiError {

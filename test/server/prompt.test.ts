@@ -61,7 +61,7 @@ describe('what cannot fit is refused unread', () => {
   const half = 'a'.repeat(256);
   const call = { id: '1', name: 'f', arguments: '{}' };
   const user = { role: 'user', content: 'hi' } as const;
-  const chats: [string, Extract<Prompt, { kind: 'chat' }>][] = [
+  const chats: [string, Prompt][] = [
     ['contents', { kind: 'chat', messages: [{ role: 'user', content: half }, { role: 'user', content: half }] }],
     ['names', { kind: 'chat', messages: [{ ...user, name: half + half }] }],
     ['tool call ids', { kind: 'chat', messages: [{ role: 'tool', content: half, toolCallId: half }] }],
@@ -79,19 +79,18 @@ describe('what cannot fit is refused unread', () => {
       throw new Error('it was rendered');
     },
   };
-  const refusal = (prompt: Prompt) => {
+  const others: [string, Prompt][] = [
+    ['text', { kind: 'text', text: half + half }],
+    ['text with its suffix', { kind: 'text', text: half, suffix: half }],
+    ['tokens', { kind: 'tokens', tokens: Array.from({ length: contextLength }, () => 300) }],
+  ];
+  test.each([...chats, ...others])('%s', (_, prompt) => {
     const { model, asked } = countingModel();
     expect(() => promptTokens(model, unread, prompt, contextLength)).toThrow(
       expect.objectContaining({ code: 'context_length_exceeded', param: prompt.kind === 'chat' ? 'messages' : 'prompt' }),
     );
     expect(asked).toEqual([]);
-  };
-  test.each(chats)('%s', (_, prompt) => refusal(prompt));
-  test('text, with its suffix', () => {
-    refusal({ kind: 'text', text: half + half });
-    refusal({ kind: 'text', text: half, suffix: half });
   });
-  test('tokens', () => refusal({ kind: 'tokens', tokens: Array.from({ length: contextLength }, () => 300) }));
   test('one byte less is read', () => {
     const { model, asked } = countingModel();
     const text = 'a'.repeat(511);
