@@ -13,6 +13,7 @@ import { CONFIG_OPTIONS, loadConfig, modelArgument, parseArguments, textOf, Usag
 import { configDigest, type Config } from './config.ts';
 import { createLog, type Log } from './log.ts';
 import { start, type RunningServer } from './main.ts';
+import { maxConnections, openFileLimit } from './main-http.ts';
 import { dataDir } from './main-tee.ts';
 import { withoutCoreDumps, reachableSwap } from './memory.ts';
 import { openEngine } from './inference/open.ts';
@@ -35,6 +36,8 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   const log = createLog({ level: config.log.level });
   lastWords(log);
   keepMemoryIn(log);
+  countFiles(config, log);
+  const failure = createFailure();
   const server = await start({
     config,
     log,
@@ -44,7 +47,7 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
       loadTimeoutMs: config.models.loadTimeoutMs,
       maxQueued: config.limits.maxQueuePerModel,
     }),
-    onFatal: () => process.kill(process.pid, 'SIGTERM'),
+    onFatal: failure.report,
   });
   const text = await greeting(server, config);
   // Whoever waits for this line must get it whatever the level is.
@@ -52,7 +55,7 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
     .child({}, { level: 'info' })
     .info({ msg: 'listening', url: server.url, tee: server.tee?.source.teeType ?? null, models: server.models.list().length });
   process.stdout.write(text);
-  return untilStopped(server, log);
+  return untilStopped(server, log, failure.reported);
 }
 
 function configOf(values: Parsed['values']): Config {
@@ -86,11 +89,25 @@ function cacheFolder(): string {
   return join(folder, '.cache');
 }
 
-/** Resolves with the exit code: 0 drained, 1 stopped hard. */
-async function untilStopped(server: RunningServer, log: Log): Promise<number> {
+/** Something without which the server must not go on: it may fail before anybody waits for it, or while it is draining. */
+interface Failure {
+  readonly report: () => void;
+  readonly reported: AbortSignal;
+}
+
+function createFailure(): Failure {
+  const controller = new AbortController();
+  return { report: () => controller.abort(), reported: controller.signal };
+}
+
+/** Resolves with the exit code: 0 drained, 1 stopped hard or because something failed. */
+async function untilStopped(server: RunningServer, log: Log, failure: AbortSignal): Promise<number> {
   const signals = new EventEmitter();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => signals.emit('stop', signal));
-  const [first] = (await once(signals, 'stop')) as [string];
+  const first = await once(signals, 'stop', { signal: failure }).then(
+    ([signal]) => signal as string,
+    () => 'failure',
+  );
   log.info({ msg: 'draining', signal: first });
   let hard = false;
   signals.on('stop', (signal: string) => {
@@ -100,7 +117,7 @@ async function untilStopped(server: RunningServer, log: Log): Promise<number> {
   });
   await server.close();
   log.info({ msg: 'stopped' });
-  return hard ? 1 : 0;
+  return hard || failure.aborted ? 1 : 0;
 }
 
 /** A fault nobody handled: say which, without content, and end. Engine children die with this process. */
@@ -122,6 +139,15 @@ function keepMemoryIn(log: Log): void {
   }
   const swap = reachableSwap();
   if (swap.length > 0) log.warn({ msg: 'memory of this process may be swapped to disk, prompts and keys with it', swap });
+}
+
+/** Node has raised the limit as far as it may; what is missing, the operator must give. */
+function countFiles(config: Config, log: Log): void {
+  const openFiles = openFileLimit();
+  const connections = maxConnections(config, openFiles);
+  if (connections < config.limits.maxConnections) {
+    log.warn({ msg: 'fewer connections than limits.max_connections: raise the limit of open files ("ulimit -n")', openFiles, connections });
+  }
 }
 
 /** Ready to paste: verify, curl through the local proxy, and the one line for the OpenAI SDK. */

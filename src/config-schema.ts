@@ -278,7 +278,22 @@ export const SECTIONS = {
       about:
         'bytes of request bodies held at once, and half of it for one caller; one body of `max_body_bytes` always fits. More are answered 429',
     },
-    max_connections: { type: 'integer', default: 20_000, min: 1, max: 1_000_000, from: 'operator', about: 'open connections' },
+    max_connections: {
+      type: 'integer',
+      default: 20_000,
+      min: 1,
+      max: 1_000_000,
+      from: 'operator',
+      about: 'open connections; fewer when the process may not have as many open files, which the log says',
+    },
+    max_connections_per_peer: {
+      type: 'integer',
+      default: 0,
+      min: 0,
+      max: 1_000_000,
+      from: 'operator',
+      about: 'open connections of one address (IPv6: of one /64); 0: no limit, for servers behind a load balancer',
+    },
     max_concurrent_requests: {
       type: 'integer',
       default: 512,

@@ -1,10 +1,12 @@
 // The HTTP server's part of the configuration.
 
+import { readFileSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
 import type { ServerConfig } from './http/deps.ts';
 import { apiKeys, defaultLimits, type Config } from './config.ts';
 
-export function serverConfig(config: Config): ServerConfig {
+/** `files`: descriptors this process may have. */
+export function serverConfig(config: Config, files: number = openFileLimit()): ServerConfig {
   const keys = apiKeys(config);
   const { host, port } = addressOf(config.api.address);
   return {
@@ -22,7 +24,8 @@ export function serverConfig(config: Config): ServerConfig {
     limits: {
       maxBodyBytes: config.limits.maxBodyBytes,
       maxBodyBytesInFlight: config.limits.maxBodyBytesInFlight,
-      maxConnections: config.limits.maxConnections,
+      maxConnections: maxConnections(config, files),
+      maxConnectionsPerPeer: config.limits.maxConnectionsPerPeer,
       maxConcurrentRequests: config.limits.maxConcurrentRequests,
       maxConcurrentAttestations: config.limits.maxConcurrentAttestations,
       maxConcurrentAttestationsPerPeer: config.limits.maxConcurrentAttestationsPerPeer,
@@ -38,6 +41,27 @@ export function serverConfig(config: Config): ServerConfig {
     streamPadding: config.limits.streamPadding,
     streamBatchMs: config.limits.streamBatchMs,
   };
+}
+
+/** Descriptors for everything that is no connection: files and pipes of the process itself, and of each loaded model. */
+const OWN_FILES = 128;
+const FILES_PER_MODEL = 16;
+
+/**
+ * As many connections as are configured, or as leave descriptors for the rest: a server that cannot open its audit log or
+ * start an engine because of idle connections is worse than one that drops the last of them.
+ */
+export function maxConnections({ limits, models }: Config, files: number): number {
+  return Math.max(1, Math.min(limits.maxConnections, files - OWN_FILES - FILES_PER_MODEL * models.maxLoaded));
+}
+
+/** RLIMIT_NOFILE of this process (node has raised it to the hard limit); Infinity where it cannot be known. */
+export function openFileLimit(read: () => string = () => readFileSync('/proc/self/limits', 'utf8')): number {
+  try {
+    return Number(/^Max open files\s+(\d+)/m.exec(read())?.[1] ?? Number.POSITIVE_INFINITY);
+  } catch {
+    return Number.POSITIVE_INFINITY;
+  }
 }
 
 /** Of an address to listen on. */

@@ -47,6 +47,8 @@ export interface ServerConfig {
     /** Of all requests together, from the header to the last byte of the answer. */
     readonly maxBodyBytesInFlight: number;
     readonly maxConnections: number;
+    /** Of one address (IPv6: one /64); 0: no limit. */
+    readonly maxConnectionsPerPeer: number;
     readonly maxConcurrentRequests: number;
     /** Attestations are counted apart from the other requests. */
     readonly maxConcurrentAttestations: number;
@@ -121,6 +123,7 @@ export const DEFAULT_CONFIG: ServerConfig = {
     maxConnections: 20_000,
     maxConcurrentRequests: 512,
     maxConcurrentAttestations: 1024,
+    maxConnectionsPerPeer: 0,
     maxConcurrentAttestationsPerPeer: 64,
   },
   timeouts: { headersMs: 10_000, bodyMs: 30_000, requestMs: 600_000, keepAliveMs: 75_000, heartbeatMs: 15_000, drainMs: 30_000 },

@@ -7,6 +7,7 @@ import { createServer as createHttps, type Server as SecureServer } from 'node:h
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { ApiError } from '../errors.ts';
+import { peerOf } from './address.ts';
 import type { ServerDeps } from './deps.ts';
 import { errorBody, rawErrorResponse } from './errors.ts';
 
@@ -46,6 +47,7 @@ export function createListener(
   const server = deps.tls === null ? createHttp(options, handler) : createHttps({ ...options, ...tlsOptions(deps.tls) }, handler);
   server.maxConnections = limits.maxConnections;
   server.maxHeadersCount = 100;
+  if (limits.maxConnectionsPerPeer > 0) limitPeers(server, limits.maxConnectionsPerPeer);
   server.on('secureConnection', (socket: TLSSocket) => {
     if (socket.isSessionReused()) {
       onResumption();
@@ -63,6 +65,25 @@ export function createListener(
     socket.end(rawErrorResponse(new ApiError(400, 'invalid_request', 'CONNECT is not served here'), freshRequestId()));
   });
   return server;
+}
+
+/** Connections of one peer beyond its number are closed as those beyond maxConnections are: without a word. */
+function limitPeers(server: Server | SecureServer, perPeer: number): void {
+  const open = new Map<string, number>();
+  server.on('connection', (socket: Socket) => {
+    const peer = peerOf(socket.remoteAddress ?? '');
+    const before = open.get(peer) ?? 0;
+    if (before >= perPeer) {
+      socket.destroy();
+      return;
+    }
+    open.set(peer, before + 1);
+    socket.once('close', () => {
+      const left = (open.get(peer) ?? 1) - 1;
+      if (left > 0) open.set(peer, left);
+      else open.delete(peer);
+    });
+  });
 }
 
 /** Node could not make a request of what came in: bad HTTP, too long a header, or too slow. */
