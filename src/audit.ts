@@ -1,76 +1,126 @@
-// The audit log: who (name of the key), what route, which model digest, status, tokens, evidence hash; never content. JSON
-// lines, each carrying the SHA-256 of the one before, so that a change or a removal inside breaks the chain. The end is
-// protected by `head.json` beside it: number and hash of the last line, signed with the receipt key, which is attested.
-// Lines are written in batches, fsynced, then the head; so after a crash the log may be ahead of its head, never behind.
-// What it does not detect: the whole folder put back to an older state. Keep heads elsewhere for that (docs/audit.md).
+// Writes the audit log: who (name of the key), what route, which model digest, status, tokens, evidence hash; never content.
+// Its form and check are in audit-log.ts. Lines are written in batches, fsynced, then the head, signed with the receipt key,
+// which is attested; so after a crash the log may be ahead of its head, never behind. A full segment is set aside under a
+// number, and the chain goes on in a new one. What nobody with a key asked for is counted, one line for many, so that
+// strangers cannot fill the disk. What it cannot detect alone: the whole folder put back to an older state (docs/audit.md).
 
-import { createHash, createPublicKey, sign, verify, type KeyObject } from 'node:crypto';
-import { mkdir, open, readFile, rename, type FileHandle } from 'node:fs/promises';
+import { createHash, createPublicKey, sign, type KeyObject } from 'node:crypto';
+import { closeSync, fdatasync, fsync, ftruncate, openSync, write } from 'node:fs';
+import { mkdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { HEAD, LOG, readLog, segmentName, segmentNumber, signedText, type Head, type Segment } from './audit-log.ts';
+import type { Clock } from './clock.ts';
+import { ConfigError } from './errors.ts';
 import type { RequestRecord } from './http/deps.ts';
+
+export { verifyAudit, type AuditVerdict } from './audit-log.ts';
 
 export interface AuditOptions {
   readonly folder: string;
   /** Ed25519. */
   readonly privateKey: KeyObject;
-  /** Unix milliseconds. */
-  readonly now: () => number;
+  readonly clock: Clock;
+  /** A segment that has so many bytes is full. */
+  readonly maxSegmentBytes: number;
+  /** Segments that are kept, the current one included; the oldest is removed for a new one. 0: all are kept. */
+  readonly maxSegments: number;
   /** Called once when the disk refuses; the server must then stop accepting work. */
   readonly onError: (error: unknown) => void;
 }
 
 export interface Audit {
-  /** Never blocks and never throws; the line is on disk after the next flush. */
+  /** Never blocks and never throws; the record is on disk after the next flush. */
   append(record: RequestRecord): void;
   flush(): Promise<void>;
   close(): Promise<void>;
 }
 
-export interface Head {
-  readonly version: 1;
-  /** Lines in the log. */
-  readonly count: number;
-  /** SHA-256 of the last line, or of nothing. */
-  readonly hash: string;
-  /** Ed25519 public key, hex. */
-  readonly key: string;
-  readonly signature: string;
-}
+/** Lines waiting for the disk; with more the log has failed, and the server stops. */
+const MAX_PENDING = 65_536;
+/** What is only counted is written with the next batch, or after so long. */
+const COUNT_INTERVAL_MS = 60_000;
 
-const LOG = 'audit.jsonl';
-const HEAD = 'head.json';
-const GENESIS = createHash('sha256').update('assay/audit/v1').digest('hex');
-/** Lines waiting for the disk; above it new requests are answered 503 by whoever asks `full`. */
-const MAX_PENDING = 100_000;
-const MAX_LINE_CHARACTERS = 8192;
+/** Work in the order it came in: a line, or something to be done when the lines before are signed. */
+type Step = string | { readonly count: number; readonly hash: string; readonly run: () => Promise<void> };
 
 /** Continues the log of the folder, or begins one. Throws when what is there does not verify: nothing is appended to it. */
 export async function openAudit(options: AuditOptions): Promise<Audit> {
-  await mkdir(options.folder, { recursive: true, mode: 0o700 });
-  const found = await inspectFolder(options.folder);
-  if (found.problem !== null) throw new Error(`the audit log in ${options.folder} does not verify: ${found.problem}`);
+  const { folder, clock } = options;
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const found = await readLog(folder);
+  if (found.problem !== null) {
+    throw new ConfigError(
+      `the audit log does not verify: ${found.file}: ${found.problem}; move the folder ${folder} away to begin a new log, and keep it`,
+      'audit.folder',
+    );
+  }
   const publicKey = rawEd25519(options.privateKey);
-  const file = await open(join(options.folder, LOG), 'a', 0o600);
-  if (found.tornBytes > 0) await file.truncate(found.goodBytes);
+  const heads = openHeads(options, publicKey);
+  // A log that has lines has a head: with this, lines without one are never those of a crash.
+  if (found.count === 0) await heads.write(found);
+  let file: number | null = openSync(join(folder, LOG), 'a', 0o600);
+  // A name made or changed in a folder outlives a loss of power once the folder was synced.
+  const names = openSync(folder, 'r');
+  await promisify(fsync)(names);
+  if (found.tornBytes > 0) await promisify(ftruncate)(file, found.goodBytes);
 
-  let count = found.count;
-  let hash = found.hash;
-  let pending: string[] = [];
+  let { count, hash } = found;
+  const opened = count;
+  let bytes = found.goodBytes;
+  const older = found.segments.filter((segment) => segment.name !== LOG);
+  let current: Segment = found.segments.find((segment) => segment.name === LOG) ?? { name: LOG, first: count, prev: hash };
+  let nextNumber = Math.max(0, ...older.map((segment) => segmentNumber(segment.name))) + 1;
+  let counted = noneCounted();
+  let cancelInterval: (() => void) | undefined;
+  let pending: Step[] = [];
   let flushing: Promise<void> | undefined;
   let failed = false;
 
-  function line(fields: Readonly<Record<string, unknown>>): void {
-    if (failed || pending.length >= MAX_PENDING) return fail(new Error('too many audit records are waiting for the disk'));
-    const text = JSON.stringify({ seq: count, prev: hash, time: new Date(options.now()).toISOString(), ...fields });
+  function push(fields: Readonly<Record<string, unknown>>): void {
+    const text = JSON.stringify({ seq: count, prev: hash, time: time(clock.now()), ...fields });
     count += 1;
     hash = sha256(text);
+    bytes += Buffer.byteLength(text) + 1;
     pending.push(text);
+  }
+
+  function line(fields: Readonly<Record<string, unknown>>): void {
+    if (failed) return;
+    if (pending.length >= MAX_PENDING) return fail(new Error('too many audit records are waiting for the disk'));
+    if (bytes >= options.maxSegmentBytes && count > opened) beginSegment();
+    push(fields);
     flushing ??= drain();
+  }
+
+  function beginSegment(): void {
+    const full = { ...current, name: segmentName(nextNumber) };
+    nextNumber += 1;
+    pending.push({ count, hash, run: () => setAside(full.name) });
+    older.push(full);
+    current = { name: LOG, first: count, prev: hash };
+    bytes = 0;
+    push({ event: 'segment', receipt_key: publicKey, opened });
+    const tooMany = options.maxSegments === 0 ? 0 : older.length + 1 - options.maxSegments;
+    if (tooMany <= 0) return;
+    const gone = older.splice(0, tooMany);
+    const kept = older[0] ?? current;
+    push({ event: 'dropped', first: kept.first, next: kept.prev });
+    pending.push({ count, hash, run: () => removeAll(gone.map((segment) => join(folder, segment.name))) });
+  }
+
+  async function setAside(name: string): Promise<void> {
+    await rename(join(folder, LOG), join(folder, name));
+    if (file !== null) closeSync(file);
+    file = null;
+    file = await openPatiently(join(folder, LOG), 'a', clock);
+    await promisify(fsync)(names);
   }
 
   function fail(error: unknown): void {
     if (failed) return;
     failed = true;
+    cancelInterval?.();
     options.onError(error);
   }
 
@@ -78,13 +128,22 @@ export async function openAudit(options: AuditOptions): Promise<Audit> {
     // What else is recorded in this turn of the event loop shares one fsync.
     await new Promise<void>((resolve) => setImmediate(resolve));
     try {
+      writeCounted();
       while (pending.length > 0) {
-        const lines = pending;
-        const head = { count, hash };
+        const steps = pending;
+        const end = { count, hash };
         pending = [];
-        await writeAll(file, `${lines.join('\n')}\n`);
-        await file.datasync();
-        await writeHead(options, publicKey, head);
+        let lines: string[] = [];
+        for (const step of steps) {
+          if (typeof step === 'string') {
+            lines.push(step);
+            continue;
+          }
+          await put(lines, step);
+          lines = [];
+          await step.run();
+        }
+        await put(lines, end);
       }
     } catch (error) {
       fail(error);
@@ -92,208 +151,152 @@ export async function openAudit(options: AuditOptions): Promise<Audit> {
     flushing = undefined;
   }
 
-  async function flush(): Promise<void> {
-    for (let running = flushing; running !== undefined; running = flushing) await running;
+  async function put(lines: readonly string[], end: { readonly count: number; readonly hash: string }): Promise<void> {
+    if (lines.length === 0 || file === null) return;
+    await writeAll(file, `${lines.join('\n')}\n`);
+    await sync(file);
+    await heads.write(end);
   }
 
-  line({ event: 'open', receipt_key: publicKey, ...(found.tornBytes > 0 ? { torn_bytes: found.tornBytes } : {}) });
+  async function flush(): Promise<void> {
+    for (;;) {
+      if (counted.count > 0 && !failed) flushing ??= drain();
+      if (flushing === undefined) return;
+      await flushing;
+    }
+  }
+
+  function countOnly(record: RequestRecord): void {
+    if (failed) return;
+    if (counted.count === 0) {
+      counted.from = clock.now();
+      cancelInterval = clock.after(COUNT_INTERVAL_MS, () => void (flushing ??= drain()));
+    }
+    counted.count += 1;
+    counted.statuses.set(record.status, (counted.statuses.get(record.status) ?? 0) + 1);
+  }
+
+  function writeCounted(): void {
+    if (counted.count === 0 || failed) return;
+    cancelInterval?.();
+    const { count: requests, from, statuses } = counted;
+    counted = noneCounted();
+    line({ event: 'keyless', count: requests, statuses: Object.fromEntries(statuses), from: time(from), to: time(clock.now()) });
+  }
+
+  line({
+    event: 'open',
+    receipt_key: publicKey,
+    previous: found.count === 0 ? null : found.head,
+    ...(found.tornBytes > 0 ? { torn_bytes: found.tornBytes } : {}),
+  });
   await flushing;
-  if (failed) throw new Error(`the audit log in ${options.folder} cannot be written`);
+  if (failed) throw new Error(`the audit log in ${folder} cannot be written`);
   return {
-    append: (record) =>
-      line({
-        event: 'request',
-        request_id: record.requestId.slice(0, 128),
-        key: record.key?.slice(0, 200) ?? null,
-        method: record.method,
-        route: record.route.slice(0, 200),
-        status: record.status,
-        model_sha256: record.modelSha256,
-        prompt_tokens: record.promptTokens,
-        completion_tokens: record.completionTokens,
-        evidence_sha256: record.evidenceSha256,
-        milliseconds: Math.round(record.milliseconds),
-        aborted: record.aborted,
-      }),
+    append: (record) => (standsAlone(record) ? line(requestLine(record)) : countOnly(record)),
     flush,
     async close() {
-      if (!failed) line({ event: 'close' });
+      writeCounted();
+      line({ event: 'close' });
       await flush();
-      await file.close();
+      cancelInterval?.();
+      if (file !== null) closeSync(file);
+      file = null;
+      closeSync(names);
+      await heads.close();
     },
   };
 }
 
-export interface AuditVerdict {
-  readonly ok: boolean;
-  /** What is wrong, with the line; null when nothing is. */
-  readonly problem: string | null;
-  readonly count: number;
-  /** The key that signed the head, hex; what --receipt-key compares. */
-  readonly receiptKey: string | null;
-  /** Lines after the head: written, but their head was not before a crash. */
-  readonly unsigned: number;
+/** Who showed a key, who was let in without one, and who was handed evidence, is a line of its own. */
+function standsAlone(record: RequestRecord): boolean {
+  return record.key !== null || record.admitted || record.evidenceSha256 !== null;
 }
 
-/** Reads the whole log. `receiptKey` (hex) is the key an attestation of that boot showed; without it the head vouches for itself. */
-export async function verifyAudit(folder: string, receiptKey?: string): Promise<AuditVerdict> {
-  const found = await inspectFolder(folder);
-  let { problem } = found;
-  if (problem === null && found.head === null) problem = 'there is no head.json: the log may have been cut';
-  if (problem === null && found.tornBytes > 0) problem = `the last line is incomplete (${found.tornBytes} bytes)`;
-  if (problem === null && receiptKey !== undefined && found.head?.key !== receiptKey.toLowerCase()) {
-    problem = `the head is signed by ${found.head?.key}, expected ${receiptKey.toLowerCase()}`;
-  }
+function requestLine(record: RequestRecord): Readonly<Record<string, unknown>> {
   return {
-    ok: problem === null,
-    problem,
-    count: found.count,
-    receiptKey: found.head?.key ?? null,
-    unsigned: found.count - (found.head?.count ?? 0),
+    event: 'request',
+    request_id: record.requestId.slice(0, 128),
+    key: record.key?.slice(0, 200) ?? null,
+    method: record.method,
+    route: record.route.slice(0, 200),
+    status: record.status,
+    model_sha256: record.modelSha256,
+    prompt_tokens: record.promptTokens,
+    completion_tokens: record.completionTokens,
+    evidence_sha256: record.evidenceSha256,
+    milliseconds: Math.round(record.milliseconds),
+    aborted: record.aborted,
   };
 }
 
-interface Found {
-  readonly problem: string | null;
-  readonly count: number;
-  readonly hash: string;
-  readonly goodBytes: number;
-  readonly tornBytes: number;
-  readonly head: Head | null;
+interface Counted {
+  count: number;
+  from: number;
+  readonly statuses: Map<number, number>;
 }
 
-async function inspectFolder(folder: string): Promise<Found> {
-  const head = await readHead(folder);
-  let count = 0;
-  let hash = GENESIS;
-  let goodBytes = 0;
-  let tornBytes = 0;
-  const found = (problem: string | null): Found => ({
-    problem,
-    count,
-    hash,
-    goodBytes,
-    tornBytes,
-    head: head === 'malformed' ? null : head,
-  });
-  if (head === 'malformed') return found('head.json is not a head');
-  if (head !== null && !headVerifies(head)) return found('the signature of head.json does not verify');
-  let key: string | null = null;
-  let reachedHead = head === null || head.count === 0;
-  for await (const { text, whole } of linesOf(join(folder, LOG))) {
-    if (!whole) {
-      tornBytes = Buffer.byteLength(text);
-      break;
+const noneCounted = (): Counted => ({ count: 0, from: 0, statuses: new Map() });
+
+interface Heads {
+  write(end: { readonly count: number; readonly hash: string }): Promise<void>;
+  close(): Promise<void>;
+}
+
+/**
+ * head.json is replaced by rename, so it is whole at any moment. The file of the next one is open beforehand, and the old
+ * one is closed in the turn in which that is done: clients that use up all descriptors do not keep a head from being written.
+ */
+function openHeads({ folder, privateKey, clock }: AuditOptions, key: string): Heads {
+  const next = join(folder, `${HEAD}.new`);
+  let file: number | null = openSync(next, 'w', 0o600);
+  return {
+    async write({ count, hash }) {
+      file ??= await openPatiently(next, 'w', clock);
+      const signature = sign(null, signedText(count, hash, key), privateKey).toString('hex');
+      const head: Head = { version: 1, count, hash, key, signature };
+      await writeAll(file, `${JSON.stringify(head)}\n`);
+      await sync(file);
+      await rename(next, join(folder, HEAD));
+      closeSync(file);
+      file = null;
+      file = await openPatiently(next, 'w', clock);
+    },
+    async close() {
+      if (file !== null) closeSync(file);
+      file = null;
+      await rm(next, { force: true });
+    },
+  };
+}
+
+const PATIENCE = { attempts: 10, firstMs: 10 } as const;
+
+/** Tries in this very turn of the event loop; where descriptors have run out, again for up to ten seconds. */
+async function openPatiently(path: string, flags: 'a' | 'w', clock: Clock): Promise<number> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return openSync(path, flags, 0o600);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if ((code !== 'EMFILE' && code !== 'ENFILE') || attempt >= PATIENCE.attempts) throw error;
+      await new Promise<void>((resolve) => void clock.after(PATIENCE.firstMs * 2 ** attempt, resolve));
     }
-    const problem = lineProblem(text, count, hash);
-    if (problem !== null) return found(`line ${count + 1} ${problem}`);
-    const record = JSON.parse(text) as { readonly event?: unknown; readonly receipt_key?: unknown };
-    if (record.event === 'open' && typeof record.receipt_key === 'string') key = record.receipt_key;
-    count += 1;
-    hash = sha256(text);
-    goodBytes += Buffer.byteLength(text) + 1;
-    if (head === null || count !== head.count) continue;
-    reachedHead = true;
-    if (hash !== head.hash) return found(`line ${count} is not the one head.json was signed over`);
-    if (key !== head.key) return found('head.json is signed by another key than the log was opened with');
-  }
-  return found(reachedHead ? null : `the log has ${count} lines, its head was signed over ${head?.count}: lines are missing at the end`);
-}
-
-function lineProblem(text: string, seq: number, prev: string): string | null {
-  let record: { readonly seq?: unknown; readonly prev?: unknown };
-  try {
-    record = JSON.parse(text) as typeof record;
-  } catch {
-    return 'is not JSON';
-  }
-  if (record === null || typeof record !== 'object') return 'is not an object';
-  if (record.seq !== seq) return `has number ${String(record.seq)}, expected ${seq}`;
-  return record.prev === prev ? null : 'does not follow from the line before: one of the two was changed, or a line removed';
-}
-
-/** Lines without their newline; the last one is `whole` only if it had one. */
-async function* linesOf(path: string): AsyncIterable<{ readonly text: string; readonly whole: boolean }> {
-  let file: FileHandle;
-  try {
-    file = await open(path, 'r');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
-    throw error;
-  }
-  let rest = '';
-  const decoder = new TextDecoder('utf-8');
-  const buffer = Buffer.alloc(256 * 1024);
-  try {
-    for (;;) {
-      const { bytesRead } = await file.read(buffer, 0, buffer.length, null);
-      if (bytesRead === 0) break;
-      const lines = (rest + decoder.decode(buffer.subarray(0, bytesRead), { stream: true })).split('\n');
-      rest = lines.pop() ?? '';
-      if (rest.length > MAX_LINE_CHARACTERS) break;
-      for (const text of lines) yield { text, whole: true };
-    }
-  } finally {
-    await file.close();
-  }
-  if (rest !== '') yield { text: rest, whole: false };
-}
-
-async function readHead(folder: string): Promise<Head | null | 'malformed'> {
-  let text: string;
-  try {
-    text = await readFile(join(folder, HEAD), 'utf8');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
-    throw error;
-  }
-  try {
-    const head = JSON.parse(text) as Head;
-    const shaped = head.version === 1 && Number.isSafeInteger(head.count) && head.count >= 0;
-    return shaped && isHex(head.hash, 64) && isHex(head.key, 64) && isHex(head.signature, 128) ? head : 'malformed';
-  } catch {
-    return 'malformed';
   }
 }
 
-function isHex(value: unknown, length: number): boolean {
-  return typeof value === 'string' && value.length === length && /^[0-9a-f]+$/.test(value);
+async function removeAll(paths: readonly string[]): Promise<void> {
+  for (const path of paths) await rm(path, { force: true });
 }
 
-const ED25519_SPKI = Buffer.from('302a300506032b6570032100', 'hex');
+const sync = promisify(fdatasync);
 
-function headVerifies(head: Head): boolean {
-  const key = createPublicKey({ key: Buffer.concat([ED25519_SPKI, Buffer.from(head.key, 'hex')]), format: 'der', type: 'spki' });
-  return verify(null, signedText(head.count, head.hash, head.key), key, Buffer.from(head.signature, 'hex'));
-}
-
-function signedText(count: number, hash: string, key: string): Buffer {
-  return Buffer.from(`assay/audit-head/v1\n${count}\n${hash}\n${key}\n`);
-}
-
-async function writeHead(
-  options: AuditOptions,
-  key: string,
-  { count, hash }: { readonly count: number; readonly hash: string },
-): Promise<void> {
-  const signature = sign(null, signedText(count, hash, key), options.privateKey).toString('hex');
-  const head: Head = { version: 1, count, hash, key, signature };
-  const temporary = join(options.folder, `${HEAD}.new`);
-  const file = await open(temporary, 'w', 0o600);
-  try {
-    await file.writeFile(`${JSON.stringify(head)}\n`);
-    await file.datasync();
-  } finally {
-    await file.close();
-  }
-  await rename(temporary, join(options.folder, HEAD));
-}
-
-async function writeAll(file: FileHandle, text: string): Promise<void> {
+async function writeAll(file: number, text: string): Promise<void> {
   const bytes = Buffer.from(text);
-  let done = 0;
-  while (done < bytes.length) done += (await file.write(bytes, done)).bytesWritten;
+  for (let done = 0; done < bytes.length;) done += (await promisify(write)(file, bytes, done, bytes.length - done, null)).bytesWritten;
 }
+
+const time = (milliseconds: number): string => new Date(milliseconds).toISOString();
 
 function rawEd25519(privateKey: KeyObject): string {
   return createPublicKey(privateKey).export({ format: 'der', type: 'spki' }).subarray(12).toString('hex');

@@ -12,7 +12,7 @@ const HELP = `assay: OpenAI-compatible inference that proves its software, its m
   assay models list|ps|show|add|pull|rm|load|unload    see: assay models --help
   assay config check|show [--config FILE] [--operator-config FILE]
   assay image model FILE [--out DISK]                  pack a GGUF as a model disk of the appliance
-  assay audit verify [FOLDER] [--receipt-key HEX]
+  assay audit verify [FOLDER] [--receipt-key HEX]...
   assay --version
 
 MODE is auto, sev-snp, tdx, simulated, simulated-if-no-hardware or none. Settings: docs/configuration.md.

@@ -398,6 +398,22 @@ export const SECTIONS = {
       from: 'measured',
       about: 'folder of audit.jsonl and its signed head; unset: `audit` in the data folder',
     },
+    max_segment_bytes: {
+      type: 'integer',
+      default: 64 * MiB,
+      min: 4096,
+      max: MAX,
+      from: 'measured',
+      about: 'audit.jsonl is set aside under a number when it has so many bytes, and the chain goes on in a new one',
+    },
+    max_segments: {
+      type: 'integer',
+      default: 0,
+      min: 0,
+      max: 1_000_000,
+      from: 'measured',
+      about: 'segments of the audit log that are kept; for a new one the oldest is removed, and the log says so. 0: all are kept',
+    },
   },
 } as const satisfies Readonly<Record<string, Section>>;
 

@@ -98,7 +98,9 @@ function createAudit({ config, log, onFatal }: StartOptions, identity: Identity)
   return openAudit({
     folder: config.audit.folder ?? dataDir(config),
     privateKey: identity.receipt.privateKey,
-    now: systemClock.now,
+    clock: systemClock,
+    maxSegmentBytes: config.audit.maxSegmentBytes,
+    maxSegments: config.audit.maxSegments,
     onError: (error) => {
       log.error({ msg: 'the audit log cannot be written', err: error });
       onFatal(error);

@@ -78,6 +78,8 @@ export interface RequestRecord {
   readonly requestId: string;
   /** Name of the key, null without one. */
   readonly key: string | null;
+  /** It was let in to a route that asks for a key: with one, or because the server asks for none. */
+  readonly admitted: boolean;
   readonly method: string;
   /** The route's pattern, never the URL. */
   readonly route: string;

@@ -204,6 +204,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     deps.onRequest?.({
       requestId: exchange.id,
       key: exchange.principal?.name ?? null,
+      admitted: exchange.principal !== null && request.routeOptions.config.assay?.access !== 'open',
       method: request.method,
       route: exchange.route,
       status,

@@ -1,15 +1,21 @@
-// The audit log: chained, fsynced, signed at its end; edits, removals and cuts are found; no content gets in.
-import { createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto';
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+// The audit log: chained, fsynced, signed by every run; edits, removals and cuts are found, before a restart and after it; no
+// content gets in; strangers cannot fill the disk.
+import { spawn } from 'node:child_process';
+import { createHash, createPublicKey, generateKeyPairSync, sign, type KeyObject } from 'node:crypto';
+import { once } from 'node:events';
+import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { openAudit, verifyAudit, type Audit } from '../../src/audit.ts';
+import { openAudit, verifyAudit, type Audit, type AuditOptions } from '../../src/audit.ts';
 import type { RequestRecord } from '../../src/http/deps.ts';
+import { manualClock, type ManualClock } from '../fixtures/clock.ts';
 
 let folder: string;
+let clock: ManualClock;
 beforeEach(() => {
+  clock = manualClock(1_700_000_000_000);
   folder = mkdtempSync(join(tmpdir(), 'assay-audit-'));
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
@@ -22,6 +28,7 @@ const head = (): string => join(folder, 'head.json');
 const record = (n: number): RequestRecord => ({
   requestId: `req_${n}`,
   key: 'alice',
+  admitted: true,
   method: 'POST',
   route: '/v1/chat/completions',
   status: 200,
@@ -33,18 +40,33 @@ const record = (n: number): RequestRecord => ({
   aborted: false,
 });
 
-async function open(key = newKey(), onError: (error: unknown) => void = () => undefined): Promise<Audit> {
-  return openAudit({ folder, privateKey: key, now: () => 1_700_000_000_000, onError });
+async function open(key = newKey(), options: Partial<AuditOptions> = {}): Promise<Audit> {
+  const onError = (error: unknown): void => expect.fail(String(error));
+  return openAudit({ folder, privateKey: key, clock, maxSegmentBytes: 1 << 20, maxSegments: 0, onError, ...options });
 }
 
-async function written(count: number, key = newKey()): Promise<KeyObject> {
-  const audit = await open(key);
+async function written(count: number, key = newKey(), options: Partial<AuditOptions> = {}): Promise<KeyObject> {
+  const audit = await open(key, options);
   for (let i = 0; i < count; i++) audit.append(record(i));
   await audit.close();
   return key;
 }
 
 const lines = (): string[] => readFileSync(log(), 'utf8').trimEnd().split('\n');
+const records = (): Record<string, unknown>[] => lines().map((line) => JSON.parse(line) as Record<string, unknown>);
+const put = (all: readonly string[]): void => writeFileSync(log(), all.map((line) => `${line}\n`).join(''));
+const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex');
+
+/** What whoever owns the disk can do: any change, and the chain computed anew. */
+function rechained(all: readonly string[], change: (record: Record<string, unknown>) => Record<string, unknown>): string[] {
+  let prev: unknown;
+  return all.map((line) => {
+    const record = change(JSON.parse(line) as Record<string, unknown>);
+    const text = JSON.stringify({ ...record, prev: prev ?? record['prev'] });
+    prev = sha256(text);
+    return text;
+  });
+}
 
 describe('writing', () => {
   test('one line per request, opened and closed, verified by the key of the boot', async () => {
@@ -67,13 +89,18 @@ describe('writing', () => {
       milliseconds: 13,
       aborted: false,
     });
-    expect(await verifyAudit(folder, publicHex(key))).toEqual({
+    expect(await verifyAudit(folder, [publicHex(key).toUpperCase()])).toEqual({
       ok: true,
       problem: null,
       count: 5,
+      first: 0,
+      segments: 1,
       receiptKey: publicHex(key),
       unsigned: 0,
+      runs: [{ key: publicHex(key), from: 0, to: 5, signed: 5, unsigned: 0, anchored: true }],
+      unanchored: 0,
     });
+    expect(readdirSync(folder).sort()).toEqual(['audit.jsonl', 'head.json']);
   });
 
   test('what is flushed is on disk, head included, while the log stays open', async () => {
@@ -84,11 +111,20 @@ describe('writing', () => {
     await audit.close();
   });
 
-  test('a later boot with another key continues the chain', async () => {
-    await written(2);
-    const second = await written(2);
-    expect(await verifyAudit(folder, publicHex(second))).toMatchObject({ ok: true, count: 8 });
-    expect(await verifyAudit(folder, publicHex(newKey()))).toMatchObject({
+  test('a later boot with another key continues the chain; both are verified, each by its key', async () => {
+    const keys = [await written(2), await written(3)].map(publicHex);
+    const [first = '', second = ''] = keys;
+    const verdict = await verifyAudit(folder, keys);
+    expect(verdict).toMatchObject({ ok: true, count: 9, unanchored: 0 });
+    expect(verdict.runs).toEqual([
+      { key: first, from: 0, to: 4, signed: 4, unsigned: 0, anchored: true },
+      { key: second, from: 4, to: 9, signed: 9, unsigned: 0, anchored: true },
+    ]);
+    // One key is not all keys, and that is said.
+    expect(await verifyAudit(folder, [second])).toMatchObject({ ok: true, unanchored: 1, runs: [{ anchored: false }, { anchored: true }] });
+    expect(await verifyAudit(folder)).toMatchObject({ ok: true, unanchored: 2 });
+    // A key that was attested and that no run has: that run is not here.
+    expect(await verifyAudit(folder, [...keys, publicHex(newKey())])).toMatchObject({
       ok: false,
       problem: expect.stringContaining('expected') as string,
     });
@@ -103,7 +139,7 @@ describe('writing', () => {
 
   test('a disk that refuses is told once, and nothing pretends to be written', async () => {
     const errors: unknown[] = [];
-    const audit = await open(newKey(), (error) => errors.push(error));
+    const audit = await open(newKey(), { onError: (error) => errors.push(error) });
     rmSync(folder, { recursive: true });
     audit.append(record(1));
     await audit.flush();
@@ -124,16 +160,58 @@ describe('after a crash', () => {
     expect(await verifyAudit(folder)).toMatchObject({ ok: true });
   });
 
-  test('lines whose head was not written any more are accepted, and counted', async () => {
-    await written(1);
+  test('lines whose head was not written any more are accepted, and counted, after the next start too', async () => {
+    const keys = [await written(1)];
+    keys.push(newKey());
+    const audit = await open(keys[1]);
+    audit.append(record(7));
+    await audit.flush();
     const before = readFileSync(head());
-    const audit = await open();
+    audit.append(record(8));
     audit.append(record(9));
-    await audit.close();
+    await audit.flush();
     writeFileSync(head(), before);
-    expect(await verifyAudit(folder)).toMatchObject({ ok: true, unsigned: 3 });
+    expect(await verifyAudit(folder)).toMatchObject({ ok: true, unsigned: 2 });
+    keys.push(await written(1));
+    const verdict = await verifyAudit(folder, keys.map(publicHex));
+    expect(verdict).toMatchObject({ ok: true, unsigned: 0, unanchored: 0 });
+    expect(verdict.runs.map(({ from, to, signed, unsigned }) => [from, to, signed, unsigned])).toEqual([
+      [0, 3, 3, 0],
+      [3, 7, 5, 2],
+      [7, 10, 10, 0],
+    ]);
+  });
+
+  test('a start that ends between its first line and its head, or before its first line, is no trouble', async () => {
+    const audit = await open();
+    await audit.flush();
+    const keys = [];
+    // Before the first line: only the head of the empty log, and of that the rename may be missing.
+    const [first = ''] = lines();
+    await audit.close();
+    for (const content of ['', first.slice(0, 20)]) {
+      writeFileSync(log(), content);
+      const key = newKey();
+      writeFileSync(head(), headOf(key, 0, JSON.parse(first).prev));
+      keys.push(await written(1, key));
+    }
+    // After its `open` line.
+    const before = readFileSync(head());
+    const crashed = await open();
+    await crashed.close();
+    writeFileSync(head(), before);
+    put(lines().slice(0, -1));
+    const last = await written(1);
+    const verdict = await verifyAudit(folder, [publicHex(keys[1]!), publicHex(last)]);
+    expect(verdict).toMatchObject({ ok: true, unanchored: 1 });
+    expect(verdict.runs[1]).toMatchObject({ signed: null, unsigned: 1, anchored: false });
   });
 });
+
+function headOf(key: KeyObject, count: number, hash: string): string {
+  const signature = sign(null, Buffer.from(`assay/audit-head/v1\n${count}\n${hash}\n${publicHex(key)}\n`), key).toString('hex');
+  return JSON.stringify({ version: 1, count, hash, key: publicHex(key), signature });
+}
 
 describe('tampering', () => {
   test.each([
@@ -175,12 +253,95 @@ describe('tampering', () => {
     rmSync(log());
     rmSync(head());
     await written(4);
-    expect(await verifyAudit(folder)).toMatchObject({ ok: true });
-    expect(await verifyAudit(folder, publicHex(key))).toMatchObject({ ok: false });
+    expect(await verifyAudit(folder)).toMatchObject({ ok: true, unanchored: 1 });
+    expect(await verifyAudit(folder, [publicHex(key)])).toMatchObject({ ok: false });
+  });
+
+  test.each<[string, (all: string[]) => string[]]>([
+    ['nothing but the head', (all) => all],
+    ['the head and the last lines', (all) => all.slice(0, 3)],
+    ['the head and all but half a line', (all) => [all[0]!.slice(0, 30)]],
+    ['the head, with a line edited and the chain computed anew', (all) => rechained(all, (r) => (r['seq'] === 2 ? { ...r, key: 'x' } : r))],
+  ])('removed: %s; the server does not start, and says which file to move away', async (_, change) => {
+    await written(5);
+    put(change(lines()));
+    rmSync(head());
+    await expect(open()).rejects.toThrow(`the audit log does not verify: ${log()}: there are lines and no head.json; move the folder`);
+    expect(await verifyAudit(folder)).toMatchObject({ ok: false });
+  });
+
+  test('a head of the empty log in place of the head: what it does not cover is said not to be signed, and the key given is refused', async () => {
+    const key = await written(5);
+    put(lines().slice(0, 3));
+    writeFileSync(head(), headOf(key, 0, records()[0]!['prev'] as string));
+    const next = await written(1);
+    expect(await verifyAudit(folder, [publicHex(next)])).toMatchObject({ ok: true, runs: [{ signed: null, unsigned: 3 }, { signed: 6 }] });
+    expect(await verifyAudit(folder, [publicHex(key), publicHex(next)])).toMatchObject({
+      ok: false,
+      problem: expect.stringContaining('its head was put back') as string,
+    });
+  });
+
+  test('an invented history, continued by the genuine server: not anchored by the key of that, refused by the key of the true one', async () => {
+    const genuine = await written(5);
+    rmSync(log());
+    rmSync(head());
+    const invented = await written(3);
+    const later = await written(2);
+    const verdict = await verifyAudit(folder, [publicHex(later)]);
+    expect(verdict).toMatchObject({ ok: true, unanchored: 1, runs: [{ key: publicHex(invented), anchored: false }, { anchored: true }] });
+    expect(await verifyAudit(folder, [publicHex(genuine), publicHex(later)])).toMatchObject({ ok: false });
+  });
+
+  test('an earlier run edited after a restart, the chain computed anew and signed by whoever does not have its key', async () => {
+    const key = await written(3);
+    await written(1);
+    const mallory = newKey();
+    const edited = rechained(lines(), (r) => (r['seq'] === 2 ? { ...r, key: 'mallory' } : r));
+    put(edited);
+    writeFileSync(head(), headOf(mallory, edited.length, sha256(edited.at(-1)!)));
+    expect(await verifyAudit(folder, [publicHex(key)])).toMatchObject({
+      ok: false,
+      problem: expect.stringMatching(/^line 6 opens a run, but line 5 is not the one the head of the run before was signed over/) as string,
+    });
+    // A head of his own for that run does not fit its key.
+    const own = JSON.parse(headOf(mallory, 5, sha256(edited[4]!))) as unknown;
+    const again = rechained(edited, (r) => (r['seq'] === 5 ? { ...r, previous: own } : r));
+    put(again);
+    writeFileSync(head(), headOf(mallory, again.length, sha256(again.at(-1)!)));
+    expect(await verifyAudit(folder)).toMatchObject({ ok: false, problem: expect.stringContaining('signed by another key') as string });
+  });
+
+  test('a head put back to before a run that the log has is found at the next start', async () => {
+    await written(2);
+    const early = readFileSync(head());
+    const audit = await open();
+    const at = readFileSync(head());
+    await audit.close();
+    await written(1);
+    writeFileSync(head(), early);
+    await expect(open()).rejects.toThrow(/head\.json is of line 4, and line 6 was signed before: it was put back/);
+    writeFileSync(head(), at);
+    await expect(open()).rejects.toThrow(/it was put back/);
+  });
+
+  test('more lines after the head than a crash can leave are not taken for its remains', async () => {
+    await written(0);
+    let prev = sha256(lines().at(-1)!);
+    const more = Array.from({ length: 131_073 }, (_, i) => {
+      const text = JSON.stringify({ seq: i + 2, prev });
+      prev = sha256(text);
+      return `${text}\n`;
+    });
+    appendFileSync(log(), more.slice(0, -1).join(''));
+    expect(await verifyAudit(folder)).toMatchObject({ ok: true, unsigned: 131_072 });
+    appendFileSync(log(), more.at(-1)!);
+    await expect(open()).rejects.toThrow(/131073 lines follow head\.json, more than a crash leaves/);
   });
 
   test('property: flipping any one bit of the log is found', async () => {
-    await written(3);
+    await written(2);
+    await written(1);
     const good = readFileSync(log());
     await fc.assert(
       fc.asyncProperty(fc.nat(good.length - 1), fc.nat(7), async (at, bit) => {
