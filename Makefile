@@ -70,6 +70,7 @@ bench: models ## measure; prints tables, asserts nothing
 	@$(TSX) scripts/bench-attester.ts
 	@$(TSX) scripts/bench-model.ts
 	@$(TSX) scripts/bench-cold.ts
+	@$(TSX) scripts/bench-tenants.ts
 
 bench-engine: models ## engine against LLAMA_SERVER=/path/to/llama-server, when given
 	@$(TSX) scripts/bench-engine.ts
