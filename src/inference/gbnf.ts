@@ -1,6 +1,7 @@
 // Writing GBNF, llama.cpp's grammar notation (grammars/README.md), so that what is written is what is meant: literals and
 // classes quoted, repetitions exact. llama.cpp takes a count over 2000 for "unbounded" and refuses products of counts, so
-// large counts are composed of smaller ones here. The builder bounds rules and characters; over a bound is a GrammarTooLarge.
+// large counts are composed of smaller ones here. The builder bounds rules, characters, what llama.cpp makes of the counts, and
+// the work it all takes, used again or thrown away; over a bound is a GrammarTooLarge.
 
 export class GrammarTooLarge extends Error {
   override readonly name = 'GrammarTooLarge';
@@ -9,7 +10,12 @@ export class GrammarTooLarge extends Error {
 /** An expression in GBNF text, safe to be a member of a sequence. */
 export type Expression = string;
 
+/** Counts work; throws when there has been too much of it. */
+export type Spend = (steps: number) => void;
+
 export interface GrammarBuilder {
+  /** Counts steps (about a character written or compared each) towards `maxSteps`. */
+  readonly spend: Spend;
   /** Adds a rule and gives its name. The same body under the same hint is one rule. */
   rule(hint: string, body: Expression): Expression;
   /** A name for a rule whose body comes later by `define`; for recursion. */
@@ -20,27 +26,43 @@ export interface GrammarBuilder {
 
 const maxRules = 20_000;
 const maxCharacters = 400_000;
+/** Elements after llama.cpp has written the repetitions out: `x{0,99}` is 99 optional ones. */
+const maxElements = 400_000;
+const maxSteps = 2_000_000;
 
 export function createGrammarBuilder(): GrammarBuilder {
   const rules = new Map<string, string | null>();
   const byBody = new Map<string, string>();
   let characters = 0;
+  let elements = 0;
+  let steps = 0;
+  let suffix = 0;
+  const spend = (more: number): void => {
+    steps += more;
+    if (steps > maxSteps) throw new GrammarTooLarge('the grammar takes too much work');
+  };
   const name = (hint: string): string => {
     const stem =
       hint
+        .slice(0, 64)
         .replace(/[^a-zA-Z0-9]+/g, '-')
         .replace(/^-+|-+$/g, '')
         .slice(0, 24) || 'r';
     if (!rules.has(stem)) return stem;
-    for (let i = rules.size; ; i += 1) if (!rules.has(`${stem}-${i}`)) return `${stem}-${i}`;
+    // Never back: names chosen so that they are taken cost one try each, not one per rule.
+    for (suffix = Math.max(suffix, rules.size); ; suffix += 1) if (!rules.has(`${stem}-${suffix}`)) return `${stem}-${suffix}`;
   };
   const put = (key: string, body: string): void => {
     characters += key.length + body.length + 6;
-    if (rules.size > maxRules || characters > maxCharacters) throw new GrammarTooLarge('the grammar is too large');
+    elements += written(body);
+    if (rules.size > maxRules || characters > maxCharacters || elements > maxElements)
+      throw new GrammarTooLarge('the grammar is too large');
     rules.set(key, body);
   };
   return {
+    spend,
     rule(hint, body) {
+      spend(8 + body.length);
       const known = byBody.get(body);
       if (known !== undefined) return known;
       const key = name(hint);
@@ -50,6 +72,7 @@ export function createGrammarBuilder(): GrammarBuilder {
     },
     declare(hint) {
       const key = name(hint);
+      if (rules.size > maxRules) throw new GrammarTooLarge('the grammar is too large');
       rules.set(key, null);
       return key;
     },
@@ -65,11 +88,18 @@ export function createGrammarBuilder(): GrammarBuilder {
   };
 }
 
+/** Elements that llama.cpp adds for the counts in a body; those in literals and classes are text. */
+function written(body: string): number {
+  if (!body.includes('{')) return 0;
+  let sum = 0;
+  for (const [, min, max] of body.matchAll(/"(?:[^"\\]|\\.)*"|\[(?:[^\]\\]|\\.)*\]|\{(\d+)(?:,(\d*))?\}/g))
+    sum += Math.max(Number(min ?? 0), Number(max ?? 0));
+  return sum;
+}
+
 /** The text itself. */
 export function literal(text: string): Expression {
-  let out = '"';
-  for (const c of text) out += quoted(c, '"');
-  return `${out}"`;
+  return `"${text.replaceAll(/[^ !#-[\]-~]/gu, (c) => quoted(c, '"'))}"`;
 }
 
 /** One character of some ranges of code points; ranges must not be empty. */

@@ -135,6 +135,7 @@ function magnitudes(builder: GrammarBuilder, low: Bound | null, high: Bound | nu
     const known = states.get(key);
     if (known !== undefined) return known;
     if (states.size > maxStates) throw new NumberRangeError('multipleOf', 'the bounds and the step need too many states');
+    builder.spend(16);
     const body = make();
     const rule = body === null ? null : builder.rule('digits', body);
     states.set(key, rule);

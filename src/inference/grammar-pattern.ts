@@ -26,15 +26,23 @@ const maxCode = 0x10ffff;
 /** What may stand between the quotes of a JSON string that matches `pattern` somewhere, as JSON Schema has it. */
 export function patternExpression(builder: GrammarBuilder, pattern: string): Expression {
   if (pattern.length > maxPatternCharacters) throw new PatternError(`a pattern has at most ${maxPatternCharacters} characters`);
+  builder.spend(20 * pattern.length);
   const any = anyCharacter(builder);
   const alternatives = splitTop(pattern).map((part) => {
     const anchoredStart = part.startsWith('^');
-    const anchoredEnd = /(?:^|[^\\])(?:\\\\)*\$$/.test(part);
+    const anchoredEnd = endsUnescaped(part, '$');
     const inner = part.slice(anchoredStart ? 1 : 0, anchoredEnd ? -1 : undefined);
     const { expression } = parsePattern(builder, inner);
     return [anchoredStart ? '' : `${any}*`, expression, anchoredEnd ? '' : `${any}*`].filter((each) => each !== '').join(' ') || '""';
   });
   return builder.rule('pattern', alternatives.join(' | '));
+}
+
+/** Its last character is `c`, and no backslash before takes its meaning: an even number of them. */
+function endsUnescaped(text: string, c: string): boolean {
+  let at = text.length - 1;
+  while (at > 0 && text[at - 1] === '\\') at -= 1;
+  return text.endsWith(c) && (text.length - 1 - at) % 2 === 0;
 }
 
 const octet = '(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)';

@@ -1,9 +1,15 @@
 // Reading JSON Schema keywords, apart from any grammar: which are known, what types and values a schema admits, what two
-// schemas demand together, whether two exclude each other. JSON Schema 2020-12, the part inference/grammar can enforce.
+// or more schemas demand together. JSON Schema 2020-12, the part inference/grammar can enforce. Schemas come from requests and are
+// read on the server's only thread: nothing here is worse than linear in a schema, and what is repeated is counted (`spend`).
 // Refuses by ApiError 400 `invalid_schema`, naming the keyword's path.
 import { ApiError } from '../errors.ts';
+import type { Spend } from './gbnf.ts';
 
 const maxEnum = 1000;
+/** Of a whole schema as JSON, annotations and unused definitions included. */
+const maxValues = 50_000;
+const maxCharacters = 2_000_000;
+const maxLevels = 128;
 
 export type Json = Record<string, unknown>;
 const isArray = (value: unknown): value is readonly unknown[] => Array.isArray(value);
@@ -34,10 +40,9 @@ const keywordsOf: Readonly<Record<string, readonly string[]>> = {
   string: ['pattern', 'format', 'minLength', 'maxLength'],
   number: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf', 'format'],
 };
-const types = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const;
+export const types = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const;
 export type Type = (typeof types)[number];
 const isType = (value: unknown): value is Type => types.some((type) => type === value);
-const enumOf = (schema: Json): readonly unknown[] => (isArray(schema['enum']) ? schema['enum'] : []);
 const composing = new Set(['type', 'enum', 'const', 'anyOf', 'oneOf', 'allOf', '$ref']);
 export const known = new Set([...Object.values(keywordsOf).flat(), ...composing]);
 /** Formats that say how a number is stored, not which it is. */
@@ -83,127 +88,183 @@ export function typesOf(schema: Json, path: string): Type[] {
   return schema['format'] === undefined ? ['object', 'array', 'string', 'number', 'boolean', 'null'] : ['string'];
 }
 
+/** Both lists of types as one; an integer is a number. */
 function commonTypes(a: unknown, b: unknown, path: string): unknown {
-  const common = list(a).flatMap((each) =>
-    list(b).includes(each)
+  const [left, right] = [new Set(list(a)), new Set(list(b))];
+  const common = [...left].flatMap((each) =>
+    right.has(each)
       ? [each]
-      : each === 'number' && list(b).includes('integer')
+      : (each === 'number' && right.has('integer')) || (each === 'integer' && right.has('number'))
         ? ['integer']
-        : each === 'integer' && list(b).includes('number')
-          ? ['integer']
-          : [],
+        : [],
   );
   return common.length > 0 ? [...new Set(common)] : refuse(`${path}.type`, 'the parts of allOf have no type in common');
 }
 
-/** Provably no value matches both: by type, by constants, or by a constant property both require. */
-export function exclusive(a: Json, b: Json): boolean {
-  const [left, right] = [constants(a), constants(b)];
-  if (left !== null && right !== null) return !left.some((value) => right.some((other) => same(value, other)));
-  const kinds = (schema: Json): unknown[] | null => {
-    const list = constants(schema);
-    if (list !== null) return [...new Set(list.map((value) => types.find((type) => isOfType(value, type)) ?? 'null'))];
-    const { type } = schema;
-    return type === undefined ? null : Array.isArray(type) ? type : [type];
-  };
-  const [ka, kb] = [kinds(a), kinds(b)];
-  if (ka === null || kb === null) return false;
-  const overlap = ka.some(
-    (kind) => kb.includes(kind) || (kind === 'number' && kb.includes('integer')) || (kind === 'integer' && kb.includes('number')),
-  );
-  if (!overlap) return true;
-  if (ka.length !== 1 || kb.length !== 1 || ka[0] !== 'object') return false;
-  const [pa, pb] = [a['properties'], b['properties']];
-  if (!isJson(pa) || !isJson(pb)) return false;
-  const requires = (schema: Json, name: string): boolean => Array.isArray(schema['required']) && schema['required'].includes(name);
-  return Object.keys(pa).some((name) => {
-    const [va, vb] = [pa[name], pb[name]];
-    if (!isJson(va) || !isJson(vb) || !requires(a, name) || !requires(b, name)) return false;
-    const [ca, cb] = [constants(va), constants(vb)];
-    return ca !== null && cb !== null && !ca.some((value) => cb.some((other) => same(value, other)));
-  });
-}
-
-/** Values of const and enum that the type beside them admits. */
-export function enumerated(schema: Json, path: string): unknown[] {
-  let list: unknown[];
+/** Values of const and enum that the type beside them admits, each once. */
+export function enumerated(schema: Json, path: string, spend: Spend): unknown[] {
+  let list: readonly unknown[];
+  const choices = schema['enum'];
+  if (isArray(choices) && choices.length > maxEnum) return refuse(`${path}.enum`, `enum has more than ${maxEnum} values`);
   if ('const' in schema) list = [schema['const']];
-  else if (Array.isArray(schema['enum']) && schema['enum'].length > 0) list = schema['enum'];
+  else if (isArray(choices) && choices.length > 0) list = choices;
   else return refuse(`${path}.enum`, 'enum must be a non-empty array');
-  if (list.length > maxEnum) return refuse(`${path}.enum`, `enum has more than ${maxEnum} values`);
-  if ('const' in schema && Array.isArray(schema['enum'])) list = list.filter((value) => enumOf(schema).some((each) => same(each, value)));
+  let byText = new Map(list.map((value) => [canonical(value, spend), value]));
+  if ('const' in schema && isArray(choices)) {
+    const others = new Set(choices.map((value) => canonical(value, spend)));
+    byText = new Map([...byText].filter(([text]) => others.has(text)));
+  }
   for (const key of Object.keys(schema)) {
     if (!['const', 'enum', 'type'].includes(key) && !annotations.has(key))
       return refuse(`${path}.${key}`, `${key} beside enum or const is not supported`);
   }
+  let values = [...byText.values()];
   if (schema['type'] !== undefined) {
     const allowed = typesOf(schema, path);
-    list = list.filter((value) => allowed.some((type) => isOfType(value, type)));
+    values = values.filter((value) => allowed.some((type) => isOfType(value, type)));
   }
-  return list.length > 0 ? list : refuse(path, 'no value of enum has the type asked for');
+  return values.length > 0 ? values : refuse(path, 'no value of enum has the type asked for');
 }
 
-/** Two schemas as one that demands both. Refuses keywords both have and that cannot be combined. */
-export function intersect(a: Json, b: Json, path: string): Json {
-  const out: Json = { ...a };
-  for (const [key, value] of Object.entries(b)) {
-    const other = out[key];
-    if (annotations.has(key)) continue;
-    if (other === undefined || same(other, value)) out[key] = value;
-    else if (key === 'required' && Array.isArray(other) && Array.isArray(value)) out[key] = [...new Set([...list(other), ...list(value)])];
-    else if (key === 'properties' && isJson(other) && isJson(value)) {
-      const both: Json = { ...other };
-      for (const [name, each] of Object.entries(value))
-        both[name] = Object.hasOwn(other, name) && !same(other[name], each) ? { allOf: [other[name], each] } : each;
-      out[key] = both;
-    } else if (
-      ['minimum', 'exclusiveMinimum', 'minLength', 'minItems'].includes(key) &&
-      typeof other === 'number' &&
-      typeof value === 'number'
-    )
-      out[key] = Math.max(other, value);
-    else if (
-      ['maximum', 'exclusiveMaximum', 'maxLength', 'maxItems'].includes(key) &&
-      typeof other === 'number' &&
-      typeof value === 'number'
-    )
-      out[key] = Math.min(other, value);
-    else if (key === 'type') out[key] = commonTypes(other, value, path);
-    else if (key === 'enum' && Array.isArray(other) && Array.isArray(value))
-      out[key] = list(other).filter((each) => list(value).some((one) => same(one, each)));
-    else if (key === 'additionalProperties') return refuse(`${path}.${key}`, 'allOf with several additionalProperties is not supported');
-    else return refuse(`${path}.${key}`, `allOf with several ${key} is not supported`);
-  }
-  // additionalProperties looks at its own part's properties only, so it cannot be carried to the union of both.
-  for (const [closed, opened] of [
-    [a, b],
-    [b, a],
-  ] as const) {
-    if (closed['additionalProperties'] === undefined || closed['additionalProperties'] === true) continue;
-    const own = isJson(closed['properties']) ? closed['properties'] : {};
-    const others = isJson(opened['properties']) ? Object.keys(opened['properties']) : [];
-    if (others.some((name) => !Object.hasOwn(own, name)))
-      return refuse(`${path}.additionalProperties`, 'allOf that adds properties beside additionalProperties is not supported');
-  }
-  return out;
+export interface Intersection {
+  /** Refuses keywords that parts share and that cannot be combined. */
+  add(part: Json, path: string): void;
+  /** One schema that demands what all parts do. */
+  result(): Json;
 }
+
+/** Schemas as one that demands all of them. Work is linear in the parts, however many there are. */
+export function intersection(spend: Spend): Intersection {
+  const plain = new Map<string, unknown>();
+  /** By name what each part says of it, every different schema once. */
+  const properties = new Map<string, unknown[]>();
+  const texts = new Map<string, Set<string>>();
+  let required: Set<unknown> | null = null;
+  let choices: Map<string, unknown> | null = null;
+  let described = false;
+  let closed: ReadonlySet<string> | null = null;
+
+  const addProperty = (name: string, schema: unknown): void => {
+    const found = properties.get(name);
+    if (found === undefined) {
+      properties.set(name, [schema]);
+      return;
+    }
+    let seen = texts.get(name);
+    if (seen === undefined) {
+      seen = new Set([canonical(found[0], spend)]);
+      texts.set(name, seen);
+    }
+    const text = canonical(schema, spend);
+    if (seen.has(text)) return;
+    seen.add(text);
+    found.push(schema);
+  };
+
+  /** additionalProperties looks at its own part's properties only, so it cannot be carried to the union of all. */
+  const assertClosed = (part: Json, own: Json, path: string): void => {
+    const names = Object.keys(own);
+    const fits = (set: ReadonlySet<string>): boolean => names.every((name) => set.has(name));
+    const additional = part['additionalProperties'];
+    const closes = additional !== undefined && additional !== true;
+    if ((closed !== null && !fits(closed)) || (closes && ![...properties.keys()].every((name) => Object.hasOwn(own, name))))
+      return refuse(`${path}.additionalProperties`, 'allOf that adds properties beside additionalProperties is not supported');
+    if (closes) closed = new Set(names);
+  };
+
+  const add = (part: Json, path: string): void => {
+    spend(4);
+    const own = isJson(part['properties']) ? part['properties'] : {};
+    spend(48 * Object.keys(own).length);
+    assertClosed(part, own, path);
+    for (const [key, value] of Object.entries(part)) {
+      if (annotations.has(key)) continue;
+      if (key === 'properties' && isJson(value) && !plain.has(key)) {
+        described = true;
+        for (const [name, schema] of Object.entries(value)) addProperty(name, schema);
+      } else if (key === 'required' && isArray(value) && !plain.has(key)) {
+        spend(4 * value.length);
+        required ??= new Set();
+        for (const name of value) required.add(name);
+      } else if (key === 'enum' && isArray(value) && !plain.has(key)) {
+        if (value.length > maxEnum) return refuse(`${path}.enum`, `enum has more than ${maxEnum} values`);
+        const texts = new Map(value.map((each) => [canonical(each, spend), each]));
+        choices = choices === null ? texts : new Map([...choices].filter(([text]) => texts.has(text)));
+      } else if ((key === 'properties' && described) || (key === 'required' && required !== null) || (key === 'enum' && choices !== null)) {
+        return refuse(`${path}.${key}`, `allOf with several ${key} is not supported`);
+      } else addPlain(key, value, path);
+    }
+  };
+
+  const addPlain = (key: string, value: unknown, path: string): void => {
+    const other = plain.get(key);
+    if (other === undefined) plain.set(key, value);
+    else if (key === 'type') plain.set(key, commonTypes(other, value, path));
+    else if (lower.has(key) && typeof other === 'number' && typeof value === 'number') plain.set(key, Math.max(other, value));
+    else if (upper.has(key) && typeof other === 'number' && typeof value === 'number') plain.set(key, Math.min(other, value));
+    else if (canonical(other, spend) !== canonical(value, spend))
+      return refuse(`${path}.${key}`, `allOf with several ${key} is not supported`);
+  };
+
+  return {
+    add,
+    result: () =>
+      Object.fromEntries([
+        ...plain,
+        ...(described
+          ? [['properties', Object.fromEntries([...properties].map(([name, all]) => [name, all.length === 1 ? all[0] : { allOf: all }]))]]
+          : []),
+        ...(required === null ? [] : [['required', [...required]]]),
+        ...(choices === null ? [] : [['enum', [...choices.values()]]]),
+      ]) as Json,
+  };
+}
+
+const lower = new Set(['minimum', 'exclusiveMinimum', 'minLength', 'minItems']);
+const upper = new Set(['maximum', 'exclusiveMaximum', 'maxLength', 'maxItems']);
 
 /** All values a schema can have, when const or enum lists them. */
-function constants(schema: Json): readonly unknown[] | null {
+export function constantsOf(schema: Json): readonly unknown[] | null {
   if ('const' in schema) return [schema['const']];
   return isArray(schema['enum']) ? schema['enum'] : null;
 }
 
-const canonical = (value: unknown): string =>
-  JSON.stringify(value, (_, each: unknown) =>
-    typeof each === 'object' && each !== null && !Array.isArray(each)
-      ? Object.fromEntries(Object.entries(each).sort(([x], [y]) => (x < y ? -1 : 1)))
-      : each,
-  );
+/** The same text for equal JSON, whatever the order of keys. */
+export function canonical(value: unknown, spend: Spend): string {
+  const text =
+    (typeof value !== 'object'
+      ? JSON.stringify(value)
+      : JSON.stringify(value, (_, each: unknown) =>
+          isJson(each) ? Object.fromEntries(Object.entries(each).sort(([x], [y]) => (x < y ? -1 : 1))) : each,
+        )) ?? '';
+  spend(8 + text.length);
+  return text;
+}
 
-/** JSON equality, whatever the order of keys. */
-function same(a: unknown, b: unknown): boolean {
-  return canonical(a) === canonical(b);
+/**
+ * Bounds a schema as the JSON it is, before anything else looks at it: values, characters, levels. Walks it without recursion,
+ * once, and not further than the bounds.
+ */
+export function assertBounded(schema: unknown, path: string, spend: Spend): void {
+  let values = 0;
+  let characters = 0;
+  let level: unknown[] = [schema];
+  for (let depth = 0; level.length > 0; depth += 1) {
+    if (depth > maxLevels) return refuse(path, `the schema nests deeper than ${maxLevels} levels of JSON`);
+    const next: unknown[] = [];
+    for (const value of level) {
+      values += 1;
+      if (typeof value === 'string') characters += value.length;
+      const children: readonly unknown[] = isArray(value) ? value : isJson(value) ? Object.values(value) : [];
+      if (isJson(value)) for (const key in value) characters += key.length;
+      // Before they are gathered: a level may be all of the request.
+      if (values + next.length + children.length > maxValues) return refuse(path, `the schema has more than ${maxValues} values`);
+      if (characters > maxCharacters) return refuse(path, `the schema has more than ${maxCharacters} characters`);
+      for (const child of children) next.push(child);
+    }
+    level = next;
+  }
+  spend(values);
 }
 
 function isOfType(value: unknown, type: Type): boolean {

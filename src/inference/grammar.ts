@@ -1,19 +1,21 @@
 // JSON Schema → GBNF (llama.cpp's grammar notation), the whole of it before anything is sent. What is generated always
 // validates against the schema; it may be a subset (fixed property order, no undeclared properties unless asked for, little
 // white space). A keyword this cannot enforce is ApiError 400 `invalid_schema` that names it — a schema never fails open.
-// Bounded: schema nodes and depth, enum sizes, rules and characters of the result; references are followed lazily, so
-// recursive schemas are fine, and one that never reads a character is refused.
+// Bounded: the schema as JSON before anything else; its nodes and depth, enum sizes, rules and characters of the result, and the
+// work in all, because it runs on the thread that serves every connection. References are followed lazily, so recursive schemas
+// are fine, and one that never reads a character is refused.
 import { ApiError } from '../errors.ts';
 import type { ToolSpec } from './engine.ts';
 import { createGrammarBuilder, either, GrammarTooLarge, literal, repeat, type Expression, type GrammarBuilder } from './gbnf.ts';
+import { allExclusive } from './grammar-exclusive.ts';
 import { NumberRangeError, numberExpression } from './grammar-number.ts';
 import { anyCharacter, formats, PatternError, patternExpression } from './grammar-pattern.ts';
 import {
   annotations,
+  assertBounded,
   count,
   enumerated,
-  exclusive,
-  intersect,
+  intersection,
   isJson,
   known,
   numericFormats,
@@ -34,6 +36,8 @@ const maxNodes = 4000;
 const maxStringLength = 100_000;
 const maxItems = 10_000;
 const maxParallelCalls = 16;
+/** Characters of a property name that others must differ from. */
+const maxOtherKey = 1000;
 const space = '" "?';
 const numericBounds = ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf'] as const;
 
@@ -43,7 +47,7 @@ export function schemaToGrammar(schema: unknown, options: SchemaOptions = {}): s
   return guarded(param, () => {
     const builder = createGrammarBuilder();
     const root = builder.declare('root');
-    builder.define(root, compiler(builder, schema, param)(schema));
+    builder.define(root, compiler(builder, schema, param, nothingSeen())(schema));
     return builder.text();
   });
 }
@@ -69,9 +73,10 @@ export function toolCallGrammar(
   const gbnf = guarded('tools', () => {
     const builder = createGrammarBuilder();
     const root = builder.declare('root');
+    const seen = nothingSeen();
     const calls = tools.map((tool, i) => {
       const param = `tools[${i}].function.parameters`;
-      const body = guarded(param, () => compiler(builder, tool.parameters, param)(tool.parameters));
+      const body = guarded(param, () => compiler(builder, tool.parameters, param, seen)(tool.parameters));
       const name = literal(JSON.stringify(tool.name));
       return builder.rule(
         `call-${tool.name}`,
@@ -103,14 +108,28 @@ function guarded<T>(param: string, work: () => T): T {
   }
 }
 
-function compiler(builder: GrammarBuilder, document: unknown, param: string): (schema: unknown) => Expression {
+/** Patterns by their text and numbers by their bounds: the same again costs nothing, in another tool neither. */
+interface Seen {
+  readonly strings: Map<string, Expression>;
+  readonly numbers: Map<string, Expression>;
+}
+const nothingSeen = (): Seen => ({ strings: new Map(), numbers: new Map() });
+
+function compiler(builder: GrammarBuilder, document: unknown, param: string, { strings, numbers }: Seen): (schema: unknown) => Expression {
+  const { spend } = builder;
+  assertBounded(document, param, spend);
   let nodes = 0;
+  /** A schema and the schemas in it are nodes; what has more of them than are left is refused before they are looked at. */
+  const assertRoom = (more: number): void => {
+    if (nodes + more > maxNodes) refuse(param, `the schema has more than ${maxNodes} nodes`);
+  };
   // Rules of referenced schemas by pointer; null while one is being read and no character was written yet.
   const references = new Map<string, Expression>();
   const values = anyValue(builder);
 
   const resolve = (pointer: string, path: string): unknown => {
     if (pointer !== '#' && !pointer.startsWith('#/')) return refuse(`${path}.$ref`, '$ref must point into the same schema (#/…)');
+    spend(pointer.length);
     let at: unknown = document;
     for (const part of pointer.split('/').slice(1)) {
       let key: string;
@@ -129,8 +148,9 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string): (s
 
   /** `open`: references followed since the last character; meeting one of them again would never read any. */
   const compile = (schema: unknown, path: string, depth: number, open: ReadonlySet<string>): Expression => {
+    assertRoom(1);
     nodes += 1;
-    if (nodes > maxNodes) return refuse(param, `the schema has more than ${maxNodes} nodes`);
+    spend(32);
     if (depth > maxDepth) return refuse(path, `the schema nests deeper than ${maxDepth}`);
     if (schema === true) return values.value;
     if (schema === false) return refuse(path, 'the schema false admits nothing');
@@ -159,6 +179,7 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string): (s
       if (branches === undefined) continue;
       if (!Array.isArray(branches) || branches.length === 0) return refuse(`${path}.${key}`, `${key} must be a non-empty array`);
       const rest = Object.fromEntries(Object.entries(schema).filter(([name]) => name !== key && !annotations.has(name)));
+      assertRoom(branches.length);
       if (key === 'oneOf') assertExclusive(branches, `${path}.oneOf`);
       const compiled = branches.map((branch: unknown, i) =>
         compile(Object.keys(rest).length === 0 ? branch : { allOf: [rest, branch] }, `${path}.${key}[${i}]`, depth + 1, open),
@@ -168,7 +189,7 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string): (s
     if ('const' in schema || 'enum' in schema)
       return builder.rule(
         'enum',
-        enumerated(schema, path)
+        enumerated(schema, path, spend)
           .map((value) => literal(JSON.stringify(value)))
           .join(' | '),
       );
@@ -212,7 +233,10 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string): (s
       return refuse(`${path}.format`, 'this format is not supported for numbers');
     }
     try {
-      return numberExpression(builder, { integer, ...range });
+      const key = JSON.stringify({ integer, ...range });
+      const expression = numbers.get(key) ?? numberExpression(builder, { integer, ...range });
+      numbers.set(key, expression);
+      return expression;
     } catch (error) {
       if (error instanceof NumberRangeError) return refuse(`${path}.${error.keyword}`, error.message);
       throw error;
@@ -248,7 +272,9 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string): (s
 
   const quotedPattern = (pattern: string, path: string): Expression => {
     try {
-      return builder.rule('string', `"\\"" ${patternExpression(builder, pattern)} "\\""`);
+      const expression = strings.get(pattern) ?? builder.rule('string', `"\\"" ${patternExpression(builder, pattern)} "\\""`);
+      strings.set(pattern, expression);
+      return expression;
     } catch (error) {
       if (error instanceof PatternError) return refuse(path, `pattern: ${error.message}`);
       throw error;
@@ -264,9 +290,9 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string): (s
     const prefix = schema['prefixItems'];
     if (prefix !== undefined && (!Array.isArray(prefix) || prefix.length === 0))
       return refuse(`${path}.prefixItems`, 'prefixItems must be a non-empty array');
-    const heads = (prefix ?? [])
-      .slice(0, max)
-      .map((each: unknown, i: number) => compile(each, `${path}.prefixItems[${i}]`, depth + 1, none));
+    const first = (prefix ?? []).slice(0, max);
+    assertRoom(first.length);
+    const heads = first.map((each: unknown, i: number) => compile(each, `${path}.prefixItems[${i}]`, depth + 1, none));
     const items = schema['items'] ?? true;
     const room = max - heads.length;
     const rest = room <= 0 || items === false ? null : compile(items, `${path}.items`, depth + 1, none);
@@ -304,16 +330,20 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string): (s
     if (additional !== undefined && typeof additional !== 'boolean' && !isJson(additional))
       return refuse(`${path}.additionalProperties`, 'additionalProperties must be a schema');
     const names = Object.keys(properties);
-    const missing = required.filter((name) => !Object.hasOwn(properties, name));
+    assertRoom(names.length);
+    spend(4 * (names.length + required.length));
+    const demanded = new Set(required);
+    const missing = [...demanded].filter((name) => !Object.hasOwn(properties, name));
     if (missing.length > 0 && additional === false)
       return refuse(`${path}.required`, 'required names a property that additionalProperties forbids');
-    const pairs = [...names, ...new Set(missing)].map((name) => {
+    const pairs = [...names, ...missing].map((name) => {
+      spend(4 * name.length);
       const value = Object.hasOwn(properties, name)
         ? compile(properties[name], `${path}.properties.${name}`, depth + 1, none)
         : compile(additional ?? true, `${path}.additionalProperties`, depth + 1, none);
       return {
         name,
-        required: required.includes(name),
+        required: demanded.has(name),
         rule: builder.rule('pair', `${literal(`${JSON.stringify(name)}:`)} ${space} ${value}`),
       };
     });
@@ -348,8 +378,9 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string): (s
   const merged = (schema: Json, path: string, open: ReadonlySet<string>): Json => {
     const parts = schema['allOf'];
     if (!Array.isArray(parts) || parts.length === 0) return refuse(`${path}.allOf`, 'allOf must be a non-empty array');
-    const rest = Object.fromEntries(Object.entries(schema).filter(([key]) => key !== 'allOf'));
-    let all: Json = rest;
+    assertRoom(parts.length);
+    const all = intersection(spend);
+    all.add(Object.fromEntries(Object.entries(schema).filter(([key]) => key !== 'allOf')), path);
     const followed = new Set(open);
     const add = (part: unknown, at: string, depth: number): void => {
       nodes += 1;
@@ -359,18 +390,20 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string): (s
       for (const key of Object.keys(part))
         if (!known.has(key) && !annotations.has(key)) refuse(`${at}.${key}`, `the keyword ${key} is not supported`);
       const { $ref, allOf, ...own } = part;
-      all = intersect(all, own, at);
+      all.add(own, at);
       if ($ref !== undefined) {
         if (typeof $ref !== 'string') return refuse(`${at}.$ref`, '$ref must be a string');
         if (followed.has($ref)) return refuse(`${at}.$ref`, 'the references go in a circle');
         followed.add($ref);
         add(resolve($ref, at), at, depth + 1);
       }
-      if (Array.isArray(allOf)) allOf.forEach((each: unknown, i) => add(each, `${at}.allOf[${i}]`, depth + 1));
-      else if (allOf !== undefined) refuse(`${at}.allOf`, 'allOf must be an array');
+      if (Array.isArray(allOf)) {
+        assertRoom(allOf.length);
+        allOf.forEach((each: unknown, i) => add(each, `${at}.allOf[${i}]`, depth + 1));
+      } else if (allOf !== undefined) refuse(`${at}.allOf`, 'allOf must be an array');
     };
     parts.forEach((part: unknown, i) => add(part, `${path}.allOf[${i}]`, 0));
-    return all;
+    return all.result();
   };
 
   /** oneOf is only the same as anyOf when no value can match two branches: by type, or by a constant property. */
@@ -383,16 +416,13 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string): (s
         hops += 1
       ) {
         if (hops > maxDepth) return refuse(`${path}[${i}]`, 'the references go in a circle');
+        spend(32);
         schema = resolve(schema['$ref'], `${path}[${i}]`);
       }
       return isJson(schema) ? schema : {};
     });
-    for (let i = 0; i < facts.length; i += 1) {
-      for (let j = 0; j < i; j += 1) {
-        if (!exclusive(facts[i] ?? {}, facts[j] ?? {}))
-          refuse(path, 'oneOf is supported only when its branches differ in type or in a required constant property; anyOf may do');
-      }
-    }
+    if (!allExclusive(facts, spend))
+      refuse(path, 'oneOf is supported only when its branches differ in type or in a required constant property; anyOf may do');
   };
   return (schema) => compile(schema, param, 0, none);
 }
@@ -414,19 +444,39 @@ function anyValue(builder: GrammarBuilder): { readonly value: Expression; readon
 /** A JSON string that is none of `names`: a trie of them, leaving it or going past its end. Written without escapes. */
 function otherKey(builder: GrammarBuilder, names: readonly string[]): Expression {
   const plain = '[^"\\\\\\x00-\\x1F\\x7F]';
-  const node = (prefix: string): Expression => {
-    const longer = names.filter((name) => name.startsWith(prefix) && name.length > prefix.length);
-    const heads = Array.from(new Set(longer.map((name) => String.fromCodePoint(name.codePointAt(prefix.length) ?? 0))));
-    const options = heads
-      .filter((c) => c !== '"' && c !== '\\' && c >= ' ' && c !== '\x7f')
-      .map((c) => `${literal(c)} ${node(prefix + c)}`);
+  interface Node {
+    readonly next: Map<string, Node>;
+    /** A name ends here. */
+    ends: boolean;
+  }
+  const root: Node = { next: new Map(), ends: false };
+  for (const name of names) {
+    // Emitting goes as deep as a name is long.
+    if (name.length > maxOtherKey) throw new GrammarTooLarge('a property name is too long');
+    let at = root;
+    for (const c of name) {
+      builder.spend(8);
+      let next = at.next.get(c);
+      if (next === undefined) {
+        next = { next: new Map(), ends: false };
+        at.next.set(c, next);
+      }
+      at = next;
+    }
+    at.ends = true;
+  }
+  const emit = (node: Node): Expression => {
+    const heads = [...node.next.keys()];
+    const options = [...node.next]
+      .filter(([c]) => c !== '"' && c !== '\\' && c >= ' ' && c !== '\x7f')
+      .map(([c, next]) => `${literal(c)} ${emit(next)}`);
     const others =
       heads.length === 0
         ? plain
         : `[^"\\\\\\x00-\\x1F\\x7F${heads.map((c) => `\\U${(c.codePointAt(0) ?? 0).toString(16).padStart(8, '0')}`).join('')}]`;
     options.push(`${others} ${plain}*`);
-    if (prefix !== '' && !names.includes(prefix)) options.push('""');
+    if (node !== root && !node.ends) options.push('""');
     return builder.rule('other', options.join(' | '));
   };
-  return builder.rule('key', `"\\"" ${node('')} "\\""`);
+  return builder.rule('key', `"\\"" ${emit(root)} "\\""`);
 }
