@@ -142,16 +142,21 @@ export interface Engine {
   /** Text of single tokens, as bytes (a token need not be whole UTF-8). */
   pieces(tokens: readonly number[], signal?: AbortSignal): Promise<readonly Uint8Array[]>;
   generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerateEvent>;
-  /** One vector per input, L2-normalised; `tokens` counts what was evaluated. */
+  /**
+   * One vector per input, L2-normalised; `tokens` counts what was evaluated. Inputs of one scope wait for each other, those of
+   * different scopes (an opaque per-API-key salt) are taken in turn; so are the documents of `rank`.
+   */
   embed(
     inputs: readonly (string | readonly number[])[],
     signal: AbortSignal,
+    cacheScope?: string,
   ): Promise<{ readonly vectors: readonly Float32Array[]; readonly tokens: number }>;
   /** Raw relevance logits, one per document, in the order given. */
   rank(
     query: string,
     documents: readonly string[],
     signal: AbortSignal,
+    cacheScope?: string,
   ): Promise<{ readonly scores: readonly number[]; readonly tokens: number }>;
   /** Numbers for /metrics; no content. */
   stats(): EngineStats;

@@ -360,9 +360,9 @@ function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo,
       return value.map((piece: unknown) => new Uint8Array(Buffer.from(String(piece), 'base64')));
     },
     generate,
-    embed: async (inputs, signal) => vectors(await call((id) => ({ t: 'embed', id, inputs }), signal)),
-    async rank(query, documents, signal) {
-      const result = vectors(await call((id) => ({ t: 'rank', id, query, documents }), signal));
+    embed: async (inputs, signal, scope = '') => vectors(await call((id) => ({ t: 'embed', id, scope, inputs }), signal)),
+    async rank(query, documents, signal, scope = '') {
+      const result = vectors(await call((id) => ({ t: 'rank', id, scope, query, documents }), signal));
       return { scores: result.vectors.map((vector) => vector[0] ?? NaN), tokens: result.tokens };
     },
     stats: () => stats,

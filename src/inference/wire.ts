@@ -38,8 +38,8 @@ export type ToChild =
       readonly param: string;
     }
   | { readonly t: 'detokenize' | 'pieces'; readonly id: number; readonly tokens: readonly number[] }
-  | { readonly t: 'embed'; readonly id: number; readonly inputs: readonly (string | readonly number[])[] }
-  | { readonly t: 'rank'; readonly id: number; readonly query: string; readonly documents: readonly string[] };
+  | { readonly t: 'embed'; readonly id: number; readonly scope: string; readonly inputs: readonly (string | readonly number[])[] }
+  | { readonly t: 'rank'; readonly id: number; readonly scope: string; readonly query: string; readonly documents: readonly string[] };
 
 export type FromChild =
   | { readonly t: 'progress'; readonly fraction: number }

@@ -359,7 +359,7 @@ function servePooling(
       inputs.push(tokens);
       yield;
     }
-    submit(message.id, inputs, normalised);
+    submit(message, inputs, normalised);
   }
   function* rank(message: Extract<ToChild, { t: 'rank' }>): Generator<void, void> {
     if (info.type !== 'rerank') throw wrongType(info.type, 'reranking');
@@ -374,9 +374,13 @@ function servePooling(
       inputs.push(tokens);
       yield;
     }
-    submit(message.id, inputs, (vector) => vector.subarray(0, 1));
+    submit(message, inputs, (vector) => vector.subarray(0, 1));
   }
-  const submit = (id: number, inputs: readonly (readonly number[])[], shape: (vector: Float32Array) => Float32Array): void => {
+  const submit = (
+    { id, scope }: Extract<ToChild, { t: 'embed' | 'rank' }>,
+    inputs: readonly (readonly number[])[],
+    shape: (vector: Float32Array) => Float32Array,
+  ): void => {
     const tokens = inputs.reduce((sum, input) => sum + input.length, 0);
     const done = (outputs: readonly Float32Array[]): void => {
       const vectors = outputs.map(shape);
@@ -387,7 +391,7 @@ function servePooling(
       send({ t: 'events', events: [], stats: stats() });
     };
     if (inputs.length === 0) done([]);
-    else if (!pooler.submit({ id, inputs, done })) throw overloaded();
+    else if (!pooler.submit({ id, scope, inputs, done })) throw overloaded();
   };
 
   const turns = createTurns(setImmediate, sendError);

@@ -38,7 +38,7 @@ export const embeddings = route({
           param: 'dimensions',
         });
       }
-      const { vectors, tokens } = await engine.embed(body.input, exchange.signal);
+      const { vectors, tokens } = await engine.embed(body.input, exchange.signal, exchange.principal?.cacheScope);
       exchange.usage.promptTokens = tokens;
       return embeddingAnswerOf({ vectors, tokens, model: model.id, dimensions, base64: body.encoding_format === 'base64' });
     });
@@ -61,7 +61,7 @@ export const rerank = route({
     const model = findModel(call, body.model, ['rerank']);
     reserveTokens(call);
     return withEngine(call, model, body.keep_alive, async (engine) => {
-      const { scores, tokens } = await engine.rank(body.query, body.documents, exchange.signal);
+      const { scores, tokens } = await engine.rank(body.query, body.documents, exchange.signal, exchange.principal?.cacheScope);
       exchange.usage.promptTokens = tokens;
       return rerankAnswerOf({ id: `rerank-${deps.randomHex(16)}`, model: model.id, body, scores, tokens });
     });
