@@ -18,72 +18,96 @@ export interface Principal {
   readonly cacheScope: string;
 }
 
-/** What a route demands. `open` routes never look at the key. */
-export type Access = 'open' | 'key' | 'admin';
+/**
+ * What a route demands. `open` routes never look at the key; `operator` ones take an admin key where there are keys at all,
+ * whether or not the admin routes are switched on.
+ */
+export type Access = 'open' | 'key' | 'admin' | 'operator';
 
 /** Longer headers are not keys; they are refused before they are hashed. */
 const MAX_KEY_LENGTH = 4096;
 
-export function createAuth(
-  config: ServerConfig,
-  salt: Uint8Array,
-): (authorization: string | undefined, peer: string, access: Access) => Principal {
-  const known = config.auth.keys.map((key) => ({
+/** Who sent a request, before anybody asked whether they may. */
+export interface Caller {
+  readonly principal: Principal;
+  /** A known key; without one the principal stands for a peer address. */
+  readonly known: boolean;
+  /** It came with a bearer key, known or not. */
+  readonly presented: boolean;
+}
+
+export interface Auth {
+  identify(authorization: string | undefined, peer: string, access: Access): Caller;
+  /** 401 or 403 unless the caller may use routes of that kind. */
+  authorise(caller: Caller, access: Access): void;
+}
+
+export function createAuth(config: ServerConfig, salt: Uint8Array): Auth {
+  const keys = config.auth.keys.map((key) => ({
     key,
     digest: Buffer.from(key.sha256, 'hex'),
     models: key.models === null ? null : new Set(key.models),
   }));
   const scopeOf = (of: string): string => createHmac('sha256', salt).update(of).digest('base64url');
 
-  const matching = (presented: string): (typeof known)[number] | undefined => {
+  const matching = (presented: string): (typeof keys)[number] | undefined => {
     const digest = createHash('sha256').update(presented).digest();
-    let found: (typeof known)[number] | undefined;
-    for (const each of known) {
+    let found: (typeof keys)[number] | undefined;
+    for (const each of keys) {
       if (each.digest.length === digest.length && timingSafeEqual(each.digest, digest)) found = each;
     }
     return found;
   };
 
-  return (authorization, peer, access) => {
-    const presented = bearer(authorization);
-    const match = presented === undefined || known.length === 0 || access === 'open' ? undefined : matching(presented);
-    if (access === 'admin' && !config.auth.adminEnabled) {
-      throw new ApiError(403, 'admin_disabled', 'the admin routes are switched off on this server');
-    }
-    if (match === undefined) {
-      if (access !== 'open' && config.auth.required) {
+  return {
+    identify(authorization, peer, access) {
+      const bearer = access === 'open' ? undefined : bearerOf(authorization);
+      const match = bearer === undefined || keys.length === 0 ? undefined : matching(bearer);
+      const presented = bearer !== undefined;
+      if (match === undefined) {
+        const principal: Principal = {
+          bucket: `peer ${peerOf(peer)}`,
+          name: null,
+          admin: access === 'admin',
+          models: null,
+          limits: config.anonymous,
+          cacheScope: scopeOf(`anonymous ${bearer ?? ''}`),
+        };
+        return { principal, known: false, presented };
+      }
+      const { key, models } = match;
+      const principal: Principal = {
+        bucket: `key ${key.sha256}`,
+        name: key.name,
+        admin: key.admin,
+        models,
+        limits: key.limits,
+        cacheScope: scopeOf(`key ${key.sha256}`),
+      };
+      return { principal, known: true, presented };
+    },
+    authorise({ principal, known, presented }, access) {
+      if (access === 'open') return;
+      if (access === 'admin' && !config.auth.adminEnabled) {
+        throw new ApiError(403, 'admin_disabled', 'the admin routes are switched off on this server');
+      }
+      if (!known && config.auth.required) {
         throw new ApiError(
           401,
           'invalid_api_key',
-          presented === undefined ? 'no API key given, expected `Authorization: Bearer …`' : 'the API key is not known',
+          presented ? 'the API key is not known' : 'no API key given, expected `Authorization: Bearer …`',
         );
       }
       // With keys configured but not required, admin work still takes an admin key.
-      if (access === 'admin' && known.some((each) => each.key.admin)) {
-        throw new ApiError(presented === undefined ? 401 : 403, 'admin_key_required', 'this route takes an admin key');
+      const needsAdmin = access === 'operator' ? keys.length > 0 : access === 'admin' && (known || keys.some(({ key }) => key.admin));
+      if (needsAdmin && !(known && principal.admin)) {
+        throw new ApiError(presented ? 403 : 401, 'admin_key_required', 'this route takes an admin key');
       }
-      return {
-        bucket: `peer ${peerOf(peer)}`,
-        name: null,
-        admin: access === 'admin',
-        models: null,
-        limits: config.anonymous,
-        cacheScope: scopeOf(`anonymous ${presented ?? ''}`),
-      };
-    }
-    if (access === 'admin' && !match.key.admin) throw new ApiError(403, 'admin_key_required', 'this route takes an admin key');
-    return {
-      bucket: `key ${match.key.sha256}`,
-      name: match.key.name,
-      admin: match.key.admin,
-      models: match.models,
-      limits: match.key.limits,
-      cacheScope: scopeOf(`key ${match.key.sha256}`),
-    };
+    },
   };
 }
 
-function bearer(authorization: string | undefined): string | undefined {
+function bearerOf(authorization: string | undefined): string | undefined {
   if (authorization === undefined || authorization.length > MAX_KEY_LENGTH) return undefined;
   const match = /^bearer +(\S+) *$/i.exec(authorization);
   return match?.[1];

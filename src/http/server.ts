@@ -54,7 +54,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     throw new ConfigError(`plain HTTP is served on loopback only, and ${config.host} is not`, 'api.address');
   }
   const started = deps.now();
-  const authenticate = createAuth(config, randomBytes(32));
+  const auth = createAuth(config, randomBytes(32));
   const limiter = createLimiter(deps.now);
   const work = createPlaces({ inAll: config.limits.maxConcurrentRequests, perPeer: 0, full: serverFull });
   const attestations = createPlaces({
@@ -127,7 +127,11 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
       if (drain.on && route?.path !== '/health') throw shuttingDown();
       if (route === undefined) return next();
       const exchange = request.exchange;
-      exchange.principal = authenticate(request.headers.authorization, request.ip, route.access);
+      const caller = auth.identify(request.headers.authorization, request.ip, route.access);
+      // A known key that is refused is known all the same: the record of the request names it.
+      if (caller.known) exchange.principal = caller.principal;
+      auth.authorise(caller, route.access);
+      exchange.principal = caller.principal;
       if (request.headers['content-encoding'] !== undefined && request.headers['content-encoding'] !== 'identity') {
         throw new ApiError(415, 'unsupported_content_encoding', 'the request body is compressed, expected it as it is');
       }

@@ -109,6 +109,25 @@ describe('admin routes', () => {
   });
 });
 
+test('a known key that is refused is named in the record; an unknown one is not', async () => {
+  const keys = [key('sk-user', { models: ['demo'] }), key('sk-root', { admin: true })];
+  api = await startApi({ config: withKeys(keys) });
+  const load = { name: 'demo' };
+  await (await send('POST', '/v1/models/load', load, 'sk-user')).text();
+  await (await send('POST', '/v1/models/load', load, 'sk-wrong')).text();
+  await (await send('POST', '/v1/embeddings', { model: 'text-embed', input: 'x' }, 'sk-user')).text();
+  const records = await api.ended(3);
+  expect(records.map(({ status, key: name }) => [status, name])).toEqual([
+    [403, 'sk-user'],
+    [401, null],
+    [403, 'sk-user'],
+  ]);
+  await api.close();
+  api = await startApi({ config: withKeys(keys, { adminEnabled: false }) });
+  await (await send('POST', '/v1/models/load', load, 'sk-root')).text();
+  expect((await api.ended()).map(({ status, key: name }) => [status, name])).toEqual([[403, 'sk-root']]);
+});
+
 test('a key for some models sees and uses only those', async () => {
   api = await startApi({ config: withKeys([key('sk-few', { models: ['demo'] })]) });
   const few = bearer('sk-few');
