@@ -85,7 +85,12 @@ export const SECTIONS = {
     },
     cors_enabled: { type: 'boolean', default: false, from: 'operator', about: 'answer browsers from `cors_origins`' },
     cors_origins: { type: 'texts', max: 100, from: 'operator', about: 'origins a browser may call from; no wildcard unless "*" is given' },
-    metrics_enabled: { type: 'boolean', default: false, from: 'operator', about: 'serve /metrics on the API address' },
+    metrics_enabled: {
+      type: 'boolean',
+      default: false,
+      from: 'operator',
+      about: 'serve /metrics on the API address, for the admin key where keys are configured; without it, to loopback addresses alone',
+    },
   },
   tls: {
     names: {

@@ -40,7 +40,7 @@ export interface ServerConfig {
   readonly anonymous: KeyLimits;
   /** Exact origins; empty: no CORS at all; "*" only when it is listed. */
   readonly corsOrigins: readonly string[];
-  /** Who may read /metrics: nobody, peers on a loopback address, or whoever may use the API. */
+  /** Who may read /metrics: nobody, peers on a loopback address, or whoever has an admin key (without any keys: everybody). */
   readonly metrics: 'off' | 'loopback' | 'on';
   readonly limits: {
     readonly maxBodyBytes: number;
@@ -123,9 +123,9 @@ export const DEFAULT_CONFIG: ServerConfig = {
     maxBodyBytes: 16 * 1024 * 1024,
     maxBodyBytesInFlight: 256 * 1024 * 1024,
     maxConnections: 20_000,
+    maxConnectionsPerPeer: 0,
     maxConcurrentRequests: 512,
     maxConcurrentAttestations: 1024,
-    maxConnectionsPerPeer: 0,
     maxConcurrentAttestationsPerPeer: 64,
   },
   timeouts: { headersMs: 10_000, bodyMs: 30_000, requestMs: 600_000, keepAliveMs: 75_000, heartbeatMs: 15_000, drainMs: 30_000 },

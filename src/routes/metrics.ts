@@ -1,4 +1,5 @@
-// GET /metrics (also /v1/metrics): Prometheus text. Not there at all unless it is switched on.
+// GET /metrics (also /v1/metrics): Prometheus text. Not there at all unless it is switched on. Where there are keys it takes an
+// admin key: who polls the token counters of a model learns how long the requests of others are.
 
 import { ApiError } from '../errors.ts';
 import { isLoopback } from '../http/address.ts';
@@ -10,7 +11,7 @@ export const metricsRoute = ({ config, metrics }: RouteContext) =>
     method: 'GET',
     path: '/metrics',
     aliases: ['/v1/metrics'],
-    access: config.metrics === 'on' ? 'key' : 'open',
+    access: config.metrics === 'on' ? 'operator' : 'open',
     summary: 'Numbers for Prometheus, when they are switched on.',
     tag: 'Operation',
     text: true,

@@ -564,7 +564,7 @@ model_roots = ["${join(folder, 'roots')}"]
   /** Until that many requests hold a model. */
   const holding = async (wanted: number): Promise<void> => {
     const held = async (): Promise<string | undefined> =>
-      /^assay_model_requests_in_flight (\d+)$/m.exec((await send('GET', '/metrics')).text)?.[1];
+      /^assay_model_requests_in_flight (\d+)$/m.exec((await send('GET', '/metrics', undefined, { key: adminKey })).text)?.[1];
     await expect.poll(held, { timeout: 15_000 }).toBe(String(wanted));
   };
 
@@ -588,7 +588,7 @@ model_roots = ["${join(folder, 'roots')}"]
       if (found?.isFile() === true && found.size < BIGGEST_FILE)
         sinks[`fd ${await readlink(path)}`] = (await readFile(path)).toString('latin1');
     }
-    sinks['metrics'] = await succeeds('GET', '/metrics');
+    sinks['metrics'] = await succeeds('GET', '/metrics', undefined, { key: adminKey });
     expect(await server.stop()).toBe(0);
     sinks['stdout'] = server.stdout();
     sinks['stderr'] = server.stderr();

@@ -109,6 +109,22 @@ describe('admin routes', () => {
   });
 });
 
+describe('/metrics tells how much others ask, so', () => {
+  const keys = [key('sk-user'), key('sk-root', { admin: true })];
+  test.each(['/metrics', '/v1/metrics'])('%s takes an admin key where there are keys', async (path) => {
+    for (const o of [{}, { adminEnabled: false }, { required: false }]) {
+      api = await startApi({ config: { ...withKeys(keys, o), metrics: 'on' } });
+      expect((await codeOf(await send('GET', path, undefined)))[0]).toBe(401);
+      expect(await codeOf(await send('GET', path, undefined, 'sk-user'))).toEqual([403, 'admin_key_required']);
+      const read = await send('GET', path, undefined, 'sk-root');
+      expect([read.status, await read.text()]).toEqual([200, expect.stringContaining('assay_completion_tokens_total')]);
+      await api.close();
+    }
+    api = await startApi({ config: { metrics: 'on' } });
+    expect((await send('GET', path, undefined)).status).toBe(200);
+  });
+});
+
 test('a known key that is refused is named in the record; an unknown one is not', async () => {
   const keys = [key('sk-user', { models: ['demo'] }), key('sk-root', { admin: true })];
   api = await startApi({ config: withKeys(keys) });
