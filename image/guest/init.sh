@@ -183,7 +183,8 @@ fi
 
 # --- the two processes --------------------------------------------------------------------------------------------------------
 $bb mkdir -p /run/attestd /run/data
-$bb chown 1000:1000 /run/data
+# The server's own: what an audit log fills is never what the rest of /run needs. It takes memory only as it is written.
+$bb mount -t tmpfs -o nosuid,nodev,noexec,mode=0700,uid=1000,gid=1000,size=256m tmpfs /run/data || refuse 'no /run/data'
 $bb mkfifo -m 0600 /run/assay/log /run/assay/ready
 # What the server says before it serves may be needed to see why it does not; afterwards nothing of it reaches the console.
 (

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Agent, fetch } from 'undici';
 import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { verifyAudit } from '../../src/audit.ts';
 import { childrenOf, type RealServer, startRealServer } from '../fixtures/real-server.ts';
 
 const dispatcher = new Agent({ connect: { rejectUnauthorized: false }, connections: 200 });
@@ -144,6 +145,36 @@ test('an engine killed under a full queue: everybody is told, and the next are s
 
 const root = process.getuid?.() === 0 && process.platform === 'linux';
 
+test.skipIf(!root)('strangers without a key cannot fill the disk under the audit log; they are counted', async () => {
+  const small = join(folder, 'audit');
+  await mkdir(small);
+  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=32k', 'none', small]);
+  expect(String(mounted.stderr)).toBe('');
+  try {
+    await start(`[audit]\nenabled = true\nfolder = "${small}"\n[api.keys.a]\nsha256 = "${'ab'.repeat(32)}"\n`);
+    const paths = [['/nothing', 404], ['/v1/models', 401], ['/health', 200], ['/v1/chat/completions', 405]] as const; // prettier-ignore
+    const wrong = [];
+    for (let i = 0; i < 300; i++) {
+      for (const [path, status] of paths) {
+        const response = await fetch(server.url + path, { dispatcher });
+        await response.arrayBuffer();
+        if (response.status !== status) wrong.push([path, response.status]);
+      }
+    }
+    expect(wrong).toEqual([]);
+    expect(await server.stop()).toBe(0);
+    const lines = (await readFile(join(small, 'audit.jsonl'), 'utf8'))
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { event: string; statuses?: Record<string, number> });
+    expect(lines.filter((line) => line.event === 'request')).toEqual([]);
+    for (const [, status] of paths) expect(lines.reduce((sum, line) => sum + (line.statuses?.[status] ?? 0), 0)).toBe(300);
+    expect(await verifyAudit(small)).toMatchObject({ ok: true, unsigned: 0 });
+  } finally {
+    spawnSync('umount', ['-l', small]);
+  }
+});
+
 test.skipIf(!root)('a full disk under the audit log: the server says so and stops rather than serve unrecorded', async () => {
   const small = join(folder, 'audit');
   await mkdir(small);
@@ -168,6 +199,8 @@ test.skipIf(!root)('a full disk under the audit log: the server says so and stop
     expect(statuses.filter((status) => status !== 200 && status !== 503)).toEqual([]);
     expect(server.stderr()).toContain('the audit log cannot be written');
     expect(statuses.length).toBeLessThan(1000);
+    // Not 0: whoever supervises the server must see that it failed.
+    expect(server.process.exitCode).toBe(1);
   } finally {
     spawnSync('umount', ['-l', small]);
   }
