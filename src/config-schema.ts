@@ -224,6 +224,14 @@ export const SECTIONS = {
       from: 'operator',
       about: 'how long an idle model stays loaded; "-1": for ever',
     },
+    max_keep_alive: {
+      type: 'text',
+      default: '1h',
+      pattern: DURATION,
+      form: 'a duration such as "30s", "5m", "1h", "0" or "-1"',
+      from: 'operator',
+      about: 'where keys are configured: the longest a request without an admin key may have an idle model stay; "-1": for ever',
+    },
     preload: { type: 'texts', max: 100, from: 'operator', about: 'model ids loaded at start' },
     max_waiting: {
       type: 'integer',

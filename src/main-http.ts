@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
 import type { ServerConfig } from './http/deps.ts';
 import { apiKeys, defaultLimits, type Config } from './config.ts';
+import { parseKeepAlive } from './models/keep-alive.ts';
 
 /** `files`: descriptors this process may have. */
 export function serverConfig(config: Config, files: number = openFileLimit()): ServerConfig {
@@ -38,6 +39,7 @@ export function serverConfig(config: Config, files: number = openFileLimit()): S
       heartbeatMs: 15_000,
       drainMs: config.limits.drainTimeoutMs,
     },
+    maxKeepAliveMs: parseKeepAlive(config.models.maxKeepAlive),
     streamPadding: config.limits.streamPadding,
     streamBatchMs: config.limits.streamBatchMs,
   };

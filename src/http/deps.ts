@@ -67,6 +67,8 @@ export interface ServerConfig {
     /** How long close() lets answers finish. */
     readonly drainMs: number;
   };
+  /** Longest keep_alive of a caller without an admin key where there are keys, milliseconds. */
+  readonly maxKeepAliveMs: number;
   /** Pad streamed events to a fixed size unless a request says `include_obfuscation: false`. */
   readonly streamPadding: boolean;
   /** Streamed text leaves at intervals of so many milliseconds; 0: as it is written. */
@@ -129,6 +131,7 @@ export const DEFAULT_CONFIG: ServerConfig = {
     maxConcurrentAttestationsPerPeer: 64,
   },
   timeouts: { headersMs: 10_000, bodyMs: 30_000, requestMs: 600_000, keepAliveMs: 75_000, heartbeatMs: 15_000, drainMs: 30_000 },
+  maxKeepAliveMs: 3_600_000,
   streamPadding: true,
   streamBatchMs: 0,
 };

@@ -51,6 +51,8 @@ export interface PullStatus {
 /** `keepAlive` as requests give it: seconds, "30s", "5m", "1h", "0" (unload when idle), "-1" (never unload). */
 export interface AcquireOptions {
   readonly keepAlive?: string | number;
+  /** Given for callers who share the model: they may have it stay longer than it would, up to so many milliseconds, never shorter. */
+  readonly keepAliveUpToMs?: number;
   readonly signal: AbortSignal;
 }
 
@@ -127,8 +129,11 @@ export interface Lifecycle<E extends Closable> {
 interface Waiter<E> {
   readonly resolve: (lease: Lease<E>) => void;
   readonly reject: (error: unknown) => void;
-  readonly keepAlive: string | number | undefined;
+  readonly stay: Stay;
 }
+
+/** How long a request wants the model to stay. */
+type Stay = Pick<AcquireOptions, 'keepAlive' | 'keepAliveUpToMs'>;
 
 /** One per model that is loaded, loading, or waited for. */
 interface Slot<E> {
@@ -162,7 +167,7 @@ export function createLifecycle<E extends Closable>(deps: LifecycleDeps<E>): Lif
     options.signal.throwIfAborted();
     if (options.keepAlive !== undefined) parseKeepAlive(options.keepAlive);
     let slot = slots.get(model.id);
-    if (slot?.state === 'loaded' && slot.draining === undefined) return Promise.resolve(lease(slot, options.keepAlive));
+    if (slot?.state === 'loaded' && slot.draining === undefined) return Promise.resolve(lease(slot, options));
     if (slot === undefined) {
       slot = newSlot(model, deps.estimate(model));
       if (slot.bytes > deps.memoryBudgetBytes) return Promise.reject(tooLarge(slot, deps.memoryBudgetBytes));
@@ -190,7 +195,7 @@ export function createLifecycle<E extends Closable>(deps: LifecycleDeps<E>): Lif
         advance();
       };
       const waiter: Waiter<E> = {
-        keepAlive: options.keepAlive,
+        stay: options,
         resolve: (granted) => {
           options.signal.removeEventListener('abort', leave);
           resolve(granted);
@@ -243,7 +248,7 @@ export function createLifecycle<E extends Closable>(deps: LifecycleDeps<E>): Lif
   function admit(slot: Slot<E>): void {
     const waiters = [...slot.waiters];
     slot.waiters.clear();
-    for (const waiter of waiters) waiter.resolve(lease(slot, waiter.keepAlive));
+    for (const waiter of waiters) waiter.resolve(lease(slot, waiter.stay));
   }
 
   function hasRoom(next: Slot<E>): boolean {
@@ -308,7 +313,7 @@ export function createLifecycle<E extends Closable>(deps: LifecycleDeps<E>): Lif
     finished(slot);
   }
 
-  function lease(slot: Slot<E>, keepAlive: string | number | undefined): Lease<E> {
+  function lease(slot: Slot<E>, { keepAlive, keepAliveUpToMs }: Stay): Lease<E> {
     const { engine } = slot;
     if (engine === undefined) throw new Error('lease of a model that is not loaded');
     slot.inFlight += 1;
@@ -316,7 +321,10 @@ export function createLifecycle<E extends Closable>(deps: LifecycleDeps<E>): Lif
     slot.cancelTimer = undefined;
     slot.lastUsed = deps.clock.now();
     slot.expiresAt = null;
-    if (keepAlive !== undefined) slot.keepAliveMs = parseKeepAlive(keepAlive);
+    if (keepAlive !== undefined) {
+      const asked = parseKeepAlive(keepAlive);
+      slot.keepAliveMs = keepAliveUpToMs === undefined ? asked : Math.max(slot.keepAliveMs, Math.min(asked, keepAliveUpToMs));
+    }
     let held = true;
     return {
       model: slot.model,

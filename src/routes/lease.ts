@@ -33,7 +33,14 @@ export async function withEngine<T>(
   keepAlive: string | number | undefined,
   work: (engine: Engine) => Promise<T>,
 ): Promise<T> {
-  const lease = await call.deps.models.acquire(model.id, { signal: call.exchange.signal, ...(keepAlive !== undefined && { keepAlive }) });
+  const { config } = call.deps;
+  // Unloading is for admins; a tenant must not have it by the way, nor keep a model loaded for ever.
+  const shared = config.auth.keys.length > 0 && call.exchange.principal?.admin !== true;
+  const lease = await call.deps.models.acquire(model.id, {
+    signal: call.exchange.signal,
+    ...(keepAlive !== undefined && { keepAlive }),
+    ...(keepAlive !== undefined && shared && { keepAliveUpToMs: config.maxKeepAliveMs }),
+  });
   try {
     // Swapped for another while this request waited: what was checked above is not what would answer.
     if (lease.model.sha256 !== model.sha256) {

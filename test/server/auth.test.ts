@@ -125,6 +125,21 @@ describe('/metrics tells how much others ask, so', () => {
   });
 });
 
+test('keep_alive of a key that is no admin key only ever lengthens, and not for ever', async () => {
+  const keys = [key('sk-user'), key('sk-root', { admin: true })];
+  api = await startApi({ config: { ...withKeys(keys, { required: false }), maxKeepAliveMs: 1234 } });
+  for (const plain of ['sk-user', 'sk-root', 'sk-unknown']) {
+    expect((await post(api, '/v1/chat/completions', { ...chat, keep_alive: 0 }, bearer(plain))).status).toBe(200);
+  }
+  expect((await post(api, '/v1/embeddings', { model: 'text-embed', input: 'x', keep_alive: -1 }, bearer('sk-user'))).status).toBe(200);
+  expect(api.models.acquired).toEqual([
+    { id: 'demo', keepAlive: 0, keepAliveUpToMs: 1234 },
+    { id: 'demo', keepAlive: 0 },
+    { id: 'demo', keepAlive: 0, keepAliveUpToMs: 1234 },
+    { id: 'text-embed', keepAlive: -1, keepAliveUpToMs: 1234 },
+  ]);
+});
+
 test('a known key that is refused is named in the record; an unknown one is not', async () => {
   const keys = [key('sk-user', { models: ['demo'] }), key('sk-root', { admin: true })];
   api = await startApi({ config: withKeys(keys) });

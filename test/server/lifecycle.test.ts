@@ -195,6 +195,29 @@ describe('keep_alive', () => {
     expect(events.at(-1)).toEqual({ type: 'unloaded', id: 'a', reason: 'idle' });
   });
 
+  test('of those who share the model only ever lengthens, and up to a bound', async () => {
+    const { lifecycle, clock } = setUp();
+    const share = async (keepAlive: string | number): Promise<void> =>
+      (await lifecycle.acquire(model('a'), { keepAlive, keepAliveUpToMs: 600_000, signal: new AbortController().signal })).release();
+    const stays = (): number | null => {
+      const { expiresAt } = lifecycle.status('a');
+      return expiresAt == null ? null : expiresAt - clock.now();
+    };
+    await share(0);
+    expect(stays()).toBe(300_000);
+    await share('7m');
+    expect(stays()).toBe(420_000);
+    await share('1s');
+    expect(stays()).toBe(420_000);
+    await share(-1);
+    expect(stays()).toBe(600_000);
+    // An admin pins it, and nobody else takes the pin out.
+    (await lifecycle.acquire(model('a'), { keepAlive: -1, signal: new AbortController().signal })).release();
+    await share('5m');
+    expect(stays()).toBeNull();
+    expect(lifecycle.isLoaded('a')).toBe(true);
+  });
+
   test('"0" unloads when the last work ends, "-1" never', async () => {
     const { acquire, clock, opened, lifecycle } = setUp();
     const first = await acquire('a', '0');
