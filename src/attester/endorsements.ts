@@ -1,7 +1,8 @@
 // Endorsements to staple, kept fresh. In this order: what an operator's refresher put into a folder, what was fetched from the
 // vendor's service, what the host handed over with the report. They are a convenience for verifiers, who check them; so an
-// attestation never waits for them and never fails for want of them. They are read or fetched again long before they expire;
-// how long they last and what went wrong is told to /metrics.
+// attestation never waits for them and never fails for want of them. They are read or fetched again long before they expire,
+// whatever the clock does, and one source stands in for another whose endorsements have expired; how long they last and what
+// went wrong is told to /metrics. What has no readable end is refused, except from the host, where it is only alarmed.
 // Folder: `vek.der`, `chain.pem` (ASK or ASVK, then ARK), `crl.der` for SEV-SNP; `tdx.json` (protocol.md §4) for TDX.
 
 import { X509Certificate } from 'node:crypto';
@@ -34,12 +35,15 @@ export interface EndorsementsOptions {
 
 /** A folder may have changed; a failed fetch may work now. */
 const RETRY_MS = 10 * 60_000;
-/** Vendors issue CRLs and TCB info for weeks; a quarter of a day is early enough. */
+/** Vendors issue CRLs and TCB info for weeks; a quarter of a day is early enough, or half of what is left when that is less. */
 const REFETCH_MS = 6 * 3_600_000;
+/** Whatever a clock or a vendor says, the vendor is not asked more often. */
+const SOONEST_MS = 60_000;
 const MAX_FILE_BYTES = 1024 * 1024;
 
 interface Held {
   readonly endorsements: SnpEndorsements | TdxEndorsements;
+  /** NaN: no end can be read, which only happens to what the host gave. */
   readonly expireAt: number;
   /** The report they were fetched for. */
   readonly report?: Uint8Array;
@@ -49,79 +53,100 @@ export async function createEndorsements(options: EndorsementsOptions): Promise<
   const { clock } = options;
   let fromFolder: Held | undefined;
   let fetched: Held | undefined;
-  let hostExpireAt: number | null = null;
-  let failure: string | null = null;
+  let fromHost: Held | undefined;
+  let folderFailure: string | null = null;
+  let fetchFailure: string | null = null;
   let lastReport: Uint8Array | undefined;
   let fetching: Promise<void> | undefined;
-  let nextFetchAt = 0;
+  /** When the last fetch ended, and when the next one is due. */
+  let fetchedAt = Number.NEGATIVE_INFINITY;
+  let nextFetchAt = Number.NEGATIVE_INFINITY;
   let cancel: (() => void) | undefined;
   let closed = false;
 
-  function failed(what: string, error: unknown): void {
-    failure = `${what} (${(error as NodeJS.ErrnoException).code ?? (error as Error).name})`;
+  function failed(what: string, error: unknown): string {
+    const failure = `${what} (${(error as NodeJS.ErrnoException).code ?? (error as Error).name})`;
     options.onError?.(failure);
+    return failure;
   }
 
   async function readFolder(): Promise<void> {
     if (options.folder === undefined) return;
     try {
       fromFolder = options.teeType === 'sev-snp' ? await readSnp(options.folder) : await readTdx(options.folder);
-      failure = null;
+      folderFailure = null;
     } catch (error) {
-      // What was good stays stapled; a verifier sees for itself when it has expired.
-      failed('endorsements of the folder cannot be read', error);
+      // What was good stays stapled while it lasts.
+      folderFailure = failed('endorsements of the folder cannot be read', error);
     }
   }
 
+  const isGood = (held: Held | undefined, withinMs = 0): boolean => held !== undefined && held.expireAt > clock.now() + withinMs;
+
+  /** The first that has not expired; of expired ones the first, since only a verifier can say what they are worth. */
+  function best(): Held | undefined {
+    const all = [fromFolder, fetched, fromHost];
+    return all.find((held) => isGood(held)) ?? all.find((held) => held !== undefined);
+  }
+
+  /** Unless the folder has what will last, and the last answer is young enough. A clock set back makes it neither young nor old. */
   function fetchFor(report: Uint8Array): void {
-    if (options.fetch === undefined || fetching !== undefined || closed || clock.now() < nextFetchAt) return;
+    const time = clock.now();
+    if (options.fetch === undefined || fetching !== undefined || closed || isGood(fromFolder, REFETCH_MS)) return;
+    if (time >= fetchedAt && time < nextFetchAt) return;
     fetching = (async () => {
+      let waitMs = RETRY_MS;
       try {
-        const endorsements = await options.fetch!(report);
-        fetched = { endorsements, expireAt: expiryOf(endorsements), report };
-        failure = null;
-        nextFetchAt = clock.now() + REFETCH_MS;
+        fetched = { ...held(await options.fetch!(report)), report };
+        fetchFailure = null;
+        waitMs = Math.max(SOONEST_MS, Math.min(REFETCH_MS, (fetched.expireAt - clock.now()) / 2));
       } catch (error) {
-        nextFetchAt = clock.now() + RETRY_MS;
-        failed('endorsements cannot be fetched', error);
+        fetchFailure = failed('endorsements cannot be fetched', error);
       }
+      fetchedAt = clock.now();
+      nextFetchAt = fetchedAt + waitMs;
       fetching = undefined;
+      schedule();
     })();
   }
 
   async function refresh(): Promise<void> {
     await readFolder();
-    if (lastReport !== undefined && fromFolder === undefined) fetchFor(lastReport);
+    if (lastReport !== undefined) fetchFor(lastReport);
     schedule();
   }
 
+  /** Looks at the clock often, not once: it may be set meanwhile. */
   function schedule(): void {
-    if (!closed) cancel = clock.after(RETRY_MS, () => void refresh());
+    cancel?.();
+    const untilFetch = Math.max(SOONEST_MS, nextFetchAt - clock.now());
+    if (!closed) cancel = clock.after(options.fetch === undefined ? RETRY_MS : Math.min(RETRY_MS, untilFetch), () => void refresh());
   }
-
-  const stapled = (): number | null => fromFolder?.expireAt ?? fetched?.expireAt ?? hostExpireAt;
 
   await readFolder();
   schedule();
   return {
-    current(report, fromHost) {
+    current(report, given) {
       lastReport = report;
-      if (fromFolder !== undefined) return { endorsements: fromFolder.endorsements };
       // New firmware signs with another VEK; what was fetched for the old one does not endorse this report.
       if (fetched?.report !== undefined && options.teeType === 'sev-snp' && !sameVek(fetched.report, report)) {
         fetched = undefined;
-        nextFetchAt = 0;
+        nextFetchAt = Number.NEGATIVE_INFINITY;
       }
       fetchFor(report);
-      if (fetched !== undefined) return { endorsements: fetched.endorsements };
-      if (fromHost === undefined) return {};
-      hostExpireAt = expiryOf(fromHost);
-      return { endorsements: fromHost };
+      fromHost = given === undefined ? undefined : { endorsements: given, expireAt: expiryOrNaN(given) };
+      const stapled = best();
+      return stapled === undefined ? {} : { endorsements: stapled.endorsements };
     },
-    expireAt: stapled,
+    expireAt() {
+      const expireAt = best()?.expireAt;
+      return expireAt === undefined || Number.isNaN(expireAt) ? null : expireAt;
+    },
     error() {
-      const expireAt = stapled();
-      return failure ?? (expireAt !== null && expireAt <= clock.now() ? 'the stapled endorsements have expired' : null);
+      const failure = folderFailure ?? fetchFailure;
+      const stapled = best();
+      if (failure !== null || stapled === undefined || isGood(stapled)) return failure;
+      return Number.isNaN(stapled.expireAt) ? 'the stapled endorsements have no readable end' : 'the stapled endorsements have expired';
     },
     async settled() {
       await fetching;
@@ -133,6 +158,15 @@ export async function createEndorsements(options: EndorsementsOptions): Promise<
       await fetching;
     },
   };
+}
+
+/** What a host gives may be anything, and must not cost a report. */
+function expiryOrNaN(endorsements: SnpEndorsements): number {
+  try {
+    return expiryOf(endorsements);
+  } catch {
+    return Number.NaN;
+  }
 }
 
 /** Unix milliseconds; the earliest end of anything in it. */

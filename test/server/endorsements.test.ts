@@ -182,6 +182,112 @@ describe('the vendor', () => {
     await endorsements.close();
   });
 
+  /** Fetches what lasts for so long from the moment of the fetch. */
+  function lasting(clock: { now(): number }, ms: number) {
+    const at: number[] = [];
+    const fetch = async (): Promise<SnpEndorsements> => {
+      at.push(clock.now());
+      return { ...stapled, crl: await amd.issueCrl({ nextUpdate: new Date(clock.now() + ms) }) };
+    };
+    return { at, fetch };
+  }
+
+  test('is asked again after half of what is left, when that is soon', async () => {
+    const clock = manualClock(now);
+    const { at, fetch } = lasting(clock, 3_600_000);
+    const endorsements = await createEndorsements({ teeType: 'sev-snp', fetch, clock });
+    endorsements.current(report());
+    await endorsements.settled();
+    for (let minute = 1; minute <= 60; minute++) {
+      clock.advance(60_000);
+      await new Promise((resolve) => setImmediate(resolve));
+      await endorsements.settled();
+      expect([minute, endorsements.expireAt()! > clock.now(), endorsements.error()]).toEqual([minute, true, null]);
+    }
+    expect(at.map((time) => (time - now) / 60_000)).toEqual([0, 30, 60]);
+    await endorsements.close();
+  });
+
+  test('is not asked more than once a minute, though all it has is expired', async () => {
+    const clock = manualClock(now);
+    const { at, fetch } = lasting(clock, -1000);
+    const endorsements = await createEndorsements({ teeType: 'sev-snp', fetch, clock });
+    for (let i = 0; i < 3; i++) {
+      endorsements.current(report());
+      await endorsements.settled();
+    }
+    expect(endorsements.error()).toBe('the stapled endorsements have expired');
+    expect(at).toHaveLength(1);
+    clock.advance(60_000);
+    await expect.poll(() => at).toHaveLength(2);
+    await endorsements.close();
+  });
+
+  test('is asked again when the clock was set back', async () => {
+    let time = now;
+    const clock = { now: () => time, after: () => () => undefined };
+    const { at, fetch } = lasting(clock, 20 * DAY);
+    const endorsements = await createEndorsements({ teeType: 'sev-snp', fetch, clock });
+    endorsements.current(report());
+    await endorsements.settled();
+    time -= 30 * DAY;
+    endorsements.current(report());
+    await endorsements.settled();
+    expect(at).toEqual([now, now - 30 * DAY]);
+    endorsements.current(report());
+    await endorsements.settled();
+    expect(at).toHaveLength(2);
+    await endorsements.close();
+  });
+
+  test('replaces a folder that has expired, is asked before it has, and gives way to one that is fresh', async () => {
+    const clock = manualClock(now);
+    const old = await amd.issueCrl({ nextUpdate: new Date(now + 5 * 3_600_000) });
+    const path = snpFolder('stale', { crl: old });
+    const { at, fetch } = lasting(clock, 20 * DAY);
+    const endorsements = await createEndorsements({ teeType: 'sev-snp', folder: path, fetch, clock });
+    expect(endorsements.current(report()).endorsements).toMatchObject({ crl: old });
+    await endorsements.settled();
+    expect(at).toHaveLength(1);
+    // While it lasts, the folder is what the operator chose.
+    expect(endorsements.current(report()).endorsements).toMatchObject({ crl: old });
+    clock.advance(5 * 3_600_000);
+    expect((endorsements.current(report()).endorsements as SnpEndorsements).crl).not.toEqual(old);
+    expect([endorsements.expireAt()! > clock.now(), endorsements.error()]).toEqual([true, null]);
+    const fresh = await amd.issueCrl({ nextUpdate: new Date(now + 300 * DAY) });
+    writeFileSync(join(path, 'crl.der'), fresh);
+    clock.advance(10 * 60_000);
+    await expect.poll(() => endorsements.current(report()).endorsements).toMatchObject({ crl: fresh });
+    await endorsements.close();
+  });
+
+  test('is not believed when nobody can read until when', async () => {
+    const clock = manualClock(now);
+    const errors: string[] = [];
+    const fetch = async (): Promise<SnpEndorsements> => ({ ...stapled, crl: Uint8Array.of(0x30, 0) });
+    const endorsements = await createEndorsements({ teeType: 'sev-snp', fetch, clock, onError: (error) => errors.push(error) });
+    endorsements.current(report());
+    await endorsements.settled();
+    expect(endorsements.current(report())).toEqual({});
+    expect([endorsements.error(), errors]).toEqual([
+      'endorsements cannot be fetched (RangeError)',
+      ['endorsements cannot be fetched (RangeError)'],
+    ]);
+    await endorsements.close();
+  });
+
+  test('and what the host gave without a readable end is alarmed, and costs no report', async () => {
+    const endorsements = await createEndorsements({ teeType: 'sev-snp', clock: manualClock(now) });
+    for (const host of [
+      { ...stapled, crl: Uint8Array.of(0x30, 0) },
+      { vek: Uint8Array.of(1), chain: [] },
+    ]) {
+      expect(endorsements.current(report(), host).endorsements).toBe(host);
+      expect([endorsements.expireAt(), endorsements.error()]).toEqual([null, 'the stapled endorsements have no readable end']);
+    }
+    await endorsements.close();
+  });
+
   test('is asked at once when the firmware, and so the VEK, is another', async () => {
     const reports: Uint8Array[] = [];
     const fetch = async (of: Uint8Array): Promise<SnpEndorsements> => {
