@@ -6,7 +6,7 @@ import { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { ApiError } from '../errors.ts';
 import type { Engine, EngineInfo, EngineStats, GenerateEvent, GenerateRequest, LoadSpec, OpenEngine, TokenLogprob } from './engine.ts';
-import { assertCountable } from './prompt.ts';
+import { assertCountable, assertFits } from './prompt.ts';
 import { createStream, type EventStream } from './stream.ts';
 import { createWatchdog } from './watchdog.ts';
 import { encodeFrame, frameReader, type FromChild, type ToChild } from './wire.ts';
@@ -283,6 +283,8 @@ function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo,
   async function* generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent, void, undefined> {
     signal.throwIfAborted();
     if (dead !== null) throw dead;
+    // What can be told here is not sent to be refused there.
+    if (request.prompt.kind === 'tokens') assertFits(request.prompt.tokens.length, info.contextLength, 'prompt');
     // The child would say so, too, but only once its step has ended: who is refused should know at once.
     if (stats.queued >= maxQueued && streams.size >= info.slots + maxQueued) throw overloaded();
     const id = nextId;
@@ -360,7 +362,10 @@ function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo,
       return value.map((piece: unknown) => new Uint8Array(Buffer.from(String(piece), 'base64')));
     },
     generate,
-    embed: async (inputs, signal, scope = '') => vectors(await call((id) => ({ t: 'embed', id, scope, inputs }), signal)),
+    async embed(inputs, signal, scope = '') {
+      for (const input of inputs) if (typeof input !== 'string') assertFits(input.length, info.contextLength, 'input', 0);
+      return vectors(await call((id) => ({ t: 'embed', id, scope, inputs }), signal));
+    },
     async rank(query, documents, signal, scope = '') {
       const result = vectors(await call((id) => ({ t: 'rank', id, scope, query, documents }), signal));
       return { scores: result.vectors.map((vector) => vector[0] ?? NaN), tokens: result.tokens };

@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ApiError } from '../../src/errors.ts';
 import type { Engine } from '../../src/inference/engine.ts';
-import { openDemo } from '../fixtures/demo-engine.ts';
+import { openDemo, run } from '../fixtures/demo-engine.ts';
 
 const refusal = async (work: Promise<unknown>): Promise<ApiError> => {
   const error: unknown = await work.then(
@@ -86,5 +86,27 @@ test.each([
     expect(await next).toEqual(await stayed);
   } finally {
     await engine.close();
+  }
+});
+
+test('token ids that are too many are refused without the child', async () => {
+  const [context, embed] = await Promise.all([
+    openDemo('demo-context', {}, { watchdogMs: 60_000 }),
+    openDemo('demo-embed', {}, { watchdogMs: 60_000 }),
+  ]);
+  try {
+    for (const { pid } of [context, embed]) process.kill(pid ?? 0, 'SIGSTOP');
+    const ids = (engine: Engine, more: number): number[] => Array.from({ length: engine.info.contextLength + more }, () => 5);
+    const tooMany = { status: 400, code: 'context_length_exceeded' };
+    expect(await refusal(run(context, { prompt: { kind: 'tokens', tokens: ids(context, 0) } }))).toMatchObject({
+      ...tooMany,
+      param: 'prompt',
+    });
+    expect(await refusal(embed.embed([[5], ids(embed, 1)], forever))).toMatchObject({ ...tooMany, param: 'input' });
+    for (const { pid } of [context, embed]) process.kill(pid ?? 0, 'SIGCONT');
+    expect((await run(context, { prompt: { kind: 'tokens', tokens: ids(context, -1) } })).finish).toBe('length');
+    expect((await embed.embed([ids(embed, 0)], forever)).vectors).toHaveLength(1);
+  } finally {
+    await Promise.all([context.close(), embed.close()]);
   }
 });
