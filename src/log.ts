@@ -40,14 +40,33 @@ export function pickError(value: unknown): Record<string, unknown> {
   if (!(value instanceof Error)) return { name: typeof value };
   const typed = value instanceof ApiError || value instanceof ConfigError || value.name === 'AttestationError' || value.name === 'TsmError';
   const code = (value as { readonly code?: unknown }).code;
-  const frames = (value.stack ?? '').split('\n').filter((line) => /^\s+at /.test(line));
   return {
     name: value.name,
     ...(typeof code === 'string' ? { code } : {}),
-    ...(typed ? { message: value.message } : { stack: frames.slice(0, 12).map((line) => line.trim()) }),
+    ...(typed ? { message: value.message } : { stack: framesOf(value).slice(0, 12) }),
     ...(value.cause instanceof Error ? { cause: pickError(value.cause) } : {}),
   };
 }
+
+/**
+ * Where an error comes from. Its message is also in its stack, before the frames, and may have lines that look like one: what
+ * does not begin with name and message has no frames for us, and a frame ends with a place.
+ */
+export function framesOf(error: Error): readonly string[] {
+  const { stack, message } = error;
+  if (typeof stack !== 'string' || typeof message !== 'string') return [];
+  const name = /^[^\n:]{0,200}/.exec(stack)?.[0] ?? '';
+  const head = message === '' ? name : `${name}: ${message}`;
+  if (!stack.startsWith(`${head}\n`)) return [];
+  return stack
+    .slice(head.length + 1)
+    .split('\n')
+    .filter((line) => FRAME.test(line))
+    .map((line) => line.trim());
+}
+
+/** `at name (place:line:column)` or `at place:line:column`. */
+const FRAME = /^ +at (?:[^()\n]{1,200} \([^()\n]{1,500}:\d+:\d+\)|(?:async )?[^()\s]{1,500}:\d+:\d+)$/;
 
 function pickRequest(value: unknown): Record<string, unknown> {
   const request = value as { readonly id?: unknown; readonly method?: unknown; readonly routeOptions?: { readonly url?: unknown } };

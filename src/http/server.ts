@@ -7,6 +7,7 @@ import type { Server, ServerResponse } from 'node:http';
 import type { Server as SecureServer } from 'node:https';
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { ApiError, ConfigError } from '../errors.ts';
+import { framesOf } from '../log.ts';
 import { isRecord } from '../openai/shape.ts';
 import { allRoutes } from '../routes/all.ts';
 import { createAuth } from './auth.ts';
@@ -247,11 +248,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     log.error(
       {
         kind: cause.name,
-        at: (cause.stack ?? '')
-          .split('\n')
-          .filter((line) => /^\s+at /.test(line))
-          .slice(0, 8)
-          .map((line) => line.trim()),
+        at: framesOf(cause).slice(0, 8),
       },
       'unexpected error',
     );

@@ -1,4 +1,6 @@
 // The log's serializers pick fields: what is not named cannot be written, and messages of strange errors are not passed on.
+import { inspect } from 'node:util';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { TsmError } from '../../src/attester/tsm.ts';
 import { ApiError, ConfigError } from '../../src/errors.ts';
@@ -33,6 +35,42 @@ describe('errors', () => {
     });
     expect(lines()[2]).toMatchObject({ err: { message: 'api.address must be host:port' } });
     expect(lines()[3]).toMatchObject({ err: { code: 'ENOENT' } });
+  });
+
+  class LibError extends Error {
+    override readonly name = 'LibError';
+  }
+
+  test('a message with lines that look like frames is not taken for frames; real ones stay', () => {
+    for (const message of ['x:\n   at CANARY my secret', 'x:\n    at CANARY (secret:1:2)', '\n    at CANARY:1:2', 'at CANARY:1:2']) {
+      for (const error of [new LibError(message), new Error(message), new TypeError(message, { cause: new LibError(message) })]) {
+        const picked = pickError(error);
+        expect(inspect(picked, { depth: 9 })).not.toContain('CANARY');
+        expect((picked['stack'] as string[])[0]).toMatch(/log\.test\.ts:\d+:\d+\)?$/);
+      }
+    }
+    // A message that is not the one the stack was made with: what is header cannot be told from what is not.
+    const changed = new Error('x\n    at CANARY (secret:1:2)');
+    expect(changed.stack).toContain('CANARY');
+    changed.message = 'another';
+    expect(pickError(changed)).toEqual({ name: 'Error', stack: [] });
+  });
+
+  test('property: nothing of a message gets into the frames', () => {
+    const part = fc.oneof(
+      fc.constantFrom('\n', '\n    at ', ' (', ':1:2', ')', ': ', 'Error', '    at CANARY (file:///CANARY:1:2)'),
+      fc.string(),
+    );
+    fc.assert(
+      fc.property(fc.array(part, { maxLength: 8 }), fc.constantFrom(Error, LibError, RangeError), (parts, Kind) => {
+        const plain = pickError(new Kind('x'))['stack'] as string[];
+        const picked = pickError(new Kind(parts.join('') + '\n    at CANARY (secret:1:2)'))['stack'] as string[];
+        // The same frames as with any other message, but for the line of this test.
+        expect(picked.slice(1)).toEqual(plain.slice(1));
+        expect(picked[0]).toMatch(/log\.test\.ts:\d+:\d+\)?$/);
+      }),
+      { numRuns: 300 * Number(process.env['ASSAY_FUZZ'] ?? 1) },
+    );
   });
 
   test('with a stack of odd shape are no trouble', () => {
