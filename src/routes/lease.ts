@@ -11,14 +11,22 @@ import type { Call } from '../http/route.ts';
 /** The registered model of that id, if the caller may use it for this. */
 export function findModel(call: Call, id: string, types: readonly RegisteredModelType[]): ModelStatus {
   if (call.exchange.principal !== null) checkModelAllowed(call.exchange.principal, id);
-  const model = call.deps.models.get(id);
-  if (model === undefined) throw modelNotFound();
-  call.exchange.modelId = model.id;
-  call.exchange.modelSha256 = model.sha256;
+  const model = recordModel(call.exchange, call.deps.models.get(id));
   if (!types.includes(model.type)) {
     throw new ApiError(400, 'wrong_model_type', `the model is of type ${model.type}, expected ${types.join(' or ')}`, { param: 'model' });
   }
   call.proven.check(call.request.raw.socket, model);
+  return model;
+}
+
+/** What the request is about, for the records of it; 404 when there is no such model. */
+export function recordModel<M extends { readonly id: string; readonly sha256: string }>(
+  exchange: Call['exchange'],
+  model: M | undefined,
+): M {
+  if (model === undefined) throw modelNotFound();
+  exchange.modelId = model.id;
+  exchange.modelSha256 = model.sha256;
   return model;
 }
 

@@ -5,7 +5,7 @@ import { keepAlive, modelId } from '../openai/sampling.ts';
 import { object, optional, refuse } from '../openai/shape.ts';
 import type { Infer } from '../openai/shape.ts';
 import { route } from '../http/route.ts';
-import { modelNotFound } from './lease.ts';
+import { recordModel } from './lease.ts';
 
 /** Three servers, three names of one field. */
 const named = { name: optional(modelId), model: optional(modelId), path: optional(modelId) };
@@ -31,9 +31,11 @@ export const loadModel = route({
   errors: ['model_not_found', 'model_load_failed'],
   async handle({ deps, body, exchange }) {
     const id = nameOf(body);
-    if (deps.models.get(id) === undefined) throw modelNotFound();
+    recordModel(exchange, deps.models.get(id));
     const status = await deps.models.load(id, exchange.signal, body.keep_alive === undefined ? {} : { keepAlive: body.keep_alive });
     const model = deps.models.get(id);
+    // Replaced while it was waited for: what was loaded is what is recorded.
+    if (model !== undefined) recordModel(exchange, model);
     return {
       status,
       model: id,
@@ -54,9 +56,9 @@ export const unloadModel = route({
   body: unloadRequest,
   answer: unloadAnswer,
   errors: ['model_not_found', 'model_not_loaded'],
-  async handle({ deps, body }) {
+  async handle({ deps, body, exchange }) {
     const id = nameOf(body);
-    if (deps.models.get(id) === undefined) throw modelNotFound();
+    recordModel(exchange, deps.models.get(id));
     await deps.models.unload(id);
     return { status: 'unloaded', model: id };
   },

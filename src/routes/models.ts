@@ -6,7 +6,7 @@ import type { ModelDefaults } from '../models/registry.ts';
 import { deletedAnswer, modelAnswer, modelListAnswer } from '../openai/answers.ts';
 import { choice, decimal, integer, map, object, optional, refuse, text, unsupported } from '../openai/shape.ts';
 import { route } from '../http/route.ts';
-import { modelNotFound } from './lease.ts';
+import { modelNotFound, recordModel } from './lease.ts';
 import { answerPullStatus, cancelPullOf } from './pull.ts';
 
 /** A model as the OpenAI API lists it, and what a relying party wants to know besides. */
@@ -135,13 +135,14 @@ export const registerModel = route({
   }),
   answer: modelAnswer,
   errors: ['file_not_found', 'invalid_gguf', 'path_not_allowed', 'unsupported_model_format', 'model_already_exists'],
-  async handle({ deps, body }) {
+  async handle({ deps, body, exchange }) {
     const registered = await deps.models.register({
       name: body.name,
       path: body.path,
       ...(body.format !== undefined && { format: body.format }),
       ...(body.default_parameters !== undefined && { defaultParameters: body.default_parameters }),
     });
+    recordModel(exchange, registered);
     return wireModel(deps.models.get(registered.id) ?? { ...registered, loaded: false, inFlight: 0 });
   },
 });
@@ -156,12 +157,12 @@ export const deleteModel = route({
   tag: 'Models',
   answer: deletedAnswer,
   errors: ['model_not_found'],
-  async handle({ deps, params }) {
+  async handle({ deps, params, exchange }) {
     const rest = params['*'];
     const pull = rest === undefined ? undefined : /^pull\/(.+)$/.exec(rest)?.[1];
     if (pull !== undefined) return cancelPullOf(deps.models, pull);
     const id = params['id'] ?? rest ?? '';
-    if (deps.models.get(id) === undefined) throw modelNotFound();
+    recordModel(exchange, deps.models.get(id));
     await deps.models.remove(id);
     return { id, object: 'model', deleted: true };
   },

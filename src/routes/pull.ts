@@ -8,6 +8,7 @@ import { flag, object, optional, text } from '../openai/shape.ts';
 import { errorBody, toApiError } from '../http/errors.ts';
 import { route } from '../http/route.ts';
 import { openEventStream } from '../http/sse.ts';
+import { recordModel } from './lease.ts';
 
 type Pulls = Pick<ModelService<unknown>, 'pullStatus' | 'cancelPull'>;
 
@@ -48,6 +49,10 @@ export const pullModel = route({
         const event = result.value;
         if (isTerminal(event)) {
           if (event.status === 'error') exchange.errorCode = event.code;
+          if ('id' in event) {
+            const model = deps.models.get(event.id);
+            if (model !== undefined) recordModel(exchange, model);
+          }
           stream.end(JSON.stringify(event.status === 'error' ? withEnvelope(event) : event));
           return undefined;
         }
