@@ -1,6 +1,7 @@
 // /v1/models: what is registered, and the admin routes that change it. Ids may contain ':' and '/', encoded or not; `pull`,
 // `load`, `unload` and `status` are reserved.
 
+import { ApiError } from '../errors.ts';
 import type { ModelStatus } from '../models/lifecycle.ts';
 import type { ModelDefaults } from '../models/registry.ts';
 import { deletedAnswer, modelAnswer, modelListAnswer } from '../openai/answers.ts';
@@ -66,7 +67,13 @@ export const getModel = route({
   async handle({ deps, exchange, params }) {
     const rest = params['*'];
     const pull = rest === undefined ? undefined : /^pull\/(.+)\/status$/.exec(rest)?.[1];
-    if (pull !== undefined) return answerPullStatus(deps.models, pull);
+    if (pull !== undefined) {
+      // This alias is open to every key; its twin is not.
+      if (deps.config.auth.keys.length > 0 && exchange.principal?.admin !== true) {
+        throw new ApiError(403, 'admin_key_required', 'this route takes an admin key');
+      }
+      return answerPullStatus(deps.models, pull);
+    }
     const id = params['id'] ?? rest ?? '';
     const allowed = exchange.principal?.models ?? null;
     const model = allowed === null || allowed.has(id) ? deps.models.get(id) : undefined;

@@ -82,7 +82,8 @@ function withEnvelope(event: Extract<PullEvent, { status: 'error' }>): object {
 export const pullStatus = route({
   method: 'GET',
   path: '/v1/models/pull/:name/status',
-  access: 'key',
+  // Names and errors may be of a private repository: for those who may pull, where there are keys.
+  access: 'operator',
   limited: true,
   summary: 'State of a pull; it survives a restart.',
   tag: 'Models',
