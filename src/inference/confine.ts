@@ -1,7 +1,8 @@
-// What the engine child may still ask of the kernel once its model is loaded: compute, memory, time, threads, and talk on the
-// descriptors it has. A seccomp filter over all its threads (Linux seccomp(2), SECCOMP_RET_ERRNO) refuses the rest: no file is
-// opened, no socket made, no program started, no other process touched. Whoever takes over llama.cpp with a model file or a
-// prompt has the text in this process, and no way out of it but the server's socket.
+// What the engine child may still ask of the kernel from before it reads a byte of its model: compute, memory, time, threads,
+// and talk on the descriptors it has. A seccomp filter over all its threads (Linux seccomp(2), SECCOMP_RET_ERRNO) refuses the
+// rest: no file is opened, no socket made, no program started, no other process touched. Whoever takes over llama.cpp with a
+// model file or a prompt has the text in this process, and no way out of it but the server's socket.
+// In two stages: while the model loads the process may do one thing more, which is to put the second filter on itself.
 // An allow-list: what is not named is EPERM; numbers newer than the list ENOSYS, so that libraries fall back.
 // Linux on x86-64 and arm64 only; there it fails closed, unless the kernel was built without seccomp.
 import koffi from 'koffi';
@@ -68,11 +69,14 @@ const SECCOMP_GET_ACTION_AVAIL = 2;
 /** All threads; and no mitigation of kernels before 5.16 that would slow the arithmetic down: nothing here runs foreign code. */
 const [FLAG_TSYNC, FLAG_SPEC_ALLOW] = [1, 4];
 
+/** `load`: while the model is read; what is left is to be confined further. `serve`: from then on. */
+export type Stage = 'load' | 'serve';
+
 /**
- * Confines all threads of this process, for good. False where the platform has no such thing; throws when it has and refuses.
+ * Confines all threads of this process, for good; filters add up, so `serve` comes on top of `load`. False where the platform has no such thing; throws when it has and refuses.
  * Everything that is to be opened or loaded must be by now. Needs PR_SET_NO_NEW_PRIVS (llama-process).
  */
-export function confineProcess(): boolean {
+export function confineProcess(stage: Stage): boolean {
   const platform = PLATFORMS[process.arch];
   if (process.platform !== 'linux' || platform === undefined) return false;
   const libc = koffi.load(null);
@@ -85,7 +89,7 @@ export function confineProcess(): boolean {
   if (Number(syscall(number, SECCOMP_GET_ACTION_AVAIL, 0, action.pointer)) !== 0) return false;
   if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) !== 1) throw new Error('the process may still gain privileges');
 
-  const filter = filterProgram(platform.audit, platform.calls, process.pid);
+  const filter = filterProgram(platform.audit, platform.calls, process.pid, stage);
   const program = nativeAlloc(filter.length);
   new Uint8Array(program.memory).set(filter);
   // struct sock_fprog { unsigned short len; struct sock_filter *filter; }
@@ -109,7 +113,7 @@ const [LD, JEQ, JGE, JSET, RET] = [0x20, 0x15, 0x35, 0x45, 0x06];
 const low = (argument: number): number => 16 + 8 * argument;
 
 /** Little-endian `struct sock_filter`s, 8 bytes each. Offsets are those of struct seccomp_data. */
-export function filterProgram(audit: number, calls: Readonly<Record<string, number>>, pid: number): Uint8Array {
+export function filterProgram(audit: number, calls: Readonly<Record<string, number>>, pid: number, stage: Stage): Uint8Array {
   const code: [number, number, number, number][] = [];
   const add = (op: number, k: number, jt = 0, jf = 0): void => void code.push([op, jt, jf, k >>> 0]);
   /** `then` must return on every path: it may load over the number that the next comparison needs. */
@@ -146,11 +150,23 @@ export function filterProgram(audit: number, calls: Readonly<Record<string, numb
   // Names of threads and of mappings; not being dumpable, for one, cannot be taken back.
   when('prctl', () => {
     add(LD, low(0));
+    if (stage === 'load') add(JEQ, PR_GET_NO_NEW_PRIVS, 2, 0);
     add(JEQ, 15, 1, 0); // PR_SET_NAME
     add(JEQ, 0x53564d41, 0, 1); // PR_SET_VMA
     add(RET, RET_ALLOW);
     add(RET, RET_ERRNO | EPERM);
   });
+  // A further filter can only take away; not one with a listener, which would answer calls for the threads under it.
+  if (stage === 'load')
+    when('seccomp', () => {
+      add(LD, low(0));
+      add(JEQ, SECCOMP_GET_ACTION_AVAIL, 3, 0);
+      add(JEQ, SECCOMP_SET_MODE_FILTER, 0, 3);
+      add(LD, low(1));
+      add(JEQ, FLAG_TSYNC | FLAG_SPEC_ALLOW, 0, 1);
+      add(RET, RET_ALLOW);
+      add(RET, RET_ERRNO | EPERM);
+    });
   when('ioctl', () => {
     add(LD, low(1));
     add(JEQ, 0x5421, 2, 0); // FIONBIO

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 
 /** Bytes of weights under which one thread is faster. */
-const tinyModelBytes = 24 * 1024 * 1024;
+export const tinyModelBytes = 24 * 1024 * 1024;
 
 export function decodeThreads(modelBytes: number, read: (path: string) => string = (path) => readFileSync(path, 'utf8')): number {
   if (modelBytes < tinyModelBytes) return 1;

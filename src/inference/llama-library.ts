@@ -141,7 +141,7 @@ export interface LlamaLibrary {
   readonly llama_log_set: Native<[Pointer | null, null], void>;
   readonly llama_model_default_params: Native<[], ModelParams>;
   readonly llama_context_default_params: Native<[], ContextParams>;
-  readonly llama_model_load_from_file: Native<[string, ModelParams], Pointer | null>;
+  readonly llama_model_load_from_file_ptr: Native<[Pointer, ModelParams], Pointer | null>;
   readonly llama_model_free: Native<[Pointer], void>;
   readonly llama_init_from_model: Native<[Pointer, ContextParams], Pointer | null>;
   readonly llama_free: Native<[Pointer], void>;
@@ -198,7 +198,7 @@ const signatures: { readonly [name in keyof LlamaLibrary]: Signature } = {
   llama_log_set: ['void', [p, p]],
   llama_model_default_params: [modelParams, []],
   llama_context_default_params: [contextParams, []],
-  llama_model_load_from_file: [p, ['str', modelParams]],
+  llama_model_load_from_file_ptr: [p, [p, modelParams]],
   llama_model_free: ['void', [p]],
   llama_init_from_model: [p, [p, contextParams]],
   llama_free: ['void', [p]],
@@ -384,6 +384,16 @@ function threadpoolMaker(ggml: ReturnType<typeof koffi.load>): (threads: number,
 /** The address of a C library function, to hand to libllama as a callback. */
 export function libcSymbol(name: 'strlen' | 'abs'): Pointer {
   return address(koffi.load(null).symbol(name));
+}
+
+/** A C stream (`FILE *`) that reads the file and goes to no child; null when it cannot be opened. */
+export function openStream(path: string): Pointer | null {
+  const stream: unknown = koffi.load(null).func('fopen', p, ['str', 'str'])(path, 'rbe');
+  return typeof stream === 'bigint' ? stream : null;
+}
+
+export function closeStream(stream: Pointer): void {
+  koffi.load(null).func('fclose', 'int', [p])(stream);
 }
 
 /** Native memory seen as bytes; the view must not outlive the memory. */

@@ -1,7 +1,7 @@
-// A loaded model and its vocabulary: load from a path, tokenize, pieces, metadata. Special (control) tokens are never
+// A loaded model and its vocabulary: load from an open file, tokenize, pieces, metadata. Special (control) tokens are never
 // matched in text here unless the caller says so; inference/template decides where they may appear.
 // Refuses: input longer than `maxTextBytes`, token ids outside the vocabulary, metadata longer than a caller's cap.
-import { libcSymbol, progressCallback, type LlamaLibrary, type Pointer } from './llama-library.ts';
+import { closeStream, libcSymbol, openStream, progressCallback, type LlamaLibrary, type Pointer } from './llama-library.ts';
 
 export const maxTextBytes = 8 * 1024 * 1024;
 
@@ -61,8 +61,13 @@ export class ModelLoadError extends Error {
   override readonly name = 'ModelLoadError';
 }
 
-/** Loads weights by mmap on a thread of its own; `onProgress` runs on this one. */
-export async function loadModel(llama: LlamaLibrary, path: string, onProgress: (fraction: number) => void): Promise<LoadedModel> {
+/** The model's file, to be opened while this process may still open files. */
+export function openModelFile(path: string): Pointer {
+  return openStream(path) ?? fail('the model file cannot be opened');
+}
+
+/** Loads weights by mmap on a thread of its own and closes the file; opens none. `onProgress` runs on this one. */
+export async function loadModel(llama: LlamaLibrary, file: Pointer, onProgress: (fraction: number) => void): Promise<LoadedModel> {
   const params = llama.llama_model_default_params();
   params.n_gpu_layers = 0;
   params.load_mode = 1; // mmap
@@ -71,12 +76,17 @@ export async function loadModel(llama: LlamaLibrary, path: string, onProgress: (
     return true;
   });
   const handle = await new Promise<Pointer | null>((resolve, reject) => {
-    llama.llama_model_load_from_file.async(path, params, (error, result) => (error === null ? resolve(result) : reject(error)));
+    llama.llama_model_load_from_file_ptr.async(file, params, (error, result) => (error === null ? resolve(result) : reject(error)));
   });
-  if (handle === null) throw new ModelLoadError('the model cannot be loaded');
+  closeStream(file);
+  if (handle === null) return fail('the model cannot be loaded');
   // From here on llama.cpp must not write: what it logs while generating could hold text of a grammar or a prompt.
   llama.llama_log_set(libcSymbol('abs'), null);
   return describe(llama, handle);
+}
+
+function fail(message: string): never {
+  throw new ModelLoadError(message);
 }
 
 function describe(llama: LlamaLibrary, handle: Pointer): LoadedModel {

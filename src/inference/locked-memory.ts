@@ -2,7 +2,7 @@
 // (mlock2(2), MLOCK_ONFAULT: pages that are used, not the whole reservation). Not the process as a whole: V8 gives pages back
 // with madvise(MADV_DONTNEED), which the kernel refuses on locked memory, and V8 aborts on the refusal.
 // Best effort: without CAP_IPC_LOCK and over RLIMIT_MEMLOCK the kernel says no, and less or nothing is locked.
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import koffi from 'koffi';
 
 export interface Range {
@@ -15,13 +15,41 @@ const MLOCK_ONFAULT = 1;
 /** Larger than a page of V8's heap (256 KiB), should one of its threads have taken one meanwhile. */
 const smallest = 512 * 1024;
 
+/** The mappings of this process, read as often as wanted from a file opened once: later it may open none. */
+export interface Mappings {
+  text(): string;
+  close(): void;
+}
+
+/** Null outside Linux. */
+export function openMappings(): Mappings | null {
+  if (process.platform !== 'linux') return null;
+  const fd = openSync('/proc/self/maps', 'r');
+  return {
+    text() {
+      const parts: Buffer[] = [];
+      for (let position = 0; ; position += parts.at(-1)?.length ?? 0) {
+        const buffer = Buffer.alloc(65_536);
+        const count = readSync(fd, buffer, 0, buffer.length, position);
+        if (count === 0) return Buffer.concat(parts).toString('utf8');
+        parts.push(buffer.subarray(0, count));
+      }
+    },
+    close: () => closeSync(fd),
+  };
+}
+
 /** Runs `make` and locks the private memory the process has gained by it. Bytes locked; 0 outside Linux. */
-export function lockingNew<T>(make: () => T, lock: (range: Range) => boolean = mlock): { readonly value: T; readonly lockedBytes: number } {
-  if (process.platform !== 'linux') return { value: make(), lockedBytes: 0 };
-  const before = privateMemory(readFileSync('/proc/self/maps', 'utf8'));
+export function lockingNew<T>(
+  mappings: Mappings | null,
+  make: () => T,
+  lock: (range: Range) => boolean = mlock,
+): { readonly value: T; readonly lockedBytes: number } {
+  if (mappings === null) return { value: make(), lockedBytes: 0 };
+  const before = privateMemory(mappings.text());
   const value = make();
   let lockedBytes = 0;
-  for (const range of added(before, privateMemory(readFileSync('/proc/self/maps', 'utf8'))))
+  for (const range of added(before, privateMemory(mappings.text())))
     if (range.end - range.start >= smallest && lock(range)) lockedBytes += range.end - range.start;
   return { value, lockedBytes };
 }

@@ -1,22 +1,22 @@
 // Entry point of the engine child: one process, one model. Reads frames on fd 3, answers on it, and ends when it closes. It
-// holds no key and no socket but that one, gives up core dumps and new privileges before it opens the model and all but
-// computing after, and writes no text of a request anywhere. What the parent sees of its stderr is llama.cpp's log of the
+// holds no key and no socket but that one, gives up core dumps, new privileges, files, sockets and programs before it reads the
+// model and what a load still needs after, and writes no text of a request anywhere. What the parent sees of its stderr is llama.cpp's log of the
 // load, nothing later.
 import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Socket } from 'node:net';
-import { totalmem } from 'node:os';
+import { availableParallelism, totalmem } from 'node:os';
 import { ApiError } from '../errors.ts';
 import { confineProcess } from './confine.ts';
 import { createConstraint } from './constraint.ts';
-import { decodeThreads, pollLevel } from './cores.ts';
+import { decodeThreads, pollLevel, tinyModelBytes } from './cores.ts';
 import type { EngineInfo, EngineStats, GenerateEvent, ModelType } from './engine.ts';
 import { createContext, type Context } from './llama-context.ts';
 import { GrammarError, grammarFactory, type Grammar } from './llama-grammar.ts';
 import { loadLlama } from './llama-library.ts';
-import { loadModel, type LoadedModel } from './llama-model.ts';
+import { loadModel, openModelFile, type LoadedModel } from './llama-model.ts';
 import { hardenProcess } from './llama-process.ts';
-import { lockingNew } from './locked-memory.ts';
+import { lockingNew, openMappings } from './locked-memory.ts';
 import { createPooler, type Pooler } from './pooled.ts';
 import { assertCountable, assertFits, assertMayFit, checkTokens, promptTokens, rankTokens } from './prompt.ts';
 import { createSampler, seededRandom } from './sampler.ts';
@@ -53,8 +53,13 @@ async function start(load: Load): Promise<void> {
   try {
     hardenProcess(load.parentPid);
     const { llama, newThreadpool } = loadLlama();
+    // All that is ever opened, and all the machine tells; then nobody who takes llama.cpp over with a model file gets further.
+    const mappings = openMappings();
+    const machine = { memory: memoryLimit(), threads: decodeThreads(Infinity), cpus: availableParallelism() };
+    const file = openModelFile(load.path);
+    confineProcess('load');
     let reported = 0;
-    const model = await loadModel(llama, load.path, (fraction) => {
+    const model = await loadModel(llama, file, (fraction) => {
       if (fraction - reported < 0.01 && fraction < 1) return;
       reported = fraction;
       send({ t: 'progress', fraction });
@@ -63,13 +68,13 @@ async function start(load: Load): Promise<void> {
     const generating = type === 'chat' || type === 'completion';
     const contextLength = Math.min(load.contextLength ?? defaultContextLength, model.trainedContext > 0 ? model.trainedContext : Infinity);
     const slots = generating ? (load.slots ?? defaultSlots) : pooledSequences;
-    const threads = load.threads ?? decodeThreads(model.size);
+    const threads = load.threads ?? (model.size < tinyModelBytes ? 1 : machine.threads);
     const { cells, unified } = generating
-      ? kvMemory(model, contextLength, slots, load.maxCells ?? Infinity)
+      ? kvMemory(model, contextLength, slots, Math.min(load.maxCells ?? Infinity, Math.floor(machine.memory / 4 / cellBytes(model))))
       : { cells: roundUp(contextLength), unified: true };
     const exact = load.exact ?? (generating && cells * cellBytes(model) * 2 <= exactBytes);
-    const threadpool = newThreadpool(threads, pollLevel(threads));
-    const { value: context, lockedBytes } = lockingNew(() =>
+    const threadpool = newThreadpool(threads, pollLevel(threads, machine.cpus));
+    const { value: context, lockedBytes } = lockingNew(mappings, () =>
       createContext(llama, model, {
         sequences: slots,
         cells,
@@ -81,6 +86,7 @@ async function start(load: Load): Promise<void> {
         unified,
       }),
     );
+    mappings?.close();
     const template = chatTemplate(model, load.chatTemplate, generating);
     const info: EngineInfo = {
       type,
@@ -100,8 +106,7 @@ async function start(load: Load): Promise<void> {
     handle = generating
       ? serveGeneration(model, context, template, info, load, startGrammar)
       : servePooling(model, context, template, info, load);
-    // Nothing more is opened from here on.
-    confineProcess();
+    confineProcess('serve');
     send({ t: 'ready', info });
   } catch (error) {
     send({ t: 'failed', message: error instanceof Error ? error.message : 'unknown failure' });
@@ -150,16 +155,15 @@ function cellBytes(model: LoadedModel): number {
 }
 
 /**
- * Cells for every slot at full length if a quarter of the memory holds them; each slot then has its own, and attention never
+ * Cells for every slot at full length if there may be as many (a quarter of the memory holds them); each slot then has its own, and attention never
  * walks over cells of others (measured: a fifth of the prefill). Else one pool of what there is, at least one slot's worth.
  */
 function kvMemory(
   model: LoadedModel,
   contextLength: number,
   slots: number,
-  maxCells: number,
+  affordable: number,
 ): { readonly cells: number; readonly unified: boolean } {
-  const affordable = Math.min(maxCells, Math.floor(memoryLimit() / 4 / cellBytes(model)));
   const all = slots * roundUp(contextLength);
   return all <= affordable ? { cells: all, unified: false } : { cells: roundUp(Math.max(contextLength, affordable)) + 256, unified: true };
 }

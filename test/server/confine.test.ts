@@ -2,13 +2,17 @@
 // and the filter of each platform, run by an interpreter of its own.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Agent, fetch } from 'undici';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Engine } from '../../src/inference/engine.ts';
-import { filterProgram, PLATFORMS } from '../../src/inference/confine.ts';
-import { openDemo, run } from '../fixtures/demo-engine.ts';
+import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
+import { filterProgram, PLATFORMS, type Stage } from '../../src/inference/confine.ts';
+import { openEngine } from '../../src/inference/open.ts';
+import { openDemo, run, workerEntry } from '../fixtures/demo-engine.ts';
 import { childrenOf, startRealServer } from '../fixtures/real-server.ts';
 
 const supported = process.platform === 'linux' && process.arch in PLATFORMS;
@@ -58,6 +62,46 @@ describe.skipIf(!supported)('a real engine child', () => {
       const lines = proc(`net/${table}`).trim().split('\n').slice(1);
       expect(lines.filter((line) => inodes.has(line.trim().split(/\s+/)[9] ?? ''))).toEqual([]);
     }
+  });
+});
+
+describe.skipIf(!supported)('a real engine child while it loads', () => {
+  let folder: string;
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'assay-confine-'));
+  });
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  /** Status of every thread of the child that has this file open or mapped; read at once, while it goes on. */
+  const statuses = (file: string): string[] => {
+    const children = readdirSync('/proc/self/task').flatMap((task) =>
+      readFileSync(`/proc/self/task/${task}/children`, 'utf8').split(' ').filter(Boolean),
+    );
+    const child = children.find(
+      (pid) =>
+        readFileSync(`/proc/${pid}/maps`, 'utf8').includes(file) ||
+        readdirSync(`/proc/${pid}/fd`).some((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`) === file),
+    );
+    if (child === undefined) throw new Error('no child has the model');
+    return readdirSync(`/proc/${child}/task`).map((thread) => readFileSync(`/proc/${child}/task/${thread}/status`, 'utf8'));
+  };
+
+  test('is confined when its first progress comes in, and further once it is loaded', async () => {
+    const path = join(folder, 'model.gguf');
+    copyFileSync((await ensureDemoModels(['demo-chat']))['demo-chat'].path, path);
+    const seen: string[][] = [];
+    const engine = await openEngine({ workerEntry })(
+      { path, onProgress: () => void seen.push(statuses(path)) },
+      new AbortController().signal,
+    );
+    const loaded = statuses(path);
+    await engine.close();
+    expect(seen.length).toBeGreaterThan(0);
+    for (const status of seen.flat()) {
+      expect(status).toMatch(/^Seccomp:\s+2$/m);
+      expect(status).toMatch(/^NoNewPrivs:\s+1$/m);
+    }
+    for (const status of loaded) expect(status).toMatch(/^Seccomp_filters:\s+2$/m);
   });
 });
 
@@ -125,6 +169,10 @@ const attempts = {
   newer: call('syscall', ['long', 'ulong', 'ulong', 'ulong'], 600, 0, 0, 0),
   vmRead: call('syscall', ['long', 'ulong', 'ulong', 'ulong'], process.arch === 'x64' ? 310 : 270, process.ppid, 0, 0),
   read: () => fs.readFileSync('/etc/passwd').length,
+  append: () => fs.openSync('/dev/null', 'r+'),
+  null: () => fs.openSync('/dev/null', 'r'),
+  strict: call('syscall', ['long', 'ulong', 'ulong', 'void *'], process.arch === 'x64' ? 317 : 277, 0, 0, null),
+  listener: call('syscall', ['long', 'ulong', 'ulong', 'void *'], process.arch === 'x64' ? 317 : 277, 1, 8, null),
   write: () => fs.writeFileSync('/tmp/assay-confine-' + process.pid, 'x'),
   remove: () => fs.rmSync('/tmp/nothing'),
   list: () => fs.readdirSync('/proc').length,
@@ -135,7 +183,7 @@ const dumpable = libc.func('prctl', 'int', ['int', 'ulong', 'ulong', 'ulong', 'u
 const before = dumpable(3, 0, 0, 0, 0);
 hardenProcess(process.ppid);
 const result = { wasDumpable: before, isDumpable: dumpable(3, 0, 0, 0, 0) };
-if (!confineProcess()) throw new Error('not confined');
+if (!confineProcess(process.argv[1])) throw new Error('not confined');
 for (const [name, attempt] of Object.entries(attempts)) {
   try { result[name] = String(attempt()); } catch (error) { result[name] = error.code ?? error.message; }
 }
@@ -147,24 +195,32 @@ result.hash = crypto.createHash('sha256').update(crypto.randomBytes(8)).digest('
 result.memory = new Float32Array(32 * 1024 * 1024).fill(1).length;
 result.pool = await new Promise((r) => crypto.pbkdf2('x', 'y', 1, 8, 'sha256', () => r('ran')));
 result.thread = await new Promise((r) => new worker.Worker('require("worker_threads").parentPort.postMessage("ran")', { eval: true, execArgv: [] }).on('message', r).on('error', (e) => r(e.code)));
+if (process.argv[1] === 'load') result.further = confineProcess('serve');
 process.stdout.write(JSON.stringify(result));
 `;
 
-test.skipIf(!supported)('a confined process computes and talks; it opens, connects, starts and traces nothing', async () => {
-  const child = spawn(process.execPath, ['--input-type=module', '-e', ATTEMPTS], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-    cwd: fileURLToPath(new URL('../..', import.meta.url)),
-  });
-  let text = '';
-  child.stdout.setEncoding('utf8').on('data', (part: string) => (text += part));
-  await once(child, 'close');
-  const { wasDumpable, isDumpable, timer, hash, memory, pool, thread, newer, ...refused } = JSON.parse(text) as Record<string, unknown>;
-  expect({ timer, hash, memory, pool, thread }).toEqual({ timer: 'fired', hash: 64, memory: 33554432, pool: 'ran', thread: 'ran' });
-  expect([wasDumpable, isDumpable]).toEqual([1, 0]);
-  expect(newer).toBe('ENOSYS');
-  expect(refused).toEqual(Object.fromEntries(Object.keys(refused).map((name) => [name, 'EPERM'])));
-  expect(Object.keys(refused).length).toBeGreaterThan(20);
-});
+test.skipIf(!supported).each(['load', 'serve'])(
+  'a process confined to %s computes and talks; it opens, connects, starts and traces nothing',
+  async (stage) => {
+    const child = spawn(process.execPath, ['--input-type=module', '-e', ATTEMPTS, stage], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      cwd: fileURLToPath(new URL('../..', import.meta.url)),
+    });
+    let text = '';
+    child.stdout.setEncoding('utf8').on('data', (part: string) => (text += part));
+    await once(child, 'close');
+    const { wasDumpable, isDumpable, timer, hash, memory, pool, thread, newer, further, ...refused } = JSON.parse(text) as Record<
+      string,
+      unknown
+    >;
+    expect({ timer, hash, memory, pool, thread }).toEqual({ timer: 'fired', hash: 64, memory: 33554432, pool: 'ran', thread: 'ran' });
+    expect([wasDumpable, isDumpable]).toEqual([1, 0]);
+    expect(newer).toBe('ENOSYS');
+    expect(further).toBe(stage === 'load' ? true : undefined);
+    expect(refused).toEqual(Object.fromEntries(Object.keys(refused).map((name) => [name, 'EPERM'])));
+    expect(Object.keys(refused).length).toBeGreaterThan(20);
+  },
+);
 
 /** Runs a filter on one struct seccomp_data; gives the action. */
 function judge(filter: Uint8Array, o: { arch: number; nr: number; args?: readonly number[] }): number {
@@ -193,15 +249,21 @@ function judge(filter: Uint8Array, o: { arch: number; nr: number; args?: readonl
 }
 
 describe.each([
-  ['x64', 0xc000003e, { read: 0, socket: 41, connect: 42, execve: 59, open: 2, openat: 257, ptrace: 101, kill: 62, tgkill: 234, clone: 56, clone3: 435, prctl: 157, prlimit64: 302, newfstatat: 262, ioctl: 16 }], // prettier-ignore
-  ['arm64', 0xc00000b7, { read: 63, socket: 198, connect: 203, execve: 221, open: 1024, openat: 56, ptrace: 117, kill: 129, tgkill: 131, clone: 220, clone3: 435, prctl: 167, prlimit64: 261, newfstatat: 79, ioctl: 29 }], // prettier-ignore
+  ['x64', 0xc000003e, { read: 0, socket: 41, connect: 42, execve: 59, open: 2, openat: 257, ptrace: 101, kill: 62, tgkill: 234, clone: 56, clone3: 435, prctl: 157, prlimit64: 302, newfstatat: 262, ioctl: 16, seccomp: 317 }], // prettier-ignore
+  ['arm64', 0xc00000b7, { read: 63, socket: 198, connect: 203, execve: 221, open: 1024, openat: 56, ptrace: 117, kill: 129, tgkill: 131, clone: 220, clone3: 435, prctl: 167, prlimit64: 261, newfstatat: 79, ioctl: 29, seccomp: 277 }], // prettier-ignore
 ] as const)('the filter of %s', (name, arch, nr) => {
   const platform = PLATFORMS[name];
-  const filter = filterProgram(platform?.audit ?? 0, platform?.calls ?? {}, 4242);
+  const program = (stage: Stage): Uint8Array => filterProgram(platform?.audit ?? 0, platform?.calls ?? {}, 4242, stage);
+  const filters = { load: program('load'), serve: program('serve') };
   const [allow, eperm, enosys, kill] = [0x7fff0000, 0x00050001, 0x00050026, 0x80000000];
-  const at = (call: keyof typeof nr, ...args: number[]): number => judge(filter, { arch, nr: nr[call], args });
+  const under =
+    (filter: Uint8Array) =>
+    (call: keyof typeof nr, ...args: number[]): number =>
+      judge(filter, { arch, nr: nr[call], args });
+  const both = Object.entries(filters);
 
-  test('allows what it names and refuses the rest, by number', () => {
+  test.each(both)('%s: allows what it names and refuses the rest, by number', (_, filter) => {
+    const at = under(filter);
     expect(platform?.audit).toBe(arch);
     expect(filter.length % 8).toBe(0);
     expect(filter.length / 8).toBeLessThanOrEqual(4096);
@@ -215,12 +277,28 @@ describe.each([
     for (const each of others) expect([eperm, enosys]).toContain(judge(filter, { arch, nr: each }));
   });
 
-  test('another architecture’s numbers end the process', () => {
+  test.each(both)('%s: another architecture’s numbers end the process', (_, filter) => {
     const others = [0x40000003, 0xc00000b7, 0xc000003e, 0x40000028, 0].filter((each) => each !== arch);
     expect(others.map((each) => judge(filter, { arch: each, nr: nr.read }))).toEqual(others.map(() => kill));
   });
 
-  test('looks at arguments where a call has two faces', () => {
+  test('while it loads the process may confine itself further, and that is all that is more', () => {
+    const [load, serve] = [under(filters.load), under(filters.serve)];
+    expect([load('seccomp', 1, 5), load('seccomp', 2, 0)]).toEqual([allow, allow]);
+    expect([load('seccomp', 0, 0), load('seccomp', 1, 0), load('seccomp', 1, 8), load('seccomp', 1, 13), load('seccomp', 3, 0)]).toEqual(
+      Array.from({ length: 5 }, () => eperm),
+    );
+    expect([load('prctl', 39), load('prctl', 38), load('prctl', 22)]).toEqual([allow, eperm, eperm]);
+    expect([serve('seccomp', 1, 5), serve('seccomp', 2, 0), serve('prctl', 39)]).toEqual([eperm, eperm, eperm]);
+    const differ = Array.from({ length: 512 }, (_, i) => i).filter(
+      (each) =>
+      [0, 1, 2, 5, 15, 39, 0x1000].some((arg) => judge(filters.load, { arch, nr: each, args: [arg, 5] }) !== judge(filters.serve, { arch, nr: each, args: [arg, 5] })), // prettier-ignore
+    );
+    expect(differ).toEqual([nr.prctl, nr.seccomp].toSorted((a, b) => a - b));
+  });
+
+  test.each(both)('%s: looks at arguments where a call has two faces', (_, filter) => {
+    const at = under(filter);
     expect([at('clone', 0x10000 | 0x100), at('clone', 0x11), at('clone3')]).toEqual([allow, eperm, enosys]);
     expect([at('kill', 4242), at('kill', 4243), at('kill', 0), at('kill', 0xffff_ffff)]).toEqual([allow, eperm, eperm, eperm]);
     expect([at('tgkill', 4242), at('tgkill', 4243), at('tgkill', 1)]).toEqual([allow, eperm, eperm]);

@@ -9,14 +9,14 @@ import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
 import { decodeThreads, pollLevel } from '../../src/inference/cores.ts';
 import { createContext } from '../../src/inference/llama-context.ts';
 import { assertDefaults, assertVersion, libcSymbol, LlamaLibraryError, loadLlama } from '../../src/inference/llama-library.ts';
-import { loadModel } from '../../src/inference/llama-model.ts';
+import { loadModel, openModelFile } from '../../src/inference/llama-model.ts';
 import { argmax } from '../../src/inference/sampler.ts';
 import { tokensOf } from '../fixtures/demo-engine.ts';
 
 const { llama } = loadLlama();
 llama.llama_log_set(libcSymbol('abs'), null); // its log of a load is long
 const path = (await ensureDemoModels(['demo-context']))['demo-context'].path;
-const model = await loadModel(llama, path, () => {});
+const model = await loadModel(llama, openModelFile(path), () => {});
 const options = {
   sequences: 2,
   cells: 2048,

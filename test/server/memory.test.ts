@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { assert, integer, property, uniqueArray } from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { added, lockingNew, privateMemory, type Range } from '../../src/inference/locked-memory.ts';
+import { added, lockingNew, openMappings, privateMemory, type Range } from '../../src/inference/locked-memory.ts';
 import { reachableSwap } from '../../src/memory.ts';
 
 describe('what is locked', () => {
@@ -46,13 +46,15 @@ describe('what is locked', () => {
     const size = 64 * 1024 * 1024;
     const asked: Range[] = [];
     const make = (): Uint8Array => new Uint8Array(size).fill(1);
-    const refused = lockingNew(make, (range) => (asked.push(range), false));
+    const mappings = openMappings();
+    const refused = lockingNew(mappings, make, (range) => (asked.push(range), false));
     expect(refused.lockedBytes).toBe(0);
     expect(refused.value[0]).toBe(1);
     const total = asked.reduce((sum, { start, end }) => sum + end - start, 0);
     expect(total).toBeGreaterThanOrEqual(size);
     expect(total).toBeLessThan(2 * size);
-    const granted = lockingNew(make, () => true);
+    const granted = lockingNew(mappings, make, () => true);
+    mappings?.close();
     expect(granted.lockedBytes).toBeGreaterThanOrEqual(size);
   });
 });
