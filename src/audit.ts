@@ -12,9 +12,29 @@ import { promisify } from 'node:util';
 import { HEAD, LOG, readLog, segmentName, segmentNumber, signedText, type Head, type Segment } from './audit-log.ts';
 import type { Clock } from './clock.ts';
 import { ConfigError } from './errors.ts';
-import type { RequestRecord } from './http/deps.ts';
 
 export { verifyAudit, type AuditVerdict } from './audit-log.ts';
+
+/** One finished request, for the audit log, into which no other field gets. No content, no addresses. */
+export interface RequestRecord {
+  readonly requestId: string;
+  /** Name of the key, null without one. */
+  readonly key: string | null;
+  /** It was let in to a route that asks for a key: with one, or because the server asks for none. */
+  readonly admitted: boolean;
+  readonly method: string;
+  /** The route's pattern, never the URL. */
+  readonly route: string;
+  readonly status: number;
+  readonly modelSha256: string | null;
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+  /** SHA-256 of the evidence handed out, on /v1/attestation. */
+  readonly evidenceSha256: string | null;
+  readonly milliseconds: number;
+  /** The client left, or the server ended the stream with an error. */
+  readonly aborted: boolean;
+}
 
 export interface AuditOptions {
   readonly folder: string;

@@ -3,9 +3,12 @@
 
 import type { FastifyBaseLogger } from 'fastify';
 import type { Attester } from '../attester/attester.ts';
+import type { RequestRecord } from '../audit.ts';
 import type { Engine } from '../inference/engine.ts';
 import type { ModelService } from '../models/lifecycle.ts';
 import type { MetricFamily } from './metrics.ts';
+
+export type { RequestRecord } from '../audit.ts';
 
 export interface KeyLimits {
   readonly requestsPerMinute: number;
@@ -73,27 +76,6 @@ export interface ServerConfig {
   readonly streamPadding: boolean;
   /** Streamed text leaves at intervals of so many milliseconds; 0: as it is written. */
   readonly streamBatchMs: number;
-}
-
-/** One finished request, for the audit log, into which no other field gets. No content, no addresses. */
-export interface RequestRecord {
-  readonly requestId: string;
-  /** Name of the key, null without one. */
-  readonly key: string | null;
-  /** It was let in to a route that asks for a key: with one, or because the server asks for none. */
-  readonly admitted: boolean;
-  readonly method: string;
-  /** The route's pattern, never the URL. */
-  readonly route: string;
-  readonly status: number;
-  readonly modelSha256: string | null;
-  readonly promptTokens: number;
-  readonly completionTokens: number;
-  /** SHA-256 of the evidence handed out, on /v1/attestation. */
-  readonly evidenceSha256: string | null;
-  readonly milliseconds: number;
-  /** The client left, or the server ended the stream with an error. */
-  readonly aborted: boolean;
 }
 
 export interface ServerDeps {
