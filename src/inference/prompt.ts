@@ -35,7 +35,7 @@ function unchecked(model: LoadedModel, template: ChatTemplate, prompt: Prompt): 
 export function checkTokens(model: LoadedModel, tokens: readonly number[], param: string): void {
   for (const token of tokens) {
     if (!Number.isInteger(token) || token < 0 || token >= model.vocabSize) {
-      throw new ApiError(400, 'invalid_token', `token id ${token} is outside the vocabulary of ${model.vocabSize}`, { param });
+      throw new ApiError(400, 'invalid_token', `a token id is outside the vocabulary of ${model.vocabSize}`, { param });
     }
   }
 }
@@ -60,9 +60,17 @@ function textsOf(prompt: Exclude<Prompt, { readonly kind: 'tokens' }>): readonly
 export function assertMayFit(model: LoadedModel, texts: readonly string[], contextLength: number, param: string, room = 1): void {
   // Almost every prompt passes here, without the vocabulary being looked through.
   if (texts.reduce((sum, text) => sum + text.length, 0) < contextLength * 4) return;
-  const bytes = texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
+  const raw = texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
+  const most = contextLength * model.longestPiece();
+  const folds = raw >= most && raw < most * foldedContexts && foldingTokenizers.has(model.meta('tokenizer.ggml.model') ?? '');
+  const bytes = folds ? texts.reduce((sum, text) => sum + Buffer.byteLength(text.replaceAll(/\s{2,}/g, ' ')), 0) : raw;
   assertFits(Math.floor(bytes / model.longestPiece()), contextLength, param, room, 'at least ');
 }
+
+/** WordPiece and Unigram make one of a run of white space, so tables and indented text have more bytes than their tokens. */
+const foldingTokenizers: ReadonlySet<string> = new Set(['bert', 't5']);
+/** Contexts of bytes beyond which white space counts there, too: reading it takes time. */
+const foldedContexts = 8;
 
 /** Both phrases agents look for are in the message. */
 export function assertFits(count: number, contextLength: number, param: string, room = 1, exactness = ''): void {

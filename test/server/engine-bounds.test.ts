@@ -46,6 +46,13 @@ describe('length', () => {
     expect(error).toMatchObject({ status: 400, code: 'context_length_exceeded' });
   });
 
+  test('white space an embedder drops is no length', async () => {
+    const engine = of('embed');
+    const { vectors, tokens } = await engine.embed([`the${' '.repeat(8000)}key`, 'the key'], forever);
+    expect(vectors[0]).toEqual(vectors[1]);
+    expect(tokens).toBeLessThan(20);
+  });
+
   test('texts over the context can be counted up to four contexts of tokens', async () => {
     const engine = of('context');
     const { contextLength } = engine.info;

@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import type { Prompt } from '../../src/inference/engine.ts';
 import type { LoadedModel } from '../../src/inference/llama-model.ts';
-import { assertCountable, promptTokens, rankTokens } from '../../src/inference/prompt.ts';
+import { assertCountable, assertMayFit, promptTokens, rankTokens } from '../../src/inference/prompt.ts';
 import type { ChatTemplate } from '../../src/inference/template.ts';
 import { genericToolFormat } from '../../src/inference/tool-format.ts';
 
@@ -20,6 +20,7 @@ function countingModel(over: Partial<LoadedModel> = {}): { readonly model: Loade
     fim: { pre: 4, mid: 5, suf: 6 },
     rerankTemplate: null,
     longestPiece: () => 8,
+    meta: () => 'llama',
     tokenize(text) {
       asked.push(text);
       return Array.from({ length: text.length }, (_, i) => text.charCodeAt(i));
@@ -90,6 +91,20 @@ describe('what cannot fit is refused unread', () => {
       expect.objectContaining({ code: 'context_length_exceeded', param: prompt.kind === 'chat' ? 'messages' : 'prompt' }),
     );
     expect(asked).toEqual([]);
+  });
+  test.each([
+    ['bert', 400, 2000, true],
+    ['t5', 400, 2000, true],
+    ['llama', 400, 2000, false],
+    ['gpt2', 400, 2000, false],
+    // Letters that cannot fit, and more white space than may be looked through.
+    ['bert', 600, 1000, false],
+    ['bert', 10, 8 * 512, false],
+  ])('white space where the tokenizer drops it is no length: %s, %i letters and %i spaces', (tokenizer, letters, spaces, fits) => {
+    const { model } = countingModel({ meta: () => tokenizer });
+    const check = (): void => assertMayFit(model, ['a'.repeat(letters) + ' '.repeat(spaces)], contextLength, 'input', 0);
+    if (fits) expect(check).not.toThrow();
+    else expect(check).toThrow(expect.objectContaining({ code: 'context_length_exceeded' }));
   });
   test('one byte less is read', () => {
     const { model, asked } = countingModel();
