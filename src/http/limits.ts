@@ -7,8 +7,8 @@ import { ApiError } from '../errors.ts';
 import type { Principal } from './auth.ts';
 import type { KeyLimits } from './deps.ts';
 
-/** Callers remembered at once; the longest idle is forgotten first, which for it is as good as a full bucket. */
-const MAX_CALLERS = 10_000;
+/** Peer addresses remembered at once; the longest idle is forgotten first, which for it is as good as a full bucket. */
+const MAX_PEERS = 10_000;
 
 interface Bucket {
   level: number;
@@ -45,16 +45,19 @@ export interface Limiter {
 }
 
 export function createLimiter(now: () => number): Limiter {
-  const callers = new Map<string, Caller>();
+  // Apart, so that no crowd of addresses makes the server forget what a key owes. Of keys there are as many as are configured.
+  const keys = new Map<string, Caller>();
+  const peers = new Map<string, Caller>();
 
   const callerOf = (principal: Principal): Caller => {
+    const callers = principal.name === null ? peers : keys;
     const known = callers.get(principal.bucket);
     if (known !== undefined) {
       callers.delete(principal.bucket);
       callers.set(principal.bucket, known);
       return known;
     }
-    forgetOldest(callers);
+    if (callers === peers) forgetOldest(peers);
     const fresh: Caller = {
       requests: { level: principal.limits.requestsPerMinute, at: now() },
       tokens: { level: principal.limits.tokensPerMinute, at: now() },
@@ -167,7 +170,7 @@ function duration(seconds: number): string {
 }
 
 function forgetOldest(callers: Map<string, Caller>): void {
-  if (callers.size < MAX_CALLERS) return;
+  if (callers.size < MAX_PEERS) return;
   for (const [bucket, caller] of callers) {
     if (caller.active > 0) continue;
     callers.delete(bucket);

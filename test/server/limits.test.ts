@@ -2,6 +2,8 @@
 
 import { createHash } from 'node:crypto';
 import { afterEach, describe, expect, test } from 'vitest';
+import type { Principal } from '../../src/http/auth.ts';
+import { createLimiter } from '../../src/http/limits.ts';
 import { DEFAULT_CONFIG, type KeyLimits, type ServerConfig } from '../../src/http/deps.ts';
 import { type ApiServer, type ApiServerOptions, type ErrorAnswer, post, startApi } from '../fixtures/api-server.ts';
 import { type Latch, latch, untilAborted } from '../fixtures/latch.ts';
@@ -209,6 +211,34 @@ test('each key has limits of its own', async () => {
   expect((await ask(chat, as('small'))).status).toBe(200);
   expect((await ask(chat, as('small'))).status).toBe(429);
   expect((await ask(chat, as('large'))).headers.get('x-ratelimit-remaining-requests')).toBe('99');
+});
+
+test('no crowd of addresses makes the server forget what a key owes', () => {
+  let now = 0;
+  const limiter = createLimiter(() => now);
+  const limits = { ...none, tokensPerMinute: 100 };
+  const principal = (name: string | null, bucket: string): Principal => ({
+    bucket,
+    name,
+    admin: false,
+    models: null,
+    limits,
+    cacheScope: '',
+  });
+  const use = (who: Principal): void => {
+    const admission = limiter.admit(who);
+    admission.reserveTokens(10);
+    admission.settle(5000);
+    admission.release();
+  };
+  use(principal('one', 'key 1'));
+  use(principal(null, 'peer first'));
+  for (let i = 0; i < 10_000; i++) use(principal(null, `peer ${i}`));
+  now += 60_000;
+  expect(() => limiter.admit(principal('one', 'key 1')).reserveTokens(1)).toThrow(/more than 100 tokens/);
+  // Addresses are forgotten instead, the oldest first.
+  expect(() => limiter.admit(principal(null, 'peer 9999')).reserveTokens(1)).toThrow(/more than 100 tokens/);
+  expect(() => limiter.admit(principal(null, 'peer first')).reserveTokens(1)).not.toThrow();
 });
 
 test('refused requests are counted nowhere but in the request limit', async () => {
