@@ -99,6 +99,8 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
       const charset = /charset\s*=\s*"?([^";\s]+)/i.exec(request.headers['content-type'] ?? '')?.[1];
       if (charset !== undefined && !/^utf-?8$/i.test(charset)) throw unsupportedMediaType();
       request.exchange.bodyBytes = bytes.length;
+      // Clients send the header out of habit; whether the route needs a body is for answer() to say.
+      if (bytes.length === 0) return done(null, undefined);
       done(null, parseJson(typeof bytes === 'string' ? Buffer.from(bytes) : bytes));
     } catch (error) {
       done(toApiError(error));

@@ -36,6 +36,20 @@ async function raw(bytes: string): Promise<string> {
   return Buffer.concat(chunks).toString();
 }
 
+test('a content-type without a body is no body: DELETE and GET are answered, and a POST that needs one says so', async () => {
+  api = await startApi();
+  const headers = { 'content-type': 'application/json' };
+  expect(await (await fetch(`${api.url}/v1/models/reranker`, { method: 'DELETE', headers })).json()).toMatchObject({ deleted: true });
+  expect((await fetch(`${api.url}/v1/models`, { headers })).status).toBe(200);
+  const empty =
+    'DELETE /v1/models/text-embed HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 0\r\nconnection: close\r\n\r\n';
+  expect(await raw(empty)).toMatch(/^HTTP\/1\.1 200 /);
+  const chunked =
+    'DELETE /v1/models/demo HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n0\r\n\r\n';
+  expect(await raw(chunked)).toMatch(/^HTTP\/1\.1 200 /);
+  expect(await errorOf(await fetch(`${api.url}/v1/chat/completions`, { method: 'POST', headers }))).toMatchObject({ code: 'invalid_json' });
+});
+
 describe('one envelope', () => {
   test.each<[string, string, RequestInit, number, string]>([
     ['unknown route', '/v1/nothing', {}, 404, 'unknown_url'],
