@@ -4,6 +4,9 @@ import { healthAnswer } from '../openai/answers.ts';
 import { route } from '../http/route.ts';
 import type { RouteContext } from './all.ts';
 
+/** As long as requests that a draining server refuses are told to wait. */
+const RETRY_AFTER_SECONDS = '5';
+
 export const health = ({ startedAt, isDraining }: RouteContext) =>
   route({
     method: 'GET',
@@ -16,7 +19,7 @@ export const health = ({ startedAt, isDraining }: RouteContext) =>
       const models = deps.models.list();
       const loaded = models.filter((model) => model.loaded);
       const tee = deps.attester?.status() ?? null;
-      if (isDraining()) reply.code(503);
+      if (isDraining()) reply.code(503).header('retry-after', RETRY_AFTER_SECONDS);
       return {
         status: isDraining() ? 'draining' : 'ok',
         version: deps.version,

@@ -316,7 +316,7 @@ describe('shutdown', () => {
     expect(refused.headers.get('x-should-retry')).toBe('true');
     expect(await refused.json()).toMatchObject({ error: { code: 'server_shutting_down' } });
     const health = await fetch(`${api.url}/health`);
-    expect([health.status, await health.json()]).toMatchObject([503, { status: 'draining' }]);
+    expect([health.status, health.headers.get('retry-after'), await health.json()]).toMatchObject([503, '5', { status: 'draining' }]);
     door.open();
     expect((await stream).at(-1)).toBe('[DONE]');
     await closed;
