@@ -72,9 +72,9 @@ export function integer(o: { readonly min: number; readonly max: number; readonl
     schema: described({ type: 'integer', minimum: o.min, maximum: o.max }, o.about),
     read(value, path) {
       if (typeof value !== 'number') throw wrongType(value, path, 'an integer');
-      if (!Number.isInteger(value)) throw refuse('invalid_type', path, `${nameOf(path)} is ${value}, expected an integer`);
-      if (value < o.min) throw refuse('integer_below_min_value', path, `${nameOf(path)} is ${value}, expected at least ${o.min}`);
-      if (value > o.max) throw refuse('integer_above_max_value', path, `${nameOf(path)} is ${value}, expected at most ${o.max}`);
+      if (!Number.isInteger(value)) throw refuse('invalid_type', path, `${nameOf(path)} is not whole, expected an integer`);
+      if (value < o.min) throw refuse('integer_below_min_value', path, `${nameOf(path)} is too small, expected at least ${o.min}`);
+      if (value > o.max) throw refuse('integer_above_max_value', path, `${nameOf(path)} is too large, expected at most ${o.max}`);
       return value;
     },
   };
@@ -85,8 +85,8 @@ export function decimal(o: { readonly min: number; readonly max: number; readonl
     schema: described({ type: 'number', minimum: o.min, maximum: o.max }, o.about),
     read(value, path) {
       if (typeof value !== 'number') throw wrongType(value, path, 'a number');
-      if (!(value >= o.min)) throw refuse('decimal_below_min_value', path, `${nameOf(path)} is ${value}, expected at least ${o.min}`);
-      if (!(value <= o.max)) throw refuse('decimal_above_max_value', path, `${nameOf(path)} is ${value}, expected at most ${o.max}`);
+      if (!(value >= o.min)) throw refuse('decimal_below_min_value', path, `${nameOf(path)} is too small, expected at least ${o.min}`);
+      if (!(value <= o.max)) throw refuse('decimal_above_max_value', path, `${nameOf(path)} is too large, expected at most ${o.max}`);
       return value;
     },
   };

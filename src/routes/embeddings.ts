@@ -34,7 +34,7 @@ export const embeddings = route({
     return withEngine(call, model, body.keep_alive, async (engine) => {
       const dimensions = body.dimensions ?? model.defaults.dimensions;
       if (dimensions !== undefined && dimensions > engine.info.embeddingSize) {
-        throw new ApiError(400, 'invalid_value', `dimensions is ${dimensions}, expected at most ${engine.info.embeddingSize}`, {
+        throw new ApiError(400, 'invalid_value', `dimensions is too large, expected at most ${engine.info.embeddingSize}`, {
           param: 'dimensions',
         });
       }

@@ -86,7 +86,7 @@ const FORMATS = ['gguf', 'safetensors', 'huggingface', 'vision'] as const;
 const RESERVED = new Set(['pull', 'load', 'unload', 'status']);
 
 const format = map(choice(FORMATS, 'Only gguf is served; it is also what is assumed.'), (value, path) => {
-  if (value !== 'gguf') throw refuse('unsupported_model_format', path, `${path} is ${value}, expected gguf`);
+  if (value !== 'gguf') throw refuse('unsupported_model_format', path, `${path} is not served, expected gguf`);
   return value;
 });
 

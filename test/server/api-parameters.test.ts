@@ -319,6 +319,21 @@ describe('chat: refused', () => {
   });
 });
 
+test.each<[string, object]>([
+  ['/v1/completions', { model: 'demo', prompt: [5, -48_151_623] }],
+  ['/v1/completions', { model: 'demo', prompt: [48_151_623.42] }],
+  ['/v1/completions', { model: 'demo', prompt: 'x', temperature: 48_151_623 }],
+  ['/v1/embeddings', { model: 'text-embed', input: [48_151_623_000] }],
+  ['/v1/embeddings', { model: 'text-embed', input: 'x', dimensions: 65_000 }],
+  ['/v1/detokenize', { model: 'demo', tokens: [48_151_623_000] }],
+  ['/v1/detokenize', { model: 'demo', tokens: [48_151_623] }],
+])('a refusal of %s never repeats numbers either: %j', async (path, body) => {
+  const response = await post(api, path, body);
+  const text = await response.text();
+  expect(response.status).toBe(400);
+  expect(text).not.toMatch(/48151623|65000/);
+});
+
 test('a context that is too long is a 400 with both phrases clients look for, before a stream starts', async () => {
   for (const stream of [true, false]) {
     const response = await post(api, '/v1/chat/completions', {
