@@ -6,6 +6,7 @@ import { once } from 'node:events';
 import { appendFileSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import * as fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { openAudit, verifyAudit, type Audit, type AuditOptions } from '../../src/audit.ts';
@@ -565,4 +566,44 @@ test('clients that hold every descriptor of the process do not keep it from reco
   expect(segments().length).toBeGreaterThan(3);
   expect(await verifyAudit(folder)).toMatchObject({ ok: true, unsigned: 0 });
   expect(everything().filter((r) => r['event'] === 'request')).toHaveLength(60);
+});
+
+test('more records than may wait for the disk: the log has failed, once, and says so', async () => {
+  const errors: unknown[] = [];
+  const audit = await open(newKey(), { onError: (error) => errors.push(error) });
+  for (let i = 0; i < 65_540; i++) audit.append(record(i));
+  expect(errors.map(String)).toEqual(['Error: too many audit records are waiting for the disk']);
+  await audit.close();
+});
+
+describe('assay audit verify', () => {
+  const cli = fileURLToPath(new URL('../../dist/src/cli.js', import.meta.url));
+  async function verifying(...args: string[]): Promise<[number | null, string]> {
+    const child = spawn(process.execPath, [cli, 'audit', 'verify', folder, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
+    let out = '';
+    child.stdout.setEncoding('utf8').on('data', (part: string) => (out += part));
+    const [code] = (await once(child, 'close')) as [number | null];
+    return [code, out];
+  }
+
+  test('lists the runs and says which are not anchored; several keys may be given, and each must be there', async () => {
+    const [first = '', second = ''] = [await written(2), await written(2)].map(publicHex);
+    expect(await verifying()).toEqual([0, expect.stringContaining('2 of 2 runs not anchored') as string]);
+    const [code, out] = await verifying('--receipt-key', second);
+    expect([code, out.split('\n').slice(0, 4)]).toEqual([
+      0,
+      [
+        `audit log intact: 8 records, head signed by ${second}`,
+        `run 1: records 0 to 3, key ${first}, NOT ANCHORED`,
+        `run 2: records 4 to 7, key ${second}, attested key given`,
+        '1 of 2 runs not anchored: whoever could write to the folder before the next anchored run',
+      ],
+    ]);
+    const [both, text] = await verifying('--receipt-key', second, '--receipt-key', first);
+    expect([both, text]).toEqual([0, expect.not.stringContaining('anchored')]);
+    const [none, why] = await verifying('--receipt-key', second, '--receipt-key', publicHex(newKey()));
+    expect([none, why]).toEqual([1, expect.stringContaining('no run was signed by the expected key')]);
+    const [, json] = await verifying('--json', '--receipt-key', first);
+    expect(JSON.parse(json)).toMatchObject({ ok: true, unanchored: 1, runs: [{ anchored: true }, { anchored: false }] });
+  });
 });
