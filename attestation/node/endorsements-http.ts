@@ -108,7 +108,10 @@ type Outcome =
   { readonly answer: GetAnswer } | { readonly problem: string; readonly final: boolean; readonly retryAfterMs?: number | undefined };
 
 async function once(wanted: GetRequest, options: HttpOptions): Promise<Outcome> {
-  const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.requestTimeoutMs)]);
+  // Not AbortSignal.timeout: `any` holds its parts weakly, and one that was garbage collected never fires (Node 20).
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(new DOMException('no answer in time', 'TimeoutError')), options.requestTimeoutMs);
+  const signal = AbortSignal.any([options.signal, late.signal]);
   try {
     const response = await request(wanted.url, {
       dispatcher: options.dispatcher,
@@ -140,6 +143,8 @@ async function once(wanted: GetRequest, options: HttpOptions): Promise<Outcome> 
       problem: timedOut ? `no answer within ${options.requestTimeoutMs} ms` : `connection failed (${errorName(error)})`,
       final: false,
     };
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -157,8 +157,15 @@ export function createBatcher(options: BatcherOptions): BatchingAttester {
   }
 
   async function makeReport(data: Uint8Array): Promise<Report> {
-    const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(options.timeoutMs)]);
-    return raced(source.report(data, signal), signal);
+    // Not AbortSignal.timeout: `any` holds its parts weakly, and one that was garbage collected never fires (Node 20).
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(new DOMException('no report in time', 'TimeoutError')), options.timeoutMs);
+    const signal = AbortSignal.any([stop.signal, late.signal]);
+    try {
+      return await raced(source.report(data, signal), signal);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   return {
