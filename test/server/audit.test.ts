@@ -183,6 +183,16 @@ describe('after a crash', () => {
     ]);
   });
 
+  test('the head of the empty log is there before the first line is made', async () => {
+    let before: unknown;
+    const now = (): number => {
+      before ??= JSON.parse(readFileSync(head(), 'utf8'));
+      return clock.now();
+    };
+    const key = await written(1, newKey(), { clock: { ...clock, now } });
+    expect(before).toMatchObject({ count: 0, key: publicHex(key) });
+  });
+
   test('a start that ends between its first line and its head, or before its first line, is no trouble', async () => {
     const audit = await open();
     await audit.flush();
@@ -311,6 +321,21 @@ describe('tampering', () => {
     put(again);
     writeFileSync(head(), headOf(mallory, again.length, sha256(again.at(-1)!)));
     expect(await verifyAudit(folder)).toMatchObject({ ok: false, problem: expect.stringContaining('signed by another key') as string });
+  });
+
+  test('an anchored run edited, and the run after it invented with a head of the anchored key that nobody signed', async () => {
+    const key = await written(3);
+    const mallory = newKey();
+    await written(1, mallory);
+    const edited = rechained(lines(), (r) => (r['seq'] === 2 ? { ...r, key: 'mallory' } : r));
+    const forged = { ...(JSON.parse(headOf(mallory, 5, sha256(edited[4]!))) as object), key: publicHex(key) };
+    const all = rechained(edited, (r) => (r['seq'] === 5 ? { ...r, previous: forged } : r));
+    put(all);
+    writeFileSync(head(), headOf(mallory, all.length, sha256(all.at(-1)!)));
+    expect(await verifyAudit(folder, [publicHex(key)])).toMatchObject({
+      ok: false,
+      problem: 'line 6 carries a head of the run before whose signature does not verify',
+    });
   });
 
   test('a head put back to before a run that the log has is found at the next start', async () => {
@@ -491,7 +516,15 @@ describe('segments', () => {
 
   test('with max_segments the oldest go, and the log says so: by a line that is signed', async () => {
     const limited = { ...small, maxSegments: 3 };
-    const keys = [await written(60, newKey(), limited), await written(60, newKey(), limited)];
+    const first = newKey();
+    const audit = await open(first, limited);
+    for (let i = 0; i < 60; i++) {
+      audit.append(record(i));
+      await audit.flush();
+      expect(await verifyAudit(folder, [publicHex(first)])).toMatchObject({ ok: true, unsigned: 0, unanchored: 0 });
+    }
+    await audit.close();
+    const keys = [first, await written(60, newKey(), limited)];
     expect(segments()).toHaveLength(3);
     const verdict = await verifyAudit(folder, [publicHex(keys[1]!)]);
     expect(verdict).toMatchObject({ ok: true, segments: 3, unanchored: 0 });
