@@ -228,7 +228,8 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
   function sendError(request: FastifyRequest, reply: FastifyReply, thrown: unknown): FastifyReply {
     // frameworkErrors come before any hook.
     if (request.exchange === undefined) begin(request, reply);
-    const error = toApiError(thrown);
+    // A body that broke off is no fault of the server's.
+    const error = request.raw.destroyed && !request.raw.complete ? clientClosed() : toApiError(thrown);
     const exchange = request.exchange;
     exchange.errorCode = error.code;
     if (error.code === 'internal_error') logCause(error);

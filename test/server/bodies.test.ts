@@ -145,6 +145,7 @@ describe('bodies of requests in flight', () => {
     await once(gone, 'data');
     gone.write(chunk, () => gone.destroy());
     await api.ended(1);
+    expect(api.logged.map(({ msg, code }) => [msg, code])).toEqual([['request', 'client_closed_request']]);
     const long = await send(`${HEAD}one\r\ntransfer-encoding: chunked\r\n\r\n${chunk}${chunk}${chunk}`);
     expect([413, 429]).toContain(await statusOf(long));
     long.destroy();

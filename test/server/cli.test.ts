@@ -193,7 +193,12 @@ describe('a server', () => {
 
   test('says it is ready in one JSON line, with its URL', async () => {
     expect(await server.logged('listening')).toMatchObject({ level: 'info', url: server.url, tee: 'simulated', models: 4 });
-    expect(server.log()[0]).toMatchObject({ level: 'warn', msg: expect.stringContaining('SIMULATED TEE') as string });
+    // A machine with fewer open files than connections are configured is told first.
+    const warned = server
+      .log()
+      .filter(({ level }) => level === 'warn')
+      .map(({ msg }) => msg);
+    expect(warned).toContainEqual(expect.stringContaining('SIMULATED TEE'));
   });
 
   test('writes the reference policy of its simulation', () => {
