@@ -14,7 +14,7 @@ const line = ({ seconds, rssBytes, descriptors, children }: Sample): void =>
     `${seconds.toFixed(0).padStart(8)} ${mebibytes(rssBytes).padStart(10)} ${String(descriptors).padStart(13)} ${String(children).padStart(10)}`,
   );
 let shown = 0;
-const report = await runSoak({ seconds: Number(values.seconds), clients: Number(values.clients), seed, killEveryMs: 3000 }, (sample) => {
+const report = await runSoak({ seconds: Number(values.seconds), clients: Number(values.clients), seed, faultEveryMs: 1500 }, (sample) => {
   if (sample.seconds < shown) return;
   shown += Number(values.seconds) / 20;
   line(sample);
@@ -22,7 +22,9 @@ const report = await runSoak({ seconds: Number(values.seconds), clients: Number(
 console.log('\nidle before and after:');
 line(report.before);
 line(report.after);
-console.log(`\n${report.kills} engines killed; requests by outcome:`);
+console.log('\nfaults:');
+for (const [fault, count] of Object.entries(report.faults)) console.log(`${String(count).padStart(8)}  ${fault}`);
+console.log('\nrequests by outcome:');
 for (const [outcome, count] of [...report.outcomes].toSorted((a, b) => b[1] - a[1]))
   console.log(`${String(count).padStart(8)}  ${outcome}`);
 console.log(report.problems.length === 0 ? '\nno leak, every request accounted for' : `\n${report.problems.slice(0, 50).join('\n')}`);
