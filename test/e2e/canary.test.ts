@@ -292,7 +292,7 @@ model_roots = ["${join(folder, 'roots')}"]
     const name = `${canary('pulledowner')}/${canary('pulledrepo')}:Q8_0`;
     expect(await succeeds('POST', '/v1/models/pull', { name, token: canary('pulltoken') }, admin)).toContain('"status":"success"');
     expect(hub.seen.some(({ headers }) => headers.authorization === `Bearer ${canaries.at(-1)}`)).toBe(true);
-    await succeeds('GET', `/v1/models/pull/${encodeURIComponent(name)}/status`);
+    await succeeds('GET', `/v1/models/pull/${encodeURIComponent(name)}/status`, undefined, admin);
     await succeeds('GET', `/v1/models/${encodeURIComponent(name)}`);
     await succeeds('DELETE', `/v1/models/${encodeURIComponent(name)}`, undefined, admin);
     // And one from a file of the operator's, which is served under the name it was registered by.
@@ -431,6 +431,7 @@ model_roots = ["${join(folder, 'roots')}"]
       `/v1/attestation?nonce=${'ab'.repeat(16)}&${c('field')}=${c('queryvalue')}`,
     ])
       await refuses('GET', path);
+    await refuses('GET', `/v1/models/pull/${c('pullname')}/status`, undefined, admin);
     await refuses('GET', '/v1/models', undefined, { key: canary('wrongkey') });
     await refuses('GET', '/v1/models', undefined, { headers: { authorization: `Basic ${canary('basic')}` } });
     for (const init of [
