@@ -20,6 +20,8 @@ interface Node {
 
 const maxPatternCharacters = 2000;
 const maxWeight = 3000;
+/** With several choices any part of a pattern may be open at once, and llama.cpp steps all that is, for every token. */
+const maxChoosingWeight = 1000;
 const maxDepth = 24;
 const maxCode = 0x10ffff;
 
@@ -28,14 +30,24 @@ export function patternExpression(builder: GrammarBuilder, pattern: string): Exp
   if (pattern.length > maxPatternCharacters) throw new PatternError(`a pattern has at most ${maxPatternCharacters} characters`);
   builder.spend(20 * pattern.length);
   const any = anyCharacter(builder);
+  let weight = 0;
   const alternatives = splitTop(pattern).map((part) => {
     const anchoredStart = part.startsWith('^');
     const anchoredEnd = endsUnescaped(part, '$');
     const inner = part.slice(anchoredStart ? 1 : 0, anchoredEnd ? -1 : undefined);
-    const { expression } = parsePattern(builder, inner);
+    const { expression, weight: own } = parsePattern(builder, inner);
+    weight += own;
     return [anchoredStart ? '' : `${any}*`, expression, anchoredEnd ? '' : `${any}*`].filter((each) => each !== '').join(' ') || '""';
   });
+  if (weight > maxChoosingWeight && choicesOf(pattern) > 1) fail('the pattern is too large for one with several choices');
   return builder.rule('pattern', alternatives.join(' | '));
+}
+
+/** Not less than the parts of a pattern that can be of several lengths: repetitions and open ends. */
+export function choicesOf(pattern: string): number {
+  return (
+    (pattern.replaceAll('(?:', '').match(/[*+?{]/g)?.length ?? 0) + (pattern.startsWith('^') ? 0 : 1) + (pattern.endsWith('$') ? 0 : 1)
+  );
 }
 
 /** Its last character is `c`, and no backslash before takes its meaning: an even number of them. */

@@ -9,7 +9,8 @@ import type { ToolSpec } from './engine.ts';
 import { createGrammarBuilder, either, GrammarTooLarge, literal, repeat, type Expression, type GrammarBuilder } from './gbnf.ts';
 import { allExclusive } from './grammar-exclusive.ts';
 import { NumberRangeError, numberExpression } from './grammar-number.ts';
-import { anyCharacter, formats, PatternError, patternExpression } from './grammar-pattern.ts';
+import { anyCharacter, choicesOf, formats, PatternError, patternExpression } from './grammar-pattern.ts';
+import { openReadings, type Kind, type Member, type Reading } from './grammar-readings.ts';
 import {
   annotations,
   assertBounded,
@@ -35,6 +36,10 @@ const maxDepth = 32;
 const maxNodes = 4000;
 const maxStringLength = 100_000;
 const maxItems = 10_000;
+/** Of one pattern, whatever its counts. */
+const maxWeight = 1000;
+/** Of the same text at once: what llama.cpp steps for every token. */
+const maxReadings = 2500;
 const maxParallelCalls = 16;
 /** Characters of a property name that others must differ from. */
 const maxOtherKey = 1000;
@@ -126,6 +131,14 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
   // Rules of referenced schemas by pointer; null while one is being read and no character was written yet.
   const references = new Map<string, Expression>();
   const values = anyValue(builder);
+  // What llama.cpp may have open at once in the value an expression stands for, and its values where they are listed.
+  const readings = new Map<Expression, Reading>([[values.value, { is: 'any', of: kinds.map((kind) => leaf(kind, 1)) }]]);
+  const listed = new Map<Expression, readonly string[]>();
+  const readAs = (expression: Expression, reading: Reading): Expression => {
+    readings.set(expression, reading);
+    return expression;
+  };
+  const readingOf = (expression: Expression): Reading => readings.get(expression) ?? leaf('word', 1);
 
   const resolve = (pointer: string, path: string): unknown => {
     if (pointer !== '#' && !pointer.startsWith('#/')) return refuse(`${path}.$ref`, '$ref must point into the same schema (#/…)');
@@ -169,8 +182,14 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
       const target = resolve($ref, path);
       const rule = builder.declare(`ref-${$ref.split('/').at(-1) ?? ''}`);
       references.set($ref, rule);
+      const reading: Extract<Reading, { is: 'reference' }> = { is: 'reference', target: null };
+      readAs(rule, reading);
       // A reference met again while this one is open is caught by `open`; later ones share the rule.
-      builder.define(rule, compile(target, path, depth + 1, new Set([...open, $ref])));
+      const compiled = compile(target, path, depth + 1, new Set([...open, $ref]));
+      reading.target = readingOf(compiled);
+      const values = listed.get(compiled);
+      if (values !== undefined) listed.set(rule, values);
+      builder.define(rule, compiled);
       return rule;
     }
     if (schema['allOf'] !== undefined) return compile(merged(schema, path, open), path, depth + 1, open);
@@ -184,17 +203,22 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
       const compiled = branches.map((branch: unknown, i) =>
         compile(Object.keys(rest).length === 0 ? branch : { allOf: [rest, branch] }, `${path}.${key}[${i}]`, depth + 1, open),
       );
-      return builder.rule('any', compiled.join(' | '));
+      return readAs(builder.rule('any', compiled.join(' | ')), { is: 'any', of: compiled.map(readingOf) });
     }
-    if ('const' in schema || 'enum' in schema)
-      return builder.rule(
-        'enum',
-        enumerated(schema, path, spend)
-          .map((value) => literal(JSON.stringify(value)))
-          .join(' | '),
-      );
+    if ('const' in schema || 'enum' in schema) return enumeration(enumerated(schema, path, spend));
     const compiled = typesOf(schema, path).map((type) => byType(type, schema, path, depth));
-    return compiled.length === 1 ? (compiled[0] ?? '""') : builder.rule('types', compiled.join(' | '));
+    return compiled.length === 1
+      ? (compiled[0] ?? '""')
+      : readAs(builder.rule('types', compiled.join(' | ')), { is: 'any', of: compiled.map(readingOf) });
+  };
+
+  const enumeration = (values: readonly unknown[]): Expression => {
+    const texts = values.map((value) => JSON.stringify(value));
+    const rule = builder.rule('enum', texts.map(literal).join(' | '));
+    listed.set(rule, texts);
+    const counts = new Map<Kind, number>();
+    for (const value of values) counts.set(kindOf(value), (counts.get(kindOf(value)) ?? 0) + 1);
+    return readAs(rule, { is: 'any', of: [...counts].map(([kind, count]) => leaf(kind, count)) });
   };
 
   const byType = (type: Type, schema: Json, path: string, depth: number): Expression => {
@@ -205,9 +229,9 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
         return builder.rule('boolean', '"true" | "false"');
       case 'integer':
       case 'number':
-        return numeric(type === 'integer', schema, path);
+        return readAs(numeric(type === 'integer', schema, path), leaf('number', 2));
       case 'string':
-        return stringOf(schema, path);
+        return readAs(stringOf(schema, path), leaf('string', stringReadings(schema)));
       case 'array':
         return arrayOf(schema, path, depth);
       case 'object':
@@ -282,8 +306,15 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
   };
 
   const none: ReadonlySet<string> = new Set();
-
   const arrayOf = (schema: Json, path: string, depth: number): Expression => {
+    const items: Expression[] = [];
+    const rule = tupleOf(schema, path, depth, items);
+    const { maxItems } = schema;
+    return readAs(rule, { is: 'array', items: items.map(readingOf), times: typeof maxItems === 'number' ? cuts(maxItems) : 1 });
+  };
+
+  /** `parts` gets what the items are. */
+  const tupleOf = (schema: Json, path: string, depth: number, parts: Expression[]): Expression => {
     const min = count(path, 'minItems', schema, maxItems) ?? 0;
     const max = count(path, 'maxItems', schema, maxItems) ?? Infinity;
     if (max < min) return refuse(`${path}.maxItems`, 'maxItems is under minItems');
@@ -296,6 +327,7 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
     const items = schema['items'] ?? true;
     const room = max - heads.length;
     const rest = room <= 0 || items === false ? null : compile(items, `${path}.items`, depth + 1, none);
+    parts.push(...heads, ...(rest === null ? [] : [rest]));
     if (rest === null && min > heads.length) return refuse(`${path}.minItems`, 'minItems is over what the items allow');
     // Built from the end: what may follow once i items are written.
     const comma = `"," ${space}`;
@@ -344,6 +376,7 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
       return {
         name,
         required: demanded.has(name),
+        member: { name, required: demanded.has(name), constants: listed.get(value) ?? null, value: readingOf(value) } satisfies Member,
         rule: builder.rule('pair', `${literal(`${JSON.stringify(name)}:`)} ${space} ${value}`),
       };
     });
@@ -351,8 +384,10 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
     const open = additional === undefined ? names.length === 0 && missing.length === 0 : additional !== false;
     const comma = `"," ${space}`;
     let extra = '';
+    let others: Reading | null = null;
     if (open) {
       const value = compile(additional === undefined ? true : additional, `${path}.additionalProperties`, depth + 1, none);
+      others = readingOf(value);
       const key =
         pairs.length === 0
           ? values.string
@@ -371,7 +406,11 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
       first = pair.required ? builder.rule('first', withPair) : builder.rule('first', `${withPair} | ${first}`);
       after = pair.required ? builder.rule('after', nextAfter) : builder.rule('after', `${nextAfter} | ${after}`);
     }
-    return builder.rule('object', `"{" ${space} ${first} ${space} "}"`);
+    return readAs(builder.rule('object', `"{" ${space} ${first} ${space} "}"`), {
+      is: 'object',
+      members: pairs.map((pair) => pair.member),
+      others,
+    });
   };
 
   /** allOf and its siblings as one schema. Refuses keywords that two parts both have and that cannot be combined. */
@@ -424,7 +463,41 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
     if (!allExclusive(facts, spend))
       refuse(path, 'oneOf is supported only when its branches differ in type or in a required constant property; anyOf may do');
   };
-  return (schema) => compile(schema, param, 0, none);
+  return (schema) => {
+    const root = compile(schema, param, 0, none);
+    if (openReadings(readingOf(root), maxReadings, spend) === Infinity)
+      refuse(param, 'the schema has too many alternatives that begin alike; a constant as the first property of each tells them apart');
+    return root;
+  };
+}
+
+const kinds = ['object', 'array', 'string', 'number', 'word'] as const;
+
+function leaf(kind: Kind, width: number): Reading {
+  return { is: 'leaf', kind, width };
+}
+
+function kindOf(value: unknown): Kind {
+  if (Array.isArray(value)) return 'array';
+  const kind = value === null ? 'word' : typeof value;
+  return kinds.find((each) => each === kind) ?? 'word';
+}
+
+/** Ways in which `repeat` cuts up to `max` of something at once: blocks, and blocks of blocks. */
+function cuts(max: number): number {
+  return max <= 100 ? 1 : max <= 10_000 ? 3 : 9;
+}
+
+/** Places in a string's grammar that may be open at once: of a pattern with several choices, all of it. */
+function stringReadings({ pattern, maxLength, format }: Json): number {
+  if (typeof format === 'string') return 16;
+  if (typeof pattern !== 'string') return typeof maxLength === 'number' ? cuts(maxLength) : 1;
+  const choices = choicesOf(pattern);
+  if (choices < 2) return 2 + (pattern.match(/\|/g)?.length ?? 0);
+  const counts = [...pattern.matchAll(/\{(\d+)(?:,(\d*))?\}/g)].map(([, min, max]) => Math.max(1, Number(min), Number(max ?? 0)));
+  // Counts within counts multiply; grammar-pattern bounds what comes of it.
+  const counted = counts.reduce((all, each) => (pattern.includes('(') ? Math.min(all * each, maxWeight) : all + each), 1);
+  return Math.min(choices + counted, maxWeight);
 }
 
 /** JSON of any shape; nesting is the grammar's own recursion. */
