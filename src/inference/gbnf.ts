@@ -28,7 +28,7 @@ const maxRules = 20_000;
 const maxCharacters = 400_000;
 /** Elements after llama.cpp has written the repetitions out: `x{0,99}` is 99 optional ones. */
 const maxElements = 400_000;
-const maxSteps = 2_000_000;
+const maxSteps = 1_500_000;
 
 export function createGrammarBuilder(): GrammarBuilder {
   const rules = new Map<string, string | null>();

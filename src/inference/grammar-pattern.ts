@@ -28,7 +28,7 @@ const maxCode = 0x10ffff;
 /** What may stand between the quotes of a JSON string that matches `pattern` somewhere, as JSON Schema has it. */
 export function patternExpression(builder: GrammarBuilder, pattern: string): Expression {
   if (pattern.length > maxPatternCharacters) throw new PatternError(`a pattern has at most ${maxPatternCharacters} characters`);
-  builder.spend(20 * pattern.length);
+  builder.spend(40 * pattern.length);
   const any = anyCharacter(builder);
   let weight = 0;
   const alternatives = splitTop(pattern).map((part) => {

@@ -1,7 +1,7 @@
 // Entry point of the engine child: one process, one model. Reads frames on fd 3, answers on it, and ends when it closes. It
-// holds no key and no socket but that one, gives up core dumps, new privileges, files, sockets and programs before it reads the
-// model and what a load still needs after, and writes no text of a request anywhere. What the parent sees of its stderr is llama.cpp's log of the
-// load, nothing later.
+// holds no key and no socket but that one, gives up core dumps, new privileges, files, sockets and programs before it reads
+// the model and what only a load needs after, and writes no text of a request anywhere. What the parent sees of its stderr is
+// llama.cpp's log of the load, nothing later.
 import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Socket } from 'node:net';
@@ -155,8 +155,9 @@ function cellBytes(model: LoadedModel): number {
 }
 
 /**
- * Cells for every slot at full length if there may be as many (a quarter of the memory holds them); each slot then has its own, and attention never
- * walks over cells of others (measured: a fifth of the prefill). Else one pool of what there is, at least one slot's worth.
+ * Cells for every slot at full length if as many are affordable (a quarter of the memory); each slot then has its own, and
+ * attention never walks over cells of others (measured: a fifth of the prefill). Else one pool of what there is, at least one
+ * slot's worth.
  */
 function kvMemory(
   model: LoadedModel,
