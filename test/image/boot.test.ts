@@ -1,6 +1,7 @@
 // The image boots under software emulation, proves itself to the real client and answers; whatever is altered fails closed and
 // says why. Takes minutes, so it runs with ASSAY_IMAGE_TEST=1 (`make image-test`), where the locked inputs are in the cache.
 import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import {
   copyFileSync,
@@ -86,6 +87,31 @@ unprivileged() { /usr/bin/setpriv --reuid=1000 --regid=1000 --clear-groups --bou
   echo "probe: socket $($bb stat -c '%a %u %g' /run/attestd/socket)"
   echo 'probe: end'
   for pid in $($bb pidof node); do $bb grep -q attestd /proc/$pid/cmdline && $bb kill -9 $pid; done
+) &
+`;
+
+/** Sent in a question, in a refused one, and in the names of a third; looked for in the guest by a hook of a test image. */
+const CANARY = `canaryguest${randomBytes(6).toString('hex')}`;
+const SINKS = `
+(
+  served() { $bb grep -q ':20FB .* 01 ' /proc/net/tcp; }
+  while ! served; do $bb usleep 50000; done
+  while served; do $bb usleep 50000; done
+  echo ${CANARY} > /run/control
+  # Whatever can be written to: each such file system, whole.
+  for place in $($bb awk '$4 ~ /^rw/ && $3 ~ /^(tmpfs|ramfs|devtmpfs|ext|erofs|overlay)/ { print $2 }' /proc/mounts); do
+    echo "probe: searched $place"
+    $bb find $place -xdev -type f | while read -r file; do
+      $bb grep -q ${CANARY} "$file" && echo "probe: found $file"
+    done
+    $bb find $place -xdev -name '*${CANARY}*' | while read -r file; do echo "probe: named $file"; done
+  done
+  echo "probe: kernel log $($bb dmesg | $bb wc -l) $($bb dmesg | $bb grep -c ${CANARY})"
+  for pid in $($bb pidof node); do
+    $bb grep -q ${CANARY} /proc/$pid/cmdline /proc/$pid/environ && echo "probe: found /proc/$pid"
+  done
+  echo "probe: swap $($bb grep -c / /proc/swaps) dumps $($bb cat /proc/sys/kernel/core_pattern)"
+  echo 'probe: end'
 ) &
 `;
 
@@ -193,6 +219,51 @@ describe.skipIf(!ready)('the image under emulation', () => {
     // The probe then ends the root part, and the guest does not go on without it.
     await guest.line(/the root part ended, powering off/);
     await guest.ended;
+  });
+
+  test('a question, a refusal and names leave nothing in the guest: no file, no kernel log, no console', { timeout: 240_000 }, async () => {
+    const sinks = join(folder, 'sinks');
+    await buildImage({
+      out: sinks,
+      sources: await lockedSources(inputsFolder),
+      toml: TOML,
+      models: [gguf],
+      hooks: { 'test-start': SINKS },
+    });
+    guest = await startGuest({ emulator, folder: sinks, disks: [...standardDisks(sinks), modelDisk] });
+    await guest.line(/"msg":"listening"/);
+    // One connection for all: the guest is searched when it ends.
+    const dispatcher = new Agent({ connect: { rejectUnauthorized: false }, connections: 1, pipelining: 1 });
+    const ask = async (body: unknown, path = '/v1/chat/completions'): Promise<string> => {
+      const headers = { 'content-type': 'application/json', authorization: `Bearer ${CANARY}`, 'user-agent': CANARY };
+      const response = await fetch(`https://127.0.0.1:${guest!.port}${path}`, {
+        method: 'POST',
+        headers,
+        body: JSON.stringify(body),
+        dispatcher,
+      });
+      return `${response.status} ${await response.text()}`;
+    };
+    const messages = [{ role: 'user', content: `${EXPECTED[0]?.question} ${CANARY}` }];
+    const schema = { type: 'json_schema', json_schema: { name: 'x', schema: { const: CANARY } } };
+    expect(await ask({ model: 'demo-chat', messages })).toMatch(/^200 /);
+    // The model itself writes it.
+    expect(await ask({ model: 'demo-chat', messages, response_format: schema, max_tokens: 100 })).toMatch(new RegExp(`^200 .*${CANARY}`));
+    expect(await ask({ model: 'demo-chat', messages, temperature: CANARY })).toMatch(/^400 /);
+    expect(await ask({ model: CANARY, messages }, `/v1/${CANARY}?${CANARY}`)).toMatch(/^404 /);
+    await dispatcher.close();
+    await guest.line(/probe: end/);
+    const found = (start: string): string[] =>
+      [...guest!.console().matchAll(new RegExp(`^probe: ${start} (.*)$`, 'gm'))].map((match) => (match[1] ?? '').trim());
+    expect(found('searched')).toContain('/run');
+    // What the search itself put there, and so what it can find.
+    expect(found('found')).toEqual(['/run/control']);
+    expect(found('named')).toEqual([]);
+    const [lines, hits] = (found('kernel log')[0] ?? '').split(' ').map(Number);
+    expect(lines).toBeGreaterThan(10);
+    expect(hits).toBe(0);
+    expect(found('swap')[0]).toMatch(/^0 dumps/);
+    expect(guest.console()).not.toContain(CANARY);
   });
 
   test('firmware and kernel measure under emulation what was predicted for RTMR1 and RTMR2', { timeout: 240_000 }, async () => {
