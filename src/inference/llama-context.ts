@@ -53,6 +53,16 @@ export class ContextError extends Error {
   override readonly name = 'ContextError';
 }
 
+/** enum llama_pooling_type */
+const poolingType = { none: 0, mean: 1, last: 3, rank: 4 } as const;
+
+/** The model's own way to one vector per text; for a model made to write, the last token's, which has seen all of it. */
+function embeddingPooling(model: LoadedModel): number {
+  const own = Number(model.meta(`${model.architecture}.pooling_type`) ?? poolingType.none);
+  if (own !== poolingType.none) return own;
+  return model.meta(`${model.architecture}.attention.causal`) === 'false' ? poolingType.mean : poolingType.last;
+}
+
 export function createContext(llama: LlamaLibrary, model: LoadedModel, options: ContextOptions): Context {
   const params = llama.llama_context_default_params();
   const pooled = options.embeddings !== 'none';
@@ -74,7 +84,8 @@ export function createContext(llama: LlamaLibrary, model: LoadedModel, options: 
   params.n_threads_batch = options.threads;
   params.kv_unified = options.unified;
   params.embeddings = pooled;
-  if (options.embeddings === 'rank') params.pooling_type = 4;
+  if (options.embeddings === 'rank') params.pooling_type = poolingType.rank;
+  if (options.embeddings === 'pooled') params.pooling_type = embeddingPooling(model);
 
   // ggml asks this callback between graph nodes, on its own thread: a JavaScript function would cost a thread hop each time.
   // strlen of one flag byte is the same question in native code: "" is 0, false; "\x01" is 1, true.

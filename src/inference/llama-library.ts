@@ -268,6 +268,14 @@ export function llamaFolder(): string {
   return folder;
 }
 
+/**
+ * Gives native calls the largest stack koffi has. Of its usual 2 MiB libllama's regular expressions use up all at 7 000
+ * characters in a row (text-runs). Must come before anything native is called.
+ */
+export function growNativeStack(): void {
+  koffi.config({ sync_stack_size: 16 * 1024 * 1024 });
+}
+
 /** Loads the library and the CPU variant that fits this processor. Call once per process. */
 export function loadLlama(folder = llamaFolder()): {
   readonly llama: LlamaLibrary;

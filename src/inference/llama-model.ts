@@ -1,6 +1,7 @@
 // A loaded model and its vocabulary: load from an open file, tokenize, pieces, metadata. Special (control) tokens are never
 // matched in text here unless the caller says so; inference/template decides where they may appear.
 // Refuses: input longer than `maxTextBytes`, token ids outside the vocabulary, metadata longer than a caller's cap.
+import { cutRuns } from './text-runs.ts';
 import { closeStream, libcSymbol, openStream, progressCallback, type LlamaLibrary, type Pointer } from './llama-library.ts';
 
 export const maxTextBytes = 8 * 1024 * 1024;
@@ -113,9 +114,17 @@ function describe(llama: LlamaLibrary, handle: Pointer): LoadedModel {
     return bytes;
   };
 
-  const tokenize = (text: string, addSpecial: boolean, parseSpecial: boolean): number[] => {
-    const bytes = new TextEncoder().encode(text);
-    if (bytes.length > maxTextBytes) throw new RangeError(`text of ${bytes.length} bytes is over the limit of ${maxTextBytes}`);
+  const meta = (key: string): string | null => {
+    let buffer = new Uint8Array(4096);
+    let length = llama.llama_model_meta_val_str(handle, key, buffer, buffer.length);
+    if (length >= buffer.length && length < maxTextBytes) {
+      buffer = new Uint8Array(length + 1);
+      length = llama.llama_model_meta_val_str(handle, key, buffer, buffer.length);
+    }
+    return length < 0 || length >= buffer.length ? null : new TextDecoder().decode(buffer.subarray(0, length));
+  };
+
+  const tokenizePiece = (bytes: Uint8Array, addSpecial: boolean, parseSpecial: boolean): number[] => {
     let tokens = new Int32Array(bytes.length + 4);
     let count = llama.llama_tokenize(vocab, bytes, bytes.length, tokens, tokens.length, addSpecial, parseSpecial);
     if (count === -2147483648) throw new RangeError('text cannot be tokenized');
@@ -125,6 +134,21 @@ function describe(llama: LlamaLibrary, handle: Pointer): LoadedModel {
     }
     if (count < 0) throw new RangeError('text cannot be tokenized');
     return Array.from(tokens.subarray(0, count));
+  };
+  // Only this kind of tokenizer splits by regular expressions (cutRuns says why that matters).
+  const splits = meta('tokenizer.ggml.model') === 'gpt2';
+  const tokenize = (text: string, addSpecial: boolean, parseSpecial: boolean): number[] => {
+    const length = Buffer.byteLength(text);
+    if (length > maxTextBytes) throw new RangeError(`text of ${length} bytes is over the limit of ${maxTextBytes}`);
+    const encode = (piece: string): Uint8Array => new TextEncoder().encode(piece);
+    const pieces = splits ? cutRuns(text) : [text];
+    if (pieces.length === 1) return tokenizePiece(encode(text), addSpecial, parseSpecial);
+    const tokens = pieces.map((piece) => tokenizePiece(encode(piece), false, parseSpecial));
+    if (!addSpecial) return tokens.flat();
+    // What belongs before and after the whole, as it stands around one character.
+    const [plain, framed] = [false, true].map((special) => tokenizePiece(encode('a'), special, false)) as [number[], number[]];
+    const before = framed.findIndex((token) => token === plain[0]);
+    return [framed.slice(0, before), ...tokens, framed.slice(before + plain.length)].flat();
   };
 
   const detokenize = (tokens: readonly number[]): string => {
@@ -150,16 +174,6 @@ function describe(llama: LlamaLibrary, handle: Pointer): LoadedModel {
       longest = Math.max(longest, Buffer.byteLength(llama.llama_vocab_get_text(vocab, token) ?? ''));
     }
     return longest;
-  };
-
-  const meta = (key: string): string | null => {
-    let buffer = new Uint8Array(4096);
-    let length = llama.llama_model_meta_val_str(handle, key, buffer, buffer.length);
-    if (length >= buffer.length && length < maxTextBytes) {
-      buffer = new Uint8Array(length + 1);
-      length = llama.llama_model_meta_val_str(handle, key, buffer, buffer.length);
-    }
-    return length < 0 || length >= buffer.length ? null : new TextDecoder().decode(buffer.subarray(0, length));
   };
 
   const fim = { pre: llama.llama_vocab_fim_pre(vocab), suf: llama.llama_vocab_fim_suf(vocab), mid: llama.llama_vocab_fim_mid(vocab) };

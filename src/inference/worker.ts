@@ -13,7 +13,7 @@ import { decodeThreads, pollLevel, tinyModelBytes } from './cores.ts';
 import type { EngineInfo, EngineStats, GenerateEvent, ModelType } from './engine.ts';
 import { createContext, type Context } from './llama-context.ts';
 import { GrammarError, grammarFactory, type Grammar } from './llama-grammar.ts';
-import { loadLlama } from './llama-library.ts';
+import { growNativeStack, loadLlama } from './llama-library.ts';
 import { loadModel, openModelFile, type LoadedModel } from './llama-model.ts';
 import { hardenProcess } from './llama-process.ts';
 import { lockingNew, openMappings } from './locked-memory.ts';
@@ -51,6 +51,7 @@ socket.on('data', (chunk: Buffer) => read(chunk));
 
 async function start(load: Load): Promise<void> {
   try {
+    growNativeStack();
     hardenProcess(load.parentPid);
     const { llama, newThreadpool } = loadLlama();
     // All that is ever opened, and all the machine tells; then nobody who takes llama.cpp over with a model file gets further.
