@@ -22,6 +22,8 @@ import {
 import type { Infer } from './shape.ts';
 
 const MAX_TOOLS = 128;
+/** "Omitting parameters defines a function with an empty parameter list" (OpenAI API reference): no argument, not any argument. */
+const NO_PARAMETERS = { type: 'object', properties: {}, additionalProperties: false } as const;
 
 const toolName = text({ max: 64, pattern: /^[a-zA-Z0-9_-]{1,64}$/, form: 'a name of letters, digits, _ and - (at most 64)' });
 
@@ -44,7 +46,7 @@ export const tools = map(
       const { name, description, parameters } = tool.function;
       if (seen.has(name)) throw refuse('invalid_value', `${path}[${i}].function.name`, `${path} has two tools of one name`);
       seen.add(name);
-      return [{ name, ...(description !== undefined && { description }), parameters: parameters ?? { type: 'object', properties: {} } }];
+      return [{ name, ...(description !== undefined && { description }), parameters: parameters ?? NO_PARAMETERS }];
     });
   },
 );

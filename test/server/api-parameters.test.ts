@@ -4,6 +4,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { GenerateRequest } from '../../src/inference/engine.ts';
 import { type ApiServer, type ErrorAnswer, events, post, startApi } from '../fixtures/api-server.ts';
+import { accepts, parseGbnf } from '../fixtures/gbnf.ts';
 
 let api: ApiServer;
 beforeAll(async () => void (api = await startApi()));
@@ -114,6 +115,16 @@ describe('chat: honoured', () => {
       ].map((name) => [name, null]),
     );
     expect(await seenBy({ ...chat, ...nulls })).toMatchObject({ n: 1, sampling: { temperature: 1 } });
+  });
+
+  test('a tool without parameters takes none: the model may not invent any', async () => {
+    const request = await seenBy({ ...chat, tools: [{ type: 'function', function: { name: 'now' } }], tool_choice: 'required' });
+    const grammar = parseGbnf((request.grammar as { gbnf: string }).gbnf);
+    const call = (args: string): string => `<tool_call>\n{"name": "now", "arguments": ${args}}\n</tool_call>`;
+    expect(accepts(grammar, call('{}'))).toBe(true);
+    expect(accepts(grammar, call('{"zone": "UTC"}'))).toBe(false);
+    // Nor is the model told of a schema that would allow them.
+    expect(request.prompt).toMatchObject({ tools: [{ parameters: { type: 'object', properties: {}, additionalProperties: false } }] });
   });
 
   test.each(['5m', '30s', '0', '-1', '1h', 0, -1, 300])('keep_alive %s', async (keepAlive) => {
