@@ -58,7 +58,11 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
     maxTokens: limit,
     logprobs: body.logprobs === true,
     parallel: use?.parallel ?? true,
-    reader: (info) => (use === null ? null : () => createToolReader(info.toolFormat)),
+    reader(info) {
+      if (use === null) return null;
+      const names = use.tools.map((tool) => tool.name);
+      return () => createToolReader(info.toolFormat, names);
+    },
     request(info) {
       const grammar = requestGrammar(content, use, info.toolFormat);
       return {

@@ -122,14 +122,19 @@ const HEAD = /^\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|paramet
 const NO_HEAD =
   /^\{\s*(?:[^\s"]|"(?!n?a?m?e?(?:"|$))|"name"\s*:\s*(?:[^\s"]|"(?:[^"\\]|\\.)*"\s*(?:[^\s,]|,\s*(?:[^\s"]|"(?:arguments|parameters)"\s*:\s*[^\s{]|"(?!(?:arguments|parameters)")[^"]*"))))/;
 
-/** `content`: text. `framing`: between a trigger or a call and the next `{`. `head`: up to the arguments. `arguments`: passed
- *  on as they come. `whole`: a call in another order, read once it is complete. `tail`: up to the end of the call's object. */
-type State = 'content' | 'framing' | 'head' | 'arguments' | 'whole' | 'tail';
+/** A name that comes first, whatever follows it. */
+const NAME = /^\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")/;
 
-export function createToolReader(format: Pick<ToolFormat, 'triggers'>): ToolReader {
+/** `content`: text. `framing`: between a trigger or a call and the next `{`. `head`: up to the arguments. `arguments`: passed
+ *  on as they come. `whole`: a call in another order, read once it is complete. `tail`: up to the end of the call's object.
+ *  `data`: an object of another name, content to its end: an object within it is no call either. */
+type State = 'content' | 'framing' | 'head' | 'arguments' | 'whole' | 'tail' | 'data';
+
+/** `names`: the tools that may be called. An object that names none of them is an answer that happens to have a `name`. */
+export function createToolReader(format: Pick<ToolFormat, 'triggers'>, names: readonly string[]): ToolReader {
   let state: State = 'content';
   let held = '';
-  /** Text since the trigger, given back as content if it turns out to be no call. */
+  /** Text since the trigger and the blanks before it, given back as content if it turns out to be no call. */
   let since = '';
   let calls = 0;
   let wroteContent = false;
@@ -158,7 +163,9 @@ export function createToolReader(format: Pick<ToolFormat, 'triggers'>): ToolRead
       case 'content': {
         const at = firstOf(held, format.triggers);
         if (at >= 0) {
-          content(out, held.slice(0, at).trimEnd());
+          const words = held.slice(0, at).trimEnd();
+          content(out, words);
+          since = held.slice(words.length, at);
           held = held.slice(at);
           state = 'framing';
           return true;
@@ -181,6 +188,14 @@ export function createToolReader(format: Pick<ToolFormat, 'triggers'>): ToolRead
         return false;
       }
       case 'head': {
+        const named = NAME.exec(held);
+        if (named !== null && !names.includes(unquote(named[1] ?? '""'))) {
+          content(out, since);
+          since = '';
+          scan = createObjectScan();
+          state = 'data';
+          return true;
+        }
         const match = HEAD.exec(held);
         if (match !== null) {
           calls += 1;
@@ -215,7 +230,7 @@ export function createToolReader(format: Pick<ToolFormat, 'triggers'>): ToolRead
           return false;
         }
         const call = readCall(held.slice(0, scanned));
-        if (call === null) {
+        if (call === null || !names.includes(call.name)) {
           noCall(out, scanned);
           return true;
         }
@@ -225,6 +240,15 @@ export function createToolReader(format: Pick<ToolFormat, 'triggers'>): ToolRead
         since = '';
         state = 'framing';
         return true;
+      }
+      case 'data': {
+        const { used, closed } = scan(held);
+        // Not through content(): blanks inside an object are the object's.
+        if (used > 0) out.push({ type: 'content', text: held.slice(0, used) });
+        wroteContent ||= used > 0;
+        held = held.slice(used);
+        if (closed) state = 'content';
+        return closed;
       }
       case 'tail': {
         const at = held.indexOf('}');

@@ -79,3 +79,23 @@ test('a stream has one role chunk, one finish chunk and one terminal event', asy
   expect(chunks.filter((chunk) => chunk.choices[0]?.delta.role !== undefined)).toHaveLength(1);
   expect(chunks.filter((chunk) => chunk.choices[0]?.finish_reason !== null)).toHaveLength(1);
 });
+
+describe('an object that names no tool of the request', () => {
+  const data = '<tool_call>\n{"name": "Ada", "arguments": {"age": 36}}\n</tool_call>';
+  const wanted = { ...hello, tools: [{ type: 'function', function: { name: 'weather' } }] };
+
+  test('is the content of an answer', async () => {
+    await start({ engine: { script: () => Array.from(data) } });
+    const answer = (await (await post(api, '/v1/chat/completions', wanted)).json()) as object;
+    expect(answer).toMatchObject({ choices: [{ message: { content: data }, finish_reason: 'stop' }] });
+    expect(JSON.stringify(answer)).not.toContain('tool_calls');
+  });
+
+  test('and of a stream', async () => {
+    await start({ engine: { script: () => Array.from(data) } });
+    const lines = await events(await post(api, '/v1/chat/completions', { ...wanted, stream: true }));
+    const chunks = lines.slice(0, -1).map((each) => JSON.parse(each) as { choices: { delta: { content?: string } }[] });
+    expect(chunks.map((chunk) => chunk.choices[0]?.delta.content ?? '').join('')).toBe(data);
+    expect(lines.join('')).not.toContain('tool_calls');
+  });
+});

@@ -13,8 +13,10 @@ interface Read {
   calls: { name: string; arguments: string }[];
 }
 
+const names = ['a', 'b', 'ab', 'weather', 'f', 'f0', 'f1', 'f2', 'f3'];
+
 function read(pieces: readonly string[], format = genericToolFormat): Read {
-  const reader = createToolReader(format);
+  const reader = createToolReader(format, names);
   const result: Read = { content: '', calls: [] };
   const take = (event: ToolEvent): void => {
     if (event.type === 'content') result.content += event.text;
@@ -76,6 +78,7 @@ describe('formats', () => {
 
   test.each([
     'a < b and <tool_cal is no call',
+    'blanks before \n <tool_call> are kept',
     '<tool_call>not json</tool_call>',
     '<tool_call>{"broken": tru}</tool_call>',
     '<tool_call>{"name": "never finished"',
@@ -93,13 +96,59 @@ describe('formats', () => {
   });
 
   test('arguments come out while they are written', () => {
-    const reader = createToolReader(genericToolFormat);
+    const reader = createToolReader(genericToolFormat, names);
     reader.push('<tool_call>\n{"name": "a", "arguments": ');
     expect(reader.push('{"x": ')).toEqual([
       { type: 'call', name: 'a' },
       { type: 'arguments', text: '{"x": ' },
     ]);
     expect(reader.push('"y')).toEqual([{ type: 'arguments', text: '"y' }]);
+  });
+});
+
+describe('an object that names no tool is content', () => {
+  test.each([
+    ['data', '{"name": "Ada", "age": 36}'],
+    ['its arguments look like a call', '{"name":"Ada","parameters":{"a b":  [ 1, "  x" ] }}'],
+    ['a call within it', '{"name": "Ada", "parameters": {"name": "a", "parameters": {}}}'],
+    ['the name last', '{"age": 36,\n  "name":\t"Ada" }'],
+    ['escapes', String.raw`{"name": "\u0041da \" }", "x": "}{"}`],
+    ['words after it', '{"name": "Ada"} is her name'],
+    ['two', '{"name": "Ada"}\n\n{"name": "Bob", "parameters": {}}'],
+    ['broken off', '{"name": "Ada", "parameters": {"x": "unfin'],
+    ['broken off in blanks', '{"name": "Ada",   '],
+  ])('%s', (_what, text) => {
+    for (const pieces of [[text], Array.from(text), text.split(/(?= )/)])
+      expect(read(pieces, llama3)).toEqual({ content: text, calls: [] });
+  });
+
+  test('it comes out while it is written', () => {
+    const reader = createToolReader(llama3, names);
+    expect(reader.push('{"name": "Ada"')).toEqual([{ type: 'content', text: '{"name": "Ada"' }]);
+    expect(reader.push(', ')).toEqual([{ type: 'content', text: ', ' }]);
+  });
+
+  test('in tags, with the tags', () => {
+    const text = call('rm', { path: '/' });
+    expect(read([text])).toEqual({ content: text, calls: [] });
+    expect(read(Array.from(text))).toEqual({ content: text, calls: [] });
+  });
+
+  test('beside a call', () => {
+    const text = '{"name": "a", "parameters": {}}; {"name": "Ada", "parameters": {}}';
+    const expected = { content: '; {"name": "Ada", "parameters": {}}', calls: [{ name: 'a', arguments: '{}' }] };
+    expect(read([text], llama3)).toEqual(expected);
+    expect(read(Array.from(text), llama3)).toEqual(expected);
+  });
+
+  test('any JSON object whose name is no tool is given whole', () => {
+    const record = fc.record({ name: fc.string().filter((name) => !names.includes(name)), parameters: fc.jsonValue(), x: fc.jsonValue() });
+    fc.assert(
+      fc.property(record, fc.array(fc.nat(500), { maxLength: 8 }), fc.constantFrom(undefined, 1), (value, cuts, indent) => {
+        const text = JSON.stringify(value, null, indent);
+        expect(read(split(text, cuts), llama3)).toEqual({ content: text, calls: [] });
+      }),
+    );
   });
 });
 
