@@ -209,16 +209,33 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
     }
     if (live.length < 2) return false;
     const youngest = live.reduce((a, b) => (b.order > a.order ? b : a));
-    live.splice(live.indexOf(youngest), 1);
     crowded = true;
     context.removeTail(youngest.slot.id, 0);
     youngest.slot.tokens = [];
-    youngest.slot.busy = false;
-    youngest.request.running -= 1;
-    youngest.request.preempted.push({ choice: youngest.choice, tokens: youngest.tokens });
-    const queue = queues.get(youngest.request.job.scope);
-    if (queue === undefined || !queue.includes(youngest.request)) enqueue(youngest.request, true);
+    putBack(youngest);
     return true;
+  };
+
+  /** Takes a sequence out of its slot and back to the queue, where it waits with what it has written. */
+  const putBack = (sequence: Sequence): void => {
+    const { request, slot } = sequence;
+    live.splice(live.indexOf(sequence), 1);
+    slot.busy = false;
+    slots.touch(slot);
+    request.running -= 1;
+    request.preempted.push({ choice: sequence.choice, tokens: sequence.tokens });
+    const queue = queues.get(request.job.scope);
+    if (queue === undefined || !queue.includes(request)) enqueue(request, true);
+  };
+
+  /** Who does not read gives the slot to whoever waits; what is in its memory stays until somebody needs that as well. */
+  const clearForWaiting = (): void => {
+    let waiting = 0;
+    for (const queue of queues.values()) waiting += queue.filter(wants).length;
+    const paused = live.filter((each) => each.request.paused);
+    if (waiting === 0 || (crowded && paused.length < live.length)) return;
+    for (const sequence of paused) if (crowded || slots.free < waiting) putBack(sequence);
+    crowded = false;
   };
 
   /** Echo: the prompt's text, with the logprob of each token given those before it (none for the first: NaN). */
@@ -286,6 +303,7 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
 
   const step = async (): Promise<void> => {
     dropCancelled();
+    clearForWaiting();
     admitAll();
     const { prompt, writers } = fillBatch(context, live, {
       step: stats.decodeSteps + 1,
@@ -324,7 +342,7 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
   const idle = (): boolean => {
     if ([...requests.values()].some((request) => request.cancelled)) return false;
     if (live.some((sequence) => !sequence.request.paused)) return false;
-    if (slots.free === 0 || (crowded && live.length > 0)) return true;
+    // Nobody is running: a slot is free, or one whose reader is behind can be had.
     for (const queue of queues.values()) if (queue.some(wants)) return false;
     return true;
   };

@@ -327,6 +327,34 @@ describe('cancel and pause', () => {
     expect(scheduler.stats()).toMatchObject({ queued: 0, active: 0 });
   });
 
+  test.each([
+    ['slots', 2, Infinity],
+    ['memory', 4, 40],
+  ])('readers who are behind on all %s hold up nobody, and go on where they were', async (_, slots, cells) => {
+    const { ask, scheduler } = start({ slots }, cells);
+    const seen = [0, 0];
+    const behind = [0, 1].map((id) =>
+      ask({
+        id,
+        scope: `behind ${id}`,
+        prompt: [id + 1, 2, 3],
+        maxTokens: 25,
+        emit: (event) => {
+          if (event.type === 'delta' && (seen[id] = (seen[id] ?? 0) + 1) === 15) scheduler.pause(id);
+        },
+      }),
+    );
+    const others = [5, 6, 7].map((id) => ask({ id, scope: 'b', prompt: [id, id], maxTokens: 30 }));
+    expect(await Promise.all(others)).toEqual([5, 6, 7].map((id) => [expected([id, id], 30)]));
+    expect(seen).toEqual([15, 15]);
+    // One is cancelled in the queue, the other goes on.
+    scheduler.cancel(1);
+    scheduler.resume(0);
+    expect(await behind[0]).toEqual([expected([1, 2, 3], 25)]);
+    expect(await ask({ id: 9, prompt: [9], maxTokens: 3 })).toEqual([expected([9], 3)]);
+    expect(scheduler.stats()).toMatchObject({ queued: 0, active: 0 });
+  });
+
   test('a paused request is skipped, keeps its place and goes on where it was', async () => {
     const { ask, context, scheduler } = start();
     let seen = 0;
