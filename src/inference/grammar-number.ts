@@ -1,7 +1,8 @@
 // JSON numbers between bounds and in steps, as GBNF. A number is read digit by digit by a small automaton — how the digits so
 // far compare with each bound, and their remainder by the step — whose states become rules. No exponent is written where a
 // bound or step holds. Exact on decimal text, never on floating point.
-// Refuses by NumberRangeError: empty ranges, bounds over 10^21, steps that are neither an integer up to 1000 nor 10^-k.
+// Refuses by NumberRangeError: empty ranges, bounds that leave only numbers over 10^21, steps that are not an integer up to 1000
+// over a power of ten.
 import { literal, type Expression, type GrammarBuilder } from './gbnf.ts';
 
 export class NumberRangeError extends Error {
@@ -68,6 +69,7 @@ export function numberExpression(builder: GrammarBuilder, range: NumberRange): E
   return builder.rule('bounded', options.join(' | '));
 }
 
+/** Multiples of modulus / 10^fractionDigits. */
 interface Step {
   /** Remainders are counted by this; 1 counts none. */
   readonly modulus: number;
@@ -76,14 +78,23 @@ interface Step {
 
 function stepOf(multipleOf: number | undefined, integer: boolean): Step {
   if (multipleOf === undefined) return { modulus: 1, fractionDigits: integer ? 0 : maxFractionDigits };
-  if (Number.isInteger(multipleOf) && multipleOf >= 1 && multipleOf <= 1000) return { modulus: multipleOf, fractionDigits: 0 };
   const { integer: whole, fraction } = decimal(multipleOf, 'multipleOf');
-  if (whole === '0' && /^0*1$/.test(fraction)) return { modulus: 1, fractionDigits: integer ? 0 : fraction.length };
-  throw new NumberRangeError('multipleOf', 'multipleOf must be an integer from 1 to 1000 or a power of ten below 1');
+  const modulus = Number(whole + fraction);
+  if (modulus < 1 || modulus > 1000 || fraction.length > maxFractionDigits)
+    throw new NumberRangeError('multipleOf', 'multipleOf must be an integer from 1 to 1000, or that over a power of ten');
+  if (!integer) return { modulus, fractionDigits: fraction.length };
+  return { modulus: modulus / commonDivisor(modulus, 10 ** fraction.length), fractionDigits: 0 };
+}
+
+function commonDivisor(a: number, b: number): number {
+  return b === 0 ? a : commonDivisor(b, a % b);
 }
 
 function signed(value: number | undefined, keyword: string, exclusive: boolean): (Bound & { readonly negative: boolean }) | null {
   if (value === undefined) return null;
+  // A bound further out than what is written here is as good as the last number that is.
+  if (Number.isFinite(value) && (/max/i.test(keyword) ? value >= 1e21 : value <= -1e21))
+    return { decimal: { integer: '9'.repeat(maxIntegerDigits), fraction: '' }, exclusive: false, negative: value < 0 };
   return { decimal: decimal(Math.abs(value), keyword), exclusive, negative: value < 0 };
 }
 
@@ -142,15 +153,22 @@ function magnitudes(builder: GrammarBuilder, low: Bound | null, high: Bound | nu
     return rule;
   };
 
+  /** With `at` digits of the fraction written it is a multiple of the step. */
+  const fits = (at: number, remainder: number): boolean => {
+    let rest = remainder;
+    for (let i = at; rest !== 0 && i < step.fractionDigits; i += 1) rest = (rest * 10) % step.modulus;
+    return rest === 0;
+  };
+
   /** Rest of the fraction; tight: equal to the bound's digits so far. */
-  const fraction = (at: number, tightLow: boolean, tightHigh: boolean): Expression | null =>
-    state(`f${at},${tightLow},${tightHigh}`, () => {
+  const fraction = (at: number, tightLow: boolean, tightHigh: boolean, remainder: number): Expression | null =>
+    state(`f${at},${tightLow},${tightHigh},${remainder}`, () => {
       const lowRest = tightLow ? (low?.decimal.fraction.slice(at) ?? '') : '';
       const highRest = tightHigh ? (high?.decimal.fraction.slice(at) ?? '') : '';
       const lowDone = !tightLow || (lowRest === '' && !isExclusive(low));
       const highDone = !tightHigh || highRest !== '' || !isExclusive(high);
-      const mayEnd = at > 0 && lowDone && highDone;
-      if (!tightLow && !tightHigh) {
+      const mayEnd = at > 0 && lowDone && highDone && fits(at, remainder);
+      if (!tightLow && !tightHigh && step.modulus === 1) {
         const left = step.fractionDigits - at;
         if (left <= 0) return mayEnd ? '""' : null;
         return `[0-9]${at > 0 ? `{0,${left}}` : left > 1 ? `{1,${left}}` : ''}`;
@@ -161,7 +179,12 @@ function magnitudes(builder: GrammarBuilder, low: Bound | null, high: Bound | nu
         // Past its last digit an upper bound goes on with zeros.
         const to = tightHigh ? Number(highRest[0] ?? 0) : 9;
         for (let d = from; d <= to; d += 1) {
-          const rest = fraction(at + 1, tightLow && d === from && !(lowRest === '' && d > 0), tightHigh && d === to);
+          const rest = fraction(
+            at + 1,
+            tightLow && d === from && !(lowRest === '' && d > 0),
+            tightHigh && d === to,
+            (remainder * 10 + d) % step.modulus,
+          );
           if (rest !== null) options.push(rest === '""' ? literal(String(d)) : `${literal(String(d))} ${rest}`);
         }
       }
@@ -171,11 +194,11 @@ function magnitudes(builder: GrammarBuilder, low: Bound | null, high: Bound | nu
   /** After the integer digits. */
   const tail = (tightLow: boolean, tightHigh: boolean, remainder: number): Expression | null =>
     state(`t${tightLow},${tightHigh},${remainder}`, () => {
-      if (remainder !== 0) return null;
+      const whole = fits(0, remainder);
       const lowDone = !tightLow || (low?.decimal.fraction === '' && !isExclusive(low));
       const highDone = !tightHigh || high?.decimal.fraction !== '' || !isExclusive(high);
-      const rest = step.fractionDigits > 0 ? fraction(0, tightLow, tightHigh) : null;
-      const options = [...(lowDone && highDone ? ['""'] : []), ...(rest === null ? [] : [`"." ${rest}`])];
+      const rest = step.fractionDigits > 0 ? fraction(0, tightLow, tightHigh, remainder) : null;
+      const options = [...(lowDone && highDone && whole ? ['""'] : []), ...(rest === null ? [] : [`"." ${rest}`])];
       return options.length === 0 ? null : options.join(' | ');
     });
 

@@ -32,12 +32,13 @@ export const annotations = new Set([
   'definitions',
   'nullable',
   '$anchor',
+  'discriminator',
 ]);
 
 const keywordsOf: Readonly<Record<string, readonly string[]>> = {
-  object: ['properties', 'required', 'additionalProperties'],
-  array: ['items', 'prefixItems', 'minItems', 'maxItems'],
-  string: ['pattern', 'format', 'minLength', 'maxLength'],
+  object: ['properties', 'required', 'additionalProperties', 'propertyNames'],
+  array: ['items', 'prefixItems', 'additionalItems', 'minItems', 'maxItems'],
+  string: ['pattern', 'format', 'minLength', 'maxLength', 'contentEncoding'],
   number: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf', 'format'],
 };
 export const types = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const;
@@ -63,6 +64,28 @@ export function count(path: string, key: string, schema: Json, limit: number): n
   if (typeof value !== 'number' || !Number.isInteger(value) || value < 0)
     return refuse(`${path}.${key}`, `${key} must be a non-negative integer`);
   return value > limit ? refuse(`${path}.${key}`, `${key} is over the supported ${limit}`) : value;
+}
+
+/** A tuple as draft 7 writes it (`items` a list, `additionalItems` the rest), in the words of 2020-12. */
+export function modernTuple(schema: Json, path: string): Json {
+  const { items, additionalItems, ...rest } = schema;
+  // Beside `items` that is a schema, or without `items`, additionalItems says nothing in either.
+  if (!isArray(items)) return additionalItems === undefined ? schema : { ...rest, ...(items === undefined ? {} : { items }) };
+  if (rest['prefixItems'] !== undefined) return refuse(`${path}.items`, 'items beside prefixItems must be a schema');
+  return { ...rest, ...(items.length === 0 ? {} : { prefixItems: items }), items: additionalItems ?? true };
+}
+
+/** The only names that properties may have; null when any may. */
+export function permittedNames(schema: Json, path: string, spend: Spend): ReadonlySet<string> | null {
+  const names = schema['propertyNames'];
+  if (names === undefined || names === true) return null;
+  if (!isJson(names)) return refuse(`${path}.propertyNames`, 'propertyNames must be a schema that admits a name');
+  const { type, const: one, enum: some, ...rest } = names;
+  const other = Object.keys(rest).find((key) => !annotations.has(key));
+  if (other !== undefined || (type !== undefined && type !== 'string') || (some !== undefined && !isArray(some)))
+    return refuse(`${path}.propertyNames`, 'propertyNames is supported only as {"type": "string"}, or as the names in its enum or const');
+  if (one === undefined && some === undefined) return null;
+  return new Set(enumerated(names, `${path}.propertyNames`, spend).filter((name) => typeof name === 'string'));
 }
 
 /** The types a schema asks for; without `type` those its keywords speak of. */
@@ -143,6 +166,7 @@ export function intersection(spend: Spend): Intersection {
   let choices: Map<string, unknown> | null = null;
   let described = false;
   let closed: ReadonlySet<string> | null = null;
+  const tuples: { readonly prefix: readonly unknown[]; readonly rest: unknown }[] = [];
 
   const addProperty = (name: string, schema: unknown): void => {
     const found = properties.get(name);
@@ -172,8 +196,34 @@ export function intersection(spend: Spend): Intersection {
     if (closes) closed = new Set(names);
   };
 
-  const add = (part: Json, path: string): void => {
+  /** `items` goes on after the prefix of its own part, so element by element. */
+  const elements = (): Json => {
+    const length = tuples.reduce((max, { prefix }) => Math.max(max, prefix.length), 0);
+    const at = (i: number): unknown => {
+      spend(8 * tuples.length);
+      const all = tuples.map(({ prefix, rest }) => (i < prefix.length ? prefix[i] : rest));
+      if (all.includes(false)) return false;
+      const different = new Map(all.filter((each) => each !== true).map((each) => [canonical(each, spend), each]));
+      return different.size === 0 ? true : different.size === 1 ? [...different.values()][0] : { allOf: [...different.values()] };
+    };
+    const prefixItems: unknown[] = [];
+    for (let i = 0; i < length; i += 1) {
+      const here = at(i);
+      // Nothing may stand here, so nothing after it.
+      if (here === false) return { ...(i === 0 ? {} : { prefixItems }), items: false };
+      prefixItems.push(here);
+    }
+    return { ...(length === 0 ? {} : { prefixItems }), items: at(length) };
+  };
+
+  const add = (given: Json, path: string): void => {
     spend(4);
+    const { prefixItems, items, ...part } = modernTuple(given, path);
+    if (prefixItems !== undefined || items !== undefined) {
+      if (prefixItems !== undefined && (!isArray(prefixItems) || prefixItems.length === 0))
+        return refuse(`${path}.prefixItems`, 'prefixItems must be a non-empty array');
+      tuples.push({ prefix: prefixItems ?? [], rest: items ?? true });
+    }
     const own = isJson(part['properties']) ? part['properties'] : {};
     spend(48 * Object.keys(own).length);
     assertClosed(part, own, path);
@@ -211,6 +261,7 @@ export function intersection(spend: Spend): Intersection {
     result: () =>
       Object.fromEntries([
         ...plain,
+        ...(tuples.length === 0 ? [] : Object.entries(elements())),
         ...(described
           ? [['properties', Object.fromEntries([...properties].map(([name, all]) => [name, all.length === 1 ? all[0] : { allOf: all }]))]]
           : []),

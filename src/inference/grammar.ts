@@ -9,7 +9,7 @@ import type { ToolSpec } from './engine.ts';
 import { createGrammarBuilder, either, GrammarTooLarge, literal, repeat, type Expression, type GrammarBuilder } from './gbnf.ts';
 import { allExclusive } from './grammar-exclusive.ts';
 import { NumberRangeError, numberExpression } from './grammar-number.ts';
-import { anyCharacter, choicesOf, formats, PatternError, patternExpression } from './grammar-pattern.ts';
+import { anyCharacter, choicesOf, formats, PatternError, patternExpression, withoutLookaround } from './grammar-pattern.ts';
 import { openReadings, type Kind, type Member, type Reading } from './grammar-readings.ts';
 import {
   annotations,
@@ -19,7 +19,9 @@ import {
   intersection,
   isJson,
   known,
+  modernTuple,
   numericFormats,
+  permittedNames,
   refuse,
   typesOf,
   type Json,
@@ -192,7 +194,11 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
       builder.define(rule, compiled);
       return rule;
     }
-    if (schema['allOf'] !== undefined) return compile(merged(schema, path, open), path, depth + 1, open);
+    const { allOf } = schema;
+    // One part and nothing beside it is that part, so that what it refers to may be itself.
+    if (Array.isArray(allOf) && allOf.length === 1 && Object.keys(schema).every((key) => key === 'allOf' || annotations.has(key)))
+      return compile(allOf[0], `${path}.allOf[0]`, depth + 1, open);
+    if (allOf !== undefined) return compile(merged(schema, path, open), path, depth + 1, open);
     for (const key of ['anyOf', 'oneOf'] as const) {
       const branches = schema[key];
       if (branches === undefined) continue;
@@ -273,9 +279,13 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
     const max = count(path, 'maxLength', schema, Number.MAX_SAFE_INTEGER) ?? Infinity;
     if (max < min) return refuse(`${path}.maxLength`, 'maxLength is under minLength');
     if (max !== Infinity && max > maxStringLength) return refuse(`${path}.maxLength`, `maxLength is over the supported ${maxStringLength}`);
+    if (schema['contentEncoding'] !== undefined && pattern === undefined)
+      return refuse(`${path}.contentEncoding`, 'contentEncoding is supported only beside pattern, which is what is enforced');
+    if (format !== undefined && typeof format !== 'string') return refuse(`${path}.format`, 'format must be a string');
     const forms = [
       pattern === undefined ? [] : ['pattern'],
-      format === undefined ? [] : ['format'],
+      // Beside a pattern that is held to, format is the annotation it is by default (2020-12, validation, section 7).
+      format === undefined || pattern !== undefined ? [] : ['format'],
       min > 0 ? ['minLength'] : [],
       max < Infinity ? ['maxLength'] : [],
     ].flat();
@@ -283,10 +293,10 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
       return refuse(`${path}.${forms[1]}`, `${forms[1]} beside ${forms[0]} is not supported`);
     if (pattern !== undefined) {
       if (typeof pattern !== 'string') return refuse(`${path}.pattern`, 'pattern must be a string');
-      return quotedPattern(pattern, `${path}.pattern`);
+      return quotedPattern(withoutLookaround.get(pattern) ?? pattern, `${path}.pattern`);
     }
     if (format !== undefined) {
-      const known = typeof format === 'string' ? formats.get(format) : undefined;
+      const known = formats.get(format);
       if (known === undefined) return refuse(`${path}.format`, `format must be one of ${[...formats.keys()].join(', ')}`);
       return quotedPattern(known, `${path}.format`);
     }
@@ -314,7 +324,8 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
   };
 
   /** `parts` gets what the items are. */
-  const tupleOf = (schema: Json, path: string, depth: number, parts: Expression[]): Expression => {
+  const tupleOf = (given: Json, path: string, depth: number, parts: Expression[]): Expression => {
+    const schema = modernTuple(given, path);
     const min = count(path, 'minItems', schema, maxItems) ?? 0;
     const max = count(path, 'maxItems', schema, maxItems) ?? Infinity;
     if (max < min) return refuse(`${path}.maxItems`, 'maxItems is under minItems');
@@ -352,7 +363,8 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
     return builder.rule('array', `"[" ${tail} "]"`);
   };
 
-  const objectOf = (schema: Json, path: string, depth: number): Expression => {
+  const objectOf = (given: Json, path: string, depth: number): Expression => {
+    const schema = withNames(given, path);
     const properties = schema['properties'] ?? {};
     const required = schema['required'] ?? [];
     const additional = schema['additionalProperties'];
@@ -411,6 +423,19 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
       members: pairs.map((pair) => pair.member),
       others,
     });
+  };
+
+  /** An object whose names are listed by propertyNames, as one that has those properties and no others. */
+  const withNames = (schema: Json, path: string): Json => {
+    const permitted = permittedNames(schema, path, spend);
+    const { properties, additionalProperties } = schema;
+    if (permitted === null || (properties !== undefined && !isJson(properties))) return schema;
+    assertRoom(permitted.size);
+    const declared = properties ?? {};
+    const own = Object.keys(declared).filter((name) => permitted.has(name));
+    const more = additionalProperties === false ? [] : [...permitted].filter((name) => !Object.hasOwn(declared, name));
+    const all = [...own.map((name) => [name, declared[name]]), ...more.map((name) => [name, additionalProperties ?? true])];
+    return { ...schema, properties: Object.fromEntries(all) as Json, additionalProperties: false };
   };
 
   /** allOf and its siblings as one schema. Refuses keywords that two parts both have and that cannot be combined. */
@@ -490,8 +515,7 @@ function cuts(max: number): number {
 
 /** Places in a string's grammar that may be open at once: of a pattern with several choices, all of it. */
 function stringReadings({ pattern, maxLength, format }: Json): number {
-  if (typeof format === 'string') return 16;
-  if (typeof pattern !== 'string') return typeof maxLength === 'number' ? cuts(maxLength) : 1;
+  if (typeof pattern !== 'string') return typeof format === 'string' ? 16 : typeof maxLength === 'number' ? cuts(maxLength) : 1;
   const choices = choicesOf(pattern);
   if (choices < 2) return 2 + (pattern.match(/\|/g)?.length ?? 0);
   const counts = [...pattern.matchAll(/\{(\d+)(?:,(\d*))?\}/g)].map(([, min, max]) => Math.max(1, Number(min), Number(max ?? 0)));

@@ -223,6 +223,62 @@ const table: readonly (readonly [name: string, schema: unknown, yes: readonly st
     ['{"next":null}', '{"next":{"next":null}}'],
     ['{}', '{"next":1}'],
   ],
+  [
+    'a pattern is enforced, format beside it is an annotation',
+    { type: 'string', format: 'email', pattern: '^a+@b$' },
+    ['"aa@b"'],
+    ['"x@example.org"', '"a@c"'],
+  ],
+  [
+    'names of any kind',
+    { type: 'object', propertyNames: { type: 'string' }, additionalProperties: { type: 'integer' } },
+    ['{"a":1}'],
+    ['{"a":"b"}'],
+  ],
+  [
+    'names that are listed',
+    { type: 'object', propertyNames: { enum: ['a', 'b'] }, additionalProperties: { type: 'integer' }, required: ['b'] },
+    ['{"a":1,"b":2}', '{"b":2}'],
+    ['{"a":1}', '{"b":1,"c":1}', '{"b":"x"}'],
+  ],
+  [
+    'names that are listed, beside properties',
+    { type: 'object', properties: { a: { type: 'null' }, z: {} }, propertyNames: { enum: ['a', 'b'] }, required: ['b'] },
+    ['{"a":null,"b":[]}', '{"b":2}'],
+    ['{"a":1,"b":1}', '{"b":1,"z":1}'],
+  ],
+  ['discriminator', { discriminator: { propertyName: 'k' }, type: 'integer' }, ['1'], ['"k"']],
+  [
+    'one part of allOf that is the schema itself',
+    {
+      type: 'object',
+      properties: { next: { anyOf: [{ allOf: [{ $ref: '#' }], description: 'x' }, { type: 'null' }] } },
+      required: ['next'],
+      additionalProperties: false,
+    },
+    ['{"next":null}', '{"next":{"next":null}}'],
+    ['{"next":{}}'],
+  ],
+  [
+    'items of one part hold for the prefix of another',
+    { allOf: [{ type: 'array', prefixItems: [{ type: 'number' }, {}], minItems: 2 }, { items: { maximum: 5, type: 'integer' } }] },
+    ['[1,2]', '[1,2,3]'],
+    ['["nn",8454]', '[1,"a"]', '[6,1]', '[1]', '[1,2,6]'],
+  ],
+  [
+    'a prefix is as long as the shortest part that is closed',
+    { allOf: [{ type: 'array', prefixItems: [{}], items: false }, { prefixItems: [{ type: 'integer' }, { type: 'null' }] }] },
+    ['[]', '[1]'],
+    ['["a"]', '[1,null]'],
+  ],
+  [
+    'multipleOf a half',
+    { type: 'number', multipleOf: 0.5, minimum: -1 },
+    ['0', '-0.5', '1.5', '2', '7.0'],
+    ['0.25', '-1.5', '1.4', '1.50'],
+  ],
+  ['multipleOf 2.5 of integers', { type: 'integer', multipleOf: 2.5 }, ['5', '10', '-15'], ['2.5', '7', '1']],
+  ['bounds far out', { type: 'number', minimum: -1e30, maximum: 1e25 }, ['1', '-123456.5', '999999999999999999999'], ['1e26', '"a"']],
   ['anything', {}, ['1', '"a"', '[{"a":null}]', 'true'], ['', '{a:1}', 'undefined']],
 ];
 
@@ -245,11 +301,57 @@ describe('schemaToGrammar', () => {
     }
   });
 
+  test('tuples as draft 7 has them', () => {
+    const closed = matcher({ type: 'array', items: [{ type: 'integer' }, { type: 'string' }], additionalItems: false, minItems: 1 });
+    expect(['[1]', '[1,"a"]', '[]', '["a"]', '[1,"a",2]'].map(closed)).toEqual([true, true, false, false, false]);
+    const open = matcher({ items: [{ type: 'integer' }], additionalItems: { type: 'null' } });
+    expect(['[]', '[1,null,null]', '[1,1]', '[null]'].map(open)).toEqual([true, true, false, false]);
+    const nothing = matcher({ type: 'array', items: [], additionalItems: { type: 'null' } });
+    expect(['[]', '[null]', '[1]'].map(nothing)).toEqual([true, true, false]);
+    const conjoined = matcher({
+      allOf: [{ type: 'array', items: [{ type: 'number' }], minItems: 1 }, { items: { maximum: 5, type: 'number' } }],
+    });
+    expect(['[5]', '[6]', '["a"]', '[1,2]', '[1,"a"]'].map(conjoined)).toEqual([true, false, false, true, false]);
+    expect(refusal(() => schemaToGrammar({ prefixItems: [{}], items: [{}] }, { param: 's' })).param).toBe('s.items');
+  });
+
+  test('parts of allOf about elements: what is generated validates against every one', () => {
+    const element = fc.constantFrom<unknown>(
+      true,
+      { type: 'integer' },
+      { type: 'number', maximum: 5 },
+      { type: ['string', 'number'] },
+      { minimum: 2 },
+    );
+    const part = fc.record(
+      {
+        prefixItems: fc.array(element, { minLength: 1, maxLength: 3 }),
+        items: fc.oneof(element, fc.constant(false)),
+        minItems: fc.nat(3),
+        maxItems: fc.integer({ min: 2, max: 4 }),
+      },
+      { requiredKeys: [] },
+    );
+    fc.assert(
+      fc.property(fc.array(part, { minLength: 1, maxLength: 3 }), (allOf) => {
+        const schema = { type: 'array', allOf };
+        const text = tried(() => schemaToGrammar(schema));
+        if (text === null) return;
+        const validate = newAjv().compile(schema);
+        for (let seed = 0; seed < 10; seed += 1) {
+          const value: unknown = JSON.parse(generate(parseGbnf(text), seededRandom(seed, 0)));
+          expect([value, validate(value)]).toEqual([value, true]);
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+
   test.each([
     ['not', { not: { type: 'string' } }, 'not'],
     ['if', { if: {}, else: {} }, 'if'],
     ['patternProperties', { type: 'object', patternProperties: { a: {} } }, 'patternProperties'],
-    ['propertyNames', { type: 'object', propertyNames: {} }, 'propertyNames'],
+    ['propertyNames', { type: 'object', propertyNames: { pattern: '^a' } }, 'propertyNames'],
     ['minProperties', { type: 'object', minProperties: 1 }, 'minProperties'],
     ['uniqueItems', { type: 'array', uniqueItems: true }, 'uniqueItems'],
     ['contains', { type: 'array', contains: {} }, 'contains'],
@@ -275,7 +377,7 @@ describe('schemaToGrammar', () => {
     ['itself', { $ref: '#' }, '$ref'],
     ['false', { type: 'object', properties: { a: false } }, 'properties.a'],
     ['an empty range', { type: 'integer', minimum: 5, maximum: 4 }, 'minimum'],
-    ['an odd step', { type: 'number', multipleOf: 0.3 }, 'multipleOf'],
+    ['an odd step', { type: 'number', multipleOf: 1.00001 }, 'multipleOf'],
     ['lengths out of order', { type: 'string', minLength: 5, maxLength: 4 }, 'maxLength'],
     ['a huge length', { type: 'string', maxLength: 1e9 }, 'maxLength'],
   ])('refuses %s and names it', (_, schema, where) => {
