@@ -42,6 +42,8 @@ export interface Admission {
 export interface Limiter {
   /** 429 rate_limit_exceeded with Retry-After when the caller is over a limit. */
   admit(principal: Principal): Admission;
+  /** x-ratelimit-* headers of a caller that was not admitted: a client paces itself by them when it is refused most of all. */
+  headers(principal: Principal): Record<string, string>;
 }
 
 export function createLimiter(now: () => number): Limiter {
@@ -89,7 +91,15 @@ export function createLimiter(now: () => number): Limiter {
       caller.active += 1;
       return admission(caller, limits, now);
     },
+    headers: (principal) => headersOf(callerOf(principal), principal.limits, now()),
   };
+}
+
+function headersOf(caller: Caller, limits: KeyLimits, time: number): Record<string, string> {
+  const headers: Record<string, string> = {};
+  describe(headers, 'requests', caller.requests, limits.requestsPerMinute, time);
+  describe(headers, 'tokens', caller.tokens, limits.tokensPerMinute, time);
+  return headers;
 }
 
 function admission(caller: Caller, limits: KeyLimits, now: () => number): Admission {
@@ -97,13 +107,7 @@ function admission(caller: Caller, limits: KeyLimits, now: () => number): Admiss
   let settled = false;
   let released = false;
   return {
-    headers() {
-      const time = now();
-      const headers: Record<string, string> = {};
-      describe(headers, 'requests', caller.requests, limits.requestsPerMinute, time);
-      describe(headers, 'tokens', caller.tokens, limits.tokensPerMinute, time);
-      return headers;
-    },
+    headers: () => headersOf(caller, limits, now()),
     reserveTokens(estimate, atMost = 0) {
       const limit = limits.tokensPerMinute;
       if (limit === 0) return;

@@ -140,7 +140,12 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
       }
       if (route.limited === true) {
         exchange.leave = (route.apart === true ? attestations : work).enter(peerOf(request.ip));
-        exchange.admission = limiter.admit(exchange.principal);
+        try {
+          exchange.admission = limiter.admit(exchange.principal);
+        } catch (error) {
+          reply.headers(limiter.headers(exchange.principal));
+          throw error;
+        }
       }
       if (hasBody(request)) {
         exchange.held = bodies.open(exchange.principal.bucket);

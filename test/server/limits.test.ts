@@ -39,6 +39,9 @@ test('requests per minute, with headers, Retry-After, and refill', async () => {
   const third = await ask();
   expect(third.headers.get('retry-after')).toBe('30');
   expect(third.headers.get('x-should-retry')).toBe('true');
+  expect(third.headers.get('x-ratelimit-limit-requests')).toBe('2');
+  expect(third.headers.get('x-ratelimit-remaining-requests')).toBe('0');
+  expect(third.headers.get('x-ratelimit-reset-requests')).toBe('1m0s');
   expect(await codeOf(third)).toEqual([429, 'rate_limit_exceeded']);
   clock += 30_000;
   expect((await ask()).status).toBe(200);
@@ -53,6 +56,8 @@ test('tokens per minute: reserved from an estimate, settled with what was used',
   const second = await ask({ ...chat, max_tokens: 90 });
   expect(await codeOf(second)).toEqual([429, 'rate_limit_exceeded']);
   expect(Number(second.headers.get('retry-after'))).toBeGreaterThan(0);
+  expect(second.headers.get('x-ratelimit-limit-tokens')).toBe('100');
+  expect(second.headers.get('x-ratelimit-remaining-tokens')).toBe(String(100 - used));
   clock += 60_000;
   expect((await ask({ ...chat, max_tokens: 90 })).status).toBe(200);
 });
@@ -151,10 +156,11 @@ function key(name: string, requestsPerMinute: number): ServerConfig['auth']['key
 describe('requests at once', () => {
   test('a stream holds its place until its last byte', async () => {
     const { open, options } = gate();
-    await start({ concurrent: 1 }, options);
+    await start({ concurrent: 1, requestsPerMinute: 10 }, options);
     const stream = await ask({ ...chat, stream: true });
     const refused = await ask();
     expect(refused.headers.get('retry-after')).toBe('1');
+    expect(refused.headers.get('x-ratelimit-remaining-requests')).toBe('9');
     expect(await codeOf(refused)).toEqual([429, 'rate_limit_exceeded']);
     open();
     await stream.text();
