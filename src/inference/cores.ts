@@ -22,17 +22,19 @@ export function pollLevel(threads: number, cpus = availableParallelism()): numbe
 }
 
 function physicalCores(read: (path: string) => string): number {
-  const allowed = availableParallelism();
+  const mine = affinity(read);
+  const allowed = mine?.size ?? availableParallelism();
   try {
     const frequencies: number[] = [];
     const cores = new Map<string, number>();
     for (let cpu = 0; cpu < 1024; cpu += 1) {
+      if (mine !== null && !mine.has(cpu)) continue;
       const base = `/sys/devices/system/cpu/cpu${cpu}`;
       let siblings: string;
       try {
         siblings = read(`${base}/topology/thread_siblings_list`).trim();
       } catch {
-        if (cpu >= allowed) break;
+        if (mine === null && cpu >= allowed) break;
         continue;
       }
       let frequency = 0;
@@ -51,6 +53,21 @@ function physicalCores(read: (path: string) => string): number {
     return performance > 0 ? Math.min(performance, allowed) : allowed;
   } catch {
     return allowed;
+  }
+}
+
+/** The processors this process may run on (proc_pid_status(5)); null where that is not told. */
+function affinity(read: (path: string) => string): ReadonlySet<number> | null {
+  try {
+    const list = /^Cpus_allowed_list:\s*([\d,-]+)$/m.exec(read('/proc/self/status'))?.[1];
+    if (list === undefined) return null;
+    const cpus = list.split(',').flatMap((range) => {
+      const [first = NaN, last = first] = range.split('-').map(Number);
+      return Array.from({ length: Math.max(0, Math.min(last, 1023) - first + 1) }, (_, i) => first + i);
+    });
+    return cpus.length > 0 ? new Set(cpus) : null;
+  } catch {
+    return null;
   }
 }
 

@@ -108,7 +108,8 @@ test('greedy tokens are those of node-llama-cpp on the same file', async () => {
 });
 
 /** A /sys and a cgroup with these sibling lists and this quota. */
-const files = (cores: readonly string[], quota: string) => (path: string) => {
+const files = (cores: readonly string[], quota: string, allowed?: string) => (path: string) => {
+  if (path === '/proc/self/status' && allowed !== undefined) return `Name:\tnode\nCpus_allowed_list:\t${allowed}\nx`;
   const cpu = /cpu(\d+)\/topology/.exec(path)?.[1];
   const siblings = cpu === undefined ? undefined : cores[Number(cpu)];
   if (siblings !== undefined) return siblings;
@@ -120,6 +121,16 @@ test('threads: one per physical core of ours, within the quota, one for tiny mod
   expect(decodeThreads(1e6, files(['0', '1'], 'max 100000'))).toBe(1);
   expect(decodeThreads(1e9, files(['0,1', '0,1'], 'max 100000'))).toBe(1);
   expect(decodeThreads(1e9, files(['0', '1', '2', '3'], '100000 100000'))).toBe(1);
+});
+
+test.each([
+  ['0-7', 4],
+  ['0-1,4-5', 2],
+  ['0,2,4', 3],
+  ['7', 1],
+])('threads: of a machine of four cores with two threads each, processors %s are %i cores', (allowed, expected) => {
+  const siblings = ['0-1', '0-1', '2-3', '2-3', '4-5', '4-5', '6-7', '6-7'];
+  expect(decodeThreads(1e9, files(siblings, 'max 100000', allowed))).toBe(expected);
 });
 
 test('idle workers spin only where a core is to spare', () => {
