@@ -58,7 +58,12 @@ export function createListener(
     const error = new ApiError(417, 'expectation_failed', 'the only expectation met is 100-continue');
     request.resume();
     response
-      .writeHead(417, { 'content-type': 'application/json; charset=utf-8', connection: 'close' })
+      .writeHead(417, {
+        'content-type': 'application/json; charset=utf-8',
+        'x-request-id': freshRequestId(),
+        'openai-processing-ms': '0',
+        connection: 'close',
+      })
       .end(JSON.stringify(errorBody(error)));
   });
   server.on('connect', (_request: IncomingMessage, socket: Socket) => {
