@@ -109,8 +109,8 @@ interface LegacyLogprobs {
   readonly text_offset: number[];
 }
 
-/** The older format: parallel arrays, offsets in characters of the answer so far. */
-function legacy(logprobs: readonly Logprob[], offset: number, bos: string | null): LegacyLogprobs {
+/** The older format: parallel arrays, offsets in characters of the answer so far. `end`: where the next token begins. */
+function legacy(logprobs: readonly Logprob[], offset: number, bos: string | null): { readonly wire: LegacyLogprobs; readonly end: number } {
   const result: LegacyLogprobs = { tokens: [], token_logprobs: [], top_logprobs: [], text_offset: [] };
   let at = offset;
   for (const each of logprobs) {
@@ -124,7 +124,7 @@ function legacy(logprobs: readonly Logprob[], offset: number, bos: string | null
     result.text_offset.push(at);
     at += each.token.length;
   }
-  return result;
+  return { wire: result, end: at };
 }
 
 export async function collectCompletion(
@@ -154,7 +154,7 @@ export async function collectCompletion(
     choices: choices.map((each, index) => ({
       index,
       text: each.text,
-      logprobs: plan.logprobs ? legacy(each.logprobs, 0, bos) : null,
+      logprobs: plan.logprobs ? legacy(each.logprobs, 0, bos).wire : null,
       finish_reason: each.finish,
     })),
     usage: usageOf(counts),
@@ -180,10 +180,13 @@ export async function streamCompletion(
   for await (const event of events) {
     if (event.type === 'start') continue;
     if (event.type === 'delta') {
-      const given = event.logprobs ?? [];
-      const offset = offsets[event.index] ?? 0;
-      const logprobs = plan.logprobs && given.length > 0 ? JSON.stringify(legacy(given, offset, bos)) : 'null';
-      offsets[event.index] = offset + (given.length > 0 ? given.reduce((sum, each) => sum + each.token.length, 0) : event.text.length);
+      let logprobs = 'null';
+      if (plan.logprobs && event.logprobs !== undefined && event.logprobs.length > 0) {
+        // Counted by tokens alone: an echoed prompt's text comes apart from its tokens.
+        const { wire, end } = legacy(event.logprobs, offsets[event.index] ?? 0, bos);
+        logprobs = JSON.stringify(wire);
+        offsets[event.index] = end;
+      }
       if (event.text !== '' || logprobs !== 'null') sink.send(frame.choice(event.index, event.text, logprobs, 'null'));
     } else {
       sink.send(frame.choice(event.index, '', 'null', JSON.stringify(event.reason)));
