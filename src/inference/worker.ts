@@ -285,6 +285,8 @@ function serveGeneration(
   };
 
   const generate = ({ id, request }: Extract<ToChild, { t: 'generate' }>): void => {
+    // A bias on a token there is not would do nothing, and whoever sent it meant a token of another model.
+    for (const [token] of request.sampling.logitBias ?? []) checkTokens(model, [token], 'logit_bias');
     const prompt = promptTokens(model, template, request.prompt, info.contextLength);
     assertFits(prompt.length, info.contextLength, request.prompt.kind === 'chat' ? 'messages' : 'prompt');
     const { grammar } = request;

@@ -565,7 +565,14 @@ describe('hostile requests on real engines', () => {
     seed: maybe(fc.maxSafeInteger()),
     n: maybe(fc.integer({ min: 1, max: 3 })),
     stop: maybe(fc.array(anyText, { maxLength: 4 })),
-    logit_bias: maybe(fc.dictionary(fc.nat(600_000).map(String), fc.double({ min: -100, max: 100, noNaN: true }), { maxKeys: 5 })),
+    logit_bias: maybe(
+      fc.dictionary(
+        // Few outside the vocabulary: one alone is a 400.
+        fc.oneof({ weight: 30, arbitrary: fc.nat(255) }, fc.nat(600_000)).map(String),
+        fc.double({ min: -100, max: 100, noNaN: true }),
+        { maxKeys: 5 },
+      ),
+    ),
     logprobs: maybe(fc.boolean()),
     response_format: maybe(
       fc.oneof(

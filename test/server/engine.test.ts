@@ -134,6 +134,16 @@ describe('generation', () => {
     expect(new Set(forced.tokens).size).toBe(1);
   });
 
+  test('logit_bias of a token outside the vocabulary is refused before anything starts', async () => {
+    const { vocabSize } = context.info;
+    for (const token of [vocabSize, 999_999, 2 ** 31]) {
+      const error = await refusal(run(context, { maxTokens: 1, sampling: { ...greedy, logitBias: new Map([[1, 1], [token, 5]]) } })); // prettier-ignore
+      expect([error.status, error.code, error.param]).toEqual([400, 'invalid_token', 'logit_bias']);
+    }
+    const last = await run(context, { maxTokens: 1, sampling: { ...greedy, logitBias: new Map([[vocabSize - 1, 1]]) } });
+    expect(last.events.at(-1)).toMatchObject({ type: 'finish' });
+  });
+
   test('penalties change what repeats', async () => {
     const force = new Map([[300, 30]]);
     const repeating = await run(context, { maxTokens: 12, logprobs: 0, sampling: { ...greedy, logitBias: force } });
