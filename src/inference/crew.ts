@@ -12,9 +12,9 @@ export interface Crew {
 }
 
 /** Milliseconds until all threads are tried again; doubled after each try that fails. */
-const [firstRetry, lastRetry] = [500, 32_000];
-/** Milliseconds of steps that are looked at together: shorter ones say nothing. */
-const sample = 30;
+const [firstRetry, lastRetry] = [500, 8000];
+/** Milliseconds of steps that are looked at together: somebody else's short turn is no reason. */
+const sample = 100;
 /** Samples after which a try has been a success. */
 const lasting = 20;
 
