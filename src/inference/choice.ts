@@ -35,29 +35,26 @@ export interface Choice {
 
 export function createChoice(options: ChoiceOptions): Choice {
   const text = createTextStream(options.stop);
-  let pending: Logprob[] = [];
+  /** Tokens not told of yet, and where in the text each begins: only those with text before the cut are part of the answer. */
+  let pending: { readonly logprob: Logprob; readonly start: number }[] = [];
+  let sent = 0;
   let written = 0;
 
-  const delta = (released: string): void => {
-    if (released === '' && !(options.logprobs !== undefined && pending.length > 0 && options.stop.length === 0)) return;
+  /** Sends text that is certain, and the log probabilities of tokens that begin before `end`. */
+  const delta = (released: string, end: number): void => {
+    sent += released.length;
+    let count = 0;
+    while (count < pending.length && pending[count]!.start < end) count += 1;
+    const logprobs = pending.slice(0, count).map((each) => each.logprob);
+    if (released === '' && count === 0) return;
+    pending = pending.slice(count);
     if (options.logprobs === undefined) options.emit({ type: 'delta', index: options.index, text: released });
-    else options.emit({ type: 'delta', index: options.index, text: released, logprobs: pending });
-    pending = [];
+    else options.emit({ type: 'delta', index: options.index, text: released, logprobs });
   };
-  const finish = (reason: 'stop' | 'length'): null => {
-    const rest = text.flush();
-    if (text.stopped) {
-      pending = [];
-      delta(rest);
-      options.emit({ type: 'finish', index: options.index, reason: 'stop', completionTokens: written });
-      return null;
-    }
-    if (rest !== '' || pending.length > 0) {
-      if (options.logprobs === undefined) options.emit({ type: 'delta', index: options.index, text: rest });
-      else options.emit({ type: 'delta', index: options.index, text: rest, logprobs: pending });
-      pending = [];
-    }
-    options.emit({ type: 'finish', index: options.index, reason, completionTokens: written });
+  const finish = (reason: 'stop' | 'length', released = ''): null => {
+    const rest = released + text.flush();
+    delta(rest, text.stopped ? sent + rest.length : Infinity);
+    options.emit({ type: 'finish', index: options.index, reason: text.stopped ? 'stop' : reason, completionTokens: written });
     return null;
   };
 
@@ -74,15 +71,11 @@ export function createChoice(options: ChoiceOptions): Choice {
       options.sampler.accept(token);
       written += 1;
       if (options.isEnd(token)) return finish('stop');
-      if (options.logprobs !== undefined) pending.push(describe(logits, token, options.logprobs, options.rawPiece));
+      if (options.logprobs !== undefined)
+        pending.push({ logprob: describe(logits, token, options.logprobs, options.rawPiece), start: text.decoded });
       const released = text.push(options.piece(token));
-      if (text.stopped) {
-        pending.pop(); // the token that completed the stop string is not part of the answer
-        delta(released);
-        options.emit({ type: 'finish', index: options.index, reason: 'stop', completionTokens: written });
-        return null;
-      }
-      delta(released);
+      if (text.stopped) return finish('stop', released);
+      delta(released, options.stop.length === 0 ? Infinity : sent + released.length);
       return written >= options.limit ? finish('length') : token;
     },
     finishByLength: () => void finish('length'),

@@ -7,6 +7,8 @@ export interface TextStream {
   /** What was held back, when generation ends without a stop string. */
   flush(): string;
   readonly stopped: boolean;
+  /** Characters (UTF-16 units) that the bytes so far stand for, held back or not: where the text of the next bytes begins. */
+  readonly decoded: number;
 }
 
 export function createTextStream(stops: readonly string[]): TextStream {
@@ -14,6 +16,7 @@ export function createTextStream(stops: readonly string[]): TextStream {
   const wanted = stops.filter((stop) => stop !== '');
   let held = '';
   let stopped = false;
+  let decoded = 0;
 
   const release = (): string => {
     let first = -1;
@@ -33,18 +36,26 @@ export function createTextStream(stops: readonly string[]): TextStream {
     return text;
   };
 
+  const hold = (text: string): void => {
+    held += text;
+    decoded += text.length;
+  };
+
   return {
     get stopped() {
       return stopped;
     },
+    get decoded() {
+      return decoded;
+    },
     push(bytes) {
       if (stopped) return '';
-      held += decoder.decode(bytes, { stream: true });
+      hold(decoder.decode(bytes, { stream: true }));
       return release();
     },
     flush() {
       if (stopped) return '';
-      held += decoder.decode();
+      hold(decoder.decode());
       const text = release();
       if (stopped) return text;
       const rest = held;

@@ -254,7 +254,7 @@ export async function streamChat(
       }
     } else {
       if (state.reader !== null) for (const each of state.reader.end()) writeToolEvent(event.index, state, each);
-      // Logprobs of tokens whose text was held back and then dropped (a stop string, call framing) still belong to the answer.
+      // Logprobs of tokens whose text was held back and then dropped (the framing of calls) still belong to the answer.
       const rest = withLogprobs && state.logprobs.length > 0 ? JSON.stringify({ content: state.logprobs, refusal: null }) : 'null';
       sink.send(
         frame.choice(event.index, '{}', rest, JSON.stringify(state.calls > 0 && event.reason === 'stop' ? 'tool_calls' : event.reason)),
