@@ -1,5 +1,6 @@
 // What goes into the next decode: a token for every sequence that is writing, and prompt tokens of those that are read, within
 // the room and the outputs a batch has.
+import type { ApiError } from '../errors.ts';
 import type { GenerateEvent } from './engine.ts';
 import type { Choice, ChoiceOptions } from './choice.ts';
 import type { Slot } from './slots.ts';
@@ -30,6 +31,8 @@ export interface Job {
   readonly choice: (index: number) => Omit<ChoiceOptions, 'index' | 'limit' | 'emit'>;
   readonly maxTokens: number | undefined;
   readonly emit: (event: GenerateEvent) => void;
+  /** Ends the request, at most once and after all its events: a choice can go no further. */
+  readonly fail: (error: ApiError) => void;
 }
 
 /** One completion in a slot. */

@@ -1,5 +1,6 @@
 // One completion being written: picks tokens, applies the grammar, assembles text up to stop strings, collects logprobs and
 // says when it is finished. It never touches the KV memory; the scheduler hands it logits and feeds its tokens back.
+import { ApiError } from '../errors.ts';
 import type { Constraint } from './constraint.ts';
 import type { GenerateEvent, TokenLogprob } from './engine.ts';
 import { logprobs, type Sampler } from './sampler.ts';
@@ -26,7 +27,10 @@ export interface ChoiceOptions {
 export interface Choice {
   readonly index: number;
   readonly written: number;
-  /** Picks the next token from `logits` and emits what follows from it. Null: the choice is finished and has said so. */
+  /**
+   * Picks the next token from `logits` and emits what follows from it. Null: the choice is finished and has said so. Throws an
+   * ApiError when no token is left and the grammar is not complete: what was written is then no answer.
+   */
   next(logits: Float32Array): number | null;
   /** Ends a choice whose limit is 0, or that has no room left. */
   finishByLength(): void;
@@ -65,8 +69,12 @@ export function createChoice(options: ChoiceOptions): Choice {
     },
     next(logits) {
       const token = options.sampler.pick(logits, options.constraint?.filter());
-      // No token is left: the grammar is complete and the vocabulary has no end token.
-      if (token < 0) return finish('stop');
+      if (token < 0) {
+        // The grammar is complete, and there is no end token that may be picked.
+        const refusal = options.constraint === null ? null : refusalOf(options.constraint, logits, options.isEnd);
+        if (refusal !== null) throw refusal;
+        return finish('stop');
+      }
       options.constraint?.accept(token);
       options.sampler.accept(token);
       written += 1;
@@ -81,6 +89,26 @@ export function createChoice(options: ChoiceOptions): Choice {
     finishByLength: () => void finish('length'),
     free: () => options.constraint?.free(),
   };
+}
+
+/** Why a choice that has no token left is not complete; null when it is. Asks about the whole vocabulary, once. */
+function refusalOf(constraint: Constraint, logits: Float32Array, isEnd: (token: number) => boolean): ApiError | null {
+  const allowed = constraint.active ? constraint.filter()?.(Array.from(logits, (_, token) => token)) : undefined;
+  if (allowed === undefined) return null;
+  let ends = false;
+  let any = false;
+  let banned = false;
+  for (let token = 0; token < logits.length; token += 1) {
+    if (allowed[token] === true && isEnd(token)) return null;
+    ends ||= isEnd(token);
+    any ||= allowed[token] === true;
+    banned ||= allowed[token] === true && logits[token]! > -Infinity;
+  }
+  // Without an end token to ask about, a grammar is complete when nothing may follow.
+  if (!any && !ends) return null;
+  return banned
+    ? new ApiError(400, 'invalid_value', 'logit_bias bans every token that the form of the answer needs next', { param: 'logit_bias' })
+    : new ApiError(500, 'engine_failed', 'the model has no token for what the form of the answer needs next');
 }
 
 /** log p of the token and its alternatives, in OpenAI's shape. */

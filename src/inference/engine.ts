@@ -110,7 +110,10 @@ export interface TokenLogprob {
 }
 
 export type GenerateEvent =
-  /** Once, first: the prompt was tokenized and admitted to a slot; nothing may fail with a 4xx after it. */
+  /**
+   * Once, first: the prompt was tokenized and admitted to a slot. After it nothing fails with a 4xx but a grammar that
+   * `logitBias` leaves no token for (400 invalid_value, logit_bias), which only the writing shows.
+   */
   | { readonly type: 'start'; readonly promptTokens: number; readonly cachedTokens: number }
   /** Text of choice `index`: whole UTF-8 characters, stop strings never included. May be '' when only logprobs are carried. */
   | {

@@ -7,7 +7,7 @@ import type { Sampling } from './engine.ts';
 export type TokenFilter = (tokens: readonly number[]) => boolean[];
 
 export interface Sampler {
-  /** A token; −1 when `filter` refuses the whole vocabulary. `logits` is as it was when this returns. */
+  /** A token; −1 when `filter` refuses all that is not banned (−∞). `logits` is as it was when this returns. */
   pick(logits: Float32Array, filter?: TokenFilter): number;
   /** Counts a token for the penalties: every prompt token once at the start, then each chosen one. */
   accept(token: number): void;
@@ -92,11 +92,11 @@ function pickFiltered(logits: Float32Array, sampling: Sampling, random: () => nu
   if (sampling.temperature <= 0) {
     // Look down from the top in growing slices: the allowed token is nearly always near it.
     for (let size = 64; ; size *= 8) {
-      const tokens = top(logits, Math.min(size, logits.length));
+      const tokens = top(logits, Math.min(size, logits.length)).filter((token) => logits[token]! > -Infinity);
       const allowed = filter(tokens);
       const index = allowed.indexOf(true);
       if (index >= 0) return tokens[index] ?? -1;
-      if (size >= logits.length) return -1;
+      if (size >= logits.length || tokens.length < size) return -1;
     }
   }
   const tokens: number[] = [];

@@ -3,6 +3,7 @@
 // are served in turn. When the KV pool is full, kept prefixes go first, then the youngest sequence gives its memory back and
 // is read again later. Every queue is bounded; a cancelled request is gone at the next step.
 // It decides and counts, nothing else: tokens are picked by inference/choice, memory is moved by the context it is given.
+import { ApiError } from '../errors.ts';
 import { fillBatch, type DecodeContext, type Job, type Request, type Sequence } from './batch.ts';
 import { createChoice, describe, type Choice } from './choice.ts';
 import { createPace } from './pace.ts';
@@ -168,6 +169,7 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
   /** A request waits while it has choices to start; later choices wait for the first one's prompt. */
   const wants = (request: Request): boolean =>
     !request.paused &&
+    !request.cancelled &&
     (request.preempted.length > 0 || (request.nextChoice < request.job.n && (request.nextChoice === 0 || request.promptLogits !== null)));
 
   const admitAll = (): void => {
@@ -261,6 +263,19 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
     }
   };
 
+  /** A choice that can go no further (undefined) ends its request like a cancel, and says why. */
+  const next = ({ request, choice }: Sequence, logits: Float32Array): number | null | undefined => {
+    try {
+      return choice.next(logits);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      request.cancelled = true;
+      stats.completionTokens += choice.written;
+      request.job.fail(error);
+      return undefined;
+    }
+  };
+
   /** Lets a choice pick its next token and ends it where it must. */
   const write = (sequence: Sequence, logits: Float32Array): void => {
     const { request, choice } = sequence;
@@ -270,7 +285,8 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
       completed(sequence);
       return;
     }
-    const token = choice.next(logits);
+    const token = next(sequence, logits);
+    if (token === undefined) return;
     if (token === null) completed(sequence);
     else sequence.tokens.push(token);
   };
@@ -305,6 +321,8 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
     dropCancelled();
     clearForWaiting();
     admitAll();
+    // A choice that was just admitted may have failed its request.
+    dropCancelled();
     const { prompt, writers } = fillBatch(context, live, {
       step: stats.decodeSteps + 1,
       takeTurns: (count) => pace?.takeTurns(count) === true,

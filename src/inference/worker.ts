@@ -304,6 +304,10 @@ function serveGeneration(
       echo: request.echo === true,
       maxTokens: request.maxTokens,
       emit: (event) => events.push([id, event]),
+      fail(error) {
+        flush();
+        sendError(id, error);
+      },
       choice: (index) => ({
         sampler: createSampler(sampling, seededRandom(seed, index), prompt),
         constraint: grammar === undefined ? null : createConstraint(vocabulary, () => startGrammar(grammar.gbnf), grammar.triggers),

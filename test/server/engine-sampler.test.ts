@@ -48,6 +48,20 @@ const feed = (
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
 
 describe('sampler', () => {
+  test('what is banned is never picked, whatever a filter allows, at any temperature', () => {
+    const of = Float32Array.from([1, 2, 3, -Infinity]);
+    const bans = new Map([[1, -100], [2, -100]]); // prettier-ignore
+    for (const temperature of [0, 1]) {
+      for (const size of [4, 1000]) {
+        const wide = new Float32Array(size).fill(-Infinity);
+        wide.set(of);
+        const sampler = createSampler({ ...greedy, temperature, logitBias: bans }, seededRandom(1, 0));
+        const pick = (...allowed: number[]): number => sampler.pick(wide, (tokens) => tokens.map((token) => allowed.includes(token)));
+        expect([pick(1, 2, 3), pick(1), pick(3), pick(0, 1, 2), pick()]).toEqual([-1, -1, -1, 0, -1]);
+      }
+    }
+  });
+
   test('the whole distribution, at any temperature', () => {
     expect(apart(shares({}), softmax([...logits]))).toBeLessThan(noise);
     expect(apart(shares({ temperature: 2 }), softmax([...logits], 2))).toBeLessThan(noise);

@@ -203,6 +203,30 @@ describe('generation', () => {
 });
 
 describe('constraints', () => {
+  test.each([0, 1])('bans that leave no token for a schema are a refusal, never half an answer: temperature %d', async (temperature) => {
+    const gbnf = schemaToGrammar({ const: 'abc' });
+    const prompt = { kind: 'chat', messages: [{ role: 'user', content: 'Say it.' }] } as const;
+    const { vocabSize } = chat.info;
+    const pieces = await chat.pieces(Array.from({ length: vocabSize }, (_, token) => token));
+    const texts = pieces.map((piece) => Buffer.from(piece).toString());
+    const ban = (holds: (text: string) => boolean) =>
+      new Map(texts.flatMap((text, token): [number, number][] => (holds(text) ? [[token, -100]] : [])));
+    const asked = (logitBias: Map<number, number>) =>
+      run(chat, { prompt, grammar: { gbnf }, maxTokens: 40, sampling: { ...greedy, temperature, logitBias } });
+
+    // At its very beginning, and after some of it was written.
+    for (const holds of [(text: string) => text.includes('"'), (text: string) => text.includes('b')]) {
+      const error = await refusal(asked(ban(holds)));
+      expect([error.status, error.code, error.param]).toEqual([400, 'invalid_value', 'logit_bias']);
+    }
+    // A grammar that is complete ends, even if the token that would say so is banned.
+    const ends = chat.info.eosToken === null ? [] : [[chat.info.eosToken, -100] as const];
+    const whole = await asked(new Map([...ban((text) => text.includes('|')), ...ends]));
+    expect([whole.text, whole.finish]).toEqual(['"abc"', 'stop']);
+    // The engine goes on for everybody else.
+    expect((await run(chat, { prompt, maxTokens: 3 })).events.at(-1)).toMatchObject({ type: 'finish' });
+  });
+
   const schema = {
     type: 'object',
     properties: {

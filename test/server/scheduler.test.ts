@@ -125,6 +125,7 @@ function start(options: Partial<SchedulerOptions> = {}, cells?: number): Running
           rawPiece: (token) => new Uint8Array([65 + token]),
           isEnd: () => false,
         }),
+        fail: reject,
         ...over,
         emit: (event) => {
           events.push([over.id, event]);
@@ -371,6 +372,70 @@ describe('cancel and pause', () => {
     scheduler.resume(1);
     expect(await paused).toEqual([expected([1, 2, 3], 20)]);
     expect(context.steps.length - steps).toBe(15);
+  });
+});
+
+describe('a choice that can go no further', () => {
+  /** The grammar wants token 3 next, and the sampler may not give it. */
+  const stuck = (freed: () => void, after: number, isEnd = (_: number): boolean => false): Partial<Job> => ({
+    choice: () => {
+      let picked = 0;
+      return {
+        sampler: { pick: () => ((picked += 1) > after ? -1 : 1), accept: () => undefined },
+        constraint: { active: true, filter: () => (tokens) => tokens.map((token) => token === 3), accept: () => undefined, free: freed },
+        stop: [],
+        logprobs: undefined,
+        piece: () => new Uint8Array([65]),
+        rawPiece: () => new Uint8Array([65]),
+        isEnd,
+      };
+    },
+  });
+
+  test.each([
+    [1, 0],
+    [3, 0],
+    [1, 2],
+    [9, 0],
+    [9, 1],
+  ])('fails its request once, after its events, and nobody else: %d choices, %d tokens', async (n, after) => {
+    const { ask, scheduler, events } = start();
+    const neighbour = ask({ id: 1, scope: 'b', prompt: [4], maxTokens: 20 });
+    const order: string[] = [];
+    let freed = 0;
+    const failed = new Promise((resolve) => {
+      void ask({
+        id: 2,
+        n,
+        ...stuck(() => (freed += 1), after),
+        emit: (event) => order.push(event.type),
+        fail(error) {
+          order.push('fail');
+          resolve(error);
+        },
+      });
+    });
+    expect(await failed).toMatchObject({ status: 400, code: 'invalid_value', param: 'logit_bias' });
+    expect(await neighbour).toEqual([expected([4], 20)]);
+    expect(await ask({ id: 3, prompt: [9], maxTokens: 3 })).toEqual([expected([9], 3)]);
+    expect([order.at(0), order.at(-1), order.filter((each) => each === 'fail').length]).toEqual(['start', 'fail', 1]);
+    expect(order).not.toContain('finish');
+    expect(freed).toBeGreaterThanOrEqual(1);
+    expect(events.filter(([id, event]) => id === 2 && event.type === 'delta').length).toBeGreaterThanOrEqual(after);
+    expect(scheduler.stats()).toMatchObject({ queued: 0, active: 0 });
+  });
+
+  test('one whose grammar may end, ends', async () => {
+    const { ask, events } = start();
+    await ask({
+      id: 1,
+      ...stuck(
+        () => undefined,
+        2,
+        (token) => token === 3,
+      ),
+    });
+    expect(events.at(-1)).toEqual([1, { type: 'finish', index: 0, reason: 'stop', completionTokens: 2 }]);
   });
 });
 
