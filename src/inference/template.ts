@@ -3,13 +3,15 @@
 // * user text can never become a control token. While the template runs, the characters control tokens are made of are
 //   replaced in all text of a request by private stand-ins; afterwards control tokens are looked for in what the template
 //   itself wrote, and only then are the stand-ins turned back.
-// * rendering is bounded: milliseconds, output size, length of ranges. Over a bound is an ApiError, not a hang.
-import { createContext, runInContext } from 'node:vm';
-import { Environment, Interpreter, parse, tokenize as lex } from '@huggingface/jinja';
+// * rendering is bounded (template-run): milliseconds, work, size of values. Over a bound is an ApiError, not a hang.
+// * when a template is loaded it renders two conversations of ours. From these it is known which variables it needs to be
+//   there, whether it works at all, and whether it writes a tool call in the format it is taken for.
+import { parse, tokenize as lex } from '@huggingface/jinja';
 import { ApiError } from '../errors.ts';
 import type { ChatMessage, ToolSpec } from './engine.ts';
 import type { SpecialToken } from './llama-model.ts';
-import { detectToolFormat, genericToolFormat, toolInstructions, type ToolFormat } from './tool-format.ts';
+import { createMeter, createStopwatch, runTemplate, type Meter, type TemplateBounds } from './template-run.ts';
+import { detectToolFormat, genericToolFormat, holdsCall, toolInstructions, type ToolFormat } from './tool-format.ts';
 
 export interface TemplateVocabulary {
   readonly specials: readonly SpecialToken[];
@@ -20,12 +22,6 @@ export interface TemplateVocabulary {
   tokenize(text: string): readonly number[];
 }
 
-export interface TemplateBounds {
-  readonly timeoutMs: number;
-  readonly maxOutputCharacters: number;
-  readonly maxRange: number;
-}
-
 export interface ChatTemplate {
   readonly toolFormat: ToolFormat;
   /** Texts that end an answer where the template has no control token to do it. */
@@ -33,12 +29,46 @@ export interface ChatTemplate {
   tokens(messages: readonly ChatMessage[], tools: readonly ToolSpec[]): number[];
 }
 
-const defaultBounds: TemplateBounds = { timeoutMs: 2000, maxOutputCharacters: 16 * 1024 * 1024, maxRange: 100_000 };
+const defaultBounds: TemplateBounds = {
+  timeoutMs: 2000,
+  maxOutputCharacters: 16 * 1024 * 1024,
+  maxRange: 100_000,
+  maxWork: 200_000_000,
+};
 
 const chatMl = `{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}{{ '<|im_start|>assistant\\n' }}`;
 const plain = `{% for m in messages %}{% if m.role == 'system' %}{{ m.content + '\\n\\n' }}{% elif m.role == 'assistant' %}{{ 'Assistant: ' + m.content + '\\n' }}{% else %}{{ 'User: ' + m.content + '\\n' }}{% endif %}{% endfor %}Assistant:`;
 
-/** Compiles a template; `source` null takes ChatML where the vocabulary has it, else plain text. Throws on a syntax error. */
+/**
+ * What is there when a request brings no tools. The transformers library passes none; some templates were only ever run
+ * with lists, and Firefunction wants its tools as text, under another name, and the time.
+ */
+const absences: readonly Readonly<Record<string, unknown>>[] = [
+  { tools: null, documents: null },
+  {},
+  { tools: [], documents: [] },
+  { tools: [], documents: [], functions: '', datetime: '' },
+];
+
+const probeUser: ChatMessage = { role: 'user', content: 'question' };
+const probes: readonly (readonly ChatMessage[])[] = [[probeUser, { role: 'assistant', content: 'answer' }, probeUser], [probeUser]];
+/** Letters and digits only (nine in the id: Mistral's templates insist), so that no stand-ins get in. */
+const probeCall = { id: 'call00001', name: 'probetool', arguments: '{"probekey":"probevalue"}' };
+const probeTool: ToolSpec = {
+  name: probeCall.name,
+  description: 'Probe',
+  parameters: { type: 'object', properties: { probekey: { type: 'string', description: 'Key' } }, required: ['probekey'] },
+};
+const probeHistory: readonly ChatMessage[] = [
+  probeUser,
+  { role: 'assistant', content: '', toolCalls: [probeCall] },
+  { role: 'tool', content: 'result', toolCallId: probeCall.id },
+];
+
+/**
+ * Compiles a template; `source` null takes ChatML where the vocabulary has it, else plain text. So does a template that
+ * cannot render one question. Throws on a syntax error.
+ */
 export function createChatTemplate(
   source: string | null,
   vocabulary: TemplateVocabulary,
@@ -47,35 +77,64 @@ export function createChatTemplate(
   const hasChatMl = ['<|im_start|>', '<|im_end|>'].every((text) => vocabulary.specials.some((special) => special.text === text));
   const text = source ?? (hasChatMl ? chatMl : plain);
   const program = parse(lex(text, { lstrip_blocks: true, trim_blocks: true }));
-  const timed = stopwatch(bounds.timeoutMs);
-  const toolFormat = detectToolFormat(source);
-  const ownTools = toolFormat.kind !== 'generic';
+  const stopwatch = createStopwatch();
   const disguise = disguiseFor(vocabulary.specials);
   const control = vocabulary.specials.filter((special) => special.control);
   const find = matcher(control.map((special) => special.text));
   const byText = new Map(control.map((special) => [special.text, special]));
   const textOf = (token: number | null): string => vocabulary.specials.find((special) => special.token === token)?.text ?? '';
 
-  const render = (messages: readonly unknown[], tools: readonly unknown[] | undefined): string => {
-    const variables: Record<string, unknown> = {
-      ...globals(bounds.maxRange),
-      messages,
-      ...(tools === undefined ? {} : { tools }),
-      add_generation_prompt: true,
-      bos_token: textOf(vocabulary.bos),
-      eos_token: textOf(vocabulary.eos),
-    };
-    let output = '';
-    timed(() => {
-      const environment = new Environment();
-      for (const [name, value] of Object.entries(variables)) environment.set(name, value);
-      const written: unknown = new Interpreter(environment).run(program).value;
-      output = typeof written === 'string' ? written : '';
-    });
-    if (output.length > bounds.maxOutputCharacters)
-      throw new ApiError(400, 'template_failed', 'the chat template writes more than its bound');
-    return output;
-  };
+  type Variables = Readonly<Record<string, unknown>>;
+  const render = (messages: readonly unknown[], more: Variables, meter: Meter): string =>
+    runTemplate(
+      program,
+      {
+        ...globals(meter),
+        ...more,
+        ...('datetime' in more && { datetime: strftime(new Date(), '%Y-%m-%d') }),
+        messages,
+        add_generation_prompt: true,
+        bos_token: textOf(vocabulary.bos),
+        eos_token: textOf(vocabulary.eos),
+      },
+      meter,
+    );
+
+  /** Null where the template fails; a template over a bound is left to fail there with every request. */
+  const absent = ((): Variables | null => {
+    for (const probe of probes) {
+      for (const absence of absences) {
+        try {
+          render(
+            probe.map((message) => ownShape(message, disguise)),
+            absence,
+            createMeter(bounds, stopwatch),
+          );
+          return absence;
+        } catch (error) {
+          if (error instanceof ApiError) return absence;
+        }
+      }
+    }
+    return null;
+  })();
+  if (absent === null && source !== null) return createChatTemplate(null, vocabulary, bounds);
+  const lacking = absent ?? {};
+
+  const detected = detectToolFormat(source);
+  const toolFormat = ((): ToolFormat => {
+    if (detected.kind === 'generic') return detected;
+    try {
+      const shaped = probeHistory.map((message) => ownShape(message, disguise));
+      const written = render(shaped, { ...lacking, tools: [disguise.deep(toolObject(probeTool))] }, createMeter(bounds, stopwatch));
+      const plain = disguise.off(written);
+      const told = plain.includes('Probe') && plain.includes('result');
+      return told && holdsCall(detected, plain, probeCall.name, probeCall.arguments) ? detected : genericToolFormat;
+    } catch {
+      return genericToolFormat;
+    }
+  })();
+  const ownTools = toolFormat.kind !== 'generic';
 
   /** Control tokens where the template wrote them, plain text between. */
   const tokenize = (rendered: string): number[] => {
@@ -104,14 +163,16 @@ export function createChatTemplate(
     toolFormat,
     stops: source === null && !hasChatMl ? ['\nUser:'] : [],
     tokens(messages, tools) {
-      const offered = tools.length > 0 ? tools.map((tool) => disguise.deep(toolObject(tool))) : undefined;
+      const offered = ownTools && tools.length > 0 ? { tools: tools.map((tool) => disguise.deep(toolObject(tool))) } : {};
       const shaped = ownTools ? messages.map((message) => ownShape(message, disguise)) : genericShape(messages, tools, disguise);
       // Templates refuse histories they were not trained on (two user turns, a system message in the middle). Such a history
-      // is answered too: once more with the turns merged and the system text at the head of the first one.
+      // is answered too: once more with the turns merged and the system text at the head of the first one, and at last with
+      // the whole conversation as one question, which is what every template renders.
+      const meter = createMeter(bounds, stopwatch);
       let failure: unknown;
-      for (const attempt of [shaped, alternating(shaped)]) {
+      for (const attempt of [() => shaped, () => alternating(shaped), () => oneTurn(alternating(shaped))]) {
         try {
-          return tokenize(render(attempt, ownTools ? offered : undefined));
+          return tokenize(render(attempt(), { ...lacking, ...offered }, meter));
         } catch (error) {
           if (error instanceof ApiError) throw error;
           failure = error;
@@ -126,9 +187,8 @@ export function createChatTemplate(
   };
 }
 
-/** The names every chat template may use. `range` counts all it hands out in one rendering. */
-function globals(maxRange: number): Record<string, unknown> {
-  let written = 0;
+/** The names every chat template may use. */
+function globals(meter: Meter): Record<string, unknown> {
   return {
     true: true,
     false: false,
@@ -136,16 +196,16 @@ function globals(maxRange: number): Record<string, unknown> {
     True: true,
     False: false,
     None: null,
-    raise_exception: (message: unknown) => {
-      throw new Error(String(message));
+    // The text may quote the messages: nobody reads it.
+    raise_exception: () => {
+      throw new Error('the template refuses');
     },
     strftime_now: (format: string) => strftime(new Date(), format),
     range: (start: number, stop?: number, stride?: number): number[] => {
       const [from, to] = stop === undefined ? [0, start] : [start, stop];
       const by = stride ?? 1;
       const length = by === 0 ? Infinity : Math.max(0, Math.ceil((to - from) / by));
-      written += length;
-      if (!(written <= maxRange)) throw new Error('range is too long');
+      meter.countRange(length);
       return Array.from({ length }, (_, i) => from + i * by);
     },
   };
@@ -226,6 +286,12 @@ function alternating(messages: readonly Shaped[]): Shaped[] {
   const first = turns[0];
   if (first !== undefined && system.length > 0) first.content = [...system, first.content].filter((part) => part !== '').join('\n\n');
   return turns;
+}
+
+/** A conversation of more than one turn as the text of one question. */
+function oneTurn(turns: readonly Shaped[]): Shaped[] {
+  const said = turns.map(({ role, content }) => `${role === 'assistant' ? 'Assistant' : 'User'}: ${content}`);
+  return [{ role: 'user', content: turns.length === 1 ? (turns[0]?.content ?? '') : said.join('\n\n') }];
 }
 
 function toolObject(tool: ToolSpec): unknown {
@@ -323,22 +389,5 @@ function matcher(texts: readonly string[]): (text: string) => { readonly at: num
   return (text) => {
     const found = pattern.exec(text);
     return found === null ? null : { at: found.index, text: found[0] };
-  };
-}
-
-/** Runs synchronous code that V8 interrupts when it takes too long. */
-function stopwatch(timeoutMs: number): (work: () => void) => void {
-  const sandbox: { work: () => void } = { work: () => {} };
-  const context = createContext(sandbox);
-  return (work) => {
-    sandbox.work = work;
-    try {
-      runInContext('work()', context, { filename: 'template', timeout: timeoutMs });
-    } catch (error) {
-      if (!(error instanceof Error && 'code' in error && error.code === 'ERR_SCRIPT_EXECUTION_TIMEOUT')) throw error;
-      throw new ApiError(400, 'template_failed', `the chat template took longer than ${timeoutMs} ms`, { cause: error.code });
-    } finally {
-      sandbox.work = () => {};
-    }
   };
 }

@@ -26,7 +26,10 @@ const tagged = {
 
 export const genericToolFormat: ToolFormat = { kind: 'generic', ...tagged };
 
-/** Recognised by what the GGUF's own template writes; a template that never mentions `tools` gets the generic format. */
+/**
+ * What the GGUF's own template seems to write; a template that never mentions `tools` gets the generic format. Whether it
+ * writes just that is seen when it renders a call (`holdsCall`): many families share a marker and put other things after it.
+ */
 export function detectToolFormat(template: string | null): ToolFormat {
   if (template === null || !/\btools\b/.test(template)) return genericToolFormat;
   if (template.includes('[TOOL_CALLS]')) {
@@ -55,6 +58,14 @@ export function detectToolFormat(template: string | null): ToolFormat {
     };
   }
   return genericToolFormat;
+}
+
+/** Whether a rendering holds this call in this format, white space aside; `args` is JSON. */
+export function holdsCall(format: ToolFormat, rendered: string, name: string, args: string): boolean {
+  const squeeze = (text: string): string => text.replaceAll(/\s/g, '');
+  return squeeze(rendered).includes(
+    squeeze(`${format.open}${format.callStart}{"name":${JSON.stringify(name)},"${format.argumentsKey}":${args}`),
+  );
 }
 
 /** What the generic format tells the model, as a system message. */

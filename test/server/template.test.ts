@@ -1,7 +1,7 @@
 // Chat templates: rendered as their authors meant, on text that tries to break out, on histories they refuse, and when the
 // template itself is hostile.
 import * as fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { ApiError } from '../../src/errors.ts';
 import type { ChatMessage } from '../../src/inference/engine.ts';
 import { createChatTemplate, type TemplateVocabulary } from '../../src/inference/template.ts';
@@ -107,9 +107,82 @@ describe('templates', () => {
   });
 
   test('a history no attempt renders is a 400 that quotes nothing', () => {
-    const error = refusal(() => render(`{{ raise_exception(messages[0].content) }}`, [user('secret words')]));
+    const source = `{% if 'secret' in messages[0].content %}{{ raise_exception(messages[0].content) }}{% endif %}`;
+    const error = refusal(() => render(source, [user('secret words')]));
     expect([error.status, error.code, error.param]).toEqual([400, 'invalid_messages', 'messages']);
     expect(`${error.message}${String(error.cause)}`).not.toContain('secret');
+  });
+
+  test.each([
+    ['a method that does not exist', '{{ messages[0].content.shout() }}'],
+    ['a refusal of everything', `{{ raise_exception('never') }}`],
+  ])('a template that renders no question is not used: %s', (_, source) => {
+    const messages = [user('Hi'), { role: 'assistant', content: 'b' } as const, user('again')];
+    expect(render(source, messages)).toBe(render(null, messages));
+    const bare = createChatTemplate(source, { ...vocabulary, specials: [] });
+    expect([bare.toolFormat.kind, bare.stops]).toEqual(['generic', ['\nUser:']]);
+  });
+
+  test('a template that takes one question only gets the conversation as one', () => {
+    const source = `{% if messages | length > 1 %}{{ raise_exception('one') }}{% endif %}{{ messages[0].content }}<|im_end|>`;
+    const text = render(source, [{ role: 'system', content: 's' }, user('a'), { role: 'assistant', content: 'b' }, user('c')]);
+    expect(text).toBe('«<s>»User: s\n\na\n\nAssistant: b\n\nUser: c«<|im_end|>»');
+  });
+
+  test.each([
+    ['none, as the transformers library passes', '{% if tools is not none or documents is not none %}{{ raise_exception("") }}{% endif %}'],
+    ['undefined', '{% if tools is defined %}{% for t in tools %}{% endfor %}{% endif %}'],
+    ['lists', '{% for t in tools %}{{ t }}{% endfor %}{% for d in documents %}{{ d }}{% endfor %}{{ tools | selectattr("type") | list }}'],
+    ['text, and a date', '{% set x = "tools: " + functions + datetime %}'],
+  ])('without tools, what a template needs to be there is there: %s', (_, before) => {
+    expect(render(`${before}{% for m in messages %}{{ m.content }}{% endfor %}`, [user('Hi')])).toMatch(/Hi$/);
+  });
+
+  test.each([
+    ['integer keys', `{% set m = {1: 'one', 2: 'two'} %}{{ m[2] }}{% for k, v in m | dictsort %}{{ k }}{% endfor %}`, 'two12'],
+    ['string of a mapping, a list, none', `{{ {'a': [1]} | string }}{{ [1] | string }}{{ none | string }}`, '{"a": [1]}[1]None'],
+    ['format', `{{ 'a{}b{}c'.format(1, 'x') }}`, 'a1bxc'],
+    ['a filter over a block', `{% filter upper %}a{{ 'b' }}{% endfilter %}`, 'AB'],
+  ])('what the interpreter lacks, or is done around it: %s', (_, source, written) => {
+    expect(render(source, [user('Hi')])).toBe(`«<s>»${written}`);
+  });
+
+  const xml = qwen
+    .replaceAll(
+      `'\\n<tool_call>\\n{"name": "' + call.function.name + '", "arguments": '`,
+      `'\\n<tool_call>\\n<function=' + call.function.name + '>'`,
+    )
+    .replaceAll(`'}\\n</tool_call>'`, `'</function>\\n</tool_call>'`);
+  const familyTools = [{ name: 'get', description: 'gets', parameters: {} }];
+  const mistralOf = (call: string): string =>
+    `{% if tools %}[AVAILABLE_TOOLS]{{ tools | tojson }}{% endif %}{% for m in messages %}{{ m.content }}{% if m.tool_calls %}[TOOL_CALLS]${call}{% endif %}{% endfor %}`;
+  test.each([
+    ['Hermes', qwen, 'hermes'],
+    ['XML in the tags of Hermes', xml, 'generic'],
+    [
+      'Mistral',
+      mistralOf('[{"name": "{{ m.tool_calls[0].function.name }}", "arguments": {{ m.tool_calls[0].function.arguments | tojson }}}]'),
+      'mistral',
+    ],
+    ['Mistral of 2025', mistralOf('{{ m.tool_calls[0].function.name }}[ARGS]{{ m.tool_calls[0].function.arguments | tojson }}'), 'generic'],
+    ['calls left out', qwen.replace('{%- if message.tool_calls %}', '{%- if false %}'), 'generic'],
+    ['tools left out', qwen.replace('{{ tool | tojson }}', ''), 'generic'],
+  ])('the format of calls is the one the template writes: %s', (_, source, kind) => {
+    const template = createChatTemplate(source, vocabulary);
+    expect(template.toolFormat.kind).toBe(kind);
+    const text = show(
+      template.tokens(
+        [
+          user('w'),
+          { role: 'assistant', content: '', toolCalls: [{ id: '1', name: 'get', arguments: '{"a":1}' }] },
+          { role: 'tool', content: '21', toolCallId: '1' },
+        ],
+        familyTools,
+      ),
+    );
+    expect(text).toContain('gets');
+    expect(text).toContain('21');
+    if (kind === 'generic') expect(text).toContain('<tool_call>\n{"name":"get","arguments":{"a":1}}\n</tool_call>');
   });
 
   test("an assistant's thinking is still found by the template", () => {
@@ -216,8 +289,78 @@ describe('hostile templates', () => {
     ['a huge range', '{% for a in range(1000000000) %}x{% endfor %}'],
     ['a huge output', '{% for a in range(50000) %}{{ messages[0].content }}{% endfor %}'],
   ])('%s ends in a 400', (_, source) => {
-    const template = createChatTemplate(source, vocabulary, { timeoutMs: 100, maxOutputCharacters: 100_000, maxRange: 100_000 });
+    const template = createChatTemplate(source, vocabulary, {
+      timeoutMs: 100,
+      maxOutputCharacters: 100_000,
+      maxRange: 100_000,
+      maxWork: 200_000_000,
+    });
     expect(refusal(() => template.tokens([user('x'.repeat(100)), ...Array.from({ length: 200 }, () => user('y'))], [])).status).toBe(400);
+  });
+
+  const again = (times: number, body: string): string => `{% for i in range(${times}) %}${body}{% endfor %}`;
+  const grown = (start: string, step: string, end: string, times = 40): string =>
+    `{% set ns = namespace(v=${start}) %}${again(times, `{% set ns.v = ${step} %}`)}{{ ${end} }}`;
+  // Native functions cannot be interrupted: what they would do is counted first. No time limit is at work here.
+  test.each([
+    ['a mapping that holds itself twice, as JSON', grown(`{'a': 'x'}`, `{'a': ns.v, 'b': ns.v}`, 'ns.v | tojson')],
+    ['a list that doubles', grown('[1]', 'ns.v + ns.v', 'ns.v | length')],
+    ['a list that grows', grown('[]', 'ns.v + [i]', 'ns.v | length', 60_000)],
+    ['a list of itself, written out', grown('[1]', '[ns.v, ns.v]', 'ns.v')],
+    ['a text that doubles', grown(`'ab'`, 'ns.v ~ ns.v', 'ns.v | length')],
+    ['replace', grown(`'ab'`, `ns.v.replace('a', 'aaaaaaaaaa')`, 'ns.v | length')],
+    ['replace under another name', grown(`'ab'`, `ns.v[m]('a', 'aaaaaaaaaa')`, 'ns.v').replace('{%', `{% set m = 'replace' %}{%`)],
+    [
+      'a method kept in a variable',
+      `{% set ns = namespace(v='a') %}${again(40, `{% set f = ns.v.replace %}{% set ns.v = f('a', 'aaaaaaaaaa') %}`)}`,
+    ],
+    ['join with a long separator', grown(`','`, 'ns.v ~ ns.v', 'range(50000) | join(ns.v)', 18)],
+    ['indent by a great width', grown(`'a\\n'`, 'ns.v ~ ns.v', 'ns.v | indent(100000)', 18)],
+    ['JSON indented by a great width', '{{ range(50000) | tojson(indent=100000) }}'],
+    ['a namespace in itself', '{% set ns = namespace() %}{% set ns.a = ns %}{% set ns.b = [ns] %}{{ ns | tojson }}'],
+    ['a search again and again', grown(`'a'`, 'ns.v ~ ns.v', '1', 19) + again(5000, `{{ 'b' in ns.v }}`)],
+    ['sorting again and again', `{% set l = range(20000) %}${again(1000, '{% set x = l | sort %}')}`],
+    ['a list compared with a text', `{% set l = range(20000) %}${again(2000, `{{ l == 'a' }}`)}`],
+    ['slices', grown(`'a'`, 'ns.v ~ ns.v', '1', 19) + again(1000, '{% set x = ns.v[1:] %}')],
+  ])('native work is counted before it is done: %s', (_, source) => {
+    const bounds = { timeoutMs: 60_000, maxOutputCharacters: 1_000_000, maxRange: 100_000, maxWork: 20_000_000 };
+    const template = createChatTemplate(source, vocabulary, bounds);
+    const written = vi.spyOn(JSON, 'stringify');
+    try {
+      const error = refusal(() => template.tokens([user('x')], []));
+      expect(error.code).toBe('template_failed');
+      expect(error.message).toMatch(/more (?:work )?than its bound/);
+      // An element weighs 32, so no more of them are ever written.
+      expect(written.mock.calls.length).toBeLessThan(20_000_000 / 32);
+    } finally {
+      written.mockRestore();
+    }
+  });
+
+  test('one budget serves all attempts at a request', () => {
+    // The longer the conversation, the more work; then a refusal, so that every attempt is made.
+    const source = `{% for i in range(1000) %}{% set x = i + 1 %}{% endfor %}{% if messages[0].content == 'no' %}{{ raise_exception('') }}{% endif %}{{ messages[0].content }}`;
+    const withWork = (maxWork: number): ReturnType<typeof createChatTemplate> =>
+      createChatTemplate(source, vocabulary, { timeoutMs: 60_000, maxOutputCharacters: 100_000, maxRange: 100_000, maxWork });
+    const enough = (maxWork: number): boolean => tried(() => show(withWork(maxWork).tokens([user('yes')], []))) !== 'template_failed';
+    let [low, high] = [1, 1_000_000];
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (enough(middle)) high = middle;
+      else low = middle;
+    }
+    // `high` is the work of one rendering: enough for one, not for the three attempts at what is refused.
+    const code = (maxWork: number): string => refusal(() => withWork(maxWork).tokens([user('no')], [])).code;
+    expect(code(high * 2)).toBe('template_failed');
+    expect(code(high * 4)).toBe('invalid_messages');
+  });
+
+  test('a conversation of many long messages is far from the bound', () => {
+    const turns = Array.from({ length: 2000 }, (_, i): ChatMessage => ({
+      role: i % 2 === 0 ? 'user' : 'assistant',
+      content: 'word '.repeat(200),
+    }));
+    expect(tried(() => render(qwen, turns))).toContain('word word');
   });
 
   test('a syntax error is told when the model is loaded', () => {
