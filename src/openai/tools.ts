@@ -111,7 +111,7 @@ export type ToolEvent =
 
 export interface ToolReader {
   push(text: string): readonly ToolEvent[];
-  /** What was held back; calls that broke off come out as far as they went. */
+  /** What was held back; calls that broke off come out as far as they went, and after a first one not before their arguments. */
   end(): readonly ToolEvent[];
 }
 
@@ -154,6 +154,12 @@ export function createToolReader(format: Pick<ToolFormat, 'triggers'>, names: re
     held = held.slice(length);
     since = '';
     state = 'content';
+  };
+
+  /** The text ends in what may be the beginning of a call: after a call that is its framing, else it may be the answer. */
+  const brokenOff = (out: ToolEvent[]): void => {
+    if (calls === 0) noCall(out, held.length);
+    held = '';
   };
 
   /** One transition; false when more text is needed. */
@@ -212,7 +218,7 @@ export function createToolReader(format: Pick<ToolFormat, 'triggers'>, names: re
           state = 'whole';
           return true;
         }
-        if (final) noCall(out, held.length);
+        if (final) brokenOff(out);
         return false;
       }
       case 'arguments': {
@@ -226,7 +232,7 @@ export function createToolReader(format: Pick<ToolFormat, 'triggers'>, names: re
         const { used, closed } = scan(held.slice(scanned));
         scanned += used;
         if (!closed) {
-          if (final) noCall(out, held.length);
+          if (final) brokenOff(out);
           return false;
         }
         const call = readCall(held.slice(0, scanned));

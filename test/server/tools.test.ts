@@ -106,6 +106,42 @@ describe('formats', () => {
   });
 });
 
+describe('what is cut off after a call is no content', () => {
+  const first = { llama3: '{"name": "a", "parameters": {"x": 1}}', tagged: call('a', { x: 1 }) };
+  test.each([
+    ['the mark between', llama3, first.llama3, ';'],
+    ['its brace', llama3, first.llama3, '; {'],
+    ['its key', llama3, first.llama3, '; {"na'],
+    ['its name', llama3, first.llama3, '; {"name": "b'],
+    ['a whole name', llama3, first.llama3, '; {"name": "b", "para'],
+    ['up to its arguments', llama3, first.llama3, '; {"name": "b", "parameters": '],
+    ['another order', llama3, first.llama3, '; {"parameters": {"x": 1}, "na'],
+    ['tags', genericToolFormat, first.tagged, '\n<tool_c'],
+    ['in tags', genericToolFormat, first.tagged, '\n<tool_call>\n{"name": "b'],
+  ])('%s', (_what, format, whole, rest) => {
+    const expected = read([whole], format);
+    expect(expected).toMatchObject({ content: '', calls: [{ name: 'a' }] });
+    expect(read([whole + rest], format)).toEqual(expected);
+    expect(read(Array.from(whole + rest), format)).toEqual(expected);
+  });
+
+  test('wherever two calls are cut, only the words before them are content', () => {
+    const value = fc.record({ x: fc.string(), y: fc.jsonValue({ maxDepth: 1 }) });
+    fc.assert(
+      fc.property(value, value, fc.nat(), fc.array(fc.nat(500), { maxLength: 6 }), fc.boolean(), (a, b, at, cuts, tagged) => {
+        const one = JSON.stringify({ name: 'a', parameters: a });
+        const [head, tail] = tagged
+          ? [`Words. ${call('a', a)}`, `\n${call('b', b)}`]
+          : [`Words. ${one}`, `; ${JSON.stringify({ name: 'b', parameters: b })}`];
+        const text = head + tail.slice(0, at % (tail.length + 1));
+        const { content, calls } = read(split(text, cuts), tagged ? genericToolFormat : llama3);
+        expect([content, calls[0]]).toEqual(['Words.', { name: 'a', arguments: JSON.stringify(a) }]);
+      }),
+      { numRuns: 500 },
+    );
+  });
+});
+
 describe('an object that names no tool is content', () => {
   test.each([
     ['data', '{"name": "Ada", "age": 36}'],
