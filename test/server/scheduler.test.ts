@@ -377,7 +377,7 @@ describe('cancel and pause', () => {
 
 describe('a choice that can go no further', () => {
   /** The grammar wants token 3 next, and the sampler may not give it. */
-  const stuck = (freed: () => void, after: number, isEnd = (_: number): boolean => false): Partial<Job> => ({
+  const stuck = (freed: () => void, after: number, isEnd: (token: number) => boolean = () => false): Partial<Job> => ({
     choice: () => {
       let picked = 0;
       return {
