@@ -1,54 +1,124 @@
 // A bounded subset of ECMA-262 regular expressions, and the string formats of JSON Schema, as GBNF over the characters of a
 // JSON string: what needs escaping in JSON is written escaped. Supported: literals, `.`, classes, \d \w \s and their
 // complements, groups, `|`, `* + ? {m,n}` (greedy or lazy, the language is the same), `^` at the start and `$` at the end.
-// Refused by PatternError: look-around, back-references, word boundaries, \p{…}, anchors elsewhere, repeating what can be
-// empty, and patterns that grow beyond the bounds.
+// A pattern becomes a deterministic automaton (grammar-automaton) and that one rule per state, so that llama.cpp follows one
+// reading. Characters are code points; a text is generated in one spelling only.
+// Refused by PatternError: look-around, back-references, word boundaries, \p{…}, anchors elsewhere, and patterns that grow
+// beyond the bounds.
 import { characterClass, either, literal, repeat, type Expression, type GrammarBuilder } from './gbnf.ts';
+import { automatonOf, TooComplex, type Automaton, type Lengths, type Range, type Regular, type State } from './grammar-automaton.ts';
 
 export class PatternError extends Error {
   override readonly name = 'PatternError';
 }
 
-type Range = readonly [number, number];
-
-interface Node {
-  readonly expression: Expression;
-  readonly nullable: boolean;
-  /** Elements after expansion of the repetitions. */
-  readonly weight: number;
-}
-
 const maxPatternCharacters = 2000;
-const maxWeight = 3000;
-/** With several choices any part of a pattern may be open at once, and llama.cpp steps all that is, for every token. */
-const maxChoosingWeight = 1000;
 const maxDepth = 24;
 const maxCode = 0x10ffff;
+/** Characters that go on differently from one place: llama.cpp tries each with every token. */
+const maxChoices = 96;
 
-/** What may stand between the quotes of a JSON string that matches `pattern` somewhere, as JSON Schema has it. */
-export function patternExpression(builder: GrammarBuilder, pattern: string): Expression {
-  if (pattern.length > maxPatternCharacters) throw new PatternError(`a pattern has at most ${maxPatternCharacters} characters`);
-  builder.spend(40 * pattern.length);
-  const any = anyCharacter(builder);
-  let weight = 0;
-  const alternatives = splitTop(pattern).map((part) => {
-    const anchoredStart = part.startsWith('^');
-    const anchoredEnd = endsUnescaped(part, '$');
-    const inner = part.slice(anchoredStart ? 1 : 0, anchoredEnd ? -1 : undefined);
-    const { expression, weight: own } = parsePattern(builder, inner);
-    weight += own;
-    return [anchoredStart ? '' : `${any}*`, expression, anchoredEnd ? '' : `${any}*`].filter((each) => each !== '').join(' ') || '""';
+export interface PatternGrammar {
+  readonly expression: Expression;
+  /** Places in the grammar that may be open at once. */
+  readonly width: number;
+}
+
+/** What may stand between the quotes of a JSON string that matches all `patterns` somewhere, as JSON Schema has it. */
+export function patternExpression(
+  builder: GrammarBuilder,
+  patterns: readonly string[],
+  lengths: Lengths = { min: 0, max: Infinity },
+): PatternGrammar {
+  const languages = patterns.map((pattern): Regular => {
+    if (pattern.length > maxPatternCharacters) return fail(`a pattern has at most ${maxPatternCharacters} characters`);
+    builder.spend(40 * pattern.length);
+    const parts = splitTop(pattern).map((part): Regular => {
+      const anchoredStart = part.startsWith('^');
+      const anchoredEnd = endsUnescaped(part, '$');
+      const inner = parsePattern(part.slice(anchoredStart ? 1 : 0, anchoredEnd ? -1 : undefined));
+      return { is: 'sequence', parts: [...(anchoredStart ? [] : [anything]), inner, ...(anchoredEnd ? [] : [anything])] };
+    });
+    return { is: 'either', parts };
   });
-  if (weight > maxChoosingWeight && choicesOf(pattern) > 1) fail('the pattern is too large for one with several choices');
-  return builder.rule('pattern', alternatives.join(' | '));
+  try {
+    const automaton = automatonOf(languages, lengths, builder.spend);
+    return automaton === null ? fail('no string that JSON can hold matches') : written(builder, automaton, lengths);
+  } catch (error) {
+    if (error instanceof TooComplex) return fail(`the pattern is too complex: ${error.message}`);
+    throw error;
+  }
 }
 
-/** Not less than the parts of a pattern that can be of several lengths: repetitions and open ends. */
-export function choicesOf(pattern: string): number {
-  return (
-    (pattern.replaceAll('(?:', '').match(/[*+?{]/g)?.length ?? 0) + (pattern.startsWith('^') ? 0 : 1) + (pattern.endsWith('$') ? 0 : 1)
-  );
+/** One rule per state, but for those that only go on from one other to one other. */
+function written(builder: GrammarBuilder, automaton: Automaton, lengths: Lengths): PatternGrammar {
+  const spelt = new Map<readonly Range[], readonly Characters[]>();
+  const charactersOf = (ranges: readonly Range[]): readonly Characters[] => {
+    const known = spelt.get(ranges) ?? spelling(ranges);
+    if (!spelt.has(ranges)) builder.spend(16 + 4 * ranges.length);
+    spelt.set(ranges, known);
+    return known;
+  };
+  const [first] = automaton;
+  if (automaton.length === 1 && first !== undefined && first.steps[0] !== undefined) {
+    // One set of characters any number of times: the lengths are for here.
+    const one = charactersOf(first.steps[0].ranges).map(({ expression }) => expression);
+    return { expression: repeat(builder, either(one), lengths.min, lengths.max), width: 1 + one.length * cuts(lengths.max) };
+  }
+  if (automaton.length === 1 && lengths.min > 0) return fail('no string that JSON can hold matches');
+  const arrivals = automaton.map((_, state): number => (state === 0 ? 1 : 0));
+  for (const { steps } of automaton) {
+    for (const { target, ranges } of steps) arrivals[target] = (arrivals[target] ?? 0) + charactersOf(ranges).length;
+  }
+  /** The only character from a state, if that is all there is to it. */
+  const single = (state: number): { readonly expression: Expression; readonly target: number } | null => {
+    const { accepts, steps } = automaton[state] ?? { accepts: true, steps: [] };
+    const [step] = steps;
+    if (accepts || steps.length !== 1 || step === undefined || arrivals[state] !== 1) return null;
+    const [only, ...more] = charactersOf(step.ranges);
+    return only === undefined || more.length > 0 ? null : { expression: only.expression, target: step.target };
+  };
+  const ruled = automaton.map((each, state) => (single(state) === null && !ends(each) ? builder.declare('at') : null));
+  let width = 1;
+  /** The characters of a run of single states, and the rule after it. */
+  const onward = (target: number): Expression => {
+    const run: Expression[] = [];
+    let at = target;
+    for (let rule = ruled[at]; ; rule = ruled[at]) {
+      const next = rule === null ? single(at) : null;
+      if (next === null) return [...run, ...(rule === null || rule === undefined ? [] : [rule])].join(' ');
+      run.push(next.expression);
+      at = next.target;
+    }
+  };
+  for (const [state, { accepts, steps }] of automaton.entries()) {
+    const rule = ruled[state];
+    if (rule === null || rule === undefined) continue;
+    const plain: Expression[] = [];
+    const escaped: Expression[] = [];
+    for (const { target, ranges } of steps) {
+      const after = onward(target);
+      for (const { expression, escapes } of charactersOf(ranges)) {
+        const option = [escapes ?? expression, ...(after === '' ? [] : [after])].join(' ');
+        (escapes === null ? plain : escaped).push(option);
+      }
+    }
+    const choices = plain.length + escaped.length + (accepts ? 1 : 0);
+    if (choices > maxChoices) fail('the pattern is too complex: too many characters that go on differently');
+    width = Math.max(width, choices);
+    const options = [...plain, ...(escaped.length === 0 ? [] : [`"\\\\" ${builder.rule('escape', escaped.join(' | '))}`])];
+    builder.define(rule, [...options, ...(accepts ? ['""'] : [])].join(' | '));
+  }
+  return { expression: onward(0) || '""', width };
 }
+
+/** Ways in which `repeat` cuts up to `max` of something at once: blocks, and blocks of blocks. */
+export function cuts(max: number): number {
+  return max <= 100 || max === Infinity ? 1 : max <= 10_000 ? 3 : 9;
+}
+
+/** The text ends here and nowhere else. */
+const ends = (state: State | undefined): boolean => state?.accepts === true && state.steps.length === 0;
 
 /** Its last character is `c`, and no backslash before takes its meaning: an even number of them. */
 function endsUnescaped(text: string, c: string): boolean {
@@ -134,12 +204,11 @@ function fail(what: string): never {
   throw new PatternError(what);
 }
 
-function parsePattern(builder: GrammarBuilder, pattern: string): Node {
+function parsePattern(pattern: string): Regular {
   const source = Array.from(pattern);
   let at = 0;
-  const bounded = (node: Node): Node => (node.weight > maxWeight ? fail('the pattern is too large') : node);
 
-  const parseAlternatives = (depth: number): Node => {
+  const parseAlternatives = (depth: number): Regular => {
     if (depth > maxDepth) fail(`groups nest deeper than ${maxDepth}`);
     const options = [parseSequence(depth)];
     while (source[at] === '|') {
@@ -147,37 +216,27 @@ function parsePattern(builder: GrammarBuilder, pattern: string): Node {
       options.push(parseSequence(depth));
     }
     const only = options[0];
-    if (options.length === 1 && only !== undefined) return only;
-    return bounded({
-      expression: builder.rule('either', options.map((option) => option.expression).join(' | ')),
-      nullable: options.some((option) => option.nullable),
-      weight: options.reduce((sum, option) => sum + option.weight, 0),
-    });
+    return options.length === 1 && only !== undefined ? only : { is: 'either', parts: options };
   };
 
-  const parseSequence = (depth: number): Node => {
-    const items: Node[] = [];
-    while (at < source.length && source[at] !== '|' && source[at] !== ')') items.push(parseQuantified(depth));
-    return bounded({
-      expression: items.map((item) => item.expression).join(' ') || '""',
-      nullable: items.every((item) => item.nullable),
-      weight: items.reduce((sum, item) => sum + item.weight, 1),
-    });
+  const parseSequence = (depth: number): Regular => {
+    const parts: Regular[] = [];
+    while (at < source.length && source[at] !== '|' && source[at] !== ')') {
+      const part = parseQuantified(depth);
+      const last = parts.at(-1);
+      // a?a?a? is a{0,3}.
+      if (last !== undefined && part.is === 'repeat' && last.is === 'repeat' && sameCharacters(part.part, last.part))
+        parts[parts.length - 1] = { ...last, min: last.min + part.min, max: last.max + part.max };
+      else parts.push(part);
+    }
+    return { is: 'sequence', parts };
   };
 
-  const parseQuantified = (depth: number): Node => {
-    const item = parseAtom(depth);
+  const parseQuantified = (depth: number): Regular => {
+    const part = parseAtom(depth);
     const [min, max] = parseQuantifier();
-    if (min === 1 && max === 1) return item;
-    if (max > 1 && item.nullable) fail('the pattern repeats a part that can be empty');
-    const times = max === Infinity ? Math.max(min, 1) : max;
-    if (times > 1000) fail('a count is over 1000');
-    if (max === 0) return { expression: '""', nullable: true, weight: 1 };
-    return bounded({
-      expression: repeat(builder, item.expression, min, max),
-      nullable: min === 0 || item.nullable,
-      weight: item.weight * times,
-    });
+    if (min > 1000 || (max !== Infinity && max > 1000)) fail('a count is over 1000');
+    return min === 1 && max === 1 ? part : { is: 'repeat', part, min, max };
   };
 
   const parseQuantifier = (): readonly [number, number] => {
@@ -201,9 +260,9 @@ function parsePattern(builder: GrammarBuilder, pattern: string): Node {
     return found;
   };
 
-  const character = (ranges: readonly Range[]): Node => ({ expression: jsonCharacters(builder, ranges), nullable: false, weight: 1 });
+  const character = (ranges: readonly Range[]): Regular => ({ is: 'character', ranges: writable(ranges) });
 
-  const parseAtom = (depth: number): Node => {
+  const parseAtom = (depth: number): Regular => {
     const c = source[at] ?? '';
     at += 1;
     switch (c) {
@@ -220,7 +279,7 @@ function parsePattern(builder: GrammarBuilder, pattern: string): Node {
         const inner = parseAlternatives(depth + 1);
         if (source[at] !== ')') fail('a group is not closed');
         at += 1;
-        return { ...inner, expression: builder.rule('group', inner.expression) };
+        return inner;
       }
       case '.':
         return character(
@@ -379,6 +438,17 @@ function complement(ranges: readonly Range[]): Range[] {
   return out;
 }
 
+function sameCharacters(a: Regular, b: Regular): boolean {
+  return a.is === 'character' && b.is === 'character' && a.ranges.join(' ') === b.ranges.join(' ');
+}
+
+/** Surrogates are no characters; DEL is left out as in every JSON string here. */
+function writable(ranges: readonly Range[]): Range[] {
+  return complement([...complement(ranges), [0x7f, 0x7f], [0xd800, 0xdfff]]);
+}
+
+const anything: Regular = { is: 'repeat', part: { is: 'character', ranges: writable([[0, maxCode]]) }, min: 0, max: Infinity };
+
 const shortEscapes: ReadonlyMap<number, string> = new Map([
   [8, 'b'],
   [9, 't'],
@@ -389,35 +459,26 @@ const shortEscapes: ReadonlyMap<number, string> = new Map([
   [0x5c, '\\'],
 ]);
 
-/** One character out of `ranges`, in JSON's spelling: plain where it may be, else its escape. */
-function jsonCharacters(builder: GrammarBuilder, ranges: readonly Range[]): Expression {
-  const plain: Range[] = [];
-  const escapes: string[] = [];
-  const control: number[] = [];
-  for (const [from, to] of normalise(ranges)) {
-    for (let code = from; code <= Math.min(to, 0x1f); code += 1) {
-      const short = shortEscapes.get(code);
-      if (short !== undefined) escapes.push(`\\${short}`);
-      else control.push(code);
-    }
-    for (const code of [0x22, 0x5c]) if (from <= code && code <= to) escapes.push(`\\${shortEscapes.get(code) ?? ''}`);
-    // Surrogates are no characters; DEL is left out as in every JSON string here.
-    let next = Math.max(from, 0x20);
-    for (const [low, high] of [
-      [0x22, 0x22],
-      [0x5c, 0x5c],
-      [0x7f, 0x7f],
-      [0xd800, 0xdfff],
-    ] as const) {
-      if (high < next || low > to) continue;
-      if (low > next) plain.push([next, low - 1]);
-      next = high + 1;
-    }
-    if (next <= to) plain.push([next, to]);
+/** `escapes`: what comes after the backslash, if it begins with one. */
+interface Characters {
+  readonly expression: Expression;
+  readonly escapes: Expression | null;
+}
+
+/** One character out of `ranges`, in JSON's spelling: plain where it may be, else its escape. Disjoint. */
+function spelling(ranges: readonly Range[]): Characters[] {
+  const plain = complement([...complement(ranges), [0, 0x1f], [0x22, 0x22], [0x5c, 0x5c]]);
+  const out: Characters[] = plain.length > 0 ? [{ expression: characterClass(plain), escapes: null }] : [];
+  const escape = (escapes: Expression): void => {
+    out.push({ expression: `"\\\\" ${escapes}`, escapes });
+  };
+  const codes: number[] = [];
+  for (const [from, to] of ranges) for (let code = from; code <= Math.min(to, 0x5c); code += 1) codes.push(code);
+  const short = codes.flatMap((code) => shortEscapes.get(code) ?? []);
+  if (short.length > 0) escape(characterClass(short.map(point)));
+  for (const high of [0, 1]) {
+    const low = codes.filter((code) => code >> 4 === high && !shortEscapes.has(code)).map((code) => point((code & 15).toString(16)));
+    if (low.length > 0) escape(`${literal(`u00${high}`)} ${characterClass(normalise(low))}`);
   }
-  for (const code of control) escapes.push(`\\u00${code.toString(16).padStart(2, '0')}`);
-  const options = [...(plain.length > 0 ? [characterClass(plain)] : []), ...escapes.map(literal)];
-  if (options.length === 0) throw new PatternError('a class matches no character that JSON can hold');
-  const only = options[0];
-  return options.length === 1 && only !== undefined ? only : builder.rule('one', either(options).slice(1, -1));
+  return out;
 }

@@ -6,6 +6,7 @@ import { ApiError } from '../errors.ts';
 import type { Spend } from './gbnf.ts';
 
 const maxEnum = 1000;
+const maxPatterns = 4;
 /** Of a whole schema as JSON, annotations and unused definitions included. */
 const maxValues = 50_000;
 const maxCharacters = 2_000_000;
@@ -149,6 +150,15 @@ export function enumerated(schema: Json, path: string, spend: Spend): unknown[] 
   return values.length > 0 ? values : refuse(path, 'no value of enum has the type asked for');
 }
 
+/** What `pattern` is where parts have several; no JSON is one. */
+export class Patterns {
+  readonly all: readonly string[];
+
+  constructor(all: readonly string[]) {
+    this.all = all;
+  }
+}
+
 export interface Intersection {
   /** Refuses keywords that parts share and that cannot be combined. */
   add(part: Json, path: string): void;
@@ -249,7 +259,12 @@ export function intersection(spend: Spend): Intersection {
   const addPlain = (key: string, value: unknown, path: string): void => {
     const other = plain.get(key);
     if (other === undefined) plain.set(key, value);
-    else if (key === 'type') plain.set(key, commonTypes(other, value, path));
+    else if (key === 'pattern' && typeof value === 'string' && (typeof other === 'string' || other instanceof Patterns)) {
+      const all = new Set(typeof other === 'string' ? [other] : other.all).add(value);
+      if (all.size > maxPatterns)
+        return refuse(`${path}.pattern`, `allOf with more than ${maxPatterns} different patterns is not supported`);
+      plain.set(key, all.size === 1 ? value : new Patterns([...all]));
+    } else if (key === 'type') plain.set(key, commonTypes(other, value, path));
     else if (lower.has(key) && typeof other === 'number' && typeof value === 'number') plain.set(key, Math.max(other, value));
     else if (upper.has(key) && typeof other === 'number' && typeof value === 'number') plain.set(key, Math.min(other, value));
     else if (canonical(other, spend) !== canonical(value, spend))

@@ -8,8 +8,9 @@ import { ApiError } from '../errors.ts';
 import type { ToolSpec } from './engine.ts';
 import { createGrammarBuilder, either, GrammarTooLarge, literal, repeat, type Expression, type GrammarBuilder } from './gbnf.ts';
 import { allExclusive } from './grammar-exclusive.ts';
+import type { Lengths } from './grammar-automaton.ts';
 import { NumberRangeError, numberExpression } from './grammar-number.ts';
-import { anyCharacter, choicesOf, formats, PatternError, patternExpression, withoutLookaround } from './grammar-pattern.ts';
+import { anyCharacter, cuts, formats, PatternError, patternExpression, withoutLookaround, type PatternGrammar } from './grammar-pattern.ts';
 import { openReadings, type Kind, type Member, type Reading } from './grammar-readings.ts';
 import {
   annotations,
@@ -21,6 +22,7 @@ import {
   known,
   modernTuple,
   numericFormats,
+  Patterns,
   permittedNames,
   refuse,
   typesOf,
@@ -38,8 +40,6 @@ const maxDepth = 32;
 const maxNodes = 4000;
 const maxStringLength = 100_000;
 const maxItems = 10_000;
-/** Of one pattern, whatever its counts. */
-const maxWeight = 1000;
 /** Of the same text at once: what llama.cpp steps for every token. */
 const maxReadings = 2500;
 const maxParallelCalls = 16;
@@ -117,7 +117,7 @@ function guarded<T>(param: string, work: () => T): T {
 
 /** Patterns by their text and numbers by their bounds: the same again costs nothing, in another tool neither. */
 interface Seen {
-  readonly strings: Map<string, Expression>;
+  readonly strings: Map<string, PatternGrammar>;
   readonly numbers: Map<string, Expression>;
 }
 const nothingSeen = (): Seen => ({ strings: new Map(), numbers: new Map() });
@@ -237,7 +237,7 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
       case 'number':
         return readAs(numeric(type === 'integer', schema, path), leaf('number', 2));
       case 'string':
-        return readAs(stringOf(schema, path), leaf('string', stringReadings(schema)));
+        return stringOf(schema, path);
       case 'array':
         return arrayOf(schema, path, depth);
       case 'object':
@@ -282,37 +282,38 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
     if (schema['contentEncoding'] !== undefined && pattern === undefined)
       return refuse(`${path}.contentEncoding`, 'contentEncoding is supported only beside pattern, which is what is enforced');
     if (format !== undefined && typeof format !== 'string') return refuse(`${path}.format`, 'format must be a string');
-    const forms = [
-      pattern === undefined ? [] : ['pattern'],
-      // Beside a pattern that is held to, format is the annotation it is by default (2020-12, validation, section 7).
-      format === undefined || pattern !== undefined ? [] : ['format'],
-      min > 0 ? ['minLength'] : [],
-      max < Infinity ? ['maxLength'] : [],
-    ].flat();
-    if (forms.length > 1 && (pattern !== undefined || format !== undefined))
-      return refuse(`${path}.${forms[1]}`, `${forms[1]} beside ${forms[0]} is not supported`);
+    // Beside a pattern, which is enforced, format is the annotation it is by default (2020-12, validation, section 7).
     if (pattern !== undefined) {
-      if (typeof pattern !== 'string') return refuse(`${path}.pattern`, 'pattern must be a string');
-      return quotedPattern(withoutLookaround.get(pattern) ?? pattern, `${path}.pattern`);
+      if (typeof pattern !== 'string' && !(pattern instanceof Patterns)) return refuse(`${path}.pattern`, 'pattern must be a string');
+      return matching(typeof pattern === 'string' ? [pattern] : pattern.all, { min, max }, `${path}.pattern`);
     }
     if (format !== undefined) {
       const known = formats.get(format);
       if (known === undefined) return refuse(`${path}.format`, `format must be one of ${[...formats.keys()].join(', ')}`);
-      return quotedPattern(known, `${path}.format`);
+      return matching([known], { min, max }, `${path}.format`);
     }
-    if (min === 0 && max === Infinity) return values.string;
-    return builder.rule('string', `"\\"" ${repeat(builder, anyCharacter(builder), min, max)} "\\""`);
+    if (min === 0 && max === Infinity) return readAs(values.string, leaf('string', 1));
+    return readAs(builder.rule('string', `"\\"" ${repeat(builder, anyCharacter(builder), min, max)} "\\""`), leaf('string', cuts(max)));
   };
 
-  const quotedPattern = (pattern: string, path: string): Expression => {
-    try {
-      const expression = strings.get(pattern) ?? builder.rule('string', `"\\"" ${patternExpression(builder, pattern)} "\\""`);
-      strings.set(pattern, expression);
-      return expression;
-    } catch (error) {
-      if (error instanceof PatternError) return refuse(path, `pattern: ${error.message}`);
-      throw error;
+  const matching = (patterns: readonly string[], lengths: Lengths, path: string): Expression => {
+    const key = JSON.stringify([patterns, lengths.min, lengths.max]);
+    let found = strings.get(key);
+    if (found === undefined) {
+      try {
+        const { expression, width } = patternExpression(
+          builder,
+          patterns.map((pattern) => withoutLookaround.get(pattern) ?? pattern),
+          lengths,
+        );
+        found = { expression: builder.rule('string', `"\\"" ${expression} "\\""`), width };
+      } catch (error) {
+        if (error instanceof PatternError) return refuse(path, `pattern: ${error.message}`);
+        throw error;
+      }
+      strings.set(key, found);
     }
+    return readAs(found.expression, leaf('string', found.width));
   };
 
   const none: ReadonlySet<string> = new Set();
@@ -506,22 +507,6 @@ function kindOf(value: unknown): Kind {
   if (Array.isArray(value)) return 'array';
   const kind = value === null ? 'word' : typeof value;
   return kinds.find((each) => each === kind) ?? 'word';
-}
-
-/** Ways in which `repeat` cuts up to `max` of something at once: blocks, and blocks of blocks. */
-function cuts(max: number): number {
-  return max <= 100 ? 1 : max <= 10_000 ? 3 : 9;
-}
-
-/** Places in a string's grammar that may be open at once: of a pattern with several choices, all of it. */
-function stringReadings({ pattern, maxLength, format }: Json): number {
-  if (typeof pattern !== 'string') return typeof format === 'string' ? 16 : typeof maxLength === 'number' ? cuts(maxLength) : 1;
-  const choices = choicesOf(pattern);
-  if (choices < 2) return 2 + (pattern.match(/\|/g)?.length ?? 0);
-  const counts = [...pattern.matchAll(/\{(\d+)(?:,(\d*))?\}/g)].map(([, min, max]) => Math.max(1, Number(min), Number(max ?? 0)));
-  // Counts within counts multiply; grammar-pattern bounds what comes of it.
-  const counted = counts.reduce((all, each) => (pattern.includes('(') ? Math.min(all * each, maxWeight) : all + each), 1);
-  return Math.min(choices + counted, maxWeight);
 }
 
 /** JSON of any shape; nesting is the grammar's own recursion. */

@@ -1,5 +1,5 @@
 // Other clients' flows on real engines: Vercel AI SDK and LangChain.js, each chat, stream, tools, structured output and
-// embeddings, as their documentation has them.
+// embeddings, as their documentation has them; and the zod helpers of the OpenAI SDK.
 
 import { fileURLToPath } from 'node:url';
 import { createOpenAI, type OpenAIProvider } from '@ai-sdk/openai';
@@ -7,6 +7,8 @@ import { type BaseMessage, HumanMessage } from '@langchain/core/messages';
 import { tool as langchainTool } from '@langchain/core/tools';
 import { ChatOpenAI, OpenAIEmbeddings } from '@langchain/openai';
 import * as ai from 'ai';
+import OpenAI from 'openai';
+import { zodFunction, zodResponseFormat } from 'openai/helpers/zod';
 import { z } from 'zod';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
@@ -145,5 +147,44 @@ describe('LangChain.js', () => {
     const embeddings = new OpenAIEmbeddings({ model: 'demo-embed', apiKey: 'unused', configuration: { baseURL }, maxRetries: 0 });
     expect((await embeddings.embedQuery('a key')).length).toBeGreaterThan(8);
     expect(await embeddings.embedDocuments(['a', 'b'])).toHaveLength(2);
+  });
+});
+
+describe('zod helpers of the OpenAI SDK', () => {
+  const meeting = z.object({
+    id: z.uuid(),
+    at: z.iso.datetime(),
+    on: z.iso.date(),
+    host: z.email().max(60),
+    where: z.tuple([z.number().min(-90).max(90), z.number().min(-180).max(180)]),
+    votes: z.record(z.enum(['yes', 'no']), z.number().int().min(0).max(9)),
+  });
+  const client = (): OpenAI => new OpenAI({ baseURL, apiKey: 'unused', maxRetries: 0 });
+  const messages = [{ role: 'user' as const, content: 'A meeting' }];
+
+  test('zodResponseFormat: the answer parses', async () => {
+    const completion = await client().chat.completions.parse({
+      model: 'demo-context',
+      messages,
+      temperature: 0,
+      max_tokens: 700,
+      response_format: zodResponseFormat(meeting, 'meeting'),
+    });
+    expect(completion.choices[0]?.finish_reason).toBe('stop');
+    expect(meeting.safeParse(completion.choices[0]?.message.parsed).error).toBeUndefined();
+  });
+
+  test('zodFunction: the arguments parse', async () => {
+    const completion = await client().chat.completions.parse({
+      model: 'demo-context',
+      messages,
+      temperature: 0,
+      max_tokens: 700,
+      tools: [zodFunction({ name: 'plan', parameters: meeting })],
+      tool_choice: 'required',
+      parallel_tool_calls: false,
+    });
+    const [call] = completion.choices[0]?.message.tool_calls ?? [];
+    expect(meeting.safeParse(call?.function.parsed_arguments).error).toBeUndefined();
   });
 });
