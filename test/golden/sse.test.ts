@@ -72,7 +72,7 @@ test('error bodies', async () => {
   await note('wrong type', await post(api, '/v1/chat/completions', { ...chat, messages: [{ role: 'user', content: 5 }] }));
   await note('wrong kind of model', await post(api, '/v1/chat/completions', { ...chat, model: 'text-embed' }));
   await note('context', await post(api, '/v1/chat/completions', { ...chat, messages: [{ role: 'user', content: 'x'.repeat(9000) }] }));
-  await note('schema', await post(api, '/v1/chat/completions', { ...chat, response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { type: 'object', propertyNames: {} } } } }));
+  await note('schema', await post(api, '/v1/chat/completions', { ...chat, response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { type: 'object', dependentSchemas: {} } } } }));
   await note('no TEE', await fetch(`${api.url}/v1/attestation`));
   await note('taken name', await post(api, '/v1/models', { name: 'demo', path: '/m' }));
   await expect(`${lines.join('\n')}\n`).toMatchFileSnapshot('errors.txt');
