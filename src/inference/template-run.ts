@@ -50,6 +50,8 @@ interface MadeNode extends Node {
 
 const ELEMENT = 32;
 const STEP = 4;
+/** No node of the library is called so. */
+const RESOLVED = 'Resolved';
 
 export function overBound(what: string): ApiError {
   return new ApiError(400, 'template_failed', `the chat template ${what}`);
@@ -118,13 +120,8 @@ export function runTemplate(program: Program, variables: Readonly<Record<string,
 function meterSteps(interpreter: Interpreter, meter: Meter): void {
   const native: (node: Node | MadeNode | null | undefined, environment: Environment) => Value = interpreter.evaluate.bind(interpreter);
   const limit = meter.bounds.maxOutputCharacters;
-  const known = new WeakMap<object, Value>();
   /** A node that stands for a value already found. */
-  const is = (value: Value): Node => {
-    const node = { type: 'Resolved' };
-    known.set(node, value);
-    return node;
-  };
+  const is = (value: Value): MadeNode => ({ type: RESOLVED, value });
   const weigh = scale((count) => meter.spend(count * STEP));
   const write = (length: number): void => {
     if (!(length <= limit)) throw overBound('writes more than its bound');
@@ -283,14 +280,17 @@ function meterSteps(interpreter: Interpreter, meter: Meter): void {
 
   /** Lists and mappings that stand where a block writes them out are weighed there. */
   const printed = new WeakSet<Node>();
+  const entered = new WeakSet<Node>();
   const holds = new Set(['Program', 'If', 'For', 'Set', 'Macro', 'CallStatement']);
   const writes = new Set(['Identifier', 'MemberExpression', 'CallExpression', 'FilterExpression', 'Ternary', 'BinaryExpression']);
   const metered: Evaluate = (node, environment) => {
     if (node === undefined || node === null) return native(node, environment);
-    const value = known.get(node);
-    if (value !== undefined) return value;
+    if (node.type === RESOLVED) return (node as Parts).value as Value;
     meter.spend(STEP);
-    if (holds.has(node.type)) for (const list of blocks(node)) for (const each of list) if (writes.has(each.type)) printed.add(each);
+    if (holds.has(node.type) && !entered.has(node)) {
+      entered.add(node);
+      for (const list of blocks(node)) for (const each of list) if (writes.has(each.type)) printed.add(each);
+    }
     const result = step(node as Parts, environment);
     const text = textOf(result);
     if (text !== null ? text.length > limit : weigh(result) > limit * 2) throw overBound('writes more than its bound');
