@@ -29,6 +29,7 @@ import {
   type Json,
   type Type,
 } from './grammar-schema.ts';
+import { addWord, noWords, TooManyWords, wordsExpression, type Words } from './grammar-words.ts';
 import type { ToolFormat } from './tool-format.ts';
 
 export interface SchemaOptions {
@@ -211,20 +212,31 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
       );
       return readAs(builder.rule('any', compiled.join(' | ')), { is: 'any', of: compiled.map(readingOf) });
     }
-    if ('const' in schema || 'enum' in schema) return enumeration(enumerated(schema, path, spend));
+    if ('const' in schema || 'enum' in schema) return enumeration(enumerated(schema, path, spend), path);
     const compiled = typesOf(schema, path).map((type) => byType(type, schema, path, depth));
     return compiled.length === 1
       ? (compiled[0] ?? '""')
       : readAs(builder.rule('types', compiled.join(' | ')), { is: 'any', of: compiled.map(readingOf) });
   };
 
-  const enumeration = (values: readonly unknown[]): Expression => {
+  const enumeration = (values: readonly unknown[], path: string): Expression => {
     const texts = values.map((value) => JSON.stringify(value));
-    const rule = builder.rule('enum', texts.map(literal).join(' | '));
+    const words = texts.reduce((all, text) => addWord(builder, all, Array.from(text), ''), noWords);
+    const rule = builder.rule('enum', oneOf(words, `${path}.enum`));
     listed.set(rule, texts);
     const counts = new Map<Kind, number>();
     for (const value of values) counts.set(kindOf(value), (counts.get(kindOf(value)) ?? 0) + 1);
     return readAs(rule, { is: 'any', of: [...counts].map(([kind, count]) => leaf(kind, count)) });
+  };
+
+  const spoken = new Map<Words, Expression>();
+  const oneOf = (words: Words, path: string): Expression => {
+    try {
+      return wordsExpression(builder, words, spoken);
+    } catch (error) {
+      if (error instanceof TooManyWords) return refuse(path, `too many choices: ${error.message}`);
+      throw error;
+    }
   };
 
   const byType = (type: Type, schema: Json, path: string, depth: number): Expression => {
@@ -390,7 +402,7 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
         name,
         required: demanded.has(name),
         member: { name, required: demanded.has(name), constants: listed.get(value) ?? null, value: readingOf(value) } satisfies Member,
-        rule: builder.rule('pair', `${literal(`${JSON.stringify(name)}:`)} ${space} ${value}`),
+        value,
       };
     });
     // Undeclared properties are valid unless forbidden; they are written only when the schema speaks of them, or of nothing else.
@@ -410,15 +422,24 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
             );
       extra = builder.rule('extra', `${key} ":" ${space} ${value}`);
     }
-    // after[i]: what may follow property i−1 when something was written already; first[i]: when nothing was.
-    let after = extra === '' ? '""' : builder.rule('extras', `(${comma} ${extra})*`);
-    let first = extra === '' ? '""' : builder.rule('extras', `(${extra} (${comma} ${extra})*)?`);
+    // Once a property is written, and when none is: what may follow the last of them.
+    const end = extra === '' ? '""' : builder.rule('extras', `(${comma} ${extra})*`);
+    const alone = extra === '' ? '""' : builder.rule('extras', `(${extra} (${comma} ${extra})*)?`);
+    // From the last property on: the names that may come next, up to the first that must.
+    let choices = noWords;
+    let next = '';
+    let mayEnd = true;
     for (const pair of pairs.toReversed()) {
-      const withPair = after === '""' ? pair.rule : `${pair.rule} ${after}`;
-      const nextAfter = `${comma} ${withPair}`;
-      first = pair.required ? builder.rule('first', withPair) : builder.rule('first', `${withPair} | ${first}`);
-      after = pair.required ? builder.rule('after', nextAfter) : builder.rule('after', `${nextAfter} | ${after}`);
+      const after = next === '' ? end : builder.rule('a', `${comma} ${next}${mayEnd ? ` | ${end}` : ''}`);
+      const member = builder.rule('m', [space, pair.value, ...(after === '""' ? [] : [after])].join(' '));
+      if (pair.required) {
+        choices = noWords;
+        mayEnd = false;
+      }
+      choices = addWord(builder, choices, Array.from(`${JSON.stringify(pair.name)}:`), member);
+      next = oneOf(choices, `${path}.properties`);
     }
+    const first = next === '' ? alone : builder.rule('first', mayEnd ? `${next} | ${alone}` : next);
     return readAs(builder.rule('object', `"{" ${space} ${first} ${space} "}"`), {
       is: 'object',
       members: pairs.map((pair) => pair.member),

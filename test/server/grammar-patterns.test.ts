@@ -190,3 +190,70 @@ describe('a pattern is one reading', () => {
     }
   });
 });
+
+describe('a choice of words is one reading', () => {
+  const open = (schema: object, texts: readonly string[]): number => {
+    const grammar = parseGbnf(schemaToGrammar(schema));
+    let found = 0;
+    for (const text of texts)
+      expect([text, accepts(grammar, text, (readings) => (found = Math.max(found, readings)))]).toEqual([text, true]);
+    return found;
+  };
+
+  test('the values of an enum, and optional names', () => {
+    const values = Array.from({ length: 1000 }, (_, i) => `value ${i}`);
+    expect(open({ enum: values }, ['"value 0"', '"value 10"', '"value 999"'])).toBeLessThan(13);
+    const properties = Object.fromEntries(Array.from({ length: 500 }, (_, i) => [`p${i}`, { type: 'null' }]));
+    const texts = ['{}', '{"p0":null}', '{"p7":null,"p77":null,"p499":null}'];
+    expect(open({ type: 'object', properties, additionalProperties: false }, texts)).toBeLessThan(16);
+  });
+
+  test('too many that go on differently are refused', () => {
+    const names = Array.from({ length: 300 }, (_, i) => `${String.fromCodePoint(0x4e00 + i)}${i}`);
+    for (const schema of [{ enum: names }, { type: 'object', properties: Object.fromEntries(names.map((name) => [name, true])) }])
+      expect(() => schemaToGrammar(schema)).toThrow(/too many choices|too large/);
+  });
+
+  test('random objects: accepted is what has the properties in their order', () => {
+    const name = fc.stringMatching(/^[ab"\\\n:é]{0,3}$/);
+    const schemas = fc.uniqueArray(name, { maxLength: 6 }).chain((names) => fc.tuple(fc.constant(names), fc.subarray(names), fc.boolean()));
+    fc.assert(
+      fc.property(schemas, fc.array(fc.infiniteStream(fc.boolean()), { maxLength: 6 }), ([names, required, more], picks) => {
+        const properties = Object.fromEntries(names.map((each) => [each, { type: 'null' }]));
+        const grammar = parseGbnf(
+          schemaToGrammar({ type: 'object', properties, required, additionalProperties: more ? { type: 'boolean' } : false }),
+        );
+        for (const pick of picks) {
+          const chosen = Object.keys(properties).filter(() => pick.next().value);
+          const text = JSON.stringify(Object.fromEntries(chosen.map((each) => [each, null])));
+          expect([text, accepts(grammar, text)]).toEqual([text, required.every((each) => chosen.includes(each))]);
+        }
+        for (let seed = 0; seed < 3; seed += 1) {
+          const value = JSON.parse(generate(grammar, seededRandom(seed, 0), 30)) as Record<string, unknown>;
+          expect(required.every((each) => Object.hasOwn(value, each))).toBe(true);
+          for (const [key, each] of Object.entries(value))
+            expect(names.includes(key) ? each : typeof each).toBe(names.includes(key) ? null : 'boolean');
+          if (!more) expect(Object.keys(value).every((key) => names.includes(key))).toBe(true);
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test('random enums: their values and no others', () => {
+    const value = fc.oneof(
+      fc.stringMatching(/^[ab"é]{0,3}$/),
+      fc.integer({ min: -120, max: 120 }),
+      fc.constantFrom(null, true, [], {}, [1], { a: 1 }, 1.5),
+    );
+    fc.assert(
+      fc.property(fc.array(value, { minLength: 1, maxLength: 12 }), fc.array(value, { maxLength: 12 }), (values, probes) => {
+        const grammar = parseGbnf(schemaToGrammar({ enum: values }));
+        const texts = new Set(values.map((each) => JSON.stringify(each)));
+        for (const text of [...texts, ...probes.map((each) => JSON.stringify(each))])
+          expect([text, accepts(grammar, text)]).toEqual([text, texts.has(text)]);
+      }),
+      { numRuns: 500 },
+    );
+  });
+});

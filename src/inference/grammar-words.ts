@@ -1,0 +1,68 @@
+// A choice of words as GBNF that tells them apart character by character, so that one reading is open while a word is written:
+// a radix tree whose nodes are rules. Trees are never changed: adding a word gives another that shares the rest, and with it the
+// rules, so that all ends of a list of words cost little more than the list.
+// Refuses by TooManyWords what goes on in too many ways from one place.
+import { characterClass, literal, type Expression, type GrammarBuilder } from './gbnf.ts';
+
+export class TooManyWords extends Error {
+  override readonly name = 'TooManyWords';
+}
+
+/** Ways from one place: llama.cpp tries each with every token. */
+const maxChoices = 256;
+
+export interface Words {
+  /** What follows a word that ends here; null when none does. */
+  readonly end: Expression | null;
+  /** By its first character. */
+  readonly edges: ReadonlyMap<string, { readonly text: readonly string[]; readonly to: Words }>;
+}
+
+export const noWords: Words = { end: null, edges: new Map() };
+
+/** `words` and one more, with what follows it ('' for nothing); the same word again takes the place of the former. */
+export function addWord(builder: GrammarBuilder, words: Words, word: readonly string[], after: Expression): Words {
+  const [first] = word;
+  if (first === undefined) return { end: after, edges: words.edges };
+  builder.spend(8 + words.edges.size);
+  const edges = new Map(words.edges);
+  const edge = edges.get(first);
+  if (edge === undefined) {
+    edges.set(first, { text: word, to: { end: after, edges: noWords.edges } });
+    return { end: words.end, edges };
+  }
+  let alike = 1;
+  while (alike < edge.text.length && edge.text[alike] === word[alike]) alike += 1;
+  builder.spend(alike);
+  const rest = edge.text.slice(alike);
+  const to: Words = rest.length === 0 ? edge.to : { end: null, edges: new Map([[rest[0] ?? '', { text: rest, to: edge.to }]]) };
+  edges.set(first, { text: word.slice(0, alike), to: addWord(builder, to, word.slice(alike), after) });
+  return { end: words.end, edges };
+}
+
+/** One of the words and what follows it. `known`: what trees that share nodes were written as. */
+export function wordsExpression(builder: GrammarBuilder, words: Words, known: Map<Words, Expression>): Expression {
+  const found = known.get(words);
+  if (found !== undefined) return found;
+  const options: Expression[] = words.end === null ? [] : [words.end === '' ? '""' : words.end];
+  // Single characters that go on alike are one class.
+  const classes = new Map<Expression, [number, number][]>();
+  for (const { text, to } of words.edges.values()) {
+    builder.spend(8 + text.length);
+    const after = wordsExpression(builder, to, known);
+    const onward = after === '""' ? '' : after;
+    const [only, ...more] = text;
+    const code = only?.codePointAt(0) ?? 0;
+    if (more.length > 0) options.push([literal(text.join('')), ...(onward === '' ? [] : [onward])].join(' '));
+    else classes.set(onward, [...(classes.get(onward) ?? []), [code, code]]);
+  }
+  for (const [onward, codes] of classes) {
+    const [code = [0, 0]] = codes;
+    const one = codes.length === 1 ? literal(String.fromCodePoint(code[0])) : characterClass(codes);
+    options.push([one, ...(onward === '' ? [] : [onward])].join(' '));
+  }
+  if (options.length > maxChoices) throw new TooManyWords(`more than ${maxChoices} go on differently from one place`);
+  const expression = options.length === 1 ? (options[0] ?? '""') : builder.rule('w', options.join(' | '));
+  known.set(words, expression);
+  return expression;
+}
