@@ -52,17 +52,23 @@ const absences: readonly Readonly<Record<string, unknown>>[] = [
 
 const probeUser: ChatMessage = { role: 'user', content: 'question' };
 const probes: readonly (readonly ChatMessage[])[] = [[probeUser, { role: 'assistant', content: 'answer' }, probeUser], [probeUser]];
+const probeSystem: readonly ChatMessage[] = [
+  probeUser,
+  { role: 'assistant', content: 'answer' },
+  { role: 'system', content: 'probesystem' },
+  probeUser,
+];
 /** Letters and digits only (nine in the id: Mistral's templates insist), so that no stand-ins get in. */
 const probeCall = { id: 'call00001', name: 'probetool', arguments: '{"probekey":"probevalue"}' };
 const probeTool: ToolSpec = {
   name: probeCall.name,
-  description: 'Probe',
+  description: 'probepurpose',
   parameters: { type: 'object', properties: { probekey: { type: 'string', description: 'Key' } }, required: ['probekey'] },
 };
 const probeHistory: readonly ChatMessage[] = [
   probeUser,
   { role: 'assistant', content: '', toolCalls: [probeCall] },
-  { role: 'tool', content: 'result', toolCallId: probeCall.id },
+  { role: 'tool', content: 'proberesult', toolCallId: probeCall.id },
 ];
 
 /**
@@ -100,6 +106,8 @@ export function createChatTemplate(
       meter,
     );
 
+  /** One budget for all that is rendered before the first request. */
+  const loading = createMeter(bounds, stopwatch);
   /** Null where the template fails; a template over a bound is left to fail there with every request. */
   const absent = ((): Variables | null => {
     for (const probe of probes) {
@@ -108,7 +116,7 @@ export function createChatTemplate(
           render(
             probe.map((message) => ownShape(message, disguise)),
             absence,
-            createMeter(bounds, stopwatch),
+            loading,
           );
           return absence;
         } catch (error) {
@@ -126,15 +134,30 @@ export function createChatTemplate(
     if (detected.kind === 'generic') return detected;
     try {
       const shaped = probeHistory.map((message) => ownShape(message, disguise));
-      const written = render(shaped, { ...lacking, tools: [disguise.deep(toolObject(probeTool))] }, createMeter(bounds, stopwatch));
+      const written = render(shaped, { ...lacking, tools: [disguise.deep(toolObject(probeTool))] }, loading);
       const plain = disguise.off(written);
-      const told = plain.includes('Probe') && plain.includes('result');
+      const told = plain.includes('probepurpose') && plain.includes('proberesult');
       return told && holdsCall(detected, plain, probeCall.name, probeCall.arguments) ? detected : genericToolFormat;
     } catch {
       return genericToolFormat;
     }
   })();
   const ownTools = toolFormat.kind !== 'generic';
+
+  /** Some templates read a system message only where it is the first, and leave out any other without a word. */
+  const losesSystem = ((): boolean => {
+    try {
+      const written = render(
+        probeSystem.map((message) => ownShape(message, disguise)),
+        lacking,
+        loading,
+      );
+      return !disguise.off(written).includes('probesystem');
+    } catch {
+      // Refused aloud: a request tries again with the turns merged.
+      return false;
+    }
+  })();
 
   /** Control tokens where the template wrote them, plain text between. */
   const tokenize = (rendered: string): number[] => {
@@ -164,7 +187,8 @@ export function createChatTemplate(
     stops: source === null && !hasChatMl ? ['\nUser:'] : [],
     tokens(messages, tools) {
       const offered = ownTools && tools.length > 0 ? { tools: tools.map((tool) => disguise.deep(toolObject(tool))) } : {};
-      const shaped = ownTools ? messages.map((message) => ownShape(message, disguise)) : genericShape(messages, tools, disguise);
+      const own = ownTools ? messages.map((message) => ownShape(message, disguise)) : genericShape(messages, tools, disguise);
+      const shaped = losesSystem ? own.map((turn, i) => (turn.role === 'system' && i > 0 ? { ...turn, role: 'user' } : turn)) : own;
       // Templates refuse histories they were not trained on (two user turns, a system message in the middle). Such a history
       // is answered too: once more with the turns merged and the system text at the head of the first one, and at last with
       // the whole conversation as one question, which is what every template renders.

@@ -62,6 +62,11 @@ const result: ChatMessage = { role: 'tool', content: 'RESULT21', toolCallId: cal
 const conversations: Readonly<Record<string, readonly [messages: ChatMessage[], tools: ToolSpec[], holds: string[]]>> = {
   'a question': [[user('UUU')], [], ['UUU']],
   'a system message': [[{ role: 'system', content: 'SSS' }, user('UUU')], [], ['SSS', 'UUU']],
+  'a system message in the middle': [
+    [user('UUU'), { role: 'assistant', content: 'AAA' }, { role: 'system', content: 'SSS' }, user('QQQ')],
+    [],
+    ['UUU', 'AAA', 'SSS', 'QQQ'],
+  ],
   turns: [[user('UUU'), { role: 'assistant', content: 'AAA' }, user('QQQ')], [], ['UUU', 'AAA', 'QQQ']],
   tools: [[user('UUU')], tools, ['UUU', 'get_weather', 'Weatherword']],
   'a call and its result': [[user('UUU'), called, result], tools, ['UUU', 'Weatherword', 'BERLIN', 'RESULT21']],

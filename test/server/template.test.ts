@@ -123,6 +123,12 @@ describe('templates', () => {
     expect([bare.toolFormat.kind, bare.stops]).toEqual(['generic', ['\nUser:']]);
   });
 
+  test('a system message in the middle is not lost where the template knows only the first', () => {
+    const source = `{% for m in messages %}{% if m.role != 'system' or loop.first %}[INST]{{ m.role }} {{ m.content }}{% endif %}{% endfor %}`;
+    const text = render(source, [{ role: 'system', content: 's1' }, user('a'), { role: 'system', content: 's2' }, user('b')]);
+    expect(text).toBe('«<s>»«[INST]»system s1«[INST]»user a«[INST]»user s2«[INST]»user b');
+  });
+
   test('a template that takes one question only gets the conversation as one', () => {
     const source = `{% if messages | length > 1 %}{{ raise_exception('one') }}{% endif %}{{ messages[0].content }}<|im_end|>`;
     const text = render(source, [{ role: 'system', content: 's' }, user('a'), { role: 'assistant', content: 'b' }, user('c')]);
