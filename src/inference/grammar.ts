@@ -210,9 +210,20 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
       const compiled = branches.map((branch: unknown, i) =>
         compile(Object.keys(rest).length === 0 ? branch : { allOf: [rest, branch] }, `${path}.${key}[${i}]`, depth + 1, open),
       );
+      // Values, however they are put: one choice among them, told apart character by character.
+      const texts = compiled.map((each) => listed.get(each));
+      if (compiled.length > 1 && !texts.includes(undefined)) {
+        const all = new Set(texts.flatMap((each) => each ?? []));
+        for (const text of all) spend(text.length);
+        return enumeration(
+          [...all].map((text): unknown => JSON.parse(text)),
+          path,
+        );
+      }
       return readAs(builder.rule('any', compiled.join(' | ')), { is: 'any', of: compiled.map(readingOf) });
     }
-    if ('const' in schema || 'enum' in schema) return enumeration(enumerated(schema, path, spend), path);
+    if ('const' in schema || 'enum' in schema)
+      return enumeration(enumerated(schema, path, spend), 'enum' in schema ? `${path}.enum` : path);
     const compiled = typesOf(schema, path).map((type) => byType(type, schema, path, depth));
     return compiled.length === 1
       ? (compiled[0] ?? '""')
@@ -222,7 +233,7 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
   const enumeration = (values: readonly unknown[], path: string): Expression => {
     const texts = values.map((value) => JSON.stringify(value));
     const words = texts.reduce((all, text) => addWord(builder, all, Array.from(text), ''), noWords);
-    const rule = builder.rule('enum', oneOf(words, `${path}.enum`));
+    const rule = builder.rule('enum', oneOf(words, path));
     listed.set(rule, texts);
     const counts = new Map<Kind, number>();
     for (const value of values) counts.set(kindOf(value), (counts.get(kindOf(value)) ?? 0) + 1);

@@ -159,19 +159,30 @@ describe('zod helpers of the OpenAI SDK', () => {
     where: z.tuple([z.number().min(-90).max(90), z.number().min(-180).max(180)]),
     votes: z.record(z.enum(['yes', 'no']), z.number().int().min(0).max(9)),
   });
+  const texts = z.object({
+    // Written with escapes of JSON, of both lengths.
+    note: z.string().startsWith('"').endsWith('\\\n').max(12),
+    room: z.string().regex(/^[^ -\uffff]{2}[^a-z]{1,3}$/u),
+    kind: z.enum(['talk', 'tale', 'ta', '"']),
+    address: z.ipv4(),
+    key: z.base64().max(16),
+  });
   const client = (): OpenAI => new OpenAI({ baseURL, apiKey: 'unused', maxRetries: 0 });
   const messages = [{ role: 'user' as const, content: 'A meeting' }];
 
-  test('zodResponseFormat: the answer parses', async () => {
+  test.each<[string, z.ZodType]>([
+    ['a meeting', meeting],
+    ['texts', texts],
+  ])('zodResponseFormat: the answer parses (%s)', async (_, type) => {
     const completion = await client().chat.completions.parse({
       model: 'demo-context',
       messages,
       temperature: 0,
       max_tokens: 700,
-      response_format: zodResponseFormat(meeting, 'meeting'),
+      response_format: zodResponseFormat(type, 'answer'),
     });
     expect(completion.choices[0]?.finish_reason).toBe('stop');
-    expect(meeting.safeParse(completion.choices[0]?.message.parsed).error).toBeUndefined();
+    expect(type.safeParse(completion.choices[0]?.message.parsed).error).toBeUndefined();
   });
 
   test('zodFunction: the arguments parse', async () => {

@@ -203,6 +203,7 @@ describe('a choice of words is one reading', () => {
   test('the values of an enum, and optional names', () => {
     const values = Array.from({ length: 1000 }, (_, i) => `value ${i}`);
     expect(open({ enum: values }, ['"value 0"', '"value 10"', '"value 999"'])).toBeLessThan(13);
+    expect(open({ anyOf: values.map((value) => ({ const: value })) }, ['"value 0"', '"value 999"'])).toBeLessThan(13);
     const properties = Object.fromEntries(Array.from({ length: 500 }, (_, i) => [`p${i}`, { type: 'null' }]));
     const texts = ['{}', '{"p0":null}', '{"p7":null,"p77":null,"p499":null}'];
     expect(open({ type: 'object', properties, additionalProperties: false }, texts)).toBeLessThan(16);
