@@ -501,6 +501,29 @@ describe('schemaToGrammar', () => {
     );
   });
 
+  test('steps agree with arithmetic on whole numbers', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 1000 }),
+        fc.nat(3),
+        fc.boolean(),
+        fc.integer({ min: -3000, max: 0 }),
+        fc.integer({ min: 0, max: 3000 }),
+        fc.array(fc.oneof(fc.integer({ min: -4000, max: 4000 }), fc.integer({ min: -4, max: 4 })), { maxLength: 30 }),
+        (step, decimals, integer, low, high, probes) => {
+          const scale = 10 ** decimals;
+          const schema = { type: integer ? 'integer' : 'number', multipleOf: step / scale, minimum: low / scale, maximum: high / scale };
+          const matches = matcher(schema);
+          for (const n of [...probes, ...probes.map((each) => each * step), 0]) {
+            const fits = n % step === 0 && n >= low && n <= high && (!integer || n % scale === 0);
+            expect([schema, n / scale, matches(String(n === 0 ? 0 : n / scale))]).toEqual([schema, n / scale, fits]);
+          }
+        },
+      ),
+      { numRuns: 300 },
+    );
+  });
+
   test('patterns agree with the regular expressions of JavaScript', () => {
     const patterns = [
       '^a{2,4}b*$',
