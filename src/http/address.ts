@@ -17,7 +17,7 @@ export function peerOf(address: string): string {
   if (mapped !== undefined) return mapped;
   const plain = address.replace(/%.*$/, '');
   if (!isIPv6(plain)) return address;
-  const [left = '', right] = plain.split('::') as [string, string | undefined];
+  const [left, right] = plain.split('::') as [string, string | undefined];
   const groups = (part: string): string[] => (part === '' ? [] : part.split(':'));
   const head = groups(left);
   // A dotted end stands for two groups; only how many there are matters here.

@@ -309,7 +309,7 @@ function blocks(node: Node): readonly (readonly Node[])[] {
 const scratch = (): Environment => new Environment();
 /** A JavaScript value as one of the library's. */
 const made = (value: unknown): Value => scratch().set('value', value);
-const textOf = (value: Value | undefined): string | null => (typeof value?.value === 'string' ? value.value : null);
+const textOf = (value?: Value): string | null => (typeof value?.value === 'string' ? value.value : null);
 const isList = (value: Value): boolean => Array.isArray(value.value);
 const isMapping = (value: Value): boolean => value.value instanceof Map;
 const entries = (value: Value): ReadonlyMap<string, Value> =>

@@ -100,9 +100,9 @@ test.skipIf(process.platform !== 'linux')(
     );
     const [answer] = (await once(kept, 'data')) as [Buffer];
     expect(answer.toString()).toMatch(/^HTTP\/1\.1 200 /);
-      child.kill('SIGTERM');
+    child.kill('SIGTERM');
     for (const socket of sockets.splice(0)) socket.destroy();
     expect(await ended).toEqual([0, null]);
-  expect(readFileSync(join(folder, 'audit', 'audit.jsonl'), 'utf8')).toContain('"/v1/completions"');
+    expect(readFileSync(join(folder, 'audit', 'audit.jsonl'), 'utf8')).toContain('"/v1/completions"');
   },
 );
