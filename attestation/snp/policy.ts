@@ -112,20 +112,9 @@ export interface DecidedSnpPolicy {
 
 const shape = shapeReaders('malformed_policy');
 
-const KEYS = [
-  'measurement',
-  'hostData',
-  'reportData',
-  'idKeyDigest',
-  'authorKeyDigest',
+const OF_THE_SECTION = [
   'familyId',
   'imageId',
-  'chipIds',
-  'minimumTcb',
-  'guestPolicy',
-  'vmpl',
-  'requireCrl',
-  'products',
   'minimumGuestSvn',
   'minimumFirmware',
   'minimumCommittedTcb',
@@ -134,7 +123,8 @@ const KEYS = [
   'requiredMitigations',
   'cspIds',
   'vekSpkis',
-] as const satisfies readonly (keyof SnpPolicy)[];
+] as const satisfies readonly (keyof SnpSection)[];
+const KEYS = [...OF_THE_APPRAISAL, ...OF_THE_SECTION] as const;
 
 const ALLOW = ['allowSmt', 'allowMigrationAgent', 'allowCxl'] as const;
 const REQUIRE = [
@@ -158,12 +148,7 @@ const MAX_LIST = 1024;
 
 /** JSON value → a copy of it that `verifySnp` accepts as part of a policy. @throws malformed_policy */
 export function readSnpSection(value: unknown): SnpSection {
-  const section = shape.object(
-    value,
-    'snp',
-    [],
-    KEYS.filter((key) => !OF_THE_APPRAISAL.some((own) => own === key)),
-  );
+  const section = shape.object(value, 'snp', [], OF_THE_SECTION);
   decideSnpPolicy(section, 'snp');
   return structuredClone({ ...section });
 }

@@ -2,6 +2,7 @@
 // or by a constant property that both require (a discriminator). Sorting branches by what tells them apart is linear in what
 // they list; only what no property common to all tells apart is compared in pairs, and every step is counted (`spend`).
 import type { Spend } from './gbnf.ts';
+import { groupsByLabel } from './grammar-groups.ts';
 import { canonical, constantsOf, isJson, types, type Json } from './grammar-schema.ts';
 
 /** Provably no value matches two of `branches`. */
@@ -76,33 +77,12 @@ function apart(branches: readonly Discriminators[], used: ReadonlySet<string>, s
 
 /** Branches in groups: those of two groups have no value of property `name` in common. Null unless all have the property. */
 function sharing(branches: readonly Discriminators[], name: string, spend: Spend): (readonly Discriminators[])[] | null {
-  const parent = branches.map((_, i) => i);
-  const root = (i: number): number => {
-    let at = i;
-    while (parent[at] !== at) {
-      parent[at] = parent[parent[at] ?? at] ?? at;
-      at = parent[at] ?? at;
-    }
-    return at;
-  };
-  const owner = new Map<string, number>();
-  for (const [i, branch] of branches.entries()) {
+  for (const branch of branches) {
     const values = branch.get(name);
     if (values === undefined) return null;
     spend(values.size);
-    for (const value of values) {
-      const other = owner.get(value);
-      if (other === undefined) owner.set(value, i);
-      else parent[root(i)] = root(other);
-    }
   }
-  const groups = new Map<number, Discriminators[]>();
-  for (const [i, branch] of branches.entries()) {
-    const group = groups.get(root(i));
-    if (group === undefined) groups.set(root(i), [branch]);
-    else group.push(branch);
-  }
-  return [...groups.values()];
+  return groupsByLabel(branches, (branch) => branch.get(name) ?? []);
 }
 
 function disjoint(a: ReadonlySet<string>, b: ReadonlySet<string> | undefined, spend: Spend): boolean {

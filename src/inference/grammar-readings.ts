@@ -4,6 +4,7 @@
 // names and constants of properties in the order they are written, and by repetitions that can be cut in several ways.
 // Recursive schemas by iteration: what has not settled grows without bound.
 import type { Spend } from './gbnf.ts';
+import { groupsByLabel } from './grammar-groups.ts';
 
 /** What a value begins with; values of two kinds are told apart by a character. */
 export type Kind = 'object' | 'array' | 'string' | 'number' | 'word';
@@ -127,14 +128,14 @@ function ofObjects(group: readonly ObjectReading[], at: number, most: (each: Rea
         width,
         sum(alike, (each) => ofRest(each, i, most, spend)),
       );
-    const byName = groups(alike, ({ members }) => [members[i]?.name ?? ''], spend);
+    const byName = apart(alike, ({ members }) => [members[i]?.name ?? ''], spend);
     if (byName.length > 1) return byName.reduce((max, part) => Math.max(max, ofObjects(part, i, most, spend)), width);
     width = Math.max(
       width,
       sum(alike, ({ members }) => members[i]?.constants?.length ?? most(members[i]?.value ?? empty)),
     );
     if (!alike.every(({ members }) => members[i]?.constants !== null)) continue;
-    const byValue = groups(alike, ({ members }) => members[i]?.constants ?? [], spend);
+    const byValue = apart(alike, ({ members }) => members[i]?.constants ?? [], spend);
     if (byValue.length > 1) return byValue.reduce((max, part) => Math.max(max, ofObjects(part, i + 1, most, spend)), width);
     [alike = []] = byValue;
   }
@@ -158,33 +159,17 @@ function ofRest({ members, others }: ObjectReading, at: number, most: (each: Rea
   return Math.max(width, optional);
 }
 
-/** Parts of a list: those in different parts have no label in common. */
-function groups<T>(list: readonly T[], labels: (each: T) => readonly string[], spend: Spend): (readonly T[])[] {
-  const parent = list.map((_, i) => i);
-  const root = (i: number): number => {
-    let at = i;
-    while (parent[at] !== at) {
-      parent[at] = parent[parent[at] ?? at] ?? at;
-      at = parent[at] ?? at;
-    }
-    return at;
-  };
-  const owner = new Map<string, number>();
-  for (const [i, each] of list.entries()) {
-    for (const label of labels(each)) {
-      spend(4);
-      const other = owner.get(label);
-      if (other === undefined) owner.set(label, i);
-      else parent[root(i)] = root(other);
-    }
-  }
-  const found = new Map<number, T[]>();
-  for (const [i, each] of list.entries()) {
-    const part = found.get(root(i));
-    if (part === undefined) found.set(root(i), [each]);
-    else part.push(each);
-  }
-  return [...found.values()];
+/** Objects in groups: those of two groups have no label in common. */
+function apart(
+  list: readonly ObjectReading[],
+  labels: (each: ObjectReading) => readonly string[],
+  spend: Spend,
+): (readonly ObjectReading[])[] {
+  return groupsByLabel(list, (each) => {
+    const found = labels(each);
+    spend(4 * found.length);
+    return found;
+  });
 }
 
 function sum<T>(list: readonly T[], of: (each: T) => number): number {

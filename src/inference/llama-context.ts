@@ -53,6 +53,8 @@ export class ContextError extends Error {
   override readonly name = 'ContextError';
 }
 
+const nothingToLearn = (): void => undefined;
+
 /** enum llama_pooling_type */
 const poolingType = { none: 0, mean: 1, last: 3, rank: 4 } as const;
 
@@ -129,6 +131,7 @@ export function createContext(llama: LlamaLibrary, model: LoadedModel, options: 
   /** Call it when the decode is over. */
   const begin = (): (() => void) => {
     aborting[0] = 0;
+    if (options.threads === 1) return nothingToLearn;
     if (crew.threads !== threads) {
       threads = crew.threads;
       llama.llama_set_n_threads(handle, threads, threads);

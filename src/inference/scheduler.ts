@@ -232,9 +232,10 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
 
   /** Who does not read gives the slot to whoever waits; what is in its memory stays until somebody needs that as well. */
   const clearForWaiting = (): void => {
+    const paused = live.filter((each) => each.request.paused);
+    if (paused.length === 0) return;
     let waiting = 0;
     for (const queue of queues.values()) waiting += queue.filter(wants).length;
-    const paused = live.filter((each) => each.request.paused);
     if (waiting === 0 || (crowded && paused.length < live.length)) return;
     for (const sequence of paused) if (crowded || slots.free < waiting) putBack(sequence);
     crowded = false;

@@ -1,21 +1,12 @@
 // What an admin does is recorded with the model it was done to; what an admin fetches is shown to admins.
 
-import { createHash } from 'node:crypto';
 import { afterEach, expect, test } from 'vitest';
-import { type ApiKey, DEFAULT_CONFIG } from '../../src/http/deps.ts';
-import { type ApiServer, type ErrorAnswer, startApi } from '../fixtures/api-server.ts';
+import { DEFAULT_CONFIG } from '../../src/http/deps.ts';
+import { type ApiServer, apiKey as key, type ErrorAnswer, startApi } from '../fixtures/api-server.ts';
 
 let api: ApiServer;
 afterEach(() => api.close());
 
-const key = (plain: string, o: Partial<ApiKey> = {}): ApiKey => ({
-  name: plain,
-  sha256: createHash('sha256').update(plain).digest('hex'),
-  admin: false,
-  models: null,
-  limits: { requestsPerMinute: 0, tokensPerMinute: 0, concurrent: 0 },
-  ...o,
-});
 const keys = [key('root', { admin: true }), key('user'), key('tenant', { models: ['demo'] })];
 const start = async (adminEnabled = true): Promise<void> => {
   api = await startApi({ config: { auth: { ...DEFAULT_CONFIG.auth, required: true, adminEnabled, keys } } });

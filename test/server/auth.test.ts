@@ -1,21 +1,12 @@
 // Keys: who may use which route and which model.
 
-import { createHash } from 'node:crypto';
 import { afterEach, describe, expect, test } from 'vitest';
 import { type ApiKey, DEFAULT_CONFIG, type ServerConfig } from '../../src/http/deps.ts';
-import { type ApiServer, type ErrorAnswer, post, startApi } from '../fixtures/api-server.ts';
+import { type ApiServer, apiKey as key, type ErrorAnswer, post, startApi } from '../fixtures/api-server.ts';
 
 let api: ApiServer;
 afterEach(() => api.close());
 
-const key = (plain: string, o: Partial<ApiKey> = {}): ApiKey => ({
-  name: plain,
-  sha256: createHash('sha256').update(plain).digest('hex'),
-  admin: false,
-  models: null,
-  limits: { requestsPerMinute: 0, tokensPerMinute: 0, concurrent: 0 },
-  ...o,
-});
 const withKeys = (keys: readonly ApiKey[], o: Partial<ServerConfig['auth']> = {}): Partial<ServerConfig> => ({
   auth: { ...DEFAULT_CONFIG.auth, required: true, keys, ...o },
 });

@@ -1,18 +1,10 @@
 // Texts beside generation have the same bounds as generation: what cannot fit is refused, a full queue refuses without asking the
 // child, and a client that leaves takes its work with it. A stopped child shows that nothing waited for it.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { ApiError } from '../../src/errors.ts';
 import type { Engine } from '../../src/inference/engine.ts';
 import { openDemo, run } from '../fixtures/demo-engine.ts';
+import { apiRefusal as refusal } from '../fixtures/refusal.ts';
 
-const refusal = async (work: Promise<unknown>): Promise<ApiError> => {
-  const error: unknown = await work.then(
-    () => null,
-    (reason: unknown) => reason,
-  );
-  if (error instanceof ApiError) return error;
-  throw new Error('nothing was refused', { cause: error });
-};
 const forever = new AbortController().signal;
 const tooLong = 'zq '.repeat(2_000_000);
 

@@ -10,6 +10,7 @@ import type { Engine, GenerateEvent, Sampling } from '../../src/inference/engine
 import { jsonObjectGrammar, schemaToGrammar, toolCallGrammar } from '../../src/inference/grammar.ts';
 import { openEngine } from '../../src/inference/open.ts';
 import { greedy, openDemo, request, run, summary, tokensOf, workerEntry } from '../fixtures/demo-engine.ts';
+import { apiRefusal as refusal } from '../fixtures/refusal.ts';
 
 const opened: Engine[] = [];
 const open = async (...args: Parameters<typeof openDemo>): Promise<Engine> => {
@@ -26,14 +27,6 @@ afterAll(async () => {
   await Promise.all(opened.map((engine) => engine.close()));
 });
 
-const refusal = async (work: Promise<unknown>): Promise<ApiError> => {
-  const error: unknown = await work.then(
-    () => null,
-    (reason: unknown) => reason,
-  );
-  if (error instanceof ApiError) return error;
-  throw new Error('nothing was refused', { cause: error });
-};
 const sampled: Sampling = { ...greedy, temperature: 1 };
 
 /** Logprobs of the first token written. */
