@@ -3,6 +3,7 @@
 // Refused: evidence without endorsements where the policy lets none be fetched. Only accepted evidence is remembered.
 
 import type { SignedFields } from './bind.ts';
+import { isZero, toHex } from './bytes.ts';
 import type { Transcript } from './checks.ts';
 import type { AttestationDocument, SnpEndorsements, TdxEndorsements } from './document.ts';
 import { AttestationError, refused } from './errors.ts';
@@ -38,6 +39,8 @@ export interface Hardware extends SignedFields {
   readonly format: 'snp' | 'tdx';
   readonly transcript: Transcript;
   readonly accepted: boolean;
+  /** Whether a trusted signature vouches for the fields; else they are what anyone can have written. */
+  readonly authentic: boolean;
   readonly product: string | undefined;
   readonly chip: string | undefined;
   readonly evidence: Readonly<Record<string, unknown>>;
@@ -133,10 +136,11 @@ async function verifySnpDocument(
     format: 'snp',
     transcript: found.transcript,
     accepted: found.accepted,
+    authentic: found.authentic,
     reportData: found.report.reportData,
     measurement: found.report.measurement,
     product: found.product,
-    chip: /^0*$/.test(String(found.claims['chipId'])) ? undefined : String(found.claims['chipId']),
+    chip: isZero(found.report.chipId) ? undefined : toHex(found.report.chipId),
     evidence: found.claims,
   };
 }
@@ -176,6 +180,7 @@ async function verifyTdxDocument(
     format: 'tdx',
     transcript: found.transcript,
     accepted: found.accepted,
+    authentic: found.authentic,
     reportData: body.reportData,
     measurement: body.mrTd,
     rtmr: [body.rtmr0, body.rtmr1, body.rtmr2, body.rtmr3],

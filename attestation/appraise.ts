@@ -85,14 +85,20 @@ export async function verify(document: AttestationDocument, options: VerifyOptio
 async function appraise(t: Transcript, document: AttestationDocument, policy: Policy, options: VerifyOptions): Promise<AttestationResult> {
   const admitted = admitTee(t, document, policy);
   const hardware = await verifyHardware(t, document, policy, options, admitted);
+  const from = t.checks.length;
   const claims = bindClaims(t, document, hardware);
   compareRepeats(t, document, hardware, claims);
   bindModels(t, document, claims, options.model);
   recordHandshake(t, options.tls);
   const certificateAlone = bindChannel(t, claims, { ...options, certificateAlone: policy.danger.certificateChannel });
   const build = applyPolicy(t, document, policy, hardware, claims);
+  // What is compared from here on rests on the report: where nobody vouches for that, nobody vouches for anything.
+  if (!hardware.authentic) t.unauthenticated(NO_PROVENANCE, from);
   return conclude(t, { document, options, hardware, claims, certificateAlone, build });
 }
+
+/** Of the handshake the verifier knows by itself; everything else after the hardware reads the report or what it should bind. */
+const NO_PROVENANCE: ReadonlySet<string> = new Set(['C6', 'C7']);
 
 /** P1, P2, D13. Returns the roots that replace the pinned ones: only for simulated evidence that was allowed. */
 function admitTee(t: Transcript, document: AttestationDocument, policy: Policy): readonly Uint8Array[] | undefined {

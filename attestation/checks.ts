@@ -1,4 +1,5 @@
 // The transcript of a verification: every rule, in order, with what was found. A skip is never a pass.
+// Checks of values nobody vouches for are labelled as such: what stands beside a refusal is authenticated, or says that it is not.
 // A rule is declared once (id, code, source, title); failing it always yields the rule's one code.
 
 import type { AttestationCode } from './codes.ts';
@@ -27,6 +28,8 @@ export interface Check {
   readonly code?: AttestationCode;
   readonly expected?: string;
   readonly actual?: string;
+  /** Present on checks of values that no trusted signature vouches for: whatever the outcome, anyone can have written them. */
+  readonly authenticated?: false | undefined;
 }
 
 /** Collects checks in order. Lives for one verification. */
@@ -51,6 +54,12 @@ export class Transcript {
   /** Records pass or fail and returns the outcome. */
   expect(rule: Rule, ok: boolean, detail: string, values: { expected?: string; actual?: string } = {}): boolean {
     return ok ? this.pass(rule, detail) : this.fail(rule, detail, values);
+  }
+
+  /** Labels what was recorded from `from` on as read from evidence that is not authentic, but for the rows that found that out. */
+  unauthenticated(provenance: ReadonlySet<string>, from = 0): void {
+    for (const [i, check] of this.checks.entries())
+      if (i >= from && !provenance.has(check.id)) this.checks[i] = { ...check, authenticated: false };
   }
 
   get firstFailure(): Check | undefined {

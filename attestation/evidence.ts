@@ -21,8 +21,9 @@ export interface EvidenceOutput {
   readonly accepted: boolean;
   /** Null when accepted; else the code of the first rule that failed, or of the input error. */
   readonly code: AttestationCode | null;
-  readonly checks: readonly Pick<Check, 'id' | 'spec' | 'status' | 'detail'>[];
-  /** Hex and plain JSON; empty unless the signatures hold. `rootsReplaced` is true when `roots` was given. */
+  /** `authenticated: false` on those that read values no trusted signature vouches for; absent on the others. */
+  readonly checks: readonly Pick<Check, 'id' | 'spec' | 'status' | 'detail' | 'authenticated'>[];
+  /** Hex and plain JSON; empty unless the evidence is authentic. `rootsReplaced` is true when `roots` was given. */
   readonly claims: Readonly<Record<string, unknown>>;
 }
 
@@ -87,7 +88,7 @@ async function verifySnpInput(given: JsonObject): Promise<EvidenceResult> {
     (given['policy'] === undefined ? {} : given['policy']) as SnpPolicy,
     { now: readNow(given['now']), roots: readRoots(given['roots']) },
   );
-  return finished(verification, verification.authentic ? verification.claims : {});
+  return finished(verification);
 }
 
 async function verifyTdxInput(given: JsonObject): Promise<EvidenceResult> {
@@ -117,14 +118,16 @@ async function verifyTdxInput(given: JsonObject): Promise<EvidenceResult> {
     (given['policy'] === undefined ? {} : given['policy']) as TdxPolicy,
     { now: readNow(given['now']), ...(roots === undefined ? {} : { roots }) },
   );
-  return finished(verification, verification.claims);
+  return finished(verification);
 }
 
-function finished(
-  verification: { readonly transcript: Transcript; readonly accepted: boolean; readonly rootsReplaced: boolean },
-  claims: Readonly<Record<string, unknown>>,
-): EvidenceResult {
-  const { transcript, accepted, rootsReplaced } = verification;
+function finished(verification: {
+  readonly transcript: Transcript;
+  readonly accepted: boolean;
+  readonly rootsReplaced: boolean;
+  readonly claims: Readonly<Record<string, unknown>>;
+}): EvidenceResult {
+  const { transcript, accepted, rootsReplaced, claims } = verification;
   return {
     exitCode: accepted ? 0 : 10,
     output: {
@@ -136,7 +139,13 @@ function finished(
   };
 }
 
-const plainCheck = ({ id, spec, status, detail }: Check): EvidenceOutput['checks'][number] => ({ id, spec, status, detail });
+const plainCheck = ({ id, spec, status, detail, authenticated }: Check): EvidenceOutput['checks'][number] => ({
+  id,
+  spec,
+  status,
+  detail,
+  ...(authenticated === undefined ? {} : { authenticated }),
+});
 
 const EXIT_CODES = { refused: 10, unsupported: 20, malformed: 30, internal: 1 } as const;
 

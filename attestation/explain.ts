@@ -118,11 +118,16 @@ function judge(id: PropertyId, transcript: readonly Check[]): Meaning {
   const title = TITLES[id];
   if (failed.length > 0) return { id, title, standing: 'refused', words: `${REFUSED[id]} (${idsOf(failed)})` };
   if (checks.length === 0) return unjudged(id);
-  if (open.length > 0) return { id, title, standing: 'not proven', words: open.map(({ detail }) => detail).join('; ') };
+  if (open.length > 0) return { id, title, standing: 'not proven', words: open.map(detailOf).join('; ') };
   if (id === 'P1' && isSimulated(transcript)) {
     return { id, title, standing: 'not proven', words: 'the hardware is simulated: anyone can make such evidence' };
   }
   return { id, title, standing: 'proven', words: PROVEN[id] };
+}
+
+/** What was found, for a person; values nobody vouches for are called that. */
+export function detailOf({ detail, authenticated }: Check): string {
+  return authenticated === false ? `not authenticated: ${detail}` : detail;
 }
 
 function idsOf(checks: readonly Check[]): string {
@@ -175,7 +180,7 @@ function notAsked(outcome: Outcome): string[] {
   if (skipped.length === 0) return [];
   return [
     'Not checked, because the policy does not ask or it does not apply:',
-    ...skipped.map(({ id, title, detail }) => `  ${id} ${title}: ${detail}`),
+    ...skipped.map((check) => `  ${check.id} ${check.title}: ${detailOf(check)}`),
     '',
   ];
 }

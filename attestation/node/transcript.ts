@@ -1,7 +1,7 @@
 // A verdict on a terminal: what was checked, what was found, what it means. Plain text in columns; long hex is shortened here
 // and whole in --json.
 
-import { meaningOf, type Outcome, STANDING_WORDS } from '../explain.ts';
+import { detailOf, meaningOf, type Outcome, STANDING_WORDS } from '../explain.ts';
 import type { Check } from '../checks.ts';
 import { printable } from './printable.ts';
 
@@ -46,7 +46,7 @@ function headline(origin: string, outcome: Outcome): string[] {
 const MARK = { pass: 'ok', fail: 'FAIL', skip: '-' } as const;
 
 function renderChecks(checks: readonly Check[]): string[] {
-  const rows = checks.map((check) => [check.id, MARK[check.status], check.title, shorten(check.detail)] as const);
+  const rows = checks.map((check) => [check.id, MARK[check.status], check.title, shorten(detailOf(check))] as const);
   return columns([['rule', '', 'checked', 'found'], ...rows]);
 }
 

@@ -12,7 +12,11 @@ import { decodeTcb, productOfCpuid, tcbComponents, tcbReservedIsZero, tcbText } 
 import { caRole, hwidProblem, productOfName } from './vek.ts';
 import type { SnpSubject } from './verify.ts';
 
-/** Returns whether a trusted root leads to the VEK and the VEK is the one of this report's kind: S11 and S15 hold. */
+/**
+ * Returns whether a trusted root leads to the VEK and the VEK is the one of this very report: S11 and S15, and of its product (S10),
+ * its TCB (S14: the key of an older, broken TCB can sign any report), its chip (S16) and its kind (S18). Dates and what the
+ * policy lists are not in it.
+ */
 export function checkChain(subject: SnpSubject, transcript: Transcript): boolean {
   const { report, vek, extensions, product, policy, context } = subject;
 
@@ -24,7 +28,7 @@ export function checkChain(subject: SnpSubject, transcript: Transcript): boolean
       : extensions.problems.slice(0, 8).join('; '),
   );
 
-  checkProduct(subject, transcript);
+  const productOk = checkProduct(subject, transcript);
 
   const chain = chainProblems(subject);
   const trusted = context.roots === undefined ? 'pinned' : 'replaced by the caller';
@@ -60,13 +64,16 @@ export function checkChain(subject: SnpSubject, transcript: Transcript): boolean
   const difference = differing.map(
     (component) => `${component} of the VEK is ${extensions.tcb[component] ?? 'missing'}, REPORTED_TCB has ${reported[component] ?? 0}`,
   );
-  transcript.expect(SNP_RULES.S14, differing.length === 0, differing.length === 0 ? tcbText(reported) : difference.join('; '));
+  const tcbOk = transcript.expect(
+    SNP_RULES.S14,
+    differing.length === 0,
+    differing.length === 0 ? tcbText(reported) : difference.join('; '),
+  );
 
-  if (vek.namedKind === 'vlek') transcript.skip(SNP_RULES.S16, 'a VLEK belongs to a provider and names no chip');
-  else {
-    const problem = extensions.hwid === undefined ? 'HWID is missing' : hwidProblem(extensions.hwid, report.chipId, product);
-    transcript.expect(SNP_RULES.S16, problem === undefined, problem ?? `chip ${toHex(report.chipId.subarray(0, 8))}…`);
-  }
+  const isVlek = vek.namedKind === 'vlek';
+  const wrongChip = extensions.hwid === undefined ? 'HWID is missing' : hwidProblem(extensions.hwid, report.chipId, product);
+  if (isVlek) transcript.skip(SNP_RULES.S16, 'a VLEK belongs to a provider and names no chip');
+  else transcript.expect(SNP_RULES.S16, wrongChip === undefined, wrongChip ?? `chip ${toHex(report.chipId.subarray(0, 8))}…`);
 
   const crooked = (['reportedTcb', 'committedTcb', 'currentTcb', 'launchTcb'] as const).filter(
     (name) => !tcbReservedIsZero(report[name], product),
@@ -78,17 +85,19 @@ export function checkChain(subject: SnpSubject, transcript: Transcript): boolean
     crooked.length === 0 ? `layout of ${product}` : `reserved bytes for ${product} in ${crookedText}`,
   );
 
-  if (vek.namedKind !== 'vlek') {
+  const notVlek = vlekProblem(subject);
+  if (!isVlek) {
     if (policy.cspIds === undefined) transcript.skip(SNP_RULES.S18, 'the report is signed by a VCEK');
     else transcript.fail(SNP_RULES.S18, 'a provider is required and the report is signed by a VCEK');
   } else {
-    const problem = vlekProblem(subject);
+    const problem = notVlek ?? providerProblem(subject);
     transcript.expect(SNP_RULES.S18, problem === undefined, problem ?? `provider ${JSON.stringify(extensions.cspId)}`);
   }
-  return chainOk && extensionsOk;
+  return chainOk && extensionsOk && productOk && tcbOk && (isVlek ? notVlek : wrongChip) === undefined;
 }
 
-function checkProduct({ report, vek, extensions, intermediate, ark, product, policy }: SnpSubject, transcript: Transcript): void {
+/** Returns whether all agree on the product; whether the policy lists it is not in that. */
+function checkProduct({ report, vek, extensions, intermediate, ark, product, policy }: SnpSubject, transcript: Transcript): boolean {
   const cpuid = report.cpuidFamily === undefined ? undefined : productOfCpuid(report.cpuidFamily, report.cpuidModel ?? 0);
   const says: [string, string | undefined][] = [
     ['root', caRole(ark.subject.commonName)?.line],
@@ -107,6 +116,7 @@ function checkProduct({ report, vek, extensions, intermediate, ark, product, pol
         : `${product} is not one of the products allowed`;
   const found = `${product}${report.version === 2 ? ' (version 2 has no CPUID)' : ''}`;
   transcript.expect(SNP_RULES.S10, problem === undefined, problem ?? found, problem === undefined ? {} : { actual: product });
+  return wrong.length === 0;
 }
 
 function chainProblems({ vek, intermediate, ark, product, context, signatures }: SnpSubject): string[] {
@@ -162,13 +172,16 @@ function algorithmProblem(certificate: Certificate): string | undefined {
     : `is signed with ${algorithm.kind === 'other' ? algorithm.oid : `${algorithm.kind} ${algorithm.hash}`}, expected RSASSA-PSS SHA-384`;
 }
 
-function vlekProblem({ extensions, intermediate, policy }: SnpSubject): string | undefined {
+function vlekProblem({ extensions, intermediate }: SnpSubject): string | undefined {
   if (extensions.cspId === undefined) return 'CSP_ID is missing';
   if (extensions.hwid !== undefined) return 'HWID is present, so the certificate is not a VLEK';
   if (caRole(intermediate.subject.commonName)?.role !== 'asvk') return `issuer is ${nameText(intermediate.subject)}, expected SEV-VLEK-*`;
-  if (policy.cspIds !== undefined && !policy.cspIds.includes(extensions.cspId))
-    return `provider ${JSON.stringify(extensions.cspId)} is not listed`;
   return undefined;
+}
+
+function providerProblem({ extensions, policy }: SnpSubject): string | undefined {
+  const listed = policy.cspIds === undefined || policy.cspIds.includes(extensions.cspId ?? '');
+  return listed ? undefined : `provider ${JSON.stringify(extensions.cspId)} is not listed`;
 }
 
 const isoDay = (date: Date): string => date.toISOString().slice(0, 10);

@@ -1,5 +1,5 @@
 // What SEV-SNP evidence says, as JSON: hex in lower case, u64 as 0x-hex. Names are the specification's in camel case.
-// These are claims only; they mean something when the verification they come from was accepted.
+// Made only of a report that is authentic; that it was also accepted is another matter.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { toHex } from '../bytes.ts';
@@ -9,9 +9,11 @@ import type { SnpSubject } from './verify.ts';
 
 export type SnpClaims = Readonly<Record<string, unknown>>;
 
-export function snpClaims({ report, vek, extensions, product, crl, context }: SnpSubject): SnpClaims {
+export function snpClaims({ report, vek, extensions, product, crl: given, signatures, context }: SnpSubject): SnpClaims {
   const { reserved: _reserved, mustBeOne: _mustBeOne, ...guestPolicy } = decodeGuestPolicy(report.guestPolicy);
   const { unknown, ...platformInfo } = decodePlatformInfo(report.platformInfo);
+  // What a CRL says of itself counts as little as the rest of it when the ARK did not sign it.
+  const crl = signatures.crl ? given : undefined;
   const tcb = (bytes: Uint8Array): unknown => decodeTcb(bytes, product);
   return {
     tee: 'snp',

@@ -9,7 +9,7 @@ import { decodeGuestPolicy, reportSignature, reservedRanges, signingKey, SIGNATU
 import { SNP_RULES } from './rules.ts';
 import type { SnpSubject } from './verify.ts';
 
-/** Returns whether the report is signed by the VEK in the one way that is valid: S2, S3, S4, S12 and S1 hold. */
+/** Returns whether the report is signed by the VEK in the one way that is valid, and says so itself: S1–S4, S8, S9’s chip key and S12. */
 export function checkReportForm(subject: SnpSubject, transcript: Transcript): boolean {
   const { report, vek } = subject;
   transcript.pass(SNP_RULES.S2, `VERSION ${report.version}`);
@@ -70,16 +70,22 @@ export function checkReportForm(subject: SnpSubject, transcript: Transcript): bo
 
   const selector = signingKey(report.keyInfo);
   const selectorText = `SIGNING_KEY says ${selector}, the certificate is a ${vek.namedKind ?? 'certificate of another name'}`;
-  transcript.expect(SNP_RULES.S8, selector === vek.namedKind, selectorText, { expected: selector, actual: vek.namedKind ?? 'unknown' });
+  const selected = transcript.expect(SNP_RULES.S8, selector === vek.namedKind, selectorText, {
+    expected: selector,
+    actual: vek.namedKind ?? 'unknown',
+  });
 
   const keyInfoProblem = keyInfoProblemOf(report.keyInfo, report.authorKeyDigest);
   transcript.expect(SNP_RULES.S9, keyInfoProblem === undefined, keyInfoProblem ?? `KEY_INFO 0x${report.keyInfo.toString(16)}`);
-  return signed;
+  return signed && selected && !chipKeyMasked(report.keyInfo);
 }
+
+/** With MASK_CHIP_KEY the firmware signs nothing: a report that has both was not written by it. */
+const chipKeyMasked = (keyInfo: number): boolean => (keyInfo & 2) !== 0;
 
 function keyInfoProblemOf(keyInfo: number, authorKeyDigest: Uint8Array): string | undefined {
   if (keyInfo >>> 5 !== 0) return `KEY_INFO 0x${keyInfo.toString(16)} has reserved bits`;
-  if ((keyInfo & 2) !== 0) return 'MASK_CHIP_KEY is set: the report is not signed by the key of its chip';
+  if (chipKeyMasked(keyInfo)) return 'MASK_CHIP_KEY is set: the report is not signed by the key of its chip';
   const enabled = (keyInfo & 1) !== 0;
   if (enabled && isZero(authorKeyDigest)) return 'AUTHOR_KEY_EN is set, AUTHOR_KEY_DIGEST is zero';
   if (!enabled && !isZero(authorKeyDigest))

@@ -123,8 +123,10 @@ function isBelow(actual: readonly number[], minimum: readonly number[]): boolean
 function checkMinimum({ report, product, policy }: SnpSubject, transcript: Transcript): void {
   const floors = [
     ['REPORTED_TCB', report.reportedTcb, policy.minimumTcb],
-    ['COMMITTED_TCB', report.committedTcb, policy.minimumCommittedTcb],
-    ['LAUNCH_TCB', report.launchTcb, policy.minimumLaunchTcb],
+    ['COMMITTED_TCB', report.committedTcb, policy.minimumCommittedTcb ?? policy.minimumTcb],
+    ['CURRENT_TCB', report.currentTcb, policy.minimumTcb],
+    // What the guest was launched on shaped it: a later update of the firmware does not undo that. Lower only when the policy says so.
+    ['LAUNCH_TCB', report.launchTcb, policy.minimumLaunchTcb ?? policy.minimumTcb],
   ] as const;
   const firmware = policy.minimumFirmware;
   if (floors.every(([, , minimum]) => minimum === undefined) && firmware === undefined) {
@@ -156,7 +158,10 @@ function checkMitigations({ report, policy }: SnpSubject, transcript: Transcript
     launch === undefined || current === undefined
       ? `version ${report.version} has no vectors`
       : `launch 0x${launch.toString(16)}, current 0x${current.toString(16)}`;
-  if (required === undefined) transcript.skip(SNP_RULES.S26, `the policy requires none; ${found}`);
+  // Mitigations are only ever added while a guest runs: one that is gone means that the two are not of the same machine.
+  const lost = (launch ?? 0n) & ~(current ?? 0n);
+  if (lost !== 0n) transcript.fail(SNP_RULES.S26, `${found}: 0x${lost.toString(16)} was active at launch and is not now`);
+  else if (required === undefined) transcript.skip(SNP_RULES.S26, `the policy requires none; ${found}`);
   else {
     const active = launch !== undefined && current !== undefined && (launch & current & required) === required;
     transcript.expect(SNP_RULES.S26, active, found, { expected: `0x${required.toString(16)}` });

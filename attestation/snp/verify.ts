@@ -44,12 +44,17 @@ export interface SnpContext {
 
 export interface SnpVerification {
   readonly transcript: Transcript;
+  /** The fields as parsed: nothing vouches for them unless `authentic`. */
   readonly report: SnpReport;
   readonly product: Product;
+  /** What the report says; empty unless `authentic`. */
   readonly claims: SnpClaims;
   /** The roots were replaced: this proves nothing about AMD hardware. */
   readonly rootsReplaced: boolean;
-  /** The report is signed by a VEK of a trusted chain that no authentic CRL revokes; policy aside, its claims are the firmware's. */
+  /**
+   * The report is signed by the VEK of its own chip, TCB and product, of a trusted chain that no authentic CRL revokes; dates and
+   * policy aside, its claims are the firmware's.
+   */
   readonly authentic: boolean;
   /** No rule failed. */
   readonly accepted: boolean;
@@ -122,16 +127,21 @@ export async function verifySnp(evidence: SnpEvidence, policy: SnpPolicy, contex
   const unrevoked = await checkCrl(subject, transcript, chainOk);
   checkPlatform(subject, transcript);
   checkGuest(subject, transcript);
+  const authentic = formOk && chainOk && unrevoked;
+  if (!authentic) transcript.unauthenticated(SNP_PROVENANCE);
   return {
     transcript,
     report,
     product,
-    claims: snpClaims(subject),
+    claims: authentic ? snpClaims(subject) : {},
     rootsReplaced: context.roots !== undefined,
-    authentic: formOk && chainOk && unrevoked,
+    authentic,
     accepted: !transcript.failed,
   };
 }
+
+/** Rows that ask where a report comes from. What the others read is the report's own word. */
+const SNP_PROVENANCE: ReadonlySet<string> = new Set('S1 S2 S3 S4 S5 S8 S10 S11 S12 S13 S15 S18 S19 S20'.split(' '));
 
 /** A promise whose rejection is seen even when parsing throws before it is awaited. */
 function started<T>(job: Promise<T>): Promise<T> {

@@ -1,8 +1,9 @@
 // Rules on the TCB (T13 to T20): the platform against TCB info, the module and the quoting enclave against their identities,
-// what the three converge to, and whether the policy accepts that. Says which component is short and by how much.
+// what the three converge to, at launch and now, and whether the policy accepts that. Says which component is short and by how
+// much. The SVN that runs now is judged by the very function that judges the one at launch (Intel QVL, rule 4.1.2.5.1.20).
 
 import { equalBytes, toHex } from '../bytes.ts';
-import type { Transcript } from '../checks.ts';
+import type { Rule, Transcript } from '../checks.ts';
 import type { IsvLevel, QeIdentity, TcbInfo, TcbLevel, TcbStatus } from './collateral.ts';
 import type { PckExtensions } from './pck.ts';
 import type { DecidedTdxPolicy } from './policy.ts';
@@ -10,28 +11,33 @@ import type { TdxQuote } from './quote.ts';
 import { TDX_RULES } from './rules.ts';
 import {
   converge,
+  convergeRelaunch,
   findModule,
   isvShortfall,
-  masked,
   matchIsv,
   matchPlatform,
   moduleId,
   platformShortfall,
+  moduleMismatch,
   qeMismatch,
-  relaunchAdvice,
   shortfallText,
   sortedLevels,
   type Shortfall,
 } from './tcb.ts';
 
 export interface TdxTcb {
-  /** What platform, module and QE converge to; undefined when one of them could not be judged. */
+  /** What platform, module and QE converge to, at launch and now; undefined when one of them could not be judged. */
   readonly status: TcbStatus | undefined;
+  /** By TEE_TCB_SVN: the TCB the TD was launched on. */
   readonly platform: TcbStatus | undefined;
   /** `UpToDate` for module version 0, which has no identity of its own. */
   readonly module: TcbStatus | undefined;
   readonly qe: TcbStatus | undefined;
-  /** Open advisories of all three, sorted. */
+  /** What the three above converge to. */
+  readonly atLaunch: TcbStatus | undefined;
+  /** The same by TEE_TCB_SVN_2: the TCB that runs now. Undefined for a TD 1.0 body, which does not say. */
+  readonly now: Pick<TdxTcb, 'status' | 'platform' | 'module'> | undefined;
+  /** Open advisories of all of them, sorted. */
   readonly advisoryIds: readonly string[];
   /** The oldest `tcbDate` of the matched levels. */
   readonly tcbDate: Date | undefined;
@@ -46,45 +52,77 @@ export interface TcbInputs {
   readonly pck: PckExtensions | undefined;
   readonly tcbInfo: TcbInfo | undefined;
   readonly qeIdentity: QeIdentity | undefined;
+  /** The level of the quoting enclave, once it is Intel's (T19). */
+  readonly qe: IsvLevel | undefined;
 }
 
-export function tcbRules(t: Transcript, { quote, pck, tcbInfo, qeIdentity }: TcbInputs, policy: DecidedTdxPolicy, now: Date): TdxTcb {
+/** One of the two SVNs a quote can have, and whose it is. */
+interface Svn {
+  readonly svn: Uint8Array;
+  readonly when: 'at launch' | 'now';
+}
+
+/** What one of them reaches, and in words what was found; the parts are undefined when nothing is reached. */
+interface Judged {
+  readonly platform: Found<{ readonly sgx: TcbLevel; readonly tdx: TcbLevel }>;
+  readonly module: Found<{ readonly status: TcbStatus; readonly level: IsvLevel | undefined }>;
+  /** Of platform, module and QE; undefined when one of them is. */
+  readonly status: TcbStatus | undefined;
+}
+
+interface Found<T> {
+  readonly level: T | undefined;
+  readonly text: string;
+}
+
+interface Usable {
+  readonly pck: PckExtensions;
+  readonly tcbInfo: TcbInfo;
+  readonly levels: readonly TcbLevel[];
+}
+
+export function tcbRules(t: Transcript, inputs: TcbInputs, policy: DecidedTdxPolicy, now: Date): TdxTcb {
   const R = TDX_RULES;
+  const { quote, pck, tcbInfo, qeIdentity, qe } = inputs;
   const accepted = policy.tcbStatus ?? ['UpToDate'];
   const sameFamily = pck !== undefined && tcbInfo !== undefined && platformRule(t, pck, tcbInfo);
   if (pck === undefined || tcbInfo === undefined)
     t.skip(R.platform, `not compared: ${missing({ PCK: pck, 'TCB info': tcbInfo })} could not be relied on`);
-  const usable = quote !== undefined && pck !== undefined && tcbInfo !== undefined && sameFamily ? { quote, pck, tcbInfo } : undefined;
-  const levels = tcbInfo === undefined ? [] : sortedLevels(tcbInfo);
+  const usable = pck !== undefined && tcbInfo !== undefined && sameFamily ? { pck, tcbInfo, levels: sortedLevels(tcbInfo) } : undefined;
 
-  const module = quote !== undefined && tcbInfo !== undefined ? moduleRule(t, quote, tcbInfo) : undefined;
-  if (quote === undefined || tcbInfo === undefined)
-    t.skip(R.module, `not judged: ${missing({ quote, 'TCB info': tcbInfo })} could not be relied on`);
-  const platform = usable && platformLevel(t, usable, levels);
-  if (usable === undefined) {
-    t.skip(R.level, 'not matched: quote, PCK and TCB info are not all to be relied on for this platform');
-    t.skip(R.platformTcb, 'not matched: quote, PCK and TCB info are not all to be relied on for this platform');
-  }
-  const qe = quote !== undefined && qeIdentity !== undefined ? qeRules(t, quote, qeIdentity) : undefined;
-  if (quote === undefined || qeIdentity === undefined)
-    t.skip(R.qeTcb, `not judged: ${missing({ quote, 'QE identity': qeIdentity })} could not be relied on`);
+  // The same function for both: what a TD was launched on says nothing of what runs under it now.
+  const judged = (svn: Uint8Array, when: Svn['when']): Judged => judgeSvn({ svn, when }, inputs, usable);
+  const body = quote?.body;
+  const launch = body && judged(body.teeTcbSvn, 'at launch');
+  const unchanged = body?.teeTcbSvn2 !== undefined && equalBytes(body.teeTcbSvn, body.teeTcbSvn2);
+  const running = unchanged ? launch : body?.teeTcbSvn2 && judged(body.teeTcbSvn2, 'now');
+  const both = [...new Set([launch, running])].filter((item) => item !== undefined);
+  moduleRule(t, both, inputs);
+  levelRules(t, both, usable);
 
-  const relaunched = usable && platform && module && qe ? relaunchRule(t, usable, levels, { platform, module, qe }, accepted) : undefined;
-  if (relaunched === undefined) t.skip(R.relaunch, 'not judged: the TCB of platform, module or QE is not known');
-  const status = relaunched === undefined || qe === undefined ? undefined : converge([relaunched, qe.status]);
-  const found: readonly (TcbLevel | IsvLevel | undefined)[] = [platform?.tdx, module?.level, qe];
-  const advisoryIds = [...new Set(found.flatMap((level) => level?.advisoryIds ?? []))].toSorted();
-  const dates = found.flatMap((level) => (level === undefined ? [] : [level.tcbDate.getTime()]));
+  const matched = [...both.flatMap(({ platform, module }) => [platform.level?.tdx, module.level?.level]), qe];
+  const advisoryIds = [...new Set(matched.flatMap((level) => level?.advisoryIds ?? []))].toSorted();
+  const dates = matched.flatMap((level) => (level === undefined ? [] : [level.tcbDate.getTime()]));
   const tcbDate = dates.length === 0 ? undefined : new Date(Math.min(...dates));
-  convergenceRule(t, status, { platform: platform?.tdx.status, module: module?.status, qe: qe?.status });
-  const shortfall = usable && status !== undefined && !accepted.includes(status) ? shortfalls(usable, levels, qeIdentity, accepted) : [];
-  statusRules(t, { status, tcbDate, advisoryIds, shortfall }, policy, accepted, now);
+  const late = (status: TcbStatus | undefined): boolean => graceHolds(status, tcbDate, policy.tcbGraceDays, now);
+  const status = relaunchRule(t, { quote, launch, running }, (advised) => accepted.includes(advised) || late(advised));
+  convergenceRule(t, status, { launch, running, qe: qe?.status });
+  const short = (svn: Uint8Array | undefined, reached: Judged | undefined): readonly Shortfall[] =>
+    usable && quote && svn && reached?.status !== undefined && !accepted.includes(reached.status)
+      ? shortfalls(usable, { svn, qeSvn: quote.qeReport.isvSvn }, qeIdentity, accepted)
+      : [];
+  const shortfall =
+    status === undefined || accepted.includes(status)
+      ? []
+      : withNow(short(body?.teeTcbSvn, launch), unchanged ? [] : short(body?.teeTcbSvn2, running));
+  statusRules(t, { status, advisoryIds, shortfall }, policy, accepted, late(status));
   teeTcbSvnRule(t, quote, policy);
   return {
+    ...statuses(launch),
     status,
-    platform: platform?.tdx.status,
-    module: module?.status,
     qe: qe?.status,
+    atLaunch: launch?.status,
+    now: running && statuses(running),
     advisoryIds,
     tcbDate,
     evaluationDataNumber: tcbInfo?.tcbEvaluationDataNumber,
@@ -92,17 +130,19 @@ export function tcbRules(t: Transcript, { quote, pck, tcbInfo, qeIdentity }: Tcb
   };
 }
 
-interface Usable {
-  readonly quote: TdxQuote;
-  readonly pck: PckExtensions;
-  readonly tcbInfo: TcbInfo;
+function statuses(judged: Judged | undefined): Pick<TdxTcb, 'status' | 'platform' | 'module'> {
+  return { status: judged?.status, platform: judged?.platform.level?.tdx.status, module: judged?.module.level?.status };
 }
 
-interface Levels {
-  readonly platform: { readonly sgx: TcbLevel; readonly tdx: TcbLevel };
-  readonly module: { readonly status: TcbStatus; readonly level: IsvLevel | undefined };
-  readonly qe: IsvLevel;
+/** What one SVN reaches: every component of it, against the levels of the platform and the identity of the module. */
+function judgeSvn(at: Svn, { quote, tcbInfo, qe }: TcbInputs, usable: Usable | undefined): Judged {
+  const module = quote && tcbInfo ? moduleOf(at, quote, tcbInfo) : NOTHING;
+  const platform = usable ? platformOf(at, usable) : NOTHING;
+  const status = platform.level && module.level && qe && converge([platform.level.tdx.status, module.level.status, qe.status]);
+  return { platform, module, status };
 }
+
+const NOTHING = { level: undefined, text: '' };
 
 /** T13. */
 function platformRule(t: Transcript, pck: PckExtensions, info: TcbInfo): boolean {
@@ -119,62 +159,71 @@ function platformRule(t: Transcript, pck: PckExtensions, info: TcbInfo): boolean
   );
 }
 
-/** T14. Module version 0 is described by `tdxModule` and judged by the platform's TDX components; later ones have an identity each. */
-function moduleRule(t: Transcript, { body }: TdxQuote, info: TcbInfo): Levels['module'] | undefined {
-  const R = TDX_RULES;
-  const id = moduleId(body.teeTcbSvn);
-  const versioned = (body.teeTcbSvn[1] ?? 0) > 0;
-  const identity = versioned ? findModule(info, body.teeTcbSvn) : undefined;
-  const described = versioned ? identity : info.module;
-  const fail = (detail: string): undefined => {
-    t.fail(R.module, detail);
-    return undefined;
-  };
-  if (described === undefined) return fail(`TCB info has no identity for TDX module ${id}`);
-  if (!masked(body.mrSignerSeam, undefined, described.mrSigner))
-    return fail(`MRSIGNERSEAM ${toHex(body.mrSignerSeam)} is not ${toHex(described.mrSigner)}`);
-  if (!masked(body.seamAttributes, described.attributesMask, described.attributes)) {
-    return fail(`SEAM attributes ${toHex(body.seamAttributes)} are not ${toHex(described.attributes)}`);
-  }
-  if (identity === undefined) {
-    t.pass(R.module, 'TDX module version 0, judged by its TCB components');
-    return { status: 'UpToDate', level: undefined };
-  }
-  const isvSvn = body.teeTcbSvn[0] ?? 0;
+/** Module version 0 is described by `tdxModule` and judged by the platform's TDX components; later ones have an identity each. */
+function moduleOf({ svn, when }: Svn, { body }: TdxQuote, info: TcbInfo): Judged['module'] {
+  const named = `${moduleId(svn)}${when === 'now' ? ' (runs now)' : ''}`;
+  const isvSvn = svn[0] ?? 0;
+  const identity = (svn[1] ?? 0) > 0 ? findModule(info, svn) : undefined;
+  const described = (svn[1] ?? 0) > 0 ? identity : info.module;
+  if (described === undefined) return { level: undefined, text: `TCB info has no identity for TDX module ${named}` };
+  const mismatch = moduleMismatch(body, described);
+  if (mismatch !== undefined) return { level: undefined, text: mismatch };
+  if (identity === undefined)
+    return { level: { status: 'UpToDate', level: undefined }, text: `TDX module ${named} is judged by its TCB components` };
   const level = matchIsv(identity.levels, isvSvn);
-  if (level === undefined) return fail(`no TCB level of ${id} matches svn ${isvSvn}`);
-  t.pass(R.module, `${id} svn ${isvSvn} is ${level.status}`);
-  return { status: level.status, level };
+  if (level === undefined) return { level, text: `no TCB level of ${named} matches svn ${isvSvn}` };
+  return { level: { status: level.status, level }, text: `${named} svn ${isvSvn} is ${level.status}` };
 }
 
-/** T15 and T17. */
-function platformLevel(t: Transcript, { quote, pck }: Usable, levels: readonly TcbLevel[]): Levels['platform'] | undefined {
+/** T14, for each SVN there is. */
+function moduleRule(t: Transcript, both: readonly Judged[], { quote, tcbInfo }: TcbInputs): void {
   const R = TDX_RULES;
-  const { sgx, tdx } = matchPlatform(levels, pck, quote.body.teeTcbSvn);
-  if (sgx === undefined || tdx === undefined) {
-    const short =
-      platformShortfall(
-        levels,
-        pck,
-        quote.body.teeTcbSvn,
-        levels.map(({ status }) => status),
-      ) ?? [];
-    t.fail(R.level, `none of ${levels.length} TCB levels matches: ${short.map(shortfallText).join('; ') || 'there is none'}`);
-    t.skip(R.platformTcb, 'no TCB level matches');
-    return undefined;
+  if (quote === undefined || tcbInfo === undefined)
+    t.skip(R.module, `not judged: ${missing({ quote, 'TCB info': tcbInfo })} could not be relied on`);
+  else recordFound(t, R.module, both.map(({ module }) => module)); // prettier-ignore
+}
+
+function platformOf({ svn, when }: Svn, { pck, levels }: Usable): Judged['platform'] {
+  const { sgx, tdx } = matchPlatform(levels, pck, svn);
+  const what = when === 'now' ? ' what runs now' : '';
+  if (sgx !== undefined && tdx !== undefined)
+    return { level: { sgx, tdx }, text: `level ${levels.indexOf(tdx) + 1} of ${levels.length} matches${what}` };
+  const any = levels.map(({ status }) => status);
+  const short = (platformShortfall(levels, pck, svn, any) ?? []).map(shortfallText).join('; ');
+  return { level: undefined, text: `none of ${levels.length} TCB levels matches${what}: ${short || 'there is none'}` };
+}
+
+/** T15 and T17, for each SVN there is. */
+function levelRules(t: Transcript, both: readonly Judged[], usable: Usable | undefined): void {
+  const R = TDX_RULES;
+  if (usable === undefined || both.length === 0) {
+    t.skip(R.level, 'not matched: quote, PCK and TCB info are not all to be relied on for this platform');
+    t.skip(R.platformTcb, 'not matched: quote, PCK and TCB info are not all to be relied on for this platform');
+    return;
   }
-  t.pass(R.level, `level ${levels.indexOf(tdx) + 1} of ${levels.length} matches`);
-  t.expect(
-    R.platformTcb,
-    tdx.status !== 'Revoked' && sgx.status !== 'Revoked',
-    `platform is ${tdx.status}, TCB date ${tdx.tcbDate.toISOString().slice(0, 10)}`,
-  );
-  return { sgx, tdx };
+  recordFound(t, R.level, both.map(({ platform }) => platform)); // prettier-ignore
+  const levels = both.flatMap(({ platform }) => platform.level ?? []);
+  const texts = new Set(levels.map(({ tdx }) => `platform is ${tdx.status}, TCB date ${tdx.tcbDate.toISOString().slice(0, 10)}`));
+  const revoked = levels.some(({ sgx, tdx }) => tdx.status === 'Revoked' || sgx.status === 'Revoked');
+  if (levels.length === 0) t.skip(R.platformTcb, 'no TCB level matches');
+  else t.expect(R.platformTcb, !revoked, [...texts].join('; '));
+}
+
+/** One check for what was found by each SVN: what is missing, or all of it. */
+function recordFound(t: Transcript, rule: Rule, found: readonly Found<unknown>[]): void {
+  const wrong = found.filter(({ level }) => level === undefined);
+  const texts = new Set((wrong.length > 0 ? wrong : found).map(({ text }) => text));
+  t.expect(rule, wrong.length === 0, [...texts].join('; '));
 }
 
 /** T19. */
-function qeRules(t: Transcript, { qeReport }: TdxQuote, identity: QeIdentity): IsvLevel | undefined {
+export function qeRules(t: Transcript, quote: TdxQuote | undefined, identity: QeIdentity | undefined): QuotingEnclave {
   const R = TDX_RULES;
+  if (quote === undefined || identity === undefined) {
+    t.skip(R.qeTcb, `not judged: ${missing({ quote, 'QE identity': identity })} could not be relied on`);
+    return { isIntels: false, level: undefined };
+  }
+  const { qeReport } = quote;
   const mismatch = qeMismatch(qeReport, identity);
   t.expect(
     R.qeIdentity,
@@ -189,41 +238,50 @@ function qeRules(t: Transcript, { qeReport }: TdxQuote, identity: QeIdentity): I
     level !== undefined,
     level === undefined ? `no TCB level matches ISVSVN ${qeReport.isvSvn}` : `ISVSVN ${qeReport.isvSvn} is ${level.status}`,
   );
-  return mismatch === undefined ? level : undefined;
+  const isIntels = mismatch === undefined;
+  return { isIntels, level: isIntels ? level : undefined };
 }
 
-/** T18: the converged status of platform and module, or the advice to relaunch in its place. Undefined when it cannot be told. */
+export interface QuotingEnclave {
+  /** It is the one the identity describes, field by field; how old it is does not matter here. */
+  readonly isIntels: boolean;
+  /** Undefined when no level matches, or when it is another enclave. */
+  readonly level: IsvLevel | undefined;
+}
+
+/** T18: the status that counts, of what the TD was launched on and what runs now. Undefined when it cannot be told. */
 function relaunchRule(
   t: Transcript,
-  { quote, tcbInfo }: Usable,
-  levels: readonly TcbLevel[],
-  { platform, module, qe }: Levels,
-  accepted: readonly TcbStatus[],
+  {
+    quote,
+    launch,
+    running,
+  }: { readonly quote: TdxQuote | undefined; readonly launch: Judged | undefined; readonly running: Judged | undefined },
+  isAccepted: (status: TcbStatus) => boolean,
 ): TcbStatus | undefined {
   const R = TDX_RULES;
-  const launched = converge([platform.tdx.status, module.status]);
-  const { teeTcbSvn2 } = quote.body;
-  if (teeTcbSvn2 === undefined) {
-    t.skip(R.relaunch, 'a TD 1.0 body does not say which module is running now');
-    return launched;
-  }
-  const statuses = { sgx: platform.sgx.status, tdx: platform.tdx.status, module: module.status, qe: qe.status };
-  const advice = relaunchAdvice(tcbInfo, levels, teeTcbSvn2, statuses);
-  if (advice === 'none') {
-    t.pass(R.relaunch, 'a relaunch would not change the TCB status');
-    return launched;
-  }
-  if (advice === 'unknown') {
-    t.fail(R.relaunch, `TCB info has no identity for the running TDX module ${moduleId(teeTcbSvn2)}`);
+  if (quote === undefined || launch?.status === undefined) {
+    t.skip(R.relaunch, 'not judged: the TCB of platform, module or QE is not known');
     return undefined;
   }
-  const configuration = converge([launched, platform.sgx.status]).includes('Configuration');
-  const status = configuration ? 'TDRelaunchAdvisedConfigurationNeeded' : 'TDRelaunchAdvised';
-  t.expect(
-    R.relaunch,
-    accepted.includes(status),
-    `launched on module svn ${quote.body.teeTcbSvn[0]}, now running is ${teeTcbSvn2[0]}: ${status}`,
-  );
+  const { teeTcbSvn, teeTcbSvn2 } = quote.body;
+  if (teeTcbSvn2 === undefined || running === undefined) {
+    t.skip(R.relaunch, 'a TD 1.0 body does not say which module is running now');
+    return launch.status;
+  }
+  if (running === launch) {
+    t.pass(R.relaunch, `what the TD was launched on runs now: TEE_TCB_SVN and TEE_TCB_SVN_2 are ${toHex(teeTcbSvn)}`);
+    return launch.status;
+  }
+  if (running.status === undefined) {
+    t.fail(R.relaunch, `launched on ${toHex(teeTcbSvn)}; ${toHex(teeTcbSvn2)}, which runs now, has no TCB status`);
+    return undefined;
+  }
+  const status = convergeRelaunch(launch.status, running.status);
+  const both = `launched on ${toHex(teeTcbSvn)}, which is ${launch.status}; ${toHex(teeTcbSvn2)}, which runs now, is ${running.status}`;
+  if (status.startsWith('TDRelaunchAdvised')) t.expect(R.relaunch, isAccepted(status), `${both}: ${status}`);
+  else if (launch.status === running.status) t.pass(R.relaunch, `${both}: a relaunch would not change the TCB status`);
+  else t.pass(R.relaunch, `${both}: a relaunch would not mend it`);
   return status;
 }
 
@@ -231,25 +289,30 @@ function relaunchRule(
 function convergenceRule(
   t: Transcript,
   status: TcbStatus | undefined,
-  parts: Record<'platform' | 'module' | 'qe', TcbStatus | undefined>,
+  found: { readonly launch: Judged | undefined; readonly running: Judged | undefined; readonly qe: TcbStatus | undefined },
 ): void {
-  const text = Object.entries(parts)
-    .map(([part, found]) => `${part} ${found ?? 'unknown'}`)
-    .join(', ');
-  t.expect(TDX_RULES.convergence, status !== undefined && status !== 'Revoked', `${text}: ${status ?? 'cannot be told'}`);
+  const text = (judged: Judged | undefined): string => {
+    const { platform, module } = statuses(judged);
+    return `platform ${platform ?? 'unknown'}, module ${module ?? 'unknown'}`;
+  };
+  const running = found.running === undefined || found.running === found.launch ? '' : `; now ${text(found.running)}`;
+  t.expect(
+    TDX_RULES.convergence,
+    status !== undefined && status !== 'Revoked',
+    `${text(found.launch)}, QE ${found.qe ?? 'unknown'}${running}: ${status ?? 'cannot be told'}`,
+  );
 }
 
 /** T20. */
 function statusRules(
   t: Transcript,
-  tcb: Pick<TdxTcb, 'status' | 'tcbDate' | 'advisoryIds' | 'shortfall'>,
+  tcb: Pick<TdxTcb, 'status' | 'advisoryIds' | 'shortfall'>,
   policy: DecidedTdxPolicy,
   accepted: readonly TcbStatus[],
-  now: Date,
+  inGrace: boolean,
 ): void {
   const R = TDX_RULES;
-  const { status, tcbDate, advisoryIds, shortfall } = tcb;
-  const inGrace = graceHolds(status, tcbDate, policy.tcbGraceDays, now);
+  const { status, advisoryIds, shortfall } = tcb;
   const ok = status !== undefined && status !== 'Revoked' && (accepted.includes(status) || inGrace);
   const advisories = advisoryIds.length === 0 ? '' : `; open advisories ${advisoryIds.join(', ')}`;
   const short = shortfall.length === 0 ? '' : `; ${shortfall.map(shortfallText).join('; ')}`;
@@ -290,32 +353,39 @@ function teeTcbSvnRule(t: Transcript, quote: TdxQuote | undefined, policy: Decid
     t.fail(R.teeTcbSvn, 'TEE_TCB_SVN is not vouched for');
     return;
   }
-  const svn = quote.body.teeTcbSvn;
-  const short = minimum.findIndex((needed, i) => (svn[i] ?? 0) < needed);
+  const { teeTcbSvn, teeTcbSvn2 } = quote.body;
+  const both = [['TEE_TCB_SVN', teeTcbSvn] as const, ...(teeTcbSvn2 === undefined ? [] : [['TEE_TCB_SVN_2', teeTcbSvn2] as const])];
+  const short = both.flatMap(([name, svn]) => {
+    const i = minimum.findIndex((needed, at) => (svn[at] ?? 0) < needed);
+    return i < 0 ? [] : [{ svn, text: `tdx component ${i + 1} of ${name} is ${svn[i]}, needs ${minimum[i]}` }];
+  });
   t.expect(
     R.teeTcbSvn,
-    short < 0,
-    short < 0 ? `TEE_TCB_SVN is ${toHex(svn)}` : `tdx component ${short + 1} is ${svn[short]}, needs ${minimum[short]}`,
-    {
-      expected: `>= ${toHex(minimum)}`,
-      actual: toHex(svn),
-    },
+    short.length === 0,
+    (short.length === 0 ? both.map(([name, svn]) => `${name} is ${toHex(svn)}`) : short.map(({ text }) => text)).join('; '),
+    { expected: `>= ${toHex(minimum)}`, actual: toHex(short[0]?.svn ?? teeTcbSvn) },
   );
 }
 
 function shortfalls(
-  { quote, pck, tcbInfo }: Usable,
-  levels: readonly TcbLevel[],
+  { pck, tcbInfo, levels }: Usable,
+  { svn, qeSvn }: { readonly svn: Uint8Array; readonly qeSvn: number },
   qeIdentity: QeIdentity | undefined,
   accepted: readonly TcbStatus[],
 ): readonly Shortfall[] {
-  const { teeTcbSvn } = quote.body;
-  const identity = (teeTcbSvn[1] ?? 0) > 0 ? findModule(tcbInfo, teeTcbSvn) : undefined;
+  const identity = (svn[1] ?? 0) > 0 ? findModule(tcbInfo, svn) : undefined;
   return [
-    ...(platformShortfall(levels, pck, teeTcbSvn, accepted) ?? []),
-    ...isvShortfall('module', identity?.levels ?? [], teeTcbSvn[0] ?? 0, accepted),
-    ...isvShortfall('qe', qeIdentity?.levels ?? [], quote.qeReport.isvSvn, accepted),
+    ...(platformShortfall(levels, pck, svn, accepted) ?? []),
+    ...isvShortfall('module', identity?.levels ?? [], svn[0] ?? 0, accepted),
+    ...isvShortfall('qe', qeIdentity?.levels ?? [], qeSvn, accepted),
   ];
+}
+
+/** Both lists as one: of what runs now only the parts its SVN decides, or those of the platform would be there twice. */
+function withNow(launch: readonly Shortfall[], now: readonly Shortfall[]): readonly Shortfall[] {
+  const isOwn = ({ part }: Shortfall): boolean => part === 'tdx' || part === 'module';
+  const shared = launch.length > 0 ? [] : now.filter((item) => !isOwn(item));
+  return [...launch, ...shared, ...now.filter(isOwn).map((item) => ({ ...item, now: true as const }))];
 }
 
 function missing(parts: Record<string, unknown>): string {

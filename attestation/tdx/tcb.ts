@@ -2,9 +2,10 @@
 // converge to (Intel PCS API v4, "Get TCB Info" algorithm; convergence and the relaunch advice as Intel's quote verification
 // library does them). Pure functions over parsed, verified collateral. No level reached is an error, never "out of date".
 
+import { toHex } from '../bytes.ts';
 import type { IsvLevel, ModuleIdentity, QeIdentity, TcbInfo, TcbLevel, TcbStatus } from './collateral.ts';
 import type { PckExtensions } from './pck.ts';
-import type { QeReport } from './quote.ts';
+import type { QeReport, TdBody } from './quote.ts';
 
 /** One component below what an accepted level needs. Components are numbered from 1, as Intel's certificates do. */
 export interface Shortfall {
@@ -13,12 +14,14 @@ export interface Shortfall {
   readonly type?: string;
   readonly actual: number;
   readonly needed: number;
+  /** Of the module that runs now; absent: of the TD at launch, or of the platform. */
+  readonly now?: true | undefined;
 }
 
 /** `sgx component 2 (SGX Late Microcode Update) is 3, needs 4`. */
-export function shortfallText({ part, component, type, actual, needed }: Shortfall): string {
+export function shortfallText({ part, component, type, actual, needed, now }: Shortfall): string {
   const what = component === undefined ? (part === 'pcesvn' ? part : `${part} svn`) : `${part} component ${component}`;
-  return `${what}${type === undefined ? '' : ` (${type})`} is ${actual}, needs ${needed}`;
+  return `${what}${type === undefined ? '' : ` (${type})`} is ${now ? 'now ' : ''}${actual}, needs ${needed}`;
 }
 
 /** Levels from the highest TCB to the lowest: SGX components, then TDX components, then PCESVN. */
@@ -97,25 +100,41 @@ export function converge(statuses: readonly TcbStatus[]): TcbStatus {
 }
 
 /**
- * Whether only a relaunch of the TD separates it from an up-to-date TCB: the platform and QE are fine, the module the TD was
- * launched on is out of date, and the module now running (TEE_TCB_SVN2) is the latest. `unknown`: its identity is not listed.
+ * One status out of two: that of the TCB the TD was launched on and that of the TCB that runs now (QVL checkForRelaunch). The
+ * worse counts, with one exception: when only what the TD was launched on is out of date, a relaunch would mend it. Intel lets
+ * the status at launch stand when what runs now is worse; here a policy that accepts neither is not made to accept both.
  */
-export function relaunchAdvice(
-  info: TcbInfo,
-  levels: readonly TcbLevel[],
-  teeTcbSvn2: Uint8Array,
-  found: { readonly sgx: TcbStatus; readonly tdx: TcbStatus; readonly module: TcbStatus; readonly qe: TcbStatus },
-): 'none' | 'relaunch' | 'unknown' {
-  const launched = converge([found.tdx, found.module]);
-  const latest = levels[0];
-  if (latest === undefined || isOutOfDate(found.qe) || found.qe === 'Revoked') return 'none';
-  if (isOutOfDate(found.sgx) || found.sgx === 'Revoked' || !isOutOfDate(launched) || found.module !== 'OutOfDate') return 'none';
-  if ((teeTcbSvn2[2] ?? 0) < (latest.tdx[2]?.svn ?? 0)) return 'none';
-  if (teeTcbSvn2[1] === 0) return (teeTcbSvn2[0] ?? 0) >= (latest.tdx[0]?.svn ?? 0) ? 'relaunch' : 'none';
-  const running = findModule(info, teeTcbSvn2);
-  if (running === undefined) return 'unknown';
-  const newest = Math.max(...running.levels.map(({ isvSvn }) => isvSvn));
-  return running.levels.length > 0 && (teeTcbSvn2[0] ?? 0) >= newest ? 'relaunch' : 'none';
+export function convergeRelaunch(launch: TcbStatus, now: TcbStatus): TcbStatus {
+  const worst = converge([launch, now]);
+  if (!isOutOfDate(launch) || isOutOfDate(now) || worst === 'Revoked') return worst;
+  return worst === 'OutOfDateConfigurationNeeded' ? 'TDRelaunchAdvisedConfigurationNeeded' : 'TDRelaunchAdvised';
+}
+
+/** What a TDX module of Intel's says of itself: the signer is written as zero, and no attribute is defined. */
+const INTEL_MODULE: ModuleCore = {
+  mrSigner: new Uint8Array(48),
+  attributes: new Uint8Array(8),
+  attributesMask: new Uint8Array(8).fill(0xff),
+};
+
+type ModuleCore = Pick<ModuleIdentity, 'mrSigner' | 'attributes' | 'attributesMask'>;
+
+/** What of the module's signer and attributes is not as described, in words, or undefined. */
+export function moduleMismatch(body: Pick<TdBody, 'mrSignerSeam' | 'seamAttributes'>, described: ModuleCore): string | undefined {
+  if (!masked(body.mrSignerSeam, undefined, described.mrSigner))
+    return `MRSIGNERSEAM ${toHex(body.mrSignerSeam)} is not ${toHex(described.mrSigner)}`;
+  if (!masked(body.seamAttributes, described.attributesMask, described.attributes))
+    return `SEAM attributes ${toHex(body.seamAttributes)} are not ${toHex(described.attributes)}`;
+  return undefined;
+}
+
+/**
+ * Whether the module that wrote the TD's fields is Intel's: by its own identity, else by what TCB info says of modules in general,
+ * else, when no TCB info can be relied on, by the values all of Intel's modules have. Which version it is, is a matter of TCB.
+ */
+export function isIntelModule(body: TdBody, info: TcbInfo | undefined): boolean {
+  const described = (info && (findModule(info, body.teeTcbSvn) ?? info.module)) ?? INTEL_MODULE;
+  return moduleMismatch(body, described) === undefined;
 }
 
 /** The part of a QE report that is not what the identity says, or undefined. Masks decide which bits count. */

@@ -17,7 +17,8 @@ import { parsePckExtensions, pckClaims, SGX_EXTENSIONS_OID, type PckExtensions }
 import { decideTdxPolicy, type DecidedTdxPolicy, type TdxPolicy } from './policy.ts';
 import { parseTdxQuote, quoteClaims, type TdxQuote } from './quote.ts';
 import { TDX_RULES } from './rules.ts';
-import { tcbRules, type TdxTcb } from './tcb-rules.ts';
+import { isIntelModule } from './tcb.ts';
+import { qeRules, tcbRules, type TdxTcb } from './tcb-rules.ts';
 import { platformRules, tdRules } from './td.ts';
 
 export interface TdxEvidence {
@@ -40,12 +41,16 @@ export interface TdxContext {
 
 export interface TdxVerification {
   readonly transcript: Transcript;
+  /** The fields as parsed: nothing vouches for them unless `authentic`. */
   readonly quote: TdxQuote;
-  /** Field values in hex, only of what the signatures vouch for. */
+  /** Field values in hex; empty unless `authentic`. */
   readonly claims: Record<string, unknown>;
   readonly tcb: TdxTcb;
   readonly rootsReplaced: boolean;
-  /** Signed up to a trusted root, nothing revoked: policy, dates and TCB aside, the quote is what it says. */
+  /**
+   * Made by Intel's quoting enclave for a TD on Intel's module, signed up to a trusted root, nothing revoked by authentic CRLs:
+   * policy, dates and TCB aside, the quote is what it says.
+   */
   readonly authentic: boolean;
   readonly accepted: boolean;
 }
@@ -151,16 +156,20 @@ export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context
     chain.qeSigner && qeIdentityHolds
       ? await qeIdentityRules(t, parseQeIdentity(signedQeIdentity.text), context, policy, chainSignatures.rootSpki)
       : undefined;
-  const quoteVouched = quoteHolds && keyHolds && qeHolds && chain.pck;
-  const tcb = tcbRules(t, { quote: quoteVouched ? quote : undefined, pck, tcbInfo, qeIdentity }, policy, context.now);
+  // A PCK certifies a platform: any enclave on it can have a quote signed. That it was Intel's is the QE identity's to say.
+  const qe = qeRules(t, quoteHolds && keyHolds && qeHolds && chain.pck ? quote : undefined, qeIdentity);
+  const vouched = qe.isIntels ? quote : undefined;
+  const tcb = tcbRules(t, { quote: vouched, pck, tcbInfo, qeIdentity, qe: qe.level }, policy, context.now);
+  const authentic = vouched !== undefined && isIntelModule(vouched.body, tcbInfo);
   tdRules(t, quote.body, policy);
   platformRules(t, pck, certificates.pck, policy);
   await eventLogRules(t, quote.body, evidence.eventLog && new Uint8Array(evidence.eventLog));
 
   const passed = new Set(t.checks.flatMap(({ title, status }) => (status === 'pass' ? [title] : [])));
   const accepted = !t.failed && REQUIRED.every(({ title }) => passed.has(title));
-  const claims = quoteVouched ? { ...quoteClaims(quote), ...(pck === undefined ? {} : pckClaims(pck)), ...tcbClaims(tcb) } : {};
-  return { transcript: t, quote, claims, tcb, rootsReplaced: context.roots !== undefined, authentic: quoteVouched, accepted };
+  if (!authentic) t.unauthenticated(TDX_PROVENANCE);
+  const claims = authentic ? { ...quoteClaims(quote), ...(pck === undefined ? {} : pckClaims(pck)), ...tcbClaims(tcb) } : {};
+  return { transcript: t, quote, claims, tcb, rootsReplaced: context.roots !== undefined, authentic, accepted };
 }
 
 /** Types 1 to 4 name the PCK without carrying it: it then has to come with the collateral. The QE report's signature proves it. */
@@ -176,6 +185,9 @@ function externalPckChain({ certificationType }: TdxQuote, { pckChain }: TdxColl
     },
   );
 }
+
+/** Rows that ask where a quote comes from. What the others read is the quote's own word. */
+const TDX_PROVENANCE: ReadonlySet<string> = new Set('T1 T2 T3 T4 T5 T6 T7 T8 T9 T10 T11 T12 T13 T19 T21'.split(' '));
 
 const INTEL_QE_VENDOR = '939a7233f79c4ca9940a0db3957f0607';
 
@@ -324,10 +336,23 @@ function started<T>(job: Promise<T>): Promise<T> {
 function tcbClaims(tcb: TdxTcb): Record<string, unknown> {
   return {
     ...(tcb.status === undefined ? {} : { tcbStatus: tcb.status }),
+    ...(tcb.now === undefined ? {} : bothStatuses(tcb, tcb.now)),
     ...(tcb.tcbDate === undefined ? {} : { tcbDate: tcb.tcbDate.toISOString() }),
-    advisoryIds: tcb.advisoryIds,
+    // None open is a claim too: not made when a part could not be judged.
+    ...(tcb.status === undefined ? {} : { advisoryIds: tcb.advisoryIds }),
     ...(tcb.evaluationDataNumber === undefined ? {} : { tcbEvaluationDataNumber: tcb.evaluationDataNumber }),
   };
+}
+
+/** A TD 1.5 body has two SVNs: the one policies judge is in `tcbStatus`, where it comes from is here. */
+function bothStatuses({ atLaunch, module }: TdxTcb, now: NonNullable<TdxTcb['now']>): Record<string, unknown> {
+  const claims = {
+    tcbStatusAtLaunch: atLaunch,
+    tcbStatusNow: now.status,
+    moduleStatusAtLaunch: module,
+    moduleStatusNow: now.module,
+  };
+  return Object.fromEntries(Object.entries(claims).filter(([, status]) => status !== undefined));
 }
 
 function signature(what: string, holds: boolean, key: string): string {
