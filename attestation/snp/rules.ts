@@ -43,7 +43,12 @@ export const SNP_RULES = {
   S23: { id: 'S23', code: 'snp_vmpl', spec: `${ABI} §7.3`, title: 'report was requested from the expected VMPL' },
   S24: { id: 'S24', code: 'snp_tcb_order', spec: `${ABI} §3.3`, title: 'reported ≤ committed ≤ current, launch ≤ current' },
   S25: { id: 'S25', code: 'snp_minimum_tcb', spec: `${ABI} §2.2`, title: 'TCB and firmware are at least the minimum' },
-  S26: { id: 'S26', code: 'snp_mitigations', spec: `${ABI} §7.3`, title: 'required mitigations were active at launch and are now' },
+  S26: {
+    id: 'S26',
+    code: 'snp_mitigations',
+    spec: `${ABI} §7.3`,
+    title: 'required mitigations and those of the launch are active',
+  },
   S27: { id: 'S27', code: 'snp_measurement', spec: `${ABI} §7.3`, title: 'launch measurement is a reference value' },
   S28: {
     id: 'S28',

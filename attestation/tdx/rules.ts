@@ -48,7 +48,7 @@ export const TDX_RULES = {
     id: 'T18',
     code: 'tdx_relaunch_advised',
     spec: 'Intel QVL, TD relaunch check',
-    title: 'TD was launched on the module now running',
+    title: 'the TCB that runs now is known, and no relaunch is advised',
   },
   qeIdentity: { id: 'T19', code: 'tdx_qe_identity', spec: PCS, title: "quoting enclave is Intel's TD_QE" },
   qeIdentitySignature: {
@@ -63,7 +63,12 @@ export const TDX_RULES = {
   advisories: { id: 'T20', code: 'tdx_tcb_advisory', spec: POLICY, title: 'open security advisories are ones the policy accepts' },
   evaluationNumber: { id: 'T21', code: 'tdx_tcb_evaluation_number', spec: PCS, title: 'tcbEvaluationDataNumber is at least the floor' },
   rollback: { id: 'T21', code: 'tdx_collateral_rollback', spec: PCS, title: 'collateral is not older than any seen before' },
-  teeTcbSvn: { id: 'T20', code: 'tdx_tee_tcb_svn', spec: POLICY, title: 'TEE_TCB_SVN is at least the minimum, component by component' },
+  teeTcbSvn: {
+    id: 'T20',
+    code: 'tdx_tee_tcb_svn',
+    spec: POLICY,
+    title: 'TEE_TCB_SVN, at launch and now, is at least the minimum in every component',
+  },
   debug: { id: 'T22', code: 'tdx_debug', spec: TDX, title: 'TD is not debuggable' },
   reservedAttributes: { id: 'T22', code: 'tdx_reserved_attributes', spec: TDX, title: 'reserved TD attributes are zero' },
   migratable: { id: 'T22', code: 'tdx_migratable', spec: TDX, title: 'TD cannot be migrated' },
