@@ -1,9 +1,12 @@
 // Memory for request bodies: how many bytes of them the server holds at once, whoever sends them. A body is counted from the
 // moment its header announces it, or as it comes when it is chunked (RFC 9112 §7.1), until its request is over: what was
-// parsed out of it lives as long. Beyond the budget, or for one caller beyond half of it: 429 server_overloaded.
+// parsed out of it lives as long, and where that is larger (many small values) it is what counts. Beyond the budget, or for one caller beyond half of it: 429 server_overloaded.
 
 import { type Readable, Transform } from 'node:stream';
 import { ApiError } from '../errors.ts';
+import { toApiError } from './errors.ts';
+import type { Exchange } from './exchange.ts';
+import { openJsonScan, parseJson } from './json.ts';
 
 /** What one request holds. */
 export interface HeldBody {
@@ -35,7 +38,9 @@ export function createBodyBudget(maxBytes: number, maxBodyBytes: number): BodyBu
       return {
         add(bytes) {
           const ofCaller = callers.get(caller) ?? 0;
-          if (over || held + bytes > total || ofCaller + bytes > share) throw overloaded();
+          const full = held + bytes > total || ofCaller + bytes > share;
+          // What one body alone becomes always fits: it has a bound of its own (MAX_WEIGHT).
+          if (over || (full && held > mine)) throw overloaded();
           callers.set(caller, ofCaller + bytes);
           held += bytes;
           mine += bytes;
@@ -53,26 +58,53 @@ export function createBodyBudget(maxBytes: number, maxBodyBytes: number): BodyBu
   };
 }
 
-/** A body of unknown length, counted piece by piece; ends with the error of `held` as soon as there is no room. */
-export function counted(body: Readable, held: HeldBody): Readable {
-  const counter = new Transform({
+/** Bodies that are longer are scanned while they arrive, a piece in each turn of the loop. */
+const SCANNED_AT_ONCE = 64 * 1024;
+
+/** The body as it comes; a long one is scanned, and one of unknown length is counted. */
+export function scannedAsItComes(exchange: Exchange, body: Readable, announced: string | undefined, maxBytes: number): Readable {
+  const { held } = exchange;
+  if (held === null || Number(announced) <= SCANNED_AT_ONCE) return body;
+  const scan = openJsonScan();
+  exchange.scan = scan;
+  let refused: Error | null = null;
+  let bytes = 0;
+  const scanner = new Transform({
     transform(piece: Buffer, _encoding, done) {
+      bytes += piece.length;
+      // The rest of what was refused is taken off the wire, so that the client reads why; nothing of it is kept.
+      if (refused !== null) return done(bytes > maxBytes ? refused : null);
       try {
-        held.add(piece.length);
-        done(null, piece);
+        if (announced === undefined) held.add(piece.length);
       } catch (error) {
-        done(error as Error);
+        return done(toApiError(error));
+      }
+      try {
+        scan.push(piece);
+        return done(null, piece);
+      } catch (error) {
+        refused = toApiError(error);
+        return done();
       }
     },
+    flush: (done) => done(refused),
   });
   // Whoever read it may have turned away before it fails.
-  counter.on('error', () => undefined);
-  body.on('error', (error: Error) => counter.destroy(error));
+  scanner.on('error', () => undefined);
+  body.on('error', (error: Error) => scanner.destroy(error));
   // The client left in the middle: node tells the request, and nobody reads the rest.
   body.on('close', () => {
-    if (!body.readableEnded) counter.destroy();
+    if (!body.readableEnded) scanner.destroy();
   });
-  return body.pipe(counter);
+  return body.pipe(scanner);
+}
+
+/** The whole body: counted for what it will be, then parsed. */
+export function readBody({ held, scan }: Exchange, bytes: Buffer): unknown {
+  const scanned = scan ?? openJsonScan();
+  if (scan === null) scanned.push(bytes);
+  held?.add(Math.max(0, scanned.heapBytes - bytes.length));
+  return parseJson(bytes, true);
 }
 
 const overloaded = (): ApiError =>

@@ -4,6 +4,7 @@
 import { ApiError } from '../errors.ts';
 import type { Principal } from './auth.ts';
 import type { HeldBody } from './bodies.ts';
+import type { JsonScan } from './json.ts';
 import type { Admission } from './limits.ts';
 
 export interface Exchange {
@@ -18,6 +19,8 @@ export interface Exchange {
   leave: (() => void) | null;
   /** Its share of the memory for bodies, null without a body. */
   held: HeldBody | null;
+  /** Where its body was scanned as it arrived. */
+  scan: JsonScan | null;
   /** Aborts when the client leaves, the time is up, or the server stops. */
   readonly signal: AbortSignal;
   /** Of the request body, once it was read. */
@@ -52,6 +55,7 @@ export function openExchange(o: {
     admission: null,
     leave: null,
     held: null,
+    scan: null,
     get signal() {
       if (controller === null) {
         controller = new AbortController();

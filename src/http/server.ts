@@ -11,13 +11,12 @@ import { framesOf } from '../log.ts';
 import { isRecord } from '../openai/shape.ts';
 import { allRoutes } from '../routes/all.ts';
 import { createAuth } from './auth.ts';
-import { counted, createBodyBudget } from './bodies.ts';
+import { createBodyBudget, readBody, scannedAsItComes } from './bodies.ts';
 import { corsHeaders, preflight } from './cors.ts';
 import type { ServerDeps } from './deps.ts';
 import { errorBody, errorHeaders, toApiError, unsupportedMediaType } from './errors.ts';
 import { isLoopback, peerOf } from './address.ts';
 import { clientClosed, type Exchange, openExchange, shuttingDown, timedOut } from './exchange.ts';
-import { parseJson } from './json.ts';
 import { createLimiter } from './limits.ts';
 import { answerBrokenRequest, createListener, freshRequestId, tlsOptions } from './listener.ts';
 import { createProven, STALE } from './proven.ts';
@@ -101,7 +100,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
       request.exchange.bodyBytes = bytes.length;
       // Clients send the header out of habit; whether the route needs a body is for answer() to say.
       if (bytes.length === 0) return done(null, undefined);
-      done(null, parseJson(typeof bytes === 'string' ? Buffer.from(bytes) : bytes));
+      done(null, readBody(request.exchange, typeof bytes === 'string' ? Buffer.from(bytes) : bytes));
     } catch (error) {
       done(toApiError(error));
     }
@@ -166,9 +165,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
   });
 
   app.addHook('preParsing', (request, _reply, body, next) => {
-    const { held } = request.exchange;
-    const chunked = held !== null && request.headers['content-length'] === undefined;
-    next(null, chunked ? counted(body, held) : body);
+    next(null, scannedAsItComes(request.exchange, body, request.headers['content-length'], config.limits.maxBodyBytes));
   });
 
   function begin(request: FastifyRequest, reply: FastifyReply): void {
@@ -361,6 +358,8 @@ async function answer(route: Route, shared: Shared, request: FastifyRequest, rep
   if (route.body !== undefined && request.body === undefined)
     throw new ApiError(400, 'invalid_json', 'the request body is empty, expected a JSON object');
   const body = route.body?.read(request.body, '');
+  // What is read and ignored is not kept while the answer is made.
+  request.body = undefined;
   const query = route.query?.read(request.query, '');
   const result = await route.handle({ ...shared, exchange, body, query, params: paramsOf(request.params), request, reply });
   if (reply.sent) return reply;

@@ -12,6 +12,8 @@ export interface Shape<T> {
   readonly optional?: boolean;
   /** Left out of the published schema: known, and always refused. */
   readonly refused?: boolean;
+  /** Whether `read` would give the value back as it is. Long lists ask it, and need neither a copy nor a path for each item. */
+  readonly takes?: ((value: unknown) => boolean) | undefined;
   read(value: unknown, path: string): T;
 }
 
@@ -70,6 +72,7 @@ export function text(o: {
 export function integer(o: { readonly min: number; readonly max: number; readonly about?: string }): Shape<number> {
   return {
     schema: described({ type: 'integer', minimum: o.min, maximum: o.max }, o.about),
+    takes: (value) => typeof value === 'number' && Number.isInteger(value) && value >= o.min && value <= o.max,
     read(value, path) {
       if (typeof value !== 'number') throw wrongType(value, path, 'an integer');
       if (!Number.isInteger(value)) throw refuse('invalid_type', path, `${nameOf(path)} is not whole, expected an integer`);
@@ -127,7 +130,12 @@ export function list<T>(item: Shape<T>, o: { readonly min?: number; readonly max
       if (items.length < min) throw refuse('empty_array', path, `${nameOf(path)} has ${items.length} items, expected at least ${min}`);
       if (items.length > o.max)
         throw refuse('array_above_max_length', path, `${nameOf(path)} has ${items.length} items, expected at most ${o.max}`);
-      return items.map((each, i) => item.read(each, `${path}[${i}]`));
+      const { takes } = item;
+      if (takes === undefined) return items.map((each, i) => item.read(each, `${path}[${i}]`));
+      const at = items.findIndex((each) => !takes(each));
+      if (at >= 0) item.read(items[at], `${path}[${at}]`);
+      // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- `read` gives each item back as it is
+      return items as readonly T[];
     },
   };
 }
@@ -251,7 +259,7 @@ export function nullable<T>(shape: Shape<T>): Shape<T | null> {
 
 /** Read, then turned into something else (or refused). */
 export function map<T, U>(shape: Shape<T>, change: (value: T, path: string) => U, schema?: JsonSchema): Shape<U> {
-  return { ...shape, schema: schema ?? shape.schema, read: (value, path) => change(shape.read(value, path), path) };
+  return { ...shape, schema: schema ?? shape.schema, takes: undefined, read: (value, path) => change(shape.read(value, path), path) };
 }
 
 /** Checked, and then without any effect. The list of these in docs/api.md is made from the schemas. */

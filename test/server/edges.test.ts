@@ -162,8 +162,10 @@ describe('bodies', () => {
   test.each<[string, string, string]>([
     ['a hundred thousand arrays in each other', `${'['.repeat(100_000)}${']'.repeat(100_000)}`, 'json_too_deep'],
     ['a hundred thousand objects in each other', '{"a":'.repeat(100_000), 'json_too_deep'],
-    ['a hundred thousand keys', `{${Array.from({ length: 100_000 }, (_, i) => `"k${i}":0`).join(',')}}`, 'unknown_parameter'],
-    ['one key a hundred thousand times', `{${'"model":"a",'.repeat(100_000)}"model":"demo"}`, 'missing_required_parameter'],
+    ['ten thousand keys', `{${Array.from({ length: 10_000 }, (_, i) => `"k${i}":0`).join(',')}}`, 'unknown_parameter'],
+    ['a hundred thousand keys', `{${Array.from({ length: 100_000 }, (_, i) => `"k${i}":0`).join(',')}}`, 'json_too_many_values'],
+    ['one key ten thousand times', `{${'"model":"a",'.repeat(10_000)}"model":"demo"}`, 'missing_required_parameter'],
+    ['one key a hundred thousand times', `{${'"model":"a",'.repeat(100_000)}"model":"demo"}`, 'json_too_many_values'],
     ['a hundred thousand messages', `{"model":"demo","messages":[${Array(100_000).fill('{}').join(',')}]}`, 'array_above_max_length'],
     ['a number of a hundred thousand digits', `{"model":"demo","messages":[],"temperature":${'9'.repeat(100_000)}}`, 'empty_array'],
   ])('%s', async (_name, body, code) => {
