@@ -12,6 +12,8 @@ export type CborMap = ReadonlyMap<number | string, Cbor>;
 
 const MAX_DEPTH = 8;
 const MAX_BYTES = 1024 * 1024;
+/** As in json.ts: far over what any real input has. A map is one byte when it is empty, and some two hundred in memory. */
+const MAX_VALUES = 16_384;
 
 // Uint8Array as a plain byte string (not tag 64), Map as a plain map (not tag 259), shortest length heads.
 const encoder = new Encoder({
@@ -31,7 +33,7 @@ export function decodeCbor(bytes: Uint8Array, name = 'cbor item', maxBytes = MAX
   if (bytes.length > maxBytes) {
     throw malformed('input_too_large', `${name} is ${bytes.length} bytes, at most ${maxBytes} are read`);
   }
-  const reader: Reader = { bytes, view: viewOf(bytes), at: 0, name };
+  const reader: Reader = { bytes, view: viewOf(bytes), at: 0, name, values: 0 };
   const value = readItem(reader, 0);
   if (reader.at !== bytes.length) throw bad(reader, `has ${bytes.length - reader.at} bytes after its end`);
   if (!equalBytes(encodeCbor(value), bytes)) throw bad(reader, 'is not byte-equal to its canonical encoding');
@@ -43,6 +45,7 @@ interface Reader {
   readonly view: DataView;
   readonly name: string;
   at: number;
+  values: number;
 }
 
 function bad(reader: Reader, what: string): AttestationError {
@@ -51,6 +54,8 @@ function bad(reader: Reader, what: string): AttestationError {
 
 function readItem(reader: Reader, depth: number): Cbor {
   if (depth > MAX_DEPTH) throw bad(reader, `nests deeper than ${MAX_DEPTH}`);
+  reader.values += 1;
+  if (reader.values > MAX_VALUES) throw bad(reader, `has more than ${MAX_VALUES} values`);
   const initial = reader.bytes[reader.at];
   if (initial === undefined) throw bad(reader, 'ends early');
   const major = initial >> 5;
@@ -127,7 +132,7 @@ function readMap(reader: Reader, length: number, depth: number): CborMap {
   for (let i = 0; i < length; i++) {
     const key = readItem(reader, depth + 1);
     if (typeof key !== 'number' && typeof key !== 'string') throw bad(reader, 'has a map key that is neither integer nor text');
-    if (map.has(key)) throw bad(reader, `has the key ${JSON.stringify(key)} twice`);
+    if (map.has(key)) throw bad(reader, `has the key ${JSON.stringify(key).slice(0, 64)} twice`);
     map.set(key, readItem(reader, depth + 1));
   }
   return map;

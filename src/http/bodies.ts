@@ -6,12 +6,15 @@ import { type Readable, Transform } from 'node:stream';
 import { ApiError } from '../errors.ts';
 import { toApiError } from './errors.ts';
 import type { Exchange } from './exchange.ts';
-import { openJsonScan, parseJson } from './json.ts';
+import { openJsonScan } from '../json-scan.ts';
+import { parseJson } from './json.ts';
 
 /** What one request holds. */
 export interface HeldBody {
   /** Takes `bytes` more; 429 server_overloaded when they are not to be had. */
   add(bytes: number): void;
+  /** The same for what a body becomes, which has a bound of its own (MAX_WEIGHT): in an idle server it always fits. */
+  grow(bytes: number): void;
   /** Gives everything back. Idempotent; nothing can be taken after it. */
   release(): void;
 }
@@ -35,16 +38,17 @@ export function createBodyBudget(maxBytes: number, maxBodyBytes: number): BodyBu
     open(caller) {
       let mine = 0;
       let over = false;
+      const take = (bytes: number, alone: boolean): void => {
+        const ofCaller = callers.get(caller) ?? 0;
+        const full = held + bytes > total || ofCaller + bytes > share;
+        if (over || (full && !alone)) throw overloaded();
+        callers.set(caller, ofCaller + bytes);
+        held += bytes;
+        mine += bytes;
+      };
       return {
-        add(bytes) {
-          const ofCaller = callers.get(caller) ?? 0;
-          const full = held + bytes > total || ofCaller + bytes > share;
-          // What one body alone becomes always fits: it has a bound of its own (MAX_WEIGHT).
-          if (over || (full && held > mine)) throw overloaded();
-          callers.set(caller, ofCaller + bytes);
-          held += bytes;
-          mine += bytes;
-        },
+        add: (bytes) => take(bytes, false),
+        grow: (bytes) => take(bytes, held === mine),
         release() {
           over = true;
           const rest = (callers.get(caller) ?? 0) - mine;
@@ -103,7 +107,7 @@ export function scannedAsItComes(exchange: Exchange, body: Readable, announced: 
 export function readBody({ held, scan }: Exchange, bytes: Buffer): unknown {
   const scanned = scan ?? openJsonScan();
   if (scan === null) scanned.push(bytes);
-  held?.add(Math.max(0, scanned.heapBytes - bytes.length));
+  held?.grow(Math.max(0, scanned.heapBytes - bytes.length));
   return parseJson(bytes, true);
 }
 

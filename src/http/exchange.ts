@@ -2,9 +2,9 @@
 // closed exactly once when the response is over, whichever way. Everything counted or recorded about a request is here.
 
 import { ApiError } from '../errors.ts';
+import type { JsonScan } from '../json-scan.ts';
 import type { Principal } from './auth.ts';
 import type { HeldBody } from './bodies.ts';
-import type { JsonScan } from './json.ts';
 import type { Admission } from './limits.ts';
 
 export interface Exchange {
@@ -17,7 +17,7 @@ export interface Exchange {
   admission: Admission | null;
   /** Gives its place among the requests at once back, null without one. */
   leave: (() => void) | null;
-  /** Its share of the memory for bodies, null without a body. */
+  /** Its share of the memory for bodies and for answers that are gathered, null without a body. */
   held: HeldBody | null;
   /** Where its body was scanned as it arrived. */
   scan: JsonScan | null;

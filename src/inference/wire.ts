@@ -1,9 +1,14 @@
 // Frames between the server and the engine child, over one socket pair: u32 length, u32 length of the JSON part, JSON, raw
 // bytes (embedding vectors). Little endian, native to both ends of one machine. Refuses frames over `maxFrameBytes` and
 // anything that is not JSON; either end drops the connection then.
+import { openJsonScan } from '../json-scan.ts';
 import type { EngineInfo, EngineStats, GenerateEvent, GenerateRequest, ModelType, Prompt, Sampling } from './engine.ts';
 
 export const maxFrameBytes = 128 * 1024 * 1024;
+/** What is shorter is small whatever its values are; nearly all frames. */
+const scannedFromBytes = 1024 * 1024;
+/** The values of a frame take no more heap than its bytes may; a child that was taken over must not end the server. */
+const valueBounds = { maxWeight: maxFrameBytes / 8, maxDepth: 200 } as const;
 
 /** A GenerateRequest as JSON can carry it. */
 export interface WireRequest extends Omit<GenerateRequest, 'sampling'> {
@@ -102,9 +107,10 @@ export function frameReader<M extends ToChild | FromChild>(onFrame: (message: M,
       try {
         // Both ends are this program; what a frame means is checked where it is used.
         // oxlint-disable-next-line typescript/no-unsafe-type-assertion
+        if (jsonLength > scannedFromBytes) openJsonScan(valueBounds).push(buffer.subarray(8, 8 + jsonLength));
         message = JSON.parse(buffer.toString('utf8', 8, 8 + jsonLength)) as M;
       } catch (cause) {
-        throw new WireError('a frame is not JSON', { cause });
+        throw new WireError('a frame is not JSON, or has too many values', { cause });
       }
       const raw = buffer.subarray(8 + jsonLength, wanted);
       buffer = buffer.subarray(wanted);

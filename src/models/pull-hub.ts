@@ -3,6 +3,7 @@
 // Refuses: answers that are too large or not that shape, files without an LFS digest (nothing to compare with), split models.
 
 import { ApiError } from '../errors.ts';
+import { openJsonScan } from '../json-scan.ts';
 import type { Web, WebResponse } from './pull-http.ts';
 import type { PullName } from './pull-name.ts';
 import { isSha256 } from './store-names.ts';
@@ -30,6 +31,8 @@ export class HubBusy extends Error {
 }
 
 const MAX_ANSWER_BYTES = 32 * 1024 * 1024;
+/** Its values take no more heap than that: some ten thousand files with all the hub says of them. */
+const MAX_ANSWER_WEIGHT = MAX_ANSWER_BYTES / 8;
 const MAX_SIBLINGS = 100_000;
 const MAX_LISTED = 8;
 
@@ -86,11 +89,18 @@ function retryAfterMs(response: WebResponse, now: () => number): number | undefi
 async function readJson(response: WebResponse): Promise<unknown> {
   const chunks: Uint8Array[] = [];
   let size = 0;
+  const scan = openJsonScan({ maxWeight: MAX_ANSWER_WEIGHT });
   for await (const chunk of response.body) {
     size += chunk.length;
     if (size > MAX_ANSWER_BYTES) {
       response.discard();
       throw malformed(`is longer than ${MAX_ANSWER_BYTES} bytes`);
+    }
+    try {
+      scan.push(chunk);
+    } catch {
+      response.discard();
+      throw malformed('has too many values');
     }
     chunks.push(chunk);
   }

@@ -39,7 +39,7 @@ export const chat = route({
 
     return withEngine(call, model, body.keep_alive, async (engine) => {
       const newReader = plan.reader(engine.info);
-      const events = await admitted(call, engine.generate(plan.request(engine.info), exchange.signal), counts);
+      const events = await admitted(call, engine.generate(plan.request(engine.info), exchange.signal), counts, body.stream !== true);
       if (body.stream !== true) return collectChat(events, plan, newReader, answer, counts, newCallId);
       const includeUsage = body.stream_options?.include_usage ?? false;
       const baseBytes = Buffer.byteLength(chunkFrame(answer, includeUsage).choice(0, '{"content":""}', 'null', 'null'));

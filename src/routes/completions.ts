@@ -12,6 +12,7 @@ import {
   planCompletion,
   streamCompletion,
 } from '../openai/completions.ts';
+import type { Exchange } from '../http/exchange.ts';
 import { route } from '../http/route.ts';
 import { answerId } from './chat.ts';
 import { admitted, streamAnswer } from './generation.ts';
@@ -51,12 +52,12 @@ export const completions = route({
           param: 'suffix',
         });
       }
-      const requests = await toRequests(engine, plan, exchange.signal);
+      const requests = await toRequests(engine, plan, exchange);
       const bos = body.echo === true && plan.logprobs ? await beginText(engine, exchange.signal) : null;
       const stop = new AbortController();
       const signal = requests.length === 1 ? exchange.signal : AbortSignal.any([exchange.signal, stop.signal]);
       try {
-        const events = await admitted(call, sideBySide(engine, requests, plan.n, signal), counts);
+        const events = await admitted(call, sideBySide(engine, requests, plan.n, signal), counts, body.stream !== true);
         if (body.stream !== true) return await collectCompletion(events, plan, answer, counts, bos);
         const includeUsage = body.stream_options?.include_usage ?? false;
         const baseBytes = Buffer.byteLength(completionFrame(answer, includeUsage).choice(0, '', 'null', 'null'));
@@ -75,7 +76,7 @@ export const completions = route({
  * With one prompt the engine itself refuses what does not fit, before it starts. Of several, the later ones only come to it
  * after the stream has begun; so all are measured here.
  */
-async function toRequests(engine: Engine, plan: CompletionPlan, signal: AbortSignal): Promise<readonly GenerateRequest[]> {
+async function toRequests(engine: Engine, plan: CompletionPlan, { signal, held }: Exchange): Promise<readonly GenerateRequest[]> {
   const [only] = plan.prompts;
   if (plan.prompts.length === 1 && only !== undefined) return [plan.request(only)];
   const { contextLength } = engine.info;
@@ -90,6 +91,8 @@ async function toRequests(engine: Engine, plan: CompletionPlan, signal: AbortSig
         { param: 'prompt' },
       );
     }
+    // A character may be a token, which takes eight bytes.
+    if (typeof prompt === 'string') held?.add(8 * tokens.length);
     requests.push(plan.request(tokens));
   }
   return requests;

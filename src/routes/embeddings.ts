@@ -38,9 +38,12 @@ export const embeddings = route({
           param: 'dimensions',
         });
       }
+      // Known before it is worked on: the numbers, and the text they are written as.
+      const base64 = body.encoding_format === 'base64';
+      exchange.held?.grow(body.input.length * engine.info.embeddingSize * (base64 ? 16 : 32));
       const { vectors, tokens } = await engine.embed(body.input, exchange.signal, exchange.principal?.cacheScope);
       exchange.usage.promptTokens = tokens;
-      return embeddingAnswerOf({ vectors, tokens, model: model.id, dimensions, base64: body.encoding_format === 'base64' });
+      return embeddingAnswerOf({ vectors, tokens, model: model.id, dimensions, base64 });
     });
   },
 });

@@ -1,7 +1,7 @@
 // Generating on a route: nothing is written until the engine has admitted the prompt (its `start` event), so that every
 // refusal before it has a proper status; after it errors are the stream's terminal event.
 
-import type { GenerateEvent } from '../inference/engine.ts';
+import type { GenerateEvent, TokenLogprob } from '../inference/engine.ts';
 import type { ChunkSink, Counts } from '../openai/chat.ts';
 import { gathered } from '../openai/gather.ts';
 import { createPadding } from '../openai/padding.ts';
@@ -11,9 +11,15 @@ import { openEventStream } from '../http/sse.ts';
 
 /**
  * Waits for the `start` event (so that refusals throw here), then yields it and the rest. Counts tokens as they pass, so
- * that an answer that breaks off is counted for what it used.
+ * that an answer that breaks off is counted for what it used. `whole`: the answer is gathered before it is sent, and takes its
+ * memory from the budget the bodies have.
  */
-export async function admitted(call: Call, events: AsyncIterable<GenerateEvent>, counts: Counts): Promise<AsyncIterable<GenerateEvent>> {
+export async function admitted(
+  call: Call,
+  events: AsyncIterable<GenerateEvent>,
+  counts: Counts,
+  whole: boolean,
+): Promise<AsyncIterable<GenerateEvent>> {
   const { exchange } = call;
   const { usage } = exchange;
   const iterator = events[Symbol.asyncIterator]();
@@ -40,6 +46,7 @@ export async function admitted(call: Call, events: AsyncIterable<GenerateEvent>,
 
   const take = (event: GenerateEvent): void => {
     note(event);
+    if (whole && event.type === 'delta') exchange.held?.add(heapOf(event));
     exchange.admission?.spend(usage.promptTokens + usage.completionTokens);
   };
 
@@ -65,6 +72,18 @@ export async function admitted(call: Call, events: AsyncIterable<GenerateEvent>,
     }),
   };
 }
+
+/**
+ * What a gathered piece of an answer takes: its text is small, but log probabilities are not. Twenty alternatives of a token are
+ * some four kilobytes, and a request of a hundred bytes can ask for them at each of a million tokens.
+ */
+export function heapOf({ text, logprobs = [] }: Extract<GenerateEvent, { readonly type: 'delta' }>): number {
+  const of = (token: TokenLogprob): number => LOGPROB_BYTES + 2 * token.token.length + 8 * token.bytes.length;
+  return 2 * text.length + logprobs.reduce((sum, each) => each.top.reduce((all, other) => all + of(other), sum + of(each)), 0);
+}
+
+/** An object, its list of bytes, a number and the headers of both strings (measured with V8 of Node 20). */
+const LOGPROB_BYTES = 168;
 
 export async function streamAnswer(
   call: Call,

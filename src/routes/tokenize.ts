@@ -49,6 +49,8 @@ export const tokenize = route({
         signal,
       );
       exchange.usage.promptTokens = tokens.length;
+      // A character may be a token: a number, or an object with its piece.
+      exchange.held?.grow(tokens.length * (body.with_pieces === true ? 64 : 8));
       const pieces = body.with_pieces === true ? await piecesOf(engine, tokens, signal) : null;
       return {
         tokens: pieces === null ? tokens : tokens.map((id) => ({ id, piece: pieces.get(id) ?? '' })),

@@ -205,3 +205,27 @@ test.skipIf(!root)('a full disk under the audit log: the server says so and stop
     spawnSync('umount', ['-l', small]);
   }
 });
+
+test('bodies of very many small values do not end a server with a small heap', async () => {
+  server = await startRealServer({ dataFolder: join(folder, 'data'), env: { NODE_OPTIONS: '--max-old-space-size=96' } });
+  const post = (body: string | Buffer) =>
+    fetch(`${server.url}/v1/chat/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body, dispatcher });
+  const sound = '{"model":"demo-chat","max_tokens":1,"messages":[{"role":"user","content":"x"}';
+  // Sixteen mebibytes each, seven at once; then as many of what is just within the bound, in a field that is ignored.
+  const large = Buffer.from(
+    `${sound},{"role":"assistant","content":"x","annotations":[${'{},'.repeat((16 * 1024 * 1024 - 300) / 3)}{}]}]}`,
+  );
+  const refused = await Promise.all(Array.from({ length: 7 }, () => post(large)));
+  for (const response of refused) {
+    expect(response.status).toBe(400);
+    expect(((await response.json()) as { error: { code: string } }).error.code).toBe('json_too_many_values');
+  }
+  const within = `${sound},{"role":"assistant","content":"x","annotations":[${'{},'.repeat(180_000)}{}]}]}`;
+  const answers = await Promise.all(Array.from({ length: 7 }, () => post(within)));
+  for (const response of answers) {
+    expect([200, 429]).toContain(response.status);
+    await response.text();
+  }
+  expect((await post(`${sound}]}`)).status).toBe(200);
+  expect(server.process.exitCode).toBe(null);
+});

@@ -1,11 +1,14 @@
 // Once a request is over, nothing in the server's heap holds its text: looked for in a heap snapshot, which lists every string that
 // can still be reached. The text is made of numbers each time it is needed, so that the test itself keeps none.
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { getHeapSnapshot, setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { Engine } from '../../src/inference/engine.ts';
 import { type ApiServer, events, post, startApi } from '../fixtures/api-server.ts';
 import { openDemo } from '../fixtures/demo-engine.ts';
+import { latch } from '../fixtures/latch.ts';
 
 setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
@@ -79,3 +82,27 @@ test.each<[string, (content: string) => Promise<unknown>]>([
   await api.models.idle();
   expect(await held(secret)).toBe(0);
 }); // prettier-ignore
+
+test('fields that are read and ignored are let go while the answer is made', async () => {
+  const [kept, ignored] = [letters(), letters()];
+  const door = latch();
+  const waiting = await startApi({ engine: { beforeToken: (position) => (position === 2 ? door.opened : Promise.resolve()) } });
+  // As bytes, which no snapshot lists: a client in this process would hold its text for as long as it waits.
+  const call = `{"type":"function","function":{"name":"f","arguments":"{}","parsed_arguments":{"x":"IGNORED"}}}`;
+  const assistant = `{"role":"assistant","content":"x","annotations":[{"x":"IGNORED"}],"parsed":{"x":"IGNORED"},"reasoning_content":"IGNORED","tool_calls":[${call}]}`;
+  const json = `{"model":"demo","stream":true,"metadata":{"x":"IGNORED"},"user":"IGNORED","messages":[{"role":"user","content":"KEPT"},${assistant}]}`;
+  const pieces = json.split(/(IGNORED|KEPT)/).map((piece) => {
+    if (piece === 'KEPT') return Buffer.from(kept);
+    return piece === 'IGNORED' ? Buffer.from(ignored) : Buffer.from(piece);
+  });
+  const body = Buffer.concat(pieces);
+  const socket = connect(Number(new URL(waiting.url).port), '127.0.0.1');
+  const head = 'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n';
+  socket.write(Buffer.concat([Buffer.from(`${head}content-length: ${body.length}\r\n\r\n`), body]));
+  await once(socket, 'data');
+  expect(await held(ignored)).toBe(0);
+  expect(await held(kept)).toBeGreaterThan(0);
+  door.open();
+  await once(socket.resume(), 'close');
+  await waiting.close();
+});
