@@ -289,7 +289,7 @@ export const SECTIONS = {
       max: MAX,
       from: 'operator',
       about:
-        'bytes of request bodies held at once, and half of it for one caller; one body of `max_body_bytes` always fits. More are answered 429',
+        'bytes held at once of request bodies, or of what their values become where that is more, and of answers that are gathered before they are sent; half of it for one caller; one body of `max_body_bytes` always fits. More are answered 429',
     },
     max_connections: {
       type: 'integer',

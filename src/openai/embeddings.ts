@@ -1,6 +1,7 @@
 // POST /v1/embeddings and /v1/rerank on the wire. The OpenAI SDKs ask for base64 (little-endian float32) unless told
 // otherwise; a plain request gets numbers.
 
+import { setImmediate } from 'node:timers/promises';
 import { textsOrTokens } from './completions.ts';
 import { inertFields, keepAlive, modelId } from './sampling.ts';
 import { choice, either, flag, inert, integer, list, map, object, optional, refuse, text } from './shape.ts';
@@ -23,22 +24,29 @@ export function checkInputs(body: EmbeddingRequest): void {
   if (empty >= 0) throw refuse('empty_string', 'input', `input ${body.input.length > 1 ? `has an empty string at ${empty}` : 'is empty'}`);
 }
 
-export function embeddingAnswerOf(o: {
+/** Numbers written in one turn of the event loop: some five milliseconds. */
+const NUMBERS_A_TURN = 8192;
+
+/** The answer as JSON text: millions of numbers, which must not hold up the others while they are written. */
+export async function embeddingAnswerText(o: {
   readonly vectors: readonly Float32Array[];
   readonly tokens: number;
   readonly model: string;
   readonly dimensions: number | undefined;
   readonly base64: boolean;
-}): object {
-  return {
-    object: 'list',
-    data: o.vectors.map((vector, index) => {
-      const cut = o.dimensions === undefined || o.dimensions >= vector.length ? vector : shorten(vector, o.dimensions);
-      return { object: 'embedding', index, embedding: o.base64 ? toBase64(cut) : Array.from(cut, shortest) };
-    }),
-    model: o.model,
-    usage: { prompt_tokens: o.tokens, total_tokens: o.tokens },
-  };
+}): Promise<string> {
+  const data: string[] = [];
+  let written = 0;
+  for (const [index, vector] of o.vectors.entries()) {
+    const cut = o.dimensions === undefined || o.dimensions >= vector.length ? vector : shorten(vector, o.dimensions);
+    data.push(JSON.stringify({ object: 'embedding', index, embedding: o.base64 ? toBase64(cut) : Array.from(cut, shortest) }));
+    written += cut.length;
+    if (written < NUMBERS_A_TURN) continue;
+    written = 0;
+    await setImmediate();
+  }
+  const usage = { prompt_tokens: o.tokens, total_tokens: o.tokens };
+  return `{"object":"list","data":[${data.join(',')}],"model":${JSON.stringify(o.model)},"usage":${JSON.stringify(usage)}}`;
 }
 
 /** The first numbers of a vector are a vector of their own only at length 1 (Matryoshka representations). */
@@ -51,10 +59,9 @@ function shorten(vector: Float32Array, dimensions: number): Float32Array {
 /** Nine digits name every float32; the seventeen of its double say nothing more. */
 const shortest = (x: number): number => Number(x.toPrecision(9));
 
-function toBase64(vector: Float32Array): string {
-  const bytes = Buffer.alloc(vector.length * 4);
-  for (const [i, x] of vector.entries()) bytes.writeFloatLE(x, i * 4);
-  return bytes.toString('base64');
+/** Little-endian, as every machine this runs on has them. */
+function toBase64({ buffer, byteOffset, byteLength }: Float32Array): string {
+  return Buffer.from(buffer, byteOffset, byteLength).toString('base64');
 }
 
 const document = map(

@@ -2,7 +2,7 @@
 
 import { ApiError } from '../errors.ts';
 import { embeddingAnswer, rerankAnswer } from '../openai/answers.ts';
-import { checkInputs, embeddingAnswerOf, embeddingRequest, rerankAnswerOf, rerankRequest } from '../openai/embeddings.ts';
+import { checkInputs, embeddingAnswerText, embeddingRequest, rerankAnswerOf, rerankRequest } from '../openai/embeddings.ts';
 import { route } from '../http/route.ts';
 import { findModel, reserveTokens, withEngine } from './lease.ts';
 
@@ -27,7 +27,7 @@ export const embeddings = route({
   answer: embeddingAnswer,
   errors,
   async handle(call) {
-    const { body, exchange } = call;
+    const { body, exchange, reply } = call;
     checkInputs(body);
     const model = findModel(call, body.model, ['embedding']);
     reserveTokens(call);
@@ -43,7 +43,8 @@ export const embeddings = route({
       exchange.held?.grow(body.input.length * engine.info.embeddingSize * (base64 ? 16 : 32));
       const { vectors, tokens } = await engine.embed(body.input, exchange.signal, exchange.principal?.cacheScope);
       exchange.usage.promptTokens = tokens;
-      return embeddingAnswerOf({ vectors, tokens, model: model.id, dimensions, base64 });
+      reply.type('application/json; charset=utf-8');
+      return embeddingAnswerText({ vectors, tokens, model: model.id, dimensions, base64 });
     });
   },
 });

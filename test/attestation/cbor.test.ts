@@ -57,6 +57,8 @@ describe('canonical cbor', () => {
     ['5a7fffffff00', 'a lying string length'],
     ['ba7fffffff00', 'a lying map length'],
     ['818181818181818181818100', 'deep nesting'],
+    [`994e20${'a0'.repeat(20_000)}`, 'twenty thousand empty maps'],
+    [`994e20${'80'.repeat(20_000)}`, 'twenty thousand empty arrays'],
   ])('refuses %s: %s', (hex) => {
     expect(codeOf(() => decodeCbor(fromHex(hex)))).toBe('malformed_cbor');
   });

@@ -12,6 +12,7 @@ import { type Exchange, openExchange } from '../../src/http/exchange.ts';
 import { parseJson } from '../../src/http/json.ts';
 import { MAX_WEIGHT, openJsonScan } from '../../src/json-scan.ts';
 import { frameReader } from '../../src/inference/wire.ts';
+import { embeddingAnswerText } from '../../src/openai/embeddings.ts';
 import { allRoutes } from '../../src/routes/all.ts';
 import { heapOf } from '../../src/routes/generation.ts';
 import { type ApiServer, apiKey, type ErrorAnswer, post, startApi } from '../fixtures/api-server.ts';
@@ -332,6 +333,21 @@ describe('beside the server', () => {
     const one = heapOf({ type: 'delta', index: 0, text: 'abc', logprobs: [{ ...token, top: [] }] });
     const twenty = heapOf({ type: 'delta', index: 0, text: 'abc', logprobs: [{ ...token, top: Array.from({ length: 20 }, () => token) }] });
     expect(twenty - plain).toBe(21 * (one - plain));
+  });
+
+  test('millions of numbers of an answer are written in many turns of the loop', async () => {
+    let [turns, writing] = [0, true];
+    const turn = (): void => {
+      turns += 1;
+      if (writing) setImmediate(turn);
+    };
+    setImmediate(turn);
+    const vectors = Array.from({ length: 256 }, () => new Float32Array(1024).fill(0.1));
+    const text = await embeddingAnswerText({ vectors, tokens: 1, model: 'a "b"', dimensions: undefined, base64: false });
+    writing = false;
+    expect(turns).toBeGreaterThanOrEqual(30);
+    expect(JSON.parse(text)).toMatchObject({ object: 'list', model: 'a "b"', usage: { prompt_tokens: 1, total_tokens: 1 } });
+    expect((JSON.parse(text) as { data: unknown[] }).data).toHaveLength(256);
   });
 
   test('frames of the engine child are weighed, too', () => {

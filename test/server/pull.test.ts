@@ -435,6 +435,7 @@ describe('a hub that lies', () => {
     ['no commit', '{"sha":"main","siblings":[]}'],
     ['no files', `{"sha":"${'a'.repeat(40)}"}`],
     ['files without names', `{"sha":"${'a'.repeat(40)}","siblings":[{}]}`],
+    ['values by the million', `{"sha":"${'a'.repeat(40)}","siblings":[${'{},'.repeat(500_000)}{}]`],
   ])('with %s', async (_, body) => {
     hub.faults.api = (_request, response) => {
       response.end(body);
