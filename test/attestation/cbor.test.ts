@@ -31,6 +31,11 @@ describe('canonical cbor', () => {
     expect(toHex(encodeCbor(decodeCbor(fromHex(hex))))).toBe(hex);
   });
 
+  it.each(['a0', '80', '60', '00', '8180'])('refuses twenty thousand of %s, and no thousand of it', (item) => {
+    expect(codeOf(() => decodeCbor(fromHex(`994e20${item.repeat(20_000)}`)))).toBe('malformed_cbor');
+    expect(decodeCbor(fromHex(`9903e8${item.repeat(1000)}`))).toHaveLength(1000);
+  });
+
   it.each([
     ['1800', 'one byte where none is needed'],
     ['1817', 'one byte for 23'],
@@ -57,8 +62,6 @@ describe('canonical cbor', () => {
     ['5a7fffffff00', 'a lying string length'],
     ['ba7fffffff00', 'a lying map length'],
     ['818181818181818181818100', 'deep nesting'],
-    [`994e20${'a0'.repeat(20_000)}`, 'twenty thousand empty maps'],
-    [`994e20${'80'.repeat(20_000)}`, 'twenty thousand empty arrays'],
   ])('refuses %s: %s', (hex) => {
     expect(codeOf(() => decodeCbor(fromHex(hex)))).toBe('malformed_cbor');
   });

@@ -58,6 +58,15 @@ describe('strict json', () => {
     expect(codeOf(() => parseJson('[]', 'x', 1))).toBe('input_too_large');
   });
 
+  it.each(['{}', '[]', '""', '0', 'null', '[[]]', '{"a":0}'])(
+    'refuses twenty thousand of %s, whatever comes after, and no thousand of it',
+    (item) => {
+      expect(read(`[${`${item},`.repeat(20_000)}`)).toBe('malformed_json');
+      expect(() => parseJson(`[${`${item},`.repeat(20_000)}`)).toThrow('more than 16384 values');
+      expect(parseJson(`[${`${item},`.repeat(999)}${item}]`)).toHaveLength(1000);
+    },
+  );
+
   it('keys of Object.prototype are ordinary keys', () => {
     const value = parseJson('{"__proto__":{"x":1},"constructor":2,"toString":3}') as Record<string, unknown>;
     expect(Object.getPrototypeOf(value)).toBeNull();

@@ -4,7 +4,7 @@ import { execFile } from 'node:child_process';
 import { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { scannedAsItComes } from '../../src/http/bodies.ts';
 import { DEFAULT_CONFIG } from '../../src/http/deps.ts';
