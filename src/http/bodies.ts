@@ -2,6 +2,7 @@
 // moment its header announces it, or as it comes when it is chunked (RFC 9112 §7.1), until its request is over: what was
 // parsed out of it lives as long, and where that is larger (many small values) it is what counts. Beyond the budget, or for one caller beyond half of it: 429 server_overloaded.
 
+import type { IncomingMessage } from 'node:http';
 import { type Readable, Transform } from 'node:stream';
 import { ApiError } from '../errors.ts';
 import { toApiError } from './errors.ts';
@@ -110,6 +111,18 @@ export function readBody({ held, scan }: Exchange, bytes: Buffer): unknown {
   held?.grow(Math.max(0, scanned.heapBytes - bytes.length));
   return parseJson(bytes, true);
 }
+
+/** To keep the connection would mean reading a refused body to its end, however long it is. */
+export function hasUnreadBody({ complete, headers }: IncomingMessage): boolean {
+  if (complete) return false;
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > MAX_DISCARDED_BYTES;
+}
+
+const MAX_DISCARDED_BYTES = 64 * 1024;
+
+/** Whether fastify will read one. */
+export const hasBody = ({ method, headers }: IncomingMessage): boolean =>
+  method !== 'GET' && method !== 'HEAD' && (headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0);
 
 const overloaded = (): ApiError =>
   new ApiError(429, 'server_overloaded', 'the server holds as many bytes of request bodies as it may', { retryAfterSeconds: 1 });

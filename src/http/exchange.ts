@@ -33,6 +33,10 @@ export interface Exchange {
   errorCode: string | null;
   /** Milliseconds from the header to the first token. */
   firstTokenMs: number | null;
+  /** Of the request's time limit, null without one. */
+  timer: NodeJS.Timeout | null;
+  /** Throws the reason when the request was aborted; cheaper than the signal. */
+  throwIfOver(): void;
   /** The reason is only made when somebody has asked for the signal, or will. */
   abort(reason: () => Error): void;
 }
@@ -70,6 +74,11 @@ export function openExchange(o: {
     evidenceSha256: null,
     errorCode: null,
     firstTokenMs: null,
+    timer: null,
+    throwIfOver() {
+      if (early !== null) throw early();
+      controller?.signal.throwIfAborted();
+    },
     abort(reason) {
       if (controller === null) early ??= reason;
       else if (!controller.signal.aborted) controller.abort(reason());

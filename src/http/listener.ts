@@ -2,14 +2,14 @@
 // and size limits of what is not yet a request, and answers in the envelope to what never becomes one.
 
 import { constants, randomUUID } from 'node:crypto';
-import { createServer as createHttp, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
+import { createServer as createHttp, type IncomingHttpHeaders, type IncomingMessage, type RequestListener, type Server } from 'node:http';
 import { createServer as createHttps, type Server as SecureServer } from 'node:https';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { ApiError } from '../errors.ts';
 import { peerOf } from './address.ts';
 import type { ServerDeps } from './deps.ts';
-import { errorBody, rawErrorResponse } from './errors.ts';
+import { rawErrorResponse } from './errors.ts';
 
 export const freshRequestId = (): string => `req_${randomUUID().replaceAll('-', '')}`;
 
@@ -26,11 +26,17 @@ export function tlsOptions(tls: { readonly key: string; readonly cert: string })
   } as const;
 }
 
+export interface Listener {
+  readonly server: Server | SecureServer;
+  /** Ends every connection, also those node's closeAllConnections does not know: in the TLS handshake, or left after CONNECT. */
+  destroyConnections(): void;
+}
+
 export function createListener(
   deps: Pick<ServerDeps, 'config' | 'tls'>,
   handler: RequestListener,
-  onResumption: () => void,
-): Server | SecureServer {
+  told: { readonly onResumption: () => void; readonly isAnswering: (socket: Socket) => boolean },
+): Listener {
   const { timeouts, limits } = deps.config;
   const options = {
     // Header plus body; fastify's handlers never see a request whose header did not come in time.
@@ -47,29 +53,38 @@ export function createListener(
   const server = deps.tls === null ? createHttp(options, handler) : createHttps({ ...options, ...tlsOptions(deps.tls) }, handler);
   server.maxConnections = limits.maxConnections;
   server.maxHeadersCount = 100;
+  const connections = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    connections.add(socket);
+    socket.once('close', () => connections.delete(socket));
+  });
   if (limits.maxConnectionsPerPeer > 0) limitPeers(server, limits.maxConnectionsPerPeer);
   server.on('secureConnection', (socket: TLSSocket) => {
     if (socket.isSessionReused()) {
-      onResumption();
+      told.onResumption();
       socket.destroy();
     }
   });
-  server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
-    const error = new ApiError(417, 'expectation_failed', 'the only expectation met is 100-continue');
-    request.resume();
-    response
-      .writeHead(417, {
-        'content-type': 'application/json; charset=utf-8',
-        'x-request-id': freshRequestId(),
-        'openai-processing-ms': '0',
-        connection: 'close',
-      })
-      .end(JSON.stringify(errorBody(error)));
-  });
+  // Refused where every other request is, so that it is counted and recorded like any other.
+  server.on('checkExpectation', handler);
   server.on('connect', (_request: IncomingMessage, socket: Socket) => {
-    socket.end(rawErrorResponse(new ApiError(400, 'invalid_request', 'CONNECT is not served here'), freshRequestId()));
+    const error = new ApiError(400, 'invalid_request', 'CONNECT is not served here');
+    // Nobody reads this socket any more: not even its end.
+    if (told.isAnswering(socket)) socket.destroy();
+    else socket.end(rawErrorResponse(error, freshRequestId()), () => socket.destroy());
   });
-  return server;
+  return {
+    server,
+    destroyConnections() {
+      server.closeAllConnections();
+      for (const socket of connections) socket.destroy();
+    },
+  };
+}
+
+/** An Expect that is not the one Node meets by itself, by its own reading of it. */
+export function unmetExpectation({ expect }: IncomingHttpHeaders): boolean {
+  return expect !== undefined && !/(?:^|\W)100-continue(?:$|\W)/i.test(expect);
 }
 
 /** Connections of one peer beyond its number are closed as those beyond maxConnections are: without a word. */

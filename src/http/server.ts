@@ -3,22 +3,22 @@
 // deadlines and the drain. What the log says of a request is picked field by field: no URL, header, body or address.
 
 import { randomBytes } from 'node:crypto';
-import type { Server, ServerResponse } from 'node:http';
-import type { Server as SecureServer } from 'node:https';
+import type { ServerResponse } from 'node:http';
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { ApiError, ConfigError } from '../errors.ts';
 import { framesOf } from '../log.ts';
 import { isRecord } from '../openai/shape.ts';
 import { allRoutes } from '../routes/all.ts';
-import { createAuth } from './auth.ts';
-import { createBodyBudget, readBody, scannedAsItComes } from './bodies.ts';
+import { type Caller, createAuth } from './auth.ts';
+import { createBodyBudget, hasBody, hasUnreadBody, readBody, scannedAsItComes } from './bodies.ts';
 import { corsHeaders, preflight } from './cors.ts';
 import type { ServerDeps } from './deps.ts';
 import { errorBody, errorHeaders, toApiError, unsupportedMediaType } from './errors.ts';
 import { isLoopback, peerOf } from './address.ts';
 import { clientClosed, type Exchange, openExchange, shuttingDown, timedOut } from './exchange.ts';
 import { createLimiter } from './limits.ts';
-import { answerBrokenRequest, createListener, freshRequestId, tlsOptions } from './listener.ts';
+import { answerBrokenRequest, createListener, freshRequestId, type Listener, tlsOptions, unmetExpectation } from './listener.ts';
+import { CONNECTION_ENDING, createOpenRequests, PIPELINED } from './open-requests.ts';
 import { createProven, STALE } from './proven.ts';
 import { attestationsFull, createPlaces, serverFull } from './places.ts';
 import { createServerMetrics } from './server-metrics.ts';
@@ -28,6 +28,8 @@ export interface HttpServer {
   listen(): Promise<{ readonly host: string; readonly port: number; readonly url: string }>;
   /** Null before listen(). */
   readonly address: { readonly host: string; readonly port: number; readonly url: string } | null;
+  /** Requests that are not over. */
+  readonly inFlight: number;
   /** New connections get this certificate; connections that exist keep theirs. */
   setTls(tls: { readonly key: string; readonly cert: string }): void;
   /**
@@ -63,9 +65,9 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     full: attestationsFull,
   });
   const bodies = createBodyBudget(config.limits.maxBodyBytesInFlight, config.limits.maxBodyBytes);
-  const open = new Map<ServerResponse, Exchange>();
+  const open = createOpenRequests<Exchange>();
   const proven = createProven();
-  const drain = { on: false, waiting: new Set<() => void>() };
+  const drain = { on: false };
   const metrics = createServerMetrics({
     models: deps.models,
     attester: deps.attester,
@@ -74,9 +76,12 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     sources: deps.metricSources ?? [],
   });
 
-  let node: Server | SecureServer | undefined;
+  let listener: Listener | undefined;
   const app = fastify({
-    serverFactory: (handler) => (node = createListener(deps, handler, () => metrics.resumptionsRefused.add([]))),
+    serverFactory(handler) {
+      listener = createListener(deps, handler, { onResumption: () => metrics.resumptionsRefused.add([]), isAnswering: open.isAnswering });
+      return listener.server;
+    },
     // No logger: fastify's lines print URLs and errors. Ours is in finish(), below.
     logger: false,
     bodyLimit: config.limits.maxBodyBytes,
@@ -84,9 +89,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     frameworkErrors: (error, request, reply) => void sendError(request, reply, error),
     clientErrorHandler(error, socket) {
       metrics.brokenRequests.add([]);
-      // Bytes after the request that is being answered: an error written now would land in the middle of that answer.
-      const answering = [...open.keys()].some((response) => response.socket === socket && response.headersSent);
-      answerBrokenRequest(error, socket, answering);
+      answerBrokenRequest(error, socket, open.isAnswering(socket));
     },
     return503OnClosing: false,
     exposeHeadRoutes: true,
@@ -109,10 +112,15 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
   app.decorateRequest('exchange');
   app.addHook('onRequest', (request, reply, next) => {
     begin(request, reply);
-    const response = reply.raw;
     try {
       const origin = request.headers.origin;
       if (origin !== undefined) reply.headers(corsHeaders(config, origin));
+      const { assay: route, allow } = request.routeOptions.config;
+      const refusal = open.refusal(request.raw.socket);
+      if (refusal !== undefined) {
+        if (route !== undefined) identify(request, route);
+        throw refusal;
+      }
       if (request.method === 'OPTIONS' && request.headers['access-control-request-method'] !== undefined) {
         preflight(config, request, reply);
         return;
@@ -120,7 +128,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
       if (request.headers.host === undefined && request.raw.httpVersion === '1.1') {
         throw new ApiError(400, 'invalid_request', 'the Host header is missing');
       }
-      const { assay: route, allow } = request.routeOptions.config;
+      if (unmetExpectation(request.headers)) throw new ApiError(417, 'expectation_failed', 'the only expectation met is 100-continue');
       if (allow !== undefined) {
         reply.header('allow', allow);
         throw new ApiError(405, 'method_not_allowed', `this route is for ${allow}`);
@@ -129,9 +137,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
       if (drain.on && route?.path !== '/health') throw shuttingDown();
       if (route === undefined) return next();
       const exchange = request.exchange;
-      const caller = auth.identify(request.headers.authorization, request.ip, route.access);
-      // A known key that is refused is known all the same: the record of the request names it.
-      if (caller.known) exchange.principal = caller.principal;
+      const caller = identify(request, route);
       auth.authorise(caller, route.access);
       exchange.principal = caller.principal;
       if (request.headers['content-encoding'] !== undefined && request.headers['content-encoding'] !== 'identity') {
@@ -146,16 +152,18 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
           throw error;
         }
       }
-      if (hasBody(request)) {
+      if (hasBody(request.raw)) {
         exchange.held = bodies.open(exchange.principal.bucket);
         const announced = Number(request.headers['content-length'] ?? 0);
         // One that is too long is refused by its length before any of it is read.
         if (announced <= config.limits.maxBodyBytes) exchange.held.add(announced);
       }
       if (config.timeouts.requestMs > 0 && route.untimed !== true) {
-        const timer = setTimeout(() => exchange.abort(timedOut), config.timeouts.requestMs);
-        timer.unref();
-        response.once('close', () => clearTimeout(timer));
+        exchange.timer = setTimeout(() => {
+          exchange.abort(timedOut);
+          // Made or not: nobody takes it.
+          exchange.timer = setTimeout(() => request.raw.socket.destroy(), config.timeouts.stallMs ?? 60_000).unref();
+        }, config.timeouts.requestMs).unref();
       }
       next();
     } catch (error) {
@@ -168,6 +176,13 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     next(null, scannedAsItComes(request.exchange, body, request.headers['content-length'], config.limits.maxBodyBytes));
   });
 
+  /** A known key that is refused is known all the same: the record of the request names it. */
+  function identify(request: FastifyRequest, route: Route): Caller {
+    const caller = auth.identify(request.headers.authorization, request.ip, route.access);
+    if (caller.known) request.exchange.principal = caller.principal;
+    return caller;
+  }
+
   function begin(request: FastifyRequest, reply: FastifyReply): void {
     const id = request.headers['x-request-id'];
     const exchange = openExchange({
@@ -179,13 +194,11 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     request.exchange = exchange;
     // Answers are for who asked, and never to be kept on the way.
     reply.headers({ 'x-request-id': exchange.id, 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' });
-    open.set(reply.raw, exchange);
-    reply.raw.once('close', () => finish(request, reply.raw, exchange));
+    open.begin({ request: request.raw, response: reply.raw, exchange }, () => finish(request, reply.raw, exchange));
   }
 
-  /** The only place where a request ends: 'close' comes once, after the last byte or when the client is gone. */
+  /** The only place where a request ends, once: after the last byte, or when the client or the connection is gone. */
   function finish(request: FastifyRequest, response: ServerResponse, exchange: Exchange): void {
-    open.delete(response);
     const complete = response.writableFinished;
     exchange.abort(clientClosed);
     if (!complete) exchange.errorCode ??= 'client_closed_request';
@@ -194,6 +207,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     exchange.admission?.release();
     exchange.held?.release();
     exchange.leave?.();
+    if (exchange.timer !== null) clearTimeout(exchange.timer);
     const milliseconds = performance.now() - exchange.startedAt;
     const status = response.headersSent ? response.statusCode : 499;
     metrics.requestEnded({ exchange, method: request.method, status, milliseconds, complete });
@@ -224,7 +238,6 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
       milliseconds,
       aborted: !complete || (exchange.errorCode !== null && status === 200),
     });
-    if (open.size === 0) for (const wake of drain.waiting) wake();
   }
 
   function sendError(request: FastifyRequest, reply: FastifyReply, thrown: unknown): FastifyReply {
@@ -237,8 +250,10 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     if (error.code === 'internal_error') logCause(error);
     if (exchange.admission !== null) reply.headers(exchange.admission.headers());
     reply.headers(errorHeaders(error));
-    const closes = error.code === STALE || error.status === 413 || error.status === 415 || drain.on || hasUnreadBody(request);
-    if (closes) reply.header('connection', 'close');
+    if (ENDS_CONNECTION.has(error.code) || ENDS_CONNECTION.has(error.status) || drain.on || hasUnreadBody(request.raw)) {
+      reply.header('connection', 'close');
+      open.endsConnection(request.raw.socket);
+    }
     return reply
       .code(error.status)
       .header('openai-processing-ms', processingMs(exchange))
@@ -274,47 +289,40 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
   );
   await app.ready();
 
-  const allEnded = async (withinMs: number): Promise<void> => {
-    if (open.size === 0 || withinMs <= 0) return;
-    await new Promise<void>((resolve) => {
-      const wake = (): void => {
-        clearTimeout(timer);
-        drain.waiting.delete(wake);
-        resolve();
-      };
-      const timer = setTimeout(wake, withinMs);
-      drain.waiting.add(wake);
-    });
-  };
-
   let address: HttpServer['address'] = null;
   return {
     get address() {
       return address;
     },
+    get inFlight() {
+      return open.size;
+    },
     async listen() {
       await app.listen({ host: config.host, port: config.port });
-      const bound = node?.address();
+      const bound = listener?.server.address();
       if (bound === undefined || bound === null || typeof bound === 'string') throw new TypeError('the server listens on no TCP port');
       const host = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address;
       address = { host: bound.address, port: bound.port, url: `${deps.tls === null ? 'http' : 'https'}://${host}:${bound.port}` };
       return address;
     },
     setTls(tls) {
-      if (node !== undefined && 'setSecureContext' in node) node.setSecureContext(tlsOptions(tls));
+      if (listener !== undefined && 'setSecureContext' in listener.server) listener.server.setSecureContext(tlsOptions(tls));
     },
     async close(options = {}) {
       drain.on = true;
-      node?.closeIdleConnections();
-      await allEnded(options.drainMs ?? config.timeouts.drainMs);
-      for (const exchange of open.values()) exchange.abort(shuttingDown);
+      listener?.server.closeIdleConnections();
+      await open.ended(options.drainMs ?? config.timeouts.drainMs);
+      for (const exchange of open.exchanges()) exchange.abort(shuttingDown);
       // Handlers write their error events in answer to the abort; whatever is left then is cut.
-      await allEnded(LAST_WORDS_MS);
-      node?.closeAllConnections();
+      await open.ended(LAST_WORDS_MS);
+      listener?.destroyConnections();
       await app.close();
     },
   };
 }
+
+/** Refusals, by code or status, whose answer is the connection's last: its evidence is stale, or what follows is not worth reading. */
+const ENDS_CONNECTION: ReadonlySet<string | number> = new Set([STALE, PIPELINED, CONNECTION_ENDING, 413, 415, 417]);
 
 /** Time for error events after the end was decided. */
 const LAST_WORDS_MS = 500;
@@ -355,6 +363,8 @@ const unknownUrl = (): ApiError => new ApiError(404, 'unknown_url', 'there is no
 
 async function answer(route: Route, shared: Shared, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const exchange = request.exchange;
+  // While its body was read the client may have gone.
+  exchange.throwIfOver();
   if (route.body !== undefined && request.body === undefined)
     throw new ApiError(400, 'invalid_json', 'the request body is empty, expected a JSON object');
   const body = route.body?.read(request.body, '');
@@ -371,19 +381,6 @@ async function answer(route: Route, shared: Shared, request: FastifyRequest, rep
   if (route.status !== undefined) reply.code(route.status);
   return reply.send(result);
 }
-
-/** To keep the connection would mean reading a refused body to its end, however long it is. */
-function hasUnreadBody(request: FastifyRequest): boolean {
-  if (request.raw.complete) return false;
-  const { 'content-length': length, 'transfer-encoding': encoding } = request.headers;
-  return encoding !== undefined || Number(length ?? 0) > MAX_DISCARDED_BYTES;
-}
-
-/** Whether fastify will read one. */
-const hasBody = ({ method, headers }: FastifyRequest): boolean =>
-  method !== 'GET' && method !== 'HEAD' && (headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0);
-
-const MAX_DISCARDED_BYTES = 64 * 1024;
 
 function paramsOf(params: unknown): Readonly<Record<string, string>> {
   const texts = Object.entries(isRecord(params) ? params : {}).filter((entry): entry is [string, string] => typeof entry[1] === 'string');

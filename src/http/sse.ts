@@ -58,6 +58,8 @@ export function openEventStream(response: ServerResponse, options: EventStreamOp
   beat.unref();
   response.on('drain', () => (full = false));
   response.once('close', () => clearInterval(beat));
+  // A response that was closed before this stream was opened says so no more.
+  if (response.destroyed) clearInterval(beat);
 
   return {
     get ended() {

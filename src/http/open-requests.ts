@@ -1,0 +1,126 @@
+// The requests that are not over, by the connection they came on. Node tells a response of its connection's end only while the
+// response has the socket: pipelined ones (RFC 9112 §9.3.2) wait for it, and would never hear. So each socket has one listener
+// here, and its close is the close of every response that is still to be sent on it.
+
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import { ApiError } from '../errors.ts';
+import { clientClosed } from './exchange.ts';
+
+/**
+ * Requests of one connection at once. No client we know of sends one before it has the answer to the last, and each that
+ * waits holds what it was admitted with.
+ */
+const MAX_PIPELINED = 16;
+
+/** Refused ones wait for their turn as well; where so many do, the connection is cut. */
+const MAX_WAITING = 4 * MAX_PIPELINED;
+
+interface OpenRequest<T> {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly exchange: T;
+}
+
+interface Connection<T> {
+  readonly open: Map<ServerResponse, OpenRequest<T>>;
+  /** An answer that ends the connection is on its way: nothing that comes after it is begun (RFC 9112 §9.6). */
+  last: boolean;
+}
+
+export interface OpenRequests<T> {
+  readonly size: number;
+  exchanges(): Iterable<T>;
+  /** `end` is called once: after the last byte, or when the client or the connection is gone. */
+  begin(opened: OpenRequest<T>, end: () => void): void;
+  /** Why the request that was begun last on this connection must not be carried out, if it must not. */
+  refusal(socket: Socket): ApiError | undefined;
+  /** The answer that is being made is the connection's last. */
+  endsConnection(socket: Socket): void;
+  /** Whether bytes written to the socket now would land in an answer, or be taken for that of another request. */
+  isAnswering(socket: Socket): boolean;
+  /** Resolves when none is open, or after so many milliseconds. */
+  ended(withinMs: number): Promise<void>;
+}
+
+export function createOpenRequests<T>(): OpenRequests<T> {
+  const all = new Map<ServerResponse, OpenRequest<T>>();
+  const connections = new WeakMap<Socket, Connection<T>>();
+  const waiting = new Set<() => void>();
+
+  const connectionOf = (socket: Socket): Connection<T> => {
+    const known = connections.get(socket);
+    if (known !== undefined) return known;
+    const connection: Connection<T> = { open: new Map(), last: false };
+    connections.set(socket, connection);
+    socket.once('close', () => {
+      for (const response of [...connection.open.keys()]) closed(response, socket);
+    });
+    return connection;
+  };
+
+  return {
+    get size() {
+      return all.size;
+    },
+    exchanges: () => [...all.values()].map(({ exchange }) => exchange),
+    begin(opened, end) {
+      const { request, response } = opened;
+      const { socket } = request;
+      const connection = connectionOf(socket);
+      all.set(response, opened);
+      connection.open.set(response, opened);
+      response.once('close', () => {
+        all.delete(response);
+        connection.open.delete(response);
+        end();
+        if (all.size === 0) for (const wake of [...waiting]) wake();
+      });
+      if (connection.open.size > MAX_WAITING) socket.destroy();
+      // The listener above may have been called already.
+      if (socket.closed) setImmediate(() => closed(response, socket));
+    },
+    refusal(socket) {
+      if (socket.destroyed) return clientClosed();
+      const connection = connectionOf(socket);
+      if (connection.last) return ending();
+      return connection.open.size > MAX_PIPELINED ? tooMany() : undefined;
+    },
+    endsConnection(socket) {
+      connectionOf(socket).last = true;
+    },
+    isAnswering(socket) {
+      const here = [...(connections.get(socket)?.open.keys() ?? [])];
+      return here.length > 1 || here.some((response) => response.headersSent);
+    },
+    async ended(withinMs) {
+      if (all.size === 0 || withinMs <= 0) return;
+      await new Promise<void>((resolve) => {
+        const wake = (): void => {
+          clearTimeout(timer);
+          waiting.delete(wake);
+          resolve();
+        };
+        const timer = setTimeout(wake, withinMs);
+        waiting.add(wake);
+      });
+    },
+  };
+}
+
+/** What Node does for the response that has the socket, for one that waited for it: whoever listens for `close` hears it. */
+function closed(response: ServerResponse, socket: Socket): void {
+  // Node closes these itself: the one that has the socket now, and one that was sent to its end a moment ago.
+  if (response.socket === socket || response.closed || (response.writableFinished && !response.destroyed)) return;
+  response.destroy();
+  response.emit('close');
+}
+
+export const PIPELINED = 'too_many_pipelined_requests';
+const tooMany = (): ApiError =>
+  new ApiError(429, PIPELINED, `more than ${MAX_PIPELINED} requests wait on this connection`, { retryAfterSeconds: 1 });
+
+/** In logs and metrics only: the connection ends before it could be sent. */
+export const CONNECTION_ENDING = 'connection_ending';
+const ending = (): ApiError =>
+  new ApiError(503, CONNECTION_ENDING, 'the connection ends with the answer to an earlier request', { retryAfterSeconds: 1 });
