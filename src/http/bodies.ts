@@ -101,7 +101,10 @@ export function scannedAsItComes(exchange: Exchange, body: Readable, announced: 
   body.on('close', () => {
     if (!body.readableEnded) scanner.destroy();
   });
-  return body.pipe(scanner);
+  body.pipe(scanner);
+  // Nobody reads the rest, and a socket that is not read does not tell that it was closed.
+  scanner.on('close', () => body.resume());
+  return scanner;
 }
 
 /** The whole body: counted for what it will be, then parsed. */

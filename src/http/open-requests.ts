@@ -31,8 +31,8 @@ interface Connection<T> {
 export interface OpenRequests<T> {
   readonly size: number;
   exchanges(): Iterable<T>;
-  /** `end` is called once: after the last byte, or when the client or the connection is gone. */
-  begin(opened: OpenRequest<T>, end: () => void): void;
+  /** `end` is called once: when the last byte was sent (`complete`), or when the client or the connection is gone. */
+  begin(opened: OpenRequest<T>, end: (complete: boolean) => void): void;
   /** Why the request that was begun last on this connection must not be carried out, if it must not. */
   refusal(socket: Socket): ApiError | undefined;
   /** The answer that is being made is the connection's last. */
@@ -70,13 +70,19 @@ export function createOpenRequests<T>(): OpenRequests<T> {
       const connection = connectionOf(socket);
       all.set(response, opened);
       connection.open.set(response, opened);
+      let complete = false;
+      // Node says `finish` also of what it could not send any more; and before it ends the connection, where this is its last answer.
+      response.prependOnceListener('finish', () => (complete = !socket.destroyed));
       response.once('close', () => {
         all.delete(response);
         connection.open.delete(response);
-        end();
+        end(complete);
         if (all.size === 0) for (const wake of [...waiting]) wake();
       });
-      if (connection.open.size > MAX_WAITING) socket.destroy();
+      // So many answers wait that Node has stopped reading, and would not see the client leave. A reader who is slow, whom it
+      // waits for as well, shows himself gone by what is written to him.
+      const unread = socket.isPaused() && !socket.writableNeedDrain;
+      if (connection.open.size > MAX_WAITING || unread) socket.destroy();
       // The listener above may have been called already.
       if (socket.closed) setImmediate(() => closed(response, socket));
     },

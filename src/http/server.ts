@@ -112,6 +112,8 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
   app.decorateRequest('exchange');
   app.addHook('onRequest', (request, reply, next) => {
     begin(request, reply);
+    // A socket that is not read does not tell that it was closed.
+    if (!hasBody(request.raw)) request.raw.resume();
     try {
       const origin = request.headers.origin;
       if (origin !== undefined) reply.headers(corsHeaders(config, origin));
@@ -122,6 +124,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
         throw refusal;
       }
       if (request.method === 'OPTIONS' && request.headers['access-control-request-method'] !== undefined) {
+        request.raw.resume();
         preflight(config, request, reply);
         return;
       }
@@ -194,12 +197,11 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     request.exchange = exchange;
     // Answers are for who asked, and never to be kept on the way.
     reply.headers({ 'x-request-id': exchange.id, 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' });
-    open.begin({ request: request.raw, response: reply.raw, exchange }, () => finish(request, reply.raw, exchange));
+    open.begin({ request: request.raw, response: reply.raw, exchange }, (complete) => finish(request, reply.raw, exchange, complete));
   }
 
   /** The only place where a request ends, once: after the last byte, or when the client or the connection is gone. */
-  function finish(request: FastifyRequest, response: ServerResponse, exchange: Exchange): void {
-    const complete = response.writableFinished;
+  function finish(request: FastifyRequest, response: ServerResponse, exchange: Exchange, complete: boolean): void {
     exchange.abort(clientClosed);
     if (!complete) exchange.errorCode ??= 'client_closed_request';
     const used = exchange.usage.promptTokens + exchange.usage.completionTokens;
@@ -245,6 +247,8 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     if (request.exchange === undefined) begin(request, reply);
     // A body that broke off is no fault of the server's.
     const error = request.raw.destroyed && !request.raw.complete ? clientClosed() : toApiError(thrown);
+    // What is left of a refused body: see above.
+    if (!request.raw.complete) request.raw.resume();
     const exchange = request.exchange;
     exchange.errorCode = error.code;
     if (error.code === 'internal_error') logCause(error);
