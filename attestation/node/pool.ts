@@ -33,6 +33,8 @@ interface Slot {
 interface Waiting {
   readonly options: Dispatcher.DispatchOptions;
   readonly handler: Dispatcher.DispatchHandler;
+  /** Called when it waits no longer. */
+  sent: (() => void) | undefined;
 }
 
 export class AttestedPool extends Dispatcher {
@@ -68,9 +70,26 @@ export class AttestedPool extends Dispatcher {
     if (this.#closed) throw new errors.ClientClosedError('the attested pool is closed');
     if (this.#queue.length >= this.#options.maxQueued)
       throw new errors.ClientDestroyedError(`over ${this.#options.maxQueued} requests wait for a connection`);
-    this.#queue.push({ options, handler });
+    const waiting: Waiting = { options, handler, sent: undefined };
+    this.#queue.push(waiting);
+    this.#leaveOnAbort(waiting);
     this.#pump();
     return true;
+  }
+
+  /** undici looks at the signal of its `request` once a connection has the request; one that waits must not keep what it carries. */
+  #leaveOnAbort(waiting: Waiting): void {
+    const { signal } = waiting.options as { readonly signal?: unknown };
+    if (!(signal instanceof AbortSignal)) return;
+    const leave = (): void => {
+      const at = this.#queue.indexOf(waiting);
+      if (at < 0) return;
+      this.#queue.splice(at, 1);
+      fail(waiting.handler, signal.reason instanceof Error ? signal.reason : new errors.RequestAbortedError());
+      this.#pump();
+    };
+    waiting.sent = () => signal.removeEventListener('abort', leave);
+    signal.addEventListener('abort', leave, { once: true });
   }
 
   override async close(): Promise<void> {
@@ -123,6 +142,7 @@ export class AttestedPool extends Dispatcher {
   #send(slot: Slot): void {
     const waiting = this.#queue.shift();
     if (waiting === undefined) return;
+    waiting.sent?.();
     slot.busy = true;
     // With one request at a time a client is always busy after a dispatch and says `drain` when it is not.
     slot.client.dispatch({ ...waiting.options, origin: this.origin }, waiting.handler);

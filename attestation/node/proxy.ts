@@ -4,7 +4,7 @@
 // another origin, absolute-form and CONNECT requests. When attestation fails the answer is a 502 in the OpenAI envelope.
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { type AddressInfo, isIP } from 'node:net';
+import { type AddressInfo, isIP, type Socket } from 'node:net';
 import { pipeline } from 'node:stream/promises';
 import type { AttestationResult } from '../appraise.ts';
 import { AttestationError, malformed, refused } from '../errors.ts';
@@ -27,6 +27,8 @@ export interface RunningProxy {
   readonly url: string;
   /** The newest verified connection's evidence. */
   readonly result: () => AttestationResult;
+  /** Requests that are not over. */
+  readonly inFlight: () => number;
   readonly close: () => Promise<void>;
 }
 
@@ -39,11 +41,18 @@ export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
   if (upstream.protocol !== 'https:') throw refused('plain_http', `${upstream.protocol}// cannot be attested, expected https://`);
   const pool = new AttestedPool(upstream.origin, poolOptions(options, parsePolicy(options.policy), upstream.origin));
   const first = await pool.attest();
+  const clients = createClients();
   const server = createServer({ requestTimeout: 0 }, (request, response) => {
-    void forward(request, response, { pool, upstream, listen: options.host });
+    void forward(request, response, { pool, upstream, listen: options.host, clients });
   });
-  server.on('clientError', (_error, socket) => socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n'));
-  server.on('connect', (_request, socket) => socket.end('HTTP/1.1 501 Not Implemented\r\nConnection: close\r\n\r\n'));
+  // Nobody reads these sockets any more: not even their end. An answer under way must not get another one into its middle.
+  const dismiss = (socket: Socket, status: string): void => {
+    const open = [...clients.of(socket).open];
+    if (open.length > 1 || open.some((response) => response.headersSent)) socket.destroy();
+    else socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\n\r\n`, () => socket.destroy());
+  };
+  server.on('clientError', (_error, socket) => dismiss(socket as Socket, '400 Bad Request'));
+  server.on('connect', (_request, socket) => dismiss(socket as Socket, '501 Not Implemented'));
   await listen(server, options.host, options.port).catch(async (error: unknown) => {
     await pool.destroy();
     throw error;
@@ -52,6 +61,7 @@ export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
   return {
     url: `http://${isIP(address) === 6 ? `[${address}]` : address}:${port}`,
     result: () => pool.result ?? first,
+    inFlight: clients.inFlight,
     close: async () => {
       const ended = new Promise<void>((resolve) => {
         server.close(() => resolve());
@@ -59,6 +69,7 @@ export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
       server.closeAllConnections();
       await pool.destroy();
       await ended;
+      await clients.idle();
     },
   };
 }
@@ -82,11 +93,84 @@ interface Route {
   readonly pool: AttestedPool;
   readonly upstream: URL;
   readonly listen: string;
+  readonly clients: Clients;
+}
+
+/** Requests of one connection at once: no client we know of sends one before it has the answer to the last. */
+const MAX_PIPELINED = 16;
+
+/** Refused ones wait for their turn as well; where so many do, the connection is cut. */
+const MAX_WAITING = 4 * MAX_PIPELINED;
+
+interface Client {
+  readonly open: Set<ServerResponse>;
+  /** An answer that ends the connection is on its way: nothing that comes after it is forwarded (RFC 9112 §9.6). */
+  last: boolean;
+}
+
+interface Clients {
+  of(socket: Socket): Client;
+  /** Counts a request until its response is closed. */
+  begin(socket: Socket, response: ServerResponse): Client;
+  inFlight(): number;
+  /** Resolves once no request is open. */
+  idle(): Promise<void>;
+}
+
+/**
+ * Node tells a response of its connection's end only while it has the socket; pipelined ones (RFC 9112 §9.3.2) wait for it and would
+ * never hear. Here the close of a socket is the close of every response that is still to be sent on it.
+ */
+function createClients(): Clients {
+  const known = new WeakMap<Socket, Client>();
+  const waiting: (() => void)[] = [];
+  let inFlight = 0;
+  const of = (socket: Socket): Client => {
+    const client = known.get(socket) ?? { open: new Set(), last: false };
+    if (known.has(socket)) return client;
+    known.set(socket, client);
+    socket.once('close', () => {
+      for (const response of client.open) {
+        // Node closes these itself: the one that has the socket, and one that was sent to its end a moment ago.
+        if (response.socket === socket || response.closed || (response.writableFinished && !response.destroyed)) continue;
+        response.destroy();
+        response.emit('close');
+      }
+    });
+    return client;
+  };
+  return {
+    of,
+    begin(socket, response) {
+      const client = of(socket);
+      client.open.add(response);
+      inFlight += 1;
+      response.once('close', () => {
+        client.open.delete(response);
+        inFlight -= 1;
+        if (inFlight === 0) for (const wake of waiting.splice(0)) wake();
+      });
+      // So many answers wait that Node has stopped reading, and would not see the client leave.
+      if (client.open.size > MAX_WAITING || (socket.isPaused() && !socket.writableNeedDrain)) socket.destroy();
+      return client;
+    },
+    inFlight: () => inFlight,
+    async idle() {
+      if (inFlight > 0) await new Promise<void>((resolve) => waiting.push(resolve));
+    },
+  };
 }
 
 async function forward(request: IncomingMessage, response: ServerResponse, route: Route): Promise<void> {
-  const objection = objectionTo(request, route.listen);
+  const { socket } = request;
+  const client = route.clients.begin(socket, response);
+  // It ends when the connection does.
+  if (socket.destroyed || client.last) return;
+  const objection = client.open.size > MAX_PIPELINED ? TOO_MANY : objectionTo(request, route.listen);
   if (objection !== undefined) {
+    client.last = true;
+    // A socket that is not read does not tell that it was closed.
+    request.resume();
     answer(response, objection.status, objection.code, objection.message);
     return;
   }
@@ -111,6 +195,8 @@ async function forward(request: IncomingMessage, response: ServerResponse, route
     response.flushHeaders();
     await pipeline(upstream.body, response);
   } catch (error) {
+    client.last = true;
+    request.resume();
     fail(response, error, gone.signal.aborted);
   }
 }
@@ -120,6 +206,12 @@ interface Objection {
   readonly code: string;
   readonly message: string;
 }
+
+const TOO_MANY: Objection = {
+  status: 429,
+  code: 'too_many_pipelined_requests',
+  message: `more than ${MAX_PIPELINED} requests wait on this connection`,
+};
 
 /** Why a request is not forwarded: it was not meant for us, or comes from a web page that has no business here. */
 function objectionTo(request: IncomingMessage, listen: string): Objection | undefined {

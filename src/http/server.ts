@@ -321,6 +321,8 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
       await open.ended(LAST_WORDS_MS);
       listener?.destroyConnections();
       await app.close();
+      // Sockets say a moment later that they are closed, and whoever records requests must have heard of all of them.
+      await open.ended(LAST_WORDS_MS);
     },
   };
 }
