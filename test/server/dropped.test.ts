@@ -2,6 +2,7 @@
 // can still be reached. The text is made of numbers each time it is needed, so that the test itself keeps none.
 import { once } from 'node:events';
 import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { getHeapSnapshot, setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -50,6 +51,22 @@ const chat = (content: string, more: object = {}): object => ({
   ...more,
 });
 
+/** Whole bodies, half a body and a refused one behind an answer that takes long; then the connection is closed. */
+async function pipelined(content: string, close: (socket: Socket) => void): Promise<void> {
+  const socket = connect({ host: '127.0.0.1', port: Number(new URL(api.url).port) });
+  await once(socket, 'connect');
+  const head = (length: number): string =>
+    `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${length}\r\n\r\n`;
+  const whole = (body: object): string => head(JSON.stringify(body).length) + JSON.stringify(body);
+  const more = { max_tokens: 1000, n: 4 };
+  const requests = [chat('x', more), chat(content, more), chat(content, { ...more, stream: true }), chat(content, { tools: content })];
+  socket.resume().write(`${requests.map(whole).join('')}${head(1000)}{"model":"${content}`);
+  await api.begun(5);
+  close(socket);
+  await once(socket, 'close');
+  while (api.server.inFlight > 0) await new Promise((resolve) => setImmediate(resolve));
+}
+
 test('what is in use is found', async () => {
   const secret = letters();
   const body = chat(text(secret));
@@ -75,6 +92,8 @@ test.each<[string, (content: string) => Promise<unknown>]>([
     controller.abort();
     await api.models.idle();
   }],
+  ['pipelined requests of a connection that was closed', (content) => pipelined(content, (socket) => socket.destroy())],
+  ['pipelined requests of a client that said no more', (content) => pipelined(content, (socket) => socket.end())],
   ['tokenize', async (content) => (await post(api, '/v1/tokenize', { model: 'real', content })).json()],
 ])('nothing is held after %s', async (_, send) => {
   const secret = letters();
