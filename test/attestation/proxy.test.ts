@@ -18,6 +18,7 @@ import {
   startAttestedServer,
 } from '../fixtures/attested-server.ts';
 import { deferred } from '../fixtures/deferred.ts';
+import { watch } from '../fixtures/in-flight.ts';
 import { codeOfAsync } from '../fixtures/refusal.ts';
 
 const policy: AppraisalPolicy = { measurements: [MEASUREMENT], models: { [MODEL_ID]: MODEL_SHA256 }, [allowSimulated]: true };
@@ -34,7 +35,9 @@ async function start(
   const server = await startAttestedServer(how);
   closing.push(() => server.close());
   const proxy = await startProxy({ upstream: server.origin, policy, host: '127.0.0.1', port: 0, now: () => NOW, ...options });
+  const unwatch = watch(proxy.inFlight);
   closing.push(async () => {
+    unwatch();
     await proxy.close();
     expect(proxy.inFlight()).toBe(0);
   });
