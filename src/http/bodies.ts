@@ -101,10 +101,7 @@ export function scannedAsItComes(exchange: Exchange, body: Readable, announced: 
   body.on('close', () => {
     if (!body.readableEnded) scanner.destroy();
   });
-  body.pipe(scanner);
-  // Nobody reads the rest, and a socket that is not read does not tell that it was closed.
-  scanner.on('close', () => body.resume());
-  return scanner;
+  return body.pipe(scanner);
 }
 
 /** The whole body: counted for what it will be, then parsed. */

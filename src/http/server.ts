@@ -247,8 +247,8 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
     if (request.exchange === undefined) begin(request, reply);
     // A body that broke off is no fault of the server's.
     const error = request.raw.destroyed && !request.raw.complete ? clientClosed() : toApiError(thrown);
-    // What is left of a refused body: see above.
-    if (!request.raw.complete) request.raw.resume();
+    // What is left of a refused body: see above. A scanner nobody reads would hold the stream still.
+    if (!request.raw.complete) request.raw.unpipe().resume();
     const exchange = request.exchange;
     exchange.errorCode = error.code;
     if (error.code === 'internal_error') logCause(error);

@@ -276,7 +276,7 @@ describe('a close is seen although nothing of the connection needs to be read', 
 });
 
 test('an answer nobody takes is cut off when its time is over', async () => {
-  await start({ config: { ...config, timeouts: { ...DEFAULT_CONFIG.timeouts, requestMs: 200, stallMs: 200 } }, engines: { demo: { script: () => ['x'.repeat(16_000_000)] } } });
+  await start({ config: { ...config, limits: DEFAULT_CONFIG.limits, timeouts: { ...DEFAULT_CONFIG.timeouts, requestMs: 200, stallMs: 200 } }, engines: { demo: { script: () => ['x'.repeat(16_000_000)] } } });
   const socket = await open();
   socket.pause();
   const sent = wire({ method: 'POST', path: '/v1/completions', body: { model: 'demo', prompt: 'x' } });
