@@ -26,7 +26,7 @@ models: build ## make the demo models (deterministic, cached)
 	@$(TSX) scripts/demo-model/main.ts
 
 run: models ## install, build, make the demo model, start the attested server
-	@ulimit -c 0; exec $(NODE) dist/src/cli.js serve --demo --listen $(LISTEN)
+	@ulimit -c 0; exec $(NODE) dist/src/cli/main.js serve --demo --listen $(LISTEN)
 
 demo: models ## server up, client verifies, streams a chat answer, prints the verdict, shuts down
 	@$(TSX) scripts/demo.ts
@@ -57,7 +57,7 @@ drift: build ## regenerate generated files and compare
 	@$(TSX) scripts/drift.ts
 
 fuzz: models ## the property tests, a hundred times longer
-	@ASSAY_FUZZ=100 $(NODE) node_modules/vitest/vitest.mjs run test/attestation test/server -t 'property'
+	@ASSAY_FUZZ=100 $(NODE) node_modules/vitest/vitest.mjs run test/attestation test/src -t 'property'
 
 e2e: models ## only the end-to-end tests
 	@$(NODE) node_modules/vitest/vitest.mjs run test/e2e

@@ -1,12 +1,12 @@
 // Published API of the verifier, browser-safe: no node:, Buffer or process behind any of it. The only re-export file.
 
-export { AttestationError, type AttestationCode, type AttestationErrorKind } from './errors.ts';
-export { ATTESTATION_CODES } from './codes.ts';
-export { type Check, type CheckStatus, type Rule, Transcript } from './checks.ts';
-export { equalBytes, fromBase64, fromBase64Url, fromHex, toBase64, toBase64Url, toHex } from './bytes.ts';
-export { type Cbor, type CborMap, decodeCbor, encodeCbor } from './cbor.ts';
-export { type Json, type JsonObject, parseJson } from './json.ts';
-export { inclusionPath, leafHash, MAX_TREE_SIZE, merkleRoot, verifyInclusion } from './merkle.ts';
+export { AttestationError, type AttestationCode, type AttestationErrorKind } from './transcript/errors.ts';
+export { ATTESTATION_CODES } from './transcript/codes.ts';
+export { type Check, type CheckStatus, type Rule, Transcript } from './transcript/checks.ts';
+export { equalBytes, fromBase64, fromBase64Url, fromHex, toBase64, toBase64Url, toHex } from './encoding/bytes.ts';
+export { type Cbor, type CborMap, decodeCbor, encodeCbor } from './encoding/cbor.ts';
+export { type Json, type JsonObject, parseJson } from './encoding/json.ts';
+export { inclusionPath, leafHash, MAX_TREE_SIZE, merkleRoot, verifyInclusion } from './protocol/merkle.ts';
 export {
   ALL_MODELS_ID,
   allModelsDigest,
@@ -15,7 +15,7 @@ export {
   encodeModelManifest,
   type ModelBlob,
   type ModelKind,
-} from './model.ts';
+} from './protocol/model.ts';
 export {
   type Claims,
   CLAIMS_LABEL,
@@ -28,7 +28,7 @@ export {
   NONCE_MIN_BYTES,
   reportData,
   unbatchedReportData,
-} from './claims.ts';
+} from './protocol/claims.ts';
 export {
   type AttestationDocument,
   CERTIFICATE_EXTENSION_OID,
@@ -43,9 +43,15 @@ export {
   type SnpEndorsements,
   type TdxEndorsements,
   type TeeType,
-} from './document.ts';
-export { type EvidenceExitCode, type EvidenceOutput, type EvidenceResult, MAX_EVIDENCE_BYTES, runEvidence } from './evidence.ts';
-export { createRollbackMemory, type RollbackMemory } from './memory.ts';
+} from './protocol/document.ts';
+export {
+  type EvidenceExitCode,
+  type EvidenceOutput,
+  type EvidenceResult,
+  MAX_EVIDENCE_BYTES,
+  runEvidence,
+} from './appraise/evidence-contract.ts';
+export { createRollbackMemory, type RollbackMemory } from './transcript/rollback-memory.ts';
 export type { GuestPolicyRules, PlatformInfoRules, SnpPolicy, SnpSection } from './snp/policy.ts';
 export { parseReport, type SnpReport } from './snp/report.ts';
 export { AMD_ROOTS } from './snp/roots.ts';
@@ -56,8 +62,8 @@ export type { TdxCollateral } from './tdx/collateral.ts';
 export type { TdxPolicy, TdxSection } from './tdx/policy.ts';
 export { TDX_RULES } from './tdx/rules.ts';
 export { type TdxContext, type TdxEvidence, type TdxVerification, verifyTdx } from './tdx/verify.ts';
-export { parsePem } from './pem.ts';
-export { createKeyCache, type KeyCache } from './signature.ts';
+export { parsePem } from './x509/pem.ts';
+export { createKeyCache, type KeyCache } from './x509/signature.ts';
 export {
   type AppraisalPolicy,
   allowAnyModel,
@@ -68,9 +74,9 @@ export {
   parsePolicy,
   type Policy,
   policyToJson,
-} from './policy.ts';
-export { parseReferenceValues } from './reference-values.ts';
-export { RULES } from './rules.ts';
+} from './appraise/policy.ts';
+export { parseReferenceValues } from './appraise/reference-values.ts';
+export { RULES } from './appraise/rules.ts';
 export {
   type AttestationResult,
   type EndorsementRequest,
@@ -78,8 +84,8 @@ export {
   isAttestationResult,
   verify,
   type VerifyOptions,
-} from './appraise.ts';
-export { explain, type Meaning, meaningOf, type Outcome, type Standing } from './explain.ts';
+} from './appraise/appraise.ts';
+export { explain, type Meaning, meaningOf, type Outcome, type Standing } from './appraise/explain.ts';
 export {
   IMAGE_FILES,
   type ImageFile,
@@ -91,9 +97,9 @@ export {
   type MeasureReport,
   parseManifest,
   snpMeasurementsOf,
-} from './measure.ts';
-export { acceptFirmware, KNOWN_FIRMWARE, type KnownFirmware } from './firmware.ts';
-export { measureSnpLaunch, measureSnpMatrix, type SnpLaunch, type SnpMatrix } from './snp/launch.ts';
-export { measureMrTd, type MrTd } from './tdx/launch.ts';
-export { type DirectBoot, replay, type Rtmr0Shape, rtmr0Events, rtmr1Events, rtmr2Events } from './tdx/launch-rtmr.ts';
-export { VERITY_SALT, verityRootHash } from './verity.ts';
+} from './launch/manifest.ts';
+export { acceptFirmware, KNOWN_FIRMWARE, type KnownFirmware } from './launch/firmware.ts';
+export { measureSnpLaunch, measureSnpMatrix, type SnpLaunch, type SnpMatrix } from './launch/snp.ts';
+export { measureMrTd, type MrTd } from './launch/tdx.ts';
+export { type DirectBoot, replay, type Rtmr0Shape, rtmr0Events, rtmr1Events, rtmr2Events } from './launch/tdx-rtmr.ts';
+export { VERITY_SALT, verityRootHash } from './launch/verity.ts';

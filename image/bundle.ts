@@ -12,9 +12,9 @@ import { addFile, addLink, type Tree } from './tree.ts';
 
 /** Entries, as the compiled tree lays them out: they find each other by relative URLs. */
 const ENTRIES: Readonly<Record<string, string>> = {
-  'dist/src/cli': 'src/cli.ts',
-  'dist/src/main-attestd': 'src/main-attestd.ts',
-  'dist/src/inference/worker': 'src/inference/worker.ts',
+  'dist/src/cli/main': 'src/cli/main.ts',
+  'dist/src/attestd/main': 'src/attestd/main.ts',
+  'dist/src/engine/child/worker': 'src/engine/child/worker.ts',
   'attestation/dist/index': 'attestation/index.ts',
 };
 
@@ -36,7 +36,7 @@ export async function bundleServer(top: string = TOP): Promise<ReadonlyMap<strin
     platform: 'node',
     target: 'node22',
     format: 'esm',
-    chunkNames: 'dist/src/chunk-[hash]',
+    chunkNames: 'dist/src/shared/chunk-[hash]',
     legalComments: 'none',
     charset: 'utf8',
     logLevel: 'silent',

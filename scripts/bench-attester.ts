@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { attestedModel, type AttestedModel } from '@assay/attestation';
 import { createBatcher } from '../src/attester/batcher.ts';
-import type { ReportSource } from '../src/attester/evidence.ts';
+import type { ReportSource } from '../src/attester/assemble.ts';
 import { stageFile } from '../src/models/measure.ts';
 
 const { signal } = new AbortController();

@@ -3,13 +3,13 @@
 // about a hundred tokens until the first token. Needs a built dist/ and the demo models; makes the 254 M model once.
 import { fileURLToPath } from 'node:url';
 import { join } from 'node:path';
-import { openEngine } from '../src/inference/open.ts';
+import { openEngine } from '../src/engine/open.ts';
 import { measureFile, stageFile } from '../src/models/measure.ts';
 import { writeMediumModel } from './bench-model.ts';
 import { defaultFolder, ensureDemoModels } from './demo-model/main.ts';
 
 const { signal } = new AbortController();
-const open = openEngine({ workerEntry: fileURLToPath(new URL('../dist/src/inference/worker.js', import.meta.url)) });
+const open = openEngine({ workerEntry: fileURLToPath(new URL('../dist/src/engine/child/worker.js', import.meta.url)) });
 const sampling = { temperature: 0, topP: 1, topK: 0, minP: 0, presencePenalty: 0, frequencyPenalty: 0, repeatPenalty: 1, seed: 1 };
 
 async function cold(path: string): Promise<readonly number[]> {

@@ -13,17 +13,17 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { allowSimulated, type AppraisalPolicy } from '@assay/attestation';
 import { attestedFetch } from '@assay/attestation/node';
-import { decodeThreads } from '../src/inference/cores.ts';
-import type { Engine } from '../src/inference/engine.ts';
-import { openEngine } from '../src/inference/open.ts';
-import { childrenOf, startRealServer } from '../test/fixtures/real-server.ts';
+import { decodeThreads } from '../src/engine/child/llama/cores.ts';
+import type { Engine } from '../src/engine/seam/engine.ts';
+import { openEngine } from '../src/engine/open.ts';
+import { childrenOf, startRealServer } from '../test/fixtures/e2e/real-server.ts';
 import { writeEmbeddingModel, writeMediumModel } from './bench-model.ts';
 import { ensureDemoModels } from './demo-model/main.ts';
 
 const rounds = Number(process.env['ROUNDS'] ?? 3);
 const slots = 8;
 const peer = process.env['LLAMA_SERVER'];
-const openModel = openEngine({ workerEntry: fileURLToPath(new URL('../dist/src/inference/worker.js', import.meta.url)) });
+const openModel = openEngine({ workerEntry: fileURLToPath(new URL('../dist/src/engine/child/worker.js', import.meta.url)) });
 const forever = new AbortController().signal;
 
 /** One side of the comparison. Times in milliseconds. */

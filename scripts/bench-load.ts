@@ -6,7 +6,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Agent, fetch } from 'undici';
-import { startRealServer } from '../test/fixtures/real-server.ts';
+import { startRealServer } from '../test/fixtures/e2e/real-server.ts';
 
 const seconds = Number(process.env['SECONDS'] ?? 15);
 const [slots, queue, tokens] = [8, 8, 64];

@@ -6,7 +6,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Agent, fetch } from 'undici';
-import { startRealServer } from '../test/fixtures/real-server.ts';
+import { startRealServer } from '../test/fixtures/e2e/real-server.ts';
 
 const rounds = Number(process.env['ROUNDS'] ?? 60);
 const SHUFFLES = 2000;

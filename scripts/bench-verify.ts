@@ -119,7 +119,7 @@ const median = (values: readonly number[]): number => values.toSorted((a, b) => 
 async function bundleEvidence(): Promise<string> {
   const outfile = at('.cache/bench-verify/evidence.js');
   await build({
-    entryPoints: [at('attestation/evidence.ts')],
+    entryPoints: [at('attestation/appraise/evidence-contract.ts')],
     bundle: true,
     format: 'esm',
     platform: 'browser',
@@ -163,7 +163,7 @@ async function bundleBytes(): Promise<number> {
   return gzipSync(outputFiles[0]?.contents ?? new Uint8Array(), { level: 9 }).length;
 }
 
-if (!statSync(at('attestation/dist/evidence.js'), { throwIfNoEntry: false })) throw new Error('build first: npx tsc -b');
+if (!statSync(at('attestation/dist/appraise/evidence-contract.js'), { throwIfNoEntry: false })) throw new Error('build first: npx tsc -b');
 const ms = (value: number): string => `${value.toFixed(2)} ms`;
 const rows: string[][] = [['', 'checks', 'warm', 'floor (at once)', 'ratio', 'floor (in turn)', 'ratio', 'cold, dist', 'cold, one file']];
 const bundle = await bundleEvidence();
@@ -187,7 +187,7 @@ for (const { name, run, json } of await subjects()) {
     (warm / once).toFixed(2),
     ms(turn),
     (warm / turn).toFixed(2),
-    ms(coldMs(json, at('attestation/dist/evidence.js'))),
+    ms(coldMs(json, at('attestation/dist/appraise/evidence-contract.js'))),
     ms(coldMs(json, bundle)),
   ]);
 }

@@ -10,9 +10,9 @@ import { allowSimulated, type AppraisalPolicy } from '@assay/attestation';
 import { attestedFetch, connectAttested } from '@assay/attestation/node';
 import { randomBytes } from 'node:crypto';
 import { Agent, fetch as plainFetch } from 'undici';
-import { openEngine } from '../src/inference/open.ts';
-import { startApi } from '../test/fixtures/api-server.ts';
-import { startRealServer } from '../test/fixtures/real-server.ts';
+import { openEngine } from '../src/engine/open.ts';
+import { startApi } from '../test/fixtures/http/api-server.ts';
+import { startRealServer } from '../test/fixtures/e2e/real-server.ts';
 import { ensureDemoModels } from './demo-model/main.ts';
 
 const rows: [string, string][] = [];
@@ -89,7 +89,7 @@ await stream();
 const through: { first: number; rate: number }[] = [];
 for (let i = 0; i < 5; i++) through.push(await stream());
 const { 'demo-context': demo } = await ensureDemoModels(['demo-context']);
-const engine = await openEngine({ workerEntry: fileURLToPath(new URL('../dist/src/inference/worker.js', import.meta.url)) })(
+const engine = await openEngine({ workerEntry: fileURLToPath(new URL('../dist/src/engine/child/worker.js', import.meta.url)) })(
   { path: demo.path },
   new AbortController().signal,
 );

@@ -17,7 +17,7 @@ const folder = await mkdtemp(join(tmpdir(), 'assay-demo-'));
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
 
 say('1. the server starts; its TEE is simulated where there is no hardware');
-const server = spawn(process.execPath, ['dist/src/cli.js', 'serve', '--demo', '--listen', '127.0.0.1:0', '--data', folder], {
+const server = spawn(process.execPath, ['dist/src/cli/main.js', 'serve', '--demo', '--listen', '127.0.0.1:0', '--data', folder], {
   cwd: top,
   stdio: ['ignore', 'ignore', 'pipe'],
 });
@@ -28,7 +28,7 @@ try {
 
   say('2. a client looks before it sends: every check, what was found');
   const policyPath = join(folder, 'policy.json');
-  const verdict = spawn(process.execPath, ['attestation/dist/node/cli.js', url, '--policy', policyPath, '--allow-simulated'], {
+  const verdict = spawn(process.execPath, ['attestation/dist/node/cli/main.js', url, '--policy', policyPath, '--allow-simulated'], {
     cwd: top,
     stdio: ['ignore', 'inherit', 'inherit'],
   });

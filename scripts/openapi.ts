@@ -5,9 +5,9 @@ import { fileURLToPath } from 'node:url';
 import { format } from 'prettier';
 import { DEFAULT_CONFIG } from '../src/http/deps.ts';
 import type { Route } from '../src/http/route.ts';
-import { errorAnswer } from '../src/openai/answers.ts';
-import type { JsonSchema } from '../src/openai/shape.ts';
-import { allRoutes } from '../src/routes/all.ts';
+import { errorAnswer } from '../src/api/response-schemas.ts';
+import type { JsonSchema } from '../src/base/shape.ts';
+import { allRoutes } from '../src/api/routes.ts';
 
 const at = (path: string): string => fileURLToPath(new URL(`../${path}`, import.meta.url));
 const routes = allRoutes({

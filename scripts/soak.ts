@@ -1,7 +1,7 @@
 // `make soak`: ten minutes (`--seconds N`) of random clients and faults against the real server. Prints a table; ends with 1
 // when something leaked or a request is unaccounted for.
 import { parseArgs } from 'node:util';
-import { mebibytes, runSoak, type Sample } from '../test/fixtures/soak.ts';
+import { mebibytes, runSoak, type Sample } from '../test/fixtures/e2e/soak.ts';
 
 const { values } = parseArgs({
   options: { seconds: { type: 'string', default: '600' }, clients: { type: 'string', default: '12' }, seed: { type: 'string' } },

@@ -93,10 +93,10 @@ export function readLedger(): Ledger {
       .map(packageOf),
     image: imageParts(),
     boundaries: [
-      { name: 'client verifier', about: 'decides, on the client’s machine, whether a server is spoken to', lines: reached('attestation/index.ts', 'attestation/node/fetch.ts', 'attestation/node/cli.ts') }, // prettier-ignore
-      { name: 'server process', about: 'holds the TLS key, the keys of callers and what they send', lines: reached('src/cli.ts') },
-      { name: 'engine child', about: 'holds texts and weights; no key, no file, no network', lines: reached('src/inference/worker.ts') },
-      { name: 'root part', about: 'the only root process of the guest after boot; asks the TEE for reports', lines: reached('src/main-attestd.ts') }, // prettier-ignore
+      { name: 'client verifier', about: 'decides, on the client’s machine, whether a server is spoken to', lines: reached('attestation/index.ts', 'attestation/node/fetch.ts', 'attestation/node/cli/main.ts') }, // prettier-ignore
+      { name: 'server process', about: 'holds the TLS key, the keys of callers and what they send', lines: reached('src/cli/main.ts') },
+      { name: 'engine child', about: 'holds texts and weights; no key, no file, no network', lines: reached('src/engine/child/worker.ts') },
+      { name: 'root part', about: 'the only root process of the guest after boot; asks the TEE for reports', lines: reached('src/attestd/main.ts') }, // prettier-ignore
       { name: 'guest', about: 'boots the image and starts the rest', lines: lines(files('image/guest', /\.sh$/)) },
       { name: 'image builder', about: 'writes the bytes that are measured', lines: reached('image/build.ts') },
     ],

@@ -1,3 +1,3 @@
 #!/usr/bin/env node
 // Exists before the build does, so that npm can link the command when it installs.
-import '../dist/node/cli.js';
+import '../dist/node/cli/main.js';

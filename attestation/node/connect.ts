@@ -6,14 +6,14 @@
 import { isIP } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { connect as tlsConnect, type TLSSocket } from 'node:tls';
-import { fromUtf8, toHex } from '../bytes.ts';
-import { type AttestationResult, isAttestationResult, verify, type VerifyOptions } from '../appraise.ts';
-import { EXPORTER_LABEL, EXPORTER_LENGTH } from '../claims.ts';
-import { MAX_DOCUMENT_BYTES, parseDocument } from '../document.ts';
-import { AttestationError, refused } from '../errors.ts';
-import { parseJson } from '../json.ts';
-import type { Policy } from '../policy.ts';
-import { RULES } from '../rules.ts';
+import { fromUtf8, toHex } from '../encoding/bytes.ts';
+import { type AttestationResult, isAttestationResult, verify, type VerifyOptions } from '../appraise/appraise.ts';
+import { EXPORTER_LABEL, EXPORTER_LENGTH } from '../protocol/claims.ts';
+import { MAX_DOCUMENT_BYTES, parseDocument } from '../protocol/document.ts';
+import { AttestationError, refused } from '../transcript/errors.ts';
+import { parseJson } from '../encoding/json.ts';
+import type { Policy } from '../appraise/policy.ts';
+import { RULES } from '../appraise/rules.ts';
 import { type BoundedResponse, readResponse } from './response.ts';
 
 export interface ConnectOptions extends Pick<VerifyOptions, 'memory' | 'endorsements' | 'keys'> {

@@ -4,17 +4,17 @@
 
 import { randomBytes } from 'node:crypto';
 import { Dispatcher, fetch as undiciFetch, FormData as UndiciFormData, type RequestInit as UndiciInit } from 'undici';
-import type { AttestationResult, VerifyOptions } from '../appraise.ts';
-import { AttestationError, refused } from '../errors.ts';
-import { parseJson } from '../json.ts';
-import { type AppraisalPolicy, type Policy, parsePolicy } from '../policy.ts';
-import { createKeyCache } from '../signature.ts';
+import type { AttestationResult, VerifyOptions } from '../appraise/appraise.ts';
+import { AttestationError, refused } from '../transcript/errors.ts';
+import { parseJson } from '../encoding/json.ts';
+import { type AppraisalPolicy, type Policy, parsePolicy } from '../appraise/policy.ts';
+import { createKeyCache } from '../x509/signature.ts';
 import { AttestedPool } from './pool.ts';
 
-export { bundleStore, exportBundle } from './bundle.ts';
-export { importBundle } from './bundle-import.ts';
-export { createEndorsements, type EndorsementOptions, type Endorsements, proxyFromEnvironment } from './endorsements.ts';
-export { type EndorsementStore, folderStore, memoryStore } from './endorsements-store.ts';
+export { bundleStore, exportBundle } from './endorsements/bundle.ts';
+export { importBundle } from './endorsements/bundle-import.ts';
+export { createEndorsements, type EndorsementOptions, type Endorsements, proxyFromEnvironment } from './endorsements/endorsements.ts';
+export { type EndorsementStore, folderStore, memoryStore } from './endorsements/store.ts';
 export { type AttestedConnection, connectAttested, type ConnectOptions } from './connect.ts';
 export { AttestedPool, type PoolOptions } from './pool.ts';
 export { startProxy, type ProxyOptions, type RunningProxy } from './proxy.ts';

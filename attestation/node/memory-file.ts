@@ -4,9 +4,9 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, open, readFile, rename, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { type AttestationError, malformed } from '../errors.ts';
-import { parseJson } from '../json.ts';
-import { createRollbackMemory, type RollbackMemory } from '../memory.ts';
+import { type AttestationError, malformed } from '../transcript/errors.ts';
+import { parseJson } from '../encoding/json.ts';
+import { createRollbackMemory, type RollbackMemory } from '../transcript/rollback-memory.ts';
 
 const MAX_BYTES = 1024 * 1024;
 const MAX_ENTRIES = 10_000;

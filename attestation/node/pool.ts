@@ -4,10 +4,10 @@
 
 import type { TLSSocket } from 'node:tls';
 import { type buildConnector, Client, Dispatcher, errors } from 'undici';
-import type { AttestationResult } from '../appraise.ts';
-import { Transcript } from '../checks.ts';
-import { AttestationError, refused } from '../errors.ts';
-import { RULES } from '../rules.ts';
+import type { AttestationResult } from '../appraise/appraise.ts';
+import { Transcript } from '../transcript/checks.ts';
+import { AttestationError, refused } from '../transcript/errors.ts';
+import { RULES } from '../appraise/rules.ts';
 import { type AttestedConnection, connectAttested, type ConnectOptions } from './connect.ts';
 
 export interface PoolOptions extends ConnectOptions {

@@ -6,9 +6,9 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, isIP, type Socket } from 'node:net';
 import { pipeline } from 'node:stream/promises';
-import type { AttestationResult } from '../appraise.ts';
-import { AttestationError, malformed, refused } from '../errors.ts';
-import { parsePolicy } from '../policy.ts';
+import type { AttestationResult } from '../appraise/appraise.ts';
+import { AttestationError, malformed, refused } from '../transcript/errors.ts';
+import { parsePolicy } from '../appraise/policy.ts';
 import { type AttestedFetchOptions, poolOptions } from './fetch.ts';
 import { AttestedPool } from './pool.ts';
 

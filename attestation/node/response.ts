@@ -4,7 +4,7 @@
 // chunked, content encodings, trailers, more than the stated bytes, bytes after the end, a peer that closes or stalls.
 
 import type { TLSSocket } from 'node:tls';
-import { type AttestationError, malformed, refused } from '../errors.ts';
+import { type AttestationError, malformed, refused } from '../transcript/errors.ts';
 
 export interface ResponseLimits {
   readonly maxHeaderBytes: number;

@@ -3,9 +3,9 @@
 // Common names are AMD's so that a verifier runs its own code unchanged; organisation and unit say what it is. It is
 // refused by every verifier whose roots are not replaced by this ARK. Whatever wrong thing is asked for is made.
 
-import { equalBytes, fromBase64, toBase64 } from '../bytes.ts';
-import { TAG, encodeDer, encodeInteger, encodeText } from '../der.ts';
-import { encodeLayout, type Decoded } from '../layout.ts';
+import { equalBytes, fromBase64, toBase64 } from '../encoding/bytes.ts';
+import { TAG, encodeDer, encodeInteger, encodeText } from '../x509/der.ts';
+import { encodeLayout, type Decoded } from '../encoding/layout.ts';
 import { REPORT_BYTES, REPORT_LAYOUTS, SIGNED_BYTES, type ReportVersion } from '../snp/report.ts';
 import { encodeTcb, tcbComponents, type Product, type Tcb } from '../snp/tcb.ts';
 import {

@@ -1,7 +1,7 @@
 // Writes simulated TCB info V3 and TD_QE identities in the form Intel's service sends them, with the matched level at any
 // status: levels above it make the shortfall real. Every member can be rewritten, and the signed text itself.
 
-import { fromHex, toHex, utf8 } from '../bytes.ts';
+import { fromHex, toHex, utf8 } from '../encoding/bytes.ts';
 import type { TcbStatus } from '../tdx/collateral.ts';
 import { signRaw, type IssuerKey } from './issue.ts';
 

@@ -1,7 +1,7 @@
 // Writes simulated event logs, CCEL and dstack JSON, together with the RTMRs that replaying them gives.
 
-import { concatBytes, fromHex, toHex, utf8, viewOf } from '../bytes.ts';
-import { DSTACK_RUNTIME_EVENT, runtimeDigest } from '../tdx/runtime-events.ts';
+import { concatBytes, fromHex, toHex, utf8, viewOf } from '../encoding/bytes.ts';
+import { DSTACK_RUNTIME_EVENT, runtimeDigest } from '../eventlog/dstack.ts';
 
 export interface SimulatedEvent {
   /** 0–3: RTMR0–RTMR3. */

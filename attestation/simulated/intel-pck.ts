@@ -1,7 +1,7 @@
 // Writes the SGX extensions of a simulated PCK (Intel SGX PCK Certificate and CRL Profile §1.3.5), as a list of members that
 // a test may reorder, drop, repeat or replace before they are encoded.
 
-import { encodeDer, encodeInteger, encodeOid, TAG } from '../der.ts';
+import { encodeDer, encodeInteger, encodeOid, TAG } from '../x509/der.ts';
 import { SGX_EXTENSIONS_OID } from '../tdx/pck.ts';
 import type { IssueExtension } from './issue.ts';
 

@@ -3,7 +3,7 @@
 // CI and users' tests of their failure paths. Common names are Intel's so that a verifier runs its own code unchanged;
 // organisation and unit say what it is. It is refused by every verifier whose roots are not replaced by this root.
 
-import { fromBase64, fromHex, toBase64 } from '../bytes.ts';
+import { fromBase64, fromHex, toBase64 } from '../encoding/bytes.ts';
 import type { TdxCollateral } from '../tdx/collateral.ts';
 import type { TdxEvidence } from '../tdx/verify.ts';
 import { qeIdentityResponse, SIMULATED_QE, tcbInfoResponse, type SignedTextChanges, type TcbInfoChanges } from './intel-collateral.ts';

@@ -2,10 +2,10 @@
 // written. Encoding is our own (der.ts), so that forms a library would refuse to produce can be produced.
 // Algorithms as the vendors use them: RSASSA-PSS with SHA-384 (AMD), ECDSA P-256 with SHA-256 (Intel), P-384 with SHA-384.
 
-import { concatBytes, fromBase64, toBase64 } from '../bytes.ts';
-import { TAG, contextTag, encodeBits, encodeDer, encodeInteger, encodeOid, encodeText, encodeTime } from '../der.ts';
-import type { CurveName, HashName } from '../public-key.ts';
-import { OID } from '../x509.ts';
+import { concatBytes, fromBase64, toBase64 } from '../encoding/bytes.ts';
+import { TAG, contextTag, encodeBits, encodeDer, encodeInteger, encodeOid, encodeText, encodeTime } from '../x509/der.ts';
+import type { CurveName, HashName } from '../x509/public-key.ts';
+import { OID } from '../x509/certificate.ts';
 
 /** A private key with its SubjectPublicKeyInfo. */
 export interface IssuerKey {

@@ -2,10 +2,10 @@
 // The ARK is trusted because its DER and its key are pinned (roots.ts), or because the caller replaced the roots; nothing a
 // certificate says about itself makes it trusted.
 
-import { toHex } from '../bytes.ts';
-import type { Transcript } from '../checks.ts';
-import { caProblem, issuanceProblem, nameText, validityProblem } from '../path.ts';
-import type { Certificate } from '../x509.ts';
+import { toHex } from '../encoding/bytes.ts';
+import type { Transcript } from '../transcript/checks.ts';
+import { caProblem, issuanceProblem, nameText, validityProblem } from '../x509/path.ts';
+import type { Certificate } from '../x509/certificate.ts';
 import { isReplacedRoot, pinnedRoot } from './roots.ts';
 import { SNP_RULES } from './rules.ts';
 import { decodeTcb, productOfCpuid, tcbComponents, tcbReservedIsZero, tcbText } from './tcb.ts';

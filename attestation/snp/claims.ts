@@ -2,7 +2,7 @@
 // Made only of a report that is authentic; that it was also accepted is another matter.
 
 import { sha256 } from '@noble/hashes/sha2.js';
-import { toHex } from '../bytes.ts';
+import { toHex } from '../encoding/bytes.ts';
 import { decodeGuestPolicy, decodePlatformInfo } from './report.ts';
 import { decodeTcb } from './tcb.ts';
 import type { SnpSubject } from './verify.ts';

@@ -3,10 +3,10 @@
 // A missing CRL is a failure unless the policy says otherwise in so many words.
 
 import { sha256 } from '@noble/hashes/sha2.js';
-import { toHex } from '../bytes.ts';
-import type { Transcript } from '../checks.ts';
-import { caProblem, crlProblem, isRevoked } from '../path.ts';
-import type { RevocationList } from '../x509.ts';
+import { toHex } from '../encoding/bytes.ts';
+import type { Transcript } from '../transcript/checks.ts';
+import { caProblem, crlProblem, isRevoked } from '../x509/path.ts';
+import type { RevocationList } from '../x509/certificate.ts';
 import { SNP_RULES } from './rules.ts';
 import type { SnpSubject } from './verify.ts';
 

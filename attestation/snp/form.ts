@@ -1,10 +1,10 @@
 // Rules on the report itself, in the order they make it readable: S2–S4, S12, S1, S5–S9 (AMD 56860 rev 1.58 §7.3, §4.3, §10).
 // S12 stands before S1 because the signature can only be checked with a key of the right kind.
 
-import { isZero, toHex } from '../bytes.ts';
-import type { Transcript } from '../checks.ts';
-import { firstNonZero } from '../layout.ts';
-import { isScalar } from '../public-key.ts';
+import { isZero, toHex } from '../encoding/bytes.ts';
+import type { Transcript } from '../transcript/checks.ts';
+import { firstNonZero } from '../encoding/layout.ts';
+import { isScalar } from '../x509/public-key.ts';
 import { decodeGuestPolicy, reportSignature, reservedRanges, signingKey, SIGNATURE_TAIL } from './report.ts';
 import { SNP_RULES } from './rules.ts';
 import type { SnpSubject } from './verify.ts';

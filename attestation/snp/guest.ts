@@ -2,8 +2,8 @@
 // not name a value leaves a visible skip with what was found.
 
 import { sha256 } from '@noble/hashes/sha2.js';
-import { equalBytes, isZero, toHex } from '../bytes.ts';
-import type { Transcript } from '../checks.ts';
+import { equalBytes, isZero, toHex } from '../encoding/bytes.ts';
+import type { Transcript } from '../transcript/checks.ts';
 import { SNP_RULES, type SnpRuleId } from './rules.ts';
 import type { SnpSubject } from './verify.ts';
 

@@ -2,7 +2,7 @@
 // mitigation vectors). "Allowed ⊇ observed": what the policy does not name is not allowed. Unknown PLATFORM_INFO bits are
 // recorded, not fatal: firmware adds protections there.
 
-import type { Transcript } from '../checks.ts';
+import type { Transcript } from '../transcript/checks.ts';
 import { decodeGuestPolicy, decodePlatformInfo, type SnpReport } from './report.ts';
 import { SNP_RULES } from './rules.ts';
 import { decodeTcb, tcbShortfalls, tcbText } from './tcb.ts';

@@ -3,9 +3,9 @@
 // exceptions: `requireCrl` is true, and `guestPolicy` and each key in it has its strict value. A debug guest and a report
 // with VMPL over 3 are refused whatever the policy says.
 
-import { fromHex } from '../bytes.ts';
-import { malformed } from '../errors.ts';
-import { shapeReaders } from '../json.ts';
+import { fromHex } from '../encoding/bytes.ts';
+import { malformed } from '../transcript/errors.ts';
+import { shapeReaders } from '../encoding/json.ts';
 import { PRODUCTS, type Product, type Tcb } from './tcb.ts';
 
 type OneOrMore<T> = T | readonly T[];
@@ -67,7 +67,7 @@ export interface PlatformInfoRules {
   readonly requireTio?: boolean;
 }
 
-/** What the appraisal policy (attestation/policy.ts) has keys of its own for, and the CRL, which no file can do without. */
+/** What the appraisal policy (attestation/appraise/policy.ts) has keys of its own for, and the CRL, which no file can do without. */
 const OF_THE_APPRAISAL = [
   'measurement',
   'hostData',

@@ -3,9 +3,9 @@
 // the input, never re-encoded. Refuses other lengths (`malformed_length`) and unknown versions (`snp_version`, unsupported).
 // What parseReport returns is *unverified*: claims are to be used only from an accepted SnpVerification.
 
-import { decodeLayout, raw, u8, u32, u64, uncovered, type Decoded, type Layout } from '../layout.ts';
-import { malformed, unsupported } from '../errors.ts';
-import { concatBytes, isZero, viewOf } from '../bytes.ts';
+import { decodeLayout, raw, u8, u32, u64, uncovered, type Decoded, type Layout } from '../encoding/layout.ts';
+import { malformed, unsupported } from '../transcript/errors.ts';
+import { concatBytes, isZero, viewOf } from '../encoding/bytes.ts';
 
 export const REPORT_BYTES = 0x4a0;
 /** The signature covers exactly bytes 0..0x2A0. */

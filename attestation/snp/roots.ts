@@ -3,8 +3,8 @@
 // for Bergamo and Siena. Adding a product means adding a line here and its layout in tcb.ts.
 
 import { sha256 } from '@noble/hashes/sha2.js';
-import { equalBytes, toHex } from '../bytes.ts';
-import type { Certificate } from '../x509.ts';
+import { equalBytes, toHex } from '../encoding/bytes.ts';
+import type { Certificate } from '../x509/certificate.ts';
 import type { Product } from './tcb.ts';
 
 export interface PinnedRoot {

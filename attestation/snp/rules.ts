@@ -2,7 +2,7 @@
 // of VERIFY_ORDER: what makes the report readable, then what makes it authentic, then what the policy asks.
 // Sources: [ABI] AMD 56860 SEV-SNP Firmware ABI rev 1.58; [KDS] AMD 57230 VCEK/VLEK certificate and KDS interface rev 1.00.
 
-import type { Rule } from '../checks.ts';
+import type { Rule } from '../transcript/checks.ts';
 
 const ABI = 'AMD 56860 rev 1.58';
 const KDS = 'AMD 57230';

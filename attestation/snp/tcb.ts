@@ -2,7 +2,7 @@
 // Milan and Genoa: bootloader, tee, four reserved, snp, microcode. Turin: fmc, bootloader, tee, snp, three reserved, microcode.
 // Components are compared one by one; the eight bytes are never compared as a number.
 
-import { isZero } from '../bytes.ts';
+import { isZero } from '../encoding/bytes.ts';
 
 export type Product = 'Milan' | 'Genoa' | 'Turin';
 export const PRODUCTS: readonly Product[] = ['Milan', 'Genoa', 'Turin'];

@@ -2,10 +2,10 @@
 // under 1.3.6.1.4.1.3704.1. Reads them by whole object identifier, each exactly once; every problem found is listed, so
 // that one rule can report all of them. HWID is not DER: AMD writes the octets bare.
 
-import { toHex } from '../bytes.ts';
-import { TAG, parseDer, readOctets, readSmall, readText } from '../der.ts';
-import { AttestationError } from '../errors.ts';
-import { OID, parseCertificate, type Certificate } from '../x509.ts';
+import { toHex } from '../encoding/bytes.ts';
+import { TAG, parseDer, readOctets, readSmall, readText } from '../x509/der.ts';
+import { AttestationError } from '../transcript/errors.ts';
+import { OID, parseCertificate, type Certificate } from '../x509/certificate.ts';
 import { tcbComponents, type Product, type Tcb, type TcbComponent } from './tcb.ts';
 
 const ARC = '1.3.6.1.4.1.3704.1';

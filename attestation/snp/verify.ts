@@ -3,12 +3,12 @@
 // Throws only for input that is not of its format (`malformed`) or of a version or product not known (`unsupported`).
 // No field is trusted before its signature: `authentic` says whether claims may be believed, `accepted` whether to act.
 
-import { toHex } from '../bytes.ts';
-import { Transcript } from '../checks.ts';
-import { malformed, unsupported } from '../errors.ts';
-import type { RollbackMemory } from '../memory.ts';
-import { createKeyCache, verifyEcdsaRaw, verifySignedBy, type KeyCache } from '../signature.ts';
-import { parseCertificate, parseCrl, type Certificate, type RevocationList } from '../x509.ts';
+import { toHex } from '../encoding/bytes.ts';
+import { Transcript } from '../transcript/checks.ts';
+import { malformed, unsupported } from '../transcript/errors.ts';
+import type { RollbackMemory } from '../transcript/rollback-memory.ts';
+import { createKeyCache, verifyEcdsaRaw, verifySignedBy, type KeyCache } from '../x509/signature.ts';
+import { parseCertificate, parseCrl, type Certificate, type RevocationList } from '../x509/certificate.ts';
 import { snpClaims, type SnpClaims } from './claims.ts';
 import { checkChain } from './chain.ts';
 import { checkCrl } from './crl.ts';

@@ -2,14 +2,14 @@
 // Root, TCB Signing ← Root, the root CRL and the PCK CRL. Rules T7 to T10. The root counts by its public key; every certificate
 // must have the name and constraints of its own role, so that a PCK key cannot sign TCB info.
 
-import { equalBytes, fromHex, fromUtf8, toHex } from '../bytes.ts';
-import type { Transcript } from '../checks.ts';
-import { malformed } from '../errors.ts';
-import type { RollbackMemory } from '../memory.ts';
-import { caProblem, criticalProblem, crlProblem, isRevoked, issuanceProblem, nameText, validityProblem } from '../path.ts';
-import { parsePem } from '../pem.ts';
-import { verifySignedBy, type KeyCache } from '../signature.ts';
-import { parseCertificate, parseCrl, type Certificate, type RevocationList } from '../x509.ts';
+import { equalBytes, fromHex, fromUtf8, toHex } from '../encoding/bytes.ts';
+import type { Transcript } from '../transcript/checks.ts';
+import { malformed } from '../transcript/errors.ts';
+import type { RollbackMemory } from '../transcript/rollback-memory.ts';
+import { caProblem, criticalProblem, crlProblem, isRevoked, issuanceProblem, nameText, validityProblem } from '../x509/path.ts';
+import { parsePem } from '../x509/pem.ts';
+import { verifySignedBy, type KeyCache } from '../x509/signature.ts';
+import { parseCertificate, parseCrl, type Certificate, type RevocationList } from '../x509/certificate.ts';
 import type { TdxCollateral } from './collateral.ts';
 import { SGX_EXTENSIONS_OID } from './pck.ts';
 import { INTEL_ROOT_SPKI_SHA256, spkiSha256 } from './roots.ts';

@@ -3,9 +3,9 @@
 // and only then parsed: nothing here is used before its signature, and no JSON is ever written back to be verified.
 // Refuses: anything but the two expected members, duplicate keys, missing or mistyped members, times without a zone.
 
-import { fromHex, utf8, viewOf } from '../bytes.ts';
-import { malformed, type AttestationError } from '../errors.ts';
-import { parseJson, type Json, type JsonObject } from '../json.ts';
+import { fromHex, utf8, viewOf } from '../encoding/bytes.ts';
+import { malformed, type AttestationError } from '../transcript/errors.ts';
+import { parseJson, type Json, type JsonObject } from '../encoding/json.ts';
 
 /** What a TDX verification needs from Intel besides the quote, as PCS and PCCS return it. None of it is trusted unchecked. */
 export interface TdxCollateral {

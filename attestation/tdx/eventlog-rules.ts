@@ -1,12 +1,12 @@
 // Rules E1 to E3: an event log given with a quote has to replay to the quote's RTMRs, and what its events say has to be what
 // was hashed. Which form the log has is read off its first byte: `[` is dstack's JSON, everything else a CCEL.
 
-import { equalBytes, toHex } from '../bytes.ts';
-import type { Transcript } from '../checks.ts';
-import { eventContent, eventName, parseEventLog, replayEventLog } from './eventlog.ts';
+import { equalBytes, toHex } from '../encoding/bytes.ts';
+import type { Transcript } from '../transcript/checks.ts';
+import { eventContent, eventName, parseEventLog, replayEventLog } from '../eventlog/tcg.ts';
 import type { TdBody } from './quote.ts';
 import { TDX_RULES } from './rules.ts';
-import { parseRuntimeLog, replayRuntimeLog } from './runtime-events.ts';
+import { parseRuntimeLog, replayRuntimeLog } from '../eventlog/dstack.ts';
 
 /** Throws `malformed_event_log`; records E1 to E3 otherwise, as skips when there is no log. */
 export async function eventLogRules(

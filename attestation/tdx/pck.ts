@@ -2,9 +2,9 @@
 // which platform a quote comes from and at what TCB. Object identifiers under 1.2.840.113741.1.13.1.
 // Refuses: a missing, repeated or unknown member, a value of the wrong size, an SVN over its field.
 
-import { toHex } from '../bytes.ts';
-import { childrenOf, parseDer, readBoolean, readOctets, readOid, readSmall, TAG, type Der, type DerCursor } from '../der.ts';
-import { malformed } from '../errors.ts';
+import { toHex } from '../encoding/bytes.ts';
+import { childrenOf, parseDer, readBoolean, readOctets, readOid, readSmall, TAG, type Der, type DerCursor } from '../x509/der.ts';
+import { malformed } from '../transcript/errors.ts';
 
 export const SGX_EXTENSIONS_OID = '1.2.840.113741.1.13.1';
 

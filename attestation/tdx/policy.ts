@@ -2,8 +2,8 @@
 // what is always refused, whatever a policy says: a debuggable TD, reserved bits, a revoked TCB, anything unsigned.
 // The shape is closed JSON: unknown keys, empty lists, wrong types and wrong lengths are refused with `malformed_policy`.
 
-import { fromHex } from '../bytes.ts';
-import { malformed, type AttestationError } from '../errors.ts';
+import { fromHex } from '../encoding/bytes.ts';
+import { malformed, type AttestationError } from '../transcript/errors.ts';
 import { TCB_STATUSES, type TcbStatus } from './collateral.ts';
 
 type OneOrMore<T> = T | readonly T[];
@@ -49,7 +49,7 @@ export interface TdxPolicy {
   readonly allowMigratable?: boolean;
 }
 
-/** What the appraisal policy (attestation/policy.ts) has keys of its own for. */
+/** What the appraisal policy (attestation/appraise/policy.ts) has keys of its own for. */
 const OF_THE_APPRAISAL = [
   'mrTd',
   'rtmr0',

@@ -3,9 +3,9 @@
 // Refuses: other versions, other attestation key types, SGX quotes, certification data it has no use for, and any inner
 // length that does not consume exactly what the length around it gives. Bytes after the signature data are handed on.
 
-import { isZero, toHex, viewOf } from '../bytes.ts';
-import { malformed, unsupported } from '../errors.ts';
-import { decodeLayout, raw, u16, u32, type Decoded } from '../layout.ts';
+import { isZero, toHex, viewOf } from '../encoding/bytes.ts';
+import { malformed, unsupported } from '../transcript/errors.ts';
+import { decodeLayout, raw, u16, u32, type Decoded } from '../encoding/layout.ts';
 
 /** A quote longer than this is refused before anything else: real ones are 5 to 8 kB. */
 const MAX_QUOTE_BYTES = 64 * 1024;

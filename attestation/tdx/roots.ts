@@ -2,7 +2,7 @@
 // for the same key, so its bytes are not the identity. Intel's published sample root (bf85a53f…) is never trusted.
 
 import { sha256 } from '@noble/hashes/sha2.js';
-import { fromHex, toHex } from '../bytes.ts';
+import { fromHex, toHex } from '../encoding/bytes.ts';
 
 /** SHA-256 of the DER SubjectPublicKeyInfo of "Intel SGX Root CA". */
 export const INTEL_ROOT_SPKI_SHA256 = fromHex('a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e');

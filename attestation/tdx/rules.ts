@@ -1,7 +1,7 @@
 // The rules of the TDX verifier, as data: ids and wording follow the T and E rows of the goal list in docs. One code per rule;
 // a row that asks for several independent things has several rules under the same id.
 
-import type { Rule } from '../checks.ts';
+import type { Rule } from '../transcript/checks.ts';
 
 const DCAP = 'Intel TDX DCAP Quoting Library API, Appendix A';
 const PCK = 'Intel SGX PCK Certificate and CRL Profile';

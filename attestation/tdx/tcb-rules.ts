@@ -2,8 +2,8 @@
 // what the three converge to, at launch and now, and whether the policy accepts that. Says which component is short and by how
 // much. The SVN that runs now is judged by the very function that judges the one at launch (Intel QVL, rule 4.1.2.5.1.20).
 
-import { equalBytes, toHex } from '../bytes.ts';
-import type { Rule, Transcript } from '../checks.ts';
+import { equalBytes, toHex } from '../encoding/bytes.ts';
+import type { Rule, Transcript } from '../transcript/checks.ts';
 import type { IsvLevel, QeIdentity, TcbInfo, TcbLevel, TcbStatus } from './collateral.ts';
 import type { PckExtensions } from './pck.ts';
 import type { DecidedTdxPolicy } from './policy.ts';

@@ -2,7 +2,7 @@
 // converge to (Intel PCS API v4, "Get TCB Info" algorithm; convergence and the relaunch advice as Intel's quote verification
 // library does them). Pure functions over parsed, verified collateral. No level reached is an error, never "out of date".
 
-import { toHex } from '../bytes.ts';
+import { toHex } from '../encoding/bytes.ts';
 import type { IsvLevel, ModuleIdentity, QeIdentity, TcbInfo, TcbLevel, TcbStatus } from './collateral.ts';
 import type { PckExtensions } from './pck.ts';
 import type { QeReport, TdBody } from './quote.ts';

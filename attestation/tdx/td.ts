@@ -1,9 +1,9 @@
 // Rules on the TD itself (T22 to T28): attributes, XFAM, SEAM, measurements, REPORTDATA, and which platform it runs on.
 // Bit positions: Intel TDX Module 1.5 ABI, ATTRIBUTES and XFAM. Fields are little-endian bit fields in the quote's order.
 
-import { equalBytes, isZero, toHex, viewOf } from '../bytes.ts';
-import type { Rule, Transcript } from '../checks.ts';
-import type { Certificate } from '../x509.ts';
+import { equalBytes, isZero, toHex, viewOf } from '../encoding/bytes.ts';
+import type { Rule, Transcript } from '../transcript/checks.ts';
+import type { Certificate } from '../x509/certificate.ts';
 import type { PckExtensions } from './pck.ts';
 import type { Accepted, DecidedTdxPolicy } from './policy.ts';
 import type { TdBody } from './quote.ts';

@@ -4,12 +4,12 @@
 // can still be judged is. Acceptance needs each required rule to have passed: a skip is never a pass.
 
 import { sha256 } from '@noble/hashes/sha2.js';
-import { concatBytes, equalBytes, isZero, toHex, utf8 } from '../bytes.ts';
-import { Transcript, type Rule } from '../checks.ts';
-import { AttestationError, malformed, unsupported } from '../errors.ts';
-import type { RollbackMemory } from '../memory.ts';
-import { ecPublicKeyFromPoint } from '../public-key.ts';
-import { createKeyCache, verifyEcdsaRaw, type KeyCache } from '../signature.ts';
+import { concatBytes, equalBytes, isZero, toHex, utf8 } from '../encoding/bytes.ts';
+import { Transcript, type Rule } from '../transcript/checks.ts';
+import { AttestationError, malformed, unsupported } from '../transcript/errors.ts';
+import type { RollbackMemory } from '../transcript/rollback-memory.ts';
+import { ecPublicKeyFromPoint } from '../x509/public-key.ts';
+import { createKeyCache, verifyEcdsaRaw, type KeyCache } from '../x509/signature.ts';
 import { chainRules, notOlder, parseCertificates, trustedRoots, verifyChainSignatures, type IntelCertificates } from './chain.ts';
 import { cutSigned, parseQeIdentity, parseTcbInfo, type QeIdentity, type TcbInfo, type TdxCollateral } from './collateral.ts';
 import { eventLogRules } from './eventlog-rules.ts';

@@ -201,7 +201,7 @@ clean="$bb env -i HOME=/run/data TMPDIR=/tmp NODE_ENV=production"
 # uid 0 owns configfs; the group makes the socket the server's. Neither process has a capability.
 (
   $clean /usr/bin/setpriv --regid=1000 --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs \
-    /usr/bin/node --max-old-space-size=64 /opt/assay/dist/src/main-attestd.js /run/attestd/socket 1000 /sys/kernel/config/tsm/report < /dev/null > /run/assay/ready 2> /dev/null
+    /usr/bin/node --max-old-space-size=64 /opt/assay/dist/src/attestd/main.js /run/attestd/socket 1000 /sys/kernel/config/tsm/report < /dev/null > /run/assay/ready 2> /dev/null
   say 'the root part ended, powering off'
   $bb poweroff -f
 ) &
@@ -209,7 +209,7 @@ IFS= read -r line < /run/assay/ready
 #@test-start
 #@end
 $clean /usr/bin/setpriv --reuid=1000 --regid=1000 --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs \
-  /usr/bin/node /opt/assay/dist/src/cli.js serve --config /run/assay/server.toml $operator < /dev/null > /run/assay/log 2>&1 &
+  /usr/bin/node /opt/assay/dist/src/cli/main.js serve --config /run/assay/server.toml $operator < /dev/null > /run/assay/log 2>&1 &
 server=$!
 
 # Waiting reaps whatever was orphaned on the way, too.

@@ -5,9 +5,9 @@
 
 import { createHash } from 'node:crypto';
 import { MAX_TREE_SIZE, reportData, type AttestationDocument, type AttestedModel } from '@assay/attestation';
-import { ApiError } from '../errors.ts';
+import { ApiError } from '../base/errors.ts';
 import type { Attester, AttesterStatus, AttestRequest } from './attester.ts';
-import { claimsFor, documentOf, subjectOf, type ClaimContext, type Report, type ReportSource, type Subject } from './evidence.ts';
+import { claimsFor, documentOf, subjectOf, type ClaimContext, type Report, type ReportSource, type Subject } from './assemble.ts';
 
 export interface BatcherOptions {
   readonly source: ReportSource;

@@ -9,7 +9,7 @@ import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { equalBytes, fromBase64, type SnpEndorsements, type TdxEndorsements } from '@assay/attestation';
-import type { Clock } from '../clock.ts';
+import type { Clock } from '../base/clock.ts';
 
 export interface Endorsements {
   /** What to staple to this report, now. */

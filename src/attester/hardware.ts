@@ -1,10 +1,10 @@
 // Reports of real hardware: configfs-tsm behind the ReportSource seam, with endorsements stapled when they can be had.
 
 import { readFile } from 'node:fs/promises';
-import type { Report, ReportSource } from './evidence.ts';
+import type { Report, ReportSource } from './assemble.ts';
 import { endorsementsOf, parseCertificateTable } from './certtable.ts';
 import type { Endorsements } from './endorsements.ts';
-import { TsmError, type Tsm, type TsmProvider } from './tsm.ts';
+import { TsmError, type Tsm, type TsmProvider } from '../attestd/tsm.ts';
 
 export interface HardwareOptions {
   readonly tsm: Tsm;

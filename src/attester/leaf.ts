@@ -1,7 +1,7 @@
 // Keeps the TLS leaf current: a certificate with fresh evidence at start, and a new one for the same key after half its
 // lifetime. The key stays, because claims bind it; connections that exist keep the certificate they have.
 
-import type { Clock } from '../clock.ts';
+import type { Clock } from '../base/clock.ts';
 import type { BatchingAttester } from './batcher.ts';
 import { issueCertificate } from './certificate.ts';
 import type { Identity } from './identity.ts';

@@ -1,9 +1,9 @@
 // Which TEE this server speaks for. The simulation is only ever chosen by name: `auto` on a machine without hardware gives
 // no attester at all (503 tee_not_enabled), and a named TEE that is not there is an error, never another one.
 
-import { ConfigError } from '../errors.ts';
-import type { ReportSource } from './evidence.ts';
-import { probeTsm, type TsmFs, type TsmProvider } from './tsm.ts';
+import { ConfigError } from '../base/errors.ts';
+import type { ReportSource } from './assemble.ts';
+import { probeTsm, type TsmFs, type TsmProvider } from '../attestd/tsm.ts';
 
 export type TeeMode = 'auto' | 'sev-snp' | 'tdx' | 'simulated' | 'simulated-if-no-hardware' | 'none';
 

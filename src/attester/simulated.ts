@@ -6,9 +6,9 @@ import { createHash, randomBytes } from 'node:crypto';
 import { link, mkdir, open, readdir, readFile, rm } from 'node:fs/promises';
 import { join, relative, sep } from 'node:path';
 import { createSimulatedAmd, createSimulatedIntel } from '@assay/attestation/simulated';
-import { ConfigError } from '../errors.ts';
+import { ConfigError } from '../base/errors.ts';
 import { expiryOf } from './endorsements.ts';
-import type { Report, ReportSource } from './evidence.ts';
+import type { Report, ReportSource } from './assemble.ts';
 import { tdxFields } from './hardware.ts';
 
 export type SimulatedProduct = 'Milan' | 'Genoa' | 'Turin' | 'TDX';

@@ -2,7 +2,7 @@
 // and their preflight a 403.
 
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { ApiError } from '../errors.ts';
+import { ApiError } from '../base/errors.ts';
 import type { ServerConfig } from './deps.ts';
 import { errorBody } from './errors.ts';
 

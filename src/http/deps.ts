@@ -3,12 +3,12 @@
 
 import type { FastifyBaseLogger } from 'fastify';
 import type { Attester } from '../attester/attester.ts';
-import type { RequestRecord } from '../audit.ts';
-import type { Engine } from '../inference/engine.ts';
+import type { RequestRecord } from '../audit/write.ts';
+import type { Engine } from '../engine/seam/engine.ts';
 import type { ModelService } from '../models/lifecycle.ts';
-import type { MetricFamily } from './metrics.ts';
+import type { MetricFamily } from './metrics/families.ts';
 
-export type { RequestRecord } from '../audit.ts';
+export type { RequestRecord } from '../audit/write.ts';
 
 export interface KeyLimits {
   readonly requestsPerMinute: number;

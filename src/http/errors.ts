@@ -1,7 +1,7 @@
 // The one error envelope of the server (OpenAI API reference, "Error codes"): { error: { message, type, param, code } }.
 // Whatever is thrown becomes an ApiError here; an error that is not one becomes a 500 that says nothing of its cause.
 
-import { ApiError } from '../errors.ts';
+import { ApiError } from '../base/errors.ts';
 
 export interface ErrorBody {
   readonly error: { readonly message: string; readonly type: string; readonly param: string | null; readonly code: string };

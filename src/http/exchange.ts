@@ -1,11 +1,11 @@
 // One request and its answer from the server's side: id, who asks, how to stop, what it used. Made when the header is in,
 // closed exactly once when the response is over, whichever way. Everything counted or recorded about a request is here.
 
-import { ApiError } from '../errors.ts';
-import type { JsonScan } from '../json-scan.ts';
-import type { Principal } from './auth.ts';
-import type { HeldBody } from './bodies.ts';
-import type { Admission } from './limits.ts';
+import { ApiError } from '../base/errors.ts';
+import type { JsonScan } from '../base/json-scan.ts';
+import type { Principal } from './admission/auth.ts';
+import type { HeldBody } from './admission/bodies.ts';
+import type { Admission } from './admission/limits.ts';
 
 export interface Exchange {
   readonly id: string;

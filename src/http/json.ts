@@ -1,8 +1,8 @@
 // Request bodies: bytes → JSON value, in bounds. Refuses bytes that are not UTF-8, what json-scan finds too deep or too many, and
 // any `__proto__` key (a spread or assignment of it further in would replace a prototype). Nothing of the body is ever quoted.
 
-import { ApiError } from '../errors.ts';
-import { openJsonScan } from '../json-scan.ts';
+import { ApiError } from '../base/errors.ts';
+import { openJsonScan } from '../base/json-scan.ts';
 
 const decoder = new TextDecoder('utf-8', { fatal: true });
 

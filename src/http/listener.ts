@@ -6,7 +6,7 @@ import { createServer as createHttp, type IncomingHttpHeaders, type IncomingMess
 import { createServer as createHttps, type Server as SecureServer } from 'node:https';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import { ApiError } from '../errors.ts';
+import { ApiError } from '../base/errors.ts';
 import { peerOf } from './address.ts';
 import type { ServerDeps } from './deps.ts';
 import { rawErrorResponse } from './errors.ts';

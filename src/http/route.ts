@@ -1,11 +1,11 @@
 // What a route is: one declaration that the server registers, checks requests against, and prints in openapi.json.
 
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import type { Engine } from '../inference/engine.ts';
-import type { Shape } from '../openai/shape.ts';
-import type { Access } from './auth.ts';
+import type { Engine } from '../engine/seam/engine.ts';
+import type { Shape } from '../base/shape.ts';
+import type { Access } from './admission/auth.ts';
 import type { Exchange } from './exchange.ts';
-import type { Proven } from './proven.ts';
+import type { Proven } from './connection-pins.ts';
 import type { ServerDeps } from './deps.ts';
 
 /** One request, checked, and everything a handler may use to answer it. */

@@ -5,23 +5,23 @@
 import { randomBytes } from 'node:crypto';
 import type { ServerResponse } from 'node:http';
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
-import { ApiError, ConfigError } from '../errors.ts';
-import { framesOf } from '../log.ts';
-import { isRecord } from '../openai/shape.ts';
-import { allRoutes } from '../routes/all.ts';
-import { type Caller, createAuth } from './auth.ts';
-import { createBodyBudget, hasBody, hasUnreadBody, readBody, scannedAsItComes } from './bodies.ts';
+import { ApiError, ConfigError } from '../base/errors.ts';
+import { framesOf } from '../base/log.ts';
+import { isRecord } from '../base/shape.ts';
+import { allRoutes } from '../api/routes.ts';
+import { type Caller, createAuth } from './admission/auth.ts';
+import { createBodyBudget, hasBody, hasUnreadBody, readBody, scannedAsItComes } from './admission/bodies.ts';
 import { corsHeaders, preflight } from './cors.ts';
 import type { ServerDeps } from './deps.ts';
 import { errorBody, errorHeaders, toApiError, unsupportedMediaType } from './errors.ts';
 import { isLoopback, peerOf } from './address.ts';
 import { clientClosed, type Exchange, openExchange, shuttingDown, timedOut } from './exchange.ts';
-import { createLimiter } from './limits.ts';
+import { createLimiter } from './admission/limits.ts';
 import { answerBrokenRequest, createListener, freshRequestId, type Listener, tlsOptions, unmetExpectation } from './listener.ts';
 import { CONNECTION_ENDING, createOpenRequests, PIPELINED } from './open-requests.ts';
-import { createProven, STALE } from './proven.ts';
-import { attestationsFull, createPlaces, serverFull } from './places.ts';
-import { createServerMetrics } from './server-metrics.ts';
+import { createProven, STALE } from './connection-pins.ts';
+import { attestationsFull, createPlaces, serverFull } from './admission/permits.ts';
+import { createServerMetrics } from './metrics/server.ts';
 import type { Call, Route } from './route.ts';
 
 export interface HttpServer {

@@ -3,7 +3,7 @@
 // stream that is silent gets a comment line; exactly one terminal event is ever written.
 
 import type { ServerResponse } from 'node:http';
-import { ApiError } from '../errors.ts';
+import { ApiError } from '../base/errors.ts';
 
 export interface EventStream {
   /** Queues one event; `data` is one line of text. Ignored after the end. */

@@ -1,7 +1,7 @@
 // From what the strict GGUF reader says to what the registry keeps.
 
 import type { FileHandle } from 'node:fs/promises';
-import { readGguf, type GgufInfo } from './gguf.ts';
+import { readGguf, type GgufInfo } from './gguf/read.ts';
 import type { ModelSummary } from './registry.ts';
 
 /** Reads and checks the header of an open file. 400 invalid_gguf. */

@@ -1,6 +1,6 @@
 // keep_alive as requests and the configuration write it: how long an idle model stays loaded.
 
-import { ApiError } from '../errors.ts';
+import { ApiError } from '../base/errors.ts';
 
 /** "30s", "5m", "1h", "250ms", seconds as number or text, "0" at once, "-1" or less never. Milliseconds, Infinity for never. */
 export function parseKeepAlive(value: string | number): number {

@@ -5,8 +5,8 @@
 // it finishes what it has, and requests that come for it meanwhile queue up behind. So a swap under load loses no request and
 // no model starves another.
 
-import type { Clock } from '../clock.ts';
-import { ApiError } from '../errors.ts';
+import type { Clock } from '../base/clock.ts';
+import { ApiError } from '../base/errors.ts';
 import { parseKeepAlive } from './keep-alive.ts';
 import type { ModelDefaults, RegisteredModel } from './registry.ts';
 

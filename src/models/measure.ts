@@ -7,7 +7,7 @@
 import { createHash, type Hash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { open, statfs, type FileHandle } from 'node:fs/promises';
-import { ApiError } from '../errors.ts';
+import { ApiError } from '../base/errors.ts';
 import type { Residency } from './registry.ts';
 
 /** Big enough for full disk and copy speed, small enough that hashing one never holds the event loop for a millisecond. */

@@ -5,7 +5,7 @@
 
 import { createHash } from 'node:crypto';
 import { attestedModel, fromHex, toHex, type AttestedModel } from '@assay/attestation';
-import { ApiError } from '../errors.ts';
+import { ApiError } from '../base/errors.ts';
 import type { FileIdentity } from './measure.ts';
 
 export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank';

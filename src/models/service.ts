@@ -4,8 +4,8 @@
 
 import { realpath } from 'node:fs/promises';
 import { sep } from 'node:path';
-import type { Clock } from '../clock.ts';
-import { ApiError } from '../errors.ts';
+import type { Clock } from '../base/clock.ts';
+import { ApiError } from '../base/errors.ts';
 import { inspectModel } from './inspect.ts';
 import {
   createLifecycle,
@@ -16,10 +16,10 @@ import {
   type PullEvent,
   type PullStatus,
 } from './lifecycle.ts';
-import { entryOfManifest, manifestOf } from './manifest.ts';
+import { entryOfManifest, manifestOf } from './stored-model.ts';
 import { identityOf, measure, openRegular, sameFile, stagingRoom, type FileIdentity } from './measure.ts';
-import { estimateBytes, openModel, type OpenSpec } from './open.ts';
-import type { PullEvent as HubEvent, PullService } from './pull.ts';
+import { estimateBytes, openModel, type OpenSpec } from './load.ts';
+import type { PullEvent as HubEvent, PullService } from './pull/pull.ts';
 import {
   createRegistry,
   describeModel,
@@ -29,8 +29,8 @@ import {
   type RegistryEntry,
   type Residency,
 } from './registry.ts';
-import type { ModelStore } from './store.ts';
-import { parseModelName } from './store-names.ts';
+import type { ModelStore } from './store/store.ts';
+import { parseModelName } from './store/names.ts';
 
 export interface ServiceOptions<E extends Closable> {
   readonly openEngine: (spec: OpenSpec, signal: AbortSignal) => Promise<E>;

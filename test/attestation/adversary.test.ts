@@ -8,32 +8,32 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
-import { type EndorsementSource, verify } from '../../attestation/appraise.ts';
-import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../../attestation/cbor.ts';
-import type { ModelClaim } from '../../attestation/claims.ts';
-import { ATTESTATION_CODES } from '../../attestation/codes.ts';
-import { encodeText, TAG } from '../../attestation/der.ts';
-import { decodeDocumentCbor, encodeDocument, encodeDocumentCbor, parseDocument } from '../../attestation/document.ts';
-import type { JsonObject } from '../../attestation/json.ts';
-import { createRollbackMemory } from '../../attestation/memory.ts';
-import { allModelsDigest, type AttestedModel, attestedModel } from '../../attestation/model.ts';
-import { AttestationError } from '../../attestation/errors.ts';
-import { runCli } from '../../attestation/node/cli-commands.ts';
+import { type EndorsementSource, verify } from '../../attestation/appraise/appraise.ts';
+import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../../attestation/encoding/cbor.ts';
+import type { ModelClaim } from '../../attestation/protocol/claims.ts';
+import { ATTESTATION_CODES } from '../../attestation/transcript/codes.ts';
+import { encodeText, TAG } from '../../attestation/x509/der.ts';
+import { decodeDocumentCbor, encodeDocument, encodeDocumentCbor, parseDocument } from '../../attestation/protocol/document.ts';
+import type { JsonObject } from '../../attestation/encoding/json.ts';
+import { createRollbackMemory } from '../../attestation/transcript/rollback-memory.ts';
+import { allModelsDigest, type AttestedModel, attestedModel } from '../../attestation/protocol/model.ts';
+import { AttestationError } from '../../attestation/transcript/errors.ts';
+import { runCli } from '../../attestation/node/cli/commands.ts';
 import { connectAttested } from '../../attestation/node/connect.ts';
-import { createEndorsements } from '../../attestation/node/endorsements.ts';
-import { memoryStore, type StoredItem } from '../../attestation/node/endorsements-store.ts';
+import { createEndorsements } from '../../attestation/node/endorsements/endorsements.ts';
+import { memoryStore, type StoredItem } from '../../attestation/node/endorsements/store.ts';
 import { attestedFetch, type AttestedFetch, type AttestedFetchOptions, poolOptions } from '../../attestation/node/fetch.ts';
 import { fileRollbackMemory } from '../../attestation/node/memory-file.ts';
 import { AttestedPool } from '../../attestation/node/pool.ts';
 import { startProxy } from '../../attestation/node/proxy.ts';
 import { responseParser } from '../../attestation/node/response.ts';
-import { allowSimulated, type AppraisalPolicy, parsePolicy } from '../../attestation/policy.ts';
+import { allowSimulated, type AppraisalPolicy, parsePolicy } from '../../attestation/appraise/policy.ts';
 import type { SimulatedAmd } from '../../attestation/simulated/amd.ts';
 import { encodePem } from '../../attestation/simulated/issue.ts';
 import { createSimulatedIntel, type SimulatedIntel } from '../../attestation/simulated/intel.ts';
 import { verifySnp } from '../../attestation/snp/verify.ts';
 import { verifyTdx } from '../../attestation/tdx/verify.ts';
-import { toHex, utf8 } from '../../attestation/bytes.ts';
+import { toHex, utf8 } from '../../attestation/encoding/bytes.ts';
 import {
   MEASUREMENT,
   MODEL,
@@ -44,8 +44,8 @@ import {
   simulatedAmd,
   startAttestedServer,
   type AttestedServer,
-} from '../fixtures/attested-server.ts';
-import { channel, snpDocument } from '../fixtures/documents.ts';
+} from '../fixtures/attestation/attested-server.ts';
+import { channel, snpDocument } from '../fixtures/attestation/documents.ts';
 import { codeOf, codeOfAsync, refusalOf } from '../fixtures/refusal.ts';
 
 const policy: AppraisalPolicy = { measurements: [MEASUREMENT], models: { [MODEL_ID]: MODEL_SHA256 }, [allowSimulated]: true };
@@ -211,7 +211,7 @@ describe('roll-back memory', () => {
 
 describe('the command line', () => {
   it('evidence: answers too much input with its one JSON object', () => {
-    const cli = fileURLToPath(new URL('../../attestation/dist/node/cli.js', import.meta.url));
+    const cli = fileURLToPath(new URL('../../attestation/dist/node/cli/main.js', import.meta.url));
     const { status, stdout, stderr } = spawnSync(process.execPath, [cli, 'evidence'], {
       input: Buffer.alloc(5 << 20, ' '),
       encoding: 'utf8',

@@ -1,11 +1,11 @@
 // What may be claimed: `authentic` and `claims` rest on every link from the report to the trusted root, also on those another
 // document judges; dates, TCB and policy break none of them. And what is printed beside a refusal says when nobody vouches for it.
 import { beforeAll, describe, expect, test } from 'vitest';
-import { fromHex, toBase64, utf8 } from '../../attestation/bytes.ts';
-import { runEvidence } from '../../attestation/evidence.ts';
-import { AttestationError } from '../../attestation/errors.ts';
-import { detailOf } from '../../attestation/explain.ts';
-import { renderVerdict } from '../../attestation/node/transcript.ts';
+import { fromHex, toBase64, utf8 } from '../../attestation/encoding/bytes.ts';
+import { runEvidence } from '../../attestation/appraise/evidence-contract.ts';
+import { AttestationError } from '../../attestation/transcript/errors.ts';
+import { detailOf } from '../../attestation/appraise/explain.ts';
+import { renderVerdict } from '../../attestation/node/cli/table.ts';
 import type { SimulatedAmd } from '../../attestation/simulated/amd.ts';
 import type { SimulatedQuote } from '../../attestation/simulated/intel-quote.ts';
 import { createSimulatedIntel, SIMULATED_INTEL_SERIALS, type SimulatedIntel } from '../../attestation/simulated/intel.ts';
@@ -15,7 +15,7 @@ import { verifySnp, type SnpEvidence } from '../../attestation/snp/verify.ts';
 import type { TdxCollateral } from '../../attestation/tdx/collateral.ts';
 import type { TdxPolicy } from '../../attestation/tdx/policy.ts';
 import { verifyTdx, type TdxVerification } from '../../attestation/tdx/verify.ts';
-import { evidenceOf, NOW, simulatedAmd } from './snp-simulated.ts';
+import { evidenceOf, NOW, simulatedAmd } from '../fixtures/attestation/snp-simulated.ts';
 
 const now = NOW;
 const fill = (size: number, value: number): Uint8Array => new Uint8Array(size).fill(value);

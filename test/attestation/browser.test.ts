@@ -11,13 +11,13 @@ import { gzipSync } from 'node:zlib';
 import { build, type BuildOptions, type Metafile } from 'esbuild';
 import { chromium, type BrowserContext, type Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { toBase64 } from '../../attestation/bytes.ts';
-import { runEvidence, type EvidenceResult } from '../../attestation/evidence.ts';
+import { toBase64 } from '../../attestation/encoding/bytes.ts';
+import { runEvidence, type EvidenceResult } from '../../attestation/appraise/evidence-contract.ts';
 import { createSimulatedIntel } from '../../attestation/simulated/intel.ts';
 import type { TdxCollateral } from '../../attestation/tdx/collateral.ts';
-import { parsePem } from '../../attestation/pem.ts';
+import { parsePem } from '../../attestation/x509/pem.ts';
 import { haveVectors, vectorPath } from '../fixtures/shared.ts';
-import { collateral2025, collateral2026, readVector, readYamlCollateral, splitCollateral } from './tdx-vectors.ts';
+import { collateral2025, collateral2026, readVector, readYamlCollateral, splitCollateral } from '../fixtures/attestation/tdx-vectors.ts';
 
 const CHROMIUM = process.env['ASSAY_CHROMIUM'] ?? '/usr/bin/chromium';
 const haveChromium = existsSync(CHROMIUM);

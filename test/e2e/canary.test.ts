@@ -8,8 +8,8 @@ import { connect as connectTls } from 'node:tls';
 import { Agent, fetch, type Response } from 'undici';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
-import { type Hub, startHub } from '../fixtures/hub.ts';
-import { childrenOf, type RealServer, startRealServer } from '../fixtures/real-server.ts';
+import { type Hub, startHub } from '../fixtures/models/hub.ts';
+import { childrenOf, type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 
 const run = randomBytes(5).toString('hex');
 let counter = 0;

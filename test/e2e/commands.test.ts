@@ -7,10 +7,10 @@ import { fileURLToPath } from 'node:url';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { EXPECTED } from '../../scripts/demo-model/text.ts';
-import { type RealServer, startRealServer } from '../fixtures/real-server.ts';
+import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 
 const top = fileURLToPath(new URL('../..', import.meta.url));
-const verifyCli = join(top, 'attestation/dist/node/cli.js');
+const verifyCli = join(top, 'attestation/dist/node/cli/main.js');
 const question = EXPECTED[0]?.question ?? '';
 const answer = EXPECTED[0]?.answer ?? '';
 

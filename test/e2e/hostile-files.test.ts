@@ -7,7 +7,7 @@ import { Agent, fetch } from 'undici';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
 import { EXPECTED } from '../../scripts/demo-model/text.ts';
-import { type RealServer, startRealServer } from '../fixtures/real-server.ts';
+import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 
 describe('hostile model files', () => {
   let server: RealServer;

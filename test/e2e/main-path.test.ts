@@ -10,7 +10,7 @@ import { type AttestedFetch, attestedFetch } from '@assay/attestation/node';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { EXPECTED } from '../../scripts/demo-model/text.ts';
-import { childrenOf, type RealServer, startRealServer } from '../fixtures/real-server.ts';
+import { childrenOf, type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 
 const question = EXPECTED[0]?.question ?? '';
 const answer = EXPECTED[0]?.answer ?? '';

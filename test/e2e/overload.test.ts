@@ -7,8 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Agent, fetch } from 'undici';
 import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { verifyAudit } from '../../src/audit.ts';
-import { childrenOf, type RealServer, startRealServer } from '../fixtures/real-server.ts';
+import { verifyAudit } from '../../src/audit/write.ts';
+import { childrenOf, type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 
 const dispatcher = new Agent({ connect: { rejectUnauthorized: false }, connections: 200 });
 afterAll(() => dispatcher.close());

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { EXPECTED } from '../../scripts/demo-model/text.ts';
-import { type RealServer, startRealServer } from '../fixtures/real-server.ts';
+import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 
 const top = fileURLToPath(new URL('../..', import.meta.url));
 const readme = readFileSync(join(top, 'README.md'), 'utf8');

@@ -9,7 +9,7 @@ import OpenAI, { APIError } from 'openai';
 import { Agent, fetch as plainFetch } from 'undici';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
-import { type RealServer, startRealServer } from '../fixtures/real-server.ts';
+import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 
 const dispatcher = new Agent({ connect: { rejectUnauthorized: false } });
 const demo = await ensureDemoModels(['demo-chat', 'demo-context']);

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Agent, fetch } from 'undici';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type RealServer, startRealServer } from '../fixtures/real-server.ts';
+import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 
 const dispatcher = new Agent({ connect: { rejectUnauthorized: false } });
 afterAll(() => dispatcher.close());

@@ -32,8 +32,8 @@ import { findMirrors, openInputs } from '../../image/mirror.ts';
 import { initScript } from '../../image/rootfs.ts';
 import { TOP } from '../../image/top.ts';
 import { EXPECTED } from '../../scripts/demo-model/text.ts';
-import { type Disk, type Guest, haveInputs, inputsFolder, standardDisks, startGuest } from '../fixtures/guest.ts';
-import { tpmEvents } from '../fixtures/tpm-log.ts';
+import { type Disk, type Guest, haveInputs, inputsFolder, standardDisks, startGuest } from '../fixtures/image/guest.ts';
+import { tpmEvents } from '../fixtures/image/tpm-log.ts';
 
 const wanted = process.env['ASSAY_IMAGE_TEST'] === '1';
 const gguf = join(TOP, '.cache/models/demo-chat.gguf');
@@ -207,9 +207,9 @@ describe.skipIf(!ready)('the image under emulation', () => {
     // 8443 on every address, and nothing else, TCP or UDP.
     expect(found('listening')[0]?.split(' ').filter(Boolean)).toEqual(['00000000:20FB']);
     const processes = found('process');
-    const server = processes.find((line) => line.includes('cli.js'));
+    const server = processes.find((line) => line.includes('cli/main.js'));
     expect(server).toMatch(/Uid: 1000 1000 1000 1000 CapEff: 0{16} CapBnd: 0{16} NoNewPrivs: 1 core 0/);
-    expect(processes.find((line) => line.includes('main-attestd'))).toMatch(
+    expect(processes.find((line) => line.includes('attestd/main'))).toMatch(
       /Uid: 0 0 0 0 CapEff: 0{16} CapBnd: 0{16} NoNewPrivs: 1 core 0/,
     );
     expect(found('socket')).toEqual(['660 0 1000']);

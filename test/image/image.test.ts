@@ -20,8 +20,8 @@ import { rootfsTree } from '../../image/rootfs.ts';
 import type { Sources } from '../../image/sources.ts';
 import { TOP } from '../../image/top.ts';
 import { addFile, newTree, type Tree } from '../../image/tree.ts';
-import { ENTRIES, SECTIONS, type Field } from '../../src/config-schema.ts';
-import { haveInputs, inputsFolder } from '../fixtures/guest.ts';
+import { ENTRIES, SECTIONS, type Field } from '../../src/config/schema.ts';
+import { haveInputs, inputsFolder } from '../fixtures/image/guest.ts';
 
 const ready = haveInputs('image');
 if (!ready) console.warn('\n! the locked inputs of the image are not in the cache: its contents are not checked (make image-inputs)\n');

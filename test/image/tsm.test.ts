@@ -27,7 +27,7 @@ import { readLock } from '../../image/lock.ts';
 import { findMirrors, openInputs } from '../../image/mirror.ts';
 import { buildTestModule } from '../../image/test-module.ts';
 import { TOP } from '../../image/top.ts';
-import { type Guest, haveInputs, inputsFolder, standardDisks, startGuest } from '../fixtures/guest.ts';
+import { type Guest, haveInputs, inputsFolder, standardDisks, startGuest } from '../fixtures/image/guest.ts';
 
 const wanted = process.env['ASSAY_IMAGE_TEST'] === '1';
 const gguf = join(TOP, '.cache/models/demo-chat.gguf');

@@ -1,0 +1,193 @@
+// What ties the words of a document to what the hardware signed and to this connection (docs/protocol.md §2–§5): claims ↔
+// report_data, models ↔ their digest, repeated fields ↔ signed fields, claims ↔ nonce, TLS key and exporter. Each function
+// records its rules in the transcript; one that cannot be judged, because what it needs was refused, is a skip.
+
+import { sha256 } from '@noble/hashes/sha2.js';
+import { equalBytes, isZero, toHex } from '../encoding/bytes.ts';
+import type { Rule, Transcript } from '../transcript/checks.ts';
+import { type Claims, decodeClaims } from '../protocol/claims.ts';
+import { type AttestationDocument, formatTimestamp, parseNonce } from '../protocol/document.ts';
+import { AttestationError } from '../transcript/errors.ts';
+import { leafHash, rootFromPath } from '../protocol/merkle.ts';
+import { ALL_MODELS_ID, allModelsDigest, modelContradiction } from '../protocol/model.ts';
+import { RULES } from './rules.ts';
+
+/** What the vendor's signature is over, as far as the protocol uses it. */
+export interface SignedFields {
+  readonly reportData: Uint8Array;
+  readonly measurement: Uint8Array;
+  readonly rtmr?: readonly Uint8Array[];
+}
+
+/** D1–D5: the claims, when they are well-formed; that they are bound is in the transcript. */
+export function bindClaims(t: Transcript, document: AttestationDocument, signed: SignedFields): Claims | undefined {
+  const claims = readClaims(t, document.claims);
+  const { index, size, path } = document.inclusion;
+  const root = rootFromPath(leafHash(document.claims), index, size, path);
+  const expected = toHex(signed.reportData.subarray(0, 32));
+  if (root === undefined)
+    t.fail(RULES.claimsBound, `inclusion path of ${path.length} hashes does not fit leaf ${index} of ${size}`, { expected });
+  else {
+    const where = size === 1 ? 'single report' : `leaf ${index} of a batch of ${size}`;
+    compare(t, RULES.claimsBound, root, signed.reportData.subarray(0, 32), `Merkle root of the claims (${where})`);
+  }
+  if (claims === undefined) t.skip(RULES.modelBound, 'not judged: the claims could not be read');
+  else compare(t, RULES.modelBound, claims.model.sha256, signed.reportData.subarray(32), 'claims.model.sha256');
+  return claims;
+}
+
+function readClaims(t: Transcript, bytes: Uint8Array): Claims | undefined {
+  try {
+    const claims = decodeClaims(bytes);
+    t.pass(RULES.claimsCanonical, `${bytes.length} bytes`);
+    t.pass(RULES.claimsLabel, 'assay/claims/v1');
+    t.pass(RULES.claimsFields, 'all fields as protocol v1 gives them');
+    return claims;
+  } catch (error) {
+    if (!(error instanceof AttestationError)) throw error;
+    const values = error.expected === undefined ? {} : { expected: error.expected };
+    if (error.code === 'claims_label') {
+      t.pass(RULES.claimsCanonical, `${bytes.length} bytes`);
+      t.fail(RULES.claimsLabel, error.message, values);
+    } else if (error.code === 'malformed_cbor') {
+      t.pass(RULES.claimsCanonical, `${bytes.length} bytes`);
+      t.fail(RULES.claimsFields, error.message, values);
+    } else t.fail(RULES.claimsCanonical, error.message, values);
+    return undefined;
+  }
+}
+
+/** D8–D12: every field the document repeats for convenience. */
+export function compareRepeats(t: Transcript, document: AttestationDocument, signed: SignedFields, claims: Claims | undefined): void {
+  compare(t, RULES.reportDataRepeated, document.reportData, signed.reportData, 'report_data');
+  compare(t, RULES.measurementRepeated, document.measurement, signed.measurement, 'measurement');
+  repeatedNonce(t, document, claims);
+  if (claims === undefined) t.skip(RULES.timestampRepeated, 'not judged: the claims could not be read');
+  else {
+    const expected = safeTimestamp(claims.issuedAt);
+    const same = document.timestamp === expected;
+    t.expect(RULES.timestampRepeated, same, `timestamp ${document.timestamp}`, { expected, actual: document.timestamp });
+  }
+  if (signed.rtmr === undefined) return;
+  if (document.rtmr === undefined) t.skip(RULES.rtmrRepeated, 'the document does not repeat the RTMRs');
+  else {
+    const { rtmr } = document;
+    const wrong = signed.rtmr.findIndex((value, i) => !equalBytes(value, rtmr[i] ?? new Uint8Array()));
+    const values = { expected: toHex(signed.rtmr[wrong] ?? new Uint8Array()), actual: toHex(rtmr[wrong] ?? new Uint8Array()) };
+    t.expect(RULES.rtmrRepeated, wrong === -1, wrong === -1 ? 'all four' : `rtmr[${wrong}]`, wrong === -1 ? {} : values);
+  }
+}
+
+function repeatedNonce(t: Transcript, document: AttestationDocument, claims: Claims | undefined): void {
+  if (claims === undefined) t.skip(RULES.nonceRepeated, 'not judged: the claims could not be read');
+  else if (document.nonce === undefined) {
+    t.expect(
+      RULES.nonceRepeated,
+      claims.nonce === undefined,
+      claims.nonce === undefined ? 'neither has one' : 'the document lacks the nonce its claims have',
+    );
+  } else if (claims.nonce === undefined) t.fail(RULES.nonceRepeated, 'the claims lack the nonce the document has');
+  else {
+    let repeated: Uint8Array;
+    try {
+      repeated = parseNonce(document.nonce);
+    } catch (error) {
+      if (!(error instanceof AttestationError)) throw error;
+      t.fail(RULES.nonceRepeated, error.message);
+      return;
+    }
+    compare(t, RULES.nonceRepeated, repeated, claims.nonce, 'nonce');
+  }
+}
+
+/** issued_at is a guest's number: one beyond what a date can hold must not throw. */
+function safeTimestamp(seconds: number): string {
+  return seconds <= 8_640_000_000_000 ? formatTimestamp(seconds) : `${seconds} s`;
+}
+
+/** D6, D7, C4: the listed models follow from their blobs, and give the claimed digest; something is attested at all. */
+export function bindModels(t: Transcript, document: AttestationDocument, claims: Claims | undefined, requested: string | undefined): void {
+  if (claims === undefined) {
+    for (const rule of [RULES.modelList, RULES.modelPresent, RULES.requestedModel])
+      t.skip(rule, 'not judged: the claims could not be read');
+    return;
+  }
+  const { model } = claims;
+  const contradiction = listContradiction(document, claims);
+  t.expect(RULES.modelList, contradiction === undefined, contradiction ?? `${model.kind} ${model.id}, ${document.models.length} listed`);
+  const present = document.models.length > 0 && !isZero(model.sha256);
+  t.expect(
+    RULES.modelPresent,
+    present,
+    present ? toHex(model.sha256) : document.models.length === 0 ? 'no model is listed' : 'digest is zero',
+  );
+  const asked = requested ?? ALL_MODELS_ID;
+  t.expect(RULES.requestedModel, model.id === asked, `claims are for ${name(model.id)}`, { expected: name(asked), actual: name(model.id) });
+}
+
+function name(id: string): string {
+  return id === ALL_MODELS_ID ? 'all models' : JSON.stringify(id.slice(0, 128));
+}
+
+function listContradiction(document: AttestationDocument, claims: Claims): string | undefined {
+  const { model } = claims;
+  const { models } = document;
+  const ids = new Set(models.map(({ id }) => id));
+  if (ids.size !== models.length) return 'a model is listed twice';
+  for (const listed of models) {
+    const contradiction = modelContradiction(listed);
+    if (contradiction !== undefined) return contradiction;
+  }
+  if (model.kind === 'all') {
+    if (model.id !== ALL_MODELS_ID) return `claims are for all models, with the id ${name(model.id)}`;
+    const digest = allModelsDigest(models);
+    return equalBytes(digest, model.sha256) ? undefined : `listed models give ${toHex(digest)}, claims have ${toHex(model.sha256)}`;
+  }
+  const [listed] = models;
+  if (listed === undefined || models.length !== 1) return `claims are for one model, ${models.length} are listed`;
+  if (listed.id !== model.id || listed.kind !== model.kind)
+    return `claims are for ${model.kind} ${name(model.id)}, listed is ${listed.kind} ${name(listed.id)}`;
+  return equalBytes(listed.sha256, model.sha256)
+    ? undefined
+    : `listed sha256 is ${toHex(listed.sha256)}, claims have ${toHex(model.sha256)}`;
+}
+
+export interface Channel {
+  readonly nonce: Uint8Array;
+  /** Undefined only where the platform has none, as with evidence read from a certificate. */
+  readonly exporter: Uint8Array | undefined;
+  /** DER SubjectPublicKeyInfo of the peer, from the socket. */
+  readonly peerSpki: Uint8Array;
+  /** Accept claims that have neither nonce nor exporter. */
+  readonly certificateAlone: boolean;
+}
+
+/** C1–C3, C5: this nonce, this key, this connection. True when the evidence was a certificate's, and that was allowed. */
+export function bindChannel(t: Transcript, claims: Claims | undefined, channel: Channel): boolean {
+  if (claims === undefined) {
+    for (const rule of [RULES.certificateChannel, RULES.nonce, RULES.tlsKey, RULES.exporter])
+      t.skip(rule, 'not judged: the claims could not be read');
+    return false;
+  }
+  const alone = claims.nonce === undefined && claims.exporter === undefined;
+  if (alone && channel.certificateAlone) {
+    t.skip(RULES.certificateChannel, 'accepted by [allowCertificateChannel]: neither freshness nor this connection is proven');
+    t.skip(RULES.nonce, 'certificate evidence has none');
+    t.skip(RULES.exporter, 'certificate evidence has none');
+  } else {
+    t.expect(RULES.certificateChannel, !alone, alone ? 'claims have neither nonce nor exporter' : 'claims have nonce and exporter');
+    if (claims.nonce === undefined) t.fail(RULES.nonce, 'claims have no nonce', { expected: toHex(channel.nonce) });
+    else compare(t, RULES.nonce, claims.nonce, channel.nonce, 'claims.nonce');
+    if (claims.exporter === undefined) t.fail(RULES.exporter, 'claims have no exporter');
+    else if (channel.exporter === undefined) t.fail(RULES.exporter, 'this end has no exporter to compare');
+    else compare(t, RULES.exporter, claims.exporter, channel.exporter, 'claims.exporter');
+  }
+  compare(t, RULES.tlsKey, claims.tlsSpki, sha256(channel.peerSpki), 'claims.tls_spki');
+  return alone && channel.certificateAlone;
+}
+
+function compare(t: Transcript, rule: Rule, actual: Uint8Array, expected: Uint8Array, what: string): boolean {
+  const same = equalBytes(actual, expected);
+  if (same) return t.pass(rule, `${what} ${toHex(actual)}`);
+  return t.fail(rule, `${what} is ${toHex(actual)}, expected ${toHex(expected)}`, { expected: toHex(expected), actual: toHex(actual) });
+}

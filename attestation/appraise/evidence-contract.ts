@@ -1,0 +1,188 @@
+// The hermetic contract of `assay-verify evidence`: one JSON object in, one JSON object out, no network, no clock, no files.
+// Exit 0 genuine and within the policy given, 10 refused, 20 unsupported, 30 malformed input, 1 internal.
+// The input is a closed shape: unknown or repeated keys, wrong types, non-canonical base64 and PEM, and anything over its
+// stated size are refused before anything is decoded. `code` is one of codes.ts; claims appear only once signatures hold.
+
+import { fromBase64, fromUtf8 } from '../encoding/bytes.ts';
+import type { Check, Transcript } from '../transcript/checks.ts';
+import type { AttestationCode } from '../transcript/codes.ts';
+import { AttestationError, malformed, unsupported } from '../transcript/errors.ts';
+import { parseJson, shapeReaders, type Json, type JsonObject } from '../encoding/json.ts';
+import type { SnpPolicy } from '../snp/policy.ts';
+import type { TdxPolicy } from '../tdx/policy.ts';
+import { parsePem } from '../x509/pem.ts';
+
+/** Bytes of UTF-8 of the whole input. */
+export const MAX_EVIDENCE_BYTES = 4 << 20;
+
+export type EvidenceExitCode = 0 | 1 | 10 | 20 | 30;
+
+export interface EvidenceOutput {
+  readonly accepted: boolean;
+  /** Null when accepted; else the code of the first rule that failed, or of the input error. */
+  readonly code: AttestationCode | null;
+  /** `authenticated: false` on those that read values no trusted signature vouches for; absent on the others. */
+  readonly checks: readonly Pick<Check, 'id' | 'spec' | 'status' | 'detail' | 'authenticated'>[];
+  /** Hex and plain JSON; empty unless the evidence is authentic. `rootsReplaced` is true when `roots` was given. */
+  readonly claims: Readonly<Record<string, unknown>>;
+}
+
+export interface EvidenceResult {
+  readonly exitCode: EvidenceExitCode;
+  readonly output: EvidenceOutput;
+}
+
+/** Never throws: every outcome is an exit code and an output. */
+export async function runEvidence(input: string | Uint8Array): Promise<EvidenceResult> {
+  try {
+    if (input.length > MAX_EVIDENCE_BYTES)
+      throw malformed('input_too_large', `evidence is ${input.length} bytes, at most ${MAX_EVIDENCE_BYTES} are read`);
+    const text = typeof input === 'string' ? input : fromUtf8(input, 'evidence');
+    return await verifyInput(parseJson(text, 'evidence', MAX_EVIDENCE_BYTES));
+  } catch (error) {
+    return failed(error);
+  }
+}
+
+const shape = shapeReaders('malformed_evidence');
+
+// Characters of base64 or PEM: what each field can need, well under the limits of the parsers behind them.
+const MAX_REPORT = 64 * 1024;
+const MAX_CERTIFICATE = 32 * 1024;
+const MAX_CRL = 1 << 20;
+const MAX_COLLATERAL = 512 * 1024;
+const MAX_EVENT_LOG = 2 << 20;
+const MAX_ROOTS = 16;
+
+async function verifyInput(json: Json): Promise<EvidenceResult> {
+  const given = shape.object(json, 'evidence', ['tee'], [...COMMON, ...SNP, ...TDX]);
+  const tee = shape.string(given['tee'], 'tee', 64);
+  switch (tee) {
+    case 'snp':
+      return verifySnpInput(shape.object(json, 'evidence', ['tee', 'report', 'vek', 'chain', 'now'], [...COMMON, ...SNP]));
+    case 'tdx':
+      return verifyTdxInput(shape.object(json, 'evidence', ['tee', 'quote', 'collateral', 'now'], [...COMMON, ...TDX]));
+    default:
+      throw unsupported('unsupported_tee', `tee ${JSON.stringify(tee)} is not one of snp, tdx`, { expected: 'snp or tdx', actual: tee });
+  }
+}
+
+const COMMON = ['now', 'policy', 'roots'] as const;
+const SNP = ['report', 'vek', 'chain', 'crl'] as const;
+const TDX = ['quote', 'collateral', 'event_log'] as const;
+
+// Each vendor's verifier is loaded when it is asked for: a process that judges one piece of evidence is mostly loading.
+
+async function verifySnpInput(given: JsonObject): Promise<EvidenceResult> {
+  const { verifySnp } = await import('../snp/verify.ts');
+  const chain = shape
+    .list(given['chain'], 'chain', 1, 2)
+    .flatMap((item, i) => parsePem(shape.string(item, `chain[${i}]`, 2 * MAX_CERTIFICATE), 'CERTIFICATE', 2, `chain[${i}]`));
+  const verification = await verifySnp(
+    {
+      report: base64(given['report'], 'report', MAX_REPORT),
+      vek: base64(given['vek'], 'vek', MAX_CERTIFICATE),
+      chain,
+      crl: given['crl'] === undefined ? undefined : base64(given['crl'], 'crl', MAX_CRL),
+    },
+    (given['policy'] === undefined ? {} : given['policy']) as SnpPolicy,
+    { now: readNow(given['now']), roots: readRoots(given['roots']) },
+  );
+  return finished(verification);
+}
+
+async function verifyTdxInput(given: JsonObject): Promise<EvidenceResult> {
+  const { verifyTdx } = await import('../tdx/verify.ts');
+  const collateral = shape.object(
+    given['collateral'],
+    'collateral',
+    ['tcb_info', 'tcb_info_issuer_chain', 'qe_identity', 'qe_identity_issuer_chain', 'pck_crl', 'root_ca_crl'],
+    ['pck_crl_issuer_chain'],
+  );
+  const text = (key: string): string => shape.string(collateral[key], `collateral ${key}`, MAX_COLLATERAL);
+  const roots = readRoots(given['roots']);
+  const verification = await verifyTdx(
+    {
+      quote: base64(given['quote'], 'quote', MAX_REPORT),
+      collateral: {
+        tcbInfo: text('tcb_info'),
+        tcbInfoIssuerChain: text('tcb_info_issuer_chain'),
+        qeIdentity: text('qe_identity'),
+        qeIdentityIssuerChain: text('qe_identity_issuer_chain'),
+        pckCrl: base64(collateral['pck_crl'], 'collateral pck_crl', MAX_CRL),
+        rootCaCrl: base64(collateral['root_ca_crl'], 'collateral root_ca_crl', MAX_CRL),
+        ...(collateral['pck_crl_issuer_chain'] === undefined ? {} : { pckCrlIssuerChain: text('pck_crl_issuer_chain') }),
+      },
+      ...(given['event_log'] === undefined ? {} : { eventLog: base64(given['event_log'], 'event_log', MAX_EVENT_LOG) }),
+    },
+    (given['policy'] === undefined ? {} : given['policy']) as TdxPolicy,
+    { now: readNow(given['now']), ...(roots === undefined ? {} : { roots }) },
+  );
+  return finished(verification);
+}
+
+function finished(verification: {
+  readonly transcript: Transcript;
+  readonly accepted: boolean;
+  readonly rootsReplaced: boolean;
+  readonly claims: Readonly<Record<string, unknown>>;
+}): EvidenceResult {
+  const { transcript, accepted, rootsReplaced, claims } = verification;
+  return {
+    exitCode: accepted ? 0 : 10,
+    output: {
+      accepted,
+      code: accepted ? null : (transcript.firstFailure?.code ?? 'internal'),
+      checks: transcript.checks.map(plainCheck),
+      claims: rootsReplaced ? { ...claims, rootsReplaced } : claims,
+    },
+  };
+}
+
+const plainCheck = ({ id, spec, status, detail, authenticated }: Check): EvidenceOutput['checks'][number] => ({
+  id,
+  spec,
+  status,
+  detail,
+  ...(authenticated === undefined ? {} : { authenticated }),
+});
+
+const EXIT_CODES = { refused: 10, unsupported: 20, malformed: 30, internal: 1 } as const;
+
+/** The error as output: checks made before it, then one failing entry that says what was wrong. */
+function failed(error: unknown): EvidenceResult {
+  // What is not ours may hold anything in its message: only its name is told.
+  const known =
+    error instanceof AttestationError
+      ? error
+      : new AttestationError('internal', 'internal', `unexpected ${error instanceof Error ? error.name : typeof error}`);
+  const checks = [
+    ...known.transcript.map(plainCheck),
+    { id: known.check ?? 'input', spec: '', status: 'fail' as const, detail: known.message },
+  ];
+  return { exitCode: EXIT_CODES[known.kind], output: { accepted: false, code: known.code, checks, claims: {} } };
+}
+
+function base64(value: Json | undefined, name: string, maxLength: number): Uint8Array {
+  return fromBase64(shape.string(value, name, maxLength), name);
+}
+
+function readRoots(value: Json | undefined): readonly Uint8Array[] | undefined {
+  if (value === undefined) return undefined;
+  return shape
+    .list(value, 'roots', 1, MAX_ROOTS)
+    .flatMap((item, i) => parsePem(shape.string(item, `roots[${i}]`, MAX_CERTIFICATE), 'CERTIFICATE', 1, `roots[${i}]`));
+}
+
+/** RFC 3339 §5.6 date-time, to the millisecond. */
+function readNow(value: Json | undefined): Date {
+  const text = shape.string(value, 'now', 64);
+  const match = /^(\d{4}-\d{2}-\d{2})[Tt]([01]\d|2[0-3]):(\d{2}):(\d{2})(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/.exec(text);
+  const date = match === null ? new Date(Number.NaN) : new Date(text.toUpperCase());
+  // The calendar must agree: JavaScript turns February 30 into March.
+  const day = match?.[1] ?? '';
+  if (Number.isNaN(date.getTime()) || new Date(`${day}T00:00:00Z`).toISOString().slice(0, 10) !== day) {
+    throw malformed('malformed_evidence', `now ${JSON.stringify(text)} is not an RFC 3339 time`);
+  }
+  return date;
+}

@@ -1,0 +1,206 @@
+// The vendor's half of a verdict: takes the evidence and its endorsements out of a document, or from a source of them, has the
+// SNP or TDX verifier judge it by the part of the policy that is theirs, and returns the signed fields the protocol uses.
+// Refused: evidence without endorsements where the policy lets none be fetched. Only accepted evidence is remembered.
+
+import type { SignedFields } from './bind.ts';
+import { isZero, toHex } from '../encoding/bytes.ts';
+import type { Transcript } from '../transcript/checks.ts';
+import type { AttestationDocument, SnpEndorsements, TdxEndorsements } from '../protocol/document.ts';
+import { AttestationError, refused } from '../transcript/errors.ts';
+import { type RollbackMemory, stagedMemory } from '../transcript/rollback-memory.ts';
+import type { Policy } from './policy.ts';
+import type { SnpPolicy } from '../snp/policy.ts';
+import { PRODUCTS } from '../snp/tcb.ts';
+import { caRole } from '../snp/vek.ts';
+import { verifySnp } from '../snp/verify.ts';
+import type { TdxPolicy } from '../tdx/policy.ts';
+import { verifyTdx } from '../tdx/verify.ts';
+import type { KeyCache } from '../x509/signature.ts';
+import { parseCertificate } from '../x509/certificate.ts';
+
+/** Where endorsements come from when the document's own are missing, not wanted or do not do. Nothing it gives is trusted. */
+export type EndorsementSource = (request: EndorsementRequest) => Promise<SnpEndorsements | TdxEndorsements>;
+export type EndorsementRequest =
+  { readonly format: 'snp'; readonly report: Uint8Array } | { readonly format: 'tdx'; readonly report: Uint8Array };
+
+/** The part of `VerifyOptions` that hardware is verified with. */
+export interface HardwareOptions {
+  /** Milliseconds since 1970; the only clock. */
+  readonly now: number;
+  /** Remembers CRL and collateral numbers between verifications. */
+  readonly memory?: RollbackMemory;
+  readonly endorsements?: EndorsementSource;
+  /** Keeps imported vendor keys between verifications. */
+  readonly keys?: KeyCache;
+}
+
+/** What the vendor's verifier found. */
+export interface Hardware extends SignedFields {
+  readonly format: 'snp' | 'tdx';
+  readonly transcript: Transcript;
+  readonly accepted: boolean;
+  /** Whether a trusted signature vouches for the fields; else they are what anyone can have written. */
+  readonly authentic: boolean;
+  readonly product: string | undefined;
+  readonly chip: string | undefined;
+  readonly evidence: Readonly<Record<string, unknown>>;
+}
+
+/** Judges the evidence and adds its rules to the transcript; `roots` replace the pinned ones. */
+export async function verifyHardware(
+  t: Transcript,
+  document: AttestationDocument,
+  policy: Policy,
+  options: HardwareOptions,
+  roots: readonly Uint8Array[] | undefined,
+): Promise<Hardware> {
+  const format =
+    document.teeType === 'simulated' ? ('vek' in document.endorsements ? 'snp' : 'tdx') : document.teeType === 'tdx' ? 'tdx' : 'snp';
+  const attempt = async (endorsements: SnpEndorsements | TdxEndorsements): Promise<Hardware> => {
+    const memory = options.memory === undefined ? undefined : stagedMemory(options.memory);
+    const staged = { ...options, ...(memory === undefined ? {} : { memory }) };
+    const found =
+      'vek' in endorsements
+        ? await verifySnpDocument(document, endorsements, policy, staged, roots)
+        : await verifyTdxDocument(document, endorsements, policy, staged, roots);
+    if (found.accepted) await memory?.commit();
+    return found;
+  };
+  const stapled = policy.endorsements === 'offline' && document.teeType !== 'simulated' ? undefined : document.endorsements;
+  const others = document.teeType !== 'simulated' && policy.endorsements !== 'stapled';
+  let unreadable: AttestationError | undefined;
+  let hardware: Hardware | undefined;
+  try {
+    if (stapled !== undefined) hardware = await attempt(stapled);
+  } catch (error) {
+    // What the server stapled is a convenience: where others may be had, ones that cannot be read are no worse than none.
+    if (!others || !(error instanceof AttestationError)) throw error;
+    unreadable = error;
+  }
+  if (others && hardware?.accepted !== true) {
+    const fetched = await fetchEndorsements(format, document, options, stapled !== undefined);
+    if (fetched !== undefined) hardware = await attempt(fetched);
+  }
+  if (hardware === undefined) {
+    if (unreadable !== undefined) throw unreadable;
+    throw refused('endorsements_missing', 'document has no endorsements, and the policy lets none be fetched', {
+      hint: 'set endorsements to "fetch" or "offline" in the policy, or have the server staple them',
+    });
+  }
+  // S32 and T27 compare report_data with a value a policy gives; here it is judged in full, as D4 and D5.
+  t.checks.push(...hardware.transcript.checks.filter(({ id, status }) => status !== 'skip' || (id !== 'S32' && id !== 'T27')));
+  return hardware;
+}
+
+/** Undefined when stapled ones were tried already and fetching fails too: their transcript says more than the network. */
+async function fetchEndorsements(
+  format: 'snp' | 'tdx',
+  document: AttestationDocument,
+  options: HardwareOptions,
+  tried: boolean,
+): Promise<SnpEndorsements | TdxEndorsements | undefined> {
+  const source = options.endorsements;
+  if (source === undefined) {
+    if (tried) return undefined;
+    throw refused('endorsements_missing', 'no endorsements are stapled and no source of others was given');
+  }
+  try {
+    const fetched = await source({ format, report: document.report });
+    if ((format === 'snp') === 'vek' in fetched) return fetched;
+    throw new AttestationError('internal', 'internal', `endorsement source gave others than for ${format}`);
+  } catch (error) {
+    if (tried && error instanceof AttestationError) return undefined;
+    throw error;
+  }
+}
+
+async function verifySnpDocument(
+  document: AttestationDocument,
+  endorsements: SnpEndorsements,
+  policy: Policy,
+  options: HardwareOptions,
+  roots: readonly Uint8Array[] | undefined,
+): Promise<Hardware> {
+  const { vek, chain, crl } = endorsements;
+  const evidence = { report: document.report, vek, chain, ...(crl === undefined ? {} : { crl }) };
+  // The minimum is per product. The root names it here; rule S10 makes sure that everything else agrees.
+  const line = caRole(parseCertificate(chain.at(-1) ?? vek, 'ARK').subject.commonName)?.line;
+  const product = PRODUCTS.find((known) => known === line);
+  const minimum = product === undefined ? undefined : policy.minimumTcb[product];
+  const found = await verifySnp(
+    evidence,
+    { ...snpPolicy(policy), ...(minimum === undefined ? {} : { minimumTcb: minimum }) },
+    { now: new Date(options.now), roots, memory: options.memory, keys: options.keys },
+  );
+  return {
+    format: 'snp',
+    transcript: found.transcript,
+    accepted: found.accepted,
+    authentic: found.authentic,
+    reportData: found.report.reportData,
+    measurement: found.report.measurement,
+    product: found.product,
+    chip: isZero(found.report.chipId) ? undefined : toHex(found.report.chipId),
+    evidence: found.claims,
+  };
+}
+
+function snpPolicy(policy: Policy): SnpPolicy {
+  const measurements = policy.measurements.flatMap((reference) => ('measurement' in reference ? [reference.measurement] : []));
+  const chips = policy.chips?.filter((chip) => chip.length === 128) ?? [];
+  return {
+    ...policy.snp,
+    ...(measurements.length === 0 ? {} : { measurement: measurements }),
+    ...(chips.length === 0 ? {} : { chipIds: chips }),
+    ...(policy.hostData === undefined ? {} : { hostData: policy.hostData }),
+    ...(policy.idKeyDigests === undefined ? {} : { idKeyDigest: policy.idKeyDigests }),
+    ...(policy.authorKeyDigests === undefined ? {} : { authorKeyDigest: policy.authorKeyDigests }),
+    guestPolicy: policy.guestPolicy,
+    vmpl: policy.vmpl,
+    products: policy.products,
+  };
+}
+
+async function verifyTdxDocument(
+  document: AttestationDocument,
+  endorsements: TdxEndorsements,
+  policy: Policy,
+  options: HardwareOptions,
+  roots: readonly Uint8Array[] | undefined,
+): Promise<Hardware> {
+  const eventLog = 'eventLog' in document && document.eventLog !== undefined ? { eventLog: document.eventLog } : {};
+  const found = await verifyTdx({ quote: document.report, collateral: endorsements, ...eventLog }, tdxPolicy(policy), {
+    now: new Date(options.now),
+    ...(roots === undefined ? {} : { roots }),
+    ...(options.memory === undefined ? {} : { memory: options.memory }),
+    ...(options.keys === undefined ? {} : { keys: options.keys }),
+  });
+  const { body } = found.quote;
+  return {
+    format: 'tdx',
+    transcript: found.transcript,
+    accepted: found.accepted,
+    authentic: found.authentic,
+    reportData: body.reportData,
+    measurement: body.mrTd,
+    rtmr: [body.rtmr0, body.rtmr1, body.rtmr2, body.rtmr3],
+    product: undefined,
+    chip: typeof found.claims['ppid'] === 'string' ? found.claims['ppid'] : undefined,
+    evidence: found.claims,
+  };
+}
+
+function tdxPolicy(policy: Policy): TdxPolicy {
+  const mrTd = policy.measurements.flatMap((reference) => ('mrTd' in reference ? [reference.mrTd] : []));
+  const ppid = policy.chips?.filter((chip) => chip.length === 32) ?? [];
+  return {
+    ...policy.tdx,
+    ...(mrTd.length === 0 ? {} : { mrTd }),
+    ...(ppid.length === 0 ? {} : { ppid }),
+    ...(policy.mrSeam === undefined ? {} : { mrSeam: policy.mrSeam }),
+    ...(policy.minimumTcbEvaluationDataNumber === undefined
+      ? {}
+      : { minimumTcbEvaluationDataNumber: policy.minimumTcbEvaluationDataNumber }),
+    tcbStatus: policy.tcbStatus,
+  };
+}

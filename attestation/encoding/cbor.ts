@@ -1,0 +1,174 @@
+// Deterministic CBOR (RFC 8949 §4.2.1) for everything that is hashed: claims, model manifests, the certificate's document.
+// Our own bounded reader decodes, cbor-x encodes, and the two must agree byte for byte: that refuses unsorted or duplicate
+// keys, non-minimal integers and anything else with two spellings. Also refused: negative numbers, floats, tags, undefined,
+// indefinite lengths, trailing bytes, nesting over 8, integers over 2^53-1.
+
+import { Encoder } from 'cbor-x/encode';
+import { equalBytes, fromUtf8, viewOf } from './bytes.ts';
+import { type AttestationError, malformed } from '../transcript/errors.ts';
+
+export type Cbor = number | string | boolean | null | Uint8Array | readonly Cbor[] | CborMap;
+export type CborMap = ReadonlyMap<number | string, Cbor>;
+
+const MAX_DEPTH = 8;
+const MAX_BYTES = 1024 * 1024;
+/** As in json.ts: far over what any real input has. A map is one byte when it is empty, and some two hundred in memory. */
+const MAX_VALUES = 16_384;
+
+// Uint8Array as a plain byte string (not tag 64), Map as a plain map (not tag 259), shortest length heads.
+const encoder = new Encoder({
+  useRecords: false,
+  mapsAsObjects: false,
+  tagUint8Array: false,
+  variableMapSize: true,
+});
+
+/** Canonical bytes of `value`. Map keys are sorted by their encoded bytes. Throws TypeError on what the format has no place for. */
+export function encodeCbor(value: Cbor): Uint8Array {
+  return Uint8Array.from(encoder.encode(canonical(value, 0)));
+}
+
+/** One canonical item, exactly filling `bytes`; anything else throws `malformed_cbor` (or `input_too_large`). */
+export function decodeCbor(bytes: Uint8Array, name = 'cbor item', maxBytes = MAX_BYTES): Cbor {
+  if (bytes.length > maxBytes) {
+    throw malformed('input_too_large', `${name} is ${bytes.length} bytes, at most ${maxBytes} are read`);
+  }
+  const reader: Reader = { bytes, view: viewOf(bytes), at: 0, name, values: 0 };
+  const value = readItem(reader, 0);
+  if (reader.at !== bytes.length) throw bad(reader, `has ${bytes.length - reader.at} bytes after its end`);
+  if (!equalBytes(encodeCbor(value), bytes)) throw bad(reader, 'is not byte-equal to its canonical encoding');
+  return value;
+}
+
+interface Reader {
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+  readonly name: string;
+  at: number;
+  values: number;
+}
+
+function bad(reader: Reader, what: string): AttestationError {
+  return malformed('malformed_cbor', `${reader.name} ${what} (offset ${reader.at})`);
+}
+
+function readItem(reader: Reader, depth: number): Cbor {
+  if (depth > MAX_DEPTH) throw bad(reader, `nests deeper than ${MAX_DEPTH}`);
+  reader.values += 1;
+  if (reader.values > MAX_VALUES) throw bad(reader, `has more than ${MAX_VALUES} values`);
+  const initial = reader.bytes[reader.at];
+  if (initial === undefined) throw bad(reader, 'ends early');
+  const major = initial >> 5;
+  if (major === 7) return readSimple(reader, initial);
+  reader.at += 1;
+  const argument = readArgument(reader, initial & 31);
+  switch (major) {
+    case 0:
+      return argument;
+    case 2:
+      return take(reader, argument).slice();
+    case 3:
+      return readText(reader, argument);
+    case 4:
+      return readArray(reader, argument, depth);
+    case 5:
+      return readMap(reader, argument, depth);
+    default:
+      throw bad(reader, major === 1 ? 'has a negative integer' : 'has a tag');
+  }
+}
+
+function readSimple(reader: Reader, initial: number): boolean | null {
+  reader.at += 1;
+  if (initial === 0xf4) return false;
+  if (initial === 0xf5) return true;
+  if (initial === 0xf6) return null;
+  throw bad(reader, 'has a float, undefined or an unknown simple value');
+}
+
+/** The argument of a head, refusing the longer spellings of a value and indefinite lengths. */
+function readArgument(reader: Reader, low: number): number {
+  if (low < 24) return low;
+  const size = low === 24 ? 1 : low === 25 ? 2 : low === 26 ? 4 : low === 27 ? 8 : 0;
+  if (size === 0) throw bad(reader, 'has an indefinite or reserved length');
+  if (reader.at + size > reader.bytes.length) throw bad(reader, 'ends early');
+  const { view, at } = reader;
+  const value =
+    size === 1 ? view.getUint8(at) : size === 2 ? view.getUint16(at) : size === 4 ? view.getUint32(at) : Number(view.getBigUint64(at));
+  const minimum = size === 1 ? 24 : size === 2 ? 0x100 : size === 4 ? 0x1_0000 : 0x1_0000_0000;
+  if (value < minimum) throw bad(reader, 'has an integer that is not in its shortest form');
+  if (!Number.isSafeInteger(value)) throw bad(reader, 'has an integer over 2^53-1');
+  reader.at += size;
+  return value;
+}
+
+function take(reader: Reader, length: number): Uint8Array {
+  if (length > reader.bytes.length - reader.at) throw bad(reader, 'ends early');
+  const part = reader.bytes.subarray(reader.at, reader.at + length);
+  reader.at += length;
+  return part;
+}
+
+function readText(reader: Reader, length: number): string {
+  const part = take(reader, length);
+  try {
+    return fromUtf8(part);
+  } catch {
+    throw bad(reader, 'has text that is not utf-8');
+  }
+}
+
+function readArray(reader: Reader, length: number, depth: number): Cbor[] {
+  // Every element takes at least one byte, so a lying length stops before anything is allocated for it.
+  if (length > reader.bytes.length - reader.at) throw bad(reader, 'ends early');
+  const items: Cbor[] = [];
+  for (let i = 0; i < length; i++) items.push(readItem(reader, depth + 1));
+  return items;
+}
+
+function readMap(reader: Reader, length: number, depth: number): CborMap {
+  if (length > (reader.bytes.length - reader.at) / 2) throw bad(reader, 'ends early');
+  const map = new Map<number | string, Cbor>();
+  for (let i = 0; i < length; i++) {
+    const key = readItem(reader, depth + 1);
+    if (typeof key !== 'number' && typeof key !== 'string') throw bad(reader, 'has a map key that is neither integer nor text');
+    if (map.has(key)) throw bad(reader, `has the key ${JSON.stringify(key).slice(0, 64)} twice`);
+    map.set(key, readItem(reader, depth + 1));
+  }
+  return map;
+}
+
+/** Checks a value and puts its maps in canonical order; integers over 32 bits become bigint, which cbor-x writes as such. */
+function canonical(value: Cbor, depth: number): unknown {
+  if (depth > MAX_DEPTH) throw new TypeError(`cbor value nests deeper than ${MAX_DEPTH}`);
+  if (typeof value === 'number') {
+    if (!Number.isSafeInteger(value) || value < 0) throw new TypeError(`cbor number ${value} is not an unsigned integer`);
+    return value > 0xffff_ffff ? BigInt(value) : value;
+  }
+  if (typeof value === 'string') {
+    if (/\p{Surrogate}/u.test(value)) throw new TypeError('cbor text has a lone surrogate');
+    return value;
+  }
+  if (value === null || typeof value === 'boolean' || value instanceof Uint8Array) return value;
+  if (Array.isArray(value)) return value.map((item: Cbor) => canonical(item, depth + 1));
+  if (value instanceof Map) {
+    const entries = [...(value as CborMap)].map(([key, item]) => [key, canonical(item, depth + 1), encodedKey(key)] as const);
+    entries.sort((a, b) => compareBytes(a[2], b[2]));
+    return new Map(entries.map(([key, item]) => [key, item]));
+  }
+  throw new TypeError('cbor value of a type the format has no place for');
+}
+
+function encodedKey(key: number | string): Uint8Array {
+  return Uint8Array.from(encoder.encode(canonical(key, 0)));
+}
+
+/** Bytewise lexicographic order (RFC 8949 §4.2.1). */
+export function compareBytes(a: Uint8Array, b: Uint8Array): number {
+  const shared = Math.min(a.length, b.length);
+  for (let i = 0; i < shared; i++) {
+    const difference = (a[i] ?? 0) - (b[i] ?? 0);
+    if (difference !== 0) return difference;
+  }
+  return a.length - b.length;
+}

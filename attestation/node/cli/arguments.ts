@@ -1,0 +1,278 @@
+// The command line of assay-verify, read strictly: unknown options, missing values and stray words are refused with the usage.
+// Turns flags into a policy; flags that weaken it exist here and nowhere in a policy file.
+
+import { parseArgs, type ParseArgsConfig } from 'node:util';
+import { malformed } from '../../transcript/errors.ts';
+import {
+  allowAnyModel,
+  allowSimulated,
+  type AppraisalPolicy,
+  type Dangers,
+  observingPolicy,
+  parsePolicy,
+  type Policy,
+  type Releases,
+} from '../../appraise/policy.ts';
+
+export const HELP = `assay-verify: proves what answers at an https address before anything is sent to it
+
+  assay-verify https://HOST[:PORT] [options]       verify, print every check, exit
+  assay-verify proxy https://HOST[:PORT] [options] verify, then serve plain http on loopback for any client
+  assay-verify evidence                            one JSON object on stdin, no network, one JSON object on stdout
+  assay-verify measure MANIFEST [--json|--policy]  recompute everything an image manifest states from the files beside it;
+                                                   --policy prints what a policy would list to accept this release
+  assay-verify policy lint FILE                    what a careful reader would ask about a policy
+  assay-verify policy print FILE                   the policy with every default written out
+  assay-verify bundle --cache DIR                  the endorsements kept in DIR as one file, to carry where no network is
+
+what to accept
+  --policy FILE            a policy in JSON (docs/policy.md)
+  --reference-values FILE  what {"release": NAME} in the policy stands for (image/reference-values.json)
+  --measurement HEX        a launch measurement to accept; may be repeated
+  --model ID=SHA256        a model to accept; may be repeated
+  --any-model              accept whatever models are served: which one answers is not proven
+  --allow-simulated[=SHA256]
+                           accept the simulated TEE, or only the one whose root has this SHA-256: proves nothing
+                           about hardware, for trying things out
+  Without any of these everything is checked, shown, and refused.
+
+where endorsements come from (the policy says which: stapled, fetch, offline)
+  --cache DIR              keep what is fetched, and the highest numbers seen, against being shown older data later
+  --bundle FILE            offline endorsements, as assay-verify bundle prints them
+
+verify
+  --attest ID              attest one model by name instead of all that are served
+  --explain                in plain words, including what is not proven
+  --json                   one JSON object on stdout
+  --timeout SECONDS        for the connection and for the answer, each; default 30
+
+proxy
+  --listen HOST:PORT       default 127.0.0.1:8080
+  --allow-non-loopback     listen where other machines can connect: their prompts cross the network in the clear
+  --connections N          most connections to the server; default 64
+  --same-machine           refuse later connections to another machine than the first
+
+exit: 0 accepted, 10 refused, 20 unsupported evidence, 30 malformed input or wrong usage, 1 internal or no connection
+`;
+
+const ACCEPT = {
+  policy: { type: 'string' },
+  'reference-values': { type: 'string' },
+  measurement: { type: 'string', multiple: true },
+  model: { type: 'string', multiple: true },
+  'any-model': { type: 'boolean' },
+  'allow-simulated': { type: 'string' },
+  timeout: { type: 'string' },
+  cache: { type: 'string' },
+  bundle: { type: 'string' },
+} as const satisfies ParseArgsConfig['options'];
+
+const VERIFY = { ...ACCEPT, attest: { type: 'string' }, explain: { type: 'boolean' }, json: { type: 'boolean' } } as const;
+const PROXY = {
+  ...ACCEPT,
+  listen: { type: 'string' },
+  'allow-non-loopback': { type: 'boolean' },
+  connections: { type: 'string' },
+  'same-machine': { type: 'boolean' },
+} as const;
+
+/** Where to look, and what to accept there; the policy is read by the caller, who has the file system. */
+interface Target {
+  readonly origin: URL;
+  readonly accept: Accept;
+  readonly timeoutMs: number;
+  readonly cacheFolder: string | undefined;
+  readonly bundleFile: string | undefined;
+}
+
+interface Accept {
+  readonly policyFile: string | undefined;
+  readonly referenceFile: string | undefined;
+  readonly measurements: readonly string[];
+  readonly models: Readonly<Record<string, string>>;
+  readonly dangers: Dangers;
+}
+
+export type Command =
+  | { readonly name: 'help' }
+  | (Target & { readonly name: 'verify'; readonly attest: string | undefined; readonly explain: boolean; readonly json: boolean })
+  | (Target & {
+      readonly name: 'proxy';
+      readonly host: string;
+      readonly port: number;
+      readonly allowNonLoopback: boolean;
+      readonly connections: number;
+      readonly sameMachine: boolean;
+    })
+  | { readonly name: 'evidence' }
+  | { readonly name: 'measure'; readonly manifest: string; readonly output: 'table' | 'json' | 'policy' }
+  | { readonly name: 'bundle'; readonly cacheFolder: string }
+  | { readonly name: 'policy'; readonly action: 'lint' | 'print'; readonly file: string; readonly referenceFile: string | undefined };
+
+/** Words after the program's name → command. Throws `wrong_usage`. */
+export function parseCommand(argv: readonly string[]): Command {
+  const [first, ...rest] = argv;
+  if (first === undefined || argv.includes('--help') || argv.includes('-h')) return { name: 'help' };
+  switch (first) {
+    case 'proxy':
+      return proxyCommand(rest);
+    case 'evidence':
+      if (rest.length > 0) throw wrong(`evidence takes no arguments, found ${rest[0]}`);
+      return { name: 'evidence' };
+    case 'policy':
+      return policyCommand(rest);
+    case 'measure':
+      return measureCommand(rest);
+    case 'bundle':
+      return bundleCommand(rest);
+    default:
+      return verifyCommand(argv);
+  }
+}
+
+/** The policy the flags and the file (its text, when one was named) amount to. */
+export function policyOf(accept: Accept, fileText: string | undefined, releases?: Releases): Policy {
+  const flags = accept.measurements.length > 0 || Object.keys(accept.models).length > 0;
+  if (fileText !== undefined) {
+    if (flags) throw wrong('--measurement and --model do not go with --policy: the file lists them');
+    return parsePolicy(fileText, accept.dangers, releases);
+  }
+  if (accept.referenceFile !== undefined) throw wrong('--reference-values goes with --policy: only a policy file names releases');
+  if (!flags && accept.dangers[allowAnyModel] === undefined) return observingPolicy(accept.dangers);
+  const policy: AppraisalPolicy = {
+    measurements: accept.measurements,
+    ...(Object.keys(accept.models).length === 0 ? {} : { models: accept.models }),
+  };
+  return parsePolicy(policy, accept.dangers);
+}
+
+function verifyCommand(argv: readonly string[]): Command {
+  const { values, positionals } = parse(argv, VERIFY);
+  return {
+    name: 'verify',
+    ...target(values, positionals, 'verify'),
+    attest: values.attest,
+    explain: values.explain ?? false,
+    json: values.json ?? false,
+  };
+}
+
+function proxyCommand(argv: readonly string[]): Command {
+  const { values, positionals } = parse(argv, PROXY);
+  const listen = /^(\[[0-9a-fA-F:.]+\]|[^:[\]]+):(\d{1,5})$/.exec(values.listen ?? '127.0.0.1:8080');
+  const port = Number(listen?.[2]);
+  if (listen?.[1] === undefined || port > 65_535) throw wrong('--listen is HOST:PORT');
+  return {
+    name: 'proxy',
+    ...target(values, positionals, 'proxy'),
+    host: listen[1].replace(/^\[(.*)\]$/, '$1'),
+    port,
+    allowNonLoopback: values['allow-non-loopback'] ?? false,
+    connections: count(values.connections ?? '64', '--connections', 1024),
+    sameMachine: values['same-machine'] ?? false,
+  };
+}
+
+function policyCommand(argv: readonly string[]): Command {
+  const { values, positionals } = parse(argv, { 'reference-values': { type: 'string' } });
+  const [action, file, ...more] = positionals;
+  if ((action !== 'lint' && action !== 'print') || file === undefined || more.length > 0)
+    throw wrong('policy takes `lint FILE` or `print FILE`');
+  return { name: 'policy', action, file, referenceFile: values['reference-values'] };
+}
+
+function measureCommand(argv: readonly string[]): Command {
+  const { values, positionals } = parse(argv, { json: { type: 'boolean' }, policy: { type: 'boolean' } });
+  const [manifest, ...more] = positionals;
+  if (manifest === undefined || more.length > 0) throw wrong('measure takes one manifest');
+  if (values.json === true && values.policy === true) throw wrong('measure prints --json or --policy, not both');
+  return { name: 'measure', manifest, output: values.json === true ? 'json' : values.policy === true ? 'policy' : 'table' };
+}
+
+function bundleCommand(argv: readonly string[]): Command {
+  const { values, positionals } = parse(argv, { cache: { type: 'string' } });
+  if (values.cache === undefined || positionals.length > 0) throw wrong('bundle needs --cache DIR, and nothing else');
+  return { name: 'bundle', cacheFolder: values.cache };
+}
+
+interface AcceptValues {
+  readonly policy?: string | undefined;
+  readonly 'reference-values'?: string | undefined;
+  readonly measurement?: string[] | undefined;
+  readonly model?: string[] | undefined;
+  readonly 'any-model'?: boolean | undefined;
+  readonly 'allow-simulated'?: string | undefined;
+  readonly timeout?: string | undefined;
+  readonly cache?: string | undefined;
+  readonly bundle?: string | undefined;
+}
+
+function target(values: AcceptValues, positionals: readonly string[], name: string): Target {
+  const [address, ...more] = positionals;
+  if (address === undefined) throw wrong(`${name} needs an https address`);
+  if (more.length > 0) throw wrong(`${name} takes one address, found also ${more[0]}`);
+  if (!URL.canParse(address)) throw wrong(`${JSON.stringify(address)} is not an address, expected https://HOST[:PORT]`);
+  const origin = new URL(address);
+  if (
+    !['', '/'].includes(origin.pathname) ||
+    origin.search !== '' ||
+    origin.hash !== '' ||
+    origin.username !== '' ||
+    origin.password !== ''
+  ) {
+    throw wrong(`${JSON.stringify(address)} is more than an origin, expected https://HOST[:PORT]`);
+  }
+  const simulated = values['allow-simulated'];
+  return {
+    origin,
+    accept: {
+      policyFile: values.policy,
+      referenceFile: values['reference-values'],
+      measurements: values.measurement ?? [],
+      models: Object.fromEntries((values.model ?? []).map(modelPair)),
+      dangers: {
+        ...(values['any-model'] === true ? { [allowAnyModel]: true as const } : {}),
+        ...(simulated === undefined ? {} : { [allowSimulated]: simulated === ANY ? (true as const) : { root: simulated } }),
+      },
+    },
+    timeoutMs: count(values.timeout ?? '30', '--timeout', 3600) * 1000,
+    cacheFolder: values.cache,
+    bundleFile: values.bundle,
+  };
+}
+
+function modelPair(text: string): [string, string] {
+  const at = text.lastIndexOf('=');
+  if (at < 1) throw wrong(`--model ${text} is not ID=SHA256`);
+  return [text.slice(0, at), text.slice(at + 1)];
+}
+
+function count(text: string, name: string, maximum: number): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || value < 1 || value > maximum) throw wrong(`${name} is ${text}, expected 1 to ${maximum}`);
+  return value;
+}
+
+const ANY = 'any';
+
+function parse<const O extends NonNullable<ParseArgsConfig['options']>>(argv: readonly string[], options: O) {
+  // An option whose value may be left out, which parseArgs does not know.
+  const args = argv.map((word) => (word === '--allow-simulated' ? `--allow-simulated=${ANY}` : word));
+  try {
+    const parsed = parseArgs({ args, options, strict: true, allowPositionals: true, tokens: true });
+    const seen = new Set<string>();
+    for (const token of parsed.tokens) {
+      if (token.kind !== 'option') continue;
+      if (seen.has(token.name) && options[token.name]?.multiple !== true) throw wrong(`--${token.name} is given twice`);
+      seen.add(token.name);
+    }
+    return parsed;
+  } catch (error) {
+    if (error instanceof TypeError) throw wrong(error.message.split('. ')[0] ?? error.message);
+    throw error;
+  }
+}
+
+function wrong(message: string): Error {
+  return malformed('wrong_usage', message, { hint: 'see assay-verify --help' });
+}

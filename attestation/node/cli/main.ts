@@ -1,0 +1,53 @@
+#!/usr/bin/env node
+// The bin `assay-verify`: connects the commands to the process. All of it that touches `process` is here.
+
+import type { CliWorld } from './world.ts';
+
+const argv = process.argv.slice(2);
+const streams: Pick<CliWorld, 'stdin' | 'stdout' | 'stderr'> = {
+  stdout: (text) => process.stdout.write(text),
+  stderr: (text) => process.stderr.write(text),
+  stdin: readStdin,
+};
+
+// `assay-verify … | head` closes the pipe before all is written. The exit code still says what the verdict is.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+});
+
+if (argv.length === 1 && argv[0] === 'evidence') {
+  // Loaded without the rest: a third of the run.
+  const { commandEvidence } = await import('./evidence.ts');
+  process.exitCode = await commandEvidence(streams);
+} else {
+  const { runCli } = await import('./commands.ts');
+  process.exitCode = await runCli(argv, await world());
+}
+
+async function world(): Promise<CliWorld> {
+  const { proxyFromEnvironment } = await import('../endorsements/environment.ts');
+  const { readFile } = await import('node:fs/promises');
+  return {
+    ...streams,
+    readBytes: async (path) => readFile(path),
+    now: Date.now,
+    proxy: proxyFromEnvironment(process.env),
+    randomBytes: (length) => crypto.getRandomValues(new Uint8Array(length)),
+    stop: () => {
+      const stop = new AbortController();
+      for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
+      return stop.signal;
+    },
+  };
+}
+
+async function readStdin(maxBytes: number): Promise<Uint8Array> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
+    chunks.push(chunk);
+    size += chunk.length;
+    if (size >= maxBytes) break;
+  }
+  return Buffer.concat(chunks).subarray(0, maxBytes);
+}

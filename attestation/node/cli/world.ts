@@ -1,0 +1,55 @@
+// What assay-verify needs of the world around it. Everything outside (streams, files, clock, randomness, the signal to stop)
+// comes in through this, so that tests run the real commands.
+
+import { AttestationError } from '../../transcript/errors.ts';
+import type { Releases } from '../../appraise/policy.ts';
+import type { ProxySettings } from '../endorsements/environment.ts';
+
+export interface CliWorld {
+  readonly stdout: (text: string) => void;
+  readonly stderr: (text: string) => void;
+  /** Standard input, all of it or its first `maxBytes`. */
+  readonly stdin: (maxBytes: number) => Promise<Uint8Array>;
+  readonly readBytes: (path: string) => Promise<Uint8Array>;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+  readonly randomBytes: (length: number) => Uint8Array;
+  /** Proxies for fetching endorsements. */
+  readonly proxy: ProxySettings | undefined;
+  /** From when it is called, a request to stop aborts the signal instead of ending the process. */
+  readonly stop: () => AbortSignal;
+}
+
+export type ExitCode = 0 | 1 | 10 | 20 | 30;
+
+/** A file the command line names; `wrong_usage` when it cannot be read. */
+export async function readNamed(path: string, what: string, world: CliWorld): Promise<Uint8Array> {
+  try {
+    return await world.readBytes(path);
+  } catch (error) {
+    throw unreadable(what, error);
+  }
+}
+
+/** The same for text in UTF-8. */
+export async function readText(path: string, what: string, world: CliWorld): Promise<string> {
+  const bytes = await readNamed(path, what, world);
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch (error) {
+    throw unreadable(what, error);
+  }
+}
+
+/** What releases named in a policy stand for; nothing without a file. */
+export async function readReleases(path: string | undefined, world: CliWorld): Promise<Releases | undefined> {
+  if (path === undefined) return undefined;
+  const text = await readText(path, 'reference values', world);
+  const { parseReferenceValues } = await import('../../appraise/reference-values.ts');
+  return parseReferenceValues(text);
+}
+
+function unreadable(what: string, error: unknown): AttestationError {
+  const reason = error instanceof Error ? error.message : String(error);
+  return new AttestationError('malformed', 'wrong_usage', `${what} cannot be read: ${reason}`);
+}

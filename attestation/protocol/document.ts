@@ -1,0 +1,318 @@
+// The attestation document on the wire (docs/protocol.md §4): JSON from GET /v1/attestation, CBOR in the certificate
+// extension 2.23.133.5.4.9 (§6). Closed shape: unknown keys, wrong types, non-canonical base64 and anything over the stated
+// sizes are refused. Nothing in it is believed here; `appraise.ts` compares every repeated field with the signed bytes.
+
+import { fromBase64, fromBase64Url, fromHex, toBase64, toBase64Url, toHex } from '../encoding/bytes.ts';
+import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../encoding/cbor.ts';
+import { NONCE_MAX_BYTES, NONCE_MIN_BYTES } from './claims.ts';
+import { malformed } from '../transcript/errors.ts';
+import { type Json, type JsonObject, parseJson, shapeReaders } from '../encoding/json.ts';
+import type { AttestedModel, ModelBlob } from './model.ts';
+
+export const MAX_DOCUMENT_BYTES = 1024 * 1024;
+
+/** TCG DICE "tcg-dice-conceptual-message-wrapper", the extension RA-TLS implementations use. */
+export const CERTIFICATE_EXTENSION_OID = '2.23.133.5.4.9';
+
+export const TEE_TYPES = ['sev-snp', 'tdx', 'simulated'] as const;
+export type TeeType = (typeof TEE_TYPES)[number];
+
+/** Stapled for SEV-SNP: DER certificates, the chain as ASK or ASVK, then ARK. */
+export interface SnpEndorsements {
+  readonly vek: Uint8Array;
+  readonly chain: readonly Uint8Array[];
+  readonly crl?: Uint8Array;
+}
+
+/** Stapled for TDX: JSON texts exactly as Intel signed them, issuer chains as PEM, CRLs as DER. */
+export interface TdxEndorsements {
+  /** PEM, leaf first; only for quotes that do not carry their PCK chain. */
+  readonly pckChain?: string;
+  readonly pckCrl: Uint8Array;
+  readonly pckCrlIssuerChain?: string;
+  readonly rootCaCrl: Uint8Array;
+  readonly tcbInfo: string;
+  readonly tcbInfoIssuerChain: string;
+  readonly qeIdentity: string;
+  readonly qeIdentityIssuerChain: string;
+}
+
+interface DocumentFields {
+  readonly version: '1';
+  /** The raw SNP report or TDX quote, unmodified. */
+  readonly report: Uint8Array;
+  /** 64 bytes, repeated from the report. */
+  readonly reportData: Uint8Array;
+  /** 48 bytes, MEASUREMENT or MRTD, repeated from the report. */
+  readonly measurement: Uint8Array;
+  /** RFC 3339 in UTC with seconds; repeats claims.issued_at. */
+  readonly timestamp: string;
+  /** As received: hex or base64url. Absent in certificate evidence. */
+  readonly nonce?: string;
+  readonly claims: Uint8Array;
+  readonly inclusion: { readonly index: number; readonly size: number; readonly path: readonly Uint8Array[] };
+  readonly models: readonly AttestedModel[];
+  /** TDX only: RTMR0…RTMR3, 48 bytes each, repeated from the quote. */
+  readonly rtmr?: readonly Uint8Array[];
+  /** TDX only: the CCEL event log. */
+  readonly eventLog?: Uint8Array;
+}
+
+/** A simulated document carries the formats of either vendor; its endorsements, which it must have, say which. */
+export type AttestationDocument =
+  | (DocumentFields & { readonly teeType: 'sev-snp'; readonly endorsements?: SnpEndorsements })
+  | (DocumentFields & { readonly teeType: 'tdx'; readonly endorsements?: TdxEndorsements })
+  | (DocumentFields & { readonly teeType: 'simulated'; readonly endorsements: SnpEndorsements | TdxEndorsements });
+
+/** JSON text, or a value already parsed from JSON, → document. Throws `malformed_document` and the codes of its encodings. */
+export function parseDocument(input: string | Json): AttestationDocument {
+  return readDocument(typeof input === 'string' ? parseJson(input, 'attestation document', MAX_DOCUMENT_BYTES) : input, fromJson);
+}
+
+/** Document → the JSON object of protocol.md §4, in its order. */
+export function documentToJson(document: AttestationDocument): JsonObject {
+  return writeDocument(document, toJson) as JsonObject;
+}
+
+export function encodeDocument(document: AttestationDocument): string {
+  return JSON.stringify(documentToJson(document));
+}
+
+/** The same document in canonical CBOR: the JSON names as text keys, bytes as byte strings. For the certificate. */
+export function encodeDocumentCbor(document: AttestationDocument): Uint8Array {
+  return encodeCbor(toMap(writeDocument(document, asBytes)));
+}
+
+export function decodeDocumentCbor(bytes: Uint8Array): AttestationDocument {
+  return readDocument(fromMap(decodeCbor(bytes, 'certificate evidence', MAX_DOCUMENT_BYTES)), asIs);
+}
+
+/** A nonce in a query or document: hex when every character is a hex digit and the length fits, otherwise base64url. 16–64 bytes. */
+export function parseNonce(text: string): Uint8Array {
+  if (text.length > 2 * NONCE_MAX_BYTES) throw malformed('malformed_length', `nonce is ${text.length} characters`);
+  const isHex = /^(?:[0-9a-fA-F]{2})+$/.test(text) && text.length >= 2 * NONCE_MIN_BYTES;
+  const nonce = isHex ? fromHex(text, 'nonce') : fromBase64Url(text, 'nonce');
+  if (nonce.length < NONCE_MIN_BYTES || nonce.length > NONCE_MAX_BYTES) {
+    throw malformed('malformed_length', `nonce is ${nonce.length} bytes, expected ${NONCE_MIN_BYTES} to ${NONCE_MAX_BYTES}`);
+  }
+  return nonce;
+}
+
+/** Seconds since 1970 → the document's timestamp. */
+export function formatTimestamp(seconds: number): string {
+  return new Date(seconds * 1000).toISOString().replace(/\.000Z$/, 'Z');
+}
+
+// --- reading -------------------------------------------------------------------------------------------------------
+
+type Loose = Json | Uint8Array | readonly Loose[] | { readonly [key: string]: Loose };
+type Encoding = 'base64' | 'base64url' | 'hex';
+type ReadBytes = (value: unknown, name: string, encoding: Encoding, maxBytes: number) => Uint8Array;
+
+const read = shapeReaders('malformed_document');
+
+const REPORT_MAX = 64 * 1024;
+const CERTIFICATE_MAX = 16 * 1024;
+const CRL_MAX = 256 * 1024;
+const TEXT_MAX = 256 * 1024;
+const EVENT_LOG_MAX = 512 * 1024;
+const MODELS_MAX = 256;
+const BLOBS_MAX = 64;
+const MODEL_ID_MAX = 256;
+
+const REQUIRED = ['version', 'tee_type', 'report', 'report_data', 'measurement', 'timestamp', 'claims', 'inclusion', 'models'];
+const OPTIONAL = ['nonce', 'rtmr', 'event_log', 'endorsements'];
+
+const TDX_REQUIRED = ['tcb_info', 'tcb_info_issuer_chain', 'qe_identity', 'qe_identity_issuer_chain', 'pck_crl', 'root_ca_crl'];
+const TDX_OPTIONAL = ['pck_chain', 'pck_crl_issuer_chain'];
+const ALL_ENDORSEMENTS = ['vek', 'chain', 'crl', ...TDX_REQUIRED, ...TDX_OPTIONAL];
+
+const fromJson: ReadBytes = (value, name, encoding, maxBytes) => {
+  const text = read.string(value, name, encoding === 'hex' ? 2 * maxBytes : Math.ceil(maxBytes / 3) * 4);
+  return encoding === 'hex' ? fromHex(text, name) : encoding === 'base64' ? fromBase64(text, name) : fromBase64Url(text, name);
+};
+
+const asIs: ReadBytes = (value, name, _encoding, maxBytes) => {
+  if (!(value instanceof Uint8Array)) throw malformed('malformed_document', `${name} is not a byte string`);
+  if (value.length > maxBytes) throw malformed('malformed_document', `${name} is ${value.length} bytes, expected at most ${maxBytes}`);
+  return value;
+};
+
+function readDocument(value: unknown, bytes: ReadBytes): AttestationDocument {
+  const object = read.object(value, 'document', REQUIRED, OPTIONAL);
+  const sized = (item: unknown, name: string, encoding: Encoding, length: number): Uint8Array => {
+    const found = bytes(item, name, encoding, length);
+    if (found.length === length) return found;
+    throw malformed('malformed_document', `${name} is ${found.length} bytes, expected ${length}`);
+  };
+  const inclusion = read.object(object['inclusion'], 'inclusion', ['index', 'size', 'path']);
+  const teeType = read.oneOf(object['tee_type'], 'tee_type', TEE_TYPES);
+  const fields: DocumentFields = {
+    version: read.oneOf(object['version'], 'version', ['1']),
+    report: bytes(object['report'], 'report', 'base64', REPORT_MAX),
+    reportData: sized(object['report_data'], 'report_data', 'hex', 64),
+    measurement: sized(object['measurement'], 'measurement', 'hex', 48),
+    timestamp: readTimestamp(object['timestamp']),
+    ...(object['nonce'] === undefined ? {} : { nonce: read.string(object['nonce'], 'nonce', 2 * NONCE_MAX_BYTES) }),
+    claims: bytes(object['claims'], 'claims', 'base64url', 4096),
+    inclusion: {
+      index: read.integer(inclusion['index'], 'inclusion.index'),
+      size: read.integer(inclusion['size'], 'inclusion.size', 1),
+      path: read.list(inclusion['path'], 'inclusion.path', 0, 32).map((item, i) => sized(item, `inclusion.path[${i}]`, 'hex', 32)),
+    },
+    models: read.list(object['models'], 'models', 0, MODELS_MAX).map((item, i) => readModel(item, `models[${i}]`, sized)),
+    ...(object['rtmr'] === undefined
+      ? {}
+      : { rtmr: read.list(object['rtmr'], 'rtmr', 4, 4).map((item, i) => sized(item, `rtmr[${i}]`, 'hex', 48)) }),
+    ...(object['event_log'] === undefined ? {} : { eventLog: bytes(object['event_log'], 'event_log', 'base64', EVENT_LOG_MAX) }),
+  };
+  const stapled = object['endorsements'];
+  const isTdx =
+    teeType === 'tdx' ||
+    (teeType === 'simulated' && stapled !== undefined && !('vek' in read.object(stapled, 'endorsements', [], ALL_ENDORSEMENTS)));
+  if (!isTdx && (fields.rtmr !== undefined || fields.eventLog !== undefined)) {
+    throw malformed('malformed_document', `a ${teeType} document has rtmr or event_log, which only tdx has`);
+  }
+  if (stapled === undefined) {
+    if (teeType === 'simulated')
+      throw malformed('malformed_document', 'a simulated document lacks endorsements, which nobody else can give');
+    return { ...fields, teeType };
+  }
+  if (teeType === 'sev-snp') return { ...fields, teeType, endorsements: readSnpEndorsements(stapled, bytes) };
+  if (teeType === 'tdx') return { ...fields, teeType, endorsements: readTdxEndorsements(stapled, bytes) };
+  return { ...fields, teeType, endorsements: isTdx ? readTdxEndorsements(stapled, bytes) : readSnpEndorsements(stapled, bytes) };
+}
+
+function readTimestamp(value: unknown): string {
+  const text = read.string(value, 'timestamp', 32);
+  const seconds = Date.parse(text) / 1000;
+  if (!/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/.test(text) || !Number.isInteger(seconds) || formatTimestamp(seconds) !== text) {
+    throw malformed('malformed_document', 'timestamp is not RFC 3339 in UTC with whole seconds');
+  }
+  return text;
+}
+
+type ReadSized = (item: unknown, name: string, encoding: Encoding, length: number) => Uint8Array;
+
+function readModel(value: unknown, name: string, sized: ReadSized): AttestedModel {
+  const object = read.object(value, name, ['id', 'sha256', 'kind', 'blobs']);
+  const id = readText(object['id'], `${name}.id`, MODEL_ID_MAX);
+  if (id === '' || id === '*') throw malformed('malformed_document', `${name}.id is ${JSON.stringify(id)}, which no model can have`);
+  return {
+    id,
+    sha256: sized(object['sha256'], `${name}.sha256`, 'hex', 32),
+    kind: read.oneOf(object['kind'], `${name}.kind`, ['blob', 'manifest']),
+    blobs: read.list(object['blobs'], `${name}.blobs`, 1, BLOBS_MAX).map((item, i) => readBlob(item, `${name}.blobs[${i}]`, sized)),
+  };
+}
+
+function readBlob(value: unknown, name: string, sized: ReadSized): ModelBlob {
+  const object = read.object(value, name, ['role', 'sha256', 'size']);
+  return {
+    role: readText(object['role'], `${name}.role`, 64),
+    sha256: sized(object['sha256'], `${name}.sha256`, 'hex', 32),
+    size: read.integer(object['size'], `${name}.size`),
+  };
+}
+
+/** Text that is hashed: JSON can spell halves of surrogate pairs, which no UTF-8 encodes. */
+function readText(value: unknown, name: string, maxLength: number): string {
+  const text = read.string(value, name, maxLength);
+  if (/\p{Surrogate}/u.test(text)) throw malformed('malformed_document', `${name} has a lone surrogate`);
+  return text;
+}
+
+function readSnpEndorsements(value: unknown, bytes: ReadBytes): SnpEndorsements {
+  const object = read.object(value, 'endorsements', ['vek', 'chain'], ['crl']);
+  return {
+    vek: bytes(object['vek'], 'endorsements.vek', 'base64', CERTIFICATE_MAX),
+    chain: read
+      .list(object['chain'], 'endorsements.chain', 1, 4)
+      .map((item, i) => bytes(item, `endorsements.chain[${i}]`, 'base64', CERTIFICATE_MAX)),
+    ...(object['crl'] === undefined ? {} : { crl: bytes(object['crl'], 'endorsements.crl', 'base64', CRL_MAX) }),
+  };
+}
+
+function readTdxEndorsements(value: unknown, bytes: ReadBytes): TdxEndorsements {
+  const object = read.object(value, 'endorsements', TDX_REQUIRED, TDX_OPTIONAL);
+  const text = (key: string): string => read.string(object[key], `endorsements.${key}`, TEXT_MAX);
+  return {
+    ...(object['pck_chain'] === undefined ? {} : { pckChain: text('pck_chain') }),
+    pckCrl: bytes(object['pck_crl'], 'endorsements.pck_crl', 'base64', CRL_MAX),
+    ...(object['pck_crl_issuer_chain'] === undefined ? {} : { pckCrlIssuerChain: text('pck_crl_issuer_chain') }),
+    rootCaCrl: bytes(object['root_ca_crl'], 'endorsements.root_ca_crl', 'base64', CRL_MAX),
+    tcbInfo: text('tcb_info'),
+    tcbInfoIssuerChain: text('tcb_info_issuer_chain'),
+    qeIdentity: text('qe_identity'),
+    qeIdentityIssuerChain: text('qe_identity_issuer_chain'),
+  };
+}
+
+// --- writing -------------------------------------------------------------------------------------------------------
+
+type WriteBytes = (bytes: Uint8Array, encoding: Encoding) => Loose;
+
+const toJson: WriteBytes = (bytes, encoding) =>
+  encoding === 'hex' ? toHex(bytes) : encoding === 'base64' ? toBase64(bytes) : toBase64Url(bytes);
+const asBytes: WriteBytes = (bytes) => bytes;
+
+function writeDocument(document: AttestationDocument, bytes: WriteBytes): { readonly [key: string]: Loose } {
+  const { inclusion } = document;
+  return {
+    version: document.version,
+    tee_type: document.teeType,
+    report: bytes(document.report, 'base64'),
+    report_data: bytes(document.reportData, 'hex'),
+    measurement: bytes(document.measurement, 'hex'),
+    timestamp: document.timestamp,
+    ...(document.nonce === undefined ? {} : { nonce: document.nonce }),
+    claims: bytes(document.claims, 'base64url'),
+    inclusion: { index: inclusion.index, size: inclusion.size, path: inclusion.path.map((item) => bytes(item, 'hex')) },
+    models: document.models.map((model) => ({
+      id: model.id,
+      sha256: bytes(model.sha256, 'hex'),
+      kind: model.kind,
+      blobs: model.blobs.map((blob) => ({ role: blob.role, sha256: bytes(blob.sha256, 'hex'), size: blob.size })),
+    })),
+    ...(document.rtmr === undefined ? {} : { rtmr: document.rtmr.map((item) => bytes(item, 'hex')) }),
+    ...(document.eventLog === undefined ? {} : { event_log: bytes(document.eventLog, 'base64') }),
+    ...(document.endorsements === undefined ? {} : { endorsements: writeEndorsements(document.endorsements, bytes) }),
+  };
+}
+
+function writeEndorsements(endorsements: SnpEndorsements | TdxEndorsements, bytes: WriteBytes): Loose {
+  if ('vek' in endorsements) {
+    return {
+      vek: bytes(endorsements.vek, 'base64'),
+      chain: endorsements.chain.map((item) => bytes(item, 'base64')),
+      ...(endorsements.crl === undefined ? {} : { crl: bytes(endorsements.crl, 'base64') }),
+    };
+  }
+  return {
+    ...(endorsements.pckChain === undefined ? {} : { pck_chain: endorsements.pckChain }),
+    pck_crl: bytes(endorsements.pckCrl, 'base64'),
+    ...(endorsements.pckCrlIssuerChain === undefined ? {} : { pck_crl_issuer_chain: endorsements.pckCrlIssuerChain }),
+    root_ca_crl: bytes(endorsements.rootCaCrl, 'base64'),
+    tcb_info: endorsements.tcbInfo,
+    tcb_info_issuer_chain: endorsements.tcbInfoIssuerChain,
+    qe_identity: endorsements.qeIdentity,
+    qe_identity_issuer_chain: endorsements.qeIdentityIssuerChain,
+  };
+}
+
+function toMap(value: Loose): Cbor {
+  if (value === null || typeof value !== 'object' || value instanceof Uint8Array) return value;
+  if (Array.isArray(value)) return (value as readonly Loose[]).map(toMap);
+  return new Map(Object.entries(value as { readonly [key: string]: Loose }).map(([key, item]) => [key, toMap(item)]));
+}
+
+function fromMap(value: Cbor): Loose {
+  if (value === null || typeof value !== 'object' || value instanceof Uint8Array) return value;
+  if (Array.isArray(value)) return (value as readonly Cbor[]).map(fromMap);
+  const object = Object.create(null) as Record<string, Loose>;
+  for (const [key, item] of value as CborMap) {
+    if (typeof key !== 'string') throw malformed('malformed_document', `certificate evidence has the integer key ${key}`);
+    object[key] = fromMap(item);
+  }
+  return object;
+}

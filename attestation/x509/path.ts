@@ -1,0 +1,74 @@
+// What RFC 5280 §6 asks of certificates and CRLs besides their signatures: windows, names, CA rights, critical extensions.
+// Each function returns what is wrong in words, or undefined. Signatures are signature.ts's; trust is the caller's.
+
+import { equalBytes, toHex } from '../encoding/bytes.ts';
+import { OID, type Certificate, type Extension, type Name, type RevocationList } from './certificate.ts';
+
+/** RFC 5280 §6.1.3 (a)(2): `now` within [notBefore, notAfter]. */
+export function validityProblem(certificate: Certificate, now: Date): string | undefined {
+  if (now < certificate.notBefore) return `not valid before ${isoSeconds(certificate.notBefore)}`;
+  if (now > certificate.notAfter) return `expired at ${isoSeconds(certificate.notAfter)}`;
+  return undefined;
+}
+
+/** RFC 5280 §6.1.3 (a)(4), §4.2.1.1: issuer and subject bytes equal, and key identifiers where both are present. */
+export function issuanceProblem(child: Pick<Certificate, 'issuer' | 'authorityKeyId'>, issuer: Certificate): string | undefined {
+  if (!equalBytes(child.issuer.raw, issuer.subject.raw))
+    return `issuer ${nameText(child.issuer)} is not the subject ${nameText(issuer.subject)}`;
+  if (child.authorityKeyId !== undefined && issuer.subjectKeyId !== undefined && !equalBytes(child.authorityKeyId, issuer.subjectKeyId)) {
+    return `authorityKeyIdentifier ${toHex(child.authorityKeyId)} is not the issuer's ${toHex(issuer.subjectKeyId)}`;
+  }
+  return undefined;
+}
+
+/** RFC 5280 §4.2.1.3, §4.2.1.9: a CA that may sign what is asked and allows `intermediatesBelow` CAs under it. */
+export function caProblem(
+  ca: Certificate,
+  signs: { readonly certificates?: boolean; readonly crls?: boolean },
+  intermediatesBelow = 0,
+): string | undefined {
+  if (ca.basicConstraints?.ca !== true) return 'basicConstraints does not say CA';
+  const { pathLength } = ca.basicConstraints;
+  if (pathLength !== undefined && pathLength < intermediatesBelow) return `pathLenConstraint is ${pathLength}, needs ${intermediatesBelow}`;
+  if (signs.certificates === true && ca.keyUsage?.keyCertSign !== true) return 'keyUsage lacks keyCertSign';
+  if (signs.crls === true && ca.keyUsage?.crlSign !== true) return 'keyUsage lacks cRLSign';
+  return criticalProblem(ca);
+}
+
+/** A critical extension this verifier does not interpret (RFC 5280 §4.2). */
+export function criticalProblem(
+  item: { readonly extensions: ReadonlyMap<string, Extension> },
+  known: readonly string[] = [],
+): string | undefined {
+  for (const { oid, critical } of item.extensions.values()) {
+    if (critical && oid !== OID.basicConstraints && oid !== OID.keyUsage && !known.includes(oid))
+      return `critical extension ${oid} is not known`;
+  }
+  return undefined;
+}
+
+/** Issuer, extensions and window of a CRL (RFC 5280 §5.2, §6.3.3). Full, direct CRLs with nextUpdate and crlNumber only. */
+export function crlProblem(crl: RevocationList, issuer: Certificate, now: Date): string | undefined {
+  const issued = issuanceProblem(crl, issuer);
+  if (issued !== undefined) return issued;
+  const critical = criticalProblem(crl);
+  if (critical !== undefined) return critical;
+  if (crl.extensions.has(OID.deltaCrlIndicator)) return 'it is a delta CRL';
+  if (crl.extensions.has(OID.issuingDistributionPoint)) return 'it covers only part of what its issuer issued';
+  if (crl.crlNumber === undefined) return 'crlNumber is missing';
+  if (crl.nextUpdate === undefined) return 'nextUpdate is missing';
+  if (now < crl.thisUpdate) return `thisUpdate ${isoSeconds(crl.thisUpdate)} is in the future`;
+  if (now >= crl.nextUpdate) return `nextUpdate ${isoSeconds(crl.nextUpdate)} has passed`;
+  return undefined;
+}
+
+export function isRevoked(crl: RevocationList, serial: Uint8Array): boolean {
+  return crl.revoked.some((listed) => equalBytes(listed, serial));
+}
+
+/** The name's common name quoted, or its DER in hex. */
+export function nameText(name: Name): string {
+  return name.commonName === undefined ? toHex(name.raw.subarray(0, 64)) : JSON.stringify(name.commonName.slice(0, 64));
+}
+
+const isoSeconds = (date: Date): string => date.toISOString().replace('.000Z', 'Z');

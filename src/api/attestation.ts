@@ -1,0 +1,63 @@
+// GET /v1/attestation (docs/protocol.md §4): evidence for this TLS connection and the caller's nonce. Open to everyone, since
+// a client proves the server before it shows its key. A nonce that is no 16–64 bytes is refused; without one the server
+// makes one, and the answer proves the channel but not that it is fresh.
+
+import { createHash, randomBytes } from 'node:crypto';
+import { TLSSocket } from 'node:tls';
+import { documentToJson, EXPORTER_LABEL, EXPORTER_LENGTH, parseNonce, toHex } from '@assay/attestation';
+import { ApiError } from '../base/errors.ts';
+import { attestationAnswer } from './response-schemas.ts';
+import { object, optional, text } from '../base/shape.ts';
+import { peerOf } from '../http/address.ts';
+import { route } from '../http/route.ts';
+import { modelNotFound } from './model-access.ts';
+
+export const attestation = route({
+  method: 'GET',
+  path: '/v1/attestation',
+  access: 'open',
+  limited: true,
+  apart: true,
+  summary: 'Evidence for this server, its model and this very connection.',
+  tag: 'Attestation',
+  query: object({
+    nonce: optional(text({ max: 1024, about: 'Hex or base64url, 16 to 64 bytes, chosen at random by the caller.' })),
+    model: optional(text({ min: 1, max: 1024, about: 'Bind the evidence to this model; without it, to all models.' })),
+  }),
+  answer: attestationAnswer,
+  errors: ['tee_not_enabled', 'invalid_nonce', 'model_not_found', 'attestation_rate_limited', 'attestation_failed', 'tls_required'],
+  async handle({ deps, exchange, proven, query, request }) {
+    if (deps.attester === null)
+      throw new ApiError(503, 'tee_not_enabled', 'this server runs without a TEE and has no evidence', { shouldRetry: false });
+    const nonce = query.nonce === undefined ? new Uint8Array(randomBytes(32)) : readNonce(query.nonce);
+    const model = query.model === undefined ? undefined : deps.models.get(query.model);
+    if (query.model !== undefined && model === undefined) throw modelNotFound();
+    const socket = request.raw.socket;
+    if (!(socket instanceof TLSSocket)) {
+      throw new ApiError(400, 'tls_required', 'evidence is bound to a TLS connection; this one is plain HTTP', { shouldRetry: false });
+    }
+    const exporter = new Uint8Array(socket.exportKeyingMaterial(EXPORTER_LENGTH, EXPORTER_LABEL, Buffer.from(nonce)));
+    const document = await deps.attester.attest({
+      nonce,
+      exporter,
+      clientId: exchange.principal?.bucket ?? `peer ${peerOf(request.ip)}`,
+      signal: exchange.signal,
+      ...(model !== undefined && { modelId: model.id }),
+    });
+    proven.shown(socket, document.models);
+    if (model !== undefined) {
+      exchange.modelId = model.id;
+      exchange.modelSha256 = model.sha256;
+    }
+    exchange.evidenceSha256 = createHash('sha256').update(document.report).digest('hex');
+    return { ...documentToJson(document), nonce: query.nonce ?? toHex(nonce) };
+  },
+});
+
+function readNonce(given: string): Uint8Array {
+  try {
+    return parseNonce(given);
+  } catch {
+    throw new ApiError(400, 'invalid_nonce', 'nonce is not 16 to 64 bytes in hex or base64url', { param: 'nonce' });
+  }
+}

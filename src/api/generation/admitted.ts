@@ -1,0 +1,116 @@
+// Generating on a route: nothing is written until the engine has admitted the prompt (its `start` event), so that every
+// refusal before it has a proper status; after it errors are the stream's terminal event.
+
+import type { GenerateEvent, TokenLogprob } from '../../engine/seam/engine.ts';
+import type { ChunkSink, Counts } from '../chat/wire.ts';
+import { gathered } from './stream-batching.ts';
+import { createPadding } from './padding.ts';
+import { errorBody, toApiError } from '../../http/errors.ts';
+import type { Call } from '../../http/route.ts';
+import { openEventStream } from '../../http/sse.ts';
+
+/**
+ * Waits for the `start` event (so that refusals throw here), then yields it and the rest. Counts tokens as they pass, so
+ * that an answer that breaks off is counted for what it used. `whole`: the answer is gathered before it is sent, and takes its
+ * memory from the budget the bodies have.
+ */
+export async function admitted(
+  call: Call,
+  events: AsyncIterable<GenerateEvent>,
+  counts: Counts,
+  whole: boolean,
+): Promise<AsyncIterable<GenerateEvent>> {
+  const { exchange } = call;
+  const { usage } = exchange;
+  const iterator = events[Symbol.asyncIterator]();
+  const written = new Map<number, number>();
+
+  const note = (event: GenerateEvent): void => {
+    if (event.type === 'start') {
+      counts.promptTokens += event.promptTokens;
+      counts.cachedTokens += event.cachedTokens;
+      usage.promptTokens += event.promptTokens;
+      return;
+    }
+    exchange.firstTokenMs ??= performance.now() - exchange.startedAt;
+    const before = written.get(event.index) ?? 0;
+    if (event.type === 'delta') {
+      // About one token each; the finish event says how many there really were.
+      written.set(event.index, before + 1);
+      usage.completionTokens += 1;
+    } else {
+      counts.completionTokens += event.completionTokens;
+      usage.completionTokens += event.completionTokens - before;
+    }
+  };
+
+  const take = (event: GenerateEvent): void => {
+    note(event);
+    if (whole && event.type === 'delta') exchange.held?.add(heapOf(event));
+    exchange.admission?.spend(usage.promptTokens + usage.completionTokens);
+  };
+
+  const first = await iterator.next();
+  if (first.done !== true) take(first.value);
+  let waiting: IteratorResult<GenerateEvent> | null = first;
+  return {
+    [Symbol.asyncIterator]: () => ({
+      async next() {
+        if (waiting !== null) {
+          const given = waiting;
+          waiting = null;
+          return given;
+        }
+        const result = await iterator.next();
+        if (result.done !== true) take(result.value);
+        return result;
+      },
+      async return() {
+        await iterator.return?.();
+        return { done: true, value: undefined };
+      },
+    }),
+  };
+}
+
+/**
+ * What a gathered piece of an answer takes: its text is small, but log probabilities are not. Twenty alternatives of a token are
+ * some four kilobytes, and a request of a hundred bytes can ask for them at each of a million tokens.
+ */
+export function heapOf({ text, logprobs = [] }: Extract<GenerateEvent, { readonly type: 'delta' }>): number {
+  const of = (token: TokenLogprob): number => LOGPROB_BYTES + 2 * token.token.length + 8 * token.bytes.length;
+  return 2 * text.length + logprobs.reduce((sum, each) => each.top.reduce((all, other) => all + of(other), sum + of(each)), 0);
+}
+
+/** An object, its list of bytes, a number and the headers of both strings (measured with V8 of Node 20). */
+const LOGPROB_BYTES = 168;
+
+export async function streamAnswer(
+  call: Call,
+  events: AsyncIterable<GenerateEvent>,
+  padding: { readonly wanted: boolean | undefined; readonly baseBytes: number },
+  write: (events: AsyncIterable<GenerateEvent>, sink: ChunkSink) => Promise<void>,
+): Promise<void> {
+  const { reply, exchange, deps } = call;
+  reply.header('openai-processing-ms', String(Math.round(performance.now() - exchange.startedAt)));
+  if (exchange.admission !== null) reply.headers(exchange.admission.headers());
+  reply.hijack();
+  const stream = openEventStream(reply.raw, {
+    headers: reply.getHeaders(),
+    heartbeatMs: deps.config.timeouts.heartbeatMs,
+    stallMs: deps.config.timeouts.stallMs ?? 60_000,
+    signal: exchange.signal,
+  });
+  const pad = padding.wanted ?? deps.config.streamPadding;
+  const padder = pad ? createPadding(padding.baseBytes) : null;
+  const { streamBatchMs } = deps.config;
+  const paced = streamBatchMs === 0 ? events : gathered(events, streamBatchMs);
+  try {
+    await write(paced, { send: (json) => stream.send(padder === null ? json : padder.pad(json)), flush: () => stream.flush() });
+    stream.end('[DONE]');
+  } catch (thrown) {
+    const error = toApiError(exchange.signal.aborted ? exchange.signal.reason : thrown);
+    exchange.errorCode = error.code;
+    stream.end(JSON.stringify(errorBody(error)));
+  }
+}

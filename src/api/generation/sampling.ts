@@ -1,0 +1,162 @@
+// Sampling parameters shared by chat and text completions (OpenAI API reference, plus top_k, min_p, repeat_penalty and
+// keep_alive as local servers know them), and what they become for the engine.
+
+import type { Sampling } from '../../engine/seam/engine.ts';
+import type { ModelDefaults } from '../../models/registry.ts';
+import {
+  anyObject,
+  choice,
+  decimal,
+  either,
+  flag,
+  inert,
+  integer,
+  list,
+  map,
+  object,
+  optional,
+  refuse,
+  text,
+  unsupported,
+} from '../../base/shape.ts';
+import type { Infer, Shape } from '../../base/shape.ts';
+
+/** Completions of one request; they share a prefill but each takes a slot. */
+const MAX_CHOICES = 8;
+const MAX_STOPS = 4;
+const MAX_TOKENS = 16_777_216;
+const MAX_BIASES = 1024;
+
+export const maxTokens = (about: string): Shape<number> => integer({ min: 1, max: MAX_TOKENS, about });
+
+export const modelId = text({ min: 1, max: 1024, about: 'Id of a registered model.' });
+
+export const keepAlive = optional(
+  either(
+    {
+      string: text({
+        max: 20,
+        pattern: /^(-1|\d{1,9}(\.\d{1,3})?(ms|s|m|h)?)$/,
+        form: 'a duration such as "30s", "5m", "1h", "0" or "-1"',
+      }),
+      number: decimal({ min: -1, max: 1e9 }),
+    },
+    'a duration',
+    'How long the model stays loaded after this request: seconds, or "30s", "5m", "1h", "0" (unload when idle), "-1" (for ever).',
+  ),
+);
+
+const stops = map(
+  either(
+    { string: text({ min: 1, max: 1024 }), array: list(text({ min: 1, max: 1024 }), { max: MAX_STOPS }) },
+    'a string or an array of strings',
+    'Up to four strings that end the answer; they are not part of it.',
+  ),
+  (value): readonly string[] => (typeof value === 'string' ? [value] : value),
+);
+
+const logitBias = map(
+  anyObject('Token id → number from -100 to 100 added to its logit; -100 bans the token.'),
+  (value, path): ReadonlyMap<number, number> => {
+    const entries = Object.entries(value);
+    if (entries.length > MAX_BIASES)
+      throw refuse('invalid_value', path, `${path} has ${entries.length} entries, expected at most ${MAX_BIASES}`);
+    return new Map(
+      entries.map(([key, bias]) => {
+        if (!/^\d{1,9}$/.test(key)) throw refuse('invalid_value', path, `${path} has a key that is not a token id`);
+        if (typeof bias !== 'number' || !(bias >= -100 && bias <= 100))
+          throw refuse('invalid_value', `${path}.${key}`, `${path}.${key} is not a number from -100 to 100`);
+        return [Number(key), bias];
+      }),
+    );
+  },
+  {
+    type: 'object',
+    additionalProperties: { type: 'number', minimum: -100, maximum: 100 },
+    description: 'Token id → number from -100 to 100 added to its logit; -100 bans the token.',
+  },
+);
+
+export const samplingFields = {
+  temperature: optional(decimal({ min: 0, max: 2, about: "0 is greedy. Default: the model's, else 1." })),
+  top_p: optional(decimal({ min: 0, max: 1, about: "Default: the model's, else 1." })),
+  top_k: optional(integer({ min: 0, max: 1_000_000, about: "Only the k likeliest tokens; 0: no limit. Default: the model's, else 0." })),
+  min_p: optional(
+    decimal({ min: 0, max: 1, about: "Only tokens at least this likely relative to the likeliest. Default: the model's, else 0." }),
+  ),
+  presence_penalty: optional(decimal({ min: -2, max: 2, about: 'Default 0.' })),
+  frequency_penalty: optional(decimal({ min: -2, max: 2, about: 'Default 0.' })),
+  repeat_penalty: optional(
+    decimal({ min: 0.01, max: 10, about: "Divides the logits of tokens seen lately; 1 is off. Default: the model's, else 1." }),
+  ),
+  seed: optional(
+    integer({ min: Number.MIN_SAFE_INTEGER, max: Number.MAX_SAFE_INTEGER, about: 'Same seed, model and request: same answer.' }),
+  ),
+  logit_bias: optional(logitBias),
+  n: optional(integer({ min: 1, max: MAX_CHOICES, about: 'Answers to give; default 1.' })),
+  stop: optional(stops),
+  stream: optional(flag('Answer as server-sent events.')),
+  stream_options: optional(
+    object({
+      include_usage: optional(flag('One more chunk with `choices: []` and the usage, before [DONE].')),
+      include_obfuscation: optional(flag('Pad events to a fixed size. Default: as the server is configured (on).')),
+    }),
+  ),
+  keep_alive: keepAlive,
+  user: inert(text({ max: 1024 }), 'nothing is kept per end user.'),
+} as const;
+
+/** OpenAI parameters that promise nothing this server could break, or only what holds anyway. */
+export const inertFields = {
+  metadata: inert(anyObject('Up to 16 strings.'), 'nothing is stored.'),
+  store: inert(
+    map(flag(), (value, path) => {
+      if (value) throw refuse('unsupported_parameter', path, `${path} is true: this server stores no answers`);
+    }),
+    'false is what happens; true is refused.',
+  ),
+  service_tier: inert(choice(['auto', 'default']), 'there is one tier; flex, scale and priority are refused.'),
+  safety_identifier: inert(text({ max: 1024 }), 'nothing is kept per end user.'),
+  prompt_cache_key: inert(text({ max: 1024 }), 'prompts are always cached, within one API key.'),
+  prompt_cache_retention: inert(choice(['in-memory', 'in_memory']), 'the cache lives in memory; 24h is refused.'),
+} as const;
+
+export const unsupportedChatFields = {
+  audio: unsupported('answers are text'),
+  function_call: unsupported('use tool_choice'),
+  functions: unsupported('use tools'),
+  prediction: unsupported(''),
+  reasoning_effort: unsupported(''),
+  verbosity: unsupported(''),
+  web_search_options: unsupported('this server reaches no network'),
+} as const;
+
+type SamplingBody = { readonly [K in keyof typeof samplingFields]: Infer<(typeof samplingFields)[K]> };
+
+/** Request parameters, then the model's defaults, then OpenAI's. */
+export function toSampling(body: SamplingBody, defaults: ModelDefaults): Sampling {
+  return {
+    temperature: body.temperature ?? defaults.temperature ?? 1,
+    topP: body.top_p ?? defaults.topP ?? 1,
+    topK: body.top_k ?? defaults.topK ?? 0,
+    minP: body.min_p ?? defaults.minP ?? 0,
+    presencePenalty: body.presence_penalty ?? 0,
+    frequencyPenalty: body.frequency_penalty ?? 0,
+    repeatPenalty: body.repeat_penalty ?? defaults.repeatPenalty ?? 1,
+    ...(body.seed !== undefined && { seed: toSeed(body.seed) }),
+    ...(body.logit_bias !== undefined && body.logit_bias.size > 0 && { logitBias: body.logit_bias }),
+  };
+}
+
+/** 64-bit seeds folded to the engine's 32; all ones would mean "random" to llama.cpp. */
+function toSeed(seed: number): number {
+  const folded = Number(BigInt.asUintN(32, BigInt(seed)));
+  return folded === 0xffff_ffff ? 0x7fff_ffff : folded;
+}
+
+/** `stream_options` without `stream` is refused, as OpenAI does. */
+export function checkStreamOptions(body: { readonly stream: boolean | undefined; readonly stream_options: unknown }): void {
+  if (body.stream_options !== undefined && body.stream !== true) {
+    throw refuse('invalid_value', 'stream_options', 'stream_options is only allowed when stream is true');
+  }
+}

@@ -1,0 +1,78 @@
+// Gathers what a stream writes and lets it out at intervals, so that neither the number of events nor the time between them
+// tells tokens apart (`limits.stream_batch_ms`). Nothing is changed, dropped or put in another order within a choice.
+
+import type { GenerateEvent } from '../../engine/seam/engine.ts';
+
+type Delta = Extract<GenerateEvent, { readonly type: 'delta' }>;
+
+/** A promise of the end of an interval, and how to stop waiting for it. */
+export type Interval = (ms: number) => { readonly over: Promise<void>; readonly stop: () => void };
+
+const interval: Interval = (ms) => {
+  let stop = (): void => undefined;
+  const over = new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    stop = () => clearTimeout(timer);
+  });
+  return { over, stop };
+};
+
+/**
+ * The same events, deltas of a choice joined: those that come within `ms` milliseconds of the first one leave together when the
+ * time is over, those of a choice that ends at once. While the reader is busy nothing is asked of `events`.
+ */
+export async function* gathered(
+  events: AsyncIterable<GenerateEvent>,
+  ms: number,
+  wait: Interval = interval,
+): AsyncGenerator<GenerateEvent, void, undefined> {
+  const iterator = events[Symbol.asyncIterator]();
+  const held = new Map<number, Delta>();
+  let timer: ReturnType<Interval> | null = null;
+  let next = iterator.next();
+  // A failure while deltas wait for their time must not count as unhandled; it is thrown where it is awaited.
+  next.catch(() => undefined);
+  try {
+    for (;;) {
+      const result = await (timer === null ? next : Promise.race([next, timer.over]));
+      if (result === undefined) {
+        timer = null;
+        const ready = [...held.values()];
+        held.clear();
+        yield* ready;
+        continue;
+      }
+      if (result.done === true) break;
+      const event = result.value;
+      if (event.type === 'delta') {
+        const before = held.get(event.index);
+        held.set(event.index, before === undefined ? event : joined(before, event));
+        timer ??= wait(ms);
+      } else {
+        if (event.type === 'finish') {
+          const last = held.get(event.index);
+          held.delete(event.index);
+          if (last !== undefined) yield last;
+        }
+        yield event;
+      }
+      next = iterator.next();
+      next.catch(() => undefined);
+    }
+    yield* held.values();
+  } catch (error) {
+    // What was written before an engine failed is the reader's.
+    yield* held.values();
+    throw error;
+  } finally {
+    timer?.stop();
+    // Not waited for: it comes after the `next` that is under way, which ends when the request does.
+    iterator.return?.().catch(() => undefined);
+  }
+}
+
+function joined(a: Delta, b: Delta): Delta {
+  const text = a.text + b.text;
+  if (a.logprobs === undefined && b.logprobs === undefined) return { type: 'delta', index: a.index, text };
+  return { type: 'delta', index: a.index, text, logprobs: [...(a.logprobs ?? []), ...(b.logprobs ?? [])] };
+}

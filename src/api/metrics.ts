@@ -1,0 +1,24 @@
+// GET /metrics (also /v1/metrics): Prometheus text. Not there at all unless it is switched on. Where there are keys it takes an
+// admin key: who polls the token counters of a model learns how long the requests of others are.
+
+import { ApiError } from '../base/errors.ts';
+import { isLoopback } from '../http/address.ts';
+import { route } from '../http/route.ts';
+import type { RouteContext } from './routes.ts';
+
+export const metricsRoute = ({ config, metrics }: RouteContext) =>
+  route({
+    method: 'GET',
+    path: '/metrics',
+    aliases: ['/v1/metrics'],
+    access: config.metrics === 'on' ? 'operator' : 'open',
+    summary: 'Numbers for Prometheus, when they are switched on.',
+    tag: 'Operation',
+    text: true,
+    async handle({ request, reply }) {
+      const loopback = isLoopback(request.raw.socket.remoteAddress ?? '');
+      if (config.metrics === 'off' || (config.metrics === 'loopback' && !loopback))
+        throw new ApiError(404, 'unknown_url', 'there is no such route');
+      return reply.type('text/plain; version=0.0.4; charset=utf-8').send(metrics.text());
+    },
+  });

@@ -1,0 +1,77 @@
+// The way from a request to a loaded model and back: may this key use it, is it of the right type, hold it while the answer
+// is made. Shared by every route that needs an engine.
+
+import { ApiError } from '../base/errors.ts';
+import type { Engine } from '../engine/seam/engine.ts';
+import type { ModelStatus } from '../models/lifecycle.ts';
+import type { RegisteredModelType } from '../models/registry.ts';
+import { checkModelAllowed } from '../http/admission/auth.ts';
+import type { Call } from '../http/route.ts';
+
+/** The registered model of that id, if the caller may use it for this. */
+export function findModel(call: Call, id: string, types: readonly RegisteredModelType[]): ModelStatus {
+  if (call.exchange.principal !== null) checkModelAllowed(call.exchange.principal, id);
+  const model = recordModel(call.exchange, call.deps.models.get(id));
+  if (!types.includes(model.type)) {
+    throw new ApiError(400, 'wrong_model_type', `the model is of type ${model.type}, expected ${types.join(' or ')}`, { param: 'model' });
+  }
+  call.proven.check(call.request.raw.socket, model);
+  return model;
+}
+
+/** What the request is about, for the records of it; 404 when there is no such model. */
+export function recordModel<M extends { readonly id: string; readonly sha256: string }>(
+  exchange: Call['exchange'],
+  model: M | undefined,
+): M {
+  if (model === undefined) throw modelNotFound();
+  exchange.modelId = model.id;
+  exchange.modelSha256 = model.sha256;
+  return model;
+}
+
+export function modelNotFound(): ApiError {
+  return new ApiError(404, 'model_not_found', 'there is no model of that name', { param: 'model' });
+}
+
+/** Runs `work` with the model loaded; it stays loaded until the promise settles. */
+export async function withEngine<T>(
+  call: Call,
+  model: ModelStatus,
+  keepAlive: string | number | undefined,
+  work: (engine: Engine) => Promise<T>,
+): Promise<T> {
+  const { config } = call.deps;
+  // Unloading is for admins; a tenant must not have it by the way, nor keep a model loaded for ever.
+  const shared = config.auth.keys.length > 0 && call.exchange.principal?.admin !== true;
+  const lease = await call.deps.models.acquire(model.id, {
+    signal: call.exchange.signal,
+    ...(keepAlive !== undefined && { keepAlive }),
+    ...(keepAlive !== undefined && shared && { keepAliveUpToMs: config.maxKeepAliveMs }),
+  });
+  try {
+    // Swapped for another while this request waited: what was checked above is not what would answer.
+    if (lease.model.sha256 !== model.sha256) {
+      throw new ApiError(503, 'model_replaced', `${model.id} was replaced by another model`, { retryAfterSeconds: 1 });
+    }
+    call.watchEngine(model.id, lease.engine);
+    call.exchange.signal.throwIfAborted();
+    return await work(lease.engine);
+  } finally {
+    lease.release();
+  }
+}
+
+/**
+ * Reserves a caller's tokens from the size of the request (about four bytes make a token) and of its answers. A length that
+ * was asked for must be there; where none was, an answer may fill the context, and what is left of the minute is held for it.
+ */
+export function reserveTokens(
+  call: Call,
+  answer?: { readonly asked: number | undefined; readonly count: number; readonly context: number },
+): void {
+  const prompt = Math.ceil(call.exchange.bodyBytes / 4);
+  const { asked = 0, count = 0, context = 0 } = answer ?? {};
+  const atMost = answer?.asked === undefined ? context : 0;
+  call.exchange.admission?.reserveTokens(prompt + Math.min(asked, context) * count, prompt + atMost * count);
+}

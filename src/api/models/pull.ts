@@ -1,0 +1,118 @@
+// POST /v1/models/pull: fetch a model from the hub, progress as server-sent events. The pull is the server's, not the
+// connection's: a client that leaves does not stop it, DELETE /v1/models/pull/:name does.
+
+import { ApiError } from '../../base/errors.ts';
+import type { ModelService, PullEvent, PullStatus } from '../../models/lifecycle.ts';
+import { pullCancelledAnswer, pullEvent, pullStatusAnswer } from '../response-schemas.ts';
+import { flag, object, optional, text } from '../../base/shape.ts';
+import { errorBody, toApiError } from '../../http/errors.ts';
+import { route } from '../../http/route.ts';
+import { openEventStream } from '../../http/sse.ts';
+import { recordModel } from '../model-access.ts';
+
+type Pulls = Pick<ModelService<unknown>, 'pullStatus' | 'cancelPull'>;
+
+export const pullModel = route({
+  method: 'POST',
+  path: '/v1/models/pull',
+  access: 'admin',
+  limited: true,
+  untimed: true,
+  summary: 'Fetch a model from the hub; progress as server-sent events.',
+  tag: 'Models',
+  body: object({
+    name: text({ min: 1, max: 1024, about: '`owner/repo:QUANT` or `owner/repo/file.gguf`, with an optional `@revision`.' }),
+    force: optional(flag('Fetch again what is there already.')),
+    token: optional(text({ min: 1, max: 1024, about: 'Token for the hub, for gated models. Never stored or logged.' })),
+  }),
+  streams: 'always',
+  answer: pullEvent,
+  errors: ['invalid_model_name', 'pull_disabled'],
+  async handle({ deps, body, exchange, reply }) {
+    const events = deps.models.pull(
+      { name: body.name, ...(body.force !== undefined && { force: body.force }), ...(body.token !== undefined && { token: body.token }) },
+      exchange.signal,
+    );
+    const iterator = events[Symbol.asyncIterator]();
+    // What is refused at once (a name that is none, pulls switched off) is a plain error.
+    let result = await iterator.next();
+    if (exchange.admission !== null) reply.headers(exchange.admission.headers());
+    reply.hijack();
+    const stream = openEventStream(reply.raw, {
+      headers: reply.getHeaders(),
+      heartbeatMs: deps.config.timeouts.heartbeatMs,
+      stallMs: deps.config.timeouts.stallMs ?? 60_000,
+      signal: exchange.signal,
+    });
+    try {
+      for (; result.done !== true; result = await iterator.next()) {
+        const event = result.value;
+        if (isTerminal(event)) {
+          if (event.status === 'error') exchange.errorCode = event.code;
+          if ('id' in event) {
+            const model = deps.models.get(event.id);
+            if (model !== undefined) recordModel(exchange, model);
+          }
+          stream.end(JSON.stringify(event.status === 'error' ? withEnvelope(event) : event));
+          return undefined;
+        }
+        stream.send(JSON.stringify(event));
+        await stream.flush();
+      }
+      throw new ApiError(500, 'internal_error', 'the pull ended without a result');
+    } catch (thrown) {
+      const error = toApiError(exchange.signal.aborted ? exchange.signal.reason : thrown);
+      exchange.errorCode = error.code;
+      stream.end(JSON.stringify(withEnvelope({ status: 'error', code: error.code, message: error.message })));
+      return undefined;
+    } finally {
+      await iterator.return?.();
+    }
+  },
+});
+
+const isTerminal = (event: PullEvent): boolean =>
+  event.status === 'success' || event.status === 'already_exists' || event.status === 'error';
+
+/** Readers of the pull's own events and readers of the API's envelope each find what they know. */
+function withEnvelope(event: Extract<PullEvent, { status: 'error' }>): object {
+  return { ...event, ...errorBody(new ApiError(500, event.code, event.message)) };
+}
+
+export const pullStatus = route({
+  method: 'GET',
+  path: '/v1/models/pull/:name/status',
+  // Names and errors may be of a private repository: for those who may pull, where there are keys.
+  access: 'operator',
+  limited: true,
+  summary: 'State of a pull; it survives a restart.',
+  tag: 'Models',
+  answer: pullStatusAnswer,
+  errors: ['pull_state_not_found'],
+  handle: async ({ deps, params }) => answerPullStatus(deps.models, params['name'] ?? ''),
+});
+
+export const cancelPull = route({
+  method: 'DELETE',
+  path: '/v1/models/pull/:name',
+  access: 'admin',
+  limited: true,
+  summary: 'Stop a pull. What was fetched stays, and the next pull goes on from there.',
+  tag: 'Models',
+  answer: pullCancelledAnswer,
+  errors: ['pull_state_not_found'],
+  handle: async ({ deps, params }) => cancelPullOf(deps.models, params['name'] ?? ''),
+});
+
+export async function answerPullStatus(pulls: Pulls, name: string): Promise<PullStatus> {
+  const status = await pulls.pullStatus(name);
+  if (status === undefined) throw pullNotFound();
+  return status;
+}
+
+export async function cancelPullOf(pulls: Pulls, name: string): Promise<object> {
+  if (!(await pulls.cancelPull(name))) throw pullNotFound();
+  return { name, cancelled: true };
+}
+
+const pullNotFound = (): ApiError => new ApiError(404, 'pull_state_not_found', 'nothing of that name is or was being pulled');

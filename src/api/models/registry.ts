@@ -1,0 +1,176 @@
+// /v1/models: what is registered, and the admin routes that change it. Ids may contain ':' and '/', encoded or not; `pull`,
+// `load`, `unload` and `status` are reserved.
+
+import { ApiError } from '../../base/errors.ts';
+import type { ModelStatus } from '../../models/lifecycle.ts';
+import type { ModelDefaults } from '../../models/registry.ts';
+import { deletedAnswer, modelAnswer, modelListAnswer } from '../response-schemas.ts';
+import { choice, decimal, integer, map, object, optional, refuse, text, unsupported } from '../../base/shape.ts';
+import { route } from '../../http/route.ts';
+import { modelNotFound, recordModel } from '../model-access.ts';
+import { answerPullStatus, cancelPullOf } from './pull.ts';
+
+/** A model as the OpenAI API lists it, and what a relying party wants to know besides. */
+function wireModel(model: ModelStatus): object {
+  return {
+    id: model.id,
+    object: 'model',
+    created: model.created,
+    owned_by: 'local',
+    type: model.type,
+    format: model.format,
+    sha256: model.sha256,
+    kind: model.kind,
+    size_bytes: model.sizeBytes,
+    context_length: model.contextLength,
+    residency: model.residency,
+    loaded: model.loaded,
+    ...(model.loading !== undefined && { loading: { progress: model.loading.fraction } }),
+    ...(model.details !== undefined && {
+      details: {
+        architecture: model.details.architecture,
+        parameters: model.details.parameters,
+        quantization: model.details.quantization,
+        has_chat_template: model.details.hasChatTemplate,
+        tokenizer: model.details.tokenizer,
+      },
+    }),
+  };
+}
+
+export const listModels = route({
+  method: 'GET',
+  path: '/v1/models',
+  access: 'key',
+  limited: true,
+  summary: 'The registered models this key may use.',
+  tag: 'Models',
+  answer: modelListAnswer,
+  async handle({ deps, exchange }) {
+    const allowed = exchange.principal?.models ?? null;
+    const visible = deps.models.list().filter((model) => allowed === null || allowed.has(model.id));
+    return { object: 'list', data: visible.map(wireModel) };
+  },
+});
+
+export const getModel = route({
+  method: 'GET',
+  path: '/v1/models/:id',
+  // An id whose slashes are not encoded.
+  aliases: ['/v1/models/*'],
+  access: 'key',
+  limited: true,
+  summary: 'One model.',
+  tag: 'Models',
+  answer: modelAnswer,
+  errors: ['model_not_found'],
+  async handle({ deps, exchange, params }) {
+    const rest = params['*'];
+    const pull = rest === undefined ? undefined : /^pull\/(.+)\/status$/.exec(rest)?.[1];
+    if (pull !== undefined) {
+      // This alias is open to every key; its twin is not.
+      if (deps.config.auth.keys.length > 0 && exchange.principal?.admin !== true) {
+        throw new ApiError(403, 'admin_key_required', 'this route takes an admin key');
+      }
+      return answerPullStatus(deps.models, pull);
+    }
+    const id = params['id'] ?? rest ?? '';
+    const allowed = exchange.principal?.models ?? null;
+    const model = allowed === null || allowed.has(id) ? deps.models.get(id) : undefined;
+    if (model === undefined) throw modelNotFound();
+    return wireModel(model);
+  },
+});
+
+const FORMATS = ['gguf', 'safetensors', 'huggingface', 'vision'] as const;
+const RESERVED = new Set(['pull', 'load', 'unload', 'status']);
+
+const format = map(choice(FORMATS, 'Only gguf is served; it is also what is assumed.'), (value, path) => {
+  if (value !== 'gguf') throw refuse('unsupported_model_format', path, `${path} is not served, expected gguf`);
+  return value;
+});
+
+const newModelName = map(
+  text({
+    min: 1,
+    max: 256,
+    pattern: /^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$/,
+    form: 'a name of letters, digits and . _ : @ / + - that begins with a letter or digit',
+  }),
+  (value, path) => {
+    if (RESERVED.has(value) || value.startsWith('pull/')) throw refuse('invalid_value', path, `${path} is a reserved word`);
+    return value;
+  },
+);
+
+const defaultParameters = map(
+  object({
+    temperature: optional(decimal({ min: 0, max: 2 })),
+    top_p: optional(decimal({ min: 0, max: 1 })),
+    top_k: optional(integer({ min: 0, max: 1_000_000 })),
+    min_p: optional(decimal({ min: 0, max: 1 })),
+    repeat_penalty: optional(decimal({ min: 0.01, max: 10 })),
+    max_tokens: optional(integer({ min: 1, max: 16_777_216 })),
+    dimensions: optional(integer({ min: 1, max: 65_536 })),
+    isq: unsupported('models are not quantised on load'),
+  }),
+  (given): ModelDefaults => ({
+    ...(given.temperature !== undefined && { temperature: given.temperature }),
+    ...(given.top_p !== undefined && { topP: given.top_p }),
+    ...(given.top_k !== undefined && { topK: given.top_k }),
+    ...(given.min_p !== undefined && { minP: given.min_p }),
+    ...(given.repeat_penalty !== undefined && { repeatPenalty: given.repeat_penalty }),
+    ...(given.max_tokens !== undefined && { maxTokens: given.max_tokens }),
+    ...(given.dimensions !== undefined && { dimensions: given.dimensions }),
+  }),
+);
+
+export const registerModel = route({
+  method: 'POST',
+  path: '/v1/models',
+  access: 'admin',
+  limited: true,
+  untimed: true,
+  summary: 'Register a GGUF file under a configured model root.',
+  tag: 'Models',
+  status: 201,
+  body: object({
+    name: newModelName,
+    path: text({ min: 1, max: 4096, about: 'Absolute path of the file on the server.' }),
+    format: optional(format),
+    default_parameters: optional(defaultParameters),
+  }),
+  answer: modelAnswer,
+  errors: ['file_not_found', 'invalid_gguf', 'path_not_allowed', 'unsupported_model_format', 'model_already_exists'],
+  async handle({ deps, body, exchange }) {
+    const registered = await deps.models.register({
+      name: body.name,
+      path: body.path,
+      ...(body.format !== undefined && { format: body.format }),
+      ...(body.default_parameters !== undefined && { defaultParameters: body.default_parameters }),
+    });
+    recordModel(exchange, registered);
+    return wireModel(deps.models.get(registered.id) ?? { ...registered, loaded: false, inFlight: 0 });
+  },
+});
+
+export const deleteModel = route({
+  method: 'DELETE',
+  path: '/v1/models/:id',
+  aliases: ['/v1/models/*'],
+  access: 'admin',
+  limited: true,
+  summary: 'Unload and deregister a model; blobs no other model needs are deleted.',
+  tag: 'Models',
+  answer: deletedAnswer,
+  errors: ['model_not_found'],
+  async handle({ deps, params, exchange }) {
+    const rest = params['*'];
+    const pull = rest === undefined ? undefined : /^pull\/(.+)$/.exec(rest)?.[1];
+    if (pull !== undefined) return cancelPullOf(deps.models, pull);
+    const id = params['id'] ?? rest ?? '';
+    recordModel(exchange, deps.models.get(id));
+    await deps.models.remove(id);
+    return { id, object: 'model', deleted: true };
+  },
+});

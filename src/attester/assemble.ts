@@ -1,0 +1,118 @@
+// From a nonce to a document: claims, report_data, one report over them (docs/protocol.md §2–§4). The layout of report_data
+// is decided here and nowhere else: no caller's bytes are ever signed raw. ReportSource is the seam to what makes reports:
+// configfs-tsm, or the simulation.
+
+import {
+  ALL_MODELS_ID,
+  allModelsDigest,
+  encodeClaims,
+  formatTimestamp,
+  reportData,
+  type AttestationDocument,
+  type AttestedModel,
+  type ModelClaim,
+  type SnpEndorsements,
+  type TdxEndorsements,
+} from '@assay/attestation';
+import { ApiError } from '../base/errors.ts';
+import type { TeeType } from './attester.ts';
+
+/** One report and what belongs to it. */
+export interface Report {
+  /** The raw SNP report or TDX quote. */
+  readonly report: Uint8Array;
+  /** 48 bytes: MEASUREMENT or MRTD. */
+  readonly measurement: Uint8Array;
+  readonly rtmr?: readonly Uint8Array[];
+  readonly eventLog?: Uint8Array;
+  readonly endorsements?: SnpEndorsements | TdxEndorsements;
+}
+
+/** Makes reports. Calls are serialised by whoever holds it; rejects with TsmError or any Error. */
+export interface ReportSource {
+  readonly teeType: TeeType;
+  report(reportData: Uint8Array, signal: AbortSignal): Promise<Report>;
+  /** False after an error that no retry can mend. */
+  readonly available: boolean;
+  /** Of the endorsements stapled now. */
+  endorsementsExpireAt(): number | null;
+  endorsementsError(): string | null;
+  close(): Promise<void>;
+}
+
+/** What is the same in all claims of this boot. */
+export interface ClaimContext {
+  /** SHA-256 of the TLS leaf's SubjectPublicKeyInfo. */
+  readonly tlsSpki: Uint8Array;
+  readonly config: Uint8Array;
+  readonly receiptKey: Uint8Array;
+  readonly hpkeKey: Uint8Array;
+}
+
+/** The models one document speaks of. */
+export interface Subject {
+  readonly claim: ModelClaim;
+  readonly models: readonly AttestedModel[];
+}
+
+/** One model, or all that can be served. 404 model_not_found. */
+export function subjectOf(models: readonly AttestedModel[], modelId: string | undefined): Subject {
+  if (modelId === undefined) return { claim: { kind: 'all', id: ALL_MODELS_ID, sha256: allModelsDigest(models) }, models };
+  const model = models.find((candidate) => candidate.id === modelId);
+  if (model === undefined) throw new ApiError(404, 'model_not_found', 'no model of that id can be served', { param: 'model' });
+  return { claim: { kind: model.kind, id: model.id, sha256: model.sha256 }, models: [model] };
+}
+
+export interface Challenge {
+  readonly nonce: Uint8Array;
+  readonly exporter: Uint8Array;
+}
+
+/** Claims bytes; `challenge` is absent in the certificate's evidence only. `issuedAt` in seconds. */
+export function claimsFor(context: ClaimContext, subject: Subject, issuedAt: number, challenge?: Challenge): Uint8Array {
+  return encodeClaims({ ...context, model: subject.claim, issuedAt, ...challenge });
+}
+
+export interface DocumentParts {
+  readonly teeType: TeeType;
+  readonly made: Report;
+  readonly root: Uint8Array;
+  readonly subject: Subject;
+  readonly claims: Uint8Array;
+  readonly issuedAt: number;
+  readonly nonce?: Uint8Array;
+  readonly inclusion: AttestationDocument['inclusion'];
+}
+
+export function documentOf(parts: DocumentParts): AttestationDocument {
+  const { made } = parts;
+  const fields = {
+    version: '1' as const,
+    report: made.report,
+    reportData: reportData(parts.root, parts.subject.claim.sha256),
+    measurement: made.measurement,
+    timestamp: formatTimestamp(parts.issuedAt),
+    ...(parts.nonce === undefined ? {} : { nonce: Buffer.from(parts.nonce).toString('hex') }),
+    claims: parts.claims,
+    inclusion: parts.inclusion,
+    models: parts.subject.models,
+  };
+  const { endorsements } = made;
+  const snp = endorsements !== undefined && 'vek' in endorsements ? endorsements : undefined;
+  switch (parts.teeType) {
+    case 'sev-snp':
+      return { ...fields, teeType: 'sev-snp', ...(snp === undefined ? {} : { endorsements: snp }) };
+    case 'simulated':
+      // The kind of report in it is told by its endorsements; without them it could not be told.
+      if (endorsements === undefined) throw new TypeError('simulated evidence always has endorsements');
+      return { ...fields, teeType: 'simulated', endorsements };
+    case 'tdx':
+      return {
+        ...fields,
+        teeType: 'tdx',
+        ...(made.rtmr === undefined ? {} : { rtmr: made.rtmr }),
+        ...(made.eventLog === undefined ? {} : { eventLog: made.eventLog }),
+        ...(endorsements !== undefined && 'tcbInfo' in endorsements ? { endorsements } : {}),
+      };
+  }
+}

@@ -1,0 +1,49 @@
+// What the server can do about its memory reaching a disk, without native code of its own: have its core limit set to zero,
+// tell the kernel to leave memory out of a dump, and see whether there is swap. Linux; elsewhere nothing is done or seen.
+
+import { spawnSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+type Read = (path: string) => string;
+const readText: Read = (path) => readFileSync(path, 'utf8');
+
+/**
+ * No core dump of this process, and should a crash handler of the machine make one all the same, none of its memory in it
+ * (core(5)). Throws when either is refused.
+ */
+export function withoutCoreDumps(): void {
+  if (process.platform !== 'linux') return;
+  writeFileSync('/proc/self/coredump_filter', '0');
+  // The filter keeps registers in, and those of vector units hold the text that was copied last.
+  if (/^Max core file size\s+0\s+0\s/m.test(readText('/proc/self/limits'))) return;
+  const helper = fileURLToPath(new URL('../engine/child/no-core-dumps.js', import.meta.url));
+  const { status } = spawnSync(process.execPath, [helper], { stdio: 'ignore', env: {} });
+  if (status !== 0) throw new Error('the core limit cannot be set');
+}
+
+/**
+ * The swap on a disk that this process may be written to: devices or files of /proc/swaps. Compressed memory (zram) is no disk; a cgroup
+ * whose own or whose parents' memory.swap.max is 0 has none (cgroup v2).
+ */
+export function reachableSwap(read: Read = readText): readonly string[] {
+  const text = (path: string): string => {
+    try {
+      return read(path);
+    } catch {
+      return '';
+    }
+  };
+  const swaps = text('/proc/swaps')
+    .split('\n')
+    .slice(1)
+    .map((line) => line.split(/\s/)[0] ?? '')
+    .filter((name) => name !== '' && !name.startsWith('/dev/zram'));
+  if (swaps.length === 0) return [];
+  let group = /^0::(\/.*)$/m.exec(text('/proc/self/cgroup'))?.[1] ?? '/';
+  for (;;) {
+    if (text(`/sys/fs/cgroup${group === '/' ? '' : group}/memory.swap.max`).trim() === '0') return [];
+    if (group === '/') return swaps;
+    group = group.slice(0, group.lastIndexOf('/')) || '/';
+  }
+}

@@ -1,0 +1,84 @@
+// Where in a configuration file a key stands, and which known key a mistyped one is nearest to: what makes a refusal useful.
+
+import { parse } from 'smol-toml';
+import { ConfigError } from '../base/errors.ts';
+
+export function unknownKey(key: string, known: readonly string[], where: string, noun = 'key'): ConfigError {
+  const nearest = nearestOf(key, known);
+  return new ConfigError(`${where}: unknown ${noun} ${key}${nearest === undefined ? '' : `, did you mean ${nearest}?`}`, key);
+}
+
+/** The known name at the smallest edit distance. */
+export function nearestOf(name: string, known: readonly string[]): string | undefined {
+  let best: string | undefined;
+  let least = Number.POSITIVE_INFINITY;
+  for (const candidate of known) {
+    const distance = editDistance(name.slice(0, 200), candidate);
+    if (distance < least) [best, least] = [candidate, distance];
+  }
+  return best;
+}
+
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next.push(Math.min((next[j - 1] ?? 0) + 1, (row[j] ?? 0) + 1, (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)));
+    }
+    row = next;
+  }
+  return row[b.length] ?? 0;
+}
+
+/** The line a key or table is on. smol-toml keeps no positions, so heads and keys are read again one line at a time. */
+export function lineOf(text: string, path: readonly string[]): number | undefined {
+  let table: readonly string[] = [];
+  let fallback: number | undefined;
+  let quotes: '"""' | "'''" | undefined;
+  for (const [i, line] of text.split('\n').entries()) {
+    if (quotes !== undefined) {
+      if (line.includes(quotes)) quotes = undefined;
+      continue;
+    }
+    const trimmed = line.trim();
+    const here = trimmed.startsWith('[')
+      ? pathOf(trimmed)
+      : [...table, ...(pathOf(`${trimmed.slice(0, trimmed.search(/=/))}=0`) ?? ['\0'])];
+    if (trimmed.startsWith('[') && here !== undefined) table = here;
+    if (here !== undefined && path.every((part, at) => here[at] === part)) return i + 1;
+    if (here !== undefined && here.length > 0 && here.every((part, at) => path[at] === part)) fallback = i + 1;
+    for (const mark of ['"""', "'''"] as const) {
+      if (trimmed.split(mark).length === 2) quotes = mark;
+    }
+  }
+  return fallback;
+}
+
+/** `[a."b.c"]` or `a.b=0` → its parts. */
+function pathOf(head: string): readonly string[] | undefined {
+  try {
+    const parts: string[] = [];
+    let value: unknown = parse(head, { maxDepth: 16 });
+    for (let first = Array.isArray(value) ? value[0] : value; isTable(first); first = Array.isArray(value) ? value[0] : value) {
+      const key = Object.keys(first)[0];
+      if (key === undefined) break;
+      parts.push(key);
+      value = first[key];
+    }
+    return parts;
+  } catch {
+    return undefined;
+  }
+}
+
+export function isTable(value: unknown): value is Record<string, unknown> {
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    !Array.isArray(value) &&
+    (Object.getPrototypeOf(value) === Object.prototype || Object.getPrototypeOf(value) === null)
+  );
+}
+
+export const quoted = (id: string): string => (/^[A-Za-z0-9_-]+$/.test(id) ? id : JSON.stringify(id));

@@ -1,0 +1,143 @@
+// What goes into the next decode: a token for every sequence that is writing, and prompt tokens of those that are read, within
+// the room and the outputs a batch has.
+import type { ApiError } from '../../../base/errors.ts';
+import type { GenerateEvent } from '../../seam/engine.ts';
+import type { Choice, ChoiceOptions } from './choice.ts';
+import type { Slot } from './slots.ts';
+
+/** What the scheduler needs of a llama context; tests drive it with a fake. */
+export interface DecodeContext {
+  readonly batchTokens: number;
+  readonly maxOutputs: number;
+  readonly batchLength: number;
+  clearBatch(): void;
+  add(token: number, position: number, sequence: number, output: boolean): number;
+  decodeSync(): number;
+  decode(): Promise<number>;
+  abort(): void;
+  logits(index: number): Float32Array;
+  removeTail(sequence: number, from: number): boolean;
+  copySequence(from: number, to: number, end: number): void;
+}
+
+export interface Job {
+  readonly id: number;
+  readonly scope: string;
+  /** At least one token. */
+  readonly prompt: readonly number[];
+  readonly n: number;
+  readonly echo: boolean;
+  /** Makes the writer of choice `index`, once its turn has come. */
+  readonly choice: (index: number) => Omit<ChoiceOptions, 'index' | 'limit' | 'emit'>;
+  readonly maxTokens: number | undefined;
+  readonly emit: (event: GenerateEvent) => void;
+  /** Ends the request, at most once and after all its events: a choice can go no further. */
+  readonly fail: (error: ApiError) => void;
+}
+
+/** One completion in a slot. */
+export interface Sequence {
+  readonly request: Request;
+  readonly choice: Choice;
+  readonly slot: Slot;
+  /** Prompt and completion: what must be in the memory, all but the last token before each pick. */
+  readonly tokens: number[];
+  readonly order: number;
+  /** Step of its last decode. */
+  turn: number;
+  /** Batch index of its logits in this step, −1 when none. */
+  output: number;
+  /** Tokens it has in this batch. */
+  batched: number;
+  echoed: { from: number; indexes: number[] } | null;
+}
+
+export interface Request {
+  readonly job: Job;
+  cancelled: boolean;
+  paused: boolean;
+  started: boolean;
+  nextChoice: number;
+  running: number;
+  finished: number;
+  /** Logits after the prompt, kept while choices wait for a slot. */
+  promptLogits: Float32Array | null;
+  /** Sequences that lost their memory and wait to be read again. */
+  readonly preempted: { choice: Choice; tokens: number[] }[];
+}
+
+export interface BatchPlan {
+  /** Number of this step, to tell who waited longest. */
+  readonly step: number;
+  /** Whether that many writers decode one after another rather than together. */
+  takeTurns(writers: number): boolean;
+  /** Prompt tokens a step may read beside that many writers, of so many that so many readers still have. */
+  promptTokens(writers: number, readers: number, remaining: number): number;
+}
+
+/** Fills the native batch. Writers first; readers share what is left, the oldest getting at least half. */
+export function fillBatch(
+  context: DecodeContext,
+  live: readonly Sequence[],
+  plan: BatchPlan,
+): { readonly prompt: number; readonly writers: number } {
+  context.clearBatch();
+  let outputs = 0;
+  const readers: Sequence[] = [];
+  let ready: Sequence[] = [];
+  for (const sequence of live) {
+    sequence.output = -1;
+    sequence.batched = 0;
+    sequence.echoed = null;
+    if (sequence.request.paused) continue;
+    const pending = sequence.tokens.length - sequence.slot.tokens.length;
+    if (pending > 1 || sequence.choice.written === 0) readers.push(sequence);
+    else if (pending === 1) ready.push(sequence);
+  }
+  // Who waited longest goes first, should not all of them fit, or should they take turns.
+  ready.sort((a, b) => a.turn - b.turn || a.order - b.order);
+  ready = ready.slice(0, readers.length === 0 && plan.takeTurns(ready.length) ? 1 : Math.min(context.maxOutputs, context.batchTokens));
+  // llama.cpp joins sequences into one micro-batch only while their ids ascend.
+  ready.sort((a, b) => a.slot.id - b.slot.id);
+  for (const sequence of ready) {
+    sequence.output = context.add(sequence.tokens[sequence.tokens.length - 1]!, sequence.tokens.length - 1, sequence.slot.id, true);
+    sequence.batched = 1;
+    sequence.turn = plan.step;
+    outputs += 1;
+  }
+  const writers = ready.length;
+  const remaining = (sequence: Sequence): number => sequence.tokens.length - sequence.slot.tokens.length;
+  const unread = readers.reduce((sum, each) => sum + remaining(each), 0);
+  let room = Math.min(context.batchTokens - context.batchLength, plan.promptTokens(writers, readers.length, unread));
+  const oldest = readers.reduce<Sequence | null>((best, each) => (best === null || each.order < best.order ? each : best), null);
+  const shortestFirst = readers.filter((each) => each !== oldest).sort((a, b) => remaining(a) - remaining(b));
+  let prompt = 0;
+  const read = (sequence: Sequence, share: number): void => {
+    const echo =
+      sequence.request.job.echo &&
+      sequence.choice.index === 0 &&
+      sequence.choice.written === 0 &&
+      sequence.request.job.prompt.length === sequence.tokens.length;
+    let count = Math.min(share, room, remaining(sequence));
+    if (echo) count = Math.min(count, context.maxOutputs - outputs);
+    const start = sequence.slot.tokens.length;
+    const reachesEnd = start + count === sequence.tokens.length;
+    if (reachesEnd && outputs >= context.maxOutputs) count -= 1;
+    if (count <= 0) return;
+    const indexes: number[] = [];
+    for (let i = 0; i < count; i += 1) {
+      const last = start + i === sequence.tokens.length - 1;
+      const index = context.add(sequence.tokens[start + i]!, start + i, sequence.slot.id, last || echo);
+      if (last || echo) outputs += 1;
+      if (echo) indexes.push(index);
+      if (last) sequence.output = index;
+    }
+    if (echo) sequence.echoed = { from: start, indexes };
+    sequence.batched = count;
+    room -= count;
+    prompt += count;
+  };
+  if (oldest !== null) read(oldest, shortestFirst.length === 0 ? room : Math.ceil(room / 2));
+  for (const sequence of shortestFirst) read(sequence, room);
+  return { prompt, writers };
+}

@@ -1,0 +1,122 @@
+// One completion being written: picks tokens, applies the grammar, assembles text up to stop strings, collects logprobs and
+// says when it is finished. It never touches the KV memory; the scheduler hands it logits and feeds its tokens back.
+import { ApiError } from '../../../base/errors.ts';
+import type { Constraint } from './constraint.ts';
+import type { GenerateEvent, TokenLogprob } from '../../seam/engine.ts';
+import { logprobs, type Sampler } from './sampler.ts';
+import { createTextStream } from './text-stream.ts';
+
+type Logprob = TokenLogprob & { readonly top: readonly TokenLogprob[] };
+
+export interface ChoiceOptions {
+  readonly index: number;
+  readonly sampler: Sampler;
+  readonly constraint: Constraint | null;
+  readonly stop: readonly string[];
+  readonly logprobs: number | undefined;
+  /** Tokens it may write. */
+  readonly limit: number;
+  /** Bytes shown to the reader; control tokens are empty unless they are part of the tool format. */
+  readonly piece: (token: number) => Uint8Array;
+  /** Bytes of any token, for logprobs. */
+  readonly rawPiece: (token: number) => Uint8Array;
+  readonly isEnd: (token: number) => boolean;
+  readonly emit: (event: GenerateEvent) => void;
+}
+
+export interface Choice {
+  readonly index: number;
+  readonly written: number;
+  /**
+   * Picks the next token from `logits` and emits what follows from it. Null: the choice is finished and has said so. Throws an
+   * ApiError when no token is left and the grammar is not complete: what was written is then no answer.
+   */
+  next(logits: Float32Array): number | null;
+  /** Ends a choice whose limit is 0, or that has no room left. */
+  finishByLength(): void;
+  free(): void;
+}
+
+export function createChoice(options: ChoiceOptions): Choice {
+  const text = createTextStream(options.stop);
+  /** Tokens not told of yet, and where in the text each begins: only those with text before the cut are part of the answer. */
+  let pending: { readonly logprob: Logprob; readonly start: number }[] = [];
+  let sent = 0;
+  let written = 0;
+
+  /** Sends text that is certain, and the log probabilities of tokens that begin before `end`. */
+  const delta = (released: string, end: number): void => {
+    sent += released.length;
+    let count = 0;
+    while (count < pending.length && pending[count]!.start < end) count += 1;
+    const logprobs = pending.slice(0, count).map((each) => each.logprob);
+    if (released === '' && count === 0) return;
+    pending = pending.slice(count);
+    if (options.logprobs === undefined) options.emit({ type: 'delta', index: options.index, text: released });
+    else options.emit({ type: 'delta', index: options.index, text: released, logprobs });
+  };
+  const finish = (reason: 'stop' | 'length', released = ''): null => {
+    const rest = released + text.flush();
+    delta(rest, text.stopped ? sent + rest.length : Infinity);
+    options.emit({ type: 'finish', index: options.index, reason: text.stopped ? 'stop' : reason, completionTokens: written });
+    return null;
+  };
+
+  return {
+    index: options.index,
+    get written() {
+      return written;
+    },
+    next(logits) {
+      const token = options.sampler.pick(logits, options.constraint?.filter());
+      if (token < 0) {
+        // The grammar is complete, and there is no end token that may be picked.
+        const refusal = options.constraint === null ? null : refusalOf(options.constraint, logits, options.isEnd);
+        if (refusal !== null) throw refusal;
+        return finish('stop');
+      }
+      options.constraint?.accept(token);
+      options.sampler.accept(token);
+      written += 1;
+      if (options.isEnd(token)) return finish('stop');
+      if (options.logprobs !== undefined)
+        pending.push({ logprob: describe(logits, token, options.logprobs, options.rawPiece), start: text.decoded });
+      const released = text.push(options.piece(token));
+      if (text.stopped) return finish('stop', released);
+      delta(released, options.stop.length === 0 ? Infinity : sent + released.length);
+      return written >= options.limit ? finish('length') : token;
+    },
+    finishByLength: () => void finish('length'),
+    free: () => options.constraint?.free(),
+  };
+}
+
+/** Why a choice that has no token left is not complete; null when it is. Asks about the whole vocabulary, once. */
+function refusalOf(constraint: Constraint, logits: Float32Array, isEnd: (token: number) => boolean): ApiError | null {
+  const allowed = constraint.active ? constraint.filter()?.(Array.from(logits, (_, token) => token)) : undefined;
+  if (allowed === undefined) return null;
+  let ends = false;
+  let any = false;
+  let banned = false;
+  for (let token = 0; token < logits.length; token += 1) {
+    if (allowed[token] === true && isEnd(token)) return null;
+    ends ||= isEnd(token);
+    any ||= allowed[token] === true;
+    banned ||= allowed[token] === true && logits[token]! > -Infinity;
+  }
+  // Without an end token to ask about, a grammar is complete when nothing may follow.
+  if (!any && !ends) return null;
+  return banned
+    ? new ApiError(400, 'invalid_value', 'logit_bias bans every token that the form of the answer needs next', { param: 'logit_bias' })
+    : new ApiError(500, 'engine_failed', 'the model has no token for what the form of the answer needs next');
+}
+
+/** log p of the token and its alternatives, in OpenAI's shape. */
+export function describe(logits: Float32Array, token: number, count: number, piece: (token: number) => Uint8Array): Logprob {
+  const { chosen, top } = logprobs(logits, token, count);
+  const entry = (id: number, logprob: number): TokenLogprob => {
+    const bytes = piece(id);
+    return { token: new TextDecoder().decode(bytes), bytes: Array.from(bytes), logprob };
+  };
+  return { ...entry(token, chosen), top: top.map((alternative) => entry(alternative.token, alternative.logprob)) };
+}

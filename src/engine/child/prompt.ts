@@ -1,0 +1,120 @@
+// A prompt of the seam → token ids, with every refusal a request can meet before it is queued.
+// Refuses: prompts that do not fit the context, token ids outside the vocabulary, a suffix without fill-in-the-middle tokens.
+import { ApiError } from '../../base/errors.ts';
+import type { Prompt } from '../seam/engine.ts';
+import type { LoadedModel } from './llama/model.ts';
+import type { ChatTemplate } from './template/template.ts';
+
+/** At least one token; text that cannot fit the context is refused unread. */
+export function promptTokens(model: LoadedModel, template: ChatTemplate, prompt: Prompt, contextLength: number): number[] {
+  if (prompt.kind === 'tokens') assertFits(prompt.tokens.length, contextLength, 'prompt');
+  else assertMayFit(model, textsOf(prompt), contextLength, prompt.kind === 'chat' ? 'messages' : 'prompt');
+  const tokens = unchecked(model, template, prompt);
+  if (tokens.length > 0) return tokens;
+  const start = model.bos ?? model.eos;
+  if (start === null) throw new ApiError(400, 'invalid_prompt', 'the prompt is empty', { param: 'prompt' });
+  return [start];
+}
+
+function unchecked(model: LoadedModel, template: ChatTemplate, prompt: Prompt): number[] {
+  if (prompt.kind === 'chat') return template.tokens(prompt.messages, prompt.tools ?? []);
+  if (prompt.kind === 'tokens') {
+    checkTokens(model, prompt.tokens, 'prompt');
+    return [...prompt.tokens];
+  }
+  if (prompt.suffix === undefined || prompt.suffix === '') return model.tokenize(prompt.text, true, false);
+  if (model.fim === null) {
+    throw new ApiError(400, 'unsupported_parameter', 'suffix needs a model with fill-in-the-middle tokens', { param: 'suffix' });
+  }
+  const bos = model.addBos && model.bos !== null ? [model.bos] : [];
+  const before = model.tokenize(prompt.text, false, false);
+  const after = model.tokenize(prompt.suffix, false, false);
+  return [...bos, model.fim.pre].concat(before, [model.fim.suf], after, [model.fim.mid]);
+}
+
+export function checkTokens(model: LoadedModel, tokens: readonly number[], param: string): void {
+  for (const token of tokens) {
+    if (!Number.isInteger(token) || token < 0 || token >= model.vocabSize) {
+      throw new ApiError(400, 'invalid_token', `a token id is outside the vocabulary of ${model.vocabSize}`, { param });
+    }
+  }
+}
+
+/** All of a prompt that may come before the tokenizer. */
+function textsOf(prompt: Exclude<Prompt, { readonly kind: 'tokens' }>): readonly string[] {
+  if (prompt.kind === 'text') return [prompt.text, prompt.suffix ?? ''];
+  const said = prompt.messages.flatMap((message) => [
+    message.content,
+    message.name ?? '',
+    message.toolCallId ?? '',
+    ...(message.toolCalls ?? []).flatMap((call) => [call.id, call.name, call.arguments]),
+  ]);
+  const offered = (prompt.tools ?? []).flatMap((tool) => [tool.name, tool.description ?? '', JSON.stringify(tool.parameters) ?? '']);
+  return said.concat(offered);
+}
+
+/**
+ * Refuses texts that together cannot fit before they are rendered and tokenized, which for megabytes would hold up every
+ * stream: no token stands for more bytes than the longest of the vocabulary. `room`: tokens that must be left for an answer.
+ */
+export function assertMayFit(model: LoadedModel, texts: readonly string[], contextLength: number, param: string, room = 1): void {
+  // Almost every prompt passes here, without the vocabulary being looked through.
+  if (texts.reduce((sum, text) => sum + text.length, 0) < contextLength * 4) return;
+  const raw = texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
+  const most = contextLength * model.longestPiece();
+  const folds = raw >= most && raw < most * foldedContexts && foldingTokenizers.has(model.meta('tokenizer.ggml.model') ?? '');
+  const bytes = folds ? texts.reduce((sum, text) => sum + Buffer.byteLength(text.replaceAll(/\s{2,}/g, ' ')), 0) : raw;
+  assertFits(Math.floor(bytes / model.longestPiece()), contextLength, param, room, 'at least ');
+}
+
+/** WordPiece and Unigram make one of a run of white space, so tables and indented text have more bytes than their tokens. */
+const foldingTokenizers: ReadonlySet<string> = new Set(['bert', 't5']);
+/** Contexts of bytes beyond which white space counts there, too: reading it takes time. */
+const foldedContexts = 8;
+
+/** Both phrases agents look for are in the message. */
+export function assertFits(count: number, contextLength: number, param: string, room = 1, exactness = ''): void {
+  if (count + room <= contextLength) return;
+  throw new ApiError(
+    400,
+    'context_length_exceeded',
+    `this model's maximum context length is ${contextLength} tokens; the request has ${exactness}${count} tokens, which exceeds the available context size`,
+    { param },
+  );
+}
+
+/**
+ * Tokens /v1/tokenize may give and /v1/detokenize may take, in contexts: a few, so that texts too long for the model can still
+ * be counted and cut, and what is written for them has a bound.
+ */
+const countedContexts = 4;
+
+export function assertCountable(count: number, contextLength: number, param: string): void {
+  if (count <= countedContexts * contextLength) return;
+  throw new ApiError(
+    400,
+    'context_length_exceeded',
+    `this model's maximum context length is ${contextLength} tokens; ${count} tokens are over ${countedContexts} times that, which exceeds the available context size`,
+    { param },
+  );
+}
+
+/** Query and document joined as the reranker was trained: its own template, else BOS query EOS SEP document EOS. */
+export function rankTokens(model: LoadedModel, query: string): (document: string) => number[] {
+  const plain = (text: string): readonly number[] => model.tokenize(text, false, false);
+  const asked = plain(query); // once for all documents
+  if (model.rerankTemplate !== null) {
+    const parts = model.rerankTemplate
+      .split(/(\{query\}|\{document\})/)
+      .map((part) => (part === '{query}' ? asked : part === '{document}' ? null : model.tokenize(part, false, true)));
+    return (document) => parts.flatMap((part) => part ?? plain(document));
+  }
+  const end = model.eos ?? model.sep;
+  const ending = model.addEos && end !== null ? [end] : [];
+  const before = (model.addBos && model.bos !== null ? [model.bos] : []).concat(
+    asked,
+    ending,
+    model.addSep && model.sep !== null ? [model.sep] : [],
+  );
+  return (document) => before.concat(plain(document), ending);
+}

@@ -1,0 +1,417 @@
+// Chat messages → tokens, through the Jinja template of the GGUF (or of the model manifest). The template is the model
+// author's code and the messages are a stranger's text, so:
+// * user text can never become a control token. While the template runs, the characters control tokens are made of are
+//   replaced in all text of a request by private stand-ins; afterwards control tokens are looked for in what the template
+//   itself wrote, and only then are the stand-ins turned back.
+// * rendering is bounded (template-run): milliseconds, work, size of values. Over a bound is an ApiError, not a hang.
+// * when a template is loaded it renders two conversations of ours. From these it is known which variables it needs to be
+//   there, whether it works at all, and whether it writes a tool call in the format it is taken for.
+import { parse, tokenize as lex } from '@huggingface/jinja';
+import { ApiError } from '../../../base/errors.ts';
+import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
+import type { SpecialToken } from '../llama/model.ts';
+import { createMeter, createStopwatch, runTemplate, type Meter, type TemplateBounds } from './metered-run.ts';
+import { detectToolFormat, genericToolFormat, holdsCall, toolInstructions, type ToolFormat } from '../../seam/tool-format.ts';
+
+export interface TemplateVocabulary {
+  readonly specials: readonly SpecialToken[];
+  readonly bos: number | null;
+  readonly eos: number | null;
+  readonly addBos: boolean;
+  /** Plain text: no control token is ever matched. */
+  tokenize(text: string): readonly number[];
+}
+
+export interface ChatTemplate {
+  readonly toolFormat: ToolFormat;
+  /** Texts that end an answer where the template has no control token to do it. */
+  readonly stops: readonly string[];
+  tokens(messages: readonly ChatMessage[], tools: readonly ToolSpec[]): number[];
+}
+
+const defaultBounds: TemplateBounds = {
+  timeoutMs: 2000,
+  maxOutputCharacters: 16 * 1024 * 1024,
+  maxRange: 100_000,
+  maxWork: 200_000_000,
+};
+
+const chatMl = `{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}{{ '<|im_start|>assistant\\n' }}`;
+const plain = `{% for m in messages %}{% if m.role == 'system' %}{{ m.content + '\\n\\n' }}{% elif m.role == 'assistant' %}{{ 'Assistant: ' + m.content + '\\n' }}{% else %}{{ 'User: ' + m.content + '\\n' }}{% endif %}{% endfor %}Assistant:`;
+
+/**
+ * What is there when a request brings no tools. The transformers library passes none; some templates were only ever run
+ * with lists, and Firefunction wants its tools as text, under another name, and the time.
+ */
+const absences: readonly Readonly<Record<string, unknown>>[] = [
+  { tools: null, documents: null },
+  {},
+  { tools: [], documents: [] },
+  { tools: [], documents: [], functions: '', datetime: '' },
+];
+
+const probeUser: ChatMessage = { role: 'user', content: 'question' };
+const probes: readonly (readonly ChatMessage[])[] = [[probeUser, { role: 'assistant', content: 'answer' }, probeUser], [probeUser]];
+const probeSystem: readonly ChatMessage[] = [
+  probeUser,
+  { role: 'assistant', content: 'answer' },
+  { role: 'system', content: 'probesystem' },
+  probeUser,
+];
+/** Letters and digits only (nine in the id: Mistral's templates insist), so that no stand-ins get in. */
+const probeCall = { id: 'call00001', name: 'probetool', arguments: '{"probekey":"probevalue"}' };
+const probeTool: ToolSpec = {
+  name: probeCall.name,
+  description: 'probepurpose',
+  parameters: { type: 'object', properties: { probekey: { type: 'string', description: 'Key' } }, required: ['probekey'] },
+};
+const probeHistory: readonly ChatMessage[] = [
+  probeUser,
+  { role: 'assistant', content: '', toolCalls: [probeCall] },
+  { role: 'tool', content: 'proberesult', toolCallId: probeCall.id },
+];
+
+/**
+ * Compiles a template; `source` null takes ChatML where the vocabulary has it, else plain text. So does a template that
+ * cannot render one question. Throws on a syntax error.
+ */
+export function createChatTemplate(
+  source: string | null,
+  vocabulary: TemplateVocabulary,
+  bounds: TemplateBounds = defaultBounds,
+): ChatTemplate {
+  const hasChatMl = ['<|im_start|>', '<|im_end|>'].every((text) => vocabulary.specials.some((special) => special.text === text));
+  const text = source ?? (hasChatMl ? chatMl : plain);
+  const program = parse(lex(text, { lstrip_blocks: true, trim_blocks: true }));
+  const stopwatch = createStopwatch();
+  const disguise = disguiseFor(vocabulary.specials);
+  const control = vocabulary.specials.filter((special) => special.control);
+  const find = matcher(control.map((special) => special.text));
+  const byText = new Map(control.map((special) => [special.text, special]));
+  const textOf = (token: number | null): string => vocabulary.specials.find((special) => special.token === token)?.text ?? '';
+
+  type Variables = Readonly<Record<string, unknown>>;
+  const render = (messages: readonly unknown[], more: Variables, meter: Meter): string =>
+    runTemplate(
+      program,
+      {
+        ...globals(meter),
+        ...more,
+        ...('datetime' in more && { datetime: strftime(new Date(), '%Y-%m-%d') }),
+        messages,
+        add_generation_prompt: true,
+        bos_token: textOf(vocabulary.bos),
+        eos_token: textOf(vocabulary.eos),
+      },
+      meter,
+    );
+
+  /** One budget for all that is rendered before the first request. */
+  const loading = createMeter(bounds, stopwatch);
+  /** Null where the template fails; a template over a bound is left to fail there with every request. */
+  const absent = ((): Variables | null => {
+    for (const probe of probes) {
+      for (const absence of absences) {
+        try {
+          render(
+            probe.map((message) => ownShape(message, disguise)),
+            absence,
+            loading,
+          );
+          return absence;
+        } catch (error) {
+          if (error instanceof ApiError) return absence;
+        }
+      }
+    }
+    return null;
+  })();
+  if (absent === null && source !== null) return createChatTemplate(null, vocabulary, bounds);
+  const lacking = absent ?? {};
+
+  const detected = detectToolFormat(source);
+  const toolFormat = ((): ToolFormat => {
+    if (detected.kind === 'generic') return detected;
+    try {
+      const shaped = probeHistory.map((message) => ownShape(message, disguise));
+      const written = render(shaped, { ...lacking, tools: [disguise.deep(toolObject(probeTool))] }, loading);
+      const plain = disguise.off(written);
+      const told = plain.includes('probepurpose') && plain.includes('proberesult');
+      return told && holdsCall(detected, plain, probeCall.name, probeCall.arguments) ? detected : genericToolFormat;
+    } catch {
+      return genericToolFormat;
+    }
+  })();
+  const ownTools = toolFormat.kind !== 'generic';
+
+  /** Some templates read a system message only where it is the first, and leave out any other without a word. */
+  const losesSystem = ((): boolean => {
+    try {
+      const written = render(
+        probeSystem.map((message) => ownShape(message, disguise)),
+        lacking,
+        loading,
+      );
+      return !disguise.off(written).includes('probesystem');
+    } catch {
+      // Refused aloud: a request tries again with the turns merged.
+      return false;
+    }
+  })();
+
+  /** Control tokens where the template wrote them, plain text between. */
+  const tokenize = (rendered: string): number[] => {
+    const tokens: number[] = [];
+    let rest = rendered;
+    const push = (segment: string): void => {
+      if (segment !== '') for (const token of vocabulary.tokenize(disguise.off(segment))) tokens.push(token);
+    };
+    for (;;) {
+      const found = find(rest);
+      if (found === null) break;
+      const special = byText.get(found.text);
+      if (special === undefined) break;
+      const before = rest.slice(0, found.at);
+      push(special.lstrip ? before.trimEnd() : before);
+      tokens.push(special.token);
+      rest = rest.slice(found.at + found.text.length);
+      if (special.rstrip) rest = rest.trimStart();
+    }
+    push(rest);
+    if (vocabulary.addBos && vocabulary.bos !== null && tokens[0] !== vocabulary.bos) tokens.unshift(vocabulary.bos);
+    return tokens;
+  };
+
+  return {
+    toolFormat,
+    stops: source === null && !hasChatMl ? ['\nUser:'] : [],
+    tokens(messages, tools) {
+      const offered = ownTools && tools.length > 0 ? { tools: tools.map((tool) => disguise.deep(toolObject(tool))) } : {};
+      const own = ownTools ? messages.map((message) => ownShape(message, disguise)) : genericShape(messages, tools, disguise);
+      const shaped = losesSystem ? own.map((turn, i) => (turn.role === 'system' && i > 0 ? { ...turn, role: 'user' } : turn)) : own;
+      // Templates refuse histories they were not trained on (two user turns, a system message in the middle). Such a history
+      // is answered too: once more with the turns merged and the system text at the head of the first one, and at last with
+      // the whole conversation as one question, which is what every template renders.
+      const meter = createMeter(bounds, stopwatch);
+      let failure: unknown;
+      for (const attempt of [() => shaped, () => alternating(shaped), () => oneTurn(alternating(shaped))]) {
+        try {
+          return tokenize(render(attempt(), { ...lacking, ...offered }, meter));
+        } catch (error) {
+          if (error instanceof ApiError) throw error;
+          failure = error;
+        }
+      }
+      // The cause's text may quote the messages; only its kind is kept.
+      throw new ApiError(400, 'invalid_messages', 'the chat template of this model cannot render these messages', {
+        param: 'messages',
+        cause: failure instanceof Error ? failure.name : undefined,
+      });
+    },
+  };
+}
+
+/** The names every chat template may use. */
+function globals(meter: Meter): Record<string, unknown> {
+  return {
+    true: true,
+    false: false,
+    none: null,
+    True: true,
+    False: false,
+    None: null,
+    // The text may quote the messages: nobody reads it.
+    raise_exception: () => {
+      throw new Error('the template refuses');
+    },
+    strftime_now: (format: string) => strftime(new Date(), format),
+    range: (start: number, stop?: number, stride?: number): number[] => {
+      const [from, to] = stop === undefined ? [0, start] : [start, stop];
+      const by = stride ?? 1;
+      const length = by === 0 ? Infinity : Math.max(0, Math.ceil((to - from) / by));
+      meter.countRange(length);
+      return Array.from({ length }, (_, i) => from + i * by);
+    },
+  };
+}
+
+const two = (value: number): string => String(value).padStart(2, '0');
+
+/** The directives templates use to tell the date; UTC. */
+function strftime(date: Date, format: string): string {
+  const [, month = '', day = '', year = ''] =
+    /, (\w+) (\d+), (\d+)$/.exec(new Intl.DateTimeFormat('en-US', { dateStyle: 'full', timeZone: 'UTC' }).format(date)) ?? [];
+  const fields: Record<string, string> = {
+    Y: year,
+    m: two(date.getUTCMonth() + 1),
+    d: two(Number(day)),
+    b: month.slice(0, 3),
+    B: month,
+    H: two(date.getUTCHours()),
+    M: two(date.getUTCMinutes()),
+    S: two(date.getUTCSeconds()),
+    '%': '%',
+  };
+  return format.replaceAll(/%([YmdbBHMS%])/g, (_, directive: string) => fields[directive] ?? '');
+}
+
+type Shaped = { role: string; content: string } & Record<string, unknown>;
+
+/** For templates that know tools: the shape of the transformers library, which they are written against. */
+function ownShape(message: ChatMessage, disguise: Disguise): Shaped {
+  const shaped: Shaped = { role: message.role, content: disguiseContent(message, disguise) };
+  if (message.name !== undefined) shaped['name'] = disguise.on(message.name);
+  if (message.toolCallId !== undefined) shaped['tool_call_id'] = disguise.on(message.toolCallId);
+  if (message.toolCalls !== undefined && message.toolCalls.length > 0) {
+    shaped['tool_calls'] = message.toolCalls.map((call) => ({
+      id: disguise.on(call.id),
+      type: 'function',
+      function: { name: disguise.on(call.name), arguments: disguise.deep(parsedArguments(call.arguments)) },
+    }));
+  }
+  return shaped;
+}
+
+/** For templates that do not: tools in the system message, calls and results as tagged text. */
+function genericShape(messages: readonly ChatMessage[], tools: readonly ToolSpec[], disguise: Disguise): Shaped[] {
+  const shaped: Shaped[] = messages.map((message) => {
+    if (message.role === 'tool') return { role: 'user', content: disguise.on(`<tool_response>\n${message.content}\n</tool_response>`) };
+    const calls = (message.toolCalls ?? []).map((call) => {
+      const text = JSON.stringify({ name: call.name, arguments: parsedArguments(call.arguments) });
+      return `${genericToolFormat.callStart}${text}${genericToolFormat.callEnd}`;
+    });
+    const content = disguiseContent(message, disguise);
+    return { role: message.role, content: [content, ...calls.map((call) => disguise.on(call))].filter((part) => part !== '').join('\n') };
+  });
+  if (tools.length > 0) {
+    const instructions = disguise.on(toolInstructions(tools.map((tool) => JSON.stringify(toolObject(tool))).join('\n')));
+    const first = shaped[0];
+    if (first?.role === 'system') first.content = `${first.content}\n\n${instructions}`;
+    else shaped.unshift({ role: 'system', content: instructions });
+  }
+  return shaped;
+}
+
+/** Merges neighbours of one role and moves every system text into the first user turn; the first turn is a user's. */
+function alternating(messages: readonly Shaped[]): Shaped[] {
+  const system = messages.filter((message) => message.role === 'system').map((message) => message.content);
+  const turns: Shaped[] = [];
+  for (const message of messages) {
+    if (message.role === 'system') continue;
+    const role = message.role === 'assistant' ? 'assistant' : 'user';
+    const calls = message['tool_calls'];
+    const content =
+      calls === undefined ? message.content : [message.content, JSON.stringify(calls)].filter((part) => part !== '').join('\n');
+    const last = turns.at(-1);
+    if (last?.role === role) last.content = `${last.content}\n\n${content}`;
+    else turns.push({ role, content });
+  }
+  if (turns[0]?.role !== 'user') turns.unshift({ role: 'user', content: '' });
+  const first = turns[0];
+  if (first !== undefined && system.length > 0) first.content = [...system, first.content].filter((part) => part !== '').join('\n\n');
+  return turns;
+}
+
+/** A conversation of more than one turn as the text of one question. */
+function oneTurn(turns: readonly Shaped[]): Shaped[] {
+  const said = turns.map(({ role, content }) => `${role === 'assistant' ? 'Assistant' : 'User'}: ${content}`);
+  return [{ role: 'user', content: turns.length === 1 ? (turns[0]?.content ?? '') : said.join('\n\n') }];
+}
+
+function toolObject(tool: ToolSpec): unknown {
+  return { type: 'function', function: { name: tool.name, description: tool.description ?? '', parameters: tool.parameters } };
+}
+
+/** Templates write arguments as JSON; a history whose arguments are not JSON keeps its text. */
+function parsedArguments(text: string): unknown {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === 'object' && value !== null ? value : text;
+  } catch {
+    return text;
+  }
+}
+
+interface Disguise {
+  on(text: string): string;
+  off(text: string): string;
+  /** `on` for every string and key inside a JSON value. */
+  deep(value: unknown): unknown;
+}
+
+/** Markers templates look for in what an assistant said; they are not control tokens' only way in. */
+const thinkMarker = /<\/?think>/g;
+
+function disguiseContent(message: ChatMessage, disguise: Disguise): string {
+  if (message.role !== 'assistant') return disguise.on(message.content);
+  let out = '';
+  let at = 0;
+  for (const match of message.content.matchAll(thinkMarker)) {
+    out += disguise.on(message.content.slice(at, match.index)) + match[0];
+    at = match.index + match[0].length;
+  }
+  return out + disguise.on(message.content.slice(at));
+}
+
+/**
+ * A one-to-one mapping of the characters control tokens are made of to private-use ones and back. White space, quotes and
+ * backslash keep their places, since templates trim and JSON-encode; no control token consists of these alone. Letters and
+ * digits keep theirs too unless a control token has nothing else to be recognised by.
+ */
+function disguiseFor(specials: readonly SpecialToken[]): Disguise {
+  const characters = new Set<string>();
+  for (const special of specials) {
+    if (!special.control) continue;
+    const telling = Array.from(special.text).filter((c) => !/[\s"'\\\p{L}\p{N}]/u.test(c));
+    for (const c of telling.length > 0 ? telling : Array.from(special.text).filter((c) => !/[\s"'\\]/.test(c))) characters.add(c);
+  }
+  // An escape (supplementary private use area A) and one code per character. The escape is itself escaped, so that text
+  // which holds it comes back unchanged.
+  const escape = String.fromCodePoint(0xf0000);
+  const forward = new Map<string, string>();
+  const back = new Map<string, string>();
+  for (const c of [escape, ...characters]) {
+    const code = String.fromCodePoint(0xf0001 + forward.size);
+    forward.set(c, escape + code);
+    back.set(code, c);
+  }
+  const off = (text: string): string => {
+    let out = '';
+    let escaped = false;
+    for (const c of text) {
+      const plain = escaped ? back.get(c) : undefined;
+      if (plain !== undefined) {
+        out += plain;
+        escaped = false;
+      } else {
+        if (escaped) out += escape;
+        escaped = c === escape;
+        if (!escaped) out += c;
+      }
+    }
+    return escaped ? out + escape : out;
+  };
+  const on = (text: string): string => {
+    let out = '';
+    for (const c of text) out += forward.get(c) ?? c;
+    return out;
+  };
+  const deep = (value: unknown): unknown => {
+    if (typeof value === 'string') return on(value);
+    if (Array.isArray(value)) return value.map(deep);
+    if (typeof value !== 'object' || value === null) return value;
+    return Object.fromEntries(Object.entries(value).map(([key, each]) => [on(key), deep(each)]));
+  };
+  return { on, off, deep };
+}
+
+/** Finds the first, and there the longest, of some texts. */
+function matcher(texts: readonly string[]): (text: string) => { readonly at: number; readonly text: string } | null {
+  if (texts.length === 0) return () => null;
+  const escaped = [...texts].sort((a, b) => b.length - a.length).map((text) => text.replace(/[.*+?^${}()|[\]\\/]/g, '\\$&'));
+  const pattern = new RegExp(escaped.join('|'), 'u');
+  return (text) => {
+    const found = pattern.exec(text);
+    return found === null ? null : { at: found.index, text: found[0] };
+  };
+}

@@ -1,0 +1,179 @@
+// The seam between the server and a loaded model. One Engine is one child process (engine/child/worker); everything the
+// server knows of inference goes through this interface, and a null engine in the bench implements it too.
+// Failures are ApiErrors (src/base/errors.ts) with these codes:
+//   context_length_exceeded 400 · invalid_grammar 400 · engine_overloaded 429 · engine_crashed 503 (retry helps)
+//   model_load_failed 500 · wrong_model_type 400.
+// An abort through the signal ends the iterable by throwing the signal's reason, and frees the slot within two decode steps.
+
+import type { ToolFormat } from './tool-format.ts';
+
+export type { ToolFormat } from './tool-format.ts';
+
+export type ModelType = 'chat' | 'completion' | 'embedding' | 'rerank';
+
+/** What the engine reports once a model is loaded. */
+export interface EngineInfo {
+  readonly type: ModelType;
+  readonly architecture: string;
+  /** Tokens one sequence may hold, prompt and completion together. */
+  readonly contextLength: number;
+  readonly vocabSize: number;
+  /** Embedding width; 0 for generating models. */
+  readonly embeddingSize: number;
+  readonly hasChatTemplate: boolean;
+  /** Whether the vocabulary has fill-in-the-middle tokens (`suffix` of /v1/completions). */
+  readonly hasFimTokens: boolean;
+  readonly slots: number;
+  readonly bosToken: number | null;
+  readonly eosToken: number | null;
+  /** How this model writes tool calls: what toolCallGrammar takes and a parser of answers reads by. */
+  readonly toolFormat: ToolFormat;
+  /** Bytes of memory for texts that cannot be swapped out; 0 where the machine does not allow it. */
+  readonly lockedBytes: number;
+}
+
+export interface LoadSpec {
+  /** Path the child opens: a staged tmpfs file, `/proc/self/fd/N` inherited through `stdio`, or a plain path in development. */
+  readonly path: string;
+  /** File descriptor of this process to pass to the child as its fd 4 when `path` is '/proc/self/fd/4'. */
+  readonly fd?: number;
+  readonly type?: ModelType;
+  readonly contextLength?: number;
+  /** Sequences decoded together. */
+  readonly slots?: number;
+  readonly threads?: number;
+  /** Overrides the GGUF's own chat template (and is then part of the model manifest). */
+  readonly chatTemplate?: string;
+  /** Called with 0…1 while the weights load. */
+  readonly onProgress?: (fraction: number) => void;
+}
+
+export interface ChatMessage {
+  readonly role: 'system' | 'user' | 'assistant' | 'tool';
+  readonly content: string;
+  readonly name?: string;
+  readonly toolCalls?: readonly { readonly id: string; readonly name: string; readonly arguments: string }[];
+  readonly toolCallId?: string;
+}
+
+export interface ToolSpec {
+  readonly name: string;
+  readonly description?: string;
+  /** JSON schema of the arguments. */
+  readonly parameters: unknown;
+}
+
+/** What to continue from. Text is tokenized without special-token parsing except where the template wrote it. */
+export type Prompt =
+  | { readonly kind: 'chat'; readonly messages: readonly ChatMessage[]; readonly tools?: readonly ToolSpec[] }
+  | { readonly kind: 'text'; readonly text: string; readonly suffix?: string }
+  | { readonly kind: 'tokens'; readonly tokens: readonly number[] };
+
+export interface Sampling {
+  readonly temperature: number;
+  readonly topP: number;
+  /** 0 means no limit asked for. */
+  readonly topK: number;
+  readonly minP: number;
+  readonly presencePenalty: number;
+  readonly frequencyPenalty: number;
+  /** 1 is off. */
+  readonly repeatPenalty: number;
+  /** Absent: random. Same seed, prompt, model and parameters: same tokens. */
+  readonly seed?: number;
+  /** Token id → added to its logit; −100 bans. */
+  readonly logitBias?: ReadonlyMap<number, number>;
+}
+
+export interface GenerateRequest {
+  readonly prompt: Prompt;
+  readonly sampling: Sampling;
+  /** Completions sharing one prefill. */
+  readonly n: number;
+  /** Absent: up to the end of the context. */
+  readonly maxTokens?: number;
+  readonly stop: readonly string[];
+  /** GBNF compiled by grammar/compile; `triggers` makes it lazy (applied from the first trigger text on). */
+  readonly grammar?: { readonly gbnf: string; readonly triggers?: readonly string[] };
+  /** Number of alternatives per token (0: only the chosen one); absent: no logprobs. */
+  readonly logprobs?: number;
+  /** Prompt logprobs and text first (legacy `echo`). The logprob of the first prompt token is NaN: nothing precedes it. */
+  readonly echo?: boolean;
+  /** Prefix reuse happens only between requests with the same scope (an opaque per-API-key salt). */
+  readonly cacheScope: string;
+}
+
+export interface TokenLogprob {
+  readonly token: string;
+  readonly bytes: readonly number[];
+  readonly logprob: number;
+}
+
+export type GenerateEvent =
+  /**
+   * Once, first: the prompt was tokenized and admitted to a slot. After it nothing fails with a 4xx but a grammar that
+   * `logitBias` leaves no token for (400 invalid_value, logit_bias), which only the writing shows.
+   */
+  | { readonly type: 'start'; readonly promptTokens: number; readonly cachedTokens: number }
+  /** Text of choice `index`: whole UTF-8 characters, stop strings never included. May be '' when only logprobs are carried. */
+  | {
+      readonly type: 'delta';
+      readonly index: number;
+      readonly text: string;
+      readonly logprobs?: readonly (TokenLogprob & { readonly top: readonly TokenLogprob[] })[];
+    }
+  /** Once per choice. */
+  | { readonly type: 'finish'; readonly index: number; readonly reason: 'stop' | 'length'; readonly completionTokens: number };
+
+export interface Engine {
+  readonly info: EngineInfo;
+  /** Pid of the child, for tests and status; null for engines without one. */
+  readonly pid: number | null;
+  /** Settles when the engine is gone, expected or not: null after close(), else why. */
+  readonly closed: Promise<Error | null>;
+  /**
+   * Refuses what has more bytes than the context's tokens can stand for before reading it, and more tokens than a few contexts
+   * (`detokenize` and `pieces` too): `context_length_exceeded`. `param`: what refusals call the text; default `prompt`.
+   */
+  tokenize(
+    input:
+      | { readonly text: string; readonly addSpecial?: boolean; readonly parseSpecial?: boolean; readonly param?: string }
+      | { readonly messages: readonly ChatMessage[]; readonly tools?: readonly ToolSpec[] },
+    signal?: AbortSignal,
+  ): Promise<readonly number[]>;
+  detokenize(tokens: readonly number[], signal?: AbortSignal): Promise<string>;
+  /** Text of single tokens, as bytes (a token need not be whole UTF-8). */
+  pieces(tokens: readonly number[], signal?: AbortSignal): Promise<readonly Uint8Array[]>;
+  generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerateEvent>;
+  /**
+   * One vector per input, L2-normalised; `tokens` counts what was evaluated. Inputs of one scope wait for each other, those of
+   * different scopes (an opaque per-API-key salt) are taken in turn; so are the documents of `rank`.
+   */
+  embed(
+    inputs: readonly (string | readonly number[])[],
+    signal: AbortSignal,
+    cacheScope?: string,
+  ): Promise<{ readonly vectors: readonly Float32Array[]; readonly tokens: number }>;
+  /** Raw relevance logits, one per document, in the order given. */
+  rank(
+    query: string,
+    documents: readonly string[],
+    signal: AbortSignal,
+    cacheScope?: string,
+  ): Promise<{ readonly scores: readonly number[]; readonly tokens: number }>;
+  /** Numbers for /metrics; no content. */
+  stats(): EngineStats;
+  /** Ends the child process; all its memory is returned. Idempotent. */
+  close(): Promise<void>;
+}
+
+export interface EngineStats {
+  readonly queued: number;
+  readonly active: number;
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+  readonly cachedTokens: number;
+  readonly decodeSteps: number;
+}
+
+export type OpenEngine = (spec: LoadSpec, signal: AbortSignal) => Promise<Engine>;

@@ -1,0 +1,123 @@
+// Frames between the server and the engine child, over one socket pair: u32 length, u32 length of the JSON part, JSON, raw
+// bytes (embedding vectors). Little endian, native to both ends of one machine. Refuses frames over `maxFrameBytes` and
+// anything that is not JSON; either end drops the connection then.
+import { openJsonScan } from '../../base/json-scan.ts';
+import type { EngineInfo, EngineStats, GenerateEvent, GenerateRequest, ModelType, Prompt, Sampling } from './engine.ts';
+
+export const maxFrameBytes = 128 * 1024 * 1024;
+/** What is shorter is small whatever its values are; nearly all frames. */
+const scannedFromBytes = 1024 * 1024;
+/** The values of a frame take no more heap than its bytes may; a child that was taken over must not end the server. */
+const valueBounds = { maxWeight: maxFrameBytes / 8, maxDepth: 200 } as const;
+
+/** A GenerateRequest as JSON can carry it. */
+export interface WireRequest extends Omit<GenerateRequest, 'sampling'> {
+  readonly sampling: Omit<Sampling, 'logitBias'> & { readonly logitBias?: readonly (readonly [number, number])[] };
+}
+
+export type ToChild =
+  | {
+      readonly t: 'load';
+      readonly path: string;
+      readonly parentPid: number;
+      readonly type?: ModelType;
+      readonly contextLength?: number;
+      readonly slots?: number;
+      readonly threads?: number;
+      readonly chatTemplate?: string;
+      readonly maxQueued: number;
+      readonly reusePrefixes: boolean;
+      readonly maxChunk?: number;
+      readonly maxCells?: number;
+      readonly exact?: boolean;
+    }
+  | { readonly t: 'generate'; readonly id: number; readonly request: WireRequest }
+  | { readonly t: 'cancel' | 'pause' | 'resume' | 'ping'; readonly id: number }
+  | {
+      readonly t: 'tokenize';
+      readonly id: number;
+      readonly prompt: Prompt;
+      readonly addSpecial: boolean;
+      readonly parseSpecial: boolean;
+      /** What refusals call the text. */
+      readonly param: string;
+    }
+  | { readonly t: 'detokenize' | 'pieces'; readonly id: number; readonly tokens: readonly number[] }
+  | { readonly t: 'embed'; readonly id: number; readonly scope: string; readonly inputs: readonly (string | readonly number[])[] }
+  | { readonly t: 'rank'; readonly id: number; readonly scope: string; readonly query: string; readonly documents: readonly string[] };
+
+export type FromChild =
+  | { readonly t: 'progress'; readonly fraction: number }
+  | { readonly t: 'ready'; readonly info: EngineInfo }
+  | { readonly t: 'failed'; readonly message: string }
+  | { readonly t: 'events'; readonly events: readonly (readonly [number, GenerateEvent])[]; readonly stats: EngineStats }
+  | {
+      readonly t: 'error';
+      readonly id: number;
+      readonly status: number;
+      readonly code: string;
+      readonly message: string;
+      readonly param?: string;
+      readonly retryAfterSeconds?: number;
+    }
+  | { readonly t: 'reply'; readonly id: number; readonly value: unknown }
+  /** `count` vectors of `size` floats each, in the raw part. */
+  | { readonly t: 'vectors'; readonly id: number; readonly count: number; readonly size: number; readonly tokens: number }
+  | { readonly t: 'pong'; readonly id: number };
+
+export class WireError extends Error {
+  override readonly name = 'WireError';
+}
+
+const noBytes = new Uint8Array(0);
+
+/** One frame. NaN travels as null (see `decodeLogprob`). */
+export function encodeFrame(message: ToChild | FromChild, raw: Uint8Array = noBytes): Buffer {
+  const json = JSON.stringify(message);
+  const jsonLength = Buffer.byteLength(json);
+  const length = 4 + jsonLength + raw.length;
+  if (length > maxFrameBytes) throw new WireError(`a frame of ${length} bytes is over the limit of ${maxFrameBytes}`);
+  const frame = Buffer.allocUnsafe(4 + length);
+  frame.writeUInt32LE(length, 0);
+  frame.writeUInt32LE(jsonLength, 4);
+  frame.write(json, 8);
+  frame.set(raw, 8 + jsonLength);
+  return frame;
+}
+
+/** Feeds chunks of the stream; calls back per frame. Throws WireError on anything malformed. */
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- the caller says which way it reads
+export function frameReader<M extends ToChild | FromChild>(onFrame: (message: M, raw: Uint8Array) => void): (chunk: Buffer) => void {
+  let parts: Buffer[] = [];
+  let held = 0;
+  let wanted = 4;
+  return (chunk) => {
+    parts.push(chunk);
+    held += chunk.length;
+    if (held < wanted) return;
+    let buffer = parts.length === 1 ? chunk : Buffer.concat(parts);
+    while (buffer.length >= 4) {
+      const length = buffer.readUInt32LE(0);
+      if (length > maxFrameBytes || length < 4) throw new WireError(`frame length ${length} is out of bounds`);
+      wanted = 4 + length;
+      if (buffer.length < wanted) break;
+      const jsonLength = buffer.readUInt32LE(4);
+      if (jsonLength > length - 4) throw new WireError('the JSON part is longer than its frame');
+      let message: M;
+      try {
+        // Both ends are this program; what a frame means is checked where it is used.
+        // oxlint-disable-next-line typescript/no-unsafe-type-assertion
+        if (jsonLength > scannedFromBytes) openJsonScan(valueBounds).push(buffer.subarray(8, 8 + jsonLength));
+        message = JSON.parse(buffer.toString('utf8', 8, 8 + jsonLength)) as M;
+      } catch (cause) {
+        throw new WireError('a frame is not JSON, or has too many values', { cause });
+      }
+      const raw = buffer.subarray(8 + jsonLength, wanted);
+      buffer = buffer.subarray(wanted);
+      wanted = 4;
+      onFrame(message, raw);
+    }
+    parts = buffer.length === 0 ? [] : [buffer];
+    held = buffer.length;
+  };
+}

@@ -1,0 +1,70 @@
+// The events of one generation between the socket, which must never wait, and a reader, who may be slow. Over `high` buffered
+// events the child is told to pause this one request, under `low` to go on; since a paused request adds at most the step in
+// flight, the buffer is bounded and no neighbour notices. The iterable is for one reader.
+import type { GenerateEvent } from './seam/engine.ts';
+
+export interface EventStream {
+  push(event: GenerateEvent): void;
+  fail(error: unknown): void;
+  readonly buffered: number;
+  events(): AsyncGenerator<GenerateEvent, void, undefined>;
+}
+
+export interface StreamOptions {
+  readonly choices: number;
+  readonly high: number;
+  readonly low: number;
+  readonly pause: () => void;
+  readonly resume: () => void;
+}
+
+export function createStream(options: StreamOptions): EventStream {
+  const buffer: GenerateEvent[] = [];
+  let failure: { readonly error: unknown } | null = null;
+  let wake: (() => void) | null = null;
+  let paused = false;
+
+  const signal = (): void => {
+    wake?.();
+    wake = null;
+  };
+
+  return {
+    get buffered() {
+      return buffer.length;
+    },
+    push(event) {
+      buffer.push(event);
+      if (!paused && buffer.length >= options.high) {
+        paused = true;
+        options.pause();
+      }
+      signal();
+    },
+    fail(error) {
+      failure ??= { error };
+      signal();
+    },
+    async *events() {
+      let finished = 0;
+      while (finished < options.choices) {
+        // What already arrived is delivered before a failure is told.
+        const event = buffer.shift();
+        if (event !== undefined) {
+          if (paused && buffer.length <= options.low) {
+            paused = false;
+            options.resume();
+          }
+          if (event.type === 'finish') finished += 1;
+          yield event;
+        } else if (failure !== null) {
+          throw failure.error;
+        } else {
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+          });
+        }
+      }
+    },
+  };
+}

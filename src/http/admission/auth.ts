@@ -1,0 +1,121 @@
+// Who is asking: a bearer key (RFC 6750 §2.1) → Principal. Keys are known by their SHA-256 alone; the comparison touches
+// every configured key and takes the same time for each (crypto.timingSafeEqual), so that it tells nothing of them.
+
+import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
+import { ApiError } from '../../base/errors.ts';
+import { peerOf } from '../address.ts';
+import type { KeyLimits, ServerConfig } from '../deps.ts';
+
+export interface Principal {
+  /** What limits are counted under: a key, or a peer address. Never written anywhere. */
+  readonly bucket: string;
+  /** The operator's name for the key; null without a known key. */
+  readonly name: string | null;
+  readonly admin: boolean;
+  readonly models: ReadonlySet<string> | null;
+  readonly limits: KeyLimits;
+  /** Opaque and stable per key while the process lives: prompt-cache reuse stays within one scope. */
+  readonly cacheScope: string;
+}
+
+/**
+ * What a route demands. `open` routes never look at the key; `operator` ones take an admin key where there are keys at all,
+ * whether or not the admin routes are switched on.
+ */
+export type Access = 'open' | 'key' | 'admin' | 'operator';
+
+/** Longer headers are not keys; they are refused before they are hashed. */
+const MAX_KEY_LENGTH = 4096;
+
+/** Who sent a request, before anybody asked whether they may. */
+export interface Caller {
+  readonly principal: Principal;
+  /** A known key; without one the principal stands for a peer address. */
+  readonly known: boolean;
+  /** It came with a bearer key, known or not. */
+  readonly presented: boolean;
+}
+
+export interface Auth {
+  identify(authorization: string | undefined, peer: string, access: Access): Caller;
+  /** 401 or 403 unless the caller may use routes of that kind. */
+  authorise(caller: Caller, access: Access): void;
+}
+
+export function createAuth(config: ServerConfig, salt: Uint8Array): Auth {
+  const keys = config.auth.keys.map((key) => ({
+    key,
+    digest: Buffer.from(key.sha256, 'hex'),
+    models: key.models === null ? null : new Set(key.models),
+  }));
+  const scopeOf = (of: string): string => createHmac('sha256', salt).update(of).digest('base64url');
+
+  const matching = (presented: string): (typeof keys)[number] | undefined => {
+    const digest = createHash('sha256').update(presented).digest();
+    let found: (typeof keys)[number] | undefined;
+    for (const each of keys) {
+      if (each.digest.length === digest.length && timingSafeEqual(each.digest, digest)) found = each;
+    }
+    return found;
+  };
+
+  return {
+    identify(authorization, peer, access) {
+      const bearer = access === 'open' ? undefined : bearerOf(authorization);
+      const match = bearer === undefined || keys.length === 0 ? undefined : matching(bearer);
+      const presented = bearer !== undefined;
+      if (match === undefined) {
+        const principal: Principal = {
+          bucket: `peer ${peerOf(peer)}`,
+          name: null,
+          admin: access === 'admin',
+          models: null,
+          limits: config.anonymous,
+          cacheScope: scopeOf(`anonymous ${bearer ?? ''}`),
+        };
+        return { principal, known: false, presented };
+      }
+      const { key, models } = match;
+      const principal: Principal = {
+        bucket: `key ${key.sha256}`,
+        name: key.name,
+        admin: key.admin,
+        models,
+        limits: key.limits,
+        cacheScope: scopeOf(`key ${key.sha256}`),
+      };
+      return { principal, known: true, presented };
+    },
+    authorise({ principal, known, presented }, access) {
+      if (access === 'open') return;
+      if (access === 'admin' && !config.auth.adminEnabled) {
+        throw new ApiError(403, 'admin_disabled', 'the admin routes are switched off on this server');
+      }
+      if (!known && config.auth.required) {
+        throw new ApiError(
+          401,
+          'invalid_api_key',
+          presented ? 'the API key is not known' : 'no API key given, expected `Authorization: Bearer …`',
+        );
+      }
+      // With keys configured but not required, admin work still takes an admin key.
+      const needsAdmin = access === 'operator' ? keys.length > 0 : access === 'admin' && (known || keys.some(({ key }) => key.admin));
+      if (needsAdmin && !(known && principal.admin)) {
+        throw new ApiError(presented ? 403 : 401, 'admin_key_required', 'this route takes an admin key');
+      }
+    },
+  };
+}
+
+function bearerOf(authorization: string | undefined): string | undefined {
+  if (authorization === undefined || authorization.length > MAX_KEY_LENGTH) return undefined;
+  const match = /^bearer +(\S+) *$/i.exec(authorization);
+  return match?.[1];
+}
+
+/** 403 unless the principal's key may use the model; says the same of models that do not exist. */
+export function checkModelAllowed(principal: Principal, modelId: string): void {
+  if (principal.models !== null && !principal.models.has(modelId)) {
+    throw new ApiError(403, 'model_not_allowed', 'this API key may not use that model', { param: 'model' });
+  }
+}

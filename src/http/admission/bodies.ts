@@ -1,0 +1,128 @@
+// Memory for request bodies: how many bytes of them the server holds at once, whoever sends them. A body is counted from the
+// moment its header announces it, or as it comes when it is chunked (RFC 9112 §7.1), until its request is over: what was
+// parsed out of it lives as long, and where that is larger (many small values) it is what counts. Beyond the budget, or for one caller beyond half of it: 429 server_overloaded.
+
+import type { IncomingMessage } from 'node:http';
+import { type Readable, Transform } from 'node:stream';
+import { ApiError } from '../../base/errors.ts';
+import { toApiError } from '../errors.ts';
+import type { Exchange } from '../exchange.ts';
+import { openJsonScan } from '../../base/json-scan.ts';
+import { parseJson } from '../json.ts';
+
+/** What one request holds. */
+export interface HeldBody {
+  /** Takes `bytes` more; 429 server_overloaded when they are not to be had. */
+  add(bytes: number): void;
+  /** The same for what a body becomes, which has a bound of its own (MAX_WEIGHT): in an idle server it always fits. */
+  grow(bytes: number): void;
+  /** Gives everything back. Idempotent; nothing can be taken after it. */
+  release(): void;
+}
+
+export interface BodyBudget {
+  /** Bytes held now. */
+  held(): number;
+  open(caller: string): HeldBody;
+}
+
+/** `maxBytes` for all requests together; one of `maxBodyBytes` always fits an idle server. */
+export function createBodyBudget(maxBytes: number, maxBodyBytes: number): BodyBudget {
+  const total = Math.max(maxBytes, maxBodyBytes);
+  // So that one tenant cannot keep the others out with bodies it announces and never sends.
+  const share = Math.max(maxBodyBytes, Math.floor(total / 2));
+  const callers = new Map<string, number>();
+  let held = 0;
+
+  return {
+    held: () => held,
+    open(caller) {
+      let mine = 0;
+      let over = false;
+      const take = (bytes: number, alone: boolean): void => {
+        const ofCaller = callers.get(caller) ?? 0;
+        const full = held + bytes > total || ofCaller + bytes > share;
+        if (over || (full && !alone)) throw overloaded();
+        callers.set(caller, ofCaller + bytes);
+        held += bytes;
+        mine += bytes;
+      };
+      return {
+        add: (bytes) => take(bytes, false),
+        grow: (bytes) => take(bytes, held === mine),
+        release() {
+          over = true;
+          const rest = (callers.get(caller) ?? 0) - mine;
+          if (rest > 0) callers.set(caller, rest);
+          else callers.delete(caller);
+          held -= mine;
+          mine = 0;
+        },
+      };
+    },
+  };
+}
+
+/** Bodies that are longer are scanned while they arrive, a piece in each turn of the loop. */
+const SCANNED_AT_ONCE = 64 * 1024;
+
+/** The body as it comes; a long one is scanned, and one of unknown length is counted. */
+export function scannedAsItComes(exchange: Exchange, body: Readable, announced: string | undefined, maxBytes: number): Readable {
+  const { held } = exchange;
+  if (held === null || Number(announced) <= SCANNED_AT_ONCE) return body;
+  const scan = openJsonScan();
+  exchange.scan = scan;
+  let refused: Error | null = null;
+  let bytes = 0;
+  const scanner = new Transform({
+    transform(piece: Buffer, _encoding, done) {
+      bytes += piece.length;
+      // The rest of what was refused is taken off the wire, so that the client reads why; nothing of it is kept.
+      if (refused !== null) return done(bytes > maxBytes ? refused : null);
+      try {
+        if (announced === undefined) held.add(piece.length);
+      } catch (error) {
+        return done(toApiError(error));
+      }
+      try {
+        scan.push(piece);
+        return done(null, piece);
+      } catch (error) {
+        refused = toApiError(error);
+        return done();
+      }
+    },
+    flush: (done) => done(refused),
+  });
+  // Whoever read it may have turned away before it fails.
+  scanner.on('error', () => undefined);
+  body.on('error', (error: Error) => scanner.destroy(error));
+  // The client left in the middle: node tells the request, and nobody reads the rest.
+  body.on('close', () => {
+    if (!body.readableEnded) scanner.destroy();
+  });
+  return body.pipe(scanner);
+}
+
+/** The whole body: counted for what it will be, then parsed. */
+export function readBody({ held, scan }: Exchange, bytes: Buffer): unknown {
+  const scanned = scan ?? openJsonScan();
+  if (scan === null) scanned.push(bytes);
+  held?.grow(Math.max(0, scanned.heapBytes - bytes.length));
+  return parseJson(bytes, true);
+}
+
+/** To keep the connection would mean reading a refused body to its end, however long it is. */
+export function hasUnreadBody({ complete, headers }: IncomingMessage): boolean {
+  if (complete) return false;
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > MAX_DISCARDED_BYTES;
+}
+
+const MAX_DISCARDED_BYTES = 64 * 1024;
+
+/** Whether fastify will read one. */
+export const hasBody = ({ method, headers }: IncomingMessage): boolean =>
+  method !== 'GET' && method !== 'HEAD' && (headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0);
+
+const overloaded = (): ApiError =>
+  new ApiError(429, 'server_overloaded', 'the server holds as many bytes of request bodies as it may', { retryAfterSeconds: 1 });

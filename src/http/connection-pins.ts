@@ -1,0 +1,40 @@
+// What each connection was shown of the models (docs/protocol.md §5, [M23]). A verified connection is used until its evidence
+// is too old; if another model were put under a known id meanwhile, requests on it would be answered by bytes nobody proved
+// to it. So the first evidence given on a connection fixes which digests may answer there; what differs is refused with 409
+// `attestation_stale` and the connection closed, and whoever retries does so on a connection that is attested anew.
+
+import { toHex, type AttestedModel } from '@assay/attestation';
+import { ApiError } from '../base/errors.ts';
+
+/** One per server. Connections are known by their socket and forgotten with it. */
+export interface Proven {
+  /**
+   * Evidence was given. Only the first counts: a later one may have been asked for by somebody behind a verifying proxy,
+   * and must not widen what the proxy has accepted.
+   */
+  shown(socket: object, models: readonly Pick<AttestedModel, 'id' | 'sha256'>[]): void;
+  /** 409 unless the connection's evidence, if it has any, lists the model with this digest (lower-case hex). */
+  check(socket: object, model: { readonly id: string; readonly sha256: string }): void;
+}
+
+export function createProven(): Proven {
+  const digests = new WeakMap<object, ReadonlyMap<string, string>>();
+  return {
+    shown(socket, models) {
+      if (!digests.has(socket)) digests.set(socket, new Map(models.map(({ id, sha256 }) => [id, toHex(sha256)])));
+    },
+    check(socket, { id, sha256 }) {
+      const proven = digests.get(socket);
+      if (proven !== undefined && proven.get(id) !== sha256) throw stale();
+    },
+  };
+}
+
+/** Its answer closes the connection (http/server). */
+export const STALE = 'attestation_stale';
+
+const stale = (): ApiError =>
+  new ApiError(409, 'attestation_stale', 'this connection was attested before the model was what it is now; attest a new connection', {
+    param: 'model',
+    shouldRetry: true,
+  });

@@ -1,0 +1,121 @@
+// Strict reader of GGUF headers (ggml docs/gguf.md, v2 and v3, little-endian): metadata and tensor table, never the weights.
+// Refuses with 400 `invalid_gguf`, naming the field, what would make llama.cpp abort or read outside the file. Unknown
+// architectures pass the generic checks. Costs a read of the header only, however large the file.
+
+import type { FileHandle } from 'node:fs/promises';
+import { invalidGguf } from './bytes.ts';
+import type { ByteSource } from './bytes.ts';
+import { checkModel, isBertFamily, settingsOf } from './check.ts';
+import { readHeader } from './header.ts';
+import type { GgufHeader } from './header.ts';
+import { FILE_TYPES, POOLING_TYPES } from './tables.ts';
+
+/** What the server wants to know of a GGUF file. */
+export interface GgufInfo {
+  readonly version: number;
+  readonly architecture: string;
+  readonly name: string | undefined;
+  readonly license: string | undefined;
+  readonly type: 'chat' | 'completion' | 'embedding' | 'rerank';
+  /** Sum of tensor elements. */
+  readonly parameters: number;
+  /** `Q4_K_M`, `F16` …: general.file_type, else the type most bytes have. */
+  readonly quantization: string;
+  readonly contextLength: number;
+  readonly embeddingLength: number;
+  readonly blockCount: number;
+  /** Largest over the layers. */
+  readonly headCount: number;
+  readonly headCountKv: number;
+  /** Key and value cache of one token over all layers, 16 bits per element; 0 where nothing is cached. */
+  readonly cacheBytesPerToken: number;
+  readonly vocabSize: number;
+  readonly pooling: (typeof POOLING_TYPES)[number] | undefined;
+  readonly chatTemplate: string | undefined;
+  /** tokenizer.ggml.model */
+  readonly tokenizer: string | undefined;
+  /** Bytes of tensor data, and of the whole file. */
+  readonly tensorBytes: number;
+  readonly fileSize: number;
+}
+
+/** Reads and checks the header of an open file. The handle stays open. */
+export async function readGguf(handle: FileHandle): Promise<GgufInfo> {
+  return inspectGguf(await fileSource(handle));
+}
+
+/** The same for any source of bytes. Throws nothing but ApiError `invalid_gguf` and what the source throws. */
+export async function inspectGguf(source: ByteSource): Promise<GgufInfo> {
+  const header = await readHeader(source);
+  refuseOtherKinds(header);
+  const model = checkModel(header);
+  const settings = settingsOf(header.metadata);
+  const poolingType = settings.u32(`${model.architecture}.pooling_type`);
+  if (poolingType !== undefined && poolingType >= POOLING_TYPES.length)
+    throw invalidGguf(`${model.architecture}.pooling_type is ${poolingType}`);
+  const pooling = poolingType === undefined ? undefined : POOLING_TYPES[poolingType];
+  const chatTemplate = settings.string('tokenizer.chat_template');
+  return {
+    version: header.version,
+    ...model,
+    name: settings.string('general.name'),
+    license: settings.string('general.license'),
+    type: typeOf(header, model.architecture, pooling, settings.bool(`${model.architecture}.attention.causal`), chatTemplate),
+    parameters: header.tensors.reduce((sum, tensor) => sum + tensor.elements, 0),
+    quantization: quantizationOf(header, settings.u32('general.file_type')),
+    pooling,
+    chatTemplate,
+    tensorBytes: header.tensors.reduce((sum, tensor) => sum + tensor.bytes, 0),
+    fileSize: header.fileSize,
+  };
+}
+
+export async function fileSource(handle: FileHandle): Promise<ByteSource> {
+  const stat = await handle.stat();
+  if (!stat.isFile()) throw invalidGguf('it is not a regular file');
+  return {
+    size: stat.size,
+    read: async (position, length) => {
+      const buffer = Buffer.alloc(length);
+      let filled = 0;
+      while (filled < length) {
+        const { bytesRead } = await handle.read(buffer, filled, length - filled, position + filled);
+        if (bytesRead === 0) break;
+        filled += bytesRead;
+      }
+      return buffer.subarray(0, filled);
+    },
+  };
+}
+
+function refuseOtherKinds(header: GgufHeader): void {
+  const settings = settingsOf(header.metadata);
+  const kind = settings.string('general.type') ?? 'model';
+  if (kind === 'adapter') throw invalidGguf('it is a LoRA adapter, not a model');
+  if (kind === 'mmproj' || kind === 'clip-vision' || settings.string('general.architecture') === 'clip') {
+    throw invalidGguf('it is a multimodal projector, not a model');
+  }
+  if (kind === 'imatrix') throw invalidGguf('it is an importance matrix, not a model');
+  if (kind === 'vocab') throw invalidGguf('it holds a vocabulary only');
+}
+
+function typeOf(
+  header: GgufHeader,
+  architecture: string,
+  pooling: GgufInfo['pooling'],
+  causal: boolean | undefined,
+  chatTemplate: string | undefined,
+): GgufInfo['type'] {
+  if (pooling === 'rank' || header.tensors.some((tensor) => tensor.name === 'cls.output.weight')) return 'rerank';
+  const pooled = pooling !== undefined && pooling !== 'none';
+  if (pooled || causal === false || isBertFamily(architecture) || architecture === 't5encoder') return 'embedding';
+  return chatTemplate === undefined ? 'completion' : 'chat';
+}
+
+function quantizationOf(header: GgufHeader, fileType: number | undefined): string {
+  const named = fileType === undefined ? undefined : FILE_TYPES.get(fileType % 1024);
+  if (named !== undefined) return named;
+  const bytes = new Map<string, number>();
+  for (const { type, bytes: size } of header.tensors) bytes.set(type.name, (bytes.get(type.name) ?? 0) + size);
+  return [...bytes].sort(([, a], [, b]) => b - a)[0]![0];
+}

@@ -1,0 +1,93 @@
+// From a registered model to a running engine: stage its bytes and measure them, hand the very descriptor that was measured
+// to the engine, and check at the end that nothing changed. Generic over the engine: models do not import inference.
+
+import { ApiError } from '../base/errors.ts';
+import { inspectModel } from './inspect.ts';
+import type { Closable } from './lifecycle.ts';
+import { stageFile, type FileIdentity, type StagedFile } from './measure.ts';
+import type { RegisteredModelType, RegistryEntry } from './registry.ts';
+
+/** Structurally the engine seam's LoadSpec. */
+export interface OpenSpec {
+  readonly path: string;
+  readonly fd?: number;
+  readonly type: RegisteredModelType;
+  readonly contextLength: number;
+  readonly slots: number;
+  readonly threads?: number;
+  readonly chatTemplate?: string;
+  readonly onProgress: (fraction: number) => void;
+}
+
+export interface OpenOptions<E> {
+  readonly openEngine: (spec: OpenSpec, signal: AbortSignal) => Promise<E>;
+  readonly stagingFolder: string;
+  readonly slots: number;
+  /** Absent: the engine chooses. */
+  readonly threads?: number;
+  readonly signal: AbortSignal;
+  readonly onProgress: (fraction: number) => void;
+  /** For a file used in place: what it was when its digest was last taken, and to be told when it was taken again. */
+  readonly known?: FileIdentity;
+  readonly onMeasured?: (identity: FileIdentity) => void;
+}
+
+/** Where engine/seam/engine says the child finds an inherited descriptor. */
+const CHILD_PATH = '/proc/self/fd/4';
+
+export async function openModel<E extends Closable>(entry: RegistryEntry, options: OpenOptions<E>): Promise<E> {
+  const weights = entry.files.find((file) => file.role === 'weights');
+  if (weights === undefined) throw new ApiError(500, 'model_load_failed', `${entry.model.id} has no weights`, { shouldRetry: false });
+  const known = options.known ?? weights.identity;
+  const staged = await stageFile(weights.path, {
+    residency: entry.model.residency,
+    stagingFolder: options.stagingFolder,
+    sha256: weights.sha256,
+    name: entry.model.id,
+    signal: options.signal,
+    onProgress: (fraction) => options.onProgress(fraction * 0.7),
+    ...(known === undefined ? {} : { known }),
+  });
+  try {
+    // Once more, of the very bytes the engine will read: a model with a pinned digest may not have been there before.
+    await inspectModel(staged.file);
+    const engine = await options.openEngine(
+      {
+        ...locationOf(staged, weights.path),
+        type: entry.model.type,
+        contextLength: entry.model.contextLength,
+        slots: options.slots,
+        ...(options.threads === undefined ? {} : { threads: options.threads }),
+        ...(entry.chatTemplate === undefined ? {} : { chatTemplate: entry.chatTemplate }),
+        onProgress: (fraction) => options.onProgress(0.7 + 0.3 * fraction),
+      },
+      options.signal,
+    );
+    try {
+      await staged.check();
+      if (staged.identity !== undefined) options.onMeasured?.(staged.identity);
+    } catch (error) {
+      await engine.close();
+      throw error;
+    }
+    return engine;
+  } finally {
+    await staged.close();
+  }
+}
+
+/** Descriptors of other processes can be opened by path on Linux only; elsewhere there is only `disk`, for development. */
+function locationOf(staged: StagedFile, path: string): { readonly path: string; readonly fd?: number } {
+  return process.platform === 'linux' ? { path: CHILD_PATH, fd: staged.fd } : { path };
+}
+
+/** Bytes a model takes once loaded: weights, key-value cache of all slots, and what an engine process needs anyway. */
+export function estimateBytes(entry: RegistryEntry, slots: number): number {
+  const { model, summary } = entry;
+  const generates = model.type === 'chat' || model.type === 'completion';
+  const cache = generates ? summary.cacheBytesPerToken * model.contextLength * slots : 0;
+  return model.sizeBytes + cache + ENGINE_BYTES;
+}
+
+/** Measured: an engine process with a model of a few megabytes has about this much resident. */
+const ENGINE_BYTES = 96 * 1024 * 1024;

@@ -1,0 +1,177 @@
+// The hub's API: which file of a repository a name means, at which commit, with which size and SHA-256.
+// GET /api/models/{repo}/revision/{rev}?blobs=true → { sha, siblings: [{ rfilename, size, lfs: { sha256, size } }] }.
+// Refuses: answers that are too large or not that shape, files without an LFS digest (nothing to compare with), split models.
+
+import { ApiError } from '../../base/errors.ts';
+import { openJsonScan } from '../../base/json-scan.ts';
+import type { Web, WebResponse } from './http.ts';
+import type { PullName } from './name.ts';
+import { isSha256 } from '../store/names.ts';
+
+export interface HubFile {
+  readonly repo: string;
+  /** Full commit id. */
+  readonly commit: string;
+  readonly file: string;
+  readonly sha256: string;
+  readonly size: number;
+  /** Where the bytes are, pinned to the commit; no query. */
+  readonly url: URL;
+}
+
+/** The hub cannot answer now; try again, not before `retryAfterMs` when given. */
+export class HubBusy extends Error {
+  override readonly name = 'HubBusy';
+  readonly retryAfterMs: number | undefined;
+
+  constructor(message: string, retryAfterMs?: number) {
+    super(message);
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+const MAX_ANSWER_BYTES = 32 * 1024 * 1024;
+/** Its values take no more heap than that: some ten thousand files with all the hub says of them. */
+const MAX_ANSWER_WEIGHT = MAX_ANSWER_BYTES / 8;
+const MAX_SIBLINGS = 100_000;
+const MAX_LISTED = 8;
+
+export async function resolveFile(
+  web: Web,
+  endpoint: URL,
+  name: PullName,
+  options: { readonly token?: string; readonly signal: AbortSignal; readonly now: () => number },
+): Promise<HubFile> {
+  // A revision may hold slashes (refs/pr/1), which the hub wants encoded.
+  const api = new URL(
+    `${basePath(endpoint)}/api/models/${encodedPath(name.repo)}/revision/${encodeURIComponent(name.revision)}?blobs=true`,
+    endpoint,
+  );
+  const response = await web.get(api, { headers: { accept: 'application/json' }, ...options });
+  refuseStatus(response, options.now, 'the repository');
+  const answer = parseAnswer(await readJson(response));
+  const file = choose(answer.files, name);
+  if (file.sha256 === undefined)
+    throw new ApiError(502, 'digest_unknown', 'the hub gives no SHA-256 for this file, so it cannot be verified');
+  const url = new URL(`${basePath(endpoint)}/${encodedPath(name.repo)}/resolve/${answer.commit}/${encodedPath(file.name)}`, endpoint);
+  return { repo: name.repo, commit: answer.commit, file: file.name, sha256: file.sha256, size: file.size, url };
+}
+
+const encodedPath = (text: string): string => text.split('/').map(encodeURIComponent).join('/');
+
+const basePath = (endpoint: URL): string => endpoint.pathname.replace(/\/+$/, '');
+
+/** Throws for everything that is not 2xx or 416; HubBusy where trying again may help. */
+export function refuseStatus(response: WebResponse, now: () => number, what: string): void {
+  const { status } = response;
+  if ((status >= 200 && status < 300) || status === 416) return;
+  response.discard();
+  if (status === 429 || status === 408 || status >= 500) throw new HubBusy(`the hub answers ${status}`, retryAfterMs(response, now));
+  if (status === 401)
+    throw new ApiError(502, 'hub_unauthorized', 'the hub asks for a token, or has no such repository', { shouldRetry: false });
+  if (status === 403)
+    throw new ApiError(502, 'hub_forbidden', 'the hub refuses access: the model is gated and its terms must be accepted there', {
+      shouldRetry: false,
+    });
+  if (status === 404) throw new ApiError(404, 'hub_not_found', `the hub does not have ${what}, or not at this revision`, { param: 'name' });
+  throw new ApiError(502, 'hub_error', `the hub answers ${status}`, { shouldRetry: false });
+}
+
+/** Retry-After in seconds or as a date, else the hub's `RateLimit: …;t=<seconds>`. */
+function retryAfterMs(response: WebResponse, now: () => number): number | undefined {
+  const value = response.header('retry-after');
+  if (value !== undefined && /^\d{1,6}$/.test(value)) return Number(value) * 1000;
+  if (value !== undefined && !Number.isNaN(Date.parse(value))) return Math.max(0, Date.parse(value) - now());
+  const window = /(?:^|[;,\s])t=(\d{1,6})/.exec(response.header('ratelimit') ?? '')?.[1];
+  return window === undefined ? undefined : Number(window) * 1000;
+}
+
+async function readJson(response: WebResponse): Promise<unknown> {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  const scan = openJsonScan({ maxWeight: MAX_ANSWER_WEIGHT });
+  for await (const chunk of response.body) {
+    size += chunk.length;
+    if (size > MAX_ANSWER_BYTES) {
+      response.discard();
+      throw malformed(`is longer than ${MAX_ANSWER_BYTES} bytes`);
+    }
+    try {
+      scan.push(chunk);
+    } catch {
+      response.discard();
+      throw malformed('has too many values');
+    }
+    chunks.push(chunk);
+  }
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString('utf8')) as unknown;
+  } catch {
+    throw malformed('is not JSON');
+  }
+}
+
+const malformed = (why: string): ApiError => new ApiError(502, 'hub_error', `the hub's answer ${why}`, { shouldRetry: false });
+
+interface Listed {
+  readonly name: string;
+  readonly size: number;
+  readonly sha256: string | undefined;
+}
+
+function parseAnswer(value: unknown): { readonly commit: string; readonly files: readonly Listed[] } {
+  if (!isRecord(value)) throw malformed('is not an object');
+  const { sha, siblings } = value;
+  if (typeof sha !== 'string' || !/^[0-9a-f]{40}$/.test(sha)) throw malformed('has no commit id');
+  if (!Array.isArray(siblings) || siblings.length > MAX_SIBLINGS) throw malformed('has no list of files');
+  const files = siblings.flatMap((sibling: unknown): Listed[] => {
+    if (!isRecord(sibling) || typeof sibling['rfilename'] !== 'string') throw malformed('lists a file without a name');
+    const name = sibling['rfilename'];
+    if (!name.toLowerCase().endsWith('.gguf') || !isPlainPath(name)) return [];
+    const lfs = isRecord(sibling['lfs']) ? sibling['lfs'] : undefined;
+    const size = lfs?.['size'] ?? sibling['size'];
+    if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) throw malformed('lists a file without a size');
+    if (lfs !== undefined && !isSha256(lfs['sha256'])) throw malformed('lists a file with a malformed SHA-256');
+    return [{ name, size, sha256: lfs === undefined ? undefined : (lfs['sha256'] as string) }];
+  });
+  return { commit: sha, files };
+}
+
+const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value);
+
+const isPlainPath = (path: string): boolean =>
+  path.length <= 512 && path.split('/').every((part) => part !== '' && part !== '.' && part !== '..');
+
+const SPLIT = /-\d{5}-of-\d{5}\.gguf$/i;
+
+function choose(files: readonly Listed[], { want }: PullName): Listed {
+  if ('file' in want) {
+    const found = files.find((file) => file.name === want.file);
+    if (found === undefined)
+      throw new ApiError(404, 'hub_not_found', `the repository has no such file; it has ${listOf(files)}`, { param: 'name' });
+    if (SPLIT.test(found.name)) throw splitModel();
+    return found;
+  }
+  // The tag must stand alone in the path: Q4_K is not Q4_K_M. Projectors of vision models are not models.
+  const tag = new RegExp(`(^|[^a-z0-9_])${want.quantization.toLowerCase().replaceAll('-', '[-_.]')}($|[^a-z0-9_])`);
+  const matches = files.filter((file) => tag.test(file.name.toLowerCase()) && !/(^|[/._-])mmproj/i.test(file.name));
+  const whole = matches.filter((file) => !SPLIT.test(file.name));
+  if (whole.length === 0 && matches.length > 0) throw splitModel();
+  if (whole.length === 0)
+    throw new ApiError(404, 'hub_not_found', `the repository has no file of this quantization; it has ${listOf(files)}`, { param: 'name' });
+  if (whole.length > 1)
+    throw new ApiError(400, 'ambiguous_quantization', `several files match: ${listOf(whole)}; name one`, { param: 'name' });
+  return whole[0]!;
+}
+
+const splitModel = (): ApiError =>
+  new ApiError(400, 'unsupported_model_format', 'this model is split into several files, which is not supported', { param: 'name' });
+
+function listOf(files: readonly Listed[]): string {
+  if (files.length === 0) return 'no .gguf file';
+  const more = files.length > MAX_LISTED ? ` and ${files.length - MAX_LISTED} more` : '';
+  return `${files
+    .slice(0, MAX_LISTED)
+    .map((file) => file.name)
+    .join(', ')}${more}`;
+}

@@ -1,0 +1,47 @@
+// What a pull's name means: `owner/repo:QUANT` or `owner/repo/path/file.gguf`, either with `@revision`. Only characters that
+// mean nothing in a URL path; no dots that climb. Without a revision the hub's `main` is taken, then pinned to its commit.
+
+import { ApiError } from '../../base/errors.ts';
+import { parseModelName } from '../store/names.ts';
+
+export interface PullName {
+  /** As given; the model's id afterwards. */
+  readonly name: string;
+  /** `owner/repo` */
+  readonly repo: string;
+  readonly revision: string;
+  readonly want: { readonly quantization: string } | { readonly file: string };
+}
+
+const PART = /^[A-Za-z0-9][A-Za-z0-9._+-]{0,95}$/;
+
+/** Throws 400 `invalid_model_name`. */
+export function parsePullName(given: string): PullName {
+  const name = parseModelName(given);
+  const [path = '', revision, ...more] = splitOnce(name, '@');
+  if (revision !== undefined && (more.length > 0 || !revision.split('/').every((part) => PART.test(part))))
+    throw refuse('has no usable revision after "@"');
+  const [repoPath = '', quantization] = splitOnce(path, ':');
+  const parts = repoPath.split('/');
+  if (!parts.every((part) => PART.test(part))) throw refuse('has a part that is no plain name');
+  const [owner, repo, ...file] = parts;
+  if (owner === undefined || repo === undefined) throw refuse('needs an owner and a repository');
+  const at = { name, repo: `${owner}/${repo}`, revision: revision ?? 'main' };
+  if (quantization !== undefined) {
+    if (file.length > 0) throw refuse('names a file and a quantization');
+    if (!/^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$/.test(quantization)) throw refuse('has no usable quantization after ":"');
+    return { ...at, want: { quantization } };
+  }
+  if (!repoPath.toLowerCase().endsWith('.gguf') || file.length === 0) throw refuse('names neither a quantization nor a .gguf file');
+  return { ...at, want: { file: file.join('/') } };
+}
+
+const refuse = (why: string): ApiError =>
+  new ApiError(400, 'invalid_model_name', `name ${why}; expected owner/repo:QUANT or owner/repo/file.gguf, with an optional @revision`, {
+    param: 'name',
+  });
+
+function splitOnce(text: string, separator: string): readonly string[] {
+  const at = text.indexOf(separator);
+  return at < 0 ? [text] : [text.slice(0, at), text.slice(at + 1)];
+}

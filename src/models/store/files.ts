@@ -1,0 +1,87 @@
+// File writes that a kill -9 or a power cut cannot leave half done: write beside the place, fsync, rename, fsync the folder.
+// A name beginning with `.tmp-` is never anything but such a beginning, and is removed when the store is opened.
+
+import { randomUUID } from 'node:crypto';
+import { constants } from 'node:fs';
+import { lstat, open, readdir, rename, rm } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { ApiError } from '../../base/errors.ts';
+
+const TEMPORARY_PREFIX = '.tmp-';
+
+/** A new name in `folder` for a file under construction. */
+export const temporaryPath = (folder: string): string => join(folder, `${TEMPORARY_PREFIX}${randomUUID()}`);
+
+/** Makes renames and unlinks in `folder` durable. */
+export async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, constants.O_RDONLY);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Replaces or creates `path` with `text`, as one step. */
+export async function writeAtomically(path: string, text: string): Promise<void> {
+  const folder = dirname(path);
+  const temporary = temporaryPath(folder);
+  try {
+    const handle = await open(temporary, 'wx', 0o600);
+    try {
+      await handle.writeFile(text);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw storageError(error);
+  }
+  await syncFolder(folder);
+}
+
+/** A small regular file's text. Never blocks on a FIFO, never follows a link; undefined when there is no such file. */
+export async function readSmallFile(
+  path: string,
+  maxBytes: number,
+): Promise<{ readonly text: string } | { readonly problem: string } | undefined> {
+  let handle: FileHandle;
+  try {
+    if (!(await lstat(path)).isFile()) return { problem: 'is not a regular file' };
+    handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return undefined;
+    return { problem: `cannot be read (${codeOf(error) ?? 'error'})` };
+  }
+  try {
+    const { size } = await handle.stat();
+    if (size > maxBytes) return { problem: `has ${size} bytes, at most ${maxBytes} are expected` };
+    const bytes = await handle.readFile();
+    return { text: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes) };
+  } catch (error) {
+    return { problem: error instanceof TypeError ? 'is not UTF-8' : `cannot be read (${codeOf(error) ?? 'error'})` };
+  } finally {
+    await handle.close();
+  }
+}
+
+export async function removeTemporaries(folder: string): Promise<void> {
+  for (const name of await readdir(folder))
+    if (name.startsWith(TEMPORARY_PREFIX)) await rm(join(folder, name), { force: true, recursive: true });
+}
+
+/** errno name of a system error. */
+export function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
+}
+
+/** A full disk is something the operator can fix, and is told so; everything else stays what it was. */
+export function storageError(error: unknown): unknown {
+  const code = codeOf(error);
+  if (code === 'ENOSPC' || code === 'EDQUOT')
+    return new ApiError(507, 'storage_full', 'the data folder has no space left', { cause: error, shouldRetry: false });
+  return error;
+}

@@ -1,0 +1,79 @@
+// Between a registered model and its manifest in the store. What a manifest says of a file's digest is taken as given and
+// enforced whenever the bytes are read for an engine; what it says of the GGUF header is read again.
+
+import { ApiError } from '../base/errors.ts';
+import { inspectModel } from './inspect.ts';
+import { openRegular } from './measure.ts';
+import { describeModel, type ModelDefaults, type ModelFile, type RegistryEntry, type Residency } from './registry.ts';
+import type { ModelManifest, ModelSource, ModelStore } from './store/store.ts';
+
+export function manifestOf(entry: RegistryEntry, source: ModelSource): ModelManifest {
+  const { model } = entry;
+  return {
+    version: 1,
+    name: model.id,
+    createdAt: new Date(model.created * 1000).toISOString(),
+    format: 'gguf',
+    blobs: entry.files.map(({ role, sha256, size, path }) => ({ role, sha256, size, path })),
+    source,
+    gguf: {
+      architecture: entry.summary.architecture,
+      type: model.type,
+      contextLength: entry.summary.contextLength,
+      parameters: entry.summary.parameters,
+      quantization: entry.summary.quantization,
+    },
+    ...(Object.keys(model.defaults).length === 0 ? {} : { defaultParameters: { ...model.defaults } }),
+  };
+}
+
+export interface RestoreOptions {
+  readonly store: ModelStore;
+  readonly residencyFor: (path: string, size: number) => Promise<Residency>;
+  readonly contextLength: number;
+}
+
+/** Throws an ApiError when a file is gone or is no GGUF any more. */
+export async function entryOfManifest(manifest: ModelManifest, options: RestoreOptions): Promise<RegistryEntry> {
+  const files: ModelFile[] = [];
+  for (const blob of manifest.blobs) {
+    files.push({ role: blob.role, sha256: blob.sha256, size: blob.size, path: blob.path ?? (await blobPath(options.store, blob.sha256)) });
+  }
+  const weights = files.find((file) => file.role === 'weights');
+  if (weights === undefined) throw new ApiError(500, 'manifest_invalid', 'the manifest names no weights');
+  const file = await openRegular(weights.path);
+  try {
+    return describeModel({
+      id: manifest.name,
+      created: Math.floor(Date.parse(manifest.createdAt) / 1000),
+      files,
+      summary: await inspectModel(file),
+      residency: await options.residencyFor(weights.path, weights.size),
+      contextLength: options.contextLength,
+      defaults: defaultsOf(manifest.defaultParameters ?? {}),
+      type: manifest.gguf.type,
+      hashed: false,
+    });
+  } finally {
+    await file.close();
+  }
+}
+
+async function blobPath(store: ModelStore, sha256: string): Promise<string> {
+  const blob = await store.blob(sha256);
+  if (blob === undefined) throw new ApiError(500, 'manifest_invalid', `the store does not hold the blob ${sha256}`);
+  blob.release();
+  return blob.path;
+}
+
+const NUMBERS = ['temperature', 'topP', 'topK', 'minP', 'repeatPenalty', 'maxTokens', 'dimensions'] as const;
+
+/** Only what we know, and only numbers; anything else in a manifest is not ours. */
+function defaultsOf(parameters: Readonly<Record<string, string | number | boolean>>): ModelDefaults {
+  const defaults: Record<string, number> = {};
+  for (const name of NUMBERS) {
+    const value = parameters[name];
+    if (typeof value === 'number' && Number.isFinite(value)) defaults[name] = value;
+  }
+  return defaults;
+}

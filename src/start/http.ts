@@ -1,0 +1,78 @@
+// The HTTP server's part of the configuration.
+
+import { readFileSync } from 'node:fs';
+import { isIPv4 } from 'node:net';
+import type { ServerConfig } from '../http/deps.ts';
+import { apiKeys, defaultLimits, type Config } from '../config/read.ts';
+import { parseKeepAlive } from '../models/keep-alive.ts';
+
+/** `files`: descriptors this process may have. */
+export function serverConfig(config: Config, files: number = openFileLimit()): ServerConfig {
+  const keys = apiKeys(config);
+  const { host, port } = addressOf(config.api.address);
+  return {
+    host,
+    port,
+    auth: {
+      required: config.api.requireAuth ?? keys.some((key) => !key.admin),
+      keys,
+      // Nobody on the network changes models without a key of their own for it.
+      adminEnabled: config.api.adminEnabled ?? (keys.some((key) => key.admin) || isLoopback(host)),
+    },
+    anonymous: defaultLimits(config),
+    corsOrigins: config.api.corsEnabled ? config.api.corsOrigins : [],
+    metrics: config.api.metricsEnabled ? 'on' : 'loopback',
+    limits: {
+      maxBodyBytes: config.limits.maxBodyBytes,
+      maxBodyBytesInFlight: config.limits.maxBodyBytesInFlight,
+      maxConnections: maxConnections(config, files),
+      maxConnectionsPerPeer: config.limits.maxConnectionsPerPeer,
+      maxConcurrentRequests: config.limits.maxConcurrentRequests,
+      maxConcurrentAttestations: config.limits.maxConcurrentAttestations,
+      maxConcurrentAttestationsPerPeer: config.limits.maxConcurrentAttestationsPerPeer,
+    },
+    timeouts: {
+      headersMs: config.limits.headerTimeoutMs,
+      bodyMs: config.limits.bodyTimeoutMs,
+      requestMs: config.limits.requestTimeoutMs,
+      keepAliveMs: 75_000,
+      heartbeatMs: 15_000,
+      drainMs: config.limits.drainTimeoutMs,
+    },
+    maxKeepAliveMs: parseKeepAlive(config.models.maxKeepAlive),
+    streamPadding: config.limits.streamPadding,
+    streamBatchMs: config.limits.streamBatchMs,
+  };
+}
+
+/** Descriptors for everything that is no connection: files and pipes of the process itself, and of each loaded model. */
+const OWN_FILES = 128;
+const FILES_PER_MODEL = 16;
+
+/**
+ * As many connections as are configured, or as leave descriptors for the rest: a server that cannot open its audit log or
+ * start an engine because of idle connections is worse than one that drops the last of them.
+ */
+export function maxConnections({ limits, models }: Config, files: number): number {
+  return Math.max(1, Math.min(limits.maxConnections, files - OWN_FILES - FILES_PER_MODEL * models.maxLoaded));
+}
+
+/** RLIMIT_NOFILE of this process (node has raised it to the hard limit); Infinity where it cannot be known. */
+export function openFileLimit(read: () => string = () => readFileSync('/proc/self/limits', 'utf8')): number {
+  try {
+    return Number(/^Max open files\s+(\d+)/m.exec(read())?.[1] ?? Number.POSITIVE_INFINITY);
+  } catch {
+    return Number.POSITIVE_INFINITY;
+  }
+}
+
+/** Of an address to listen on. */
+export function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'));
+}
+
+/** `host:port` or `[v6]:port`, already of that form. */
+export function addressOf(address: string): { readonly host: string; readonly port: number } {
+  const at = address.lastIndexOf(':');
+  return { host: address.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(address.slice(at + 1)) };
+}

@@ -1,0 +1,431 @@
+// The verdict over documents of both vendors: what makes a result, what refuses one, and that no change of any byte slips by.
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import * as fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import {
+  type AttestationResult,
+  type EndorsementSource,
+  isAttestationResult,
+  verify,
+  type VerifyOptions,
+} from '../../../attestation/appraise/appraise.ts';
+import { ATTESTATION_CODES } from '../../../attestation/transcript/codes.ts';
+import {
+  type AttestationDocument,
+  decodeDocumentCbor,
+  encodeDocument,
+  encodeDocumentCbor,
+  parseDocument,
+  parseNonce,
+} from '../../../attestation/protocol/document.ts';
+import { AttestationError } from '../../../attestation/transcript/errors.ts';
+import { explain, meaningOf } from '../../../attestation/appraise/explain.ts';
+import { createRollbackMemory } from '../../../attestation/transcript/rollback-memory.ts';
+import { attestedModel } from '../../../attestation/protocol/model.ts';
+import { allowCertificateChannel, allowSimulated, type AppraisalPolicy, observingPolicy } from '../../../attestation/appraise/policy.ts';
+import { RULES } from '../../../attestation/appraise/rules.ts';
+import { MEASUREMENT, MODEL, MODEL_ID, MODEL_SHA256, simulatedAmd } from '../../fixtures/attestation/attested-server.ts';
+import { channel, EXPORTER, MR_TD, NONCE, RTMR, simulatedIntel, snpDocument, tdxDocument } from '../../fixtures/attestation/documents.ts';
+import { accepted, codeOfAsync, refusalOf } from '../../fixtures/refusal.ts';
+import { haveVectors, vectorPath } from '../../fixtures/shared.ts';
+
+const tdxReference = { mrTd: MR_TD, rtmr0: RTMR[0], rtmr1: RTMR[1], rtmr2: RTMR[2], name: 'tdx build' };
+const base: AppraisalPolicy = {
+  measurements: [{ measurement: MEASUREMENT, name: 'snp build' }, tdxReference],
+  models: { [MODEL_ID]: MODEL_SHA256 },
+};
+const policy: AppraisalPolicy = { ...base, [allowSimulated]: true };
+
+const judge = (document: AttestationDocument, options: Partial<VerifyOptions> = {}): Promise<AttestationResult> =>
+  verify(document, { ...channel, policy, ...options });
+const failed = (error: AttestationError | undefined): (string | undefined)[] =>
+  (error?.transcript ?? []).filter(({ status }) => status === 'fail').map(({ code }) => code);
+
+const lists = (models: Record<string, string>): Partial<VerifyOptions> => ({ policy: { ...policy, models } });
+
+describe('verify', () => {
+  it('accepts simulated SNP evidence when allowed, and says what it is', async () => {
+    const amd = await simulatedAmd();
+    const result = await judge(await snpDocument());
+    expect(isAttestationResult(result)).toBe(true);
+    expect(result).toMatchObject({
+      teeType: 'simulated',
+      simulated: true,
+      build: 'snp build',
+      product: 'Genoa',
+      chip: Buffer.from(amd.chipId).toString('hex'),
+      certificateAlone: false,
+      verifiedAt: channel.now,
+    });
+    expect(result.transcript.some(({ status }) => status === 'fail')).toBe(false);
+  });
+
+  it('accepts simulated TDX evidence when allowed', async () => {
+    const result = await judge(await tdxDocument());
+    expect(result).toMatchObject({ measurement: MR_TD, build: 'tdx build', product: undefined });
+    expect(result.transcript.map(({ id }) => id)).toEqual(expect.arrayContaining(['T4', 'T16', 'T25', 'D12', 'C3', 'P4']));
+  });
+
+  it.each([[[0, 1]], [[3, 0]], [[2, 5]], [[100, 29]]] as const)('claims in a batch of %j others are found [M1]', async (batch) => {
+    expect(isAttestationResult(await judge(await snpDocument({ batch })))).toBe(true);
+    const document = await snpDocument({ batch });
+    expect(await codeOfAsync(() => judge({ ...document, inclusion: { ...document.inclusion, index: document.inclusion.index + 1 } }))).toBe(
+      'claims_not_bound',
+    );
+  });
+
+  it('a result cannot be made by hand, changed, or taken from a copy', async () => {
+    const result = await judge(await snpDocument());
+    for (const fake of [{ ...result }, structuredClone({ ...result, models: [...result.models] }), Object.create(result), null, 1])
+      expect(isAttestationResult(fake)).toBe(false);
+    expect(Object.isFrozen(result)).toBe(true);
+    expect(Object.isFrozen(result.transcript)).toBe(true);
+  });
+
+  it('the root that was allowed, by its SHA-256, of either vendor [M21]', async () => {
+    for (const [root, document] of [
+      [(await simulatedAmd()).ark, await snpDocument()],
+      [(await simulatedIntel()).root, await tdxDocument()],
+    ] as const) {
+      // prettier-ignore
+      const digest = createHash('sha256').update(root).digest('hex');
+      expect(isAttestationResult(await judge(document, { policy: { ...base, [allowSimulated]: { root: digest } } }))).toBe(true);
+      expect(await codeOfAsync(() => judge(document, { policy: { ...base, [allowSimulated]: { root: '00'.repeat(32) } } }))).toBe(
+        'simulated_refused',
+      );
+      expect(await codeOfAsync(() => judge(document, { policy: base }))).toBe('simulated_refused');
+    }
+  });
+
+  it('simulated evidence under the name of a real TEE is judged by the pinned roots, whatever was allowed [M21]', async () => {
+    const snp = await refusalOf(async () => judge({ ...(await snpDocument()), teeType: 'sev-snp' } as AttestationDocument));
+    expect(failed(snp)).toEqual(['snp_chain']);
+    const tdx = await refusalOf(async () => judge({ ...(await tdxDocument()), teeType: 'tdx' } as AttestationDocument));
+    expect(failed(tdx)).toContain('tdx_root_not_trusted');
+  });
+
+  it.each<[string, string, Partial<VerifyOptions>]>([
+    ['another nonce [M7]', 'nonce_mismatch', { nonce: new Uint8Array(32) }],
+    ['a longer nonce [M7]', 'nonce_mismatch', { nonce: Uint8Array.of(...NONCE, 0) }],
+    ['another exporter [M13]', 'exporter_mismatch', { exporter: new Uint8Array(32) }],
+    ['no exporter on this end [M13]', 'exporter_mismatch', { exporter: undefined }],
+    ['another key [M14]', 'tls_key_mismatch', { peerSpki: new Uint8Array(91) }],
+    ['a resumed session [M12]', 'session_resumed', { tls: { version: 'TLSv1.3', resumed: true } }],
+    ['another TLS version [M11]', 'tls_version', { tls: { version: 'TLSv1.2', resumed: false } }],
+    ['another model than was asked for', 'model_not_requested', { model: 'x' }],
+    ['a policy for SNP builds only', 'measurement_not_listed', { policy: { ...policy, measurements: [MR_TD] } }],
+    [
+      'a build with another RTMR1',
+      'measurement_not_listed',
+      { policy: { ...policy, measurements: [{ ...tdxReference, rtmr1: RTMR[0] }] } },
+    ],
+    [
+      'a build with another RTMR3, when that is listed',
+      'measurement_not_listed',
+      { policy: { ...policy, measurements: [{ ...tdxReference, rtmr3: RTMR[0] }] } },
+    ],
+    ['a machine that is not listed', 'tdx_ppid', { policy: { ...policy, chips: ['00'.repeat(16)] } }],
+    ['only chips of the other vendor listed', 'chip_not_listed', { policy: { ...policy, chips: ['00'.repeat(64)] } }],
+    ['a module that is not listed', 'tdx_mr_seam', { policy: { ...policy, mrSeam: ['99'.repeat(48)] } }],
+    [
+      'an evaluation number below the floor',
+      'tdx_tcb_evaluation_number',
+      { policy: { ...policy, minimumTcbEvaluationDataNumber: 4_000_000 } },
+    ],
+    ['collateral of another year', 'tdx_crl_expired', { now: Date.parse('2027-02-21T12:00:00Z') }],
+  ])('TDX: refuses %s', async (_, code, options) => {
+    const document = await tdxDocument();
+    expect(failed(await refusalOf(() => judge(document, options)))[0]).toBe(code);
+  });
+
+  it.each<[string, string, (document: AttestationDocument) => AttestationDocument]>([
+    ['an RTMR repeated wrongly [M8]', 'rtmr_contradiction', (d) => ({ ...d, rtmr: [...(d.rtmr ?? []).slice(0, 3), new Uint8Array(48)] })],
+    ['MRTD repeated wrongly [M8]', 'measurement_contradiction', (d) => ({ ...d, measurement: new Uint8Array(48) })],
+    ['an event log that does not replay', 'tdx_event_log_replay', (d) => ({ ...d, eventLog: eventLog() })],
+  ])('TDX: refuses %s', async (_, code, change) => {
+    const document = change(await tdxDocument());
+    expect(await codeOfAsync(() => judge(document))).toBe(code);
+  });
+
+  it('a debuggable TD is refused', async () => {
+    const document = await tdxDocument({ quote: { tdAttributes: Uint8Array.of(1, 0, 0, 0x10, 0, 0, 0, 0) } });
+    expect(failed(await refusalOf(() => judge(document)))).toContain('tdx_debug');
+  });
+
+  it('a batch leaf of the right size and another claim is not ours', async () => {
+    const document = await snpDocument({ batch: [1, 1] });
+    const other = await snpDocument({ claims: (c) => ({ ...c, config: new Uint8Array(32) }) });
+    expect(await codeOfAsync(() => judge({ ...document, claims: other.claims }))).toBe('claims_not_bound');
+  });
+
+  it('model digests: two models, one listed wrongly, one not listed, one served twice', async () => {
+    const other = attestedModel('other', [{ role: 'weights', sha256: new Uint8Array(32).fill(9), size: 1 }, { role: 'projector', sha256: new Uint8Array(32).fill(8), size: 1 }]); // prettier-ignore
+    const document = await snpDocument({ models: [MODEL, other] });
+    const both = { [MODEL_ID]: MODEL_SHA256, other: Buffer.from(other.sha256).toString('hex') };
+    expect((await judge(document, lists(both))).models).toEqual(new Map(Object.entries(both)));
+    expect(await codeOfAsync(() => judge(document, lists({ [MODEL_ID]: MODEL_SHA256 })))).toBe('model_not_listed');
+    expect(await codeOfAsync(() => judge(document, lists({ ...both, other: '00'.repeat(32) })))).toBe('model_digest_mismatch');
+    expect(await codeOfAsync(async () => judge(await snpDocument({ models: [MODEL, MODEL] })))).toBe('model_list_contradiction');
+    expect((await judge(await snpDocument(), lists({ ...both }))).models.size).toBe(1);
+  });
+
+  it('an issued_at no date can hold is a refusal, not an exception', async () => {
+    expect(await codeOfAsync(async () => judge(await snpDocument({ claims: (c) => ({ ...c, issuedAt: Number.MAX_SAFE_INTEGER }) })))).toBe(
+      'timestamp_contradiction',
+    );
+  });
+
+  it('GPU evidence nobody can judge is refused', async () => {
+    expect(await codeOfAsync(async () => judge(await snpDocument({ claims: (c) => ({ ...c, gpu: new Uint8Array(32) }) })))).toBe(
+      'gpu_evidence',
+    );
+  });
+
+  it('a kind of TEE the policy does not list is refused', async () => {
+    const document = { ...(await snpDocument()), teeType: 'sev-snp' } as AttestationDocument;
+    expect(await codeOfAsync(() => judge(document, { policy: { ...policy, tee: ['tdx'] } }))).toBe('tee_not_accepted');
+  });
+
+  it('certificate evidence goes through its CBOR form, and passes only where it was allowed [M17]', async () => {
+    const bare = await snpDocument({ claims: ({ nonce: _nonce, exporter: _exporter, ...claims }) => claims });
+    const document = decodeDocumentCbor(encodeDocumentCbor(bare));
+    expect(await codeOfAsync(() => judge(document))).toBe('certificate_channel');
+    const result = await judge(document, { policy: { ...policy, [allowCertificateChannel]: true } });
+    expect(result.certificateAlone).toBe(true);
+    expect(meaningOf({ result }).find(({ id }) => id === 'P5')).toMatchObject({ standing: 'not proven' });
+    // A fuller document is not weakened by the permission.
+    expect(
+      await codeOfAsync(async () =>
+        judge(await snpDocument(), { nonce: new Uint8Array(32), policy: { ...policy, [allowCertificateChannel]: true } }),
+      ),
+    ).toBe('nonce_mismatch');
+  });
+
+  it('an older CRL than one seen before is refused when there is a memory', async () => {
+    const document = await snpDocument();
+    const memory = createRollbackMemory();
+    await judge(document, { memory });
+    const later = createRollbackMemory(memory.entries().map(([key, value]) => [key, value + 1_000_000_000_000n]));
+    expect(await codeOfAsync(() => judge(document, { memory: later }))).toBe('snp_crl_rollback');
+  });
+
+  it('evidence that is refused leaves nothing in the memory: strangers cannot fill it', async () => {
+    const memory = createRollbackMemory();
+    for (const document of [await snpDocument(), await tdxDocument()])
+      expect(await codeOfAsync(() => judge(document, { memory, policy: base }))).toBe('simulated_refused');
+    expect(memory.entries()).toEqual([]);
+    await judge(await tdxDocument(), { memory });
+    expect(memory.entries().length).toBeGreaterThan(2);
+  });
+
+  it('evidence that cannot be read is refused with what was found before it', async () => {
+    const snp = await snpDocument();
+    const cut = await refusalOf(() => judge({ ...snp, report: snp.report.subarray(1) }));
+    expect(cut).toMatchObject({ kind: 'malformed', code: 'malformed_length', check: 'S1', expected: '1184', actual: '1183' });
+    expect(cut?.transcript.map(({ id, status }) => `${id} ${status}`)).toEqual(['P1 skip', 'P2 pass', 'D13 pass']);
+    const tdx = await tdxDocument();
+    const quote = new Uint8Array(tdx.report);
+    quote[0] = 9;
+    const unknown = await refusalOf(() => judge({ ...tdx, report: quote }));
+    expect(unknown).toMatchObject({ kind: 'unsupported', code: 'tdx_quote_unsupported' });
+    expect(unknown?.transcript.map(({ id }) => id)).toEqual(['P1', 'P2', 'D13']);
+    // Real evidence, nothing stapled: refused by the same door, and what passed before proves nothing.
+    const bare = { ...snp, teeType: 'sev-snp', endorsements: undefined } as unknown as AttestationDocument;
+    const missing = await refusalOf(() => judge(bare));
+    expect(missing?.transcript.map(({ id, status }) => `${id} ${status}`)).toEqual(['P1 pass', 'P2 pass']);
+    for (const error of [cut, unknown, missing])
+      expect(standings(error)).toEqual(['P1 not proven', 'P2 not proven', 'P3 not proven', 'P4 not proven', 'P5 not proven', 'P6 proven']);
+  });
+
+  it('the observing policy accepts nothing', async () => {
+    expect(
+      failed(await refusalOf(async () => judge(await snpDocument(), { policy: observingPolicy({ [allowSimulated]: true }) }))),
+    ).toEqual(['measurement_not_listed', 'model_not_listed']);
+  });
+
+  it('is refused or unchanged, whatever byte of the JSON is changed', async () => {
+    const documents = [encodeDocument(await snpDocument({ batch: [1, 2] })), encodeDocument(await tdxDocument())];
+    const put = fc.constantFrom(...'0123456789abcdefABCDEF+/-_=",:{}[] \\u');
+    const property = fc.asyncProperty(fc.constantFrom(0, 1), fc.nat(), put, async (which, at, character) => {
+      const text = documents[which] ?? '';
+      const i = at % text.length;
+      const document = parsed(text.slice(0, i) + character + text.slice(i + 1));
+      if (document === undefined) return true;
+      const refusal = await refusalOf(() => judge(document));
+      return refusal === undefined ? vouched(document) === vouched(parseDocument(text)) : refusal.code !== 'internal';
+    });
+    await expect(fc.assert(property, { numRuns: 500 })).resolves.toBeUndefined();
+  });
+});
+
+function parsed(text: string): AttestationDocument | undefined {
+  return accepted(() => parseDocument(text));
+}
+
+/**
+ * What a result vouches for, without what it does not: the spelling of the nonce, a blob's size (its digest says it already),
+ * and endorsements, which carry their own signatures and may be written in several ways.
+ */
+function vouched({ nonce, models, endorsements: _endorsements, ...rest }: AttestationDocument): string {
+  const plain = models.map(({ blobs, ...model }) => ({ ...model, blobs: blobs.map(({ role, sha256 }) => ({ role, sha256 })) }));
+  return JSON.stringify({ ...rest, nonce: [...parseNonce(nonce ?? '')], models: plain });
+}
+
+/** A CCEL with no more than its header. */
+function eventLog(): Uint8Array {
+  const header = Buffer.alloc(32 + 33);
+  header.writeUInt32LE(3, 4);
+  header.writeUInt32LE(33, 28);
+  header.write('Spec ID Event03\0', 32, 'latin1');
+  header.writeUInt32LE(1, 56);
+  header.writeUInt16LE(12, 60);
+  header.writeUInt16LE(48, 62);
+  return new Uint8Array(header);
+}
+
+const real = async (
+  endorsements: AppraisalPolicy['endorsements'] & string,
+  source?: EndorsementSource,
+  stapled = false,
+): Promise<AttestationError | undefined> => {
+  const { endorsements: given, ...document } = await snpDocument();
+  return refusalOf(() =>
+    judge({ ...document, teeType: 'sev-snp', ...(stapled ? { endorsements: given } : {}) } as AttestationDocument, {
+      policy: { ...policy, endorsements },
+      ...(source === undefined ? {} : { endorsements: source }),
+    }),
+  );
+};
+
+const broken: EndorsementSource = () => Promise.reject(new AttestationError('internal', 'connection_failed', 'no network'));
+const wrong: EndorsementSource = async () => (await simulatedIntel()).collateral();
+
+describe('endorsements', () => {
+  const calls: string[] = [];
+  const source: EndorsementSource = async ({ format, report }) => {
+    calls.push(`${format} ${report.length}`);
+    const amd = await simulatedAmd();
+    return { vek: amd.vek, chain: [amd.intermediate, amd.ark], crl: amd.crl };
+  };
+
+  it.each([
+    ['stapled', source],
+    ['fetch', undefined],
+    ['offline', undefined],
+  ] as const)('missing, with the mode %s: refused', async (mode, given) => {
+    // prettier-ignore
+    expect(await real(mode, given)).toMatchObject({ code: 'endorsements_missing' });
+  });
+
+  it('fetch asks its source when none are stapled, or the stapled ones do not do; what comes is judged like any other [M9]', async () => {
+    calls.length = 0;
+    expect(failed(await real('fetch', source))).toEqual(['snp_chain']);
+    expect(failed(await real('fetch', source, true))).toEqual(['snp_chain']);
+    expect(calls).toEqual(['snp 1184', 'snp 1184']);
+  });
+
+  it('a source that fails leaves the verdict on the stapled ones', async () => {
+    expect(failed(await real('fetch', broken, true))).toEqual(['snp_chain']);
+    expect(await real('fetch', broken)).toMatchObject({ code: 'connection_failed' });
+  });
+
+  it('offline never looks at what is stapled', async () => {
+    calls.length = 0;
+    expect(failed(await real('offline', source, true))).toEqual(['snp_chain']);
+    expect(calls).toEqual(['snp 1184']);
+    expect(await real('offline', undefined, true)).toMatchObject({ code: 'endorsements_missing' });
+  });
+
+  it('a source that gives the other vendor’s is an internal error, not a pass', async () => {
+    expect(await real('fetch', wrong)).toMatchObject({ code: 'internal' });
+  });
+});
+
+describe.skipIf(!haveVectors)('a real report in a document', () => {
+  it('an ARK of AMD under the name simulated is a contradiction', async () => {
+    const document = await snpDocument();
+    const ark = realArk();
+    const changed = { ...document, endorsements: { ...document.endorsements, chain: [new Uint8Array(4), ark] } } as AttestationDocument;
+    const error = await refusalOf(() => judge(changed));
+    expect(error?.code === 'malformed_certificate' || failed(error).includes('tee_type_contradiction')).toBe(true);
+    const amd = await simulatedAmd();
+    const chained = { ...document, endorsements: { vek: amd.vek, chain: [amd.intermediate, ark], crl: amd.crl } } as AttestationDocument;
+    expect(failed(await refusalOf(() => judge(chained)))).toContain('tee_type_contradiction');
+  });
+});
+
+/** ARK-Genoa as AMD publishes it: the certificate of that fingerprint anywhere in the index. */
+function realArk(): Uint8Array {
+  const index = JSON.parse(readFileSync(vectorPath('INDEX.json'), 'utf8')) as {
+    entries: { path: string; certs?: { subject_cn: string }[] }[];
+  };
+  for (const { path, certs } of index.entries) {
+    if (certs?.some(({ subject_cn: name }) => name === 'ARK-Genoa') !== true) continue;
+    const bytes = readFileSync(vectorPath(path));
+    const blocks = [...bytes.toString('latin1').matchAll(/-----BEGIN CERTIFICATE-----([^-]+)-----END/g)].map(([, body]) =>
+      Buffer.from(body ?? '', 'base64'),
+    );
+    const found = [bytes, ...blocks].find(
+      (der) => createHash('sha256').update(der).digest('hex') === '4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1',
+    );
+    if (found !== undefined) return new Uint8Array(found);
+  }
+  throw new Error('no ARK-Genoa among the vectors');
+}
+
+describe('the tables', () => {
+  it('every rule has one id, one code of the closed list, and a source', () => {
+    const rules = Object.values(RULES);
+    expect(new Set(rules.map(({ id }) => id)).size).toBe(rules.length);
+    expect(new Set(rules.map(({ code }) => code)).size).toBe(rules.length);
+    for (const { code, spec, title } of rules) {
+      expect(ATTESTATION_CODES[code]).toBeTypeOf('string');
+      expect(spec).toMatch(/§/);
+      expect(title.length).toBeGreaterThan(10);
+    }
+  });
+});
+
+const standings = (error: AttestationError | undefined): string[] =>
+  error === undefined ? [] : meaningOf({ error }).map(({ id, standing }) => `${id} ${standing}`);
+
+describe('explain', () => {
+  it('what fails takes everything that rests on it along', async () => {
+    const software = await refusalOf(async () => judge(await snpDocument({ report: { measurement: new Uint8Array(48) } })));
+    expect(standings(software)).toEqual(['P1 not proven', 'P2 refused', 'P3 not proven', 'P4 not proven', 'P5 not proven', 'P6 proven']);
+    const hardware = await refusalOf(async () => judge(await snpDocument(), { policy: base }));
+    expect(standings(hardware)).toEqual(['P1 refused', 'P2 not proven', 'P3 not proven', 'P4 not proven', 'P5 not proven', 'P6 proven']);
+    const binding = await refusalOf(async () =>
+      judge({ ...(await snpDocument()), inclusion: { index: 0, size: 1, path: [new Uint8Array(32)] } }),
+    );
+    expect(standings(binding)).toEqual(['P1 not proven', 'P2 simulated', 'P3 not proven', 'P4 not proven', 'P5 not proven', 'P6 proven']);
+    const fresh = await refusalOf(async () => judge(await snpDocument(), { nonce: new Uint8Array(16) }));
+    expect(standings(fresh)).toEqual(['P1 not proven', 'P2 simulated', 'P3 simulated', 'P4 simulated', 'P5 refused', 'P6 proven']);
+    expect(EXPORTER).toHaveLength(32);
+  });
+
+  it('always says what is not proven, and lists every skip', async () => {
+    const result = await judge(await snpDocument());
+    const error = await refusalOf(async () => judge(await snpDocument(), { policy: base }));
+    const outcomes = [{ result }, { error: error ?? new AttestationError('internal', 'internal', 'x') }];
+    for (const outcome of outcomes) {
+      const text = explain(outcome).join('\n');
+      for (const words of ['physical access', 'side channel', 'bugs', 'sizes and times', 'answers are right'])
+        expect(text).toContain(words);
+    }
+    const skips = result.transcript.filter(({ status }) => status === 'skip');
+    for (const { id, title } of skips) expect(explain({ result }).join('\n')).toContain(`${id} ${title}`);
+  });
+
+  it('an error without a transcript proves nothing but that nothing was sent', () => {
+    expect(standings(new AttestationError('internal', 'connection_failed', 'x'))).toEqual([
+      'P1 not proven',
+      'P2 not proven',
+      'P3 not proven',
+      'P4 not proven',
+      'P5 not proven',
+      'P6 proven',
+    ]);
+  });
+});
