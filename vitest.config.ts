@@ -9,7 +9,8 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^@assay\/attestation$/, replacement: at('./attestation/index.ts') },
-      { find: /^@assay\/attestation\/node$/, replacement: at('./attestation/node/fetch.ts') },
+      { find: /^@assay\/attestation\/launch$/, replacement: at('./attestation/launch/index.ts') },
+      { find: /^@assay\/attestation\/node$/, replacement: at('./attestation/node/index.ts') },
       { find: /^@assay\/attestation\/simulated$/, replacement: at('./attestation/simulated/hierarchy.ts') },
     ],
   },

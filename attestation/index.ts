@@ -57,7 +57,7 @@ export { parseReport, type SnpReport } from './snp/report.ts';
 export { AMD_ROOTS } from './snp/roots.ts';
 export { SNP_RULES } from './snp/rules.ts';
 export type { Tcb } from './snp/tcb.ts';
-export { type SnpContext, type SnpEvidence, type SnpVerification, verifySnp } from './snp/verify.ts';
+export { type SnpVerification, verifySnp } from './snp/verify.ts';
 export type { TdxCollateral } from './tdx/collateral.ts';
 export type { TdxPolicy, TdxSection } from './tdx/policy.ts';
 export { TDX_RULES } from './tdx/rules.ts';
@@ -86,20 +86,5 @@ export {
   type VerifyOptions,
 } from './appraise/appraise.ts';
 export { explain, type Meaning, meaningOf, type Outcome, type Standing } from './appraise/explain.ts';
-export {
-  IMAGE_FILES,
-  type ImageFile,
-  type ImageManifest,
-  type ImageModel,
-  measureImage,
-  measureManifest,
-  type MeasureFinding,
-  type MeasureReport,
-  parseManifest,
-  snpMeasurementsOf,
-} from './launch/manifest.ts';
-export { acceptFirmware, KNOWN_FIRMWARE, type KnownFirmware } from './launch/firmware.ts';
-export { measureSnpLaunch, measureSnpMatrix, type SnpLaunch, type SnpMatrix } from './launch/snp.ts';
-export { measureMrTd, type MrTd } from './launch/tdx.ts';
-export { type DirectBoot, replay, type Rtmr0Shape, rtmr0Events, rtmr1Events, rtmr2Events } from './launch/tdx-rtmr.ts';
-export { VERITY_SALT, verityRootHash } from './launch/verity.ts';
+export type { SnpContext } from './snp/subject.ts';
+export type { SnpEvidence } from './snp/subject.ts';

@@ -10,7 +10,7 @@ import { createHash } from 'node:crypto';
 import { execFileSync } from 'node:child_process';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { type ImageModel } from '@assay/attestation';
+import { type ImageModel } from '@assay/attestation/launch';
 import { writeCpio } from './cpio.ts';
 import { measuredConfig, modelSerial, packModel, textDisk, writeVerityImage } from './disks.ts';
 import { ImageError } from './errors.ts';

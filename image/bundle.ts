@@ -20,7 +20,8 @@ const ENTRIES: Readonly<Record<string, string>> = {
 
 const ALIASES: Readonly<Record<string, string>> = {
   '@assay/attestation': 'attestation/index.ts',
-  '@assay/attestation/node': 'attestation/node/fetch.ts',
+  '@assay/attestation/launch': 'attestation/launch/index.ts',
+  '@assay/attestation/node': 'attestation/node/index.ts',
   '@assay/attestation/simulated': 'attestation/simulated/hierarchy.ts',
 };
 

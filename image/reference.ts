@@ -5,7 +5,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type ImageManifest, parseManifest } from '@assay/attestation';
+import { type ImageManifest, parseManifest } from '@assay/attestation/launch';
 import { ImageError } from './errors.ts';
 import { sha256 } from './manifest.ts';
 import { TOP } from './top.ts';

@@ -3,7 +3,7 @@
 // root hash and the number of blocks come from the measured command line.
 
 import { createHash } from 'node:crypto';
-import { VERITY_SALT } from '@assay/attestation';
+import { VERITY_SALT } from '@assay/attestation/launch';
 import { badInput } from './errors.ts';
 import { BLOCK_BYTES } from './erofs.ts';
 

@@ -12,8 +12,8 @@ export const TOP = fileURLToPath(new URL('..', import.meta.url)).replace(/dist\/
 /** The entries of the workspace's package, as sources. */
 export const PACKAGE_ENTRIES: Readonly<Record<string, string>> = {
   '@assay/attestation': 'attestation/index.ts',
-  '@assay/attestation/launch': 'attestation/launch/manifest.ts',
-  '@assay/attestation/node': 'attestation/node/fetch.ts',
+  '@assay/attestation/launch': 'attestation/launch/index.ts',
+  '@assay/attestation/node': 'attestation/node/index.ts',
   '@assay/attestation/simulated': 'attestation/simulated/hierarchy.ts',
 };
 
@@ -22,7 +22,7 @@ export const PROCESSES = {
   server: 'src/cli/main.ts',
   engineChild: 'src/engine/child/worker.ts',
   rootPart: 'src/attestd/main.ts',
-  client: 'attestation/node/fetch.ts',
+  client: 'attestation/node/index.ts',
   browser: 'attestation/index.ts',
 } as const;
 
@@ -70,7 +70,10 @@ export function sourcesBelow(folder: string): readonly string[] {
 }
 
 /** Our own files that the entries load by value imports; `dynamic` ones too unless told otherwise. Sorted. */
-export function closureOf(entries: string | readonly string[], options: { readonly dynamic?: boolean | undefined } = {}): readonly string[] {
+export function closureOf(
+  entries: string | readonly string[],
+  options: { readonly dynamic?: boolean | undefined } = {},
+): readonly string[] {
   const seen = new Set<string>();
   const queue = typeof entries === 'string' ? [entries] : [...entries];
   for (let at = queue.pop(); at !== undefined; at = queue.pop()) {

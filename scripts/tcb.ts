@@ -2,8 +2,14 @@
 // Debian, our own lines. `--check` compares instead, and fails too when any of it has grown without a line in docs/decisions.md:
 // a package, one that moved into the client, native files, an install script, a Debian package, lines past the number recorded.
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { closureOf, linesOf } from './closures.ts';
+
+/** Lines of all our files that the entries load, directly or not. What is imported as a type is not there when it runs. */
+function reached(...entries: readonly string[]): number {
+  return linesOf(closureOf(entries));
+}
 
 interface LockEntry {
   readonly version?: string;
@@ -52,7 +58,6 @@ function files(folder: string, pattern: RegExp): string[] {
     .map((name) => join(folder, name));
 }
 
-const lines = (paths: readonly string[]): number => paths.reduce((sum, path) => sum + read(path).split('\n').length - 1, 0);
 const nameOf = (key: string): string => key.slice(key.lastIndexOf('node_modules/') + 'node_modules/'.length);
 
 export interface Package {
@@ -93,11 +98,11 @@ export function readLedger(): Ledger {
       .map(packageOf),
     image: imageParts(),
     boundaries: [
-      { name: 'client verifier', about: 'decides, on the client’s machine, whether a server is spoken to', lines: reached('attestation/index.ts', 'attestation/node/fetch.ts', 'attestation/node/cli/main.ts') }, // prettier-ignore
+      { name: 'client verifier', about: 'decides, on the client’s machine, whether a server is spoken to', lines: reached('attestation/index.ts', 'attestation/node/index.ts', 'attestation/node/cli/main.ts') }, // prettier-ignore
       { name: 'server process', about: 'holds the TLS key, the keys of callers and what they send', lines: reached('src/cli/main.ts') },
       { name: 'engine child', about: 'holds texts and weights; no key, no file, no network', lines: reached('src/engine/child/worker.ts') },
       { name: 'root part', about: 'the only root process of the guest after boot; asks the TEE for reports', lines: reached('src/attestd/main.ts') }, // prettier-ignore
-      { name: 'guest', about: 'boots the image and starts the rest', lines: lines(files('image/guest', /\.sh$/)) },
+      { name: 'guest', about: 'boots the image and starts the rest', lines: linesOf(files('image/guest', /\.sh$/)) },
       { name: 'image builder', about: 'writes the bytes that are measured', lines: reached('image/build.ts') },
     ],
   };
@@ -157,29 +162,6 @@ function imageParts(): Ledger['image'] {
       .map(({ package: name, version, size }) => ({ name: name.replace(/^linux-image-[\d.]+\+deb\d+-/, 'linux-image-'), version, bytes: size })), // prettier-ignore
     ...inputs.npm.map(({ package: name, version }) => ({ name, version, bytes: null })),
   ].toSorted((a, b) => (a.name < b.name ? -1 : 1));
-}
-
-const ENTRIES: Readonly<Record<string, string>> = {
-  '@assay/attestation': 'attestation/index.ts',
-  '@assay/attestation/node': 'attestation/node/fetch.ts',
-  '@assay/attestation/simulated': 'attestation/simulated/hierarchy.ts',
-};
-
-/** Lines of all our files that the entries load, directly or not. What is imported as a type is not there when it runs. */
-function reached(...entries: readonly string[]): number {
-  const seen = new Set<string>();
-  const queue = [...entries];
-  for (let at = queue.pop(); at !== undefined; at = queue.pop()) {
-    if (seen.has(at)) continue;
-    seen.add(at);
-    for (const [, type, wanted = ''] of read(at).matchAll(
-      /(?:^(?:import|export)\s+(type\s)?[^'"`;]*?from\s+|\bimport\(\s*|^import\s+)'([^']+)'/gm,
-    )) {
-      const next = wanted.startsWith('.') ? join(dirname(at), wanted) : ENTRIES[wanted];
-      if (type === undefined && next?.endsWith('.ts')) queue.push(next);
-    }
-  }
-  return lines([...seen]);
 }
 
 const packageTable = (packages: readonly Package[]): string =>

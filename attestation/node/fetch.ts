@@ -1,5 +1,5 @@
 // `attestedFetch`: a fetch that sends nothing before the evidence of the very socket it uses was accepted, to hand to
-// `new OpenAI({ baseURL, apiKey, fetch })` or anything else that takes a fetch. The entry of `@assay/attestation/node`.
+// `new OpenAI({ baseURL, apiKey, fetch })` or anything else that takes a fetch.
 // Refused before a byte leaves: plain http, redirects to another origin, requests naming a model that is not attested.
 
 import { randomBytes } from 'node:crypto';
@@ -9,35 +9,7 @@ import { AttestationError, refused } from '../transcript/errors.ts';
 import { parseJson } from '../encoding/json.ts';
 import { type AppraisalPolicy, type Policy, parsePolicy } from '../appraise/policy.ts';
 import { createKeyCache } from '../x509/signature.ts';
-import { AttestedPool } from './pool.ts';
-
-export { bundleStore, exportBundle } from './endorsements/bundle.ts';
-export { importBundle } from './endorsements/bundle-import.ts';
-export { createEndorsements, type EndorsementOptions, type Endorsements, proxyFromEnvironment } from './endorsements/endorsements.ts';
-export { type EndorsementStore, folderStore, memoryStore } from './endorsements/store.ts';
-export { type AttestedConnection, connectAttested, type ConnectOptions } from './connect.ts';
-export { AttestedPool, type PoolOptions } from './pool.ts';
-export { startProxy, type ProxyOptions, type RunningProxy } from './proxy.ts';
-
-export interface AttestedFetchOptions extends Pick<VerifyOptions, 'memory' | 'endorsements'> {
-  readonly policy: AppraisalPolicy | Policy;
-  /** Attest this model alone; requests must then name it. Default: all models the server serves. */
-  readonly model?: string;
-  /** Most connections per origin. Default 64. */
-  readonly connections?: number;
-  /** Default 10 s. */
-  readonly connectTimeoutMs?: number;
-  /** Default 30 s. */
-  readonly attestTimeoutMs?: number;
-  /** Idle connections are closed after this time. Default 60 s. */
-  readonly keepAliveTimeoutMs?: number;
-  /** Stay on one machine per origin: later connections to another chip id or PPID than the first one's are refused. */
-  readonly sameMachine?: boolean;
-  /** Called for every connection that was verified, with its origin. */
-  readonly onResult?: (result: AttestationResult, origin: string) => void;
-  /** Milliseconds since 1970; default the system clock. */
-  readonly now?: () => number;
-}
+import { AttestedPool, poolOptions, type AttestedFetchOptions } from './pool.ts';
 
 export interface AttestedFetch {
   (input: string | URL | Request, init?: RequestInit): Promise<Response>;
@@ -88,27 +60,6 @@ export function attestedFetch(options: AttestedFetchOptions): AttestedFetch {
       await Promise.all([...pools.values()].map((pool) => pool.close()));
     },
   });
-}
-
-/** Shared with the proxy: the options of a pool with every default filled in. */
-export function poolOptions(options: AttestedFetchOptions, policy: Policy, origin: string): ConstructorParameters<typeof AttestedPool>[1] {
-  const { onResult } = options;
-  return {
-    policy,
-    now: options.now ?? Date.now,
-    randomBytes: (length) => new Uint8Array(randomBytes(length)),
-    connections: options.connections ?? 64,
-    maxQueued: 10_000,
-    connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
-    attestTimeoutMs: options.attestTimeoutMs ?? 30_000,
-    keepAliveTimeoutMs: options.keepAliveTimeoutMs ?? 60_000,
-    ...(options.model === undefined ? {} : { model: options.model }),
-    ...(options.sameMachine === undefined ? {} : { sameMachine: options.sameMachine }),
-    keys: createKeyCache(),
-    ...(options.memory === undefined ? {} : { memory: options.memory }),
-    ...(options.endorsements === undefined ? {} : { endorsements: options.endorsements }),
-    ...(onResult === undefined ? {} : { onResult: (result: AttestationResult) => onResult(result, origin) }),
-  };
 }
 
 /** fetch follows redirects through its dispatcher: this one knows a single origin, so following one elsewhere fails here. */

@@ -4,11 +4,14 @@
 
 import type { TLSSocket } from 'node:tls';
 import { type buildConnector, Client, Dispatcher, errors } from 'undici';
-import type { AttestationResult } from '../appraise/appraise.ts';
+import type { AttestationResult, VerifyOptions } from '../appraise/appraise.ts';
 import { Transcript } from '../transcript/checks.ts';
 import { AttestationError, refused } from '../transcript/errors.ts';
 import { RULES } from '../appraise/rules.ts';
 import { type AttestedConnection, connectAttested, type ConnectOptions } from './connect.ts';
+import { randomBytes } from 'node:crypto';
+import type { AppraisalPolicy, Policy } from '../appraise/policy.ts';
+import { createKeyCache } from '../x509/signature.ts';
 
 export interface PoolOptions extends ConnectOptions {
   /** Most connections to the origin at a time. */
@@ -282,4 +285,45 @@ function connector(open: () => Promise<TLSSocket>): buildConnector.connector {
 function fail(handler: Dispatcher.DispatchHandler, reason: Error): void {
   if (handler.onResponseError) handler.onResponseError(undefined as never, reason);
   else handler.onError?.(reason);
+}
+
+/** Shared with the proxy: the options of a pool with every default filled in. */
+export function poolOptions(options: AttestedFetchOptions, policy: Policy, origin: string): ConstructorParameters<typeof AttestedPool>[1] {
+  const { onResult } = options;
+  return {
+    policy,
+    now: options.now ?? Date.now,
+    randomBytes: (length) => new Uint8Array(randomBytes(length)),
+    connections: options.connections ?? 64,
+    maxQueued: 10_000,
+    connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
+    attestTimeoutMs: options.attestTimeoutMs ?? 30_000,
+    keepAliveTimeoutMs: options.keepAliveTimeoutMs ?? 60_000,
+    ...(options.model === undefined ? {} : { model: options.model }),
+    ...(options.sameMachine === undefined ? {} : { sameMachine: options.sameMachine }),
+    keys: createKeyCache(),
+    ...(options.memory === undefined ? {} : { memory: options.memory }),
+    ...(options.endorsements === undefined ? {} : { endorsements: options.endorsements }),
+    ...(onResult === undefined ? {} : { onResult: (result: AttestationResult) => onResult(result, origin) }),
+  };
+}
+
+export interface AttestedFetchOptions extends Pick<VerifyOptions, 'memory' | 'endorsements'> {
+  readonly policy: AppraisalPolicy | Policy;
+  /** Attest this model alone; requests must then name it. Default: all models the server serves. */
+  readonly model?: string;
+  /** Most connections per origin. Default 64. */
+  readonly connections?: number;
+  /** Default 10 s. */
+  readonly connectTimeoutMs?: number;
+  /** Default 30 s. */
+  readonly attestTimeoutMs?: number;
+  /** Idle connections are closed after this time. Default 60 s. */
+  readonly keepAliveTimeoutMs?: number;
+  /** Stay on one machine per origin: later connections to another chip id or PPID than the first one's are refused. */
+  readonly sameMachine?: boolean;
+  /** Called for every connection that was verified, with its origin. */
+  readonly onResult?: (result: AttestationResult, origin: string) => void;
+  /** Milliseconds since 1970; default the system clock. */
+  readonly now?: () => number;
 }

@@ -9,8 +9,7 @@ import { pipeline } from 'node:stream/promises';
 import type { AttestationResult } from '../appraise/appraise.ts';
 import { AttestationError, malformed, refused } from '../transcript/errors.ts';
 import { parsePolicy } from '../appraise/policy.ts';
-import { type AttestedFetchOptions, poolOptions } from './fetch.ts';
-import { AttestedPool } from './pool.ts';
+import { AttestedPool, type AttestedFetchOptions, poolOptions } from './pool.ts';
 
 export interface ProxyOptions extends Omit<AttestedFetchOptions, 'model'> {
   /** https origin of the appliance. */

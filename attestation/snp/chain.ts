@@ -10,7 +10,7 @@ import { isReplacedRoot, pinnedRoot } from './roots.ts';
 import { SNP_RULES } from './rules.ts';
 import { decodeTcb, productOfCpuid, tcbComponents, tcbReservedIsZero, tcbText } from './tcb.ts';
 import { caRole, hwidProblem, productOfName } from './vek.ts';
-import type { SnpSubject } from './verify.ts';
+import type { SnpSubject } from './subject.ts';
 
 /**
  * Returns whether a trusted root leads to the VEK and the VEK is the one of this very report: S11 and S15, and of its product (S10),

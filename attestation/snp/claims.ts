@@ -5,7 +5,7 @@ import { sha256 } from '@noble/hashes/sha2.js';
 import { toHex } from '../encoding/bytes.ts';
 import { decodeGuestPolicy, decodePlatformInfo } from './report.ts';
 import { decodeTcb } from './tcb.ts';
-import type { SnpSubject } from './verify.ts';
+import type { SnpSubject } from './subject.ts';
 
 export type SnpClaims = Readonly<Record<string, unknown>>;
 

@@ -8,7 +8,7 @@ import type { Transcript } from '../transcript/checks.ts';
 import { caProblem, crlProblem, isRevoked } from '../x509/path.ts';
 import type { RevocationList } from '../x509/certificate.ts';
 import { SNP_RULES } from './rules.ts';
-import type { SnpSubject } from './verify.ts';
+import type { SnpSubject } from './subject.ts';
 
 /** Returns false when an authentic CRL lists a certificate of the chain: then nothing the VEK signed means anything. */
 export async function checkCrl(subject: SnpSubject, transcript: Transcript, chainOk: boolean): Promise<boolean> {

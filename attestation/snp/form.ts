@@ -7,7 +7,7 @@ import { firstNonZero } from '../encoding/layout.ts';
 import { isScalar } from '../x509/public-key.ts';
 import { decodeGuestPolicy, reportSignature, reservedRanges, signingKey, SIGNATURE_TAIL } from './report.ts';
 import { SNP_RULES } from './rules.ts';
-import type { SnpSubject } from './verify.ts';
+import type { SnpSubject } from './subject.ts';
 
 /** Returns whether the report is signed by the VEK in the one way that is valid, and says so itself: S1–S4, S8, S9’s chip key and S12. */
 export function checkReportForm(subject: SnpSubject, transcript: Transcript): boolean {

@@ -5,7 +5,7 @@ import { sha256 } from '@noble/hashes/sha2.js';
 import { equalBytes, isZero, toHex } from '../encoding/bytes.ts';
 import type { Transcript } from '../transcript/checks.ts';
 import { SNP_RULES, type SnpRuleId } from './rules.ts';
-import type { SnpSubject } from './verify.ts';
+import type { SnpSubject } from './subject.ts';
 
 export function checkGuest(subject: SnpSubject, transcript: Transcript): void {
   const { report, policy } = subject;

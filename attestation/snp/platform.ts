@@ -6,7 +6,7 @@ import type { Transcript } from '../transcript/checks.ts';
 import { decodeGuestPolicy, decodePlatformInfo, type SnpReport } from './report.ts';
 import { SNP_RULES } from './rules.ts';
 import { decodeTcb, tcbShortfalls, tcbText } from './tcb.ts';
-import type { SnpSubject } from './verify.ts';
+import type { SnpSubject } from './subject.ts';
 
 export function checkPlatform(subject: SnpSubject, transcript: Transcript): void {
   const { report, policy } = subject;

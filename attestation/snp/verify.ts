@@ -20,27 +20,7 @@ import { checkReportForm } from './form.ts';
 import type { Product } from './tcb.ts';
 import { productOfCpuid } from './tcb.ts';
 import { caRole, parseVek, readVekExtensions, type Vek, type VekExtensions } from './vek.ts';
-
-export interface SnpEvidence {
-  /** The attestation report, 1184 bytes as received. */
-  readonly report: Uint8Array;
-  /** VCEK or VLEK certificate, DER. */
-  readonly vek: Uint8Array;
-  /** DER: ASK or ASVK, then ARK. */
-  readonly chain: readonly Uint8Array[];
-  /** DER CRL of the ARK. */
-  readonly crl?: Uint8Array | undefined;
-}
-
-export interface SnpContext {
-  readonly now: Date;
-  /** DER certificates that replace the pinned ARKs; the result says so. */
-  readonly roots?: readonly Uint8Array[] | undefined;
-  /** Remembers CRL numbers between verifications (S20). */
-  readonly memory?: RollbackMemory | undefined;
-  /** Keeps imported public keys between verifications. */
-  readonly keys?: KeyCache | undefined;
-}
+import type { SnpEvidence, SnpContext, SnpSubject } from './subject.ts';
 
 export interface SnpVerification {
   readonly transcript: Transcript;
@@ -58,26 +38,6 @@ export interface SnpVerification {
   readonly authentic: boolean;
   /** No rule failed. */
   readonly accepted: boolean;
-}
-
-/** Everything the rules look at. Signature results are computed before any rule runs. */
-export interface SnpSubject {
-  readonly report: SnpReport;
-  readonly vek: Vek;
-  readonly extensions: VekExtensions;
-  readonly intermediate: Certificate;
-  readonly ark: Certificate;
-  readonly crl: RevocationList | undefined;
-  readonly product: Product;
-  readonly policy: DecidedSnpPolicy;
-  readonly context: SnpContext;
-  readonly signatures: {
-    readonly report: boolean;
-    readonly vek: boolean;
-    readonly intermediate: boolean;
-    readonly ark: boolean;
-    readonly crl: boolean;
-  };
 }
 
 /**

@@ -1,9 +1,7 @@
 // GET /health: is it up, what is loaded, and whether evidence can be had. Open, and therefore without names of models.
 
 import { healthAnswer } from './response-schemas.ts';
-import { route } from '../http/route.ts';
-import type { RouteContext } from './routes.ts';
-
+import { route, type RouteContext } from '../http/route.ts';
 /** As long as requests that a draining server refuses are told to wait. */
 const RETRY_AFTER_SECONDS = '5';
 

@@ -3,9 +3,7 @@
 
 import { ApiError } from '../base/errors.ts';
 import { isLoopback } from '../http/address.ts';
-import { route } from '../http/route.ts';
-import type { RouteContext } from './routes.ts';
-
+import { route, type RouteContext } from '../http/route.ts';
 export const metricsRoute = ({ config, metrics }: RouteContext) =>
   route({
     method: 'GET',

@@ -3,10 +3,10 @@
 
 import { ApiError } from '../base/errors.ts';
 import type { Engine } from '../engine/seam/engine.ts';
-import type { ModelStatus } from '../models/lifecycle.ts';
-import type { RegisteredModelType } from '../models/registry.ts';
 import { checkModelAllowed } from '../http/admission/auth.ts';
 import type { Call } from '../http/route.ts';
+import type { RegisteredModelType } from '../models/model.ts';
+import type { ModelStatus } from '../models/seam.ts';
 
 /** The registered model of that id, if the caller may use it for this. */
 export function findModel(call: Call, id: string, types: readonly RegisteredModelType[]): ModelStatus {

@@ -1,7 +1,7 @@
 // Every route of the server, in the order of docs/api.md.
 
 import type { ServerConfig } from '../http/deps.ts';
-import type { Route } from '../http/route.ts';
+import type { Route, RouteContext } from '../http/route.ts';
 import type { ServerMetrics } from '../http/metrics/server.ts';
 import { attestation } from './attestation.ts';
 import { chat } from './chat/route.ts';
@@ -13,14 +13,6 @@ import { metricsRoute } from './metrics.ts';
 import { deleteModel, getModel, listModels, registerModel } from './models/registry.ts';
 import { cancelPull, pullModel, pullStatus } from './models/pull.ts';
 import { detokenize, tokenize } from './tokens/route.ts';
-
-/** What a few routes need of the server itself. */
-export interface RouteContext {
-  readonly config: ServerConfig;
-  readonly metrics: Pick<ServerMetrics, 'text'>;
-  readonly startedAt: number;
-  readonly isDraining: () => boolean;
-}
 
 export function allRoutes(context: RouteContext): readonly Route[] {
   return [

@@ -9,7 +9,6 @@ import { constants } from 'node:fs';
 import { mkdir, open, rmdir } from 'node:fs/promises';
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { equalBytes } from '@assay/attestation';
 
 /** The file operations configfs needs; each is one system call (open, call, close). Errors carry `code` as Node's do. */
 export interface TsmFs {
@@ -135,7 +134,8 @@ export function createTsm(options: TsmOptions): Tsm {
     const auxblob = options.provider === 'sev_guest' ? await readOptional(`${folder}/auxblob`) : new Uint8Array(0);
     await expectGeneration(folder, generation);
     const answered = reportDataOf(outblob, options.provider);
-    if (!equalBytes(answered, reportData)) throw new TsmError('interference', 'the report carries other report_data than was asked for');
+    if (Buffer.compare(answered, reportData) !== 0)
+      throw new TsmError('interference', 'the report carries other report_data than was asked for');
     return { outblob, auxblob };
   }
 

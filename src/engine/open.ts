@@ -6,10 +6,10 @@ import { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { ApiError } from '../base/errors.ts';
 import type { Engine, EngineInfo, EngineStats, GenerateEvent, GenerateRequest, LoadSpec, OpenEngine, TokenLogprob } from './seam/engine.ts';
-import { assertCountable, assertFits } from './child/prompt.ts';
 import { createStream, type EventStream } from './stream.ts';
 import { createWatchdog } from './watchdog.ts';
 import { encodeFrame, frameReader, type FromChild, type ToChild } from './seam/wire.ts';
+import { assertCountable, assertFits } from './seam/context-limits.ts';
 
 export interface OpenOptions {
   /** The built engine/child/worker; must be JavaScript. */

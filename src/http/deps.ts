@@ -5,8 +5,8 @@ import type { FastifyBaseLogger } from 'fastify';
 import type { Attester } from '../attester/attester.ts';
 import type { RequestRecord } from '../audit/write.ts';
 import type { Engine } from '../engine/seam/engine.ts';
-import type { ModelService } from '../models/lifecycle.ts';
 import type { MetricFamily } from './metrics/families.ts';
+import type { ModelService } from '../models/seam.ts';
 
 export type { RequestRecord } from '../audit/write.ts';
 

@@ -6,7 +6,8 @@ import type { Shape } from '../base/shape.ts';
 import type { Access } from './admission/auth.ts';
 import type { Exchange } from './exchange.ts';
 import type { Proven } from './connection-pins.ts';
-import type { ServerDeps } from './deps.ts';
+import type { ServerDeps, ServerConfig } from './deps.ts';
+import type { ServerMetrics } from './metrics/server.ts';
 
 /** One request, checked, and everything a handler may use to answer it. */
 export interface Call<B = unknown, Q = unknown> {
@@ -59,4 +60,12 @@ export interface Route<B = unknown, Q = unknown> extends RouteDoc {
 /** Keeps body and query types inside one declaration and forgets them outside. */
 export function route<B = undefined, Q = undefined>(declared: Route<B, Q>): Route {
   return declared;
+}
+
+/** What a few routes need of the server itself. */
+export interface RouteContext {
+  readonly config: ServerConfig;
+  readonly metrics: Pick<ServerMetrics, 'text'>;
+  readonly startedAt: number;
+  readonly isDraining: () => boolean;
 }

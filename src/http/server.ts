@@ -8,7 +8,6 @@ import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import { ApiError, ConfigError } from '../base/errors.ts';
 import { framesOf } from '../base/log.ts';
 import { isRecord } from '../base/shape.ts';
-import { allRoutes } from '../api/routes.ts';
 import { type Caller, createAuth } from './admission/auth.ts';
 import { createBodyBudget, hasBody, hasUnreadBody, readBody, scannedAsItComes } from './admission/bodies.ts';
 import { corsHeaders, preflight } from './cors.ts';
@@ -22,7 +21,7 @@ import { CONNECTION_ENDING, createOpenRequests, PIPELINED } from './open-request
 import { createProven, STALE } from './connection-pins.ts';
 import { attestationsFull, createPlaces, serverFull } from './admission/permits.ts';
 import { createServerMetrics } from './metrics/server.ts';
-import type { Call, Route } from './route.ts';
+import type { Call, Route, RouteContext } from './route.ts';
 
 export interface HttpServer {
   listen(): Promise<{ readonly host: string; readonly port: number; readonly url: string }>;
@@ -45,7 +44,8 @@ declare module 'fastify' {
   }
 }
 
-export async function createServer(given: ServerDeps): Promise<HttpServer> {
+/** `routes`: what is served; the rooms of the API are above this one. */
+export async function createServer(given: ServerDeps, routes: (context: RouteContext) => readonly Route[]): Promise<HttpServer> {
   const deps: Call['deps'] = {
     ...given,
     now: given.now ?? Date.now,
@@ -281,7 +281,7 @@ export async function createServer(given: ServerDeps): Promise<HttpServer> {
   app.setErrorHandler((error, request, reply) => sendError(request, reply, error));
   app.setNotFoundHandler((request, reply) => sendError(request, reply, unknownUrl()));
 
-  registerAll(app, allRoutes({ config, metrics, startedAt: started, isDraining: () => drain.on }), {
+  registerAll(app, routes({ config, metrics, startedAt: started, isDraining: () => drain.on }), {
     deps,
     proven,
     watchEngine: metrics.watch,

@@ -2,7 +2,7 @@
 
 import type { FileHandle } from 'node:fs/promises';
 import { readGguf, type GgufInfo } from './gguf/read.ts';
-import type { ModelSummary } from './registry.ts';
+import type { ModelSummary } from './model.ts';
 
 /** Reads and checks the header of an open file. 400 invalid_gguf. */
 export async function inspectModel(file: FileHandle): Promise<ModelSummary> {

@@ -4,8 +4,8 @@
 import { ApiError } from '../base/errors.ts';
 import { inspectModel } from './inspect.ts';
 import type { Closable } from './lifecycle.ts';
-import { stageFile, type FileIdentity, type StagedFile } from './measure.ts';
-import type { RegisteredModelType, RegistryEntry } from './registry.ts';
+import { stageFile, type StagedFile } from './measure.ts';
+import type { RegisteredModelType, RegistryEntry, FileIdentity } from './model.ts';
 
 /** Structurally the engine seam's LoadSpec. */
 export interface OpenSpec {

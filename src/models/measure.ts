@@ -8,21 +8,12 @@ import { createHash, type Hash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { open, statfs, type FileHandle } from 'node:fs/promises';
 import { ApiError } from '../base/errors.ts';
-import type { Residency } from './registry.ts';
+import type { Residency, FileIdentity } from './model.ts';
 
 /** Big enough for full disk and copy speed, small enough that hashing one never holds the event loop for a millisecond. */
 const CHUNK_BYTES = 4 * 1024 * 1024;
 /** Linux, include/uapi/asm-generic/fcntl.h: __O_TMPFILE | O_DIRECTORY. Node has no constant for it. */
 const O_TMPFILE = 0o20_200_000;
-
-/** What stays the same while a file is the same file. */
-export interface FileIdentity {
-  readonly dev: bigint;
-  readonly ino: bigint;
-  readonly size: bigint;
-  readonly mtimeNs: bigint;
-  readonly ctimeNs: bigint;
-}
 
 export interface MeasureOptions {
   readonly signal: AbortSignal;

@@ -6,96 +6,17 @@
 import { createHash } from 'node:crypto';
 import { attestedModel, fromHex, toHex, type AttestedModel } from '@assay/attestation';
 import { ApiError } from '../base/errors.ts';
-import type { FileIdentity } from './measure.ts';
-
-export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank';
-
-/**
- * Where the bytes the engine maps live. `memory`: hashed while copied into guest memory; `verity`: on a dm-verity device
- * whose root hash is measured; `disk`: an ordinary file whose identity was only checked around the load (development).
- */
-export type Residency = 'memory' | 'verity' | 'disk';
-
-/** `residency` is no file: it puts the word "disk" into the signed manifest of a model that is not in measured memory. */
-export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template' | 'residency';
-
-/** One file (or text) the engine reads, named by its content. */
-export interface ModelBlob {
-  readonly role: BlobRole;
-  /** SHA-256, lower-case hex. */
-  readonly sha256: string;
-  /** Bytes. */
-  readonly size: number;
-}
-
-/** Parameters a request gets when it does not set them. */
-export interface ModelDefaults {
-  readonly temperature?: number;
-  readonly topP?: number;
-  readonly topK?: number;
-  readonly minP?: number;
-  readonly repeatPenalty?: number;
-  readonly maxTokens?: number;
-  /** Embedding width a request gets when it asks for none. */
-  readonly dimensions?: number;
-}
-
-/** What the GGUF header says; informative. */
-export interface ModelDetails {
-  readonly architecture: string;
-  readonly parameters: number;
-  readonly quantization: string;
-  readonly hasChatTemplate: boolean;
-  readonly tokenizer: string;
-}
-
-export interface RegisteredModel {
-  readonly id: string;
-  /** Unix seconds. */
-  readonly created: number;
-  readonly type: RegisteredModelType;
-  readonly format: 'gguf';
-  /** What report_data carries for this model: its only blob's SHA-256, or that of its manifest. Lower-case hex. */
-  readonly sha256: string;
-  readonly kind: 'blob' | 'manifest';
-  readonly sizeBytes: number;
-  readonly contextLength: number;
-  readonly residency: Residency;
-  readonly blobs: readonly ModelBlob[];
-  readonly defaults: ModelDefaults;
-  readonly details?: ModelDetails;
-}
-
-/** One file of a model and where it is. */
-export interface ModelFile extends ModelBlob {
-  readonly role: Exclude<BlobRole, 'residency'>;
-  readonly path: string;
-  /** When its digest was taken by this process: what the file was then. */
-  readonly identity?: FileIdentity;
-}
-
-/** What the strict GGUF reader found. */
-export interface ModelSummary {
-  readonly type: RegisteredModelType;
-  readonly architecture: string;
-  readonly parameters: number;
-  readonly quantization: string;
-  readonly contextLength: number;
-  readonly hasChatTemplate: boolean;
-  readonly tokenizer: string;
-  /** Bytes of key and value cache per token of context, 16 bits per element. */
-  readonly cacheBytesPerToken: number;
-}
-
-export interface RegistryEntry {
-  readonly model: RegisteredModel;
-  readonly files: readonly ModelFile[];
-  readonly summary: ModelSummary;
-  /** Text of a chat template that replaces the file's own; it is then one of the model's blobs. */
-  readonly chatTemplate?: string;
-  /** Whether this process itself hashed the bytes, or takes the digest from a manifest or pin and enforces it on load. */
-  readonly hashed: boolean;
-}
+import type {
+  RegisteredModelType,
+  Residency,
+  ModelBlob,
+  ModelDefaults,
+  RegisteredModel,
+  ModelFile,
+  ModelSummary,
+  RegistryEntry,
+  FileIdentity,
+} from './model.ts';
 
 export interface Registry {
   list(): readonly RegistryEntry[];

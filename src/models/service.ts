@@ -7,30 +7,16 @@ import { sep } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
 import { inspectModel } from './inspect.ts';
-import {
-  createLifecycle,
-  type Closable,
-  type LifecycleEvent,
-  type ModelService,
-  type ModelStatus,
-  type PullEvent,
-  type PullStatus,
-} from './lifecycle.ts';
+import { createLifecycle, type Closable, type LifecycleEvent } from './lifecycle.ts';
 import { entryOfManifest, manifestOf } from './stored-model.ts';
-import { identityOf, measure, openRegular, sameFile, stagingRoom, type FileIdentity } from './measure.ts';
+import { identityOf, measure, openRegular, sameFile, stagingRoom } from './measure.ts';
 import { estimateBytes, openModel, type OpenSpec } from './load.ts';
 import type { PullEvent as HubEvent, PullService } from './pull/pull.ts';
-import {
-  createRegistry,
-  describeModel,
-  type ModelDefaults,
-  type RegisteredModelType,
-  type Registry,
-  type RegistryEntry,
-  type Residency,
-} from './registry.ts';
+import { createRegistry, describeModel, type Registry } from './registry.ts';
 import type { ModelStore } from './store/store.ts';
 import { parseModelName } from './store/names.ts';
+import type { ModelDefaults, RegisteredModelType, RegistryEntry, Residency, FileIdentity } from './model.ts';
+import type { ModelService, ModelStatus, PullEvent, PullStatus } from './seam.ts';
 
 export interface ServiceOptions<E extends Closable> {
   readonly openEngine: (spec: OpenSpec, signal: AbortSignal) => Promise<E>;

@@ -4,8 +4,10 @@
 import { ApiError } from '../base/errors.ts';
 import { inspectModel } from './inspect.ts';
 import { openRegular } from './measure.ts';
-import { describeModel, type ModelDefaults, type ModelFile, type RegistryEntry, type Residency } from './registry.ts';
-import type { ModelManifest, ModelSource, ModelStore } from './store/store.ts';
+import { describeModel } from './registry.ts';
+import type { ModelStore } from './store/store.ts';
+import type { ModelDefaults, ModelFile, RegistryEntry, Residency } from './model.ts';
+import type { ModelManifest, ModelSource } from './store/manifest.ts';
 
 export function manifestOf(entry: RegistryEntry, source: ModelSource): ModelManifest {
   const { model } = entry;

@@ -10,6 +10,7 @@ import { configDigest, type Config } from '../config/read.ts';
 import { createServer, type HttpServer } from '../http/server.ts';
 import type { Engine, OpenEngine } from '../engine/seam/engine.ts';
 import type { Log } from '../base/log.ts';
+import { allRoutes } from '../api/routes.ts';
 import { serverConfig } from './http.ts';
 import { createModelMetrics } from './metrics.ts';
 import { createConfiguredModels } from './models.ts';
@@ -56,16 +57,19 @@ export async function start(options: StartOptions): Promise<RunningServer> {
     onError: (error) => log.error({ msg: 'certificate renewal failed', err: error }),
   });
   const audit = config.audit.enabled ? await createAudit(options, identity) : null;
-  const server = await createServer({
-    config: serverConfig(config),
-    tls: leaf.tls,
-    models,
-    attester,
-    log,
-    version: options.version,
-    metricSources: [metrics.families],
-    ...(audit === null ? {} : { onRequest: audit.append }),
-  });
+  const server = await createServer(
+    {
+      config: serverConfig(config),
+      tls: leaf.tls,
+      models,
+      attester,
+      log,
+      version: options.version,
+      metricSources: [metrics.families],
+      ...(audit === null ? {} : { onRequest: audit.append }),
+    },
+    allRoutes,
+  );
   renewals.apply = (tls) => server.setTls(tls);
   const { url } = await server.listen();
   for (const id of config.models.preload) models.load(id, new AbortController().signal).catch(() => undefined); // the event log says why

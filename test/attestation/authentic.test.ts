@@ -11,11 +11,12 @@ import type { SimulatedQuote } from '../../attestation/simulated/intel-quote.ts'
 import { createSimulatedIntel, SIMULATED_INTEL_SERIALS, type SimulatedIntel } from '../../attestation/simulated/intel.ts';
 import { encodePem, generateEcKey } from '../../attestation/simulated/issue.ts';
 import type { SnpPolicy } from '../../attestation/snp/policy.ts';
-import { verifySnp, type SnpEvidence } from '../../attestation/snp/verify.ts';
+import { verifySnp } from '../../attestation/snp/verify.ts';
 import type { TdxCollateral } from '../../attestation/tdx/collateral.ts';
 import type { TdxPolicy } from '../../attestation/tdx/policy.ts';
 import { verifyTdx, type TdxVerification } from '../../attestation/tdx/verify.ts';
 import { evidenceOf, NOW, simulatedAmd } from '../fixtures/attestation/snp-simulated.ts';
+import type { SnpEvidence } from '../../attestation/snp/subject.ts';
 
 const now = NOW;
 const fill = (size: number, value: number): Uint8Array => new Uint8Array(size).fill(value);

@@ -7,16 +7,8 @@ import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect } from 'node:tls';
-import {
-  allowSimulated,
-  AttestationError,
-  EXPORTER_LABEL,
-  measureSnpLaunch,
-  parseDocument,
-  parseManifest,
-  toHex,
-  verify,
-} from '@assay/attestation';
+import { allowSimulated, AttestationError, EXPORTER_LABEL, parseDocument, toHex, verify } from '@assay/attestation';
+import { measureSnpLaunch, parseManifest } from '@assay/attestation/launch';
 import { attestedFetch } from '@assay/attestation/node';
 import { createSimulatedAmd, type SimulatedAmd } from '@assay/attestation/simulated';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';

@@ -4,10 +4,11 @@
 
 import { AttestationError } from '../../transcript/errors.ts';
 import { parseBundle } from './bundle.ts';
-import type { EndorsementItem, EndorsementOptions } from './endorsements.ts';
+import type { EndorsementOptions } from './endorsements.ts';
 import type { EndorsementStore, StoredItem } from './store.ts';
 import { AMD_KDS_URL, amdItemOf } from './kds.ts';
 import { intelItemOf } from './pcs.ts';
+import type { EndorsementItem } from './item.ts';
 
 /**
  * Returns how many items the store took. Where it has nothing under a key, an item is taken as it is: it is verified when it

@@ -13,20 +13,7 @@ import { folderStore, memoryStore, type EndorsementStore, type StoredItem } from
 import type { ProxySettings } from './environment.ts';
 import { AMD_KDS_URL, obtainAmd } from './kds.ts';
 import { INTEL_PCS_URL, INTEL_ROOT_CRL_URL, obtainIntel } from './pcs.ts';
-
-/** One thing a vendor endorses: where it is, how to read the answers, and what makes it valid. */
-export interface EndorsementItem {
-  readonly key: string;
-  readonly what: string;
-  /** Age after which a valid item is fetched anew; infinite for what never changes. */
-  readonly refreshMs: number;
-  readonly requests: Readonly<Record<string, GetRequest>>;
-  read(answers: Readonly<Record<string, GetAnswer>>): StoredItem['parts'];
-  /** Throws unless the parts verify at `now`; `order` grows with newer issues of the same item. */
-  check(parts: StoredItem['parts'], now: Date): Promise<{ readonly order: number }>;
-}
-
-export type Obtain = (item: EndorsementItem) => Promise<StoredItem['parts']>;
+import type { EndorsementItem, Obtain } from './item.ts';
 
 export interface EndorsementOptions {
   /** Folder that keeps what was fetched; absent: memory only. */

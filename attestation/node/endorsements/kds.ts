@@ -15,8 +15,8 @@ import { parsePem } from '../../x509/pem.ts';
 import { verifySignedBy } from '../../x509/signature.ts';
 import { parseCertificate, parseCrl, type Certificate } from '../../x509/certificate.ts';
 import type { GetRequest } from './http.ts';
-import type { EndorsementItem, Obtain } from './endorsements.ts';
 import type { StoredItem } from './store.ts';
+import type { EndorsementItem, Obtain } from './item.ts';
 
 export const AMD_KDS_URL = 'https://kdsintf.amd.com';
 

@@ -16,7 +16,7 @@ import { parsePem } from '../../x509/pem.ts';
 import { verifyEcdsaRaw, verifySignedBy } from '../../x509/signature.ts';
 import { parseCertificate, parseCrl, type Certificate } from '../../x509/certificate.ts';
 import type { GetAnswer, GetRequest } from './http.ts';
-import type { EndorsementItem, Obtain } from './endorsements.ts';
+import type { EndorsementItem, Obtain } from './item.ts';
 
 export const INTEL_PCS_URL = 'https://api.trustedservices.intel.com';
 /** PCS leaves the root's CRL to this host; a PCCS has it under its own paths. */

@@ -5,7 +5,7 @@ import { chatAnswer } from '../response-schemas.ts';
 import { route, type Call } from '../../http/route.ts';
 import { admitted, streamAnswer } from '../generation/admitted.ts';
 import { findModel, reserveTokens, withEngine } from '../model-access.ts';
-import type { ModelStatus } from '../../models/lifecycle.ts';
+import type { ModelStatus } from '../../models/seam.ts';
 
 export const chat = route({
   method: 'POST',

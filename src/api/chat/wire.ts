@@ -2,7 +2,6 @@
 // (OpenAI API reference, "Create chat completion"). Exactly one finish chunk per choice; usage only when asked for.
 
 import type { EngineInfo, GenerateEvent, GenerateRequest, TokenLogprob } from '../../engine/seam/engine.ts';
-import type { ModelDefaults } from '../../models/registry.ts';
 import { formatGrammar, requestGrammar, responseFormat } from './response-format.ts';
 import { messages, toChatMessages } from './messages.ts';
 import {
@@ -17,6 +16,7 @@ import {
 import { choice, flag, inert, integer, list, object, optional, refuse } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
 import { createToolReader, toolChoice, tools, toToolUse, type ToolEvent, type ToolReader } from './tools.ts';
+import type { ModelDefaults } from '../../models/model.ts';
 
 export const chatRequest = object({
   model: modelId,

@@ -2,11 +2,11 @@
 // choices of prompt i are those from i·n on.
 
 import type { GenerateEvent, GenerateRequest, Prompt, TokenLogprob } from '../../engine/seam/engine.ts';
-import type { ModelDefaults } from '../../models/registry.ts';
 import { type AnswerId, type ChunkSink, type Counts, usageOf } from '../chat/wire.ts';
 import { checkStreamOptions, inertFields, modelId, samplingFields, toSampling } from '../generation/sampling.ts';
 import { flag, integer, list, object, optional, refuse, text, typeName } from '../../base/shape.ts';
 import type { Infer, Shape } from '../../base/shape.ts';
+import type { ModelDefaults } from '../../models/model.ts';
 
 /** Prompts of one request, or inputs of one embeddings request. */
 const MAX_INPUTS = 2048;

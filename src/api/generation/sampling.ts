@@ -2,7 +2,6 @@
 // keep_alive as local servers know them), and what they become for the engine.
 
 import type { Sampling } from '../../engine/seam/engine.ts';
-import type { ModelDefaults } from '../../models/registry.ts';
 import {
   anyObject,
   choice,
@@ -20,6 +19,7 @@ import {
   unsupported,
 } from '../../base/shape.ts';
 import type { Infer, Shape } from '../../base/shape.ts';
+import type { ModelDefaults } from '../../models/model.ts';
 
 /** Completions of one request; they share a prefill but each takes a slot. */
 const MAX_CHOICES = 8;

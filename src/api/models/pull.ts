@@ -2,13 +2,13 @@
 // connection's: a client that leaves does not stop it, DELETE /v1/models/pull/:name does.
 
 import { ApiError } from '../../base/errors.ts';
-import type { ModelService, PullEvent, PullStatus } from '../../models/lifecycle.ts';
 import { pullCancelledAnswer, pullEvent, pullStatusAnswer } from '../response-schemas.ts';
 import { flag, object, optional, text } from '../../base/shape.ts';
 import { errorBody, toApiError } from '../../http/errors.ts';
 import { route } from '../../http/route.ts';
 import { openEventStream } from '../../http/sse.ts';
 import { recordModel } from '../model-access.ts';
+import type { ModelService, PullEvent, PullStatus } from '../../models/seam.ts';
 
 type Pulls = Pick<ModelService<unknown>, 'pullStatus' | 'cancelPull'>;
 

@@ -5,9 +5,9 @@ import { toChatMessages } from '../chat/messages.ts';
 import { refuse } from '../../base/shape.ts';
 import { detokenizeRequest, textOf, tokenizeRequest, wirePiece } from './wire.ts';
 import type { Engine } from '../../engine/seam/engine.ts';
-import type { ModelStatus } from '../../models/lifecycle.ts';
 import { type Call, route } from '../../http/route.ts';
 import { findModel, reserveTokens, withEngine } from '../model-access.ts';
+import type { ModelStatus } from '../../models/seam.ts';
 
 const errors = [
   'model_not_found',

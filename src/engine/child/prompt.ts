@@ -4,6 +4,7 @@ import { ApiError } from '../../base/errors.ts';
 import type { Prompt } from '../seam/engine.ts';
 import type { LoadedModel } from './llama/model.ts';
 import type { ChatTemplate } from './template/template.ts';
+import { assertFits } from '../seam/context-limits.ts';
 
 /** At least one token; text that cannot fit the context is refused unread. */
 export function promptTokens(model: LoadedModel, template: ChatTemplate, prompt: Prompt, contextLength: number): number[] {
@@ -71,33 +72,6 @@ export function assertMayFit(model: LoadedModel, texts: readonly string[], conte
 const foldingTokenizers: ReadonlySet<string> = new Set(['bert', 't5']);
 /** Contexts of bytes beyond which white space counts there, too: reading it takes time. */
 const foldedContexts = 8;
-
-/** Both phrases agents look for are in the message. */
-export function assertFits(count: number, contextLength: number, param: string, room = 1, exactness = ''): void {
-  if (count + room <= contextLength) return;
-  throw new ApiError(
-    400,
-    'context_length_exceeded',
-    `this model's maximum context length is ${contextLength} tokens; the request has ${exactness}${count} tokens, which exceeds the available context size`,
-    { param },
-  );
-}
-
-/**
- * Tokens /v1/tokenize may give and /v1/detokenize may take, in contexts: a few, so that texts too long for the model can still
- * be counted and cut, and what is written for them has a bound.
- */
-const countedContexts = 4;
-
-export function assertCountable(count: number, contextLength: number, param: string): void {
-  if (count <= countedContexts * contextLength) return;
-  throw new ApiError(
-    400,
-    'context_length_exceeded',
-    `this model's maximum context length is ${contextLength} tokens; ${count} tokens are over ${countedContexts} times that, which exceeds the available context size`,
-    { param },
-  );
-}
 
 /** Query and document joined as the reranker was trained: its own template, else BOS query EOS SEP document EOS. */
 export function rankTokens(model: LoadedModel, query: string): (document: string) => number[] {

@@ -18,12 +18,13 @@ import { loadModel, openModelFile, type LoadedModel } from './llama/model.ts';
 import { hardenProcess } from './harden.ts';
 import { lockingNew, openMappings } from './locked-memory.ts';
 import { createPooler, type Pooler } from './decode/pooled.ts';
-import { assertCountable, assertFits, assertMayFit, checkTokens, promptTokens, rankTokens } from './prompt.ts';
+import { assertMayFit, checkTokens, promptTokens, rankTokens } from './prompt.ts';
 import { createSampler, seededRandom } from './decode/sampler.ts';
 import { createScheduler, type Scheduler } from './decode/scheduler.ts';
 import { createChatTemplate, type ChatTemplate } from './template/template.ts';
 import { createTurns } from './time-slices.ts';
 import { encodeFrame, frameReader, type FromChild, type ToChild } from '../seam/wire.ts';
+import { assertCountable, assertFits } from '../seam/context-limits.ts';
 
 type Load = Extract<ToChild, { t: 'load' }>;
 

@@ -6,8 +6,7 @@ import type { IncomingMessage } from 'node:http';
 import { type Readable, Transform } from 'node:stream';
 import { ApiError } from '../../base/errors.ts';
 import { toApiError } from '../errors.ts';
-import type { Exchange } from '../exchange.ts';
-import { openJsonScan } from '../../base/json-scan.ts';
+import { openJsonScan, type JsonScan } from '../../base/json-scan.ts';
 import { parseJson } from '../json.ts';
 
 /** What one request holds. */
@@ -67,7 +66,13 @@ export function createBodyBudget(maxBytes: number, maxBodyBytes: number): BodyBu
 const SCANNED_AT_ONCE = 64 * 1024;
 
 /** The body as it comes; a long one is scanned, and one of unknown length is counted. */
-export function scannedAsItComes(exchange: Exchange, body: Readable, announced: string | undefined, maxBytes: number): Readable {
+/** What a request holds while its body is read; part of its exchange. */
+export interface BodyInProgress {
+  held: HeldBody | null;
+  scan: JsonScan | null;
+}
+
+export function scannedAsItComes(exchange: BodyInProgress, body: Readable, announced: string | undefined, maxBytes: number): Readable {
   const { held } = exchange;
   if (held === null || Number(announced) <= SCANNED_AT_ONCE) return body;
   const scan = openJsonScan();
@@ -105,7 +110,7 @@ export function scannedAsItComes(exchange: Exchange, body: Readable, announced: 
 }
 
 /** The whole body: counted for what it will be, then parsed. */
-export function readBody({ held, scan }: Exchange, bytes: Buffer): unknown {
+export function readBody({ held, scan }: BodyInProgress, bytes: Buffer): unknown {
   const scanned = scan ?? openJsonScan();
   if (scan === null) scanned.push(bytes);
   held?.grow(Math.max(0, scanned.heapBytes - bytes.length));

@@ -2,9 +2,9 @@
 
 import type { Attester } from '../../attester/attester.ts';
 import type { Engine, EngineStats } from '../../engine/seam/engine.ts';
-import type { ModelService } from '../../models/lifecycle.ts';
 import type { Exchange } from '../exchange.ts';
 import { type Counter, createMetrics, type MetricFamily } from './families.ts';
+import type { ModelService } from '../../models/seam.ts';
 
 export interface ServerMetrics {
   readonly authFailures: Counter;

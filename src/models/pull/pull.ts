@@ -20,7 +20,8 @@ import { parsePullName } from './name.ts';
 import type { PullName } from './name.ts';
 import { digestOf, openRecords } from './state.ts';
 import type { PullRecord, PullState } from './state.ts';
-import type { ModelManifest, ModelStore, StoredBlob } from '../store/store.ts';
+import type { ModelStore, StoredBlob } from '../store/store.ts';
+import type { ModelManifest } from '../store/manifest.ts';
 
 export type { PullEvent } from './events.ts';
 export type { PullState } from './state.ts';

@@ -1,8 +1,6 @@
 // Model manifests as JSON text. Reading is strict: what we did not write is named, with the field at fault, and refused.
 
 import { manifestFileName, isSha256 } from './names.ts';
-import type { BlobRole, ManifestBlob, ModelManifest, ModelSource } from './store.ts';
-
 const ROLES: readonly BlobRole[] = ['weights', 'projector', 'adapter', 'template'];
 const TYPES: readonly ModelManifest['gguf']['type'][] = ['chat', 'completion', 'embedding', 'rerank'];
 const MAX_BLOBS = 64;
@@ -150,4 +148,43 @@ function readDefaults(value: unknown): NonNullable<ModelManifest['defaultParamet
       throw new Error('defaultParameters holds something else than strings, numbers and booleans');
     }),
   );
+}
+
+/** What a blob is to its model. Order in a manifest: weights first. */
+export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template';
+
+export interface ManifestBlob {
+  readonly role: BlobRole;
+  /** Lower-case hex, 64 characters. */
+  readonly sha256: string;
+  /** Bytes. */
+  readonly size: number;
+  /** Set when the file was registered in place (absolute path); absent: the bytes are in models/blobs. */
+  readonly path?: string;
+}
+
+/** Where a model came from. `url` never holds a query or a token. */
+export type ModelSource =
+  | { readonly kind: 'file'; readonly path: string }
+  | { readonly kind: 'hub'; readonly repo: string; readonly revision: string; readonly file: string; readonly url: string };
+
+export interface ModelManifest {
+  readonly version: 1;
+  /** The model id, as clients say it. */
+  readonly name: string;
+  /** RFC 3339, UTC. */
+  readonly createdAt: string;
+  readonly format: 'gguf';
+  readonly blobs: readonly ManifestBlob[];
+  readonly source: ModelSource;
+  /** What readGguf said of the weights when they were registered; informative, read again before a load. */
+  readonly gguf: {
+    readonly architecture: string;
+    readonly type: 'chat' | 'completion' | 'embedding' | 'rerank';
+    readonly contextLength: number;
+    readonly parameters: number;
+    readonly quantization: string;
+  };
+  /** Sampling defaults given at registration; validated by whoever applies them. */
+  readonly defaultParameters?: Readonly<Record<string, string | number | boolean>>;
 }

@@ -12,47 +12,8 @@ import { join, resolve } from 'node:path';
 import { ApiError } from '../../base/errors.ts';
 import { codeOf, readSmallFile, removeTemporaries, storageError, syncFolder, temporaryPath, writeAtomically } from './files.ts';
 import { lockFolder } from './lock.ts';
-import { checkManifest, encodeManifest, parseManifest } from './manifest.ts';
+import { checkManifest, encodeManifest, parseManifest, type ModelManifest } from './manifest.ts';
 import { blobFileName, isSha256, manifestFileName, parseModelName } from './names.ts';
-
-/** What a blob is to its model. Order in a manifest: weights first. */
-export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template';
-
-export interface ManifestBlob {
-  readonly role: BlobRole;
-  /** Lower-case hex, 64 characters. */
-  readonly sha256: string;
-  /** Bytes. */
-  readonly size: number;
-  /** Set when the file was registered in place (absolute path); absent: the bytes are in models/blobs. */
-  readonly path?: string;
-}
-
-/** Where a model came from. `url` never holds a query or a token. */
-export type ModelSource =
-  | { readonly kind: 'file'; readonly path: string }
-  | { readonly kind: 'hub'; readonly repo: string; readonly revision: string; readonly file: string; readonly url: string };
-
-export interface ModelManifest {
-  readonly version: 1;
-  /** The model id, as clients say it. */
-  readonly name: string;
-  /** RFC 3339, UTC. */
-  readonly createdAt: string;
-  readonly format: 'gguf';
-  readonly blobs: readonly ManifestBlob[];
-  readonly source: ModelSource;
-  /** What readGguf said of the weights when they were registered; informative, read again before a load. */
-  readonly gguf: {
-    readonly architecture: string;
-    readonly type: 'chat' | 'completion' | 'embedding' | 'rerank';
-    readonly contextLength: number;
-    readonly parameters: number;
-    readonly quantization: string;
-  };
-  /** Sampling defaults given at registration; validated by whoever applies them. */
-  readonly defaultParameters?: Readonly<Record<string, string | number | boolean>>;
-}
 
 /** A manifest file that is not ours to understand (edited by hand, truncated …). It is left alone and blocks collection. */
 export interface BrokenManifest {

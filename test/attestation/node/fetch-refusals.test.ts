@@ -8,7 +8,7 @@ import { fromHex, toBase64, toHex } from '../../../attestation/encoding/bytes.ts
 import type { AttestationError } from '../../../attestation/transcript/errors.ts';
 import type { JsonObject } from '../../../attestation/encoding/json.ts';
 import { attestedModel } from '../../../attestation/protocol/model.ts';
-import { attestedFetch, type AttestedFetchOptions } from '../../../attestation/node/fetch.ts';
+import { attestedFetch } from '../../../attestation/node/fetch.ts';
 import { requireFreshTls13 } from '../../../attestation/node/connect.ts';
 import { allowAnyModel, allowCertificateChannel, allowSimulated, type AppraisalPolicy } from '../../../attestation/appraise/policy.ts';
 import {
@@ -26,6 +26,7 @@ import {
 } from '../../fixtures/attestation/attested-server.ts';
 import { codeOf, refusalOf } from '../../fixtures/refusal.ts';
 import { documentFromElsewhere } from '../../fixtures/attestation/relay.ts';
+import type { AttestedFetchOptions } from '../../../attestation/node/pool.ts';
 
 const base: AppraisalPolicy = { measurements: [MEASUREMENT], models: { [MODEL_ID]: MODEL_SHA256 } };
 const policy: AppraisalPolicy = { ...base, [allowSimulated]: true };

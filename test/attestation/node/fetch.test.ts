@@ -5,7 +5,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { isAttestationResult } from '../../../attestation/appraise/appraise.ts';
 import { toBase64, toHex } from '../../../attestation/encoding/bytes.ts';
 import { attestedModel } from '../../../attestation/protocol/model.ts';
-import { attestedFetch, type AttestedFetch, type AttestedFetchOptions } from '../../../attestation/node/fetch.ts';
+import { attestedFetch, type AttestedFetch } from '../../../attestation/node/fetch.ts';
 import { allowSimulated, type AppraisalPolicy } from '../../../attestation/appraise/policy.ts';
 import { createSimulatedAmd } from '../../../attestation/simulated/amd.ts';
 import { parseReport } from '../../../attestation/snp/report.ts';
@@ -25,6 +25,7 @@ import {
 } from '../../fixtures/attestation/attested-server.ts';
 import { deferred } from '../../fixtures/deferred.ts';
 import { refusalOf } from '../../fixtures/refusal.ts';
+import type { AttestedFetchOptions } from '../../../attestation/node/pool.ts';
 
 const policy: AppraisalPolicy = {
   measurements: [{ measurement: MEASUREMENT, name: 'test build' }],

@@ -20,11 +20,12 @@ import {
 import type { SnpPolicy } from '../../../attestation/snp/policy.ts';
 import { SNP_RULES, type SnpRuleId } from '../../../attestation/snp/rules.ts';
 import type { Product } from '../../../attestation/snp/tcb.ts';
-import { verifySnp, type SnpContext, type SnpEvidence, type SnpVerification } from '../../../attestation/snp/verify.ts';
+import { verifySnp, type SnpVerification } from '../../../attestation/snp/verify.ts';
 import { createKeyCache } from '../../../attestation/x509/signature.ts';
 import { parseCertificate } from '../../../attestation/x509/certificate.ts';
 import { refusalOf } from '../../fixtures/refusal.ts';
 import { evidenceOf, NOW, simulatedAmd } from '../../fixtures/attestation/snp-simulated.ts';
+import type { SnpContext, SnpEvidence } from '../../../attestation/snp/subject.ts';
 
 interface Given {
   readonly evidence: SnpEvidence;

@@ -6,12 +6,13 @@ import { toHex } from '../../../attestation/encoding/bytes.ts';
 import { createRollbackMemory } from '../../../attestation/transcript/rollback-memory.ts';
 import type { SnpPolicy } from '../../../attestation/snp/policy.ts';
 import { AMD_ROOTS, pinnedRoot } from '../../../attestation/snp/roots.ts';
-import { verifySnp, type SnpContext, type SnpVerification } from '../../../attestation/snp/verify.ts';
+import { verifySnp, type SnpVerification } from '../../../attestation/snp/verify.ts';
 import { isRevoked } from '../../../attestation/x509/path.ts';
 import { parsePem } from '../../../attestation/x509/pem.ts';
 import { createKeyCache, verifySignedBy } from '../../../attestation/x509/signature.ts';
 import { parseCertificate, parseCrl } from '../../../attestation/x509/certificate.ts';
 import { haveVectors, vectorPath } from '../../fixtures/shared.ts';
+import type { SnpContext } from '../../../attestation/snp/subject.ts';
 
 const read = (path: string): Uint8Array => new Uint8Array(readFileSync(vectorPath(path)));
 const readDer = (path: string): Uint8Array => (path.endsWith('.pem') ? (readPem(path)[0] ?? new Uint8Array()) : read(path));

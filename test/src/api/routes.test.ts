@@ -2,7 +2,6 @@
 
 import { afterEach, describe, expect, test } from 'vitest';
 import { ApiError } from '../../../src/base/errors.ts';
-import type { PullEvent } from '../../../src/models/lifecycle.ts';
 import {
   deletedAnswer,
   healthAnswer,
@@ -17,6 +16,7 @@ import {
 import type { Shape } from '../../../src/base/shape.ts';
 import { type ApiServer, type ApiServerOptions, type ErrorAnswer, events, post, startApi } from '../../fixtures/http/api-server.ts';
 import { latch, untilAborted } from '../../fixtures/latch.ts';
+import type { PullEvent } from '../../../src/models/seam.ts';
 
 let api: ApiServer;
 const start = async (options: ApiServerOptions = {}): Promise<void> => void (api = await startApi(options));

@@ -2,10 +2,11 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { parseKeepAlive } from '../../../src/models/keep-alive.ts';
-import { createLifecycle, type Lease, type LifecycleEvent } from '../../../src/models/lifecycle.ts';
-import type { RegisteredModel } from '../../../src/models/registry.ts';
+import { createLifecycle, type LifecycleEvent } from '../../../src/models/lifecycle.ts';
 import { ApiError } from '../../../src/base/errors.ts';
 import { manualClock } from '../../fixtures/clock.ts';
+import type { RegisteredModel } from '../../../src/models/model.ts';
+import type { Lease } from '../../../src/models/seam.ts';
 
 const model = (id: string): RegisteredModel => ({
   id,

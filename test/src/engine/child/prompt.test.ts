@@ -2,9 +2,10 @@
 import { describe, expect, test } from 'vitest';
 import type { Prompt } from '../../../../src/engine/seam/engine.ts';
 import type { LoadedModel } from '../../../../src/engine/child/llama/model.ts';
-import { assertCountable, assertMayFit, promptTokens, rankTokens } from '../../../../src/engine/child/prompt.ts';
+import { assertMayFit, promptTokens, rankTokens } from '../../../../src/engine/child/prompt.ts';
 import type { ChatTemplate } from '../../../../src/engine/child/template/template.ts';
 import { genericToolFormat } from '../../../../src/engine/seam/tool-format.ts';
+import { assertCountable } from '../../../../src/engine/seam/context-limits.ts';
 
 /** A model of one token a character. */
 function countingModel(over: Partial<LoadedModel> = {}): { readonly model: LoadedModel; readonly asked: string[] } {

@@ -14,7 +14,8 @@ import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vit
 import { ApiError, ConfigError } from '../../../../src/base/errors.ts';
 import { manifestFileName, parseModelName } from '../../../../src/models/store/names.ts';
 import { openStore } from '../../../../src/models/store/store.ts';
-import type { ModelManifest, ModelStore, StoredBlob } from '../../../../src/models/store/store.ts';
+import type { ModelStore, StoredBlob } from '../../../../src/models/store/store.ts';
+import type { ModelManifest } from '../../../../src/models/store/manifest.ts';
 
 let folder: string;
 let data: string;

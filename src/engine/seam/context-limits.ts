@@ -1,0 +1,30 @@
+// Refusals of texts that a model's context cannot hold. The server asks them before it sends a request, the child after tokenizing.
+
+import { ApiError } from '../../base/errors.ts';
+
+/** Both phrases agents look for are in the message. */
+export function assertFits(count: number, contextLength: number, param: string, room = 1, exactness = ''): void {
+  if (count + room <= contextLength) return;
+  throw new ApiError(
+    400,
+    'context_length_exceeded',
+    `this model's maximum context length is ${contextLength} tokens; the request has ${exactness}${count} tokens, which exceeds the available context size`,
+    { param },
+  );
+}
+
+/**
+ * Tokens /v1/tokenize may give and /v1/detokenize may take, in contexts: a few, so that texts too long for the model can still
+ * be counted and cut, and what is written for them has a bound.
+ */
+export const countedContexts = 4;
+
+export function assertCountable(count: number, contextLength: number, param: string): void {
+  if (count <= countedContexts * contextLength) return;
+  throw new ApiError(
+    400,
+    'context_length_exceeded',
+    `this model's maximum context length is ${contextLength} tokens; ${count} tokens are over ${countedContexts} times that, which exceeds the available context size`,
+    { param },
+  );
+}

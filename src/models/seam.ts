@@ -1,0 +1,76 @@
+// What the routes see of the models: the service, the lease on a loaded engine, the events of a pull. Types only.
+
+import type { ModelDefaults, RegisteredModel } from './model.ts';
+
+export interface ModelStatus extends RegisteredModel {
+  readonly loaded: boolean;
+  /** Present while the model is being staged and loaded; 0…1. */
+  readonly loading?: { readonly fraction: number };
+  /** Unix milliseconds. */
+  readonly loadedAt?: number;
+  /** Unix milliseconds when it is unloaded if nothing uses it; null: never. */
+  readonly expiresAt?: number | null;
+  /** Leases held now. */
+  readonly inFlight: number;
+}
+
+/** A loaded model that stays loaded until `release` (idempotent). */
+export interface Lease<E> {
+  readonly model: RegisteredModel;
+  readonly engine: E;
+  release(): void;
+}
+
+export type PullEvent =
+  | { readonly status: 'resuming'; readonly offset: number; readonly total: number }
+  | { readonly status: 'downloading'; readonly completed: number; readonly total: number }
+  | { readonly status: 'verifying' }
+  | { readonly status: 'success'; readonly id: string; readonly object: 'model' }
+  | { readonly status: 'already_exists'; readonly id: string; readonly object: 'model' }
+  | { readonly status: 'error'; readonly code: string; readonly message: string };
+
+export interface PullStatus {
+  readonly name: string;
+  readonly status: 'pulling' | 'done' | 'failed';
+  readonly completed: number;
+  readonly total: number;
+  readonly error: string | null;
+  /** ISO 8601. */
+  readonly started_at: string;
+  readonly finished_at: string | null;
+}
+
+/** `keepAlive` as requests give it: seconds, "30s", "5m", "1h", "0" (unload when idle), "-1" (never unload). */
+export interface AcquireOptions {
+  readonly keepAlive?: string | number;
+  /** Given for callers who share the model: they may have it stay longer than it would, up to so many milliseconds, never shorter. */
+  readonly keepAliveUpToMs?: number;
+  readonly signal: AbortSignal;
+}
+
+/** Everything the routes may ask of models. Failures are ApiErrors. */
+export interface ModelService<E> {
+  list(): readonly ModelStatus[];
+  get(id: string): ModelStatus | undefined;
+  /** Loads on first use; waits its turn when room must be made. 404 model_not_found, 429 engine_overloaded, 500 model_load_failed. */
+  acquire(id: string, options: AcquireOptions): Promise<Lease<E>>;
+  load(id: string, signal: AbortSignal, options?: { readonly keepAlive?: string | number }): Promise<'loaded' | 'already_loaded'>;
+  /** Waits for work in flight to end, then ends the engine; 404 model_not_loaded when it is not loaded. */
+  unload(id: string): Promise<void>;
+  /** 400 file_not_found · invalid_gguf · unsupported_model_format · path_not_allowed, 409 model_already_exists. */
+  register(request: {
+    readonly name: string;
+    readonly path: string;
+    readonly format?: string;
+    readonly defaultParameters?: ModelDefaults;
+  }): Promise<RegisteredModel>;
+  /** Unloads, deregisters, and collects blobs no manifest names. */
+  remove(id: string): Promise<void>;
+  pull(
+    request: { readonly name: string; readonly force?: boolean; readonly token?: string },
+    signal: AbortSignal,
+  ): AsyncIterable<PullEvent>;
+  pullStatus(name: string): Promise<PullStatus | undefined>;
+  /** False when nothing of that name is being pulled. */
+  cancelPull(name: string): Promise<boolean>;
+}

@@ -1,0 +1,44 @@
+// What each process loads, counted: every trust boundary has a ceiling of its own, and folders that are not to be in it. A ceiling rises
+// only together with its reason in docs/decisions. `npx tsx scripts/closures.ts` prints the figures of today.
+
+import { describe, expect, test } from 'vitest';
+import { closureOf, linesOf, PROCESSES } from '../../scripts/closures.ts';
+
+interface Ceiling {
+  readonly entry: string;
+  readonly files: number;
+  readonly lines: number;
+  /** Paths no file of the closure may match. */
+  readonly without: RegExp;
+}
+
+const CEILINGS: Readonly<Record<string, Ceiling>> = {
+  'root part': { entry: PROCESSES.rootPart, files: 3, lines: 416, without: /^(?!src\/attestd\/)/ },
+  'engine child': {
+    entry: PROCESSES.engineChild,
+    files: 40,
+    lines: 4880,
+    without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(errors|json-scan)\.ts$)/,
+  },
+  server: { entry: PROCESSES.server, files: 230, lines: 30_639, without: /^src\/engine\/child\// },
+  client: { entry: PROCESSES.client, files: 70, lines: 10_560, without: /^(src\/|attestation\/(launch|simulated)\/)/ },
+  browser: { entry: PROCESSES.browser, files: 70, lines: 10_000, without: /^(src\/|attestation\/(node|launch|simulated)\/)/ },
+};
+
+describe.each(Object.entries(CEILINGS))('%s', (_name, { entry, files, lines, without }) => {
+  const closure = closureOf(entry);
+
+  test('is no larger than its ceiling', () => {
+    expect(closure.length).toBeLessThanOrEqual(files);
+    expect(linesOf(closure)).toBeLessThanOrEqual(lines);
+  });
+
+  test('loads nothing of the folders it is to be without', () => {
+    expect(closure.filter((file) => without.test(file))).toEqual([]);
+  });
+});
+
+test('a closure follows values, not types, and sees a folder that is added', () => {
+  expect(closureOf('src/attestd/main.ts')).toContain('src/attestd/tsm.ts');
+  expect(closureOf(['src/attestd/main.ts', 'attestation/index.ts']).length).toBeGreaterThan(closureOf('attestation/index.ts').length);
+});
