@@ -1,5 +1,6 @@
 // One configuration for every test. Sources are loaded as TypeScript; what runs as a separate process (server, engine
 // child, command lines) runs from dist/, which `make test` builds first.
+
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 

@@ -3,6 +3,7 @@
 // that one says something, with one thread. LLAMA_SERVER=/path/to/llama-server turns the comparison on, THREADS, ROUNDS
 // and CASES (part of a name) change the defaults; VIA=https asks our whole server over attested TLS instead of the engine's
 // seam; BUSY=n lets n processes that do nothing useful compete for the processors. Asserts nothing. Random weights, real shapes.
+
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';

@@ -2,6 +2,7 @@
 // ask as fast as they are answered (1×), then offers that rate and twice that rate without waiting for answers. Goodput counts
 // the tokens of whole answers; refusals are timed from the request to the last byte of the 429. Prints a table, asserts
 // nothing. Server, engine and clients share this machine. SECONDS per row (default 15); attestation: scripts/bench-attester.ts.
+
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

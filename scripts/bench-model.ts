@@ -1,5 +1,6 @@
 // Models whose weights mean nothing and whose shapes are those of real ones, for scripts/bench-engine: Q8_0 with a constant
 // scale and pseudo-random bytes, written straight to disk. `medium` is a llama of 254 M parameters, `embed` a BERT of 22 M.
+
 import { once } from 'node:events';
 import { createWriteStream, existsSync } from 'node:fs';
 import { mkdir, rename } from 'node:fs/promises';

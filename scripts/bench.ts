@@ -1,15 +1,16 @@
 // `make bench`: what verification and our HTTP stack cost. Prints a table, asserts nothing. Everything on this machine.
 //   handshake to verified, cold (a new process) and warm; TTFT and tokens/s of the demo model through attested TLS and
 //   straight from the engine; the server with a null engine beside bare node:http.
+
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { allowSimulated, type AppraisalPolicy } from '@assay/attestation';
-import { attestedFetch, connectAttested } from '@assay/attestation/node';
 import { randomBytes } from 'node:crypto';
 import { Agent, fetch as plainFetch } from 'undici';
+import { allowSimulated, type AppraisalPolicy } from '@assay/attestation';
+import { attestedFetch, connectAttested } from '@assay/attestation/node';
 import { openEngine } from '../src/engine/open.ts';
 import { startApi } from '../test/fixtures/http/api-server.ts';
 import { startRealServer } from '../test/fixtures/e2e/real-server.ts';

@@ -1,5 +1,6 @@
 // `make demo`: the whole path once. Starts the attested server, verifies it, prints the verdict, streams one chat answer
 // over the verified connection with the OpenAI SDK, shuts everything down. Exit 0 when all of it worked.
+
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
@@ -7,9 +8,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import OpenAI from 'openai';
 import { allowSimulated, type AppraisalPolicy } from '@assay/attestation';
 import { attestedFetch } from '@assay/attestation/node';
-import OpenAI from 'openai';
 
 const top = fileURLToPath(new URL('..', import.meta.url));
 const question = 'What is attestation?';

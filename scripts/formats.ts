@@ -1,5 +1,6 @@
 // Writes docs/formats.md (byte tables of every wire structure) and docs/codes.md (the closed list of codes) from the
 // declarations the verifier itself decodes by. `--check` compares instead of writing.
+
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';

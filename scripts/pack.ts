@@ -1,5 +1,6 @@
 // `make pack`: the npm packages into out/, compiled anew, so that nothing is in them that an earlier state left in dist/. The same
 // sources give the same bytes: the compiler writes no paths or times, and npm sets those of the archive. Prints name and SHA-512.
+
 import { execFile } from 'node:child_process';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -1,6 +1,7 @@
 // Writes docs/tcb.md: everything that runs inside a trust boundary — packages, native code, install scripts, what the image has of
 // Debian, our own lines. `--check` compares instead, and fails too when any of it has grown without a line in docs/decisions.md:
 // a package, one that moved into the client, native files, an install script, a Debian package, lines past the number recorded.
+
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';

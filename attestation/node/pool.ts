@@ -3,13 +3,13 @@
 // carries a request is decided here. undici's own Pool would hand queued requests to a client without asking its age.
 
 import type { TLSSocket } from 'node:tls';
+import { randomBytes } from 'node:crypto';
 import { type buildConnector, Client, Dispatcher, errors } from 'undici';
 import type { AttestationResult, VerifyOptions } from '../appraise/appraise.ts';
 import { Transcript } from '../transcript/checks.ts';
 import { AttestationError, refused } from '../transcript/errors.ts';
 import { RULES } from '../appraise/rules.ts';
 import { type AttestedConnection, connectAttested, type ConnectOptions } from './connect.ts';
-import { randomBytes } from 'node:crypto';
 import type { AppraisalPolicy, Policy } from '../appraise/policy.ts';
 import { createKeyCache } from '../x509/signature.ts';
 

@@ -2,6 +2,7 @@
 
 import { healthAnswer } from './response-schemas.ts';
 import { route, type RouteContext } from '../http/route.ts';
+
 /** As long as requests that a draining server refuses are told to wait. */
 const RETRY_AFTER_SECONDS = '5';
 

@@ -4,6 +4,7 @@
 import { ApiError } from '../base/errors.ts';
 import { isLoopback } from '../http/address.ts';
 import { route, type RouteContext } from '../http/route.ts';
+
 export const metricsRoute = ({ config, metrics }: RouteContext) =>
   route({
     method: 'GET',

@@ -2,9 +2,9 @@
 // 2.23.133.5.4.9 the attestation document in CBOR, its claims without nonce and exporter. Scanners and RA-TLS clients may
 // look at it before they connect; our verifier does not accept it alone.
 
-import 'reflect-metadata';
 import { isIP } from 'node:net';
 import { randomBytes } from 'node:crypto';
+import 'reflect-metadata';
 import * as x509 from '@peculiar/x509';
 import { CERTIFICATE_EXTENSION_OID, encodeDocumentCbor, type AttestationDocument } from '@assay/attestation';
 import type { Identity } from './identity.ts';

@@ -1,6 +1,7 @@
 // Opens a model: starts its child process, hands it the load, and speaks for it as an Engine. The child may abort, hang or be
 // killed at any moment; then every request in it fails with 503 engine_crashed, `closed` tells why, and this process goes on.
 // The child inherits an explicit environment and the descriptors listed here, nothing else.
+
 import { spawn, type ChildProcess } from 'node:child_process';
 import { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';

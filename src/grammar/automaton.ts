@@ -2,6 +2,7 @@
 // text: llama.cpp keeps a stack for each reading and steps them all for every token. Expressions become an NFA (Thompson), that a
 // DFA by subset construction; several languages and a range of lengths are intersected by the product. Everything is counted
 // and bounded: refuses by TooComplex.
+
 import type { Spend } from './gbnf.ts';
 
 /** From and to, both included; code points. */

@@ -4,6 +4,7 @@
 // Bounded: the schema as JSON before anything else; its nodes and depth, enum sizes, rules and characters of the result, and the
 // work in all, because it runs on the thread that serves every connection. References are followed lazily, so recursive schemas
 // are fine, and one that never reads a character is refused.
+
 import { ApiError } from '../base/errors.ts';
 import type { ToolSpec } from '../engine/seam/engine.ts';
 import { createGrammarBuilder, either, GrammarTooLarge, literal, repeat, type Expression, type GrammarBuilder } from './gbnf.ts';

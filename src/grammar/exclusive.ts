@@ -1,6 +1,7 @@
 // Whether the branches of a oneOf exclude each other, which is what makes oneOf the same as anyOf: by type, by their constants,
 // or by a constant property that both require (a discriminator). Sorting branches by what tells them apart is linear in what
 // they list; only what no property common to all tells apart is compared in pairs, and every step is counted (`spend`).
+
 import type { Spend } from './gbnf.ts';
 import { groupsByLabel } from './groups.ts';
 import { canonical, constantsOf, isJson, types, type Json } from './schema.ts';

@@ -3,6 +3,7 @@
 // bound or step holds. Exact on decimal text, never on floating point.
 // Refuses by NumberRangeError: empty ranges, bounds that leave only numbers over 10^21, steps that are not an integer up to 1000
 // over a power of ten.
+
 import { literal, type Expression, type GrammarBuilder } from './gbnf.ts';
 
 export class NumberRangeError extends Error {

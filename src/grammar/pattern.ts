@@ -5,6 +5,7 @@
 // reading. Characters are code points; a text is generated in one spelling only.
 // Refused by PatternError: look-around, back-references, word boundaries, \p{…}, anchors elsewhere, and patterns that grow
 // beyond the bounds.
+
 import { characterClass, either, literal, repeat, type Expression, type GrammarBuilder } from './gbnf.ts';
 import { automatonOf, TooComplex, type Automaton, type Lengths, type Range, type Regular, type State } from './automaton.ts';
 

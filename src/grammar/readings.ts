@@ -3,6 +3,7 @@
 // ask for millions. This bounds them from above, on the schema's structure: by the first character (the kind of value), by the
 // names and constants of properties in the order they are written, and by repetitions that can be cut in several ways.
 // Recursive schemas by iteration: what has not settled grows without bound.
+
 import type { Spend } from './gbnf.ts';
 import { groupsByLabel } from './groups.ts';
 

@@ -2,6 +2,7 @@
 // or more schemas demand together. JSON Schema 2020-12, the part grammar/compile can enforce. Schemas come from requests and are
 // read on the server's only thread: nothing here is worse than linear in a schema, and what is repeated is counted (`spend`).
 // Refuses by ApiError 400 `invalid_schema`, naming the keyword's path.
+
 import { ApiError } from '../base/errors.ts';
 import type { Spend } from './gbnf.ts';
 

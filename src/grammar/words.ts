@@ -2,6 +2,7 @@
 // a radix tree whose nodes are rules. Trees are never changed: adding a word gives another that shares the rest, and with it the
 // rules, so that all ends of a list of words cost little more than the list.
 // Refuses by TooManyWords what goes on in too many ways from one place.
+
 import { characterClass, literal, type Expression, type GrammarBuilder } from './gbnf.ts';
 
 export class TooManyWords extends Error {

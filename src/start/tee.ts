@@ -2,8 +2,8 @@
 
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { attestdFs } from '../attestd/serve.ts';
 import { createEndorsements as createFetcher } from '@assay/attestation/node';
+import { attestdFs } from '../attestd/serve.ts';
 import { createEndorsements, type EndorsementsOptions } from '../attester/endorsements.ts';
 import type { ReportSource } from '../attester/assemble.ts';
 import { createHardwareSource } from '../attester/hardware.ts';

@@ -1,5 +1,6 @@
 // Intel chains that are signed by the right keys and still not what they must be: each of these was refused by a line that no
 // other test could see missing.
+
 import { beforeAll, describe, expect, it } from 'vitest';
 import { utf8 } from '../../attestation/encoding/bytes.ts';
 import { encodeDer, encodeInteger, TAG } from '../../attestation/x509/der.ts';

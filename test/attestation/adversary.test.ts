@@ -1,5 +1,6 @@
 // Inputs made to be believed wrongly, to break out of the typed errors, to use a verifier up, or to leave a client stuck.
 // Each was let through or mishandled once.
+
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';

@@ -1,5 +1,6 @@
 // What may be claimed: `authentic` and `claims` rest on every link from the report to the trusted root, also on those another
 // document judges; dates, TCB and policy break none of them. And what is printed beside a refusal says when nobody vouches for it.
+
 import { beforeAll, describe, expect, test } from 'vitest';
 import { fromHex, toBase64, utf8 } from '../../attestation/encoding/bytes.ts';
 import { runEvidence } from '../../attestation/appraise/evidence-contract.ts';

@@ -1,5 +1,6 @@
 // Prompts, completions, keys and user-chosen names reach no sink: unique strings go into every field of every route and into
 // what a model writes, in success, refusal, abort and crash, at the most talkative log level; then every sink is searched.
+
 import { randomBytes } from 'node:crypto';
 import { copyFile, mkdir, mkdtemp, readdir, readFile, readlink, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

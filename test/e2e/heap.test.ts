@@ -1,5 +1,6 @@
 // Once a request is over, nothing in the server's heap holds its text: looked for in a heap snapshot, which lists every string that
 // can still be reached. The text is made of numbers each time it is needed, so that the test itself keeps none.
+
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { getHeapSnapshot, setFlagsFromString } from 'node:v8';

@@ -1,14 +1,15 @@
 // The one thing the product exists for: verify, then prompt a real GGUF model over attested TLS with the OpenAI SDK.
 // Real processes, real TLS, real llama.cpp; only the hardware is simulated.
+
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { rm, mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { allowSimulated, type AppraisalPolicy, AttestationError } from '@assay/attestation';
-import { type AttestedFetch, attestedFetch } from '@assay/attestation/node';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { allowSimulated, type AppraisalPolicy, AttestationError } from '@assay/attestation';
+import { type AttestedFetch, attestedFetch } from '@assay/attestation/node';
 import { EXPECTED } from '../../scripts/demo-model/text.ts';
 import { childrenOf, type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 

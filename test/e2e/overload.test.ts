@@ -1,5 +1,6 @@
 // More work than there is room for, and a disk that is full: the real server and engine. Counted, not timed: every request
 // is answered, what is refused is refused for its reason and told when to come back, and what was accepted is done.
+
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';

@@ -1,13 +1,14 @@
 // A connection proves a model at one moment and is used for minutes after it. Real server, real engine: other bytes are put
 // under a proven id while an attested connection is open, and no prompt on that connection ever reaches them ([M23]).
+
 import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { allowAnyModel, allowSimulated, type AppraisalPolicy, AttestationError } from '@assay/attestation';
-import { type AttestedFetch, attestedFetch, startProxy } from '@assay/attestation/node';
 import OpenAI, { APIError } from 'openai';
 import { Agent, fetch as plainFetch } from 'undici';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { allowAnyModel, allowSimulated, type AppraisalPolicy, AttestationError } from '@assay/attestation';
+import { type AttestedFetch, attestedFetch, startProxy } from '@assay/attestation/node';
 import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
 import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 

@@ -1,12 +1,13 @@
 // The samples of the documents this product was asked for from, unchanged but for the port, against the verifying local proxy:
 // curl, fetch and the OpenAI SDK speak plain HTTP to loopback, and a real model answers behind attested TLS.
 // (Their Python twins are in docs/api.md; without attestation the same samples run in src/api/samples.test.ts.)
+
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
-import { allowSimulated, type AppraisalPolicy } from '@assay/attestation';
-import { type RunningProxy, startProxy } from '@assay/attestation/node';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { allowSimulated, type AppraisalPolicy } from '@assay/attestation';
+import { type RunningProxy, startProxy } from '@assay/attestation/node';
 import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
 import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 

@@ -1,4 +1,5 @@
 // The soak's own bookkeeping, and a few seconds of it. `make soak` is the long one.
+
 import { describe, expect, test } from 'vitest';
 import { accounts, growth, runSoak, type Sample } from '../fixtures/e2e/soak.ts';
 

@@ -1,5 +1,6 @@
 // One key never learns another's text from the prompt cache: real server, real engine, two keys. The measure is the work: what
 // the engine says it took from the cache, read and decoded, on every route. Times are measured by scripts/bench-tenants.ts.
+
 import { createHash } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

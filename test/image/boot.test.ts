@@ -1,5 +1,6 @@
 // The image boots under software emulation, proves itself to the real client and answers; whatever is altered fails closed and
 // says why. Takes minutes, so it runs with ASSAY_IMAGE_TEST=1 (`make image-test`), where the locked inputs are in the cache.
+
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -21,10 +22,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Agent, fetch } from 'undici';
 import OpenAI from 'openai';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { allowSimulated, type AppraisalPolicy } from '@assay/attestation';
 import { parseManifest, rtmr1Events, rtmr2Events } from '@assay/attestation/launch';
 import { type AttestedFetch, attestedFetch } from '@assay/attestation/node';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { buildImage, lockedSources } from '../../image/build.ts';
 import { modelSerial, operatorConfig, textDisk } from '../../image/disks.ts';
 import { type Emulator, openEmulator } from '../../image/emulator.ts';

@@ -1,13 +1,14 @@
 // What `make image` makes, without booting it: contents of the root, the manifest and its recomputation, and that no measured input
 // can change unseen. Needs the locked inputs in the cache; the property tests of configuration run everywhere.
+
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { AttestationError } from '@assay/attestation';
 import { type ImageFile, measureManifest, parseManifest, verityRootHash } from '@assay/attestation/launch';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { buildImage, lockedSources } from '../../image/build.ts';
 import { bundleServer } from '../../image/bundle.ts';
 import { cmdline } from '../../image/cmdline.ts';

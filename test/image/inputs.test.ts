@@ -1,4 +1,5 @@
 // The lock and the way inputs come in: signatures, digests, Debian's version order, and a mirror that lies.
+
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,17 +1,18 @@
 // End to end with real interfaces: client, TLS, server, root part, the kernel's configfs-tsm and the report's format are all real,
 // and the measurement is the one we predict for this launch. Only the key that signs is not AMD's: a test-only kernel module passes
 // each request through a virtio port to a fake secure processor out here. Runs with ASSAY_IMAGE_TEST=1 (`make image-test`).
+
 import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect } from 'node:tls';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { allowSimulated, AttestationError, EXPORTER_LABEL, parseDocument, toHex, verify } from '@assay/attestation';
 import { measureSnpLaunch, parseManifest } from '@assay/attestation/launch';
 import { attestedFetch } from '@assay/attestation/node';
 import { createSimulatedAmd, type SimulatedAmd } from '@assay/attestation/simulated';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { buildImage, lockedSources } from '../../image/build.ts';
 import { modelSerial } from '../../image/disks.ts';
 import { type Emulator, openEmulator } from '../../image/emulator.ts';

@@ -1,5 +1,6 @@
 // The image's own writers against independent readers: erofs-utils' fsck and extractor, cryptsetup's veritysetup, cpio and
 // tar. Where such a program is missing its test is skipped; the byte-for-byte properties run everywhere.
+
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from 'node:fs';

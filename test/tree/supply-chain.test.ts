@@ -1,4 +1,5 @@
 // What is inside a trust boundary comes from the lock, byte for byte, runs no script when it is installed, and has a reason.
+
 import { spawnSync } from 'node:child_process';
 import { chmodSync, cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, utimesSync } from 'node:fs';
 import { tmpdir } from 'node:os';

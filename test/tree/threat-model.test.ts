@@ -1,4 +1,5 @@
 // docs/threat-model.md promises nothing without a test: every row names at least one, and each is there.
+
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';

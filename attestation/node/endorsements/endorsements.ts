@@ -3,8 +3,8 @@
 // Items that go stale are fetched anew after a day, and the old one is used while it is still valid and the service is not
 // there; a higher one never gives way to a lower. One fetch at a time per item, however many ask.
 
-import { Agent, type Dispatcher, EnvHttpProxyAgent } from 'undici';
 import { setTimeout as delay } from 'node:timers/promises';
+import { Agent, type Dispatcher, EnvHttpProxyAgent } from 'undici';
 import type { EndorsementRequest, EndorsementSource } from '../../appraise/appraise.ts';
 import type { SnpEndorsements, TdxEndorsements } from '../../protocol/document.ts';
 import { AttestationError } from '../../transcript/errors.ts';

@@ -5,6 +5,7 @@
 // In two stages: while the model loads the process may do one thing more, which is to put the second filter on itself.
 // An allow-list: what is not named is EPERM; numbers newer than the list ENOSYS, so that libraries fall back.
 // Linux on x86-64 and arm64 only; there it fails closed, unless the kernel was built without seccomp.
+
 import koffi from 'koffi';
 import { nativeAlloc } from './llama/library.ts';
 

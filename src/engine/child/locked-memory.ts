@@ -2,6 +2,7 @@
 // (mlock2(2), MLOCK_ONFAULT: pages that are used, not the whole reservation). Not the process as a whole: V8 gives pages back
 // with madvise(MADV_DONTNEED), which the kernel refuses on locked memory, and V8 aborts on the refusal.
 // Best effort: without CAP_IPC_LOCK and over RLIMIT_MEMLOCK the kernel says no, and less or nothing is locked.
+
 import { closeSync, openSync, readSync } from 'node:fs';
 import koffi from 'koffi';
 

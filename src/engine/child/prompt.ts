@@ -1,5 +1,6 @@
 // A prompt of the seam → token ids, with every refusal a request can meet before it is queued.
 // Refuses: prompts that do not fit the context, token ids outside the vocabulary, a suffix without fill-in-the-middle tokens.
+
 import { ApiError } from '../../base/errors.ts';
 import type { Prompt } from '../seam/engine.ts';
 import type { LoadedModel } from './llama/model.ts';

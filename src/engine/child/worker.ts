@@ -2,6 +2,7 @@
 // holds no key and no socket but that one, gives up core dumps, new privileges, files, sockets and programs before it reads
 // the model and what only a load needs after, and writes no text of a request anywhere. What the parent sees of its stderr is
 // llama.cpp's log of the load, nothing later.
+
 import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Socket } from 'node:net';

@@ -1,6 +1,7 @@
 // Frames between the server and the engine child, over one socket pair: u32 length, u32 length of the JSON part, JSON, raw
 // bytes (embedding vectors). Little endian, native to both ends of one machine. Refuses frames over `maxFrameBytes` and
 // anything that is not JSON; either end drops the connection then.
+
 import { openJsonScan } from '../../base/json-scan.ts';
 import type { EngineInfo, EngineStats, GenerateEvent, GenerateRequest, ModelType, Prompt, Sampling } from './engine.ts';
 

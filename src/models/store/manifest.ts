@@ -1,6 +1,7 @@
 // Model manifests as JSON text. Reading is strict: what we did not write is named, with the field at fault, and refused.
 
 import { manifestFileName, isSha256 } from './names.ts';
+
 const ROLES: readonly BlobRole[] = ['weights', 'projector', 'adapter', 'template'];
 const TYPES: readonly ModelManifest['gguf']['type'][] = ['chat', 'completion', 'embedding', 'rerank'];
 const MAX_BLOBS = 64;

@@ -1,4 +1,5 @@
 // The verdict over documents of both vendors: what makes a result, what refuses one, and that no change of any byte slips by.
+
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import * as fc from 'fast-check';

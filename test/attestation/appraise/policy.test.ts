@@ -1,4 +1,5 @@
 // The policy: closed, strict where it is silent, and weakened by nothing that a file can hold ([M19], [M20]).
+
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {

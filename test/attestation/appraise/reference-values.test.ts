@@ -1,9 +1,10 @@
 // A policy names a release, and the reference values beside it say which builds that is.
+
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import * as fc from 'fast-check';
-import { AttestationError, parsePolicy, parseReferenceValues } from '@assay/attestation';
 import { describe, expect, test } from 'vitest';
+import { AttestationError, parsePolicy, parseReferenceValues } from '@assay/attestation';
 
 const text = readFileSync(fileURLToPath(new URL('../../../image/reference-values.json', import.meta.url)), 'utf8');
 const models = { 'demo-chat': 'ab'.repeat(32) };

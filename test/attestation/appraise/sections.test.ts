@@ -1,5 +1,6 @@
 // The sections `snp` and `tdx` of the appraisal policy: each key reaches the vendor's rule through `verify`, accepting and
 // refusing by that rule's code; nothing else gets in, and what the policy has under its own name stays there.
+
 import { createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { type AttestationResult, verify } from '../../../attestation/appraise/appraise.ts';

@@ -1,4 +1,5 @@
 // Canonical CBOR: RFC 8949 Appendix A examples we allow, every second spelling refused, round trips of arbitrary values.
+
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { fromHex, toHex } from '../../../attestation/encoding/bytes.ts';

@@ -1,5 +1,6 @@
 // The SNP launch digest against known answers (virtee's test vectors, and Debian's firmware where it is in the cache), and
 // against bad input: nothing but typed errors, and every measured bit matters.
+
 import { readFileSync } from 'node:fs';
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

@@ -1,5 +1,6 @@
 // Every way a server, or someone between it and us, can be wrong: refused with its own code, and not one byte of the
 // request has left by then ([M15], P6): the server's record of the connection holds the attestation request and no more.
+
 import { createServer as createHttpServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { createHash, randomBytes } from 'node:crypto';

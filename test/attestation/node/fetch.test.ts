@@ -1,5 +1,6 @@
 // The attesting client against a server that behaves, through the OpenAI SDK and bare: what it sends, over which sockets,
 // and that every socket of the pool was proven by itself ([M15] [M16]).
+
 import OpenAI, { APIConnectionError } from 'openai';
 import { afterEach, describe, expect, it } from 'vitest';
 import { isAttestationResult } from '../../../attestation/appraise/appraise.ts';

@@ -1,9 +1,10 @@
 // The local proxy: what it forwards, how bodies flow, who it answers, and that it stays shut for an upstream that is refused.
+
 import { once } from 'node:events';
 import { type ClientRequest, type IncomingMessage, request as httpRequest, type RequestOptions } from 'node:http';
 import { connect, type Socket } from 'node:net';
-import OpenAI from 'openai';
 import { setImmediate as turn } from 'node:timers/promises';
+import OpenAI from 'openai';
 import { afterEach, describe, expect, it, test } from 'vitest';
 import { endToEnd, isLoopback, type ProxyOptions, type RunningProxy, startProxy } from '../../../attestation/node/proxy.ts';
 import { allowSimulated, type AppraisalPolicy } from '../../../attestation/appraise/policy.ts';

@@ -1,4 +1,5 @@
 // The bounded response reader: one response, however it is cut into pieces, and nothing else is taken for one.
+
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type BoundedResponse, responseParser } from '../../../attestation/node/response.ts';

@@ -1,4 +1,5 @@
 // The document on the wire: exactly protocol.md §4 in JSON, the same in CBOR, and nothing that is nearly it.
+
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { toHex } from '../../../attestation/encoding/bytes.ts';

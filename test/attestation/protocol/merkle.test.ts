@@ -1,5 +1,6 @@
 // RFC 9162 trees: the roots every Certificate Transparency implementation tests with, paths of every leaf of every small
 // tree, and every way a path can be wrong.
+
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { fromHex, toHex } from '../../../attestation/encoding/bytes.ts';

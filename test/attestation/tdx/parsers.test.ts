@@ -1,5 +1,6 @@
 // The TDX parsers on anything: nothing but the typed error, no read past the end, round trips, and answers in time on a
 // mebibyte of whatever.
+
 import * as fc from 'fast-check';
 import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { toHex, utf8 } from '../../../attestation/encoding/bytes.ts';

@@ -1,5 +1,6 @@
 // Every row of the goal list for TDX (T1–T28, E1–E3), accepted once and refused at least once by name, on the simulated
 // hierarchy: real formats and algorithms, every field open. The last tests hold the table itself to account.
+
 import { beforeAll, describe, expect, test } from 'vitest';
 import { fromHex, toHex, utf8 } from '../../../attestation/encoding/bytes.ts';
 import { ATTESTATION_CODES, type AttestationCode } from '../../../attestation/transcript/codes.ts';

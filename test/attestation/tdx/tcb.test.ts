@@ -1,5 +1,6 @@
 // TCB levels: matching, shortfalls, convergence of three statuses, and what two SVNs of one quote come to, as pure
 // functions and through a whole verification with every status Intel can give.
+
 import * as fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { toHex } from '../../../attestation/encoding/bytes.ts';

@@ -1,5 +1,7 @@
 // Real TDX evidence under injected clocks, against the verdicts recorded with it: quotes of versions 4 and 5, Intel's own
 // collateral of 2025 and 2026, and two boots whose event logs replay to their quotes.
+
+import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { toHex } from '../../../attestation/encoding/bytes.ts';
 import { eventContent, parseEventLog, replayEventLog } from '../../../attestation/eventlog/tcg.ts';
@@ -22,7 +24,6 @@ import {
   readYamlCollateral,
   splitCollateral,
 } from '../../fixtures/attestation/tdx-vectors.ts';
-import { readFileSync } from 'node:fs';
 
 const gcp = 'v4-gcp-trailing-zeros/gcp-tdx-1782809233226668671';
 const gcpCollateral = 'v4-gcp-trailing-zeros/gcp-tdx-collateral-1782809233226668671.yaml';

@@ -1,7 +1,8 @@
 // Certificates and CRLs: what our reader says agrees with @peculiar/x509 on real and simulated ones; every form RFC 5280
 // forbids is refused; signatures verify exactly when they should; no single changed bit of a signed structure survives.
-import 'reflect-metadata';
+
 import { readFileSync } from 'node:fs';
+import 'reflect-metadata';
 import * as peculiar from '@peculiar/x509';
 import * as fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';

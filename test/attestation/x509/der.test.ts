@@ -1,4 +1,5 @@
 // The DER reader: what it accepts is exactly DER, everything else is the typed error, and nothing outside the view is read.
+
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { fromHex, toHex } from '../../../attestation/encoding/bytes.ts';

@@ -2,8 +2,8 @@
 
 import { once } from 'node:events';
 import { connect, type TLSSocket } from 'node:tls';
-import { EXPORTER_LABEL, toHex } from '@assay/attestation';
 import { afterEach, describe, expect, test } from 'vitest';
+import { EXPORTER_LABEL, toHex } from '@assay/attestation';
 import { ApiError } from '../../../src/base/errors.ts';
 import type { Attester, AttestRequest } from '../../../src/attester/attester.ts';
 import { issueCertificate } from '../../../src/attester/certificate.ts';

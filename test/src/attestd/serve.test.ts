@@ -1,4 +1,5 @@
 // The root part's socket: what tsm.ts needs goes through, everything else is refused, and errors keep the kernel's code.
+
 import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { createConnection, type Server } from 'node:net';
 import { tmpdir } from 'node:os';

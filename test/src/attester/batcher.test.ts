@@ -1,4 +1,5 @@
 // One report answers many nonces; budgets and queue are bounded; failures fail their batch and no other.
+
 import { createHash, randomBytes } from 'node:crypto';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';

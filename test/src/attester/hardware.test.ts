@@ -1,5 +1,6 @@
 // The whole server in hardware mode: a real process, real TLS, the root part's socket, and behind it a configfs-tsm by the
 // kernel's rules whose reports a simulated AMD key signs. All is real but the key, so the verifier must say exactly that.
+
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -7,11 +8,11 @@ import type { Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { Agent, fetch as plainFetch } from 'undici';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type AppraisalPolicy, AttestationError, parseDocument, toHex } from '@assay/attestation';
 import { attestedFetch } from '@assay/attestation/node';
 import { createSimulatedAmd, type SimulatedAmd } from '@assay/attestation/simulated';
-import { Agent, fetch as plainFetch } from 'undici';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../../scripts/demo-model/main.ts';
 import { serveAttestd } from '../../../src/attestd/serve.ts';
 import { fakeTsm } from '../../fixtures/attestd/tsm.ts';

@@ -1,6 +1,6 @@
 // The keys of a boot and the certificate that carries evidence: what is in it, for whom, and that it is renewed for the same
 // key. Evidence is checked by the verifier's own rules.
-import 'reflect-metadata';
+
 import { createHash, createPublicKey, sign, verify, X509Certificate } from 'node:crypto';
 import { readdirSync, readFileSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer, connect as tlsConnect } from 'node:tls';
@@ -8,6 +8,7 @@ import type { AddressInfo } from 'node:net';
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import 'reflect-metadata';
 import * as x509 from '@peculiar/x509';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { attestedModel, CERTIFICATE_EXTENSION_OID, decodeClaims, decodeDocumentCbor, toHex } from '@assay/attestation';

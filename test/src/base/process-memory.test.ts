@@ -1,5 +1,6 @@
 // What is kept from reaching a disk: the reading of /proc/self/maps that decides what is locked, a lock that is refused, the
 // swap a process can be written to, and the core dump of a process that asked for none.
+
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,4 +1,5 @@
 // `assay` as people and init scripts use it: the built command, real processes, exit codes, one line per mistake.
+
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
@@ -8,9 +9,9 @@ import type { IncomingMessage } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { allowSimulated, type AppraisalPolicy } from '@assay/attestation';
 import { attestedFetch } from '@assay/attestation/node';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../../scripts/demo-model/main.ts';
 import { createBar } from '../../../src/cli/models.ts';
 

@@ -1,5 +1,6 @@
 // JSON Schema → GBNF: what it accepts and refuses, shown with a GBNF reader of the tests' own; what is generated validates
 // (ajv, the validator fastify brings, is the oracle); nothing unsupported passes; nothing grows without bound.
+
 import { createRequire } from 'node:module';
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

@@ -1,5 +1,6 @@
 // Patterns as grammars: the same language as the RegExp, one reading at a time; and what zod 4 and the OpenAI SDK's helpers
 // write for their string formats, records and tuples compiles, and what is generated from it is what zod parses.
+
 import * as fc from 'fast-check';
 import { zodFunction, zodResponseFormat } from 'openai/helpers/zod';
 import { describe, expect, test } from 'vitest';

@@ -1,6 +1,7 @@
 // Requests end with their connection. HTTP/1.1 lets a client send the next ones before it has an answer; Node tells only the
 // response that has the socket when it closes. Whatever waited behind it must end all the same, on every route and refused or not:
 // nothing is held, its work stops, records and log have every id.
+
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';

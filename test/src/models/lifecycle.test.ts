@@ -1,4 +1,5 @@
 // Which model is loaded when: coalescing, keep_alive, room, fairness, swaps under load, crashes, shutdown.
+
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { parseKeepAlive } from '../../../src/models/keep-alive.ts';

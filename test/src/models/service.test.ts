@@ -1,12 +1,13 @@
 // The model service: what may be registered from where, digests as the verifier computes them, what outlives a restart,
 // pulls that register whether or not anybody watches. Real store, real GGUF files, engines that only say what they were given.
+
 import { createHash } from 'node:crypto';
 import { execFileSync } from 'node:child_process';
 import { copyFileSync, fstatSync, mkdirSync, mkdtempSync, readSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { attestedModel, fromHex, toHex } from '@assay/attestation';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { attestedModel, fromHex, toHex } from '@assay/attestation';
 import { ensureDemoModels } from '../../../scripts/demo-model/main.ts';
 import type { LifecycleEvent } from '../../../src/models/lifecycle.ts';
 import type { OpenSpec } from '../../../src/models/load.ts';

@@ -1,5 +1,6 @@
 // What goes into the next decode: a token for every sequence that is writing, and prompt tokens of those that are read, within
 // the room and the outputs a batch has.
+
 import type { ApiError } from '../../../base/errors.ts';
 import type { GenerateEvent } from '../../seam/engine.ts';
 import type { Choice, ChoiceOptions } from './choice.ts';

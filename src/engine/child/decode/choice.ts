@@ -1,5 +1,6 @@
 // One completion being written: picks tokens, applies the grammar, assembles text up to stop strings, collects logprobs and
 // says when it is finished. It never touches the KV memory; the scheduler hands it logits and feeds its tokens back.
+
 import { ApiError } from '../../../base/errors.ts';
 import type { Constraint } from './constraint.ts';
 import type { GenerateEvent, TokenLogprob } from '../../seam/engine.ts';

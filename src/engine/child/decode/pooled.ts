@@ -1,6 +1,7 @@
 // Embeddings and reranking: whole inputs in, one vector (or score) each out. Inputs of all waiting requests are packed
 // together into decodes of about `goodTokens`: one input of each scope (one per API key) in turn, and within a scope first come,
 // first served, so that thousands of inputs of one key hold up none of another. Cancelled requests are skipped.
+
 import type { Context } from '../llama/context.ts';
 
 export interface PooledRequest {

@@ -1,6 +1,7 @@
 // Picks a token from raw logits, and tells log-probabilities of the distribution *before* any of it (OpenAI's definition).
 // Order: bias and penalties, temperature, top-k, top-p, min-p, then one draw. top-k 0 and top-p 1 mean the whole vocabulary.
 // The same seed, parameters and logits give the same token. Costs one or two passes over the vocabulary, never a full sort.
+
 import type { Sampling } from '../../seam/engine.ts';
 
 /** Tells whether the grammar lets a token come next; a batch because asking costs a native call. */

@@ -3,6 +3,7 @@
 // are served in turn. When the KV pool is full, kept prefixes go first, then the youngest sequence gives its memory back and
 // is read again later. Every queue is bounded; a cancelled request is gone at the next step.
 // It decides and counts, nothing else: tokens are picked by decode/choice, memory is moved by the context it is given.
+
 import { ApiError } from '../../../base/errors.ts';
 import { fillBatch, type DecodeContext, type Job, type Request, type Sequence } from './batch.ts';
 import { createChoice, describe, type Choice } from './choice.ts';

@@ -2,6 +2,7 @@
 // pool, where `copySequence` copies no data, or have a stream each, where attention never looks at cells of others.
 // Nothing here knows requests or policies.
 // Errors: `decode` gives llama.cpp's code — 0 done, 1 no KV room (nothing changed), 2 aborted (what was processed stays).
+
 import { createCrew } from './thread-count.ts';
 import { libcSymbol, nativeAlloc, nativeView, type LlamaLibrary, type Pointer } from './library.ts';
 import type { LoadedModel } from './model.ts';

@@ -1,6 +1,7 @@
 // How many threads decode best: one per physical core that is ours — allowed by the affinity mask and the cgroup quota,
 // efficiency cores and second hyper-threads left out. A model so small that a step takes microseconds runs on one, where
 // waking others would cost more than they give.
+
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 

@@ -2,6 +2,7 @@
 // be accepted, because libllama aborts the process otherwise. Grammars come from grammar/compile, which bounds their depth
 // and size: a deeply nested one overflows llama.cpp's stack.
 // Refuses: text over `maxGrammarBytes` or nested deeper than `maxGrammarDepth`, and whatever libllama cannot parse.
+
 import { nativeAlloc, type LlamaLibrary, type Pointer } from './library.ts';
 import type { LoadedModel } from './model.ts';
 

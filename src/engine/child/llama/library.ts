@@ -2,6 +2,7 @@
 // declared once here and follow include/llama.h of llama.cpp v0.4.0 (the git bundle inside node-llama-cpp 3.21.1).
 // A wrong layout corrupts memory silently, so `loadLlama` refuses: another library version, another structure size, or a
 // default-parameters call whose fields do not come back as the header's constructor writes them.
+
 import { existsSync, readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';

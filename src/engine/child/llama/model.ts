@@ -1,6 +1,7 @@
 // A loaded model and its vocabulary: load from an open file, tokenize, pieces, metadata. Special (control) tokens are never
 // matched in text here unless the caller says so; engine/child/template decides where they may appear.
 // Refuses: input longer than `maxTextBytes`, token ids outside the vocabulary, metadata longer than a caller's cap.
+
 import { cutRuns } from './long-runs.ts';
 import { closeStream, libcSymbol, openStream, progressCallback, type LlamaLibrary, type Pointer } from './library.ts';
 

@@ -3,6 +3,7 @@
 // function will read and write is counted before it is called, and no value grows past the bound of the output. One meter
 // serves all attempts at a request. What the library lacks and real templates use is added here: integer keys of mappings,
 // the `string` filter for every type, `str.format`.
+
 import { createContext, runInContext } from 'node:vm';
 import { Environment, Interpreter } from '@huggingface/jinja';
 import { ApiError } from '../../../base/errors.ts';

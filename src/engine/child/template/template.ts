@@ -6,6 +6,7 @@
 // * rendering is bounded (template-run): milliseconds, work, size of values. Over a bound is an ApiError, not a hang.
 // * when a template is loaded it renders two conversations of ours. From these it is known which variables it needs to be
 //   there, whether it works at all, and whether it writes a tool call in the format it is taken for.
+
 import { parse, tokenize as lex } from '@huggingface/jinja';
 import { ApiError } from '../../../base/errors.ts';
 import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';

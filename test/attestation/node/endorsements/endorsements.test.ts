@@ -1,5 +1,6 @@
 // Fetching endorsements from local servers that speak the protocols of AMD KDS, Intel PCS and PCCS, well and badly:
 // nothing is believed or kept before it verifies, and nobody is asked more than they said they can bear.
+
 import { mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { connect, type AddressInfo } from 'node:net';

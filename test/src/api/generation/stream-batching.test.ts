@@ -1,5 +1,6 @@
 // Streamed text that leaves at intervals: nothing is lost or reordered, what waits is told before a failure, and whoever leaves
 // stops the clock and the source. The clock is the test's.
+
 import { array, assert, asyncProperty, constantFrom, integer, record, string } from 'fast-check';
 import { afterEach, describe, expect, test } from 'vitest';
 import type { GenerateEvent } from '../../../../src/engine/seam/engine.ts';

@@ -1,5 +1,6 @@
 // The engine child as the kernel sees it: what /proc says of a real one, what a confined process can still do and what not,
 // and the filter of each platform, run by an interpreter of its own.
+
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { copyFileSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';

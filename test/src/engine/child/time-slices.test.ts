@@ -1,4 +1,5 @@
 // Slices of work over texts: in turn, with a turn of the loop before each, and none for what was cancelled.
+
 import { expect, test } from 'vitest';
 import { createTurns } from '../../../../src/engine/child/time-slices.ts';
 

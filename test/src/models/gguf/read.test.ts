@@ -1,5 +1,6 @@
 // The GGUF reader: reports real files, refuses corrupt ones with a reason, never anything but its typed error, and what it
 // accepts does not take real llama.cpp down.
+
 import { spawn } from 'node:child_process';
 import { mkdtemp, open, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

@@ -1,5 +1,6 @@
 // Pulling models from a hub that behaves, misbehaves and lies: nothing is registered that was not verified, nothing fetched is
 // fetched twice, no token or signature leaves its place, and no address inside is reached.
+
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';

@@ -1,5 +1,6 @@
 // The model store: what is put is there, the same bytes once, nothing in use collected, one owner, hand-edited nonsense named,
 // and kill -9 at any instant loses nothing and leaves nothing half-written.
+
 import { execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';

@@ -1,4 +1,5 @@
 // Which inputs share a decode: counted in steps of a context that only notes what it is given.
+
 import { afterEach, describe, expect, test } from 'vitest';
 import type { Context } from '../../../../../src/engine/child/llama/context.ts';
 import { createPooler } from '../../../../../src/engine/child/decode/pooled.ts';

@@ -1,4 +1,5 @@
 // Sampling and text assembly without a model: distributions, filters, seeds, stop strings and UTF-8 at every cut.
+
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { Sampling } from '../../../../../src/engine/seam/engine.ts';

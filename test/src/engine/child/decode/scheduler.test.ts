@@ -1,5 +1,6 @@
 // The scheduler on a context that remembers every call: what is decoded together, in which order, and what a cancel, a pause
 // or a full memory does — by the step, without clocks.
+
 import { describe, expect, test } from 'vitest';
 import type { DecodeContext, Job } from '../../../../../src/engine/child/decode/batch.ts';
 import type { GenerateEvent } from '../../../../../src/engine/seam/engine.ts';

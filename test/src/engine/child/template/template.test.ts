@@ -1,5 +1,6 @@
 // Chat templates: rendered as their authors meant, on text that tries to break out, on histories they refuse, and when the
 // template itself is hostile.
+
 import * as fc from 'fast-check';
 import { describe, expect, test, vi } from 'vitest';
 import { ApiError } from '../../../../../src/base/errors.ts';
