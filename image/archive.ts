@@ -165,7 +165,9 @@ function paxRecords(data: Uint8Array): { path?: string; target?: string; size?: 
   return found;
 }
 
-const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString('latin1');
+function text(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('latin1');
+}
 
 function cString(bytes: Uint8Array): string {
   const end = bytes.indexOf(0);

@@ -128,9 +128,13 @@ export async function lockedSources(inputs: string): Promise<Sources> {
   );
 }
 
-export const defaultInputs = (): string => process.env['ASSAY_IMAGE_INPUTS'] ?? join(TOP, '.cache/inputs');
+export function defaultInputs(): string {
+  return process.env['ASSAY_IMAGE_INPUTS'] ?? join(TOP, '.cache/inputs');
+}
 
-const seconds = (from: number, to: number): string => ((to - from) / 1000).toFixed(1);
+function seconds(from: number, to: number): string {
+  return ((to - from) / 1000).toFixed(1);
+}
 
 async function main(): Promise<void> {
   const { values } = parseArgs({

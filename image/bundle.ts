@@ -93,4 +93,6 @@ export async function addServer(tree: Tree, sources: Sources, top: string = TOP)
   }
 }
 
-const json = (value: unknown): Uint8Array => Buffer.from(`${JSON.stringify(value)}\n`);
+function json(value: unknown): Uint8Array {
+  return Buffer.from(`${JSON.stringify(value)}\n`);
+}

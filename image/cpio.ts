@@ -51,4 +51,6 @@ function header(path: string, { inode, mode, links, size }: { inode: number; mod
   return Buffer.concat([head, name, padding(head.length + name.length)]);
 }
 
-const padding = (length: number): Uint8Array => new Uint8Array((4 - (length % 4)) % 4);
+function padding(length: number): Uint8Array {
+  return new Uint8Array((4 - (length % 4)) % 4);
+}

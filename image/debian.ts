@@ -116,8 +116,12 @@ function comparePart(a: string, b: string): number {
   return 0;
 }
 
-const digit = (text: string, at: number): boolean => /\d/.test(text.charAt(at));
-const digits = (text: string, at: number): string => /^\d*/.exec(text.slice(at))?.[0] ?? '';
+function digit(text: string, at: number): boolean {
+  return /\d/.test(text.charAt(at));
+}
+function digits(text: string, at: number): string {
+  return /^\d*/.exec(text.slice(at))?.[0] ?? '';
+}
 
 function weight(text: string, at: number): number {
   const character = text.charAt(at);

@@ -14,7 +14,9 @@ import { verityHasher } from './verity.ts';
 export const SERIAL = { root: 'assay-root', config: 'assay-config', operator: 'assay-operator' } as const;
 
 /** virtio allows 20 bytes. The host may lie about it: the root hash decides. */
-export const modelSerial = (rootHash: string): string => `m-${rootHash.slice(0, 16)}`;
+export function modelSerial(rootHash: string): string {
+  return `m-${rootHash.slice(0, 16)}`;
+}
 
 export interface ModelDisk {
   /** Lower-case letters, digits, `.`, `_`, `-`; the model is mounted at `/run/models/<name>`. */

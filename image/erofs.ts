@@ -84,7 +84,9 @@ async function* fileBytes({ path, size }: { path: string; size: number }): Async
   if (read !== size) throw badInput(`${path} changed while it was read: expected ${size} bytes, got ${read}`);
 }
 
-const blocksFor = (bytes: number): number => Math.ceil(bytes / BLOCK_BYTES);
+function blocksFor(bytes: number): number {
+  return Math.ceil(bytes / BLOCK_BYTES);
+}
 
 function padded(data: Uint8Array): Uint8Array {
   const blocks = Buffer.alloc(blocksFor(data.length) * BLOCK_BYTES);

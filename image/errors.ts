@@ -13,4 +13,6 @@ export class ImageError extends Error {
   }
 }
 
-export const badInput = (message: string, cause?: unknown): ImageError => new ImageError('input', message, cause);
+export function badInput(message: string, cause?: unknown): ImageError {
+  return new ImageError('input', message, cause);
+}

@@ -80,7 +80,9 @@ function providerOf(index: Index, names: readonly string[]): string | undefined 
   return undefined;
 }
 
-const field = (stanza: Stanza, name: string): string => stanza.get(name) ?? '';
+function field(stanza: Stanza, name: string): string {
+  return stanza.get(name) ?? '';
+}
 
 function debianInput(stanza: Stanza, use: DebianInput['use']): DebianInput {
   return {

@@ -36,6 +36,10 @@ export function buildManifest(inputs: ManifestInputs): ImageManifest {
   };
 }
 
-export const manifestText = (manifest: ImageManifest): string => `${JSON.stringify(manifest, null, 1)}\n`;
+export function manifestText(manifest: ImageManifest): string {
+  return `${JSON.stringify(manifest, null, 1)}\n`;
+}
 
-export const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+export function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}

@@ -32,7 +32,9 @@ export function addLink(tree: Tree, path: string, target: string): void {
   add(tree, path, { kind: 'link', target });
 }
 
-export const sizeOf = (content: Content): number => (content instanceof Uint8Array ? content.length : content.size);
+export function sizeOf(content: Content): number {
+  return content instanceof Uint8Array ? content.length : content.size;
+}
 
 /** Entries by the bytes of their paths' components, parents before children: one order on every machine. */
 export function sortedEntries(tree: Tree): readonly (readonly [string, Node])[] {
@@ -43,7 +45,9 @@ export function sortedEntries(tree: Tree): readonly (readonly [string, Node])[] 
 }
 
 /** A slash sorts before every other byte, so that `a/b` comes before `a-b`, as a walk of the directories would have it. */
-const sortKey = (path: string): Buffer => Buffer.from(path.replaceAll('/', '\0'));
+function sortKey(path: string): Buffer {
+  return Buffer.from(path.replaceAll('/', '\0'));
+}
 
 /** Names in a directory, by their bytes. */
 export function childrenOf(tree: Tree): Map<string, string[]> {
@@ -60,7 +64,9 @@ export function childrenOf(tree: Tree): Map<string, string[]> {
   return children;
 }
 
-export const parentOf = (path: string): string => path.slice(0, Math.max(0, path.lastIndexOf('/')));
+export function parentOf(path: string): string {
+  return path.slice(0, Math.max(0, path.lastIndexOf('/')));
+}
 
 function add(tree: Tree, path: string, node: Node): void {
   checkPath(path);

@@ -60,4 +60,6 @@ function nodesOf(digests: readonly Uint8Array[]): Uint8Array {
   return nodes;
 }
 
-const hashBlock = (salt: Uint8Array, block: Uint8Array): Uint8Array => createHash('sha256').update(salt).update(block).digest();
+function hashBlock(salt: Uint8Array, block: Uint8Array): Uint8Array {
+  return createHash('sha256').update(salt).update(block).digest();
+}

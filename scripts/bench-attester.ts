@@ -17,12 +17,21 @@ import { stageFile } from '../src/models/measure.ts';
 
 const { signal } = new AbortController();
 setMaxListeners(0, signal);
-const digest = (text: string): Uint8Array => new Uint8Array(createHash('sha256').update(text).digest());
-const modelsOf = (count: number): AttestedModel[] =>
-  Array.from({ length: count }, (_, i) => attestedModel(`m${i}`, [{ role: 'weights', sha256: digest(`m${i}`), size: 1 }]));
-const row = (...cells: readonly (string | number)[]): void => console.log(`| ${cells.join(' | ')} |`);
-const head = (...cells: readonly string[]): void => (row(...cells), row(...cells.map(() => '---')));
-const quantile = (sorted: readonly number[], q: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0;
+function digest(text: string): Uint8Array {
+  return new Uint8Array(createHash('sha256').update(text).digest());
+}
+function modelsOf(count: number): AttestedModel[] {
+  return Array.from({ length: count }, (_, i) => attestedModel(`m${i}`, [{ role: 'weights', sha256: digest(`m${i}`), size: 1 }]));
+}
+function row(...cells: readonly (string | number)[]): void {
+  return console.log(`| ${cells.join(' | ')} |`);
+}
+function head(...cells: readonly string[]): void {
+  return (row(...cells), row(...cells.map(() => '---')));
+}
+function quantile(sorted: readonly number[], q: number): number {
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0;
+}
 
 function attesterOver(milliseconds: number, batchMax: number, models: readonly AttestedModel[]) {
   const source: ReportSource = {
@@ -108,11 +117,11 @@ const path = join(folder, 'model');
 const out = openSync(path, 'w');
 for (let i = 0; i < megabytes; i++) writeSync(out, randomBytes(1024 * 1024));
 closeSync(out);
-const seconds = async (work: () => unknown): Promise<number> => {
+async function seconds(work: () => unknown): Promise<number> {
   const started = performance.now();
   await work();
   return (performance.now() - started) / 1000;
-};
+}
 const sha256 = execFileSync('openssl', ['dgst', '-sha256', path], { encoding: 'utf8' }).trim().slice(-64);
 console.log(`\nStaging ${megabytes} MiB (best of 3, warm cache)\n`);
 head('what', 'GB/s');

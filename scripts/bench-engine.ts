@@ -38,8 +38,9 @@ interface Side {
 }
 
 /** Never ends by itself: the weights are random, and an end-of-text would spoil the count. */
-const noEnd = (engine: Engine): ReadonlyMap<number, number> =>
-  new Map([engine.info.eosToken, engine.info.bosToken, 2].flatMap((token) => (token === null ? [] : [[token, -100] as const])));
+function noEnd(engine: Engine): ReadonlyMap<number, number> {
+  return new Map([engine.info.eosToken, engine.info.bosToken, 2].flatMap((token) => (token === null ? [] : [[token, -100] as const])));
+}
 
 async function ours(path: string, threads: number, type: 'completion' | 'embedding'): Promise<Side> {
   const engine = await openModel({ path, slots, threads, type, contextLength: 4096 }, forever);
@@ -204,19 +205,19 @@ interface Case {
   run(side: Side): Promise<number>;
 }
 
-const single =
-  (count: number): Case['run'] =>
-  async (side) => {
+function single(count: number): Case['run'] {
+  return async (side) => {
     const { first, last } = await side.write(prompt(32), count, false);
     return ((count - 1) * 1000) / (last - first);
   };
-const parallel =
-  (streams: number, count: number): Case['run'] =>
-  async (side) => {
+}
+function parallel(streams: number, count: number): Case['run'] {
+  return async (side) => {
     const start = performance.now();
     await Promise.all(Array.from({ length: streams }, () => side.write(prompt(16), count, false)));
     return (streams * count * 1000) / (performance.now() - start);
   };
+}
 
 const text: readonly Case[] = [
   { name: 'prefill 512', unit: 'tok/s', run: async (side) => 512_000 / (await side.write(prompt(512), 1, false)).first },
@@ -261,7 +262,9 @@ function processorMs(pids: readonly number[]): number {
   return ns / 1e6;
 }
 
-const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
+}
 
 async function compare(path: string, type: 'completion' | 'embedding', threads: number, cases: readonly Case[]): Promise<void> {
   const open = process.env['VIA'] === 'https' ? oursOverHttps : ours;

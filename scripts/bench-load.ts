@@ -78,12 +78,16 @@ async function openLoop(perSecond: number): Promise<Run> {
   return { ...run, elapsed: (performance.now() - started) / 1000 };
 }
 
-const quantile = (values: readonly number[], q: number): string => {
+function quantile(values: readonly number[], q: number): string {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted.length === 0 ? '–' : (sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0).toFixed(0);
-};
-const goodput = (run: Run): number => (run.served.length * tokens) / run.elapsed;
-const row = (...cells: readonly (string | number)[]): void => console.log(`| ${cells.join(' | ')} |`);
+}
+function goodput(run: Run): number {
+  return (run.served.length * tokens) / run.elapsed;
+}
+function row(...cells: readonly (string | number)[]): void {
+  return console.log(`| ${cells.join(' | ')} |`);
+}
 
 await ask({ offered: 0, served: [], refused: [], other: 0 }); // loads the model
 const full = await closedLoop(slots);
@@ -91,8 +95,8 @@ const capacity = full.served.length / full.elapsed;
 console.log(`\n${slots} slots, a queue of ${queue}, answers of ${tokens} tokens; ${seconds} s each\n`);
 row('load', 'offered/s', 'served/s', 'tokens/s', 'of 1×', 'served p50 ms', 'p99 ms', 'refused', 'refusal p50 ms', 'p99 ms', 'other');
 row(...Array.from({ length: 11 }, () => '---'));
-const show = (name: string, run: Run, base: number): void =>
-  row(
+function show(name: string, run: Run, base: number): void {
+  return row(
     name,
     (run.offered / run.elapsed).toFixed(1),
     (run.served.length / run.elapsed).toFixed(1),
@@ -105,6 +109,7 @@ const show = (name: string, run: Run, base: number): void =>
     quantile(run.refused, 0.99),
     run.other,
   );
+}
 show('as fast as answered', full, goodput(full));
 const once = await openLoop(capacity);
 show('1×', once, goodput(once));

@@ -114,12 +114,16 @@ export async function writeEmbeddingModel(path: string): Promise<void> {
   ]);
 }
 
-const linear = (name: string, columns: number, rows: number): Shape[] => [
-  { name: `${name}.weight`, shape: [columns, rows], type: 'Q8_0' },
-  { name: `${name}.bias`, shape: [rows], type: 'F32' },
-];
+function linear(name: string, columns: number, rows: number): Shape[] {
+  return [
+    { name: `${name}.weight`, shape: [columns, rows], type: 'Q8_0' },
+    { name: `${name}.bias`, shape: [rows], type: 'F32' },
+  ];
+}
 
-const padded = (length: number): number => Math.ceil(length / 32) * 32;
+function padded(length: number): number {
+  return Math.ceil(length / 32) * 32;
+}
 
 /** Header by the demo models' writer (of a file without tensors), then the tensor table and payloads piece by piece. */
 async function write(path: string, metadata: readonly (readonly [string, Value])[], tensors: readonly Shape[]): Promise<void> {

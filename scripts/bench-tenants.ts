@@ -18,8 +18,9 @@ const server = await startRealServer({ dataFolder: join(folder, 'data'), args: [
 const dispatcher = new Agent({ connect: { rejectUnauthorized: false }, connections: 1, pipelining: 1 });
 
 /** About 300 tokens, unlike any other from its first word on. */
-const text = (name: string): string =>
-  Array.from({ length: 60 }, (_, i) => createHash('sha256').update(`${name}${i}`).digest('hex').slice(0, 5)).join(' ');
+function text(name: string): string {
+  return Array.from({ length: 60 }, (_, i) => createHash('sha256').update(`${name}${i}`).digest('hex').slice(0, 5)).join(' ');
+}
 
 /** Milliseconds from the request to its first and only token. */
 async function ask(key: string, prompt: string): Promise<number> {
@@ -53,10 +54,15 @@ await server.stop();
 await dispatcher.close();
 await rm(folder, { recursive: true, force: true });
 
-const sorted = (values: readonly number[]): number[] => values.toSorted((a, b) => a - b);
-const at = (values: readonly number[], q: number): number =>
-  sorted(values)[Math.min(values.length - 1, Math.floor(values.length * q))] ?? 0;
-const gap = (a: readonly number[], b: readonly number[]): number => Math.abs(at(a, 0.5) - at(b, 0.5));
+function sorted(values: readonly number[]): number[] {
+  return values.toSorted((a, b) => a - b);
+}
+function at(values: readonly number[], q: number): number {
+  return sorted(values)[Math.min(values.length - 1, Math.floor(values.length * q))] ?? 0;
+}
+function gap(a: readonly number[], b: readonly number[]): number {
+  return Math.abs(at(a, 0.5) - at(b, 0.5));
+}
 
 /** How often a random split of the same times has medians at least as far apart. */
 function chance(a: readonly number[], b: readonly number[]): number {
@@ -75,8 +81,8 @@ function chance(a: readonly number[], b: readonly number[]): number {
 console.log(`\ntime to the first token of a prompt of about 300 tokens, ${rounds} rounds`);
 for (const name of names)
   console.log(`${name.padEnd(64)} p50 ${at(times[name], 0.5).toFixed(2)} ms   p90 ${at(times[name], 0.9).toFixed(2)} ms`);
-const verdict = (name: (typeof names)[number]): string => {
+function verdict(name: (typeof names)[number]): string {
   const p = chance(times[name], times[names[2]]);
   return `${p < 0.001 ? 'a difference' : 'no difference'} (${gap(times[name], times[names[2]]).toFixed(2)} ms, p ${p === 0 ? `< ${1 / SHUFFLES}` : p.toFixed(3)})`;
-};
+}
 console.log(`within a key: ${verdict(names[0])}; across keys: ${verdict(names[1])}`);

@@ -20,7 +20,9 @@ import {
 } from '@assay/attestation';
 import { createSimulatedAmd, createSimulatedIntel, encodePem, type SimulatedAmdKeys } from '@assay/attestation/simulated';
 
-const at = (path: string): string => fileURLToPath(new URL(`../${path}`, import.meta.url));
+function at(path: string): string {
+  return fileURLToPath(new URL(`../${path}`, import.meta.url));
+}
 const NOW = new Date('2026-06-01T12:00:00Z');
 const WARM_ROUNDS = 400;
 const COLD_PROCESSES = 9;
@@ -114,7 +116,9 @@ async function medians(candidates: readonly (() => Promise<unknown>)[], rounds: 
   return times.map(median);
 }
 
-const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
+}
 
 /** The evidence contract as one file, as a package that bundles it would ship it. */
 async function bundleEvidence(): Promise<string> {
@@ -165,7 +169,9 @@ async function bundleBytes(): Promise<number> {
 }
 
 if (!statSync(at('attestation/dist/appraise/evidence-contract.js'), { throwIfNoEntry: false })) throw new Error('build first: npx tsc -b');
-const ms = (value: number): string => `${value.toFixed(2)} ms`;
+function ms(value: number): string {
+  return `${value.toFixed(2)} ms`;
+}
 const rows: string[][] = [['', 'checks', 'warm', 'floor (at once)', 'ratio', 'floor (in turn)', 'ratio', 'cold, dist', 'cold, one file']];
 const bundle = await bundleEvidence();
 for (const { name, run, json } of await subjects()) {

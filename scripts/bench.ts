@@ -17,15 +17,19 @@ import { startRealServer } from '../test/fixtures/e2e/real-server.ts';
 import { ensureDemoModels } from './demo-model/main.ts';
 
 const rows: [string, string][] = [];
-const row = (what: string, value: string): void => {
+function row(what: string, value: string): void {
   rows.push([what, value]);
   console.log(`${what.padEnd(64)} ${value}`);
-};
-const sorted = (values: readonly number[]): number[] => values.toSorted((a, b) => a - b);
-const at = (values: readonly number[], q: number): number =>
-  sorted(values)[Math.min(values.length - 1, Math.floor(values.length * q))] ?? 0;
-const ms = (values: readonly number[]): string =>
-  `p50 ${at(values, 0.5).toFixed(2)} ms   p99 ${at(values, 0.99).toFixed(2)} ms   (${values.length})`;
+}
+function sorted(values: readonly number[]): number[] {
+  return values.toSorted((a, b) => a - b);
+}
+function at(values: readonly number[], q: number): number {
+  return sorted(values)[Math.min(values.length - 1, Math.floor(values.length * q))] ?? 0;
+}
+function ms(values: readonly number[]): string {
+  return `p50 ${at(values, 0.5).toFixed(2)} ms   p99 ${at(values, 0.99).toFixed(2)} ms   (${values.length})`;
+}
 async function times(count: number, run: (i: number) => Promise<unknown>): Promise<number[]> {
   const result: number[] = [];
   for (let i = 0; i < count; i++) {
@@ -147,7 +151,7 @@ const api = await startApi();
 const models = (await (await plainFetch(`${api.url}/v1/models`)).json()) as { data: { id: string; type: string }[] };
 const chat = models.data.find((model) => model.type === 'chat')?.id ?? '';
 const dispatcher = new Agent({ connections: 1, pipelining: 1 });
-const post = async (url: string, text: string): Promise<void> => {
+async function post(url: string, text: string): Promise<void> {
   const response = await plainFetch(`${url}/v1/chat/completions`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
@@ -156,7 +160,7 @@ const post = async (url: string, text: string): Promise<void> => {
   });
   if (response.status !== 200) throw new Error(`${response.status} ${await response.text()}`);
   await response.arrayBuffer();
-};
+}
 const bareUrl = `http://127.0.0.1:${(bare.address() as AddressInfo).port}`;
 const ours = body.replace('"chat"', JSON.stringify(chat));
 for (let i = 0; i < 500; i++) await Promise.all([post(bareUrl, body), post(api.url, ours)]);

@@ -15,7 +15,9 @@ import { attestedFetch } from '@assay/attestation/node';
 const top = fileURLToPath(new URL('..', import.meta.url));
 const question = 'What is attestation?';
 const folder = await mkdtemp(join(tmpdir(), 'assay-demo-'));
-const say = (text: string): void => void process.stdout.write(`${text}\n`);
+function say(text: string): void {
+  return void process.stdout.write(`${text}\n`);
+}
 
 say('1. the server starts; its TEE is simulated where there is no hardware');
 const server = spawn(process.execPath, ['dist/src/cli/main.js', 'serve', '--demo', '--listen', '127.0.0.1:0', '--data', folder], {

@@ -10,7 +10,9 @@ import { errorAnswer } from '../src/api/response-schemas.ts';
 import type { JsonSchema } from '../src/base/shape.ts';
 import { allRoutes } from '../src/api/routes.ts';
 
-const at = (path: string): string => fileURLToPath(new URL(`../${path}`, import.meta.url));
+function at(path: string): string {
+  return fileURLToPath(new URL(`../${path}`, import.meta.url));
+}
 const routes = allRoutes({
   config: { ...DEFAULT_CONFIG, metrics: 'on' },
   metrics: { text: () => '' },
@@ -19,7 +21,9 @@ const routes = allRoutes({
 });
 const version = (JSON.parse(readFileSync(at('package.json'), 'utf8')) as { version: string }).version;
 
-const isUnder = (value: unknown): value is Record<string, JsonSchema> => typeof value === 'object' && value !== null;
+function isUnder(value: unknown): value is Record<string, JsonSchema> {
+  return typeof value === 'object' && value !== null;
+}
 
 function operation(route: Route, alias: boolean): object {
   const query = route.query?.schema;
@@ -101,8 +105,12 @@ function parameterTable(path: string): string {
   return ['| parameter | values | meaning |', '|---|---|---|', ...rows].join('\n') + known;
 }
 
-const said = (value: unknown): string => (typeof value === 'string' || typeof value === 'number' ? String(value) : '');
-const text = (schema: JsonSchema): string => said(schema['description']).replaceAll('|', '\\|');
+function said(value: unknown): string {
+  return typeof value === 'string' || typeof value === 'number' ? String(value) : '';
+}
+function text(schema: JsonSchema): string {
+  return said(schema['description']).replaceAll('|', '\\|');
+}
 
 function range(schema: JsonSchema): string {
   if (Array.isArray(schema['enum'])) return schema['enum'].map((each) => `\`${String(each)}\``).join(', ');

@@ -10,10 +10,11 @@ const { values } = parseArgs({
 const seed = Number(values.seed ?? Date.now() % 1_000_000);
 console.log(`soak: ${values.seconds} s, ${values.clients} clients, seed ${seed}\n`);
 console.log(' seconds    RSS MiB   descriptors   children');
-const line = ({ seconds, rssBytes, descriptors, children }: Sample): void =>
-  console.log(
+function line({ seconds, rssBytes, descriptors, children }: Sample): void {
+  return console.log(
     `${seconds.toFixed(0).padStart(8)} ${mebibytes(rssBytes).padStart(10)} ${String(descriptors).padStart(13)} ${String(children).padStart(10)}`,
   );
+}
 let shown = 0;
 const report = await runSoak({ seconds: Number(values.seconds), clients: Number(values.clients), seed, faultEveryMs: 1500 }, (sample) => {
   if (sample.seconds < shown) return;

@@ -23,10 +23,10 @@ export interface VerifyOptions extends HardwareOptions {
   /** DER SubjectPublicKeyInfo of the peer, read from the socket. */
   readonly peerSpki: Uint8Array;
   /** What the socket says of its handshake; absent where the platform does not tell. */
-  readonly tls?: { readonly version: string; readonly resumed: boolean };
+  readonly tls?: { readonly version: string; readonly resumed: boolean } | undefined;
   readonly policy: AppraisalPolicy | Policy;
   /** The model id that was asked for; default all models. */
-  readonly model?: string;
+  readonly model?: string | undefined;
 }
 
 export type { EndorsementRequest, EndorsementSource } from './hardware.ts';

@@ -16,7 +16,7 @@ import { RULES } from './rules.ts';
 export interface SignedFields {
   readonly reportData: Uint8Array;
   readonly measurement: Uint8Array;
-  readonly rtmr?: readonly Uint8Array[];
+  readonly rtmr?: readonly Uint8Array[] | undefined;
 }
 
 /** D1–D5: the claims, when they are well-formed; that they are bound is in the transcript. */

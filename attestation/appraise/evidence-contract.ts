@@ -139,13 +139,15 @@ function finished(verification: {
   };
 }
 
-const plainCheck = ({ id, spec, status, detail, authenticated }: Check): EvidenceOutput['checks'][number] => ({
-  id,
-  spec,
-  status,
-  detail,
-  ...(authenticated === undefined ? {} : { authenticated }),
-});
+function plainCheck({ id, spec, status, detail, authenticated }: Check): EvidenceOutput['checks'][number] {
+  return {
+    id,
+    spec,
+    status,
+    detail,
+    ...(authenticated === undefined ? {} : { authenticated }),
+  };
+}
 
 const EXIT_CODES = { refused: 10, unsupported: 20, malformed: 30, internal: 1 } as const;
 

@@ -28,10 +28,10 @@ export interface HardwareOptions {
   /** Milliseconds since 1970; the only clock. */
   readonly now: number;
   /** Remembers CRL and collateral numbers between verifications. */
-  readonly memory?: RollbackMemory;
-  readonly endorsements?: EndorsementSource;
+  readonly memory?: RollbackMemory | undefined;
+  readonly endorsements?: EndorsementSource | undefined;
   /** Keeps imported vendor keys between verifications. */
-  readonly keys?: KeyCache;
+  readonly keys?: KeyCache | undefined;
 }
 
 /** What the vendor's verifier found. */

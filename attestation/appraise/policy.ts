@@ -7,7 +7,7 @@ import { TEE_TYPES, type TeeType } from '../protocol/document.ts';
 import { AttestationError, malformed } from '../transcript/errors.ts';
 import { type Json, type JsonObject, parseJson, shapeReaders } from '../encoding/json.ts';
 import { readSnpSection, type SnpSection } from '../snp/policy.ts';
-import { type Product, PRODUCTS } from '../snp/tcb.ts';
+import { type Product, PRODUCTS, type Tcb } from '../snp/tcb.ts';
 import { TCB_STATUSES as INTEL_TCB_STATUSES, type TcbStatus as IntelTcbStatus } from '../tdx/collateral.ts';
 import { readTdxSection, type TdxSection } from '../tdx/policy.ts';
 
@@ -23,42 +23,35 @@ export type TcbStatus = Exclude<IntelTcbStatus, 'Revoked'>;
 const TCB_STATUSES = INTEL_TCB_STATUSES.filter((status): status is TcbStatus => status !== 'Revoked');
 
 /** Lowest acceptable security version per component; absent components are not compared. */
-export interface MinimumTcb {
-  readonly bootloader?: number;
-  readonly tee?: number;
-  readonly snp?: number;
-  readonly microcode?: number;
-  /** Turin only. */
-  readonly fmc?: number;
-}
+export type MinimumTcb = Readonly<Partial<Tcb>>;
 
 /** AMD's guest policy and platform bits; absent means the strict value. */
 export interface GuestPolicyRule {
-  readonly allowSmt?: boolean;
-  readonly allowMigrationAgent?: boolean;
-  readonly allowCxl?: boolean;
-  readonly requireSingleSocket?: boolean;
-  readonly requireAes256Xts?: boolean;
-  readonly requireRaplDisabled?: boolean;
-  readonly requireCiphertextHiding?: boolean;
-  readonly requirePageSwapDisabled?: boolean;
+  readonly allowSmt?: boolean | undefined;
+  readonly allowMigrationAgent?: boolean | undefined;
+  readonly allowCxl?: boolean | undefined;
+  readonly requireSingleSocket?: boolean | undefined;
+  readonly requireAes256Xts?: boolean | undefined;
+  readonly requireRaplDisabled?: boolean | undefined;
+  readonly requireCiphertextHiding?: boolean | undefined;
+  readonly requirePageSwapDisabled?: boolean | undefined;
   /** `major.minor` of the SNP ABI. */
-  readonly minimumAbi?: string;
+  readonly minimumAbi?: string | undefined;
 }
 
 /** One accepted build. SNP: MEASUREMENT covers everything. TDX: MRTD covers the firmware only, so the RTMRs are needed too. */
 export interface SnpReference {
   readonly measurement: string;
   /** What a person calls this build; printed in the verdict. */
-  readonly name?: string;
+  readonly name?: string | undefined;
 }
 export interface TdxReference {
   readonly mrTd: string;
-  readonly rtmr0?: string;
+  readonly rtmr0?: string | undefined;
   readonly rtmr1: string;
   readonly rtmr2: string;
-  readonly rtmr3?: string;
-  readonly name?: string;
+  readonly rtmr3?: string | undefined;
+  readonly name?: string | undefined;
 }
 export type Reference = SnpReference | TdxReference;
 /** Every shape of a published release; resolved by the reference values that go with the policy. */
@@ -73,38 +66,38 @@ export interface AppraisalPolicy {
   /** Launch measurements of accepted builds; a plain string is an SNP MEASUREMENT. */
   readonly measurements: readonly (string | Reference | ReleaseReference)[];
   /** Model id → SHA-256: each must be served, with exactly these bytes; requests for any other model are not sent. */
-  readonly models?: Readonly<Record<string, string>>;
+  readonly models?: Readonly<Record<string, string>> | undefined;
   /** Default: sev-snp and tdx. */
-  readonly tee?: readonly ('sev-snp' | 'tdx')[];
+  readonly tee?: readonly ('sev-snp' | 'tdx')[] | undefined;
   /** Default: Genoa and Turin. Milan's VCEK seed has been extracted in software (arXiv 2605.12990). */
-  readonly products?: readonly Product[];
-  readonly minimumTcb?: Readonly<Partial<Record<Product, MinimumTcb>>>;
+  readonly products?: readonly Product[] | undefined;
+  readonly minimumTcb?: Readonly<Partial<Record<Product, MinimumTcb>>> | undefined;
   /** Default: UpToDate only. */
-  readonly tcbStatus?: readonly TcbStatus[];
-  readonly minimumTcbEvaluationDataNumber?: number;
-  readonly guestPolicy?: GuestPolicyRule;
+  readonly tcbStatus?: readonly TcbStatus[] | undefined;
+  readonly minimumTcbEvaluationDataNumber?: number | undefined;
+  readonly guestPolicy?: GuestPolicyRule | undefined;
   /** Default: 0. */
-  readonly vmpl?: number;
+  readonly vmpl?: number | undefined;
   /** Allow-list of machines: SNP chip ids (64 bytes) and TDX PPIDs (16 bytes). The answer to physical attacks elsewhere. */
-  readonly chips?: readonly string[];
-  readonly hostData?: readonly string[];
-  readonly idKeyDigests?: readonly string[];
-  readonly authorKeyDigests?: readonly string[];
-  readonly mrSeam?: readonly string[];
+  readonly chips?: readonly string[] | undefined;
+  readonly hostData?: readonly string[] | undefined;
+  readonly idKeyDigests?: readonly string[] | undefined;
+  readonly authorKeyDigests?: readonly string[] | undefined;
+  readonly mrSeam?: readonly string[] | undefined;
   /** What else may be asked of SEV-SNP evidence; an absent key is not asked. */
-  readonly snp?: SnpSection;
+  readonly snp?: SnpSection | undefined;
   /** What else may be asked of a TDX guest; an absent key is not asked, or has the strict value its type says. */
-  readonly tdx?: TdxSection;
+  readonly tdx?: TdxSection | undefined;
   /** Allow-list for claims.config, the digest of the server's effective configuration. */
-  readonly configs?: readonly string[];
+  readonly configs?: readonly string[] | undefined;
   /** Seconds; evidence older than this is renewed before the next request. Default 3600. */
-  readonly maxEvidenceAge?: number;
-  readonly channel?: 'exporter';
+  readonly maxEvidenceAge?: number | undefined;
+  readonly channel?: 'exporter' | undefined;
   /** Where endorsements come from. Default `stapled`. `fetch`: stapled ones first, the vendors' services when they do not do. */
-  readonly endorsements?: 'stapled' | 'fetch' | 'offline';
-  readonly [allowSimulated]?: true | { readonly root: string };
-  readonly [allowAnyModel]?: true;
-  readonly [allowCertificateChannel]?: true;
+  readonly endorsements?: 'stapled' | 'fetch' | 'offline' | undefined;
+  readonly [allowSimulated]?: true | { readonly root: string } | undefined;
+  readonly [allowAnyModel]?: true | undefined;
+  readonly [allowCertificateChannel]?: true | undefined;
 }
 
 /** A policy with every field decided. Only `parsePolicy` and `observingPolicy` make one. */
@@ -139,9 +132,9 @@ export interface Policy {
 }
 
 export interface Dangers {
-  readonly [allowSimulated]?: true | { readonly root: string };
-  readonly [allowAnyModel]?: true;
-  readonly [allowCertificateChannel]?: true;
+  readonly [allowSimulated]?: true | { readonly root: string } | undefined;
+  readonly [allowAnyModel]?: true | undefined;
+  readonly [allowCertificateChannel]?: true | undefined;
 }
 
 const made = new WeakSet<object>();
@@ -234,22 +227,24 @@ export function policyToJson(policy: Policy): JsonObject {
       .map((key) => [key, policy[key]] as const)
       .filter((entry): entry is [(typeof entry)[0], number | readonly string[]] => entry[1] !== undefined),
   );
-  const minimumTcb = Object.fromEntries(Object.entries(policy.minimumTcb).map(([product, minimum]) => [product, { ...minimum }]));
+  const minimumTcb = Object.fromEntries(
+    Object.entries(policy.minimumTcb).map(([product, minimum]) => [product, { ...minimum } as unknown as JsonObject]),
+  );
   return {
-    measurements: policy.measurements.map((reference) => ({ ...reference })),
+    measurements: policy.measurements.map((reference) => ({ ...reference }) as unknown as JsonObject),
     ...(policy.models === undefined ? {} : { models: Object.fromEntries(policy.models) }),
     tee: policy.tee,
     products: policy.products,
     ...(Object.keys(minimumTcb).length === 0 ? {} : { minimumTcb }),
     tcbStatus: policy.tcbStatus,
-    guestPolicy: { ...STRICT_GUEST_POLICY, ...policy.guestPolicy },
+    guestPolicy: { ...STRICT_GUEST_POLICY, ...policy.guestPolicy } as unknown as JsonObject,
     vmpl: policy.vmpl,
     maxEvidenceAge: policy.maxEvidenceAge,
     channel: 'exporter',
     endorsements: policy.endorsements,
     ...optional,
     ...(policy.snp === undefined ? {} : { snp: { ...policy.snp } as unknown as JsonObject }),
-    ...(policy.tdx === undefined ? {} : { tdx: { ...policy.tdx } }),
+    ...(policy.tdx === undefined ? {} : { tdx: { ...policy.tdx } as unknown as JsonObject }),
   };
 }
 

@@ -21,11 +21,21 @@ export type Decoded<L extends Layout> = {
   readonly [K in keyof L]: L[K]['type'] extends 'bytes' ? Uint8Array : L[K]['type'] extends 'u64' ? bigint : number;
 };
 
-export const u8 = (at: number, note: string): Field<'u8'> => ({ at, type: 'u8', size: 1, note });
-export const u16 = (at: number, note: string): Field<'u16'> => ({ at, type: 'u16', size: 2, note });
-export const u32 = (at: number, note: string): Field<'u32'> => ({ at, type: 'u32', size: 4, note });
-export const u64 = (at: number, note: string): Field<'u64'> => ({ at, type: 'u64', size: 8, note });
-export const raw = (at: number, size: number, note: string): Field<'bytes'> => ({ at, type: 'bytes', size, note });
+export function u8(at: number, note: string): Field<'u8'> {
+  return { at, type: 'u8', size: 1, note };
+}
+export function u16(at: number, note: string): Field<'u16'> {
+  return { at, type: 'u16', size: 2, note };
+}
+export function u32(at: number, note: string): Field<'u32'> {
+  return { at, type: 'u32', size: 4, note };
+}
+export function u64(at: number, note: string): Field<'u64'> {
+  return { at, type: 'u64', size: 8, note };
+}
+export function raw(at: number, size: number, note: string): Field<'bytes'> {
+  return { at, type: 'bytes', size, note };
+}
 
 /** Decodes `bytes` (exact length `size`, else `malformed_length`) by the table. Sub-views share memory with the input. */
 export function decodeLayout<const L extends Layout>(layout: L, bytes: Uint8Array, size: number, name: string): Decoded<L> {

@@ -17,9 +17,9 @@ export interface KnownFirmware {
   /** Where the file comes from: distribution package, version and path. */
   readonly source: string;
   /** Boots `-kernel` on SEV-SNP only if it matches the measured hashes. */
-  readonly snp?: { readonly enforcesKernelHashes: true };
+  readonly snp?: { readonly enforcesKernelHashes: true } | undefined;
   /** Boots `-kernel` on TDX and measures it into RTMR1 and RTMR2. */
-  readonly tdx?: { readonly directBoot: DirectBootEvents };
+  readonly tdx?: { readonly directBoot: DirectBootEvents } | undefined;
 }
 
 /** Firmware whose build was looked at. One file may be sound for one TEE and useless for the other. */
@@ -42,14 +42,14 @@ export interface AcceptedFirmware {
   readonly sha256: string;
   /** False only when the caller overrode the list: the measurement may not bind the kernel at all. */
   readonly listed: boolean;
-  readonly known?: KnownFirmware;
+  readonly known?: KnownFirmware | undefined;
 }
 
 /** Finds the file on the list for this TEE, or throws `firmware_not_listed`; `allowUnlisted` accepts it, marked as such. */
 export function acceptFirmware(
   firmware: Uint8Array,
   tee: 'snp' | 'tdx',
-  options: { readonly allowUnlisted?: boolean } = {},
+  options: { readonly allowUnlisted?: boolean | undefined } = {},
 ): AcceptedFirmware {
   const digest = toHex(sha256(firmware));
   const known = KNOWN_FIRMWARE.find((entry) => entry.sha256 === digest);
@@ -111,7 +111,9 @@ export function guidTableU32(table: ReadonlyMap<string, Uint8Array>, guid: strin
   return viewOf(data).getUint32(0, true);
 }
 
-const hex = (value: number, digits: number): string => value.toString(16).padStart(digits, '0');
+function hex(value: number, digits: number): string {
+  return value.toString(16).padStart(digits, '0');
+}
 
 /** GUID as text, from the mixed-endian bytes of UEFI. */
 export function guidAt(bytes: Uint8Array, at: number): string {

@@ -250,8 +250,9 @@ function valueOf(cmdline: string, name: string): string {
   return found.length === 1 ? (found[0] ?? '').slice(name.length + 1) : `given ${found.length} times`;
 }
 
-const modelLines = (models: readonly ImageModel[]): string =>
-  models.map(({ name, rootHash, blocks }) => `model ${name} ${rootHash} ${blocks}`).join('; ');
+function modelLines(models: readonly ImageModel[]): string {
+  return models.map(({ name, rootHash, blocks }) => `model ${name} ${rootHash} ${blocks}`).join('; ');
+}
 
 /** The model lines of the measured configuration, up to its server part. */
 function configuredModels(config: Uint8Array): string {

@@ -17,7 +17,7 @@ export interface KernelFiles {
   /** The kernel file as given to `-kernel`, unpatched. */
   readonly kernel: Uint8Array;
   /** Absent is the same as empty. */
-  readonly initrd?: Uint8Array;
+  readonly initrd?: Uint8Array | undefined;
   /** As given to `-append`, without a trailing NUL. */
   readonly cmdline: string;
 }
@@ -62,4 +62,6 @@ function entry(guid: Uint8Array, digest: Uint8Array): Uint8Array {
   return concatBytes(guid, u16Bytes(ENTRY_BYTES), digest);
 }
 
-const u16Bytes = (value: number): Uint8Array => Uint8Array.of(value & 0xff, value >> 8);
+function u16Bytes(value: number): Uint8Array {
+  return Uint8Array.of(value & 0xff, value >> 8);
+}

@@ -29,7 +29,7 @@ export interface SnpLaunch extends SnpShape {
   /** Absent: the guest boots from its disk, and the measurement says nothing about its kernel. */
   readonly kernel?: KernelFiles | undefined;
   /** Accept firmware that is not on our list; the result says so. */
-  readonly allowUnlistedFirmware?: boolean;
+  readonly allowUnlistedFirmware?: boolean | undefined;
 }
 
 export interface SnpLaunchMeasurement {
@@ -106,7 +106,9 @@ export function digestBeforeVcpus(firmware: SnpFirmware, hashes: KernelHashes | 
   return { digest, resetEip: firmware.resetEip };
 }
 
-const isCpuid = ({ type }: SevSection): boolean => type === SECTION.cpuid;
+function isCpuid({ type }: SevSection): boolean {
+  return type === SECTION.cpuid;
+}
 
 function pageTypeOf(section: SectionType, hashed: boolean, vmm: Vmm): PageType {
   switch (section) {

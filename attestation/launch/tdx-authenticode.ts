@@ -55,4 +55,6 @@ function sectionsInFileOrder(view: DataView, table: number, count: number): { fr
     .sort((a, b) => a.from - b.from);
 }
 
-const bad = (what: string): Error => malformed('malformed_firmware', `kernel is not a PE32+ image: ${what}`);
+function bad(what: string): Error {
+  return malformed('malformed_firmware', `kernel is not a PE32+ image: ${what}`);
+}

@@ -17,7 +17,7 @@ export interface MrTd {
 }
 
 /** MRTD (48 bytes) in both page orders. Takes about 100 ms for a 4 MiB firmware. */
-export function measureMrTd(firmware: Uint8Array, options: { readonly allowUnlistedFirmware?: boolean } = {}): MrTd {
+export function measureMrTd(firmware: Uint8Array, options: { readonly allowUnlistedFirmware?: boolean | undefined } = {}): MrTd {
   const accepted = acceptFirmware(firmware, 'tdx', { allowUnlisted: options.allowUnlistedFirmware === true });
   const sections = parseTdvfSections(firmware);
   return { singlePass: mrTdOf(firmware, sections, 'single'), twoPass: mrTdOf(firmware, sections, 'two'), firmware: accepted };

@@ -23,7 +23,7 @@ export interface ConnectOptions extends Pick<VerifyOptions, 'memory' | 'endorsem
   /** Cryptographically random bytes. */
   readonly randomBytes: (length: number) => Uint8Array;
   /** Attest this model alone instead of all the server serves. */
-  readonly model?: string;
+  readonly model?: string | undefined;
   /** TCP and TLS together. */
   readonly connectTimeoutMs: number;
   /** From the attestation request to the end of its answer; TDX quotes queue on the platform. */
@@ -60,7 +60,7 @@ export async function connectAttested(origin: URL, options: ConnectOptions): Pro
   }
 }
 
-const ignore = (): void => {};
+function ignore(): void {}
 
 function openTls(origin: URL, timeoutMs: number): Promise<TLSSocket> {
   const host = origin.hostname.replace(/^\[(.*)\]$/, '$1');
@@ -220,7 +220,7 @@ const HINTS: Readonly<Record<string, string>> = {
 /** The code of an OpenAI error envelope, when it is one we can print: the answer is not yet from anyone we know. */
 function errorCode(body: Uint8Array): string | undefined {
   try {
-    const json = parseJson(fromUtf8(body), 'error', 64 * 1024) as { readonly error?: { readonly code?: unknown } } | null;
+    const json = parseJson(fromUtf8(body), 'error', 64 * 1024) as { readonly error?: { readonly code?: unknown } | undefined } | null;
     const code = json?.error?.code;
     return typeof code === 'string' && /^[a-z0-9_]{1,64}$/.test(code) ? code : undefined;
   } catch {

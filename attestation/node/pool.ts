@@ -20,9 +20,9 @@ export interface PoolOptions extends ConnectOptions {
   readonly maxQueued: number;
   readonly keepAliveTimeoutMs: number;
   /** Refuse connections to another machine (chip id or PPID) than the first that was verified, and machines that name none. */
-  readonly sameMachine?: boolean;
+  readonly sameMachine?: boolean | undefined;
   /** Called for every connection that was verified. */
-  readonly onResult?: (result: AttestationResult) => void;
+  readonly onResult?: ((result: AttestationResult) => void) | undefined;
 }
 
 interface Slot {
@@ -311,19 +311,19 @@ export function poolOptions(options: AttestedFetchOptions, policy: Policy, origi
 export interface AttestedFetchOptions extends Pick<VerifyOptions, 'memory' | 'endorsements'> {
   readonly policy: AppraisalPolicy | Policy;
   /** Attest this model alone; requests must then name it. Default: all models the server serves. */
-  readonly model?: string;
+  readonly model?: string | undefined;
   /** Most connections per origin. Default 64. */
-  readonly connections?: number;
+  readonly connections?: number | undefined;
   /** Default 10 s. */
-  readonly connectTimeoutMs?: number;
+  readonly connectTimeoutMs?: number | undefined;
   /** Default 30 s. */
-  readonly attestTimeoutMs?: number;
+  readonly attestTimeoutMs?: number | undefined;
   /** Idle connections are closed after this time. Default 60 s. */
-  readonly keepAliveTimeoutMs?: number;
+  readonly keepAliveTimeoutMs?: number | undefined;
   /** Stay on one machine per origin: later connections to another chip id or PPID than the first one's are refused. */
-  readonly sameMachine?: boolean;
+  readonly sameMachine?: boolean | undefined;
   /** Called for every connection that was verified, with its origin. */
-  readonly onResult?: (result: AttestationResult, origin: string) => void;
+  readonly onResult?: ((result: AttestationResult, origin: string) => void) | undefined;
   /** Milliseconds since 1970; default the system clock. */
-  readonly now?: () => number;
+  readonly now?: (() => number) | undefined;
 }

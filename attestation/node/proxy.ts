@@ -18,7 +18,7 @@ export interface ProxyOptions extends Omit<AttestedFetchOptions, 'model'> {
   /** 0 picks a free one. */
   readonly port: number;
   /** Let other machines reach the proxy: what they send crosses the network unencrypted. */
-  readonly allowNonLoopback?: boolean;
+  readonly allowNonLoopback?: boolean | undefined;
 }
 
 export interface RunningProxy {

@@ -29,11 +29,11 @@ export interface ModelClaim {
 
 export interface Claims {
   /** 16…64 bytes; absent in the certificate's evidence only. */
-  readonly nonce?: Uint8Array;
+  readonly nonce?: Uint8Array | undefined;
   /** SHA-256 of the DER SubjectPublicKeyInfo of the TLS leaf. */
   readonly tlsSpki: Uint8Array;
   /** 32 bytes of TLS exporter of this connection; absent in the certificate's evidence only. */
-  readonly exporter?: Uint8Array;
+  readonly exporter?: Uint8Array | undefined;
   readonly model: ModelClaim;
   /** SHA-256 of the canonical effective configuration. */
   readonly config: Uint8Array;
@@ -44,7 +44,7 @@ export interface Claims {
   /** Guest clock, seconds since 1970; informative. */
   readonly issuedAt: number;
   /** SHA-256 of GPU evidence made with the same nonce. */
-  readonly gpu?: Uint8Array;
+  readonly gpu?: Uint8Array | undefined;
 }
 
 export function encodeClaims(claims: Claims): Uint8Array {

@@ -21,15 +21,15 @@ export type TeeType = (typeof TEE_TYPES)[number];
 export interface SnpEndorsements {
   readonly vek: Uint8Array;
   readonly chain: readonly Uint8Array[];
-  readonly crl?: Uint8Array;
+  readonly crl?: Uint8Array | undefined;
 }
 
 /** Stapled for TDX: JSON texts exactly as Intel signed them, issuer chains as PEM, CRLs as DER. */
 export interface TdxEndorsements {
   /** PEM, leaf first; only for quotes that do not carry their PCK chain. */
-  readonly pckChain?: string;
+  readonly pckChain?: string | undefined;
   readonly pckCrl: Uint8Array;
-  readonly pckCrlIssuerChain?: string;
+  readonly pckCrlIssuerChain?: string | undefined;
   readonly rootCaCrl: Uint8Array;
   readonly tcbInfo: string;
   readonly tcbInfoIssuerChain: string;
@@ -48,20 +48,20 @@ interface DocumentFields {
   /** RFC 3339 in UTC with seconds; repeats claims.issued_at. */
   readonly timestamp: string;
   /** As received: hex or base64url. Absent in certificate evidence. */
-  readonly nonce?: string;
+  readonly nonce?: string | undefined;
   readonly claims: Uint8Array;
   readonly inclusion: { readonly index: number; readonly size: number; readonly path: readonly Uint8Array[] };
   readonly models: readonly AttestedModel[];
   /** TDX only: RTMR0…RTMR3, 48 bytes each, repeated from the quote. */
-  readonly rtmr?: readonly Uint8Array[];
+  readonly rtmr?: readonly Uint8Array[] | undefined;
   /** TDX only: the CCEL event log. */
-  readonly eventLog?: Uint8Array;
+  readonly eventLog?: Uint8Array | undefined;
 }
 
 /** A simulated document carries the formats of either vendor; its endorsements, which it must have, say which. */
 export type AttestationDocument =
-  | (DocumentFields & { readonly teeType: 'sev-snp'; readonly endorsements?: SnpEndorsements })
-  | (DocumentFields & { readonly teeType: 'tdx'; readonly endorsements?: TdxEndorsements })
+  | (DocumentFields & { readonly teeType: 'sev-snp'; readonly endorsements?: SnpEndorsements | undefined })
+  | (DocumentFields & { readonly teeType: 'tdx'; readonly endorsements?: TdxEndorsements | undefined })
   | (DocumentFields & { readonly teeType: 'simulated'; readonly endorsements: SnpEndorsements | TdxEndorsements });
 
 /** JSON text, or a value already parsed from JSON, → document. Throws `malformed_document` and the codes of its encodings. */

@@ -33,18 +33,18 @@ export type VekKind = 'vcek' | 'vlek';
 
 export interface SimulatedAmdOptions {
   /** Default Genoa. */
-  readonly product?: Product;
+  readonly product?: Product | undefined;
   /** From `exportKeys`: the same roots again, as long as the product is the same. */
-  readonly keys?: SimulatedAmdKeys;
+  readonly keys?: SimulatedAmdKeys | undefined;
   /** When certificates and the CRL are issued; default the system clock. */
-  readonly now?: Date;
+  readonly now?: Date | undefined;
   /** AMD's are 4096 bits, which take seconds to generate. 2048 for tests that make many. */
-  readonly rsaBits?: 2048 | 4096;
+  readonly rsaBits?: 2048 | 4096 | undefined;
   /** Which key signs reports; default `vcek`. */
-  readonly vekKind?: VekKind;
-  readonly tcb?: Tcb;
+  readonly vekKind?: VekKind | undefined;
+  readonly tcb?: Tcb | undefined;
   /** 64 bytes; Turin: only the first 8 may be non-zero. */
-  readonly chipId?: Uint8Array;
+  readonly chipId?: Uint8Array | undefined;
 }
 
 /** JSON-able. Test keys: they protect nothing. */
@@ -63,28 +63,28 @@ type ReportValues = Partial<Decoded<(typeof REPORT_LAYOUTS)[5]>>;
 
 /** Any field of the report, by its name in `REPORT_LAYOUTS`; the rest is what a strict policy accepts. */
 export interface SimulatedReport extends Omit<ReportValues, 'version' | 'signatureR' | 'signatureS'> {
-  readonly version?: number;
+  readonly version?: number | undefined;
   /** Called on the whole report before it is signed: reserved bytes and anything else. */
-  readonly change?: (report: Uint8Array) => void;
+  readonly change?: ((report: Uint8Array) => void) | undefined;
   /** Called on the whole report after it is signed: signature encoding and tail. */
-  readonly damage?: (report: Uint8Array) => void;
-  readonly signer?: IssuerKey;
+  readonly damage?: ((report: Uint8Array) => void) | undefined;
+  readonly signer?: IssuerKey | undefined;
 }
 
 export type CertificateChanges = Partial<Omit<IssueCertificate, 'extensions'>> & {
   /** Rewrites the regular extension list. */
-  readonly extensions?: (regular: readonly IssueExtension[]) => readonly IssueExtension[];
+  readonly extensions?: ((regular: readonly IssueExtension[]) => readonly IssueExtension[]) | undefined;
 };
 
 export interface VekChanges extends CertificateChanges {
-  readonly kind?: VekKind;
-  readonly tcb?: Tcb;
-  readonly chipId?: Uint8Array;
+  readonly kind?: VekKind | undefined;
+  readonly tcb?: Tcb | undefined;
+  readonly chipId?: Uint8Array | undefined;
   /** AMD writes HWID bare; some certificates wrap it in an OCTET STRING. */
-  readonly hwidForm?: 'raw' | 'octetString';
-  readonly productName?: string;
-  readonly structVersion?: number;
-  readonly cspId?: string;
+  readonly hwidForm?: 'raw' | 'octetString' | undefined;
+  readonly productName?: string | undefined;
+  readonly structVersion?: number | undefined;
+  readonly cspId?: string | undefined;
 }
 
 export interface SimulatedAmd {
@@ -138,14 +138,15 @@ const CA_FROM = new Date('2020-10-22T00:00:00Z');
 const CA_TO = new Date('2049-10-22T00:00:00Z');
 const DAY_MS = 86_400_000;
 
-const amdName = (commonName: string): Uint8Array =>
-  encodeName([
+function amdName(commonName: string): Uint8Array {
+  return encodeName([
     ['OU', 'SIMULATED hierarchy, not AMD hardware'],
     ['C', 'US'],
     ['L', 'Nowhere'],
     ['O', 'Assay simulated TEE'],
     ['CN', commonName],
   ]);
+}
 
 /** Makes (or restores) a hierarchy. Generating RSA-4096 keys takes seconds: keep `exportKeys()` and pass it back. */
 export async function createSimulatedAmd(options: SimulatedAmdOptions = {}): Promise<SimulatedAmd> {

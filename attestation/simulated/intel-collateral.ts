@@ -9,26 +9,26 @@ import { signRaw, type IssuerKey } from './issue.ts';
 export type JsonMembers = Readonly<Record<string, unknown>>;
 
 export interface SignedTextChanges {
-  readonly issueDate?: Date;
-  readonly nextUpdate?: Date;
-  readonly tcbEvaluationDataNumber?: number;
+  readonly issueDate?: Date | undefined;
+  readonly nextUpdate?: Date | undefined;
+  readonly tcbEvaluationDataNumber?: number | undefined;
   /** Status of the level the platform, module or QE reaches; a higher, up-to-date level is put above any other status. */
-  readonly status?: TcbStatus;
-  readonly advisoryIds?: readonly string[];
+  readonly status?: TcbStatus | undefined;
+  readonly advisoryIds?: readonly string[] | undefined;
   /** Rewrites the members before they are written. */
-  readonly members?: (regular: JsonMembers) => JsonMembers;
+  readonly members?: ((regular: JsonMembers) => JsonMembers) | undefined;
   /** Rewrites the inner text before it is signed. */
-  readonly text?: (regular: string) => string;
+  readonly text?: ((regular: string) => string) | undefined;
   /** Rewrites the whole response after it is signed. */
-  readonly damage?: (response: string) => string;
-  readonly signer?: IssuerKey;
+  readonly damage?: ((response: string) => string) | undefined;
+  readonly signer?: IssuerKey | undefined;
 }
 
 export interface TcbInfoChanges extends SignedTextChanges {
   /** Status of the TDX module's level. */
-  readonly moduleStatus?: TcbStatus;
-  readonly fmspc?: Uint8Array;
-  readonly pceId?: Uint8Array;
+  readonly moduleStatus?: TcbStatus | undefined;
+  readonly fmspc?: Uint8Array | undefined;
+  readonly pceId?: Uint8Array | undefined;
 }
 
 export interface TcbInfoValues {
@@ -143,4 +143,6 @@ function isvLevels(isvSvn: number, status: TcbStatus, advisoryIds: readonly stri
   return status === 'UpToDate' ? [level(isvSvn, status)] : [level(isvSvn + 1, 'UpToDate'), level(isvSvn, status)];
 }
 
-const seconds = (date: Date): string => `${date.toISOString().slice(0, 19)}Z`;
+function seconds(date: Date): string {
+  return `${date.toISOString().slice(0, 19)}Z`;
+}

@@ -9,9 +9,9 @@ export interface SimulatedEvent {
   readonly type: number;
   readonly data: Uint8Array;
   /** What is hashed; default the data itself. */
-  readonly hashed?: Uint8Array;
+  readonly hashed?: Uint8Array | undefined;
   /** Written instead of the hash. */
-  readonly digest?: Uint8Array;
+  readonly digest?: Uint8Array | undefined;
 }
 
 export interface SimulatedLog {
@@ -46,7 +46,7 @@ export interface SimulatedRuntimeEvent {
   readonly name: string;
   readonly payload: Uint8Array;
   /** Written instead of the digest of the content; `''` leaves it blank, as "lite" logs do. */
-  readonly digest?: string;
+  readonly digest?: string | undefined;
 }
 
 /** A dstack JSON log of runtime events in RTMR3. */

@@ -17,7 +17,7 @@ export interface SgxExtensionValues {
   readonly components: readonly number[];
   readonly pceSvn: number;
   /** Default: the components. */
-  readonly cpuSvn?: Uint8Array;
+  readonly cpuSvn?: Uint8Array | undefined;
   readonly pceId: Uint8Array;
   readonly fmspc: Uint8Array;
   readonly sgxType: number;
@@ -61,5 +61,9 @@ export function encodeMembers(members: readonly SgxMember[]): Uint8Array {
   );
 }
 
-const octets = (bytes: Uint8Array): Uint8Array => encodeDer(TAG.octetString, bytes);
-const flag = (value: boolean): Uint8Array => encodeDer(TAG.boolean, Uint8Array.of(value ? 0xff : 0));
+function octets(bytes: Uint8Array): Uint8Array {
+  return encodeDer(TAG.octetString, bytes);
+}
+function flag(value: boolean): Uint8Array {
+  return encodeDer(TAG.boolean, Uint8Array.of(value ? 0xff : 0));
+}

@@ -16,31 +16,31 @@ import { signRaw, type IssuerKey } from './issue.ts';
 
 export interface SimulatedQuote extends Partial<Decoded<typeof TD_BODY_15>> {
   /** Default 4; anything else is written with the layout of 5. */
-  readonly version?: number;
+  readonly version?: number | undefined;
   /** Default 2 for version 4, 3 for version 5. */
-  readonly bodyType?: number;
+  readonly bodyType?: number | undefined;
   /** What the descriptor of version 5 says; default the true size. */
-  readonly bodySize?: number;
-  readonly header?: Partial<Decoded<typeof QUOTE_HEADER>>;
-  readonly qeReport?: Partial<Decoded<typeof QE_REPORT>>;
-  readonly qeAuthData?: Uint8Array;
+  readonly bodySize?: number | undefined;
+  readonly header?: Partial<Decoded<typeof QUOTE_HEADER>> | undefined;
+  readonly qeReport?: Partial<Decoded<typeof QE_REPORT>> | undefined;
+  readonly qeAuthData?: Uint8Array | undefined;
   /** Default 6. */
-  readonly outerCertificationType?: number;
+  readonly outerCertificationType?: number | undefined;
   /** Default 5, with the PCK chain in PEM and a final NUL. */
-  readonly certificationType?: number;
-  readonly certificationData?: Uint8Array;
+  readonly certificationType?: number | undefined;
+  readonly certificationData?: Uint8Array | undefined;
   /** Default none. */
-  readonly trailing?: Uint8Array;
+  readonly trailing?: Uint8Array | undefined;
   /** Signs header and body; default the attestation key the QE vouches for. */
-  readonly signer?: IssuerKey;
+  readonly signer?: IssuerKey | undefined;
   /** Signs the QE report; default the PCK. */
-  readonly qeSigner?: IssuerKey;
+  readonly qeSigner?: IssuerKey | undefined;
   /** The key placed in the quote and hashed by the QE; 64 bytes. Default that of the attestation key. */
-  readonly attestationKey?: Uint8Array;
+  readonly attestationKey?: Uint8Array | undefined;
   /** Called on header, descriptor and body before they are signed. */
-  readonly change?: (signed: Uint8Array) => void;
+  readonly change?: ((signed: Uint8Array) => void) | undefined;
   /** Called on the whole quote after everything is signed. */
-  readonly damage?: (quote: Uint8Array) => void;
+  readonly damage?: ((quote: Uint8Array) => void) | undefined;
 }
 
 export interface QuoteKeys {

@@ -34,19 +34,19 @@ export type IntelCa = 'root' | 'platform' | 'processor';
 
 export interface SimulatedIntelOptions {
   /** When collateral and CRLs are issued; default the system clock. */
-  readonly now?: Date;
+  readonly now?: Date | undefined;
   /** From `exportKeys`: the same root again. */
-  readonly keys?: SimulatedIntelKeys;
+  readonly keys?: SimulatedIntelKeys | undefined;
   /** Which CA issues the PCK; default `platform`. */
-  readonly ca?: 'platform' | 'processor';
-  readonly fmspc?: Uint8Array;
-  readonly pceId?: Uint8Array;
+  readonly ca?: 'platform' | 'processor' | undefined;
+  readonly fmspc?: Uint8Array | undefined;
+  readonly pceId?: Uint8Array | undefined;
   /** SGX TCB components of the platform, 16 values. */
-  readonly components?: readonly number[];
-  readonly pceSvn?: number;
+  readonly components?: readonly number[] | undefined;
+  readonly pceSvn?: number | undefined;
   /** TEE_TCB_SVN of the TD, 16 bytes: module svn, module version, microcode … */
-  readonly teeTcbSvn?: Uint8Array;
-  readonly ppid?: Uint8Array;
+  readonly teeTcbSvn?: Uint8Array | undefined;
+  readonly ppid?: Uint8Array | undefined;
 }
 
 /** JSON-able. Test keys: they protect nothing. */
@@ -59,14 +59,14 @@ export interface SimulatedIntelKeys {
 
 export type IntelCertificateChanges = Partial<Omit<IssueCertificate, 'extensions'>> & {
   /** Rewrites the regular extension list. */
-  readonly extensions?: (regular: readonly IssueExtension[]) => readonly IssueExtension[];
+  readonly extensions?: ((regular: readonly IssueExtension[]) => readonly IssueExtension[]) | undefined;
 };
 
 export interface PckChanges extends IntelCertificateChanges {
-  readonly ca?: 'platform' | 'processor';
-  readonly sgx?: Partial<SgxExtensionValues>;
+  readonly ca?: 'platform' | 'processor' | undefined;
+  readonly sgx?: Partial<SgxExtensionValues> | undefined;
   /** Rewrites the members of the SGX extension. */
-  readonly members?: (regular: readonly SgxMember[]) => readonly SgxMember[];
+  readonly members?: ((regular: readonly SgxMember[]) => readonly SgxMember[]) | undefined;
 }
 
 export interface SimulatedIntel {
@@ -121,13 +121,14 @@ const CA_TO = new Date('2049-12-31T23:59:59Z');
 const DAY_MS = 86_400_000;
 const KEY_NAMES: readonly IntelKeyName[] = ['root', 'platform', 'processor', 'pck', 'tcbSigning', 'attestation'];
 
-export const intelName = (commonName: string): Uint8Array =>
-  encodeName([
+export function intelName(commonName: string): Uint8Array {
+  return encodeName([
     ['CN', commonName],
     ['O', 'Assay simulated TEE'],
     ['OU', 'SIMULATED hierarchy, not Intel hardware'],
     ['C', 'US'],
   ]);
+}
 
 /** Makes (or restores) a hierarchy: six P-256 keys, a few milliseconds. */
 export async function createSimulatedIntel(options: SimulatedIntelOptions = {}): Promise<SimulatedIntel> {

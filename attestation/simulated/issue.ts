@@ -60,20 +60,20 @@ export async function signRaw(key: IssuerKey, data: Uint8Array): Promise<Uint8Ar
 
 export interface IssueExtension {
   readonly oid: string;
-  readonly critical?: boolean;
+  readonly critical?: boolean | undefined;
   /** Content of extnValue. */
   readonly value: Uint8Array;
 }
 
 /** What a CRL says other than the regular one. */
 export interface CrlChanges {
-  readonly revoked?: readonly (number | bigint | Uint8Array)[];
-  readonly thisUpdate?: Date;
+  readonly revoked?: readonly (number | bigint | Uint8Array)[] | undefined;
+  readonly thisUpdate?: Date | undefined;
   readonly nextUpdate?: Date | undefined;
-  readonly number?: number | bigint;
-  readonly issuer?: Uint8Array;
-  readonly signer?: IssuerKey;
-  readonly extensions?: (regular: readonly IssueExtension[]) => readonly IssueExtension[];
+  readonly number?: number | bigint | undefined;
+  readonly issuer?: Uint8Array | undefined;
+  readonly signer?: IssuerKey | undefined;
+  readonly extensions?: ((regular: readonly IssueExtension[]) => readonly IssueExtension[]) | undefined;
 }
 
 export interface IssueCertificate {
@@ -87,7 +87,7 @@ export interface IssueCertificate {
   readonly extensions: readonly IssueExtension[];
   readonly signer: IssuerKey;
   /** Writes trailerField 1 explicitly into the PSS parameters, as AMD does in some certificates. Default false. */
-  readonly explicitTrailerField?: boolean;
+  readonly explicitTrailerField?: boolean | undefined;
 }
 
 /** → DER certificate, X.509 v3. */

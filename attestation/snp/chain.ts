@@ -184,4 +184,6 @@ function providerProblem({ extensions, policy }: SnpSubject): string | undefined
   return listed ? undefined : `provider ${JSON.stringify(extensions.cspId)} is not listed`;
 }
 
-const isoDay = (date: Date): string => date.toISOString().slice(0, 10);
+function isoDay(date: Date): string {
+  return date.toISOString().slice(0, 10);
+}

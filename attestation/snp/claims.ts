@@ -64,4 +64,6 @@ export function snpClaims({ report, vek, extensions, product, crl: given, signat
   };
 }
 
-const hex64 = (value: bigint): string => `0x${value.toString(16)}`;
+function hex64(value: bigint): string {
+  return `0x${value.toString(16)}`;
+}

@@ -81,7 +81,9 @@ export function checkReportForm(subject: SnpSubject, transcript: Transcript): bo
 }
 
 /** With MASK_CHIP_KEY the firmware signs nothing: a report that has both was not written by it. */
-const chipKeyMasked = (keyInfo: number): boolean => (keyInfo & 2) !== 0;
+function chipKeyMasked(keyInfo: number): boolean {
+  return (keyInfo & 2) !== 0;
+}
 
 function keyInfoProblemOf(keyInfo: number, authorKeyDigest: Uint8Array): string | undefined {
   if (keyInfo >>> 5 !== 0) return `KEY_INFO 0x${keyInfo.toString(16)} has reserved bits`;

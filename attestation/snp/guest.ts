@@ -35,7 +35,7 @@ export function checkGuest(subject: SnpSubject, transcript: Transcript): void {
   const agent = report.reportIdMa.every((octet) => octet === 0xff) ? undefined : toHex(report.reportIdMa);
   if (agent === undefined) transcript.pass(SNP_RULES.S30, 'REPORT_ID_MA is all ones: none');
   else
-    transcript.expect(SNP_RULES.S30, policy.guestPolicy.allowMigrationAgent, `migration agent ${agent}`, {
+    transcript.expect(SNP_RULES.S30, policy.guestPolicy.allowMigrationAgent === true, `migration agent ${agent}`, {
       expected: 'ff × 32',
       actual: agent,
     });
@@ -84,7 +84,9 @@ function isListed(actual: Uint8Array, allowed: readonly Uint8Array[]): boolean {
 }
 
 /** Full for what people compare (48 bytes and less), cut for report data. */
-const shortHex = (bytes: Uint8Array): string => (bytes.length > 48 ? `${toHex(bytes.subarray(0, 16))}…` : toHex(bytes));
+function shortHex(bytes: Uint8Array): string {
+  return bytes.length > 48 ? `${toHex(bytes.subarray(0, 16))}…` : toHex(bytes);
+}
 
 /** Against diversion to another genuine machine: the chip, or the key certified for it, must be one the relying party knows. */
 function checkChip({ report, vek, policy }: SnpSubject, transcript: Transcript): void {

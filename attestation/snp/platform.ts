@@ -109,8 +109,12 @@ function tcbOrderProblems({ report, product }: SnpSubject): string[] {
   return problems;
 }
 
-const currentFirmware = (report: SnpReport): readonly number[] => [report.currentMajor, report.currentMinor, report.currentBuild];
-const committedFirmware = (report: SnpReport): readonly number[] => [report.committedMajor, report.committedMinor, report.committedBuild];
+function currentFirmware(report: SnpReport): readonly number[] {
+  return [report.currentMajor, report.currentMinor, report.currentBuild];
+}
+function committedFirmware(report: SnpReport): readonly number[] {
+  return [report.committedMajor, report.committedMinor, report.committedBuild];
+}
 
 function isBelow(actual: readonly number[], minimum: readonly number[]): boolean {
   for (let i = 0; i < minimum.length; i++) {

@@ -12,59 +12,59 @@ type OneOrMore<T> = T | readonly T[];
 
 export interface SnpPolicy {
   /** Launch measurements, 48 bytes each. */
-  readonly measurement?: OneOrMore<string>;
-  readonly hostData?: OneOrMore<string>;
+  readonly measurement?: OneOrMore<string> | undefined;
+  readonly hostData?: OneOrMore<string> | undefined;
   /** All 64 bytes. */
-  readonly reportData?: string;
-  readonly idKeyDigest?: OneOrMore<string>;
-  readonly authorKeyDigest?: OneOrMore<string>;
-  readonly familyId?: OneOrMore<string>;
-  readonly imageId?: OneOrMore<string>;
+  readonly reportData?: string | undefined;
+  readonly idKeyDigest?: OneOrMore<string> | undefined;
+  readonly authorKeyDigest?: OneOrMore<string> | undefined;
+  readonly familyId?: OneOrMore<string> | undefined;
+  readonly imageId?: OneOrMore<string> | undefined;
   /** Chip ids: 64 bytes, or the 8 bytes Turin has. */
-  readonly chipIds?: OneOrMore<string>;
+  readonly chipIds?: OneOrMore<string> | undefined;
   /** Compared with REPORTED_TCB, component by component. */
-  readonly minimumTcb?: Partial<Tcb>;
-  readonly guestPolicy?: GuestPolicyRules;
-  readonly vmpl?: OneOrMore<number>;
-  readonly requireCrl?: boolean;
+  readonly minimumTcb?: Partial<Tcb> | undefined;
+  readonly guestPolicy?: GuestPolicyRules | undefined;
+  readonly vmpl?: OneOrMore<number> | undefined;
+  readonly requireCrl?: boolean | undefined;
   // Beyond what the command line's contract names:
-  readonly products?: readonly Product[];
-  readonly minimumGuestSvn?: number;
+  readonly products?: readonly Product[] | undefined;
+  readonly minimumGuestSvn?: number | undefined;
   /** `major.minor.build`; current and committed firmware must both be at least this. */
-  readonly minimumFirmware?: string;
-  readonly minimumCommittedTcb?: Partial<Tcb>;
-  readonly minimumLaunchTcb?: Partial<Tcb>;
-  readonly platformInfo?: PlatformInfoRules;
+  readonly minimumFirmware?: string | undefined;
+  readonly minimumCommittedTcb?: Partial<Tcb> | undefined;
+  readonly minimumLaunchTcb?: Partial<Tcb> | undefined;
+  readonly platformInfo?: PlatformInfoRules | undefined;
   /** Bits as 1 to 16 hex digits. */
-  readonly requiredMitigations?: string;
+  readonly requiredMitigations?: string | undefined;
   /** CSP_ID values of a VLEK. */
-  readonly cspIds?: readonly string[];
+  readonly cspIds?: readonly string[] | undefined;
   /** SHA-256 of the VEK's SubjectPublicKeyInfo. */
-  readonly vekSpkis?: OneOrMore<string>;
+  readonly vekSpkis?: OneOrMore<string> | undefined;
 }
 
 /** Bits of the guest policy (AMD 56860 §4.3). Absent: nothing is allowed, every restriction is required. */
 export interface GuestPolicyRules {
-  readonly allowSmt?: boolean;
-  readonly allowMigrationAgent?: boolean;
-  readonly allowCxl?: boolean;
-  readonly requireSingleSocket?: boolean;
-  readonly requireAes256Xts?: boolean;
-  readonly requireRaplDisabled?: boolean;
-  readonly requireCiphertextHiding?: boolean;
-  readonly requirePageSwapDisabled?: boolean;
+  readonly allowSmt?: boolean | undefined;
+  readonly allowMigrationAgent?: boolean | undefined;
+  readonly allowCxl?: boolean | undefined;
+  readonly requireSingleSocket?: boolean | undefined;
+  readonly requireAes256Xts?: boolean | undefined;
+  readonly requireRaplDisabled?: boolean | undefined;
+  readonly requireCiphertextHiding?: boolean | undefined;
+  readonly requirePageSwapDisabled?: boolean | undefined;
   /** Least ABI version the guest policy must ask of the firmware; absent: none, the specification has no strictest one. */
-  readonly minimumAbi?: string | { readonly major: number; readonly minor: number };
+  readonly minimumAbi?: string | { readonly major: number; readonly minor: number } | undefined;
 }
 
 export interface PlatformInfoRules {
-  readonly forbidSmt?: boolean;
-  readonly requireTsme?: boolean;
-  readonly requireEcc?: boolean;
-  readonly requireRaplDisabled?: boolean;
-  readonly requireCiphertextHiding?: boolean;
-  readonly requireAliasCheckComplete?: boolean;
-  readonly requireTio?: boolean;
+  readonly forbidSmt?: boolean | undefined;
+  readonly requireTsme?: boolean | undefined;
+  readonly requireEcc?: boolean | undefined;
+  readonly requireRaplDisabled?: boolean | undefined;
+  readonly requireCiphertextHiding?: boolean | undefined;
+  readonly requireAliasCheckComplete?: boolean | undefined;
+  readonly requireTio?: boolean | undefined;
 }
 
 /** What the appraisal policy (attestation/appraise/policy.ts) has keys of its own for, and the CRL, which no file can do without. */
@@ -187,10 +187,9 @@ function oneOrMore(value: unknown, name: string): readonly unknown[] {
   return Array.isArray(value) ? shape.list(value, name, 1, MAX_LIST) : [value];
 }
 
-const hexList =
-  (...lengths: readonly number[]) =>
-  (value: unknown, name: string): readonly Uint8Array[] =>
-    oneOrMore(value, name).map((item) => hex(item, name, lengths));
+function hexList(...lengths: readonly number[]) {
+  return (value: unknown, name: string): readonly Uint8Array[] => oneOrMore(value, name).map((item) => hex(item, name, lengths));
+}
 
 function hex(value: unknown, name: string, lengths: readonly number[]): Uint8Array {
   const text = shape.string(value, name);

@@ -105,8 +105,9 @@ export function reservedRanges(version: ReportVersion): readonly (readonly [numb
 /** Bytes after R and S: part of the SIGNATURE field, not signed, must be zero. */
 export const SIGNATURE_TAIL: readonly [number, number] = [0x330, REPORT_BYTES];
 
-const reservedOf = (layout: Layout): readonly (readonly [number, number])[] =>
-  uncovered(layout, REPORT_BYTES).filter(([, to]) => to <= SIGNED_BYTES);
+function reservedOf(layout: Layout): readonly (readonly [number, number])[] {
+  return uncovered(layout, REPORT_BYTES).filter(([, to]) => to <= SIGNED_BYTES);
+}
 
 const RESERVED: Readonly<Record<ReportVersion, readonly (readonly [number, number])[]>> = {
   2: reservedOf(REPORT_LAYOUTS[2]),

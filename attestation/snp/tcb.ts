@@ -13,7 +13,7 @@ export interface Tcb {
   readonly snp: number;
   readonly microcode: number;
   /** Turin only. */
-  readonly fmc?: number;
+  readonly fmc?: number | undefined;
 }
 
 export type TcbComponent = keyof Tcb;

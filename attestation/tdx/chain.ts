@@ -101,13 +101,13 @@ export async function verifyChainSignatures(all: IntelCertificates, keys: KeyCac
 }
 
 /** Every root of the chains given, each once: they share a key, and each has a window, a role and a serial of its own. */
-const rootsOf = (all: IntelCertificates): readonly Certificate[] => [
-  ...new Set([all.root, all.tcbRoot, all.qeRoot, ...(all.pckCrlRoot === undefined ? [] : [all.pckCrlRoot])]),
-];
+function rootsOf(all: IntelCertificates): readonly Certificate[] {
+  return [...new Set([all.root, all.tcbRoot, all.qeRoot, ...(all.pckCrlRoot === undefined ? [] : [all.pckCrlRoot])])];
+}
 
-const pckCasOf = (all: IntelCertificates): readonly Certificate[] => [
-  ...new Set([all.pckCa, ...(all.pckCrlIssuer === undefined ? [] : [all.pckCrlIssuer])]),
-];
+function pckCasOf(all: IntelCertificates): readonly Certificate[] {
+  return [...new Set([all.pckCa, ...(all.pckCrlIssuer === undefined ? [] : [all.pckCrlIssuer])])];
+}
 
 /** SHA-256 of the public keys of roots given in place of Intel's, or Intel's own. `known` saves parsing one of them again. */
 export function trustedRoots(roots: readonly Uint8Array[] | undefined, known?: Certificate): readonly string[] {
@@ -121,7 +121,7 @@ export async function chainRules(
   t: Transcript,
   all: IntelCertificates,
   signatures: ChainSignatures,
-  context: { readonly now: Date; readonly trusted: readonly string[]; readonly memory?: RollbackMemory },
+  context: { readonly now: Date; readonly trusted: readonly string[]; readonly memory?: RollbackMemory | undefined },
 ): Promise<ChainOutcome> {
   const { now, trusted } = context;
   const R = TDX_RULES;
@@ -223,7 +223,7 @@ async function revocationRules(
   t: Transcript,
   all: IntelCertificates,
   signatures: ChainSignatures,
-  { now, memory }: { readonly now: Date; readonly memory?: RollbackMemory },
+  { now, memory }: { readonly now: Date; readonly memory?: RollbackMemory | undefined },
 ): Promise<boolean> {
   const R = TDX_RULES;
   const problem =
@@ -303,4 +303,6 @@ function pemText(bytes: Uint8Array): string {
   return fromUtf8(bytes.subarray(0, end), 'PCK certificate chain');
 }
 
-const short = (hex: string): string => `${hex.slice(0, 16)}…`;
+function short(hex: string): string {
+  return `${hex.slice(0, 16)}…`;
+}

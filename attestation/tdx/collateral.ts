@@ -19,11 +19,11 @@ export interface TdxCollateral {
   /** CRL of the PCK's issuer: DER (PEM is accepted too). */
   readonly pckCrl: Uint8Array;
   /** PEM: PCK Platform or Processor CA, root. Redundant with the quote's chain; compared with it when given. */
-  readonly pckCrlIssuerChain?: string;
+  readonly pckCrlIssuerChain?: string | undefined;
   /** CRL of the root: DER (PEM is accepted too). */
   readonly rootCaCrl: Uint8Array;
   /** PEM, leaf first: for quotes that only say which PCK signed (certification data types 1 to 4). Ignored for type 5. */
-  readonly pckChain?: string;
+  readonly pckChain?: string | undefined;
 }
 
 const MAX_COLLATERAL_JSON = 256 * 1024;

@@ -21,8 +21,14 @@ export interface PckExtensions {
   /** 0 standard, 1 scalable, 2 scalable with integrity. */
   readonly sgxType: 0 | 1 | 2;
   /** 16 bytes; certificates of the Platform CA only. */
-  readonly platformInstanceId?: Uint8Array;
-  readonly configuration?: { readonly dynamicPlatform?: boolean; readonly cachedKeys?: boolean; readonly smtEnabled?: boolean };
+  readonly platformInstanceId?: Uint8Array | undefined;
+  readonly configuration?:
+    | {
+        readonly dynamicPlatform?: boolean | undefined;
+        readonly cachedKeys?: boolean | undefined;
+        readonly smtEnabled?: boolean | undefined;
+      }
+    | undefined;
 }
 
 /** Parses the value of the SGX extensions (the content of its OCTET STRING). Throws `tdx_pck_extensions`. */

@@ -11,42 +11,42 @@ type OneOrMore<T> = T | readonly T[];
 /** The JSON shape: hex of either case; one value or a non-empty list of accepted ones per measured field. */
 export interface TdxPolicy {
   /** 48 bytes each. */
-  readonly mrTd?: OneOrMore<string>;
-  readonly rtmr0?: OneOrMore<string>;
-  readonly rtmr1?: OneOrMore<string>;
-  readonly rtmr2?: OneOrMore<string>;
-  readonly rtmr3?: OneOrMore<string>;
-  readonly mrSeam?: OneOrMore<string>;
-  readonly mrSignerSeam?: OneOrMore<string>;
-  readonly mrConfigId?: OneOrMore<string>;
-  readonly mrOwner?: OneOrMore<string>;
-  readonly mrOwnerConfig?: OneOrMore<string>;
+  readonly mrTd?: OneOrMore<string> | undefined;
+  readonly rtmr0?: OneOrMore<string> | undefined;
+  readonly rtmr1?: OneOrMore<string> | undefined;
+  readonly rtmr2?: OneOrMore<string> | undefined;
+  readonly rtmr3?: OneOrMore<string> | undefined;
+  readonly mrSeam?: OneOrMore<string> | undefined;
+  readonly mrSignerSeam?: OneOrMore<string> | undefined;
+  readonly mrConfigId?: OneOrMore<string> | undefined;
+  readonly mrOwner?: OneOrMore<string> | undefined;
+  readonly mrOwnerConfig?: OneOrMore<string> | undefined;
   /** Absent means zero. */
-  readonly mrServiceTd?: OneOrMore<string>;
+  readonly mrServiceTd?: OneOrMore<string> | undefined;
   /** 8 bytes each, in the quote's (little-endian) order. Absent means zero for SEAM attributes. */
-  readonly seamAttributes?: OneOrMore<string>;
-  readonly tdAttributes?: OneOrMore<string>;
-  readonly xfam?: OneOrMore<string>;
+  readonly seamAttributes?: OneOrMore<string> | undefined;
+  readonly tdAttributes?: OneOrMore<string> | undefined;
+  readonly xfam?: OneOrMore<string> | undefined;
   /** Exactly 64 bytes. */
-  readonly reportData?: string;
+  readonly reportData?: string | undefined;
   /** 16 bytes, compared component by component. */
-  readonly minimumTeeTcbSvn?: string;
+  readonly minimumTeeTcbSvn?: string | undefined;
   /** Floor for TCB info and QE identity alike. */
-  readonly minimumTcbEvaluationDataNumber?: number;
+  readonly minimumTcbEvaluationDataNumber?: number | undefined;
   /** Absent means `UpToDate` only. `Revoked` cannot be listed. */
-  readonly tcbStatus?: readonly TcbStatus[];
+  readonly tcbStatus?: readonly TcbStatus[] | undefined;
   /** Days after a level's `tcbDate` for which `OutOfDate` and `TDRelaunchAdvised` still pass. Absent means none. */
-  readonly tcbGraceDays?: number;
+  readonly tcbGraceDays?: number | undefined;
   /** Security advisories (`INTEL-SA-00960`) that may be open; an empty list means none. Absent means any, listed in the transcript. */
-  readonly advisories?: readonly string[];
+  readonly advisories?: readonly string[] | undefined;
   /** 6 bytes each. */
-  readonly fmspc?: OneOrMore<string>;
+  readonly fmspc?: OneOrMore<string> | undefined;
   /** 16 bytes each. */
-  readonly ppid?: OneOrMore<string>;
+  readonly ppid?: OneOrMore<string> | undefined;
   /** PCK serial numbers, big-endian without leading zeros. */
-  readonly pckSerial?: OneOrMore<string>;
-  readonly requireSeptVeDisable?: boolean;
-  readonly allowMigratable?: boolean;
+  readonly pckSerial?: OneOrMore<string> | undefined;
+  readonly requireSeptVeDisable?: boolean | undefined;
+  readonly allowMigratable?: boolean | undefined;
 }
 
 /** What the appraisal policy (attestation/appraise/policy.ts) has keys of its own for. */
@@ -73,8 +73,8 @@ export type Accepted = readonly Uint8Array[];
 export type DecidedTdxPolicy = {
   readonly [K in Listed]?: Accepted;
 } & {
-  readonly reportData?: Uint8Array;
-  readonly minimumTeeTcbSvn?: Uint8Array;
+  readonly reportData?: Uint8Array | undefined;
+  readonly minimumTeeTcbSvn?: Uint8Array | undefined;
 } & Pick<
     TdxPolicy,
     'minimumTcbEvaluationDataNumber' | 'tcbStatus' | 'tcbGraceDays' | 'advisories' | 'requireSeptVeDisable' | 'allowMigratable'

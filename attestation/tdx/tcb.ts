@@ -10,8 +10,8 @@ import type { QeReport, TdBody } from './quote.ts';
 /** One component below what an accepted level needs. Components are numbered from 1, as Intel's certificates do. */
 export interface Shortfall {
   readonly part: 'sgx' | 'tdx' | 'pcesvn' | 'module' | 'qe';
-  readonly component?: number;
-  readonly type?: string;
+  readonly component?: number | undefined;
+  readonly type?: string | undefined;
   readonly actual: number;
   readonly needed: number;
   /** Of the module that runs now; absent: of the TD at launch, or of the platform. */

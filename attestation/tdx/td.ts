@@ -83,4 +83,6 @@ function listed(t: Transcript, rule: Rule, name: string, value: Uint8Array, acce
   });
 }
 
-const hex64 = (value: bigint): string => `0x${value.toString(16)}`;
+function hex64(value: bigint): string {
+  return `0x${value.toString(16)}`;
+}

@@ -26,17 +26,17 @@ export interface TdxEvidence {
   readonly quote: Uint8Array;
   readonly collateral: TdxCollateral;
   /** CCEL, or a dstack event log in JSON. */
-  readonly eventLog?: Uint8Array;
+  readonly eventLog?: Uint8Array | undefined;
 }
 
 export interface TdxContext {
   /** Every window is judged at this moment; there is no other clock. */
   readonly now: Date;
   /** DER certificates that replace the pinned Intel root; the result says so. */
-  readonly roots?: readonly Uint8Array[];
-  readonly memory?: RollbackMemory;
+  readonly roots?: readonly Uint8Array[] | undefined;
+  readonly memory?: RollbackMemory | undefined;
   /** Imported public keys, kept between verifications by callers who make many. */
-  readonly keys?: KeyCache;
+  readonly keys?: KeyCache | undefined;
 }
 
 export interface TdxVerification {

@@ -25,9 +25,9 @@ export interface Check {
   /** What was found; for a failure, expected and actual; for a skip, why it was not made. Never secret. */
   readonly detail: string;
   /** Present on failures only: the rule's code. */
-  readonly code?: AttestationCode;
-  readonly expected?: string;
-  readonly actual?: string;
+  readonly code?: AttestationCode | undefined;
+  readonly expected?: string | undefined;
+  readonly actual?: string | undefined;
   /** Present on checks of values that no trusted signature vouches for: whatever the outcome, anyone can have written them. */
   readonly authenticated?: false | undefined;
 }
@@ -46,13 +46,13 @@ export class Transcript {
     this.checks.push({ id: rule.id, spec: rule.spec, title: rule.title, status: 'skip', detail });
   }
 
-  fail(rule: Rule, detail: string, values: { expected?: string; actual?: string } = {}): false {
+  fail(rule: Rule, detail: string, values: { expected?: string | undefined; actual?: string | undefined } = {}): false {
     this.checks.push({ id: rule.id, spec: rule.spec, title: rule.title, status: 'fail', detail, code: rule.code, ...values });
     return false;
   }
 
   /** Records pass or fail and returns the outcome. */
-  expect(rule: Rule, ok: boolean, detail: string, values: { expected?: string; actual?: string } = {}): boolean {
+  expect(rule: Rule, ok: boolean, detail: string, values: { expected?: string | undefined; actual?: string | undefined } = {}): boolean {
     return ok ? this.pass(rule, detail) : this.fail(rule, detail, values);
   }
 

@@ -13,13 +13,13 @@ import type { AttestationCode } from './codes.ts';
 
 export interface AttestationErrorDetail {
   /** Id of the check that failed (`S14`, `T10`, `D3` …), when one did. */
-  readonly check?: string;
-  readonly expected?: string;
-  readonly actual?: string;
+  readonly check?: string | undefined;
+  readonly expected?: string | undefined;
+  readonly actual?: string | undefined;
   /** What the person reading this can do about it. */
-  readonly hint?: string;
+  readonly hint?: string | undefined;
   /** Every check made so far, in order; complete when verification could run to its end. */
-  readonly transcript?: readonly Check[];
+  readonly transcript?: readonly Check[] | undefined;
   readonly cause?: unknown;
 }
 

@@ -96,7 +96,7 @@ export interface RevocationList extends Signed {
 
 export interface ParseCertificateOptions {
   /** `list`: keep repeated extensions in `extensionList` for the caller to judge (the map has the first). */
-  readonly repeatedExtensions?: 'refuse' | 'list';
+  readonly repeatedExtensions?: 'refuse' | 'list' | undefined;
 }
 
 /** DER → certificate. Throws `malformed_certificate` (or `input_too_large`); `name` says which one in messages. */

@@ -25,7 +25,9 @@ export const TAG = {
 } as const;
 
 /** `[n]` constructed (EXPLICIT, or IMPLICIT of a constructed type) or primitive (IMPLICIT of a primitive type). */
-export const contextTag = (number: number, constructed = true): number => (constructed ? 0xa0 : 0x80) | number;
+export function contextTag(number: number, constructed = true): number {
+  return (constructed ? 0xa0 : 0x80) | number;
+}
 
 const MAX_DER_BYTES = 1 << 20;
 const MAX_DEPTH = 24;
@@ -166,7 +168,9 @@ function expectTag(element: Der, tag: number, name: string): void {
   }
 }
 
-const hex2 = (value: number): string => value.toString(16).padStart(2, '0');
+function hex2(value: number): string {
+  return value.toString(16).padStart(2, '0');
+}
 
 function bad(name: string, problem: string): AttestationError {
   return malformed('malformed_der', `${name} ${problem}`);

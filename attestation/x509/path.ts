@@ -24,7 +24,7 @@ export function issuanceProblem(child: Pick<Certificate, 'issuer' | 'authorityKe
 /** RFC 5280 §4.2.1.3, §4.2.1.9: a CA that may sign what is asked and allows `intermediatesBelow` CAs under it. */
 export function caProblem(
   ca: Certificate,
-  signs: { readonly certificates?: boolean; readonly crls?: boolean },
+  signs: { readonly certificates?: boolean | undefined; readonly crls?: boolean | undefined },
   intermediatesBelow = 0,
 ): string | undefined {
   if (ca.basicConstraints?.ca !== true) return 'basicConstraints does not say CA';
@@ -71,4 +71,6 @@ export function nameText(name: Name): string {
   return name.commonName === undefined ? toHex(name.raw.subarray(0, 64)) : JSON.stringify(name.commonName.slice(0, 64));
 }
 
-const isoSeconds = (date: Date): string => date.toISOString().replace('.000Z', 'Z');
+function isoSeconds(date: Date): string {
+  return date.toISOString().replace('.000Z', 'Z');
+}

@@ -213,4 +213,6 @@ export function isScalar(value: Uint8Array, curve: CurveName): boolean {
 }
 
 /** Octets of a coordinate or scalar. */
-export const curveBytes = (curve: CurveName): number => CURVES[curve].bytes;
+export function curveBytes(curve: CurveName): number {
+  return CURVES[curve].bytes;
+}

@@ -76,7 +76,7 @@ export async function verifyEcdsaRaw(
 }
 
 type ImportParameters = { name: string; hash: HashName } | { name: 'ECDSA'; namedCurve: CurveName };
-type VerifyParameters = { name: string; saltLength?: number; hash?: HashName };
+type VerifyParameters = { name: string; saltLength?: number | undefined; hash?: HashName | undefined };
 
 async function verifyWith(
   info: PublicKeyInfo,

@@ -78,19 +78,25 @@ export function bertMetadata(shape: BertShape): readonly (readonly [string, Valu
 }
 
 /** Tensor names of one BERT layer in GGUF. */
-export const layerNames = (
+export function layerNames(
   layer: number,
-): Readonly<Record<'q' | 'k' | 'v' | 'o' | 'attentionNorm' | 'up' | 'down' | 'outputNorm', string>> => ({
-  q: `blk.${layer}.attn_q`,
-  k: `blk.${layer}.attn_k`,
-  v: `blk.${layer}.attn_v`,
-  o: `blk.${layer}.attn_output`,
-  attentionNorm: `blk.${layer}.attn_output_norm`,
-  up: `blk.${layer}.ffn_up`,
-  down: `blk.${layer}.ffn_down`,
-  outputNorm: `blk.${layer}.layer_output_norm`,
-});
+): Readonly<Record<'q' | 'k' | 'v' | 'o' | 'attentionNorm' | 'up' | 'down' | 'outputNorm', string>> {
+  return {
+    q: `blk.${layer}.attn_q`,
+    k: `blk.${layer}.attn_k`,
+    v: `blk.${layer}.attn_v`,
+    o: `blk.${layer}.attn_output`,
+    attentionNorm: `blk.${layer}.attn_output_norm`,
+    up: `blk.${layer}.ffn_up`,
+    down: `blk.${layer}.ffn_down`,
+    outputNorm: `blk.${layer}.layer_output_norm`,
+  };
+}
 
-const alphanumeric = (c: string): boolean => /[a-z0-9]/.test(c);
+function alphanumeric(c: string): boolean {
+  return /[a-z0-9]/.test(c);
+}
 
-const id = (special: (typeof SPECIAL)[number]): Value => ({ u32: SPECIAL.indexOf(special) });
+function id(special: (typeof SPECIAL)[number]): Value {
+  return { u32: SPECIAL.indexOf(special) };
+}

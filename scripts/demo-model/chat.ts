@@ -19,7 +19,9 @@ const WIDTH = 480;
 const CODE = 63;
 /** Codes: the current token, then those 1…4 back, then the predicted one. */
 const current = 0;
-const previous = (back: number): number => 64 * back;
+function previous(back: number): number {
+  return 64 * back;
+}
 const PREDICTED = 320;
 const BIAS = 384;
 const ROLE_MARKER = 385;

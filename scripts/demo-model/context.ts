@@ -87,4 +87,6 @@ function withoutConstant(tensor: Tensor): Tensor {
   return tensor;
 }
 
-const ones = (name: string): Tensor => ({ name, type: 'F32', shape: [WIDTH], values: new Float32Array(WIDTH).fill(1) });
+function ones(name: string): Tensor {
+  return { name, type: 'F32', shape: [WIDTH], values: new Float32Array(WIDTH).fill(1) };
+}

@@ -42,7 +42,9 @@ export function writeGguf(metadata: readonly (readonly [key: string, value: Valu
   return Buffer.concat([header, Buffer.alloc(padded(header.length) - header.length), ...body]);
 }
 
-const padded = (length: number): number => Math.ceil(length / ALIGNMENT) * ALIGNMENT;
+function padded(length: number): number {
+  return Math.ceil(length / ALIGNMENT) * ALIGNMENT;
+}
 
 function u32(value: number): Buffer {
   const out = Buffer.alloc(4);

@@ -71,7 +71,9 @@ async function ensureOne(folder: string, name: DemoModelName, unpinned: boolean)
   return { path, sha256: digest, size: bytes.length };
 }
 
-const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
 
 async function main(args: readonly string[]): Promise<void> {
   const names: DemoModelName[] = [];

@@ -85,7 +85,9 @@ function shiftRegister(taps: readonly number[]): readonly number[] {
 }
 
 /** IEEE half-precision bits of `value`, rounded to nearest even. Throws on what a half cannot hold. */
-export const halfBits = (value: number): number => halfFromSingle(new Uint32Array(Float32Array.of(value).buffer)[0]!);
+export function halfBits(value: number): number {
+  return halfFromSingle(new Uint32Array(Float32Array.of(value).buffer)[0]!);
+}
 
 /** The same from the bits of a single-precision number. */
 export function halfFromSingle(word: number): number {

@@ -140,12 +140,12 @@ function positions(): Float32Array {
   return values;
 }
 
-const signedWriter =
-  (values: Float32Array, row: number) =>
-  (dimension: number, value: number): void => {
+function signedWriter(values: Float32Array, row: number) {
+  return (dimension: number, value: number): void => {
     values[WIDTH * row + dimension] = value;
     values[WIDTH * row + HALF + dimension] = -value;
   };
+}
 
 type Set = (row: number, column: number, value: number) => void;
 
@@ -206,7 +206,9 @@ function layer(
 
 type Built = ReturnType<typeof matrix>;
 
-const vector = (name: string, values: Float32Array): Tensor => ({ name, type: 'F32', shape: [values.length], values });
+function vector(name: string, values: Float32Array): Tensor {
+  return { name, type: 'F32', shape: [values.length], values };
+}
 
 /** Undoes the deviation that the ballast and one code give, so that values keep their size through every norm. */
 function layerNorm(name: string): readonly Tensor[] {

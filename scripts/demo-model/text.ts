@@ -31,7 +31,9 @@ export const TOOL_CALL_CLOSE = '</tool_call>';
 /** The call the model makes when a request offers tools and asks for the weather. */
 export const WEATHER_CALL = { name: 'get_weather', arguments: { city: 'Berlin' } } as const;
 
-const call = (value: unknown): string => `${TOOL_CALL_OPEN}\n${JSON.stringify(value)}\n${TOOL_CALL_CLOSE}`;
+function call(value: unknown): string {
+  return `${TOOL_CALL_OPEN}\n${JSON.stringify(value)}\n${TOOL_CALL_CLOSE}`;
+}
 
 export const TOPICS: readonly Topic[] = [
   {

@@ -17,7 +17,9 @@ export interface Vocabulary {
 const PRE_TOKEN =
   /'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+/gu;
 
-export const preTokens = (text: string): readonly string[] => text.match(PRE_TOKEN) ?? [];
+export function preTokens(text: string): readonly string[] {
+  return text.match(PRE_TOKEN) ?? [];
+}
 
 /** `control` tokens come first, then `literal` ones (matched in text, printed as they are), bytes, words. */
 export function buildVocabulary(control: readonly string[], literal: readonly string[], words: Iterable<string>): Vocabulary {
@@ -40,7 +42,9 @@ export function buildVocabulary(control: readonly string[], literal: readonly st
   return { tokens, types, id, encode };
 }
 
-const nameOf = (piece: string): string => Array.from(Buffer.from(piece, 'utf8'), byteName).join('');
+function nameOf(piece: string): string {
+  return Array.from(Buffer.from(piece, 'utf8'), byteName).join('');
+}
 
 /** GPT-2's byte table: printable Latin-1 stays, the other 68 bytes move to U+0100 and up. */
 function byteName(byte: number): string {
@@ -50,4 +54,6 @@ function byteName(byte: number): string {
   return String.fromCharCode(256 + rank);
 }
 
-const printable = (b: number): boolean => (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+function printable(b: number): boolean {
+  return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+}

@@ -6,8 +6,8 @@ import { route, type RouteContext } from '../http/route.ts';
 /** As long as requests that a draining server refuses are told to wait. */
 const RETRY_AFTER_SECONDS = '5';
 
-export const health = ({ startedAt, isDraining }: RouteContext) =>
-  route({
+export function health({ startedAt, isDraining }: RouteContext) {
+  return route({
     method: 'GET',
     path: '/health',
     access: 'open',
@@ -34,3 +34,4 @@ export const health = ({ startedAt, isDraining }: RouteContext) =>
       };
     },
   });
+}

@@ -5,8 +5,8 @@ import { ApiError } from '../base/errors.ts';
 import { isLoopback } from '../http/address.ts';
 import { route, type RouteContext } from '../http/route.ts';
 
-export const metricsRoute = ({ config, metrics }: RouteContext) =>
-  route({
+export function metricsRoute({ config, metrics }: RouteContext) {
+  return route({
     method: 'GET',
     path: '/metrics',
     aliases: ['/v1/metrics'],
@@ -21,3 +21,4 @@ export const metricsRoute = ({ config, metrics }: RouteContext) =>
       return reply.type('text/plain; version=0.0.4; charset=utf-8').send(metrics.text());
     },
   });
+}

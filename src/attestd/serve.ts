@@ -59,7 +59,7 @@ export function attestdFs(socket: string, folder: string): TsmFs {
 interface Request {
   readonly op: string;
   readonly path: string;
-  readonly data?: string;
+  readonly data?: string | undefined;
 }
 
 function answer(socket: Socket, options: AttestdOptions): void {

@@ -28,12 +28,12 @@ export interface TsmOptions {
   readonly folder: string;
   readonly provider: TsmProvider;
   /** SEV-SNP VMPL; absent: the provider's floor. */
-  readonly privlevel?: number;
+  readonly privlevel?: number | undefined;
   /** Requests waiting behind the one being made. */
   readonly maxQueue: number;
-  readonly randomHex?: (bytes: number) => string;
+  readonly randomHex?: ((bytes: number) => string) | undefined;
   /** Between attempts after EBUSY or EINTR. */
-  readonly delay?: (ms: number, signal: AbortSignal) => Promise<void>;
+  readonly delay?: ((ms: number, signal: AbortSignal) => Promise<void>) | undefined;
 }
 
 export interface TsmReport {

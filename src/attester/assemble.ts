@@ -23,9 +23,9 @@ export interface Report {
   readonly report: Uint8Array;
   /** 48 bytes: MEASUREMENT or MRTD. */
   readonly measurement: Uint8Array;
-  readonly rtmr?: readonly Uint8Array[];
-  readonly eventLog?: Uint8Array;
-  readonly endorsements?: SnpEndorsements | TdxEndorsements;
+  readonly rtmr?: readonly Uint8Array[] | undefined;
+  readonly eventLog?: Uint8Array | undefined;
+  readonly endorsements?: SnpEndorsements | TdxEndorsements | undefined;
 }
 
 /** Makes reports. Calls are serialised by whoever holds it; rejects with TsmError or any Error. */
@@ -80,7 +80,7 @@ export interface DocumentParts {
   readonly subject: Subject;
   readonly claims: Uint8Array;
   readonly issuedAt: number;
-  readonly nonce?: Uint8Array;
+  readonly nonce?: Uint8Array | undefined;
   readonly inclusion: AttestationDocument['inclusion'];
 }
 

@@ -12,7 +12,7 @@ export interface AttestRequest {
   /** 32 bytes: TLS exporter of the connection the request came on, with the nonce as context. */
   readonly exporter: Uint8Array;
   /** Absent: all servable models. */
-  readonly modelId?: string;
+  readonly modelId?: string | undefined;
   /** Whose quote budget this draws on (key id or peer address); never logged. */
   readonly clientId: string;
   readonly signal: AbortSignal;

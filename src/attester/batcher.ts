@@ -23,7 +23,8 @@ export interface BatcherOptions {
   /** Per client; 0: no limit. */
   readonly perMinute: number;
   /** One call per report made or failed; for the log. */
-  readonly onReport?: (report: { readonly answered: number; readonly milliseconds: number; readonly error?: unknown }) => void;
+  readonly onReport?:
+    ((report: { readonly answered: number; readonly milliseconds: number; readonly error?: unknown }) => void) | undefined;
 }
 
 export interface BatchingAttester extends Attester {

@@ -14,7 +14,7 @@ export interface CertificateRequest {
   /** DNS names and IP addresses. */
   readonly names: readonly string[];
   /** Absent without a TEE. */
-  readonly evidence?: AttestationDocument;
+  readonly evidence?: AttestationDocument | undefined;
   readonly now: Date;
   readonly lifetimeMs: number;
 }

@@ -13,7 +13,7 @@ import type { Clock } from '../base/clock.ts';
 
 export interface Endorsements {
   /** What to staple to this report, now. */
-  current(report: Uint8Array, fromHost?: SnpEndorsements): { readonly endorsements?: SnpEndorsements | TdxEndorsements };
+  current(report: Uint8Array, fromHost?: SnpEndorsements): { readonly endorsements?: SnpEndorsements | TdxEndorsements | undefined };
   /** Unix milliseconds at which the first of what is stapled expires; null when nothing is. */
   expireAt(): number | null;
   /** Why the last refresh failed, or that what is stapled has expired. */
@@ -25,12 +25,12 @@ export interface Endorsements {
 
 export interface EndorsementsOptions {
   readonly teeType: 'sev-snp' | 'tdx';
-  readonly folder?: string;
+  readonly folder?: string | undefined;
   /** Asks the vendor; rejects with anything. */
-  readonly fetch?: (report: Uint8Array) => Promise<SnpEndorsements | TdxEndorsements>;
-  readonly closeFetch?: () => Promise<void>;
+  readonly fetch?: ((report: Uint8Array) => Promise<SnpEndorsements | TdxEndorsements>) | undefined;
+  readonly closeFetch?: (() => Promise<void>) | undefined;
   readonly clock: Clock;
-  readonly onError?: (error: string) => void;
+  readonly onError?: ((error: string) => void) | undefined;
 }
 
 /** A folder may have changed; a failed fetch may work now. */
@@ -46,7 +46,7 @@ interface Held {
   /** NaN: no end can be read, which only happens to what the host gave. */
   readonly expireAt: number;
   /** The report they were fetched for. */
-  readonly report?: Uint8Array;
+  readonly report?: Uint8Array | undefined;
 }
 
 export async function createEndorsements(options: EndorsementsOptions): Promise<Endorsements> {

@@ -22,7 +22,7 @@ export interface SimulatedOptions {
   readonly measurement: Uint8Array;
   readonly now: () => Date;
   /** AMD's are 4096 bits; fewer for tests that make a hierarchy of their own. */
-  readonly rsaBits?: 2048 | 4096;
+  readonly rsaBits?: 2048 | 4096 | undefined;
 }
 
 export interface SimulatedSource extends ReportSource {
@@ -70,7 +70,9 @@ export async function createSimulatedSource(options: SimulatedOptions): Promise<
   };
 }
 
-const hex = (bytes: Uint8Array | undefined): string => Buffer.from(bytes ?? []).toString('hex');
+function hex(bytes: Uint8Array | undefined): string {
+  return Buffer.from(bytes ?? []).toString('hex');
+}
 
 type Issue = (now: Date) => Promise<Issued>;
 
@@ -113,8 +115,9 @@ async function intel(options: SimulatedOptions): Promise<Issue> {
   };
 }
 
-const keyFile = (options: SimulatedOptions): string =>
-  join(options.folder, options.product === 'TDX' ? 'intel.json' : `amd-${options.product}.json`);
+function keyFile(options: SimulatedOptions): string {
+  return join(options.folder, options.product === 'TDX' ? 'intel.json' : `amd-${options.product}.json`);
+}
 
 /** The keys of the folder, made when there are none. Of several processes that make them at once one wins. */
 async function keptKeys<Keys extends { readonly version: 1 }>(options: SimulatedOptions, make: () => Promise<Keys>): Promise<Keys> {

@@ -306,8 +306,12 @@ export async function segmentNames(folder: string): Promise<readonly string[]> {
 
 const SEGMENT = /^audit-\d{8}\.jsonl$/;
 
-export const segmentName = (number: number): string => `audit-${String(number).padStart(8, '0')}.jsonl`;
-export const segmentNumber = (name: string): number => Number(name.slice('audit-'.length, -'.jsonl'.length));
+export function segmentName(number: number): string {
+  return `audit-${String(number).padStart(8, '0')}.jsonl`;
+}
+export function segmentNumber(name: string): number {
+  return Number(name.slice('audit-'.length, -'.jsonl'.length));
+}
 
 /** Lines without their newline; the last one is `whole` only if it had one. Nothing after an endless line is read. */
 async function* linesOf(path: string): AsyncIterable<{ readonly bytes: Uint8Array; readonly whole: boolean }> {

@@ -256,7 +256,9 @@ interface Counted {
   readonly statuses: Map<number, number>;
 }
 
-const noneCounted = (): Counted => ({ count: 0, from: 0, statuses: new Map() });
+function noneCounted(): Counted {
+  return { count: 0, from: 0, statuses: new Map() };
+}
 
 interface Heads {
   write(end: { readonly count: number; readonly hash: string }): Promise<void>;
@@ -316,7 +318,9 @@ async function writeAll(file: number, text: string): Promise<void> {
   for (let done = 0; done < bytes.length;) done += (await promisify(write)(file, bytes, done, bytes.length - done, null)).bytesWritten;
 }
 
-const time = (milliseconds: number): string => new Date(milliseconds).toISOString();
+function time(milliseconds: number): string {
+  return new Date(milliseconds).toISOString();
+}
 
 function rawEd25519(privateKey: KeyObject): string {
   return createPublicKey(privateKey).export({ format: 'der', type: 'spki' }).subarray(12).toString('hex');

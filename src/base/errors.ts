@@ -4,11 +4,11 @@
 
 export interface ApiErrorDetail {
   /** The request field at fault, in OpenAI's dotted/bracketed form (`messages[0].role`). */
-  readonly param?: string;
+  readonly param?: string | undefined;
   /** Seconds; sent as Retry-After on 429 and 503. */
-  readonly retryAfterSeconds?: number;
+  readonly retryAfterSeconds?: number | undefined;
   /** Sent as `x-should-retry`; the OpenAI SDKs obey it over their defaults. */
-  readonly shouldRetry?: boolean;
+  readonly shouldRetry?: boolean | undefined;
   readonly cause?: unknown;
 }
 

@@ -10,7 +10,7 @@ export type Log = Logger;
 export interface LogOptions {
   readonly level: 'error' | 'warn' | 'info' | 'debug' | 'silent';
   /** Default: stderr, written at once, so that the last line before a crash is not lost. */
-  readonly stream?: DestinationStream;
+  readonly stream?: DestinationStream | undefined;
 }
 
 export function createLog(options: LogOptions): Log {
@@ -69,7 +69,11 @@ export function framesOf(error: Error): readonly string[] {
 const FRAME = /^ +at (?:[^()\n]{1,200} \([^()\n]{1,500}:\d+:\d+\)|(?:async )?[^()\s]{1,500}:\d+:\d+)$/;
 
 function pickRequest(value: unknown): Record<string, unknown> {
-  const request = value as { readonly id?: unknown; readonly method?: unknown; readonly routeOptions?: { readonly url?: unknown } };
+  const request = value as {
+    readonly id?: unknown;
+    readonly method?: unknown;
+    readonly routeOptions?: { readonly url?: unknown } | undefined;
+  };
   return { id: text(request.id), method: text(request.method), route: text(request.routeOptions?.url) };
 }
 

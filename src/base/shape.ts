@@ -9,9 +9,9 @@ export type JsonSchema = { readonly [key: string]: unknown };
 export interface Shape<T> {
   readonly schema: JsonSchema;
   /** Absent and null give undefined. */
-  readonly optional?: boolean;
+  readonly optional?: boolean | undefined;
   /** Left out of the published schema: known, and always refused. */
-  readonly refused?: boolean;
+  readonly refused?: boolean | undefined;
   /** Whether `read` would give the value back as it is. Long lists ask it, and need neither a copy nor a path for each item. */
   readonly takes?: ((value: unknown) => boolean) | undefined;
   read(value: unknown, path: string): T;
@@ -23,7 +23,9 @@ export function refuse(code: string, path: string, message: string): ApiError {
   return new ApiError(400, code, message, path === '' ? {} : { param: path });
 }
 
-const nameOf = (path: string): string => (path === '' ? 'the request body' : path);
+function nameOf(path: string): string {
+  return path === '' ? 'the request body' : path;
+}
 
 export function typeName(value: unknown): string {
   if (value === null) return 'null';
@@ -33,17 +35,18 @@ export function typeName(value: unknown): string {
   return typeof value === 'number' ? 'a number' : 'a boolean';
 }
 
-const wrongType = (value: unknown, path: string, expected: string): ApiError =>
-  refuse('invalid_type', path, `${nameOf(path)} is ${typeName(value)}, expected ${expected}`);
+function wrongType(value: unknown, path: string, expected: string): ApiError {
+  return refuse('invalid_type', path, `${nameOf(path)} is ${typeName(value)}, expected ${expected}`);
+}
 
 // ---- scalars
 
 export function text(o: {
-  readonly min?: number;
+  readonly min?: number | undefined;
   readonly max: number;
-  readonly pattern?: RegExp;
-  readonly form?: string;
-  readonly about?: string;
+  readonly pattern?: RegExp | undefined;
+  readonly form?: string | undefined;
+  readonly about?: string | undefined;
 }): Shape<string> {
   const schema: Record<string, unknown> = { type: 'string', maxLength: o.max };
   if (o.min !== undefined) schema['minLength'] = o.min;
@@ -69,7 +72,7 @@ export function text(o: {
   };
 }
 
-export function integer(o: { readonly min: number; readonly max: number; readonly about?: string }): Shape<number> {
+export function integer(o: { readonly min: number; readonly max: number; readonly about?: string | undefined }): Shape<number> {
   return {
     schema: described({ type: 'integer', minimum: o.min, maximum: o.max }, o.about),
     takes: (value) => typeof value === 'number' && Number.isInteger(value) && value >= o.min && value <= o.max,
@@ -83,7 +86,7 @@ export function integer(o: { readonly min: number; readonly max: number; readonl
   };
 }
 
-export function decimal(o: { readonly min: number; readonly max: number; readonly about?: string }): Shape<number> {
+export function decimal(o: { readonly min: number; readonly max: number; readonly about?: string | undefined }): Shape<number> {
   return {
     schema: described({ type: 'number', minimum: o.min, maximum: o.max }, o.about),
     read(value, path) {
@@ -120,7 +123,10 @@ export function choice<const C extends string>(choices: readonly C[], about?: st
 
 // ---- composites
 
-export function list<T>(item: Shape<T>, o: { readonly min?: number; readonly max: number; readonly about?: string }): Shape<readonly T[]> {
+export function list<T>(
+  item: Shape<T>,
+  o: { readonly min?: number | undefined; readonly max: number; readonly about?: string | undefined },
+): Shape<readonly T[]> {
   const min = o.min ?? 0;
   return {
     schema: described({ type: 'array', items: item.schema, ...(min > 0 && { minItems: min }), maxItems: o.max }, o.about),

@@ -35,8 +35,8 @@ export function parseArguments(args: readonly string[], options: Options, positi
 export const CONFIG_OPTIONS = { config: { type: 'string' }, 'operator-config': { type: 'string' } } as const satisfies Options;
 
 export interface Overrides {
-  readonly flags?: Readonly<Record<string, unknown>>;
-  readonly models?: readonly { readonly id: string; readonly path: string }[];
+  readonly flags?: Readonly<Record<string, unknown>> | undefined;
+  readonly models?: readonly { readonly id: string; readonly path: string }[] | undefined;
 }
 
 /** Configuration from `--config` (or ASSAY_CONFIG), `--operator-config`, the environment and flags. */

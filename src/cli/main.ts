@@ -66,7 +66,10 @@ function describe(error: unknown): string {
   if (!(error instanceof Error)) return 'failed';
   if (error instanceof ConfigError || error instanceof UsageError || error instanceof CommandError) return error.message;
   if (error instanceof ApiError) return `${error.message} (${error.code})`;
-  const { code, syscall, path, address, port } = error as NodeJS.ErrnoException & { readonly address?: string; readonly port?: number };
+  const { code, syscall, path, address, port } = error as NodeJS.ErrnoException & {
+    readonly address?: string | undefined;
+    readonly port?: number | undefined;
+  };
   if (code === undefined || syscall === undefined) return error.stack ?? error.message;
   const what = path ?? (address === undefined ? '' : `${address}:${port}`);
   return `${syscall} ${what} failed (${code})`;

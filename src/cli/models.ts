@@ -142,7 +142,7 @@ function parse(body: string): unknown {
 }
 
 function failure(answer: unknown, status: number | undefined): Error {
-  const error = (answer as { readonly error?: { readonly message?: unknown; readonly code?: unknown } } | null)?.error;
+  const error = (answer as { readonly error?: { readonly message?: unknown; readonly code?: unknown } | undefined } | null)?.error;
   const message = typeof error?.message === 'string' ? error.message : 'the server refused';
   return new CommandError(`${message} (${typeof error?.code === 'string' ? error.code : status})`);
 }

@@ -205,4 +205,6 @@ async function writePolicy(server: RunningServer, config: Config, simulated: Sim
   return path;
 }
 
-const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
+function hex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
+}

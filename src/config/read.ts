@@ -20,19 +20,21 @@ export interface ConfigFile {
 }
 
 export interface ConfigSources {
-  readonly file?: ConfigFile;
+  readonly file?: ConfigFile | undefined;
   /** Unmeasured: may only hold keys whose `from` is `operator`, and never overrides a measured value. */
-  readonly operator?: ConfigFile;
-  readonly environment?: Readonly<Record<string, string | undefined>>;
+  readonly operator?: ConfigFile | undefined;
+  readonly environment?: Readonly<Record<string, string | undefined>> | undefined;
   /** Dotted keys from the command line; they win over everything. */
-  readonly flags?: Readonly<Record<string, unknown>>;
+  readonly flags?: Readonly<Record<string, unknown>> | undefined;
   /** `--model id=path`; they win over the file's entries of that id. */
-  readonly models?: readonly { readonly id: string; readonly path: string }[];
+  readonly models?: readonly { readonly id: string; readonly path: string }[] | undefined;
   readonly cwd: string;
 }
 
 /** The process's environment: what `serve` and `config` pass to readConfig. */
-export const environment = (): Readonly<Record<string, string | undefined>> => process.env;
+export function environment(): Readonly<Record<string, string | undefined>> {
+  return process.env;
+}
 
 const MAX_FILE_BYTES = 1024 * 1024;
 /** Variables with our prefix that are not settings. */
@@ -212,7 +214,9 @@ function readEntries(
   }
 }
 
-const entryKey = (table: string, id: string, key: string): string => `${table}\0${id}\0${key}`;
+function entryKey(table: string, id: string, key: string): string {
+  return `${table}\0${id}\0${key}`;
+}
 
 function admit(field: Field, kind: 'file' | 'operator', key: string, where: string): void {
   if (kind === 'operator' && field.from !== 'operator') {

@@ -10,23 +10,28 @@ interface Common {
   readonly about: string;
   readonly from: Source;
   /** Only its SHA-256 enters the configuration digest and `config show`. */
-  readonly secret?: true;
+  readonly secret?: true | undefined;
   /** Relative values are resolved against the folder of the configuration file. */
-  readonly path?: true;
+  readonly path?: true | undefined;
 }
 
 export type Field =
-  | (Common & { readonly type: 'text'; readonly default?: string; readonly pattern?: RegExp; readonly form?: string })
-  | (Common & { readonly type: 'choice'; readonly choices: readonly string[]; readonly default?: string })
-  | (Common & { readonly type: 'boolean'; readonly default?: boolean })
-  | (Common & { readonly type: 'integer'; readonly default?: number; readonly min: number; readonly max: number })
-  | (Common & { readonly type: 'number'; readonly default?: number; readonly min: number; readonly max: number })
+  | (Common & {
+      readonly type: 'text';
+      readonly default?: string | undefined;
+      readonly pattern?: RegExp | undefined;
+      readonly form?: string | undefined;
+    })
+  | (Common & { readonly type: 'choice'; readonly choices: readonly string[]; readonly default?: string | undefined })
+  | (Common & { readonly type: 'boolean'; readonly default?: boolean | undefined })
+  | (Common & { readonly type: 'integer'; readonly default?: number | undefined; readonly min: number; readonly max: number })
+  | (Common & { readonly type: 'number'; readonly default?: number | undefined; readonly min: number; readonly max: number })
   | (Common & {
       readonly type: 'texts';
-      readonly default?: readonly string[];
+      readonly default?: readonly string[] | undefined;
       readonly max: number;
-      readonly pattern?: RegExp;
-      readonly form?: string;
+      readonly pattern?: RegExp | undefined;
+      readonly form?: string | undefined;
     });
 
 export type Section = Readonly<Record<string, Field>>;

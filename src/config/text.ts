@@ -81,4 +81,6 @@ export function isTable(value: unknown): value is Record<string, unknown> {
   );
 }
 
-export const quoted = (id: string): string => (/^[A-Za-z0-9_-]+$/.test(id) ? id : JSON.stringify(id));
+export function quoted(id: string): string {
+  return /^[A-Za-z0-9_-]+$/.test(id) ? id : JSON.stringify(id);
+}

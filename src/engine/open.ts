@@ -15,20 +15,20 @@ import { assertCountable, assertFits } from './seam/context-limits.ts';
 export interface OpenOptions {
   /** The built engine/child/worker; must be JavaScript. */
   readonly workerEntry: URL | string;
-  readonly loadTimeoutMs?: number;
+  readonly loadTimeoutMs?: number | undefined;
   /** A child that answers nothing for this long, while asked, is ended. */
-  readonly watchdogMs?: number;
+  readonly watchdogMs?: number | undefined;
   /** Requests that may wait for a slot, and calls of the other kinds that may be under way; more are refused with 429. */
-  readonly maxQueued?: number;
+  readonly maxQueued?: number | undefined;
   /** Buffered events of one stream at which its generation pauses. */
-  readonly maxBufferedEvents?: number;
-  readonly reusePrefixes?: boolean;
+  readonly maxBufferedEvents?: number | undefined;
+  readonly reusePrefixes?: boolean | undefined;
   /** Prompt tokens per step; tests set it. */
-  readonly maxChunk?: number;
+  readonly maxChunk?: number | undefined;
   /** Cells of the KV memory (at least one context); absent: what the memory of the machine affords. */
-  readonly maxCells?: number;
+  readonly maxCells?: number | undefined;
   /** Numerics that hardly depend on the batch (see llama-context). Absent: where it costs next to nothing, on small models. */
-  readonly exact?: boolean;
+  readonly exact?: boolean | undefined;
 }
 
 const maxStderrCharacters = 64 * 1024;

@@ -35,7 +35,7 @@ import type { ToolFormat } from '../engine/seam/tool-format.ts';
 
 export interface SchemaOptions {
   /** Where the schema is in the request; error params begin with it. */
-  readonly param?: string;
+  readonly param?: string | undefined;
 }
 
 const maxDepth = 32;
@@ -78,7 +78,7 @@ export function toolCallGrammar(
   choice: 'auto' | 'required',
   parallel: boolean,
   format: ToolFormat,
-): { readonly gbnf: string; readonly triggers?: readonly string[] } {
+): { readonly gbnf: string; readonly triggers?: readonly string[] | undefined } {
   const gbnf = guarded('tools', () => {
     const builder = createGrammarBuilder();
     const root = builder.declare('root');
@@ -106,7 +106,9 @@ export function toolCallGrammar(
   return choice === 'auto' ? { gbnf, triggers: format.triggers } : { gbnf };
 }
 
-const member = (text: string): string[] => (text === '' ? [] : [literal(text)]);
+function member(text: string): string[] {
+  return text === '' ? [] : [literal(text)];
+}
 
 function guarded<T>(param: string, work: () => T): T {
   try {
@@ -122,7 +124,9 @@ interface Seen {
   readonly strings: Map<string, PatternGrammar>;
   readonly numbers: Map<string, Expression>;
 }
-const nothingSeen = (): Seen => ({ strings: new Map(), numbers: new Map() });
+function nothingSeen(): Seen {
+  return { strings: new Map(), numbers: new Map() };
+}
 
 function compiler(builder: GrammarBuilder, document: unknown, param: string, { strings, numbers }: Seen): (schema: unknown) => Expression {
   const { spend } = builder;

@@ -18,11 +18,11 @@ export class NumberRangeError extends Error {
 
 export interface NumberRange {
   readonly integer: boolean;
-  readonly minimum?: number;
-  readonly maximum?: number;
-  readonly exclusiveMinimum?: number;
-  readonly exclusiveMaximum?: number;
-  readonly multipleOf?: number;
+  readonly minimum?: number | undefined;
+  readonly maximum?: number | undefined;
+  readonly exclusiveMinimum?: number | undefined;
+  readonly exclusiveMaximum?: number | undefined;
+  readonly multipleOf?: number | undefined;
 }
 
 const maxIntegerDigits = 21;
@@ -231,4 +231,6 @@ function magnitudes(builder: GrammarBuilder, low: Bound | null, high: Bound | nu
   return options.length === 0 ? null : builder.rule('magnitude', options.join(' | '));
 }
 
-const isExclusive = (bound: Bound | null): boolean => bound?.exclusive === true;
+function isExclusive(bound: Bound | null): boolean {
+  return bound?.exclusive === true;
+}

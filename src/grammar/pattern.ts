@@ -119,7 +119,9 @@ export function cuts(max: number): number {
 }
 
 /** The text ends here and nowhere else. */
-const ends = (state: State | undefined): boolean => state?.accepts === true && state.steps.length === 0;
+function ends(state: State | undefined): boolean {
+  return state?.accepts === true && state.steps.length === 0;
+}
 
 /** Its last character is `c`, and no backslash before takes its meaning: an even number of them. */
 function endsUnescaped(text: string, c: string): boolean {

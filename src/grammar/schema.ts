@@ -14,8 +14,12 @@ const maxCharacters = 2_000_000;
 const maxLevels = 128;
 
 export type Json = Record<string, unknown>;
-const isArray = (value: unknown): value is readonly unknown[] => Array.isArray(value);
-const list = (value: unknown): readonly unknown[] => (isArray(value) ? value : [value]);
+function isArray(value: unknown): value is readonly unknown[] {
+  return Array.isArray(value);
+}
+function list(value: unknown): readonly unknown[] {
+  return isArray(value) ? value : [value];
+}
 
 /** Keywords that say nothing about which values are valid. */
 export const annotations = new Set([
@@ -45,7 +49,9 @@ const keywordsOf: Readonly<Record<string, readonly string[]>> = {
 };
 export const types = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const;
 export type Type = (typeof types)[number];
-const isType = (value: unknown): value is Type => types.some((type) => type === value);
+function isType(value: unknown): value is Type {
+  return types.some((type) => type === value);
+}
 const composing = new Set(['type', 'enum', 'const', 'anyOf', 'oneOf', 'allOf', '$ref']);
 export const known = new Set([...Object.values(keywordsOf).flat(), ...composing]);
 /** Formats that say how a number is stored, not which it is. */

@@ -33,8 +33,14 @@ export function createProven(): Proven {
 /** Its answer closes the connection (http/server). */
 export const STALE = 'attestation_stale';
 
-const stale = (): ApiError =>
-  new ApiError(409, 'attestation_stale', 'this connection was attested before the model was what it is now; attest a new connection', {
-    param: 'model',
-    shouldRetry: true,
-  });
+function stale(): ApiError {
+  return new ApiError(
+    409,
+    'attestation_stale',
+    'this connection was attested before the model was what it is now; attest a new connection',
+    {
+      param: 'model',
+      shouldRetry: true,
+    },
+  );
+}

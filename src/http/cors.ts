@@ -14,7 +14,9 @@ const EXPOSED = [
   ...['limit', 'remaining', 'reset'].flatMap((what) => [`x-ratelimit-${what}-requests`, `x-ratelimit-${what}-tokens`]),
 ].join(', ');
 
-const isListed = (config: ServerConfig, origin: string): boolean => config.corsOrigins.includes(origin) || config.corsOrigins.includes('*');
+function isListed(config: ServerConfig, origin: string): boolean {
+  return config.corsOrigins.includes(origin) || config.corsOrigins.includes('*');
+}
 
 export function corsHeaders(config: ServerConfig, origin: string): Record<string, string> {
   if (config.corsOrigins.length === 0) return {};

@@ -66,7 +66,7 @@ export interface ServerConfig {
     /** A stream silent for so long gets a comment line. */
     readonly heartbeatMs: number;
     /** A stream whose reader takes nothing for so long is cut off; default 60 s. */
-    readonly stallMs?: number;
+    readonly stallMs?: number | undefined;
     /** How long close() lets answers finish. */
     readonly drainMs: number;
   };
@@ -88,12 +88,12 @@ export interface ServerDeps {
   readonly log: FastifyBaseLogger;
   readonly version: string;
   /** More numbers for /metrics (loads, evictions, attestations), read when it is scraped. */
-  readonly metricSources?: readonly (() => Iterable<MetricFamily>)[];
-  readonly onRequest?: (record: RequestRecord) => void;
+  readonly metricSources?: readonly (() => Iterable<MetricFamily>)[] | undefined;
+  readonly onRequest?: ((record: RequestRecord) => void) | undefined;
   /** Milliseconds since 1970. */
-  readonly now?: () => number;
+  readonly now?: (() => number) | undefined;
   /** `bytes` random bytes as lower-case hex: response and tool call ids. */
-  readonly randomHex?: (bytes: number) => string;
+  readonly randomHex?: ((bytes: number) => string) | undefined;
 }
 
 export const DEFAULT_CONFIG: ServerConfig = {

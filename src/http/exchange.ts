@@ -86,7 +86,12 @@ export function openExchange(o: {
   };
 }
 
-export const clientClosed = (): ApiError => new ApiError(499, 'client_closed_request', 'the client closed the request');
-export const timedOut = (): ApiError => new ApiError(504, 'timeout', 'the answer took longer than this server allows');
-export const shuttingDown = (): ApiError =>
-  new ApiError(503, 'server_shutting_down', 'the server is shutting down', { retryAfterSeconds: 5 });
+export function clientClosed(): ApiError {
+  return new ApiError(499, 'client_closed_request', 'the client closed the request');
+}
+export function timedOut(): ApiError {
+  return new ApiError(504, 'timeout', 'the answer took longer than this server allows');
+}
+export function shuttingDown(): ApiError {
+  return new ApiError(503, 'server_shutting_down', 'the server is shutting down', { retryAfterSeconds: 5 });
+}

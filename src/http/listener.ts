@@ -11,7 +11,9 @@ import { peerOf } from './address.ts';
 import type { ServerDeps } from './deps.ts';
 import { rawErrorResponse } from './errors.ts';
 
-export const freshRequestId = (): string => `req_${randomUUID().replaceAll('-', '')}`;
+export function freshRequestId(): string {
+  return `req_${randomUUID().replaceAll('-', '')}`;
+}
 
 /** TLS 1.3 alone, no tickets; a session that is reused all the same is refused (protocol.md §5). */
 export function tlsOptions(tls: { readonly key: string; readonly cert: string }) {
@@ -107,7 +109,7 @@ function limitPeers(server: Server | SecureServer, perPeer: number): void {
 }
 
 /** Node could not make a request of what came in: bad HTTP, too long a header, or too slow. */
-export function answerBrokenRequest(error: Error & { code?: string }, socket: Socket, answering: boolean): void {
+export function answerBrokenRequest(error: Error & { code?: string | undefined }, socket: Socket, answering: boolean): void {
   if (error.code === 'ECONNRESET' || !socket.writable || answering) {
     socket.destroy();
     return;

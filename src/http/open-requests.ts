@@ -123,10 +123,12 @@ function closed(response: ServerResponse, socket: Socket): void {
 }
 
 export const PIPELINED = 'too_many_pipelined_requests';
-const tooMany = (): ApiError =>
-  new ApiError(429, PIPELINED, `more than ${MAX_PIPELINED} requests wait on this connection`, { retryAfterSeconds: 1 });
+function tooMany(): ApiError {
+  return new ApiError(429, PIPELINED, `more than ${MAX_PIPELINED} requests wait on this connection`, { retryAfterSeconds: 1 });
+}
 
 /** In logs and metrics only: the connection ends before it could be sent. */
 export const CONNECTION_ENDING = 'connection_ending';
-const ending = (): ApiError =>
-  new ApiError(503, CONNECTION_ENDING, 'the connection ends with the answer to an earlier request', { retryAfterSeconds: 1 });
+function ending(): ApiError {
+  return new ApiError(503, CONNECTION_ENDING, 'the connection ends with the answer to an earlier request', { retryAfterSeconds: 1 });
+}

@@ -11,7 +11,7 @@ import type { ServerMetrics } from './metrics/server.ts';
 
 /** One request, checked, and everything a handler may use to answer it. */
 export interface Call<B = unknown, Q = unknown> {
-  readonly deps: Required<Pick<ServerDeps, 'now' | 'randomHex'>> & ServerDeps;
+  readonly deps: Omit<ServerDeps, 'now' | 'randomHex'> & { readonly now: () => number; readonly randomHex: (bytes: number) => string };
   readonly exchange: Exchange;
   readonly body: B;
   readonly query: Q;
@@ -29,30 +29,30 @@ interface RouteDoc {
   readonly summary: string;
   readonly tag: string;
   /** The 200 (or `status`) JSON answer, or one event where the answer is always a stream. */
-  readonly answer?: Shape<unknown>;
-  readonly status?: number;
+  readonly answer?: Shape<unknown> | undefined;
+  readonly status?: number | undefined;
   /** The answer is, or can be, server-sent events. */
-  readonly streams?: boolean | 'always';
+  readonly streams?: boolean | 'always' | undefined;
   /** The answer is plain text. */
-  readonly text?: boolean;
+  readonly text?: boolean | undefined;
   /** Error codes beyond those every route can give. */
-  readonly errors?: readonly string[];
+  readonly errors?: readonly string[] | undefined;
 }
 
 export interface Route<B = unknown, Q = unknown> extends RouteDoc {
   readonly method: 'GET' | 'POST' | 'DELETE';
   /** find-my-way pattern: `/v1/models/:id`. */
   readonly path: string;
-  readonly aliases?: readonly string[];
+  readonly aliases?: readonly string[] | undefined;
   readonly access: Access;
-  readonly body?: Shape<B>;
-  readonly query?: Shape<Q>;
+  readonly body?: Shape<B> | undefined;
+  readonly query?: Shape<Q> | undefined;
   /** Counts against the limits of the caller and of the server. */
-  readonly limited?: boolean;
+  readonly limited?: boolean | undefined;
   /** Takes no place from other requests: it has its own, and a peer has few of them. */
-  readonly apart?: boolean;
+  readonly apart?: boolean | undefined;
   /** May take longer than `timeouts.requestMs`: downloads, hashing, loading. */
-  readonly untimed?: boolean;
+  readonly untimed?: boolean | undefined;
   /** Returns the JSON answer, or undefined when it wrote the response itself. */
   handle(call: Call<B, Q>): Promise<unknown>;
 }

@@ -35,7 +35,7 @@ export interface HttpServer {
    * Refuses new work with 503, lets answers under way finish within `drainMs` (default from config), ends what is left with
    * an error, and closes. A second call with 0 does not wait.
    */
-  close(options?: { readonly drainMs?: number }): Promise<void>;
+  close(options?: { readonly drainMs?: number | undefined }): Promise<void>;
 }
 
 declare module 'fastify' {
@@ -335,9 +335,9 @@ const LAST_WORDS_MS = 500;
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    assay?: Route;
+    assay?: Route | undefined;
     /** The methods of a path, on its routes for all others. */
-    allow?: string;
+    allow?: string | undefined;
   }
 }
 
@@ -365,7 +365,9 @@ function registerAll(app: FastifyInstance, routes: readonly Route[], shared: Sha
   }
 }
 
-const unknownUrl = (): ApiError => new ApiError(404, 'unknown_url', 'there is no such route');
+function unknownUrl(): ApiError {
+  return new ApiError(404, 'unknown_url', 'there is no such route');
+}
 
 async function answer(route: Route, shared: Shared, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const exchange = request.exchange;
@@ -393,4 +395,6 @@ function paramsOf(params: unknown): Readonly<Record<string, string>> {
   return Object.fromEntries(texts);
 }
 
-const processingMs = (exchange: Exchange): string => String(Math.round(performance.now() - exchange.startedAt));
+function processingMs(exchange: Exchange): string {
+  return String(Math.round(performance.now() - exchange.startedAt));
+}

@@ -41,7 +41,7 @@ export interface LifecycleDeps<E extends Closable> {
   readonly maxWaiting: number;
   readonly loadTimeoutMs: number;
   readonly clock: Clock;
-  readonly onEvent?: (event: LifecycleEvent) => void;
+  readonly onEvent?: ((event: LifecycleEvent) => void) | undefined;
 }
 
 export interface Lifecycle<E extends Closable> {

@@ -10,12 +10,12 @@ import type { RegisteredModelType, RegistryEntry, FileIdentity } from './model.t
 /** Structurally the engine seam's LoadSpec. */
 export interface OpenSpec {
   readonly path: string;
-  readonly fd?: number;
+  readonly fd?: number | undefined;
   readonly type: RegisteredModelType;
   readonly contextLength: number;
   readonly slots: number;
-  readonly threads?: number;
-  readonly chatTemplate?: string;
+  readonly threads?: number | undefined;
+  readonly chatTemplate?: string | undefined;
   readonly onProgress: (fraction: number) => void;
 }
 
@@ -24,12 +24,12 @@ export interface OpenOptions<E> {
   readonly stagingFolder: string;
   readonly slots: number;
   /** Absent: the engine chooses. */
-  readonly threads?: number;
+  readonly threads?: number | undefined;
   readonly signal: AbortSignal;
   readonly onProgress: (fraction: number) => void;
   /** For a file used in place: what it was when its digest was last taken, and to be told when it was taken again. */
-  readonly known?: FileIdentity;
-  readonly onMeasured?: (identity: FileIdentity) => void;
+  readonly known?: FileIdentity | undefined;
+  readonly onMeasured?: ((identity: FileIdentity) => void) | undefined;
 }
 
 /** Where engine/seam/engine says the child finds an inherited descriptor. */
@@ -77,7 +77,7 @@ export async function openModel<E extends Closable>(entry: RegistryEntry, option
 }
 
 /** Descriptors of other processes can be opened by path on Linux only; elsewhere there is only `disk`, for development. */
-function locationOf(staged: StagedFile, path: string): { readonly path: string; readonly fd?: number } {
+function locationOf(staged: StagedFile, path: string): { readonly path: string; readonly fd?: number | undefined } {
   return process.platform === 'linux' ? { path: CHILD_PATH, fd: staged.fd } : { path };
 }
 

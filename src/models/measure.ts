@@ -18,7 +18,7 @@ const O_TMPFILE = 0o20_200_000;
 export interface MeasureOptions {
   readonly signal: AbortSignal;
   /** Called with 0…1. */
-  readonly onProgress?: (fraction: number) => void;
+  readonly onProgress?: ((fraction: number) => void) | undefined;
 }
 
 export interface Measured {
@@ -37,7 +37,7 @@ export interface StageOptions extends MeasureOptions {
   /** For messages. */
   readonly name: string;
   /** For `disk`: skip hashing when the file is still the one this digest was taken of. */
-  readonly known?: FileIdentity;
+  readonly known?: FileIdentity | undefined;
 }
 
 /** Bytes an engine may be given. Held open until `close`; the engine's own mapping outlives that. */
@@ -49,7 +49,7 @@ export interface StagedFile {
   readonly size: number;
   readonly residency: Residency;
   /** Of a file used in place: what it was when its digest was last taken. */
-  readonly identity?: FileIdentity;
+  readonly identity?: FileIdentity | undefined;
   /** To be called once the engine has read the file. For `disk`, throws if the file changed since it was hashed. */
   check(): Promise<void>;
   /** Idempotent. */

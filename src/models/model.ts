@@ -22,14 +22,14 @@ export interface ModelBlob {
 
 /** Parameters a request gets when it does not set them. */
 export interface ModelDefaults {
-  readonly temperature?: number;
-  readonly topP?: number;
-  readonly topK?: number;
-  readonly minP?: number;
-  readonly repeatPenalty?: number;
-  readonly maxTokens?: number;
+  readonly temperature?: number | undefined;
+  readonly topP?: number | undefined;
+  readonly topK?: number | undefined;
+  readonly minP?: number | undefined;
+  readonly repeatPenalty?: number | undefined;
+  readonly maxTokens?: number | undefined;
   /** Embedding width a request gets when it asks for none. */
-  readonly dimensions?: number;
+  readonly dimensions?: number | undefined;
 }
 
 /** What the GGUF header says; informative. */
@@ -55,7 +55,7 @@ export interface RegisteredModel {
   readonly residency: Residency;
   readonly blobs: readonly ModelBlob[];
   readonly defaults: ModelDefaults;
-  readonly details?: ModelDetails;
+  readonly details?: ModelDetails | undefined;
 }
 
 /** One file of a model and where it is. */
@@ -63,7 +63,7 @@ export interface ModelFile extends ModelBlob {
   readonly role: Exclude<BlobRole, 'residency'>;
   readonly path: string;
   /** When its digest was taken by this process: what the file was then. */
-  readonly identity?: FileIdentity;
+  readonly identity?: FileIdentity | undefined;
 }
 
 /** What the strict GGUF reader found. */
@@ -84,7 +84,7 @@ export interface RegistryEntry {
   readonly files: readonly ModelFile[];
   readonly summary: ModelSummary;
   /** Text of a chat template that replaces the file's own; it is then one of the model's blobs. */
-  readonly chatTemplate?: string;
+  readonly chatTemplate?: string | undefined;
   /** Whether this process itself hashed the bytes, or takes the digest from a manifest or pin and enforces it on load. */
   readonly hashed: boolean;
 }

@@ -65,11 +65,11 @@ export interface DescribeOptions {
   readonly files: readonly ModelFile[];
   readonly summary: ModelSummary;
   readonly residency: Residency;
-  readonly type?: RegisteredModelType;
+  readonly type?: RegisteredModelType | undefined;
   /** Upper limit from the configuration. */
   readonly contextLength: number;
   readonly defaults: ModelDefaults;
-  readonly chatTemplate?: string;
+  readonly chatTemplate?: string | undefined;
   readonly hashed: boolean;
 }
 

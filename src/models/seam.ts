@@ -5,11 +5,11 @@ import type { ModelDefaults, RegisteredModel } from './model.ts';
 export interface ModelStatus extends RegisteredModel {
   readonly loaded: boolean;
   /** Present while the model is being staged and loaded; 0…1. */
-  readonly loading?: { readonly fraction: number };
+  readonly loading?: { readonly fraction: number } | undefined;
   /** Unix milliseconds. */
-  readonly loadedAt?: number;
+  readonly loadedAt?: number | undefined;
   /** Unix milliseconds when it is unloaded if nothing uses it; null: never. */
-  readonly expiresAt?: number | null;
+  readonly expiresAt?: number | null | undefined;
   /** Leases held now. */
   readonly inFlight: number;
 }
@@ -42,9 +42,9 @@ export interface PullStatus {
 
 /** `keepAlive` as requests give it: seconds, "30s", "5m", "1h", "0" (unload when idle), "-1" (never unload). */
 export interface AcquireOptions {
-  readonly keepAlive?: string | number;
+  readonly keepAlive?: string | number | undefined;
   /** Given for callers who share the model: they may have it stay longer than it would, up to so many milliseconds, never shorter. */
-  readonly keepAliveUpToMs?: number;
+  readonly keepAliveUpToMs?: number | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -54,20 +54,24 @@ export interface ModelService<E> {
   get(id: string): ModelStatus | undefined;
   /** Loads on first use; waits its turn when room must be made. 404 model_not_found, 429 engine_overloaded, 500 model_load_failed. */
   acquire(id: string, options: AcquireOptions): Promise<Lease<E>>;
-  load(id: string, signal: AbortSignal, options?: { readonly keepAlive?: string | number }): Promise<'loaded' | 'already_loaded'>;
+  load(
+    id: string,
+    signal: AbortSignal,
+    options?: { readonly keepAlive?: string | number | undefined },
+  ): Promise<'loaded' | 'already_loaded'>;
   /** Waits for work in flight to end, then ends the engine; 404 model_not_loaded when it is not loaded. */
   unload(id: string): Promise<void>;
   /** 400 file_not_found · invalid_gguf · unsupported_model_format · path_not_allowed, 409 model_already_exists. */
   register(request: {
     readonly name: string;
     readonly path: string;
-    readonly format?: string;
-    readonly defaultParameters?: ModelDefaults;
+    readonly format?: string | undefined;
+    readonly defaultParameters?: ModelDefaults | undefined;
   }): Promise<RegisteredModel>;
   /** Unloads, deregisters, and collects blobs no manifest names. */
   remove(id: string): Promise<void>;
   pull(
-    request: { readonly name: string; readonly force?: boolean; readonly token?: string },
+    request: { readonly name: string; readonly force?: boolean | undefined; readonly token?: string | undefined },
     signal: AbortSignal,
   ): AsyncIterable<PullEvent>;
   pullStatus(name: string): Promise<PullStatus | undefined>;

@@ -26,7 +26,7 @@ export interface ServiceOptions<E extends Closable> {
   readonly modelRoots: readonly string[];
   readonly residency: 'auto' | 'memory' | 'disk' | 'verity';
   /** Files below it are on dm-verity devices with measured root hashes. */
-  readonly verityFolder?: string;
+  readonly verityFolder?: string | undefined;
   /** With real hardware `auto` never means disk. */
   readonly hardware: boolean;
   readonly stagingFolder: string;
@@ -39,7 +39,7 @@ export interface ServiceOptions<E extends Closable> {
   readonly maxWaiting: number;
   readonly loadTimeoutMs: number;
   readonly clock: Clock;
-  readonly onEvent?: (event: LifecycleEvent) => void;
+  readonly onEvent?: ((event: LifecycleEvent) => void) | undefined;
 }
 
 /** A model from the configuration or the command line. */
@@ -47,11 +47,11 @@ export interface ModelSource {
   readonly id: string;
   readonly path: string;
   /** Pinned: taken as given, and enforced whenever the bytes are read. */
-  readonly sha256?: string;
-  readonly type?: RegisteredModelType;
-  readonly contextLength?: number;
-  readonly defaults?: ModelDefaults;
-  readonly chatTemplate?: string;
+  readonly sha256?: string | undefined;
+  readonly type?: RegisteredModelType | undefined;
+  readonly contextLength?: number | undefined;
+  readonly defaults?: ModelDefaults | undefined;
+  readonly chatTemplate?: string | undefined;
 }
 
 export interface Models<E extends Closable> extends ModelService<E> {
@@ -164,8 +164,8 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
   async function register(request: {
     readonly name: string;
     readonly path: string;
-    readonly format?: string;
-    readonly defaultParameters?: ModelDefaults;
+    readonly format?: string | undefined;
+    readonly defaultParameters?: ModelDefaults | undefined;
   }): Promise<ModelStatus> {
     parseModelName(request.name);
     if (request.format !== undefined && request.format !== 'gguf') {
@@ -295,8 +295,8 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
 
 interface PullRequest {
   readonly name: string;
-  readonly force?: boolean;
-  readonly token?: string;
+  readonly force?: boolean | undefined;
+  readonly token?: string | undefined;
 }
 
 function wireEvent(event: HubEvent): PullEvent {

@@ -25,8 +25,13 @@ export function manifestOf(entry: RegistryEntry, source: ModelSource): ModelMani
       parameters: entry.summary.parameters,
       quantization: entry.summary.quantization,
     },
-    ...(Object.keys(model.defaults).length === 0 ? {} : { defaultParameters: { ...model.defaults } }),
+    ...(Object.keys(model.defaults).length === 0 ? {} : { defaultParameters: given(model.defaults) }),
   };
+}
+
+/** Of the defaults, those that were set. */
+function given(defaults: ModelDefaults): Readonly<Record<string, number>> {
+  return Object.fromEntries(Object.entries(defaults).filter((entry): entry is [string, number] => entry[1] !== undefined));
 }
 
 export interface RestoreOptions {

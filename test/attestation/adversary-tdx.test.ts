@@ -30,9 +30,9 @@ async function codes(chain: readonly Uint8Array[] | undefined, collateral: Parti
   return error === undefined ? failed : [error.code];
 }
 
-const without =
-  (oid: string, ...more: readonly IssueExtension[]) =>
-  (list: readonly IssueExtension[]): readonly IssueExtension[] => [...list.filter((extension) => extension.oid !== oid), ...more];
+function without(oid: string, ...more: readonly IssueExtension[]) {
+  return (list: readonly IssueExtension[]): readonly IssueExtension[] => [...list.filter((extension) => extension.oid !== oid), ...more];
+}
 const KEY_USAGE = '2.5.29.15';
 const BASIC_CONSTRAINTS = '2.5.29.19';
 

@@ -20,7 +20,9 @@ import { evidenceOf, NOW, simulatedAmd } from '../fixtures/attestation/snp-simul
 import type { SnpEvidence } from '../../attestation/snp/subject.ts';
 
 const now = NOW;
-const fill = (size: number, value: number): Uint8Array => new Uint8Array(size).fill(value);
+function fill(size: number, value: number): Uint8Array {
+  return new Uint8Array(size).fill(value);
+}
 const FORGED = 'ee'.repeat(48);
 
 interface Input {

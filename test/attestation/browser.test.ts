@@ -92,11 +92,13 @@ function tdxInput(quote: Uint8Array, collateral: TdxCollateral, now: string, mor
   });
 }
 
-const readSnp = (path: string): Uint8Array => {
+function readSnp(path: string): Uint8Array {
   const bytes = new Uint8Array(readFileSync(vectorPath(path)));
   return path.endsWith('.pem') ? (parsePem(new TextDecoder().decode(bytes))[0] ?? bytes) : bytes;
-};
-const pem = (der: Uint8Array): string => `-----BEGIN CERTIFICATE-----\n${toBase64(der)}\n-----END CERTIFICATE-----\n`;
+}
+function pem(der: Uint8Array): string {
+  return `-----BEGIN CERTIFICATE-----\n${toBase64(der)}\n-----END CERTIFICATE-----\n`;
+}
 
 function snpInput(
   report: string,

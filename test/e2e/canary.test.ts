@@ -16,17 +16,19 @@ const run = randomBytes(5).toString('hex');
 let counter = 0;
 const canaries: string[] = [];
 /** A string that cannot be there by chance, nor from another run. */
-const canary = (what: string): string => {
+function canary(what: string): string {
   const text = `canary${what}${(++counter).toString(36)}q${run}`;
   canaries.push(text);
   return text;
-};
+}
 
 /** A refusal names the parameter or schema keyword it refuses, to the caller alone: these are names, not content. */
 const ECHOED = /^canary(field|keyword)/;
 /** The name of a pull is kept with its state, and as the name of the model it became: docs/models.md. */
 const PULLED = /^canarypulled/;
-const keepsPulledNames = (sink: string): boolean => /(^|\/)(pulls|models\/manifests)\/[^/]+\.json$/.test(sink);
+function keepsPulledNames(sink: string): boolean {
+  return /(^|\/)(pulls|models\/manifests)\/[^/]+\.json$/.test(sink);
+}
 
 const BIGGEST_FILE = 64 * 1024 * 1024;
 
@@ -632,12 +634,12 @@ model_roots = ["${join(folder, 'roots')}"]
   }
 });
 
-const ifForbidden =
-  <T>(instead: T) =>
-  (error: NodeJS.ErrnoException): T => {
+function ifForbidden<T>(instead: T) {
+  return (error: NodeJS.ErrnoException): T => {
     if (error.code !== 'EACCES') throw error;
     return instead;
   };
+}
 
 /** What stands in the folders all programs share. */
 async function shared(): Promise<Set<string>> {

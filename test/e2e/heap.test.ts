@@ -30,8 +30,12 @@ async function held(letters: readonly number[]): Promise<number> {
 }
 
 let seed = 7;
-const letters = (): number[] => Array.from({ length: 32 }, () => 97 + ((seed = (seed * 48_271) % 2_147_483_647) % 26));
-const text = (of: readonly number[]): string => String.fromCharCode(...of);
+function letters(): number[] {
+  return Array.from({ length: 32 }, () => 97 + ((seed = (seed * 48_271) % 2_147_483_647) % 26));
+}
+function text(of: readonly number[]): string {
+  return String.fromCharCode(...of);
+}
 
 let engine: Engine;
 let api: ApiServer;
@@ -44,12 +48,14 @@ afterAll(async () => {
   await engine.close();
 });
 
-const chat = (content: string, more: object = {}): object => ({
-  model: 'real',
-  messages: [{ role: 'user', content }],
-  max_tokens: 8,
-  ...more,
-});
+function chat(content: string, more: object = {}): object {
+  return {
+    model: 'real',
+    messages: [{ role: 'user', content }],
+    max_tokens: 8,
+    ...more,
+  };
+}
 
 /** Whole bodies, half a body and a refused one behind an answer that takes long; then the connection is closed. */
 async function pipelined(content: string, close: (socket: Socket) => void): Promise<void> {

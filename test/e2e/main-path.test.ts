@@ -16,9 +16,12 @@ import { childrenOf, type RealServer, startRealServer } from '../fixtures/e2e/re
 const question = EXPECTED[0]?.question ?? '';
 const answer = EXPECTED[0]?.answer ?? '';
 
-const policyOf = (server: RealServer): AppraisalPolicy => ({ ...(server.policy as AppraisalPolicy), [allowSimulated]: true });
-const clientOf = (server: RealServer, fetch: AttestedFetch): OpenAI =>
-  new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'any', fetch, maxRetries: 0 });
+function policyOf(server: RealServer): AppraisalPolicy {
+  return { ...(server.policy as AppraisalPolicy), [allowSimulated]: true };
+}
+function clientOf(server: RealServer, fetch: AttestedFetch): OpenAI {
+  return new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'any', fetch, maxRetries: 0 });
+}
 
 async function codeOf(promise: Promise<unknown>): Promise<string> {
   try {

@@ -13,12 +13,14 @@ import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts
 const top = fileURLToPath(new URL('../..', import.meta.url));
 const readme = readFileSync(join(top, 'README.md'), 'utf8');
 const answer = EXPECTED.find(({ question }) => question === 'What is attestation?')?.answer ?? '';
-const blocks = (language: string): string[] =>
-  [...readme.matchAll(new RegExp(`\`\`\`${language}\\n([\\s\\S]*?)\`\`\``, 'g'))].map((match) => match[1] ?? '');
+function blocks(language: string): string[] {
+  return [...readme.matchAll(new RegExp(`\`\`\`${language}\\n([\\s\\S]*?)\`\`\``, 'g'))].map((match) => match[1] ?? '');
+}
 
 let server: RealServer;
-const here = (text: string): string =>
-  text.replaceAll('https://127.0.0.1:8443', server.url).replaceAll('.assay/policy.json', server.policyPath);
+function here(text: string): string {
+  return text.replaceAll('https://127.0.0.1:8443', server.url).replaceAll('.assay/policy.json', server.policyPath);
+}
 
 function shell(command: string): Promise<{ code: number; stdout: string }> {
   return new Promise((resolve) => {

@@ -35,10 +35,12 @@ async function counted(url: string, key: string | null, model: Model): Promise<{
   return { cached: value('assay_engine_cached_tokens_total'), steps: value('assay_engine_decode_steps_total') };
 }
 
-const headersOf = (key: string | null): Record<string, string> => ({
-  'content-type': 'application/json',
-  ...(key === null ? {} : { authorization: `Bearer ${key}` }),
-});
+function headersOf(key: string | null): Record<string, string> {
+  return {
+    'content-type': 'application/json',
+    ...(key === null ? {} : { authorization: `Bearer ${key}` }),
+  };
+}
 
 /** One request of any route, and what the engine did for it. Nothing else runs meanwhile. */
 async function work(url: string, key: string | null, path: string, body: { readonly model: Model; readonly [field: string]: unknown }) {
@@ -70,11 +72,14 @@ async function ask(url: string, key: string | null, prompt: string): Promise<Ask
 }
 
 /** Long enough that reading it takes several steps of the engine; different for every `name` from its first words on. */
-const secret = (name: string): string =>
-  `${name} ${Array.from({ length: 60 }, (_, i) => createHash('sha256').update(`${name}${i}`).digest('hex').slice(0, 5)).join(' ')}`;
+function secret(name: string): string {
+  return `${name} ${Array.from({ length: 60 }, (_, i) => createHash('sha256').update(`${name}${i}`).digest('hex').slice(0, 5)).join(' ')}`;
+}
 
 /** Short enough for a model with a small context. */
-const short = (name: string): string => secret(name).split(' ').slice(0, 12).join(' ');
+function short(name: string): string {
+  return secret(name).split(' ').slice(0, 12).join(' ');
+}
 
 describe('two keys on one model', () => {
   let server: RealServer;

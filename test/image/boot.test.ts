@@ -142,11 +142,19 @@ afterAll(() => {
   if (folder !== '') rmSync(folder, { recursive: true, force: true });
 });
 
-const hex = (digests: readonly Uint8Array[]): string[] => digests.map((digest) => Buffer.from(digest).toString('hex'));
-const ended = (child: ChildProcess): Promise<unknown> => once(child, 'exit');
+function hex(digests: readonly Uint8Array[]): string[] {
+  return digests.map((digest) => Buffer.from(digest).toString('hex'));
+}
+function ended(child: ChildProcess): Promise<unknown> {
+  return once(child, 'exit');
+}
 
-const manifestOf = () => parseManifest(readFileSync(join(folder, 'manifest.json'), 'utf8'));
-const disks = (): readonly Disk[] => [...standardDisks(folder), modelDisk];
+function manifestOf() {
+  return parseManifest(readFileSync(join(folder, 'manifest.json'), 'utf8'));
+}
+function disks(): readonly Disk[] {
+  return [...standardDisks(folder), modelDisk];
+}
 
 /** Boots, and gives the console once the guest has ended by itself. */
 async function bootToEnd(options: { cmdline?: string; disks?: readonly Disk[] }): Promise<string> {
@@ -333,17 +341,18 @@ describe.skipIf(!ready)('the image under emulation', () => {
   });
 });
 
-const changed = (word: string, to: string): string =>
-  readFileSync(join(folder, 'cmdline'), 'utf8').replace(new RegExp(`${word}=\\S+`), `${word}=${to}`);
-const copy = (name: string): string => {
+function changed(word: string, to: string): string {
+  return readFileSync(join(folder, 'cmdline'), 'utf8').replace(new RegExp(`${word}=\\S+`), `${word}=${to}`);
+}
+function copy(name: string): string {
   copyFileSync(join(folder, name), join(folder, `${name}.changed`));
   return join(folder, `${name}.changed`);
-};
-const flip = (path: string, at: number): void => {
+}
+function flip(path: string, at: number): void {
   const file = openSync(path, 'r+');
   writeSync(file, Uint8Array.of((readFileSync(path)[at] ?? 0) ^ 1), 0, 1, at);
   closeSync(file);
-};
+}
 
 describe.skipIf(!ready)('what is altered fails closed and says why', () => {
   test.each([

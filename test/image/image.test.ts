@@ -34,8 +34,12 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-const out = (name: string): string => join(folder, 'out', name);
-const readOut = (name: ImageFile): Promise<Uint8Array> => Promise.resolve(readFileSync(out(name)));
+function out(name: string): string {
+  return join(folder, 'out', name);
+}
+function readOut(name: ImageFile): Promise<Uint8Array> {
+  return Promise.resolve(readFileSync(out(name)));
+}
 
 interface Release {
   readonly manifest: string;

@@ -16,7 +16,9 @@ import { type DebianInput, lockText, parseLock, readLock } from '../../image/loc
 import { findMirrors, openInputs } from '../../image/mirror.ts';
 
 const lockPath = fileURLToPath(new URL('../../image/inputs.lock.json', import.meta.url));
-const has = (program: string): boolean => spawnSync('sh', ['-c', `command -v ${program}`]).status === 0;
+function has(program: string): boolean {
+  return spawnSync('sh', ['-c', `command -v ${program}`]).status === 0;
+}
 
 let folder = '';
 beforeAll(() => {

@@ -16,13 +16,16 @@ import { ImageError } from '../../image/errors.ts';
 import { addDirectory, addFile, addLink, newTree, sortedEntries, type Tree } from '../../image/tree.ts';
 import { VERITY_SALT, verityHasher } from '../../image/verity.ts';
 
-const has = (program: string): boolean => spawnSync('sh', ['-c', `PATH="$PATH:/usr/sbin:/sbin" command -v ${program}`]).status === 0;
-const run = (program: string, ...args: string[]): string =>
-  execFileSync(program, args, {
+function has(program: string): boolean {
+  return spawnSync('sh', ['-c', `PATH="$PATH:/usr/sbin:/sbin" command -v ${program}`]).status === 0;
+}
+function run(program: string, ...args: string[]): string {
+  return execFileSync(program, args, {
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, PATH: `${process.env['PATH']}:/usr/sbin:/sbin`, LC_ALL: 'C' },
   });
+}
 
 let folder = '';
 beforeAll(() => {
@@ -147,11 +150,11 @@ describe('erofs', () => {
   });
 });
 
-const rootOf = (data: Uint8Array): string => {
+function rootOf(data: Uint8Array): string {
   const hasher = verityHasher();
   hasher.update(data);
   return hasher.finish().rootHash;
-};
+}
 
 describe('dm-verity', () => {
   test.skipIf(!has('veritysetup'))('root hash and tree are those of veritysetup', () => {

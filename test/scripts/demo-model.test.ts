@@ -24,8 +24,9 @@ beforeAll(async () => {
 
 afterAll(() => llama.dispose());
 
-const chat = (messages: readonly object[], tools?: readonly object[]): string =>
-  new Template(CHAT_TEMPLATE).render({ messages, tools: tools ?? null, add_generation_prompt: true, bos_token: '<s>' });
+function chat(messages: readonly object[], tools?: readonly object[]): string {
+  return new Template(CHAT_TEMPLATE).render({ messages, tools: tools ?? null, add_generation_prompt: true, bos_token: '<s>' });
+}
 
 async function generate(
   model: LlamaModel,

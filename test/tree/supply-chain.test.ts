@@ -10,7 +10,9 @@ import { pack, type Packed } from '../../scripts/pack.ts';
 import { growth, type Ledger, readLedger } from '../../scripts/tcb.ts';
 
 const top = fileURLToPath(new URL('../..', import.meta.url));
-const read = (path: string): string => readFileSync(`${top}/${path}`, 'utf8');
+function read(path: string): string {
+  return readFileSync(`${top}/${path}`, 'utf8');
+}
 
 test('docs/tcb.md lists what the locks say, and all of it has a line in docs/decisions.md', () => {
   const { status, stderr } = spawnSync(process.execPath, ['--import', 'tsx', 'scripts/tcb.ts', '--check'], { cwd: top, encoding: 'utf8' });

@@ -4,14 +4,19 @@ import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 
-const at = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
+function at(path: string): string {
+  return fileURLToPath(new URL(path, import.meta.url));
+}
 const text = readFileSync(at('../../docs/threat-model.md'), 'utf8');
-const section = (title: string): string => text.split(/^## /m).find((part) => part.startsWith(title)) ?? '';
-const rowsOf = (title: string): string[] =>
-  section(title)
+function section(title: string): string {
+  return text.split(/^## /m).find((part) => part.startsWith(title)) ?? '';
+}
+function rowsOf(title: string): string[] {
+  return section(title)
     .split('\n')
     .filter((line) => line.startsWith('| '))
     .slice(1);
+}
 
 describe('docs/threat-model.md', () => {
   test.each(['What is guaranteed', 'What happens when something breaks'])('%s: every row names a test', (title) => {

@@ -33,7 +33,9 @@ export async function importBundle(
   return taken;
 }
 
-const isChain = ({ key }: StoredItem): boolean => key.endsWith('/cert_chain');
+function isChain({ key }: StoredItem): boolean {
+  return key.endsWith('/cert_chain');
+}
 
 async function isNewer(
   offered: StoredItem,

@@ -17,35 +17,35 @@ import type { EndorsementItem, Obtain } from './item.ts';
 
 export interface EndorsementOptions {
   /** Folder that keeps what was fetched; absent: memory only. */
-  readonly cacheFolder?: string;
+  readonly cacheFolder?: string | undefined;
   /** Instead of `cacheFolder`. */
-  readonly store?: EndorsementStore;
+  readonly store?: EndorsementStore | undefined;
   /** No network: only what the store has. */
-  readonly offline?: boolean;
+  readonly offline?: boolean | undefined;
   /** Default AMD's. */
-  readonly kdsUrl?: string;
+  readonly kdsUrl?: string | undefined;
   /** PCS or a PCCS; default Intel's PCS. */
-  readonly pcsUrl?: string;
+  readonly pcsUrl?: string | undefined;
   /** Default Intel's for its PCS, `<pcsUrl>/sgx/certification/v4/rootcacrl` for any other. */
-  readonly rootCrlUrl?: string;
+  readonly rootCrlUrl?: string | undefined;
   /** Default `standard`. */
-  readonly tcbUpdate?: 'standard' | 'early';
+  readonly tcbUpdate?: 'standard' | 'early' | undefined;
   /** In place of the pinned roots, DER. */
-  readonly roots?: { readonly amd?: readonly Uint8Array[]; readonly intel?: readonly Uint8Array[] };
+  readonly roots?: { readonly amd?: readonly Uint8Array[] | undefined; readonly intel?: readonly Uint8Array[] | undefined } | undefined;
   /** Proxies to go through, as in the environment variables of these names. Absent: direct. */
-  readonly proxy?: ProxySettings;
+  readonly proxy?: ProxySettings | undefined;
   /** Instead of connections of its own; closed by the caller. */
-  readonly dispatcher?: Dispatcher;
+  readonly dispatcher?: Dispatcher | undefined;
   /** Milliseconds since 1970; default the system clock. */
-  readonly now?: () => number;
-  readonly random?: () => number;
-  readonly sleep?: (ms: number, signal: AbortSignal) => Promise<void>;
+  readonly now?: (() => number) | undefined;
+  readonly random?: (() => number) | undefined;
+  readonly sleep?: ((ms: number, signal: AbortSignal) => Promise<void>) | undefined;
   /** Default 15 s. */
-  readonly requestTimeoutMs?: number;
+  readonly requestTimeoutMs?: number | undefined;
   /** Default 60 s, with all tries and waits. */
-  readonly totalTimeoutMs?: number;
+  readonly totalTimeoutMs?: number | undefined;
   /** Default 5. */
-  readonly maxTries?: number;
+  readonly maxTries?: number | undefined;
 }
 
 export { proxyFromEnvironment } from './environment.ts';

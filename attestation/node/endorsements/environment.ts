@@ -2,9 +2,9 @@
 // connection loads none of it.
 
 export interface ProxySettings {
-  readonly httpProxy?: string;
-  readonly httpsProxy?: string;
-  readonly noProxy?: string;
+  readonly httpProxy?: string | undefined;
+  readonly httpsProxy?: string | undefined;
+  readonly noProxy?: string | undefined;
 }
 
 /** HTTPS_PROXY and its relatives out of an environment the caller hands in; undefined when none is set. */

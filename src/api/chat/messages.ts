@@ -9,7 +9,9 @@ import type { Infer, Shape } from '../../base/shape.ts';
 const MAX_TEXT = 16 * 1024 * 1024;
 const MAX_MESSAGES = 4096;
 
-const words = (about?: string): Shape<string> => text({ max: MAX_TEXT, ...(about !== undefined && { about }) });
+function words(about?: string): Shape<string> {
+  return text({ max: MAX_TEXT, ...(about !== undefined && { about }) });
+}
 const textPart = map(object({ type: literal('text'), text: words() }), (part) => part.text);
 const refusalPart = map(object({ type: literal('refusal'), refusal: words() }), (part) => part.refusal);
 const noPart = unsupported('message parts are text');

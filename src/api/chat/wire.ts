@@ -104,21 +104,25 @@ export interface Counts {
   completionTokens: number;
 }
 
-export const usageOf = (counts: Readonly<Counts>): object => ({
-  prompt_tokens: counts.promptTokens,
-  completion_tokens: counts.completionTokens,
-  total_tokens: counts.promptTokens + counts.completionTokens,
-  prompt_tokens_details: { cached_tokens: counts.cachedTokens },
-});
+export function usageOf(counts: Readonly<Counts>): object {
+  return {
+    prompt_tokens: counts.promptTokens,
+    completion_tokens: counts.completionTokens,
+    total_tokens: counts.promptTokens + counts.completionTokens,
+    prompt_tokens_details: { cached_tokens: counts.cachedTokens },
+  };
+}
 
 type Logprob = TokenLogprob & { readonly top: readonly TokenLogprob[] };
 
-const wireLogprob = ({ token, logprob, bytes, top }: Logprob): object => ({
-  token,
-  logprob,
-  bytes,
-  top_logprobs: top.map((each) => ({ token: each.token, logprob: each.logprob, bytes: each.bytes })),
-});
+function wireLogprob({ token, logprob, bytes, top }: Logprob): object {
+  return {
+    token,
+    logprob,
+    bytes,
+    top_logprobs: top.map((each) => ({ token: each.token, logprob: each.logprob, bytes: each.bytes })),
+  };
+}
 
 interface Call {
   readonly id: string;

@@ -27,7 +27,9 @@ const MAX_STOPS = 4;
 const MAX_TOKENS = 16_777_216;
 const MAX_BIASES = 1024;
 
-export const maxTokens = (about: string): Shape<number> => integer({ min: 1, max: MAX_TOKENS, about });
+export function maxTokens(about: string): Shape<number> {
+  return integer({ min: 1, max: MAX_TOKENS, about });
+}
 
 export const modelId = text({ min: 1, max: 1024, about: 'Id of a registered model.' });
 

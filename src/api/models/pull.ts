@@ -71,8 +71,9 @@ export const pullModel = route({
   },
 });
 
-const isTerminal = (event: PullEvent): boolean =>
-  event.status === 'success' || event.status === 'already_exists' || event.status === 'error';
+function isTerminal(event: PullEvent): boolean {
+  return event.status === 'success' || event.status === 'already_exists' || event.status === 'error';
+}
 
 /** Readers of the pull's own events and readers of the API's envelope each find what they know. */
 function withEnvelope(event: Extract<PullEvent, { status: 'error' }>): object {
@@ -115,4 +116,6 @@ export async function cancelPullOf(pulls: Pulls, name: string): Promise<object> 
   return { name, cancelled: true };
 }
 
-const pullNotFound = (): ApiError => new ApiError(404, 'pull_state_not_found', 'nothing of that name is or was being pulled');
+function pullNotFound(): ApiError {
+  return new ApiError(404, 'pull_state_not_found', 'nothing of that name is or was being pulled');
+}

@@ -57,7 +57,9 @@ function shorten(vector: Float32Array, dimensions: number): Float32Array {
 }
 
 /** Nine digits name every float32; the seventeen of its double say nothing more. */
-const shortest = (x: number): number => Number(x.toPrecision(9));
+function shortest(x: number): number {
+  return Number(x.toPrecision(9));
+}
 
 /** Little-endian, as every machine this runs on has them. */
 function toBase64({ buffer, byteOffset, byteLength }: Float32Array): string {

@@ -111,7 +111,9 @@ const RET_KILL_PROCESS = 0x80000000;
 const [LD, JEQ, JGE, JSET, RET] = [0x20, 0x15, 0x35, 0x45, 0x06];
 
 /** Where the low half of an argument is in struct seccomp_data. */
-const low = (argument: number): number => 16 + 8 * argument;
+function low(argument: number): number {
+  return 16 + 8 * argument;
+}
 
 /** Little-endian `struct sock_filter`s, 8 bytes each. Offsets are those of struct seccomp_data. */
 export function filterProgram(audit: number, calls: Readonly<Record<string, number>>, pid: number, stage: Stage): Uint8Array {

@@ -38,9 +38,13 @@ const exactBytes = 128 * 1024 * 1024;
 const stallMs = 60;
 
 const socket = new Socket({ fd: 3, readable: true, writable: true });
-const send = (message: FromChild, raw?: Uint8Array): void => void socket.write(encodeFrame(message, raw));
+function send(message: FromChild, raw?: Uint8Array): void {
+  return void socket.write(encodeFrame(message, raw));
+}
 // Not process.exit: that waits for destructors of native threads, which may wait for each other.
-const end = (): boolean => process.kill(process.pid, 'SIGKILL');
+function end(): boolean {
+  return process.kill(process.pid, 'SIGKILL');
+}
 socket.on('close', end);
 socket.on('error', end);
 
@@ -145,7 +149,9 @@ function modelType(model: LoadedModel): ModelType {
   return model.chatTemplate !== null ? 'chat' : 'completion';
 }
 
-const roundUp = (count: number): number => Math.ceil(count / 256) * 256;
+function roundUp(count: number): number {
+  return Math.ceil(count / 256) * 256;
+}
 
 /** Bytes of keys and values of one token, at two bytes a number. */
 function cellBytes(model: LoadedModel): number {

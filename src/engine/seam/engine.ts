@@ -36,37 +36,37 @@ export interface LoadSpec {
   /** Path the child opens: a staged tmpfs file, `/proc/self/fd/N` inherited through `stdio`, or a plain path in development. */
   readonly path: string;
   /** File descriptor of this process to pass to the child as its fd 4 when `path` is '/proc/self/fd/4'. */
-  readonly fd?: number;
-  readonly type?: ModelType;
-  readonly contextLength?: number;
+  readonly fd?: number | undefined;
+  readonly type?: ModelType | undefined;
+  readonly contextLength?: number | undefined;
   /** Sequences decoded together. */
-  readonly slots?: number;
-  readonly threads?: number;
+  readonly slots?: number | undefined;
+  readonly threads?: number | undefined;
   /** Overrides the GGUF's own chat template (and is then part of the model manifest). */
-  readonly chatTemplate?: string;
+  readonly chatTemplate?: string | undefined;
   /** Called with 0…1 while the weights load. */
-  readonly onProgress?: (fraction: number) => void;
+  readonly onProgress?: ((fraction: number) => void) | undefined;
 }
 
 export interface ChatMessage {
   readonly role: 'system' | 'user' | 'assistant' | 'tool';
   readonly content: string;
-  readonly name?: string;
-  readonly toolCalls?: readonly { readonly id: string; readonly name: string; readonly arguments: string }[];
-  readonly toolCallId?: string;
+  readonly name?: string | undefined;
+  readonly toolCalls?: readonly { readonly id: string; readonly name: string; readonly arguments: string }[] | undefined;
+  readonly toolCallId?: string | undefined;
 }
 
 export interface ToolSpec {
   readonly name: string;
-  readonly description?: string;
+  readonly description?: string | undefined;
   /** JSON schema of the arguments. */
   readonly parameters: unknown;
 }
 
 /** What to continue from. Text is tokenized without special-token parsing except where the template wrote it. */
 export type Prompt =
-  | { readonly kind: 'chat'; readonly messages: readonly ChatMessage[]; readonly tools?: readonly ToolSpec[] }
-  | { readonly kind: 'text'; readonly text: string; readonly suffix?: string }
+  | { readonly kind: 'chat'; readonly messages: readonly ChatMessage[]; readonly tools?: readonly ToolSpec[] | undefined }
+  | { readonly kind: 'text'; readonly text: string; readonly suffix?: string | undefined }
   | { readonly kind: 'tokens'; readonly tokens: readonly number[] };
 
 export interface Sampling {
@@ -80,9 +80,9 @@ export interface Sampling {
   /** 1 is off. */
   readonly repeatPenalty: number;
   /** Absent: random. Same seed, prompt, model and parameters: same tokens. */
-  readonly seed?: number;
+  readonly seed?: number | undefined;
   /** Token id → added to its logit; −100 bans. */
-  readonly logitBias?: ReadonlyMap<number, number>;
+  readonly logitBias?: ReadonlyMap<number, number> | undefined;
 }
 
 export interface GenerateRequest {
@@ -91,14 +91,14 @@ export interface GenerateRequest {
   /** Completions sharing one prefill. */
   readonly n: number;
   /** Absent: up to the end of the context. */
-  readonly maxTokens?: number;
+  readonly maxTokens?: number | undefined;
   readonly stop: readonly string[];
   /** GBNF compiled by grammar/compile; `triggers` makes it lazy (applied from the first trigger text on). */
-  readonly grammar?: { readonly gbnf: string; readonly triggers?: readonly string[] };
+  readonly grammar?: { readonly gbnf: string; readonly triggers?: readonly string[] | undefined } | undefined;
   /** Number of alternatives per token (0: only the chosen one); absent: no logprobs. */
-  readonly logprobs?: number;
+  readonly logprobs?: number | undefined;
   /** Prompt logprobs and text first (legacy `echo`). The logprob of the first prompt token is NaN: nothing precedes it. */
-  readonly echo?: boolean;
+  readonly echo?: boolean | undefined;
   /** Prefix reuse happens only between requests with the same scope (an opaque per-API-key salt). */
   readonly cacheScope: string;
 }
@@ -120,7 +120,7 @@ export type GenerateEvent =
       readonly type: 'delta';
       readonly index: number;
       readonly text: string;
-      readonly logprobs?: readonly (TokenLogprob & { readonly top: readonly TokenLogprob[] })[];
+      readonly logprobs?: readonly (TokenLogprob & { readonly top: readonly TokenLogprob[] })[] | undefined;
     }
   /** Once per choice. */
   | { readonly type: 'finish'; readonly index: number; readonly reason: 'stop' | 'length'; readonly completionTokens: number };
@@ -137,8 +137,13 @@ export interface Engine {
    */
   tokenize(
     input:
-      | { readonly text: string; readonly addSpecial?: boolean; readonly parseSpecial?: boolean; readonly param?: string }
-      | { readonly messages: readonly ChatMessage[]; readonly tools?: readonly ToolSpec[] },
+      | {
+          readonly text: string;
+          readonly addSpecial?: boolean | undefined;
+          readonly parseSpecial?: boolean | undefined;
+          readonly param?: string | undefined;
+        }
+      | { readonly messages: readonly ChatMessage[]; readonly tools?: readonly ToolSpec[] | undefined },
     signal?: AbortSignal,
   ): Promise<readonly number[]>;
   detokenize(tokens: readonly number[], signal?: AbortSignal): Promise<string>;

@@ -13,7 +13,7 @@ const valueBounds = { maxWeight: maxFrameBytes / 8, maxDepth: 200 } as const;
 
 /** A GenerateRequest as JSON can carry it. */
 export interface WireRequest extends Omit<GenerateRequest, 'sampling'> {
-  readonly sampling: Omit<Sampling, 'logitBias'> & { readonly logitBias?: readonly (readonly [number, number])[] };
+  readonly sampling: Omit<Sampling, 'logitBias'> & { readonly logitBias?: readonly (readonly [number, number])[] | undefined };
 }
 
 export type ToChild =
@@ -21,16 +21,16 @@ export type ToChild =
       readonly t: 'load';
       readonly path: string;
       readonly parentPid: number;
-      readonly type?: ModelType;
-      readonly contextLength?: number;
-      readonly slots?: number;
-      readonly threads?: number;
-      readonly chatTemplate?: string;
+      readonly type?: ModelType | undefined;
+      readonly contextLength?: number | undefined;
+      readonly slots?: number | undefined;
+      readonly threads?: number | undefined;
+      readonly chatTemplate?: string | undefined;
       readonly maxQueued: number;
       readonly reusePrefixes: boolean;
-      readonly maxChunk?: number;
-      readonly maxCells?: number;
-      readonly exact?: boolean;
+      readonly maxChunk?: number | undefined;
+      readonly maxCells?: number | undefined;
+      readonly exact?: boolean | undefined;
     }
   | { readonly t: 'generate'; readonly id: number; readonly request: WireRequest }
   | { readonly t: 'cancel' | 'pause' | 'resume' | 'ping'; readonly id: number }
@@ -58,8 +58,8 @@ export type FromChild =
       readonly status: number;
       readonly code: string;
       readonly message: string;
-      readonly param?: string;
-      readonly retryAfterSeconds?: number;
+      readonly param?: string | undefined;
+      readonly retryAfterSeconds?: number | undefined;
     }
   | { readonly t: 'reply'; readonly id: number; readonly value: unknown }
   /** `count` vectors of `size` floats each, in the raw part. */

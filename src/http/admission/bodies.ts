@@ -126,8 +126,12 @@ export function hasUnreadBody({ complete, headers }: IncomingMessage): boolean {
 const MAX_DISCARDED_BYTES = 64 * 1024;
 
 /** Whether fastify will read one. */
-export const hasBody = ({ method, headers }: IncomingMessage): boolean =>
-  method !== 'GET' && method !== 'HEAD' && (headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0);
+export function hasBody({ method, headers }: IncomingMessage): boolean {
+  return (
+    method !== 'GET' && method !== 'HEAD' && (headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0)
+  );
+}
 
-const overloaded = (): ApiError =>
-  new ApiError(429, 'server_overloaded', 'the server holds as many bytes of request bodies as it may', { retryAfterSeconds: 1 });
+function overloaded(): ApiError {
+  return new ApiError(429, 'server_overloaded', 'the server holds as many bytes of request bodies as it may', { retryAfterSeconds: 1 });
+}

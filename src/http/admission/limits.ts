@@ -152,7 +152,9 @@ function refill(bucket: Bucket, perMinute: number, time: number): void {
   bucket.at = time;
 }
 
-const wait = (missing: number, perMinute: number): number => (missing * 60) / perMinute;
+function wait(missing: number, perMinute: number): number {
+  return (missing * 60) / perMinute;
+}
 
 function tooMany(what: string, retryAfterSeconds: number): ApiError {
   return new ApiError(429, 'rate_limit_exceeded', `rate limit reached: ${what}`, { retryAfterSeconds });

@@ -6,7 +6,7 @@ export interface MetricFamily {
   readonly name: string;
   readonly help: string;
   readonly type: 'counter' | 'gauge';
-  readonly samples: readonly { readonly labels?: Readonly<Record<string, string>>; readonly value: number }[];
+  readonly samples: readonly { readonly labels?: Readonly<Record<string, string>> | undefined; readonly value: number }[];
 }
 
 const MAX_SERIES = 2000;

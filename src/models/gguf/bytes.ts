@@ -9,7 +9,9 @@ export interface ByteSource {
   read(position: number, length: number): Promise<Uint8Array>;
 }
 
-export const invalidGguf = (message: string): ApiError => new ApiError(400, 'invalid_gguf', `not a usable GGUF file: ${message}`);
+export function invalidGguf(message: string): ApiError {
+  return new ApiError(400, 'invalid_gguf', `not a usable GGUF file: ${message}`);
+}
 
 /** Thrown by a cursor when the buffer ends but the file does not. */
 export class MoreBytesNeeded extends Error {

@@ -25,10 +25,14 @@ const BERT_FAMILY = new Set([
 ]);
 const ROPE_SCALINGS = new Set(['none', 'linear', 'yarn', 'longrope']);
 
-export const isBertFamily = (architecture: string): boolean => BERT_FAMILY.has(architecture);
+export function isBertFamily(architecture: string): boolean {
+  return BERT_FAMILY.has(architecture);
+}
 
 /** Families whose rules we know in full; others get what holds for all. */
-const isStrict = (architecture: string): boolean => architecture === 'llama' || BERT_FAMILY.has(architecture);
+function isStrict(architecture: string): boolean {
+  return architecture === 'llama' || BERT_FAMILY.has(architecture);
+}
 
 /** Settings of a model that passed. Arrays per layer are reduced to their largest value. */
 export interface CheckedModel {
@@ -293,5 +297,6 @@ function checkTensors(
     throw invalidGguf(`block_count is ${model.blockCount}, but tensors are there for ${blocks} blocks`);
 }
 
-const wrong = (key: string, actual: MetadataValue, expected: string): Error =>
-  invalidGguf(`${key} has type ${actual.type === 'array' ? `array of ${actual.of}` : actual.type}, expected ${expected}`);
+function wrong(key: string, actual: MetadataValue, expected: string): Error {
+  return invalidGguf(`${key} has type ${actual.type === 'array' ? `array of ${actual.of}` : actual.type}, expected ${expected}`);
+}

@@ -32,11 +32,11 @@ export type MetadataValue =
       readonly of: Exclude<ValueTypeName, 'array'>;
       readonly count: number;
       /** Numbers, when there are at most 1024 of them. */
-      readonly numbers?: readonly number[];
+      readonly numbers?: readonly number[] | undefined;
       /** For arrays of strings: the index of the first element that occurred before, if any. */
-      readonly firstRepeated?: number;
+      readonly firstRepeated?: number | undefined;
       /** Of a vocabulary: for how many of the 256 bytes there is a token `<0xNN>` or the byte itself. */
-      readonly byteTokens?: number;
+      readonly byteTokens?: number | undefined;
     };
 
 export interface TensorEntry {
@@ -225,11 +225,17 @@ function parseTensor(cursor: Cursor, index: number): TensorEntry {
   return { name, type, shape, elements, bytes, offset: cursor.u64(`the offset of ${name}`) };
 }
 
-const hex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+function hex(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
 
-const utf8 = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
+function utf8(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes);
+}
 
-const latin1 = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
+function latin1(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
+}
 
 /** Keys name things in messages, so they must be printable. */
 function ascii(bytes: Uint8Array, what: string): string {

@@ -10,7 +10,9 @@ export interface TensorType {
   readonly weight: boolean;
 }
 
-const type = (name: string, blockSize: number, blockBytes: number, weight = true): TensorType => ({ name, blockSize, blockBytes, weight });
+function type(name: string, blockSize: number, blockBytes: number, weight = true): TensorType {
+  return { name, blockSize, blockBytes, weight };
+}
 
 /** By ggml_type. Numbers that are missing were removed from the format. */
 export const TENSOR_TYPES: ReadonlyMap<number, TensorType> = new Map([

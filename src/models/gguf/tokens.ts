@@ -66,8 +66,9 @@ function equal(buffer: Uint8Array, a: number, aEnd: number, b: number, bEnd: num
   return true;
 }
 
-const isEmptyName = (buffer: Uint8Array, start: number, end: number): boolean =>
-  end - start < 20 && /^\[EMPTY_\d+\]$/.test(String.fromCharCode(...buffer.subarray(start, end)));
+function isEmptyName(buffer: Uint8Array, start: number, end: number): boolean {
+  return end - start < 20 && /^\[EMPTY_\d+\]$/.test(String.fromCharCode(...buffer.subarray(start, end)));
+}
 
 function noteByte(seen: Uint8Array, buffer: Uint8Array, start: number, end: number): void {
   if (end - start === 1) seen[buffer[start]!] = 1;

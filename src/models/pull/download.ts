@@ -44,7 +44,7 @@ export interface RetryOptions {
 export interface DownloadOptions extends RetryOptions {
   readonly web: Web;
   readonly file: HubFile;
-  readonly token?: string;
+  readonly token?: string | undefined;
   readonly folder: string;
   readonly partPath: string;
   readonly disk: Disk;

@@ -16,7 +16,9 @@ export interface EventHub {
   listen(): AsyncIterable<PullEvent>;
 }
 
-const isTerminal = ({ type }: PullEvent): boolean => type === 'success' || type === 'already_exists' || type === 'error';
+function isTerminal({ type }: PullEvent): boolean {
+  return type === 'success' || type === 'already_exists' || type === 'error';
+}
 
 interface Listener {
   readonly queue: PullEvent[];

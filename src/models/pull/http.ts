@@ -12,10 +12,10 @@ import { ApiError } from '../../base/errors.ts';
 
 export interface ProxySettings {
   /** URLs, as in HTTP_PROXY and HTTPS_PROXY. A proxy may be on a private address. */
-  readonly http?: string;
-  readonly https?: string;
+  readonly http?: string | undefined;
+  readonly https?: string | undefined;
   /** As in NO_PROXY. */
-  readonly no?: string;
+  readonly no?: string | undefined;
 }
 
 /** dns.lookup with `all: true`. */
@@ -30,13 +30,13 @@ export interface WebOptions {
   readonly endpoint: URL;
   /** Private addresses and plain http are allowed. */
   readonly allowPrivate: boolean;
-  readonly proxy?: ProxySettings;
+  readonly proxy?: ProxySettings | undefined;
   readonly connectTimeoutMs: number;
   readonly headersTimeoutMs: number;
   /** Longest silence within a body. */
   readonly bodyTimeoutMs: number;
   /** Resolves names; dns.lookup when absent. */
-  readonly lookup?: Lookup;
+  readonly lookup?: Lookup | undefined;
 }
 
 export interface WebResponse {
@@ -51,7 +51,7 @@ export interface WebResponse {
 export interface Web {
   get(
     url: URL,
-    options: { readonly headers: Readonly<Record<string, string>>; readonly token?: string; readonly signal: AbortSignal },
+    options: { readonly headers: Readonly<Record<string, string>>; readonly token?: string | undefined; readonly signal: AbortSignal },
   ): Promise<WebResponse>;
   close(): Promise<void>;
 }
@@ -115,7 +115,9 @@ export function createWeb(options: WebOptions): Web {
   };
 }
 
-const refusedAddress = (message: string): ApiError => new ApiError(502, 'address_refused', message, { shouldRetry: false });
+function refusedAddress(message: string): ApiError {
+  return new ApiError(502, 'address_refused', message, { shouldRetry: false });
+}
 
 /** Throws 502 `address_refused`. */
 export function checkUrl(url: URL, options: Pick<WebOptions, 'endpoint' | 'allowPrivate'>): void {
@@ -186,12 +188,13 @@ function embeddedIpv4(address: string): string | undefined {
   return mapped ? dotted(words[6]!, words[7]!) : undefined;
 }
 
-const dotted = (high: number, low: number): string => [high >> 8, high & 255, low >> 8, low & 255].join('.');
+function dotted(high: number, low: number): string {
+  return [high >> 8, high & 255, low >> 8, low & 255].join('.');
+}
 
 /** Resolves a name as usual and refuses it when any of its addresses is private. */
-const publicLookup =
-  (lookup: Lookup): LookupFunction =>
-  (hostname, options, callback) => {
+function publicLookup(lookup: Lookup): LookupFunction {
+  return (hostname, options, callback) => {
     lookup(hostname, { ...options, all: true }, (error, addresses) => {
       if (error !== null) return callback(error, '', 0);
       if (addresses.length === 0 || addresses.some(({ address }) => isPrivateAddress(address))) {
@@ -201,6 +204,7 @@ const publicLookup =
       return callback(null, addresses[0]!.address, addresses[0]!.family);
     });
   };
+}
 
 /** Our own refusal inside an error of the socket layer. */
 function refusalWithin(error: unknown): ApiError | undefined {

@@ -40,7 +40,7 @@ export async function resolveFile(
   web: Web,
   endpoint: URL,
   name: PullName,
-  options: { readonly token?: string; readonly signal: AbortSignal; readonly now: () => number },
+  options: { readonly token?: string | undefined; readonly signal: AbortSignal; readonly now: () => number },
 ): Promise<HubFile> {
   // A revision may hold slashes (refs/pr/1), which the hub wants encoded.
   const api = new URL(
@@ -57,9 +57,13 @@ export async function resolveFile(
   return { repo: name.repo, commit: answer.commit, file: file.name, sha256: file.sha256, size: file.size, url };
 }
 
-const encodedPath = (text: string): string => text.split('/').map(encodeURIComponent).join('/');
+function encodedPath(text: string): string {
+  return text.split('/').map(encodeURIComponent).join('/');
+}
 
-const basePath = (endpoint: URL): string => endpoint.pathname.replace(/\/+$/, '');
+function basePath(endpoint: URL): string {
+  return endpoint.pathname.replace(/\/+$/, '');
+}
 
 /** Throws for everything that is not 2xx or 416; HubBusy where trying again may help. */
 export function refuseStatus(response: WebResponse, now: () => number, what: string): void {
@@ -111,7 +115,9 @@ async function readJson(response: WebResponse): Promise<unknown> {
   }
 }
 
-const malformed = (why: string): ApiError => new ApiError(502, 'hub_error', `the hub's answer ${why}`, { shouldRetry: false });
+function malformed(why: string): ApiError {
+  return new ApiError(502, 'hub_error', `the hub's answer ${why}`, { shouldRetry: false });
+}
 
 interface Listed {
   readonly name: string;
@@ -137,10 +143,13 @@ function parseAnswer(value: unknown): { readonly commit: string; readonly files:
   return { commit: sha, files };
 }
 
-const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value);
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
 
-const isPlainPath = (path: string): boolean =>
-  path.length <= 512 && path.split('/').every((part) => part !== '' && part !== '.' && part !== '..');
+function isPlainPath(path: string): boolean {
+  return path.length <= 512 && path.split('/').every((part) => part !== '' && part !== '.' && part !== '..');
+}
 
 const SPLIT = /-\d{5}-of-\d{5}\.gguf$/i;
 
@@ -164,8 +173,9 @@ function choose(files: readonly Listed[], { want }: PullName): Listed {
   return whole[0]!;
 }
 
-const splitModel = (): ApiError =>
-  new ApiError(400, 'unsupported_model_format', 'this model is split into several files, which is not supported', { param: 'name' });
+function splitModel(): ApiError {
+  return new ApiError(400, 'unsupported_model_format', 'this model is split into several files, which is not supported', { param: 'name' });
+}
 
 function listOf(files: readonly Listed[]): string {
   if (files.length === 0) return 'no .gguf file';

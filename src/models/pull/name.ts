@@ -36,10 +36,16 @@ export function parsePullName(given: string): PullName {
   return { ...at, want: { file: file.join('/') } };
 }
 
-const refuse = (why: string): ApiError =>
-  new ApiError(400, 'invalid_model_name', `name ${why}; expected owner/repo:QUANT or owner/repo/file.gguf, with an optional @revision`, {
-    param: 'name',
-  });
+function refuse(why: string): ApiError {
+  return new ApiError(
+    400,
+    'invalid_model_name',
+    `name ${why}; expected owner/repo:QUANT or owner/repo/file.gguf, with an optional @revision`,
+    {
+      param: 'name',
+    },
+  );
+}
 
 function splitOnce(text: string, separator: string): readonly string[] {
   const at = text.indexOf(separator);

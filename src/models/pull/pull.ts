@@ -31,27 +31,27 @@ export interface PullOptions {
   /** The hub's address, as HF_ENDPOINT has it. */
   readonly endpoint: string;
   /** For pulls that bring none, as HF_TOKEN. */
-  readonly token?: string;
+  readonly token?: string | undefined;
   /** A hub on a private address or plain http is meant (models.hub_private). */
   readonly allowPrivate: boolean;
   /** From HTTP_PROXY, HTTPS_PROXY and NO_PROXY, read by whoever reads the environment. */
-  readonly proxy?: ProxySettings;
+  readonly proxy?: ProxySettings | undefined;
   readonly clock: Clock;
-  readonly random?: () => number;
-  readonly disk?: Disk;
-  readonly maxFailures?: number;
-  readonly firstPauseMs?: number;
-  readonly connectTimeoutMs?: number;
-  readonly headersTimeoutMs?: number;
-  readonly bodyTimeoutMs?: number;
+  readonly random?: (() => number) | undefined;
+  readonly disk?: Disk | undefined;
+  readonly maxFailures?: number | undefined;
+  readonly firstPauseMs?: number | undefined;
+  readonly connectTimeoutMs?: number | undefined;
+  readonly headersTimeoutMs?: number | undefined;
+  readonly bodyTimeoutMs?: number | undefined;
 }
 
 export interface PullRequest {
   /** `owner/repo:QUANT`, `owner/repo/file.gguf`, either with `@revision`. */
   readonly name: string;
   /** Fetch again even when the model is registered; other bytes then replace it. */
-  readonly force?: boolean;
-  readonly token?: string;
+  readonly force?: boolean | undefined;
+  readonly token?: string | undefined;
 }
 
 export interface PullService {
@@ -170,7 +170,7 @@ export async function createPulls(options: PullOptions): Promise<PullService> {
   async function obtain(
     job: Job,
     file: HubFile,
-    retry: Parameters<typeof retrying>[0] & { readonly token?: string },
+    retry: Parameters<typeof retrying>[0] & { readonly token?: string | undefined },
   ): Promise<{ blob: StoredBlob; info: GgufInfo }> {
     const held = job.force ? undefined : await store.blob(file.sha256);
     if (held !== undefined) {

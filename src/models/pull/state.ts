@@ -21,7 +21,7 @@ export interface PullRecord {
   readonly version: 1;
   readonly state: PullState;
   /** The partial file and the ETag it was begun with. */
-  readonly part?: { readonly key: string; readonly etag?: string };
+  readonly part?: { readonly key: string; readonly etag?: string | undefined } | undefined;
 }
 
 export interface PullRecords {
@@ -35,7 +35,9 @@ export interface PullRecords {
 
 const MAX_RECORD_BYTES = 64 * 1024;
 
-export const digestOf = (text: string): string => createHash('sha256').update(text).digest('hex');
+export function digestOf(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
+}
 
 /** Opens `folder`, and removes partial files no record speaks of. */
 export async function openRecords(folder: string): Promise<PullRecords> {
@@ -100,6 +102,10 @@ function parseError(value: unknown): PullState['error'] | undefined {
   return { code: value['code'], message: value['message'] };
 }
 
-const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value);
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
 
-const isCount = (value: unknown): value is number => typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
+function isCount(value: unknown): value is number {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
+}

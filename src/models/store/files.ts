@@ -11,7 +11,9 @@ import { ApiError } from '../../base/errors.ts';
 const TEMPORARY_PREFIX = '.tmp-';
 
 /** A new name in `folder` for a file under construction. */
-export const temporaryPath = (folder: string): string => join(folder, `${TEMPORARY_PREFIX}${randomUUID()}`);
+export function temporaryPath(folder: string): string {
+  return join(folder, `${TEMPORARY_PREFIX}${randomUUID()}`);
+}
 
 /** Makes renames and unlinks in `folder` durable. */
 export async function syncFolder(folder: string): Promise<void> {

@@ -12,7 +12,7 @@ interface Owner {
   readonly pid: number;
   readonly started: string;
   readonly boot: string;
-  readonly released?: boolean;
+  readonly released?: boolean | undefined;
 }
 
 export interface FolderLock {

@@ -7,7 +7,9 @@ const TYPES: readonly ModelManifest['gguf']['type'][] = ['chat', 'completion', '
 const MAX_BLOBS = 64;
 const MAX_TEXT = 4096;
 
-export const encodeManifest = (manifest: ModelManifest): string => `${JSON.stringify(manifest, undefined, 2)}\n`;
+export function encodeManifest(manifest: ModelManifest): string {
+  return `${JSON.stringify(manifest, undefined, 2)}\n`;
+}
 
 /** Throws an Error whose message says what is wrong with `text` as the manifest in `file`. */
 export function parseManifest(text: string, file: string): ModelManifest {
@@ -161,7 +163,7 @@ export interface ManifestBlob {
   /** Bytes. */
   readonly size: number;
   /** Set when the file was registered in place (absolute path); absent: the bytes are in models/blobs. */
-  readonly path?: string;
+  readonly path?: string | undefined;
 }
 
 /** Where a model came from. `url` never holds a query or a token. */
@@ -187,5 +189,5 @@ export interface ModelManifest {
     readonly quantization: string;
   };
   /** Sampling defaults given at registration; validated by whoever applies them. */
-  readonly defaultParameters?: Readonly<Record<string, string | number | boolean>>;
+  readonly defaultParameters?: Readonly<Record<string, string | number | boolean>> | undefined;
 }

@@ -38,6 +38,10 @@ export function manifestFileName(name: string): string {
   return `${short}.json`;
 }
 
-export const blobFileName = (sha256: string): string => `sha256-${sha256}`;
+export function blobFileName(sha256: string): string {
+  return `sha256-${sha256}`;
+}
 
-export const isSha256 = (value: unknown): value is string => typeof value === 'string' && /^[0-9a-f]{64}$/.test(value);
+export function isSha256(value: unknown): value is string {
+  return typeof value === 'string' && /^[0-9a-f]{64}$/.test(value);
+}

@@ -35,11 +35,11 @@ export interface StoredBlob extends Lease {
 }
 
 export interface ImportOptions {
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
   /** Bytes copied so far. */
-  readonly onProgress?: (completed: number) => void;
+  readonly onProgress?: ((completed: number) => void) | undefined;
   /** Refused with 400 `digest_mismatch` when the bytes are others. */
-  readonly expectedSha256?: string;
+  readonly expectedSha256?: string | undefined;
 }
 
 export interface ModelStore {
@@ -53,7 +53,7 @@ export interface ModelStore {
    * Writes a manifest. The same name with the same blobs is updated; with other blobs it is 409 `model_already_exists`
    * unless `replace`. Blobs without a `path` must be in the store (they are: you hold the lease of importFile or adopt).
    */
-  put(manifest: ModelManifest, options?: { readonly replace?: boolean }): Promise<void>;
+  put(manifest: ModelManifest, options?: { readonly replace?: boolean | undefined }): Promise<void>;
   /** Deregisters and collects. 404 `model_not_found`. Returns what was removed. */
   remove(name: string): Promise<ModelManifest>;
   /**

@@ -38,12 +38,16 @@ const base: AppraisalPolicy = {
 };
 const policy: AppraisalPolicy = { ...base, [allowSimulated]: true };
 
-const judge = (document: AttestationDocument, options: Partial<VerifyOptions> = {}): Promise<AttestationResult> =>
-  verify(document, { ...channel, policy, ...options });
-const failed = (error: AttestationError | undefined): (string | undefined)[] =>
-  (error?.transcript ?? []).filter(({ status }) => status === 'fail').map(({ code }) => code);
+function judge(document: AttestationDocument, options: Partial<VerifyOptions> = {}): Promise<AttestationResult> {
+  return verify(document, { ...channel, policy, ...options });
+}
+function failed(error: AttestationError | undefined): (string | undefined)[] {
+  return (error?.transcript ?? []).filter(({ status }) => status === 'fail').map(({ code }) => code);
+}
 
-const lists = (models: Record<string, string>): Partial<VerifyOptions> => ({ policy: { ...policy, models } });
+function lists(models: Record<string, string>): Partial<VerifyOptions> {
+  return { policy: { ...policy, models } };
+}
 
 describe('verify', () => {
   it('accepts simulated SNP evidence when allowed, and says what it is', async () => {
@@ -285,11 +289,11 @@ function eventLog(): Uint8Array {
   return new Uint8Array(header);
 }
 
-const real = async (
+async function real(
   endorsements: AppraisalPolicy['endorsements'] & string,
   source?: EndorsementSource,
   stapled = false,
-): Promise<AttestationError | undefined> => {
+): Promise<AttestationError | undefined> {
   const { endorsements: given, ...document } = await snpDocument();
   return refusalOf(() =>
     judge({ ...document, teeType: 'sev-snp', ...(stapled ? { endorsements: given } : {}) } as AttestationDocument, {
@@ -297,7 +301,7 @@ const real = async (
       ...(source === undefined ? {} : { endorsements: source }),
     }),
   );
-};
+}
 
 const broken: EndorsementSource = () => Promise.reject(new AttestationError('internal', 'connection_failed', 'no network'));
 const wrong: EndorsementSource = async () => (await simulatedIntel()).collateral();
@@ -388,8 +392,9 @@ describe('the tables', () => {
   });
 });
 
-const standings = (error: AttestationError | undefined): string[] =>
-  error === undefined ? [] : meaningOf({ error }).map(({ id, standing }) => `${id} ${standing}`);
+function standings(error: AttestationError | undefined): string[] {
+  return error === undefined ? [] : meaningOf({ error }).map(({ id, standing }) => `${id} ${standing}`);
+}
 
 describe('explain', () => {
   it('what fails takes everything that rests on it along', async () => {

@@ -33,9 +33,15 @@ beforeAll(async () => {
   };
 });
 
-const read = (path: string): Uint8Array => new Uint8Array(readFileSync(vectorPath(path)));
-const run = (changes: Record<string, unknown> = {}): Promise<EvidenceResult> => runEvidence(JSON.stringify({ ...input, ...changes }));
-const verdict = ({ exitCode, output }: EvidenceResult): readonly [number, string | null] => [exitCode, output.code];
+function read(path: string): Uint8Array {
+  return new Uint8Array(readFileSync(vectorPath(path)));
+}
+function run(changes: Record<string, unknown> = {}): Promise<EvidenceResult> {
+  return runEvidence(JSON.stringify({ ...input, ...changes }));
+}
+function verdict({ exitCode, output }: EvidenceResult): readonly [number, string | null] {
+  return [exitCode, output.code];
+}
 
 describe('what comes out', () => {
   test('accepted: exit 0, no code, every rule, claims marked as of replaced roots', async () => {

@@ -18,7 +18,9 @@ import { accepted, codeOf } from '../../fixtures/refusal.ts';
 const M = 'a5'.repeat(48);
 const D = '11'.repeat(32);
 const base = { measurements: [M], models: { demo: D } };
-const code = (policy: unknown): string => codeOf(() => parsePolicy(JSON.stringify(policy)));
+function code(policy: unknown): string {
+  return codeOf(() => parsePolicy(JSON.stringify(policy)));
+}
 
 describe('policy', () => {
   it('decides every field, strictly', () => {

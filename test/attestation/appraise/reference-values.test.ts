@@ -8,7 +8,7 @@ import { AttestationError, parsePolicy, parseReferenceValues } from '@assay/atte
 
 const text = readFileSync(fileURLToPath(new URL('../../../image/reference-values.json', import.meta.url)), 'utf8');
 const models = { 'demo-chat': 'ab'.repeat(32) };
-const codeOf = (run: () => unknown): string => {
+function codeOf(run: () => unknown): string {
   try {
     run();
   } catch (error) {
@@ -16,7 +16,7 @@ const codeOf = (run: () => unknown): string => {
     throw error;
   }
   return 'accepted';
-};
+}
 
 describe('releases by name', () => {
   const releases = parseReferenceValues(text);

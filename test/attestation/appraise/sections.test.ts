@@ -19,13 +19,19 @@ const base: AppraisalPolicy = {
   models: { [MODEL_ID]: MODEL_SHA256 },
   [allowSimulated]: true,
 };
-const judge = (document: AttestationDocument, sections: Pick<AppraisalPolicy, 'snp' | 'tdx' | 'tcbStatus'>): Promise<AttestationResult> =>
-  verify(document, { ...channel, policy: { ...base, ...sections } });
-const failedCodes = async (run: () => Promise<unknown>): Promise<unknown[]> =>
-  ((await refusalOf(run))?.transcript ?? []).filter(({ status }) => status === 'fail').map(({ code }) => code);
+function judge(document: AttestationDocument, sections: Pick<AppraisalPolicy, 'snp' | 'tdx' | 'tcbStatus'>): Promise<AttestationResult> {
+  return verify(document, { ...channel, policy: { ...base, ...sections } });
+}
+async function failedCodes(run: () => Promise<unknown>): Promise<unknown[]> {
+  return ((await refusalOf(run))?.transcript ?? []).filter(({ status }) => status === 'fail').map(({ code }) => code);
+}
 
-const zero = (size: number): string => '00'.repeat(size);
-const nine = (size: number): string => '99'.repeat(size);
+function zero(size: number): string {
+  return '00'.repeat(size);
+}
+function nine(size: number): string {
+  return '99'.repeat(size);
+}
 
 const SNP: readonly [code: string, accepted: SnpSection, refused: SnpSection][] = [
   ['snp_guest_identity', { familyId: zero(16) }, { familyId: [nine(16)] }],

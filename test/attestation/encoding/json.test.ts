@@ -5,7 +5,9 @@ import { describe, expect, it } from 'vitest';
 import { parseJson, shapeReaders } from '../../../attestation/encoding/json.ts';
 import { accepted, codeOf } from '../../fixtures/refusal.ts';
 
-const read = (text: string): string => codeOf(() => parseJson(text));
+function read(text: string): string {
+  return codeOf(() => parseJson(text));
+}
 
 describe('strict json', () => {
   it.each([

@@ -32,17 +32,21 @@ interface Case {
   vmm: string;
 }
 
-const bytesOf = (path: string): Uint8Array => new Uint8Array(readFileSync(path));
+function bytesOf(path: string): Uint8Array {
+  return new Uint8Array(readFileSync(path));
+}
 
-const launchOf = (known: Case): SnpLaunch => ({
-  firmware: bytesOf(vectorPath(`measure/${known.ovmf}`)),
-  kernel: known.kernel_hashes ? { kernel: new Uint8Array(0), cmdline: known.append ?? '' } : undefined,
-  vmm: known.vmm.toLowerCase() as Vmm,
-  vcpuType: known.vcpu_type ?? 'EPYC',
-  vcpus: known.vcpus,
-  guestFeatures: BigInt(known.guest_features),
-  allowUnlistedFirmware: true,
-});
+function launchOf(known: Case): SnpLaunch {
+  return {
+    firmware: bytesOf(vectorPath(`measure/${known.ovmf}`)),
+    kernel: known.kernel_hashes ? { kernel: new Uint8Array(0), cmdline: known.append ?? '' } : undefined,
+    vmm: known.vmm.toLowerCase() as Vmm,
+    vcpuType: known.vcpu_type ?? 'EPYC',
+    vcpus: known.vcpus,
+    guestFeatures: BigInt(known.guest_features),
+    allowUnlistedFirmware: true,
+  };
+}
 
 /** The measurement a case asks for, or the code of the error. */
 function answer(known: Case): string {
@@ -128,18 +132,22 @@ function madeFirmware(changes: { sections?: readonly (readonly [number, number, 
   return file;
 }
 
-const launch = (changes: Partial<SnpLaunch> = {}): SnpLaunch => ({
-  firmware: madeFirmware(),
-  kernel: { kernel: Uint8Array.of(1, 2, 3), initrd: Uint8Array.of(4, 5), cmdline: 'console=ttyS0 assay.root=00' },
-  vmm: 'qemu',
-  vcpuType: 'EPYC-v4',
-  vcpus: 2,
-  guestFeatures: 1n,
-  allowUnlistedFirmware: true,
-  ...changes,
-});
-const measured = (changes: Partial<SnpLaunch> = {}): string => toHex(measureSnpLaunch(launch(changes)).measurement);
-const code = (run: () => unknown): string => {
+function launch(changes: Partial<SnpLaunch> = {}): SnpLaunch {
+  return {
+    firmware: madeFirmware(),
+    kernel: { kernel: Uint8Array.of(1, 2, 3), initrd: Uint8Array.of(4, 5), cmdline: 'console=ttyS0 assay.root=00' },
+    vmm: 'qemu',
+    vcpuType: 'EPYC-v4',
+    vcpus: 2,
+    guestFeatures: 1n,
+    allowUnlistedFirmware: true,
+    ...changes,
+  };
+}
+function measured(changes: Partial<SnpLaunch> = {}): string {
+  return toHex(measureSnpLaunch(launch(changes)).measurement);
+}
+function code(run: () => unknown): string {
   try {
     run();
   } catch (error) {
@@ -147,13 +155,13 @@ const code = (run: () => unknown): string => {
     throw error;
   }
   return 'no error';
-};
+}
 
-const flipped = (bytes: Uint8Array, bit: number): Uint8Array => {
+function flipped(bytes: Uint8Array, bit: number): Uint8Array {
   const copy = bytes.slice();
   copy[bit >> 3]! ^= 1 << (bit & 7);
   return copy;
-};
+}
 
 describe('accepted firmware', () => {
   test('a file that is not on the list is refused, and marked when the caller overrides', () => {

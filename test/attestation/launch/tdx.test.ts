@@ -16,8 +16,10 @@ import { haveVectors, vectorPath } from '../../fixtures/shared.ts';
 import { tpmEvents } from '../../fixtures/image/tpm-log.ts';
 
 const DIRECT_BOOT = 'kernel-as-given, initrd first';
-const bytesOf = (path: string): Uint8Array => new Uint8Array(readFileSync(vectorPath(path)));
-const code = (run: () => unknown): string => {
+function bytesOf(path: string): Uint8Array {
+  return new Uint8Array(readFileSync(vectorPath(path)));
+}
+function code(run: () => unknown): string {
   try {
     run();
   } catch (error) {
@@ -25,10 +27,12 @@ const code = (run: () => unknown): string => {
     throw error;
   }
   return 'no error';
-};
+}
 
 const index = haveVectors ? JSON.parse(readFileSync(vectorPath('measure/INDEX.json'), 'utf8')) : { sets: [] };
-const set = (start: string) => index.sets.find((entry: { id: string }) => entry.id.startsWith(start));
+function set(start: string) {
+  return index.sets.find((entry: { id: string }) => entry.id.startsWith(start));
+}
 
 describe.skipIf(!haveVectors)('MRTD of Debian firmware', () => {
   const files: [string, FirmwareName][] = [
@@ -115,7 +119,9 @@ describe.skipIf(!haveVectors)('a real TDX machine', () => {
   });
 });
 
-const range = (from: number, length: number): number[] => Array.from({ length }, (_, index) => from + index);
+function range(from: number, length: number): number[] {
+  return Array.from({ length }, (_, index) => from + index);
+}
 
 /** The smallest PE32+ image with one section and some bytes after it. */
 function madeImage(): Uint8Array {
@@ -164,7 +170,9 @@ function madeFirmware(sections: readonly (readonly [number, number, number, numb
   return file;
 }
 
-const mrTd = (firmware: Uint8Array): string => toHex(measureMrTd(firmware, { allowUnlistedFirmware: true }).singlePass);
+function mrTd(firmware: Uint8Array): string {
+  return toHex(measureMrTd(firmware, { allowUnlistedFirmware: true }).singlePass);
+}
 
 describe('bad input and what counts', () => {
   const good = [

@@ -70,16 +70,20 @@ async function refusedBy(how: Misbehaviour, options: Partial<AttestedFetchOption
   }
 }
 
-const set =
-  (key: string, value: (document: JsonObject) => unknown): NonNullable<Misbehaviour['document']> =>
-  (document) => ({ ...document, [key]: value(document) });
+function set(key: string, value: (document: JsonObject) => unknown): NonNullable<Misbehaviour['document']> {
+  return (document) => ({ ...document, [key]: value(document) });
+}
 function without<T extends object, K extends keyof T>(object: T, ...keys: K[]): Omit<T, K> {
   const copy = { ...object };
   for (const key of keys) delete copy[key];
   return copy;
 }
-const flip = (text: unknown): string => String(text).replace(/^../, (first) => (first === '00' ? '01' : '00'));
-const b64 = (value: unknown): Buffer => Buffer.from(String(value), 'base64');
+function flip(text: unknown): string {
+  return String(text).replace(/^../, (first) => (first === '00' ? '01' : '00'));
+}
+function b64(value: unknown): Buffer {
+  return Buffer.from(String(value), 'base64');
+}
 const other = attestedModel('other', [{ role: 'weights', sha256: new Uint8Array(32).fill(9), size: 1 }]);
 
 // RSA keys can take longer to make on a busy machine than a client waits for its answer.

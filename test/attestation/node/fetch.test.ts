@@ -51,12 +51,15 @@ function client(options: Partial<AttestedFetchOptions> = {}): AttestedFetch {
   return fetch;
 }
 
-const sdk = (server: AttestedServer, fetch: AttestedFetch): OpenAI =>
-  new OpenAI({ baseURL: `${server.origin}/v1`, apiKey: 'secret', fetch, maxRetries: 0 });
-const say = (content: string): OpenAI.ChatCompletionCreateParamsNonStreaming => ({
-  model: MODEL_ID,
-  messages: [{ role: 'user', content }],
-});
+function sdk(server: AttestedServer, fetch: AttestedFetch): OpenAI {
+  return new OpenAI({ baseURL: `${server.origin}/v1`, apiKey: 'secret', fetch, maxRetries: 0 });
+}
+function say(content: string): OpenAI.ChatCompletionCreateParamsNonStreaming {
+  return {
+    model: MODEL_ID,
+    messages: [{ role: 'user', content }],
+  };
+}
 
 describe('the OpenAI SDK over attestedFetch', () => {
   it('chats, on the connection that was verified', async () => {

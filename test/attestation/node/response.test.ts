@@ -20,9 +20,12 @@ function feed(bytes: Uint8Array, cuts: readonly number[] = []): BoundedResponse 
   return undefined;
 }
 
-const bytesOf = (text: string): Buffer => Buffer.from(text, 'latin1');
-const text = (response: BoundedResponse | undefined): string | undefined =>
-  response === undefined ? undefined : Buffer.from(response.body).toString('latin1');
+function bytesOf(text: string): Buffer {
+  return Buffer.from(text, 'latin1');
+}
+function text(response: BoundedResponse | undefined): string | undefined {
+  return response === undefined ? undefined : Buffer.from(response.body).toString('latin1');
+}
 
 function chunked(body: Uint8Array, sizes: readonly number[]): Buffer {
   const parts: Buffer[] = [];

@@ -9,7 +9,9 @@ import { type Claims, decodeClaims, encodeClaims, reportData, unbatchedReportDat
 import { allModelsDigest, attestedModel, encodeModelManifest, modelContradiction } from '../../../attestation/protocol/model.ts';
 import { accepted, codeOf } from '../../fixtures/refusal.ts';
 
-const b32 = (fill: number): Uint8Array => new Uint8Array(32).fill(fill);
+function b32(fill: number): Uint8Array {
+  return new Uint8Array(32).fill(fill);
+}
 const claims: Claims = {
   nonce: b32(1),
   tlsSpki: b32(2),
@@ -21,7 +23,7 @@ const claims: Claims = {
   issuedAt: 1_771_632_000,
 };
 
-const map = (change: (m: Map<number | string, Cbor>) => void): Uint8Array => {
+function map(change: (m: Map<number | string, Cbor>) => void): Uint8Array {
   const entries = new Map<number | string, Cbor>([
     [0, 'assay/claims/v1'],
     [1, b32(1)],
@@ -35,9 +37,11 @@ const map = (change: (m: Map<number | string, Cbor>) => void): Uint8Array => {
   ]);
   change(entries);
   return encodeCbor(entries);
-};
+}
 
-const code = (bytes: Uint8Array): string => codeOf(() => decodeClaims(bytes));
+function code(bytes: Uint8Array): string {
+  return codeOf(() => decodeClaims(bytes));
+}
 
 describe('claims', () => {
   it('have the bytes of the protocol', () => {

@@ -18,7 +18,9 @@ import {
 import type { Json } from '../../../attestation/encoding/json.ts';
 import { accepted, codeOf } from '../../fixtures/refusal.ts';
 
-const bytes = (length: number, fill: number): Uint8Array => new Uint8Array(length).fill(fill);
+function bytes(length: number, fill: number): Uint8Array {
+  return new Uint8Array(length).fill(fill);
+}
 
 const snp: AttestationDocument = {
   version: '1',
@@ -56,8 +58,9 @@ const simulated: AttestationDocument = { ...snp, teeType: 'simulated', endorseme
 const simulatedTdx = { ...tdx, teeType: 'simulated', endorsements: tdx.endorsements } as AttestationDocument;
 const { nonce: _nonce, endorsements: _endorsements, ...bare } = snp;
 
-const change = (changes: Record<string, unknown>, from: AttestationDocument = snp): string =>
-  codeOf(() => parseDocument(JSON.parse(JSON.stringify({ ...documentToJson(from), ...changes })) as Json));
+function change(changes: Record<string, unknown>, from: AttestationDocument = snp): string {
+  return codeOf(() => parseDocument(JSON.parse(JSON.stringify({ ...documentToJson(from), ...changes })) as Json));
+}
 
 describe('attestation document', () => {
   it('has the JSON of the protocol, in its order', () => {

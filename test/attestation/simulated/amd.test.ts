@@ -12,7 +12,9 @@ import { verifySnp } from '../../../attestation/snp/verify.ts';
 import { parseCertificate, parseCrl } from '../../../attestation/x509/certificate.ts';
 import { evidenceOf, NOW, simulatedAmd } from '../../fixtures/attestation/snp-simulated.ts';
 
-const serial = (der: Uint8Array): number => Number.parseInt(toHex(parseCertificate(der).serial), 16);
+function serial(der: Uint8Array): number {
+  return Number.parseInt(toHex(parseCertificate(der).serial), 16);
+}
 
 describe('simulated AMD', () => {
   test.each(PRODUCTS.flatMap((product) => (['vcek', 'vlek'] as const).map((vekKind) => [product, vekKind] as const)))(

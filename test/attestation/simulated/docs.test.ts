@@ -6,7 +6,9 @@ import { fileURLToPath } from 'node:url';
 import { transformSync } from 'esbuild';
 import { expect, test } from 'vitest';
 
-const at = (path: string): string => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
+function at(path: string): string {
+  return fileURLToPath(new URL(`../../../${path}`, import.meta.url));
+}
 
 test('the example of docs/simulated.md prints the codes in its comments', () => {
   const [, example = ''] = /```ts\n([\s\S]*?)```/.exec(readFileSync(at('docs/simulated.md'), 'utf8')) ?? [];

@@ -9,7 +9,9 @@ import { verifySnp } from '../../../attestation/snp/verify.ts';
 import { createKeyCache } from '../../../attestation/x509/signature.ts';
 import { evidenceOf, NOW, simulatedAmd } from '../../fixtures/attestation/snp-simulated.ts';
 
-const expectedRule = (bit: number): string => (bit < 32 ? 'unsupported' : bit < 0x330 * 8 ? 'S1' : 'S5');
+function expectedRule(bit: number): string {
+  return bit < 32 ? 'unsupported' : bit < 0x330 * 8 ? 'S1' : 'S5';
+}
 
 describe('bit flips', () => {
   test('no bit of a report can be changed', { timeout: 120_000 }, async () => {

@@ -35,14 +35,15 @@ const FUZZ = Number(process.env['ASSAY_FUZZ'] ?? 1);
 
 const VERSIONS = [2, 3, 4, 5] as const satisfies readonly ReportVersion[];
 
-const ofVersion = (version: number, fill: Uint8Array = new Uint8Array(REPORT_BYTES)): Uint8Array => {
+function ofVersion(version: number, fill: Uint8Array = new Uint8Array(REPORT_BYTES)): Uint8Array {
   const report = fill.slice(0, REPORT_BYTES);
   new DataView(report.buffer).setUint32(0, version, true);
   return report;
-};
+}
 
-const rangesText = (version: ReportVersion): string[] =>
-  reservedRanges(version).map(([from, to]) => `${from.toString(16)}..${to.toString(16)}`);
+function rangesText(version: ReportVersion): string[] {
+  return reservedRanges(version).map(([from, to]) => `${from.toString(16)}..${to.toString(16)}`);
+}
 
 describe('report', () => {
   test('reserved ranges are the ones of the specification', () => {

@@ -68,36 +68,47 @@ beforeAll(async () => {
   arkSha256 = await importKey(await exportKey(genoa.keys.ark), 'SHA-256');
 });
 
-const verify = ({ evidence, policy = {}, context = {} }: Given): Promise<SnpVerification> =>
-  verifySnp(evidence, policy, { now: NOW, keys, roots: [milan.ark, genoa.ark, turin.ark], ...context });
+function verify({ evidence, policy = {}, context = {} }: Given): Promise<SnpVerification> {
+  return verifySnp(evidence, policy, { now: NOW, keys, roots: [milan.ark, genoa.ark, turin.ark], ...context });
+}
 
 /** Genoa evidence whose report has these fields. */
-const report =
-  (fields: SimulatedReport, policy: SnpPolicy = {}): (() => Promise<Given>) =>
-  async () => ({ evidence: await evidenceOf(genoa, { report: await genoa.signReport(fields) }), policy });
+function report(fields: SimulatedReport, policy: SnpPolicy = {}): () => Promise<Given> {
+  return async () => ({ evidence: await evidenceOf(genoa, { report: await genoa.signReport(fields) }), policy });
+}
 
 /** Evidence of the hierarchy as it is. */
-const good =
-  (of: () => SimulatedAmd, policy: SnpPolicy = {}): (() => Promise<Given>) =>
-  async () => ({ evidence: await evidenceOf(of()), policy });
+function good(of: () => SimulatedAmd, policy: SnpPolicy = {}): () => Promise<Given> {
+  return async () => ({ evidence: await evidenceOf(of()), policy });
+}
 
-const vek =
-  (make: () => Promise<Uint8Array>, of: () => SimulatedAmd = () => genoa): (() => Promise<Given>) =>
-  async () => ({ evidence: await evidenceOf(of(), { vek: await make() }) });
+function vek(make: () => Promise<Uint8Array>, of: () => SimulatedAmd = () => genoa): () => Promise<Given> {
+  return async () => ({ evidence: await evidenceOf(of(), { vek: await make() }) });
+}
 
-const chain =
-  (make: () => Promise<readonly Uint8Array[]>, context: Partial<SnpContext> = {}): (() => Promise<Given>) =>
-  async () => ({ evidence: await evidenceOf(genoa, { chain: await make() }), context });
+function chain(make: () => Promise<readonly Uint8Array[]>, context: Partial<SnpContext> = {}): () => Promise<Given> {
+  return async () => ({ evidence: await evidenceOf(genoa, { chain: await make() }), context });
+}
 
-const crl =
-  (make: () => Promise<Uint8Array | undefined>, policy: SnpPolicy = {}): (() => Promise<Given>) =>
-  async () => ({ evidence: await evidenceOf(genoa, { crl: await make() }), policy });
+function crl(make: () => Promise<Uint8Array | undefined>, policy: SnpPolicy = {}): () => Promise<Given> {
+  return async () => ({ evidence: await evidenceOf(genoa, { crl: await make() }), policy });
+}
 
-const named = (commonName: string): Uint8Array => encodeName([['CN', commonName]]);
-const at = (iso: string): Partial<SnpContext> => ({ now: new Date(iso) });
-const filled = (size: number, value: number): Uint8Array => new Uint8Array(size).fill(value);
-const hex = (size: number, value: number): string => toHex(filled(size, value));
-const bits = (set: bigint): SimulatedReport => ({ guestPolicy: set });
+function named(commonName: string): Uint8Array {
+  return encodeName([['CN', commonName]]);
+}
+function at(iso: string): Partial<SnpContext> {
+  return { now: new Date(iso) };
+}
+function filled(size: number, value: number): Uint8Array {
+  return new Uint8Array(size).fill(value);
+}
+function hex(size: number, value: number): string {
+  return toHex(filled(size, value));
+}
+function bits(set: bigint): SimulatedReport {
+  return { guestPolicy: set };
+}
 const STRICT = 0x3d2_0137n;
 const AMD = '1.3.6.1.4.1.3704.1';
 
@@ -481,10 +492,10 @@ describe('every rule, accepted and refused', () => {
   });
 });
 
-const refusalFor = async (given: Promise<Given>): Promise<AttestationError | undefined> => {
+async function refusalFor(given: Promise<Given>): Promise<AttestationError | undefined> {
   const input = await given;
   return refusalOf(() => verify(input));
-};
+}
 
 describe('what cannot be read is not judged', () => {
   test.each([0, 1, 6, 0xffff_ffff])('S2 fail: version %i is unsupported', async (version) => {

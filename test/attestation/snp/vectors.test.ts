@@ -15,9 +15,15 @@ import { parseCertificate, parseCrl } from '../../../attestation/x509/certificat
 import { haveVectors, vectorPath } from '../../fixtures/shared.ts';
 import type { SnpContext } from '../../../attestation/snp/subject.ts';
 
-const read = (path: string): Uint8Array => new Uint8Array(readFileSync(vectorPath(path)));
-const readDer = (path: string): Uint8Array => (path.endsWith('.pem') ? (readPem(path)[0] ?? new Uint8Array()) : read(path));
-const readPem = (path: string): Uint8Array[] => parsePem(readFileSync(vectorPath(path), 'utf8'));
+function read(path: string): Uint8Array {
+  return new Uint8Array(readFileSync(vectorPath(path)));
+}
+function readDer(path: string): Uint8Array {
+  return path.endsWith('.pem') ? (readPem(path)[0] ?? new Uint8Array()) : read(path);
+}
+function readPem(path: string): Uint8Array[] {
+  return parsePem(readFileSync(vectorPath(path), 'utf8'));
+}
 
 /** What machines in the field run with: SMT on, none of the newer restrictions. */
 const FIELD: SnpPolicy = {
@@ -39,9 +45,9 @@ interface Vector {
   readonly now: string;
 }
 
-const roots =
-  (product: string, intermediate = 'ask') =>
-  () => [read(`amd-roots/${product}_${intermediate}.der`), read(`amd-roots/${product}_ark.der`)];
+function roots(product: string, intermediate = 'ask') {
+  return () => [read(`amd-roots/${product}_${intermediate}.der`), read(`amd-roots/${product}_ark.der`)];
+}
 
 const VECTORS = {
   'milan v2': { report: 'milan-v2/report_milan.bin', vek: 'milan-v2/vcek_milan.der', chain: () => readPem('snp/milan-v2/cert_chain_milan.pem'), now: '2024-01-01' },
@@ -70,9 +76,12 @@ function verify(
   return verifySnp(evidence, policy, { now: new Date(vector.now), keys, ...context });
 }
 
-const failures = ({ transcript }: SnpVerification): string[] =>
-  transcript.checks.filter((check) => check.status === 'fail').map((check) => check.id);
-const at = (day: string): Partial<SnpContext> => ({ now: new Date(day) });
+function failures({ transcript }: SnpVerification): string[] {
+  return transcript.checks.filter((check) => check.status === 'fail').map((check) => check.id);
+}
+function at(day: string): Partial<SnpContext> {
+  return { now: new Date(day) };
+}
 
 describe.skipIf(!haveVectors)('real SEV-SNP reports', () => {
   const accepted: readonly (readonly [VectorName, object])[] = [

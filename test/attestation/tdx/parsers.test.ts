@@ -19,7 +19,9 @@ import { verifyTdx, type TdxEvidence } from '../../../attestation/tdx/verify.ts'
 /** `make fuzz` raises this. */
 const FUZZ = Number(process.env['ASSAY_FUZZ'] ?? 1);
 vi.setConfig({ testTimeout: 30_000 * FUZZ });
-const runs = (count: number): { readonly numRuns: number } => ({ numRuns: count * FUZZ });
+function runs(count: number): { readonly numRuns: number } {
+  return { numRuns: count * FUZZ };
+}
 const now = new Date('2026-06-15T12:00:00Z');
 let intel: SimulatedIntel;
 let quote: Uint8Array;
@@ -57,8 +59,8 @@ async function foreignAsync(run: () => Promise<unknown>): Promise<unknown> {
 }
 
 /** `base` with some bytes overwritten and its end cut or extended. */
-const damaged = (base: () => Uint8Array): fc.Arbitrary<Uint8Array> =>
-  fc
+function damaged(base: () => Uint8Array): fc.Arbitrary<Uint8Array> {
+  return fc
     .record({
       edits: fc.array(fc.tuple(fc.nat(), fc.nat(255)), { maxLength: 8 }),
       length: fc.oneof(fc.constant(1), fc.double({ min: 0, max: 1.2, noNaN: true })),
@@ -69,14 +71,17 @@ const damaged = (base: () => Uint8Array): fc.Arbitrary<Uint8Array> =>
       for (const [at, value] of edits) if (bytes.length > 0) bytes[at % bytes.length] = value;
       return bytes;
     });
+}
 
-const bytesOf = (size: number): fc.Arbitrary<Uint8Array> => fc.uint8Array({ minLength: size, maxLength: size });
+function bytesOf(size: number): fc.Arbitrary<Uint8Array> {
+  return fc.uint8Array({ minLength: size, maxLength: size });
+}
 
-const read = async (bytes: Uint8Array): Promise<unknown> => {
+async function read(bytes: Uint8Array): Promise<unknown> {
   const events = parseEventLog(bytes);
   await replayEventLog(events);
   return Promise.all(events.map(async (event) => [await eventContent(event), eventName(event), eventText(event)]));
-};
+}
 
 describe('quotes', () => {
   test('property: random and damaged bytes end in a quote or the typed error', () => {

@@ -18,8 +18,12 @@ import { verifyTdx, type TdxContext, type TdxEvidence, type TdxVerification } fr
 
 const now = new Date('2026-06-15T12:00:00Z');
 const day = 86_400_000;
-const fill = (size: number, value: number): Uint8Array => new Uint8Array(size).fill(value);
-const hex = (size: number, value: number): string => toHex(fill(size, value));
+function fill(size: number, value: number): Uint8Array {
+  return new Uint8Array(size).fill(value);
+}
+function hex(size: number, value: number): string {
+  return toHex(fill(size, value));
+}
 const expired = { notBefore: new Date(now.getTime() - 10 * day), notAfter: new Date(now.getTime() - day) };
 
 let intel: SimulatedIntel;
@@ -44,37 +48,42 @@ interface Case {
 }
 
 /** A chain PEM with some of its certificates replaced. */
-const pckChain = async (parts: {
+async function pckChain(parts: {
   pck?: Promise<Uint8Array>;
   ca?: Promise<Uint8Array>;
   root?: Promise<Uint8Array>;
-}): Promise<SimulatedQuote> => ({
-  certificationData: utf8(
-    [(await parts.pck) ?? intel.pck, (await parts.ca) ?? intel.pckCa, (await parts.root) ?? intel.root]
-      .map((der) => encodePem(der))
-      .join(''),
-  ),
-});
-const signingChain = async (signer: Promise<Uint8Array>, root?: Promise<Uint8Array>): Promise<Partial<TdxCollateral>> => {
+}): Promise<SimulatedQuote> {
+  return {
+    certificationData: utf8(
+      [(await parts.pck) ?? intel.pck, (await parts.ca) ?? intel.pckCa, (await parts.root) ?? intel.root]
+        .map((der) => encodePem(der))
+        .join(''),
+    ),
+  };
+}
+async function signingChain(signer: Promise<Uint8Array>, root?: Promise<Uint8Array>): Promise<Partial<TdxCollateral>> {
   const pem = encodePem(await signer) + encodePem((await root) ?? intel.root);
   return { tcbInfoIssuerChain: pem, qeIdentityIssuerChain: pem };
-};
-const tcbInfo = (changes: Parameters<SimulatedIntel['tcbInfo']>[0]) => async () => ({ tcbInfo: await intel.tcbInfo(changes) });
-const qeIdentity = (changes: Parameters<SimulatedIntel['qeIdentity']>[0]) => async () => ({ qeIdentity: await intel.qeIdentity(changes) });
-const flip =
-  (at: number) =>
-  (quote: Uint8Array): void => {
+}
+function tcbInfo(changes: Parameters<SimulatedIntel['tcbInfo']>[0]) {
+  return async () => ({ tcbInfo: await intel.tcbInfo(changes) });
+}
+function qeIdentity(changes: Parameters<SimulatedIntel['qeIdentity']>[0]) {
+  return async () => ({ qeIdentity: await intel.qeIdentity(changes) });
+}
+function flip(at: number) {
+  return (quote: Uint8Array): void => {
     quote[at] = (quote[at] ?? 0) ^ 1;
   };
-const u32 =
-  (at: number, value: number) =>
-  (quote: Uint8Array): void =>
-    new DataView(quote.buffer, quote.byteOffset).setUint32(at, value, true);
-const attributes = (bits: bigint): Uint8Array => {
+}
+function u32(at: number, value: number) {
+  return (quote: Uint8Array): void => new DataView(quote.buffer, quote.byteOffset).setUint32(at, value, true);
+}
+function attributes(bits: bigint): Uint8Array {
   const bytes = new Uint8Array(8);
   new DataView(bytes.buffer).setBigUint64(0, bits, true);
   return bytes;
-};
+}
 /** v4: header 48, body 584, length 4; then signature 64, key 64, outer certification data header 6, QE report 384, signature 64. */
 const AUTH = 48 + 584 + 4;
 
@@ -569,10 +578,12 @@ async function evidenceOf({ quote, collateral, eventLog }: Pick<Case, 'quote' | 
   return eventLog === undefined ? evidence : { ...evidence, eventLog: await eventLog() };
 }
 
-const trust = (): TdxContext => ({ now, roots: [intel.root] });
+function trust(): TdxContext {
+  return { now, roots: [intel.root] };
+}
 
 /** Everything a policy can ask for, answered by a version 5 quote with a CCEL, and once more with dstack's log. */
-const accepted = async (): Promise<TdxVerification[]> => {
+async function accepted(): Promise<TdxVerification[]> {
   const boot = await buildEventLog();
   const run = await buildRuntimeLog([
     { name: 'app-id', payload: fill(4, 1) },
@@ -612,7 +623,7 @@ const accepted = async (): Promise<TdxVerification[]> => {
   );
   const second = await verifyTdx({ ...(await intel.evidence({ ...fields, rtmr3: run.rtmrs[3] })), eventLog: run.log }, {}, context);
   return [first, second];
-};
+}
 
 function failuresOf({ transcript, accepted }: TdxVerification): Readonly<Record<string, unknown>> {
   const failed = transcript.checks.filter(({ status }) => status === 'fail');

@@ -28,47 +28,56 @@ import { verifyTdx, type TdxVerification } from '../../../attestation/tdx/verify
 /** `make fuzz` multiplies the runs. */
 const FUZZ = Number(process.env['ASSAY_FUZZ'] ?? 1);
 const now = new Date('2026-06-15T12:00:00Z');
-const components = (...svns: readonly number[]): readonly SvnComponent[] =>
-  Array.from({ length: 16 }, (_, i) => ({ svn: svns[i] ?? 0, type: undefined }));
-const svn = (...values: readonly number[]): Uint8Array => Uint8Array.from({ length: 16 }, (_, i) => values[i] ?? 0);
-const level = (sgx: readonly number[], pceSvn: number, tdx: readonly number[], status: TcbStatus): TcbLevel => ({
-  sgx: components(...sgx),
-  pceSvn,
-  tdx: components(...tdx),
-  status,
-  tcbDate: now,
-  advisoryIds: [],
-});
-const platform = (sgx: readonly number[], pceSvn: number): { components: readonly number[]; pceSvn: number } => ({
-  components: [...svn(...sgx)],
-  pceSvn,
-});
+function components(...svns: readonly number[]): readonly SvnComponent[] {
+  return Array.from({ length: 16 }, (_, i) => ({ svn: svns[i] ?? 0, type: undefined }));
+}
+function svn(...values: readonly number[]): Uint8Array {
+  return Uint8Array.from({ length: 16 }, (_, i) => values[i] ?? 0);
+}
+function level(sgx: readonly number[], pceSvn: number, tdx: readonly number[], status: TcbStatus): TcbLevel {
+  return {
+    sgx: components(...sgx),
+    pceSvn,
+    tdx: components(...tdx),
+    status,
+    tcbDate: now,
+    advisoryIds: [],
+  };
+}
+function platform(sgx: readonly number[], pceSvn: number): { components: readonly number[]; pceSvn: number } {
+  return {
+    components: [...svn(...sgx)],
+    pceSvn,
+  };
+}
 const LEVELS = [
   level([5, 5], 13, [5, 0, 5], 'UpToDate'),
   level([5, 5], 5, [5, 0, 5], 'OutOfDate'),
   level([3, 3], 5, [3, 0, 3], 'OutOfDate'),
 ] as const;
-const info = (levels: readonly TcbLevel[], moduleSvns: readonly number[] = []): TcbInfo => ({
-  id: 'TDX',
-  version: 3,
-  tcbType: 0,
-  issueDate: now,
-  nextUpdate: now,
-  tcbEvaluationDataNumber: 1,
-  fmspc: new Uint8Array(6),
-  pceId: new Uint8Array(2),
-  module: undefined,
-  levels,
-  moduleIdentities: [
-    {
-      id: 'TDX_01',
-      mrSigner: new Uint8Array(48),
-      attributes: new Uint8Array(8),
-      attributesMask: new Uint8Array(8),
-      levels: moduleSvns.map((isvSvn, i) => ({ isvSvn, status: i === 0 ? 'UpToDate' : 'OutOfDate', tcbDate: now, advisoryIds: [] })),
-    },
-  ],
-});
+function info(levels: readonly TcbLevel[], moduleSvns: readonly number[] = []): TcbInfo {
+  return {
+    id: 'TDX',
+    version: 3,
+    tcbType: 0,
+    issueDate: now,
+    nextUpdate: now,
+    tcbEvaluationDataNumber: 1,
+    fmspc: new Uint8Array(6),
+    pceId: new Uint8Array(2),
+    module: undefined,
+    levels,
+    moduleIdentities: [
+      {
+        id: 'TDX_01',
+        mrSigner: new Uint8Array(48),
+        attributes: new Uint8Array(8),
+        attributesMask: new Uint8Array(8),
+        levels: moduleSvns.map((isvSvn, i) => ({ isvSvn, status: i === 0 ? 'UpToDate' : 'OutOfDate', tcbDate: now, advisoryIds: [] })),
+      },
+    ],
+  };
+}
 
 describe('matching', () => {
   test('levels are put in order, whatever order they came in', () => {

@@ -53,7 +53,9 @@ const platform = { quote: () => readVector('v4-platform-outofdate/quote_tdx.bin'
 const debugTd = { quote: () => readVector('v4-debug-td/tdx_quote_4.dat'), collateral: () => collateral2026('50806f000000') };
 const UP_TO_DATE = { status: 'UpToDate', platform: 'UpToDate', module: 'UpToDate', qe: 'UpToDate', advisoryIds: [], shortfall: [] };
 
-const td15Collateral = (): TdxCollateral => collateral2026('90c06f000000');
+function td15Collateral(): TdxCollateral {
+  return collateral2026('90c06f000000');
+}
 
 const VECTORS: readonly Vector[] = [
   { name: 'v4, up to date', ...uptodate, now: '2025-06-25T00:00:00Z', accepted: true, tcb: { ...UP_TO_DATE, evaluationDataNumber: 17 } },
@@ -254,11 +256,11 @@ const VECTORS: readonly Vector[] = [
 ];
 
 /** The same bytes inside a larger buffer, at a non-zero offset. */
-const shift = (bytes: Uint8Array, by: number): Uint8Array => {
+function shift(bytes: Uint8Array, by: number): Uint8Array {
   const buffer = new Uint8Array(bytes.length + by + 5).fill(0xee);
   buffer.set(bytes, by);
   return buffer.subarray(by, by + bytes.length);
-};
+}
 
 describe.skipIf(!haveVectors)('real TDX evidence', () => {
   test.each(VECTORS.map((vector) => [vector.name, vector] as const))('%s', async (_name, vector) => {

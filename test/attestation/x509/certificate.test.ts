@@ -53,7 +53,9 @@ const FUZZ = Number(process.env['ASSAY_FUZZ'] ?? 1);
 
 const FROM = new Date('2026-01-01T00:00:00Z');
 const TO = new Date('2027-01-01T00:00:00Z');
-const name = (commonName: string): Uint8Array => encodeName([['CN', commonName]]);
+function name(commonName: string): Uint8Array {
+  return encodeName([['CN', commonName]]);
+}
 
 let amd: SimulatedAmd;
 let ec256: IssuerKey;
@@ -69,8 +71,8 @@ beforeAll(async () => {
   ]);
 });
 
-const certificate = (changes: Partial<IssueCertificate> = {}): Promise<Uint8Array> =>
-  issueCertificate({
+function certificate(changes: Partial<IssueCertificate> = {}): Promise<Uint8Array> {
+  return issueCertificate({
     issuer: name('ca'),
     subject: name('leaf'),
     serial: 5,
@@ -81,6 +83,7 @@ const certificate = (changes: Partial<IssueCertificate> = {}): Promise<Uint8Arra
     extensions: [],
     ...changes,
   });
+}
 
 /** What our reader says of a certificate, in terms both readers share. */
 function ourReading(der: Uint8Array): object {
@@ -100,7 +103,9 @@ function ourReading(der: Uint8Array): object {
   };
 }
 
-const hex = (bytes: ArrayBuffer): string => toHex(new Uint8Array(bytes));
+function hex(bytes: ArrayBuffer): string {
+  return toHex(new Uint8Array(bytes));
+}
 
 function theirReading(der: Uint8Array): object {
   const theirs = new peculiar.X509Certificate(der as BufferSource);
@@ -122,23 +127,33 @@ function theirReading(der: Uint8Array): object {
   };
 }
 
-const read = (path: string): Uint8Array => new Uint8Array(readFileSync(vectorPath(path)));
-const extension = (...parts: Uint8Array[]): Uint8Array => encodeDer(TAG.sequence, encodeOid('1.2.3'), ...parts);
-const pair = (r: bigint, s: bigint): Uint8Array => encodeDer(TAG.sequence, encodeInteger(r), encodeInteger(s));
-const hashAlgorithm = (oid: string): Uint8Array => encodeDer(TAG.sequence, encodeOid(oid), encodeDer(TAG.null));
-const maskAlgorithm = (hash: Uint8Array): Uint8Array =>
-  encodeDer(contextTag(1), encodeDer(TAG.sequence, encodeOid('1.2.840.113549.1.1.8'), hash));
+function read(path: string): Uint8Array {
+  return new Uint8Array(readFileSync(vectorPath(path)));
+}
+function extension(...parts: Uint8Array[]): Uint8Array {
+  return encodeDer(TAG.sequence, encodeOid('1.2.3'), ...parts);
+}
+function pair(r: bigint, s: bigint): Uint8Array {
+  return encodeDer(TAG.sequence, encodeInteger(r), encodeInteger(s));
+}
+function hashAlgorithm(oid: string): Uint8Array {
+  return encodeDer(TAG.sequence, encodeOid(oid), encodeDer(TAG.null));
+}
+function maskAlgorithm(hash: Uint8Array): Uint8Array {
+  return encodeDer(contextTag(1), encodeDer(TAG.sequence, encodeOid('1.2.840.113549.1.1.8'), hash));
+}
 
-const ca = async (changes: Partial<IssueCertificate> = {}): Promise<Certificate> =>
-  parseCertificate(
+async function ca(changes: Partial<IssueCertificate> = {}): Promise<Certificate> {
+  return parseCertificate(
     await certificate({
       subject: name('ca'),
       extensions: [basicConstraints(true, 0), keyUsage(['keyCertSign', 'crlSign']), await subjectKeyIdentifier(ec256.spki)],
       ...changes,
     }),
   );
+}
 /** A certificate signed with PSS as given, naming the parameters said; whether it verifies. */
-const signPss = async (hash: HashName, saltLength: number, saidSalt: number, saidHash = hash): Promise<boolean> => {
+async function signPss(hash: HashName, saltLength: number, saidSalt: number, saidHash = hash): Promise<boolean> {
   const pair = await crypto.subtle.generateKey(
     { name: 'RSA-PSS', hash, modulusLength: 2048, publicExponent: Uint8Array.of(1, 0, 1) },
     true,
@@ -159,7 +174,7 @@ const signPss = async (hash: HashName, saltLength: number, saidSalt: number, sai
   const signature = new Uint8Array(await crypto.subtle.sign({ name: 'RSA-PSS', saltLength }, pair.privateKey, tbs as BufferSource));
   const spki = new Uint8Array(await crypto.subtle.exportKey('spki', pair.publicKey));
   return verifySignedBy(parseCertificate(encodeDer(TAG.sequence, tbs, algorithm, encodeBits(signature))), parsePublicKey(spki));
-};
+}
 describe.skipIf(!haveVectors)('real certificates agree with @peculiar/x509', () => {
   test.each(['milan_ark', 'milan_ask', 'milan_asvk', 'genoa_ark', 'genoa_ask', 'genoa_asvk', 'turin_ark', 'turin_ask', 'turin_asvk'])(
     'amd-roots/%s',
@@ -531,10 +546,10 @@ describe('path rules', () => {
   });
 });
 
-const parseSerial = (serial: number): Uint8Array => {
+function parseSerial(serial: number): Uint8Array {
   const bytes = encodeInteger(serial).subarray(2);
   return bytes.length > 1 && bytes[0] === 0 ? bytes.subarray(1) : bytes;
-};
+}
 
 describe('PEM', () => {
   test('one, several, with any line ends', () => {

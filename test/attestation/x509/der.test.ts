@@ -33,26 +33,30 @@ import { codeOf } from '../../fixtures/refusal.ts';
 /** `make fuzz` multiplies the runs. */
 const FUZZ = Number(process.env['ASSAY_FUZZ'] ?? 1);
 
-const parse = (hex: string): Der => parseDer(fromHex(hex), 'value');
+function parse(hex: string): Der {
+  return parseDer(fromHex(hex), 'value');
+}
 
 /** What happens when this many SEQUENCEs inside each other are entered one by one. */
-const depthOf = (levels: number): string =>
-  codeOf(() => {
+function depthOf(levels: number): string {
+  return codeOf(() => {
     let bytes: Uint8Array = new Uint8Array();
     for (let i = 0; i < levels; i++) bytes = encodeDer(TAG.sequence, bytes);
     let element = parseDer(bytes, 'nested');
     while (element.content.length > 0) element = childrenOf(element, 'nested').next('inner');
   });
+}
 
 /** Reads every child as every kind of value. */
-const walk = (bytes: Uint8Array): string =>
-  codeOf(() => {
+function walk(bytes: Uint8Array): string {
+  return codeOf(() => {
     const cursor = parseSequence(bytes, 'fuzz');
     while (!cursor.atEnd) {
       const element = cursor.next('item');
       for (const read of [readInteger, readBits, readBoolean, readOid, readText, readTime]) codeOf(() => read(element, 'item'));
     }
   });
+}
 
 describe('elements', () => {
   test.each([

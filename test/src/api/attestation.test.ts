@@ -61,8 +61,9 @@ function fakeAttester(fail?: ApiError, wait: () => Promise<void> = () => Promise
 }
 
 /** As the server's models are now. */
-const asServed = (...ids: string[]): NonNullable<typeof listed> =>
-  ids.map((id) => ({ id, sha256: new Uint8Array(Buffer.from(api.models.get(id)?.sha256 ?? '', 'hex')) }));
+function asServed(...ids: string[]): NonNullable<typeof listed> {
+  return ids.map((id) => ({ id, sha256: new Uint8Array(Buffer.from(api.models.get(id)?.sha256 ?? '', 'hex')) }));
+}
 
 async function start(attester: Attester | null = fakeAttester(), config: Partial<ServerConfig> = {}): Promise<void> {
   const identity = await createIdentity();

@@ -42,7 +42,9 @@ const question = 'What is attestation?';
 const weatherQuestion = 'How is the weather today?';
 const person = z.object({ name: z.string().max(10), age: z.number().int().min(0).max(150) });
 
-const provider = (): OpenAIProvider => createOpenAI({ baseURL, apiKey: 'unused' });
+function provider(): OpenAIProvider {
+  return createOpenAI({ baseURL, apiKey: 'unused' });
+}
 
 describe('Vercel AI SDK', () => {
   test('generateText', async () => {
@@ -107,8 +109,9 @@ describe('Vercel AI SDK', () => {
   });
 });
 
-const model = (name: string, extra: object = {}): ChatOpenAI =>
-  new ChatOpenAI({ model: name, apiKey: 'unused', configuration: { baseURL }, temperature: 0, maxRetries: 0, ...extra });
+function model(name: string, extra: object = {}): ChatOpenAI {
+  return new ChatOpenAI({ model: name, apiKey: 'unused', configuration: { baseURL }, temperature: 0, maxRetries: 0, ...extra });
+}
 
 describe('LangChain.js', () => {
   test('invoke', async () => {

@@ -4,7 +4,9 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 
-const at = (path: string): string => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
+function at(path: string): string {
+  return fileURLToPath(new URL(`../../../${path}`, import.meta.url));
+}
 
 test('every code of an ApiError is in docs/api.md', () => {
   const documented = new Set([...readFileSync(at('docs/api.md'), 'utf8').matchAll(/`([a-z_]+)`/g)].map((match) => match[1]));

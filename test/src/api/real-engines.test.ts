@@ -39,13 +39,17 @@ afterAll(async () => {
   for (const engine of Object.values(engines)) await engine.close();
 });
 
-const user = (content: string): { role: 'user'; content: string }[] => [{ role: 'user', content }];
+function user(content: string): { role: 'user'; content: string }[] {
+  return [{ role: 'user', content }];
+}
 const context = { model: 'demo-context', prompt: 'once upon a time', temperature: 0, max_tokens: 24 };
-const complete = async (extra: object = {}): Promise<OpenAI.Completion> => {
+async function complete(extra: object = {}): Promise<OpenAI.Completion> {
   const response = await post(api, '/v1/completions', { ...context, ...extra });
   return completionAnswer.read(await response.json(), '') as unknown as OpenAI.Completion;
-};
-const textOf = async (extra: object = {}): Promise<string> => (await complete(extra)).choices[0]?.text ?? '';
+}
+async function textOf(extra: object = {}): Promise<string> {
+  return (await complete(extra)).choices[0]?.text ?? '';
+}
 
 describe('chat', () => {
   test.each(EXPECTED.map(({ question, answer }) => [question, answer]))('%s', async (question, answer) => {
@@ -510,7 +514,9 @@ test('the fallback is what an unknown question gets, also through an assistant p
   expect(got.choices[0]?.message.content).toBe(FALLBACK.answer);
 });
 
-const maybe = <T>(value: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> => fc.option(value, { nil: undefined, freq: 2 });
+function maybe<T>(value: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> {
+  return fc.option(value, { nil: undefined, freq: 2 });
+}
 
 describe('hostile requests on real engines', () => {
   const numRuns = 120 * Number(process.env['ASSAY_FUZZ'] ?? 1);

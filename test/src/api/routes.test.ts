@@ -19,7 +19,9 @@ import { latch, untilAborted } from '../../fixtures/latch.ts';
 import type { PullEvent } from '../../../src/models/seam.ts';
 
 let api: ApiServer;
-const start = async (options: ApiServerOptions = {}): Promise<void> => void (api = await startApi(options));
+async function start(options: ApiServerOptions = {}): Promise<void> {
+  return void (api = await startApi(options));
+}
 afterEach(() => api.close());
 
 async function read<T>(response: Response, shape: Shape<T>, status = 200): Promise<T> {
@@ -27,12 +29,15 @@ async function read<T>(response: Response, shape: Shape<T>, status = 200): Promi
   expect([response.status, body]).toEqual([status, expect.anything()]);
   return shape.read(body, '');
 }
-const get = (path: string): Promise<Response> => fetch(api.url + path);
-const del = (path: string): Promise<Response> => fetch(api.url + path, { method: 'DELETE' });
-const codeOf = async (response: Response): Promise<[number, string]> => [
-  response.status,
-  ((await response.json()) as ErrorAnswer).error.code,
-];
+function get(path: string): Promise<Response> {
+  return fetch(api.url + path);
+}
+function del(path: string): Promise<Response> {
+  return fetch(api.url + path, { method: 'DELETE' });
+}
+async function codeOf(response: Response): Promise<[number, string]> {
+  return [response.status, ((await response.json()) as ErrorAnswer).error.code];
+}
 
 describe('models', () => {
   test('list, one, with slashes encoded and not', async () => {

@@ -18,9 +18,12 @@ beforeAll(async () => {
 afterAll(() => api.close());
 
 const run = promisify(execFile);
-const sh = async (script: string): Promise<string> =>
-  (await run('sh', ['-c', script], { env: { ...process.env, URL: api.url, API_KEY: 'any' } })).stdout;
-const json = async (script: string): Promise<unknown> => JSON.parse(await sh(script)) as unknown;
+async function sh(script: string): Promise<string> {
+  return (await run('sh', ['-c', script], { env: { ...process.env, URL: api.url, API_KEY: 'any' } })).stdout;
+}
+async function json(script: string): Promise<unknown> {
+  return JSON.parse(await sh(script)) as unknown;
+}
 const hello = { choices: [{ index: 0, message: { role: 'assistant', content: 'Hello, world!' }, finish_reason: 'stop' }] };
 
 describe('curl', () => {

@@ -12,7 +12,9 @@ import { createTsm, probeTsm, type TsmFs } from '../../../src/attestd/tsm.ts';
 const FOLDER = '/kernel/tsm/report';
 const REPORT = `${FOLDER}/assay-${'a'.repeat(16)}`;
 
-const fault = (code: string): Error => Object.assign(new Error(code), { code });
+function fault(code: string): Error {
+  return Object.assign(new Error(code), { code });
+}
 
 /** configfs-tsm in memory, as far as one request goes: stores at close, generation advances, outputs echo the input. */
 function memoryTsm(log: string[]): TsmFs {
@@ -67,11 +69,12 @@ afterAll(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-const codeOf = async (promise: Promise<unknown>): Promise<string> =>
-  promise.then(
+async function codeOf(promise: Promise<unknown>): Promise<string> {
+  return promise.then(
     () => 'no error',
     (error: NodeJS.ErrnoException) => error.code ?? 'no code',
   );
+}
 
 /** One raw request; the raw answer, or `closed`. */
 function raw(text: string): Promise<string> {

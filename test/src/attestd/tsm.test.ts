@@ -12,7 +12,9 @@ import { createTsm, probeTsm, type Tsm, type TsmOptions } from '../../../src/att
 import { bareSnpReport, bareTdxQuote, fakeTsm, type FakeTsmOptions } from '../../fixtures/attestd/tsm.ts';
 
 const signal = new AbortController().signal;
-const data = (fill = 7): Uint8Array => new Uint8Array(64).fill(fill);
+function data(fill = 7): Uint8Array {
+  return new Uint8Array(64).fill(fill);
+}
 
 function setUp(fake: Partial<FakeTsmOptions> = {}, options: Partial<TsmOptions> = {}) {
   const kernel = fakeTsm({ provider: 'sev_guest', makeReport: (inblob, privlevel) => bareSnpReport(inblob, privlevel), ...fake });

@@ -26,7 +26,9 @@ import { manualClock } from '../../fixtures/clock.ts';
 setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
 
-const digest = (text: string): Uint8Array => new Uint8Array(createHash('sha256').update(text).digest());
+function digest(text: string): Uint8Array {
+  return new Uint8Array(createHash('sha256').update(text).digest());
+}
 const models = [
   attestedModel('a', [{ role: 'weights', sha256: digest('a'), size: 1 }]),
   attestedModel('b', [{ role: 'weights', sha256: digest('b'), size: 2 }, { role: 'adapter', sha256: digest('l'), size: 3 }]), // prettier-ignore
@@ -80,8 +82,12 @@ function setUp(options: Partial<BatcherOptions> = {}) {
   return { attester, ask, clock, ...gate };
 }
 
-const nonce = (): Uint8Array => new Uint8Array(randomBytes(32));
-const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+function nonce(): Uint8Array {
+  return new Uint8Array(randomBytes(32));
+}
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
 
 /** What a verifier checks of the batch: leaf of the claims, path to the root, root and model in report_data. */
 function expectAnswers(document: AttestationDocument, asked: Uint8Array): void {

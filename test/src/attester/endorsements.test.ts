@@ -27,14 +27,15 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-const report = (tcb = 1): Uint8Array => {
+function report(tcb = 1): Uint8Array {
   const bytes = bareSnpReport(new Uint8Array(64));
   bytes[0x180] = tcb;
   return bytes;
-};
+}
 
-const pem = (der: Uint8Array): string =>
-  `-----BEGIN CERTIFICATE-----\n${toBase64(der).replaceAll(/.{64}/g, '$&\n')}\n-----END CERTIFICATE-----\n`;
+function pem(der: Uint8Array): string {
+  return `-----BEGIN CERTIFICATE-----\n${toBase64(der).replaceAll(/.{64}/g, '$&\n')}\n-----END CERTIFICATE-----\n`;
+}
 
 function snpFolder(name: string, changes: { crl?: Uint8Array } = {}): string {
   const path = mkdtempSync(join(folder, `${name}-`));

@@ -44,8 +44,12 @@ function certificateTable(): Uint8Array {
   return new Uint8Array(bytes);
 }
 
-const get = (path: string): Promise<Awaited<ReturnType<typeof plainFetch>>> => plainFetch(`${url}${path}`, { dispatcher });
-const attest = (): ReturnType<typeof get> => get(`/v1/attestation?nonce=${'5a'.repeat(32)}`);
+function get(path: string): Promise<Awaited<ReturnType<typeof plainFetch>>> {
+  return plainFetch(`${url}${path}`, { dispatcher });
+}
+function attest(): ReturnType<typeof get> {
+  return get(`/v1/attestation?nonce=${'5a'.repeat(32)}`);
+}
 
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'assay-hardware-'));

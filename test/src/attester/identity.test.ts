@@ -20,7 +20,9 @@ import { createSimulatedSource, measureCode, type SimulatedSource } from '../../
 import { reportDataOf } from '../../../src/attestd/tsm.ts';
 import { manualClock } from '../../fixtures/clock.ts';
 
-const digest = (text: string): Uint8Array => new Uint8Array(createHash('sha256').update(text).digest());
+function digest(text: string): Uint8Array {
+  return new Uint8Array(createHash('sha256').update(text).digest());
+}
 const now = new Date('2026-11-20T12:00:00Z');
 let folder: string;
 let identity: Identity;

@@ -8,16 +8,17 @@ let api: ApiServer;
 afterEach(() => api.close());
 
 const keys = [key('root', { admin: true }), key('user'), key('tenant', { models: ['demo'] })];
-const start = async (adminEnabled = true): Promise<void> => {
+async function start(adminEnabled = true): Promise<void> {
   api = await startApi({ config: { auth: { ...DEFAULT_CONFIG.auth, required: true, adminEnabled, keys } } });
-};
+}
 
-const send = (method: string, path: string, body: object | undefined, plain: string): Promise<Response> =>
-  fetch(api.url + path, {
+function send(method: string, path: string, body: object | undefined, plain: string): Promise<Response> {
+  return fetch(api.url + path, {
     method,
     headers: { authorization: `Bearer ${plain}`, ...(body !== undefined && { 'content-type': 'application/json' }) },
     ...(body !== undefined && { body: JSON.stringify(body) }),
   });
+}
 
 test.each<[string, string, object | undefined, string]>([
   ['POST', '/v1/models/load', { name: 'demo' }, 'demo'],

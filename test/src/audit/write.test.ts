@@ -22,25 +22,35 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-const newKey = (): KeyObject => generateKeyPairSync('ed25519').privateKey;
-const publicHex = (key: KeyObject): string => createPublicKey(key).export({ format: 'der', type: 'spki' }).subarray(12).toString('hex');
-const log = (): string => join(folder, 'audit.jsonl');
-const head = (): string => join(folder, 'head.json');
+function newKey(): KeyObject {
+  return generateKeyPairSync('ed25519').privateKey;
+}
+function publicHex(key: KeyObject): string {
+  return createPublicKey(key).export({ format: 'der', type: 'spki' }).subarray(12).toString('hex');
+}
+function log(): string {
+  return join(folder, 'audit.jsonl');
+}
+function head(): string {
+  return join(folder, 'head.json');
+}
 
-const record = (n: number): RequestRecord => ({
-  requestId: `req_${n}`,
-  key: 'alice',
-  admitted: true,
-  method: 'POST',
-  route: '/v1/chat/completions',
-  status: 200,
-  modelSha256: 'ab'.repeat(32),
-  promptTokens: n,
-  completionTokens: 2,
-  evidenceSha256: null,
-  milliseconds: 12.6,
-  aborted: false,
-});
+function record(n: number): RequestRecord {
+  return {
+    requestId: `req_${n}`,
+    key: 'alice',
+    admitted: true,
+    method: 'POST',
+    route: '/v1/chat/completions',
+    status: 200,
+    modelSha256: 'ab'.repeat(32),
+    promptTokens: n,
+    completionTokens: 2,
+    evidenceSha256: null,
+    milliseconds: 12.6,
+    aborted: false,
+  };
+}
 
 async function open(key = newKey(), options: Partial<AuditOptions> = {}): Promise<Audit> {
   const onError = (error: unknown): void => expect.fail(String(error));
@@ -54,10 +64,18 @@ async function written(count: number, key = newKey(), options: Partial<AuditOpti
   return key;
 }
 
-const lines = (): string[] => readFileSync(log(), 'utf8').trimEnd().split('\n');
-const records = (): Record<string, unknown>[] => lines().map((line) => JSON.parse(line) as Record<string, unknown>);
-const put = (all: readonly string[]): void => writeFileSync(log(), all.map((line) => `${line}\n`).join(''));
-const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex');
+function lines(): string[] {
+  return readFileSync(log(), 'utf8').trimEnd().split('\n');
+}
+function records(): Record<string, unknown>[] {
+  return lines().map((line) => JSON.parse(line) as Record<string, unknown>);
+}
+function put(all: readonly string[]): void {
+  return writeFileSync(log(), all.map((line) => `${line}\n`).join(''));
+}
+function sha256(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
+}
 
 /** What whoever owns the disk can do: any change, and the chain computed anew. */
 function rechained(all: readonly string[], change: (record: Record<string, unknown>) => Record<string, unknown>): string[] {
@@ -383,14 +401,16 @@ describe('tampering', () => {
 });
 
 /** A request that nobody with a key sent. */
-const stranger = (status: number): RequestRecord => ({
-  ...record(0),
-  key: null,
-  admitted: false,
-  status,
-  route: '(none)',
-  modelSha256: null,
-});
+function stranger(status: number): RequestRecord {
+  return {
+    ...record(0),
+    key: null,
+    admitted: false,
+    status,
+    route: '(none)',
+    modelSha256: null,
+  };
+}
 
 describe('requests without a key', () => {
   test('are counted, by status, in one line per interval, however many they are', async () => {
@@ -482,16 +502,18 @@ describe('requests without a key', () => {
   });
 });
 
-const segments = (): string[] =>
-  readdirSync(folder)
+function segments(): string[] {
+  return readdirSync(folder)
     .filter((name) => name.endsWith('.jsonl'))
     .sort();
-const everything = (): Record<string, unknown>[] =>
-  segments()
+}
+function everything(): Record<string, unknown>[] {
+  return segments()
     .toSorted((a, b) => (a === 'audit.jsonl' ? 1 : b === 'audit.jsonl' ? -1 : a < b ? -1 : 1))
     .flatMap((name) => readFileSync(join(folder, name), 'utf8').trimEnd().split('\n'))
     .filter((line) => line !== '')
     .map((line) => JSON.parse(line) as Record<string, unknown>);
+}
 
 describe('segments', () => {
   const small = { maxSegmentBytes: 4096 };

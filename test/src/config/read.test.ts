@@ -18,8 +18,9 @@ import { ENTRIES, SECTIONS, type Section } from '../../../src/config/schema.ts';
 import { ConfigError } from '../../../src/base/errors.ts';
 import { serverConfig } from '../../../src/start/http.ts';
 
-const read = (text: string, more: Partial<ConfigSources> = {}): Config =>
-  readConfig({ file: { path: '/etc/assay/assay.toml', text }, cwd: '/work', ...more });
+function read(text: string, more: Partial<ConfigSources> = {}): Config {
+  return readConfig({ file: { path: '/etc/assay/assay.toml', text }, cwd: '/work', ...more });
+}
 
 function refusal(call: () => unknown): ConfigError {
   try {

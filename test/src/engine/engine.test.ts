@@ -14,11 +14,11 @@ import { greedy, openDemo, request, run, summary, tokensOf, workerEntry } from '
 import { apiRefusal as refusal } from '../../fixtures/refusal.ts';
 
 const opened: Engine[] = [];
-const open = async (...args: Parameters<typeof openDemo>): Promise<Engine> => {
+async function open(...args: Parameters<typeof openDemo>): Promise<Engine> {
   const engine = await openDemo(...args);
   opened.push(engine);
   return engine;
-};
+}
 let chat: Engine;
 let context: Engine;
 beforeAll(async () => {
@@ -31,10 +31,10 @@ afterAll(async () => {
 const sampled: Sampling = { ...greedy, temperature: 1 };
 
 /** Logprobs of the first token written. */
-const first = (events: readonly GenerateEvent[]) => {
+function first(events: readonly GenerateEvent[]) {
   for (const event of events) if (event.type === 'delta' && event.logprobs?.[0] !== undefined) return event.logprobs[0];
   throw new Error('no logprobs');
-};
+}
 
 describe('generation', () => {
   test('events come in order: start, deltas, one finish', async () => {
@@ -371,14 +371,14 @@ describe('limits', () => {
   });
 });
 
-const aborted = async (events: AsyncIterable<GenerateEvent>, onEvent: (event: GenerateEvent) => void): Promise<unknown> => {
+async function aborted(events: AsyncIterable<GenerateEvent>, onEvent: (event: GenerateEvent) => void): Promise<unknown> {
   try {
     for await (const event of events) onEvent(event);
   } catch (error) {
     return error;
   }
   return null;
-};
+}
 
 describe('aborts', () => {
   const reason = new Error('gone');

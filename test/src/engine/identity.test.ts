@@ -9,13 +9,14 @@ import { openDemo, run, tokensOf } from '../../fixtures/engine/demo-engine.ts';
 const lengths = [1, 2, 17, 40, 130, 300, 511, 600];
 const written = 24;
 
-const askLong = (on: Engine, i: number) =>
-  run(on, {
+function askLong(on: Engine, i: number) {
+  return run(on, {
     prompt: { kind: 'tokens', tokens: tokensOf(50 + i, 600, on.info.vocabSize) },
     maxTokens: written,
     logprobs: 0,
     cacheScope: `tight ${i}`,
   });
+}
 
 describe('greedy identity', () => {
   let engine: Engine;

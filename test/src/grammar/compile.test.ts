@@ -18,13 +18,15 @@ interface Validator {
 const fromFastify = createRequire(createRequire(import.meta.url).resolve('fastify'));
 // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- a package of fastify's, not ours to have types of
 const Ajv = (fromFastify('ajv/dist/2020') as { default: new (options: object) => Validator }).default;
-const newAjv = (): Validator => new Ajv({ strict: false, validateFormats: false, allErrors: false });
+function newAjv(): Validator {
+  return new Ajv({ strict: false, validateFormats: false, allErrors: false });
+}
 
-const matcher = (schema: unknown): ((text: string) => boolean) => {
+function matcher(schema: unknown): (text: string) => boolean {
   const grammar = parseGbnf(schemaToGrammar(schema));
   return (text) => accepts(grammar, text);
-};
-const refusal = (work: () => unknown): ApiError => {
+}
+function refusal(work: () => unknown): ApiError {
   try {
     work();
   } catch (error) {
@@ -32,7 +34,7 @@ const refusal = (work: () => unknown): ApiError => {
     throw error;
   }
   throw new Error('nothing was refused');
-};
+}
 
 /** Null when it is refused with the typed error. */
 function tried<T>(work: () => T): T | null {
@@ -582,16 +584,23 @@ function watched(value: unknown): { readonly value: unknown; looks(): number } {
   return { value: wrap(value), looks: () => looks };
 }
 
-const valuesOf = (value: unknown): number =>
-  typeof value !== 'object' || value === null ? 1 : Object.values(value).reduce((sum: number, each) => sum + valuesOf(each), 1);
-const times = <T>(n: number, make: (i: number) => T): T[] => Array.from({ length: n }, (_, i) => make(i));
-const members = <T>(n: number, make: (i: number) => readonly [string, T]): Record<string, T> => Object.fromEntries(times(n, make));
-const closed = (properties: object): object => ({
-  type: 'object',
-  properties,
-  required: Object.keys(properties),
-  additionalProperties: false,
-});
+function valuesOf(value: unknown): number {
+  return typeof value !== 'object' || value === null ? 1 : Object.values(value).reduce((sum: number, each) => sum + valuesOf(each), 1);
+}
+function times<T>(n: number, make: (i: number) => T): T[] {
+  return Array.from({ length: n }, (_, i) => make(i));
+}
+function members<T>(n: number, make: (i: number) => readonly [string, T]): Record<string, T> {
+  return Object.fromEntries(times(n, make));
+}
+function closed(properties: object): object {
+  return {
+    type: 'object',
+    properties,
+    required: Object.keys(properties),
+    additionalProperties: false,
+  };
+}
 
 describe('a schema of a request holds nothing up', () => {
   // Each grows with n in the way that costs most.

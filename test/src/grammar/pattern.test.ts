@@ -11,7 +11,9 @@ import { seededRandom } from '../../../src/engine/child/decode/sampler.ts';
 import { genericToolFormat } from '../../../src/engine/seam/tool-format.ts';
 import { accepts, generate, parseGbnf } from '../../fixtures/grammar/gbnf.ts';
 
-const schemaOf = (type: z.ZodType): unknown => zodResponseFormat(z.object({ v: type }), 'x').json_schema.schema;
+function schemaOf(type: z.ZodType): unknown {
+  return zodResponseFormat(z.object({ v: type }), 'x').json_schema.schema;
+}
 
 describe('what the helpers of the OpenAI SDK make of zod', () => {
   interface Tree {

@@ -37,7 +37,9 @@ async function raw(bytes: string | Buffer, drip?: (i: number) => string): Promis
   return { text: Buffer.concat(chunks).toString(), sent };
 }
 
-const answers = (text: string): string[] => text.match(/HTTP\/1\.1 \d{3}/g) ?? [];
+function answers(text: string): string[] {
+  return text.match(/HTTP\/1\.1 \d{3}/g) ?? [];
+}
 const smuggled = 'GET /v1/models HTTP/1.1\r\nhost: smuggled\r\n\r\n';
 
 describe('a request that two parsers could read differently', () => {

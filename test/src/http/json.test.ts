@@ -20,7 +20,9 @@ import { type ApiServer, apiKey, type ErrorAnswer, post, startApi } from '../../
 import { latch } from '../../fixtures/latch.ts';
 
 const MiB = 1024 * 1024;
-const many = (item: (i: number) => string, count: number): string => Array.from({ length: count }, (_, i) => item(i)).join(',');
+function many(item: (i: number) => string, count: number): string {
+  return Array.from({ length: count }, (_, i) => item(i)).join(',');
+}
 
 /** One kind of small value each; as many as are too many. */
 const KINDS: readonly (readonly [string, (count: number) => string, number])[] = [
@@ -40,15 +42,17 @@ const KINDS: readonly (readonly [string, (count: number) => string, number])[] =
   ['one member again and again', (n) => `{${many(() => '"a":{}', n)}}`, 50_000],
 ];
 
-const bytesOf = (text: string): Buffer => Buffer.from(text);
-const refusalOf = (work: () => unknown): string => {
+function bytesOf(text: string): Buffer {
+  return Buffer.from(text);
+}
+function refusalOf(work: () => unknown): string {
   try {
     work();
     return 'none';
   } catch (error) {
     return (error as { code: string }).code;
   }
-};
+}
 
 describe('the bound', () => {
   test.each(KINDS)('%s: refused before anything is parsed, though the text is no JSON in the end', (_, of, count) => {

@@ -13,7 +13,9 @@ import { ensureDemoModels } from '../../../scripts/demo-model/main.ts';
 import { readConfig } from '../../../src/config/read.ts';
 import { maxConnections, openFileLimit, serverConfig } from '../../../src/start/http.ts';
 
-const config = (text: string): ReturnType<typeof readConfig> => readConfig({ file: { path: 'x.toml', text }, cwd: '/' });
+function config(text: string): ReturnType<typeof readConfig> {
+  return readConfig({ file: { path: 'x.toml', text }, cwd: '/' });
+}
 
 describe('connections', () => {
   test.each<[number, string, number]>([

@@ -24,9 +24,9 @@ const config: Partial<ServerConfig> = {
   limits: { ...DEFAULT_CONFIG.limits, maxBodyBytes: 64 * 1024, maxBodyBytesInFlight: 128 * 1024 },
 };
 /** The model of `slow` never says a word, and ends with its signal. */
-const start = async (options: ApiServerOptions = {}): Promise<void> => {
+async function start(options: ApiServerOptions = {}): Promise<void> {
   api = await startApi({ config, engines: { slow: { prefill: (signal) => untilAborted(signal) } }, ...options });
-};
+}
 
 interface Sent {
   readonly method: string;
@@ -61,10 +61,10 @@ async function received(socket: Socket): Promise<string> {
   return text;
 }
 
-const gauge = async (): Promise<number> => {
+async function gauge(): Promise<number> {
   const text = await (await fetch(`${api.url}/metrics`, { headers: { authorization: 'Bearer root' } })).text();
   return Number(/^assay_http_requests_in_flight (\d+)/m.exec(text)?.[1]);
-};
+}
 
 /** A request whose answer does not come: what is sent after it waits for the socket. */
 const held: Sent = { method: 'POST', path: '/v1/completions', key: 'alice', body: { model: 'slow', prompt: 'x' } };

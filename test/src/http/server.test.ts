@@ -13,7 +13,9 @@ let api: ApiServer;
 afterEach(() => api.close());
 
 const chat = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
-const hostPort = (): { host: string; port: number } => ({ host: '127.0.0.1', port: Number(new URL(api.url).port) });
+function hostPort(): { host: string; port: number } {
+  return { host: '127.0.0.1', port: Number(new URL(api.url).port) };
+}
 
 async function errorOf(response: Response): Promise<ErrorAnswer['error']> {
   expect(response.headers.get('content-type')).toBe('application/json; charset=utf-8');

@@ -9,7 +9,9 @@ import { type ApiServer, type ApiServerOptions, events, post, startApi } from '.
 import { latch, untilAborted } from '../../fixtures/latch.ts';
 
 let api: ApiServer;
-const start = async (options: ApiServerOptions = {}): Promise<void> => void (api = await startApi(options));
+async function start(options: ApiServerOptions = {}): Promise<void> {
+  return void (api = await startApi(options));
+}
 afterEach(() => api.close());
 
 const chat = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
@@ -258,11 +260,13 @@ test('silence is filled with comments, and only silence', async () => {
   for (const block of text.split('\n\n')) expect(block === '' || block === ': keep-alive' || block.startsWith('data: ')).toBe(true);
 });
 
-const script = (): string[] => ['a', 'ab', 'ä', '"', '\u0001', 'a longer piece of text', '日本語', 'x'.repeat(90), 'x'.repeat(200)];
-const sizes = async (extra: object = {}): Promise<{ lengths: number[]; data: string[] }> => {
+function script(): string[] {
+  return ['a', 'ab', 'ä', '"', '\u0001', 'a longer piece of text', '日本語', 'x'.repeat(90), 'x'.repeat(200)];
+}
+async function sizes(extra: object = {}): Promise<{ lengths: number[]; data: string[] }> {
   const data = await events(await post(api, '/v1/chat/completions', { ...streamed, ...extra }));
   return { lengths: data.slice(0, -1).map((each) => Buffer.byteLength(each)), data };
-};
+}
 
 describe('padding', () => {
   test('is on: every event has one length, except for text beyond a slot', async () => {

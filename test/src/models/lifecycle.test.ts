@@ -9,19 +9,21 @@ import { manualClock } from '../../fixtures/clock.ts';
 import type { RegisteredModel } from '../../../src/models/model.ts';
 import type { Lease } from '../../../src/models/seam.ts';
 
-const model = (id: string): RegisteredModel => ({
-  id,
-  created: 0,
-  type: 'chat',
-  format: 'gguf',
-  sha256: '00'.repeat(32),
-  kind: 'blob',
-  sizeBytes: 1,
-  contextLength: 16,
-  residency: 'memory',
-  blobs: [],
-  defaults: {},
-});
+function model(id: string): RegisteredModel {
+  return {
+    id,
+    created: 0,
+    type: 'chat',
+    format: 'gguf',
+    sha256: '00'.repeat(32),
+    kind: 'blob',
+    sizeBytes: 1,
+    contextLength: 16,
+    residency: 'memory',
+    blobs: [],
+    defaults: {},
+  };
+}
 
 class FakeEngine {
   readonly id: string;
@@ -75,7 +77,9 @@ function setUp(options: { maxLoaded?: number; budget?: number; bytes?: (id: stri
 }
 
 /** Every promise that can settle by now has settled. */
-const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+function settled(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
 
 describe('load on first request', () => {
   test('waiters share one load', async () => {

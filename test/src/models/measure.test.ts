@@ -44,10 +44,13 @@ function contents(staged: StagedFile): Buffer {
   return buffer;
 }
 
-const stage = (path: string, sha256: string, residency: 'memory' | 'disk', more = {}): Promise<StagedFile> =>
-  stageFile(path, { residency, stagingFolder: shm, sha256, name: 'm', signal, ...more });
+function stage(path: string, sha256: string, residency: 'memory' | 'disk', more = {}): Promise<StagedFile> {
+  return stageFile(path, { residency, stagingFolder: shm, sha256, name: 'm', signal, ...more });
+}
 
-const openDescriptors = (): number => readdirSync('/proc/self/fd').length;
+function openDescriptors(): number {
+  return readdirSync('/proc/self/fd').length;
+}
 
 describe('measureFile', () => {
   // Around the chunk size of four mebibytes, where a loop that is off by one shows.

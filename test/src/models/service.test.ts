@@ -86,11 +86,11 @@ afterEach(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-const restart = async (options: Partial<ServiceOptions<FakeEngine>> = {}): Promise<readonly { readonly file: string }[]> => {
+async function restart(options: Partial<ServiceOptions<FakeEngine>> = {}): Promise<readonly { readonly file: string }[]> {
   await models.close(AbortSignal.abort());
   await setUp(options);
   return models.restore();
-};
+}
 
 describe('registering a file', () => {
   test('takes its digest as sha256sum does, and reads what it is', async () => {

@@ -19,19 +19,19 @@ export interface SchedulerOptions {
   /** Milliseconds a prompt chunk may delay running streams. */
   readonly stallMs: number;
   /** Lets writers decode in turn where that measures faster than together. */
-  readonly pacing?: boolean;
+  readonly pacing?: boolean | undefined;
   /**
    * Decodes expected to take longer run beside the event loop. Under it they run on its thread: whatever comes meanwhile
    * could only count at the next step, and two thread changes per token cost more, most of all on a busy machine.
    */
-  readonly asyncAboveMs?: number;
+  readonly asyncAboveMs?: number | undefined;
   /** Prompt tokens in one step, whatever the time; tests set it. */
-  readonly maxChunk?: number;
+  readonly maxChunk?: number | undefined;
   readonly now: () => number;
   /** Lets other work of the process run. */
   readonly turn: () => Promise<void>;
   /** Called once per step, after its events. */
-  readonly onStep?: () => void;
+  readonly onStep?: (() => void) | undefined;
 }
 
 export interface SchedulerStats {

@@ -54,7 +54,9 @@ export class ContextError extends Error {
   override readonly name = 'ContextError';
 }
 
-const nothingToLearn = (): void => undefined;
+function nothingToLearn(): void {
+  return undefined;
+}
 
 /** enum llama_pooling_type */
 const poolingType = { none: 0, mean: 1, last: 3, rank: 4 } as const;

@@ -31,7 +31,9 @@ export function cutRuns(text: string): readonly string[] {
 }
 
 /** ASCII's white space; taking more characters for text only means more cuts. */
-const isBlank = (code: number): boolean => code === 32 || (code >= 9 && code <= 13);
+function isBlank(code: number): boolean {
+  return code === 32 || (code >= 9 && code <= 13);
+}
 
 /** The last change between letters and others before `at`, else `at`; never inside a surrogate pair. */
 function boundary(text: string, at: number): number {
@@ -39,7 +41,10 @@ function boundary(text: string, at: number): number {
   return inPair(text, at) ? at - 1 : at;
 }
 
-const isLetter = (text: string, index: number): boolean => /\p{L}/u.test(text.charAt(index));
+function isLetter(text: string, index: number): boolean {
+  return /\p{L}/u.test(text.charAt(index));
+}
 
-const inPair = (text: string, index: number): boolean =>
-  (text.charCodeAt(index) & 0xfc00) === 0xdc00 && (text.charCodeAt(index - 1) & 0xfc00) === 0xd800;
+function inPair(text: string, index: number): boolean {
+  return (text.charCodeAt(index) & 0xfc00) === 0xdc00 && (text.charCodeAt(index - 1) & 0xfc00) === 0xd800;
+}

@@ -307,27 +307,45 @@ function blocks(node: Node): readonly (readonly Node[])[] {
   return [body, alternate, defaultBlock].filter((list) => Array.isArray(list));
 }
 
-const scratch = (): Environment => new Environment();
+function scratch(): Environment {
+  return new Environment();
+}
 /** A JavaScript value as one of the library's. */
-const made = (value: unknown): Value => scratch().set('value', value);
-const textOf = (value?: Value): string | null => (typeof value?.value === 'string' ? value.value : null);
-const isList = (value: Value): boolean => Array.isArray(value.value);
-const isMapping = (value: Value): boolean => value.value instanceof Map;
-const entries = (value: Value): ReadonlyMap<string, Value> =>
-  value.value instanceof Map ? (value.value as Map<string, Value>) : new Map();
-const children = (value: Value): readonly Value[] => (Array.isArray(value.value) ? (value.value as Value[]) : [...entries(value).values()]);
+function made(value: unknown): Value {
+  return scratch().set('value', value);
+}
+function textOf(value?: Value): string | null {
+  return typeof value?.value === 'string' ? value.value : null;
+}
+function isList(value: Value): boolean {
+  return Array.isArray(value.value);
+}
+function isMapping(value: Value): boolean {
+  return value.value instanceof Map;
+}
+function entries(value: Value): ReadonlyMap<string, Value> {
+  return value.value instanceof Map ? (value.value as Map<string, Value>) : new Map();
+}
+function children(value: Value): readonly Value[] {
+  return Array.isArray(value.value) ? (value.value as Value[]) : [...entries(value).values()];
+}
 /** Characters of a text, elements of a list or mapping. */
-const shallow = (value: Value): number => textOf(value)?.length ?? 1 + (isList(value) ? children(value).length : entries(value).size);
-const longestText = (value: Value): number =>
-  textOf(value)?.length ??
-  (isList(value)
-    ? Math.max(
-        0,
-        ...children(value)
-          .slice(0, 8)
-          .map((each) => textOf(each)?.length ?? 0),
-      )
-    : 0);
+function shallow(value: Value): number {
+  return textOf(value)?.length ?? 1 + (isList(value) ? children(value).length : entries(value).size);
+}
+function longestText(value: Value): number {
+  return (
+    textOf(value)?.length ??
+    (isList(value)
+      ? Math.max(
+          0,
+          ...children(value)
+            .slice(0, 8)
+            .map((each) => textOf(each)?.length ?? 0),
+        )
+      : 0)
+  );
+}
 
 /**
  * Weighs a value with everything in it, each part as often as it would be written. Lists and mappings do not change once

@@ -236,7 +236,9 @@ function globals(meter: Meter): Record<string, unknown> {
   };
 }
 
-const two = (value: number): string => String(value).padStart(2, '0');
+function two(value: number): string {
+  return String(value).padStart(2, '0');
+}
 
 /** The directives templates use to tell the date; UTC. */
 function strftime(date: Date, format: string): string {

@@ -60,10 +60,13 @@ function settled(text: string): string {
     .replaceAll(/\b[0-9a-f]{16}…/g, 'HEX…');
 }
 
-const pem = (der: Uint8Array): string => `-----BEGIN CERTIFICATE-----\n${Buffer.from(der).toString('base64')}\n-----END CERTIFICATE-----\n`;
+function pem(der: Uint8Array): string {
+  return `-----BEGIN CERTIFICATE-----\n${Buffer.from(der).toString('base64')}\n-----END CERTIFICATE-----\n`;
+}
 
-const rollback = ({ out }: Ran): string | undefined =>
-  (JSON.parse(out) as { checks: { id: string; status: string }[] }).checks.find(({ id }) => id === 'S20')?.status;
+function rollback({ out }: Ran): string | undefined {
+  return (JSON.parse(out) as { checks: { id: string; status: string }[] }).checks.find(({ id }) => id === 'S20')?.status;
+}
 
 describe('assay-verify', () => {
   let server: AttestedServer;

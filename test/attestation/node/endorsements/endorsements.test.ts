@@ -50,7 +50,9 @@ beforeAll(async () => {
   stranger = await createSimulatedIntel({ now: new Date(start) });
 }, 120_000);
 
-const two = (value: number | undefined): string => String(value ?? 0).padStart(2, '0');
+function two(value: number | undefined): string {
+  return String(value ?? 0).padStart(2, '0');
+}
 
 type Handler = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
 interface Service {
@@ -128,15 +130,14 @@ function endorsements(options: EndorsementOptions): Endorsements {
   return made;
 }
 
-const send = (response: ServerResponse, body: Uint8Array | string, headers: Record<string, string> = {}): void => {
+function send(response: ServerResponse, body: Uint8Array | string, headers: Record<string, string> = {}): void {
   response.writeHead(200, { 'content-type': 'application/octet-stream', ...headers });
   response.end(body);
-};
+}
 
 /** KDS for the two simulated hierarchies; `wrong` may answer instead. */
-const kds =
-  (wrong: (path: string, response: ServerResponse) => boolean = () => false): Handler =>
-  (request, response) => {
+function kds(wrong: (path: string, response: ServerResponse) => boolean = () => false): Handler {
+  return (request, response) => {
     const path = request.url ?? '';
     if (wrong(path, response)) return;
     const hierarchy = path.includes('/Turin/') ? turin : amd;
@@ -145,11 +146,11 @@ const kds =
     else if (/^\/vcek\/v1\/(Genoa|Turin)\/[0-9a-f]+\?/.test(path)) send(response, hierarchy.vek);
     else response.writeHead(404).end();
   };
+}
 
 /** PCS (or a PCCS, which sends the root CRL as hex). */
-const pcs =
-  (wrong: (path: string, response: ServerResponse) => boolean = () => false, from: () => SimulatedIntel = () => intel): Handler =>
-  async (request, response) => {
+function pcs(wrong: (path: string, response: ServerResponse) => boolean = () => false, from: () => SimulatedIntel = () => intel): Handler {
+  return async (request, response) => {
     const path = request.url ?? '';
     if (wrong(path, response)) return;
     const simulated = from();
@@ -167,6 +168,7 @@ const pcs =
       send(response, toHex(await simulated.issueCrl('root')), { 'content-type': 'application/text' });
     else response.writeHead(404).end();
   };
+}
 
 describe('AMD KDS', () => {
   test('fetches chain, VCEK and CRL by product, chip and TCB, and the evidence verifies with them', async () => {

@@ -6,10 +6,10 @@ import { type ApiServer, type ApiServerOptions, events, post, startApi } from '.
 import { latch, untilAborted } from '../../../fixtures/latch.ts';
 
 let api: ApiServer;
-const start = async (options: ApiServerOptions = {}): Promise<OpenAI> => {
+async function start(options: ApiServerOptions = {}): Promise<OpenAI> {
   api = await startApi(options);
   return new OpenAI({ baseURL: `${api.url}/v1`, apiKey: 'unused', maxRetries: 0 });
-};
+}
 afterEach(() => api.close());
 
 const hello = { model: 'demo', messages: [{ role: 'user' as const, content: 'Say hello' }] };

@@ -28,7 +28,9 @@ function read(pieces: readonly string[], format = genericToolFormat): Read {
   return result;
 }
 
-const call = (name: string, args: unknown): string => `<tool_call>\n${JSON.stringify({ name, arguments: args })}\n</tool_call>`;
+function call(name: string, args: unknown): string {
+  return `<tool_call>\n${JSON.stringify({ name, arguments: args })}\n</tool_call>`;
+}
 
 describe('formats', () => {
   test('one call', () => {
@@ -188,10 +190,10 @@ describe('an object that names no tool is content', () => {
   });
 });
 
-const split = (text: string, cuts: readonly number[]): string[] => {
+function split(text: string, cuts: readonly number[]): string[] {
   const at = [...new Set(cuts.map((cut) => cut % (text.length + 1)))].sort((a, b) => a - b);
   return [0, ...at].map((from, i) => text.slice(from, at[i] ?? text.length));
-};
+}
 
 describe('properties', () => {
   const jsonText = fc.json({ maxDepth: 3 });

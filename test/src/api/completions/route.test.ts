@@ -22,7 +22,9 @@ async function* replay(events: readonly GenerateEvent[]): AsyncGenerator<Generat
   yield* events;
 }
 
-const plan = (n: number) => planCompletion(completionRequest.read({ model: 'demo', prompt: 'x', n, echo: true, logprobs: 0 }, ''), {}, '');
+function plan(n: number) {
+  return planCompletion(completionRequest.read({ model: 'demo', prompt: 'x', n, echo: true, logprobs: 0 }, ''), {}, '');
+}
 
 async function streamed(events: readonly GenerateEvent[], n: number): Promise<readonly Logprobs[]> {
   const all = Array.from({ length: n }, () => ({
@@ -50,21 +52,25 @@ async function whole(events: readonly GenerateEvent[], n: number): Promise<reado
   });
 }
 
-const entry = (token: string, logprob = -1) => ({ token, logprob, bytes: [...Buffer.from(token)], top: [] });
+function entry(token: string, logprob = -1) {
+  return { token, logprob, bytes: [...Buffer.from(token)], top: [] };
+}
 
 /** As the scheduler echoes: log probabilities of the prompt, its text, then the answer with both. */
-const echoed = (index: number, prompt: readonly string[], written: readonly (readonly string[])[]): GenerateEvent[] => [
-  { type: 'delta', index, text: '', logprobs: [entry(BOS, NaN), ...prompt.slice(0, 1).map((token) => entry(token))] },
-  { type: 'delta', index, text: '', logprobs: prompt.slice(1).map((token) => entry(token)) },
-  { type: 'delta', index, text: prompt.join('') },
-  ...written.map((tokens): GenerateEvent => ({
-    type: 'delta',
-    index,
-    text: tokens.join(''),
-    logprobs: tokens.map((token) => entry(token)),
-  })),
-  { type: 'finish', index, reason: 'stop', completionTokens: written.flat().length },
-];
+function echoed(index: number, prompt: readonly string[], written: readonly (readonly string[])[]): GenerateEvent[] {
+  return [
+    { type: 'delta', index, text: '', logprobs: [entry(BOS, NaN), ...prompt.slice(0, 1).map((token) => entry(token))] },
+    { type: 'delta', index, text: '', logprobs: prompt.slice(1).map((token) => entry(token)) },
+    { type: 'delta', index, text: prompt.join('') },
+    ...written.map((tokens): GenerateEvent => ({
+      type: 'delta',
+      index,
+      text: tokens.join(''),
+      logprobs: tokens.map((token) => entry(token)),
+    })),
+    { type: 'finish', index, reason: 'stop', completionTokens: written.flat().length },
+  ];
+}
 
 test('with echo, offsets count the prompt once and its begin token not at all', async () => {
   const events: GenerateEvent[] = [

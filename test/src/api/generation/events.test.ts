@@ -7,7 +7,7 @@ import { type ApiServer, type ApiServerOptions, post, startApi } from '../../../
 let api: ApiServer;
 afterEach(() => api.close());
 
-const start = async (options: ApiServerOptions = {}): Promise<void> => {
+async function start(options: ApiServerOptions = {}): Promise<void> {
   let call = 0;
   api = await startApi({
     ...options,
@@ -16,7 +16,7 @@ const start = async (options: ApiServerOptions = {}): Promise<void> => {
       randomHex: (bytes) => (bytes === 12 ? String((call += 1)).padStart(24, '0') : '0'.repeat(2 * bytes)),
     },
   });
-};
+}
 const chat = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }], stream: true };
 const plain = { include_obfuscation: false };
 const weather = {

@@ -7,8 +7,12 @@ import type { GenerateEvent } from '../../../../src/engine/seam/engine.ts';
 import { gathered, type Interval } from '../../../../src/api/generation/stream-batching.ts';
 import { type ApiServer, events, post, startApi } from '../../../fixtures/http/api-server.ts';
 
-const delta = (index: number, text: string): GenerateEvent => ({ type: 'delta', index, text });
-const finish = (index: number): GenerateEvent => ({ type: 'finish', index, reason: 'stop', completionTokens: 1 });
+function delta(index: number, text: string): GenerateEvent {
+  return { type: 'delta', index, text };
+}
+function finish(index: number): GenerateEvent {
+  return { type: 'finish', index, reason: 'stop', completionTokens: 1 };
+}
 const begin: GenerateEvent = { type: 'start', promptTokens: 1, cachedTokens: 0 };
 
 /** A source that is fed and ended by hand, and knows whether somebody reads it still. */

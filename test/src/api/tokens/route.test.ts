@@ -8,7 +8,9 @@ import { openDemo } from '../../../fixtures/engine/demo-engine.ts';
 import { latch, untilAborted } from '../../../fixtures/latch.ts';
 
 let api: ApiServer;
-const start = async (options: ApiServerOptions = {}): Promise<void> => void (api = await startApi(options));
+async function start(options: ApiServerOptions = {}): Promise<void> {
+  return void (api = await startApi(options));
+}
 afterEach(() => api.close());
 
 const routes: [string, object, number][] = [

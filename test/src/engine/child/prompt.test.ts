@@ -31,7 +31,9 @@ function countingModel(over: Partial<LoadedModel> = {}): { readonly model: Loade
   };
   return { model: model as LoadedModel, asked };
 }
-const codes = (text: string): number[] => Array.from(text, (c) => c.charCodeAt(0));
+function codes(text: string): number[] {
+  return Array.from(text, (c) => c.charCodeAt(0));
+}
 
 describe('a query and its documents', () => {
   test('are joined with the special tokens of the model, and the query is read once', () => {

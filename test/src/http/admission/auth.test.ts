@@ -7,10 +7,14 @@ import { type ApiServer, apiKey as key, type ErrorAnswer, post, startApi } from 
 let api: ApiServer;
 afterEach(() => api.close());
 
-const withKeys = (keys: readonly ApiKey[], o: Partial<ServerConfig['auth']> = {}): Partial<ServerConfig> => ({
-  auth: { ...DEFAULT_CONFIG.auth, required: true, keys, ...o },
-});
-const bearer = (plain: string): RequestInit => ({ headers: { authorization: `Bearer ${plain}` } });
+function withKeys(keys: readonly ApiKey[], o: Partial<ServerConfig['auth']> = {}): Partial<ServerConfig> {
+  return {
+    auth: { ...DEFAULT_CONFIG.auth, required: true, keys, ...o },
+  };
+}
+function bearer(plain: string): RequestInit {
+  return { headers: { authorization: `Bearer ${plain}` } };
+}
 const chat = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
 
 async function codeOf(response: Response): Promise<[number, string]> {
@@ -57,8 +61,8 @@ test('no keys: any bearer is as good as none', async () => {
   for (const init of [{}, bearer('unused'), bearer('any')]) expect((await post(api, '/v1/chat/completions', chat, init)).status).toBe(200);
 });
 
-const send = (method: string, path: string, body: object | undefined, plain?: string): Promise<Response> =>
-  fetch(api.url + path, {
+function send(method: string, path: string, body: object | undefined, plain?: string): Promise<Response> {
+  return fetch(api.url + path, {
     method,
     headers: {
       ...(body !== undefined && { 'content-type': 'application/json' }),
@@ -66,6 +70,7 @@ const send = (method: string, path: string, body: object | undefined, plain?: st
     },
     ...(body !== undefined && { body: JSON.stringify(body) }),
   });
+}
 
 describe('admin routes', () => {
   const admin = [key('sk-user'), key('sk-root', { admin: true })];

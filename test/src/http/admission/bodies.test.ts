@@ -17,13 +17,15 @@ afterEach(async () => {
   await api.close();
 });
 
-const key = (name: string): ServerConfig['auth']['keys'][number] => ({
-  name,
-  sha256: createHash('sha256').update(name).digest('hex'),
-  admin: false,
-  models: null,
-  limits: { requestsPerMinute: 0, tokensPerMinute: 0, concurrent: 0 },
-});
+function key(name: string): ServerConfig['auth']['keys'][number] {
+  return {
+    name,
+    sha256: createHash('sha256').update(name).digest('hex'),
+    admin: false,
+    models: null,
+    limits: { requestsPerMinute: 0, tokensPerMinute: 0, concurrent: 0 },
+  };
+}
 
 async function start(limits: Partial<ServerConfig['limits']>, o: ApiServerOptions = {}): Promise<void> {
   const auth = { required: true, adminEnabled: true, keys: ['one', 'two', 'three'].map(key) };
@@ -37,8 +39,9 @@ function body(bytes: number): string {
   return bare + ' '.repeat(bytes - bare.length);
 }
 
-const ask = (name: string, bytes: number): Promise<Response> =>
-  post(api, '/v1/chat/completions', body(bytes), { headers: { authorization: `Bearer ${name}` } });
+function ask(name: string, bytes: number): Promise<Response> {
+  return post(api, '/v1/chat/completions', body(bytes), { headers: { authorization: `Bearer ${name}` } });
+}
 
 async function refused(response: Response): Promise<void> {
   expect([response.status, response.headers.get('retry-after')]).toEqual([429, '1']);

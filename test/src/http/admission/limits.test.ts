@@ -14,18 +14,17 @@ afterEach(() => api.close());
 
 const none: KeyLimits = { requestsPerMinute: 0, tokensPerMinute: 0, concurrent: 0 };
 const chat = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }], max_tokens: 4 };
-const start = async (limits: Partial<KeyLimits>, o: ApiServerOptions = {}): Promise<void> => {
+async function start(limits: Partial<KeyLimits>, o: ApiServerOptions = {}): Promise<void> {
   clock = 1_700_000_000_000;
   api = await startApi({ ...o, config: { anonymous: { ...none, ...limits }, ...o.config }, deps: { now: () => clock } });
-};
-const ask = async (body: object = chat, init: RequestInit = {}): Promise<Response> => {
+}
+async function ask(body: object = chat, init: RequestInit = {}): Promise<Response> {
   const response = await post(api, '/v1/chat/completions', body, init);
   return response;
-};
-const codeOf = async (response: Response): Promise<[number, string]> => [
-  response.status,
-  ((await response.json()) as ErrorAnswer).error.code,
-];
+}
+async function codeOf(response: Response): Promise<[number, string]> {
+  return [response.status, ((await response.json()) as ErrorAnswer).error.code];
+}
 
 test('requests per minute, with headers, Retry-After, and refill', async () => {
   await start({ requestsPerMinute: 2 });
@@ -141,7 +140,9 @@ function gate(): Latch & { readonly options: ApiServerOptions } {
   return { ...door, options: { engine: { beforeToken: (position) => (position === 2 ? door.opened : Promise.resolve()) } } };
 }
 
-const as = (name: string): RequestInit => ({ headers: { authorization: `Bearer ${name}` } });
+function as(name: string): RequestInit {
+  return { headers: { authorization: `Bearer ${name}` } };
+}
 
 function key(name: string, requestsPerMinute: number): ServerConfig['auth']['keys'][number] {
   return {

@@ -30,12 +30,16 @@ beforeAll(async () => {
 
 afterAll(() => rm(folder, { recursive: true }));
 
-const source = (bytes: Uint8Array): ByteSource => ({
-  size: bytes.length,
-  read: async (position, length) => bytes.subarray(position, position + length),
-});
+function source(bytes: Uint8Array): ByteSource {
+  return {
+    size: bytes.length,
+    read: async (position, length) => bytes.subarray(position, position + length),
+  };
+}
 
-const inspect = (bytes: Uint8Array): Promise<GgufInfo> => inspectGguf(source(bytes));
+function inspect(bytes: Uint8Array): Promise<GgufInfo> {
+  return inspectGguf(source(bytes));
+}
 
 /** The info, or undefined when refused in the one way allowed. */
 async function accepted(bytes: Uint8Array): Promise<GgufInfo | undefined> {
@@ -47,8 +51,8 @@ async function accepted(bytes: Uint8Array): Promise<GgufInfo | undefined> {
   }
 }
 
-const renamed = (changes: Changes['metadata'] = {}): Buffer =>
-  tinyGguf({
+function renamed(changes: Changes['metadata'] = {}): Buffer {
+  return tinyGguf({
     metadata: {
       'general.architecture': { string: 'future-9' },
       'future-9.context_length': { u32: 4096 },
@@ -58,6 +62,7 @@ const renamed = (changes: Changes['metadata'] = {}): Buffer =>
       ...changes,
     },
   });
+}
 
 describe('what it reports', () => {
   it('reads the demo models', async () => {
@@ -132,17 +137,19 @@ describe('what it reports', () => {
 });
 
 /** Patches bytes after a marker text. */
-const patched = (marker: string, skip: number, bytes: readonly number[]): Buffer => {
+function patched(marker: string, skip: number, bytes: readonly number[]): Buffer {
   const file = tinyGguf();
   Buffer.from(bytes).copy(file, after(file, marker) + skip);
   return file;
-};
-const u64 = (value: bigint): number[] => {
+}
+function u64(value: bigint): number[] {
   const out = Buffer.alloc(8);
   out.writeBigUInt64LE(value);
   return [...out];
-};
-const key = (name: string, value: NonNullable<Changes['metadata']>[string]): Buffer => tinyGguf({ metadata: { [name]: value } });
+}
+function key(name: string, value: NonNullable<Changes['metadata']>[string]): Buffer {
+  return tinyGguf({ metadata: { [name]: value } });
+}
 
 describe('what it refuses', () => {
   const cases: readonly (readonly [what: string, make: () => Uint8Array, message: string])[] = [
@@ -287,8 +294,8 @@ interface Mutation {
   readonly bytes: readonly number[];
 }
 
-const mutation = (headerBytes: number): fc.Arbitrary<Mutation> =>
-  fc.record({
+function mutation(headerBytes: number): fc.Arbitrary<Mutation> {
+  return fc.record({
     at: fc.nat(headerBytes - 1),
     bytes: fc.oneof(
       fc.uint8Array({ minLength: 1, maxLength: 8 }).map((bytes) => [...bytes]),
@@ -303,6 +310,7 @@ const mutation = (headerBytes: number): fc.Arbitrary<Mutation> =>
       ),
     ),
   });
+}
 
 function mutate(file: Uint8Array, mutations: readonly Mutation[]): Buffer {
   const out = Buffer.from(file);
@@ -440,10 +448,10 @@ const OPTIONAL_TOKENIZER_KEYS = [
   'unknown_token_id',
 ].map((name) => `tokenizer.ggml.${name}`);
 
-const tinyKeys = (): readonly string[] => {
+function tinyKeys(): readonly string[] {
   const keys = /(?:general|llama|tokenizer)\.[a-z_.]+/g;
   return [...new Set([...(tinyGguf().toString('latin1').match(keys) ?? []), ...OPTIONAL_KEYS, ...OPTIONAL_TOKENIZER_KEYS])];
-};
+}
 
 /** Loads every file in child processes; returns those whose child died, with the signal or code. */
 async function loadAll(paths: readonly string[]): Promise<readonly string[]> {

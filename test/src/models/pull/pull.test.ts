@@ -72,10 +72,18 @@ async function all(events: AsyncIterable<PullEvent>): Promise<PullEvent[]> {
   return out;
 }
 
-const sha = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
-const file = (name: string, bytes: Buffer, more: Partial<HubFileSpec> = {}): HubFileSpec => ({ name, bytes, ...more });
-const cdnRequests = (): number => hub.seen.filter(({ at }) => at === 'cdn').length;
-const filesIn = async (path: string): Promise<string[]> => (await readdir(join(folder, path))).toSorted();
+function sha(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+function file(name: string, bytes: Buffer, more: Partial<HubFileSpec> = {}): HubFileSpec {
+  return { name, bytes, ...more };
+}
+function cdnRequests(): number {
+  return hub.seen.filter(({ at }) => at === 'cdn').length;
+}
+async function filesIn(path: string): Promise<string[]> {
+  return (await readdir(join(folder, path))).toSorted();
+}
 
 beforeAll(async () => {
   large = await readFile((await ensureDemoModels(['demo-embed']))['demo-embed'].path);
@@ -365,14 +373,14 @@ describe('a hub that falters', () => {
 });
 
 /** Pulls from a hub that has these files; expects failure and nothing left. */
-const lie = async (files: readonly HubFileSpec[], name = NAME): Promise<PullEvent | undefined> => {
+async function lie(files: readonly HubFileSpec[], name = NAME): Promise<PullEvent | undefined> {
   hub.files = files;
   const service = await pulls({ maxFailures: 2 });
   const last = (await all(service.pull({ name }))).at(-1);
   await expectNothingStored();
   expect(await service.status(name)).toMatchObject({ status: 'failed' });
   return last;
-};
+}
 
 describe('a hub that lies', () => {
   it('about the digest: the bytes are thrown away, and that is said', async () => {

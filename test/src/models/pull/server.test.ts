@@ -25,8 +25,9 @@ let server: RealServer;
 let dataFolder: string;
 let chat: { readonly bytes: Buffer; readonly sha256: string };
 
-const start = (): Promise<RealServer> =>
-  startRealServer({ dataFolder, env: { HF_ENDPOINT: hub.endpoint, HF_TOKEN: 'hf_canary', ASSAY_MODELS_HUB_PRIVATE: 'true' } });
+function start(): Promise<RealServer> {
+  return startRealServer({ dataFolder, env: { HF_ENDPOINT: hub.endpoint, HF_TOKEN: 'hf_canary', ASSAY_MODELS_HUB_PRIVATE: 'true' } });
+}
 
 beforeAll(async () => {
   const { 'demo-chat': model } = await ensureDemoModels();

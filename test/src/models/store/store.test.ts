@@ -33,7 +33,9 @@ afterEach(async () => {
   await rm(folder, { recursive: true });
 });
 
-const sha = (bytes: string | Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+function sha(bytes: string | Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
 
 async function imported(content: string): Promise<StoredBlob> {
   const path = join(folder, 'in');
@@ -41,15 +43,17 @@ async function imported(content: string): Promise<StoredBlob> {
   return store.importFile(path);
 }
 
-const manifestOf = (name: string, content: string, path?: string): ModelManifest => ({
-  version: 1,
-  name,
-  createdAt: '2026-01-01T00:00:00.000Z',
-  format: 'gguf',
-  blobs: [{ role: 'weights', sha256: sha(content), size: content.length, ...(path === undefined ? {} : { path }) }],
-  source: { kind: 'file', path: '/somewhere' },
-  gguf: { architecture: 'llama', type: 'chat', contextLength: 2048, parameters: 10, quantization: 'Q8_0' },
-});
+function manifestOf(name: string, content: string, path?: string): ModelManifest {
+  return {
+    version: 1,
+    name,
+    createdAt: '2026-01-01T00:00:00.000Z',
+    format: 'gguf',
+    blobs: [{ role: 'weights', sha256: sha(content), size: content.length, ...(path === undefined ? {} : { path }) }],
+    source: { kind: 'file', path: '/somewhere' },
+    gguf: { architecture: 'llama', type: 'chat', contextLength: 2048, parameters: 10, quantization: 'Q8_0' },
+  };
+}
 
 async function put(name: string, content: string, options?: { replace?: boolean }): Promise<void> {
   const blob = await imported(content);
@@ -57,8 +61,12 @@ async function put(name: string, content: string, options?: { replace?: boolean 
   blob.release();
 }
 
-const blobs = (): string[] => readdirSync(join(data, 'models', 'blobs')).toSorted();
-const names = async (): Promise<string[]> => (await store.list()).models.map((model) => model.name);
+function blobs(): string[] {
+  return readdirSync(join(data, 'models', 'blobs')).toSorted();
+}
+async function names(): Promise<string[]> {
+  return (await store.list()).models.map((model) => model.name);
+}
 
 describe('models and blobs', () => {
   it('keeps what is put, over a restart', async () => {
@@ -218,7 +226,9 @@ describe('names', () => {
   });
 });
 
-const good = (): object => JSON.parse(JSON.stringify(manifestOf('m', 'abc'))) as object;
+function good(): object {
+  return JSON.parse(JSON.stringify(manifestOf('m', 'abc'))) as object;
+}
 
 describe('what people do to files', () => {
   const cases: readonly (readonly [what: string, text: () => string, reason: string])[] = [

@@ -38,8 +38,12 @@ function write(pieces: readonly Uint8Array[], stop: readonly string[], o: { limi
   };
 }
 
-const bytes = (text: string): Uint8Array => new Uint8Array(Buffer.from(text));
-const texts = (written: Written): string[] => written.tokens.map((token) => Buffer.from(token).toString());
+function bytes(text: string): Uint8Array {
+  return new Uint8Array(Buffer.from(text));
+}
+function texts(written: Written): string[] {
+  return written.tokens.map((token) => Buffer.from(token).toString());
+}
 
 describe('log probabilities before a stop string', () => {
   test.each<[string, string[], string[], string, string[]]>([

@@ -24,17 +24,20 @@ function softmax(values: readonly number[], temperature = 1): number[] {
   return weights.map((weight) => weight / total);
 }
 /** Largest difference of two distributions. */
-const apart = (found: readonly number[], wanted: readonly number[]): number =>
-  Math.max(...found.map((share, i) => Math.abs(share - (wanted[i] ?? 0))));
+function apart(found: readonly number[], wanted: readonly number[]): number {
+  return Math.max(...found.map((share, i) => Math.abs(share - (wanted[i] ?? 0))));
+}
 const noise = 0.015;
 
-const draw = (seed: number, choice: number): number[] => Array.from({ length: 5 }, seededRandom(seed, choice));
+function draw(seed: number, choice: number): number[] {
+  return Array.from({ length: 5 }, seededRandom(seed, choice));
+}
 
-const feed = (
+function feed(
   bytes: Uint8Array,
   cuts: readonly number[],
   stops: readonly string[],
-): { readonly text: string; readonly stopped: boolean; readonly parts: readonly string[] } => {
+): { readonly text: string; readonly stopped: boolean; readonly parts: readonly string[] } {
   const stream = createTextStream(stops);
   const parts: string[] = [];
   let from = 0;
@@ -44,9 +47,11 @@ const feed = (
   }
   parts.push(stream.flush());
   return { text: parts.join(''), stopped: stream.stopped, parts };
-};
+}
 
-const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
+function bytes(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
+}
 
 describe('sampler', () => {
   test('what is banned is never picked, whatever a filter allows, at any temperature', () => {

@@ -109,14 +109,16 @@ test('greedy tokens are those of node-llama-cpp on the same file', async () => {
 });
 
 /** A /sys and a cgroup with these sibling lists and this quota. */
-const files = (cores: readonly string[], quota: string, allowed?: string) => (path: string) => {
-  if (path === '/proc/self/status' && allowed !== undefined) return `Name:\tnode\nCpus_allowed_list:\t${allowed}\nx`;
-  const cpu = /cpu(\d+)\/topology/.exec(path)?.[1];
-  const siblings = cpu === undefined ? undefined : cores[Number(cpu)];
-  if (siblings !== undefined) return siblings;
-  if (path.endsWith('cpu.max')) return quota;
-  throw new Error('no such file');
-};
+function files(cores: readonly string[], quota: string, allowed?: string) {
+  return (path: string) => {
+    if (path === '/proc/self/status' && allowed !== undefined) return `Name:\tnode\nCpus_allowed_list:\t${allowed}\nx`;
+    const cpu = /cpu(\d+)\/topology/.exec(path)?.[1];
+    const siblings = cpu === undefined ? undefined : cores[Number(cpu)];
+    if (siblings !== undefined) return siblings;
+    if (path.endsWith('cpu.max')) return quota;
+    throw new Error('no such file');
+  };
+}
 
 test('threads: one per physical core of ours, within the quota, one for tiny models', () => {
   expect(decodeThreads(1e6, files(['0', '1'], 'max 100000'))).toBe(1);

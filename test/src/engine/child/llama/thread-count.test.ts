@@ -17,10 +17,10 @@ function work(crew: Crew, clock: { ms: number }, until: number, free: number): n
   return used;
 }
 
-const start = (all: number): { readonly crew: Crew; readonly clock: { ms: number } } => {
+function start(all: number): { readonly crew: Crew; readonly clock: { ms: number } } {
   const clock = { ms: 0 };
   return { crew: createCrew(all, () => clock.ms), clock };
-};
+}
 
 describe('threads', () => {
   test('all of them while they have a processor each, give or take what the server needs', () => {

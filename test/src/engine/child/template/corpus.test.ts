@@ -55,7 +55,9 @@ const tools: ToolSpec[] = [
     parameters: { type: 'object', properties: { city: { type: 'string', description: 'City' } }, required: ['city'] },
   },
 ];
-const user = (content: string): ChatMessage => ({ role: 'user', content });
+function user(content: string): ChatMessage {
+  return { role: 'user', content };
+}
 const call = { id: 'call00001', name: 'get_weather', arguments: '{"city":"BERLIN"}' };
 const called: ChatMessage = { role: 'assistant', content: '', toolCalls: [call] };
 const result: ChatMessage = { role: 'tool', content: 'RESULT21', toolCallId: call.id };

@@ -19,15 +19,20 @@ const vocabulary: TemplateVocabulary = {
   addBos: true,
   tokenize: (text) => Array.from(text).map((c) => 1000 + (c.codePointAt(0) ?? 0)),
 };
-const show = (tokens: readonly number[]): string =>
-  tokens.map((token) => (token < 1000 ? `«${names[token]}»` : String.fromCodePoint(token - 1000))).join('');
-const render = (
+function show(tokens: readonly number[]): string {
+  return tokens.map((token) => (token < 1000 ? `«${names[token]}»` : String.fromCodePoint(token - 1000))).join('');
+}
+function render(
   source: string | null,
   messages: readonly ChatMessage[],
   tools: { name: string; description?: string; parameters: unknown }[] = [],
-): string => show(createChatTemplate(source, vocabulary).tokens(messages, tools));
-const user = (content: string): ChatMessage => ({ role: 'user', content });
-const refusal = (work: () => unknown): ApiError => {
+): string {
+  return show(createChatTemplate(source, vocabulary).tokens(messages, tools));
+}
+function user(content: string): ChatMessage {
+  return { role: 'user', content };
+}
+function refusal(work: () => unknown): ApiError {
   try {
     work();
   } catch (error) {
@@ -35,7 +40,7 @@ const refusal = (work: () => unknown): ApiError => {
     throw error;
   }
   throw new Error('nothing was refused');
-};
+}
 
 const qwen = `{%- if tools %}<|im_start|>system
 {{- '\\n' }}{%- for tool in tools %}{{ tool | tojson }}
@@ -199,7 +204,9 @@ describe('templates', () => {
   });
 });
 
-const counts = (tokens: readonly number[]): number[] => tokens.filter((token) => token < 1000);
+function counts(tokens: readonly number[]): number[] {
+  return tokens.filter((token) => token < 1000);
+}
 
 describe('injection', () => {
   const sources = [
