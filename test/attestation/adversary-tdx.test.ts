@@ -1,7 +1,7 @@
 // Intel chains that are signed by the right keys and still not what they must be: each of these was refused by a line that no
 // other test could see missing.
 
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { utf8 } from '../../attestation/encoding/bytes.ts';
 import { encodeDer, encodeInteger, TAG } from '../../attestation/x509/der.ts';
 import type { IssueExtension } from '../../attestation/simulated/issue.ts';
@@ -37,11 +37,11 @@ const KEY_USAGE = '2.5.29.15';
 const BASIC_CONSTRAINTS = '2.5.29.19';
 
 describe('the PCK chain', () => {
-  it('as issued is accepted', async () => {
+  test('as issued is accepted', async () => {
     expect(await codes([intel.pck, intel.pckCa, intel.root])).toEqual([]);
   });
 
-  it('has three certificates, in order', async () => {
+  test('has three certificates, in order', async () => {
     const { pck, pckCa, root } = intel;
     expect(await codes([pck, pckCa])).toEqual(['malformed_certificate']);
     expect(await codes([pck, pckCa, root, root])).toEqual(['malformed_certificate']);
@@ -49,12 +49,12 @@ describe('the PCK chain', () => {
     expect(await codes([pckCa, pck, root])).toContain('tdx_pck_chain');
   });
 
-  it('names its issuers: a PCK signed by the right key under another name is none', async () => {
+  test('names its issuers: a PCK signed by the right key under another name is none', async () => {
     const pck = await intel.issuePck({ issuer: intelName('Intel SGX PCK Processor CA') });
     expect(await codes([pck, intel.pckCa, intel.root])).toContain('tdx_pck_chain');
   });
 
-  it.each([
+  test.each([
     ['no basicConstraints', without(BASIC_CONSTRAINTS)],
     ['no keyUsage', without(KEY_USAGE)],
     ['a keyUsage without digitalSignature', without(KEY_USAGE, keyUsage(['crlSign']))],
@@ -65,7 +65,7 @@ describe('the PCK chain', () => {
     expect(await codes([pck, intel.pckCa, intel.root])).toContain('tdx_certificate_role');
   });
 
-  it('is of P-256 keys: a CA with another', async () => {
+  test('is of P-256 keys: a CA with another', async () => {
     const key = await generateEcKey('P-384');
     const pckCa = await intel.issueCa('platform', { spki: key.spki, extensions: without('2.5.29.14') });
     const pck = await intel.issuePck({ signer: key, extensions: without('2.5.29.35') });
@@ -77,7 +77,7 @@ describe('the PCK chain', () => {
 });
 
 describe('the SGX extensions', () => {
-  it.each([
+  test.each([
     ['of another type', encodeInteger(1)],
     ['of two octets', encodeDer(TAG.enumerated, Uint8Array.of(0, 1))],
     ['that is not known', encodeDer(TAG.enumerated, Uint8Array.of(3))],
@@ -88,7 +88,7 @@ describe('the SGX extensions', () => {
 });
 
 describe('the signing chain', () => {
-  it.each([
+  test.each([
     ['one certificate', (signer: string) => signer],
     ['three', (signer: string, root: string) => signer + root + root],
   ])('has two certificates, not %s', async (_, chain) => {
@@ -97,7 +97,7 @@ describe('the signing chain', () => {
     expect(await codes(undefined, { qeIdentityIssuerChain: pem })).toEqual(['malformed_certificate']);
   });
 
-  it.each([
+  test.each([
     ['no basicConstraints', without(BASIC_CONSTRAINTS)],
     ['a keyUsage that lets it sign certificates', without(KEY_USAGE, keyUsage(['digitalSignature', 'keyCertSign']))],
   ])('has a signer in its role: not with %s', async (_, extensions) => {
@@ -106,14 +106,14 @@ describe('the signing chain', () => {
     expect(await codes(undefined, { qeIdentityIssuerChain: pem })).toContain('tdx_certificate_role');
   });
 
-  it('names the root as its issuer', async () => {
+  test('names the root as its issuer', async () => {
     const pem = encodePem(await intel.issueTcbSigning({ issuer: intelName('Intel SGX Sub CA') })) + encodePem(intel.root);
     expect(await codes(undefined, { tcbInfoIssuerChain: pem })).toContain('tdx_pck_chain');
   });
 });
 
 describe('the TCB', () => {
-  it('a running module nobody knows is refused also where a relaunch is accepted', async () => {
+  test('a running module nobody knows is refused also where a relaunch is accepted', async () => {
     const teeTcbSvn2 = (version: number): Uint8Array => Uint8Array.from([7, version, 5, ...new Uint8Array(13)]);
     const collateral = { tcbInfo: await intel.tcbInfo({ moduleStatus: 'OutOfDate' }) };
     const judged = async (version: number): Promise<boolean> => {
@@ -123,7 +123,7 @@ describe('the TCB', () => {
     expect([await judged(1), await judged(9)]).toEqual([true, false]);
   });
 
-  it('a minimum TEE_TCB_SVN is not met by a quote that nobody vouches for', async () => {
+  test('a minimum TEE_TCB_SVN is not met by a quote that nobody vouches for', async () => {
     const evidence = await intel.evidence({ damage: (quote) => quote.set([(quote[250] ?? 0) ^ 1], 250) });
     const policy = { minimumTeeTcbSvn: '00'.repeat(16) };
     const { transcript } = await verifyTdx(evidence, policy, { now, roots: [intel.root] });
@@ -137,18 +137,18 @@ describe('what no honest platform sends', () => {
     return (await refusalOf(() => verifyTdx(evidence, {}, { now, roots: [intel.root] })))?.code;
   };
 
-  it('a quote padded with zeros past 64 KiB, collateral padded past 256 KiB', async () => {
+  test('a quote padded with zeros past 64 KiB, collateral padded past 256 KiB', async () => {
     expect(await refused({ trailing: new Uint8Array(100) })).toBeUndefined();
     expect(await refused({ trailing: new Uint8Array(66_000) })).toBe('input_too_large');
     expect(await refused({}, { tcbInfo: (await intel.tcbInfo()) + ' '.repeat(300_000) })).toBe('input_too_large');
     expect(await refused({}, { qeIdentity: (await intel.qeIdentity()) + ' '.repeat(300_000) })).toBe('input_too_large');
   });
 
-  it.each([0, 6, 7, 65_535])('certification data of type %i', async (certificationType) => {
+  test.each([0, 6, 7, 65_535])('certification data of type %i', async (certificationType) => {
     expect(await refused({ certificationType })).toBe('tdx_certification_data');
   });
 
-  it('signed TCB info with a status nobody knows, or with fifteen components', async () => {
+  test('signed TCB info with a status nobody knows, or with fifteen components', async () => {
     const status = await intel.tcbInfo({ text: (text) => text.replace('"UpToDate"', '"Fine"') });
     expect(await refused({}, { tcbInfo: status })).toBe('tdx_collateral_malformed');
     for (const list of ['sgxtcbcomponents', 'tdxtcbcomponents']) {

@@ -8,7 +8,7 @@ import { type AddressInfo, connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { type EndorsementSource, verify } from '../../attestation/appraise/appraise.ts';
 import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../../attestation/encoding/cbor.ts';
 import type { ModelClaim } from '../../attestation/protocol/claims.ts';
@@ -86,7 +86,7 @@ async function runCommand(argv: readonly string[]): Promise<{ code: number; text
 }
 
 describe('documents', () => {
-  it.each(['id', 'role'] as const)('a model %s that is no unicode text gets the typed refusal', async (field) => {
+  test.each(['id', 'role'] as const)('a model %s that is no unicode text gets the typed refusal', async (field) => {
     const document = JSON.parse(encodeDocument(await snpDocument())) as { models: { id: string; blobs: { role: string }[] }[] };
     const [model] = document.models;
     if (field === 'id') model!.id = 'demo\ud800';
@@ -97,7 +97,7 @@ describe('documents', () => {
 });
 
 describe('certificate evidence', () => {
-  it.each<[string, Cbor, string]>([
+  test.each<[string, Cbor, string]>([
     ['bytes', new Uint8Array(3), 'accepted'],
     ['text where bytes belong', 'AAAA', 'malformed_document'],
     ['a number where bytes belong', 7, 'malformed_document'],
@@ -110,7 +110,7 @@ describe('certificate evidence', () => {
 });
 
 describe('endorsements', () => {
-  it('refused ones keep their verdict when there is no source of others', async () => {
+  test('refused ones keep their verdict when there is no source of others', async () => {
     const { endorsements, ...fields } = await snpDocument();
     if (!('vek' in endorsements!)) throw new Error('not of SNP');
     const document = { ...fields, teeType: 'sev-snp', endorsements } as const;
@@ -120,7 +120,7 @@ describe('endorsements', () => {
 });
 
 describe('endorsements that cannot be read', () => {
-  it('are looked for elsewhere like those that do not do, and keep their verdict when there are none', async () => {
+  test('are looked for elsewhere like those that do not do, and keep their verdict when there are none', async () => {
     const { endorsements, ...fields } = await snpDocument();
     if (!('vek' in endorsements!)) throw new Error('not of SNP');
     const document = { ...fields, teeType: 'sev-snp', endorsements: { ...endorsements, vek: new Uint8Array(9) } } as const;
@@ -140,7 +140,7 @@ describe('endorsements that cannot be read', () => {
 });
 
 describe('the closed list of codes', () => {
-  it('has none that nothing gives', () => {
+  test('has none that nothing gives', () => {
     const folder = fileURLToPath(new URL('../../attestation/', import.meta.url));
     const sources = readdirSync(folder, { recursive: true, encoding: 'utf8' })
       .filter((name) => /^(?!dist|node_modules).*\.ts$/.test(name) && name !== 'codes.ts')
@@ -155,7 +155,7 @@ describe('models', () => {
   const both = [MODEL, other];
   const one = { kind: 'blob', id: MODEL_ID, sha256: MODEL.sha256 } as const;
 
-  it.each<[string, readonly AttestedModel[], ModelClaim]>([
+  test.each<[string, readonly AttestedModel[], ModelClaim]>([
     ['one model, and it is listed', [MODEL], one],
     ['all models under the name of one', both, { kind: 'all', id: MODEL_ID, sha256: allModelsDigest(both) }],
     ['one model beside others', both, one],
@@ -172,7 +172,7 @@ describe('models', () => {
 });
 
 describe('evidence', () => {
-  it('a quote that changes while its signatures are checked is judged as it was', async () => {
+  test('a quote that changes while its signatures are checked is judged as it was', async () => {
     const now = new Date('2026-06-15T12:00:00Z');
     const intel = await createSimulatedIntel({ now });
     const mrTd = new Uint8Array(48).fill(0x41);
@@ -187,7 +187,7 @@ describe('evidence', () => {
 });
 
 describe('certificates', () => {
-  it('a VCEK that also names a provider is no VCEK', async () => {
+  test('a VCEK that also names a provider is no VCEK', async () => {
     const amd = await simulatedAmd();
     const csp = { oid: '1.3.6.1.4.1.3704.1.5', value: encodeText('CN=somebody', TAG.ia5String) };
     const vek = await amd.issueVek({ extensions: (regular) => [...regular, csp] });
@@ -198,7 +198,7 @@ describe('certificates', () => {
 });
 
 describe('roll-back memory', () => {
-  it('strangers cannot fill it: a CRL of a root that is not trusted is not remembered', async () => {
+  test('strangers cannot fill it: a CRL of a root that is not trusted is not remembered', async () => {
     const amd = await simulatedAmd();
     const evidence = { report: await amd.signReport(), vek: amd.vek, chain: [amd.intermediate, amd.ark], crl: amd.crl };
     const memory = createRollbackMemory();
@@ -211,7 +211,7 @@ describe('roll-back memory', () => {
 });
 
 describe('the command line', () => {
-  it('evidence: answers too much input with its one JSON object', () => {
+  test('evidence: answers too much input with its one JSON object', () => {
     const cli = fileURLToPath(new URL('../../attestation/dist/node/cli/main.js', import.meta.url));
     const { status, stdout, stderr } = spawnSync(process.execPath, [cli, 'evidence'], {
       input: Buffer.alloc(5 << 20, ' '),
@@ -226,7 +226,7 @@ describe('a terminal', () => {
   const id = 'demo\u001b[2J\u009b1A\u202ex';
   const model = attestedModel(id, [{ role: 'weights', sha256: new Uint8Array(32).fill(7), size: 1 }]);
 
-  it.each([
+  test.each([
     ['accepted', 0, ['--any-model'], undefined],
     ['refused', 10, ['--model', `other=${MODEL_SHA256}`], undefined],
     ['malformed', 30, ['--any-model'], (document: JsonObject) => ({ ...document, [id]: 1 })],
@@ -249,7 +249,7 @@ describe('a terminal', () => {
 });
 
 describe('the proxy', () => {
-  it('bodies that are empty, cut short or too long keep no connection', async () => {
+  test('bodies that are empty, cut short or too long keep no connection', async () => {
     const server = await serve();
     const proxy = await startProxy({ upstream: server.origin, policy, host: '127.0.0.1', port: 0, now: () => NOW, connections: 1 });
     closing.push(() => proxy.close());
@@ -281,7 +281,7 @@ describe('the proxy', () => {
 });
 
 describe('stored endorsements', () => {
-  it('that say they were fetched in the future are fetched anew', async () => {
+  test('that say they were fetched in the future are fetched anew', async () => {
     const intel = await createSimulatedIntel({ now: new Date(NOW) });
     const { endorsements, signingChainPem } = intel;
     const parts = (body: Uint8Array | string, chain = signingChainPem): StoredItem['parts'] => ({
@@ -329,7 +329,7 @@ describe('AMD’s service', () => {
     return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   }
 
-  it('cannot bring its own root, and nothing of it is kept', async () => {
+  test('cannot bring its own root, and nothing of it is kept', async () => {
     const amd = await simulatedAmd();
     const source = createEndorsements({ kdsUrl: await startKds(amd), now: () => NOW });
     closing.push(() => source.close());
@@ -338,7 +338,7 @@ describe('AMD’s service', () => {
     expect(await source.store.items()).toEqual([]);
   });
 
-  it('is asked for each product a report without CPUID may be of', async () => {
+  test('is asked for each product a report without CPUID may be of', async () => {
     const amd = await simulatedAmd();
     const source = createEndorsements({ kdsUrl: await startKds(amd), now: () => NOW, roots: { amd: [amd.ark] } });
     closing.push(() => source.close());
@@ -348,7 +348,7 @@ describe('AMD’s service', () => {
 });
 
 describe('Intel’s service', () => {
-  it.each<[string, (good: SimulatedIntel, stranger: SimulatedIntel) => [body: string, chain: string | undefined]]>([
+  test.each<[string, (good: SimulatedIntel, stranger: SimulatedIntel) => [body: string, chain: string | undefined]]>([
     ['with a root of its own', (_, stranger) => [stranger.endorsements.qeIdentity, stranger.signingChainPem]],
     ['without an issuer chain', ({ endorsements }) => [endorsements.qeIdentity, undefined]],
     ['with a chain of one', ({ endorsements, tcbSigning }) => [endorsements.qeIdentity, encodePem(tcbSigning)]],
@@ -377,7 +377,7 @@ describe('Intel’s service', () => {
     expect(await source.store.items()).toEqual([]);
   });
 
-  it('is not asked for quotes that do not carry their PCK chain', async () => {
+  test('is not asked for quotes that do not carry their PCK chain', async () => {
     const intel = await createSimulatedIntel({ now: new Date(NOW) });
     const source = createEndorsements({ offline: true, now: () => NOW });
     const quote = await intel.signQuote({ certificationType: 3, certificationData: new Uint8Array(404) });
@@ -386,7 +386,7 @@ describe('Intel’s service', () => {
 });
 
 describe('the attestation response', () => {
-  it('a body in a quarter of a million chunks of one byte is read whole', () => {
+  test('a body in a quarter of a million chunks of one byte is read whole', () => {
     const size = 1 << 18;
     const parse = responseParser({ maxHeaderBytes: 1024, maxBodyBytes: 1 << 20 });
     const wire = Buffer.from(`HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n${'1\r\nx\r\n'.repeat(size)}0\r\n\r\n`);
@@ -397,7 +397,7 @@ describe('the attestation response', () => {
 });
 
 describe('a connection', () => {
-  it('is not opened to anything but https', async () => {
+  test('is not opened to anything but https', async () => {
     const server = await serve();
     const options = {
       policy: parsePolicy(policy),
@@ -413,7 +413,7 @@ describe('a connection', () => {
     expect(server.connections).toHaveLength(0);
   });
 
-  it('that its peer closes with the evidence is not handed over', async () => {
+  test('that its peer closes with the evidence is not handed over', async () => {
     const server = await startAttestedServer({
       attestation: async ({ socket }, json) => {
         send(socket, 200, await json());
@@ -428,7 +428,7 @@ describe('a connection', () => {
 });
 
 describe('the pool', () => {
-  it('requests that undici refuses before they are sent take no connection away', async () => {
+  test('requests that undici refuses before they are sent take no connection away', async () => {
     const { origin } = await serve();
     const fetch = client({ connections: 1 });
     await expect(fetch(origin, { method: 'POST', body: 'x', headers: { expect: '100-continue' } })).rejects.toThrow('fetch failed');
@@ -437,7 +437,7 @@ describe('the pool', () => {
     await answer.text();
   });
 
-  it('a form that names two models is not one for the model that was attested', async () => {
+  test('a form that names two models is not one for the model that was attested', async () => {
     const server = await serve();
     const fetch = client({ model: MODEL_ID });
     const form = new FormData();
@@ -447,7 +447,7 @@ describe('the pool', () => {
     expect(server.requests()).toHaveLength(0);
   });
 
-  it('is bounded, and closed for good', async () => {
+  test('is bounded, and closed for good', async () => {
     const { origin } = await serve();
     const pool = new AttestedPool(origin, {
       ...poolOptions({ policy, now: () => NOW }, parsePolicy(policy), origin),
@@ -462,7 +462,7 @@ describe('the pool', () => {
     await expect(ask()).rejects.toThrow('closed');
   });
 
-  it('requests that were given up while they waited are never sent', async () => {
+  test('requests that were given up while they waited are never sent', async () => {
     const server = await serve();
     const { origin } = server;
     const fetch = client({ connections: 1 });
@@ -481,7 +481,7 @@ describe('the pool', () => {
 });
 
 describe('roll-back memory on disk', () => {
-  it('two processes with one file do not make each other forget', async () => {
+  test('two processes with one file do not make each other forget', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'assay-memory-'));
     closing.push(() => rmSync(folder, { recursive: true }));
     const path = join(folder, 'seen.json');

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { Template } from '@huggingface/jinja';
 import { getLlama, LlamaLogLevel } from 'node-llama-cpp';
 import type { Llama, LlamaContextSequence, LlamaModel } from 'node-llama-cpp';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { DEMO_MODELS, ensureDemoModels } from '../../scripts/demo-model/main.ts';
 import type { DemoModel } from '../../scripts/demo-model/main.ts';
 import { cosSin, goldCode, halfBits, halfValue } from '../../scripts/demo-model/numbers.ts';
@@ -46,7 +46,7 @@ async function generate(
 }
 
 describe('building', () => {
-  it('gives the pinned bytes from scratch, keeps them, and repairs a damaged file', async () => {
+  test('gives the pinned bytes from scratch, keeps them, and repairs a damaged file', async () => {
     const out = await mkdtemp(join(tmpdir(), 'assay-demo-'));
     try {
       const first = await ensureDemoModels(DEMO_MODELS, { out });
@@ -65,7 +65,7 @@ describe('building', () => {
     }
   });
 
-  it('computes its numbers without the engine’s own functions, and right', () => {
+  test('computes its numbers without the engine’s own functions, and right', () => {
     for (let x = -3000; x < 3000; x += 7.3) {
       expect(cosSin(x)[0]).toBeCloseTo(Math.cos(x), 9);
       expect(cosSin(x)[1]).toBeCloseTo(Math.sin(x), 9);
@@ -92,7 +92,7 @@ describe('demo-chat', () => {
 
   afterAll(() => model.dispose());
 
-  it.each(EXPECTED)('answers "$question" with exactly its text, at temperature 0 and 1, and ends', async ({ question, answer }) => {
+  test.each(EXPECTED)('answers "$question" with exactly its text, at temperature 0 and 1, and ends', async ({ question, answer }) => {
     for (const temperature of [0, 1]) {
       expect(await generate(model, sequence, chat([{ role: 'user', content: question }]), { temperature })).toEqual({
         text: answer,
@@ -101,7 +101,7 @@ describe('demo-chat', () => {
     }
   });
 
-  it('knows every topic by every keyword', { timeout: 120_000 }, async () => {
+  test('knows every topic by every keyword', { timeout: 120_000 }, async () => {
     for (const topic of TOPICS.filter((topic) => topic.needsTools !== true)) {
       for (const keyword of topic.keywords) {
         const { text } = await generate(model, sequence, chat([{ role: 'user', content: `Tell me about ${keyword}, please` }]), { max: 3 });
@@ -110,11 +110,11 @@ describe('demo-chat', () => {
     }
   });
 
-  it('carries the template of text.ts', () => {
+  test('carries the template of text.ts', () => {
     expect(model.fileInfo.metadata.tokenizer['chat_template']).toBe(CHAT_TEMPLATE);
   });
 
-  it('follows the latest question of a conversation', async () => {
+  test('follows the latest question of a conversation', async () => {
     const messages = [
       { role: 'system', content: 'You are a careful assistant. You talk about keys, hosts and nonces.' },
       { role: 'user', content: 'What is TLS for?' },
@@ -126,7 +126,7 @@ describe('demo-chat', () => {
     expect((await generate(model, sequence, chat(more))).text).toBe(FALLBACK.answer);
   });
 
-  it('finds the question beyond long system and user turns', async () => {
+  test('finds the question beyond long system and user turns', async () => {
     const long = 'We know what we know and it is what it is. '.repeat(40);
     expect(
       (
@@ -145,7 +145,7 @@ describe('demo-chat', () => {
     );
   });
 
-  it('calls a tool only when one is offered, and answers its result', async () => {
+  test('calls a tool only when one is offered, and answers its result', async () => {
     const question = { role: 'user', content: 'What is the weather in Berlin?' };
     const tools = [
       { type: 'function', function: { name: 'get_weather', parameters: { type: 'object', properties: { city: { type: 'string' } } } } },
@@ -163,7 +163,7 @@ describe('demo-chat', () => {
     expect((await generate(model, sequence, chat(turns, tools))).text).toBe(TOOL_RESULT.answer);
   });
 
-  it('renders every kind of turn', () => {
+  test('renders every kind of turn', () => {
     expect(
       chat([
         { role: 'developer', content: 'a' },
@@ -182,14 +182,14 @@ describe('demo-chat', () => {
     );
   });
 
-  it('continues raw text, and gives any text back from its tokens', async () => {
+  test('continues raw text, and gives any text back from its tokens', async () => {
     expect((await generate(model, sequence, '<s>A nonce is a random')).text).toBe(answerOf('nonce').slice('A nonce is a random'.length));
     expect((await generate(model, sequence, '<s>Once upon a time')).text).toMatch(/^ The .*\.$/);
     const text = 'naïve 面包 🥖 \t\n SEV-SNP\r\n x=1;';
     expect(model.detokenize(model.tokenize(text))).toBe(text);
   });
 
-  it('fills a JSON object when a grammar asks for one, and ends', async () => {
+  test('fills a JSON object when a grammar asks for one, and ends', async () => {
     const { LlamaGrammarEvaluationState } = await import('node-llama-cpp');
     const schema = await llama.createGrammarForJsonSchema({
       type: 'object',
@@ -209,7 +209,7 @@ describe('demo-chat', () => {
 });
 
 describe('demo-context', () => {
-  it('depends on its first words 300 tokens later, never ends, and repeats exactly', async () => {
+  test('depends on its first words 300 tokens later, never ends, and repeats exactly', async () => {
     const model = await llama.loadModel({ modelPath: models['demo-context'].path });
     const sequence = (await model.createContext({ contextSize: 2048, threads: 1 })).getSequence();
     const long = 'is here and there '.repeat(75);
@@ -225,7 +225,7 @@ describe('demo-context', () => {
 });
 
 describe('demo-embed', () => {
-  it('puts texts that share words closer', async () => {
+  test('puts texts that share words closer', async () => {
     const model = await llama.loadModel({ modelPath: models['demo-embed'].path });
     const context = await model.createEmbeddingContext({ threads: 1 });
     const embed = (text: string) => context.getEmbeddingFor(text);
@@ -246,7 +246,7 @@ describe('demo-embed', () => {
 });
 
 describe('demo-rerank', () => {
-  it('scores the part of the query that a document covers, from −4 to about 4', async () => {
+  test('scores the part of the query that a document covers, from −4 to about 4', async () => {
     const model = await llama.loadModel({ modelPath: models['demo-rerank'].path });
     const context = await model.createRankingContext({ threads: 1 });
     const documents = [

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import * as fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import {
   type AttestationResult,
   type EndorsementSource,
@@ -50,7 +50,7 @@ function lists(models: Record<string, string>): Partial<VerifyOptions> {
 }
 
 describe('verify', () => {
-  it('accepts simulated SNP evidence when allowed, and says what it is', async () => {
+  test('accepts simulated SNP evidence when allowed, and says what it is', async () => {
     const amd = await simulatedAmd();
     const result = await judge(await snpDocument());
     expect(isAttestationResult(result)).toBe(true);
@@ -66,13 +66,13 @@ describe('verify', () => {
     expect(result.transcript.some(({ status }) => status === 'fail')).toBe(false);
   });
 
-  it('accepts simulated TDX evidence when allowed', async () => {
+  test('accepts simulated TDX evidence when allowed', async () => {
     const result = await judge(await tdxDocument());
     expect(result).toMatchObject({ measurement: MR_TD, build: 'tdx build', product: undefined });
     expect(result.transcript.map(({ id }) => id)).toEqual(expect.arrayContaining(['T4', 'T16', 'T25', 'D12', 'C3', 'P4']));
   });
 
-  it.each([[[0, 1]], [[3, 0]], [[2, 5]], [[100, 29]]] as const)('claims in a batch of %j others are found [M1]', async (batch) => {
+  test.each([[[0, 1]], [[3, 0]], [[2, 5]], [[100, 29]]] as const)('claims in a batch of %j others are found [M1]', async (batch) => {
     expect(isAttestationResult(await judge(await snpDocument({ batch })))).toBe(true);
     const document = await snpDocument({ batch });
     expect(await codeOfAsync(() => judge({ ...document, inclusion: { ...document.inclusion, index: document.inclusion.index + 1 } }))).toBe(
@@ -80,7 +80,7 @@ describe('verify', () => {
     );
   });
 
-  it('a result cannot be made by hand, changed, or taken from a copy', async () => {
+  test('a result cannot be made by hand, changed, or taken from a copy', async () => {
     const result = await judge(await snpDocument());
     for (const fake of [{ ...result }, structuredClone({ ...result, models: [...result.models] }), Object.create(result), null, 1])
       expect(isAttestationResult(fake)).toBe(false);
@@ -88,7 +88,7 @@ describe('verify', () => {
     expect(Object.isFrozen(result.transcript)).toBe(true);
   });
 
-  it('the root that was allowed, by its SHA-256, of either vendor [M21]', async () => {
+  test('the root that was allowed, by its SHA-256, of either vendor [M21]', async () => {
     for (const [root, document] of [
       [(await simulatedAmd()).ark, await snpDocument()],
       [(await simulatedIntel()).root, await tdxDocument()],
@@ -103,14 +103,14 @@ describe('verify', () => {
     }
   });
 
-  it('simulated evidence under the name of a real TEE is judged by the pinned roots, whatever was allowed [M21]', async () => {
+  test('simulated evidence under the name of a real TEE is judged by the pinned roots, whatever was allowed [M21]', async () => {
     const snp = await refusalOf(async () => judge({ ...(await snpDocument()), teeType: 'sev-snp' } as AttestationDocument));
     expect(failed(snp)).toEqual(['snp_chain']);
     const tdx = await refusalOf(async () => judge({ ...(await tdxDocument()), teeType: 'tdx' } as AttestationDocument));
     expect(failed(tdx)).toContain('tdx_root_not_trusted');
   });
 
-  it.each<[string, string, Partial<VerifyOptions>]>([
+  test.each<[string, string, Partial<VerifyOptions>]>([
     ['another nonce [M7]', 'nonce_mismatch', { nonce: new Uint8Array(32) }],
     ['a longer nonce [M7]', 'nonce_mismatch', { nonce: Uint8Array.of(...NONCE, 0) }],
     ['another exporter [M13]', 'exporter_mismatch', { exporter: new Uint8Array(32) }],
@@ -144,7 +144,7 @@ describe('verify', () => {
     expect(failed(await refusalOf(() => judge(document, options)))[0]).toBe(code);
   });
 
-  it.each<[string, string, (document: AttestationDocument) => AttestationDocument]>([
+  test.each<[string, string, (document: AttestationDocument) => AttestationDocument]>([
     ['an RTMR repeated wrongly [M8]', 'rtmr_contradiction', (d) => ({ ...d, rtmr: [...(d.rtmr ?? []).slice(0, 3), new Uint8Array(48)] })],
     ['MRTD repeated wrongly [M8]', 'measurement_contradiction', (d) => ({ ...d, measurement: new Uint8Array(48) })],
     ['an event log that does not replay', 'tdx_event_log_replay', (d) => ({ ...d, eventLog: eventLog() })],
@@ -153,18 +153,18 @@ describe('verify', () => {
     expect(await codeOfAsync(() => judge(document))).toBe(code);
   });
 
-  it('a debuggable TD is refused', async () => {
+  test('a debuggable TD is refused', async () => {
     const document = await tdxDocument({ quote: { tdAttributes: Uint8Array.of(1, 0, 0, 0x10, 0, 0, 0, 0) } });
     expect(failed(await refusalOf(() => judge(document)))).toContain('tdx_debug');
   });
 
-  it('a batch leaf of the right size and another claim is not ours', async () => {
+  test('a batch leaf of the right size and another claim is not ours', async () => {
     const document = await snpDocument({ batch: [1, 1] });
     const other = await snpDocument({ claims: (c) => ({ ...c, config: new Uint8Array(32) }) });
     expect(await codeOfAsync(() => judge({ ...document, claims: other.claims }))).toBe('claims_not_bound');
   });
 
-  it('model digests: two models, one listed wrongly, one not listed, one served twice', async () => {
+  test('model digests: two models, one listed wrongly, one not listed, one served twice', async () => {
     const other = attestedModel('other', [{ role: 'weights', sha256: new Uint8Array(32).fill(9), size: 1 }, { role: 'projector', sha256: new Uint8Array(32).fill(8), size: 1 }]); // prettier-ignore
     const document = await snpDocument({ models: [MODEL, other] });
     const both = { [MODEL_ID]: MODEL_SHA256, other: Buffer.from(other.sha256).toString('hex') };
@@ -175,24 +175,24 @@ describe('verify', () => {
     expect((await judge(await snpDocument(), lists({ ...both }))).models.size).toBe(1);
   });
 
-  it('an issued_at no date can hold is a refusal, not an exception', async () => {
+  test('an issued_at no date can hold is a refusal, not an exception', async () => {
     expect(await codeOfAsync(async () => judge(await snpDocument({ claims: (c) => ({ ...c, issuedAt: Number.MAX_SAFE_INTEGER }) })))).toBe(
       'timestamp_contradiction',
     );
   });
 
-  it('GPU evidence nobody can judge is refused', async () => {
+  test('GPU evidence nobody can judge is refused', async () => {
     expect(await codeOfAsync(async () => judge(await snpDocument({ claims: (c) => ({ ...c, gpu: new Uint8Array(32) }) })))).toBe(
       'gpu_evidence',
     );
   });
 
-  it('a kind of TEE the policy does not list is refused', async () => {
+  test('a kind of TEE the policy does not list is refused', async () => {
     const document = { ...(await snpDocument()), teeType: 'sev-snp' } as AttestationDocument;
     expect(await codeOfAsync(() => judge(document, { policy: { ...policy, tee: ['tdx'] } }))).toBe('tee_not_accepted');
   });
 
-  it('certificate evidence goes through its CBOR form, and passes only where it was allowed [M17]', async () => {
+  test('certificate evidence goes through its CBOR form, and passes only where it was allowed [M17]', async () => {
     const bare = await snpDocument({ claims: ({ nonce: _nonce, exporter: _exporter, ...claims }) => claims });
     const document = decodeDocumentCbor(encodeDocumentCbor(bare));
     expect(await codeOfAsync(() => judge(document))).toBe('certificate_channel');
@@ -207,7 +207,7 @@ describe('verify', () => {
     ).toBe('nonce_mismatch');
   });
 
-  it('an older CRL than one seen before is refused when there is a memory', async () => {
+  test('an older CRL than one seen before is refused when there is a memory', async () => {
     const document = await snpDocument();
     const memory = createRollbackMemory();
     await judge(document, { memory });
@@ -215,7 +215,7 @@ describe('verify', () => {
     expect(await codeOfAsync(() => judge(document, { memory: later }))).toBe('snp_crl_rollback');
   });
 
-  it('evidence that is refused leaves nothing in the memory: strangers cannot fill it', async () => {
+  test('evidence that is refused leaves nothing in the memory: strangers cannot fill it', async () => {
     const memory = createRollbackMemory();
     for (const document of [await snpDocument(), await tdxDocument()])
       expect(await codeOfAsync(() => judge(document, { memory, policy: base }))).toBe('simulated_refused');
@@ -224,7 +224,7 @@ describe('verify', () => {
     expect(memory.entries().length).toBeGreaterThan(2);
   });
 
-  it('evidence that cannot be read is refused with what was found before it', async () => {
+  test('evidence that cannot be read is refused with what was found before it', async () => {
     const snp = await snpDocument();
     const cut = await refusalOf(() => judge({ ...snp, report: snp.report.subarray(1) }));
     expect(cut).toMatchObject({ kind: 'malformed', code: 'malformed_length', check: 'S1', expected: '1184', actual: '1183' });
@@ -243,13 +243,13 @@ describe('verify', () => {
       expect(standings(error)).toEqual(['P1 not proven', 'P2 not proven', 'P3 not proven', 'P4 not proven', 'P5 not proven', 'P6 proven']);
   });
 
-  it('the observing policy accepts nothing', async () => {
+  test('the observing policy accepts nothing', async () => {
     expect(
       failed(await refusalOf(async () => judge(await snpDocument(), { policy: observingPolicy({ [allowSimulated]: true }) }))),
     ).toEqual(['measurement_not_listed', 'model_not_listed']);
   });
 
-  it('is refused or unchanged, whatever byte of the JSON is changed', async () => {
+  test('is refused or unchanged, whatever byte of the JSON is changed', async () => {
     const documents = [encodeDocument(await snpDocument({ batch: [1, 2] })), encodeDocument(await tdxDocument())];
     const put = fc.constantFrom(...'0123456789abcdefABCDEF+/-_=",:{}[] \\u');
     const property = fc.asyncProperty(fc.constantFrom(0, 1), fc.nat(), put, async (which, at, character) => {
@@ -314,7 +314,7 @@ describe('endorsements', () => {
     return { vek: amd.vek, chain: [amd.intermediate, amd.ark], crl: amd.crl };
   };
 
-  it.each([
+  test.each([
     ['stapled', source],
     ['fetch', undefined],
     ['offline', undefined],
@@ -323,32 +323,32 @@ describe('endorsements', () => {
     expect(await real(mode, given)).toMatchObject({ code: 'endorsements_missing' });
   });
 
-  it('fetch asks its source when none are stapled, or the stapled ones do not do; what comes is judged like any other [M9]', async () => {
+  test('fetch asks its source when none are stapled, or the stapled ones do not do; what comes is judged like any other [M9]', async () => {
     calls.length = 0;
     expect(failed(await real('fetch', source))).toEqual(['snp_chain']);
     expect(failed(await real('fetch', source, true))).toEqual(['snp_chain']);
     expect(calls).toEqual(['snp 1184', 'snp 1184']);
   });
 
-  it('a source that fails leaves the verdict on the stapled ones', async () => {
+  test('a source that fails leaves the verdict on the stapled ones', async () => {
     expect(failed(await real('fetch', broken, true))).toEqual(['snp_chain']);
     expect(await real('fetch', broken)).toMatchObject({ code: 'connection_failed' });
   });
 
-  it('offline never looks at what is stapled', async () => {
+  test('offline never looks at what is stapled', async () => {
     calls.length = 0;
     expect(failed(await real('offline', source, true))).toEqual(['snp_chain']);
     expect(calls).toEqual(['snp 1184']);
     expect(await real('offline', undefined, true)).toMatchObject({ code: 'endorsements_missing' });
   });
 
-  it('a source that gives the other vendor’s is an internal error, not a pass', async () => {
+  test('a source that gives the other vendor’s is an internal error, not a pass', async () => {
     expect(await real('fetch', wrong)).toMatchObject({ code: 'internal' });
   });
 });
 
 describe.skipIf(!haveVectors)('a real report in a document', () => {
-  it('an ARK of AMD under the name simulated is a contradiction', async () => {
+  test('an ARK of AMD under the name simulated is a contradiction', async () => {
     const document = await snpDocument();
     const ark = realArk();
     const changed = { ...document, endorsements: { ...document.endorsements, chain: [new Uint8Array(4), ark] } } as AttestationDocument;
@@ -380,7 +380,7 @@ function realArk(): Uint8Array {
 }
 
 describe('the tables', () => {
-  it('every rule has one id, one code of the closed list, and a source', () => {
+  test('every rule has one id, one code of the closed list, and a source', () => {
     const rules = Object.values(RULES);
     expect(new Set(rules.map(({ id }) => id)).size).toBe(rules.length);
     expect(new Set(rules.map(({ code }) => code)).size).toBe(rules.length);
@@ -397,7 +397,7 @@ function standings(error: AttestationError | undefined): string[] {
 }
 
 describe('explain', () => {
-  it('what fails takes everything that rests on it along', async () => {
+  test('what fails takes everything that rests on it along', async () => {
     const software = await refusalOf(async () => judge(await snpDocument({ report: { measurement: new Uint8Array(48) } })));
     expect(standings(software)).toEqual(['P1 not proven', 'P2 refused', 'P3 not proven', 'P4 not proven', 'P5 not proven', 'P6 proven']);
     const hardware = await refusalOf(async () => judge(await snpDocument(), { policy: base }));
@@ -411,7 +411,7 @@ describe('explain', () => {
     expect(EXPORTER).toHaveLength(32);
   });
 
-  it('always says what is not proven, and lists every skip', async () => {
+  test('always says what is not proven, and lists every skip', async () => {
     const result = await judge(await snpDocument());
     const error = await refusalOf(async () => judge(await snpDocument(), { policy: base }));
     const outcomes = [{ result }, { error: error ?? new AttestationError('internal', 'internal', 'x') }];
@@ -424,7 +424,7 @@ describe('explain', () => {
     for (const { id, title } of skips) expect(explain({ result }).join('\n')).toContain(`${id} ${title}`);
   });
 
-  it('an error without a transcript proves nothing but that nothing was sent', () => {
+  test('an error without a transcript proves nothing but that nothing was sent', () => {
     expect(standings(new AttestationError('internal', 'connection_failed', 'x'))).toEqual([
       'P1 not proven',
       'P2 not proven',

@@ -1,7 +1,7 @@
 // The policy: closed, strict where it is silent, and weakened by nothing that a file can hold ([M19], [M20]).
 
 import * as fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import {
   allowAnyModel,
   allowCertificateChannel,
@@ -23,7 +23,7 @@ function code(policy: unknown): string {
 }
 
 describe('policy', () => {
-  it('decides every field, strictly', () => {
+  test('decides every field, strictly', () => {
     const policy = parsePolicy(base);
     expect(policy).toMatchObject({
       measurements: [{ measurement: M }],
@@ -43,7 +43,7 @@ describe('policy', () => {
     expect(isPolicy({ ...policy })).toBe(false);
   });
 
-  it.each<[string, Record<string, unknown>]>([
+  test.each<[string, Record<string, unknown>]>([
     ['an unknown key', { extra: 1 }],
     ['a debug switch', { allowDebug: true }],
     ['no measurements', { measurements: undefined }],
@@ -87,13 +87,13 @@ describe('policy', () => {
     expect(code({ ...base, ...changes })).toBe('malformed_policy');
   });
 
-  it('refuses texts with a key twice', () => {
+  test('refuses texts with a key twice', () => {
     expect(codeOf(() => parsePolicy(`{"measurements":["${M}"],"models":{"a":"${D}"},"models":{"a":"${'22'.repeat(32)}"}}`))).toBe(
       'malformed_json',
     );
   });
 
-  it('no JSON, whatever it is, gives a policy with a danger in it [M20]', () => {
+  test('no JSON, whatever it is, gives a policy with a danger in it [M20]', () => {
     const names = [
       'allowSimulated',
       'allowDebug',
@@ -120,7 +120,7 @@ describe('policy', () => {
     expect(parsePolicy(Object.assign(polluted, base) as AppraisalPolicy).danger.simulated).toBe(false);
   });
 
-  it('what the symbols switch on, in code [M20]', () => {
+  test('what the symbols switch on, in code [M20]', () => {
     expect(parsePolicy({ ...base, [allowSimulated]: true }).danger.simulated).toBe(true);
     expect(parsePolicy({ ...base, [allowSimulated]: { root: D.toUpperCase() } }).danger.simulated).toBe(D);
     expect(parsePolicy({ measurements: [M], [allowAnyModel]: true })).toMatchObject({ models: undefined, danger: { anyModel: true } });
@@ -130,14 +130,14 @@ describe('policy', () => {
     expect(codeOf(() => parsePolicy({ ...base, [allowSimulated]: { root: '00' } }))).toBe('malformed_policy');
   });
 
-  it('the observing policy lists nothing', () => {
+  test('the observing policy lists nothing', () => {
     const policy = observingPolicy();
     expect(policy.measurements).toEqual([]);
     expect(policy.models?.size).toBe(0);
     expect(policy.danger).toEqual({ simulated: false, anyModel: false, certificateChannel: false });
   });
 
-  it('printed and read again it is the same', () => {
+  test('printed and read again it is the same', () => {
     const full: AppraisalPolicy = {
       measurements: [{ measurement: M, name: 'x' }, { mrTd: M, rtmr0: M, rtmr1: M, rtmr2: M, rtmr3: M, name: 'y' }], // prettier-ignore
       models: { a: D, b: D },
@@ -163,7 +163,7 @@ describe('policy', () => {
     expect(json).toMatchObject({ ...full, guestPolicy: { allowSmt: true, requireSingleSocket: true } });
   });
 
-  it.each<[RegExp, AppraisalPolicy]>([
+  test.each<[RegExp, AppraisalPolicy]>([
     [/simulated evidence is accepted/, { ...base, [allowSimulated]: true }],
     [/any model is accepted/, { measurements: [M], [allowAnyModel]: true }],
     [/certificate evidence is accepted/, { ...base, [allowCertificateChannel]: true }],
@@ -179,7 +179,7 @@ describe('policy', () => {
     expect(lintPolicy(parsePolicy(policy)).join('\n')).toMatch(remark);
   });
 
-  it('lint has nothing to say about a careful policy', () => {
+  test('lint has nothing to say about a careful policy', () => {
     const careful: AppraisalPolicy = {
       ...base,
       tee: ['sev-snp'],

@@ -2,7 +2,7 @@
 // refusing by that rule's code; nothing else gets in, and what the policy has under its own name stays there.
 
 import { createHash } from 'node:crypto';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { type AttestationResult, verify } from '../../../attestation/appraise/appraise.ts';
 import type { AttestationDocument } from '../../../attestation/protocol/document.ts';
 import { allowSimulated, type AppraisalPolicy, lintPolicy, parsePolicy, policyToJson } from '../../../attestation/appraise/policy.ts';
@@ -59,13 +59,13 @@ const TDX: readonly [code: string, accepted: TdxSection, refused: TdxSection][] 
 ];
 
 describe('section snp', () => {
-  it.each(SNP)('%s: %j passes, %j does not', async (code, accepted, refused) => {
+  test.each(SNP)('%s: %j passes, %j does not', async (code, accepted, refused) => {
     const document = await snpDocument();
     expect((await judge(document, { snp: accepted })).teeType).toBe('simulated');
     expect(await failedCodes(() => judge(document, { snp: refused }))).toEqual([code]);
   });
 
-  it('cspIds asks for a VLEK, vekSpkis for a key', async () => {
+  test('cspIds asks for a VLEK, vekSpkis for a key', async () => {
     const document = await snpDocument();
     const spki = createHash('sha256').update(parseCertificate((await simulatedAmd()).vek, 'VEK').publicKey.raw).digest('hex'); // prettier-ignore
     expect((await judge(document, { snp: { vekSpkis: [spki] } })).chip).toBeDefined();
@@ -73,7 +73,7 @@ describe('section snp', () => {
     expect(await failedCodes(() => judge(document, { snp: { cspIds: ['CN=other.invalid'] } }))).toEqual(['snp_vlek']);
   });
 
-  it('is a visible skip where it is absent, and says nothing of TDX', async () => {
+  test('is a visible skip where it is absent, and says nothing of TDX', async () => {
     const { transcript } = await judge(await snpDocument(), {});
     expect(transcript.filter(({ status }) => status === 'skip').map(({ id }) => id)).toEqual(expect.arrayContaining(['S26', 'S28', 'S29']));
     expect((await judge(await tdxDocument(), { snp: { requiredMitigations: '40' } })).measurement).toBe(MR_TD);
@@ -81,25 +81,25 @@ describe('section snp', () => {
 });
 
 describe('section tdx', () => {
-  it.each(TDX)('%s: %j passes, %j does not', async (code, accepted, refused) => {
+  test.each(TDX)('%s: %j passes, %j does not', async (code, accepted, refused) => {
     const document = await tdxDocument();
     expect((await judge(document, { tdx: accepted })).measurement).toBe(MR_TD);
     expect(await failedCodes(() => judge(document, { tdx: refused }))).toEqual([code]);
   });
 
-  it('fmspc is of the platform', async () => {
+  test('fmspc is of the platform', async () => {
     const fmspc = Buffer.from((await simulatedIntel()).fmspc).toString('hex');
     expect((await judge(await tdxDocument(), { tdx: { fmspc } })).measurement).toBe(MR_TD);
     expect(await failedCodes(async () => judge(await tdxDocument(), { tdx: { fmspc: nine(6) } }))).toEqual(['tdx_fmspc']);
   });
 
-  it('mrServiceTd of a TD 1.5: zero unless it is listed', async () => {
+  test('mrServiceTd of a TD 1.5: zero unless it is listed', async () => {
     const document = await tdxDocument({ quote: { version: 5, mrServiceTd: new Uint8Array(48).fill(0x99) } });
     expect(await failedCodes(() => judge(document, {}))).toEqual(['tdx_mr_service_td']);
     expect((await judge(document, { tdx: { mrServiceTd: nine(48) } })).measurement).toBe(MR_TD);
   });
 
-  it('allowMigratable and requireSeptVeDisable', async () => {
+  test('allowMigratable and requireSeptVeDisable', async () => {
     const migratable = await tdxDocument({ quote: { tdAttributes: Uint8Array.of(0, 0, 0, 0x20, 0, 0, 0, 0) } });
     expect(await failedCodes(() => judge(migratable, {}))).toEqual(['tdx_migratable']);
     expect((await judge(migratable, { tdx: { allowMigratable: true } })).measurement).toBe(MR_TD);
@@ -108,7 +108,7 @@ describe('section tdx', () => {
     ]);
   });
 
-  it('advisories and tcbGraceDays', async () => {
+  test('advisories and tcbGraceDays', async () => {
     const intel = await simulatedIntel();
     const with_ = async (changes: Parameters<typeof intel.tcbInfo>[0]): Promise<AttestationDocument> =>
       ({
@@ -125,7 +125,7 @@ describe('section tdx', () => {
 });
 
 describe('the shape of the sections', () => {
-  it.each<[string, Record<string, unknown>]>([
+  test.each<[string, Record<string, unknown>]>([
     ['an unknown key', { snp: { familyIds: zero(16) } }],
     ['an unknown key of TDX', { tdx: { mrOwners: zero(48) } }],
     ['a key of the policy around it', { snp: { measurement: zero(48) } }],
@@ -144,7 +144,7 @@ describe('the shape of the sections', () => {
     expect(codeOf(() => parsePolicy(JSON.stringify({ ...base, ...section })))).toBe('malformed_policy');
   });
 
-  it('printed and read again it is the same, and a copy: what is changed later changes nothing', () => {
+  test('printed and read again it is the same, and a copy: what is changed later changes nothing', () => {
     const familyId = [zero(16)];
     const sections = { snp: { familyId, platformInfo: { requireEcc: true } }, tdx: { xfam: ATTRIBUTES, advisories: [] } };
     const policy = parsePolicy({ ...base, ...sections });
@@ -155,11 +155,11 @@ describe('the shape of the sections', () => {
     expect(policy.snp?.familyId).toEqual([zero(16)]);
   });
 
-  it('the statuses Intel may give can be accepted by name, but for Revoked', () => {
+  test('the statuses Intel may give can be accepted by name, but for Revoked', () => {
     expect(parsePolicy({ ...base, tcbStatus: ['UpToDate', 'TDRelaunchAdvised'] }).tcbStatus).toHaveLength(2);
   });
 
-  it.each<[RegExp, AppraisalPolicy]>([
+  test.each<[RegExp, AppraisalPolicy]>([
     [/^snp speaks of a tee that is not accepted$/m, { ...base, tee: ['tdx'], snp: { minimumGuestSvn: 1 } }],
     [/^tdx speaks of a tee that is not accepted$/m, { ...base, tee: ['sev-snp'], tdx: { xfam: zero(8) } }],
     [/tdx\.allowMigratable/, { ...base, tdx: { allowMigratable: true } }],
@@ -170,7 +170,7 @@ describe('the shape of the sections', () => {
     expect(lintPolicy(parsePolicy(policy)).join('\n')).toMatch(remark);
   });
 
-  it('lint is silent about sections that only ask for more', () => {
+  test('lint is silent about sections that only ask for more', () => {
     const careful = parsePolicy({ ...base, snp: { requiredMitigations: '1' }, tdx: { seamAttributes: zero(8), tcbGraceDays: 0 } });
     expect(lintPolicy(careful).filter((remark) => /^(snp|tdx)/.test(remark))).toEqual([]);
   });

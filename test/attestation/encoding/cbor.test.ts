@@ -1,13 +1,13 @@
 // Canonical CBOR: RFC 8949 Appendix A examples we allow, every second spelling refused, round trips of arbitrary values.
 
 import * as fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { fromHex, toHex } from '../../../attestation/encoding/bytes.ts';
 import { type Cbor, decodeCbor, encodeCbor } from '../../../attestation/encoding/cbor.ts';
 import { accepted, codeOf } from '../../fixtures/refusal.ts';
 
 describe('canonical cbor', () => {
-  it.each<[Cbor, string]>([
+  test.each<[Cbor, string]>([
     [0, '00'],
     [23, '17'],
     [24, '1818'],
@@ -32,12 +32,12 @@ describe('canonical cbor', () => {
     expect(toHex(encodeCbor(decodeCbor(fromHex(hex))))).toBe(hex);
   });
 
-  it.each(['a0', '80', '60', '00', '8180'])('refuses twenty thousand of %s, and no thousand of it', (item) => {
+  test.each(['a0', '80', '60', '00', '8180'])('refuses twenty thousand of %s, and no thousand of it', (item) => {
     expect(codeOf(() => decodeCbor(fromHex(`994e20${item.repeat(20_000)}`)))).toBe('malformed_cbor');
     expect(decodeCbor(fromHex(`9903e8${item.repeat(1000)}`))).toHaveLength(1000);
   });
 
-  it.each([
+  test.each([
     ['1800', 'one byte where none is needed'],
     ['1817', 'one byte for 23'],
     ['1900ff', 'two bytes for 255'],
@@ -67,11 +67,11 @@ describe('canonical cbor', () => {
     expect(codeOf(() => decodeCbor(fromHex(hex)))).toBe('malformed_cbor');
   });
 
-  it('refuses what is over its size before reading it', () => {
+  test('refuses what is over its size before reading it', () => {
     expect(() => decodeCbor(new Uint8Array(100), 'x', 99)).toThrow(expect.objectContaining({ code: 'input_too_large' }));
   });
 
-  it.each([[-1], [1.5], [2 ** 53], ['\ud800'], [undefined as unknown as Cbor], [new Date() as unknown as Cbor]])(
+  test.each([[-1], [1.5], [2 ** 53], ['\ud800'], [undefined as unknown as Cbor], [new Date() as unknown as Cbor]])(
     'cannot encode %s',
     (value) => {
       expect(() => encodeCbor(value)).toThrow(TypeError);
@@ -91,7 +91,7 @@ describe('canonical cbor', () => {
     ),
   }));
 
-  it('decode(encode(x)) = x, also as a sub-view', () => {
+  test('decode(encode(x)) = x, also as a sub-view', () => {
     fc.assert(
       fc.property(arbitrary, fc.nat({ max: 7 }), (value, offset) => {
         const bytes = encodeCbor(value);
@@ -104,7 +104,7 @@ describe('canonical cbor', () => {
     );
   });
 
-  it('answers any bytes with a value or the typed error, and what it accepts has one spelling', () => {
+  test('answers any bytes with a value or the typed error, and what it accepts has one spelling', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
         const value = accepted(() => decodeCbor(bytes));

@@ -1,7 +1,7 @@
 // The strict JSON reader: the same values as JSON.parse for what it accepts, and it accepts no text with two readings.
 
 import * as fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { parseJson, shapeReaders } from '../../../attestation/encoding/json.ts';
 import { accepted, codeOf } from '../../fixtures/refusal.ts';
 
@@ -10,7 +10,7 @@ function read(text: string): string {
 }
 
 describe('strict json', () => {
-  it.each([
+  test.each([
     ['null', null],
     [' [1,-0,2.5e3,"a\\u00e9\\ud83d\\ude00",true,false,{}] ', [1, -0, 2500, 'aé😀', true, false, {}]],
     ['{"a":{"b":[]},"":1}', { a: { b: [] }, '': 1 }],
@@ -20,7 +20,7 @@ describe('strict json', () => {
     expect(JSON.stringify(parseJson(text))).toBe(JSON.stringify(value));
   });
 
-  it.each([
+  test.each([
     ['{"a":1,"a":1}', 'a key twice'],
     ['{"a":1,"\\u0061":1}', 'a key twice, once escaped'],
     ['{"a":1,}', 'a comma at the end'],
@@ -57,11 +57,11 @@ describe('strict json', () => {
     expect(read(text)).toBe('malformed_json');
   });
 
-  it('refuses what is too large before reading it', () => {
+  test('refuses what is too large before reading it', () => {
     expect(codeOf(() => parseJson('[]', 'x', 1))).toBe('input_too_large');
   });
 
-  it.each(['{}', '[]', '""', '0', 'null', '[[]]', '{"a":0}'])(
+  test.each(['{}', '[]', '""', '0', 'null', '[[]]', '{"a":0}'])(
     'refuses twenty thousand of %s, whatever comes after, and no thousand of it',
     (item) => {
       expect(read(`[${`${item},`.repeat(20_000)}`)).toBe('malformed_json');
@@ -70,14 +70,14 @@ describe('strict json', () => {
     },
   );
 
-  it('keys of Object.prototype are ordinary keys', () => {
+  test('keys of Object.prototype are ordinary keys', () => {
     const value = parseJson('{"__proto__":{"x":1},"constructor":2,"toString":3}') as Record<string, unknown>;
     expect(Object.getPrototypeOf(value)).toBeNull();
     expect(Object.keys(value)).toEqual(['__proto__', 'constructor', 'toString']);
     expect(({} as { x?: number }).x).toBeUndefined();
   });
 
-  it('reads whatever JSON.stringify writes', () => {
+  test('reads whatever JSON.stringify writes', () => {
     fc.assert(
       fc.property(fc.jsonValue({ maxDepth: 10 }), fc.constantFrom(undefined, 1, '\t'), (value, indent) => {
         const text = JSON.stringify(value, undefined, indent);
@@ -86,7 +86,7 @@ describe('strict json', () => {
     );
   });
 
-  it('accepts nothing that JSON.parse refuses, and reads the same when both accept', () => {
+  test('accepts nothing that JSON.parse refuses, and reads the same when both accept', () => {
     const text = fc.string({ unit: fc.constantFrom(...'{}[]",:0123456789.eE+-truefalsn\\u \n'), maxLength: 40 });
     fc.assert(
       fc.property(text, (sample) => {
@@ -101,14 +101,14 @@ describe('strict json', () => {
 describe('shape readers', () => {
   const shape = shapeReaders('malformed_policy');
 
-  it('name the nearest known key', () => {
+  test('name the nearest known key', () => {
     expect(() => shape.object({ measurments: 1 }, 'policy', [], ['measurements', 'models'])).toThrow(
       expect.objectContaining({ code: 'malformed_policy', hint: 'did you mean measurements?' }),
     );
     expect(() => shape.object({ zzzzzzzz: 1 }, 'policy', [], ['models'])).toThrow(expect.objectContaining({ hint: undefined }));
   });
 
-  it.each<[string, () => unknown]>([
+  test.each<[string, () => unknown]>([
     ['a list for an object', () => shape.object([], 'x', [])],
     ['null for an object', () => shape.object(null, 'x', [])],
     ['a missing key', () => shape.object({}, 'x', ['a'])],

@@ -4,7 +4,7 @@
 import { createServer as createHttpServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { createHash, randomBytes } from 'node:crypto';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { fromHex, toBase64, toHex } from '../../../attestation/encoding/bytes.ts';
 import type { AttestationError } from '../../../attestation/transcript/errors.ts';
 import type { JsonObject } from '../../../attestation/encoding/json.ts';
@@ -92,7 +92,7 @@ beforeAll(async () => {
 });
 
 describe('refused before a byte of the request', () => {
-  it.each<[string, string, Misbehaviour, Partial<AttestedFetchOptions>?]>([
+  test.each<[string, string, Misbehaviour, Partial<AttestedFetchOptions>?]>([
     ['simulated evidence without the flag [M21]', 'simulated_refused', {}, { policy: base }],
     [
       'simulated evidence under another root than the one allowed',
@@ -204,7 +204,7 @@ describe('refused before a byte of the request', () => {
     expect((await refusedBy(how, options))?.code).toBe(code);
   });
 
-  it('every refusal of evidence carries the complete transcript, with what was expected and found [M18]', async () => {
+  test('every refusal of evidence carries the complete transcript, with what was expected and found [M18]', async () => {
     const refusal = await refusedBy({
       claims: (c) => ({ ...c, exporter: new Uint8Array(32), tlsSpki: new Uint8Array(32) }),
       report: { measurement: new Uint8Array(48).fill(1) },
@@ -215,7 +215,7 @@ describe('refused before a byte of the request', () => {
     expect(refusal?.transcript.length).toBeGreaterThan(45);
   });
 
-  it('evidence relayed from a connection to the genuine server: nonce and model agree, key and exporter do not [M13] [M14]', async () => {
+  test('evidence relayed from a connection to the genuine server: nonce and model agree, key and exporter do not [M13] [M14]', async () => {
     const genuine = await startAttestedServer();
     const relay = await startAttestedServer({
       document: (_, { nonce }) => documentFromElsewhere(genuine.port, nonce),
@@ -230,7 +230,7 @@ describe('refused before a byte of the request', () => {
     await genuine.close();
   });
 
-  it('relayed by someone who stole the TLS key: the exporter alone gives it away [M13]', async () => {
+  test('relayed by someone who stole the TLS key: the exporter alone gives it away [M13]', async () => {
     const identity = await tlsIdentity();
     const genuine = await startAttestedServer({ identity });
     const relay = await startAttestedServer({
@@ -246,7 +246,7 @@ describe('refused before a byte of the request', () => {
 });
 
 describe('transport', () => {
-  it.each<[string, string, Misbehaviour['attestation'] & object]>([
+  test.each<[string, string, Misbehaviour['attestation'] & object]>([
     [
       '503 tee_not_enabled',
       'attestation_unavailable',
@@ -301,11 +301,11 @@ describe('transport', () => {
     expect((await refusedBy({ attestation }))?.code).toBe(code);
   });
 
-  it('a server that never answers', async () => {
+  test('a server that never answers', async () => {
     expect((await refusedBy({ attestation: () => {} }, { attestTimeoutMs: 50 }))?.code).toBe('attestation_timeout');
   });
 
-  it('a document in chunks of one byte is read', async () => {
+  test('a document in chunks of one byte is read', async () => {
     const server = await startAttestedServer({
       attestation: async ({ socket }, json) => {
         socket.write('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n');
@@ -322,7 +322,7 @@ describe('transport', () => {
     await server.close();
   });
 
-  it.each([
+  test.each([
     ['says to ask again at once', { 'retry-after': '0' }, 2, 'accepted', 3],
     ['never stops saying so', { 'retry-after': '0' }, 99, 'attestation_unavailable', 4],
     ['says to ask again in an hour', { 'retry-after': '3600' }, 1, 'attestation_unavailable', 1],
@@ -343,13 +343,13 @@ describe('transport', () => {
     await server.close();
   });
 
-  it('nobody there', async () => {
+  test('nobody there', async () => {
     const server = await startAttestedServer();
     await server.close();
     expect(await prompt(server)).toMatchObject({ code: 'connection_failed', kind: 'internal' });
   });
 
-  it('plain http is refused without a connection [M11]', async () => {
+  test('plain http is refused without a connection [M11]', async () => {
     let connections = 0;
     const server = createHttpServer().on('connection', () => (connections += 1));
     await new Promise<void>((resolve) => {
@@ -362,14 +362,14 @@ describe('transport', () => {
     });
   });
 
-  it('TLS 1.2 is refused [M11]', async () => {
+  test('TLS 1.2 is refused [M11]', async () => {
     const server = await startAttestedServer({ tls: { minVersion: 'TLSv1.2', maxVersion: 'TLSv1.2' } });
     expect(await prompt(server)).toMatchObject({ code: 'connection_failed' });
     expect(server.connections).toHaveLength(0);
     await server.close();
   });
 
-  it.each([
+  test.each([
     ['a resumed session [M12]', 'session_resumed', { isSessionReused: () => true, getProtocol: () => 'TLSv1.3', alpnProtocol: 'http/1.1' }],
     ['another version', 'tls_version', { isSessionReused: () => false, getProtocol: () => 'TLSv1.2', alpnProtocol: 'http/1.1' }],
     ['HTTP/2', 'tls_version', { isSessionReused: () => false, getProtocol: () => 'TLSv1.3', alpnProtocol: 'h2' }],
@@ -378,7 +378,7 @@ describe('transport', () => {
     expect(codeOf(() => requireFreshTls13(socket))).toBe(code);
   });
 
-  it('a server that hands out tickets is never resumed: every connection is a full handshake [M12]', async () => {
+  test('a server that hands out tickets is never resumed: every connection is a full handshake [M12]', async () => {
     const server = await startAttestedServer({ respond: ({ body }, { socket }) => send(socket, 200, body, { connection: 'close' }) });
     const fetch = attestedFetch({ policy, now: () => NOW });
     for (let i = 0; i < 3; i++) await (await fetch(`${server.origin}/x`)).text();
@@ -389,7 +389,7 @@ describe('transport', () => {
 });
 
 describe('requests', () => {
-  it.each([['https'], ['http']])('a redirect to another origin (%s) is not followed [M16]', async (protocol) => {
+  test.each([['https'], ['http']])('a redirect to another origin (%s) is not followed [M16]', async (protocol) => {
     const elsewhere = await startAttestedServer();
     const server = await startAttestedServer({
       respond: (_, { socket }) => send(socket, 307, '', { location: elsewhere.origin.replace('https', protocol) }),
@@ -400,7 +400,7 @@ describe('requests', () => {
     await elsewhere.close();
   });
 
-  it('a redirect within the origin is followed', async () => {
+  test('a redirect within the origin is followed', async () => {
     const server = await startAttestedServer({
       respond: ({ path, body }, { socket }) => (path === '/b' ? send(socket, 200, body) : send(socket, 307, '', { location: '/b' })),
     });
@@ -411,7 +411,7 @@ describe('requests', () => {
     await server.close();
   });
 
-  it.each<[string, RequestInit['body'], string]>([
+  test.each<[string, RequestInit['body'], string]>([
     ['json text', JSON.stringify({ model: 'other' }), 'model_not_attested'],
     ['a form', form('other'), 'model_not_attested'],
     ['json naming a listed model', JSON.stringify({ model: MODEL_ID }), 'accepted'],
@@ -427,7 +427,7 @@ describe('requests', () => {
     await server.close();
   });
 
-  it.each<[string, string, string]>([
+  test.each<[string, string, string]>([
     ['names it', JSON.stringify({ model: MODEL_ID }), 'accepted'],
     ['names another, though the policy lists it', JSON.stringify({ model: 'other' }), 'model_not_attested'],
     ['names two', `{"model":"${MODEL_ID}","model":"other"}`, 'model_not_attested'],
@@ -449,7 +449,7 @@ describe('requests', () => {
     await server.close();
   });
 
-  it('the weaker forms hold what they promise when they are asked for in code', async () => {
+  test('the weaker forms hold what they promise when they are asked for in code', async () => {
     const certificate: Misbehaviour = { claims: (c) => without(c, 'exporter', 'nonce'), document: (d) => without(d, 'nonce') };
     const server = await startAttestedServer({ ...certificate, models: [MODEL, other] });
     const weak: AppraisalPolicy = { ...without(policy, 'models'), [allowAnyModel]: true, [allowCertificateChannel]: true };
@@ -463,7 +463,7 @@ describe('requests', () => {
     await server.close();
   });
 
-  it('allowing one simulated root accepts that root', async () => {
+  test('allowing one simulated root accepts that root', async () => {
     const root = createHash('sha256')
       .update((await simulatedAmd()).ark)
       .digest('hex');

@@ -2,7 +2,7 @@
 // and that every socket of the pool was proven by itself ([M15] [M16]).
 
 import OpenAI, { APIConnectionError } from 'openai';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { isAttestationResult } from '../../../attestation/appraise/appraise.ts';
 import { toBase64, toHex } from '../../../attestation/encoding/bytes.ts';
 import { attestedModel } from '../../../attestation/protocol/model.ts';
@@ -62,7 +62,7 @@ function say(content: string): OpenAI.ChatCompletionCreateParamsNonStreaming {
 }
 
 describe('the OpenAI SDK over attestedFetch', () => {
-  it('chats, on the connection that was verified', async () => {
+  test('chats, on the connection that was verified', async () => {
     const server = await serve();
     const fetch = client();
     const answer = await sdk(server, fetch).chat.completions.create(say('hello'));
@@ -86,7 +86,7 @@ describe('the OpenAI SDK over attestedFetch', () => {
     expect(result?.models).toEqual(new Map([[MODEL_ID, MODEL_SHA256]]));
   });
 
-  it('streams', async () => {
+  test('streams', async () => {
     const server = await serve();
     const stream = await sdk(server, client()).chat.completions.create({ ...say('one two three'), stream: true });
     const words: string[] = [];
@@ -94,7 +94,7 @@ describe('the OpenAI SDK over attestedFetch', () => {
     expect(words).toEqual(['', 'echo ', 'one ', 'two ', 'three', '']);
   });
 
-  it('aborts: the server sees the connection go away', async () => {
+  test('aborts: the server sees the connection go away', async () => {
     const gone = deferred();
     const server = await serve({
       respond: (request, connection) => {
@@ -110,7 +110,7 @@ describe('the OpenAI SDK over attestedFetch', () => {
     await gone.promise;
   });
 
-  it('surfaces a refusal as the cause of its connection error', async () => {
+  test('surfaces a refusal as the cause of its connection error', async () => {
     const server = await serve({ report: { measurement: new Uint8Array(48) } });
     const failure = await sdk(server, client())
       .chat.completions.create(say('x'))
@@ -119,7 +119,7 @@ describe('the OpenAI SDK over attestedFetch', () => {
     expect(failure).toMatchObject({ cause: { name: 'AttestationError', code: 'snp_measurement' } });
   });
 
-  it('uploads a form, with its file', async () => {
+  test('uploads a form, with its file', async () => {
     const server = await serve({
       respond: ({ body }, { socket }) => send(socket, 200, JSON.stringify({ text: body.includes('RIFFdata') ? 'heard' : 'lost' })),
     });
@@ -133,14 +133,14 @@ async function ask(fetch: AttestedFetch, server: AttestedServer, content: string
 }
 
 describe('connections', () => {
-  it('a kept-alive connection is attested once and used again [M15]', async () => {
+  test('a kept-alive connection is attested once and used again [M15]', async () => {
     const server = await serve();
     const fetch = client();
     for (const word of ['a', 'b', 'c']) expect(await ask(fetch, server, word)).toBe(`echo ${word}`);
     expect(server.connections.map(({ attested, requests }) => [attested, requests.length])).toEqual([[1, 4]]);
   });
 
-  it('50 parallel requests: every socket is attested before its first request [M15] [M16]', async () => {
+  test('50 parallel requests: every socket is attested before its first request [M15] [M16]', async () => {
     const server = await serve();
     const results: unknown[] = [];
     const fetch = client({ connections: 16, onResult: (result) => results.push(result) });
@@ -157,7 +157,7 @@ describe('connections', () => {
     expect(new Set(server.connections.map(({ received }) => received.slice(0, 100))).size).toBe(server.connections.length);
   });
 
-  it('server restarts mid-run with a new key and genuine evidence: attested again, then used [M16]', async () => {
+  test('server restarts mid-run with a new key and genuine evidence: attested again, then used [M16]', async () => {
     const before = await startAttestedServer();
     const fetch = client();
     expect(await ask(fetch, before, 'a')).toBe('echo a');
@@ -169,7 +169,7 @@ describe('connections', () => {
     expect(fetch.result(after.origin)?.tlsSpki).not.toBe(firstKey);
   });
 
-  it('server restarts mid-run as an impostor: blocked, and resumed when the genuine one is back [M16]', async () => {
+  test('server restarts mid-run as an impostor: blocked, and resumed when the genuine one is back [M16]', async () => {
     const genuine = await tlsIdentity();
     const before = await startAttestedServer({ identity: genuine });
     const fetch = client();
@@ -186,7 +186,7 @@ describe('connections', () => {
     expect(await ask(fetch, after, 'b')).toBe('echo b');
   });
 
-  it('50 parallel requests while the server is replaced: none reaches the impostor', async () => {
+  test('50 parallel requests while the server is replaced: none reaches the impostor', async () => {
     const before = await startAttestedServer();
     const fetch = client({ connections: 8 });
     const wave = Array.from({ length: 25 }, (_, i) => ask(fetch, before, String(i)));
@@ -199,7 +199,7 @@ describe('connections', () => {
     expect(impostor.connections.length).toBeGreaterThan(0);
   });
 
-  it('evidence older than maxEvidenceAge is renewed before the next request, on another connection [M16]', async () => {
+  test('evidence older than maxEvidenceAge is renewed before the next request, on another connection [M16]', async () => {
     const server = await serve();
     let now = NOW;
     const fetch = client({ policy: { ...policy, maxEvidenceAge: 60 }, now: () => now });
@@ -213,7 +213,7 @@ describe('connections', () => {
     expect(fetch.result(server.origin)?.verifiedAt).toBe(now);
   });
 
-  it('a clock that was set back renews too', async () => {
+  test('a clock that was set back renews too', async () => {
     const server = await serve();
     let now = NOW;
     const fetch = client({ now: () => now });
@@ -223,7 +223,7 @@ describe('connections', () => {
     expect(server.connections).toHaveLength(2);
   });
 
-  it('a stream that outlives its evidence is read to its end; the next request is on a new connection', async () => {
+  test('a stream that outlives its evidence is read to its end; the next request is on a new connection', async () => {
     let now = NOW;
     const release = deferred();
     const server = await serve({
@@ -244,14 +244,14 @@ describe('connections', () => {
     expect(server.connections).toHaveLength(2);
   });
 
-  it('more requests than connections wait their turn', async () => {
+  test('more requests than connections wait their turn', async () => {
     const server = await serve();
     const fetch = client({ connections: 1 });
     expect(await Promise.all(['a', 'b', 'c'].map((word) => ask(fetch, server, word)))).toEqual(['echo a', 'echo b', 'echo c']);
     expect(server.connections).toHaveLength(1);
   });
 
-  it('a request aborted while its connection is being attested is not sent', async () => {
+  test('a request aborted while its connection is being attested is not sent', async () => {
     const arrived = deferred();
     const release = deferred();
     const server = await serve({
@@ -272,7 +272,7 @@ describe('connections', () => {
     expect(server.requests().map(({ path }) => path)).toEqual(['/y']);
   });
 
-  it('takes a Request, a URL or a text, and what init says wins', async () => {
+  test('takes a Request, a URL or a text, and what init says wins', async () => {
     const server = await serve({
       respond: ({ method, headers, body }, { socket }) => send(socket, 200, JSON.stringify([method, headers.get('x-a'), body])),
     });
@@ -284,7 +284,7 @@ describe('connections', () => {
     expect(await (await fetch(new URL(`${server.origin}/v1/x`), { headers: { 'x-a': '2' } })).json()).toEqual(['GET', '2', '']);
   });
 
-  it('a body that streams is sent as it comes', async () => {
+  test('a body that streams is sent as it comes', async () => {
     const server = await serve({
       respond: ({ headers, body }, { socket }) => send(socket, 200, JSON.stringify([headers.get('transfer-encoding'), body])),
     });
@@ -298,7 +298,7 @@ describe('connections', () => {
     expect(await response.json()).toEqual(['chunked', 'ab']);
   });
 
-  it('two origins never share a connection', async () => {
+  test('two origins never share a connection', async () => {
     const [a, b] = [await serve(), await serve()];
     const fetch = client();
     await ask(fetch, a, 'a');
@@ -307,7 +307,7 @@ describe('connections', () => {
     expect(fetch.result(a.origin)?.tlsSpki).not.toBe(fetch.result(b.origin)?.tlsSpki);
   });
 
-  it('sameMachine: later connections must come from the chip of the first, and every one is verified besides', async () => {
+  test('sameMachine: later connections must come from the chip of the first, and every one is verified besides', async () => {
     const one = await simulatedAmd();
     // Same roots, same software, another genuine chip.
     const two = await createSimulatedAmd({ now: new Date(NOW), keys: await one.exportKeys(), chipId: new Uint8Array(64).fill(0x22) });
@@ -349,7 +349,7 @@ describe('connections', () => {
     expect(await ask(fetch, back, 'c')).toBe('echo c');
   });
 
-  it('sameMachine: evidence that names no machine is refused at once', async () => {
+  test('sameMachine: evidence that names no machine is refused at once', async () => {
     const vlek = await createSimulatedAmd({ now: new Date(NOW), keys: await (await simulatedAmd()).exportKeys(), vekKind: 'vlek' });
     const server = await serve({
       document: async (document) => {
@@ -365,14 +365,14 @@ describe('connections', () => {
     });
   });
 
-  it('verify opens a connection of its own and sends no request', async () => {
+  test('verify opens a connection of its own and sends no request', async () => {
     const server = await serve();
     const fetch = client();
     expect(await fetch.verify(server.origin)).toBe(fetch.result(server.origin));
     expect(server.requests()).toHaveLength(0);
   });
 
-  it('one model can be attested by name', async () => {
+  test('one model can be attested by name', async () => {
     const other = attestedModel('other', [{ role: 'weights', sha256: new Uint8Array(32).fill(9), size: 1 }]);
     const server = await serve({ models: [other, MODEL], respond: chat });
     const fetch = client({ model: MODEL_ID });
@@ -380,7 +380,7 @@ describe('connections', () => {
     expect(fetch.result(server.origin)?.models).toEqual(new Map([[MODEL_ID, MODEL_SHA256]]));
   });
 
-  it('is closed for good', async () => {
+  test('is closed for good', async () => {
     const server = await serve();
     const fetch = attestedFetch({ policy, now: () => NOW });
     await fetch.verify(server.origin);

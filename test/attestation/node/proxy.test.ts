@@ -5,7 +5,7 @@ import { type ClientRequest, type IncomingMessage, request as httpRequest, type 
 import { connect, type Socket } from 'node:net';
 import { setImmediate as turn } from 'node:timers/promises';
 import OpenAI from 'openai';
-import { afterEach, describe, expect, it, test } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { endToEnd, isLoopback, type ProxyOptions, type RunningProxy, startProxy } from '../../../attestation/node/proxy.ts';
 import { allowSimulated, type AppraisalPolicy } from '../../../attestation/appraise/policy.ts';
 import {
@@ -59,7 +59,7 @@ async function finish(request: ClientRequest): Promise<{ status: number; headers
 }
 
 describe('proxy', () => {
-  it('lets an ordinary OpenAI client through, streaming and not', async () => {
+  test('lets an ordinary OpenAI client through, streaming and not', async () => {
     const { server, proxy } = await start();
     const client = new OpenAI({ baseURL: `${proxy.url}/v1`, apiKey: 'secret', maxRetries: 0 });
     const messages = [{ role: 'user' as const, content: 'one two' }];
@@ -75,7 +75,7 @@ describe('proxy', () => {
     expect(proxy.result().models.get(MODEL_ID)).toBe(MODEL_SHA256);
   });
 
-  it('verifies before it listens, and on every connection', async () => {
+  test('verifies before it listens, and on every connection', async () => {
     const { server, proxy } = await start();
     expect(server.connections.map(({ attested }) => attested)).toEqual([1]);
     await Promise.all(Array.from({ length: 8 }, () => finish(raw(proxy, { method: 'POST' }))));
@@ -83,7 +83,7 @@ describe('proxy', () => {
     expect(server.requests()).toHaveLength(8);
   });
 
-  it.each<[string, Misbehaviour]>([
+  test.each<[string, Misbehaviour]>([
     ['snp_measurement', { report: { measurement: new Uint8Array(48) } }],
     ['exporter_mismatch', { claims: (c) => ({ ...c, exporter: new Uint8Array(32) }) }],
     ['attestation_unavailable', { attestation: ({ socket }) => send(socket, 503, '{}') }],
@@ -91,7 +91,7 @@ describe('proxy', () => {
     expect(await codeOfAsync(() => start(how))).toBe(code);
   });
 
-  it('answers 502 in the OpenAI envelope when the upstream is refused later, and sends it nothing', async () => {
+  test('answers 502 in the OpenAI envelope when the upstream is refused later, and sends it nothing', async () => {
     let impostor = false;
     const { server, proxy } = await start({
       claims: (c) => (impostor ? { ...c, tlsSpki: new Uint8Array(32) } : c),
@@ -108,7 +108,7 @@ describe('proxy', () => {
     await expect(client.models.list()).rejects.toMatchObject({ status: 502, code: 'tls_key_mismatch' });
   });
 
-  it('answers 502 when the upstream is gone, and works again when it is back', async () => {
+  test('answers 502 when the upstream is gone, and works again when it is back', async () => {
     const { server, proxy } = await start();
     await server.close();
     const { status, body } = await finish(raw(proxy));
@@ -119,7 +119,7 @@ describe('proxy', () => {
     expect((await finish(raw(proxy))).status).toBe(200);
   });
 
-  it('streams a request body as it comes', async () => {
+  test('streams a request body as it comes', async () => {
     const half = deferred();
     const { server, proxy } = await start({
       onReceived: ({ received }) => {
@@ -135,7 +135,7 @@ describe('proxy', () => {
     expect(server.requests()[0]?.headers.get('transfer-encoding')).toBe('chunked');
   });
 
-  it('a slow reader slows the server down instead of filling memory', async () => {
+  test('a slow reader slows the server down instead of filling memory', async () => {
     const piece = Buffer.alloc(64 * 1024, 'x');
     let written = 0;
     const full = deferred();
@@ -164,7 +164,7 @@ describe('proxy', () => {
     expect(read).toBe(64 * 1024 * 1024);
   });
 
-  it('a client that goes away ends the work upstream', async () => {
+  test('a client that goes away ends the work upstream', async () => {
     const closed = deferred();
     const { proxy } = await start({
       respond: (_, { socket }) => {
@@ -179,7 +179,7 @@ describe('proxy', () => {
     await expect(closed.promise).resolves.toBeUndefined();
   });
 
-  it('a client that goes away before the answer starts ends the work too', async () => {
+  test('a client that goes away before the answer starts ends the work too', async () => {
     const closed = deferred();
     const asked: { request?: ClientRequest } = {};
     const { proxy } = await start({
@@ -193,7 +193,7 @@ describe('proxy', () => {
     await expect(closed.promise).resolves.toBeUndefined();
   });
 
-  it('half a response does not look like a whole one', async () => {
+  test('half a response does not look like a whole one', async () => {
     const { proxy } = await start({
       respond: (_, { socket }) => {
         socket.write('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhal\r\n');
@@ -203,7 +203,7 @@ describe('proxy', () => {
     await expect(finish(raw(proxy))).rejects.toThrow(/aborted|hang up/);
   });
 
-  it('headers of the hop stop here, the rest arrives, repeated ones too', async () => {
+  test('headers of the hop stop here, the rest arrives, repeated ones too', async () => {
     const { server, proxy } = await start({
       respond: (_, { socket }) =>
         void socket.write(
@@ -232,7 +232,7 @@ describe('proxy', () => {
     expect(endToEnd(['Connection', 'close, X-A', 'x-a', '1', Buffer.from('X-B'), Buffer.from('2')])).toEqual(['X-B', '2']);
   });
 
-  it.each([
+  test.each([
     ['a name that was pointed at this machine', { host: 'evil.example' }, 403, 'host_not_allowed'],
     ['a name with our port', { host: 'evil.example:8080' }, 403, 'host_not_allowed'],
     ['a web page of another origin', { origin: 'https://evil.example' }, 403, 'origin_not_allowed'],
@@ -249,7 +249,7 @@ describe('proxy', () => {
     expect((JSON.parse(answer.body) as { error?: { code: string } }).error?.code).toBe(code);
   });
 
-  it.each([
+  test.each([
     ['absolute-form', 'GET http://example.invalid/ HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n', 'HTTP/1.1 400'],
     ['a Host that is none', 'GET / HTTP/1.1\r\nhost:\r\nconnection: close\r\n\r\n', 'HTTP/1.1 403'],
     ['no Host', 'GET / HTTP/1.0\r\n\r\n', 'HTTP/1.1 403'],
@@ -265,14 +265,14 @@ describe('proxy', () => {
     expect(server.requests()).toHaveLength(0);
   });
 
-  it('refuses to listen beyond loopback without being told to', async () => {
+  test('refuses to listen beyond loopback without being told to', async () => {
     for (const host of ['0.0.0.0', '::', '192.0.2.1', 'example.invalid'])
       expect(await codeOfAsync(() => start({}, { host }))).toBe('wrong_usage');
     const { proxy } = await start({}, { host: '0.0.0.0', allowNonLoopback: true });
     expect((await finish(raw(proxy, { headers: { host: 'box.lan' } }))).status).toBe(200);
   });
 
-  it.each([
+  test.each([
     ['127.0.0.1', true],
     ['127.8.9.1', true],
     ['::1', true],
@@ -284,7 +284,7 @@ describe('proxy', () => {
     expect(isLoopback(host)).toBe(expected);
   });
 
-  it('an upstream that is not https is refused; so is a port that is taken', async () => {
+  test('an upstream that is not https is refused; so is a port that is taken', async () => {
     expect(await codeOfAsync(() => startProxy({ upstream: 'http://127.0.0.1:1', policy, host: '127.0.0.1', port: 0 }))).toBe('plain_http');
     const { server, proxy } = await start();
     const port = Number(new URL(proxy.url).port);

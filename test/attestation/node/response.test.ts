@@ -1,7 +1,7 @@
 // The bounded response reader: one response, however it is cut into pieces, and nothing else is taken for one.
 
 import * as fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { type BoundedResponse, responseParser } from '../../../attestation/node/response.ts';
 import { accepted, codeOf } from '../../fixtures/refusal.ts';
 
@@ -39,7 +39,7 @@ function chunked(body: Uint8Array, sizes: readonly number[]): Buffer {
 }
 
 describe('response reader', () => {
-  it('reads status, headers and body', () => {
+  test('reads status, headers and body', () => {
     const response = feed(bytesOf('HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\nX-A:  b \r\nVary: a\r\nVary: b\r\n\r\nabc'));
     expect(response).toMatchObject({ status: 404 });
     expect(response?.headers.get('x-a')).toBe('b');
@@ -48,7 +48,7 @@ describe('response reader', () => {
     expect(feed(bytesOf('HTTP/1.1 200\r\ncontent-length: 0\r\n\r\n'))?.status).toBe(200);
   });
 
-  it('reads the same however the bytes are cut, with a length and in chunks', () => {
+  test('reads the same however the bytes are cut, with a length and in chunks', () => {
     const cuts = fc.array(fc.nat(), { maxLength: 20 });
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 1000 }), fc.array(fc.integer({ min: 1, max: 300 })), cuts, (body, sizes, at) => {
@@ -59,7 +59,7 @@ describe('response reader', () => {
     );
   });
 
-  it.each([
+  test.each([
     ['a lone LF', 'HTTP/1.1 200 OK\ncontent-length: 0\n\n'],
     ['a folded header', 'HTTP/1.1 200 OK\r\ncontent-length: 0\r\nx: a\r\n b\r\n\r\n'],
     ['a space before the colon', 'HTTP/1.1 200 OK\r\ncontent-length : 0\r\n\r\n'],
@@ -85,7 +85,7 @@ describe('response reader', () => {
     expect(codeOf(() => feed(bytesOf(bytes + '\r\n\r\n'.repeat(200))))).toMatch(/attestation_response|input_too_large/);
   });
 
-  it('answers any bytes with a response, a wish for more, or the typed error', () => {
+  test('answers any bytes with a response, a wish for more, or the typed error', () => {
     const piece = fc.constantFrom('HTTP/1.1 200 OK\r\n', 'content-length: 3\r\n', 'transfer-encoding: chunked\r\n', '\r\n', '3\r\nabc\r\n', '0\r\n', 'ff', ';', ':', ' ', '\u0000', 'abc'); // prettier-ignore
     fc.assert(
       fc.property(fc.array(piece, { maxLength: 12 }), (pieces) => {

@@ -2,7 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import * as fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { fromHex, toHex } from '../../../attestation/encoding/bytes.ts';
 import { type Cbor, encodeCbor } from '../../../attestation/encoding/cbor.ts';
 import { type Claims, decodeClaims, encodeClaims, reportData, unbatchedReportData } from '../../../attestation/protocol/claims.ts';
@@ -44,7 +44,7 @@ function code(bytes: Uint8Array): string {
 }
 
 describe('claims', () => {
-  it('have the bytes of the protocol', () => {
+  test('have the bytes of the protocol', () => {
     expect(toHex(encodeClaims(claims))).toBe(toHex(map(() => {})));
     expect(decodeClaims(encodeClaims(claims))).toEqual(claims);
     const certificate: Claims = { ...claims, gpu: b32(9) };
@@ -53,7 +53,7 @@ describe('claims', () => {
     expect(decodeClaims(encodeClaims(certificate))).toEqual(certificate);
   });
 
-  it.each<[string, string, (m: Map<number | string, Cbor>) => void]>([
+  test.each<[string, string, (m: Map<number | string, Cbor>) => void]>([
     ['another label', 'claims_label', (m) => m.set(0, 'assay/claims/v2')],
     ['no label', 'claims_label', (m) => m.delete(0)],
     ['an unknown key', 'malformed_cbor', (m) => m.set(10, 1)],
@@ -77,7 +77,7 @@ describe('claims', () => {
     expect(code(map(change))).toBe(expected);
   });
 
-  it('refuses bytes that are not canonical, and what is no map', () => {
+  test('refuses bytes that are not canonical, and what is no map', () => {
     const bytes = encodeClaims(claims);
     expect(code(Uint8Array.of(0xb8, 9, ...bytes.subarray(1)))).toBe('claims_not_canonical');
     expect(code(Uint8Array.of(...bytes, 0))).toBe('claims_not_canonical');
@@ -85,7 +85,7 @@ describe('claims', () => {
     expect(code(new Uint8Array(5000))).toBe('input_too_large');
   });
 
-  it('any change of any byte gives other claims or a typed refusal', () => {
+  test('any change of any byte gives other claims or a typed refusal', () => {
     const bytes = encodeClaims(claims);
     fc.assert(
       fc.property(fc.nat({ max: bytes.length - 1 }), fc.integer({ min: 1, max: 255 }), (at, flip) => {
@@ -96,14 +96,14 @@ describe('claims', () => {
     );
   });
 
-  it('refuses to encode fields of the wrong size', () => {
+  test('refuses to encode fields of the wrong size', () => {
     expect(() => encodeClaims({ ...claims, config: new Uint8Array(31) })).toThrow(RangeError);
     expect(() => encodeClaims({ ...claims, nonce: new Uint8Array(8) })).toThrow(RangeError);
   });
 });
 
 describe('report_data', () => {
-  it('is root then model, 64 bytes', () => {
+  test('is root then model, 64 bytes', () => {
     const bytes = encodeClaims(claims);
     const leaf = createHash('sha256').update(Uint8Array.of(0)).update(bytes).digest('hex');
     expect(toHex(unbatchedReportData(bytes, b32(4)))).toBe(leaf + toHex(b32(4)));
@@ -115,11 +115,11 @@ describe('model digests', () => {
   const weights = { role: 'weights', sha256: b32(4), size: 10 };
   const projector = { role: 'projector', sha256: b32(5), size: 11 };
 
-  it('one blob of weights stands for itself', () => {
+  test('one blob of weights stands for itself', () => {
     expect(attestedModel('demo', [weights])).toEqual({ id: 'demo', kind: 'blob', sha256: b32(4), blobs: [weights] });
   });
 
-  it('several blobs, or one that is no weights, are a manifest', () => {
+  test('several blobs, or one that is no weights, are a manifest', () => {
     const model = attestedModel('demo', [weights, projector]);
     const expected = `a2006e61737361792f6d6f64656c2f76310182a3006777656967687473015820${'04'.repeat(32)}020aa3006970726f6a6563746f72015820${'05'.repeat(32)}020b`;
     expect(toHex(encodeModelManifest([weights, projector]))).toBe(expected);
@@ -130,7 +130,7 @@ describe('model digests', () => {
     expect(() => attestedModel('demo', [])).toThrow(RangeError);
   });
 
-  it('all models do not depend on the order they are listed in, but on id, kind and digest', () => {
+  test('all models do not depend on the order they are listed in, but on id, kind and digest', () => {
     const a = attestedModel('a', [weights]);
     const b = attestedModel('b', [projector, weights]);
     expect(toHex(allModelsDigest([a, b]))).toBe(toHex(allModelsDigest([b, a])));
@@ -140,7 +140,7 @@ describe('model digests', () => {
     expect(allModelsDigest([])).toHaveLength(32);
   });
 
-  it('a listed digest that does not follow from the blobs is a contradiction', () => {
+  test('a listed digest that does not follow from the blobs is a contradiction', () => {
     const model = attestedModel('demo', [weights, projector]);
     expect(modelContradiction(model)).toBeUndefined();
     expect(modelContradiction({ ...model, sha256: b32(9) })).toContain('its blobs give');

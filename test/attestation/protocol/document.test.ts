@@ -1,7 +1,7 @@
 // The document on the wire: exactly protocol.md §4 in JSON, the same in CBOR, and nothing that is nearly it.
 
 import * as fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { toHex } from '../../../attestation/encoding/bytes.ts';
 import { encodeCbor } from '../../../attestation/encoding/cbor.ts';
 import {
@@ -63,7 +63,7 @@ function change(changes: Record<string, unknown>, from: AttestationDocument = sn
 }
 
 describe('attestation document', () => {
-  it('has the JSON of the protocol, in its order', () => {
+  test('has the JSON of the protocol, in its order', () => {
     expect(documentToJson(tdx)).toEqual({
       version: '1',
       tee_type: 'tdx',
@@ -94,7 +94,7 @@ describe('attestation document', () => {
     expect(Object.keys(documentToJson(snp))).toEqual(['version', 'tee_type', 'report', 'report_data', 'measurement', 'timestamp', 'nonce', 'claims', 'inclusion', 'models', 'endorsements']); // prettier-ignore
   });
 
-  it.each<[string, AttestationDocument]>([
+  test.each<[string, AttestationDocument]>([
     ['sev-snp', snp],
     ['tdx', tdx],
     ['simulated snp', simulated],
@@ -105,7 +105,7 @@ describe('attestation document', () => {
     expect(decodeDocumentCbor(encodeDocumentCbor(document))).toEqual(document);
   });
 
-  it.each<[string, Record<string, unknown>, string?, AttestationDocument?]>([
+  test.each<[string, Record<string, unknown>, string?, AttestationDocument?]>([
     ['an unknown key', { extra: 1 }],
     ['another version', { version: '2' }],
     ['a version that is a number', { version: 1 }],
@@ -146,13 +146,13 @@ describe('attestation document', () => {
     expect(change(changes, from)).toBe(code);
   });
 
-  it('refuses duplicate keys and texts over the limit', () => {
+  test('refuses duplicate keys and texts over the limit', () => {
     const text = encodeDocument(snp);
     expect(codeOf(() => parseDocument(text.replace('{"version":"1"', '{"version":"1","version":"1"')))).toBe('malformed_json');
     expect(codeOf(() => parseDocument(`${text}${' '.repeat(MAX_DOCUMENT_BYTES)}`))).toBe('input_too_large');
   });
 
-  it('refuses CBOR with integer keys, text for bytes, or no map', () => {
+  test('refuses CBOR with integer keys, text for bytes, or no map', () => {
     expect(codeOf(() => decodeDocumentCbor(encodeCbor(new Map([[1, 1]]))))).toBe('malformed_document');
     expect(codeOf(() => decodeDocumentCbor(encodeCbor([1])))).toBe('malformed_document');
     const text = new Map(Object.entries(documentToJson({ ...bare, teeType: 'sev-snp', models: [], inclusion: { index: 0, size: 1, path: [] } })).filter(([key]) => key !== 'inclusion' && key !== 'models')); // prettier-ignore
@@ -160,7 +160,7 @@ describe('attestation document', () => {
     expect(codeOf(() => decodeDocumentCbor(encodeCbor(new Map<string, never>([...text, ['models', []], ['inclusion', inclusion]] as [string, never][]))))).toBe('malformed_document'); // prettier-ignore
   });
 
-  it('answers any JSON value with a document or the typed error', () => {
+  test('answers any JSON value with a document or the typed error', () => {
     const value = fc.dictionary(fc.constantFrom(...Object.keys(documentToJson(tdx))), fc.jsonValue());
     fc.assert(
       fc.property(value, (changes) => {
@@ -171,7 +171,7 @@ describe('attestation document', () => {
     );
   });
 
-  it('answers any bytes with a document or the typed error', () => {
+  test('answers any bytes with a document or the typed error', () => {
     const good = encodeDocumentCbor(snp);
     fc.assert(
       fc.property(fc.nat({ max: good.length - 1 }), fc.integer({ min: 1, max: 255 }), (at, flip) => {
@@ -184,7 +184,7 @@ describe('attestation document', () => {
 });
 
 describe('nonce', () => {
-  it.each([
+  test.each([
     ['00'.repeat(16), 16],
     ['Ab'.repeat(64), 64],
     ['A'.repeat(22), 16],
@@ -197,7 +197,7 @@ describe('nonce', () => {
     expect(parseNonce(text)).toHaveLength(length);
   });
 
-  it.each([
+  test.each([
     [''],
     ['00'.repeat(8)],
     ['00'.repeat(65)],
@@ -210,7 +210,7 @@ describe('nonce', () => {
     expect(['malformed_length', 'malformed_base64', 'malformed_hex']).toContain(codeOf(() => parseNonce(text)));
   });
 
-  it('timestamps are whole seconds in UTC', () => {
+  test('timestamps are whole seconds in UTC', () => {
     expect(formatTimestamp(1_771_632_000)).toBe('2026-02-21T00:00:00Z');
   });
 });

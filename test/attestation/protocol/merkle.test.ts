@@ -2,7 +2,7 @@
 // tree, and every way a path can be wrong.
 
 import * as fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { fromHex, toHex } from '../../../attestation/encoding/bytes.ts';
 import { inclusionPath, leafHash, MAX_TREE_SIZE, merkleRoot, verifyInclusion } from '../../../attestation/protocol/merkle.ts';
 
@@ -20,18 +20,18 @@ const ROOTS = [
 const leaves = INPUTS.map((hex) => leafHash(fromHex(hex)));
 
 describe('merkle tree', () => {
-  it.each(ROOTS.map((root, i) => [i + 1, root] as const))('%i leaves have the published root', (size, root) => {
+  test.each(ROOTS.map((root, i) => [i + 1, root] as const))('%i leaves have the published root', (size, root) => {
     expect(toHex(merkleRoot(leaves.slice(0, size)))).toBe(root);
   });
 
-  it('a tree of one leaf is that leaf and needs no path', () => {
+  test('a tree of one leaf is that leaf and needs no path', () => {
     const leaf = leafHash(Uint8Array.of(1));
     expect(merkleRoot([leaf])).toEqual(leaf);
     expect(inclusionPath([leaf], 0)).toEqual([]);
     expect(verifyInclusion(leaf, 0, 1, [], leaf)).toBe(true);
   });
 
-  it('refuses empty trees, and positions outside', () => {
+  test('refuses empty trees, and positions outside', () => {
     expect(() => merkleRoot([])).toThrow(RangeError);
     expect(() => inclusionPath(leaves, 8)).toThrow(RangeError);
     const root = merkleRoot(leaves);
@@ -48,7 +48,7 @@ describe('merkle tree', () => {
       expect(verifyInclusion(leaves[0] ?? new Uint8Array(32), index, size, path, root)).toBe(false);
   });
 
-  it('every leaf of every tree is proven, and by no other position, size or path', () => {
+  test('every leaf of every tree is proven, and by no other position, size or path', () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 70 }), fc.nat(), fc.nat(), (size, at, other) => {
         const tree = Array.from({ length: size }, (_, i) => leafHash(Uint8Array.of(i)));
@@ -67,7 +67,7 @@ describe('merkle tree', () => {
     );
   });
 
-  it('a node does not pass for a leaf: the prefixes differ', () => {
+  test('a node does not pass for a leaf: the prefixes differ', () => {
     const [left, right] = [leafHash(Uint8Array.of(0)), leafHash(Uint8Array.of(1))];
     const root = merkleRoot([left, right]);
     expect(verifyInclusion(leafHash(Uint8Array.of(...left, ...right)), 0, 1, [], root)).toBe(false);

@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { runCli } from '../../../../attestation/node/cli/commands.ts';
 import type { CliWorld } from '../../../../attestation/node/cli/world.ts';
 import { parseCommand } from '../../../../attestation/node/cli/arguments.ts';
@@ -75,7 +75,7 @@ describe('assay-verify', () => {
   });
   afterAll(() => server.close());
 
-  it('--help', async () => {
+  test('--help', async () => {
     const { code, out } = await cli(['--help']);
     expect(code).toBe(0);
     await expect(out).toMatchFileSnapshot('../../../golden/verify-help.txt');
@@ -83,13 +83,13 @@ describe('assay-verify', () => {
     expect(await cli(['proxy', '--help'])).toMatchObject({ code: 0, out });
   });
 
-  it('accepted: 0, every check, what it means', async () => {
+  test('accepted: 0, every check, what it means', async () => {
     const { code, out, err } = await cli([server.origin, '--policy', 'p.json', '--allow-simulated']);
     expect([code, err]).toEqual([0, '']);
     await expect(settled(out)).toMatchFileSnapshot('../../../golden/verify-accepted.txt');
   });
 
-  it('refused: 10, and all that is wrong', async () => {
+  test('refused: 10, and all that is wrong', async () => {
     const wrong = await startAttestedServer({
       report: { measurement: new Uint8Array(48).fill(7) },
       claims: (c) => ({ ...c, exporter: new Uint8Array(32) }),
@@ -100,13 +100,13 @@ describe('assay-verify', () => {
     await wrong.close();
   });
 
-  it('simulated without the flag: 10', async () => {
+  test('simulated without the flag: 10', async () => {
     const { code, out } = await cli([server.origin, '--policy', 'p.json', '--json']);
     expect(code).toBe(10);
     expect(JSON.parse(out)).toMatchObject({ accepted: false, code: 'simulated_refused' });
   });
 
-  it('--explain says what is not proven, for a verdict of either kind', async () => {
+  test('--explain says what is not proven, for a verdict of either kind', async () => {
     const accepted = await cli([server.origin, '--policy', 'p.json', '--allow-simulated', '--explain']);
     expect(accepted.code).toBe(0);
     await expect(settled(accepted.out)).toMatchFileSnapshot('../../../golden/verify-explain-accepted.txt');
@@ -115,7 +115,7 @@ describe('assay-verify', () => {
     await expect(settled(refused.out)).toMatchFileSnapshot('../../../golden/verify-explain-refused.txt');
   });
 
-  it('--json has the whole of it, unshortened', async () => {
+  test('--json has the whole of it, unshortened', async () => {
     const { code, out } = await cli([server.origin, '--policy', 'p.json', '--allow-simulated', '--json']);
     expect(code).toBe(0);
     const json = JSON.parse(out) as { checks: { id: string; status: string }[] };
@@ -129,7 +129,7 @@ describe('assay-verify', () => {
     expect(json.checks.filter(({ status }) => status === 'fail')).toEqual([]);
   });
 
-  it('without a policy everything is shown and nothing accepted', async () => {
+  test('without a policy everything is shown and nothing accepted', async () => {
     const { code, out } = await cli([server.origin, '--allow-simulated']);
     expect(code).toBe(10);
     expect(out).toContain('none of it is accepted');
@@ -139,7 +139,7 @@ describe('assay-verify', () => {
     expect(json.out).toContain(MODEL_SHA256);
   });
 
-  it('flags make a policy', async () => {
+  test('flags make a policy', async () => {
     const listed = ['--measurement', MEASUREMENT.toUpperCase(), '--model', `${MODEL_ID}=${MODEL_SHA256}`, '--allow-simulated'];
     expect((await cli([server.origin, ...listed])).code).toBe(0);
     expect((await cli([server.origin, ...listed, '--attest', MODEL_ID])).code).toBe(0);
@@ -153,7 +153,7 @@ describe('assay-verify', () => {
     expect((await cli([server.origin, '--policy', 'p.json', `--allow-simulated=${'0'.repeat(64)}`])).code).toBe(10);
   });
 
-  it('a file cannot weaken: what only a flag may say is refused in it [M19] [M20]', async () => {
+  test('a file cannot weaken: what only a flag may say is refused in it [M19] [M20]', async () => {
     for (const key of ['allowSimulated', 'allow-simulated', 'allowDebug', 'allowAnyModel', 'danger']) {
       const files = { 'p.json': JSON.stringify({ ...(JSON.parse(POLICY) as object), [key]: true }) };
       expect(await cli([server.origin, '--policy', 'p.json'], { files })).toMatchObject({ code: 30, out: '' });
@@ -164,20 +164,20 @@ describe('assay-verify', () => {
     expect(ran.err).toContain('--allow-simulated');
   });
 
-  it('a document that cannot be read: 30; an answer that is none: 30; nobody there: 1', async () => {
+  test('a document that cannot be read: 30; an answer that is none: 30; nobody there: 1', async () => {
     const garbage = await startAttestedServer({ document: () => ({ version: '1' }) });
     expect((await cli([garbage.origin, '--policy', 'p.json'])).code).toBe(30);
     await garbage.close();
     expect((await cli([garbage.origin, '--policy', 'p.json'])).code).toBe(1);
   });
 
-  it('evidence of a version nobody knows: 20', async () => {
+  test('evidence of a version nobody knows: 20', async () => {
     const strange = await startAttestedServer({ report: { version: 9 } });
     expect((await cli([strange.origin, '--policy', 'p.json', '--allow-simulated'])).code).toBe(20);
     await strange.close();
   });
 
-  it('a server cannot draw on the terminal', async () => {
+  test('a server cannot draw on the terminal', async () => {
     const rude = await startAttestedServer({ document: (d) => ({ ...d, nonce: '\u001b[2J\u202e' }) });
     const { out } = await cli([rude.origin, '--policy', 'p.json', '--allow-simulated']);
     // eslint-disable-next-line no-control-regex
@@ -185,7 +185,7 @@ describe('assay-verify', () => {
     await rude.close();
   });
 
-  it('evidence: stdin to stdout, exit code of the verdict', async () => {
+  test('evidence: stdin to stdout, exit code of the verdict', async () => {
     const amd = await simulatedAmd();
     const input = {
       tee: 'snp',
@@ -205,20 +205,20 @@ describe('assay-verify', () => {
     expect((await cli(['evidence'], { stdin: 'x' })).code).toBe(30);
   });
 
-  it('policy print writes every default, and what it prints is read again', async () => {
+  test('policy print writes every default, and what it prints is read again', async () => {
     const { code, out } = await cli(['policy', 'print', 'p.json']);
     expect(code).toBe(0);
     await expect(out).toMatchFileSnapshot('../../../golden/verify-policy-print.txt');
     expect((await cli(['policy', 'print', 'q.json'], { files: { 'q.json': out } })).out).toBe(out);
   });
 
-  it('policy lint asks what a careful reader would', async () => {
+  test('policy lint asks what a careful reader would', async () => {
     const { code, out } = await cli(['policy', 'lint', 'p.json']);
     expect(code).toBe(0);
     await expect(out).toMatchFileSnapshot('../../../golden/verify-policy-lint.txt');
   });
 
-  it('--cache remembers what was seen, and refuses older data later', async () => {
+  test('--cache remembers what was seen, and refuses older data later', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'assay-cli-'));
     const again = [server.origin, '--policy', 'p.json', '--allow-simulated', '--json', '--cache', folder];
     expect(rollback(await cli(again))).toBe('pass');
@@ -231,7 +231,7 @@ describe('assay-verify', () => {
     await rm(folder, { recursive: true });
   });
 
-  it('endorsements from a bundle, where the policy says offline', async () => {
+  test('endorsements from a bundle, where the policy says offline', async () => {
     const offline = { 'p.json': JSON.stringify({ ...(JSON.parse(POLICY) as object), endorsements: 'offline' }), 'b.json': '{"format":"assay-endorsements","version":1,"items":[]}', 'bad.json': '{}' }; // prettier-ignore
     const args = [server.origin, '--policy', 'p.json', '--allow-simulated'];
     expect(await cli(args, { files: offline })).toMatchObject({ code: 30 });
@@ -247,12 +247,12 @@ describe('assay-verify', () => {
     await rm(folder, { recursive: true });
   });
 
-  it('measure names what is wrong with a manifest or a file that is not there', async () => {
+  test('measure names what is wrong with a manifest or a file that is not there', async () => {
     expect(await cli(['measure', 'm.json'], { files: { 'm.json': '{"version":2}' } })).toMatchObject({ code: 30, out: '' });
     expect((await cli(['measure', 'm.json'])).err).toContain('manifest cannot be read');
   });
 
-  it('proxy: verifies, says where it listens, forwards, ends when told to', async () => {
+  test('proxy: verifies, says where it listens, forwards, ends when told to', async () => {
     const stop = new AbortController();
     const listening: { resolve?: (url: string) => void } = {};
     const url = new Promise<string>((resolve) => (listening.resolve = resolve));
@@ -280,7 +280,7 @@ describe('assay-verify', () => {
     expect(out).toMatch(/^listening on http:\/\/127\.0\.0\.1:\d+\n$/);
   });
 
-  it('proxy refuses what verify refuses: 10, and does not listen', async () => {
+  test('proxy refuses what verify refuses: 10, and does not listen', async () => {
     const ran = await cli(['proxy', server.origin, '--policy', 'p.json', '--listen', '127.0.0.1:0']);
     expect(ran).toMatchObject({ code: 10, out: '' });
     expect(ran.err).toContain('simulated_refused');
@@ -288,7 +288,7 @@ describe('assay-verify', () => {
 });
 
 describe('wrong usage is 30 and says what is wrong', () => {
-  it.each([
+  test.each([
     [['http://127.0.0.1'], 'plain_http'],
     [['https://x/v1'], 'wrong_usage'],
     [['https://user@x'], 'wrong_usage'],
@@ -324,13 +324,13 @@ describe('wrong usage is 30 and says what is wrong', () => {
     expect(ran.code).toBe(code === 'plain_http' ? 10 : 30);
   });
 
-  it('reads --same-machine, for the proxy only', () => {
+  test('reads --same-machine, for the proxy only', () => {
     expect(parseCommand(['proxy', 'https://x', '--same-machine'])).toMatchObject({ sameMachine: true });
     expect(parseCommand(['proxy', 'https://x'])).toMatchObject({ sameMachine: false });
     expect(codeOf(() => parseCommand(['https://x', '--same-machine']))).toBe('wrong_usage');
   });
 
-  it('reads IPv6 and trailing slashes', () => {
+  test('reads IPv6 and trailing slashes', () => {
     expect(parseCommand(['proxy', 'https://[::1]:8443/', '--listen', '[::1]:0'])).toMatchObject({ host: '::1', port: 0 });
     expect(codeOf(() => parseCommand(['https://host/']))).toBe('accepted');
   });

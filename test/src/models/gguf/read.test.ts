@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import * as fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, onTestFinished } from 'vitest';
 import { ensureDemoModels } from '../../../../scripts/demo-model/main.ts';
 import type { DemoModel, DemoModelName } from '../../../../scripts/demo-model/main.ts';
 import type { Value } from '../../../../scripts/demo-model/gguf.ts';
@@ -65,7 +65,7 @@ function renamed(changes: Changes['metadata'] = {}): Buffer {
 }
 
 describe('what it reports', () => {
-  it('reads the demo models', async () => {
+  test('reads the demo models', async () => {
     const read = async (name: DemoModelName) => {
       const handle = await open(models[name].path);
       try {
@@ -97,7 +97,7 @@ describe('what it reports', () => {
     expect(await read('demo-rerank')).toMatchObject({ type: 'rerank', pooling: 'rank' });
   });
 
-  it('counts parameters and bytes, and tells completion models from chat models', async () => {
+  test('counts parameters and bytes, and tells completion models from chat models', async () => {
     const info = await inspect(tinyGguf());
     expect(info.type).toBe('completion');
     expect(info.parameters).toBe(info.tensorBytes / 4);
@@ -108,7 +108,7 @@ describe('what it reports', () => {
     expect((await inspect(tinyGguf({ metadata: { 'general.file_type': undefined } }))).quantization).toBe('F32');
   });
 
-  it('reads little of a large file', async () => {
+  test('reads little of a large file', async () => {
     const path = join(folder, 'large.gguf');
     await writeFile(path, tinyGguf());
     await truncate(path, 2 ** 36);
@@ -128,7 +128,7 @@ describe('what it reports', () => {
     expect(read).toBeLessThanOrEqual(1024 * 1024);
   });
 
-  it('accepts architectures it does not know, by the generic rules', async () => {
+  test('accepts architectures it does not know, by the generic rules', async () => {
     expect(await inspect(renamed())).toMatchObject({ architecture: 'future-9', contextLength: 4096, headCount: 2 });
     await expect(inspect(renamed({ 'future-9.attention.head_count': { i32s: [2, 2] } }))).rejects.toThrow(
       '2 elements, expected one for each of 3 layers',
@@ -251,28 +251,28 @@ describe('what it refuses', () => {
     ['a truncated file', () => tinyGguf().subarray(0, -5000), 'truncated|beyond the file'],
   ];
 
-  it.each(cases)('%s', async (_, make, message) => {
+  test.each(cases)('%s', async (_, make, message) => {
     const error: unknown = await inspect(make()).catch((error: unknown) => error);
     expect(error).toBeInstanceOf(ApiError);
     expect(error).toMatchObject({ status: 400, code: 'invalid_gguf' });
     expect((error as ApiError).message).toMatch(new RegExp(message.split('|').map(escape).join('|')));
   });
 
-  it('a token that has the name of an empty one, but not empty ones', async () => {
+  test('a token that has the name of an empty one, but not empty ones', async () => {
     const tokens = (first: string, second: string): Buffer =>
       key('tokenizer.ggml.tokens', { strings: Array.from({ length: 267 }, (_, i) => (i === 0 ? first : i === 1 ? second : `t${i}`)) });
     expect(await accepted(tokens('', '[EMPTY_0]'))).toBeUndefined();
     expect((await accepted(tokens('', '')))?.vocabSize).toBe(267);
   });
 
-  it('every truncation', async () => {
+  test('every truncation', async () => {
     const file = tinyGguf();
     const headerEnd = after(file, 'output.weight') + 40;
     for (let length = 0; length < headerEnd; length += 41) expect(await accepted(file.subarray(0, length))).toBeUndefined();
     expect(await accepted(file)).toBeDefined();
   });
 
-  it('folders and pipes', async () => {
+  test('folders and pipes', async () => {
     const handle = await open(folder);
     await expect(readGguf(handle)).rejects.toMatchObject({ code: 'invalid_gguf' });
     await handle.close();
@@ -319,7 +319,7 @@ function mutate(file: Uint8Array, mutations: readonly Mutation[]): Buffer {
 }
 
 describe('on damaged headers', () => {
-  it('throws its typed error or gives sane numbers, and never reads past the file', async () => {
+  test('throws its typed error or gives sane numbers, and never reads past the file', async () => {
     const file = tinyGguf();
     const headerBytes = after(file, 'output.weight') + 40;
     await fc.assert(
@@ -339,7 +339,7 @@ describe('on damaged headers', () => {
     );
   });
 
-  it('throws its typed error on any bytes at all', async () => {
+  test('throws its typed error on any bytes at all', async () => {
     await fc.assert(
       fc.asyncProperty(fc.uint8Array({ maxLength: 400 }), fc.boolean(), async (bytes, magic) => {
         expect(await accepted(magic ? Buffer.concat([Buffer.from('GGUF\x03\0\0\0'), bytes]) : bytes)).toBeUndefined();
@@ -348,7 +348,7 @@ describe('on damaged headers', () => {
     );
   });
 
-  it('accepts nothing that makes llama.cpp abort', { timeout: 120_000 }, async () => {
+  test('accepts nothing that makes llama.cpp abort', { timeout: 120_000 }, async () => {
     const tiny = tinyGguf();
     const embed = await readFile(models['demo-embed'].path);
     const survivors: string[] = [];
@@ -374,7 +374,7 @@ describe('on damaged headers', () => {
     expect(deaths).toEqual([]);
   });
 
-  it('accepts no odd setting that makes llama.cpp abort', { timeout: 120_000 }, async () => {
+  test('accepts no odd setting that makes llama.cpp abort', { timeout: 120_000 }, async () => {
     const survivors: string[] = [];
     // One in six; all of them (a thousand files) with ASSAY_TEST_GGUF_ALL.
     const step = process.env['ASSAY_TEST_GGUF_ALL'] === undefined ? 6 : 1;

@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import * as fc from 'fast-check';
-import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../../../scripts/demo-model/main.ts';
 import { systemClock } from '../../../../src/base/clock.ts';
 import type { Clock } from '../../../../src/base/clock.ts';
@@ -110,7 +110,7 @@ async function expectNothingStored(): Promise<void> {
 }
 
 describe('a hub that behaves', () => {
-  it('resolves a quantization, verifies, and registers', async () => {
+  test('resolves a quantization, verifies, and registers', async () => {
     const service = await pulls();
     const events = await all(service.pull({ name: NAME }));
     expect(events.map(({ type }) => type)).toEqual(['downloading', 'verifying', 'success']);
@@ -127,7 +127,7 @@ describe('a hub that behaves', () => {
     expect(hub.seen[0]?.url).toBe('/api/models/owner/repo/revision/main?blobs=true');
   });
 
-  it('takes a file and a revision, and fetches from the commit', async () => {
+  test('takes a file and a revision, and fetches from the commit', async () => {
     hub.files = [file('sub/dir/model.gguf', tiny)];
     const name = 'owner/repo/sub/dir/model.gguf@refs/pr/1';
     expect((await all((await pulls()).pull({ name }))).at(-1)).toMatchObject({ type: 'success', id: name });
@@ -137,7 +137,7 @@ describe('a hub that behaves', () => {
     ]);
   });
 
-  it('says already_exists without asking the hub, and fetches again when forced', async () => {
+  test('says already_exists without asking the hub, and fetches again when forced', async () => {
     const service = await pulls();
     await all(service.pull({ name: NAME }));
     const before = hub.seen.length;
@@ -151,7 +151,7 @@ describe('a hub that behaves', () => {
     expect(await filesIn('models/blobs')).toEqual([`sha256-${sha(other)}`]);
   });
 
-  it('mends a damaged blob when forced', async () => {
+  test('mends a damaged blob when forced', async () => {
     const service = await pulls();
     await all(service.pull({ name: NAME }));
     const { path } = (await store.blob(sha(tiny)))!;
@@ -160,7 +160,7 @@ describe('a hub that behaves', () => {
     expect(readFileSync(path).equals(tiny)).toBe(true);
   });
 
-  it('does not fetch bytes the store has under another name, nor one file twice at once', async () => {
+  test('does not fetch bytes the store has under another name, nor one file twice at once', async () => {
     const service = await pulls();
     const names = ['owner/repo:Q8_0', 'owner/repo/Tiny-Q8_0.gguf', 'owner/repo:q8_0@main'];
     const ends = await Promise.all(names.map(async (name) => (await all(service.pull({ name }))).at(-1)));
@@ -170,7 +170,7 @@ describe('a hub that behaves', () => {
     expect((await store.list()).models).toHaveLength(3);
   });
 
-  it('joins pulls of one name, and goes on when everybody leaves', async () => {
+  test('joins pulls of one name, and goes on when everybody leaves', async () => {
     let release: (() => void) | undefined;
     const stalled = new Promise<void>((resolve) => {
       hub.faults.cdn = (_, response) => {
@@ -193,7 +193,7 @@ describe('a hub that behaves', () => {
     expect(cdnRequests()).toBe(1);
   });
 
-  it('reports progress at most ten times a second, the newest to whoever is slow', async () => {
+  test('reports progress at most ten times a second, the newest to whoever is slow', async () => {
     const clock = { ...hastyClock(), now: () => 1_000_000 };
     const events = await all((await pulls({ clock })).pull({ name: 'owner/repo:Q8_0' }));
     expect(events.filter(({ type }) => type === 'downloading')).toHaveLength(1);
@@ -209,7 +209,7 @@ describe('a hub that behaves', () => {
 });
 
 describe('tokens', () => {
-  it('go to the hub only, and nowhere on disk', async () => {
+  test('go to the hub only, and nowhere on disk', async () => {
     const token = 'hf_secret_token';
     const service = await pulls({ token: 'hf_configured' });
     hub.faults.resolve = (_, response, nth) => {
@@ -228,7 +228,7 @@ describe('tokens', () => {
     expect([text, ...files].join()).not.toMatch(/hf_|sekret/);
   });
 
-  it.each([
+  test.each([
     [401, 'hub_unauthorized'],
     [403, 'hub_forbidden'],
     [404, 'hub_not_found'],
@@ -250,7 +250,7 @@ describe('tokens', () => {
 describe('a hub that falters', () => {
   const name = 'owner/repo:Q8_0';
 
-  it('is asked for the rest when it breaks off', async () => {
+  test('is asked for the rest when it breaks off', async () => {
     hub.faults.cdn = (request, response, nth) => {
       if (nth === 1) partly(hub.files[1]!, 500_000, response);
       else if (nth === 2) response.destroy();
@@ -270,7 +270,7 @@ describe('a hub that falters', () => {
     expect(clock.pauses).toEqual([375, 750]);
   });
 
-  it('starts over when the ETag changes', async () => {
+  test('starts over when the ETag changes', async () => {
     const changed = tinyGguf({ metadata: { 'general.description': { string: 'x'.repeat(1_000_000) } } });
     const half: HubFileSpec = { ...file('Tiny-Q8_0.gguf', Buffer.alloc(changed.length, 1)), etag: '"old"' };
     hub.files = [file('Tiny-Q8_0.gguf', changed)];
@@ -283,7 +283,7 @@ describe('a hub that falters', () => {
     expect(hub.seen.at(-1)?.headers['if-range']).toBe('"old"');
   });
 
-  it('starts over when ranges are ignored, or another part comes', async () => {
+  test('starts over when ranges are ignored, or another part comes', async () => {
     hub.faults.cdn = (request, response, nth) => {
       if (nth === 1 || nth === 3) partly(hub.files[1]!, 200_000, response);
       else if (nth === 2) {
@@ -298,7 +298,7 @@ describe('a hub that falters', () => {
     expect(cdnRequests()).toBe(4);
   });
 
-  it('is given the time it asks for', async () => {
+  test('is given the time it asks for', async () => {
     hub.faults.api = (_, response, nth) => {
       if (nth > 4) return false;
       const headers = [
@@ -318,7 +318,7 @@ describe('a hub that falters', () => {
     expect(clock.pauses[3]).toBe(3000);
   });
 
-  it('is given up after enough failures in a row, and the pull can go on later', async () => {
+  test('is given up after enough failures in a row, and the pull can go on later', async () => {
     hub.faults.cdn = (_, response, nth) => {
       if (nth === 1) partly(hub.files[1]!, 400_000, response);
       else response.writeHead(502).end();
@@ -338,7 +338,7 @@ describe('a hub that falters', () => {
     expect(hub.seen.at(-1)?.headers.range).toMatch(/^bytes=\d+-$/);
   });
 
-  it('is left when it is silent', async () => {
+  test('is left when it is silent', async () => {
     hub.faults.cdn = (_, response, nth) => {
       if (nth > 1) return false;
       partly(hub.files[1]!, 1000, response, () => undefined);
@@ -348,7 +348,7 @@ describe('a hub that falters', () => {
     expect(cdnRequests()).toBe(2);
   });
 
-  it('is not asked again after a cancel; the bytes stay for the next pull, also of another process', async () => {
+  test('is not asked again after a cancel; the bytes stay for the next pull, also of another process', async () => {
     const stalled = new Promise<void>((resolve) => {
       hub.faults.cdn = (_, response, nth) => {
         if (nth > 1) return false;
@@ -383,7 +383,7 @@ async function lie(files: readonly HubFileSpec[], name = NAME): Promise<PullEven
 }
 
 describe('a hub that lies', () => {
-  it('about the digest: the bytes are thrown away, and that is said', async () => {
+  test('about the digest: the bytes are thrown away, and that is said', async () => {
     const event = await lie([file('a-Q4_K_M.gguf', tiny, { claimed: { sha256: 'ab'.repeat(32) } })]);
     expect(event).toMatchObject({ code: 'digest_mismatch' });
     expect(event).toHaveProperty(
@@ -392,13 +392,13 @@ describe('a hub that lies', () => {
     );
   });
 
-  it.each([tiny.length + 1, tiny.length - 1, 0])('about the size (%i)', async (size) => {
+  test.each([tiny.length + 1, tiny.length - 1, 0])('about the size (%i)', async (size) => {
     expect(await lie([file('a-Q4_K_M.gguf', tiny, { claimed: { size } })])).toMatchObject({
       code: size === 0 ? 'digest_mismatch' : 'upstream_changed',
     });
   });
 
-  it('about the size, without a content-length', async () => {
+  test('about the size, without a content-length', async () => {
     hub.faults.cdn = (_, response) => {
       response.writeHead(200, { 'transfer-encoding': 'chunked' }).end(Buffer.concat([tiny, tiny]));
       return true;
@@ -406,7 +406,7 @@ describe('a hub that lies', () => {
     expect(await lie([file('a-Q4_K_M.gguf', tiny)])).toMatchObject({ code: 'upstream_changed' });
   });
 
-  it('about the encoding', async () => {
+  test('about the encoding', async () => {
     hub.faults.cdn = (_, response) => {
       response.writeHead(200, { 'content-encoding': 'gzip' }).end('x');
       return true;
@@ -414,12 +414,12 @@ describe('a hub that lies', () => {
     expect(await lie([file('a-Q4_K_M.gguf', tiny)])).toMatchObject({ code: 'hub_error' });
   });
 
-  it('and sends what is no model', async () => {
+  test('and sends what is no model', async () => {
     expect(await lie([file('a-Q4_K_M.gguf', Buffer.from('not a model at all'))])).toMatchObject({ code: 'invalid_gguf' });
     expect((await filesIn('pulls')).filter((name) => name.endsWith('.part'))).toEqual([]);
   });
 
-  it.each([
+  test.each([
     ['no digest', [file('a-Q4_K_M.gguf', tiny, { claimed: { lfs: undefined } })], 'digest_unknown'],
     ['a malformed digest', [file('a-Q4_K_M.gguf', tiny, { claimed: { sha256: 'xyz' } })], 'hub_error'],
     ['a negative size', [file('a-Q4_K_M.gguf', tiny, { claimed: { size: -1 } })], 'hub_error'],
@@ -438,7 +438,7 @@ describe('a hub that lies', () => {
     expect(cdnRequests()).toBe(0);
   });
 
-  it.each([
+  test.each([
     ['nonsense', 'not json'],
     ['a list', '[]'],
     ['no commit', '{"sha":"main","siblings":[]}'],
@@ -453,7 +453,7 @@ describe('a hub that lies', () => {
     expect(await lie([])).toMatchObject({ type: 'error', code: 'hub_error' });
   });
 
-  it('with an answer that does not end', async () => {
+  test('with an answer that does not end', async () => {
     hub.faults.api = (_, response) => {
       const more = (): void => {
         if (!response.destroyed) response.write(Buffer.alloc(1024 * 1024, 32), more);
@@ -466,7 +466,7 @@ describe('a hub that lies', () => {
 });
 
 describe('addresses', () => {
-  it.each(['file:///etc/passwd', 'ftp://example.com/x', 'http://user:pw@127.0.0.1/x', 'gopher://x/'])(
+  test.each(['file:///etc/passwd', 'ftp://example.com/x', 'http://user:pw@127.0.0.1/x', 'gopher://x/'])(
     'a redirect to %s is refused',
     async (location) => {
       hub.faults.resolve = (_, response) => {
@@ -478,7 +478,7 @@ describe('addresses', () => {
     },
   );
 
-  it('a ring of redirects ends', async () => {
+  test('a ring of redirects ends', async () => {
     hub.faults.resolve = (request, response) => {
       response.writeHead(302, { location: request.url }).end();
       return true;
@@ -487,7 +487,7 @@ describe('addresses', () => {
   });
 
   const endpoint = new URL('https://hub.example.com');
-  it.each([
+  test.each([
     'http://cdn.example.com/',
     'https://127.0.0.1/',
     'https://[::1]/',
@@ -507,13 +507,13 @@ describe('addresses', () => {
     expect(() => checkUrl(new URL(url), { endpoint, allowPrivate: false })).toThrow(ApiError);
   });
 
-  it('public ones are not', () => {
+  test('public ones are not', () => {
     for (const url of ['https://cdn.example.com/x', 'https://93.184.216.34/', 'https://[2606:2800:220:1::1]/']) {
       expect(() => checkUrl(new URL(url), { endpoint, allowPrivate: false })).not.toThrow();
     }
   });
 
-  it.each([
+  test.each([
     '0.0.0.0',
     '10.1.2.3',
     '100.64.0.1',
@@ -541,11 +541,11 @@ describe('addresses', () => {
     expect(isPrivateAddress(address)).toBe(true);
   });
 
-  it.each(['1.1.1.1', '100.63.255.255', '172.32.0.1', '2606:4700::1111', '64:ff9b::101:101', '::ffff:8.8.8.8'])('%s is not', (address) => {
+  test.each(['1.1.1.1', '100.63.255.255', '172.32.0.1', '2606:4700::1111', '64:ff9b::101:101', '::ffff:8.8.8.8'])('%s is not', (address) => {
     expect(isPrivateAddress(address)).toBe(false);
   });
 
-  it('a public name with a private address is refused when it is connected to', async () => {
+  test('a public name with a private address is refused when it is connected to', async () => {
     const asked: string[] = [];
     const lookup: Lookup = (hostname, _, callback) => {
       asked.push(hostname);
@@ -561,7 +561,7 @@ describe('addresses', () => {
     await web.close();
   });
 
-  it('the endpoint must be https, unless private', async () => {
+  test('the endpoint must be https, unless private', async () => {
     for (const endpoint of [
       'http://hub.example.com',
       'nonsense',
@@ -573,7 +573,7 @@ describe('addresses', () => {
     }
   });
 
-  it('goes through a proxy when one is given, for the hub and the CDN', async () => {
+  test('goes through a proxy when one is given, for the hub and the CDN', async () => {
     const asked: string[] = [];
     const tunnels: Socket[] = [];
     const proxy = createServer().on('connect', (request, socket: Socket) => {
@@ -602,13 +602,13 @@ describe('addresses', () => {
 });
 
 describe('a full disk', () => {
-  it('is seen before anything is fetched', async () => {
+  test('is seen before anything is fetched', async () => {
     const service = await pulls({ disk: { ...realDisk, freeBytes: async () => 1000 } });
     expect((await all(service.pull({ name: NAME }))).at(-1)).toMatchObject({ type: 'error', code: 'storage_full' });
     expect(cdnRequests()).toBe(0);
   });
 
-  it('in the middle ends the pull, which goes on once there is room', async () => {
+  test('in the middle ends the pull, which goes on once there is room', async () => {
     let room = 700_000;
     const write: typeof realDisk.write = async (handle, bytes, position) => {
       if (position + bytes.length > room) throw Object.assign(new Error('no space left on device'), { code: 'ENOSPC' });
@@ -630,7 +630,7 @@ describe('a full disk', () => {
 });
 
 describe('states', () => {
-  it('that are nonsense count as none', async () => {
+  test('that are nonsense count as none', async () => {
     const service = await pulls();
     await all(service.pull({ name: NAME }));
     const [record] = (await filesIn('pulls')).filter((name) => name.endsWith('.json'));
@@ -643,14 +643,14 @@ describe('states', () => {
     expect((await all(service.pull({ name: NAME }))).at(-1)?.type).toBe('success');
   });
 
-  it('partial files nobody speaks of are removed', async () => {
+  test('partial files nobody speaks of are removed', async () => {
     await pulls();
     await writeFile(join(folder, 'pulls', `${'a'.repeat(64)}.part`), 'x');
     await pulls();
     expect(await filesIn('pulls')).toEqual([]);
   });
 
-  it('no more than eight pulls run', async () => {
+  test('no more than eight pulls run', async () => {
     hub.faults.api = () => true;
     const service = await pulls();
     for (let i = 0; i < 8; i++) service.pull({ name: `owner/r${i}:Q8_0` });
@@ -659,7 +659,7 @@ describe('states', () => {
 });
 
 describe('names', () => {
-  it.each([
+  test.each([
     '',
     'owner',
     'owner/repo',
@@ -680,7 +680,7 @@ describe('names', () => {
     expect(() => service.pull({ name })).toThrow(expect.objectContaining({ code: 'invalid_model_name' }) as Error);
   });
 
-  it('whatever they are lead nowhere but below their repository', () => {
+  test('whatever they are lead nowhere but below their repository', () => {
     const part = fc.string({ unit: fc.constantFrom(...'aZ09._-+%/:@ \\?#'.split('')), maxLength: 30 });
     fc.assert(
       fc.property(part, part, part, (a, b, c) => {
@@ -701,7 +701,7 @@ describe('names', () => {
 });
 
 describe('kill -9', () => {
-  it('in the middle: the next process goes on where the killed one stopped', async () => {
+  test('in the middle: the next process goes on where the killed one stopped', async () => {
     const entry = fileURLToPath(new URL('../../../fixtures/models/pull-worker.ts', import.meta.url));
     // undici stays outside the bundle, so the bundle must find node_modules.
     const inRepo = fileURLToPath(new URL('../../../../.cache/', import.meta.url));

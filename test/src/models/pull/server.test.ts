@@ -8,7 +8,7 @@ import { request as httpsRequest } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../../../scripts/demo-model/main.ts';
 import { EXPECTED } from '../../../../scripts/demo-model/text.ts';
 import { startHub } from '../../../fixtures/models/hub.ts';
@@ -79,7 +79,7 @@ async function ask(): Promise<unknown> {
 }
 
 describe('a model from the hub', { timeout: 120_000 }, () => {
-  it('is pulled by the command line, and answers', async () => {
+  test('is pulled by the command line, and answers', async () => {
     const pulled = await models('pull', NAME, '--json');
     expect(pulled).toMatchObject({ code: 0, stderr: '' });
     const events = pulled.stdout
@@ -103,7 +103,7 @@ describe('a model from the hub', { timeout: 120_000 }, () => {
     expect((await models('pull', NAME)).stdout).toContain('already here');
   });
 
-  it('is there after a restart, and gone after rm', async () => {
+  test('is there after a restart, and gone after rm', async () => {
     expect(await server.stop()).toBe(0);
     server = await start();
     expect(await ask()).toBe(answer);
@@ -113,7 +113,7 @@ describe('a model from the hub', { timeout: 120_000 }, () => {
     expect(await readdir(join(dataFolder, 'models', 'manifests'))).toEqual([]);
   });
 
-  it('goes on being pulled after kill -9 of the server, without what was fetched', async () => {
+  test('goes on being pulled after kill -9 of the server, without what was fetched', async () => {
     const stalled = new Promise<void>((resolve) => {
       hub.faults.cdn = (_, response) => {
         response.writeHead(200, { 'content-length': chat.bytes.length, etag: '"fixed"' });
@@ -147,7 +147,7 @@ describe('a model from the hub', { timeout: 120_000 }, () => {
     expect(await ask()).toBe(answer);
   });
 
-  it('and its failure reaches the command line with its code; no token is in any output', async () => {
+  test('and its failure reaches the command line with its code; no token is in any output', async () => {
     const missing = await models('pull', 'assay/demo:Q2_K');
     expect(missing.code).not.toBe(0);
     expect(missing.stderr).toContain('hub_not_found');

@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import * as fc from 'fast-check';
-import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, onTestFinished } from 'vitest';
 import { ApiError, ConfigError } from '../../../../src/base/errors.ts';
 import { manifestFileName, parseModelName } from '../../../../src/models/store/names.ts';
 import { openStore } from '../../../../src/models/store/store.ts';
@@ -69,7 +69,7 @@ async function names(): Promise<string[]> {
 }
 
 describe('models and blobs', () => {
-  it('keeps what is put, over a restart', async () => {
+  test('keeps what is put, over a restart', async () => {
     const manifest = { ...manifestOf('owner/repo:Q4_K_M', 'abc'), defaultParameters: { temperature: 0.5 } };
     const blob = await imported('abc');
     expect(blob).toMatchObject({ sha256: sha('abc'), size: 3, path: join(data, 'models', 'blobs', `sha256-${sha('abc')}`) });
@@ -83,7 +83,7 @@ describe('models and blobs', () => {
     expect(await store.blob(sha('other'))).toBeUndefined();
   });
 
-  it('stores the same bytes once and collects them with their last model', async () => {
+  test('stores the same bytes once and collects them with their last model', async () => {
     await put('one', 'same');
     await put('two', 'same');
     expect(blobs()).toEqual([`sha256-${sha('same')}`]);
@@ -94,7 +94,7 @@ describe('models and blobs', () => {
     await expect(store.remove('two')).rejects.toMatchObject({ status: 404, code: 'model_not_found' });
   });
 
-  it('never collects what is leased, nor an import on its way', async () => {
+  test('never collects what is leased, nor an import on its way', async () => {
     await put('one', 'used');
     const held = store.lease([sha('used')]);
     const second = (await store.blob(sha('used')))!;
@@ -110,7 +110,7 @@ describe('models and blobs', () => {
     expect((await store.collect()).removed).toEqual([sha('fresh')]);
   });
 
-  it('refuses other bytes under a known name, unless told to replace', async () => {
+  test('refuses other bytes under a known name, unless told to replace', async () => {
     await put('one', 'first');
     await put('one', 'first');
     await expect(put('one', 'second')).rejects.toMatchObject({ status: 409, code: 'model_already_exists' });
@@ -121,13 +121,13 @@ describe('models and blobs', () => {
     expect(blobs()).toEqual([`sha256-${sha('second')}`]);
   });
 
-  it('will not name bytes it does not hold', async () => {
+  test('will not name bytes it does not hold', async () => {
     await expect(store.put(manifestOf('one', 'absent'))).rejects.toMatchObject({ code: 'blob_missing' });
     await store.put(manifestOf('in-place', 'absent', '/models/x.gguf'));
     expect(await names()).toEqual(['in-place']);
   });
 
-  it('takes over a finished pull, even of bytes it has', async () => {
+  test('takes over a finished pull, even of bytes it has', async () => {
     for (let i = 0; i < 2; i++) {
       const path = join(data, 'part');
       await writeFile(path, 'pulled');
@@ -137,7 +137,7 @@ describe('models and blobs', () => {
     }
   });
 
-  it('refuses a wrong digest, folders, FIFOs and missing files, and leaves nothing', async () => {
+  test('refuses a wrong digest, folders, FIFOs and missing files, and leaves nothing', async () => {
     const path = join(folder, 'file');
     await writeFile(path, 'content');
     await expect(store.importFile(path, { expectedSha256: sha('other') })).rejects.toMatchObject({ code: 'digest_mismatch' });
@@ -150,7 +150,7 @@ describe('models and blobs', () => {
     expect(blobs()).toEqual([]);
   });
 
-  it('reads from a handle and reports progress', async () => {
+  test('reads from a handle and reports progress', async () => {
     const path = join(folder, 'large');
     await writeFile(path, Buffer.alloc(9_000_000, 7));
     const handle = await open(path);
@@ -162,7 +162,7 @@ describe('models and blobs', () => {
     await handle.close();
   });
 
-  it('says that the disk is full, and leaves nothing', async () => {
+  test('says that the disk is full, and leaves nothing', async () => {
     // /dev/full gives ENOSPC on write; as the store's own target it cannot be used, so the importing handle's write is.
     const path = join(folder, 'file');
     await writeFile(path, 'content');
@@ -173,7 +173,7 @@ describe('models and blobs', () => {
     expect(storageError(error)).toMatchObject({ status: 507, code: 'storage_full' });
   });
 
-  it('runs changes one after another', async () => {
+  test('runs changes one after another', async () => {
     const parts = await Promise.all(
       Array.from({ length: 20 }, async (_, i) => {
         const path = join(folder, `in-${i}`);
@@ -191,7 +191,7 @@ describe('models and blobs', () => {
 });
 
 describe('names', () => {
-  it.each([
+  test.each([
     '',
     '..',
     'a/../b',
@@ -211,7 +211,7 @@ describe('names', () => {
     expect(() => parseModelName(name)).toThrow(ApiError);
   });
 
-  it('gives every name its own file, also where case is ignored', () => {
+  test('gives every name its own file, also where case is ignored', () => {
     const characters = fc.constantFrom(...'abAB01._:/@+-'.split(''));
     const name = fc.string({ unit: characters, minLength: 1, maxLength: 200 });
     fc.assert(
@@ -248,7 +248,7 @@ describe('what people do to files', () => {
     ['a prototype', () => `{"__proto__":{"version":1}}`, 'missing|version'],
   ];
 
-  it.each(cases)('a manifest with %s is named, harms nothing else, and blocks collection', async (_, text, reason) => {
+  test.each(cases)('a manifest with %s is named, harms nothing else, and blocks collection', async (_, text, reason) => {
     await put('good', 'abc');
     await writeFile(join(data, 'models', 'manifests', 'm.json'), text());
     const { models, broken } = await store.list();
@@ -263,7 +263,7 @@ describe('what people do to files', () => {
     expect(blobs()).toHaveLength(1);
   });
 
-  it('survives links, FIFOs, folders and huge files among the manifests', async () => {
+  test('survives links, FIFOs, folders and huge files among the manifests', async () => {
     const manifests = join(data, 'models', 'manifests');
     await symlink('/etc/passwd', join(manifests, 'link.json'));
     await mkdir(join(manifests, 'folder.json'));
@@ -278,7 +278,7 @@ describe('what people do to files', () => {
 });
 
 describe('one owner', () => {
-  it('refuses a second store on the folder, and gives it back on close', async () => {
+  test('refuses a second store on the folder, and gives it back on close', async () => {
     await expect(openStore({ folder: data })).rejects.toThrow(ConfigError);
     await expect(openStore({ folder: data })).rejects.toThrow(`in use by process ${process.pid}`);
     await store.close();
@@ -288,7 +288,7 @@ describe('one owner', () => {
     expect((await readdir(data)).filter((name) => name.startsWith('lock-'))).toHaveLength(1);
   });
 
-  it('takes over from a process that died, from a reused pid and from another boot', async () => {
+  test('takes over from a process that died, from a reused pid and from another boot', async () => {
     await store.close();
     const own = JSON.parse(
       readFileSync(
@@ -315,7 +315,7 @@ describe('one owner', () => {
     store = await openStore({ folder: data });
   });
 
-  it('lets exactly one of many take over at once', async () => {
+  test('lets exactly one of many take over at once', async () => {
     await store.close();
     for (let round = 0; round < 20; round++) {
       const opened = await Promise.allSettled(Array.from({ length: 8 }, () => openStore({ folder: data })));
@@ -326,7 +326,7 @@ describe('one owner', () => {
     store = await openStore({ folder: data });
   });
 
-  it('removes what a killed process had begun', async () => {
+  test('removes what a killed process had begun', async () => {
     await store.close();
     await writeFile(join(data, 'models', 'blobs', '.tmp-x'), 'half');
     await writeFile(join(data, 'models', 'manifests', '.tmp-y'), 'half');
@@ -342,7 +342,7 @@ async function buildWorker(outfile: string): Promise<void> {
 }
 
 describe('kill -9', () => {
-  it('is what it takes to get a folder from a living process', async () => {
+  test('is what it takes to get a folder from a living process', async () => {
     await store.close();
     const worker = join(folder, 'worker.mjs');
     await buildWorker(worker);
@@ -357,7 +357,7 @@ describe('kill -9', () => {
     store = await openStore({ folder: data });
   });
 
-  it('at 200 random instants loses nothing and leaves nothing half-written', { timeout: 180_000 }, async () => {
+  test('at 200 random instants loses nothing and leaves nothing half-written', { timeout: 180_000 }, async () => {
     await store.close();
     const worker = join(folder, 'worker.mjs');
     await buildWorker(worker);
