@@ -11,7 +11,7 @@ import { defaultFolder, ensureDemoModels } from './demo-model/main.ts';
 
 const { signal } = new AbortController();
 const open = openEngine({ workerEntry: fileURLToPath(new URL('../dist/src/engine/child/worker.js', import.meta.url)) });
-const sampling = { temperature: 0, topP: 1, topK: 0, minP: 0, presencePenalty: 0, frequencyPenalty: 0, repeatPenalty: 1, seed: 1 };
+const SAMPLING = { temperature: 0, topP: 1, topK: 0, minP: 0, presencePenalty: 0, frequencyPenalty: 0, repeatPenalty: 1, seed: 1 };
 
 async function cold(path: string): Promise<readonly number[]> {
   const { sha256, size } = await measureFile(path, { signal });
@@ -22,7 +22,7 @@ async function cold(path: string): Promise<readonly number[]> {
   await staged.close();
   const atLoaded = performance.now();
   const text = Array.from({ length: 100 }, (_, i) => ` w${i.toString(36)}`).join('');
-  const request = { prompt: { kind: 'text' as const, text }, sampling, n: 1, maxTokens: 1, stop: [], cacheScope: 'bench' };
+  const request = { prompt: { kind: 'text' as const, text }, sampling: SAMPLING, n: 1, maxTokens: 1, stop: [], cacheScope: 'bench' };
   for await (const event of engine.generate(request, signal)) if (event.type === 'delta') break;
   const atToken = performance.now();
   await engine.close();

@@ -22,7 +22,7 @@ import { writeEmbeddingModel, writeMediumModel } from './bench-model.ts';
 import { ensureDemoModels } from './demo-model/main.ts';
 
 const rounds = Number(process.env['ROUNDS'] ?? 3);
-const slots = 8;
+const SLOTS = 8;
 const peer = process.env['LLAMA_SERVER'];
 const openModel = openEngine({ workerEntry: fileURLToPath(new URL('../dist/src/engine/child/worker.js', import.meta.url)) });
 const forever = new AbortController().signal;
@@ -43,7 +43,7 @@ function noEnd(engine: Engine): ReadonlyMap<number, number> {
 }
 
 async function ours(path: string, threads: number, type: 'completion' | 'embedding'): Promise<Side> {
-  const engine = await openModel({ path, slots, threads, type, contextLength: 4096 }, forever);
+  const engine = await openModel({ path, slots: SLOTS, threads, type, contextLength: 4096 }, forever);
   let scope = 0;
   return {
     pids: () => Promise.resolve([engine.pid ?? 0]),
@@ -82,7 +82,7 @@ async function ours(path: string, threads: number, type: 'completion' | 'embeddi
 /** The same through everything we have: attestedFetch, TLS, fastify, the scheduler's seam, padded events. */
 async function oursOverHttps(path: string, threads: number, type: 'completion' | 'embedding'): Promise<Side> {
   const folder = await mkdtemp(join(tmpdir(), 'assay-bench-https-'));
-  const config = `[models]\nslots = ${slots}\nthreads = ${threads}\n[api.models.bench]\npath = ${JSON.stringify(path)}\ntype = "${type}"\ncontext_length = 4096\n`;
+  const config = `[models]\nslots = ${SLOTS}\nthreads = ${threads}\n[api.models.bench]\npath = ${JSON.stringify(path)}\ntype = "${type}"\ncontext_length = 4096\n`;
   await writeFile(join(folder, 'assay.toml'), config);
   const server = await startRealServer({ dataFolder: join(folder, 'data'), args: ['--config', join(folder, 'assay.toml')] });
   const attested = attestedFetch({ policy: { ...(server.policy as AppraisalPolicy), [allowSimulated]: true } });
@@ -125,7 +125,7 @@ async function theirs(path: string, threads: number, type: 'completion' | 'embed
   const mode =
     type === 'embedding'
       ? ['--embedding', '-c', '4096', '-b', '4096', '-ub', '4096', '-np', '8']
-      : ['-c', String(4096 * slots), '-np', String(slots)];
+      : ['-c', String(4096 * SLOTS), '-np', String(SLOTS)];
   const args = [
     '-m',
     path,

@@ -91,7 +91,7 @@ function row(...cells: readonly (string | number)[]): void {
 
 await ask({ offered: 0, served: [], refused: [], other: 0 }); // loads the model
 const full = await closedLoop(slots);
-const capacity = full.served.length / full.elapsed;
+const CAPACITY = full.served.length / full.elapsed;
 console.log(`\n${slots} slots, a queue of ${queue}, answers of ${tokens} tokens; ${seconds} s each\n`);
 row('load', 'offered/s', 'served/s', 'tokens/s', 'of 1×', 'served p50 ms', 'p99 ms', 'refused', 'refusal p50 ms', 'p99 ms', 'other');
 row(...Array.from({ length: 11 }, () => '---'));
@@ -111,9 +111,9 @@ function show(name: string, run: Run, base: number): void {
   );
 }
 show('as fast as answered', full, goodput(full));
-const once = await openLoop(capacity);
+const once = await openLoop(CAPACITY);
 show('1×', once, goodput(once));
-show('2×', await openLoop(2 * capacity), goodput(once));
+show('2×', await openLoop(2 * CAPACITY), goodput(once));
 await dispatcher.close();
 await server.stop();
 await rm(folder, { recursive: true, force: true });

@@ -36,18 +36,18 @@ async function ask(key: string, prompt: string): Promise<number> {
   return performance.now() - started;
 }
 
-const names = ['sent by this key before', 'sent by the other key before', 'sent by nobody before'] as const;
-const times: Record<(typeof names)[number], number[]> = { [names[0]]: [], [names[1]]: [], [names[2]]: [] };
+const NAMES = ['sent by this key before', 'sent by the other key before', 'sent by nobody before'] as const;
+const TIMES: Record<(typeof NAMES)[number], number[]> = { [NAMES[0]]: [], [NAMES[1]]: [], [NAMES[2]]: [] };
 for (let round = -5; round < rounds; round++) {
   const [own, others, nobodys] = [text(`own ${round}`), text(`others ${round}`), text(`nobodys ${round}`)];
   await ask('bob', own);
   await ask('alice', others);
   // In an order that differs from round to round, so that none is always the first.
-  const turns = [[names[0], own], [names[1], others], [names[2], nobodys]] as [(typeof names)[number], string][]; // prettier-ignore
+  const turns = [[NAMES[0], own], [NAMES[1], others], [NAMES[2], nobodys]] as [(typeof NAMES)[number], string][]; // prettier-ignore
   for (let i = turns.length - 1; i > 0; i--) turns.push(...turns.splice(randomInt(i + 1), 1));
   for (const [name, prompt] of turns) {
     const took = await ask('bob', prompt);
-    if (round >= 0) times[name].push(took);
+    if (round >= 0) TIMES[name].push(took);
   }
 }
 await server.stop();
@@ -79,10 +79,10 @@ function chance(a: readonly number[], b: readonly number[]): number {
 }
 
 console.log(`\ntime to the first token of a prompt of about 300 tokens, ${rounds} rounds`);
-for (const name of names)
-  console.log(`${name.padEnd(64)} p50 ${at(times[name], 0.5).toFixed(2)} ms   p90 ${at(times[name], 0.9).toFixed(2)} ms`);
-function verdict(name: (typeof names)[number]): string {
-  const p = chance(times[name], times[names[2]]);
-  return `${p < 0.001 ? 'a difference' : 'no difference'} (${gap(times[name], times[names[2]]).toFixed(2)} ms, p ${p === 0 ? `< ${1 / SHUFFLES}` : p.toFixed(3)})`;
+for (const name of NAMES)
+  console.log(`${name.padEnd(64)} p50 ${at(TIMES[name], 0.5).toFixed(2)} ms   p90 ${at(TIMES[name], 0.9).toFixed(2)} ms`);
+function verdict(name: (typeof NAMES)[number]): string {
+  const p = chance(TIMES[name], TIMES[NAMES[2]]);
+  return `${p < 0.001 ? 'a difference' : 'no difference'} (${gap(TIMES[name], TIMES[NAMES[2]]).toFixed(2)} ms, p ${p === 0 ? `< ${1 / SHUFFLES}` : p.toFixed(3)})`;
 }
-console.log(`within a key: ${verdict(names[0])}; across keys: ${verdict(names[1])}`);
+console.log(`within a key: ${verdict(NAMES[0])}; across keys: ${verdict(NAMES[1])}`);

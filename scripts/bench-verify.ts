@@ -172,7 +172,7 @@ if (!statSync(at('attestation/dist/appraise/evidence-contract.js'), { throwIfNoE
 function ms(value: number): string {
   return `${value.toFixed(2)} ms`;
 }
-const rows: string[][] = [['', 'checks', 'warm', 'floor (at once)', 'ratio', 'floor (in turn)', 'ratio', 'cold, dist', 'cold, one file']];
+const ROWS: string[][] = [['', 'checks', 'warm', 'floor (at once)', 'ratio', 'floor (in turn)', 'ratio', 'cold, dist', 'cold, one file']];
 const bundle = await bundleEvidence();
 for (const { name, run, json } of await subjects()) {
   const keys = createKeyCache();
@@ -186,7 +186,7 @@ for (const { name, run, json } of await subjects()) {
   };
   await medians([() => run(keys), atOnce, inTurn], 100);
   const [warm = 0, once = 0, turn = 0] = await medians([() => run(keys), atOnce, inTurn], WARM_ROUNDS);
-  rows.push([
+  ROWS.push([
     name,
     String(calls.length),
     ms(warm),
@@ -199,6 +199,6 @@ for (const { name, run, json } of await subjects()) {
   ]);
 }
 rmSync(at('.cache/bench-verify'), { recursive: true });
-const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? [];
-for (const row of rows) console.log(row.map((cell, column) => cell.padStart(widths[column] ?? 0)).join('  '));
+const widths = ROWS[0]?.map((_, column) => Math.max(...ROWS.map((row) => row[column]?.length ?? 0))) ?? [];
+for (const row of ROWS) console.log(row.map((cell, column) => cell.padStart(widths[column] ?? 0)).join('  '));
 console.log(`\nbrowser bundle of the core, minified and gzipped: ${((await bundleBytes()) / 1024).toFixed(1)} KiB`);

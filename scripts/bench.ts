@@ -16,9 +16,9 @@ import { startApi } from '../test/fixtures/http/api-server.ts';
 import { startRealServer } from '../test/fixtures/e2e/real-server.ts';
 import { ensureDemoModels } from './demo-model/main.ts';
 
-const rows: [string, string][] = [];
+const ROWS: [string, string][] = [];
 function row(what: string, value: string): void {
-  rows.push([what, value]);
+  ROWS.push([what, value]);
   console.log(`${what.padEnd(64)} ${value}`);
 }
 function sorted(values: readonly number[]): number[] {
@@ -41,17 +41,17 @@ async function times(count: number, run: (i: number) => Promise<unknown>): Promi
 }
 
 const server = await startRealServer();
-const policy: AppraisalPolicy = { ...(server.policy as AppraisalPolicy), [allowSimulated]: true };
+const POLICY: AppraisalPolicy = { ...(server.policy as AppraisalPolicy), [allowSimulated]: true };
 
 // 1. Handshake to verified.
-const cold = `const t = performance.now();
+const COLD = `const t = performance.now();
 const { attestedFetch } = await import('@assay/attestation/node'); const { allowSimulated } = await import('@assay/attestation');
 const policy = { ...JSON.parse(process.argv[1]), [allowSimulated]: true };
 const f = attestedFetch({ policy }); const s = performance.now(); await f.verify(process.argv[2]);
 console.log(s - t, performance.now() - s); await f.close();`;
-const coldRuns: [number, number][] = [];
+const COLD_RUNS: [number, number][] = [];
 for (let i = 0; i < 5; i++) {
-  const child = spawn(process.execPath, ['--input-type=module', '-e', cold, JSON.stringify(server.policy), server.url], {
+  const child = spawn(process.execPath, ['--input-type=module', '-e', COLD, JSON.stringify(server.policy), server.url], {
     cwd: fileURLToPath(new URL('..', import.meta.url)),
     stdio: ['ignore', 'pipe', 'inherit'],
   });
@@ -59,12 +59,12 @@ for (let i = 0; i < 5; i++) {
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
   await once(child, 'close');
   const [load = 0, verify = 0] = text.trim().split(' ').map(Number);
-  coldRuns.push([load, verify]);
+  COLD_RUNS.push([load, verify]);
 }
-row('cold process: loading the client', ms(coldRuns.map(([load]) => load)));
-row('cold process: first handshake to verified', ms(coldRuns.map(([, verify]) => verify)));
+row('cold process: loading the client', ms(COLD_RUNS.map(([load]) => load)));
+row('cold process: first handshake to verified', ms(COLD_RUNS.map(([, verify]) => verify)));
 const options = {
-  policy: (await import('@assay/attestation')).parsePolicy(policy),
+  policy: (await import('@assay/attestation')).parsePolicy(POLICY),
   now: Date.now,
   randomBytes: (n: number) => new Uint8Array(randomBytes(n)),
   connectTimeoutMs: 10_000,
@@ -76,11 +76,11 @@ row(
 );
 
 // 2. TTFT and tokens/s.
-const tokens = 400;
-const attested = attestedFetch({ policy });
+const TOKENS = 400;
+const attested = attestedFetch({ policy: POLICY });
 async function stream(): Promise<{ first: number; rate: number }> {
   const start = performance.now();
-  const body = JSON.stringify({ model: 'demo-context', prompt: 'once upon a time', max_tokens: tokens, temperature: 0, stream: true });
+  const body = JSON.stringify({ model: 'demo-context', prompt: 'once upon a time', max_tokens: TOKENS, temperature: 0, stream: true });
   const response = await attested(`${server.url}/v1/completions`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
@@ -88,42 +88,42 @@ async function stream(): Promise<{ first: number; rate: number }> {
   });
   let first = 0;
   for await (const _ of response.body ?? []) first ||= performance.now();
-  return { first: first - start, rate: ((tokens - 1) / (performance.now() - first)) * 1000 };
+  return { first: first - start, rate: ((TOKENS - 1) / (performance.now() - first)) * 1000 };
 }
 await stream();
-const through: { first: number; rate: number }[] = [];
-for (let i = 0; i < 5; i++) through.push(await stream());
+const THROUGH: { first: number; rate: number }[] = [];
+for (let i = 0; i < 5; i++) THROUGH.push(await stream());
 const { 'demo-context': demo } = await ensureDemoModels(['demo-context']);
 const engine = await openEngine({ workerEntry: fileURLToPath(new URL('../dist/src/engine/child/worker.js', import.meta.url)) })(
   { path: demo.path },
   new AbortController().signal,
 );
-const straight: { first: number; rate: number }[] = [];
-const sampling = { temperature: 0, topP: 1, topK: 0, minP: 0, presencePenalty: 0, frequencyPenalty: 0, repeatPenalty: 1 };
+const STRAIGHT: { first: number; rate: number }[] = [];
+const SAMPLING = { temperature: 0, topP: 1, topK: 0, minP: 0, presencePenalty: 0, frequencyPenalty: 0, repeatPenalty: 1 };
 for (let i = 0; i < 6; i++) {
   const start = performance.now();
   let first = 0;
   for await (const event of engine.generate(
-    { prompt: { kind: 'text', text: 'once upon a time' }, sampling, n: 1, maxTokens: tokens, stop: [], cacheScope: 'bench' },
+    { prompt: { kind: 'text', text: 'once upon a time' }, sampling: SAMPLING, n: 1, maxTokens: TOKENS, stop: [], cacheScope: 'bench' },
     new AbortController().signal,
   )) {
     if (event.type === 'delta') first ||= performance.now();
   }
-  if (i > 0) straight.push({ first: first - start, rate: ((tokens - 1) / (performance.now() - first)) * 1000 });
+  if (i > 0) STRAIGHT.push({ first: first - start, rate: ((TOKENS - 1) / (performance.now() - first)) * 1000 });
 }
-row('demo-context TTFT through attested TLS', ms(through.map((run) => run.first)));
-row('demo-context TTFT straight from the engine', ms(straight.map((run) => run.first)));
+row('demo-context TTFT through attested TLS', ms(THROUGH.map((run) => run.first)));
+row('demo-context TTFT straight from the engine', ms(STRAIGHT.map((run) => run.first)));
 row(
   'demo-context tokens/s through attested TLS, one stream',
   at(
-    through.map((run) => run.rate),
+    THROUGH.map((run) => run.rate),
     0.5,
   ).toFixed(0),
 );
 row(
   'demo-context tokens/s straight from the engine',
   at(
-    straight.map((run) => run.rate),
+    STRAIGHT.map((run) => run.rate),
     0.5,
   ).toFixed(0),
 );
@@ -161,18 +161,18 @@ async function post(url: string, text: string): Promise<void> {
   if (response.status !== 200) throw new Error(`${response.status} ${await response.text()}`);
   await response.arrayBuffer();
 }
-const bareUrl = `http://127.0.0.1:${(bare.address() as AddressInfo).port}`;
+const BARE_URL = `http://127.0.0.1:${(bare.address() as AddressInfo).port}`;
 const ours = body.replace('"chat"', JSON.stringify(chat));
-for (let i = 0; i < 500; i++) await Promise.all([post(bareUrl, body), post(api.url, ours)]);
-const bareTimes: number[] = [];
-const ourTimes: number[] = [];
+for (let i = 0; i < 500; i++) await Promise.all([post(BARE_URL, body), post(api.url, ours)]);
+const BARE_TIMES: number[] = [];
+const OUR_TIMES: number[] = [];
 for (let round = 0; round < 10; round++) {
-  bareTimes.push(...(await times(200, () => post(bareUrl, body))));
-  ourTimes.push(...(await times(200, () => post(api.url, ours))));
+  BARE_TIMES.push(...(await times(200, () => post(BARE_URL, body))));
+  OUR_TIMES.push(...(await times(200, () => post(api.url, ours))));
 }
-row('bare node:http, POST with a small JSON body', ms(bareTimes));
-row('our server, null engine, chat completion', ms(ourTimes));
-row('overhead at p50', `${(at(ourTimes, 0.5) - at(bareTimes, 0.5)).toFixed(2)} ms`);
+row('bare node:http, POST with a small JSON body', ms(BARE_TIMES));
+row('our server, null engine, chat completion', ms(OUR_TIMES));
+row('overhead at p50', `${(at(OUR_TIMES, 0.5) - at(BARE_TIMES, 0.5)).toFixed(2)} ms`);
 await dispatcher.close();
 await api.close();
 bare.close();

@@ -33,11 +33,11 @@ export interface Import {
   readonly kind: 'value' | 'type' | 'dynamic';
 }
 
-const cache = new Map<string, readonly Import[]>();
+const CACHE = new Map<string, readonly Import[]>();
 
 /** Every import and re-export of a source, in order; `import('…')` with a literal is `dynamic`. */
 export function importsOf(file: string): readonly Import[] {
-  const known = cache.get(file);
+  const known = CACHE.get(file);
   if (known !== undefined) return known;
   const text = readFileSync(join(TOP, file), 'utf8');
   const { module } = parseSync(file, text);
@@ -57,7 +57,7 @@ export function importsOf(file: string): readonly Import[] {
     const literal = /^(['"])(.*)\1$/.exec(text.slice(moduleRequest.start, moduleRequest.end));
     if (literal?.[2] !== undefined) add(literal[2], 'dynamic');
   }
-  cache.set(file, found);
+  CACHE.set(file, found);
   return found;
 }
 

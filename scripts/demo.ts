@@ -13,7 +13,7 @@ import { allowSimulated, type AppraisalPolicy } from '@assay/attestation';
 import { attestedFetch } from '@assay/attestation/node';
 
 const top = fileURLToPath(new URL('..', import.meta.url));
-const question = 'What is attestation?';
+const QUESTION = 'What is attestation?';
 const folder = await mkdtemp(join(tmpdir(), 'assay-demo-'));
 function say(text: string): void {
   return void process.stdout.write(`${text}\n`);
@@ -38,14 +38,14 @@ try {
   const [code] = (await once(verdict, 'exit')) as [number | null];
   if (code !== 0) throw new Error(`assay-verify ended with ${code}`);
 
-  say(`\n3. the OpenAI SDK over the verified connection: ${question}`);
+  say(`\n3. the OpenAI SDK over the verified connection: ${QUESTION}`);
   const policy: AppraisalPolicy = { ...(JSON.parse(await readFile(policyPath, 'utf8')) as AppraisalPolicy), [allowSimulated]: true };
   const fetch = attestedFetch({ policy });
   const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'any', fetch });
   const stream = await client.chat.completions.create({
     model: 'demo-chat',
     temperature: 0,
-    messages: [{ role: 'user', content: question }],
+    messages: [{ role: 'user', content: QUESTION }],
     stream: true,
   });
   process.stdout.write('   ');

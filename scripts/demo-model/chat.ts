@@ -18,7 +18,7 @@ import { writeGguf } from './gguf.ts';
 const WIDTH = 480;
 const CODE = 63;
 /** Codes: the current token, then those 1…4 back, then the predicted one. */
-const current = 0;
+const CURRENT = 0;
 function previous(back: number): number {
   return 64 * back;
 }
@@ -76,7 +76,7 @@ function embeddings(language: Language, codes: readonly (readonly number[])[]): 
   const id = (piece: string): number => language.vocabulary.id(piece);
   const values = new Float32Array(WIDTH * codes.length);
   codes.forEach((code, token) => {
-    values.set(code, WIDTH * token + current);
+    values.set(code, WIDTH * token + CURRENT);
     values[WIDTH * token + BIAS] = BALLAST;
   });
   for (const marker of ['<|system|>', '<|user|>', '<|assistant|>', '<|tool|>']) values[WIDTH * id(marker) + ROLE_MARKER] = 1;
@@ -110,7 +110,7 @@ function firstAttention(): readonly Tensor[] {
       k.set(head + 2 * pair, BIAS, 16);
     }
     for (let i = 0; i < CODE; i++) {
-      v.set(head + i, current + i, 1);
+      v.set(head + i, CURRENT + i, 1);
       o.set(previous(back) + i, head + i, 1);
     }
   }
@@ -160,7 +160,7 @@ function topicUnits(language: Language, codes: readonly (readonly number[])[], u
       [2 * i, need + 0.5, 1],
       [2 * i + 1, need + 0.8, -1],
     ] as const) {
-      codes[rule.token]!.forEach((bit, j) => gate.set(unit, current + j, (SHARPNESS * bit) / CODE));
+      codes[rule.token]!.forEach((bit, j) => gate.set(unit, CURRENT + j, (SHARPNESS * bit) / CODE));
       if (rule.where === 'user') gate.set(unit, IN_USER_TURN, SHARPNESS);
       if (rule.tools !== undefined) gate.set(unit, TOOLS_OFFERED, rule.tools ? SHARPNESS : -SHARPNESS);
       gate.set(unit, BIAS, -SHARPNESS * threshold);
@@ -193,7 +193,7 @@ function nextUnits(language: Language, codes: readonly (readonly number[])[], un
     // Every matching token adds 1, one that does not at most 15/63; so all but one is at least 0.76 short.
     const need = rule.context.length + (rule.topic === undefined ? 0 : 1);
     rule.context.toReversed().forEach((token, back) => {
-      codes[token]!.forEach((bit, j) => gate.set(unit, (back === 0 ? current : previous(back)) + j, (SHARPNESS * bit) / CODE));
+      codes[token]!.forEach((bit, j) => gate.set(unit, (back === 0 ? CURRENT : previous(back)) + j, (SHARPNESS * bit) / CODE));
     });
     if (rule.topic !== undefined) gate.set(unit, TOPIC + rule.topic, SHARPNESS);
     gate.set(unit, BIAS, -SHARPNESS * (need - 0.4));

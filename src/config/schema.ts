@@ -40,7 +40,7 @@ const ADDRESS = /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$/;
 const SHA256 = /^[0-9a-f]{64}$/;
 const DURATION = /^(-1|\d{1,9}(\.\d{1,3})?(ms|s|m|h)?)$/;
 const KEY_DIGEST = /^sha256:[0-9a-f]{64}$/;
-const MiB = 1024 * 1024;
+const MI_B = 1024 * 1024;
 const MAX = Number.MAX_SAFE_INTEGER;
 
 export const SECTIONS = {
@@ -286,10 +286,10 @@ export const SECTIONS = {
     no_proxy: { type: 'text', from: 'operator', about: 'hosts reached without a proxy, as NO_PROXY' },
   },
   limits: {
-    max_body_bytes: { type: 'integer', default: 16 * MiB, min: 1024, max: 1024 * MiB, from: 'measured', about: 'largest request body' },
+    max_body_bytes: { type: 'integer', default: 16 * MI_B, min: 1024, max: 1024 * MI_B, from: 'measured', about: 'largest request body' },
     max_body_bytes_in_flight: {
       type: 'integer',
-      default: 256 * MiB,
+      default: 256 * MI_B,
       min: 1024,
       max: MAX,
       from: 'operator',
@@ -418,7 +418,7 @@ export const SECTIONS = {
     },
     max_segment_bytes: {
       type: 'integer',
-      default: 64 * MiB,
+      default: 64 * MI_B,
       min: 4096,
       max: MAX,
       from: 'measured',

@@ -31,11 +31,11 @@ export interface OpenOptions {
   readonly exact?: boolean | undefined;
 }
 
-const maxStderrCharacters = 64 * 1024;
+const MAX_STDERR_CHARACTERS = 64 * 1024;
 const DEFAULT_MAX_QUEUED = 64;
 
 /** Everything the child sees of an environment. One libuv thread: decodes then always run on the thread the pool knows. */
-const childEnvironment = { UV_THREADPOOL_SIZE: '1', GGML_NO_BACKTRACE: '1', NODE_OPTIONS: '' };
+const CHILD_ENVIRONMENT = { UV_THREADPOOL_SIZE: '1', GGML_NO_BACKTRACE: '1', NODE_OPTIONS: '' };
 
 /** Makes the OpenEngine of the seam. Rejects with ApiError `model_load_failed`, or the signal's reason. */
 export function openEngine(options: OpenOptions): OpenEngine {
@@ -43,7 +43,7 @@ export function openEngine(options: OpenOptions): OpenEngine {
     signal.throwIfAborted();
     const entry = typeof options.workerEntry === 'string' ? options.workerEntry : fileURLToPath(options.workerEntry);
     const child = spawn(process.execPath, ['--max-old-space-size=1024', entry], {
-      env: childEnvironment,
+      env: CHILD_ENVIRONMENT,
       stdio: ['ignore', 'ignore', 'pipe', 'pipe', ...(spec.fd === undefined ? [] : [spec.fd])],
       // The child must not get the terminal's Ctrl-C: the server decides when it ends.
       detached: true,
@@ -88,7 +88,7 @@ function connect(child: ChildProcess, watchdogMs: number): Connection {
     child.kill('SIGKILL');
   };
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    stderr = (stderr + text).slice(-maxStderrCharacters);
+    stderr = (stderr + text).slice(-MAX_STDERR_CHARACTERS);
   });
   const read = frameReader<FromChild>((message, raw) => connection.onMessage?.(message, raw));
   socket.on('data', (chunk: Buffer) => {

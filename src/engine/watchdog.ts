@@ -9,7 +9,7 @@ export interface Watchdog {
 }
 
 /** Quiet ticks that end a child; each is a fourth of the limit. */
-const quietTicks = 4;
+const QUIET_TICKS = 4;
 
 export function createWatchdog(options: {
   /** Milliseconds; a child is ended after this much silence and up to a fourth more. */
@@ -23,9 +23,9 @@ export function createWatchdog(options: {
   readonly every: (ms: number, tick: () => void) => () => void;
 }): Watchdog {
   let quiet = 0;
-  const stop = options.every(Math.max(50, options.limitMs / quietTicks), () => {
+  const stop = options.every(Math.max(50, options.limitMs / QUIET_TICKS), () => {
     if (!options.asked()) quiet = 0;
-    else if (quiet === quietTicks) options.kill();
+    else if (quiet === QUIET_TICKS) options.kill();
     else {
       quiet += 1;
       options.ping();

@@ -32,11 +32,11 @@ export class TooComplex extends Error {
   override readonly name = 'TooComplex';
 }
 
-const maxPositions = 6000;
-const maxStates = 2000;
-const maxSteps = 600_000;
+const MAX_POSITIONS = 6000;
+const MAX_STATES = 2000;
+const MAX_STEPS = 600_000;
 /** Shortest limit that `max` is brought down to where the states do not suffice for all of it. */
-const shortestLimit = 64;
+const SHORTEST_LIMIT = 64;
 
 /**
  * What all of `languages` have in common, of a length (in code points) within `lengths`; null when that is nothing. Where
@@ -47,7 +47,7 @@ export function automatonOf(languages: readonly Regular[], lengths: Lengths, spe
   const count: Spend = (more) => {
     steps += more;
     spend(more);
-    if (steps > maxSteps) throw new TooComplex('it takes too much work');
+    if (steps > MAX_STEPS) throw new TooComplex('it takes too much work');
   };
   const nfa = createNfa(count);
   const starts = languages.map((language) => nfa.add(language));
@@ -66,8 +66,8 @@ export function automatonOf(languages: readonly Regular[], lengths: Lengths, spe
   try {
     table = product(max);
   } catch (error) {
-    const most = Math.floor(maxStates / (tables.reduce((all, each) => all * each.accepts.length, 1) || 1)) - 1;
-    if (!(error instanceof TooComplex) || max === Infinity || most >= max || most < Math.max(min, shortestLimit)) throw error;
+    const most = Math.floor(MAX_STATES / (tables.reduce((all, each) => all * each.accepts.length, 1) || 1)) - 1;
+    if (!(error instanceof TooComplex) || max === Infinity || most >= max || most < Math.max(min, SHORTEST_LIMIT)) throw error;
     table = product(most);
   }
   return trimmed(table, symbols, count);
@@ -88,7 +88,7 @@ function createNfa(count: Spend): Nfa {
   const kinds: number[] = [];
   const next: number[][] = [];
   const position = (kind: number, targets: number[]): number => {
-    if (kinds.length >= maxPositions) throw new TooComplex('it is too large');
+    if (kinds.length >= MAX_POSITIONS) throw new TooComplex('it is too large');
     count(2);
     kinds.push(kind);
     next.push(targets);
@@ -197,7 +197,7 @@ function determine(nfa: Nfa, start: number, symbols: readonly Symbol[], count: S
     const key = set.join();
     let state = bySet.get(key);
     if (state === undefined) {
-      if (sets.length >= maxStates) throw new TooComplex('it needs too many states');
+      if (sets.length >= MAX_STATES) throw new TooComplex('it needs too many states');
       state = sets.push(set) - 1;
       bySet.set(key, state);
     }
@@ -228,7 +228,7 @@ function intersect(tables: readonly Table[], { min, max }: Lengths, symbols: num
     const key = state.join();
     let found = known.get(key);
     if (found === undefined) {
-      if (states.length >= maxStates) throw new TooComplex('it needs too many states');
+      if (states.length >= MAX_STATES) throw new TooComplex('it needs too many states');
       found = states.push(state) - 1;
       known.set(key, found);
     }

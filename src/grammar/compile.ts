@@ -11,10 +11,10 @@ import { createGrammarBuilder, either, GrammarTooLarge, literal, repeat, type Ex
 import { allExclusive } from './exclusive.ts';
 import type { Lengths } from './automaton.ts';
 import { NumberRangeError, numberExpression } from './number.ts';
-import { anyCharacter, cuts, formats, PatternError, patternExpression, withoutLookaround, type PatternGrammar } from './pattern.ts';
+import { anyCharacter, cuts, FORMATS, PatternError, patternExpression, withoutLookaround, type PatternGrammar } from './pattern.ts';
 import { openReadings, type Kind, type Member, type Reading } from './readings.ts';
 import {
-  annotations,
+  ANNOTATIONS,
   assertBounded,
   count,
   enumerated,
@@ -22,7 +22,7 @@ import {
   isJson,
   known,
   modernTuple,
-  numericFormats,
+  NUMERIC_FORMATS,
   Patterns,
   permittedNames,
   refuse,
@@ -30,7 +30,7 @@ import {
   type Json,
   type Type,
 } from './schema.ts';
-import { addWord, noWords, TooManyWords, wordsExpression, type Words } from './words.ts';
+import { addWord, NO_WORDS, TooManyWords, wordsExpression, type Words } from './words.ts';
 import type { ToolFormat } from '../engine/seam/tool-format.ts';
 
 export interface SchemaOptions {
@@ -38,17 +38,17 @@ export interface SchemaOptions {
   readonly param?: string | undefined;
 }
 
-const maxDepth = 32;
-const maxNodes = 4000;
-const maxStringLength = 100_000;
-const maxItems = 10_000;
+const MAX_DEPTH = 32;
+const MAX_NODES = 4000;
+const MAX_STRING_LENGTH = 100_000;
+const MAX_ITEMS = 10_000;
 /** Of the same text at once: what llama.cpp steps for every token. */
-const maxReadings = 2500;
-const maxParallelCalls = 16;
+const MAX_READINGS = 2500;
+const MAX_PARALLEL_CALLS = 16;
 /** Characters of a property name that others must differ from. */
-const maxOtherKey = 1000;
-const space = '" "?';
-const numericBounds = ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf'] as const;
+const MAX_OTHER_KEY = 1000;
+const SPACE = '" "?';
+const NUMERIC_BOUNDS = ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf'] as const;
 
 /** A grammar whose root is a JSON value that validates. */
 export function schemaToGrammar(schema: unknown, options: SchemaOptions = {}): string {
@@ -89,7 +89,7 @@ export function toolCallGrammar(
       const name = literal(JSON.stringify(tool.name));
       return builder.rule(
         `call-${tool.name}`,
-        `"{\\"name\\":" ${space} ${name} "," ${space} ${literal(`"${format.argumentsKey}":`)} ${space} ${body} "}"`,
+        `"{\\"name\\":" ${SPACE} ${name} "," ${SPACE} ${literal(`"${format.argumentsKey}":`)} ${SPACE} ${body} "}"`,
       );
     });
     if (calls.length === 0) throw new ApiError(400, 'invalid_schema', 'there is no tool to call', { param: 'tools' });
@@ -97,7 +97,7 @@ export function toolCallGrammar(
     const more = builder.rule('more', [...member(format.between), call].join(' '));
     builder.define(
       root,
-      [...member(format.open), call, ...(parallel ? [repeat(builder, more, 0, maxParallelCalls - 1)] : []), ...member(format.close)].join(
+      [...member(format.open), call, ...(parallel ? [repeat(builder, more, 0, MAX_PARALLEL_CALLS - 1)] : []), ...member(format.close)].join(
         ' ',
       ),
     );
@@ -134,13 +134,13 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
   let nodes = 0;
   /** A schema and the schemas in it are nodes; what has more of them than are left is refused before they are looked at. */
   const assertRoom = (more: number): void => {
-    if (nodes + more > maxNodes) refuse(param, `the schema has more than ${maxNodes} nodes`);
+    if (nodes + more > MAX_NODES) refuse(param, `the schema has more than ${MAX_NODES} nodes`);
   };
   // Rules of referenced schemas by pointer; null while one is being read and no character was written yet.
   const references = new Map<string, Expression>();
   const values = anyValue(builder);
   // What llama.cpp may have open at once in the value an expression stands for, and its values where they are listed.
-  const readings = new Map<Expression, Reading>([[values.value, { is: 'any', of: kinds.map((kind) => leaf(kind, 1)) }]]);
+  const readings = new Map<Expression, Reading>([[values.value, { is: 'any', of: KINDS.map((kind) => leaf(kind, 1)) }]]);
   const listed = new Map<Expression, readonly string[]>();
   const readAs = (expression: Expression, reading: Reading): Expression => {
     readings.set(expression, reading);
@@ -172,17 +172,17 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
     assertRoom(1);
     nodes += 1;
     spend(32);
-    if (depth > maxDepth) return refuse(path, `the schema nests deeper than ${maxDepth}`);
+    if (depth > MAX_DEPTH) return refuse(path, `the schema nests deeper than ${MAX_DEPTH}`);
     if (schema === true) return values.value;
     if (schema === false) return refuse(path, 'the schema false admits nothing');
     if (!isJson(schema)) return refuse(path, 'a schema must be an object or a boolean');
     for (const key of Object.keys(schema))
-      if (!known.has(key) && !annotations.has(key)) refuse(`${path}.${key}`, `the keyword ${key} is not supported`);
+      if (!known.has(key) && !ANNOTATIONS.has(key)) refuse(`${path}.${key}`, `the keyword ${key} is not supported`);
 
     const { $ref } = schema;
     if ($ref !== undefined) {
       if (typeof $ref !== 'string') return refuse(`${path}.$ref`, '$ref must be a string');
-      const rest = Object.fromEntries(Object.entries(schema).filter(([key]) => key !== '$ref' && !annotations.has(key)));
+      const rest = Object.fromEntries(Object.entries(schema).filter(([key]) => key !== '$ref' && !ANNOTATIONS.has(key)));
       if (Object.keys(rest).length > 0) return compile({ allOf: [{ $ref }, rest] }, path, depth + 1, open);
       if (open.has($ref)) return refuse(`${path}.$ref`, 'the references go in a circle');
       const found = references.get($ref);
@@ -202,14 +202,14 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
     }
     const { allOf } = schema;
     // One part and nothing beside it is that part, so that what it refers to may be itself.
-    if (Array.isArray(allOf) && allOf.length === 1 && Object.keys(schema).every((key) => key === 'allOf' || annotations.has(key)))
+    if (Array.isArray(allOf) && allOf.length === 1 && Object.keys(schema).every((key) => key === 'allOf' || ANNOTATIONS.has(key)))
       return compile(allOf[0], `${path}.allOf[0]`, depth + 1, open);
     if (allOf !== undefined) return compile(merged(schema, path, open), path, depth + 1, open);
     for (const key of ['anyOf', 'oneOf'] as const) {
       const branches = schema[key];
       if (branches === undefined) continue;
       if (!Array.isArray(branches) || branches.length === 0) return refuse(`${path}.${key}`, `${key} must be a non-empty array`);
-      const rest = Object.fromEntries(Object.entries(schema).filter(([name]) => name !== key && !annotations.has(name)));
+      const rest = Object.fromEntries(Object.entries(schema).filter(([name]) => name !== key && !ANNOTATIONS.has(name)));
       assertRoom(branches.length);
       if (key === 'oneOf') assertExclusive(branches, `${path}.oneOf`);
       const compiled = branches.map((branch: unknown, i) =>
@@ -237,7 +237,7 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
 
   const enumeration = (values: readonly unknown[], path: string): Expression => {
     const texts = values.map((value) => JSON.stringify(value));
-    const words = texts.reduce((all, text) => addWord(builder, all, Array.from(text), ''), noWords);
+    const words = texts.reduce((all, text) => addWord(builder, all, Array.from(text), ''), NO_WORDS);
     const rule = builder.rule('enum', oneOf(words, path));
     listed.set(rule, texts);
     const counts = new Map<Kind, number>();
@@ -274,8 +274,8 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
   };
 
   const numeric = (integer: boolean, schema: Json, path: string): Expression => {
-    const range: { -readonly [key in (typeof numericBounds)[number]]?: number } = {};
-    for (const key of numericBounds) {
+    const range: { -readonly [key in (typeof NUMERIC_BOUNDS)[number]]?: number } = {};
+    for (const key of NUMERIC_BOUNDS) {
       const value = schema[key];
       if (value === undefined) continue;
       if (typeof value !== 'number' || (key === 'multipleOf' && value <= 0))
@@ -286,7 +286,7 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
     if (
       format !== undefined &&
       typesOf(schema, path).every((type) => type !== 'string') &&
-      !(typeof format === 'string' && numericFormats.has(format))
+      !(typeof format === 'string' && NUMERIC_FORMATS.has(format))
     ) {
       return refuse(`${path}.format`, 'this format is not supported for numbers');
     }
@@ -303,10 +303,11 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
 
   const stringOf = (schema: Json, path: string): Expression => {
     const { pattern, format } = schema;
-    const min = count(path, 'minLength', schema, maxStringLength) ?? 0;
+    const min = count(path, 'minLength', schema, MAX_STRING_LENGTH) ?? 0;
     const max = count(path, 'maxLength', schema, Number.MAX_SAFE_INTEGER) ?? Infinity;
     if (max < min) return refuse(`${path}.maxLength`, 'maxLength is under minLength');
-    if (max !== Infinity && max > maxStringLength) return refuse(`${path}.maxLength`, `maxLength is over the supported ${maxStringLength}`);
+    if (max !== Infinity && max > MAX_STRING_LENGTH)
+      return refuse(`${path}.maxLength`, `maxLength is over the supported ${MAX_STRING_LENGTH}`);
     if (schema['contentEncoding'] !== undefined && pattern === undefined)
       return refuse(`${path}.contentEncoding`, 'contentEncoding is supported only beside pattern, which is what is enforced');
     if (format !== undefined && typeof format !== 'string') return refuse(`${path}.format`, 'format must be a string');
@@ -316,8 +317,8 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
       return matching(typeof pattern === 'string' ? [pattern] : pattern.all, { min, max }, `${path}.pattern`);
     }
     if (format !== undefined) {
-      const known = formats.get(format);
-      if (known === undefined) return refuse(`${path}.format`, `format must be one of ${[...formats.keys()].join(', ')}`);
+      const known = FORMATS.get(format);
+      if (known === undefined) return refuse(`${path}.format`, `format must be one of ${[...FORMATS.keys()].join(', ')}`);
       return matching([known], { min, max }, `${path}.format`);
     }
     if (min === 0 && max === Infinity) return readAs(values.string, leaf('string', 1));
@@ -355,8 +356,8 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
   /** `parts` gets what the items are. */
   const tupleOf = (given: Json, path: string, depth: number, parts: Expression[]): Expression => {
     const schema = modernTuple(given, path);
-    const min = count(path, 'minItems', schema, maxItems) ?? 0;
-    const max = count(path, 'maxItems', schema, maxItems) ?? Infinity;
+    const min = count(path, 'minItems', schema, MAX_ITEMS) ?? 0;
+    const max = count(path, 'maxItems', schema, MAX_ITEMS) ?? Infinity;
     if (max < min) return refuse(`${path}.maxItems`, 'maxItems is under minItems');
     const prefix = schema['prefixItems'];
     if (prefix !== undefined && (!Array.isArray(prefix) || prefix.length === 0))
@@ -370,7 +371,7 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
     parts.push(...heads, ...(rest === null ? [] : [rest]));
     if (rest === null && min > heads.length) return refuse(`${path}.minItems`, 'minItems is over what the items allow');
     // Built from the end: what may follow once i items are written.
-    const comma = `"," ${space}`;
+    const comma = `"," ${SPACE}`;
     let tail = '';
     if (rest !== null) {
       const needed = Math.max(0, min - heads.length);
@@ -423,7 +424,7 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
     });
     // Undeclared properties are valid unless forbidden; they are written only when the schema speaks of them, or of nothing else.
     const open = additional === undefined ? names.length === 0 && missing.length === 0 : additional !== false;
-    const comma = `"," ${space}`;
+    const comma = `"," ${SPACE}`;
     let extra = '';
     let others: Reading | null = null;
     if (open) {
@@ -436,27 +437,27 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
               builder,
               pairs.map((pair) => pair.name),
             );
-      extra = builder.rule('extra', `${key} ":" ${space} ${value}`);
+      extra = builder.rule('extra', `${key} ":" ${SPACE} ${value}`);
     }
     // Once a property is written, and when none is: what may follow the last of them.
     const end = extra === '' ? '""' : builder.rule('extras', `(${comma} ${extra})*`);
     const alone = extra === '' ? '""' : builder.rule('extras', `(${extra} (${comma} ${extra})*)?`);
     // From the last property on: the names that may come next, up to the first that must.
-    let choices = noWords;
+    let choices = NO_WORDS;
     let next = '';
     let mayEnd = true;
     for (const pair of pairs.toReversed()) {
       const after = next === '' ? end : builder.rule('a', `${comma} ${next}${mayEnd ? ` | ${end}` : ''}`);
-      const member = builder.rule('m', [space, pair.value, ...(after === '""' ? [] : [after])].join(' '));
+      const member = builder.rule('m', [SPACE, pair.value, ...(after === '""' ? [] : [after])].join(' '));
       if (pair.required) {
-        choices = noWords;
+        choices = NO_WORDS;
         mayEnd = false;
       }
       choices = addWord(builder, choices, Array.from(`${JSON.stringify(pair.name)}:`), member);
       next = oneOf(choices, `${path}.properties`);
     }
     const first = next === '' ? alone : builder.rule('first', mayEnd ? `${next} | ${alone}` : next);
-    return readAs(builder.rule('object', `"{" ${space} ${first} ${space} "}"`), {
+    return readAs(builder.rule('object', `"{" ${SPACE} ${first} ${SPACE} "}"`), {
       is: 'object',
       members: pairs.map((pair) => pair.member),
       others,
@@ -486,11 +487,11 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
     const followed = new Set(open);
     const add = (part: unknown, at: string, depth: number): void => {
       nodes += 1;
-      if (nodes > maxNodes || depth > maxDepth) return refuse(at, 'the schema is too large');
+      if (nodes > MAX_NODES || depth > MAX_DEPTH) return refuse(at, 'the schema is too large');
       if (part === true) return;
       if (!isJson(part)) return refuse(at, 'a part of allOf must be a schema object');
       for (const key of Object.keys(part))
-        if (!known.has(key) && !annotations.has(key)) refuse(`${at}.${key}`, `the keyword ${key} is not supported`);
+        if (!known.has(key) && !ANNOTATIONS.has(key)) refuse(`${at}.${key}`, `the keyword ${key} is not supported`);
       const { $ref, allOf, ...own } = part;
       all.add(own, at);
       if ($ref !== undefined) {
@@ -514,10 +515,10 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
       let schema: unknown = branch;
       for (
         let hops = 0;
-        isJson(schema) && typeof schema['$ref'] === 'string' && Object.keys(schema).every((key) => key === '$ref' || annotations.has(key));
+        isJson(schema) && typeof schema['$ref'] === 'string' && Object.keys(schema).every((key) => key === '$ref' || ANNOTATIONS.has(key));
         hops += 1
       ) {
-        if (hops > maxDepth) return refuse(`${path}[${i}]`, 'the references go in a circle');
+        if (hops > MAX_DEPTH) return refuse(`${path}[${i}]`, 'the references go in a circle');
         spend(32);
         schema = resolve(schema['$ref'], `${path}[${i}]`);
       }
@@ -528,13 +529,13 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
   };
   return (schema) => {
     const root = compile(schema, param, 0, none);
-    if (openReadings(readingOf(root), maxReadings, spend) === Infinity)
+    if (openReadings(readingOf(root), MAX_READINGS, spend) === Infinity)
       refuse(param, 'the schema has too many alternatives that begin alike; a constant as the first property of each tells them apart');
     return root;
   };
 }
 
-const kinds = ['object', 'array', 'string', 'number', 'word'] as const;
+const KINDS = ['object', 'array', 'string', 'number', 'word'] as const;
 
 function leaf(kind: Kind, width: number): Reading {
   return { is: 'leaf', kind, width };
@@ -543,7 +544,7 @@ function leaf(kind: Kind, width: number): Reading {
 function kindOf(value: unknown): Kind {
   if (Array.isArray(value)) return 'array';
   const kind = value === null ? 'word' : typeof value;
-  return kinds.find((each) => each === kind) ?? 'word';
+  return KINDS.find((each) => each === kind) ?? 'word';
 }
 
 /** JSON of any shape; nesting is the grammar's own recursion. */
@@ -553,9 +554,9 @@ function anyValue(builder: GrammarBuilder): { readonly value: Expression; readon
   const value = builder.declare('value');
   const object = builder.rule(
     'object',
-    `"{" ${space} (${string} ":" ${space} ${value} ("," ${space} ${string} ":" ${space} ${value})*)? ${space} "}"`,
+    `"{" ${SPACE} (${string} ":" ${SPACE} ${value} ("," ${SPACE} ${string} ":" ${SPACE} ${value})*)? ${SPACE} "}"`,
   );
-  const array = builder.rule('array', `"[" (${value} ("," ${space} ${value})*)? "]"`);
+  const array = builder.rule('array', `"[" (${value} ("," ${SPACE} ${value})*)? "]"`);
   builder.define(value, `${object} | ${array} | ${string} | ${number} | "true" | "false" | "null"`);
   return { value, object, string };
 }
@@ -571,7 +572,7 @@ function otherKey(builder: GrammarBuilder, names: readonly string[]): Expression
   const root: Node = { next: new Map(), ends: false };
   for (const name of names) {
     // Emitting goes as deep as a name is long.
-    if (name.length > maxOtherKey) throw new GrammarTooLarge('a property name is too long');
+    if (name.length > MAX_OTHER_KEY) throw new GrammarTooLarge('a property name is too long');
     let at = root;
     for (const c of name) {
       builder.spend(8);

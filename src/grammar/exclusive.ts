@@ -4,7 +4,7 @@
 
 import type { Spend } from './gbnf.ts';
 import { groupsByLabel } from './groups.ts';
-import { canonical, constantsOf, isJson, types, type Json } from './schema.ts';
+import { canonical, constantsOf, isJson, TYPES, type Json } from './schema.ts';
 
 /** Provably no value matches two of `branches`. */
 export function allExclusive(branches: readonly Json[], spend: Spend): boolean {
@@ -112,5 +112,5 @@ function kindOf(value: unknown): string {
   if (value === null) return 'null';
   if (Array.isArray(value)) return 'array';
   const kind = typeof value;
-  return types.some((type) => type === kind) ? kind : 'null';
+  return TYPES.some((type) => type === kind) ? kind : 'null';
 }

@@ -24,11 +24,11 @@ export interface GrammarBuilder {
   text(): string;
 }
 
-const maxRules = 20_000;
-const maxCharacters = 400_000;
+const MAX_RULES = 20_000;
+const MAX_CHARACTERS = 400_000;
 /** Elements after llama.cpp has written the repetitions out: `x{0,99}` is 99 optional ones. */
-const maxElements = 400_000;
-const maxSteps = 1_500_000;
+const MAX_ELEMENTS = 400_000;
+const MAX_STEPS = 1_500_000;
 
 export function createGrammarBuilder(): GrammarBuilder {
   const rules = new Map<string, string | null>();
@@ -39,7 +39,7 @@ export function createGrammarBuilder(): GrammarBuilder {
   let suffix = 0;
   const spend = (more: number): void => {
     steps += more;
-    if (steps > maxSteps) throw new GrammarTooLarge('the grammar takes too much work');
+    if (steps > MAX_STEPS) throw new GrammarTooLarge('the grammar takes too much work');
   };
   const name = (hint: string): string => {
     const stem =
@@ -55,7 +55,7 @@ export function createGrammarBuilder(): GrammarBuilder {
   const put = (key: string, body: string): void => {
     characters += key.length + body.length + 6;
     elements += written(body);
-    if (rules.size > maxRules || characters > maxCharacters || elements > maxElements)
+    if (rules.size > MAX_RULES || characters > MAX_CHARACTERS || elements > MAX_ELEMENTS)
       throw new GrammarTooLarge('the grammar is too large');
     rules.set(key, body);
   };
@@ -72,7 +72,7 @@ export function createGrammarBuilder(): GrammarBuilder {
     },
     declare(hint) {
       const key = name(hint);
-      if (rules.size > maxRules) throw new GrammarTooLarge('the grammar is too large');
+      if (rules.size > MAX_RULES) throw new GrammarTooLarge('the grammar is too large');
       rules.set(key, null);
       return key;
     },
@@ -127,7 +127,7 @@ export function either(options: readonly Expression[]): Expression {
   return options.length === 1 ? (options[0] ?? '""') : `(${options.join(' | ')})`;
 }
 
-const block = 100;
+const BLOCK = 100;
 
 /**
  * `item` from `min` to `max` times (Infinity: no limit); `item` must be a rule name, class or literal and match at least one
@@ -138,24 +138,24 @@ export function repeat(builder: GrammarBuilder, item: Expression, min: number, m
   if (max === 0) return '""';
   const atom = /^[\w-]+$|^\[(?:[^\]\\]|\\.)*\]$|^"(?:[^"\\]|\\.)*"$/.test(item) ? item : builder.rule('item', item);
   if (max === Infinity) {
-    if (min <= block) return min === 0 ? `${atom}*` : min === 1 ? `${atom}+` : `${atom}{${min},}`;
+    if (min <= BLOCK) return min === 0 ? `${atom}*` : min === 1 ? `${atom}+` : `${atom}{${min},}`;
     return `${exactly(builder, atom, min)} ${atom}*`;
   }
   if (min === max) return exactly(builder, atom, min);
   if (min > 0) return `${exactly(builder, atom, min)} ${repeat(builder, atom, 0, max - min)}`;
-  if (max <= block) return max === 1 ? `${atom}?` : `${atom}{0,${max}}`;
+  if (max <= BLOCK) return max === 1 ? `${atom}?` : `${atom}{0,${max}}`;
   // 0…max = fewer than q whole blocks and a part of one, or q blocks and a part of what is left over.
-  const whole = builder.rule('block', `${atom}{${block}}`);
-  const q = Math.floor(max / block);
-  const rest = max - q * block;
-  const fewer = `${repeat(builder, whole, 0, q - 1)} ${atom}{0,${block - 1}}`;
+  const whole = builder.rule('block', `${atom}{${BLOCK}}`);
+  const q = Math.floor(max / BLOCK);
+  const rest = max - q * BLOCK;
+  const fewer = `${repeat(builder, whole, 0, q - 1)} ${atom}{0,${BLOCK - 1}}`;
   const full = `${exactly(builder, whole, q)}${rest > 0 ? ` ${repeat(builder, atom, 0, rest)}` : ''}`;
   return builder.rule('upto', `${fewer} | ${full}`);
 }
 
 function exactly(builder: GrammarBuilder, atom: Expression, count: number): Expression {
-  if (count <= block) return count === 1 ? atom : `${atom}{${count}}`;
-  const whole = builder.rule('block', `${atom}{${block}}`);
-  const rest = count % block;
-  return `${exactly(builder, whole, Math.floor(count / block))}${rest > 0 ? ` ${exactly(builder, atom, rest)}` : ''}`;
+  if (count <= BLOCK) return count === 1 ? atom : `${atom}{${count}}`;
+  const whole = builder.rule('block', `${atom}{${BLOCK}}`);
+  const rest = count % BLOCK;
+  return `${exactly(builder, whole, Math.floor(count / BLOCK))}${rest > 0 ? ` ${exactly(builder, atom, rest)}` : ''}`;
 }

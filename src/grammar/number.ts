@@ -25,9 +25,9 @@ export interface NumberRange {
   readonly multipleOf?: number | undefined;
 }
 
-const maxIntegerDigits = 21;
-const maxFractionDigits = 15;
-const maxStates = 6000;
+const MAX_INTEGER_DIGITS = 21;
+const MAX_FRACTION_DIGITS = 15;
+const MAX_STATES = 6000;
 
 /** Digits of a non-negative decimal: value = integer . fraction, no superfluous zeros. */
 interface Decimal {
@@ -78,10 +78,10 @@ interface Step {
 }
 
 function stepOf(multipleOf: number | undefined, integer: boolean): Step {
-  if (multipleOf === undefined) return { modulus: 1, fractionDigits: integer ? 0 : maxFractionDigits };
+  if (multipleOf === undefined) return { modulus: 1, fractionDigits: integer ? 0 : MAX_FRACTION_DIGITS };
   const { integer: whole, fraction } = decimal(multipleOf, 'multipleOf');
   const modulus = Number(whole + fraction);
-  if (modulus < 1 || modulus > 1000 || fraction.length > maxFractionDigits)
+  if (modulus < 1 || modulus > 1000 || fraction.length > MAX_FRACTION_DIGITS)
     throw new NumberRangeError('multipleOf', 'multipleOf must be an integer from 1 to 1000, or that over a power of ten');
   if (!integer) return { modulus, fractionDigits: fraction.length };
   return { modulus: modulus / commonDivisor(modulus, 10 ** fraction.length), fractionDigits: 0 };
@@ -95,7 +95,7 @@ function signed(value: number | undefined, keyword: string, exclusive: boolean):
   if (value === undefined) return null;
   // A bound further out than what is written here is as good as the last number that is.
   if (Number.isFinite(value) && (/max/i.test(keyword) ? value >= 1e21 : value <= -1e21))
-    return { decimal: { integer: '9'.repeat(maxIntegerDigits), fraction: '' }, exclusive: false, negative: value < 0 };
+    return { decimal: { integer: '9'.repeat(MAX_INTEGER_DIGITS), fraction: '' }, exclusive: false, negative: value < 0 };
   return { decimal: decimal(Math.abs(value), keyword), exclusive, negative: value < 0 };
 }
 
@@ -141,12 +141,12 @@ function magnitudes(builder: GrammarBuilder, low: Bound | null, high: Bound | nu
     if (order > 0 || (order === 0 && (low.exclusive || high.exclusive))) return null;
   }
   const shortest = low === null ? 1 : low.decimal.integer.length;
-  const longest = high === null ? Math.max(maxIntegerDigits - 5, shortest) : high.decimal.integer.length;
+  const longest = high === null ? Math.max(MAX_INTEGER_DIGITS - 5, shortest) : high.decimal.integer.length;
   const states = new Map<string, Expression | null>();
   const state = (key: string, make: () => Expression | null): Expression | null => {
     const known = states.get(key);
     if (known !== undefined) return known;
-    if (states.size > maxStates) throw new NumberRangeError('multipleOf', 'the bounds and the step need too many states');
+    if (states.size > MAX_STATES) throw new NumberRangeError('multipleOf', 'the bounds and the step need too many states');
     builder.spend(16);
     const body = make();
     const rule = body === null ? null : builder.rule('digits', body);

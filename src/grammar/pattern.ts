@@ -13,11 +13,11 @@ export class PatternError extends Error {
   override readonly name = 'PatternError';
 }
 
-const maxPatternCharacters = 2000;
-const maxDepth = 24;
-const maxCode = 0x10ffff;
+const MAX_PATTERN_CHARACTERS = 2000;
+const MAX_DEPTH = 24;
+const MAX_CODE = 0x10ffff;
 /** Characters that go on differently from one place: llama.cpp tries each with every token. */
-const maxChoices = 96;
+const MAX_CHOICES = 96;
 
 export interface PatternGrammar {
   readonly expression: Expression;
@@ -32,7 +32,7 @@ export function patternExpression(
   lengths: Lengths = { min: 0, max: Infinity },
 ): PatternGrammar {
   const languages = patterns.map((pattern): Regular => {
-    if (pattern.length > maxPatternCharacters) return fail(`a pattern has at most ${maxPatternCharacters} characters`);
+    if (pattern.length > MAX_PATTERN_CHARACTERS) return fail(`a pattern has at most ${MAX_PATTERN_CHARACTERS} characters`);
     builder.spend(40 * pattern.length);
     const parts = splitTop(pattern).map((part): Regular => {
       const anchoredStart = part.startsWith('^');
@@ -105,7 +105,7 @@ function written(builder: GrammarBuilder, automaton: Automaton, lengths: Lengths
       }
     }
     const choices = plain.length + escaped.length + (accepts ? 1 : 0);
-    if (choices > maxChoices) fail('the pattern is too complex: too many characters that go on differently');
+    if (choices > MAX_CHOICES) fail('the pattern is too complex: too many characters that go on differently');
     width = Math.max(width, choices);
     const options = [...plain, ...(escaped.length === 0 ? [] : [`"\\\\" ${builder.rule('escape', escaped.join(' | '))}`])];
     builder.define(rule, [...options, ...(accepts ? ['""'] : [])].join(' | '));
@@ -130,27 +130,27 @@ function endsUnescaped(text: string, c: string): boolean {
   return text.endsWith(c) && (text.length - 1 - at) % 2 === 0;
 }
 
-const octet = '(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)';
-const timeOfDay = '([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,9})?(Z|[+-]([01]\\d|2[0-3]):[0-5]\\d)';
-const day = '(\\d{4}-(0[13578]|1[02])-(0[1-9]|[12]\\d|3[01])|\\d{4}-(0[469]|11)-(0[1-9]|[12]\\d|30)|\\d{4}-02-(0[1-9]|1\\d|2[0-8]))';
-const label = '[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?';
-const shortLabel = '[a-zA-Z0-9]([a-zA-Z0-9-]{0,38}[a-zA-Z0-9])?';
-const h16 = '[0-9a-fA-F]{1,4}';
+const OCTET = '(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)';
+const TIME_OF_DAY = '([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,9})?(Z|[+-]([01]\\d|2[0-3]):[0-5]\\d)';
+const DAY = '(\\d{4}-(0[13578]|1[02])-(0[1-9]|[12]\\d|3[01])|\\d{4}-(0[469]|11)-(0[1-9]|[12]\\d|30)|\\d{4}-02-(0[1-9]|1\\d|2[0-8]))';
+const LABEL = '[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?';
+const SHORT_LABEL = '[a-zA-Z0-9]([a-zA-Z0-9-]{0,38}[a-zA-Z0-9])?';
+const H16 = '[0-9a-fA-F]{1,4}';
 
 /** Anchored patterns for the formats we enforce. 29 February is left out: whether it exists depends on the year. */
-export const formats: ReadonlyMap<string, string> = new Map([
-  ['date', `^${day}$`],
-  ['time', `^${timeOfDay}$`],
-  ['date-time', `^${day}T${timeOfDay}$`],
+export const FORMATS: ReadonlyMap<string, string> = new Map([
+  ['date', `^${DAY}$`],
+  ['time', `^${TIME_OF_DAY}$`],
+  ['date-time', `^${DAY}T${TIME_OF_DAY}$`],
   [
     'duration',
     '^P(\\d{1,9}W|\\d{1,9}Y(\\d{1,9}M(\\d{1,9}D)?)?|\\d{1,9}M(\\d{1,9}D)?|\\d{1,9}D|(\\d{1,9}D)?T(\\d{1,9}H(\\d{1,9}M(\\d{1,9}S)?)?|\\d{1,9}M(\\d{1,9}S)?|\\d{1,9}S))$',
   ],
-  ['email', `^[a-zA-Z0-9_+-]+(\\.[a-zA-Z0-9_+-]+)*@${label}(\\.${label})+$`],
+  ['email', `^[a-zA-Z0-9_+-]+(\\.[a-zA-Z0-9_+-]+)*@${LABEL}(\\.${LABEL})+$`],
   // Six labels of 40 characters: never over the 253 a name may have.
-  ['hostname', `^${shortLabel}(\\.${shortLabel}){0,5}$`],
-  ['ipv4', `^${octet}(\\.${octet}){3}$`],
-  ['ipv6', `^((${h16}:){7}${h16}|(${h16}:){1,6}:${h16}|(${h16}:){1,7}:|::(${h16}:){0,5}${h16}|::)$`],
+  ['hostname', `^${SHORT_LABEL}(\\.${SHORT_LABEL}){0,5}$`],
+  ['ipv4', `^${OCTET}(\\.${OCTET}){3}$`],
+  ['ipv6', `^((${H16}:){7}${H16}|(${H16}:){1,6}:${H16}|(${H16}:){1,7}:|::(${H16}:){0,5}${H16}|::)$`],
   ['uuid', '^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$'],
   ['uri', '^[a-zA-Z][a-zA-Z0-9+.-]*:[a-zA-Z0-9._~:/?#@!$&()*+,;=%-]+$'],
 ]);
@@ -162,11 +162,11 @@ export const formats: ReadonlyMap<string, string> = new Map([
 export const withoutLookaround: ReadonlyMap<string, string> = new Map([
   [
     '^P(?:(\\d+W)|(?!.*W)(?=\\d|T\\d)(\\d+Y)?(\\d+M)?(\\d+D)?(T(?=\\d)(\\d+H)?(\\d+M)?(\\d+([.,]\\d+)?S)?)?)$',
-    formats.get('duration') ?? '',
+    FORMATS.get('duration') ?? '',
   ],
   [
     '^(?=.{1,253}\\.?$)[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\\.[a-zA-Z0-9](?:[-0-9a-zA-Z]{0,61}[0-9a-zA-Z])?)*\\.?$',
-    formats.get('hostname') ?? '',
+    FORMATS.get('hostname') ?? '',
   ],
 ]);
 
@@ -212,7 +212,7 @@ function parsePattern(pattern: string): Regular {
   let at = 0;
 
   const parseAlternatives = (depth: number): Regular => {
-    if (depth > maxDepth) fail(`groups nest deeper than ${maxDepth}`);
+    if (depth > MAX_DEPTH) fail(`groups nest deeper than ${MAX_DEPTH}`);
     const options = [parseSequence(depth)];
     while (source[at] === '|') {
       at += 1;
@@ -322,17 +322,17 @@ function parsePattern(pattern: string): Regular {
     };
     switch (c) {
       case 'd':
-        return [...digit];
+        return [...DIGIT];
       case 'D':
-        return complement(digit);
+        return complement(DIGIT);
       case 'w':
-        return [...word];
+        return [...WORD];
       case 'W':
-        return complement(word);
+        return complement(WORD);
       case 's':
-        return [...space];
+        return [...SPACE];
       case 'S':
-        return complement(space);
+        return complement(SPACE);
       case 'n':
         return [[10, 10]];
       case 'r':
@@ -395,14 +395,14 @@ function parsePattern(pattern: string): Regular {
   return node;
 }
 
-const digit: readonly Range[] = [[0x30, 0x39]];
-const word: readonly Range[] = [
+const DIGIT: readonly Range[] = [[0x30, 0x39]];
+const WORD: readonly Range[] = [
   [0x30, 0x39],
   [0x41, 0x5a],
   [0x5f, 0x5f],
   [0x61, 0x7a],
 ];
-const space: readonly Range[] = [
+const SPACE: readonly Range[] = [
   [9, 13],
   [32, 32],
   [0xa0, 0xa0],
@@ -437,7 +437,7 @@ function complement(ranges: readonly Range[]): Range[] {
     if (from > next) out.push([next, from - 1]);
     next = to + 1;
   }
-  if (next <= maxCode) out.push([next, maxCode]);
+  if (next <= MAX_CODE) out.push([next, MAX_CODE]);
   return out;
 }
 
@@ -450,9 +450,9 @@ function writable(ranges: readonly Range[]): Range[] {
   return complement([...complement(ranges), [0x7f, 0x7f], [0xd800, 0xdfff]]);
 }
 
-const anything: Regular = { is: 'repeat', part: { is: 'character', ranges: writable([[0, maxCode]]) }, min: 0, max: Infinity };
+const anything: Regular = { is: 'repeat', part: { is: 'character', ranges: writable([[0, MAX_CODE]]) }, min: 0, max: Infinity };
 
-const shortEscapes: ReadonlyMap<number, string> = new Map([
+const SHORT_ESCAPES: ReadonlyMap<number, string> = new Map([
   [8, 'b'],
   [9, 't'],
   [10, 'n'],
@@ -477,10 +477,10 @@ function spelling(ranges: readonly Range[]): Characters[] {
   };
   const codes: number[] = [];
   for (const [from, to] of ranges) for (let code = from; code <= Math.min(to, 0x5c); code += 1) codes.push(code);
-  const short = codes.flatMap((code) => shortEscapes.get(code) ?? []);
+  const short = codes.flatMap((code) => SHORT_ESCAPES.get(code) ?? []);
   if (short.length > 0) escape(characterClass(short.map(point)));
   for (const high of [0, 1]) {
-    const low = codes.filter((code) => code >> 4 === high && !shortEscapes.has(code)).map((code) => point((code & 15).toString(16)));
+    const low = codes.filter((code) => code >> 4 === high && !SHORT_ESCAPES.has(code)).map((code) => point((code & 15).toString(16)));
     if (low.length > 0) escape(`${literal(`u00${high}`)} ${characterClass(normalise(low))}`);
   }
   return out;

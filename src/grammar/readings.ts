@@ -31,20 +31,20 @@ export interface Member {
 type ObjectReading = Extract<Reading, { is: 'object' }>;
 type Widths = ReadonlyMap<Kind, number>;
 
-const rounds = 64;
-const none: Widths = new Map();
+const ROUNDS = 64;
+const NONE: Widths = new Map();
 
 /** The most readings open at once, or Infinity when that is over `limit` or without bound. */
 export function openReadings(root: Reading, limit: number, spend: Spend): number {
   const order = innermostFirst(root);
   const widths = new Map<Reading, Widths>();
   const recursive = order.some((each) => each.is === 'reference');
-  for (let round = 0; round < (recursive ? rounds : 1); round += 1) {
+  for (let round = 0; round < (recursive ? ROUNDS : 1); round += 1) {
     let settled = true;
     let most = 0;
     for (const each of order) {
       const next = widthsOf(each, widths, spend);
-      const before = widths.get(each) ?? none;
+      const before = widths.get(each) ?? NONE;
       for (const [kind, width] of next) {
         if (width > limit) return Infinity;
         if (before.get(kind) !== width) settled = false;
@@ -77,13 +77,13 @@ function innermostFirst(root: Reading): Reading[] {
 }
 
 function widthsOf(reading: Reading, widths: ReadonlyMap<Reading, Widths>, spend: Spend): Widths {
-  const most = (each: Reading): number => Math.max(1, ...(widths.get(each) ?? none).values());
+  const most = (each: Reading): number => Math.max(1, ...(widths.get(each) ?? NONE).values());
   spend(8);
   switch (reading.is) {
     case 'leaf':
       return new Map([[reading.kind, reading.width]]);
     case 'reference':
-      return (reading.target === null ? undefined : widths.get(reading.target)) ?? none;
+      return (reading.target === null ? undefined : widths.get(reading.target)) ?? NONE;
     case 'array':
       return new Map([['array', reading.times * reading.items.reduce((sum, each) => Math.max(sum, most(each)), 1)]]);
     case 'object':
@@ -94,7 +94,7 @@ function widthsOf(reading: Reading, widths: ReadonlyMap<Reading, Widths>, spend:
   const objects = new Set<ObjectReading>();
   for (const each of alternatives(reading, spend)) {
     if (each.is === 'object') objects.add(each);
-    else for (const [kind, width] of widths.get(each) ?? none) sums.set(kind, (sums.get(kind) ?? 0) + width);
+    else for (const [kind, width] of widths.get(each) ?? NONE) sums.set(kind, (sums.get(kind) ?? 0) + width);
   }
   if (objects.size > 0) sums.set('object', (sums.get('object') ?? 0) + ofObjects([...objects], 0, most, spend));
   return sums;
@@ -133,7 +133,7 @@ function ofObjects(group: readonly ObjectReading[], at: number, most: (each: Rea
     if (byName.length > 1) return byName.reduce((max, part) => Math.max(max, ofObjects(part, i, most, spend)), width);
     width = Math.max(
       width,
-      sum(alike, ({ members }) => members[i]?.constants?.length ?? most(members[i]?.value ?? empty)),
+      sum(alike, ({ members }) => members[i]?.constants?.length ?? most(members[i]?.value ?? EMPTY)),
     );
     if (!alike.every(({ members }) => members[i]?.constants !== null)) continue;
     const byValue = apart(alike, ({ members }) => members[i]?.constants ?? [], spend);
@@ -142,7 +142,7 @@ function ofObjects(group: readonly ObjectReading[], at: number, most: (each: Rea
   }
 }
 
-const empty: Reading = { is: 'leaf', kind: 'word', width: 1 };
+const EMPTY: Reading = { is: 'leaf', kind: 'word', width: 1 };
 
 /** One object from property `at` on: its widest value, or the optional names that may come next. */
 function ofRest({ members, others }: ObjectReading, at: number, most: (each: Reading) => number, spend: Spend): number {

@@ -6,12 +6,12 @@
 import { ApiError } from '../base/errors.ts';
 import type { Spend } from './gbnf.ts';
 
-const maxEnum = 1000;
-const maxPatterns = 4;
+const MAX_ENUM = 1000;
+const MAX_PATTERNS = 4;
 /** Of a whole schema as JSON, annotations and unused definitions included. */
-const maxValues = 50_000;
-const maxCharacters = 2_000_000;
-const maxLevels = 128;
+const MAX_VALUES = 50_000;
+const MAX_CHARACTERS = 2_000_000;
+const MAX_LEVELS = 128;
 
 export type Json = Record<string, unknown>;
 function isArray(value: unknown): value is readonly unknown[] {
@@ -22,7 +22,7 @@ function list(value: unknown): readonly unknown[] {
 }
 
 /** Keywords that say nothing about which values are valid. */
-export const annotations = new Set([
+export const ANNOTATIONS = new Set([
   'title',
   'description',
   'default',
@@ -41,21 +41,21 @@ export const annotations = new Set([
   'discriminator',
 ]);
 
-const keywordsOf: Readonly<Record<string, readonly string[]>> = {
+const KEYWORDS_OF: Readonly<Record<string, readonly string[]>> = {
   object: ['properties', 'required', 'additionalProperties', 'propertyNames'],
   array: ['items', 'prefixItems', 'additionalItems', 'minItems', 'maxItems'],
   string: ['pattern', 'format', 'minLength', 'maxLength', 'contentEncoding'],
   number: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf', 'format'],
 };
-export const types = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const;
-export type Type = (typeof types)[number];
+export const TYPES = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const;
+export type Type = (typeof TYPES)[number];
 function isType(value: unknown): value is Type {
-  return types.some((type) => type === value);
+  return TYPES.some((type) => type === value);
 }
-const composing = new Set(['type', 'enum', 'const', 'anyOf', 'oneOf', 'allOf', '$ref']);
-export const known = new Set([...Object.values(keywordsOf).flat(), ...composing]);
+const COMPOSING = new Set(['type', 'enum', 'const', 'anyOf', 'oneOf', 'allOf', '$ref']);
+export const known = new Set([...Object.values(KEYWORDS_OF).flat(), ...COMPOSING]);
 /** Formats that say how a number is stored, not which it is. */
-export const numericFormats = new Set(['int32', 'int64', 'float', 'double']);
+export const NUMERIC_FORMATS = new Set(['int32', 'int64', 'float', 'double']);
 
 export function refuse(path: string, message: string): never {
   throw new ApiError(400, 'invalid_schema', message, { param: path });
@@ -89,7 +89,7 @@ export function permittedNames(schema: Json, path: string, spend: Spend): Readon
   if (names === undefined || names === true) return null;
   if (!isJson(names)) return refuse(`${path}.propertyNames`, 'propertyNames must be a schema that admits a name');
   const { type, const: one, enum: some, ...rest } = names;
-  const other = Object.keys(rest).find((key) => !annotations.has(key));
+  const other = Object.keys(rest).find((key) => !ANNOTATIONS.has(key));
   if (other !== undefined || (type !== undefined && type !== 'string') || (some !== undefined && !isArray(some)))
     return refuse(`${path}.propertyNames`, 'propertyNames is supported only as {"type": "string"}, or as the names in its enum or const');
   if (one === undefined && some === undefined) return null;
@@ -101,18 +101,18 @@ export function typesOf(schema: Json, path: string): Type[] {
   const { type } = schema;
   if (type !== undefined) {
     const list: unknown[] = Array.isArray(type) ? type : [type];
-    if (list.length === 0 || !list.every(isType)) return refuse(`${path}.type`, `type must be one of ${types.join(', ')}`);
+    if (list.length === 0 || !list.every(isType)) return refuse(`${path}.type`, `type must be one of ${TYPES.join(', ')}`);
     const admitted = list.includes('number') ? list.filter((each) => each !== 'integer') : list;
     for (const key of Object.keys(schema)) {
-      const owners = Object.keys(keywordsOf).filter((owner) => keywordsOf[owner]?.includes(key) === true);
+      const owners = Object.keys(KEYWORDS_OF).filter((owner) => KEYWORDS_OF[owner]?.includes(key) === true);
       // A keyword of a type that cannot occur says nothing; it is accepted as the specification has it.
-      if (owners.length === 0 && !composing.has(key) && !annotations.has(key))
+      if (owners.length === 0 && !COMPOSING.has(key) && !ANNOTATIONS.has(key))
         return refuse(`${path}.${key}`, `the keyword ${key} is not supported`);
     }
     return [...new Set(admitted)];
   }
   const implied = (['object', 'array', 'string', 'number'] as const).filter(
-    (each) => keywordsOf[each]?.some((key) => key !== 'format' && schema[key] !== undefined) === true,
+    (each) => KEYWORDS_OF[each]?.some((key) => key !== 'format' && schema[key] !== undefined) === true,
   );
   // With no type the keywords of one type leave all other types free; staying with that type is a valid part of it.
   if (implied.length > 0) return [...implied];
@@ -136,7 +136,7 @@ function commonTypes(a: unknown, b: unknown, path: string): unknown {
 export function enumerated(schema: Json, path: string, spend: Spend): unknown[] {
   let list: readonly unknown[];
   const choices = schema['enum'];
-  if (isArray(choices) && choices.length > maxEnum) return refuse(`${path}.enum`, `enum has more than ${maxEnum} values`);
+  if (isArray(choices) && choices.length > MAX_ENUM) return refuse(`${path}.enum`, `enum has more than ${MAX_ENUM} values`);
   if ('const' in schema) list = [schema['const']];
   else if (isArray(choices) && choices.length > 0) list = choices;
   else return refuse(`${path}.enum`, 'enum must be a non-empty array');
@@ -146,7 +146,7 @@ export function enumerated(schema: Json, path: string, spend: Spend): unknown[] 
     byText = new Map([...byText].filter(([text]) => others.has(text)));
   }
   for (const key of Object.keys(schema)) {
-    if (!['const', 'enum', 'type'].includes(key) && !annotations.has(key))
+    if (!['const', 'enum', 'type'].includes(key) && !ANNOTATIONS.has(key))
       return refuse(`${path}.${key}`, `${key} beside enum or const is not supported`);
   }
   let values = [...byText.values()];
@@ -245,7 +245,7 @@ export function intersection(spend: Spend): Intersection {
     spend(48 * Object.keys(own).length);
     assertClosed(part, own, path);
     for (const [key, value] of Object.entries(part)) {
-      if (annotations.has(key)) continue;
+      if (ANNOTATIONS.has(key)) continue;
       if (key === 'properties' && isJson(value) && !plain.has(key)) {
         described = true;
         for (const [name, schema] of Object.entries(value)) addProperty(name, schema);
@@ -254,7 +254,7 @@ export function intersection(spend: Spend): Intersection {
         required ??= new Set();
         for (const name of value) required.add(name);
       } else if (key === 'enum' && isArray(value) && !plain.has(key)) {
-        if (value.length > maxEnum) return refuse(`${path}.enum`, `enum has more than ${maxEnum} values`);
+        if (value.length > MAX_ENUM) return refuse(`${path}.enum`, `enum has more than ${MAX_ENUM} values`);
         const texts = new Map(value.map((each) => [canonical(each, spend), each]));
         choices = choices === null ? texts : new Map([...choices].filter(([text]) => texts.has(text)));
       } else if ((key === 'properties' && described) || (key === 'required' && required !== null) || (key === 'enum' && choices !== null)) {
@@ -268,12 +268,12 @@ export function intersection(spend: Spend): Intersection {
     if (other === undefined) plain.set(key, value);
     else if (key === 'pattern' && typeof value === 'string' && (typeof other === 'string' || other instanceof Patterns)) {
       const all = new Set(typeof other === 'string' ? [other] : other.all).add(value);
-      if (all.size > maxPatterns)
-        return refuse(`${path}.pattern`, `allOf with more than ${maxPatterns} different patterns is not supported`);
+      if (all.size > MAX_PATTERNS)
+        return refuse(`${path}.pattern`, `allOf with more than ${MAX_PATTERNS} different patterns is not supported`);
       plain.set(key, all.size === 1 ? value : new Patterns([...all]));
     } else if (key === 'type') plain.set(key, commonTypes(other, value, path));
-    else if (lower.has(key) && typeof other === 'number' && typeof value === 'number') plain.set(key, Math.max(other, value));
-    else if (upper.has(key) && typeof other === 'number' && typeof value === 'number') plain.set(key, Math.min(other, value));
+    else if (LOWER.has(key) && typeof other === 'number' && typeof value === 'number') plain.set(key, Math.max(other, value));
+    else if (UPPER.has(key) && typeof other === 'number' && typeof value === 'number') plain.set(key, Math.min(other, value));
     else if (canonical(other, spend) !== canonical(value, spend))
       return refuse(`${path}.${key}`, `allOf with several ${key} is not supported`);
   };
@@ -293,8 +293,8 @@ export function intersection(spend: Spend): Intersection {
   };
 }
 
-const lower = new Set(['minimum', 'exclusiveMinimum', 'minLength', 'minItems']);
-const upper = new Set(['maximum', 'exclusiveMaximum', 'maxLength', 'maxItems']);
+const LOWER = new Set(['minimum', 'exclusiveMinimum', 'minLength', 'minItems']);
+const UPPER = new Set(['maximum', 'exclusiveMaximum', 'maxLength', 'maxItems']);
 
 /** All values a schema can have, when const or enum lists them. */
 export function constantsOf(schema: Json): readonly unknown[] | null {
@@ -323,7 +323,7 @@ export function assertBounded(schema: unknown, path: string, spend: Spend): void
   let characters = 0;
   let level: unknown[] = [schema];
   for (let depth = 0; level.length > 0; depth += 1) {
-    if (depth > maxLevels) return refuse(path, `the schema nests deeper than ${maxLevels} levels of JSON`);
+    if (depth > MAX_LEVELS) return refuse(path, `the schema nests deeper than ${MAX_LEVELS} levels of JSON`);
     const next: unknown[] = [];
     for (const value of level) {
       values += 1;
@@ -331,8 +331,8 @@ export function assertBounded(schema: unknown, path: string, spend: Spend): void
       const children: readonly unknown[] = isArray(value) ? value : isJson(value) ? Object.values(value) : [];
       if (isJson(value)) for (const key in value) characters += key.length;
       // Before they are gathered: a level may be all of the request.
-      if (values + next.length + children.length > maxValues) return refuse(path, `the schema has more than ${maxValues} values`);
-      if (characters > maxCharacters) return refuse(path, `the schema has more than ${maxCharacters} characters`);
+      if (values + next.length + children.length > MAX_VALUES) return refuse(path, `the schema has more than ${MAX_VALUES} values`);
+      if (characters > MAX_CHARACTERS) return refuse(path, `the schema has more than ${MAX_CHARACTERS} characters`);
       for (const child of children) next.push(child);
     }
     level = next;

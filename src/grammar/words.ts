@@ -10,7 +10,7 @@ export class TooManyWords extends Error {
 }
 
 /** Ways from one place: llama.cpp tries each with every token. */
-const maxChoices = 256;
+const MAX_CHOICES = 256;
 
 export interface Words {
   /** What follows a word that ends here; null when none does. */
@@ -19,7 +19,7 @@ export interface Words {
   readonly edges: ReadonlyMap<string, { readonly text: readonly string[]; readonly to: Words }>;
 }
 
-export const noWords: Words = { end: null, edges: new Map() };
+export const NO_WORDS: Words = { end: null, edges: new Map() };
 
 /** `words` and one more, with what follows it ('' for nothing); the same word again takes the place of the former. */
 export function addWord(builder: GrammarBuilder, words: Words, word: readonly string[], after: Expression): Words {
@@ -29,7 +29,7 @@ export function addWord(builder: GrammarBuilder, words: Words, word: readonly st
   const edges = new Map(words.edges);
   const edge = edges.get(first);
   if (edge === undefined) {
-    edges.set(first, { text: word, to: { end: after, edges: noWords.edges } });
+    edges.set(first, { text: word, to: { end: after, edges: NO_WORDS.edges } });
     return { end: words.end, edges };
   }
   let alike = 1;
@@ -62,7 +62,7 @@ export function wordsExpression(builder: GrammarBuilder, words: Words, known: Ma
     const one = codes.length === 1 ? literal(String.fromCodePoint(code[0])) : characterClass(codes);
     options.push([one, ...(onward === '' ? [] : [onward])].join(' '));
   }
-  if (options.length > maxChoices) throw new TooManyWords(`more than ${maxChoices} go on differently from one place`);
+  if (options.length > MAX_CHOICES) throw new TooManyWords(`more than ${MAX_CHOICES} go on differently from one place`);
   const expression = options.length === 1 ? (options[0] ?? '""') : builder.rule('w', options.join(' | '));
   known.set(words, expression);
   return expression;

@@ -46,24 +46,24 @@ import {
   startAttestedServer,
   type AttestedServer,
 } from '../fixtures/attestation/attested-server.ts';
-import { channel, snpDocument } from '../fixtures/attestation/documents.ts';
+import { CHANNEL, snpDocument } from '../fixtures/attestation/documents.ts';
 import { codeOf, codeOfAsync, refusalOf } from '../fixtures/refusal.ts';
 
-const policy: AppraisalPolicy = { measurements: [MEASUREMENT], models: { [MODEL_ID]: MODEL_SHA256 }, [allowSimulated]: true };
+const POLICY: AppraisalPolicy = { measurements: [MEASUREMENT], models: { [MODEL_ID]: MODEL_SHA256 }, [allowSimulated]: true };
 
-const closing: (() => unknown)[] = [];
+const CLOSING: (() => unknown)[] = [];
 afterEach(async () => {
-  for (const close of closing.splice(0).toReversed()) await close();
+  for (const close of CLOSING.splice(0).toReversed()) await close();
 });
 
 async function serve(): Promise<AttestedServer> {
   const server = await startAttestedServer();
-  closing.push(() => server.close());
+  CLOSING.push(() => server.close());
   return server;
 }
 function client(options: Partial<AttestedFetchOptions> = {}): AttestedFetch {
-  const fetch = attestedFetch({ policy, now: () => NOW, ...options });
-  closing.push(() => fetch.close());
+  const fetch = attestedFetch({ policy: POLICY, now: () => NOW, ...options });
+  CLOSING.push(() => fetch.close());
   return fetch;
 }
 
@@ -92,7 +92,7 @@ describe('documents', () => {
     if (field === 'id') model!.id = 'demo\ud800';
     else model!.blobs[0]!.role = 'weights\udc00';
     const text = JSON.stringify(document);
-    expect(await codeOfAsync(async () => verify(parseDocument(text), { ...channel, policy }))).toBe('malformed_document');
+    expect(await codeOfAsync(async () => verify(parseDocument(text), { ...CHANNEL, policy: POLICY }))).toBe('malformed_document');
   });
 });
 
@@ -114,8 +114,8 @@ describe('endorsements', () => {
     const { endorsements, ...fields } = await snpDocument();
     if (!('vek' in endorsements!)) throw new Error('not of SNP');
     const document = { ...fields, teeType: 'sev-snp', endorsements } as const;
-    const fetching = { ...policy, endorsements: 'fetch' } as const;
-    expect((await refusalOf(() => verify(document, { ...channel, policy: fetching })))?.code).toBe('snp_chain');
+    const fetching = { ...POLICY, endorsements: 'fetch' } as const;
+    expect((await refusalOf(() => verify(document, { ...CHANNEL, policy: fetching })))?.code).toBe('snp_chain');
   });
 });
 
@@ -132,7 +132,7 @@ describe('endorsements that cannot be read', () => {
         : Promise.reject(new AttestationError('internal', 'endorsements_unavailable', 'nothing here'));
     };
     const code = async (mode: 'stapled' | 'fetch'): Promise<string> =>
-      codeOfAsync(() => verify(document, { ...channel, policy: { ...policy, endorsements: mode }, endorsements: source }));
+      codeOfAsync(() => verify(document, { ...CHANNEL, policy: { ...POLICY, endorsements: mode }, endorsements: source }));
     expect([await code('stapled'), asked]).toEqual(['malformed_certificate', 0]);
     expect([await code('fetch'), asked]).toEqual(['snp_chain', 1]);
     expect([await code('fetch'), asked]).toEqual(['malformed_certificate', 2]);
@@ -165,8 +165,8 @@ describe('models', () => {
     ['one model, with a listed digest its blobs do not give', [{ ...MODEL, sha256: other.sha256 }], { ...one, sha256: other.sha256 }],
   ])('claims for %s', async (_, models, model) => {
     const document = await snpDocument({ models, claims: (claims) => ({ ...claims, model }) });
-    const lists = { ...policy, models: Object.fromEntries(models.map(({ id, sha256 }) => [id, toHex(sha256)])) };
-    const refusal = await refusalOf(() => verify(document, { ...channel, policy: lists, model: MODEL_ID }));
+    const lists = { ...POLICY, models: Object.fromEntries(models.map(({ id, sha256 }) => [id, toHex(sha256)])) };
+    const refusal = await refusalOf(() => verify(document, { ...CHANNEL, policy: lists, model: MODEL_ID }));
     expect(refusal?.code).toBe(models[0] === MODEL && models.length === 1 && model === one ? undefined : 'model_list_contradiction');
   });
 });
@@ -232,7 +232,7 @@ describe('a terminal', () => {
     ['malformed', 30, ['--any-model'], (document: JsonObject) => ({ ...document, [id]: 1 })],
   ])('gets no control characters of a server: %s', async (_, exit, flags, document) => {
     const server = await startAttestedServer({ models: [model], ...(document === undefined ? {} : { document }) });
-    closing.push(() => server.close());
+    CLOSING.push(() => server.close());
     const common = ['--measurement', MEASUREMENT, '--allow-simulated', ...flags];
     for (const argv of [
       [server.origin, ...common, '--explain'],
@@ -251,8 +251,8 @@ describe('a terminal', () => {
 describe('the proxy', () => {
   test('bodies that are empty, cut short or too long keep no connection', async () => {
     const server = await serve();
-    const proxy = await startProxy({ upstream: server.origin, policy, host: '127.0.0.1', port: 0, now: () => NOW, connections: 1 });
-    closing.push(() => proxy.close());
+    const proxy = await startProxy({ upstream: server.origin, policy: POLICY, host: '127.0.0.1', port: 0, now: () => NOW, connections: 1 });
+    CLOSING.push(() => proxy.close());
     const port = Number(new URL(proxy.url).port);
     const chat = JSON.stringify({ model: MODEL_ID, messages: [{ content: 'hi' }] });
     const asked = async (head: string, body: string, cut = false): Promise<string> => {
@@ -303,10 +303,10 @@ describe('stored endorsements', () => {
     await new Promise<void>((resolve) => {
       server.listen(0, '127.0.0.1', resolve);
     });
-    closing.push(() => server.close());
+    CLOSING.push(() => server.close());
     const { port } = server.address() as AddressInfo;
     const source = createEndorsements({ store, now: () => NOW, pcsUrl: `http://127.0.0.1:${port}`, roots: { intel: [intel.root] } });
-    closing.push(() => source.close());
+    CLOSING.push(() => source.close());
     const found = await source.tdx(await intel.signQuote());
     expect(found.qeIdentity).toBe(endorsements.qeIdentity);
     expect(asked).toHaveLength(4);
@@ -325,14 +325,14 @@ describe('AMD’s service', () => {
     await new Promise<void>((resolve) => {
       server.listen(0, '127.0.0.1', resolve);
     });
-    closing.push(() => server.close());
+    CLOSING.push(() => server.close());
     return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   }
 
   test('cannot bring its own root, and nothing of it is kept', async () => {
     const amd = await simulatedAmd();
     const source = createEndorsements({ kdsUrl: await startKds(amd), now: () => NOW });
-    closing.push(() => source.close());
+    CLOSING.push(() => source.close());
     const report = await amd.signReport();
     expect(await codeOfAsync(() => source.snp(report))).toBe('endorsements_invalid');
     expect(await source.store.items()).toEqual([]);
@@ -341,7 +341,7 @@ describe('AMD’s service', () => {
   test('is asked for each product a report without CPUID may be of', async () => {
     const amd = await simulatedAmd();
     const source = createEndorsements({ kdsUrl: await startKds(amd), now: () => NOW, roots: { amd: [amd.ark] } });
-    closing.push(() => source.close());
+    CLOSING.push(() => source.close());
     const { vek } = await source.snp(await amd.signReport({ version: 2 }));
     expect(toHex(vek)).toBe(toHex(amd.vek));
   });
@@ -368,10 +368,10 @@ describe('Intel’s service', () => {
     await new Promise<void>((resolve) => {
       server.listen(0, '127.0.0.1', resolve);
     });
-    closing.push(() => server.close());
+    CLOSING.push(() => server.close());
     const pcsUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
     const source = createEndorsements({ pcsUrl, now: () => NOW, roots: { intel: [intel.root] } });
-    closing.push(() => source.close());
+    CLOSING.push(() => source.close());
     const quote = await intel.signQuote();
     expect(['endorsements_invalid', 'tdx_collateral_malformed']).toContain(await codeOfAsync(() => source.tdx(quote)));
     expect(await source.store.items()).toEqual([]);
@@ -400,7 +400,7 @@ describe('a connection', () => {
   test('is not opened to anything but https', async () => {
     const server = await serve();
     const options = {
-      policy: parsePolicy(policy),
+      policy: parsePolicy(POLICY),
       now: () => NOW,
       randomBytes: (length: number) => new Uint8Array(length),
       connectTimeoutMs: 5_000,
@@ -420,7 +420,7 @@ describe('a connection', () => {
         socket.end();
       },
     });
-    closing.push(() => server.close());
+    CLOSING.push(() => server.close());
     const fetch = client();
     await expect(fetch(server.origin, { method: 'POST', body: '{}' })).rejects.toBeInstanceOf(Error);
     expect(server.requests()).toHaveLength(0);
@@ -450,11 +450,11 @@ describe('the pool', () => {
   test('is bounded, and closed for good', async () => {
     const { origin } = await serve();
     const pool = new AttestedPool(origin, {
-      ...poolOptions({ policy, now: () => NOW }, parsePolicy(policy), origin),
+      ...poolOptions({ policy: POLICY, now: () => NOW }, parsePolicy(POLICY), origin),
       connections: 1,
       maxQueued: 2,
     });
-    closing.push(() => pool.destroy());
+    CLOSING.push(() => pool.destroy());
     const ask = async (): Promise<number> => (await pool.request({ origin, path: '/', method: 'POST', body: '{}' })).statusCode;
     const asked = await Promise.allSettled([ask(), ask(), ask(), ask()]);
     expect(asked.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'rejected', 'rejected']);
@@ -483,7 +483,7 @@ describe('the pool', () => {
 describe('roll-back memory on disk', () => {
   test('two processes with one file do not make each other forget', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'assay-memory-'));
-    closing.push(() => rmSync(folder, { recursive: true }));
+    CLOSING.push(() => rmSync(folder, { recursive: true }));
     const path = join(folder, 'seen.json');
     const [one, two] = [await fileRollbackMemory(path), await fileRollbackMemory(path)];
     await one.remember('snp/a/crlNumber', 10n);

@@ -14,11 +14,11 @@ import { childrenOf, type RealServer, startRealServer } from '../fixtures/e2e/re
 
 const run = randomBytes(5).toString('hex');
 let counter = 0;
-const canaries: string[] = [];
+const CANARIES: string[] = [];
 /** A string that cannot be there by chance, nor from another run. */
 function canary(what: string): string {
   const text = `canary${what}${(++counter).toString(36)}q${run}`;
-  canaries.push(text);
+  CANARIES.push(text);
   return text;
 }
 
@@ -179,7 +179,7 @@ model_roots = ["${join(folder, 'roots')}"]
       properties: {
         [canary('property')]: { type: 'string', enum: [canary('enum')], description: canary('propdesc') },
       },
-      required: [canaries.find((each) => each === canaries.at(-3)) ?? ''],
+      required: [CANARIES.find((each) => each === CANARIES.at(-3)) ?? ''],
       additionalProperties: false,
     };
     return { name, tools: [{ type: 'function', function: { name, description: canary('tooldesc'), parameters } }] };
@@ -236,7 +236,7 @@ model_roots = ["${join(folder, 'roots')}"]
       response_format: schemaOf({
         $defs: { [canary('definition')]: { type: 'string', pattern: `^${canary('pattern')}$` } },
         type: 'object',
-        properties: { a: { $ref: `#/$defs/${canaries.at(-2)}` }, b: { enum: [canary('enum'), canary('enum')] } },
+        properties: { a: { $ref: `#/$defs/${CANARIES.at(-2)}` }, b: { enum: [canary('enum'), canary('enum')] } },
         required: ['a', 'b'],
         additionalProperties: false,
       }),
@@ -271,7 +271,7 @@ model_roots = ["${join(folder, 'roots')}"]
     ])
       await succeeds('POST', '/v1/tokenize', { model: 'demo-chat', ...body });
     const { tokens } = JSON.parse(await succeeds('POST', '/v1/tokenize', { model: 'demo-chat', content: canary('detokenize') })) as { tokens: number[] }; // prettier-ignore
-    expect(await succeeds('POST', '/v1/detokenize', { model: 'demo-chat', tokens })).toContain(canaries.at(-1));
+    expect(await succeeds('POST', '/v1/detokenize', { model: 'demo-chat', tokens })).toContain(CANARIES.at(-1));
     await succeeds('GET', '/v1/models');
     await succeeds('GET', '/v1/models/status');
     await succeeds('GET', '/health', undefined, {
@@ -294,7 +294,7 @@ model_roots = ["${join(folder, 'roots')}"]
     // Models: from the hub, loaded, shown, unloaded, deleted.
     const name = `${canary('pulledowner')}/${canary('pulledrepo')}:Q8_0`;
     expect(await succeeds('POST', '/v1/models/pull', { name, token: canary('pulltoken') }, admin)).toContain('"status":"success"');
-    expect(hub.seen.some(({ headers }) => headers.authorization === `Bearer ${canaries.at(-1)}`)).toBe(true);
+    expect(hub.seen.some(({ headers }) => headers.authorization === `Bearer ${CANARIES.at(-1)}`)).toBe(true);
     await succeeds('GET', `/v1/models/pull/${encodeURIComponent(name)}/status`, undefined, admin);
     await succeeds('GET', `/v1/models/${encodeURIComponent(name)}`);
     await succeeds('DELETE', `/v1/models/${encodeURIComponent(name)}`, undefined, admin);
@@ -579,7 +579,7 @@ model_roots = ["${join(folder, 'roots')}"]
     // An engine is not dumpable: of these two nobody but root may see anything.
     texts.push(await readFile(`/proc/${pid}/environ`, 'latin1').catch(ifForbidden('')));
     for (const fd of await readdir(`/proc/${pid}/fd`).catch(ifForbidden([]))) texts.push(await readlink(`/proc/${pid}/fd/${fd}`));
-    return canaries.filter((value) => texts.some((text) => text.includes(value)));
+    return CANARIES.filter((value) => texts.some((text) => text.includes(value)));
   };
 
   test('then: nothing of it in any sink', async () => {
@@ -609,12 +609,12 @@ model_roots = ["${join(folder, 'roots')}"]
     expect(Object.keys(sinks).some((name) => name.includes('audit'))).toBe(true);
     expect(Object.entries(sinks).filter(([sink, text]) => keepsPulledNames(sink) && /canarypulled/.test(text)).length).toBeGreaterThan(3);
     expect(written).toHaveLength(8);
-    expect(canaries.length).toBeGreaterThan(400);
+    expect(CANARIES.length).toBeGreaterThan(400);
 
     const allowed = (sink: string, value: string): boolean =>
       (sink === 'error bodies' && ECHOED.test(value)) || (PULLED.test(value) && keepsPulledNames(sink));
     const leaks = Object.entries(sinks).flatMap(([sink, text]) =>
-      (`${sink} ${text}`.includes(run) ? canaries : [])
+      (`${sink} ${text}`.includes(run) ? CANARIES : [])
         .filter((value) => `${sink} ${text}`.includes(value) && !allowed(sink, value))
         .map((value) => `${sink}: ${value}`),
     );

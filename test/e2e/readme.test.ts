@@ -56,10 +56,10 @@ test('the lines for the OpenAI SDK', async () => {
   expect(text).toBe(answer);
 });
 
-const haveCurl = spawnSync('curl', ['--version']).status === 0;
-if (!haveCurl) console.warn('\n! curl is not installed: its line of the README is not run\n');
+const HAVE_CURL = spawnSync('curl', ['--version']).status === 0;
+if (!HAVE_CURL) console.warn('\n! curl is not installed: its line of the README is not run\n');
 
-test.skipIf(!haveCurl)('curl through the proxy', async () => {
+test.skipIf(!HAVE_CURL)('curl through the proxy', async () => {
   const [command = '', curl = ''] = blocks('sh').filter((block) => block.includes('127.0.0.1:8080'));
   const args = here(command).trim().replace('127.0.0.1:8080', '127.0.0.1:0').split(' ').slice(2);
   const proxy = spawn(process.execPath, [join(top, 'node_modules/.bin/assay-verify'), ...args], { stdio: ['ignore', 'pipe', 'pipe'] });

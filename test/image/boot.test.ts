@@ -37,10 +37,10 @@ import { EXPECTED } from '../../scripts/demo-model/text.ts';
 import { type Disk, type Guest, haveInputs, inputsFolder, standardDisks, startGuest } from '../fixtures/image/guest.ts';
 import { tpmEvents } from '../fixtures/image/tpm-log.ts';
 
-const wanted = process.env['ASSAY_IMAGE_TEST'] === '1';
+const WANTED = process.env['ASSAY_IMAGE_TEST'] === '1';
 const gguf = join(TOP, '.cache/models/demo-chat.gguf');
-const ready = wanted && haveInputs('image', 'emulator') && existsSync(gguf);
-if (wanted && !ready)
+const ready = WANTED && haveInputs('image', 'emulator') && existsSync(gguf);
+if (WANTED && !ready)
   console.warn('\n! the locked inputs or the demo model are not in the cache: the boot tests are skipped (make models image-inputs)\n');
 
 const TOML = `

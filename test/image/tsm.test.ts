@@ -22,10 +22,10 @@ import { buildTestModule } from '../../image/test-module.ts';
 import { TOP } from '../../image/top.ts';
 import { type Guest, haveInputs, inputsFolder, standardDisks, startGuest } from '../fixtures/image/guest.ts';
 
-const wanted = process.env['ASSAY_IMAGE_TEST'] === '1';
+const WANTED = process.env['ASSAY_IMAGE_TEST'] === '1';
 const gguf = join(TOP, '.cache/models/demo-chat.gguf');
-const ready = wanted && haveInputs('image', 'emulator', 'test-module') && existsSync(gguf);
-if (wanted && !ready)
+const ready = WANTED && haveInputs('image', 'emulator', 'test-module') && existsSync(gguf);
+if (WANTED && !ready)
   console.warn(
     '\n! the locked inputs or the demo model are not in the cache: the configfs-tsm test is skipped (make models image-inputs)\n',
   );
@@ -68,7 +68,7 @@ let predicted: Uint8Array;
 let cmdline = '';
 let processor: Server;
 let guest: Guest | undefined;
-const requests: Uint8Array[] = [];
+const REQUESTS: Uint8Array[] = [];
 
 /** The table a host passes along with a report (AMD 56421): entries of GUID, offset, length, closed by zeros. */
 function certificateTable(): Uint8Array {
@@ -90,7 +90,7 @@ function certificateTable(): Uint8Array {
 }
 
 async function answerTo(reportData: Uint8Array): Promise<Uint8Array> {
-  requests.push(reportData);
+  REQUESTS.push(reportData);
   const report = await amd.signReport({ reportData, measurement: predicted });
   const table = certificateTable();
   const answer = Buffer.alloc(ANSWER_BYTES);
@@ -225,9 +225,9 @@ describe.skipIf(!ready)('configfs-tsm of a real kernel', () => {
   });
 
   test('requests in parallel each get the report they asked for', { timeout: 120_000 }, async () => {
-    const before = requests.length;
+    const before = REQUESTS.length;
     const answers = await Promise.all(Array.from({ length: 6 }, () => attestation(guest!.port)));
-    for (const { document } of answers) expect(requests.some((data) => toHex(data) === document['report_data'])).toBe(true);
-    expect(requests.length).toBeGreaterThan(before);
+    for (const { document } of answers) expect(REQUESTS.some((data) => toHex(data) === document['report_data'])).toBe(true);
+    expect(REQUESTS.length).toBeGreaterThan(before);
   });
 });

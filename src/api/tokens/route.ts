@@ -9,7 +9,7 @@ import { type Call, route } from '../../http/route.ts';
 import { findModel, reserveTokens, withEngine } from '../model-access.ts';
 import type { ModelStatus } from '../../models/seam.ts';
 
-const errors = [
+const ERRORS = [
   'model_not_found',
   'attestation_stale',
   'context_length_exceeded',
@@ -29,7 +29,7 @@ export const tokenize = route({
   tag: 'Inference',
   body: tokenizeRequest,
   answer: tokenizeAnswer,
-  errors,
+  errors: ERRORS,
   async handle(call) {
     const { body, exchange } = call;
     const given = textOf(body);
@@ -71,7 +71,7 @@ export const detokenize = route({
   tag: 'Inference',
   body: detokenizeRequest,
   answer: detokenizeAnswer,
-  errors,
+  errors: ERRORS,
   async handle(call) {
     const { body, exchange } = call;
     const model = chooseModel(call, body.model);

@@ -6,7 +6,7 @@ import { checkInputs, embeddingAnswerText, embeddingRequest, rerankAnswerOf, rer
 import { route } from '../../http/route.ts';
 import { findModel, reserveTokens, withEngine } from '../model-access.ts';
 
-const errors = [
+const ERRORS = [
   'model_not_found',
   'attestation_stale',
   'wrong_model_type',
@@ -25,7 +25,7 @@ export const embeddings = route({
   tag: 'Inference',
   body: embeddingRequest,
   answer: embeddingAnswer,
-  errors,
+  errors: ERRORS,
   async handle(call) {
     const { body, exchange, reply } = call;
     checkInputs(body);
@@ -59,7 +59,7 @@ export const rerank = route({
   tag: 'Inference',
   body: rerankRequest,
   answer: rerankAnswer,
-  errors,
+  errors: ERRORS,
   async handle(call) {
     const { body, exchange, deps } = call;
     const model = findModel(call, body.model, ['rerank']);

@@ -14,7 +14,7 @@ export interface Range {
 
 const MLOCK_ONFAULT = 1;
 /** Larger than a page of V8's heap (256 KiB), should one of its threads have taken one meanwhile. */
-const smallest = 512 * 1024;
+const SMALLEST = 512 * 1024;
 
 /** The mappings of this process, read as often as wanted from a file opened once: later it may open none. */
 export interface Mappings {
@@ -51,7 +51,7 @@ export function lockingNew<T>(
   const value = make();
   let lockedBytes = 0;
   for (const range of added(before, privateMemory(mappings.text())))
-    if (range.end - range.start >= smallest && lock(range)) lockedBytes += range.end - range.start;
+    if (range.end - range.start >= SMALLEST && lock(range)) lockedBytes += range.end - range.start;
   return { value, lockedBytes };
 }
 

@@ -64,15 +64,15 @@ export function assertMayFit(model: LoadedModel, texts: readonly string[], conte
   if (texts.reduce((sum, text) => sum + text.length, 0) < contextLength * 4) return;
   const raw = texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
   const most = contextLength * model.longestPiece();
-  const folds = raw >= most && raw < most * foldedContexts && foldingTokenizers.has(model.meta('tokenizer.ggml.model') ?? '');
+  const folds = raw >= most && raw < most * FOLDED_CONTEXTS && FOLDING_TOKENIZERS.has(model.meta('tokenizer.ggml.model') ?? '');
   const bytes = folds ? texts.reduce((sum, text) => sum + Buffer.byteLength(text.replaceAll(/\s{2,}/g, ' ')), 0) : raw;
   assertFits(Math.floor(bytes / model.longestPiece()), contextLength, param, room, 'at least ');
 }
 
 /** WordPiece and Unigram make one of a run of white space, so tables and indented text have more bytes than their tokens. */
-const foldingTokenizers: ReadonlySet<string> = new Set(['bert', 't5']);
+const FOLDING_TOKENIZERS: ReadonlySet<string> = new Set(['bert', 't5']);
 /** Contexts of bytes beyond which white space counts there, too: reading it takes time. */
-const foldedContexts = 8;
+const FOLDED_CONTEXTS = 8;
 
 /** Query and document joined as the reranker was trained: its own template, else BOS query EOS SEP document EOS. */
 export function rankTokens(model: LoadedModel, query: string): (document: string) => number[] {

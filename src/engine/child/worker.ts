@@ -10,7 +10,7 @@ import { availableParallelism, totalmem } from 'node:os';
 import { ApiError } from '../../base/errors.ts';
 import { confineProcess } from './confine.ts';
 import { createConstraint } from './decode/constraint.ts';
-import { decodeThreads, pollLevel, tinyModelBytes } from './llama/cores.ts';
+import { decodeThreads, pollLevel, TINY_MODEL_BYTES } from './llama/cores.ts';
 import type { EngineInfo, EngineStats, GenerateEvent, ModelType } from '../seam/engine.ts';
 import { createContext, type Context } from './llama/context.ts';
 import { GrammarError, grammarFactory, type Grammar } from './llama/grammar.ts';
@@ -29,13 +29,13 @@ import { assertCountable, assertFits } from '../seam/context-limits.ts';
 
 type Load = Extract<ToChild, { t: 'load' }>;
 
-const defaultContextLength = 8192;
-const defaultSlots = 8;
-const pooledSequences = 64;
+const DEFAULT_CONTEXT_LENGTH = 8192;
+const DEFAULT_SLOTS = 8;
+const POOLED_SEQUENCES = 64;
 /** KV memory up to which a small model gets exact numerics unasked. */
-const exactBytes = 128 * 1024 * 1024;
+const EXACT_BYTES = 128 * 1024 * 1024;
 /** Milliseconds a prompt may hold up running streams per step. */
-const stallMs = 60;
+const STALL_MS = 60;
 
 const socket = new Socket({ fd: 3, readable: true, writable: true });
 function send(message: FromChild, raw?: Uint8Array): void {
@@ -73,13 +73,16 @@ async function start(load: Load): Promise<void> {
     });
     const type = load.type ?? modelType(model);
     const generating = type === 'chat' || type === 'completion';
-    const contextLength = Math.min(load.contextLength ?? defaultContextLength, model.trainedContext > 0 ? model.trainedContext : Infinity);
-    const slots = generating ? (load.slots ?? defaultSlots) : pooledSequences;
-    const threads = load.threads ?? (model.size < tinyModelBytes ? 1 : machine.threads);
+    const contextLength = Math.min(
+      load.contextLength ?? DEFAULT_CONTEXT_LENGTH,
+      model.trainedContext > 0 ? model.trainedContext : Infinity,
+    );
+    const slots = generating ? (load.slots ?? DEFAULT_SLOTS) : POOLED_SEQUENCES;
+    const threads = load.threads ?? (model.size < TINY_MODEL_BYTES ? 1 : machine.threads);
     const { cells, unified } = generating
       ? kvMemory(model, contextLength, slots, Math.min(load.maxCells ?? Infinity, Math.floor(machine.memory / 4 / cellBytes(model))))
       : { cells: roundUp(contextLength), unified: true };
-    const exact = load.exact ?? (generating && cells * cellBytes(model) * 2 <= exactBytes);
+    const exact = load.exact ?? (generating && cells * cellBytes(model) * 2 <= EXACT_BYTES);
     const threadpool = newThreadpool(threads, pollLevel(threads, machine.cpus));
     const { value: context, lockedBytes } = lockingNew(mappings, () =>
       createContext(llama, model, {
@@ -273,7 +276,7 @@ function serveGeneration(
     contextLength: info.contextLength,
     maxQueued: load.maxQueued,
     reusePrefixes: load.reusePrefixes && !model.recurrent,
-    stallMs,
+    stallMs: STALL_MS,
     pacing: true,
     ...(load.maxChunk === undefined ? {} : { maxChunk: load.maxChunk }),
     now: () => performance.now(),
@@ -355,7 +358,7 @@ function servePooling(
   load: Load,
 ): (message: ToChild) => void {
   const inputLength = Math.min(info.contextLength, context.batchTokens);
-  const pooler: Pooler = createPooler(context, { sequences: pooledSequences, maxQueued: load.maxQueued });
+  const pooler: Pooler = createPooler(context, { sequences: POOLED_SEQUENCES, maxQueued: load.maxQueued });
   pooler.run().catch(fatal);
   const stats = (): EngineStats => ({
     queued: pooler.queued,

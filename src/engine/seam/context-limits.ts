@@ -17,14 +17,14 @@ export function assertFits(count: number, contextLength: number, param: string, 
  * Tokens /v1/tokenize may give and /v1/detokenize may take, in contexts: a few, so that texts too long for the model can still
  * be counted and cut, and what is written for them has a bound.
  */
-export const countedContexts = 4;
+export const COUNTED_CONTEXTS = 4;
 
 export function assertCountable(count: number, contextLength: number, param: string): void {
-  if (count <= countedContexts * contextLength) return;
+  if (count <= COUNTED_CONTEXTS * contextLength) return;
   throw new ApiError(
     400,
     'context_length_exceeded',
-    `this model's maximum context length is ${contextLength} tokens; ${count} tokens are over ${countedContexts} times that, which exceeds the available context size`,
+    `this model's maximum context length is ${contextLength} tokens; ${count} tokens are over ${COUNTED_CONTEXTS} times that, which exceeds the available context size`,
     { param },
   );
 }

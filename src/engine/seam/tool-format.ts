@@ -14,7 +14,7 @@ export interface ToolFormat {
   readonly triggers: readonly string[];
 }
 
-const tagged = {
+const TAGGED = {
   open: '',
   callStart: '<tool_call>\n',
   callEnd: '\n</tool_call>',
@@ -24,14 +24,14 @@ const tagged = {
   triggers: ['<tool_call>'],
 } as const;
 
-export const genericToolFormat: ToolFormat = { kind: 'generic', ...tagged };
+export const GENERIC_TOOL_FORMAT: ToolFormat = { kind: 'generic', ...TAGGED };
 
 /**
  * What the GGUF's own template seems to write; a template that never mentions `tools` gets the generic format. Whether it
  * writes just that is seen when it renders a call (`holdsCall`): many families share a marker and put other things after it.
  */
 export function detectToolFormat(template: string | null): ToolFormat {
-  if (template === null || !/\btools\b/.test(template)) return genericToolFormat;
+  if (template === null || !/\btools\b/.test(template)) return GENERIC_TOOL_FORMAT;
   if (template.includes('[TOOL_CALLS]')) {
     return {
       kind: 'mistral',
@@ -44,7 +44,7 @@ export function detectToolFormat(template: string | null): ToolFormat {
       triggers: ['[TOOL_CALLS]'],
     };
   }
-  if (template.includes('<tool_call>')) return { kind: 'hermes', ...tagged };
+  if (template.includes('<tool_call>')) return { kind: 'hermes', ...TAGGED };
   if (template.includes('<|python_tag|>') || (template.includes('"parameters"') && template.includes('<|eot_id|>'))) {
     return {
       kind: 'llama3',
@@ -57,7 +57,7 @@ export function detectToolFormat(template: string | null): ToolFormat {
       triggers: ['{"name"'],
     };
   }
-  return genericToolFormat;
+  return GENERIC_TOOL_FORMAT;
 }
 
 /** Whether a rendering holds this call in this format, white space aside; `args` is JSON. */

@@ -5,11 +5,11 @@
 import { openJsonScan } from '../../base/json-scan.ts';
 import type { EngineInfo, EngineStats, GenerateEvent, GenerateRequest, ModelType, Prompt, Sampling } from './engine.ts';
 
-export const maxFrameBytes = 128 * 1024 * 1024;
+export const MAX_FRAME_BYTES = 128 * 1024 * 1024;
 /** What is shorter is small whatever its values are; nearly all frames. */
-const scannedFromBytes = 1024 * 1024;
+const SCANNED_FROM_BYTES = 1024 * 1024;
 /** The values of a frame take no more heap than its bytes may; a child that was taken over must not end the server. */
-const valueBounds = { maxWeight: maxFrameBytes / 8, maxDepth: 200 } as const;
+const VALUE_BOUNDS = { maxWeight: MAX_FRAME_BYTES / 8, maxDepth: 200 } as const;
 
 /** A GenerateRequest as JSON can carry it. */
 export interface WireRequest extends Omit<GenerateRequest, 'sampling'> {
@@ -70,14 +70,14 @@ export class WireError extends Error {
   override readonly name = 'WireError';
 }
 
-const noBytes = new Uint8Array(0);
+const NO_BYTES = new Uint8Array(0);
 
 /** One frame. NaN travels as null (see `decodeLogprob`). */
-export function encodeFrame(message: ToChild | FromChild, raw: Uint8Array = noBytes): Buffer {
+export function encodeFrame(message: ToChild | FromChild, raw: Uint8Array = NO_BYTES): Buffer {
   const json = JSON.stringify(message);
   const jsonLength = Buffer.byteLength(json);
   const length = 4 + jsonLength + raw.length;
-  if (length > maxFrameBytes) throw new WireError(`a frame of ${length} bytes is over the limit of ${maxFrameBytes}`);
+  if (length > MAX_FRAME_BYTES) throw new WireError(`a frame of ${length} bytes is over the limit of ${MAX_FRAME_BYTES}`);
   const frame = Buffer.allocUnsafe(4 + length);
   frame.writeUInt32LE(length, 0);
   frame.writeUInt32LE(jsonLength, 4);
@@ -99,7 +99,7 @@ export function frameReader<M extends ToChild | FromChild>(onFrame: (message: M,
     let buffer = parts.length === 1 ? chunk : Buffer.concat(parts);
     while (buffer.length >= 4) {
       const length = buffer.readUInt32LE(0);
-      if (length > maxFrameBytes || length < 4) throw new WireError(`frame length ${length} is out of bounds`);
+      if (length > MAX_FRAME_BYTES || length < 4) throw new WireError(`frame length ${length} is out of bounds`);
       wanted = 4 + length;
       if (buffer.length < wanted) break;
       const jsonLength = buffer.readUInt32LE(4);
@@ -108,7 +108,7 @@ export function frameReader<M extends ToChild | FromChild>(onFrame: (message: M,
       try {
         // Both ends are this program; what a frame means is checked where it is used.
         // oxlint-disable-next-line typescript/no-unsafe-type-assertion
-        if (jsonLength > scannedFromBytes) openJsonScan(valueBounds).push(buffer.subarray(8, 8 + jsonLength));
+        if (jsonLength > SCANNED_FROM_BYTES) openJsonScan(VALUE_BOUNDS).push(buffer.subarray(8, 8 + jsonLength));
         message = JSON.parse(buffer.toString('utf8', 8, 8 + jsonLength)) as M;
       } catch (cause) {
         throw new WireError('a frame is not JSON, or has too many values', { cause });

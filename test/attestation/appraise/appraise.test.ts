@@ -27,26 +27,26 @@ import { attestedModel } from '../../../attestation/protocol/model.ts';
 import { allowCertificateChannel, allowSimulated, type AppraisalPolicy, observingPolicy } from '../../../attestation/appraise/policy.ts';
 import { RULES } from '../../../attestation/appraise/rules.ts';
 import { MEASUREMENT, MODEL, MODEL_ID, MODEL_SHA256, simulatedAmd } from '../../fixtures/attestation/attested-server.ts';
-import { channel, EXPORTER, MR_TD, NONCE, RTMR, simulatedIntel, snpDocument, tdxDocument } from '../../fixtures/attestation/documents.ts';
+import { CHANNEL, EXPORTER, MR_TD, NONCE, RTMR, simulatedIntel, snpDocument, tdxDocument } from '../../fixtures/attestation/documents.ts';
 import { accepted, codeOfAsync, refusalOf } from '../../fixtures/refusal.ts';
 import { haveVectors, vectorPath } from '../../fixtures/shared.ts';
 
-const tdxReference = { mrTd: MR_TD, rtmr0: RTMR[0], rtmr1: RTMR[1], rtmr2: RTMR[2], name: 'tdx build' };
-const base: AppraisalPolicy = {
-  measurements: [{ measurement: MEASUREMENT, name: 'snp build' }, tdxReference],
+const TDX_REFERENCE = { mrTd: MR_TD, rtmr0: RTMR[0], rtmr1: RTMR[1], rtmr2: RTMR[2], name: 'tdx build' };
+const BASE: AppraisalPolicy = {
+  measurements: [{ measurement: MEASUREMENT, name: 'snp build' }, TDX_REFERENCE],
   models: { [MODEL_ID]: MODEL_SHA256 },
 };
-const policy: AppraisalPolicy = { ...base, [allowSimulated]: true };
+const POLICY: AppraisalPolicy = { ...BASE, [allowSimulated]: true };
 
 function judge(document: AttestationDocument, options: Partial<VerifyOptions> = {}): Promise<AttestationResult> {
-  return verify(document, { ...channel, policy, ...options });
+  return verify(document, { ...CHANNEL, policy: POLICY, ...options });
 }
 function failed(error: AttestationError | undefined): (string | undefined)[] {
   return (error?.transcript ?? []).filter(({ status }) => status === 'fail').map(({ code }) => code);
 }
 
 function lists(models: Record<string, string>): Partial<VerifyOptions> {
-  return { policy: { ...policy, models } };
+  return { policy: { ...POLICY, models } };
 }
 
 describe('verify', () => {
@@ -61,7 +61,7 @@ describe('verify', () => {
       product: 'Genoa',
       chip: Buffer.from(amd.chipId).toString('hex'),
       certificateAlone: false,
-      verifiedAt: channel.now,
+      verifiedAt: CHANNEL.now,
     });
     expect(result.transcript.some(({ status }) => status === 'fail')).toBe(false);
   });
@@ -95,11 +95,11 @@ describe('verify', () => {
     ] as const) {
       // prettier-ignore
       const digest = createHash('sha256').update(root).digest('hex');
-      expect(isAttestationResult(await judge(document, { policy: { ...base, [allowSimulated]: { root: digest } } }))).toBe(true);
-      expect(await codeOfAsync(() => judge(document, { policy: { ...base, [allowSimulated]: { root: '00'.repeat(32) } } }))).toBe(
+      expect(isAttestationResult(await judge(document, { policy: { ...BASE, [allowSimulated]: { root: digest } } }))).toBe(true);
+      expect(await codeOfAsync(() => judge(document, { policy: { ...BASE, [allowSimulated]: { root: '00'.repeat(32) } } }))).toBe(
         'simulated_refused',
       );
-      expect(await codeOfAsync(() => judge(document, { policy: base }))).toBe('simulated_refused');
+      expect(await codeOfAsync(() => judge(document, { policy: BASE }))).toBe('simulated_refused');
     }
   });
 
@@ -119,24 +119,24 @@ describe('verify', () => {
     ['a resumed session [M12]', 'session_resumed', { tls: { version: 'TLSv1.3', resumed: true } }],
     ['another TLS version [M11]', 'tls_version', { tls: { version: 'TLSv1.2', resumed: false } }],
     ['another model than was asked for', 'model_not_requested', { model: 'x' }],
-    ['a policy for SNP builds only', 'measurement_not_listed', { policy: { ...policy, measurements: [MR_TD] } }],
+    ['a policy for SNP builds only', 'measurement_not_listed', { policy: { ...POLICY, measurements: [MR_TD] } }],
     [
       'a build with another RTMR1',
       'measurement_not_listed',
-      { policy: { ...policy, measurements: [{ ...tdxReference, rtmr1: RTMR[0] }] } },
+      { policy: { ...POLICY, measurements: [{ ...TDX_REFERENCE, rtmr1: RTMR[0] }] } },
     ],
     [
       'a build with another RTMR3, when that is listed',
       'measurement_not_listed',
-      { policy: { ...policy, measurements: [{ ...tdxReference, rtmr3: RTMR[0] }] } },
+      { policy: { ...POLICY, measurements: [{ ...TDX_REFERENCE, rtmr3: RTMR[0] }] } },
     ],
-    ['a machine that is not listed', 'tdx_ppid', { policy: { ...policy, chips: ['00'.repeat(16)] } }],
-    ['only chips of the other vendor listed', 'chip_not_listed', { policy: { ...policy, chips: ['00'.repeat(64)] } }],
-    ['a module that is not listed', 'tdx_mr_seam', { policy: { ...policy, mrSeam: ['99'.repeat(48)] } }],
+    ['a machine that is not listed', 'tdx_ppid', { policy: { ...POLICY, chips: ['00'.repeat(16)] } }],
+    ['only chips of the other vendor listed', 'chip_not_listed', { policy: { ...POLICY, chips: ['00'.repeat(64)] } }],
+    ['a module that is not listed', 'tdx_mr_seam', { policy: { ...POLICY, mrSeam: ['99'.repeat(48)] } }],
     [
       'an evaluation number below the floor',
       'tdx_tcb_evaluation_number',
-      { policy: { ...policy, minimumTcbEvaluationDataNumber: 4_000_000 } },
+      { policy: { ...POLICY, minimumTcbEvaluationDataNumber: 4_000_000 } },
     ],
     ['collateral of another year', 'tdx_crl_expired', { now: Date.parse('2027-02-21T12:00:00Z') }],
   ])('TDX: refuses %s', async (_, code, options) => {
@@ -189,20 +189,20 @@ describe('verify', () => {
 
   test('a kind of TEE the policy does not list is refused', async () => {
     const document = { ...(await snpDocument()), teeType: 'sev-snp' } as AttestationDocument;
-    expect(await codeOfAsync(() => judge(document, { policy: { ...policy, tee: ['tdx'] } }))).toBe('tee_not_accepted');
+    expect(await codeOfAsync(() => judge(document, { policy: { ...POLICY, tee: ['tdx'] } }))).toBe('tee_not_accepted');
   });
 
   test('certificate evidence goes through its CBOR form, and passes only where it was allowed [M17]', async () => {
     const bare = await snpDocument({ claims: ({ nonce: _nonce, exporter: _exporter, ...claims }) => claims });
     const document = decodeDocumentCbor(encodeDocumentCbor(bare));
     expect(await codeOfAsync(() => judge(document))).toBe('certificate_channel');
-    const result = await judge(document, { policy: { ...policy, [allowCertificateChannel]: true } });
+    const result = await judge(document, { policy: { ...POLICY, [allowCertificateChannel]: true } });
     expect(result.certificateAlone).toBe(true);
     expect(meaningOf({ result }).find(({ id }) => id === 'P5')).toMatchObject({ standing: 'not proven' });
     // A fuller document is not weakened by the permission.
     expect(
       await codeOfAsync(async () =>
-        judge(await snpDocument(), { nonce: new Uint8Array(32), policy: { ...policy, [allowCertificateChannel]: true } }),
+        judge(await snpDocument(), { nonce: new Uint8Array(32), policy: { ...POLICY, [allowCertificateChannel]: true } }),
       ),
     ).toBe('nonce_mismatch');
   });
@@ -218,7 +218,7 @@ describe('verify', () => {
   test('evidence that is refused leaves nothing in the memory: strangers cannot fill it', async () => {
     const memory = createRollbackMemory();
     for (const document of [await snpDocument(), await tdxDocument()])
-      expect(await codeOfAsync(() => judge(document, { memory, policy: base }))).toBe('simulated_refused');
+      expect(await codeOfAsync(() => judge(document, { memory, policy: BASE }))).toBe('simulated_refused');
     expect(memory.entries()).toEqual([]);
     await judge(await tdxDocument(), { memory });
     expect(memory.entries().length).toBeGreaterThan(2);
@@ -297,7 +297,7 @@ async function real(
   const { endorsements: given, ...document } = await snpDocument();
   return refusalOf(() =>
     judge({ ...document, teeType: 'sev-snp', ...(stapled ? { endorsements: given } : {}) } as AttestationDocument, {
-      policy: { ...policy, endorsements },
+      policy: { ...POLICY, endorsements },
       ...(source === undefined ? {} : { endorsements: source }),
     }),
   );
@@ -400,7 +400,7 @@ describe('explain', () => {
   test('what fails takes everything that rests on it along', async () => {
     const software = await refusalOf(async () => judge(await snpDocument({ report: { measurement: new Uint8Array(48) } })));
     expect(standings(software)).toEqual(['P1 not proven', 'P2 refused', 'P3 not proven', 'P4 not proven', 'P5 not proven', 'P6 proven']);
-    const hardware = await refusalOf(async () => judge(await snpDocument(), { policy: base }));
+    const hardware = await refusalOf(async () => judge(await snpDocument(), { policy: BASE }));
     expect(standings(hardware)).toEqual(['P1 refused', 'P2 not proven', 'P3 not proven', 'P4 not proven', 'P5 not proven', 'P6 proven']);
     const binding = await refusalOf(async () =>
       judge({ ...(await snpDocument()), inclusion: { index: 0, size: 1, path: [new Uint8Array(32)] } }),
@@ -413,7 +413,7 @@ describe('explain', () => {
 
   test('always says what is not proven, and lists every skip', async () => {
     const result = await judge(await snpDocument());
-    const error = await refusalOf(async () => judge(await snpDocument(), { policy: base }));
+    const error = await refusalOf(async () => judge(await snpDocument(), { policy: BASE }));
     const outcomes = [{ result }, { error: error ?? new AttestationError('internal', 'internal', 'x') }];
     for (const outcome of outcomes) {
       const text = explain(outcome).join('\n');

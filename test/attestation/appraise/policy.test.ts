@@ -17,14 +17,14 @@ import { accepted, codeOf } from '../../fixtures/refusal.ts';
 
 const M = 'a5'.repeat(48);
 const D = '11'.repeat(32);
-const base = { measurements: [M], models: { demo: D } };
+const BASE = { measurements: [M], models: { demo: D } };
 function code(policy: unknown): string {
   return codeOf(() => parsePolicy(JSON.stringify(policy)));
 }
 
 describe('policy', () => {
   test('decides every field, strictly', () => {
-    const policy = parsePolicy(base);
+    const policy = parsePolicy(BASE);
     expect(policy).toMatchObject({
       measurements: [{ measurement: M }],
       tee: ['sev-snp', 'tdx'],
@@ -84,7 +84,7 @@ describe('policy', () => {
     ['an unknown source of endorsements', { endorsements: 'trust' }],
     ['a name that is a number', { measurements: [{ measurement: M, name: 1 }] }],
   ])('refuses %s [M19]', (_, changes) => {
-    expect(code({ ...base, ...changes })).toBe('malformed_policy');
+    expect(code({ ...BASE, ...changes })).toBe('malformed_policy');
   });
 
   test('refuses texts with a key twice', () => {
@@ -107,7 +107,7 @@ describe('policy', () => {
     const extra = fc.dictionary(fc.constantFrom(...names), fc.oneof(fc.constant(true), fc.constant({ simulated: true }), fc.jsonValue()));
     fc.assert(
       fc.property(extra, (more) => {
-        const text = JSON.stringify({ ...base })
+        const text = JSON.stringify({ ...BASE })
           .replace(/}$/, `,${JSON.stringify(more).slice(1)}`)
           .replace(/,}$/, '}');
         const policy = accepted(() => parsePolicy(text));
@@ -117,17 +117,17 @@ describe('policy', () => {
       }),
     );
     const polluted = Object.create({ [allowSimulated]: true }) as object;
-    expect(parsePolicy(Object.assign(polluted, base) as AppraisalPolicy).danger.simulated).toBe(false);
+    expect(parsePolicy(Object.assign(polluted, BASE) as AppraisalPolicy).danger.simulated).toBe(false);
   });
 
   test('what the symbols switch on, in code [M20]', () => {
-    expect(parsePolicy({ ...base, [allowSimulated]: true }).danger.simulated).toBe(true);
-    expect(parsePolicy({ ...base, [allowSimulated]: { root: D.toUpperCase() } }).danger.simulated).toBe(D);
+    expect(parsePolicy({ ...BASE, [allowSimulated]: true }).danger.simulated).toBe(true);
+    expect(parsePolicy({ ...BASE, [allowSimulated]: { root: D.toUpperCase() } }).danger.simulated).toBe(D);
     expect(parsePolicy({ measurements: [M], [allowAnyModel]: true })).toMatchObject({ models: undefined, danger: { anyModel: true } });
-    expect(parsePolicy({ ...base, [allowCertificateChannel]: true }).danger.certificateChannel).toBe(true);
-    expect(parsePolicy(JSON.stringify(base), { [allowSimulated]: true }).danger.simulated).toBe(true);
-    expect(codeOf(() => parsePolicy({ ...base, [allowAnyModel]: true }))).toBe('malformed_policy');
-    expect(codeOf(() => parsePolicy({ ...base, [allowSimulated]: { root: '00' } }))).toBe('malformed_policy');
+    expect(parsePolicy({ ...BASE, [allowCertificateChannel]: true }).danger.certificateChannel).toBe(true);
+    expect(parsePolicy(JSON.stringify(BASE), { [allowSimulated]: true }).danger.simulated).toBe(true);
+    expect(codeOf(() => parsePolicy({ ...BASE, [allowAnyModel]: true }))).toBe('malformed_policy');
+    expect(codeOf(() => parsePolicy({ ...BASE, [allowSimulated]: { root: '00' } }))).toBe('malformed_policy');
   });
 
   test('the observing policy lists nothing', () => {
@@ -164,24 +164,24 @@ describe('policy', () => {
   });
 
   test.each<[RegExp, AppraisalPolicy]>([
-    [/simulated evidence is accepted/, { ...base, [allowSimulated]: true }],
+    [/simulated evidence is accepted/, { ...BASE, [allowSimulated]: true }],
     [/any model is accepted/, { measurements: [M], [allowAnyModel]: true }],
-    [/certificate evidence is accepted/, { ...base, [allowCertificateChannel]: true }],
-    [/Milan/, { ...base, products: ['Milan'] }],
-    [/minimumTcb has no entry for Turin/, { ...base, minimumTcb: { Genoa: { snp: 1 } } }],
-    [/tcbStatus accepts OutOfDate/, { ...base, tcbStatus: ['UpToDate', 'OutOfDate'] }],
-    [/tee that is not accepted/, { ...base, tee: ['tdx'], measurements: [M, { mrTd: M, rtmr1: M, rtmr2: M }] }],
-    [/no measurement is listed/, { ...base, measurements: [{ mrTd: M, rtmr1: M, rtmr2: M }] }],
-    [/no mrTd is listed/, base],
-    [/chips is absent/, base],
-    [/more than a day/, { ...base, maxEvidenceAge: 90_000 }],
+    [/certificate evidence is accepted/, { ...BASE, [allowCertificateChannel]: true }],
+    [/Milan/, { ...BASE, products: ['Milan'] }],
+    [/minimumTcb has no entry for Turin/, { ...BASE, minimumTcb: { Genoa: { snp: 1 } } }],
+    [/tcbStatus accepts OutOfDate/, { ...BASE, tcbStatus: ['UpToDate', 'OutOfDate'] }],
+    [/tee that is not accepted/, { ...BASE, tee: ['tdx'], measurements: [M, { mrTd: M, rtmr1: M, rtmr2: M }] }],
+    [/no measurement is listed/, { ...BASE, measurements: [{ mrTd: M, rtmr1: M, rtmr2: M }] }],
+    [/no mrTd is listed/, BASE],
+    [/chips is absent/, BASE],
+    [/more than a day/, { ...BASE, maxEvidenceAge: 90_000 }],
   ])('lint remarks %s', (remark, policy) => {
     expect(lintPolicy(parsePolicy(policy)).join('\n')).toMatch(remark);
   });
 
   test('lint has nothing to say about a careful policy', () => {
     const careful: AppraisalPolicy = {
-      ...base,
+      ...BASE,
       tee: ['sev-snp'],
       products: ['Genoa'],
       minimumTcb: { Genoa: { snp: 22 } },

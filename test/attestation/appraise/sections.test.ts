@@ -11,16 +11,16 @@ import type { TdxSection } from '../../../attestation/tdx/policy.ts';
 import { SIMULATED_INTEL_SERIALS } from '../../../attestation/simulated/intel.ts';
 import { parseCertificate } from '../../../attestation/x509/certificate.ts';
 import { MEASUREMENT, MODEL_ID, MODEL_SHA256, simulatedAmd } from '../../fixtures/attestation/attested-server.ts';
-import { channel, MR_TD, RTMR, simulatedIntel, snpDocument, tdxDocument } from '../../fixtures/attestation/documents.ts';
+import { CHANNEL, MR_TD, RTMR, simulatedIntel, snpDocument, tdxDocument } from '../../fixtures/attestation/documents.ts';
 import { codeOf, refusalOf } from '../../fixtures/refusal.ts';
 
-const base: AppraisalPolicy = {
+const BASE: AppraisalPolicy = {
   measurements: [MEASUREMENT, { mrTd: MR_TD, rtmr1: RTMR[1], rtmr2: RTMR[2] }],
   models: { [MODEL_ID]: MODEL_SHA256 },
   [allowSimulated]: true,
 };
 function judge(document: AttestationDocument, sections: Pick<AppraisalPolicy, 'snp' | 'tdx' | 'tcbStatus'>): Promise<AttestationResult> {
-  return verify(document, { ...channel, policy: { ...base, ...sections } });
+  return verify(document, { ...CHANNEL, policy: { ...BASE, ...sections } });
 }
 async function failedCodes(run: () => Promise<unknown>): Promise<unknown[]> {
   return ((await refusalOf(run))?.transcript ?? []).filter(({ status }) => status === 'fail').map(({ code }) => code);
@@ -141,13 +141,13 @@ describe('the shape of the sections', () => {
     ['null', { snp: null }],
     ['a debug switch', { tdx: { allowDebug: true } }],
   ])('refuses %s [M19]', (_, section) => {
-    expect(codeOf(() => parsePolicy(JSON.stringify({ ...base, ...section })))).toBe('malformed_policy');
+    expect(codeOf(() => parsePolicy(JSON.stringify({ ...BASE, ...section })))).toBe('malformed_policy');
   });
 
   test('printed and read again it is the same, and a copy: what is changed later changes nothing', () => {
     const familyId = [zero(16)];
     const sections = { snp: { familyId, platformInfo: { requireEcc: true } }, tdx: { xfam: ATTRIBUTES, advisories: [] } };
-    const policy = parsePolicy({ ...base, ...sections });
+    const policy = parsePolicy({ ...BASE, ...sections });
     const json = policyToJson(policy);
     expect(json).toMatchObject(sections);
     familyId[0] = nine(16);
@@ -156,22 +156,22 @@ describe('the shape of the sections', () => {
   });
 
   test('the statuses Intel may give can be accepted by name, but for Revoked', () => {
-    expect(parsePolicy({ ...base, tcbStatus: ['UpToDate', 'TDRelaunchAdvised'] }).tcbStatus).toHaveLength(2);
+    expect(parsePolicy({ ...BASE, tcbStatus: ['UpToDate', 'TDRelaunchAdvised'] }).tcbStatus).toHaveLength(2);
   });
 
   test.each<[RegExp, AppraisalPolicy]>([
-    [/^snp speaks of a tee that is not accepted$/m, { ...base, tee: ['tdx'], snp: { minimumGuestSvn: 1 } }],
-    [/^tdx speaks of a tee that is not accepted$/m, { ...base, tee: ['sev-snp'], tdx: { xfam: zero(8) } }],
-    [/tdx\.allowMigratable/, { ...base, tdx: { allowMigratable: true } }],
-    [/tdx\.tcbGraceDays accepts .* 30 days/, { ...base, tdx: { tcbGraceDays: 30 } }],
-    [/tdx\.seamAttributes accepts a value that is not zero/, { ...base, tdx: { seamAttributes: [zero(8), nine(8)] } }],
-    [/tdx\.mrServiceTd accepts a value that is not zero/, { ...base, tdx: { mrServiceTd: nine(48) } }],
+    [/^snp speaks of a tee that is not accepted$/m, { ...BASE, tee: ['tdx'], snp: { minimumGuestSvn: 1 } }],
+    [/^tdx speaks of a tee that is not accepted$/m, { ...BASE, tee: ['sev-snp'], tdx: { xfam: zero(8) } }],
+    [/tdx\.allowMigratable/, { ...BASE, tdx: { allowMigratable: true } }],
+    [/tdx\.tcbGraceDays accepts .* 30 days/, { ...BASE, tdx: { tcbGraceDays: 30 } }],
+    [/tdx\.seamAttributes accepts a value that is not zero/, { ...BASE, tdx: { seamAttributes: [zero(8), nine(8)] } }],
+    [/tdx\.mrServiceTd accepts a value that is not zero/, { ...BASE, tdx: { mrServiceTd: nine(48) } }],
   ])('lint remarks %s', (remark, policy) => {
     expect(lintPolicy(parsePolicy(policy)).join('\n')).toMatch(remark);
   });
 
   test('lint is silent about sections that only ask for more', () => {
-    const careful = parsePolicy({ ...base, snp: { requiredMitigations: '1' }, tdx: { seamAttributes: zero(8), tcbGraceDays: 0 } });
+    const careful = parsePolicy({ ...BASE, snp: { requiredMitigations: '1' }, tdx: { seamAttributes: zero(8), tcbGraceDays: 0 } });
     expect(lintPolicy(careful).filter((remark) => /^(snp|tdx)/.test(remark))).toEqual([]);
   });
 });

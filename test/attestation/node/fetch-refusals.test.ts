@@ -29,13 +29,13 @@ import { codeOf, refusalOf } from '../../fixtures/refusal.ts';
 import { documentFromElsewhere } from '../../fixtures/attestation/relay.ts';
 import type { AttestedFetchOptions } from '../../../attestation/node/pool.ts';
 
-const base: AppraisalPolicy = { measurements: [MEASUREMENT], models: { [MODEL_ID]: MODEL_SHA256 } };
-const policy: AppraisalPolicy = { ...base, [allowSimulated]: true };
+const BASE: AppraisalPolicy = { measurements: [MEASUREMENT], models: { [MODEL_ID]: MODEL_SHA256 } };
+const POLICY: AppraisalPolicy = { ...BASE, [allowSimulated]: true };
 const OTHER = new Uint8Array(randomBytes(32));
 const SECRET = 'the prompt nobody else may read';
 
 function prompt(server: { readonly origin: string }, options: Partial<AttestedFetchOptions> = {}): Promise<AttestationError | undefined> {
-  const fetch = attestedFetch({ policy, now: () => NOW, attestTimeoutMs: 5_000, ...options });
+  const fetch = attestedFetch({ policy: POLICY, now: () => NOW, attestTimeoutMs: 5_000, ...options });
   return refusalOf(async () => {
     try {
       const response = await fetch(`${server.origin}/v1/chat/completions`, {
@@ -93,12 +93,12 @@ beforeAll(async () => {
 
 describe('refused before a byte of the request', () => {
   test.each<[string, string, Misbehaviour, Partial<AttestedFetchOptions>?]>([
-    ['simulated evidence without the flag [M21]', 'simulated_refused', {}, { policy: base }],
+    ['simulated evidence without the flag [M21]', 'simulated_refused', {}, { policy: BASE }],
     [
       'simulated evidence under another root than the one allowed',
       'simulated_refused',
       {},
-      { policy: { ...base, [allowSimulated]: { root: '00'.repeat(32) } } },
+      { policy: { ...BASE, [allowSimulated]: { root: '00'.repeat(32) } } },
     ],
     [
       'simulated evidence that calls itself sev-snp, even when simulation is allowed [M21]',
@@ -189,11 +189,11 @@ describe('refused before a byte of the request', () => {
     ['time repeated wrongly [M8]', 'timestamp_contradiction', { document: set('timestamp', () => '2026-02-21T12:00:01Z') }],
     ['a guest that can be debugged', 'snp_guest_policy', { report: { guestPolicy: 0x3da_0137n } }],
     ['a report another VMPL asked for', 'snp_vmpl', { report: { vmpl: 1 } }],
-    ['a chip that is not listed', 'snp_chip_not_listed', {}, { policy: { ...policy, chips: ['77'.repeat(64)] } }],
-    ['only chips of another vendor listed', 'chip_not_listed', {}, { policy: { ...policy, chips: ['77'.repeat(16)] } }],
-    ['firmware below the minimum', 'snp_minimum_tcb', {}, { policy: { ...policy, minimumTcb: { Genoa: { microcode: 255 } } } }],
-    ['a product that is not accepted', 'snp_product', {}, { policy: { ...policy, products: ['Turin'] } }],
-    ['a configuration that is not listed', 'config_not_listed', {}, { policy: { ...policy, configs: ['00'.repeat(32)] } }],
+    ['a chip that is not listed', 'snp_chip_not_listed', {}, { policy: { ...POLICY, chips: ['77'.repeat(64)] } }],
+    ['only chips of another vendor listed', 'chip_not_listed', {}, { policy: { ...POLICY, chips: ['77'.repeat(16)] } }],
+    ['firmware below the minimum', 'snp_minimum_tcb', {}, { policy: { ...POLICY, minimumTcb: { Genoa: { microcode: 255 } } } }],
+    ['a product that is not accepted', 'snp_product', {}, { policy: { ...POLICY, products: ['Turin'] } }],
+    ['a configuration that is not listed', 'config_not_listed', {}, { policy: { ...POLICY, configs: ['00'.repeat(32)] } }],
     ['an expired chain', 'snp_certificate_validity', {}, { now: () => Date.parse('2060-01-01T00:00:00Z') }],
     ['no CRL [M9]', 'snp_crl', { document: set('endorsements', (d) => ({ ...(d['endorsements'] as JsonObject), crl: undefined })) }],
     ['a document of another version', 'malformed_document', { document: set('version', () => '2') }],
@@ -380,7 +380,7 @@ describe('transport', () => {
 
   test('a server that hands out tickets is never resumed: every connection is a full handshake [M12]', async () => {
     const server = await startAttestedServer({ respond: ({ body }, { socket }) => send(socket, 200, body, { connection: 'close' }) });
-    const fetch = attestedFetch({ policy, now: () => NOW });
+    const fetch = attestedFetch({ policy: POLICY, now: () => NOW });
     for (let i = 0; i < 3; i++) await (await fetch(`${server.origin}/x`)).text();
     expect(server.connections.map(({ resumed, attested }) => [resumed, attested])).toEqual([[false, 1], [false, 1], [false, 1]]); // prettier-ignore
     await fetch.close();
@@ -404,7 +404,7 @@ describe('requests', () => {
     const server = await startAttestedServer({
       respond: ({ path, body }, { socket }) => (path === '/b' ? send(socket, 200, body) : send(socket, 307, '', { location: '/b' })),
     });
-    const fetch = attestedFetch({ policy, now: () => NOW });
+    const fetch = attestedFetch({ policy: POLICY, now: () => NOW });
     const response = await fetch(`${server.origin}/a`, { method: 'POST', body: '{"x":1}' });
     expect(await response.text()).toBe('{"x":1}');
     await fetch.close();
@@ -419,7 +419,7 @@ describe('requests', () => {
     ['json naming none', '{}', 'accepted'],
   ])('%s naming a model that is not attested is not sent', async (_, body, code) => {
     const server = await startAttestedServer({ respond: (_request, { socket }) => send(socket, 200, '') });
-    const fetch = attestedFetch({ policy, now: () => NOW });
+    const fetch = attestedFetch({ policy: POLICY, now: () => NOW });
     const refusal = await refusalOf(() => fetch(server.origin, { method: 'POST', body: body ?? null }));
     expect(refusal?.code ?? 'accepted').toBe(code);
     expect(server.requests()).toHaveLength(code === 'accepted' ? 1 : 0);
@@ -440,7 +440,7 @@ describe('requests', () => {
     ['is no json', 'x', 'model_not_attested'],
   ])('with one model attested by name, a request that %s', async (_, body, code) => {
     const server = await startAttestedServer({ models: [MODEL, other], respond: (_request, { socket }) => send(socket, 200, '') });
-    const lists = { ...policy, models: { [MODEL_ID]: MODEL_SHA256, other: toHex(other.sha256) } };
+    const lists = { ...POLICY, models: { [MODEL_ID]: MODEL_SHA256, other: toHex(other.sha256) } };
     const fetch = attestedFetch({ policy: lists, now: () => NOW, model: MODEL_ID });
     const refusal = await refusalOf(() => fetch(server.origin, { method: 'POST', body }));
     expect(refusal?.code ?? 'accepted').toBe(code);
@@ -452,7 +452,7 @@ describe('requests', () => {
   test('the weaker forms hold what they promise when they are asked for in code', async () => {
     const certificate: Misbehaviour = { claims: (c) => without(c, 'exporter', 'nonce'), document: (d) => without(d, 'nonce') };
     const server = await startAttestedServer({ ...certificate, models: [MODEL, other] });
-    const weak: AppraisalPolicy = { ...without(policy, 'models'), [allowAnyModel]: true, [allowCertificateChannel]: true };
+    const weak: AppraisalPolicy = { ...without(POLICY, 'models'), [allowAnyModel]: true, [allowCertificateChannel]: true };
     const fetch = attestedFetch({ policy: weak, now: () => NOW });
     const result = await fetch.verify(server.origin);
     expect(result.certificateAlone).toBe(true);
@@ -468,7 +468,7 @@ describe('requests', () => {
       .update((await simulatedAmd()).ark)
       .digest('hex');
     const server = await startAttestedServer();
-    expect(await prompt(server, { policy: { ...base, [allowSimulated]: { root } } })).toBeUndefined();
+    expect(await prompt(server, { policy: { ...BASE, [allowSimulated]: { root } } })).toBeUndefined();
     await server.close();
   });
 });

@@ -28,26 +28,26 @@ import { deferred } from '../../fixtures/deferred.ts';
 import { refusalOf } from '../../fixtures/refusal.ts';
 import type { AttestedFetchOptions } from '../../../attestation/node/pool.ts';
 
-const policy: AppraisalPolicy = {
+const POLICY: AppraisalPolicy = {
   measurements: [{ measurement: MEASUREMENT, name: 'test build' }],
   models: { [MODEL_ID]: MODEL_SHA256 },
   [allowSimulated]: true,
 };
 
-const closing: (() => Promise<void>)[] = [];
+const CLOSING: (() => Promise<void>)[] = [];
 afterEach(async () => {
-  for (const close of closing.splice(0).toReversed()) await close();
+  for (const close of CLOSING.splice(0).toReversed()) await close();
 });
 
 async function serve(how: Misbehaviour = {}, port = 0): Promise<AttestedServer> {
   const server = await startAttestedServer(how, port);
-  closing.push(() => server.close());
+  CLOSING.push(() => server.close());
   return server;
 }
 
 function client(options: Partial<AttestedFetchOptions> = {}): AttestedFetch {
-  const fetch = attestedFetch({ policy, now: () => NOW, ...options });
-  closing.push(() => fetch.close());
+  const fetch = attestedFetch({ policy: POLICY, now: () => NOW, ...options });
+  CLOSING.push(() => fetch.close());
   return fetch;
 }
 
@@ -202,7 +202,7 @@ describe('connections', () => {
   test('evidence older than maxEvidenceAge is renewed before the next request, on another connection [M16]', async () => {
     const server = await serve();
     let now = NOW;
-    const fetch = client({ policy: { ...policy, maxEvidenceAge: 60 }, now: () => now });
+    const fetch = client({ policy: { ...POLICY, maxEvidenceAge: 60 }, now: () => now });
     await ask(fetch, server, 'a');
     now += 59_999;
     await ask(fetch, server, 'b');
@@ -382,7 +382,7 @@ describe('connections', () => {
 
   test('is closed for good', async () => {
     const server = await serve();
-    const fetch = attestedFetch({ policy, now: () => NOW });
+    const fetch = attestedFetch({ policy: POLICY, now: () => NOW });
     await fetch.verify(server.origin);
     await fetch.close();
     await expect(fetch(server.origin)).rejects.toThrow('closed');

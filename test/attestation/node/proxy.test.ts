@@ -22,11 +22,11 @@ import { deferred } from '../../fixtures/deferred.ts';
 import { watch } from '../../fixtures/http/in-flight.ts';
 import { codeOfAsync } from '../../fixtures/refusal.ts';
 
-const policy: AppraisalPolicy = { measurements: [MEASUREMENT], models: { [MODEL_ID]: MODEL_SHA256 }, [allowSimulated]: true };
+const POLICY: AppraisalPolicy = { measurements: [MEASUREMENT], models: { [MODEL_ID]: MODEL_SHA256 }, [allowSimulated]: true };
 
-const closing: (() => Promise<void>)[] = [];
+const CLOSING: (() => Promise<void>)[] = [];
 afterEach(async () => {
-  for (const close of closing.splice(0).toReversed()) await close();
+  for (const close of CLOSING.splice(0).toReversed()) await close();
 });
 
 async function start(
@@ -34,10 +34,10 @@ async function start(
   options: Partial<ProxyOptions> = {},
 ): Promise<{ server: AttestedServer; proxy: RunningProxy }> {
   const server = await startAttestedServer(how);
-  closing.push(() => server.close());
-  const proxy = await startProxy({ upstream: server.origin, policy, host: '127.0.0.1', port: 0, now: () => NOW, ...options });
+  CLOSING.push(() => server.close());
+  const proxy = await startProxy({ upstream: server.origin, policy: POLICY, host: '127.0.0.1', port: 0, now: () => NOW, ...options });
   const unwatch = watch(proxy.inFlight);
-  closing.push(async () => {
+  CLOSING.push(async () => {
     unwatch();
     await proxy.close();
     expect(proxy.inFlight()).toBe(0);
@@ -115,7 +115,7 @@ describe('proxy', () => {
     expect(status).toBe(502);
     expect(JSON.parse(body)).toMatchObject({ error: { code: 'connection_failed' } });
     const again = await startAttestedServer({}, server.port);
-    closing.push(() => again.close());
+    CLOSING.push(() => again.close());
     expect((await finish(raw(proxy))).status).toBe(200);
   });
 
@@ -285,10 +285,12 @@ describe('proxy', () => {
   });
 
   test('an upstream that is not https is refused; so is a port that is taken', async () => {
-    expect(await codeOfAsync(() => startProxy({ upstream: 'http://127.0.0.1:1', policy, host: '127.0.0.1', port: 0 }))).toBe('plain_http');
+    expect(await codeOfAsync(() => startProxy({ upstream: 'http://127.0.0.1:1', policy: POLICY, host: '127.0.0.1', port: 0 }))).toBe(
+      'plain_http',
+    );
     const { server, proxy } = await start();
     const port = Number(new URL(proxy.url).port);
-    await expect(startProxy({ upstream: server.origin, policy, host: '127.0.0.1', port, now: () => NOW })).rejects.toMatchObject({
+    await expect(startProxy({ upstream: server.origin, policy: POLICY, host: '127.0.0.1', port, now: () => NOW })).rejects.toMatchObject({
       code: 'EADDRINUSE',
     });
   });
@@ -300,7 +302,7 @@ describe("requests that wait for the client's socket end with it", () => {
 
   async function open(proxy: RunningProxy): Promise<Socket> {
     const socket = connect({ host: '127.0.0.1', port: portOf(proxy), allowHalfOpen: true });
-    closing.push(async () => void socket.destroy());
+    CLOSING.push(async () => void socket.destroy());
     socket.on('error', () => undefined).resume();
     await once(socket, 'connect');
     return socket;

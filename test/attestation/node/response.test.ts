@@ -5,10 +5,10 @@ import { describe, expect, test } from 'vitest';
 import { type BoundedResponse, responseParser } from '../../../attestation/node/response.ts';
 import { accepted, codeOf } from '../../fixtures/refusal.ts';
 
-const limits = { maxHeaderBytes: 512, maxBodyBytes: 2048 };
+const LIMITS = { maxHeaderBytes: 512, maxBodyBytes: 2048 };
 
 function feed(bytes: Uint8Array, cuts: readonly number[] = []): BoundedResponse | undefined {
-  const parser = responseParser(limits);
+  const parser = responseParser(LIMITS);
   let from = 0;
   for (const to of [...cuts.map((cut) => cut % (bytes.length + 1)).toSorted((a, b) => a - b), bytes.length]) {
     if (to <= from) continue;
@@ -91,7 +91,7 @@ describe('response reader', () => {
       fc.property(fc.array(piece, { maxLength: 12 }), (pieces) => {
         const bytes = bytesOf(pieces.join(''));
         const response = accepted(() => feed(bytes));
-        expect(response === undefined || response.body.length <= limits.maxBodyBytes).toBe(true);
+        expect(response === undefined || response.body.length <= LIMITS.maxBodyBytes).toBe(true);
       }),
       { numRuns: 3000 },
     );

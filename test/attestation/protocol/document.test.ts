@@ -55,7 +55,7 @@ const tdx: AttestationDocument = {
   },
 };
 const simulated: AttestationDocument = { ...snp, teeType: 'simulated', endorsements: snp.endorsements ?? { vek: bytes(1, 1), chain: [] } };
-const simulatedTdx = { ...tdx, teeType: 'simulated', endorsements: tdx.endorsements } as AttestationDocument;
+const SIMULATED_TDX = { ...tdx, teeType: 'simulated', endorsements: tdx.endorsements } as AttestationDocument;
 const { nonce: _nonce, endorsements: _endorsements, ...bare } = snp;
 
 function change(changes: Record<string, unknown>, from: AttestationDocument = snp): string {
@@ -98,7 +98,7 @@ describe('attestation document', () => {
     ['sev-snp', snp],
     ['tdx', tdx],
     ['simulated snp', simulated],
-    ['simulated tdx', simulatedTdx],
+    ['simulated tdx', SIMULATED_TDX],
     ['without nonce and endorsements', { ...bare, teeType: 'sev-snp' }],
   ])('%s goes through JSON and CBOR unchanged', (_, document) => {
     expect(parseDocument(encodeDocument(document))).toEqual(document);

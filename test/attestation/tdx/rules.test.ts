@@ -17,14 +17,14 @@ import { TDX_RULES } from '../../../attestation/tdx/rules.ts';
 import { verifyTdx, type TdxContext, type TdxEvidence, type TdxVerification } from '../../../attestation/tdx/verify.ts';
 
 const now = new Date('2026-06-15T12:00:00Z');
-const day = 86_400_000;
+const DAY = 86_400_000;
 function fill(size: number, value: number): Uint8Array {
   return new Uint8Array(size).fill(value);
 }
 function hex(size: number, value: number): string {
   return toHex(fill(size, value));
 }
-const expired = { notBefore: new Date(now.getTime() - 10 * day), notAfter: new Date(now.getTime() - day) };
+const expired = { notBefore: new Date(now.getTime() - 10 * DAY), notAfter: new Date(now.getTime() - DAY) };
 
 let intel: SimulatedIntel;
 let stranger: SimulatedIntel;
@@ -224,7 +224,7 @@ const CASES: readonly Case[] = [
     row: 'T9',
     what: 'PCK CA not valid yet',
     code: 'tdx_certificate_expired',
-    quote: () => pckChain({ ca: intel.issueCa('platform', { notBefore: new Date(now.getTime() + day) }) }),
+    quote: () => pckChain({ ca: intel.issueCa('platform', { notBefore: new Date(now.getTime() + DAY) }) }),
   },
   {
     row: 'T9',
@@ -278,7 +278,7 @@ const CASES: readonly Case[] = [
     row: 'T10',
     what: 'root CRL from the future',
     code: 'tdx_crl_expired',
-    collateral: async () => ({ rootCaCrl: await intel.issueCrl('root', { thisUpdate: new Date(now.getTime() + day) }) }),
+    collateral: async () => ({ rootCaCrl: await intel.issueCrl('root', { thisUpdate: new Date(now.getTime() + DAY) }) }),
   },
   {
     row: 'T10',

@@ -26,7 +26,7 @@ import {
 } from '../../fixtures/attestation/tdx-vectors.ts';
 
 const gcp = 'v4-gcp-trailing-zeros/gcp-tdx-1782809233226668671';
-const gcpCollateral = 'v4-gcp-trailing-zeros/gcp-tdx-collateral-1782809233226668671.yaml';
+const GCP_COLLATERAL = 'v4-gcp-trailing-zeros/gcp-tdx-collateral-1782809233226668671.yaml';
 
 interface Vector {
   readonly name: string;
@@ -102,7 +102,7 @@ const VECTORS: readonly Vector[] = [
   {
     name: 'v4 of GCP, 3065 zero bytes after it',
     quote: () => readVector(gcp),
-    collateral: () => readYamlCollateral(gcpCollateral),
+    collateral: () => readYamlCollateral(GCP_COLLATERAL),
     now: '2026-07-05T00:00:00Z',
     accepted: true,
     tcb: { ...UP_TO_DATE, evaluationDataNumber: 19 },
@@ -110,7 +110,7 @@ const VECTORS: readonly Vector[] = [
   {
     name: 'v4 of GCP, before its collateral',
     quote: () => readVector(gcp),
-    collateral: () => readYamlCollateral(gcpCollateral),
+    collateral: () => readYamlCollateral(GCP_COLLATERAL),
     now: '2026-06-29T00:00:00Z',
     accepted: false,
     codes: ['tdx_crl_expired', 'tdx_tcb_info_expired', 'tdx_qe_identity_expired'],
@@ -316,7 +316,7 @@ describe.skipIf(!haveVectors)('real TDX evidence', () => {
   test('published firmware measurement is the MRTD of its quote', async () => {
     const mrTd =
       /^mrtd: >-\s+([0-9a-f]{96})$/m.exec(readVectorText('v4-gcp-trailing-zeros/gcp-tdx-firmware-1782809233226668671.yaml'))?.[1] ?? '';
-    const evidence = { quote: readVector(gcp), collateral: readYamlCollateral(gcpCollateral) };
+    const evidence = { quote: readVector(gcp), collateral: readYamlCollateral(GCP_COLLATERAL) };
     const result = await verifyTdx(evidence, { mrTd }, { now: new Date('2026-07-05T00:00:00Z') });
     expect(result.transcript.checks.find(({ title }) => title === TDX_RULES.mrTd.title)?.status).toBe('pass');
     expect(result.accepted).toBe(true);

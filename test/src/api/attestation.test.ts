@@ -15,7 +15,7 @@ import { latch } from '../../fixtures/latch.ts';
 
 let api: ApiServer;
 let asked: AttestRequest[] = [];
-const sockets: TLSSocket[] = [];
+const SOCKETS: TLSSocket[] = [];
 
 /** What the next evidence lists; null: some model. */
 let listed: readonly { readonly id: string; readonly sha256: Uint8Array }[] | null = null;
@@ -79,7 +79,7 @@ async function dial(options: object = {}): Promise<TLSSocket> {
     ALPNProtocols: ['http/1.1'],
     ...options,
   });
-  sockets.push(socket);
+  SOCKETS.push(socket);
   socket.on('error', () => undefined);
   await once(socket, 'secureConnect');
   return socket;
@@ -105,30 +105,30 @@ async function ask(socket: TLSSocket, path: string, send?: unknown): Promise<{ s
 }
 
 afterEach(async () => {
-  for (const socket of sockets.splice(0)) socket.destroy();
+  for (const socket of SOCKETS.splice(0)) socket.destroy();
   listed = null;
   await api.close();
 });
 
-const nonce = '00112233445566778899aabbccddeeff';
+const NONCE = '00112233445566778899aabbccddeeff';
 
 test('the evidence is bound to this connection and nonce; the answer is the document', async () => {
   await start();
   const socket = await dial();
-  const { status, body } = await ask(socket, `/v1/attestation?nonce=${nonce}`);
+  const { status, body } = await ask(socket, `/v1/attestation?nonce=${NONCE}`);
   expect(status).toBe(200);
-  expect(attestationAnswer.read(body, '')).toMatchObject({ version: '1', tee_type: 'simulated', nonce, report: 'AQID' });
-  const exporter = socket.exportKeyingMaterial(32, EXPORTER_LABEL, Buffer.from(nonce, 'hex'));
+  expect(attestationAnswer.read(body, '')).toMatchObject({ version: '1', tee_type: 'simulated', nonce: NONCE, report: 'AQID' });
+  const exporter = socket.exportKeyingMaterial(32, EXPORTER_LABEL, Buffer.from(NONCE, 'hex'));
   expect(asked).toHaveLength(1);
   expect(toHex(asked[0]?.exporter ?? new Uint8Array())).toBe(exporter.toString('hex'));
   expect(asked[0]).not.toHaveProperty('modelId');
   const other = await dial();
-  await ask(other, `/v1/attestation?nonce=${nonce}`);
+  await ask(other, `/v1/attestation?nonce=${NONCE}`);
   expect(toHex(asked[1]?.exporter ?? new Uint8Array())).not.toBe(exporter.toString('hex'));
 });
 
 describe('a TEE that answers nobody for now', () => {
-  const url = `/v1/attestation?nonce=${nonce}`;
+  const url = `/v1/attestation?nonce=${NONCE}`;
   const chat = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
   const limits = { ...DEFAULT_CONFIG.limits, maxConcurrentAttestations: 4, maxConcurrentAttestationsPerPeer: 3 };
   const refused = { status: 429, body: { error: { code: 'attestation_rate_limited' } } };
@@ -177,9 +177,9 @@ describe('a TEE that answers nobody for now', () => {
 test('base64url nonces come back as they were given; without one the server makes one', async () => {
   await start();
   const socket = await dial();
-  const given = Buffer.from(nonce, 'hex').toString('base64url');
+  const given = Buffer.from(NONCE, 'hex').toString('base64url');
   expect((await ask(socket, `/v1/attestation?nonce=${given}&model=demo`)).body).toMatchObject({ nonce: given });
-  expect(toHex(asked[0]?.nonce ?? new Uint8Array())).toBe(nonce);
+  expect(toHex(asked[0]?.nonce ?? new Uint8Array())).toBe(NONCE);
   expect(asked[0]?.modelId).toBe('demo');
   const { body } = await ask(socket, '/v1/attestation');
   expect((body as { nonce: string }).nonce).toBe(toHex(asked[1]?.nonce ?? new Uint8Array()));
@@ -195,9 +195,9 @@ test.each<[string, string, number, string]>([
     400,
     'invalid_nonce',
   ],
-  ['two nonces', `/v1/attestation?nonce=${nonce}&nonce=${nonce}`, 400, 'invalid_type'],
-  ['an unknown model', `/v1/attestation?nonce=${nonce}&model=none`, 404, 'model_not_found'],
-  ['anything else', `/v1/attestation?nonce=${nonce}&user=1`, 400, 'unknown_parameter'],
+  ['two nonces', `/v1/attestation?nonce=${NONCE}&nonce=${NONCE}`, 400, 'invalid_type'],
+  ['an unknown model', `/v1/attestation?nonce=${NONCE}&model=none`, 404, 'model_not_found'],
+  ['anything else', `/v1/attestation?nonce=${NONCE}&user=1`, 400, 'unknown_parameter'],
 ])('refused [M10]: %s', async (_name, path, status, code) => {
   await start();
   const answer = await ask(await dial(), path);
@@ -207,7 +207,7 @@ test.each<[string, string, number, string]>([
 
 test('the attester’s own refusals arrive [M10]', async () => {
   await start(fakeAttester(new ApiError(429, 'attestation_rate_limited', 'too many', { retryAfterSeconds: 2 })));
-  expect(await ask(await dial(), `/v1/attestation?nonce=${nonce}`)).toMatchObject({
+  expect(await ask(await dial(), `/v1/attestation?nonce=${NONCE}`)).toMatchObject({
     status: 429,
     body: { error: { code: 'attestation_rate_limited' } },
   });
@@ -215,13 +215,13 @@ test('the attester’s own refusals arrive [M10]', async () => {
 
 test('plain HTTP has no channel to bind: 400 tls_required', async () => {
   api = await startApi({ deps: { attester: fakeAttester() } });
-  const response = await fetch(`${api.url}/v1/attestation?nonce=${nonce}`);
+  const response = await fetch(`${api.url}/v1/attestation?nonce=${NONCE}`);
   expect([response.status, ((await response.json()) as ErrorAnswer).error.code]).toEqual([400, 'tls_required']);
 });
 
 test('the record has the digest of the evidence', async () => {
   await start();
-  await ask(await dial(), `/v1/attestation?nonce=${nonce}`);
+  await ask(await dial(), `/v1/attestation?nonce=${NONCE}`);
   expect((await api.ended())[0]?.evidenceSha256).toBe('039058c6f2c0cb492c533b0a4d14ef77cc0f78abccced5287d84a1a2011cfb81');
 });
 
@@ -245,7 +245,7 @@ describe('TLS', () => {
       rejectUnauthorized: false,
       ...(session !== undefined && { session }),
     });
-    sockets.push(second);
+    SOCKETS.push(second);
     second.on('error', () => undefined);
     const outcome = await Promise.race([
       once(second, 'close').then(() => 'closed'),
@@ -266,7 +266,7 @@ describe('a connection reaches only what its evidence showed [M23]', () => {
     await start();
     listed = asServed('demo');
     const socket = await dial();
-    await ask(socket, `/v1/attestation?nonce=${nonce}`);
+    await ask(socket, `/v1/attestation?nonce=${NONCE}`);
     expect((await ask(socket, '/v1/chat/completions', chat)).status).toBe(200);
     expect((await ask(socket, '/v1/chat/completions', chat)).status).toBe(200);
   });
@@ -284,7 +284,7 @@ describe('a connection reaches only what its evidence showed [M23]', () => {
     // What was shown is not what is served.
     listed = ['demo', 'text-embed', 'reranker'].map((id) => ({ id, sha256: new Uint8Array(32) }));
     const socket = await dial();
-    await ask(socket, `/v1/attestation?nonce=${nonce}`);
+    await ask(socket, `/v1/attestation?nonce=${NONCE}`);
     const closed = once(socket, 'close');
     const answer = await ask(socket, path, body);
     expect([answer.status, (answer.body as ErrorAnswer).error.code]).toEqual([409, 'attestation_stale']);
@@ -301,7 +301,7 @@ describe('a connection reaches only what its evidence showed [M23]', () => {
     await start();
     listed = asServed('demo', 'text-embed');
     const [socket, idle] = [await dial(), await dial()];
-    for (const each of [socket, idle]) await ask(each, `/v1/attestation?nonce=${nonce}`);
+    for (const each of [socket, idle]) await ask(each, `/v1/attestation?nonce=${NONCE}`);
     expect((await ask(socket, '/v1/chat/completions', chat)).status).toBe(200);
     await api.models.register({ name: 'added', path: '/models/other.gguf' });
     await api.models.remove('demo');
@@ -309,12 +309,12 @@ describe('a connection reaches only what its evidence showed [M23]', () => {
     expect((await ask(socket, '/v1/chat/completions', { ...chat, model: 'added' })).status).toBe(409);
     // Evidence asked for later on the same connection, by whomever, widens nothing.
     listed = asServed('added', 'text-embed');
-    await ask(idle, `/v1/attestation?nonce=${nonce}`);
+    await ask(idle, `/v1/attestation?nonce=${NONCE}`);
     expect((await ask(idle, '/v1/tokenize', { model: 'text-embed', content: 'x' })).status).toBe(200);
     expect((await ask(idle, '/v1/chat/completions', { ...chat, model: 'added' })).status).toBe(409);
     // A new connection is shown the new state, and is served.
     const fresh = await dial();
-    await ask(fresh, `/v1/attestation?nonce=${nonce}`);
+    await ask(fresh, `/v1/attestation?nonce=${NONCE}`);
     expect((await ask(fresh, '/v1/chat/completions', { ...chat, model: 'added' })).status).toBe(200);
   });
 

@@ -38,8 +38,8 @@ afterAll(async () => {
   for (const engine of Object.values(engines)) await engine.close();
 });
 
-const question = 'What is attestation?';
-const weatherQuestion = 'How is the weather today?';
+const QUESTION = 'What is attestation?';
+const WEATHER_QUESTION = 'How is the weather today?';
 const person = z.object({ name: z.string().max(10), age: z.number().int().min(0).max(150) });
 
 function provider(): OpenAIProvider {
@@ -48,14 +48,14 @@ function provider(): OpenAIProvider {
 
 describe('Vercel AI SDK', () => {
   test('generateText', async () => {
-    const result = await ai.generateText({ model: provider().chat('demo-chat'), prompt: question, temperature: 0, maxRetries: 0 });
+    const result = await ai.generateText({ model: provider().chat('demo-chat'), prompt: QUESTION, temperature: 0, maxRetries: 0 });
     expect(result.text).toBe(answerOf('attestation'));
     expect(result.finishReason).toBe('stop');
     expect(result.usage.inputTokens).toBeGreaterThan(0);
   });
 
   test('streamText', async () => {
-    const result = ai.streamText({ model: provider().chat('demo-chat'), prompt: question, temperature: 0, maxRetries: 0 });
+    const result = ai.streamText({ model: provider().chat('demo-chat'), prompt: QUESTION, temperature: 0, maxRetries: 0 });
     let text = '';
     for await (const part of result.textStream) text += part;
     expect(text).toBe(answerOf('attestation'));
@@ -76,7 +76,7 @@ describe('Vercel AI SDK', () => {
     };
     const options = {
       model: provider().chat('demo-chat'),
-      prompt: weatherQuestion,
+      prompt: WEATHER_QUESTION,
       tools,
       temperature: 0,
       stopWhen: ai.stepCountIs(3),
@@ -115,14 +115,14 @@ function model(name: string, extra: object = {}): ChatOpenAI {
 
 describe('LangChain.js', () => {
   test('invoke', async () => {
-    const answer = await model('demo-chat').invoke(question);
+    const answer = await model('demo-chat').invoke(QUESTION);
     expect(answer.content).toBe(answerOf('attestation'));
     expect(answer.usage_metadata).toMatchObject({ input_tokens: expect.any(Number) as number });
   });
 
   test('stream', async () => {
     let text = '';
-    for await (const chunk of await model('demo-chat').stream(question)) text += chunk.text;
+    for await (const chunk of await model('demo-chat').stream(QUESTION)) text += chunk.text;
     expect(text).toBe(answerOf('attestation'));
   });
 
@@ -133,7 +133,7 @@ describe('LangChain.js', () => {
       schema: z.object({ city: z.string().max(20) }),
     });
     const bound = model('demo-chat').bindTools([weather]);
-    const messages: BaseMessage[] = [new HumanMessage(weatherQuestion)];
+    const messages: BaseMessage[] = [new HumanMessage(WEATHER_QUESTION)];
     const first = await bound.invoke(messages);
     expect(first.tool_calls).toMatchObject([{ name: 'get_weather', args: { city: 'Berlin' } }]);
     messages.push(first);

@@ -9,7 +9,7 @@ import { parseJson } from '../../../src/http/json.ts';
 import { ApiError } from '../../../src/base/errors.ts';
 import { type ApiServer, post, startApi } from '../../fixtures/http/api-server.ts';
 
-const numRuns = 150 * Number(process.env['ASSAY_FUZZ'] ?? 1);
+const NUM_RUNS = 150 * Number(process.env['ASSAY_FUZZ'] ?? 1);
 let api: ApiServer;
 beforeAll(async () => void (api = await startApi()));
 afterAll(() => api.close());
@@ -73,7 +73,7 @@ const requests = fc
       .chain((chosen) => fc.tuple(fc.constant(path), fc.boolean(), fc.record(Object.fromEntries(chosen.map((field) => [field, junk]))))),
   );
 
-const sound: Record<string, object> = {
+const SOUND: Record<string, object> = {
   '/v1/chat/completions': { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] },
   '/v1/completions': { model: 'demo', prompt: 'Hi' },
   '/v1/embeddings': { model: 'text-embed', input: 'Hi' },
@@ -85,12 +85,12 @@ const sound: Record<string, object> = {
 test('property: no body yields a 500', async () => {
   await fc.assert(
     fc.asyncProperty(requests, async ([path, onSound, fields]) => {
-      const response = await post(api, path, { ...(onSound ? sound[path] : {}), ...fields });
+      const response = await post(api, path, { ...(onSound ? SOUND[path] : {}), ...fields });
       const text = await response.text();
       expect([response.status < 500, text]).toEqual([true, text]);
       if (response.status !== 200) errorAnswer.read(JSON.parse(text), '');
     }),
-    { numRuns },
+    { numRuns: NUM_RUNS },
   );
   expect((await fetch(`${api.url}/health`)).status).toBe(200);
   expect(api.models.leases()).toBe(0);
@@ -108,7 +108,7 @@ test('property: no bytes yield a 500', async () => {
       expect(response.status).toBeLessThan(500);
       errorAnswer.read(await response.json(), '');
     }),
-    { numRuns },
+    { numRuns: NUM_RUNS },
   );
 });
 
@@ -130,7 +130,7 @@ test('property: no path yields a 500', async () => {
         if (response.status >= 400) errorAnswer.read(JSON.parse(text), '');
       },
     ),
-    { numRuns },
+    { numRuns: NUM_RUNS },
   );
 });
 
@@ -147,7 +147,7 @@ test('property: parseJson gives what JSON.parse gives, or an ApiError', () => {
         expect(outcome(() => parseJson(new TextEncoder().encode(text)))).toEqual(outcome(() => JSON.parse(text)));
       },
     ),
-    { numRuns: numRuns * 4 },
+    { numRuns: NUM_RUNS * 4 },
   );
 });
 
@@ -157,7 +157,7 @@ test('property: sound requests with any text are answered in the declared form',
       const response = await post(api, '/v1/chat/completions', { model: 'demo', messages: [{ role: 'user', content }], n });
       expect(chatAnswer.read(await response.json(), '').choices).toHaveLength(n);
     }),
-    { numRuns },
+    { numRuns: NUM_RUNS },
   );
 });
 

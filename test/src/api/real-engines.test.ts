@@ -42,9 +42,9 @@ afterAll(async () => {
 function user(content: string): { role: 'user'; content: string }[] {
   return [{ role: 'user', content }];
 }
-const context = { model: 'demo-context', prompt: 'once upon a time', temperature: 0, max_tokens: 24 };
+const CONTEXT = { model: 'demo-context', prompt: 'once upon a time', temperature: 0, max_tokens: 24 };
 async function complete(extra: object = {}): Promise<OpenAI.Completion> {
-  const response = await post(api, '/v1/completions', { ...context, ...extra });
+  const response = await post(api, '/v1/completions', { ...CONTEXT, ...extra });
   return completionAnswer.read(await response.json(), '') as unknown as OpenAI.Completion;
 }
 async function textOf(extra: object = {}): Promise<string> {
@@ -133,7 +133,7 @@ describe('chat', () => {
   });
 
   test('an abort frees the slot; the next request is served', async () => {
-    const stream = await client.completions.create({ ...context, max_tokens: 400, stream: true });
+    const stream = await client.completions.create({ ...CONTEXT, max_tokens: 400, stream: true });
     for await (const _ of stream) break;
     stream.controller.abort();
     await api.models.idle();
@@ -412,7 +412,7 @@ describe('parameters do what they say', () => {
   });
 
   test('n answers of one token each', async () => {
-    const data = await events(await post(api, '/v1/completions', { ...context, n: 3, max_tokens: 1, stream: true }));
+    const data = await events(await post(api, '/v1/completions', { ...CONTEXT, n: 3, max_tokens: 1, stream: true }));
     expect(data.filter((each) => each.includes('"finish_reason":"length"'))).toHaveLength(3);
   });
 
@@ -422,9 +422,9 @@ describe('parameters do what they say', () => {
 
   test('echo gives the prompt back, with log probabilities; max_tokens 0 only that', async () => {
     const got = await complete({ echo: true, max_tokens: 0, logprobs: 1 });
-    expect(got.choices[0]?.text).toBe(context.prompt);
+    expect(got.choices[0]?.text).toBe(CONTEXT.prompt);
     const { logprobs } = got.choices[0] ?? {};
-    expect(logprobs?.tokens?.join('')).toBe(context.prompt);
+    expect(logprobs?.tokens?.join('')).toBe(CONTEXT.prompt);
     expect(logprobs?.text_offset?.[0]).toBe(0);
     expect(logprobs?.token_logprobs?.every((value) => typeof value === 'number' && value <= 0)).toBe(true);
   });

@@ -7,12 +7,12 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type ApiServer, startApi } from '../../fixtures/http/api-server.ts';
 
 let api: ApiServer;
-const chatModels = ['llama3.2:3b', 'my-fine-tuned-model', 'Qwen3-4B', 'my-model', 'my-llama-7b'];
-const embeddingModels = ['qwen3-embed', 'text-embedding-model', 'my-embed-model', 'my-embedding-model'];
+const CHAT_MODELS = ['llama3.2:3b', 'my-fine-tuned-model', 'Qwen3-4B', 'my-model', 'my-llama-7b'];
+const EMBEDDING_MODELS = ['qwen3-embed', 'text-embedding-model', 'my-embed-model', 'my-embedding-model'];
 
 beforeAll(async () => {
-  const chat = chatModels.map((id) => [id, {}] as const);
-  const embed = embeddingModels.map((id) => [id, { type: 'embedding' as const }] as const);
+  const chat = CHAT_MODELS.map((id) => [id, {}] as const);
+  const embed = EMBEDDING_MODELS.map((id) => [id, { type: 'embedding' as const }] as const);
   api = await startApi({ engines: Object.fromEntries([...chat, ...embed]) });
 });
 afterAll(() => api.close());
@@ -24,10 +24,10 @@ async function sh(script: string): Promise<string> {
 async function json(script: string): Promise<unknown> {
   return JSON.parse(await sh(script)) as unknown;
 }
-const hello = { choices: [{ index: 0, message: { role: 'assistant', content: 'Hello, world!' }, finish_reason: 'stop' }] };
+const HELLO = { choices: [{ index: 0, message: { role: 'assistant', content: 'Hello, world!' }, finish_reason: 'stop' }] };
 
 describe('curl', () => {
-  test.each(chatModels)('chat with %s', async (model) => {
+  test.each(CHAT_MODELS)('chat with %s', async (model) => {
     const body = JSON.stringify({
       model,
       messages: [
@@ -40,7 +40,7 @@ describe('curl', () => {
     });
     expect(
       await json(`curl -s $URL/v1/chat/completions -H "Content-Type: application/json" -H "Authorization: Bearer $API_KEY" -d '${body}'`),
-    ).toMatchObject({ object: 'chat.completion', model, ...hello });
+    ).toMatchObject({ object: 'chat.completion', model, ...HELLO });
   });
 
   test('a stream', async () => {

@@ -58,11 +58,11 @@ function memoryTsm(log: string[]): TsmFs {
 let folder = '';
 let socket = '';
 let server: Server | undefined;
-const log: string[] = [];
+const LOG: string[] = [];
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'assay-attestd-'));
   socket = join(folder, 'attestd.sock');
-  server = await serveAttestd({ socket, gid: process.getgid!(), folder: FOLDER, fs: memoryTsm(log) });
+  server = await serveAttestd({ socket, gid: process.getgid!(), folder: FOLDER, fs: memoryTsm(LOG) });
 });
 afterAll(() => {
   server?.close();
@@ -95,7 +95,7 @@ describe('attestd', () => {
     const reportData = new Uint8Array(64).fill(7);
     const { outblob } = await tsm.report(reportData, AbortSignal.timeout(5000));
     expect(outblob.subarray(0x50, 0x90)).toEqual(reportData);
-    expect(log.filter((line) => line.startsWith('mkdir')).length).toBe(log.filter((line) => line.startsWith('rmdir')).length);
+    expect(LOG.filter((line) => line.startsWith('mkdir')).length).toBe(LOG.filter((line) => line.startsWith('rmdir')).length);
   });
 
   test('only the owner and one group may connect', () => {
@@ -121,11 +121,11 @@ describe('attestd', () => {
     ['a service attribute', 'write', `${REPORT}/service_provider`],
     ['the generation', 'write', `${REPORT}/generation`],
   ])('refuses %s', async (_name, op, path) => {
-    const before = log.length;
+    const before = LOG.length;
     const fs = attestdFs(socket, FOLDER);
     const result = op === 'mkdir' ? fs.mkdir(path) : op === 'read' ? fs.read(path, 100) : fs.write(path, new Uint8Array(64));
     expect(await codeOf(result)).toBe('EPERM');
-    expect(log.length).toBe(before);
+    expect(LOG.length).toBe(before);
   });
 
   test('refuses report data of another length and privilege levels that are none', async () => {
@@ -135,7 +135,7 @@ describe('attestd', () => {
   });
 
   test('nonsense is answered or dropped, and the next request works', async () => {
-    const before = log.length;
+    const before = LOG.length;
     await fc.assert(
       fc.asyncProperty(
         fc.oneof(
@@ -149,7 +149,7 @@ describe('attestd', () => {
       { numRuns: 40 },
     );
     expect(await raw('x'.repeat(5000))).toBe('closed');
-    expect(log.length).toBe(before);
+    expect(LOG.length).toBe(before);
     expect(await codeOf(attestdFs(socket, FOLDER).mkdir(REPORT))).toBe('no error');
   });
 });

@@ -28,7 +28,7 @@ let attestd: Server;
 let server: ChildProcess;
 let url: string;
 /** What the next reads of outblob fail with. */
-const faults: string[] = [];
+const FAULTS: string[] = [];
 
 function certificateTable(): Uint8Array {
   const entries = [['63da758de6644564adc5f4b93be8accd', amd.vek], ['4ab7b379bbac4fe4a02f05aef327c782', amd.ask], ['c0b406a4a803495297433fb6014cd0ae', amd.ark]] as const; // prettier-ignore
@@ -58,7 +58,7 @@ beforeAll(async () => {
     provider: 'sev_guest',
     makeReport: (reportData) => amd.signReport({ reportData, measurement }),
     auxblob: certificateTable(),
-    fault: (operation, attribute) => (operation === 'read' && attribute === 'outblob' ? faults.shift() : undefined),
+    fault: (operation, attribute) => (operation === 'read' && attribute === 'outblob' ? FAULTS.shift() : undefined),
   });
   const socket = join(folder, 'attestd.sock');
   attestd = await serveAttestd({ socket, gid: process.getgid!(), folder: kernel.folder, fs: kernel.fs });
@@ -128,20 +128,20 @@ describe('evidence of the device', () => {
 
 describe('a device that fails', () => {
   test('for a while is retried; the client never hears of it', async () => {
-    faults.push('EBUSY', 'EINTR');
+    FAULTS.push('EBUSY', 'EINTR');
     expect((await attest()).status).toBe(200);
-    expect(faults).toEqual([]);
+    expect(FAULTS).toEqual([]);
   });
 
   test('once is 500 attestation_failed, and the server goes on', async () => {
-    faults.push('EIO');
+    FAULTS.push('EIO');
     const failed = await attest();
     expect([failed.status, ((await failed.json()) as { error: { code: string } }).error.code]).toEqual([500, 'attestation_failed']);
     expect((await attest()).status).toBe(200);
   });
 
   test('for good (ENOTTY: the driver wiped its key) is said in /health, and everything but attestation still works', async () => {
-    faults.push('ENOTTY');
+    FAULTS.push('ENOTTY');
     expect((await attest()).status).toBe(500);
     const failed = await attest();
     expect([failed.status, ((await failed.json()) as { error: { code: string } }).error.code]).toEqual([500, 'attestation_failed']);

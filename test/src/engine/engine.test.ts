@@ -10,13 +10,13 @@ import { ApiError } from '../../../src/base/errors.ts';
 import type { Engine, GenerateEvent, Sampling } from '../../../src/engine/seam/engine.ts';
 import { jsonObjectGrammar, schemaToGrammar, toolCallGrammar } from '../../../src/grammar/compile.ts';
 import { openEngine } from '../../../src/engine/open.ts';
-import { greedy, openDemo, request, run, summary, tokensOf, workerEntry } from '../../fixtures/engine/demo-engine.ts';
+import { GREEDY, openDemo, request, run, summary, tokensOf, workerEntry } from '../../fixtures/engine/demo-engine.ts';
 import { apiRefusal as refusal } from '../../fixtures/refusal.ts';
 
-const opened: Engine[] = [];
+const OPENED: Engine[] = [];
 async function open(...args: Parameters<typeof openDemo>): Promise<Engine> {
   const engine = await openDemo(...args);
-  opened.push(engine);
+  OPENED.push(engine);
   return engine;
 }
 let chat: Engine;
@@ -25,10 +25,10 @@ beforeAll(async () => {
   [chat, context] = await Promise.all([open('demo-chat', { slots: 4 }), open('demo-context', { slots: 4 })]);
 });
 afterAll(async () => {
-  await Promise.all(opened.map((engine) => engine.close()));
+  await Promise.all(OPENED.map((engine) => engine.close()));
 });
 
-const sampled: Sampling = { ...greedy, temperature: 1 };
+const SAMPLED: Sampling = { ...GREEDY, temperature: 1 };
 
 /** Logprobs of the first token written. */
 function first(events: readonly GenerateEvent[]) {
@@ -59,14 +59,14 @@ describe('generation', () => {
   test('the same seed writes the same, another seed does not', async () => {
     const texts: string[] = [];
     for (const seed of [{ seed: 7 }, { seed: 7 }, { seed: 8 }, {}, {}]) {
-      texts.push((await run(context, { sampling: { ...sampled, ...seed } })).text);
+      texts.push((await run(context, { sampling: { ...SAMPLED, ...seed } })).text);
     }
     expect(texts[1]).toBe(texts[0]);
     expect(new Set(texts).size).toBe(4);
   });
 
   test('choices of one request differ, and are reproducible together', async () => {
-    const over = { sampling: { ...sampled, seed: 3 }, n: 6 };
+    const over = { sampling: { ...SAMPLED, seed: 3 }, n: 6 };
     const [a, b] = [await run(context, over), await run(context, over)];
     expect(new Set(a.texts).size).toBe(6);
     expect(a.texts).toEqual(b.texts);
@@ -103,7 +103,7 @@ describe('generation', () => {
           maxTokens: 1,
           logprobs: 5,
           cacheScope: 'raw 2',
-          sampling: { ...sampled, temperature: 2, topK: 3, seed: 1, logitBias: new Map([[300, 5]]), presencePenalty: 1 },
+          sampling: { ...SAMPLED, temperature: 2, topK: 3, seed: 1, logitBias: new Map([[300, 5]]), presencePenalty: 1 },
         })
       ).events,
     );
@@ -121,29 +121,29 @@ describe('generation', () => {
   test('logit_bias bans and forces', async () => {
     const { tokens } = await run(context, { maxTokens: 8, logprobs: 0 });
     const [best] = await context.tokenize({ text: Buffer.from((tokens[0] ?? '').split('.').map(Number)).toString(), addSpecial: false });
-    const banned = await run(context, { maxTokens: 8, logprobs: 0, sampling: { ...greedy, logitBias: new Map([[best ?? 0, -100]]) } });
+    const banned = await run(context, { maxTokens: 8, logprobs: 0, sampling: { ...GREEDY, logitBias: new Map([[best ?? 0, -100]]) } });
     expect(tokens).toContain(tokens[0]);
     expect(banned.tokens).not.toContain(tokens[0]);
-    const forced = await run(context, { maxTokens: 3, logprobs: 0, sampling: { ...sampled, logitBias: new Map([[300, 100]]) } });
+    const forced = await run(context, { maxTokens: 3, logprobs: 0, sampling: { ...SAMPLED, logitBias: new Map([[300, 100]]) } });
     expect(new Set(forced.tokens).size).toBe(1);
   });
 
   test('logit_bias of a token outside the vocabulary is refused before anything starts', async () => {
     const { vocabSize } = context.info;
     for (const token of [vocabSize, 999_999, 2 ** 31]) {
-      const error = await refusal(run(context, { maxTokens: 1, sampling: { ...greedy, logitBias: new Map([[1, 1], [token, 5]]) } })); // prettier-ignore
+      const error = await refusal(run(context, { maxTokens: 1, sampling: { ...GREEDY, logitBias: new Map([[1, 1], [token, 5]]) } })); // prettier-ignore
       expect([error.status, error.code, error.param]).toEqual([400, 'invalid_token', 'logit_bias']);
     }
-    const last = await run(context, { maxTokens: 1, sampling: { ...greedy, logitBias: new Map([[vocabSize - 1, 1]]) } });
+    const last = await run(context, { maxTokens: 1, sampling: { ...GREEDY, logitBias: new Map([[vocabSize - 1, 1]]) } });
     expect(last.events.at(-1)).toMatchObject({ type: 'finish' });
   });
 
   test('penalties change what repeats', async () => {
     const force = new Map([[300, 30]]);
-    const repeating = await run(context, { maxTokens: 12, logprobs: 0, sampling: { ...greedy, logitBias: force } });
+    const repeating = await run(context, { maxTokens: 12, logprobs: 0, sampling: { ...GREEDY, logitBias: force } });
     expect(new Set(repeating.tokens).size).toBe(1);
     for (const penalty of [{ frequencyPenalty: 10 }, { presencePenalty: 60 }, { repeatPenalty: 50 }]) {
-      const { tokens } = await run(context, { maxTokens: 12, logprobs: 0, sampling: { ...greedy, logitBias: force, ...penalty } });
+      const { tokens } = await run(context, { maxTokens: 12, logprobs: 0, sampling: { ...GREEDY, logitBias: force, ...penalty } });
       expect(new Set(tokens).size).toBeGreaterThan(1);
     }
   });
@@ -151,7 +151,7 @@ describe('generation', () => {
   test('top_k 1, top_p 0 and min_p 1 are greedy', async () => {
     const { text } = await run(context);
     for (const over of [{ topK: 1 }, { topP: 0 }, { minP: 1 }])
-      expect((await run(context, { sampling: { ...sampled, ...over } })).text).toBe(text);
+      expect((await run(context, { sampling: { ...SAMPLED, ...over } })).text).toBe(text);
   });
 
   test('stop strings end the text before them, wherever tokens and characters are cut', async () => {
@@ -206,7 +206,7 @@ describe('constraints', () => {
     const ban = (holds: (text: string) => boolean) =>
       new Map(texts.flatMap((text, token): [number, number][] => (holds(text) ? [[token, -100]] : [])));
     const asked = (logitBias: Map<number, number>) =>
-      run(chat, { prompt, grammar: { gbnf }, maxTokens: 40, sampling: { ...greedy, temperature, logitBias } });
+      run(chat, { prompt, grammar: { gbnf }, maxTokens: 40, sampling: { ...GREEDY, temperature, logitBias } });
 
     // At its very beginning, and after some of it was written.
     for (const holds of [(text: string) => text.includes('"'), (text: string) => text.includes('b')]) {
@@ -236,7 +236,7 @@ describe('constraints', () => {
     for (let seed = 0; seed < 5; seed += 1) {
       const { text, finish } = await run(context, {
         maxTokens: 200,
-        sampling: { ...greedy, temperature, seed },
+        sampling: { ...GREEDY, temperature, seed },
         grammar: { gbnf: schemaToGrammar(schema) },
       });
       expect(finish).toBe('stop');
@@ -279,14 +279,14 @@ describe('constraints', () => {
       },
     ],
   ])('the largest schemas we let pass neither crash nor stall the child: %s', async (_, large) => {
-    const { events } = await run(context, { maxTokens: 12, sampling: { ...sampled, seed: 5 }, grammar: { gbnf: schemaToGrammar(large) } });
+    const { events } = await run(context, { maxTokens: 12, sampling: { ...SAMPLED, seed: 5 }, grammar: { gbnf: schemaToGrammar(large) } });
     expect(events.at(-1)?.type).toBe('finish');
   });
 
   test('JSON mode writes an object', async () => {
     const { text } = await run(context, {
       maxTokens: 400,
-      sampling: { ...sampled, seed: 2, logitBias: new Map() },
+      sampling: { ...SAMPLED, seed: 2, logitBias: new Map() },
       grammar: { gbnf: jsonObjectGrammar() },
     });
     expect(text[0]).toBe('{');
@@ -306,7 +306,7 @@ describe('constraints', () => {
     // The model is pushed to write "<"; all that follows is the grammar's doing.
     const forced = await run(context, {
       maxTokens: 120,
-      sampling: { ...greedy, logitBias: new Map([[opening ?? 0, 60]]) },
+      sampling: { ...GREEDY, logitBias: new Map([[opening ?? 0, 60]]) },
       grammar: { gbnf: grammar.gbnf, triggers: ['<'] },
     });
     const from = forced.text.indexOf('<');

@@ -6,13 +6,13 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Engine } from '../../../src/engine/seam/engine.ts';
 import { openDemo, run, tokensOf } from '../../fixtures/engine/demo-engine.ts';
 
-const lengths = [1, 2, 17, 40, 130, 300, 511, 600];
-const written = 24;
+const LENGTHS = [1, 2, 17, 40, 130, 300, 511, 600];
+const WRITTEN = 24;
 
 function askLong(on: Engine, i: number) {
   return run(on, {
     prompt: { kind: 'tokens', tokens: tokensOf(50 + i, 600, on.info.vocabSize) },
-    maxTokens: written,
+    maxTokens: WRITTEN,
     logprobs: 0,
     cacheScope: `tight ${i}`,
   });
@@ -31,7 +31,7 @@ describe('greedy identity', () => {
   const write = async (on: Engine, i: number, scope: string): Promise<readonly string[]> => {
     const { tokens } = await run(on, {
       prompt: { kind: 'tokens', tokens: prompts[i] ?? [] },
-      maxTokens: written,
+      maxTokens: WRITTEN,
       logprobs: 0,
       cacheScope: scope,
     });
@@ -40,7 +40,7 @@ describe('greedy identity', () => {
 
   beforeAll(async () => {
     engine = await open('demo-context', { slots: 8 }, { reusePrefixes: false });
-    prompts = lengths.map((length, i) => tokensOf(i + 1, length, engine.info.vocabSize));
+    prompts = LENGTHS.map((length, i) => tokensOf(i + 1, length, engine.info.vocabSize));
     alone = [];
     for (let i = 0; i < prompts.length; i += 1) alone.push(await write(engine, i, 'alone'));
   });
@@ -73,11 +73,11 @@ describe('greedy identity', () => {
   };
 
   test('the model is worth asking: outputs are full, and differ with any one token of the prompt', async () => {
-    expect(alone.map((tokens) => tokens.length)).toEqual(lengths.map(() => written));
-    expect(new Set(alone.map(String)).size).toBe(lengths.length);
+    expect(alone.map((tokens) => tokens.length)).toEqual(LENGTHS.map(() => WRITTEN));
+    expect(new Set(alone.map(String)).size).toBe(LENGTHS.length);
     const changed = [...(prompts[4] ?? [])];
     changed[3] = changed[3] === 20 ? 21 : 20;
-    const { tokens } = await run(engine, { prompt: { kind: 'tokens', tokens: changed }, maxTokens: written, logprobs: 0 });
+    const { tokens } = await run(engine, { prompt: { kind: 'tokens', tokens: changed }, maxTokens: WRITTEN, logprobs: 0 });
     expect(tokens).not.toEqual(alone[4]);
   });
 
@@ -102,7 +102,7 @@ describe('greedy identity', () => {
   test('with prefixes reused: whole, in part, from an idle slot and from a busy one', async () => {
     const reusing = await open('demo-context', { slots: 4 });
     const ask = (tokens: readonly number[], on: Engine = reusing) =>
-      run(on, { prompt: { kind: 'tokens', tokens }, maxTokens: written, logprobs: 0, cacheScope: 'reuse' });
+      run(on, { prompt: { kind: 'tokens', tokens }, maxTokens: WRITTEN, logprobs: 0, cacheScope: 'reuse' });
     for (const i of [3, 5, 7]) {
       const prompt = prompts[i] ?? [];
       expect((await ask(prompt)).tokens).toEqual(alone[i]);
@@ -121,11 +121,11 @@ describe('greedy identity', () => {
   });
 
   test('several choices of one request share the prompt and write the same', async () => {
-    const { texts, promptTokens } = await run(engine, { prompt: { kind: 'tokens', tokens: prompts[5] ?? [] }, maxTokens: written, n: 11 });
-    expect(promptTokens).toBe(lengths[5]);
+    const { texts, promptTokens } = await run(engine, { prompt: { kind: 'tokens', tokens: prompts[5] ?? [] }, maxTokens: WRITTEN, n: 11 });
+    expect(promptTokens).toBe(LENGTHS[5]);
     expect(texts).toHaveLength(11);
     expect(new Set(texts).size).toBe(1);
-    const { text } = await run(engine, { prompt: { kind: 'tokens', tokens: prompts[5] ?? [] }, maxTokens: written });
+    const { text } = await run(engine, { prompt: { kind: 'tokens', tokens: prompts[5] ?? [] }, maxTokens: WRITTEN });
     expect(texts[0]).toBe(text);
   });
 

@@ -6,9 +6,9 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { allExclusive } from '../../../src/grammar/exclusive.ts';
 import { jsonObjectGrammar, schemaToGrammar, toolCallGrammar } from '../../../src/grammar/compile.ts';
-import { maxGrammarBytes } from '../../../src/engine/child/llama/grammar.ts';
+import { MAX_GRAMMAR_BYTES } from '../../../src/engine/child/llama/grammar.ts';
 import { seededRandom } from '../../../src/engine/child/decode/sampler.ts';
-import { detectToolFormat, genericToolFormat } from '../../../src/engine/seam/tool-format.ts';
+import { detectToolFormat, GENERIC_TOOL_FORMAT } from '../../../src/engine/seam/tool-format.ts';
 import { ApiError } from '../../../src/base/errors.ts';
 import { accepts, generate, parseGbnf } from '../../fixtures/grammar/gbnf.ts';
 
@@ -47,7 +47,7 @@ function tried<T>(work: () => T): T | null {
 }
 
 /** [schema, accepted texts, refused texts] */
-const table: readonly (readonly [name: string, schema: unknown, yes: readonly string[], no: readonly string[]])[] = [
+const TABLE: readonly (readonly [name: string, schema: unknown, yes: readonly string[], no: readonly string[]])[] = [
   ['string', { type: 'string' }, ['""', '"a"', '"\\n\\u00e9\\ud83d\\ude00"', '"é😀"'], ['a', '"', '"\n"', '"\\x"', '"\\ud83d"', '"a" ']],
   ['string lengths count code points', { type: 'string', minLength: 2, maxLength: 3 }, ['"ab"', '"😀é\\n"'], ['"a"', '"abcd"', '""']],
   [
@@ -286,14 +286,14 @@ const table: readonly (readonly [name: string, schema: unknown, yes: readonly st
 ];
 
 describe('schemaToGrammar', () => {
-  test.each(table.map((row) => [...row] as [string, unknown, readonly string[], readonly string[]]))('%s', (_, schema, yes, no) => {
+  test.each(TABLE.map((row) => [...row] as [string, unknown, readonly string[], readonly string[]]))('%s', (_, schema, yes, no) => {
     const matches = matcher(schema);
     expect(yes.filter((text) => !matches(text))).toEqual([]);
     expect(no.filter((text) => matches(text))).toEqual([]);
   });
 
   test('what the table says to accept validates, what is generated validates', () => {
-    for (const [name, schema, yes] of table) {
+    for (const [name, schema, yes] of TABLE) {
       const validate = newAjv().compile(schema);
       for (const text of yes) expect(validate(JSON.parse(text)), `${name}: ${text}`).toBe(true);
       const grammar = parseGbnf(schemaToGrammar(schema));
@@ -416,7 +416,7 @@ describe('schemaToGrammar', () => {
         Array.from({ length: 500 }, (_, i) => [`property ${i}`, { type: 'integer', minimum: -i, maximum: i * 7919 }]),
       ),
     };
-    expect(schemaToGrammar(large).length).toBeLessThan(maxGrammarBytes);
+    expect(schemaToGrammar(large).length).toBeLessThan(MAX_GRAMMAR_BYTES);
   });
 
   test('whatever comes in: a grammar that parses, or the typed refusal', () => {
@@ -711,7 +711,7 @@ describe('a schema of a request holds nothing up', () => {
     expect(refusal(() => schemaToGrammar({ properties: { ['x'.repeat(50_000)]: {} }, additionalProperties: {} })).code).toBe(
       'invalid_schema',
     );
-    expect(refusal(() => toolCallGrammar([{ name: 'x', parameters: { const: deep } }], 'auto', true, genericToolFormat)).param).toBe(
+    expect(refusal(() => toolCallGrammar([{ name: 'x', parameters: { const: deep } }], 'auto', true, GENERIC_TOOL_FORMAT)).param).toBe(
       'tools[0].function.parameters',
     );
   });
@@ -721,8 +721,8 @@ describe('a schema of a request holds nothing up', () => {
       name: `t${t}`,
       parameters: { type: 'object', properties: members(200, (i) => [`p${i}`, { type: 'integer', minimum: t * 1000 + i }]) },
     }));
-    expect(toolCallGrammar(tools.slice(0, 3), 'auto', true, genericToolFormat).gbnf.length).toBeLessThan(maxGrammarBytes);
-    expect(refusal(() => toolCallGrammar(tools, 'auto', true, genericToolFormat)).message).toBe('the schema is too large');
+    expect(toolCallGrammar(tools.slice(0, 3), 'auto', true, GENERIC_TOOL_FORMAT).gbnf.length).toBeLessThan(MAX_GRAMMAR_BYTES);
+    expect(refusal(() => toolCallGrammar(tools, 'auto', true, GENERIC_TOOL_FORMAT)).message).toBe('the schema is too large');
   });
 
   test('repetitions stay small once llama.cpp has written them out', () => {
@@ -780,7 +780,7 @@ describe('a schema of a request holds nothing up', () => {
       expect(refusal(() => schemaToGrammar(schema)).message).toContain('begin alike');
       const tool = { name: 'x', parameters: { type: 'object', properties: { a: schema }, required: ['a'] } };
       if (!JSON.stringify(schema).includes('$ref'))
-        expect(refusal(() => toolCallGrammar([tool], 'auto', true, genericToolFormat)).param).toBe('tools[0].function.parameters');
+        expect(refusal(() => toolCallGrammar([tool], 'auto', true, GENERIC_TOOL_FORMAT)).param).toBe('tools[0].function.parameters');
     });
 
     test.each<[string, unknown]>([
@@ -840,8 +840,8 @@ describe('other grammars', () => {
   ];
 
   test('tool calls: required, single and parallel', () => {
-    const single = parseGbnf(toolCallGrammar(tools, 'required', false, genericToolFormat).gbnf);
-    const parallel = parseGbnf(toolCallGrammar(tools, 'required', true, genericToolFormat).gbnf);
+    const single = parseGbnf(toolCallGrammar(tools, 'required', false, GENERIC_TOOL_FORMAT).gbnf);
+    const parallel = parseGbnf(toolCallGrammar(tools, 'required', true, GENERIC_TOOL_FORMAT).gbnf);
     const call = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>';
     const now = '<tool_call>\n{"name":"now","arguments":{}}\n</tool_call>';
     expect(accepts(single, call)).toBe(true);
@@ -850,8 +850,8 @@ describe('other grammars', () => {
     expect(accepts(parallel, call.replace('city', 'town'))).toBe(false);
     expect(accepts(parallel, call.replace('get_weather', 'rm'))).toBe(false);
     expect(accepts(parallel, 'Hello')).toBe(false);
-    expect(toolCallGrammar(tools, 'required', true, genericToolFormat).triggers).toBeUndefined();
-    expect(toolCallGrammar(tools, 'auto', true, genericToolFormat).triggers).toEqual(['<tool_call>']);
+    expect(toolCallGrammar(tools, 'required', true, GENERIC_TOOL_FORMAT).triggers).toBeUndefined();
+    expect(toolCallGrammar(tools, 'auto', true, GENERIC_TOOL_FORMAT).triggers).toEqual(['<tool_call>']);
   });
 
   test("tool calls in the models' own formats", () => {
@@ -876,7 +876,7 @@ describe('other grammars', () => {
         [...tools, { name: 'x', parameters: { type: 'object', properties: { a: { not: {} } } } }],
         'auto',
         true,
-        genericToolFormat,
+        GENERIC_TOOL_FORMAT,
       ),
     );
     expect(error.param).toBe('tools[2].function.parameters.properties.a.not');

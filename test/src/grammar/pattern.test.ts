@@ -8,7 +8,7 @@ import { z } from 'zod';
 import { ApiError } from '../../../src/base/errors.ts';
 import { schemaToGrammar, toolCallGrammar } from '../../../src/grammar/compile.ts';
 import { seededRandom } from '../../../src/engine/child/decode/sampler.ts';
-import { genericToolFormat } from '../../../src/engine/seam/tool-format.ts';
+import { GENERIC_TOOL_FORMAT } from '../../../src/engine/seam/tool-format.ts';
 import { accepts, generate, parseGbnf } from '../../fixtures/grammar/gbnf.ts';
 
 function schemaOf(type: z.ZodType): unknown {
@@ -77,7 +77,7 @@ describe('what the helpers of the OpenAI SDK make of zod', () => {
 
   test('a tool', () => {
     const { function: tool } = zodFunction({ name: 'invite', parameters: z.object({ who: z.email(), on: z.iso.date() }) });
-    const { gbnf } = toolCallGrammar([{ name: tool.name, parameters: tool.parameters ?? {} }], 'required', false, genericToolFormat);
+    const { gbnf } = toolCallGrammar([{ name: tool.name, parameters: tool.parameters ?? {} }], 'required', false, GENERIC_TOOL_FORMAT);
     const call = (who: string): string =>
       `<tool_call>\n{"name": "invite", "arguments": {"who": "${who}", "on": "2024-02-29"}}\n</tool_call>`;
     expect(accepts(parseGbnf(gbnf), call("o'neil+x@mail.example.org"))).toBe(true);

@@ -14,8 +14,8 @@ import { type ApiServer, type ErrorAnswer, post, startApi } from '../../fixtures
 let api: ApiServer;
 afterEach(() => api.close());
 
-const chat = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
-const json = JSON.stringify(chat);
+const CHAT = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
+const json = JSON.stringify(CHAT);
 
 /** Sends bytes (and then, a drop at a time, more), reads until the server closes. */
 async function raw(bytes: string | Buffer, drip?: (i: number) => string): Promise<{ text: string; sent: number }> {
@@ -40,36 +40,36 @@ async function raw(bytes: string | Buffer, drip?: (i: number) => string): Promis
 function answers(text: string): string[] {
   return text.match(/HTTP\/1\.1 \d{3}/g) ?? [];
 }
-const smuggled = 'GET /v1/models HTTP/1.1\r\nhost: smuggled\r\n\r\n';
+const SMUGGLED = 'GET /v1/models HTTP/1.1\r\nhost: smuggled\r\n\r\n';
 
 describe('a request that two parsers could read differently', () => {
   const head = 'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n';
   test.each<[string, string]>([
-    ['length and chunked', `${head}content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n${smuggled}`],
-    ['chunked and length', `${head}transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n${smuggled}`],
-    ['two lengths', `${head}content-length: 0\r\ncontent-length: ${smuggled.length}\r\n\r\n${smuggled}`],
-    ['two lengths in one', `${head}content-length: 0, ${smuggled.length}\r\n\r\n${smuggled}`],
-    ['a length with a sign', `${head}content-length: +0\r\n\r\n${smuggled}`],
-    ['a negative length', `${head}content-length: -1\r\n\r\n${smuggled}`],
-    ['a length in hex', `${head}content-length: 0x0\r\n\r\n${smuggled}`],
-    ['a length beyond 2^64', `${head}content-length: 18446744073709551616\r\n\r\n${smuggled}`],
-    ['another coding under chunked', `${head}transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n${smuggled}`],
-    ['a coding nobody knows', `${head}transfer-encoding: xchunked\r\n\r\n0\r\n\r\n${smuggled}`],
-    ['chunked twice', `${head}transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n\r\n0\r\n\r\n${smuggled}`],
-    ['a folded header', `${head}transfer-encoding:\r\n chunked\r\n\r\n0\r\n\r\n${smuggled}`],
-    ['a folded header of any name', `GET /health HTTP/1.1\r\nhost: x\r\nx-a: b\r\n c\r\n\r\n${smuggled}`],
-    ['a space before the colon', `${head}transfer-encoding : chunked\r\n\r\n0\r\n\r\n${smuggled}`],
-    ['a name with a space', `GET /health HTTP/1.1\r\nhost: x\r\nx a: b\r\n\r\n${smuggled}`],
-    ['a NUL in a value', `GET /health HTTP/1.1\r\nhost: x\r\nx-a: b\0c\r\n\r\n${smuggled}`],
-    ['a bare CR in a value', `GET /health HTTP/1.1\r\nhost: x\r\nx-a: b\rc: d\r\n\r\n${smuggled}`],
-    ['a bare LF between headers', `GET /health HTTP/1.1\r\nhost: x\nx-a: b\r\n\r\n${smuggled}`],
-    ['a chunk size that is none', `${head}transfer-encoding: chunked\r\n\r\nzz\r\n${smuggled}`],
-    ['a chunk size with a sign', `${head}transfer-encoding: chunked\r\n\r\n-1\r\n${smuggled}`],
-    ['a chunk size beyond 2^64', `${head}transfer-encoding: chunked\r\n\r\n10000000000000000\r\n${smuggled}`],
-    ['a chunk that is longer than it says', `${head}transfer-encoding: chunked\r\n\r\n1\r\n{}}\r\n0\r\n\r\n${smuggled}`],
-    ['a chunk size ended by LF alone', `${head}transfer-encoding: chunked\r\n\r\n1\n{\r\n0\r\n\r\n${smuggled}`],
-    ['HTTP/1.0 with chunked', `${head.replace('1.1', '1.0')}transfer-encoding: chunked\r\n\r\n0\r\n\r\n${smuggled}`],
-    ['an upgrade to HTTP/2', `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n${smuggled}`],
+    ['length and chunked', `${head}content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n${SMUGGLED}`],
+    ['chunked and length', `${head}transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n${SMUGGLED}`],
+    ['two lengths', `${head}content-length: 0\r\ncontent-length: ${SMUGGLED.length}\r\n\r\n${SMUGGLED}`],
+    ['two lengths in one', `${head}content-length: 0, ${SMUGGLED.length}\r\n\r\n${SMUGGLED}`],
+    ['a length with a sign', `${head}content-length: +0\r\n\r\n${SMUGGLED}`],
+    ['a negative length', `${head}content-length: -1\r\n\r\n${SMUGGLED}`],
+    ['a length in hex', `${head}content-length: 0x0\r\n\r\n${SMUGGLED}`],
+    ['a length beyond 2^64', `${head}content-length: 18446744073709551616\r\n\r\n${SMUGGLED}`],
+    ['another coding under chunked', `${head}transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n${SMUGGLED}`],
+    ['a coding nobody knows', `${head}transfer-encoding: xchunked\r\n\r\n0\r\n\r\n${SMUGGLED}`],
+    ['chunked twice', `${head}transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n\r\n0\r\n\r\n${SMUGGLED}`],
+    ['a folded header', `${head}transfer-encoding:\r\n chunked\r\n\r\n0\r\n\r\n${SMUGGLED}`],
+    ['a folded header of any name', `GET /health HTTP/1.1\r\nhost: x\r\nx-a: b\r\n c\r\n\r\n${SMUGGLED}`],
+    ['a space before the colon', `${head}transfer-encoding : chunked\r\n\r\n0\r\n\r\n${SMUGGLED}`],
+    ['a name with a space', `GET /health HTTP/1.1\r\nhost: x\r\nx a: b\r\n\r\n${SMUGGLED}`],
+    ['a NUL in a value', `GET /health HTTP/1.1\r\nhost: x\r\nx-a: b\0c\r\n\r\n${SMUGGLED}`],
+    ['a bare CR in a value', `GET /health HTTP/1.1\r\nhost: x\r\nx-a: b\rc: d\r\n\r\n${SMUGGLED}`],
+    ['a bare LF between headers', `GET /health HTTP/1.1\r\nhost: x\nx-a: b\r\n\r\n${SMUGGLED}`],
+    ['a chunk size that is none', `${head}transfer-encoding: chunked\r\n\r\nzz\r\n${SMUGGLED}`],
+    ['a chunk size with a sign', `${head}transfer-encoding: chunked\r\n\r\n-1\r\n${SMUGGLED}`],
+    ['a chunk size beyond 2^64', `${head}transfer-encoding: chunked\r\n\r\n10000000000000000\r\n${SMUGGLED}`],
+    ['a chunk that is longer than it says', `${head}transfer-encoding: chunked\r\n\r\n1\r\n{}}\r\n0\r\n\r\n${SMUGGLED}`],
+    ['a chunk size ended by LF alone', `${head}transfer-encoding: chunked\r\n\r\n1\n{\r\n0\r\n\r\n${SMUGGLED}`],
+    ['HTTP/1.0 with chunked', `${head.replace('1.1', '1.0')}transfer-encoding: chunked\r\n\r\n0\r\n\r\n${SMUGGLED}`],
+    ['an upgrade to HTTP/2', `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n${SMUGGLED}`],
   ])('%s', async (_name, bytes) => {
     api = await startApi({ config: { timeouts: { ...DEFAULT_CONFIG.timeouts, headersMs: 400, bodyMs: 400, keepAliveMs: 400 } } });
     const { text } = await raw(bytes);
@@ -121,7 +121,7 @@ describe('a drop at a time', () => {
         return socket;
       }),
     );
-    expect((await post(api, '/v1/chat/completions', chat)).status).toBe(200);
+    expect((await post(api, '/v1/chat/completions', CHAT)).status).toBe(200);
     for (const socket of sockets) socket.destroy();
   });
 });
@@ -177,7 +177,7 @@ describe('bodies', () => {
     expect(response.status).toBe(400);
     expect(((await response.json()) as ErrorAnswer).error.code).toBe(code);
     expect(api.engine.requests).toEqual([]);
-    expect((await post(api, '/v1/chat/completions', chat)).status).toBe(200);
+    expect((await post(api, '/v1/chat/completions', CHAT)).status).toBe(200);
   });
 });
 
@@ -196,7 +196,7 @@ describe('keys that reach for prototypes', () => {
     expect([200, 400]).toContain(response.status);
     expect(({} as Record<string, unknown>)['polluted']).toBeUndefined();
     expect(Object.prototype.toString.call({})).toBe('[object Object]');
-    expect((await post(api, '/v1/chat/completions', chat)).status).toBe(200);
+    expect((await post(api, '/v1/chat/completions', CHAT)).status).toBe(200);
   });
 
   test('in a query, a header, a path', async () => {

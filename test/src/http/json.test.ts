@@ -19,7 +19,7 @@ import { heapOf } from '../../../src/api/generation/admitted.ts';
 import { type ApiServer, apiKey, type ErrorAnswer, post, startApi } from '../../fixtures/http/api-server.ts';
 import { latch } from '../../fixtures/latch.ts';
 
-const MiB = 1024 * 1024;
+const MI_B = 1024 * 1024;
 function many(item: (i: number) => string, count: number): string {
   return Array.from({ length: count }, (_, i) => item(i)).join(',');
 }
@@ -106,7 +106,7 @@ describe('the bound', () => {
         ]).flat(),
       },
     ],
-    ['16 MiB of text', { content: 'x "quoted" \\ \n '.repeat(MiB) }],
+    ['16 MiB of text', { content: 'x "quoted" \\ \n '.repeat(MI_B) }],
   ])('%s passes', (_, body) => {
     const bytes = bytesOf(JSON.stringify(body));
     expect(parseJson(bytes)).toEqual(body);
@@ -187,13 +187,13 @@ describe('the heap', () => {
         out.push([scan.heapBytes, process.memoryUsage().heapUsed - before, text.length, typeof value]);
       }
       console.log(JSON.stringify(out));`;
-    const done = promisify(execFile)(process.execPath, ['--expose-gc', '--input-type=module', '-e', script], { maxBuffer: MiB });
+    const done = promisify(execFile)(process.execPath, ['--expose-gc', '--input-type=module', '-e', script], { maxBuffer: MI_B });
     done.child.stdin?.end(KINDS.map(([, of, count]) => of(Math.floor(count * 0.7))).join('\n'));
     const measured = JSON.parse((await done).stdout) as [number, number, number, string][];
     for (const [i, [weighed, heap, length]] of measured.entries()) {
       expect(weighed, KINDS[i]?.[0]).toBeLessThanOrEqual(8 * MAX_WEIGHT);
       // The text's own characters and what the program itself allocates beside.
-      expect(heap, KINDS[i]?.[0]).toBeLessThan(weighed + length + MiB);
+      expect(heap, KINDS[i]?.[0]).toBeLessThan(weighed + length + MI_B);
     }
   });
 });
@@ -208,15 +208,15 @@ describe('while it arrives', () => {
     const piece = Buffer.from('{},'.repeat(20_000));
     let given = 0;
     const source = Readable.from((function* () {
-      for (; given < 16 * MiB; given += piece.length) yield piece;
+      for (; given < 16 * MI_B; given += piece.length) yield piece;
     })(), { objectMode: false }); // prettier-ignore
     let passed = 0;
-    const body = scannedAsItComes(exchange(), source, undefined, 32 * MiB);
+    const body = scannedAsItComes(exchange(), source, undefined, 32 * MI_B);
     await expect((async () => {
       for await (const part of body) passed += (part as Buffer).length;
     })()).rejects.toMatchObject({ code: 'json_too_many_values' }); // prettier-ignore
-    expect(passed).toBeLessThan(MiB);
-    expect(given).toBeGreaterThanOrEqual(16 * MiB);
+    expect(passed).toBeLessThan(MI_B);
+    expect(given).toBeGreaterThanOrEqual(16 * MI_B);
   });
 
   test('one without end is not read for ever', async () => {
@@ -226,11 +226,11 @@ describe('while it arrives', () => {
       for (;; given += piece.length) yield piece;
     })(), { objectMode: false }); // prettier-ignore
     await expect(
-      scannedAsItComes(exchange(), source, undefined, 2 * MiB)
+      scannedAsItComes(exchange(), source, undefined, 2 * MI_B)
         .resume()
         .toArray(),
     ).rejects.toMatchObject({ code: 'json_too_many_values' });
-    expect(given).toBeLessThan(3 * MiB);
+    expect(given).toBeLessThan(3 * MI_B);
   });
 });
 
@@ -290,7 +290,7 @@ describe('on the server', () => {
     api = await startApi({
       config: {
         auth: { required: true, adminEnabled: true, keys },
-        limits: { ...DEFAULT_CONFIG.limits, maxBodyBytes: MiB, maxBodyBytesInFlight: 3 * MiB },
+        limits: { ...DEFAULT_CONFIG.limits, maxBodyBytes: MI_B, maxBodyBytesInFlight: 3 * MI_B },
       },
       engine: { beforeToken: (position) => (position === 2 ? door.opened : Promise.resolve()) },
     });

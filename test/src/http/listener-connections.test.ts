@@ -12,9 +12,9 @@ import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';
 import { type ApiServer, post, startApi } from '../../fixtures/http/api-server.ts';
 
 let api: ApiServer;
-const children: ChildProcess[] = [];
+const CHILDREN: ChildProcess[] = [];
 afterEach(async () => {
-  for (const child of children.splice(0)) {
+  for (const child of CHILDREN.splice(0)) {
     child.kill('SIGKILL');
     await once(child, 'exit');
   }
@@ -22,8 +22,8 @@ afterEach(async () => {
 });
 
 const files = Number(execFileSync('sh', ['-c', 'ulimit -n']).toString().replace('unlimited', '1000000'));
-const wanted = 10_000;
-const chat = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
+const WANTED = 10_000;
+const CHAT = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
 
 /** Opens connections in a process of its own, two hundred at a time; resolves when all are there. */
 async function idle(count: number, secure = false): Promise<void> {
@@ -33,14 +33,14 @@ async function idle(count: number, secure = false): Promise<void> {
     const open = () => new Promise((resolve, reject) => { const s = connect(to, () => resolve(s)); s.on('error', reject); });
     (async () => { for (let i = 0; i < ${count}; i += 200) await Promise.all(Array.from({ length: 200 }, open)); process.stdout.write('ready'); setInterval(() => {}, 1e6); })();`;
   const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
-  children.push(child);
+  CHILDREN.push(child);
   await Promise.race([once(child.stdout, 'data'), once(child, 'exit').then(() => Promise.reject(new Error('the idle client ended')))]);
 }
 
-test.skipIf(files < wanted + 2000)('ten thousand idle connections harm nobody', { timeout: 60_000 }, async () => {
+test.skipIf(files < WANTED + 2000)('ten thousand idle connections harm nobody', { timeout: 60_000 }, async () => {
   api = await startApi({ config: { timeouts: { ...DEFAULT_CONFIG.timeouts, headersMs: 120_000 } } });
-  await idle(wanted);
-  const answers = await Promise.all(Array.from({ length: 20 }, () => post(api, '/v1/chat/completions', chat)));
+  await idle(WANTED);
+  const answers = await Promise.all(Array.from({ length: 20 }, () => post(api, '/v1/chat/completions', CHAT)));
   expect(answers.map((answer) => answer.status)).toEqual(Array.from({ length: 20 }, () => 200));
 });
 

@@ -43,11 +43,11 @@ describe('connections', () => {
   });
 });
 
-const sockets: Socket[] = [];
+const SOCKETS: Socket[] = [];
 let child: ChildProcess | undefined;
 let folder: string | undefined;
 afterEach(async () => {
-  for (const socket of sockets.splice(0)) socket.destroy();
+  for (const socket of SOCKETS.splice(0)) socket.destroy();
   if (child?.exitCode === null) {
     child.kill('SIGKILL');
     await once(child, 'exit');
@@ -85,16 +85,16 @@ test.skipIf(process.platform !== 'linux')(
     expect(err).toMatch(/"level":"?warn.*fewer connections than limits\.max_connections.*"openFiles":400,"connections":208/);
     const port = Number(/"url":"https:\/\/127\.0\.0\.1:(\d+)"/.exec(err)?.[1]);
     const kept = secure({ host: '127.0.0.1', port, rejectUnauthorized: false });
-    sockets.push(kept);
+    SOCKETS.push(kept);
     await once(kept, 'secureConnect');
     // Each is either kept open or dropped at once; the last ones are dropped.
     for (let i = 0; i < 500; i++) {
       const idle = connect(port, '127.0.0.1');
-      sockets.push(idle);
+      SOCKETS.push(idle);
       idle.on('error', () => undefined);
       await once(idle, 'connect');
     }
-    const last = sockets.at(-1)!;
+    const last = SOCKETS.at(-1)!;
     if (!last.closed) await new Promise<void>((resolve) => last.once('close', () => resolve()));
     const body = JSON.stringify({ model: 'm', prompt: 'x', max_tokens: 1 });
     kept.write(
@@ -103,7 +103,7 @@ test.skipIf(process.platform !== 'linux')(
     const [answer] = (await once(kept, 'data')) as [Buffer];
     expect(answer.toString()).toMatch(/^HTTP\/1\.1 200 /);
     child.kill('SIGTERM');
-    for (const socket of sockets.splice(0)) socket.destroy();
+    for (const socket of SOCKETS.splice(0)) socket.destroy();
     expect(await ended).toEqual([0, null]);
     expect(readFileSync(join(folder, 'audit', 'audit.jsonl'), 'utf8')).toContain('"/v1/completions"');
   },

@@ -11,21 +11,21 @@ import { type ApiServer, type ApiServerOptions, apiKey, startApi } from '../../f
 import { untilAborted } from '../../fixtures/latch.ts';
 
 let api: ApiServer;
-const sockets: Socket[] = [];
+const SOCKETS: Socket[] = [];
 afterEach(async () => {
-  for (const socket of sockets.splice(0)) socket.destroy();
+  for (const socket of SOCKETS.splice(0)) socket.destroy();
   await api?.close();
 });
 
 const keys = [apiKey('alice', { limits: { requestsPerMinute: 0, tokensPerMinute: 0, concurrent: 8 } }), apiKey('root', { admin: true })];
-const config: Partial<ServerConfig> = {
+const CONFIG: Partial<ServerConfig> = {
   metrics: 'on',
   auth: { ...DEFAULT_CONFIG.auth, required: true, keys },
   limits: { ...DEFAULT_CONFIG.limits, maxBodyBytes: 64 * 1024, maxBodyBytesInFlight: 128 * 1024 },
 };
 /** The model of `slow` never says a word, and ends with its signal. */
 async function start(options: ApiServerOptions = {}): Promise<void> {
-  api = await startApi({ config, engines: { slow: { prefill: (signal) => untilAborted(signal) } }, ...options });
+  api = await startApi({ config: CONFIG, engines: { slow: { prefill: (signal) => untilAborted(signal) } }, ...options });
 }
 
 interface Sent {
@@ -47,7 +47,7 @@ function wire({ method, path, key = 'root', body, headers = '' }: Sent): { reado
 
 async function open(): Promise<Socket> {
   const socket = connect({ host: '127.0.0.1', port: Number(new URL(api.url).port) });
-  sockets.push(socket);
+  SOCKETS.push(socket);
   socket.on('error', () => undefined);
   await once(socket, 'connect');
   return socket;
@@ -67,11 +67,11 @@ async function gauge(): Promise<number> {
 }
 
 /** A request whose answer does not come: what is sent after it waits for the socket. */
-const held: Sent = { method: 'POST', path: '/v1/completions', key: 'alice', body: { model: 'slow', prompt: 'x' } };
+const HELD: Sent = { method: 'POST', path: '/v1/completions', key: 'alice', body: { model: 'slow', prompt: 'x' } };
 
 /** Sends them in one write behind a request that is not answered, and closes once the last of them has begun. */
 async function closeEarly(requests: readonly Sent[], close: (socket: Socket) => void = (socket) => socket.destroy()): Promise<string[]> {
-  const all = [held, ...requests].map(wire);
+  const all = [HELD, ...requests].map(wire);
   const before = api.records.length;
   const socket = await open();
   socket.resume().write(all.map(({ bytes }) => bytes).join(''));
@@ -90,17 +90,17 @@ async function expectNothingLeft(ids: readonly string[]): Promise<void> {
   await api.models.idle();
 }
 
-const completion = { model: 'demo', prompt: 'Hi' };
-const name = 'owner/repo:Q4_K_M';
+const COMPLETION = { model: 'demo', prompt: 'Hi' };
+const NAME = 'owner/repo:Q4_K_M';
 /** One good request for each route, and where it makes a difference one that is still being worked on. */
-const routes: Readonly<Record<string, readonly Sent[]>> = {
+const ROUTES: Readonly<Record<string, readonly Sent[]>> = {
   'POST /v1/chat/completions': [
     { method: 'POST', path: '/v1/chat/completions', body: { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] } },
     { method: 'POST', path: '/v1/chat/completions', body: { model: 'slow', stream: true, messages: [{ role: 'user', content: 'Hi' }] } },
   ],
   'POST /v1/completions': [
-    { method: 'POST', path: '/v1/completions', body: completion },
-    { method: 'POST', path: '/v1/completions', body: { ...completion, stream: true } },
+    { method: 'POST', path: '/v1/completions', body: COMPLETION },
+    { method: 'POST', path: '/v1/completions', body: { ...COMPLETION, stream: true } },
     { method: 'POST', path: '/v1/completions', body: { model: 'slow', prompt: ['a', 'b'] } },
   ],
   'POST /v1/embeddings': [{ method: 'POST', path: '/v1/embeddings', body: { model: 'text-embed', input: 'x' } }],
@@ -114,9 +114,9 @@ const routes: Readonly<Record<string, readonly Sent[]>> = {
   'GET /v1/models/:id': [{ method: 'GET', path: '/v1/models/demo' }],
   'POST /v1/models': [{ method: 'POST', path: '/v1/models', body: { name: 'new', path: '/models/x.gguf' } }],
   'DELETE /v1/models/:id': [{ method: 'DELETE', path: '/v1/models/reranker' }],
-  'POST /v1/models/pull': [{ method: 'POST', path: '/v1/models/pull', body: { name } }],
-  'GET /v1/models/pull/:name/status': [{ method: 'GET', path: `/v1/models/pull/${encodeURIComponent(name)}/status` }],
-  'DELETE /v1/models/pull/:name': [{ method: 'DELETE', path: `/v1/models/pull/${encodeURIComponent(name)}` }],
+  'POST /v1/models/pull': [{ method: 'POST', path: '/v1/models/pull', body: { name: NAME } }],
+  'GET /v1/models/pull/:name/status': [{ method: 'GET', path: `/v1/models/pull/${encodeURIComponent(NAME)}/status` }],
+  'DELETE /v1/models/pull/:name': [{ method: 'DELETE', path: `/v1/models/pull/${encodeURIComponent(NAME)}` }],
   'POST /v1/models/load': [{ method: 'POST', path: '/v1/models/load', body: { name: 'demo' } }],
   'POST /v1/models/unload': [{ method: 'POST', path: '/v1/models/unload', body: { name: 'demo' } }],
   'GET /v1/models/status': [{ method: 'GET', path: '/v1/models/status' }],
@@ -127,7 +127,7 @@ const routes: Readonly<Record<string, readonly Sent[]>> = {
 
 test('every route is tried here', () => {
   const all = allRoutes({ config: DEFAULT_CONFIG, metrics: { text: () => '' }, startedAt: 0, isDraining: () => false });
-  expect(Object.keys(routes).toSorted()).toEqual(all.map(({ method, path }) => `${method} ${path}`).toSorted());
+  expect(Object.keys(ROUTES).toSorted()).toEqual(all.map(({ method, path }) => `${method} ${path}`).toSorted());
 });
 
 /** A hub that says nothing more after its first event. */
@@ -137,7 +137,7 @@ const pull: ApiServerOptions['pull'] = async function* (_, signal) {
 };
 
 describe('requests that wait for the socket end with it', () => {
-  test.each(Object.entries(routes))('%s', async (_, requests) => {
+  test.each(Object.entries(ROUTES))('%s', async (_, requests) => {
     await start({ pull });
     const ids: string[] = [];
     for (let round = 0; round < 3; round += 1) ids.push(...(await closeEarly([...requests, ...requests])));
@@ -169,7 +169,7 @@ describe('requests that wait for the socket end with it', () => {
   }); // prettier-ignore
 
   test('refused: 429, by the key and by the server', async () => {
-    await start({ config: { ...config, limits: { ...DEFAULT_CONFIG.limits, maxConcurrentRequests: 12 } } });
+    await start({ config: { ...CONFIG, limits: { ...DEFAULT_CONFIG.limits, maxConcurrentRequests: 12 } } });
     const model = { method: 'POST', path: '/v1/completions', body: { model: 'slow', prompt: 'x' } };
     const ids = await closeEarly([...Array<Sent>(9).fill({ ...model, key: 'alice' }), ...Array<Sent>(5).fill(model)]);
     expect(api.records.filter(({ status }) => status === 429).map(({ key }) => key)).toEqual(['alice', 'alice', 'root', 'root', 'root']);
@@ -191,7 +191,7 @@ describe('requests that wait for the socket end with it', () => {
 
   test('work for one is ended, whether it had begun or waited', async () => {
     await start({ engines: { slow: { slots: 2, prefill: (signal) => untilAborted(signal) } } });
-    await closeEarly(Array<Sent>(3).fill(held));
+    await closeEarly(Array<Sent>(3).fill(HELD));
     await api.models.idle();
     const engine = api.models.engines.get('slow') as ApiServer['engine'];
     expect(engine.aborted.toSorted()).toEqual(['prefill', 'prefill', 'queued', 'queued']);
@@ -200,7 +200,7 @@ describe('requests that wait for the socket end with it', () => {
 
   test('a client that only ends its side is gone, too', async () => {
     await start();
-    await expectNothingLeft(await closeEarly([{ method: 'GET', path: '/v1/models' }, held], (socket) => socket.end()));
+    await expectNothingLeft(await closeEarly([{ method: 'GET', path: '/v1/models' }, HELD], (socket) => socket.end()));
   });
 
   test('what an admin does is recorded with who did it, done or not', async () => {
@@ -249,7 +249,7 @@ describe('a close is seen although nothing of the connection needs to be read', 
     ['a preflight with a body', { method: 'OPTIONS', path: '/health', headers: `origin: https://a.example\r\naccess-control-request-method: GET\r\ncontent-length: ${huge.length}\r\n` }],
   ])('%s', async (_, request) => {
     await start();
-    const all = [held, request].map(wire);
+    const all = [HELD, request].map(wire);
     const socket = await open();
     socket.write(all.map(({ bytes }) => bytes).join(''));
     await api.begun(2);
@@ -261,9 +261,9 @@ describe('a close is seen although nothing of the connection needs to be read', 
   }); // prettier-ignore
 
   test('answers that wait in such numbers that Node reads no more', async () => {
-    await start({ config: { ...config, auth: DEFAULT_CONFIG.auth } });
+    await start({ config: { ...CONFIG, auth: DEFAULT_CONFIG.auth } });
     const socket = await open();
-    socket.write(wire(held).bytes);
+    socket.write(wire(HELD).bytes);
     await api.begun(1);
     const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
     for (let i = 2; i <= 4 && api.records.length === 0; i += 1) {
@@ -277,7 +277,7 @@ describe('a close is seen although nothing of the connection needs to be read', 
 });
 
 test('an answer nobody takes is cut off when its time is over', async () => {
-  await start({ config: { ...config, limits: DEFAULT_CONFIG.limits, timeouts: { ...DEFAULT_CONFIG.timeouts, requestMs: 200, stallMs: 200 } }, engines: { demo: { script: () => ['x'.repeat(16_000_000)] } } });
+  await start({ config: { ...CONFIG, limits: DEFAULT_CONFIG.limits, timeouts: { ...DEFAULT_CONFIG.timeouts, requestMs: 200, stallMs: 200 } }, engines: { demo: { script: () => ['x'.repeat(16_000_000)] } } });
   const socket = await open();
   socket.pause();
   const sent = wire({ method: 'POST', path: '/v1/completions', body: { model: 'demo', prompt: 'x' } });
@@ -320,7 +320,7 @@ describe('pipelining is bounded', () => {
     await start();
     const socket = await open();
     const flood = Array.from({ length: 400 }, () => wire({ method: 'GET', path: '/nope' }));
-    socket.write([wire(held), ...flood].map(({ bytes }) => bytes).join(''));
+    socket.write([wire(HELD), ...flood].map(({ bytes }) => bytes).join(''));
     await received(socket);
     await expectNothingLeft(api.records.map(({ requestId }) => requestId));
     expect(api.models.leases()).toBe(0);
@@ -330,9 +330,9 @@ describe('pipelining is bounded', () => {
 test('CONNECT ends its connection, also in the middle of answers and for a client that never ends it', async () => {
   await start();
   const connectBytes = 'CONNECT example.org:443 HTTP/1.1\r\nhost: example.org\r\n\r\n';
-  for (const before of ['', wire(held).bytes]) {
+  for (const before of ['', wire(HELD).bytes]) {
     const socket = connect({ host: '127.0.0.1', port: Number(new URL(api.url).port), allowHalfOpen: true });
-    sockets.push(socket);
+    SOCKETS.push(socket);
     socket.on('error', () => undefined);
     socket.write(before + connectBytes);
     socket.resume();

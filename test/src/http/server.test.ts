@@ -12,7 +12,7 @@ import { untilAborted } from '../../fixtures/latch.ts';
 let api: ApiServer;
 afterEach(() => api.close());
 
-const chat = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
+const CHAT = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
 function hostPort(): { host: string; port: number } {
   return { host: '127.0.0.1', port: Number(new URL(api.url).port) };
 }
@@ -145,14 +145,14 @@ describe('one envelope', () => {
 
   test('a body that is too large', async () => {
     api = await startApi({ config: { limits: { ...DEFAULT_CONFIG.limits, maxBodyBytes: 1024 } } });
-    const response = await post(api, '/v1/chat/completions', { ...chat, user: 'x'.repeat(2000) });
+    const response = await post(api, '/v1/chat/completions', { ...CHAT, user: 'x'.repeat(2000) });
     expect(response.status).toBe(413);
     expect((await errorOf(response)).code).toBe('request_too_large');
   });
 
   test('an error nobody foresaw says nothing of its cause, to the client or the log', async () => {
     api = await startApi({ engine: { failAt: { position: 0, error: new Error('secret-canary of the engine') } } });
-    const response = await post(api, '/v1/chat/completions', chat);
+    const response = await post(api, '/v1/chat/completions', CHAT);
     expect(response.status).toBe(500);
     expect(response.headers.get('x-should-retry')).toBe('false');
     const error = await errorOf(response);
@@ -165,7 +165,7 @@ describe('one envelope', () => {
     api = await startApi({
       engine: { failAt: { position: 2, error: new ApiError(503, 'engine_crashed', 'the engine ended', { retryAfterSeconds: 1 }) } },
     });
-    const data = await events(await post(api, '/v1/chat/completions', { ...chat, stream: true }));
+    const data = await events(await post(api, '/v1/chat/completions', { ...CHAT, stream: true }));
     expect(JSON.parse(data.at(-1) ?? '')).toEqual({
       error: { message: 'the engine ended', type: 'service_unavailable_error', param: null, code: 'engine_crashed' },
     });
@@ -179,7 +179,7 @@ describe('one envelope', () => {
       'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n{',
     );
     expect(large).toMatch(/^HTTP\/1\.1 401 [\s\S]*connection: close/i);
-    expect((await post(api, '/v1/chat/completions', chat)).headers.get('connection')).toBe('keep-alive');
+    expect((await post(api, '/v1/chat/completions', CHAT)).headers.get('connection')).toBe('keep-alive');
   });
 
   test('what is not HTTP', async () => {
@@ -246,11 +246,11 @@ describe('time limits', () => {
       config: { timeouts: { ...DEFAULT_CONFIG.timeouts, requestMs: 100 } },
       engine: { beforeToken: (position, signal) => (position === 1 ? untilAborted(signal) : Promise.resolve()) },
     });
-    const plain = await post(api, '/v1/chat/completions', chat);
+    const plain = await post(api, '/v1/chat/completions', CHAT);
     expect(plain.status).toBe(504);
     expect(plain.headers.get('x-should-retry')).toBe('false');
     expect((await errorOf(plain)).code).toBe('timeout');
-    const data = await events(await post(api, '/v1/chat/completions', { ...chat, stream: true }));
+    const data = await events(await post(api, '/v1/chat/completions', { ...CHAT, stream: true }));
     expect(JSON.parse(data.at(-1) ?? '')).toMatchObject({ error: { code: 'timeout' } });
     expect(api.engine.activeNow()).toBe(0);
   });
@@ -271,7 +271,7 @@ describe('headers', () => {
 
   test('openai-processing-ms on plain answers, streams and errors', async () => {
     api = await startApi();
-    for (const body of [chat, { ...chat, stream: true }, { ...chat, n: 0 }]) {
+    for (const body of [CHAT, { ...CHAT, stream: true }, { ...CHAT, n: 0 }]) {
       const response = await post(api, '/v1/chat/completions', body);
       await response.text();
       expect(response.headers.get('openai-processing-ms')).toMatch(/^\d+$/);
@@ -313,7 +313,7 @@ describe('CORS', () => {
       expect(response.headers.get('access-control-allow-origin')).toBe(origin);
       expect(response.headers.get('access-control-expose-headers')).toContain('x-request-id');
     }
-    const stream = await post(api, '/v1/chat/completions', { ...chat, stream: true }, { headers: { origin } });
+    const stream = await post(api, '/v1/chat/completions', { ...CHAT, stream: true }, { headers: { origin } });
     await stream.text();
     expect(stream.headers.get('access-control-allow-origin')).toBe(origin);
   });
@@ -347,7 +347,7 @@ describe('the log', () => {
       await post(
         api,
         `/v1/chat/completions?x=${canary}`,
-        { ...chat, messages: [{ role: 'user', content: canary }] },
+        { ...CHAT, messages: [{ role: 'user', content: canary }] },
         { headers: { authorization: `Bearer ${canary}`, 'user-agent': canary } },
       )
     ).text();

@@ -14,8 +14,8 @@ async function start(options: ApiServerOptions = {}): Promise<void> {
 }
 afterEach(() => api.close());
 
-const chat = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
-const streamed = { ...chat, stream: true };
+const CHAT = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
+const STREAMED = { ...CHAT, stream: true };
 
 describe('a client that leaves', () => {
   test.each([true, false])('in the queue (stream: %s): its place in the queue is gone, its neighbour goes on', async (stream) => {
@@ -32,10 +32,10 @@ describe('a client that leaves', () => {
         },
       },
     });
-    const neighbour = post(api, '/v1/chat/completions', chat);
+    const neighbour = post(api, '/v1/chat/completions', CHAT);
     await running.opened;
     const controller = new AbortController();
-    const leaving = post(api, '/v1/chat/completions', { ...chat, stream }, { signal: controller.signal });
+    const leaving = post(api, '/v1/chat/completions', { ...CHAT, stream }, { signal: controller.signal });
     await queued.opened;
     controller.abort();
     await expect(leaving).rejects.toThrow(/abort/);
@@ -58,7 +58,7 @@ describe('a client that leaves', () => {
       },
     });
     const controller = new AbortController();
-    const leaving = post(api, '/v1/chat/completions', { ...chat, stream }, { signal: controller.signal }).then((response) =>
+    const leaving = post(api, '/v1/chat/completions', { ...CHAT, stream }, { signal: controller.signal }).then((response) =>
       response.text(),
     );
     await reached.opened;
@@ -82,7 +82,7 @@ describe('a client that leaves', () => {
       },
     });
     const controller = new AbortController();
-    const leaving = post(api, '/v1/chat/completions', { ...chat, stream }, { signal: controller.signal }).then((response) =>
+    const leaving = post(api, '/v1/chat/completions', { ...CHAT, stream }, { signal: controller.signal }).then((response) =>
       response.text(),
     );
     await reached.opened;
@@ -108,8 +108,8 @@ describe('a client that leaves', () => {
       },
     });
     const controller = new AbortController();
-    const leaving = post(api, '/v1/chat/completions', streamed, { signal: controller.signal }).then((response) => response.text());
-    const staying = post(api, '/v1/chat/completions', streamed).then(events);
+    const leaving = post(api, '/v1/chat/completions', STREAMED, { signal: controller.signal }).then((response) => response.text());
+    const staying = post(api, '/v1/chat/completions', STREAMED).then(events);
     await both.opened;
     controller.abort();
     await expect(leaving).rejects.toThrow(/abort/);
@@ -198,7 +198,7 @@ test('a slow reader stops its own generation, and loses nothing', async () => {
     path: '/v1/chat/completions',
     headers: { 'content-type': 'application/json' },
   });
-  request.end(JSON.stringify(streamed));
+  request.end(JSON.stringify(STREAMED));
   const [response] = (await once(request, 'response')) as [IncomingMessage];
   response.pause();
   await noticed.opened;
@@ -231,7 +231,7 @@ test('a reader that takes nothing at all is cut off, and its slot is free', asyn
     headers: { 'content-type': 'application/json' },
   });
   request.on('error', () => undefined);
-  request.end(JSON.stringify(streamed));
+  request.end(JSON.stringify(STREAMED));
   const [response] = (await once(request, 'response')) as [IncomingMessage];
   response.on('error', () => undefined);
   response.pause();
@@ -248,7 +248,7 @@ test('silence is filled with comments, and only silence', async () => {
     config: { timeouts: { ...DEFAULT_CONFIG.timeouts, heartbeatMs: 20 } },
     engine: { beforeToken: (position) => (position === 2 ? door.opened : Promise.resolve()) },
   });
-  const response = await post(api, '/v1/chat/completions', streamed);
+  const response = await post(api, '/v1/chat/completions', STREAMED);
   const reader = (response.body as ReadableStream<Uint8Array>).getReader();
   let text = '';
   while (!text.includes(': keep-alive\n\n: keep-alive\n\n')) text += Buffer.from((await reader.read()).value ?? []).toString();
@@ -264,7 +264,7 @@ function script(): string[] {
   return ['a', 'ab', 'ä', '"', '\u0001', 'a longer piece of text', '日本語', 'x'.repeat(90), 'x'.repeat(200)];
 }
 async function sizes(extra: object = {}): Promise<{ lengths: number[]; data: string[] }> {
-  const data = await events(await post(api, '/v1/chat/completions', { ...streamed, ...extra }));
+  const data = await events(await post(api, '/v1/chat/completions', { ...STREAMED, ...extra }));
   return { lengths: data.slice(0, -1).map((each) => Buffer.byteLength(each)), data };
 }
 
@@ -311,10 +311,10 @@ describe('shutdown', () => {
         },
       },
     });
-    const stream = post(api, '/v1/chat/completions', streamed).then(events);
+    const stream = post(api, '/v1/chat/completions', STREAMED).then(events);
     await reached.opened;
     const closed = api.server.close();
-    const refused = await post(api, '/v1/chat/completions', chat);
+    const refused = await post(api, '/v1/chat/completions', CHAT);
     expect(refused.status).toBe(503);
     expect(refused.headers.get('retry-after')).toBe('5');
     expect(refused.headers.get('x-should-retry')).toBe('true');
@@ -338,7 +338,7 @@ describe('shutdown', () => {
         },
       },
     });
-    const stream = post(api, '/v1/chat/completions', streamed).then(events);
+    const stream = post(api, '/v1/chat/completions', STREAMED).then(events);
     await reached.opened;
     const patient = api.server.close();
     await api.server.close({ drainMs: 0 });
@@ -357,7 +357,7 @@ describe('shutdown', () => {
         },
       },
     });
-    const stream = post(api, '/v1/chat/completions', streamed).then(events);
+    const stream = post(api, '/v1/chat/completions', STREAMED).then(events);
     await reached.opened;
     await api.server.close({ drainMs: 1 });
     const data = await stream;

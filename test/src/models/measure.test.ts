@@ -21,8 +21,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { measureFile, sameFile, stageFile, stagingRoom, type StagedFile } from '../../../src/models/measure.ts';
 
-const shm = '/dev/shm';
-const linux = process.platform === 'linux' && existsSync(shm);
+const SHM = '/dev/shm';
+const linux = process.platform === 'linux' && existsSync(SHM);
 const signal = new AbortController().signal;
 let folder: string;
 
@@ -45,7 +45,7 @@ function contents(staged: StagedFile): Buffer {
 }
 
 function stage(path: string, sha256: string, residency: 'memory' | 'disk', more = {}): Promise<StagedFile> {
-  return stageFile(path, { residency, stagingFolder: shm, sha256, name: 'm', signal, ...more });
+  return stageFile(path, { residency, stagingFolder: SHM, sha256, name: 'm', signal, ...more });
 }
 
 function openDescriptors(): number {

@@ -25,7 +25,7 @@ export interface Pooler {
  * Tokens of a decode beyond which packing more costs instead of saving: the matrices are as fast as they get, and attention goes
  * over all tokens of the batch, those of other inputs only to be masked (measured: 1088 tokens at once take a tenth longer).
  */
-const goodTokens = 256;
+const GOOD_TOKENS = 256;
 
 interface Entry {
   readonly request: PooledRequest;
@@ -48,7 +48,7 @@ export function createPooler(context: Context, options: { readonly sequences: nu
   /** Fills the batch; the entry of each of its sequences. */
   const pack = (): readonly Entry[] => {
     const placed: Entry[] = [];
-    const share = left / Math.ceil(left / goodTokens);
+    const share = left / Math.ceil(left / GOOD_TOKENS);
     while (placed.length < options.sequences && context.batchLength < share) {
       const [next] = waiting;
       const entry = next?.[1][0];

@@ -19,14 +19,14 @@ export interface Alternative {
   readonly logprob: number;
 }
 
-const penaltyWindow = 4096;
+const PENALTY_WINDOW = 4096;
 
 export function createSampler(sampling: Sampling, random: () => number, prompt: readonly number[] = []): Sampler {
   const penalties = sampling.presencePenalty !== 0 || sampling.frequencyPenalty !== 0;
   const repeat = sampling.repeatPenalty !== 1;
   // OpenAI counts only what was generated; the repeat penalty of llama.cpp also counts the prompt.
   const generated = new Map<number, number>();
-  const seen = new Set<number>(repeat ? prompt.slice(-penaltyWindow) : []);
+  const seen = new Set<number>(repeat ? prompt.slice(-PENALTY_WINDOW) : []);
   const bias: ReadonlyMap<number, number> = sampling.logitBias ?? new Map();
   // What bias and penalties changed, to be put back: they touch a few tokens, and a copy of the logits would touch them all.
   const changed: number[] = [];
@@ -160,19 +160,19 @@ function drawFrom({ tokens, weights }: Candidates, point: number): number {
   return tokens[0] ?? -1;
 }
 
-const blockSize = 256;
+const BLOCK_SIZE = 256;
 /** Sums of the weights of each block of tokens, between the two halves of one draw. */
 let blocks = new Float64Array(0);
 
 /** A draw from the whole vocabulary: every weight is computed once, then those of the block the draw falls into once more. */
 function drawAll(logits: Float32Array, max: number, temperature: number, point: number): number {
-  const count = Math.ceil(logits.length / blockSize);
+  const count = Math.ceil(logits.length / BLOCK_SIZE);
   if (blocks.length < count) blocks = new Float64Array(count);
   let total = 0;
   for (let block = 0; block < count; block += 1) {
-    const end = Math.min(logits.length, (block + 1) * blockSize);
+    const end = Math.min(logits.length, (block + 1) * BLOCK_SIZE);
     let sum = 0;
-    for (let token = block * blockSize; token < end; token += 1) sum += expOf((logits[token]! - max) / temperature);
+    for (let token = block * BLOCK_SIZE; token < end; token += 1) sum += expOf((logits[token]! - max) / temperature);
     blocks[block] = sum;
     total += sum;
   }
@@ -195,9 +195,9 @@ function drawAll(logits: Float32Array, max: number, temperature: number, point: 
 
 /** The token of a block at which `rest` is used up, or its last one with any weight; −1 when none has. */
 function drawBlock(logits: Float32Array, block: number, max: number, temperature: number, rest: number): number {
-  const end = Math.min(logits.length, (block + 1) * blockSize);
+  const end = Math.min(logits.length, (block + 1) * BLOCK_SIZE);
   let last = -1;
-  for (let token = block * blockSize; token < end; token += 1) {
+  for (let token = block * BLOCK_SIZE; token < end; token += 1) {
     const weight = expOf((logits[token]! - max) / temperature);
     if (weight === 0) continue;
     last = token;

@@ -55,7 +55,7 @@ export interface Scheduler {
   run(): Promise<never>;
 }
 
-const defaultAsyncAboveMs = 40;
+const DEFAULT_ASYNC_ABOVE_MS = 40;
 
 export function createScheduler(context: DecodeContext, options: SchedulerOptions): Scheduler {
   const slots = createSlots(options.slots, options.reusePrefixes);
@@ -338,7 +338,7 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
     const started = options.now();
     decoding = true;
     const code =
-      msPerStep + prompt * msPerToken > (options.asyncAboveMs ?? defaultAsyncAboveMs) ? await context.decode() : context.decodeSync();
+      msPerStep + prompt * msPerToken > (options.asyncAboveMs ?? DEFAULT_ASYNC_ABOVE_MS) ? await context.decode() : context.decodeSync();
     decoding = false;
     const took = options.now() - started;
     if (code === 0) {

@@ -10,16 +10,16 @@ export interface Pace {
   takeTurns(writers: number): boolean;
 }
 
-const enough = 3;
+const ENOUGH = 3;
 /** Decisions between two tries of the other way. */
-const retryAfter = 256;
+const RETRY_AFTER = 256;
 
 export function createPace(): Pace {
   const best = new Map<number, { ms: number; samples: number }>();
   let decisions = 0;
   const known = (writers: number): number | null => {
     const found = best.get(writers);
-    return found === undefined || found.samples < enough ? null : found.ms;
+    return found === undefined || found.samples < ENOUGH ? null : found.ms;
   };
   return {
     record(writers, ms) {
@@ -39,7 +39,7 @@ export function createPace(): Pace {
       if (alone === null) return true;
       decisions += 1;
       const turns = alone * writers < together * 0.95;
-      return decisions % retryAfter === 0 ? !turns : turns;
+      return decisions % RETRY_AFTER === 0 ? !turns : turns;
     },
   };
 }

@@ -59,13 +59,13 @@ function nothingToLearn(): void {
 }
 
 /** enum llama_pooling_type */
-const poolingType = { none: 0, mean: 1, last: 3, rank: 4 } as const;
+const POOLING_TYPE = { none: 0, mean: 1, last: 3, rank: 4 } as const;
 
 /** The model's own way to one vector per text; for a model made to write, the last token's, which has seen all of it. */
 function embeddingPooling(model: LoadedModel): number {
-  const own = Number(model.meta(`${model.architecture}.pooling_type`) ?? poolingType.none);
-  if (own !== poolingType.none) return own;
-  return model.meta(`${model.architecture}.attention.causal`) === 'false' ? poolingType.mean : poolingType.last;
+  const own = Number(model.meta(`${model.architecture}.pooling_type`) ?? POOLING_TYPE.none);
+  if (own !== POOLING_TYPE.none) return own;
+  return model.meta(`${model.architecture}.attention.causal`) === 'false' ? POOLING_TYPE.mean : POOLING_TYPE.last;
 }
 
 export function createContext(llama: LlamaLibrary, model: LoadedModel, options: ContextOptions): Context {
@@ -89,7 +89,7 @@ export function createContext(llama: LlamaLibrary, model: LoadedModel, options: 
   params.n_threads_batch = options.threads;
   params.kv_unified = options.unified;
   params.embeddings = pooled;
-  if (options.embeddings === 'rank') params.pooling_type = poolingType.rank;
+  if (options.embeddings === 'rank') params.pooling_type = POOLING_TYPE.rank;
   if (options.embeddings === 'pooled') params.pooling_type = embeddingPooling(model);
 
   // ggml asks this callback between graph nodes, on its own thread: a JavaScript function would cost a thread hop each time.

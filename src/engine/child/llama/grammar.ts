@@ -6,8 +6,8 @@
 import { nativeAlloc, type LlamaLibrary, type Pointer } from './library.ts';
 import type { LoadedModel } from './model.ts';
 
-export const maxGrammarBytes = 512 * 1024;
-export const maxGrammarDepth = 64;
+export const MAX_GRAMMAR_BYTES = 512 * 1024;
+export const MAX_GRAMMAR_DEPTH = 64;
 
 export interface Grammar {
   allows(tokens: readonly number[]): boolean[];
@@ -67,7 +67,8 @@ export function grammarFactory(llama: LlamaLibrary, model: LoadedModel): (gbnf: 
 
 /** libllama parses and steps grammars recursively; this keeps its stack shallow whoever wrote the text. */
 function assertBounded(gbnf: string): void {
-  if (gbnf.length > maxGrammarBytes) throw new GrammarError(`the grammar is ${gbnf.length} characters, the limit is ${maxGrammarBytes}`);
+  if (gbnf.length > MAX_GRAMMAR_BYTES)
+    throw new GrammarError(`the grammar is ${gbnf.length} characters, the limit is ${MAX_GRAMMAR_BYTES}`);
   let depth = 0;
   let quote = '';
   for (let i = 0; i < gbnf.length; i += 1) {
@@ -81,7 +82,7 @@ function assertBounded(gbnf: string): void {
     else if (c === '#') while (i + 1 < gbnf.length && gbnf[i + 1] !== '\n') i += 1;
     else if (c === '(') {
       depth += 1;
-      if (depth > maxGrammarDepth) throw new GrammarError(`the grammar nests deeper than ${maxGrammarDepth}`);
+      if (depth > MAX_GRAMMAR_DEPTH) throw new GrammarError(`the grammar nests deeper than ${MAX_GRAMMAR_DEPTH}`);
     } else if (c === ')') depth -= 1;
   }
 }

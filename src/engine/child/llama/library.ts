@@ -11,21 +11,21 @@ import koffi from 'koffi';
 /** A native address. koffi hands out bigint; null is NULL. */
 export type Pointer = bigint;
 
-const supportedVersion = '0.4.0-dev';
-const p = 'void *';
+const SUPPORTED_VERSION = '0.4.0-dev';
+const P = 'void *';
 
 const modelParams = koffi.struct({
-  devices: p,
-  tensor_buft_overrides: p,
+  devices: P,
+  tensor_buft_overrides: P,
   n_gpu_layers: 'int32',
   split_mode: 'int32',
   load_mode: 'int32',
   lazy_mode: 'int32',
   main_gpu: 'int32',
-  tensor_split: p,
-  progress_callback: p,
-  progress_callback_user_data: p,
-  kv_overrides: p,
+  tensor_split: P,
+  progress_callback: P,
+  progress_callback_user_data: P,
+  kv_overrides: P,
   vocab_only: 'bool',
   check_tensors: 'bool',
   use_extra_bufts: 'bool',
@@ -57,24 +57,24 @@ const contextParams = koffi.struct({
   yarn_beta_slow: 'float',
   yarn_orig_ctx: 'uint32',
   defrag_thold: 'float',
-  cb_eval: p,
-  cb_eval_user_data: p,
+  cb_eval: P,
+  cb_eval_user_data: P,
   type_k: 'int32',
   type_v: 'int32',
-  abort_callback: p,
-  abort_callback_data: p,
+  abort_callback: P,
+  abort_callback_data: P,
   embeddings: 'bool',
   offload_kqv: 'bool',
   no_perf: 'bool',
   op_offload: 'bool',
   swa_full: 'bool',
   kv_unified: 'bool',
-  samplers: p,
+  samplers: P,
   n_samplers: 'size_t',
-  ctx_other: p,
+  ctx_other: P,
 });
 
-const batchStruct = koffi.struct({ n_tokens: 'int32', token: p, embd: p, pos: p, n_seq_id: p, seq_id: p, logits: p });
+const batchStruct = koffi.struct({ n_tokens: 'int32', token: P, embd: P, pos: P, n_seq_id: P, seq_id: P, logits: P });
 
 const threadpoolParams = koffi.struct({
   cpumask: koffi.array('bool', 512),
@@ -194,59 +194,59 @@ export interface LlamaLibrary {
 
 type Signature = readonly [result: string | ReturnType<typeof koffi.struct>, args: readonly (string | ReturnType<typeof koffi.struct>)[]];
 
-const signatures: { readonly [name in keyof LlamaLibrary]: Signature } = {
+const SIGNATURES: { readonly [name in keyof LlamaLibrary]: Signature } = {
   llama_backend_init: ['void', []],
-  llama_log_set: ['void', [p, p]],
+  llama_log_set: ['void', [P, P]],
   llama_model_default_params: [modelParams, []],
   llama_context_default_params: [contextParams, []],
-  llama_model_load_from_file_ptr: [p, [p, modelParams]],
-  llama_model_free: ['void', [p]],
-  llama_init_from_model: [p, [p, contextParams]],
-  llama_free: ['void', [p]],
-  llama_model_get_vocab: [p, [p]],
-  llama_get_memory: [p, [p]],
-  llama_n_ctx: ['uint32', [p]],
-  llama_model_n_ctx_train: ['int32', [p]],
-  llama_model_n_embd_out: ['int32', [p]],
-  llama_model_n_layer: ['int32', [p]],
-  llama_model_n_head_kv: ['int32', [p]],
-  llama_model_n_cls_out: ['uint32', [p]],
-  llama_model_size: ['uint64', [p]],
-  llama_model_has_encoder: ['bool', [p]],
-  llama_model_has_decoder: ['bool', [p]],
-  llama_model_is_recurrent: ['bool', [p]],
-  llama_model_is_hybrid: ['bool', [p]],
-  llama_model_is_diffusion: ['bool', [p]],
-  llama_model_chat_template: ['str', [p, 'str']],
-  llama_model_meta_val_str: ['int32', [p, 'str', p, 'size_t']],
-  llama_memory_clear: ['void', [p, 'bool']],
-  llama_memory_seq_rm: ['bool', [p, 'int32', 'int32', 'int32']],
-  llama_memory_seq_cp: ['void', [p, 'int32', 'int32', 'int32', 'int32']],
-  llama_decode: ['int32', [p, batchStruct]],
-  llama_get_logits_ith: [p, [p, 'int32']],
-  llama_get_embeddings_seq: [p, [p, 'int32']],
-  llama_attach_threadpool: ['void', [p, p, p]],
-  llama_set_n_threads: ['void', [p, 'int32', 'int32']],
-  llama_vocab_n_tokens: ['int32', [p]],
-  llama_vocab_get_text: ['str', [p, 'int32']],
-  llama_vocab_get_attr: ['int32', [p, 'int32']],
-  llama_vocab_is_eog: ['bool', [p, 'int32']],
-  llama_vocab_bos: ['int32', [p]],
-  llama_vocab_eos: ['int32', [p]],
-  llama_vocab_sep: ['int32', [p]],
-  llama_vocab_get_add_bos: ['bool', [p]],
-  llama_vocab_get_add_eos: ['bool', [p]],
-  llama_vocab_get_add_sep: ['bool', [p]],
-  llama_vocab_fim_pre: ['int32', [p]],
-  llama_vocab_fim_suf: ['int32', [p]],
-  llama_vocab_fim_mid: ['int32', [p]],
-  llama_tokenize: ['int32', [p, p, 'int32', p, 'int32', 'bool', 'bool']],
-  llama_token_to_piece: ['int32', [p, 'int32', p, 'int32', 'int32', 'bool']],
-  llama_detokenize: ['int32', [p, p, 'int32', p, 'int32', 'bool', 'bool']],
-  llama_sampler_init_grammar: [p, [p, 'str', 'str']],
-  llama_sampler_apply: ['void', [p, p]],
-  llama_sampler_accept: ['void', [p, 'int32']],
-  llama_sampler_free: ['void', [p]],
+  llama_model_load_from_file_ptr: [P, [P, modelParams]],
+  llama_model_free: ['void', [P]],
+  llama_init_from_model: [P, [P, contextParams]],
+  llama_free: ['void', [P]],
+  llama_model_get_vocab: [P, [P]],
+  llama_get_memory: [P, [P]],
+  llama_n_ctx: ['uint32', [P]],
+  llama_model_n_ctx_train: ['int32', [P]],
+  llama_model_n_embd_out: ['int32', [P]],
+  llama_model_n_layer: ['int32', [P]],
+  llama_model_n_head_kv: ['int32', [P]],
+  llama_model_n_cls_out: ['uint32', [P]],
+  llama_model_size: ['uint64', [P]],
+  llama_model_has_encoder: ['bool', [P]],
+  llama_model_has_decoder: ['bool', [P]],
+  llama_model_is_recurrent: ['bool', [P]],
+  llama_model_is_hybrid: ['bool', [P]],
+  llama_model_is_diffusion: ['bool', [P]],
+  llama_model_chat_template: ['str', [P, 'str']],
+  llama_model_meta_val_str: ['int32', [P, 'str', P, 'size_t']],
+  llama_memory_clear: ['void', [P, 'bool']],
+  llama_memory_seq_rm: ['bool', [P, 'int32', 'int32', 'int32']],
+  llama_memory_seq_cp: ['void', [P, 'int32', 'int32', 'int32', 'int32']],
+  llama_decode: ['int32', [P, batchStruct]],
+  llama_get_logits_ith: [P, [P, 'int32']],
+  llama_get_embeddings_seq: [P, [P, 'int32']],
+  llama_attach_threadpool: ['void', [P, P, P]],
+  llama_set_n_threads: ['void', [P, 'int32', 'int32']],
+  llama_vocab_n_tokens: ['int32', [P]],
+  llama_vocab_get_text: ['str', [P, 'int32']],
+  llama_vocab_get_attr: ['int32', [P, 'int32']],
+  llama_vocab_is_eog: ['bool', [P, 'int32']],
+  llama_vocab_bos: ['int32', [P]],
+  llama_vocab_eos: ['int32', [P]],
+  llama_vocab_sep: ['int32', [P]],
+  llama_vocab_get_add_bos: ['bool', [P]],
+  llama_vocab_get_add_eos: ['bool', [P]],
+  llama_vocab_get_add_sep: ['bool', [P]],
+  llama_vocab_fim_pre: ['int32', [P]],
+  llama_vocab_fim_suf: ['int32', [P]],
+  llama_vocab_fim_mid: ['int32', [P]],
+  llama_tokenize: ['int32', [P, P, 'int32', P, 'int32', 'bool', 'bool']],
+  llama_token_to_piece: ['int32', [P, 'int32', P, 'int32', 'int32', 'bool']],
+  llama_detokenize: ['int32', [P, P, 'int32', P, 'int32', 'bool', 'bool']],
+  llama_sampler_init_grammar: [P, [P, 'str', 'str']],
+  llama_sampler_apply: ['void', [P, P]],
+  llama_sampler_accept: ['void', [P, 'int32']],
+  llama_sampler_free: ['void', [P]],
 };
 
 export class LlamaLibraryError extends Error {
@@ -298,7 +298,7 @@ export function loadLlama(folder = llamaFolder()): {
   // koffi's functions are untyped; LlamaLibrary is their only typing, kept beside `signatures` above.
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion
   const llama = Object.fromEntries(
-    Object.entries(signatures).map(([name, [result, args]]) => [name, library.func(name, result, [...args])]),
+    Object.entries(SIGNATURES).map(([name, [result, args]]) => [name, library.func(name, result, [...args])]),
   ) as unknown as LlamaLibrary;
   assertDefaults(llama);
   ggml.func('ggml_backend_load_all_from_path', 'void', ['str'])(folder);
@@ -307,7 +307,7 @@ export function loadLlama(folder = llamaFolder()): {
 }
 
 export function assertVersion(version: unknown): void {
-  if (version !== supportedVersion) throw new LlamaLibraryError(`libllama is ${String(version)}, this build needs ${supportedVersion}`);
+  if (version !== SUPPORTED_VERSION) throw new LlamaLibraryError(`libllama is ${String(version)}, this build needs ${SUPPORTED_VERSION}`);
 }
 
 /** Copies of the struct sizes `sizeof` gives in C for the pinned headers (LP64: x86-64 and arm64 alike). */
@@ -372,11 +372,11 @@ function check(struct: string, actual: object, expected: Record<string, unknown>
 
 /** The thread pool lives in the CPU variant that was just chosen, so it is reached through the backend registry. */
 function threadpoolMaker(ggml: ReturnType<typeof koffi.load>): (threads: number, poll: number) => Pointer | null {
-  const deviceByType = ggml.func('ggml_backend_dev_by_type', p, ['int32']);
-  const registryOf = ggml.func('ggml_backend_dev_backend_reg', p, [p]);
-  const procAddress = ggml.func('ggml_backend_reg_get_proc_address', p, [p, 'str']);
+  const deviceByType = ggml.func('ggml_backend_dev_by_type', P, ['int32']);
+  const registryOf = ggml.func('ggml_backend_dev_backend_reg', P, [P]);
+  const procAddress = ggml.func('ggml_backend_reg_get_proc_address', P, [P, 'str']);
   const defaults = ggml.func('ggml_threadpool_params_default', threadpoolParams, ['int32']);
-  const newPool = koffi.proto(p, [koffi.pointer(threadpoolParams)]);
+  const newPool = koffi.proto(P, [koffi.pointer(threadpoolParams)]);
   return (threads, poll) => {
     const cpu: unknown = deviceByType(0);
     if (typeof cpu !== 'bigint') return null;
@@ -397,12 +397,12 @@ export function libcSymbol(name: 'strlen' | 'abs'): Pointer {
 
 /** A C stream (`FILE *`) that reads the file and goes to no child; null when it cannot be opened. */
 export function openStream(path: string): Pointer | null {
-  const stream: unknown = koffi.load(null).func('fopen', p, ['str', 'str'])(path, 'rbe');
+  const stream: unknown = koffi.load(null).func('fopen', P, ['str', 'str'])(path, 'rbe');
   return typeof stream === 'bigint' ? stream : null;
 }
 
 export function closeStream(stream: Pointer): void {
-  koffi.load(null).func('fclose', 'int', [p])(stream);
+  koffi.load(null).func('fclose', 'int', [P])(stream);
 }
 
 /** Native memory seen as bytes; the view must not outlive the memory. */
@@ -420,7 +420,7 @@ export function nativeAlloc(bytes: number): { readonly pointer: Pointer; readonl
 
 /** A load-progress callback; returning false ends the load. */
 export function progressCallback(report: (fraction: number) => boolean): Pointer {
-  return koffi.register(report, koffi.pointer(koffi.proto('bool', ['float', p])));
+  return koffi.register(report, koffi.pointer(koffi.proto('bool', ['float', P])));
 }
 
 function address(value: unknown): Pointer {

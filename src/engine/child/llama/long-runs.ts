@@ -2,13 +2,13 @@
 // expressions before it tokenizes (`tokenizer.ggml.pre`), and for most models the standard library's matcher recurses once per
 // character of a run: some ten thousand of them are more than a stack, and the end of the process.
 
-const longest = 8000;
+const LONGEST = 8000;
 /** How far back from there a place is looked for where the expressions would cut as well. */
-const back = 2000;
+const BACK = 2000;
 
 /** `text` cut so that no piece has a run of over 8 000 characters of white space, or of anything else. Together they are `text`. */
 export function cutRuns(text: string): readonly string[] {
-  if (text.length <= longest) return [text];
+  if (text.length <= LONGEST) return [text];
   const pieces: string[] = [];
   let start = 0;
   let run = 0;
@@ -20,7 +20,7 @@ export function cutRuns(text: string): readonly string[] {
       blank = space;
       run = 1;
     }
-    if (run <= longest) continue;
+    if (run <= LONGEST) continue;
     const cut = blank ? i : boundary(text, i);
     pieces.push(text.slice(start, cut));
     start = cut;
@@ -37,7 +37,7 @@ function isBlank(code: number): boolean {
 
 /** The last change between letters and others before `at`, else `at`; never inside a surrogate pair. */
 function boundary(text: string, at: number): number {
-  for (let i = at; i > at - back; i -= 1) if (isLetter(text, i - 1) !== isLetter(text, i) && !inPair(text, i)) return i;
+  for (let i = at; i > at - BACK; i -= 1) if (isLetter(text, i - 1) !== isLetter(text, i) && !inPair(text, i)) return i;
   return inPair(text, at) ? at - 1 : at;
 }
 

@@ -5,13 +5,13 @@
 import { cutRuns } from './long-runs.ts';
 import { closeStream, libcSymbol, openStream, progressCallback, type LlamaLibrary, type Pointer } from './library.ts';
 
-export const maxTextBytes = 8 * 1024 * 1024;
+export const MAX_TEXT_BYTES = 8 * 1024 * 1024;
 
-const controlAttr = 1 << 3;
-const unknownAttr = 1 << 0;
-const userDefinedAttr = 1 << 4;
-const lstripAttr = 1 << 7;
-const rstripAttr = 1 << 8;
+const CONTROL_ATTR = 1 << 3;
+const UNKNOWN_ATTR = 1 << 0;
+const USER_DEFINED_ATTR = 1 << 4;
+const LSTRIP_ATTR = 1 << 7;
+const RSTRIP_ATTR = 1 << 8;
 
 export interface SpecialToken {
   readonly token: number;
@@ -118,7 +118,7 @@ function describe(llama: LlamaLibrary, handle: Pointer): LoadedModel {
   const meta = (key: string): string | null => {
     let buffer = new Uint8Array(4096);
     let length = llama.llama_model_meta_val_str(handle, key, buffer, buffer.length);
-    if (length >= buffer.length && length < maxTextBytes) {
+    if (length >= buffer.length && length < MAX_TEXT_BYTES) {
       buffer = new Uint8Array(length + 1);
       length = llama.llama_model_meta_val_str(handle, key, buffer, buffer.length);
     }
@@ -140,7 +140,7 @@ function describe(llama: LlamaLibrary, handle: Pointer): LoadedModel {
   const splits = meta('tokenizer.ggml.model') === 'gpt2';
   const tokenize = (text: string, addSpecial: boolean, parseSpecial: boolean): number[] => {
     const length = Buffer.byteLength(text);
-    if (length > maxTextBytes) throw new RangeError(`text of ${length} bytes is over the limit of ${maxTextBytes}`);
+    if (length > MAX_TEXT_BYTES) throw new RangeError(`text of ${length} bytes is over the limit of ${MAX_TEXT_BYTES}`);
     const encode = (piece: string): Uint8Array => new TextEncoder().encode(piece);
     const pieces = splits ? cutRuns(text) : [text];
     if (pieces.length === 1) return tokenizePiece(encode(text), addSpecial, parseSpecial);
@@ -216,15 +216,15 @@ function findSpecials(llama: LlamaLibrary, vocab: Pointer, vocabSize: number): S
   const specials: SpecialToken[] = [];
   for (let token = 0; token < vocabSize; token += 1) {
     const attr = llama.llama_vocab_get_attr(vocab, token);
-    if ((attr & (controlAttr | unknownAttr | userDefinedAttr)) === 0) continue;
+    if ((attr & (CONTROL_ATTR | UNKNOWN_ATTR | USER_DEFINED_ATTR)) === 0) continue;
     const text = llama.llama_vocab_get_text(vocab, token);
     if (text === null || text === '') continue;
     specials.push({
       token,
       text,
-      control: (attr & (controlAttr | unknownAttr)) !== 0,
-      lstrip: (attr & lstripAttr) !== 0,
-      rstrip: (attr & rstripAttr) !== 0,
+      control: (attr & (CONTROL_ATTR | UNKNOWN_ATTR)) !== 0,
+      lstrip: (attr & LSTRIP_ATTR) !== 0,
+      rstrip: (attr & RSTRIP_ATTR) !== 0,
     });
   }
   return specials;

@@ -14,9 +14,9 @@ export interface Crew {
 /** Milliseconds until all threads are tried again; doubled after each try that fails. */
 const [firstRetry, lastRetry] = [500, 8000];
 /** Milliseconds of steps that are looked at together: somebody else's short turn is no reason. */
-const sample = 100;
+const SAMPLE = 100;
 /** Samples after which a try has been a success. */
-const lasting = 20;
+const LASTING = 20;
 
 export function createCrew(all: number, now: () => number): Crew {
   let threads = all;
@@ -39,7 +39,7 @@ export function createCrew(all: number, now: () => number): Crew {
       }
       wall += wallMs;
       cpu += cpuMs;
-      if (wall < sample) return;
+      if (wall < SAMPLE) return;
       const processors = cpu / wall;
       wall = 0;
       cpu = 0;
@@ -49,7 +49,7 @@ export function createCrew(all: number, now: () => number): Crew {
       }
       threads = Math.max(1, Math.min(all - 1, Math.floor(processors)));
       // A try that failed soon: the others are still there.
-      retry = good < lasting ? Math.min(retry * 2, lastRetry) : firstRetry;
+      retry = good < LASTING ? Math.min(retry * 2, lastRetry) : firstRetry;
       retryAt = now() + retry;
     },
   };

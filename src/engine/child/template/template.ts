@@ -12,7 +12,7 @@ import { ApiError } from '../../../base/errors.ts';
 import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
 import type { SpecialToken } from '../llama/model.ts';
 import { createMeter, createStopwatch, runTemplate, type Meter, type TemplateBounds } from './metered-run.ts';
-import { detectToolFormat, genericToolFormat, holdsCall, toolInstructions, type ToolFormat } from '../../seam/tool-format.ts';
+import { detectToolFormat, GENERIC_TOOL_FORMAT, holdsCall, toolInstructions, type ToolFormat } from '../../seam/tool-format.ts';
 
 export interface TemplateVocabulary {
   readonly specials: readonly SpecialToken[];
@@ -30,46 +30,46 @@ export interface ChatTemplate {
   tokens(messages: readonly ChatMessage[], tools: readonly ToolSpec[]): number[];
 }
 
-const defaultBounds: TemplateBounds = {
+const DEFAULT_BOUNDS: TemplateBounds = {
   timeoutMs: 2000,
   maxOutputCharacters: 16 * 1024 * 1024,
   maxRange: 100_000,
   maxWork: 200_000_000,
 };
 
-const chatMl = `{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}{{ '<|im_start|>assistant\\n' }}`;
-const plain = `{% for m in messages %}{% if m.role == 'system' %}{{ m.content + '\\n\\n' }}{% elif m.role == 'assistant' %}{{ 'Assistant: ' + m.content + '\\n' }}{% else %}{{ 'User: ' + m.content + '\\n' }}{% endif %}{% endfor %}Assistant:`;
+const CHAT_ML = `{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}{{ '<|im_start|>assistant\\n' }}`;
+const PLAIN = `{% for m in messages %}{% if m.role == 'system' %}{{ m.content + '\\n\\n' }}{% elif m.role == 'assistant' %}{{ 'Assistant: ' + m.content + '\\n' }}{% else %}{{ 'User: ' + m.content + '\\n' }}{% endif %}{% endfor %}Assistant:`;
 
 /**
  * What is there when a request brings no tools. The transformers library passes none; some templates were only ever run
  * with lists, and Firefunction wants its tools as text, under another name, and the time.
  */
-const absences: readonly Readonly<Record<string, unknown>>[] = [
+const ABSENCES: readonly Readonly<Record<string, unknown>>[] = [
   { tools: null, documents: null },
   {},
   { tools: [], documents: [] },
   { tools: [], documents: [], functions: '', datetime: '' },
 ];
 
-const probeUser: ChatMessage = { role: 'user', content: 'question' };
-const probes: readonly (readonly ChatMessage[])[] = [[probeUser, { role: 'assistant', content: 'answer' }, probeUser], [probeUser]];
-const probeSystem: readonly ChatMessage[] = [
-  probeUser,
+const PROBE_USER: ChatMessage = { role: 'user', content: 'question' };
+const PROBES: readonly (readonly ChatMessage[])[] = [[PROBE_USER, { role: 'assistant', content: 'answer' }, PROBE_USER], [PROBE_USER]];
+const PROBE_SYSTEM: readonly ChatMessage[] = [
+  PROBE_USER,
   { role: 'assistant', content: 'answer' },
   { role: 'system', content: 'probesystem' },
-  probeUser,
+  PROBE_USER,
 ];
 /** Letters and digits only (nine in the id: Mistral's templates insist), so that no stand-ins get in. */
-const probeCall = { id: 'call00001', name: 'probetool', arguments: '{"probekey":"probevalue"}' };
-const probeTool: ToolSpec = {
-  name: probeCall.name,
+const PROBE_CALL = { id: 'call00001', name: 'probetool', arguments: '{"probekey":"probevalue"}' };
+const PROBE_TOOL: ToolSpec = {
+  name: PROBE_CALL.name,
   description: 'probepurpose',
   parameters: { type: 'object', properties: { probekey: { type: 'string', description: 'Key' } }, required: ['probekey'] },
 };
-const probeHistory: readonly ChatMessage[] = [
-  probeUser,
-  { role: 'assistant', content: '', toolCalls: [probeCall] },
-  { role: 'tool', content: 'proberesult', toolCallId: probeCall.id },
+const PROBE_HISTORY: readonly ChatMessage[] = [
+  PROBE_USER,
+  { role: 'assistant', content: '', toolCalls: [PROBE_CALL] },
+  { role: 'tool', content: 'proberesult', toolCallId: PROBE_CALL.id },
 ];
 
 /**
@@ -79,10 +79,10 @@ const probeHistory: readonly ChatMessage[] = [
 export function createChatTemplate(
   source: string | null,
   vocabulary: TemplateVocabulary,
-  bounds: TemplateBounds = defaultBounds,
+  bounds: TemplateBounds = DEFAULT_BOUNDS,
 ): ChatTemplate {
   const hasChatMl = ['<|im_start|>', '<|im_end|>'].every((text) => vocabulary.specials.some((special) => special.text === text));
-  const text = source ?? (hasChatMl ? chatMl : plain);
+  const text = source ?? (hasChatMl ? CHAT_ML : PLAIN);
   const program = parse(lex(text, { lstrip_blocks: true, trim_blocks: true }));
   const stopwatch = createStopwatch();
   const disguise = disguiseFor(vocabulary.specials);
@@ -111,8 +111,8 @@ export function createChatTemplate(
   const loading = createMeter(bounds, stopwatch);
   /** Null where the template fails; a template over a bound is left to fail there with every request. */
   const absent = ((): Variables | null => {
-    for (const probe of probes) {
-      for (const absence of absences) {
+    for (const probe of PROBES) {
+      for (const absence of ABSENCES) {
         try {
           render(
             probe.map((message) => ownShape(message, disguise)),
@@ -134,13 +134,13 @@ export function createChatTemplate(
   const toolFormat = ((): ToolFormat => {
     if (detected.kind === 'generic') return detected;
     try {
-      const shaped = probeHistory.map((message) => ownShape(message, disguise));
-      const written = render(shaped, { ...lacking, tools: [disguise.deep(toolObject(probeTool))] }, loading);
+      const shaped = PROBE_HISTORY.map((message) => ownShape(message, disguise));
+      const written = render(shaped, { ...lacking, tools: [disguise.deep(toolObject(PROBE_TOOL))] }, loading);
       const plain = disguise.off(written);
       const told = plain.includes('probepurpose') && plain.includes('proberesult');
-      return told && holdsCall(detected, plain, probeCall.name, probeCall.arguments) ? detected : genericToolFormat;
+      return told && holdsCall(detected, plain, PROBE_CALL.name, PROBE_CALL.arguments) ? detected : GENERIC_TOOL_FORMAT;
     } catch {
-      return genericToolFormat;
+      return GENERIC_TOOL_FORMAT;
     }
   })();
   const ownTools = toolFormat.kind !== 'generic';
@@ -149,7 +149,7 @@ export function createChatTemplate(
   const losesSystem = ((): boolean => {
     try {
       const written = render(
-        probeSystem.map((message) => ownShape(message, disguise)),
+        PROBE_SYSTEM.map((message) => ownShape(message, disguise)),
         lacking,
         loading,
       );
@@ -281,7 +281,7 @@ function genericShape(messages: readonly ChatMessage[], tools: readonly ToolSpec
     if (message.role === 'tool') return { role: 'user', content: disguise.on(`<tool_response>\n${message.content}\n</tool_response>`) };
     const calls = (message.toolCalls ?? []).map((call) => {
       const text = JSON.stringify({ name: call.name, arguments: parsedArguments(call.arguments) });
-      return `${genericToolFormat.callStart}${text}${genericToolFormat.callEnd}`;
+      return `${GENERIC_TOOL_FORMAT.callStart}${text}${GENERIC_TOOL_FORMAT.callEnd}`;
     });
     const content = disguiseContent(message, disguise);
     return { role: message.role, content: [content, ...calls.map((call) => disguise.on(call))].filter((part) => part !== '').join('\n') };
@@ -343,13 +343,13 @@ interface Disguise {
 }
 
 /** Markers templates look for in what an assistant said; they are not control tokens' only way in. */
-const thinkMarker = /<\/?think>/g;
+const THINK_MARKER = /<\/?think>/g;
 
 function disguiseContent(message: ChatMessage, disguise: Disguise): string {
   if (message.role !== 'assistant') return disguise.on(message.content);
   let out = '';
   let at = 0;
-  for (const match of message.content.matchAll(thinkMarker)) {
+  for (const match of message.content.matchAll(THINK_MARKER)) {
     out += disguise.on(message.content.slice(at, match.index)) + match[0];
     at = match.index + match[0].length;
   }

@@ -32,9 +32,9 @@ import { verifyTdx } from '../../../../attestation/tdx/verify.ts';
 setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
 
-const day = 86_400_000;
+const DAY = 86_400_000;
 const start = new Date('2026-06-15T12:00:00Z').getTime();
-const relaxed = { guestPolicy: {} } as const;
+const RELAXED = { guestPolicy: {} } as const;
 
 let amd: SimulatedAmd;
 let amdKeys: SimulatedAmdKeys;
@@ -60,9 +60,9 @@ interface Service {
   readonly asked: string[];
   readonly server: Server;
 }
-const services: Server[] = [];
-const opened: Endorsements[] = [];
-const folders: string[] = [];
+const SERVICES: Server[] = [];
+const OPENED: Endorsements[] = [];
+const FOLDERS: string[] = [];
 
 async function serve(handler: Handler): Promise<Service> {
   const asked: string[] = [];
@@ -73,7 +73,7 @@ async function serve(handler: Handler): Promise<Service> {
   await new Promise<void>((resolve) => {
     server.listen(0, '127.0.0.1', resolve);
   });
-  services.push(server);
+  SERVICES.push(server);
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, asked, server };
 }
 
@@ -85,16 +85,16 @@ function closeServer(server: Server): Promise<void> {
 }
 
 afterEach(async () => {
-  await Promise.all(opened.splice(0).map((item) => item.close()));
-  await Promise.all(services.splice(0).map(closeServer));
+  await Promise.all(OPENED.splice(0).map((item) => item.close()));
+  await Promise.all(SERVICES.splice(0).map(closeServer));
 });
 afterAll(async () => {
-  await Promise.all(folders.map((folder) => rm(folder, { recursive: true, force: true })));
+  await Promise.all(FOLDERS.map((folder) => rm(folder, { recursive: true, force: true })));
 });
 
 async function folder(): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'assay-endorsements-'));
-  folders.push(path);
+  FOLDERS.push(path);
   return path;
 }
 
@@ -126,7 +126,7 @@ function endorsements(options: EndorsementOptions): Endorsements {
     roots: { amd: [amd.ark, turin.ark], intel: [intel.root] },
     ...options,
   });
-  opened.push(made);
+  OPENED.push(made);
   return made;
 }
 
@@ -181,7 +181,7 @@ describe('AMD KDS', () => {
       `/vcek/v1/Genoa/${toHex(amd.chipId)}?blSPL=${bootloader}&teeSPL=0${tee}&snpSPL=${snp}&ucodeSPL=${microcode}`,
       '/vcek/v1/Genoa/crl',
     ]);
-    const result = await verifySnp({ report, ...fetched }, relaxed, { now: new Date(start), roots: [amd.ark] });
+    const result = await verifySnp({ report, ...fetched }, RELAXED, { now: new Date(start), roots: [amd.ark] });
     expect(result.accepted).toBe(true);
   });
 
@@ -305,30 +305,30 @@ describe('Intel PCS and PCCS', () => {
     const source = endorsements({ pcsUrl: service.url, now: time.now, sleep: time.sleep, maxTries: 2 });
     const quote = await intel.signQuote();
     const first = await source.tdx(quote);
-    time.time += day / 2;
+    time.time += DAY / 2;
     await source.tdx(quote);
     expect(service.asked.length).toBe(4);
-    current = await createSimulatedIntel({ now: new Date(start + day), keys: await intel.exportKeys(), ppid: intel.ppid });
-    time.time += day;
+    current = await createSimulatedIntel({ now: new Date(start + DAY), keys: await intel.exportKeys(), ppid: intel.ppid });
+    time.time += DAY;
     const second = await source.tdx(quote);
     expect(second.tcbInfo).not.toBe(first.tcbInfo);
     down = true;
-    time.time += 2 * day;
+    time.time += 2 * DAY;
     expect((await source.tdx(quote)).tcbInfo).toBe(second.tcbInfo);
-    time.time += 60 * day;
+    time.time += 60 * DAY;
     await expect(source.tdx(quote)).rejects.toMatchObject({ code: 'endorsements_unavailable' });
   });
 
   test('an older issue, still valid, does not replace a newer one', async () => {
     const time = clock();
     let current = await createSimulatedIntel({ now: new Date(start), keys: await intel.exportKeys() });
-    const older = await createSimulatedIntel({ now: new Date(start - 5 * day), keys: await intel.exportKeys() });
+    const older = await createSimulatedIntel({ now: new Date(start - 5 * DAY), keys: await intel.exportKeys() });
     const service = await serve(pcs(undefined, () => current));
     const source = endorsements({ pcsUrl: service.url, now: time.now });
     const quote = await intel.signQuote();
     const first = await source.tdx(quote);
     current = older;
-    time.time += 2 * day;
+    time.time += 2 * DAY;
     expect((await source.tdx(quote)).tcbInfo).toBe(first.tcbInfo);
   });
 
@@ -541,7 +541,7 @@ describe('the store', () => {
       code: 'endorsements_unavailable',
     });
     const again = await endorsements({ kdsUrl: service.url, cacheFolder: path }).snp(report);
-    expect((await verifySnp({ report, ...again }, relaxed, { now: new Date(start), roots: [amd.ark] })).accepted).toBe(true);
+    expect((await verifySnp({ report, ...again }, RELAXED, { now: new Date(start), roots: [amd.ark] })).accepted).toBe(true);
   });
 
   test('a clock that is wrong for a while loses nothing', async () => {
@@ -549,14 +549,14 @@ describe('the store', () => {
     const path = await folder();
     const report = await amd.signReport();
     await endorsements({ kdsUrl: service.url, cacheFolder: path }).snp(report);
-    const confused = endorsements({ offline: true, cacheFolder: path, now: () => start - 4000 * day });
+    const confused = endorsements({ offline: true, cacheFolder: path, now: () => start - 4000 * DAY });
     await expect(confused.snp(report)).rejects.toMatchObject({ code: 'endorsements_unavailable' });
     await endorsements({ offline: true, cacheFolder: path }).snp(report);
   });
 
   test('the folder is bounded: the oldest files go', async () => {
     const path = await folder();
-    const old = new Date(start - day);
+    const old = new Date(start - DAY);
     const names = Array.from({ length: 16 }, (_, i) => join(path, `${i.toString(16).padStart(64, '0')}.json`));
     for (const name of names) await writeFile(name, '{}');
     await Promise.all(names.map((name) => utimes(name, old, old)));
@@ -685,7 +685,7 @@ describe('proxies', () => {
     await new Promise<void>((resolve) => {
       proxy.listen(0, '127.0.0.1', resolve);
     });
-    services.push(proxy);
+    SERVICES.push(proxy);
     const at = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
     await endorsements({ kdsUrl: service.url, proxy: { httpProxy: at, httpsProxy: at } }).snp(await amd.signReport());
     expect(tunnels.length).toBeGreaterThan(0);

@@ -11,7 +11,7 @@ beforeAll(async () => void (api = await startApi()));
 afterAll(() => api.close());
 beforeEach(() => void (api.engine.requests.length = 0));
 
-const chat = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
+const CHAT = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
 
 async function seenBy(body: object, path = '/v1/chat/completions'): Promise<GenerateRequest> {
   const response = await post(api, path, body);
@@ -62,11 +62,11 @@ describe('chat: honoured', () => {
     ['top_logprobs', { logprobs: true, top_logprobs: 4 }, { logprobs: 4 }],
     ['response_format text', { response_format: { type: 'text' } }, {}],
   ])('%s', async (_name, given, expected) => {
-    expect(await seenBy({ ...chat, ...given })).toMatchObject(expected);
+    expect(await seenBy({ ...CHAT, ...given })).toMatchObject(expected);
   });
 
   test('defaults are OpenAI’s', async () => {
-    const request = await seenBy(chat);
+    const request = await seenBy(CHAT);
     expect(request).toMatchObject({
       n: 1,
       stop: [],
@@ -114,11 +114,11 @@ describe('chat: honoured', () => {
         'web_search_options',
       ].map((name) => [name, null]),
     );
-    expect(await seenBy({ ...chat, ...nulls })).toMatchObject({ n: 1, sampling: { temperature: 1 } });
+    expect(await seenBy({ ...CHAT, ...nulls })).toMatchObject({ n: 1, sampling: { temperature: 1 } });
   });
 
   test('a tool without parameters takes none: the model may not invent any', async () => {
-    const request = await seenBy({ ...chat, tools: [{ type: 'function', function: { name: 'now' } }], tool_choice: 'required' });
+    const request = await seenBy({ ...CHAT, tools: [{ type: 'function', function: { name: 'now' } }], tool_choice: 'required' });
     const grammar = parseGbnf((request.grammar as { gbnf: string }).gbnf);
     const call = (args: string): string => `<tool_call>\n{"name": "now", "arguments": ${args}}\n</tool_call>`;
     expect(accepts(grammar, call('{}'))).toBe(true);
@@ -128,25 +128,25 @@ describe('chat: honoured', () => {
   });
 
   test.each(['5m', '30s', '0', '-1', '1h', 0, -1, 300])('keep_alive %s', async (keepAlive) => {
-    await seenBy({ ...chat, keep_alive: keepAlive });
+    await seenBy({ ...CHAT, keep_alive: keepAlive });
     expect(api.models.acquired.at(-1)).toEqual({ id: 'demo', keepAlive });
   });
 
   test('stream and stream_options.include_usage', async () => {
-    const data = await events(await post(api, '/v1/chat/completions', { ...chat, stream: true, stream_options: { include_usage: true } }));
+    const data = await events(await post(api, '/v1/chat/completions', { ...CHAT, stream: true, stream_options: { include_usage: true } }));
     const chunks = data.slice(0, -1).map((each) => JSON.parse(each) as { choices: unknown[]; usage: object | null });
     expect(chunks.at(-1)).toMatchObject({ choices: [], usage: { prompt_tokens: 1, completion_tokens: 4, total_tokens: 5 } });
     expect(chunks.slice(0, -1).every((chunk) => chunk.usage === null && chunk.choices.length === 1)).toBe(true);
   });
 
   test('without include_usage no chunk has usage or empty choices', async () => {
-    const data = await events(await post(api, '/v1/chat/completions', { ...chat, stream: true }));
+    const data = await events(await post(api, '/v1/chat/completions', { ...CHAT, stream: true }));
     for (const each of data.slice(0, -1)) expect(JSON.parse(each)).toMatchObject({ choices: [{ index: 0 }] });
     expect(data.join('')).not.toContain('usage');
   });
 
   test('n > 1 gives that many answers', async () => {
-    const answer = (await (await post(api, '/v1/chat/completions', { ...chat, n: 3 })).json()) as {
+    const answer = (await (await post(api, '/v1/chat/completions', { ...CHAT, n: 3 })).json()) as {
       choices: { index: number }[];
       usage: object;
     };
@@ -155,7 +155,7 @@ describe('chat: honoured', () => {
   });
 
   test('logprobs come in OpenAI’s form', async () => {
-    const answer = await (await post(api, '/v1/chat/completions', { ...chat, logprobs: true, top_logprobs: 2, max_tokens: 1 })).json();
+    const answer = await (await post(api, '/v1/chat/completions', { ...CHAT, logprobs: true, top_logprobs: 2, max_tokens: 1 })).json();
     expect(answer).toMatchObject({
       choices: [
         {
@@ -203,10 +203,10 @@ describe('chat: honoured', () => {
   });
 
   test('an answer of ours can be handed back as history', async () => {
-    const answer = (await (await post(api, '/v1/chat/completions', chat)).json()) as { choices: { message: object }[] };
+    const answer = (await (await post(api, '/v1/chat/completions', CHAT)).json()) as { choices: { message: object }[] };
     const request = await seenBy({
       model: 'demo',
-      messages: [...chat.messages, answer.choices[0]?.message, { role: 'user', content: 'Go on' }],
+      messages: [...CHAT.messages, answer.choices[0]?.message, { role: 'user', content: 'Go on' }],
     });
     expect(request.prompt).toMatchObject({
       messages: [{ content: 'Hi' }, { role: 'assistant', content: 'Hello, world!' }, { content: 'Go on' }],
@@ -224,8 +224,8 @@ describe('chat: accepted and ignored', () => {
     ['prompt_cache_key', { prompt_cache_key: 'x' }],
     ['modalities text', { modalities: ['text'] }],
   ])('%s', async (_name, given) => {
-    const plain = await seenBy(chat);
-    expect(await seenBy({ ...chat, ...given })).toEqual(plain);
+    const plain = await seenBy(CHAT);
+    expect(await seenBy({ ...CHAT, ...given })).toEqual(plain);
   });
 });
 
@@ -306,21 +306,21 @@ describe('chat: refused', () => {
     ],
     ['content of a number', { messages: [{ role: 'user', content: 5 }] }, 'invalid_type', 'messages[0].content'],
   ])('%s', async (_name, given, code, param) => {
-    expect(await refusal({ ...chat, ...given })).toMatchObject({ code, param });
+    expect(await refusal({ ...CHAT, ...given })).toMatchObject({ code, param });
   });
 
   test('an embedding model', async () => {
-    expect(await refusal({ ...chat, model: 'text-embed' })).toMatchObject({ code: 'wrong_model_type', param: 'model' });
+    expect(await refusal({ ...CHAT, model: 'text-embed' })).toMatchObject({ code: 'wrong_model_type', param: 'model' });
   });
 
   test('a refusal never repeats what was sent', async () => {
     const secret = 'canary-7f3a';
     for (const body of [
-      { ...chat, stop: { secret } },
-      { ...chat, response_format: { type: secret } },
-      { ...chat, keep_alive: secret },
-      { ...chat, messages: [{ role: secret }] },
-      { ...chat, model: secret },
+      { ...CHAT, stop: { secret } },
+      { ...CHAT, response_format: { type: secret } },
+      { ...CHAT, keep_alive: secret },
+      { ...CHAT, messages: [{ role: secret }] },
+      { ...CHAT, model: secret },
     ]) {
       const response = await post(api, '/v1/chat/completions', body);
       const text = await response.text();

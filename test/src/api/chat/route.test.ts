@@ -12,12 +12,12 @@ async function start(options: ApiServerOptions = {}): Promise<OpenAI> {
 }
 afterEach(() => api.close());
 
-const hello = { model: 'demo', messages: [{ role: 'user' as const, content: 'Say hello' }] };
+const HELLO = { model: 'demo', messages: [{ role: 'user' as const, content: 'Say hello' }] };
 
 describe('OpenAI SDK', () => {
   test('chat', async () => {
     const client = await start();
-    const answer = await client.chat.completions.create(hello);
+    const answer = await client.chat.completions.create(HELLO);
     expect(answer.choices[0]?.message.content).toBe('Hello, world!');
     expect(answer.choices[0]?.finish_reason).toBe('stop');
     expect(answer.usage).toMatchObject({ prompt_tokens: 3, completion_tokens: 4, total_tokens: 7 });
@@ -28,7 +28,7 @@ describe('OpenAI SDK', () => {
     const client = await start();
     let text = '';
     const finishes: (string | null)[] = [];
-    for await (const chunk of await client.chat.completions.create({ ...hello, stream: true })) {
+    for await (const chunk of await client.chat.completions.create({ ...HELLO, stream: true })) {
       text += chunk.choices[0]?.delta.content ?? '';
       if (chunk.choices[0]?.finish_reason) finishes.push(chunk.choices[0].finish_reason);
     }
@@ -47,7 +47,7 @@ describe('OpenAI SDK', () => {
         },
       },
     });
-    const stream = await client.chat.completions.create({ ...hello, stream: true });
+    const stream = await client.chat.completions.create({ ...HELLO, stream: true });
     await third.opened;
     stream.controller.abort();
     const [record] = await api.ended();
@@ -68,7 +68,7 @@ describe('OpenAI SDK', () => {
 
 test('a stream has one role chunk, one finish chunk and one terminal event', async () => {
   await start();
-  const response = await post(api, '/v1/chat/completions', { ...hello, stream: true });
+  const response = await post(api, '/v1/chat/completions', { ...HELLO, stream: true });
   expect(response.headers.get('content-type')).toBe('text/event-stream; charset=utf-8');
   const data = await events(response);
   expect(data.at(-1)).toBe('[DONE]');
@@ -82,7 +82,7 @@ test('a stream has one role chunk, one finish chunk and one terminal event', asy
 
 describe('an object that names no tool of the request', () => {
   const data = '<tool_call>\n{"name": "Ada", "arguments": {"age": 36}}\n</tool_call>';
-  const wanted = { ...hello, tools: [{ type: 'function', function: { name: 'weather' } }] };
+  const wanted = { ...HELLO, tools: [{ type: 'function', function: { name: 'weather' } }] };
 
   test('is the content of an answer', async () => {
     await start({ engine: { script: () => Array.from(data) } });

@@ -2,7 +2,7 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { detectToolFormat, genericToolFormat } from '../../../../src/engine/seam/tool-format.ts';
+import { detectToolFormat, GENERIC_TOOL_FORMAT } from '../../../../src/engine/seam/tool-format.ts';
 import { createToolReader, type ToolEvent } from '../../../../src/api/chat/tools.ts';
 
 const mistral = detectToolFormat('{{ tools }} [TOOL_CALLS]');
@@ -13,10 +13,10 @@ interface Read {
   calls: { name: string; arguments: string }[];
 }
 
-const names = ['a', 'b', 'ab', 'weather', 'f', 'f0', 'f1', 'f2', 'f3'];
+const NAMES = ['a', 'b', 'ab', 'weather', 'f', 'f0', 'f1', 'f2', 'f3'];
 
-function read(pieces: readonly string[], format = genericToolFormat): Read {
-  const reader = createToolReader(format, names);
+function read(pieces: readonly string[], format = GENERIC_TOOL_FORMAT): Read {
+  const reader = createToolReader(format, NAMES);
   const result: Read = { content: '', calls: [] };
   const take = (event: ToolEvent): void => {
     if (event.type === 'content') result.content += event.text;
@@ -98,7 +98,7 @@ describe('formats', () => {
   });
 
   test('arguments come out while they are written', () => {
-    const reader = createToolReader(genericToolFormat, names);
+    const reader = createToolReader(GENERIC_TOOL_FORMAT, NAMES);
     reader.push('<tool_call>\n{"name": "a", "arguments": ');
     expect(reader.push('{"x": ')).toEqual([
       { type: 'call', name: 'a' },
@@ -118,8 +118,8 @@ describe('what is cut off after a call is no content', () => {
     ['a whole name', llama3, first.llama3, '; {"name": "b", "para'],
     ['up to its arguments', llama3, first.llama3, '; {"name": "b", "parameters": '],
     ['another order', llama3, first.llama3, '; {"parameters": {"x": 1}, "na'],
-    ['tags', genericToolFormat, first.tagged, '\n<tool_c'],
-    ['in tags', genericToolFormat, first.tagged, '\n<tool_call>\n{"name": "b'],
+    ['tags', GENERIC_TOOL_FORMAT, first.tagged, '\n<tool_c'],
+    ['in tags', GENERIC_TOOL_FORMAT, first.tagged, '\n<tool_call>\n{"name": "b'],
   ])('%s', (_what, format, whole, rest) => {
     const expected = read([whole], format);
     expect(expected).toMatchObject({ content: '', calls: [{ name: 'a' }] });
@@ -136,7 +136,7 @@ describe('what is cut off after a call is no content', () => {
           ? [`Words. ${call('a', a)}`, `\n${call('b', b)}`]
           : [`Words. ${one}`, `; ${JSON.stringify({ name: 'b', parameters: b })}`];
         const text = head + tail.slice(0, at % (tail.length + 1));
-        const { content, calls } = read(split(text, cuts), tagged ? genericToolFormat : llama3);
+        const { content, calls } = read(split(text, cuts), tagged ? GENERIC_TOOL_FORMAT : llama3);
         expect([content, calls[0]]).toEqual(['Words.', { name: 'a', arguments: JSON.stringify(a) }]);
       }),
       { numRuns: 500 },
@@ -161,7 +161,7 @@ describe('an object that names no tool is content', () => {
   });
 
   test('it comes out while it is written', () => {
-    const reader = createToolReader(llama3, names);
+    const reader = createToolReader(llama3, NAMES);
     expect(reader.push('{"name": "Ada"')).toEqual([{ type: 'content', text: '{"name": "Ada"' }]);
     expect(reader.push(', ')).toEqual([{ type: 'content', text: ', ' }]);
   });
@@ -180,7 +180,7 @@ describe('an object that names no tool is content', () => {
   });
 
   test('any JSON object whose name is no tool is given whole', () => {
-    const record = fc.record({ name: fc.string().filter((name) => !names.includes(name)), parameters: fc.jsonValue(), x: fc.jsonValue() });
+    const record = fc.record({ name: fc.string().filter((name) => !NAMES.includes(name)), parameters: fc.jsonValue(), x: fc.jsonValue() });
     fc.assert(
       fc.property(record, fc.array(fc.nat(500), { maxLength: 8 }), fc.constantFrom(undefined, 1), (value, cuts, indent) => {
         const text = JSON.stringify(value, null, indent);
@@ -215,7 +215,7 @@ describe('properties', () => {
       fc.property(
         parts,
         fc.array(fc.nat(2000), { maxLength: 12 }),
-        fc.constantFrom(genericToolFormat, mistral, llama3),
+        fc.constantFrom(GENERIC_TOOL_FORMAT, mistral, llama3),
         (some, cuts, format) => {
           const text = some.join('');
           expect(read(split(text, cuts), format)).toEqual(read([text], format));

@@ -14,8 +14,8 @@ interface Logprobs {
   readonly text_offset: readonly number[];
 }
 
-const answer = { id: 'cmpl-1', created: 0, model: 'demo', fingerprint: 'fp' };
-const counts = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 };
+const ANSWER = { id: 'cmpl-1', created: 0, model: 'demo', fingerprint: 'fp' };
+const COUNTS = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 };
 const BOS = '<s>';
 
 async function* replay(events: readonly GenerateEvent[]): AsyncGenerator<GenerateEvent> {
@@ -40,12 +40,12 @@ async function streamed(events: readonly GenerateEvent[], n: number): Promise<re
     }
   };
   const sink = { send: take, flush: () => Promise.resolve() };
-  await streamCompletion(replay(events), { plan: plan(n), answer, counts, includeUsage: false, sink, bos: BOS });
+  await streamCompletion(replay(events), { plan: plan(n), answer: ANSWER, counts: COUNTS, includeUsage: false, sink, bos: BOS });
   return all;
 }
 
 async function whole(events: readonly GenerateEvent[], n: number): Promise<readonly Logprobs[]> {
-  const { choices } = (await collectCompletion(replay(events), plan(n), answer, counts, BOS)) as Chunk;
+  const { choices } = (await collectCompletion(replay(events), plan(n), ANSWER, COUNTS, BOS)) as Chunk;
   return choices.map(({ logprobs }) => {
     const { tokens, token_logprobs, text_offset } = logprobs as Logprobs;
     return { tokens, token_logprobs, text_offset };

@@ -17,16 +17,16 @@ async function start(options: ApiServerOptions = {}): Promise<void> {
     },
   });
 }
-const chat = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }], stream: true };
-const plain = { include_obfuscation: false };
-const weather = {
+const CHAT = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }], stream: true };
+const PLAIN = { include_obfuscation: false };
+const WEATHER = {
   type: 'function',
   function: {
     name: 'weather',
     parameters: { type: 'object', properties: { city: { type: 'string' } }, required: ['city'], additionalProperties: false },
   },
 };
-const toolScript = [
+const TOOL_SCRIPT = [
   'Let me',
   ' see. ',
   '<tool',
@@ -40,24 +40,24 @@ const toolScript = [
 ];
 
 const cases: [string, ApiServerOptions, string, object][] = [
-  ['chat', {}, '/v1/chat/completions', { ...chat, stream_options: plain }],
-  ['chat-padded', {}, '/v1/chat/completions', chat],
-  ['chat-usage', {}, '/v1/chat/completions', { ...chat, stream_options: { ...plain, include_usage: true } }],
-  ['chat-two-choices', {}, '/v1/chat/completions', { ...chat, n: 2, max_tokens: 2, stream_options: plain }],
-  ['chat-logprobs', {}, '/v1/chat/completions', { ...chat, max_tokens: 2, logprobs: true, top_logprobs: 1, stream_options: plain }],
-  ['chat-stop', {}, '/v1/chat/completions', { ...chat, stop: ' wor', stream_options: plain }],
-  ['chat-tools', { engine: { script: () => toolScript } }, '/v1/chat/completions', { ...chat, tools: [weather], stream_options: plain }],
+  ['chat', {}, '/v1/chat/completions', { ...CHAT, stream_options: PLAIN }],
+  ['chat-padded', {}, '/v1/chat/completions', CHAT],
+  ['chat-usage', {}, '/v1/chat/completions', { ...CHAT, stream_options: { ...PLAIN, include_usage: true } }],
+  ['chat-two-choices', {}, '/v1/chat/completions', { ...CHAT, n: 2, max_tokens: 2, stream_options: PLAIN }],
+  ['chat-logprobs', {}, '/v1/chat/completions', { ...CHAT, max_tokens: 2, logprobs: true, top_logprobs: 1, stream_options: PLAIN }],
+  ['chat-stop', {}, '/v1/chat/completions', { ...CHAT, stop: ' wor', stream_options: PLAIN }],
+  ['chat-tools', { engine: { script: () => TOOL_SCRIPT } }, '/v1/chat/completions', { ...CHAT, tools: [WEATHER], stream_options: PLAIN }],
   [
     'chat-one-tool',
-    { engine: { script: () => toolScript } },
+    { engine: { script: () => TOOL_SCRIPT } },
     '/v1/chat/completions',
-    { ...chat, tools: [weather], parallel_tool_calls: false, stream_options: plain },
+    { ...CHAT, tools: [WEATHER], parallel_tool_calls: false, stream_options: PLAIN },
   ],
   [
     'chat-tools-length',
-    { engine: { script: () => toolScript } },
+    { engine: { script: () => TOOL_SCRIPT } },
     '/v1/chat/completions',
-    { ...chat, tools: [weather], max_tokens: 6, stream_options: plain },
+    { ...CHAT, tools: [WEATHER], max_tokens: 6, stream_options: PLAIN },
   ],
   [
     'chat-error',
@@ -67,14 +67,14 @@ const cases: [string, ApiServerOptions, string, object][] = [
       },
     },
     '/v1/chat/completions',
-    { ...chat, stream_options: plain },
+    { ...CHAT, stream_options: PLAIN },
   ],
-  ['completion', {}, '/v1/completions', { model: 'demo', prompt: 'Once', stream: true, stream_options: { ...plain, include_usage: true } }],
+  ['completion', {}, '/v1/completions', { model: 'demo', prompt: 'Once', stream: true, stream_options: { ...PLAIN, include_usage: true } }],
   [
     'completion-logprobs-echo',
     {},
     '/v1/completions',
-    { model: 'demo', prompt: 'Once', echo: true, max_tokens: 2, logprobs: 1, stream: true, stream_options: plain },
+    { model: 'demo', prompt: 'Once', echo: true, max_tokens: 2, logprobs: 1, stream: true, stream_options: PLAIN },
   ],
   ['pull', {}, '/v1/models/pull', { name: 'owner/repo:Q4_K_M' }],
 ];
@@ -88,12 +88,12 @@ test.each(cases)('stream %s', async (name, options, path, body) => {
 });
 
 test('bodies that do not stream', async () => {
-  await start({ engine: { script: () => toolScript } });
+  await start({ engine: { script: () => TOOL_SCRIPT } });
   const bodies: Record<string, unknown> = {};
   const ask = async (path: string, body: object): Promise<unknown> => (await post(api, path, body)).json();
-  bodies['chat'] = await ask('/v1/chat/completions', { ...chat, stream: false, max_tokens: 2 });
-  bodies['chat tools'] = await ask('/v1/chat/completions', { ...chat, stream: false, tools: [weather] });
-  bodies['chat logprobs'] = await ask('/v1/chat/completions', { ...chat, stream: false, logprobs: true, top_logprobs: 1, max_tokens: 1 });
+  bodies['chat'] = await ask('/v1/chat/completions', { ...CHAT, stream: false, max_tokens: 2 });
+  bodies['chat tools'] = await ask('/v1/chat/completions', { ...CHAT, stream: false, tools: [WEATHER] });
+  bodies['chat logprobs'] = await ask('/v1/chat/completions', { ...CHAT, stream: false, logprobs: true, top_logprobs: 1, max_tokens: 1 });
   bodies['completion'] = await ask('/v1/completions', { model: 'demo', prompt: 'Once', max_tokens: 1, logprobs: 1 });
   bodies['embeddings'] = await ask('/v1/embeddings', { model: 'text-embed', input: 'a', encoding_format: 'base64' });
   bodies['rerank'] = await ask('/v1/rerank', { model: 'reranker', query: 'a', documents: ['b', 'a'], return_documents: true });
@@ -115,18 +115,18 @@ test('error bodies', async () => {
   await note('another method', await fetch(`${api.url}/v1/chat/completions`));
   await note('not JSON', await post(api, '/v1/chat/completions', '{'));
   await note('text', await post(api, '/v1/chat/completions', 'x', { headers: { 'content-type': 'text/plain' } }));
-  await note('no model', await post(api, '/v1/chat/completions', { messages: chat.messages }));
-  await note('unknown model', await post(api, '/v1/chat/completions', { ...chat, model: 'none' }));
-  await note('unknown parameter', await post(api, '/v1/chat/completions', { ...chat, tempreature: 1 }));
-  await note('unsupported parameter', await post(api, '/v1/chat/completions', { ...chat, audio: {} }));
-  await note('out of range', await post(api, '/v1/chat/completions', { ...chat, temperature: 3 }));
-  await note('wrong type', await post(api, '/v1/chat/completions', { ...chat, messages: [{ role: 'user', content: 5 }] }));
-  await note('wrong kind of model', await post(api, '/v1/chat/completions', { ...chat, model: 'text-embed' }));
-  await note('context', await post(api, '/v1/chat/completions', { ...chat, messages: [{ role: 'user', content: 'x'.repeat(9000) }] }));
+  await note('no model', await post(api, '/v1/chat/completions', { messages: CHAT.messages }));
+  await note('unknown model', await post(api, '/v1/chat/completions', { ...CHAT, model: 'none' }));
+  await note('unknown parameter', await post(api, '/v1/chat/completions', { ...CHAT, tempreature: 1 }));
+  await note('unsupported parameter', await post(api, '/v1/chat/completions', { ...CHAT, audio: {} }));
+  await note('out of range', await post(api, '/v1/chat/completions', { ...CHAT, temperature: 3 }));
+  await note('wrong type', await post(api, '/v1/chat/completions', { ...CHAT, messages: [{ role: 'user', content: 5 }] }));
+  await note('wrong kind of model', await post(api, '/v1/chat/completions', { ...CHAT, model: 'text-embed' }));
+  await note('context', await post(api, '/v1/chat/completions', { ...CHAT, messages: [{ role: 'user', content: 'x'.repeat(9000) }] }));
   await note(
     'schema',
     await post(api, '/v1/chat/completions', {
-      ...chat,
+      ...CHAT,
       response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { type: 'object', dependentSchemas: {} } } },
     }),
   );

@@ -13,7 +13,7 @@ function delta(index: number, text: string): GenerateEvent {
 function finish(index: number): GenerateEvent {
   return { type: 'finish', index, reason: 'stop', completionTokens: 1 };
 }
-const begin: GenerateEvent = { type: 'start', promptTokens: 1, cachedTokens: 0 };
+const BEGIN: GenerateEvent = { type: 'start', promptTokens: 1, cachedTokens: 0 };
 
 /** A source that is fed and ended by hand, and knows whether somebody reads it still. */
 function source(): {
@@ -73,8 +73,8 @@ describe('gathering', () => {
     const from = source();
     const stream = gathered(from.events, 1000, time.wait);
     const next = async (): Promise<unknown> => (await stream.next()).value;
-    from.give(begin);
-    expect(await next()).toEqual(begin);
+    from.give(BEGIN);
+    expect(await next()).toEqual(BEGIN);
     const first = next();
     for (const text of ['a', 'b', 'c']) from.give(delta(0, text));
     from.give(delta(1, 'x'));
@@ -102,7 +102,7 @@ describe('gathering', () => {
             ? { type: 'delta', index, text, logprobs: [{ token: text, bytes: [], logprob: -i, top: [] }] }
             : { type: 'delta', index, text },
         );
-        const all = [begin, ...input, finish(2), finish(0), finish(1)];
+        const all = [BEGIN, ...input, finish(2), finish(0), finish(1)];
         let count = 0;
         // oxlint-disable-next-line typescript/require-await -- an engine's events come as they do
         const feed = (async function* () {
@@ -147,7 +147,7 @@ describe('gathering', () => {
     const time = clock();
     const from = source();
     const stream = gathered(from.events, 1000, time.wait);
-    from.give(begin);
+    from.give(BEGIN);
     await stream.next();
     from.give(delta(0, 'a'));
     from.give(finish(1));

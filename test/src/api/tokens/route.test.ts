@@ -13,14 +13,14 @@ async function start(options: ApiServerOptions = {}): Promise<void> {
 }
 afterEach(() => api.close());
 
-const routes: [string, object, number][] = [
+const ROUTES: [string, object, number][] = [
   ['/v1/tokenize', { model: 'demo', content: 'eight by' }, 8],
   ['/v1/tokenize', { model: 'demo', content: 'eight by', with_pieces: true }, 8],
   ['/v1/tokenize', { model: 'demo', messages: [{ role: 'user', content: 'eight by' }] }, 8],
   ['/v1/detokenize', { model: 'demo', tokens: [104, 105, 106] }, 3],
 ];
 
-test.each(routes)('%s takes its tokens from the minute and is refused when it has none (%#)', async (path, body, tokens) => {
+test.each(ROUTES)('%s takes its tokens from the minute and is refused when it has none (%#)', async (path, body, tokens) => {
   await start({
     config: { anonymous: { requestsPerMinute: 0, tokensPerMinute: 100, concurrent: 0 } },
     deps: { now: () => 1_700_000_000_000 },
@@ -34,7 +34,7 @@ test.each(routes)('%s takes its tokens from the minute and is refused when it ha
   expect([refused.status, ((await refused.json()) as ErrorAnswer).error.code]).toEqual([429, 'rate_limit_exceeded']);
 });
 
-test.each(routes)('%s ends with its client (%#)', async (path, body) => {
+test.each(ROUTES)('%s ends with its client (%#)', async (path, body) => {
   const begun = latch();
   const ended = latch();
   await start({

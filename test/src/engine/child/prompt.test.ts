@@ -5,7 +5,7 @@ import type { Prompt } from '../../../../src/engine/seam/engine.ts';
 import type { LoadedModel } from '../../../../src/engine/child/llama/model.ts';
 import { assertMayFit, promptTokens, rankTokens } from '../../../../src/engine/child/prompt.ts';
 import type { ChatTemplate } from '../../../../src/engine/child/template/template.ts';
-import { genericToolFormat } from '../../../../src/engine/seam/tool-format.ts';
+import { GENERIC_TOOL_FORMAT } from '../../../../src/engine/seam/tool-format.ts';
 import { assertCountable } from '../../../../src/engine/seam/context-limits.ts';
 
 /** A model of one token a character. */
@@ -78,7 +78,7 @@ describe('what cannot fit is refused unread', () => {
     ['parameters of tools', { kind: 'chat', messages: [user], tools: [{ name: 'f', parameters: { enum: [half, half] } }] }],
   ]; // prettier-ignore
   const unread: ChatTemplate = {
-    toolFormat: genericToolFormat,
+    toolFormat: GENERIC_TOOL_FORMAT,
     stops: [],
     tokens: () => {
       throw new Error('it was rendered');

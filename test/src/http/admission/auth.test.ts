@@ -15,7 +15,7 @@ function withKeys(keys: readonly ApiKey[], o: Partial<ServerConfig['auth']> = {}
 function bearer(plain: string): RequestInit {
   return { headers: { authorization: `Bearer ${plain}` } };
 }
-const chat = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
+const CHAT = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
 
 async function codeOf(response: Response): Promise<[number, string]> {
   return [response.status, ((await response.json()) as ErrorAnswer).error.code];
@@ -24,7 +24,7 @@ async function codeOf(response: Response): Promise<[number, string]> {
 describe('keys required', () => {
   test('the right key, a wrong one, none, another scheme', async () => {
     api = await startApi({ config: withKeys([key('sk-one'), key('sk-two')]) });
-    for (const good of ['sk-one', 'sk-two']) expect((await post(api, '/v1/chat/completions', chat, bearer(good))).status).toBe(200);
+    for (const good of ['sk-one', 'sk-two']) expect((await post(api, '/v1/chat/completions', CHAT, bearer(good))).status).toBe(200);
     for (const init of [
       bearer('sk-three'),
       bearer('sk-one '.repeat(2)),
@@ -32,7 +32,7 @@ describe('keys required', () => {
       {},
       { headers: { authorization: 'Basic c2stb25l' } },
     ]) {
-      const response = await post(api, '/v1/chat/completions', chat, init);
+      const response = await post(api, '/v1/chat/completions', CHAT, init);
       expect(response.headers.get('www-authenticate')).toBe('Bearer');
       expect(await codeOf(response)).toEqual([401, 'invalid_api_key']);
     }
@@ -58,7 +58,7 @@ describe('keys required', () => {
 
 test('no keys: any bearer is as good as none', async () => {
   api = await startApi();
-  for (const init of [{}, bearer('unused'), bearer('any')]) expect((await post(api, '/v1/chat/completions', chat, init)).status).toBe(200);
+  for (const init of [{}, bearer('unused'), bearer('any')]) expect((await post(api, '/v1/chat/completions', CHAT, init)).status).toBe(200);
 });
 
 function send(method: string, path: string, body: object | undefined, plain?: string): Promise<Response> {
@@ -98,7 +98,7 @@ describe('admin routes', () => {
 
   test('an admin key alone guards the admin routes without closing the others', async () => {
     api = await startApi({ config: withKeys([key('sk-root', { admin: true })], { required: false }) });
-    expect((await post(api, '/v1/chat/completions', chat)).status).toBe(200);
+    expect((await post(api, '/v1/chat/completions', CHAT)).status).toBe(200);
     expect(await codeOf(await send('POST', '/v1/models/load', { name: 'demo' }))).toEqual([401, 'admin_key_required']);
     expect(await codeOf(await send('POST', '/v1/models/load', { name: 'demo' }, 'wrong'))).toEqual([403, 'admin_key_required']);
     expect((await send('POST', '/v1/models/load', { name: 'demo' }, 'sk-root')).status).toBe(200);
@@ -125,7 +125,7 @@ test('keep_alive of a key that is no admin key only ever lengthens, and not for 
   const keys = [key('sk-user'), key('sk-root', { admin: true })];
   api = await startApi({ config: { ...withKeys(keys, { required: false }), maxKeepAliveMs: 1234 } });
   for (const plain of ['sk-user', 'sk-root', 'sk-unknown']) {
-    expect((await post(api, '/v1/chat/completions', { ...chat, keep_alive: 0 }, bearer(plain))).status).toBe(200);
+    expect((await post(api, '/v1/chat/completions', { ...CHAT, keep_alive: 0 }, bearer(plain))).status).toBe(200);
   }
   expect((await post(api, '/v1/embeddings', { model: 'text-embed', input: 'x', keep_alive: -1 }, bearer('sk-user'))).status).toBe(200);
   expect(api.models.acquired).toEqual([
@@ -160,7 +160,7 @@ test('a key for some models sees and uses only those', async () => {
   const few = bearer('sk-few');
   const { data } = (await (await fetch(`${api.url}/v1/models`, few)).json()) as { data: { id: string }[] };
   expect(data.map((model) => model.id)).toEqual(['demo']);
-  expect((await post(api, '/v1/chat/completions', chat, few)).status).toBe(200);
+  expect((await post(api, '/v1/chat/completions', CHAT, few)).status).toBe(200);
   expect(await codeOf(await fetch(`${api.url}/v1/models/text-embed`, few))).toEqual([404, 'model_not_found']);
   // The same for a model that exists and one that does not.
   for (const model of ['text-embed', 'no-such-model'])
@@ -169,7 +169,7 @@ test('a key for some models sees and uses only those', async () => {
 
 test('prompt caches are shared within a key and never across', async () => {
   api = await startApi({ config: withKeys([key('sk-one'), key('sk-two')]) });
-  for (const plain of ['sk-one', 'sk-two', 'sk-one']) await (await post(api, '/v1/chat/completions', chat, bearer(plain))).text();
+  for (const plain of ['sk-one', 'sk-two', 'sk-one']) await (await post(api, '/v1/chat/completions', CHAT, bearer(plain))).text();
   const [one, two, again] = api.engine.requests.map((request) => request.cacheScope);
   expect(one).toBe(again);
   expect(one).not.toBe(two);

@@ -11,9 +11,9 @@ import { type ApiServer, type ApiServerOptions, type ErrorAnswer, post, startApi
 import { latch } from '../../../fixtures/latch.ts';
 
 let api: ApiServer;
-const sockets: Socket[] = [];
+const SOCKETS: Socket[] = [];
 afterEach(async () => {
-  for (const socket of sockets.splice(0)) socket.destroy();
+  for (const socket of SOCKETS.splice(0)) socket.destroy();
   await api.close();
 });
 
@@ -52,7 +52,7 @@ const HEAD = 'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: app
 
 async function send(text: string): Promise<Socket> {
   const socket = connect(Number(new URL(api.url).port), '127.0.0.1');
-  sockets.push(socket);
+  SOCKETS.push(socket);
   socket.on('error', () => undefined);
   await once(socket, 'connect');
   socket.write(text);

@@ -12,13 +12,13 @@ let api: ApiServer;
 let clock = 1_700_000_000_000;
 afterEach(() => api.close());
 
-const none: KeyLimits = { requestsPerMinute: 0, tokensPerMinute: 0, concurrent: 0 };
-const chat = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }], max_tokens: 4 };
+const NONE: KeyLimits = { requestsPerMinute: 0, tokensPerMinute: 0, concurrent: 0 };
+const CHAT = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }], max_tokens: 4 };
 async function start(limits: Partial<KeyLimits>, o: ApiServerOptions = {}): Promise<void> {
   clock = 1_700_000_000_000;
-  api = await startApi({ ...o, config: { anonymous: { ...none, ...limits }, ...o.config }, deps: { now: () => clock } });
+  api = await startApi({ ...o, config: { anonymous: { ...NONE, ...limits }, ...o.config }, deps: { now: () => clock } });
 }
-async function ask(body: object = chat, init: RequestInit = {}): Promise<Response> {
+async function ask(body: object = CHAT, init: RequestInit = {}): Promise<Response> {
   const response = await post(api, '/v1/chat/completions', body, init);
   return response;
 }
@@ -52,13 +52,13 @@ test('tokens per minute: reserved from an estimate, settled with what was used',
   const used = ((await first.json()) as { usage: { total_tokens: number } }).usage.total_tokens;
   expect(first.headers.get('x-ratelimit-remaining-tokens')).toBe(String(100 - used));
   // Its own limit would take more than is left.
-  const second = await ask({ ...chat, max_tokens: 90 });
+  const second = await ask({ ...CHAT, max_tokens: 90 });
   expect(await codeOf(second)).toEqual([429, 'rate_limit_exceeded']);
   expect(Number(second.headers.get('retry-after'))).toBeGreaterThan(0);
   expect(second.headers.get('x-ratelimit-limit-tokens')).toBe('100');
   expect(second.headers.get('x-ratelimit-remaining-tokens')).toBe(String(100 - used));
   clock += 60_000;
-  expect((await ask({ ...chat, max_tokens: 90 })).status).toBe(200);
+  expect((await ask({ ...CHAT, max_tokens: 90 })).status).toBe(200);
 });
 
 describe('answers whose length nobody asked for', () => {
@@ -130,8 +130,8 @@ describe('answers whose length nobody asked for', () => {
 
 test('a request larger than the whole minute is let in on a full bucket only', async () => {
   await start({ tokensPerMinute: 20 });
-  await (await ask({ ...chat, max_tokens: 5000 })).text();
-  expect(await codeOf(await ask({ ...chat, max_tokens: 5000 }))).toEqual([429, 'rate_limit_exceeded']);
+  await (await ask({ ...CHAT, max_tokens: 5000 })).text();
+  expect(await codeOf(await ask({ ...CHAT, max_tokens: 5000 }))).toEqual([429, 'rate_limit_exceeded']);
 });
 
 /** Streams wait before their third token until `open`. */
@@ -150,7 +150,7 @@ function key(name: string, requestsPerMinute: number): ServerConfig['auth']['key
     sha256: createHash('sha256').update(name).digest('hex'),
     admin: false,
     models: null,
-    limits: { ...none, requestsPerMinute },
+    limits: { ...NONE, requestsPerMinute },
   };
 }
 
@@ -158,7 +158,7 @@ describe('requests at once', () => {
   test('a stream holds its place until its last byte', async () => {
     const { open, options } = gate();
     await start({ concurrent: 1, requestsPerMinute: 10 }, options);
-    const stream = await ask({ ...chat, stream: true });
+    const stream = await ask({ ...CHAT, stream: true });
     const refused = await ask();
     expect(refused.headers.get('retry-after')).toBe('1');
     expect(refused.headers.get('x-ratelimit-remaining-requests')).toBe('9');
@@ -175,18 +175,18 @@ describe('requests at once', () => {
       { engine: { beforeToken: (position, signal) => (position === 2 ? untilAborted(signal) : Promise.resolve()) } },
     );
     const controller = new AbortController();
-    const stream = await ask({ ...chat, stream: true }, { signal: controller.signal });
+    const stream = await ask({ ...CHAT, stream: true }, { signal: controller.signal });
     controller.abort();
     await expect(stream.text()).rejects.toThrow(/abort/);
     const [record] = await api.ended();
     expect(record).toMatchObject({ aborted: true });
-    expect((await ask({ ...chat, max_tokens: 1 })).status).toBe(200);
+    expect((await ask({ ...CHAT, max_tokens: 1 })).status).toBe(200);
   });
 
   test('the server as a whole: 429 server_overloaded', async () => {
     const { open, options } = gate();
     await start({}, { ...options, config: { limits: { ...DEFAULT_CONFIG.limits, maxConcurrentRequests: 1 } } });
-    const stream = await ask({ ...chat, stream: true });
+    const stream = await ask({ ...CHAT, stream: true });
     const refused = await ask();
     expect(refused.headers.get('retry-after')).toBe('1');
     expect(await codeOf(refused)).toEqual([429, 'server_overloaded']);
@@ -215,15 +215,15 @@ describe('requests at once', () => {
 
 test('each key has limits of its own', async () => {
   await start({}, { config: { auth: { required: true, adminEnabled: true, keys: [key('small', 1), key('large', 100)] } } });
-  expect((await ask(chat, as('small'))).status).toBe(200);
-  expect((await ask(chat, as('small'))).status).toBe(429);
-  expect((await ask(chat, as('large'))).headers.get('x-ratelimit-remaining-requests')).toBe('99');
+  expect((await ask(CHAT, as('small'))).status).toBe(200);
+  expect((await ask(CHAT, as('small'))).status).toBe(429);
+  expect((await ask(CHAT, as('large'))).headers.get('x-ratelimit-remaining-requests')).toBe('99');
 });
 
 test('no crowd of addresses makes the server forget what a key owes', () => {
   let now = 0;
   const limiter = createLimiter(() => now);
-  const limits = { ...none, tokensPerMinute: 100 };
+  const limits = { ...NONE, tokensPerMinute: 100 };
   const principal = (name: string | null, bucket: string): Principal => ({
     bucket,
     name,
@@ -250,8 +250,8 @@ test('no crowd of addresses makes the server forget what a key owes', () => {
 
 test('refused requests are counted nowhere but in the request limit', async () => {
   await start({ tokensPerMinute: 100 });
-  await (await ask({ ...chat, n: 0 })).text();
-  await (await ask({ ...chat, model: 'none' })).text();
+  await (await ask({ ...CHAT, n: 0 })).text();
+  await (await ask({ ...CHAT, model: 'none' })).text();
   await api.ended(2);
   expect((await ask()).headers.get('x-ratelimit-remaining-tokens')).toBe('95');
 });

@@ -5,12 +5,12 @@ import { describe, expect, test } from 'vitest';
 import type { Sampling } from '../../../../../src/engine/seam/engine.ts';
 import { argmax, createSampler, expOf, logprobs, seededRandom, top } from '../../../../../src/engine/child/decode/sampler.ts';
 import { createTextStream } from '../../../../../src/engine/child/decode/text-stream.ts';
-import { greedy } from '../../../../fixtures/engine/demo-engine.ts';
+import { GREEDY } from '../../../../fixtures/engine/demo-engine.ts';
 
 const logits = Float32Array.from([1, 3, 2, 0, -1, 2.5, -4, 3]);
 /** Share of each token over many draws. */
 function shares(sampling: Partial<Sampling>, of = logits, filter?: (tokens: readonly number[]) => boolean[], draws = 20_000): number[] {
-  const sampler = createSampler({ ...greedy, temperature: 1, ...sampling }, seededRandom(1, 0));
+  const sampler = createSampler({ ...GREEDY, temperature: 1, ...sampling }, seededRandom(1, 0));
   const counts = Array.from(of, () => 0);
   for (let i = 0; i < draws; i += 1) {
     const token = sampler.pick(of, filter);
@@ -27,7 +27,7 @@ function softmax(values: readonly number[], temperature = 1): number[] {
 function apart(found: readonly number[], wanted: readonly number[]): number {
   return Math.max(...found.map((share, i) => Math.abs(share - (wanted[i] ?? 0))));
 }
-const noise = 0.015;
+const NOISE = 0.015;
 
 function draw(seed: number, choice: number): number[] {
   return Array.from({ length: 5 }, seededRandom(seed, choice));
@@ -61,7 +61,7 @@ describe('sampler', () => {
       for (const size of [4, 1000]) {
         const wide = new Float32Array(size).fill(-Infinity);
         wide.set(of);
-        const sampler = createSampler({ ...greedy, temperature, logitBias: bans }, seededRandom(1, 0));
+        const sampler = createSampler({ ...GREEDY, temperature, logitBias: bans }, seededRandom(1, 0));
         const pick = (...allowed: number[]): number => sampler.pick(wide, (tokens) => tokens.map((token) => allowed.includes(token)));
         expect([pick(1, 2, 3), pick(1), pick(3), pick(0, 1, 2), pick()]).toEqual([-1, -1, -1, 0, -1]);
       }
@@ -69,8 +69,8 @@ describe('sampler', () => {
   });
 
   test('the whole distribution, at any temperature', () => {
-    expect(apart(shares({}), softmax([...logits]))).toBeLessThan(noise);
-    expect(apart(shares({ temperature: 2 }), softmax([...logits], 2))).toBeLessThan(noise);
+    expect(apart(shares({}), softmax([...logits]))).toBeLessThan(NOISE);
+    expect(apart(shares({ temperature: 2 }), softmax([...logits], 2))).toBeLessThan(NOISE);
   });
 
   test('the whole distribution of a vocabulary of many blocks, whatever is without weight', () => {
@@ -78,11 +78,11 @@ describe('sampler', () => {
     const found = shares({}, of);
     const wanted = softmax([...of]);
     expect(found.reduce((sum, share) => sum + share, 0)).toBeCloseTo(1, 12);
-    expect(apart(found, wanted)).toBeLessThan(noise);
+    expect(apart(found, wanted)).toBeLessThan(NOISE);
     // The ends of the range of a draw are the first and the last token that can be drawn.
-    expect(createSampler({ ...greedy, temperature: 1 }, () => 0).pick(of)).toBe(7);
-    expect(createSampler({ ...greedy, temperature: 1 }, () => 1 - 2 ** -32).pick(of)).toBe(757);
-    expect(createSampler({ ...greedy, temperature: 1 }, () => 1).pick(of)).toBe(757);
+    expect(createSampler({ ...GREEDY, temperature: 1 }, () => 0).pick(of)).toBe(7);
+    expect(createSampler({ ...GREEDY, temperature: 1 }, () => 1 - 2 ** -32).pick(of)).toBe(757);
+    expect(createSampler({ ...GREEDY, temperature: 1 }, () => 1).pick(of)).toBe(757);
   });
 
   test('e^x is right to 1e-8', () => {
@@ -97,7 +97,7 @@ describe('sampler', () => {
 
   test('top-k, top-p and min-p cut and renormalise', () => {
     const only = (keep: readonly number[]): number[] => softmax(Array.from(logits, (value, i) => (keep.includes(i) ? value : -Infinity)));
-    expect(apart(shares({ topK: 3 }), only([1, 7, 5]))).toBeLessThan(noise);
+    expect(apart(shares({ topK: 3 }), only([1, 7, 5]))).toBeLessThan(NOISE);
     const p = softmax([...logits]);
     const order = [1, 7, 5, 2, 0, 3, 4, 6];
     for (const topP of [0.1, 0.5, 0.7, 0.9]) {
@@ -108,11 +108,11 @@ describe('sampler', () => {
         mass += p[token] ?? 0;
         if (mass >= topP) break;
       }
-      expect(apart(shares({ topP }), only(keep))).toBeLessThan(noise);
-      expect(apart(shares({ topP, topK: 8 }), only(keep))).toBeLessThan(noise);
+      expect(apart(shares({ topP }), only(keep))).toBeLessThan(NOISE);
+      expect(apart(shares({ topP, topK: 8 }), only(keep))).toBeLessThan(NOISE);
     }
-    expect(apart(shares({ minP: 0.3 }), only([1, 7, 5, 2]))).toBeLessThan(noise);
-    expect(apart(shares({ minP: 0.3, topP: 0.6 }), only([1, 7]))).toBeLessThan(noise);
+    expect(apart(shares({ minP: 0.3 }), only([1, 7, 5, 2]))).toBeLessThan(NOISE);
+    expect(apart(shares({ minP: 0.3, topP: 0.6 }), only([1, 7]))).toBeLessThan(NOISE);
   });
 
   test('a nucleus is exact on large vocabularies too', () => {
@@ -134,7 +134,7 @@ describe('sampler', () => {
             mass += weights[token] ?? 0;
             if (mass >= topP * total * (1 + 1e-7)) break;
           }
-          const sampler = createSampler({ ...greedy, temperature, topP }, seededRandom(values.length, 0));
+          const sampler = createSampler({ ...GREEDY, temperature, topP }, seededRandom(values.length, 0));
           for (let i = 0; i < 20; i += 1) expect(keep.has(sampler.pick(of))).toBe(true);
         },
       ),
@@ -146,33 +146,33 @@ describe('sampler', () => {
     const allowed = new Set([0, 2, 6]);
     const filter = (tokens: readonly number[]): boolean[] => tokens.map((token) => allowed.has(token));
     expect(apart(shares({}, logits, filter), softmax(Array.from(logits, (value, i) => (allowed.has(i) ? value : -Infinity))))).toBeLessThan(
-      noise,
+      NOISE,
     );
-    expect(createSampler(greedy, () => 0).pick(logits, filter)).toBe(2);
-    expect(createSampler(greedy, () => 0).pick(logits, (tokens) => tokens.map(() => false))).toBe(-1);
-    expect(createSampler({ ...greedy, temperature: 1 }, () => 0).pick(logits, (tokens) => tokens.map(() => false))).toBe(-1);
+    expect(createSampler(GREEDY, () => 0).pick(logits, filter)).toBe(2);
+    expect(createSampler(GREEDY, () => 0).pick(logits, (tokens) => tokens.map(() => false))).toBe(-1);
+    expect(createSampler({ ...GREEDY, temperature: 1 }, () => 0).pick(logits, (tokens) => tokens.map(() => false))).toBe(-1);
     const wide = Float32Array.from({ length: 5000 }, (_, i) => -i);
-    expect(createSampler(greedy, () => 0).pick(wide, (tokens) => tokens.map((token) => token === 4321))).toBe(4321);
+    expect(createSampler(GREEDY, () => 0).pick(wide, (tokens) => tokens.map((token) => token === 4321))).toBe(4321);
   });
 
   test('−100 bans whatever the logit; penalties count what was written', () => {
     const huge = Float32Array.from([500, 1, 0]);
-    expect(createSampler({ ...greedy, logitBias: new Map([[0, -100]]) }, () => 0).pick(huge)).toBe(1);
+    expect(createSampler({ ...GREEDY, logitBias: new Map([[0, -100]]) }, () => 0).pick(huge)).toBe(1);
     const flat = Float32Array.from([1, 0.5, 0.15]);
-    const frequent = createSampler({ ...greedy, frequencyPenalty: 0.3 }, () => 0);
+    const frequent = createSampler({ ...GREEDY, frequencyPenalty: 0.3 }, () => 0);
     const written = Array.from({ length: 6 }, () => {
       const token = frequent.pick(flat);
       frequent.accept(token);
       return token;
     });
     expect(written).toEqual([0, 0, 1, 0, 1, 2]);
-    const repeating = createSampler({ ...greedy, repeatPenalty: 4 }, () => 0, [0]);
+    const repeating = createSampler({ ...GREEDY, repeatPenalty: 4 }, () => 0, [0]);
     expect(repeating.pick(flat)).toBe(1);
   });
 
   test('the logits are as they were afterwards, also when the filter fails', () => {
     const of = Float32Array.from(logits);
-    const sampling = { ...greedy, temperature: 1, presencePenalty: 1, frequencyPenalty: 0.5, repeatPenalty: 1.3 };
+    const sampling = { ...GREEDY, temperature: 1, presencePenalty: 1, frequencyPenalty: 0.5, repeatPenalty: 1.3 };
     const sampler = createSampler({ ...sampling, logitBias: new Map([[1, -100], [1, 5], [9, 1]]) }, seededRandom(3, 0), [1, 2, 7]); // prettier-ignore
     for (let i = 0; i < 20; i += 1) sampler.accept(sampler.pick(of, (tokens) => tokens.map((token) => token !== 1)));
     const broken = (): boolean[] => {
@@ -192,7 +192,7 @@ describe('sampler', () => {
         fc.double({ min: 0, max: 1, noNaN: true }),
         fc.nat(60),
         (values, temperature, topP, topK) => {
-          const token = createSampler({ ...greedy, temperature, topP, topK }, seededRandom(1, 1)).pick(Float32Array.from(values));
+          const token = createSampler({ ...GREEDY, temperature, topP, topK }, seededRandom(1, 1)).pick(Float32Array.from(values));
           expect(token).toBeGreaterThanOrEqual(-1);
           expect(token).toBeLessThan(values.length);
         },

@@ -6,9 +6,9 @@ import type { DecodeContext, Job } from '../../../../../src/engine/child/decode/
 import type { GenerateEvent } from '../../../../../src/engine/seam/engine.ts';
 import { createSampler } from '../../../../../src/engine/child/decode/sampler.ts';
 import { createScheduler, type Scheduler, type SchedulerOptions } from '../../../../../src/engine/child/decode/scheduler.ts';
-import { greedy } from '../../../../fixtures/engine/demo-engine.ts';
+import { GREEDY } from '../../../../fixtures/engine/demo-engine.ts';
 
-const vocabulary = 16;
+const VOCABULARY = 16;
 interface Entry {
   readonly token: number;
   readonly position: number;
@@ -53,8 +53,8 @@ function fakeContext(
         if (entry.position !== tokens.length) throw new Error(`position ${entry.position} after ${tokens.length}`);
         tokens.push(entry.token);
         if (!entry.output) return;
-        const logits = new Float32Array(vocabulary);
-        logits[tokens.reduce((sum, each) => sum + each, 0) % vocabulary] = 1;
+        const logits = new Float32Array(VOCABULARY);
+        logits[tokens.reduce((sum, each) => sum + each, 0) % VOCABULARY] = 1;
         outputs.set(index, logits);
       });
       context.steps.push(batch);
@@ -118,7 +118,7 @@ function start(options: Partial<SchedulerOptions> = {}, cells?: number): Running
         echo: false,
         maxTokens: 5,
         choice: (index) => ({
-          sampler: createSampler(greedy, () => 0),
+          sampler: createSampler(GREEDY, () => 0),
           constraint: null,
           stop: [],
           logprobs: undefined,
@@ -143,7 +143,7 @@ function start(options: Partial<SchedulerOptions> = {}, cells?: number): Running
 /** What the model must write after `prompt`. */
 function expected(prompt: readonly number[], count: number): number[] {
   const all = [...prompt];
-  for (let i = 0; i < count; i += 1) all.push(all.reduce((sum, each) => sum + each, 0) % vocabulary);
+  for (let i = 0; i < count; i += 1) all.push(all.reduce((sum, each) => sum + each, 0) % VOCABULARY);
   return all.slice(prompt.length);
 }
 

@@ -18,7 +18,7 @@ const { llama } = loadLlama();
 llama.llama_log_set(libcSymbol('abs'), null); // its log of a load is long
 const path = (await ensureDemoModels(['demo-context']))['demo-context'].path;
 const model = await loadModel(llama, openModelFile(path), () => {});
-const options = {
+const OPTIONS = {
   sequences: 2,
   cells: 2048,
   batchTokens: 2048,
@@ -46,7 +46,7 @@ describe('compatibility', () => {
 });
 
 test('abort ends a running decode early; what was not done can be done again', async () => {
-  const context = createContext(llama, model, options);
+  const context = createContext(llama, model, OPTIONS);
   const prompt = tokensOf(3, 2000, model.vocabSize);
   const fill = (): number => {
     context.clearBatch();
@@ -64,7 +64,7 @@ test('abort ends a running decode early; what was not done can be done again', a
   const last = fill();
   expect(await context.decode()).toBe(0);
   const again = argmax(context.logits(last));
-  const fresh = createContext(llama, model, options);
+  const fresh = createContext(llama, model, OPTIONS);
   fresh.clearBatch();
   let index = 0;
   prompt.forEach((token, i) => {
@@ -75,7 +75,7 @@ test('abort ends a running decode early; what was not done can be done again', a
 });
 
 test('more tokens or outputs than agreed are refused here, not asserted there', () => {
-  const context = createContext(llama, model, { ...options, batchTokens: 128 });
+  const context = createContext(llama, model, { ...OPTIONS, batchTokens: 128 });
   for (let i = 0; i < context.maxOutputs; i += 1) context.add(9, i, 0, true);
   expect(() => context.add(9, 64, 0, true)).toThrow('outputs');
   context.clearBatch();
@@ -85,7 +85,7 @@ test('more tokens or outputs than agreed are refused here, not asserted there', 
 
 test('greedy tokens are those of node-llama-cpp on the same file', async () => {
   const prompt = tokensOf(12, 50, model.vocabSize);
-  const context = createContext(llama, model, options);
+  const context = createContext(llama, model, OPTIONS);
   context.clearBatch();
   let index = 0;
   prompt.forEach((token, i) => {

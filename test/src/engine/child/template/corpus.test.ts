@@ -30,25 +30,25 @@ const files = ((): ReadonlyMap<string, string> => {
   return new Map(names.map((name) => [name.replace(/\.jinja$/, ''), readFileSync(join(folder, name), 'utf8')]));
 })();
 
-const first = 1_200_000;
-const marks = /<\|[^|>]{1,40}\|>|<｜[^｜>]{1,40}｜>|\[\/?[A-Z_]{3,20}\]|<\/?s>|<(?:start|end)_of_turn>|<bos>|<eos>/g;
+const FIRST = 1_200_000;
+const MARKS = /<\|[^|>]{1,40}\|>|<｜[^｜>]{1,40}｜>|\[\/?[A-Z_]{3,20}\]|<\/?s>|<(?:start|end)_of_turn>|<bos>|<eos>/g;
 
 /** A model whose control tokens are what in the template looks like one; characters are the other tokens. */
 function load(source: string): { template: ChatTemplate; show: (tokens: readonly number[]) => string } {
-  const texts = [...new Set(['<s>', '</s>', ...(source.match(marks) ?? [])])];
+  const texts = [...new Set(['<s>', '</s>', ...(source.match(MARKS) ?? [])])];
   const template = createChatTemplate(source, {
-    specials: texts.map((text, i) => ({ token: first + i, text, control: true, lstrip: false, rstrip: false })),
-    bos: first,
-    eos: first + 1,
+    specials: texts.map((text, i) => ({ token: FIRST + i, text, control: true, lstrip: false, rstrip: false })),
+    bos: FIRST,
+    eos: FIRST + 1,
     addBos: false,
     tokenize: (text) => Array.from(text, (c) => c.codePointAt(0) ?? 0),
   });
   const show = (tokens: readonly number[]): string =>
-    tokens.map((token) => (token >= first ? (texts[token - first] ?? '') : String.fromCodePoint(token))).join('');
+    tokens.map((token) => (token >= FIRST ? (texts[token - FIRST] ?? '') : String.fromCodePoint(token))).join('');
   return { template, show };
 }
 
-const tools: ToolSpec[] = [
+const TOOLS: ToolSpec[] = [
   {
     name: 'get_weather',
     description: 'Weatherword',
@@ -58,9 +58,9 @@ const tools: ToolSpec[] = [
 function user(content: string): ChatMessage {
   return { role: 'user', content };
 }
-const call = { id: 'call00001', name: 'get_weather', arguments: '{"city":"BERLIN"}' };
-const called: ChatMessage = { role: 'assistant', content: '', toolCalls: [call] };
-const result: ChatMessage = { role: 'tool', content: 'RESULT21', toolCallId: call.id };
+const CALL = { id: 'call00001', name: 'get_weather', arguments: '{"city":"BERLIN"}' };
+const CALLED: ChatMessage = { role: 'assistant', content: '', toolCalls: [CALL] };
+const RESULT: ChatMessage = { role: 'tool', content: 'RESULT21', toolCallId: CALL.id };
 
 const conversations: Readonly<Record<string, readonly [messages: ChatMessage[], tools: ToolSpec[], holds: string[]]>> = {
   'a question': [[user('UUU')], [], ['UUU']],
@@ -71,24 +71,24 @@ const conversations: Readonly<Record<string, readonly [messages: ChatMessage[], 
     ['UUU', 'AAA', 'SSS', 'QQQ'],
   ],
   turns: [[user('UUU'), { role: 'assistant', content: 'AAA' }, user('QQQ')], [], ['UUU', 'AAA', 'QQQ']],
-  tools: [[user('UUU')], tools, ['UUU', 'get_weather', 'Weatherword']],
-  'a call and its result': [[user('UUU'), called, result], tools, ['UUU', 'Weatherword', 'BERLIN', 'RESULT21']],
+  tools: [[user('UUU')], TOOLS, ['UUU', 'get_weather', 'Weatherword']],
+  'a call and its result': [[user('UUU'), CALLED, RESULT], TOOLS, ['UUU', 'Weatherword', 'BERLIN', 'RESULT21']],
   'a call in the past': [
-    [user('UUU'), called, result, { role: 'assistant', content: 'AAA' }, user('QQQ')],
-    tools,
+    [user('UUU'), CALLED, RESULT, { role: 'assistant', content: 'AAA' }, user('QQQ')],
+    TOOLS,
     ['UUU', 'BERLIN', 'RESULT21', 'AAA', 'QQQ'],
   ],
-  'a call without tools': [[user('UUU'), called, result], [], ['UUU', 'BERLIN', 'RESULT21']],
+  'a call without tools': [[user('UUU'), CALLED, RESULT], [], ['UUU', 'BERLIN', 'RESULT21']],
   'no sense': [
-    [user('UUU'), { ...called, toolCalls: [{ ...call, arguments: 'oops' }] }, { ...result, toolCallId: 'zz' }, user('QQQ')],
-    tools,
+    [user('UUU'), { ...CALLED, toolCalls: [{ ...CALL, arguments: 'oops' }] }, { ...RESULT, toolCallId: 'zz' }, user('QQQ')],
+    TOOLS,
     ['UUU', 'oops', 'RESULT21', 'QQQ'],
   ],
 };
 
 /** The calls a reader of the template's format finds in a text. */
 function readCalls(template: ChatTemplate, text: string): { name: string; arguments: string }[] {
-  const reader = createToolReader(template.toolFormat, [call.name]);
+  const reader = createToolReader(template.toolFormat, [CALL.name]);
   const events: ToolEvent[] = [...reader.push(text), ...reader.end()];
   const calls: { name: string; arguments: string }[] = [];
   for (const event of events) {
@@ -115,7 +115,7 @@ describe.skipIf(files.size === 0)('templates of published models', () => {
     });
 
     test('the call it writes is read back', () => {
-      const text = show(template.tokens([user('UUU'), called, result], tools));
+      const text = show(template.tokens([user('UUU'), CALLED, RESULT], TOOLS));
       // From the question on: the example of a call in the instructions is not one.
       const said = text.slice(text.lastIndexOf('UUU'));
       const calls = readCalls(template, said).filter(({ arguments: args }) => args.includes('BERLIN'));
