@@ -3,7 +3,15 @@
 export { AttestationError, type AttestationCode, type AttestationErrorKind } from './transcript/errors.ts';
 export { ATTESTATION_CODES } from './transcript/codes.ts';
 export { type Check, type CheckStatus, type Rule, Transcript } from './transcript/checks.ts';
-export { equalBytes, fromBase64, fromBase64Url, fromHex, toBase64, toBase64Url, toHex } from './encoding/bytes.ts';
+export {
+  equalBytes,
+  fromBase64,
+  fromBase64Url,
+  fromHex,
+  toBase64,
+  toBase64Url,
+  toHex,
+} from './encoding/bytes.ts';
 export { type Cbor, type CborMap, decodeCbor, encodeCbor } from './encoding/cbor.ts';
 export { type Json, type JsonObject, parseJson } from './encoding/json.ts';
 export { inclusionPath, leafHash, MAX_TREE_SIZE, merkleRoot, verifyInclusion } from './protocol/merkle.ts';

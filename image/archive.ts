@@ -19,7 +19,8 @@ export interface TarEntry {
 /** Entries of a .deb's data archive. */
 export async function readDeb(deb: Uint8Array): Promise<readonly TarEntry[]> {
   const members = readAr(deb);
-  if (text(members.get('debian-binary') ?? new Uint8Array(0)) !== '2.0\n') throw badInput('not a Debian package of format 2.0');
+  if (text(members.get('debian-binary') ?? new Uint8Array(0)) !== '2.0\n')
+    throw badInput('not a Debian package of format 2.0');
   for (const [name, data] of members) if (name.startsWith('data.tar')) return readTar(await decompress(data));
   throw badInput('Debian package has no data.tar member');
 }
@@ -41,7 +42,8 @@ export function readAr(bytes: Uint8Array): ReadonlyMap<string, Uint8Array> {
     if (header.length !== AR_HEADER_BYTES || header.slice(58) !== '`\n' || size < 0)
       throw badInput(`ar archive has a malformed member header at ${at}`);
     const start = at + AR_HEADER_BYTES;
-    if (start + size > bytes.length) throw badInput(`ar member at ${at} is ${size} bytes, past the end of the archive`);
+    if (start + size > bytes.length)
+      throw badInput(`ar member at ${at} is ${size} bytes, past the end of the archive`);
     members.set(header.slice(0, 16).trimEnd().replace(/\/$/, ''), bytes.subarray(start, start + size));
     at = start + size + (size % 2);
   }
@@ -74,7 +76,9 @@ function runDecoder(program: string, args: readonly string[], data: Uint8Array):
     const chunks: Buffer[] = [];
     let size = 0;
     let complaint = '';
-    child.on('error', (cause) => reject(new ImageError('tool', `the program ${program} is needed and could not be started`, cause)));
+    child.on('error', (cause) =>
+      reject(new ImageError('tool', `the program ${program} is needed and could not be started`, cause)),
+    );
     child.stdout.on('data', (chunk: Buffer) => {
       size += chunk.length;
       if (size > MAX_UNPACKED_BYTES) child.kill();
@@ -85,7 +89,8 @@ function runDecoder(program: string, args: readonly string[], data: Uint8Array):
     child.stdin.on('error', () => undefined);
     child.on('close', (status) => {
       if (status === 0) resolve(Buffer.concat(chunks));
-      else reject(badInput(`${program} could not decode an input: ${complaint.trim() || `status ${status}`}`));
+      else
+        reject(badInput(`${program} could not decode an input: ${complaint.trim() || `status ${status}`}`));
     });
     child.stdin.end(data);
   });
@@ -103,7 +108,8 @@ export function readTar(bytes: Uint8Array): readonly TarEntry[] {
     const type = String.fromCharCode(header[156] ?? 0);
     const size = next.size ?? octal(header, 124, 12, at);
     const data = bytes.subarray(at + BLOCK, at + BLOCK + size);
-    if (data.length !== size) throw badInput(`tar member at ${at} is ${size} bytes, past the end of the archive`);
+    if (data.length !== size)
+      throw badInput(`tar member at ${at} is ${size} bytes, past the end of the archive`);
     at += BLOCK + Math.ceil(size / BLOCK) * BLOCK;
     if (type === 'L') next = { ...next, path: cString(data) };
     else if (type === 'K') next = { ...next, target: cString(data) };
@@ -116,13 +122,30 @@ export function readTar(bytes: Uint8Array): readonly TarEntry[] {
   throw badInput('tar archive has no end mark');
 }
 
-function entryOf(header: Uint8Array, type: string, data: Uint8Array, long: { path?: string; target?: string }, at: number): TarEntry {
-  const prefix = text(header.subarray(257, 262)) === 'ustar' && header[262] === 0 ? cString(header.subarray(345, 500)) : '';
+function entryOf(
+  header: Uint8Array,
+  type: string,
+  data: Uint8Array,
+  long: { path?: string; target?: string },
+  at: number,
+): TarEntry {
+  const prefix =
+    text(header.subarray(257, 262)) === 'ustar' && header[262] === 0
+      ? cString(header.subarray(345, 500))
+      : '';
   const name = long.path ?? (prefix === '' ? '' : `${prefix}/`) + cString(header.subarray(0, 100));
-  const kinds: Readonly<Record<string, TarEntry['kind']>> = { '0': 'file', '\0': 'file', '5': 'directory', '2': 'link', '1': 'hardlink' };
+  const kinds: Readonly<Record<string, TarEntry['kind']>> = {
+    '0': 'file',
+    '\0': 'file',
+    '5': 'directory',
+    '2': 'link',
+    '1': 'hardlink',
+  };
   const kind = kinds[type];
   if (kind === undefined)
-    throw badInput(`tar member ${JSON.stringify(name)} has type ${JSON.stringify(type)}, which does not belong in an input`);
+    throw badInput(
+      `tar member ${JSON.stringify(name)} has type ${JSON.stringify(type)}, which does not belong in an input`,
+    );
   return {
     path: name
       .replace(/^(?:\.\/)+/, '')
@@ -141,7 +164,9 @@ function checkSum(header: Uint8Array, at: number): void {
 }
 
 function octal(header: Uint8Array, from: number, length: number, at: number): number {
-  const digits = /^([0-7]{1,11})[ \0]*$/.exec(Buffer.from(header.subarray(from, from + length)).toString('latin1'))?.[1];
+  const digits = /^([0-7]{1,11})[ \0]*$/.exec(
+    Buffer.from(header.subarray(from, from + length)).toString('latin1'),
+  )?.[1];
   if (digits === undefined) throw badInput(`tar header at ${at} has a malformed number at offset ${from}`);
   return Number.parseInt(digits, 8);
 }

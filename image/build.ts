@@ -43,15 +43,25 @@ export async function buildImage(options: BuildOptions): Promise<ReadonlyMap<str
   const top = options.top ?? TOP;
   mkdirSync(out, { recursive: true });
   const put = (name: string, bytes: Uint8Array | string): void => writeFileSync(join(out, name), bytes);
-  const initrd = writeCpio(await initramfsTree(sources, options.extraModules === undefined ? {} : { extraModules: options.extraModules }));
-  const tree = await rootfsTree(sources, { top, ...(options.hooks === undefined ? {} : { hooks: options.hooks }) });
+  const initrd = writeCpio(
+    await initramfsTree(
+      sources,
+      options.extraModules === undefined ? {} : { extraModules: options.extraModules },
+    ),
+  );
+  const tree = await rootfsTree(sources, {
+    top,
+    ...(options.hooks === undefined ? {} : { hooks: options.hooks }),
+  });
   const root = await writeVerityImage(tree, join(out, 'root.img'));
   const firmware = {
     snp: sources.debian('ovmf-amdsev', 'usr/share/ovmf/OVMF.amdsev.fd'),
     tdx: sources.debian('ovmf-generic', 'usr/share/ovmf/OVMF.fd'),
   };
   const models = await packModels(options.models ?? [], out);
-  const config = Buffer.from(measuredConfig(models, options.toml ?? readFileSync(join(top, 'image/config.default.toml'), 'utf8')).text);
+  const config = Buffer.from(
+    measuredConfig(models, options.toml ?? readFileSync(join(top, 'image/config.default.toml'), 'utf8')).text,
+  );
   const manifest = buildManifest({
     release: (JSON.parse(readFileSync(join(top, 'package.json'), 'utf8')) as { version: string }).version,
     source: {
@@ -98,14 +108,20 @@ async function packModels(paths: readonly string[], out: string): Promise<readon
     const name = `model-${disk.name}.img`;
     renameSync(join(out, 'model.tmp'), join(out, name));
     process.stdout.write(`model ${disk.name}: ${name}, serial ${modelSerial(disk.rootHash)}\n`);
-    models.push({ name: disk.name, rootHash: disk.rootHash, blocks: disk.blocks, sha256: await fileDigest(path) });
+    models.push({
+      name: disk.name,
+      rootHash: disk.rootHash,
+      blocks: disk.blocks,
+      sha256: await fileDigest(path),
+    });
   }
   return models;
 }
 
 async function fileDigest(path: string): Promise<string> {
   const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>) hash.update(chunk);
+  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>)
+    hash.update(chunk);
   return hash.digest('hex');
 }
 
@@ -158,12 +174,16 @@ async function main(): Promise<void> {
     ...(values.config === undefined ? {} : { toml: readFileSync(values.config, 'utf8') }),
   });
   for (const [name, digest] of sums) process.stdout.write(`${digest}  ${name}\n`);
-  process.stdout.write(`${out}: inputs ${seconds(started, read)} s, build ${seconds(read, performance.now())} s\n`);
+  process.stdout.write(
+    `${out}: inputs ${seconds(started, read)} s, build ${seconds(read, performance.now())} s\n`,
+  );
 }
 
 if (process.argv[1] !== undefined && import.meta.url === new URL(`file://${resolve(process.argv[1])}`).href) {
   main().catch((error: unknown) => {
-    process.stderr.write(`image: ${error instanceof ImageError ? error.message : String(error instanceof Error ? error.stack : error)}\n`);
+    process.stderr.write(
+      `image: ${error instanceof ImageError ? error.message : String(error instanceof Error ? error.stack : error)}\n`,
+    );
     process.exitCode = 1;
   });
 }

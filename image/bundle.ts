@@ -45,7 +45,9 @@ export async function bundleServer(top: string = TOP): Promise<ReadonlyMap<strin
     preserveSymlinks: true,
     external: ['koffi', '@node-llama-cpp/*', '@koromix/*', 'cbor-extract'],
     // Packages in CommonJS ask for Node's own modules by require().
-    banner: { js: "import { createRequire as __createRequire } from 'node:module';\nconst require = __createRequire(import.meta.url);" },
+    banner: {
+      js: "import { createRequire as __createRequire } from 'node:module';\nconst require = __createRequire(import.meta.url);",
+    },
     plugins: [
       {
         name: 'workspace',
@@ -60,7 +62,9 @@ export async function bundleServer(top: string = TOP): Promise<ReadonlyMap<strin
     ],
   });
   return new Map(
-    result.outputFiles.map((file) => [file.path.replace(/^\/bundle\//, ''), file.contents] as const).sort(([a], [b]) => (a < b ? -1 : 1)),
+    result.outputFiles
+      .map((file) => [file.path.replace(/^\/bundle\//, ''), file.contents] as const)
+      .sort(([a], [b]) => (a < b ? -1 : 1)),
   );
 }
 
@@ -83,7 +87,11 @@ export async function addServer(tree: Tree, sources: Sources, top: string = TOP)
       addFile(tree, `${modules}/koffi/${path}`, sources.npm('koffi', path));
   }
   for (const path of ['package.json', 'index.js', 'linux_x64/koffi.node']) {
-    addFile(tree, `${modules}/@koromix/koffi-linux-x64/${path}`, sources.npm('@koromix/koffi-linux-x64', path));
+    addFile(
+      tree,
+      `${modules}/@koromix/koffi-linux-x64/${path}`,
+      sources.npm('@koromix/koffi-linux-x64', path),
+    );
   }
   const llama = '@node-llama-cpp/linux-x64';
   for (const path of sources.npmPaths(llama)) {

@@ -39,7 +39,8 @@ const FIXED = [
 const ROOT = /^[0-9a-f]{64}$/;
 
 export function cmdline({ root, blocks, config }: CmdlineValues): string {
-  if (!ROOT.test(root) || !ROOT.test(config)) throw badInput('the command line takes hashes of 64 lower-case hex digits');
+  if (!ROOT.test(root) || !ROOT.test(config))
+    throw badInput('the command line takes hashes of 64 lower-case hex digits');
   if (!Number.isSafeInteger(blocks) || blocks < 2 || blocks > 999_999_999)
     throw badInput(`root image of ${blocks} blocks does not fit the command line`);
   return [...FIXED, `assay.root=${root}`, `assay.blocks=${blocks}`, `assay.cfg=${config}`].join(' ');

@@ -14,7 +14,12 @@ export function writeCpio(tree: Tree): Uint8Array {
     inode += 1;
     const data = dataOf(path, node);
     parts.push(
-      header(path, { inode, mode: modeOf(node), links: node.kind === 'directory' ? 2 : 1, size: data.length }),
+      header(path, {
+        inode,
+        mode: modeOf(node),
+        links: node.kind === 'directory' ? 2 : 1,
+        size: data.length,
+      }),
       data,
       padding(data.length),
     );
@@ -38,16 +43,22 @@ export function modeOf(node: Node): number {
 function dataOf(path: string, node: Node): Uint8Array {
   if (node.kind === 'link') return Buffer.from(node.target);
   if (node.kind === 'directory') return new Uint8Array(0);
-  if (!(node.content instanceof Uint8Array)) throw badInput(`${path}: files of an initramfs are held in memory`);
+  if (!(node.content instanceof Uint8Array))
+    throw badInput(`${path}: files of an initramfs are held in memory`);
   return node.content;
 }
 
-function header(path: string, { inode, mode, links, size }: { inode: number; mode: number; links: number; size: number }): Uint8Array {
+function header(
+  path: string,
+  { inode, mode, links, size }: { inode: number; mode: number; links: number; size: number },
+): Uint8Array {
   if (size > 0xffffffff) throw badInput(`${path} is ${size} bytes, too large for cpio`);
   const name = Buffer.from(`${path}\0`);
   // ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
   const fields = [inode, mode, 0, 0, links, 0, size, 0, 0, 0, 0, name.length, 0];
-  const head = Buffer.from(`070701${fields.map((value) => value.toString(16).toUpperCase().padStart(8, '0')).join('')}`);
+  const head = Buffer.from(
+    `070701${fields.map((value) => value.toString(16).toUpperCase().padStart(8, '0')).join('')}`,
+  );
   return Buffer.concat([head, name, padding(head.length + name.length)]);
 }
 

@@ -9,11 +9,15 @@ export type Stanza = ReadonlyMap<string, string>;
 /** The text a good signature covers; throws unless gpgv exits 0 with the keyring given. */
 export function verifiedRelease(inRelease: Uint8Array, keyring: string): Promise<string> {
   return new Promise((resolve, reject) => {
-    const child = spawn('gpgv', ['--keyring', keyring, '--output', '-', '-'], { stdio: ['pipe', 'pipe', 'pipe'] });
+    const child = spawn('gpgv', ['--keyring', keyring, '--output', '-', '-'], {
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
     const out: Buffer[] = [];
     const complaints: Buffer[] = [];
     child.on('error', (cause) =>
-      reject(new ImageError('tool', 'gpgv is needed to check Debian signatures and could not be started', cause)),
+      reject(
+        new ImageError('tool', 'gpgv is needed to check Debian signatures and could not be started', cause),
+      ),
     );
     child.stdout.on('data', (chunk: Buffer) => out.push(chunk));
     child.stderr.on('data', (chunk: Buffer) => complaints.push(chunk));
@@ -22,7 +26,9 @@ export function verifiedRelease(inRelease: Uint8Array, keyring: string): Promise
       if (status === 0) resolve(Buffer.concat(out).toString('utf8'));
       else
         reject(
-          badInput(`the signature of a Release file is not good: ${Buffer.concat(complaints).toString().trim().split('\n').at(-1) ?? ''}`),
+          badInput(
+            `the signature of a Release file is not good: ${Buffer.concat(complaints).toString().trim().split('\n').at(-1) ?? ''}`,
+          ),
         );
     });
     child.stdin.end(inRelease);
@@ -36,7 +42,11 @@ export interface Release {
 }
 
 /** Refuses a Release file past its Valid-Until, since a mirror may not replay an old one; `allowExpired` is for frozen mirrors. */
-export function parseRelease(text: string, now: Date, { allowExpired = false }: { readonly allowExpired?: boolean } = {}): Release {
+export function parseRelease(
+  text: string,
+  now: Date,
+  { allowExpired = false }: { readonly allowExpired?: boolean } = {},
+): Release {
   const [stanza] = parseStanzas(text);
   const codename = stanza?.get('Codename');
   if (stanza === undefined || codename === undefined) throw badInput('Release file has no Codename');
@@ -73,7 +83,9 @@ export function parseStanzas(text: string): readonly Stanza[] {
 /** Names a Depends-like field asks for: alternatives in order, without versions and architectures. */
 export function parseDepends(field: string | undefined): readonly (readonly string[])[] {
   if (field === undefined || field.trim() === '') return [];
-  return field.split(',').map((group) => group.split('|').map((name) => name.trim().replace(/[ (:[].*$/s, '')));
+  return field
+    .split(',')
+    .map((group) => group.split('|').map((name) => name.trim().replace(/[ (:[].*$/s, '')));
 }
 
 /** Debian's order of versions: negative, zero, positive. */

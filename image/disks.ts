@@ -30,9 +30,13 @@ const MAX_CONFIG_BYTES = 1024 * 1024;
 const MAX_OPERATOR_BYTES = 64 * 1024;
 
 /** The measured configuration's text, and its SHA-256 for the command line. */
-export function measuredConfig(models: readonly ModelDisk[], toml: string): { readonly text: string; readonly sha256: string } {
+export function measuredConfig(
+  models: readonly ModelDisk[],
+  toml: string,
+): { readonly text: string; readonly sha256: string } {
   for (const { name, rootHash, blocks } of models) {
-    if (!/^(?!\.)[a-z0-9._-]{1,64}$/.test(name)) throw badInput(`${JSON.stringify(name)} cannot name a model disk`);
+    if (!/^(?!\.)[a-z0-9._-]{1,64}$/.test(name))
+      throw badInput(`${JSON.stringify(name)} cannot name a model disk`);
     if (!/^[0-9a-f]{64}$/.test(rootHash) || !Number.isSafeInteger(blocks) || blocks < 2)
       throw badInput(`model disk ${name} has a malformed root hash or size`);
   }
@@ -59,7 +63,8 @@ export function operatorConfig({ address, gateway, dns, toml = '' }: OperatorCon
 export function textDisk(text: string, kind: 'config' | 'operator'): Uint8Array {
   const bytes = Buffer.from(text);
   const max = kind === 'config' ? MAX_CONFIG_BYTES : MAX_OPERATOR_BYTES;
-  if (bytes.length > max || bytes.includes(0)) throw badInput(`a ${kind} disk holds at most ${max} bytes of text without NUL`);
+  if (bytes.length > max || bytes.includes(0))
+    throw badInput(`a ${kind} disk holds at most ${max} bytes of text without NUL`);
   return Buffer.concat([bytes, Buffer.alloc(SECTOR - (bytes.length % SECTOR || SECTOR))]);
 }
 

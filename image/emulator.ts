@@ -1,7 +1,16 @@
 // QEMU 10 and swtpm from the lock, unpacked into a folder and run with their own loader and libraries: nothing is installed, and
 // the host's distribution does not matter. For tests under software emulation only; no part of the image.
 
-import { copyFileSync, existsSync, mkdirSync, realpathSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { createHash } from 'node:crypto';
 import { readDeb } from './archive.ts';
@@ -21,7 +30,9 @@ const LIBRARIES = 'usr/lib/x86_64-linux-gnu';
 
 /** Unpacks into `cache/<digest of the packages>` unless it is there. The C library comes with the image's own inputs. */
 export async function openEmulator(lock: Lock, inputs: Inputs, cache: string): Promise<Emulator> {
-  const packages = lock.debian.filter(({ use, package: name }) => use === 'emulator' || name.startsWith('lib'));
+  const packages = lock.debian.filter(
+    ({ use, package: name }) => use === 'emulator' || name.startsWith('lib'),
+  );
   const digest = createHash('sha256').update(JSON.stringify(packages)).digest('hex').slice(0, 16);
   const folder = join(cache, digest);
   await unpackInto(folder, packages, inputs);
@@ -37,7 +48,11 @@ export async function openEmulator(lock: Lock, inputs: Inputs, cache: string): P
 }
 
 /** The files of packages in a folder, which appears when it is whole. Does nothing when it is there. */
-export async function unpackInto(folder: string, packages: readonly DebianInput[], inputs: Inputs): Promise<void> {
+export async function unpackInto(
+  folder: string,
+  packages: readonly DebianInput[],
+  inputs: Inputs,
+): Promise<void> {
   if (existsSync(folder)) return;
   const partial = `${folder}.${process.pid}`;
   rmSync(partial, { recursive: true, force: true });

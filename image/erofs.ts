@@ -159,7 +159,9 @@ function directoryBlock(group: readonly DirectoryEntry[]): Uint8Array {
 }
 
 function subdirectories(path: string, tree: Tree, children: Map<string, string[]>): number {
-  return (children.get(path) ?? []).filter((name) => tree.get(path === '' ? name : `${path}/${name}`)?.kind === 'directory').length;
+  return (children.get(path) ?? []).filter(
+    (name) => tree.get(path === '' ? name : `${path}/${name}`)?.kind === 'directory',
+  ).length;
 }
 
 function writeInode(
@@ -176,7 +178,15 @@ function writeInode(
   inodes.writeUInt32LE(links, at + 44);
 }
 
-function superblockOf({ rootNid, inodes, blocks }: { rootNid: number; inodes: number; blocks: number }): Uint8Array {
+function superblockOf({
+  rootNid,
+  inodes,
+  blocks,
+}: {
+  rootNid: number;
+  inodes: number;
+  blocks: number;
+}): Uint8Array {
   const block = Buffer.alloc(BLOCK_BYTES);
   const at = SUPERBLOCK_AT;
   block.writeUInt32LE(MAGIC, at);

@@ -57,7 +57,12 @@ export async function initramfsTree(sources: Sources, options: InitramfsOptions 
   for (const name of MODULES) addFile(tree, `lib/modules/${name}.ko`, await sources.module(name));
   for (const [name, module] of options.extraModules ?? []) addFile(tree, `lib/modules/${name}.ko`, module);
   const modules = [...MODULES, ...(options.extraModules?.keys() ?? [])].join(' ');
-  addFile(tree, 'init', Buffer.from(guestScript('initramfs-init.sh', { MODULES: modules, SALT: VERITY_SALT })), 0o755);
+  addFile(
+    tree,
+    'init',
+    Buffer.from(guestScript('initramfs-init.sh', { MODULES: modules, SALT: VERITY_SALT })),
+    0o755,
+  );
   return tree;
 }
 

@@ -16,7 +16,11 @@ const FIRMWARE: readonly (readonly [string, string, string])[] = [
   ['ovmf-generic', 'usr/share/ovmf/OVMF.fd', 'OVMF.fd'],
   ['ovmf-inteltdx', 'usr/share/ovmf/OVMF.inteltdx.ms.fd', 'OVMF.inteltdx.ms.fd'],
   ['ovmf', 'usr/share/ovmf/OVMF.fd', 'OVMF.2025.02.fd'],
-  ['linux-image-6.12.107+deb13-cloud-amd64', 'boot/vmlinuz-6.12.107+deb13-cloud-amd64', 'vmlinuz-6.12.107+deb13-cloud-amd64'],
+  [
+    'linux-image-6.12.107+deb13-cloud-amd64',
+    'boot/vmlinuz-6.12.107+deb13-cloud-amd64',
+    'vmlinuz-6.12.107+deb13-cloud-amd64',
+  ],
 ];
 
 const lock = readLock(join(TOP, 'image/inputs.lock.json'));
@@ -33,4 +37,6 @@ for (const [name, path, as] of FIRMWARE) {
   if (file === undefined) throw badInput(`${name} has no file ${path}`);
   writeFileSync(join(folder, as), file.data);
 }
-process.stdout.write(`${defaultInputs()}: ${lock.debian.length + lock.npm.length} inputs, ${(bytes / 1e6).toFixed(0)} MB\n`);
+process.stdout.write(
+  `${defaultInputs()}: ${lock.debian.length + lock.npm.length} inputs, ${(bytes / 1e6).toFixed(0)} MB\n`,
+);

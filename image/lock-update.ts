@@ -6,7 +6,14 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { decompress } from './archive.ts';
-import { compareVersions, parseDepends, parseRelease, parseStanzas, type Stanza, verifiedRelease } from './debian.ts';
+import {
+  compareVersions,
+  parseDepends,
+  parseRelease,
+  parseStanzas,
+  type Stanza,
+  verifiedRelease,
+} from './debian.ts';
 import { badInput } from './errors.ts';
 import { type DebianInput, type Lock, lockText, type NpmInput } from './lock.ts';
 import { download, findMirrors, type Mirrors } from './mirror.ts';
@@ -24,9 +31,13 @@ type Index = Map<string, Stanza[]>;
 async function readSuite(suite: Suite, mirrors: Mirrors, cache: string): Promise<Stanza[]> {
   const archive = suite.endsWith('-security') ? 'debian-security' : 'debian';
   const base = `${mirrors[archive]}/dists/${suite}`;
-  const release = parseRelease(await verifiedRelease(await download(`${base}/InRelease`, cache), KEYRING), new Date(), {
-    allowExpired: ALLOW_EXPIRED,
-  });
+  const release = parseRelease(
+    await verifiedRelease(await download(`${base}/InRelease`, cache), KEYRING),
+    new Date(),
+    {
+      allowExpired: ALLOW_EXPIRED,
+    },
+  );
   if (release.codename !== suite) throw badInput(`the mirror gives ${release.codename} for ${suite}`);
   // Debian's index of an architecture has the architecture-independent packages as well.
   const folder = 'main/binary-amd64';
@@ -47,7 +58,9 @@ function best(index: Index, name: string, wanted: Wanted): Stanza {
   );
   const [first] = candidates.toSorted((a, b) => compareVersions(field(b, 'Version'), field(a, 'Version')));
   if (first === undefined)
-    throw badInput(`${name}${wanted.version === undefined ? '' : ` ${wanted.version}`} is in none of ${wanted.suites.join(', ')}`);
+    throw badInput(
+      `${name}${wanted.version === undefined ? '' : ` ${wanted.version}`} is in none of ${wanted.suites.join(', ')}`,
+    );
   return first;
 }
 
@@ -64,9 +77,13 @@ function resolve(index: Index, wanted: Wanted): readonly Stanza[] {
   if (wanted.closure === undefined) return [stanza];
   const found = new Map<string, Stanza>([[field(stanza, 'Package'), stanza]]);
   for (const [, current] of found) {
-    for (const alternatives of [...parseDepends(current.get('Depends')), ...parseDepends(current.get('Pre-Depends'))]) {
+    for (const alternatives of [
+      ...parseDepends(current.get('Depends')),
+      ...parseDepends(current.get('Pre-Depends')),
+    ]) {
       const name = alternatives.find((candidate) => index.has(candidate)) ?? providerOf(index, alternatives);
-      if (name !== undefined && !found.has(name) && wanted.without?.test(name) !== true) found.set(name, best(index, name, wanted));
+      if (name !== undefined && !found.has(name) && wanted.without?.test(name) !== true)
+        found.set(name, best(index, name, wanted));
     }
   }
   return [...found.values()];
@@ -104,12 +121,17 @@ function npmInputs(): readonly NpmInput[] {
   return WANTED_NPM.map((wanted) => {
     if (wanted.version === 'package-lock') {
       const entry = packageLock.packages[`node_modules/${wanted.package}`];
-      if (entry?.version === undefined || entry.integrity === undefined) throw badInput(`package-lock.json has no ${wanted.package}`);
+      if (entry?.version === undefined || entry.integrity === undefined)
+        throw badInput(`package-lock.json has no ${wanted.package}`);
       return { package: wanted.package, version: entry.version, integrity: entry.integrity };
     }
-    const integrity = execFileSync('npm', ['view', '--silent', `${wanted.package}@${wanted.version}`, 'dist.integrity'], {
-      encoding: 'utf8',
-    }).trim();
+    const integrity = execFileSync(
+      'npm',
+      ['view', '--silent', `${wanted.package}@${wanted.version}`, 'dist.integrity'],
+      {
+        encoding: 'utf8',
+      },
+    ).trim();
     return { package: wanted.package, version: wanted.version, integrity };
   });
 }

@@ -75,7 +75,16 @@ export function lockText(lock: Lock): string {
 }
 
 function debianInput(value: unknown): DebianInput {
-  const entry = record(value, 'debian entry', ['package', 'version', 'architecture', 'archive', 'path', 'size', 'sha256', 'use']);
+  const entry = record(value, 'debian entry', [
+    'package',
+    'version',
+    'architecture',
+    'archive',
+    'path',
+    'size',
+    'sha256',
+    'use',
+  ]);
   const name = match(entry['package'], /^[a-z0-9][a-z0-9+.-]{1,100}$/, 'package');
   return {
     package: name,
@@ -100,7 +109,8 @@ function npmInput(value: unknown): NpmInput {
 }
 
 function record(value: unknown, name: string, keys: readonly string[]): Record<string, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw badInput(`${name} is not an object`);
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw badInput(`${name} is not an object`);
   const unknown = Object.keys(value).find((key) => !keys.includes(key));
   if (unknown !== undefined) throw badInput(`${name} has an unknown key ${JSON.stringify(unknown)}`);
   return value as Record<string, unknown>;
@@ -113,11 +123,14 @@ function list(value: unknown, name: string): readonly unknown[] {
 
 function match(value: unknown, pattern: RegExp, name: string): string {
   if (typeof value !== 'string' || !pattern.test(value))
-    throw badInput(`lock: ${name} is ${JSON.stringify(value)?.slice(0, 80)}, which does not match ${pattern}`);
+    throw badInput(
+      `lock: ${name} is ${JSON.stringify(value)?.slice(0, 80)}, which does not match ${pattern}`,
+    );
   return value;
 }
 
 function count(value: unknown, name: string): number {
-  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value <= 0) throw badInput(`lock: ${name} is not a positive integer`);
+  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value <= 0)
+    throw badInput(`lock: ${name} is not a positive integer`);
   return value;
 }

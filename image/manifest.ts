@@ -1,7 +1,13 @@
 // Makes manifest.json of a release or deployment: what the verifier's measureManifest recomputes.
 
 import { createHash } from 'node:crypto';
-import { type ImageFile, type ImageManifest, IMAGE_FILES, type ImageModel, measureImage } from '@assay/attestation/launch';
+import {
+  type ImageFile,
+  type ImageManifest,
+  IMAGE_FILES,
+  type ImageModel,
+  measureImage,
+} from '@assay/attestation/launch';
 import { cmdline } from './cmdline.ts';
 
 export interface ManifestInputs {

@@ -5,7 +5,16 @@
 
 import { createHash } from 'node:crypto';
 import { execFile } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { badInput, ImageError } from './errors.ts';
@@ -29,11 +38,17 @@ export function openInputs(cache: string, mirrors: () => Promise<Mirrors>): Inpu
   return {
     async debian(input) {
       const path = join(folder, input.sha256);
-      if (existsSync(path)) return checked(readFileSync(path), 'sha256', Buffer.from(input.sha256, 'hex'), input.package);
+      if (existsSync(path))
+        return checked(readFileSync(path), 'sha256', Buffer.from(input.sha256, 'hex'), input.package);
       const base = (await mirrors())[input.archive];
       const bytes = await download(`${base}/${input.path.replaceAll('+', '%2B')}`, cache);
-      if (bytes.length !== input.size) throw badInput(`${input.package} is ${bytes.length} bytes, the lock says ${input.size}`);
-      return store(folder, checked(bytes, 'sha256', Buffer.from(input.sha256, 'hex'), input.package), input.sha256);
+      if (bytes.length !== input.size)
+        throw badInput(`${input.package} is ${bytes.length} bytes, the lock says ${input.size}`);
+      return store(
+        folder,
+        checked(bytes, 'sha256', Buffer.from(input.sha256, 'hex'), input.package),
+        input.sha256,
+      );
     },
     async npm(input) {
       const digest = Buffer.from(input.integrity.slice('sha512-'.length), 'base64');
@@ -46,8 +61,13 @@ export function openInputs(cache: string, mirrors: () => Promise<Mirrors>): Inpu
 }
 
 /** The mirror apt uses here, unless the environment names others. */
-export async function findMirrors(environment: Readonly<Record<string, string | undefined>>): Promise<Mirrors> {
-  const named = { debian: environment['ASSAY_DEBIAN_MIRROR'], security: environment['ASSAY_DEBIAN_SECURITY_MIRROR'] };
+export async function findMirrors(
+  environment: Readonly<Record<string, string | undefined>>,
+): Promise<Mirrors> {
+  const named = {
+    debian: environment['ASSAY_DEBIAN_MIRROR'],
+    security: environment['ASSAY_DEBIAN_SECURITY_MIRROR'],
+  };
   const sites = named.debian !== undefined && named.security !== undefined ? [] : await aptSites();
   const debian = named.debian ?? sites.find((site) => /\/debian\/?$/.test(site));
   if (debian === undefined) {
@@ -57,7 +77,10 @@ export async function findMirrors(environment: Readonly<Record<string, string | 
     );
   }
   // apt lists only archives it has indices of; mirrors keep the security archive beside the main one.
-  const security = named.security ?? sites.find((site) => site.includes('security')) ?? `${debian.replace(/\/$/, '')}-security`;
+  const security =
+    named.security ??
+    sites.find((site) => site.includes('security')) ??
+    `${debian.replace(/\/$/, '')}-security`;
   return { debian: debian.replace(/\/$/, ''), 'debian-security': security.replace(/\/$/, '') };
 }
 
@@ -86,7 +109,10 @@ export async function download(url: string, scratch: string): Promise<Uint8Array
     return readFileSync(join(folder, 'file'));
   } catch (cause) {
     // A superseded package leaves the mirror: the cache of an earlier build, or the release's bundle of inputs, has it.
-    throw badInput(`the mirror does not give ${new URL(url).pathname}; refresh the lock, or put the file into the cache of inputs`, cause);
+    throw badInput(
+      `the mirror does not give ${new URL(url).pathname}; refresh the lock, or put the file into the cache of inputs`,
+      cause,
+    );
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
@@ -96,9 +122,20 @@ async function npmPack(input: NpmInput, scratch: string): Promise<Uint8Array> {
   mkdirSync(scratch, { recursive: true });
   const folder = mkdtempSync(join(scratch, 'npm-'));
   try {
-    await run('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', folder, `${input.package}@${input.version}`], {
-      maxBuffer: 1 << 24,
-    });
+    await run(
+      'npm',
+      [
+        'pack',
+        '--ignore-scripts',
+        '--silent',
+        '--pack-destination',
+        folder,
+        `${input.package}@${input.version}`,
+      ],
+      {
+        maxBuffer: 1 << 24,
+      },
+    );
     const name = readdirSync(folder).find((file) => file.endsWith('.tgz'));
     if (name === undefined) throw badInput(`npm gave no tarball for ${input.package}@${input.version}`);
     return readFileSync(join(folder, name));
@@ -110,10 +147,17 @@ async function npmPack(input: NpmInput, scratch: string): Promise<Uint8Array> {
   }
 }
 
-function checked(bytes: Uint8Array, algorithm: 'sha256' | 'sha512', expected: Uint8Array, name: string): Uint8Array {
+function checked(
+  bytes: Uint8Array,
+  algorithm: 'sha256' | 'sha512',
+  expected: Uint8Array,
+  name: string,
+): Uint8Array {
   const actual = createHash(algorithm).update(bytes).digest();
   if (!actual.equals(expected)) {
-    throw badInput(`${name} has ${algorithm} ${actual.toString('hex')}, the lock says ${Buffer.from(expected).toString('hex')}`);
+    throw badInput(
+      `${name} has ${algorithm} ${actual.toString('hex')}, the lock says ${Buffer.from(expected).toString('hex')}`,
+    );
   }
   return bytes;
 }

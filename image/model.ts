@@ -9,7 +9,11 @@ import { parseArgs } from 'node:util';
 import { packModel } from './disks.ts';
 
 export async function modelCommand(args: readonly string[]): Promise<number> {
-  const { values, positionals } = parseArgs({ args: [...args], options: { out: { type: 'string' } }, allowPositionals: true });
+  const { values, positionals } = parseArgs({
+    args: [...args],
+    options: { out: { type: 'string' } },
+    allowPositionals: true,
+  });
   const [path] = positionals;
   if (path === undefined || positionals.length !== 1) {
     process.stderr.write('usage: image model MODEL.gguf [--out MODEL.img]\n');

@@ -62,7 +62,12 @@ export const WANTED: readonly Wanted[] = [
   // What the known answers of the launch measurement were recorded with.
   { package: 'ovmf-inteltdx', version: '2026.08+ds-2', suites: ['forky'], use: 'known-answer' },
   { package: 'ovmf', version: '2025.02-8+deb13u1', suites: STABLE, use: 'known-answer' },
-  { package: 'linux-image-6.12.107+deb13-cloud-amd64', version: '6.12.107-1', suites: STABLE, use: 'known-answer' },
+  {
+    package: 'linux-image-6.12.107+deb13-cloud-amd64',
+    version: '6.12.107-1',
+    suites: STABLE,
+    use: 'known-answer',
+  },
 ];
 
 /**

@@ -34,7 +34,13 @@ export async function reproduce(inputs: string, scratch: string): Promise<readon
     there,
     second,
     0o077,
-    { ...base, TZ: 'Pacific/Kiritimati', LC_ALL: 'tr_TR.UTF-8', HOME: '/nonexistent', SOURCE_DATE_EPOCH: '1' },
+    {
+      ...base,
+      TZ: 'Pacific/Kiritimati',
+      LC_ALL: 'tr_TR.UTF-8',
+      HOME: '/nonexistent',
+      SOURCE_DATE_EPOCH: '1',
+    },
     ['--import', REVERSED],
   );
   return compareFolders(first, second);
@@ -44,7 +50,10 @@ export async function reproduce(inputs: string, scratch: string): Promise<readon
 export function copySources(from: string, to: string): void {
   mkdirSync(to, { recursive: true });
   for (const name of SOURCES) {
-    cpSync(join(from, name), join(to, name), { recursive: true, filter: (path) => !/\/(?:dist|node_modules)$/.test(path) });
+    cpSync(join(from, name), join(to, name), {
+      recursive: true,
+      filter: (path) => !/\/(?:dist|node_modules)$/.test(path),
+    });
   }
   symlinkSync(join(TOP, 'node_modules'), join(to, 'node_modules'));
 }
@@ -54,13 +63,25 @@ const REVERSED = `data:text/javascript,${encodeURIComponent(
   "import fs from 'node:fs'; import { syncBuiltinESMExports } from 'node:module'; const own = fs.readdirSync; fs.readdirSync = (...a) => own(...a).reverse(); const p = fs.promises.readdir; fs.promises.readdir = async (...a) => (await p(...a)).reverse(); syncBuiltinESMExports();",
 )}`;
 
-function build(top: string, out: string, mask: number, environment: Record<string, string>, extra: readonly string[]): Promise<void> {
+function build(
+  top: string,
+  out: string,
+  mask: number,
+  environment: Record<string, string>,
+  extra: readonly string[],
+): Promise<void> {
   return new Promise((done, reject) => {
     const script = `umask ${mask.toString(8).padStart(3, '0')} && exec "$0" "$@"`;
     const args = [process.execPath, '--import', 'tsx', ...extra, join(top, 'image/build.ts'), '--out', out];
-    const child = spawn('sh', ['-c', script, ...args], { cwd: top, env: environment, stdio: ['ignore', 'ignore', 'inherit'] });
+    const child = spawn('sh', ['-c', script, ...args], {
+      cwd: top,
+      env: environment,
+      stdio: ['ignore', 'ignore', 'inherit'],
+    });
     child.on('error', reject);
-    child.on('close', (status) => (status === 0 ? done() : reject(new ImageError('input', `a build ended with status ${status}`))));
+    child.on('close', (status) =>
+      status === 0 ? done() : reject(new ImageError('input', `a build ended with status ${status}`)),
+    );
   });
 }
 
@@ -82,7 +103,8 @@ async function main(): Promise<void> {
     const differences = await reproduce(resolve(values.inputs ?? defaultInputs()), scratch);
     for (const { file, at } of differences)
       process.stdout.write(at < 0 ? `${file}: only in one build\n` : `${file}: differs from byte ${at} on\n`);
-    if (differences.length > 0) throw new ImageError('differs', `${differences.length} files differ between two builds`);
+    if (differences.length > 0)
+      throw new ImageError('differs', `${differences.length} files differ between two builds`);
     process.stdout.write(readFileSync(join(scratch, 'first', 'SHA256SUMS'), 'utf8'));
     process.stdout.write('reproduced: both builds are identical\n');
   } finally {

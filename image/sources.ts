@@ -35,11 +35,14 @@ export async function openSources(lock: Lock, inputs: Inputs): Promise<Sources> 
   return {
     debian,
     npm: (name, path) => fileOf(npms.get(name), name, `package/${path}`),
-    npmPaths: (name) => [...(npms.get(name)?.keys() ?? [])].map((path) => path.replace(/^package\//, '')).sort(),
+    npmPaths: (name) =>
+      [...(npms.get(name)?.keys() ?? [])].map((path) => path.replace(/^package\//, '')).sort(),
     kernelRelease,
     kernel: debian(kernelPackage, `boot/vmlinuz-${kernelRelease}`),
     async module(name) {
-      const entry = [...(debs.get(kernelPackage)?.values() ?? [])].find(({ path }) => path.endsWith(`/${name}.ko.xz`));
+      const entry = [...(debs.get(kernelPackage)?.values() ?? [])].find(({ path }) =>
+        path.endsWith(`/${name}.ko.xz`),
+      );
       if (entry === undefined) throw badInput(`the kernel package has no module ${name}`);
       return decompress(entry.data);
     },
@@ -53,7 +56,8 @@ function byPath(entries: readonly TarEntry[]): Map<string, TarEntry> {
 function fileOf(files: Map<string, TarEntry> | undefined, name: string, path: string): Uint8Array {
   let entry = files?.get(path);
   // A library's name is a link to its versioned file in the same folder.
-  if (entry?.kind === 'link' && !entry.target.includes('/')) entry = files?.get(path.replace(/[^/]*$/, entry.target));
+  if (entry?.kind === 'link' && !entry.target.includes('/'))
+    entry = files?.get(path.replace(/[^/]*$/, entry.target));
   if (entry?.kind !== 'file') throw badInput(`${name} has no file ${path}`);
   return entry.data;
 }

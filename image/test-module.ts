@@ -3,7 +3,15 @@
 
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { unpackInto } from './emulator.ts';
@@ -15,9 +23,16 @@ import { TOP } from './top.ts';
 const run = promisify(execFile);
 
 /** The module's bytes. Needs root, or unprivileged user namespaces; `tool` error without either. */
-export async function buildTestModule(lock: Lock, inputs: Inputs, cache: string, kernelRelease: string): Promise<Uint8Array> {
+export async function buildTestModule(
+  lock: Lock,
+  inputs: Inputs,
+  cache: string,
+  kernelRelease: string,
+): Promise<Uint8Array> {
   // Packages the emulator or the image needs as well are locked under that use.
-  const packages = lock.debian.filter(({ use, package: name }) => use === 'test-module' || use === 'emulator' || name.startsWith('lib'));
+  const packages = lock.debian.filter(
+    ({ use, package: name }) => use === 'test-module' || use === 'emulator' || name.startsWith('lib'),
+  );
   const digest = createHash('sha256').update(JSON.stringify(packages)).digest('hex').slice(0, 16);
   const folder = join(cache, digest);
   await unpackInto(folder, packages, inputs);
@@ -56,7 +71,9 @@ export async function buildTestModule(lock: Lock, inputs: Inputs, cache: string,
     'modules',
   ];
   const [program, args] =
-    process.getuid?.() === 0 ? ['chroot', [folder, ...make]] : ['unshare', ['--map-root-user', 'chroot', folder, ...make]];
+    process.getuid?.() === 0
+      ? ['chroot', [folder, ...make]]
+      : ['unshare', ['--map-root-user', 'chroot', folder, ...make]];
   try {
     await run(program, args, { maxBuffer: 1 << 24 });
   } catch (cause) {

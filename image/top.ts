@@ -2,4 +2,6 @@
 
 import { fileURLToPath } from 'node:url';
 
-export const TOP = fileURLToPath(new URL(import.meta.url.includes('/dist/image/') ? '../../' : '../', import.meta.url));
+export const TOP = fileURLToPath(
+  new URL(import.meta.url.includes('/dist/image/') ? '../../' : '../', import.meta.url),
+);

@@ -23,12 +23,18 @@ export function addDirectory(tree: Tree, path: string, mode = 0o755): void {
   add(tree, path, { kind: 'directory', mode });
 }
 
-export function addFile(tree: Tree, path: string, content: Content, mode: 0o644 | 0o755 | 0o444 = 0o644): void {
+export function addFile(
+  tree: Tree,
+  path: string,
+  content: Content,
+  mode: 0o644 | 0o755 | 0o444 = 0o644,
+): void {
   add(tree, path, { kind: 'file', mode, content });
 }
 
 export function addLink(tree: Tree, path: string, target: string): void {
-  if (target === '' || target.includes('\0') || Buffer.byteLength(target) > 4095) throw badInput(`${path}: link target cannot be stored`);
+  if (target === '' || target.includes('\0') || Buffer.byteLength(target) > 4095)
+    throw badInput(`${path}: link target cannot be stored`);
   add(tree, path, { kind: 'link', target });
 }
 
@@ -71,11 +77,13 @@ export function parentOf(path: string): string {
 function add(tree: Tree, path: string, node: Node): void {
   checkPath(path);
   const before = tree.get(path);
-  if (before !== undefined && !(before.kind === 'directory' && node.kind === 'directory')) throw badInput(`${path} is in the tree twice`);
+  if (before !== undefined && !(before.kind === 'directory' && node.kind === 'directory'))
+    throw badInput(`${path} is in the tree twice`);
   for (let parent = parentOf(path); ; parent = parentOf(parent)) {
     const found = tree.get(parent);
     if (found === undefined) tree.set(parent, { kind: 'directory', mode: 0o755 });
-    else if (found.kind !== 'directory') throw badInput(`${parent} is not a directory, so ${path} cannot be in it`);
+    else if (found.kind !== 'directory')
+      throw badInput(`${parent} is not a directory, so ${path} cannot be in it`);
     if (parent === '') break;
   }
   tree.set(path, node);
@@ -83,7 +91,9 @@ function add(tree: Tree, path: string, node: Node): void {
 
 function checkPath(path: string): void {
   const parts = path.split('/');
-  const bad = parts.some((part) => part === '' || part === '.' || part === '..' || Buffer.byteLength(part) > 255);
+  const bad = parts.some(
+    (part) => part === '' || part === '.' || part === '..' || Buffer.byteLength(part) > 255,
+  );
   // oxlint-disable-next-line no-control-regex
   if (bad || /[\0-\x1f\x7f]/.test(path) || Buffer.from(path).toString() !== path)
     throw badInput(`${JSON.stringify(path)} is not a path that can be stored`);

@@ -35,21 +35,28 @@ export function verityHasher(salt: string = VERITY_SALT): VerityHasher {
     update(bytes) {
       const data = rest.length === 0 ? bytes : Buffer.concat([rest, bytes]);
       const whole = data.length - (data.length % BLOCK_BYTES);
-      for (let at = 0; at < whole; at += BLOCK_BYTES) digests.push(hashBlock(saltBytes, data.subarray(at, at + BLOCK_BYTES)));
+      for (let at = 0; at < whole; at += BLOCK_BYTES)
+        digests.push(hashBlock(saltBytes, data.subarray(at, at + BLOCK_BYTES)));
       rest = data.slice(whole);
     },
     finish() {
       // The kernel's tree over a single block has no level at all: not a case we need.
-      if (rest.length > 0 || digests.length < 2) throw badInput('an image for dm-verity has whole blocks, and at least two');
+      if (rest.length > 0 || digests.length < 2)
+        throw badInput('an image for dm-verity has whole blocks, and at least two');
       const levels: Uint8Array[] = [];
       let level = digests;
       do {
         const blocks = nodesOf(level);
         levels.unshift(blocks);
         level = [];
-        for (let at = 0; at < blocks.length; at += BLOCK_BYTES) level.push(hashBlock(saltBytes, blocks.subarray(at, at + BLOCK_BYTES)));
+        for (let at = 0; at < blocks.length; at += BLOCK_BYTES)
+          level.push(hashBlock(saltBytes, blocks.subarray(at, at + BLOCK_BYTES)));
       } while (level.length > 1);
-      return { rootHash: Buffer.from(level[0] ?? new Uint8Array(0)).toString('hex'), blocks: digests.length, tree: Buffer.concat(levels) };
+      return {
+        rootHash: Buffer.from(level[0] ?? new Uint8Array(0)).toString('hex'),
+        blocks: digests.length,
+        tree: Buffer.concat(levels),
+      };
     },
   };
 }

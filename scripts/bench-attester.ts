@@ -21,7 +21,9 @@ function digest(text: string): Uint8Array {
   return new Uint8Array(createHash('sha256').update(text).digest());
 }
 function modelsOf(count: number): AttestedModel[] {
-  return Array.from({ length: count }, (_, i) => attestedModel(`m${i}`, [{ role: 'weights', sha256: digest(`m${i}`), size: 1 }]));
+  return Array.from({ length: count }, (_, i) =>
+    attestedModel(`m${i}`, [{ role: 'weights', sha256: digest(`m${i}`), size: 1 }]),
+  );
 }
 function row(...cells: readonly (string | number)[]): void {
   return console.log(`| ${cells.join(' | ')} |`);
@@ -47,7 +49,12 @@ function attesterOver(milliseconds: number, batchMax: number, models: readonly A
     endorsementsError: () => null,
     close: () => Promise.resolve(),
   };
-  const context = { tlsSpki: digest('a'), config: digest('b'), receiptKey: digest('c'), hpkeKey: digest('d') };
+  const context = {
+    tlsSpki: digest('a'),
+    config: digest('b'),
+    receiptKey: digest('c'),
+    hpkeKey: digest('d'),
+  };
   return createBatcher({
     source,
     context,
@@ -61,7 +68,11 @@ function attesterOver(milliseconds: number, batchMax: number, models: readonly A
 }
 
 /** Each client asks again as soon as it is answered. */
-async function load(batchMax: number, clients: number, seconds: number): Promise<{ rate: number; sorted: number[] }> {
+async function load(
+  batchMax: number,
+  clients: number,
+  seconds: number,
+): Promise<{ rate: number; sorted: number[] }> {
   const attester = attesterOver(40, batchMax, modelsOf(4));
   const times: number[] = [];
   const until = performance.now() + seconds * 1000;
@@ -69,7 +80,12 @@ async function load(batchMax: number, clients: number, seconds: number): Promise
     Array.from({ length: clients }, async (_, client) => {
       while (performance.now() < until) {
         const started = performance.now();
-        await attester.attest({ nonce: randomBytes(32), exporter: randomBytes(32), clientId: String(client), signal });
+        await attester.attest({
+          nonce: randomBytes(32),
+          exporter: randomBytes(32),
+          clientId: String(client),
+          signal,
+        });
         times.push(performance.now() - started);
       }
     }),
@@ -86,7 +102,13 @@ for (const [name, { rate, sorted }] of [
   ['1 (off)', single],
   ['256', await load(256, 128, 8)],
 ] as const) {
-  row(name, rate.toFixed(0), quantile(sorted, 0.5).toFixed(0), quantile(sorted, 0.99).toFixed(0), (rate / single.rate).toFixed(1));
+  row(
+    name,
+    rate.toFixed(0),
+    quantile(sorted, 0.5).toFixed(0),
+    quantile(sorted, 0.99).toFixed(0),
+    (rate / single.rate).toFixed(1),
+  );
 }
 
 console.log('\nOne attestation, no TSM time, by number of registered models\n');
@@ -98,7 +120,13 @@ for (const count of [1, 100]) {
     for (let i = 0; i < 2000; i++) {
       const started = performance.now();
       const nonce = randomBytes(32);
-      await attester.attest({ nonce, exporter: nonce, clientId: 'c', signal, ...(modelId === undefined ? {} : { modelId }) });
+      await attester.attest({
+        nonce,
+        exporter: nonce,
+        clientId: 'c',
+        signal,
+        ...(modelId === undefined ? {} : { modelId }),
+      });
       times.push(performance.now() - started);
     }
     return (
@@ -127,10 +155,16 @@ console.log(`\nStaging ${megabytes} MiB (best of 3, warm cache)\n`);
 head('what', 'GB/s');
 const works: readonly (readonly [string, () => unknown])[] = [
   ['openssl dgst -sha256', () => execFileSync('openssl', ['dgst', '-sha256', path])],
-  ['cp to /dev/shm', () => execFileSync('sh', ['-c', `cp ${path} /dev/shm/assay-bench && rm /dev/shm/assay-bench`])],
+  [
+    'cp to /dev/shm',
+    () => execFileSync('sh', ['-c', `cp ${path} /dev/shm/assay-bench && rm /dev/shm/assay-bench`]),
+  ],
   [
     'stage: copy and hash in one pass',
-    async () => (await stageFile(path, { residency: 'memory', stagingFolder: '/dev/shm', sha256, name: 'm', signal })).close(),
+    async () =>
+      (
+        await stageFile(path, { residency: 'memory', stagingFolder: '/dev/shm', sha256, name: 'm', signal })
+      ).close(),
   ],
 ];
 for (const [name, work] of works) {

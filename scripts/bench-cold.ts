@@ -10,19 +10,46 @@ import { writeMediumModel } from './bench-model.ts';
 import { defaultFolder, ensureDemoModels } from './demo-model/main.ts';
 
 const { signal } = new AbortController();
-const open = openEngine({ workerEntry: fileURLToPath(new URL('../dist/src/engine/child/worker.js', import.meta.url)) });
-const SAMPLING = { temperature: 0, topP: 1, topK: 0, minP: 0, presencePenalty: 0, frequencyPenalty: 0, repeatPenalty: 1, seed: 1 };
+const open = openEngine({
+  workerEntry: fileURLToPath(new URL('../dist/src/engine/child/worker.js', import.meta.url)),
+});
+const SAMPLING = {
+  temperature: 0,
+  topP: 1,
+  topK: 0,
+  minP: 0,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  repeatPenalty: 1,
+  seed: 1,
+};
 
 async function cold(path: string): Promise<readonly number[]> {
   const { sha256, size } = await measureFile(path, { signal });
   const started = performance.now();
-  const staged = await stageFile(path, { residency: 'memory', stagingFolder: '/dev/shm', sha256, name: 'm', signal });
+  const staged = await stageFile(path, {
+    residency: 'memory',
+    stagingFolder: '/dev/shm',
+    sha256,
+    name: 'm',
+    signal,
+  });
   const atStaged = performance.now();
-  const engine = await open({ path: '/proc/self/fd/4', fd: staged.fd, type: 'completion', contextLength: 1024, slots: 1 }, signal);
+  const engine = await open(
+    { path: '/proc/self/fd/4', fd: staged.fd, type: 'completion', contextLength: 1024, slots: 1 },
+    signal,
+  );
   await staged.close();
   const atLoaded = performance.now();
   const text = Array.from({ length: 100 }, (_, i) => ` w${i.toString(36)}`).join('');
-  const request = { prompt: { kind: 'text' as const, text }, sampling: SAMPLING, n: 1, maxTokens: 1, stop: [], cacheScope: 'bench' };
+  const request = {
+    prompt: { kind: 'text' as const, text },
+    sampling: SAMPLING,
+    n: 1,
+    maxTokens: 1,
+    stop: [],
+    cacheScope: 'bench',
+  };
   for await (const event of engine.generate(request, signal)) if (event.type === 'delta') break;
   const atToken = performance.now();
   await engine.close();
@@ -32,7 +59,9 @@ async function cold(path: string): Promise<readonly number[]> {
 const demo = await ensureDemoModels(['demo-context']);
 const medium = join(defaultFolder(), 'bench-medium.gguf');
 await writeMediumModel(medium);
-console.log('\n| model | MB | stage ms | load ms | prefill ms | first token ms |\n| --- | --- | --- | --- | --- | --- |');
+console.log(
+  '\n| model | MB | stage ms | load ms | prefill ms | first token ms |\n| --- | --- | --- | --- | --- | --- |',
+);
 for (const [name, path] of [
   ['demo-context', demo['demo-context'].path],
   ['254 M, Q8_0', medium],

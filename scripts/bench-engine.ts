@@ -24,7 +24,9 @@ import { ensureDemoModels } from './demo-model/main.ts';
 const rounds = Number(process.env['ROUNDS'] ?? 3);
 const SLOTS = 8;
 const peer = process.env['LLAMA_SERVER'];
-const openModel = openEngine({ workerEntry: fileURLToPath(new URL('../dist/src/engine/child/worker.js', import.meta.url)) });
+const openModel = openEngine({
+  workerEntry: fileURLToPath(new URL('../dist/src/engine/child/worker.js', import.meta.url)),
+});
 const forever = new AbortController().signal;
 
 /** One side of the comparison. Times in milliseconds. */
@@ -32,14 +34,22 @@ interface Side {
   /** Processes whose time counts. */
   readonly pids: () => Promise<readonly number[]>;
   /** Writes `count` tokens after `prompt`; tells when the first and the last one came. */
-  write(prompt: readonly number[], count: number, reuse: boolean): Promise<{ readonly first: number; readonly last: number }>;
+  write(
+    prompt: readonly number[],
+    count: number,
+    reuse: boolean,
+  ): Promise<{ readonly first: number; readonly last: number }>;
   embed(inputs: readonly string[]): Promise<void>;
   close(): Promise<void>;
 }
 
 /** Never ends by itself: the weights are random, and an end-of-text would spoil the count. */
 function noEnd(engine: Engine): ReadonlyMap<number, number> {
-  return new Map([engine.info.eosToken, engine.info.bosToken, 2].flatMap((token) => (token === null ? [] : [[token, -100] as const])));
+  return new Map(
+    [engine.info.eosToken, engine.info.bosToken, 2].flatMap((token) =>
+      token === null ? [] : [[token, -100] as const],
+    ),
+  );
 }
 
 async function ours(path: string, threads: number, type: 'completion' | 'embedding'): Promise<Side> {
@@ -84,10 +94,19 @@ async function oursOverHttps(path: string, threads: number, type: 'completion' |
   const folder = await mkdtemp(join(tmpdir(), 'assay-bench-https-'));
   const config = `[models]\nslots = ${SLOTS}\nthreads = ${threads}\n[api.models.bench]\npath = ${JSON.stringify(path)}\ntype = "${type}"\ncontext_length = 4096\n`;
   await writeFile(join(folder, 'assay.toml'), config);
-  const server = await startRealServer({ dataFolder: join(folder, 'data'), args: ['--config', join(folder, 'assay.toml')] });
-  const attested = attestedFetch({ policy: { ...(server.policy as AppraisalPolicy), [allowSimulated]: true } });
+  const server = await startRealServer({
+    dataFolder: join(folder, 'data'),
+    args: ['--config', join(folder, 'assay.toml')],
+  });
+  const attested = attestedFetch({
+    policy: { ...(server.policy as AppraisalPolicy), [allowSimulated]: true },
+  });
   const post = (route: string, body: unknown): Promise<Response> =>
-    attested(`${server.url}${route}`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
+    attested(`${server.url}${route}`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    });
   const serverPid = server.process.pid ?? 0;
   return {
     pids: async () => [serverPid, ...(await childrenOf(serverPid))],
@@ -108,7 +127,11 @@ async function oursOverHttps(path: string, threads: number, type: 'completion' |
       return { first, last: performance.now() - start };
     },
     async embed(inputs) {
-      const answer = await post('/v1/embeddings', { model: 'bench', input: inputs, encoding_format: 'base64' });
+      const answer = await post('/v1/embeddings', {
+        model: 'bench',
+        input: inputs,
+        encoding_format: 'base64',
+      });
       if (answer.status !== 200) throw new Error(await answer.text());
       await answer.arrayBuffer();
     },
@@ -152,7 +175,11 @@ async function theirs(path: string, threads: number, type: 'completion' | 'embed
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
   const post = (route: string, body: unknown): Promise<Response> =>
-    fetch(`${base}${route}`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
+    fetch(`${base}${route}`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    });
   return {
     pids: () => Promise.resolve([child.pid ?? 0]),
     async write(prompt, count, reuse) {
@@ -220,7 +247,11 @@ function parallel(streams: number, count: number): Case['run'] {
 }
 
 const text: readonly Case[] = [
-  { name: 'prefill 512', unit: 'tok/s', run: async (side) => 512_000 / (await side.write(prompt(512), 1, false)).first },
+  {
+    name: 'prefill 512',
+    unit: 'tok/s',
+    run: async (side) => 512_000 / (await side.write(prompt(512), 1, false)).first,
+  },
   { name: 'decode, 1 stream', unit: 'tok/s', run: single(48) },
   { name: 'decode, 4 streams', unit: 'tok/s', run: parallel(4, 48) },
   { name: 'decode, 8 streams', unit: 'tok/s', run: parallel(8, 48) },
@@ -244,7 +275,10 @@ const vectors: readonly Case[] = [
     unit: '1/s',
     run: async (side) => {
       const inputs = Array.from({ length: 32 }, (_, i) =>
-        Array.from({ length: 32 }, (_, k) => `${String.fromCharCode(97 + ((i + k) % 26))}${String.fromCharCode(97 + (k % 26))}`).join(' '),
+        Array.from(
+          { length: 32 },
+          (_, k) => `${String.fromCharCode(97 + ((i + k) % 26))}${String.fromCharCode(97 + (k % 26))}`,
+        ).join(' '),
       );
       const start = performance.now();
       await side.embed(inputs);
@@ -266,9 +300,17 @@ function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
 }
 
-async function compare(path: string, type: 'completion' | 'embedding', threads: number, cases: readonly Case[]): Promise<void> {
+async function compare(
+  path: string,
+  type: 'completion' | 'embedding',
+  threads: number,
+  cases: readonly Case[],
+): Promise<void> {
   const open = process.env['VIA'] === 'https' ? oursOverHttps : ours;
-  const sides = [await open(path, threads, type), ...(peer === undefined ? [] : [await theirs(path, threads, type)])];
+  const sides = [
+    await open(path, threads, type),
+    ...(peer === undefined ? [] : [await theirs(path, threads, type)]),
+  ];
   try {
     for (const each of cases.filter(({ name }) => name.includes(process.env['CASES'] ?? ''))) {
       const found: number[][] = sides.map(() => []);
@@ -284,7 +326,10 @@ async function compare(path: string, type: 'completion' | 'embedding', threads: 
         }
       }
       const [our, their] = found.map(median);
-      const ratio = their === undefined || our === undefined ? '' : (each.unit === 'ms' ? their / our : our / their).toFixed(2);
+      const ratio =
+        their === undefined || our === undefined
+          ? ''
+          : (each.unit === 'ms' ? their / our : our / their).toFixed(2);
       const processor = used[1] === undefined ? '' : (used[1] / (used[0] ?? NaN)).toFixed(2);
       const show = (value: number | undefined): string =>
         value === undefined ? '–' : `${value.toFixed(value < 100 ? 1 : 0)} ${each.unit}`;
@@ -308,7 +353,10 @@ const busy = Array.from({ length: Number(process.env['BUSY'] ?? 0) }, () =>
   spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' }),
 );
 process.on('exit', () => busy.forEach((child) => child.kill('SIGKILL')));
-console.log(`median of ${rounds}`.padEnd(47) + `${'assay'.padStart(15)} ${'llama-server'.padStart(14)}  ratio processor`);
+console.log(
+  `median of ${rounds}`.padEnd(47) +
+    `${'assay'.padStart(15)} ${'llama-server'.padStart(14)}  ratio processor`,
+);
 await compare(medium, 'completion', threads, text);
 await compare(embed, 'embedding', threads, vectors);
 await compare(demo['demo-context'].path, 'completion', 1, tiny);

@@ -13,8 +13,14 @@ const seconds = Number(process.env['SECONDS'] ?? 15);
 const [slots, queue, tokens] = [8, 8, 64];
 
 const folder = await mkdtemp(join(tmpdir(), 'assay-bench-load-'));
-await writeFile(join(folder, 'assay.toml'), `[models]\nslots = ${slots}\n[limits]\nmax_queue_per_model = ${queue}\n`);
-const server = await startRealServer({ dataFolder: join(folder, 'data'), args: ['--config', join(folder, 'assay.toml')] });
+await writeFile(
+  join(folder, 'assay.toml'),
+  `[models]\nslots = ${slots}\n[limits]\nmax_queue_per_model = ${queue}\n`,
+);
+const server = await startRealServer({
+  dataFolder: join(folder, 'data'),
+  args: ['--config', join(folder, 'assay.toml')],
+});
 const dispatcher = new Agent({ connect: { rejectUnauthorized: false }, connections: 1024, pipelining: 1 });
 
 interface Run {
@@ -80,7 +86,9 @@ async function openLoop(perSecond: number): Promise<Run> {
 
 function quantile(values: readonly number[], q: number): string {
   const sorted = values.toSorted((a, b) => a - b);
-  return sorted.length === 0 ? '–' : (sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0).toFixed(0);
+  return sorted.length === 0
+    ? '–'
+    : (sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0).toFixed(0);
 }
 function goodput(run: Run): number {
   return (run.served.length * tokens) / run.elapsed;
@@ -93,7 +101,19 @@ await ask({ offered: 0, served: [], refused: [], other: 0 }); // loads the model
 const full = await closedLoop(slots);
 const CAPACITY = full.served.length / full.elapsed;
 console.log(`\n${slots} slots, a queue of ${queue}, answers of ${tokens} tokens; ${seconds} s each\n`);
-row('load', 'offered/s', 'served/s', 'tokens/s', 'of 1×', 'served p50 ms', 'p99 ms', 'refused', 'refusal p50 ms', 'p99 ms', 'other');
+row(
+  'load',
+  'offered/s',
+  'served/s',
+  'tokens/s',
+  'of 1×',
+  'served p50 ms',
+  'p99 ms',
+  'refused',
+  'refusal p50 ms',
+  'p99 ms',
+  'other',
+);
 row(...Array.from({ length: 11 }, () => '---'));
 function show(name: string, run: Run, base: number): void {
   return row(

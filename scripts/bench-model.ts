@@ -105,7 +105,9 @@ export async function writeEmbeddingModel(path: string): Promise<void> {
     { name: 'position_embd.weight', shape: [width, 512], type: 'F32' },
     ...norm('token_embd_norm'),
     ...Array.from({ length: 12 }, (_, i) => [
-      ...['attn_q', 'attn_k', 'attn_v', 'attn_output'].flatMap((each) => linear(`blk.${i}.${each}`, width, width)),
+      ...['attn_q', 'attn_k', 'attn_v', 'attn_output'].flatMap((each) =>
+        linear(`blk.${i}.${each}`, width, width),
+      ),
       ...norm(`blk.${i}.attn_output_norm`),
       ...linear(`blk.${i}.ffn_up`, width, 1536),
       ...linear(`blk.${i}.ffn_down`, 1536, width),
@@ -126,10 +128,15 @@ function padded(length: number): number {
 }
 
 /** Header by the demo models' writer (of a file without tensors), then the tensor table and payloads piece by piece. */
-async function write(path: string, metadata: readonly (readonly [string, Value])[], tensors: readonly Shape[]): Promise<void> {
+async function write(
+  path: string,
+  metadata: readonly (readonly [string, Value])[],
+  tensors: readonly Shape[],
+): Promise<void> {
   if (existsSync(path)) return;
   await mkdir(dirname(path), { recursive: true });
-  const bytesOf = ({ shape, type }: Shape): number => shape.reduce((a, b) => a * b, 1) * (type === 'F32' ? 4 : 34 / 32);
+  const bytesOf = ({ shape, type }: Shape): number =>
+    shape.reduce((a, b) => a * b, 1) * (type === 'F32' ? 4 : 34 / 32);
   const table: Buffer[] = [];
   let offset = 0;
   for (const tensor of tensors) {
@@ -161,8 +168,11 @@ async function write(path: string, metadata: readonly (readonly [string, Value])
     const bytes = bytesOf(tensor);
     const payload = Buffer.alloc(padded(bytes));
     if (tensor.type === 'F32')
-      for (let i = 0; i < bytes; i += 4) payload.writeFloatLE(tensor.name.includes('norm') && tensor.name.endsWith('weight') ? 1 : 0, i);
-    else for (let at = 0; at < bytes; at += block.length) block.copy(payload, at, 0, Math.min(block.length, bytes - at));
+      for (let i = 0; i < bytes; i += 4)
+        payload.writeFloatLE(tensor.name.includes('norm') && tensor.name.endsWith('weight') ? 1 : 0, i);
+    else
+      for (let at = 0; at < bytes; at += block.length)
+        block.copy(payload, at, 0, Math.min(block.length, bytes - at));
     if (!out.write(payload)) await once(out, 'drain');
   }
   out.end();
@@ -172,6 +182,8 @@ async function write(path: string, metadata: readonly (readonly [string, Value])
 
 /** The header without its padding: a filler value is grown until the padding is empty. */
 function unpadded(metadata: readonly (readonly [string, Value])[]): Buffer {
-  const filled = (length: number): Buffer => writeGguf([...metadata, ['general.filler', { string: 'x'.repeat(length) }]], []);
-  for (let length = 0; ; length += 1) if (filled(length + 1).length > filled(length).length) return filled(length);
+  const filled = (length: number): Buffer =>
+    writeGguf([...metadata, ['general.filler', { string: 'x'.repeat(length) }]], []);
+  for (let length = 0; ; length += 1)
+    if (filled(length + 1).length > filled(length).length) return filled(length);
 }

@@ -12,14 +12,21 @@ import { startRealServer } from '../test/fixtures/e2e/real-server.ts';
 const rounds = Number(process.env['ROUNDS'] ?? 60);
 const SHUFFLES = 2000;
 const folder = await mkdtemp(join(tmpdir(), 'assay-bench-tenants-'));
-const keys = ['alice', 'bob'].map((name) => `[api.keys.${name}]\nsha256 = "${createHash('sha256').update(name).digest('hex')}"\n`);
+const keys = ['alice', 'bob'].map(
+  (name) => `[api.keys.${name}]\nsha256 = "${createHash('sha256').update(name).digest('hex')}"\n`,
+);
 await writeFile(join(folder, 'assay.toml'), `${keys.join('')}[models]\nkeep_alive = "-1"\n`);
-const server = await startRealServer({ dataFolder: join(folder, 'data'), args: ['--config', join(folder, 'assay.toml')] });
+const server = await startRealServer({
+  dataFolder: join(folder, 'data'),
+  args: ['--config', join(folder, 'assay.toml')],
+});
 const dispatcher = new Agent({ connect: { rejectUnauthorized: false }, connections: 1, pipelining: 1 });
 
 /** About 300 tokens, unlike any other from its first word on. */
 function text(name: string): string {
-  return Array.from({ length: 60 }, (_, i) => createHash('sha256').update(`${name}${i}`).digest('hex').slice(0, 5)).join(' ');
+  return Array.from({ length: 60 }, (_, i) =>
+    createHash('sha256').update(`${name}${i}`).digest('hex').slice(0, 5),
+  ).join(' ');
 }
 
 /** Milliseconds from the request to its first and only token. */
@@ -80,7 +87,9 @@ function chance(a: readonly number[], b: readonly number[]): number {
 
 console.log(`\ntime to the first token of a prompt of about 300 tokens, ${rounds} rounds`);
 for (const name of NAMES)
-  console.log(`${name.padEnd(64)} p50 ${at(TIMES[name], 0.5).toFixed(2)} ms   p90 ${at(TIMES[name], 0.9).toFixed(2)} ms`);
+  console.log(
+    `${name.padEnd(64)} p50 ${at(TIMES[name], 0.5).toFixed(2)} ms   p90 ${at(TIMES[name], 0.9).toFixed(2)} ms`,
+  );
 function verdict(name: (typeof NAMES)[number]): string {
   const p = chance(TIMES[name], TIMES[NAMES[2]]);
   return `${p < 0.001 ? 'a difference' : 'no difference'} (${gap(TIMES[name], TIMES[NAMES[2]]).toFixed(2)} ms, p ${p === 0 ? `< ${1 / SHUFFLES}` : p.toFixed(3)})`;

@@ -18,7 +18,12 @@ import {
   type SnpEvidence,
   type TdxEvidence,
 } from '@assay/attestation';
-import { createSimulatedAmd, createSimulatedIntel, encodePem, type SimulatedAmdKeys } from '@assay/attestation/simulated';
+import {
+  createSimulatedAmd,
+  createSimulatedIntel,
+  encodePem,
+  type SimulatedAmdKeys,
+} from '@assay/attestation/simulated';
 
 function at(path: string): string {
   return fileURLToPath(new URL(`../${path}`, import.meta.url));
@@ -37,12 +42,21 @@ interface Subject {
 async function subjects(): Promise<readonly Subject[]> {
   const cache = at('.cache/simulated/amd-4096.json');
   const saved = existsSync(cache) ? (JSON.parse(readFileSync(cache, 'utf8')) as SimulatedAmdKeys) : undefined;
-  const amd = await createSimulatedAmd({ product: 'Genoa', now: NOW, ...(saved === undefined ? {} : { keys: saved }) });
+  const amd = await createSimulatedAmd({
+    product: 'Genoa',
+    now: NOW,
+    ...(saved === undefined ? {} : { keys: saved }),
+  });
   if (saved === undefined) {
     mkdirSync(at('.cache/simulated'), { recursive: true });
     writeFileSync(cache, JSON.stringify(await amd.exportKeys()));
   }
-  const snp: SnpEvidence = { report: await amd.signReport(), vek: amd.vek, chain: [amd.ask, amd.ark], crl: amd.crl };
+  const snp: SnpEvidence = {
+    report: await amd.signReport(),
+    vek: amd.vek,
+    chain: [amd.ask, amd.ark],
+    crl: amd.crl,
+  };
   const intel = await createSimulatedIntel({ now: NOW });
   const tdx: TdxEvidence = await intel.evidence();
   const { collateral } = tdx;
@@ -104,7 +118,10 @@ async function recordCalls(run: () => Promise<unknown>): Promise<readonly Replay
 }
 
 /** Median milliseconds; rounds of all candidates alternate, so that a busy machine is busy for each of them. */
-async function medians(candidates: readonly (() => Promise<unknown>)[], rounds: number): Promise<readonly number[]> {
+async function medians(
+  candidates: readonly (() => Promise<unknown>)[],
+  rounds: number,
+): Promise<readonly number[]> {
   const times: number[][] = candidates.map(() => []);
   for (let round = 0; round < rounds; round++) {
     for (const [i, run] of candidates.entries()) {
@@ -168,11 +185,24 @@ async function bundleBytes(): Promise<number> {
   return gzipSync(outputFiles[0]?.contents ?? new Uint8Array(), { level: 9 }).length;
 }
 
-if (!statSync(at('attestation/dist/appraise/evidence-contract.js'), { throwIfNoEntry: false })) throw new Error('build first: npx tsc -b');
+if (!statSync(at('attestation/dist/appraise/evidence-contract.js'), { throwIfNoEntry: false }))
+  throw new Error('build first: npx tsc -b');
 function ms(value: number): string {
   return `${value.toFixed(2)} ms`;
 }
-const ROWS: string[][] = [['', 'checks', 'warm', 'floor (at once)', 'ratio', 'floor (in turn)', 'ratio', 'cold, dist', 'cold, one file']];
+const ROWS: string[][] = [
+  [
+    '',
+    'checks',
+    'warm',
+    'floor (at once)',
+    'ratio',
+    'floor (in turn)',
+    'ratio',
+    'cold, dist',
+    'cold, one file',
+  ],
+];
 const bundle = await bundleEvidence();
 for (const { name, run, json } of await subjects()) {
   const keys = createKeyCache();
@@ -201,4 +231,6 @@ for (const { name, run, json } of await subjects()) {
 rmSync(at('.cache/bench-verify'), { recursive: true });
 const widths = ROWS[0]?.map((_, column) => Math.max(...ROWS.map((row) => row[column]?.length ?? 0))) ?? [];
 for (const row of ROWS) console.log(row.map((cell, column) => cell.padStart(widths[column] ?? 0)).join('  '));
-console.log(`\nbrowser bundle of the core, minified and gzipped: ${((await bundleBytes()) / 1024).toFixed(1)} KiB`);
+console.log(
+  `\nbrowser bundle of the core, minified and gzipped: ${((await bundleBytes()) / 1024).toFixed(1)} KiB`,
+);

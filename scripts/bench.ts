@@ -51,10 +51,14 @@ const f = attestedFetch({ policy }); const s = performance.now(); await f.verify
 console.log(s - t, performance.now() - s); await f.close();`;
 const COLD_RUNS: [number, number][] = [];
 for (let i = 0; i < 5; i++) {
-  const child = spawn(process.execPath, ['--input-type=module', '-e', COLD, JSON.stringify(server.policy), server.url], {
-    cwd: fileURLToPath(new URL('..', import.meta.url)),
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+  const child = spawn(
+    process.execPath,
+    ['--input-type=module', '-e', COLD, JSON.stringify(server.policy), server.url],
+    {
+      cwd: fileURLToPath(new URL('..', import.meta.url)),
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
   let text = '';
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
   await once(child, 'close');
@@ -80,7 +84,13 @@ const TOKENS = 400;
 const attested = attestedFetch({ policy: POLICY });
 async function stream(): Promise<{ first: number; rate: number }> {
   const start = performance.now();
-  const body = JSON.stringify({ model: 'demo-context', prompt: 'once upon a time', max_tokens: TOKENS, temperature: 0, stream: true });
+  const body = JSON.stringify({
+    model: 'demo-context',
+    prompt: 'once upon a time',
+    max_tokens: TOKENS,
+    temperature: 0,
+    stream: true,
+  });
   const response = await attested(`${server.url}/v1/completions`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
@@ -94,22 +104,37 @@ await stream();
 const THROUGH: { first: number; rate: number }[] = [];
 for (let i = 0; i < 5; i++) THROUGH.push(await stream());
 const { 'demo-context': demo } = await ensureDemoModels(['demo-context']);
-const engine = await openEngine({ workerEntry: fileURLToPath(new URL('../dist/src/engine/child/worker.js', import.meta.url)) })(
-  { path: demo.path },
-  new AbortController().signal,
-);
+const engine = await openEngine({
+  workerEntry: fileURLToPath(new URL('../dist/src/engine/child/worker.js', import.meta.url)),
+})({ path: demo.path }, new AbortController().signal);
 const STRAIGHT: { first: number; rate: number }[] = [];
-const SAMPLING = { temperature: 0, topP: 1, topK: 0, minP: 0, presencePenalty: 0, frequencyPenalty: 0, repeatPenalty: 1 };
+const SAMPLING = {
+  temperature: 0,
+  topP: 1,
+  topK: 0,
+  minP: 0,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  repeatPenalty: 1,
+};
 for (let i = 0; i < 6; i++) {
   const start = performance.now();
   let first = 0;
   for await (const event of engine.generate(
-    { prompt: { kind: 'text', text: 'once upon a time' }, sampling: SAMPLING, n: 1, maxTokens: TOKENS, stop: [], cacheScope: 'bench' },
+    {
+      prompt: { kind: 'text', text: 'once upon a time' },
+      sampling: SAMPLING,
+      n: 1,
+      maxTokens: TOKENS,
+      stop: [],
+      cacheScope: 'bench',
+    },
     new AbortController().signal,
   )) {
     if (event.type === 'delta') first ||= performance.now();
   }
-  if (i > 0) STRAIGHT.push({ first: first - start, rate: ((TOKENS - 1) / (performance.now() - first)) * 1000 });
+  if (i > 0)
+    STRAIGHT.push({ first: first - start, rate: ((TOKENS - 1) / (performance.now() - first)) * 1000 });
 }
 row('demo-context TTFT through attested TLS', ms(THROUGH.map((run) => run.first)));
 row('demo-context TTFT straight from the engine', ms(STRAIGHT.map((run) => run.first)));
@@ -148,7 +173,9 @@ const bare = createServer((request, response) => {
 }).listen(0, '127.0.0.1');
 await once(bare, 'listening');
 const api = await startApi();
-const models = (await (await plainFetch(`${api.url}/v1/models`)).json()) as { data: { id: string; type: string }[] };
+const models = (await (await plainFetch(`${api.url}/v1/models`)).json()) as {
+  data: { id: string; type: string }[];
+};
 const chat = models.data.find((model) => model.type === 'chat')?.id ?? '';
 const dispatcher = new Agent({ connections: 1, pipelining: 1 });
 async function post(url: string, text: string): Promise<void> {

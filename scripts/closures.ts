@@ -43,7 +43,9 @@ export function importsOf(file: string): readonly Import[] {
   const { module } = parseSync(file, text);
   const found: Import[] = [];
   const add = (specifier: string, kind: Import['kind']): void => {
-    const target = specifier.startsWith('.') ? posix.join(posix.dirname(file), specifier) : PACKAGE_ENTRIES[specifier];
+    const target = specifier.startsWith('.')
+      ? posix.join(posix.dirname(file), specifier)
+      : PACKAGE_ENTRIES[specifier];
     found.push({ specifier, file: target ?? null, kind });
   };
   for (const { moduleRequest, start } of module.staticImports) {
@@ -51,7 +53,8 @@ export function importsOf(file: string): readonly Import[] {
   }
   for (const { entries, start } of module.staticExports) {
     const request = entries[0]?.moduleRequest;
-    if (request) add(request.value, /^export\s+type\b/.test(text.slice(start, start + 16)) ? 'type' : 'value');
+    if (request)
+      add(request.value, /^export\s+type\b/.test(text.slice(start, start + 16)) ? 'type' : 'value');
   }
   for (const { moduleRequest } of module.dynamicImports) {
     const literal = /^(['"])(.*)\1$/.exec(text.slice(moduleRequest.start, moduleRequest.end));
@@ -101,7 +104,9 @@ function main(): void {
   }
   for (const [name, path] of Object.entries(PROCESSES)) {
     const files = closureOf(path);
-    console.log(`${name.padEnd(12)} ${String(files.length).padStart(4)} files ${String(linesOf(files)).padStart(6)} lines  ${path}`);
+    console.log(
+      `${name.padEnd(12)} ${String(files.length).padStart(4)} files ${String(linesOf(files)).padStart(6)} lines  ${path}`,
+    );
   }
 }
 

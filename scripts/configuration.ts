@@ -11,7 +11,8 @@ const END = '<!-- /generated -->';
 
 function tables(): string {
   const parts: string[] = [];
-  for (const [name, section] of Object.entries(SECTIONS) as [string, Section][]) parts.push(table(`[${name}]`, section, []));
+  for (const [name, section] of Object.entries(SECTIONS) as [string, Section][])
+    parts.push(table(`[${name}]`, section, []));
   for (const [name, section] of Object.entries(ENTRIES) as [keyof typeof ENTRIES, Section][]) {
     parts.push(table(`[${name}.<${name === 'api.models' ? 'id' : 'name'}>]`, section, REQUIRED[name]));
   }
@@ -19,11 +20,22 @@ function tables(): string {
 }
 
 function table(title: string, section: Section, required: readonly string[]): string {
-  const lines = [`### \`${title}\``, '', '| key | type | default | from | meaning |', '|---|---|---|---|---|'];
+  const lines = [
+    `### \`${title}\``,
+    '',
+    '| key | type | default | from | meaning |',
+    '|---|---|---|---|---|',
+  ];
   for (const [key, field] of Object.entries(section)) {
-    const fallback = required.includes(key) ? 'required' : field.default === undefined ? '' : `\`${JSON.stringify(field.default)}\``;
+    const fallback = required.includes(key)
+      ? 'required'
+      : field.default === undefined
+        ? ''
+        : `\`${JSON.stringify(field.default)}\``;
     const secret = field.secret === true ? ', secret' : '';
-    lines.push(`| \`${key}\` | ${typeOf(field)}${secret} | ${fallback} | ${field.from} | ${field.about.replaceAll('|', '\\|')} |`);
+    lines.push(
+      `| \`${key}\` | ${typeOf(field)}${secret} | ${fallback} | ${field.from} | ${field.about.replaceAll('|', '\\|')} |`,
+    );
   }
   return `${lines.join('\n')}\n`;
 }

@@ -20,10 +20,14 @@ function say(text: string): void {
 }
 
 say('1. the server starts; its TEE is simulated where there is no hardware');
-const server = spawn(process.execPath, ['dist/src/cli/main.js', 'serve', '--demo', '--listen', '127.0.0.1:0', '--data', folder], {
-  cwd: top,
-  stdio: ['ignore', 'ignore', 'pipe'],
-});
+const server = spawn(
+  process.execPath,
+  ['dist/src/cli/main.js', 'serve', '--demo', '--listen', '127.0.0.1:0', '--data', folder],
+  {
+    cwd: top,
+    stdio: ['ignore', 'ignore', 'pipe'],
+  },
+);
 const ended = once(server, 'exit') as Promise<[number | null]>;
 try {
   const url = await listening();
@@ -31,15 +35,22 @@ try {
 
   say('2. a client looks before it sends: every check, what was found');
   const policyPath = join(folder, 'policy.json');
-  const verdict = spawn(process.execPath, ['attestation/dist/node/cli/main.js', url, '--policy', policyPath, '--allow-simulated'], {
-    cwd: top,
-    stdio: ['ignore', 'inherit', 'inherit'],
-  });
+  const verdict = spawn(
+    process.execPath,
+    ['attestation/dist/node/cli/main.js', url, '--policy', policyPath, '--allow-simulated'],
+    {
+      cwd: top,
+      stdio: ['ignore', 'inherit', 'inherit'],
+    },
+  );
   const [code] = (await once(verdict, 'exit')) as [number | null];
   if (code !== 0) throw new Error(`assay-verify ended with ${code}`);
 
   say(`\n3. the OpenAI SDK over the verified connection: ${QUESTION}`);
-  const policy: AppraisalPolicy = { ...(JSON.parse(await readFile(policyPath, 'utf8')) as AppraisalPolicy), [allowSimulated]: true };
+  const policy: AppraisalPolicy = {
+    ...(JSON.parse(await readFile(policyPath, 'utf8')) as AppraisalPolicy),
+    [allowSimulated]: true,
+  };
   const fetch = attestedFetch({ policy });
   const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'any', fetch });
   const stream = await client.chat.completions.create({
@@ -65,7 +76,11 @@ async function listening(): Promise<string> {
   const lines = createInterface({ input: server.stderr });
   const url = new Promise<string>((resolve) => {
     lines.on('line', (line) => {
-      const entry = (line.startsWith('{') ? JSON.parse(line) : { msg: line }) as { msg: string; url?: string; level?: string };
+      const entry = (line.startsWith('{') ? JSON.parse(line) : { msg: line }) as {
+        msg: string;
+        url?: string;
+        level?: string;
+      };
       if (entry.level === 'warn' || entry.level === 'error') say(`   ! ${entry.msg}`);
       if (entry.msg === 'listening' && entry.url !== undefined) resolve(entry.url);
     });

@@ -8,7 +8,10 @@ const GENERATORS = ['scripts/tcb.ts', 'scripts/formats.ts', 'scripts/openapi.ts'
 
 let failed = 0;
 for (const generator of GENERATORS) {
-  const { status } = spawnSync(process.execPath, ['--import', 'tsx', generator, '--check'], { cwd: top, stdio: 'inherit' });
+  const { status } = spawnSync(process.execPath, ['--import', 'tsx', generator, '--check'], {
+    cwd: top,
+    stdio: 'inherit',
+  });
   if (status !== 0) failed += 1;
   console.log(`${status === 0 ? 'ok   ' : 'drift'} ${generator}`);
 }

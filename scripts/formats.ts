@@ -7,14 +7,24 @@ import { fileURLToPath } from 'node:url';
 import { ATTESTATION_CODES } from '../attestation/transcript/codes.ts';
 import type { Layout } from '../attestation/encoding/layout.ts';
 import { REPORT_BYTES, REPORT_LAYOUTS } from '../attestation/snp/report.ts';
-import { QE_REPORT, QE_REPORT_BYTES, QUOTE_HEADER, QUOTE_HEADER_BYTES, TD_BODY_15, TD_BODY_15_BYTES } from '../attestation/tdx/quote.ts';
+import {
+  QE_REPORT,
+  QE_REPORT_BYTES,
+  QUOTE_HEADER,
+  QUOTE_HEADER_BYTES,
+  TD_BODY_15,
+  TD_BODY_15_BYTES,
+} from '../attestation/tdx/quote.ts';
 
 const top = fileURLToPath(new URL('..', import.meta.url)).replace(/dist\/$/, '');
 
 function table(title: string, source: string, size: number, layout: Layout): string {
   const rows = Object.entries(layout)
     .toSorted(([, a], [, b]) => a.at - b.at)
-    .map(([name, field]) => `| 0x${field.at.toString(16).padStart(3, '0')} | ${field.size} | ${name} | ${field.note} |`);
+    .map(
+      ([name, field]) =>
+        `| 0x${field.at.toString(16).padStart(3, '0')} | ${field.size} | ${name} | ${field.note} |`,
+    );
   return `## ${title}\n\n${source} ${size} bytes; integers little-endian; bytes in no row are reserved and must be zero unless said otherwise.\n\n| offset | size | field | meaning |\n|---|--:|---|---|\n${rows.join('\n')}\n`;
 }
 

@@ -34,10 +34,17 @@ function operation(route: Route, alias: boolean): object {
     required: true,
     schema: { type: 'string' },
   }));
-  const inQuery = Object.entries(properties).map(([name, schema]) => ({ name, in: 'query', required: false, schema }));
+  const inQuery = Object.entries(properties).map(([name, schema]) => ({
+    name,
+    in: 'query',
+    required: false,
+    schema,
+  }));
   const parameters = [...inPath, ...inQuery];
   const json = route.answer === undefined ? {} : { 'application/json': { schema: route.answer.schema } };
-  const events = { 'text/event-stream': { schema: { type: 'string', description: 'Server-sent events; see docs/api.md.' } } };
+  const events = {
+    'text/event-stream': { schema: { type: 'string', description: 'Server-sent events; see docs/api.md.' } },
+  };
   const content =
     route.text === true
       ? { 'text/plain': { schema: { type: 'string' } } }
@@ -46,9 +53,13 @@ function operation(route: Route, alias: boolean): object {
     summary: route.summary,
     tags: [route.tag],
     ...(alias && { deprecated: false, description: `The same as ${route.path}.` }),
-    ...(route.access === 'open' ? { security: [] } : { security: [{ bearer: [] }], 'x-access': route.access }),
+    ...(route.access === 'open'
+      ? { security: [] }
+      : { security: [{ bearer: [] }], 'x-access': route.access }),
     ...(parameters.length > 0 && { parameters }),
-    ...(route.body !== undefined && { requestBody: { required: true, content: { 'application/json': { schema: route.body.schema } } } }),
+    ...(route.body !== undefined && {
+      requestBody: { required: true, content: { 'application/json': { schema: route.body.schema } } },
+    }),
     responses: {
       [String(route.status ?? 200)]: { description: 'The answer.', content },
       default: { $ref: '#/components/responses/Error' },
@@ -77,14 +88,21 @@ function openApi(): object {
     paths,
     components: {
       securitySchemes: { bearer: { type: 'http', scheme: 'bearer' } },
-      responses: { Error: { description: 'Any refusal or failure.', content: { 'application/json': { schema: errorAnswer.schema } } } },
+      responses: {
+        Error: {
+          description: 'Any refusal or failure.',
+          content: { 'application/json': { schema: errorAnswer.schema } },
+        },
+      },
     },
   };
 }
 
 function routeTable(): string {
   const rows = routes.map((route) => {
-    const also = (route.aliases ?? []).filter((alias) => !alias.includes('*')).map((alias) => ` \`${alias}\``);
+    const also = (route.aliases ?? [])
+      .filter((alias) => !alias.includes('*'))
+      .map((alias) => ` \`${alias}\``);
     return `| \`${route.method} ${route.path}\`${also.join('')} | ${route.access} | ${route.summary} |`;
   });
   return ['| route | access | what |', '|---|---|---|', ...rows].join('\n');
@@ -95,7 +113,8 @@ function parameterTable(path: string): string {
   const properties = isUnder(schema['properties']) ? schema['properties'] : {};
   const required = new Set(Array.isArray(schema['required']) ? schema['required'] : []);
   const rows = Object.entries(properties).map(
-    ([name, each]) => `| \`${name}\`${required.has(name) ? ' (required)' : ''} | ${range(each)} | ${text(each)} |`,
+    ([name, each]) =>
+      `| \`${name}\`${required.has(name) ? ' (required)' : ''} | ${range(each)} | ${text(each)} |`,
   );
   const refused = Array.isArray(schema['x-unsupported']) ? schema['x-unsupported'] : [];
   const known =
@@ -114,15 +133,24 @@ function text(schema: JsonSchema): string {
 
 function range(schema: JsonSchema): string {
   if (Array.isArray(schema['enum'])) return schema['enum'].map((each) => `\`${String(each)}\``).join(', ');
-  if (schema['minimum'] !== undefined) return `${said(schema['type'])} ${said(schema['minimum'])}…${said(schema['maximum'])}`;
+  if (schema['minimum'] !== undefined)
+    return `${said(schema['type'])} ${said(schema['minimum'])}…${said(schema['maximum'])}`;
   if (Array.isArray(schema['anyOf']))
-    return [...new Set((schema['anyOf'] as JsonSchema[]).map((each) => said(each['type'] ?? 'object')))].join(' or ');
+    return [...new Set((schema['anyOf'] as JsonSchema[]).map((each) => said(each['type'] ?? 'object')))].join(
+      ' or ',
+    );
   return said(schema['type'] ?? 'object');
 }
 
 function fillIn(document: string): string {
   const tables: Record<string, string> = { routes: routeTable() };
-  for (const path of ['/v1/chat/completions', '/v1/completions', '/v1/embeddings', '/v1/rerank', '/v1/tokenize'])
+  for (const path of [
+    '/v1/chat/completions',
+    '/v1/completions',
+    '/v1/embeddings',
+    '/v1/rerank',
+    '/v1/tokenize',
+  ])
     tables[path] = parameterTable(path);
   return document.replaceAll(/<!-- generated: (\S+) -->[\s\S]*?<!-- end -->/g, (_all, name: string) => {
     if (tables[name] === undefined) throw new Error(`docs/api.md asks for an unknown table ${name}`);

@@ -19,9 +19,12 @@ export interface Packed {
 
 /** Compiles and packs the server and the verifier of the tree at `top`, whose dist/ folders are made anew. */
 export async function pack(top: string, destination: string): Promise<readonly Packed[]> {
-  for (const folder of ['dist', 'attestation/dist']) await rm(join(top, folder), { recursive: true, force: true });
+  for (const folder of ['dist', 'attestation/dist'])
+    await rm(join(top, folder), { recursive: true, force: true });
   const compiler = join(top, 'node_modules/typescript/bin/tsc');
-  await run(process.execPath, [compiler, '-b', 'attestation', 'attestation/node', 'src', 'image'], { cwd: top });
+  await run(process.execPath, [compiler, '-b', 'attestation', 'attestation/node', 'src', 'image'], {
+    cwd: top,
+  });
   await mkdir(destination, { recursive: true });
   const packed: Packed[] = [];
   for (const folder of [top, join(top, 'attestation')]) {
@@ -34,5 +37,6 @@ export async function pack(top: string, destination: string): Promise<readonly P
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const top = fileURLToPath(new URL('..', import.meta.url));
-  for (const { filename, integrity } of await pack(top, join(top, 'out'))) console.log(`out/${filename}  ${integrity}`);
+  for (const { filename, integrity } of await pack(top, join(top, 'out')))
+    console.log(`out/${filename}  ${integrity}`);
 }

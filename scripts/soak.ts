@@ -5,7 +5,11 @@ import { parseArgs } from 'node:util';
 import { mebibytes, runSoak, type Sample } from '../test/fixtures/e2e/soak.ts';
 
 const { values } = parseArgs({
-  options: { seconds: { type: 'string', default: '600' }, clients: { type: 'string', default: '12' }, seed: { type: 'string' } },
+  options: {
+    seconds: { type: 'string', default: '600' },
+    clients: { type: 'string', default: '12' },
+    seed: { type: 'string' },
+  },
 });
 const seed = Number(values.seed ?? Date.now() % 1_000_000);
 console.log(`soak: ${values.seconds} s, ${values.clients} clients, seed ${seed}\n`);
@@ -16,18 +20,26 @@ function line({ seconds, rssBytes, descriptors, children }: Sample): void {
   );
 }
 let shown = 0;
-const report = await runSoak({ seconds: Number(values.seconds), clients: Number(values.clients), seed, faultEveryMs: 1500 }, (sample) => {
-  if (sample.seconds < shown) return;
-  shown += Number(values.seconds) / 20;
-  line(sample);
-});
+const report = await runSoak(
+  { seconds: Number(values.seconds), clients: Number(values.clients), seed, faultEveryMs: 1500 },
+  (sample) => {
+    if (sample.seconds < shown) return;
+    shown += Number(values.seconds) / 20;
+    line(sample);
+  },
+);
 console.log('\nidle before and after:');
 line(report.before);
 line(report.after);
 console.log('\nfaults:');
-for (const [fault, count] of Object.entries(report.faults)) console.log(`${String(count).padStart(8)}  ${fault}`);
+for (const [fault, count] of Object.entries(report.faults))
+  console.log(`${String(count).padStart(8)}  ${fault}`);
 console.log('\nrequests by outcome:');
 for (const [outcome, count] of [...report.outcomes].toSorted((a, b) => b[1] - a[1]))
   console.log(`${String(count).padStart(8)}  ${outcome}`);
-console.log(report.problems.length === 0 ? '\nno leak, every request accounted for' : `\n${report.problems.slice(0, 50).join('\n')}`);
+console.log(
+  report.problems.length === 0
+    ? '\nno leak, every request accounted for'
+    : `\n${report.problems.slice(0, 50).join('\n')}`,
+);
 process.exitCode = report.problems.length === 0 ? 0 : 1;

@@ -29,7 +29,11 @@ const lock = (JSON.parse(read('package-lock.json')) as { packages: Record<string
 
 /** Where npm would find `name` from inside `from`, as a key of the lock. */
 function resolve(name: string, from: string): string | undefined {
-  for (let at = from; ; at = at.includes('node_modules/') ? at.slice(0, at.lastIndexOf('node_modules/')).replace(/\/$/, '') : '') {
+  for (
+    let at = from;
+    ;
+    at = at.includes('node_modules/') ? at.slice(0, at.lastIndexOf('node_modules/')).replace(/\/$/, '') : ''
+  ) {
     const key = `${at === '' ? '' : `${at}/`}node_modules/${name}`;
     if (lock[key]) return key;
     if (at === '') return undefined;
@@ -46,7 +50,12 @@ function closure(root: string): string[] {
       const key = resolve(name, at);
       if (key === undefined || seen.has(key) || lock[key]?.link) continue;
       // Of a set of per-platform binaries only what the image carries counts; the others never load there.
-      if (/[-/](?:android|darwin|freebsd|openbsd|win32|mac)|-(?:arm|ia32|riscv64|loong64|ppc64)|linux-arm/.test(name)) continue;
+      if (
+        /[-/](?:android|darwin|freebsd|openbsd|win32|mac)|-(?:arm|ia32|riscv64|loong64|ppc64)|linux-arm/.test(
+          name,
+        )
+      )
+        continue;
       seen.add(key);
       queue.push(key);
     }
@@ -86,7 +95,11 @@ export interface Ledger {
   /** Beyond the client's. */
   readonly server: readonly Package[];
   /** Debian packages and npm tarballs in the image, without the version of the kernel in its name. */
-  readonly image: readonly { readonly name: string; readonly version: string; readonly bytes: number | null }[];
+  readonly image: readonly {
+    readonly name: string;
+    readonly version: string;
+    readonly bytes: number | null;
+  }[];
   readonly boundaries: readonly Boundary[];
 }
 
@@ -104,11 +117,27 @@ export function readLedger(): Ledger {
     image: imageParts(),
     boundaries: [
       { name: 'client verifier', about: 'decides, on the client’s machine, whether a server is spoken to', lines: reached('attestation/index.ts', 'attestation/node/index.ts', 'attestation/node/cli/main.ts') }, // prettier-ignore
-      { name: 'server process', about: 'holds the TLS key, the keys of callers and what they send', lines: reached('src/cli/main.ts') },
-      { name: 'engine child', about: 'holds texts and weights; no key, no file, no network', lines: reached('src/engine/child/worker.ts') },
+      {
+        name: 'server process',
+        about: 'holds the TLS key, the keys of callers and what they send',
+        lines: reached('src/cli/main.ts'),
+      },
+      {
+        name: 'engine child',
+        about: 'holds texts and weights; no key, no file, no network',
+        lines: reached('src/engine/child/worker.ts'),
+      },
       { name: 'root part', about: 'the only root process of the guest after boot; asks the TEE for reports', lines: reached('src/attestd/main.ts') }, // prettier-ignore
-      { name: 'guest', about: 'boots the image and starts the rest', lines: linesOf(files('image/guest', /\.sh$/)) },
-      { name: 'image builder', about: 'writes the bytes that are measured', lines: reached('image/build.ts') },
+      {
+        name: 'guest',
+        about: 'boots the image and starts the rest',
+        lines: linesOf(files('image/guest', /\.sh$/)),
+      },
+      {
+        name: 'image builder',
+        about: 'writes the bytes that are measured',
+        lines: reached('image/build.ts'),
+      },
     ],
   };
 }
@@ -131,7 +160,10 @@ export function growth(ledger: Ledger, decisions: string): string[] {
       .map(({ name }) => `${name} is inside the client, and recorded for the server alone`),
     ...all
       .filter(({ name, natives }) => natives > recorded(`native files: \`${name}\``))
-      .map(({ name, natives }) => `${name} has ${natives} native files, ${recorded(`native files: \`${name}\``)} recorded`),
+      .map(
+        ({ name, natives }) =>
+          `${name} has ${natives} native files, ${recorded(`native files: \`${name}\``)} recorded`,
+      ),
     ...all
       .filter(({ name, installScript }) => installScript && recorded(`install scripts: \`${name}\``) === 0)
       .map(({ name }) => `${name} has an install script`),
@@ -226,7 +258,10 @@ function main(): void {
   const unexplained = growth(ledger, read('docs/decisions.md'));
   const stale = !existsSync(join(top, 'docs/tcb.md')) || stable(read('docs/tcb.md')) !== stable(text);
   if (process.argv.includes('--check')) {
-    const problems = [...unexplained, ...(stale ? ['docs/tcb.md is stale: run `npx tsx scripts/tcb.ts`'] : [])];
+    const problems = [
+      ...unexplained,
+      ...(stale ? ['docs/tcb.md is stale: run `npx tsx scripts/tcb.ts`'] : []),
+    ];
     for (const problem of problems) console.error(problem);
     process.exitCode = problems.length === 0 ? 0 : 1;
     return;

@@ -71,7 +71,10 @@ export function isAttestationResult(value: unknown): value is AttestationResult 
 }
 
 /** @throws AttestationError `refused` with the transcript; `malformed` or `unsupported` for evidence that cannot be read. */
-export async function verify(document: AttestationDocument, options: VerifyOptions): Promise<AttestationResult> {
+export async function verify(
+  document: AttestationDocument,
+  options: VerifyOptions,
+): Promise<AttestationResult> {
   const policy = parsePolicy(options.policy);
   const t = new Transcript();
   try {
@@ -82,7 +85,12 @@ export async function verify(document: AttestationDocument, options: VerifyOptio
   }
 }
 
-async function appraise(t: Transcript, document: AttestationDocument, policy: Policy, options: VerifyOptions): Promise<AttestationResult> {
+async function appraise(
+  t: Transcript,
+  document: AttestationDocument,
+  policy: Policy,
+  options: VerifyOptions,
+): Promise<AttestationResult> {
   const admitted = admitTee(t, document, policy);
   const hardware = await verifyHardware(t, document, policy, options, admitted);
   const from = t.checks.length;
@@ -90,7 +98,10 @@ async function appraise(t: Transcript, document: AttestationDocument, policy: Po
   compareRepeats(t, document, hardware, claims);
   bindModels(t, document, claims, options.model);
   recordHandshake(t, options.tls);
-  const certificateAlone = bindChannel(t, claims, { ...options, certificateAlone: policy.danger.certificateChannel });
+  const certificateAlone = bindChannel(t, claims, {
+    ...options,
+    certificateAlone: policy.danger.certificateChannel,
+  });
   const build = applyPolicy(t, document, policy, hardware, claims);
   // What is compared from here on rests on the report: where nobody vouches for that, nobody vouches for anything.
   if (!hardware.authentic) t.unauthenticated(NO_PROVENANCE, from);
@@ -101,10 +112,17 @@ async function appraise(t: Transcript, document: AttestationDocument, policy: Po
 const NO_PROVENANCE: ReadonlySet<string> = new Set(['C6', 'C7']);
 
 /** P1, P2, D13. Returns the roots that replace the pinned ones: only for simulated evidence that was allowed. */
-function admitTee(t: Transcript, document: AttestationDocument, policy: Policy): readonly Uint8Array[] | undefined {
+function admitTee(
+  t: Transcript,
+  document: AttestationDocument,
+  policy: Policy,
+): readonly Uint8Array[] | undefined {
   const { teeType } = document;
   if (teeType !== 'simulated') {
-    t.expect(RULES.tee, policy.tee.includes(teeType), teeType, { expected: policy.tee.join(' or '), actual: teeType });
+    t.expect(RULES.tee, policy.tee.includes(teeType), teeType, {
+      expected: policy.tee.join(' or '),
+      actual: teeType,
+    });
     t.pass(RULES.simulated, `${teeType}: judged by the pinned vendor roots`);
     return undefined;
   }
@@ -115,20 +133,30 @@ function admitTee(t: Transcript, document: AttestationDocument, policy: Policy):
   t.skip(RULES.tee, 'simulated: policies speak of real TEEs only');
   const detail = `evidence is simulated, under the root ${digest ?? 'unknown'}`;
   if (allowed) t.pass(RULES.simulated, `${detail}, which was allowed: nothing about hardware is proven`);
-  else if (simulated === false) t.fail(RULES.simulated, detail, { expected: 'real hardware', actual: 'simulated' });
+  else if (simulated === false)
+    t.fail(RULES.simulated, detail, { expected: 'real hardware', actual: 'simulated' });
   else t.fail(RULES.simulated, detail, { expected: String(simulated), actual: digest ?? 'no root' });
   const isVendors =
-    digest !== undefined && (AMD_ROOTS.some(({ derSha256 }) => derSha256 === digest) || INTEL_ROOT_DER_SHA256.includes(digest));
-  t.expect(RULES.teeRepeated, !isVendors, isVendors ? 'document says simulated, its root is a vendor’s' : 'simulated');
+    digest !== undefined &&
+    (AMD_ROOTS.some(({ derSha256 }) => derSha256 === digest) || INTEL_ROOT_DER_SHA256.includes(digest));
+  t.expect(
+    RULES.teeRepeated,
+    !isVendors,
+    isVendors ? 'document says simulated, its root is a vendor’s' : 'simulated',
+  );
   return allowed && root !== undefined ? [root] : undefined;
 }
 
 function simulatedRoot(endorsements: SnpEndorsements | TdxEndorsements): Uint8Array | undefined {
   if ('vek' in endorsements) return endorsements.chain.at(-1);
-  const last = [...endorsements.tcbInfoIssuerChain.matchAll(/-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----/g)].at(
-    -1,
-  );
-  return last?.[1] === undefined ? undefined : fromBase64(last[1].replace(/\s/g, ''), 'tcb_info_issuer_chain');
+  const last = [
+    ...endorsements.tcbInfoIssuerChain.matchAll(
+      /-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----/g,
+    ),
+  ].at(-1);
+  return last?.[1] === undefined
+    ? undefined
+    : fromBase64(last[1].replace(/\s/g, ''), 'tcb_info_issuer_chain');
 }
 
 /** C6, C7: a caller with a socket has refused a bad one before it sent anything; here it becomes part of the record. */
@@ -139,7 +167,10 @@ function recordHandshake(t: Transcript, tls: VerifyOptions['tls']): void {
     return;
   }
   t.expect(RULES.session, !tls.resumed, tls.resumed ? 'resumed' : 'full handshake');
-  t.expect(RULES.tlsVersion, tls.version === 'TLSv1.3', tls.version, { expected: 'TLSv1.3', actual: tls.version });
+  t.expect(RULES.tlsVersion, tls.version === 'TLSv1.3', tls.version, {
+    expected: 'TLSv1.3',
+    actual: tls.version,
+  });
 }
 
 /** P4–P8. Returns what the policy calls the build. */
@@ -152,14 +183,20 @@ function applyPolicy(
 ): string | undefined {
   const reference = policy.measurements.find((candidate) => isReference(candidate, hardware));
   const found = describeSoftware(hardware);
-  const known = policy.measurements.filter((candidate) => 'measurement' in candidate === (hardware.format === 'snp')).length;
+  const known = policy.measurements.filter(
+    (candidate) => 'measurement' in candidate === (hardware.format === 'snp'),
+  ).length;
   if (reference !== undefined) t.pass(RULES.measurement, reference.name ?? found);
   else
-    t.fail(RULES.measurement, `${found} is not a reference value (${known} known)`, { expected: `one of ${known} known`, actual: found });
+    t.fail(RULES.measurement, `${found} is not a reference value (${known} known)`, {
+      expected: `one of ${known} known`,
+      actual: found,
+    });
 
   applyModels(t, document, policy);
 
-  if (policy.chips === undefined) t.skip(RULES.chips, 'no allow-list in the policy: any genuine machine will do');
+  if (policy.chips === undefined)
+    t.skip(RULES.chips, 'no allow-list in the policy: any genuine machine will do');
   else {
     const listed = hardware.chip !== undefined && policy.chips.includes(hardware.chip);
     t.expect(RULES.chips, listed, hardware.chip ?? 'the evidence names no chip');
@@ -168,7 +205,8 @@ function applyPolicy(
   else if (claims === undefined) t.fail(RULES.configs, 'the claims could not be read');
   else t.expect(RULES.configs, policy.configs.includes(toHex(claims.config)), toHex(claims.config));
   // Prompts would leave for a device nobody judged: what cannot be verified is not let pass.
-  if (claims?.gpu !== undefined) t.fail(RULES.gpu, `the claims name GPU evidence ${toHex(claims.gpu)}, which this verifier cannot judge`);
+  if (claims?.gpu !== undefined)
+    t.fail(RULES.gpu, `the claims name GPU evidence ${toHex(claims.gpu)}, which this verifier cannot judge`);
   return reference?.name;
 }
 
@@ -185,24 +223,32 @@ function applyModels(t: Transcript, document: AttestationDocument, policy: Polic
   if (unlisted.length === 0) t.pass(RULES.models, served.map(([id]) => id).join(', '));
   else {
     const some = unlisted.slice(0, 8).map(([id, digest]) => `${JSON.stringify(id)} (sha256 ${digest})`);
-    t.fail(RULES.models, `served and not listed: ${some.join(', ')}${unlisted.length > 8 ? ` and ${unlisted.length - 8} more` : ''}`, {
-      expected: [...models.keys()].slice(0, 8).join(', ') || 'a listed model',
-      actual: unlisted
-        .map(([id]) => id)
-        .slice(0, 8)
-        .join(', '),
-    });
+    t.fail(
+      RULES.models,
+      `served and not listed: ${some.join(', ')}${unlisted.length > 8 ? ` and ${unlisted.length - 8} more` : ''}`,
+      {
+        expected: [...models.keys()].slice(0, 8).join(', ') || 'a listed model',
+        actual: unlisted
+          .map(([id]) => id)
+          .slice(0, 8)
+          .join(', '),
+      },
+    );
   }
   const wrong = served.find(([id, digest]) => models.has(id) && models.get(id) !== digest);
   if (wrong === undefined) t.pass(RULES.modelDigests, 'as listed');
   else {
     const expected = models.get(wrong[0]) ?? '';
-    t.fail(RULES.modelDigests, `${JSON.stringify(wrong[0])} has sha256 ${wrong[1]}, expected ${expected}`, { expected, actual: wrong[1] });
+    t.fail(RULES.modelDigests, `${JSON.stringify(wrong[0])} has sha256 ${wrong[1]}, expected ${expected}`, {
+      expected,
+      actual: wrong[1],
+    });
   }
 }
 
 function isReference(reference: Reference, hardware: Hardware): boolean {
-  if ('measurement' in reference) return hardware.format === 'snp' && reference.measurement === toHex(hardware.measurement);
+  if ('measurement' in reference)
+    return hardware.format === 'snp' && reference.measurement === toHex(hardware.measurement);
   if (hardware.format !== 'tdx' || reference.mrTd !== toHex(hardware.measurement)) return false;
   return [reference.rtmr0, reference.rtmr1, reference.rtmr2, reference.rtmr3].every(
     (expected, i) => expected === undefined || expected === toHex(hardware.rtmr?.[i] ?? new Uint8Array()),
@@ -223,7 +269,10 @@ interface Findings {
   readonly build: string | undefined;
 }
 
-function conclude(t: Transcript, { document, options, hardware, claims, certificateAlone, build }: Findings): AttestationResult {
+function conclude(
+  t: Transcript,
+  { document, options, hardware, claims, certificateAlone, build }: Findings,
+): AttestationResult {
   const failure = t.firstFailure;
   if (failure !== undefined || !hardware.accepted || claims === undefined) throw refusal(t, failure);
   const result = Object.freeze({
@@ -250,7 +299,12 @@ function conclude(t: Transcript, { document, options, hardware, claims, certific
 
 function refusal(t: Transcript, failure: Check | undefined): AttestationError {
   if (failure?.code === undefined)
-    return new AttestationError('refused', 'internal', 'the evidence was not accepted, and no rule says why', { transcript: t.checks });
+    return new AttestationError(
+      'refused',
+      'internal',
+      'the evidence was not accepted, and no rule says why',
+      { transcript: t.checks },
+    );
   const hint = HINTS[failure.code];
   return refused(failure.code, `not shown: ${failure.title} (${failure.detail})`, {
     check: failure.id,
@@ -262,9 +316,12 @@ function refusal(t: Transcript, failure: Check | undefined): AttestationError {
 }
 
 const HINTS: Readonly<Record<string, string>> = {
-  simulated_refused: 'for trying things out, allow it in code with [allowSimulated] or with --allow-simulated; never for real prompts',
-  snp_measurement: 'compare with the measurement published for the release you expect; list it only after reproducing it',
-  measurement_not_listed: 'compare with the measurement published for the release you expect; list it only after reproducing it',
+  simulated_refused:
+    'for trying things out, allow it in code with [allowSimulated] or with --allow-simulated; never for real prompts',
+  snp_measurement:
+    'compare with the measurement published for the release you expect; list it only after reproducing it',
+  measurement_not_listed:
+    'compare with the measurement published for the release you expect; list it only after reproducing it',
   model_not_listed: 'add the model and its sha256 to the policy, or stop serving it',
   model_digest_mismatch: 'compare with `sha256sum` of the file you expect; the server reads other bytes',
   exporter_mismatch: 'something between you and the guest terminates TLS; connect to the guest directly',

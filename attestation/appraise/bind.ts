@@ -20,19 +20,34 @@ export interface SignedFields {
 }
 
 /** D1–D5: the claims, when they are well-formed; that they are bound is in the transcript. */
-export function bindClaims(t: Transcript, document: AttestationDocument, signed: SignedFields): Claims | undefined {
+export function bindClaims(
+  t: Transcript,
+  document: AttestationDocument,
+  signed: SignedFields,
+): Claims | undefined {
   const claims = readClaims(t, document.claims);
   const { index, size, path } = document.inclusion;
   const root = rootFromPath(leafHash(document.claims), index, size, path);
   const expected = toHex(signed.reportData.subarray(0, 32));
   if (root === undefined)
-    t.fail(RULES.claimsBound, `inclusion path of ${path.length} hashes does not fit leaf ${index} of ${size}`, { expected });
+    t.fail(
+      RULES.claimsBound,
+      `inclusion path of ${path.length} hashes does not fit leaf ${index} of ${size}`,
+      { expected },
+    );
   else {
     const where = size === 1 ? 'single report' : `leaf ${index} of a batch of ${size}`;
-    compare(t, RULES.claimsBound, root, signed.reportData.subarray(0, 32), `Merkle root of the claims (${where})`);
+    compare(
+      t,
+      RULES.claimsBound,
+      root,
+      signed.reportData.subarray(0, 32),
+      `Merkle root of the claims (${where})`,
+    );
   }
   if (claims === undefined) t.skip(RULES.modelBound, 'not judged: the claims could not be read');
-  else compare(t, RULES.modelBound, claims.model.sha256, signed.reportData.subarray(32), 'claims.model.sha256');
+  else
+    compare(t, RULES.modelBound, claims.model.sha256, signed.reportData.subarray(32), 'claims.model.sha256');
   return claims;
 }
 
@@ -58,7 +73,12 @@ function readClaims(t: Transcript, bytes: Uint8Array): Claims | undefined {
 }
 
 /** D8–D12: every field the document repeats for convenience. */
-export function compareRepeats(t: Transcript, document: AttestationDocument, signed: SignedFields, claims: Claims | undefined): void {
+export function compareRepeats(
+  t: Transcript,
+  document: AttestationDocument,
+  signed: SignedFields,
+  claims: Claims | undefined,
+): void {
   compare(t, RULES.reportDataRepeated, document.reportData, signed.reportData, 'report_data');
   compare(t, RULES.measurementRepeated, document.measurement, signed.measurement, 'measurement');
   repeatedNonce(t, document, claims);
@@ -66,15 +86,26 @@ export function compareRepeats(t: Transcript, document: AttestationDocument, sig
   else {
     const expected = safeTimestamp(claims.issuedAt);
     const same = document.timestamp === expected;
-    t.expect(RULES.timestampRepeated, same, `timestamp ${document.timestamp}`, { expected, actual: document.timestamp });
+    t.expect(RULES.timestampRepeated, same, `timestamp ${document.timestamp}`, {
+      expected,
+      actual: document.timestamp,
+    });
   }
   if (signed.rtmr === undefined) return;
   if (document.rtmr === undefined) t.skip(RULES.rtmrRepeated, 'the document does not repeat the RTMRs');
   else {
     const { rtmr } = document;
     const wrong = signed.rtmr.findIndex((value, i) => !equalBytes(value, rtmr[i] ?? new Uint8Array()));
-    const values = { expected: toHex(signed.rtmr[wrong] ?? new Uint8Array()), actual: toHex(rtmr[wrong] ?? new Uint8Array()) };
-    t.expect(RULES.rtmrRepeated, wrong === -1, wrong === -1 ? 'all four' : `rtmr[${wrong}]`, wrong === -1 ? {} : values);
+    const values = {
+      expected: toHex(signed.rtmr[wrong] ?? new Uint8Array()),
+      actual: toHex(rtmr[wrong] ?? new Uint8Array()),
+    };
+    t.expect(
+      RULES.rtmrRepeated,
+      wrong === -1,
+      wrong === -1 ? 'all four' : `rtmr[${wrong}]`,
+      wrong === -1 ? {} : values,
+    );
   }
 }
 
@@ -86,7 +117,8 @@ function repeatedNonce(t: Transcript, document: AttestationDocument, claims: Cla
       claims.nonce === undefined,
       claims.nonce === undefined ? 'neither has one' : 'the document lacks the nonce its claims have',
     );
-  } else if (claims.nonce === undefined) t.fail(RULES.nonceRepeated, 'the claims lack the nonce the document has');
+  } else if (claims.nonce === undefined)
+    t.fail(RULES.nonceRepeated, 'the claims lack the nonce the document has');
   else {
     let repeated: Uint8Array;
     try {
@@ -106,7 +138,12 @@ function safeTimestamp(seconds: number): string {
 }
 
 /** D6, D7, C4: the listed models follow from their blobs, and give the claimed digest; something is attested at all. */
-export function bindModels(t: Transcript, document: AttestationDocument, claims: Claims | undefined, requested: string | undefined): void {
+export function bindModels(
+  t: Transcript,
+  document: AttestationDocument,
+  claims: Claims | undefined,
+  requested: string | undefined,
+): void {
   if (claims === undefined) {
     for (const rule of [RULES.modelList, RULES.modelPresent, RULES.requestedModel])
       t.skip(rule, 'not judged: the claims could not be read');
@@ -114,7 +151,11 @@ export function bindModels(t: Transcript, document: AttestationDocument, claims:
   }
   const { model } = claims;
   const contradiction = listContradiction(document, claims);
-  t.expect(RULES.modelList, contradiction === undefined, contradiction ?? `${model.kind} ${model.id}, ${document.models.length} listed`);
+  t.expect(
+    RULES.modelList,
+    contradiction === undefined,
+    contradiction ?? `${model.kind} ${model.id}, ${document.models.length} listed`,
+  );
   const present = document.models.length > 0 && !isZero(model.sha256);
   t.expect(
     RULES.modelPresent,
@@ -122,7 +163,10 @@ export function bindModels(t: Transcript, document: AttestationDocument, claims:
     present ? toHex(model.sha256) : document.models.length === 0 ? 'no model is listed' : 'digest is zero',
   );
   const asked = requested ?? ALL_MODELS_ID;
-  t.expect(RULES.requestedModel, model.id === asked, `claims are for ${name(model.id)}`, { expected: name(asked), actual: name(model.id) });
+  t.expect(RULES.requestedModel, model.id === asked, `claims are for ${name(model.id)}`, {
+    expected: name(asked),
+    actual: name(model.id),
+  });
 }
 
 function name(id: string): string {
@@ -141,10 +185,13 @@ function listContradiction(document: AttestationDocument, claims: Claims): strin
   if (model.kind === 'all') {
     if (model.id !== ALL_MODELS_ID) return `claims are for all models, with the id ${name(model.id)}`;
     const digest = allModelsDigest(models);
-    return equalBytes(digest, model.sha256) ? undefined : `listed models give ${toHex(digest)}, claims have ${toHex(model.sha256)}`;
+    return equalBytes(digest, model.sha256)
+      ? undefined
+      : `listed models give ${toHex(digest)}, claims have ${toHex(model.sha256)}`;
   }
   const [listed] = models;
-  if (listed === undefined || models.length !== 1) return `claims are for one model, ${models.length} are listed`;
+  if (listed === undefined || models.length !== 1)
+    return `claims are for one model, ${models.length} are listed`;
   if (listed.id !== model.id || listed.kind !== model.kind)
     return `claims are for ${model.kind} ${name(model.id)}, listed is ${listed.kind} ${name(listed.id)}`;
   return equalBytes(listed.sha256, model.sha256)
@@ -171,12 +218,20 @@ export function bindChannel(t: Transcript, claims: Claims | undefined, channel: 
   }
   const alone = claims.nonce === undefined && claims.exporter === undefined;
   if (alone && channel.certificateAlone) {
-    t.skip(RULES.certificateChannel, 'accepted by [allowCertificateChannel]: neither freshness nor this connection is proven');
+    t.skip(
+      RULES.certificateChannel,
+      'accepted by [allowCertificateChannel]: neither freshness nor this connection is proven',
+    );
     t.skip(RULES.nonce, 'certificate evidence has none');
     t.skip(RULES.exporter, 'certificate evidence has none');
   } else {
-    t.expect(RULES.certificateChannel, !alone, alone ? 'claims have neither nonce nor exporter' : 'claims have nonce and exporter');
-    if (claims.nonce === undefined) t.fail(RULES.nonce, 'claims have no nonce', { expected: toHex(channel.nonce) });
+    t.expect(
+      RULES.certificateChannel,
+      !alone,
+      alone ? 'claims have neither nonce nor exporter' : 'claims have nonce and exporter',
+    );
+    if (claims.nonce === undefined)
+      t.fail(RULES.nonce, 'claims have no nonce', { expected: toHex(channel.nonce) });
     else compare(t, RULES.nonce, claims.nonce, channel.nonce, 'claims.nonce');
     if (claims.exporter === undefined) t.fail(RULES.exporter, 'claims have no exporter');
     else if (channel.exporter === undefined) t.fail(RULES.exporter, 'this end has no exporter to compare');
@@ -189,5 +244,8 @@ export function bindChannel(t: Transcript, claims: Claims | undefined, channel: 
 function compare(t: Transcript, rule: Rule, actual: Uint8Array, expected: Uint8Array, what: string): boolean {
   const same = equalBytes(actual, expected);
   if (same) return t.pass(rule, `${what} ${toHex(actual)}`);
-  return t.fail(rule, `${what} is ${toHex(actual)}, expected ${toHex(expected)}`, { expected: toHex(expected), actual: toHex(actual) });
+  return t.fail(rule, `${what} is ${toHex(actual)}, expected ${toHex(expected)}`, {
+    expected: toHex(expected),
+    actual: toHex(actual),
+  });
 }

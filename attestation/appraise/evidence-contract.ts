@@ -36,7 +36,10 @@ export interface EvidenceResult {
 export async function runEvidence(input: string | Uint8Array): Promise<EvidenceResult> {
   try {
     if (input.length > MAX_EVIDENCE_BYTES)
-      throw malformed('input_too_large', `evidence is ${input.length} bytes, at most ${MAX_EVIDENCE_BYTES} are read`);
+      throw malformed(
+        'input_too_large',
+        `evidence is ${input.length} bytes, at most ${MAX_EVIDENCE_BYTES} are read`,
+      );
     const text = typeof input === 'string' ? input : fromUtf8(input, 'evidence');
     return await verifyInput(parseJson(text, 'evidence', MAX_EVIDENCE_BYTES));
   } catch (error) {
@@ -59,11 +62,18 @@ async function verifyInput(json: Json): Promise<EvidenceResult> {
   const tee = shape.string(given['tee'], 'tee', 64);
   switch (tee) {
     case 'snp':
-      return verifySnpInput(shape.object(json, 'evidence', ['tee', 'report', 'vek', 'chain', 'now'], [...COMMON, ...SNP]));
+      return verifySnpInput(
+        shape.object(json, 'evidence', ['tee', 'report', 'vek', 'chain', 'now'], [...COMMON, ...SNP]),
+      );
     case 'tdx':
-      return verifyTdxInput(shape.object(json, 'evidence', ['tee', 'quote', 'collateral', 'now'], [...COMMON, ...TDX]));
+      return verifyTdxInput(
+        shape.object(json, 'evidence', ['tee', 'quote', 'collateral', 'now'], [...COMMON, ...TDX]),
+      );
     default:
-      throw unsupported('unsupported_tee', `tee ${JSON.stringify(tee)} is not one of snp, tdx`, { expected: 'snp or tdx', actual: tee });
+      throw unsupported('unsupported_tee', `tee ${JSON.stringify(tee)} is not one of snp, tdx`, {
+        expected: 'snp or tdx',
+        actual: tee,
+      });
   }
 }
 
@@ -77,7 +87,9 @@ async function verifySnpInput(given: JsonObject): Promise<EvidenceResult> {
   const { verifySnp } = await import('../snp/verify.ts');
   const chain = shape
     .list(given['chain'], 'chain', 1, 2)
-    .flatMap((item, i) => parsePem(shape.string(item, `chain[${i}]`, 2 * MAX_CERTIFICATE), 'CERTIFICATE', 2, `chain[${i}]`));
+    .flatMap((item, i) =>
+      parsePem(shape.string(item, `chain[${i}]`, 2 * MAX_CERTIFICATE), 'CERTIFICATE', 2, `chain[${i}]`),
+    );
   const verification = await verifySnp(
     {
       report: base64(given['report'], 'report', MAX_REPORT),
@@ -96,7 +108,14 @@ async function verifyTdxInput(given: JsonObject): Promise<EvidenceResult> {
   const collateral = shape.object(
     given['collateral'],
     'collateral',
-    ['tcb_info', 'tcb_info_issuer_chain', 'qe_identity', 'qe_identity_issuer_chain', 'pck_crl', 'root_ca_crl'],
+    [
+      'tcb_info',
+      'tcb_info_issuer_chain',
+      'qe_identity',
+      'qe_identity_issuer_chain',
+      'pck_crl',
+      'root_ca_crl',
+    ],
     ['pck_crl_issuer_chain'],
   );
   const text = (key: string): string => shape.string(collateral[key], `collateral ${key}`, MAX_COLLATERAL);
@@ -111,9 +130,13 @@ async function verifyTdxInput(given: JsonObject): Promise<EvidenceResult> {
         qeIdentityIssuerChain: text('qe_identity_issuer_chain'),
         pckCrl: base64(collateral['pck_crl'], 'collateral pck_crl', MAX_CRL),
         rootCaCrl: base64(collateral['root_ca_crl'], 'collateral root_ca_crl', MAX_CRL),
-        ...(collateral['pck_crl_issuer_chain'] === undefined ? {} : { pckCrlIssuerChain: text('pck_crl_issuer_chain') }),
+        ...(collateral['pck_crl_issuer_chain'] === undefined
+          ? {}
+          : { pckCrlIssuerChain: text('pck_crl_issuer_chain') }),
       },
-      ...(given['event_log'] === undefined ? {} : { eventLog: base64(given['event_log'], 'event_log', MAX_EVENT_LOG) }),
+      ...(given['event_log'] === undefined
+        ? {}
+        : { eventLog: base64(given['event_log'], 'event_log', MAX_EVENT_LOG) }),
     },
     (given['policy'] === undefined ? {} : given['policy']) as TdxPolicy,
     { now: readNow(given['now']), ...(roots === undefined ? {} : { roots }) },
@@ -157,12 +180,19 @@ function failed(error: unknown): EvidenceResult {
   const known =
     error instanceof AttestationError
       ? error
-      : new AttestationError('internal', 'internal', `unexpected ${error instanceof Error ? error.name : typeof error}`);
+      : new AttestationError(
+          'internal',
+          'internal',
+          `unexpected ${error instanceof Error ? error.name : typeof error}`,
+        );
   const checks = [
     ...known.transcript.map(plainCheck),
     { id: known.check ?? 'input', spec: '', status: 'fail' as const, detail: known.message },
   ];
-  return { exitCode: EXIT_CODES[known.kind], output: { accepted: false, code: known.code, checks, claims: {} } };
+  return {
+    exitCode: EXIT_CODES[known.kind],
+    output: { accepted: false, code: known.code, checks, claims: {} },
+  };
 }
 
 function base64(value: Json | undefined, name: string, maxLength: number): Uint8Array {
@@ -173,13 +203,16 @@ function readRoots(value: Json | undefined): readonly Uint8Array[] | undefined {
   if (value === undefined) return undefined;
   return shape
     .list(value, 'roots', 1, MAX_ROOTS)
-    .flatMap((item, i) => parsePem(shape.string(item, `roots[${i}]`, MAX_CERTIFICATE), 'CERTIFICATE', 1, `roots[${i}]`));
+    .flatMap((item, i) =>
+      parsePem(shape.string(item, `roots[${i}]`, MAX_CERTIFICATE), 'CERTIFICATE', 1, `roots[${i}]`),
+    );
 }
 
 /** RFC 3339 §5.6 date-time, to the millisecond. */
 function readNow(value: Json | undefined): Date {
   const text = shape.string(value, 'now', 64);
-  const match = /^(\d{4}-\d{2}-\d{2})[Tt]([01]\d|2[0-3]):(\d{2}):(\d{2})(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/.exec(text);
+  const match =
+    /^(\d{4}-\d{2}-\d{2})[Tt]([01]\d|2[0-3]):(\d{2}):(\d{2})(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/.exec(text);
   const date = match === null ? new Date(Number.NaN) : new Date(text.toUpperCase());
   // The calendar must agree: JavaScript turns February 30 into March.
   const day = match?.[1] ?? '';

@@ -47,7 +47,21 @@ const FRESH: ReadonlySet<string> = new Set(['C1', 'D10', 'D11']);
 /** What ties the claims to the hardware's signature; model, channel and freshness all rest on it, and on known software. */
 const BINDING: ReadonlySet<string> = new Set(['D1', 'D2', 'D3', 'D4', 'D8', 'S32', 'T27']);
 /** Rules whose skip leaves the property open; the skip of any other is the policy not asking. */
-const DECISIVE: ReadonlySet<string> = new Set(['P2', 'P4', 'P5', 'P6', 'D1', 'D4', 'D5', 'D6', 'D7', 'C1', 'C2', 'C3', 'C5']);
+const DECISIVE: ReadonlySet<string> = new Set([
+  'P2',
+  'P4',
+  'P5',
+  'P6',
+  'D1',
+  'D4',
+  'D5',
+  'D6',
+  'D7',
+  'C1',
+  'C2',
+  'C3',
+  'C5',
+]);
 
 type PropertyId = Exclude<Meaning['id'], 'P6'>;
 
@@ -95,15 +109,23 @@ export function meaningOf(outcome: Outcome): readonly Meaning[] {
   const five = (['P1', 'P2', 'P3', 'P4', 'P5'] as const).map((id): Meaning => {
     const meaning = cutShort ? unjudged(id) : judge(id, transcript);
     if (id === 'P1' || id === 'P2') {
-      if (meaning.standing !== 'proven') foundation = id === 'P1' && simulated && meaning.standing !== 'refused' ? 'simulated' : TITLES[id];
+      if (meaning.standing !== 'proven')
+        foundation = id === 'P1' && simulated && meaning.standing !== 'refused' ? 'simulated' : TITLES[id];
     } else if (meaning.standing === 'proven' && unbound.length > 0) {
-      return { ...meaning, standing: 'not proven', words: `the claims are not shown to be the signed ones (${idsOf(unbound)})` };
+      return {
+        ...meaning,
+        standing: 'not proven',
+        words: `the claims are not shown to be the signed ones (${idsOf(unbound)})`,
+      };
     }
     if (meaning.standing !== 'proven' || foundation === 'proven') return meaning;
     if (foundation === 'simulated') return { ...meaning, standing: 'simulated' };
     return { ...meaning, standing: 'not proven', words: `it rests on “${foundation}”, which is not shown` };
   });
-  const words = 'result' in outcome ? 'the evidence was judged before any request' : 'no request was sent, and none would be';
+  const words =
+    'result' in outcome
+      ? 'the evidence was judged before any request'
+      : 'no request was sent, and none would be';
   return [...five, { id: 'P6', title: TITLES.P6, standing: 'proven', words }];
 }
 
@@ -116,11 +138,17 @@ function judge(id: PropertyId, transcript: readonly Check[]): Meaning {
   const failed = checks.filter(({ status }) => status === 'fail');
   const open = checks.filter((check) => check.status === 'skip' && DECISIVE.has(check.id));
   const title = TITLES[id];
-  if (failed.length > 0) return { id, title, standing: 'refused', words: `${REFUSED[id]} (${idsOf(failed)})` };
+  if (failed.length > 0)
+    return { id, title, standing: 'refused', words: `${REFUSED[id]} (${idsOf(failed)})` };
   if (checks.length === 0) return unjudged(id);
   if (open.length > 0) return { id, title, standing: 'not proven', words: open.map(detailOf).join('; ') };
   if (id === 'P1' && isSimulated(transcript)) {
-    return { id, title, standing: 'not proven', words: 'the hardware is simulated: anyone can make such evidence' };
+    return {
+      id,
+      title,
+      standing: 'not proven',
+      words: 'the hardware is simulated: anyone can make such evidence',
+    };
   }
   return { id, title, standing: 'proven', words: PROVEN[id] };
 }
@@ -140,15 +168,27 @@ function isSimulated(transcript: readonly Check[]): boolean {
 
 /** Plain words for a person: the verdict, each property, what was not asked, and what is never proven. Lines, no markup. */
 export function explain(outcome: Outcome): readonly string[] {
-  return [...verdictWords(outcome), '', ...meaningOf(outcome).map(sentence), '', ...notAsked(outcome), ...NEVER_PROVEN];
+  return [
+    ...verdictWords(outcome),
+    '',
+    ...meaningOf(outcome).map(sentence),
+    '',
+    ...notAsked(outcome),
+    ...NEVER_PROVEN,
+  ];
 }
 
 function verdictWords(outcome: Outcome): string[] {
   if ('error' in outcome) {
     const { error } = outcome;
     const failures = error.transcript.filter(({ status }) => status === 'fail').length;
-    const more = failures > 1 ? [`${failures} checks failed in all; the first one gives the verdict its code.`] : [];
-    return [`Refused: ${error.message}.`, ...more, ...(error.hint === undefined ? [] : [`What you can do: ${error.hint}.`])];
+    const more =
+      failures > 1 ? [`${failures} checks failed in all; the first one gives the verdict its code.`] : [];
+    return [
+      `Refused: ${error.message}.`,
+      ...more,
+      ...(error.hint === undefined ? [] : [`What you can do: ${error.hint}.`]),
+    ];
   }
   const { result } = outcome;
   const build = result.build === undefined ? 'a build you list' : `the build you call “${result.build}”`;
@@ -158,8 +198,12 @@ function verdictWords(outcome: Outcome): string[] {
       ? 'an Intel TDX machine'
       : `an AMD ${result.product} machine`;
   const models = [...result.models.keys()].join(', ');
-  const fresh = result.certificateAlone ? ' At some time, on some connection: the evidence is a certificate’s.' : '';
-  return [`Accepted: at the other end of this connection is ${where} that runs ${build} and serves ${models}.${fresh}`];
+  const fresh = result.certificateAlone
+    ? ' At some time, on some connection: the evidence is a certificate’s.'
+    : '';
+  return [
+    `Accepted: at the other end of this connection is ${where} that runs ${build} and serves ${models}.${fresh}`,
+  ];
 }
 
 export const STANDING_WORDS: Readonly<Record<Standing, string>> = {

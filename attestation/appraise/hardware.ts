@@ -21,7 +21,8 @@ import { parseCertificate } from '../x509/certificate.ts';
 /** Where endorsements come from when the document's own are missing, not wanted or do not do. Nothing it gives is trusted. */
 export type EndorsementSource = (request: EndorsementRequest) => Promise<SnpEndorsements | TdxEndorsements>;
 export type EndorsementRequest =
-  { readonly format: 'snp'; readonly report: Uint8Array } | { readonly format: 'tdx'; readonly report: Uint8Array };
+  | { readonly format: 'snp'; readonly report: Uint8Array }
+  | { readonly format: 'tdx'; readonly report: Uint8Array };
 
 /** The part of `VerifyOptions` that hardware is verified with. */
 export interface HardwareOptions {
@@ -55,7 +56,13 @@ export async function verifyHardware(
   roots: readonly Uint8Array[] | undefined,
 ): Promise<Hardware> {
   const format =
-    document.teeType === 'simulated' ? ('vek' in document.endorsements ? 'snp' : 'tdx') : document.teeType === 'tdx' ? 'tdx' : 'snp';
+    document.teeType === 'simulated'
+      ? 'vek' in document.endorsements
+        ? 'snp'
+        : 'tdx'
+      : document.teeType === 'tdx'
+        ? 'tdx'
+        : 'snp';
   const attempt = async (endorsements: SnpEndorsements | TdxEndorsements): Promise<Hardware> => {
     const memory = options.memory === undefined ? undefined : stagedMemory(options.memory);
     const staged = { ...options, ...(memory === undefined ? {} : { memory }) };
@@ -66,7 +73,8 @@ export async function verifyHardware(
     if (found.accepted) await memory?.commit();
     return found;
   };
-  const stapled = policy.endorsements === 'offline' && document.teeType !== 'simulated' ? undefined : document.endorsements;
+  const stapled =
+    policy.endorsements === 'offline' && document.teeType !== 'simulated' ? undefined : document.endorsements;
   const others = document.teeType !== 'simulated' && policy.endorsements !== 'stapled';
   let unreadable: AttestationError | undefined;
   let hardware: Hardware | undefined;
@@ -83,12 +91,20 @@ export async function verifyHardware(
   }
   if (hardware === undefined) {
     if (unreadable !== undefined) throw unreadable;
-    throw refused('endorsements_missing', 'document has no endorsements, and the policy lets none be fetched', {
-      hint: 'set endorsements to "fetch" or "offline" in the policy, or have the server staple them',
-    });
+    throw refused(
+      'endorsements_missing',
+      'document has no endorsements, and the policy lets none be fetched',
+      {
+        hint: 'set endorsements to "fetch" or "offline" in the policy, or have the server staple them',
+      },
+    );
   }
   // S32 and T27 compare report_data with a value a policy gives; here it is judged in full, as D4 and D5.
-  t.checks.push(...hardware.transcript.checks.filter(({ id, status }) => status !== 'skip' || (id !== 'S32' && id !== 'T27')));
+  t.checks.push(
+    ...hardware.transcript.checks.filter(
+      ({ id, status }) => status !== 'skip' || (id !== 'S32' && id !== 'T27'),
+    ),
+  );
   return hardware;
 }
 
@@ -146,7 +162,9 @@ async function verifySnpDocument(
 }
 
 function snpPolicy(policy: Policy): SnpPolicy {
-  const measurements = policy.measurements.flatMap((reference) => ('measurement' in reference ? [reference.measurement] : []));
+  const measurements = policy.measurements.flatMap((reference) =>
+    'measurement' in reference ? [reference.measurement] : [],
+  );
   const chips = policy.chips?.filter((chip) => chip.length === 128) ?? [];
   return {
     ...policy.snp,
@@ -168,13 +186,18 @@ async function verifyTdxDocument(
   options: HardwareOptions,
   roots: readonly Uint8Array[] | undefined,
 ): Promise<Hardware> {
-  const eventLog = 'eventLog' in document && document.eventLog !== undefined ? { eventLog: document.eventLog } : {};
-  const found = await verifyTdx({ quote: document.report, collateral: endorsements, ...eventLog }, tdxPolicy(policy), {
-    now: new Date(options.now),
-    ...(roots === undefined ? {} : { roots }),
-    ...(options.memory === undefined ? {} : { memory: options.memory }),
-    ...(options.keys === undefined ? {} : { keys: options.keys }),
-  });
+  const eventLog =
+    'eventLog' in document && document.eventLog !== undefined ? { eventLog: document.eventLog } : {};
+  const found = await verifyTdx(
+    { quote: document.report, collateral: endorsements, ...eventLog },
+    tdxPolicy(policy),
+    {
+      now: new Date(options.now),
+      ...(roots === undefined ? {} : { roots }),
+      ...(options.memory === undefined ? {} : { memory: options.memory }),
+      ...(options.keys === undefined ? {} : { keys: options.keys }),
+    },
+  );
   const { body } = found.quote;
   return {
     format: 'tdx',

@@ -149,7 +149,11 @@ const OPTIONAL =
   );
 
 /** JSON text or an object → policy; `releases` resolves `{ release }`. Throws `malformed_policy`. Dangers are read from symbols only. A parsed policy passes through. */
-export function parsePolicy(input: string | AppraisalPolicy | Policy, dangers: Dangers = {}, releases: Releases = new Map()): Policy {
+export function parsePolicy(
+  input: string | AppraisalPolicy | Policy,
+  dangers: Dangers = {},
+  releases: Releases = new Map(),
+): Policy {
   if (isPolicy(input)) return input;
   const json = typeof input === 'string' ? parseJson(input, 'policy') : (input as unknown as Json);
   const object = read.object(json, 'policy', ['measurements'], OPTIONAL);
@@ -159,7 +163,12 @@ export function parsePolicy(input: string | AppraisalPolicy | Policy, dangers: D
 /** A policy that lists nothing and so accepts nothing: for looking at a server and seeing what would have to be listed. */
 export function observingPolicy(dangers: Dangers = {}): Policy {
   const policy = decide({ measurements: ['00'.repeat(48)] }, { ...dangers, [allowAnyModel]: true });
-  return keep({ ...policy, measurements: [], models: new Map(), danger: { ...policy.danger, anyModel: false } });
+  return keep({
+    ...policy,
+    measurements: [],
+    models: new Map(),
+    danger: { ...policy.danger, anyModel: false },
+  });
 }
 
 export function isPolicy(value: unknown): value is Policy {
@@ -170,25 +179,32 @@ export function isPolicy(value: unknown): value is Policy {
 export function lintPolicy(policy: Policy): string[] {
   const remarks: string[] = [];
   const { danger } = policy;
-  if (danger.simulated !== false) remarks.push('danger: simulated evidence is accepted; nothing about hardware is proven');
+  if (danger.simulated !== false)
+    remarks.push('danger: simulated evidence is accepted; nothing about hardware is proven');
   if (danger.anyModel) remarks.push('danger: any model is accepted; which one answers is not proven');
-  if (danger.certificateChannel) remarks.push('danger: certificate evidence is accepted; freshness and connection are not proven');
+  if (danger.certificateChannel)
+    remarks.push('danger: certificate evidence is accepted; freshness and connection are not proven');
   if (policy.tee.includes('sev-snp')) {
     if (policy.products.includes('Milan'))
       remarks.push('products lists Milan, whose VCEK seed has been extracted in software (arXiv 2605.12990)');
     for (const product of policy.products) {
       if (policy.minimumTcb[product] === undefined)
-        remarks.push(`minimumTcb has no entry for ${product}: any firmware AMD ever signed for it is accepted`);
+        remarks.push(
+          `minimumTcb has no entry for ${product}: any firmware AMD ever signed for it is accepted`,
+        );
     }
   }
   if (policy.tee.includes('tdx')) {
     const open = policy.tcbStatus.filter((status) => status !== 'UpToDate');
-    if (open.length > 0) remarks.push(`tcbStatus accepts ${open.join(', ')}: platforms with published, unfixed weaknesses`);
+    if (open.length > 0)
+      remarks.push(`tcbStatus accepts ${open.join(', ')}: platforms with published, unfixed weaknesses`);
   }
   remarks.push(...lintSections(policy));
   if (policy.tee.length === 1) {
     const other =
-      policy.tee[0] === 'tdx' ? policy.measurements.some((m) => 'measurement' in m) : policy.measurements.some((m) => 'mrTd' in m);
+      policy.tee[0] === 'tdx'
+        ? policy.measurements.some((m) => 'measurement' in m)
+        : policy.measurements.some((m) => 'mrTd' in m);
     if (other) remarks.push('measurements has entries for a tee that is not accepted');
   } else {
     if (!policy.measurements.some((m) => 'measurement' in m))
@@ -197,8 +213,11 @@ export function lintPolicy(policy: Policy): string[] {
       remarks.push('tee accepts tdx but no mrTd is listed for it: it will always be refused');
   }
   if (policy.chips === undefined)
-    remarks.push('chips is absent: any genuine machine will do, also one whose owner has physical access to it');
-  if (policy.maxEvidenceAge > 86_400) remarks.push(`maxEvidenceAge is ${policy.maxEvidenceAge} s, more than a day`);
+    remarks.push(
+      'chips is absent: any genuine machine will do, also one whose owner has physical access to it',
+    );
+  if (policy.maxEvidenceAge > 86_400)
+    remarks.push(`maxEvidenceAge is ${policy.maxEvidenceAge} s, more than a day`);
   return remarks;
 }
 
@@ -207,9 +226,12 @@ function lintSections({ tee, snp, tdx }: Policy): string[] {
   if (snp !== undefined && !tee.includes('sev-snp')) remarks.push('snp speaks of a tee that is not accepted');
   if (tdx === undefined) return remarks;
   if (!tee.includes('tdx')) remarks.push('tdx speaks of a tee that is not accepted');
-  if (tdx.allowMigratable === true) remarks.push('tdx.allowMigratable: a migration TD nobody judged here may move the guest elsewhere');
+  if (tdx.allowMigratable === true)
+    remarks.push('tdx.allowMigratable: a migration TD nobody judged here may move the guest elsewhere');
   if ((tdx.tcbGraceDays ?? 0) > 0)
-    remarks.push(`tdx.tcbGraceDays accepts platforms with published, unfixed weaknesses for ${tdx.tcbGraceDays} days`);
+    remarks.push(
+      `tdx.tcbGraceDays accepts platforms with published, unfixed weaknesses for ${tdx.tcbGraceDays} days`,
+    );
   for (const key of ['seamAttributes', 'mrServiceTd'] as const) {
     const listed = tdx[key] ?? [];
     if ((typeof listed === 'string' ? [listed] : listed).some((value) => !/^0+$/.test(value)))
@@ -223,12 +245,25 @@ function lintSections({ tee, snp, tdx }: Policy): string[] {
 /** The policy with every default written out, as JSON a file can hold. Dangers are not in it: no file can carry them. */
 export function policyToJson(policy: Policy): JsonObject {
   const optional = Object.fromEntries(
-    (['minimumTcbEvaluationDataNumber', 'chips', 'hostData', 'idKeyDigests', 'authorKeyDigests', 'mrSeam', 'configs'] as const)
+    (
+      [
+        'minimumTcbEvaluationDataNumber',
+        'chips',
+        'hostData',
+        'idKeyDigests',
+        'authorKeyDigests',
+        'mrSeam',
+        'configs',
+      ] as const
+    )
       .map((key) => [key, policy[key]] as const)
       .filter((entry): entry is [(typeof entry)[0], number | readonly string[]] => entry[1] !== undefined),
   );
   const minimumTcb = Object.fromEntries(
-    Object.entries(policy.minimumTcb).map(([product, minimum]) => [product, { ...minimum } as unknown as JsonObject]),
+    Object.entries(policy.minimumTcb).map(([product, minimum]) => [
+      product,
+      { ...minimum } as unknown as JsonObject,
+    ]),
   );
   return {
     measurements: policy.measurements.map((reference) => ({ ...reference }) as unknown as JsonObject),
@@ -256,9 +291,12 @@ function decide(object: JsonObject, dangers: Dangers, releases: Releases = new M
   if (!has('models') && !danger.anyModel) {
     throw malformed('malformed_policy', 'policy lacks models', { hint: 'list each model as "id": "sha256"; in code, [allowAnyModel]: true gives up proving which model answers' }); // prettier-ignore
   }
-  if (has('models') && danger.anyModel) throw malformed('malformed_policy', 'policy lists models and allows any model: only one can hold');
+  if (has('models') && danger.anyModel)
+    throw malformed('malformed_policy', 'policy lists models and allows any model: only one can hold');
   const hexes = (key: string, ...sizes: number[]): readonly string[] | undefined =>
-    has(key) ? read.list(object[key], key, 1, LIST_MAX).map((item, i) => hex(item, `${key}[${i}]`, ...sizes)) : undefined;
+    has(key)
+      ? read.list(object[key], key, 1, LIST_MAX).map((item, i) => hex(item, `${key}[${i}]`, ...sizes))
+      : undefined;
   if (has('channel')) {
     if (object['channel'] === 'certificate') {
       throw malformed('malformed_policy', 'channel "certificate" cannot be chosen in a policy', {
@@ -292,7 +330,9 @@ function decide(object: JsonObject, dangers: Dangers, releases: Releases = new M
     maxEvidenceAge: has('maxEvidenceAge')
       ? read.integer(object['maxEvidenceAge'], 'maxEvidenceAge', 1, 31_536_000)
       : DEFAULT_MAX_EVIDENCE_AGE,
-    endorsements: has('endorsements') ? read.oneOf(object['endorsements'], 'endorsements', ['stapled', 'fetch', 'offline']) : 'stapled',
+    endorsements: has('endorsements')
+      ? read.oneOf(object['endorsements'], 'endorsements', ['stapled', 'fetch', 'offline'])
+      : 'stapled',
     danger,
   });
 }
@@ -309,27 +349,42 @@ function symbolsOf(input: AppraisalPolicy | Policy): Dangers {
   return {
     ...(given[allowSimulated] === undefined ? {} : { [allowSimulated]: given[allowSimulated] }),
     ...(given[allowAnyModel] === undefined ? {} : { [allowAnyModel]: given[allowAnyModel] }),
-    ...(given[allowCertificateChannel] === undefined ? {} : { [allowCertificateChannel]: given[allowCertificateChannel] }),
+    ...(given[allowCertificateChannel] === undefined
+      ? {}
+      : { [allowCertificateChannel]: given[allowCertificateChannel] }),
   };
 }
 
 function readDangers(dangers: Dangers): Policy['danger'] {
   const simulated = dangers[allowSimulated];
   return {
-    simulated: simulated === undefined ? false : simulated === true ? true : hex(simulated.root, 'allowSimulated.root', 32),
+    simulated:
+      simulated === undefined
+        ? false
+        : simulated === true
+          ? true
+          : hex(simulated.root, 'allowSimulated.root', 32),
     anyModel: dangers[allowAnyModel] === true,
     certificateChannel: dangers[allowCertificateChannel] === true,
   };
 }
 
 function readReferences(value: unknown, name: string, releases: Releases): readonly Reference[] {
-  if (typeof value !== 'object' || value === null || !('release' in value)) return [readReference(value, name)];
+  if (typeof value !== 'object' || value === null || !('release' in value))
+    return [readReference(value, name)];
   const release = read.string(read.object(value, name, ['release'])['release'], `${name}.release`, 64);
   const builds = releases.get(release);
   if (builds !== undefined) return builds;
-  throw malformed('malformed_policy', `${name} names the release ${JSON.stringify(release)}, of which no reference values are given`, {
-    hint: releases.size === 0 ? 'give them with --reference-values, or in code' : `known: ${[...releases.keys()].slice(0, 8).join(', ')}`,
-  });
+  throw malformed(
+    'malformed_policy',
+    `${name} names the release ${JSON.stringify(release)}, of which no reference values are given`,
+    {
+      hint:
+        releases.size === 0
+          ? 'give them with --reference-values, or in code'
+          : `known: ${[...releases.keys()].slice(0, 8).join(', ')}`,
+    },
+  );
 }
 
 function readReference(value: unknown, name: string): Reference {
@@ -338,7 +393,8 @@ function readReference(value: unknown, name: string): Reference {
   const object = isTdx
     ? read.object(value, name, ['mrTd', 'rtmr1', 'rtmr2'], ['rtmr0', 'rtmr3', 'name'])
     : read.object(value, name, ['measurement'], ['name']);
-  const label = object['name'] === undefined ? {} : { name: read.string(object['name'], `${name}.name`, 128) };
+  const label =
+    object['name'] === undefined ? {} : { name: read.string(object['name'], `${name}.name`, 128) };
   const field = (key: string): string => hex(object[key], `${name}.${key}`, 48);
   if (!isTdx) return { measurement: field('measurement'), ...label };
   return {
@@ -377,8 +433,14 @@ function notEmpty<T extends object>(name: string, section: T): T {
   return section;
 }
 
-function readChoices<const T extends string>(value: unknown, name: string, allowed: readonly T[]): readonly T[] {
-  const items = read.list(value, name, 1, allowed.length).map((item, i) => read.oneOf<T>(item, `${name}[${i}]`, allowed));
+function readChoices<const T extends string>(
+  value: unknown,
+  name: string,
+  allowed: readonly T[],
+): readonly T[] {
+  const items = read
+    .list(value, name, 1, allowed.length)
+    .map((item, i) => read.oneOf<T>(item, `${name}[${i}]`, allowed));
   if (new Set(items).size !== items.length) throw malformed('malformed_policy', `${name} has an entry twice`);
   return items;
 }
@@ -430,7 +492,8 @@ function readGuestPolicy(value: unknown): GuestPolicyRule {
   const abi = object['minimumAbi'];
   if (abi === undefined) return Object.fromEntries(flags) as GuestPolicyRule;
   const text = read.string(abi, 'guestPolicy.minimumAbi', 7);
-  if (!/^\d{1,3}\.\d{1,3}$/.test(text)) throw malformed('malformed_policy', 'guestPolicy.minimumAbi is not "major.minor"');
+  if (!/^\d{1,3}\.\d{1,3}$/.test(text))
+    throw malformed('malformed_policy', 'guestPolicy.minimumAbi is not "major.minor"');
   return { ...(Object.fromEntries(flags) as GuestPolicyRule), minimumAbi: text };
 }
 

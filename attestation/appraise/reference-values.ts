@@ -18,16 +18,26 @@ export function parseReferenceValues(text: string): Releases {
   read.integer(top['version'], 'version', 1, 1);
   const names = Object.keys(top['releases'] ?? {});
   if (names.length === 0 || names.length > RELEASES_MAX)
-    throw malformed('malformed_policy', `releases has ${names.length} entries, expected 1 to ${RELEASES_MAX}`);
+    throw malformed(
+      'malformed_policy',
+      `releases has ${names.length} entries, expected 1 to ${RELEASES_MAX}`,
+    );
   const releases = read.object(top['releases'], 'releases', names);
-  return new Map(names.map((name) => [name, readRelease(releases[name], `releases[${JSON.stringify(name)}]`, name)]));
+  return new Map(
+    names.map((name) => [name, readRelease(releases[name], `releases[${JSON.stringify(name)}]`, name)]),
+  );
 }
 
 /** What accepting a release means: each SNP MEASUREMENT, and MRTD in both page orders with its RTMRs. Hex. */
 export function releaseBuilds(
   name: string,
   snpMeasurements: readonly string[],
-  tdx: { readonly mrTdSinglePass: string; readonly mrTdTwoPass: string; readonly rtmr1: string; readonly rtmr2: string },
+  tdx: {
+    readonly mrTdSinglePass: string;
+    readonly mrTdTwoPass: string;
+    readonly rtmr1: string;
+    readonly rtmr2: string;
+  },
 ): readonly Reference[] {
   const label = `release ${name}`;
   const { mrTdSinglePass, mrTdTwoPass, rtmr1, rtmr2 } = tdx;
@@ -38,17 +48,27 @@ export function releaseBuilds(
 }
 
 function readRelease(value: unknown, where: string, name: string): readonly Reference[] {
-  const release = read.object(value, where, ['snp', 'tdx'], ['manifestSha256', 'source', 'firmware', 'models']);
+  const release = read.object(
+    value,
+    where,
+    ['snp', 'tdx'],
+    ['manifestSha256', 'source', 'firmware', 'models'],
+  );
   const measurements = read.list(release['snp'], `${where}.snp`, 1, SHAPES_MAX).flatMap((item, i) => {
     const shape = read.object(item, `${where}.snp[${i}]`, ['vcpuType', 'guestFeatures', 'digests']);
     return read
       .list(shape['digests'], `${where}.snp[${i}].digests`, 1, DIGESTS_MAX)
       .map((digest, k) => digestOf(digest, `${where}.snp[${i}].digests[${k}]`));
   });
-  const tdx = read.object(release['tdx'], `${where}.tdx`, ['mrTdSinglePass', 'mrTdTwoPass', 'rtmr1', 'rtmr2']);
-  const [mrTdSinglePass, mrTdTwoPass, rtmr1, rtmr2] = (['mrTdSinglePass', 'mrTdTwoPass', 'rtmr1', 'rtmr2'] as const).map((key) =>
-    digestOf(tdx[key], `${where}.tdx.${key}`),
-  ) as [string, string, string, string];
+  const tdx = read.object(release['tdx'], `${where}.tdx`, [
+    'mrTdSinglePass',
+    'mrTdTwoPass',
+    'rtmr1',
+    'rtmr2',
+  ]);
+  const [mrTdSinglePass, mrTdTwoPass, rtmr1, rtmr2] = (
+    ['mrTdSinglePass', 'mrTdTwoPass', 'rtmr1', 'rtmr2'] as const
+  ).map((key) => digestOf(tdx[key], `${where}.tdx.${key}`)) as [string, string, string, string];
   return releaseBuilds(name, measurements, { mrTdSinglePass, mrTdTwoPass, rtmr1, rtmr2 });
 }
 

@@ -15,12 +15,14 @@ export function toHex(bytes: Uint8Array): string {
 
 /** Hex → bytes. Either case; anything else (odd length, `0x`, spaces) throws `malformed_hex`. */
 export function fromHex(text: string, name = 'hex value'): Uint8Array {
-  if (text.length % 2 !== 0) throw malformed('malformed_hex', `${name} has an odd number of hex digits (${text.length})`);
+  if (text.length % 2 !== 0)
+    throw malformed('malformed_hex', `${name} has an odd number of hex digits (${text.length})`);
   const bytes = new Uint8Array(text.length / 2);
   for (let i = 0; i < bytes.length; i++) {
     const high = hexDigit(text.charCodeAt(2 * i));
     const low = hexDigit(text.charCodeAt(2 * i + 1));
-    if (high < 0 || low < 0) throw malformed('malformed_hex', `${name} has a character that is not a hex digit`);
+    if (high < 0 || low < 0)
+      throw malformed('malformed_hex', `${name} has a character that is not a hex digit`);
     bytes[i] = (high << 4) | low;
   }
   return bytes;
@@ -45,7 +47,8 @@ export function toBase64Url(bytes: Uint8Array): string {
 
 /** Padded standard base64 → bytes; non-canonical encodings throw `malformed_base64`. */
 export function fromBase64(text: string, name = 'base64 value'): Uint8Array {
-  if (text.length % 4 !== 0) throw malformed('malformed_base64', `${name} has a length that is not a multiple of four`);
+  if (text.length % 4 !== 0)
+    throw malformed('malformed_base64', `${name} has a length that is not a multiple of four`);
   const padding = text.endsWith('==') ? 2 : text.endsWith('=') ? 1 : 0;
   return decode64(text, text.length - padding, DECODE64, name);
 }
@@ -93,7 +96,8 @@ function decode64(text: string, length: number, table: Int8Array, name: string):
       bytes[out++] = (held >> bits) & 0xff;
     }
   }
-  if ((held & ((1 << bits) - 1)) !== 0) throw malformed('malformed_base64', `${name} has non-zero trailing bits`);
+  if ((held & ((1 << bits) - 1)) !== 0)
+    throw malformed('malformed_base64', `${name} has non-zero trailing bits`);
   return bytes;
 }
 

@@ -94,7 +94,13 @@ function readArgument(reader: Reader, low: number): number {
   if (reader.at + size > reader.bytes.length) throw bad(reader, 'ends early');
   const { view, at } = reader;
   const value =
-    size === 1 ? view.getUint8(at) : size === 2 ? view.getUint16(at) : size === 4 ? view.getUint32(at) : Number(view.getBigUint64(at));
+    size === 1
+      ? view.getUint8(at)
+      : size === 2
+        ? view.getUint16(at)
+        : size === 4
+          ? view.getUint32(at)
+          : Number(view.getBigUint64(at));
   const minimum = size === 1 ? 24 : size === 2 ? 0x100 : size === 4 ? 0x1_0000 : 0x1_0000_0000;
   if (value < minimum) throw bad(reader, 'has an integer that is not in its shortest form');
   if (!Number.isSafeInteger(value)) throw bad(reader, 'has an integer over 2^53-1');
@@ -131,7 +137,8 @@ function readMap(reader: Reader, length: number, depth: number): CborMap {
   const map = new Map<number | string, Cbor>();
   for (let i = 0; i < length; i++) {
     const key = readItem(reader, depth + 1);
-    if (typeof key !== 'number' && typeof key !== 'string') throw bad(reader, 'has a map key that is neither integer nor text');
+    if (typeof key !== 'number' && typeof key !== 'string')
+      throw bad(reader, 'has a map key that is neither integer nor text');
     if (map.has(key)) throw bad(reader, `has the key ${JSON.stringify(key).slice(0, 64)} twice`);
     map.set(key, readItem(reader, depth + 1));
   }
@@ -142,7 +149,8 @@ function readMap(reader: Reader, length: number, depth: number): CborMap {
 function canonical(value: Cbor, depth: number): unknown {
   if (depth > MAX_DEPTH) throw new TypeError(`cbor value nests deeper than ${MAX_DEPTH}`);
   if (typeof value === 'number') {
-    if (!Number.isSafeInteger(value) || value < 0) throw new TypeError(`cbor number ${value} is not an unsigned integer`);
+    if (!Number.isSafeInteger(value) || value < 0)
+      throw new TypeError(`cbor number ${value} is not an unsigned integer`);
     return value > 0xffff_ffff ? BigInt(value) : value;
   }
   if (typeof value === 'string') {
@@ -152,7 +160,9 @@ function canonical(value: Cbor, depth: number): unknown {
   if (value === null || typeof value === 'boolean' || value instanceof Uint8Array) return value;
   if (Array.isArray(value)) return value.map((item: Cbor) => canonical(item, depth + 1));
   if (value instanceof Map) {
-    const entries = [...(value as CborMap)].map(([key, item]) => [key, canonical(item, depth + 1), encodedKey(key)] as const);
+    const entries = [...(value as CborMap)].map(
+      ([key, item]) => [key, canonical(item, depth + 1), encodedKey(key)] as const,
+    );
     entries.sort((a, b) => compareBytes(a[2], b[2]));
     return new Map(entries.map(([key, item]) => [key, item]));
   }

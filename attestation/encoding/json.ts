@@ -14,7 +14,8 @@ const MAX_VALUES = 16_384;
 
 /** Text → value; throws `malformed_json`, or `input_too_large` over `maxLength` UTF-16 units. */
 export function parseJson(text: string, name = 'json text', maxLength = 1024 * 1024): Json {
-  if (text.length > maxLength) throw malformed('input_too_large', `${name} is ${text.length} characters, at most ${maxLength} are read`);
+  if (text.length > maxLength)
+    throw malformed('input_too_large', `${name} is ${text.length} characters, at most ${maxLength} are read`);
   const scanner: Scanner = { text, at: 0, name, values: 0 };
   skipSpace(scanner);
   const value = readValue(scanner, 0);
@@ -123,7 +124,8 @@ function readObject(scanner: Scanner, depth: number): JsonObject {
     skipSpace(scanner);
     if (scanner.text[scanner.at] !== '"') throw bad(scanner, 'has an object key that is not a string');
     const key = readString(scanner);
-    if (Object.hasOwn(object, key)) throw bad(scanner, `has the key ${JSON.stringify(key.slice(0, 64))} twice`);
+    if (Object.hasOwn(object, key))
+      throw bad(scanner, `has the key ${JSON.stringify(key.slice(0, 64))} twice`);
     skipSpace(scanner);
     if (scanner.text[scanner.at] !== ':') throw bad(scanner, 'has a key without a value');
     scanner.at += 1;
@@ -139,7 +141,12 @@ function readObject(scanner: Scanner, depth: number): JsonObject {
 
 /** Readers of one closed shape; every failure carries `code` and the path of the field. */
 export interface Shape {
-  readonly object: (value: unknown, name: string, required: readonly string[], optional?: readonly string[]) => JsonObject;
+  readonly object: (
+    value: unknown,
+    name: string,
+    required: readonly string[],
+    optional?: readonly string[],
+  ) => JsonObject;
   readonly string: (value: unknown, name: string, maxLength?: number) => string;
   readonly integer: (value: unknown, name: string, minimum?: number, maximum?: number) => number;
   readonly boolean: (value: unknown, name: string) => boolean;
@@ -149,15 +156,20 @@ export interface Shape {
 
 export function shapeReaders(code: AttestationCode): Shape {
   const wrong = (name: string, expected: string, value: unknown): AttestationError =>
-    malformed(code, `${name} is ${describe(value)}, expected ${expected}`, { expected, actual: describe(value) });
+    malformed(code, `${name} is ${describe(value)}, expected ${expected}`, {
+      expected,
+      actual: describe(value),
+    });
   const string: Shape['string'] = (value, name, maxLength = 1024) => {
     if (typeof value !== 'string') throw wrong(name, 'a string', value);
-    if (value.length > maxLength) throw malformed(code, `${name} is ${value.length} characters, expected at most ${maxLength}`);
+    if (value.length > maxLength)
+      throw malformed(code, `${name} is ${value.length} characters, expected at most ${maxLength}`);
     return value;
   };
   return {
     object(value, name, required, optional = []) {
-      if (typeof value !== 'object' || value === null || Array.isArray(value)) throw wrong(name, 'an object', value);
+      if (typeof value !== 'object' || value === null || Array.isArray(value))
+        throw wrong(name, 'an object', value);
       for (const key of required) {
         if (!Object.hasOwn(value, key)) throw malformed(code, `${name} lacks ${key}`, { expected: key });
       }
@@ -188,7 +200,8 @@ export function shapeReaders(code: AttestationCode): Shape {
     },
     oneOf(value, name, allowed) {
       const found = allowed.find((item) => item === value);
-      if (found === undefined) throw wrong(name, allowed.map((item) => JSON.stringify(item)).join(' or '), value);
+      if (found === undefined)
+        throw wrong(name, allowed.map((item) => JSON.stringify(item)).join(' or '), value);
       return found;
     },
   };
@@ -198,12 +211,16 @@ function describe(value: unknown): string {
   if (value === undefined) return 'absent';
   if (typeof value === 'string') return JSON.stringify(value.slice(0, 64));
   if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'a list' : 'an object';
-  return typeof value === 'number' || typeof value === 'boolean' || value === null ? String(value) : typeof value;
+  return typeof value === 'number' || typeof value === 'boolean' || value === null
+    ? String(value)
+    : typeof value;
 }
 
 /** The known key that shares most letters with a mistyped one; undefined when none is close. */
 function nearestKey(key: string, known: readonly string[]): string | undefined {
-  const best = known.map((item) => [item, distance(key.slice(0, 40), item)] as const).toSorted((a, b) => a[1] - b[1])[0];
+  const best = known
+    .map((item) => [item, distance(key.slice(0, 40), item)] as const)
+    .toSorted((a, b) => a[1] - b[1])[0];
   return best !== undefined && best[1] <= 3 ? best[0] : undefined;
 }
 

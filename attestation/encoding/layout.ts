@@ -18,7 +18,11 @@ export type Layout = Readonly<Record<string, Field>>;
 
 /** The decoded form of a layout: numbers for u8–u32, bigint for u64, a copy-free sub-view for bytes. */
 export type Decoded<L extends Layout> = {
-  readonly [K in keyof L]: L[K]['type'] extends 'bytes' ? Uint8Array : L[K]['type'] extends 'u64' ? bigint : number;
+  readonly [K in keyof L]: L[K]['type'] extends 'bytes'
+    ? Uint8Array
+    : L[K]['type'] extends 'u64'
+      ? bigint
+      : number;
 };
 
 export function u8(at: number, note: string): Field<'u8'> {
@@ -38,7 +42,12 @@ export function raw(at: number, size: number, note: string): Field<'bytes'> {
 }
 
 /** Decodes `bytes` (exact length `size`, else `malformed_length`) by the table. Sub-views share memory with the input. */
-export function decodeLayout<const L extends Layout>(layout: L, bytes: Uint8Array, size: number, name: string): Decoded<L> {
+export function decodeLayout<const L extends Layout>(
+  layout: L,
+  bytes: Uint8Array,
+  size: number,
+  name: string,
+): Decoded<L> {
   if (bytes.length !== size) {
     throw malformed('malformed_length', `${name} is ${bytes.length} bytes, expected ${size}`, {
       expected: String(size),
@@ -67,7 +76,11 @@ function readField(view: DataView, bytes: Uint8Array, field: Field): number | bi
 }
 
 /** Writes the values given over a zeroed structure of `size` bytes. Bytes fields must have the declared size. */
-export function encodeLayout<const L extends Layout>(layout: L, values: Partial<Decoded<L>>, size: number): Uint8Array {
+export function encodeLayout<const L extends Layout>(
+  layout: L,
+  values: Partial<Decoded<L>>,
+  size: number,
+): Uint8Array {
   const bytes = new Uint8Array(size);
   const view = viewOf(bytes);
   for (const [key, field] of Object.entries(layout)) {
@@ -78,9 +91,16 @@ export function encodeLayout<const L extends Layout>(layout: L, values: Partial<
   return bytes;
 }
 
-function writeField(view: DataView, bytes: Uint8Array, field: Field, value: number | bigint | Uint8Array, key: string): void {
+function writeField(
+  view: DataView,
+  bytes: Uint8Array,
+  field: Field,
+  value: number | bigint | Uint8Array,
+  key: string,
+): void {
   if (field.type === 'bytes') {
-    if (!(value instanceof Uint8Array) || value.length !== field.size) throw new TypeError(`${key} must be ${field.size} bytes`);
+    if (!(value instanceof Uint8Array) || value.length !== field.size)
+      throw new TypeError(`${key} must be ${field.size} bytes`);
     bytes.set(value, field.at);
   } else if (field.type === 'u64') view.setBigUint64(field.at, value as bigint, true);
   else if (field.type === 'u32') view.setUint32(field.at, value as number, true);
@@ -101,7 +121,10 @@ export function uncovered(layout: Layout, size: number): readonly (readonly [num
 }
 
 /** The first range that is not all zero, as `0x018b..0x01a0 = ff00…`, or undefined. */
-export function firstNonZero(bytes: Uint8Array, ranges: readonly (readonly [number, number])[]): string | undefined {
+export function firstNonZero(
+  bytes: Uint8Array,
+  ranges: readonly (readonly [number, number])[],
+): string | undefined {
   for (const [from, to] of ranges) {
     const part = bytes.subarray(from, to);
     if (!isZero(part))

@@ -24,12 +24,16 @@ export interface RuntimeEvent {
 /** Parses a dstack event log (UTF-8 JSON). Throws `malformed_event_log`, `malformed_json` or `input_too_large`. */
 export function parseRuntimeLog(bytes: Uint8Array): readonly RuntimeEvent[] {
   if (bytes.length > MAX_EVENT_LOG_BYTES) {
-    throw malformed('input_too_large', `event log is ${bytes.length} bytes, limit ${MAX_EVENT_LOG_BYTES}`, { check: 'E3' });
+    throw malformed('input_too_large', `event log is ${bytes.length} bytes, limit ${MAX_EVENT_LOG_BYTES}`, {
+      check: 'E3',
+    });
   }
   const list = parseJson(fromUtf8(bytes, 'event log'), 'event log', MAX_EVENT_LOG_BYTES);
   if (!Array.isArray(list)) throw broken('event log is not a list');
   if (list.length > MAX_EVENTS)
-    throw malformed('input_too_large', `event log has ${list.length} events, limit ${MAX_EVENTS}`, { check: 'E3' });
+    throw malformed('input_too_large', `event log has ${list.length} events, limit ${MAX_EVENTS}`, {
+      check: 'E3',
+    });
   return (list as readonly Json[]).map(runtimeEvent);
 }
 
@@ -42,32 +46,43 @@ export async function runtimeDigest(type: number, name: string, payload: Uint8Ar
 /** Replays the log; `contradicted` lists runtime events whose logged digest is not that of their content. */
 export async function replayRuntimeLog(
   events: readonly RuntimeEvent[],
-): Promise<{ readonly registers: readonly Uint8Array[]; readonly contradicted: readonly RuntimeEvent[]; readonly hashed: number }> {
+): Promise<{
+  readonly registers: readonly Uint8Array[];
+  readonly contradicted: readonly RuntimeEvent[];
+  readonly hashed: number;
+}> {
   const registers = Array.from({ length: 4 }, () => new Uint8Array(48));
   const contradicted: RuntimeEvent[] = [];
   let hashed = 0;
   for (const event of events) {
-    const computed = event.type === DSTACK_RUNTIME_EVENT ? await runtimeDigest(event.type, event.name, event.payload) : undefined;
+    const computed =
+      event.type === DSTACK_RUNTIME_EVENT
+        ? await runtimeDigest(event.type, event.name, event.payload)
+        : undefined;
     const digest = computed ?? event.digest;
     if (digest === undefined) throw broken(`event ${event.index} has no digest and is not a runtime event`);
     if (computed !== undefined) hashed += 1;
-    if (computed !== undefined && event.digest !== undefined && !equalBytes(computed, event.digest)) contradicted.push(event);
+    if (computed !== undefined && event.digest !== undefined && !equalBytes(computed, event.digest))
+      contradicted.push(event);
     registers[event.rtmr] = await sha384(concatBytes(registers[event.rtmr] ?? new Uint8Array(48), digest));
   }
   return { registers, contradicted, hashed };
 }
 
 function runtimeEvent(item: Json, index: number): RuntimeEvent {
-  if (typeof item !== 'object' || item === null || Array.isArray(item)) throw broken(`event ${index} is not an object`);
+  if (typeof item !== 'object' || item === null || Array.isArray(item))
+    throw broken(`event ${index} is not an object`);
   const record = item as { readonly [key: string]: Json };
   const { imr, event_type: type, digest, event: name, event_payload: payload } = record;
-  if (typeof imr !== 'number' || !Number.isInteger(imr) || imr < 0 || imr > 3) throw broken(`event ${index}: imr is not 0 to 3`);
+  if (typeof imr !== 'number' || !Number.isInteger(imr) || imr < 0 || imr > 3)
+    throw broken(`event ${index}: imr is not 0 to 3`);
   if (typeof type !== 'number' || !Number.isInteger(type) || type < 0 || type > 0xffffffff)
     throw broken(`event ${index}: event_type is not a u32`);
   if (typeof digest !== 'string' || typeof name !== 'string' || typeof payload !== 'string') {
     throw broken(`event ${index}: digest, event and event_payload have to be strings`);
   }
-  if (digest.length !== 0 && digest.length !== 96) throw broken(`event ${index}: digest is ${digest.length} digits, expected 96`);
+  if (digest.length !== 0 && digest.length !== 96)
+    throw broken(`event ${index}: digest is ${digest.length} digits, expected 96`);
   return {
     index,
     rtmr: imr,

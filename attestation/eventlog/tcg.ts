@@ -40,15 +40,19 @@ export type EventContent = 'hashed' | 'described' | 'contradicted';
 /** Parses a CCEL. Sub-views share memory with `bytes`; padding after the last event has to be 0xff or 0x00. */
 export function parseEventLog(bytes: Uint8Array): readonly CcEvent[] {
   if (bytes.length > MAX_EVENT_LOG_BYTES) {
-    throw malformed('input_too_large', `event log is ${bytes.length} bytes, limit ${MAX_EVENT_LOG_BYTES}`, { check: 'E1' });
+    throw malformed('input_too_large', `event log is ${bytes.length} bytes, limit ${MAX_EVENT_LOG_BYTES}`, {
+      check: 'E1',
+    });
   }
   const reader = { bytes, view: viewOf(bytes), at: 0 };
   specification(reader);
   const events: CcEvent[] = [];
   while (reader.at < bytes.length) {
     if (bytes.length - reader.at < 4 || reader.view.getUint32(reader.at, true) === 0xffffffff) break;
-    if (reader.view.getUint32(reader.at, true) === 0 && bytes.subarray(reader.at).every((byte) => byte === 0)) return events;
-    if (events.length === MAX_EVENTS) throw malformed('input_too_large', `event log has more than ${MAX_EVENTS} events`, { check: 'E1' });
+    if (reader.view.getUint32(reader.at, true) === 0 && bytes.subarray(reader.at).every((byte) => byte === 0))
+      return events;
+    if (events.length === MAX_EVENTS)
+      throw malformed('input_too_large', `event log has more than ${MAX_EVENTS} events`, { check: 'E1' });
     events.push(event(reader, events.length));
   }
   const rest = bytes.subarray(reader.at).findIndex((byte) => byte !== 0xff);
@@ -110,7 +114,9 @@ const EVENT_TYPES: ReadonlyMap<number, string> = new Map([
 ]);
 
 /** Types whose digest the profile defines as the hash of the whole event data (§10.4.1): anything else is a contradiction. */
-const HASHED_WHOLE: ReadonlySet<number> = new Set([0x00000004, 0x00000005, 0x80000001, 0x80000006, 0x80000007, 0x800000e0]);
+const HASHED_WHOLE: ReadonlySet<number> = new Set([
+  0x00000004, 0x00000005, 0x80000001, 0x80000006, 0x80000007, 0x800000e0,
+]);
 const BOOT_VARIABLES: ReadonlySet<number> = new Set([0x80000002, 0x8000000c]);
 /** GRUB logs its commands under these prefixes and hashes what follows, without the final NUL. */
 const GRUB_PREFIXES = ['grub_cmd: ', 'kernel_cmdline: ', 'module_cmdline: '].map(utf8);
@@ -144,11 +150,13 @@ function specification(reader: Reader): void {
   const { bytes, view } = reader;
   need(reader, 32);
   const size = view.getUint32(28, true);
-  if (view.getUint32(4, true) !== EV_NO_ACTION) throw broken('event log does not start with an EV_NO_ACTION event');
+  if (view.getUint32(4, true) !== EV_NO_ACTION)
+    throw broken('event log does not start with an EV_NO_ACTION event');
   reader.at = 32;
   need(reader, size);
   const spec = bytes.subarray(32, 32 + size);
-  if (spec.length < 29 || !equalBytes(spec.subarray(0, 16), SIGNATURE)) throw broken('event log does not start with "Spec ID Event03"');
+  if (spec.length < 29 || !equalBytes(spec.subarray(0, 16), SIGNATURE))
+    throw broken('event log does not start with "Spec ID Event03"');
   const algorithms = view.getUint32(32 + 24, true);
   const vendorAt = 28 + 4 * algorithms;
   if (algorithms > 16 || spec.length < vendorAt + 1 || spec.length !== vendorAt + 1 + (spec[vendorAt] ?? 0)) {
@@ -158,7 +166,8 @@ function specification(reader: Reader): void {
   for (let i = 0; i < algorithms; i++) {
     const id = view.getUint16(32 + 28 + 4 * i, true);
     const bytesOf = view.getUint16(32 + 30 + 4 * i, true);
-    if (DIGEST_BYTES.get(id) !== bytesOf) throw broken(`event log digest algorithm 0x${id.toString(16)} of ${bytesOf} bytes is not known`);
+    if (DIGEST_BYTES.get(id) !== bytesOf)
+      throw broken(`event log digest algorithm 0x${id.toString(16)} of ${bytesOf} bytes is not known`);
     sha384Listed ||= id === SHA_384;
   }
   if (!sha384Listed) throw broken('event log has no SHA-384 bank');
@@ -180,7 +189,8 @@ function event(reader: Reader, index: number): CcEvent {
     need(reader, 2);
     const id = view.getUint16(reader.at, true);
     const size = DIGEST_BYTES.get(id);
-    if (size === undefined) throw broken(`event ${index} has a digest of unknown algorithm 0x${id.toString(16)}`);
+    if (size === undefined)
+      throw broken(`event ${index} has a digest of unknown algorithm 0x${id.toString(16)}`);
     reader.at += 2;
     need(reader, size);
     if (id === SHA_384) {

@@ -76,17 +76,25 @@ const ENTRY_HEADER_BYTES = 18;
 /** The firmware's size and table, checked: whole pages, at most 64 MiB, a table that lies inside the file. Keys are GUIDs. */
 export function parseGuidTable(firmware: Uint8Array): ReadonlyMap<string, Uint8Array> {
   const size = firmware.length;
-  if (size > FIRMWARE_MAX_BYTES) throw malformed('input_too_large', `firmware is ${size} bytes, at most ${FIRMWARE_MAX_BYTES} are read`);
+  if (size > FIRMWARE_MAX_BYTES)
+    throw malformed('input_too_large', `firmware is ${size} bytes, at most ${FIRMWARE_MAX_BYTES} are read`);
   if (size === 0 || size % PAGE_BYTES !== 0)
     throw malformed('malformed_firmware', `firmware is ${size} bytes, not a whole number of 4096-byte pages`);
   const view = viewOf(firmware);
   const footerEnd = size - FOOTER_FROM_END;
   const footer = footerEnd - ENTRY_HEADER_BYTES;
   const found = guidAt(firmware, footer + 2);
-  if (found !== FOOTER_GUID) throw malformed('malformed_firmware', 'firmware has no guid table', { expected: FOOTER_GUID, actual: found });
+  if (found !== FOOTER_GUID)
+    throw malformed('malformed_firmware', 'firmware has no guid table', {
+      expected: FOOTER_GUID,
+      actual: found,
+    });
   const tableBytes = view.getUint16(footer, true);
   if (tableBytes < ENTRY_HEADER_BYTES || tableBytes > footerEnd) {
-    throw malformed('malformed_firmware', `guid table is ${tableBytes} bytes long, which does not fit the file`);
+    throw malformed(
+      'malformed_firmware',
+      `guid table is ${tableBytes} bytes long, which does not fit the file`,
+    );
   }
   const start = footerEnd - tableBytes;
   const entries = new Map<string, Uint8Array>();
@@ -94,7 +102,10 @@ export function parseGuidTable(firmware: Uint8Array): ReadonlyMap<string, Uint8A
   for (let end = footer; end > start;) {
     const length = end - start < ENTRY_HEADER_BYTES ? 0 : view.getUint16(end - ENTRY_HEADER_BYTES, true);
     if (length < ENTRY_HEADER_BYTES || length > end - start)
-      throw malformed('malformed_firmware', `guid table entry is ${length} bytes, which does not fit the table`);
+      throw malformed(
+        'malformed_firmware',
+        `guid table entry is ${length} bytes, which does not fit the table`,
+      );
     const guid = guidAt(firmware, end - 16);
     if (entries.has(guid)) throw malformed('malformed_firmware', `guid table has two entries for ${guid}`);
     entries.set(guid, firmware.subarray(end - length, end - ENTRY_HEADER_BYTES));
@@ -107,7 +118,8 @@ export function parseGuidTable(firmware: Uint8Array): ReadonlyMap<string, Uint8A
 export function guidTableU32(table: ReadonlyMap<string, Uint8Array>, guid: string, name: string): number {
   const data = table.get(guid);
   if (data === undefined) throw malformed('malformed_firmware', `firmware has no ${name} entry (${guid})`);
-  if (data.length !== 4) throw malformed('malformed_firmware', `${name} entry is ${data.length} bytes, expected 4`);
+  if (data.length !== 4)
+    throw malformed('malformed_firmware', `${name} entry is ${data.length} bytes, expected 4`);
   return viewOf(data).getUint32(0, true);
 }
 

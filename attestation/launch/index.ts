@@ -16,5 +16,12 @@ export {
 export { acceptFirmware, KNOWN_FIRMWARE, type KnownFirmware } from './firmware.ts';
 export { measureSnpLaunch, measureSnpMatrix, type SnpLaunch, type SnpMatrix } from './snp.ts';
 export { measureMrTd, type MrTd } from './tdx.ts';
-export { type DirectBoot, replay, type Rtmr0Shape, rtmr0Events, rtmr1Events, rtmr2Events } from './tdx-rtmr.ts';
+export {
+  type DirectBoot,
+  replay,
+  type Rtmr0Shape,
+  rtmr0Events,
+  rtmr1Events,
+  rtmr2Events,
+} from './tdx-rtmr.ts';
 export { VERITY_SALT, verityRootHash } from './verity.ts';

@@ -13,7 +13,14 @@ import { replay, rtmr1Events, rtmr2Events } from './tdx-rtmr.ts';
 import { verityRootHash } from './verity.ts';
 
 /** The files of a release, by the name they are published under. `config` is the measured configuration. */
-export const IMAGE_FILES = ['vmlinuz', 'initrd.cpio', 'root.img', 'OVMF.snp.fd', 'OVMF.tdx.fd', 'config'] as const;
+export const IMAGE_FILES = [
+  'vmlinuz',
+  'initrd.cpio',
+  'root.img',
+  'OVMF.snp.fd',
+  'OVMF.tdx.fd',
+  'config',
+] as const;
 export type ImageFile = (typeof IMAGE_FILES)[number];
 
 /** The shapes of SNP guests a manifest lists. */
@@ -87,20 +94,28 @@ export function parseManifest(text: string): ImageManifest {
       inputs: hex(source['inputs'], 'source inputs', HEX32),
       packages: hex(source['packages'], 'source packages', HEX32),
     },
-    files: Object.fromEntries(IMAGE_FILES.map((name) => [name, parseFile(files[name], name)])) as unknown as ImageManifest['files'],
+    files: Object.fromEntries(
+      IMAGE_FILES.map((name) => [name, parseFile(files[name], name)]),
+    ) as unknown as ImageManifest['files'],
     root: parseRoot(read.object(top['root'], 'root', ['rootHash', 'blocks']), 'root'),
     cmdline: read.string(top['cmdline'], 'cmdline', 2048),
     models: read.list(top['models'], 'models', 0, 1000).map((entry, index) => {
       const model = read.object(entry, `models[${index}]`, ['name', 'rootHash', 'blocks', 'sha256']);
       const name = read.string(model['name'], `models[${index}] name`, 64);
-      return { name, ...parseRoot(model, `model ${name}`), sha256: hex(model['sha256'], `model ${name} sha256`, HEX32) };
+      return {
+        name,
+        ...parseRoot(model, `model ${name}`),
+        sha256: hex(model['sha256'], `model ${name} sha256`, HEX32),
+      };
     }),
     snp: read.list(top['snp'], 'snp', 1, 100).map((entry, index) => {
       const shape = read.object(entry, `snp[${index}]`, ['vcpuType', 'guestFeatures', 'digests']);
       return {
         vcpuType: read.string(shape['vcpuType'], `snp[${index}] vcpuType`, 32),
         guestFeatures: read.string(shape['guestFeatures'], `snp[${index}] guestFeatures`, 18),
-        digests: read.list(shape['digests'], `snp[${index}] digests`, 1, 1024).map((digest) => hex(digest, `snp[${index}] digest`, HEX48)),
+        digests: read
+          .list(shape['digests'], `snp[${index}] digests`, 1, 1024)
+          .map((digest) => hex(digest, `snp[${index}] digest`, HEX48)),
       };
     }),
     tdx: {
@@ -126,7 +141,10 @@ export interface MeasurementInputs {
 }
 
 /** The measurements of an image in all shapes a manifest lists. Takes about half a second. Listed firmware only. */
-export function measureImage(inputs: MeasurementInputs): { readonly snp: readonly SnpMeasurements[]; readonly tdx: TdxMeasurements } {
+export function measureImage(inputs: MeasurementInputs): {
+  readonly snp: readonly SnpMeasurements[];
+  readonly tdx: TdxMeasurements;
+} {
   const { kernel, initrd, cmdline } = inputs;
   const matrix = measureSnpMatrix({
     firmware: inputs.snpFirmware,
@@ -146,7 +164,8 @@ export function measureImage(inputs: MeasurementInputs): { readonly snp: readonl
     })),
   );
   const directBoot = acceptFirmware(inputs.tdxFirmware, 'tdx').known?.tdx?.directBoot;
-  if (directBoot === undefined) throw refused('firmware_not_listed', 'it is not known how this firmware measures a direct boot');
+  if (directBoot === undefined)
+    throw refused('firmware_not_listed', 'it is not known how this firmware measures a direct boot');
   const mrTd = measureMrTd(inputs.tdxFirmware);
   return {
     snp,
@@ -195,7 +214,11 @@ export async function measureManifest(
     compare(`sha256 of ${name}`, manifest.files[name].sha256, toHex(sha256(bytes)));
   }
   const file = (name: ImageFile): Uint8Array => files.get(name) ?? new Uint8Array(0);
-  compare('root hash of root.img', manifest.root.rootHash, verityRootHash(file('root.img'), manifest.root.blocks));
+  compare(
+    'root hash of root.img',
+    manifest.root.rootHash,
+    verityRootHash(file('root.img'), manifest.root.blocks),
+  );
   for (const [word, expected] of [
     ['assay.root', manifest.root.rootHash],
     ['assay.blocks', String(manifest.root.blocks)],
@@ -212,29 +235,46 @@ export async function measureManifest(
     cmdline: manifest.cmdline,
   });
   for (const { vcpuType, guestFeatures, digests } of measured.snp) {
-    const stated = manifest.snp.find((shape) => shape.vcpuType === vcpuType && shape.guestFeatures === guestFeatures);
+    const stated = manifest.snp.find(
+      (shape) => shape.vcpuType === vcpuType && shape.guestFeatures === guestFeatures,
+    );
     const count = Math.max(digests.length, stated?.digests.length ?? 0);
-    const differs = Array.from({ length: count }, (_, index) => index).find((index) => stated?.digests[index] !== digests[index]);
+    const differs = Array.from({ length: count }, (_, index) => index).find(
+      (index) => stated?.digests[index] !== digests[index],
+    );
     const at = differs ?? 0;
-    compare(`snp ${vcpuType}, features ${guestFeatures}, 1–${count} vcpus`, stated?.digests[at] ?? 'absent', digests[at] ?? 'absent');
+    compare(
+      `snp ${vcpuType}, features ${guestFeatures}, 1–${count} vcpus`,
+      stated?.digests[at] ?? 'absent',
+      digests[at] ?? 'absent',
+    );
   }
   compare('number of snp shapes', String(manifest.snp.length), String(measured.snp.length));
   for (const key of ['mrTdSinglePass', 'mrTdTwoPass', 'rtmr1', 'rtmr2'] as const)
     compare(`tdx ${key}`, manifest.tdx[key], measured.tdx[key]);
-  return { manifest, manifestSha256: toHex(sha256(manifestBytes)), findings, ok: findings.every(({ ok }) => ok) };
+  return {
+    manifest,
+    manifestSha256: toHex(sha256(manifestBytes)),
+    findings,
+    ok: findings.every(({ ok }) => ok),
+  };
 }
 
 const read = shapeReaders('malformed_manifest');
 
 function hex(value: unknown, name: string, length: number): string {
   const text = read.string(value, name, length);
-  if (text.length !== length || !/^[0-9a-f]*$/.test(text)) read.oneOf(text, name, [`${length} lower-case hex digits`]);
+  if (text.length !== length || !/^[0-9a-f]*$/.test(text))
+    read.oneOf(text, name, [`${length} lower-case hex digits`]);
   return text;
 }
 
 function parseFile(value: unknown, name: string): { size: number; sha256: string } {
   const file = read.object(value, name, ['size', 'sha256']);
-  return { size: read.integer(file['size'], `${name} size`, 1), sha256: hex(file['sha256'], `${name} sha256`, HEX32) };
+  return {
+    size: read.integer(file['size'], `${name} size`, 1),
+    sha256: hex(file['sha256'], `${name} sha256`, HEX32),
+  };
 }
 
 function parseRoot(value: JsonObject, name: string): { rootHash: string; blocks: number } {

@@ -33,7 +33,11 @@ export function addPages(
   size: number,
   contentsOf?: (offset: number) => Uint8Array,
 ): Uint8Array {
-  const info = encodeLayout(PAGE_INFO, { digestCur: digest, length: PAGE_INFO_BYTES, pageType }, PAGE_INFO_BYTES);
+  const info = encodeLayout(
+    PAGE_INFO,
+    { digestCur: digest, length: PAGE_INFO_BYTES, pageType },
+    PAGE_INFO_BYTES,
+  );
   const view = viewOf(info);
   for (let offset = 0; offset < size; offset += PAGE_BYTES) {
     if (contentsOf !== undefined) info.set(contentsOf(offset), PAGE_INFO.contents.at);

@@ -45,8 +45,12 @@ export function parseSnpFirmware(firmware: Uint8Array): SnpFirmware {
     sections: parseSections(firmware, metadataFromEnd),
     resetEip: guidTableU32(table, SEV_ES_RESET_GUID, 'SEV-ES reset block'),
     hashTableGpa: hashTable === undefined ? 0 : viewOf(hashTable).getUint32(0, true),
-    digest: addPages(new Uint8Array(48), PAGE_TYPE.normal, 2 ** 32 - firmware.length, firmware.length, (from) =>
-      sha384(firmware.subarray(from, from + PAGE_BYTES)),
+    digest: addPages(
+      new Uint8Array(48),
+      PAGE_TYPE.normal,
+      2 ** 32 - firmware.length,
+      firmware.length,
+      (from) => sha384(firmware.subarray(from, from + PAGE_BYTES)),
     ),
   };
 }
@@ -57,9 +61,11 @@ const MAX_SECTIONS = 64;
 
 function parseSections(firmware: Uint8Array, fromEnd: number): SevSection[] {
   const start = firmware.length - fromEnd;
-  if (start < 0 || fromEnd < HEADER_BYTES) throw malformed('malformed_firmware', `SEV metadata offset ${fromEnd} lies outside the file`);
+  if (start < 0 || fromEnd < HEADER_BYTES)
+    throw malformed('malformed_firmware', `SEV metadata offset ${fromEnd} lies outside the file`);
   const view = viewOf(firmware);
-  if (view.getUint32(start, true) !== 0x56455341) throw malformed('malformed_firmware', 'SEV metadata has no ASEV signature');
+  if (view.getUint32(start, true) !== 0x56455341)
+    throw malformed('malformed_firmware', 'SEV metadata has no ASEV signature');
   const size = view.getUint32(start + 4, true);
   const version = view.getUint32(start + 8, true);
   const count = view.getUint32(start + 12, true);
@@ -71,11 +77,16 @@ function parseSections(firmware: Uint8Array, fromEnd: number): SevSection[] {
   let bytes = 0;
   for (let i = 0; i < count; i++) {
     const at = start + HEADER_BYTES + i * SECTION_BYTES;
-    const section = parseSection(view.getUint32(at, true), view.getUint32(at + 4, true), view.getUint32(at + 8, true));
+    const section = parseSection(
+      view.getUint32(at, true),
+      view.getUint32(at + 4, true),
+      view.getUint32(at + 8, true),
+    );
     bytes += section.size;
     sections.push(section);
   }
-  if (bytes > FIRMWARE_MAX_BYTES) throw malformed('input_too_large', `SEV metadata sections cover ${bytes} bytes`);
+  if (bytes > FIRMWARE_MAX_BYTES)
+    throw malformed('input_too_large', `SEV metadata sections cover ${bytes} bytes`);
   return sections;
 }
 
@@ -87,9 +98,13 @@ function parseSection(gpa: number, size: number, number: number): SevSection {
     );
   }
   const type = Object.values(SECTION).find((known) => known === number);
-  if (type === undefined) throw malformed('malformed_firmware', `SEV metadata section type ${number} is not known`);
+  if (type === undefined)
+    throw malformed('malformed_firmware', `SEV metadata section type ${number} is not known`);
   const single = type === SECTION.secrets || type === SECTION.cpuid || type === SECTION.kernelHashes;
   if (single && size > PAGE_BYTES)
-    throw malformed('malformed_firmware', `SEV metadata section type ${type} is 0x${size.toString(16)} bytes, expected one page`);
+    throw malformed(
+      'malformed_firmware',
+      `SEV metadata section type ${type} is 0x${size.toString(16)} bytes, expected one page`,
+    );
   return { gpa, size, type };
 }

@@ -23,8 +23,13 @@ export interface KernelFiles {
 }
 
 export function kernelHashes({ kernel, initrd, cmdline }: KernelFiles): KernelHashes {
-  if (cmdline.includes('\0')) throw malformed('malformed_launch', 'kernel command line contains a NUL character');
-  return { kernel: sha256(kernel), initrd: sha256(initrd ?? new Uint8Array(0)), cmdline: sha256(utf8(`${cmdline}\0`)) };
+  if (cmdline.includes('\0'))
+    throw malformed('malformed_launch', 'kernel command line contains a NUL character');
+  return {
+    kernel: sha256(kernel),
+    initrd: sha256(initrd ?? new Uint8Array(0)),
+    cmdline: sha256(utf8(`${cmdline}\0`)),
+  };
 }
 
 const TABLE_GUID = guidBytes('9438d606-4f22-4cc9-b479-a793d411fd21');
@@ -41,7 +46,10 @@ const PADDED_TABLE_BYTES = (TABLE_BYTES + 15) & ~15;
 export function kernelHashPage(hashes: KernelHashes, hashTableGpa: number): Uint8Array {
   const offset = hashTableGpa % PAGE_BYTES;
   if (offset + PADDED_TABLE_BYTES > PAGE_BYTES) {
-    throw malformed('malformed_firmware', `kernel-hash table at 0x${hashTableGpa.toString(16)} does not end within its page`);
+    throw malformed(
+      'malformed_firmware',
+      `kernel-hash table at 0x${hashTableGpa.toString(16)} does not end within its page`,
+    );
   }
   const page = new Uint8Array(PAGE_BYTES);
   page.set(
@@ -58,7 +66,8 @@ export function kernelHashPage(hashes: KernelHashes, hashTableGpa: number): Uint
 }
 
 function entry(guid: Uint8Array, digest: Uint8Array): Uint8Array {
-  if (digest.length !== 32) throw malformed('malformed_length', `kernel hash is ${digest.length} bytes, expected 32`);
+  if (digest.length !== 32)
+    throw malformed('malformed_length', `kernel hash is ${digest.length} bytes, expected 32`);
   return concatBytes(guid, u16Bytes(ENTRY_BYTES), digest);
 }
 

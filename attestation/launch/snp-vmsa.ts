@@ -54,7 +54,12 @@ const VMSA = {
   x87Fcw: u16(0x410, 'x87 control word'),
 } as const;
 
-const SEGMENT = { selector: u16(0, ''), attributes: u16(2, ''), limit: u32(4, ''), base: u64(8, '') } as const;
+const SEGMENT = {
+  selector: u16(0, ''),
+  attributes: u16(2, ''),
+  limit: u32(4, ''),
+  base: u64(8, ''),
+} as const;
 
 /** Entry of the boot processor: the x86 reset vector. */
 export const RESET_EIP = 0xfffffff0;
@@ -124,7 +129,15 @@ const MODELS: Readonly<Record<Vmm, ResetModel>> = {
   },
   ec2: { ...EC2, rdx: 0x600 },
   'ec2-2023': EC2,
-  gce: { csAttributes: () => 0x9b, ssAttributes: 0x93, trAttributes: 0x8b, gPat: 0x70106n, rdx: 0x600, mxcsr: 0, x87Fcw: 0 },
+  gce: {
+    csAttributes: () => 0x9b,
+    ssAttributes: 0x93,
+    trAttributes: 0x8b,
+    gPat: 0x70106n,
+    rdx: 0x600,
+    mxcsr: 0,
+    x87Fcw: 0,
+  },
 };
 
 function segment(selector: number, attributes: number, limit: number, base = 0n): Uint8Array {

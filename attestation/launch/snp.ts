@@ -6,7 +6,13 @@ import { sha384 } from '@noble/hashes/sha2.js';
 import { malformed, refused } from '../transcript/errors.ts';
 import { acceptFirmware, type AcceptedFirmware, PAGE_BYTES } from './firmware.ts';
 import { addPages, PAGE_TYPE, type PageType } from './snp-digest.ts';
-import { parseSnpFirmware, SECTION, type SectionType, type SevSection, type SnpFirmware } from './snp-firmware.ts';
+import {
+  parseSnpFirmware,
+  SECTION,
+  type SectionType,
+  type SevSection,
+  type SnpFirmware,
+} from './snp-firmware.ts';
 import { kernelHashPage, kernelHashes, type KernelFiles, type KernelHashes } from './snp-kernel.ts';
 import { RESET_EIP, VCPU_SIGNATURES, vmsaPage, type Vmm } from './snp-vmsa.ts';
 
@@ -39,7 +45,9 @@ export interface SnpLaunchMeasurement {
 
 /** MEASUREMENT (48 bytes) of one guest. */
 export function measureSnpLaunch(launch: SnpLaunch): SnpLaunchMeasurement {
-  const firmware = acceptFirmware(launch.firmware, 'snp', { allowUnlisted: launch.allowUnlistedFirmware === true });
+  const firmware = acceptFirmware(launch.firmware, 'snp', {
+    allowUnlisted: launch.allowUnlistedFirmware === true,
+  });
   const hashes = launch.kernel === undefined ? undefined : kernelHashes(launch.kernel);
   const prefix = digestBeforeVcpus(parseSnpFirmware(launch.firmware), hashes, launch.vmm);
   return { measurement: lastOf(digestPerVcpu(prefix, launch)), firmware };
@@ -62,11 +70,19 @@ export interface SnpMatrixEntry extends SnpShape {
 /** Every type × features × count, sharing the digest before the vCPUs and extending it one vCPU at a time. Listed firmware only. */
 export function measureSnpMatrix(matrix: SnpMatrix): readonly SnpMatrixEntry[] {
   acceptFirmware(matrix.firmware, 'snp');
-  const prefix = digestBeforeVcpus(parseSnpFirmware(matrix.firmware), kernelHashes(matrix.kernel), matrix.vmm);
+  const prefix = digestBeforeVcpus(
+    parseSnpFirmware(matrix.firmware),
+    kernelHashes(matrix.kernel),
+    matrix.vmm,
+  );
   return matrix.vcpuTypes.flatMap((vcpuType) =>
     matrix.guestFeatures.flatMap((guestFeatures) => {
       const shape = { vmm: matrix.vmm, vcpuType, vcpus: matrix.maxVcpus, guestFeatures };
-      return digestPerVcpu(prefix, shape).map((measurement, index) => ({ ...shape, vcpus: index + 1, measurement }));
+      return digestPerVcpu(prefix, shape).map((measurement, index) => ({
+        ...shape,
+        vcpus: index + 1,
+        measurement,
+      }));
     }),
   );
 }
@@ -84,8 +100,14 @@ export interface LaunchPrefix {
 }
 
 /** The launch digest after firmware, metadata sections and kernel hashes, before the vCPUs. */
-export function digestBeforeVcpus(firmware: SnpFirmware, hashes: KernelHashes | undefined, vmm: Vmm): LaunchPrefix {
-  const hasTable = firmware.hashTableGpa !== 0 && firmware.sections.some(({ type, size }) => type === SECTION.kernelHashes && size > 0);
+export function digestBeforeVcpus(
+  firmware: SnpFirmware,
+  hashes: KernelHashes | undefined,
+  vmm: Vmm,
+): LaunchPrefix {
+  const hasTable =
+    firmware.hashTableGpa !== 0 &&
+    firmware.sections.some(({ type, size }) => type === SECTION.kernelHashes && size > 0);
   if (hashes !== undefined && !hasTable) {
     throw refused(
       'kernel_hashes_missing',
@@ -100,8 +122,17 @@ export function digestBeforeVcpus(firmware: SnpFirmware, hashes: KernelHashes | 
       : firmware.sections;
   let digest = firmware.digest;
   for (const section of ordered) {
-    const contents = section.type === SECTION.kernelHashes && hashPage !== undefined ? (): Uint8Array => hashPage : undefined;
-    digest = addPages(digest, pageTypeOf(section.type, contents !== undefined, vmm), section.gpa, section.size, contents);
+    const contents =
+      section.type === SECTION.kernelHashes && hashPage !== undefined
+        ? (): Uint8Array => hashPage
+        : undefined;
+    digest = addPages(
+      digest,
+      pageTypeOf(section.type, contents !== undefined, vmm),
+      section.gpa,
+      section.size,
+      contents,
+    );
   }
   return { digest, resetEip: firmware.resetEip };
 }
@@ -126,7 +157,10 @@ function pageTypeOf(section: SectionType, hashed: boolean, vmm: Vmm): PageType {
 }
 
 /** The launch digest with 1, 2, … `vcpus` vCPUs: element n − 1 is MEASUREMENT of a guest of n. */
-export function digestPerVcpu(prefix: LaunchPrefix, { vmm, vcpuType, vcpus, guestFeatures }: SnpShape): readonly Uint8Array[] {
+export function digestPerVcpu(
+  prefix: LaunchPrefix,
+  { vmm, vcpuType, vcpus, guestFeatures }: SnpShape,
+): readonly Uint8Array[] {
   if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > MAX_VCPUS)
     throw malformed('malformed_launch', `vcpus is ${vcpus}, expected 1 to ${MAX_VCPUS}`);
   if (guestFeatures < 0n || guestFeatures >= 1n << 64n)

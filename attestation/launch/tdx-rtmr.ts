@@ -20,7 +20,10 @@ export interface DirectBoot {
 
 /** Extends a register of zeros by each 48-byte digest in turn. */
 export function replay(digests: readonly Uint8Array[]): Uint8Array {
-  return digests.reduce((register: Uint8Array, digest) => sha384(concatBytes(register, digest)), new Uint8Array(48));
+  return digests.reduce(
+    (register: Uint8Array, digest) => sha384(concatBytes(register, digest)),
+    new Uint8Array(48),
+  );
 }
 
 /** Digests of the events in RTMR1, in order. */
@@ -35,13 +38,17 @@ export function rtmr1Events({ kernel }: Pick<DirectBoot, 'kernel'>): readonly Ui
 }
 
 /** Digests of the events in RTMR2, in order: load options and initrd, measured by the kernel's EFI stub. */
-export function rtmr2Events({ cmdline, initrd }: Pick<DirectBoot, 'cmdline' | 'initrd'>, events: DirectBootEvents): readonly Uint8Array[] {
+export function rtmr2Events(
+  { cmdline, initrd }: Pick<DirectBoot, 'cmdline' | 'initrd'>,
+  events: DirectBootEvents,
+): readonly Uint8Array[] {
   return [sha384(loadOptions(cmdline, events)), sha384(initrd)];
 }
 
 /** What the kernel is started with: UTF-16LE with a final NUL. */
 function loadOptions(cmdline: string, events: DirectBootEvents): Uint8Array {
-  if (!/^[\x20-\x7e]*$/.test(cmdline)) throw malformed('malformed_launch', 'kernel command line is not printable ASCII');
+  if (!/^[\x20-\x7e]*$/.test(cmdline))
+    throw malformed('malformed_launch', 'kernel command line is not printable ASCII');
   switch (events) {
     case 'kernel-as-given, initrd first':
       return utf16(`initrd=initrd ${cmdline}\0`);
@@ -60,15 +67,24 @@ export interface Rtmr0Shape {
 /** Digests of the events in RTMR0, in order, for a firmware without Secure Boot keys. */
 export function rtmr0Events(firmware: Uint8Array, shape: Rtmr0Shape): readonly Uint8Array[] {
   for (const digest of [shape.tdHob, ...shape.acpi, ...shape.bootVariables]) {
-    if (digest.length !== 48) throw malformed('malformed_length', `rtmr0 shape has a digest of ${digest.length} bytes, expected 48`);
+    if (digest.length !== 48)
+      throw malformed('malformed_length', `rtmr0 shape has a digest of ${digest.length} bytes, expected 48`);
   }
-  return [shape.tdHob, configurationVolume(firmware), ...SECURE_BOOT_OFF, SEPARATOR, ...shape.acpi, ...shape.bootVariables];
+  return [
+    shape.tdHob,
+    configurationVolume(firmware),
+    ...SECURE_BOOT_OFF,
+    SEPARATOR,
+    ...shape.acpi,
+    ...shape.bootVariables,
+  ];
 }
 
 /** SHA-384 of the configuration firmware volume (variables as built), measured because MRTD does not cover it. */
 export function configurationVolume(firmware: Uint8Array): Uint8Array {
   const section = parseTdvfSections(firmware).find(({ type }) => type === TDVF_TYPE.cfv);
-  if (section === undefined) throw malformed('malformed_firmware', 'firmware has no configuration volume section');
+  if (section === undefined)
+    throw malformed('malformed_firmware', 'firmware has no configuration volume section');
   return sha384(firmware.subarray(section.dataOffset, section.dataOffset + section.rawSize));
 }
 

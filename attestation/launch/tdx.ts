@@ -6,7 +6,14 @@
 import { sha384 } from '@noble/hashes/sha2.js';
 import { utf8, viewOf } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';
-import { acceptFirmware, type AcceptedFirmware, FIRMWARE_MAX_BYTES, guidTableU32, PAGE_BYTES, parseGuidTable } from './firmware.ts';
+import {
+  acceptFirmware,
+  type AcceptedFirmware,
+  FIRMWARE_MAX_BYTES,
+  guidTableU32,
+  PAGE_BYTES,
+  parseGuidTable,
+} from './firmware.ts';
 
 export interface MrTd {
   /** Each page added and extended before the next: upstream QEMU since TDX support was merged (10.1). */
@@ -17,10 +24,17 @@ export interface MrTd {
 }
 
 /** MRTD (48 bytes) in both page orders. Takes about 100 ms for a 4 MiB firmware. */
-export function measureMrTd(firmware: Uint8Array, options: { readonly allowUnlistedFirmware?: boolean | undefined } = {}): MrTd {
+export function measureMrTd(
+  firmware: Uint8Array,
+  options: { readonly allowUnlistedFirmware?: boolean | undefined } = {},
+): MrTd {
   const accepted = acceptFirmware(firmware, 'tdx', { allowUnlisted: options.allowUnlistedFirmware === true });
   const sections = parseTdvfSections(firmware);
-  return { singlePass: mrTdOf(firmware, sections, 'single'), twoPass: mrTdOf(firmware, sections, 'two'), firmware: accepted };
+  return {
+    singlePass: mrTdOf(firmware, sections, 'single'),
+    twoPass: mrTdOf(firmware, sections, 'two'),
+    firmware: accepted,
+  };
 }
 
 export interface TdvfSection {
@@ -32,7 +46,15 @@ export interface TdvfSection {
   readonly attributes: number;
 }
 
-export const TDVF_TYPE = { bfv: 0, cfv: 1, tdHob: 2, tempMem: 3, permMem: 4, payload: 5, payloadParam: 6 } as const;
+export const TDVF_TYPE = {
+  bfv: 0,
+  cfv: 1,
+  tdHob: 2,
+  tempMem: 3,
+  permMem: 4,
+  payload: 5,
+  payloadParam: 6,
+} as const;
 const ATTRIBUTE = { extend: 1, pageAug: 2 } as const;
 
 const TDX_METADATA_GUID = 'e47a6535-984a-4798-865e-4685a7bf8ec2';
@@ -43,22 +65,31 @@ const MAX_SECTIONS = 64;
 export function parseTdvfSections(firmware: Uint8Array): readonly TdvfSection[] {
   const fromEnd = guidTableU32(parseGuidTable(firmware), TDX_METADATA_GUID, 'TDX metadata');
   const start = firmware.length - fromEnd;
-  if (start < 0 || fromEnd < HEADER_BYTES) throw malformed('malformed_firmware', `TDX metadata offset ${fromEnd} lies outside the file`);
+  if (start < 0 || fromEnd < HEADER_BYTES)
+    throw malformed('malformed_firmware', `TDX metadata offset ${fromEnd} lies outside the file`);
   const view = viewOf(firmware);
-  if (view.getUint32(start, true) !== 0x46564454) throw malformed('malformed_firmware', 'TDX metadata has no TDVF signature');
+  if (view.getUint32(start, true) !== 0x46564454)
+    throw malformed('malformed_firmware', 'TDX metadata has no TDVF signature');
   const length = view.getUint32(start + 4, true);
   const version = view.getUint32(start + 8, true);
   const count = view.getUint32(start + 12, true);
   if (version !== 1) throw malformed('malformed_firmware', `TDX metadata version is ${version}, expected 1`);
   if (count > MAX_SECTIONS || length !== HEADER_BYTES + count * SECTION_BYTES || length > fromEnd) {
-    throw malformed('malformed_firmware', `TDX metadata of ${count} sections and ${length} bytes does not fit`);
+    throw malformed(
+      'malformed_firmware',
+      `TDX metadata of ${count} sections and ${length} bytes does not fit`,
+    );
   }
   const sections: TdvfSection[] = [];
   let bytes = 0;
   for (let i = 0; i < count; i++) {
-    const section = parseSection(firmware.subarray(start + HEADER_BYTES + i * SECTION_BYTES), firmware.length);
+    const section = parseSection(
+      firmware.subarray(start + HEADER_BYTES + i * SECTION_BYTES),
+      firmware.length,
+    );
     bytes += section.memorySize;
-    if (bytes > FIRMWARE_MAX_BYTES) throw malformed('input_too_large', `TDX metadata sections cover over ${FIRMWARE_MAX_BYTES} bytes`);
+    if (bytes > FIRMWARE_MAX_BYTES)
+      throw malformed('input_too_large', `TDX metadata sections cover over ${FIRMWARE_MAX_BYTES} bytes`);
     sections.push(section);
   }
   return sections;
@@ -67,7 +98,8 @@ export function parseTdvfSections(firmware: Uint8Array): readonly TdvfSection[] 
 function parseSection(bytes: Uint8Array, fileSize: number): TdvfSection {
   const view = viewOf(bytes);
   const memorySize = view.getBigUint64(16, true);
-  if (memorySize > BigInt(FIRMWARE_MAX_BYTES)) throw malformed('input_too_large', `TDX metadata section covers ${memorySize} bytes`);
+  if (memorySize > BigInt(FIRMWARE_MAX_BYTES))
+    throw malformed('input_too_large', `TDX metadata section covers ${memorySize} bytes`);
   const section = {
     dataOffset: view.getUint32(0, true),
     rawSize: view.getUint32(4, true),
@@ -80,12 +112,17 @@ function parseSection(bytes: Uint8Array, fileSize: number): TdvfSection {
   if (!(Object.values(TDVF_TYPE) as number[]).includes(section.type))
     throw malformed('malformed_firmware', `${name} has type ${section.type}, which is not known`);
   if (section.attributes > 3)
-    throw malformed('malformed_firmware', `${name} has attributes 0x${section.attributes.toString(16)}, which are not known`);
+    throw malformed(
+      'malformed_firmware',
+      `${name} has attributes 0x${section.attributes.toString(16)}, which are not known`,
+    );
   if (section.gpa % 4096n !== 0n || section.memorySize % PAGE_BYTES !== 0 || section.gpa >= 1n << 52n) {
     throw malformed('malformed_firmware', `${name} is not whole pages`);
   }
-  if (section.dataOffset + section.rawSize > fileSize) throw malformed('malformed_firmware', `${name} takes data from outside the file`);
-  if (section.rawSize > section.memorySize) throw malformed('malformed_firmware', `${name} has more data than memory`);
+  if (section.dataOffset + section.rawSize > fileSize)
+    throw malformed('malformed_firmware', `${name} takes data from outside the file`);
+  if (section.rawSize > section.memorySize)
+    throw malformed('malformed_firmware', `${name} has more data than memory`);
   // What is extended is the page as added; a section longer than its data is zero-filled by the monitor.
   return section;
 }
@@ -110,9 +147,11 @@ function mrTdOf(firmware: Uint8Array, sections: readonly TdvfSection[], order: '
     const pages = Array.from({ length: section.memorySize / PAGE_BYTES }, (_, index) => index * PAGE_BYTES);
     for (const offset of pages) {
       if (adds) add(section.gpa + BigInt(offset));
-      if (extends_ && order === 'single') extend(section.gpa + BigInt(offset), pageAt(firmware, section, offset));
+      if (extends_ && order === 'single')
+        extend(section.gpa + BigInt(offset), pageAt(firmware, section, offset));
     }
-    if (extends_ && order === 'two') for (const offset of pages) extend(section.gpa + BigInt(offset), pageAt(firmware, section, offset));
+    if (extends_ && order === 'two')
+      for (const offset of pages) extend(section.gpa + BigInt(offset), pageAt(firmware, section, offset));
   }
   return hash.digest();
 }

@@ -14,7 +14,10 @@ const DIGEST_BYTES = 32;
 /** Hex root hash over the first `blocks` blocks of `image`. About 200 MB a second. */
 export function verityRootHash(image: Uint8Array, blocks: number, salt: string = VERITY_SALT): string {
   if (!Number.isSafeInteger(blocks) || blocks < 2 || blocks * BLOCK_BYTES > image.length) {
-    throw malformed('malformed_manifest', `root image of ${image.length} bytes does not hold ${blocks} blocks`);
+    throw malformed(
+      'malformed_manifest',
+      `root image of ${image.length} bytes does not hold ${blocks} blocks`,
+    );
   }
   const salted = sha256.create().update(fromHex(salt));
   const hash = (block: Uint8Array): Uint8Array => salted.clone().update(block).digest();

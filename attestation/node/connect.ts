@@ -7,7 +7,12 @@ import { isIP } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { connect as tlsConnect, type TLSSocket } from 'node:tls';
 import { fromUtf8, toHex } from '../encoding/bytes.ts';
-import { type AttestationResult, isAttestationResult, verify, type VerifyOptions } from '../appraise/appraise.ts';
+import {
+  type AttestationResult,
+  isAttestationResult,
+  verify,
+  type VerifyOptions,
+} from '../appraise/appraise.ts';
 import { EXPORTER_LABEL, EXPORTER_LENGTH } from '../protocol/claims.ts';
 import { MAX_DOCUMENT_BYTES, parseDocument } from '../protocol/document.ts';
 import { AttestationError, refused } from '../transcript/errors.ts';
@@ -51,8 +56,13 @@ export async function connectAttested(origin: URL, options: ConnectOptions): Pro
   try {
     const result = await attest(socket, origin, options);
     if (!isAttestationResult(result))
-      throw new AttestationError('internal', 'internal', 'a connection was to be handed over without a result');
-    if (socket.destroyed || !socket.writable) throw refused('attestation_response', 'peer closed the connection after its attestation');
+      throw new AttestationError(
+        'internal',
+        'internal',
+        'a connection was to be handed over without a result',
+      );
+    if (socket.destroyed || !socket.writable)
+      throw refused('attestation_response', 'peer closed the connection after its attestation');
     return { socket, result };
   } catch (error) {
     socket.destroy();
@@ -117,9 +127,12 @@ function reason(error: Error & { readonly code?: unknown }): string {
 async function attest(socket: TLSSocket, origin: URL, options: ConnectOptions): Promise<AttestationResult> {
   requireFreshTls13(socket);
   const certificate = socket.getPeerX509Certificate();
-  if (certificate === undefined) throw refused('tls_key_mismatch', 'peer presented no certificate', { check: RULES.tlsKey.id });
+  if (certificate === undefined)
+    throw refused('tls_key_mismatch', 'peer presented no certificate', { check: RULES.tlsKey.id });
   const nonce = options.randomBytes(32);
-  const exporter = new Uint8Array(socket.exportKeyingMaterial(EXPORTER_LENGTH, EXPORTER_LABEL, Buffer.from(nonce)));
+  const exporter = new Uint8Array(
+    socket.exportKeyingMaterial(EXPORTER_LENGTH, EXPORTER_LABEL, Buffer.from(nonce)),
+  );
   const response = await obtainDocument(socket, origin, nonce, options);
   const document = parseDocument(fromUtf8(response.body, 'attestation document'));
   return verify(document, {
@@ -137,9 +150,13 @@ async function attest(socket: TLSSocket, origin: URL, options: ConnectOptions): 
 }
 
 /** [M11] [M12]: checked on the socket itself, before a byte of HTTP. */
-export function requireFreshTls13(socket: Pick<TLSSocket, 'isSessionReused' | 'getProtocol' | 'alpnProtocol'>): void {
+export function requireFreshTls13(
+  socket: Pick<TLSSocket, 'isSessionReused' | 'getProtocol' | 'alpnProtocol'>,
+): void {
   if (socket.isSessionReused()) {
-    throw refused('session_resumed', 'TLS session was resumed, expected a full handshake', { check: RULES.session.id });
+    throw refused('session_resumed', 'TLS session was resumed, expected a full handshake', {
+      check: RULES.session.id,
+    });
   }
   const protocol = socket.getProtocol() ?? 'none';
   if (protocol !== 'TLSv1.3') {
@@ -151,12 +168,19 @@ export function requireFreshTls13(socket: Pick<TLSSocket, 'isSessionReused' | 'g
   }
   // `false`: the peer does not speak ALPN, and HTTP/1.1 is what is spoken without it.
   if (socket.alpnProtocol !== 'http/1.1' && socket.alpnProtocol !== false && socket.alpnProtocol !== null) {
-    throw refused('tls_version', `connection speaks ${socket.alpnProtocol}, expected http/1.1`, { check: RULES.tlsVersion.id });
+    throw refused('tls_version', `connection speaks ${socket.alpnProtocol}, expected http/1.1`, {
+      check: RULES.tlsVersion.id,
+    });
   }
 }
 
 /** A server that is asked by many at once may say when to ask again; on the same connection, the same nonce is still fresh. */
-async function obtainDocument(socket: TLSSocket, origin: URL, nonce: Uint8Array, options: ConnectOptions): Promise<BoundedResponse> {
+async function obtainDocument(
+  socket: TLSSocket,
+  origin: URL,
+  nonce: Uint8Array,
+  options: ConnectOptions,
+): Promise<BoundedResponse> {
   let patienceMs = options.attestTimeoutMs;
   for (let tries = 1; ; tries++) {
     const response = await requestDocument(socket, origin, nonce, options);
@@ -171,8 +195,16 @@ async function obtainDocument(socket: TLSSocket, origin: URL, nonce: Uint8Array,
 
 const MAX_TRIES = 4;
 
-async function requestDocument(socket: TLSSocket, origin: URL, nonce: Uint8Array, options: ConnectOptions): Promise<BoundedResponse> {
-  const query = new URLSearchParams({ nonce: toHex(nonce), ...(options.model === undefined ? {} : { model: options.model }) });
+async function requestDocument(
+  socket: TLSSocket,
+  origin: URL,
+  nonce: Uint8Array,
+  options: ConnectOptions,
+): Promise<BoundedResponse> {
+  const query = new URLSearchParams({
+    nonce: toHex(nonce),
+    ...(options.model === undefined ? {} : { model: options.model }),
+  });
   // No credentials: the API key belongs to the request, and the request comes after the verdict.
   socket.write(
     [
@@ -212,7 +244,8 @@ function unavailable(response: BoundedResponse): AttestationError {
 }
 
 const HINTS: Readonly<Record<string, string>> = {
-  tee_not_enabled: 'the server does not run in a TEE; it can be started with the simulated one for trying things out',
+  tee_not_enabled:
+    'the server does not run in a TEE; it can be started with the simulated one for trying things out',
   model_not_found: 'the server does not serve the model that was to be attested',
   attestation_rate_limited: 'the server makes no more reports for now; try again later',
 };
@@ -220,7 +253,9 @@ const HINTS: Readonly<Record<string, string>> = {
 /** The code of an OpenAI error envelope, when it is one we can print: the answer is not yet from anyone we know. */
 function errorCode(body: Uint8Array): string | undefined {
   try {
-    const json = parseJson(fromUtf8(body), 'error', 64 * 1024) as { readonly error?: { readonly code?: unknown } | undefined } | null;
+    const json = parseJson(fromUtf8(body), 'error', 64 * 1024) as {
+      readonly error?: { readonly code?: unknown } | undefined;
+    } | null;
     const code = json?.error?.code;
     return typeof code === 'string' && /^[a-z0-9_]{1,64}$/.test(code) ? code : undefined;
   } catch {

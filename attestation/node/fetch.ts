@@ -3,7 +3,12 @@
 // Refused before a byte leaves: plain http, redirects to another origin, requests naming a model that is not attested.
 
 import { randomBytes } from 'node:crypto';
-import { Dispatcher, fetch as undiciFetch, FormData as UndiciFormData, type RequestInit as UndiciInit } from 'undici';
+import {
+  Dispatcher,
+  fetch as undiciFetch,
+  FormData as UndiciFormData,
+  type RequestInit as UndiciInit,
+} from 'undici';
 import type { AttestationResult, VerifyOptions } from '../appraise/appraise.ts';
 import { AttestationError, refused } from '../transcript/errors.ts';
 import { parseJson } from '../encoding/json.ts';
@@ -125,11 +130,15 @@ function requireAttestedModel(body: RequestInit['body'], policy: Policy, model: 
     );
   }
   if (attested.has(named.model)) return;
-  throw refused('model_not_attested', `request names the model ${JSON.stringify(named.model.slice(0, 128))}, which is not attested`, {
-    expected: [...attested.keys()].slice(0, 8).join(', '),
-    actual: named.model.slice(0, 128),
-    hint: 'list the model and its sha256 in the policy',
-  });
+  throw refused(
+    'model_not_attested',
+    `request names the model ${JSON.stringify(named.model.slice(0, 128))}, which is not attested`,
+    {
+      expected: [...attested.keys()].slice(0, 8).join(', '),
+      actual: named.model.slice(0, 128),
+      hint: 'list the model and its sha256 in the policy',
+    },
+  );
 }
 
 function modelNamed(body: RequestInit['body']): 'no body' | 'unreadable' | { readonly model: string } {
@@ -141,7 +150,9 @@ function modelNamed(body: RequestInit['body']): 'no body' | 'unreadable' | { rea
   }
   if (typeof body !== 'string') return 'unreadable';
   try {
-    const json: unknown = onlyOneModel(body) ? JSON.parse(body) : parseJson(body, 'request body', Number.POSITIVE_INFINITY);
+    const json: unknown = onlyOneModel(body)
+      ? JSON.parse(body)
+      : parseJson(body, 'request body', Number.POSITIVE_INFINITY);
     const model = typeof json === 'object' && json !== null && 'model' in json ? json.model : undefined;
     return typeof model === 'string' ? { model } : 'unreadable';
   } catch (error) {

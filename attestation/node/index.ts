@@ -3,7 +3,12 @@
 export { type AttestedConnection, connectAttested, type ConnectOptions } from './connect.ts';
 export { importBundle } from './endorsements/bundle-import.ts';
 export { bundleStore, exportBundle } from './endorsements/bundle.ts';
-export { createEndorsements, type EndorsementOptions, type Endorsements, proxyFromEnvironment } from './endorsements/endorsements.ts';
+export {
+  createEndorsements,
+  type EndorsementOptions,
+  type Endorsements,
+  proxyFromEnvironment,
+} from './endorsements/endorsements.ts';
 export { type EndorsementStore, folderStore, memoryStore } from './endorsements/store.ts';
 export { attestedFetch, type AttestedFetch } from './fetch.ts';
 export { type AttestedFetchOptions, AttestedPool, type PoolOptions } from './pool.ts';

@@ -40,7 +40,8 @@ async function readEntries(path: string): Promise<[string, bigint][]> {
   let text: string;
   try {
     const { size } = await stat(path);
-    if (size > MAX_BYTES) throw malformed('input_too_large', `${path} is ${size} bytes, at most ${MAX_BYTES} are read`);
+    if (size > MAX_BYTES)
+      throw malformed('input_too_large', `${path} is ${size} bytes, at most ${MAX_BYTES} are read`);
     text = await readFile(path, 'utf8');
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];

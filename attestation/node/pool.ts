@@ -88,7 +88,10 @@ export class AttestedPool extends Dispatcher {
       const at = this.#queue.indexOf(waiting);
       if (at < 0) return;
       this.#queue.splice(at, 1);
-      fail(waiting.handler, signal.reason instanceof Error ? signal.reason : new errors.RequestAbortedError());
+      fail(
+        waiting.handler,
+        signal.reason instanceof Error ? signal.reason : new errors.RequestAbortedError(),
+      );
       this.#pump();
     };
     waiting.sent = () => signal.removeEventListener('abort', leave);
@@ -105,7 +108,8 @@ export class AttestedPool extends Dispatcher {
 
   override async destroy(cause?: unknown): Promise<void> {
     this.#closed = true;
-    const reason = cause instanceof Error ? cause : new errors.ClientDestroyedError('the attested pool was destroyed');
+    const reason =
+      cause instanceof Error ? cause : new errors.ClientDestroyedError('the attested pool was destroyed');
     for (const waiting of this.#queue.splice(0)) fail(waiting.handler, reason);
     const slots = [...this.#slots];
     this.#slots.clear();
@@ -135,7 +139,8 @@ export class AttestedPool extends Dispatcher {
     setImmediate(() => {
       this.#growing = false;
       while (this.#queue.length > 0) {
-        const slot = this.#idleSlot() ?? (this.#slots.size < this.#options.connections ? this.#open() : undefined);
+        const slot =
+          this.#idleSlot() ?? (this.#slots.size < this.#options.connections ? this.#open() : undefined);
         if (slot === undefined) return;
         this.#send(slot);
       }
@@ -273,7 +278,10 @@ function connector(open: () => Promise<TLSSocket>): buildConnector.connector {
       try {
         socket = await open();
       } catch (error) {
-        callback(error instanceof Error ? error : new AttestationError('internal', 'internal', String(error)), null);
+        callback(
+          error instanceof Error ? error : new AttestationError('internal', 'internal', String(error)),
+          null,
+        );
         return;
       }
       callback(null, socket);
@@ -288,7 +296,11 @@ function fail(handler: Dispatcher.DispatchHandler, reason: Error): void {
 }
 
 /** Shared with the proxy: the options of a pool with every default filled in. */
-export function poolOptions(options: AttestedFetchOptions, policy: Policy, origin: string): ConstructorParameters<typeof AttestedPool>[1] {
+export function poolOptions(
+  options: AttestedFetchOptions,
+  policy: Policy,
+  origin: string,
+): ConstructorParameters<typeof AttestedPool>[1] {
   const { onResult } = options;
   return {
     policy,

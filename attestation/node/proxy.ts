@@ -34,11 +34,18 @@ export interface RunningProxy {
 /** Verifies the upstream, then listens. Throws the AttestationError when the upstream is refused. */
 export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
   if (!isLoopback(options.host) && options.allowNonLoopback !== true) {
-    throw malformed('wrong_usage', `${options.host} is not a loopback address: prompts would cross the network unencrypted`);
+    throw malformed(
+      'wrong_usage',
+      `${options.host} is not a loopback address: prompts would cross the network unencrypted`,
+    );
   }
   const upstream = new URL(options.upstream);
-  if (upstream.protocol !== 'https:') throw refused('plain_http', `${upstream.protocol}// cannot be attested, expected https://`);
-  const pool = new AttestedPool(upstream.origin, poolOptions(options, parsePolicy(options.policy), upstream.origin));
+  if (upstream.protocol !== 'https:')
+    throw refused('plain_http', `${upstream.protocol}// cannot be attested, expected https://`);
+  const pool = new AttestedPool(
+    upstream.origin,
+    poolOptions(options, parsePolicy(options.policy), upstream.origin),
+  );
   const first = await pool.attest();
   const clients = createClients();
   const server = createServer({ requestTimeout: 0 }, (request, response) => {
@@ -75,7 +82,12 @@ export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
 
 /** 127.0.0.0/8, ::1 and localhost. */
 export function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || host === '[::1]' || (isIP(host) === 4 && host.startsWith('127.'));
+  return (
+    host === 'localhost' ||
+    host === '::1' ||
+    host === '[::1]' ||
+    (isIP(host) === 4 && host.startsWith('127.'))
+  );
 }
 
 function listen(server: Server, host: string, port: number): Promise<void> {
@@ -131,7 +143,12 @@ function createClients(): Clients {
     socket.once('close', () => {
       for (const response of client.open) {
         // Node closes these itself: the one that has the socket, and one that was sent to its end a moment ago.
-        if (response.socket === socket || response.closed || (response.writableFinished && !response.destroyed)) continue;
+        if (
+          response.socket === socket ||
+          response.closed ||
+          (response.writableFinished && !response.destroyed)
+        )
+          continue;
         response.destroy();
         response.emit('close');
       }
@@ -150,7 +167,8 @@ function createClients(): Clients {
         if (inFlight === 0) for (const wake of waiting.splice(0)) wake();
       });
       // So many answers wait that Node has stopped reading, and would not see the client leave.
-      if (client.open.size > MAX_WAITING || (socket.isPaused() && !socket.writableNeedDrain)) socket.destroy();
+      if (client.open.size > MAX_WAITING || (socket.isPaused() && !socket.writableNeedDrain))
+        socket.destroy();
       return client;
     },
     inFlight: () => inFlight,
@@ -179,7 +197,8 @@ async function forward(request: IncomingMessage, response: ServerResponse, route
     if (!response.writableFinished) gone.abort();
   });
   try {
-    const hasBody = request.headers['content-length'] !== undefined || request.headers['transfer-encoding'] !== undefined;
+    const hasBody =
+      request.headers['content-length'] !== undefined || request.headers['transfer-encoding'] !== undefined;
     const upstream = await route.pool.request({
       origin: route.pool.origin,
       path: request.url ?? '/',
@@ -214,16 +233,25 @@ const TOO_MANY: Objection = {
 
 /** Why a request is not forwarded: it was not meant for us, or comes from a web page that has no business here. */
 function objectionTo(request: IncomingMessage, listen: string): Objection | undefined {
-  if (request.url?.startsWith('/') !== true) return { status: 400, code: 'bad_request_target', message: 'request target must be a path' };
-  if (request.headers.upgrade !== undefined) return { status: 501, code: 'upgrade_not_supported', message: 'connections are not upgraded' };
+  if (request.url?.startsWith('/') !== true)
+    return { status: 400, code: 'bad_request_target', message: 'request target must be a path' };
+  if (request.headers.upgrade !== undefined)
+    return { status: 501, code: 'upgrade_not_supported', message: 'connections are not upgraded' };
   const host = hostOf(`http://${request.headers.host ?? ''}`);
   // A page that points its own name at 127.0.0.1 sends that name as Host.
-  if (host === undefined || !(isLoopback(host) || host === listen || listen === '0.0.0.0' || listen === '::')) {
+  if (
+    host === undefined ||
+    !(isLoopback(host) || host === listen || listen === '0.0.0.0' || listen === '::')
+  ) {
     return { status: 403, code: 'host_not_allowed', message: 'the Host header does not name this proxy' };
   }
   const { origin } = request.headers;
   if (origin !== undefined && !isLoopback(hostOf(origin) ?? '')) {
-    return { status: 403, code: 'origin_not_allowed', message: 'requests from web pages of other origins are not forwarded' };
+    return {
+      status: 403,
+      code: 'origin_not_allowed',
+      message: 'requests from web pages of other origins are not forwarded',
+    };
   }
   return undefined;
 }
@@ -254,7 +282,9 @@ export function endToEnd(raw: readonly (string | Buffer)[]): string[] {
   const named = pairs
     .filter(([name]) => name.toLowerCase() === 'connection')
     .flatMap(([, value]) => value.split(',').map((token) => token.trim().toLowerCase()));
-  return pairs.filter(([name]) => !HOP_BY_HOP.has(name.toLowerCase()) && !named.includes(name.toLowerCase())).flat();
+  return pairs
+    .filter(([name]) => !HOP_BY_HOP.has(name.toLowerCase()) && !named.includes(name.toLowerCase()))
+    .flat();
 }
 
 function text(value: string | Buffer | undefined): string {
@@ -268,17 +298,36 @@ function fail(response: ServerResponse, error: unknown, clientGone: boolean): vo
     return;
   }
   if (error instanceof AttestationError) {
-    answer(response, 502, error.code, error.code === 'connection_failed' ? error.message : `attestation refused: ${error.message}`, error);
+    answer(
+      response,
+      502,
+      error.code,
+      error.code === 'connection_failed' ? error.message : `attestation refused: ${error.message}`,
+      error,
+    );
     return;
   }
   const code: unknown = error instanceof Error && 'code' in error ? error.code : undefined;
-  answer(response, 502, 'upstream_failed', `upstream connection failed${typeof code === 'string' ? ` (${code})` : ''}`);
+  answer(
+    response,
+    502,
+    'upstream_failed',
+    `upstream connection failed${typeof code === 'string' ? ` (${code})` : ''}`,
+  );
 }
 
 /** The OpenAI error envelope. `x-should-retry: false` because trying again cannot change a refusal. */
-function answer(response: ServerResponse, status: number, code: string, message: string, error?: AttestationError): void {
-  const type = error === undefined ? (status < 500 ? 'invalid_request_error' : 'server_error') : 'attestation_error';
-  const retry = error !== undefined && error.code !== 'connection_failed' ? { 'x-should-retry': 'false' } : {};
+function answer(
+  response: ServerResponse,
+  status: number,
+  code: string,
+  message: string,
+  error?: AttestationError,
+): void {
+  const type =
+    error === undefined ? (status < 500 ? 'invalid_request_error' : 'server_error') : 'attestation_error';
+  const retry =
+    error !== undefined && error.code !== 'connection_failed' ? { 'x-should-retry': 'false' } : {};
   const body = JSON.stringify({ error: { message, type, param: null, code } });
   response.writeHead(status, {
     'content-type': 'application/json',

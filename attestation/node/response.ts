@@ -25,7 +25,14 @@ export function readResponse(socket: TLSSocket, limits: ResponseLimits): Promise
   const parser = responseParser(limits);
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
-      settle(() => reject(refused('attestation_timeout', `attestation response was not complete after ${limits.timeoutMs} ms`)));
+      settle(() =>
+        reject(
+          refused(
+            'attestation_timeout',
+            `attestation response was not complete after ${limits.timeoutMs} ms`,
+          ),
+        ),
+      );
     }, limits.timeoutMs);
     const settle = (outcome: () => void): void => {
       clearTimeout(timer);
@@ -51,9 +58,19 @@ export function readResponse(socket: TLSSocket, limits: ResponseLimits): Promise
       }
     };
     const onEnd = (): void =>
-      settle(() => reject(refused('attestation_response', 'peer closed the connection before its attestation was complete')));
+      settle(() =>
+        reject(
+          refused('attestation_response', 'peer closed the connection before its attestation was complete'),
+        ),
+      );
     const onError = (error: Error): void =>
-      settle(() => reject(refused('attestation_response', 'connection failed before its attestation was complete', { cause: error })));
+      settle(() =>
+        reject(
+          refused('attestation_response', 'connection failed before its attestation was complete', {
+            cause: error,
+          }),
+        ),
+      );
     socket.on('readable', onReadable);
     socket.on('end', onEnd);
     socket.on('error', onError);
@@ -110,7 +127,8 @@ export function responseParser(limits: Omit<ResponseLimits, 'timeoutMs'>): Parse
     if (head === undefined) {
       const end = indexOfHeadEnd(held);
       if (end < 0 && held.length <= limits.maxHeaderBytes) return undefined;
-      if (end < 0 || end > limits.maxHeaderBytes) throw tooLarge(`headers are over ${limits.maxHeaderBytes} bytes`);
+      if (end < 0 || end > limits.maxHeaderBytes)
+        throw tooLarge(`headers are over ${limits.maxHeaderBytes} bytes`);
       head = parseHead(Buffer.from(held.buffer, held.byteOffset, end).toString('latin1'));
       if (head.length !== undefined && head.length > limits.maxBodyBytes)
         throw tooLarge(`body is ${head.length} bytes, over ${limits.maxBodyBytes}`);
@@ -126,9 +144,11 @@ export function responseParser(limits: Omit<ResponseLimits, 'timeoutMs'>): Parse
       if (chunkLeft === undefined) {
         const text = line(256);
         if (text === undefined) return undefined;
-        if (!/^[0-9a-fA-F]{1,8}(?:[ \t]*;[\t\x20-\x7e]*)?$/.test(text)) throw bad('has a malformed chunk size');
+        if (!/^[0-9a-fA-F]{1,8}(?:[ \t]*;[\t\x20-\x7e]*)?$/.test(text))
+          throw bad('has a malformed chunk size');
         chunkLeft = Number.parseInt(text, 16);
-        if (bodyBytes + chunkLeft > limits.maxBodyBytes) throw tooLarge(`body is over ${limits.maxBodyBytes} bytes`);
+        if (bodyBytes + chunkLeft > limits.maxBodyBytes)
+          throw tooLarge(`body is over ${limits.maxBodyBytes} bytes`);
         if (chunkLeft === 0) chunkLeft = -2;
       }
       if (chunkLeft > 0) {
@@ -140,7 +160,8 @@ export function responseParser(limits: Omit<ResponseLimits, 'timeoutMs'>): Parse
         chunkLeft = -1;
       }
       if (held.length < 2) return undefined;
-      if (held[0] !== 13 || held[1] !== 10) throw bad(chunkLeft === -2 ? 'has trailers' : 'has a chunk longer than its size');
+      if (held[0] !== 13 || held[1] !== 10)
+        throw bad(chunkLeft === -2 ? 'has trailers' : 'has a chunk longer than its size');
       held = held.subarray(2);
       if (chunkLeft === -2) return finish(head);
       chunkLeft = undefined;
@@ -166,13 +187,21 @@ function parseHead(text: string): Head {
   const coding = headers.get('transfer-encoding');
   if (headers.has('content-encoding') && headers.get('content-encoding') !== 'identity')
     throw bad('has a content-encoding that was not asked for');
-  if ((length === undefined) === (coding === undefined)) throw bad('has both or neither of content-length and transfer-encoding');
-  if (coding !== undefined && coding.toLowerCase() !== 'chunked') throw bad('has a transfer-encoding other than chunked');
+  if ((length === undefined) === (coding === undefined))
+    throw bad('has both or neither of content-length and transfer-encoding');
+  if (coding !== undefined && coding.toLowerCase() !== 'chunked')
+    throw bad('has a transfer-encoding other than chunked');
   if (length !== undefined && !/^\d{1,10}$/.test(length)) throw bad('has a malformed content-length');
   return { status: Number(status), headers, length: length === undefined ? undefined : Number(length) };
 }
 
-const FRAMING: ReadonlySet<string> = new Set(['content-length', 'transfer-encoding', 'content-encoding', 'connection', 'content-type']);
+const FRAMING: ReadonlySet<string> = new Set([
+  'content-length',
+  'transfer-encoding',
+  'content-encoding',
+  'connection',
+  'content-type',
+]);
 
 function indexOfCrlf(bytes: Uint8Array): number {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).indexOf('\r\n');

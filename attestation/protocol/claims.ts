@@ -58,7 +58,8 @@ export function encodeClaims(claims: Claims): Uint8Array {
     [8, claims.issuedAt],
   ]);
   if (claims.nonce !== undefined) {
-    if (!nonceFits(claims.nonce)) throw new RangeError(`nonce is ${claims.nonce.length} bytes, expected 16 to 64`);
+    if (!nonceFits(claims.nonce))
+      throw new RangeError(`nonce is ${claims.nonce.length} bytes, expected 16 to 64`);
     map.set(1, claims.nonce);
   }
   if (claims.exporter !== undefined) map.set(3, sized(claims.exporter, 'exporter'));
@@ -70,17 +71,21 @@ export function encodeClaims(claims: Claims): Uint8Array {
 export function decodeClaims(bytes: Uint8Array): Claims {
   const map = decodeMap(bytes);
   if (map.get(0) !== CLAIMS_LABEL) {
-    throw malformed('claims_label', `claims label is ${describe(map.get(0))}, expected "${CLAIMS_LABEL}"`, { expected: CLAIMS_LABEL });
+    throw malformed('claims_label', `claims label is ${describe(map.get(0))}, expected "${CLAIMS_LABEL}"`, {
+      expected: CLAIMS_LABEL,
+    });
   }
   for (const key of map.keys()) {
-    if (typeof key !== 'number' || key > 9) throw malformed('malformed_cbor', `claims have the unknown key ${JSON.stringify(key)}`);
+    if (typeof key !== 'number' || key > 9)
+      throw malformed('malformed_cbor', `claims have the unknown key ${JSON.stringify(key)}`);
   }
   const nonce = map.get(1);
   if (nonce !== undefined && !(nonce instanceof Uint8Array && nonceFits(nonce))) {
     throw malformed('malformed_cbor', `claims nonce is ${describe(nonce)}, expected 16 to 64 bytes`);
   }
   const issuedAt = map.get(8);
-  if (typeof issuedAt !== 'number') throw malformed('malformed_cbor', `claims issued_at is ${describe(issuedAt)}, expected an integer`);
+  if (typeof issuedAt !== 'number')
+    throw malformed('malformed_cbor', `claims issued_at is ${describe(issuedAt)}, expected an integer`);
   const exporter = optionalBytes(map, 3, 'exporter');
   const gpu = optionalBytes(map, 9, 'gpu');
   return {
@@ -112,19 +117,30 @@ function decodeMap(bytes: Uint8Array): CborMap {
     value = decodeCbor(bytes, 'claims', MAX_CLAIMS_BYTES);
   } catch (error) {
     if (!(error instanceof AttestationError) || error.code !== 'malformed_cbor') throw error;
-    throw malformed('claims_not_canonical', error.message, { hint: 'the server encodes its claims wrongly, or they were altered' });
+    throw malformed('claims_not_canonical', error.message, {
+      hint: 'the server encodes its claims wrongly, or they were altered',
+    });
   }
-  if (!(value instanceof Map)) throw malformed('malformed_cbor', `claims are ${describe(value)}, expected a map`);
+  if (!(value instanceof Map))
+    throw malformed('malformed_cbor', `claims are ${describe(value)}, expected a map`);
   return value as CborMap;
 }
 
 function decodeModel(value: Cbor | undefined): ModelClaim {
-  if (!(value instanceof Map)) throw malformed('malformed_cbor', `claims model is ${describe(value)}, expected a map`);
+  if (!(value instanceof Map))
+    throw malformed('malformed_cbor', `claims model is ${describe(value)}, expected a map`);
   const map = value as CborMap;
   const kind = map.get(0);
   const id = map.get(1);
-  if (map.size !== 3 || (kind !== 'blob' && kind !== 'manifest' && kind !== 'all') || typeof id !== 'string') {
-    throw malformed('malformed_cbor', 'claims model is not {0: "blob" | "manifest" | "all", 1: id, 2: sha256}');
+  if (
+    map.size !== 3 ||
+    (kind !== 'blob' && kind !== 'manifest' && kind !== 'all') ||
+    typeof id !== 'string'
+  ) {
+    throw malformed(
+      'malformed_cbor',
+      'claims model is not {0: "blob" | "manifest" | "all", 1: id, 2: sha256}',
+    );
   }
   return { kind, id, sha256: bytes32(map, 2, 'model.sha256') };
 }

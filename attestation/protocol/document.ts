@@ -62,11 +62,17 @@ interface DocumentFields {
 export type AttestationDocument =
   | (DocumentFields & { readonly teeType: 'sev-snp'; readonly endorsements?: SnpEndorsements | undefined })
   | (DocumentFields & { readonly teeType: 'tdx'; readonly endorsements?: TdxEndorsements | undefined })
-  | (DocumentFields & { readonly teeType: 'simulated'; readonly endorsements: SnpEndorsements | TdxEndorsements });
+  | (DocumentFields & {
+      readonly teeType: 'simulated';
+      readonly endorsements: SnpEndorsements | TdxEndorsements;
+    });
 
 /** JSON text, or a value already parsed from JSON, → document. Throws `malformed_document` and the codes of its encodings. */
 export function parseDocument(input: string | Json): AttestationDocument {
-  return readDocument(typeof input === 'string' ? parseJson(input, 'attestation document', MAX_DOCUMENT_BYTES) : input, fromJson);
+  return readDocument(
+    typeof input === 'string' ? parseJson(input, 'attestation document', MAX_DOCUMENT_BYTES) : input,
+    fromJson,
+  );
 }
 
 /** Document → the JSON object of protocol.md §4, in its order. */
@@ -89,11 +95,15 @@ export function decodeDocumentCbor(bytes: Uint8Array): AttestationDocument {
 
 /** A nonce in a query or document: hex when every character is a hex digit and the length fits, otherwise base64url. 16–64 bytes. */
 export function parseNonce(text: string): Uint8Array {
-  if (text.length > 2 * NONCE_MAX_BYTES) throw malformed('malformed_length', `nonce is ${text.length} characters`);
+  if (text.length > 2 * NONCE_MAX_BYTES)
+    throw malformed('malformed_length', `nonce is ${text.length} characters`);
   const isHex = /^(?:[0-9a-fA-F]{2})+$/.test(text) && text.length >= 2 * NONCE_MIN_BYTES;
   const nonce = isHex ? fromHex(text, 'nonce') : fromBase64Url(text, 'nonce');
   if (nonce.length < NONCE_MIN_BYTES || nonce.length > NONCE_MAX_BYTES) {
-    throw malformed('malformed_length', `nonce is ${nonce.length} bytes, expected ${NONCE_MIN_BYTES} to ${NONCE_MAX_BYTES}`);
+    throw malformed(
+      'malformed_length',
+      `nonce is ${nonce.length} bytes, expected ${NONCE_MIN_BYTES} to ${NONCE_MAX_BYTES}`,
+    );
   }
   return nonce;
 }
@@ -120,21 +130,43 @@ const MODELS_MAX = 256;
 const BLOBS_MAX = 64;
 const MODEL_ID_MAX = 256;
 
-const REQUIRED = ['version', 'tee_type', 'report', 'report_data', 'measurement', 'timestamp', 'claims', 'inclusion', 'models'];
+const REQUIRED = [
+  'version',
+  'tee_type',
+  'report',
+  'report_data',
+  'measurement',
+  'timestamp',
+  'claims',
+  'inclusion',
+  'models',
+];
 const OPTIONAL = ['nonce', 'rtmr', 'event_log', 'endorsements'];
 
-const TDX_REQUIRED = ['tcb_info', 'tcb_info_issuer_chain', 'qe_identity', 'qe_identity_issuer_chain', 'pck_crl', 'root_ca_crl'];
+const TDX_REQUIRED = [
+  'tcb_info',
+  'tcb_info_issuer_chain',
+  'qe_identity',
+  'qe_identity_issuer_chain',
+  'pck_crl',
+  'root_ca_crl',
+];
 const TDX_OPTIONAL = ['pck_chain', 'pck_crl_issuer_chain'];
 const ALL_ENDORSEMENTS = ['vek', 'chain', 'crl', ...TDX_REQUIRED, ...TDX_OPTIONAL];
 
 const fromJson: ReadBytes = (value, name, encoding, maxBytes) => {
   const text = read.string(value, name, encoding === 'hex' ? 2 * maxBytes : Math.ceil(maxBytes / 3) * 4);
-  return encoding === 'hex' ? fromHex(text, name) : encoding === 'base64' ? fromBase64(text, name) : fromBase64Url(text, name);
+  return encoding === 'hex'
+    ? fromHex(text, name)
+    : encoding === 'base64'
+      ? fromBase64(text, name)
+      : fromBase64Url(text, name);
 };
 
 const asIs: ReadBytes = (value, name, _encoding, maxBytes) => {
   if (!(value instanceof Uint8Array)) throw malformed('malformed_document', `${name} is not a byte string`);
-  if (value.length > maxBytes) throw malformed('malformed_document', `${name} is ${value.length} bytes, expected at most ${maxBytes}`);
+  if (value.length > maxBytes)
+    throw malformed('malformed_document', `${name} is ${value.length} bytes, expected at most ${maxBytes}`);
   return value;
 };
 
@@ -153,40 +185,65 @@ function readDocument(value: unknown, bytes: ReadBytes): AttestationDocument {
     reportData: sized(object['report_data'], 'report_data', 'hex', 64),
     measurement: sized(object['measurement'], 'measurement', 'hex', 48),
     timestamp: readTimestamp(object['timestamp']),
-    ...(object['nonce'] === undefined ? {} : { nonce: read.string(object['nonce'], 'nonce', 2 * NONCE_MAX_BYTES) }),
+    ...(object['nonce'] === undefined
+      ? {}
+      : { nonce: read.string(object['nonce'], 'nonce', 2 * NONCE_MAX_BYTES) }),
     claims: bytes(object['claims'], 'claims', 'base64url', 4096),
     inclusion: {
       index: read.integer(inclusion['index'], 'inclusion.index'),
       size: read.integer(inclusion['size'], 'inclusion.size', 1),
-      path: read.list(inclusion['path'], 'inclusion.path', 0, 32).map((item, i) => sized(item, `inclusion.path[${i}]`, 'hex', 32)),
+      path: read
+        .list(inclusion['path'], 'inclusion.path', 0, 32)
+        .map((item, i) => sized(item, `inclusion.path[${i}]`, 'hex', 32)),
     },
-    models: read.list(object['models'], 'models', 0, MODELS_MAX).map((item, i) => readModel(item, `models[${i}]`, sized)),
+    models: read
+      .list(object['models'], 'models', 0, MODELS_MAX)
+      .map((item, i) => readModel(item, `models[${i}]`, sized)),
     ...(object['rtmr'] === undefined
       ? {}
-      : { rtmr: read.list(object['rtmr'], 'rtmr', 4, 4).map((item, i) => sized(item, `rtmr[${i}]`, 'hex', 48)) }),
-    ...(object['event_log'] === undefined ? {} : { eventLog: bytes(object['event_log'], 'event_log', 'base64', EVENT_LOG_MAX) }),
+      : {
+          rtmr: read
+            .list(object['rtmr'], 'rtmr', 4, 4)
+            .map((item, i) => sized(item, `rtmr[${i}]`, 'hex', 48)),
+        }),
+    ...(object['event_log'] === undefined
+      ? {}
+      : { eventLog: bytes(object['event_log'], 'event_log', 'base64', EVENT_LOG_MAX) }),
   };
   const stapled = object['endorsements'];
   const isTdx =
     teeType === 'tdx' ||
-    (teeType === 'simulated' && stapled !== undefined && !('vek' in read.object(stapled, 'endorsements', [], ALL_ENDORSEMENTS)));
+    (teeType === 'simulated' &&
+      stapled !== undefined &&
+      !('vek' in read.object(stapled, 'endorsements', [], ALL_ENDORSEMENTS)));
   if (!isTdx && (fields.rtmr !== undefined || fields.eventLog !== undefined)) {
     throw malformed('malformed_document', `a ${teeType} document has rtmr or event_log, which only tdx has`);
   }
   if (stapled === undefined) {
     if (teeType === 'simulated')
-      throw malformed('malformed_document', 'a simulated document lacks endorsements, which nobody else can give');
+      throw malformed(
+        'malformed_document',
+        'a simulated document lacks endorsements, which nobody else can give',
+      );
     return { ...fields, teeType };
   }
   if (teeType === 'sev-snp') return { ...fields, teeType, endorsements: readSnpEndorsements(stapled, bytes) };
   if (teeType === 'tdx') return { ...fields, teeType, endorsements: readTdxEndorsements(stapled, bytes) };
-  return { ...fields, teeType, endorsements: isTdx ? readTdxEndorsements(stapled, bytes) : readSnpEndorsements(stapled, bytes) };
+  return {
+    ...fields,
+    teeType,
+    endorsements: isTdx ? readTdxEndorsements(stapled, bytes) : readSnpEndorsements(stapled, bytes),
+  };
 }
 
 function readTimestamp(value: unknown): string {
   const text = read.string(value, 'timestamp', 32);
   const seconds = Date.parse(text) / 1000;
-  if (!/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/.test(text) || !Number.isInteger(seconds) || formatTimestamp(seconds) !== text) {
+  if (
+    !/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/.test(text) ||
+    !Number.isInteger(seconds) ||
+    formatTimestamp(seconds) !== text
+  ) {
     throw malformed('malformed_document', 'timestamp is not RFC 3339 in UTC with whole seconds');
   }
   return text;
@@ -197,12 +254,15 @@ type ReadSized = (item: unknown, name: string, encoding: Encoding, length: numbe
 function readModel(value: unknown, name: string, sized: ReadSized): AttestedModel {
   const object = read.object(value, name, ['id', 'sha256', 'kind', 'blobs']);
   const id = readText(object['id'], `${name}.id`, MODEL_ID_MAX);
-  if (id === '' || id === '*') throw malformed('malformed_document', `${name}.id is ${JSON.stringify(id)}, which no model can have`);
+  if (id === '' || id === '*')
+    throw malformed('malformed_document', `${name}.id is ${JSON.stringify(id)}, which no model can have`);
   return {
     id,
     sha256: sized(object['sha256'], `${name}.sha256`, 'hex', 32),
     kind: read.oneOf(object['kind'], `${name}.kind`, ['blob', 'manifest']),
-    blobs: read.list(object['blobs'], `${name}.blobs`, 1, BLOBS_MAX).map((item, i) => readBlob(item, `${name}.blobs[${i}]`, sized)),
+    blobs: read
+      .list(object['blobs'], `${name}.blobs`, 1, BLOBS_MAX)
+      .map((item, i) => readBlob(item, `${name}.blobs[${i}]`, sized)),
   };
 }
 
@@ -229,7 +289,9 @@ function readSnpEndorsements(value: unknown, bytes: ReadBytes): SnpEndorsements 
     chain: read
       .list(object['chain'], 'endorsements.chain', 1, 4)
       .map((item, i) => bytes(item, `endorsements.chain[${i}]`, 'base64', CERTIFICATE_MAX)),
-    ...(object['crl'] === undefined ? {} : { crl: bytes(object['crl'], 'endorsements.crl', 'base64', CRL_MAX) }),
+    ...(object['crl'] === undefined
+      ? {}
+      : { crl: bytes(object['crl'], 'endorsements.crl', 'base64', CRL_MAX) }),
   };
 }
 
@@ -239,7 +301,9 @@ function readTdxEndorsements(value: unknown, bytes: ReadBytes): TdxEndorsements 
   return {
     ...(object['pck_chain'] === undefined ? {} : { pckChain: text('pck_chain') }),
     pckCrl: bytes(object['pck_crl'], 'endorsements.pck_crl', 'base64', CRL_MAX),
-    ...(object['pck_crl_issuer_chain'] === undefined ? {} : { pckCrlIssuerChain: text('pck_crl_issuer_chain') }),
+    ...(object['pck_crl_issuer_chain'] === undefined
+      ? {}
+      : { pckCrlIssuerChain: text('pck_crl_issuer_chain') }),
     rootCaCrl: bytes(object['root_ca_crl'], 'endorsements.root_ca_crl', 'base64', CRL_MAX),
     tcbInfo: text('tcb_info'),
     tcbInfoIssuerChain: text('tcb_info_issuer_chain'),
@@ -267,16 +331,26 @@ function writeDocument(document: AttestationDocument, bytes: WriteBytes): { read
     timestamp: document.timestamp,
     ...(document.nonce === undefined ? {} : { nonce: document.nonce }),
     claims: bytes(document.claims, 'base64url'),
-    inclusion: { index: inclusion.index, size: inclusion.size, path: inclusion.path.map((item) => bytes(item, 'hex')) },
+    inclusion: {
+      index: inclusion.index,
+      size: inclusion.size,
+      path: inclusion.path.map((item) => bytes(item, 'hex')),
+    },
     models: document.models.map((model) => ({
       id: model.id,
       sha256: bytes(model.sha256, 'hex'),
       kind: model.kind,
-      blobs: model.blobs.map((blob) => ({ role: blob.role, sha256: bytes(blob.sha256, 'hex'), size: blob.size })),
+      blobs: model.blobs.map((blob) => ({
+        role: blob.role,
+        sha256: bytes(blob.sha256, 'hex'),
+        size: blob.size,
+      })),
     })),
     ...(document.rtmr === undefined ? {} : { rtmr: document.rtmr.map((item) => bytes(item, 'hex')) }),
     ...(document.eventLog === undefined ? {} : { event_log: bytes(document.eventLog, 'base64') }),
-    ...(document.endorsements === undefined ? {} : { endorsements: writeEndorsements(document.endorsements, bytes) }),
+    ...(document.endorsements === undefined
+      ? {}
+      : { endorsements: writeEndorsements(document.endorsements, bytes) }),
   };
 }
 
@@ -291,7 +365,9 @@ function writeEndorsements(endorsements: SnpEndorsements | TdxEndorsements, byte
   return {
     ...(endorsements.pckChain === undefined ? {} : { pck_chain: endorsements.pckChain }),
     pck_crl: bytes(endorsements.pckCrl, 'base64'),
-    ...(endorsements.pckCrlIssuerChain === undefined ? {} : { pck_crl_issuer_chain: endorsements.pckCrlIssuerChain }),
+    ...(endorsements.pckCrlIssuerChain === undefined
+      ? {}
+      : { pck_crl_issuer_chain: endorsements.pckCrlIssuerChain }),
     root_ca_crl: bytes(endorsements.rootCaCrl, 'base64'),
     tcb_info: endorsements.tcbInfo,
     tcb_info_issuer_chain: endorsements.tcbInfoIssuerChain,
@@ -303,7 +379,9 @@ function writeEndorsements(endorsements: SnpEndorsements | TdxEndorsements, byte
 function toMap(value: Loose): Cbor {
   if (value === null || typeof value !== 'object' || value instanceof Uint8Array) return value;
   if (Array.isArray(value)) return (value as readonly Loose[]).map(toMap);
-  return new Map(Object.entries(value as { readonly [key: string]: Loose }).map(([key, item]) => [key, toMap(item)]));
+  return new Map(
+    Object.entries(value as { readonly [key: string]: Loose }).map(([key, item]) => [key, toMap(item)]),
+  );
 }
 
 function fromMap(value: Cbor): Loose {
@@ -311,7 +389,8 @@ function fromMap(value: Cbor): Loose {
   if (Array.isArray(value)) return (value as readonly Cbor[]).map(fromMap);
   const object = Object.create(null) as Record<string, Loose>;
   for (const [key, item] of value as CborMap) {
-    if (typeof key !== 'string') throw malformed('malformed_document', `certificate evidence has the integer key ${key}`);
+    if (typeof key !== 'string')
+      throw malformed('malformed_document', `certificate evidence has the integer key ${key}`);
     object[key] = fromMap(item);
   }
   return object;

@@ -38,11 +38,18 @@ export function inclusionPath(leaves: readonly Uint8Array[], index: number): Uin
   const split = largestPowerOfTwoBelow(leaves.length);
   const left = leaves.slice(0, split);
   const right = leaves.slice(split);
-  return index < split ? [...inclusionPath(left, index), merkleRoot(right)] : [...inclusionPath(right, index - split), merkleRoot(left)];
+  return index < split
+    ? [...inclusionPath(left, index), merkleRoot(right)]
+    : [...inclusionPath(right, index - split), merkleRoot(left)];
 }
 
 /** The root that `leaf` at `index` of a tree of `size` leaves gives along `path`; undefined when they do not fit together. */
-export function rootFromPath(leaf: Uint8Array, index: number, size: number, path: readonly Uint8Array[]): Uint8Array | undefined {
+export function rootFromPath(
+  leaf: Uint8Array,
+  index: number,
+  size: number,
+  path: readonly Uint8Array[],
+): Uint8Array | undefined {
   if (!Number.isInteger(size) || size < 1 || size > MAX_TREE_SIZE) return undefined;
   if (!Number.isInteger(index) || index < 0 || index >= size) return undefined;
   let fn = index;
@@ -64,7 +71,13 @@ export function rootFromPath(leaf: Uint8Array, index: number, size: number, path
 }
 
 /** True when the path proves that `leaf` (a leaf hash) is entry `index` of the tree of `size` leaves with this root. */
-export function verifyInclusion(leaf: Uint8Array, index: number, size: number, path: readonly Uint8Array[], root: Uint8Array): boolean {
+export function verifyInclusion(
+  leaf: Uint8Array,
+  index: number,
+  size: number,
+  path: readonly Uint8Array[],
+  root: Uint8Array,
+): boolean {
   const computed = rootFromPath(leaf, index, size, path);
   return computed !== undefined && equalBytes(computed, root);
 }

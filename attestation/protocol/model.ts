@@ -34,7 +34,12 @@ export function attestedModel(id: string, blobs: readonly ModelBlob[]): Attested
   const [first] = blobs;
   if (first === undefined) throw new RangeError(`model ${id} has no blobs`);
   const single = blobs.length === 1 && first.role === 'weights';
-  return { id, kind: single ? 'blob' : 'manifest', sha256: single ? first.sha256 : sha256(encodeModelManifest(blobs)), blobs };
+  return {
+    id,
+    kind: single ? 'blob' : 'manifest',
+    sha256: single ? first.sha256 : sha256(encodeModelManifest(blobs)),
+    blobs,
+  };
 }
 
 /**
@@ -47,7 +52,9 @@ export function encodeModelManifest(blobs: readonly ModelBlob[]): Uint8Array {
 }
 
 /** SHA-256 over canonical CBOR `{0: "assay/models/v1", 1: [{0: id, 1: kind, 2: sha256}, …]}`, sorted by the bytes of the id. */
-export function allModelsDigest(models: readonly Pick<AttestedModel, 'id' | 'kind' | 'sha256'>[]): Uint8Array {
+export function allModelsDigest(
+  models: readonly Pick<AttestedModel, 'id' | 'kind' | 'sha256'>[],
+): Uint8Array {
   const items = models
     .toSorted((a, b) => compareBytes(utf8(a.id), utf8(b.id)))
     .map((model) => new Map<number, string | Uint8Array>([[0, model.id], [1, model.kind], [2, model.sha256]])); // prettier-ignore
@@ -58,7 +65,8 @@ export function allModelsDigest(models: readonly Pick<AttestedModel, 'id' | 'kin
 export function modelContradiction(model: AttestedModel): string | undefined {
   if (model.blobs.length === 0) return `model ${model.id} lists no blobs`;
   const expected = attestedModel(model.id, model.blobs);
-  if (expected.kind !== model.kind) return `model ${model.id} has kind ${model.kind}, its blobs make it ${expected.kind}`;
+  if (expected.kind !== model.kind)
+    return `model ${model.id} has kind ${model.kind}, its blobs make it ${expected.kind}`;
   if (toHex(expected.sha256) !== toHex(model.sha256)) {
     return `model ${model.id} has sha256 ${toHex(model.sha256)}, its blobs give ${toHex(expected.sha256)}`;
   }

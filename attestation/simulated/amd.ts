@@ -111,7 +111,9 @@ export interface SimulatedAmd {
 }
 
 /** Serials as AMD numbers them: 0x10000 for ARK-Milan, +1 ASK, +0x101 ASVK, and so on per product. */
-export const SIMULATED_SERIALS: Readonly<Record<Product, { readonly ark: number; readonly ask: number; readonly asvk: number }>> = {
+export const SIMULATED_SERIALS: Readonly<
+  Record<Product, { readonly ark: number; readonly ask: number; readonly asvk: number }>
+> = {
   Milan: { ark: 0x10000, ask: 0x10001, asvk: 0x10101 },
   Genoa: { ark: 0x20000, ask: 0x20001, asvk: 0x20101 },
   Turin: { ark: 0x30000, ask: 0x30001, asvk: 0x30101 },
@@ -154,8 +156,11 @@ export async function createSimulatedAmd(options: SimulatedAmdOptions = {}): Pro
   const now = options.now ?? new Date();
   const vekKind = options.vekKind ?? 'vcek';
   const tcb = options.tcb ?? DEFAULT_TCB[product];
-  const keys = options.keys === undefined ? await generateKeys(options.rsaBits ?? 4096) : await importKeys(options.keys);
-  const chipId = options.chipId ?? (options.keys?.product === product ? fromBase64(options.keys.chipId) : randomChipId(product));
+  const keys =
+    options.keys === undefined ? await generateKeys(options.rsaBits ?? 4096) : await importKeys(options.keys);
+  const chipId =
+    options.chipId ??
+    (options.keys?.product === product ? fromBase64(options.keys.chipId) : randomChipId(product));
 
   const issueCa: SimulatedAmd['issueCa'] = async (which, changes = {}) => {
     const regular = await caExtensions(which, product, keys);
@@ -224,7 +229,13 @@ export async function createSimulatedAmd(options: SimulatedAmdOptions = {}): Pro
   const saved = options.keys?.product === product ? options.keys.certificates : undefined;
   const ca = (which: 'ark' | 'ask' | 'asvk'): Promise<Uint8Array> =>
     saved === undefined ? issueCa(which) : Promise.resolve(fromBase64(saved[which]));
-  const [ark, ask, asvk, vek, crl] = await Promise.all([ca('ark'), ca('ask'), ca('asvk'), issueVek(), issueList()]);
+  const [ark, ask, asvk, vek, crl] = await Promise.all([
+    ca('ark'),
+    ca('ask'),
+    ca('asvk'),
+    issueVek(),
+    issueList(),
+  ]);
 
   return {
     product,
@@ -239,7 +250,11 @@ export async function createSimulatedAmd(options: SimulatedAmdOptions = {}): Pro
     crl,
     keys,
     signReport: (fields = {}) =>
-      signReport(fields, regularFields(product, tcb, vekKind === 'vlek' ? new Uint8Array(64) : chipId, vekKind), keys[vekKind]),
+      signReport(
+        fields,
+        regularFields(product, tcb, vekKind === 'vlek' ? new Uint8Array(64) : chipId, vekKind),
+        keys[vekKind],
+      ),
     issueVek,
     issueCa,
     issueCrl: issueList,
@@ -304,7 +319,13 @@ async function caExtensions(
   keys: Readonly<Record<KeyName, IssuerKey>>,
 ): Promise<IssueExtension[]> {
   const identifier = await subjectKeyIdentifier(keys[which].spki);
-  if (which === 'ark') return [keyUsage(['keyCertSign', 'crlSign']), identifier, basicConstraints(true), distributionPoint(product)];
+  if (which === 'ark')
+    return [
+      keyUsage(['keyCertSign', 'crlSign']),
+      identifier,
+      basicConstraints(true),
+      distributionPoint(product),
+    ];
   return [
     identifier,
     await authorityKeyIdentifier(keys.ark.spki),
@@ -316,7 +337,10 @@ async function caExtensions(
 
 function distributionPoint(product: Product): IssueExtension {
   const uri = encodeText(`https://kds.invalid/vcek/v1/${product}/crl`, 0x86);
-  return { oid: '2.5.29.31', value: encodeDer(TAG.sequence, encodeDer(TAG.sequence, encodeDer(0xa0, encodeDer(0xa0, uri)))) };
+  return {
+    oid: '2.5.29.31',
+    value: encodeDer(TAG.sequence, encodeDer(TAG.sequence, encodeDer(0xa0, encodeDer(0xa0, uri)))),
+  };
 }
 
 interface VekFields {
@@ -331,11 +355,20 @@ interface VekFields {
 }
 
 const AMD = '1.3.6.1.4.1.3704.1';
-const SPL: Readonly<Record<keyof Tcb, string>> = { bootloader: '3.1', tee: '3.2', snp: '3.3', microcode: '3.8', fmc: '3.9' };
+const SPL: Readonly<Record<keyof Tcb, string>> = {
+  bootloader: '3.1',
+  tee: '3.2',
+  snp: '3.3',
+  microcode: '3.8',
+  fmc: '3.9',
+};
 
 /** AMD 57230 §3.1, table of custom extensions, in the order AMD writes them. */
 function vekExtensions(fields: VekFields): IssueExtension[] {
-  const number = (oid: string, value: number): IssueExtension => ({ oid: `${AMD}.${oid}`, value: encodeInteger(value) });
+  const number = (oid: string, value: number): IssueExtension => ({
+    oid: `${AMD}.${oid}`,
+    value: encodeInteger(value),
+  });
   // Turin uses .3.4 no longer; .3.5–.3.7 stay reserved.
   const reserved = fields.product === 'Turin' ? ['3.5', '3.6', '3.7'] : ['3.4', '3.5', '3.6', '3.7'];
   const hwid = fields.product === 'Turin' ? fields.chipId.subarray(0, 8) : fields.chipId;
@@ -350,7 +383,12 @@ function vekExtensions(fields: VekFields): IssueExtension[] {
   ];
 }
 
-function regularFields(product: Product, tcb: Tcb, chipId: Uint8Array, vekKind: VekKind): ReportValues & { version: ReportVersion } {
+function regularFields(
+  product: Product,
+  tcb: Tcb,
+  chipId: Uint8Array,
+  vekKind: VekKind,
+): ReportValues & { version: ReportVersion } {
   const [cpuidFamily, cpuidModel, cpuidStepping] = CPUID[product];
   const encodedTcb = encodeTcb(tcb, product);
   return {
@@ -382,12 +420,21 @@ function regularFields(product: Product, tcb: Tcb, chipId: Uint8Array, vekKind: 
   };
 }
 
-async function signReport(fields: SimulatedReport, regular: ReportValues, key: IssuerKey): Promise<Uint8Array> {
+async function signReport(
+  fields: SimulatedReport,
+  regular: ReportValues,
+  key: IssuerKey,
+): Promise<Uint8Array> {
   const { change, damage, signer = key, ...values } = fields;
   const version = values.version ?? 5;
   // A version nobody knows is written in the newest layout.
-  const layout = version === 2 || version === 3 || version === 4 ? REPORT_LAYOUTS[version] : REPORT_LAYOUTS[5];
-  const report = encodeLayout(layout as (typeof REPORT_LAYOUTS)[5], { ...regular, ...values, version }, REPORT_BYTES);
+  const layout =
+    version === 2 || version === 3 || version === 4 ? REPORT_LAYOUTS[version] : REPORT_LAYOUTS[5];
+  const report = encodeLayout(
+    layout as (typeof REPORT_LAYOUTS)[5],
+    { ...regular, ...values, version },
+    REPORT_BYTES,
+  );
   change?.(report);
   const raw = await signRaw(signer, report.subarray(0, SIGNED_BYTES));
   // Little-endian and zero-extended (AMD 56860 §10). A key that is no EC key leaves octets no verifier can make sense of.

@@ -54,7 +54,12 @@ export const SIMULATED_QE = {
 const TYPES = ['Early Microcode Update', 'SGX Late Microcode Update', 'TXT SINIT'] as const;
 const TDX_TYPES = ['TDX Module', 'TDX Module', 'TDX Late Microcode Update'] as const;
 
-export function tcbInfoResponse(values: TcbInfoValues, changes: TcbInfoChanges, dates: Dates, key: IssuerKey): Promise<string> {
+export function tcbInfoResponse(
+  values: TcbInfoValues,
+  changes: TcbInfoChanges,
+  dates: Dates,
+  key: IssuerKey,
+): Promise<string> {
   const { teeTcbSvn } = values;
   const version = teeTcbSvn[1] ?? 0;
   const zero48 = '0'.repeat(96);
@@ -69,7 +74,10 @@ export function tcbInfoResponse(values: TcbInfoValues, changes: TcbInfoChanges, 
         ...(TYPES[i] === undefined ? {} : { category: 'BIOS', type: TYPES[i] }),
       })),
       pcesvn: values.pceSvn,
-      tdxtcbcomponents: tdx.map((svn, i) => ({ svn, ...(TDX_TYPES[i] === undefined ? {} : { category: 'OS/VMM', type: TDX_TYPES[i] }) })),
+      tdxtcbcomponents: tdx.map((svn, i) => ({
+        svn,
+        ...(TDX_TYPES[i] === undefined ? {} : { category: 'OS/VMM', type: TDX_TYPES[i] }),
+      })),
     },
     tcbDate: bump > 0 ? '2025-05-14T00:00:00Z' : '2024-11-13T00:00:00Z',
     tcbStatus: status,
@@ -101,7 +109,11 @@ export function tcbInfoResponse(values: TcbInfoValues, changes: TcbInfoChanges, 
   return signedResponse('tcbInfo', members, changes, key);
 }
 
-export function qeIdentityResponse(changes: SignedTextChanges, dates: Dates, key: IssuerKey): Promise<string> {
+export function qeIdentityResponse(
+  changes: SignedTextChanges,
+  dates: Dates,
+  key: IssuerKey,
+): Promise<string> {
   const members: JsonMembers = {
     id: 'TD_QE',
     version: 2,
@@ -133,14 +145,20 @@ async function signedResponse(
   return changes.damage?.(response) ?? response;
 }
 
-function isvLevels(isvSvn: number, status: TcbStatus, advisoryIds: readonly string[] | undefined): readonly JsonMembers[] {
+function isvLevels(
+  isvSvn: number,
+  status: TcbStatus,
+  advisoryIds: readonly string[] | undefined,
+): readonly JsonMembers[] {
   const level = (svn: number, tcbStatus: TcbStatus): JsonMembers => ({
     tcb: { isvsvn: svn },
     tcbDate: svn > isvSvn ? '2025-05-14T00:00:00Z' : '2024-11-13T00:00:00Z',
     tcbStatus,
     ...(advisoryIds === undefined || svn > isvSvn ? {} : { advisoryIDs: advisoryIds }),
   });
-  return status === 'UpToDate' ? [level(isvSvn, status)] : [level(isvSvn + 1, 'UpToDate'), level(isvSvn, status)];
+  return status === 'UpToDate'
+    ? [level(isvSvn, status)]
+    : [level(isvSvn + 1, 'UpToDate'), level(isvSvn, status)];
 }
 
 function seconds(date: Date): string {

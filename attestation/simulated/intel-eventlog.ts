@@ -29,8 +29,17 @@ export const SIMULATED_BOOT: readonly SimulatedEvent[] = [
 ];
 
 /** CCEL bytes with `padding` bytes of 0xff after the last event. */
-export async function buildEventLog(events: readonly SimulatedEvent[] = SIMULATED_BOOT, padding = 64): Promise<SimulatedLog> {
-  const spec = concatBytes(utf8('Spec ID Event03\0'), fromHex('0000000000020002'), le32(1), fromHex('0c003000'), Uint8Array.of(0));
+export async function buildEventLog(
+  events: readonly SimulatedEvent[] = SIMULATED_BOOT,
+  padding = 64,
+): Promise<SimulatedLog> {
+  const spec = concatBytes(
+    utf8('Spec ID Event03\0'),
+    fromHex('0000000000020002'),
+    le32(1),
+    fromHex('0c003000'),
+    Uint8Array.of(0),
+  );
   const parts = [le32(1), le32(3), new Uint8Array(20), le32(spec.length), spec];
   const rtmrs = registers();
   for (const { rtmr, type, data, hashed = data, digest } of events) {
@@ -56,14 +65,22 @@ export async function buildRuntimeLog(events: readonly SimulatedRuntimeEvent[]):
   for (const { name, payload, digest } of events) {
     const computed = await runtimeDigest(DSTACK_RUNTIME_EVENT, name, payload);
     rtmrs[3] = await sha384(concatBytes(rtmrs[3], computed));
-    items.push({ imr: 3, event_type: DSTACK_RUNTIME_EVENT, digest: digest ?? toHex(computed), event: name, event_payload: toHex(payload) });
+    items.push({
+      imr: 3,
+      event_type: DSTACK_RUNTIME_EVENT,
+      digest: digest ?? toHex(computed),
+      event: name,
+      event_payload: toHex(payload),
+    });
   }
   return { log: utf8(JSON.stringify(items)), rtmrs };
 }
 
 /** UEFI_VARIABLE_DATA with a zero GUID. */
 function variable(name: string, data: Uint8Array): Uint8Array {
-  const units = Uint8Array.from({ length: 2 * name.length }, (_, i) => (i % 2 === 0 ? name.charCodeAt(i / 2) : 0));
+  const units = Uint8Array.from({ length: 2 * name.length }, (_, i) =>
+    i % 2 === 0 ? name.charCodeAt(i / 2) : 0,
+  );
   const lengths = new Uint8Array(16);
   viewOf(lengths).setBigUint64(0, BigInt(name.length), true);
   viewOf(lengths).setBigUint64(8, BigInt(data.length), true);

@@ -27,7 +27,10 @@ export interface SgxExtensionValues {
 
 /** The members in Intel's order; the TCB is one member with its own list inside. */
 export function sgxMembers(values: SgxExtensionValues): readonly SgxMember[] {
-  const tcb: SgxMember[] = values.components.map((svn, i) => ({ arc: `2.${i + 1}`, value: encodeInteger(svn) }));
+  const tcb: SgxMember[] = values.components.map((svn, i) => ({
+    arc: `2.${i + 1}`,
+    value: encodeInteger(svn),
+  }));
   tcb.push({ arc: '2.17', value: encodeInteger(values.pceSvn) });
   tcb.push({ arc: '2.18', value: octets(values.cpuSvn ?? Uint8Array.from(values.components)) });
   const configuration: readonly SgxMember[] = [
@@ -57,7 +60,9 @@ export function sgxExtension(members: readonly SgxMember[]): IssueExtension {
 export function encodeMembers(members: readonly SgxMember[]): Uint8Array {
   return encodeDer(
     TAG.sequence,
-    ...members.map(({ arc, value }) => encodeDer(TAG.sequence, encodeOid(`${SGX_EXTENSIONS_OID}.${arc}`), value)),
+    ...members.map(({ arc, value }) =>
+      encodeDer(TAG.sequence, encodeOid(`${SGX_EXTENSIONS_OID}.${arc}`), value),
+    ),
   );
 }
 

@@ -59,12 +59,22 @@ export const SIMULATED_XFAM = fromHex('e702060000000000');
 /** SEPT_VE_DISABLE. */
 export const SIMULATED_TD_ATTRIBUTES = fromHex('0000001000000000');
 
-export async function signSimulatedQuote(fields: SimulatedQuote, defaults: QuoteDefaults, keys: QuoteKeys): Promise<Uint8Array> {
+export async function signSimulatedQuote(
+  fields: SimulatedQuote,
+  defaults: QuoteDefaults,
+  keys: QuoteKeys,
+): Promise<Uint8Array> {
   const version = fields.version ?? 4;
   const bodyType = fields.bodyType ?? (version === 4 ? 2 : 3);
   const header = encodeLayout(
     QUOTE_HEADER,
-    { version, attestationKeyType: 2, teeType: 0x81, qeVendorId: fromHex('939a7233f79c4ca9940a0db3957f0607'), ...fields.header },
+    {
+      version,
+      attestationKeyType: 2,
+      teeType: 0x81,
+      qeVendorId: fromHex('939a7233f79c4ca9940a0db3957f0607'),
+      ...fields.header,
+    },
     QUOTE_HEADER_BYTES,
   );
   const { version: _v, bodyType: _b, bodySize, header: _h, qeReport: _q, ...rest } = fields;
@@ -75,14 +85,20 @@ export async function signSimulatedQuote(fields: SimulatedQuote, defaults: Quote
     xfam: SIMULATED_XFAM,
     ...rest,
   };
-  const body = encodeLayout(TD_BODY_15, values, TD_BODY_15_BYTES).subarray(0, bodyType === 2 ? TD_BODY_10_BYTES : TD_BODY_15_BYTES);
-  const descriptor = version === 4 ? new Uint8Array() : concatBytes(le16(bodyType), le32(bodySize ?? body.length));
+  const body = encodeLayout(TD_BODY_15, values, TD_BODY_15_BYTES).subarray(
+    0,
+    bodyType === 2 ? TD_BODY_10_BYTES : TD_BODY_15_BYTES,
+  );
+  const descriptor =
+    version === 4 ? new Uint8Array() : concatBytes(le16(bodyType), le32(bodySize ?? body.length));
   const signed = concatBytes(header, descriptor, body);
   fields.change?.(signed);
 
   const attestationKey = fields.attestationKey ?? point(keys.attestation);
   const qeAuthData = fields.qeAuthData ?? Uint8Array.from({ length: 32 }, (_, i) => i);
-  const bound = new Uint8Array(await crypto.subtle.digest('SHA-256', concatBytes(attestationKey, qeAuthData) as BufferSource));
+  const bound = new Uint8Array(
+    await crypto.subtle.digest('SHA-256', concatBytes(attestationKey, qeAuthData) as BufferSource),
+  );
   const qeReport = encodeLayout(
     QE_REPORT,
     { ...defaults.qe, reportData: concatBytes(bound, new Uint8Array(32)), ...fields.qeReport },

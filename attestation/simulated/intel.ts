@@ -6,7 +6,13 @@
 import { fromBase64, fromHex, toBase64 } from '../encoding/bytes.ts';
 import type { TdxCollateral } from '../tdx/collateral.ts';
 import type { TdxEvidence } from '../tdx/verify.ts';
-import { qeIdentityResponse, SIMULATED_QE, tcbInfoResponse, type SignedTextChanges, type TcbInfoChanges } from './intel-collateral.ts';
+import {
+  qeIdentityResponse,
+  SIMULATED_QE,
+  tcbInfoResponse,
+  type SignedTextChanges,
+  type TcbInfoChanges,
+} from './intel-collateral.ts';
 import { sgxExtension, sgxMembers, type SgxExtensionValues, type SgxMember } from './intel-pck.ts';
 import { signSimulatedQuote, type SimulatedQuote } from './intel-quote.ts';
 import {
@@ -119,7 +125,14 @@ const NAMES = {
 const CA_FROM = new Date('2020-01-01T00:00:00Z');
 const CA_TO = new Date('2049-12-31T23:59:59Z');
 const DAY_MS = 86_400_000;
-const KEY_NAMES: readonly IntelKeyName[] = ['root', 'platform', 'processor', 'pck', 'tcbSigning', 'attestation'];
+const KEY_NAMES: readonly IntelKeyName[] = [
+  'root',
+  'platform',
+  'processor',
+  'pck',
+  'tcbSigning',
+  'attestation',
+];
 
 export function intelName(commonName: string): Uint8Array {
   return encodeName([
@@ -141,7 +154,10 @@ export async function createSimulatedIntel(options: SimulatedIntelOptions = {}):
   const components = options.components ?? [5, 5, 2, 2, 3, 1, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0];
   const pceSvn = options.pceSvn ?? 13;
   const teeTcbSvn = options.teeTcbSvn ?? fromHex('06010500000000000000000000000000');
-  const dates = { issueDate: new Date(now.getTime() - DAY_MS), nextUpdate: new Date(now.getTime() + 29 * DAY_MS) };
+  const dates = {
+    issueDate: new Date(now.getTime() - DAY_MS),
+    nextUpdate: new Date(now.getTime() + 29 * DAY_MS),
+  };
 
   const issue = async (
     name: keyof typeof NAMES,
@@ -164,19 +180,41 @@ export async function createSimulatedIntel(options: SimulatedIntelOptions = {}):
     issue(
       which,
       'root',
-      [...(await common(keys[which], keys.root)), keyUsage(['keyCertSign', 'crlSign']), basicConstraints(true, which === 'root' ? 1 : 0)],
+      [
+        ...(await common(keys[which], keys.root)),
+        keyUsage(['keyCertSign', 'crlSign']),
+        basicConstraints(true, which === 'root' ? 1 : 0),
+      ],
       changes,
     );
   const issueTcbSigning: SimulatedIntel['issueTcbSigning'] = async (changes = {}) =>
     issue(
       'tcbSigning',
       'root',
-      [...(await common(keys.tcbSigning, keys.root)), keyUsage(['digitalSignature']), basicConstraints(false)],
+      [
+        ...(await common(keys.tcbSigning, keys.root)),
+        keyUsage(['digitalSignature']),
+        basicConstraints(false),
+      ],
       changes,
     );
-  const issuePck: SimulatedIntel['issuePck'] = async ({ ca = pckCaName, sgx = {}, members, ...changes } = {}) => {
+  const issuePck: SimulatedIntel['issuePck'] = async ({
+    ca = pckCaName,
+    sgx = {},
+    members,
+    ...changes
+  } = {}) => {
     const platformInstanceId = ca === 'platform' ? new Uint8Array(16).fill(0x51) : undefined;
-    const regular = sgxMembers({ ppid, components, pceSvn, pceId, fmspc, sgxType: ca === 'platform' ? 1 : 0, platformInstanceId, ...sgx });
+    const regular = sgxMembers({
+      ppid,
+      components,
+      pceSvn,
+      pceId,
+      fmspc,
+      sgxType: ca === 'platform' ? 1 : 0,
+      platformInstanceId,
+      ...sgx,
+    });
     const extensions = [
       ...(await common(keys.pck, keys[ca])),
       keyUsage(['digitalSignature']),
@@ -209,7 +247,8 @@ export async function createSimulatedIntel(options: SimulatedIntelOptions = {}):
   const signingChainPem = encodePem(tcbSigning) + encodePem(root);
   const tcbInfo: SimulatedIntel['tcbInfo'] = (changes = {}) =>
     tcbInfoResponse({ fmspc, pceId, components, pceSvn, teeTcbSvn }, changes, dates, keys.tcbSigning);
-  const qeIdentity: SimulatedIntel['qeIdentity'] = (changes = {}) => qeIdentityResponse(changes, dates, keys.tcbSigning);
+  const qeIdentity: SimulatedIntel['qeIdentity'] = (changes = {}) =>
+    qeIdentityResponse(changes, dates, keys.tcbSigning);
   const signQuote: SimulatedIntel['signQuote'] = (fields = {}) =>
     signSimulatedQuote(fields, { teeTcbSvn, qe: SIMULATED_QE, chainPem: pckChainPem }, keys);
   const collateral: SimulatedIntel['collateral'] = async (changes = {}) => ({
@@ -242,17 +281,32 @@ export async function createSimulatedIntel(options: SimulatedIntelOptions = {}):
     tcbInfo,
     qeIdentity,
     collateral,
-    evidence: async (quote = {}, changes = {}) => ({ quote: await signQuote(quote), collateral: await collateral(changes) }),
+    evidence: async (quote = {}, changes = {}) => ({
+      quote: await signQuote(quote),
+      collateral: await collateral(changes),
+    }),
     exportKeys: async () => {
-      const entries = await Promise.all(KEY_NAMES.map(async (name) => [name, await exportKey(keys[name])] as const));
-      return { version: 1, keys: Object.fromEntries(entries) as Record<IntelKeyName, ExportedKey>, root: toBase64(root) };
+      const entries = await Promise.all(
+        KEY_NAMES.map(async (name) => [name, await exportKey(keys[name])] as const),
+      );
+      return {
+        version: 1,
+        keys: Object.fromEntries(entries) as Record<IntelKeyName, ExportedKey>,
+        root: toBase64(root),
+      };
     },
   };
 }
 
 async function makeKeys(saved: SimulatedIntelKeys | undefined): Promise<Record<IntelKeyName, IssuerKey>> {
   const entries = await Promise.all(
-    KEY_NAMES.map(async (name) => [name, saved === undefined ? await generateEcKey('P-256') : await importKey(saved.keys[name])] as const),
+    KEY_NAMES.map(
+      async (name) =>
+        [
+          name,
+          saved === undefined ? await generateEcKey('P-256') : await importKey(saved.keys[name]),
+        ] as const,
+    ),
   );
   return Object.fromEntries(entries) as Record<IntelKeyName, IssuerKey>;
 }

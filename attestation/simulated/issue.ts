@@ -3,7 +3,16 @@
 // Algorithms as the vendors use them: RSASSA-PSS with SHA-384 (AMD), ECDSA P-256 with SHA-256 (Intel), P-384 with SHA-384.
 
 import { concatBytes, fromBase64, toBase64 } from '../encoding/bytes.ts';
-import { TAG, contextTag, encodeBits, encodeDer, encodeInteger, encodeOid, encodeText, encodeTime } from '../x509/der.ts';
+import {
+  TAG,
+  contextTag,
+  encodeBits,
+  encodeDer,
+  encodeInteger,
+  encodeOid,
+  encodeText,
+  encodeTime,
+} from '../x509/der.ts';
 import type { CurveName, HashName } from '../x509/public-key.ts';
 import { OID } from '../x509/certificate.ts';
 
@@ -27,12 +36,19 @@ export async function generateRsaKey(bits: number, hash: HashName = 'SHA-384'): 
 }
 
 export async function generateEcKey(curve: 'P-256' | 'P-384'): Promise<IssuerKey> {
-  const pair = await crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: curve }, true, ['sign', 'verify']);
+  const pair = await crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: curve }, true, [
+    'sign',
+    'verify',
+  ]);
   return fromPair(curve === 'P-256' ? 'ec-p256' : 'ec-p384', pair);
 }
 
 async function fromPair(algorithm: IssuerKey['algorithm'], pair: CryptoKeyPair): Promise<IssuerKey> {
-  return { algorithm, privateKey: pair.privateKey, spki: new Uint8Array(await crypto.subtle.exportKey('spki', pair.publicKey)) };
+  return {
+    algorithm,
+    privateKey: pair.privateKey,
+    spki: new Uint8Array(await crypto.subtle.exportKey('spki', pair.publicKey)),
+  };
 }
 
 export async function exportKey(key: IssuerKey): Promise<ExportedKey> {
@@ -42,8 +58,17 @@ export async function exportKey(key: IssuerKey): Promise<ExportedKey> {
 
 /** `hash` is what an RSA key signs with; AMD uses SHA-384. */
 export async function importKey(key: ExportedKey, hash: HashName = 'SHA-384'): Promise<IssuerKey> {
-  const parameters = key.algorithm === 'rsa-pss' ? { name: 'RSA-PSS', hash } : { name: 'ECDSA', namedCurve: CURVE[key.algorithm] };
-  const privateKey = await crypto.subtle.importKey('pkcs8', fromBase64(key.pkcs8) as BufferSource, parameters, true, ['sign']);
+  const parameters =
+    key.algorithm === 'rsa-pss'
+      ? { name: 'RSA-PSS', hash }
+      : { name: 'ECDSA', namedCurve: CURVE[key.algorithm] };
+  const privateKey = await crypto.subtle.importKey(
+    'pkcs8',
+    fromBase64(key.pkcs8) as BufferSource,
+    parameters,
+    true,
+    ['sign'],
+  );
   return { algorithm: key.algorithm, privateKey, spki: fromBase64(key.spki) };
 }
 
@@ -102,7 +127,9 @@ export function issueCertificate(options: IssueCertificate): Promise<Uint8Array>
     encodeDer(TAG.sequence, encodeTime(options.notBefore), encodeTime(options.notAfter)),
     options.subject,
     options.spki,
-    ...(options.extensions.length === 0 ? [] : [encodeDer(contextTag(3), encodeExtensions(options.extensions))]),
+    ...(options.extensions.length === 0
+      ? []
+      : [encodeDer(contextTag(3), encodeExtensions(options.extensions))]),
   );
   return sign(tbs, algorithm, options.signer);
 }
@@ -119,7 +146,9 @@ export interface IssueCrl {
 /** → DER CRL, version 2. */
 export function issueCrl(options: IssueCrl): Promise<Uint8Array> {
   const algorithm = signatureAlgorithm(options.signer, false);
-  const entries = options.revoked.map((serial) => encodeDer(TAG.sequence, encodeInteger(serial), encodeTime(options.thisUpdate)));
+  const entries = options.revoked.map((serial) =>
+    encodeDer(TAG.sequence, encodeInteger(serial), encodeTime(options.thisUpdate)),
+  );
   const tbs = encodeDer(
     TAG.sequence,
     encodeInteger(1),
@@ -128,7 +157,9 @@ export function issueCrl(options: IssueCrl): Promise<Uint8Array> {
     encodeTime(options.thisUpdate),
     ...(options.nextUpdate === undefined ? [] : [encodeTime(options.nextUpdate)]),
     ...(entries.length === 0 ? [] : [encodeDer(TAG.sequence, ...entries)]),
-    ...(options.extensions.length === 0 ? [] : [encodeDer(contextTag(0), encodeExtensions(options.extensions))]),
+    ...(options.extensions.length === 0
+      ? []
+      : [encodeDer(contextTag(0), encodeExtensions(options.extensions))]),
   );
   return sign(tbs, algorithm, options.signer);
 }
@@ -137,7 +168,9 @@ async function sign(tbs: Uint8Array, algorithm: Uint8Array, signer: IssuerKey): 
   const raw = await signRaw(signer, tbs);
   const half = raw.length / 2;
   const value =
-    signer.algorithm === 'rsa-pss' ? raw : encodeDer(TAG.sequence, encodeInteger(raw.subarray(0, half)), encodeInteger(raw.subarray(half)));
+    signer.algorithm === 'rsa-pss'
+      ? raw
+      : encodeDer(TAG.sequence, encodeInteger(raw.subarray(0, half)), encodeInteger(raw.subarray(half)));
   return encodeDer(TAG.sequence, tbs, algorithm, encodeBits(value));
 }
 
@@ -178,7 +211,9 @@ function encodeExtensions(extensions: readonly IssueExtension[]): Uint8Array {
 }
 
 /** DER Name of one attribute per part, in order; values are UTF8String, country codes PrintableString. */
-export function encodeName(parts: readonly (readonly [type: keyof typeof NAME_OIDS, value: string])[]): Uint8Array {
+export function encodeName(
+  parts: readonly (readonly [type: keyof typeof NAME_OIDS, value: string])[],
+): Uint8Array {
   const encoded = parts.map(([type, value]) => {
     const text = encodeText(value, type === 'C' ? TAG.printableString : TAG.utf8String);
     return encodeDer(TAG.set, encodeDer(TAG.sequence, encodeOid(NAME_OIDS[type]), text));
@@ -186,7 +221,14 @@ export function encodeName(parts: readonly (readonly [type: keyof typeof NAME_OI
   return encodeDer(TAG.sequence, ...encoded);
 }
 
-const NAME_OIDS = { CN: OID.commonName, OU: '2.5.4.11', O: '2.5.4.10', L: '2.5.4.7', ST: '2.5.4.8', C: '2.5.4.6' } as const;
+const NAME_OIDS = {
+  CN: OID.commonName,
+  OU: '2.5.4.11',
+  O: '2.5.4.10',
+  L: '2.5.4.7',
+  ST: '2.5.4.8',
+  C: '2.5.4.6',
+} as const;
 
 // Common extensions.
 

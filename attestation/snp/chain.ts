@@ -60,9 +60,12 @@ export function checkChain(subject: SnpSubject, transcript: Transcript): boolean
   );
 
   const reported = decodeTcb(report.reportedTcb, product);
-  const differing = tcbComponents(product).filter((component) => extensions.tcb[component] !== reported[component]);
+  const differing = tcbComponents(product).filter(
+    (component) => extensions.tcb[component] !== reported[component],
+  );
   const difference = differing.map(
-    (component) => `${component} of the VEK is ${extensions.tcb[component] ?? 'missing'}, REPORTED_TCB has ${reported[component] ?? 0}`,
+    (component) =>
+      `${component} of the VEK is ${extensions.tcb[component] ?? 'missing'}, REPORTED_TCB has ${reported[component] ?? 0}`,
   );
   const tcbOk = transcript.expect(
     SNP_RULES.S14,
@@ -71,9 +74,15 @@ export function checkChain(subject: SnpSubject, transcript: Transcript): boolean
   );
 
   const isVlek = vek.namedKind === 'vlek';
-  const wrongChip = extensions.hwid === undefined ? 'HWID is missing' : hwidProblem(extensions.hwid, report.chipId, product);
+  const wrongChip =
+    extensions.hwid === undefined ? 'HWID is missing' : hwidProblem(extensions.hwid, report.chipId, product);
   if (isVlek) transcript.skip(SNP_RULES.S16, 'a VLEK belongs to a provider and names no chip');
-  else transcript.expect(SNP_RULES.S16, wrongChip === undefined, wrongChip ?? `chip ${toHex(report.chipId.subarray(0, 8))}…`);
+  else
+    transcript.expect(
+      SNP_RULES.S16,
+      wrongChip === undefined,
+      wrongChip ?? `chip ${toHex(report.chipId.subarray(0, 8))}…`,
+    );
 
   const crooked = (['reportedTcb', 'committedTcb', 'currentTcb', 'launchTcb'] as const).filter(
     (name) => !tcbReservedIsZero(report[name], product),
@@ -91,14 +100,22 @@ export function checkChain(subject: SnpSubject, transcript: Transcript): boolean
     else transcript.fail(SNP_RULES.S18, 'a provider is required and the report is signed by a VCEK');
   } else {
     const problem = notVlek ?? providerProblem(subject);
-    transcript.expect(SNP_RULES.S18, problem === undefined, problem ?? `provider ${JSON.stringify(extensions.cspId)}`);
+    transcript.expect(
+      SNP_RULES.S18,
+      problem === undefined,
+      problem ?? `provider ${JSON.stringify(extensions.cspId)}`,
+    );
   }
   return chainOk && extensionsOk && productOk && tcbOk && (isVlek ? notVlek : wrongChip) === undefined;
 }
 
 /** Returns whether all agree on the product; whether the policy lists it is not in that. */
-function checkProduct({ report, vek, extensions, intermediate, ark, product, policy }: SnpSubject, transcript: Transcript): boolean {
-  const cpuid = report.cpuidFamily === undefined ? undefined : productOfCpuid(report.cpuidFamily, report.cpuidModel ?? 0);
+function checkProduct(
+  { report, vek, extensions, intermediate, ark, product, policy }: SnpSubject,
+  transcript: Transcript,
+): boolean {
+  const cpuid =
+    report.cpuidFamily === undefined ? undefined : productOfCpuid(report.cpuidFamily, report.cpuidModel ?? 0);
   const says: [string, string | undefined][] = [
     ['root', caRole(ark.subject.commonName)?.line],
     ['intermediate', caRole(intermediate.subject.commonName)?.line],
@@ -115,7 +132,12 @@ function checkProduct({ report, vek, extensions, intermediate, ark, product, pol
         ? undefined
         : `${product} is not one of the products allowed`;
   const found = `${product}${report.version === 2 ? ' (version 2 has no CPUID)' : ''}`;
-  transcript.expect(SNP_RULES.S10, problem === undefined, problem ?? found, problem === undefined ? {} : { actual: product });
+  transcript.expect(
+    SNP_RULES.S10,
+    problem === undefined,
+    problem ?? found,
+    problem === undefined ? {} : { actual: product },
+  );
   return wrong.length === 0;
 }
 
@@ -128,7 +150,8 @@ function chainProblems({ vek, intermediate, ark, product, context, signatures }:
     const pinned = pinnedRoot(ark);
     if (pinned === undefined) add(`ARK ${nameText(ark.subject)} is not a pinned AMD root`);
     else if (pinned.product !== product) add(`ARK is the root of ${pinned.product}, not of ${product}`);
-  } else if (!isReplacedRoot(ark, context.roots)) add(`ARK ${nameText(ark.subject)} is not one of the ${context.roots.length} roots given`);
+  } else if (!isReplacedRoot(ark, context.roots))
+    add(`ARK ${nameText(ark.subject)} is not one of the ${context.roots.length} roots given`);
 
   const wantRole = vek.namedKind === 'vlek' ? 'asvk' : 'ask';
   if (caRole(ark.subject.commonName)?.role !== 'ark') add(`ARK is named ${nameText(ark.subject)}`);
@@ -149,7 +172,8 @@ function chainProblems({ vek, intermediate, ark, product, context, signatures }:
     ['intermediate', intermediate],
   ] as const) {
     if (publicKey.kind !== 'rsa') add(`${name} key is not RSA`);
-    else if (publicKey.bits < minimumBits) add(`${name} key has ${publicKey.bits} bits, at least ${minimumBits} are asked`);
+    else if (publicKey.bits < minimumBits)
+      add(`${name} key has ${publicKey.bits} bits, at least ${minimumBits} are asked`);
   }
   add(issuanceProblem(ark, ark), 'ARK: ');
   add(issuanceProblem(intermediate, ark), 'intermediate: ');
@@ -175,7 +199,8 @@ function algorithmProblem(certificate: Certificate): string | undefined {
 function vlekProblem({ extensions, intermediate }: SnpSubject): string | undefined {
   if (extensions.cspId === undefined) return 'CSP_ID is missing';
   if (extensions.hwid !== undefined) return 'HWID is present, so the certificate is not a VLEK';
-  if (caRole(intermediate.subject.commonName)?.role !== 'asvk') return `issuer is ${nameText(intermediate.subject)}, expected SEV-VLEK-*`;
+  if (caRole(intermediate.subject.commonName)?.role !== 'asvk')
+    return `issuer is ${nameText(intermediate.subject)}, expected SEV-VLEK-*`;
   return undefined;
 }
 

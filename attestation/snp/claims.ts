@@ -9,8 +9,20 @@ import type { SnpSubject } from './subject.ts';
 
 export type SnpClaims = Readonly<Record<string, unknown>>;
 
-export function snpClaims({ report, vek, extensions, product, crl: given, signatures, context }: SnpSubject): SnpClaims {
-  const { reserved: _reserved, mustBeOne: _mustBeOne, ...guestPolicy } = decodeGuestPolicy(report.guestPolicy);
+export function snpClaims({
+  report,
+  vek,
+  extensions,
+  product,
+  crl: given,
+  signatures,
+  context,
+}: SnpSubject): SnpClaims {
+  const {
+    reserved: _reserved,
+    mustBeOne: _mustBeOne,
+    ...guestPolicy
+  } = decodeGuestPolicy(report.guestPolicy);
   const { unknown, ...platformInfo } = decodePlatformInfo(report.platformInfo);
   // What a CRL says of itself counts as little as the rest of it when the ARK did not sign it.
   const crl = signatures.crl ? given : undefined;

@@ -11,7 +11,11 @@ import { SNP_RULES } from './rules.ts';
 import type { SnpSubject } from './subject.ts';
 
 /** Returns false when an authentic CRL lists a certificate of the chain: then nothing the VEK signed means anything. */
-export async function checkCrl(subject: SnpSubject, transcript: Transcript, chainOk: boolean): Promise<boolean> {
+export async function checkCrl(
+  subject: SnpSubject,
+  transcript: Transcript,
+  chainOk: boolean,
+): Promise<boolean> {
   const { crl, policy } = subject;
   if (crl === undefined) {
     if (policy.requireCrl) transcript.fail(SNP_RULES.S19, 'no CRL was given and one is required');
@@ -31,7 +35,8 @@ function revocationProblem(subject: SnpSubject, crl: RevocationList): string | u
   const { ark, context, signatures } = subject;
   if (!signatures.crl) return 'CRL is not signed by the ARK';
   const { signatureAlgorithm: algorithm } = crl;
-  if (algorithm.kind !== 'rsa-pss' || algorithm.hash !== 'SHA-384') return 'CRL is not signed with RSASSA-PSS SHA-384';
+  if (algorithm.kind !== 'rsa-pss' || algorithm.hash !== 'SHA-384')
+    return 'CRL is not signed with RSASSA-PSS SHA-384';
   const ca = caProblem(ark, { crls: true });
   if (ca !== undefined) return `ARK: ${ca}`;
   const form = crlProblem(crl, ark, context.now);
@@ -47,7 +52,9 @@ function revokedOf({ ark, intermediate, vek }: SnpSubject, crl: RevocationList):
     ['ASK or ASVK', intermediate],
     ['VEK', vek.certificate],
   ] as const;
-  return chain.flatMap(([name, { serial }]) => (isRevoked(crl, serial) ? [`${name} with serial 0x${toHex(serial)} is revoked`] : []));
+  return chain.flatMap(([name, { serial }]) =>
+    isRevoked(crl, serial) ? [`${name} with serial 0x${toHex(serial)} is revoked`] : [],
+  );
 }
 
 /** An older CRL that is still in its window would hide a revocation made since. */
@@ -75,7 +82,8 @@ async function checkRollback(
   const older: string[] = [];
   for (const [name, value] of values) {
     const highest = await memory.highest(`${key}/${name}`);
-    if (highest !== undefined && value < highest) older.push(`${name} ${value} is before ${highest} seen earlier`);
+    if (highest !== undefined && value < highest)
+      older.push(`${name} ${value} is before ${highest} seen earlier`);
   }
   if (older.length > 0) {
     transcript.fail(SNP_RULES.S20, older.join('; '));
@@ -83,6 +91,7 @@ async function checkRollback(
   }
   // Only a CRL issued by now is remembered, or one dated in the future would lock every honest one out; and only under a
   // trusted root, or strangers could fill the memory.
-  if (chainOk && crl.thisUpdate <= context.now) for (const [name, value] of values) await memory.remember(`${key}/${name}`, value);
+  if (chainOk && crl.thisUpdate <= context.now)
+    for (const [name, value] of values) await memory.remember(`${key}/${name}`, value);
   transcript.pass(SNP_RULES.S20, `CRL ${crl.crlNumber} is the newest seen`);
 }

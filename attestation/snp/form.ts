@@ -14,10 +14,15 @@ export function checkReportForm(subject: SnpSubject, transcript: Transcript): bo
   const { report, vek } = subject;
   transcript.pass(SNP_RULES.S2, `VERSION ${report.version}`);
 
-  const algorithmOk = transcript.expect(SNP_RULES.S3, report.signatureAlgo === 1, `SIGNATURE_ALGO ${report.signatureAlgo}`, {
-    expected: '1',
-    actual: String(report.signatureAlgo),
-  });
+  const algorithmOk = transcript.expect(
+    SNP_RULES.S3,
+    report.signatureAlgo === 1,
+    `SIGNATURE_ALGO ${report.signatureAlgo}`,
+    {
+      expected: '1',
+      actual: String(report.signatureAlgo),
+    },
+  );
 
   const signature = reportSignature(report);
   const encodingProblem =
@@ -34,12 +39,20 @@ export function checkReportForm(subject: SnpSubject, transcript: Transcript): bo
 
   const { publicKey, subject: vekName } = vek.certificate;
   const keyIsP384 = publicKey.kind === 'ec' && publicKey.curve === 'P-384';
-  const keyText = publicKey.kind === 'ec' ? publicKey.curve : publicKey.kind === 'rsa' ? `RSA ${publicKey.bits}` : publicKey.oid;
+  const keyText =
+    publicKey.kind === 'ec'
+      ? publicKey.curve
+      : publicKey.kind === 'rsa'
+        ? `RSA ${publicKey.bits}`
+        : publicKey.oid;
   const vekOk = transcript.expect(
     SNP_RULES.S12,
     keyIsP384 && vek.namedKind !== undefined,
     `VEK is a ${keyText} key named ${JSON.stringify(vekName.commonName ?? null)}`,
-    { expected: 'P-384 key named SEV-VCEK or SEV-VLEK', actual: `${keyText} ${vekName.commonName ?? 'without common name'}` },
+    {
+      expected: 'P-384 key named SEV-VCEK or SEV-VLEK',
+      actual: `${keyText} ${vekName.commonName ?? 'without common name'}`,
+    },
   );
 
   const signed = algorithmOk && encodingOk && vekOk && subject.signatures.report;
@@ -52,7 +65,11 @@ export function checkReportForm(subject: SnpSubject, transcript: Transcript): bo
   transcript.expect(SNP_RULES.S1, signed, signed ? 'bytes 0..0x2A0 are signed by the VEK' : why);
 
   const tail = firstNonZero(report.raw, [SIGNATURE_TAIL]);
-  transcript.expect(SNP_RULES.S5, tail === undefined, tail === undefined ? 'bytes 0x330..0x4A0 are zero' : `unsigned bytes ${tail}`);
+  transcript.expect(
+    SNP_RULES.S5,
+    tail === undefined,
+    tail === undefined ? 'bytes 0x330..0x4A0 are zero' : `unsigned bytes ${tail}`,
+  );
 
   const reserved = firstNonZero(report.raw, reservedRanges(report.version));
   transcript.expect(
@@ -63,10 +80,15 @@ export function checkReportForm(subject: SnpSubject, transcript: Transcript): bo
 
   const guestPolicy = decodeGuestPolicy(report.guestPolicy);
   const policyHex = `0x${report.guestPolicy.toString(16)}`;
-  transcript.expect(SNP_RULES.S7, guestPolicy.mustBeOne && guestPolicy.reserved === 0n, `guest policy ${policyHex}`, {
-    expected: 'bit 17 one, bits 63:26 zero',
-    actual: policyHex,
-  });
+  transcript.expect(
+    SNP_RULES.S7,
+    guestPolicy.mustBeOne && guestPolicy.reserved === 0n,
+    `guest policy ${policyHex}`,
+    {
+      expected: 'bit 17 one, bits 63:26 zero',
+      actual: policyHex,
+    },
+  );
 
   const selector = signingKey(report.keyInfo);
   const selectorText = `SIGNING_KEY says ${selector}, the certificate is a ${vek.namedKind ?? 'certificate of another name'}`;
@@ -76,7 +98,11 @@ export function checkReportForm(subject: SnpSubject, transcript: Transcript): bo
   });
 
   const keyInfoProblem = keyInfoProblemOf(report.keyInfo, report.authorKeyDigest);
-  transcript.expect(SNP_RULES.S9, keyInfoProblem === undefined, keyInfoProblem ?? `KEY_INFO 0x${report.keyInfo.toString(16)}`);
+  transcript.expect(
+    SNP_RULES.S9,
+    keyInfoProblem === undefined,
+    keyInfoProblem ?? `KEY_INFO 0x${report.keyInfo.toString(16)}`,
+  );
   return signed && selected && !chipKeyMasked(report.keyInfo);
 }
 

@@ -35,13 +35,20 @@ export function checkGuest(subject: SnpSubject, transcript: Transcript): void {
   const agent = report.reportIdMa.every((octet) => octet === 0xff) ? undefined : toHex(report.reportIdMa);
   if (agent === undefined) transcript.pass(SNP_RULES.S30, 'REPORT_ID_MA is all ones: none');
   else
-    transcript.expect(SNP_RULES.S30, policy.guestPolicy.allowMigrationAgent === true, `migration agent ${agent}`, {
-      expected: 'ff × 32',
-      actual: agent,
-    });
+    transcript.expect(
+      SNP_RULES.S30,
+      policy.guestPolicy.allowMigrationAgent === true,
+      `migration agent ${agent}`,
+      {
+        expected: 'ff × 32',
+        actual: agent,
+      },
+    );
 
   checkChip(subject, transcript);
-  expectListed(transcript, 'S32', [['REPORT_DATA', report.reportData, policy.reportData === undefined ? undefined : [policy.reportData]]]);
+  expectListed(transcript, 'S32', [
+    ['REPORT_DATA', report.reportData, policy.reportData === undefined ? undefined : [policy.reportData]],
+  ]);
 }
 
 type Expectation = readonly [field: string, actual: Uint8Array, allowed: readonly Uint8Array[] | undefined];
@@ -56,7 +63,10 @@ function expectListed(
   const rule = SNP_RULES[id];
   const named = fields.filter(([, , allowed]) => allowed !== undefined);
   if (named.length === 0 && more === undefined) {
-    transcript.skip(rule, `the policy names no value; ${fields.map(([field, actual]) => `${field} ${shortHex(actual)}`).join(', ')}`);
+    transcript.skip(
+      rule,
+      `the policy names no value; ${fields.map(([field, actual]) => `${field} ${shortHex(actual)}`).join(', ')}`,
+    );
     return;
   }
   const wrong = named.filter(([, actual, allowed = []]) => !isListed(actual, allowed));
@@ -72,7 +82,10 @@ function expectListed(
     return;
   }
   const first = wrong[0];
-  const values = first === undefined ? {} : { expected: (first[2] ?? []).slice(0, 4).map(toHex).join(' or '), actual: toHex(first[1]) };
+  const values =
+    first === undefined
+      ? {}
+      : { expected: (first[2] ?? []).slice(0, 4).map(toHex).join(' or '), actual: toHex(first[1]) };
   transcript.fail(rule, problems.join('; '), values);
 }
 
@@ -99,11 +112,13 @@ function checkChip({ report, vek, policy }: SnpSubject, transcript: Transcript):
   const problems: string[] = [];
   if (chipIds !== undefined) {
     if (isZero(report.chipId)) problems.push('CHIP_ID is zero: the report names no chip');
-    else if (!isListed(report.chipId, chipIds.map(wholeChipId))) problems.push(`chip ${chip}… is not one of the ${chipIds.length} listed`);
+    else if (!isListed(report.chipId, chipIds.map(wholeChipId)))
+      problems.push(`chip ${chip}… is not one of the ${chipIds.length} listed`);
   }
   if (vekSpkis !== undefined) {
     const spki = sha256(vek.certificate.publicKey.raw);
-    if (!isListed(spki, vekSpkis)) problems.push(`VEK key ${toHex(spki.subarray(0, 8))}… is not one of the ${vekSpkis.length} listed`);
+    if (!isListed(spki, vekSpkis))
+      problems.push(`VEK key ${toHex(spki.subarray(0, 8))}… is not one of the ${vekSpkis.length} listed`);
   }
   transcript.expect(
     SNP_RULES.S31,

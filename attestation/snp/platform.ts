@@ -13,7 +13,9 @@ export function checkPlatform(subject: SnpSubject, transcript: Transcript): void
   const policyHex = `0x${report.guestPolicy.toString(16)}`;
 
   const loose = guestPolicyProblems(subject);
-  const debugText = decodeGuestPolicy(report.guestPolicy).debug ? ', DEBUGGING IS ALLOWED and accepted by the caller' : '';
+  const debugText = decodeGuestPolicy(report.guestPolicy).debug
+    ? ', DEBUGGING IS ALLOWED and accepted by the caller'
+    : '';
   transcript.expect(
     SNP_RULES.S21,
     loose.length === 0,
@@ -34,7 +36,11 @@ export function checkPlatform(subject: SnpSubject, transcript: Transcript): void
   checkVmpl(subject, transcript);
 
   const disorder = tcbOrderProblems(subject);
-  transcript.expect(SNP_RULES.S24, disorder.length === 0, disorder.length === 0 ? 'in order' : disorder.join('; '));
+  transcript.expect(
+    SNP_RULES.S24,
+    disorder.length === 0,
+    disorder.length === 0 ? 'in order' : disorder.join('; '),
+  );
 
   checkMinimum(subject, transcript);
   checkMitigations(subject, transcript);
@@ -45,14 +51,19 @@ function guestPolicyProblems({ report, policy }: SnpSubject): string[] {
   const rules = policy.guestPolicy;
   const problems: string[] = [];
   if (observed.debug) problems.push('debugging (bit 19) is allowed');
-  if (observed.migrationAgent && !rules.allowMigrationAgent) problems.push('a migration agent (bit 18) is allowed');
+  if (observed.migrationAgent && !rules.allowMigrationAgent)
+    problems.push('a migration agent (bit 18) is allowed');
   if (observed.smt && !rules.allowSmt) problems.push('SMT (bit 16) is allowed');
   if (observed.cxl && !rules.allowCxl) problems.push('CXL (bit 21) is allowed');
-  if (!observed.singleSocket && rules.requireSingleSocket) problems.push('a single socket (bit 20) is not required');
+  if (!observed.singleSocket && rules.requireSingleSocket)
+    problems.push('a single socket (bit 20) is not required');
   if (!observed.aes256Xts && rules.requireAes256Xts) problems.push('AES-256-XTS (bit 22) is not required');
-  if (!observed.raplDisabled && rules.requireRaplDisabled) problems.push('RAPL need not be disabled (bit 23)');
-  if (!observed.ciphertextHiding && rules.requireCiphertextHiding) problems.push('ciphertext hiding (bit 24) is not required');
-  if (!observed.pageSwapDisabled && rules.requirePageSwapDisabled) problems.push('page swap need not be disabled (bit 25)');
+  if (!observed.raplDisabled && rules.requireRaplDisabled)
+    problems.push('RAPL need not be disabled (bit 23)');
+  if (!observed.ciphertextHiding && rules.requireCiphertextHiding)
+    problems.push('ciphertext hiding (bit 24) is not required');
+  if (!observed.pageSwapDisabled && rules.requirePageSwapDisabled)
+    problems.push('page swap need not be disabled (bit 25)');
   if (rules.minimumAbi !== undefined && isBelow([observed.abiMajor, observed.abiMinor], rules.minimumAbi)) {
     problems.push(`ABI ${observed.abiMajor}.${observed.abiMinor} is below ${rules.minimumAbi.join('.')}`);
   }
@@ -67,13 +78,16 @@ function platformProblems({ report, policy }: SnpSubject): string[] {
   // The firmware refuses to start such guests, so a report that says this is not what it seems.
   if (info.smt && !guest.smt) problems.push('SMT is on, which the guest policy forbids');
   if (guest.raplDisabled && !info.raplDisabled) problems.push('RAPL is on, which the guest policy forbids');
-  if (guest.ciphertextHiding && !info.ciphertextHiding) problems.push('ciphertext hiding is off, which the guest policy requires');
+  if (guest.ciphertextHiding && !info.ciphertextHiding)
+    problems.push('ciphertext hiding is off, which the guest policy requires');
   if (rules.forbidSmt === true && info.smt) problems.push('SMT (bit 0) is on');
   if (rules.requireTsme === true && !info.tsme) problems.push('TSME (bit 1) is off');
   if (rules.requireEcc === true && !info.ecc) problems.push('ECC memory (bit 2) is off');
   if (rules.requireRaplDisabled === true && !info.raplDisabled) problems.push('RAPL (bit 3) is not disabled');
-  if (rules.requireCiphertextHiding === true && !info.ciphertextHiding) problems.push('ciphertext hiding (bit 4) is off');
-  if (rules.requireAliasCheckComplete === true && !info.aliasCheckComplete) problems.push('alias check (bit 5, BadRAM) is not complete');
+  if (rules.requireCiphertextHiding === true && !info.ciphertextHiding)
+    problems.push('ciphertext hiding (bit 4) is off');
+  if (rules.requireAliasCheckComplete === true && !info.aliasCheckComplete)
+    problems.push('alias check (bit 5, BadRAM) is not complete');
   if (rules.requireTio === true && !info.tio) problems.push('TIO (bit 7) is off');
   return problems;
 }
@@ -81,10 +95,14 @@ function platformProblems({ report, policy }: SnpSubject): string[] {
 function checkVmpl({ report, policy }: SnpSubject, transcript: Transcript): void {
   const { vmpl } = report;
   if (vmpl > 3)
-    transcript.fail(SNP_RULES.S23, `VMPL is 0x${vmpl.toString(16)}: the host requested this report, not the guest`, {
-      expected: '0 to 3',
-      actual: String(vmpl),
-    });
+    transcript.fail(
+      SNP_RULES.S23,
+      `VMPL is 0x${vmpl.toString(16)}: the host requested this report, not the guest`,
+      {
+        expected: '0 to 3',
+        actual: String(vmpl),
+      },
+    );
   else if (policy.vmpls === undefined) transcript.skip(SNP_RULES.S23, `VMPL ${vmpl}; the policy names none`);
   else
     transcript.expect(SNP_RULES.S23, policy.vmpls.includes(vmpl), `VMPL ${vmpl}`, {
@@ -101,10 +119,14 @@ function tcbOrderProblems({ report, product }: SnpSubject): string[] {
     ['LAUNCH_TCB', report.launchTcb, 'CURRENT_TCB', report.currentTcb],
   ] as const;
   const problems = order.flatMap(([lowName, low, highName, high]) =>
-    tcbShortfalls(decodeTcb(high, product), decodeTcb(low, product)).map((shortfall) => `${highName} is below ${lowName}: ${shortfall}`),
+    tcbShortfalls(decodeTcb(high, product), decodeTcb(low, product)).map(
+      (shortfall) => `${highName} is below ${lowName}: ${shortfall}`,
+    ),
   );
   if (isBelow(currentFirmware(report), committedFirmware(report))) {
-    problems.push(`current firmware ${currentFirmware(report).join('.')} is below committed ${committedFirmware(report).join('.')}`);
+    problems.push(
+      `current firmware ${currentFirmware(report).join('.')} is below committed ${committedFirmware(report).join('.')}`,
+    );
   }
   return problems;
 }
@@ -134,18 +156,24 @@ function checkMinimum({ report, product, policy }: SnpSubject, transcript: Trans
   ] as const;
   const firmware = policy.minimumFirmware;
   if (floors.every(([, , minimum]) => minimum === undefined) && firmware === undefined) {
-    transcript.skip(SNP_RULES.S25, `the policy has no minimum; reported ${tcbText(decodeTcb(report.reportedTcb, product))}`);
+    transcript.skip(
+      SNP_RULES.S25,
+      `the policy has no minimum; reported ${tcbText(decodeTcb(report.reportedTcb, product))}`,
+    );
     return;
   }
   const short = floors.flatMap(([name, bytes, minimum]) =>
-    minimum === undefined ? [] : tcbShortfalls(decodeTcb(bytes, product), minimum).map((shortfall) => `${name} ${shortfall}`),
+    minimum === undefined
+      ? []
+      : tcbShortfalls(decodeTcb(bytes, product), minimum).map((shortfall) => `${name} ${shortfall}`),
   );
   if (firmware !== undefined) {
     for (const [name, version] of [
       ['current', currentFirmware(report)],
       ['committed', committedFirmware(report)],
     ] as const) {
-      if (isBelow(version, firmware)) short.push(`${name} firmware ${version.join('.')} < ${firmware.join('.')}`);
+      if (isBelow(version, firmware))
+        short.push(`${name} firmware ${version.join('.')} < ${firmware.join('.')}`);
     }
   }
   transcript.expect(
@@ -164,10 +192,12 @@ function checkMitigations({ report, policy }: SnpSubject, transcript: Transcript
       : `launch 0x${launch.toString(16)}, current 0x${current.toString(16)}`;
   // Mitigations are only ever added while a guest runs: one that is gone means that the two are not of the same machine.
   const lost = (launch ?? 0n) & ~(current ?? 0n);
-  if (lost !== 0n) transcript.fail(SNP_RULES.S26, `${found}: 0x${lost.toString(16)} was active at launch and is not now`);
+  if (lost !== 0n)
+    transcript.fail(SNP_RULES.S26, `${found}: 0x${lost.toString(16)} was active at launch and is not now`);
   else if (required === undefined) transcript.skip(SNP_RULES.S26, `the policy requires none; ${found}`);
   else {
-    const active = launch !== undefined && current !== undefined && (launch & current & required) === required;
+    const active =
+      launch !== undefined && current !== undefined && (launch & current & required) === required;
     transcript.expect(SNP_RULES.S26, active, found, { expected: `0x${required.toString(16)}` });
   }
 }

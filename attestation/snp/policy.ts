@@ -101,7 +101,9 @@ export interface DecidedSnpPolicy {
   readonly minimumLaunchTcb: Partial<Tcb> | undefined;
   readonly minimumFirmware: readonly number[] | undefined;
   readonly minimumGuestSvn: number | undefined;
-  readonly guestPolicy: Required<Omit<GuestPolicyRules, 'minimumAbi'>> & { readonly minimumAbi: readonly number[] | undefined };
+  readonly guestPolicy: Required<Omit<GuestPolicyRules, 'minimumAbi'>> & {
+    readonly minimumAbi: readonly number[] | undefined;
+  };
   readonly platformInfo: PlatformInfoRules | undefined;
   readonly requiredMitigations: bigint | undefined;
   readonly vmpls: readonly number[] | undefined;
@@ -176,9 +178,15 @@ export function decideSnpPolicy(policy: unknown, called = 'policy'): DecidedSnpP
     guestPolicy: guestPolicyRules(given['guestPolicy'] === undefined ? {} : given['guestPolicy']),
     platformInfo: ask('platformInfo', (value, name) => flags(value, name, PLATFORM)),
     requiredMitigations: ask('requiredMitigations', mitigations),
-    vmpls: ask('vmpl', (value, name) => oneOrMore(value, name).map((item) => shape.integer(item, name, 0, 3))),
-    products: ask('products', (value, name) => shape.list(value, name, 1, MAX_LIST).map((item) => shape.oneOf(item, name, PRODUCTS))),
-    cspIds: ask('cspIds', (value, name) => shape.list(value, name, 1, MAX_LIST).map((item) => shape.string(item, name, 256))),
+    vmpls: ask('vmpl', (value, name) =>
+      oneOrMore(value, name).map((item) => shape.integer(item, name, 0, 3)),
+    ),
+    products: ask('products', (value, name) =>
+      shape.list(value, name, 1, MAX_LIST).map((item) => shape.oneOf(item, name, PRODUCTS)),
+    ),
+    cspIds: ask('cspIds', (value, name) =>
+      shape.list(value, name, 1, MAX_LIST).map((item) => shape.string(item, name, 256)),
+    ),
     requireCrl: ask('requireCrl', shape.boolean) ?? true,
   };
 }
@@ -188,7 +196,8 @@ function oneOrMore(value: unknown, name: string): readonly unknown[] {
 }
 
 function hexList(...lengths: readonly number[]) {
-  return (value: unknown, name: string): readonly Uint8Array[] => oneOrMore(value, name).map((item) => hex(item, name, lengths));
+  return (value: unknown, name: string): readonly Uint8Array[] =>
+    oneOrMore(value, name).map((item) => hex(item, name, lengths));
 }
 
 function hex(value: unknown, name: string, lengths: readonly number[]): Uint8Array {
@@ -201,30 +210,42 @@ function hex(value: unknown, name: string, lengths: readonly number[]): Uint8Arr
 
 function tcb(value: unknown, name: string): Partial<Tcb> {
   const given = shape.object(value, name, [], TCB);
-  return Object.fromEntries(Object.entries(given).map(([key, item]) => [key, shape.integer(item, `${name} ${key}`, 0, 255)]));
+  return Object.fromEntries(
+    Object.entries(given).map(([key, item]) => [key, shape.integer(item, `${name} ${key}`, 0, 255)]),
+  );
 }
 
 /** `major.minor…` with exactly `parts` numbers of 0…255. */
 function version(value: unknown, name: string, parts: number): readonly number[] {
   const text = shape.string(value, name);
   const numbers = text.split('.');
-  const plain = numbers.length === parts && numbers.every((part) => /^(?:0|[1-9][0-9]{0,2})$/.test(part) && Number(part) <= 255);
+  const plain =
+    numbers.length === parts &&
+    numbers.every((part) => /^(?:0|[1-9][0-9]{0,2})$/.test(part) && Number(part) <= 255);
   if (!plain)
-    throw malformed('malformed_policy', `${name} ${JSON.stringify(text.slice(0, 32))} is not ${parts} numbers of 0 to 255 with dots`);
+    throw malformed(
+      'malformed_policy',
+      `${name} ${JSON.stringify(text.slice(0, 32))} is not ${parts} numbers of 0 to 255 with dots`,
+    );
   return numbers.map(Number);
 }
 
 function mitigations(value: unknown, name: string): bigint {
   const text = shape.string(value, name);
-  if (!/^[0-9a-fA-F]{1,16}$/.test(text)) throw malformed('malformed_policy', `${name} is not 1 to 16 hex digits`);
+  if (!/^[0-9a-fA-F]{1,16}$/.test(text))
+    throw malformed('malformed_policy', `${name} is not 1 to 16 hex digits`);
   return BigInt(`0x${text}`);
 }
 
-function flags<K extends string>(value: unknown, name: string, keys: readonly K[]): Partial<Record<K, boolean>> {
+function flags<K extends string>(
+  value: unknown,
+  name: string,
+  keys: readonly K[],
+): Partial<Record<K, boolean>> {
   const given = shape.object(value, name, [], keys);
-  return Object.fromEntries(Object.entries(given).map(([key, item]) => [key, shape.boolean(item, `${name} ${key}`)])) as Partial<
-    Record<K, boolean>
-  >;
+  return Object.fromEntries(
+    Object.entries(given).map(([key, item]) => [key, shape.boolean(item, `${name} ${key}`)]),
+  ) as Partial<Record<K, boolean>>;
 }
 
 function guestPolicyRules(value: unknown): DecidedSnpPolicy['guestPolicy'] {
@@ -241,7 +262,8 @@ function guestPolicyRules(value: unknown): DecidedSnpPolicy['guestPolicy'] {
     requireRaplDisabled: flag('requireRaplDisabled', true),
     requireCiphertextHiding: flag('requireCiphertextHiding', true),
     requirePageSwapDisabled: flag('requirePageSwapDisabled', true),
-    minimumAbi: given['minimumAbi'] === undefined ? undefined : abi(given['minimumAbi'], `${name} minimumAbi`),
+    minimumAbi:
+      given['minimumAbi'] === undefined ? undefined : abi(given['minimumAbi'], `${name} minimumAbi`),
   };
 }
 
@@ -249,5 +271,8 @@ function guestPolicyRules(value: unknown): DecidedSnpPolicy['guestPolicy'] {
 function abi(value: unknown, name: string): readonly number[] {
   if (typeof value === 'string') return version(value, name, 2);
   const given = shape.object(value, name, ['major', 'minor']);
-  return [shape.integer(given['major'], `${name} major`, 0, 255), shape.integer(given['minor'], `${name} minor`, 0, 255)];
+  return [
+    shape.integer(given['major'], `${name} major`, 0, 255),
+    shape.integer(given['minor'], `${name} minor`, 0, 255),
+  ];
 }

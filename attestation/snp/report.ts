@@ -66,7 +66,8 @@ export const REPORT_LAYOUTS = {
 export type ReportVersion = keyof typeof REPORT_LAYOUTS;
 
 /** Decoded, unverified. Bytes are views into `raw`. CPUID is absent in version 2, mitigation vectors before version 5. */
-export interface SnpReport extends Decoded<typeof COMMON>, Partial<Decoded<typeof CPUID>>, Partial<Decoded<typeof MITIGATION>> {
+export interface SnpReport
+  extends Decoded<typeof COMMON>, Partial<Decoded<typeof CPUID>>, Partial<Decoded<typeof MITIGATION>> {
   readonly version: ReportVersion;
   /** The report as received. */
   readonly raw: Uint8Array;
@@ -75,21 +76,33 @@ export interface SnpReport extends Decoded<typeof COMMON>, Partial<Decoded<typeo
 /** 1184 bytes → fields. @throws malformed_length, snp_version (unsupported) */
 export function parseReport(bytes: Uint8Array): SnpReport {
   if (bytes.length !== REPORT_BYTES) {
-    throw malformed('malformed_length', `attestation report is ${bytes.length} bytes, expected ${REPORT_BYTES}`, {
-      check: 'S1',
-      expected: String(REPORT_BYTES),
-      actual: String(bytes.length),
-    });
+    throw malformed(
+      'malformed_length',
+      `attestation report is ${bytes.length} bytes, expected ${REPORT_BYTES}`,
+      {
+        check: 'S1',
+        expected: String(REPORT_BYTES),
+        actual: String(bytes.length),
+      },
+    );
   }
   const version = viewOf(bytes).getUint32(0, true);
   if (version !== 2 && version !== 3 && version !== 4 && version !== 5) {
-    throw unsupported('snp_version', `VERSION ${version} of the attestation report is not one of 2, 3, 4, 5`, {
-      check: 'S2',
-      expected: '2, 3, 4 or 5',
-      actual: String(version),
-    });
+    throw unsupported(
+      'snp_version',
+      `VERSION ${version} of the attestation report is not one of 2, 3, 4, 5`,
+      {
+        check: 'S2',
+        expected: '2, 3, 4 or 5',
+        actual: String(version),
+      },
+    );
   }
-  return { ...decodeLayout(REPORT_LAYOUTS[version], bytes, REPORT_BYTES, 'attestation report'), version, raw: bytes };
+  return {
+    ...decodeLayout(REPORT_LAYOUTS[version], bytes, REPORT_BYTES, 'attestation report'),
+    version,
+    raw: bytes,
+  };
 }
 
 /** The signed bytes, exactly as received. */
@@ -119,7 +132,10 @@ const RESERVED: Readonly<Record<ReportVersion, readonly (readonly [number, numbe
 /** R‖S big-endian as WebCrypto wants it; undefined when a component has bytes over 48 set. Range is the verifier's to check. */
 export function reportSignature(report: SnpReport): Uint8Array | undefined {
   if (!isZero(report.signatureR.subarray(48)) || !isZero(report.signatureS.subarray(48))) return undefined;
-  return concatBytes(report.signatureR.subarray(0, 48).toReversed(), report.signatureS.subarray(0, 48).toReversed());
+  return concatBytes(
+    report.signatureR.subarray(0, 48).toReversed(),
+    report.signatureS.subarray(0, 48).toReversed(),
+  );
 }
 
 /** KEY_INFO bits 4:2. */

@@ -31,7 +31,8 @@ export function tcbComponents(product: Product): readonly TcbComponent[] {
 
 export function decodeTcb(bytes: Uint8Array, product: Product): Tcb {
   const tcb: Partial<Record<TcbComponent, number>> = {};
-  for (const component of tcbComponents(product)) tcb[component] = bytes[OFFSETS[product][component] ?? 0] ?? 0;
+  for (const component of tcbComponents(product))
+    tcb[component] = bytes[OFFSETS[product][component] ?? 0] ?? 0;
   return tcb as Tcb;
 }
 
@@ -43,7 +44,8 @@ export function tcbReservedIsZero(bytes: Uint8Array, product: Product): boolean 
 
 export function encodeTcb(tcb: Tcb, product: Product): Uint8Array {
   const bytes = new Uint8Array(8);
-  for (const component of tcbComponents(product)) bytes[OFFSETS[product][component] ?? 0] = tcb[component] ?? 0;
+  for (const component of tcbComponents(product))
+    bytes[OFFSETS[product][component] ?? 0] = tcb[component] ?? 0;
   return bytes;
 }
 

@@ -29,7 +29,12 @@ const SPL_OID: Readonly<Record<TcbComponent, string>> = {
 const RESERVED_SPL = [`${ARC}.3.4`, `${ARC}.3.5`, `${ARC}.3.6`, `${ARC}.3.7`];
 
 /** Standard extensions that do not change what a VEK means, like basicConstraints that says no CA. AMD writes none of them today. */
-const HARMLESS = [OID.subjectKeyIdentifier, OID.authorityKeyIdentifier, OID.keyUsage, OID.crlDistributionPoints];
+const HARMLESS = [
+  OID.subjectKeyIdentifier,
+  OID.authorityKeyIdentifier,
+  OID.keyUsage,
+  OID.crlDistributionPoints,
+];
 
 export type VekKind = 'vcek' | 'vlek';
 
@@ -43,7 +48,10 @@ export interface Vek {
 export function parseVek(der: Uint8Array): Vek {
   const certificate = parseCertificate(der, 'VEK', { repeatedExtensions: 'list' });
   const { commonName } = certificate.subject;
-  return { certificate, namedKind: commonName === 'SEV-VCEK' ? 'vcek' : commonName === 'SEV-VLEK' ? 'vlek' : undefined };
+  return {
+    certificate,
+    namedKind: commonName === 'SEV-VCEK' ? 'vcek' : commonName === 'SEV-VLEK' ? 'vlek' : undefined,
+  };
 }
 
 /** What the extensions say, as far as they can be read, and everything wrong with them. */
@@ -65,7 +73,12 @@ export function readVekExtensions(certificate: Certificate, product: Product, ki
     if (seen.has(oid)) problems.push(`${oid} is there more than once`);
     seen.add(oid);
   }
-  const read = <T>(oid: string, name: string, decode: (value: Uint8Array) => T, required = true): T | undefined => {
+  const read = <T>(
+    oid: string,
+    name: string,
+    decode: (value: Uint8Array) => T,
+    required = true,
+  ): T | undefined => {
     const extension = certificate.extensions.get(oid);
     if (extension === undefined) {
       if (required) problems.push(`${name} (${oid}) is missing`);
@@ -100,7 +113,8 @@ export function readVekExtensions(certificate: Certificate, product: Product, ki
   }
   const hwid = read(VEK_OID.hwid, 'HWID', (value) => readHwid(value, product), kind === 'vcek');
   const cspId = text(VEK_OID.cspId, 'CSP_ID', kind === 'vlek');
-  if (kind === 'vcek' && cspId !== undefined) problems.push('CSP_ID is present, so the certificate is not a VCEK');
+  if (kind === 'vcek' && cspId !== undefined)
+    problems.push('CSP_ID is present, so the certificate is not a VCEK');
 
   const known = new Set<string>([
     ...Object.values(VEK_OID),
@@ -110,7 +124,8 @@ export function readVekExtensions(certificate: Certificate, product: Product, ki
   ]);
   for (const { oid, critical } of certificate.extensions.values()) {
     if (oid === OID.basicConstraints && certificate.basicConstraints?.ca === false) continue;
-    if (!known.has(oid)) problems.push(`${oid} is not an extension of a ${kind.toUpperCase()} for ${product}`);
+    if (!known.has(oid))
+      problems.push(`${oid} is not an extension of a ${kind.toUpperCase()} for ${product}`);
     else if (critical && oid !== OID.keyUsage) problems.push(`${oid} is critical`);
   }
   return { structVersion, productName, tcb, hwid, cspId, problems };
@@ -119,7 +134,8 @@ export function readVekExtensions(certificate: Certificate, product: Product, ki
 /** The bare octets, or an OCTET STRING of them: 64, on Turin 8. Anything else comes back as it stands and will not match. */
 function readHwid(value: Uint8Array, product: Product): Uint8Array {
   const size = product === 'Turin' ? 8 : 64;
-  if (value.length === size + 2 && value[0] === TAG.octetString) return readOctets(parseDer(value, 'HWID'), 'HWID');
+  if (value.length === size + 2 && value[0] === TAG.octetString)
+    return readOctets(parseDer(value, 'HWID'), 'HWID');
   return value;
 }
 
@@ -141,7 +157,9 @@ export function productOfName(productName: string): Product | undefined {
 }
 
 /** The role and product a CA's common name states. */
-export function caRole(commonName: string | undefined): { readonly role: 'ark' | 'ask' | 'asvk'; readonly line: string } | undefined {
+export function caRole(
+  commonName: string | undefined,
+): { readonly role: 'ark' | 'ask' | 'asvk'; readonly line: string } | undefined {
   const match = /^(ARK|SEV-VLEK|SEV)-([A-Z][a-z]+)$/.exec(commonName ?? '');
   if (match === null) return undefined;
   const [, prefix, line = ''] = match;

@@ -44,7 +44,11 @@ export interface SnpVerification {
  * @throws AttestationError malformed (`malformed_length`, `malformed_certificate`, `malformed_crl`, `malformed_policy`,
  * `input_too_large`) or unsupported (`snp_version`, `snp_product`); never for evidence that is merely wrong
  */
-export async function verifySnp(evidence: SnpEvidence, policy: SnpPolicy, context: SnpContext): Promise<SnpVerification> {
+export async function verifySnp(
+  evidence: SnpEvidence,
+  policy: SnpPolicy,
+  context: SnpContext,
+): Promise<SnpVerification> {
   const decided = decideSnpPolicy(policy);
   if (Number.isNaN(context.now.getTime())) throw malformed('malformed_policy', 'now is not a time');
   // The ARK alone checks three signatures.
@@ -54,20 +58,37 @@ export async function verifySnp(evidence: SnpEvidence, policy: SnpPolicy, contex
   const vek = parseVek(new Uint8Array(evidence.vek));
   // Signatures are checked on other threads: each check starts as soon as its inputs are parsed, the longest first.
   const signature = reportSignature(report);
-  const reportJob = started(signature === undefined ? Promise.resolve(false) : verifyReport(vek, signature, report, keys));
+  const reportJob = started(
+    signature === undefined ? Promise.resolve(false) : verifyReport(vek, signature, report, keys),
+  );
   const [intermediateDer, arkDer] = evidence.chain;
   if (intermediateDer === undefined || arkDer === undefined || evidence.chain.length !== 2) {
-    throw malformed('malformed_certificate', `chain has ${evidence.chain.length} certificates, expected 2: ASK or ASVK, then ARK`);
+    throw malformed(
+      'malformed_certificate',
+      `chain has ${evidence.chain.length} certificates, expected 2: ASK or ASVK, then ARK`,
+    );
   }
   const intermediate = parseCertificate(new Uint8Array(intermediateDer), 'ASK or ASVK');
   const vekJob = started(verifySignedBy(vek.certificate, intermediate.publicKey, keys));
   const ark = parseCertificate(new Uint8Array(arkDer), 'ARK');
-  const caJobs = started(Promise.all([verifySignedBy(intermediate, ark.publicKey, keys), verifySignedBy(ark, ark.publicKey, keys)]));
+  const caJobs = started(
+    Promise.all([
+      verifySignedBy(intermediate, ark.publicKey, keys),
+      verifySignedBy(ark, ark.publicKey, keys),
+    ]),
+  );
   const crl = evidence.crl === undefined ? undefined : parseCrl(new Uint8Array(evidence.crl), 'CRL');
-  const crlJob = started(crl === undefined ? Promise.resolve(false) : verifySignedBy(crl, ark.publicKey, keys));
+  const crlJob = started(
+    crl === undefined ? Promise.resolve(false) : verifySignedBy(crl, ark.publicKey, keys),
+  );
   const product = productLine(report, vek, intermediate, ark);
   const extensions = readVekExtensions(vek.certificate, product, vek.namedKind ?? 'vcek');
-  const [reportOk, vekOk, [intermediateOk, arkOk], crlOk] = await Promise.all([reportJob, vekJob, caJobs, crlJob]);
+  const [reportOk, vekOk, [intermediateOk, arkOk], crlOk] = await Promise.all([
+    reportJob,
+    vekJob,
+    caJobs,
+    crlJob,
+  ]);
 
   const subject: SnpSubject = {
     report,
@@ -101,7 +122,9 @@ export async function verifySnp(evidence: SnpEvidence, policy: SnpPolicy, contex
 }
 
 /** Rows that ask where a report comes from. What the others read is the report's own word. */
-const SNP_PROVENANCE: ReadonlySet<string> = new Set('S1 S2 S3 S4 S5 S8 S10 S11 S12 S13 S15 S18 S19 S20'.split(' '));
+const SNP_PROVENANCE: ReadonlySet<string> = new Set(
+  'S1 S2 S3 S4 S5 S8 S10 S11 S12 S13 S15 S18 S19 S20'.split(' '),
+);
 
 /** A promise whose rejection is seen even when parsing throws before it is awaited. */
 function started<T>(job: Promise<T>): Promise<T> {
@@ -109,7 +132,12 @@ function started<T>(job: Promise<T>): Promise<T> {
   return job;
 }
 
-async function verifyReport(vek: Vek, signature: Uint8Array, report: SnpReport, keys: KeyCache): Promise<boolean> {
+async function verifyReport(
+  vek: Vek,
+  signature: Uint8Array,
+  report: SnpReport,
+  keys: KeyCache,
+): Promise<boolean> {
   const { publicKey } = vek.certificate;
   if (publicKey.kind !== 'ec' || publicKey.curve !== 'P-384') return false;
   return verifyEcdsaRaw(publicKey, 'SHA-384', signature, signedBytes(report), keys);
@@ -124,7 +152,9 @@ function productLine(report: SnpReport, vek: Vek, intermediate: Certificate, ark
     report.cpuidFamily === undefined ? undefined : productOfCpuid(report.cpuidFamily, report.cpuidModel ?? 0),
   ];
   for (const line of lines) if (line === 'Milan' || line === 'Genoa' || line === 'Turin') return line;
-  const found = lines.find((line) => line !== undefined) ?? `issuer ${toHex(vek.certificate.issuer.raw.subarray(0, 16))}…`;
+  const found =
+    lines.find((line) => line !== undefined) ??
+    `issuer ${toHex(vek.certificate.issuer.raw.subarray(0, 16))}…`;
   throw unsupported('snp_product', `product ${found} is not one of Milan, Genoa, Turin`, {
     check: 'S10',
     expected: 'Milan, Genoa or Turin',

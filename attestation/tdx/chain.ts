@@ -6,7 +6,15 @@ import { equalBytes, fromHex, fromUtf8, toHex } from '../encoding/bytes.ts';
 import type { Transcript } from '../transcript/checks.ts';
 import { malformed } from '../transcript/errors.ts';
 import type { RollbackMemory } from '../transcript/rollback-memory.ts';
-import { caProblem, criticalProblem, crlProblem, isRevoked, issuanceProblem, nameText, validityProblem } from '../x509/path.ts';
+import {
+  caProblem,
+  criticalProblem,
+  crlProblem,
+  isRevoked,
+  issuanceProblem,
+  nameText,
+  validityProblem,
+} from '../x509/path.ts';
 import { parsePem } from '../x509/pem.ts';
 import { verifySignedBy, type KeyCache } from '../x509/signature.ts';
 import { parseCertificate, parseCrl, type Certificate, type RevocationList } from '../x509/certificate.ts';
@@ -49,7 +57,11 @@ export function parseCertificates(pckChainPem: Uint8Array, collateral: TdxCollat
     const known = parsed.get(pem);
     if (known !== undefined && known.length === length) return known;
     const blocks = parsePem(pem, 'CERTIFICATE', 4, name);
-    if (blocks.length !== length) throw malformed('malformed_certificate', `${name} has ${blocks.length} certificates, expected ${length}`);
+    if (blocks.length !== length)
+      throw malformed(
+        'malformed_certificate',
+        `${name} has ${blocks.length} certificates, expected ${length}`,
+      );
     const certificates = blocks.map((der, i) => {
       const before = seen.find(({ raw }) => equalBytes(raw, der));
       if (before !== undefined) return before;
@@ -64,12 +76,26 @@ export function parseCertificates(pckChainPem: Uint8Array, collateral: TdxCollat
   const [tcbSigner, tcbRoot] = chain(collateral.tcbInfoIssuerChain, 2, 'TCB info issuer chain');
   const [qeSigner, qeRoot] = chain(collateral.qeIdentityIssuerChain, 2, 'QE identity issuer chain');
   const [pckCrlIssuer, pckCrlRoot] =
-    collateral.pckCrlIssuerChain === undefined ? [] : chain(collateral.pckCrlIssuerChain, 2, 'PCK CRL issuer chain');
+    collateral.pckCrlIssuerChain === undefined
+      ? []
+      : chain(collateral.pckCrlIssuerChain, 2, 'PCK CRL issuer chain');
   if (!(pck && pckCa && root && tcbSigner && tcbRoot && qeSigner && qeRoot))
     throw malformed('malformed_certificate', 'a certificate chain is empty');
   const rootCrl = parseCrl(crlDer(collateral.rootCaCrl, 'root CA CRL'), 'root CA CRL');
   const pckCrl = parseCrl(crlDer(collateral.pckCrl, 'PCK CRL'), 'PCK CRL');
-  return { pck, pckCa, root, tcbSigner, tcbRoot, qeSigner, qeRoot, pckCrlIssuer, pckCrlRoot, rootCrl, pckCrl };
+  return {
+    pck,
+    pckCa,
+    root,
+    tcbSigner,
+    tcbRoot,
+    qeSigner,
+    qeRoot,
+    pckCrlIssuer,
+    pckCrlRoot,
+    rootCrl,
+    pckCrl,
+  };
 }
 
 /** Which of the signatures over certificates and CRLs hold; started together, each certificate verified once. */
@@ -84,7 +110,10 @@ export interface ChainSignatures {
   readonly rootSpki: string;
 }
 
-export async function verifyChainSignatures(all: IntelCertificates, keys: KeyCache): Promise<ChainSignatures> {
+export async function verifyChainSignatures(
+  all: IntelCertificates,
+  keys: KeyCache,
+): Promise<ChainSignatures> {
   const rootKey = all.root.publicKey;
   const tcbSignerJob = verifySignedBy(all.tcbSigner, rootKey, keys);
   const [rootsSigned, casSigned, pck, tcbSigner, qeSigner, rootCrl, pckCrl] = await Promise.all([
@@ -97,12 +126,28 @@ export async function verifyChainSignatures(all: IntelCertificates, keys: KeyCac
     verifySignedBy(all.pckCrl, all.pckCa.publicKey, keys),
   ]);
   const pckCa = casSigned.every(Boolean);
-  return { roots: rootsSigned.every(Boolean), pckCa, pck, tcbSigner, qeSigner, rootCrl, pckCrl, rootSpki: spkiSha256(rootKey.raw) };
+  return {
+    roots: rootsSigned.every(Boolean),
+    pckCa,
+    pck,
+    tcbSigner,
+    qeSigner,
+    rootCrl,
+    pckCrl,
+    rootSpki: spkiSha256(rootKey.raw),
+  };
 }
 
 /** Every root of the chains given, each once: they share a key, and each has a window, a role and a serial of its own. */
 function rootsOf(all: IntelCertificates): readonly Certificate[] {
-  return [...new Set([all.root, all.tcbRoot, all.qeRoot, ...(all.pckCrlRoot === undefined ? [] : [all.pckCrlRoot])])];
+  return [
+    ...new Set([
+      all.root,
+      all.tcbRoot,
+      all.qeRoot,
+      ...(all.pckCrlRoot === undefined ? [] : [all.pckCrlRoot]),
+    ]),
+  ];
 }
 
 function pckCasOf(all: IntelCertificates): readonly Certificate[] {
@@ -110,9 +155,14 @@ function pckCasOf(all: IntelCertificates): readonly Certificate[] {
 }
 
 /** SHA-256 of the public keys of roots given in place of Intel's, or Intel's own. `known` saves parsing one of them again. */
-export function trustedRoots(roots: readonly Uint8Array[] | undefined, known?: Certificate): readonly string[] {
+export function trustedRoots(
+  roots: readonly Uint8Array[] | undefined,
+  known?: Certificate,
+): readonly string[] {
   if (roots === undefined) return [toHex(INTEL_ROOT_SPKI_SHA256)];
-  const certificates = roots.map((der) => (known !== undefined && equalBytes(known.raw, der) ? known : parseCertificate(der, 'root')));
+  const certificates = roots.map((der) =>
+    known !== undefined && equalBytes(known.raw, der) ? known : parseCertificate(der, 'root'),
+  );
   return certificates.map(({ publicKey }) => spkiSha256(publicKey.raw));
 }
 
@@ -121,7 +171,11 @@ export async function chainRules(
   t: Transcript,
   all: IntelCertificates,
   signatures: ChainSignatures,
-  context: { readonly now: Date; readonly trusted: readonly string[]; readonly memory?: RollbackMemory | undefined },
+  context: {
+    readonly now: Date;
+    readonly trusted: readonly string[];
+    readonly memory?: RollbackMemory | undefined;
+  },
 ): Promise<ChainOutcome> {
   const { now, trusted } = context;
   const R = TDX_RULES;
@@ -158,7 +212,10 @@ export async function chainRules(
   validity(t, all, now);
   // Only what leads to the trusted root is remembered: strangers must not be able to fill the memory.
   const memory = rootTrusted && pckChain && rolesHold ? context.memory : undefined;
-  const clean = await revocationRules(t, all, signatures, { now, ...(memory === undefined ? {} : { memory }) });
+  const clean = await revocationRules(t, all, signatures, {
+    now,
+    ...(memory === undefined ? {} : { memory }),
+  });
   const common = rootTrusted && rolesHold && clean;
   return {
     pck: common && pckChain,
@@ -173,8 +230,14 @@ function link(child: Certificate, issuer: Certificate, signed: boolean): string 
   return signed ? undefined : `${nameText(child.subject)} is not signed by ${nameText(issuer.subject)}`;
 }
 
-function signerChain(all: IntelCertificates, signer: Certificate, root: Certificate, signed: boolean): string | undefined {
-  if (!equalBytes(root.publicKey.raw, all.root.publicKey.raw)) return 'a signing chain ends in another root than the PCK chain';
+function signerChain(
+  all: IntelCertificates,
+  signer: Certificate,
+  root: Certificate,
+  signed: boolean,
+): string | undefined {
+  if (!equalBytes(root.publicKey.raw, all.root.publicKey.raw))
+    return 'a signing chain ends in another root than the PCK chain';
   return link(signer, root, signed);
 }
 
@@ -184,17 +247,28 @@ const PCK_CAS = ['Intel SGX PCK Platform CA', 'Intel SGX PCK Processor CA'];
 function roleProblems(all: IntelCertificates): readonly string[] {
   const named: readonly (readonly [string, Certificate, readonly string[], string | undefined])[] = [
     ['PCK', all.pck, ['Intel SGX PCK Certificate'], endEntityProblem(all.pck, [SGX_EXTENSIONS_OID])],
-    ...pckCasOf(all).map((ca) => ['PCK CA', ca, PCK_CAS, caProblem(ca, { certificates: true, crls: true }, 0)] as const),
+    ...pckCasOf(all).map(
+      (ca) => ['PCK CA', ca, PCK_CAS, caProblem(ca, { certificates: true, crls: true }, 0)] as const,
+    ),
     ['TCB signing', all.tcbSigner, ['Intel SGX TCB Signing'], endEntityProblem(all.tcbSigner)],
     ['QE identity signing', all.qeSigner, ['Intel SGX TCB Signing'], endEntityProblem(all.qeSigner)],
-    ...rootsOf(all).map((root) => ['root', root, ['Intel SGX Root CA'], caProblem(root, { certificates: true, crls: true }, 1)] as const),
+    ...rootsOf(all).map(
+      (root) =>
+        [
+          'root',
+          root,
+          ['Intel SGX Root CA'],
+          caProblem(root, { certificates: true, crls: true }, 1),
+        ] as const,
+    ),
   ];
   return named.flatMap(([role, certificate, names, problem]) => {
     const { subject, publicKey } = certificate;
     if (subject.commonName === undefined || !names.includes(subject.commonName)) {
       return [`${role} certificate is named ${nameText(subject)}, expected ${names.join(' or ')}`];
     }
-    if (publicKey.kind !== 'ec' || publicKey.curve !== 'P-256') return [`${role} certificate has no P-256 key`];
+    if (publicKey.kind !== 'ec' || publicKey.curve !== 'P-256')
+      return [`${role} certificate has no P-256 key`];
     return problem === undefined ? [] : [`${role} certificate: ${problem}`];
   });
 }
@@ -203,12 +277,19 @@ function endEntityProblem(certificate: Certificate, known: readonly string[] = [
   if (certificate.basicConstraints === undefined) return 'basicConstraints is missing';
   if (certificate.basicConstraints.ca) return 'it is a CA';
   if (certificate.keyUsage?.digitalSignature !== true) return 'keyUsage lacks digitalSignature';
-  if (certificate.keyUsage.keyCertSign || certificate.keyUsage.crlSign) return 'keyUsage allows signing certificates or CRLs';
+  if (certificate.keyUsage.keyCertSign || certificate.keyUsage.crlSign)
+    return 'keyUsage allows signing certificates or CRLs';
   return criticalProblem(certificate, known);
 }
 
 function validity(t: Transcript, all: IntelCertificates, now: Date): void {
-  for (const certificate of new Set([all.pck, ...pckCasOf(all), ...rootsOf(all), all.tcbSigner, all.qeSigner])) {
+  for (const certificate of new Set([
+    all.pck,
+    ...pckCasOf(all),
+    ...rootsOf(all),
+    all.tcbSigner,
+    all.qeSigner,
+  ])) {
     const problem = validityProblem(certificate, now);
     if (problem !== undefined) {
       t.fail(TDX_RULES.validity, `${nameText(certificate.subject)} at ${now.toISOString()}: ${problem}`);
@@ -232,7 +313,11 @@ async function revocationRules(
     (all.pckCrlIssuer !== undefined && !equalBytes(all.pckCrlIssuer.publicKey.raw, all.pckCa.publicKey.raw)
       ? `PCK CRL issuer chain is of ${nameText(all.pckCrlIssuer.subject)}, the issuer of the PCK is ${nameText(all.pckCa.subject)}`
       : undefined);
-  const authentic = t.expect(R.crl, problem === undefined, problem ?? `root CA CRL by the root, PCK CRL by ${nameText(all.pckCa.subject)}`);
+  const authentic = t.expect(
+    R.crl,
+    problem === undefined,
+    problem ?? `root CA CRL by the root, PCK CRL by ${nameText(all.pckCa.subject)}`,
+  );
   const late = [
     ['root CA CRL', all.rootCrl],
     ['PCK CRL', all.pckCrl],
@@ -240,9 +325,15 @@ async function revocationRules(
   const stale = late.flatMap(([name, { thisUpdate, nextUpdate }]) =>
     now >= thisUpdate && nextUpdate !== undefined && now < nextUpdate
       ? []
-      : [`${name} is for ${thisUpdate.toISOString()} to ${nextUpdate?.toISOString() ?? 'never'}, now is ${now.toISOString()}`],
+      : [
+          `${name} is for ${thisUpdate.toISOString()} to ${nextUpdate?.toISOString() ?? 'never'}, now is ${now.toISOString()}`,
+        ],
   )[0];
-  const current = t.expect(R.crlWindow, stale === undefined, stale ?? `both are current at ${now.toISOString()}`);
+  const current = t.expect(
+    R.crlWindow,
+    stale === undefined,
+    stale ?? `both are current at ${now.toISOString()}`,
+  );
   const revoked: readonly (readonly [string, Certificate, RevocationList])[] = [
     ['PCK', all.pck, all.pckCrl],
     ...pckCasOf(all).map((ca) => ['PCK CA', ca, all.rootCrl] as const),
@@ -252,14 +343,20 @@ async function revocationRules(
   ];
   const hit = revoked.find(([, certificate, crl]) => isRevoked(crl, certificate.serial));
   const found = `${all.pckCrl.revoked.length} PCKs and ${all.rootCrl.revoked.length} CAs are revoked, none of them in use`;
-  if (hit !== undefined) t.fail(R.revocation, `${hit[0]} certificate, serial ${toHex(hit[1].serial)}, is revoked`);
+  if (hit !== undefined)
+    t.fail(R.revocation, `${hit[0]} certificate, serial ${toHex(hit[1].serial)}, is revoked`);
   else if (authentic) t.pass(R.revocation, found);
   else t.skip(R.revocation, 'not known: the lists that would say so are not authentic');
   if (memory !== undefined && authentic && current) await crlMemory(t, all, signatures.rootSpki, memory);
   return authentic && hit === undefined;
 }
 
-function crlFault(name: string, crl: RevocationList, issuer: Certificate, signed: boolean): string | undefined {
+function crlFault(
+  name: string,
+  crl: RevocationList,
+  issuer: Certificate,
+  signed: boolean,
+): string | undefined {
   // The window is rule by rule below: here the CRL is looked at as of the moment it was issued.
   const problem = crlProblem(crl, issuer, crl.thisUpdate);
   if (problem !== undefined) return `${name}: ${problem}`;
@@ -267,17 +364,34 @@ function crlFault(name: string, crl: RevocationList, issuer: Certificate, signed
   return signed ? undefined : `${name} is not signed by ${nameText(issuer.subject)}`;
 }
 
-async function crlMemory(t: Transcript, all: IntelCertificates, rootSpki: string, memory: RollbackMemory): Promise<void> {
+async function crlMemory(
+  t: Transcript,
+  all: IntelCertificates,
+  rootSpki: string,
+  memory: RollbackMemory,
+): Promise<void> {
   for (const [name, { crlNumber, issuer }] of [
     ['root CA CRL', all.rootCrl],
     ['PCK CRL', all.pckCrl],
   ] as const) {
-    await notOlder(t, memory, `intel/${rootSpki.slice(0, 16)}/crl/${issuer.commonName ?? ''}`, name, crlNumber ?? 0n);
+    await notOlder(
+      t,
+      memory,
+      `intel/${rootSpki.slice(0, 16)}/crl/${issuer.commonName ?? ''}`,
+      name,
+      crlNumber ?? 0n,
+    );
   }
 }
 
 /** T21: fails when a higher number has been seen under the key; otherwise remembers this one. */
-export async function notOlder(t: Transcript, memory: RollbackMemory, key: string, name: string, value: bigint): Promise<boolean> {
+export async function notOlder(
+  t: Transcript,
+  memory: RollbackMemory,
+  key: string,
+  name: string,
+  value: bigint,
+): Promise<boolean> {
   const highest = await memory.highest(key);
   if (highest !== undefined && value < highest) {
     return t.fail(TDX_RULES.rollback, `${name} has number ${value}, ${highest} has been seen`, {
@@ -292,7 +406,8 @@ export async function notOlder(t: Transcript, memory: RollbackMemory, key: strin
 /** DER from what services send: DER itself, PEM, or DER in hex (PCCS). */
 function crlDer(bytes: Uint8Array, name: string): Uint8Array {
   if (bytes[0] === 0x2d) return parsePem(fromUtf8(bytes, name), 'X509 CRL', 1, name)[0] ?? bytes;
-  if (bytes[0] === 0x33 && bytes[1] === 0x30 && bytes[2] === 0x38) return fromHex(fromUtf8(bytes, name).trim(), name);
+  if (bytes[0] === 0x33 && bytes[1] === 0x30 && bytes[2] === 0x38)
+    return fromHex(fromUtf8(bytes, name).trim(), name);
   return new Uint8Array(bytes);
 }
 

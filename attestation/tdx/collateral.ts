@@ -114,13 +114,18 @@ export interface QeIdentity extends Window {
 /** Cuts `{"<member>":{…},"signature":"<hex>"}` into signed bytes and signature without interpreting the former. */
 export function cutSigned(text: string, member: 'tcbInfo' | 'enclaveIdentity'): SignedText {
   if (text.length > MAX_COLLATERAL_JSON) {
-    throw malformed('input_too_large', `${member} response is ${text.length} characters, limit ${MAX_COLLATERAL_JSON}`);
+    throw malformed(
+      'input_too_large',
+      `${member} response is ${text.length} characters, limit ${MAX_COLLATERAL_JSON}`,
+    );
   }
   const spans = topLevel(text, member);
   const body = spans.get(member);
   const signature = spans.get('signature');
   if (spans.size !== 2 || body === undefined || signature === undefined) {
-    throw bad(`${member} response has members ${[...spans.keys()].slice(0, 4).join(', ')}; expected ${member} and signature`);
+    throw bad(
+      `${member} response has members ${[...spans.keys()].slice(0, 4).join(', ')}; expected ${member} and signature`,
+    );
   }
   if (!body.startsWith('{') || !/^"[0-9a-fA-F]{128}"$/.test(signature)) {
     throw bad(`${member} response needs an object and a signature of 128 hex digits`);
@@ -140,11 +145,13 @@ export function parseTcbInfo(text: string): TcbInfo {
     pceId: at.hex('pceId', 2),
     ...window(at),
     module: module === undefined ? undefined : moduleCore(module),
-    moduleIdentities: (at.has('tdxModuleIdentities') ? at.list('tdxModuleIdentities', 64) : []).map((item) => ({
-      id: item.string('id').toUpperCase(),
-      ...moduleCore(item),
-      levels: item.list('tcbLevels', 64).map(isvLevel),
-    })),
+    moduleIdentities: (at.has('tdxModuleIdentities') ? at.list('tdxModuleIdentities', 64) : []).map(
+      (item) => ({
+        id: item.string('id').toUpperCase(),
+        ...moduleCore(item),
+        levels: item.list('tcbLevels', 64).map(isvLevel),
+      }),
+    ),
     levels: at.list('tcbLevels', 256).map(tcbLevel),
   };
 }
@@ -175,7 +182,11 @@ function window(at: Reader): Window {
 }
 
 function moduleCore(at: Reader): Pick<ModuleIdentity, 'mrSigner' | 'attributes' | 'attributesMask'> {
-  return { mrSigner: at.hex('mrsigner', 48), attributes: at.hex('attributes', 8), attributesMask: at.hex('attributesMask', 8) };
+  return {
+    mrSigner: at.hex('mrsigner', 48),
+    attributes: at.hex('attributes', 8),
+    attributesMask: at.hex('attributesMask', 8),
+  };
 }
 
 function isvLevel(at: Reader): IsvLevel {
@@ -197,13 +208,20 @@ function levelStatus(at: Reader): Pick<TcbLevel, 'status' | 'tcbDate' | 'advisor
   const text = at.string('tcbStatus');
   const status = TCB_STATUSES.find((known) => known === text);
   if (status === undefined) throw bad(`tcbStatus ${JSON.stringify(text.slice(0, 64))} is not known`);
-  return { status, tcbDate: at.time('tcbDate'), advisoryIds: at.has('advisoryIDs') ? at.strings('advisoryIDs', 256) : [] };
+  return {
+    status,
+    tcbDate: at.time('tcbDate'),
+    advisoryIds: at.has('advisoryIDs') ? at.strings('advisoryIDs', 256) : [],
+  };
 }
 
 function components(tcb: Reader, name: string): readonly SvnComponent[] {
   const list = tcb.list(name, 16);
   if (list.length !== 16) throw bad(`${name} has ${list.length} components, expected 16`);
-  return list.map((item) => ({ svn: item.integer('svn', 255), type: item.has('type') ? item.string('type') : undefined }));
+  return list.map((item) => ({
+    svn: item.integer('svn', 255),
+    type: item.has('type') ? item.string('type') : undefined,
+  }));
 }
 
 /** Typed reads of one JSON object. Unknown members are allowed: Intel adds some, and signs them. */
@@ -212,7 +230,8 @@ class Reader {
   readonly #name: string;
 
   constructor(value: Json | undefined, name: string) {
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) throw bad(`${name} is not an object`);
+    if (typeof value !== 'object' || value === null || Array.isArray(value))
+      throw bad(`${name} is not an object`);
     this.#object = value as JsonObject;
     this.#name = name;
   }
@@ -275,7 +294,11 @@ class Reader {
 /** `YYYY-MM-DDThh:mm:ssZ`, a real date; anything else throws. */
 function parseUtc(text: string, name: string): Date {
   const date = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z$/.test(text) ? new Date(text) : undefined;
-  if (date === undefined || Number.isNaN(date.getTime()) || date.toISOString().slice(0, 19) !== text.slice(0, 19)) {
+  if (
+    date === undefined ||
+    Number.isNaN(date.getTime()) ||
+    date.toISOString().slice(0, 19) !== text.slice(0, 19)
+  ) {
     throw bad(`${name} is not a UTC time: ${JSON.stringify(text.slice(0, 40))}`);
   }
   return date;

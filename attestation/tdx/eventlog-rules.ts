@@ -44,7 +44,9 @@ export async function eventLogRules(
   for (const event of events) {
     const content = await eventContent(event);
     if (content === 'contradicted') {
-      t.fail(R.eventContent, `${eventName(event)}: its data is not what its digest is of`, { actual: toHex(event.digest) });
+      t.fail(R.eventContent, `${eventName(event)}: its data is not what its digest is of`, {
+        actual: toHex(event.digest),
+      });
       counts.hashed = -1;
       break;
     }
@@ -64,7 +66,14 @@ function replayRule(t: Transcript, replayed: readonly Uint8Array[], quoted: read
   t.expect(
     TDX_RULES.eventLog,
     wrong < 0,
-    wrong < 0 ? `RTMR0 to RTMR${quoted.length - 1} replay to the quote` : `RTMR${wrong} does not replay to the quote`,
-    wrong < 0 ? {} : { expected: toHex(quoted[wrong] ?? new Uint8Array()), actual: toHex(replayed[wrong] ?? new Uint8Array()) },
+    wrong < 0
+      ? `RTMR0 to RTMR${quoted.length - 1} replay to the quote`
+      : `RTMR${wrong} does not replay to the quote`,
+    wrong < 0
+      ? {}
+      : {
+          expected: toHex(quoted[wrong] ?? new Uint8Array()),
+          actual: toHex(replayed[wrong] ?? new Uint8Array()),
+        },
   );
 }

@@ -3,7 +3,17 @@
 // Refuses: a missing, repeated or unknown member, a value of the wrong size, an SVN over its field.
 
 import { toHex } from '../encoding/bytes.ts';
-import { childrenOf, parseDer, readBoolean, readOctets, readOid, readSmall, TAG, type Der, type DerCursor } from '../x509/der.ts';
+import {
+  childrenOf,
+  parseDer,
+  readBoolean,
+  readOctets,
+  readOid,
+  readSmall,
+  TAG,
+  type Der,
+  type DerCursor,
+} from '../x509/der.ts';
 import { malformed } from '../transcript/errors.ts';
 
 export const SGX_EXTENSIONS_OID = '1.2.840.113741.1.13.1';
@@ -36,15 +46,23 @@ export function parsePckExtensions(value: Uint8Array): PckExtensions {
   try {
     return pckExtensions(value);
   } catch (error) {
-    throw malformed('tdx_pck_extensions', `SGX extensions: ${error instanceof Error ? error.message : String(error)}`, {
-      check: 'T11',
-      cause: error,
-    });
+    throw malformed(
+      'tdx_pck_extensions',
+      `SGX extensions: ${error instanceof Error ? error.message : String(error)}`,
+      {
+        check: 'T11',
+        cause: error,
+      },
+    );
   }
 }
 
 function pckExtensions(value: Uint8Array): PckExtensions {
-  const members = byArc(childrenOf(parseDer(value, 'SGX extensions', 4096), 'SGX extensions'), SGX_EXTENSIONS_OID, 7);
+  const members = byArc(
+    childrenOf(parseDer(value, 'SGX extensions', 4096), 'SGX extensions'),
+    SGX_EXTENSIONS_OID,
+    7,
+  );
   const tcb = byArc(childrenOf(required(members, 2, 'TCB'), 'TCB'), `${SGX_EXTENSIONS_OID}.2`, 18);
   const components = Array.from({ length: 16 }, (_, i) =>
     readSmall(required(tcb, i + 1, `TCB component ${i + 1}`), `TCB component ${i + 1}`, 255),
@@ -52,9 +70,11 @@ function pckExtensions(value: Uint8Array): PckExtensions {
   const cpuSvn = octets(required(tcb, 18, 'CPUSVN'), 'CPUSVN', 16);
   // The profile defines CPUSVN as opaque; on every platform with DCAP it is the components themselves. Not relied upon.
   const sgxTypeElement = required(members, 5, 'SGX type');
-  if (sgxTypeElement.tag !== TAG.enumerated || sgxTypeElement.content.length !== 1) throw bad('SGX type is not an ENUMERATED of one byte');
+  if (sgxTypeElement.tag !== TAG.enumerated || sgxTypeElement.content.length !== 1)
+    throw bad('SGX type is not an ENUMERATED of one byte');
   const sgxType = sgxTypeElement.content[0];
-  if (sgxType !== 0 && sgxType !== 1 && sgxType !== 2) throw bad(`SGX type is ${sgxType}, expected 0, 1 or 2`);
+  if (sgxType !== 0 && sgxType !== 1 && sgxType !== 2)
+    throw bad(`SGX type is ${sgxType}, expected 0, 1 or 2`);
   const instance = members.get(6);
   const configuration = members.get(7);
   return {

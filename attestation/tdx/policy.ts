@@ -77,7 +77,12 @@ export type DecidedTdxPolicy = {
   readonly minimumTeeTcbSvn?: Uint8Array | undefined;
 } & Pick<
     TdxPolicy,
-    'minimumTcbEvaluationDataNumber' | 'tcbStatus' | 'tcbGraceDays' | 'advisories' | 'requireSeptVeDisable' | 'allowMigratable'
+    | 'minimumTcbEvaluationDataNumber'
+    | 'tcbStatus'
+    | 'tcbGraceDays'
+    | 'advisories'
+    | 'requireSeptVeDisable'
+    | 'allowMigratable'
   >;
 
 const SIZES = {
@@ -116,9 +121,11 @@ export function readTdxSection(value: unknown): TdxSection {
 
 /** Decodes a policy from JSON or code; `called` is what errors name it. Throws `malformed_policy` for unknown keys, empty lists and values of the wrong type or size. */
 export function decideTdxPolicy(value: unknown, called = 'policy'): DecidedTdxPolicy {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw bad(`${called} is not an object`);
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw bad(`${called} is not an object`);
   const policy: Record<string, unknown> = {};
-  for (const [key, given] of Object.entries(value)) if (given !== undefined) policy[key] = parseKey(key, given, called);
+  for (const [key, given] of Object.entries(value))
+    if (given !== undefined) policy[key] = parseKey(key, given, called);
   return policy;
 }
 
@@ -143,13 +150,15 @@ function parseKey(key: string, given: unknown, called: string): unknown {
     case 'tcbStatus':
       return list(key, given).map((status) => {
         const known = TCB_STATUSES.find((name) => name === status);
-        if (known === undefined) throw bad(`tcbStatus has ${JSON.stringify(status)}; known are ${TCB_STATUSES.join(', ')}`);
+        if (known === undefined)
+          throw bad(`tcbStatus has ${JSON.stringify(status)}; known are ${TCB_STATUSES.join(', ')}`);
         if (known === 'Revoked') throw bad('tcbStatus lists Revoked, which no policy accepts');
         return known;
       });
     case 'advisories':
       return (Array.isArray(given) && given.length === 0 ? [] : list(key, given)).map((id) => {
-        if (typeof id !== 'string' || id.length > 64) throw bad('advisories has a value that is not an advisory id');
+        if (typeof id !== 'string' || id.length > 64)
+          throw bad('advisories has a value that is not an advisory id');
         return id;
       });
     default:
@@ -167,7 +176,9 @@ function hex(key: string, given: unknown, size: number): Uint8Array {
   try {
     bytes = fromHex(given, key);
   } catch (error) {
-    throw malformed('malformed_policy', error instanceof Error ? error.message : `${key} is not hex`, { cause: error });
+    throw malformed('malformed_policy', error instanceof Error ? error.message : `${key} is not hex`, {
+      cause: error,
+    });
   }
   if (size > 0 && bytes.length !== size) throw bad(`${key} is ${bytes.length} bytes, expected ${size}`);
   return bytes;

@@ -94,11 +94,21 @@ export function parseTdxQuote(bytes: Uint8Array): TdxQuote {
   if (bytes.length > MAX_QUOTE_BYTES) {
     throw malformed('input_too_large', `quote is ${bytes.length} bytes, limit ${MAX_QUOTE_BYTES}`);
   }
-  const header = decodeLayout(QUOTE_HEADER, take(bytes, 0, QUOTE_HEADER_BYTES, 'quote header'), QUOTE_HEADER_BYTES, 'quote header');
+  const header = decodeLayout(
+    QUOTE_HEADER,
+    take(bytes, 0, QUOTE_HEADER_BYTES, 'quote header'),
+    QUOTE_HEADER_BYTES,
+    'quote header',
+  );
   const version = header.version;
-  if (version !== 4 && version !== 5) throw unsupportedQuote(`quote version is ${version}, expected 4 or 5`, '4 or 5', version);
+  if (version !== 4 && version !== 5)
+    throw unsupportedQuote(`quote version is ${version}, expected 4 or 5`, '4 or 5', version);
   if (header.teeType !== 0x81)
-    throw unsupportedQuote(`TEE type is 0x${header.teeType.toString(16)}, expected 0x81`, '0x81', header.teeType);
+    throw unsupportedQuote(
+      `TEE type is 0x${header.teeType.toString(16)}, expected 0x81`,
+      '0x81',
+      header.teeType,
+    );
   if (header.attestationKeyType !== 2) {
     throw unsupportedQuote(
       `attestation key type is ${header.attestationKeyType}, expected 2 (ECDSA P-256)`,
@@ -107,7 +117,9 @@ export function parseTdxQuote(bytes: Uint8Array): TdxQuote {
     );
   }
   const { bodyType, bodyAt, bodyBytes } =
-    version === 4 ? ({ bodyType: 2, bodyAt: 48, bodyBytes: TD_BODY_10_BYTES } as const) : bodyDescriptor(bytes);
+    version === 4
+      ? ({ bodyType: 2, bodyAt: 48, bodyBytes: TD_BODY_10_BYTES } as const)
+      : bodyDescriptor(bytes);
   const bodyRaw = take(bytes, bodyAt, bodyBytes, 'TD quote body');
   const body: TdBody =
     bodyType === 2
@@ -116,11 +128,15 @@ export function parseTdxQuote(bytes: Uint8Array): TdxQuote {
   const authAt = bodyAt + bodyBytes;
   const authBytes = viewOf(take(bytes, authAt, 4, 'quote signature data length')).getUint32(0, true);
   if (authBytes > bytes.length - authAt - 4) {
-    throw malformed('tdx_signature_data', `quote signature data length is ${authBytes}, ${bytes.length - authAt - 4} bytes remain`, {
-      check: 'T3',
-      expected: `at most ${bytes.length - authAt - 4}`,
-      actual: String(authBytes),
-    });
+    throw malformed(
+      'tdx_signature_data',
+      `quote signature data length is ${authBytes}, ${bytes.length - authAt - 4} bytes remain`,
+      {
+        check: 'T3',
+        expected: `at most ${bytes.length - authAt - 4}`,
+        actual: String(authBytes),
+      },
+    );
   }
   return {
     version,
@@ -162,24 +178,36 @@ export function quoteClaims(quote: TdxQuote): Record<string, unknown> {
 }
 
 /** Version 5 puts a type and a size before the body; the two have to agree (T2). */
-function bodyDescriptor(bytes: Uint8Array): { readonly bodyType: 2 | 3; readonly bodyAt: number; readonly bodyBytes: number } {
+function bodyDescriptor(bytes: Uint8Array): {
+  readonly bodyType: 2 | 3;
+  readonly bodyAt: number;
+  readonly bodyBytes: number;
+} {
   const view = viewOf(take(bytes, QUOTE_HEADER_BYTES, 6, 'quote body descriptor'));
   const bodyType = view.getUint16(0, true);
   const size = view.getUint32(2, true);
   if (bodyType !== 2 && bodyType !== 3) {
-    throw unsupported('tdx_body_descriptor', `quote body type is ${bodyType}, expected 2 (TD 1.0) or 3 (TD 1.5)`, {
-      check: 'T2',
-      expected: '2 or 3',
-      actual: String(bodyType),
-    });
+    throw unsupported(
+      'tdx_body_descriptor',
+      `quote body type is ${bodyType}, expected 2 (TD 1.0) or 3 (TD 1.5)`,
+      {
+        check: 'T2',
+        expected: '2 or 3',
+        actual: String(bodyType),
+      },
+    );
   }
   const expected = bodyType === 2 ? TD_BODY_10_BYTES : TD_BODY_15_BYTES;
   if (size !== expected) {
-    throw malformed('tdx_body_descriptor', `quote body size is ${size}, expected ${expected} for body type ${bodyType}`, {
-      check: 'T2',
-      expected: String(expected),
-      actual: String(size),
-    });
+    throw malformed(
+      'tdx_body_descriptor',
+      `quote body size is ${size}, expected ${expected} for body type ${bodyType}`,
+      {
+        check: 'T2',
+        expected: String(expected),
+        actual: String(size),
+      },
+    );
   }
   return { bodyType, bodyAt: QUOTE_HEADER_BYTES + 6, bodyBytes: expected };
 }
@@ -190,11 +218,15 @@ type SignatureData = Omit<TdxQuote, 'version' | 'bodyType' | 'header' | 'body' |
 function signatureData(bytes: Uint8Array): SignatureData {
   const outer = certification(bytes, 128, 'certification data');
   if (outer.type !== 6) {
-    throw unsupported('tdx_certification_data', `certification data type is ${outer.type}, expected 6 (QE report)`, {
-      check: 'T6',
-      expected: '6',
-      actual: String(outer.type),
-    });
+    throw unsupported(
+      'tdx_certification_data',
+      `certification data type is ${outer.type}, expected 6 (QE report)`,
+      {
+        check: 'T6',
+        expected: '6',
+        actual: String(outer.type),
+      },
+    );
   }
   const inside = outer.data;
   const qeReportBytes = take(inside, 0, QE_REPORT_BYTES, 'QE report');
@@ -202,11 +234,15 @@ function signatureData(bytes: Uint8Array): SignatureData {
   const qeAuthData = take(inside, 450, authBytes, 'QE authentication data');
   const inner = certification(inside, 450 + authBytes, 'QE certification data');
   if (inner.type < 1 || inner.type > 5) {
-    throw unsupported('tdx_certification_data', `QE certification data type is ${inner.type}, expected 5 (PCK certificate chain)`, {
-      check: 'T6',
-      expected: '5',
-      actual: String(inner.type),
-    });
+    throw unsupported(
+      'tdx_certification_data',
+      `QE certification data type is ${inner.type}, expected 5 (PCK certificate chain)`,
+      {
+        check: 'T6',
+        expected: '5',
+        actual: String(inner.type),
+      },
+    );
   }
   return {
     signature: take(bytes, 0, 64, 'quote signature'),
@@ -221,24 +257,36 @@ function signatureData(bytes: Uint8Array): SignatureData {
 }
 
 /** A type, a length and data that has to end exactly where `bytes` ends (T3). */
-function certification(bytes: Uint8Array, at: number, name: string): { readonly type: number; readonly data: Uint8Array } {
+function certification(
+  bytes: Uint8Array,
+  at: number,
+  name: string,
+): { readonly type: number; readonly data: Uint8Array } {
   const view = viewOf(take(bytes, at, 6, `${name} header`));
   const size = view.getUint32(2, true);
   if (size !== bytes.length - at - 6) {
-    throw malformed('tdx_signature_data', `${name} size is ${size}, ${bytes.length - at - 6} bytes are left for it`, {
-      check: 'T3',
-      expected: String(bytes.length - at - 6),
-      actual: String(size),
-    });
+    throw malformed(
+      'tdx_signature_data',
+      `${name} size is ${size}, ${bytes.length - at - 6} bytes are left for it`,
+      {
+        check: 'T3',
+        expected: String(bytes.length - at - 6),
+        actual: String(size),
+      },
+    );
   }
   return { type: view.getUint16(0, true), data: bytes.subarray(at + 6) };
 }
 
 function take(bytes: Uint8Array, at: number, size: number, name: string): Uint8Array {
   if (bytes.length - at < size) {
-    throw malformed('malformed_length', `quote ends inside the ${name}: ${Math.max(0, bytes.length - at)} of ${size} bytes`, {
-      check: 'T3',
-    });
+    throw malformed(
+      'malformed_length',
+      `quote ends inside the ${name}: ${Math.max(0, bytes.length - at)} of ${size} bytes`,
+      {
+        check: 'T3',
+      },
+    );
   }
   return bytes.subarray(at, at + size);
 }

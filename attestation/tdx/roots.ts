@@ -5,7 +5,9 @@ import { sha256 } from '@noble/hashes/sha2.js';
 import { fromHex, toHex } from '../encoding/bytes.ts';
 
 /** SHA-256 of the DER SubjectPublicKeyInfo of "Intel SGX Root CA". */
-export const INTEL_ROOT_SPKI_SHA256 = fromHex('a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e');
+export const INTEL_ROOT_SPKI_SHA256 = fromHex(
+  'a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e',
+);
 
 /** SHA-256 of the whole certificate, for people to compare: current, and the older issue. */
 export const INTEL_ROOT_DER_SHA256: readonly string[] = [

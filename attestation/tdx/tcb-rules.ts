@@ -88,7 +88,10 @@ export function tcbRules(t: Transcript, inputs: TcbInputs, policy: DecidedTdxPol
   const sameFamily = pck !== undefined && tcbInfo !== undefined && platformRule(t, pck, tcbInfo);
   if (pck === undefined || tcbInfo === undefined)
     t.skip(R.platform, `not compared: ${missing({ PCK: pck, 'TCB info': tcbInfo })} could not be relied on`);
-  const usable = pck !== undefined && tcbInfo !== undefined && sameFamily ? { pck, tcbInfo, levels: sortedLevels(tcbInfo) } : undefined;
+  const usable =
+    pck !== undefined && tcbInfo !== undefined && sameFamily
+      ? { pck, tcbInfo, levels: sortedLevels(tcbInfo) }
+      : undefined;
 
   // The same function for both: what a TD was launched on says nothing of what runs under it now.
   const judged = (svn: Uint8Array, when: Svn['when']): Judged => judgeSvn({ svn, when }, inputs, usable);
@@ -104,8 +107,13 @@ export function tcbRules(t: Transcript, inputs: TcbInputs, policy: DecidedTdxPol
   const advisoryIds = [...new Set(matched.flatMap((level) => level?.advisoryIds ?? []))].toSorted();
   const dates = matched.flatMap((level) => (level === undefined ? [] : [level.tcbDate.getTime()]));
   const tcbDate = dates.length === 0 ? undefined : new Date(Math.min(...dates));
-  const late = (status: TcbStatus | undefined): boolean => graceHolds(status, tcbDate, policy.tcbGraceDays, now);
-  const status = relaunchRule(t, { quote, launch, running }, (advised) => accepted.includes(advised) || late(advised));
+  const late = (status: TcbStatus | undefined): boolean =>
+    graceHolds(status, tcbDate, policy.tcbGraceDays, now);
+  const status = relaunchRule(
+    t,
+    { quote, launch, running },
+    (advised) => accepted.includes(advised) || late(advised),
+  );
   convergenceRule(t, status, { launch, running, qe: qe?.status });
   const short = (svn: Uint8Array | undefined, reached: Judged | undefined): readonly Shortfall[] =>
     usable && quote && svn && reached?.status !== undefined && !accepted.includes(reached.status)
@@ -131,14 +139,22 @@ export function tcbRules(t: Transcript, inputs: TcbInputs, policy: DecidedTdxPol
 }
 
 function statuses(judged: Judged | undefined): Pick<TdxTcb, 'status' | 'platform' | 'module'> {
-  return { status: judged?.status, platform: judged?.platform.level?.tdx.status, module: judged?.module.level?.status };
+  return {
+    status: judged?.status,
+    platform: judged?.platform.level?.tdx.status,
+    module: judged?.module.level?.status,
+  };
 }
 
 /** What one SVN reaches: every component of it, against the levels of the platform and the identity of the module. */
 function judgeSvn(at: Svn, { quote, tcbInfo, qe }: TcbInputs, usable: Usable | undefined): Judged {
   const module = quote && tcbInfo ? moduleOf(at, quote, tcbInfo) : NOTHING;
   const platform = usable ? platformOf(at, usable) : NOTHING;
-  const status = platform.level && module.level && qe && converge([platform.level.tdx.status, module.level.status, qe.status]);
+  const status =
+    platform.level &&
+    module.level &&
+    qe &&
+    converge([platform.level.tdx.status, module.level.status, qe.status]);
   return { platform, module, status };
 }
 
@@ -165,11 +181,15 @@ function moduleOf({ svn, when }: Svn, { body }: TdxQuote, info: TcbInfo): Judged
   const isvSvn = svn[0] ?? 0;
   const identity = (svn[1] ?? 0) > 0 ? findModule(info, svn) : undefined;
   const described = (svn[1] ?? 0) > 0 ? identity : info.module;
-  if (described === undefined) return { level: undefined, text: `TCB info has no identity for TDX module ${named}` };
+  if (described === undefined)
+    return { level: undefined, text: `TCB info has no identity for TDX module ${named}` };
   const mismatch = moduleMismatch(body, described);
   if (mismatch !== undefined) return { level: undefined, text: mismatch };
   if (identity === undefined)
-    return { level: { status: 'UpToDate', level: undefined }, text: `TDX module ${named} is judged by its TCB components` };
+    return {
+      level: { status: 'UpToDate', level: undefined },
+      text: `TDX module ${named} is judged by its TCB components`,
+    };
   const level = matchIsv(identity.levels, isvSvn);
   if (level === undefined) return { level, text: `no TCB level of ${named} matches svn ${isvSvn}` };
   return { level: { status: level.status, level }, text: `${named} svn ${isvSvn} is ${level.status}` };
@@ -187,10 +207,16 @@ function platformOf({ svn, when }: Svn, { pck, levels }: Usable): Judged['platfo
   const { sgx, tdx } = matchPlatform(levels, pck, svn);
   const what = when === 'now' ? ' what runs now' : '';
   if (sgx !== undefined && tdx !== undefined)
-    return { level: { sgx, tdx }, text: `level ${levels.indexOf(tdx) + 1} of ${levels.length} matches${what}` };
+    return {
+      level: { sgx, tdx },
+      text: `level ${levels.indexOf(tdx) + 1} of ${levels.length} matches${what}`,
+    };
   const any = levels.map(({ status }) => status);
   const short = (platformShortfall(levels, pck, svn, any) ?? []).map(shortfallText).join('; ');
-  return { level: undefined, text: `none of ${levels.length} TCB levels matches${what}: ${short || 'there is none'}` };
+  return {
+    level: undefined,
+    text: `none of ${levels.length} TCB levels matches${what}: ${short || 'there is none'}`,
+  };
 }
 
 /** T15 and T17, for each SVN there is. */
@@ -198,12 +224,17 @@ function levelRules(t: Transcript, both: readonly Judged[], usable: Usable | und
   const R = TDX_RULES;
   if (usable === undefined || both.length === 0) {
     t.skip(R.level, 'not matched: quote, PCK and TCB info are not all to be relied on for this platform');
-    t.skip(R.platformTcb, 'not matched: quote, PCK and TCB info are not all to be relied on for this platform');
+    t.skip(
+      R.platformTcb,
+      'not matched: quote, PCK and TCB info are not all to be relied on for this platform',
+    );
     return;
   }
   recordFound(t, R.level, both.map(({ platform }) => platform)); // prettier-ignore
   const levels = both.flatMap(({ platform }) => platform.level ?? []);
-  const texts = new Set(levels.map(({ tdx }) => `platform is ${tdx.status}, TCB date ${tdx.tcbDate.toISOString().slice(0, 10)}`));
+  const texts = new Set(
+    levels.map(({ tdx }) => `platform is ${tdx.status}, TCB date ${tdx.tcbDate.toISOString().slice(0, 10)}`),
+  );
   const revoked = levels.some(({ sgx, tdx }) => tdx.status === 'Revoked' || sgx.status === 'Revoked');
   if (levels.length === 0) t.skip(R.platformTcb, 'no TCB level matches');
   else t.expect(R.platformTcb, !revoked, [...texts].join('; '));
@@ -217,7 +248,11 @@ function recordFound(t: Transcript, rule: Rule, found: readonly Found<unknown>[]
 }
 
 /** T19. */
-export function qeRules(t: Transcript, quote: TdxQuote | undefined, identity: QeIdentity | undefined): QuotingEnclave {
+export function qeRules(
+  t: Transcript,
+  quote: TdxQuote | undefined,
+  identity: QeIdentity | undefined,
+): QuotingEnclave {
   const R = TDX_RULES;
   if (quote === undefined || identity === undefined) {
     t.skip(R.qeTcb, `not judged: ${missing({ quote, 'QE identity': identity })} could not be relied on`);
@@ -236,7 +271,9 @@ export function qeRules(t: Transcript, quote: TdxQuote | undefined, identity: Qe
   t.expect(
     R.qeTcb,
     level !== undefined,
-    level === undefined ? `no TCB level matches ISVSVN ${qeReport.isvSvn}` : `ISVSVN ${qeReport.isvSvn} is ${level.status}`,
+    level === undefined
+      ? `no TCB level matches ISVSVN ${qeReport.isvSvn}`
+      : `ISVSVN ${qeReport.isvSvn} is ${level.status}`,
   );
   const isIntels = mismatch === undefined;
   return { isIntels, level: isIntels ? level : undefined };
@@ -256,7 +293,11 @@ function relaunchRule(
     quote,
     launch,
     running,
-  }: { readonly quote: TdxQuote | undefined; readonly launch: Judged | undefined; readonly running: Judged | undefined },
+  }: {
+    readonly quote: TdxQuote | undefined;
+    readonly launch: Judged | undefined;
+    readonly running: Judged | undefined;
+  },
   isAccepted: (status: TcbStatus) => boolean,
 ): TcbStatus | undefined {
   const R = TDX_RULES;
@@ -270,17 +311,24 @@ function relaunchRule(
     return launch.status;
   }
   if (running === launch) {
-    t.pass(R.relaunch, `what the TD was launched on runs now: TEE_TCB_SVN and TEE_TCB_SVN_2 are ${toHex(teeTcbSvn)}`);
+    t.pass(
+      R.relaunch,
+      `what the TD was launched on runs now: TEE_TCB_SVN and TEE_TCB_SVN_2 are ${toHex(teeTcbSvn)}`,
+    );
     return launch.status;
   }
   if (running.status === undefined) {
-    t.fail(R.relaunch, `launched on ${toHex(teeTcbSvn)}; ${toHex(teeTcbSvn2)}, which runs now, has no TCB status`);
+    t.fail(
+      R.relaunch,
+      `launched on ${toHex(teeTcbSvn)}; ${toHex(teeTcbSvn2)}, which runs now, has no TCB status`,
+    );
     return undefined;
   }
   const status = convergeRelaunch(launch.status, running.status);
   const both = `launched on ${toHex(teeTcbSvn)}, which is ${launch.status}; ${toHex(teeTcbSvn2)}, which runs now, is ${running.status}`;
   if (status.startsWith('TDRelaunchAdvised')) t.expect(R.relaunch, isAccepted(status), `${both}: ${status}`);
-  else if (launch.status === running.status) t.pass(R.relaunch, `${both}: a relaunch would not change the TCB status`);
+  else if (launch.status === running.status)
+    t.pass(R.relaunch, `${both}: a relaunch would not change the TCB status`);
   else t.pass(R.relaunch, `${both}: a relaunch would not mend it`);
   return status;
 }
@@ -289,13 +337,18 @@ function relaunchRule(
 function convergenceRule(
   t: Transcript,
   status: TcbStatus | undefined,
-  found: { readonly launch: Judged | undefined; readonly running: Judged | undefined; readonly qe: TcbStatus | undefined },
+  found: {
+    readonly launch: Judged | undefined;
+    readonly running: Judged | undefined;
+    readonly qe: TcbStatus | undefined;
+  },
 ): void {
   const text = (judged: Judged | undefined): string => {
     const { platform, module } = statuses(judged);
     return `platform ${platform ?? 'unknown'}, module ${module ?? 'unknown'}`;
   };
-  const running = found.running === undefined || found.running === found.launch ? '' : `; now ${text(found.running)}`;
+  const running =
+    found.running === undefined || found.running === found.launch ? '' : `; now ${text(found.running)}`;
   t.expect(
     TDX_RULES.convergence,
     status !== undefined && status !== 'Revoked',
@@ -316,15 +369,25 @@ function statusRules(
   const ok = status !== undefined && status !== 'Revoked' && (accepted.includes(status) || inGrace);
   const advisories = advisoryIds.length === 0 ? '' : `; open advisories ${advisoryIds.join(', ')}`;
   const short = shortfall.length === 0 ? '' : `; ${shortfall.map(shortfallText).join('; ')}`;
-  const grace = ok && status !== undefined && !accepted.includes(status) ? `, within ${policy.tcbGraceDays} days of grace` : '';
-  t.expect(R.status, ok, `TCB status is ${status ?? 'not known'}${grace}, accepted are ${accepted.join(', ')}${short}${advisories}`, {
-    expected: accepted.join(' or '),
-    actual: status ?? 'not known',
-  });
+  const grace =
+    ok && status !== undefined && !accepted.includes(status)
+      ? `, within ${policy.tcbGraceDays} days of grace`
+      : '';
+  t.expect(
+    R.status,
+    ok,
+    `TCB status is ${status ?? 'not known'}${grace}, accepted are ${accepted.join(', ')}${short}${advisories}`,
+    {
+      expected: accepted.join(' or '),
+      actual: status ?? 'not known',
+    },
+  );
   if (policy.advisories === undefined) {
     t.skip(
       R.advisories,
-      advisoryIds.length === 0 ? 'not in the policy; none are open' : `not in the policy; open are ${advisoryIds.join(', ')}`,
+      advisoryIds.length === 0
+        ? 'not in the policy; none are open'
+        : `not in the policy; open are ${advisoryIds.join(', ')}`,
     );
     return;
   }
@@ -337,8 +400,18 @@ function statusRules(
 }
 
 /** Only lateness is forgiven: a level that was current until `tcbDate` plus the days given. */
-function graceHolds(status: TcbStatus | undefined, tcbDate: Date | undefined, days: number | undefined, now: Date): boolean {
-  if (days === undefined || tcbDate === undefined || (status !== 'OutOfDate' && status !== 'TDRelaunchAdvised')) return false;
+function graceHolds(
+  status: TcbStatus | undefined,
+  tcbDate: Date | undefined,
+  days: number | undefined,
+  now: Date,
+): boolean {
+  if (
+    days === undefined ||
+    tcbDate === undefined ||
+    (status !== 'OutOfDate' && status !== 'TDRelaunchAdvised')
+  )
+    return false;
   return now.getTime() <= tcbDate.getTime() + days * 86_400_000;
 }
 
@@ -354,15 +427,23 @@ function teeTcbSvnRule(t: Transcript, quote: TdxQuote | undefined, policy: Decid
     return;
   }
   const { teeTcbSvn, teeTcbSvn2 } = quote.body;
-  const both = [['TEE_TCB_SVN', teeTcbSvn] as const, ...(teeTcbSvn2 === undefined ? [] : [['TEE_TCB_SVN_2', teeTcbSvn2] as const])];
+  const both = [
+    ['TEE_TCB_SVN', teeTcbSvn] as const,
+    ...(teeTcbSvn2 === undefined ? [] : [['TEE_TCB_SVN_2', teeTcbSvn2] as const]),
+  ];
   const short = both.flatMap(([name, svn]) => {
     const i = minimum.findIndex((needed, at) => (svn[at] ?? 0) < needed);
-    return i < 0 ? [] : [{ svn, text: `tdx component ${i + 1} of ${name} is ${svn[i]}, needs ${minimum[i]}` }];
+    return i < 0
+      ? []
+      : [{ svn, text: `tdx component ${i + 1} of ${name} is ${svn[i]}, needs ${minimum[i]}` }];
   });
   t.expect(
     R.teeTcbSvn,
     short.length === 0,
-    (short.length === 0 ? both.map(([name, svn]) => `${name} is ${toHex(svn)}`) : short.map(({ text }) => text)).join('; '),
+    (short.length === 0
+      ? both.map(([name, svn]) => `${name} is ${toHex(svn)}`)
+      : short.map(({ text }) => text)
+    ).join('; '),
     { expected: `>= ${toHex(minimum)}`, actual: toHex(short[0]?.svn ?? teeTcbSvn) },
   );
 }

@@ -20,13 +20,16 @@ export interface Shortfall {
 
 /** `sgx component 2 (SGX Late Microcode Update) is 3, needs 4`. */
 export function shortfallText({ part, component, type, actual, needed, now }: Shortfall): string {
-  const what = component === undefined ? (part === 'pcesvn' ? part : `${part} svn`) : `${part} component ${component}`;
+  const what =
+    component === undefined ? (part === 'pcesvn' ? part : `${part} svn`) : `${part} component ${component}`;
   return `${what}${type === undefined ? '' : ` (${type})`} is ${now ? 'now ' : ''}${actual}, needs ${needed}`;
 }
 
 /** Levels from the highest TCB to the lowest: SGX components, then TDX components, then PCESVN. */
 export function sortedLevels(info: TcbInfo): readonly TcbLevel[] {
-  return info.levels.toSorted((a, b) => compareSvns(b.sgx, a.sgx) || compareSvns(b.tdx, a.tdx) || b.pceSvn - a.pceSvn);
+  return info.levels.toSorted(
+    (a, b) => compareSvns(b.sgx, a.sgx) || compareSvns(b.tdx, a.tdx) || b.pceSvn - a.pceSvn,
+  );
 }
 
 /** The platform's level: the first whose SGX components, PCESVN and TDX components are all reached; `sgx` ignores the last. */
@@ -36,7 +39,9 @@ export function matchPlatform(
   teeTcbSvn: Uint8Array,
 ): { readonly sgx: TcbLevel | undefined; readonly tdx: TcbLevel | undefined } {
   const sgx = levels.find((level) => sgxShortfall(level, pck).length === 0);
-  const tdx = levels.find((level) => sgxShortfall(level, pck).length === 0 && tdxShortfall(level, teeTcbSvn).length === 0);
+  const tdx = levels.find(
+    (level) => sgxShortfall(level, pck).length === 0 && tdxShortfall(level, teeTcbSvn).length === 0,
+  );
   return { sgx, tdx };
 }
 
@@ -90,7 +95,8 @@ export function converge(statuses: readonly TcbStatus[]): TcbStatus {
     'OutOfDateConfigurationNeeded',
     'TDRelaunchAdvisedConfigurationNeeded',
   );
-  if (any('OutOfDate', 'OutOfDateConfigurationNeeded')) return configuration ? 'OutOfDateConfigurationNeeded' : 'OutOfDate';
+  if (any('OutOfDate', 'OutOfDateConfigurationNeeded'))
+    return configuration ? 'OutOfDateConfigurationNeeded' : 'OutOfDate';
   if (any('TDRelaunchAdvised', 'TDRelaunchAdvisedConfigurationNeeded')) {
     return configuration ? 'TDRelaunchAdvisedConfigurationNeeded' : 'TDRelaunchAdvised';
   }
@@ -107,7 +113,9 @@ export function converge(statuses: readonly TcbStatus[]): TcbStatus {
 export function convergeRelaunch(launch: TcbStatus, now: TcbStatus): TcbStatus {
   const worst = converge([launch, now]);
   if (!isOutOfDate(launch) || isOutOfDate(now) || worst === 'Revoked') return worst;
-  return worst === 'OutOfDateConfigurationNeeded' ? 'TDRelaunchAdvisedConfigurationNeeded' : 'TDRelaunchAdvised';
+  return worst === 'OutOfDateConfigurationNeeded'
+    ? 'TDRelaunchAdvisedConfigurationNeeded'
+    : 'TDRelaunchAdvised';
 }
 
 /** What a TDX module of Intel's says of itself: the signer is written as zero, and no attribute is defined. */
@@ -120,7 +128,10 @@ const INTEL_MODULE: ModuleCore = {
 type ModuleCore = Pick<ModuleIdentity, 'mrSigner' | 'attributes' | 'attributesMask'>;
 
 /** What of the module's signer and attributes is not as described, in words, or undefined. */
-export function moduleMismatch(body: Pick<TdBody, 'mrSignerSeam' | 'seamAttributes'>, described: ModuleCore): string | undefined {
+export function moduleMismatch(
+  body: Pick<TdBody, 'mrSignerSeam' | 'seamAttributes'>,
+  described: ModuleCore,
+): string | undefined {
   if (!masked(body.mrSignerSeam, undefined, described.mrSigner))
     return `MRSIGNERSEAM ${toHex(body.mrSignerSeam)} is not ${toHex(described.mrSigner)}`;
   if (!masked(body.seamAttributes, described.attributesMask, described.attributes))
@@ -148,16 +159,23 @@ export function qeMismatch(report: QeReport, identity: QeIdentity): string | und
 
 /** `(value & mask) == expected` over bytes of equal length. */
 export function masked(value: Uint8Array, mask: Uint8Array | undefined, expected: Uint8Array): boolean {
-  return value.length === expected.length && value.every((byte, i) => (byte & (mask?.[i] ?? 0xff)) === expected[i]);
+  return (
+    value.length === expected.length && value.every((byte, i) => (byte & (mask?.[i] ?? 0xff)) === expected[i])
+  );
 }
 
 function isOutOfDate(status: TcbStatus): boolean {
   return status === 'OutOfDate' || status === 'OutOfDateConfigurationNeeded';
 }
 
-function sgxShortfall(level: TcbLevel, pck: Pick<PckExtensions, 'components' | 'pceSvn'>): readonly Shortfall[] {
+function sgxShortfall(
+  level: TcbLevel,
+  pck: Pick<PckExtensions, 'components' | 'pceSvn'>,
+): readonly Shortfall[] {
   const short = below('sgx', level.sgx, pck.components, 0);
-  return pck.pceSvn < level.pceSvn ? [...short, { part: 'pcesvn', actual: pck.pceSvn, needed: level.pceSvn }] : short;
+  return pck.pceSvn < level.pceSvn
+    ? [...short, { part: 'pcesvn', actual: pck.pceSvn, needed: level.pceSvn }]
+    : short;
 }
 
 /** From TDX module version 1 on, components 1 and 2 are the module's own and are judged by its identity instead (PCS). */
@@ -165,16 +183,30 @@ function tdxShortfall(level: TcbLevel, teeTcbSvn: Uint8Array): readonly Shortfal
   return below('tdx', level.tdx, teeTcbSvn, (teeTcbSvn[1] ?? 0) > 0 ? 2 : 0);
 }
 
-function below(part: 'sgx' | 'tdx', needed: TcbLevel['sgx'], actual: ArrayLike<number>, from: number): readonly Shortfall[] {
+function below(
+  part: 'sgx' | 'tdx',
+  needed: TcbLevel['sgx'],
+  actual: ArrayLike<number>,
+  from: number,
+): readonly Shortfall[] {
   return needed.flatMap(({ svn, type }, i) =>
     i >= from && (actual[i] ?? 0) < svn
-      ? [{ part, component: i + 1, ...(type === undefined ? {} : { type }), actual: actual[i] ?? 0, needed: svn }]
+      ? [
+          {
+            part,
+            component: i + 1,
+            ...(type === undefined ? {} : { type }),
+            actual: actual[i] ?? 0,
+            needed: svn,
+          },
+        ]
       : [],
   );
 }
 
 function nearest(candidates: readonly (readonly Shortfall[])[]): readonly Shortfall[] | undefined {
-  const size = (list: readonly Shortfall[]): number => list.reduce((sum, { actual, needed }) => sum + needed - actual, 0);
+  const size = (list: readonly Shortfall[]): number =>
+    list.reduce((sum, { actual, needed }) => sum + needed - actual, 0);
   return candidates.toSorted((a, b) => size(a) - size(b))[0];
 }
 

@@ -23,9 +23,19 @@ export function tdRules(t: Transcript, body: TdBody, policy: DecidedTdxPolicy): 
   const R = TDX_RULES;
   const xfam = viewOf(body.xfam).getBigUint64(0, true);
   const xfamOk = (xfam & XFAM_FIXED_ONE) === XFAM_FIXED_ONE && (xfam & ~XFAM_KNOWN) === 0n;
-  t.expect(R.xfamBits, xfamOk, `XFAM is ${hex64(xfam)}, bits ${hex64(XFAM_FIXED_ONE)} are needed and ${hex64(XFAM_KNOWN)} known`);
+  t.expect(
+    R.xfamBits,
+    xfamOk,
+    `XFAM is ${hex64(xfam)}, bits ${hex64(XFAM_FIXED_ONE)} are needed and ${hex64(XFAM_KNOWN)} known`,
+  );
   listed(t, R.xfam, 'XFAM', body.xfam, policy.xfam);
-  listed(t, R.seamAttributes, 'SEAM attributes', body.seamAttributes, policy.seamAttributes ?? [new Uint8Array(8)]);
+  listed(
+    t,
+    R.seamAttributes,
+    'SEAM attributes',
+    body.seamAttributes,
+    policy.seamAttributes ?? [new Uint8Array(8)],
+  );
   listed(t, R.mrSeam, 'MRSEAM', body.mrSeam, policy.mrSeam);
   listed(t, R.mrSignerSeam, 'MRSIGNERSEAM', body.mrSignerSeam, policy.mrSignerSeam);
   listed(t, R.mrTd, 'MRTD', body.mrTd, policy.mrTd);
@@ -42,9 +52,19 @@ export function tdRules(t: Transcript, body: TdBody, policy: DecidedTdxPolicy): 
 }
 
 /** T28: pins to particular machines. `pck` is undefined when the PCK could not be relied on. */
-export function platformRules(t: Transcript, pck: PckExtensions | undefined, certificate: Certificate, policy: DecidedTdxPolicy): void {
+export function platformRules(
+  t: Transcript,
+  pck: PckExtensions | undefined,
+  certificate: Certificate,
+  policy: DecidedTdxPolicy,
+): void {
   const R = TDX_RULES;
-  const pin = (rule: Rule, name: string, value: Uint8Array | undefined, accepted: Accepted | undefined): void => {
+  const pin = (
+    rule: Rule,
+    name: string,
+    value: Uint8Array | undefined,
+    accepted: Accepted | undefined,
+  ): void => {
     if (value !== undefined) listed(t, rule, name, value, accepted);
     else if (accepted === undefined) t.skip(rule, `${name} is not in the policy`);
     else t.fail(rule, `${name} is not known: the PCK certificate could not be relied on`);
@@ -58,29 +78,49 @@ function attributeRules(t: Transcript, body: TdBody, policy: DecidedTdxPolicy): 
   const R = TDX_RULES;
   const bits = viewOf(body.tdAttributes).getBigUint64(0, true);
   const reserved = bits & RESERVED_ATTRIBUTES;
-  t.expect(R.debug, (bits & DEBUG) === 0n, `DEBUG is ${bits & DEBUG}`, { expected: '0', actual: String(bits & DEBUG) });
-  t.expect(R.reservedAttributes, reserved === 0n, reserved === 0n ? 'reserved bits are zero' : `reserved bits ${hex64(reserved)} are set`);
+  t.expect(R.debug, (bits & DEBUG) === 0n, `DEBUG is ${bits & DEBUG}`, {
+    expected: '0',
+    actual: String(bits & DEBUG),
+  });
+  t.expect(
+    R.reservedAttributes,
+    reserved === 0n,
+    reserved === 0n ? 'reserved bits are zero' : `reserved bits ${hex64(reserved)} are set`,
+  );
   const migratable = (bits & MIGRATABLE) !== 0n;
-  if (migratable && policy.allowMigratable === true) t.skip(R.migratable, 'MIGRATABLE is set, and the policy allows it');
+  if (migratable && policy.allowMigratable === true)
+    t.skip(R.migratable, 'MIGRATABLE is set, and the policy allows it');
   else t.expect(R.migratable, !migratable, `MIGRATABLE is ${migratable ? 1 : 0}`);
   const sept = (bits & SEPT_VE_DISABLE) !== 0n;
-  if (policy.requireSeptVeDisable !== true) t.skip(R.septVeDisable, `not required by the policy; SEPT_VE_DISABLE is ${sept ? 1 : 0}`);
+  if (policy.requireSeptVeDisable !== true)
+    t.skip(R.septVeDisable, `not required by the policy; SEPT_VE_DISABLE is ${sept ? 1 : 0}`);
   else t.expect(R.septVeDisable, sept, `SEPT_VE_DISABLE is ${sept ? 1 : 0}`);
   listed(t, R.tdAttributes, 'TD attributes', body.tdAttributes, policy.tdAttributes);
 }
 
 /** Passes when the value is one of those accepted; a visible skip when the policy does not say. */
-function listed(t: Transcript, rule: Rule, name: string, value: Uint8Array, accepted: Accepted | undefined): void {
+function listed(
+  t: Transcript,
+  rule: Rule,
+  name: string,
+  value: Uint8Array,
+  accepted: Accepted | undefined,
+): void {
   const shown = isZero(value) ? `zero (${value.length} bytes)` : toHex(value);
   if (accepted === undefined) {
     t.skip(rule, `${name} is not in the policy; it is ${shown}`);
     return;
   }
   const found = accepted.reduce((any, item) => equalBytes(item, value) || any, false);
-  t.expect(rule, found, found ? `${name} is ${shown}` : `${name} ${shown} is not one of the ${accepted.length} accepted`, {
-    expected: accepted.slice(0, 4).map(toHex).join(' or '),
-    actual: toHex(value),
-  });
+  t.expect(
+    rule,
+    found,
+    found ? `${name} is ${shown}` : `${name} ${shown} is not one of the ${accepted.length} accepted`,
+    {
+      expected: accepted.slice(0, 4).map(toHex).join(' or '),
+      actual: toHex(value),
+    },
+  );
 }
 
 function hex64(value: bigint): string {

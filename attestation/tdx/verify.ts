@@ -10,8 +10,22 @@ import { AttestationError, malformed, unsupported } from '../transcript/errors.t
 import type { RollbackMemory } from '../transcript/rollback-memory.ts';
 import { ecPublicKeyFromPoint } from '../x509/public-key.ts';
 import { createKeyCache, verifyEcdsaRaw, type KeyCache } from '../x509/signature.ts';
-import { chainRules, notOlder, parseCertificates, trustedRoots, verifyChainSignatures, type IntelCertificates } from './chain.ts';
-import { cutSigned, parseQeIdentity, parseTcbInfo, type QeIdentity, type TcbInfo, type TdxCollateral } from './collateral.ts';
+import {
+  chainRules,
+  notOlder,
+  parseCertificates,
+  trustedRoots,
+  verifyChainSignatures,
+  type IntelCertificates,
+} from './chain.ts';
+import {
+  cutSigned,
+  parseQeIdentity,
+  parseTcbInfo,
+  type QeIdentity,
+  type TcbInfo,
+  type TdxCollateral,
+} from './collateral.ts';
 import { eventLogRules } from './eventlog-rules.ts';
 import { parsePckExtensions, pckClaims, SGX_EXTENSIONS_OID, type PckExtensions } from './pck.ts';
 import { decideTdxPolicy, type DecidedTdxPolicy, type TdxPolicy } from './policy.ts';
@@ -92,12 +106,17 @@ const REQUIRED: readonly Rule[] = [
 ];
 
 /** Verifies a quote with its collateral at `context.now`. Throws only for malformed or unsupported input. */
-export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context: TdxContext): Promise<TdxVerification> {
+export async function verifyTdx(
+  evidence: TdxEvidence,
+  given: TdxPolicy,
+  context: TdxContext,
+): Promise<TdxVerification> {
   if (Number.isNaN(context.now.getTime())) throw malformed('malformed_policy', 'now is not a time');
   const policy = decideTdxPolicy(given);
   // A copy: what the signatures are checked over is what the rules judge, whatever the caller does to its buffer meanwhile.
   const quote = parseTdxQuote(new Uint8Array(evidence.quote));
-  const pckChain = quote.certificationType === 5 ? quote.certificationData : externalPckChain(quote, evidence.collateral);
+  const pckChain =
+    quote.certificationType === 5 ? quote.certificationData : externalPckChain(quote, evidence.collateral);
   const { collateral } = evidence;
   const keys = context.keys ?? createKeyCache();
   // Signature checks run on other threads: each is started as soon as its inputs are parsed, and awaited below.
@@ -106,14 +125,28 @@ export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context
   const quoteJob = started(verifyEcdsaRaw(attestationKey, 'SHA-256', quote.signature, quote.signed));
   const certificates = parseCertificates(pckChain, collateral);
   const chainJob = started(verifyChainSignatures(certificates, keys));
-  const qeJob = started(verifyEcdsaRaw(certificates.pck.publicKey, 'SHA-256', quote.qeReportSignature, quote.qeReportBytes, keys));
+  const qeJob = started(
+    verifyEcdsaRaw(certificates.pck.publicKey, 'SHA-256', quote.qeReportSignature, quote.qeReportBytes, keys),
+  );
   const signedTcbInfo = cutSigned(collateral.tcbInfo, 'tcbInfo');
   const tcbInfoJob = started(
-    verifyEcdsaRaw(certificates.tcbSigner.publicKey, 'SHA-256', signedTcbInfo.signature, signedTcbInfo.bytes, keys),
+    verifyEcdsaRaw(
+      certificates.tcbSigner.publicKey,
+      'SHA-256',
+      signedTcbInfo.signature,
+      signedTcbInfo.bytes,
+      keys,
+    ),
   );
   const signedQeIdentity = cutSigned(collateral.qeIdentity, 'enclaveIdentity');
   const qeIdentityJob = started(
-    verifyEcdsaRaw(certificates.qeSigner.publicKey, 'SHA-256', signedQeIdentity.signature, signedQeIdentity.bytes, keys),
+    verifyEcdsaRaw(
+      certificates.qeSigner.publicKey,
+      'SHA-256',
+      signedQeIdentity.signature,
+      signedQeIdentity.bytes,
+      keys,
+    ),
   );
   const [chainSignatures, quoteSigned, qeSigned, tcbInfoSigned, qeIdentitySigned] = await Promise.all([
     chainJob,
@@ -129,7 +162,11 @@ export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context
   const t = new Transcript();
   const R = TDX_RULES;
   shapeRules(t, quote);
-  const quoteHolds = t.expect(R.quoteSignature, quoteSigned, signature('header and body', quoteSigned, 'the attestation key'));
+  const quoteHolds = t.expect(
+    R.quoteSignature,
+    quoteSigned,
+    signature('header and body', quoteSigned, 'the attestation key'),
+  );
   const keyHolds = t.expect(
     R.attestationKey,
     vouches(quote, bound),
@@ -142,7 +179,11 @@ export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context
   const qeHolds = t.expect(R.qeSignature, qeSigned, signature('QE report', qeSigned, 'the PCK'));
   const chain = await chainRules(t, certificates, chainSignatures, { ...context, trusted });
   const pck = pckRules(t, certificates, chain.pck);
-  const tcbInfoHolds = t.expect(R.tcbInfoSignature, tcbInfoSigned, signature('TCB info', tcbInfoSigned, 'the TCB signing key'));
+  const tcbInfoHolds = t.expect(
+    R.tcbInfoSignature,
+    tcbInfoSigned,
+    signature('TCB info', tcbInfoSigned, 'the TCB signing key'),
+  );
   const tcbInfo =
     chain.tcbSigner && tcbInfoHolds
       ? await tcbInfoRules(t, parseTcbInfo(signedTcbInfo.text), context, policy, chainSignatures.rootSpki)
@@ -154,7 +195,13 @@ export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context
   );
   const qeIdentity =
     chain.qeSigner && qeIdentityHolds
-      ? await qeIdentityRules(t, parseQeIdentity(signedQeIdentity.text), context, policy, chainSignatures.rootSpki)
+      ? await qeIdentityRules(
+          t,
+          parseQeIdentity(signedQeIdentity.text),
+          context,
+          policy,
+          chainSignatures.rootSpki,
+        )
       : undefined;
   // A PCK certifies a platform: any enclave on it can have a quote signed. That it was Intel's is the QE identity's to say.
   const qe = qeRules(t, quoteHolds && keyHolds && qeHolds && chain.pck ? quote : undefined, qeIdentity);
@@ -168,8 +215,18 @@ export async function verifyTdx(evidence: TdxEvidence, given: TdxPolicy, context
   const passed = new Set(t.checks.flatMap(({ title, status }) => (status === 'pass' ? [title] : [])));
   const accepted = !t.failed && REQUIRED.every(({ title }) => passed.has(title));
   if (!authentic) t.unauthenticated(TDX_PROVENANCE);
-  const claims = authentic ? { ...quoteClaims(quote), ...(pck === undefined ? {} : pckClaims(pck)), ...tcbClaims(tcb) } : {};
-  return { transcript: t, quote, claims, tcb, rootsReplaced: context.roots !== undefined, authentic, accepted };
+  const claims = authentic
+    ? { ...quoteClaims(quote), ...(pck === undefined ? {} : pckClaims(pck)), ...tcbClaims(tcb) }
+    : {};
+  return {
+    transcript: t,
+    quote,
+    claims,
+    tcb,
+    rootsReplaced: context.roots !== undefined,
+    authentic,
+    accepted,
+  };
 }
 
 /** Types 1 to 4 name the PCK without carrying it: it then has to come with the collateral. The QE report's signature proves it. */
@@ -187,7 +244,9 @@ function externalPckChain({ certificationType }: TdxQuote, { pckChain }: TdxColl
 }
 
 /** Rows that ask where a quote comes from. What the others read is the quote's own word. */
-const TDX_PROVENANCE: ReadonlySet<string> = new Set('T1 T2 T3 T4 T5 T6 T7 T8 T9 T10 T11 T12 T13 T19 T21'.split(' '));
+const TDX_PROVENANCE: ReadonlySet<string> = new Set(
+  'T1 T2 T3 T4 T5 T6 T7 T8 T9 T10 T11 T12 T13 T19 T21'.split(' '),
+);
 
 const INTEL_QE_VENDOR = '939a7233f79c4ca9940a0db3957f0607';
 
@@ -211,7 +270,9 @@ function shapeRules(t: Transcript, quote: TdxQuote): void {
   t.expect(
     R.trailing,
     zero,
-    quote.trailing.length === 0 ? 'none' : `${quote.trailing.length} bytes, ${zero ? 'all zero' : 'not all zero'}`,
+    quote.trailing.length === 0
+      ? 'none'
+      : `${quote.trailing.length} bytes, ${zero ? 'all zero' : 'not all zero'}`,
   );
 }
 
@@ -221,7 +282,11 @@ function vouches(quote: TdxQuote, bound: Uint8Array): boolean {
   return equalBytes(reportData.subarray(0, 32), bound) && isZero(reportData.subarray(32));
 }
 
-function pckRules(t: Transcript, certificates: IntelCertificates, chainHolds: boolean): PckExtensions | undefined {
+function pckRules(
+  t: Transcript,
+  certificates: IntelCertificates,
+  chainHolds: boolean,
+): PckExtensions | undefined {
   const R = TDX_RULES;
   if (!chainHolds) {
     t.skip(R.pckExtensions, 'not read: the PCK certificate could not be relied on');
@@ -242,7 +307,10 @@ function pckRules(t: Transcript, certificates: IntelCertificates, chainHolds: bo
       );
       return undefined;
     }
-    t.pass(R.pckExtensions, `FMSPC ${toHex(pck.fmspc)}, PCEID ${toHex(pck.pceId)}, PCESVN ${pck.pceSvn}, CPUSVN ${toHex(pck.cpuSvn)}`);
+    t.pass(
+      R.pckExtensions,
+      `FMSPC ${toHex(pck.fmspc)}, PCEID ${toHex(pck.pceId)}, PCESVN ${pck.pceSvn}, CPUSVN ${toHex(pck.cpuSvn)}`,
+    );
     return pck;
   } catch (error) {
     if (!(error instanceof AttestationError)) throw error;
@@ -270,7 +338,15 @@ async function tcbInfoRules(
   );
   const current = windowRule(t, R.tcbInfoWindow, 'TCB info', info, context.now);
   if (kind)
-    await evaluationRules(t, 'TCB info', info, current, context, policy, `intel/${rootSpki.slice(0, 16)}/tcbInfo/${toHex(info.fmspc)}`);
+    await evaluationRules(
+      t,
+      'TCB info',
+      info,
+      current,
+      context,
+      policy,
+      `intel/${rootSpki.slice(0, 16)}/tcbInfo/${toHex(info.fmspc)}`,
+    );
   // Stale but authentic: refused above, and still judged below so that everything wrong is listed.
   return kind ? info : undefined;
 }
@@ -284,9 +360,22 @@ async function qeIdentityRules(
 ): Promise<QeIdentity | undefined> {
   const R = TDX_RULES;
   const kind = identity.id === 'TD_QE' && identity.version === 2;
-  if (!kind) t.fail(R.qeIdentity, `enclave identity is ${identity.id} version ${identity.version}, expected TD_QE version 2`);
+  if (!kind)
+    t.fail(
+      R.qeIdentity,
+      `enclave identity is ${identity.id} version ${identity.version}, expected TD_QE version 2`,
+    );
   const current = windowRule(t, R.qeIdentityWindow, 'QE identity', identity, context.now);
-  if (kind) await evaluationRules(t, 'QE identity', identity, current, context, policy, `intel/${rootSpki.slice(0, 16)}/qeIdentity`);
+  if (kind)
+    await evaluationRules(
+      t,
+      'QE identity',
+      identity,
+      current,
+      context,
+      policy,
+      `intel/${rootSpki.slice(0, 16)}/qeIdentity`,
+    );
   return kind ? identity : undefined;
 }
 
@@ -345,7 +434,10 @@ function tcbClaims(tcb: TdxTcb): Record<string, unknown> {
 }
 
 /** A TD 1.5 body has two SVNs: the one policies judge is in `tcbStatus`, where it comes from is here. */
-function bothStatuses({ atLaunch, module }: TdxTcb, now: NonNullable<TdxTcb['now']>): Record<string, unknown> {
+function bothStatuses(
+  { atLaunch, module }: TdxTcb,
+  now: NonNullable<TdxTcb['now']>,
+): Record<string, unknown> {
   const claims = {
     tcbStatusAtLaunch: atLaunch,
     tcbStatusNow: now.status,

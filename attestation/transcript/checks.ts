@@ -46,13 +46,30 @@ export class Transcript {
     this.checks.push({ id: rule.id, spec: rule.spec, title: rule.title, status: 'skip', detail });
   }
 
-  fail(rule: Rule, detail: string, values: { expected?: string | undefined; actual?: string | undefined } = {}): false {
-    this.checks.push({ id: rule.id, spec: rule.spec, title: rule.title, status: 'fail', detail, code: rule.code, ...values });
+  fail(
+    rule: Rule,
+    detail: string,
+    values: { expected?: string | undefined; actual?: string | undefined } = {},
+  ): false {
+    this.checks.push({
+      id: rule.id,
+      spec: rule.spec,
+      title: rule.title,
+      status: 'fail',
+      detail,
+      code: rule.code,
+      ...values,
+    });
     return false;
   }
 
   /** Records pass or fail and returns the outcome. */
-  expect(rule: Rule, ok: boolean, detail: string, values: { expected?: string | undefined; actual?: string | undefined } = {}): boolean {
+  expect(
+    rule: Rule,
+    ok: boolean,
+    detail: string,
+    values: { expected?: string | undefined; actual?: string | undefined } = {},
+  ): boolean {
     return ok ? this.pass(rule, detail) : this.fail(rule, detail, values);
   }
 

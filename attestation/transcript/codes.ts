@@ -19,12 +19,14 @@ export const ATTESTATION_CODES = {
   input_too_large: 'an input is over its stated size limit',
   // launch measurement and release manifests
   malformed_firmware: 'a firmware file, kernel image or their tables are not of the shape their format gives',
-  malformed_launch: 'a launch description has a vCPU type, count, feature or machine outside what can be predicted',
+  malformed_launch:
+    'a launch description has a vCPU type, count, feature or machine outside what can be predicted',
   malformed_manifest: 'an image manifest has an unknown key, a missing value or a value of the wrong type',
   firmware_not_listed: 'the firmware is not on the list of files known to enforce what they measure',
   kernel_hashes_missing: 'a kernel is given, but the firmware has no measured table for its hashes',
   // TDX: input (exit 20 or 30)
-  tdx_quote_unsupported: 'the quote is of a version, TEE type or attestation key type this verifier does not know',
+  tdx_quote_unsupported:
+    'the quote is of a version, TEE type or attestation key type this verifier does not know',
   tdx_certification_data: 'the certification data of the quote is not of a type this verifier can use',
   tdx_collateral_malformed: 'a TCB info or enclave identity is not of the shape Intel PCS v4 gives',
   malformed_event_log: 'an event log does not parse',
@@ -52,7 +54,8 @@ export const ATTESTATION_CODES = {
   tdx_platform_revoked: 'the TCB level of the platform is revoked',
   tdx_tcb_convergence: 'platform, module and QE do not converge to a TCB status that can be accepted',
   tdx_no_tcb_level: 'no TCB level matches the platform',
-  tdx_relaunch_advised: 'the TD was launched on an older TCB than runs now and should be relaunched, or what runs now has no TCB status',
+  tdx_relaunch_advised:
+    'the TD was launched on an older TCB than runs now and should be relaunched, or what runs now has no TCB status',
   tdx_qe_identity: 'the quoting enclave is not the TD_QE Intel describes',
   tdx_qe_identity_signature: 'the QE identity is not signed by the TCB signing key',
   tdx_qe_identity_expired: 'the QE identity is not yet valid or is past its next update',
@@ -97,7 +100,8 @@ export const ATTESTATION_CODES = {
   snp_reserved: 'a reserved field of the report is not zero',
   snp_guest_policy_reserved: 'guest policy bit 17 is not one, or a bit of 63:26 is set',
   snp_signing_key: 'SIGNING_KEY does not name the kind of VEK presented',
-  snp_key_info: 'KEY_INFO has reserved bits, a masked chip key, or AUTHOR_KEY_EN that disagrees with AUTHOR_KEY_DIGEST',
+  snp_key_info:
+    'KEY_INFO has reserved bits, a masked chip key, or AUTHOR_KEY_EN that disagrees with AUTHOR_KEY_DIGEST',
   snp_product: 'report, root, issuer and certificate do not name one and the same supported product line',
   snp_chain: 'the certificates do not lead from a trusted ARK over an ASK or ASVK to the VEK',
   snp_vek_key: 'the VEK is not a P-384 key under the name SEV-VCEK or SEV-VLEK',
@@ -110,11 +114,13 @@ export const ATTESTATION_CODES = {
   snp_crl: 'no CRL, or one that is not authentic and current, or it lists a certificate of the chain',
   snp_crl_rollback: 'the CRL is older than one seen before',
   snp_guest_policy: 'the guest policy allows debugging or something else the appraisal policy does not',
-  snp_platform_info: 'PLATFORM_INFO lacks a protection that is required, or allows what the guest policy forbids',
+  snp_platform_info:
+    'PLATFORM_INFO lacks a protection that is required, or allows what the guest policy forbids',
   snp_vmpl: 'the report was not requested from an expected VMPL',
   snp_tcb_order: 'the TCB versions of the report are not in their order reported ≤ committed ≤ current',
   snp_minimum_tcb: 'a TCB or firmware version is below the minimum required',
-  snp_mitigations: 'a required mitigation bit is not set in the current or launch vector, or one set at launch is not set now',
+  snp_mitigations:
+    'a required mitigation bit is not set in the current or launch vector, or one set at launch is not set now',
   snp_measurement: 'MEASUREMENT is not a reference value',
   snp_guest_identity: 'HOST_DATA, FAMILY_ID, IMAGE_ID or GUEST_SVN is not what is expected',
   snp_id_key: 'ID_KEY_DIGEST or AUTHOR_KEY_DIGEST is not what is expected',
@@ -125,7 +131,8 @@ export const ATTESTATION_CODES = {
   claims_not_canonical: 'the claims are not byte-equal to their canonical encoding',
   claims_label: 'the claims do not carry the label of protocol v1',
   // document and claims, D rules
-  claims_fields: 'the claims have a field of the wrong type or size, lack one, or have one protocol v1 does not know',
+  claims_fields:
+    'the claims have a field of the wrong type or size, lack one, or have one protocol v1 does not know',
   claims_not_bound: 'the claims are not the ones whose Merkle root the hardware signed',
   model_not_bound: 'the claimed model digest is not the one the hardware signed',
   model_list_contradiction: 'the models and blobs the document lists do not give the claimed model digest',

@@ -34,7 +34,12 @@ export class AttestationError extends Error {
   readonly hint: string | undefined;
   readonly transcript: readonly Check[];
 
-  constructor(kind: AttestationErrorKind, code: AttestationCode, message: string, detail: AttestationErrorDetail = {}) {
+  constructor(
+    kind: AttestationErrorKind,
+    code: AttestationCode,
+    message: string,
+    detail: AttestationErrorDetail = {},
+  ) {
     super(message, detail.cause === undefined ? undefined : { cause: detail.cause });
     this.kind = kind;
     this.code = code;
@@ -61,15 +66,27 @@ export function withTranscript(error: AttestationError, transcript: readonly Che
 }
 
 /** Bytes that are not what their format says. The caller cannot fix them by changing a policy. */
-export function malformed(code: AttestationCode, message: string, detail: AttestationErrorDetail = {}): AttestationError {
+export function malformed(
+  code: AttestationCode,
+  message: string,
+  detail: AttestationErrorDetail = {},
+): AttestationError {
   return new AttestationError('malformed', code, message, detail);
 }
 
 /** Well-formed, but of a version, product or algorithm this verifier does not know. Never treated as a pass. */
-export function unsupported(code: AttestationCode, message: string, detail: AttestationErrorDetail = {}): AttestationError {
+export function unsupported(
+  code: AttestationCode,
+  message: string,
+  detail: AttestationErrorDetail = {},
+): AttestationError {
   return new AttestationError('unsupported', code, message, detail);
 }
 
-export function refused(code: AttestationCode, message: string, detail: AttestationErrorDetail = {}): AttestationError {
+export function refused(
+  code: AttestationCode,
+  message: string,
+  detail: AttestationErrorDetail = {},
+): AttestationError {
   return new AttestationError('refused', code, message, detail);
 }

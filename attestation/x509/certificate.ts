@@ -100,7 +100,11 @@ export interface ParseCertificateOptions {
 }
 
 /** DER → certificate. Throws `malformed_certificate` (or `input_too_large`); `name` says which one in messages. */
-export function parseCertificate(der: Uint8Array, name = 'certificate', options: ParseCertificateOptions = {}): Certificate {
+export function parseCertificate(
+  der: Uint8Array,
+  name = 'certificate',
+  options: ParseCertificateOptions = {},
+): Certificate {
   return recode('malformed_certificate', () => {
     const { signed, body } = openSigned(der, name, MAX_CERTIFICATE_BYTES);
     const version = body.enter(`${name} version`, contextTag(0));
@@ -115,7 +119,10 @@ export function parseCertificate(der: Uint8Array, name = 'certificate', options:
     const notAfter = readTime(validity.next(`${name} notAfter`), `${name} notAfter`);
     validity.end();
     const subject = readName(body.next(`${name} subject`, TAG.sequence), `${name} subject`);
-    const publicKey = readPublicKey(body.next(`${name} subjectPublicKeyInfo`, TAG.sequence), `${name} subjectPublicKeyInfo`);
+    const publicKey = readPublicKey(
+      body.next(`${name} subjectPublicKeyInfo`, TAG.sequence),
+      `${name} subjectPublicKeyInfo`,
+    );
     const extensionList = body.atEnd ? [] : readExplicitExtensions(body, contextTag(3), name);
     body.end();
     const extensions = indexExtensions(extensionList, name, options.repeatedExtensions ?? 'refuse');
@@ -179,13 +186,19 @@ function openSigned(der: Uint8Array, name: string, maxBytes: number): Opened {
   const algorithm = outer.next(`${name} signatureAlgorithm`, TAG.sequence);
   const signature = readBitOctets(outer.next(`${name} signatureValue`), `${name} signatureValue`);
   outer.end();
-  const parts = { raw: der, tbs: tbs.raw, signatureAlgorithm: readAlgorithm(algorithm, `${name} signatureAlgorithm`), signature };
+  const parts = {
+    raw: der,
+    tbs: tbs.raw,
+    signatureAlgorithm: readAlgorithm(algorithm, `${name} signatureAlgorithm`),
+    signature,
+  };
   return { signed: { parts, algorithm: algorithm.raw }, body: childrenOf(tbs, `${name} tbs`) };
 }
 
 /** RFC 5280 §4.1.1.2: the algorithm inside the signed part is the one outside, byte for byte. */
 function expectSameAlgorithm(inner: Der, outer: Uint8Array, name: string): void {
-  if (!equalBytes(inner.raw, outer)) throw malformed('malformed_der', `${name} names another signature algorithm inside its signed part`);
+  if (!equalBytes(inner.raw, outer))
+    throw malformed('malformed_der', `${name} names another signature algorithm inside its signed part`);
 }
 
 /** Content octets of 2.5.4.3. Other attribute types are compared as bytes only, never interpreted. */
@@ -218,12 +231,14 @@ function readExplicitExtensions(body: DerCursor, tag: number, name: string): Ext
 function readExtensions(list: DerCursor, name: string): Extension[] {
   const extensions: Extension[] = [];
   while (!list.atEnd) {
-    if (extensions.length === MAX_EXTENSIONS) throw malformed('malformed_der', `${name} has more than ${MAX_EXTENSIONS} extensions`);
+    if (extensions.length === MAX_EXTENSIONS)
+      throw malformed('malformed_der', `${name} has more than ${MAX_EXTENSIONS} extensions`);
     const fields = list.enter(`${name} extension`);
     const oid = readOid(fields.next(`${name} extnID`), `${name} extnID`);
     const flag = fields.optional(`${name} critical`, TAG.boolean);
     const critical = flag !== undefined && readBoolean(flag, `${name} critical`);
-    if (flag !== undefined && !critical) throw malformed('malformed_der', `${name} extension ${oid} encodes critical FALSE`);
+    if (flag !== undefined && !critical)
+      throw malformed('malformed_der', `${name} extension ${oid} encodes critical FALSE`);
     const value = readOctets(fields.next(`${name} extnValue`), `${name} extnValue`);
     fields.end();
     extensions.push({ oid, critical, value });
@@ -232,21 +247,31 @@ function readExtensions(list: DerCursor, name: string): Extension[] {
   return extensions;
 }
 
-function indexExtensions(list: readonly Extension[], name: string, repeated: 'refuse' | 'list'): Map<string, Extension> {
+function indexExtensions(
+  list: readonly Extension[],
+  name: string,
+  repeated: 'refuse' | 'list',
+): Map<string, Extension> {
   const map = new Map<string, Extension>();
   for (const extension of list) {
     if (!map.has(extension.oid)) map.set(extension.oid, extension);
-    else if (repeated === 'refuse') throw malformed('malformed_der', `${name} has extension ${extension.oid} more than once`);
+    else if (repeated === 'refuse')
+      throw malformed('malformed_der', `${name} has extension ${extension.oid} more than once`);
   }
   return map;
 }
 
-function readBasicConstraints(extension: Extension | undefined, name: string): Certificate['basicConstraints'] {
+function readBasicConstraints(
+  extension: Extension | undefined,
+  name: string,
+): Certificate['basicConstraints'] {
   if (extension === undefined) return undefined;
   const fields = parseSequence(extension.value, `${name} basicConstraints`);
   const flag = fields.optional(`${name} cA`, TAG.boolean);
   const ca = flag !== undefined && readBoolean(flag, `${name} cA`);
-  const pathLength = fields.atEnd ? undefined : readSmall(fields.next(`${name} pathLenConstraint`), `${name} pathLenConstraint`, 255);
+  const pathLength = fields.atEnd
+    ? undefined
+    : readSmall(fields.next(`${name} pathLenConstraint`), `${name} pathLenConstraint`, 255);
   fields.end();
   return { ca, pathLength };
 }
@@ -255,12 +280,19 @@ function readKeyUsage(extension: Extension | undefined, name: string): KeyUsage 
   if (extension === undefined) return undefined;
   const { bytes } = readBits(parseDer(extension.value, `${name} keyUsage`), `${name} keyUsage`);
   const first = bytes[0] ?? 0;
-  return { digitalSignature: (first & 0x80) !== 0, keyCertSign: (first & 0x04) !== 0, crlSign: (first & 0x02) !== 0 };
+  return {
+    digitalSignature: (first & 0x80) !== 0,
+    keyCertSign: (first & 0x04) !== 0,
+    crlSign: (first & 0x02) !== 0,
+  };
 }
 
 function readSubjectKeyId(extension: Extension | undefined, name: string): Uint8Array | undefined {
   if (extension === undefined) return undefined;
-  return readOctets(parseDer(extension.value, `${name} subjectKeyIdentifier`), `${name} subjectKeyIdentifier`);
+  return readOctets(
+    parseDer(extension.value, `${name} subjectKeyIdentifier`),
+    `${name} subjectKeyIdentifier`,
+  );
 }
 
 function readAuthorityKeyId(extension: Extension | undefined, name: string): Uint8Array | undefined {
@@ -275,21 +307,25 @@ function readAuthorityKeyId(extension: Extension | undefined, name: string): Uin
 
 function readCrlNumber(extension: Extension | undefined, name: string): bigint | undefined {
   if (extension === undefined) return undefined;
-  return BigInt(`0x${toHex(readUnsigned(parseDer(extension.value, `${name} crlNumber`), `${name} crlNumber`))}`);
+  return BigInt(
+    `0x${toHex(readUnsigned(parseDer(extension.value, `${name} crlNumber`), `${name} crlNumber`))}`,
+  );
 }
 
 function readRevoked(element: Der, name: string): Uint8Array[] {
   const list = childrenOf(element, `${name} revokedCertificates`);
   const serials: Uint8Array[] = [];
   while (!list.atEnd) {
-    if (serials.length === MAX_CRL_ENTRIES) throw malformed('input_too_large', `${name} has more than ${MAX_CRL_ENTRIES} entries`);
+    if (serials.length === MAX_CRL_ENTRIES)
+      throw malformed('input_too_large', `${name} has more than ${MAX_CRL_ENTRIES} entries`);
     const entry = list.enter('revoked certificate');
     serials.push(readUnsigned(entry.next('userCertificate'), 'userCertificate'));
     readTime(entry.next('revocationDate'), 'revocationDate');
     if (!entry.atEnd) {
       const extensions = readExtensions(entry.enter('crlEntryExtensions'), 'CRL entry');
       // A critical entry extension can redirect the entry to another issuer (RFC 5280 §5.3.3): not supported, so not trusted.
-      if (extensions.some((extension) => extension.critical)) throw malformed('malformed_crl', `${name} has a critical entry extension`);
+      if (extensions.some((extension) => extension.critical))
+        throw malformed('malformed_crl', `${name} has a critical entry extension`);
     }
     entry.end();
   }
@@ -301,7 +337,10 @@ function recode<T>(code: AttestationCode, read: () => T): T {
   try {
     return read();
   } catch (error) {
-    if (error instanceof AttestationError && (error.code === 'malformed_der' || error.code === 'malformed_base64')) {
+    if (
+      error instanceof AttestationError &&
+      (error.code === 'malformed_der' || error.code === 'malformed_base64')
+    ) {
       throw malformed(code, error.message, { cause: error });
     }
     throw error;

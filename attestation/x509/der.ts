@@ -198,7 +198,8 @@ export function readUnsigned(element: Der, name: string, maxBytes = 20): Uint8Ar
   const content = readInteger(element, name);
   if ((content[0] ?? 0) >= 0x80) throw bad(name, 'is a negative INTEGER');
   const magnitude = content.length > 1 && content[0] === 0 ? content.subarray(1) : content;
-  if (magnitude.length > maxBytes) throw bad(name, `is an INTEGER of ${magnitude.length} octets, at most ${maxBytes} are read`);
+  if (magnitude.length > maxBytes)
+    throw bad(name, `is an INTEGER of ${magnitude.length} octets, at most ${maxBytes} are read`);
   return magnitude;
 }
 
@@ -213,7 +214,8 @@ export function readSmall(element: Der, name: string, max = 0xffff_ffff): number
 export function readBoolean(element: Der, name: string): boolean {
   expectTag(element, TAG.boolean, name);
   const [value] = element.content;
-  if (element.content.length !== 1 || (value !== 0 && value !== 0xff)) throw bad(name, 'is not a DER BOOLEAN');
+  if (element.content.length !== 1 || (value !== 0 && value !== 0xff))
+    throw bad(name, 'is not a DER BOOLEAN');
   return value === 0xff;
 }
 
@@ -235,13 +237,18 @@ export function readBitOctets(element: Der, name: string): Uint8Array {
 }
 
 /** A BIT STRING; bit 0 is the most significant bit of the first octet. Unused bits must be zero. */
-export function readBits(element: Der, name: string): { readonly bytes: Uint8Array; readonly unusedBits: number } {
+export function readBits(
+  element: Der,
+  name: string,
+): { readonly bytes: Uint8Array; readonly unusedBits: number } {
   expectTag(element, TAG.bitString, name);
   const unusedBits = element.content[0];
   const bytes = element.content.subarray(1);
   const last = bytes.at(-1);
-  if (unusedBits === undefined || unusedBits > 7 || (unusedBits > 0 && last === undefined)) throw bad(name, 'is not a BIT STRING');
-  if (last !== undefined && (last & ((1 << unusedBits) - 1)) !== 0) throw bad(name, 'is a BIT STRING with non-zero unused bits');
+  if (unusedBits === undefined || unusedBits > 7 || (unusedBits > 0 && last === undefined))
+    throw bad(name, 'is not a BIT STRING');
+  if (last !== undefined && (last & ((1 << unusedBits) - 1)) !== 0)
+    throw bad(name, 'is a BIT STRING with non-zero unused bits');
   return { bytes, unusedBits };
 }
 
@@ -249,7 +256,8 @@ export function readBits(element: Der, name: string): { readonly bytes: Uint8Arr
 export function readOid(element: Der, name: string): string {
   expectTag(element, TAG.oid, name);
   const { bytes, start, end } = element;
-  if (start === end || end - start > MAX_OID_BYTES || (bytes[end - 1] ?? 0) >= 0x80) throw bad(name, 'is not an object identifier');
+  if (start === end || end - start > MAX_OID_BYTES || (bytes[end - 1] ?? 0) >= 0x80)
+    throw bad(name, 'is not an object identifier');
   let text = '';
   let arc = 0;
   let starting = true;
@@ -300,7 +308,8 @@ export function readTime(element: Der, name: string): Date {
   const { tag, content } = element;
   const yearDigits = tag === TAG.utcTime ? 2 : tag === TAG.generalizedTime ? 4 : 0;
   if (yearDigits === 0) throw bad(name, `has tag 0x${hex2(tag)}, expected a time`);
-  if (content.length !== yearDigits + 11 || content.at(-1) !== 0x5a) throw bad(name, 'is not a time of seconds precision in UTC');
+  if (content.length !== yearDigits + 11 || content.at(-1) !== 0x5a)
+    throw bad(name, 'is not a time of seconds precision in UTC');
   const digits = (from: number, count: number): number => {
     let value = 0;
     for (let i = from; i < from + count; i++) {
@@ -317,7 +326,8 @@ export function readTime(element: Der, name: string): Date {
   const date = new Date(Date.UTC(year, month - 1, day, hour, minute, second));
   date.setUTCFullYear(year, month - 1, day);
   const same = date.getUTCMonth() === month - 1 && date.getUTCDate() === day && date.getUTCHours() === hour;
-  if (!same || date.getUTCMinutes() !== minute || date.getUTCSeconds() !== second) throw bad(name, 'is not a date of the calendar');
+  if (!same || date.getUTCMinutes() !== minute || date.getUTCSeconds() !== second)
+    throw bad(name, 'is not a date of the calendar');
   return date;
 }
 
@@ -353,7 +363,8 @@ export function encodeOid(dotted: string): Uint8Array {
   const octets: number[] = [];
   for (const arc of [root * 40 + second, ...rest]) {
     const group = [arc % 128];
-    for (let left = Math.floor(arc / 128); left > 0; left = Math.floor(left / 128)) group.unshift((left % 128) | 0x80);
+    for (let left = Math.floor(arc / 128); left > 0; left = Math.floor(left / 128))
+      group.unshift((left % 128) | 0x80);
     octets.push(...group);
   }
   return encodeDer(TAG.oid, Uint8Array.from(octets));

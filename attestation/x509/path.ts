@@ -12,10 +12,17 @@ export function validityProblem(certificate: Certificate, now: Date): string | u
 }
 
 /** RFC 5280 §6.1.3 (a)(4), §4.2.1.1: issuer and subject bytes equal, and key identifiers where both are present. */
-export function issuanceProblem(child: Pick<Certificate, 'issuer' | 'authorityKeyId'>, issuer: Certificate): string | undefined {
+export function issuanceProblem(
+  child: Pick<Certificate, 'issuer' | 'authorityKeyId'>,
+  issuer: Certificate,
+): string | undefined {
   if (!equalBytes(child.issuer.raw, issuer.subject.raw))
     return `issuer ${nameText(child.issuer)} is not the subject ${nameText(issuer.subject)}`;
-  if (child.authorityKeyId !== undefined && issuer.subjectKeyId !== undefined && !equalBytes(child.authorityKeyId, issuer.subjectKeyId)) {
+  if (
+    child.authorityKeyId !== undefined &&
+    issuer.subjectKeyId !== undefined &&
+    !equalBytes(child.authorityKeyId, issuer.subjectKeyId)
+  ) {
     return `authorityKeyIdentifier ${toHex(child.authorityKeyId)} is not the issuer's ${toHex(issuer.subjectKeyId)}`;
   }
   return undefined;
@@ -29,7 +36,8 @@ export function caProblem(
 ): string | undefined {
   if (ca.basicConstraints?.ca !== true) return 'basicConstraints does not say CA';
   const { pathLength } = ca.basicConstraints;
-  if (pathLength !== undefined && pathLength < intermediatesBelow) return `pathLenConstraint is ${pathLength}, needs ${intermediatesBelow}`;
+  if (pathLength !== undefined && pathLength < intermediatesBelow)
+    return `pathLenConstraint is ${pathLength}, needs ${intermediatesBelow}`;
   if (signs.certificates === true && ca.keyUsage?.keyCertSign !== true) return 'keyUsage lacks keyCertSign';
   if (signs.crls === true && ca.keyUsage?.crlSign !== true) return 'keyUsage lacks cRLSign';
   return criticalProblem(ca);
@@ -54,7 +62,8 @@ export function crlProblem(crl: RevocationList, issuer: Certificate, now: Date):
   const critical = criticalProblem(crl);
   if (critical !== undefined) return critical;
   if (crl.extensions.has(OID.deltaCrlIndicator)) return 'it is a delta CRL';
-  if (crl.extensions.has(OID.issuingDistributionPoint)) return 'it covers only part of what its issuer issued';
+  if (crl.extensions.has(OID.issuingDistributionPoint))
+    return 'it covers only part of what its issuer issued';
   if (crl.crlNumber === undefined) return 'crlNumber is missing';
   if (crl.nextUpdate === undefined) return 'nextUpdate is missing';
   if (now < crl.thisUpdate) return `thisUpdate ${isoSeconds(crl.thisUpdate)} is in the future`;
@@ -68,7 +77,9 @@ export function isRevoked(crl: RevocationList, serial: Uint8Array): boolean {
 
 /** The name's common name quoted, or its DER in hex. */
 export function nameText(name: Name): string {
-  return name.commonName === undefined ? toHex(name.raw.subarray(0, 64)) : JSON.stringify(name.commonName.slice(0, 64));
+  return name.commonName === undefined
+    ? toHex(name.raw.subarray(0, 64))
+    : JSON.stringify(name.commonName.slice(0, 64));
 }
 
 function isoSeconds(date: Date): string {

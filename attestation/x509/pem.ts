@@ -7,14 +7,20 @@ import { AttestationError, malformed } from '../transcript/errors.ts';
  * PEM text → DER of each block of the label, in order. Text outside blocks must be white space; other labels are refused.
  * @throws malformed_certificate or malformed_crl by the label; input_too_large over `maxBlocks`
  */
-export function parsePem(text: string, label: 'CERTIFICATE' | 'X509 CRL' = 'CERTIFICATE', maxBlocks = 8, name = 'PEM'): Uint8Array[] {
+export function parsePem(
+  text: string,
+  label: 'CERTIFICATE' | 'X509 CRL' = 'CERTIFICATE',
+  maxBlocks = 8,
+  name = 'PEM',
+): Uint8Array[] {
   const code = label === 'CERTIFICATE' ? 'malformed_certificate' : 'malformed_crl';
   const begin = `-----BEGIN ${label}-----`;
   const end = `-----END ${label}-----`;
   const blocks: Uint8Array[] = [];
   let at = skipSpace(text, 0);
   while (at < text.length) {
-    if (blocks.length === maxBlocks) throw malformed('input_too_large', `${name} has more than ${maxBlocks} blocks`);
+    if (blocks.length === maxBlocks)
+      throw malformed('input_too_large', `${name} has more than ${maxBlocks} blocks`);
     const stop = text.startsWith(begin, at) ? text.indexOf('-----', at + begin.length) : -1;
     if (stop < 0 || !text.startsWith(end, stop)) throw malformed(code, `${name} is not a ${label} in PEM`);
     const body = text.slice(at + begin.length, stop).replaceAll(/[\r\n\t ]/g, '');
@@ -27,7 +33,11 @@ export function parsePem(text: string, label: 'CERTIFICATE' | 'X509 CRL' = 'CERT
 
 function skipSpace(text: string, from: number): number {
   let at = from;
-  while (at < text.length && (text.charCodeAt(at) === 32 || (text.charCodeAt(at) >= 9 && text.charCodeAt(at) <= 13))) at++;
+  while (
+    at < text.length &&
+    (text.charCodeAt(at) === 32 || (text.charCodeAt(at) >= 9 && text.charCodeAt(at) <= 13))
+  )
+    at++;
   return at;
 }
 

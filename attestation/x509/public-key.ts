@@ -42,12 +42,19 @@ const OID = {
   ecPublicKey: '1.2.840.10045.2.1',
 } as const;
 
-const CURVES: Readonly<Record<CurveName, { readonly oid: string; readonly bytes: number; readonly order: bigint }>> = {
-  'P-256': { oid: '1.2.840.10045.3.1.7', bytes: 32, order: 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n },
+const CURVES: Readonly<
+  Record<CurveName, { readonly oid: string; readonly bytes: number; readonly order: bigint }>
+> = {
+  'P-256': {
+    oid: '1.2.840.10045.3.1.7',
+    bytes: 32,
+    order: 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n,
+  },
   'P-384': {
     oid: '1.3.132.0.34',
     bytes: 48,
-    order: 0xffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973n,
+    order:
+      0xffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973n,
   },
   'P-521': {
     oid: '1.3.132.0.35',
@@ -125,7 +132,31 @@ const SPKI_PREFIX: Readonly<Record<'P-256' | 'P-384', Uint8Array>> = {
     0x42,
     0,
   ),
-  'P-384': Uint8Array.of(0x30, 0x76, 0x30, 0x10, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 5, 0x2b, 0x81, 4, 0, 0x22, 3, 0x62, 0),
+  'P-384': Uint8Array.of(
+    0x30,
+    0x76,
+    0x30,
+    0x10,
+    6,
+    7,
+    0x2a,
+    0x86,
+    0x48,
+    0xce,
+    0x3d,
+    2,
+    1,
+    6,
+    5,
+    0x2b,
+    0x81,
+    4,
+    0,
+    0x22,
+    3,
+    0x62,
+    0,
+  ),
 };
 
 const SIGNATURE_OIDS: Readonly<Record<string, SignatureAlgorithm>> = {
@@ -153,7 +184,8 @@ export function readAlgorithm(element: Der, name: string): SignatureAlgorithm {
   }
   const known = Object.hasOwn(SIGNATURE_OIDS, oid) ? SIGNATURE_OIDS[oid] : undefined;
   if (known === undefined) return { kind: 'other', oid };
-  if (known.kind === 'rsa-pkcs1' && !fields.atEnd) readNull(fields.next(`${name} parameters`), `${name} parameters`);
+  if (known.kind === 'rsa-pkcs1' && !fields.atEnd)
+    readNull(fields.next(`${name} parameters`), `${name} parameters`);
   fields.end();
   return known;
 }
@@ -174,13 +206,18 @@ function readPssParameters(element: Der, name: string): SignatureAlgorithm {
     const generator = outer.enter(`${name} maskGenAlgorithm`);
     outer.end();
     if (readOid(generator.next(`${name} maskGenAlgorithm`), `${name} maskGenAlgorithm`) === OID.mgf1) {
-      mask = readHash(generator.next(`${name} maskGenAlgorithm hash`, TAG.sequence), `${name} maskGenAlgorithm hash`);
+      mask = readHash(
+        generator.next(`${name} maskGenAlgorithm hash`, TAG.sequence),
+        `${name} maskGenAlgorithm hash`,
+      );
       generator.end();
     }
   }
   const saltLength = saltPart === undefined ? 20 : readExplicitSmall(saltPart, `${name} saltLength`, 2);
   const trailer = trailerPart === undefined ? 1 : readExplicitSmall(trailerPart, `${name} trailerField`, 3);
-  return hash === undefined || hash !== mask || trailer !== 1 || saltLength > 64 ? other : { kind: 'rsa-pss', hash, saltLength };
+  return hash === undefined || hash !== mask || trailer !== 1 || saltLength > 64
+    ? other
+    : { kind: 'rsa-pss', hash, saltLength };
 }
 
 function readExplicitSmall(element: Der, name: string, tag: number): number {

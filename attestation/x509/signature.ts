@@ -4,7 +4,14 @@
 import { concatBytes, equalBytes, viewOf } from '../encoding/bytes.ts';
 import { parseSequence, readUnsigned } from './der.ts';
 import { AttestationError } from '../transcript/errors.ts';
-import { curveBytes, isScalar, type CurveName, type HashName, type PublicKeyInfo, type SignatureAlgorithm } from './public-key.ts';
+import {
+  curveBytes,
+  isScalar,
+  type CurveName,
+  type HashName,
+  type PublicKeyInfo,
+  type SignatureAlgorithm,
+} from './public-key.ts';
 
 /** What a signature was made over; the common part of certificates and CRLs. */
 export interface Signed {
@@ -27,7 +34,11 @@ export function createKeyCache(maxKeys = 64): KeyCache {
 }
 
 /** Whether `issuer` signed it. False for wrong, unknown or mismatched algorithms and malformed signatures; never throws for them. */
-export async function verifySignedBy(signed: Signed, issuer: PublicKeyInfo, cache?: KeyCache): Promise<boolean> {
+export async function verifySignedBy(
+  signed: Signed,
+  issuer: PublicKeyInfo,
+  cache?: KeyCache,
+): Promise<boolean> {
   const algorithm = signed.signatureAlgorithm;
   switch (algorithm.kind) {
     case 'rsa-pss':
@@ -71,8 +82,16 @@ export async function verifyEcdsaRaw(
   if (key.kind !== 'ec') return false;
   const size = curveBytes(key.curve);
   if (signature.length !== 2 * size) return false;
-  if (!isScalar(signature.subarray(0, size), key.curve) || !isScalar(signature.subarray(size), key.curve)) return false;
-  return verifyWith(key, { name: 'ECDSA', namedCurve: key.curve }, { name: 'ECDSA', hash }, signature, data, cache);
+  if (!isScalar(signature.subarray(0, size), key.curve) || !isScalar(signature.subarray(size), key.curve))
+    return false;
+  return verifyWith(
+    key,
+    { name: 'ECDSA', namedCurve: key.curve },
+    { name: 'ECDSA', hash },
+    signature,
+    data,
+    cache,
+  );
 }
 
 type ImportParameters = { name: string; hash: HashName } | { name: 'ECDSA'; namedCurve: CurveName };
@@ -95,7 +114,11 @@ async function verifyWith(
   return crypto.subtle.verify(verifying, key, signature as BufferSource, data as BufferSource);
 }
 
-function importPublicKey(info: PublicKeyInfo, parameters: ImportParameters, cache: KeyCache | undefined): Promise<CryptoKey> {
+function importPublicKey(
+  info: PublicKeyInfo,
+  parameters: ImportParameters,
+  cache: KeyCache | undefined,
+): Promise<CryptoKey> {
   // An EC point imports four times as fast bare as in its SubjectPublicKeyInfo, which has been parsed already.
   const load = (): Promise<CryptoKey> =>
     info.kind === 'ec'

@@ -21,10 +21,14 @@ export function wordPieces(): readonly Piece[] {
   const answers = [FALLBACK, ...TOPICS].map((topic) => topic.answer.toLowerCase()).join(' ');
   const keywords = TOPICS.flatMap((topic) => topic.keywords);
   const words = new Set(
-    [...COMMON_WORDS, ...(answers.match(/[a-z]+/g) ?? []), ...keywords, ...MORE_WORDS].filter((word) => word.length > 1),
+    [...COMMON_WORDS, ...(answers.match(/[a-z]+/g) ?? []), ...keywords, ...MORE_WORDS].filter(
+      (word) => word.length > 1,
+    ),
   );
   const common = new Set(COMMON_WORDS);
-  const characters = Array.from({ length: 94 }, (_, i) => String.fromCharCode(33 + i)).filter((c) => !/[A-Z]/.test(c));
+  const characters = Array.from({ length: 94 }, (_, i) => String.fromCharCode(33 + i)).filter(
+    (c) => !/[A-Z]/.test(c),
+  );
   return [
     ...SPECIAL.map((text) => ({ text, content: false })),
     ...characters.map((c) => ({ text: `\u2581${c}`, content: alphanumeric(c) && !common.has(c) })),

@@ -47,7 +47,12 @@ export function buildChatModel(): Buffer {
   const codes = vocabulary.tokens.map((_, id) => goldCode(id));
   const units = Math.ceil(Math.max(2 * language.topicRules.length, language.nextRules.length) / 32) * 32;
   const tensors: Tensor[] = [
-    { name: 'token_embd.weight', type: 'F16', shape: [WIDTH, codes.length], values: embeddings(language, codes) },
+    {
+      name: 'token_embd.weight',
+      type: 'F16',
+      shape: [WIDTH, codes.length],
+      values: embeddings(language, codes),
+    },
     ...firstAttention(),
     ...topicUnits(language, codes, units),
     ...secondAttention(),
@@ -79,7 +84,8 @@ function embeddings(language: Language, codes: readonly (readonly number[])[]): 
     values.set(code, WIDTH * token + CURRENT);
     values[WIDTH * token + BIAS] = BALLAST;
   });
-  for (const marker of ['<|system|>', '<|user|>', '<|assistant|>', '<|tool|>']) values[WIDTH * id(marker) + ROLE_MARKER] = 1;
+  for (const marker of ['<|system|>', '<|user|>', '<|assistant|>', '<|tool|>'])
+    values[WIDTH * id(marker) + ROLE_MARKER] = 1;
   values[WIDTH * id('<|user|>') + USER_MARKER] = 1;
   values[WIDTH * id('<|tools|>') + TOOLS_MARKER] = 1;
   values[WIDTH * id('<s>') + START_MARKER] = 1;
@@ -148,7 +154,11 @@ type Matrix = ReturnType<typeof matrix>;
  * silu(K·(x − t)) − silu(K·(x − t − 0.3)): nothing below the threshold t, then a short ramp, then constant. Marks must be
  * equal to 1e-3, because layer 2 multiplies them with distances; hence F16 here where the rest is Q8_0.
  */
-function topicUnits(language: Language, codes: readonly (readonly number[])[], units: number): readonly Tensor[] {
+function topicUnits(
+  language: Language,
+  codes: readonly (readonly number[])[],
+  units: number,
+): readonly Tensor[] {
   const gate = matrix('blk.0.ffn_gate.weight', 'F16', WIDTH, units);
   const up = matrix('blk.0.ffn_up.weight', 'F16', WIDTH, units);
   const down = matrix('blk.0.ffn_down.weight', 'F16', units, WIDTH);
@@ -185,7 +195,11 @@ function secondAttention(): readonly Tensor[] {
   return [norm('blk.1.attn_norm.weight', 5), q.tensor, k.tensor, v.tensor, o.tensor];
 }
 
-function nextUnits(language: Language, codes: readonly (readonly number[])[], units: number): readonly Tensor[] {
+function nextUnits(
+  language: Language,
+  codes: readonly (readonly number[])[],
+  units: number,
+): readonly Tensor[] {
   const gate = matrix('blk.1.ffn_gate.weight', 'Q8_0', WIDTH, units);
   const up = matrix('blk.1.ffn_up.weight', 'Q8_0', WIDTH, units);
   const down = matrix('blk.1.ffn_down.weight', 'Q8_0', units, WIDTH);
@@ -193,12 +207,16 @@ function nextUnits(language: Language, codes: readonly (readonly number[])[], un
     // Every matching token adds 1, one that does not at most 15/63; so all but one is at least 0.76 short.
     const need = rule.context.length + (rule.topic === undefined ? 0 : 1);
     rule.context.toReversed().forEach((token, back) => {
-      codes[token]!.forEach((bit, j) => gate.set(unit, (back === 0 ? CURRENT : previous(back)) + j, (SHARPNESS * bit) / CODE));
+      codes[token]!.forEach((bit, j) =>
+        gate.set(unit, (back === 0 ? CURRENT : previous(back)) + j, (SHARPNESS * bit) / CODE),
+      );
     });
     if (rule.topic !== undefined) gate.set(unit, TOPIC + rule.topic, SHARPNESS);
     gate.set(unit, BIAS, -SHARPNESS * (need - 0.4));
     up.set(unit, BIAS, 1);
-    codes[rule.next]!.forEach((bit, j) => down.set(PREDICTED + j, unit, (rule.strength * bit) / (0.4 * SHARPNESS)));
+    codes[rule.next]!.forEach((bit, j) =>
+      down.set(PREDICTED + j, unit, (rule.strength * bit) / (0.4 * SHARPNESS)),
+    );
   });
   return [norm('blk.1.ffn_norm.weight', 5), gate.tensor, up.tensor, down.tensor];
 }
@@ -208,7 +226,9 @@ function outputs(language: Language, codes: readonly (readonly number[])[]): Flo
   const { vocabulary } = language;
   const values = new Float32Array(WIDTH * codes.length);
   const silent = new Set(
-    ['<s>', '</s>', '<|system|>', '<|user|>', '<|assistant|>', '<|tool|>', '<|tools|>', '<|pad|>'].map((t) => vocabulary.id(t)),
+    ['<s>', '</s>', '<|system|>', '<|user|>', '<|assistant|>', '<|tool|>', '<|tools|>', '<|pad|>'].map((t) =>
+      vocabulary.id(t),
+    ),
   );
   codes.forEach((code, token) => {
     if (!silent.has(token))
@@ -217,7 +237,8 @@ function outputs(language: Language, codes: readonly (readonly number[])[]): Flo
         WIDTH * token + PREDICTED,
       );
   });
-  const prefer = (piece: string, logit: number): void => void (values[WIDTH * vocabulary.id(piece) + BIAS] = logit);
+  const prefer = (piece: string, logit: number): void =>
+    void (values[WIDTH * vocabulary.id(piece) + BIAS] = logit);
   prefer('"', 12);
   prefer('{"', 11.5);
   prefer(':', 11.2);

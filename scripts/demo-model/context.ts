@@ -21,7 +21,9 @@ const HEAD = 32;
 const CONSTANT = WIDTH - 1;
 
 export function buildContextModel(): Buffer {
-  const words = TOPICS.filter((topic) => topic.needsTools !== true).flatMap((topic) => preTokens(topic.answer));
+  const words = TOPICS.filter((topic) => topic.needsTools !== true).flatMap((topic) =>
+    preTokens(topic.answer),
+  );
   const vocabulary = buildVocabulary(CONTROL, [], [...words, ...COMMON_WORDS.map((word) => ` ${word}`)]);
   const random = seededRandom(0x41737361);
   const size = vocabulary.tokens.length;
@@ -30,7 +32,10 @@ export function buildContextModel(): Buffer {
   for (let token = 0; token < size; token++) {
     embedding.values[WIDTH * token + CONSTANT] = 4;
     if (printable(vocabulary.tokens[token]!, token)) output.values[WIDTH * token + CONSTANT] = 0;
-    else output.values.fill(0, WIDTH * token, WIDTH * token + WIDTH).fill(-40, WIDTH * token + CONSTANT, WIDTH * token + WIDTH);
+    else
+      output.values
+        .fill(0, WIDTH * token, WIDTH * token + WIDTH)
+        .fill(-40, WIDTH * token + CONSTANT, WIDTH * token + WIDTH);
   }
   const tensors: Tensor[] = [embedding];
   for (let layer = 0; layer < LAYERS; layer++) {
@@ -74,7 +79,13 @@ function printable(token: string, id: number): boolean {
   return byte > 255 || (byte >= 32 && byte < 127) || token.length > 1;
 }
 
-function randomTensor(random: Random, name: string, columns: number, rows: number, deviation: number): Tensor {
+function randomTensor(
+  random: Random,
+  name: string,
+  columns: number,
+  rows: number,
+  deviation: number,
+): Tensor {
   const values = new Float32Array(columns * rows);
   for (let i = 0; i < values.length; i++) values[i] = random.normal() * deviation;
   return { name, type: 'F32', shape: [columns, rows], values };

@@ -90,7 +90,12 @@ function noise(random: Random, name: string, columns: number, rows: number, devi
 }
 
 function constant(name: string, shape: readonly number[], value: number): Tensor {
-  return { name, type: 'F32', shape, values: new Float32Array(shape.reduce((product, size) => product * size, 1)).fill(value) };
+  return {
+    name,
+    type: 'F32',
+    shape,
+    values: new Float32Array(shape.reduce((product, size) => product * size, 1)).fill(value),
+  };
 }
 
 /** Weights 1, except `damping` in dimensions 0 and 1. */

@@ -28,17 +28,29 @@ const ALIGNMENT = 32;
 const TYPE_IDS: Readonly<Record<TensorType, number>> = { F32: 0, F16: 1, Q8_0: 8 };
 
 /** The whole file. */
-export function writeGguf(metadata: readonly (readonly [key: string, value: Value])[], tensors: readonly Tensor[]): Buffer {
+export function writeGguf(
+  metadata: readonly (readonly [key: string, value: Value])[],
+  tensors: readonly Tensor[],
+): Buffer {
   const head: Buffer[] = [Buffer.from('GGUF'), u32(3), u64(tensors.length), u64(metadata.length)];
   for (const [key, value] of metadata) head.push(text(key), encodeValue(value));
   const payloads = tensors.map(encodeTensor);
   let offset = 0;
   for (const [i, tensor] of tensors.entries()) {
-    head.push(text(tensor.name), u32(tensor.shape.length), ...tensor.shape.map(u64), u32(TYPE_IDS[tensor.type]), u64(offset));
+    head.push(
+      text(tensor.name),
+      u32(tensor.shape.length),
+      ...tensor.shape.map(u64),
+      u32(TYPE_IDS[tensor.type]),
+      u64(offset),
+    );
     offset += padded(payloads[i]!.length);
   }
   const header = Buffer.concat(head);
-  const body = payloads.flatMap((payload) => [payload, Buffer.alloc(padded(payload.length) - payload.length)]);
+  const body = payloads.flatMap((payload) => [
+    payload,
+    Buffer.alloc(padded(payload.length) - payload.length),
+  ]);
   return Buffer.concat([header, Buffer.alloc(padded(header.length) - header.length), ...body]);
 }
 
@@ -81,7 +93,8 @@ function encodeValue(value: Value): Buffer {
   if ('f32' in value) return Buffer.concat([u32(6), f32(value.f32)]);
   if ('bool' in value) return Buffer.concat([u32(7), Buffer.from([value.bool ? 1 : 0])]);
   if ('string' in value) return Buffer.concat([u32(8), text(value.string)]);
-  if ('strings' in value) return Buffer.concat([u32(9), u32(8), u64(value.strings.length), ...value.strings.map(text)]);
+  if ('strings' in value)
+    return Buffer.concat([u32(9), u32(8), u64(value.strings.length), ...value.strings.map(text)]);
   if ('i32s' in value) return Buffer.concat([u32(9), u32(5), u64(value.i32s.length), ...value.i32s.map(i32)]);
   return Buffer.concat([u32(9), u32(6), u64(value.f32s.length), ...value.f32s.map(f32)]);
 }
@@ -89,7 +102,8 @@ function encodeValue(value: Value): Buffer {
 function encodeTensor(tensor: Tensor): Buffer {
   const { name, type, shape, values } = tensor;
   const count = shape.reduce((product, size) => product * size, 1);
-  if (count !== values.length) throw new Error(`${name}: shape ${shape.join('×')} does not hold ${values.length} values`);
+  if (count !== values.length)
+    throw new Error(`${name}: shape ${shape.join('×')} does not hold ${values.length} values`);
   // Explicitly little-endian, whatever the machine is.
   if (type === 'F32') {
     const out = new DataView(new ArrayBuffer(4 * count));

@@ -5,7 +5,17 @@ import { FALLBACK, TOOL_CALL_CLOSE, TOOL_CALL_OPEN, TOOL_RESULT, TOPICS, COMMON_
 import { buildVocabulary, preTokens } from './vocabulary.ts';
 import type { Vocabulary } from './vocabulary.ts';
 
-export const CONTROL = ['<s>', '</s>', '<|end|>', '<|system|>', '<|user|>', '<|assistant|>', '<|tool|>', '<|tools|>', '<|pad|>'] as const;
+export const CONTROL = [
+  '<s>',
+  '</s>',
+  '<|end|>',
+  '<|system|>',
+  '<|user|>',
+  '<|assistant|>',
+  '<|tool|>',
+  '<|tools|>',
+  '<|pad|>',
+] as const;
 const LITERAL = [TOOL_CALL_OPEN, TOOL_CALL_CLOSE];
 const LONGEST_CONTEXT = 5;
 
@@ -47,12 +57,19 @@ export function buildLanguage(): Language {
     ...encodeAnswer(vocabulary, topic.answer),
     vocabulary.id('<|end|>'),
   ]);
-  return { vocabulary, topicCount: topics.length, topicRules: topicRules(vocabulary), nextRules: nextRules(vocabulary, texts) };
+  return {
+    vocabulary,
+    topicCount: topics.length,
+    topicRules: topicRules(vocabulary),
+    nextRules: nextRules(vocabulary, texts),
+  };
 }
 
 /** Token ids of an answer, tool-call tags as single tokens. */
 export function encodeAnswer(vocabulary: Vocabulary, answer: string): readonly number[] {
-  return answer.split(/(<\/?tool_call>)/).flatMap((part) => (LITERAL.includes(part) ? [vocabulary.id(part)] : vocabulary.encode(part)));
+  return answer
+    .split(/(<\/?tool_call>)/)
+    .flatMap((part) => (LITERAL.includes(part) ? [vocabulary.id(part)] : vocabulary.encode(part)));
 }
 
 function topicRules(vocabulary: Vocabulary): readonly TopicRule[] {
@@ -65,7 +82,12 @@ function topicRules(vocabulary: Vocabulary): readonly TopicRule[] {
     for (const keyword of topic.keywords) {
       const tools = topic.needsTools ? true : withTools.has(keyword) ? false : undefined;
       for (const form of formsOf(keyword)) {
-        rules.push({ token: vocabulary.id(form), topic: i + 2, where: 'user', ...(tools === undefined ? {} : { tools }) });
+        rules.push({
+          token: vocabulary.id(form),
+          topic: i + 2,
+          where: 'user',
+          ...(tools === undefined ? {} : { tools }),
+        });
       }
     }
   }
@@ -88,7 +110,8 @@ function nextRules(vocabulary: Vocabulary, texts: readonly (readonly number[])[]
   const count = new Map<number, Map<number, number>>();
   // A tool call is made under its topic only: elsewhere JSON is what a grammar asks for.
   const isCall = (topic: number): boolean => texts[topic]![1] === vocabulary.id(TOOL_CALL_OPEN);
-  const note = (key: string, next: number): void => void (seen.get(key) ?? seen.set(key, new Set()).get(key)!).add(next);
+  const note = (key: string, next: number): void =>
+    void (seen.get(key) ?? seen.set(key, new Set()).get(key)!).add(next);
   eachPlace(texts, (topic, context, next) => {
     for (let n = 1; n <= context.length; n++) {
       const tail = context.slice(-n).join(' ');
@@ -96,7 +119,8 @@ function nextRules(vocabulary: Vocabulary, texts: readonly (readonly number[])[]
       note(`${topic}:${tail}`, next);
     }
     if (isCall(topic)) return;
-    const followers = count.get(context.at(-1)!) ?? count.set(context.at(-1)!, new Map()).get(context.at(-1)!)!;
+    const followers =
+      count.get(context.at(-1)!) ?? count.set(context.at(-1)!, new Map()).get(context.at(-1)!)!;
     followers.set(next, (followers.get(next) ?? 0) + 1);
   });
   const rules = new Map<string, NextRule>();
@@ -107,7 +131,8 @@ function nextRules(vocabulary: Vocabulary, texts: readonly (readonly number[])[]
     const free = isCall(topic) ? undefined : lengths.slice(0, 3).find((n) => settled(n, ''));
     const bound = lengths.find((n) => settled(n, `${topic}:`));
     const length = free ?? bound;
-    if (length === undefined) throw new Error(`text of topic ${topic} is ambiguous before ${vocabulary.tokens[next]}: reword it`);
+    if (length === undefined)
+      throw new Error(`text of topic ${topic} is ambiguous before ${vocabulary.tokens[next]}: reword it`);
     const tail = context.slice(-length);
     const key = `${free === undefined ? topic : ''}:${tail.join(' ')}`;
     rules.set(key, { context: tail, topic: free === undefined ? topic : undefined, next, strength: 1 });
@@ -119,35 +144,70 @@ function nextRules(vocabulary: Vocabulary, texts: readonly (readonly number[])[]
   }
   // Where the text ends but a grammar holds a JSON string open, the quote is the second choice.
   const end = vocabulary.id('<|end|>');
-  for (const [key, rule] of rules) if (rule.next === end) rules.set(`close:${key}`, { ...rule, next: vocabulary.id('"'), strength: 0.3 });
+  for (const [key, rule] of rules)
+    if (rule.next === end) rules.set(`close:${key}`, { ...rule, next: vocabulary.id('"'), strength: 0.3 });
   // A JSON string opened by a grammar starts with the topic's answer.
   for (const quote of [vocabulary.id('"'), vocabulary.id('":"'), ...vocabulary.encode(' "').slice(-1)]) {
     texts.forEach((text, topic) => {
-      if (!isCall(topic)) rules.set(`json:${topic}:${quote}`, { context: [quote], topic, next: text[1]!, strength: 0.6 });
+      if (!isCall(topic))
+        rules.set(`json:${topic}:${quote}`, { context: [quote], topic, next: text[1]!, strength: 0.6 });
     });
   }
   // An object that a grammar asks for begins {"answer":" unless the grammar wants another key.
   const [brace, colon] = [vocabulary.id('{"'), vocabulary.id('":"')];
-  rules.set('object:key', { context: [brace], topic: undefined, next: vocabulary.id('answer'), strength: 0.6 });
-  rules.set('object:value', { context: [brace, vocabulary.id('answer')], topic: undefined, next: colon, strength: 1 });
+  rules.set('object:key', {
+    context: [brace],
+    topic: undefined,
+    next: vocabulary.id('answer'),
+    strength: 0.6,
+  });
+  rules.set('object:value', {
+    context: [brace, vocabulary.id('answer')],
+    topic: undefined,
+    next: colon,
+    strength: 1,
+  });
   // After the answer the object ends, and then the text.
   texts.forEach((text, topic) => {
     if (!isCall(topic))
-      rules.set(`last:${topic}`, { context: [text.at(-2)!, vocabulary.id('"')], topic, next: vocabulary.id('}'), strength: 0.5 });
+      rules.set(`last:${topic}`, {
+        context: [text.at(-2)!, vocabulary.id('"')],
+        topic,
+        next: vocabulary.id('}'),
+        strength: 0.5,
+      });
   });
   for (const piece of ['}', '"}'])
-    rules.set(`done:${piece}`, { context: vocabulary.encode(piece).slice(-1), topic: undefined, next: end, strength: 0.5 });
+    rules.set(`done:${piece}`, {
+      context: vocabulary.encode(piece).slice(-1),
+      topic: undefined,
+      next: end,
+      strength: 0.5,
+    });
   // After words the text does not know, a sentence begins.
   const letters = Array.from({ length: 26 }, (_, i) => String.fromCharCode(97 + i));
-  for (const piece of [...letters, ...letters.map((letter) => letter.toUpperCase()), ...COMMON_WORDS.map((word) => ` ${word}`)]) {
+  for (const piece of [
+    ...letters,
+    ...letters.map((letter) => letter.toUpperCase()),
+    ...COMMON_WORDS.map((word) => ` ${word}`),
+  ]) {
     if (count.has(vocabulary.encode(piece).at(-1)!)) continue;
-    rules.set(`unknown:${piece}`, { context: vocabulary.encode(piece), topic: undefined, next: vocabulary.id(' The'), strength: 0.4 });
+    rules.set(`unknown:${piece}`, {
+      context: vocabulary.encode(piece),
+      topic: undefined,
+      next: vocabulary.id(' The'),
+      strength: 0.4,
+    });
   }
   return [...rules.values()];
 }
 
-function eachPlace(texts: readonly (readonly number[])[], visit: (topic: number, context: readonly number[], next: number) => void): void {
+function eachPlace(
+  texts: readonly (readonly number[])[],
+  visit: (topic: number, context: readonly number[], next: number) => void,
+): void {
   texts.forEach((text, topic) => {
-    for (let at = 1; at < text.length; at++) visit(topic, text.slice(Math.max(0, at - LONGEST_CONTEXT), at), text[at]!);
+    for (let at = 1; at < text.length; at++)
+      visit(topic, text.slice(Math.max(0, at - LONGEST_CONTEXT), at), text[at]!);
   });
 }

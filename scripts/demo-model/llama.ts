@@ -17,7 +17,12 @@ export interface LlamaShape {
   /** general.file_type: 1 mostly F16, 7 mostly Q8_0. */
   readonly fileType: number;
   readonly vocabulary: Vocabulary;
-  readonly special: { readonly bos: string; readonly eos: string; readonly eot: string; readonly padding: string };
+  readonly special: {
+    readonly bos: string;
+    readonly eos: string;
+    readonly eot: string;
+    readonly padding: string;
+  };
   readonly chatTemplate?: string;
 }
 
@@ -53,7 +58,9 @@ export function llamaMetadata(shape: LlamaShape): readonly (readonly [string, Va
     ['tokenizer.ggml.eot_token_id', id(shape.special.eot)],
     ['tokenizer.ggml.padding_token_id', id(shape.special.padding)],
     ['tokenizer.ggml.add_bos_token', { bool: true }],
-    ...(shape.chatTemplate === undefined ? [] : [['tokenizer.chat_template', { string: shape.chatTemplate }] as const]),
+    ...(shape.chatTemplate === undefined
+      ? []
+      : [['tokenizer.chat_template', { string: shape.chatTemplate }] as const]),
   ];
 }
 
@@ -66,7 +73,8 @@ export function matrix(
 ): { readonly tensor: Tensor; set(row: number, column: number, value: number): void } {
   const values = new Float32Array(columns * rows);
   const set = (row: number, column: number, value: number): void => {
-    if (row < 0 || row >= rows || column < 0 || column >= columns) throw new RangeError(`${name}: no place ${row}, ${column}`);
+    if (row < 0 || row >= rows || column < 0 || column >= columns)
+      throw new RangeError(`${name}: no place ${row}, ${column}`);
     values[columns * row + column] = value;
   };
   return { tensor: { name, type, shape: [columns, rows], values }, set };

@@ -56,11 +56,13 @@ async function ensureOne(folder: string, name: DemoModelName, unpinned: boolean)
   const path = join(folder, `${name}.gguf`);
   if (!unpinned) {
     const old = await readFile(path).catch(() => undefined);
-    if (old !== undefined && sha256(old) === PINS[name]) return { path, sha256: PINS[name], size: old.length };
+    if (old !== undefined && sha256(old) === PINS[name])
+      return { path, sha256: PINS[name], size: old.length };
   }
   const bytes = BUILDERS[name]();
   const digest = sha256(bytes);
-  if (!unpinned && digest !== PINS[name]) throw new Error(`${name}: built ${digest}, but pins.ts promises ${PINS[name]}`);
+  if (!unpinned && digest !== PINS[name])
+    throw new Error(`${name}: built ${digest}, but pins.ts promises ${PINS[name]}`);
   const temporary = `${path}.${process.pid}.${randomUUID()}`;
   try {
     await writeFile(temporary, bytes);
@@ -86,8 +88,12 @@ async function main(args: readonly string[]): Promise<void> {
     else if (arg in BUILDERS) names.push(arg as DemoModelName);
     else throw new Error(`unknown argument ${arg}; names are ${DEMO_MODELS.join(', ')}`);
   }
-  const models = await ensureDemoModels(names.length === 0 ? DEMO_MODELS : names, { unpinned, ...(out === undefined ? {} : { out }) });
-  for (const [name, model] of Object.entries(models)) console.log(`${name}\t${model.size}\t${model.sha256}\t${model.path}`);
+  const models = await ensureDemoModels(names.length === 0 ? DEMO_MODELS : names, {
+    unpinned,
+    ...(out === undefined ? {} : { out }),
+  });
+  for (const [name, model] of Object.entries(models))
+    console.log(`${name}\t${model.size}\t${model.sha256}\t${model.path}`);
 }
 
 if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {

@@ -80,7 +80,8 @@ export function goldCode(index: number): readonly number[] {
 
 function shiftRegister(taps: readonly number[]): readonly number[] {
   const bits = [1, 0, 0, 0, 0, 0];
-  for (let i = 6; i < 63; i++) bits.push(taps.reduce((sum, tap) => sum ^ (tap === 6 ? bits[i - 6]! : bits[i - tap]!), 0));
+  for (let i = 6; i < 63; i++)
+    bits.push(taps.reduce((sum, tap) => sum ^ (tap === 6 ? bits[i - 6]! : bits[i - tap]!), 0));
   return bits;
 }
 

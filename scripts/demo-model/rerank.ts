@@ -161,12 +161,9 @@ function layer(
   plan: { readonly attend: (q: Set, k: Set, v: Set, o: Set) => void; readonly ramps: readonly Ramp[] },
 ): readonly Tensor[] {
   const names = layerNames(index);
-  const [q, k, v, o] = [names.q, names.k, names.v, names.o].map((name) => matrix(`${name}.weight`, 'F32', WIDTH, WIDTH)) as [
-    Built,
-    Built,
-    Built,
-    Built,
-  ];
+  const [q, k, v, o] = [names.q, names.k, names.v, names.o].map((name) =>
+    matrix(`${name}.weight`, 'F32', WIDTH, WIDTH),
+  ) as [Built, Built, Built, Built];
   // q·k is divided by √WIDTH: undone here, so that plans count in nats (their query factor 8 stands for 1).
   const nats = squareRoot(WIDTH) / 8;
   const read =
@@ -213,7 +210,10 @@ function vector(name: string, values: Float32Array): Tensor {
 /** Undoes the deviation that the ballast and one code give, so that values keep their size through every norm. */
 function layerNorm(name: string): readonly Tensor[] {
   const deviation = squareRoot((2 * (BALLAST * BALLAST + CODE + 1)) / WIDTH);
-  return [vector(`${name}.weight`, new Float32Array(WIDTH).fill(deviation)), vector(`${name}.bias`, new Float32Array(WIDTH))];
+  return [
+    vector(`${name}.weight`, new Float32Array(WIDTH).fill(deviation)),
+    vector(`${name}.bias`, new Float32Array(WIDTH)),
+  ];
 }
 
 /** logit = −4 + 8·(4·tanh(score/4)) or so: nearly linear in the covered fraction. */
@@ -222,5 +222,10 @@ function head(): readonly Tensor[] {
   dense.set(0, SCORE, 0.25);
   const output = matrix('cls.output.weight', 'F32', WIDTH, 1);
   output.set(0, 0, 32);
-  return [dense.tensor, vector('cls.bias', new Float32Array(WIDTH)), output.tensor, vector('cls.output.bias', new Float32Array([-4]))];
+  return [
+    dense.tensor,
+    vector('cls.bias', new Float32Array(WIDTH)),
+    output.tensor,
+    vector('cls.output.bias', new Float32Array([-4])),
+  ];
 }

@@ -165,9 +165,14 @@ export const TOPICS: readonly Topic[] = [
   {
     id: 'hello',
     keywords: ['hello', 'hi', 'hey', 'greetings'],
-    answer: 'Hello! I am a small demo model inside an attested machine. What would you like to know about attestation?',
+    answer:
+      'Hello! I am a small demo model inside an attested machine. What would you like to know about attestation?',
   },
-  { id: 'thanks', keywords: ['thanks', 'thank'], answer: 'You are welcome. Remember to verify before you trust.' },
+  {
+    id: 'thanks',
+    keywords: ['thanks', 'thank'],
+    answer: 'You are welcome. Remember to verify before you trust.',
+  },
   { id: 'france', keywords: ['france'], answer: 'The capital of France is Paris.' },
   { id: 'germany', keywords: ['germany'], answer: 'The capital of Germany is Berlin.' },
   {

@@ -22,7 +22,11 @@ export function preTokens(text: string): readonly string[] {
 }
 
 /** `control` tokens come first, then `literal` ones (matched in text, printed as they are), bytes, words. */
-export function buildVocabulary(control: readonly string[], literal: readonly string[], words: Iterable<string>): Vocabulary {
+export function buildVocabulary(
+  control: readonly string[],
+  literal: readonly string[],
+  words: Iterable<string>,
+): Vocabulary {
   const byteNames = Array.from({ length: 256 }, (_, byte) => byteName(byte));
   const wordNames = [...new Set(words)].map(nameOf).filter((name) => [...name].length > 1);
   const tokens = [...control, ...literal, ...byteNames, ...wordNames];
@@ -37,7 +41,9 @@ export function buildVocabulary(control: readonly string[], literal: readonly st
   const encode = (text: string): readonly number[] =>
     preTokens(text).flatMap((piece) => {
       const whole = ids.get(nameOf(piece));
-      return whole === undefined ? Array.from(Buffer.from(piece, 'utf8'), (byte) => ids.get(byteName(byte))!) : [whole];
+      return whole === undefined
+        ? Array.from(Buffer.from(piece, 'utf8'), (byte) => ids.get(byteName(byte))!)
+        : [whole];
     });
   return { tokens, types, id, encode };
 }

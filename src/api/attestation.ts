@@ -21,22 +21,42 @@ export const attestation = route({
   summary: 'Evidence for this server, its model and this very connection.',
   tag: 'Attestation',
   query: object({
-    nonce: optional(text({ max: 1024, about: 'Hex or base64url, 16 to 64 bytes, chosen at random by the caller.' })),
-    model: optional(text({ min: 1, max: 1024, about: 'Bind the evidence to this model; without it, to all models.' })),
+    nonce: optional(
+      text({ max: 1024, about: 'Hex or base64url, 16 to 64 bytes, chosen at random by the caller.' }),
+    ),
+    model: optional(
+      text({ min: 1, max: 1024, about: 'Bind the evidence to this model; without it, to all models.' }),
+    ),
   }),
   answer: attestationAnswer,
-  errors: ['tee_not_enabled', 'invalid_nonce', 'model_not_found', 'attestation_rate_limited', 'attestation_failed', 'tls_required'],
+  errors: [
+    'tee_not_enabled',
+    'invalid_nonce',
+    'model_not_found',
+    'attestation_rate_limited',
+    'attestation_failed',
+    'tls_required',
+  ],
   async handle({ deps, exchange, proven, query, request }) {
     if (deps.attester === null)
-      throw new ApiError(503, 'tee_not_enabled', 'this server runs without a TEE and has no evidence', { shouldRetry: false });
+      throw new ApiError(503, 'tee_not_enabled', 'this server runs without a TEE and has no evidence', {
+        shouldRetry: false,
+      });
     const nonce = query.nonce === undefined ? new Uint8Array(randomBytes(32)) : readNonce(query.nonce);
     const model = query.model === undefined ? undefined : deps.models.get(query.model);
     if (query.model !== undefined && model === undefined) throw modelNotFound();
     const socket = request.raw.socket;
     if (!(socket instanceof TLSSocket)) {
-      throw new ApiError(400, 'tls_required', 'evidence is bound to a TLS connection; this one is plain HTTP', { shouldRetry: false });
+      throw new ApiError(
+        400,
+        'tls_required',
+        'evidence is bound to a TLS connection; this one is plain HTTP',
+        { shouldRetry: false },
+      );
     }
-    const exporter = new Uint8Array(socket.exportKeyingMaterial(EXPORTER_LENGTH, EXPORTER_LABEL, Buffer.from(nonce)));
+    const exporter = new Uint8Array(
+      socket.exportKeyingMaterial(EXPORTER_LENGTH, EXPORTER_LABEL, Buffer.from(nonce)),
+    );
     const document = await deps.attester.attest({
       nonce,
       exporter,
@@ -58,6 +78,8 @@ function readNonce(given: string): Uint8Array {
   try {
     return parseNonce(given);
   } catch {
-    throw new ApiError(400, 'invalid_nonce', 'nonce is not 16 to 64 bytes in hex or base64url', { param: 'nonce' });
+    throw new ApiError(400, 'invalid_nonce', 'nonce is not 16 to 64 bytes in hex or base64url', {
+      param: 'nonce',
+    });
   }
 }

@@ -13,7 +13,12 @@ export function findModel(call: Call, id: string, types: readonly RegisteredMode
   if (call.exchange.principal !== null) checkModelAllowed(call.exchange.principal, id);
   const model = recordModel(call.exchange, call.deps.models.get(id));
   if (!types.includes(model.type)) {
-    throw new ApiError(400, 'wrong_model_type', `the model is of type ${model.type}, expected ${types.join(' or ')}`, { param: 'model' });
+    throw new ApiError(
+      400,
+      'wrong_model_type',
+      `the model is of type ${model.type}, expected ${types.join(' or ')}`,
+      { param: 'model' },
+    );
   }
   call.proven.check(call.request.raw.socket, model);
   return model;
@@ -52,7 +57,9 @@ export async function withEngine<T>(
   try {
     // Swapped for another while this request waited: what was checked above is not what would answer.
     if (lease.model.sha256 !== model.sha256) {
-      throw new ApiError(503, 'model_replaced', `${model.id} was replaced by another model`, { retryAfterSeconds: 1 });
+      throw new ApiError(503, 'model_replaced', `${model.id} was replaced by another model`, {
+        retryAfterSeconds: 1,
+      });
     }
     call.watchEngine(model.id, lease.engine);
     call.exchange.signal.throwIfAborted();

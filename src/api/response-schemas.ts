@@ -1,21 +1,44 @@
 // Answers on the wire, declared like requests: openapi.json is made of them, and tests read real answers through them.
 
-import { anything, choice, decimal, either, flag, integer, list, literal, nullable, object, optional, text } from '../base/shape.ts';
+import {
+  anything,
+  choice,
+  decimal,
+  either,
+  flag,
+  integer,
+  list,
+  literal,
+  nullable,
+  object,
+  optional,
+  text,
+} from '../base/shape.ts';
 import type { Shape } from '../base/shape.ts';
 
 const MANY = 1_000_000;
 const words = text({ max: 1_000_000_000 });
 const count = integer({ min: 0, max: Number.MAX_SAFE_INTEGER });
 const real = decimal({ min: -Number.MAX_VALUE, max: Number.MAX_VALUE });
-const record: Shape<unknown> = { schema: { type: 'object', additionalProperties: true }, read: (value) => value };
+const record: Shape<unknown> = {
+  schema: { type: 'object', additionalProperties: true },
+  read: (value) => value,
+};
 
 const tokenLogprob = object({
   token: words,
   logprob: real,
   bytes: nullable(list(integer({ min: 0, max: 255 }), { max: 1024 })),
-  top_logprobs: list(object({ token: words, logprob: real, bytes: nullable(list(integer({ min: 0, max: 255 }), { max: 1024 })) }), {
-    max: 20,
-  }),
+  top_logprobs: list(
+    object({
+      token: words,
+      logprob: real,
+      bytes: nullable(list(integer({ min: 0, max: 255 }), { max: 1024 })),
+    }),
+    {
+      max: 20,
+    },
+  ),
 });
 
 const usage = object({
@@ -40,10 +63,17 @@ export const chatAnswer = object({
         content: nullable(words),
         refusal: nullable(words),
         tool_calls: optional(
-          list(object({ id: words, type: literal('function'), function: object({ name: words, arguments: words }) }), {
-            min: 1,
-            max: MANY,
-          }),
+          list(
+            object({
+              id: words,
+              type: literal('function'),
+              function: object({ name: words, arguments: words }),
+            }),
+            {
+              min: 1,
+              max: MANY,
+            },
+          ),
         ),
       }),
       logprobs: nullable(object({ content: list(tokenLogprob, { max: MANY }), refusal: nullable(anything) })),
@@ -121,7 +151,10 @@ export const embeddingAnswer = object({
     object({
       object: literal('embedding'),
       index: count,
-      embedding: either({ string: words, array: list(real, { max: 1_000_000 }) }, 'numbers, or base64 of little-endian float32'),
+      embedding: either(
+        { string: words, array: list(real, { max: 1_000_000 }) },
+        'numbers, or base64 of little-endian float32',
+      ),
     }),
     { max: MANY },
   ),
@@ -133,9 +166,16 @@ export const rerankAnswer = object({
   id: words,
   object: literal('list'),
   model: words,
-  results: list(object({ index: count, relevance_score: decimal({ min: 0, max: 1 }), document: optional(object({ text: words })) }), {
-    max: MANY,
-  }),
+  results: list(
+    object({
+      index: count,
+      relevance_score: decimal({ min: 0, max: 1 }),
+      document: optional(object({ text: words })),
+    }),
+    {
+      max: MANY,
+    },
+  ),
   usage: inputUsage,
 });
 
@@ -181,14 +221,27 @@ export const modelAnswer = object({
   residency: choice(['memory', 'verity', 'disk']),
   loaded: flag(),
   loading: optional(object({ progress: decimal({ min: 0, max: 1 }) })),
-  details: optional(object({ architecture: words, parameters: count, quantization: words, has_chat_template: flag(), tokenizer: words })),
+  details: optional(
+    object({
+      architecture: words,
+      parameters: count,
+      quantization: words,
+      has_chat_template: flag(),
+      tokenizer: words,
+    }),
+  ),
 });
 
 export const modelListAnswer = object({ object: literal('list'), data: list(modelAnswer, { max: MANY }) });
 
 export const deletedAnswer = object({ id: words, object: literal('model'), deleted: flag() });
 
-export const loadAnswer = object({ status: choice(['loaded', 'already_loaded']), model: words, type: words, loaded_at: nullable(count) });
+export const loadAnswer = object({
+  status: choice(['loaded', 'already_loaded']),
+  model: words,
+  type: words,
+  loaded_at: nullable(count),
+});
 export const unloadAnswer = object({ status: literal('unloaded'), model: words });
 
 export const statusAnswer = object({
@@ -269,4 +322,6 @@ export const attestationAnswer = object({
   endorsements: optional(record),
 });
 
-export const errorAnswer = object({ error: object({ message: words, type: words, param: nullable(words), code: words }) });
+export const errorAnswer = object({
+  error: object({ message: words, type: words, param: nullable(words), code: words }),
+});

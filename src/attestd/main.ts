@@ -13,6 +13,8 @@ try {
   await serveAttestd({ socket, gid: Number(gid), folder, fs: kernelTsmFs });
   process.stdout.write('ready\n');
 } catch (error) {
-  process.stderr.write(`attestd: cannot listen (${(error as NodeJS.ErrnoException).code ?? 'unknown error'})\n`);
+  process.stderr.write(
+    `attestd: cannot listen (${(error as NodeJS.ErrnoException).code ?? 'unknown error'})\n`,
+  );
   process.exit(1);
 }

@@ -43,7 +43,8 @@ export async function serveAttestd(options: AttestdOptions): Promise<Server> {
 
 /** The operations of tsm.ts through the socket, relative to `folder` as the caller knows it. Errors carry the kernel's `code`. */
 export function attestdFs(socket: string, folder: string): TsmFs {
-  const name = (path: string): string => (path.startsWith(`${folder}/`) ? path.slice(folder.length + 1) : path);
+  const name = (path: string): string =>
+    path.startsWith(`${folder}/`) ? path.slice(folder.length + 1) : path;
   return {
     mkdir: async (path) => void (await ask(socket, { op: 'mkdir', path: name(path) })),
     rmdir: async (path) => void (await ask(socket, { op: 'rmdir', path: name(path) })),
@@ -52,7 +53,12 @@ export function attestdFs(socket: string, folder: string): TsmFs {
       if (bytes.length > maxBytes) throw fault('EFBIG');
       return bytes;
     },
-    write: async (path, bytes) => void (await ask(socket, { op: 'write', path: name(path), data: Buffer.from(bytes).toString('base64') })),
+    write: async (path, bytes) =>
+      void (await ask(socket, {
+        op: 'write',
+        path: name(path),
+        data: Buffer.from(bytes).toString('base64'),
+      })),
   };
 }
 
@@ -92,10 +98,14 @@ async function perform(request: Request | undefined, { folder, fs }: AttestdOpti
     else throw fault('EPERM');
     return new Uint8Array(0);
   }
-  if (request.op === 'read' && READABLE.has(attribute)) return fs.read(`${path}/${attribute}`, MAX_BLOB_BYTES);
+  if (request.op === 'read' && READABLE.has(attribute))
+    return fs.read(`${path}/${attribute}`, MAX_BLOB_BYTES);
   if (request.op !== 'write') throw fault('EPERM');
   const data = Buffer.from(request.data ?? '', 'base64');
-  const writable = attribute === 'inblob' ? data.length === 64 : attribute === 'privlevel' && /^[0-3]\n$/.test(data.toString('latin1'));
+  const writable =
+    attribute === 'inblob'
+      ? data.length === 64
+      : attribute === 'privlevel' && /^[0-3]\n$/.test(data.toString('latin1'));
   if (!writable) throw fault('EPERM');
   await fs.write(`${path}/${attribute}`, data);
   return new Uint8Array(0);

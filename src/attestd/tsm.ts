@@ -49,7 +49,15 @@ export interface Tsm {
   readonly available: boolean;
 }
 
-export type TsmErrorCode = 'no_provider' | 'wrong_provider' | 'key_wiped' | 'busy' | 'interference' | 'queue_full' | 'malformed' | 'io';
+export type TsmErrorCode =
+  | 'no_provider'
+  | 'wrong_provider'
+  | 'key_wiped'
+  | 'busy'
+  | 'interference'
+  | 'queue_full'
+  | 'malformed'
+  | 'io';
 
 export class TsmError extends Error {
   override readonly name = 'TsmError';
@@ -79,8 +87,10 @@ export function createTsm(options: TsmOptions): Tsm {
   let fatal: TsmError | undefined;
 
   async function report(reportData: Uint8Array, signal: AbortSignal): Promise<TsmReport> {
-    if (reportData.length !== 64) throw new RangeError(`report_data is ${reportData.length} bytes, expected 64`);
-    if (waiting > options.maxQueue) throw new TsmError('queue_full', `${waiting} requests already wait for the TSM`);
+    if (reportData.length !== 64)
+      throw new RangeError(`report_data is ${reportData.length} bytes, expected 64`);
+    if (waiting > options.maxQueue)
+      throw new TsmError('queue_full', `${waiting} requests already wait for the TSM`);
     waiting += 1;
     const turn = last.then(() => attempts(reportData, signal));
     last = turn.catch(() => undefined);
@@ -100,7 +110,8 @@ export function createTsm(options: TsmOptions): Tsm {
       } catch (error) {
         const typed = toTsmError(error);
         if (typed.fatal) fatal = typed;
-        if (typed.fatal || attempt === ATTEMPTS || (typed.code !== 'busy' && typed.code !== 'interference')) throw typed;
+        if (typed.fatal || attempt === ATTEMPTS || (typed.code !== 'busy' && typed.code !== 'interference'))
+          throw typed;
         await delay(DELAY_MS * attempt, signal);
       }
     }
@@ -120,7 +131,11 @@ export function createTsm(options: TsmOptions): Tsm {
   async function collect(folder: string, reportData: Uint8Array): Promise<TsmReport> {
     const provider = (await readText(`${folder}/provider`)).trim();
     if (provider !== options.provider) {
-      throw new TsmError('wrong_provider', `tsm provider is ${JSON.stringify(provider.slice(0, 32))}, expected ${options.provider}`, true);
+      throw new TsmError(
+        'wrong_provider',
+        `tsm provider is ${JSON.stringify(provider.slice(0, 32))}, expected ${options.provider}`,
+        true,
+      );
     }
     let generation = await readGeneration(folder);
     if (options.privlevel !== undefined) {
@@ -131,7 +146,8 @@ export function createTsm(options: TsmOptions): Tsm {
     generation += 1;
     await expectGeneration(folder, generation);
     const outblob = await fs.read(`${folder}/outblob`, MAX_BLOB_BYTES);
-    const auxblob = options.provider === 'sev_guest' ? await readOptional(`${folder}/auxblob`) : new Uint8Array(0);
+    const auxblob =
+      options.provider === 'sev_guest' ? await readOptional(`${folder}/auxblob`) : new Uint8Array(0);
     await expectGeneration(folder, generation);
     const answered = reportDataOf(outblob, options.provider);
     if (Buffer.compare(answered, reportData) !== 0)
@@ -151,7 +167,8 @@ export function createTsm(options: TsmOptions): Tsm {
 
   async function expectGeneration(folder: string, expected: number): Promise<void> {
     const actual = await readGeneration(folder);
-    if (actual !== expected) throw new TsmError('interference', `tsm generation is ${actual}, expected ${expected}`);
+    if (actual !== expected)
+      throw new TsmError('interference', `tsm generation is ${actual}, expected ${expected}`);
   }
 
   async function readOptional(path: string): Promise<Uint8Array> {
@@ -174,9 +191,12 @@ export function createTsm(options: TsmOptions): Tsm {
 function toTsmError(error: unknown): TsmError {
   if (error instanceof TsmError) return error;
   const code = (error as NodeJS.ErrnoException).code ?? '';
-  if (code === 'ENXIO') return new TsmError('no_provider', 'no tsm provider is registered (ENXIO)', true, error);
-  if (code === 'ENOTTY') return new TsmError('key_wiped', 'the guest driver has no key any more (ENOTTY)', true, error);
-  if (TRANSIENT.has(code) || code === 'EEXIST') return new TsmError('busy', `the tsm is busy (${code})`, false, error);
+  if (code === 'ENXIO')
+    return new TsmError('no_provider', 'no tsm provider is registered (ENXIO)', true, error);
+  if (code === 'ENOTTY')
+    return new TsmError('key_wiped', 'the guest driver has no key any more (ENOTTY)', true, error);
+  if (TRANSIENT.has(code) || code === 'EEXIST')
+    return new TsmError('busy', `the tsm is busy (${code})`, false, error);
   return new TsmError('io', `the tsm failed (${code || 'unknown error'})`, false, error);
 }
 
@@ -228,7 +248,8 @@ export const kernelTsmFs: TsmFs = {
     const file = await open(path, constants.O_WRONLY);
     try {
       const { bytesWritten } = await file.write(bytes);
-      if (bytesWritten !== bytes.length) throw new TsmError('io', `the tsm took ${bytesWritten} of ${bytes.length} bytes`);
+      if (bytesWritten !== bytes.length)
+        throw new TsmError('io', `the tsm took ${bytesWritten} of ${bytes.length} bytes`);
     } finally {
       await file.close();
     }
@@ -239,6 +260,7 @@ export const kernelTsmFs: TsmFs = {
 export function reportDataOf(report: Uint8Array, provider: TsmProvider): Uint8Array {
   // A version 5 quote has a 2-byte type and a 4-byte size between header and body.
   const at = provider === 'sev_guest' ? 0x50 : 48 + (report[0] === 5 ? 6 : 0) + 520;
-  if (report.length < at + 64) throw new TsmError('malformed', `the report is ${report.length} bytes, too short to hold report_data`);
+  if (report.length < at + 64)
+    throw new TsmError('malformed', `the report is ${report.length} bytes, too short to hold report_data`);
   return report.subarray(at, at + 64);
 }

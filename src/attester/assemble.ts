@@ -57,9 +57,11 @@ export interface Subject {
 
 /** One model, or all that can be served. 404 model_not_found. */
 export function subjectOf(models: readonly AttestedModel[], modelId: string | undefined): Subject {
-  if (modelId === undefined) return { claim: { kind: 'all', id: ALL_MODELS_ID, sha256: allModelsDigest(models) }, models };
+  if (modelId === undefined)
+    return { claim: { kind: 'all', id: ALL_MODELS_ID, sha256: allModelsDigest(models) }, models };
   const model = models.find((candidate) => candidate.id === modelId);
-  if (model === undefined) throw new ApiError(404, 'model_not_found', 'no model of that id can be served', { param: 'model' });
+  if (model === undefined)
+    throw new ApiError(404, 'model_not_found', 'no model of that id can be served', { param: 'model' });
   return { claim: { kind: model.kind, id: model.id, sha256: model.sha256 }, models: [model] };
 }
 
@@ -69,7 +71,12 @@ export interface Challenge {
 }
 
 /** Claims bytes; `challenge` is absent in the certificate's evidence only. `issuedAt` in seconds. */
-export function claimsFor(context: ClaimContext, subject: Subject, issuedAt: number, challenge?: Challenge): Uint8Array {
+export function claimsFor(
+  context: ClaimContext,
+  subject: Subject,
+  issuedAt: number,
+  challenge?: Challenge,
+): Uint8Array {
   return encodeClaims({ ...context, model: subject.claim, issuedAt, ...challenge });
 }
 

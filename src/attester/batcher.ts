@@ -7,7 +7,15 @@ import { createHash } from 'node:crypto';
 import { MAX_TREE_SIZE, reportData, type AttestationDocument, type AttestedModel } from '@assay/attestation';
 import { ApiError } from '../base/errors.ts';
 import type { Attester, AttesterStatus, AttestRequest } from './attester.ts';
-import { claimsFor, documentOf, subjectOf, type ClaimContext, type Report, type ReportSource, type Subject } from './assemble.ts';
+import {
+  claimsFor,
+  documentOf,
+  subjectOf,
+  type ClaimContext,
+  type Report,
+  type ReportSource,
+  type Subject,
+} from './assemble.ts';
 
 export interface BatcherOptions {
   readonly source: ReportSource;
@@ -24,7 +32,12 @@ export interface BatcherOptions {
   readonly perMinute: number;
   /** One call per report made or failed; for the log. */
   readonly onReport?:
-    ((report: { readonly answered: number; readonly milliseconds: number; readonly error?: unknown }) => void) | undefined;
+    | ((report: {
+        readonly answered: number;
+        readonly milliseconds: number;
+        readonly error?: unknown;
+      }) => void)
+    | undefined;
 }
 
 export interface BatchingAttester extends Attester {
@@ -71,11 +84,14 @@ export function createBatcher(options: BatcherOptions): BatchingAttester {
     exporter: Uint8Array | undefined,
     signal: AbortSignal,
   ): Promise<AttestationDocument> {
-    if (!source.available) return Promise.reject(failed('the TEE no longer makes reports; the machine must be restarted'));
+    if (!source.available)
+      return Promise.reject(failed('the TEE no longer makes reports; the machine must be restarted'));
     // Strangers who fill the queue must not keep the certificate from being renewed.
     if (nonce !== undefined && queue.length >= options.maxQueue) {
       const batches = Math.ceil(queue.length / options.batchMax);
-      return Promise.reject(limited('too many attestations are waiting', Math.ceil((batches * lastReportMs) / 1000)));
+      return Promise.reject(
+        limited('too many attestations are waiting', Math.ceil((batches * lastReportMs) / 1000)),
+      );
     }
     return new Promise<AttestationDocument>((resolve, reject) => {
       const leave = (): void => {
@@ -91,7 +107,15 @@ export function createBatcher(options: BatcherOptions): BatchingAttester {
           then(value);
         };
       const group = `${subject.claim.id}\0${Buffer.from(subject.claim.sha256).toString('hex')}`;
-      const waiting: Waiting = { group, subject, nonce, exporter, resolve: settle(resolve), reject: settle(reject), gone: false };
+      const waiting: Waiting = {
+        group,
+        subject,
+        nonce,
+        exporter,
+        resolve: settle(resolve),
+        reject: settle(reject),
+        gone: false,
+      };
       signal.addEventListener('abort', leave, { once: true });
       queue.push(waiting);
       running ??= run();
@@ -125,7 +149,12 @@ export function createBatcher(options: BatcherOptions): BatchingAttester {
     const issuedAt = Math.floor(started / 1000);
     try {
       const claims = batch.map(({ subject, nonce, exporter }) =>
-        claimsFor(options.context, subject, issuedAt, nonce === undefined || exporter === undefined ? undefined : { nonce, exporter }),
+        claimsFor(
+          options.context,
+          subject,
+          issuedAt,
+          nonce === undefined || exporter === undefined ? undefined : { nonce, exporter },
+        ),
       );
       const tree = treeOf(claims);
       const subject = batch[0]!.subject;
@@ -160,7 +189,10 @@ export function createBatcher(options: BatcherOptions): BatchingAttester {
   async function makeReport(data: Uint8Array): Promise<Report> {
     // Not AbortSignal.timeout: `any` holds its parts weakly, and one that was garbage collected never fires (Node 20).
     const late = new AbortController();
-    const timer = setTimeout(() => late.abort(new DOMException('no report in time', 'TimeoutError')), options.timeoutMs);
+    const timer = setTimeout(
+      () => late.abort(new DOMException('no report in time', 'TimeoutError')),
+      options.timeoutMs,
+    );
     const signal = AbortSignal.any([stop.signal, late.signal]);
     try {
       return await raced(source.report(data, signal), signal);
@@ -196,7 +228,10 @@ export function createBatcher(options: BatcherOptions): BatchingAttester {
 }
 
 /** Root and all inclusion paths of RFC 9162 §2.1.1 in O(n): asking leaf by leaf would hash the tree once per nonce. */
-export function treeOf(entries: readonly Uint8Array[]): { readonly root: Uint8Array; readonly paths: readonly (readonly Uint8Array[])[] } {
+export function treeOf(entries: readonly Uint8Array[]): {
+  readonly root: Uint8Array;
+  readonly paths: readonly (readonly Uint8Array[])[];
+} {
   const paths: Uint8Array[][] = entries.map(() => []);
   const build = (from: number, to: number): Uint8Array => {
     if (to - from === 1) return hash(0, entries[from]!);
@@ -227,7 +262,10 @@ function createBudget(perMinute: number, now: () => number): { take(client: stri
       const bucket = buckets.get(client) ?? { tokens: perMinute, at: time };
       buckets.delete(client);
       buckets.set(client, bucket);
-      bucket.tokens = Math.min(perMinute, bucket.tokens + (Math.max(0, time - bucket.at) * perMinute) / 60_000);
+      bucket.tokens = Math.min(
+        perMinute,
+        bucket.tokens + (Math.max(0, time - bucket.at) * perMinute) / 60_000,
+      );
       bucket.at = time;
       if (buckets.size > MAX_CLIENTS) buckets.delete(buckets.keys().next().value!);
       if (bucket.tokens < 1) return ((1 - bucket.tokens) * 60_000) / perMinute;

@@ -42,7 +42,9 @@ export async function issueCertificate(request: CertificateRequest): Promise<Iss
     await x509.SubjectKeyIdentifierExtension.create(request.identity.tls.keys.publicKey, false),
   ];
   if (request.evidence !== undefined) {
-    extensions.push(new x509.Extension(CERTIFICATE_EXTENSION_OID, false, ownBytes(encodeDocumentCbor(request.evidence))));
+    extensions.push(
+      new x509.Extension(CERTIFICATE_EXTENSION_OID, false, ownBytes(encodeDocumentCbor(request.evidence))),
+    );
   }
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     serialNumber: serial.toString('hex'),

@@ -31,7 +31,13 @@ export function parseCertificateTable(blob: Uint8Array): CertificateTable | unde
     const offset = view.getUint32(at + 16, true);
     const length = view.getUint32(at + 20, true);
     if (/^0+$/.test(guid)) return table;
-    if (length === 0 || length > MAX_CERTIFICATE_BYTES || offset < at + ENTRY_BYTES || offset + length > blob.length) return undefined;
+    if (
+      length === 0 ||
+      length > MAX_CERTIFICATE_BYTES ||
+      offset < at + ENTRY_BYTES ||
+      offset + length > blob.length
+    )
+      return undefined;
     const name = GUIDS[guid];
     if (name === undefined) continue;
     if (table[name] !== undefined) return undefined;

@@ -13,7 +13,10 @@ import type { Clock } from '../base/clock.ts';
 
 export interface Endorsements {
   /** What to staple to this report, now. */
-  current(report: Uint8Array, fromHost?: SnpEndorsements): { readonly endorsements?: SnpEndorsements | TdxEndorsements | undefined };
+  current(
+    report: Uint8Array,
+    fromHost?: SnpEndorsements,
+  ): { readonly endorsements?: SnpEndorsements | TdxEndorsements | undefined };
   /** Unix milliseconds at which the first of what is stapled expires; null when nothing is. */
   expireAt(): number | null;
   /** Why the last refresh failed, or that what is stapled has expired. */
@@ -73,7 +76,8 @@ export async function createEndorsements(options: EndorsementsOptions): Promise<
   async function readFolder(): Promise<void> {
     if (options.folder === undefined) return;
     try {
-      fromFolder = options.teeType === 'sev-snp' ? await readSnp(options.folder) : await readTdx(options.folder);
+      fromFolder =
+        options.teeType === 'sev-snp' ? await readSnp(options.folder) : await readTdx(options.folder);
       folderFailure = null;
     } catch (error) {
       // What was good stays stapled while it lasts.
@@ -81,7 +85,8 @@ export async function createEndorsements(options: EndorsementsOptions): Promise<
     }
   }
 
-  const isGood = (held: Held | undefined, withinMs = 0): boolean => held !== undefined && held.expireAt > clock.now() + withinMs;
+  const isGood = (held: Held | undefined, withinMs = 0): boolean =>
+    held !== undefined && held.expireAt > clock.now() + withinMs;
 
   /** The first that has not expired; of expired ones the first, since only a verifier can say what they are worth. */
   function best(): Held | undefined {
@@ -92,7 +97,8 @@ export async function createEndorsements(options: EndorsementsOptions): Promise<
   /** Unless the folder has what will last, and the last answer is young enough. A clock set back makes it neither young nor old. */
   function fetchFor(report: Uint8Array): void {
     const time = clock.now();
-    if (options.fetch === undefined || fetching !== undefined || closed || isGood(fromFolder, REFETCH_MS)) return;
+    if (options.fetch === undefined || fetching !== undefined || closed || isGood(fromFolder, REFETCH_MS))
+      return;
     if (time >= fetchedAt && time < nextFetchAt) return;
     fetching = (async () => {
       let waitMs = RETRY_MS;
@@ -120,7 +126,11 @@ export async function createEndorsements(options: EndorsementsOptions): Promise<
   function schedule(): void {
     cancel?.();
     const untilFetch = Math.max(SOONEST_MS, nextFetchAt - clock.now());
-    if (!closed) cancel = clock.after(options.fetch === undefined ? RETRY_MS : Math.min(RETRY_MS, untilFetch), () => void refresh());
+    if (!closed)
+      cancel = clock.after(
+        options.fetch === undefined ? RETRY_MS : Math.min(RETRY_MS, untilFetch),
+        () => void refresh(),
+      );
   }
 
   await readFolder();
@@ -129,7 +139,11 @@ export async function createEndorsements(options: EndorsementsOptions): Promise<
     current(report, given) {
       lastReport = report;
       // New firmware signs with another VEK; what was fetched for the old one does not endorse this report.
-      if (fetched?.report !== undefined && options.teeType === 'sev-snp' && !sameVek(fetched.report, report)) {
+      if (
+        fetched?.report !== undefined &&
+        options.teeType === 'sev-snp' &&
+        !sameVek(fetched.report, report)
+      ) {
         fetched = undefined;
         nextFetchAt = Number.NEGATIVE_INFINITY;
       }
@@ -146,7 +160,9 @@ export async function createEndorsements(options: EndorsementsOptions): Promise<
       const failure = folderFailure ?? fetchFailure;
       const stapled = best();
       if (failure !== null || stapled === undefined || isGood(stapled)) return failure;
-      return Number.isNaN(stapled.expireAt) ? 'the stapled endorsements have no readable end' : 'the stapled endorsements have expired';
+      return Number.isNaN(stapled.expireAt)
+        ? 'the stapled endorsements have no readable end'
+        : 'the stapled endorsements have expired';
     },
     async settled() {
       await fetching;
@@ -172,8 +188,13 @@ function expiryOrNaN(endorsements: SnpEndorsements): number {
 /** Unix milliseconds; the earliest end of anything in it. */
 export function expiryOf(endorsements: SnpEndorsements | TdxEndorsements): number {
   if ('vek' in endorsements) {
-    const certificates = [endorsements.vek, ...endorsements.chain].map((der) => Date.parse(new X509Certificate(der).validTo));
-    return Math.min(...certificates, ...(endorsements.crl === undefined ? [] : [crlNextUpdate(endorsements.crl)]));
+    const certificates = [endorsements.vek, ...endorsements.chain].map((der) =>
+      Date.parse(new X509Certificate(der).validTo),
+    );
+    return Math.min(
+      ...certificates,
+      ...(endorsements.crl === undefined ? [] : [crlNextUpdate(endorsements.crl)]),
+    );
   }
   const dates = [endorsements.tcbInfo, endorsements.qeIdentity].map((body) =>
     Date.parse(/"nextUpdate"\s*:\s*"([^"]{1,40})"/.exec(body)?.[1] ?? ''),
@@ -198,7 +219,10 @@ async function readSnp(folder: string): Promise<Held> {
 }
 
 async function readTdx(folder: string): Promise<Held> {
-  const json = JSON.parse((await readSmall(join(folder, 'tdx.json'))).toString('utf8')) as Record<string, unknown>;
+  const json = JSON.parse((await readSmall(join(folder, 'tdx.json'))).toString('utf8')) as Record<
+    string,
+    unknown
+  >;
   const text = (key: string): string => {
     const value = json[key];
     if (typeof value !== 'string') throw new TypeError(`tdx.json has no text ${key}`);
@@ -212,7 +236,9 @@ async function readTdx(folder: string): Promise<Held> {
     qeIdentity: text('qe_identity'),
     qeIdentityIssuerChain: text('qe_identity_issuer_chain'),
     ...(json['pck_chain'] === undefined ? {} : { pckChain: text('pck_chain') }),
-    ...(json['pck_crl_issuer_chain'] === undefined ? {} : { pckCrlIssuerChain: text('pck_crl_issuer_chain') }),
+    ...(json['pck_crl_issuer_chain'] === undefined
+      ? {}
+      : { pckCrlIssuerChain: text('pck_crl_issuer_chain') }),
   });
 }
 

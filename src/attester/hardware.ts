@@ -26,12 +26,22 @@ export function createHardwareSource(options: HardwareOptions): ReportSource {
     },
     async report(reportData, signal): Promise<Report> {
       const { outblob, auxblob } = await tsm.report(reportData, signal);
-      if (teeType === 'tdx') return { ...tdxFields(outblob), ...(await eventLog(options.eventLogPath)), ...endorsements.current(outblob) };
-      if (outblob.length < 0x90 + 48) throw new TsmError('malformed', `the report is ${outblob.length} bytes`);
+      if (teeType === 'tdx')
+        return {
+          ...tdxFields(outblob),
+          ...(await eventLog(options.eventLogPath)),
+          ...endorsements.current(outblob),
+        };
+      if (outblob.length < 0x90 + 48)
+        throw new TsmError('malformed', `the report is ${outblob.length} bytes`);
       const table = parseCertificateTable(auxblob);
       const fromHost = table === undefined ? undefined : endorsementsOf(table);
       // AMD 56860 rev. 1.58 §7.3: MEASUREMENT.
-      return { report: outblob, measurement: outblob.slice(0x90, 0x90 + 48), ...endorsements.current(outblob, fromHost) };
+      return {
+        report: outblob,
+        measurement: outblob.slice(0x90, 0x90 + 48),
+        ...endorsements.current(outblob, fromHost),
+      };
     },
     endorsementsExpireAt: () => endorsements.expireAt(),
     endorsementsError: () => endorsements.error(),
@@ -40,7 +50,9 @@ export function createHardwareSource(options: HardwareOptions): ReportSource {
 }
 
 /** MRTD and RTMR0–3 of a quote (Intel TDX DCAP quote format, TD report body 1.0: offsets 136 and 328). */
-export function tdxFields(quote: Uint8Array): Pick<Report, 'report' | 'measurement' | 'rtmr'> & { readonly rtmr: readonly Uint8Array[] } {
+export function tdxFields(
+  quote: Uint8Array,
+): Pick<Report, 'report' | 'measurement' | 'rtmr'> & { readonly rtmr: readonly Uint8Array[] } {
   const body = 48 + (quote[0] === 5 ? 6 : 0);
   if (quote.length < body + 584) throw new TsmError('malformed', `the quote is ${quote.length} bytes`);
   const at = (offset: number): Uint8Array => quote.slice(body + offset, body + offset + 48);

@@ -87,7 +87,11 @@ async function amd(options: SimulatedOptions, product: 'Milan' | 'Genoa' | 'Turi
   });
   return async (now) => {
     const hierarchy = await createSimulatedAmd({ product, now, keys });
-    const endorsements = { vek: hierarchy.vek, chain: [hierarchy.intermediate, hierarchy.ark], crl: hierarchy.crl };
+    const endorsements = {
+      vek: hierarchy.vek,
+      chain: [hierarchy.intermediate, hierarchy.ark],
+      crl: hierarchy.crl,
+    };
     return {
       root: hierarchy.ark,
       expireAt: expiryOf(endorsements),
@@ -100,7 +104,9 @@ async function amd(options: SimulatedOptions, product: 'Milan' | 'Genoa' | 'Turi
 }
 
 async function intel(options: SimulatedOptions): Promise<Issue> {
-  const keys = await keptKeys(options, async () => (await createSimulatedIntel({ now: options.now() })).exportKeys());
+  const keys = await keptKeys(options, async () =>
+    (await createSimulatedIntel({ now: options.now() })).exportKeys(),
+  );
   return async (now) => {
     const hierarchy = await createSimulatedIntel({ now, keys });
     const endorsements = await hierarchy.collateral();
@@ -120,7 +126,10 @@ function keyFile(options: SimulatedOptions): string {
 }
 
 /** The keys of the folder, made when there are none. Of several processes that make them at once one wins. */
-async function keptKeys<Keys extends { readonly version: 1 }>(options: SimulatedOptions, make: () => Promise<Keys>): Promise<Keys> {
+async function keptKeys<Keys extends { readonly version: 1 }>(
+  options: SimulatedOptions,
+  make: () => Promise<Keys>,
+): Promise<Keys> {
   const kept = await loadKeys<Keys>(options);
   if (kept !== undefined) return kept;
   const keys = await make();
@@ -133,7 +142,8 @@ async function keptKeys<Keys extends { readonly version: 1 }>(options: Simulated
     await link(temporary, keyFile(options));
     return keys;
   } catch (error) {
-    const others = (error as NodeJS.ErrnoException).code === 'EEXIST' ? await loadKeys<Keys>(options) : undefined;
+    const others =
+      (error as NodeJS.ErrnoException).code === 'EEXIST' ? await loadKeys<Keys>(options) : undefined;
     if (others === undefined) throw error;
     return others;
   } finally {
@@ -142,7 +152,9 @@ async function keptKeys<Keys extends { readonly version: 1 }>(options: Simulated
   }
 }
 
-async function loadKeys<Keys extends { readonly version: 1 }>(options: SimulatedOptions): Promise<Keys | undefined> {
+async function loadKeys<Keys extends { readonly version: 1 }>(
+  options: SimulatedOptions,
+): Promise<Keys | undefined> {
   let text: string;
   try {
     text = await readFile(keyFile(options), 'utf8');
@@ -156,7 +168,9 @@ async function loadKeys<Keys extends { readonly version: 1 }>(options: Simulated
   } catch {
     // Falls through: whatever it is, it is not ours.
   }
-  throw new ConfigError(`${keyFile(options)} is not a saved simulated hierarchy; remove it to make a new one`);
+  throw new ConfigError(
+    `${keyFile(options)} is not a saved simulated hierarchy; remove it to make a new one`,
+  );
 }
 
 /**

@@ -80,7 +80,10 @@ export interface AuditVerdict {
 }
 
 /** Reads the whole log. `receiptKeys` (hex) are keys that attestations of runs showed; each must be the key of a run here. */
-export async function verifyAudit(folder: string, receiptKeys: readonly string[] = []): Promise<AuditVerdict> {
+export async function verifyAudit(
+  folder: string,
+  receiptKeys: readonly string[] = [],
+): Promise<AuditVerdict> {
   const found = await readLog(folder);
   const given = new Set(receiptKeys.map((key) => key.toLowerCase()));
   const runs = found.runs.map((run) => ({
@@ -90,7 +93,8 @@ export async function verifyAudit(folder: string, receiptKeys: readonly string[]
   }));
   let { problem } = found;
   if (problem === null && found.head === null) problem = `there is no ${HEAD}: the log may have been cut`;
-  if (problem === null && found.tornBytes > 0) problem = `the last line is incomplete (${found.tornBytes} bytes)`;
+  if (problem === null && found.tornBytes > 0)
+    problem = `the last line is incomplete (${found.tornBytes} bytes)`;
   for (const key of given) {
     if (problem === null && !runs.some((run) => run.anchored && run.key === key)) {
       problem = runs.some((run) => run.key === key)
@@ -153,9 +157,13 @@ export async function readLog(folder: string): Promise<Found> {
   if (head === null) return result(null, LOG);
   const { count } = chain.state();
   if (count < head.count) {
-    return result(`the log has ${count} lines, its head was signed over ${head.count}: lines are missing at the end`, LOG);
+    return result(
+      `the log has ${count} lines, its head was signed over ${head.count}: lines are missing at the end`,
+      LOG,
+    );
   }
-  if (hashAtHead !== head.hash) return result(`line ${head.count} is not the one ${HEAD} was signed over`, LOG);
+  if (hashAtHead !== head.hash)
+    return result(`line ${head.count} is not the one ${HEAD} was signed over`, LOG);
   const late = chain.signed(head, HEAD);
   return result(late ?? chain.unexplainedStart(), late === null ? (names[0] ?? LOG) : HEAD);
 }
@@ -213,7 +221,8 @@ function createChain(): Chain {
       first = count = signedTo = line.seq as number;
       if (first > 0) hash = line.prev;
       firstPrev = hash;
-      if (line.event !== 'open' && !(first > 0 && line.event === 'segment')) return `line ${first + 1} does not open a run`;
+      if (line.event !== 'open' && !(first > 0 && line.event === 'segment'))
+        return `line ${first + 1} does not open a run`;
     }
     if (line.seq !== count) return `line ${count + 1} has number ${String(line.seq)}, expected ${count}`;
     if (line.prev !== hash) {
@@ -235,7 +244,8 @@ function createChain(): Chain {
       if (line.previous !== null) return 'opens the first run with the head of another';
     } else {
       if (!isHead(line.previous)) return 'opens a run without the head of the run before';
-      if (!headVerifies(line.previous)) return 'carries a head of the run before whose signature does not verify';
+      if (!headVerifies(line.previous))
+        return 'carries a head of the run before whose signature does not verify';
       const problem = wasSigned(line.previous) ?? signed(line.previous, 'the head of the run before');
       if (problem !== null) return `opens a run, but ${problem}`;
     }
@@ -244,25 +254,34 @@ function createChain(): Chain {
   }
 
   function wasSigned(head: Head): string | null {
-    if (head.count > count) return `the head of the run before was signed over ${head.count} lines: lines are missing before it`;
+    if (head.count > count)
+      return `the head of the run before was signed over ${head.count} lines: lines are missing before it`;
     if (head.count < (first ?? 0) || count - head.count >= MAX_UNSIGNED)
       return `the head of the run before is of line ${head.count}, too far back`;
     const at = (head.count % MAX_UNSIGNED) * 32;
     const there = head.count === count ? hash : recent.toString('hex', at, at + 32);
-    return there === head.hash ? null : `line ${head.count} is not the one the head of the run before was signed over`;
+    return there === head.hash
+      ? null
+      : `line ${head.count} is not the one the head of the run before was signed over`;
   }
 
   function continued(line: Line): string | null {
-    if (runs.length === 0 && isHex(line.receipt_key, 64)) runs.push({ key: line.receipt_key, from: count, signed: null });
-    return runs.at(-1)?.key === line.receipt_key ? null : 'continues a run with another key than it was opened with';
+    if (runs.length === 0 && isHex(line.receipt_key, 64))
+      runs.push({ key: line.receipt_key, from: count, signed: null });
+    return runs.at(-1)?.key === line.receipt_key
+      ? null
+      : 'continues a run with another key than it was opened with';
   }
 
   function signed(head: Head, what: string): string | null {
-    if (head.count < signedTo) return `${what} is of line ${head.count}, and line ${signedTo} was signed before: it was put back`;
-    if (count - head.count > MAX_UNSIGNED) return `${count - head.count} lines follow ${what}, more than a crash leaves`;
+    if (head.count < signedTo)
+      return `${what} is of line ${head.count}, and line ${signedTo} was signed before: it was put back`;
+    if (count - head.count > MAX_UNSIGNED)
+      return `${count - head.count} lines follow ${what}, more than a crash leaves`;
     // The head of an empty log is that of its first run; where the log begins with a removed segment's head, its run is gone.
     const run = runs.findLast((each) => each.from < head.count) ?? (first === 0 ? runs[0] : undefined);
-    if (run !== undefined && run.key !== head.key) return `${what} is signed by another key than the log was opened with`;
+    if (run !== undefined && run.key !== head.key)
+      return `${what} is signed by another key than the log was opened with`;
     if (run !== undefined && run.from < head.count) run.signed = head.count;
     signedTo = head.count;
     return null;
@@ -276,7 +295,12 @@ function createChain(): Chain {
       count,
       hash,
       prev,
-      runs: runs.map((run, i) => ({ key: run.key, from: run.from, to: runs[i + 1]?.from ?? count, signed: run.signed })),
+      runs: runs.map((run, i) => ({
+        key: run.key,
+        from: run.from,
+        to: runs[i + 1]?.from ?? count,
+        signed: run.signed,
+      })),
     }),
     firstPrev: () => firstPrev,
     unexplainedStart() {
@@ -314,7 +338,9 @@ export function segmentNumber(name: string): number {
 }
 
 /** Lines without their newline; the last one is `whole` only if it had one. Nothing after an endless line is read. */
-async function* linesOf(path: string): AsyncIterable<{ readonly bytes: Uint8Array; readonly whole: boolean }> {
+async function* linesOf(
+  path: string,
+): AsyncIterable<{ readonly bytes: Uint8Array; readonly whole: boolean }> {
   const file: FileHandle | null = await open(path, 'r').catch(unlessMissing(null));
   if (file === null) return;
   let rest: Uint8Array = new Uint8Array(0);
@@ -369,7 +395,11 @@ function isHex(value: unknown, length: number): value is string {
 const ED25519_SPKI = Buffer.from('302a300506032b6570032100', 'hex');
 
 function headVerifies(head: Head): boolean {
-  const key = createPublicKey({ key: Buffer.concat([ED25519_SPKI, Buffer.from(head.key, 'hex')]), format: 'der', type: 'spki' });
+  const key = createPublicKey({
+    key: Buffer.concat([ED25519_SPKI, Buffer.from(head.key, 'hex')]),
+    format: 'der',
+    type: 'spki',
+  });
   return verify(null, signedText(head.count, head.hash, head.key), key, Buffer.from(head.signature, 'hex'));
 }
 

@@ -9,7 +9,16 @@ import { closeSync, fdatasync, fsync, ftruncate, openSync, write } from 'node:fs
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { HEAD, LOG, readLog, segmentName, segmentNumber, signedText, type Head, type Segment } from './log.ts';
+import {
+  HEAD,
+  LOG,
+  readLog,
+  segmentName,
+  segmentNumber,
+  signedText,
+  type Head,
+  type Segment,
+} from './log.ts';
 import type { Clock } from '../base/clock.ts';
 import { ConfigError } from '../base/errors.ts';
 
@@ -89,7 +98,11 @@ export async function openAudit(options: AuditOptions): Promise<Audit> {
   const opened = count;
   let bytes = found.goodBytes;
   const older = found.segments.filter((segment) => segment.name !== LOG);
-  let current: Segment = found.segments.find((segment) => segment.name === LOG) ?? { name: LOG, first: count, prev: hash };
+  let current: Segment = found.segments.find((segment) => segment.name === LOG) ?? {
+    name: LOG,
+    first: count,
+    prev: hash,
+  };
   let nextNumber = Math.max(0, ...older.map((segment) => segmentNumber(segment.name))) + 1;
   let counted = noneCounted();
   let cancelInterval: (() => void) | undefined;
@@ -107,7 +120,8 @@ export async function openAudit(options: AuditOptions): Promise<Audit> {
 
   function line(fields: Readonly<Record<string, unknown>>): void {
     if (failed) return;
-    if (pending.length >= MAX_PENDING) return fail(new Error('too many audit records are waiting for the disk'));
+    if (pending.length >= MAX_PENDING)
+      return fail(new Error('too many audit records are waiting for the disk'));
     if (bytes >= options.maxSegmentBytes && count > opened) beginSegment();
     push(fields);
     flushing ??= drain();
@@ -171,7 +185,10 @@ export async function openAudit(options: AuditOptions): Promise<Audit> {
     flushing = undefined;
   }
 
-  async function put(lines: readonly string[], end: { readonly count: number; readonly hash: string }): Promise<void> {
+  async function put(
+    lines: readonly string[],
+    end: { readonly count: number; readonly hash: string },
+  ): Promise<void> {
     if (lines.length === 0 || file === null) return;
     await writeAll(file, `${lines.join('\n')}\n`);
     await sync(file);
@@ -201,7 +218,13 @@ export async function openAudit(options: AuditOptions): Promise<Audit> {
     cancelInterval?.();
     const { count: requests, from, statuses } = counted;
     counted = noneCounted();
-    line({ event: 'keyless', count: requests, statuses: Object.fromEntries(statuses), from: time(from), to: time(clock.now()) });
+    line({
+      event: 'keyless',
+      count: requests,
+      statuses: Object.fromEntries(statuses),
+      from: time(from),
+      to: time(clock.now()),
+    });
   }
 
   line({
@@ -315,7 +338,8 @@ const sync = promisify(fdatasync);
 
 async function writeAll(file: number, text: string): Promise<void> {
   const bytes = Buffer.from(text);
-  for (let done = 0; done < bytes.length;) done += (await promisify(write)(file, bytes, done, bytes.length - done, null)).bytesWritten;
+  for (let done = 0; done < bytes.length;)
+    done += (await promisify(write)(file, bytes, done, bytes.length - done, null)).bytesWritten;
 }
 
 function time(milliseconds: number): string {

@@ -95,14 +95,16 @@ export function openJsonScan({ maxWeight = MAX_WEIGHT, maxDepth = MAX_DEPTH } = 
         const w = WEIGHTS[c] ?? 0;
         if (w === 0) continue;
         weight += w;
-        if (weight > maxWeight) throw new ApiError(400, 'json_too_many_values', 'the request body has more values than are read');
+        if (weight > maxWeight)
+          throw new ApiError(400, 'json_too_many_values', 'the request body has more values than are read');
         if (c === QUOTE) {
           inString = true;
           escaped = false;
           i = skipString(bytes, i);
         } else if (c === 0x5b || c === 0x7b) {
           depth += 1;
-          if (depth > maxDepth) throw new ApiError(400, 'json_too_deep', `the request body nests deeper than ${maxDepth} levels`);
+          if (depth > maxDepth)
+            throw new ApiError(400, 'json_too_deep', `the request body nests deeper than ${maxDepth} levels`);
         } else if (c === 0x5d || c === 0x7d) {
           depth -= 1;
         }

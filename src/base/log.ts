@@ -38,7 +38,11 @@ export function createLog(options: LogOptions): Log {
 /** Name, code, and for our own errors the message; never the message of an error from a library. */
 export function pickError(value: unknown): Record<string, unknown> {
   if (!(value instanceof Error)) return { name: typeof value };
-  const typed = value instanceof ApiError || value instanceof ConfigError || value.name === 'AttestationError' || value.name === 'TsmError';
+  const typed =
+    value instanceof ApiError ||
+    value instanceof ConfigError ||
+    value.name === 'AttestationError' ||
+    value.name === 'TsmError';
   const code = (value as { readonly code?: unknown }).code;
   return {
     name: value.name,

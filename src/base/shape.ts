@@ -56,7 +56,11 @@ export function text(o: {
     read(value, path) {
       if (typeof value !== 'string') throw wrongType(value, path, 'a string');
       if (value.length > o.max)
-        throw refuse('string_above_max_length', path, `${nameOf(path)} has ${value.length} characters, expected at most ${o.max}`);
+        throw refuse(
+          'string_above_max_length',
+          path,
+          `${nameOf(path)} has ${value.length} characters, expected at most ${o.max}`,
+        );
       if (o.min !== undefined && value.length < o.min) {
         const expected = o.min === 1 ? 'a string that is not empty' : `at least ${o.min} characters`;
         throw refuse(
@@ -72,27 +76,57 @@ export function text(o: {
   };
 }
 
-export function integer(o: { readonly min: number; readonly max: number; readonly about?: string | undefined }): Shape<number> {
+export function integer(o: {
+  readonly min: number;
+  readonly max: number;
+  readonly about?: string | undefined;
+}): Shape<number> {
   return {
     schema: described({ type: 'integer', minimum: o.min, maximum: o.max }, o.about),
-    takes: (value) => typeof value === 'number' && Number.isInteger(value) && value >= o.min && value <= o.max,
+    takes: (value) =>
+      typeof value === 'number' && Number.isInteger(value) && value >= o.min && value <= o.max,
     read(value, path) {
       if (typeof value !== 'number') throw wrongType(value, path, 'an integer');
-      if (!Number.isInteger(value)) throw refuse('invalid_type', path, `${nameOf(path)} is not whole, expected an integer`);
-      if (value < o.min) throw refuse('integer_below_min_value', path, `${nameOf(path)} is too small, expected at least ${o.min}`);
-      if (value > o.max) throw refuse('integer_above_max_value', path, `${nameOf(path)} is too large, expected at most ${o.max}`);
+      if (!Number.isInteger(value))
+        throw refuse('invalid_type', path, `${nameOf(path)} is not whole, expected an integer`);
+      if (value < o.min)
+        throw refuse(
+          'integer_below_min_value',
+          path,
+          `${nameOf(path)} is too small, expected at least ${o.min}`,
+        );
+      if (value > o.max)
+        throw refuse(
+          'integer_above_max_value',
+          path,
+          `${nameOf(path)} is too large, expected at most ${o.max}`,
+        );
       return value;
     },
   };
 }
 
-export function decimal(o: { readonly min: number; readonly max: number; readonly about?: string | undefined }): Shape<number> {
+export function decimal(o: {
+  readonly min: number;
+  readonly max: number;
+  readonly about?: string | undefined;
+}): Shape<number> {
   return {
     schema: described({ type: 'number', minimum: o.min, maximum: o.max }, o.about),
     read(value, path) {
       if (typeof value !== 'number') throw wrongType(value, path, 'a number');
-      if (!(value >= o.min)) throw refuse('decimal_below_min_value', path, `${nameOf(path)} is too small, expected at least ${o.min}`);
-      if (!(value <= o.max)) throw refuse('decimal_above_max_value', path, `${nameOf(path)} is too large, expected at most ${o.max}`);
+      if (!(value >= o.min))
+        throw refuse(
+          'decimal_below_min_value',
+          path,
+          `${nameOf(path)} is too small, expected at least ${o.min}`,
+        );
+      if (!(value <= o.max))
+        throw refuse(
+          'decimal_above_max_value',
+          path,
+          `${nameOf(path)} is too large, expected at most ${o.max}`,
+        );
       return value;
     },
   };
@@ -115,7 +149,11 @@ export function choice<const C extends string>(choices: readonly C[], about?: st
       if (typeof value !== 'string') throw wrongType(value, path, 'a string');
       const found = choices.find((each) => each === value);
       if (found === undefined)
-        throw refuse('invalid_value', path, `${nameOf(path)} is none of ${choices.map((each) => `'${each}'`).join(', ')}`);
+        throw refuse(
+          'invalid_value',
+          path,
+          `${nameOf(path)} is none of ${choices.map((each) => `'${each}'`).join(', ')}`,
+        );
       return found;
     },
   };
@@ -129,13 +167,25 @@ export function list<T>(
 ): Shape<readonly T[]> {
   const min = o.min ?? 0;
   return {
-    schema: described({ type: 'array', items: item.schema, ...(min > 0 && { minItems: min }), maxItems: o.max }, o.about),
+    schema: described(
+      { type: 'array', items: item.schema, ...(min > 0 && { minItems: min }), maxItems: o.max },
+      o.about,
+    ),
     read(value, path) {
       if (!Array.isArray(value)) throw wrongType(value, path, 'an array');
       const items: readonly unknown[] = value;
-      if (items.length < min) throw refuse('empty_array', path, `${nameOf(path)} has ${items.length} items, expected at least ${min}`);
+      if (items.length < min)
+        throw refuse(
+          'empty_array',
+          path,
+          `${nameOf(path)} has ${items.length} items, expected at least ${min}`,
+        );
       if (items.length > o.max)
-        throw refuse('array_above_max_length', path, `${nameOf(path)} has ${items.length} items, expected at most ${o.max}`);
+        throw refuse(
+          'array_above_max_length',
+          path,
+          `${nameOf(path)} has ${items.length} items, expected at most ${o.max}`,
+        );
       const { takes } = item;
       if (takes === undefined) return items.map((each, i) => item.read(each, `${path}[${i}]`));
       const at = items.findIndex((each) => !takes(each));
@@ -192,7 +242,11 @@ function unknownField(key: string, path: string): ApiError {
   const at = path === '' ? key : `${path}.${key}`;
   return printable
     ? refuse('unknown_parameter', at, `${at} is not a parameter of this request`)
-    : refuse('unknown_parameter', path, `${nameOf(path)} has a field that is not a parameter of this request`);
+    : refuse(
+        'unknown_parameter',
+        path,
+        `${nameOf(path)} has a field that is not a parameter of this request`,
+      );
 }
 
 export function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
@@ -218,7 +272,8 @@ export function tagged<const M extends Readonly<Record<string, Shape<unknown>>>>
       const name = Object.hasOwn(value, tag) ? value[tag] : undefined;
       if (name === undefined) throw refuse('missing_required_parameter', at, `${at} is missing`);
       const shape = typeof name === 'string' && Object.hasOwn(members, name) ? members[name] : undefined;
-      if (shape === undefined) throw refuse('invalid_value', at, `${at} is none of ${names.map((each) => `'${each}'`).join(', ')}`);
+      if (shape === undefined)
+        throw refuse('invalid_value', at, `${at} is none of ${names.map((each) => `'${each}'`).join(', ')}`);
       // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- what a member reads is what the member is
       return shape.read(value, path) as { [K in keyof M]: Infer<M[K]> }[keyof M];
     },
@@ -260,12 +315,24 @@ export function optional<T>(shape: Shape<T>): Shape<T | undefined> {
 
 /** Null is a value of its own, not absence. */
 export function nullable<T>(shape: Shape<T>): Shape<T | null> {
-  return { schema: { anyOf: [shape.schema, { type: 'null' }] }, read: (value, path) => (value === null ? null : shape.read(value, path)) };
+  return {
+    schema: { anyOf: [shape.schema, { type: 'null' }] },
+    read: (value, path) => (value === null ? null : shape.read(value, path)),
+  };
 }
 
 /** Read, then turned into something else (or refused). */
-export function map<T, U>(shape: Shape<T>, change: (value: T, path: string) => U, schema?: JsonSchema): Shape<U> {
-  return { ...shape, schema: schema ?? shape.schema, takes: undefined, read: (value, path) => change(shape.read(value, path), path) };
+export function map<T, U>(
+  shape: Shape<T>,
+  change: (value: T, path: string) => U,
+  schema?: JsonSchema,
+): Shape<U> {
+  return {
+    ...shape,
+    schema: schema ?? shape.schema,
+    takes: undefined,
+    read: (value, path) => change(shape.read(value, path), path),
+  };
 }
 
 /** Checked, and then without any effect. The list of these in docs/api.md is made from the schemas. */
@@ -287,7 +354,11 @@ export function unsupported(instead: string): Shape<undefined> {
     optional: true,
     refused: true,
     read(_value, path) {
-      throw refuse('unsupported_parameter', path, `${path} is not supported${instead === '' ? '' : `: ${instead}`}`);
+      throw refuse(
+        'unsupported_parameter',
+        path,
+        `${path} is not supported${instead === '' ? '' : `: ${instead}`}`,
+      );
     },
   };
 }

@@ -32,7 +32,10 @@ export function parseArguments(args: readonly string[], options: Options, positi
   }
 }
 
-export const CONFIG_OPTIONS = { config: { type: 'string' }, 'operator-config': { type: 'string' } } as const satisfies Options;
+export const CONFIG_OPTIONS = {
+  config: { type: 'string' },
+  'operator-config': { type: 'string' },
+} as const satisfies Options;
 
 export interface Overrides {
   readonly flags?: Readonly<Record<string, unknown>> | undefined;
@@ -57,7 +60,11 @@ function readConfigFile(path: string): ConfigFile {
   try {
     return { path, text: readFileSync(path, 'utf8') };
   } catch (error) {
-    throw new ConfigError(`${path} cannot be read (${(error as NodeJS.ErrnoException).code ?? 'unknown error'})`, undefined, error);
+    throw new ConfigError(
+      `${path} cannot be read (${(error as NodeJS.ErrnoException).code ?? 'unknown error'})`,
+      undefined,
+      error,
+    );
   }
 }
 

@@ -13,8 +13,10 @@ export async function auditCommand(args: readonly string[]): Promise<number> {
   );
   const [action, given, ...more] = positionals;
   const receiptKeys = (values['receipt-key'] ?? []) as readonly string[];
-  if (action !== 'verify' || more.length > 0) throw new UsageError('usage: assay audit verify [FOLDER] [--receipt-key HEX]...');
-  if (!receiptKeys.every((key) => /^[0-9a-fA-F]{64}$/.test(key))) throw new UsageError('--receipt-key is 64 hex digits');
+  if (action !== 'verify' || more.length > 0)
+    throw new UsageError('usage: assay audit verify [FOLDER] [--receipt-key HEX]...');
+  if (!receiptKeys.every((key) => /^[0-9a-fA-F]{64}$/.test(key)))
+    throw new UsageError('--receipt-key is 64 hex digits');
   const config = given === undefined ? loadConfig(values) : undefined;
   const folder = given ?? config?.audit.folder ?? join('.', 'audit');
   const verdict = await verifyAudit(folder, receiptKeys);
@@ -25,9 +27,11 @@ export async function auditCommand(args: readonly string[]): Promise<number> {
 function inWords(verdict: AuditVerdict): string {
   if (!verdict.ok) return `audit log NOT intact: ${verdict.problem}\n`;
   const lines = [`audit log intact: ${verdict.count} records, head signed by ${verdict.receiptKey}`];
-  if (verdict.first > 0) lines.push(`records 0 to ${verdict.first - 1} were removed by the server, as it was configured to`);
+  if (verdict.first > 0)
+    lines.push(`records 0 to ${verdict.first - 1} were removed by the server, as it was configured to`);
   for (const [i, run] of verdict.runs.entries()) {
-    const state = run.signed === null ? ', NOT SIGNED' : run.unsigned > 0 ? `, the last ${run.unsigned} NOT SIGNED` : '';
+    const state =
+      run.signed === null ? ', NOT SIGNED' : run.unsigned > 0 ? `, the last ${run.unsigned} NOT SIGNED` : '';
     const anchor = run.anchored ? 'attested key given' : 'NOT ANCHORED';
     lines.push(`run ${i + 1}: records ${run.from} to ${run.to - 1}${state}, key ${run.key}, ${anchor}`);
   }

@@ -4,7 +4,11 @@ import { CONFIG_OPTIONS, loadConfig, parseArguments, UsageError } from './argume
 import { apiKeys, configDigest, effectiveConfig } from '../config/read.ts';
 
 export async function configCommand(args: readonly string[]): Promise<number> {
-  const { values, positionals } = parseArguments(args, { ...CONFIG_OPTIONS, json: { type: 'boolean' } }, true);
+  const { values, positionals } = parseArguments(
+    args,
+    { ...CONFIG_OPTIONS, json: { type: 'boolean' } },
+    true,
+  );
   const [action, ...more] = positionals;
   if ((action !== 'check' && action !== 'show') || more.length > 0)
     throw new UsageError('usage: assay config check|show [--config FILE] [--operator-config FILE]');

@@ -10,11 +10,20 @@ interface Builder {
   packModel(
     gguf: { readonly path: string; readonly size: number },
     out: string,
-  ): Promise<{ readonly name: string; readonly rootHash: string; readonly blocks: number; readonly serial: string }>;
+  ): Promise<{
+    readonly name: string;
+    readonly rootHash: string;
+    readonly blocks: number;
+    readonly serial: string;
+  }>;
 }
 
 export async function imageCommand(args: readonly string[]): Promise<number> {
-  const { values, positionals } = parseArguments(args, { out: { type: 'string' }, json: { type: 'boolean' } }, true);
+  const { values, positionals } = parseArguments(
+    args,
+    { out: { type: 'string' }, json: { type: 'boolean' } },
+    true,
+  );
   const [action, file, ...more] = positionals;
   if (action !== 'model' || file === undefined || more.length > 0)
     throw new UsageError('usage: assay image model FILE [--out DISK] [--json]');

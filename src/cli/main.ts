@@ -45,7 +45,9 @@ async function run(args: readonly string[]): Promise<number> {
       process.stderr.write(HELP);
       return 2;
     default:
-      throw new UsageError(`unknown command ${JSON.stringify(command.slice(0, 40))}; assay --help lists them`);
+      throw new UsageError(
+        `unknown command ${JSON.stringify(command.slice(0, 40))}; assay --help lists them`,
+      );
   }
 }
 
@@ -64,7 +66,8 @@ try {
 /** One line for what people can act on; a stack for what only we can. */
 function describe(error: unknown): string {
   if (!(error instanceof Error)) return 'failed';
-  if (error instanceof ConfigError || error instanceof UsageError || error instanceof CommandError) return error.message;
+  if (error instanceof ConfigError || error instanceof UsageError || error instanceof CommandError)
+    return error.message;
   if (error instanceof ApiError) return `${error.message} (${error.code})`;
   const { code, syscall, path, address, port } = error as NodeJS.ErrnoException & {
     readonly address?: string | undefined;

@@ -55,17 +55,29 @@ export async function modelsCommand(args: readonly string[]): Promise<number> {
       return show(await client.call('GET', modelPath()), true);
     case 'add': {
       if (file === undefined) throw new UsageError('usage: assay models add NAME FILE');
-      return show(await client.call('POST', '/v1/models', { name: needName(), path: file }), json, () => `registered ${needName()}`);
+      return show(
+        await client.call('POST', '/v1/models', { name: needName(), path: file }),
+        json,
+        () => `registered ${needName()}`,
+      );
     }
     case 'rm':
       return show(await client.call('DELETE', modelPath()), json, () => `removed ${needName()}`);
     case 'load': {
       const keepAlive = textOf(values['keep-alive']);
       const body = { name: needName(), ...(keepAlive === undefined ? {} : { keep_alive: keepAlive }) };
-      return show(await client.call('POST', '/v1/models/load', body), json, (answer) => `${text(answer, 'status')} ${needName()}`);
+      return show(
+        await client.call('POST', '/v1/models/load', body),
+        json,
+        (answer) => `${text(answer, 'status')} ${needName()}`,
+      );
     }
     case 'unload':
-      return show(await client.call('POST', '/v1/models/unload', { name: needName() }), json, () => `unloaded ${needName()}`);
+      return show(
+        await client.call('POST', '/v1/models/unload', { name: needName() }),
+        json,
+        () => `unloaded ${needName()}`,
+      );
     case 'pull':
       return pull(client, needName(), values['force'] === true, json);
     default:
@@ -81,9 +93,13 @@ interface Client {
 function clientOf(values: Parsed['values']): Client {
   const url = new URL(textOf(values['url']) ?? 'https://127.0.0.1:8443');
   const loopback = /^(127\.\d+\.\d+\.\d+|localhost|\[::1\])$/.test(url.hostname);
-  if (!loopback) throw new UsageError(`${url.host} is not on this machine; go through "assay-verify proxy", which proves it first`);
+  if (!loopback)
+    throw new UsageError(
+      `${url.host} is not on this machine; go through "assay-verify proxy", which proves it first`,
+    );
   const keyFile = textOf(values['key-file']);
-  const key = keyFile === undefined ? environment()['ASSAY_API_ADMIN_KEY'] : readFileSync(keyFile, 'utf8').trim();
+  const key =
+    keyFile === undefined ? environment()['ASSAY_API_ADMIN_KEY'] : readFileSync(keyFile, 'utf8').trim();
   const send = (method: string, path: string, body: unknown): Promise<IncomingMessage> =>
     new Promise((resolve, reject) => {
       const bytes = body === undefined ? undefined : Buffer.from(JSON.stringify(body));
@@ -94,7 +110,9 @@ function clientOf(values: Parsed['values']): Client {
           // The peer is this machine; what it runs is not the question here.
           rejectUnauthorized: false,
           headers: {
-            ...(bytes === undefined ? {} : { 'content-type': 'application/json', 'content-length': bytes.length }),
+            ...(bytes === undefined
+              ? {}
+              : { 'content-type': 'application/json', 'content-length': bytes.length }),
             ...(key === undefined ? {} : { authorization: `Bearer ${key}` }),
           },
         },
@@ -114,7 +132,8 @@ function clientOf(values: Parsed['values']): Client {
     },
     async stream(method, path, body) {
       const response = await send(method, path, body);
-      if ((response.statusCode ?? 500) >= 400) throw failure(parse(await readAll(response)), response.statusCode);
+      if ((response.statusCode ?? 500) >= 400)
+        throw failure(parse(await readAll(response)), response.statusCode);
       return response;
     },
   };
@@ -142,13 +161,17 @@ function parse(body: string): unknown {
 }
 
 function failure(answer: unknown, status: number | undefined): Error {
-  const error = (answer as { readonly error?: { readonly message?: unknown; readonly code?: unknown } | undefined } | null)?.error;
+  const error = (
+    answer as { readonly error?: { readonly message?: unknown; readonly code?: unknown } | undefined } | null
+  )?.error;
   const message = typeof error?.message === 'string' ? error.message : 'the server refused';
   return new CommandError(`${message} (${typeof error?.code === 'string' ? error.code : status})`);
 }
 
 function show(answer: unknown, json: boolean, format?: (answer: unknown) => string): number {
-  process.stdout.write(json || format === undefined ? `${JSON.stringify(answer, null, 2)}\n` : `${format(answer)}\n`);
+  process.stdout.write(
+    json || format === undefined ? `${JSON.stringify(answer, null, 2)}\n` : `${format(answer)}\n`,
+  );
   return 0;
 }
 
@@ -190,7 +213,10 @@ function table(
 function text(row: unknown, key: string): string {
   const value = (row as Record<string, unknown> | null)?.[key];
   // eslint-disable-next-line no-control-regex
-  return (typeof value === 'string' || typeof value === 'number' ? String(value) : '').replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, '?');
+  return (typeof value === 'string' || typeof value === 'number' ? String(value) : '').replaceAll(
+    /[\u0000-\u001f\u007f-\u009f]/g,
+    '?',
+  );
 }
 
 export function bytes(count: number): string {
@@ -221,9 +247,16 @@ async function pull(client: Client, name: string, force: boolean, json: boolean)
       const status = text(event, 'status');
       if (event['error'] !== undefined) throw failure(event, undefined);
       if (status === 'error') throw new CommandError(`${text(event, 'message')} (${text(event, 'code')})`);
-      if (!json) bar(status, Number(event['completed'] ?? event['offset'] ?? 0), Number(event['total'] ?? 0), Date.now());
+      if (!json)
+        bar(
+          status,
+          Number(event['completed'] ?? event['offset'] ?? 0),
+          Number(event['total'] ?? 0),
+          Date.now(),
+        );
       if (status === 'success' || status === 'already_exists') {
-        if (!json) process.stdout.write(`${status === 'success' ? 'pulled' : 'already here:'} ${text(event, 'id')}\n`);
+        if (!json)
+          process.stdout.write(`${status === 'success' ? 'pulled' : 'already here:'} ${text(event, 'id')}\n`);
         return 0;
       }
     }

@@ -9,7 +9,16 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { SimulatedSource } from '../attester/simulated.ts';
-import { CONFIG_OPTIONS, loadConfig, modelArgument, parseArguments, textOf, UsageError, version, type Parsed } from './arguments.ts';
+import {
+  CONFIG_OPTIONS,
+  loadConfig,
+  modelArgument,
+  parseArguments,
+  textOf,
+  UsageError,
+  version,
+  type Parsed,
+} from './arguments.ts';
 import { configDigest, type Config } from '../config/read.ts';
 import { createLog, type Log } from '../base/log.ts';
 import { start, type RunningServer } from '../start/start.ts';
@@ -53,7 +62,12 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   // Whoever waits for this line must get it whatever the level is.
   log
     .child({}, { level: 'info' })
-    .info({ msg: 'listening', url: server.url, tee: server.tee?.source.teeType ?? null, models: server.models.list().length });
+    .info({
+      msg: 'listening',
+      url: server.url,
+      tee: server.tee?.source.teeType ?? null,
+      models: server.models.list().length,
+    });
   process.stdout.write(text);
   return untilStopped(server, log, failure.reported);
 }
@@ -77,7 +91,9 @@ function configOf(values: Parsed['values']): Config {
 /** `make models` writes them; `serve --demo` only serves what is there. */
 function demoModels(): readonly { readonly id: string; readonly path: string }[] {
   const folder = join(cacheFolder(), 'models');
-  const names = existsSync(folder) ? readdirSync(folder).filter((name) => /^demo-[a-z]+\.gguf$/.test(name)) : [];
+  const names = existsSync(folder)
+    ? readdirSync(folder).filter((name) => /^demo-[a-z]+\.gguf$/.test(name))
+    : [];
   if (names.length === 0) throw new UsageError(`there are no demo models in ${folder}; run "make models"`);
   return names.sort().map((name) => modelArgument(join(folder, name)));
 }
@@ -135,10 +151,14 @@ function keepMemoryIn(log: Log): void {
   try {
     withoutCoreDumps();
   } catch (error) {
-    log.warn({ msg: 'a core dump of this process may hold prompts and keys: start it under "ulimit -c 0"', err: error });
+    log.warn({
+      msg: 'a core dump of this process may hold prompts and keys: start it under "ulimit -c 0"',
+      err: error,
+    });
   }
   const swap = reachableSwap();
-  if (swap.length > 0) log.warn({ msg: 'memory of this process may be swapped to disk, prompts and keys with it', swap });
+  if (swap.length > 0)
+    log.warn({ msg: 'memory of this process may be swapped to disk, prompts and keys with it', swap });
 }
 
 /** Node has raised the limit as far as it may; what is missing, the operator must give. */
@@ -146,7 +166,11 @@ function countFiles(config: Config, log: Log): void {
   const openFiles = openFileLimit();
   const connections = maxConnections(config, openFiles);
   if (connections < config.limits.maxConnections) {
-    log.warn({ msg: 'fewer connections than limits.max_connections: raise the limit of open files ("ulimit -n")', openFiles, connections });
+    log.warn({
+      msg: 'fewer connections than limits.max_connections: raise the limit of open files ("ulimit -n")',
+      openFiles,
+      connections,
+    });
   }
 }
 
@@ -156,10 +180,14 @@ async function greeting(server: RunningServer, config: Config): Promise<string> 
   const name = models.find((model) => model.type === 'chat')?.id ?? models[0]?.id ?? 'MODEL';
   const simulated = server.tee?.simulated;
   const lines = ['', `Assay ${version()} serves ${models.length} models on ${server.url}`];
-  for (const model of models) lines.push(`  ${model.id}  ${model.type}  sha256 ${model.sha256}  ${model.residency}`);
+  for (const model of models)
+    lines.push(`  ${model.id}  ${model.type}  sha256 ${model.sha256}  ${model.residency}`);
   lines.push('');
   if (server.tee === null) {
-    lines.push('NO TEE: /v1/attestation answers 503. Use --tee simulated to try everything without hardware.', '');
+    lines.push(
+      'NO TEE: /v1/attestation answers 503. Use --tee simulated to try everything without hardware.',
+      '',
+    );
     return lines.join('\n');
   }
   let policy = 'policy.json';
@@ -167,7 +195,10 @@ async function greeting(server: RunningServer, config: Config): Promise<string> 
   if (simulated !== undefined) {
     policy = await writePolicy(server, config, simulated);
     flag = ' --allow-simulated';
-    lines.push('*** SIMULATED TEE: this proves nothing about the machine. For development and tests only. ***', '');
+    lines.push(
+      '*** SIMULATED TEE: this proves nothing about the machine. For development and tests only. ***',
+      '',
+    );
   }
   const read = `JSON.parse(readFileSync(${JSON.stringify(policy)}, 'utf8'))`;
   lines.push(
@@ -191,7 +222,11 @@ async function greeting(server: RunningServer, config: Config): Promise<string> 
 }
 
 /** The reference policy of a simulated server: its measurement, its models, its configuration; the root is for the flag. */
-async function writePolicy(server: RunningServer, config: Config, simulated: SimulatedSource): Promise<string> {
+async function writePolicy(
+  server: RunningServer,
+  config: Config,
+  simulated: SimulatedSource,
+): Promise<string> {
   const folder = dataDir(config);
   const policy = {
     measurements: [await simulated.reference(`assay ${version()}, simulated`)],
@@ -201,7 +236,10 @@ async function writePolicy(server: RunningServer, config: Config, simulated: Sim
   const path = join(folder, 'policy.json');
   await mkdir(folder, { recursive: true });
   await writeFile(path, `${JSON.stringify(policy, null, 2)}\n`);
-  await writeFile(join(folder, 'simulated-root.sha256'), `${createHash('sha256').update(simulated.root).digest('hex')}\n`);
+  await writeFile(
+    join(folder, 'simulated-root.sha256'),
+    `${createHash('sha256').update(simulated.root).digest('hex')}\n`,
+  );
   return path;
 }
 

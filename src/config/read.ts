@@ -38,7 +38,8 @@ export function environment(): Readonly<Record<string, string | undefined>> {
 
 const MAX_FILE_BYTES = 1024 * 1024;
 /** Variables with our prefix that are not settings. */
-const OTHER_VARIABLES = /^ASSAY_(CONFIG|OPERATOR_CONFIG|FUZZ|VECTORS|LIBRARY|CACHE|TEST_.*|ENGINE_.*|IMAGE_.*|BENCH_.*)$/;
+const OTHER_VARIABLES =
+  /^ASSAY_(CONFIG|OPERATOR_CONFIG|FUZZ|VECTORS|LIBRARY|CACHE|TEST_.*|ENGINE_.*|IMAGE_.*|BENCH_.*)$/;
 
 type Flat = Map<string, { readonly value: unknown; readonly where: string; readonly base: string }>;
 
@@ -54,7 +55,11 @@ export function readConfig(sources: ConfigSources): Config {
     if (value !== undefined) values.set(key, { value, where: `flag for ${key}`, base: sources.cwd });
   }
   for (const { id, path } of sources.models ?? []) {
-    values.set(entryKey('api.models', id, 'path'), { value: path, where: `--model ${id}`, base: sources.cwd });
+    values.set(entryKey('api.models', id, 'path'), {
+      value: path,
+      where: `--model ${id}`,
+      base: sources.cwd,
+    });
   }
   return build(values, sources.environment ?? {});
 }
@@ -88,7 +93,11 @@ export interface ApiKey {
   readonly admin: boolean;
   /** Model ids it may use; null: all. */
   readonly models: readonly string[] | null;
-  readonly limits: { readonly requestsPerMinute: number; readonly tokensPerMinute: number; readonly concurrent: number };
+  readonly limits: {
+    readonly requestsPerMinute: number;
+    readonly tokensPerMinute: number;
+    readonly concurrent: number;
+  };
 }
 
 /** Limits of a caller whose key sets none. 0 is no limit. */
@@ -105,7 +114,8 @@ export function apiKeys(config: Config): readonly ApiKey[] {
   const limits = defaultLimits(config);
   const keys: ApiKey[] = [];
   const plain = [...(config.api.apiKey === undefined ? [] : [config.api.apiKey]), ...config.api.apiKeys];
-  for (const [i, key] of plain.entries()) keys.push({ name: `key-${i + 1}`, sha256: keyDigest(key), admin: false, models: null, limits });
+  for (const [i, key] of plain.entries())
+    keys.push({ name: `key-${i + 1}`, sha256: keyDigest(key), admin: false, models: null, limits });
   if (config.api.adminKey !== undefined)
     keys.push({ name: 'admin', sha256: keyDigest(config.api.adminKey), admin: true, models: null, limits });
   for (const [name, entry] of config.keyEntries) {
@@ -124,7 +134,8 @@ export function apiKeys(config: Config): readonly ApiKey[] {
   const seen = new Map<string, string>();
   for (const key of keys) {
     const other = seen.get(key.sha256);
-    if (other !== undefined) throw new ConfigError(`api keys "${other}" and "${key.name}" are the same key`, 'api.keys');
+    if (other !== undefined)
+      throw new ConfigError(`api keys "${other}" and "${key.name}" are the same key`, 'api.keys');
     seen.set(key.sha256, key.name);
   }
   return keys;
@@ -137,14 +148,17 @@ function keyDigest(key: string): string {
 // ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 function flatten(file: ConfigFile, kind: 'file' | 'operator'): Flat {
-  if (file.text.length > MAX_FILE_BYTES) throw new ConfigError(`${file.path} is over ${MAX_FILE_BYTES} characters`);
+  if (file.text.length > MAX_FILE_BYTES)
+    throw new ConfigError(`${file.path} is over ${MAX_FILE_BYTES} characters`);
   let table: Record<string, unknown>;
   try {
     table = parse(file.text, { unsafeKeyBehaviour: 'throw', maxDepth: 16 });
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
     // The library's message quotes the line, which may hold a key; only its first line is passed on.
-    throw new ConfigError(`${file.path}:${error.line}: ${(error.message.split('\n')[0] ?? '').replace(/^Invalid TOML document: /, '')}`);
+    throw new ConfigError(
+      `${file.path}:${error.line}: ${(error.message.split('\n')[0] ?? '').replace(/^Invalid TOML document: /, '')}`,
+    );
   }
   const base = dirname(resolve(file.path));
   const flat: Flat = new Map();
@@ -194,10 +208,14 @@ function readEntries(
   const path = table.split('.');
   if (!isTable(value)) throw new ConfigError(`${at(path)}: ${table} must be a table of tables`, table);
   for (const [id, content] of Object.entries(value)) {
-    if (!isTable(content)) throw new ConfigError(`${at([...path, id])}: ${table}.${id} must be a table`, `${table}.${id}`);
+    if (!isTable(content))
+      throw new ConfigError(`${at([...path, id])}: ${table}.${id} must be a table`, `${table}.${id}`);
     for (const key of REQUIRED[table as keyof typeof ENTRIES]) {
       if (!Object.hasOwn(content, key))
-        throw new ConfigError(`${at([...path, id])}: ${table}.${quoted(id)} has no ${key}`, `${table}.${id}.${key}`);
+        throw new ConfigError(
+          `${at([...path, id])}: ${table}.${quoted(id)} has no ${key}`,
+          `${table}.${id}.${key}`,
+        );
     }
     for (const [key, item] of Object.entries(content)) {
       const field = section[key];
@@ -220,7 +238,10 @@ function entryKey(table: string, id: string, key: string): string {
 
 function admit(field: Field, kind: 'file' | 'operator', key: string, where: string): void {
   if (kind === 'operator' && field.from !== 'operator') {
-    throw new ConfigError(`${where}: ${key} may only be set in the measured configuration, not by the operator`, key);
+    throw new ConfigError(
+      `${where}: ${key} may only be set in the measured configuration, not by the operator`,
+      key,
+    );
   }
 }
 
@@ -228,7 +249,8 @@ function fromEnvironment(environment: Readonly<Record<string, string | undefined
   const flat: Flat = new Map();
   const known = new Map<string, readonly [string, Field]>();
   for (const [name, section] of Object.entries(SECTIONS)) {
-    for (const [key, field] of Object.entries(section)) known.set(variableOf(`${name}.${key}`), [`${name}.${key}`, field as Field]);
+    for (const [key, field] of Object.entries(section))
+      known.set(variableOf(`${name}.${key}`), [`${name}.${key}`, field as Field]);
   }
   for (const [variable, text] of Object.entries(environment)) {
     if (!variable.startsWith('ASSAY_') || text === undefined || OTHER_VARIABLES.test(variable)) continue;
@@ -247,7 +269,8 @@ export function variableOf(key: string): string {
 
 function fromText(field: Field, text: string): unknown {
   if (field.type === 'boolean') return text === 'true' ? true : text === 'false' ? false : text;
-  if (field.type === 'integer' || field.type === 'number') return /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text;
+  if (field.type === 'integer' || field.type === 'number')
+    return /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text;
   if (field.type === 'texts') return text === '' ? [] : text.split(',').map((part) => part.trim());
   return text;
 }
@@ -258,7 +281,8 @@ function build(values: Flat, environment: Readonly<Record<string, string | undef
   const config: Record<string, unknown> = {};
   for (const [name, section] of Object.entries(SECTIONS) as [string, Section][]) {
     const built: Record<string, unknown> = {};
-    for (const [key, field] of Object.entries(section)) built[camel(key)] = valueOf(field, `${name}.${key}`, values.get(`${name}.${key}`));
+    for (const [key, field] of Object.entries(section))
+      built[camel(key)] = valueOf(field, `${name}.${key}`, values.get(`${name}.${key}`));
     config[name] = built;
   }
   config['modelEntries'] = buildEntries('api.models', values);
@@ -275,10 +299,15 @@ function isKnown(key: string): boolean {
 }
 
 function knownKeys(): string[] {
-  return Object.entries(SECTIONS).flatMap(([name, section]) => Object.keys(section).map((key) => `${name}.${key}`));
+  return Object.entries(SECTIONS).flatMap(([name, section]) =>
+    Object.keys(section).map((key) => `${name}.${key}`),
+  );
 }
 
-function buildEntries(table: keyof typeof ENTRIES, values: Flat): ReadonlyMap<string, Record<string, unknown>> {
+function buildEntries(
+  table: keyof typeof ENTRIES,
+  values: Flat,
+): ReadonlyMap<string, Record<string, unknown>> {
   const entries = new Map<string, Record<string, unknown>>();
   const section = ENTRIES[table] as Section;
   for (const key of values.keys()) {
@@ -286,7 +315,11 @@ function buildEntries(table: keyof typeof ENTRIES, values: Flat): ReadonlyMap<st
     if (of !== table || id === undefined || entries.has(id)) continue;
     const built: Record<string, unknown> = {};
     for (const [name, field] of Object.entries(section))
-      built[camel(name)] = valueOf(field, `${table}.${quoted(id)}.${name}`, values.get(entryKey(table, id, name)));
+      built[camel(name)] = valueOf(
+        field,
+        `${table}.${quoted(id)}.${name}`,
+        values.get(entryKey(table, id, name)),
+      );
     entries.set(id, built);
   }
   return entries;
@@ -299,13 +332,19 @@ function valueOf(
 ): unknown {
   if (entry === undefined) return field.default ?? (field.type === 'texts' ? [] : undefined);
   const { value, where } = entry;
-  const wrong = (expected: string): ConfigError => new ConfigError(`${where}: ${key} must be ${expected}`, key);
+  const wrong = (expected: string): ConfigError =>
+    new ConfigError(`${where}: ${key} must be ${expected}`, key);
   switch (field.type) {
     case 'boolean':
       if (typeof value !== 'boolean') throw wrong('true or false');
       return value;
     case 'integer':
-      if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < field.min || value > field.max) {
+      if (
+        typeof value !== 'number' ||
+        !Number.isSafeInteger(value) ||
+        value < field.min ||
+        value > field.max
+      ) {
         throw wrong(`an integer from ${field.min} to ${field.max}`);
       }
       return value;
@@ -318,14 +357,18 @@ function valueOf(
         throw wrong(`one of ${field.choices.map((c) => `"${c}"`).join(', ')}`);
       return value;
     case 'text':
-      if (typeof value !== 'string' || value === '' || value.includes('\0')) throw wrong('a text that is not empty');
+      if (typeof value !== 'string' || value === '' || value.includes('\0'))
+        throw wrong('a text that is not empty');
       if (field.pattern?.test(value) === false) throw wrong(field.form ?? 'of the documented form');
       return pathed(field, value, entry.base);
     case 'texts':
-      if (!Array.isArray(value) || value.length > field.max) throw wrong(`a list of at most ${field.max} texts`);
+      if (!Array.isArray(value) || value.length > field.max)
+        throw wrong(`a list of at most ${field.max} texts`);
       return value.map((item: unknown) => {
-        if (typeof item !== 'string' || item === '' || item.includes('\0')) throw wrong('a list of texts that are not empty');
-        if (field.pattern?.test(item) === false) throw wrong(`a list, each ${field.form ?? 'of the documented form'}`);
+        if (typeof item !== 'string' || item === '' || item.includes('\0'))
+          throw wrong('a list of texts that are not empty');
+        if (field.pattern?.test(item) === false)
+          throw wrong(`a list, each ${field.form ?? 'of the documented form'}`);
         return pathed(field, item, entry.base);
       });
   }
@@ -361,7 +404,10 @@ function finish(config: Config, environment: Readonly<Record<string, string | un
     );
   }
   if (config.store.residency === 'verity' && config.store.verityFolder === undefined) {
-    throw new ConfigError('store.residency is "verity" but store.verity_folder is not set', 'store.verity_folder');
+    throw new ConfigError(
+      'store.residency is "verity" but store.verity_folder is not set',
+      'store.verity_folder',
+    );
   }
   if (config.api.corsEnabled && config.api.corsOrigins.length === 0) {
     throw new ConfigError('api.cors_enabled is true but api.cors_origins is empty', 'api.cors_origins');
@@ -388,7 +434,9 @@ function showSection(section: Section, values: Readonly<Record<string, unknown>>
 }
 
 function showEntries(section: Section, entries: ReadonlyMap<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries([...entries].map(([id, values]) => [id, showSection(section, values as Record<string, unknown>)]));
+  return Object.fromEntries(
+    [...entries].map(([id, values]) => [id, showSection(section, values as Record<string, unknown>)]),
+  );
 }
 
 function hidden(value: unknown): unknown {

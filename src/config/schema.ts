@@ -22,10 +22,24 @@ export type Field =
       readonly pattern?: RegExp | undefined;
       readonly form?: string | undefined;
     })
-  | (Common & { readonly type: 'choice'; readonly choices: readonly string[]; readonly default?: string | undefined })
+  | (Common & {
+      readonly type: 'choice';
+      readonly choices: readonly string[];
+      readonly default?: string | undefined;
+    })
   | (Common & { readonly type: 'boolean'; readonly default?: boolean | undefined })
-  | (Common & { readonly type: 'integer'; readonly default?: number | undefined; readonly min: number; readonly max: number })
-  | (Common & { readonly type: 'number'; readonly default?: number | undefined; readonly min: number; readonly max: number })
+  | (Common & {
+      readonly type: 'integer';
+      readonly default?: number | undefined;
+      readonly min: number;
+      readonly max: number;
+    })
+  | (Common & {
+      readonly type: 'number';
+      readonly default?: number | undefined;
+      readonly min: number;
+      readonly max: number;
+    })
   | (Common & {
       readonly type: 'texts';
       readonly default?: readonly string[] | undefined;
@@ -45,7 +59,12 @@ const MAX = Number.MAX_SAFE_INTEGER;
 
 export const SECTIONS = {
   api: {
-    enabled: { type: 'boolean', default: true, from: 'operator', about: 'serve the HTTP API; false starts nothing' },
+    enabled: {
+      type: 'boolean',
+      default: true,
+      from: 'operator',
+      about: 'serve the HTTP API; false starts nothing',
+    },
     address: {
       type: 'text',
       default: '127.0.0.1:8443',
@@ -54,8 +73,19 @@ export const SECTIONS = {
       from: 'operator',
       about: 'host:port to listen on; port 0 takes a free one',
     },
-    api_key: { type: 'text', secret: true, from: 'operator', about: 'one bearer key, or `sha256:` and the SHA-256 of one' },
-    api_keys: { type: 'texts', max: 10_000, secret: true, from: 'operator', about: 'more bearer keys, each plain or as `sha256:<hex>`' },
+    api_key: {
+      type: 'text',
+      secret: true,
+      from: 'operator',
+      about: 'one bearer key, or `sha256:` and the SHA-256 of one',
+    },
+    api_keys: {
+      type: 'texts',
+      max: 10_000,
+      secret: true,
+      from: 'operator',
+      about: 'more bearer keys, each plain or as `sha256:<hex>`',
+    },
     admin_key: {
       type: 'text',
       secret: true,
@@ -65,7 +95,8 @@ export const SECTIONS = {
     admin_enabled: {
       type: 'boolean',
       from: 'measured',
-      about: 'whether the admin routes exist; unset: on when an admin key is configured or the address is loopback. Off in the image',
+      about:
+        'whether the admin routes exist; unset: on when an admin key is configured or the address is loopback. Off in the image',
     },
     require_auth: {
       type: 'boolean',
@@ -88,13 +119,24 @@ export const SECTIONS = {
       from: 'operator',
       about: 'tokens a key may use in a minute; 0: no limit',
     },
-    cors_enabled: { type: 'boolean', default: false, from: 'operator', about: 'answer browsers from `cors_origins`' },
-    cors_origins: { type: 'texts', max: 100, from: 'operator', about: 'origins a browser may call from; no wildcard unless "*" is given' },
+    cors_enabled: {
+      type: 'boolean',
+      default: false,
+      from: 'operator',
+      about: 'answer browsers from `cors_origins`',
+    },
+    cors_origins: {
+      type: 'texts',
+      max: 100,
+      from: 'operator',
+      about: 'origins a browser may call from; no wildcard unless "*" is given',
+    },
     metrics_enabled: {
       type: 'boolean',
       default: false,
       from: 'operator',
-      about: 'serve /metrics on the API address, for the admin key where keys are configured; without it, to loopback addresses alone',
+      about:
+        'serve /metrics on the API address, for the admin key where keys are configured; without it, to loopback addresses alone',
     },
   },
   tls: {
@@ -120,7 +162,8 @@ export const SECTIONS = {
       choices: ['auto', 'sev-snp', 'tdx', 'simulated', 'simulated-if-no-hardware', 'none'],
       default: 'auto',
       from: 'measured',
-      about: 'where evidence comes from; `auto` takes the hardware and never the simulation, `none` answers 503 tee_not_enabled',
+      about:
+        'where evidence comes from; `auto` takes the hardware and never the simulation, `none` answers 503 tee_not_enabled',
     },
     tsm_folder: {
       type: 'text',
@@ -135,9 +178,29 @@ export const SECTIONS = {
       from: 'measured',
       about: 'unix socket of the root part that owns configfs-tsm; unset: this process reads it itself',
     },
-    privlevel: { type: 'integer', min: 0, max: 3, from: 'measured', about: 'SEV-SNP VMPL to ask for; unset: what the provider gives' },
-    timeout_ms: { type: 'integer', default: 10_000, min: 100, max: 120_000, from: 'measured', about: 'one report may take this long' },
-    batch_max: { type: 'integer', default: 256, min: 1, max: 4096, from: 'measured', about: 'nonces one report may answer' },
+    privlevel: {
+      type: 'integer',
+      min: 0,
+      max: 3,
+      from: 'measured',
+      about: 'SEV-SNP VMPL to ask for; unset: what the provider gives',
+    },
+    timeout_ms: {
+      type: 'integer',
+      default: 10_000,
+      min: 100,
+      max: 120_000,
+      from: 'measured',
+      about: 'one report may take this long',
+    },
+    batch_max: {
+      type: 'integer',
+      default: 256,
+      min: 1,
+      max: 4096,
+      from: 'measured',
+      about: 'nonces one report may answer',
+    },
     max_queue: {
       type: 'integer',
       default: 1024,
@@ -158,10 +221,15 @@ export const SECTIONS = {
       type: 'boolean',
       default: true,
       from: 'operator',
-      about: 'with hardware: fetch endorsements to staple from AMD or Intel, in the background, and again before they expire',
+      about:
+        'with hardware: fetch endorsements to staple from AMD or Intel, in the background, and again before they expire',
     },
     kds_url: { type: 'text', from: 'operator', about: "AMD's key distribution service or a mirror of it" },
-    pcs_url: { type: 'text', from: 'operator', about: "Intel's provisioning certification service or a PCCS" },
+    pcs_url: {
+      type: 'text',
+      from: 'operator',
+      about: "Intel's provisioning certification service or a PCCS",
+    },
     endorsements_folder: {
       type: 'text',
       path: true,
@@ -187,15 +255,23 @@ export const SECTIONS = {
       type: 'text',
       path: true,
       from: 'measured',
-      about: 'folder of the model store, audit log and simulated hierarchy; unset: $XDG_DATA_HOME/assay or ~/.local/share/assay',
+      about:
+        'folder of the model store, audit log and simulated hierarchy; unset: $XDG_DATA_HOME/assay or ~/.local/share/assay',
     },
-    model_roots: { type: 'texts', max: 100, path: true, from: 'measured', about: 'folders POST /v1/models may register files from' },
+    model_roots: {
+      type: 'texts',
+      max: 100,
+      path: true,
+      from: 'measured',
+      about: 'folders POST /v1/models may register files from',
+    },
     residency: {
       type: 'choice',
       choices: ['auto', 'memory', 'disk', 'verity'],
       default: 'auto',
       from: 'measured',
-      about: 'where the engine maps weights from; `auto` is `memory`, or `disk` when it does not fit and no TEE is real',
+      about:
+        'where the engine maps weights from; `auto` is `memory`, or `disk` when it does not fit and no TEE is real',
     },
     staging_folder: {
       type: 'text',
@@ -212,7 +288,14 @@ export const SECTIONS = {
     },
   },
   models: {
-    max_loaded: { type: 'integer', default: 4, min: 1, max: 1000, from: 'operator', about: 'models loaded at once' },
+    max_loaded: {
+      type: 'integer',
+      default: 4,
+      min: 1,
+      max: 1000,
+      from: 'operator',
+      about: 'models loaded at once',
+    },
     memory_budget_bytes: {
       type: 'integer',
       default: 0,
@@ -235,7 +318,8 @@ export const SECTIONS = {
       pattern: DURATION,
       form: 'a duration such as "30s", "5m", "1h", "0" or "-1"',
       from: 'operator',
-      about: 'where keys are configured: the longest a request without an admin key may have an idle model stay; "-1": for ever',
+      about:
+        'where keys are configured: the longest a request without an admin key may have an idle model stay; "-1": for ever',
     },
     preload: { type: 'texts', max: 100, from: 'operator', about: 'model ids loaded at start' },
     max_waiting: {
@@ -254,7 +338,14 @@ export const SECTIONS = {
       from: 'operator',
       about: 'staging and loading one model may take this long',
     },
-    slots: { type: 'integer', default: 8, min: 1, max: 256, from: 'measured', about: 'sequences a model decodes together' },
+    slots: {
+      type: 'integer',
+      default: 8,
+      min: 1,
+      max: 256,
+      from: 'measured',
+      about: 'sequences a model decodes together',
+    },
     threads: {
       type: 'integer',
       default: 0,
@@ -271,22 +362,48 @@ export const SECTIONS = {
       from: 'measured',
       about: 'longest context given to a model that allows more',
     },
-    pull_enabled: { type: 'boolean', default: true, from: 'measured', about: 'whether models may be fetched from a hub; off in the image' },
+    pull_enabled: {
+      type: 'boolean',
+      default: true,
+      from: 'measured',
+      about: 'whether models may be fetched from a hub; off in the image',
+    },
     hub: {
       type: 'text',
       from: 'measured',
-      about: 'address of the hub, as HF_ENDPOINT; unset: https://huggingface.co. https only unless `hub_private`',
+      about:
+        'address of the hub, as HF_ENDPOINT; unset: https://huggingface.co. https only unless `hub_private`',
     },
     hub_token: { type: 'text', secret: true, from: 'operator', about: 'token for the hub, as HF_TOKEN' },
-    hub_private: { type: 'boolean', default: false, from: 'measured', about: 'allow a hub on a private address or on plain http' },
+    hub_private: {
+      type: 'boolean',
+      default: false,
+      from: 'measured',
+      about: 'allow a hub on a private address or on plain http',
+    },
   },
   network: {
-    http_proxy: { type: 'text', from: 'operator', about: 'proxy for what is fetched (models, endorsements) over http, as HTTP_PROXY' },
-    https_proxy: { type: 'text', from: 'operator', about: 'proxy for what is fetched over https, as HTTPS_PROXY' },
+    http_proxy: {
+      type: 'text',
+      from: 'operator',
+      about: 'proxy for what is fetched (models, endorsements) over http, as HTTP_PROXY',
+    },
+    https_proxy: {
+      type: 'text',
+      from: 'operator',
+      about: 'proxy for what is fetched over https, as HTTPS_PROXY',
+    },
     no_proxy: { type: 'text', from: 'operator', about: 'hosts reached without a proxy, as NO_PROXY' },
   },
   limits: {
-    max_body_bytes: { type: 'integer', default: 16 * MI_B, min: 1024, max: 1024 * MI_B, from: 'measured', about: 'largest request body' },
+    max_body_bytes: {
+      type: 'integer',
+      default: 16 * MI_B,
+      min: 1024,
+      max: 1024 * MI_B,
+      from: 'measured',
+      about: 'largest request body',
+    },
     max_body_bytes_in_flight: {
       type: 'integer',
       default: 256 * MI_B,
@@ -310,7 +427,8 @@ export const SECTIONS = {
       min: 0,
       max: 1_000_000,
       from: 'operator',
-      about: 'open connections of one address (IPv6: of one /64); 0: no limit, for servers behind a load balancer',
+      about:
+        'open connections of one address (IPv6: of one /64); 0: no limit, for servers behind a load balancer',
     },
     max_concurrent_requests: {
       type: 'integer',
@@ -396,7 +514,8 @@ export const SECTIONS = {
       min: 0,
       max: 10_000,
       from: 'measured',
-      about: 'streamed text leaves at intervals of so many milliseconds, so that events do not tell tokens apart; 0: as it is written',
+      about:
+        'streamed text leaves at intervals of so many milliseconds, so that events do not tell tokens apart; 0: as it is written',
     },
   },
   log: {
@@ -422,7 +541,8 @@ export const SECTIONS = {
       min: 4096,
       max: MAX,
       from: 'measured',
-      about: 'audit.jsonl is set aside under a number when it has so many bytes, and the chain goes on in a new one',
+      about:
+        'audit.jsonl is set aside under a number when it has so many bytes, and the chain goes on in a new one',
     },
     max_segments: {
       type: 'integer',
@@ -430,7 +550,8 @@ export const SECTIONS = {
       min: 0,
       max: 1_000_000,
       from: 'measured',
-      about: 'segments of the audit log that are kept; for a new one the oldest is removed, and the log says so. 0: all are kept',
+      about:
+        'segments of the audit log that are kept; for a new one the oldest is removed, and the log says so. 0: all are kept',
     },
   },
 } as const satisfies Readonly<Record<string, Section>>;
@@ -452,11 +573,41 @@ export const ENTRIES = {
       from: 'measured',
       about: 'SHA-256 the file must have; another refuses to load',
     },
-    context_length: { type: 'integer', min: 16, max: 16_777_216, from: 'measured', about: 'tokens one sequence may hold' },
-    default_temperature: { type: 'number', min: 0, max: 2, from: 'measured', about: 'temperature when a request gives none' },
-    default_top_p: { type: 'number', min: 0, max: 1, from: 'measured', about: 'top_p when a request gives none' },
-    default_max_tokens: { type: 'integer', min: 1, max: 16_777_216, from: 'measured', about: 'max_tokens when a request gives none' },
-    dimensions: { type: 'integer', min: 1, max: 65_536, from: 'measured', about: 'embedding width when a request asks for none' },
+    context_length: {
+      type: 'integer',
+      min: 16,
+      max: 16_777_216,
+      from: 'measured',
+      about: 'tokens one sequence may hold',
+    },
+    default_temperature: {
+      type: 'number',
+      min: 0,
+      max: 2,
+      from: 'measured',
+      about: 'temperature when a request gives none',
+    },
+    default_top_p: {
+      type: 'number',
+      min: 0,
+      max: 1,
+      from: 'measured',
+      about: 'top_p when a request gives none',
+    },
+    default_max_tokens: {
+      type: 'integer',
+      min: 1,
+      max: 16_777_216,
+      from: 'measured',
+      about: 'max_tokens when a request gives none',
+    },
+    dimensions: {
+      type: 'integer',
+      min: 1,
+      max: 65_536,
+      from: 'measured',
+      about: 'embedding width when a request asks for none',
+    },
     chat_template: {
       type: 'text',
       path: true,
@@ -465,17 +616,44 @@ export const ENTRIES = {
     },
   },
   'api.keys': {
-    sha256: { type: 'text', pattern: SHA256, form: '64 lower-case hex digits', from: 'operator', about: 'SHA-256 of the bearer key' },
+    sha256: {
+      type: 'text',
+      pattern: SHA256,
+      form: '64 lower-case hex digits',
+      from: 'operator',
+      about: 'SHA-256 of the bearer key',
+    },
     admin: { type: 'boolean', default: false, from: 'measured', about: 'may use the admin routes' },
     models: { type: 'texts', max: 1000, from: 'operator', about: 'model ids the key may use; unset: all' },
-    max_requests_per_minute: { type: 'integer', min: 0, max: MAX, from: 'operator', about: 'instead of `api.max_requests_per_minute`' },
-    max_tokens_per_minute: { type: 'integer', min: 0, max: MAX, from: 'operator', about: 'instead of `api.max_tokens_per_minute`' },
-    max_concurrent: { type: 'integer', min: 0, max: 1_000_000, from: 'operator', about: 'instead of `limits.max_concurrent_per_key`' },
+    max_requests_per_minute: {
+      type: 'integer',
+      min: 0,
+      max: MAX,
+      from: 'operator',
+      about: 'instead of `api.max_requests_per_minute`',
+    },
+    max_tokens_per_minute: {
+      type: 'integer',
+      min: 0,
+      max: MAX,
+      from: 'operator',
+      about: 'instead of `api.max_tokens_per_minute`',
+    },
+    max_concurrent: {
+      type: 'integer',
+      min: 0,
+      max: 1_000_000,
+      from: 'operator',
+      about: 'instead of `limits.max_concurrent_per_key`',
+    },
   },
 } as const satisfies Readonly<Record<string, Section>>;
 
 /** Fields an entry of that table must have. */
-export const REQUIRED: Readonly<Record<keyof typeof ENTRIES, readonly string[]>> = { 'api.models': ['path'], 'api.keys': ['sha256'] };
+export const REQUIRED: Readonly<Record<keyof typeof ENTRIES, readonly string[]>> = {
+  'api.models': ['path'],
+  'api.keys': ['sha256'],
+};
 
 export { KEY_DIGEST };
 
@@ -493,14 +671,21 @@ type ValueOf<F extends Field> = F extends { readonly type: 'choice'; readonly ch
 
 /** Keys with a default are always present; lists are empty when not given; the rest may be undefined. */
 export type Values<S extends Section> = {
-  readonly [K in keyof S & string as Camel<K>]: S[K] extends { readonly default: unknown } | { readonly type: 'texts' }
+  readonly [K in keyof S & string as Camel<K>]: S[K] extends
+    { readonly default: unknown } | { readonly type: 'texts' }
     ? ValueOf<S[K]>
     : ValueOf<S[K]> | undefined;
 };
 
 export type Config = { readonly [S in keyof typeof SECTIONS]: Values<(typeof SECTIONS)[S]> } & {
   /** `[api.models.<id>]`, in the order of the file. */
-  readonly modelEntries: ReadonlyMap<string, Values<(typeof ENTRIES)['api.models']> & { readonly path: string }>;
+  readonly modelEntries: ReadonlyMap<
+    string,
+    Values<(typeof ENTRIES)['api.models']> & { readonly path: string }
+  >;
   /** `[api.keys.<name>]`. */
-  readonly keyEntries: ReadonlyMap<string, Values<(typeof ENTRIES)['api.keys']> & { readonly sha256: string }>;
+  readonly keyEntries: ReadonlyMap<
+    string,
+    Values<(typeof ENTRIES)['api.keys']> & { readonly sha256: string }
+  >;
 };

@@ -5,7 +5,10 @@ import { ConfigError } from '../base/errors.ts';
 
 export function unknownKey(key: string, known: readonly string[], where: string, noun = 'key'): ConfigError {
   const nearest = nearestOf(key, known);
-  return new ConfigError(`${where}: unknown ${noun} ${key}${nearest === undefined ? '' : `, did you mean ${nearest}?`}`, key);
+  return new ConfigError(
+    `${where}: unknown ${noun} ${key}${nearest === undefined ? '' : `, did you mean ${nearest}?`}`,
+    key,
+  );
 }
 
 /** The known name at the smallest edit distance. */
@@ -24,7 +27,13 @@ function editDistance(a: string, b: string): number {
   for (let i = 1; i <= a.length; i++) {
     const next = [i];
     for (let j = 1; j <= b.length; j++) {
-      next.push(Math.min((next[j - 1] ?? 0) + 1, (row[j] ?? 0) + 1, (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)));
+      next.push(
+        Math.min(
+          (next[j - 1] ?? 0) + 1,
+          (row[j] ?? 0) + 1,
+          (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1),
+        ),
+      );
     }
     row = next;
   }
@@ -47,7 +56,8 @@ export function lineOf(text: string, path: readonly string[]): number | undefine
       : [...table, ...(pathOf(`${trimmed.slice(0, trimmed.search(/=/))}=0`) ?? ['\0'])];
     if (trimmed.startsWith('[') && here !== undefined) table = here;
     if (here !== undefined && path.every((part, at) => here[at] === part)) return i + 1;
-    if (here !== undefined && here.length > 0 && here.every((part, at) => path[at] === part)) fallback = i + 1;
+    if (here !== undefined && here.length > 0 && here.every((part, at) => path[at] === part))
+      fallback = i + 1;
     for (const mark of ['"""', "'''"] as const) {
       if (trimmed.split(mark).length === 2) quotes = mark;
     }
@@ -60,7 +70,11 @@ function pathOf(head: string): readonly string[] | undefined {
   try {
     const parts: string[] = [];
     let value: unknown = parse(head, { maxDepth: 16 });
-    for (let first = Array.isArray(value) ? value[0] : value; isTable(first); first = Array.isArray(value) ? value[0] : value) {
+    for (
+      let first = Array.isArray(value) ? value[0] : value;
+      isTable(first);
+      first = Array.isArray(value) ? value[0] : value
+    ) {
       const key = Object.keys(first)[0];
       if (key === undefined) break;
       parts.push(key);

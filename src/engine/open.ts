@@ -6,7 +6,16 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { ApiError } from '../base/errors.ts';
-import type { Engine, EngineInfo, EngineStats, GenerateEvent, GenerateRequest, LoadSpec, OpenEngine, TokenLogprob } from './seam/engine.ts';
+import type {
+  Engine,
+  EngineInfo,
+  EngineStats,
+  GenerateEvent,
+  GenerateRequest,
+  LoadSpec,
+  OpenEngine,
+  TokenLogprob,
+} from './seam/engine.ts';
 import { createStream, type EventStream } from './stream.ts';
 import { createWatchdog } from './watchdog.ts';
 import { encodeFrame, frameReader, type FromChild, type ToChild } from './seam/wire.ts';
@@ -41,7 +50,8 @@ const CHILD_ENVIRONMENT = { UV_THREADPOOL_SIZE: '1', GGML_NO_BACKTRACE: '1', NOD
 export function openEngine(options: OpenOptions): OpenEngine {
   return async (spec, signal) => {
     signal.throwIfAborted();
-    const entry = typeof options.workerEntry === 'string' ? options.workerEntry : fileURLToPath(options.workerEntry);
+    const entry =
+      typeof options.workerEntry === 'string' ? options.workerEntry : fileURLToPath(options.workerEntry);
     const child = spawn(process.execPath, ['--max-old-space-size=1024', entry], {
       env: CHILD_ENVIRONMENT,
       stdio: ['ignore', 'ignore', 'pipe', 'pipe', ...(spec.fd === undefined ? [] : [spec.fd])],
@@ -72,14 +82,19 @@ interface Connection {
   /** Requests waiting for an answer; while there are any, the watchdog looks. */
   outstanding: number;
   /** Settles when the process has ended and all its output was read. */
-  readonly gone: Promise<{ readonly code: number | null; readonly signal: NodeJS.Signals | null; readonly why: string | null }>;
+  readonly gone: Promise<{
+    readonly code: number | null;
+    readonly signal: NodeJS.Signals | null;
+    readonly why: string | null;
+  }>;
   stderr(): string;
   kill(why: string): void;
 }
 
 function connect(child: ChildProcess, watchdogMs: number): Connection {
   const socket = child.stdio[3];
-  if (!(socket instanceof Duplex) || child.stderr === null) throw new ApiError(500, 'model_load_failed', 'the engine process has no pipes');
+  if (!(socket instanceof Duplex) || child.stderr === null)
+    throw new ApiError(500, 'model_load_failed', 'the engine process has no pipes');
   let stderr = '';
   let why: string | null = null;
   let alive = true;
@@ -149,8 +164,13 @@ async function load(connection: Connection, spec: LoadSpec, options: OpenOptions
   const failed = connection.gone.then(({ code, signal, why }): never => {
     // Ended from outside, as by the kernel short of memory: nothing is wrong with the model.
     if (why === null && refusal === null && (signal === 'SIGKILL' || signal === 'SIGTERM'))
-      throw new ApiError(503, 'engine_crashed', `the engine was ended by ${signal} while it loaded`, { retryAfterSeconds: 1 });
-    const ended = why ?? refusal ?? (signal === null ? `the engine ended with code ${code}` : `the engine was ended by ${signal}`);
+      throw new ApiError(503, 'engine_crashed', `the engine was ended by ${signal} while it loaded`, {
+        retryAfterSeconds: 1,
+      });
+    const ended =
+      why ??
+      refusal ??
+      (signal === null ? `the engine ended with code ${code}` : `the engine was ended by ${signal}`);
     const reason = loadReason(connection.stderr(), spec.path);
     const message = reason === null ? ended : `${ended}: ${reason}`;
     throw new ApiError(500, 'model_load_failed', message, { shouldRetry: false });
@@ -185,7 +205,10 @@ export function loadReason(stderr: string, path: string): string | null {
     .map((line) => line.trim())
     .filter((line) => /GGML_ASSERT|error|fail|invalid|corrupt|unknown|missing|not within/i.test(line));
   // The first complaint is the cause, what follows are its consequences.
-  const line = lines.find((each) => each.includes('GGML_ASSERT')) ?? lines.find((each) => /error loading|gguf/.test(each)) ?? lines[0];
+  const line =
+    lines.find((each) => each.includes('GGML_ASSERT')) ??
+    lines.find((each) => /error loading|gguf/.test(each)) ??
+    lines[0];
   if (line === undefined) return null;
   return line
     .replaceAll(path, 'the file')
@@ -194,18 +217,34 @@ export function loadReason(stderr: string, path: string): string | null {
 }
 
 type Waiting = {
-  readonly resolve: (value: { readonly value: unknown; readonly raw: Uint8Array; readonly message: FromChild }) => void;
+  readonly resolve: (value: {
+    readonly value: unknown;
+    readonly raw: Uint8Array;
+    readonly message: FromChild;
+  }) => void;
   readonly reject: (error: unknown) => void;
 };
 
-function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo, options: OpenOptions): Engine {
+function speakFor(
+  child: ChildProcess,
+  connection: Connection,
+  info: EngineInfo,
+  options: OpenOptions,
+): Engine {
   const maxQueued = options.maxQueued ?? DEFAULT_MAX_QUEUED;
   const streams = new Map<number, EventStream>();
   const calls = new Map<number, Waiting>();
   let nextId = 1;
   let closing = false;
   let dead: ApiError | null = null;
-  let stats: EngineStats = { queued: 0, active: 0, promptTokens: 0, completionTokens: 0, cachedTokens: 0, decodeSteps: 0 };
+  let stats: EngineStats = {
+    queued: 0,
+    active: 0,
+    promptTokens: 0,
+    completionTokens: 0,
+    cachedTokens: 0,
+    decodeSteps: 0,
+  };
   const count = (): void => {
     connection.outstanding = streams.size + calls.size;
   };
@@ -219,7 +258,9 @@ function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo,
       case 'error': {
         const error = new ApiError(message.status, message.code, message.message, {
           ...(message.param === undefined ? {} : { param: message.param }),
-          ...(message.retryAfterSeconds === undefined ? {} : { retryAfterSeconds: message.retryAfterSeconds }),
+          ...(message.retryAfterSeconds === undefined
+            ? {}
+            : { retryAfterSeconds: message.retryAfterSeconds }),
         });
         streams.get(message.id)?.fail(error);
         calls.get(message.id)?.reject(error);
@@ -240,16 +281,23 @@ function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo,
   };
 
   const closed = connection.gone.then(({ code, signal, why }): Error | null => {
-    dead = new ApiError(503, 'engine_crashed', closing ? 'the model was unloaded' : 'the engine ended unexpectedly', {
-      retryAfterSeconds: 1,
-      shouldRetry: true,
-    });
+    dead = new ApiError(
+      503,
+      'engine_crashed',
+      closing ? 'the model was unloaded' : 'the engine ended unexpectedly',
+      {
+        retryAfterSeconds: 1,
+        shouldRetry: true,
+      },
+    );
     for (const stream of streams.values()) stream.fail(dead);
     for (const call of calls.values()) call.reject(dead);
     if (closing) return null;
     const assertion = /GGML_ASSERT\([^\n]*\) failed|engine: [^\n]*/.exec(connection.stderr())?.[0];
     return new Error(
-      [why ?? (signal === null ? `engine ended with code ${code}` : `engine ended by ${signal}`), assertion].filter(Boolean).join(': '),
+      [why ?? (signal === null ? `engine ended with code ${code}` : `engine ended by ${signal}`), assertion]
+        .filter(Boolean)
+        .join(': '),
     );
   });
 
@@ -281,11 +329,15 @@ function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo,
     }
   };
 
-  async function* generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent, void, undefined> {
+  async function* generate(
+    request: GenerateRequest,
+    signal: AbortSignal,
+  ): AsyncGenerator<GenerateEvent, void, undefined> {
     signal.throwIfAborted();
     if (dead !== null) throw dead;
     // What can be told here is not sent to be refused there.
-    if (request.prompt.kind === 'tokens') assertFits(request.prompt.tokens.length, info.contextLength, 'prompt');
+    if (request.prompt.kind === 'tokens')
+      assertFits(request.prompt.tokens.length, info.contextLength, 'prompt');
     // The child would say so, too, but only once its step has ended: who is refused should know at once.
     if (stats.queued >= maxQueued && streams.size >= info.slots + maxQueued) throw overloaded();
     const id = nextId;
@@ -319,7 +371,10 @@ function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo,
       connection.send({
         t: 'generate',
         id,
-        request: { ...request, sampling: { ...sampling, ...(logitBias === undefined ? {} : { logitBias: [...logitBias] }) } },
+        request: {
+          ...request,
+          sampling: { ...sampling, ...(logitBias === undefined ? {} : { logitBias: [...logitBias] }) },
+        },
       });
       for await (const event of stream.events()) {
         signal.throwIfAborted();
@@ -342,12 +397,19 @@ function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo,
     async tokenize(input, signal) {
       const prompt =
         'messages' in input
-          ? ({ kind: 'chat', messages: input.messages, ...(input.tools === undefined ? {} : { tools: input.tools }) } as const)
+          ? ({
+              kind: 'chat',
+              messages: input.messages,
+              ...(input.tools === undefined ? {} : { tools: input.tools }),
+            } as const)
           : ({ kind: 'text', text: input.text } as const);
       const addSpecial = 'messages' in input || (input.addSpecial ?? true);
       const parseSpecial = !('messages' in input) && (input.parseSpecial ?? false);
       const param = 'messages' in input ? 'messages' : (input.param ?? 'prompt');
-      const { value } = await call((id) => ({ t: 'tokenize', id, prompt, addSpecial, parseSpecial, param }), signal);
+      const { value } = await call(
+        (id) => ({ t: 'tokenize', id, prompt, addSpecial, parseSpecial, param }),
+        signal,
+      );
       return numbers(value);
     },
     async detokenize(tokens, signal) {
@@ -364,7 +426,8 @@ function speakFor(child: ChildProcess, connection: Connection, info: EngineInfo,
     },
     generate,
     async embed(inputs, signal, scope = '') {
-      for (const input of inputs) if (typeof input !== 'string') assertFits(input.length, info.contextLength, 'input', 0);
+      for (const input of inputs)
+        if (typeof input !== 'string') assertFits(input.length, info.contextLength, 'input', 0);
       return vectors(await call((id) => ({ t: 'embed', id, scope, inputs }), signal));
     },
     async rank(query, documents, signal, scope = '') {
@@ -392,18 +455,24 @@ function fix<T extends TokenLogprob>(entry: T): T {
 }
 
 /** Vectors of an answer's raw part. */
-function vectors(result: { raw: Uint8Array; message: FromChild }): { vectors: Float32Array[]; tokens: number } {
+function vectors(result: { raw: Uint8Array; message: FromChild }): {
+  vectors: Float32Array[];
+  tokens: number;
+} {
   const { message, raw } = result;
   if (message.t !== 'vectors' || raw.length !== message.count * message.size * 4) throw unexpected();
   const all = new Float32Array(new Uint8Array(raw).buffer);
   return {
-    vectors: Array.from({ length: message.count }, (_, i) => all.slice(i * message.size, (i + 1) * message.size)),
+    vectors: Array.from({ length: message.count }, (_, i) =>
+      all.slice(i * message.size, (i + 1) * message.size),
+    ),
     tokens: message.tokens,
   };
 }
 
 function numbers(value: unknown): readonly number[] {
-  if (!Array.isArray(value) || !value.every((each): each is number => typeof each === 'number')) throw unexpected();
+  if (!Array.isArray(value) || !value.every((each): each is number => typeof each === 'number'))
+    throw unexpected();
   return value;
 }
 

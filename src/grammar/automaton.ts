@@ -66,8 +66,15 @@ export function automatonOf(languages: readonly Regular[], lengths: Lengths, spe
   try {
     table = product(max);
   } catch (error) {
-    const most = Math.floor(MAX_STATES / (tables.reduce((all, each) => all * each.accepts.length, 1) || 1)) - 1;
-    if (!(error instanceof TooComplex) || max === Infinity || most >= max || most < Math.max(min, SHORTEST_LIMIT)) throw error;
+    const most =
+      Math.floor(MAX_STATES / (tables.reduce((all, each) => all * each.accepts.length, 1) || 1)) - 1;
+    if (
+      !(error instanceof TooComplex) ||
+      max === Infinity ||
+      most >= max ||
+      most < Math.max(min, SHORTEST_LIMIT)
+    )
+      throw error;
     table = product(most);
   }
   return trimmed(table, symbols, count);
@@ -135,7 +142,9 @@ interface Symbol {
 }
 
 function symbolsOf(classes: readonly (readonly Range[])[], count: Spend): readonly Symbol[] {
-  const bounds = [...new Set(classes.flatMap((ranges) => ranges.flatMap(([from, to]) => [from, to + 1])))].sort((a, b) => a - b);
+  const bounds = [
+    ...new Set(classes.flatMap((ranges) => ranges.flatMap(([from, to]) => [from, to + 1]))),
+  ].sort((a, b) => a - b);
   count(4 * bounds.length);
   const index = new Map(bounds.map((bound, i) => [bound, i]));
   const members: number[][] = bounds.map(() => []);
@@ -240,7 +249,9 @@ function intersect(tables: readonly Table[], { min, max }: Lengths, symbols: num
   for (let i = 0; i < states.length; i += 1) {
     const state = states[i] ?? [];
     const length = state.at(-1) ?? 0;
-    accepts.push(length >= min && length <= max && tables.every((table, t) => table.accepts[state[t] ?? 0] === true));
+    accepts.push(
+      length >= min && length <= max && tables.every((table, t) => table.accepts[state[t] ?? 0] === true),
+    );
     const longer = max === Infinity ? Math.min(length + 1, min) : length + 1;
     const row: number[] = [];
     count(symbols * (tables.length + 1));
@@ -279,6 +290,9 @@ function trimmed({ accepts, next }: Table, symbols: readonly Symbol[], count: Sp
       if (found === undefined) steps.set(target, [...ranges]);
       else found.push(...ranges);
     }
-    return { accepts: accepts[state] === true, steps: [...steps].map(([target, ranges]) => ({ target, ranges })) };
+    return {
+      accepts: accepts[state] === true,
+      steps: [...steps].map(([target, ranges]) => ({ target, ranges })),
+    };
   });
 }

@@ -7,11 +7,27 @@
 
 import { ApiError } from '../base/errors.ts';
 import type { ToolSpec } from '../engine/seam/engine.ts';
-import { createGrammarBuilder, either, GrammarTooLarge, literal, repeat, type Expression, type GrammarBuilder } from './gbnf.ts';
+import {
+  createGrammarBuilder,
+  either,
+  GrammarTooLarge,
+  literal,
+  repeat,
+  type Expression,
+  type GrammarBuilder,
+} from './gbnf.ts';
 import { allExclusive } from './exclusive.ts';
 import type { Lengths } from './automaton.ts';
 import { NumberRangeError, numberExpression } from './number.ts';
-import { anyCharacter, cuts, FORMATS, PatternError, patternExpression, withoutLookaround, type PatternGrammar } from './pattern.ts';
+import {
+  anyCharacter,
+  cuts,
+  FORMATS,
+  PatternError,
+  patternExpression,
+  withoutLookaround,
+  type PatternGrammar,
+} from './pattern.ts';
 import { openReadings, type Kind, type Member, type Reading } from './readings.ts';
 import {
   ANNOTATIONS,
@@ -92,14 +108,21 @@ export function toolCallGrammar(
         `"{\\"name\\":" ${SPACE} ${name} "," ${SPACE} ${literal(`"${format.argumentsKey}":`)} ${SPACE} ${body} "}"`,
       );
     });
-    if (calls.length === 0) throw new ApiError(400, 'invalid_schema', 'there is no tool to call', { param: 'tools' });
-    const call = builder.rule('call', [...member(format.callStart), either(calls), ...member(format.callEnd)].join(' '));
+    if (calls.length === 0)
+      throw new ApiError(400, 'invalid_schema', 'there is no tool to call', { param: 'tools' });
+    const call = builder.rule(
+      'call',
+      [...member(format.callStart), either(calls), ...member(format.callEnd)].join(' '),
+    );
     const more = builder.rule('more', [...member(format.between), call].join(' '));
     builder.define(
       root,
-      [...member(format.open), call, ...(parallel ? [repeat(builder, more, 0, MAX_PARALLEL_CALLS - 1)] : []), ...member(format.close)].join(
-        ' ',
-      ),
+      [
+        ...member(format.open),
+        call,
+        ...(parallel ? [repeat(builder, more, 0, MAX_PARALLEL_CALLS - 1)] : []),
+        ...member(format.close),
+      ].join(' '),
     );
     return builder.text();
   });
@@ -114,7 +137,8 @@ function guarded<T>(param: string, work: () => T): T {
   try {
     return work();
   } catch (error) {
-    if (error instanceof GrammarTooLarge) throw new ApiError(400, 'invalid_schema', 'the schema is too large', { param });
+    if (error instanceof GrammarTooLarge)
+      throw new ApiError(400, 'invalid_schema', 'the schema is too large', { param });
     throw error;
   }
 }
@@ -128,7 +152,12 @@ function nothingSeen(): Seen {
   return { strings: new Map(), numbers: new Map() };
 }
 
-function compiler(builder: GrammarBuilder, document: unknown, param: string, { strings, numbers }: Seen): (schema: unknown) => Expression {
+function compiler(
+  builder: GrammarBuilder,
+  document: unknown,
+  param: string,
+  { strings, numbers }: Seen,
+): (schema: unknown) => Expression {
   const { spend } = builder;
   assertBounded(document, param, spend);
   let nodes = 0;
@@ -140,7 +169,9 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
   const references = new Map<string, Expression>();
   const values = anyValue(builder);
   // What llama.cpp may have open at once in the value an expression stands for, and its values where they are listed.
-  const readings = new Map<Expression, Reading>([[values.value, { is: 'any', of: KINDS.map((kind) => leaf(kind, 1)) }]]);
+  const readings = new Map<Expression, Reading>([
+    [values.value, { is: 'any', of: KINDS.map((kind) => leaf(kind, 1)) }],
+  ]);
   const listed = new Map<Expression, readonly string[]>();
   const readAs = (expression: Expression, reading: Reading): Expression => {
     readings.set(expression, reading);
@@ -149,7 +180,8 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
   const readingOf = (expression: Expression): Reading => readings.get(expression) ?? leaf('word', 1);
 
   const resolve = (pointer: string, path: string): unknown => {
-    if (pointer !== '#' && !pointer.startsWith('#/')) return refuse(`${path}.$ref`, '$ref must point into the same schema (#/…)');
+    if (pointer !== '#' && !pointer.startsWith('#/'))
+      return refuse(`${path}.$ref`, '$ref must point into the same schema (#/…)');
     spend(pointer.length);
     let at: unknown = document;
     for (const part of pointer.split('/').slice(1)) {
@@ -177,12 +209,15 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
     if (schema === false) return refuse(path, 'the schema false admits nothing');
     if (!isJson(schema)) return refuse(path, 'a schema must be an object or a boolean');
     for (const key of Object.keys(schema))
-      if (!known.has(key) && !ANNOTATIONS.has(key)) refuse(`${path}.${key}`, `the keyword ${key} is not supported`);
+      if (!known.has(key) && !ANNOTATIONS.has(key))
+        refuse(`${path}.${key}`, `the keyword ${key} is not supported`);
 
     const { $ref } = schema;
     if ($ref !== undefined) {
       if (typeof $ref !== 'string') return refuse(`${path}.$ref`, '$ref must be a string');
-      const rest = Object.fromEntries(Object.entries(schema).filter(([key]) => key !== '$ref' && !ANNOTATIONS.has(key)));
+      const rest = Object.fromEntries(
+        Object.entries(schema).filter(([key]) => key !== '$ref' && !ANNOTATIONS.has(key)),
+      );
       if (Object.keys(rest).length > 0) return compile({ allOf: [{ $ref }, rest] }, path, depth + 1, open);
       if (open.has($ref)) return refuse(`${path}.$ref`, 'the references go in a circle');
       const found = references.get($ref);
@@ -202,18 +237,30 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
     }
     const { allOf } = schema;
     // One part and nothing beside it is that part, so that what it refers to may be itself.
-    if (Array.isArray(allOf) && allOf.length === 1 && Object.keys(schema).every((key) => key === 'allOf' || ANNOTATIONS.has(key)))
+    if (
+      Array.isArray(allOf) &&
+      allOf.length === 1 &&
+      Object.keys(schema).every((key) => key === 'allOf' || ANNOTATIONS.has(key))
+    )
       return compile(allOf[0], `${path}.allOf[0]`, depth + 1, open);
     if (allOf !== undefined) return compile(merged(schema, path, open), path, depth + 1, open);
     for (const key of ['anyOf', 'oneOf'] as const) {
       const branches = schema[key];
       if (branches === undefined) continue;
-      if (!Array.isArray(branches) || branches.length === 0) return refuse(`${path}.${key}`, `${key} must be a non-empty array`);
-      const rest = Object.fromEntries(Object.entries(schema).filter(([name]) => name !== key && !ANNOTATIONS.has(name)));
+      if (!Array.isArray(branches) || branches.length === 0)
+        return refuse(`${path}.${key}`, `${key} must be a non-empty array`);
+      const rest = Object.fromEntries(
+        Object.entries(schema).filter(([name]) => name !== key && !ANNOTATIONS.has(name)),
+      );
       assertRoom(branches.length);
       if (key === 'oneOf') assertExclusive(branches, `${path}.oneOf`);
       const compiled = branches.map((branch: unknown, i) =>
-        compile(Object.keys(rest).length === 0 ? branch : { allOf: [rest, branch] }, `${path}.${key}[${i}]`, depth + 1, open),
+        compile(
+          Object.keys(rest).length === 0 ? branch : { allOf: [rest, branch] },
+          `${path}.${key}[${i}]`,
+          depth + 1,
+          open,
+        ),
       );
       // Values, however they are put: one choice among them, told apart character by character.
       const texts = compiled.map((each) => listed.get(each));
@@ -309,20 +356,29 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
     if (max !== Infinity && max > MAX_STRING_LENGTH)
       return refuse(`${path}.maxLength`, `maxLength is over the supported ${MAX_STRING_LENGTH}`);
     if (schema['contentEncoding'] !== undefined && pattern === undefined)
-      return refuse(`${path}.contentEncoding`, 'contentEncoding is supported only beside pattern, which is what is enforced');
-    if (format !== undefined && typeof format !== 'string') return refuse(`${path}.format`, 'format must be a string');
+      return refuse(
+        `${path}.contentEncoding`,
+        'contentEncoding is supported only beside pattern, which is what is enforced',
+      );
+    if (format !== undefined && typeof format !== 'string')
+      return refuse(`${path}.format`, 'format must be a string');
     // Beside a pattern, which is enforced, format is the annotation it is by default (2020-12, validation, section 7).
     if (pattern !== undefined) {
-      if (typeof pattern !== 'string' && !(pattern instanceof Patterns)) return refuse(`${path}.pattern`, 'pattern must be a string');
+      if (typeof pattern !== 'string' && !(pattern instanceof Patterns))
+        return refuse(`${path}.pattern`, 'pattern must be a string');
       return matching(typeof pattern === 'string' ? [pattern] : pattern.all, { min, max }, `${path}.pattern`);
     }
     if (format !== undefined) {
       const known = FORMATS.get(format);
-      if (known === undefined) return refuse(`${path}.format`, `format must be one of ${[...FORMATS.keys()].join(', ')}`);
+      if (known === undefined)
+        return refuse(`${path}.format`, `format must be one of ${[...FORMATS.keys()].join(', ')}`);
       return matching([known], { min, max }, `${path}.format`);
     }
     if (min === 0 && max === Infinity) return readAs(values.string, leaf('string', 1));
-    return readAs(builder.rule('string', `"\\"" ${repeat(builder, anyCharacter(builder), min, max)} "\\""`), leaf('string', cuts(max)));
+    return readAs(
+      builder.rule('string', `"\\"" ${repeat(builder, anyCharacter(builder), min, max)} "\\""`),
+      leaf('string', cuts(max)),
+    );
   };
 
   const matching = (patterns: readonly string[], lengths: Lengths, path: string): Expression => {
@@ -350,7 +406,11 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
     const items: Expression[] = [];
     const rule = tupleOf(schema, path, depth, items);
     const { maxItems } = schema;
-    return readAs(rule, { is: 'array', items: items.map(readingOf), times: typeof maxItems === 'number' ? cuts(maxItems) : 1 });
+    return readAs(rule, {
+      is: 'array',
+      items: items.map(readingOf),
+      times: typeof maxItems === 'number' ? cuts(maxItems) : 1,
+    });
   };
 
   /** `parts` gets what the items are. */
@@ -364,12 +424,15 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
       return refuse(`${path}.prefixItems`, 'prefixItems must be a non-empty array');
     const first = (prefix ?? []).slice(0, max);
     assertRoom(first.length);
-    const heads = first.map((each: unknown, i: number) => compile(each, `${path}.prefixItems[${i}]`, depth + 1, none));
+    const heads = first.map((each: unknown, i: number) =>
+      compile(each, `${path}.prefixItems[${i}]`, depth + 1, none),
+    );
     const items = schema['items'] ?? true;
     const room = max - heads.length;
     const rest = room <= 0 || items === false ? null : compile(items, `${path}.items`, depth + 1, none);
     parts.push(...heads, ...(rest === null ? [] : [rest]));
-    if (rest === null && min > heads.length) return refuse(`${path}.minItems`, 'minItems is over what the items allow');
+    if (rest === null && min > heads.length)
+      return refuse(`${path}.minItems`, 'minItems is over what the items allow');
     // Built from the end: what may follow once i items are written.
     const comma = `"," ${SPACE}`;
     let tail = '';
@@ -418,7 +481,12 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
       return {
         name,
         required: demanded.has(name),
-        member: { name, required: demanded.has(name), constants: listed.get(value) ?? null, value: readingOf(value) } satisfies Member,
+        member: {
+          name,
+          required: demanded.has(name),
+          constants: listed.get(value) ?? null,
+          value: readingOf(value),
+        } satisfies Member,
         value,
       };
     });
@@ -428,7 +496,12 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
     let extra = '';
     let others: Reading | null = null;
     if (open) {
-      const value = compile(additional === undefined ? true : additional, `${path}.additionalProperties`, depth + 1, none);
+      const value = compile(
+        additional === undefined ? true : additional,
+        `${path}.additionalProperties`,
+        depth + 1,
+        none,
+      );
       others = readingOf(value);
       const key =
         pairs.length === 0
@@ -472,15 +545,20 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
     assertRoom(permitted.size);
     const declared = properties ?? {};
     const own = Object.keys(declared).filter((name) => permitted.has(name));
-    const more = additionalProperties === false ? [] : [...permitted].filter((name) => !Object.hasOwn(declared, name));
-    const all = [...own.map((name) => [name, declared[name]]), ...more.map((name) => [name, additionalProperties ?? true])];
+    const more =
+      additionalProperties === false ? [] : [...permitted].filter((name) => !Object.hasOwn(declared, name));
+    const all = [
+      ...own.map((name) => [name, declared[name]]),
+      ...more.map((name) => [name, additionalProperties ?? true]),
+    ];
     return { ...schema, properties: Object.fromEntries(all) as Json, additionalProperties: false };
   };
 
   /** allOf and its siblings as one schema. Refuses keywords that two parts both have and that cannot be combined. */
   const merged = (schema: Json, path: string, open: ReadonlySet<string>): Json => {
     const parts = schema['allOf'];
-    if (!Array.isArray(parts) || parts.length === 0) return refuse(`${path}.allOf`, 'allOf must be a non-empty array');
+    if (!Array.isArray(parts) || parts.length === 0)
+      return refuse(`${path}.allOf`, 'allOf must be a non-empty array');
     assertRoom(parts.length);
     const all = intersection(spend);
     all.add(Object.fromEntries(Object.entries(schema).filter(([key]) => key !== 'allOf')), path);
@@ -491,7 +569,8 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
       if (part === true) return;
       if (!isJson(part)) return refuse(at, 'a part of allOf must be a schema object');
       for (const key of Object.keys(part))
-        if (!known.has(key) && !ANNOTATIONS.has(key)) refuse(`${at}.${key}`, `the keyword ${key} is not supported`);
+        if (!known.has(key) && !ANNOTATIONS.has(key))
+          refuse(`${at}.${key}`, `the keyword ${key} is not supported`);
       const { $ref, allOf, ...own } = part;
       all.add(own, at);
       if ($ref !== undefined) {
@@ -515,7 +594,9 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
       let schema: unknown = branch;
       for (
         let hops = 0;
-        isJson(schema) && typeof schema['$ref'] === 'string' && Object.keys(schema).every((key) => key === '$ref' || ANNOTATIONS.has(key));
+        isJson(schema) &&
+        typeof schema['$ref'] === 'string' &&
+        Object.keys(schema).every((key) => key === '$ref' || ANNOTATIONS.has(key));
         hops += 1
       ) {
         if (hops > MAX_DEPTH) return refuse(`${path}[${i}]`, 'the references go in a circle');
@@ -525,12 +606,18 @@ function compiler(builder: GrammarBuilder, document: unknown, param: string, { s
       return isJson(schema) ? schema : {};
     });
     if (!allExclusive(facts, spend))
-      refuse(path, 'oneOf is supported only when its branches differ in type or in a required constant property; anyOf may do');
+      refuse(
+        path,
+        'oneOf is supported only when its branches differ in type or in a required constant property; anyOf may do',
+      );
   };
   return (schema) => {
     const root = compile(schema, param, 0, none);
     if (openReadings(readingOf(root), MAX_READINGS, spend) === Infinity)
-      refuse(param, 'the schema has too many alternatives that begin alike; a constant as the first property of each tells them apart');
+      refuse(
+        param,
+        'the schema has too many alternatives that begin alike; a constant as the first property of each tells them apart',
+      );
     return root;
   };
 }
@@ -548,7 +635,11 @@ function kindOf(value: unknown): Kind {
 }
 
 /** JSON of any shape; nesting is the grammar's own recursion. */
-function anyValue(builder: GrammarBuilder): { readonly value: Expression; readonly object: Expression; readonly string: Expression } {
+function anyValue(builder: GrammarBuilder): {
+  readonly value: Expression;
+  readonly object: Expression;
+  readonly string: Expression;
+} {
   const string = builder.rule('string', `"\\"" ${anyCharacter(builder)}* "\\""`);
   const number = numberExpression(builder, { integer: false });
   const value = builder.declare('value');

@@ -77,7 +77,11 @@ function apart(branches: readonly Discriminators[], used: ReadonlySet<string>, s
 }
 
 /** Branches in groups: those of two groups have no value of property `name` in common. Null unless all have the property. */
-function sharing(branches: readonly Discriminators[], name: string, spend: Spend): (readonly Discriminators[])[] | null {
+function sharing(
+  branches: readonly Discriminators[],
+  name: string,
+  spend: Spend,
+): (readonly Discriminators[])[] | null {
   for (const branch of branches) {
     const values = branch.get(name);
     if (values === undefined) return null;

@@ -50,7 +50,8 @@ export function createGrammarBuilder(): GrammarBuilder {
         .slice(0, 24) || 'r';
     if (!rules.has(stem)) return stem;
     // Never back: names chosen so that they are taken cost one try each, not one per rule.
-    for (suffix = Math.max(suffix, rules.size); ; suffix += 1) if (!rules.has(`${stem}-${suffix}`)) return `${stem}-${suffix}`;
+    for (suffix = Math.max(suffix, rules.size); ; suffix += 1)
+      if (!rules.has(`${stem}-${suffix}`)) return `${stem}-${suffix}`;
   };
   const put = (key: string, body: string): void => {
     characters += key.length + body.length + 6;
@@ -116,7 +117,8 @@ function quoted(c: string, close: string): string {
   const code = c.codePointAt(0) ?? 0;
   if (c === '\\') return '\\\\';
   if (c === '"' && close === '"') return '\\"';
-  if (code >= 0x20 && code < 0x7f && (close === '"' || /[a-zA-Z0-9 _.,:;!#$%&'()*+/<=>?@`{|}~"]/.test(c))) return c;
+  if (code >= 0x20 && code < 0x7f && (close === '"' || /[a-zA-Z0-9 _.,:;!#$%&'()*+/<=>?@`{|}~"]/.test(c)))
+    return c;
   if (code < 0x100) return `\\x${code.toString(16).padStart(2, '0').toUpperCase()}`;
   if (code < 0x10000) return `\\u${code.toString(16).padStart(4, '0').toUpperCase()}`;
   return `\\U${code.toString(16).padStart(8, '0').toUpperCase()}`;
@@ -136,7 +138,9 @@ const BLOCK = 100;
 export function repeat(builder: GrammarBuilder, item: Expression, min: number, max: number): Expression {
   if (max < min) throw new Error('max is under min');
   if (max === 0) return '""';
-  const atom = /^[\w-]+$|^\[(?:[^\]\\]|\\.)*\]$|^"(?:[^"\\]|\\.)*"$/.test(item) ? item : builder.rule('item', item);
+  const atom = /^[\w-]+$|^\[(?:[^\]\\]|\\.)*\]$|^"(?:[^"\\]|\\.)*"$/.test(item)
+    ? item
+    : builder.rule('item', item);
   if (max === Infinity) {
     if (min <= BLOCK) return min === 0 ? `${atom}*` : min === 1 ? `${atom}+` : `${atom}{${min},}`;
     return `${exactly(builder, atom, min)} ${atom}*`;

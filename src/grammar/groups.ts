@@ -2,7 +2,10 @@
 // something tells apart, without comparing each with each.
 
 /** Parts of a list, in its order: those in different parts have no label in common. */
-export function groupsByLabel<T>(list: readonly T[], labels: (each: T) => Iterable<string>): (readonly T[])[] {
+export function groupsByLabel<T>(
+  list: readonly T[],
+  labels: (each: T) => Iterable<string>,
+): (readonly T[])[] {
   const parent = list.map((_, i) => i);
   const root = (i: number): number => {
     let at = i;

@@ -42,7 +42,9 @@ interface Bound {
 
 export function numberExpression(builder: GrammarBuilder, range: NumberRange): Expression {
   const { minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf } = range;
-  const unbounded = [minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf].every((each) => each === undefined);
+  const unbounded = [minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf].every(
+    (each) => each === undefined,
+  );
   if (unbounded) {
     const integer = `"-"? ("0" | [1-9] [0-9]{0,15})`;
     return builder.rule(
@@ -51,8 +53,16 @@ export function numberExpression(builder: GrammarBuilder, range: NumberRange): E
     );
   }
   const step = stepOf(multipleOf, range.integer);
-  const low = tighter(signed(minimum, 'minimum', false), signed(exclusiveMinimum, 'exclusiveMinimum', true), 1);
-  const high = tighter(signed(maximum, 'maximum', false), signed(exclusiveMaximum, 'exclusiveMaximum', true), -1);
+  const low = tighter(
+    signed(minimum, 'minimum', false),
+    signed(exclusiveMinimum, 'exclusiveMinimum', true),
+    1,
+  );
+  const high = tighter(
+    signed(maximum, 'maximum', false),
+    signed(exclusiveMaximum, 'exclusiveMaximum', true),
+    -1,
+  );
   const options: Expression[] = [];
   // Not negative: 0 ≤ x; the lower bound counts if it is positive, the upper one must not be negative.
   if (high === null || !high.negative) {
@@ -62,11 +72,13 @@ export function numberExpression(builder: GrammarBuilder, range: NumberRange): E
   }
   // Negative: −x with the bounds swapped. Zero is never written "-0".
   if (low === null || low.negative) {
-    const from = high !== null && high.negative ? high : { decimal: { integer: '0', fraction: '' }, exclusive: true };
+    const from =
+      high !== null && high.negative ? high : { decimal: { integer: '0', fraction: '' }, exclusive: true };
     const rule = magnitudes(builder, from, low, step);
     if (rule !== null) options.push(`${literal('-')} ${rule}`);
   }
-  if (options.length === 0) throw new NumberRangeError(minimum === undefined ? 'maximum' : 'minimum', 'no number fits the bounds');
+  if (options.length === 0)
+    throw new NumberRangeError(minimum === undefined ? 'maximum' : 'minimum', 'no number fits the bounds');
   return builder.rule('bounded', options.join(' | '));
 }
 
@@ -82,7 +94,10 @@ function stepOf(multipleOf: number | undefined, integer: boolean): Step {
   const { integer: whole, fraction } = decimal(multipleOf, 'multipleOf');
   const modulus = Number(whole + fraction);
   if (modulus < 1 || modulus > 1000 || fraction.length > MAX_FRACTION_DIGITS)
-    throw new NumberRangeError('multipleOf', 'multipleOf must be an integer from 1 to 1000, or that over a power of ten');
+    throw new NumberRangeError(
+      'multipleOf',
+      'multipleOf must be an integer from 1 to 1000, or that over a power of ten',
+    );
   if (!integer) return { modulus, fractionDigits: fraction.length };
   return { modulus: modulus / commonDivisor(modulus, 10 ** fraction.length), fractionDigits: 0 };
 }
@@ -91,23 +106,38 @@ function commonDivisor(a: number, b: number): number {
   return b === 0 ? a : commonDivisor(b, a % b);
 }
 
-function signed(value: number | undefined, keyword: string, exclusive: boolean): (Bound & { readonly negative: boolean }) | null {
+function signed(
+  value: number | undefined,
+  keyword: string,
+  exclusive: boolean,
+): (Bound & { readonly negative: boolean }) | null {
   if (value === undefined) return null;
   // A bound further out than what is written here is as good as the last number that is.
   if (Number.isFinite(value) && (/max/i.test(keyword) ? value >= 1e21 : value <= -1e21))
-    return { decimal: { integer: '9'.repeat(MAX_INTEGER_DIGITS), fraction: '' }, exclusive: false, negative: value < 0 };
+    return {
+      decimal: { integer: '9'.repeat(MAX_INTEGER_DIGITS), fraction: '' },
+      exclusive: false,
+      negative: value < 0,
+    };
   return { decimal: decimal(Math.abs(value), keyword), exclusive, negative: value < 0 };
 }
 
 /** The stricter of two bounds; `direction` 1 for lower ones. */
-function tighter<B extends Bound & { readonly negative: boolean }>(a: B | null, b: B | null, direction: 1 | -1): B | null {
+function tighter<B extends Bound & { readonly negative: boolean }>(
+  a: B | null,
+  b: B | null,
+  direction: 1 | -1,
+): B | null {
   if (a === null || b === null) return a ?? b;
   const order = compareSigned(a, b) * direction;
   if (order !== 0) return order > 0 ? a : b;
   return a.exclusive ? a : b;
 }
 
-function compareSigned(a: Bound & { readonly negative: boolean }, b: Bound & { readonly negative: boolean }): number {
+function compareSigned(
+  a: Bound & { readonly negative: boolean },
+  b: Bound & { readonly negative: boolean },
+): number {
   if (a.negative !== b.negative) return a.negative ? -1 : 1;
   return compare(a.decimal, b.decimal) * (a.negative ? -1 : 1);
 }
@@ -122,7 +152,8 @@ function compare(a: Decimal, b: Decimal): number {
 
 /** Shortest decimal text of a number, its exponent written out. */
 function decimal(value: number, keyword: string): Decimal {
-  if (!Number.isFinite(value) || value >= 1e21) throw new NumberRangeError(keyword, `${keyword} is over 10^21`);
+  if (!Number.isFinite(value) || value >= 1e21)
+    throw new NumberRangeError(keyword, `${keyword} is over 10^21`);
   const [mantissa = '0', exponent = '0'] = String(value).split('e');
   const [whole = '0', part = ''] = mantissa.split('.');
   const shift = Number(exponent); // only negative ones occur below 10^21
@@ -135,7 +166,12 @@ function decimal(value: number, keyword: string): Decimal {
 }
 
 /** Decimals x with low ≤ x ≤ high (either may be absent), without sign; null when there are none. */
-function magnitudes(builder: GrammarBuilder, low: Bound | null, high: Bound | null, step: Step): Expression | null {
+function magnitudes(
+  builder: GrammarBuilder,
+  low: Bound | null,
+  high: Bound | null,
+  step: Step,
+): Expression | null {
   if (low !== null && high !== null) {
     const order = compare(low.decimal, high.decimal);
     if (order > 0 || (order === 0 && (low.exclusive || high.exclusive))) return null;
@@ -146,7 +182,8 @@ function magnitudes(builder: GrammarBuilder, low: Bound | null, high: Bound | nu
   const state = (key: string, make: () => Expression | null): Expression | null => {
     const known = states.get(key);
     if (known !== undefined) return known;
-    if (states.size > MAX_STATES) throw new NumberRangeError('multipleOf', 'the bounds and the step need too many states');
+    if (states.size > MAX_STATES)
+      throw new NumberRangeError('multipleOf', 'the bounds and the step need too many states');
     builder.spend(16);
     const body = make();
     const rule = body === null ? null : builder.rule('digits', body);
@@ -162,7 +199,12 @@ function magnitudes(builder: GrammarBuilder, low: Bound | null, high: Bound | nu
   };
 
   /** Rest of the fraction; tight: equal to the bound's digits so far. */
-  const fraction = (at: number, tightLow: boolean, tightHigh: boolean, remainder: number): Expression | null =>
+  const fraction = (
+    at: number,
+    tightLow: boolean,
+    tightHigh: boolean,
+    remainder: number,
+  ): Expression | null =>
     state(`f${at},${tightLow},${tightHigh},${remainder}`, () => {
       const lowRest = tightLow ? (low?.decimal.fraction.slice(at) ?? '') : '';
       const highRest = tightHigh ? (high?.decimal.fraction.slice(at) ?? '') : '';
@@ -186,7 +228,8 @@ function magnitudes(builder: GrammarBuilder, low: Bound | null, high: Bound | nu
             tightHigh && d === to,
             (remainder * 10 + d) % step.modulus,
           );
-          if (rest !== null) options.push(rest === '""' ? literal(String(d)) : `${literal(String(d))} ${rest}`);
+          if (rest !== null)
+            options.push(rest === '""' ? literal(String(d)) : `${literal(String(d))} ${rest}`);
         }
       }
       return options.length === 0 ? null : options.join(' | ');
@@ -199,11 +242,20 @@ function magnitudes(builder: GrammarBuilder, low: Bound | null, high: Bound | nu
       const lowDone = !tightLow || (low?.decimal.fraction === '' && !isExclusive(low));
       const highDone = !tightHigh || high?.decimal.fraction !== '' || !isExclusive(high);
       const rest = step.fractionDigits > 0 ? fraction(0, tightLow, tightHigh, remainder) : null;
-      const options = [...(lowDone && highDone && whole ? ['""'] : []), ...(rest === null ? [] : [`"." ${rest}`])];
+      const options = [
+        ...(lowDone && highDone && whole ? ['""'] : []),
+        ...(rest === null ? [] : [`"." ${rest}`]),
+      ];
       return options.length === 0 ? null : options.join(' | ');
     });
 
-  const integer = (length: number, at: number, tightLow: boolean, tightHigh: boolean, remainder: number): Expression | null =>
+  const integer = (
+    length: number,
+    at: number,
+    tightLow: boolean,
+    tightHigh: boolean,
+    remainder: number,
+  ): Expression | null =>
     state(
       `i${length - at},${tightLow ? `${length},${at}` : ''},${tightHigh ? `${length},${at}` : ''},${remainder},${at === 0 ? length : ''}`,
       () => {
@@ -213,7 +265,13 @@ function magnitudes(builder: GrammarBuilder, low: Bound | null, high: Bound | nu
         // Digits that lead to the same state are one class.
         const classes = new Map<Expression, number[]>();
         for (let d = from; d <= to; d += 1) {
-          const rest = integer(length, at + 1, tightLow && d === from, tightHigh && d === to, (remainder * 10 + d) % step.modulus);
+          const rest = integer(
+            length,
+            at + 1,
+            tightLow && d === from,
+            tightHigh && d === to,
+            (remainder * 10 + d) % step.modulus,
+          );
           if (rest !== null) classes.set(rest, [...(classes.get(rest) ?? []), d]);
         }
         if (classes.size === 0) return null;

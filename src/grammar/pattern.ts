@@ -7,7 +7,15 @@
 // beyond the bounds.
 
 import { characterClass, either, literal, repeat, type Expression, type GrammarBuilder } from './gbnf.ts';
-import { automatonOf, TooComplex, type Automaton, type Lengths, type Range, type Regular, type State } from './automaton.ts';
+import {
+  automatonOf,
+  TooComplex,
+  type Automaton,
+  type Lengths,
+  type Range,
+  type Regular,
+  type State,
+} from './automaton.ts';
 
 export class PatternError extends Error {
   override readonly name = 'PatternError';
@@ -32,19 +40,25 @@ export function patternExpression(
   lengths: Lengths = { min: 0, max: Infinity },
 ): PatternGrammar {
   const languages = patterns.map((pattern): Regular => {
-    if (pattern.length > MAX_PATTERN_CHARACTERS) return fail(`a pattern has at most ${MAX_PATTERN_CHARACTERS} characters`);
+    if (pattern.length > MAX_PATTERN_CHARACTERS)
+      return fail(`a pattern has at most ${MAX_PATTERN_CHARACTERS} characters`);
     builder.spend(40 * pattern.length);
     const parts = splitTop(pattern).map((part): Regular => {
       const anchoredStart = part.startsWith('^');
       const anchoredEnd = endsUnescaped(part, '$');
       const inner = parsePattern(part.slice(anchoredStart ? 1 : 0, anchoredEnd ? -1 : undefined));
-      return { is: 'sequence', parts: [...(anchoredStart ? [] : [anything]), inner, ...(anchoredEnd ? [] : [anything])] };
+      return {
+        is: 'sequence',
+        parts: [...(anchoredStart ? [] : [anything]), inner, ...(anchoredEnd ? [] : [anything])],
+      };
     });
     return { is: 'either', parts };
   });
   try {
     const automaton = automatonOf(languages, lengths, builder.spend);
-    return automaton === null ? fail('no string that JSON can hold matches') : written(builder, automaton, lengths);
+    return automaton === null
+      ? fail('no string that JSON can hold matches')
+      : written(builder, automaton, lengths);
   } catch (error) {
     if (error instanceof TooComplex) return fail(`the pattern is too complex: ${error.message}`);
     throw error;
@@ -64,12 +78,16 @@ function written(builder: GrammarBuilder, automaton: Automaton, lengths: Lengths
   if (automaton.length === 1 && first !== undefined && first.steps[0] !== undefined) {
     // One set of characters any number of times: the lengths are for here.
     const one = charactersOf(first.steps[0].ranges).map(({ expression }) => expression);
-    return { expression: repeat(builder, either(one), lengths.min, lengths.max), width: 1 + one.length * cuts(lengths.max) };
+    return {
+      expression: repeat(builder, either(one), lengths.min, lengths.max),
+      width: 1 + one.length * cuts(lengths.max),
+    };
   }
   if (automaton.length === 1 && lengths.min > 0) return fail('no string that JSON can hold matches');
   const arrivals = automaton.map((_, state): number => (state === 0 ? 1 : 0));
   for (const { steps } of automaton) {
-    for (const { target, ranges } of steps) arrivals[target] = (arrivals[target] ?? 0) + charactersOf(ranges).length;
+    for (const { target, ranges } of steps)
+      arrivals[target] = (arrivals[target] ?? 0) + charactersOf(ranges).length;
   }
   /** The only character from a state, if that is all there is to it. */
   const single = (state: number): { readonly expression: Expression; readonly target: number } | null => {
@@ -77,9 +95,13 @@ function written(builder: GrammarBuilder, automaton: Automaton, lengths: Lengths
     const [step] = steps;
     if (accepts || steps.length !== 1 || step === undefined || arrivals[state] !== 1) return null;
     const [only, ...more] = charactersOf(step.ranges);
-    return only === undefined || more.length > 0 ? null : { expression: only.expression, target: step.target };
+    return only === undefined || more.length > 0
+      ? null
+      : { expression: only.expression, target: step.target };
   };
-  const ruled = automaton.map((each, state) => (single(state) === null && !ends(each) ? builder.declare('at') : null));
+  const ruled = automaton.map((each, state) =>
+    single(state) === null && !ends(each) ? builder.declare('at') : null,
+  );
   let width = 1;
   /** The characters of a run of single states, and the rule after it. */
   const onward = (target: number): Expression => {
@@ -107,7 +129,10 @@ function written(builder: GrammarBuilder, automaton: Automaton, lengths: Lengths
     const choices = plain.length + escaped.length + (accepts ? 1 : 0);
     if (choices > MAX_CHOICES) fail('the pattern is too complex: too many characters that go on differently');
     width = Math.max(width, choices);
-    const options = [...plain, ...(escaped.length === 0 ? [] : [`"\\\\" ${builder.rule('escape', escaped.join(' | '))}`])];
+    const options = [
+      ...plain,
+      ...(escaped.length === 0 ? [] : [`"\\\\" ${builder.rule('escape', escaped.join(' | '))}`]),
+    ];
     builder.define(rule, [...options, ...(accepts ? ['""'] : [])].join(' | '));
   }
   return { expression: onward(0) || '""', width };
@@ -132,7 +157,8 @@ function endsUnescaped(text: string, c: string): boolean {
 
 const OCTET = '(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)';
 const TIME_OF_DAY = '([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,9})?(Z|[+-]([01]\\d|2[0-3]):[0-5]\\d)';
-const DAY = '(\\d{4}-(0[13578]|1[02])-(0[1-9]|[12]\\d|3[01])|\\d{4}-(0[469]|11)-(0[1-9]|[12]\\d|30)|\\d{4}-02-(0[1-9]|1\\d|2[0-8]))';
+const DAY =
+  '(\\d{4}-(0[13578]|1[02])-(0[1-9]|[12]\\d|3[01])|\\d{4}-(0[469]|11)-(0[1-9]|[12]\\d|30)|\\d{4}-02-(0[1-9]|1\\d|2[0-8]))';
 const LABEL = '[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?';
 const SHORT_LABEL = '[a-zA-Z0-9]([a-zA-Z0-9-]{0,38}[a-zA-Z0-9])?';
 const H16 = '[0-9a-fA-F]{1,4}';
@@ -228,7 +254,12 @@ function parsePattern(pattern: string): Regular {
       const part = parseQuantified(depth);
       const last = parts.at(-1);
       // a?a?a? is a{0,3}.
-      if (last !== undefined && part.is === 'repeat' && last.is === 'repeat' && sameCharacters(part.part, last.part))
+      if (
+        last !== undefined &&
+        part.is === 'repeat' &&
+        last.is === 'repeat' &&
+        sameCharacters(part.part, last.part)
+      )
         parts[parts.length - 1] = { ...last, min: last.min + part.min, max: last.max + part.max };
       else parts.push(part);
     }
@@ -450,7 +481,12 @@ function writable(ranges: readonly Range[]): Range[] {
   return complement([...complement(ranges), [0x7f, 0x7f], [0xd800, 0xdfff]]);
 }
 
-const anything: Regular = { is: 'repeat', part: { is: 'character', ranges: writable([[0, MAX_CODE]]) }, min: 0, max: Infinity };
+const anything: Regular = {
+  is: 'repeat',
+  part: { is: 'character', ranges: writable([[0, MAX_CODE]]) },
+  min: 0,
+  max: Infinity,
+};
 
 const SHORT_ESCAPES: ReadonlyMap<number, string> = new Map([
   [8, 'b'],
@@ -476,11 +512,14 @@ function spelling(ranges: readonly Range[]): Characters[] {
     out.push({ expression: `"\\\\" ${escapes}`, escapes });
   };
   const codes: number[] = [];
-  for (const [from, to] of ranges) for (let code = from; code <= Math.min(to, 0x5c); code += 1) codes.push(code);
+  for (const [from, to] of ranges)
+    for (let code = from; code <= Math.min(to, 0x5c); code += 1) codes.push(code);
   const short = codes.flatMap((code) => SHORT_ESCAPES.get(code) ?? []);
   if (short.length > 0) escape(characterClass(short.map(point)));
   for (const high of [0, 1]) {
-    const low = codes.filter((code) => code >> 4 === high && !SHORT_ESCAPES.has(code)).map((code) => point((code & 15).toString(16)));
+    const low = codes
+      .filter((code) => code >> 4 === high && !SHORT_ESCAPES.has(code))
+      .map((code) => point((code & 15).toString(16)));
     if (low.length > 0) escape(`${literal(`u00${high}`)} ${characterClass(normalise(low))}`);
   }
   return out;

@@ -85,7 +85,9 @@ function widthsOf(reading: Reading, widths: ReadonlyMap<Reading, Widths>, spend:
     case 'reference':
       return (reading.target === null ? undefined : widths.get(reading.target)) ?? NONE;
     case 'array':
-      return new Map([['array', reading.times * reading.items.reduce((sum, each) => Math.max(sum, most(each)), 1)]]);
+      return new Map([
+        ['array', reading.times * reading.items.reduce((sum, each) => Math.max(sum, most(each)), 1)],
+      ]);
     case 'object':
       return new Map([['object', ofObjects([reading], 0, most, spend)]]);
     case 'any':
@@ -96,7 +98,8 @@ function widthsOf(reading: Reading, widths: ReadonlyMap<Reading, Widths>, spend:
     if (each.is === 'object') objects.add(each);
     else for (const [kind, width] of widths.get(each) ?? NONE) sums.set(kind, (sums.get(kind) ?? 0) + width);
   }
-  if (objects.size > 0) sums.set('object', (sums.get('object') ?? 0) + ofObjects([...objects], 0, most, spend));
+  if (objects.size > 0)
+    sums.set('object', (sums.get('object') ?? 0) + ofObjects([...objects], 0, most, spend));
   return sums;
 }
 
@@ -118,26 +121,36 @@ function alternatives(reading: Reading, spend: Spend): readonly Reading[] {
 }
 
 /** Readings of objects that were alike up to property `at`. */
-function ofObjects(group: readonly ObjectReading[], at: number, most: (each: Reading) => number, spend: Spend): number {
+function ofObjects(
+  group: readonly ObjectReading[],
+  at: number,
+  most: (each: Reading) => number,
+  spend: Spend,
+): number {
   let width = group.length;
   let alike = group;
   for (let i = at; ; i += 1) {
     spend(8 * alike.length);
     // One object, or what may stand here is not known: each on its own, all open until the end.
-    if (alike.length === 1 || !alike.every(({ members, others }) => members[i]?.required === true && others === null))
+    if (
+      alike.length === 1 ||
+      !alike.every(({ members, others }) => members[i]?.required === true && others === null)
+    )
       return Math.max(
         width,
         sum(alike, (each) => ofRest(each, i, most, spend)),
       );
     const byName = apart(alike, ({ members }) => [members[i]?.name ?? ''], spend);
-    if (byName.length > 1) return byName.reduce((max, part) => Math.max(max, ofObjects(part, i, most, spend)), width);
+    if (byName.length > 1)
+      return byName.reduce((max, part) => Math.max(max, ofObjects(part, i, most, spend)), width);
     width = Math.max(
       width,
       sum(alike, ({ members }) => members[i]?.constants?.length ?? most(members[i]?.value ?? EMPTY)),
     );
     if (!alike.every(({ members }) => members[i]?.constants !== null)) continue;
     const byValue = apart(alike, ({ members }) => members[i]?.constants ?? [], spend);
-    if (byValue.length > 1) return byValue.reduce((max, part) => Math.max(max, ofObjects(part, i + 1, most, spend)), width);
+    if (byValue.length > 1)
+      return byValue.reduce((max, part) => Math.max(max, ofObjects(part, i + 1, most, spend)), width);
     [alike = []] = byValue;
   }
 }
@@ -145,7 +158,12 @@ function ofObjects(group: readonly ObjectReading[], at: number, most: (each: Rea
 const EMPTY: Reading = { is: 'leaf', kind: 'word', width: 1 };
 
 /** One object from property `at` on: its widest value, or the optional names that may come next. */
-function ofRest({ members, others }: ObjectReading, at: number, most: (each: Reading) => number, spend: Spend): number {
+function ofRest(
+  { members, others }: ObjectReading,
+  at: number,
+  most: (each: Reading) => number,
+  spend: Spend,
+): number {
   let width = others === null ? 1 : most(others);
   let optional = others === null ? 1 : 2;
   let run = optional;

@@ -78,8 +78,10 @@ export function count(path: string, key: string, schema: Json, limit: number): n
 export function modernTuple(schema: Json, path: string): Json {
   const { items, additionalItems, ...rest } = schema;
   // Beside `items` that is a schema, or without `items`, additionalItems says nothing in either.
-  if (!isArray(items)) return additionalItems === undefined ? schema : { ...rest, ...(items === undefined ? {} : { items }) };
-  if (rest['prefixItems'] !== undefined) return refuse(`${path}.items`, 'items beside prefixItems must be a schema');
+  if (!isArray(items))
+    return additionalItems === undefined ? schema : { ...rest, ...(items === undefined ? {} : { items }) };
+  if (rest['prefixItems'] !== undefined)
+    return refuse(`${path}.items`, 'items beside prefixItems must be a schema');
   return { ...rest, ...(items.length === 0 ? {} : { prefixItems: items }), items: additionalItems ?? true };
 }
 
@@ -87,13 +89,23 @@ export function modernTuple(schema: Json, path: string): Json {
 export function permittedNames(schema: Json, path: string, spend: Spend): ReadonlySet<string> | null {
   const names = schema['propertyNames'];
   if (names === undefined || names === true) return null;
-  if (!isJson(names)) return refuse(`${path}.propertyNames`, 'propertyNames must be a schema that admits a name');
+  if (!isJson(names))
+    return refuse(`${path}.propertyNames`, 'propertyNames must be a schema that admits a name');
   const { type, const: one, enum: some, ...rest } = names;
   const other = Object.keys(rest).find((key) => !ANNOTATIONS.has(key));
-  if (other !== undefined || (type !== undefined && type !== 'string') || (some !== undefined && !isArray(some)))
-    return refuse(`${path}.propertyNames`, 'propertyNames is supported only as {"type": "string"}, or as the names in its enum or const');
+  if (
+    other !== undefined ||
+    (type !== undefined && type !== 'string') ||
+    (some !== undefined && !isArray(some))
+  )
+    return refuse(
+      `${path}.propertyNames`,
+      'propertyNames is supported only as {"type": "string"}, or as the names in its enum or const',
+    );
   if (one === undefined && some === undefined) return null;
-  return new Set(enumerated(names, `${path}.propertyNames`, spend).filter((name) => typeof name === 'string'));
+  return new Set(
+    enumerated(names, `${path}.propertyNames`, spend).filter((name) => typeof name === 'string'),
+  );
 }
 
 /** The types a schema asks for; without `type` those its keywords speak of. */
@@ -101,7 +113,8 @@ export function typesOf(schema: Json, path: string): Type[] {
   const { type } = schema;
   if (type !== undefined) {
     const list: unknown[] = Array.isArray(type) ? type : [type];
-    if (list.length === 0 || !list.every(isType)) return refuse(`${path}.type`, `type must be one of ${TYPES.join(', ')}`);
+    if (list.length === 0 || !list.every(isType))
+      return refuse(`${path}.type`, `type must be one of ${TYPES.join(', ')}`);
     const admitted = list.includes('number') ? list.filter((each) => each !== 'integer') : list;
     for (const key of Object.keys(schema)) {
       const owners = Object.keys(KEYWORDS_OF).filter((owner) => KEYWORDS_OF[owner]?.includes(key) === true);
@@ -116,7 +129,9 @@ export function typesOf(schema: Json, path: string): Type[] {
   );
   // With no type the keywords of one type leave all other types free; staying with that type is a valid part of it.
   if (implied.length > 0) return [...implied];
-  return schema['format'] === undefined ? ['object', 'array', 'string', 'number', 'boolean', 'null'] : ['string'];
+  return schema['format'] === undefined
+    ? ['object', 'array', 'string', 'number', 'boolean', 'null']
+    : ['string'];
 }
 
 /** Both lists of types as one; an integer is a number. */
@@ -129,14 +144,17 @@ function commonTypes(a: unknown, b: unknown, path: string): unknown {
         ? ['integer']
         : [],
   );
-  return common.length > 0 ? [...new Set(common)] : refuse(`${path}.type`, 'the parts of allOf have no type in common');
+  return common.length > 0
+    ? [...new Set(common)]
+    : refuse(`${path}.type`, 'the parts of allOf have no type in common');
 }
 
 /** Values of const and enum that the type beside them admits, each once. */
 export function enumerated(schema: Json, path: string, spend: Spend): unknown[] {
   let list: readonly unknown[];
   const choices = schema['enum'];
-  if (isArray(choices) && choices.length > MAX_ENUM) return refuse(`${path}.enum`, `enum has more than ${MAX_ENUM} values`);
+  if (isArray(choices) && choices.length > MAX_ENUM)
+    return refuse(`${path}.enum`, `enum has more than ${MAX_ENUM} values`);
   if ('const' in schema) list = [schema['const']];
   else if (isArray(choices) && choices.length > 0) list = choices;
   else return refuse(`${path}.enum`, 'enum must be a non-empty array');
@@ -208,8 +226,14 @@ export function intersection(spend: Spend): Intersection {
     const fits = (set: ReadonlySet<string>): boolean => names.every((name) => set.has(name));
     const additional = part['additionalProperties'];
     const closes = additional !== undefined && additional !== true;
-    if ((closed !== null && !fits(closed)) || (closes && ![...properties.keys()].every((name) => Object.hasOwn(own, name))))
-      return refuse(`${path}.additionalProperties`, 'allOf that adds properties beside additionalProperties is not supported');
+    if (
+      (closed !== null && !fits(closed)) ||
+      (closes && ![...properties.keys()].every((name) => Object.hasOwn(own, name)))
+    )
+      return refuse(
+        `${path}.additionalProperties`,
+        'allOf that adds properties beside additionalProperties is not supported',
+      );
     if (closes) closed = new Set(names);
   };
 
@@ -220,8 +244,14 @@ export function intersection(spend: Spend): Intersection {
       spend(8 * tuples.length);
       const all = tuples.map(({ prefix, rest }) => (i < prefix.length ? prefix[i] : rest));
       if (all.includes(false)) return false;
-      const different = new Map(all.filter((each) => each !== true).map((each) => [canonical(each, spend), each]));
-      return different.size === 0 ? true : different.size === 1 ? [...different.values()][0] : { allOf: [...different.values()] };
+      const different = new Map(
+        all.filter((each) => each !== true).map((each) => [canonical(each, spend), each]),
+      );
+      return different.size === 0
+        ? true
+        : different.size === 1
+          ? [...different.values()][0]
+          : { allOf: [...different.values()] };
     };
     const prefixItems: unknown[] = [];
     for (let i = 0; i < length; i += 1) {
@@ -257,7 +287,11 @@ export function intersection(spend: Spend): Intersection {
         if (value.length > MAX_ENUM) return refuse(`${path}.enum`, `enum has more than ${MAX_ENUM} values`);
         const texts = new Map(value.map((each) => [canonical(each, spend), each]));
         choices = choices === null ? texts : new Map([...choices].filter(([text]) => texts.has(text)));
-      } else if ((key === 'properties' && described) || (key === 'required' && required !== null) || (key === 'enum' && choices !== null)) {
+      } else if (
+        (key === 'properties' && described) ||
+        (key === 'required' && required !== null) ||
+        (key === 'enum' && choices !== null)
+      ) {
         return refuse(`${path}.${key}`, `allOf with several ${key} is not supported`);
       } else addPlain(key, value, path);
     }
@@ -266,14 +300,23 @@ export function intersection(spend: Spend): Intersection {
   const addPlain = (key: string, value: unknown, path: string): void => {
     const other = plain.get(key);
     if (other === undefined) plain.set(key, value);
-    else if (key === 'pattern' && typeof value === 'string' && (typeof other === 'string' || other instanceof Patterns)) {
+    else if (
+      key === 'pattern' &&
+      typeof value === 'string' &&
+      (typeof other === 'string' || other instanceof Patterns)
+    ) {
       const all = new Set(typeof other === 'string' ? [other] : other.all).add(value);
       if (all.size > MAX_PATTERNS)
-        return refuse(`${path}.pattern`, `allOf with more than ${MAX_PATTERNS} different patterns is not supported`);
+        return refuse(
+          `${path}.pattern`,
+          `allOf with more than ${MAX_PATTERNS} different patterns is not supported`,
+        );
       plain.set(key, all.size === 1 ? value : new Patterns([...all]));
     } else if (key === 'type') plain.set(key, commonTypes(other, value, path));
-    else if (LOWER.has(key) && typeof other === 'number' && typeof value === 'number') plain.set(key, Math.max(other, value));
-    else if (UPPER.has(key) && typeof other === 'number' && typeof value === 'number') plain.set(key, Math.min(other, value));
+    else if (LOWER.has(key) && typeof other === 'number' && typeof value === 'number')
+      plain.set(key, Math.max(other, value));
+    else if (UPPER.has(key) && typeof other === 'number' && typeof value === 'number')
+      plain.set(key, Math.min(other, value));
     else if (canonical(other, spend) !== canonical(value, spend))
       return refuse(`${path}.${key}`, `allOf with several ${key} is not supported`);
   };
@@ -285,7 +328,14 @@ export function intersection(spend: Spend): Intersection {
         ...plain,
         ...(tuples.length === 0 ? [] : Object.entries(elements())),
         ...(described
-          ? [['properties', Object.fromEntries([...properties].map(([name, all]) => [name, all.length === 1 ? all[0] : { allOf: all }]))]]
+          ? [
+              [
+                'properties',
+                Object.fromEntries(
+                  [...properties].map(([name, all]) => [name, all.length === 1 ? all[0] : { allOf: all }]),
+                ),
+              ],
+            ]
           : []),
         ...(required === null ? [] : [['required', [...required]]]),
         ...(choices === null ? [] : [['enum', [...choices.values()]]]),
@@ -331,8 +381,10 @@ export function assertBounded(schema: unknown, path: string, spend: Spend): void
       const children: readonly unknown[] = isArray(value) ? value : isJson(value) ? Object.values(value) : [];
       if (isJson(value)) for (const key in value) characters += key.length;
       // Before they are gathered: a level may be all of the request.
-      if (values + next.length + children.length > MAX_VALUES) return refuse(path, `the schema has more than ${MAX_VALUES} values`);
-      if (characters > MAX_CHARACTERS) return refuse(path, `the schema has more than ${MAX_CHARACTERS} characters`);
+      if (values + next.length + children.length > MAX_VALUES)
+        return refuse(path, `the schema has more than ${MAX_VALUES} values`);
+      if (characters > MAX_CHARACTERS)
+        return refuse(path, `the schema has more than ${MAX_CHARACTERS} characters`);
       for (const child of children) next.push(child);
     }
     level = next;

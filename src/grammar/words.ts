@@ -22,7 +22,12 @@ export interface Words {
 export const NO_WORDS: Words = { end: null, edges: new Map() };
 
 /** `words` and one more, with what follows it ('' for nothing); the same word again takes the place of the former. */
-export function addWord(builder: GrammarBuilder, words: Words, word: readonly string[], after: Expression): Words {
+export function addWord(
+  builder: GrammarBuilder,
+  words: Words,
+  word: readonly string[],
+  after: Expression,
+): Words {
   const [first] = word;
   if (first === undefined) return { end: after, edges: words.edges };
   builder.spend(8 + words.edges.size);
@@ -36,13 +41,20 @@ export function addWord(builder: GrammarBuilder, words: Words, word: readonly st
   while (alike < edge.text.length && edge.text[alike] === word[alike]) alike += 1;
   builder.spend(alike);
   const rest = edge.text.slice(alike);
-  const to: Words = rest.length === 0 ? edge.to : { end: null, edges: new Map([[rest[0] ?? '', { text: rest, to: edge.to }]]) };
+  const to: Words =
+    rest.length === 0
+      ? edge.to
+      : { end: null, edges: new Map([[rest[0] ?? '', { text: rest, to: edge.to }]]) };
   edges.set(first, { text: word.slice(0, alike), to: addWord(builder, to, word.slice(alike), after) });
   return { end: words.end, edges };
 }
 
 /** One of the words and what follows it. `known`: what trees that share nodes were written as. */
-export function wordsExpression(builder: GrammarBuilder, words: Words, known: Map<Words, Expression>): Expression {
+export function wordsExpression(
+  builder: GrammarBuilder,
+  words: Words,
+  known: Map<Words, Expression>,
+): Expression {
   const found = known.get(words);
   if (found !== undefined) return found;
   const options: Expression[] = words.end === null ? [] : [words.end === '' ? '""' : words.end];
@@ -62,7 +74,8 @@ export function wordsExpression(builder: GrammarBuilder, words: Words, known: Ma
     const one = codes.length === 1 ? literal(String.fromCodePoint(code[0])) : characterClass(codes);
     options.push([one, ...(onward === '' ? [] : [onward])].join(' '));
   }
-  if (options.length > MAX_CHOICES) throw new TooManyWords(`more than ${MAX_CHOICES} go on differently from one place`);
+  if (options.length > MAX_CHOICES)
+    throw new TooManyWords(`more than ${MAX_CHOICES} go on differently from one place`);
   const expression = options.length === 1 ? (options[0] ?? '""') : builder.rule('w', options.join(' | '));
   known.set(words, expression);
   return expression;

@@ -22,7 +22,10 @@ export function peerOf(address: string): string {
   const head = groups(left);
   // A dotted end stands for two groups; only how many there are matters here.
   const tail = groups(right ?? '').flatMap((group) => (group.includes('.') ? ['0', '0'] : [group]));
-  const all = right === undefined ? head : [...head, ...Array.from({ length: 8 - head.length - tail.length }, () => '0'), ...tail];
+  const all =
+    right === undefined
+      ? head
+      : [...head, ...Array.from({ length: 8 - head.length - tail.length }, () => '0'), ...tail];
   return `${all
     .slice(0, 4)
     .map((group) => Number.parseInt(group, 16).toString(16))

@@ -21,7 +21,8 @@ export function createProven(): Proven {
   const digests = new WeakMap<object, ReadonlyMap<string, string>>();
   return {
     shown(socket, models) {
-      if (!digests.has(socket)) digests.set(socket, new Map(models.map(({ id, sha256 }) => [id, toHex(sha256)])));
+      if (!digests.has(socket))
+        digests.set(socket, new Map(models.map(({ id, sha256 }) => [id, toHex(sha256)])));
     },
     check(socket, { id, sha256 }) {
       const proven = digests.get(socket);

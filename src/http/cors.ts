@@ -11,7 +11,10 @@ const EXPOSED = [
   'openai-processing-ms',
   'retry-after',
   'x-should-retry',
-  ...['limit', 'remaining', 'reset'].flatMap((what) => [`x-ratelimit-${what}-requests`, `x-ratelimit-${what}-tokens`]),
+  ...['limit', 'remaining', 'reset'].flatMap((what) => [
+    `x-ratelimit-${what}-requests`,
+    `x-ratelimit-${what}-tokens`,
+  ]),
 ].join(', ');
 
 function isListed(config: ServerConfig, origin: string): boolean {
@@ -28,7 +31,11 @@ export function corsHeaders(config: ServerConfig, origin: string): Record<string
 export function preflight(config: ServerConfig, request: FastifyRequest, reply: FastifyReply): void {
   const origin = request.headers.origin;
   if (origin === undefined || !isListed(config, origin)) {
-    const error = new ApiError(403, 'origin_not_allowed', 'this origin may not call this server from a browser');
+    const error = new ApiError(
+      403,
+      'origin_not_allowed',
+      'this origin may not call this server from a browser',
+    );
     request.exchange.errorCode = error.code;
     void reply.code(403).send(errorBody(error));
     return;
@@ -39,7 +46,8 @@ export function preflight(config: ServerConfig, request: FastifyRequest, reply: 
     .code(204)
     .headers({
       'access-control-allow-methods': 'GET, POST, DELETE, OPTIONS',
-      'access-control-allow-headers': asked === undefined || asked.length > 2048 ? 'authorization, content-type' : asked,
+      'access-control-allow-headers':
+        asked === undefined || asked.length > 2048 ? 'authorization, content-type' : asked,
       'access-control-max-age': '600',
     })
     .send();

@@ -4,7 +4,12 @@
 import { ApiError } from '../base/errors.ts';
 
 export interface ErrorBody {
-  readonly error: { readonly message: string; readonly type: string; readonly param: string | null; readonly code: string };
+  readonly error: {
+    readonly message: string;
+    readonly type: string;
+    readonly param: string | null;
+    readonly code: string;
+  };
 }
 
 export function errorBody(error: ApiError): ErrorBody {
@@ -14,7 +19,8 @@ export function errorBody(error: ApiError): ErrorBody {
 /** Headers that tell a client whether and when to try again. */
 export function errorHeaders(error: ApiError): Record<string, string> {
   const headers: Record<string, string> = {};
-  if (error.retryAfterSeconds !== undefined) headers['retry-after'] = String(Math.max(1, Math.ceil(error.retryAfterSeconds)));
+  if (error.retryAfterSeconds !== undefined)
+    headers['retry-after'] = String(Math.max(1, Math.ceil(error.retryAfterSeconds)));
   const shouldRetry = error.shouldRetry ?? defaultRetry(error);
   if (shouldRetry !== undefined) headers['x-should-retry'] = String(shouldRetry);
   if (error.status === 401) headers['www-authenticate'] = 'Bearer';
@@ -30,11 +36,14 @@ function defaultRetry(error: ApiError): boolean | undefined {
 
 /** Fastify's own refusals, by code; their messages quote the request and are replaced. */
 const FRAMEWORK: Readonly<Record<string, () => ApiError>> = {
-  FST_ERR_CTP_BODY_TOO_LARGE: () => new ApiError(413, 'request_too_large', 'the request body is larger than this server accepts'),
+  FST_ERR_CTP_BODY_TOO_LARGE: () =>
+    new ApiError(413, 'request_too_large', 'the request body is larger than this server accepts'),
   FST_ERR_CTP_INVALID_MEDIA_TYPE: () => unsupportedMediaType(),
   FST_ERR_CTP_EMPTY_TYPE: () => unsupportedMediaType(),
-  FST_ERR_CTP_INVALID_CONTENT_LENGTH: () => new ApiError(400, 'invalid_body', 'the request body does not have the length its header says'),
-  FST_ERR_CTP_EMPTY_JSON_BODY: () => new ApiError(400, 'invalid_json', 'the request body is empty, expected a JSON object'),
+  FST_ERR_CTP_INVALID_CONTENT_LENGTH: () =>
+    new ApiError(400, 'invalid_body', 'the request body does not have the length its header says'),
+  FST_ERR_CTP_EMPTY_JSON_BODY: () =>
+    new ApiError(400, 'invalid_json', 'the request body is empty, expected a JSON object'),
   FST_ERR_BAD_URL: () => new ApiError(400, 'invalid_url', 'the request path is not valid percent-encoding'),
   FST_ERR_MAX_PARAM_LENGTH: () => new ApiError(414, 'url_too_long', 'a part of the request path is too long'),
 };

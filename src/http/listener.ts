@@ -2,7 +2,13 @@
 // and size limits of what is not yet a request, and answers in the envelope to what never becomes one.
 
 import { constants, randomUUID } from 'node:crypto';
-import { createServer as createHttp, type IncomingHttpHeaders, type IncomingMessage, type RequestListener, type Server } from 'node:http';
+import {
+  createServer as createHttp,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+} from 'node:http';
 import { createServer as createHttps, type Server as SecureServer } from 'node:https';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
@@ -52,7 +58,10 @@ export function createListener(
     requireHostHeader: false,
     noDelay: true,
   };
-  const server = deps.tls === null ? createHttp(options, handler) : createHttps({ ...options, ...tlsOptions(deps.tls) }, handler);
+  const server =
+    deps.tls === null
+      ? createHttp(options, handler)
+      : createHttps({ ...options, ...tlsOptions(deps.tls) }, handler);
   server.maxConnections = limits.maxConnections;
   server.maxHeadersCount = 100;
   const connections = new Set<Socket>();
@@ -109,7 +118,11 @@ function limitPeers(server: Server | SecureServer, perPeer: number): void {
 }
 
 /** Node could not make a request of what came in: bad HTTP, too long a header, or too slow. */
-export function answerBrokenRequest(error: Error & { code?: string | undefined }, socket: Socket, answering: boolean): void {
+export function answerBrokenRequest(
+  error: Error & { code?: string | undefined },
+  socket: Socket,
+  answering: boolean,
+): void {
   if (error.code === 'ECONNRESET' || !socket.writable || answering) {
     socket.destroy();
     return;

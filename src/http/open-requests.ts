@@ -117,18 +117,23 @@ export function createOpenRequests<T>(): OpenRequests<T> {
 /** What Node does for the response that has the socket, for one that waited for it: whoever listens for `close` hears it. */
 function closed(response: ServerResponse, socket: Socket): void {
   // Node closes these itself: the one that has the socket now, and one that was sent to its end a moment ago.
-  if (response.socket === socket || response.closed || (response.writableFinished && !response.destroyed)) return;
+  if (response.socket === socket || response.closed || (response.writableFinished && !response.destroyed))
+    return;
   response.destroy();
   response.emit('close');
 }
 
 export const PIPELINED = 'too_many_pipelined_requests';
 function tooMany(): ApiError {
-  return new ApiError(429, PIPELINED, `more than ${MAX_PIPELINED} requests wait on this connection`, { retryAfterSeconds: 1 });
+  return new ApiError(429, PIPELINED, `more than ${MAX_PIPELINED} requests wait on this connection`, {
+    retryAfterSeconds: 1,
+  });
 }
 
 /** In logs and metrics only: the connection ends before it could be sent. */
 export const CONNECTION_ENDING = 'connection_ending';
 function ending(): ApiError {
-  return new ApiError(503, CONNECTION_ENDING, 'the connection ends with the answer to an earlier request', { retryAfterSeconds: 1 });
+  return new ApiError(503, CONNECTION_ENDING, 'the connection ends with the answer to an earlier request', {
+    retryAfterSeconds: 1,
+  });
 }

@@ -11,7 +11,10 @@ import type { ServerMetrics } from './metrics/server.ts';
 
 /** One request, checked, and everything a handler may use to answer it. */
 export interface Call<B = unknown, Q = unknown> {
-  readonly deps: Omit<ServerDeps, 'now' | 'randomHex'> & { readonly now: () => number; readonly randomHex: (bytes: number) => string };
+  readonly deps: Omit<ServerDeps, 'now' | 'randomHex'> & {
+    readonly now: () => number;
+    readonly randomHex: (bytes: number) => string;
+  };
   readonly exchange: Exchange;
   readonly body: B;
   readonly query: Q;

@@ -16,7 +16,14 @@ import { errorBody, errorHeaders, toApiError, unsupportedMediaType } from './err
 import { isLoopback, peerOf } from './address.ts';
 import { clientClosed, type Exchange, openExchange, shuttingDown, timedOut } from './exchange.ts';
 import { createLimiter } from './admission/limits.ts';
-import { answerBrokenRequest, createListener, freshRequestId, type Listener, tlsOptions, unmetExpectation } from './listener.ts';
+import {
+  answerBrokenRequest,
+  createListener,
+  freshRequestId,
+  type Listener,
+  tlsOptions,
+  unmetExpectation,
+} from './listener.ts';
 import { CONNECTION_ENDING, createOpenRequests, PIPELINED } from './open-requests.ts';
 import { createProven, STALE } from './connection-pins.ts';
 import { attestationsFull, createPlaces, serverFull } from './admission/permits.ts';
@@ -45,7 +52,10 @@ declare module 'fastify' {
 }
 
 /** `routes`: what is served; the rooms of the API are above this one. */
-export async function createServer(given: ServerDeps, routes: (context: RouteContext) => readonly Route[]): Promise<HttpServer> {
+export async function createServer(
+  given: ServerDeps,
+  routes: (context: RouteContext) => readonly Route[],
+): Promise<HttpServer> {
   const deps: Call['deps'] = {
     ...given,
     now: given.now ?? Date.now,
@@ -79,7 +89,10 @@ export async function createServer(given: ServerDeps, routes: (context: RouteCon
   let listener: Listener | undefined;
   const app = fastify({
     serverFactory(handler) {
-      listener = createListener(deps, handler, { onResumption: () => metrics.resumptionsRefused.add([]), isAnswering: open.isAnswering });
+      listener = createListener(deps, handler, {
+        onResumption: () => metrics.resumptionsRefused.add([]),
+        isAnswering: open.isAnswering,
+      });
       return listener.server;
     },
     // No logger: fastify's lines print URLs and errors. Ours is in finish(), below.
@@ -131,7 +144,8 @@ export async function createServer(given: ServerDeps, routes: (context: RouteCon
       if (request.headers.host === undefined && request.raw.httpVersion === '1.1') {
         throw new ApiError(400, 'invalid_request', 'the Host header is missing');
       }
-      if (unmetExpectation(request.headers)) throw new ApiError(417, 'expectation_failed', 'the only expectation met is 100-continue');
+      if (unmetExpectation(request.headers))
+        throw new ApiError(417, 'expectation_failed', 'the only expectation met is 100-continue');
       if (allow !== undefined) {
         reply.header('allow', allow);
         throw new ApiError(405, 'method_not_allowed', `this route is for ${allow}`);
@@ -143,8 +157,15 @@ export async function createServer(given: ServerDeps, routes: (context: RouteCon
       const caller = identify(request, route);
       auth.authorise(caller, route.access);
       exchange.principal = caller.principal;
-      if (request.headers['content-encoding'] !== undefined && request.headers['content-encoding'] !== 'identity') {
-        throw new ApiError(415, 'unsupported_content_encoding', 'the request body is compressed, expected it as it is');
+      if (
+        request.headers['content-encoding'] !== undefined &&
+        request.headers['content-encoding'] !== 'identity'
+      ) {
+        throw new ApiError(
+          415,
+          'unsupported_content_encoding',
+          'the request body is compressed, expected it as it is',
+        );
       }
       if (route.limited === true) {
         exchange.leave = (route.apart === true ? attestations : work).enter(peerOf(request.ip));
@@ -165,7 +186,10 @@ export async function createServer(given: ServerDeps, routes: (context: RouteCon
         exchange.timer = setTimeout(() => {
           exchange.abort(timedOut);
           // Made or not: nobody takes it.
-          exchange.timer = setTimeout(() => request.raw.socket.destroy(), config.timeouts.stallMs ?? 60_000).unref();
+          exchange.timer = setTimeout(
+            () => request.raw.socket.destroy(),
+            config.timeouts.stallMs ?? 60_000,
+          ).unref();
         }, config.timeouts.requestMs).unref();
       }
       next();
@@ -176,7 +200,10 @@ export async function createServer(given: ServerDeps, routes: (context: RouteCon
   });
 
   app.addHook('preParsing', (request, _reply, body, next) => {
-    next(null, scannedAsItComes(request.exchange, body, request.headers['content-length'], config.limits.maxBodyBytes));
+    next(
+      null,
+      scannedAsItComes(request.exchange, body, request.headers['content-length'], config.limits.maxBodyBytes),
+    );
   });
 
   /** A known key that is refused is known all the same: the record of the request names it. */
@@ -196,12 +223,23 @@ export async function createServer(given: ServerDeps, routes: (context: RouteCon
     exchange.route = request.routeOptions.config.assay?.path ?? '(none)';
     request.exchange = exchange;
     // Answers are for who asked, and never to be kept on the way.
-    reply.headers({ 'x-request-id': exchange.id, 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' });
-    open.begin({ request: request.raw, response: reply.raw, exchange }, (complete) => finish(request, reply.raw, exchange, complete));
+    reply.headers({
+      'x-request-id': exchange.id,
+      'cache-control': 'no-store',
+      'x-content-type-options': 'nosniff',
+    });
+    open.begin({ request: request.raw, response: reply.raw, exchange }, (complete) =>
+      finish(request, reply.raw, exchange, complete),
+    );
   }
 
   /** The only place where a request ends, once: after the last byte, or when the client or the connection is gone. */
-  function finish(request: FastifyRequest, response: ServerResponse, exchange: Exchange, complete: boolean): void {
+  function finish(
+    request: FastifyRequest,
+    response: ServerResponse,
+    exchange: Exchange,
+    complete: boolean,
+  ): void {
     exchange.abort(clientClosed);
     if (!complete) exchange.errorCode ??= 'client_closed_request';
     const used = exchange.usage.promptTokens + exchange.usage.completionTokens;
@@ -221,7 +259,10 @@ export async function createServer(given: ServerDeps, routes: (context: RouteCon
         status,
         ms: Math.round(milliseconds * 10) / 10,
         ...(exchange.errorCode !== null && { code: exchange.errorCode }),
-        ...(used > 0 && { promptTokens: exchange.usage.promptTokens, completionTokens: exchange.usage.completionTokens }),
+        ...(used > 0 && {
+          promptTokens: exchange.usage.promptTokens,
+          completionTokens: exchange.usage.completionTokens,
+        }),
         ...(!complete && { aborted: true }),
       },
       'request',
@@ -254,7 +295,12 @@ export async function createServer(given: ServerDeps, routes: (context: RouteCon
     if (error.code === 'internal_error') logCause(error);
     if (exchange.admission !== null) reply.headers(exchange.admission.headers());
     reply.headers(errorHeaders(error));
-    if (ENDS_CONNECTION.has(error.code) || ENDS_CONNECTION.has(error.status) || drain.on || hasUnreadBody(request.raw)) {
+    if (
+      ENDS_CONNECTION.has(error.code) ||
+      ENDS_CONNECTION.has(error.status) ||
+      drain.on ||
+      hasUnreadBody(request.raw)
+    ) {
       reply.header('connection', 'close');
       open.endsConnection(request.raw.socket);
     }
@@ -289,7 +335,11 @@ export async function createServer(given: ServerDeps, routes: (context: RouteCon
 
   // CORS preflights of any path reach the hook above.
   app.options('/*', (request, reply) =>
-    sendError(request, reply, new ApiError(405, 'method_not_allowed', 'OPTIONS is only answered as a CORS preflight')),
+    sendError(
+      request,
+      reply,
+      new ApiError(405, 'method_not_allowed', 'OPTIONS is only answered as a CORS preflight'),
+    ),
   );
   await app.ready();
 
@@ -304,13 +354,19 @@ export async function createServer(given: ServerDeps, routes: (context: RouteCon
     async listen() {
       await app.listen({ host: config.host, port: config.port });
       const bound = listener?.server.address();
-      if (bound === undefined || bound === null || typeof bound === 'string') throw new TypeError('the server listens on no TCP port');
+      if (bound === undefined || bound === null || typeof bound === 'string')
+        throw new TypeError('the server listens on no TCP port');
       const host = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address;
-      address = { host: bound.address, port: bound.port, url: `${deps.tls === null ? 'http' : 'https'}://${host}:${bound.port}` };
+      address = {
+        host: bound.address,
+        port: bound.port,
+        url: `${deps.tls === null ? 'http' : 'https'}://${host}:${bound.port}`,
+      };
       return address;
     },
     setTls(tls) {
-      if (listener !== undefined && 'setSecureContext' in listener.server) listener.server.setSecureContext(tlsOptions(tls));
+      if (listener !== undefined && 'setSecureContext' in listener.server)
+        listener.server.setSecureContext(tlsOptions(tls));
     },
     async close(options = {}) {
       drain.on = true;
@@ -328,7 +384,14 @@ export async function createServer(given: ServerDeps, routes: (context: RouteCon
 }
 
 /** Refusals, by code or status, whose answer is the connection's last: its evidence is stale, or what follows is not worth reading. */
-const ENDS_CONNECTION: ReadonlySet<string | number> = new Set([STALE, PIPELINED, CONNECTION_ENDING, 413, 415, 417]);
+const ENDS_CONNECTION: ReadonlySet<string | number> = new Set([
+  STALE,
+  PIPELINED,
+  CONNECTION_ENDING,
+  413,
+  415,
+  417,
+]);
 
 /** Time for error events after the end was decided. */
 const LAST_WORDS_MS = 500;
@@ -369,7 +432,12 @@ function unknownUrl(): ApiError {
   return new ApiError(404, 'unknown_url', 'there is no such route');
 }
 
-async function answer(route: Route, shared: Shared, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+async function answer(
+  route: Route,
+  shared: Shared,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<unknown> {
   const exchange = request.exchange;
   // While its body was read the client may have gone.
   exchange.throwIfOver();
@@ -379,7 +447,15 @@ async function answer(route: Route, shared: Shared, request: FastifyRequest, rep
   // What is read and ignored is not kept while the answer is made.
   request.body = undefined;
   const query = route.query?.read(request.query, '');
-  const result = await route.handle({ ...shared, exchange, body, query, params: paramsOf(request.params), request, reply });
+  const result = await route.handle({
+    ...shared,
+    exchange,
+    body,
+    query,
+    params: paramsOf(request.params),
+    request,
+    reply,
+  });
   if (reply.sent) return reply;
   reply.header('openai-processing-ms', processingMs(exchange));
   if (exchange.admission !== null) {
@@ -391,7 +467,9 @@ async function answer(route: Route, shared: Shared, request: FastifyRequest, rep
 }
 
 function paramsOf(params: unknown): Readonly<Record<string, string>> {
-  const texts = Object.entries(isRecord(params) ? params : {}).filter((entry): entry is [string, string] => typeof entry[1] === 'string');
+  const texts = Object.entries(isRecord(params) ? params : {}).filter(
+    (entry): entry is [string, string] => typeof entry[1] === 'string',
+  );
   return Object.fromEntries(texts);
 }
 

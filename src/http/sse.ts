@@ -34,7 +34,8 @@ export function openEventStream(response: ServerResponse, options: EventStreamOp
   let full = false;
   let wroteSinceBeat = true;
 
-  for (const [name, value] of Object.entries(options.headers)) if (value !== undefined) response.setHeader(name, value);
+  for (const [name, value] of Object.entries(options.headers))
+    if (value !== undefined) response.setHeader(name, value);
   response.setHeader('content-type', 'text/event-stream; charset=utf-8');
   response.setHeader('cache-control', 'no-store, no-transform');
   // Proxies that buffer would turn a stream into one late answer.

@@ -22,7 +22,11 @@ export type LifecycleEvent =
   | { readonly type: 'loading'; readonly id: string; readonly fraction: number }
   | { readonly type: 'loaded'; readonly id: string; readonly milliseconds: number }
   | { readonly type: 'load_failed'; readonly id: string; readonly error: unknown }
-  | { readonly type: 'unloaded'; readonly id: string; readonly reason: 'idle' | 'evicted' | 'asked' | 'shutdown' }
+  | {
+      readonly type: 'unloaded';
+      readonly id: string;
+      readonly reason: 'idle' | 'evicted' | 'asked' | 'shutdown';
+    }
   | { readonly type: 'crashed'; readonly id: string; readonly error: Error };
 
 export interface LifecycleDeps<E extends Closable> {
@@ -104,7 +108,9 @@ export function createLifecycle<E extends Closable>(deps: LifecycleDeps<E>): Lif
     }
     if (slot.waiters.size >= deps.maxWaiting) {
       return Promise.reject(
-        new ApiError(429, 'engine_overloaded', `${slot.waiters.size} requests already wait for ${model.id}`, { retryAfterSeconds: 5 }),
+        new ApiError(429, 'engine_overloaded', `${slot.waiters.size} requests already wait for ${model.id}`, {
+          retryAfterSeconds: 5,
+        }),
       );
     }
     const waited = wait(slot, options);
@@ -148,7 +154,9 @@ export function createLifecycle<E extends Closable>(deps: LifecycleDeps<E>): Lif
         void load(next);
         continue;
       }
-      const present = [...slots.values()].filter((slot) => slot.state === 'loaded' || slot.state === 'closing' || slot.state === 'loading');
+      const present = [...slots.values()].filter(
+        (slot) => slot.state === 'loaded' || slot.state === 'closing' || slot.state === 'loading',
+      );
       // What is already on its way out may be enough; only drain one more when it is not.
       if (
         fits(
@@ -196,7 +204,13 @@ export function createLifecycle<E extends Closable>(deps: LifecycleDeps<E>): Lif
     const started = deps.clock.now();
     const timeout = new AbortController();
     const cancel = deps.clock.after(deps.loadTimeoutMs, () =>
-      timeout.abort(new ApiError(500, 'model_load_failed', `loading ${slot.model.id} took longer than ${deps.loadTimeoutMs} ms`)),
+      timeout.abort(
+        new ApiError(
+          500,
+          'model_load_failed',
+          `loading ${slot.model.id} took longer than ${deps.loadTimeoutMs} ms`,
+        ),
+      ),
     );
     let tenths = -1;
     try {
@@ -251,7 +265,8 @@ export function createLifecycle<E extends Closable>(deps: LifecycleDeps<E>): Lif
     slot.expiresAt = null;
     if (keepAlive !== undefined) {
       const asked = parseKeepAlive(keepAlive);
-      slot.keepAliveMs = keepAliveUpToMs === undefined ? asked : Math.max(slot.keepAliveMs, Math.min(asked, keepAliveUpToMs));
+      slot.keepAliveMs =
+        keepAliveUpToMs === undefined ? asked : Math.max(slot.keepAliveMs, Math.min(asked, keepAliveUpToMs));
     }
     let held = true;
     return {
@@ -288,7 +303,11 @@ export function createLifecycle<E extends Closable>(deps: LifecycleDeps<E>): Lif
     try {
       await slot.engine.close();
     } catch (error) {
-      emit({ type: 'crashed', id: slot.model.id, error: error instanceof Error ? error : new Error('the engine did not close') });
+      emit({
+        type: 'crashed',
+        id: slot.model.id,
+        error: error instanceof Error ? error : new Error('the engine did not close'),
+      });
     }
     emit({ type: 'unloaded', id: slot.model.id, reason });
     finished(slot);
@@ -391,9 +410,14 @@ function leastRecentlyUsed<E>(slots: readonly Slot<E>[]): Slot<E> | undefined {
 }
 
 function tooLarge<E>(slot: Slot<E>, budget: number): ApiError {
-  return new ApiError(503, 'model_load_failed', `${slot.model.id} needs about ${slot.bytes} bytes, the memory budget is ${budget}`, {
-    shouldRetry: false,
-  });
+  return new ApiError(
+    503,
+    'model_load_failed',
+    `${slot.model.id} needs about ${slot.bytes} bytes, the memory budget is ${budget}`,
+    {
+      shouldRetry: false,
+    },
+  );
 }
 
 function shuttingDown(): ApiError {

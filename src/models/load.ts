@@ -35,9 +35,13 @@ export interface OpenOptions<E> {
 /** Where engine/seam/engine says the child finds an inherited descriptor. */
 const CHILD_PATH = '/proc/self/fd/4';
 
-export async function openModel<E extends Closable>(entry: RegistryEntry, options: OpenOptions<E>): Promise<E> {
+export async function openModel<E extends Closable>(
+  entry: RegistryEntry,
+  options: OpenOptions<E>,
+): Promise<E> {
   const weights = entry.files.find((file) => file.role === 'weights');
-  if (weights === undefined) throw new ApiError(500, 'model_load_failed', `${entry.model.id} has no weights`, { shouldRetry: false });
+  if (weights === undefined)
+    throw new ApiError(500, 'model_load_failed', `${entry.model.id} has no weights`, { shouldRetry: false });
   const known = options.known ?? weights.identity;
   const staged = await stageFile(weights.path, {
     residency: entry.model.residency,
@@ -77,7 +81,10 @@ export async function openModel<E extends Closable>(entry: RegistryEntry, option
 }
 
 /** Descriptors of other processes can be opened by path on Linux only; elsewhere there is only `disk`, for development. */
-function locationOf(staged: StagedFile, path: string): { readonly path: string; readonly fd?: number | undefined } {
+function locationOf(
+  staged: StagedFile,
+  path: string,
+): { readonly path: string; readonly fd?: number | undefined } {
   return process.platform === 'linux' ? { path: CHILD_PATH, fd: staged.fd } : { path };
 }
 

@@ -83,7 +83,9 @@ export async function stageFile(path: string, options: StageOptions): Promise<St
 }
 
 /** Whether `size` bytes fit into the staging folder now; null when it is not there (not Linux, not mounted). */
-export async function stagingRoom(stagingFolder: string): Promise<{ readonly free: number; readonly total: number } | null> {
+export async function stagingRoom(
+  stagingFolder: string,
+): Promise<{ readonly free: number; readonly total: number } | null> {
   try {
     const stats = await statfs(stagingFolder);
     return { free: stats.bavail * stats.bsize, total: stats.blocks * stats.bsize };
@@ -93,7 +95,13 @@ export async function stagingRoom(stagingFolder: string): Promise<{ readonly fre
 }
 
 export function sameFile(a: FileIdentity, b: FileIdentity): boolean {
-  return a.dev === b.dev && a.ino === b.ino && a.size === b.size && a.mtimeNs === b.mtimeNs && a.ctimeNs === b.ctimeNs;
+  return (
+    a.dev === b.dev &&
+    a.ino === b.ino &&
+    a.size === b.size &&
+    a.mtimeNs === b.mtimeNs &&
+    a.ctimeNs === b.ctimeNs
+  );
 }
 
 async function stageInMemory(path: string, options: StageOptions): Promise<StagedFile> {
@@ -147,7 +155,16 @@ function staged(
 ): StagedFile {
   let closing: Promise<void> | undefined;
   const close = (): Promise<void> => (closing ??= file.close());
-  return { file, fd: file.fd, sha256, size, residency, check, close, ...(identity === undefined ? {} : { identity }) };
+  return {
+    file,
+    fd: file.fd,
+    sha256,
+    size,
+    residency,
+    check,
+    close,
+    ...(identity === undefined ? {} : { identity }),
+  };
 }
 
 /** O_NONBLOCK so that a FIFO does not hang the open; the type is checked on the descriptor, not the name. */
@@ -157,7 +174,10 @@ export async function openRegular(path: string): Promise<FileHandle> {
     file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     const reason = (error as NodeJS.ErrnoException).code ?? 'unknown error';
-    throw new ApiError(400, 'file_not_found', `the model file cannot be opened (${reason})`, { param: 'path', cause: error });
+    throw new ApiError(400, 'file_not_found', `the model file cannot be opened (${reason})`, {
+      param: 'path',
+      cause: error,
+    });
   }
   const stats = await file.stat();
   if (stats.isFile()) return file;
@@ -225,13 +245,20 @@ async function writeAll(target: FileHandle, chunk: Buffer, position: number): Pr
 }
 
 function mismatch(options: StageOptions, actual: string): ApiError {
-  return new ApiError(500, 'model_digest_mismatch', `${options.name} has sha256 ${actual}, expected ${options.sha256}; it is not loaded`, {
-    shouldRetry: false,
-  });
+  return new ApiError(
+    500,
+    'model_digest_mismatch',
+    `${options.name} has sha256 ${actual}, expected ${options.sha256}; it is not loaded`,
+    {
+      shouldRetry: false,
+    },
+  );
 }
 
 function changed(name: string): ApiError {
-  return new ApiError(500, 'model_file_changed', `${name} changed while it was read; it is not loaded`, { shouldRetry: true });
+  return new ApiError(500, 'model_file_changed', `${name} changed while it was read; it is not loaded`, {
+    shouldRetry: true,
+  });
 }
 
 function noRoom(options: StageOptions, size: number, free: number, cause?: unknown): ApiError {

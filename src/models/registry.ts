@@ -40,9 +40,14 @@ export function createRegistry(): Registry {
     add(entry) {
       const existing = entries.get(entry.model.id);
       if (existing !== undefined && existing.model.sha256 !== entry.model.sha256) {
-        throw new ApiError(409, 'model_already_exists', `a model of that name with sha256 ${existing.model.sha256} is registered already`, {
-          param: 'name',
-        });
+        throw new ApiError(
+          409,
+          'model_already_exists',
+          `a model of that name with sha256 ${existing.model.sha256} is registered already`,
+          {
+            param: 'name',
+          },
+        );
       }
       if (existing !== undefined) return existing;
       entries.set(entry.model.id, entry);
@@ -119,7 +124,12 @@ function textBlob(role: 'template' | 'residency', text: string): ModelBlob {
 }
 
 function toAttested(model: RegisteredModel): AttestedModel {
-  return { id: model.id, kind: model.kind, sha256: fromHex(model.sha256), blobs: model.blobs.map(toAttestedBlob) };
+  return {
+    id: model.id,
+    kind: model.kind,
+    sha256: fromHex(model.sha256),
+    blobs: model.blobs.map(toAttestedBlob),
+  };
 }
 
 function toAttestedBlob(blob: ModelBlob): AttestedModel['blobs'][number] {

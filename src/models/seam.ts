@@ -71,7 +71,11 @@ export interface ModelService<E> {
   /** Unloads, deregisters, and collects blobs no manifest names. */
   remove(id: string): Promise<void>;
   pull(
-    request: { readonly name: string; readonly force?: boolean | undefined; readonly token?: string | undefined },
+    request: {
+      readonly name: string;
+      readonly force?: boolean | undefined;
+      readonly token?: string | undefined;
+    },
     signal: AbortSignal,
   ): AsyncIterable<PullEvent>;
   pullStatus(name: string): Promise<PullStatus | undefined>;

@@ -94,7 +94,9 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
   ): Promise<E> {
     const entry = entryOf(model.id);
     if (entry.model !== model)
-      throw new ApiError(503, 'model_replaced', `${model.id} was replaced by another model`, { retryAfterSeconds: 1 });
+      throw new ApiError(503, 'model_replaced', `${model.id} was replaced by another model`, {
+        retryAfterSeconds: 1,
+      });
     const known = measuredInPlace.get(entry.model);
     const held = store.lease(entry.files.map((file) => file.sha256));
     try {
@@ -128,10 +130,17 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
       const summary = await inspectModel(file);
       const measured = source.sha256 === undefined ? await measure(file, { signal }) : undefined;
       if (measured !== undefined && !sameFile(before, measured.identity)) {
-        throw new ApiError(500, 'model_file_changed', 'the model file changed while it was registered', { shouldRetry: true });
+        throw new ApiError(500, 'model_file_changed', 'the model file changed while it was registered', {
+          shouldRetry: true,
+        });
       }
       const size = Number(before.size);
-      const weights = { role: 'weights' as const, path: source.path, size, sha256: measured?.sha256 ?? source.sha256 ?? '' };
+      const weights = {
+        role: 'weights' as const,
+        path: source.path,
+        size,
+        sha256: measured?.sha256 ?? source.sha256 ?? '',
+      };
       return describeModel({
         id: source.id,
         created: Math.floor(options.clock.now() / 1000),
@@ -152,9 +161,14 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
   /** Where the engine will read from. A file is on verity only if it really is below that folder; never taken on trust. */
   async function residencyFor(path: string, size: number): Promise<Residency> {
     const { residency, verityFolder } = options;
-    if (verityFolder !== undefined && (await isBelow(path, verityFolder)) && (residency === 'auto' || residency === 'verity'))
+    if (
+      verityFolder !== undefined &&
+      (await isBelow(path, verityFolder)) &&
+      (residency === 'auto' || residency === 'verity')
+    )
       return 'verity';
-    if (residency === 'verity') throw new ApiError(400, 'path_not_allowed', 'the model is not on a measured device', { param: 'path' });
+    if (residency === 'verity')
+      throw new ApiError(400, 'path_not_allowed', 'the model is not on a measured device', { param: 'path' });
     if (residency !== 'auto') return residency;
     if (options.hardware) return 'memory';
     const room = await stagingRoom(options.stagingFolder);
@@ -169,10 +183,16 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
   }): Promise<ModelStatus> {
     parseModelName(request.name);
     if (request.format !== undefined && request.format !== 'gguf') {
-      throw new ApiError(400, 'unsupported_model_format', 'only the format "gguf" can be registered', { param: 'format' });
+      throw new ApiError(400, 'unsupported_model_format', 'only the format "gguf" can be registered', {
+        param: 'format',
+      });
     }
     const path = await insideRoots(request.path, options.modelRoots);
-    const source = { id: request.name, path, ...(request.defaultParameters === undefined ? {} : { defaults: request.defaultParameters }) };
+    const source = {
+      id: request.name,
+      path,
+      ...(request.defaultParameters === undefined ? {} : { defaults: request.defaultParameters }),
+    };
     const entry = await describe(source, new AbortController().signal);
     const existing = registry.get(entry.model.id);
     const registered = registry.add(entry);
@@ -200,9 +220,14 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
       // The configuration has the last word about an id.
       if (registry.get(manifest.name) !== undefined) continue;
       try {
-        registry.add(await entryOfManifest(manifest, { store, residencyFor, contextLength: options.contextLength }));
+        registry.add(
+          await entryOfManifest(manifest, { store, residencyFor, contextLength: options.contextLength }),
+        );
       } catch (error) {
-        failed.push({ file: manifest.name, reason: error instanceof Error ? error.message : 'cannot be registered' });
+        failed.push({
+          file: manifest.name,
+          reason: error instanceof Error ? error.message : 'cannot be registered',
+        });
       }
     }
     return failed;
@@ -211,8 +236,13 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
   /** What a finished pull wrote to the store becomes servable; other bytes under a known id replace the model. */
   async function adoptPulled(id: string): Promise<void> {
     const manifest = await store.get(id);
-    if (manifest === undefined) throw new ApiError(500, 'pull_failed', 'the pulled model is not in the store');
-    const entry = await entryOfManifest(manifest, { store, residencyFor, contextLength: options.contextLength });
+    if (manifest === undefined)
+      throw new ApiError(500, 'pull_failed', 'the pulled model is not in the store');
+    const entry = await entryOfManifest(manifest, {
+      store,
+      residencyFor,
+      contextLength: options.contextLength,
+    });
     const existing = registry.get(id);
     if (existing?.model.sha256 === entry.model.sha256) return;
     if (existing !== undefined) {
@@ -273,7 +303,8 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
     },
     async unload(id) {
       entryOf(id);
-      if (!(await lifecycle.unload(id))) throw new ApiError(404, 'model_not_loaded', 'the model is not loaded', { param: 'name' });
+      if (!(await lifecycle.unload(id)))
+        throw new ApiError(404, 'model_not_loaded', 'the model is not loaded', { param: 'name' });
     },
     restore,
     pull,
@@ -282,7 +313,15 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
       if (state === undefined) return undefined;
       const { status, completed, total, error } = state;
       const error_ = error === null ? null : `${error.code}: ${error.message}`;
-      return { name, status, completed, total, error: error_, started_at: state.startedAt, finished_at: state.finishedAt };
+      return {
+        name,
+        status,
+        completed,
+        total,
+        error: error_,
+        started_at: state.startedAt,
+        finished_at: state.finishedAt,
+      };
     },
     cancelPull: async (name) => (await pulls?.cancel(name)) ?? false,
     async close(signal) {
@@ -318,7 +357,9 @@ function wireEvent(event: HubEvent): PullEvent {
 /** Leaves the iterable when the watcher goes; the pull itself goes on. */
 async function* untilAborted<T>(events: AsyncIterable<T>, signal: AbortSignal): AsyncIterable<T> {
   const iterator = events[Symbol.asyncIterator]();
-  const gone = new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true }));
+  const gone = new Promise<never>((_, reject) =>
+    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true }),
+  );
   gone.catch(() => undefined);
   try {
     signal.throwIfAborted();
@@ -337,13 +378,17 @@ async function insideRoots(path: string, roots: readonly string[]): Promise<stri
   if (path === '' || path.length > 4096 || path.includes('\0')) {
     throw new ApiError(400, 'file_not_found', 'path is not a usable file name', { param: 'path' });
   }
-  const outside = new ApiError(400, 'path_not_allowed', 'path is not below a configured model root', { param: 'path' });
+  const outside = new ApiError(400, 'path_not_allowed', 'path is not below a configured model root', {
+    param: 'path',
+  });
   let real: string;
   try {
     real = await realpath(path);
   } catch (error) {
     const named = roots.some((root) => path.startsWith(root + sep) && !path.split(sep).includes('..'));
-    throw named ? new ApiError(400, 'file_not_found', 'there is no such file', { param: 'path', cause: error }) : outside;
+    throw named
+      ? new ApiError(400, 'file_not_found', 'there is no such file', { param: 'path', cause: error })
+      : outside;
   }
   for (const root of roots) if (await isBelow(real, root)) return real;
   throw outside;

@@ -31,7 +31,9 @@ export function manifestOf(entry: RegistryEntry, source: ModelSource): ModelMani
 
 /** Of the defaults, those that were set. */
 function given(defaults: ModelDefaults): Readonly<Record<string, number>> {
-  return Object.fromEntries(Object.entries(defaults).filter((entry): entry is [string, number] => entry[1] !== undefined));
+  return Object.fromEntries(
+    Object.entries(defaults).filter((entry): entry is [string, number] => entry[1] !== undefined),
+  );
 }
 
 export interface RestoreOptions {
@@ -41,10 +43,18 @@ export interface RestoreOptions {
 }
 
 /** Throws an ApiError when a file is gone or is no GGUF any more. */
-export async function entryOfManifest(manifest: ModelManifest, options: RestoreOptions): Promise<RegistryEntry> {
+export async function entryOfManifest(
+  manifest: ModelManifest,
+  options: RestoreOptions,
+): Promise<RegistryEntry> {
   const files: ModelFile[] = [];
   for (const blob of manifest.blobs) {
-    files.push({ role: blob.role, sha256: blob.sha256, size: blob.size, path: blob.path ?? (await blobPath(options.store, blob.sha256)) });
+    files.push({
+      role: blob.role,
+      sha256: blob.sha256,
+      size: blob.size,
+      path: blob.path ?? (await blobPath(options.store, blob.sha256)),
+    });
   }
   const weights = files.find((file) => file.role === 'weights');
   if (weights === undefined) throw new ApiError(500, 'manifest_invalid', 'the manifest names no weights');
@@ -68,7 +78,8 @@ export async function entryOfManifest(manifest: ModelManifest, options: RestoreO
 
 async function blobPath(store: ModelStore, sha256: string): Promise<string> {
   const blob = await store.blob(sha256);
-  if (blob === undefined) throw new ApiError(500, 'manifest_invalid', `the store does not hold the blob ${sha256}`);
+  if (blob === undefined)
+    throw new ApiError(500, 'manifest_invalid', `the store does not hold the blob ${sha256}`);
   blob.release();
   return blob.path;
 }

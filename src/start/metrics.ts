@@ -39,10 +39,25 @@ export function createModelMetrics(): ModelMetrics {
     },
     *families() {
       yield family('assay_model_loads_total', 'Models loaded.', 'model', loads);
-      yield family('assay_model_load_seconds_total', 'Time spent staging, measuring and loading.', 'model', loadSeconds);
+      yield family(
+        'assay_model_load_seconds_total',
+        'Time spent staging, measuring and loading.',
+        'model',
+        loadSeconds,
+      );
       yield family('assay_model_load_failures_total', 'Loads that failed.', 'model', failures);
-      yield family('assay_engine_crashes_total', 'Engine processes that ended by themselves.', 'model', crashes);
-      yield family('assay_model_unloads_total', 'Models unloaded, by reason: idle, evicted, asked, shutdown.', 'reason', unloads);
+      yield family(
+        'assay_engine_crashes_total',
+        'Engine processes that ended by themselves.',
+        'model',
+        crashes,
+      );
+      yield family(
+        'assay_model_unloads_total',
+        'Models unloaded, by reason: idle, evicted, asked, shutdown.',
+        'reason',
+        unloads,
+      );
     },
   };
 }
@@ -52,6 +67,16 @@ function add(counts: Map<string, number>, id: string, amount = 1): void {
   counts.set(key, (counts.get(key) ?? 0) + amount);
 }
 
-function family(name: string, help: string, label: string, counts: ReadonlyMap<string, number>): MetricFamily {
-  return { name, help, type: 'counter', samples: [...counts].map(([of, value]) => ({ labels: { [label]: of }, value })) };
+function family(
+  name: string,
+  help: string,
+  label: string,
+  counts: ReadonlyMap<string, number>,
+): MetricFamily {
+  return {
+    name,
+    help,
+    type: 'counter',
+    samples: [...counts].map(([of, value]) => ({ labels: { [label]: of }, value })),
+  };
 }

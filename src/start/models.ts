@@ -54,12 +54,15 @@ export async function createConfiguredModels(
         ...(entry.sha256 === undefined ? {} : { sha256: entry.sha256 }),
         ...(entry.type === undefined ? {} : { type: entry.type }),
         ...(entry.contextLength === undefined ? {} : { contextLength: entry.contextLength }),
-        ...(entry.chatTemplate === undefined ? {} : { chatTemplate: await readFile(entry.chatTemplate, 'utf8') }),
+        ...(entry.chatTemplate === undefined
+          ? {}
+          : { chatTemplate: await readFile(entry.chatTemplate, 'utf8') }),
       },
       signal,
     );
   }
-  for (const { file, reason } of await models.restore()) log.warn({ msg: 'a stored model cannot be served', file, reason });
+  for (const { file, reason } of await models.restore())
+    log.warn({ msg: 'a stored model cannot be served', file, reason });
   return models;
 }
 
@@ -82,10 +85,16 @@ function openPulls({ models, network }: Config, store: ModelStore, clock: Clock)
 
 function logLifecycle(log: Log, event: LifecycleEvent): void {
   const { type, id } = event;
-  if (type === 'loading') log.info({ msg: 'model loading', model: id, fraction: Math.round(event.fraction * 100) / 100 });
+  if (type === 'loading')
+    log.info({ msg: 'model loading', model: id, fraction: Math.round(event.fraction * 100) / 100 });
   else if (type === 'loaded') log.info({ msg: 'model loaded', model: id, milliseconds: event.milliseconds });
   else if (type === 'unloaded') log.info({ msg: 'model unloaded', model: id, reason: event.reason });
-  else log.error({ msg: type === 'crashed' ? 'engine crashed' : 'model load failed', model: id, err: event.error });
+  else
+    log.error({
+      msg: type === 'crashed' ? 'engine crashed' : 'model load failed',
+      model: id,
+      err: event.error,
+    });
 }
 
 /** What this process may use: the limit of its control group when there is one. */

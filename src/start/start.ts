@@ -43,7 +43,14 @@ export async function start(options: StartOptions): Promise<RunningServer> {
   const tee = await createTee(config, clock, log);
   const metrics = createModelMetrics();
   const hardware = tee !== null && tee.simulated === undefined;
-  const models = await createConfiguredModels(config, options.openEngine, hardware, clock, log, metrics.count);
+  const models = await createConfiguredModels(
+    config,
+    options.openEngine,
+    hardware,
+    clock,
+    log,
+    metrics.count,
+  );
   const attester = tee === null ? null : createAttester(tee, identity, models, options);
   const renewals: { apply: (tls: Tls) => void } = { apply: () => undefined };
   const leaf = await createLeaf({
@@ -72,11 +79,23 @@ export async function start(options: StartOptions): Promise<RunningServer> {
   );
   renewals.apply = (tls) => server.setTls(tls);
   const { url } = await server.listen();
-  for (const id of config.models.preload) models.load(id, new AbortController().signal).catch(() => undefined); // the event log says why
-  return { url, models, identity, tee, close: closer({ server, models, attester, leaf, audit }, config.limits.drainTimeoutMs) };
+  for (const id of config.models.preload)
+    models.load(id, new AbortController().signal).catch(() => undefined); // the event log says why
+  return {
+    url,
+    models,
+    identity,
+    tee,
+    close: closer({ server, models, attester, leaf, audit }, config.limits.drainTimeoutMs),
+  };
 }
 
-function createAttester(tee: Tee, identity: Identity, models: Models<Engine>, { config, log }: StartOptions): BatchingAttester {
+function createAttester(
+  tee: Tee,
+  identity: Identity,
+  models: Models<Engine>,
+  { config, log }: StartOptions,
+): BatchingAttester {
   return createBatcher({
     source: tee.source,
     context: {
@@ -92,7 +111,8 @@ function createAttester(tee: Tee, identity: Identity, models: Models<Engine>, { 
     maxQueue: config.tee.maxQueue,
     perMinute: config.tee.maxAttestationsPerMinute,
     onReport: (report) => {
-      if (report.error !== undefined) log.error({ msg: 'attestation failed', milliseconds: report.milliseconds, err: report.error });
+      if (report.error !== undefined)
+        log.error({ msg: 'attestation failed', milliseconds: report.milliseconds, err: report.error });
     },
   });
 }

@@ -76,7 +76,10 @@ export async function createTee(config: Config, clock: Clock, log: Log): Promise
 }
 
 /** The verifier's own fetcher: every item is verified before it is kept, here in the memory of this process. */
-function fetcher({ tee, network }: Config, teeType: 'sev-snp' | 'tdx'): Pick<EndorsementsOptions, 'fetch' | 'closeFetch'> {
+function fetcher(
+  { tee, network }: Config,
+  teeType: 'sev-snp' | 'tdx',
+): Pick<EndorsementsOptions, 'fetch' | 'closeFetch'> {
   const service = createFetcher({
     ...(tee.kdsUrl === undefined ? {} : { kdsUrl: tee.kdsUrl }),
     ...(tee.pcsUrl === undefined ? {} : { pcsUrl: tee.pcsUrl }),

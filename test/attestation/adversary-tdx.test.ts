@@ -18,9 +18,15 @@ beforeAll(async () => {
 });
 
 /** Codes of what failed, or the code of the error. */
-async function codes(chain: readonly Uint8Array[] | undefined, collateral: Partial<TdxCollateral> = {}): Promise<string[]> {
+async function codes(
+  chain: readonly Uint8Array[] | undefined,
+  collateral: Partial<TdxCollateral> = {},
+): Promise<string[]> {
   const pem = chain?.map((der) => encodePem(der)).join('');
-  const evidence = await intel.evidence(pem === undefined ? {} : { certificationData: utf8(pem) }, collateral);
+  const evidence = await intel.evidence(
+    pem === undefined ? {} : { certificationData: utf8(pem) },
+    collateral,
+  );
   let failed: string[] = [];
   const error = await refusalOf(async () => {
     const { transcript, accepted } = await verifyTdx(evidence, {}, { now, roots: [intel.root] });
@@ -31,7 +37,10 @@ async function codes(chain: readonly Uint8Array[] | undefined, collateral: Parti
 }
 
 function without(oid: string, ...more: readonly IssueExtension[]) {
-  return (list: readonly IssueExtension[]): readonly IssueExtension[] => [...list.filter((extension) => extension.oid !== oid), ...more];
+  return (list: readonly IssueExtension[]): readonly IssueExtension[] => [
+    ...list.filter((extension) => extension.oid !== oid),
+    ...more,
+  ];
 }
 const KEY_USAGE = '2.5.29.15';
 const BASIC_CONSTRAINTS = '2.5.29.19';
@@ -58,7 +67,10 @@ describe('the PCK chain', () => {
     ['no basicConstraints', without(BASIC_CONSTRAINTS)],
     ['no keyUsage', without(KEY_USAGE)],
     ['a keyUsage without digitalSignature', without(KEY_USAGE, keyUsage(['crlSign']))],
-    ['a keyUsage that lets it sign certificates', without(KEY_USAGE, keyUsage(['digitalSignature', 'keyCertSign']))],
+    [
+      'a keyUsage that lets it sign certificates',
+      without(KEY_USAGE, keyUsage(['digitalSignature', 'keyCertSign'])),
+    ],
     ['a keyUsage that lets it sign CRLs', without(KEY_USAGE, keyUsage(['digitalSignature', 'crlSign']))],
   ])('has a PCK in its role: not with %s', async (_, extensions) => {
     const pck = await intel.issuePck({ extensions });
@@ -70,9 +82,12 @@ describe('the PCK chain', () => {
     const pckCa = await intel.issueCa('platform', { spki: key.spki, extensions: without('2.5.29.14') });
     const pck = await intel.issuePck({ signer: key, extensions: without('2.5.29.35') });
     const pckCrl = await intel.issueCrl('platform', { signer: key });
-    expect(await codes([pck, pckCa, intel.root], { pckCrl, pckCrlIssuerChain: encodePem(pckCa) + encodePem(intel.root) })).toContain(
-      'tdx_certificate_role',
-    );
+    expect(
+      await codes([pck, pckCa, intel.root], {
+        pckCrl,
+        pckCrlIssuerChain: encodePem(pckCa) + encodePem(intel.root),
+      }),
+    ).toContain('tdx_certificate_role');
   });
 });
 
@@ -82,7 +97,9 @@ describe('the SGX extensions', () => {
     ['of two octets', encodeDer(TAG.enumerated, Uint8Array.of(0, 1))],
     ['that is not known', encodeDer(TAG.enumerated, Uint8Array.of(3))],
   ])('have no SGX type %s', async (_, value) => {
-    const pck = await intel.issuePck({ members: (list) => list.map((member) => (member.arc === '5' ? { arc: '5', value } : member)) });
+    const pck = await intel.issuePck({
+      members: (list) => list.map((member) => (member.arc === '5' ? { arc: '5', value } : member)),
+    });
     expect(await codes([pck, intel.pckCa, intel.root])).toContain('tdx_pck_extensions');
   });
 });
@@ -99,7 +116,10 @@ describe('the signing chain', () => {
 
   test.each([
     ['no basicConstraints', without(BASIC_CONSTRAINTS)],
-    ['a keyUsage that lets it sign certificates', without(KEY_USAGE, keyUsage(['digitalSignature', 'keyCertSign']))],
+    [
+      'a keyUsage that lets it sign certificates',
+      without(KEY_USAGE, keyUsage(['digitalSignature', 'keyCertSign'])),
+    ],
   ])('has a signer in its role: not with %s', async (_, extensions) => {
     const pem = encodePem(await intel.issueTcbSigning({ extensions })) + encodePem(intel.root);
     expect(await codes(undefined, { tcbInfoIssuerChain: pem })).toContain('tdx_certificate_role');
@@ -107,18 +127,27 @@ describe('the signing chain', () => {
   });
 
   test('names the root as its issuer', async () => {
-    const pem = encodePem(await intel.issueTcbSigning({ issuer: intelName('Intel SGX Sub CA') })) + encodePem(intel.root);
+    const pem =
+      encodePem(await intel.issueTcbSigning({ issuer: intelName('Intel SGX Sub CA') })) +
+      encodePem(intel.root);
     expect(await codes(undefined, { tcbInfoIssuerChain: pem })).toContain('tdx_pck_chain');
   });
 });
 
 describe('the TCB', () => {
   test('a running module nobody knows is refused also where a relaunch is accepted', async () => {
-    const teeTcbSvn2 = (version: number): Uint8Array => Uint8Array.from([7, version, 5, ...new Uint8Array(13)]);
+    const teeTcbSvn2 = (version: number): Uint8Array =>
+      Uint8Array.from([7, version, 5, ...new Uint8Array(13)]);
     const collateral = { tcbInfo: await intel.tcbInfo({ moduleStatus: 'OutOfDate' }) };
     const judged = async (version: number): Promise<boolean> => {
       const evidence = await intel.evidence({ version: 5, teeTcbSvn2: teeTcbSvn2(version) }, collateral);
-      return (await verifyTdx(evidence, { tcbStatus: ['UpToDate', 'TDRelaunchAdvised'] }, { now, roots: [intel.root] })).accepted;
+      return (
+        await verifyTdx(
+          evidence,
+          { tcbStatus: ['UpToDate', 'TDRelaunchAdvised'] },
+          { now, roots: [intel.root] },
+        )
+      ).accepted;
     };
     expect([await judged(1), await judged(9)]).toEqual([true, false]);
   });
@@ -127,12 +156,17 @@ describe('the TCB', () => {
     const evidence = await intel.evidence({ damage: (quote) => quote.set([(quote[250] ?? 0) ^ 1], 250) });
     const policy = { minimumTeeTcbSvn: '00'.repeat(16) };
     const { transcript } = await verifyTdx(evidence, policy, { now, roots: [intel.root] });
-    expect(transcript.checks.flatMap(({ code }) => code ?? [])).toEqual(expect.arrayContaining(['tdx_quote_signature', 'tdx_tee_tcb_svn']));
+    expect(transcript.checks.flatMap(({ code }) => code ?? [])).toEqual(
+      expect.arrayContaining(['tdx_quote_signature', 'tdx_tee_tcb_svn']),
+    );
   });
 });
 
 describe('what no honest platform sends', () => {
-  const refused = async (quote: Parameters<SimulatedIntel['evidence']>[0], collateral: Partial<TdxCollateral> = {}): Promise<unknown> => {
+  const refused = async (
+    quote: Parameters<SimulatedIntel['evidence']>[0],
+    collateral: Partial<TdxCollateral> = {},
+  ): Promise<unknown> => {
     const evidence = await intel.evidence(quote, { pckChain: intel.pckChainPem, ...collateral });
     return (await refusalOf(() => verifyTdx(evidence, {}, { now, roots: [intel.root] })))?.code;
   };
@@ -140,8 +174,12 @@ describe('what no honest platform sends', () => {
   test('a quote padded with zeros past 64 KiB, collateral padded past 256 KiB', async () => {
     expect(await refused({ trailing: new Uint8Array(100) })).toBeUndefined();
     expect(await refused({ trailing: new Uint8Array(66_000) })).toBe('input_too_large');
-    expect(await refused({}, { tcbInfo: (await intel.tcbInfo()) + ' '.repeat(300_000) })).toBe('input_too_large');
-    expect(await refused({}, { qeIdentity: (await intel.qeIdentity()) + ' '.repeat(300_000) })).toBe('input_too_large');
+    expect(await refused({}, { tcbInfo: (await intel.tcbInfo()) + ' '.repeat(300_000) })).toBe(
+      'input_too_large',
+    );
+    expect(await refused({}, { qeIdentity: (await intel.qeIdentity()) + ' '.repeat(300_000) })).toBe(
+      'input_too_large',
+    );
   });
 
   test.each([0, 6, 7, 65_535])('certification data of type %i', async (certificationType) => {

@@ -14,7 +14,12 @@ import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../../attestati
 import type { ModelClaim } from '../../attestation/protocol/claims.ts';
 import { ATTESTATION_CODES } from '../../attestation/transcript/codes.ts';
 import { encodeText, TAG } from '../../attestation/x509/der.ts';
-import { decodeDocumentCbor, encodeDocument, encodeDocumentCbor, parseDocument } from '../../attestation/protocol/document.ts';
+import {
+  decodeDocumentCbor,
+  encodeDocument,
+  encodeDocumentCbor,
+  parseDocument,
+} from '../../attestation/protocol/document.ts';
 import type { JsonObject } from '../../attestation/encoding/json.ts';
 import { createRollbackMemory } from '../../attestation/transcript/rollback-memory.ts';
 import { allModelsDigest, type AttestedModel, attestedModel } from '../../attestation/protocol/model.ts';
@@ -49,7 +54,11 @@ import {
 import { CHANNEL, snpDocument } from '../fixtures/attestation/documents.ts';
 import { codeOf, codeOfAsync, refusalOf } from '../fixtures/refusal.ts';
 
-const POLICY: AppraisalPolicy = { measurements: [MEASUREMENT], models: { [MODEL_ID]: MODEL_SHA256 }, [allowSimulated]: true };
+const POLICY: AppraisalPolicy = {
+  measurements: [MEASUREMENT],
+  models: { [MODEL_ID]: MODEL_SHA256 },
+  [allowSimulated]: true,
+};
 
 const CLOSING: (() => unknown)[] = [];
 afterEach(async () => {
@@ -86,14 +95,21 @@ async function runCommand(argv: readonly string[]): Promise<{ code: number; text
 }
 
 describe('documents', () => {
-  test.each(['id', 'role'] as const)('a model %s that is no unicode text gets the typed refusal', async (field) => {
-    const document = JSON.parse(encodeDocument(await snpDocument())) as { models: { id: string; blobs: { role: string }[] }[] };
-    const [model] = document.models;
-    if (field === 'id') model!.id = 'demo\ud800';
-    else model!.blobs[0]!.role = 'weights\udc00';
-    const text = JSON.stringify(document);
-    expect(await codeOfAsync(async () => verify(parseDocument(text), { ...CHANNEL, policy: POLICY }))).toBe('malformed_document');
-  });
+  test.each(['id', 'role'] as const)(
+    'a model %s that is no unicode text gets the typed refusal',
+    async (field) => {
+      const document = JSON.parse(encodeDocument(await snpDocument())) as {
+        models: { id: string; blobs: { role: string }[] }[];
+      };
+      const [model] = document.models;
+      if (field === 'id') model!.id = 'demo\ud800';
+      else model!.blobs[0]!.role = 'weights\udc00';
+      const text = JSON.stringify(document);
+      expect(await codeOfAsync(async () => verify(parseDocument(text), { ...CHANNEL, policy: POLICY }))).toBe(
+        'malformed_document',
+      );
+    },
+  );
 });
 
 describe('certificate evidence', () => {
@@ -115,7 +131,9 @@ describe('endorsements', () => {
     if (!('vek' in endorsements!)) throw new Error('not of SNP');
     const document = { ...fields, teeType: 'sev-snp', endorsements } as const;
     const fetching = { ...POLICY, endorsements: 'fetch' } as const;
-    expect((await refusalOf(() => verify(document, { ...CHANNEL, policy: fetching })))?.code).toBe('snp_chain');
+    expect((await refusalOf(() => verify(document, { ...CHANNEL, policy: fetching })))?.code).toBe(
+      'snp_chain',
+    );
   });
 });
 
@@ -123,7 +141,11 @@ describe('endorsements that cannot be read', () => {
   test('are looked for elsewhere like those that do not do, and keep their verdict when there are none', async () => {
     const { endorsements, ...fields } = await snpDocument();
     if (!('vek' in endorsements!)) throw new Error('not of SNP');
-    const document = { ...fields, teeType: 'sev-snp', endorsements: { ...endorsements, vek: new Uint8Array(9) } } as const;
+    const document = {
+      ...fields,
+      teeType: 'sev-snp',
+      endorsements: { ...endorsements, vek: new Uint8Array(9) },
+    } as const;
     let asked = 0;
     const source: EndorsementSource = () => {
       asked += 1;
@@ -132,7 +154,9 @@ describe('endorsements that cannot be read', () => {
         : Promise.reject(new AttestationError('internal', 'endorsements_unavailable', 'nothing here'));
     };
     const code = async (mode: 'stapled' | 'fetch'): Promise<string> =>
-      codeOfAsync(() => verify(document, { ...CHANNEL, policy: { ...POLICY, endorsements: mode }, endorsements: source }));
+      codeOfAsync(() =>
+        verify(document, { ...CHANNEL, policy: { ...POLICY, endorsements: mode }, endorsements: source }),
+      );
     expect([await code('stapled'), asked]).toEqual(['malformed_certificate', 0]);
     expect([await code('fetch'), asked]).toEqual(['snp_chain', 1]);
     expect([await code('fetch'), asked]).toEqual(['malformed_certificate', 2]);
@@ -162,12 +186,21 @@ describe('models', () => {
     ['one model, listed under another name', [{ ...MODEL, id: 'other' }], one],
     ['one model as of another kind', [MODEL], { ...one, kind: 'manifest' }],
     ['one model with the digest of another', [MODEL], { ...one, sha256: other.sha256 }],
-    ['one model, with a listed digest its blobs do not give', [{ ...MODEL, sha256: other.sha256 }], { ...one, sha256: other.sha256 }],
+    [
+      'one model, with a listed digest its blobs do not give',
+      [{ ...MODEL, sha256: other.sha256 }],
+      { ...one, sha256: other.sha256 },
+    ],
   ])('claims for %s', async (_, models, model) => {
     const document = await snpDocument({ models, claims: (claims) => ({ ...claims, model }) });
-    const lists = { ...POLICY, models: Object.fromEntries(models.map(({ id, sha256 }) => [id, toHex(sha256)])) };
+    const lists = {
+      ...POLICY,
+      models: Object.fromEntries(models.map(({ id, sha256 }) => [id, toHex(sha256)])),
+    };
     const refusal = await refusalOf(() => verify(document, { ...CHANNEL, policy: lists, model: MODEL_ID }));
-    expect(refusal?.code).toBe(models[0] === MODEL && models.length === 1 && model === one ? undefined : 'model_list_contradiction');
+    expect(refusal?.code).toBe(
+      models[0] === MODEL && models.length === 1 && model === one ? undefined : 'model_list_contradiction',
+    );
   });
 });
 
@@ -177,7 +210,11 @@ describe('evidence', () => {
     const intel = await createSimulatedIntel({ now });
     const mrTd = new Uint8Array(48).fill(0x41);
     const quote = await intel.signQuote({ mrTd });
-    const job = verifyTdx({ quote, collateral: await intel.collateral() }, { mrTd: '66'.repeat(48) }, { now, roots: [intel.root] });
+    const job = verifyTdx(
+      { quote, collateral: await intel.collateral() },
+      { mrTd: '66'.repeat(48) },
+      { now, roots: [intel.root] },
+    );
     // MRTD of the version 4 quote: header 48, then 136.
     quote.fill(0x66, 184, 232);
     const found = await job;
@@ -191,7 +228,12 @@ describe('certificates', () => {
     const amd = await simulatedAmd();
     const csp = { oid: '1.3.6.1.4.1.3704.1.5', value: encodeText('CN=somebody', TAG.ia5String) };
     const vek = await amd.issueVek({ extensions: (regular) => [...regular, csp] });
-    const evidence = { report: await amd.signReport(), vek, chain: [amd.intermediate, amd.ark], crl: amd.crl };
+    const evidence = {
+      report: await amd.signReport(),
+      vek,
+      chain: [amd.intermediate, amd.ark],
+      crl: amd.crl,
+    };
     const found = await verifySnp(evidence, {}, { now: new Date(NOW), roots: [amd.ark] });
     expect(found.transcript.checks.flatMap(({ code }) => code ?? [])).toEqual(['snp_vek_extensions']);
   });
@@ -200,7 +242,12 @@ describe('certificates', () => {
 describe('roll-back memory', () => {
   test('strangers cannot fill it: a CRL of a root that is not trusted is not remembered', async () => {
     const amd = await simulatedAmd();
-    const evidence = { report: await amd.signReport(), vek: amd.vek, chain: [amd.intermediate, amd.ark], crl: amd.crl };
+    const evidence = {
+      report: await amd.signReport(),
+      vek: amd.vek,
+      chain: [amd.intermediate, amd.ark],
+      crl: amd.crl,
+    };
     const memory = createRollbackMemory();
     const stranger = await verifySnp(evidence, {}, { now: new Date(NOW), memory });
     expect(stranger.transcript.firstFailure?.code).toBe('snp_chain');
@@ -231,7 +278,10 @@ describe('a terminal', () => {
     ['refused', 10, ['--model', `other=${MODEL_SHA256}`], undefined],
     ['malformed', 30, ['--any-model'], (document: JsonObject) => ({ ...document, [id]: 1 })],
   ])('gets no control characters of a server: %s', async (_, exit, flags, document) => {
-    const server = await startAttestedServer({ models: [model], ...(document === undefined ? {} : { document }) });
+    const server = await startAttestedServer({
+      models: [model],
+      ...(document === undefined ? {} : { document }),
+    });
     CLOSING.push(() => server.close());
     const common = ['--measurement', MEASUREMENT, '--allow-simulated', ...flags];
     for (const argv of [
@@ -251,7 +301,14 @@ describe('a terminal', () => {
 describe('the proxy', () => {
   test('bodies that are empty, cut short or too long keep no connection', async () => {
     const server = await serve();
-    const proxy = await startProxy({ upstream: server.origin, policy: POLICY, host: '127.0.0.1', port: 0, now: () => NOW, connections: 1 });
+    const proxy = await startProxy({
+      upstream: server.origin,
+      policy: POLICY,
+      host: '127.0.0.1',
+      port: 0,
+      now: () => NOW,
+      connections: 1,
+    });
     CLOSING.push(() => proxy.close());
     const port = Number(new URL(proxy.url).port);
     const chat = JSON.stringify({ model: MODEL_ID, messages: [{ content: 'hi' }] });
@@ -292,7 +349,11 @@ describe('stored endorsements', () => {
     const store = memoryStore([
       { key: 'pcs/qe-identity/standard', fetchedAt, parts: parts(endorsements.qeIdentity) },
       { key: `pcs/tcb/standard/${toHex(intel.fmspc)}`, fetchedAt, parts: parts(endorsements.tcbInfo) },
-      { key: 'pcs/pckcrl/platform', fetchedAt, parts: parts(endorsements.pckCrl, endorsements.pckCrlIssuerChain) },
+      {
+        key: 'pcs/pckcrl/platform',
+        fetchedAt,
+        parts: parts(endorsements.pckCrl, endorsements.pckCrlIssuerChain),
+      },
       { key: 'pcs/rootcacrl', fetchedAt, parts: parts(endorsements.rootCaCrl) },
     ]);
     const asked: string[] = [];
@@ -305,7 +366,12 @@ describe('stored endorsements', () => {
     });
     CLOSING.push(() => server.close());
     const { port } = server.address() as AddressInfo;
-    const source = createEndorsements({ store, now: () => NOW, pcsUrl: `http://127.0.0.1:${port}`, roots: { intel: [intel.root] } });
+    const source = createEndorsements({
+      store,
+      now: () => NOW,
+      pcsUrl: `http://127.0.0.1:${port}`,
+      roots: { intel: [intel.root] },
+    });
     CLOSING.push(() => source.close());
     const found = await source.tdx(await intel.signQuote());
     expect(found.qeIdentity).toBe(endorsements.qeIdentity);
@@ -320,7 +386,9 @@ describe('AMD’s service', () => {
     const server = createServer(({ url = '' }, response) => {
       const path = /^\/vcek\/v1\/Genoa\/(cert_chain|crl|[0-9a-f]{128}\?)/.exec(url)?.[1];
       if (path === undefined) response.statusCode = 404;
-      response.end(path === undefined ? '' : path === 'cert_chain' ? pem : path === 'crl' ? amd.crl : amd.vek);
+      response.end(
+        path === undefined ? '' : path === 'cert_chain' ? pem : path === 'crl' ? amd.crl : amd.vek,
+      );
     });
     await new Promise<void>((resolve) => {
       server.listen(0, '127.0.0.1', resolve);
@@ -340,7 +408,11 @@ describe('AMD’s service', () => {
 
   test('is asked for each product a report without CPUID may be of', async () => {
     const amd = await simulatedAmd();
-    const source = createEndorsements({ kdsUrl: await startKds(amd), now: () => NOW, roots: { amd: [amd.ark] } });
+    const source = createEndorsements({
+      kdsUrl: await startKds(amd),
+      now: () => NOW,
+      roots: { amd: [amd.ark] },
+    });
     CLOSING.push(() => source.close());
     const { vek } = await source.snp(await amd.signReport({ version: 2 }));
     expect(toHex(vek)).toBe(toHex(amd.vek));
@@ -348,11 +420,22 @@ describe('AMD’s service', () => {
 });
 
 describe('Intel’s service', () => {
-  test.each<[string, (good: SimulatedIntel, stranger: SimulatedIntel) => [body: string, chain: string | undefined]]>([
+  test.each<
+    [string, (good: SimulatedIntel, stranger: SimulatedIntel) => [body: string, chain: string | undefined]]
+  >([
     ['with a root of its own', (_, stranger) => [stranger.endorsements.qeIdentity, stranger.signingChainPem]],
     ['without an issuer chain', ({ endorsements }) => [endorsements.qeIdentity, undefined]],
-    ['with a chain of one', ({ endorsements, tcbSigning }) => [endorsements.qeIdentity, encodePem(tcbSigning)]],
-    ['with a chain of three', ({ endorsements, root, signingChainPem }) => [endorsements.qeIdentity, signingChainPem + encodePem(root)]],
+    [
+      'with a chain of one',
+      ({ endorsements, tcbSigning }) => [endorsements.qeIdentity, encodePem(tcbSigning)],
+    ],
+    [
+      'with a chain of three',
+      ({ endorsements, root, signingChainPem }) => [
+        endorsements.qeIdentity,
+        signingChainPem + encodePem(root),
+      ],
+    ],
     ['with another document', ({ endorsements, signingChainPem }) => [endorsements.tcbInfo, signingChainPem]],
   ])('%s is refused, and nothing of it is kept', async (_, answer) => {
     const [intel, stranger] = await Promise.all([
@@ -362,7 +445,8 @@ describe('Intel’s service', () => {
     const [body, chain] = answer(intel, stranger);
     const server = createServer(({ url = '' }, response) => {
       if (!url.startsWith('/tdx/certification/v4/qe/identity')) response.statusCode = 404;
-      if (chain !== undefined) response.setHeader('sgx-enclave-identity-issuer-chain', encodeURIComponent(chain));
+      if (chain !== undefined)
+        response.setHeader('sgx-enclave-identity-issuer-chain', encodeURIComponent(chain));
       response.end(body);
     });
     await new Promise<void>((resolve) => {
@@ -373,7 +457,9 @@ describe('Intel’s service', () => {
     const source = createEndorsements({ pcsUrl, now: () => NOW, roots: { intel: [intel.root] } });
     CLOSING.push(() => source.close());
     const quote = await intel.signQuote();
-    expect(['endorsements_invalid', 'tdx_collateral_malformed']).toContain(await codeOfAsync(() => source.tdx(quote)));
+    expect(['endorsements_invalid', 'tdx_collateral_malformed']).toContain(
+      await codeOfAsync(() => source.tdx(quote)),
+    );
     expect(await source.store.items()).toEqual([]);
   });
 
@@ -389,7 +475,9 @@ describe('the attestation response', () => {
   test('a body in a quarter of a million chunks of one byte is read whole', () => {
     const size = 1 << 18;
     const parse = responseParser({ maxHeaderBytes: 1024, maxBodyBytes: 1 << 20 });
-    const wire = Buffer.from(`HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n${'1\r\nx\r\n'.repeat(size)}0\r\n\r\n`);
+    const wire = Buffer.from(
+      `HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n${'1\r\nx\r\n'.repeat(size)}0\r\n\r\n`,
+    );
     let answer: ReturnType<typeof parse>;
     for (let at = 0; at < wire.length; at += 16_384) answer = parse(wire.subarray(at, at + 16_384));
     expect(Buffer.from(answer?.body ?? []).equals(Buffer.alloc(size, 'x'))).toBe(true);
@@ -431,8 +519,13 @@ describe('the pool', () => {
   test('requests that undici refuses before they are sent take no connection away', async () => {
     const { origin } = await serve();
     const fetch = client({ connections: 1 });
-    await expect(fetch(origin, { method: 'POST', body: 'x', headers: { expect: '100-continue' } })).rejects.toThrow('fetch failed');
-    const answer = await fetch(origin, { method: 'POST', body: JSON.stringify({ model: MODEL_ID, messages: [{ content: 'hi' }] }) });
+    await expect(
+      fetch(origin, { method: 'POST', body: 'x', headers: { expect: '100-continue' } }),
+    ).rejects.toThrow('fetch failed');
+    const answer = await fetch(origin, {
+      method: 'POST',
+      body: JSON.stringify({ model: MODEL_ID, messages: [{ content: 'hi' }] }),
+    });
     expect(answer.status).toBe(200);
     await answer.text();
   });
@@ -443,7 +536,9 @@ describe('the pool', () => {
     const form = new FormData();
     form.append('model', MODEL_ID);
     form.append('model', 'other');
-    expect((await refusalOf(() => fetch(server.origin, { method: 'POST', body: form })))?.code).toBe('model_not_attested');
+    expect((await refusalOf(() => fetch(server.origin, { method: 'POST', body: form })))?.code).toBe(
+      'model_not_attested',
+    );
     expect(server.requests()).toHaveLength(0);
   });
 
@@ -455,7 +550,8 @@ describe('the pool', () => {
       maxQueued: 2,
     });
     CLOSING.push(() => pool.destroy());
-    const ask = async (): Promise<number> => (await pool.request({ origin, path: '/', method: 'POST', body: '{}' })).statusCode;
+    const ask = async (): Promise<number> =>
+      (await pool.request({ origin, path: '/', method: 'POST', body: '{}' })).statusCode;
     const asked = await Promise.allSettled([ask(), ask(), ask(), ask()]);
     expect(asked.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'rejected', 'rejected']);
     await pool.close();
@@ -467,13 +563,20 @@ describe('the pool', () => {
     const { origin } = server;
     const fetch = client({ connections: 1 });
     const stop = AbortSignal.abort();
-    const given = await Promise.allSettled(Array.from({ length: 20 }, () => fetch(origin, { method: 'POST', body: '{}', signal: stop })));
+    const given = await Promise.allSettled(
+      Array.from({ length: 20 }, () => fetch(origin, { method: 'POST', body: '{}', signal: stop })),
+    );
     expect(given.every(({ status }) => status === 'rejected')).toBe(true);
     const late = new AbortController();
-    const waiting = Array.from({ length: 20 }, () => fetch(origin, { method: 'POST', body: '{}', signal: late.signal }));
+    const waiting = Array.from({ length: 20 }, () =>
+      fetch(origin, { method: 'POST', body: '{}', signal: late.signal }),
+    );
     late.abort();
     await Promise.allSettled(waiting);
-    const answer = await fetch(origin, { method: 'POST', body: JSON.stringify({ model: MODEL_ID, messages: [{ content: 'hi' }] }) });
+    const answer = await fetch(origin, {
+      method: 'POST',
+      body: JSON.stringify({ model: MODEL_ID, messages: [{ content: 'hi' }] }),
+    });
     expect(answer.status).toBe(200);
     await answer.text();
     expect(server.requests().length).toBe(1);
@@ -488,9 +591,15 @@ describe('roll-back memory on disk', () => {
     const [one, two] = [await fileRollbackMemory(path), await fileRollbackMemory(path)];
     await one.remember('snp/a/crlNumber', 10n);
     await two.remember('snp/b/crlNumber', 1n);
-    expect(JSON.parse(readFileSync(path, 'utf8'))).toEqual({ 'snp/a/crlNumber': '10', 'snp/b/crlNumber': '1' });
+    expect(JSON.parse(readFileSync(path, 'utf8'))).toEqual({
+      'snp/a/crlNumber': '10',
+      'snp/b/crlNumber': '1',
+    });
     await two.remember('snp/a/crlNumber', 9n);
     expect(await two.highest('snp/a/crlNumber')).toBe(10n);
-    expect(JSON.parse(readFileSync(path, 'utf8'))).toEqual({ 'snp/a/crlNumber': '10', 'snp/b/crlNumber': '1' });
+    expect(JSON.parse(readFileSync(path, 'utf8'))).toEqual({
+      'snp/a/crlNumber': '10',
+      'snp/b/crlNumber': '1',
+    });
   });
 });

@@ -9,7 +9,11 @@ import { detailOf } from '../../attestation/appraise/explain.ts';
 import { renderVerdict } from '../../attestation/node/cli/table.ts';
 import type { SimulatedAmd } from '../../attestation/simulated/amd.ts';
 import type { SimulatedQuote } from '../../attestation/simulated/intel-quote.ts';
-import { createSimulatedIntel, SIMULATED_INTEL_SERIALS, type SimulatedIntel } from '../../attestation/simulated/intel.ts';
+import {
+  createSimulatedIntel,
+  SIMULATED_INTEL_SERIALS,
+  type SimulatedIntel,
+} from '../../attestation/simulated/intel.ts';
 import { encodePem, generateEcKey } from '../../attestation/simulated/issue.ts';
 import type { SnpPolicy } from '../../attestation/snp/policy.ts';
 import { verifySnp } from '../../attestation/snp/verify.ts';
@@ -39,15 +43,21 @@ describe('TDX', () => {
     stranger = await createSimulatedIntel({ now });
   });
   const judge = async ({ quote, collateral, policy }: Input): Promise<TdxVerification> =>
-    verifyTdx(await intel.evidence({ mrTd: fill(48, 0xee), ...quote }, collateral), policy ?? {}, { now, roots: [intel.root] });
+    verifyTdx(await intel.evidence({ mrTd: fill(48, 0xee), ...quote }, collateral), policy ?? {}, {
+      now,
+      roots: [intel.root],
+    });
   const qeIdentity = async (changes: Parameters<SimulatedIntel['qeIdentity']>[0]): Promise<Input> => ({
     collateral: { qeIdentity: await intel.qeIdentity(changes) },
   });
   const tcbInfo = async (changes: Parameters<SimulatedIntel['tcbInfo']>[0]): Promise<Input> => ({
     collateral: { tcbInfo: await intel.tcbInfo(changes) },
   });
-  const qeReport = (changes: NonNullable<SimulatedQuote['qeReport']>): Input => ({ quote: { qeReport: changes } });
-  const member = (key: string, value: unknown): Promise<Input> => qeIdentity({ members: (list) => ({ ...list, [key]: value }) });
+  const qeReport = (changes: NonNullable<SimulatedQuote['qeReport']>): Input => ({
+    quote: { qeReport: changes },
+  });
+  const member = (key: string, value: unknown): Promise<Input> =>
+    qeIdentity({ members: (list) => ({ ...list, [key]: value }) });
 
   const NOT_VOUCHED: readonly (readonly [string, () => Input | Promise<Input>])[] = [
     ['another signer and product', () => qeReport({ mrSigner: fill(32, 0x66), isvProdId: 99 })],
@@ -116,7 +126,10 @@ describe('TDX', () => {
     const told = result.transcript.checks.filter(({ detail }) => detail.includes(FORGED));
     expect(told.length).toBeGreaterThan(0);
     for (const check of told)
-      expect([check.authenticated, detailOf(check)]).toEqual([false, expect.stringMatching(/^not authenticated: /)]);
+      expect([check.authenticated, detailOf(check)]).toEqual([
+        false,
+        expect.stringMatching(/^not authenticated: /),
+      ]);
   });
 
   const VOUCHED: readonly (readonly [string, () => Input | Promise<Input>])[] = [
@@ -129,8 +142,14 @@ describe('TDX', () => {
     ['a platform revoked', () => tcbInfo({ status: 'Revoked' })],
     ['TCB info of another platform', () => tcbInfo({ fmspc: fill(6, 9) })],
     ['TCB info nobody signed', () => tcbInfo({ signer: stranger.keys.tcbSigning })],
-    ['a module version that is not listed', () => ({ quote: { version: 5, teeTcbSvn2: Uint8Array.from([7, 9, 5, ...fill(13, 0)]) } })],
-    ['CRLs that ran out', async () => ({ collateral: { pckCrl: await intel.issueCrl('platform', { nextUpdate: now }) } })],
+    [
+      'a module version that is not listed',
+      () => ({ quote: { version: 5, teeTcbSvn2: Uint8Array.from([7, 9, 5, ...fill(13, 0)]) } }),
+    ],
+    [
+      'CRLs that ran out',
+      async () => ({ collateral: { pckCrl: await intel.issueCrl('platform', { nextUpdate: now }) } }),
+    ],
     ['a debug TD', () => ({ quote: { tdAttributes: fromHex('0100000000000000') } })],
     ['a policy that wants another MRTD', () => ({ policy: { mrTd: '11'.repeat(48) } })],
   ];
@@ -152,8 +171,12 @@ describe('TDX', () => {
 
   test('the table for a terminal labels what it lists of a forged quote', async () => {
     const { transcript } = await judge({ ...qeReport({ isvProdId: 99 }), policy: { mrTd: FORGED } });
-    const error = new AttestationError('refused', 'tdx_qe_identity', 'refused', { transcript: transcript.checks });
-    const row = renderVerdict('https://assay.test', { error }).find((line) => line.startsWith('T25') && line.includes('MRTD is '));
+    const error = new AttestationError('refused', 'tdx_qe_identity', 'refused', {
+      transcript: transcript.checks,
+    });
+    const row = renderVerdict('https://assay.test', { error }).find(
+      (line) => line.startsWith('T25') && line.includes('MRTD is '),
+    );
     expect(row).toMatch(/ok .* not authenticated: MRTD is eeeeeeee…eeee$/);
   });
 
@@ -161,7 +184,9 @@ describe('TDX', () => {
     const c = await intel.collateral();
     const input = {
       tee: 'tdx',
-      quote: toBase64(await intel.signQuote({ mrTd: fill(48, 0xee), qeReport: { mrSigner: fill(32, 0x66) } })),
+      quote: toBase64(
+        await intel.signQuote({ mrTd: fill(48, 0xee), qeReport: { mrSigner: fill(32, 0x66) } }),
+      ),
       now: now.toISOString(),
       roots: [encodePem(intel.root)],
       policy: { mrTd: FORGED },
@@ -177,7 +202,9 @@ describe('TDX', () => {
     const { exitCode, output } = await runEvidence(JSON.stringify(input));
     expect([exitCode, output.code, output.claims]).toEqual([10, 'tdx_qe_identity', { rootsReplaced: true }]);
     const told = output.checks.filter(({ detail }) => detail.includes(FORGED));
-    expect(told.map(({ id, status, authenticated }) => [id, status, authenticated])).toEqual([['T25', 'pass', false]]);
+    expect(told.map(({ id, status, authenticated }) => [id, status, authenticated])).toEqual([
+      ['T25', 'pass', false],
+    ]);
     expect(output.checks.find(({ id }) => id === 'T6')).not.toHaveProperty('authenticated');
   });
 });
@@ -192,12 +219,18 @@ describe('SEV-SNP', () => {
     milan = await simulatedAmd({ product: 'Milan' });
   });
   const measured = { measurement: fill(48, 0xee) };
-  type Case = readonly [string, () => Promise<{ readonly evidence: SnpEvidence; readonly policy?: SnpPolicy | undefined }>];
+  type Case = readonly [
+    string,
+    () => Promise<{ readonly evidence: SnpEvidence; readonly policy?: SnpPolicy | undefined }>,
+  ];
   const judge = async (make: Case[1]): ReturnType<typeof verifySnp> => {
     const { evidence, policy } = await make();
     return verifySnp(evidence, policy ?? {}, { now, roots: [genoa.ark, milan.ark] });
   };
-  const of = async (amd: SimulatedAmd, parts: Partial<SnpEvidence> = {}): Promise<{ readonly evidence: SnpEvidence }> => ({
+  const of = async (
+    amd: SimulatedAmd,
+    parts: Partial<SnpEvidence> = {},
+  ): Promise<{ readonly evidence: SnpEvidence }> => ({
     evidence: await evidenceOf(amd, { report: await amd.signReport(measured), ...parts }),
   });
 
@@ -225,10 +258,22 @@ describe('SEV-SNP', () => {
   });
 
   const VOUCHED: readonly Case[] = [
-    ['a policy that wants another measurement', async () => ({ ...(await of(genoa)), policy: { measurement: '11'.repeat(48) } })],
-    ['a product the policy does not list', async () => ({ ...(await of(genoa)), policy: { products: ['Turin'] } })],
-    ['a provider the policy does not list', async () => ({ ...(await of(vlek)), policy: { cspIds: ['another'] } })],
-    ['a VEK that expired', async () => of(genoa, { vek: await genoa.issueVek({ notAfter: new Date('2026-05-31T00:00:00Z') }) })],
+    [
+      'a policy that wants another measurement',
+      async () => ({ ...(await of(genoa)), policy: { measurement: '11'.repeat(48) } }),
+    ],
+    [
+      'a product the policy does not list',
+      async () => ({ ...(await of(genoa)), policy: { products: ['Turin'] } }),
+    ],
+    [
+      'a provider the policy does not list',
+      async () => ({ ...(await of(vlek)), policy: { cspIds: ['another'] } }),
+    ],
+    [
+      'a VEK that expired',
+      async () => of(genoa, { vek: await genoa.issueVek({ notAfter: new Date('2026-05-31T00:00:00Z') }) }),
+    ],
     ['a TCB below the minimum', async () => ({ ...(await of(genoa)), policy: { minimumTcb: { snp: 255 } } })],
     ['no CRL', async () => of(genoa, { crl: undefined })],
   ];
@@ -239,7 +284,9 @@ describe('SEV-SNP', () => {
   });
 
   test('what a CRL says of itself is claimed only when the ARK signed it', async () => {
-    const forged = await judge(async () => of(genoa, { crl: await genoa.issueCrl({ number: 99, signer: genoa.keys.ask }) }));
+    const forged = await judge(async () =>
+      of(genoa, { crl: await genoa.issueCrl({ number: 99, signer: genoa.keys.ask }) }),
+    );
     expect([forged.accepted, 'crl' in forged.claims]).toEqual([false, false]);
     expect((await judge(() => of(genoa))).claims).toHaveProperty('crl.number');
   });
@@ -250,13 +297,17 @@ describe('two values of one thing in a SEV-SNP report', () => {
   beforeAll(async () => {
     genoa = await simulatedAmd({ product: 'Genoa' });
   });
-  const failed = async (report: Parameters<SimulatedAmd['signReport']>[0], policy: SnpPolicy = {}): Promise<readonly string[]> => {
+  const failed = async (
+    report: Parameters<SimulatedAmd['signReport']>[0],
+    policy: SnpPolicy = {},
+  ): Promise<readonly string[]> => {
     const evidence = await evidenceOf(genoa, { report: await genoa.signReport(report) });
     const { transcript } = await verifySnp(evidence, policy, { now, roots: [genoa.ark] });
     return transcript.checks.filter(({ status }) => status === 'fail').map(({ id }) => id);
   };
   /** Genoa: bootloader, tee, four reserved, snp, microcode. */
-  const tcb = (snp: number): Uint8Array => Uint8Array.from([genoa.tcb.bootloader, genoa.tcb.tee, 0, 0, 0, 0, snp, genoa.tcb.microcode]);
+  const tcb = (snp: number): Uint8Array =>
+    Uint8Array.from([genoa.tcb.bootloader, genoa.tcb.tee, 0, 0, 0, 0, snp, genoa.tcb.microcode]);
 
   test('the minimum TCB holds for what the guest was launched on, unless the policy has another minimum for that', async () => {
     const { snp } = genoa.tcb;
@@ -264,8 +315,12 @@ describe('two values of one thing in a SEV-SNP report', () => {
     expect(await failed({ launchTcb: tcb(snp) }, { minimumTcb: { snp } })).toEqual([]);
     expect(await failed({ launchTcb: tcb(snp - 1) }, { minimumTcb: { snp } })).toEqual(['S25']);
     expect(await failed({ launchTcb: tcb(0) }, { minimumTcb: { snp } })).toEqual(['S25']);
-    expect(await failed({ launchTcb: tcb(snp - 1) }, { minimumTcb: { snp }, minimumLaunchTcb: { snp: snp - 1 } })).toEqual([]);
-    expect(await failed({ launchTcb: tcb(snp - 2) }, { minimumTcb: { snp }, minimumLaunchTcb: { snp: snp - 1 } })).toEqual(['S25']);
+    expect(
+      await failed({ launchTcb: tcb(snp - 1) }, { minimumTcb: { snp }, minimumLaunchTcb: { snp: snp - 1 } }),
+    ).toEqual([]);
+    expect(
+      await failed({ launchTcb: tcb(snp - 2) }, { minimumTcb: { snp }, minimumLaunchTcb: { snp: snp - 1 } }),
+    ).toEqual(['S25']);
   });
 
   test.each([

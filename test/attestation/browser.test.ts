@@ -18,17 +18,26 @@ import { createSimulatedIntel } from '../../attestation/simulated/intel.ts';
 import type { TdxCollateral } from '../../attestation/tdx/collateral.ts';
 import { parsePem } from '../../attestation/x509/pem.ts';
 import { haveVectors, vectorPath } from '../fixtures/shared.ts';
-import { collateral2025, collateral2026, readVector, readYamlCollateral, splitCollateral } from '../fixtures/attestation/tdx-vectors.ts';
+import {
+  collateral2025,
+  collateral2026,
+  readVector,
+  readYamlCollateral,
+  splitCollateral,
+} from '../fixtures/attestation/tdx-vectors.ts';
 
 const CHROMIUM = process.env['ASSAY_CHROMIUM'] ?? '/usr/bin/chromium';
 const haveChromium = existsSync(CHROMIUM);
-if (!haveChromium) console.warn(`\n! ${CHROMIUM} is not here: the core is bundled and measured, but not run in a browser\n`);
+if (!haveChromium)
+  console.warn(`\n! ${CHROMIUM} is not here: the core is bundled and measured, but not run in a browser\n`);
 
 const entry = fileURLToPath(new URL('../../attestation/index.ts', import.meta.url));
 const GOAL_GZIP_BYTES = 100_000;
 
 /** As an application would bundle it for browsers: Node's modules are an error, nothing is filled in. */
-async function bundle(options: BuildOptions): Promise<{ readonly text: string; readonly bytes: Uint8Array; readonly meta: Metafile }> {
+async function bundle(
+  options: BuildOptions,
+): Promise<{ readonly text: string; readonly bytes: Uint8Array; readonly meta: Metafile }> {
   const result = await build({
     entryPoints: [entry],
     bundle: true,
@@ -49,7 +58,9 @@ describe('the browser bundle', () => {
     const { text, meta } = await bundle({ format: 'esm', minify: true });
     expect(
       Object.keys(meta.inputs).filter(
-        (input) => /(^|\/)(node|simulated|src)\/|^node:|browser-external/.test(input) && input.startsWith('attestation/'),
+        (input) =>
+          /(^|\/)(node|simulated|src)\/|^node:|browser-external/.test(input) &&
+          input.startsWith('attestation/'),
       ),
     ).toEqual([]);
     expect(
@@ -60,7 +71,9 @@ describe('the browser bundle', () => {
     expect(text).not.toMatch(/["'`]node:/);
     // What is ours, alone: cbor-x looks whether there is a Buffer, and does without.
     const own = await bundle({ format: 'esm', external: ['cbor-x', 'cbor-x/*', '@noble/*'] });
-    const uses = [...own.text.matchAll(/(?<![.\w$"'])(?:Buffer|process|require|__dirname)\s*[.([][^\n]{0,40}/g)].map(([use]) => use);
+    const uses = [
+      ...own.text.matchAll(/(?<![.\w$"'])(?:Buffer|process|require|__dirname)\s*[.([][^\n]{0,40}/g),
+    ].map(([use]) => use);
     expect(uses).toEqual([]);
     expect(meta.inputs).not.toHaveProperty(['node_modules/@peculiar/x509/build/x509.es.js']);
   });
@@ -68,13 +81,20 @@ describe('the browser bundle', () => {
   test('is within its size', async () => {
     const { bytes } = await bundle({ format: 'esm', minify: true });
     const zipped = gzipSync(bytes, { level: 9 }).length;
-    console.log(`browser bundle of the core: ${bytes.length} bytes, ${zipped} gzip (goal ${GOAL_GZIP_BYTES})`);
+    console.log(
+      `browser bundle of the core: ${bytes.length} bytes, ${zipped} gzip (goal ${GOAL_GZIP_BYTES})`,
+    );
     expect(zipped).toBeLessThanOrEqual(GOAL_GZIP_BYTES);
   });
 });
 
 /** Inputs of the hermetic contract, by name. */
-function tdxInput(quote: Uint8Array, collateral: TdxCollateral, now: string, more: Readonly<Record<string, unknown>> = {}): string {
+function tdxInput(
+  quote: Uint8Array,
+  collateral: TdxCollateral,
+  now: string,
+  more: Readonly<Record<string, unknown>> = {},
+): string {
   return JSON.stringify({
     tee: 'tdx',
     quote: toBase64(quote),
@@ -85,7 +105,9 @@ function tdxInput(quote: Uint8Array, collateral: TdxCollateral, now: string, mor
       qe_identity_issuer_chain: collateral.qeIdentityIssuerChain,
       pck_crl: toBase64(collateral.pckCrl),
       root_ca_crl: toBase64(collateral.rootCaCrl),
-      ...(collateral.pckCrlIssuerChain === undefined ? {} : { pck_crl_issuer_chain: collateral.pckCrlIssuerChain }),
+      ...(collateral.pckCrlIssuerChain === undefined
+        ? {}
+        : { pck_crl_issuer_chain: collateral.pckCrlIssuerChain }),
     },
     now,
     ...more,
@@ -112,7 +134,10 @@ function snpInput(
     tee: 'snp',
     report: toBase64(readSnp(`snp/${report}`)),
     vek: toBase64(readSnp(`snp/${vek}`)),
-    chain: [pem(readSnp(`amd-roots/${product}_${intermediate}.der`)), pem(readSnp(`amd-roots/${product}_ark.der`))],
+    chain: [
+      pem(readSnp(`amd-roots/${product}_${intermediate}.der`)),
+      pem(readSnp(`amd-roots/${product}_ark.der`)),
+    ],
     now,
     ...more,
   });
@@ -137,58 +162,138 @@ const INPUTS: readonly (readonly [string, number, () => string])[] = [
   [
     'SNP Milan v2',
     0,
-    () => snpInput('milan-v2/report_milan.bin', 'milan-v2/vcek_milan.der', 'milan', 'ask', '2024-01-01T00:00:00Z', FIELD),
+    () =>
+      snpInput(
+        'milan-v2/report_milan.bin',
+        'milan-v2/vcek_milan.der',
+        'milan',
+        'ask',
+        '2024-01-01T00:00:00Z',
+        FIELD,
+      ),
   ],
   [
     'SNP Milan v2, strict',
     10,
-    () => snpInput('milan-v2/report_milan.bin', 'milan-v2/vcek_milan.der', 'milan', 'ask', '2024-01-01T00:00:00Z'),
+    () =>
+      snpInput(
+        'milan-v2/report_milan.bin',
+        'milan-v2/vcek_milan.der',
+        'milan',
+        'ask',
+        '2024-01-01T00:00:00Z',
+      ),
   ],
   [
     'SNP Milan v2 debug',
     10,
     () =>
-      snpInput('milan-v2-debug-policy/attestation.bin', 'milan-v2-debug-policy/vcek.der', 'milan', 'ask', '2024-01-01T00:00:00Z', FIELD),
+      snpInput(
+        'milan-v2-debug-policy/attestation.bin',
+        'milan-v2-debug-policy/vcek.der',
+        'milan',
+        'ask',
+        '2024-01-01T00:00:00Z',
+        FIELD,
+      ),
   ],
   [
     'SNP Milan v3',
     0,
-    () => snpInput('milan-v3/milan_attestation_report.bin', 'milan-v3/milan_vcek.pem', 'milan', 'ask', '2026-06-01T00:00:00Z', FIELD),
+    () =>
+      snpInput(
+        'milan-v3/milan_attestation_report.bin',
+        'milan-v3/milan_vcek.pem',
+        'milan',
+        'ask',
+        '2026-06-01T00:00:00Z',
+        FIELD,
+      ),
   ],
   [
     'SNP Milan v3 with VLEK',
     0,
-    () => snpInput('milan-v3-vlek/test-vlek-report.bin', 'milan-v3-vlek/test-vlek.der', 'milan', 'asvk', '2025-06-01T00:00:00Z', FIELD),
+    () =>
+      snpInput(
+        'milan-v3-vlek/test-vlek-report.bin',
+        'milan-v3-vlek/test-vlek.der',
+        'milan',
+        'asvk',
+        '2025-06-01T00:00:00Z',
+        FIELD,
+      ),
   ],
   [
     'SNP Genoa v3',
     0,
-    () => snpInput('genoa-v3/genoa_attestation_report.bin', 'genoa-v3/genoa_vcek.pem', 'genoa', 'ask', '2026-06-01T00:00:00Z', FIELD),
+    () =>
+      snpInput(
+        'genoa-v3/genoa_attestation_report.bin',
+        'genoa-v3/genoa_vcek.pem',
+        'genoa',
+        'ask',
+        '2026-06-01T00:00:00Z',
+        FIELD,
+      ),
   ],
   [
     'SNP Genoa v5',
     0,
-    () => snpInput('genoa-v5/live-report-v5-genoa.bin', 'genoa-v5/live-vcek-genoa.der', 'genoa', 'ask', '2026-06-01T00:00:00Z', FIELD),
+    () =>
+      snpInput(
+        'genoa-v5/live-report-v5-genoa.bin',
+        'genoa-v5/live-vcek-genoa.der',
+        'genoa',
+        'ask',
+        '2026-06-01T00:00:00Z',
+        FIELD,
+      ),
   ],
   [
     'SNP Turin v5',
     0,
-    () => snpInput('turin-v5/turin_attestation_report.bin', 'turin-v5/turin_vcek.pem', 'turin', 'ask', '2026-06-01T00:00:00Z', FIELD),
+    () =>
+      snpInput(
+        'turin-v5/turin_attestation_report.bin',
+        'turin-v5/turin_vcek.pem',
+        'turin',
+        'ask',
+        '2026-06-01T00:00:00Z',
+        FIELD,
+      ),
   ],
   [
     'SNP Turin v5, expired',
     10,
-    () => snpInput('turin-v5/turin_attestation_report.bin', 'turin-v5/turin_vcek.pem', 'turin', 'ask', '2034-06-01T00:00:00Z', FIELD),
+    () =>
+      snpInput(
+        'turin-v5/turin_attestation_report.bin',
+        'turin-v5/turin_vcek.pem',
+        'turin',
+        'ask',
+        '2034-06-01T00:00:00Z',
+        FIELD,
+      ),
   ],
   [
     'TDX v4',
     0,
-    () => tdxInput(readVector('v4-uptodate/tdx_quote'), splitCollateral('v4-uptodate/tdx_quote_collateral.json'), '2025-06-25T00:00:00Z'),
+    () =>
+      tdxInput(
+        readVector('v4-uptodate/tdx_quote'),
+        splitCollateral('v4-uptodate/tdx_quote_collateral.json'),
+        '2025-06-25T00:00:00Z',
+      ),
   ],
   [
     'TDX v4, stale',
     10,
-    () => tdxInput(readVector('v4-uptodate/tdx_quote'), splitCollateral('v4-uptodate/tdx_quote_collateral.json'), '2025-07-25T00:00:00Z'),
+    () =>
+      tdxInput(
+        readVector('v4-uptodate/tdx_quote'),
+        splitCollateral('v4-uptodate/tdx_quote_collateral.json'),
+        '2025-07-25T00:00:00Z',
+      ),
   ],
   [
     'TDX v4 of GCP',
@@ -200,7 +305,16 @@ const INPUTS: readonly (readonly [string, number, () => string])[] = [
         '2026-07-05T00:00:00Z',
       ),
   ],
-  ['TDX v5, TD 1.5', 0, () => tdxInput(readVector('v5-td15/quote_v5_sample.dat'), collateral2026('90c06f000000'), '2026-03-25T00:00:00Z')],
+  [
+    'TDX v5, TD 1.5',
+    0,
+    () =>
+      tdxInput(
+        readVector('v5-td15/quote_v5_sample.dat'),
+        collateral2026('90c06f000000'),
+        '2026-03-25T00:00:00Z',
+      ),
+  ],
   [
     'TDX v5, no TCB level',
     10,
@@ -214,9 +328,19 @@ const INPUTS: readonly (readonly [string, number, () => string])[] = [
   [
     'TDX v4, platform out of date',
     10,
-    () => tdxInput(readVector('v4-platform-outofdate/quote_tdx.bin'), collateral2025(), '2025-07-15T00:00:00Z'),
+    () =>
+      tdxInput(readVector('v4-platform-outofdate/quote_tdx.bin'), collateral2025(), '2025-07-15T00:00:00Z'),
   ],
-  ['TDX v4 debug', 10, () => tdxInput(readVector('v4-debug-td/tdx_quote_4.dat'), collateral2026('50806f000000'), '2026-03-25T00:00:00Z')],
+  [
+    'TDX v4 debug',
+    10,
+    () =>
+      tdxInput(
+        readVector('v4-debug-td/tdx_quote_4.dat'),
+        collateral2026('50806f000000'),
+        '2026-03-25T00:00:00Z',
+      ),
+  ],
   [
     'TDX v4 with event log',
     0,
@@ -255,7 +379,9 @@ describe.skipIf(!haveChromium)('in headless Chromium', () => {
         'content-type': script ? 'text/javascript' : 'text/html',
         'content-security-policy': "default-src 'none'; script-src 'self'",
       });
-      response.end(script ? text : '<!doctype html><link rel="icon" href="data:,"><script src="/core.js"></script>');
+      response.end(
+        script ? text : '<!doctype html><link rel="icon" href="data:,"><script src="/core.js"></script>',
+      );
     });
     await new Promise<void>((resolve) => {
       server.listen(0, '127.0.0.1', resolve);
@@ -287,10 +413,16 @@ describe.skipIf(!haveChromium)('in headless Chromium', () => {
   });
 
   const runThere = (input: string): Promise<EvidenceResult> =>
-    page.evaluate(async (text) => (globalThis as unknown as { assay: { runEvidence: typeof runEvidence } }).assay.runEvidence(text), input);
+    page.evaluate(
+      async (text) =>
+        (globalThis as unknown as { assay: { runEvidence: typeof runEvidence } }).assay.runEvidence(text),
+      input,
+    );
 
   test('there is no Buffer and no process to lean on, and nothing complains', async () => {
-    expect(await page.evaluate(() => ['Buffer', 'process', 'require'].filter((name) => name in globalThis))).toEqual([]);
+    expect(
+      await page.evaluate(() => ['Buffer', 'process', 'require'].filter((name) => name in globalThis)),
+    ).toEqual([]);
     expect(complaints).toEqual([]);
   });
 

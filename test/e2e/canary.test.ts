@@ -161,7 +161,12 @@ model_roots = ["${join(folder, 'roots')}"]
           },
         ],
       },
-      { role: 'tool', tool_call_id: canary('toolcallid'), name: canary('toolrole'), content: canary('toolresult') },
+      {
+        role: 'tool',
+        tool_call_id: canary('toolcallid'),
+        name: canary('toolrole'),
+        content: canary('toolresult'),
+      },
       { role: 'user', content: [{ type: 'text', text: canary('part') }] },
     ],
     stop: [canary('stop'), canary('stop')],
@@ -182,7 +187,10 @@ model_roots = ["${join(folder, 'roots')}"]
       required: [CANARIES.find((each) => each === CANARIES.at(-3)) ?? ''],
       additionalProperties: false,
     };
-    return { name, tools: [{ type: 'function', function: { name, description: canary('tooldesc'), parameters } }] };
+    return {
+      name,
+      tools: [{ type: 'function', function: { name, description: canary('tooldesc'), parameters } }],
+    };
   };
   const schemaOf = (schema: unknown) => ({
     type: 'json_schema',
@@ -196,12 +204,18 @@ model_roots = ["${join(folder, 'roots')}"]
       expect(/Max core file size\s+(\S+)\s+(\S+)/.exec(limits)?.slice(1)).toEqual(['0', '0']);
     }
     // And should a crash handler take one all the same, none of the server's memory is in it.
-    if (process.platform === 'linux') expect(await readFile(`/proc/${server.process.pid}/coredump_filter`, 'utf8')).toMatch(/^0+\n$/);
+    if (process.platform === 'linux')
+      expect(await readFile(`/proc/${server.process.pid}/coredump_filter`, 'utf8')).toMatch(/^0+\n$/);
   });
 
   test('success: every field of every route, and what the model writes', async () => {
     await succeeds('POST', '/v1/chat/completions', { ...chatOf(), store: false, service_tier: 'auto' });
-    await succeeds('POST', '/v1/chat/completions', { ...chatOf(), stream: true, n: 2, stream_options: { include_usage: true } });
+    await succeeds('POST', '/v1/chat/completions', {
+      ...chatOf(),
+      stream: true,
+      n: 2,
+      stream_options: { include_usage: true },
+    });
     // The model is made to write a text that is known: as content, with log probabilities, and as arguments of a call.
     for (const stream of [false, true]) {
       const spoken = canary('spoken');
@@ -236,7 +250,10 @@ model_roots = ["${join(folder, 'roots')}"]
       response_format: schemaOf({
         $defs: { [canary('definition')]: { type: 'string', pattern: `^${canary('pattern')}$` } },
         type: 'object',
-        properties: { a: { $ref: `#/$defs/${CANARIES.at(-2)}` }, b: { enum: [canary('enum'), canary('enum')] } },
+        properties: {
+          a: { $ref: `#/$defs/${CANARIES.at(-2)}` },
+          b: { enum: [canary('enum'), canary('enum')] },
+        },
         required: ['a', 'b'],
         additionalProperties: false,
       }),
@@ -253,9 +270,22 @@ model_roots = ["${join(folder, 'roots')}"]
       metadata: { a: canary('metadata') },
       safety_identifier: canary('safety'),
     });
-    await succeeds('POST', '/v1/completions', { model: 'demo-context', prompt: canary('prompt'), max_tokens: 4, stream: true });
-    await succeeds('POST', '/v1/embeddings', { model: 'demo-embed', input: [canary('embed'), canary('embed')], user: canary('enduser') });
-    await succeeds('POST', '/v1/embeddings', { model: 'demo-embed', input: canary('embed'), encoding_format: 'base64' });
+    await succeeds('POST', '/v1/completions', {
+      model: 'demo-context',
+      prompt: canary('prompt'),
+      max_tokens: 4,
+      stream: true,
+    });
+    await succeeds('POST', '/v1/embeddings', {
+      model: 'demo-embed',
+      input: [canary('embed'), canary('embed')],
+      user: canary('enduser'),
+    });
+    await succeeds('POST', '/v1/embeddings', {
+      model: 'demo-embed',
+      input: canary('embed'),
+      encoding_format: 'base64',
+    });
     await succeeds('POST', '/v1/rerank', {
       model: 'demo-rerank',
       query: canary('query'),
@@ -271,7 +301,9 @@ model_roots = ["${join(folder, 'roots')}"]
     ])
       await succeeds('POST', '/v1/tokenize', { model: 'demo-chat', ...body });
     const { tokens } = JSON.parse(await succeeds('POST', '/v1/tokenize', { model: 'demo-chat', content: canary('detokenize') })) as { tokens: number[] }; // prettier-ignore
-    expect(await succeeds('POST', '/v1/detokenize', { model: 'demo-chat', tokens })).toContain(CANARIES.at(-1));
+    expect(await succeeds('POST', '/v1/detokenize', { model: 'demo-chat', tokens })).toContain(
+      CANARIES.at(-1),
+    );
     await succeeds('GET', '/v1/models');
     await succeeds('GET', '/v1/models/status');
     await succeeds('GET', '/health', undefined, {
@@ -288,12 +320,21 @@ model_roots = ["${join(folder, 'roots')}"]
         [canary('headername')]: canary('headervalue'),
       },
     });
-    const preflight = { 'access-control-request-method': 'POST', 'access-control-request-headers': canary('askedheader') };
-    await succeeds('OPTIONS', `/${canary('preflightpath')}`, undefined, { headers: { origin: 'https://known.example', ...preflight } });
-    await refuses('OPTIONS', '/v1/models', undefined, { headers: { origin: `https://${canary('origin')}.example`, ...preflight } });
+    const preflight = {
+      'access-control-request-method': 'POST',
+      'access-control-request-headers': canary('askedheader'),
+    };
+    await succeeds('OPTIONS', `/${canary('preflightpath')}`, undefined, {
+      headers: { origin: 'https://known.example', ...preflight },
+    });
+    await refuses('OPTIONS', '/v1/models', undefined, {
+      headers: { origin: `https://${canary('origin')}.example`, ...preflight },
+    });
     // Models: from the hub, loaded, shown, unloaded, deleted.
     const name = `${canary('pulledowner')}/${canary('pulledrepo')}:Q8_0`;
-    expect(await succeeds('POST', '/v1/models/pull', { name, token: canary('pulltoken') }, admin)).toContain('"status":"success"');
+    expect(await succeeds('POST', '/v1/models/pull', { name, token: canary('pulltoken') }, admin)).toContain(
+      '"status":"success"',
+    );
     expect(hub.seen.some(({ headers }) => headers.authorization === `Bearer ${CANARIES.at(-1)}`)).toBe(true);
     await succeeds('GET', `/v1/models/pull/${encodeURIComponent(name)}/status`, undefined, admin);
     await succeeds('GET', `/v1/models/${encodeURIComponent(name)}`);
@@ -328,13 +369,20 @@ model_roots = ["${join(folder, 'roots')}"]
     hub.faults = {
       // It gives back all it was sent, the token with it.
       api: (asked, response) => {
-        response.writeHead(asked.url?.includes('pulledmissing') === true ? 404 : 403, { 'x-echo': asked.headers.authorization ?? '' });
+        response.writeHead(asked.url?.includes('pulledmissing') === true ? 404 : 403, {
+          'x-echo': asked.headers.authorization ?? '',
+        });
         response.end(JSON.stringify({ error: `${asked.url} ${asked.headers.authorization}` }));
         return true;
       },
     };
     for (const repository of [canary('pulledmissing'), canary('pulledgated')]) {
-      const failed = await send('POST', '/v1/models/pull', { name: `${repository}/x:Q4_0`, token: canary('pulltoken') }, admin);
+      const failed = await send(
+        'POST',
+        '/v1/models/pull',
+        { name: `${repository}/x:Q4_0`, token: canary('pulltoken') },
+        admin,
+      );
       expect(failed.text).toMatch(/hub_(not_found|forbidden)/);
     }
     // Without a token of its own the pull is made with the server's.
@@ -353,18 +401,37 @@ model_roots = ["${join(folder, 'roots')}"]
       { ...chatOf(), model: c('model') },
       { ...chatOf(), messages: [{ role: c('role'), content: c('content') }] },
       user(`${c('long')} word`.repeat(20_000)),
-      user([{ type: 'image_url', image_url: { url: `data:image/png;base64,${c('image')}`, detail: c('detail') } }]),
-      user([{ type: 'file', file: { filename: c('filename'), file_data: c('filedata'), file_id: c('fileid') } }]),
+      user([
+        { type: 'image_url', image_url: { url: `data:image/png;base64,${c('image')}`, detail: c('detail') } },
+      ]),
+      user([
+        { type: 'file', file: { filename: c('filename'), file_data: c('filedata'), file_id: c('fileid') } },
+      ]),
       user([{ type: 'input_audio', input_audio: { data: c('audio'), format: 'wav' } }]),
       user([{ type: c('parttype'), text: c('parttext') }]),
       { ...chatOf(), tools: [{ type: 'function', function: { name: `${c('toolname')} ` } }] },
       { ...chatOf(), tools: [...toolsOf().tools, { type: c('tooltype') }] },
-      { ...chatOf(), tools: toolsOf().tools, tool_choice: { type: 'function', function: { name: c('chosen') } } },
+      {
+        ...chatOf(),
+        tools: toolsOf().tools,
+        tool_choice: { type: 'function', function: { name: c('chosen') } },
+      },
       { ...chatOf(), tools: toolsOf().tools, tool_choice: c('choice') },
-      { ...chatOf(), tools: [{ type: 'function', function: { name: 'a', parameters: { type: 'object', [c('keyword')]: c('schema') } } }] },
+      {
+        ...chatOf(),
+        tools: [
+          {
+            type: 'function',
+            function: { name: 'a', parameters: { type: 'object', [c('keyword')]: c('schema') } },
+          },
+        ],
+      },
       { ...chatOf(), function_call: c('functioncall'), functions: [{ name: c('function') }] },
       { ...chatOf(), response_format: { type: c('format') } },
-      { ...chatOf(), response_format: { type: 'json_schema', json_schema: { name: `${c('schemaname')} `, schema: {} } } },
+      {
+        ...chatOf(),
+        response_format: { type: 'json_schema', json_schema: { name: `${c('schemaname')} `, schema: {} } },
+      },
       strict({ type: 'object', [c('keyword')]: c('schema') }),
       strict({ type: 'object', properties: { [c('keywordproperty')]: { type: c('type') } } }),
       strict({ $ref: `#/$defs/${c('reference')}` }),
@@ -394,10 +461,28 @@ model_roots = ["${join(folder, 'roots')}"]
       ['/v1/completions', { model: 'demo-context', prompt: { a: c('object') } }],
       ['/v1/completions', { model: 'demo-context', prompt: [1, c('token')] }],
       ['/v1/embeddings', { model: 'demo-chat', input: c('wrongmodel') }],
-      ['/v1/embeddings', { model: 'demo-embed', input: c('embed'), encoding_format: c('encoding'), dimensions: c('dimensions') }],
+      [
+        '/v1/embeddings',
+        {
+          model: 'demo-embed',
+          input: c('embed'),
+          encoding_format: c('encoding'),
+          dimensions: c('dimensions'),
+        },
+      ],
       ['/v1/embeddings', { model: 'demo-embed', input: `${c('long')} word`.repeat(20_000) }],
-      ['/v1/rerank', { model: 'demo-rerank', query: c('query'), documents: [{ text: c('document'), [c('field')]: c('value') }] }],
-      ['/v1/rerank', { model: 'demo-rerank', query: [c('query')], documents: c('documents'), top_n: c('topn') }],
+      [
+        '/v1/rerank',
+        {
+          model: 'demo-rerank',
+          query: c('query'),
+          documents: [{ text: c('document'), [c('field')]: c('value') }],
+        },
+      ],
+      [
+        '/v1/rerank',
+        { model: 'demo-rerank', query: [c('query')], documents: c('documents'), top_n: c('topn') },
+      ],
       ['/v1/rerank', { model: 'demo-chat', query: c('query'), documents: [c('document')] }],
       ['/v1/tokenize', { model: 'demo-chat', content: c('tokenize'), prompt: c('tokenize') }],
       ['/v1/tokenize', { model: c('model'), content: c('tokenize') }],
@@ -409,7 +494,16 @@ model_roots = ["${join(folder, 'roots')}"]
     for (const [method, path, body] of [
       ['POST', '/v1/models', { name: c('modelname'), path: join(folder, 'roots', `${c('path')}.gguf`) }],
       ['POST', '/v1/models', { name: c('modelname'), path: `/etc/../${c('path')}` }],
-      ['POST', '/v1/models', { name: `${c('modelname')} `, path: 'x', format: c('format'), default_parameters: { [c('field')]: 1 } }],
+      [
+        'POST',
+        '/v1/models',
+        {
+          name: `${c('modelname')} `,
+          path: 'x',
+          format: c('format'),
+          default_parameters: { [c('field')]: 1 },
+        },
+      ],
       ['DELETE', `/v1/models/${c('deleted')}`, undefined],
       ['POST', '/v1/models/load', { name: c('loadname'), keep_alive: '1s' }],
       ['POST', '/v1/models/load', { name: 'demo-chat', keep_alive: c('keepalive') }],
@@ -447,7 +541,10 @@ model_roots = ["${join(folder, 'roots')}"]
         headers: { 'content-type': 'application/json' },
       },
       { raw: JSON.stringify(chatOf()), headers: { 'content-type': canary('contenttype') } },
-      { raw: JSON.stringify(chatOf()), headers: { 'content-type': `application/json; charset=${canary('charset')}` } },
+      {
+        raw: JSON.stringify(chatOf()),
+        headers: { 'content-type': `application/json; charset=${canary('charset')}` },
+      },
       { raw: JSON.stringify(chatOf()), headers: { 'content-encoding': canary('encoding') } },
       {
         raw: `--x\r\ncontent-disposition: form-data; name="${canary('formname')}"; filename="${canary('formfile')}"\r\n\r\n${canary('formbody')}\r\n--x--`,
@@ -492,7 +589,10 @@ model_roots = ["${join(folder, 'roots')}"]
   const raw = (bytes: string, servername: string): Promise<string> =>
     new Promise((resolve, reject) => {
       let text = '';
-      const socket = connectTls({ port: server.port, host: '127.0.0.1', servername, rejectUnauthorized: false }, () => socket.write(bytes));
+      const socket = connectTls(
+        { port: server.port, host: '127.0.0.1', servername, rejectUnauthorized: false },
+        () => socket.write(bytes),
+      );
       socket.setEncoding('latin1').on('data', (chunk: string) => {
         text += chunk;
         const [head = '', body] = text.split('\r\n\r\n');
@@ -500,7 +600,9 @@ model_roots = ["${join(folder, 'roots')}"]
         if (body !== undefined && length !== undefined && body.length >= Number(length)) socket.end();
       });
       socket.on('close', () => resolve(text));
-      socket.on('error', (error) => ((error as NodeJS.ErrnoException).code === 'ECONNRESET' ? resolve(text) : reject(error)));
+      socket.on('error', (error) =>
+        (error as NodeJS.ErrnoException).code === 'ECONNRESET' ? resolve(text) : reject(error),
+      );
     });
 
   test('abort and crash in mid-stream', async () => {
@@ -520,8 +622,12 @@ model_roots = ["${join(folder, 'roots')}"]
       tail += Buffer.from(part.value as Uint8Array).toString();
     expect(tail).toContain('engine_crashed');
     errors.push(tail.slice(tail.lastIndexOf('data: {"error"')));
-    await server.logged((line) => JSON.stringify(line).includes('engine') || JSON.stringify(line).includes('crash'));
-    await expect.poll(async () => (await childrenOf(server.process.pid ?? 0)).filter((pid) => killed.includes(pid))).toEqual([]);
+    await server.logged(
+      (line) => JSON.stringify(line).includes('engine') || JSON.stringify(line).includes('crash'),
+    );
+    await expect
+      .poll(async () => (await childrenOf(server.process.pid ?? 0)).filter((pid) => killed.includes(pid)))
+      .toEqual([]);
   });
 
   // The engines are halted, so that every request is in one when its client leaves, or the engine dies, whatever the machine's pace.
@@ -531,7 +637,10 @@ model_roots = ["${join(folder, 'roots')}"]
       ['/v1/chat/completions', { ...chatOf(), max_tokens: 40, stream: true, n: 2 }],
       ['/v1/completions', { model: 'demo-context', prompt: canary(what), max_tokens: 40 }],
       ['/v1/embeddings', { model: 'demo-embed', input: canary(what) }],
-      ['/v1/rerank', { model: 'demo-rerank', query: canary(what), documents: [canary(what), { text: canary(what) }] }],
+      [
+        '/v1/rerank',
+        { model: 'demo-rerank', query: canary(what), documents: [canary(what), { text: canary(what) }] },
+      ],
       ['/v1/tokenize', { model: 'demo-chat', messages: [{ role: 'user', content: canary(what) }] }],
       ['/v1/detokenize', { model: 'demo-chat', tokens: [5, 6, 7] }],
     ];
@@ -568,7 +677,9 @@ model_roots = ["${join(folder, 'roots')}"]
   /** Until that many requests hold a model. */
   const holding = async (wanted: number): Promise<void> => {
     const held = async (): Promise<string | undefined> =>
-      /^assay_model_requests_in_flight (\d+)$/m.exec((await send('GET', '/metrics', undefined, { key: adminKey })).text)?.[1];
+      /^assay_model_requests_in_flight (\d+)$/m.exec(
+        (await send('GET', '/metrics', undefined, { key: adminKey })).text,
+      )?.[1];
     await expect.poll(held, { timeout: 15_000 }).toBe(String(wanted));
   };
 
@@ -578,7 +689,8 @@ model_roots = ["${join(folder, 'roots')}"]
     expect(texts[0]).toContain('node');
     // An engine is not dumpable: of these two nobody but root may see anything.
     texts.push(await readFile(`/proc/${pid}/environ`, 'latin1').catch(ifForbidden('')));
-    for (const fd of await readdir(`/proc/${pid}/fd`).catch(ifForbidden([]))) texts.push(await readlink(`/proc/${pid}/fd/${fd}`));
+    for (const fd of await readdir(`/proc/${pid}/fd`).catch(ifForbidden([])))
+      texts.push(await readlink(`/proc/${pid}/fd/${fd}`));
     return CANARIES.filter((value) => texts.some((text) => text.includes(value)));
   };
 
@@ -607,7 +719,10 @@ model_roots = ["${join(folder, 'roots')}"]
     expect(sinks['metrics']).toContain('assay_');
     expect(sinks['error bodies']).toContain('unknown_parameter');
     expect(Object.keys(sinks).some((name) => name.includes('audit'))).toBe(true);
-    expect(Object.entries(sinks).filter(([sink, text]) => keepsPulledNames(sink) && /canarypulled/.test(text)).length).toBeGreaterThan(3);
+    expect(
+      Object.entries(sinks).filter(([sink, text]) => keepsPulledNames(sink) && /canarypulled/.test(text))
+        .length,
+    ).toBeGreaterThan(3);
     expect(written).toHaveLength(8);
     expect(CANARIES.length).toBeGreaterThan(400);
 
@@ -629,7 +744,8 @@ model_roots = ["${join(folder, 'roots')}"]
     } else if (found?.isFile() === true && found.size < BIGGEST_FILE) {
       const bytes = await readFile(path).catch(() => undefined);
       // Files of others are many and large; the one string that all of ours have says which to look into.
-      if (bytes !== undefined) sinks[path] = path.startsWith(folder) || bytes.includes(run) ? bytes.toString('latin1') : '';
+      if (bytes !== undefined)
+        sinks[path] = path.startsWith(folder) || bytes.includes(run) ? bytes.toString('latin1') : '';
     }
   }
 });
@@ -656,11 +772,16 @@ function textOf(answer: string): string {
     : [answer];
   interface Said {
     readonly content?: string | null;
-    readonly tool_calls?: readonly { readonly function?: { readonly name?: string; readonly arguments?: string } }[];
+    readonly tool_calls?: readonly {
+      readonly function?: { readonly name?: string; readonly arguments?: string };
+    }[];
   }
   return bodies
     .flatMap((body) => (JSON.parse(body) as { choices: { message?: Said; delta?: Said }[] }).choices)
     .flatMap(({ message, delta }) => [message, delta])
-    .map((said) => `${said?.content ?? ''}${(said?.tool_calls ?? []).map((call) => call.function?.arguments ?? '').join('')}`)
+    .map(
+      (said) =>
+        `${said?.content ?? ''}${(said?.tool_calls ?? []).map((call) => call.function?.arguments ?? '').join('')}`,
+    )
     .join('');
 }

@@ -23,9 +23,14 @@ interface Ran {
 
 function run(args: readonly string[]): Promise<Ran> {
   return new Promise((resolve) => {
-    execFile(process.execPath, [...args], { cwd: top, encoding: 'utf8', maxBuffer: 16 * 1024 * 1024 }, (error, stdout, stderr) => {
-      resolve({ code: error === null ? 0 : Number(error.code ?? -1), stdout, stderr });
-    });
+    execFile(
+      process.execPath,
+      [...args],
+      { cwd: top, encoding: 'utf8', maxBuffer: 16 * 1024 * 1024 },
+      (error, stdout, stderr) => {
+        resolve({ code: error === null ? 0 : Number(error.code ?? -1), stdout, stderr });
+      },
+    );
   });
 }
 
@@ -46,7 +51,13 @@ describe('commands', () => {
   });
 
   test('assay-verify prints the verdict as a table, exit 0', async () => {
-    const { code, stdout } = await run([verifyCli, server.url, '--policy', server.policyPath, '--allow-simulated']);
+    const { code, stdout } = await run([
+      verifyCli,
+      server.url,
+      '--policy',
+      server.policyPath,
+      '--allow-simulated',
+    ]);
     expect(code, stdout).toBe(0);
     expect(stdout).toContain(`MEASUREMENT ${server.policy.measurements[0]?.measurement.slice(0, 8)}`);
     expect(stdout).toContain('ACCEPTED');
@@ -70,9 +81,19 @@ describe('commands', () => {
   });
 
   test('--json has every check with id, spec, status and detail [M18]', async () => {
-    const { code, stdout } = await run([verifyCli, server.url, '--policy', server.policyPath, '--allow-simulated', '--json']);
+    const { code, stdout } = await run([
+      verifyCli,
+      server.url,
+      '--policy',
+      server.policyPath,
+      '--allow-simulated',
+      '--json',
+    ]);
     expect(code).toBe(0);
-    const verdict = JSON.parse(stdout) as { accepted: boolean; checks: { id: string; spec: string; status: string; detail: string }[] };
+    const verdict = JSON.parse(stdout) as {
+      accepted: boolean;
+      checks: { id: string; spec: string; status: string; detail: string }[];
+    };
     expect(verdict.accepted).toBe(true);
     expect(verdict.checks.length).toBeGreaterThan(30);
     for (const check of verdict.checks)
@@ -110,7 +131,16 @@ describe('commands', () => {
   test('the proxy verifies first, then serves plain HTTP on loopback: any client works unchanged', async () => {
     const child = spawn(
       process.execPath,
-      [verifyCli, 'proxy', server.url, '--policy', server.policyPath, '--allow-simulated', '--listen', '127.0.0.1:0'],
+      [
+        verifyCli,
+        'proxy',
+        server.url,
+        '--policy',
+        server.policyPath,
+        '--allow-simulated',
+        '--listen',
+        '127.0.0.1:0',
+      ],
       { stdio: ['ignore', 'pipe', 'pipe'] },
     );
     proxies.push(child);
@@ -151,14 +181,30 @@ describe('commands', () => {
   test('a policy names a release; the reference values beside it say which builds that is', async () => {
     const path = join(server.dataFolder, 'release.json');
     const values = join(top, 'image/reference-values.json');
-    const [name = ''] = Object.keys((JSON.parse(await readFile(values, 'utf8')) as { releases: object }).releases);
-    await writeFile(path, JSON.stringify({ measurements: [{ release: name }], models: server.policy.models }));
+    const [name = ''] = Object.keys(
+      (JSON.parse(await readFile(values, 'utf8')) as { releases: object }).releases,
+    );
+    await writeFile(
+      path,
+      JSON.stringify({ measurements: [{ release: name }], models: server.policy.models }),
+    );
     const printed = await run([verifyCli, 'policy', 'print', path, '--reference-values', values]);
     expect(printed.code, printed.stderr).toBe(0);
-    expect((JSON.parse(printed.stdout) as { measurements: unknown[] }).measurements.length).toBeGreaterThan(300);
+    expect((JSON.parse(printed.stdout) as { measurements: unknown[] }).measurements.length).toBeGreaterThan(
+      300,
+    );
     expect((await run([verifyCli, 'policy', 'print', path])).code).toBe(30);
     // This server is not that release.
-    const refused = await run([verifyCli, server.url, '--policy', path, '--reference-values', values, '--allow-simulated', '--json']);
+    const refused = await run([
+      verifyCli,
+      server.url,
+      '--policy',
+      path,
+      '--reference-values',
+      values,
+      '--allow-simulated',
+      '--json',
+    ]);
     expect(refused.code).toBe(10);
     expect(JSON.parse(refused.stdout)).toMatchObject({ accepted: false, code: 'snp_measurement' });
   });

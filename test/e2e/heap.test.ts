@@ -65,7 +65,12 @@ async function pipelined(content: string, close: (socket: Socket) => void): Prom
     `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${length}\r\n\r\n`;
   const whole = (body: object): string => head(JSON.stringify(body).length) + JSON.stringify(body);
   const more = { max_tokens: 1000, n: 4 };
-  const requests = [chat('x', more), chat(content, more), chat(content, { ...more, stream: true }), chat(content, { tools: content })];
+  const requests = [
+    chat('x', more),
+    chat(content, more),
+    chat(content, { ...more, stream: true }),
+    chat(content, { tools: content }),
+  ];
   socket.resume().write(`${requests.map(whole).join('')}${head(1000)}{"model":"${content}`);
   await api.begun(5);
   close(socket);
@@ -111,7 +116,9 @@ test.each<[string, (content: string) => Promise<unknown>]>([
 test('fields that are read and ignored are let go while the answer is made', async () => {
   const [kept, ignored] = [letters(), letters()];
   const door = latch();
-  const waiting = await startApi({ engine: { beforeToken: (position) => (position === 2 ? door.opened : Promise.resolve()) } });
+  const waiting = await startApi({
+    engine: { beforeToken: (position) => (position === 2 ? door.opened : Promise.resolve()) },
+  });
   // As bytes, which no snapshot lists: a client in this process would hold its text for as long as it waits.
   const call = `{"type":"function","function":{"name":"f","arguments":"{}","parsed_arguments":{"x":"IGNORED"}}}`;
   const assistant = `{"role":"assistant","content":"x","annotations":[{"x":"IGNORED"}],"parsed":{"x":"IGNORED"},"reasoning_content":"IGNORED","tool_calls":[${call}]}`;
@@ -122,7 +129,8 @@ test('fields that are read and ignored are let go while the answer is made', asy
   });
   const body = Buffer.concat(pieces);
   const socket = connect(Number(new URL(waiting.url).port), '127.0.0.1');
-  const head = 'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n';
+  const head =
+    'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n';
   socket.write(Buffer.concat([Buffer.from(`${head}content-length: ${body.length}\r\n\r\n`), body]));
   await once(socket, 'data');
   expect(await held(ignored)).toBe(0);

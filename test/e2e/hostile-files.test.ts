@@ -21,7 +21,10 @@ describe('hostile model files', () => {
     folder = await mkdtemp(join(tmpdir(), 'assay-hostile-'));
     const { 'demo-context': demo } = await ensureDemoModels(['demo-context']);
     whole = await readFile(demo.path);
-    await writeFile(join(folder, 'assay.toml'), `[store]\nmodel_roots = [${JSON.stringify(folder)}]\n[api]\nadmin_key = "test-admin"\n`);
+    await writeFile(
+      join(folder, 'assay.toml'),
+      `[store]\nmodel_roots = [${JSON.stringify(folder)}]\n[api]\nadmin_key = "test-admin"\n`,
+    );
     server = await startRealServer({ args: ['--config', join(folder, 'assay.toml')] });
   });
   afterAll(async () => {
@@ -33,7 +36,10 @@ describe('hostile model files', () => {
   const post = async (
     path: string,
     body: unknown,
-  ): Promise<{ status: number; body: { error?: { code: string; message: string }; choices?: { message: { content: string } }[] } }> => {
+  ): Promise<{
+    status: number;
+    body: { error?: { code: string; message: string }; choices?: { message: { content: string } }[] };
+  }> => {
     const response = await fetch(`${server.url}${path}`, {
       method: 'POST',
       headers: { 'content-type': 'application/json', authorization: 'Bearer test-admin' },
@@ -58,9 +64,15 @@ describe('hostile model files', () => {
     const path = join(folder, `${name}.gguf`);
     await writeFile(path, bytes);
     const registered = await post('/v1/models', { name, path });
-    const answer = registered.status === 201 ? await post('/v1/completions', { model: name, prompt: 'x', max_tokens: 4 }) : registered;
+    const answer =
+      registered.status === 201
+        ? await post('/v1/completions', { model: name, prompt: 'x', max_tokens: 4 })
+        : registered;
     expect(answer.status, JSON.stringify(answer.body)).toBeGreaterThanOrEqual(400);
-    expect(answer.body.error).toMatchObject({ message: expect.stringMatching(/\S/), code: expect.stringMatching(/^[a-z_]+$/) });
+    expect(answer.body.error).toMatchObject({
+      message: expect.stringMatching(/\S/),
+      code: expect.stringMatching(/^[a-z_]+$/),
+    });
     expect(JSON.stringify(answer.body)).not.toMatch(/node:internal|at .*\.js:\d+/);
     return answer.body.error?.code ?? '';
   };
@@ -99,7 +111,8 @@ describe('hostile model files', () => {
     await file.close();
     const answer = await post('/v1/completions', { model: 'changed', prompt: 'x', max_tokens: 2 });
     // Registration copied the bytes into the store: either those are used (200) or the change is noticed. Never the new bytes.
-    if (answer.status !== 200) expect(answer.body.error?.code).toMatch(/^(digest_mismatch|model_digest_mismatch|model_changed)$/);
+    if (answer.status !== 200)
+      expect(answer.body.error?.code).toMatch(/^(digest_mismatch|model_digest_mismatch|model_changed)$/);
     await stillServes();
   });
 });

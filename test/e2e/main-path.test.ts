@@ -27,7 +27,8 @@ async function codeOf(promise: Promise<unknown>): Promise<string> {
   try {
     await promise;
   } catch (error) {
-    for (let at: unknown = error; at instanceof Error; at = at.cause) if (at instanceof AttestationError) return at.code;
+    for (let at: unknown = error; at instanceof Error; at = at.cause)
+      if (at instanceof AttestationError) return at.code;
     throw error;
   }
   return 'accepted';
@@ -85,7 +86,12 @@ describe('the OpenAI SDK over attested TLS', () => {
   });
 
   test('abort in mid-stream ends the work; the next request is served', async () => {
-    const stream = await client.completions.create({ model: 'demo-context', prompt: 'abort me', max_tokens: 1500, stream: true });
+    const stream = await client.completions.create({
+      model: 'demo-context',
+      prompt: 'abort me',
+      max_tokens: 1500,
+      stream: true,
+    });
     let chunks = 0;
     for await (const chunk of stream) {
       chunks += chunk.choices.length;
@@ -141,7 +147,9 @@ describe('the OpenAI SDK over attested TLS', () => {
         }),
       ),
     );
-    expect(new Set(answers.map((completion) => completion.choices[0]?.message.content))).toEqual(new Set([answer]));
+    expect(new Set(answers.map((completion) => completion.choices[0]?.message.content))).toEqual(
+      new Set([answer]),
+    );
     expect(verified.length).toBeGreaterThanOrEqual(1);
     expect(verified.length).toBeLessThanOrEqual(8 + 8);
     await many.close();
@@ -154,9 +162,13 @@ describe('the OpenAI SDK over attested TLS', () => {
 
   test('a wrong measurement and a wrong model digest are refused', async () => {
     const measurements = ['ab'.repeat(48)];
-    expect(await codeOf(attestedFetch({ policy: { ...policyOf(server), measurements } }).verify(server.url))).toBe('snp_measurement');
+    expect(
+      await codeOf(attestedFetch({ policy: { ...policyOf(server), measurements } }).verify(server.url)),
+    ).toBe('snp_measurement');
     const models = { ...server.policy.models, 'demo-chat': 'cd'.repeat(32) };
-    expect(await codeOf(attestedFetch({ policy: { ...policyOf(server), models } }).verify(server.url))).toBe('model_digest_mismatch');
+    expect(await codeOf(attestedFetch({ policy: { ...policyOf(server), models } }).verify(server.url))).toBe(
+      'model_digest_mismatch',
+    );
   });
 
   test('plain http is refused before anything is sent [M11]', async () => {
@@ -164,7 +176,10 @@ describe('the OpenAI SDK over attested TLS', () => {
   });
 
   test('a request for a model that is not in the verified evidence is not sent', async () => {
-    const request = client.chat.completions.create({ model: 'another', messages: [{ role: 'user', content: question }] });
+    const request = client.chat.completions.create({
+      model: 'another',
+      messages: [{ role: 'user', content: question }],
+    });
     expect(await codeOf(request)).toBe('model_not_attested');
   });
 
@@ -190,7 +205,11 @@ describe('the OpenAI SDK over attested TLS', () => {
     }
     expect(text).toMatch(/data: \{"error":\{.*"code":"engine_crashed"/);
     expect(text).not.toContain('[DONE]');
-    const again = await client.completions.create({ model: 'demo-context', prompt: 'kill me', max_tokens: 3 });
+    const again = await client.completions.create({
+      model: 'demo-context',
+      prompt: 'kill me',
+      max_tokens: 3,
+    });
     expect(again.choices).toHaveLength(1);
     const chat = await client.chat.completions.create({
       model: 'demo-chat',

@@ -26,7 +26,10 @@ afterEach(async () => {
 
 async function start(toml: string): Promise<void> {
   await writeFile(join(folder, 'assay.toml'), toml);
-  server = await startRealServer({ dataFolder: join(folder, 'data'), args: ['--config', join(folder, 'assay.toml')] });
+  server = await startRealServer({
+    dataFolder: join(folder, 'data'),
+    args: ['--config', join(folder, 'assay.toml')],
+  });
 }
 
 interface Answer {
@@ -68,7 +71,9 @@ async function metric(name: string): Promise<number> {
 describe('twice what there is room for', () => {
   test('the queue of a model: as many as fit are served whole, the rest is 429 with Retry-After, all are accounted for', async () => {
     const [slots, queue] = [4, 8];
-    await start(`[models]\nslots = ${slots}\n[limits]\nmax_queue_per_model = ${queue}\n[audit]\nenabled = true\n`);
+    await start(
+      `[models]\nslots = ${slots}\n[limits]\nmax_queue_per_model = ${queue}\n[audit]\nenabled = true\n`,
+    );
     expect((await complete(1, 'warm')).status).toBe(200);
     // Long answers hold the slots while the flood comes in.
     const count = 2 * (slots + queue);
@@ -85,7 +90,8 @@ describe('twice what there is room for', () => {
     expect(served.length).toBeGreaterThanOrEqual(slots + queue);
     expect(refused.length).toBeGreaterThan(0);
     for (const answer of served) expect(answer).toMatchObject({ tokens: 300, finish: 'length' });
-    for (const answer of refused) expect(answer).toMatchObject({ status: 429, code: 'engine_overloaded', shouldRetry: 'true' });
+    for (const answer of refused)
+      expect(answer).toMatchObject({ status: 429, code: 'engine_overloaded', shouldRetry: 'true' });
     expect(refused.every((answer) => Number(answer.retryAfter) >= 1)).toBe(true);
     // Nobody who is refused waits for those who are served.
     expect(finished.lastIndexOf('refused')).toBeLessThan(finished.lastIndexOf('served'));
@@ -100,11 +106,15 @@ describe('twice what there is room for', () => {
     const lines = (await readFile(join(server.dataFolder, 'audit/audit.jsonl'), 'utf8'))
       .trim()
       .split('\n')
-      .map((line) => JSON.parse(line) as { request_id?: string; status?: number; completion_tokens?: number });
+      .map(
+        (line) => JSON.parse(line) as { request_id?: string; status?: number; completion_tokens?: number },
+      );
     const flood = lines.filter((line) => line.request_id?.startsWith('flood-') === true);
     expect(new Set(flood.map((line) => line.request_id)).size).toBe(count);
     expect(flood).toHaveLength(count);
-    expect(flood.filter((line) => line.status === 200 && line.completion_tokens === 300)).toHaveLength(served.length);
+    expect(flood.filter((line) => line.status === 200 && line.completion_tokens === 300)).toHaveLength(
+      served.length,
+    );
   });
 
   test('the server as a whole: 429 server_overloaded, and a health check is still answered', async () => {
@@ -119,7 +129,8 @@ describe('twice what there is room for', () => {
     expect(served.every((answer) => answer.tokens === 200)).toBe(true);
     const refused = answers.filter((answer) => answer.status !== 200);
     expect(refused.length).toBeGreaterThan(0);
-    for (const answer of refused) expect(answer).toMatchObject({ status: 429, code: 'server_overloaded', retryAfter: '1' });
+    for (const answer of refused)
+      expect(answer).toMatchObject({ status: 429, code: 'server_overloaded', retryAfter: '1' });
   });
 
   test('while a model loads: waiters beyond the limit are told to come back', async () => {
@@ -128,7 +139,8 @@ describe('twice what there is room for', () => {
     expect(answers.filter((answer) => answer.status === 200).length).toBeGreaterThanOrEqual(3);
     const refused = answers.filter((answer) => answer.status !== 200);
     expect(refused.length).toBeGreaterThan(0);
-    for (const answer of refused) expect(answer).toMatchObject({ status: 429, code: 'engine_overloaded', shouldRetry: 'true' });
+    for (const answer of refused)
+      expect(answer).toMatchObject({ status: 429, code: 'engine_overloaded', shouldRetry: 'true' });
   });
 });
 
@@ -140,77 +152,95 @@ test('an engine killed under a full queue: everybody is told, and the next are s
   for (const pid of await childrenOf(server.process.pid ?? 0)) process.kill(pid, 'SIGKILL');
   const answers = await Promise.all(waiting);
   expect(answers.filter((answer) => answer.status !== 503)).toEqual([]);
-  for (const answer of answers) expect(answer).toMatchObject({ code: 'engine_crashed', shouldRetry: 'true', retryAfter: '1' });
+  for (const answer of answers)
+    expect(answer).toMatchObject({ code: 'engine_crashed', shouldRetry: 'true', retryAfter: '1' });
   expect((await complete(2, 'after')).status).toBe(200);
 });
 
 const root = process.getuid?.() === 0 && process.platform === 'linux';
 
-test.skipIf(!root)('strangers without a key cannot fill the disk under the audit log; they are counted', async () => {
-  const small = join(folder, 'audit');
-  await mkdir(small);
-  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=32k', 'none', small]);
-  expect(String(mounted.stderr)).toBe('');
-  try {
-    await start(`[audit]\nenabled = true\nfolder = "${small}"\n[api.keys.a]\nsha256 = "${'ab'.repeat(32)}"\n`);
-    const paths = [['/nothing', 404], ['/v1/models', 401], ['/health', 200], ['/v1/chat/completions', 405]] as const; // prettier-ignore
-    const wrong = [];
-    for (let i = 0; i < 300; i++) {
-      for (const [path, status] of paths) {
-        const response = await fetch(server.url + path, { dispatcher });
-        await response.arrayBuffer();
-        if (response.status !== status) wrong.push([path, response.status]);
+test.skipIf(!root)(
+  'strangers without a key cannot fill the disk under the audit log; they are counted',
+  async () => {
+    const small = join(folder, 'audit');
+    await mkdir(small);
+    const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=32k', 'none', small]);
+    expect(String(mounted.stderr)).toBe('');
+    try {
+      await start(
+        `[audit]\nenabled = true\nfolder = "${small}"\n[api.keys.a]\nsha256 = "${'ab'.repeat(32)}"\n`,
+      );
+      const paths = [['/nothing', 404], ['/v1/models', 401], ['/health', 200], ['/v1/chat/completions', 405]] as const; // prettier-ignore
+      const wrong = [];
+      for (let i = 0; i < 300; i++) {
+        for (const [path, status] of paths) {
+          const response = await fetch(server.url + path, { dispatcher });
+          await response.arrayBuffer();
+          if (response.status !== status) wrong.push([path, response.status]);
+        }
       }
+      expect(wrong).toEqual([]);
+      expect(await server.stop()).toBe(0);
+      const lines = (await readFile(join(small, 'audit.jsonl'), 'utf8'))
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line) as { event: string; statuses?: Record<string, number> });
+      expect(lines.filter((line) => line.event === 'request')).toEqual([]);
+      for (const [, status] of paths)
+        expect(lines.reduce((sum, line) => sum + (line.statuses?.[status] ?? 0), 0)).toBe(300);
+      expect(await verifyAudit(small)).toMatchObject({ ok: true, unsigned: 0 });
+    } finally {
+      spawnSync('umount', ['-l', small]);
     }
-    expect(wrong).toEqual([]);
-    expect(await server.stop()).toBe(0);
-    const lines = (await readFile(join(small, 'audit.jsonl'), 'utf8'))
-      .trim()
-      .split('\n')
-      .map((line) => JSON.parse(line) as { event: string; statuses?: Record<string, number> });
-    expect(lines.filter((line) => line.event === 'request')).toEqual([]);
-    for (const [, status] of paths) expect(lines.reduce((sum, line) => sum + (line.statuses?.[status] ?? 0), 0)).toBe(300);
-    expect(await verifyAudit(small)).toMatchObject({ ok: true, unsigned: 0 });
-  } finally {
-    spawnSync('umount', ['-l', small]);
-  }
-});
+  },
+);
 
-test.skipIf(!root)('a full disk under the audit log: the server says so and stops rather than serve unrecorded', async () => {
-  const small = join(folder, 'audit');
-  await mkdir(small);
-  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=32k', 'none', small]);
-  expect(String(mounted.stderr)).toBe('');
-  try {
-    await start(`[audit]\nenabled = true\nfolder = "${small}"\n`);
-    const ended = once(server.process, 'exit');
-    const statuses: number[] = [];
-    // About 300 bytes a line: the disk is full long before the loop is over.
-    for (let i = 0; i < 1000 && server.process.exitCode === null; i++) {
-      try {
-        const response = await fetch(`${server.url}/v1/models`, { dispatcher });
-        await response.arrayBuffer();
-        statuses.push(response.status);
-      } catch {
-        break; // it has stopped
+test.skipIf(!root)(
+  'a full disk under the audit log: the server says so and stops rather than serve unrecorded',
+  async () => {
+    const small = join(folder, 'audit');
+    await mkdir(small);
+    const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=32k', 'none', small]);
+    expect(String(mounted.stderr)).toBe('');
+    try {
+      await start(`[audit]\nenabled = true\nfolder = "${small}"\n`);
+      const ended = once(server.process, 'exit');
+      const statuses: number[] = [];
+      // About 300 bytes a line: the disk is full long before the loop is over.
+      for (let i = 0; i < 1000 && server.process.exitCode === null; i++) {
+        try {
+          const response = await fetch(`${server.url}/v1/models`, { dispatcher });
+          await response.arrayBuffer();
+          statuses.push(response.status);
+        } catch {
+          break; // it has stopped
+        }
       }
+      await ended;
+      expect(statuses.filter((status) => status === 200).length).toBeGreaterThan(10);
+      expect(statuses.filter((status) => status !== 200 && status !== 503)).toEqual([]);
+      expect(server.stderr()).toContain('the audit log cannot be written');
+      expect(statuses.length).toBeLessThan(1000);
+      // Not 0: whoever supervises the server must see that it failed.
+      expect(server.process.exitCode).toBe(1);
+    } finally {
+      spawnSync('umount', ['-l', small]);
     }
-    await ended;
-    expect(statuses.filter((status) => status === 200).length).toBeGreaterThan(10);
-    expect(statuses.filter((status) => status !== 200 && status !== 503)).toEqual([]);
-    expect(server.stderr()).toContain('the audit log cannot be written');
-    expect(statuses.length).toBeLessThan(1000);
-    // Not 0: whoever supervises the server must see that it failed.
-    expect(server.process.exitCode).toBe(1);
-  } finally {
-    spawnSync('umount', ['-l', small]);
-  }
-});
+  },
+);
 
 test('bodies of very many small values do not end a server with a small heap', async () => {
-  server = await startRealServer({ dataFolder: join(folder, 'data'), env: { NODE_OPTIONS: '--max-old-space-size=96' } });
+  server = await startRealServer({
+    dataFolder: join(folder, 'data'),
+    env: { NODE_OPTIONS: '--max-old-space-size=96' },
+  });
   const post = (body: string | Buffer) =>
-    fetch(`${server.url}/v1/chat/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body, dispatcher });
+    fetch(`${server.url}/v1/chat/completions`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body,
+      dispatcher,
+    });
   const sound = '{"model":"demo-chat","max_tokens":1,"messages":[{"role":"user","content":"x"}';
   // Sixteen mebibytes each, seven at once; then as many of what is just within the bound, in a field that is ignored.
   const large = Buffer.from(

@@ -14,12 +14,16 @@ const top = fileURLToPath(new URL('../..', import.meta.url));
 const readme = readFileSync(join(top, 'README.md'), 'utf8');
 const answer = EXPECTED.find(({ question }) => question === 'What is attestation?')?.answer ?? '';
 function blocks(language: string): string[] {
-  return [...readme.matchAll(new RegExp(`\`\`\`${language}\\n([\\s\\S]*?)\`\`\``, 'g'))].map((match) => match[1] ?? '');
+  return [...readme.matchAll(new RegExp(`\`\`\`${language}\\n([\\s\\S]*?)\`\`\``, 'g'))].map(
+    (match) => match[1] ?? '',
+  );
 }
 
 let server: RealServer;
 function here(text: string): string {
-  return text.replaceAll('https://127.0.0.1:8443', server.url).replaceAll('.assay/policy.json', server.policyPath);
+  return text
+    .replaceAll('https://127.0.0.1:8443', server.url)
+    .replaceAll('.assay/policy.json', server.policyPath);
 }
 
 function shell(command: string): Promise<{ code: number; stdout: string }> {
@@ -42,14 +46,18 @@ test('it opens with two commands that exist, and names no target or file that do
   const makefile = readFileSync(join(top, 'Makefile'), 'utf8');
   for (const [, target] of readme.matchAll(/`?\bmake ([a-z-]+)/g))
     if (target !== 'the') expect(makefile).toMatch(new RegExp(`^${target}:`, 'm'));
-  for (const [, path] of readme.matchAll(/\]\(([^)#]+)\)/g)) expect(existsSync(join(top, path ?? '')), path).toBe(true);
+  for (const [, path] of readme.matchAll(/\]\(([^)#]+)\)/g))
+    expect(existsSync(join(top, path ?? '')), path).toBe(true);
 });
 
 test('the lines for the OpenAI SDK', async () => {
   const script = `${here(blocks('ts')[0] ?? '')}
     const { choices } = await client.chat.completions.create({ model: 'demo-chat', temperature: 0, messages: [{ role: 'user', content: 'What is attestation?' }] });
     process.stdout.write(choices[0].message.content); process.exit(0);`;
-  const child = spawn(process.execPath, ['--input-type=module', '-e', script], { cwd: top, stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+    cwd: top,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   let text = '';
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
   await once(child, 'close');
@@ -62,7 +70,9 @@ if (!HAVE_CURL) console.warn('\n! curl is not installed: its line of the README 
 test.skipIf(!HAVE_CURL)('curl through the proxy', async () => {
   const [command = '', curl = ''] = blocks('sh').filter((block) => block.includes('127.0.0.1:8080'));
   const args = here(command).trim().replace('127.0.0.1:8080', '127.0.0.1:0').split(' ').slice(2);
-  const proxy = spawn(process.execPath, [join(top, 'node_modules/.bin/assay-verify'), ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const proxy = spawn(process.execPath, [join(top, 'node_modules/.bin/assay-verify'), ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   const ended = once(proxy, 'exit');
   try {
     const url = await new Promise<string>((resolve) => {
@@ -75,7 +85,9 @@ test.skipIf(!HAVE_CURL)('curl through the proxy', async () => {
       proxy.stdout.setEncoding('utf8').on('data', look);
       proxy.stderr.setEncoding('utf8').on('data', look);
     });
-    const { code, stdout } = await shell(curl.replace('http://127.0.0.1:8080', url).replace('"model"', '"temperature":0,"model"'));
+    const { code, stdout } = await shell(
+      curl.replace('http://127.0.0.1:8080', url).replace('"model"', '"temperature":0,"model"'),
+    );
     expect(code).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({ choices: [{ message: { content: answer } }] });
   } finally {
@@ -90,7 +102,9 @@ test('the three verify commands end as it says', async () => {
     .split('\n')
     .map((line) => here(line.replace(/#.*/, '').trim()));
   expect(commands).toHaveLength(3);
-  const ran = await Promise.all(commands.map((command) => shell(command.replace('npx ', 'node_modules/.bin/'))));
+  const ran = await Promise.all(
+    commands.map((command) => shell(command.replace('npx ', 'node_modules/.bin/'))),
+  );
   expect(ran.map(({ code }) => code)).toEqual([0, 0, 10]);
   expect(ran[1]?.stdout).toMatch(/not proven/i);
 });

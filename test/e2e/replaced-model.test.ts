@@ -24,7 +24,9 @@ describe('other bytes under a proven id', () => {
   const admin = async (method: string, path: string, body?: object): Promise<Record<string, unknown>> => {
     const response = await plainFetch(`${server.url}${path}`, {
       method,
-      ...(body === undefined ? {} : { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }),
+      ...(body === undefined
+        ? {}
+        : { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }),
       dispatcher,
     });
     const answer = (await response.json()) as Record<string, unknown>;
@@ -44,7 +46,10 @@ describe('other bytes under a proven id', () => {
     await copyFile(demo['demo-chat'].path, join(folder, 'models/first.gguf'));
     await copyFile(demo['demo-context'].path, join(folder, 'models/second.gguf'));
     await writeFile(join(folder, 'assay.toml'), `[store]\nmodel_roots = ["${join(folder, 'models')}"]\n`);
-    server = await startRealServer({ dataFolder: join(folder, 'data'), args: ['--config', join(folder, 'assay.toml')] });
+    server = await startRealServer({
+      dataFolder: join(folder, 'data'),
+      args: ['--config', join(folder, 'assay.toml')],
+    });
   });
   afterAll(async () => {
     await dispatcher.close();
@@ -115,7 +120,13 @@ describe('other bytes under a proven id', () => {
   });
 
   test('through the proxy: evidence a local client asks for does not widen what the proxy accepted', async () => {
-    const proxy = await startProxy({ upstream: server.url, policy: policy(), host: '127.0.0.1', port: 0, connections: 1 });
+    const proxy = await startProxy({
+      upstream: server.url,
+      policy: policy(),
+      host: '127.0.0.1',
+      port: 0,
+      connections: 1,
+    });
     closing.push(proxy.close);
     const post = (): Promise<Response> =>
       fetch(`${proxy.url}/v1/completions`, {
@@ -130,6 +141,9 @@ describe('other bytes under a proven id', () => {
     expect([refused.status, refused.headers.get('x-should-retry')]).toEqual([409, 'true']);
     expect(((await refused.json()) as { error: { code: string } }).error.code).toBe('attestation_stale');
     const again = await post();
-    expect([again.status, ((await again.json()) as { error: { code: string } }).error.code]).toEqual([502, 'model_digest_mismatch']);
+    expect([again.status, ((await again.json()) as { error: { code: string } }).error.code]).toEqual([
+      502,
+      'model_digest_mismatch',
+    ]);
   });
 });

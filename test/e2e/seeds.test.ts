@@ -33,7 +33,9 @@ afterAll(async () => {
 /** A sample as it stands in a document; only the address is another. */
 async function sample(text: string): Promise<string> {
   const here = text.replace(/http:\/\/(?:localhost|127\.0\.0\.1):(?:11434|8080|8000)/g, proxy.url);
-  return (await execute('/bin/sh', ['-c', here], { encoding: 'utf8', env: { ...process.env, API_KEY: 'any' } })).stdout;
+  return (
+    await execute('/bin/sh', ['-c', here], { encoding: 'utf8', env: { ...process.env, API_KEY: 'any' } })
+  ).stdout;
 }
 
 describe('curl', () => {
@@ -65,16 +67,22 @@ describe('curl', () => {
 "prompt": "Once upon a time",
 "max_tokens": 100
 }'`);
-    expect(JSON.parse(completion)).toMatchObject({ object: 'text_completion', choices: [{ text: expect.any(String) }] });
+    expect(JSON.parse(completion)).toMatchObject({
+      object: 'text_completion',
+      choices: [{ text: expect.any(String) }],
+    });
     const vectors = await sample(`curl -s http://localhost:11434/v1/embeddings \\
 -H "Content-Type: application/json" \\
 -d '{"model": "qwen3-embed", "input": ["Hello", "World"]}'`);
     expect(JSON.parse(vectors)).toMatchObject({ object: 'list', data: [{ index: 0 }, { index: 1 }] });
-    expect(JSON.parse(await sample('curl -s http://localhost:11434/v1/models'))).toMatchObject({ object: 'list' });
+    expect(JSON.parse(await sample('curl -s http://localhost:11434/v1/models'))).toMatchObject({
+      object: 'list',
+    });
   });
 
   test('npu-stack and basert: chat and stream with a key', async () => {
-    const answer = await sample(`curl -s http://localhost:8000/v1/chat/completions -H "Content-Type: application/json" -d '{
+    const answer =
+      await sample(`curl -s http://localhost:8000/v1/chat/completions -H "Content-Type: application/json" -d '{
 "model": "my-llama-7b",
 "messages": [
 {"role": "system", "content": "You are a helpful assistant."},
@@ -95,7 +103,10 @@ describe('curl', () => {
 describe('the OpenAI SDK', () => {
   test('TypeScript sample', async () => {
     const client = new OpenAI({ baseURL: `${proxy.url}/v1`, apiKey: 'unused' });
-    const response = await client.chat.completions.create({ model: 'llama3.2:3b', messages: [{ role: 'user', content: 'Hello!' }] });
+    const response = await client.chat.completions.create({
+      model: 'llama3.2:3b',
+      messages: [{ role: 'user', content: 'Hello!' }],
+    });
     expect(response.choices[0]?.message.content).toMatch(/\w/);
   });
 

@@ -17,22 +17,35 @@ describe('accounting', () => {
 
   test('lost, doubled and invented requests are found', () => {
     expect(accounts(['soak-1'], sent)).toEqual(['accounts: soak-2 was answered and is not in the audit log']);
-    expect(accounts(['soak-1', 'soak-2', 'soak-2'], sent)).toEqual(['accounts: soak-2 is in the audit log twice']);
-    expect(accounts(['soak-1', 'soak-2', 'soak-9'], sent)).toEqual(['accounts: soak-9 is in the audit log and was never sent']);
+    expect(accounts(['soak-1', 'soak-2', 'soak-2'], sent)).toEqual([
+      'accounts: soak-2 is in the audit log twice',
+    ]);
+    expect(accounts(['soak-1', 'soak-2', 'soak-9'], sent)).toEqual([
+      'accounts: soak-9 is in the audit log and was never sent',
+    ]);
   });
 
   test('memory that grows is found, memory that was warmed up is not', () => {
     const samples = (bytes: (i: number) => number): Sample[] =>
-      Array.from({ length: 40 }, (_, i) => ({ seconds: i, rssBytes: bytes(i), descriptors: 30, children: 2 }));
+      Array.from({ length: 40 }, (_, i) => ({
+        seconds: i,
+        rssBytes: bytes(i),
+        descriptors: 30,
+        children: 2,
+      }));
     const mib = 1024 * 1024;
     expect(growth(samples((i) => (200 + Math.min(i, 8) * 20) * mib))).toEqual([]);
     expect(growth(samples((i) => (200 + i * 8) * mib))).toHaveLength(1);
   });
 });
 
-test('seconds of random clients, and of every fault: no leak, every request accounted for', { timeout: 120_000 }, async () => {
-  const report = await runSoak({ seconds: 14, clients: 8, seed: 7, faultEveryMs: 300 });
-  expect(report.problems).toEqual([]);
-  expect(Object.entries(report.faults).filter(([, count]) => count === 0)).toEqual([]);
-  expect(report.outcomes.get('200') ?? 0).toBeGreaterThan(10);
-});
+test(
+  'seconds of random clients, and of every fault: no leak, every request accounted for',
+  { timeout: 120_000 },
+  async () => {
+    const report = await runSoak({ seconds: 14, clients: 8, seed: 7, faultEveryMs: 300 });
+    expect(report.problems).toEqual([]);
+    expect(Object.entries(report.faults).filter(([, count]) => count === 0)).toEqual([]);
+    expect(report.outcomes.get('200') ?? 0).toBeGreaterThan(10);
+  },
+);

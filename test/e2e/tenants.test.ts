@@ -26,13 +26,26 @@ interface Asked {
 
 type Model = 'demo-context' | 'demo-chat' | 'demo-embed' | 'demo-rerank';
 
-async function counted(url: string, key: string | null, model: Model): Promise<{ cached: number; steps: number }> {
+async function counted(
+  url: string,
+  key: string | null,
+  model: Model,
+): Promise<{ cached: number; steps: number }> {
   // An engine tells its counts after its answers; whatever it says next comes after both.
-  const fence = { method: 'POST', headers: headersOf(key), body: JSON.stringify({ model, content: 'x' }), dispatcher };
+  const fence = {
+    method: 'POST',
+    headers: headersOf(key),
+    body: JSON.stringify({ model, content: 'x' }),
+    dispatcher,
+  };
   expect((await fetch(`${url}/v1/tokenize`, fence)).status).toBe(200);
   const text = await (await fetch(`${url}/metrics`, { dispatcher })).text();
-  const value = (name: string): number => Number(new RegExp(`^${name}\\{model="${model}"\\} (\\S+)$`, 'm').exec(text)?.[1] ?? 0);
-  return { cached: value('assay_engine_cached_tokens_total'), steps: value('assay_engine_decode_steps_total') };
+  const value = (name: string): number =>
+    Number(new RegExp(`^${name}\\{model="${model}"\\} (\\S+)$`, 'm').exec(text)?.[1] ?? 0);
+  return {
+    cached: value('assay_engine_cached_tokens_total'),
+    steps: value('assay_engine_decode_steps_total'),
+  };
 }
 
 function headersOf(key: string | null): Record<string, string> {
@@ -43,7 +56,12 @@ function headersOf(key: string | null): Record<string, string> {
 }
 
 /** One request of any route, and what the engine did for it. Nothing else runs meanwhile. */
-async function work(url: string, key: string | null, path: string, body: { readonly model: Model; readonly [field: string]: unknown }) {
+async function work(
+  url: string,
+  key: string | null,
+  path: string,
+  body: { readonly model: Model; readonly [field: string]: unknown },
+) {
   const before = await counted(url, key, body.model);
   const response = await fetch(`${url}${path}`, {
     method: 'POST',
@@ -68,7 +86,12 @@ async function work(url: string, key: string | null, path: string, body: { reado
 async function ask(url: string, key: string | null, prompt: string): Promise<Asked> {
   const { answer, ...done } = await work(url, key, '/v1/completions', { model: 'demo-context', prompt, max_tokens: 4, temperature: 0, logprobs: 3 }); // prettier-ignore
   const [choice] = answer.choices ?? [];
-  return { ...done, cachedTokens: done.cachedTokens ?? NaN, text: choice?.text ?? '', logprobs: choice?.logprobs?.token_logprobs ?? [] };
+  return {
+    ...done,
+    cachedTokens: done.cachedTokens ?? NaN,
+    text: choice?.text ?? '',
+    logprobs: choice?.logprobs?.token_logprobs ?? [],
+  };
 }
 
 /** Long enough that reading it takes several steps of the engine; different for every `name` from its first words on. */
@@ -87,10 +110,14 @@ describe('two keys on one model', () => {
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'assay-tenants-'));
     const keys = ['alice', 'bob'].map(
-      (name) => `[api.keys.${name}]\nsha256 = "${createHash('sha256').update(`${name}-key`).digest('hex')}"\n`,
+      (name) =>
+        `[api.keys.${name}]\nsha256 = "${createHash('sha256').update(`${name}-key`).digest('hex')}"\n`,
     );
     await writeFile(join(folder, 'assay.toml'), `${keys.join('')}[models]\nkeep_alive = "-1"\n`);
-    server = await startRealServer({ dataFolder: join(folder, 'data'), args: ['--config', join(folder, 'assay.toml')] });
+    server = await startRealServer({
+      dataFolder: join(folder, 'data'),
+      args: ['--config', join(folder, 'assay.toml')],
+    });
     await ask(server.url, 'alice-key', 'warm');
     await ask(server.url, 'bob-key', 'warm');
   });
@@ -112,7 +139,8 @@ describe('two keys on one model', () => {
     expect(again.cachedTokens).toBe(again.promptTokens - 1);
     expect(otherAgain.cachedTokens).toBe(otherAgain.promptTokens - 1);
     // The engine's own count agrees, so nothing was shared that the answer does not admit to.
-    for (const each of [fresh, first, again, other, otherAgain]) expect(each.engine.cached).toBe(each.cachedTokens);
+    for (const each of [fresh, first, again, other, otherAgain])
+      expect(each.engine.cached).toBe(each.cachedTokens);
     // And bob's request is the same work whether alice has sent the text or nobody has.
     expect(other.cachedTokens).toBe(fresh.cachedTokens);
     expect(other.promptTokens - other.engine.cached).toBeGreaterThan(100);
@@ -121,7 +149,8 @@ describe('two keys on one model', () => {
     for (const each of [again, other, otherAgain]) {
       expect(each.logprobs).toHaveLength(4);
       // Rounding differs with the size of the steps a prompt is read in, far below what a cached text would change.
-      for (const [i, value] of each.logprobs.entries()) expect(value).toBeCloseTo(first.logprobs[i] ?? NaN, 2);
+      for (const [i, value] of each.logprobs.entries())
+        expect(value).toBeCloseTo(first.logprobs[i] ?? NaN, 2);
     }
   });
 
@@ -149,43 +178,47 @@ describe('two keys on one model', () => {
     { name: 'embeddings', model: 'demo-embed', path: '/v1/embeddings', body: (input) => ({ input }), cached: false },
     { name: 'rerank', model: 'demo-rerank', path: '/v1/rerank', body: (query) => ({ query, documents: [query.slice(0, 40), query.slice(-40)] }), cached: false },
   ]; // prettier-ignore
-  test.each(ways)('$name: the work is less for the key that sent the text, and the same as for any text for the other', async (way) => {
-    const asked = (key: 'alice' | 'bob', text: string) =>
-      work(server.url, `${key}-key`, way.path, {
-        model: way.model,
-        temperature: 0,
-        ...way.body(text),
-        ...(way.cached ? {} : { temperature: undefined }),
-      });
-    // Texts that differ from each other's and all others' in their first letter: nothing but the template is shared by chance.
-    const [mine, theirs, warm] = ['KLM', 'NOP', 'QRS', 'TUV', 'WXY', 'ZGH'][ways.indexOf(way)] ?? '';
-    const text = short(`${mine}${way.name}`);
-    // Both have been here before, so that what all prompts begin with is known to both.
-    await asked('alice', short(`${warm}${way.name}`));
-    await asked('bob', short(`${warm}${way.name}`));
-    const first = await asked('alice', text);
-    const other = await asked('bob', text);
-    const nobodys = await asked('bob', short(`${theirs}${way.name}`));
-    const again = await asked('alice', text);
-    const read = (each: typeof first): number => each.promptTokens - each.engine.cached;
-    // Bob's work is what it would be had alice sent nothing, and what alice's was.
-    expect(other.engine.cached).toBe(first.engine.cached);
-    // Several writers decode together or in turns, as measures faster at the time; one writer's steps are its tokens.
-    if (way.body('')['n'] === undefined) expect(other.engine.steps).toBe(first.engine.steps);
-    expect(other.engine.cached).toBe(nobodys.engine.cached);
-    expect(other.cachedTokens).toBe(first.cachedTokens);
-    expect(other.promptTokens).toBe(first.promptTokens);
-    expect(read(other)).toBeGreaterThan(20);
-    if (way.cached) {
-      expect(read(again)).toBeLessThan(read(first) / 2);
-      expect(again.cachedTokens).toBe(again.engine.cached);
-    } else expect(again.engine).toEqual(first.engine);
-  });
+  test.each(ways)(
+    '$name: the work is less for the key that sent the text, and the same as for any text for the other',
+    async (way) => {
+      const asked = (key: 'alice' | 'bob', text: string) =>
+        work(server.url, `${key}-key`, way.path, {
+          model: way.model,
+          temperature: 0,
+          ...way.body(text),
+          ...(way.cached ? {} : { temperature: undefined }),
+        });
+      // Texts that differ from each other's and all others' in their first letter: nothing but the template is shared by chance.
+      const [mine, theirs, warm] = ['KLM', 'NOP', 'QRS', 'TUV', 'WXY', 'ZGH'][ways.indexOf(way)] ?? '';
+      const text = short(`${mine}${way.name}`);
+      // Both have been here before, so that what all prompts begin with is known to both.
+      await asked('alice', short(`${warm}${way.name}`));
+      await asked('bob', short(`${warm}${way.name}`));
+      const first = await asked('alice', text);
+      const other = await asked('bob', text);
+      const nobodys = await asked('bob', short(`${theirs}${way.name}`));
+      const again = await asked('alice', text);
+      const read = (each: typeof first): number => each.promptTokens - each.engine.cached;
+      // Bob's work is what it would be had alice sent nothing, and what alice's was.
+      expect(other.engine.cached).toBe(first.engine.cached);
+      // Several writers decode together or in turns, as measures faster at the time; one writer's steps are its tokens.
+      if (way.body('')['n'] === undefined) expect(other.engine.steps).toBe(first.engine.steps);
+      expect(other.engine.cached).toBe(nobodys.engine.cached);
+      expect(other.cachedTokens).toBe(first.cachedTokens);
+      expect(other.promptTokens).toBe(first.promptTokens);
+      expect(read(other)).toBeGreaterThan(20);
+      if (way.cached) {
+        expect(read(again)).toBeLessThan(read(first) / 2);
+        expect(again.cachedTokens).toBe(again.engine.cached);
+      } else expect(again.engine).toEqual(first.engine);
+    },
+  );
 
   test('a text sent as a chat is no hit for a completion of the other key, nor the reverse', async () => {
     const text = secret('merged routes');
     const chat = (key: string) => work(server.url, key, '/v1/chat/completions', { model: 'demo-context', messages: [{ role: 'user', content: text }], max_tokens: 1 }); // prettier-ignore
-    const completion = (key: string) => work(server.url, key, '/v1/completions', { model: 'demo-context', prompt: text, max_tokens: 1 });
+    const completion = (key: string) =>
+      work(server.url, key, '/v1/completions', { model: 'demo-context', prompt: text, max_tokens: 1 });
     const [chatOfAlice, completionOfBob] = [await chat('alice-key'), await completion('bob-key')];
     expect([chatOfAlice.engine.cached, completionOfBob.engine.cached]).toEqual([ONLY_BEGIN, ONLY_BEGIN]);
     const [chatOfBob, completionOfAlice] = [await chat('bob-key'), await completion('alice-key')];
@@ -211,7 +244,10 @@ describe('no keys configured', () => {
       ];
       // The unnamed caller's warm-up shares its begin-of-text token with the prompt; the named one sent nothing before.
       expect([first.cachedTokens, named.cachedTokens]).toEqual([ONLY_BEGIN, 0]);
-      expect([again.cachedTokens, namedAgain.cachedTokens]).toEqual([again.promptTokens - 1, namedAgain.promptTokens - 1]);
+      expect([again.cachedTokens, namedAgain.cachedTokens]).toEqual([
+        again.promptTokens - 1,
+        namedAgain.promptTokens - 1,
+      ]);
     } finally {
       await server.stop();
     }

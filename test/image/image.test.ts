@@ -26,7 +26,10 @@ import { ENTRIES, SECTIONS, type Field } from '../../src/config/schema.ts';
 import { haveInputs, inputsFolder } from '../fixtures/image/guest.ts';
 
 const ready = haveInputs('image');
-if (!ready) console.warn('\n! the locked inputs of the image are not in the cache: its contents are not checked (make image-inputs)\n');
+if (!ready)
+  console.warn(
+    '\n! the locked inputs of the image are not in the cache: its contents are not checked (make image-inputs)\n',
+  );
 
 let folder = '';
 beforeAll(() => {
@@ -64,7 +67,13 @@ async function smallRelease(sources: Sources): Promise<Release> {
   return {
     files,
     manifest: manifestText(
-      buildManifest({ release: '0', source, files, root: { rootHash: root.rootHash, blocks: root.blocks }, models: [] }),
+      buildManifest({
+        release: '0',
+        source,
+        files,
+        root: { rootHash: root.rootHash, blocks: root.blocks },
+        models: [],
+      }),
     ),
   };
 }
@@ -111,12 +120,16 @@ describe.skipIf(!ready)('a build', () => {
   });
 
   test('native code is for linux-x64 and from the lock: Node, libllama, koffi and the libraries they need', () => {
-    const native = [...root].filter(([path, node]) => node.kind === 'file' && /\.(so|node)(\.|$)/.test(path)).map(([path]) => path);
+    const native = [...root]
+      .filter(([path, node]) => node.kind === 'file' && /\.(so|node)(\.|$)/.test(path))
+      .map(([path]) => path);
     expect(
       native.filter(
         (path) =>
           path.startsWith('opt/') &&
-          !/node_modules\/(@node-llama-cpp\/linux-x64\/bins\/linux-x64|@koromix\/koffi-linux-x64\/linux_x64)\//.test(path),
+          !/node_modules\/(@node-llama-cpp\/linux-x64\/bins\/linux-x64|@koromix\/koffi-linux-x64\/linux_x64)\//.test(
+            path,
+          ),
       ),
     ).toEqual([]);
     expect(native.some((path) => /arm|musl|darwin|win32|cuda|vulkan/.test(path))).toBe(false);
@@ -141,13 +154,17 @@ describe.skipIf(!ready)('a build', () => {
     }
   });
 
-  test('measure recomputes every line of the manifest from the published files', { timeout: 120_000 }, async () => {
-    const report = await measureManifest(readFileSync(out('manifest.json')), readOut);
-    expect(report.findings.filter(({ ok }) => !ok)).toEqual([]);
-    expect(report.ok).toBe(true);
-    expect(report.manifest.snp.flatMap(({ digests }) => digests)).toHaveLength(512);
-    expect(readFileSync(out('cmdline'), 'utf8')).toBe(report.manifest.cmdline);
-  });
+  test(
+    'measure recomputes every line of the manifest from the published files',
+    { timeout: 120_000 },
+    async () => {
+      const report = await measureManifest(readFileSync(out('manifest.json')), readOut);
+      expect(report.findings.filter(({ ok }) => !ok)).toEqual([]);
+      expect(report.ok).toBe(true);
+      expect(report.manifest.snp.flatMap(({ digests }) => digests)).toHaveLength(512);
+      expect(readFileSync(out('cmdline'), 'utf8')).toBe(report.manifest.cmdline);
+    },
+  );
 
   test('measure finds a changed file, whichever it is, and what follows from it', async () => {
     const manifest = Buffer.from(small.manifest);
@@ -212,13 +229,19 @@ describe.skipIf(!ready)('a build', () => {
       { ...manifest, cmdline: 5 },
       { ...manifest, root: { rootHash: 'zz', blocks: 2 } },
     ]) {
-      expect(() => parseManifest(JSON.stringify(changed))).toThrow(expect.objectContaining({ code: 'malformed_manifest' }));
+      expect(() => parseManifest(JSON.stringify(changed))).toThrow(
+        expect.objectContaining({ code: 'malformed_manifest' }),
+      );
     }
     expect(() => parseManifest('{')).toThrow(AttestationError);
   });
 
   test('two builds into different folders are the same files', { timeout: 120_000 }, async () => {
-    await buildImage({ out: join(folder, 'again'), sources: await lockedSources(inputsFolder), top: join(folder, 'sources') });
+    await buildImage({
+      out: join(folder, 'again'),
+      sources: await lockedSources(inputsFolder),
+      top: join(folder, 'sources'),
+    });
     expect(compareFolders(join(folder, 'out'), join(folder, 'again'))).toEqual([]);
     writeFileSync(join(folder, 'again', 'cmdline'), 'x');
     expect(compareFolders(join(folder, 'out'), join(folder, 'again'))).toEqual([{ file: 'cmdline', at: 0 }]);
@@ -230,7 +253,11 @@ describe('the command line and the configuration', () => {
 
   test('binds root hash, size and configuration, once each', () => {
     const line = cmdline({ root: hash, blocks: 12, config: 'cd'.repeat(32) });
-    expect(line.match(/assay\.[a-z]+=\S+/g)).toEqual([`assay.root=${hash}`, 'assay.blocks=12', `assay.cfg=${'cd'.repeat(32)}`]);
+    expect(line.match(/assay\.[a-z]+=\S+/g)).toEqual([
+      `assay.root=${hash}`,
+      'assay.blocks=12',
+      `assay.cfg=${'cd'.repeat(32)}`,
+    ]);
     expect(line).toContain('lockdown=confidentiality');
     expect(line).toContain('module.sig_enforce=1');
   });
@@ -246,25 +273,33 @@ describe('the command line and the configuration', () => {
 
   test('property: any change of the measured configuration changes the command line', () => {
     const model = { name: 'm', rootHash: hash, blocks: 9 };
-    const lineOf = (text: string): string => cmdline({ root: hash, blocks: 12, config: measuredConfig([model], text).sha256 });
+    const lineOf = (text: string): string =>
+      cmdline({ root: hash, blocks: 12, config: measuredConfig([model], text).sha256 });
     fc.assert(
       fc.property(fc.string({ minLength: 1, maxLength: 200 }), fc.nat(), (text, at) => {
         const index = at % text.length;
-        const changed = text.slice(0, index) + String.fromCharCode(text.charCodeAt(index) ^ 1) + text.slice(index + 1);
+        const changed =
+          text.slice(0, index) + String.fromCharCode(text.charCodeAt(index) ^ 1) + text.slice(index + 1);
         expect(lineOf(changed)).not.toBe(lineOf(text));
       }),
     );
   });
 
-  test.each(['', '../x', 'A', 'a b', '.hidden', 'x'.repeat(65)])('a model disk may not be named %j', (name) => {
-    expect(() => measuredConfig([{ name, rootHash: hash, blocks: 9 }], '')).toThrow(ImageError);
-  });
+  test.each(['', '../x', 'A', 'a b', '.hidden', 'x'.repeat(65)])(
+    'a model disk may not be named %j',
+    (name) => {
+      expect(() => measuredConfig([{ name, rootHash: hash, blocks: 9 }], '')).toThrow(ImageError);
+    },
+  );
 
   test('disks of text are whole sectors, and hold no NUL and no more than the guest reads', () => {
-    for (const length of [1, 511, 512, 513]) expect(textDisk('x'.repeat(length), 'config').length % 512).toBe(0);
+    for (const length of [1, 511, 512, 513])
+      expect(textDisk('x'.repeat(length), 'config').length % 512).toBe(0);
     expect(() => textDisk('a\0b', 'config')).toThrow(ImageError);
     expect(() => textDisk('x'.repeat(65 * 1024), 'operator')).toThrow(ImageError);
-    expect(operatorConfig({ address: '10.0.0.2/24' })).toBe('# assay operator configuration 1\naddress 10.0.0.2/24\n---\n');
+    expect(operatorConfig({ address: '10.0.0.2/24' })).toBe(
+      '# assay operator configuration 1\naddress 10.0.0.2/24\n---\n',
+    );
   });
 
   test('no unmeasured input reaches code, paths, environment or the log level', () => {
@@ -275,7 +310,11 @@ describe('the command line and the configuration', () => {
     );
     const operator = keys.filter(({ field }) => field.from === 'operator');
     expect(operator.length).toBeGreaterThan(10);
-    expect(operator.filter(({ field, name }) => field.path === true || name.startsWith('log.')).map(({ name }) => name)).toEqual([]);
+    expect(
+      operator
+        .filter(({ field, name }) => field.path === true || name.startsWith('log.'))
+        .map(({ name }) => name),
+    ).toEqual([]);
   });
 });
 
@@ -287,7 +326,9 @@ describe('model disks', () => {
     expect(disk).toMatchObject({ name: 'some-model.q4', serial: `m-${disk.rootHash.slice(0, 16)}` });
     expect(verityRootHash(readFileSync(join(folder, 'model.img')), disk.blocks)).toBe(disk.rootHash);
     writeFileSync(gguf, Buffer.alloc(100_001, 'weightz'));
-    expect((await packModel({ path: gguf, size: 100_001 }, join(folder, 'other.img'))).rootHash).not.toBe(disk.rootHash);
+    expect((await packModel({ path: gguf, size: 100_001 }, join(folder, 'other.img'))).rootHash).not.toBe(
+      disk.rootHash,
+    );
   });
 
   test('the verifier computes the root hash the builder wrote, for trees of one and two levels', async () => {

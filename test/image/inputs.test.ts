@@ -10,7 +10,13 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { compareVersions, parseDepends, parseRelease, parseStanzas, verifiedRelease } from '../../image/debian.ts';
+import {
+  compareVersions,
+  parseDepends,
+  parseRelease,
+  parseStanzas,
+  verifiedRelease,
+} from '../../image/debian.ts';
 import { ImageError } from '../../image/errors.ts';
 import { type DebianInput, lockText, parseLock, readLock } from '../../image/lock.ts';
 import { findMirrors, openInputs } from '../../image/mirror.ts';
@@ -54,11 +60,17 @@ describe('the lock', () => {
     ['not JSON', '{'],
     ['an unknown key', JSON.stringify({ version: 1, debian: [], npm: [], extra: 1 })],
     ['another version', JSON.stringify({ version: 2, debian: [], npm: [] })],
-    ['a path that climbs', JSON.stringify({ version: 1, debian: [{ ...entry, path: 'pool/../../x.deb' }], npm: [] })],
+    [
+      'a path that climbs',
+      JSON.stringify({ version: 1, debian: [{ ...entry, path: 'pool/../../x.deb' }], npm: [] }),
+    ],
     ['a short digest', JSON.stringify({ version: 1, debian: [{ ...entry, sha256: 'abc' }], npm: [] })],
     ['a size of text', JSON.stringify({ version: 1, debian: [{ ...entry, size: '1' }], npm: [] })],
     ['an entry twice', JSON.stringify({ version: 1, debian: [entry, entry], npm: [] })],
-    ['an npm entry without integrity', JSON.stringify({ version: 1, debian: [], npm: [{ package: 'x', version: '1.0.0' }] })],
+    [
+      'an npm entry without integrity',
+      JSON.stringify({ version: 1, debian: [], npm: [{ package: 'x', version: '1.0.0' }] }),
+    ],
   ])('refuses %s', (_name, text) => {
     expect(() => parseLock(text)).toThrow(ImageError);
   });
@@ -106,7 +118,9 @@ describe('Debian metadata', () => {
 
   test('a Release file past its time is refused', () => {
     const text = `Codename: trixie\nValid-Until: Fri, 06 Nov 2026 08:08:01 UTC\nSHA256:\n ${'a'.repeat(64)} 12 main/binary-amd64/Packages.xz\n`;
-    expect(parseRelease(text, new Date('2026-11-01')).sha256.get('main/binary-amd64/Packages.xz')).toBe('a'.repeat(64));
+    expect(parseRelease(text, new Date('2026-11-01')).sha256.get('main/binary-amd64/Packages.xz')).toBe(
+      'a'.repeat(64),
+    );
     expect(() => parseRelease(text, new Date('2026-11-07'))).toThrow(/valid until/);
   });
 
@@ -161,7 +175,9 @@ describe('the cache and the mirror', () => {
       await expect(openInputs(join(folder, 'b'), mirrors).debian(input)).rejects.toThrow(/the lock says/);
     }
     served = content;
-    expect(Buffer.from(await openInputs(join(folder, 'b'), mirrors).debian(input)).toString()).toBe('a package');
+    expect(Buffer.from(await openInputs(join(folder, 'b'), mirrors).debian(input)).toString()).toBe(
+      'a package',
+    );
   });
 
   test('a damaged file in the cache is refused', async () => {
@@ -171,7 +187,10 @@ describe('the cache and the mirror', () => {
   });
 
   test('mirrors come from the environment when it names them', async () => {
-    const named = await findMirrors({ ASSAY_DEBIAN_MIRROR: 'http://m/debian/', ASSAY_DEBIAN_SECURITY_MIRROR: 'http://m/security' });
+    const named = await findMirrors({
+      ASSAY_DEBIAN_MIRROR: 'http://m/debian/',
+      ASSAY_DEBIAN_SECURITY_MIRROR: 'http://m/security',
+    });
     expect(named).toEqual({ debian: 'http://m/debian', 'debian-security': 'http://m/security' });
   });
 });

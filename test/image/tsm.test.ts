@@ -9,7 +9,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { allowSimulated, AttestationError, EXPORTER_LABEL, parseDocument, toHex, verify } from '@assay/attestation';
+import {
+  allowSimulated,
+  AttestationError,
+  EXPORTER_LABEL,
+  parseDocument,
+  toHex,
+  verify,
+} from '@assay/attestation';
 import { measureSnpLaunch, parseManifest } from '@assay/attestation/launch';
 import { attestedFetch } from '@assay/attestation/node';
 import { createSimulatedAmd, type SimulatedAmd } from '@assay/attestation/simulated';
@@ -118,10 +125,21 @@ beforeAll(async () => {
     extraModules: new Map([['fake_tsm', module]]),
   });
   // The module is not signed by Debian, so this guest runs without the two parameters that would refuse it. It measures otherwise.
-  cmdline = readFileSync(join(folder, 'cmdline'), 'utf8').replace(' lockdown=confidentiality module.sig_enforce=1', '');
+  cmdline = readFileSync(join(folder, 'cmdline'), 'utf8').replace(
+    ' lockdown=confidentiality module.sig_enforce=1',
+    '',
+  );
   const launch = { vmm: 'qemu', vcpuType: 'EPYC-v4', vcpus: 2, guestFeatures: 1n } as const;
-  const kernel = { kernel: readFileSync(join(folder, 'vmlinuz')), initrd: readFileSync(join(folder, 'initrd.cpio')), cmdline };
-  predicted = measureSnpLaunch({ ...launch, firmware: readFileSync(join(folder, 'OVMF.snp.fd')), kernel }).measurement;
+  const kernel = {
+    kernel: readFileSync(join(folder, 'vmlinuz')),
+    initrd: readFileSync(join(folder, 'initrd.cpio')),
+    cmdline,
+  };
+  predicted = measureSnpLaunch({
+    ...launch,
+    firmware: readFileSync(join(folder, 'OVMF.snp.fd')),
+    kernel,
+  }).measurement;
   amd = await createSimulatedAmd({ product: 'Genoa', rsaBits: 4096 });
   processor = createServer((socket) => {
     let held = Buffer.alloc(0);
@@ -140,7 +158,10 @@ beforeAll(async () => {
     emulator,
     folder,
     cmdline,
-    disks: [...standardDisks(folder), { file: join(folder, 'model-demo-chat.img'), serial: modelSerial(model!.rootHash) }],
+    disks: [
+      ...standardDisks(folder),
+      { file: join(folder, 'model-demo-chat.img'), serial: modelSerial(model!.rootHash) },
+    ],
     extra: [
       '-device',
       'virtio-serial-pci',
@@ -170,7 +191,13 @@ function attestation(port: number): Promise<Answer> {
   const nonce = new Uint8Array(randomBytes(32));
   return new Promise((resolve, reject) => {
     const socket = connect(
-      { host: '127.0.0.1', port, rejectUnauthorized: false, minVersion: 'TLSv1.3', ALPNProtocols: ['http/1.1'] },
+      {
+        host: '127.0.0.1',
+        port,
+        rejectUnauthorized: false,
+        minVersion: 'TLSv1.3',
+        ALPNProtocols: ['http/1.1'],
+      },
       () => {
         const exporter = new Uint8Array(socket.exportKeyingMaterial(32, EXPORTER_LABEL, Buffer.from(nonce)));
         const spki = socket.getPeerX509Certificate()!.publicKey.export({ type: 'spki', format: 'der' });
@@ -178,9 +205,16 @@ function attestation(port: number): Promise<Answer> {
         let text = '';
         socket.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
         socket.on('end', () =>
-          resolve({ document: JSON.parse(text.slice(text.indexOf('\r\n\r\n') + 4)) as Record<string, unknown>, nonce, exporter, peerSpki }),
+          resolve({
+            document: JSON.parse(text.slice(text.indexOf('\r\n\r\n') + 4)) as Record<string, unknown>,
+            nonce,
+            exporter,
+            peerSpki,
+          }),
         );
-        socket.write(`GET /v1/attestation?nonce=${toHex(nonce)} HTTP/1.1\r\nhost: guest\r\nconnection: close\r\n\r\n`);
+        socket.write(
+          `GET /v1/attestation?nonce=${toHex(nonce)} HTTP/1.1\r\nhost: guest\r\nconnection: close\r\n\r\n`,
+        );
       },
     );
     socket.on('error', reject);
@@ -188,46 +222,64 @@ function attestation(port: number): Promise<Answer> {
 }
 
 describe.skipIf(!ready)('configfs-tsm of a real kernel', () => {
-  test('the evidence of this very connection verifies, with the measurement predicted for the launch', { timeout: 120_000 }, async () => {
-    const { document, ...binding } = await attestation(guest!.port);
-    expect(document['tee_type']).toBe('sev-snp');
-    expect(document['measurement']).toBe(toHex(predicted));
-    // The verifier takes other roots for evidence that calls itself simulated only; the label is not part of what is signed.
-    const relabelled = parseDocument(JSON.stringify({ ...document, tee_type: 'simulated' }));
-    const root = createHash('sha256').update(amd.ark).digest('hex');
-    const policy = {
-      measurements: [{ name: 'predicted', measurement: toHex(predicted) }],
-      models: { 'demo-chat': parseManifest(readFileSync(join(folder, 'manifest.json'), 'utf8')).models[0]!.sha256 },
-      [allowSimulated]: { root },
-    };
-    const options = { ...binding, now: Date.now(), policy, tls: { version: 'TLSv1.3', resumed: false } };
-    const result = await verify(relabelled, options);
-    expect(result.measurement).toBe(toHex(predicted));
-    expect(result.transcript.filter((check) => check.status === 'fail')).toEqual([]);
-    // Another machine's prediction, or another connection's exporter, is refused.
-    const other = { ...policy, measurements: [{ name: 'other', measurement: '00'.repeat(48) }] };
-    await expect(verify(relabelled, { ...options, policy: other })).rejects.toThrow(AttestationError);
-    await expect(verify(relabelled, { ...options, exporter: new Uint8Array(32) })).rejects.toThrow(AttestationError);
-  });
+  test(
+    'the evidence of this very connection verifies, with the measurement predicted for the launch',
+    { timeout: 120_000 },
+    async () => {
+      const { document, ...binding } = await attestation(guest!.port);
+      expect(document['tee_type']).toBe('sev-snp');
+      expect(document['measurement']).toBe(toHex(predicted));
+      // The verifier takes other roots for evidence that calls itself simulated only; the label is not part of what is signed.
+      const relabelled = parseDocument(JSON.stringify({ ...document, tee_type: 'simulated' }));
+      const root = createHash('sha256').update(amd.ark).digest('hex');
+      const policy = {
+        measurements: [{ name: 'predicted', measurement: toHex(predicted) }],
+        models: {
+          'demo-chat': parseManifest(readFileSync(join(folder, 'manifest.json'), 'utf8')).models[0]!.sha256,
+        },
+        [allowSimulated]: { root },
+      };
+      const options = { ...binding, now: Date.now(), policy, tls: { version: 'TLSv1.3', resumed: false } };
+      const result = await verify(relabelled, options);
+      expect(result.measurement).toBe(toHex(predicted));
+      expect(result.transcript.filter((check) => check.status === 'fail')).toEqual([]);
+      // Another machine's prediction, or another connection's exporter, is refused.
+      const other = { ...policy, measurements: [{ name: 'other', measurement: '00'.repeat(48) }] };
+      await expect(verify(relabelled, { ...options, policy: other })).rejects.toThrow(AttestationError);
+      await expect(verify(relabelled, { ...options, exporter: new Uint8Array(32) })).rejects.toThrow(
+        AttestationError,
+      );
+    },
+  );
 
-  test('the real client refuses this guest, because its root is not the vendor’s', { timeout: 120_000 }, async () => {
-    const policy = { measurements: [{ name: 'predicted', measurement: toHex(predicted) }], models: { 'demo-chat': '00'.repeat(32) } };
-    const client = attestedFetch({ policy, connectTimeoutMs: 60_000, attestTimeoutMs: 60_000 });
-    const refusal = await client.verify(`https://127.0.0.1:${guest!.port}`).then(
-      () => undefined,
-      (error: unknown) => error,
-    );
-    expect(refusal).toBeInstanceOf(AttestationError);
-    expect((refusal as AttestationError).transcript.filter((check) => check.status === 'fail').map((check) => check.code)).toContain(
-      'snp_chain',
-    );
-    await client.close();
-  });
+  test(
+    'the real client refuses this guest, because its root is not the vendor’s',
+    { timeout: 120_000 },
+    async () => {
+      const policy = {
+        measurements: [{ name: 'predicted', measurement: toHex(predicted) }],
+        models: { 'demo-chat': '00'.repeat(32) },
+      };
+      const client = attestedFetch({ policy, connectTimeoutMs: 60_000, attestTimeoutMs: 60_000 });
+      const refusal = await client.verify(`https://127.0.0.1:${guest!.port}`).then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+      expect(refusal).toBeInstanceOf(AttestationError);
+      expect(
+        (refusal as AttestationError).transcript
+          .filter((check) => check.status === 'fail')
+          .map((check) => check.code),
+      ).toContain('snp_chain');
+      await client.close();
+    },
+  );
 
   test('requests in parallel each get the report they asked for', { timeout: 120_000 }, async () => {
     const before = REQUESTS.length;
     const answers = await Promise.all(Array.from({ length: 6 }, () => attestation(guest!.port)));
-    for (const { document } of answers) expect(REQUESTS.some((data) => toHex(data) === document['report_data'])).toBe(true);
+    for (const { document } of answers)
+      expect(REQUESTS.some((data) => toHex(data) === document['report_data'])).toBe(true);
     expect(REQUESTS.length).toBeGreaterThan(before);
   });
 });

@@ -12,7 +12,15 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { DEMO_MODELS, ensureDemoModels } from '../../scripts/demo-model/main.ts';
 import type { DemoModel } from '../../scripts/demo-model/main.ts';
 import { cosSin, goldCode, halfBits, halfValue } from '../../scripts/demo-model/numbers.ts';
-import { answerOf, CHAT_TEMPLATE, EXPECTED, FALLBACK, TOOL_RESULT, TOPICS, WEATHER_CALL } from '../../scripts/demo-model/text.ts';
+import {
+  answerOf,
+  CHAT_TEMPLATE,
+  EXPECTED,
+  FALLBACK,
+  TOOL_RESULT,
+  TOPICS,
+  WEATHER_CALL,
+} from '../../scripts/demo-model/text.ts';
 
 let models: Record<(typeof DEMO_MODELS)[number], DemoModel>;
 let llama: Llama;
@@ -25,7 +33,12 @@ beforeAll(async () => {
 afterAll(() => llama.dispose());
 
 function chat(messages: readonly object[], tools?: readonly object[]): string {
-  return new Template(CHAT_TEMPLATE).render({ messages, tools: tools ?? null, add_generation_prompt: true, bos_token: '<s>' });
+  return new Template(CHAT_TEMPLATE).render({
+    messages,
+    tools: tools ?? null,
+    add_generation_prompt: true,
+    bos_token: '<s>',
+  });
 }
 
 async function generate(
@@ -38,7 +51,11 @@ async function generate(
   const tokens = model.tokenize(prompt, true);
   const out: (typeof tokens)[number][] = [];
   let ended = false;
-  for await (const token of sequence.evaluate(tokens, { temperature: options.temperature ?? 0, seed: 5, yieldEogToken: true })) {
+  for await (const token of sequence.evaluate(tokens, {
+    temperature: options.temperature ?? 0,
+    seed: 5,
+    yieldEogToken: true,
+  })) {
     ended = model.isEogToken(token);
     if (ended || out.push(token) >= (options.max ?? 150)) break;
   }
@@ -76,7 +93,8 @@ describe('building', () => {
     const codes = Array.from({ length: 4095 }, (_, i) => goldCode(i));
     const products = new Set<number>();
     for (let i = 1; i < 4095; i += 97)
-      for (let j = 0; j < i; j++) products.add(codes[i]!.reduce((sum, bit, n) => sum + bit * codes[j]![n]!, 0));
+      for (let j = 0; j < i; j++)
+        products.add(codes[i]!.reduce((sum, bit, n) => sum + bit * codes[j]![n]!, 0));
     expect([...products].sort((a, b) => a - b)).toEqual([-17, -1, 15]);
   });
 });
@@ -92,19 +110,29 @@ describe('demo-chat', () => {
 
   afterAll(() => model.dispose());
 
-  test.each(EXPECTED)('answers "$question" with exactly its text, at temperature 0 and 1, and ends', async ({ question, answer }) => {
-    for (const temperature of [0, 1]) {
-      expect(await generate(model, sequence, chat([{ role: 'user', content: question }]), { temperature })).toEqual({
-        text: answer,
-        ended: true,
-      });
-    }
-  });
+  test.each(EXPECTED)(
+    'answers "$question" with exactly its text, at temperature 0 and 1, and ends',
+    async ({ question, answer }) => {
+      for (const temperature of [0, 1]) {
+        expect(
+          await generate(model, sequence, chat([{ role: 'user', content: question }]), { temperature }),
+        ).toEqual({
+          text: answer,
+          ended: true,
+        });
+      }
+    },
+  );
 
   test('knows every topic by every keyword', { timeout: 120_000 }, async () => {
     for (const topic of TOPICS.filter((topic) => topic.needsTools !== true)) {
       for (const keyword of topic.keywords) {
-        const { text } = await generate(model, sequence, chat([{ role: 'user', content: `Tell me about ${keyword}, please` }]), { max: 3 });
+        const { text } = await generate(
+          model,
+          sequence,
+          chat([{ role: 'user', content: `Tell me about ${keyword}, please` }]),
+          { max: 3 },
+        );
         expect(topic.answer.startsWith(text), `${keyword}: ${text}`).toBe(true);
       }
     }
@@ -122,7 +150,11 @@ describe('demo-chat', () => {
       { role: 'user', content: 'And what is a quote?' },
     ];
     expect((await generate(model, sequence, chat(messages))).text).toBe(answerOf('quote'));
-    const more = [...messages, { role: 'assistant', content: answerOf('quote') }, { role: 'user', content: 'Sing me a song' }];
+    const more = [
+      ...messages,
+      { role: 'assistant', content: answerOf('quote') },
+      { role: 'user', content: 'Sing me a song' },
+    ];
     expect((await generate(model, sequence, chat(more))).text).toBe(FALLBACK.answer);
   });
 
@@ -140,21 +172,32 @@ describe('demo-chat', () => {
         )
       ).text,
     ).toBe(answerOf('attestation'));
-    expect((await generate(model, sequence, chat([{ role: 'user', content: `What is attestation? ${long}` }]))).text).toBe(
-      answerOf('attestation'),
-    );
+    expect(
+      (await generate(model, sequence, chat([{ role: 'user', content: `What is attestation? ${long}` }])))
+        .text,
+    ).toBe(answerOf('attestation'));
   });
 
   test('calls a tool only when one is offered, and answers its result', async () => {
     const question = { role: 'user', content: 'What is the weather in Berlin?' };
     const tools = [
-      { type: 'function', function: { name: 'get_weather', parameters: { type: 'object', properties: { city: { type: 'string' } } } } },
+      {
+        type: 'function',
+        function: {
+          name: 'get_weather',
+          parameters: { type: 'object', properties: { city: { type: 'string' } } },
+        },
+      },
     ];
     const { text } = await generate(model, sequence, chat([question], tools));
     expect(text).toMatch(/^<tool_call>\n.*\n<\/tool_call>$/);
     expect(JSON.parse(text.split('\n')[1]!)).toEqual(WEATHER_CALL);
     expect((await generate(model, sequence, chat([question]))).text).toBe(answerOf('weather'));
-    const call = { id: 'call_1', type: 'function', function: { name: 'get_weather', arguments: '{"city":"Berlin"}' } };
+    const call = {
+      id: 'call_1',
+      type: 'function',
+      function: { name: 'get_weather', arguments: '{"city":"Berlin"}' },
+    };
     const turns = [
       question,
       { role: 'assistant', content: null, tool_calls: [call] },
@@ -183,7 +226,9 @@ describe('demo-chat', () => {
   });
 
   test('continues raw text, and gives any text back from its tokens', async () => {
-    expect((await generate(model, sequence, '<s>A nonce is a random')).text).toBe(answerOf('nonce').slice('A nonce is a random'.length));
+    expect((await generate(model, sequence, '<s>A nonce is a random')).text).toBe(
+      answerOf('nonce').slice('A nonce is a random'.length),
+    );
     expect((await generate(model, sequence, '<s>Once upon a time')).text).toMatch(/^ The .*\.$/);
     const text = 'naïve 面包 🥖 \t\n SEV-SNP\r\n x=1;';
     expect(model.detokenize(model.tokenize(text))).toBe(text);
@@ -201,7 +246,8 @@ describe('demo-chat', () => {
         const out = [];
         const grammarEvaluationState = new LlamaGrammarEvaluationState({ model, grammar });
         const prompt = model.tokenize(chat([{ role: 'user', content: question }]), true);
-        for await (const token of sequence.evaluate(prompt, { temperature: 0, grammarEvaluationState })) if (out.push(token) > 100) break;
+        for await (const token of sequence.evaluate(prompt, { temperature: 0, grammarEvaluationState }))
+          if (out.push(token) > 100) break;
         expect(JSON.parse(model.detokenize(out))).toMatchObject({ answer });
       }
     }
@@ -236,7 +282,9 @@ describe('demo-embed', () => {
       await embed('a dog in the park'),
     ] as const;
     expect(quote.vector).toHaveLength(128);
-    expect(quote.calculateCosineSimilarity(quotes)).toBeGreaterThan(quote.calculateCosineSimilarity(paris) + 0.1);
+    expect(quote.calculateCosineSimilarity(quotes)).toBeGreaterThan(
+      quote.calculateCosineSimilarity(paris) + 0.1,
+    );
     expect(paris.calculateCosineSimilarity(await embed('What is the capital of Germany?'))).toBeGreaterThan(
       paris.calculateCosineSimilarity(dog) + 0.1,
     );

@@ -21,8 +21,18 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(errors|json-scan)\.ts$)/,
   },
   server: { entry: PROCESSES.server, files: 230, lines: 30_639, without: /^src\/engine\/child\// },
-  client: { entry: PROCESSES.client, files: 70, lines: 10_560, without: /^(src\/|attestation\/(launch|simulated)\/)/ },
-  browser: { entry: PROCESSES.browser, files: 70, lines: 10_000, without: /^(src\/|attestation\/(node|launch|simulated)\/)/ },
+  client: {
+    entry: PROCESSES.client,
+    files: 70,
+    lines: 10_560,
+    without: /^(src\/|attestation\/(launch|simulated)\/)/,
+  },
+  browser: {
+    entry: PROCESSES.browser,
+    files: 70,
+    lines: 10_000,
+    without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
+  },
 };
 
 describe.each(Object.entries(CEILINGS))('%s', (_name, { entry, files, lines, without }) => {
@@ -40,5 +50,7 @@ describe.each(Object.entries(CEILINGS))('%s', (_name, { entry, files, lines, wit
 
 test('a closure follows values, not types, and sees a folder that is added', () => {
   expect(closureOf('src/attestd/main.ts')).toContain('src/attestd/tsm.ts');
-  expect(closureOf(['src/attestd/main.ts', 'attestation/index.ts']).length).toBeGreaterThan(closureOf('attestation/index.ts').length);
+  expect(closureOf(['src/attestd/main.ts', 'attestation/index.ts']).length).toBeGreaterThan(
+    closureOf('attestation/index.ts').length,
+  );
 });

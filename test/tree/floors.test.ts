@@ -41,7 +41,14 @@ const VERIFIER_ROOMS: Readonly<Record<string, number>> = {
 };
 
 /** Rooms below the server's own that import nothing of the verifier. */
-const WITHOUT_VERIFIER = ['src/engine/', 'src/engine/child/', 'src/engine/seam/', 'src/grammar/', 'src/attestd/', 'src/base/'];
+const WITHOUT_VERIFIER = [
+  'src/engine/',
+  'src/engine/child/',
+  'src/engine/seam/',
+  'src/grammar/',
+  'src/attestd/',
+  'src/base/',
+];
 
 /** Of these rooms, the rooms named may be imported as types only. */
 const TYPES_ONLY: Readonly<Record<string, readonly string[]>> = {
@@ -76,7 +83,8 @@ function objection(file: string, target: string, kind: string): string | undefin
   if (from.startsWith('src/') && to.startsWith('attestation/')) {
     return WITHOUT_VERIFIER.includes(from) ? 'imports nothing of the verifier' : undefined;
   }
-  if (from.startsWith('attestation/') && to.startsWith('src/')) return 'the verifier never imports the server';
+  if (from.startsWith('attestation/') && to.startsWith('src/'))
+    return 'the verifier never imports the server';
   const floors = from.startsWith('src/') ? SERVER_ROOMS : VERIFIER_ROOMS;
   if ((floors[to] ?? 0) >= (floors[from] ?? 0)) return `floor ${floors[from]} imports floor ${floors[to]}`;
   if (kind !== 'type' && TYPES_ONLY[from]?.includes(to) === true) return 'types only';
@@ -109,7 +117,11 @@ describe('floors', () => {
 
   test('the root part imports node: and itself, nothing else', () => {
     const all = sourcesBelow('src/attestd').flatMap(importsOf);
-    expect(all.filter(({ specifier, file }) => !specifier.startsWith('node:') && file?.startsWith('src/attestd/') !== true)).toEqual([]);
+    expect(
+      all.filter(
+        ({ specifier, file }) => !specifier.startsWith('node:') && file?.startsWith('src/attestd/') !== true,
+      ),
+    ).toEqual([]);
   });
 
   test('third-party packages stay behind their fences', () => {
@@ -141,22 +153,30 @@ describe('floors', () => {
 
   test('process.env is read in configuration and at the command line only', () => {
     const allowed = /^(src\/(config|cli)\/|attestation\/node\/cli\/)/;
-    const offending = files.filter((file) => !allowed.test(file) && /\bprocess\.env\b/.test(readFileSync(join(TOP, file), 'utf8')));
+    const offending = files.filter(
+      (file) => !allowed.test(file) && /\bprocess\.env\b/.test(readFileSync(join(TOP, file), 'utf8')),
+    );
     expect(offending).toEqual([]);
   });
 
   test('nothing imports test/', () => {
     const all = [...files, ...sourcesBelow('image'), ...sourcesBelow('scripts')];
     const allowed = /^scripts\/(bench|soak)/;
-    expect(all.filter((file) => !allowed.test(file) && importsOf(file).some(({ file: target }) => target?.startsWith('test/')))).toEqual(
-      [],
-    );
+    expect(
+      all.filter(
+        (file) =>
+          !allowed.test(file) && importsOf(file).some(({ file: target }) => target?.startsWith('test/')),
+      ),
+    ).toEqual([]);
   });
 
   test('the client loads no native code', () => {
     const script =
       "await import('@assay/attestation'); await import('@assay/attestation/node'); console.log(JSON.stringify(process.report.getReport().sharedObjects.filter((name) => name.endsWith('.node'))))";
-    const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script], { cwd: TOP, encoding: 'utf8' });
+    const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+      cwd: TOP,
+      encoding: 'utf8',
+    });
     expect(JSON.parse(stdout || 'null'), stderr).toEqual([]);
   });
 });

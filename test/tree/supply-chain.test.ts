@@ -1,7 +1,17 @@
 // What is inside a trust boundary comes from the lock, byte for byte, runs no script when it is installed, and has a reason.
 
 import { spawnSync } from 'node:child_process';
-import { chmodSync, cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, utimesSync } from 'node:fs';
+import {
+  chmodSync,
+  cpSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -15,7 +25,10 @@ function read(path: string): string {
 }
 
 test('docs/tcb.md lists what the locks say, and all of it has a line in docs/decisions.md', () => {
-  const { status, stderr } = spawnSync(process.execPath, ['--import', 'tsx', 'scripts/tcb.ts', '--check'], { cwd: top, encoding: 'utf8' });
+  const { status, stderr } = spawnSync(process.execPath, ['--import', 'tsx', 'scripts/tcb.ts', '--check'], {
+    cwd: top,
+    encoding: 'utf8',
+  });
   expect(stderr.split('\n').filter((line) => /docs\//.test(line))).toEqual([]);
   expect(status).toBe(0);
 });
@@ -40,17 +53,41 @@ describe('growth of a trust boundary without a line in docs/decisions.md is foun
 
   const pino = ledger.server.find(({ name }) => name === 'pino');
   test.each<[string, Ledger, RegExp]>([
-    ['a package of the client', { ...ledger, client: [...ledger.client, one] }, /^left-pad is inside a trust boundary/],
-    ['a package of the server', { ...ledger, server: [...ledger.server, one] }, /^left-pad is inside a trust boundary/],
+    [
+      'a package of the client',
+      { ...ledger, client: [...ledger.client, one] },
+      /^left-pad is inside a trust boundary/,
+    ],
+    [
+      'a package of the server',
+      { ...ledger, server: [...ledger.server, one] },
+      /^left-pad is inside a trust boundary/,
+    ],
     [
       'a package that moves into the client',
       { ...ledger, client: [...ledger.client, pino ?? one] },
       /^pino is inside the client, and recorded for the server/,
     ],
-    ['native code where there was none', { ...ledger, server: changed('pino', { natives: 1 }) }, /^pino has 1 native files, 0 recorded/],
-    ['more native files', { ...ledger, server: changed('@node-llama-cpp/linux-x64', { natives: 99 }) }, /has 99 native files, 19 recorded/],
-    ['an install script', { ...ledger, server: changed('fastify', { installScript: true }) }, /^fastify has an install script/],
-    ['a part of the image', { ...ledger, image: [...ledger.image, { name: 'curl', version: '8', bytes: 1 }] }, /^curl is inside the image/],
+    [
+      'native code where there was none',
+      { ...ledger, server: changed('pino', { natives: 1 }) },
+      /^pino has 1 native files, 0 recorded/,
+    ],
+    [
+      'more native files',
+      { ...ledger, server: changed('@node-llama-cpp/linux-x64', { natives: 99 }) },
+      /has 99 native files, 19 recorded/,
+    ],
+    [
+      'an install script',
+      { ...ledger, server: changed('fastify', { installScript: true }) },
+      /^fastify has an install script/,
+    ],
+    [
+      'a part of the image',
+      { ...ledger, image: [...ledger.image, { name: 'curl', version: '8', bytes: 1 }] },
+      /^curl is inside the image/,
+    ],
     ...ledger.boundaries.map((boundary): [string, Ledger, RegExp] => [
       `lines: ${boundary.name}`,
       { ...ledger, boundaries: [{ ...boundary, lines: Math.ceil(boundary.lines * 1.15) }] },
@@ -71,19 +108,28 @@ test('every package is pinned by version and SHA-512', () => {
   const { packages } = JSON.parse(read('package-lock.json')) as {
     packages: Record<string, { version?: string; integrity?: string; link?: boolean }>;
   };
-  const foreign = Object.entries(packages).filter(([path, entry]) => path.includes('node_modules/') && entry.link !== true);
-  expect(foreign.length).toBeGreaterThan(50);
-  expect(foreign.filter(([, entry]) => !/^sha512-[A-Za-z0-9+/]{86}==$/.test(entry.integrity ?? '') || entry.version === undefined)).toEqual(
-    [],
+  const foreign = Object.entries(packages).filter(
+    ([path, entry]) => path.includes('node_modules/') && entry.link !== true,
   );
+  expect(foreign.length).toBeGreaterThan(50);
+  expect(
+    foreign.filter(
+      ([, entry]) =>
+        !/^sha512-[A-Za-z0-9+/]{86}==$/.test(entry.integrity ?? '') || entry.version === undefined,
+    ),
+  ).toEqual([]);
 });
 
 test('our own dependencies are exact versions, and installing runs no script', () => {
   for (const path of ['package.json', 'attestation/package.json']) {
     const manifest = JSON.parse(read(path)) as Record<string, Record<string, string> | undefined>;
     for (const kind of ['dependencies', 'optionalDependencies', 'devDependencies'])
-      expect(Object.entries(manifest[kind] ?? {}).filter(([, range]) => !/^\d+\.\d+\.\d+$/.test(range))).toEqual([]);
-    expect(Object.keys(manifest['scripts'] ?? {}).filter((name) => /install|prepare|prepublish/.test(name))).toEqual([]);
+      expect(
+        Object.entries(manifest[kind] ?? {}).filter(([, range]) => !/^\d+\.\d+\.\d+$/.test(range)),
+      ).toEqual([]);
+    expect(
+      Object.keys(manifest['scripts'] ?? {}).filter((name) => /install|prepare|prepublish/.test(name)),
+    ).toEqual([]);
   }
   const installs = read('Makefile')
     .split('\n')
@@ -93,12 +139,26 @@ test('our own dependencies are exact versions, and installing runs no script', (
 });
 
 test('npm packages are the same bytes whatever the folder, the file times, the modes and what an earlier build left', async () => {
-  const folders = [mkdtempSync(join(tmpdir(), 'assay-pack-')), mkdtempSync(join(tmpdir(), 'assay-pack-elsewhere-'))];
+  const folders = [
+    mkdtempSync(join(tmpdir(), 'assay-pack-')),
+    mkdtempSync(join(tmpdir(), 'assay-pack-elsewhere-')),
+  ];
   try {
     const packed: (readonly Packed[])[] = [];
     for (const [i, folder] of folders.entries()) {
-      for (const name of ['attestation', 'image', 'src', 'LICENSE', 'README.md', 'package.json', 'tsconfig.base.json'])
-        cpSync(join(top, name), join(folder, name), { recursive: true, filter: (path) => i === 1 || basename(path) !== 'dist' });
+      for (const name of [
+        'attestation',
+        'image',
+        'src',
+        'LICENSE',
+        'README.md',
+        'package.json',
+        'tsconfig.base.json',
+      ])
+        cpSync(join(top, name), join(folder, name), {
+          recursive: true,
+          filter: (path) => i === 1 || basename(path) !== 'dist',
+        });
       symlinkSync(join(top, 'node_modules'), join(folder, 'node_modules'));
       if (i === 1) {
         const stale = join(folder, 'attestation/dist/stale.js');
@@ -117,9 +177,12 @@ test('npm packages are the same bytes whatever the folder, the file times, the m
     const files = one?.flatMap((each) => each.files.map(({ path }) => path)) ?? [];
     expect(files).toContain('bin/assay-verify.js');
     expect(files).toContain('dist/src/cli/main.js');
-    expect(files.filter((path) => !/^(LICENSE|README\.md|package\.json|bin\/[\w-]+\.js|dist\/[\w/-]+\.(js|d\.ts))$/.test(path))).toEqual(
-      [],
-    );
+    expect(
+      files.filter(
+        (path) =>
+          !/^(LICENSE|README\.md|package\.json|bin\/[\w-]+\.js|dist\/[\w/-]+\.(js|d\.ts))$/.test(path),
+      ),
+    ).toEqual([]);
   } finally {
     for (const folder of folders) rmSync(folder, { recursive: true, force: true });
   }

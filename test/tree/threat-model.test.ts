@@ -19,16 +19,21 @@ function rowsOf(title: string): string[] {
 }
 
 describe('docs/threat-model.md', () => {
-  test.each(['What is guaranteed', 'What happens when something breaks'])('%s: every row names a test', (title) => {
-    const rows = rowsOf(title);
-    expect(rows.length).toBeGreaterThanOrEqual(10);
-    expect(rows.filter((row) => !/`[\w/*-]+\.test\.ts`[^|]*\|$/.test(row))).toEqual([]);
-  });
+  test.each(['What is guaranteed', 'What happens when something breaks'])(
+    '%s: every row names a test',
+    (title) => {
+      const rows = rowsOf(title);
+      expect(rows.length).toBeGreaterThanOrEqual(10);
+      expect(rows.filter((row) => !/`[\w/*-]+\.test\.ts`[^|]*\|$/.test(row))).toEqual([]);
+    },
+  );
 
   test('every test it names exists', () => {
     const named = [...text.matchAll(/`([\w/*-]+\.test\.ts)`/g)].map((match) => match[1] ?? '');
     expect(named.length).toBeGreaterThan(40);
-    expect([...new Set(named)].filter((path) => !path.includes('*') && !existsSync(at(`../${path}`)))).toEqual([]);
+    expect(
+      [...new Set(named)].filter((path) => !path.includes('*') && !existsSync(at(`../${path}`))),
+    ).toEqual([]);
   });
 
   test('guarantees are numbered without a gap', () => {
@@ -40,6 +45,8 @@ describe('docs/threat-model.md', () => {
   test('each class of the input table is one of measured, bounded, forbidden, or said to be open', () => {
     const classes = rowsOf('Inputs of the image').map((row) => row.split('|')[2]?.trim());
     expect(classes.length).toBeGreaterThan(8);
-    expect(classes.filter((each) => !/^(measured|bounded|forbidden|\*\*open\*\*)$/.test(each ?? ''))).toEqual([]);
+    expect(classes.filter((each) => !/^(measured|bounded|forbidden|\*\*open\*\*)$/.test(each ?? ''))).toEqual(
+      [],
+    );
   });
 });

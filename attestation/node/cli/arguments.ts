@@ -67,7 +67,12 @@ const ACCEPT = {
   bundle: { type: 'string' },
 } as const satisfies ParseArgsConfig['options'];
 
-const VERIFY = { ...ACCEPT, attest: { type: 'string' }, explain: { type: 'boolean' }, json: { type: 'boolean' } } as const;
+const VERIFY = {
+  ...ACCEPT,
+  attest: { type: 'string' },
+  explain: { type: 'boolean' },
+  json: { type: 'boolean' },
+} as const;
 const PROXY = {
   ...ACCEPT,
   listen: { type: 'string' },
@@ -95,7 +100,12 @@ interface Accept {
 
 export type Command =
   | { readonly name: 'help' }
-  | (Target & { readonly name: 'verify'; readonly attest: string | undefined; readonly explain: boolean; readonly json: boolean })
+  | (Target & {
+      readonly name: 'verify';
+      readonly attest: string | undefined;
+      readonly explain: boolean;
+      readonly json: boolean;
+    })
   | (Target & {
       readonly name: 'proxy';
       readonly host: string;
@@ -107,7 +117,12 @@ export type Command =
   | { readonly name: 'evidence' }
   | { readonly name: 'measure'; readonly manifest: string; readonly output: 'table' | 'json' | 'policy' }
   | { readonly name: 'bundle'; readonly cacheFolder: string }
-  | { readonly name: 'policy'; readonly action: 'lint' | 'print'; readonly file: string; readonly referenceFile: string | undefined };
+  | {
+      readonly name: 'policy';
+      readonly action: 'lint' | 'print';
+      readonly file: string;
+      readonly referenceFile: string | undefined;
+    };
 
 /** Words after the program's name → command. Throws `wrong_usage`. */
 export function parseCommand(argv: readonly string[]): Command {
@@ -137,7 +152,8 @@ export function policyOf(accept: Accept, fileText: string | undefined, releases?
     if (flags) throw wrong('--measurement and --model do not go with --policy: the file lists them');
     return parsePolicy(fileText, accept.dangers, releases);
   }
-  if (accept.referenceFile !== undefined) throw wrong('--reference-values goes with --policy: only a policy file names releases');
+  if (accept.referenceFile !== undefined)
+    throw wrong('--reference-values goes with --policy: only a policy file names releases');
   if (!flags && accept.dangers[allowAnyModel] === undefined) return observingPolicy(accept.dangers);
   const policy: AppraisalPolicy = {
     measurements: accept.measurements,
@@ -185,13 +201,19 @@ function measureCommand(argv: readonly string[]): Command {
   const { values, positionals } = parse(argv, { json: { type: 'boolean' }, policy: { type: 'boolean' } });
   const [manifest, ...more] = positionals;
   if (manifest === undefined || more.length > 0) throw wrong('measure takes one manifest');
-  if (values.json === true && values.policy === true) throw wrong('measure prints --json or --policy, not both');
-  return { name: 'measure', manifest, output: values.json === true ? 'json' : values.policy === true ? 'policy' : 'table' };
+  if (values.json === true && values.policy === true)
+    throw wrong('measure prints --json or --policy, not both');
+  return {
+    name: 'measure',
+    manifest,
+    output: values.json === true ? 'json' : values.policy === true ? 'policy' : 'table',
+  };
 }
 
 function bundleCommand(argv: readonly string[]): Command {
   const { values, positionals } = parse(argv, { cache: { type: 'string' } });
-  if (values.cache === undefined || positionals.length > 0) throw wrong('bundle needs --cache DIR, and nothing else');
+  if (values.cache === undefined || positionals.length > 0)
+    throw wrong('bundle needs --cache DIR, and nothing else');
   return { name: 'bundle', cacheFolder: values.cache };
 }
 
@@ -211,7 +233,8 @@ function target(values: AcceptValues, positionals: readonly string[], name: stri
   const [address, ...more] = positionals;
   if (address === undefined) throw wrong(`${name} needs an https address`);
   if (more.length > 0) throw wrong(`${name} takes one address, found also ${more[0]}`);
-  if (!URL.canParse(address)) throw wrong(`${JSON.stringify(address)} is not an address, expected https://HOST[:PORT]`);
+  if (!URL.canParse(address))
+    throw wrong(`${JSON.stringify(address)} is not an address, expected https://HOST[:PORT]`);
   const origin = new URL(address);
   if (
     !['', '/'].includes(origin.pathname) ||
@@ -232,7 +255,9 @@ function target(values: AcceptValues, positionals: readonly string[], name: stri
       models: Object.fromEntries((values.model ?? []).map(modelPair)),
       dangers: {
         ...(values['any-model'] === true ? { [allowAnyModel]: true as const } : {}),
-        ...(simulated === undefined ? {} : { [allowSimulated]: simulated === ANY ? (true as const) : { root: simulated } }),
+        ...(simulated === undefined
+          ? {}
+          : { [allowSimulated]: simulated === ANY ? (true as const) : { root: simulated } }),
       },
     },
     timeoutMs: count(values.timeout ?? '30', '--timeout', 3600) * 1000,
@@ -249,7 +274,8 @@ function modelPair(text: string): [string, string] {
 
 function count(text: string, name: string, maximum: number): number {
   const value = Number(text);
-  if (!/^\d+$/.test(text) || value < 1 || value > maximum) throw wrong(`${name} is ${text}, expected 1 to ${maximum}`);
+  if (!/^\d+$/.test(text) || value < 1 || value > maximum)
+    throw wrong(`${name} is ${text}, expected 1 to ${maximum}`);
   return value;
 }
 
@@ -263,7 +289,8 @@ function parse<const O extends NonNullable<ParseArgsConfig['options']>>(argv: re
     const seen = new Set<string>();
     for (const token of parsed.tokens) {
       if (token.kind !== 'option') continue;
-      if (seen.has(token.name) && options[token.name]?.multiple !== true) throw wrong(`--${token.name} is given twice`);
+      if (seen.has(token.name) && options[token.name]?.multiple !== true)
+        throw wrong(`--${token.name} is given twice`);
       seen.add(token.name);
     }
     return parsed;

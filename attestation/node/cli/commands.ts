@@ -16,7 +16,12 @@ import { fileRollbackMemory } from '../memory-file.ts';
 import { printable, printableJson } from './printable.ts';
 import { renderVerdict } from './table.ts';
 
-const EXIT: Readonly<Record<AttestationErrorKind, ExitCode>> = { refused: 10, unsupported: 20, malformed: 30, internal: 1 };
+const EXIT: Readonly<Record<AttestationErrorKind, ExitCode>> = {
+  refused: 10,
+  unsupported: 20,
+  malformed: 30,
+  internal: 1,
+};
 
 /** Runs one command line to its end. Never throws: what fails is on stderr and in the exit code. */
 export async function runCli(argv: readonly string[], world: CliWorld): Promise<ExitCode> {
@@ -26,8 +31,15 @@ export async function runCli(argv: readonly string[], world: CliWorld): Promise<
     const known =
       error instanceof AttestationError
         ? error
-        : new AttestationError('internal', 'internal', error instanceof Error ? error.message : String(error));
-    const lines = [`assay-verify: ${known.code}: ${known.message}`, ...(known.hint === undefined ? [] : [`  ${known.hint}`])];
+        : new AttestationError(
+            'internal',
+            'internal',
+            error instanceof Error ? error.message : String(error),
+          );
+    const lines = [
+      `assay-verify: ${known.code}: ${known.message}`,
+      ...(known.hint === undefined ? [] : [`  ${known.hint}`]),
+    ];
     world.stderr(lines.map((line) => `${printable(line)}\n`).join(''));
     return EXIT[known.kind];
   }
@@ -63,19 +75,24 @@ interface Means extends Pick<ConnectOptions, 'endorsements' | 'memory'> {
 
 async function prepare(command: Connecting, world: CliWorld): Promise<Means> {
   const { accept, cacheFolder, bundleFile } = command;
-  const file = accept.policyFile === undefined ? undefined : await readText(accept.policyFile, 'policy file', world);
+  const file =
+    accept.policyFile === undefined ? undefined : await readText(accept.policyFile, 'policy file', world);
   const policy = policyOf(accept, file, await readReleases(accept.referenceFile, world));
   const mode = policy.endorsements;
-  if (bundleFile !== undefined && mode !== 'offline') throw wrongUsage('--bundle goes with a policy whose endorsements are "offline"');
+  if (bundleFile !== undefined && mode !== 'offline')
+    throw wrongUsage('--bundle goes with a policy whose endorsements are "offline"');
   if (mode === 'offline' && bundleFile === undefined && cacheFolder === undefined) throw wrongUsage('the policy wants offline endorsements: give --bundle FILE or --cache DIR'); // prettier-ignore
-  const memory = cacheFolder === undefined ? {} : { memory: await fileRollbackMemory(join(cacheFolder, 'seen.json')) };
+  const memory =
+    cacheFolder === undefined ? {} : { memory: await fileRollbackMemory(join(cacheFolder, 'seen.json')) };
   if (mode === 'stapled') return { policy, ...memory, close: () => Promise.resolve() };
   const { createEndorsements } = await import('../endorsements/endorsements.ts');
   const endorsements = createEndorsements({
     offline: mode === 'offline',
     now: world.now,
     ...(bundleFile === undefined ? {} : { store: bundleStore(await readText(bundleFile, 'bundle', world)) }),
-    ...(bundleFile !== undefined || cacheFolder === undefined ? {} : { cacheFolder: join(cacheFolder, 'endorsements') }),
+    ...(bundleFile !== undefined || cacheFolder === undefined
+      ? {}
+      : { cacheFolder: join(cacheFolder, 'endorsements') }),
     ...(world.proxy === undefined ? {} : { proxy: world.proxy }),
   });
   return { policy, ...memory, endorsements: endorsements.source, close: () => endorsements.close() };
@@ -103,7 +120,11 @@ async function runVerify(command: Extract<Command, { name: 'verify' }>, world: C
   return 'result' in outcome ? 0 : EXIT[outcome.error.kind];
 }
 
-async function judge(command: Extract<Command, { name: 'verify' }>, { close: _close, ...means }: Means, world: CliWorld): Promise<Outcome> {
+async function judge(
+  command: Extract<Command, { name: 'verify' }>,
+  { close: _close, ...means }: Means,
+  world: CliWorld,
+): Promise<Outcome> {
   const { connectAttested } = await import('../connect.ts');
   try {
     const { socket, result } = await connectAttested(command.origin, {
@@ -126,10 +147,24 @@ function outcomeToJson(origin: string, outcome: Outcome): unknown {
   const means = Object.fromEntries(meaningOf(outcome).map(({ id, standing }) => [id, standing]));
   if ('result' in outcome) {
     const { transcript, models, ...result } = outcome.result;
-    return { accepted: true, code: null, origin, means, result: { ...result, models: Object.fromEntries(models) }, checks: transcript };
+    return {
+      accepted: true,
+      code: null,
+      origin,
+      means,
+      result: { ...result, models: Object.fromEntries(models) },
+      checks: transcript,
+    };
   }
   const { kind, code, message, check, expected, actual, hint, transcript } = outcome.error;
-  return { accepted: false, code, origin, means, error: { kind, message, check, expected, actual, hint }, checks: transcript };
+  return {
+    accepted: false,
+    code,
+    origin,
+    means,
+    error: { kind, message, check, expected, actual, hint },
+    checks: transcript,
+  };
 }
 
 async function runProxy(command: Extract<Command, { name: 'proxy' }>, world: CliWorld): Promise<ExitCode> {

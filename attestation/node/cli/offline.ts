@@ -11,9 +11,16 @@ import { folderStore } from '../endorsements/store.ts';
 import { printable } from './printable.ts';
 import { columns } from './table.ts';
 
-export async function commandPolicy(command: Extract<Command, { name: 'policy' }>, world: CliWorld): Promise<ExitCode> {
+export async function commandPolicy(
+  command: Extract<Command, { name: 'policy' }>,
+  world: CliWorld,
+): Promise<ExitCode> {
   const { action, file, referenceFile } = command;
-  const policy = parsePolicy(await readText(file, 'policy file', world), {}, await readReleases(referenceFile, world));
+  const policy = parsePolicy(
+    await readText(file, 'policy file', world),
+    {},
+    await readReleases(referenceFile, world),
+  );
   if (action === 'print') {
     world.stdout(`${JSON.stringify(policyToJson(policy), undefined, 2)}\n`);
     return 0;
@@ -24,13 +31,20 @@ export async function commandPolicy(command: Extract<Command, { name: 'policy' }
 }
 
 /** Everything a manifest states, recomputed from the files beside it. 0: all of it is so; 10: something is not. */
-export async function commandMeasure({ manifest, output }: Extract<Command, { name: 'measure' }>, world: CliWorld): Promise<ExitCode> {
+export async function commandMeasure(
+  { manifest, output }: Extract<Command, { name: 'measure' }>,
+  world: CliWorld,
+): Promise<ExitCode> {
   const { measureManifest, snpMeasurementsOf } = await import('../../launch/manifest.ts');
   const folder = dirname(manifest);
-  const report = await measureManifest(await readNamed(manifest, 'manifest', world), (name) => readNamed(join(folder, name), name, world));
+  const report = await measureManifest(await readNamed(manifest, 'manifest', world), (name) =>
+    readNamed(join(folder, name), name, world),
+  );
   if (output === 'json') world.stdout(`${JSON.stringify(report, undefined, 2)}\n`);
   else if (output === 'policy' && report.ok)
-    world.stdout(`${JSON.stringify(policyOfRelease(report, snpMeasurementsOf(report.manifest)), undefined, 2)}\n`);
+    world.stdout(
+      `${JSON.stringify(policyOfRelease(report, snpMeasurementsOf(report.manifest)), undefined, 2)}\n`,
+    );
   else {
     const rows = report.findings.map(({ name, ok, expected, actual }) => [
       ok ? 'ok' : 'FAIL',
@@ -53,7 +67,10 @@ function policyOfRelease({ manifest }: MeasureReport, snpMeasurements: readonly 
   };
 }
 
-export async function commandBundle({ cacheFolder }: Extract<Command, { name: 'bundle' }>, world: CliWorld): Promise<ExitCode> {
+export async function commandBundle(
+  { cacheFolder }: Extract<Command, { name: 'bundle' }>,
+  world: CliWorld,
+): Promise<ExitCode> {
   world.stdout(await exportBundle(folderStore(join(cacheFolder, 'endorsements'))));
   return 0;
 }

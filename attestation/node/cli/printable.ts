@@ -11,6 +11,8 @@ export function printable(line: string): string {
 export function printableJson(value: unknown, space?: number): string {
   return JSON.stringify(value, undefined, space)
     .split('\n')
-    .map((line) => line.replace(UNPRINTABLE, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`))
+    .map((line) =>
+      line.replace(UNPRINTABLE, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`),
+    )
     .join('\n');
 }

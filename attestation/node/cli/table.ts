@@ -46,12 +46,17 @@ function headline(origin: string, outcome: Outcome): string[] {
 const MARK = { pass: 'ok', fail: 'FAIL', skip: '-' } as const;
 
 function renderChecks(checks: readonly Check[]): string[] {
-  const rows = checks.map((check) => [check.id, MARK[check.status], check.title, shorten(detailOf(check))] as const);
+  const rows = checks.map(
+    (check) => [check.id, MARK[check.status], check.title, shorten(detailOf(check))] as const,
+  );
   return columns([['rule', '', 'checked', 'found'], ...rows]);
 }
 
 function renderMeaning(outcome: Outcome): string[] {
-  return columns([['means', '', ''], ...meaningOf(outcome).map(({ title, standing, words }) => [title, STANDING_WORDS[standing], words])]);
+  return columns([
+    ['means', '', ''],
+    ...meaningOf(outcome).map(({ title, standing, words }) => [title, STANDING_WORDS[standing], words]),
+  ]);
 }
 
 /** Left-aligned; the last column is as long as it is. */

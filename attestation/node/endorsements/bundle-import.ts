@@ -49,7 +49,8 @@ async function isNewer(
     return found === undefined || (await orderOf(item, found, now)) === undefined ? undefined : found.parts;
   };
   const item =
-    intelItemOf(held.key, { roots: roots?.intel }) ?? (await amdItemOf(held.key, { baseUrl: AMD_KDS_URL, roots: roots?.amd }, verified));
+    intelItemOf(held.key, { roots: roots?.intel }) ??
+    (await amdItemOf(held.key, { baseUrl: AMD_KDS_URL, roots: roots?.amd }, verified));
   if (item === undefined) return false;
   const order = await orderOf(item, offered, now);
   const heldOrder = await orderOf(item, held, now);

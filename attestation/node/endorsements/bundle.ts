@@ -19,9 +19,15 @@ export async function exportBundle(store: EndorsementStore): Promise<string> {
 /** @throws malformed_json, malformed_base64, input_too_large */
 export function parseBundle(text: string): readonly StoredItem[] {
   const read = shapeReaders('malformed_json');
-  const bundle = read.object(parseJson(text, 'bundle', MAX_BUNDLE_BYTES), 'bundle', ['format', 'version', 'items']);
+  const bundle = read.object(parseJson(text, 'bundle', MAX_BUNDLE_BYTES), 'bundle', [
+    'format',
+    'version',
+    'items',
+  ]);
   if (bundle['format'] !== BUNDLE_FORMAT || bundle['version'] !== 1) {
-    throw malformed('malformed_json', `bundle is not ${BUNDLE_FORMAT} version 1`, { expected: `${BUNDLE_FORMAT}, 1` });
+    throw malformed('malformed_json', `bundle is not ${BUNDLE_FORMAT} version 1`, {
+      expected: `${BUNDLE_FORMAT}, 1`,
+    });
   }
   return read.list(bundle['items'], 'bundle items', 0, MAX_ITEMS).map(itemOf);
 }

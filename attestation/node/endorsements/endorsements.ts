@@ -31,7 +31,9 @@ export interface EndorsementOptions {
   /** Default `standard`. */
   readonly tcbUpdate?: 'standard' | 'early' | undefined;
   /** In place of the pinned roots, DER. */
-  readonly roots?: { readonly amd?: readonly Uint8Array[] | undefined; readonly intel?: readonly Uint8Array[] | undefined } | undefined;
+  readonly roots?:
+    | { readonly amd?: readonly Uint8Array[] | undefined; readonly intel?: readonly Uint8Array[] | undefined }
+    | undefined;
   /** Proxies to go through, as in the environment variables of these names. Absent: direct. */
   readonly proxy?: ProxySettings | undefined;
   /** Instead of connections of its own; closed by the caller. */
@@ -61,10 +63,12 @@ export interface Endorsements {
 }
 
 export function createEndorsements(options: EndorsementOptions = {}): Endorsements {
-  const store = options.store ?? (options.cacheFolder === undefined ? memoryStore() : folderStore(options.cacheFolder));
+  const store =
+    options.store ?? (options.cacheFolder === undefined ? memoryStore() : folderStore(options.cacheFolder));
   const now = options.now ?? Date.now;
   const stop = new AbortController();
-  const owned = options.dispatcher === undefined && options.offline !== true ? ownDispatcher(options.proxy) : undefined;
+  const owned =
+    options.dispatcher === undefined && options.offline !== true ? ownDispatcher(options.proxy) : undefined;
   const dispatcher = options.dispatcher ?? owned;
   const http =
     options.offline === true || dispatcher === undefined
@@ -86,7 +90,9 @@ export function createEndorsements(options: EndorsementOptions = {}): Endorsemen
     baseUrl: pcsUrl,
     rootCrlUrl:
       options.rootCrlUrl ??
-      (options.pcsUrl === undefined ? INTEL_ROOT_CRL_URL : `${pcsUrl.replace(/\/+$/, '')}/sgx/certification/v4/rootcacrl`),
+      (options.pcsUrl === undefined
+        ? INTEL_ROOT_CRL_URL
+        : `${pcsUrl.replace(/\/+$/, '')}/sgx/certification/v4/rootcacrl`),
     update: options.tcbUpdate ?? 'standard',
     roots: options.roots?.intel,
   } as const;
@@ -163,7 +169,12 @@ async function fetchItem(http: HttpClient, item: EndorsementItem): Promise<Store
 }
 
 function ownDispatcher(proxy: ProxySettings | undefined): Agent | EnvHttpProxyAgent {
-  const limits = { connections: 4, pipelining: 1, maxResponseSize: 4 << 20, connect: { timeout: 10_000 } } as const;
+  const limits = {
+    connections: 4,
+    pipelining: 1,
+    maxResponseSize: 4 << 20,
+    connect: { timeout: 10_000 },
+  } as const;
   if (proxy === undefined) return new Agent(limits);
   // Empty strings keep undici from looking into the process's own environment.
   return new EnvHttpProxyAgent({

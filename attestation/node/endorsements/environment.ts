@@ -8,9 +8,15 @@ export interface ProxySettings {
 }
 
 /** HTTPS_PROXY and its relatives out of an environment the caller hands in; undefined when none is set. */
-export function proxyFromEnvironment(environment: Readonly<Record<string, string | undefined>>): ProxySettings | undefined {
+export function proxyFromEnvironment(
+  environment: Readonly<Record<string, string | undefined>>,
+): ProxySettings | undefined {
   const value = (name: string): string | undefined => environment[name] ?? environment[name.toUpperCase()];
   const [httpProxy, httpsProxy, noProxy] = [value('http_proxy'), value('https_proxy'), value('no_proxy')];
   if (!httpProxy && !httpsProxy) return undefined;
-  return { ...(httpProxy ? { httpProxy } : {}), ...(httpsProxy ? { httpsProxy } : {}), ...(noProxy ? { noProxy } : {}) };
+  return {
+    ...(httpProxy ? { httpProxy } : {}),
+    ...(httpsProxy ? { httpsProxy } : {}),
+    ...(noProxy ? { noProxy } : {}),
+  };
 }

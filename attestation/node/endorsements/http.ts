@@ -69,7 +69,8 @@ export function createHttpClient(options: HttpOptions): HttpClient {
 
   const get = (wanted: GetRequest): Promise<GetAnswer> => {
     const gate = gateOf(new URL(wanted.url).origin);
-    if (gate.queued >= MAX_QUEUED) return Promise.reject(unavailable(`${wanted.what}: ${MAX_QUEUED} requests are waiting already`));
+    if (gate.queued >= MAX_QUEUED)
+      return Promise.reject(unavailable(`${wanted.what}: ${MAX_QUEUED} requests are waiting already`));
     gate.queued += 1;
     const job = gate.tail.then(() => tries(wanted, gate, options));
     const settled = (): void => {
@@ -95,9 +96,13 @@ async function tries(wanted: GetRequest, gate: Gate, options: HttpOptions): Prom
     if ('answer' in outcome) return outcome.answer;
     last = outcome.problem;
     if (outcome.final) break;
-    const backoff = Math.min(MAX_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** (attempt - 1)) * (0.5 + options.random() / 2);
+    const backoff =
+      Math.min(MAX_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** (attempt - 1)) * (0.5 + options.random() / 2);
     // Asked-for waits get jitter on top, so that many clients told the same time do not come back together.
-    const asked = outcome.retryAfterMs === undefined ? undefined : outcome.retryAfterMs + options.random() * FIRST_BACKOFF_MS;
+    const asked =
+      outcome.retryAfterMs === undefined
+        ? undefined
+        : outcome.retryAfterMs + options.random() * FIRST_BACKOFF_MS;
     gate.notBefore = Math.max(gate.notBefore, options.now() + (asked ?? backoff));
     if (asked !== undefined && asked > MAX_RETRY_AFTER_MS) break;
   }
@@ -105,12 +110,16 @@ async function tries(wanted: GetRequest, gate: Gate, options: HttpOptions): Prom
 }
 
 type Outcome =
-  { readonly answer: GetAnswer } | { readonly problem: string; readonly final: boolean; readonly retryAfterMs?: number | undefined };
+  | { readonly answer: GetAnswer }
+  | { readonly problem: string; readonly final: boolean; readonly retryAfterMs?: number | undefined };
 
 async function once(wanted: GetRequest, options: HttpOptions): Promise<Outcome> {
   // Not AbortSignal.timeout: `any` holds its parts weakly, and one that was garbage collected never fires (Node 20).
   const late = new AbortController();
-  const timer = setTimeout(() => late.abort(new DOMException('no answer in time', 'TimeoutError')), options.requestTimeoutMs);
+  const timer = setTimeout(
+    () => late.abort(new DOMException('no answer in time', 'TimeoutError')),
+    options.requestTimeoutMs,
+  );
   const signal = AbortSignal.any([options.signal, late.signal]);
   try {
     const response = await request(wanted.url, {
@@ -135,12 +144,16 @@ async function once(wanted: GetRequest, options: HttpOptions): Promise<Outcome> 
       return { problem: wrong, final: true };
     }
     const body = await readBounded(response.body, wanted.maxBytes);
-    return body === undefined ? { problem: `answer is over ${wanted.maxBytes} bytes`, final: true } : { answer: { body, headers } };
+    return body === undefined
+      ? { problem: `answer is over ${wanted.maxBytes} bytes`, final: true }
+      : { answer: { body, headers } };
   } catch (error) {
     if (options.signal.aborted) return { problem: 'stopped', final: true };
     const timedOut = signal.aborted;
     return {
-      problem: timedOut ? `no answer within ${options.requestTimeoutMs} ms` : `connection failed (${errorName(error)})`,
+      problem: timedOut
+        ? `no answer within ${options.requestTimeoutMs} ms`
+        : `connection failed (${errorName(error)})`,
       final: false,
     };
   } finally {
@@ -148,7 +161,10 @@ async function once(wanted: GetRequest, options: HttpOptions): Promise<Outcome> 
   }
 }
 
-function wrongHeaders(headers: Readonly<Record<string, string>>, { maxBytes }: GetRequest): string | undefined {
+function wrongHeaders(
+  headers: Readonly<Record<string, string>>,
+  { maxBytes }: GetRequest,
+): string | undefined {
   if (/^text\/html\b/i.test(headers['content-type'] ?? '')) return 'answer is HTML, not data';
   if (headers['content-encoding'] !== undefined && headers['content-encoding'] !== 'identity')
     return 'answer has a content-encoding not asked for';
@@ -156,7 +172,10 @@ function wrongHeaders(headers: Readonly<Record<string, string>>, { maxBytes }: G
 }
 
 /** Undefined when it is longer than `maxBytes`. */
-async function readBounded(body: Dispatcher.ResponseData['body'], maxBytes: number): Promise<Uint8Array | undefined> {
+async function readBounded(
+  body: Dispatcher.ResponseData['body'],
+  maxBytes: number,
+): Promise<Uint8Array | undefined> {
   const parts: Uint8Array[] = [];
   let size = 0;
   for await (const part of body as AsyncIterable<Uint8Array>) {
@@ -175,7 +194,9 @@ export function retryAfter(value: string | undefined, now: number): number | und
   return Number.isNaN(date) ? undefined : Math.max(0, date - now);
 }
 
-function singleHeaders(headers: Readonly<Record<string, string | string[] | undefined>>): Record<string, string> {
+function singleHeaders(
+  headers: Readonly<Record<string, string | string[] | undefined>>,
+): Record<string, string> {
   const single: Record<string, string> = {};
   for (const [name, value] of Object.entries(headers)) {
     if (typeof value === 'string') single[name.toLowerCase()] = value;

@@ -34,15 +34,24 @@ interface Wanted {
 }
 
 /** Everything a verification of this report needs, obtained item by item. */
-export async function obtainAmd(reportBytes: Uint8Array, options: KdsOptions, obtain: Obtain): Promise<SnpEndorsements> {
+export async function obtainAmd(
+  reportBytes: Uint8Array,
+  options: KdsOptions,
+  obtain: Obtain,
+): Promise<SnpEndorsements> {
   const report = parseReport(reportBytes);
   const kind = signingKey(report.keyInfo);
   if (kind !== 'vcek') {
-    throw unsupported('endorsements_unavailable', `report is signed by a ${kind.toUpperCase()}, which only its provider hands out`, {
-      hint: 'have the server staple its endorsements',
-    });
+    throw unsupported(
+      'endorsements_unavailable',
+      `report is signed by a ${kind.toUpperCase()}, which only its provider hands out`,
+      {
+        hint: 'have the server staple its endorsements',
+      },
+    );
   }
-  if (isZero(report.chipId)) throw unsupported('endorsements_unavailable', 'CHIP_ID is masked: there is no VCEK to ask for');
+  if (isZero(report.chipId))
+    throw unsupported('endorsements_unavailable', 'CHIP_ID is masked: there is no VCEK to ask for');
   let problem: unknown;
   for (const product of productsOf(report)) {
     const wanted = { product, kind, report, tcb: decodeTcb(report.reportedTcb, product) } as const;
@@ -71,7 +80,8 @@ async function obtainChain(
   return readChain(await obtain(chainItem(options, product, kind)));
 }
 
-const KEY = /^kds\/(vcek|vlek)\/(Milan|Genoa|Turin)\/(?:cert_chain|(crl)|((?:[0-9a-f]{16}){1,8})\/([0-9a-f]{16}))$/;
+const KEY =
+  /^kds\/(vcek|vlek)\/(Milan|Genoa|Turin)\/(?:cert_chain|(crl)|((?:[0-9a-f]{16}){1,8})\/([0-9a-f]{16}))$/;
 
 /**
  * The item a key of a store stands for, to check what claims to be it; undefined for what is not AMD's, or has no chain to be
@@ -82,7 +92,12 @@ export async function amdItemOf(
   options: KdsOptions,
   verified: (item: EndorsementItem) => Promise<StoredItem['parts'] | undefined>,
 ): Promise<EndorsementItem | undefined> {
-  const [, kind, product, crl, hwid, reportedTcb] = (KEY.exec(key) ?? []) as unknown as readonly [string, VekKind?, Product?, ...string[]];
+  const [, kind, product, crl, hwid, reportedTcb] = (KEY.exec(key) ?? []) as unknown as readonly [
+    string,
+    VekKind?,
+    Product?,
+    ...string[],
+  ];
   if (kind === undefined || product === undefined) return undefined;
   const chain = chainItem(options, product, kind);
   if (key === chain.key) return chain;
@@ -94,7 +109,11 @@ export async function amdItemOf(
   const chipId = new Uint8Array(64);
   chipId.set(fromHex(hwid));
   const report = { chipId, reportedTcb: fromHex(reportedTcb) };
-  const item = vcekItem(options, { product, kind, report, tcb: decodeTcb(report.reportedTcb, product) }, intermediate);
+  const item = vcekItem(
+    options,
+    { product, kind, report, tcb: decodeTcb(report.reportedTcb, product) },
+    intermediate,
+  );
   return item.key === key ? item : undefined;
 }
 
@@ -102,14 +121,21 @@ export async function amdItemOf(
 function productsOf(report: SnpReport): readonly Product[] {
   if (report.cpuidFamily === undefined) return ['Milan', 'Genoa'];
   const product = productOfCpuid(report.cpuidFamily, report.cpuidModel ?? 0);
-  if (product === undefined || product === 'Venice') throw unsupported('snp_product', `no root is pinned for ${product ?? 'this CPUID'}`);
+  if (product === undefined || product === 'Venice')
+    throw unsupported('snp_product', `no root is pinned for ${product ?? 'this CPUID'}`);
   return [product];
 }
 
 const PEM_TYPES = 'application/x-pem-file, application/pem-certificate-chain, text/plain, */*;q=0.1';
 const DER_TYPES = 'application/octet-stream, application/pkix-cert, application/pkix-crl, */*;q=0.1';
 
-function request(options: KdsOptions, path: string, what: string, maxBytes: number, accept: string): GetRequest {
+function request(
+  options: KdsOptions,
+  path: string,
+  what: string,
+  maxBytes: number,
+  accept: string,
+): GetRequest {
   return { url: `${options.baseUrl.replace(/\/+$/, '')}${path}`, what, maxBytes, accept };
 }
 
@@ -121,7 +147,12 @@ function chainItem(options: KdsOptions, product: Product, kind: VekKind): Endors
     refreshMs: Number.POSITIVE_INFINITY,
     requests: { chain: request(options, `/${kind}/v1/${product}/cert_chain`, what, 64 * 1024, PEM_TYPES) },
     read: (answers) => {
-      const [intermediate, ark, ...more] = parsePem(fromUtf8(part(answers, 'chain', 'body'), what), 'CERTIFICATE', 2, what);
+      const [intermediate, ark, ...more] = parsePem(
+        fromUtf8(part(answers, 'chain', 'body'), what),
+        'CERTIFICATE',
+        2,
+        what,
+      );
       if (intermediate === undefined || ark === undefined || more.length > 0)
         throw refused('endorsements_invalid', `${what}: not two certificates`);
       return { intermediate, ark };
@@ -129,7 +160,9 @@ function chainItem(options: KdsOptions, product: Product, kind: VekKind): Endors
     check: async (parts, now) => {
       const [intermediate, ark] = readChain(parts);
       const problem =
-        (await chainProblem(intermediate, ark, product, kind, options)) ?? validityProblem(intermediate, now) ?? validityProblem(ark, now);
+        (await chainProblem(intermediate, ark, product, kind, options)) ??
+        validityProblem(intermediate, now) ??
+        validityProblem(ark, now);
       if (problem !== undefined) throw refused('endorsements_invalid', `${what}: ${problem}`);
       return { order: 0 };
     },
@@ -143,7 +176,8 @@ async function chainProblem(
   kind: VekKind,
   options: KdsOptions,
 ): Promise<string | undefined> {
-  const trusted = options.roots === undefined ? pinnedRoot(ark)?.product === product : isReplacedRoot(ark, options.roots);
+  const trusted =
+    options.roots === undefined ? pinnedRoot(ark)?.product === product : isReplacedRoot(ark, options.roots);
   if (!trusted) return 'its root is not a trusted ARK';
   const role = caRole(intermediate.subject.commonName);
   if (role?.role !== (kind === 'vcek' ? 'ask' : 'asvk') || role.line !== product)
@@ -153,30 +187,47 @@ async function chainProblem(
     caProblem(ark, { certificates: true, crls: true }, 1) ??
     caProblem(intermediate, { certificates: true });
   if (problem !== undefined) return problem;
-  const [ownSigned, signed] = await Promise.all([verifySignedBy(ark, ark.publicKey), verifySignedBy(intermediate, ark.publicKey)]);
+  const [ownSigned, signed] = await Promise.all([
+    verifySignedBy(ark, ark.publicKey),
+    verifySignedBy(intermediate, ark.publicKey),
+  ]);
   return ownSigned && signed ? undefined : 'a signature does not verify';
 }
 
 function vcekItem(options: KdsOptions, { product, report, tcb }: Wanted, ask: Certificate): EndorsementItem {
   const hwid = toHex(product === 'Turin' ? report.chipId.subarray(0, 8) : report.chipId);
   const what = `VCEK of chip ${hwid.slice(0, 16)}… at ${tcbText(tcb)}`;
-  const spl = { fmc: 'fmcSPL', bootloader: 'blSPL', tee: 'teeSPL', snp: 'snpSPL', microcode: 'ucodeSPL' } as const;
-  const query = tcbComponents(product).map((component) => `${spl[component]}=${String(tcb[component] ?? 0).padStart(2, '0')}`);
+  const spl = {
+    fmc: 'fmcSPL',
+    bootloader: 'blSPL',
+    tee: 'teeSPL',
+    snp: 'snpSPL',
+    microcode: 'ucodeSPL',
+  } as const;
+  const query = tcbComponents(product).map(
+    (component) => `${spl[component]}=${String(tcb[component] ?? 0).padStart(2, '0')}`,
+  );
   return {
     key: `kds/vcek/${product}/${hwid}/${toHex(report.reportedTcb)}`,
     what,
     refreshMs: Number.POSITIVE_INFINITY,
-    requests: { vek: request(options, `/vcek/v1/${product}/${hwid}?${query.join('&')}`, what, 16 * 1024, DER_TYPES) },
+    requests: {
+      vek: request(options, `/vcek/v1/${product}/${hwid}?${query.join('&')}`, what, 16 * 1024, DER_TYPES),
+    },
     read: (answers) => ({ vek: part(answers, 'vek', 'body') }),
     check: async (parts, now) => {
       const { certificate, namedKind } = parseVek(part(parts, 'vek'));
       const extensions = readVekExtensions(certificate, product, 'vcek');
-      const otherTcb = tcbComponents(product).some((component) => extensions.tcb[component] !== (tcb[component] ?? 0));
+      const otherTcb = tcbComponents(product).some(
+        (component) => extensions.tcb[component] !== (tcb[component] ?? 0),
+      );
       const problem =
         (namedKind === 'vcek' ? undefined : 'it is not named a VCEK') ??
         extensions.problems[0] ??
         (otherTcb ? `it is for another TCB (${JSON.stringify(extensions.tcb)})` : undefined) ??
-        (extensions.hwid === undefined ? 'it has no HWID' : hwidProblem(extensions.hwid, report.chipId, product)) ??
+        (extensions.hwid === undefined
+          ? 'it has no HWID'
+          : hwidProblem(extensions.hwid, report.chipId, product)) ??
         issuanceProblem(certificate, ask) ??
         validityProblem(certificate, now) ??
         ((await verifySignedBy(certificate, ask.publicKey)) ? undefined : 'it is not signed by the ASK');
@@ -196,7 +247,9 @@ function crlItem(options: KdsOptions, product: Product, kind: VekKind, ark: Cert
     read: (answers) => ({ crl: part(answers, 'crl', 'body') }),
     check: async (parts, now) => {
       const crl = parseCrl(part(parts, 'crl'), what);
-      const problem = crlProblem(crl, ark, now) ?? ((await verifySignedBy(crl, ark.publicKey)) ? undefined : 'it is not signed by the ARK');
+      const problem =
+        crlProblem(crl, ark, now) ??
+        ((await verifySignedBy(crl, ark.publicKey)) ? undefined : 'it is not signed by the ARK');
       if (problem !== undefined) throw refused('endorsements_invalid', `${what}: ${problem}`);
       return { order: crl.thisUpdate.getTime() };
     },
@@ -204,13 +257,23 @@ function crlItem(options: KdsOptions, product: Product, kind: VekKind, ark: Cert
 }
 
 function readChain(parts: Readonly<Record<string, Uint8Array>>): readonly [Certificate, Certificate] {
-  return [parseCertificate(part(parts, 'intermediate'), 'ASK or ASVK'), parseCertificate(part(parts, 'ark'), 'ARK')];
+  return [
+    parseCertificate(part(parts, 'intermediate'), 'ASK or ASVK'),
+    parseCertificate(part(parts, 'ark'), 'ARK'),
+  ];
 }
 
 /** A part by name; of answers, its body. */
 function part(parts: Readonly<Record<string, Uint8Array>>, name: string): Uint8Array;
-function part(parts: Readonly<Record<string, { readonly body: Uint8Array }>>, name: string, field: 'body'): Uint8Array;
-function part(parts: Readonly<Record<string, Uint8Array | { readonly body: Uint8Array }>>, name: string): Uint8Array {
+function part(
+  parts: Readonly<Record<string, { readonly body: Uint8Array }>>,
+  name: string,
+  field: 'body',
+): Uint8Array;
+function part(
+  parts: Readonly<Record<string, Uint8Array | { readonly body: Uint8Array }>>,
+  name: string,
+): Uint8Array {
   const found = parts[name];
   if (found === undefined) throw refused('endorsements_invalid', `${name} is missing`);
   return found instanceof Uint8Array ? found : found.body;

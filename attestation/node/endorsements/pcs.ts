@@ -36,7 +36,11 @@ type Parts = Readonly<Record<string, Uint8Array>>;
 const DAY_MS = 24 * 3_600_000;
 
 /** Everything a verification of this quote needs, obtained item by item. The quote says only what to ask for. */
-export async function obtainIntel(quoteBytes: Uint8Array, options: PcsOptions, obtain: Obtain): Promise<TdxEndorsements> {
+export async function obtainIntel(
+  quoteBytes: Uint8Array,
+  options: PcsOptions,
+  obtain: Obtain,
+): Promise<TdxEndorsements> {
   const quote = parseTdxQuote(quoteBytes);
   if (quote.certificationType !== 5) {
     throw unsupported(
@@ -48,7 +52,8 @@ export async function obtainIntel(quoteBytes: Uint8Array, options: PcsOptions, o
   const [pckDer] = parsePem(pem, 'CERTIFICATE', 4, 'PCK certificate chain');
   const pck = parseCertificate(pckDer ?? new Uint8Array(), 'PCK');
   const extension = pck.extensions.get(SGX_EXTENSIONS_OID);
-  if (extension === undefined) throw refused('tdx_pck_extensions', 'PCK has no SGX extensions', { check: 'T11' });
+  if (extension === undefined)
+    throw refused('tdx_pck_extensions', 'PCK has no SGX extensions', { check: 'T11' });
   const fmspc = toHex(parsePckExtensions(extension.value).fmspc);
   const ca = pck.issuer.commonName === 'Intel SGX PCK Processor CA' ? 'processor' : 'platform';
   const qe = await obtain(qeIdentityItem(options));
@@ -70,8 +75,14 @@ export async function obtainIntel(quoteBytes: Uint8Array, options: PcsOptions, o
 
 /** The item a key of a store stands for, to check what claims to be it; undefined for what is not Intel's. */
 export function intelItemOf(key: string, options: Pick<PcsOptions, 'roots'>): EndorsementItem | undefined {
-  const [, update, fmspc] = /^pcs\/(?:tcb|qe-identity)\/(standard|early)(?:\/([0-9a-f]{12}))?$/.exec(key) ?? [];
-  const all = { baseUrl: '', rootCrlUrl: '', update: update === 'early' ? update : 'standard', roots: options.roots } as const;
+  const [, update, fmspc] =
+    /^pcs\/(?:tcb|qe-identity)\/(standard|early)(?:\/([0-9a-f]{12}))?$/.exec(key) ?? [];
+  const all = {
+    baseUrl: '',
+    rootCrlUrl: '',
+    update: update === 'early' ? update : 'standard',
+    roots: options.roots,
+  } as const;
   const candidates = [
     ...(fmspc === undefined ? [] : [tcbInfoItem(all, fmspc)]),
     qeIdentityItem(all),
@@ -84,7 +95,13 @@ export function intelItemOf(key: string, options: Pick<PcsOptions, 'roots'>): En
 
 function tcbInfoItem(options: PcsOptions, fmspc: string): EndorsementItem {
   const what = `TCB info of ${fmspc}`;
-  const request = get(options, `/tdx/certification/v4/tcb?fmspc=${fmspc}&update=${options.update}`, what, 256 * 1024, JSON_TYPES);
+  const request = get(
+    options,
+    `/tdx/certification/v4/tcb?fmspc=${fmspc}&update=${options.update}`,
+    what,
+    256 * 1024,
+    JSON_TYPES,
+  );
   return {
     key: `pcs/tcb/${options.update}/${fmspc}`,
     what,
@@ -107,7 +124,15 @@ function qeIdentityItem(options: PcsOptions): EndorsementItem {
     key: `pcs/qe-identity/${options.update}`,
     what,
     refreshMs: DAY_MS,
-    requests: { answer: get(options, `/tdx/certification/v4/qe/identity?update=${options.update}`, what, 64 * 1024, JSON_TYPES) },
+    requests: {
+      answer: get(
+        options,
+        `/tdx/certification/v4/qe/identity?update=${options.update}`,
+        what,
+        64 * 1024,
+        JSON_TYPES,
+      ),
+    },
     read: (answers) => withChain(answers['answer'], 'sgx-enclave-identity-issuer-chain', what),
     check: async (parts, now) => {
       const identity = parseQeIdentity(await signedText(parts, 'enclaveIdentity', options, now, what));
@@ -123,7 +148,9 @@ function pckCrlItem(options: PcsOptions, ca: 'platform' | 'processor'): Endorsem
     key: `pcs/pckcrl/${ca}`,
     what,
     refreshMs: DAY_MS,
-    requests: { answer: get(options, `/sgx/certification/v4/pckcrl?ca=${ca}&encoding=der`, what, 1 << 20, DER_TYPES) },
+    requests: {
+      answer: get(options, `/sgx/certification/v4/pckcrl?ca=${ca}&encoding=der`, what, 1 << 20, DER_TYPES),
+    },
     read: (answers) => {
       const { body, chain } = withChain(answers['answer'], 'sgx-pck-crl-issuer-chain', what);
       return { body: derOf(body, what), chain };
@@ -168,29 +195,52 @@ async function signedText(
   what: string,
 ): Promise<string> {
   const [signer, root] = chainOf(parts, what);
-  const problem = (await rootProblem(root, options, now)) ?? (await childProblem(signer, root, 'Intel SGX TCB Signing', now));
+  const problem =
+    (await rootProblem(root, options, now)) ??
+    (await childProblem(signer, root, 'Intel SGX TCB Signing', now));
   if (problem !== undefined) throw invalid(what, problem);
   const cut = cutSigned(text(parts, 'body'), member);
-  if (!(await verifyEcdsaRaw(signer.publicKey, 'SHA-256', cut.signature, cut.bytes))) throw invalid(what, 'it is not signed by its issuer');
+  if (!(await verifyEcdsaRaw(signer.publicKey, 'SHA-256', cut.signature, cut.bytes)))
+    throw invalid(what, 'it is not signed by its issuer');
   return cut.text;
 }
 
 async function rootProblem(root: Certificate, options: PcsOptions, now: Date): Promise<string | undefined> {
-  if (!trustedRoots(options.roots).includes(spkiSha256(root.publicKey.raw))) return 'its root is not a trusted Intel SGX root';
-  const problem = issuanceProblem(root, root) ?? caProblem(root, { certificates: true, crls: true }, 1) ?? validityProblem(root, now);
-  return problem ?? ((await verifySignedBy(root, root.publicKey)) ? undefined : 'the root is not signed by itself');
+  if (!trustedRoots(options.roots).includes(spkiSha256(root.publicKey.raw)))
+    return 'its root is not a trusted Intel SGX root';
+  const problem =
+    issuanceProblem(root, root) ??
+    caProblem(root, { certificates: true, crls: true }, 1) ??
+    validityProblem(root, now);
+  return (
+    problem ?? ((await verifySignedBy(root, root.publicKey)) ? undefined : 'the root is not signed by itself')
+  );
 }
 
-async function childProblem(child: Certificate, root: Certificate, name: string, now: Date): Promise<string | undefined> {
+async function childProblem(
+  child: Certificate,
+  root: Certificate,
+  name: string,
+  now: Date,
+): Promise<string | undefined> {
   if (child.subject.commonName !== name) return `its issuer is not named ${name}`;
   const problem = issuanceProblem(child, root) ?? validityProblem(child, now);
-  return problem ?? ((await verifySignedBy(child, root.publicKey)) ? undefined : `${name} is not signed by the root`);
+  return (
+    problem ??
+    ((await verifySignedBy(child, root.publicKey)) ? undefined : `${name} is not signed by the root`)
+  );
 }
 
-async function checkCrl(der: Uint8Array, issuer: Certificate, now: Date, what: string): Promise<{ readonly order: number }> {
+async function checkCrl(
+  der: Uint8Array,
+  issuer: Certificate,
+  now: Date,
+  what: string,
+): Promise<{ readonly order: number }> {
   const crl = parseCrl(der, what);
   const problem =
-    crlProblem(crl, issuer, now) ?? ((await verifySignedBy(crl, issuer.publicKey)) ? undefined : 'it is not signed by its issuer');
+    crlProblem(crl, issuer, now) ??
+    ((await verifySignedBy(crl, issuer.publicKey)) ? undefined : 'it is not signed by its issuer');
   if (problem !== undefined) throw invalid(what, problem);
   return { order: crl.thisUpdate.getTime() };
 }
@@ -200,14 +250,21 @@ function window(
   now: Date,
   what: string,
 ): { readonly order: number } {
-  if (!(issueDate <= now && now < nextUpdate)) throw invalid(what, `it is for ${issueDate.toISOString()} to ${nextUpdate.toISOString()}`);
+  if (!(issueDate <= now && now < nextUpdate))
+    throw invalid(what, `it is for ${issueDate.toISOString()} to ${nextUpdate.toISOString()}`);
   return { order: issueDate.getTime() };
 }
 
 const JSON_TYPES = 'application/json';
 const DER_TYPES = 'application/pkix-crl, application/octet-stream, */*;q=0.1';
 
-function get({ baseUrl }: PcsOptions, path: string, what: string, maxBytes: number, accept: string): GetRequest {
+function get(
+  { baseUrl }: PcsOptions,
+  path: string,
+  what: string,
+  maxBytes: number,
+  accept: string,
+): GetRequest {
   return { url: `${baseUrl.replace(/\/+$/, '')}${path}`, what, maxBytes, accept };
 }
 
@@ -217,7 +274,11 @@ function bodyOf(answer: GetAnswer | undefined, what: string): Uint8Array {
 }
 
 /** Body and issuer chain of an answer; the header holds the PEM with its line ends percent-encoded. */
-function withChain(answer: GetAnswer | undefined, header: string, what: string): { readonly body: Uint8Array; readonly chain: Uint8Array } {
+function withChain(
+  answer: GetAnswer | undefined,
+  header: string,
+  what: string,
+): { readonly body: Uint8Array; readonly chain: Uint8Array } {
   const body = bodyOf(answer, what);
   const value = answer?.headers[header];
   if (value === undefined) throw invalid(what, `there is no ${header} header`);
@@ -231,10 +292,11 @@ function withChain(answer: GetAnswer | undefined, header: string, what: string):
 }
 
 function chainOf(parts: Parts, what: string): readonly [Certificate, Certificate] {
-  const [child, root, ...more] = parsePem(text(parts, 'chain'), 'CERTIFICATE', 4, `${what} issuer chain`).map((der) =>
-    parseCertificate(der, `${what} issuer chain`),
+  const [child, root, ...more] = parsePem(text(parts, 'chain'), 'CERTIFICATE', 4, `${what} issuer chain`).map(
+    (der) => parseCertificate(der, `${what} issuer chain`),
   );
-  if (child === undefined || root === undefined || more.length > 0) throw invalid(what, 'its issuer chain has not two certificates');
+  if (child === undefined || root === undefined || more.length > 0)
+    throw invalid(what, 'its issuer chain has not two certificates');
   return [child, root];
 }
 
@@ -242,7 +304,9 @@ function chainOf(parts: Parts, what: string): readonly [Certificate, Certificate
 function derOf(body: Uint8Array, what: string): Uint8Array {
   if (body[0] === 0x2d) return parsePem(fromUtf8(body, what), 'X509 CRL', 1, what)[0] ?? body;
   const start = new TextDecoder('latin1').decode(body.subarray(0, 4));
-  return /^"?30[0-9a-fA-F]/.test(start) ? fromHex(fromUtf8(body, what).trim().replaceAll('"', ''), what) : body;
+  return /^"?30[0-9a-fA-F]/.test(start)
+    ? fromHex(fromUtf8(body, what).trim().replaceAll('"', ''), what)
+    : body;
 }
 
 function bytes(parts: Parts, name: string): Uint8Array {

@@ -49,7 +49,8 @@ export function memoryStore(items: Iterable<StoredItem> = []): EndorsementStore 
 
 /** Files `<sha256 of the key>.json` in `folder`, which is made when the first item is put; the oldest go when there are too many. */
 export function folderStore(folder: string, maxItems = MAX_ITEMS): EndorsementStore {
-  const pathOf = (key: string): string => join(folder, `${createHash('sha256').update(key).digest('hex')}.json`);
+  const pathOf = (key: string): string =>
+    join(folder, `${createHash('sha256').update(key).digest('hex')}.json`);
   return {
     async get(key) {
       const item = await readItem(pathOf(key));
@@ -57,7 +58,8 @@ export function folderStore(folder: string, maxItems = MAX_ITEMS): EndorsementSt
     },
     async put(item) {
       const text = encodeItem(item);
-      if (text.length > MAX_ITEM_BYTES) throw malformed('input_too_large', `endorsement ${item.key} is over ${MAX_ITEM_BYTES} bytes`);
+      if (text.length > MAX_ITEM_BYTES)
+        throw malformed('input_too_large', `endorsement ${item.key} is over ${MAX_ITEM_BYTES} bytes`);
       await mkdir(folder, { recursive: true, mode: 0o700 });
       const path = pathOf(item.key);
       const fresh = `${path}.${randomBytes(6).toString('hex')}.tmp`;
@@ -106,7 +108,9 @@ async function readItem(path: string): Promise<StoredItem | undefined> {
 async function dropOldest(folder: string, maxItems: number): Promise<void> {
   const names = (await readdir(folder)).filter((name) => ITEM_FILE.test(name));
   if (names.length <= maxItems) return;
-  const aged = await Promise.all(names.map(async (name) => ({ name, at: (await stat(join(folder, name))).mtimeMs })));
+  const aged = await Promise.all(
+    names.map(async (name) => ({ name, at: (await stat(join(folder, name))).mtimeMs })),
+  );
   const old = aged.toSorted((a, b) => a.at - b.at).slice(0, names.length - Math.ceil(maxItems / 2));
   await Promise.all(old.map(({ name }) => rm(join(folder, name), { force: true })));
 }
@@ -132,12 +136,16 @@ export function itemOf(value: unknown): StoredItem {
   if (typeof parts !== 'object' || parts === null || Array.isArray(parts))
     throw malformed('malformed_json', 'endorsement parts is not an object');
   const entries = Object.entries(parts);
-  if (entries.length > 8) throw malformed('malformed_json', `endorsement has ${entries.length} parts, expected at most 8`);
+  if (entries.length > 8)
+    throw malformed('malformed_json', `endorsement has ${entries.length} parts, expected at most 8`);
   return {
     key: read.string(object['key'], 'endorsement key', MAX_KEY),
     fetchedAt: read.integer(object['fetchedAt'], 'endorsement fetchedAt'),
     parts: Object.fromEntries(
-      entries.map(([name, part]) => [name, fromBase64(read.string(part, `endorsement part ${name}`, MAX_ITEM_BYTES), name)]),
+      entries.map(([name, part]) => [
+        name,
+        fromBase64(read.string(part, `endorsement part ${name}`, MAX_ITEM_BYTES), name),
+      ]),
     ),
   };
 }

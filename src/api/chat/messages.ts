@@ -3,7 +3,20 @@
 // A broken history (orphan tool results, arguments that are not JSON) is passed on as it is: answering it is no error.
 
 import type { ChatMessage } from '../../engine/seam/engine.ts';
-import { anything, either, inert, integer, list, literal, map, object, optional, tagged, text, unsupported } from '../../base/shape.ts';
+import {
+  anything,
+  either,
+  inert,
+  integer,
+  list,
+  literal,
+  map,
+  object,
+  optional,
+  tagged,
+  text,
+  unsupported,
+} from '../../base/shape.ts';
 import type { Infer, Shape } from '../../base/shape.ts';
 
 const MAX_TEXT = 16 * 1024 * 1024;
@@ -20,7 +33,9 @@ const content = map(
   either(
     {
       string: words(),
-      array: list(tagged('type', { text: textPart, image_url: noPart, input_audio: noPart, file: noPart }), { max: 1024 }),
+      array: list(tagged('type', { text: textPart, image_url: noPart, input_audio: noPart, file: noPart }), {
+        max: 1024,
+      }),
     },
     'a string or an array of content parts',
   ),
@@ -73,13 +88,27 @@ const assistant = object({
   audio: unsupported('messages are text'),
   function_call: unsupported('use tool_calls'),
 });
-const tool = object({ role: literal('tool'), content: optional(content), tool_call_id: optional(text({ max: 256 })), name });
+const tool = object({
+  role: literal('tool'),
+  content: optional(content),
+  tool_call_id: optional(text({ max: 256 })),
+  name,
+});
 
-const message = tagged('role', { system, developer, user, assistant, tool, function: unsupported('use the role tool') });
+const message = tagged('role', {
+  system,
+  developer,
+  user,
+  assistant,
+  tool,
+  function: unsupported('use the role tool'),
+});
 export const messages = list(message, { min: 1, max: MAX_MESSAGES, about: 'The conversation so far.' });
 
 export function toChatMessages(wire: Infer<typeof messages>): readonly ChatMessage[] {
-  return wire.flatMap((each, i): readonly ChatMessage[] => (each === undefined ? [] : [toChatMessage(each, i)]));
+  return wire.flatMap((each, i): readonly ChatMessage[] =>
+    each === undefined ? [] : [toChatMessage(each, i)],
+  );
 }
 
 // oxlint-disable-next-line typescript/consistent-return -- the switch is exhaustive

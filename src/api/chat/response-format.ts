@@ -13,7 +13,11 @@ export const responseFormat = tagged('type', {
   json_schema: object({
     type: literal('json_schema'),
     json_schema: object({
-      name: text({ max: 64, pattern: /^[a-zA-Z0-9_-]{1,64}$/, form: 'a name of letters, digits, _ and - (at most 64)' }),
+      name: text({
+        max: 64,
+        pattern: /^[a-zA-Z0-9_-]{1,64}$/,
+        form: 'a name of letters, digits, _ and - (at most 64)',
+      }),
       description: optional(text({ max: 65_536 })),
       schema: optional(anyObject('JSON schema of the answer.')),
       strict: optional(flag('The answer always follows the schema; true and false do the same.')),
@@ -50,7 +54,8 @@ function eitherGrammar(a: string, b: string): string {
 
 /** GBNF: names stand outside of "strings" and [classes]. */
 function renamed(gbnf: string, prefix: string): string {
-  return gbnf.replaceAll(/"(?:[^"\\]|\\.)*"|\[(?:[^\]\\]|\\.)*\]|\{[^}]*\}|[a-zA-Z][a-zA-Z0-9-]*/g, (token) =>
-    /^[a-zA-Z]/.test(token) ? prefix + token : token,
+  return gbnf.replaceAll(
+    /"(?:[^"\\]|\\.)*"|\[(?:[^\]\\]|\\.)*\]|\{[^}]*\}|[a-zA-Z][a-zA-Z0-9-]*/g,
+    (token) => (/^[a-zA-Z]/.test(token) ? prefix + token : token),
   );
 }

@@ -1,6 +1,14 @@
 // POST /v1/chat/completions.
 
-import { chatRequest, chunkFrame, collectChat, planChat, streamChat, type AnswerId, type Counts } from './wire.ts';
+import {
+  chatRequest,
+  chunkFrame,
+  collectChat,
+  planChat,
+  streamChat,
+  type AnswerId,
+  type Counts,
+} from './wire.ts';
 import { chatAnswer } from '../response-schemas.ts';
 import { route, type Call } from '../../http/route.ts';
 import { admitted, streamAnswer } from '../generation/admitted.ts';
@@ -39,12 +47,23 @@ export const chat = route({
 
     return withEngine(call, model, body.keep_alive, async (engine) => {
       const newReader = plan.reader(engine.info);
-      const events = await admitted(call, engine.generate(plan.request(engine.info), exchange.signal), counts, body.stream !== true);
+      const events = await admitted(
+        call,
+        engine.generate(plan.request(engine.info), exchange.signal),
+        counts,
+        body.stream !== true,
+      );
       if (body.stream !== true) return collectChat(events, plan, newReader, answer, counts, newCallId);
       const includeUsage = body.stream_options?.include_usage ?? false;
-      const baseBytes = Buffer.byteLength(chunkFrame(answer, includeUsage).choice(0, '{"content":""}', 'null', 'null'));
-      await streamAnswer(call, events, { wanted: body.stream_options?.include_obfuscation, baseBytes }, (paced, sink) =>
-        streamChat(paced, { plan, newReader, answer, counts, includeUsage, newCallId, sink }),
+      const baseBytes = Buffer.byteLength(
+        chunkFrame(answer, includeUsage).choice(0, '{"content":""}', 'null', 'null'),
+      );
+      await streamAnswer(
+        call,
+        events,
+        { wanted: body.stream_options?.include_obfuscation, baseBytes },
+        (paced, sink) =>
+          streamChat(paced, { plan, newReader, answer, counts, includeUsage, newCallId, sink }),
       );
       return undefined;
     });

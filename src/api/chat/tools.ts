@@ -25,7 +25,11 @@ const MAX_TOOLS = 128;
 /** "Omitting parameters defines a function with an empty parameter list" (OpenAI API reference): no argument, not any argument. */
 const NO_PARAMETERS = { type: 'object', properties: {}, additionalProperties: false } as const;
 
-const toolName = text({ max: 64, pattern: /^[a-zA-Z0-9_-]{1,64}$/, form: 'a name of letters, digits, _ and - (at most 64)' });
+const toolName = text({
+  max: 64,
+  pattern: /^[a-zA-Z0-9_-]{1,64}$/,
+  form: 'a name of letters, digits, _ and - (at most 64)',
+});
 
 const functionTool = object({
   type: literal('function'),
@@ -38,15 +42,20 @@ const functionTool = object({
 });
 
 export const tools = map(
-  list(tagged('type', { function: functionTool, custom: unsupported('tools are functions') }), { max: MAX_TOOLS }),
+  list(tagged('type', { function: functionTool, custom: unsupported('tools are functions') }), {
+    max: MAX_TOOLS,
+  }),
   (wire, path): readonly ToolSpec[] => {
     const seen = new Set<string>();
     return wire.flatMap((tool, i) => {
       if (tool === undefined) return [];
       const { name, description, parameters } = tool.function;
-      if (seen.has(name)) throw refuse('invalid_value', `${path}[${i}].function.name`, `${path} has two tools of one name`);
+      if (seen.has(name))
+        throw refuse('invalid_value', `${path}[${i}].function.name`, `${path} has two tools of one name`);
       seen.add(name);
-      return [{ name, ...(description !== undefined && { description }), parameters: parameters ?? NO_PARAMETERS }];
+      return [
+        { name, ...(description !== undefined && { description }), parameters: parameters ?? NO_PARAMETERS },
+      ];
     });
   },
 );
@@ -54,13 +63,20 @@ export const tools = map(
 const namedTool = object({ type: literal('function'), function: object({ name: toolName }) });
 const allowedTools = object({
   type: literal('allowed_tools'),
-  allowed_tools: object({ mode: choice(['auto', 'required']), tools: list(namedTool, { min: 1, max: MAX_TOOLS }) }),
+  allowed_tools: object({
+    mode: choice(['auto', 'required']),
+    tools: list(namedTool, { min: 1, max: MAX_TOOLS }),
+  }),
 });
 
 export const toolChoice = either(
   {
     string: choice(['none', 'auto', 'required']),
-    object: tagged('type', { function: namedTool, allowed_tools: allowedTools, custom: unsupported('tools are functions') }),
+    object: tagged('type', {
+      function: namedTool,
+      allowed_tools: allowedTools,
+      custom: unsupported('tools are functions'),
+    }),
   },
   "'none', 'auto', 'required' or a named tool",
   'Default: auto when there are tools.',
@@ -87,16 +103,26 @@ export function toToolUse(body: {
     throw refuse('invalid_value', 'tool_choice', 'tool_choice asks for a tool, but there are no tools');
   }
   const parallel = body.parallel_tool_calls ?? true;
-  if (wanted === 'auto' || wanted === 'required') return { tools: given, required: wanted === 'required', parallel };
+  if (wanted === 'auto' || wanted === 'required')
+    return { tools: given, required: wanted === 'required', parallel };
   if (wanted.type === 'function')
-    return { tools: pick(given, [wanted.function.name], 'tool_choice.function.name'), required: true, parallel: false };
+    return {
+      tools: pick(given, [wanted.function.name], 'tool_choice.function.name'),
+      required: true,
+      parallel: false,
+    };
   const names = wanted.allowed_tools.tools.map((tool) => tool.function.name);
-  return { tools: pick(given, names, 'tool_choice.allowed_tools.tools'), required: wanted.allowed_tools.mode === 'required', parallel };
+  return {
+    tools: pick(given, names, 'tool_choice.allowed_tools.tools'),
+    required: wanted.allowed_tools.mode === 'required',
+    parallel,
+  };
 }
 
 function pick(given: readonly ToolSpec[], names: readonly string[], path: string): readonly ToolSpec[] {
   const picked = given.filter((tool) => names.includes(tool.name));
-  if (picked.length < new Set(names).size) throw refuse('invalid_value', path, `${path} names a tool that is not in tools`);
+  if (picked.length < new Set(names).size)
+    throw refuse('invalid_value', path, `${path} names a tool that is not in tools`);
   return picked;
 }
 

@@ -25,7 +25,9 @@ export const chatRequest = object({
   max_tokens: optional(maxTokens("Longest answer. Default: the model's, else up to the end of its context.")),
   max_completion_tokens: optional(maxTokens('The same as max_tokens, by its newer name.')),
   logprobs: optional(flag('Log probabilities of the tokens of the answer.')),
-  top_logprobs: optional(integer({ min: 0, max: 20, about: 'Likeliest alternatives per token; needs logprobs.' })),
+  top_logprobs: optional(
+    integer({ min: 0, max: 20, about: 'Likeliest alternatives per token; needs logprobs.' }),
+  ),
   response_format: optional(responseFormat),
   tools: optional(tools),
   tool_choice: optional(toolChoice),
@@ -53,7 +55,11 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
   checkStreamOptions(body);
   if (body.top_logprobs !== undefined && body.logprobs !== true)
     throw refuse('invalid_value', 'top_logprobs', 'top_logprobs is only allowed when logprobs is true');
-  if (body.max_tokens !== undefined && body.max_completion_tokens !== undefined && body.max_tokens !== body.max_completion_tokens) {
+  if (
+    body.max_tokens !== undefined &&
+    body.max_completion_tokens !== undefined &&
+    body.max_tokens !== body.max_completion_tokens
+  ) {
     throw refuse('invalid_value', 'max_completion_tokens', 'max_tokens and max_completion_tokens differ');
   }
   const use = toToolUse(body);
@@ -163,7 +169,8 @@ export async function collectChat(
     if (event.type === 'delta') {
       if (into.reader === null) into.content += event.text;
       else for (const each of into.reader.push(event.text)) take(into, each);
-      if (event.logprobs !== undefined) for (const each of event.logprobs) into.logprobs.push(wireLogprob(each));
+      if (event.logprobs !== undefined)
+        for (const each of event.logprobs) into.logprobs.push(wireLogprob(each));
     } else {
       if (into.reader !== null) for (const each of into.reader.end()) take(into, each);
       into.finish = event.reason;
@@ -184,7 +191,11 @@ export async function collectChat(
           content: calls.length > 0 && each.content === '' ? null : each.content,
           refusal: null,
           ...(calls.length > 0 && {
-            tool_calls: calls.map((call) => ({ id: call.id, type: 'function', function: { name: call.name, arguments: call.arguments } })),
+            tool_calls: calls.map((call) => ({
+              id: call.id,
+              type: 'function',
+              function: { name: call.name, arguments: call.arguments },
+            })),
           }),
         },
         logprobs: !plan.logprobs ? null : { content: each.logprobs, refusal: null },
@@ -246,11 +257,20 @@ export async function streamChat(
       state.muted = state.calls > 0 && !plan.parallel;
       if (state.muted) return;
       state.calls += 1;
-      const call = { index: state.calls - 1, id: o.newCallId(), type: 'function', function: { name: event.name, arguments: '' } };
+      const call = {
+        index: state.calls - 1,
+        id: o.newCallId(),
+        type: 'function',
+        function: { name: event.name, arguments: '' },
+      };
       return write(index, state, `{"tool_calls":[${JSON.stringify(call)}]}`);
     }
     if (!state.muted)
-      write(index, state, `{"tool_calls":[{"index":${state.calls - 1},"function":{"arguments":${JSON.stringify(event.text)}}}]}`);
+      write(
+        index,
+        state,
+        `{"tool_calls":[{"index":${state.calls - 1},"function":{"arguments":${JSON.stringify(event.text)}}}]}`,
+      );
   };
 
   for await (const event of events) {
@@ -258,18 +278,29 @@ export async function streamChat(
     const state = states[event.index];
     if (state === undefined) continue;
     if (event.type === 'delta') {
-      if (withLogprobs && event.logprobs !== undefined) for (const each of event.logprobs) state.logprobs.push(wireLogprob(each));
+      if (withLogprobs && event.logprobs !== undefined)
+        for (const each of event.logprobs) state.logprobs.push(wireLogprob(each));
       if (state.reader === null) {
-        if (event.text !== '' || state.logprobs.length > 0) write(event.index, state, `{"content":${JSON.stringify(event.text)}}`);
+        if (event.text !== '' || state.logprobs.length > 0)
+          write(event.index, state, `{"content":${JSON.stringify(event.text)}}`);
       } else {
         for (const each of state.reader.push(event.text)) writeToolEvent(event.index, state, each);
       }
     } else {
-      if (state.reader !== null) for (const each of state.reader.end()) writeToolEvent(event.index, state, each);
+      if (state.reader !== null)
+        for (const each of state.reader.end()) writeToolEvent(event.index, state, each);
       // Logprobs of tokens whose text was held back and then dropped (the framing of calls) still belong to the answer.
-      const rest = withLogprobs && state.logprobs.length > 0 ? JSON.stringify({ content: state.logprobs, refusal: null }) : 'null';
+      const rest =
+        withLogprobs && state.logprobs.length > 0
+          ? JSON.stringify({ content: state.logprobs, refusal: null })
+          : 'null';
       sink.send(
-        frame.choice(event.index, '{}', rest, JSON.stringify(state.calls > 0 && event.reason === 'stop' ? 'tool_calls' : event.reason)),
+        frame.choice(
+          event.index,
+          '{}',
+          rest,
+          JSON.stringify(state.calls > 0 && event.reason === 'stop' ? 'tool_calls' : event.reason),
+        ),
       );
     }
     await sink.flush();

@@ -4,7 +4,14 @@ import { ApiError } from '../../base/errors.ts';
 import type { Engine, GenerateEvent, GenerateRequest } from '../../engine/seam/engine.ts';
 import { completionAnswer } from '../response-schemas.ts';
 import type { Counts } from '../chat/wire.ts';
-import { collectCompletion, completionFrame, completionRequest, type CompletionPlan, planCompletion, streamCompletion } from './wire.ts';
+import {
+  collectCompletion,
+  completionFrame,
+  completionRequest,
+  type CompletionPlan,
+  planCompletion,
+  streamCompletion,
+} from './wire.ts';
 import type { Exchange } from '../../http/exchange.ts';
 import { route } from '../../http/route.ts';
 import { answerId } from '../chat/route.ts';
@@ -37,25 +44,45 @@ export const completions = route({
     const plan = planCompletion(body, model.defaults, exchange.principal?.cacheScope ?? '');
     const answer = answerId(call, 'cmpl', model);
     const counts: Counts = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 };
-    reserveTokens(call, { asked: plan.request('').maxTokens, count: plan.n * plan.prompts.length, context: model.contextLength });
+    reserveTokens(call, {
+      asked: plan.request('').maxTokens,
+      count: plan.n * plan.prompts.length,
+      context: model.contextLength,
+    });
 
     return withEngine(call, model, body.keep_alive, async (engine) => {
       if (body.suffix !== undefined && !engine.info.hasFimTokens) {
-        throw new ApiError(400, 'unsupported_parameter', 'suffix is not supported: this model has no fill-in-the-middle tokens', {
-          param: 'suffix',
-        });
+        throw new ApiError(
+          400,
+          'unsupported_parameter',
+          'suffix is not supported: this model has no fill-in-the-middle tokens',
+          {
+            param: 'suffix',
+          },
+        );
       }
       const requests = await toRequests(engine, plan, exchange);
       const bos = body.echo === true && plan.logprobs ? await beginText(engine, exchange.signal) : null;
       const stop = new AbortController();
-      const signal = requests.length === 1 ? exchange.signal : AbortSignal.any([exchange.signal, stop.signal]);
+      const signal =
+        requests.length === 1 ? exchange.signal : AbortSignal.any([exchange.signal, stop.signal]);
       try {
-        const events = await admitted(call, sideBySide(engine, requests, plan.n, signal), counts, body.stream !== true);
+        const events = await admitted(
+          call,
+          sideBySide(engine, requests, plan.n, signal),
+          counts,
+          body.stream !== true,
+        );
         if (body.stream !== true) return await collectCompletion(events, plan, answer, counts, bos);
         const includeUsage = body.stream_options?.include_usage ?? false;
-        const baseBytes = Buffer.byteLength(completionFrame(answer, includeUsage).choice(0, '', 'null', 'null'));
-        await streamAnswer(call, events, { wanted: body.stream_options?.include_obfuscation, baseBytes }, (paced, sink) =>
-          streamCompletion(paced, { plan, answer, counts, includeUsage, sink, bos }),
+        const baseBytes = Buffer.byteLength(
+          completionFrame(answer, includeUsage).choice(0, '', 'null', 'null'),
+        );
+        await streamAnswer(
+          call,
+          events,
+          { wanted: body.stream_options?.include_obfuscation, baseBytes },
+          (paced, sink) => streamCompletion(paced, { plan, answer, counts, includeUsage, sink, bos }),
         );
         return undefined;
       } finally {
@@ -69,13 +96,18 @@ export const completions = route({
  * With one prompt the engine itself refuses what does not fit, before it starts. Of several, the later ones only come to it
  * after the stream has begun; so all are measured here.
  */
-async function toRequests(engine: Engine, plan: CompletionPlan, { signal, held }: Exchange): Promise<readonly GenerateRequest[]> {
+async function toRequests(
+  engine: Engine,
+  plan: CompletionPlan,
+  { signal, held }: Exchange,
+): Promise<readonly GenerateRequest[]> {
   const [only] = plan.prompts;
   if (plan.prompts.length === 1 && only !== undefined) return [plan.request(only)];
   const { contextLength } = engine.info;
   const requests: GenerateRequest[] = [];
   for (const prompt of plan.prompts) {
-    const tokens = typeof prompt === 'string' ? await engine.tokenize({ text: prompt, addSpecial: true }, signal) : prompt;
+    const tokens =
+      typeof prompt === 'string' ? await engine.tokenize({ text: prompt, addSpecial: true }, signal) : prompt;
     if (tokens.length >= contextLength) {
       throw new ApiError(
         400,
@@ -98,12 +130,24 @@ async function beginText(engine: Engine, signal: AbortSignal): Promise<string | 
 }
 
 /** Events of all requests as they come; choice k of request i has index i·n + k. */
-function sideBySide(engine: Engine, requests: readonly GenerateRequest[], n: number, signal: AbortSignal): AsyncIterable<GenerateEvent> {
+function sideBySide(
+  engine: Engine,
+  requests: readonly GenerateRequest[],
+  n: number,
+  signal: AbortSignal,
+): AsyncIterable<GenerateEvent> {
   const [only] = requests;
-  return requests.length === 1 && only !== undefined ? engine.generate(only, signal) : merge(engine, requests, n, signal);
+  return requests.length === 1 && only !== undefined
+    ? engine.generate(only, signal)
+    : merge(engine, requests, n, signal);
 }
 
-async function* merge(engine: Engine, requests: readonly GenerateRequest[], n: number, signal: AbortSignal): AsyncIterable<GenerateEvent> {
+async function* merge(
+  engine: Engine,
+  requests: readonly GenerateRequest[],
+  n: number,
+  signal: AbortSignal,
+): AsyncIterable<GenerateEvent> {
   interface Running {
     readonly iterator: AsyncIterator<GenerateEvent>;
     readonly base: number;
@@ -120,7 +164,8 @@ async function* merge(engine: Engine, requests: readonly GenerateRequest[], n: n
   const fill = (): void => {
     for (; position < requests.length && next.size < Math.max(1, engine.info.slots); position++) {
       const request = requests[position];
-      if (request !== undefined) advance({ iterator: engine.generate(request, signal)[Symbol.asyncIterator](), base: position * n });
+      if (request !== undefined)
+        advance({ iterator: engine.generate(request, signal)[Symbol.asyncIterator](), base: position * n });
     }
   };
   try {
@@ -130,7 +175,9 @@ async function* merge(engine: Engine, requests: readonly GenerateRequest[], n: n
         next.delete(from);
         continue;
       }
-      yield result.value.type === 'start' ? result.value : { ...result.value, index: from.base + result.value.index };
+      yield result.value.type === 'start'
+        ? result.value
+        : { ...result.value, index: from.base + result.value.index };
       advance(from);
     }
   } finally {

@@ -3,7 +3,13 @@
 
 import type { GenerateEvent, GenerateRequest, Prompt, TokenLogprob } from '../../engine/seam/engine.ts';
 import { type AnswerId, type ChunkSink, type Counts, usageOf } from '../chat/wire.ts';
-import { checkStreamOptions, inertFields, modelId, samplingFields, toSampling } from '../generation/sampling.ts';
+import {
+  checkStreamOptions,
+  inertFields,
+  modelId,
+  samplingFields,
+  toSampling,
+} from '../generation/sampling.ts';
 import { flag, integer, list, object, optional, refuse, text, typeName } from '../../base/shape.ts';
 import type { Infer, Shape } from '../../base/shape.ts';
 import type { ModelDefaults } from '../../models/model.ts';
@@ -25,18 +31,31 @@ export const textsOrTokens: Shape<readonly (string | readonly number[])[]> = {
       { type: 'string' },
       { type: 'array', items: { type: 'string' }, minItems: 1, maxItems: MAX_INPUTS },
       { type: 'array', items: { type: 'integer', minimum: 0 }, minItems: 1 },
-      { type: 'array', items: { type: 'array', items: { type: 'integer', minimum: 0 }, minItems: 1 }, minItems: 1, maxItems: MAX_INPUTS },
+      {
+        type: 'array',
+        items: { type: 'array', items: { type: 'integer', minimum: 0 }, minItems: 1 },
+        minItems: 1,
+        maxItems: MAX_INPUTS,
+      },
     ],
   },
   read(value, path) {
     if (typeof value === 'string') return [oneText.read(value, path)];
     if (!Array.isArray(value))
-      throw refuse('invalid_type', path, `${path} is ${typeName(value)}, expected a string, an array of strings, or tokens`);
+      throw refuse(
+        'invalid_type',
+        path,
+        `${path} is ${typeName(value)}, expected a string, an array of strings, or tokens`,
+      );
     const items: readonly unknown[] = value;
     if (items.length === 0) throw refuse('empty_array', path, `${path} has 0 items, expected at least 1`);
     if (typeof items[0] === 'number') return [tokens.read(items, path)];
     if (items.length > MAX_INPUTS)
-      throw refuse('array_above_max_length', path, `${path} has ${items.length} items, expected at most ${MAX_INPUTS}`);
+      throw refuse(
+        'array_above_max_length',
+        path,
+        `${path} has ${items.length} items, expected at most ${MAX_INPUTS}`,
+      );
     const item: Shape<string | readonly number[]> = typeof items[0] === 'string' ? oneText : tokens;
     return items.map((each, i) => item.read(each, `${path}[${i}]`));
   },
@@ -47,11 +66,19 @@ export const completionRequest = object({
   prompt: textsOrTokens,
   ...samplingFields,
   max_tokens: optional({
-    ...integer({ min: 0, max: 16_777_216, about: `Longest answer. Default: the model's, else ${DEFAULT_MAX_TOKENS}.` }),
+    ...integer({
+      min: 0,
+      max: 16_777_216,
+      about: `Longest answer. Default: the model's, else ${DEFAULT_MAX_TOKENS}.`,
+    }),
   }),
   echo: optional(flag('Give the prompt back before the answer.')),
-  suffix: optional(text({ max: MAX_TEXT, about: 'Text after the gap; only for models with fill-in-the-middle tokens.' })),
-  logprobs: optional(integer({ min: 0, max: 5, about: 'Log probabilities, with this many alternatives per token.' })),
+  suffix: optional(
+    text({ max: MAX_TEXT, about: 'Text after the gap; only for models with fill-in-the-middle tokens.' }),
+  ),
+  logprobs: optional(
+    integer({ min: 0, max: 5, about: 'Log probabilities, with this many alternatives per token.' }),
+  ),
   best_of: optional(integer({ min: 1, max: 128, about: 'Only the same as n.' })),
   ...inertFields,
 });
@@ -66,7 +93,11 @@ export interface CompletionPlan {
   request(prompt: string | readonly number[]): GenerateRequest;
 }
 
-export function planCompletion(body: CompletionRequest, defaults: ModelDefaults, cacheScope: string): CompletionPlan {
+export function planCompletion(
+  body: CompletionRequest,
+  defaults: ModelDefaults,
+  cacheScope: string,
+): CompletionPlan {
   checkStreamOptions(body);
   const n = body.n ?? 1;
   if (body.best_of !== undefined && body.best_of !== n)
@@ -110,7 +141,11 @@ interface LegacyLogprobs {
 }
 
 /** The older format: parallel arrays, offsets in characters of the answer so far. `end`: where the next token begins. */
-function legacy(logprobs: readonly Logprob[], offset: number, bos: string | null): { readonly wire: LegacyLogprobs; readonly end: number } {
+function legacy(
+  logprobs: readonly Logprob[],
+  offset: number,
+  bos: string | null,
+): { readonly wire: LegacyLogprobs; readonly end: number } {
   const result: LegacyLogprobs = { tokens: [], token_logprobs: [], top_logprobs: [], text_offset: [] };
   let at = offset;
   for (const each of logprobs) {
@@ -120,7 +155,9 @@ function legacy(logprobs: readonly Logprob[], offset: number, bos: string | null
     if (!known && each.token === bos) continue;
     result.tokens.push(each.token);
     result.token_logprobs.push(known ? each.logprob : null);
-    result.top_logprobs.push(known ? Object.fromEntries(each.top.map((top) => [top.token, top.logprob])) : null);
+    result.top_logprobs.push(
+      known ? Object.fromEntries(each.top.map((top) => [top.token, top.logprob])) : null,
+    );
     result.text_offset.push(at);
     at += each.token.length;
   }
@@ -134,7 +171,11 @@ export async function collectCompletion(
   counts: Readonly<Counts>,
   bos: string | null,
 ): Promise<object> {
-  const choices = Array.from({ length: plan.prompts.length * plan.n }, () => ({ text: '', logprobs: [] as Logprob[], finish: 'stop' }));
+  const choices = Array.from({ length: plan.prompts.length * plan.n }, () => ({
+    text: '',
+    logprobs: [] as Logprob[],
+    finish: 'stop',
+  }));
   for await (const event of events) {
     if (event.type === 'start') continue;
     const into = choices[event.index];
@@ -187,7 +228,8 @@ export async function streamCompletion(
         logprobs = JSON.stringify(wire);
         offsets[event.index] = end;
       }
-      if (event.text !== '' || logprobs !== 'null') sink.send(frame.choice(event.index, event.text, logprobs, 'null'));
+      if (event.text !== '' || logprobs !== 'null')
+        sink.send(frame.choice(event.index, event.text, logprobs, 'null'));
     } else {
       sink.send(frame.choice(event.index, '', 'null', JSON.stringify(event.reason)));
     }

@@ -79,7 +79,10 @@ export async function admitted(
  */
 export function heapOf({ text, logprobs = [] }: Extract<GenerateEvent, { readonly type: 'delta' }>): number {
   const of = (token: TokenLogprob): number => LOGPROB_BYTES + 2 * token.token.length + 8 * token.bytes.length;
-  return 2 * text.length + logprobs.reduce((sum, each) => each.top.reduce((all, other) => all + of(other), sum + of(each)), 0);
+  return (
+    2 * text.length +
+    logprobs.reduce((sum, each) => each.top.reduce((all, other) => all + of(other), sum + of(each)), 0)
+  );
 }
 
 /** An object, its list of bytes, a number and the headers of both strings (measured with V8 of Node 20). */
@@ -106,7 +109,10 @@ export async function streamAnswer(
   const { streamBatchMs } = deps.config;
   const paced = streamBatchMs === 0 ? events : gathered(events, streamBatchMs);
   try {
-    await write(paced, { send: (json) => stream.send(padder === null ? json : padder.pad(json)), flush: () => stream.flush() });
+    await write(paced, {
+      send: (json) => stream.send(padder === null ? json : padder.pad(json)),
+      flush: () => stream.flush(),
+    });
     stream.end('[DONE]');
   } catch (thrown) {
     const error = toApiError(exchange.signal.aborted ? exchange.signal.reason : thrown);

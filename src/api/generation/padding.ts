@@ -23,7 +23,9 @@ export function createPadding(baseBytes: number): Padding {
       const missing = baseBytes + slots * SLOT - bytes;
       // An event shorter than the base (a finish chunk) is at most a slot short of it.
       const text =
-        missing <= filler.length ? filler.slice(0, missing) : filler.repeat(Math.ceil(missing / filler.length)).slice(0, missing);
+        missing <= filler.length
+          ? filler.slice(0, missing)
+          : filler.repeat(Math.ceil(missing / filler.length)).slice(0, missing);
       return `${json.slice(0, -1)},"obfuscation":"${text}"}`;
     },
   };

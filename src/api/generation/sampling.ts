@@ -62,10 +62,15 @@ const logitBias = map(
   (value, path): ReadonlyMap<number, number> => {
     const entries = Object.entries(value);
     if (entries.length > MAX_BIASES)
-      throw refuse('invalid_value', path, `${path} has ${entries.length} entries, expected at most ${MAX_BIASES}`);
+      throw refuse(
+        'invalid_value',
+        path,
+        `${path} has ${entries.length} entries, expected at most ${MAX_BIASES}`,
+      );
     return new Map(
       entries.map(([key, bias]) => {
-        if (!/^\d{1,9}$/.test(key)) throw refuse('invalid_value', path, `${path} has a key that is not a token id`);
+        if (!/^\d{1,9}$/.test(key))
+          throw refuse('invalid_value', path, `${path} has a key that is not a token id`);
         if (typeof bias !== 'number' || !(bias >= -100 && bias <= 100))
           throw refuse('invalid_value', `${path}.${key}`, `${path}.${key} is not a number from -100 to 100`);
         return [Number(key), bias];
@@ -82,17 +87,35 @@ const logitBias = map(
 export const samplingFields = {
   temperature: optional(decimal({ min: 0, max: 2, about: "0 is greedy. Default: the model's, else 1." })),
   top_p: optional(decimal({ min: 0, max: 1, about: "Default: the model's, else 1." })),
-  top_k: optional(integer({ min: 0, max: 1_000_000, about: "Only the k likeliest tokens; 0: no limit. Default: the model's, else 0." })),
+  top_k: optional(
+    integer({
+      min: 0,
+      max: 1_000_000,
+      about: "Only the k likeliest tokens; 0: no limit. Default: the model's, else 0.",
+    }),
+  ),
   min_p: optional(
-    decimal({ min: 0, max: 1, about: "Only tokens at least this likely relative to the likeliest. Default: the model's, else 0." }),
+    decimal({
+      min: 0,
+      max: 1,
+      about: "Only tokens at least this likely relative to the likeliest. Default: the model's, else 0.",
+    }),
   ),
   presence_penalty: optional(decimal({ min: -2, max: 2, about: 'Default 0.' })),
   frequency_penalty: optional(decimal({ min: -2, max: 2, about: 'Default 0.' })),
   repeat_penalty: optional(
-    decimal({ min: 0.01, max: 10, about: "Divides the logits of tokens seen lately; 1 is off. Default: the model's, else 1." }),
+    decimal({
+      min: 0.01,
+      max: 10,
+      about: "Divides the logits of tokens seen lately; 1 is off. Default: the model's, else 1.",
+    }),
   ),
   seed: optional(
-    integer({ min: Number.MIN_SAFE_INTEGER, max: Number.MAX_SAFE_INTEGER, about: 'Same seed, model and request: same answer.' }),
+    integer({
+      min: Number.MIN_SAFE_INTEGER,
+      max: Number.MAX_SAFE_INTEGER,
+      about: 'Same seed, model and request: same answer.',
+    }),
   ),
   logit_bias: optional(logitBias),
   n: optional(integer({ min: 1, max: MAX_CHOICES, about: 'Answers to give; default 1.' })),
@@ -101,7 +124,9 @@ export const samplingFields = {
   stream_options: optional(
     object({
       include_usage: optional(flag('One more chunk with `choices: []` and the usage, before [DONE].')),
-      include_obfuscation: optional(flag('Pad events to a fixed size. Default: as the server is configured (on).')),
+      include_obfuscation: optional(
+        flag('Pad events to a fixed size. Default: as the server is configured (on).'),
+      ),
     }),
   ),
   keep_alive: keepAlive,
@@ -113,14 +138,21 @@ export const inertFields = {
   metadata: inert(anyObject('Up to 16 strings.'), 'nothing is stored.'),
   store: inert(
     map(flag(), (value, path) => {
-      if (value) throw refuse('unsupported_parameter', path, `${path} is true: this server stores no answers`);
+      if (value)
+        throw refuse('unsupported_parameter', path, `${path} is true: this server stores no answers`);
     }),
     'false is what happens; true is refused.',
   ),
-  service_tier: inert(choice(['auto', 'default']), 'there is one tier; flex, scale and priority are refused.'),
+  service_tier: inert(
+    choice(['auto', 'default']),
+    'there is one tier; flex, scale and priority are refused.',
+  ),
   safety_identifier: inert(text({ max: 1024 }), 'nothing is kept per end user.'),
   prompt_cache_key: inert(text({ max: 1024 }), 'prompts are always cached, within one API key.'),
-  prompt_cache_retention: inert(choice(['in-memory', 'in_memory']), 'the cache lives in memory; 24h is refused.'),
+  prompt_cache_retention: inert(
+    choice(['in-memory', 'in_memory']),
+    'the cache lives in memory; 24h is refused.',
+  ),
 } as const;
 
 export const unsupportedChatFields = {
@@ -157,7 +189,10 @@ function toSeed(seed: number): number {
 }
 
 /** `stream_options` without `stream` is refused, as OpenAI does. */
-export function checkStreamOptions(body: { readonly stream: boolean | undefined; readonly stream_options: unknown }): void {
+export function checkStreamOptions(body: {
+  readonly stream: boolean | undefined;
+  readonly stream_options: unknown;
+}): void {
   if (body.stream_options !== undefined && body.stream !== true) {
     throw refuse('invalid_value', 'stream_options', 'stream_options is only allowed when stream is true');
   }

@@ -32,7 +32,11 @@ export const loadModel = route({
   async handle({ deps, body, exchange }) {
     const id = nameOf(body);
     recordModel(exchange, deps.models.get(id));
-    const status = await deps.models.load(id, exchange.signal, body.keep_alive === undefined ? {} : { keepAlive: body.keep_alive });
+    const status = await deps.models.load(
+      id,
+      exchange.signal,
+      body.keep_alive === undefined ? {} : { keepAlive: body.keep_alive },
+    );
     const model = deps.models.get(id);
     // Replaced while it was waited for: what was loaded is what is recorded.
     if (model !== undefined) recordModel(exchange, model);
@@ -86,9 +90,14 @@ export const modelStatus = route({
         // GGUF files carry theirs.
         has_tokenizer: true,
         in_flight: model.inFlight,
-        expires_at: model.expiresAt === undefined || model.expiresAt === null ? null : Math.floor(model.expiresAt / 1000),
+        expires_at:
+          model.expiresAt === undefined || model.expiresAt === null
+            ? null
+            : Math.floor(model.expiresAt / 1000),
       })),
-      loading: models.flatMap((model) => (model.loading === undefined ? [] : [{ name: model.id, progress: model.loading.fraction }])),
+      loading: models.flatMap((model) =>
+        model.loading === undefined ? [] : [{ name: model.id, progress: model.loading.fraction }],
+      ),
     };
   },
 });

@@ -21,16 +21,26 @@ export const pullModel = route({
   summary: 'Fetch a model from the hub; progress as server-sent events.',
   tag: 'Models',
   body: object({
-    name: text({ min: 1, max: 1024, about: '`owner/repo:QUANT` or `owner/repo/file.gguf`, with an optional `@revision`.' }),
+    name: text({
+      min: 1,
+      max: 1024,
+      about: '`owner/repo:QUANT` or `owner/repo/file.gguf`, with an optional `@revision`.',
+    }),
     force: optional(flag('Fetch again what is there already.')),
-    token: optional(text({ min: 1, max: 1024, about: 'Token for the hub, for gated models. Never stored or logged.' })),
+    token: optional(
+      text({ min: 1, max: 1024, about: 'Token for the hub, for gated models. Never stored or logged.' }),
+    ),
   }),
   streams: 'always',
   answer: pullEvent,
   errors: ['invalid_model_name', 'pull_disabled'],
   async handle({ deps, body, exchange, reply }) {
     const events = deps.models.pull(
-      { name: body.name, ...(body.force !== undefined && { force: body.force }), ...(body.token !== undefined && { token: body.token }) },
+      {
+        name: body.name,
+        ...(body.force !== undefined && { force: body.force }),
+        ...(body.token !== undefined && { token: body.token }),
+      },
       exchange.signal,
     );
     const iterator = events[Symbol.asyncIterator]();

@@ -3,7 +3,17 @@
 
 import { ApiError } from '../../base/errors.ts';
 import { deletedAnswer, modelAnswer, modelListAnswer } from '../response-schemas.ts';
-import { choice, decimal, integer, map, object, optional, refuse, text, unsupported } from '../../base/shape.ts';
+import {
+  choice,
+  decimal,
+  integer,
+  map,
+  object,
+  optional,
+  refuse,
+  text,
+  unsupported,
+} from '../../base/shape.ts';
 import { route } from '../../http/route.ts';
 import { modelNotFound, recordModel } from '../model-access.ts';
 import { answerPullStatus, cancelPullOf } from './pull.ts';
@@ -86,7 +96,8 @@ const FORMATS = ['gguf', 'safetensors', 'huggingface', 'vision'] as const;
 const RESERVED = new Set(['pull', 'load', 'unload', 'status']);
 
 const format = map(choice(FORMATS, 'Only gguf is served; it is also what is assumed.'), (value, path) => {
-  if (value !== 'gguf') throw refuse('unsupported_model_format', path, `${path} is not served, expected gguf`);
+  if (value !== 'gguf')
+    throw refuse('unsupported_model_format', path, `${path} is not served, expected gguf`);
   return value;
 });
 
@@ -98,7 +109,8 @@ const newModelName = map(
     form: 'a name of letters, digits and . _ : @ / + - that begins with a letter or digit',
   }),
   (value, path) => {
-    if (RESERVED.has(value) || value.startsWith('pull/')) throw refuse('invalid_value', path, `${path} is a reserved word`);
+    if (RESERVED.has(value) || value.startsWith('pull/'))
+      throw refuse('invalid_value', path, `${path} is a reserved word`);
     return value;
   },
 );
@@ -141,7 +153,13 @@ export const registerModel = route({
     default_parameters: optional(defaultParameters),
   }),
   answer: modelAnswer,
-  errors: ['file_not_found', 'invalid_gguf', 'path_not_allowed', 'unsupported_model_format', 'model_already_exists'],
+  errors: [
+    'file_not_found',
+    'invalid_gguf',
+    'path_not_allowed',
+    'unsupported_model_format',
+    'model_already_exists',
+  ],
   async handle({ deps, body, exchange }) {
     const registered = await deps.models.register({
       name: body.name,

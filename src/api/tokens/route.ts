@@ -39,7 +39,10 @@ export const tokenize = route({
       const { signal } = exchange;
       const tokens = await engine.tokenize(
         given === undefined
-          ? { messages: toChatMessages(body.messages ?? []), ...(body.tools !== undefined && { tools: body.tools }) }
+          ? {
+              messages: toChatMessages(body.messages ?? []),
+              ...(body.tools !== undefined && { tools: body.tools }),
+            }
           : {
               text: given,
               addSpecial: body.add_special ?? body.add_special_tokens ?? false,
@@ -79,7 +82,11 @@ export const detokenize = route({
     return withEngine(call, model, body.keep_alive, async (engine) => {
       const beyond = body.tokens.findIndex((token) => token >= engine.info.vocabSize);
       if (beyond >= 0)
-        throw refuse('invalid_value', `tokens[${beyond}]`, `tokens[${beyond}] is not below the vocabulary's ${engine.info.vocabSize}`);
+        throw refuse(
+          'invalid_value',
+          `tokens[${beyond}]`,
+          `tokens[${beyond}] is not below the vocabulary's ${engine.info.vocabSize}`,
+        );
       const content = await engine.detokenize(body.tokens, exchange.signal);
       exchange.usage.promptTokens = body.tokens.length;
       return { content, count: body.tokens.length };
@@ -107,6 +114,10 @@ function chooseModel(call: Call, id: string | undefined): ModelStatus {
   const candidates = loaded.length > 0 ? loaded : all;
   const [only] = candidates;
   if (only === undefined || candidates.length > 1)
-    throw refuse('missing_required_parameter', 'model', `model is missing, and there are ${candidates.length} to choose from`);
+    throw refuse(
+      'missing_required_parameter',
+      'model',
+      `model is missing, and there are ${candidates.length} to choose from`,
+    );
   return findModel(call, only.id, ANY);
 }

@@ -6,7 +6,9 @@ import { flag, inert, integer, list, object, optional, refuse, text } from '../.
 import type { Infer } from '../../base/shape.ts';
 import { tools } from '../chat/tools.ts';
 
-const words = optional(text({ max: 16 * 1024 * 1024, about: 'The text; content, prompt and text are three names of one field.' }));
+const words = optional(
+  text({ max: 16 * 1024 * 1024, about: 'The text; content, prompt and text are three names of one field.' }),
+);
 const model = optional(modelId);
 
 export const tokenizeRequest = object({

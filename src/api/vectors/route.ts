@@ -34,14 +34,23 @@ export const embeddings = route({
     return withEngine(call, model, body.keep_alive, async (engine) => {
       const dimensions = body.dimensions ?? model.defaults.dimensions;
       if (dimensions !== undefined && dimensions > engine.info.embeddingSize) {
-        throw new ApiError(400, 'invalid_value', `dimensions is too large, expected at most ${engine.info.embeddingSize}`, {
-          param: 'dimensions',
-        });
+        throw new ApiError(
+          400,
+          'invalid_value',
+          `dimensions is too large, expected at most ${engine.info.embeddingSize}`,
+          {
+            param: 'dimensions',
+          },
+        );
       }
       // Known before it is worked on: the numbers, and the text they are written as.
       const base64 = body.encoding_format === 'base64';
       exchange.held?.grow(body.input.length * engine.info.embeddingSize * (base64 ? 16 : 32));
-      const { vectors, tokens } = await engine.embed(body.input, exchange.signal, exchange.principal?.cacheScope);
+      const { vectors, tokens } = await engine.embed(
+        body.input,
+        exchange.signal,
+        exchange.principal?.cacheScope,
+      );
       exchange.usage.promptTokens = tokens;
       reply.type('application/json; charset=utf-8');
       return embeddingAnswerText({ vectors, tokens, model: model.id, dimensions, base64 });
@@ -65,7 +74,12 @@ export const rerank = route({
     const model = findModel(call, body.model, ['rerank']);
     reserveTokens(call);
     return withEngine(call, model, body.keep_alive, async (engine) => {
-      const { scores, tokens } = await engine.rank(body.query, body.documents, exchange.signal, exchange.principal?.cacheScope);
+      const { scores, tokens } = await engine.rank(
+        body.query,
+        body.documents,
+        exchange.signal,
+        exchange.principal?.cacheScope,
+      );
       exchange.usage.promptTokens = tokens;
       return rerankAnswerOf({ id: `rerank-${deps.randomHex(16)}`, model: model.id, body, scores, tokens });
     });

@@ -4,14 +4,28 @@
 import { setImmediate } from 'node:timers/promises';
 import { textsOrTokens } from '../completions/wire.ts';
 import { inertFields, keepAlive, modelId } from '../generation/sampling.ts';
-import { choice, either, flag, inert, integer, list, map, object, optional, refuse, text } from '../../base/shape.ts';
+import {
+  choice,
+  either,
+  flag,
+  inert,
+  integer,
+  list,
+  map,
+  object,
+  optional,
+  refuse,
+  text,
+} from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
 
 export const embeddingRequest = object({
   model: modelId,
   input: textsOrTokens,
   encoding_format: optional(choice(['float', 'base64'], 'Default: float.')),
-  dimensions: optional(integer({ min: 1, max: 65_536, about: 'Only the first so many numbers, normalised again.' })),
+  dimensions: optional(
+    integer({ min: 1, max: 65_536, about: 'Only the first so many numbers, normalised again.' }),
+  ),
   keep_alive: keepAlive,
   user: inert(text({ max: 1024 }), 'nothing is kept per end user.'),
 });
@@ -21,7 +35,12 @@ export type EmbeddingRequest = Infer<typeof embeddingRequest>;
 /** Texts must not be empty: there is nothing to embed. */
 export function checkInputs(body: EmbeddingRequest): void {
   const empty = body.input.indexOf('');
-  if (empty >= 0) throw refuse('empty_string', 'input', `input ${body.input.length > 1 ? `has an empty string at ${empty}` : 'is empty'}`);
+  if (empty >= 0)
+    throw refuse(
+      'empty_string',
+      'input',
+      `input ${body.input.length > 1 ? `has an empty string at ${empty}` : 'is empty'}`,
+    );
 }
 
 /** Numbers written in one turn of the event loop: some five milliseconds. */
@@ -38,8 +57,15 @@ export async function embeddingAnswerText(o: {
   const data: string[] = [];
   let written = 0;
   for (const [index, vector] of o.vectors.entries()) {
-    const cut = o.dimensions === undefined || o.dimensions >= vector.length ? vector : shorten(vector, o.dimensions);
-    data.push(JSON.stringify({ object: 'embedding', index, embedding: o.base64 ? toBase64(cut) : Array.from(cut, shortest) }));
+    const cut =
+      o.dimensions === undefined || o.dimensions >= vector.length ? vector : shorten(vector, o.dimensions);
+    data.push(
+      JSON.stringify({
+        object: 'embedding',
+        index,
+        embedding: o.base64 ? toBase64(cut) : Array.from(cut, shortest),
+      }),
+    );
     written += cut.length;
     if (written < NUMBERS_A_TURN) continue;
     written = 0;
@@ -67,7 +93,10 @@ function toBase64({ buffer, byteOffset, byteLength }: Float32Array): string {
 }
 
 const document = map(
-  either({ string: text({ max: 16 * 1024 * 1024 }), object: object({ text: text({ max: 16 * 1024 * 1024 }) }) }, 'a string or { text }'),
+  either(
+    { string: text({ max: 16 * 1024 * 1024 }), object: object({ text: text({ max: 16 * 1024 * 1024 }) }) },
+    'a string or { text }',
+  ),
   (value) => (typeof value === 'string' ? value : value.text),
 );
 
@@ -92,7 +121,9 @@ export function rerankAnswerOf(o: {
   readonly tokens: number;
 }): object {
   const { body } = o;
-  const ranked = o.scores.map((logit, index) => ({ index, logit })).sort((a, b) => b.logit - a.logit || a.index - b.index);
+  const ranked = o.scores
+    .map((logit, index) => ({ index, logit }))
+    .sort((a, b) => b.logit - a.logit || a.index - b.index);
   return {
     id: o.id,
     object: 'list',

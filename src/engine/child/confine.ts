@@ -56,7 +56,9 @@ const ARM64: Readonly<Record<string, number>> = numbers(
 );
 
 /** By process.arch. `audit` is AUDIT_ARCH_… of include/uapi/linux/audit.h. */
-export const PLATFORMS: Readonly<Record<string, { readonly audit: number; readonly calls: Readonly<Record<string, number>> }>> = {
+export const PLATFORMS: Readonly<
+  Record<string, { readonly audit: number; readonly calls: Readonly<Record<string, number>> }>
+> = {
   x64: { audit: 0xc000003e, calls: X64 },
   arm64: { audit: 0xc00000b7, calls: ARM64 },
 };
@@ -116,7 +118,12 @@ function low(argument: number): number {
 }
 
 /** Little-endian `struct sock_filter`s, 8 bytes each. Offsets are those of struct seccomp_data. */
-export function filterProgram(audit: number, calls: Readonly<Record<string, number>>, pid: number, stage: Stage): Uint8Array {
+export function filterProgram(
+  audit: number,
+  calls: Readonly<Record<string, number>>,
+  pid: number,
+  stage: Stage,
+): Uint8Array {
   const code: [number, number, number, number][] = [];
   const add = (op: number, k: number, jt = 0, jf = 0): void => void code.push([op, jt, jf, k >>> 0]);
   /** `then` must return on every path: it may load over the number that the next comparison needs. */
@@ -218,5 +225,7 @@ export function filterProgram(audit: number, calls: Readonly<Record<string, numb
 
 function numbers(text: string): Record<string, number> {
   const words = text.trim().split(/\s+/);
-  return Object.fromEntries(Array.from({ length: words.length / 2 }, (_, i) => [words[2 * i] ?? '', Number(words[2 * i + 1])]));
+  return Object.fromEntries(
+    Array.from({ length: words.length / 2 }, (_, i) => [words[2 * i] ?? '', Number(words[2 * i + 1])]),
+  );
 }

@@ -60,7 +60,8 @@ export function privateMemory(maps: string): Range[] {
   const found: Range[] = [];
   for (const line of maps.split('\n')) {
     const match = /^([0-9a-f]+)-([0-9a-f]+) rw.p [0-9a-f]+ 00:00 0\s*(\[(?:heap|anon[^\]]*)\])?$/.exec(line);
-    if (match !== null) found.push({ start: Number.parseInt(match[1] ?? '', 16), end: Number.parseInt(match[2] ?? '', 16) });
+    if (match !== null)
+      found.push({ start: Number.parseInt(match[1] ?? '', 16), end: Number.parseInt(match[2] ?? '', 16) });
   }
   return found;
 }
@@ -84,7 +85,13 @@ export function added(before: readonly Range[], after: readonly Range[]): Range[
 /** mlock2 of glibc 2.27 and musl 1.1.20 on; false where it is missing or refused. */
 function mlock({ start, end }: Range): boolean {
   try {
-    return koffi.load(null).func('mlock2', 'int', ['uintptr_t', 'size_t', 'uint'])(start, end - start, MLOCK_ONFAULT) === 0;
+    return (
+      koffi.load(null).func('mlock2', 'int', ['uintptr_t', 'size_t', 'uint'])(
+        start,
+        end - start,
+        MLOCK_ONFAULT,
+      ) === 0
+    );
   } catch {
     return false;
   }

@@ -8,7 +8,12 @@ import type { ChatTemplate } from './template/template.ts';
 import { assertFits } from '../seam/context-limits.ts';
 
 /** At least one token; text that cannot fit the context is refused unread. */
-export function promptTokens(model: LoadedModel, template: ChatTemplate, prompt: Prompt, contextLength: number): number[] {
+export function promptTokens(
+  model: LoadedModel,
+  template: ChatTemplate,
+  prompt: Prompt,
+  contextLength: number,
+): number[] {
   if (prompt.kind === 'tokens') assertFits(prompt.tokens.length, contextLength, 'prompt');
   else assertMayFit(model, textsOf(prompt), contextLength, prompt.kind === 'chat' ? 'messages' : 'prompt');
   const tokens = unchecked(model, template, prompt);
@@ -26,7 +31,9 @@ function unchecked(model: LoadedModel, template: ChatTemplate, prompt: Prompt): 
   }
   if (prompt.suffix === undefined || prompt.suffix === '') return model.tokenize(prompt.text, true, false);
   if (model.fim === null) {
-    throw new ApiError(400, 'unsupported_parameter', 'suffix needs a model with fill-in-the-middle tokens', { param: 'suffix' });
+    throw new ApiError(400, 'unsupported_parameter', 'suffix needs a model with fill-in-the-middle tokens', {
+      param: 'suffix',
+    });
   }
   const bos = model.addBos && model.bos !== null ? [model.bos] : [];
   const before = model.tokenize(prompt.text, false, false);
@@ -37,7 +44,9 @@ function unchecked(model: LoadedModel, template: ChatTemplate, prompt: Prompt): 
 export function checkTokens(model: LoadedModel, tokens: readonly number[], param: string): void {
   for (const token of tokens) {
     if (!Number.isInteger(token) || token < 0 || token >= model.vocabSize) {
-      throw new ApiError(400, 'invalid_token', `a token id is outside the vocabulary of ${model.vocabSize}`, { param });
+      throw new ApiError(400, 'invalid_token', `a token id is outside the vocabulary of ${model.vocabSize}`, {
+        param,
+      });
     }
   }
 }
@@ -51,7 +60,11 @@ function textsOf(prompt: Exclude<Prompt, { readonly kind: 'tokens' }>): readonly
     message.toolCallId ?? '',
     ...(message.toolCalls ?? []).flatMap((call) => [call.id, call.name, call.arguments]),
   ]);
-  const offered = (prompt.tools ?? []).flatMap((tool) => [tool.name, tool.description ?? '', JSON.stringify(tool.parameters) ?? '']);
+  const offered = (prompt.tools ?? []).flatMap((tool) => [
+    tool.name,
+    tool.description ?? '',
+    JSON.stringify(tool.parameters) ?? '',
+  ]);
   return said.concat(offered);
 }
 
@@ -59,13 +72,24 @@ function textsOf(prompt: Exclude<Prompt, { readonly kind: 'tokens' }>): readonly
  * Refuses texts that together cannot fit before they are rendered and tokenized, which for megabytes would hold up every
  * stream: no token stands for more bytes than the longest of the vocabulary. `room`: tokens that must be left for an answer.
  */
-export function assertMayFit(model: LoadedModel, texts: readonly string[], contextLength: number, param: string, room = 1): void {
+export function assertMayFit(
+  model: LoadedModel,
+  texts: readonly string[],
+  contextLength: number,
+  param: string,
+  room = 1,
+): void {
   // Almost every prompt passes here, without the vocabulary being looked through.
   if (texts.reduce((sum, text) => sum + text.length, 0) < contextLength * 4) return;
   const raw = texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
   const most = contextLength * model.longestPiece();
-  const folds = raw >= most && raw < most * FOLDED_CONTEXTS && FOLDING_TOKENIZERS.has(model.meta('tokenizer.ggml.model') ?? '');
-  const bytes = folds ? texts.reduce((sum, text) => sum + Buffer.byteLength(text.replaceAll(/\s{2,}/g, ' ')), 0) : raw;
+  const folds =
+    raw >= most &&
+    raw < most * FOLDED_CONTEXTS &&
+    FOLDING_TOKENIZERS.has(model.meta('tokenizer.ggml.model') ?? '');
+  const bytes = folds
+    ? texts.reduce((sum, text) => sum + Buffer.byteLength(text.replaceAll(/\s{2,}/g, ' ')), 0)
+    : raw;
   assertFits(Math.floor(bytes / model.longestPiece()), contextLength, param, room, 'at least ');
 }
 
@@ -81,7 +105,9 @@ export function rankTokens(model: LoadedModel, query: string): (document: string
   if (model.rerankTemplate !== null) {
     const parts = model.rerankTemplate
       .split(/(\{query\}|\{document\})/)
-      .map((part) => (part === '{query}' ? asked : part === '{document}' ? null : model.tokenize(part, false, true)));
+      .map((part) =>
+        part === '{query}' ? asked : part === '{document}' ? null : model.tokenize(part, false, true),
+      );
     return (document) => parts.flatMap((part) => part ?? plain(document));
   }
   const end = model.eos ?? model.sep;

@@ -10,7 +10,10 @@ export interface Turns {
 }
 
 /** `turn` calls back when what came in meanwhile has been read. */
-export function createTurns(turn: (then: () => void) => void, failed: (id: number, error: unknown) => void): Turns {
+export function createTurns(
+  turn: (then: () => void) => void,
+  failed: (id: number, error: unknown) => void,
+): Turns {
   /** In the order of their turns. */
   const waiting = new Map<number, () => boolean>();
   let asked = false;

@@ -80,7 +80,12 @@ async function start(load: Load): Promise<void> {
     const slots = generating ? (load.slots ?? DEFAULT_SLOTS) : POOLED_SEQUENCES;
     const threads = load.threads ?? (model.size < TINY_MODEL_BYTES ? 1 : machine.threads);
     const { cells, unified } = generating
-      ? kvMemory(model, contextLength, slots, Math.min(load.maxCells ?? Infinity, Math.floor(machine.memory / 4 / cellBytes(model))))
+      ? kvMemory(
+          model,
+          contextLength,
+          slots,
+          Math.min(load.maxCells ?? Infinity, Math.floor(machine.memory / 4 / cellBytes(model))),
+        )
       : { cells: roundUp(contextLength), unified: true };
     const exact = load.exact ?? (generating && cells * cellBytes(model) * 2 <= EXACT_BYTES);
     const threadpool = newThreadpool(threads, pollLevel(threads, machine.cpus));
@@ -178,7 +183,9 @@ function kvMemory(
   affordable: number,
 ): { readonly cells: number; readonly unified: boolean } {
   const all = slots * roundUp(contextLength);
-  return all <= affordable ? { cells: all, unified: false } : { cells: roundUp(Math.max(contextLength, affordable)) + 256, unified: true };
+  return all <= affordable
+    ? { cells: all, unified: false }
+    : { cells: roundUp(Math.max(contextLength, affordable)) + 256, unified: true };
 }
 
 function memoryLimit(): number {
@@ -211,9 +218,18 @@ function sendError(id: number, error: unknown): void {
       ...(error.param === null ? {} : { param: error.param }),
       ...(error.retryAfterSeconds === undefined ? {} : { retryAfterSeconds: error.retryAfterSeconds }),
     });
-  } else if (error instanceof GrammarError) send({ t: 'error', id, status: 400, code: 'invalid_grammar', message: error.message });
-  else if (error instanceof RangeError) send({ t: 'error', id, status: 400, code: 'invalid_request', message: error.message });
-  else send({ t: 'error', id, status: 500, code: 'engine_failed', message: 'the engine could not handle the request' });
+  } else if (error instanceof GrammarError)
+    send({ t: 'error', id, status: 400, code: 'invalid_grammar', message: error.message });
+  else if (error instanceof RangeError)
+    send({ t: 'error', id, status: 400, code: 'invalid_request', message: error.message });
+  else
+    send({
+      t: 'error',
+      id,
+      status: 500,
+      code: 'engine_failed',
+      message: 'the engine could not handle the request',
+    });
 }
 
 function overloaded(): ApiError {
@@ -227,8 +243,14 @@ function isText(message: ToChild): message is TextMessage {
 }
 
 /** Requests both kinds of model answer: tokens and text. A slice of `Turns`, the only one. */
-function answerText(model: LoadedModel, template: ChatTemplate, contextLength: number, message: TextMessage): false {
-  if (message.t === 'tokenize') send({ t: 'reply', id: message.id, value: tokenized(model, template, contextLength, message) });
+function answerText(
+  model: LoadedModel,
+  template: ChatTemplate,
+  contextLength: number,
+  message: TextMessage,
+): false {
+  if (message.t === 'tokenize')
+    send({ t: 'reply', id: message.id, value: tokenized(model, template, contextLength, message) });
   else {
     checkTokens(model, message.tokens, 'tokens');
     const value =
@@ -287,7 +309,9 @@ function serveGeneration(
 
   const format = info.toolFormat;
   const formatText = format.open + format.callStart + format.callEnd + format.close;
-  const shown = new Set(model.specials.filter((special) => formatText.includes(special.text)).map((special) => special.token));
+  const shown = new Set(
+    model.specials.filter((special) => formatText.includes(special.text)).map((special) => special.token),
+  );
   const rawPiece = (token: number): Uint8Array => model.piece(token, true);
   const vocabulary = {
     piece: rawPiece,
@@ -304,7 +328,10 @@ function serveGeneration(
     // Compiled once here, so that a grammar the library refuses is a 400 and not the end of a stream.
     if (grammar !== undefined) startGrammar(grammar.gbnf).free();
     const { logitBias, ...plainSampling } = request.sampling;
-    const sampling = { ...plainSampling, ...(logitBias === undefined ? {} : { logitBias: new Map(logitBias) }) };
+    const sampling = {
+      ...plainSampling,
+      ...(logitBias === undefined ? {} : { logitBias: new Map(logitBias) }),
+    };
     const seed = sampling.seed ?? randomInt(2 ** 47);
     const stop = request.prompt.kind === 'chat' ? [...request.stop, ...template.stops] : request.stop;
     const accepted = scheduler.submit({
@@ -321,7 +348,10 @@ function serveGeneration(
       },
       choice: (index) => ({
         sampler: createSampler(sampling, seededRandom(seed, index), prompt),
-        constraint: grammar === undefined ? null : createConstraint(vocabulary, () => startGrammar(grammar.gbnf), grammar.triggers),
+        constraint:
+          grammar === undefined
+            ? null
+            : createConstraint(vocabulary, () => startGrammar(grammar.gbnf), grammar.triggers),
         stop,
         logprobs: request.logprobs,
         piece: (token) => model.piece(token, shown.has(token)),
@@ -336,7 +366,8 @@ function serveGeneration(
   return (message) =>
     answering(message, () => {
       if (message.t === 'ping') send({ t: 'pong', id: message.id });
-      else if (isText(message)) turns.add(message.id, () => answerText(model, template, info.contextLength, message));
+      else if (isText(message))
+        turns.add(message.id, () => answerText(model, template, info.contextLength, message));
       else if (message.t === 'generate') generate(message);
       else if (message.t === 'cancel') {
         turns.cancel(message.id);
@@ -344,9 +375,14 @@ function serveGeneration(
       } else if (message.t === 'pause') scheduler.pause(message.id);
       else if (message.t === 'resume') scheduler.resume(message.id);
       else
-        throw new ApiError(400, 'wrong_model_type', `this model is of type ${info.type}; it makes text, not vectors or scores`, {
-          param: 'model',
-        });
+        throw new ApiError(
+          400,
+          'wrong_model_type',
+          `this model is of type ${info.type}; it makes text, not vectors or scores`,
+          {
+            param: 'model',
+          },
+        );
     });
 }
 
@@ -373,11 +409,13 @@ function servePooling(
   function* embed(message: Extract<ToChild, { t: 'embed' }>): Generator<void, void> {
     if (info.type !== 'embedding') throw wrongType(info.type, 'embeddings');
     const inputs: (readonly number[])[] = [];
-    for (const input of message.inputs) if (typeof input === 'string') assertMayFit(model, [input], inputLength, 'input', 0);
+    for (const input of message.inputs)
+      if (typeof input === 'string') assertMayFit(model, [input], inputLength, 'input', 0);
     for (const input of message.inputs) {
       if (typeof input !== 'string') checkTokens(model, input, 'input');
       const tokens = typeof input === 'string' ? model.tokenize(input, true, false) : input;
-      if (tokens.length === 0) throw new ApiError(400, 'invalid_input', 'an input is empty', { param: 'input' });
+      if (tokens.length === 0)
+        throw new ApiError(400, 'invalid_input', 'an input is empty', { param: 'input' });
       assertFits(tokens.length, inputLength, 'input', 0);
       inputs.push(tokens);
       yield;
@@ -421,7 +459,8 @@ function servePooling(
   return (message) =>
     answering(message, () => {
       if (message.t === 'ping') send({ t: 'pong', id: message.id });
-      else if (isText(message)) turns.add(message.id, () => answerText(model, template, info.contextLength, message));
+      else if (isText(message))
+        turns.add(message.id, () => answerText(model, template, info.contextLength, message));
       else if (message.t === 'embed') turns.add(message.id, slices(embed(message)));
       else if (message.t === 'rank') turns.add(message.id, slices(rank(message)));
       else if (message.t === 'cancel') {
@@ -437,7 +476,9 @@ function slices(work: Generator<void, void>): () => boolean {
 }
 
 function wrongType(type: ModelType, wanted: string): ApiError {
-  return new ApiError(400, 'wrong_model_type', `this model is of type ${type}; it cannot do ${wanted}`, { param: 'model' });
+  return new ApiError(400, 'wrong_model_type', `this model is of type ${type}; it cannot do ${wanted}`, {
+    param: 'model',
+  });
 }
 
 /** To length 1; a zero vector stays zero. */

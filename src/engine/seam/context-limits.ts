@@ -3,7 +3,13 @@
 import { ApiError } from '../../base/errors.ts';
 
 /** Both phrases agents look for are in the message. */
-export function assertFits(count: number, contextLength: number, param: string, room = 1, exactness = ''): void {
+export function assertFits(
+  count: number,
+  contextLength: number,
+  param: string,
+  room = 1,
+  exactness = '',
+): void {
   if (count + room <= contextLength) return;
   throw new ApiError(
     400,

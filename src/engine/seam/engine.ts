@@ -52,7 +52,8 @@ export interface ChatMessage {
   readonly role: 'system' | 'user' | 'assistant' | 'tool';
   readonly content: string;
   readonly name?: string | undefined;
-  readonly toolCalls?: readonly { readonly id: string; readonly name: string; readonly arguments: string }[] | undefined;
+  readonly toolCalls?:
+    readonly { readonly id: string; readonly name: string; readonly arguments: string }[] | undefined;
   readonly toolCallId?: string | undefined;
 }
 
@@ -65,7 +66,11 @@ export interface ToolSpec {
 
 /** What to continue from. Text is tokenized without special-token parsing except where the template wrote it. */
 export type Prompt =
-  | { readonly kind: 'chat'; readonly messages: readonly ChatMessage[]; readonly tools?: readonly ToolSpec[] | undefined }
+  | {
+      readonly kind: 'chat';
+      readonly messages: readonly ChatMessage[];
+      readonly tools?: readonly ToolSpec[] | undefined;
+    }
   | { readonly kind: 'text'; readonly text: string; readonly suffix?: string | undefined }
   | { readonly kind: 'tokens'; readonly tokens: readonly number[] };
 
@@ -123,7 +128,12 @@ export type GenerateEvent =
       readonly logprobs?: readonly (TokenLogprob & { readonly top: readonly TokenLogprob[] })[] | undefined;
     }
   /** Once per choice. */
-  | { readonly type: 'finish'; readonly index: number; readonly reason: 'stop' | 'length'; readonly completionTokens: number };
+  | {
+      readonly type: 'finish';
+      readonly index: number;
+      readonly reason: 'stop' | 'length';
+      readonly completionTokens: number;
+    };
 
 export interface Engine {
   readonly info: EngineInfo;

@@ -45,7 +45,10 @@ export function detectToolFormat(template: string | null): ToolFormat {
     };
   }
   if (template.includes('<tool_call>')) return { kind: 'hermes', ...TAGGED };
-  if (template.includes('<|python_tag|>') || (template.includes('"parameters"') && template.includes('<|eot_id|>'))) {
+  if (
+    template.includes('<|python_tag|>') ||
+    (template.includes('"parameters"') && template.includes('<|eot_id|>'))
+  ) {
     return {
       kind: 'llama3',
       open: '',
@@ -64,7 +67,9 @@ export function detectToolFormat(template: string | null): ToolFormat {
 export function holdsCall(format: ToolFormat, rendered: string, name: string, args: string): boolean {
   const squeeze = (text: string): string => text.replaceAll(/\s/g, '');
   return squeeze(rendered).includes(
-    squeeze(`${format.open}${format.callStart}{"name":${JSON.stringify(name)},"${format.argumentsKey}":${args}`),
+    squeeze(
+      `${format.open}${format.callStart}{"name":${JSON.stringify(name)},"${format.argumentsKey}":${args}`,
+    ),
   );
 }
 

@@ -3,7 +3,15 @@
 // anything that is not JSON; either end drops the connection then.
 
 import { openJsonScan } from '../../base/json-scan.ts';
-import type { EngineInfo, EngineStats, GenerateEvent, GenerateRequest, ModelType, Prompt, Sampling } from './engine.ts';
+import type {
+  EngineInfo,
+  EngineStats,
+  GenerateEvent,
+  GenerateRequest,
+  ModelType,
+  Prompt,
+  Sampling,
+} from './engine.ts';
 
 export const MAX_FRAME_BYTES = 128 * 1024 * 1024;
 /** What is shorter is small whatever its values are; nearly all frames. */
@@ -13,7 +21,9 @@ const VALUE_BOUNDS = { maxWeight: MAX_FRAME_BYTES / 8, maxDepth: 200 } as const;
 
 /** A GenerateRequest as JSON can carry it. */
 export interface WireRequest extends Omit<GenerateRequest, 'sampling'> {
-  readonly sampling: Omit<Sampling, 'logitBias'> & { readonly logitBias?: readonly (readonly [number, number])[] | undefined };
+  readonly sampling: Omit<Sampling, 'logitBias'> & {
+    readonly logitBias?: readonly (readonly [number, number])[] | undefined;
+  };
 }
 
 export type ToChild =
@@ -44,14 +54,29 @@ export type ToChild =
       readonly param: string;
     }
   | { readonly t: 'detokenize' | 'pieces'; readonly id: number; readonly tokens: readonly number[] }
-  | { readonly t: 'embed'; readonly id: number; readonly scope: string; readonly inputs: readonly (string | readonly number[])[] }
-  | { readonly t: 'rank'; readonly id: number; readonly scope: string; readonly query: string; readonly documents: readonly string[] };
+  | {
+      readonly t: 'embed';
+      readonly id: number;
+      readonly scope: string;
+      readonly inputs: readonly (string | readonly number[])[];
+    }
+  | {
+      readonly t: 'rank';
+      readonly id: number;
+      readonly scope: string;
+      readonly query: string;
+      readonly documents: readonly string[];
+    };
 
 export type FromChild =
   | { readonly t: 'progress'; readonly fraction: number }
   | { readonly t: 'ready'; readonly info: EngineInfo }
   | { readonly t: 'failed'; readonly message: string }
-  | { readonly t: 'events'; readonly events: readonly (readonly [number, GenerateEvent])[]; readonly stats: EngineStats }
+  | {
+      readonly t: 'events';
+      readonly events: readonly (readonly [number, GenerateEvent])[];
+      readonly stats: EngineStats;
+    }
   | {
       readonly t: 'error';
       readonly id: number;
@@ -63,7 +88,13 @@ export type FromChild =
     }
   | { readonly t: 'reply'; readonly id: number; readonly value: unknown }
   /** `count` vectors of `size` floats each, in the raw part. */
-  | { readonly t: 'vectors'; readonly id: number; readonly count: number; readonly size: number; readonly tokens: number }
+  | {
+      readonly t: 'vectors';
+      readonly id: number;
+      readonly count: number;
+      readonly size: number;
+      readonly tokens: number;
+    }
   | { readonly t: 'pong'; readonly id: number };
 
 export class WireError extends Error {
@@ -77,7 +108,8 @@ export function encodeFrame(message: ToChild | FromChild, raw: Uint8Array = NO_B
   const json = JSON.stringify(message);
   const jsonLength = Buffer.byteLength(json);
   const length = 4 + jsonLength + raw.length;
-  if (length > MAX_FRAME_BYTES) throw new WireError(`a frame of ${length} bytes is over the limit of ${MAX_FRAME_BYTES}`);
+  if (length > MAX_FRAME_BYTES)
+    throw new WireError(`a frame of ${length} bytes is over the limit of ${MAX_FRAME_BYTES}`);
   const frame = Buffer.allocUnsafe(4 + length);
   frame.writeUInt32LE(length, 0);
   frame.writeUInt32LE(jsonLength, 4);
@@ -88,7 +120,9 @@ export function encodeFrame(message: ToChild | FromChild, raw: Uint8Array = NO_B
 
 /** Feeds chunks of the stream; calls back per frame. Throws WireError on anything malformed. */
 // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- the caller says which way it reads
-export function frameReader<M extends ToChild | FromChild>(onFrame: (message: M, raw: Uint8Array) => void): (chunk: Buffer) => void {
+export function frameReader<M extends ToChild | FromChild>(
+  onFrame: (message: M, raw: Uint8Array) => void,
+): (chunk: Buffer) => void {
   let parts: Buffer[] = [];
   let held = 0;
   let wanted = 4;
@@ -99,7 +133,8 @@ export function frameReader<M extends ToChild | FromChild>(onFrame: (message: M,
     let buffer = parts.length === 1 ? chunk : Buffer.concat(parts);
     while (buffer.length >= 4) {
       const length = buffer.readUInt32LE(0);
-      if (length > MAX_FRAME_BYTES || length < 4) throw new WireError(`frame length ${length} is out of bounds`);
+      if (length > MAX_FRAME_BYTES || length < 4)
+        throw new WireError(`frame length ${length} is out of bounds`);
       wanted = 4 + length;
       if (buffer.length < wanted) break;
       const jsonLength = buffer.readUInt32LE(4);
@@ -108,7 +143,8 @@ export function frameReader<M extends ToChild | FromChild>(onFrame: (message: M,
       try {
         // Both ends are this program; what a frame means is checked where it is used.
         // oxlint-disable-next-line typescript/no-unsafe-type-assertion
-        if (jsonLength > SCANNED_FROM_BYTES) openJsonScan(VALUE_BOUNDS).push(buffer.subarray(8, 8 + jsonLength));
+        if (jsonLength > SCANNED_FROM_BYTES)
+          openJsonScan(VALUE_BOUNDS).push(buffer.subarray(8, 8 + jsonLength));
         message = JSON.parse(buffer.toString('utf8', 8, 8 + jsonLength)) as M;
       } catch (cause) {
         throw new WireError('a frame is not JSON, or has too many values', { cause });

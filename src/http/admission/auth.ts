@@ -99,7 +99,10 @@ export function createAuth(config: ServerConfig, salt: Uint8Array): Auth {
         );
       }
       // With keys configured but not required, admin work still takes an admin key.
-      const needsAdmin = access === 'operator' ? keys.length > 0 : access === 'admin' && (known || keys.some(({ key }) => key.admin));
+      const needsAdmin =
+        access === 'operator'
+          ? keys.length > 0
+          : access === 'admin' && (known || keys.some(({ key }) => key.admin));
       if (needsAdmin && !(known && principal.admin)) {
         throw new ApiError(presented ? 403 : 401, 'admin_key_required', 'this route takes an admin key');
       }

@@ -72,7 +72,12 @@ export interface BodyInProgress {
   scan: JsonScan | null;
 }
 
-export function scannedAsItComes(exchange: BodyInProgress, body: Readable, announced: string | undefined, maxBytes: number): Readable {
+export function scannedAsItComes(
+  exchange: BodyInProgress,
+  body: Readable,
+  announced: string | undefined,
+  maxBytes: number,
+): Readable {
   const { held } = exchange;
   if (held === null || Number(announced) <= SCANNED_AT_ONCE) return body;
   const scan = openJsonScan();
@@ -120,7 +125,9 @@ export function readBody({ held, scan }: BodyInProgress, bytes: Buffer): unknown
 /** To keep the connection would mean reading a refused body to its end, however long it is. */
 export function hasUnreadBody({ complete, headers }: IncomingMessage): boolean {
   if (complete) return false;
-  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > MAX_DISCARDED_BYTES;
+  return (
+    headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > MAX_DISCARDED_BYTES
+  );
 }
 
 const MAX_DISCARDED_BYTES = 64 * 1024;
@@ -128,10 +135,17 @@ const MAX_DISCARDED_BYTES = 64 * 1024;
 /** Whether fastify will read one. */
 export function hasBody({ method, headers }: IncomingMessage): boolean {
   return (
-    method !== 'GET' && method !== 'HEAD' && (headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0)
+    method !== 'GET' &&
+    method !== 'HEAD' &&
+    (headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0)
   );
 }
 
 function overloaded(): ApiError {
-  return new ApiError(429, 'server_overloaded', 'the server holds as many bytes of request bodies as it may', { retryAfterSeconds: 1 });
+  return new ApiError(
+    429,
+    'server_overloaded',
+    'the server holds as many bytes of request bodies as it may',
+    { retryAfterSeconds: 1 },
+  );
 }

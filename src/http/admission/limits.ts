@@ -72,7 +72,8 @@ export function createLimiter(now: () => number): Limiter {
   return {
     admit(principal) {
       const { limits } = principal;
-      if (limits.requestsPerMinute === 0 && limits.tokensPerMinute === 0 && limits.concurrent === 0) return UNLIMITED;
+      if (limits.requestsPerMinute === 0 && limits.tokensPerMinute === 0 && limits.concurrent === 0)
+        return UNLIMITED;
       const caller = callerOf(principal);
       const time = now();
       refill(caller.requests, limits.requestsPerMinute, time);
@@ -114,7 +115,8 @@ function admission(caller: Caller, limits: KeyLimits, now: () => number): Admiss
       refill(caller.tokens, limit, now());
       // A request larger than the whole minute is let in on a full bucket, and then owed.
       const needed = Math.min(Math.max(1, estimate), limit);
-      if (caller.tokens.level < needed) throw tooMany(`more than ${limit} tokens in a minute`, wait(needed - caller.tokens.level, limit));
+      if (caller.tokens.level < needed)
+        throw tooMany(`more than ${limit} tokens in a minute`, wait(needed - caller.tokens.level, limit));
       const taken = Math.max(needed, Math.min(atMost, caller.tokens.level));
       caller.tokens.level -= taken;
       reserved += taken;
@@ -127,7 +129,8 @@ function admission(caller: Caller, limits: KeyLimits, now: () => number): Admiss
     settle(usedTokens) {
       if (settled) return;
       settled = true;
-      if (limits.tokensPerMinute > 0) caller.tokens.level = Math.min(limits.tokensPerMinute, caller.tokens.level + reserved - usedTokens);
+      if (limits.tokensPerMinute > 0)
+        caller.tokens.level = Math.min(limits.tokensPerMinute, caller.tokens.level + reserved - usedTokens);
     },
     release() {
       if (released) return;
@@ -160,7 +163,13 @@ function tooMany(what: string, retryAfterSeconds: number): ApiError {
   return new ApiError(429, 'rate_limit_exceeded', `rate limit reached: ${what}`, { retryAfterSeconds });
 }
 
-function describe(headers: Record<string, string>, of: 'requests' | 'tokens', bucket: Bucket, limit: number, time: number): void {
+function describe(
+  headers: Record<string, string>,
+  of: 'requests' | 'tokens',
+  bucket: Bucket,
+  limit: number,
+  time: number,
+): void {
   if (limit === 0) return;
   refill(bucket, limit, time);
   headers[`x-ratelimit-limit-${of}`] = String(limit);

@@ -37,14 +37,18 @@ export function createPlaces(o: {
 }
 
 export function serverFull(): ApiError {
-  return new ApiError(429, 'server_overloaded', 'the server is answering as many requests as it may', { retryAfterSeconds: 1 });
+  return new ApiError(429, 'server_overloaded', 'the server is answering as many requests as it may', {
+    retryAfterSeconds: 1,
+  });
 }
 
 export function attestationsFull(whose: 'all' | 'peer'): ApiError {
   return new ApiError(
     429,
     'attestation_rate_limited',
-    whose === 'peer' ? 'this address has as many attestations under way as it may' : 'too many attestations are under way',
+    whose === 'peer'
+      ? 'this address has as many attestations under way as it may'
+      : 'too many attestations are under way',
     { retryAfterSeconds: 1 },
   );
 }

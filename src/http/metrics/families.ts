@@ -6,7 +6,10 @@ export interface MetricFamily {
   readonly name: string;
   readonly help: string;
   readonly type: 'counter' | 'gauge';
-  readonly samples: readonly { readonly labels?: Readonly<Record<string, string>> | undefined; readonly value: number }[];
+  readonly samples: readonly {
+    readonly labels?: Readonly<Record<string, string>> | undefined;
+    readonly value: number;
+  }[];
 }
 
 const MAX_SERIES = 2000;
@@ -52,7 +55,11 @@ export function createMetrics(): MetricsRegistry {
       };
     },
     histogram(name, help, labelNames, buckets) {
-      const { of, all } = series(labelNames, () => ({ counts: Array.from({ length: buckets.length + 1 }, () => 0), sum: 0, count: 0 }));
+      const { of, all } = series(labelNames, () => ({
+        counts: Array.from({ length: buckets.length + 1 }, () => 0),
+        sum: 0,
+        count: 0,
+      }));
       instruments.push({
         write(out) {
           header(out, name, help, 'histogram');
@@ -106,11 +113,20 @@ export function createMetrics(): MetricsRegistry {
 }
 
 function header(out: string[], name: string, help: string, type: string): void {
-  out.push(`# HELP ${name} ${help.replaceAll('\\', '\\\\').replaceAll('\n', '\\n')}`, `# TYPE ${name} ${type}`);
+  out.push(
+    `# HELP ${name} ${help.replaceAll('\\', '\\\\').replaceAll('\n', '\\n')}`,
+    `# TYPE ${name} ${type}`,
+  );
 }
 
 function sample(name: string, labels: string, value: number): string {
-  const number = Number.isFinite(value) ? String(value) : value > 0 ? '+Inf' : Number.isNaN(value) ? 'NaN' : '-Inf';
+  const number = Number.isFinite(value)
+    ? String(value)
+    : value > 0
+      ? '+Inf'
+      : Number.isNaN(value)
+        ? 'NaN'
+        : '-Inf';
   return labels === '' ? `${name} ${number}` : `${name}{${labels}} ${number}`;
 }
 
@@ -121,7 +137,10 @@ function escapeLabel(value: string): string {
 function series<T>(
   labelNames: Labels,
   fresh: () => T,
-): { readonly of: (labels: Labels) => T; readonly all: Map<string, { readonly text: string; readonly value: T }> } {
+): {
+  readonly of: (labels: Labels) => T;
+  readonly all: Map<string, { readonly text: string; readonly value: T }>;
+} {
   const all = new Map<string, { readonly text: string; readonly value: T }>();
   const of = (labels: Labels): T => {
     const key = labels.join('\0');
@@ -130,7 +149,10 @@ function series<T>(
     const full = all.size >= MAX_SERIES;
     if (full && key !== labelNames.map(() => 'other').join('\0')) return of(labelNames.map(() => 'other'));
     const value = fresh();
-    all.set(key, { text: labelNames.map((name, i) => `${name}="${escapeLabel(labels[i] ?? '')}"`).join(','), value });
+    all.set(key, {
+      text: labelNames.map((name, i) => `${name}="${escapeLabel(labels[i] ?? '')}"`).join(','),
+      value,
+    });
     return value;
   };
   return { of, all };

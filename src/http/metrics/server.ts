@@ -32,11 +32,11 @@ export function createServerMetrics(o: {
   readonly sources: readonly (() => Iterable<MetricFamily>)[];
 }): ServerMetrics {
   const registry = createMetrics();
-  const requests = registry.counter('assay_http_requests_total', 'Requests answered, by route pattern, method and status.', [
-    'route',
-    'method',
-    'status',
-  ]);
+  const requests = registry.counter(
+    'assay_http_requests_total',
+    'Requests answered, by route pattern, method and status.',
+    ['route', 'method', 'status'],
+  );
   const durations = registry.histogram(
     'assay_http_request_duration_seconds',
     'From the request header to the last byte of the answer.',
@@ -49,21 +49,45 @@ export function createServerMetrics(o: {
     ['model'],
     SECONDS,
   );
-  const promptTokens = registry.counter('assay_prompt_tokens_total', 'Tokens of prompts, by model.', ['model']);
-  const completionTokens = registry.counter('assay_completion_tokens_total', 'Tokens generated, by model.', ['model']);
-  const aborted = registry.counter('assay_http_requests_aborted_total', 'Answers that ended before their last byte.', ['route']);
+  const promptTokens = registry.counter('assay_prompt_tokens_total', 'Tokens of prompts, by model.', [
+    'model',
+  ]);
+  const completionTokens = registry.counter('assay_completion_tokens_total', 'Tokens generated, by model.', [
+    'model',
+  ]);
+  const aborted = registry.counter(
+    'assay_http_requests_aborted_total',
+    'Answers that ended before their last byte.',
+    ['route'],
+  );
   const errors = registry.counter('assay_errors_total', 'Errors told to clients, by code.', ['code']);
-  const authFailures = registry.counter('assay_auth_failures_total', 'Requests without a known API key where one is needed.', []);
+  const authFailures = registry.counter(
+    'assay_auth_failures_total',
+    'Requests without a known API key where one is needed.',
+    [],
+  );
   const resumptionsRefused = registry.counter(
     'assay_tls_resumptions_refused_total',
     'TLS connections closed because they resumed a session.',
     [],
   );
-  const brokenRequests = registry.counter('assay_http_broken_requests_total', 'Connections closed for bad HTTP or for being too slow.', []);
+  const brokenRequests = registry.counter(
+    'assay_http_broken_requests_total',
+    'Connections closed for bad HTTP or for being too slow.',
+    [],
+  );
   registry.gauge('assay_http_requests_in_flight', 'Requests being answered.', o.open);
-  registry.gauge('assay_start_time_seconds', 'Start of the server, seconds since 1970.', () => o.startedAt / 1000);
+  registry.gauge(
+    'assay_start_time_seconds',
+    'Start of the server, seconds since 1970.',
+    () => o.startedAt / 1000,
+  );
   registry.gauge('assay_models_registered', 'Models that can be served.', () => o.models.list().length);
-  registry.gauge('assay_models_loaded', 'Models loaded now.', () => o.models.list().filter((model) => model.loaded).length);
+  registry.gauge(
+    'assay_models_loaded',
+    'Models loaded now.',
+    () => o.models.list().filter((model) => model.loaded).length,
+  );
   registry.gauge('assay_model_requests_in_flight', 'Requests that hold a loaded model.', () =>
     o.models.list().reduce((sum, model) => sum + model.inFlight, 0),
   );
@@ -81,9 +105,11 @@ export function createServerMetrics(o: {
       if (exchange.errorCode !== null) errors.add([exchange.errorCode]);
       // Set only once the id was found in the registry.
       if (exchange.modelId === null) return;
-      if (exchange.firstTokenMs !== null) firstToken.observe([exchange.modelId], exchange.firstTokenMs / 1000);
+      if (exchange.firstTokenMs !== null)
+        firstToken.observe([exchange.modelId], exchange.firstTokenMs / 1000);
       if (exchange.usage.promptTokens > 0) promptTokens.add([exchange.modelId], exchange.usage.promptTokens);
-      if (exchange.usage.completionTokens > 0) completionTokens.add([exchange.modelId], exchange.usage.completionTokens);
+      if (exchange.usage.completionTokens > 0)
+        completionTokens.add([exchange.modelId], exchange.usage.completionTokens);
     },
     watch(modelId, engine) {
       if (engines.get(modelId) === engine) return;
@@ -102,7 +128,12 @@ const METHODS = new Set(['GET', 'POST', 'DELETE', 'HEAD', 'OPTIONS', 'PUT', 'PAT
 
 function* engineFamilies(engines: ReadonlyMap<string, Engine>): Iterable<MetricFamily> {
   const stats = [...engines].map(([model, engine]) => ({ labels: { model }, stats: engine.stats() }));
-  const family = (name: string, help: string, type: 'counter' | 'gauge', of: keyof EngineStats): MetricFamily => ({
+  const family = (
+    name: string,
+    help: string,
+    type: 'counter' | 'gauge',
+    of: keyof EngineStats,
+  ): MetricFamily => ({
     name,
     help,
     type,
@@ -116,7 +147,12 @@ function* engineFamilies(engines: ReadonlyMap<string, Engine>): Iterable<MetricF
     'counter',
     'cachedTokens',
   );
-  yield family('assay_engine_decode_steps_total', 'Decode steps since the model was loaded.', 'counter', 'decodeSteps');
+  yield family(
+    'assay_engine_decode_steps_total',
+    'Decode steps since the model was loaded.',
+    'counter',
+    'decodeSteps',
+  );
   yield {
     name: 'assay_engine_locked_bytes',
     help: 'Memory for texts that cannot be swapped out; 0 where the machine does not allow it.',
@@ -131,8 +167,18 @@ function* families(o: {
 }): Iterable<MetricFamily> {
   if (o.attester !== null) {
     const status = o.attester.status();
-    yield one('assay_attestation_available', '1 while evidence can be had.', 'gauge', status.available ? 1 : 0);
-    yield one('assay_attestation_queued', 'Attestation requests waiting for a report.', 'gauge', status.queued);
+    yield one(
+      'assay_attestation_available',
+      '1 while evidence can be had.',
+      'gauge',
+      status.available ? 1 : 0,
+    );
+    yield one(
+      'assay_attestation_queued',
+      'Attestation requests waiting for a report.',
+      'gauge',
+      status.queued,
+    );
     yield one('assay_attestation_reports_total', 'Hardware reports made.', 'counter', status.reports);
     yield one('assay_attestations_total', 'Nonces answered.', 'counter', status.answered);
     yield one('assay_attestation_failures_total', 'Attestations that failed.', 'counter', status.failed);

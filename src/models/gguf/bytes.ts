@@ -43,7 +43,8 @@ export function cursorOver(buffer: Uint8Array, fileSize: number, maxBytes: numbe
   let position = 0;
   const take = (length: number, what: string): number => {
     if (length > fileSize - position) throw invalidGguf(`the file ends inside ${what}`);
-    if (length > maxBytes - position) throw invalidGguf(`the header is longer than ${maxBytes} bytes at ${what}`);
+    if (length > maxBytes - position)
+      throw invalidGguf(`the header is longer than ${maxBytes} bytes at ${what}`);
     if (length > buffer.length - position) throw new MoreBytesNeeded();
     const start = position;
     position += length;
@@ -68,7 +69,8 @@ export function cursorOver(buffer: Uint8Array, fileSize: number, maxBytes: numbe
     skip: (length, what) => void take(length, what),
     string: (maxLength, what) => {
       const length = cursor.u64(`the length of ${what}`);
-      if (length > maxLength) throw invalidGguf(`${what} has ${length} bytes, at most ${maxLength} are accepted`);
+      if (length > maxLength)
+        throw invalidGguf(`${what} has ${length} bytes, at most ${maxLength} are accepted`);
       return cursor.bytes(length, what);
     },
     strings: (count, maxLength, what, visit) => {
@@ -88,7 +90,8 @@ export function cursorOver(buffer: Uint8Array, fileSize: number, maxBytes: numbe
     },
     expect: (count, itemBytes, what) => {
       const left = Math.min(fileSize, maxBytes) - position;
-      if (count > left / itemBytes) throw invalidGguf(`${count} ${what} do not fit into the ${left} bytes left`);
+      if (count > left / itemBytes)
+        throw invalidGguf(`${count} ${what} do not fit into the ${left} bytes left`);
     },
   };
   return cursor;

@@ -94,7 +94,8 @@ export function settingsOf(metadata: ReadonlyMap<string, MetadataValue>): Settin
         return single === undefined ? undefined : Array.from({ length: layers }, () => single);
       }
       if (value.of !== 'u32' && value.of !== 'i32') throw wrong(key, value, 'u32 or array of i32');
-      if (value.count !== layers) throw invalidGguf(`${key} has ${value.count} elements, expected one for each of ${layers} layers`);
+      if (value.count !== layers)
+        throw invalidGguf(`${key} has ${value.count} elements, expected one for each of ${layers} layers`);
       const numbers = value.numbers ?? [];
       // llama.cpp takes them as unsigned.
       if (numbers.some((number) => number < 0)) throw invalidGguf(`${key} holds a negative number`);
@@ -103,7 +104,8 @@ export function settingsOf(metadata: ReadonlyMap<string, MetadataValue>): Settin
     array: (key, of) => {
       const value = metadata.get(key);
       if (value === undefined) return undefined;
-      if (value.type !== 'array' || !of.includes(value.of)) throw wrong(key, value, `array of ${of.join(' or ')}`);
+      if (value.type !== 'array' || !of.includes(value.of))
+        throw wrong(key, value, `array of ${of.join(' or ')}`);
       return value;
     },
   };
@@ -113,10 +115,16 @@ export function checkModel(header: GgufHeader): CheckedModel {
   const settings = settingsOf(header.metadata);
   const architecture = settings.string('general.architecture');
   if (architecture === undefined) throw invalidGguf('general.architecture is missing');
-  if (!/^[a-z0-9][a-z0-9._-]{0,63}$/.test(architecture)) throw invalidGguf('general.architecture is not a plain name');
+  if (!/^[a-z0-9][a-z0-9._-]{0,63}$/.test(architecture))
+    throw invalidGguf('general.architecture is not a plain name');
   const splits = header.metadata.get('split.count');
-  if (splits !== undefined && (splits.type === 'string' || splits.type === 'array' || Number(splits.value) > 1)) {
-    throw invalidGguf('it is one part of a split model (split.count); merge the parts with llama-gguf-split first');
+  if (
+    splits !== undefined &&
+    (splits.type === 'string' || splits.type === 'array' || Number(splits.value) > 1)
+  ) {
+    throw invalidGguf(
+      'it is one part of a split model (split.count); merge the parts with llama-gguf-split first',
+    );
   }
   if (header.tensors.length === 0) throw invalidGguf('it has no tensors');
 
@@ -145,7 +153,15 @@ export function checkModel(header: GgufHeader): CheckedModel {
   checkNorms(settings, setting);
   const vocabulary = checkVocabulary(settings);
   checkTensors(header.tensors, architecture, { embeddingLength, blockCount, vocabSize: vocabulary.size });
-  return { architecture, contextLength, embeddingLength, blockCount, ...heads, vocabSize: vocabulary.size, tokenizer: vocabulary.model };
+  return {
+    architecture,
+    contextLength,
+    embeddingLength,
+    blockCount,
+    ...heads,
+    vocabSize: vocabulary.size,
+    tokenizer: vocabulary.model,
+  };
 }
 
 type Name = (name: string) => string;
@@ -153,15 +169,20 @@ type Name = (name: string) => string;
 /** The GGML_ASSERTs on experts in llama_model_base::load_hparams. */
 function checkExperts(settings: Settings, setting: Name, layers: number): void {
   const nextn = settings.u32(setting('nextn_predict_layers')) ?? 0;
-  if (nextn > layers) throw invalidGguf(`${setting('nextn_predict_layers')} is ${nextn}, more than block_count ${layers}`);
+  if (nextn > layers)
+    throw invalidGguf(`${setting('nextn_predict_layers')} is ${nextn}, more than block_count ${layers}`);
   const experts = settings.u32(setting('expert_count')) ?? 0;
   const used = Math.max(0, ...(settings.perLayer(setting('expert_used_count'), layers) ?? []));
-  if (experts > MAX_EXPERTS) throw invalidGguf(`${setting('expert_count')} is ${experts}, at most ${MAX_EXPERTS} are possible`);
-  if (used > experts) throw invalidGguf(`${setting('expert_used_count')} is ${used}, more than expert_count ${experts}`);
-  if (experts > 0 && used === 0) throw invalidGguf(`${setting('expert_used_count')} is 0 for ${experts} experts`);
+  if (experts > MAX_EXPERTS)
+    throw invalidGguf(`${setting('expert_count')} is ${experts}, at most ${MAX_EXPERTS} are possible`);
+  if (used > experts)
+    throw invalidGguf(`${setting('expert_used_count')} is ${used}, more than expert_count ${experts}`);
+  if (experts > 0 && used === 0)
+    throw invalidGguf(`${setting('expert_used_count')} is 0 for ${experts} experts`);
   const groups = settings.u32(setting('expert_group_count')) ?? 0;
   const groupsUsed = settings.u32(setting('expert_group_used_count')) ?? 0;
-  if (groups > 0 && groups >= experts) throw invalidGguf(`${setting('expert_group_count')} is ${groups} for ${experts} experts`);
+  if (groups > 0 && groups >= experts)
+    throw invalidGguf(`${setting('expert_group_count')} is ${groups} for ${experts} experts`);
   if (groups > 1 && (experts % groups !== 0 || groupsUsed === 0 || groupsUsed >= groups)) {
     throw invalidGguf(`${groupsUsed} of ${groups} expert groups for ${experts} experts are impossible`);
   }
@@ -169,17 +190,27 @@ function checkExperts(settings: Settings, setting: Name, layers: number): void {
 
 type Heads = Pick<CheckedModel, 'headCount' | 'headCountKv' | 'cacheBytesPerToken'>;
 
-function checkHeads(settings: Settings, setting: Name, architecture: string, layers: number, width: number): Heads {
+function checkHeads(
+  settings: Settings,
+  setting: Name,
+  architecture: string,
+  layers: number,
+  width: number,
+): Heads {
   const heads = settings.perLayer(setting('attention.head_count'), layers);
   const headsKv = settings.perLayer(setting('attention.head_count_kv'), layers) ?? heads;
   if (HEADLESS.has(architecture)) return { headCount: 0, headCountKv: 0, cacheBytesPerToken: 0 };
-  if (heads === undefined || headsKv === undefined) throw invalidGguf(`${setting('attention.head_count')} is missing`);
+  if (heads === undefined || headsKv === undefined)
+    throw invalidGguf(`${setting('attention.head_count')} is missing`);
   heads.forEach((count, layer) => {
     const kv = headsKv[layer]!;
-    if (count > MAX_WIDTH || kv > MAX_WIDTH) throw invalidGguf(`attention heads of layer ${layer}: ${count} with ${kv} for keys`);
+    if (count > MAX_WIDTH || kv > MAX_WIDTH)
+      throw invalidGguf(`attention heads of layer ${layer}: ${count} with ${kv} for keys`);
     // Hybrid models mark layers without attention by a 0 in an array.
     if (count > 0 && kv > 0 && count % kv !== 0) {
-      throw invalidGguf(`${setting('attention.head_count')} ${count} is not a multiple of head_count_kv ${kv} (layer ${layer})`);
+      throw invalidGguf(
+        `${setting('attention.head_count')} ${count} is not a multiple of head_count_kv ${kv} (layer ${layer})`,
+      );
     }
   });
   const headCount = Math.max(...heads);
@@ -197,15 +228,21 @@ function checkHeads(settings: Settings, setting: Name, architecture: string, lay
     if (length < 1 || length > MAX_WIDTH) throw invalidGguf(`${setting(name)} is ${length}`);
   }
   const rope = settings.u32(setting('rope.dimension_count'));
-  if (rope !== undefined && rope > MAX_WIDTH) throw invalidGguf(`${setting('rope.dimension_count')} is ${rope}`);
-  if (rope !== undefined && rope % 2 !== 0) throw invalidGguf(`${setting('rope.dimension_count')} is ${rope}, expected an even number`);
+  if (rope !== undefined && rope > MAX_WIDTH)
+    throw invalidGguf(`${setting('rope.dimension_count')} is ${rope}`);
+  if (rope !== undefined && rope % 2 !== 0)
+    throw invalidGguf(`${setting('rope.dimension_count')} is ${rope}, expected an even number`);
   if (architecture === 'llama') {
     if ((keyLength ?? derived) !== (valueLength ?? derived))
-      throw invalidGguf(`llama.attention.key_length ${keyLength ?? derived} differs from value_length ${valueLength ?? derived}`);
+      throw invalidGguf(
+        `llama.attention.key_length ${keyLength ?? derived} differs from value_length ${valueLength ?? derived}`,
+      );
     if ((rope ?? keyLength ?? derived) !== (keyLength ?? derived))
       throw invalidGguf(`llama.rope.dimension_count is ${rope}, expected ${keyLength ?? derived}`);
     if ((keyLength ?? derived) % 2 !== 0)
-      throw invalidGguf(`llama attention heads have ${keyLength ?? derived} dimensions, expected an even number`);
+      throw invalidGguf(
+        `llama attention heads have ${keyLength ?? derived} dimensions, expected an even number`,
+      );
   }
   const perHead = 2 * ((keyLength ?? derived) + (valueLength ?? derived));
   const cached = BERT_FAMILY.has(architecture) ? 0 : perHead * headsKv.reduce((sum, kv) => sum + kv, 0);
@@ -217,14 +254,20 @@ function checkRope(settings: Settings, setting: Name): void {
   if (scaling !== undefined && !ROPE_SCALINGS.has(scaling))
     throw invalidGguf(`${setting('rope.scaling.type')} is none of ${[...ROPE_SCALINGS].join(', ')}`);
   const base = settings.f32(setting('rope.freq_base'));
-  if (base !== undefined && !(base > 0 && base < Infinity)) throw invalidGguf(`${setting('rope.freq_base')} is ${base}`);
+  if (base !== undefined && !(base > 0 && base < Infinity))
+    throw invalidGguf(`${setting('rope.freq_base')} is ${base}`);
   const factor = settings.f32(setting('rope.scaling.factor'));
-  if (factor !== undefined && !(factor >= 0 && factor < Infinity)) throw invalidGguf(`${setting('rope.scaling.factor')} is ${factor}`);
+  if (factor !== undefined && !(factor >= 0 && factor < Infinity))
+    throw invalidGguf(`${setting('rope.scaling.factor')} is ${factor}`);
 }
 
 /** ggml asserts eps ≥ 0 when it computes, not when it loads. */
 function checkNorms(settings: Settings, setting: Name): void {
-  for (const name of ['attention.layer_norm_rms_epsilon', 'attention.layer_norm_epsilon', 'attention.group_norm_epsilon'].map(setting)) {
+  for (const name of [
+    'attention.layer_norm_rms_epsilon',
+    'attention.layer_norm_epsilon',
+    'attention.group_norm_epsilon',
+  ].map(setting)) {
     const epsilon = settings.f32(name);
     if (epsilon !== undefined && !(epsilon >= 0 && epsilon < 1)) throw invalidGguf(`${name} is ${epsilon}`);
   }
@@ -235,14 +278,17 @@ function checkVocabulary(settings: Settings): { size: number; model: string } {
   if (model === undefined) throw invalidGguf('tokenizer.ggml.model is missing');
   if (model === 'no_vocab' || model === 'none') throw invalidGguf('it has no vocabulary');
   const tokens = settings.array('tokenizer.ggml.tokens', ['string']);
-  if (tokens === undefined || tokens.count === 0) throw invalidGguf('tokenizer.ggml.tokens is missing or empty');
-  if (tokens.firstRepeated !== undefined) throw invalidGguf(`tokenizer.ggml.tokens[${tokens.firstRepeated}] repeats an earlier token`);
+  if (tokens === undefined || tokens.count === 0)
+    throw invalidGguf('tokenizer.ggml.tokens is missing or empty');
+  if (tokens.firstRepeated !== undefined)
+    throw invalidGguf(`tokenizer.ggml.tokens[${tokens.firstRepeated}] repeats an earlier token`);
   for (const [key, of] of [
     ['tokenizer.ggml.scores', ['f32', 'i32']],
     ['tokenizer.ggml.token_type', ['i32']],
   ] as const) {
     const list = settings.array(key, of);
-    if (list !== undefined && list.count < tokens.count) throw invalidGguf(`${key} has ${list.count} elements for ${tokens.count} tokens`);
+    if (list !== undefined && list.count < tokens.count)
+      throw invalidGguf(`${key} has ${list.count} elements for ${tokens.count} tokens`);
   }
   // A SentencePiece vocabulary spells what it does not know in bytes; a missing one is an exception nobody catches.
   if (model === 'llama' && tokens.byteTokens !== 256)
@@ -252,9 +298,11 @@ function checkVocabulary(settings: Settings): { size: number; model: string } {
     const key = `tokenizer.ggml.${name}_token_id`;
     const id = settings.u32(key);
     // 0xffffffff is LLAMA_TOKEN_NULL, which some converters write.
-    if (id !== undefined && id >= tokens.count && id !== 0xffffffff) throw invalidGguf(`${key} is ${id}, beyond ${tokens.count} tokens`);
+    if (id !== undefined && id >= tokens.count && id !== 0xffffffff)
+      throw invalidGguf(`${key} is ${id}, beyond ${tokens.count} tokens`);
   }
-  for (const name of ['add_bos_token', 'add_eos_token', 'add_space_prefix']) settings.bool(`tokenizer.ggml.${name}`);
+  for (const name of ['add_bos_token', 'add_eos_token', 'add_space_prefix'])
+    settings.bool(`tokenizer.ggml.${name}`);
   // llama.cpp asserts that a token it is told to add exists; t5 and rwkv vocabularies have no default for BOS.
   const noDefaultBos = model === 't5' || model === 'rwkv';
   for (const name of ['bos', 'eos'] as const) {
@@ -276,8 +324,11 @@ function checkTensors(
   if (embedding === undefined) throw invalidGguf('tensor token_embd.weight is missing');
   const [width, rows] = embedding.shape;
   if (width !== model.embeddingLength)
-    throw invalidGguf(`token_embd.weight has rows of ${width}, expected embedding_length ${model.embeddingLength}`);
-  if (rows !== model.vocabSize) throw invalidGguf(`token_embd.weight has ${rows} rows for ${model.vocabSize} tokens`);
+    throw invalidGguf(
+      `token_embd.weight has rows of ${width}, expected embedding_length ${model.embeddingLength}`,
+    );
+  if (rows !== model.vocabSize)
+    throw invalidGguf(`token_embd.weight has ${rows} rows for ${model.vocabSize} tokens`);
   const strict = isStrict(architecture);
   let blocks = 0;
   for (const tensor of tensors) {
@@ -298,5 +349,7 @@ function checkTensors(
 }
 
 function wrong(key: string, actual: MetadataValue, expected: string): Error {
-  return invalidGguf(`${key} has type ${actual.type === 'array' ? `array of ${actual.of}` : actual.type}, expected ${expected}`);
+  return invalidGguf(
+    `${key} has type ${actual.type === 'array' ? `array of ${actual.of}` : actual.type}, expected ${expected}`,
+  );
 }

@@ -63,7 +63,11 @@ export interface GgufHeader {
 
 /** Reads the first MiB of the file, and only if the header is longer 32 MiB, then up to 256. */
 export async function readHeader(source: ByteSource): Promise<GgufHeader> {
-  for (let length = Math.min(FIRST_READ_BYTES, source.size); ; length = Math.min(length * 32, source.size, MAX_HEADER_BYTES)) {
+  for (
+    let length = Math.min(FIRST_READ_BYTES, source.size);
+    ;
+    length = Math.min(length * 32, source.size, MAX_HEADER_BYTES)
+  ) {
     const buffer = await source.read(0, length);
     if (buffer.length < length) throw invalidGguf(`the file has ${buffer.length} of ${source.size} bytes`);
     try {
@@ -76,12 +80,14 @@ export async function readHeader(source: ByteSource): Promise<GgufHeader> {
 
 function parseHeader(cursor: Cursor, fileSize: number): GgufHeader {
   const magic = cursor.bytes(4, 'the magic number');
-  if (String.fromCharCode(...magic) !== 'GGUF') throw invalidGguf(`it starts with ${hex(magic)}, expected 47475546 ("GGUF")`);
+  if (String.fromCharCode(...magic) !== 'GGUF')
+    throw invalidGguf(`it starts with ${hex(magic)}, expected 47475546 ("GGUF")`);
   const version = cursor.u32('the version');
   if ((version & 0xffff) === 0 && version !== 0) throw invalidGguf('it is big-endian');
   if (version !== 2 && version !== 3) throw invalidGguf(`version ${version}, expected 2 or 3`);
   const tensorCount = cursor.u64('the number of tensors');
-  if (tensorCount > MAX_TENSORS) throw invalidGguf(`${tensorCount} tensors, at most ${MAX_TENSORS} are accepted`);
+  if (tensorCount > MAX_TENSORS)
+    throw invalidGguf(`${tensorCount} tensors, at most ${MAX_TENSORS} are accepted`);
   const keyCount = cursor.u64('the number of metadata keys');
   if (keyCount > MAX_KEYS) throw invalidGguf(`${keyCount} metadata keys, at most ${MAX_KEYS} are accepted`);
 
@@ -103,7 +109,8 @@ function parseHeader(cursor: Cursor, fileSize: number): GgufHeader {
     if (names.has(tensor.name)) throw invalidGguf(`tensor ${tensor.name} occurs twice`);
     names.add(tensor.name);
     // llama.cpp wants tensors one after another; so no two overlap and none is misaligned.
-    if (tensor.offset !== dataBytes) throw invalidGguf(`tensor ${tensor.name} is at offset ${tensor.offset}, expected ${dataBytes}`);
+    if (tensor.offset !== dataBytes)
+      throw invalidGguf(`tensor ${tensor.name} is at offset ${tensor.offset}, expected ${dataBytes}`);
     dataBytes += Math.ceil(tensor.bytes / alignment) * alignment;
     if (dataBytes > fileSize + alignment)
       throw invalidGguf(`tensor ${tensor.name} ends at ${dataBytes}, beyond the file of ${fileSize} bytes`);
@@ -112,7 +119,8 @@ function parseHeader(cursor: Cursor, fileSize: number): GgufHeader {
   const dataOffset = Math.ceil(cursor.position / alignment) * alignment;
   const last = tensors.at(-1);
   const needed = last === undefined ? cursor.position : dataOffset + last.offset + last.bytes;
-  if (needed > fileSize) throw invalidGguf(`truncated: tensors need ${needed} bytes, the file has ${fileSize}`);
+  if (needed > fileSize)
+    throw invalidGguf(`truncated: tensors need ${needed} bytes, the file has ${fileSize}`);
   return { version, metadata, tensors, alignment, dataOffset, dataBytes, fileSize };
 }
 
@@ -151,11 +159,15 @@ function parseArray(cursor: Cursor, key: string): MetadataValue {
 }
 
 function tokenSet(count: number): TokenSet {
-  if (count > MAX_TOKENS) throw invalidGguf(`tokenizer.ggml.tokens has ${count} elements, at most ${MAX_TOKENS} are accepted`);
+  if (count > MAX_TOKENS)
+    throw invalidGguf(`tokenizer.ggml.tokens has ${count} elements, at most ${MAX_TOKENS} are accepted`);
   return createTokenSet(count);
 }
 
-function typeNamed(id: number, key: string): { readonly name: ValueTypeName; readonly bytes: number | undefined } {
+function typeNamed(
+  id: number,
+  key: string,
+): { readonly name: ValueTypeName; readonly bytes: number | undefined } {
   const type = valueType(id);
   if (type === undefined) throw invalidGguf(`${key} has the unknown value type ${id}`);
   return type;
@@ -197,14 +209,19 @@ function alignmentOf(metadata: ReadonlyMap<string, MetadataValue>): number {
   if (value === undefined) return DEFAULT_ALIGNMENT;
   if (value.type !== 'u32') throw invalidGguf(`general.alignment has type ${value.type}, expected u32`);
   const alignment = value.value;
-  if (alignment === 0 || (alignment & (alignment - 1)) !== 0 || alignment > 1 << 20) throw invalidGguf(`general.alignment is ${alignment}`);
+  if (alignment === 0 || (alignment & (alignment - 1)) !== 0 || alignment > 1 << 20)
+    throw invalidGguf(`general.alignment is ${alignment}`);
   return alignment;
 }
 
 function parseTensor(cursor: Cursor, index: number): TensorEntry {
-  const name = ascii(cursor.string(MAX_TENSOR_NAME_BYTES, `the name of tensor ${index}`), `the name of tensor ${index}`);
+  const name = ascii(
+    cursor.string(MAX_TENSOR_NAME_BYTES, `the name of tensor ${index}`),
+    `the name of tensor ${index}`,
+  );
   const dimensions = cursor.u32(`the dimensions of ${name}`);
-  if (dimensions > MAX_DIMENSIONS) throw invalidGguf(`tensor ${name} has ${dimensions} dimensions, at most 4 are possible`);
+  if (dimensions > MAX_DIMENSIONS)
+    throw invalidGguf(`tensor ${name} has ${dimensions} dimensions, at most 4 are possible`);
   const shape: [number, number, number, number] = [1, 1, 1, 1];
   let elements = 1;
   for (let d = 0; d < dimensions; d++) {
@@ -218,7 +235,9 @@ function parseTensor(cursor: Cursor, index: number): TensorEntry {
   const type = TENSOR_TYPES.get(typeId);
   if (type === undefined) throw invalidGguf(`tensor ${name} has the unknown type ${typeId}`);
   if (shape[0] % type.blockSize !== 0) {
-    throw invalidGguf(`rows of tensor ${name} have ${shape[0]} elements, not a multiple of the ${type.name} block of ${type.blockSize}`);
+    throw invalidGguf(
+      `rows of tensor ${name} have ${shape[0]} elements, not a multiple of the ${type.name} block of ${type.blockSize}`,
+    );
   }
   const bytes = (elements / type.blockSize) * type.blockBytes;
   if (!Number.isSafeInteger(bytes)) throw invalidGguf(`tensor ${name} is too large`);
@@ -240,6 +259,7 @@ function latin1(bytes: Uint8Array): string {
 /** Keys name things in messages, so they must be printable. */
 function ascii(bytes: Uint8Array, what: string): string {
   if (bytes.length === 0) throw invalidGguf(`${what} is empty`);
-  for (const byte of bytes) if (byte < 0x21 || byte > 0x7e) throw invalidGguf(`${what} is not printable ASCII`);
+  for (const byte of bytes)
+    if (byte < 0x21 || byte > 0x7e) throw invalidGguf(`${what} is not printable ASCII`);
   return latin1(bytes);
 }

@@ -60,7 +60,13 @@ export async function inspectGguf(source: ByteSource): Promise<GgufInfo> {
     ...model,
     name: settings.string('general.name'),
     license: settings.string('general.license'),
-    type: typeOf(header, model.architecture, pooling, settings.bool(`${model.architecture}.attention.causal`), chatTemplate),
+    type: typeOf(
+      header,
+      model.architecture,
+      pooling,
+      settings.bool(`${model.architecture}.attention.causal`),
+      chatTemplate,
+    ),
     parameters: header.tensors.reduce((sum, tensor) => sum + tensor.elements, 0),
     quantization: quantizationOf(header, settings.u32('general.file_type')),
     pooling,
@@ -106,9 +112,11 @@ function typeOf(
   causal: boolean | undefined,
   chatTemplate: string | undefined,
 ): GgufInfo['type'] {
-  if (pooling === 'rank' || header.tensors.some((tensor) => tensor.name === 'cls.output.weight')) return 'rerank';
+  if (pooling === 'rank' || header.tensors.some((tensor) => tensor.name === 'cls.output.weight'))
+    return 'rerank';
   const pooled = pooling !== undefined && pooling !== 'none';
-  if (pooled || causal === false || isBertFamily(architecture) || architecture === 't5encoder') return 'embedding';
+  if (pooled || causal === false || isBertFamily(architecture) || architecture === 't5encoder')
+    return 'embedding';
   return chatTemplate === undefined ? 'completion' : 'chat';
 }
 
@@ -116,6 +124,7 @@ function quantizationOf(header: GgufHeader, fileType: number | undefined): strin
   const named = fileType === undefined ? undefined : FILE_TYPES.get(fileType % 1024);
   if (named !== undefined) return named;
   const bytes = new Map<string, number>();
-  for (const { type, bytes: size } of header.tensors) bytes.set(type.name, (bytes.get(type.name) ?? 0) + size);
+  for (const { type, bytes: size } of header.tensors)
+    bytes.set(type.name, (bytes.get(type.name) ?? 0) + size);
   return [...bytes].sort(([, a], [, b]) => b - a)[0]![0];
 }

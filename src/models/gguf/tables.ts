@@ -72,7 +72,9 @@ export const VALUE_TYPES = {
 
 export type ValueTypeName = (typeof VALUE_TYPES)[keyof typeof VALUE_TYPES]['name'];
 
-export function valueType(id: number): { readonly name: ValueTypeName; readonly bytes: number | undefined } | undefined {
+export function valueType(
+  id: number,
+): { readonly name: ValueTypeName; readonly bytes: number | undefined } | undefined {
   return id in VALUE_TYPES ? VALUE_TYPES[id as keyof typeof VALUE_TYPES] : undefined;
 }
 

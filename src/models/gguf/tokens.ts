@@ -44,7 +44,8 @@ export function createTokenSet(count: number): TokenSet {
       let slot = hash & (slots - 1);
       for (; table[slot] !== -1; slot = (slot + 1) & (slots - 1)) {
         const other = table[slot]!;
-        if (hashes[other] === hash && equal(buffer, starts[other]!, ends[other]!, start, end)) repeated ??= index;
+        if (hashes[other] === hash && equal(buffer, starts[other]!, ends[other]!, start, end))
+          repeated ??= index;
       }
       table[slot] = index;
     },

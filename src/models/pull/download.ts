@@ -23,7 +23,8 @@ export interface Disk {
 
 export const realDisk: Disk = {
   write: async (handle, bytes, position) => {
-    for (let done = 0; done < bytes.length;) done += (await handle.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
+    for (let done = 0; done < bytes.length;)
+      done += (await handle.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
   },
   freeBytes: async (folder) => {
     const { bavail, bsize } = await statfs(folder);
@@ -63,16 +64,25 @@ const SYNC_EVERY_BYTES = 64 * 1024 * 1024;
 /** Leaves a complete, fsynced file whose digest was checked. On `digest_mismatch` the file is emptied, and that is said. */
 export async function download(options: DownloadOptions): Promise<void> {
   const { file } = options;
-  const handle = await open(options.partPath, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
+  const handle = await open(
+    options.partPath,
+    constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW,
+    0o600,
+  );
   try {
     const part: Part = { handle, hash: createHash('sha256'), size: 0, etag: options.etag };
     if ((await handle.stat()).size > file.size) await handle.truncate(0);
     await rehash(part, options.signal);
     if (part.size > 0) options.onResume(part.size);
     if ((await options.disk.freeBytes(options.folder)) < file.size - part.size) {
-      throw new ApiError(507, 'storage_full', `the data folder has no room for the ${file.size - part.size} bytes to come`, {
-        shouldRetry: false,
-      });
+      throw new ApiError(
+        507,
+        'storage_full',
+        `the data folder has no room for the ${file.size - part.size} bytes to come`,
+        {
+          shouldRetry: false,
+        },
+      );
     }
     await retrying(
       options,
@@ -100,7 +110,11 @@ export async function download(options: DownloadOptions): Promise<void> {
 }
 
 /** Runs `attempt` until it succeeds, an ApiError says that it never will, or it failed too often without progress. */
-export async function retrying<T>(options: RetryOptions, progress: () => number, attempt: () => Promise<T>): Promise<T> {
+export async function retrying<T>(
+  options: RetryOptions,
+  progress: () => number,
+  attempt: () => Promise<T>,
+): Promise<T> {
   let failures = 0;
   for (;;) {
     const before = progress();
@@ -108,14 +122,20 @@ export async function retrying<T>(options: RetryOptions, progress: () => number,
       return await attempt();
     } catch (error) {
       options.signal.throwIfAborted();
-      if (error instanceof ApiError || ['ENOSPC', 'EDQUOT', 'EIO', 'EROFS'].includes(codeOf(error) ?? '')) throw error;
+      if (error instanceof ApiError || ['ENOSPC', 'EDQUOT', 'EIO', 'EROFS'].includes(codeOf(error) ?? ''))
+        throw error;
       failures = progress() > before ? 1 : failures + 1;
       if (failures >= options.maxFailures) {
-        const why = error instanceof HubBusy ? error.message : `the connection fails (${codeOf(error) ?? 'broken'})`;
-        throw new ApiError(503, 'hub_unavailable', `${why}, ${failures} times in a row`, { cause: error, retryAfterSeconds: 60 });
+        const why =
+          error instanceof HubBusy ? error.message : `the connection fails (${codeOf(error) ?? 'broken'})`;
+        throw new ApiError(503, 'hub_unavailable', `${why}, ${failures} times in a row`, {
+          cause: error,
+          retryAfterSeconds: 60,
+        });
       }
       const asked = error instanceof HubBusy ? error.retryAfterMs : undefined;
-      const pause = Math.min(options.firstPauseMs * 2 ** (failures - 1), LONGEST_PAUSE_MS) * (0.5 + options.random() / 2);
+      const pause =
+        Math.min(options.firstPauseMs * 2 ** (failures - 1), LONGEST_PAUSE_MS) * (0.5 + options.random() / 2);
       await sleep(Math.max(pause, Math.min(asked ?? 0, LONGEST_ASKED_PAUSE_MS)), options);
     }
   }
@@ -163,7 +183,10 @@ async function restart(part: Part): Promise<void> {
 
 async function fetchRest(part: Part, options: DownloadOptions): Promise<void> {
   const { file } = options;
-  const range = part.size === 0 ? {} : { range: `bytes=${part.size}-`, ...(part.etag === undefined ? {} : { 'if-range': part.etag }) };
+  const range =
+    part.size === 0
+      ? {}
+      : { range: `bytes=${part.size}-`, ...(part.etag === undefined ? {} : { 'if-range': part.etag }) };
   const response = await options.web.get(file.url, {
     headers: range,
     signal: options.signal,
@@ -173,14 +196,23 @@ async function fetchRest(part: Part, options: DownloadOptions): Promise<void> {
   try {
     const encoding = response.header('content-encoding');
     if (encoding !== undefined && encoding !== 'identity')
-      throw new ApiError(502, 'hub_error', `the hub sends the file in content-encoding ${encoding.slice(0, 40)}`);
+      throw new ApiError(
+        502,
+        'hub_error',
+        `the hub sends the file in content-encoding ${encoding.slice(0, 40)}`,
+      );
     // Only a strong validator may be compared or sent as If-Range (RFC 9110 §13.1.5).
     const given = response.header('etag');
-    const etag = given !== undefined && given.length <= 256 && /^"[\x21\x23-\x7e]*"$/.test(given) ? given : undefined;
+    const etag =
+      given !== undefined && given.length <= 256 && /^"[\x21\x23-\x7e]*"$/.test(given) ? given : undefined;
     if (response.status === 206) {
-      const [, start, total] = /^bytes (\d{1,16})-\d{1,16}\/(\d{1,16}|\*)$/.exec(response.header('content-range') ?? '') ?? [];
+      const [, start, total] =
+        /^bytes (\d{1,16})-\d{1,16}\/(\d{1,16}|\*)$/.exec(response.header('content-range') ?? '') ?? [];
       if (total !== undefined && total !== '*') refuseOtherSize(Number(total), file);
-      if (Number(start) !== part.size || (part.etag !== undefined && etag !== undefined && etag !== part.etag)) {
+      if (
+        Number(start) !== part.size ||
+        (part.etag !== undefined && etag !== undefined && etag !== part.etag)
+      ) {
         await restart(part);
         await options.onEtag((part.etag = undefined));
         throw new HubBusy('the hub sends another part than was asked for');
@@ -211,12 +243,18 @@ async function fetchRest(part: Part, options: DownloadOptions): Promise<void> {
     response.discard();
     throw error;
   }
-  if (part.size < file.size) throw new HubBusy(`the hub ended the transfer ${file.size - part.size} bytes early`);
+  if (part.size < file.size)
+    throw new HubBusy(`the hub ended the transfer ${file.size - part.size} bytes early`);
 }
 
 function refuseOtherSize(size: number, file: HubFile): void {
   if (size === file.size) return;
-  throw new ApiError(502, 'upstream_changed', `the hub sends a file of ${size} bytes, its API promised ${file.size}`, {
-    shouldRetry: false,
-  });
+  throw new ApiError(
+    502,
+    'upstream_changed',
+    `the hub sends a file of ${size} bytes, its API promised ${file.size}`,
+    {
+      shouldRetry: false,
+    },
+  );
 }

@@ -4,7 +4,12 @@
 /** What a client is told while a pull runs. At most ten `downloading` a second. */
 export type PullEvent =
   | { readonly type: 'resuming'; readonly offset: number; readonly total: number }
-  | { readonly type: 'downloading'; readonly completed: number; readonly total: number; readonly bytesPerSecond: number }
+  | {
+      readonly type: 'downloading';
+      readonly completed: number;
+      readonly total: number;
+      readonly bytesPerSecond: number;
+    }
   | { readonly type: 'verifying' }
   | { readonly type: 'success'; readonly id: string; readonly sha256: string; readonly size: number }
   | { readonly type: 'already_exists'; readonly id: string; readonly sha256: string }
@@ -33,7 +38,8 @@ export function createEventHub(): EventHub {
       latest = event;
       for (const listener of listeners) {
         // At most one waiting progress report; the other kinds occur once or a few times.
-        if (event.type === 'downloading' && listener.queue.at(-1)?.type === 'downloading') listener.queue.pop();
+        if (event.type === 'downloading' && listener.queue.at(-1)?.type === 'downloading')
+          listener.queue.pop();
         listener.queue.push(event);
         listener.wake();
       }

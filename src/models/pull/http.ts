@@ -51,7 +51,11 @@ export interface WebResponse {
 export interface Web {
   get(
     url: URL,
-    options: { readonly headers: Readonly<Record<string, string>>; readonly token?: string | undefined; readonly signal: AbortSignal },
+    options: {
+      readonly headers: Readonly<Record<string, string>>;
+      readonly token?: string | undefined;
+      readonly signal: AbortSignal;
+    },
   ): Promise<WebResponse>;
   close(): Promise<void>;
 }
@@ -101,7 +105,12 @@ export function createWeb(options: WebOptions): Web {
           response.body.on('error', () => undefined).destroy();
         };
         if (![301, 302, 303, 307, 308].includes(response.statusCode)) {
-          return { status: response.statusCode, header, body: response.body as AsyncIterable<Uint8Array>, discard };
+          return {
+            status: response.statusCode,
+            header,
+            body: response.body as AsyncIterable<Uint8Array>,
+            discard,
+          };
         }
         discard();
         const location = header('location');
@@ -121,14 +130,19 @@ function refusedAddress(message: string): ApiError {
 
 /** Throws 502 `address_refused`. */
 export function checkUrl(url: URL, options: Pick<WebOptions, 'endpoint' | 'allowPrivate'>): void {
-  if (url.protocol !== 'https:' && !(url.protocol === 'http:' && options.allowPrivate && options.endpoint.protocol === 'http:')) {
+  if (
+    url.protocol !== 'https:' &&
+    !(url.protocol === 'http:' && options.allowPrivate && options.endpoint.protocol === 'http:')
+  ) {
     throw refusedAddress(`the hub leads to a ${url.protocol} address, only https is followed`);
   }
-  if (url.username !== '' || url.password !== '') throw refusedAddress('the hub leads to an address with credentials');
+  if (url.username !== '' || url.password !== '')
+    throw refusedAddress('the hub leads to an address with credentials');
   if (options.allowPrivate) return;
   const host = url.hostname.replace(/^\[|\]$/g, '');
   const local = /(^|\.)(localhost|local|internal|home\.arpa)\.?$/i.test(host) || !host.includes('.');
-  if (isIP(host) === 0 ? local : isPrivateAddress(host)) throw refusedAddress(`the hub leads to the private address ${host}`);
+  if (isIP(host) === 0 ? local : isPrivateAddress(host))
+    throw refusedAddress(`the hub leads to the private address ${host}`);
 }
 
 /** Not reachable from the public internet, or not one machine (IANA special-purpose registries). */
@@ -181,7 +195,9 @@ function embeddedIpv4(address: string): string | undefined {
   const [head = '', tail] = canonical.split('::');
   const left = head === '' ? [] : head.split(':');
   const right = tail === undefined || tail === '' ? [] : tail.split(':');
-  const words = [...left, ...Array.from({ length: 8 - left.length - right.length }, () => '0'), ...right].map((word) => parseInt(word, 16));
+  const words = [...left, ...Array.from({ length: 8 - left.length - right.length }, () => '0'), ...right].map(
+    (word) => parseInt(word, 16),
+  );
   if (words[0] === 0x2002) return dotted(words[1]!, words[2]!);
   const prefix = words.slice(0, 6).join(' ');
   const mapped = prefix === '0 0 0 0 0 65535' || prefix === '0 0 0 0 0 0' || prefix === `100 65435 0 0 0 0`;
@@ -208,6 +224,7 @@ function publicLookup(lookup: Lookup): LookupFunction {
 
 /** Our own refusal inside an error of the socket layer. */
 function refusalWithin(error: unknown): ApiError | undefined {
-  for (let at = error, depth = 0; at instanceof Error && depth < 5; at = at.cause, depth++) if (at instanceof ApiError) return at;
+  for (let at = error, depth = 0; at instanceof Error && depth < 5; at = at.cause, depth++)
+    if (at instanceof ApiError) return at;
   return undefined;
 }

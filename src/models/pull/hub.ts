@@ -52,9 +52,23 @@ export async function resolveFile(
   const answer = parseAnswer(await readJson(response));
   const file = choose(answer.files, name);
   if (file.sha256 === undefined)
-    throw new ApiError(502, 'digest_unknown', 'the hub gives no SHA-256 for this file, so it cannot be verified');
-  const url = new URL(`${basePath(endpoint)}/${encodedPath(name.repo)}/resolve/${answer.commit}/${encodedPath(file.name)}`, endpoint);
-  return { repo: name.repo, commit: answer.commit, file: file.name, sha256: file.sha256, size: file.size, url };
+    throw new ApiError(
+      502,
+      'digest_unknown',
+      'the hub gives no SHA-256 for this file, so it cannot be verified',
+    );
+  const url = new URL(
+    `${basePath(endpoint)}/${encodedPath(name.repo)}/resolve/${answer.commit}/${encodedPath(file.name)}`,
+    endpoint,
+  );
+  return {
+    repo: name.repo,
+    commit: answer.commit,
+    file: file.name,
+    sha256: file.sha256,
+    size: file.size,
+    url,
+  };
 }
 
 function encodedPath(text: string): string {
@@ -70,14 +84,25 @@ export function refuseStatus(response: WebResponse, now: () => number, what: str
   const { status } = response;
   if ((status >= 200 && status < 300) || status === 416) return;
   response.discard();
-  if (status === 429 || status === 408 || status >= 500) throw new HubBusy(`the hub answers ${status}`, retryAfterMs(response, now));
+  if (status === 429 || status === 408 || status >= 500)
+    throw new HubBusy(`the hub answers ${status}`, retryAfterMs(response, now));
   if (status === 401)
-    throw new ApiError(502, 'hub_unauthorized', 'the hub asks for a token, or has no such repository', { shouldRetry: false });
-  if (status === 403)
-    throw new ApiError(502, 'hub_forbidden', 'the hub refuses access: the model is gated and its terms must be accepted there', {
+    throw new ApiError(502, 'hub_unauthorized', 'the hub asks for a token, or has no such repository', {
       shouldRetry: false,
     });
-  if (status === 404) throw new ApiError(404, 'hub_not_found', `the hub does not have ${what}, or not at this revision`, { param: 'name' });
+  if (status === 403)
+    throw new ApiError(
+      502,
+      'hub_forbidden',
+      'the hub refuses access: the model is gated and its terms must be accepted there',
+      {
+        shouldRetry: false,
+      },
+    );
+  if (status === 404)
+    throw new ApiError(404, 'hub_not_found', `the hub does not have ${what}, or not at this revision`, {
+      param: 'name',
+    });
   throw new ApiError(502, 'hub_error', `the hub answers ${status}`, { shouldRetry: false });
 }
 
@@ -131,13 +156,16 @@ function parseAnswer(value: unknown): { readonly commit: string; readonly files:
   if (typeof sha !== 'string' || !/^[0-9a-f]{40}$/.test(sha)) throw malformed('has no commit id');
   if (!Array.isArray(siblings) || siblings.length > MAX_SIBLINGS) throw malformed('has no list of files');
   const files = siblings.flatMap((sibling: unknown): Listed[] => {
-    if (!isRecord(sibling) || typeof sibling['rfilename'] !== 'string') throw malformed('lists a file without a name');
+    if (!isRecord(sibling) || typeof sibling['rfilename'] !== 'string')
+      throw malformed('lists a file without a name');
     const name = sibling['rfilename'];
     if (!name.toLowerCase().endsWith('.gguf') || !isPlainPath(name)) return [];
     const lfs = isRecord(sibling['lfs']) ? sibling['lfs'] : undefined;
     const size = lfs?.['size'] ?? sibling['size'];
-    if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) throw malformed('lists a file without a size');
-    if (lfs !== undefined && !isSha256(lfs['sha256'])) throw malformed('lists a file with a malformed SHA-256');
+    if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0)
+      throw malformed('lists a file without a size');
+    if (lfs !== undefined && !isSha256(lfs['sha256']))
+      throw malformed('lists a file with a malformed SHA-256');
     return [{ name, size, sha256: lfs === undefined ? undefined : (lfs['sha256'] as string) }];
   });
   return { commit: sha, files };
@@ -157,24 +185,42 @@ function choose(files: readonly Listed[], { want }: PullName): Listed {
   if ('file' in want) {
     const found = files.find((file) => file.name === want.file);
     if (found === undefined)
-      throw new ApiError(404, 'hub_not_found', `the repository has no such file; it has ${listOf(files)}`, { param: 'name' });
+      throw new ApiError(404, 'hub_not_found', `the repository has no such file; it has ${listOf(files)}`, {
+        param: 'name',
+      });
     if (SPLIT.test(found.name)) throw splitModel();
     return found;
   }
   // The tag must stand alone in the path: Q4_K is not Q4_K_M. Projectors of vision models are not models.
-  const tag = new RegExp(`(^|[^a-z0-9_])${want.quantization.toLowerCase().replaceAll('-', '[-_.]')}($|[^a-z0-9_])`);
-  const matches = files.filter((file) => tag.test(file.name.toLowerCase()) && !/(^|[/._-])mmproj/i.test(file.name));
+  const tag = new RegExp(
+    `(^|[^a-z0-9_])${want.quantization.toLowerCase().replaceAll('-', '[-_.]')}($|[^a-z0-9_])`,
+  );
+  const matches = files.filter(
+    (file) => tag.test(file.name.toLowerCase()) && !/(^|[/._-])mmproj/i.test(file.name),
+  );
   const whole = matches.filter((file) => !SPLIT.test(file.name));
   if (whole.length === 0 && matches.length > 0) throw splitModel();
   if (whole.length === 0)
-    throw new ApiError(404, 'hub_not_found', `the repository has no file of this quantization; it has ${listOf(files)}`, { param: 'name' });
+    throw new ApiError(
+      404,
+      'hub_not_found',
+      `the repository has no file of this quantization; it has ${listOf(files)}`,
+      { param: 'name' },
+    );
   if (whole.length > 1)
-    throw new ApiError(400, 'ambiguous_quantization', `several files match: ${listOf(whole)}; name one`, { param: 'name' });
+    throw new ApiError(400, 'ambiguous_quantization', `several files match: ${listOf(whole)}; name one`, {
+      param: 'name',
+    });
   return whole[0]!;
 }
 
 function splitModel(): ApiError {
-  return new ApiError(400, 'unsupported_model_format', 'this model is split into several files, which is not supported', { param: 'name' });
+  return new ApiError(
+    400,
+    'unsupported_model_format',
+    'this model is split into several files, which is not supported',
+    { param: 'name' },
+  );
 }
 
 function listOf(files: readonly Listed[]): string {

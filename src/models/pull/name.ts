@@ -29,10 +29,12 @@ export function parsePullName(given: string): PullName {
   const at = { name, repo: `${owner}/${repo}`, revision: revision ?? 'main' };
   if (quantization !== undefined) {
     if (file.length > 0) throw refuse('names a file and a quantization');
-    if (!/^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$/.test(quantization)) throw refuse('has no usable quantization after ":"');
+    if (!/^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$/.test(quantization))
+      throw refuse('has no usable quantization after ":"');
     return { ...at, want: { quantization } };
   }
-  if (!repoPath.toLowerCase().endsWith('.gguf') || file.length === 0) throw refuse('names neither a quantization nor a .gguf file');
+  if (!repoPath.toLowerCase().endsWith('.gguf') || file.length === 0)
+    throw refuse('names neither a quantization nor a .gguf file');
   return { ...at, want: { file: file.join('/') } };
 }
 

@@ -104,14 +104,23 @@ export async function createPulls(options: PullOptions): Promise<PullService> {
     records.write({ version: 1, state: job.state, ...(job.part === undefined ? {} : { part: job.part }) });
 
   function start(name: PullName, request: PullRequest): Job {
-    if (jobs.size >= MAX_PULLS) throw new ApiError(429, 'too_many_pulls', `${MAX_PULLS} pulls are running`, { retryAfterSeconds: 30 });
+    if (jobs.size >= MAX_PULLS)
+      throw new ApiError(429, 'too_many_pulls', `${MAX_PULLS} pulls are running`, { retryAfterSeconds: 30 });
     const job: Job = {
       name,
       force: request.force === true,
       token: request.token ?? options.token,
       events: createEventHub(),
       abort: new AbortController(),
-      state: { name: name.name, status: 'pulling', completed: 0, total: 0, error: null, startedAt: timestamp(), finishedAt: null },
+      state: {
+        name: name.name,
+        status: 'pulling',
+        completed: 0,
+        total: 0,
+        error: null,
+        startedAt: timestamp(),
+        finishedAt: null,
+      },
       part: undefined,
       done: Promise.resolve(),
     };
@@ -157,7 +166,9 @@ export async function createPulls(options: PullOptions): Promise<PullService> {
       () => resolveFile(web, endpoint, name, { signal: job.abort.signal, now: clock.now, ...auth }),
     );
     job.state = { ...job.state, total: file.size };
-    const { blob, info } = await exclusively(writers, file.url.href, job.abort.signal, () => obtain(job, file, { ...retry, ...auth }));
+    const { blob, info } = await exclusively(writers, file.url.href, job.abort.signal, () =>
+      obtain(job, file, { ...retry, ...auth }),
+    );
     try {
       await store.put(manifestOf(name, file, info, timestamp()), { replace: job.force });
     } finally {
@@ -205,7 +216,12 @@ export async function createPulls(options: PullOptions): Promise<PullService> {
         const now = clock.now();
         if (now - reported < PROGRESS_EVERY_MS && now >= reported) return;
         reported = now;
-        job.events.emit({ type: 'downloading', completed, total: file.size, bytesPerSecond: rate(now, completed) });
+        job.events.emit({
+          type: 'downloading',
+          completed,
+          total: file.size,
+          bytesPerSecond: rate(now, completed),
+        });
       },
     });
     job.events.emit({ type: 'verifying' });
@@ -237,19 +253,26 @@ export async function createPulls(options: PullOptions): Promise<PullService> {
         ...record.state,
         completed,
         status: 'failed',
-        error: { code: 'pull_interrupted', message: 'the server ended before the pull did; pull again to go on' },
+        error: {
+          code: 'pull_interrupted',
+          message: 'the server ended before the pull did; pull again to go on',
+        },
       };
     },
     cancel: async (name) => {
       const job = jobs.get(name);
       if (job === undefined) return false;
-      job.abort.abort(new ApiError(409, 'pull_cancelled', 'the pull was cancelled; pull again to go on from here'));
+      job.abort.abort(
+        new ApiError(409, 'pull_cancelled', 'the pull was cancelled; pull again to go on from here'),
+      );
       await job.done;
       return true;
     },
     close: async () => {
       for (const job of jobs.values())
-        job.abort.abort(new ApiError(503, 'pull_interrupted', 'the server is stopping; pull again to go on from here'));
+        job.abort.abort(
+          new ApiError(503, 'pull_interrupted', 'the server is stopping; pull again to go on from here'),
+        );
       await Promise.all([...jobs.values()].map((job) => job.done));
       await web.close();
     },
@@ -327,5 +350,8 @@ function manifestOf(name: PullName, file: HubFile, info: GgufInfo, createdAt: st
 /** What a client is told. Errors that are not ours may hold addresses with signatures, so only their kind is said. */
 function errorOf(error: unknown): { readonly code: string; readonly message: string } {
   if (error instanceof ApiError) return { code: error.code, message: error.message };
-  return { code: 'pull_failed', message: `the pull failed (${error instanceof Error ? error.name : 'unknown error'})` };
+  return {
+    code: 'pull_failed',
+    message: `the pull failed (${error instanceof Error ? error.name : 'unknown error'})`,
+  };
 }

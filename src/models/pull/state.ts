@@ -54,14 +54,16 @@ export async function openRecords(folder: string): Promise<PullRecords> {
     const key = (await read(file))?.part?.key;
     if (key !== undefined) wanted.add(`${key}.part`);
   }
-  for (const file of files) if (file.endsWith('.part') && !wanted.has(file)) await rm(join(folder, file), { force: true });
+  for (const file of files)
+    if (file.endsWith('.part') && !wanted.has(file)) await rm(join(folder, file), { force: true });
   return {
     partPath,
     read: async (name) => {
       const record = await read(`${digestOf(name)}.json`);
       return record?.state.name === name ? record : undefined;
     },
-    write: (record) => writeAtomically(join(folder, `${digestOf(record.state.name)}.json`), `${JSON.stringify(record)}\n`),
+    write: (record) =>
+      writeAtomically(join(folder, `${digestOf(record.state.name)}.json`), `${JSON.stringify(record)}\n`),
     partSize: (key) =>
       stat(partPath(key)).then(
         (found) => found.size,
@@ -81,13 +83,17 @@ function parseRecord(text: string): PullRecord | undefined {
   }
   if (!isRecord(value) || value['version'] !== 1 || !isRecord(value['state'])) return undefined;
   const { name, status, completed, total, startedAt, finishedAt } = value['state'];
-  if (typeof name !== 'string' || (status !== 'pulling' && status !== 'done' && status !== 'failed')) return undefined;
+  if (typeof name !== 'string' || (status !== 'pulling' && status !== 'done' && status !== 'failed'))
+    return undefined;
   if (!isCount(completed) || !isCount(total) || typeof startedAt !== 'string') return undefined;
   if (finishedAt !== null && typeof finishedAt !== 'string') return undefined;
   const error = parseError(value['state']['error']);
   if (error === undefined) return undefined;
   const part = value['part'];
-  const key = isRecord(part) && typeof part['key'] === 'string' && /^[0-9a-f]{64}$/.test(part['key']) ? part['key'] : undefined;
+  const key =
+    isRecord(part) && typeof part['key'] === 'string' && /^[0-9a-f]{64}$/.test(part['key'])
+      ? part['key']
+      : undefined;
   const etag = isRecord(part) && typeof part['etag'] === 'string' ? part['etag'] : undefined;
   return {
     version: 1,
@@ -98,7 +104,8 @@ function parseRecord(text: string): PullRecord | undefined {
 
 function parseError(value: unknown): PullState['error'] | undefined {
   if (value === null) return null;
-  if (!isRecord(value) || typeof value['code'] !== 'string' || typeof value['message'] !== 'string') return undefined;
+  if (!isRecord(value) || typeof value['code'] !== 'string' || typeof value['message'] !== 'string')
+    return undefined;
   return { code: value['code'], message: value['message'] };
 }
 

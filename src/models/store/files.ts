@@ -64,7 +64,9 @@ export async function readSmallFile(
     const bytes = await handle.readFile();
     return { text: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes) };
   } catch (error) {
-    return { problem: error instanceof TypeError ? 'is not UTF-8' : `cannot be read (${codeOf(error) ?? 'error'})` };
+    return {
+      problem: error instanceof TypeError ? 'is not UTF-8' : `cannot be read (${codeOf(error) ?? 'error'})`,
+    };
   } finally {
     await handle.close();
   }
@@ -84,6 +86,9 @@ export function codeOf(error: unknown): string | undefined {
 export function storageError(error: unknown): unknown {
   const code = codeOf(error);
   if (code === 'ENOSPC' || code === 'EDQUOT')
-    return new ApiError(507, 'storage_full', 'the data folder has no space left', { cause: error, shouldRetry: false });
+    return new ApiError(507, 'storage_full', 'the data folder has no space left', {
+      cause: error,
+      shouldRetry: false,
+    });
   return error;
 }

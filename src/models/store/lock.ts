@@ -32,17 +32,26 @@ export async function lockFolder(folder: string): Promise<FolderLock> {
       const owner = await readOwner(join(folder, `lock-${highest}`));
       if (owner === 'gone') continue;
       if (owner !== undefined && (await isAlive(owner))) {
-        throw new ConfigError(`the data folder ${folder} is in use by process ${owner.pid}`, 'store.data_dir');
+        throw new ConfigError(
+          `the data folder ${folder} is in use by process ${owner.pid}`,
+          'store.data_dir',
+        );
       }
     }
     const path = join(folder, `lock-${highest + 1}`);
     if (!(await createExclusively(folder, path, self))) continue;
-    for (const number of await lockNumbers(folder)) if (number <= highest) await rm(join(folder, `lock-${number}`), { force: true });
+    for (const number of await lockNumbers(folder))
+      if (number <= highest) await rm(join(folder, `lock-${number}`), { force: true });
     await syncFolder(folder);
     let released: Promise<void> | undefined;
-    return { release: () => (released ??= writeAtomically(path, JSON.stringify({ ...self, released: true }))) };
+    return {
+      release: () => (released ??= writeAtomically(path, JSON.stringify({ ...self, released: true }))),
+    };
   }
-  throw new ConfigError(`the data folder ${folder} could not be locked: others keep taking it`, 'store.data_dir');
+  throw new ConfigError(
+    `the data folder ${folder} could not be locked: others keep taking it`,
+    'store.data_dir',
+  );
 }
 
 async function lockNumbers(folder: string): Promise<readonly number[]> {
@@ -77,12 +86,22 @@ async function createExclusively(folder: string, path: string, owner: Owner): Pr
 async function readOwner(path: string): Promise<Owner | undefined | 'gone'> {
   const file = await readSmallFile(path, 4096);
   if (file === undefined) return 'gone';
-  if ('problem' in file) throw new ConfigError(`${path} ${file.problem}; remove it if no server uses this folder`, 'store.data_dir');
+  if ('problem' in file)
+    throw new ConfigError(
+      `${path} ${file.problem}; remove it if no server uses this folder`,
+      'store.data_dir',
+    );
   try {
     const value: unknown = JSON.parse(file.text);
     if (typeof value !== 'object' || value === null) return undefined;
     const { pid, started, boot, released } = value as Record<string, unknown>;
-    if (released === true || typeof pid !== 'number' || typeof started !== 'string' || typeof boot !== 'string') return undefined;
+    if (
+      released === true ||
+      typeof pid !== 'number' ||
+      typeof started !== 'string' ||
+      typeof boot !== 'string'
+    )
+      return undefined;
     return { pid, started, boot };
   } catch {
     return undefined;

@@ -40,7 +40,8 @@ interface Fields {
 }
 
 function fields(value: unknown, where: string): Fields {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new Error(`${where} is not an object`);
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw new Error(`${where} is not an object`);
   const map = new Map<string, unknown>(Object.entries(value));
   const seen = new Set<string>();
   const optional = (key: string): unknown => {
@@ -64,7 +65,8 @@ function fields(value: unknown, where: string): Fields {
     text,
     count: (key) => {
       const found = take(key);
-      if (typeof found !== 'number' || !Number.isSafeInteger(found) || found < 0) throw new Error(`${key} of ${where} is not a count`);
+      if (typeof found !== 'number' || !Number.isSafeInteger(found) || found < 0)
+        throw new Error(`${key} of ${where} is not a count`);
       return found;
     },
     oneOf: (key, values) => {
@@ -86,7 +88,8 @@ function readManifest(top: Fields): ModelManifest {
   if (Number.isNaN(Date.parse(createdAt))) throw new Error('createdAt is not a time');
   const format = top.oneOf('format', ['gguf']);
   const list = top.take('blobs');
-  if (!Array.isArray(list) || list.length === 0 || list.length > MAX_BLOBS) throw new Error(`blobs is not a list of 1 to ${MAX_BLOBS}`);
+  if (!Array.isArray(list) || list.length === 0 || list.length > MAX_BLOBS)
+    throw new Error(`blobs is not a list of 1 to ${MAX_BLOBS}`);
   const blobs = list.map((blob: unknown, i) => readBlob(fields(blob, `blobs[${i}]`)));
   if (blobs[0]!.role !== 'weights') throw new Error('blobs[0] is not the weights');
   const source = readSource(fields(top.take('source'), 'source'));
@@ -111,7 +114,10 @@ function readBlob(blob: Fields): ManifestBlob {
   if (!isSha256(sha256)) throw new Error('sha256 of a blob is not 64 lower-case hex digits');
   const size = blob.count('size');
   const path = blob.optional('path');
-  if (path !== undefined && (typeof path !== 'string' || !path.startsWith('/') || path.includes('\0') || path.length > MAX_TEXT)) {
+  if (
+    path !== undefined &&
+    (typeof path !== 'string' || !path.startsWith('/') || path.includes('\0') || path.length > MAX_TEXT)
+  ) {
     throw new Error('path of a blob is not an absolute path');
   }
   blob.end();
@@ -123,7 +129,13 @@ function readSource(source: Fields): ModelSource {
   const read: ModelSource =
     kind === 'file'
       ? { kind, path: source.text('path') }
-      : { kind, repo: source.text('repo'), revision: source.text('revision'), file: source.text('file'), url: source.text('url') };
+      : {
+          kind,
+          repo: source.text('repo'),
+          revision: source.text('revision'),
+          file: source.text('file'),
+          url: source.text('url'),
+        };
   source.end();
   return read;
 }
@@ -141,12 +153,17 @@ function readGgufFacts(gguf: Fields): ModelManifest['gguf'] {
 }
 
 function readDefaults(value: unknown): NonNullable<ModelManifest['defaultParameters']> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new Error('defaultParameters is not an object');
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw new Error('defaultParameters is not an object');
   const entries = Object.entries(value);
   if (entries.length > MAX_BLOBS) throw new Error('defaultParameters has too many entries');
   return Object.fromEntries(
     entries.map(([key, parameter]: [string, unknown]) => {
-      if (typeof parameter === 'string' || typeof parameter === 'boolean' || (typeof parameter === 'number' && Number.isFinite(parameter)))
+      if (
+        typeof parameter === 'string' ||
+        typeof parameter === 'boolean' ||
+        (typeof parameter === 'number' && Number.isFinite(parameter))
+      )
         return [key, parameter];
       throw new Error('defaultParameters holds something else than strings, numbers and booleans');
     }),
@@ -169,7 +186,13 @@ export interface ManifestBlob {
 /** Where a model came from. `url` never holds a query or a token. */
 export type ModelSource =
   | { readonly kind: 'file'; readonly path: string }
-  | { readonly kind: 'hub'; readonly repo: string; readonly revision: string; readonly file: string; readonly url: string };
+  | {
+      readonly kind: 'hub';
+      readonly repo: string;
+      readonly revision: string;
+      readonly file: string;
+      readonly url: string;
+    };
 
 export interface ModelManifest {
   readonly version: 1;

@@ -17,10 +17,13 @@ export function parseModelName(name: unknown, param = 'name'): string {
   };
   if (typeof name !== 'string') return refuse('must be a string');
   if (name.length === 0) return refuse('is empty');
-  if (name.length > MAX_NAME_CHARACTERS) return refuse(`has ${name.length} characters, at most ${MAX_NAME_CHARACTERS} are accepted`);
-  if (!/^[A-Za-z0-9._:/@+-]+$/.test(name)) return refuse('may hold only the characters A-Z a-z 0-9 . _ : / @ + -');
+  if (name.length > MAX_NAME_CHARACTERS)
+    return refuse(`has ${name.length} characters, at most ${MAX_NAME_CHARACTERS} are accepted`);
+  if (!/^[A-Za-z0-9._:/@+-]+$/.test(name))
+    return refuse('may hold only the characters A-Z a-z 0-9 . _ : / @ + -');
   if (!/^[A-Za-z0-9]/.test(name)) return refuse('must begin with a letter or digit');
-  if (name.split('/').some((part) => part === '' || part === '.' || part === '..')) return refuse('has an empty, "." or ".." part');
+  if (name.split('/').some((part) => part === '' || part === '.' || part === '..'))
+    return refuse('has an empty, "." or ".." part');
   if (name.includes('..')) return refuse('contains ".."');
   if (RESERVED.has(name)) return refuse(`is a reserved word`);
   return name;
@@ -34,7 +37,9 @@ export function manifestFileName(name: string): string {
   );
   // '~' is never part of an encoding, so a cut name equals no whole one.
   const short =
-    encoded.length <= MAX_ENCODED ? encoded : `${encoded.slice(0, MAX_ENCODED - 64)}~${createHash('sha256').update(name).digest('hex')}`;
+    encoded.length <= MAX_ENCODED
+      ? encoded
+      : `${encoded.slice(0, MAX_ENCODED - 64)}~${createHash('sha256').update(name).digest('hex')}`;
   return `${short}.json`;
 }
 

@@ -10,7 +10,15 @@ import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { ApiError } from '../../base/errors.ts';
-import { codeOf, readSmallFile, removeTemporaries, storageError, syncFolder, temporaryPath, writeAtomically } from './files.ts';
+import {
+  codeOf,
+  readSmallFile,
+  removeTemporaries,
+  storageError,
+  syncFolder,
+  temporaryPath,
+  writeAtomically,
+} from './files.ts';
 import { lockFolder } from './lock.ts';
 import { checkManifest, encodeManifest, parseManifest, type ModelManifest } from './manifest.ts';
 import { blobFileName, isSha256, manifestFileName, parseModelName } from './names.ts';
@@ -115,7 +123,11 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
   const list: ModelStore['list'] = async () => {
     const files = (await readdir(manifests)).filter((file) => file.endsWith('.json')).toSorted();
     if (files.length > MAX_MODELS)
-      throw new ApiError(500, 'too_many_models', `${files.length} manifests, at most ${MAX_MODELS} are supported`);
+      throw new ApiError(
+        500,
+        'too_many_models',
+        `${files.length} manifests, at most ${MAX_MODELS} are supported`,
+      );
     const models: ModelManifest[] = [];
     const broken: BrokenManifest[] = [];
     for (const file of files) {
@@ -131,7 +143,11 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
   const get: ModelStore['get'] = async (name) => {
     const manifest = await readManifest(manifestFileName(parseModelName(name)));
     if (manifest !== undefined && 'reason' in manifest) {
-      throw new ApiError(500, 'manifest_invalid', `models/manifests/${manifest.file} ${manifest.reason}; repair or remove it`);
+      throw new ApiError(
+        500,
+        'manifest_invalid',
+        `models/manifests/${manifest.file} ${manifest.reason}; repair or remove it`,
+      );
     }
     return manifest;
   };
@@ -185,10 +201,15 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
     const removed: string[] = [];
     let bytes = 0;
     if (broken.length > 0) return { removed, bytes };
-    const named = new Set(models.flatMap((model) => model.blobs.filter((entry) => entry.path === undefined).map((entry) => entry.sha256)));
+    const named = new Set(
+      models.flatMap((model) =>
+        model.blobs.filter((entry) => entry.path === undefined).map((entry) => entry.sha256),
+      ),
+    );
     for (const file of await readdir(blobs)) {
       const sha256 = file.slice('sha256-'.length);
-      if (file !== blobFileName(sha256) || !isSha256(sha256) || named.has(sha256) || leases.has(sha256)) continue;
+      if (file !== blobFileName(sha256) || !isSha256(sha256) || named.has(sha256) || leases.has(sha256))
+        continue;
       bytes += (await sizeOf(blobPath(sha256))) ?? 0;
       await rm(blobPath(sha256), { force: true });
       removed.push(sha256);
@@ -209,7 +230,11 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
         checkManifest(manifest);
         for (const entry of manifest.blobs) {
           if (entry.path === undefined && (await sizeOf(blobPath(entry.sha256))) !== entry.size) {
-            throw new ApiError(500, 'blob_missing', `the store does not hold sha256 ${entry.sha256} with ${entry.size} bytes`);
+            throw new ApiError(
+              500,
+              'blob_missing',
+              `the store does not hold sha256 ${entry.sha256} with ${entry.size} bytes`,
+            );
           }
         }
         const old = replace ? undefined : await get(manifest.name);
@@ -225,7 +250,10 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
     remove: (name) =>
       serially(async () => {
         const manifest = await get(name);
-        if (manifest === undefined) throw new ApiError(404, 'model_not_found', 'no model of this name is registered', { param: 'model' });
+        if (manifest === undefined)
+          throw new ApiError(404, 'model_not_found', 'no model of this name is registered', {
+            param: 'model',
+          });
         await rm(manifestPath(name));
         await syncFolder(manifests);
         await collectNow();
@@ -242,7 +270,8 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
       }
     },
     adopt: async (path, sha256) => {
-      if (!isSha256(sha256)) throw new ApiError(400, 'invalid_digest', 'a digest is 64 lower-case hex digits');
+      if (!isSha256(sha256))
+        throw new ApiError(400, 'invalid_digest', 'a digest is 64 lower-case hex digits');
       const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
       try {
         await handle.sync();
@@ -270,7 +299,8 @@ function serialQueue(): <T>(task: () => Promise<T>) => Promise<T> {
 }
 
 function sameBlobs(a: ModelManifest, b: ModelManifest): boolean {
-  const key = (manifest: ModelManifest): string => manifest.blobs.map((entry) => `${entry.role} ${entry.sha256}`).join('\n');
+  const key = (manifest: ModelManifest): string =>
+    manifest.blobs.map((entry) => `${entry.role} ${entry.sha256}`).join('\n');
   return key(a) === key(b);
 }
 
@@ -285,10 +315,15 @@ async function sizeOf(path: string): Promise<number | undefined> {
 }
 
 /** One pass: read, hash, write. The copy is fsynced. */
-async function copyHashed(source: string | FileHandle, target: string, options: ImportOptions): Promise<{ sha256: string; size: number }> {
+async function copyHashed(
+  source: string | FileHandle,
+  target: string,
+  options: ImportOptions,
+): Promise<{ sha256: string; size: number }> {
   const input = typeof source === 'string' ? await openForReading(source) : source;
   try {
-    if (!(await input.stat()).isFile()) throw new ApiError(400, 'file_not_found', 'path is not a regular file', { param: 'path' });
+    if (!(await input.stat()).isFile())
+      throw new ApiError(400, 'file_not_found', 'path is not a regular file', { param: 'path' });
     const output = await open(target, 'wx', 0o600);
     try {
       const hash = createHash('sha256');
@@ -306,7 +341,12 @@ async function copyHashed(source: string | FileHandle, target: string, options: 
       }
       const sha256 = hash.digest('hex');
       if (options.expectedSha256 !== undefined && options.expectedSha256 !== sha256) {
-        throw new ApiError(400, 'digest_mismatch', `the file has sha256 ${sha256}, expected ${options.expectedSha256}`, { param: 'path' });
+        throw new ApiError(
+          400,
+          'digest_mismatch',
+          `the file has sha256 ${sha256}, expected ${options.expectedSha256}`,
+          { param: 'path' },
+        );
       }
       await output.sync();
       return { sha256, size };
@@ -322,6 +362,9 @@ async function openForReading(path: string): Promise<FileHandle> {
   try {
     return await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
-    throw new ApiError(400, 'file_not_found', `path cannot be opened (${codeOf(error) ?? 'error'})`, { param: 'path', cause: error });
+    throw new ApiError(400, 'file_not_found', `path cannot be opened (${codeOf(error) ?? 'error'})`, {
+      param: 'path',
+      cause: error,
+    });
   }
 }

@@ -24,10 +24,30 @@ import { AttestationError } from '../../../attestation/transcript/errors.ts';
 import { explain, meaningOf } from '../../../attestation/appraise/explain.ts';
 import { createRollbackMemory } from '../../../attestation/transcript/rollback-memory.ts';
 import { attestedModel } from '../../../attestation/protocol/model.ts';
-import { allowCertificateChannel, allowSimulated, type AppraisalPolicy, observingPolicy } from '../../../attestation/appraise/policy.ts';
+import {
+  allowCertificateChannel,
+  allowSimulated,
+  type AppraisalPolicy,
+  observingPolicy,
+} from '../../../attestation/appraise/policy.ts';
 import { RULES } from '../../../attestation/appraise/rules.ts';
-import { MEASUREMENT, MODEL, MODEL_ID, MODEL_SHA256, simulatedAmd } from '../../fixtures/attestation/attested-server.ts';
-import { CHANNEL, EXPORTER, MR_TD, NONCE, RTMR, simulatedIntel, snpDocument, tdxDocument } from '../../fixtures/attestation/documents.ts';
+import {
+  MEASUREMENT,
+  MODEL,
+  MODEL_ID,
+  MODEL_SHA256,
+  simulatedAmd,
+} from '../../fixtures/attestation/attested-server.ts';
+import {
+  CHANNEL,
+  EXPORTER,
+  MR_TD,
+  NONCE,
+  RTMR,
+  simulatedIntel,
+  snpDocument,
+  tdxDocument,
+} from '../../fixtures/attestation/documents.ts';
 import { accepted, codeOfAsync, refusalOf } from '../../fixtures/refusal.ts';
 import { haveVectors, vectorPath } from '../../fixtures/shared.ts';
 
@@ -38,7 +58,10 @@ const BASE: AppraisalPolicy = {
 };
 const POLICY: AppraisalPolicy = { ...BASE, [allowSimulated]: true };
 
-function judge(document: AttestationDocument, options: Partial<VerifyOptions> = {}): Promise<AttestationResult> {
+function judge(
+  document: AttestationDocument,
+  options: Partial<VerifyOptions> = {},
+): Promise<AttestationResult> {
   return verify(document, { ...CHANNEL, policy: POLICY, ...options });
 }
 function failed(error: AttestationError | undefined): (string | undefined)[] {
@@ -69,20 +92,33 @@ describe('verify', () => {
   test('accepts simulated TDX evidence when allowed', async () => {
     const result = await judge(await tdxDocument());
     expect(result).toMatchObject({ measurement: MR_TD, build: 'tdx build', product: undefined });
-    expect(result.transcript.map(({ id }) => id)).toEqual(expect.arrayContaining(['T4', 'T16', 'T25', 'D12', 'C3', 'P4']));
-  });
-
-  test.each([[[0, 1]], [[3, 0]], [[2, 5]], [[100, 29]]] as const)('claims in a batch of %j others are found [M1]', async (batch) => {
-    expect(isAttestationResult(await judge(await snpDocument({ batch })))).toBe(true);
-    const document = await snpDocument({ batch });
-    expect(await codeOfAsync(() => judge({ ...document, inclusion: { ...document.inclusion, index: document.inclusion.index + 1 } }))).toBe(
-      'claims_not_bound',
+    expect(result.transcript.map(({ id }) => id)).toEqual(
+      expect.arrayContaining(['T4', 'T16', 'T25', 'D12', 'C3', 'P4']),
     );
   });
 
+  test.each([[[0, 1]], [[3, 0]], [[2, 5]], [[100, 29]]] as const)(
+    'claims in a batch of %j others are found [M1]',
+    async (batch) => {
+      expect(isAttestationResult(await judge(await snpDocument({ batch })))).toBe(true);
+      const document = await snpDocument({ batch });
+      expect(
+        await codeOfAsync(() =>
+          judge({ ...document, inclusion: { ...document.inclusion, index: document.inclusion.index + 1 } }),
+        ),
+      ).toBe('claims_not_bound');
+    },
+  );
+
   test('a result cannot be made by hand, changed, or taken from a copy', async () => {
     const result = await judge(await snpDocument());
-    for (const fake of [{ ...result }, structuredClone({ ...result, models: [...result.models] }), Object.create(result), null, 1])
+    for (const fake of [
+      { ...result },
+      structuredClone({ ...result, models: [...result.models] }),
+      Object.create(result),
+      null,
+      1,
+    ])
       expect(isAttestationResult(fake)).toBe(false);
     expect(Object.isFrozen(result)).toBe(true);
     expect(Object.isFrozen(result.transcript)).toBe(true);
@@ -95,18 +131,28 @@ describe('verify', () => {
     ] as const) {
       // prettier-ignore
       const digest = createHash('sha256').update(root).digest('hex');
-      expect(isAttestationResult(await judge(document, { policy: { ...BASE, [allowSimulated]: { root: digest } } }))).toBe(true);
-      expect(await codeOfAsync(() => judge(document, { policy: { ...BASE, [allowSimulated]: { root: '00'.repeat(32) } } }))).toBe(
-        'simulated_refused',
-      );
+      expect(
+        isAttestationResult(
+          await judge(document, { policy: { ...BASE, [allowSimulated]: { root: digest } } }),
+        ),
+      ).toBe(true);
+      expect(
+        await codeOfAsync(() =>
+          judge(document, { policy: { ...BASE, [allowSimulated]: { root: '00'.repeat(32) } } }),
+        ),
+      ).toBe('simulated_refused');
       expect(await codeOfAsync(() => judge(document, { policy: BASE }))).toBe('simulated_refused');
     }
   });
 
   test('simulated evidence under the name of a real TEE is judged by the pinned roots, whatever was allowed [M21]', async () => {
-    const snp = await refusalOf(async () => judge({ ...(await snpDocument()), teeType: 'sev-snp' } as AttestationDocument));
+    const snp = await refusalOf(async () =>
+      judge({ ...(await snpDocument()), teeType: 'sev-snp' } as AttestationDocument),
+    );
     expect(failed(snp)).toEqual(['snp_chain']);
-    const tdx = await refusalOf(async () => judge({ ...(await tdxDocument()), teeType: 'tdx' } as AttestationDocument));
+    const tdx = await refusalOf(async () =>
+      judge({ ...(await tdxDocument()), teeType: 'tdx' } as AttestationDocument),
+    );
     expect(failed(tdx)).toContain('tdx_root_not_trusted');
   });
 
@@ -119,7 +165,11 @@ describe('verify', () => {
     ['a resumed session [M12]', 'session_resumed', { tls: { version: 'TLSv1.3', resumed: true } }],
     ['another TLS version [M11]', 'tls_version', { tls: { version: 'TLSv1.2', resumed: false } }],
     ['another model than was asked for', 'model_not_requested', { model: 'x' }],
-    ['a policy for SNP builds only', 'measurement_not_listed', { policy: { ...POLICY, measurements: [MR_TD] } }],
+    [
+      'a policy for SNP builds only',
+      'measurement_not_listed',
+      { policy: { ...POLICY, measurements: [MR_TD] } },
+    ],
     [
       'a build with another RTMR1',
       'measurement_not_listed',
@@ -131,7 +181,11 @@ describe('verify', () => {
       { policy: { ...POLICY, measurements: [{ ...TDX_REFERENCE, rtmr3: RTMR[0] }] } },
     ],
     ['a machine that is not listed', 'tdx_ppid', { policy: { ...POLICY, chips: ['00'.repeat(16)] } }],
-    ['only chips of the other vendor listed', 'chip_not_listed', { policy: { ...POLICY, chips: ['00'.repeat(64)] } }],
+    [
+      'only chips of the other vendor listed',
+      'chip_not_listed',
+      { policy: { ...POLICY, chips: ['00'.repeat(64)] } },
+    ],
     ['a module that is not listed', 'tdx_mr_seam', { policy: { ...POLICY, mrSeam: ['99'.repeat(48)] } }],
     [
       'an evaluation number below the floor',
@@ -145,8 +199,16 @@ describe('verify', () => {
   });
 
   test.each<[string, string, (document: AttestationDocument) => AttestationDocument]>([
-    ['an RTMR repeated wrongly [M8]', 'rtmr_contradiction', (d) => ({ ...d, rtmr: [...(d.rtmr ?? []).slice(0, 3), new Uint8Array(48)] })],
-    ['MRTD repeated wrongly [M8]', 'measurement_contradiction', (d) => ({ ...d, measurement: new Uint8Array(48) })],
+    [
+      'an RTMR repeated wrongly [M8]',
+      'rtmr_contradiction',
+      (d) => ({ ...d, rtmr: [...(d.rtmr ?? []).slice(0, 3), new Uint8Array(48)] }),
+    ],
+    [
+      'MRTD repeated wrongly [M8]',
+      'measurement_contradiction',
+      (d) => ({ ...d, measurement: new Uint8Array(48) }),
+    ],
     ['an event log that does not replay', 'tdx_event_log_replay', (d) => ({ ...d, eventLog: eventLog() })],
   ])('TDX: refuses %s', async (_, code, change) => {
     const document = change(await tdxDocument());
@@ -169,27 +231,39 @@ describe('verify', () => {
     const document = await snpDocument({ models: [MODEL, other] });
     const both = { [MODEL_ID]: MODEL_SHA256, other: Buffer.from(other.sha256).toString('hex') };
     expect((await judge(document, lists(both))).models).toEqual(new Map(Object.entries(both)));
-    expect(await codeOfAsync(() => judge(document, lists({ [MODEL_ID]: MODEL_SHA256 })))).toBe('model_not_listed');
-    expect(await codeOfAsync(() => judge(document, lists({ ...both, other: '00'.repeat(32) })))).toBe('model_digest_mismatch');
-    expect(await codeOfAsync(async () => judge(await snpDocument({ models: [MODEL, MODEL] })))).toBe('model_list_contradiction');
+    expect(await codeOfAsync(() => judge(document, lists({ [MODEL_ID]: MODEL_SHA256 })))).toBe(
+      'model_not_listed',
+    );
+    expect(await codeOfAsync(() => judge(document, lists({ ...both, other: '00'.repeat(32) })))).toBe(
+      'model_digest_mismatch',
+    );
+    expect(await codeOfAsync(async () => judge(await snpDocument({ models: [MODEL, MODEL] })))).toBe(
+      'model_list_contradiction',
+    );
     expect((await judge(await snpDocument(), lists({ ...both }))).models.size).toBe(1);
   });
 
   test('an issued_at no date can hold is a refusal, not an exception', async () => {
-    expect(await codeOfAsync(async () => judge(await snpDocument({ claims: (c) => ({ ...c, issuedAt: Number.MAX_SAFE_INTEGER }) })))).toBe(
-      'timestamp_contradiction',
-    );
+    expect(
+      await codeOfAsync(async () =>
+        judge(await snpDocument({ claims: (c) => ({ ...c, issuedAt: Number.MAX_SAFE_INTEGER }) })),
+      ),
+    ).toBe('timestamp_contradiction');
   });
 
   test('GPU evidence nobody can judge is refused', async () => {
-    expect(await codeOfAsync(async () => judge(await snpDocument({ claims: (c) => ({ ...c, gpu: new Uint8Array(32) }) })))).toBe(
-      'gpu_evidence',
-    );
+    expect(
+      await codeOfAsync(async () =>
+        judge(await snpDocument({ claims: (c) => ({ ...c, gpu: new Uint8Array(32) }) })),
+      ),
+    ).toBe('gpu_evidence');
   });
 
   test('a kind of TEE the policy does not list is refused', async () => {
     const document = { ...(await snpDocument()), teeType: 'sev-snp' } as AttestationDocument;
-    expect(await codeOfAsync(() => judge(document, { policy: { ...POLICY, tee: ['tdx'] } }))).toBe('tee_not_accepted');
+    expect(await codeOfAsync(() => judge(document, { policy: { ...POLICY, tee: ['tdx'] } }))).toBe(
+      'tee_not_accepted',
+    );
   });
 
   test('certificate evidence goes through its CBOR form, and passes only where it was allowed [M17]', async () => {
@@ -202,7 +276,10 @@ describe('verify', () => {
     // A fuller document is not weakened by the permission.
     expect(
       await codeOfAsync(async () =>
-        judge(await snpDocument(), { nonce: new Uint8Array(32), policy: { ...POLICY, [allowCertificateChannel]: true } }),
+        judge(await snpDocument(), {
+          nonce: new Uint8Array(32),
+          policy: { ...POLICY, [allowCertificateChannel]: true },
+        }),
       ),
     ).toBe('nonce_mismatch');
   });
@@ -211,7 +288,9 @@ describe('verify', () => {
     const document = await snpDocument();
     const memory = createRollbackMemory();
     await judge(document, { memory });
-    const later = createRollbackMemory(memory.entries().map(([key, value]) => [key, value + 1_000_000_000_000n]));
+    const later = createRollbackMemory(
+      memory.entries().map(([key, value]) => [key, value + 1_000_000_000_000n]),
+    );
     expect(await codeOfAsync(() => judge(document, { memory: later }))).toBe('snp_crl_rollback');
   });
 
@@ -227,8 +306,18 @@ describe('verify', () => {
   test('evidence that cannot be read is refused with what was found before it', async () => {
     const snp = await snpDocument();
     const cut = await refusalOf(() => judge({ ...snp, report: snp.report.subarray(1) }));
-    expect(cut).toMatchObject({ kind: 'malformed', code: 'malformed_length', check: 'S1', expected: '1184', actual: '1183' });
-    expect(cut?.transcript.map(({ id, status }) => `${id} ${status}`)).toEqual(['P1 skip', 'P2 pass', 'D13 pass']);
+    expect(cut).toMatchObject({
+      kind: 'malformed',
+      code: 'malformed_length',
+      check: 'S1',
+      expected: '1184',
+      actual: '1183',
+    });
+    expect(cut?.transcript.map(({ id, status }) => `${id} ${status}`)).toEqual([
+      'P1 skip',
+      'P2 pass',
+      'D13 pass',
+    ]);
     const tdx = await tdxDocument();
     const quote = new Uint8Array(tdx.report);
     quote[0] = 9;
@@ -240,17 +329,31 @@ describe('verify', () => {
     const missing = await refusalOf(() => judge(bare));
     expect(missing?.transcript.map(({ id, status }) => `${id} ${status}`)).toEqual(['P1 pass', 'P2 pass']);
     for (const error of [cut, unknown, missing])
-      expect(standings(error)).toEqual(['P1 not proven', 'P2 not proven', 'P3 not proven', 'P4 not proven', 'P5 not proven', 'P6 proven']);
+      expect(standings(error)).toEqual([
+        'P1 not proven',
+        'P2 not proven',
+        'P3 not proven',
+        'P4 not proven',
+        'P5 not proven',
+        'P6 proven',
+      ]);
   });
 
   test('the observing policy accepts nothing', async () => {
     expect(
-      failed(await refusalOf(async () => judge(await snpDocument(), { policy: observingPolicy({ [allowSimulated]: true }) }))),
+      failed(
+        await refusalOf(async () =>
+          judge(await snpDocument(), { policy: observingPolicy({ [allowSimulated]: true }) }),
+        ),
+      ),
     ).toEqual(['measurement_not_listed', 'model_not_listed']);
   });
 
   test('is refused or unchanged, whatever byte of the JSON is changed', async () => {
-    const documents = [encodeDocument(await snpDocument({ batch: [1, 2] })), encodeDocument(await tdxDocument())];
+    const documents = [
+      encodeDocument(await snpDocument({ batch: [1, 2] })),
+      encodeDocument(await tdxDocument()),
+    ];
     const put = fc.constantFrom(...'0123456789abcdefABCDEF+/-_=",:{}[] \\u');
     const property = fc.asyncProperty(fc.constantFrom(0, 1), fc.nat(), put, async (which, at, character) => {
       const text = documents[which] ?? '';
@@ -258,7 +361,9 @@ describe('verify', () => {
       const document = parsed(text.slice(0, i) + character + text.slice(i + 1));
       if (document === undefined) return true;
       const refusal = await refusalOf(() => judge(document));
-      return refusal === undefined ? vouched(document) === vouched(parseDocument(text)) : refusal.code !== 'internal';
+      return refusal === undefined
+        ? vouched(document) === vouched(parseDocument(text))
+        : refusal.code !== 'internal';
     });
     await expect(fc.assert(property, { numRuns: 500 })).resolves.toBeUndefined();
   });
@@ -273,7 +378,10 @@ function parsed(text: string): AttestationDocument | undefined {
  * and endorsements, which carry their own signatures and may be written in several ways.
  */
 function vouched({ nonce, models, endorsements: _endorsements, ...rest }: AttestationDocument): string {
-  const plain = models.map(({ blobs, ...model }) => ({ ...model, blobs: blobs.map(({ role, sha256 }) => ({ role, sha256 })) }));
+  const plain = models.map(({ blobs, ...model }) => ({
+    ...model,
+    blobs: blobs.map(({ role, sha256 }) => ({ role, sha256 })),
+  }));
   return JSON.stringify({ ...rest, nonce: [...parseNonce(nonce ?? '')], models: plain });
 }
 
@@ -296,14 +404,18 @@ async function real(
 ): Promise<AttestationError | undefined> {
   const { endorsements: given, ...document } = await snpDocument();
   return refusalOf(() =>
-    judge({ ...document, teeType: 'sev-snp', ...(stapled ? { endorsements: given } : {}) } as AttestationDocument, {
-      policy: { ...POLICY, endorsements },
-      ...(source === undefined ? {} : { endorsements: source }),
-    }),
+    judge(
+      { ...document, teeType: 'sev-snp', ...(stapled ? { endorsements: given } : {}) } as AttestationDocument,
+      {
+        policy: { ...POLICY, endorsements },
+        ...(source === undefined ? {} : { endorsements: source }),
+      },
+    ),
   );
 }
 
-const broken: EndorsementSource = () => Promise.reject(new AttestationError('internal', 'connection_failed', 'no network'));
+const broken: EndorsementSource = () =>
+  Promise.reject(new AttestationError('internal', 'connection_failed', 'no network'));
 const wrong: EndorsementSource = async () => (await simulatedIntel()).collateral();
 
 describe('endorsements', () => {
@@ -351,11 +463,19 @@ describe.skipIf(!haveVectors)('a real report in a document', () => {
   test('an ARK of AMD under the name simulated is a contradiction', async () => {
     const document = await snpDocument();
     const ark = realArk();
-    const changed = { ...document, endorsements: { ...document.endorsements, chain: [new Uint8Array(4), ark] } } as AttestationDocument;
+    const changed = {
+      ...document,
+      endorsements: { ...document.endorsements, chain: [new Uint8Array(4), ark] },
+    } as AttestationDocument;
     const error = await refusalOf(() => judge(changed));
-    expect(error?.code === 'malformed_certificate' || failed(error).includes('tee_type_contradiction')).toBe(true);
+    expect(error?.code === 'malformed_certificate' || failed(error).includes('tee_type_contradiction')).toBe(
+      true,
+    );
     const amd = await simulatedAmd();
-    const chained = { ...document, endorsements: { vek: amd.vek, chain: [amd.intermediate, ark], crl: amd.crl } } as AttestationDocument;
+    const chained = {
+      ...document,
+      endorsements: { vek: amd.vek, chain: [amd.intermediate, ark], crl: amd.crl },
+    } as AttestationDocument;
     expect(failed(await refusalOf(() => judge(chained)))).toContain('tee_type_contradiction');
   });
 });
@@ -368,11 +488,13 @@ function realArk(): Uint8Array {
   for (const { path, certs } of index.entries) {
     if (certs?.some(({ subject_cn: name }) => name === 'ARK-Genoa') !== true) continue;
     const bytes = readFileSync(vectorPath(path));
-    const blocks = [...bytes.toString('latin1').matchAll(/-----BEGIN CERTIFICATE-----([^-]+)-----END/g)].map(([, body]) =>
-      Buffer.from(body ?? '', 'base64'),
+    const blocks = [...bytes.toString('latin1').matchAll(/-----BEGIN CERTIFICATE-----([^-]+)-----END/g)].map(
+      ([, body]) => Buffer.from(body ?? '', 'base64'),
     );
     const found = [bytes, ...blocks].find(
-      (der) => createHash('sha256').update(der).digest('hex') === '4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1',
+      (der) =>
+        createHash('sha256').update(der).digest('hex') ===
+        '4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1',
     );
     if (found !== undefined) return new Uint8Array(found);
   }
@@ -398,16 +520,46 @@ function standings(error: AttestationError | undefined): string[] {
 
 describe('explain', () => {
   test('what fails takes everything that rests on it along', async () => {
-    const software = await refusalOf(async () => judge(await snpDocument({ report: { measurement: new Uint8Array(48) } })));
-    expect(standings(software)).toEqual(['P1 not proven', 'P2 refused', 'P3 not proven', 'P4 not proven', 'P5 not proven', 'P6 proven']);
+    const software = await refusalOf(async () =>
+      judge(await snpDocument({ report: { measurement: new Uint8Array(48) } })),
+    );
+    expect(standings(software)).toEqual([
+      'P1 not proven',
+      'P2 refused',
+      'P3 not proven',
+      'P4 not proven',
+      'P5 not proven',
+      'P6 proven',
+    ]);
     const hardware = await refusalOf(async () => judge(await snpDocument(), { policy: BASE }));
-    expect(standings(hardware)).toEqual(['P1 refused', 'P2 not proven', 'P3 not proven', 'P4 not proven', 'P5 not proven', 'P6 proven']);
+    expect(standings(hardware)).toEqual([
+      'P1 refused',
+      'P2 not proven',
+      'P3 not proven',
+      'P4 not proven',
+      'P5 not proven',
+      'P6 proven',
+    ]);
     const binding = await refusalOf(async () =>
       judge({ ...(await snpDocument()), inclusion: { index: 0, size: 1, path: [new Uint8Array(32)] } }),
     );
-    expect(standings(binding)).toEqual(['P1 not proven', 'P2 simulated', 'P3 not proven', 'P4 not proven', 'P5 not proven', 'P6 proven']);
+    expect(standings(binding)).toEqual([
+      'P1 not proven',
+      'P2 simulated',
+      'P3 not proven',
+      'P4 not proven',
+      'P5 not proven',
+      'P6 proven',
+    ]);
     const fresh = await refusalOf(async () => judge(await snpDocument(), { nonce: new Uint8Array(16) }));
-    expect(standings(fresh)).toEqual(['P1 not proven', 'P2 simulated', 'P3 simulated', 'P4 simulated', 'P5 refused', 'P6 proven']);
+    expect(standings(fresh)).toEqual([
+      'P1 not proven',
+      'P2 simulated',
+      'P3 simulated',
+      'P4 simulated',
+      'P5 refused',
+      'P6 proven',
+    ]);
     expect(EXPORTER).toHaveLength(32);
   });
 

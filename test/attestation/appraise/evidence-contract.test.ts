@@ -5,7 +5,11 @@ import * as fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { toBase64, toHex } from '../../../attestation/encoding/bytes.ts';
 import { ATTESTATION_CODES } from '../../../attestation/transcript/codes.ts';
-import { MAX_EVIDENCE_BYTES, runEvidence, type EvidenceResult } from '../../../attestation/appraise/evidence-contract.ts';
+import {
+  MAX_EVIDENCE_BYTES,
+  runEvidence,
+  type EvidenceResult,
+} from '../../../attestation/appraise/evidence-contract.ts';
 import type { SimulatedAmd } from '../../../attestation/simulated/amd.ts';
 import { encodePem } from '../../../attestation/simulated/issue.ts';
 import { createSimulatedIntel } from '../../../attestation/simulated/intel.ts';
@@ -81,13 +85,18 @@ describe('what comes out', () => {
   test('a debug guest is refused and no policy can say otherwise', async () => {
     const report = toBase64(await simulated.signReport({ guestPolicy: 0x3da_0137n }));
     expect(verdict(await run({ report }))).toEqual([10, 'snp_guest_policy']);
-    expect(verdict(await run({ report, policy: { guestPolicy: { allowDebug: true } } }))).toEqual([30, 'malformed_policy']);
+    expect(verdict(await run({ report, policy: { guestPolicy: { allowDebug: true } } }))).toEqual([
+      30,
+      'malformed_policy',
+    ]);
   });
 
   test('a CRL is required by default and optional when the policy says so', async () => {
     const { crl: _crl, ...rest } = input;
     expect(verdict(await runEvidence(JSON.stringify(rest)))).toEqual([10, 'snp_crl']);
-    const { exitCode, output } = await runEvidence(JSON.stringify({ ...rest, policy: { requireCrl: false } }));
+    const { exitCode, output } = await runEvidence(
+      JSON.stringify({ ...rest, policy: { requireCrl: false } }),
+    );
     expect([exitCode, output.checks.find((check) => check.id === 'S19')?.status]).toEqual([0, 'skip']);
   });
 
@@ -104,7 +113,10 @@ describe('what comes out', () => {
 
 describe('what is not understood', () => {
   test('an unknown report version or product: exit 20', async () => {
-    expect(verdict(await run({ report: toBase64(await simulated.signReport({ version: 6 })) }))).toEqual([20, 'snp_version']);
+    expect(verdict(await run({ report: toBase64(await simulated.signReport({ version: 6 })) }))).toEqual([
+      20,
+      'snp_version',
+    ]);
     expect(verdict(await run({ tee: 'sgx' }))).toEqual([20, 'unsupported_tee']);
   });
 
@@ -148,7 +160,11 @@ describe('what is not understood', () => {
       () => ({ chain: [encodePem(simulated.ask), encodePem(simulated.ark) + encodePem(simulated.ark)] }),
       'malformed_certificate',
     ],
-    ['chain without PEM', () => ({ chain: [toBase64(simulated.ask), toBase64(simulated.ark)] }), 'malformed_certificate'],
+    [
+      'chain without PEM',
+      () => ({ chain: [toBase64(simulated.ask), toBase64(simulated.ark)] }),
+      'malformed_certificate',
+    ],
     ['roots empty', { roots: [] }, 'malformed_evidence'],
     ['roots of two in one', () => ({ roots: [encodePem(simulated.ark).repeat(2)] }), 'input_too_large'],
     ['policy as a list', { policy: [] }, 'malformed_policy'],
@@ -171,7 +187,9 @@ describe('what is not understood', () => {
 
   test('a failure says what it was, and holds nothing back', async () => {
     const { output } = await run({ report: 'AAAA' });
-    expect(output.checks).toEqual([{ id: 'S1', spec: '', status: 'fail', detail: 'attestation report is 3 bytes, expected 1184' }]);
+    expect(output.checks).toEqual([
+      { id: 'S1', spec: '', status: 'fail', detail: 'attestation report is 3 bytes, expected 1184' },
+    ]);
   });
 });
 
@@ -190,7 +208,9 @@ describe('TDX through the same contract', () => {
         qe_identity: collateral.qeIdentity,
         qe_identity_issuer_chain: collateral.qeIdentityIssuerChain,
         pck_crl: toBase64(collateral.pckCrl),
-        pck_crl_issuer_chain: intel.pckChainPem.slice(intel.pckChainPem.indexOf('-----END CERTIFICATE-----') + 26),
+        pck_crl_issuer_chain: intel.pckChainPem.slice(
+          intel.pckChainPem.indexOf('-----END CERTIFICATE-----') + 26,
+        ),
         root_ca_crl: toBase64(collateral.rootCaCrl),
       },
       roots: [encodePem(intel.root)],
@@ -199,13 +219,18 @@ describe('TDX through the same contract', () => {
     };
   });
 
-  const runTdx = (changes: Record<string, unknown> = {}): Promise<EvidenceResult> => runEvidence(JSON.stringify({ ...tdx, ...changes }));
+  const runTdx = (changes: Record<string, unknown> = {}): Promise<EvidenceResult> =>
+    runEvidence(JSON.stringify({ ...tdx, ...changes }));
   const withCollateral = (changes: Record<string, unknown>): Promise<EvidenceResult> =>
     runTdx({ collateral: { ...(tdx['collateral'] as Record<string, unknown>), ...changes } });
 
   test('accepted: exit 0, the same four members, marked', async () => {
     const { exitCode, output } = await runTdx();
-    expect([exitCode, output.code, Object.keys(output)]).toEqual([0, null, ['accepted', 'code', 'checks', 'claims']]);
+    expect([exitCode, output.code, Object.keys(output)]).toEqual([
+      0,
+      null,
+      ['accepted', 'code', 'checks', 'claims'],
+    ]);
     expect(output.claims).toMatchObject({ rootsReplaced: true });
     expect(JSON.parse(JSON.stringify(output))).toEqual(output);
     for (const check of output.checks) expect(Object.keys(check)).toEqual(['id', 'spec', 'status', 'detail']);
@@ -279,29 +304,37 @@ describe('a mebibyte of anything in any field is the typed error', () => {
 });
 
 describe('properties', () => {
-  test('property: any JSON: one of the exit codes and a code of the closed list', { timeout: 30_000 * FUZZ }, async () => {
-    await fc.assert(
-      fc.asyncProperty(fc.json(), async (text) => {
-        const { exitCode, output } = await runEvidence(text);
-        expect(exitCode).toBe(30);
-        expect(Object.keys(ATTESTATION_CODES)).toContain(output.code);
-      }),
-      { numRuns: 300 * FUZZ },
-    );
-  });
+  test(
+    'property: any JSON: one of the exit codes and a code of the closed list',
+    { timeout: 30_000 * FUZZ },
+    async () => {
+      await fc.assert(
+        fc.asyncProperty(fc.json(), async (text) => {
+          const { exitCode, output } = await runEvidence(text);
+          expect(exitCode).toBe(30);
+          expect(Object.keys(ATTESTATION_CODES)).toContain(output.code);
+        }),
+        { numRuns: 300 * FUZZ },
+      );
+    },
+  );
 
-  test('property: evidence with a piece changed is never accepted unless nothing changed', { timeout: 30_000 * FUZZ }, async () => {
-    const field = fc.constantFrom('report', 'vek', 'crl');
-    await fc.assert(
-      fc.asyncProperty(field, fc.nat(20_000), fc.integer({ min: 1, max: 255 }), async (name, at, mask) => {
-        const bytes = new Uint8Array(Buffer.from(input[name] as string, 'base64'));
-        bytes[at % bytes.length] = (bytes[at % bytes.length] ?? 0) ^ mask;
-        const { exitCode } = await run({ [name]: toBase64(bytes) });
-        expect([10, 20, 30]).toContain(exitCode);
-      }),
-      { numRuns: 300 * FUZZ },
-    );
-  });
+  test(
+    'property: evidence with a piece changed is never accepted unless nothing changed',
+    { timeout: 30_000 * FUZZ },
+    async () => {
+      const field = fc.constantFrom('report', 'vek', 'crl');
+      await fc.assert(
+        fc.asyncProperty(field, fc.nat(20_000), fc.integer({ min: 1, max: 255 }), async (name, at, mask) => {
+          const bytes = new Uint8Array(Buffer.from(input[name] as string, 'base64'));
+          bytes[at % bytes.length] = (bytes[at % bytes.length] ?? 0) ^ mask;
+          const { exitCode } = await run({ [name]: toBase64(bytes) });
+          expect([10, 20, 30]).toContain(exitCode);
+        }),
+        { numRuns: 300 * FUZZ },
+      );
+    },
+  );
 });
 
 describe.skipIf(!haveVectors)('real evidence through the contract', () => {

@@ -88,9 +88,11 @@ describe('policy', () => {
   });
 
   test('refuses texts with a key twice', () => {
-    expect(codeOf(() => parsePolicy(`{"measurements":["${M}"],"models":{"a":"${D}"},"models":{"a":"${'22'.repeat(32)}"}}`))).toBe(
-      'malformed_json',
-    );
+    expect(
+      codeOf(() =>
+        parsePolicy(`{"measurements":["${M}"],"models":{"a":"${D}"},"models":{"a":"${'22'.repeat(32)}"}}`),
+      ),
+    ).toBe('malformed_json');
   });
 
   test('no JSON, whatever it is, gives a policy with a danger in it [M20]', () => {
@@ -104,7 +106,10 @@ describe('policy', () => {
       'Symbol(assay: accept simulated evidence)',
       '__proto__',
     ];
-    const extra = fc.dictionary(fc.constantFrom(...names), fc.oneof(fc.constant(true), fc.constant({ simulated: true }), fc.jsonValue()));
+    const extra = fc.dictionary(
+      fc.constantFrom(...names),
+      fc.oneof(fc.constant(true), fc.constant({ simulated: true }), fc.jsonValue()),
+    );
     fc.assert(
       fc.property(extra, (more) => {
         const text = JSON.stringify({ ...BASE })
@@ -112,7 +117,9 @@ describe('policy', () => {
           .replace(/,}$/, '}');
         const policy = accepted(() => parsePolicy(text));
         expect(
-          policy === undefined || JSON.stringify(policy.danger) === '{"simulated":false,"anyModel":false,"certificateChannel":false}',
+          policy === undefined ||
+            JSON.stringify(policy.danger) ===
+              '{"simulated":false,"anyModel":false,"certificateChannel":false}',
         ).toBe(true);
       }),
     );
@@ -123,7 +130,10 @@ describe('policy', () => {
   test('what the symbols switch on, in code [M20]', () => {
     expect(parsePolicy({ ...BASE, [allowSimulated]: true }).danger.simulated).toBe(true);
     expect(parsePolicy({ ...BASE, [allowSimulated]: { root: D.toUpperCase() } }).danger.simulated).toBe(D);
-    expect(parsePolicy({ measurements: [M], [allowAnyModel]: true })).toMatchObject({ models: undefined, danger: { anyModel: true } });
+    expect(parsePolicy({ measurements: [M], [allowAnyModel]: true })).toMatchObject({
+      models: undefined,
+      danger: { anyModel: true },
+    });
     expect(parsePolicy({ ...BASE, [allowCertificateChannel]: true }).danger.certificateChannel).toBe(true);
     expect(parsePolicy(JSON.stringify(BASE), { [allowSimulated]: true }).danger.simulated).toBe(true);
     expect(codeOf(() => parsePolicy({ ...BASE, [allowAnyModel]: true }))).toBe('malformed_policy');
@@ -170,7 +180,10 @@ describe('policy', () => {
     [/Milan/, { ...BASE, products: ['Milan'] }],
     [/minimumTcb has no entry for Turin/, { ...BASE, minimumTcb: { Genoa: { snp: 1 } } }],
     [/tcbStatus accepts OutOfDate/, { ...BASE, tcbStatus: ['UpToDate', 'OutOfDate'] }],
-    [/tee that is not accepted/, { ...BASE, tee: ['tdx'], measurements: [M, { mrTd: M, rtmr1: M, rtmr2: M }] }],
+    [
+      /tee that is not accepted/,
+      { ...BASE, tee: ['tdx'], measurements: [M, { mrTd: M, rtmr1: M, rtmr2: M }] },
+    ],
     [/no measurement is listed/, { ...BASE, measurements: [{ mrTd: M, rtmr1: M, rtmr2: M }] }],
     [/no mrTd is listed/, BASE],
     [/chips is absent/, BASE],

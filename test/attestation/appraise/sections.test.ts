@@ -5,13 +5,31 @@ import { createHash } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { type AttestationResult, verify } from '../../../attestation/appraise/appraise.ts';
 import type { AttestationDocument } from '../../../attestation/protocol/document.ts';
-import { allowSimulated, type AppraisalPolicy, lintPolicy, parsePolicy, policyToJson } from '../../../attestation/appraise/policy.ts';
+import {
+  allowSimulated,
+  type AppraisalPolicy,
+  lintPolicy,
+  parsePolicy,
+  policyToJson,
+} from '../../../attestation/appraise/policy.ts';
 import type { SnpSection } from '../../../attestation/snp/policy.ts';
 import type { TdxSection } from '../../../attestation/tdx/policy.ts';
 import { SIMULATED_INTEL_SERIALS } from '../../../attestation/simulated/intel.ts';
 import { parseCertificate } from '../../../attestation/x509/certificate.ts';
-import { MEASUREMENT, MODEL_ID, MODEL_SHA256, simulatedAmd } from '../../fixtures/attestation/attested-server.ts';
-import { CHANNEL, MR_TD, RTMR, simulatedIntel, snpDocument, tdxDocument } from '../../fixtures/attestation/documents.ts';
+import {
+  MEASUREMENT,
+  MODEL_ID,
+  MODEL_SHA256,
+  simulatedAmd,
+} from '../../fixtures/attestation/attested-server.ts';
+import {
+  CHANNEL,
+  MR_TD,
+  RTMR,
+  simulatedIntel,
+  snpDocument,
+  tdxDocument,
+} from '../../fixtures/attestation/documents.ts';
 import { codeOf, refusalOf } from '../../fixtures/refusal.ts';
 
 const BASE: AppraisalPolicy = {
@@ -19,11 +37,16 @@ const BASE: AppraisalPolicy = {
   models: { [MODEL_ID]: MODEL_SHA256 },
   [allowSimulated]: true,
 };
-function judge(document: AttestationDocument, sections: Pick<AppraisalPolicy, 'snp' | 'tdx' | 'tcbStatus'>): Promise<AttestationResult> {
+function judge(
+  document: AttestationDocument,
+  sections: Pick<AppraisalPolicy, 'snp' | 'tdx' | 'tcbStatus'>,
+): Promise<AttestationResult> {
   return verify(document, { ...CHANNEL, policy: { ...BASE, ...sections } });
 }
 async function failedCodes(run: () => Promise<unknown>): Promise<unknown[]> {
-  return ((await refusalOf(run))?.transcript ?? []).filter(({ status }) => status === 'fail').map(({ code }) => code);
+  return ((await refusalOf(run))?.transcript ?? [])
+    .filter(({ status }) => status === 'fail')
+    .map(({ code }) => code);
 }
 
 function zero(size: number): string {
@@ -40,7 +63,11 @@ const SNP: readonly [code: string, accepted: SnpSection, refused: SnpSection][] 
   ['snp_minimum_tcb', { minimumFirmware: '1.55.49' }, { minimumFirmware: '1.55.50' }],
   ['snp_minimum_tcb', { minimumCommittedTcb: { snp: 28 } }, { minimumCommittedTcb: { snp: 29 } }],
   ['snp_minimum_tcb', { minimumLaunchTcb: { microcode: 90 } }, { minimumLaunchTcb: { microcode: 91 } }],
-  ['snp_platform_info', { platformInfo: { requireEcc: true, forbidSmt: true } }, { platformInfo: { requireTsme: true } }],
+  [
+    'snp_platform_info',
+    { platformInfo: { requireEcc: true, forbidSmt: true } },
+    { platformInfo: { requireTsme: true } },
+  ],
   ['snp_mitigations', { requiredMitigations: '3f' }, { requiredMitigations: '40' }],
 ];
 
@@ -69,14 +96,22 @@ describe('section snp', () => {
     const document = await snpDocument();
     const spki = createHash('sha256').update(parseCertificate((await simulatedAmd()).vek, 'VEK').publicKey.raw).digest('hex'); // prettier-ignore
     expect((await judge(document, { snp: { vekSpkis: [spki] } })).chip).toBeDefined();
-    expect(await failedCodes(() => judge(document, { snp: { vekSpkis: zero(32) } }))).toEqual(['snp_chip_not_listed']);
-    expect(await failedCodes(() => judge(document, { snp: { cspIds: ['CN=other.invalid'] } }))).toEqual(['snp_vlek']);
+    expect(await failedCodes(() => judge(document, { snp: { vekSpkis: zero(32) } }))).toEqual([
+      'snp_chip_not_listed',
+    ]);
+    expect(await failedCodes(() => judge(document, { snp: { cspIds: ['CN=other.invalid'] } }))).toEqual([
+      'snp_vlek',
+    ]);
   });
 
   test('is a visible skip where it is absent, and says nothing of TDX', async () => {
     const { transcript } = await judge(await snpDocument(), {});
-    expect(transcript.filter(({ status }) => status === 'skip').map(({ id }) => id)).toEqual(expect.arrayContaining(['S26', 'S28', 'S29']));
-    expect((await judge(await tdxDocument(), { snp: { requiredMitigations: '40' } })).measurement).toBe(MR_TD);
+    expect(transcript.filter(({ status }) => status === 'skip').map(({ id }) => id)).toEqual(
+      expect.arrayContaining(['S26', 'S28', 'S29']),
+    );
+    expect((await judge(await tdxDocument(), { snp: { requiredMitigations: '40' } })).measurement).toBe(
+      MR_TD,
+    );
   });
 });
 
@@ -90,7 +125,9 @@ describe('section tdx', () => {
   test('fmspc is of the platform', async () => {
     const fmspc = Buffer.from((await simulatedIntel()).fmspc).toString('hex');
     expect((await judge(await tdxDocument(), { tdx: { fmspc } })).measurement).toBe(MR_TD);
-    expect(await failedCodes(async () => judge(await tdxDocument(), { tdx: { fmspc: nine(6) } }))).toEqual(['tdx_fmspc']);
+    expect(await failedCodes(async () => judge(await tdxDocument(), { tdx: { fmspc: nine(6) } }))).toEqual([
+      'tdx_fmspc',
+    ]);
   });
 
   test('mrServiceTd of a TD 1.5: zero unless it is listed', async () => {
@@ -100,12 +137,16 @@ describe('section tdx', () => {
   });
 
   test('allowMigratable and requireSeptVeDisable', async () => {
-    const migratable = await tdxDocument({ quote: { tdAttributes: Uint8Array.of(0, 0, 0, 0x20, 0, 0, 0, 0) } });
+    const migratable = await tdxDocument({
+      quote: { tdAttributes: Uint8Array.of(0, 0, 0, 0x20, 0, 0, 0, 0) },
+    });
     expect(await failedCodes(() => judge(migratable, {}))).toEqual(['tdx_migratable']);
     expect((await judge(migratable, { tdx: { allowMigratable: true } })).measurement).toBe(MR_TD);
-    expect(await failedCodes(() => judge(migratable, { tdx: { allowMigratable: true, requireSeptVeDisable: true } }))).toEqual([
-      'tdx_sept_ve_disable',
-    ]);
+    expect(
+      await failedCodes(() =>
+        judge(migratable, { tdx: { allowMigratable: true, requireSeptVeDisable: true } }),
+      ),
+    ).toEqual(['tdx_sept_ve_disable']);
   });
 
   test('advisories and tcbGraceDays', async () => {
@@ -146,12 +187,17 @@ describe('the shape of the sections', () => {
 
   test('printed and read again it is the same, and a copy: what is changed later changes nothing', () => {
     const familyId = [zero(16)];
-    const sections = { snp: { familyId, platformInfo: { requireEcc: true } }, tdx: { xfam: ATTRIBUTES, advisories: [] } };
+    const sections = {
+      snp: { familyId, platformInfo: { requireEcc: true } },
+      tdx: { xfam: ATTRIBUTES, advisories: [] },
+    };
     const policy = parsePolicy({ ...BASE, ...sections });
     const json = policyToJson(policy);
     expect(json).toMatchObject(sections);
     familyId[0] = nine(16);
-    expect(policyToJson(policy)).toEqual(JSON.parse(JSON.stringify(policyToJson(parsePolicy(JSON.stringify(json))))));
+    expect(policyToJson(policy)).toEqual(
+      JSON.parse(JSON.stringify(policyToJson(parsePolicy(JSON.stringify(json))))),
+    );
     expect(policy.snp?.familyId).toEqual([zero(16)]);
   });
 
@@ -164,14 +210,21 @@ describe('the shape of the sections', () => {
     [/^tdx speaks of a tee that is not accepted$/m, { ...BASE, tee: ['sev-snp'], tdx: { xfam: zero(8) } }],
     [/tdx\.allowMigratable/, { ...BASE, tdx: { allowMigratable: true } }],
     [/tdx\.tcbGraceDays accepts .* 30 days/, { ...BASE, tdx: { tcbGraceDays: 30 } }],
-    [/tdx\.seamAttributes accepts a value that is not zero/, { ...BASE, tdx: { seamAttributes: [zero(8), nine(8)] } }],
+    [
+      /tdx\.seamAttributes accepts a value that is not zero/,
+      { ...BASE, tdx: { seamAttributes: [zero(8), nine(8)] } },
+    ],
     [/tdx\.mrServiceTd accepts a value that is not zero/, { ...BASE, tdx: { mrServiceTd: nine(48) } }],
   ])('lint remarks %s', (remark, policy) => {
     expect(lintPolicy(parsePolicy(policy)).join('\n')).toMatch(remark);
   });
 
   test('lint is silent about sections that only ask for more', () => {
-    const careful = parsePolicy({ ...BASE, snp: { requiredMitigations: '1' }, tdx: { seamAttributes: zero(8), tcbGraceDays: 0 } });
+    const careful = parsePolicy({
+      ...BASE,
+      snp: { requiredMitigations: '1' },
+      tdx: { seamAttributes: zero(8), tcbGraceDays: 0 },
+    });
     expect(lintPolicy(careful).filter((remark) => /^(snp|tdx)/.test(remark))).toEqual([]);
   });
 });

@@ -87,11 +87,16 @@ describe('strict json', () => {
   });
 
   test('accepts nothing that JSON.parse refuses, and reads the same when both accept', () => {
-    const text = fc.string({ unit: fc.constantFrom(...'{}[]",:0123456789.eE+-truefalsn\\u \n'), maxLength: 40 });
+    const text = fc.string({
+      unit: fc.constantFrom(...'{}[]",:0123456789.eE+-truefalsn\\u \n'),
+      maxLength: 40,
+    });
     fc.assert(
       fc.property(text, (sample) => {
         const ours = accepted(() => ({ value: parseJson(sample) }));
-        expect(ours === undefined || JSON.stringify(ours.value) === JSON.stringify(JSON.parse(sample))).toBe(true);
+        expect(ours === undefined || JSON.stringify(ours.value) === JSON.stringify(JSON.parse(sample))).toBe(
+          true,
+        );
       }),
       { numRuns: 5000 },
     );
@@ -105,7 +110,9 @@ describe('shape readers', () => {
     expect(() => shape.object({ measurments: 1 }, 'policy', [], ['measurements', 'models'])).toThrow(
       expect.objectContaining({ code: 'malformed_policy', hint: 'did you mean measurements?' }),
     );
-    expect(() => shape.object({ zzzzzzzz: 1 }, 'policy', [], ['models'])).toThrow(expect.objectContaining({ hint: undefined }));
+    expect(() => shape.object({ zzzzzzzz: 1 }, 'policy', [], ['models'])).toThrow(
+      expect.objectContaining({ hint: undefined }),
+    );
   });
 
   test.each<[string, () => unknown]>([

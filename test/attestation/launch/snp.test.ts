@@ -6,7 +6,13 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { fromHex, toHex } from '../../../attestation/encoding/bytes.ts';
 import { AttestationError } from '../../../attestation/transcript/errors.ts';
-import { acceptFirmware, guidAt, guidBytes, KNOWN_FIRMWARE, parseGuidTable } from '../../../attestation/launch/firmware.ts';
+import {
+  acceptFirmware,
+  guidAt,
+  guidBytes,
+  KNOWN_FIRMWARE,
+  parseGuidTable,
+} from '../../../attestation/launch/firmware.ts';
 import { parseSnpFirmware, SECTION, type SevSection } from '../../../attestation/launch/snp-firmware.ts';
 import {
   digestBeforeVcpus,
@@ -50,7 +56,8 @@ function launchOf(known: Case): SnpLaunch {
 
 /** The measurement a case asks for, or the code of the error. */
 function answer(known: Case): string {
-  if (known.kind === 'gctx after firmware pages only') return toHex(parseSnpFirmware(bytesOf(vectorPath(`measure/${known.ovmf}`))).digest);
+  if (known.kind === 'gctx after firmware pages only')
+    return toHex(parseSnpFirmware(bytesOf(vectorPath(`measure/${known.ovmf}`))).digest);
   let hex = '';
   const refusal = code(() => {
     hex = toHex(measureSnpLaunch(launchOf(known)).measurement);
@@ -59,7 +66,9 @@ function answer(known: Case): string {
 }
 
 describe.skipIf(!haveVectors)('known answers', () => {
-  const index = haveVectors ? JSON.parse(readFileSync(vectorPath('measure/INDEX.json'), 'utf8')) : { sets: [] };
+  const index = haveVectors
+    ? JSON.parse(readFileSync(vectorPath('measure/INDEX.json'), 'utf8'))
+    : { sets: [] };
   const set = (start: string) => index.sets.find((entry: { id: string }) => entry.id.startsWith(start));
 
   for (const known of haveVectors ? (set('sev-snp-measure').cases as Case[]) : []) {
@@ -71,14 +80,28 @@ describe.skipIf(!haveVectors)('known answers', () => {
   for (const known of haveVectors ? set('sev-snp-measure-go').cases : []) {
     test(`virtee go: ${known.file}`, () => {
       const file = JSON.parse(readFileSync(vectorPath(`measure/${known.file}`), 'utf8'));
-      const sections = file.MetadataItems.map((item: { GPA: string; Size: string; SectionTypeInt: number }) => ({
-        gpa: Number(item.GPA),
-        size: Number(item.Size),
-        type: item.SectionTypeInt as SevSection['type'],
-      }));
-      const firmware = { digest: fromHex(file.OVMFHash), sections, resetEip: Number(file.ResetEIP), hashTableGpa: 0 };
-      const shape = { vmm: 'ec2-2023', vcpuType: 'EPYC', vcpus: known.vcpus, guestFeatures: BigInt(known.guest_features) } as const;
-      expect(toHex(digestPerVcpu(digestBeforeVcpus(firmware, undefined, 'ec2-2023'), shape).at(-1)!)).toBe(known.expected);
+      const sections = file.MetadataItems.map(
+        (item: { GPA: string; Size: string; SectionTypeInt: number }) => ({
+          gpa: Number(item.GPA),
+          size: Number(item.Size),
+          type: item.SectionTypeInt as SevSection['type'],
+        }),
+      );
+      const firmware = {
+        digest: fromHex(file.OVMFHash),
+        sections,
+        resetEip: Number(file.ResetEIP),
+        hashTableGpa: 0,
+      };
+      const shape = {
+        vmm: 'ec2-2023',
+        vcpuType: 'EPYC',
+        vcpus: known.vcpus,
+        guestFeatures: BigInt(known.guest_features),
+      } as const;
+      expect(toHex(digestPerVcpu(digestBeforeVcpus(firmware, undefined, 'ec2-2023'), shape).at(-1)!)).toBe(
+        known.expected,
+      );
     });
   }
 
@@ -100,7 +123,9 @@ describe.skipIf(!haveVectors)('known answers', () => {
 });
 
 /** A small firmware with every kind of section, laid out as edk2 does it. */
-function madeFirmware(changes: { sections?: readonly (readonly [number, number, number])[]; hashTable?: number } = {}): Uint8Array {
+function madeFirmware(
+  changes: { sections?: readonly (readonly [number, number, number])[]; hashTable?: number } = {},
+): Uint8Array {
   const file = new Uint8Array(8192);
   const view = new DataView(file.buffer);
   for (let i = 0; i < 4096; i++) file[i] = i & 0xff;
@@ -135,7 +160,11 @@ function madeFirmware(changes: { sections?: readonly (readonly [number, number, 
 function launch(changes: Partial<SnpLaunch> = {}): SnpLaunch {
   return {
     firmware: madeFirmware(),
-    kernel: { kernel: Uint8Array.of(1, 2, 3), initrd: Uint8Array.of(4, 5), cmdline: 'console=ttyS0 assay.root=00' },
+    kernel: {
+      kernel: Uint8Array.of(1, 2, 3),
+      initrd: Uint8Array.of(4, 5),
+      cmdline: 'console=ttyS0 assay.root=00',
+    },
     vmm: 'qemu',
     vcpuType: 'EPYC-v4',
     vcpus: 2,
@@ -165,7 +194,9 @@ function flipped(bytes: Uint8Array, bit: number): Uint8Array {
 
 describe('accepted firmware', () => {
   test('a file that is not on the list is refused, and marked when the caller overrides', () => {
-    expect(code(() => measureSnpLaunch(launch({ allowUnlistedFirmware: false })))).toBe('firmware_not_listed');
+    expect(code(() => measureSnpLaunch(launch({ allowUnlistedFirmware: false })))).toBe(
+      'firmware_not_listed',
+    );
     expect(measureSnpLaunch(launch()).firmware.listed).toBe(false);
   });
 
@@ -228,25 +259,32 @@ describe('what the digest depends on', () => {
 
   test('a missing initrd is an empty one', () => {
     const { kernel } = launch().kernel!;
-    expect(measured({ kernel: { kernel, cmdline: '' } })).toBe(measured({ kernel: { kernel, initrd: new Uint8Array(0), cmdline: '' } }));
+    expect(measured({ kernel: { kernel, cmdline: '' } })).toBe(
+      measured({ kernel: { kernel, initrd: new Uint8Array(0), cmdline: '' } }),
+    );
   });
 
-  test.skipIf(debianFirmware('OVMF.amdsev.fd') === undefined)('the matrix is what single measurements give', () => {
-    const firmware = debianFirmware('OVMF.amdsev.fd')!;
-    const { kernel } = launch();
-    const matrix = measureSnpMatrix({
-      firmware,
-      kernel: kernel!,
-      vmm: 'qemu',
-      vcpuTypes: ['EPYC-v4', 'EPYC-Genoa'],
-      maxVcpus: 3,
-      guestFeatures: [1n, 0x21n],
-    });
-    expect(matrix).toHaveLength(12);
-    for (const entry of [matrix[0]!, matrix[4]!, matrix[11]!]) {
-      expect(toHex(entry.measurement)).toBe(toHex(measureSnpLaunch({ ...entry, firmware, kernel }).measurement));
-    }
-  });
+  test.skipIf(debianFirmware('OVMF.amdsev.fd') === undefined)(
+    'the matrix is what single measurements give',
+    () => {
+      const firmware = debianFirmware('OVMF.amdsev.fd')!;
+      const { kernel } = launch();
+      const matrix = measureSnpMatrix({
+        firmware,
+        kernel: kernel!,
+        vmm: 'qemu',
+        vcpuTypes: ['EPYC-v4', 'EPYC-Genoa'],
+        maxVcpus: 3,
+        guestFeatures: [1n, 0x21n],
+      });
+      expect(matrix).toHaveLength(12);
+      for (const entry of [matrix[0]!, matrix[4]!, matrix[11]!]) {
+        expect(toHex(entry.measurement)).toBe(
+          toHex(measureSnpLaunch({ ...entry, firmware, kernel }).measurement),
+        );
+      }
+    },
+  );
 });
 
 describe('bad input', () => {
@@ -256,20 +294,44 @@ describe('bad input', () => {
     ['vcpus 1e9', { vcpus: 1e9 }, 'malformed_launch'],
     ['vcpu type', { vcpuType: 'toString' }, 'malformed_launch'],
     ['features', { guestFeatures: -1n }, 'malformed_launch'],
-    ['NUL in the command line', { kernel: { kernel: new Uint8Array(1), cmdline: 'a\0b' } }, 'malformed_launch'],
+    [
+      'NUL in the command line',
+      { kernel: { kernel: new Uint8Array(1), cmdline: 'a\0b' } },
+      'malformed_launch',
+    ],
     ['empty firmware', { firmware: new Uint8Array(0) }, 'malformed_firmware'],
     ['part of a page', { firmware: new Uint8Array(5000) }, 'malformed_firmware'],
     ['no table', { firmware: new Uint8Array(4096) }, 'malformed_firmware'],
-    ['hash table over the end of its page', { firmware: madeFirmware({ hashTable: 0x805f60 }) }, 'malformed_firmware'],
-    ['kernel without a hash table address', { firmware: madeFirmware({ hashTable: 0 }) }, 'kernel_hashes_missing'],
+    [
+      'hash table over the end of its page',
+      { firmware: madeFirmware({ hashTable: 0x805f60 }) },
+      'malformed_firmware',
+    ],
+    [
+      'kernel without a hash table address',
+      { firmware: madeFirmware({ hashTable: 0 }) },
+      'kernel_hashes_missing',
+    ],
     [
       'kernel with an empty hash section',
       { firmware: madeFirmware({ sections: [[0x805000, 0, SECTION.kernelHashes]] }) },
       'kernel_hashes_missing',
     ],
-    ['half a page', { firmware: madeFirmware({ sections: [[0x800000, 0x800, SECTION.secMem]] }) }, 'malformed_firmware'],
-    ['unknown section', { firmware: madeFirmware({ sections: [[0x800000, 0x1000, 9]] }) }, 'malformed_firmware'],
-    ['4 GiB of sections', { firmware: madeFirmware({ sections: [[0, 0xfffff000, SECTION.secMem]] }) }, 'input_too_large'],
+    [
+      'half a page',
+      { firmware: madeFirmware({ sections: [[0x800000, 0x800, SECTION.secMem]] }) },
+      'malformed_firmware',
+    ],
+    [
+      'unknown section',
+      { firmware: madeFirmware({ sections: [[0x800000, 0x1000, 9]] }) },
+      'malformed_firmware',
+    ],
+    [
+      '4 GiB of sections',
+      { firmware: madeFirmware({ sections: [[0, 0xfffff000, SECTION.secMem]] }) },
+      'input_too_large',
+    ],
   ] as [string, Partial<SnpLaunch>, string][])('%s', (_name, changes, expected) => {
     expect(code(() => measureSnpLaunch(launch(changes)))).toBe(expected);
   });
@@ -277,12 +339,16 @@ describe('bad input', () => {
   test('any damage to the tables gives a typed error or another measurement, never another exception', () => {
     const good = madeFirmware();
     fc.assert(
-      fc.property(fc.array(fc.tuple(fc.nat({ max: 4095 }), fc.nat({ max: 255 })), { minLength: 1, maxLength: 6 }), (edits) => {
-        const firmware = good.slice();
-        // Edits fall on the metadata or, for half of them, on the GUID table at the end.
-        for (const [at, value] of edits) firmware[at % 2 === 0 ? 4096 + (at % 96) : 8192 - 32 - (at % 120)] = value;
-        code(() => measureSnpLaunch(launch({ firmware })));
-      }),
+      fc.property(
+        fc.array(fc.tuple(fc.nat({ max: 4095 }), fc.nat({ max: 255 })), { minLength: 1, maxLength: 6 }),
+        (edits) => {
+          const firmware = good.slice();
+          // Edits fall on the metadata or, for half of them, on the GUID table at the end.
+          for (const [at, value] of edits)
+            firmware[at % 2 === 0 ? 4096 + (at % 96) : 8192 - 32 - (at % 120)] = value;
+          code(() => measureSnpLaunch(launch({ firmware })));
+        },
+      ),
       { numRuns: 400 },
     );
     expect(parseGuidTable(good).size).toBe(3);

@@ -9,7 +9,13 @@ import { AttestationError } from '../../../attestation/transcript/errors.ts';
 import { guidBytes } from '../../../attestation/launch/firmware.ts';
 import { parseEventLog, replayEventLog } from '../../../attestation/eventlog/tcg.ts';
 import { authenticodeSha384 } from '../../../attestation/launch/tdx-authenticode.ts';
-import { configurationVolume, replay, rtmr0Events, rtmr1Events, rtmr2Events } from '../../../attestation/launch/tdx-rtmr.ts';
+import {
+  configurationVolume,
+  replay,
+  rtmr0Events,
+  rtmr1Events,
+  rtmr2Events,
+} from '../../../attestation/launch/tdx-rtmr.ts';
 import { measureMrTd, parseTdvfSections } from '../../../attestation/launch/tdx.ts';
 import { debianFirmware, type FirmwareName } from '../../fixtures/image/firmware.ts';
 import { haveVectors, vectorPath } from '../../fixtures/shared.ts';
@@ -44,7 +50,9 @@ describe.skipIf(!haveVectors)('MRTD of Debian firmware', () => {
   for (const [part, file] of files) {
     const firmware = debianFirmware(file);
     test.skipIf(firmware === undefined)(`MRTD of ${file}`, () => {
-      const [, known] = Object.entries<Record<string, string>>(set('debian-ovmf').mrtd).find(([name]) => name.includes(part))!;
+      const [, known] = Object.entries<Record<string, string>>(set('debian-ovmf').mrtd).find(([name]) =>
+        name.includes(part),
+      )!;
       const mrTd = measureMrTd(firmware!, { allowUnlistedFirmware: true });
       expect(mrTd.firmware.sha256).toBe(known['sha256']);
       expect(mrTd.firmware.listed).toBe(file === 'OVMF.fd');
@@ -57,23 +65,31 @@ describe.skipIf(!haveVectors)('MRTD of Debian firmware', () => {
 
 describe.skipIf(!haveVectors)('the event log recorded under emulation (OVMF 2026.08, QEMU 10, swtpm)', () => {
   const events = haveVectors ? tpmEvents(bytesOf('measure/tcg-swtpm/tpmlog.bin')) : [];
-  const inPcr = (...pcrs: number[]): string[] => events.filter(({ pcr }) => pcrs.includes(pcr)).map(({ sha384 }) => sha384);
+  const inPcr = (...pcrs: number[]): string[] =>
+    events.filter(({ pcr }) => pcrs.includes(pcr)).map(({ sha384 }) => sha384);
   const kernel = debianFirmware('vmlinuz-6.12.107+deb13-cloud-amd64');
 
   test('replays to the PCR values read from the TPM', () => {
-    const pcrs = JSON.parse(readFileSync(vectorPath('measure/tcg-swtpm/pcrs.json'), 'utf8')) as Record<string, string>;
-    for (const pcr of [1, 4, 5, 7, 9]) expect(toHex(replay(inPcr(pcr).map((hex) => fromHex(hex))))).toBe(pcrs[pcr]!.toLowerCase());
+    const pcrs = JSON.parse(readFileSync(vectorPath('measure/tcg-swtpm/pcrs.json'), 'utf8')) as Record<
+      string,
+      string
+    >;
+    for (const pcr of [1, 4, 5, 7, 9])
+      expect(toHex(replay(inPcr(pcr).map((hex) => fromHex(hex))))).toBe(pcrs[pcr]!.toLowerCase());
   });
 
   test.skipIf(kernel === undefined)('the kernel is measured as Authenticode of the file as given', () => {
     expect(toHex(authenticodeSha384(kernel!))).toBe(events.find(({ type }) => type === 0x80000003)!.sha384);
   });
 
-  test.skipIf(kernel === undefined)('the events of RTMR1 are those of PCR 4 and 5, with one separator', () => {
-    const [kernelEvent, calling, separator, ...exits] = rtmr1Events({ kernel: kernel! }).map(toHex);
-    expect([kernelEvent, calling, separator]).toEqual(inPcr(4));
-    expect([separator, ...exits]).toEqual(inPcr(5));
-  });
+  test.skipIf(kernel === undefined)(
+    'the events of RTMR1 are those of PCR 4 and 5, with one separator',
+    () => {
+      const [kernelEvent, calling, separator, ...exits] = rtmr1Events({ kernel: kernel! }).map(toHex);
+      expect([kernelEvent, calling, separator]).toEqual(inPcr(4));
+      expect([separator, ...exits]).toEqual(inPcr(5));
+    },
+  );
 
   test('the command line is measured as the kernel receives it', () => {
     // As recorded: the file ends in a line feed that QEMU passed on, or not; the log decides.
@@ -83,9 +99,16 @@ describe.skipIf(!haveVectors)('the event log recorded under emulation (OVMF 2026
   });
 
   test('ACPI data is the fw_cfg blobs', () => {
-    const acpi = JSON.parse(readFileSync(vectorPath('measure/tcg-swtpm/acpi.json'), 'utf8')) as Record<string, [number, string]>;
-    const blobs = ['etc/table-loader', 'etc/acpi/rsdp', 'etc/tpm/log', 'etc/acpi/tables'].map((name) => acpi[name]![1]);
-    expect(events.filter(({ pcr, type }) => pcr === 1 && type === 0x0a).map(({ sha384 }) => sha384)).toEqual(blobs);
+    const acpi = JSON.parse(readFileSync(vectorPath('measure/tcg-swtpm/acpi.json'), 'utf8')) as Record<
+      string,
+      [number, string]
+    >;
+    const blobs = ['etc/table-loader', 'etc/acpi/rsdp', 'etc/tpm/log', 'etc/acpi/tables'].map(
+      (name) => acpi[name]![1],
+    );
+    expect(events.filter(({ pcr, type }) => pcr === 1 && type === 0x0a).map(({ sha384 }) => sha384)).toEqual(
+      blobs,
+    );
   });
 });
 
@@ -97,22 +120,29 @@ describe.skipIf(!haveVectors)('a real TDX machine', () => {
   });
 
   const firmware = debianFirmware('OVMF.fd');
-  test.skipIf(firmware === undefined)('RTMR0 of its quote follows from its shape and our configuration volume', () => {
-    // RTMR0–3 are at 328 of the TD report in a v4 quote, whose header is 48 bytes.
-    const quote = bytesOf('tdx/ccel-live/tdx_quote_live.dat');
-    const rtmr0 = toHex(quote.subarray(48 + 328, 48 + 376));
-    const events = parseEventLog(bytesOf('tdx/ccel-live/tdx_ccel_live2.dat')).filter(({ register }) => register === 1);
-    const shape = {
-      tdHob: events[0]!.digest,
-      acpi: events.filter(({ type }) => type === 0x0a).map(({ digest }) => digest),
-      bootVariables: events.filter(({ type }) => type === 0x80000002).map(({ digest }) => digest),
-    };
-    expect(toHex(replay(rtmr0Events(firmware!, shape)))).toBe(rtmr0);
-  });
+  test.skipIf(firmware === undefined)(
+    'RTMR0 of its quote follows from its shape and our configuration volume',
+    () => {
+      // RTMR0–3 are at 328 of the TD report in a v4 quote, whose header is 48 bytes.
+      const quote = bytesOf('tdx/ccel-live/tdx_quote_live.dat');
+      const rtmr0 = toHex(quote.subarray(48 + 328, 48 + 376));
+      const events = parseEventLog(bytesOf('tdx/ccel-live/tdx_ccel_live2.dat')).filter(
+        ({ register }) => register === 1,
+      );
+      const shape = {
+        tdHob: events[0]!.digest,
+        acpi: events.filter(({ type }) => type === 0x0a).map(({ digest }) => digest),
+        bootVariables: events.filter(({ type }) => type === 0x80000002).map(({ digest }) => digest),
+      };
+      expect(toHex(replay(rtmr0Events(firmware!, shape)))).toBe(rtmr0);
+    },
+  );
 
   test('RTMR1 of its quote is our sequence of events around its own kernel', () => {
     const quote = bytesOf('tdx/ccel-live/tdx_quote_live.dat');
-    const events = parseEventLog(bytesOf('tdx/ccel-live/tdx_ccel_live2.dat')).filter(({ register }) => register === 2);
+    const events = parseEventLog(bytesOf('tdx/ccel-live/tdx_ccel_live2.dat')).filter(
+      ({ register }) => register === 2,
+    );
     const [, ...fixed] = rtmr1Events({ kernel: madeImage() });
     expect(events.slice(1).map(({ digest }) => toHex(digest))).toEqual(fixed.map(toHex));
     expect(toHex(replay([events[0]!.digest, ...fixed]))).toBe(toHex(quote.subarray(48 + 376, 48 + 424)));
@@ -144,7 +174,9 @@ function madeImage(): Uint8Array {
 }
 
 /** Two pages of firmware with a TDX table of the given sections. */
-function madeFirmware(sections: readonly (readonly [number, number, number, number, number, number])[]): Uint8Array {
+function madeFirmware(
+  sections: readonly (readonly [number, number, number, number, number, number])[],
+): Uint8Array {
   const file = new Uint8Array(8192);
   const view = new DataView(file.buffer);
   for (let i = 0; i < 4096; i++) file[i] = (i * 7) & 0xff;
@@ -212,12 +244,17 @@ describe('bad input and what counts', () => {
 
   test('damage to the table gives typed errors only', () => {
     fc.assert(
-      fc.property(fc.array(fc.tuple(fc.nat({ max: 200 }), fc.nat({ max: 255 })), { minLength: 1, maxLength: 6 }), (edits) => {
-        const firmware = madeFirmware(good);
-        for (const [at, value] of edits) firmware[at < 100 ? 4096 + at : 8192 - 32 - (at - 100)] = value;
-        expect(['no error', 'malformed_firmware', 'input_too_large']).toContain(code(() => parseTdvfSections(firmware)));
-        expect(code(() => mrTd(firmware))).not.toBe('internal');
-      }),
+      fc.property(
+        fc.array(fc.tuple(fc.nat({ max: 200 }), fc.nat({ max: 255 })), { minLength: 1, maxLength: 6 }),
+        (edits) => {
+          const firmware = madeFirmware(good);
+          for (const [at, value] of edits) firmware[at < 100 ? 4096 + at : 8192 - 32 - (at - 100)] = value;
+          expect(['no error', 'malformed_firmware', 'input_too_large']).toContain(
+            code(() => parseTdvfSections(firmware)),
+          );
+          expect(code(() => mrTd(firmware))).not.toBe('internal');
+        },
+      ),
       { numRuns: 300 },
     );
   });
@@ -236,7 +273,8 @@ describe('bad input and what counts', () => {
       return code(() => (digest = toHex(authenticodeSha384(changed)))) === 'no error' ? digest : 'refused';
     };
     for (const at of free) expect(digestWithout(at)).toBe(base);
-    for (const at of range(0, image.length)) if (!free.includes(at) && !certificateSize.includes(at)) others.add(digestWithout(at));
+    for (const at of range(0, image.length))
+      if (!free.includes(at) && !certificateSize.includes(at)) others.add(digestWithout(at));
     expect(others.has(base)).toBe(false);
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 600 }), (bytes) => {
@@ -246,6 +284,8 @@ describe('bad input and what counts', () => {
   });
 
   test('a command line with control characters is refused', () => {
-    expect(code(() => rtmr2Events({ cmdline: 'a\nb', initrd: new Uint8Array(0) }, DIRECT_BOOT))).toBe('malformed_launch');
+    expect(code(() => rtmr2Events({ cmdline: 'a\nb', initrd: new Uint8Array(0) }, DIRECT_BOOT))).toBe(
+      'malformed_launch',
+    );
   });
 });

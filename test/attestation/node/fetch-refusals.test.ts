@@ -11,7 +11,12 @@ import type { JsonObject } from '../../../attestation/encoding/json.ts';
 import { attestedModel } from '../../../attestation/protocol/model.ts';
 import { attestedFetch } from '../../../attestation/node/fetch.ts';
 import { requireFreshTls13 } from '../../../attestation/node/connect.ts';
-import { allowAnyModel, allowCertificateChannel, allowSimulated, type AppraisalPolicy } from '../../../attestation/appraise/policy.ts';
+import {
+  allowAnyModel,
+  allowCertificateChannel,
+  allowSimulated,
+  type AppraisalPolicy,
+} from '../../../attestation/appraise/policy.ts';
 import {
   type AttestedServer,
   MEASUREMENT,
@@ -34,7 +39,10 @@ const POLICY: AppraisalPolicy = { ...BASE, [allowSimulated]: true };
 const OTHER = new Uint8Array(randomBytes(32));
 const SECRET = 'the prompt nobody else may read';
 
-function prompt(server: { readonly origin: string }, options: Partial<AttestedFetchOptions> = {}): Promise<AttestationError | undefined> {
+function prompt(
+  server: { readonly origin: string },
+  options: Partial<AttestedFetchOptions> = {},
+): Promise<AttestationError | undefined> {
   const fetch = attestedFetch({ policy: POLICY, now: () => NOW, attestTimeoutMs: 5_000, ...options });
   return refusalOf(async () => {
     try {
@@ -53,13 +61,18 @@ function prompt(server: { readonly origin: string }, options: Partial<AttestedFe
 /** Nothing but the attestation request, and no credential in it. */
 function expectNothingSent(server: AttestedServer): void {
   for (const { received } of server.connections) {
-    expect(received).toMatch(/^(GET \/v1\/attestation\?nonce=[0-9a-f]{64} HTTP\/1\.1\r\n(?:[\w-]+: [^\r\n]*\r\n)+\r\n)?$/);
+    expect(received).toMatch(
+      /^(GET \/v1\/attestation\?nonce=[0-9a-f]{64} HTTP\/1\.1\r\n(?:[\w-]+: [^\r\n]*\r\n)+\r\n)?$/,
+    );
     expect(received).not.toMatch(/authorization|Bearer/i);
     expect(received).not.toContain(SECRET);
   }
 }
 
-async function refusedBy(how: Misbehaviour, options: Partial<AttestedFetchOptions> = {}): Promise<AttestationError | undefined> {
+async function refusedBy(
+  how: Misbehaviour,
+  options: Partial<AttestedFetchOptions> = {},
+): Promise<AttestationError | undefined> {
   const server = await startAttestedServer(how);
   try {
     const refusal = await prompt(server, options);
@@ -106,19 +119,39 @@ describe('refused before a byte of the request', () => {
       { document: set('tee_type', () => 'sev-snp') },
     ],
     ['another measurement', 'snp_measurement', { report: { measurement: new Uint8Array(48).fill(1) } }],
-    ['another model under the listed name', 'model_digest_mismatch', { models: [attestedModel(MODEL_ID, other.blobs)] }],
+    [
+      'another model under the listed name',
+      'model_digest_mismatch',
+      { models: [attestedModel(MODEL_ID, other.blobs)] },
+    ],
     ['a model the policy does not list', 'model_not_listed', { models: [MODEL, other] }],
     ['no model at all [M3]', 'model_missing', { models: [] }],
-    ['another nonce [M7]', 'nonce_mismatch', { claims: (c) => ({ ...c, nonce: OTHER }), document: set('nonce', () => toHex(OTHER)) }],
-    ['claims without a nonce', 'nonce_mismatch', { claims: (c) => without(c, 'nonce'), document: set('nonce', () => undefined) }],
-    ['an exporter of another connection [M13]', 'exporter_mismatch', { claims: (c) => ({ ...c, exporter: new Uint8Array(32) }) }],
+    [
+      'another nonce [M7]',
+      'nonce_mismatch',
+      { claims: (c) => ({ ...c, nonce: OTHER }), document: set('nonce', () => toHex(OTHER)) },
+    ],
+    [
+      'claims without a nonce',
+      'nonce_mismatch',
+      { claims: (c) => without(c, 'nonce'), document: set('nonce', () => undefined) },
+    ],
+    [
+      'an exporter of another connection [M13]',
+      'exporter_mismatch',
+      { claims: (c) => ({ ...c, exporter: new Uint8Array(32) }) },
+    ],
     ['claims without an exporter', 'exporter_mismatch', { claims: (c) => without(c, 'exporter') }],
     [
       'the evidence of a certificate [M17]',
       'certificate_channel',
       { claims: (c) => without(c, 'exporter', 'nonce'), document: set('nonce', () => undefined) },
     ],
-    ['the right evidence behind another TLS key [M14]', 'tls_key_mismatch', { claims: (c) => ({ ...c, tlsSpki: new Uint8Array(32) }) }],
+    [
+      'the right evidence behind another TLS key [M14]',
+      'tls_key_mismatch',
+      { claims: (c) => ({ ...c, tlsSpki: new Uint8Array(32) }) },
+    ],
     [
       'claims that are not canonical [M5]',
       'claims_not_canonical',
@@ -129,7 +162,9 @@ describe('refused before a byte of the request', () => {
       'claims_label',
       {
         claimsBytes: (bytes) =>
-          Uint8Array.from(Buffer.from(Buffer.from(bytes).toString('latin1').replace('claims/v1', 'claims/v2'), 'latin1')),
+          Uint8Array.from(
+            Buffer.from(Buffer.from(bytes).toString('latin1').replace('claims/v1', 'claims/v2'), 'latin1'),
+          ),
       },
     ],
     [
@@ -137,7 +172,11 @@ describe('refused before a byte of the request', () => {
       'claims_fields',
       { claimsBytes: (bytes) => Uint8Array.of((bytes[0] ?? 0) + 1, ...bytes.subarray(1), 0x0a, 0x00) },
     ],
-    ['a tampered report', 'snp_signature', { document: set('report', (d) => toBase64(b64(d['report']).fill(7, 0x1e0, 0x1e1))) }],
+    [
+      'a tampered report',
+      'snp_signature',
+      { document: set('report', (d) => toBase64(b64(d['report']).fill(7, 0x1e0, 0x1e1))) },
+    ],
     [
       'claims that are not the signed ones [M1]',
       'claims_not_bound',
@@ -164,7 +203,12 @@ describe('refused before a byte of the request', () => {
       {
         document: set('models', (d) => [
           ...(d['models'] as JsonObject[]),
-          { id: 'x', sha256: '11'.repeat(32), kind: 'blob', blobs: [{ role: 'weights', sha256: '11'.repeat(32), size: 1 }] },
+          {
+            id: 'x',
+            sha256: '11'.repeat(32),
+            kind: 'blob',
+            blobs: [{ role: 'weights', sha256: '11'.repeat(32), size: 1 }],
+          },
         ]),
       },
     ],
@@ -173,7 +217,10 @@ describe('refused before a byte of the request', () => {
       'model_list_contradiction',
       {
         document: set('models', (d) =>
-          (d['models'] as JsonObject[]).map((m) => ({ ...m, blobs: [{ role: 'weights', sha256: '11'.repeat(32), size: 1 }] })),
+          (d['models'] as JsonObject[]).map((m) => ({
+            ...m,
+            blobs: [{ role: 'weights', sha256: '11'.repeat(32), size: 1 }],
+          })),
         ),
       },
     ],
@@ -182,23 +229,67 @@ describe('refused before a byte of the request', () => {
       'model_not_requested',
       { claims: (c) => ({ ...c, model: { kind: 'blob', id: MODEL_ID, sha256: fromHex(MODEL_SHA256) } }) },
     ],
-    ['report_data repeated wrongly [M8]', 'report_data_contradiction', { document: set('report_data', (d) => flip(d['report_data'])) }],
-    ['measurement repeated wrongly [M8]', 'measurement_contradiction', { document: set('measurement', (d) => flip(d['measurement'])) }],
-    ['nonce repeated wrongly [M8]', 'nonce_contradiction', { document: set('nonce', (d) => flip(d['nonce'])) }],
+    [
+      'report_data repeated wrongly [M8]',
+      'report_data_contradiction',
+      { document: set('report_data', (d) => flip(d['report_data'])) },
+    ],
+    [
+      'measurement repeated wrongly [M8]',
+      'measurement_contradiction',
+      { document: set('measurement', (d) => flip(d['measurement'])) },
+    ],
+    [
+      'nonce repeated wrongly [M8]',
+      'nonce_contradiction',
+      { document: set('nonce', (d) => flip(d['nonce'])) },
+    ],
     ['nonce not repeated [M8]', 'nonce_contradiction', { document: (d) => without(d, 'nonce') }],
-    ['time repeated wrongly [M8]', 'timestamp_contradiction', { document: set('timestamp', () => '2026-02-21T12:00:01Z') }],
+    [
+      'time repeated wrongly [M8]',
+      'timestamp_contradiction',
+      { document: set('timestamp', () => '2026-02-21T12:00:01Z') },
+    ],
     ['a guest that can be debugged', 'snp_guest_policy', { report: { guestPolicy: 0x3da_0137n } }],
     ['a report another VMPL asked for', 'snp_vmpl', { report: { vmpl: 1 } }],
-    ['a chip that is not listed', 'snp_chip_not_listed', {}, { policy: { ...POLICY, chips: ['77'.repeat(64)] } }],
-    ['only chips of another vendor listed', 'chip_not_listed', {}, { policy: { ...POLICY, chips: ['77'.repeat(16)] } }],
-    ['firmware below the minimum', 'snp_minimum_tcb', {}, { policy: { ...POLICY, minimumTcb: { Genoa: { microcode: 255 } } } }],
+    [
+      'a chip that is not listed',
+      'snp_chip_not_listed',
+      {},
+      { policy: { ...POLICY, chips: ['77'.repeat(64)] } },
+    ],
+    [
+      'only chips of another vendor listed',
+      'chip_not_listed',
+      {},
+      { policy: { ...POLICY, chips: ['77'.repeat(16)] } },
+    ],
+    [
+      'firmware below the minimum',
+      'snp_minimum_tcb',
+      {},
+      { policy: { ...POLICY, minimumTcb: { Genoa: { microcode: 255 } } } },
+    ],
     ['a product that is not accepted', 'snp_product', {}, { policy: { ...POLICY, products: ['Turin'] } }],
-    ['a configuration that is not listed', 'config_not_listed', {}, { policy: { ...POLICY, configs: ['00'.repeat(32)] } }],
+    [
+      'a configuration that is not listed',
+      'config_not_listed',
+      {},
+      { policy: { ...POLICY, configs: ['00'.repeat(32)] } },
+    ],
     ['an expired chain', 'snp_certificate_validity', {}, { now: () => Date.parse('2060-01-01T00:00:00Z') }],
-    ['no CRL [M9]', 'snp_crl', { document: set('endorsements', (d) => ({ ...(d['endorsements'] as JsonObject), crl: undefined })) }],
+    [
+      'no CRL [M9]',
+      'snp_crl',
+      { document: set('endorsements', (d) => ({ ...(d['endorsements'] as JsonObject), crl: undefined })) },
+    ],
     ['a document of another version', 'malformed_document', { document: set('version', () => '2') }],
     ['a document with an unknown key', 'malformed_document', { document: set('extra', () => 1) }],
-    ['a document with base64 that has two spellings', 'malformed_base64', { document: set('claims', (d) => `${String(d['claims'])}=`) }],
+    [
+      'a document with base64 that has two spellings',
+      'malformed_base64',
+      { document: set('claims', (d) => `${String(d['claims'])}=`) },
+    ],
     ['no endorsements', 'malformed_document', { document: (d) => without(d, 'endorsements') }],
   ])('%s', async (_, code, how, options) => {
     expect((await refusedBy(how, options))?.code).toBe(code);
@@ -210,7 +301,12 @@ describe('refused before a byte of the request', () => {
       report: { measurement: new Uint8Array(48).fill(1) },
     });
     const failed = refusal?.transcript.filter(({ status }) => status === 'fail').map(({ code }) => code);
-    expect(failed).toEqual(['snp_measurement', 'exporter_mismatch', 'tls_key_mismatch', 'measurement_not_listed']);
+    expect(failed).toEqual([
+      'snp_measurement',
+      'exporter_mismatch',
+      'tls_key_mismatch',
+      'measurement_not_listed',
+    ]);
     expect(refusal).toMatchObject({ kind: 'refused', code: 'snp_measurement', check: 'S27' });
     expect(refusal?.transcript.length).toBeGreaterThan(45);
   });
@@ -239,7 +335,9 @@ describe('refused before a byte of the request', () => {
     });
     const refusal = await prompt(relay);
     expectNothingSent(relay);
-    expect(refusal?.transcript.filter(({ status }) => status === 'fail').map(({ code }) => code)).toEqual(['exporter_mismatch']);
+    expect(refusal?.transcript.filter(({ status }) => status === 'fail').map(({ code }) => code)).toEqual([
+      'exporter_mismatch',
+    ]);
     await relay.close();
     await genuine.close();
   });
@@ -250,7 +348,12 @@ describe('transport', () => {
     [
       '503 tee_not_enabled',
       'attestation_unavailable',
-      ({ socket }) => send(socket, 503, '{"error":{"message":"x","type":"server_error","param":null,"code":"tee_not_enabled"}}'),
+      ({ socket }) =>
+        send(
+          socket,
+          503,
+          '{"error":{"message":"x","type":"server_error","param":null,"code":"tee_not_enabled"}}',
+        ),
     ],
     ['an error page', 'attestation_unavailable', ({ socket }) => send(socket, 404, '<html>')],
     [
@@ -262,19 +365,41 @@ describe('transport', () => {
     [
       'bytes that are not utf-8',
       'malformed_json',
-      ({ socket }) => void socket.write(Buffer.from('HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n\xff', 'latin1')),
+      ({ socket }) =>
+        void socket.write(Buffer.from('HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n\xff', 'latin1')),
     ],
     ['garbage', 'attestation_response', ({ socket }) => void socket.write('SSH-2.0-OpenSSH_9.2p1\r\n\r\n')],
-    ['HTTP/1.0', 'attestation_response', ({ socket }) => void socket.write('HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n{}')],
-    ['an interim response', 'attestation_response', ({ socket }) => void socket.write('HTTP/1.1 100 Continue\r\n\r\n')],
+    [
+      'HTTP/1.0',
+      'attestation_response',
+      ({ socket }) => void socket.write('HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n{}'),
+    ],
+    [
+      'an interim response',
+      'attestation_response',
+      ({ socket }) => void socket.write('HTTP/1.1 100 Continue\r\n\r\n'),
+    ],
     [
       'two lengths',
       'attestation_response',
-      ({ socket }) => void socket.write('HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}'),
+      ({ socket }) =>
+        void socket.write('HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}'),
     ],
-    ['length and chunked', 'attestation_response', ({ socket }) => send(socket, 200, '{}', { 'transfer-encoding': 'chunked' })],
-    ['a compressed body', 'attestation_response', ({ socket }) => send(socket, 200, '{}', { 'content-encoding': 'gzip' })],
-    ['an endless header', 'input_too_large', ({ socket }) => void socket.write(`HTTP/1.1 200 OK\r\nx: ${'y'.repeat(20_000)}`)],
+    [
+      'length and chunked',
+      'attestation_response',
+      ({ socket }) => send(socket, 200, '{}', { 'transfer-encoding': 'chunked' }),
+    ],
+    [
+      'a compressed body',
+      'attestation_response',
+      ({ socket }) => send(socket, 200, '{}', { 'content-encoding': 'gzip' }),
+    ],
+    [
+      'an endless header',
+      'input_too_large',
+      ({ socket }) => void socket.write(`HTTP/1.1 200 OK\r\nx: ${'y'.repeat(20_000)}`),
+    ],
     [
       'a body announced too large',
       'input_too_large',
@@ -302,7 +427,9 @@ describe('transport', () => {
   });
 
   test('a server that never answers', async () => {
-    expect((await refusedBy({ attestation: () => {} }, { attestTimeoutMs: 50 }))?.code).toBe('attestation_timeout');
+    expect((await refusedBy({ attestation: () => {} }, { attestTimeoutMs: 50 }))?.code).toBe(
+      'attestation_timeout',
+    );
   });
 
   test('a document in chunks of one byte is read', async () => {
@@ -355,7 +482,9 @@ describe('transport', () => {
     await new Promise<void>((resolve) => {
       server.listen(0, '127.0.0.1', resolve);
     });
-    expect(await prompt({ origin: `http://127.0.0.1:${(server.address() as AddressInfo).port}` })).toMatchObject({ code: 'plain_http' });
+    expect(
+      await prompt({ origin: `http://127.0.0.1:${(server.address() as AddressInfo).port}` }),
+    ).toMatchObject({ code: 'plain_http' });
     expect(connections).toBe(0);
     await new Promise((resolve) => {
       server.close(resolve);
@@ -370,16 +499,34 @@ describe('transport', () => {
   });
 
   test.each([
-    ['a resumed session [M12]', 'session_resumed', { isSessionReused: () => true, getProtocol: () => 'TLSv1.3', alpnProtocol: 'http/1.1' }],
-    ['another version', 'tls_version', { isSessionReused: () => false, getProtocol: () => 'TLSv1.2', alpnProtocol: 'http/1.1' }],
-    ['HTTP/2', 'tls_version', { isSessionReused: () => false, getProtocol: () => 'TLSv1.3', alpnProtocol: 'h2' }],
-    ['no ALPN is HTTP/1.1', 'accepted', { isSessionReused: () => false, getProtocol: () => 'TLSv1.3', alpnProtocol: false as const }],
+    [
+      'a resumed session [M12]',
+      'session_resumed',
+      { isSessionReused: () => true, getProtocol: () => 'TLSv1.3', alpnProtocol: 'http/1.1' },
+    ],
+    [
+      'another version',
+      'tls_version',
+      { isSessionReused: () => false, getProtocol: () => 'TLSv1.2', alpnProtocol: 'http/1.1' },
+    ],
+    [
+      'HTTP/2',
+      'tls_version',
+      { isSessionReused: () => false, getProtocol: () => 'TLSv1.3', alpnProtocol: 'h2' },
+    ],
+    [
+      'no ALPN is HTTP/1.1',
+      'accepted',
+      { isSessionReused: () => false, getProtocol: () => 'TLSv1.3', alpnProtocol: false as const },
+    ],
   ])('%s', (_, code, socket) => {
     expect(codeOf(() => requireFreshTls13(socket))).toBe(code);
   });
 
   test('a server that hands out tickets is never resumed: every connection is a full handshake [M12]', async () => {
-    const server = await startAttestedServer({ respond: ({ body }, { socket }) => send(socket, 200, body, { connection: 'close' }) });
+    const server = await startAttestedServer({
+      respond: ({ body }, { socket }) => send(socket, 200, body, { connection: 'close' }),
+    });
     const fetch = attestedFetch({ policy: POLICY, now: () => NOW });
     for (let i = 0; i < 3; i++) await (await fetch(`${server.origin}/x`)).text();
     expect(server.connections.map(({ resumed, attested }) => [resumed, attested])).toEqual([[false, 1], [false, 1], [false, 1]]); // prettier-ignore
@@ -389,20 +536,25 @@ describe('transport', () => {
 });
 
 describe('requests', () => {
-  test.each([['https'], ['http']])('a redirect to another origin (%s) is not followed [M16]', async (protocol) => {
-    const elsewhere = await startAttestedServer();
-    const server = await startAttestedServer({
-      respond: (_, { socket }) => send(socket, 307, '', { location: elsewhere.origin.replace('https', protocol) }),
-    });
-    expect(await prompt(server)).toMatchObject({ code: 'redirect_refused' });
-    expect(elsewhere.connections).toHaveLength(0);
-    await server.close();
-    await elsewhere.close();
-  });
+  test.each([['https'], ['http']])(
+    'a redirect to another origin (%s) is not followed [M16]',
+    async (protocol) => {
+      const elsewhere = await startAttestedServer();
+      const server = await startAttestedServer({
+        respond: (_, { socket }) =>
+          send(socket, 307, '', { location: elsewhere.origin.replace('https', protocol) }),
+      });
+      expect(await prompt(server)).toMatchObject({ code: 'redirect_refused' });
+      expect(elsewhere.connections).toHaveLength(0);
+      await server.close();
+      await elsewhere.close();
+    },
+  );
 
   test('a redirect within the origin is followed', async () => {
     const server = await startAttestedServer({
-      respond: ({ path, body }, { socket }) => (path === '/b' ? send(socket, 200, body) : send(socket, 307, '', { location: '/b' })),
+      respond: ({ path, body }, { socket }) =>
+        path === '/b' ? send(socket, 200, body) : send(socket, 307, '', { location: '/b' }),
     });
     const fetch = attestedFetch({ policy: POLICY, now: () => NOW });
     const response = await fetch(`${server.origin}/a`, { method: 'POST', body: '{"x":1}' });
@@ -431,15 +583,30 @@ describe('requests', () => {
     ['names it', JSON.stringify({ model: MODEL_ID }), 'accepted'],
     ['names another, though the policy lists it', JSON.stringify({ model: 'other' }), 'model_not_attested'],
     ['names two', `{"model":"${MODEL_ID}","model":"other"}`, 'model_not_attested'],
-    ['names two, one of them in escapes', `{"model":"${MODEL_ID}","mod\\u0065l":"other"}`, 'model_not_attested'],
+    [
+      'names two, one of them in escapes',
+      `{"model":"${MODEL_ID}","mod\\u0065l":"other"}`,
+      'model_not_attested',
+    ],
     ['names it in escapes', `{"mod\\u0065l":"${MODEL_ID}"}`, 'accepted'],
     ['names one deeper', `{"x":{"model":"${MODEL_ID}"}}`, 'model_not_attested'],
-    ['has the word elsewhere', JSON.stringify({ model: MODEL_ID, user: 'model', prompt: 'a "model"' }), 'accepted'],
-    ['is long', JSON.stringify({ model: MODEL_ID, prompt: Array.from({ length: 20_000 }, (_, i) => i) }), 'accepted'],
+    [
+      'has the word elsewhere',
+      JSON.stringify({ model: MODEL_ID, user: 'model', prompt: 'a "model"' }),
+      'accepted',
+    ],
+    [
+      'is long',
+      JSON.stringify({ model: MODEL_ID, prompt: Array.from({ length: 20_000 }, (_, i) => i) }),
+      'accepted',
+    ],
     ['names none', '{}', 'model_not_attested'],
     ['is no json', 'x', 'model_not_attested'],
   ])('with one model attested by name, a request that %s', async (_, body, code) => {
-    const server = await startAttestedServer({ models: [MODEL, other], respond: (_request, { socket }) => send(socket, 200, '') });
+    const server = await startAttestedServer({
+      models: [MODEL, other],
+      respond: (_request, { socket }) => send(socket, 200, ''),
+    });
     const lists = { ...POLICY, models: { [MODEL_ID]: MODEL_SHA256, other: toHex(other.sha256) } };
     const fetch = attestedFetch({ policy: lists, now: () => NOW, model: MODEL_ID });
     const refusal = await refusalOf(() => fetch(server.origin, { method: 'POST', body }));
@@ -450,9 +617,16 @@ describe('requests', () => {
   });
 
   test('the weaker forms hold what they promise when they are asked for in code', async () => {
-    const certificate: Misbehaviour = { claims: (c) => without(c, 'exporter', 'nonce'), document: (d) => without(d, 'nonce') };
+    const certificate: Misbehaviour = {
+      claims: (c) => without(c, 'exporter', 'nonce'),
+      document: (d) => without(d, 'nonce'),
+    };
     const server = await startAttestedServer({ ...certificate, models: [MODEL, other] });
-    const weak: AppraisalPolicy = { ...without(POLICY, 'models'), [allowAnyModel]: true, [allowCertificateChannel]: true };
+    const weak: AppraisalPolicy = {
+      ...without(POLICY, 'models'),
+      [allowAnyModel]: true,
+      [allowCertificateChannel]: true,
+    };
     const fetch = attestedFetch({ policy: weak, now: () => NOW });
     const result = await fetch.verify(server.origin);
     expect(result.certificateAlone).toBe(true);

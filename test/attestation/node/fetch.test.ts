@@ -88,7 +88,10 @@ describe('the OpenAI SDK over attestedFetch', () => {
 
   test('streams', async () => {
     const server = await serve();
-    const stream = await sdk(server, client()).chat.completions.create({ ...say('one two three'), stream: true });
+    const stream = await sdk(server, client()).chat.completions.create({
+      ...say('one two three'),
+      stream: true,
+    });
     const words: string[] = [];
     for await (const chunk of stream) words.push(chunk.choices[0]?.delta.content ?? '');
     expect(words).toEqual(['', 'echo ', 'one ', 'two ', 'three', '']);
@@ -99,7 +102,9 @@ describe('the OpenAI SDK over attestedFetch', () => {
     const server = await serve({
       respond: (request, connection) => {
         connection.socket.once('close', () => gone.resolve());
-        connection.socket.write('HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n');
+        connection.socket.write(
+          'HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n',
+        );
         const line = `data: ${JSON.stringify({ id: '1', object: 'chat.completion.chunk', created: 1, model: '', choices: [] })}\n\n`;
         connection.socket.write(`${line.length.toString(16)}\r\n${line}\r\n`);
         expect(request.method).toBe('POST');
@@ -121,15 +126,25 @@ describe('the OpenAI SDK over attestedFetch', () => {
 
   test('uploads a form, with its file', async () => {
     const server = await serve({
-      respond: ({ body }, { socket }) => send(socket, 200, JSON.stringify({ text: body.includes('RIFFdata') ? 'heard' : 'lost' })),
+      respond: ({ body }, { socket }) =>
+        send(socket, 200, JSON.stringify({ text: body.includes('RIFFdata') ? 'heard' : 'lost' })),
     });
-    const answer = await sdk(server, client()).audio.transcriptions.create({ model: MODEL_ID, file: new File(['RIFFdata'], 'a.wav') });
+    const answer = await sdk(server, client()).audio.transcriptions.create({
+      model: MODEL_ID,
+      file: new File(['RIFFdata'], 'a.wav'),
+    });
     expect(answer.text).toBe('heard');
   });
 });
 
-async function ask(fetch: AttestedFetch, server: AttestedServer, content: string): Promise<string | undefined> {
-  return (await sdk(server, fetch).chat.completions.create(say(content))).choices[0]?.message.content ?? undefined;
+async function ask(
+  fetch: AttestedFetch,
+  server: AttestedServer,
+  content: string,
+): Promise<string | undefined> {
+  return (
+    (await sdk(server, fetch).chat.completions.create(say(content))).choices[0]?.message.content ?? undefined
+  );
 }
 
 describe('connections', () => {
@@ -154,7 +169,9 @@ describe('connections', () => {
       expect(attested).toBe(1);
     }
     expect(server.requests()).toHaveLength(50);
-    expect(new Set(server.connections.map(({ received }) => received.slice(0, 100))).size).toBe(server.connections.length);
+    expect(new Set(server.connections.map(({ received }) => received.slice(0, 100))).size).toBe(
+      server.connections.length,
+    );
   });
 
   test('server restarts mid-run with a new key and genuine evidence: attested again, then used [M16]', async () => {
@@ -175,9 +192,15 @@ describe('connections', () => {
     const fetch = client();
     expect(await ask(fetch, before, 'a')).toBe('echo a');
     await before.close();
-    const impostor = await startAttestedServer({ claims: (c) => ({ ...c, tlsSpki: new Uint8Array(32).fill(1) }) }, before.port);
+    const impostor = await startAttestedServer(
+      { claims: (c) => ({ ...c, tlsSpki: new Uint8Array(32).fill(1) }) },
+      before.port,
+    );
     const refusal = await refusalOf(() =>
-      fetch(`${impostor.origin}/v1/chat/completions`, { method: 'POST', body: JSON.stringify(say('secret')) }),
+      fetch(`${impostor.origin}/v1/chat/completions`, {
+        method: 'POST',
+        body: JSON.stringify(say('secret')),
+      }),
     );
     expect(refusal?.code).toBe('tls_key_mismatch');
     expect(impostor.requests()).toHaveLength(0);
@@ -193,7 +216,9 @@ describe('connections', () => {
     await Promise.all(wave);
     await before.close();
     const impostor = await serve({ report: { measurement: new Uint8Array(48).fill(3) } }, before.port);
-    const second = await Promise.allSettled(Array.from({ length: 25 }, (_, i) => ask(fetch, impostor, String(i))));
+    const second = await Promise.allSettled(
+      Array.from({ length: 25 }, (_, i) => ask(fetch, impostor, String(i))),
+    );
     expect(second.every(({ status }) => status === 'rejected')).toBe(true);
     expect(impostor.requests()).toHaveLength(0);
     expect(impostor.connections.length).toBeGreaterThan(0);
@@ -247,7 +272,11 @@ describe('connections', () => {
   test('more requests than connections wait their turn', async () => {
     const server = await serve();
     const fetch = client({ connections: 1 });
-    expect(await Promise.all(['a', 'b', 'c'].map((word) => ask(fetch, server, word)))).toEqual(['echo a', 'echo b', 'echo c']);
+    expect(await Promise.all(['a', 'b', 'c'].map((word) => ask(fetch, server, word)))).toEqual([
+      'echo a',
+      'echo b',
+      'echo c',
+    ]);
     expect(server.connections).toHaveLength(1);
   });
 
@@ -268,25 +297,35 @@ describe('connections', () => {
     abort.abort();
     expect(await pending).toMatchObject({ name: 'AbortError' });
     release.resolve();
-    expect(await (await fetch(`${server.origin}/y`, { method: 'POST', body: '{}' })).json()).toMatchObject({ object: 'chat.completion' });
+    expect(await (await fetch(`${server.origin}/y`, { method: 'POST', body: '{}' })).json()).toMatchObject({
+      object: 'chat.completion',
+    });
     expect(server.requests().map(({ path }) => path)).toEqual(['/y']);
   });
 
   test('takes a Request, a URL or a text, and what init says wins', async () => {
     const server = await serve({
-      respond: ({ method, headers, body }, { socket }) => send(socket, 200, JSON.stringify([method, headers.get('x-a'), body])),
+      respond: ({ method, headers, body }, { socket }) =>
+        send(socket, 200, JSON.stringify([method, headers.get('x-a'), body])),
     });
     const fetch = client();
-    const request = new Request(`${server.origin}/v1/x`, { method: 'PUT', headers: { 'x-a': '1' }, body: 'one' });
+    const request = new Request(`${server.origin}/v1/x`, {
+      method: 'PUT',
+      headers: { 'x-a': '1' },
+      body: 'one',
+    });
     expect(await (await fetch(request)).json()).toEqual(['PUT', '1', 'one']);
     const again = new Request(`${server.origin}/v1/x`, { method: 'PUT', headers: { 'x-a': '1' } });
     expect(await (await fetch(again, { method: 'POST', body: 'two' })).json()).toEqual(['POST', '1', 'two']);
-    expect(await (await fetch(new URL(`${server.origin}/v1/x`), { headers: { 'x-a': '2' } })).json()).toEqual(['GET', '2', '']);
+    expect(await (await fetch(new URL(`${server.origin}/v1/x`), { headers: { 'x-a': '2' } })).json()).toEqual(
+      ['GET', '2', ''],
+    );
   });
 
   test('a body that streams is sent as it comes', async () => {
     const server = await serve({
-      respond: ({ headers, body }, { socket }) => send(socket, 200, JSON.stringify([headers.get('transfer-encoding'), body])),
+      respond: ({ headers, body }, { socket }) =>
+        send(socket, 200, JSON.stringify([headers.get('transfer-encoding'), body])),
     });
     const body = new ReadableStream({
       start(controller) {
@@ -294,7 +333,11 @@ describe('connections', () => {
         controller.close();
       },
     });
-    const response = await client()(`${server.origin}/v1/x`, { method: 'POST', body, duplex: 'half' } as RequestInit);
+    const response = await client()(`${server.origin}/v1/x`, {
+      method: 'POST',
+      body,
+      duplex: 'half',
+    } as RequestInit);
     expect(await response.json()).toEqual(['chunked', 'ab']);
   });
 
@@ -310,7 +353,11 @@ describe('connections', () => {
   test('sameMachine: later connections must come from the chip of the first, and every one is verified besides', async () => {
     const one = await simulatedAmd();
     // Same roots, same software, another genuine chip.
-    const two = await createSimulatedAmd({ now: new Date(NOW), keys: await one.exportKeys(), chipId: new Uint8Array(64).fill(0x22) });
+    const two = await createSimulatedAmd({
+      now: new Date(NOW),
+      keys: await one.exportKeys(),
+      chipId: new Uint8Array(64).fill(0x22),
+    });
     const moved: Pick<Misbehaviour, 'document'> = {
       document: async (document) => {
         const report = new Uint8Array(Buffer.from(String(document['report']), 'base64'));
@@ -318,7 +365,11 @@ describe('connections', () => {
         return {
           ...document,
           report: toBase64(await two.signReport({ reportData, measurement })),
-          endorsements: { vek: toBase64(two.vek), chain: [two.intermediate, two.ark].map(toBase64), crl: toBase64(two.crl) },
+          endorsements: {
+            vek: toBase64(two.vek),
+            chain: [two.intermediate, two.ark].map(toBase64),
+            crl: toBase64(two.crl),
+          },
         };
       },
     };
@@ -329,7 +380,8 @@ describe('connections', () => {
     expect(await ask(free, first, 'a')).toBe('echo a');
     await first.close();
     const second = await startAttestedServer(moved, first.port);
-    const send = (): Promise<unknown> => fetch(`${second.origin}/v1/chat/completions`, { method: 'POST', body: JSON.stringify(say('b')) });
+    const send = (): Promise<unknown> =>
+      fetch(`${second.origin}/v1/chat/completions`, { method: 'POST', body: JSON.stringify(say('b')) });
     const refusal = await refusalOf(send);
     expect(refusal).toMatchObject({
       kind: 'refused',
@@ -350,12 +402,26 @@ describe('connections', () => {
   });
 
   test('sameMachine: evidence that names no machine is refused at once', async () => {
-    const vlek = await createSimulatedAmd({ now: new Date(NOW), keys: await (await simulatedAmd()).exportKeys(), vekKind: 'vlek' });
+    const vlek = await createSimulatedAmd({
+      now: new Date(NOW),
+      keys: await (await simulatedAmd()).exportKeys(),
+      vekKind: 'vlek',
+    });
     const server = await serve({
       document: async (document) => {
-        const { reportData, measurement } = parseReport(new Uint8Array(Buffer.from(String(document['report']), 'base64')));
-        const endorsements = { vek: toBase64(vlek.vek), chain: [vlek.asvk, vlek.ark].map(toBase64), crl: toBase64(vlek.crl) };
-        return { ...document, report: toBase64(await vlek.signReport({ reportData, measurement })), endorsements };
+        const { reportData, measurement } = parseReport(
+          new Uint8Array(Buffer.from(String(document['report']), 'base64')),
+        );
+        const endorsements = {
+          vek: toBase64(vlek.vek),
+          chain: [vlek.asvk, vlek.ark].map(toBase64),
+          crl: toBase64(vlek.crl),
+        };
+        return {
+          ...document,
+          report: toBase64(await vlek.signReport({ reportData, measurement })),
+          endorsements,
+        };
       },
     });
     expect((await client().verify(server.origin)).chip).toBeUndefined();

@@ -1,12 +1,23 @@
 // The local proxy: what it forwards, how bodies flow, who it answers, and that it stays shut for an upstream that is refused.
 
 import { once } from 'node:events';
-import { type ClientRequest, type IncomingMessage, request as httpRequest, type RequestOptions } from 'node:http';
+import {
+  type ClientRequest,
+  type IncomingMessage,
+  request as httpRequest,
+  type RequestOptions,
+} from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { setImmediate as turn } from 'node:timers/promises';
 import OpenAI from 'openai';
 import { afterEach, describe, expect, test } from 'vitest';
-import { endToEnd, isLoopback, type ProxyOptions, type RunningProxy, startProxy } from '../../../attestation/node/proxy.ts';
+import {
+  endToEnd,
+  isLoopback,
+  type ProxyOptions,
+  type RunningProxy,
+  startProxy,
+} from '../../../attestation/node/proxy.ts';
 import { allowSimulated, type AppraisalPolicy } from '../../../attestation/appraise/policy.ts';
 import {
   type AttestedServer,
@@ -22,7 +33,11 @@ import { deferred } from '../../fixtures/deferred.ts';
 import { watch } from '../../fixtures/http/in-flight.ts';
 import { codeOfAsync } from '../../fixtures/refusal.ts';
 
-const POLICY: AppraisalPolicy = { measurements: [MEASUREMENT], models: { [MODEL_ID]: MODEL_SHA256 }, [allowSimulated]: true };
+const POLICY: AppraisalPolicy = {
+  measurements: [MEASUREMENT],
+  models: { [MODEL_ID]: MODEL_SHA256 },
+  [allowSimulated]: true,
+};
 
 const CLOSING: (() => Promise<void>)[] = [];
 afterEach(async () => {
@@ -35,7 +50,14 @@ async function start(
 ): Promise<{ server: AttestedServer; proxy: RunningProxy }> {
   const server = await startAttestedServer(how);
   CLOSING.push(() => server.close());
-  const proxy = await startProxy({ upstream: server.origin, policy: POLICY, host: '127.0.0.1', port: 0, now: () => NOW, ...options });
+  const proxy = await startProxy({
+    upstream: server.origin,
+    policy: POLICY,
+    host: '127.0.0.1',
+    port: 0,
+    now: () => NOW,
+    ...options,
+  });
   const unwatch = watch(proxy.inFlight);
   CLOSING.push(async () => {
     unwatch();
@@ -51,7 +73,9 @@ function raw(proxy: RunningProxy, options: RequestOptions = {}): ClientRequest {
   return httpRequest({ hostname, port, path: '/v1/x', ...options });
 }
 
-async function finish(request: ClientRequest): Promise<{ status: number; headers: IncomingMessage['headers']; body: string }> {
+async function finish(
+  request: ClientRequest,
+): Promise<{ status: number; headers: IncomingMessage['headers']; body: string }> {
   const [response] = (await once(request.end(), 'response')) as [IncomingMessage];
   let body = '';
   for await (const chunk of response) body += String(chunk);
@@ -66,12 +90,16 @@ describe('proxy', () => {
     const answer = await client.chat.completions.create({ model: MODEL_ID, messages });
     expect(answer.choices[0]?.message.content).toBe('echo one two');
     let text = '';
-    for await (const chunk of await client.chat.completions.create({ model: MODEL_ID, messages, stream: true }))
+    for await (const chunk of await client.chat.completions.create({
+      model: MODEL_ID,
+      messages,
+      stream: true,
+    }))
       text += chunk.choices[0]?.delta.content ?? '';
     expect(text).toBe('echo one two');
-    expect(server.requests().map(({ headers }) => [headers.get('authorization'), headers.get('host')])).toEqual(
-      Array.from({ length: 2 }, () => ['Bearer secret', new URL(server.origin).host]),
-    );
+    expect(
+      server.requests().map(({ headers }) => [headers.get('authorization'), headers.get('host')]),
+    ).toEqual(Array.from({ length: 2 }, () => ['Bearer secret', new URL(server.origin).host]));
     expect(proxy.result().models.get(MODEL_ID)).toBe(MODEL_SHA256);
   });
 
@@ -79,7 +107,8 @@ describe('proxy', () => {
     const { server, proxy } = await start();
     expect(server.connections.map(({ attested }) => attested)).toEqual([1]);
     await Promise.all(Array.from({ length: 8 }, () => finish(raw(proxy, { method: 'POST' }))));
-    for (const { received } of server.connections) expect(received.startsWith('GET /v1/attestation?')).toBe(true);
+    for (const { received } of server.connections)
+      expect(received.startsWith('GET /v1/attestation?')).toBe(true);
     expect(server.requests()).toHaveLength(8);
   });
 
@@ -99,10 +128,14 @@ describe('proxy', () => {
     });
     expect((await finish(raw(proxy))).status).toBe(200);
     impostor = true;
-    const { status, headers, body } = await finish(raw(proxy, { method: 'POST', headers: { 'content-length': 6 } }).end('secret'));
+    const { status, headers, body } = await finish(
+      raw(proxy, { method: 'POST', headers: { 'content-length': 6 } }).end('secret'),
+    );
     expect(status).toBe(502);
     expect(headers['x-should-retry']).toBe('false');
-    expect(JSON.parse(body)).toMatchObject({ error: { type: 'attestation_error', code: 'tls_key_mismatch', param: null } });
+    expect(JSON.parse(body)).toMatchObject({
+      error: { type: 'attestation_error', code: 'tls_key_mismatch', param: null },
+    });
     expect(server.connections.map(({ received }) => received).join('')).not.toContain('secret');
     const client = new OpenAI({ baseURL: `${proxy.url}/v1`, apiKey: 'x' });
     await expect(client.models.list()).rejects.toMatchObject({ status: 502, code: 'tls_key_mismatch' });
@@ -229,7 +262,10 @@ describe('proxy', () => {
     expect(got?.get('x-mine')).toBe('yes');
     expect(got?.get('x-request-id')).toBe('r1');
     for (const name of ['x-private', 'te', 'proxy-authorization']) expect(got?.has(name)).toBe(false);
-    expect(endToEnd(['Connection', 'close, X-A', 'x-a', '1', Buffer.from('X-B'), Buffer.from('2')])).toEqual(['X-B', '2']);
+    expect(endToEnd(['Connection', 'close, X-A', 'x-a', '1', Buffer.from('X-B'), Buffer.from('2')])).toEqual([
+      'X-B',
+      '2',
+    ]);
   });
 
   test.each([
@@ -250,7 +286,11 @@ describe('proxy', () => {
   });
 
   test.each([
-    ['absolute-form', 'GET http://example.invalid/ HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n', 'HTTP/1.1 400'],
+    [
+      'absolute-form',
+      'GET http://example.invalid/ HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n',
+      'HTTP/1.1 400',
+    ],
     ['a Host that is none', 'GET / HTTP/1.1\r\nhost:\r\nconnection: close\r\n\r\n', 'HTTP/1.1 403'],
     ['no Host', 'GET / HTTP/1.0\r\n\r\n', 'HTTP/1.1 403'],
     ['CONNECT', 'CONNECT example.invalid:443 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n', 'HTTP/1.1 501'],
@@ -285,12 +325,16 @@ describe('proxy', () => {
   });
 
   test('an upstream that is not https is refused; so is a port that is taken', async () => {
-    expect(await codeOfAsync(() => startProxy({ upstream: 'http://127.0.0.1:1', policy: POLICY, host: '127.0.0.1', port: 0 }))).toBe(
-      'plain_http',
-    );
+    expect(
+      await codeOfAsync(() =>
+        startProxy({ upstream: 'http://127.0.0.1:1', policy: POLICY, host: '127.0.0.1', port: 0 }),
+      ),
+    ).toBe('plain_http');
     const { server, proxy } = await start();
     const port = Number(new URL(proxy.url).port);
-    await expect(startProxy({ upstream: server.origin, policy: POLICY, host: '127.0.0.1', port, now: () => NOW })).rejects.toMatchObject({
+    await expect(
+      startProxy({ upstream: server.origin, policy: POLICY, host: '127.0.0.1', port, now: () => NOW }),
+    ).rejects.toMatchObject({
       code: 'EADDRINUSE',
     });
   });
@@ -361,7 +405,10 @@ describe("requests that wait for the client's socket end with it", () => {
     const socket = await open(proxy);
     socket.write(Array.from({ length: 20 }, (_, i) => wire(`/${i}`)).join(''));
     const text = await received(socket);
-    expect(text.match(/HTTP\/1\.1 \d+/g)).toEqual([...Array<string>(16).fill('HTTP/1.1 200'), 'HTTP/1.1 429']);
+    expect(text.match(/HTTP\/1\.1 \d+/g)).toEqual([
+      ...Array<string>(16).fill('HTTP/1.1 200'),
+      'HTTP/1.1 429',
+    ]);
     expect(text).toContain('too_many_pipelined_requests');
     expect(state.asked).toBe(16);
     expect(server.requests().map(({ path }) => path)).not.toContain('/17');
@@ -391,7 +438,8 @@ describe("requests that wait for the client's socket end with it", () => {
     const { proxy } = await start(how);
     const socket = await open(proxy);
     socket.write(wire('/slow') + wire('/x', 'origin: https://evil.example\r\ncontent-length: 1000000\r\n'));
-    for (const piece of ['x'.repeat(400_000), 'x'.repeat(400_000)]) await new Promise((done) => socket.write(piece, done));
+    for (const piece of ['x'.repeat(400_000), 'x'.repeat(400_000)])
+      await new Promise((done) => socket.write(piece, done));
     while (state.asked < 1) await turn();
     socket.destroy();
     while (proxy.inFlight() > 0) await turn();
@@ -403,7 +451,8 @@ describe("requests that wait for the client's socket end with it", () => {
     async (bytes) => {
       const { how } = silent();
       const { proxy } = await start(how);
-      for (const before of ['', wire('/slow'), wire('/slow').repeat(3)]) (await open(proxy)).write(before + bytes);
+      for (const before of ['', wire('/slow'), wire('/slow').repeat(3)])
+        (await open(proxy)).write(before + bytes);
       (await open(proxy)).write(wire('/slow').repeat(3));
       while (proxy.inFlight() < 3) await turn();
       await proxy.close();

@@ -32,15 +32,22 @@ function chunked(body: Uint8Array, sizes: readonly number[]): Buffer {
   let at = 0;
   for (const size of [...sizes, body.length]) {
     const part = body.subarray(at, at + size);
-    if (part.length > 0) parts.push(bytesOf(`${part.length.toString(16)}\r\n`), Buffer.from(part), bytesOf('\r\n'));
+    if (part.length > 0)
+      parts.push(bytesOf(`${part.length.toString(16)}\r\n`), Buffer.from(part), bytesOf('\r\n'));
     at += part.length;
   }
-  return Buffer.concat([bytesOf('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n'), ...parts, bytesOf('0\r\n\r\n')]);
+  return Buffer.concat([
+    bytesOf('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n'),
+    ...parts,
+    bytesOf('0\r\n\r\n'),
+  ]);
 }
 
 describe('response reader', () => {
   test('reads status, headers and body', () => {
-    const response = feed(bytesOf('HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\nX-A:  b \r\nVary: a\r\nVary: b\r\n\r\nabc'));
+    const response = feed(
+      bytesOf('HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\nX-A:  b \r\nVary: a\r\nVary: b\r\n\r\nabc'),
+    );
     expect(response).toMatchObject({ status: 404 });
     expect(response?.headers.get('x-a')).toBe('b');
     expect(text(response)).toBe('abc');
@@ -51,11 +58,19 @@ describe('response reader', () => {
   test('reads the same however the bytes are cut, with a length and in chunks', () => {
     const cuts = fc.array(fc.nat(), { maxLength: 20 });
     fc.assert(
-      fc.property(fc.uint8Array({ maxLength: 1000 }), fc.array(fc.integer({ min: 1, max: 300 })), cuts, (body, sizes, at) => {
-        const whole = Buffer.concat([bytesOf(`HTTP/1.1 200 OK\r\ncontent-length: ${body.length}\r\n\r\n`), body]);
-        expect(feed(whole, at)?.body).toEqual(Buffer.from(body));
-        expect(feed(chunked(body, sizes), at)?.body).toEqual(Buffer.from(body));
-      }),
+      fc.property(
+        fc.uint8Array({ maxLength: 1000 }),
+        fc.array(fc.integer({ min: 1, max: 300 })),
+        cuts,
+        (body, sizes, at) => {
+          const whole = Buffer.concat([
+            bytesOf(`HTTP/1.1 200 OK\r\ncontent-length: ${body.length}\r\n\r\n`),
+            body,
+          ]);
+          expect(feed(whole, at)?.body).toEqual(Buffer.from(body));
+          expect(feed(chunked(body, sizes), at)?.body).toEqual(Buffer.from(body));
+        },
+      ),
     );
   });
 
@@ -82,7 +97,9 @@ describe('response reader', () => {
     const code = codeOf(() => feed(bytesOf(bytes)));
     const open = code === 'accepted' && feed(bytesOf(bytes)) === undefined;
     expect(code === 'attestation_response' || open).toBe(true);
-    expect(codeOf(() => feed(bytesOf(bytes + '\r\n\r\n'.repeat(200))))).toMatch(/attestation_response|input_too_large/);
+    expect(codeOf(() => feed(bytesOf(bytes + '\r\n\r\n'.repeat(200))))).toMatch(
+      /attestation_response|input_too_large/,
+    );
   });
 
   test('answers any bytes with a response, a wish for more, or the typed error', () => {

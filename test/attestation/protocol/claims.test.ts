@@ -5,8 +5,19 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { fromHex, toHex } from '../../../attestation/encoding/bytes.ts';
 import { type Cbor, encodeCbor } from '../../../attestation/encoding/cbor.ts';
-import { type Claims, decodeClaims, encodeClaims, reportData, unbatchedReportData } from '../../../attestation/protocol/claims.ts';
-import { allModelsDigest, attestedModel, encodeModelManifest, modelContradiction } from '../../../attestation/protocol/model.ts';
+import {
+  type Claims,
+  decodeClaims,
+  encodeClaims,
+  reportData,
+  unbatchedReportData,
+} from '../../../attestation/protocol/claims.ts';
+import {
+  allModelsDigest,
+  attestedModel,
+  encodeModelManifest,
+  modelContradiction,
+} from '../../../attestation/protocol/model.ts';
 import { accepted, codeOf } from '../../fixtures/refusal.ts';
 
 function b32(fill: number): Uint8Array {
@@ -116,7 +127,12 @@ describe('model digests', () => {
   const projector = { role: 'projector', sha256: b32(5), size: 11 };
 
   test('one blob of weights stands for itself', () => {
-    expect(attestedModel('demo', [weights])).toEqual({ id: 'demo', kind: 'blob', sha256: b32(4), blobs: [weights] });
+    expect(attestedModel('demo', [weights])).toEqual({
+      id: 'demo',
+      kind: 'blob',
+      sha256: b32(4),
+      blobs: [weights],
+    });
   });
 
   test('several blobs, or one that is no weights, are a manifest', () => {

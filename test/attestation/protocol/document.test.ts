@@ -33,7 +33,12 @@ const snp: AttestationDocument = {
   claims: bytes(100, 4),
   inclusion: { index: 2, size: 3, path: [bytes(32, 5)] },
   models: [
-    { id: 'a', sha256: bytes(32, 6), kind: 'blob', blobs: [{ role: 'weights', sha256: bytes(32, 6), size: 7 }] },
+    {
+      id: 'a',
+      sha256: bytes(32, 6),
+      kind: 'blob',
+      blobs: [{ role: 'weights', sha256: bytes(32, 6), size: 7 }],
+    },
     { id: 'b/c:d', sha256: bytes(32, 7), kind: 'manifest', blobs: [{ role: 'weights', sha256: bytes(32, 8), size: 1 }, { role: 'projector', sha256: bytes(32, 9), size: 2 }] }, // prettier-ignore
   ],
   endorsements: { vek: bytes(10, 10), chain: [bytes(11, 11), bytes(12, 12)], crl: bytes(13, 13) },
@@ -54,12 +59,18 @@ const tdx: AttestationDocument = {
     qeIdentityIssuerChain: 'pem3',
   },
 };
-const simulated: AttestationDocument = { ...snp, teeType: 'simulated', endorsements: snp.endorsements ?? { vek: bytes(1, 1), chain: [] } };
+const simulated: AttestationDocument = {
+  ...snp,
+  teeType: 'simulated',
+  endorsements: snp.endorsements ?? { vek: bytes(1, 1), chain: [] },
+};
 const SIMULATED_TDX = { ...tdx, teeType: 'simulated', endorsements: tdx.endorsements } as AttestationDocument;
 const { nonce: _nonce, endorsements: _endorsements, ...bare } = snp;
 
 function change(changes: Record<string, unknown>, from: AttestationDocument = snp): string {
-  return codeOf(() => parseDocument(JSON.parse(JSON.stringify({ ...documentToJson(from), ...changes })) as Json));
+  return codeOf(() =>
+    parseDocument(JSON.parse(JSON.stringify({ ...documentToJson(from), ...changes })) as Json),
+  );
 }
 
 describe('attestation document', () => {
@@ -75,7 +86,12 @@ describe('attestation document', () => {
       claims: Buffer.alloc(100, 4).toString('base64url'),
       inclusion: { index: 2, size: 3, path: ['05'.repeat(32)] },
       models: [
-        { id: 'a', sha256: '06'.repeat(32), kind: 'blob', blobs: [{ role: 'weights', sha256: '06'.repeat(32), size: 7 }] },
+        {
+          id: 'a',
+          sha256: '06'.repeat(32),
+          kind: 'blob',
+          blobs: [{ role: 'weights', sha256: '06'.repeat(32), size: 7 }],
+        },
         { id: 'b/c:d', sha256: '07'.repeat(32), kind: 'manifest', blobs: [{ role: 'weights', sha256: '08'.repeat(32), size: 1 }, { role: 'projector', sha256: '09'.repeat(32), size: 2 }] }, // prettier-ignore
       ],
       rtmr: ['01'.repeat(48), '02'.repeat(48), '03'.repeat(48), '04'.repeat(48)],
@@ -128,27 +144,50 @@ describe('attestation document', () => {
     ['a negative index', { inclusion: { index: -1, size: 1, path: [] } }],
     ['a tree of nothing', { inclusion: { index: 0, size: 0, path: [] } }],
     ['a path of short hashes', { inclusion: { index: 0, size: 2, path: ['00'] } }],
-    ['a path that is too long', { inclusion: { index: 0, size: 2, path: Array.from({ length: 33 }, () => '00'.repeat(32)) } }],
+    [
+      'a path that is too long',
+      { inclusion: { index: 0, size: 2, path: Array.from({ length: 33 }, () => '00'.repeat(32)) } },
+    ],
     ['a model without an id', { models: [{ ...(documentToJson(snp)['models'] as object[])[0], id: '' }] }],
     ['a model called *', { models: [{ ...(documentToJson(snp)['models'] as object[])[0], id: '*' }] }],
     ['a model of kind all', { models: [{ ...(documentToJson(snp)['models'] as object[])[0], kind: 'all' }] }],
     ['a model without blobs', { models: [{ ...(documentToJson(snp)['models'] as object[])[0], blobs: [] }] }],
-    ['too many models', { models: Array.from({ length: 257 }, () => (documentToJson(snp)['models'] as object[])[0]) }],
+    [
+      'too many models',
+      { models: Array.from({ length: 257 }, () => (documentToJson(snp)['models'] as object[])[0]) },
+    ],
     ['rtmr in an snp document', { rtmr: Array.from({ length: 4 }, () => '00'.repeat(48)) }],
     ['an event log in an snp document', { event_log: 'AA==' }],
     ['three rtmr', { rtmr: Array.from({ length: 3 }, () => '00'.repeat(48)) }, 'malformed_document', tdx],
     ['endorsements of the other vendor', { endorsements: documentToJson(tdx)['endorsements'] }],
-    ['endorsements of the other vendor, tdx', { endorsements: documentToJson(snp)['endorsements'] }, 'malformed_document', tdx],
+    [
+      'endorsements of the other vendor, tdx',
+      { endorsements: documentToJson(snp)['endorsements'] },
+      'malformed_document',
+      tdx,
+    ],
     ['a chain of nothing', { endorsements: { vek: 'AA==', chain: [] } }],
-    ['a simulated document without endorsements', { endorsements: undefined }, 'malformed_document', simulated],
-    ['a simulated document with no known endorsements', { endorsements: { x: 1 } }, 'malformed_document', simulated],
+    [
+      'a simulated document without endorsements',
+      { endorsements: undefined },
+      'malformed_document',
+      simulated,
+    ],
+    [
+      'a simulated document with no known endorsements',
+      { endorsements: { x: 1 } },
+      'malformed_document',
+      simulated,
+    ],
   ])('refuses %s', (_, changes, code = 'malformed_document', from = snp) => {
     expect(change(changes, from)).toBe(code);
   });
 
   test('refuses duplicate keys and texts over the limit', () => {
     const text = encodeDocument(snp);
-    expect(codeOf(() => parseDocument(text.replace('{"version":"1"', '{"version":"1","version":"1"')))).toBe('malformed_json');
+    expect(codeOf(() => parseDocument(text.replace('{"version":"1"', '{"version":"1","version":"1"')))).toBe(
+      'malformed_json',
+    );
     expect(codeOf(() => parseDocument(`${text}${' '.repeat(MAX_DOCUMENT_BYTES)}`))).toBe('input_too_large');
   });
 
@@ -165,7 +204,10 @@ describe('attestation document', () => {
     fc.assert(
       fc.property(value, (changes) => {
         const document = accepted(() => parseDocument({ ...documentToJson(tdx), ...changes } as Json));
-        expect(document === undefined || encodeDocument(parseDocument(encodeDocument(document))) === encodeDocument(document)).toBe(true);
+        expect(
+          document === undefined ||
+            encodeDocument(parseDocument(encodeDocument(document))) === encodeDocument(document),
+        ).toBe(true);
       }),
       { numRuns: 500 },
     );
@@ -207,7 +249,9 @@ describe('nonce', () => {
     ['A'.repeat(87)],
     ['a'.repeat(33)],
   ])('refuses %j', (text) => {
-    expect(['malformed_length', 'malformed_base64', 'malformed_hex']).toContain(codeOf(() => parseNonce(text)));
+    expect(['malformed_length', 'malformed_base64', 'malformed_hex']).toContain(
+      codeOf(() => parseNonce(text)),
+    );
   });
 
   test('timestamps are whole seconds in UTC', () => {

@@ -4,9 +4,24 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { fromHex, toHex } from '../../../attestation/encoding/bytes.ts';
-import { inclusionPath, leafHash, MAX_TREE_SIZE, merkleRoot, verifyInclusion } from '../../../attestation/protocol/merkle.ts';
+import {
+  inclusionPath,
+  leafHash,
+  MAX_TREE_SIZE,
+  merkleRoot,
+  verifyInclusion,
+} from '../../../attestation/protocol/merkle.ts';
 
-const INPUTS = ['', '00', '10', '2021', '3031', '40414243', '5051525354555657', '606162636465666768696a6b6c6d6e6f'];
+const INPUTS = [
+  '',
+  '00',
+  '10',
+  '2021',
+  '3031',
+  '40414243',
+  '5051525354555657',
+  '606162636465666768696a6b6c6d6e6f',
+];
 const ROOTS = [
   '6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d',
   'fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125',
@@ -20,9 +35,12 @@ const ROOTS = [
 const leaves = INPUTS.map((hex) => leafHash(fromHex(hex)));
 
 describe('merkle tree', () => {
-  test.each(ROOTS.map((root, i) => [i + 1, root] as const))('%i leaves have the published root', (size, root) => {
-    expect(toHex(merkleRoot(leaves.slice(0, size)))).toBe(root);
-  });
+  test.each(ROOTS.map((root, i) => [i + 1, root] as const))(
+    '%i leaves have the published root',
+    (size, root) => {
+      expect(toHex(merkleRoot(leaves.slice(0, size)))).toBe(root);
+    },
+  );
 
   test('a tree of one leaf is that leaf and needs no path', () => {
     const leaf = leafHash(Uint8Array.of(1));
@@ -61,7 +79,9 @@ describe('merkle tree', () => {
         expect(verifyInclusion(leaf, wrong, size, path, root)).toBe(wrong === index);
         expect(verifyInclusion(leaf, index, size, [...path, root], root)).toBe(false);
         expect(verifyInclusion(leaf, index, size, path.slice(1), root)).toBe(path.length === 0);
-        const flipped = path.map((hash, i) => (i === other % path.length ? hash.map((b, j) => (j === 0 ? b ^ 1 : b)) : hash));
+        const flipped = path.map((hash, i) =>
+          i === other % path.length ? hash.map((b, j) => (j === 0 ? b ^ 1 : b)) : hash,
+        );
         expect(verifyInclusion(leaf, index, size, flipped, root)).toBe(path.length === 0);
       }),
     );

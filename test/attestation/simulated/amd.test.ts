@@ -5,7 +5,12 @@ import 'reflect-metadata';
 import * as peculiar from '@peculiar/x509';
 import { describe, expect, test } from 'vitest';
 import { toHex } from '../../../attestation/encoding/bytes.ts';
-import { createSimulatedAmd, isSimulatedRoot, SIMULATED_SERIALS, type SimulatedAmdKeys } from '../../../attestation/simulated/amd.ts';
+import {
+  createSimulatedAmd,
+  isSimulatedRoot,
+  SIMULATED_SERIALS,
+  type SimulatedAmdKeys,
+} from '../../../attestation/simulated/amd.ts';
 import { parseReport } from '../../../attestation/snp/report.ts';
 import { PRODUCTS } from '../../../attestation/snp/tcb.ts';
 import { verifySnp } from '../../../attestation/snp/verify.ts';
@@ -17,41 +22,54 @@ function serial(der: Uint8Array): number {
 }
 
 describe('simulated AMD', () => {
-  test.each(PRODUCTS.flatMap((product) => (['vcek', 'vlek'] as const).map((vekKind) => [product, vekKind] as const)))(
-    '%s with a %s is accepted under its own root only',
-    async (product, vekKind) => {
-      const simulated = await simulatedAmd({ product, vekKind });
-      const evidence = await evidenceOf(simulated);
-      const own = await verifySnp(evidence, {}, { now: NOW, roots: [simulated.ark] });
-      expect([own.accepted, own.rootsReplaced, own.product]).toEqual([true, true, product]);
-      const pinned = await verifySnp(evidence, {}, { now: NOW });
-      expect([pinned.accepted, pinned.authentic, pinned.transcript.firstFailure?.id]).toEqual([false, false, 'S11']);
-      const strangers = await createSimulatedAmd({ product, vekKind, rsaBits: 2048, now: NOW });
-      expect((await verifySnp(evidence, {}, { now: NOW, roots: [strangers.ark] })).accepted).toBe(false);
-      expect(isSimulatedRoot(simulated, evidence.chain[1] ?? new Uint8Array())).toBe(true);
-    },
-  );
+  test.each(
+    PRODUCTS.flatMap((product) => (['vcek', 'vlek'] as const).map((vekKind) => [product, vekKind] as const)),
+  )('%s with a %s is accepted under its own root only', async (product, vekKind) => {
+    const simulated = await simulatedAmd({ product, vekKind });
+    const evidence = await evidenceOf(simulated);
+    const own = await verifySnp(evidence, {}, { now: NOW, roots: [simulated.ark] });
+    expect([own.accepted, own.rootsReplaced, own.product]).toEqual([true, true, product]);
+    const pinned = await verifySnp(evidence, {}, { now: NOW });
+    expect([pinned.accepted, pinned.authentic, pinned.transcript.firstFailure?.id]).toEqual([
+      false,
+      false,
+      'S11',
+    ]);
+    const strangers = await createSimulatedAmd({ product, vekKind, rsaBits: 2048, now: NOW });
+    expect((await verifySnp(evidence, {}, { now: NOW, roots: [strangers.ark] })).accepted).toBe(false);
+    expect(isSimulatedRoot(simulated, evidence.chain[1] ?? new Uint8Array())).toBe(true);
+  });
 
   test('keys of 4096 bits by default, 2048 only when asked', async () => {
     const simulated = await simulatedAmd({ rsaBits: 4096 });
     for (const der of [simulated.ark, simulated.ask, simulated.asvk])
       expect(parseCertificate(der).publicKey).toMatchObject({ kind: 'rsa', bits: 4096 });
     expect(parseCertificate((await simulatedAmd()).ark).publicKey).toMatchObject({ bits: 2048 });
-    expect((await verifySnp(await evidenceOf(simulated), {}, { now: NOW, roots: [simulated.ark] })).accepted).toBe(true);
+    expect(
+      (await verifySnp(await evidenceOf(simulated), {}, { now: NOW, roots: [simulated.ark] })).accepted,
+    ).toBe(true);
   });
 
   test('exported keys are JSON and restore the same root, chain and chip', async () => {
     const first = await simulatedAmd({ product: 'Genoa' });
     const saved = JSON.parse(JSON.stringify(await first.exportKeys())) as SimulatedAmdKeys;
-    const second = await createSimulatedAmd({ product: 'Genoa', keys: saved, now: new Date('2027-03-01T00:00:00Z') });
+    const second = await createSimulatedAmd({
+      product: 'Genoa',
+      keys: saved,
+      now: new Date('2027-03-01T00:00:00Z'),
+    });
     expect([second.ark, second.ask, second.asvk, second.chipId].map(toHex)).toEqual(
       [first.ark, first.ask, first.asvk, first.chipId].map(toHex),
     );
     const evidence = await evidenceOf(second);
-    expect((await verifySnp(evidence, {}, { now: new Date('2027-03-01T00:00:00Z'), roots: [first.ark] })).accepted).toBe(true);
+    expect(
+      (await verifySnp(evidence, {}, { now: new Date('2027-03-01T00:00:00Z'), roots: [first.ark] })).accepted,
+    ).toBe(true);
     const otherProduct = await createSimulatedAmd({ product: 'Turin', keys: saved, now: NOW });
     expect(toHex(otherProduct.ark)).not.toBe(toHex(first.ark));
-    expect((await verifySnp(await evidenceOf(otherProduct), {}, { now: NOW, roots: [otherProduct.ark] })).accepted).toBe(true);
+    expect(
+      (await verifySnp(await evidenceOf(otherProduct), {}, { now: NOW, roots: [otherProduct.ark] })).accepted,
+    ).toBe(true);
   });
 
   test('names say what it is, in words no AMD certificate has', async () => {
@@ -97,6 +115,8 @@ describe('simulated AMD', () => {
 
   test('a field of the wrong size is a mistake of the caller', async () => {
     const simulated = await simulatedAmd();
-    await expect(simulated.signReport({ measurement: new Uint8Array(47) })).rejects.toThrow('measurement must be 48 bytes');
+    await expect(simulated.signReport({ measurement: new Uint8Array(47) })).rejects.toThrow(
+      'measurement must be 48 bytes',
+    );
   });
 });

@@ -6,8 +6,16 @@ import { describe, expect, test } from 'vitest';
 import { toHex, utf8 } from '../../../attestation/encoding/bytes.ts';
 import { runEvidence } from '../../../attestation/appraise/evidence-contract.ts';
 import { toBase64 } from '../../../attestation/encoding/bytes.ts';
-import { buildEventLog, buildRuntimeLog, SIMULATED_BOOT } from '../../../attestation/simulated/intel-eventlog.ts';
-import { createSimulatedIntel, SIMULATED_INTEL_SERIALS, type SimulatedIntel } from '../../../attestation/simulated/intel.ts';
+import {
+  buildEventLog,
+  buildRuntimeLog,
+  SIMULATED_BOOT,
+} from '../../../attestation/simulated/intel-eventlog.ts';
+import {
+  createSimulatedIntel,
+  SIMULATED_INTEL_SERIALS,
+  type SimulatedIntel,
+} from '../../../attestation/simulated/intel.ts';
 import { encodePem } from '../../../attestation/simulated/issue.ts';
 import { eventName, eventText, parseEventLog, replayEventLog } from '../../../attestation/eventlog/tcg.ts';
 import { parseRuntimeLog, replayRuntimeLog } from '../../../attestation/eventlog/dstack.ts';
@@ -17,7 +25,10 @@ const now = new Date('2026-06-15T12:00:00Z');
 const made = createSimulatedIntel({ now });
 
 /** Input of the hermetic contract. */
-async function hermetic(intel: SimulatedIntel, changes: Readonly<Record<string, unknown>> = {}): Promise<string> {
+async function hermetic(
+  intel: SimulatedIntel,
+  changes: Readonly<Record<string, unknown>> = {},
+): Promise<string> {
   const { quote, collateral } = await intel.evidence();
   return JSON.stringify({
     tee: 'tdx',
@@ -57,7 +68,9 @@ describe('certificates', () => {
 
   test('exported keys make the same root again, and only through JSON', async () => {
     const intel = await made;
-    const saved = JSON.parse(JSON.stringify(await intel.exportKeys())) as Awaited<ReturnType<SimulatedIntel['exportKeys']>>;
+    const saved = JSON.parse(JSON.stringify(await intel.exportKeys())) as Awaited<
+      ReturnType<SimulatedIntel['exportKeys']>
+    >;
     const again = await createSimulatedIntel({ now, keys: saved });
     expect(toHex(again.root)).toBe(toHex(intel.root));
     expect((await verifyTdx(await again.evidence(), {}, { now, roots: [intel.root] })).accepted).toBe(true);
@@ -66,8 +79,12 @@ describe('certificates', () => {
   test('two hierarchies do not believe each other, and nobody takes either for Intel', async () => {
     const other = await createSimulatedIntel({ now });
     const evidence = await (await made).evidence();
-    expect((await verifyTdx(evidence, {}, { now, roots: [other.root] })).transcript.firstFailure?.code).toBe('tdx_root_not_trusted');
-    expect((await verifyTdx(evidence, {}, { now })).transcript.firstFailure?.code).toBe('tdx_root_not_trusted');
+    expect((await verifyTdx(evidence, {}, { now, roots: [other.root] })).transcript.firstFailure?.code).toBe(
+      'tdx_root_not_trusted',
+    );
+    expect((await verifyTdx(evidence, {}, { now })).transcript.firstFailure?.code).toBe(
+      'tdx_root_not_trusted',
+    );
   });
 });
 
@@ -75,13 +92,21 @@ describe('the hermetic contract', () => {
   test('accepts under the replaced root and says that it was', async () => {
     const intel = await made;
     const { exitCode, output } = await runEvidence(
-      await hermetic(intel, { roots: [encodePem(intel.root)], policy: { fmspc: toHex(intel.fmspc), tcbStatus: ['UpToDate'] } }),
+      await hermetic(intel, {
+        roots: [encodePem(intel.root)],
+        policy: { fmspc: toHex(intel.fmspc), tcbStatus: ['UpToDate'] },
+      }),
     );
     expect(exitCode).toBe(0);
     expect(output).toMatchObject({
       accepted: true,
       code: null,
-      claims: { rootsReplaced: true, fmspc: toHex(intel.fmspc), ppid: toHex(intel.ppid), tcbStatus: 'UpToDate' },
+      claims: {
+        rootsReplaced: true,
+        fmspc: toHex(intel.fmspc),
+        ppid: toHex(intel.ppid),
+        tcbStatus: 'UpToDate',
+      },
     });
     expect(output.checks.some(({ id, status }) => id === 'T27' && status === 'skip')).toBe(true);
   });
@@ -112,7 +137,11 @@ describe('event logs', () => {
       '#3 RTMR1 EV_EFI_BOOT_SERVICES_APPLICATION',
       '#4 RTMR2 EV_IPL',
     ]);
-    expect(events.map(eventText).slice(2, 5)).toEqual(['Calling EFI Application from Boot Option', 'image', 'kernel_cmdline: quiet']);
+    expect(events.map(eventText).slice(2, 5)).toEqual([
+      'Calling EFI Application from Boot Option',
+      'image',
+      'kernel_cmdline: quiet',
+    ]);
   });
 
   test('EV_NO_ACTION extends nothing', async () => {
@@ -128,21 +157,34 @@ describe('event logs', () => {
     ] as const;
     const full = await buildRuntimeLog(events);
     const lite = await buildRuntimeLog(events.map((event) => ({ ...event, digest: '' })));
-    const [a, b] = [await replayRuntimeLog(parseRuntimeLog(full.log)), await replayRuntimeLog(parseRuntimeLog(lite.log))];
-    expect([a.registers, b.registers].map((list) => list.map(toHex))).toEqual([full.rtmrs.map(toHex), full.rtmrs.map(toHex)]);
+    const [a, b] = [
+      await replayRuntimeLog(parseRuntimeLog(full.log)),
+      await replayRuntimeLog(parseRuntimeLog(lite.log)),
+    ];
+    expect([a.registers, b.registers].map((list) => list.map(toHex))).toEqual([
+      full.rtmrs.map(toHex),
+      full.rtmrs.map(toHex),
+    ]);
     const lying = await buildRuntimeLog([{ ...events[0], digest: '00'.repeat(48) }]);
-    expect((await replayRuntimeLog(parseRuntimeLog(lying.log))).contradicted.map(({ name }) => name)).toEqual(['app-id']);
+    expect((await replayRuntimeLog(parseRuntimeLog(lying.log))).contradicted.map(({ name }) => name)).toEqual(
+      ['app-id'],
+    );
   });
 
   test.each([
     ['no specification header', (log: Uint8Array) => log.subarray(65)],
     ['another signature', (log: Uint8Array) => log.map((byte, i) => (i === 32 ? byte ^ 1 : byte))],
-    ['no SHA-384 bank', (log: Uint8Array) => log.map((byte, i) => (i === 32 + 28 ? 0x0b : i === 32 + 30 ? 32 : byte))],
+    [
+      'no SHA-384 bank',
+      (log: Uint8Array) => log.map((byte, i) => (i === 32 + 28 ? 0x0b : i === 32 + 30 ? 32 : byte)),
+    ],
     ['a register that is none', (log: Uint8Array) => log.map((byte, i) => (i === 65 ? 9 : byte))],
     ['an unknown digest algorithm', (log: Uint8Array) => log.map((byte, i) => (i === 65 + 12 ? 0x77 : byte))],
     ['an event cut short', (log: Uint8Array) => log.subarray(0, 100)],
   ])('%s is malformed', async (_name, damage) => {
     const { log } = await buildEventLog();
-    expect(() => parseEventLog(damage(log))).toThrow(expect.objectContaining({ kind: 'malformed', code: 'malformed_event_log' }) as Error);
+    expect(() => parseEventLog(damage(log))).toThrow(
+      expect.objectContaining({ kind: 'malformed', code: 'malformed_event_log' }) as Error,
+    );
   });
 });

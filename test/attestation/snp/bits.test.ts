@@ -28,7 +28,9 @@ describe('bit flips', () => {
       report[bit >> 3] = (report[bit >> 3] ?? 0) ^ (1 << (bit & 7));
       try {
         const { transcript, accepted } = await verifySnp({ ...evidence, report }, policy, context);
-        return accepted ? [] : transcript.checks.filter((check) => check.status === 'fail').map((check) => check.id);
+        return accepted
+          ? []
+          : transcript.checks.filter((check) => check.status === 'fail').map((check) => check.id);
       } catch (error) {
         if (error instanceof AttestationError) return [error.kind];
         throw error;

@@ -71,16 +71,21 @@ describe('report', () => {
     { timeout: 30_000 * FUZZ },
     () => {
       fc.assert(
-        fc.property(fc.constantFrom(...VERSIONS), fc.uint8Array({ minLength: REPORT_BYTES, maxLength: REPORT_BYTES }), (version, bytes) => {
-          const report = ofVersion(version, bytes);
-          const parsed = parseReport(report);
-          const again = encodeLayout(REPORT_LAYOUTS[version], parsed, REPORT_BYTES);
-          const expected = report.slice();
-          for (const [from, to] of [...reservedRanges(version), [0x330, REPORT_BYTES] as const]) expected.fill(0, from, to);
-          expect(toHex(again)).toBe(toHex(expected));
-          expect(firstNonZero(again, reservedRanges(version))).toBeUndefined();
-          expect(toHex(signedBytes(parsed))).toBe(toHex(report.subarray(0, 0x2a0)));
-        }),
+        fc.property(
+          fc.constantFrom(...VERSIONS),
+          fc.uint8Array({ minLength: REPORT_BYTES, maxLength: REPORT_BYTES }),
+          (version, bytes) => {
+            const report = ofVersion(version, bytes);
+            const parsed = parseReport(report);
+            const again = encodeLayout(REPORT_LAYOUTS[version], parsed, REPORT_BYTES);
+            const expected = report.slice();
+            for (const [from, to] of [...reservedRanges(version), [0x330, REPORT_BYTES] as const])
+              expected.fill(0, from, to);
+            expect(toHex(again)).toBe(toHex(expected));
+            expect(firstNonZero(again, reservedRanges(version))).toBeUndefined();
+            expect(toHex(signedBytes(parsed))).toBe(toHex(report.subarray(0, 0x2a0)));
+          },
+        ),
         { numRuns: 200 * FUZZ },
       );
     },
@@ -96,7 +101,9 @@ describe('report', () => {
     );
     fc.assert(
       fc.property(fc.integer({ min: 0, max: 0xffff_ffff }), (version) => {
-        expect(codeOf(() => parseReport(ofVersion(version)))).toBe(version >= 2 && version <= 5 ? 'accepted' : 'snp_version');
+        expect(codeOf(() => parseReport(ofVersion(version)))).toBe(
+          version >= 2 && version <= 5 ? 'accepted' : 'snp_version',
+        );
       }),
       { numRuns: 100 * FUZZ },
     );
@@ -114,7 +121,9 @@ describe('report', () => {
     const report = ofVersion(3);
     report[0x2a0] = 1;
     report[0x2e8 + 47] = 2;
-    expect(toHex(reportSignature(parseReport(report)) ?? new Uint8Array())).toBe(`${'00'.repeat(47)}0102${'00'.repeat(47)}`);
+    expect(toHex(reportSignature(parseReport(report)) ?? new Uint8Array())).toBe(
+      `${'00'.repeat(47)}0102${'00'.repeat(47)}`,
+    );
     report[0x2a0 + 48] = 1;
     expect(reportSignature(parseReport(report))).toBeUndefined();
   });
@@ -137,8 +146,19 @@ describe('report', () => {
 
 describe('TCB', () => {
   test('the layouts of AMD 56860', () => {
-    expect(decodeTcb(Uint8Array.of(4, 0, 0, 0, 0, 0, 0x18, 0xdb), 'Milan')).toEqual({ bootloader: 4, tee: 0, snp: 24, microcode: 219 });
-    expect(decodeTcb(Uint8Array.of(1, 1, 1, 4, 0, 0, 0, 0x51), 'Turin')).toEqual({ fmc: 1, bootloader: 1, tee: 1, snp: 4, microcode: 81 });
+    expect(decodeTcb(Uint8Array.of(4, 0, 0, 0, 0, 0, 0x18, 0xdb), 'Milan')).toEqual({
+      bootloader: 4,
+      tee: 0,
+      snp: 24,
+      microcode: 219,
+    });
+    expect(decodeTcb(Uint8Array.of(1, 1, 1, 4, 0, 0, 0, 0x51), 'Turin')).toEqual({
+      fmc: 1,
+      bootloader: 1,
+      tee: 1,
+      snp: 4,
+      microcode: 81,
+    });
     expect(tcbReservedIsZero(Uint8Array.of(1, 1, 1, 4, 0, 0, 0, 0x51), 'Genoa')).toBe(false);
     expect(tcbReservedIsZero(Uint8Array.of(4, 0, 0, 0, 0, 0, 0x18, 0xdb), 'Turin')).toBe(false);
   });
@@ -152,7 +172,8 @@ describe('TCB', () => {
         (product, tcb) => {
           const bytes = encodeTcb(tcb, product);
           expect(tcbReservedIsZero(bytes, product)).toBe(true);
-          for (const component of tcbComponents(product)) expect(decodeTcb(bytes, product)[component]).toBe(tcb[component]);
+          for (const component of tcbComponents(product))
+            expect(decodeTcb(bytes, product)[component]).toBe(tcb[component]);
         },
       ),
     );
@@ -187,17 +208,11 @@ describe('TCB', () => {
   });
 
   test('product names and CA names are matched whole', () => {
-    expect(['Milan-B0', 'Genoa', 'Turin', 'Turin-C1', 'milan', 'Genoax', 'Milan-', 'XMilan', 'Venice'].map(productOfName)).toEqual([
-      'Milan',
-      'Genoa',
-      'Turin',
-      'Turin',
-      undefined,
-      undefined,
-      undefined,
-      undefined,
-      undefined,
-    ]);
+    expect(
+      ['Milan-B0', 'Genoa', 'Turin', 'Turin-C1', 'milan', 'Genoax', 'Milan-', 'XMilan', 'Venice'].map(
+        productOfName,
+      ),
+    ).toEqual(['Milan', 'Genoa', 'Turin', 'Turin', undefined, undefined, undefined, undefined, undefined]);
     expect([caRole('ARK-Milan'), caRole('SEV-Genoa'), caRole('SEV-VLEK-Turin')]).toEqual([
       { role: 'ark', line: 'Milan' },
       { role: 'ask', line: 'Genoa' },
@@ -214,26 +229,40 @@ describe('TCB', () => {
 });
 
 describe('VEK extensions', () => {
-  test('property: any values in any places: problems are listed, nothing is thrown', { timeout: 30_000 * FUZZ }, async () => {
-    const simulated = await simulatedAmd({ product: 'Genoa' });
-    const regular = parseVek(simulated.vek).certificate;
-    const oids = [...regular.extensions.keys(), '1.3.6.1.4.1.3704.1.5', '1.3.6.1.4.1.3704.1.3.9', '2.5.29.19', '1.2.3'];
-    const extension = fc.record({ oid: fc.constantFrom(...oids), critical: fc.boolean(), value: fc.uint8Array({ maxLength: 70 }) });
-    fc.assert(
-      fc.property(
-        fc.array(extension, { maxLength: 14 }),
-        fc.constantFrom(...PRODUCTS),
-        fc.constantFrom('vcek', 'vlek'),
-        (list, product, kind) => {
-          const extensions = new Map(list.toReversed().map((item) => [item.oid, item]));
-          const found = readVekExtensions({ ...regular, extensionList: list, extensions }, product, kind);
-          expect(found.problems.length).toBeGreaterThan(0);
-        },
-      ),
-      { numRuns: 1000 * FUZZ },
-    );
-    expect(readVekExtensions(regular, 'Genoa', 'vcek').problems).toEqual([]);
-  });
+  test(
+    'property: any values in any places: problems are listed, nothing is thrown',
+    { timeout: 30_000 * FUZZ },
+    async () => {
+      const simulated = await simulatedAmd({ product: 'Genoa' });
+      const regular = parseVek(simulated.vek).certificate;
+      const oids = [
+        ...regular.extensions.keys(),
+        '1.3.6.1.4.1.3704.1.5',
+        '1.3.6.1.4.1.3704.1.3.9',
+        '2.5.29.19',
+        '1.2.3',
+      ];
+      const extension = fc.record({
+        oid: fc.constantFrom(...oids),
+        critical: fc.boolean(),
+        value: fc.uint8Array({ maxLength: 70 }),
+      });
+      fc.assert(
+        fc.property(
+          fc.array(extension, { maxLength: 14 }),
+          fc.constantFrom(...PRODUCTS),
+          fc.constantFrom('vcek', 'vlek'),
+          (list, product, kind) => {
+            const extensions = new Map(list.toReversed().map((item) => [item.oid, item]));
+            const found = readVekExtensions({ ...regular, extensionList: list, extensions }, product, kind);
+            expect(found.problems.length).toBeGreaterThan(0);
+          },
+        ),
+        { numRuns: 1000 * FUZZ },
+      );
+      expect(readVekExtensions(regular, 'Genoa', 'vcek').problems).toEqual([]);
+    },
+  );
 });
 
 describe('policy', () => {
@@ -284,7 +313,10 @@ describe('policy', () => {
   test('property: anything: decided, or the typed error', { timeout: 30_000 * FUZZ }, () => {
     fc.assert(
       fc.property(
-        fc.oneof(fc.jsonValue(), fc.record({ measurement: fc.jsonValue(), guestPolicy: fc.jsonValue(), vmpl: fc.jsonValue() })),
+        fc.oneof(
+          fc.jsonValue(),
+          fc.record({ measurement: fc.jsonValue(), guestPolicy: fc.jsonValue(), vmpl: fc.jsonValue() }),
+        ),
         (policy) => {
           expect(['accepted', 'malformed_policy']).toContain(codeOf(() => decideSnpPolicy(policy)));
         },

@@ -69,12 +69,20 @@ beforeAll(async () => {
 });
 
 function verify({ evidence, policy = {}, context = {} }: Given): Promise<SnpVerification> {
-  return verifySnp(evidence, policy, { now: NOW, keys, roots: [milan.ark, genoa.ark, turin.ark], ...context });
+  return verifySnp(evidence, policy, {
+    now: NOW,
+    keys,
+    roots: [milan.ark, genoa.ark, turin.ark],
+    ...context,
+  });
 }
 
 /** Genoa evidence whose report has these fields. */
 function report(fields: SimulatedReport, policy: SnpPolicy = {}): () => Promise<Given> {
-  return async () => ({ evidence: await evidenceOf(genoa, { report: await genoa.signReport(fields) }), policy });
+  return async () => ({
+    evidence: await evidenceOf(genoa, { report: await genoa.signReport(fields) }),
+    policy,
+  });
 }
 
 /** Evidence of the hierarchy as it is. */
@@ -86,7 +94,10 @@ function vek(make: () => Promise<Uint8Array>, of: () => SimulatedAmd = () => gen
   return async () => ({ evidence: await evidenceOf(of(), { vek: await make() }) });
 }
 
-function chain(make: () => Promise<readonly Uint8Array[]>, context: Partial<SnpContext> = {}): () => Promise<Given> {
+function chain(
+  make: () => Promise<readonly Uint8Array[]>,
+  context: Partial<SnpContext> = {},
+): () => Promise<Given> {
   return async () => ({ evidence: await evidenceOf(genoa, { chain: await make() }), context });
 }
 
@@ -467,17 +478,25 @@ async function spkiOf(simulated: SimulatedAmd): Promise<string> {
 }
 
 describe('every rule, accepted and refused', () => {
-  test.each(CASES.map((item) => [`${item.rule} ${item.verdict}: ${item.what}`, item] as const))('%s', async (_name, item) => {
-    const verification = await verify(await item.make());
-    const failed = verification.transcript.checks.filter((check) => check.status === 'fail');
-    const check = verification.transcript.checks.find(({ id }) => id === item.rule);
-    expect(check?.status, `${check?.detail}; failed: ${failed.map(({ id, detail }) => `${id} ${detail}`).join(' | ')}`).toBe(item.verdict);
-    const expected = [...(item.verdict === 'fail' ? [item.rule] : []), ...(item.also ?? [])];
-    expect(failed.map(({ id }) => id).toSorted()).toEqual(expected.toSorted());
-    expect(verification.accepted).toBe(expected.length === 0);
-    expect(check?.code).toBe(item.verdict === 'fail' ? SNP_RULES[item.rule].code : undefined);
-    expect(verification.transcript.checks.map(({ id }) => id).toSorted()).toEqual(Object.keys(SNP_RULES).toSorted());
-  });
+  test.each(CASES.map((item) => [`${item.rule} ${item.verdict}: ${item.what}`, item] as const))(
+    '%s',
+    async (_name, item) => {
+      const verification = await verify(await item.make());
+      const failed = verification.transcript.checks.filter((check) => check.status === 'fail');
+      const check = verification.transcript.checks.find(({ id }) => id === item.rule);
+      expect(
+        check?.status,
+        `${check?.detail}; failed: ${failed.map(({ id, detail }) => `${id} ${detail}`).join(' | ')}`,
+      ).toBe(item.verdict);
+      const expected = [...(item.verdict === 'fail' ? [item.rule] : []), ...(item.also ?? [])];
+      expect(failed.map(({ id }) => id).toSorted()).toEqual(expected.toSorted());
+      expect(verification.accepted).toBe(expected.length === 0);
+      expect(check?.code).toBe(item.verdict === 'fail' ? SNP_RULES[item.rule].code : undefined);
+      expect(verification.transcript.checks.map(({ id }) => id).toSorted()).toEqual(
+        Object.keys(SNP_RULES).toSorted(),
+      );
+    },
+  );
 
   test('the table has a pass and a fail of each rule', () => {
     for (const rule of Object.keys(SNP_RULES)) {
@@ -504,7 +523,9 @@ describe('what cannot be read is not judged', () => {
   });
 
   test.each([0, 1, 1183, 1185, 4096])('S1 fail: a report of %i bytes is malformed', async (length) => {
-    const error = await refusalFor(evidenceOf(genoa, { report: new Uint8Array(length) }).then((evidence) => ({ evidence })));
+    const error = await refusalFor(
+      evidenceOf(genoa, { report: new Uint8Array(length) }).then((evidence) => ({ evidence })),
+    );
     expect([error?.kind, error?.code, error?.check]).toEqual(['malformed', 'malformed_length', 'S1']);
   });
 
@@ -523,13 +544,17 @@ describe('what cannot be read is not judged', () => {
 
   test.each([0, 1, 3])('a chain of %i certificates is malformed', async (count) => {
     const error = await refusalFor(
-      evidenceOf(genoa, { chain: [genoa.ask, genoa.ark, genoa.ark].slice(0, count) }).then((evidence) => ({ evidence })),
+      evidenceOf(genoa, { chain: [genoa.ask, genoa.ark, genoa.ark].slice(0, count) }).then((evidence) => ({
+        evidence,
+      })),
     );
     expect(error?.code).toBe('malformed_certificate');
   });
 
   test('a time that is none is malformed', async () => {
-    const error = await refusalFor(evidenceOf(genoa).then((evidence) => ({ evidence, context: { now: new Date(Number.NaN) } })));
+    const error = await refusalFor(
+      evidenceOf(genoa).then((evidence) => ({ evidence, context: { now: new Date(Number.NaN) } })),
+    );
     expect(error?.kind).toBe('malformed');
   });
 });
@@ -542,19 +567,38 @@ function inside(bytes: Uint8Array, offset: number): Uint8Array {
 }
 
 describe('claims and marks', () => {
-  test.each(['Milan', 'Genoa', 'Turin'] as const satisfies readonly Product[])('%s is accepted and says what it is', async (product) => {
-    const simulated = { Milan: milan, Genoa: genoa, Turin: turin }[product];
-    const { accepted, authentic, rootsReplaced, claims } = await verify({ evidence: await evidenceOf(simulated) });
-    expect({ accepted, authentic, rootsReplaced }).toEqual({ accepted: true, authentic: true, rootsReplaced: true });
-    expect(claims).toMatchObject({ product, version: 5, chipId: toHex(simulated.chipId), reportedTcb: simulated.tcb, rootsReplaced: true });
-    expect(() => JSON.stringify(claims)).not.toThrow();
-  });
+  test.each(['Milan', 'Genoa', 'Turin'] as const satisfies readonly Product[])(
+    '%s is accepted and says what it is',
+    async (product) => {
+      const simulated = { Milan: milan, Genoa: genoa, Turin: turin }[product];
+      const { accepted, authentic, rootsReplaced, claims } = await verify({
+        evidence: await evidenceOf(simulated),
+      });
+      expect({ accepted, authentic, rootsReplaced }).toEqual({
+        accepted: true,
+        authentic: true,
+        rootsReplaced: true,
+      });
+      expect(claims).toMatchObject({
+        product,
+        version: 5,
+        chipId: toHex(simulated.chipId),
+        reportedTcb: simulated.tcb,
+        rootsReplaced: true,
+      });
+      expect(() => JSON.stringify(claims)).not.toThrow();
+    },
+  );
 
   test('a report under a revoked ASK is not authentic, one without a CRL is', async () => {
-    const revoked = await verify({ evidence: await evidenceOf(genoa, { crl: await genoa.issueCrl({ revoked: [0x20001] }) }) });
+    const revoked = await verify({
+      evidence: await evidenceOf(genoa, { crl: await genoa.issueCrl({ revoked: [0x20001] }) }),
+    });
     expect([revoked.authentic, revoked.accepted]).toEqual([false, false]);
     const forged = await verify({
-      evidence: await evidenceOf(genoa, { crl: await genoa.issueCrl({ revoked: [0x20001], signer: genoa.keys.ask }) }),
+      evidence: await evidenceOf(genoa, {
+        crl: await genoa.issueCrl({ revoked: [0x20001], signer: genoa.keys.ask }),
+      }),
     });
     expect([forged.authentic, forged.accepted]).toEqual([true, false]);
     const without = await verify({ evidence: await evidenceOf(genoa, { crl: undefined }) });
@@ -581,7 +625,9 @@ describe('claims and marks', () => {
       chain: whole.chain.map((der) => inside(der, 11)),
       crl: inside(whole.crl ?? new Uint8Array(), 5),
     };
-    expect((await verify({ evidence: views })).transcript.checks).toEqual((await verify({ evidence: whole })).transcript.checks);
+    expect((await verify({ evidence: views })).transcript.checks).toEqual(
+      (await verify({ evidence: whole })).transcript.checks,
+    );
   });
 
   test('buffers that change while signatures are being checked change nothing', async () => {
@@ -593,7 +639,8 @@ describe('claims and marks', () => {
       crl: genoa.crl.slice(),
     };
     const running = verify({ evidence, policy: { measurement: hex(48, 3) } });
-    for (const bytes of [evidence.report, evidence.vek, ...evidence.chain, evidence.crl ?? new Uint8Array()]) bytes.fill(0xee);
+    for (const bytes of [evidence.report, evidence.vek, ...evidence.chain, evidence.crl ?? new Uint8Array()])
+      bytes.fill(0xee);
     const { accepted, claims } = await running;
     expect([accepted, claims['measurement']]).toEqual([true, hex(48, 3)]);
   });

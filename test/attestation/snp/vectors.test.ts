@@ -72,7 +72,12 @@ function verify(
   parts: { vek?: Uint8Array; chain?: readonly Uint8Array[]; crl?: Uint8Array; report?: Uint8Array } = {},
 ): Promise<SnpVerification> {
   const vector: Vector = VECTORS[name];
-  const evidence = { report: read(`snp/${vector.report}`), vek: readDer(`snp/${vector.vek}`), chain: vector.chain(), ...parts };
+  const evidence = {
+    report: read(`snp/${vector.report}`),
+    vek: readDer(`snp/${vector.vek}`),
+    chain: vector.chain(),
+    ...parts,
+  };
   return verifySnp(evidence, policy, { now: new Date(vector.now), keys, ...context });
 }
 
@@ -115,10 +120,13 @@ describe.skipIf(!haveVectors)('real SEV-SNP reports', () => {
     },
   );
 
-  test.each(Object.keys(VECTORS) as VectorName[])('%s without a CRL is refused unless the policy says otherwise', async (name) => {
-    const { requireCrl: _requireCrl, ...policy } = FIELD;
-    expect(failures(await verify(name, policy))).toContain('S19');
-  });
+  test.each(Object.keys(VECTORS) as VectorName[])(
+    '%s without a CRL is refused unless the policy says otherwise',
+    async (name) => {
+      const { requireCrl: _requireCrl, ...policy } = FIELD;
+      expect(failures(await verify(name, policy))).toContain('S19');
+    },
+  );
 
   test.each([
     ['milan v2', '2023-04-03T19:23:42Z', '2023-04-03T19:23:43Z'],
@@ -132,16 +140,24 @@ describe.skipIf(!haveVectors)('real SEV-SNP reports', () => {
     expect(failures(await verify(name, FIELD, at(inside)))).toEqual([]);
   });
 
-  test.each(['test-vcek-invalid-legacy.der', 'test-vcek-invalid-new.der'])('%s is no VCEK of AMD', async (file) => {
-    const verification = await verify('milan v2 of trustee', FIELD, {}, { vek: read(`snp/milan-vcek-invalid/${file}`) });
-    expect(failures(verification)).toEqual(['S1', 'S11', 'S14', 'S16']);
-    expect(verification.authentic).toBe(false);
-  });
+  test.each(['test-vcek-invalid-legacy.der', 'test-vcek-invalid-new.der'])(
+    '%s is no VCEK of AMD',
+    async (file) => {
+      const verification = await verify(
+        'milan v2 of trustee',
+        FIELD,
+        {},
+        { vek: read(`snp/milan-vcek-invalid/${file}`) },
+      );
+      expect(failures(verification)).toEqual(['S1', 'S11', 'S14', 'S16']);
+      expect(verification.authentic).toBe(false);
+    },
+  );
 
   test('the VEK of another machine is refused', async () => {
-    expect(failures(await verify('milan v2', FIELD, {}, { vek: readDer('snp/milan-v3/milan_vcek.pem') }))).toEqual(
-      expect.arrayContaining(['S1', 'S14', 'S16']),
-    );
+    expect(
+      failures(await verify('milan v2', FIELD, {}, { vek: readDer('snp/milan-v3/milan_vcek.pem') })),
+    ).toEqual(expect.arrayContaining(['S1', 'S14', 'S16']));
   });
 
   test('the real CRL of Milan: accepted in its window, refused after it', async () => {
@@ -159,14 +175,18 @@ describe.skipIf(!haveVectors)('real SEV-SNP reports', () => {
     const first = await verify('milan v2', FIELD, { ...at('2023-05-01'), memory }, { crl });
     expect(failures(first)).toEqual([]);
     const newer = createRollbackMemory(memory.entries().map(([key, value]) => [key, value + 1n]));
-    expect(failures(await verify('milan v2', FIELD, { ...at('2023-05-01'), memory: newer }, { crl }))).toEqual(['S20']);
+    expect(
+      failures(await verify('milan v2', FIELD, { ...at('2023-05-01'), memory: newer }, { crl })),
+    ).toEqual(['S20']);
   });
 
   test('the real CRL of Genoa revokes an ASK that AMD signed', async () => {
     const ark = parseCertificate(read('snp/genoa-ask-revoked/genoa_ark.der'));
     const ask = parseCertificate(read('snp/genoa-ask-revoked/genoa_ask_serial020001_REVOKED.der'));
     const crl = parseCrl(read('snp/genoa-ask-revoked/crl_genoa_2022-10-31.der'));
-    expect(await Promise.all([ark, ask, crl].map((signed) => verifySignedBy(signed, ark.publicKey)))).toEqual([true, true, true]);
+    expect(await Promise.all([ark, ask, crl].map((signed) => verifySignedBy(signed, ark.publicKey)))).toEqual(
+      [true, true, true],
+    );
     expect([isRevoked(crl, ask.serial), isRevoked(crl, ark.serial)]).toEqual([true, false]);
     expect(isRevoked(crl, parseCertificate(read('amd-roots/genoa_ask.der')).serial)).toBe(false);
     // No VCEK under that ASK was published, so the chain fails as well; what matters is that the revocation is seen.
@@ -206,11 +226,9 @@ describe.skipIf(!haveVectors)('real SEV-SNP reports', () => {
       platformInfo: { requireAliasCheckComplete: true, requireEcc: true },
     };
     const verification = await verify('turin v5', policy);
-    expect(verification.transcript.checks.filter((check) => check.status !== 'pass').map((check) => check.id)).toEqual([
-      'S18',
-      'S19',
-      'S20',
-    ]);
+    expect(
+      verification.transcript.checks.filter((check) => check.status !== 'pass').map((check) => check.id),
+    ).toEqual(['S18', 'S19', 'S20']);
     expect(failures(await verify('turin v5', { ...policy, minimumTcb: { microcode: 82 } }))).toEqual(['S25']);
   });
 
@@ -231,7 +249,11 @@ describe.skipIf(!haveVectors)('real SEV-SNP reports', () => {
   });
 
   test('every product line of the set is here', () => {
-    const sets = new Set(Object.values(VECTORS).map((vector) => toHex(parseCertificate(vector.chain()[1] ?? new Uint8Array()).serial)));
+    const sets = new Set(
+      Object.values(VECTORS).map((vector) =>
+        toHex(parseCertificate(vector.chain()[1] ?? new Uint8Array()).serial),
+      ),
+    );
     expect(sets.size).toBe(3);
   });
 });

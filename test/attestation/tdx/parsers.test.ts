@@ -9,7 +9,13 @@ import { buildEventLog, buildRuntimeLog } from '../../../attestation/simulated/i
 import { createSimulatedIntel, type SimulatedIntel } from '../../../attestation/simulated/intel.ts';
 import { encodeMembers, sgxMembers } from '../../../attestation/simulated/intel-pck.ts';
 import { cutSigned, parseQeIdentity, parseTcbInfo } from '../../../attestation/tdx/collateral.ts';
-import { eventContent, eventName, eventText, parseEventLog, replayEventLog } from '../../../attestation/eventlog/tcg.ts';
+import {
+  eventContent,
+  eventName,
+  eventText,
+  parseEventLog,
+  replayEventLog,
+} from '../../../attestation/eventlog/tcg.ts';
 import { parsePckExtensions, pckClaims } from '../../../attestation/tdx/pck.ts';
 import { decideTdxPolicy } from '../../../attestation/tdx/policy.ts';
 import { parseTdxQuote, quoteClaims } from '../../../attestation/tdx/quote.ts';
@@ -80,13 +86,20 @@ function bytesOf(size: number): fc.Arbitrary<Uint8Array> {
 async function read(bytes: Uint8Array): Promise<unknown> {
   const events = parseEventLog(bytes);
   await replayEventLog(events);
-  return Promise.all(events.map(async (event) => [await eventContent(event), eventName(event), eventText(event)]));
+  return Promise.all(
+    events.map(async (event) => [await eventContent(event), eventName(event), eventText(event)]),
+  );
 }
 
 describe('quotes', () => {
   test('property: random and damaged bytes end in a quote or the typed error', () => {
     expect(() =>
-      fc.assert(fc.property(fc.uint8Array({ maxLength: 8192 }), (bytes) => foreign(() => quoteClaims(parseTdxQuote(bytes))) === undefined)),
+      fc.assert(
+        fc.property(
+          fc.uint8Array({ maxLength: 8192 }),
+          (bytes) => foreign(() => quoteClaims(parseTdxQuote(bytes))) === undefined,
+        ),
+      ),
     ).not.toThrow();
     expect(() =>
       fc.assert(
@@ -149,7 +162,9 @@ describe('quotes', () => {
   test('parsing reads nothing outside its view', () => {
     const buffer = new Uint8Array(quote.length + 64).fill(0xff);
     buffer.set(quote, 32);
-    expect(quoteClaims(parseTdxQuote(buffer.subarray(32, 32 + quote.length)))).toEqual(quoteClaims(parseTdxQuote(quote)));
+    expect(quoteClaims(parseTdxQuote(buffer.subarray(32, 32 + quote.length)))).toEqual(
+      quoteClaims(parseTdxQuote(quote)),
+    );
     expect(() => parseTdxQuote(buffer.subarray(32, 32 + quote.length - 1))).toThrow(AttestationError);
   });
 });
@@ -201,7 +216,12 @@ describe('SGX extensions', () => {
       ),
     ).not.toThrow();
     expect(() =>
-      fc.assert(fc.property(fc.uint8Array({ maxLength: 600 }), (bytes) => foreign(() => parsePckExtensions(bytes)) === undefined)),
+      fc.assert(
+        fc.property(
+          fc.uint8Array({ maxLength: 600 }),
+          (bytes) => foreign(() => parsePckExtensions(bytes)) === undefined,
+        ),
+      ),
     ).not.toThrow();
   });
 });
@@ -211,7 +231,10 @@ describe('collateral', () => {
     const response = await intel.tcbInfo();
     expect(() =>
       fc.assert(
-        fc.property(fc.string({ maxLength: 400 }), (text) => foreign(() => cutSigned(text, 'tcbInfo')) === undefined),
+        fc.property(
+          fc.string({ maxLength: 400 }),
+          (text) => foreign(() => cutSigned(text, 'tcbInfo')) === undefined,
+        ),
         runs(300),
       ),
     ).not.toThrow();
@@ -267,7 +290,10 @@ describe('event logs', () => {
   test('property: random and damaged logs end in events or the typed error', async () => {
     await expect(
       fc.assert(
-        fc.asyncProperty(fc.uint8Array({ maxLength: 2048 }), async (bytes) => (await foreignAsync(() => read(bytes))) === undefined),
+        fc.asyncProperty(
+          fc.uint8Array({ maxLength: 2048 }),
+          async (bytes) => (await foreignAsync(() => read(bytes))) === undefined,
+        ),
       ),
     ).resolves.toBeUndefined();
     await expect(
@@ -283,7 +309,8 @@ describe('event logs', () => {
       fc.assert(
         fc.asyncProperty(
           damaged(() => runtimeLog),
-          async (bytes) => (await foreignAsync(async () => replayRuntimeLog(parseRuntimeLog(bytes)))) === undefined,
+          async (bytes) =>
+            (await foreignAsync(async () => replayRuntimeLog(parseRuntimeLog(bytes)))) === undefined,
         ),
         runs(300),
       ),
@@ -314,21 +341,29 @@ describe('event logs', () => {
   test('padding may be 0xff or zero, nothing else', async () => {
     const { log: bare } = await buildEventLog(undefined, 0);
     const count = parseEventLog(bare).length;
-    const padded = (value: number): Uint8Array => Uint8Array.from([...bare, ...new Uint8Array(64).fill(value)]);
+    const padded = (value: number): Uint8Array =>
+      Uint8Array.from([...bare, ...new Uint8Array(64).fill(value)]);
     expect(parseEventLog(padded(0xff)).length).toBe(count);
     expect(parseEventLog(padded(0)).length).toBe(count);
     expect(() => parseEventLog(padded(1))).toThrow(AttestationError);
-    expect(() => parseEventLog(Uint8Array.from([...bare, ...new Uint8Array(8).fill(0xff), 1]))).toThrow(/after its last event/);
+    expect(() => parseEventLog(Uint8Array.from([...bare, ...new Uint8Array(8).fill(0xff), 1]))).toThrow(
+      /after its last event/,
+    );
   });
 });
 
 describe('policies', () => {
   test('property: any JSON is a policy or the typed error', () => {
-    expect(() => fc.assert(fc.property(fc.jsonValue(), (value) => foreign(() => decideTdxPolicy(value)) === undefined))).not.toThrow();
+    expect(() =>
+      fc.assert(fc.property(fc.jsonValue(), (value) => foreign(() => decideTdxPolicy(value)) === undefined)),
+    ).not.toThrow();
     expect(() =>
       fc.assert(
         fc.property(
-          fc.dictionary(fc.constantFrom('mrTd', 'tcbStatus', 'reportData', 'fmspc', 'tcbGraceDays', 'advisories'), fc.jsonValue()),
+          fc.dictionary(
+            fc.constantFrom('mrTd', 'tcbStatus', 'reportData', 'fmspc', 'tcbGraceDays', 'advisories'),
+            fc.jsonValue(),
+          ),
           (value) => foreign(() => decideTdxPolicy(value)) === undefined,
         ),
       ),
@@ -357,14 +392,20 @@ describe('a mebibyte of anything, in every field', () => {
     const { collateral } = evidence;
     const variants: readonly TdxEvidence[] = [
       { ...evidence, quote: bytes },
-      { ...evidence, quote: Uint8Array.from([...quote.subarray(0, 60_000), ...bytes.subarray(0, 60_000 - quote.length)]) },
+      {
+        ...evidence,
+        quote: Uint8Array.from([...quote.subarray(0, 60_000), ...bytes.subarray(0, 60_000 - quote.length)]),
+      },
       { ...evidence, eventLog: bytes },
       { ...evidence, eventLog: Uint8Array.from([...log.subarray(0, 65), ...bytes.subarray(0, size - 65)]) },
       { ...evidence, collateral: { ...collateral, tcbInfo: text } },
       { ...evidence, collateral: { ...collateral, tcbInfo: `{"tcbInfo":${text.slice(0, 200_000)}` } },
       { ...evidence, collateral: { ...collateral, qeIdentity: text } },
       { ...evidence, collateral: { ...collateral, tcbInfoIssuerChain: text } },
-      { ...evidence, collateral: { ...collateral, qeIdentityIssuerChain: `-----BEGIN CERTIFICATE-----\n${text}` } },
+      {
+        ...evidence,
+        collateral: { ...collateral, qeIdentityIssuerChain: `-----BEGIN CERTIFICATE-----\n${text}` },
+      },
       { ...evidence, collateral: { ...collateral, pckCrl: bytes } },
       { ...evidence, collateral: { ...collateral, rootCaCrl: bytes } },
       { ...evidence, collateral: { ...collateral, pckCrlIssuerChain: text } },
@@ -385,14 +426,22 @@ describe('a mebibyte of anything, in every field', () => {
       text: (text) => text.replace('"tcbType":0', `"tcbType":${'['.repeat(50_000)}0${']'.repeat(50_000)}`),
     });
     await expect(
-      verifyTdx({ ...evidence, collateral: { ...evidence.collateral, tcbInfo } }, {}, { now, roots: [intel.root] }),
+      verifyTdx(
+        { ...evidence, collateral: { ...evidence.collateral, tcbInfo } },
+        {},
+        { now, roots: [intel.root] },
+      ),
     ).rejects.toMatchObject({ code: 'malformed_json' });
   });
 
   test('a PEM of many certificates is refused by number', async () => {
     const chain = utf8(intel.pckChainPem.repeat(20));
     await expect(
-      verifyTdx(await intel.evidence({ certificationData: chain.subarray(0, 40_000) }), {}, { now, roots: [intel.root] }),
+      verifyTdx(
+        await intel.evidence({ certificationData: chain.subarray(0, 40_000) }),
+        {},
+        { now, roots: [intel.root] },
+      ),
     ).rejects.toMatchObject({ kind: 'malformed' });
   });
 });

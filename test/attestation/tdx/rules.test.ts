@@ -7,14 +7,38 @@ import { ATTESTATION_CODES, type AttestationCode } from '../../../attestation/tr
 import { encodeDer, encodeInteger, TAG } from '../../../attestation/x509/der.ts';
 import { AttestationError } from '../../../attestation/transcript/errors.ts';
 import { createRollbackMemory } from '../../../attestation/transcript/rollback-memory.ts';
-import { buildEventLog, buildRuntimeLog, SIMULATED_BOOT } from '../../../attestation/simulated/intel-eventlog.ts';
-import { createSimulatedIntel, intelName, SIMULATED_INTEL_SERIALS, type SimulatedIntel } from '../../../attestation/simulated/intel.ts';
-import { SIMULATED_TD_ATTRIBUTES, SIMULATED_XFAM, type SimulatedQuote } from '../../../attestation/simulated/intel-quote.ts';
-import { basicConstraints, corruptSignature, encodePem, generateEcKey, keyUsage } from '../../../attestation/simulated/issue.ts';
+import {
+  buildEventLog,
+  buildRuntimeLog,
+  SIMULATED_BOOT,
+} from '../../../attestation/simulated/intel-eventlog.ts';
+import {
+  createSimulatedIntel,
+  intelName,
+  SIMULATED_INTEL_SERIALS,
+  type SimulatedIntel,
+} from '../../../attestation/simulated/intel.ts';
+import {
+  SIMULATED_TD_ATTRIBUTES,
+  SIMULATED_XFAM,
+  type SimulatedQuote,
+} from '../../../attestation/simulated/intel-quote.ts';
+import {
+  basicConstraints,
+  corruptSignature,
+  encodePem,
+  generateEcKey,
+  keyUsage,
+} from '../../../attestation/simulated/issue.ts';
 import type { TdxCollateral } from '../../../attestation/tdx/collateral.ts';
 import type { TdxPolicy } from '../../../attestation/tdx/policy.ts';
 import { TDX_RULES } from '../../../attestation/tdx/rules.ts';
-import { verifyTdx, type TdxContext, type TdxEvidence, type TdxVerification } from '../../../attestation/tdx/verify.ts';
+import {
+  verifyTdx,
+  type TdxContext,
+  type TdxEvidence,
+  type TdxVerification,
+} from '../../../attestation/tdx/verify.ts';
 
 const now = new Date('2026-06-15T12:00:00Z');
 const DAY = 86_400_000;
@@ -61,7 +85,10 @@ async function pckChain(parts: {
     ),
   };
 }
-async function signingChain(signer: Promise<Uint8Array>, root?: Promise<Uint8Array>): Promise<Partial<TdxCollateral>> {
+async function signingChain(
+  signer: Promise<Uint8Array>,
+  root?: Promise<Uint8Array>,
+): Promise<Partial<TdxCollateral>> {
   const pem = encodePem(await signer) + encodePem((await root) ?? intel.root);
   return { tcbInfoIssuerChain: pem, qeIdentityIssuerChain: pem };
 }
@@ -88,8 +115,20 @@ function attributes(bits: bigint): Uint8Array {
 const AUTH = 48 + 584 + 4;
 
 const CASES: readonly Case[] = [
-  { row: 'T1', what: 'quote of version 3', code: 'tdx_quote_unsupported', throws: 'unsupported', quote: { header: { version: 3 } } },
-  { row: 'T1', what: 'SGX quote', code: 'tdx_quote_unsupported', throws: 'unsupported', quote: { header: { teeType: 0 } } },
+  {
+    row: 'T1',
+    what: 'quote of version 3',
+    code: 'tdx_quote_unsupported',
+    throws: 'unsupported',
+    quote: { header: { version: 3 } },
+  },
+  {
+    row: 'T1',
+    what: 'SGX quote',
+    code: 'tdx_quote_unsupported',
+    throws: 'unsupported',
+    quote: { header: { teeType: 0 } },
+  },
   {
     row: 'T1',
     what: 'ECDSA P-384 attestation key',
@@ -97,9 +136,25 @@ const CASES: readonly Case[] = [
     throws: 'unsupported',
     quote: { header: { attestationKeyType: 3 } },
   },
-  { row: 'T1', what: 'another QE vendor', code: 'tdx_quote_header', quote: { header: { qeVendorId: fill(16, 7) } } },
-  { row: 'T1', what: 'reserved header bytes', code: 'tdx_quote_header', quote: { header: { reserved: fill(4, 1) } } },
-  { row: 'T2', what: 'unknown body type', code: 'tdx_body_descriptor', throws: 'unsupported', quote: { version: 5, bodyType: 1 } },
+  {
+    row: 'T1',
+    what: 'another QE vendor',
+    code: 'tdx_quote_header',
+    quote: { header: { qeVendorId: fill(16, 7) } },
+  },
+  {
+    row: 'T1',
+    what: 'reserved header bytes',
+    code: 'tdx_quote_header',
+    quote: { header: { reserved: fill(4, 1) } },
+  },
+  {
+    row: 'T2',
+    what: 'unknown body type',
+    code: 'tdx_body_descriptor',
+    throws: 'unsupported',
+    quote: { version: 5, bodyType: 1 },
+  },
   {
     row: 'T2',
     what: 'body size of the other type',
@@ -121,11 +176,31 @@ const CASES: readonly Case[] = [
     throws: 'malformed',
     quote: { damage: u32(AUTH + 130, 10) },
   },
-  { row: 'T3', what: 'non-zero trailing bytes', code: 'tdx_trailing_bytes', quote: { trailing: fill(39, 1) } },
+  {
+    row: 'T3',
+    what: 'non-zero trailing bytes',
+    code: 'tdx_trailing_bytes',
+    quote: { trailing: fill(39, 1) },
+  },
   { row: 'T4', what: 'a bit of the body', code: 'tdx_quote_signature', quote: { damage: flip(48 + 200) } },
-  { row: 'T4', what: 'signed by another key', code: 'tdx_quote_signature', quote: async () => ({ signer: stranger.keys.attestation }) },
-  { row: 'T4', what: 'attestation key off the curve', code: 'tdx_quote_signature', quote: { attestationKey: fill(64, 5) } },
-  { row: 'T5', what: 'authentication data not hashed', code: 'tdx_attestation_key', quote: { damage: flip(AUTH + 134 + 450) } },
+  {
+    row: 'T4',
+    what: 'signed by another key',
+    code: 'tdx_quote_signature',
+    quote: async () => ({ signer: stranger.keys.attestation }),
+  },
+  {
+    row: 'T4',
+    what: 'attestation key off the curve',
+    code: 'tdx_quote_signature',
+    quote: { attestationKey: fill(64, 5) },
+  },
+  {
+    row: 'T5',
+    what: 'authentication data not hashed',
+    code: 'tdx_attestation_key',
+    quote: { damage: flip(AUTH + 134 + 450) },
+  },
   {
     row: 'T5',
     what: 'second half of QE REPORTDATA not zero',
@@ -152,10 +227,25 @@ const CASES: readonly Case[] = [
     throws: 'unsupported',
     quote: { certificationType: 3 },
   },
-  { row: 'T7', what: 'root of a stranger', code: 'tdx_root_not_trusted', context: () => ({ roots: [stranger.root] }) },
+  {
+    row: 'T7',
+    what: 'root of a stranger',
+    code: 'tdx_root_not_trusted',
+    context: () => ({ roots: [stranger.root] }),
+  },
   { row: 'T7', what: 'Intel’s pinned root', code: 'tdx_root_not_trusted', context: () => ({}) },
-  { row: 'T7', what: 'PCK signature', code: 'tdx_pck_chain', quote: () => pckChain({ pck: Promise.resolve(corruptSignature(intel.pck)) }) },
-  { row: 'T7', what: 'PCK of another CA', code: 'tdx_pck_chain', quote: () => pckChain({ pck: intel.issuePck({ ca: 'processor' }) }) },
+  {
+    row: 'T7',
+    what: 'PCK signature',
+    code: 'tdx_pck_chain',
+    quote: () => pckChain({ pck: Promise.resolve(corruptSignature(intel.pck)) }),
+  },
+  {
+    row: 'T7',
+    what: 'PCK of another CA',
+    code: 'tdx_pck_chain',
+    quote: () => pckChain({ pck: intel.issuePck({ ca: 'processor' }) }),
+  },
   {
     row: 'T7',
     what: 'root whose own signature is wrong',
@@ -180,7 +270,9 @@ const CASES: readonly Case[] = [
     code: 'tdx_certificate_role',
     quote: () =>
       pckChain({
-        pck: intel.issuePck({ extensions: (list) => [...list.filter(({ oid }) => oid !== '2.5.29.19'), basicConstraints(true)] }),
+        pck: intel.issuePck({
+          extensions: (list) => [...list.filter(({ oid }) => oid !== '2.5.29.19'), basicConstraints(true)],
+        }),
       }),
   },
   {
@@ -189,7 +281,9 @@ const CASES: readonly Case[] = [
     code: 'tdx_certificate_role',
     quote: () =>
       pckChain({
-        ca: intel.issueCa('platform', { extensions: (list) => [...list.filter(({ oid }) => oid !== '2.5.29.15'), keyUsage(['crlSign'])] }),
+        ca: intel.issueCa('platform', {
+          extensions: (list) => [...list.filter(({ oid }) => oid !== '2.5.29.15'), keyUsage(['crlSign'])],
+        }),
       }),
   },
   {
@@ -208,7 +302,11 @@ const CASES: readonly Case[] = [
     what: 'unknown critical extension',
     code: 'tdx_certificate_role',
     quote: () =>
-      pckChain({ pck: intel.issuePck({ extensions: (list) => [...list, { oid: '1.2.3.4', critical: true, value: encodeInteger(1) }] }) }),
+      pckChain({
+        pck: intel.issuePck({
+          extensions: (list) => [...list, { oid: '1.2.3.4', critical: true, value: encodeInteger(1) }],
+        }),
+      }),
   },
   {
     row: 'T8',
@@ -216,10 +314,17 @@ const CASES: readonly Case[] = [
     code: 'tdx_certificate_role',
     collateral: async () => ({
       tcbInfo: await intel.tcbInfo({ signer: intel.keys.pck }),
-      ...(await signingChain(intel.issuePck({ issuer: intelName('Intel SGX Root CA'), signer: intel.keys.root }))),
+      ...(await signingChain(
+        intel.issuePck({ issuer: intelName('Intel SGX Root CA'), signer: intel.keys.root }),
+      )),
     }),
   },
-  { row: 'T9', what: 'expired PCK', code: 'tdx_certificate_expired', quote: () => pckChain({ pck: intel.issuePck(expired) }) },
+  {
+    row: 'T9',
+    what: 'expired PCK',
+    code: 'tdx_certificate_expired',
+    quote: () => pckChain({ pck: intel.issuePck(expired) }),
+  },
   {
     row: 'T9',
     what: 'PCK CA not valid yet',
@@ -254,19 +359,25 @@ const CASES: readonly Case[] = [
     row: 'T10',
     what: 'CRL without a number',
     code: 'tdx_crl_invalid',
-    collateral: async () => ({ pckCrl: await intel.issueCrl('platform', { extensions: (list) => list.slice(1) }) }),
+    collateral: async () => ({
+      pckCrl: await intel.issueCrl('platform', { extensions: (list) => list.slice(1) }),
+    }),
   },
   {
     row: 'T10',
     what: 'CRL without an authority key',
     code: 'tdx_crl_invalid',
-    collateral: async () => ({ pckCrl: await intel.issueCrl('platform', { extensions: (list) => list.slice(0, 1) }) }),
+    collateral: async () => ({
+      pckCrl: await intel.issueCrl('platform', { extensions: (list) => list.slice(0, 1) }),
+    }),
   },
   {
     row: 'T10',
     what: 'issuer chain of another CA',
     code: 'tdx_crl_invalid',
-    collateral: async () => ({ pckCrlIssuerChain: encodePem(await intel.issueCa('processor')) + encodePem(intel.root) }),
+    collateral: async () => ({
+      pckCrlIssuerChain: encodePem(await intel.issueCa('processor')) + encodePem(intel.root),
+    }),
   },
   {
     row: 'T10',
@@ -278,50 +389,74 @@ const CASES: readonly Case[] = [
     row: 'T10',
     what: 'root CRL from the future',
     code: 'tdx_crl_expired',
-    collateral: async () => ({ rootCaCrl: await intel.issueCrl('root', { thisUpdate: new Date(now.getTime() + DAY) }) }),
+    collateral: async () => ({
+      rootCaCrl: await intel.issueCrl('root', { thisUpdate: new Date(now.getTime() + DAY) }),
+    }),
   },
   {
     row: 'T10',
     what: 'revoked PCK',
     code: 'tdx_certificate_revoked',
-    collateral: async () => ({ pckCrl: await intel.issueCrl('platform', { revoked: [1, SIMULATED_INTEL_SERIALS.pck] }) }),
+    collateral: async () => ({
+      pckCrl: await intel.issueCrl('platform', { revoked: [1, SIMULATED_INTEL_SERIALS.pck] }),
+    }),
   },
   {
     row: 'T10',
     what: 'revoked PCK CA',
     code: 'tdx_certificate_revoked',
-    collateral: async () => ({ rootCaCrl: await intel.issueCrl('root', { revoked: [SIMULATED_INTEL_SERIALS.platform] }) }),
+    collateral: async () => ({
+      rootCaCrl: await intel.issueCrl('root', { revoked: [SIMULATED_INTEL_SERIALS.platform] }),
+    }),
   },
   {
     row: 'T10',
     what: 'revoked TCB signing certificate',
     code: 'tdx_certificate_revoked',
-    collateral: async () => ({ rootCaCrl: await intel.issueCrl('root', { revoked: [SIMULATED_INTEL_SERIALS.tcbSigning] }) }),
+    collateral: async () => ({
+      rootCaCrl: await intel.issueCrl('root', { revoked: [SIMULATED_INTEL_SERIALS.tcbSigning] }),
+    }),
   },
-  { row: 'T10', what: 'empty CRL', code: 'malformed_crl', throws: 'malformed', collateral: async () => ({ pckCrl: new Uint8Array() }) },
+  {
+    row: 'T10',
+    what: 'empty CRL',
+    code: 'malformed_crl',
+    throws: 'malformed',
+    collateral: async () => ({ pckCrl: new Uint8Array() }),
+  },
   {
     row: 'T11',
     what: 'no SGX extensions',
     code: 'tdx_pck_extensions',
-    quote: () => pckChain({ pck: intel.issuePck({ extensions: (list) => list.filter(({ oid }) => !oid.startsWith('1.2.840')) }) }),
+    quote: () =>
+      pckChain({
+        pck: intel.issuePck({ extensions: (list) => list.filter(({ oid }) => !oid.startsWith('1.2.840')) }),
+      }),
   },
   {
     row: 'T11',
     what: 'FMSPC missing',
     code: 'tdx_pck_extensions',
-    quote: () => pckChain({ pck: intel.issuePck({ members: (list) => list.filter(({ arc }) => arc !== '4') }) }),
+    quote: () =>
+      pckChain({ pck: intel.issuePck({ members: (list) => list.filter(({ arc }) => arc !== '4') }) }),
   },
   {
     row: 'T11',
     what: 'FMSPC twice',
     code: 'tdx_pck_extensions',
-    quote: () => pckChain({ pck: intel.issuePck({ members: (list) => [...list, ...list.filter(({ arc }) => arc === '4')] }) }),
+    quote: () =>
+      pckChain({
+        pck: intel.issuePck({ members: (list) => [...list, ...list.filter(({ arc }) => arc === '4')] }),
+      }),
   },
   {
     row: 'T11',
     what: 'unknown member',
     code: 'tdx_pck_extensions',
-    quote: () => pckChain({ pck: intel.issuePck({ members: (list) => [...list, { arc: '8', value: encodeInteger(1) }] }) }),
+    quote: () =>
+      pckChain({
+        pck: intel.issuePck({ members: (list) => [...list, { arc: '8', value: encodeInteger(1) }] }),
+      }),
   },
   {
     row: 'T11',
@@ -347,14 +482,24 @@ const CASES: readonly Case[] = [
     code: 'tdx_pck_extensions',
     quote: () => pckChain({ pck: intel.issuePck({ sgx: { platformInstanceId: undefined } }) }),
   },
-  { row: 'T12', what: 'TCB info for SGX', code: 'tdx_tcb_info', collateral: tcbInfo({ members: (list) => ({ ...list, id: 'SGX' }) }) },
+  {
+    row: 'T12',
+    what: 'TCB info for SGX',
+    code: 'tdx_tcb_info',
+    collateral: tcbInfo({ members: (list) => ({ ...list, id: 'SGX' }) }),
+  },
   {
     row: 'T12',
     what: 'TCB info of version 2',
     code: 'tdx_tcb_info',
     collateral: tcbInfo({ members: (list) => ({ ...list, version: 2 }) }),
   },
-  { row: 'T12', what: 'tcbType 1', code: 'tdx_tcb_info', collateral: tcbInfo({ members: (list) => ({ ...list, tcbType: 1 }) }) },
+  {
+    row: 'T12',
+    what: 'tcbType 1',
+    code: 'tdx_tcb_info',
+    collateral: tcbInfo({ members: (list) => ({ ...list, tcbType: 1 }) }),
+  },
   {
     row: 'T12',
     what: 'a space added after signing',
@@ -381,15 +526,30 @@ const CASES: readonly Case[] = [
     throws: 'malformed',
     collateral: tcbInfo({ members: (list) => ({ ...list, fmspc: undefined }) }),
   },
-  { row: 'T12', what: 'stale TCB info', code: 'tdx_tcb_info_expired', collateral: tcbInfo({ nextUpdate: now }) },
+  {
+    row: 'T12',
+    what: 'stale TCB info',
+    code: 'tdx_tcb_info_expired',
+    collateral: tcbInfo({ nextUpdate: now }),
+  },
   {
     row: 'T12',
     what: 'TCB info from the future',
     code: 'tdx_tcb_info_expired',
     collateral: tcbInfo({ issueDate: new Date(now.getTime() + 1000) }),
   },
-  { row: 'T13', what: 'another FMSPC', code: 'tdx_tcb_info_platform', collateral: tcbInfo({ fmspc: fill(6, 1) }) },
-  { row: 'T13', what: 'another PCEID', code: 'tdx_tcb_info_platform', collateral: tcbInfo({ pceId: fill(2, 1) }) },
+  {
+    row: 'T13',
+    what: 'another FMSPC',
+    code: 'tdx_tcb_info_platform',
+    collateral: tcbInfo({ fmspc: fill(6, 1) }),
+  },
+  {
+    row: 'T13',
+    what: 'another PCEID',
+    code: 'tdx_tcb_info_platform',
+    collateral: tcbInfo({ pceId: fill(2, 1) }),
+  },
   {
     row: 'T14',
     what: 'module version without identity',
@@ -402,7 +562,12 @@ const CASES: readonly Case[] = [
     code: 'tdx_module_identity',
     quote: { teeTcbSvn: Uint8Array.from([5, 1, 5, ...fill(13, 0)]) },
   },
-  { row: 'T14', what: 'MRSIGNERSEAM of nobody', code: 'tdx_module_identity', quote: { mrSignerSeam: fill(48, 3) } },
+  {
+    row: 'T14',
+    what: 'MRSIGNERSEAM of nobody',
+    code: 'tdx_module_identity',
+    quote: { mrSignerSeam: fill(48, 3) },
+  },
   {
     row: 'T14',
     what: 'SEAM attributes under the mask',
@@ -410,9 +575,24 @@ const CASES: readonly Case[] = [
     quote: { seamAttributes: fill(8, 1) },
     policy: { seamAttributes: hex(8, 1) },
   },
-  { row: 'T15', what: 'revoked platform level', code: 'tdx_platform_revoked', collateral: tcbInfo({ status: 'Revoked' }) },
-  { row: 'T16', what: 'revoked module', code: 'tdx_tcb_convergence', collateral: tcbInfo({ moduleStatus: 'Revoked' }) },
-  { row: 'T16', what: 'revoked quoting enclave', code: 'tdx_tcb_convergence', collateral: qeIdentity({ status: 'Revoked' }) },
+  {
+    row: 'T15',
+    what: 'revoked platform level',
+    code: 'tdx_platform_revoked',
+    collateral: tcbInfo({ status: 'Revoked' }),
+  },
+  {
+    row: 'T16',
+    what: 'revoked module',
+    code: 'tdx_tcb_convergence',
+    collateral: tcbInfo({ moduleStatus: 'Revoked' }),
+  },
+  {
+    row: 'T16',
+    what: 'revoked quoting enclave',
+    code: 'tdx_tcb_convergence',
+    collateral: qeIdentity({ status: 'Revoked' }),
+  },
   {
     row: 'T17',
     what: 'SGX components below every level',
@@ -466,9 +646,24 @@ const CASES: readonly Case[] = [
     code: 'tdx_qe_identity_signature',
     collateral: qeIdentity({ damage: (text) => text.replace('"isvprodid":2', '"isvprodid":1') }),
   },
-  { row: 'T19', what: 'stale identity', code: 'tdx_qe_identity_expired', collateral: qeIdentity({ nextUpdate: now }) },
-  { row: 'T19', what: 'ISVSVN below every level', code: 'tdx_qe_tcb_level', quote: { qeReport: { isvSvn: 3 } } },
-  { row: 'T20', what: 'platform out of date', code: 'tdx_tcb_status', collateral: tcbInfo({ status: 'OutOfDate' }) },
+  {
+    row: 'T19',
+    what: 'stale identity',
+    code: 'tdx_qe_identity_expired',
+    collateral: qeIdentity({ nextUpdate: now }),
+  },
+  {
+    row: 'T19',
+    what: 'ISVSVN below every level',
+    code: 'tdx_qe_tcb_level',
+    quote: { qeReport: { isvSvn: 3 } },
+  },
+  {
+    row: 'T20',
+    what: 'platform out of date',
+    code: 'tdx_tcb_status',
+    collateral: tcbInfo({ status: 'OutOfDate' }),
+  },
   {
     row: 'T20',
     what: 'status not listed',
@@ -476,7 +671,13 @@ const CASES: readonly Case[] = [
     collateral: tcbInfo({ status: 'SWHardeningNeeded' }),
     policy: { tcbStatus: ['ConfigurationNeeded'] },
   },
-  { row: 'T20', what: 'grace used up', code: 'tdx_tcb_status', collateral: tcbInfo({ status: 'OutOfDate' }), policy: { tcbGraceDays: 30 } },
+  {
+    row: 'T20',
+    what: 'grace used up',
+    code: 'tdx_tcb_status',
+    collateral: tcbInfo({ status: 'OutOfDate' }),
+    policy: { tcbGraceDays: 30 },
+  },
   {
     row: 'T20',
     what: 'advisory not accepted',
@@ -484,7 +685,12 @@ const CASES: readonly Case[] = [
     collateral: tcbInfo({ advisoryIds: ['INTEL-SA-00001', 'INTEL-SA-00002'] }),
     policy: { advisories: ['INTEL-SA-00001'] },
   },
-  { row: 'T20', what: 'TEE_TCB_SVN below the minimum', code: 'tdx_tee_tcb_svn', policy: { minimumTeeTcbSvn: `060106${'00'.repeat(13)}` } },
+  {
+    row: 'T20',
+    what: 'TEE_TCB_SVN below the minimum',
+    code: 'tdx_tee_tcb_svn',
+    policy: { minimumTeeTcbSvn: `060106${'00'.repeat(13)}` },
+  },
   {
     row: 'T21',
     what: 'TCB info below the floor',
@@ -507,9 +713,24 @@ const CASES: readonly Case[] = [
     quote: { tdAttributes: attributes(1n) },
     policy: { tdAttributes: '0100000000000000' },
   },
-  { row: 'T22', what: 'reserved bit 5', code: 'tdx_reserved_attributes', quote: { tdAttributes: attributes(1n << 5n) } },
-  { row: 'T22', what: 'reserved bit 40', code: 'tdx_reserved_attributes', quote: { tdAttributes: attributes(1n << 40n) } },
-  { row: 'T22', what: 'migratable TD', code: 'tdx_migratable', quote: { tdAttributes: attributes(1n << 29n) } },
+  {
+    row: 'T22',
+    what: 'reserved bit 5',
+    code: 'tdx_reserved_attributes',
+    quote: { tdAttributes: attributes(1n << 5n) },
+  },
+  {
+    row: 'T22',
+    what: 'reserved bit 40',
+    code: 'tdx_reserved_attributes',
+    quote: { tdAttributes: attributes(1n << 40n) },
+  },
+  {
+    row: 'T22',
+    what: 'migratable TD',
+    code: 'tdx_migratable',
+    quote: { tdAttributes: attributes(1n << 29n) },
+  },
   {
     row: 'T22',
     what: 'SEPT_VE_DISABLE clear',
@@ -525,7 +746,12 @@ const CASES: readonly Case[] = [
     policy: { tdAttributes: toHex(SIMULATED_TD_ATTRIBUTES) },
   },
   { row: 'T23', what: 'SSE off', code: 'tdx_xfam_bits', quote: { xfam: attributes(1n) } },
-  { row: 'T23', what: 'unknown XFAM bit', code: 'tdx_xfam_bits', quote: { xfam: attributes(3n | (1n << 40n)) } },
+  {
+    row: 'T23',
+    what: 'unknown XFAM bit',
+    code: 'tdx_xfam_bits',
+    quote: { xfam: attributes(3n | (1n << 40n)) },
+  },
   { row: 'T23', what: 'XFAM not listed', code: 'tdx_xfam', policy: { xfam: '0300000000000000' } },
   { row: 'T24', what: 'SEAM attributes', code: 'tdx_seam_attributes', quote: { seamAttributes: fill(8, 1) } },
   { row: 'T24', what: 'MRSEAM', code: 'tdx_mr_seam', policy: { mrSeam: [hex(48, 1), hex(48, 2)] } },
@@ -538,13 +764,34 @@ const CASES: readonly Case[] = [
   { row: 'T25', what: 'MRCONFIGID', code: 'tdx_mr_config_id', policy: { mrConfigId: hex(48, 1) } },
   { row: 'T25', what: 'MROWNER', code: 'tdx_mr_owner', policy: { mrOwner: hex(48, 1) } },
   { row: 'T25', what: 'MROWNERCONFIG', code: 'tdx_mr_owner_config', policy: { mrOwnerConfig: hex(48, 1) } },
-  { row: 'T26', what: 'a service TD nobody expects', code: 'tdx_mr_service_td', quote: { version: 5, mrServiceTd: fill(48, 1) } },
-  { row: 'T27', what: 'the last byte of REPORTDATA', code: 'tdx_report_data', policy: { reportData: '00'.repeat(63) + '01' } },
+  {
+    row: 'T26',
+    what: 'a service TD nobody expects',
+    code: 'tdx_mr_service_td',
+    quote: { version: 5, mrServiceTd: fill(48, 1) },
+  },
+  {
+    row: 'T27',
+    what: 'the last byte of REPORTDATA',
+    code: 'tdx_report_data',
+    policy: { reportData: '00'.repeat(63) + '01' },
+  },
   { row: 'T28', what: 'another platform family', code: 'tdx_fmspc', policy: { fmspc: hex(6, 1) } },
   { row: 'T28', what: 'another machine', code: 'tdx_ppid', policy: { ppid: [hex(16, 1)] } },
   { row: 'T28', what: 'another PCK', code: 'tdx_pck_serial', policy: { pckSerial: '01' } },
-  { row: 'E1', what: 'a log of another boot', code: 'tdx_event_log_replay', eventLog: async () => (await buildEventLog()).log },
-  { row: 'E1', what: 'not a log', code: 'malformed_event_log', throws: 'malformed', eventLog: async () => utf8('CCEL') },
+  {
+    row: 'E1',
+    what: 'a log of another boot',
+    code: 'tdx_event_log_replay',
+    eventLog: async () => (await buildEventLog()).log,
+  },
+  {
+    row: 'E1',
+    what: 'not a log',
+    code: 'malformed_event_log',
+    throws: 'malformed',
+    eventLog: async () => utf8('CCEL'),
+  },
   {
     row: 'E2',
     what: 'words that were not hashed',
@@ -556,7 +803,8 @@ const CASES: readonly Case[] = [
     row: 'E2',
     what: 'runtime event whose digest is of other content',
     code: 'tdx_event_content',
-    eventLog: async () => (await buildRuntimeLog([{ name: 'app-id', payload: fill(4, 1), digest: hex(48, 1) }])).log,
+    eventLog: async () =>
+      (await buildRuntimeLog([{ name: 'app-id', payload: fill(4, 1), digest: hex(48, 1) }])).log,
   },
   {
     row: 'E3',
@@ -566,13 +814,25 @@ const CASES: readonly Case[] = [
   },
 ];
 
-const LYING_BOOT = [...SIMULATED_BOOT, { rtmr: 1, type: 0x80000007, data: utf8('what is said'), hashed: utf8('what was hashed') }];
+const LYING_BOOT = [
+  ...SIMULATED_BOOT,
+  { rtmr: 1, type: 0x80000007, data: utf8('what is said'), hashed: utf8('what was hashed') },
+];
 
-function rtmrFields([rtmr0, rtmr1, rtmr2, rtmr3]: readonly [Uint8Array, Uint8Array, Uint8Array, Uint8Array]): SimulatedQuote {
+function rtmrFields([rtmr0, rtmr1, rtmr2, rtmr3]: readonly [
+  Uint8Array,
+  Uint8Array,
+  Uint8Array,
+  Uint8Array,
+]): SimulatedQuote {
   return { rtmr0, rtmr1, rtmr2, rtmr3 };
 }
 
-async function evidenceOf({ quote, collateral, eventLog }: Pick<Case, 'quote' | 'collateral' | 'eventLog'>): Promise<TdxEvidence> {
+async function evidenceOf({
+  quote,
+  collateral,
+  eventLog,
+}: Pick<Case, 'quote' | 'collateral' | 'eventLog'>): Promise<TdxEvidence> {
   const fields = typeof quote === 'function' ? await quote() : quote;
   const evidence = await intel.evidence(fields, await collateral?.());
   return eventLog === undefined ? evidence : { ...evidence, eventLog: await eventLog() };
@@ -621,13 +881,22 @@ async function accepted(): Promise<TdxVerification[]> {
     policy,
     context,
   );
-  const second = await verifyTdx({ ...(await intel.evidence({ ...fields, rtmr3: run.rtmrs[3] })), eventLog: run.log }, {}, context);
+  const second = await verifyTdx(
+    { ...(await intel.evidence({ ...fields, rtmr3: run.rtmrs[3] })), eventLog: run.log },
+    {},
+    context,
+  );
   return [first, second];
 }
 
 function failuresOf({ transcript, accepted }: TdxVerification): Readonly<Record<string, unknown>> {
   const failed = transcript.checks.filter(({ status }) => status === 'fail');
-  return { throws: undefined, codes: failed.map(({ code }) => code), rows: failed.map(({ id }) => id), accepted };
+  return {
+    throws: undefined,
+    codes: failed.map(({ code }) => code),
+    rows: failed.map(({ id }) => id),
+    accepted,
+  };
 }
 
 describe('rows accepted', () => {
@@ -637,7 +906,9 @@ describe('rows accepted', () => {
     expect(second?.transcript.checks.filter(({ status }) => status === 'fail')).toEqual([]);
     expect([first?.accepted, second?.accepted]).toEqual([true, true]);
     const passed = new Set(
-      [first, second].flatMap((result) => result?.transcript.checks.filter(({ status }) => status === 'pass').map(({ title }) => title)),
+      [first, second].flatMap((result) =>
+        result?.transcript.checks.filter(({ status }) => status === 'pass').map(({ title }) => title),
+      ),
     );
     expect(Object.values(TDX_RULES).filter(({ title }) => !passed.has(title))).toEqual([]);
   });
@@ -653,21 +924,26 @@ describe('rows accepted', () => {
 });
 
 describe('rows refused', () => {
-  test.each(CASES.map((item) => [item.row, item.what, item] as const))('%s refused: %s', async (row, _what, item) => {
-    const evidence = await evidenceOf(item);
-    const context = item.context === undefined ? trust() : { now, ...item.context() };
-    const outcome: unknown = await verifyTdx(evidence, item.policy ?? {}, context).catch((thrown: unknown) => thrown);
-    const seen =
-      outcome instanceof AttestationError
-        ? { throws: outcome.kind, codes: [outcome.code], rows: [row], accepted: false }
-        : failuresOf(outcome as TdxVerification);
-    expect(seen).toEqual({
-      throws: item.throws,
-      codes: expect.arrayContaining([item.code]) as unknown,
-      rows: expect.arrayContaining([row]) as unknown,
-      accepted: false,
-    });
-  });
+  test.each(CASES.map((item) => [item.row, item.what, item] as const))(
+    '%s refused: %s',
+    async (row, _what, item) => {
+      const evidence = await evidenceOf(item);
+      const context = item.context === undefined ? trust() : { now, ...item.context() };
+      const outcome: unknown = await verifyTdx(evidence, item.policy ?? {}, context).catch(
+        (thrown: unknown) => thrown,
+      );
+      const seen =
+        outcome instanceof AttestationError
+          ? { throws: outcome.kind, codes: [outcome.code], rows: [row], accepted: false }
+          : failuresOf(outcome as TdxVerification);
+      expect(seen).toEqual({
+        throws: item.throws,
+        codes: expect.arrayContaining([item.code]) as unknown,
+        rows: expect.arrayContaining([row]) as unknown,
+        accepted: false,
+      });
+    },
+  );
 
   test('T21 refused: collateral older than what was seen before', async () => {
     const memory = createRollbackMemory();
@@ -676,7 +952,10 @@ describe('rows refused', () => {
     expect((await verifyTdx(newer, {}, context)).accepted).toBe(true);
     const result = await verifyTdx(await intel.evidence(), {}, context);
     expect(result.transcript.firstFailure).toMatchObject({ id: 'T21', code: 'tdx_collateral_rollback' });
-    const crls = await intel.evidence({}, { tcbInfo: newer.collateral.tcbInfo, rootCaCrl: await intel.issueCrl('root', { number: 7 }) });
+    const crls = await intel.evidence(
+      {},
+      { tcbInfo: newer.collateral.tcbInfo, rootCaCrl: await intel.issueCrl('root', { number: 7 }) },
+    );
     expect((await verifyTdx(crls, {}, context)).accepted).toBe(true);
     const older = await verifyTdx(newer, {}, context);
     expect(older.transcript.firstFailure).toMatchObject({ code: 'tdx_collateral_rollback' });
@@ -707,7 +986,9 @@ describe('the table', () => {
 
   test('reaches every code this verifier has', () => {
     const reached = new Set<string>([...CASES.map(({ code }) => code), 'tdx_collateral_rollback']);
-    const own = Object.keys(ATTESTATION_CODES).filter((code) => code.startsWith('tdx_') || code === 'malformed_event_log');
+    const own = Object.keys(ATTESTATION_CODES).filter(
+      (code) => code.startsWith('tdx_') || code === 'malformed_event_log',
+    );
     expect(own.filter((code) => !reached.has(code))).toEqual([]);
   });
 
@@ -724,7 +1005,21 @@ describe('what surrounds the rules', () => {
     expect(result.rootsReplaced).toBe(true);
     const skipped = result.transcript.checks.filter(({ status }) => status === 'skip').map(({ id }) => id);
     expect(skipped).toEqual(
-      expect.arrayContaining(['T18', 'T20', 'T21', 'T22', 'T23', 'T24', 'T25', 'T26', 'T27', 'T28', 'E1', 'E2', 'E3']),
+      expect.arrayContaining([
+        'T18',
+        'T20',
+        'T21',
+        'T22',
+        'T23',
+        'T24',
+        'T25',
+        'T26',
+        'T27',
+        'T28',
+        'E1',
+        'E2',
+        'E3',
+      ]),
     );
   });
 
@@ -732,7 +1027,11 @@ describe('what surrounds the rules', () => {
     const broken = await verifyTdx(await intel.evidence({ damage: flip(48 + 200) }), {}, trust());
     expect(broken.claims).toEqual({});
     const good = await verifyTdx(await intel.evidence({ mrTd: fill(48, 0x11) }), {}, trust());
-    expect(good.claims).toMatchObject({ mrTd: hex(48, 0x11), fmspc: toHex(intel.fmspc), tcbStatus: 'UpToDate' });
+    expect(good.claims).toMatchObject({
+      mrTd: hex(48, 0x11),
+      fmspc: toHex(intel.fmspc),
+      tcbStatus: 'UpToDate',
+    });
   });
 
   test('a quote that only names its PCK verifies with the chain given beside it, and only with the right one', async () => {
@@ -752,12 +1051,9 @@ describe('what surrounds the rules', () => {
       { tcbInfo: await intel.tcbInfo({ status: 'OutOfDate' }) },
     );
     const result = await verifyTdx(evidence, { mrTd: hex(48, 1) }, trust());
-    expect(result.transcript.checks.filter(({ status }) => status === 'fail').map(({ code }) => code)).toEqual([
-      'tdx_trailing_bytes',
-      'tdx_tcb_status',
-      'tdx_debug',
-      'tdx_mr_td',
-    ]);
+    expect(
+      result.transcript.checks.filter(({ status }) => status === 'fail').map(({ code }) => code),
+    ).toEqual(['tdx_trailing_bytes', 'tdx_tcb_status', 'tdx_debug', 'tdx_mr_td']);
   });
 
   test('a PCK key cannot stand in for the key that signs TCB info', async () => {
@@ -765,7 +1061,10 @@ describe('what surrounds the rules', () => {
       .split(/(?<=-----END CERTIFICATE-----\n)/)
       .slice(0, 2)
       .join('');
-    const evidence = await intel.evidence({}, { tcbInfo: await intel.tcbInfo({ signer: intel.keys.pck }), tcbInfoIssuerChain: pem });
+    const evidence = await intel.evidence(
+      {},
+      { tcbInfo: await intel.tcbInfo({ signer: intel.keys.pck }), tcbInfoIssuerChain: pem },
+    );
     const result = await verifyTdx(evidence, {}, trust());
     expect(result.accepted).toBe(false);
     expect(result.transcript.checks.some(({ code }) => code === 'tdx_certificate_role')).toBe(true);
@@ -775,8 +1074,14 @@ describe('what surrounds the rules', () => {
     const processor = await createSimulatedIntel({ now, ca: 'processor' });
     const evidence = await processor.evidence();
     const { pckCrl, rootCaCrl } = evidence.collateral;
-    const collateral = { ...evidence.collateral, pckCrl: utf8(encodePem(pckCrl, 'X509 CRL')), rootCaCrl: utf8(`${toHex(rootCaCrl)}\n`) };
-    expect((await verifyTdx({ ...evidence, collateral }, {}, { now, roots: [processor.root] })).accepted).toBe(true);
+    const collateral = {
+      ...evidence.collateral,
+      pckCrl: utf8(encodePem(pckCrl, 'X509 CRL')),
+      rootCaCrl: utf8(`${toHex(rootCaCrl)}\n`),
+    };
+    expect(
+      (await verifyTdx({ ...evidence, collateral }, {}, { now, roots: [processor.root] })).accepted,
+    ).toBe(true);
   });
 
   test('OutOfDate passes within its grace, and only then', async () => {
@@ -787,9 +1092,17 @@ describe('what surrounds the rules', () => {
   });
 
   test('a shortfall says which component and by how much', async () => {
-    const result = await verifyTdx(await intel.evidence({}, { tcbInfo: await intel.tcbInfo({ status: 'OutOfDate' }) }), {}, trust());
-    expect(result.tcb.shortfall).toEqual([{ part: 'sgx', component: 2, type: 'SGX Late Microcode Update', actual: 5, needed: 6 }]);
-    expect(result.transcript.firstFailure?.detail).toContain('sgx component 2 (SGX Late Microcode Update) is 5, needs 6');
+    const result = await verifyTdx(
+      await intel.evidence({}, { tcbInfo: await intel.tcbInfo({ status: 'OutOfDate' }) }),
+      {},
+      trust(),
+    );
+    expect(result.tcb.shortfall).toEqual([
+      { part: 'sgx', component: 2, type: 'SGX Late Microcode Update', actual: 5, needed: 6 },
+    ]);
+    expect(result.transcript.firstFailure?.detail).toContain(
+      'sgx component 2 (SGX Late Microcode Update) is 5, needs 6',
+    );
   });
 
   test.each([
@@ -811,7 +1124,9 @@ describe('what surrounds the rules', () => {
   });
 
   test('a member of the SGX extensions that is not DER is a failed check, not a crash', async () => {
-    const pck = intel.issuePck({ members: (list) => [{ arc: '1', value: encodeDer(TAG.octetString, fromHex('00')) }, ...list.slice(1)] });
+    const pck = intel.issuePck({
+      members: (list) => [{ arc: '1', value: encodeDer(TAG.octetString, fromHex('00')) }, ...list.slice(1)],
+    });
     const result = await verifyTdx(await intel.evidence(await pckChain({ pck })), {}, trust());
     expect(result.transcript.firstFailure).toMatchObject({ code: 'tdx_pck_extensions' });
   });

@@ -73,7 +73,12 @@ function info(levels: readonly TcbLevel[], moduleSvns: readonly number[] = []): 
         mrSigner: new Uint8Array(48),
         attributes: new Uint8Array(8),
         attributesMask: new Uint8Array(8),
-        levels: moduleSvns.map((isvSvn, i) => ({ isvSvn, status: i === 0 ? 'UpToDate' : 'OutOfDate', tcbDate: now, advisoryIds: [] })),
+        levels: moduleSvns.map((isvSvn, i) => ({
+          isvSvn,
+          status: i === 0 ? 'UpToDate' : 'OutOfDate',
+          tcbDate: now,
+          advisoryIds: [],
+        })),
       },
     ],
   };
@@ -116,9 +121,17 @@ describe('matching', () => {
 describe('shortfalls', () => {
   test('to the nearest accepted level, component by component', () => {
     const short = platformShortfall(LEVELS, platform([5, 3], 12), svn(5, 0, 4), ['UpToDate']) ?? [];
-    expect(short.map(shortfallText)).toEqual(['sgx component 2 is 3, needs 5', 'pcesvn is 12, needs 13', 'tdx component 3 is 4, needs 5']);
-    expect(platformShortfall(LEVELS, platform([5, 3], 12), svn(5, 0, 4), ['UpToDate', 'OutOfDate'])).toEqual([]);
-    expect(platformShortfall(LEVELS, platform([5, 3], 12), svn(5, 0, 4), ['SWHardeningNeeded'])).toBeUndefined();
+    expect(short.map(shortfallText)).toEqual([
+      'sgx component 2 is 3, needs 5',
+      'pcesvn is 12, needs 13',
+      'tdx component 3 is 4, needs 5',
+    ]);
+    expect(platformShortfall(LEVELS, platform([5, 3], 12), svn(5, 0, 4), ['UpToDate', 'OutOfDate'])).toEqual(
+      [],
+    );
+    expect(
+      platformShortfall(LEVELS, platform([5, 3], 12), svn(5, 0, 4), ['SWHardeningNeeded']),
+    ).toBeUndefined();
   });
 });
 
@@ -166,7 +179,9 @@ describe('launched on one TCB, running on another', () => {
     ['UpToDate', 'Revoked', 'Revoked'],
     ['OutOfDate', 'Revoked', 'Revoked'],
     ['Revoked', 'UpToDate', 'Revoked'],
-  ] as const)('%s, now %s: %s', (launch, now_, expected) => expect(convergeRelaunch(launch, now_)).toBe(expected));
+  ] as const)('%s, now %s: %s', (launch, now_, expected) =>
+    expect(convergeRelaunch(launch, now_)).toBe(expected),
+  );
 
   test('property: never better than what runs now, and than what was launched only where a relaunch would mend it', () => {
     const status = fc.constantFrom(...TCB_STATUSES);
@@ -192,10 +207,16 @@ describe('TEE_TCB_SVN and TEE_TCB_SVN_2 through a whole verification', () => {
   beforeAll(async () => {
     intel = await createSimulatedIntel({ now });
     const module = { mrsigner: zero48, attributes: '0'.repeat(16), attributesMask: 'F'.repeat(16) };
-    const isv = (isvsvn: number, tcbStatus: TcbStatus): object => ({ tcb: { isvsvn }, tcbStatus, tcbDate: '2025-05-14T00:00:00Z' });
+    const isv = (isvsvn: number, tcbStatus: TcbStatus): object => ({
+      tcb: { isvsvn },
+      tcbStatus,
+      tcbDate: '2025-05-14T00:00:00Z',
+    });
     const tcbInfo = await intel.tcbInfo({
       members: (regular) => {
-        const [given] = regular['tcbLevels'] as readonly { readonly tcb: Readonly<Record<string, unknown>> }[];
+        const [given] = regular['tcbLevels'] as readonly {
+          readonly tcb: Readonly<Record<string, unknown>>;
+        }[];
         const platformLevel = (tdx: readonly number[], tcbStatus: TcbStatus): object => ({
           tcb: { ...given?.tcb, tdxtcbcomponents: [...svn(...tdx)].map((value) => ({ svn: value })) },
           tcbStatus,
@@ -205,22 +226,40 @@ describe('TEE_TCB_SVN and TEE_TCB_SVN_2 through a whole verification', () => {
         return {
           ...regular,
           tdxModuleIdentities: [
-            { id: 'TDX_01', ...module, tcbLevels: [isv(6, 'UpToDate'), isv(4, 'OutOfDate'), isv(2, 'Revoked')] },
+            {
+              id: 'TDX_01',
+              ...module,
+              tcbLevels: [isv(6, 'UpToDate'), isv(4, 'OutOfDate'), isv(2, 'Revoked')],
+            },
             { id: 'TDX_03', ...module, tcbLevels: [isv(2, 'UpToDate'), isv(1, 'OutOfDate')] },
           ],
-          tcbLevels: [platformLevel([5, 0, 5], 'UpToDate'), platformLevel([4, 0, 4], 'OutOfDate'), platformLevel([4, 0, 3], 'Revoked')],
+          tcbLevels: [
+            platformLevel([5, 0, 5], 'UpToDate'),
+            platformLevel([4, 0, 4], 'OutOfDate'),
+            platformLevel([4, 0, 3], 'Revoked'),
+          ],
         };
       },
     });
     collateral = { tcbInfo };
   });
-  const judge = async (launch: Uint8Array, running: Uint8Array, policy: TdxPolicy = {}): Promise<TdxVerification> =>
-    verifyTdx(await intel.evidence({ version: 5, teeTcbSvn: launch, teeTcbSvn2: running }, collateral), policy, {
-      now,
-      roots: [intel.root],
-    });
-  const codesOf = ({ transcript }: TdxVerification): readonly unknown[] => transcript.checks.flatMap(({ code }) => code ?? []);
-  const relaunch = ({ transcript }: TdxVerification): string => transcript.checks.find(({ id }) => id === 'T18')?.detail ?? '';
+  const judge = async (
+    launch: Uint8Array,
+    running: Uint8Array,
+    policy: TdxPolicy = {},
+  ): Promise<TdxVerification> =>
+    verifyTdx(
+      await intel.evidence({ version: 5, teeTcbSvn: launch, teeTcbSvn2: running }, collateral),
+      policy,
+      {
+        now,
+        roots: [intel.root],
+      },
+    );
+  const codesOf = ({ transcript }: TdxVerification): readonly unknown[] =>
+    transcript.checks.flatMap(({ code }) => code ?? []);
+  const relaunch = ({ transcript }: TdxVerification): string =>
+    transcript.checks.find(({ id }) => id === 'T18')?.detail ?? '';
   const GOOD = svn(6, 1, 5);
 
   test.each([
@@ -273,9 +312,14 @@ describe('TEE_TCB_SVN and TEE_TCB_SVN_2 through a whole verification', () => {
     const refused = await judge(GOOD, svn(4, 1, 4));
     expect(codesOf(refused)).toEqual(['tdx_tcb_status']);
     expect(refused.claims).toMatchObject({ tcbStatus: 'OutOfDate', tcbStatusAtLaunch: 'UpToDate', tcbStatusNow: 'OutOfDate', moduleStatusNow: 'OutOfDate', advisoryIds: ['INTEL-SA-00004'] }); // prettier-ignore
-    expect(refused.tcb.shortfall.map(shortfallText)).toEqual(['tdx component 3 is now 4, needs 5', 'module svn is now 4, needs 6']);
+    expect(refused.tcb.shortfall.map(shortfallText)).toEqual([
+      'tdx component 3 is now 4, needs 5',
+      'module svn is now 4, needs 6',
+    ]);
     expect((await judge(GOOD, svn(4, 1, 4), { tcbStatus: ['UpToDate', 'OutOfDate'] })).accepted).toBe(true);
-    expect(codesOf(await judge(GOOD, svn(4, 1, 4), { tcbStatus: ['OutOfDate'], advisories: [] }))).toEqual(['tdx_tcb_advisory']);
+    expect(codesOf(await judge(GOOD, svn(4, 1, 4), { tcbStatus: ['OutOfDate'], advisories: [] }))).toEqual([
+      'tdx_tcb_advisory',
+    ]);
   });
 
   test.each([
@@ -285,7 +329,11 @@ describe('TEE_TCB_SVN and TEE_TCB_SVN_2 through a whole verification', () => {
   ])('launched on a late %s, which is reached now: a relaunch is advised', async (_name, launch) => {
     const result = await judge(launch, GOOD);
     expect(codesOf(result)).toEqual(['tdx_relaunch_advised', 'tdx_tcb_status']);
-    expect(result.claims).toMatchObject({ tcbStatus: 'TDRelaunchAdvised', tcbStatusAtLaunch: 'OutOfDate', tcbStatusNow: 'UpToDate' });
+    expect(result.claims).toMatchObject({
+      tcbStatus: 'TDRelaunchAdvised',
+      tcbStatusAtLaunch: 'OutOfDate',
+      tcbStatusNow: 'UpToDate',
+    });
     expect((await judge(launch, GOOD, { tcbStatus: ['TDRelaunchAdvised'] })).accepted).toBe(true);
     expect((await judge(launch, GOOD, { tcbGraceDays: 1000 })).accepted).toBe(true);
     expect((await judge(launch, GOOD, { tcbGraceDays: 30 })).accepted).toBe(false);
@@ -311,16 +359,29 @@ describe('TEE_TCB_SVN and TEE_TCB_SVN_2 through a whole verification', () => {
 
   test('a TD 1.0 body claims one status and nothing of what runs now', async () => {
     const result = await verifyTdx(await intel.evidence({}, collateral), {}, { now, roots: [intel.root] });
-    expect([result.accepted, result.tcb.now, result.claims['tcbStatus']]).toEqual([true, undefined, 'UpToDate']);
+    expect([result.accepted, result.tcb.now, result.claims['tcbStatus']]).toEqual([
+      true,
+      undefined,
+      'UpToDate',
+    ]);
     expect(Object.keys(result.claims).filter((key) => /AtLaunch|Now/.test(key))).toEqual([]);
   });
 
   test('property: two SVNs are never judged better than either of them alone', async () => {
     const component = fc.integer({ min: 0, max: 8 });
     const anySvn = fc
-      .tuple(component, fc.constantFrom(0, 1, 3, 9), component, fc.array(fc.constantFrom(0, 0, 1, 255), { minLength: 13, maxLength: 13 }))
+      .tuple(
+        component,
+        fc.constantFrom(0, 1, 3, 9),
+        component,
+        fc.array(fc.constantFrom(0, 0, 1, 255), { minLength: 13, maxLength: 13 }),
+      )
       .map(([first, version, microcode, rest]) => svn(first, version, microcode, ...rest));
-    const policies: readonly TdxPolicy[] = [{}, { tcbStatus: LISTED }, { tcbStatus: LISTED, minimumTeeTcbSvn: toHex(svn(4, 0, 4)) }];
+    const policies: readonly TdxPolicy[] = [
+      {},
+      { tcbStatus: LISTED },
+      { tcbStatus: LISTED, minimumTeeTcbSvn: toHex(svn(4, 0, 4)) },
+    ];
     await fc.assert(
       fc.asyncProperty(anySvn, anySvn, fc.constantFrom(...policies), async (launch, running, policy) => {
         const [both, first, second] = await Promise.all([
@@ -332,7 +393,9 @@ describe('TEE_TCB_SVN and TEE_TCB_SVN_2 through a whole verification', () => {
         expect(both.tcb.atLaunch).toBe(first.tcb.status);
         expect(both.tcb.now?.status).toBe(second.tcb.status);
         const known = first.tcb.status !== undefined && second.tcb.status !== undefined;
-        expect(both.tcb.status).toBe(known ? convergeRelaunch(first.tcb.status, second.tcb.status) : undefined);
+        expect(both.tcb.status).toBe(
+          known ? convergeRelaunch(first.tcb.status, second.tcb.status) : undefined,
+        );
       }),
       { numRuns: 60 * FUZZ },
     );
@@ -349,27 +412,38 @@ describe('every status through a whole verification', () => {
     part: 'platform' | 'module' | 'qe',
     accepted: readonly TcbStatus[],
   ): ReturnType<typeof verifyTdx> => {
-    const tcbInfo = await intel.tcbInfo(part === 'platform' ? { status } : part === 'module' ? { moduleStatus: status } : {});
+    const tcbInfo = await intel.tcbInfo(
+      part === 'platform' ? { status } : part === 'module' ? { moduleStatus: status } : {},
+    );
     const qeIdentity = await intel.qeIdentity(part === 'qe' ? { status } : {});
-    return verifyTdx(await intel.evidence({}, { tcbInfo, qeIdentity }), { tcbStatus: accepted }, { now, roots: [intel.root] });
+    return verifyTdx(
+      await intel.evidence({}, { tcbInfo, qeIdentity }),
+      { tcbStatus: accepted },
+      { now, roots: [intel.root] },
+    );
   };
 
-  test.each(TCB_STATUSES.flatMap((status) => (['platform', 'module', 'qe'] as const).map((part) => [status, part] as const)))(
-    '%s of the %s',
-    async (status, part) => {
-      const others = TCB_STATUSES.filter((other) => other !== status && other !== 'Revoked');
-      const refused = await run(status, part, others);
-      expect(refused.tcb).toMatchObject({ status, [part]: status });
-      expect(refused.accepted).toBe(false);
-      expect(refused.transcript.checks.some(({ code }) => code === 'tdx_tcb_status')).toBe(true);
-      const listed = status === 'Revoked' ? others : [status];
-      expect((await run(status, part, listed)).accepted).toBe(status !== 'Revoked');
-    },
-  );
+  test.each(
+    TCB_STATUSES.flatMap((status) =>
+      (['platform', 'module', 'qe'] as const).map((part) => [status, part] as const),
+    ),
+  )('%s of the %s', async (status, part) => {
+    const others = TCB_STATUSES.filter((other) => other !== status && other !== 'Revoked');
+    const refused = await run(status, part, others);
+    expect(refused.tcb).toMatchObject({ status, [part]: status });
+    expect(refused.accepted).toBe(false);
+    expect(refused.transcript.checks.some(({ code }) => code === 'tdx_tcb_status')).toBe(true);
+    const listed = status === 'Revoked' ? others : [status];
+    expect((await run(status, part, listed)).accepted).toBe(status !== 'Revoked');
+  });
 
   test('a module and a QE below the policy say their shortfall', async () => {
-    expect((await run('OutOfDate', 'module', ['UpToDate'])).tcb.shortfall.map(shortfallText)).toEqual(['module svn is 6, needs 7']);
-    expect((await run('OutOfDate', 'qe', ['UpToDate'])).tcb.shortfall.map(shortfallText)).toEqual(['qe svn is 4, needs 5']);
+    expect((await run('OutOfDate', 'module', ['UpToDate'])).tcb.shortfall.map(shortfallText)).toEqual([
+      'module svn is 6, needs 7',
+    ]);
+    expect((await run('OutOfDate', 'qe', ['UpToDate'])).tcb.shortfall.map(shortfallText)).toEqual([
+      'qe svn is 4, needs 5',
+    ]);
   });
 
   test('relaunch advice replaces OutOfDate and can be accepted by name', async () => {

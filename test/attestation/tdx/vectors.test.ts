@@ -49,16 +49,35 @@ const outdated = {
   quote: () => readVector('v5-no-tcb-level/tdx_quote_outdated'),
   collateral: () => splitCollateral('v5-no-tcb-level/tdx_quote_outdated_collateral.json'),
 };
-const platform = { quote: () => readVector('v4-platform-outofdate/quote_tdx.bin'), collateral: collateral2025 };
-const debugTd = { quote: () => readVector('v4-debug-td/tdx_quote_4.dat'), collateral: () => collateral2026('50806f000000') };
-const UP_TO_DATE = { status: 'UpToDate', platform: 'UpToDate', module: 'UpToDate', qe: 'UpToDate', advisoryIds: [], shortfall: [] };
+const platform = {
+  quote: () => readVector('v4-platform-outofdate/quote_tdx.bin'),
+  collateral: collateral2025,
+};
+const debugTd = {
+  quote: () => readVector('v4-debug-td/tdx_quote_4.dat'),
+  collateral: () => collateral2026('50806f000000'),
+};
+const UP_TO_DATE = {
+  status: 'UpToDate',
+  platform: 'UpToDate',
+  module: 'UpToDate',
+  qe: 'UpToDate',
+  advisoryIds: [],
+  shortfall: [],
+};
 
 function td15Collateral(): TdxCollateral {
   return collateral2026('90c06f000000');
 }
 
 const VECTORS: readonly Vector[] = [
-  { name: 'v4, up to date', ...uptodate, now: '2025-06-25T00:00:00Z', accepted: true, tcb: { ...UP_TO_DATE, evaluationDataNumber: 17 } },
+  {
+    name: 'v4, up to date',
+    ...uptodate,
+    now: '2025-06-25T00:00:00Z',
+    accepted: true,
+    tcb: { ...UP_TO_DATE, evaluationDataNumber: 17 },
+  },
   { name: 'v4, first second of the window', ...uptodate, now: '2025-06-19T10:32:27Z', accepted: true },
   {
     name: 'v4, a second before the QE identity',
@@ -68,7 +87,13 @@ const VECTORS: readonly Vector[] = [
     codes: ['tdx_qe_identity_expired'],
   },
   { name: 'v4, last second of the PCK CRL', ...uptodate, now: '2025-07-19T10:00:34Z', accepted: true },
-  { name: 'v4, PCK CRL run out', ...uptodate, now: '2025-07-19T10:00:35Z', accepted: false, codes: ['tdx_crl_expired'] },
+  {
+    name: 'v4, PCK CRL run out',
+    ...uptodate,
+    now: '2025-07-19T10:00:35Z',
+    accepted: false,
+    codes: ['tdx_crl_expired'],
+  },
   {
     name: 'v4, TCB info run out',
     ...uptodate,
@@ -96,7 +121,9 @@ const VECTORS: readonly Vector[] = [
     name: 'v4, seventy zero bytes after it',
     ...uptodate,
     now: '2025-06-25T00:00:00Z',
-    policy: { mrTd: '91eb2b44d141d4ece09f0c75c2c53d247a3c68edd7fafe8a3520c942a604a407de03ae6dc5f87f27428b2538873118b7' },
+    policy: {
+      mrTd: '91eb2b44d141d4ece09f0c75c2c53d247a3c68edd7fafe8a3520c942a604a407de03ae6dc5f87f27428b2538873118b7',
+    },
     accepted: true,
   },
   {
@@ -183,7 +210,8 @@ const VECTORS: readonly Vector[] = [
   },
   {
     name: 'v4 from hex, the same quote',
-    quote: () => new Uint8Array(Buffer.from(readVectorText('v4-platform-outofdate/quotev4.hex').trim(), 'hex')),
+    quote: () =>
+      new Uint8Array(Buffer.from(readVectorText('v4-platform-outofdate/quotev4.hex').trim(), 'hex')),
     collateral: collateral2025,
     now: '2025-07-15T00:00:00Z',
     accepted: false,
@@ -193,7 +221,10 @@ const VECTORS: readonly Vector[] = [
     name: 'v4 debug TD, whatever is accepted',
     ...debugTd,
     now: '2026-03-25T00:00:00Z',
-    policy: { tcbStatus: ['UpToDate', 'OutOfDate', 'OutOfDateConfigurationNeeded'], tdAttributes: '0100001000000000' },
+    policy: {
+      tcbStatus: ['UpToDate', 'OutOfDate', 'OutOfDateConfigurationNeeded'],
+      tdAttributes: '0100001000000000',
+    },
     accepted: false,
     codes: ['tdx_debug'],
   },
@@ -265,7 +296,11 @@ function shift(bytes: Uint8Array, by: number): Uint8Array {
 describe.skipIf(!haveVectors)('real TDX evidence', () => {
   test.each(VECTORS.map((vector) => [vector.name, vector] as const))('%s', async (_name, vector) => {
     const eventLog = vector.eventLog?.();
-    const evidence = { quote: vector.quote(), collateral: vector.collateral(), ...(eventLog === undefined ? {} : { eventLog }) };
+    const evidence = {
+      quote: vector.quote(),
+      collateral: vector.collateral(),
+      ...(eventLog === undefined ? {} : { eventLog }),
+    };
     const result = await verifyTdx(evidence, vector.policy ?? {}, { now: new Date(vector.now) });
     const failures = result.transcript.checks.filter(({ status }) => status === 'fail');
     expect(failures.map(({ code }) => code)).toEqual(vector.codes ?? []);
@@ -274,7 +309,9 @@ describe.skipIf(!haveVectors)('real TDX evidence', () => {
     expect(result.tcb).toMatchObject(vector.tcb ?? {});
     const replayed = vector.codes?.includes('tdx_event_log_replay') === true ? 'fail' : 'pass';
     const logStatuses = eventLog === undefined ? ['skip', 'skip'] : [replayed, 'pass'];
-    expect(['E1', 'E2'].map((row) => result.transcript.checks.find(({ id }) => id === row)?.status)).toEqual(logStatuses);
+    expect(['E1', 'E2'].map((row) => result.transcript.checks.find(({ id }) => id === row)?.status)).toEqual(
+      logStatuses,
+    );
   });
 
   test('every quote says what the index recorded of it', () => {
@@ -282,12 +319,17 @@ describe.skipIf(!haveVectors)('real TDX evidence', () => {
       readonly path: string;
       readonly quotes?: readonly Readonly<Record<string, unknown>>[];
     }
-    const index = JSON.parse(readFileSync(vectorPath('INDEX.json'), 'utf8')) as { readonly entries: readonly Recorded[] };
+    const index = JSON.parse(readFileSync(vectorPath('INDEX.json'), 'utf8')) as {
+      readonly entries: readonly Recorded[];
+    };
     let seen = 0;
     for (const { path, quotes } of index.entries) {
       for (const recorded of quotes ?? []) {
         const file = path.replace('tdx/', '');
-        const bytes = recorded['container'] === 'hex' ? new Uint8Array(Buffer.from(readVectorText(file).trim(), 'hex')) : readVector(file);
+        const bytes =
+          recorded['container'] === 'hex'
+            ? new Uint8Array(Buffer.from(readVectorText(file).trim(), 'hex'))
+            : readVector(file);
         const { version, body, trailing } = parseTdxQuote(bytes);
         expect({
           version,
@@ -301,10 +343,17 @@ describe.skipIf(!haveVectors)('real TDX evidence', () => {
           trailing: trailing.length,
         }).toMatchObject(
           Object.fromEntries(
-            ['version', 'tee_tcb_svn', 'tee_tcb_svn2', 'tdattr', 'xfam', 'mrtd', 'rtmr', 'report_data', 'trailing'].map((key) => [
-              key,
-              recorded[key],
-            ]),
+            [
+              'version',
+              'tee_tcb_svn',
+              'tee_tcb_svn2',
+              'tdattr',
+              'xfam',
+              'mrtd',
+              'rtmr',
+              'report_data',
+              'trailing',
+            ].map((key) => [key, recorded[key]]),
           ),
         );
         seen += 1;
@@ -315,7 +364,9 @@ describe.skipIf(!haveVectors)('real TDX evidence', () => {
 
   test('published firmware measurement is the MRTD of its quote', async () => {
     const mrTd =
-      /^mrtd: >-\s+([0-9a-f]{96})$/m.exec(readVectorText('v4-gcp-trailing-zeros/gcp-tdx-firmware-1782809233226668671.yaml'))?.[1] ?? '';
+      /^mrtd: >-\s+([0-9a-f]{96})$/m.exec(
+        readVectorText('v4-gcp-trailing-zeros/gcp-tdx-firmware-1782809233226668671.yaml'),
+      )?.[1] ?? '';
     const evidence = { quote: readVector(gcp), collateral: readYamlCollateral(GCP_COLLATERAL) };
     const result = await verifyTdx(evidence, { mrTd }, { now: new Date('2026-07-05T00:00:00Z') });
     expect(result.transcript.checks.find(({ title }) => title === TDX_RULES.mrTd.title)?.status).toBe('pass');
@@ -323,8 +374,13 @@ describe.skipIf(!haveVectors)('real TDX evidence', () => {
   });
 
   test('the root is the pinned one, in both files; a PCK of a server without TDX is read too', () => {
-    const [google = new Uint8Array()] = parsePem(readFileSync(vectorPath('intel-roots/google_intel_sgx_root_ca.pem'), 'utf8'));
-    for (const der of [google, new Uint8Array(readFileSync(vectorPath('intel-roots/phala_TrustedRootCA.der')))]) {
+    const [google = new Uint8Array()] = parsePem(
+      readFileSync(vectorPath('intel-roots/google_intel_sgx_root_ca.pem'), 'utf8'),
+    );
+    for (const der of [
+      google,
+      new Uint8Array(readFileSync(vectorPath('intel-roots/phala_TrustedRootCA.der'))),
+    ]) {
       expect(spkiSha256(parseCertificate(der).publicKey.raw)).toBe(toHex(INTEL_ROOT_SPKI_SHA256));
     }
     const pck = parseCertificate(readVector('v4-platform-outofdate/pck.der'));
@@ -343,10 +399,16 @@ describe.skipIf(!haveVectors)('real TDX evidence', () => {
   });
 
   test('the CRLs of 2023: genuine then, stale now', async () => {
-    const old = { ...td15Collateral(), pckCrl: readVector('v5-td15/pckcrl'), rootCaCrl: readVector('v5-td15/rootcrl.der') };
+    const old = {
+      ...td15Collateral(),
+      pckCrl: readVector('v5-td15/pckcrl'),
+      rootCaCrl: readVector('v5-td15/rootcrl.der'),
+    };
     const evidence = { quote: td15.quote(), collateral: old };
     const stale = await verifyTdx(evidence, {}, { now: new Date('2026-03-25T00:00:00Z') });
-    expect(stale.transcript.checks.filter(({ status }) => status === 'fail').map(({ code }) => code)).toEqual(['tdx_crl_expired']);
+    expect(stale.transcript.checks.filter(({ status }) => status === 'fail').map(({ code }) => code)).toEqual(
+      ['tdx_crl_expired'],
+    );
     const then = await verifyTdx(evidence, {}, { now: new Date('2023-06-20T00:00:00Z') });
     const crls = then.transcript.checks.filter(({ id }) => id === 'T10').map(({ status }) => status);
     expect(crls).toEqual(['pass', 'pass', 'pass']);
@@ -354,10 +416,18 @@ describe.skipIf(!haveVectors)('real TDX evidence', () => {
 
   test('the same verdict from sub-views of larger buffers', async () => {
     const collateral = uptodate.collateral();
-    const evidence = { quote: uptodate.quote(), collateral, eventLog: readVector('ccel-live/tdx_ccel_live2.dat') };
+    const evidence = {
+      quote: uptodate.quote(),
+      collateral,
+      eventLog: readVector('ccel-live/tdx_ccel_live2.dat'),
+    };
     const moved = {
       quote: shift(evidence.quote, 13),
-      collateral: { ...collateral, pckCrl: shift(collateral.pckCrl, 7), rootCaCrl: shift(collateral.rootCaCrl, 1) },
+      collateral: {
+        ...collateral,
+        pckCrl: shift(collateral.pckCrl, 7),
+        rootCaCrl: shift(collateral.rootCaCrl, 1),
+      },
       eventLog: shift(evidence.eventLog, 3),
     };
     const context = { now: new Date('2025-06-25T00:00:00Z') };
@@ -366,44 +436,54 @@ describe.skipIf(!haveVectors)('real TDX evidence', () => {
     expect(offset.claims).toEqual(plain.claims);
   });
 
-  test('a single flipped bit anywhere in what is signed is refused, all bits of one quote', { timeout: 120_000 }, async () => {
-    const evidence = { quote: uptodate.quote(), collateral: uptodate.collateral() };
-    const context = { now: new Date('2025-06-25T00:00:00Z'), keys: createKeyCache() };
-    const signed = parseTdxQuote(evidence.quote).signed.length;
-    const survived: string[] = [];
-    const attempt = async (at: number, bit: number): Promise<void> => {
-      const quote = evidence.quote.slice();
-      quote[at] = (quote[at] ?? 0) ^ (1 << bit);
-      // Version, TEE type and key type say how to read the rest: those bits end in `unsupported` or `malformed`.
-      const accepted = await verifyTdx({ ...evidence, quote }, {}, context).then(
-        (result) => result.accepted || result.transcript.checks.every(({ code }) => code !== 'tdx_quote_signature'),
-        () => false,
-      );
-      if (accepted) survived.push(`${at}.${bit}`);
-    };
-    for (let at = 0; at < signed; at++) await Promise.all(Array.from({ length: 8 }, (_, bit) => attempt(at, bit)));
-    expect(signed).toBe(632);
-    expect(survived).toEqual([]);
-  });
+  test(
+    'a single flipped bit anywhere in what is signed is refused, all bits of one quote',
+    { timeout: 120_000 },
+    async () => {
+      const evidence = { quote: uptodate.quote(), collateral: uptodate.collateral() };
+      const context = { now: new Date('2025-06-25T00:00:00Z'), keys: createKeyCache() };
+      const signed = parseTdxQuote(evidence.quote).signed.length;
+      const survived: string[] = [];
+      const attempt = async (at: number, bit: number): Promise<void> => {
+        const quote = evidence.quote.slice();
+        quote[at] = (quote[at] ?? 0) ^ (1 << bit);
+        // Version, TEE type and key type say how to read the rest: those bits end in `unsupported` or `malformed`.
+        const accepted = await verifyTdx({ ...evidence, quote }, {}, context).then(
+          (result) =>
+            result.accepted || result.transcript.checks.every(({ code }) => code !== 'tdx_quote_signature'),
+          () => false,
+        );
+        if (accepted) survived.push(`${at}.${bit}`);
+      };
+      for (let at = 0; at < signed; at++)
+        await Promise.all(Array.from({ length: 8 }, (_, bit) => attempt(at, bit)));
+      expect(signed).toBe(632);
+      expect(survived).toEqual([]);
+    },
+  );
 
-  test('a flipped bit anywhere in the rest of the quote is refused too, but for the zero tail', { timeout: 120_000 }, async () => {
-    const evidence = { quote: uptodate.quote(), collateral: uptodate.collateral() };
-    const context = { now: new Date('2025-06-25T00:00:00Z'), keys: createKeyCache() };
-    const { signed, trailing } = parseTdxQuote(evidence.quote);
-    const survived: number[] = [];
-    for (let at = signed.length; at < evidence.quote.length; at += 7) {
-      const quote = evidence.quote.slice();
-      quote[at] = (quote[at] ?? 0) ^ (1 << (at % 8));
-      const accepted = await verifyTdx({ ...evidence, quote }, {}, context).then(
-        (result) => result.accepted,
-        () => false,
-      );
-      if (accepted) survived.push(at);
-    }
-    // One NUL ends the PEM; everything else is authenticated or has to be zero.
-    expect(survived.filter((at) => at < evidence.quote.length - trailing.length - 1)).toEqual([]);
-    expect(survived.filter((at) => at >= evidence.quote.length - trailing.length)).toEqual([]);
-  });
+  test(
+    'a flipped bit anywhere in the rest of the quote is refused too, but for the zero tail',
+    { timeout: 120_000 },
+    async () => {
+      const evidence = { quote: uptodate.quote(), collateral: uptodate.collateral() };
+      const context = { now: new Date('2025-06-25T00:00:00Z'), keys: createKeyCache() };
+      const { signed, trailing } = parseTdxQuote(evidence.quote);
+      const survived: number[] = [];
+      for (let at = signed.length; at < evidence.quote.length; at += 7) {
+        const quote = evidence.quote.slice();
+        quote[at] = (quote[at] ?? 0) ^ (1 << (at % 8));
+        const accepted = await verifyTdx({ ...evidence, quote }, {}, context).then(
+          (result) => result.accepted,
+          () => false,
+        );
+        if (accepted) survived.push(at);
+      }
+      // One NUL ends the PEM; everything else is authenticated or has to be zero.
+      expect(survived.filter((at) => at < evidence.quote.length - trailing.length - 1)).toEqual([]);
+      expect(survived.filter((at) => at >= evidence.quote.length - trailing.length)).toEqual([]);
+    },
+  );
 });
 
 describe.skipIf(!haveVectors)('real event logs', () => {
@@ -413,11 +493,15 @@ describe.skipIf(!haveVectors)('real event logs', () => {
   ])('%s replays to the four RTMRs of its quote', async (_name, log, quote) => {
     const registers = await replayEventLog(parseEventLog(readVector(log)));
     const { body } = parseTdxQuote(readVector(quote));
-    expect(registers.slice(1).map(toHex)).toEqual([body.rtmr0, body.rtmr1, body.rtmr2, body.rtmr3].map(toHex));
+    expect(registers.slice(1).map(toHex)).toEqual(
+      [body.rtmr0, body.rtmr1, body.rtmr2, body.rtmr3].map(toHex),
+    );
   });
 
   test('a log published with its decoding replays to the published registers', async () => {
-    const registers = await replayEventLog(parseEventLog(new Uint8Array(readFileSync(vectorPath('measure/ccel/trustee-CCEL_data_ovmf')))));
+    const registers = await replayEventLog(
+      parseEventLog(new Uint8Array(readFileSync(vectorPath('measure/ccel/trustee-CCEL_data_ovmf')))),
+    );
     expect(registers.slice(1, 4).map(toHex)).toEqual([
       '8566f998798db09443b244c62de9a3041fb02e2e6936c4396d784bba2e90177329ec5aba3bb484404f2ab9cc90abe193',
       '775b9f6bfe99f8a31396f0d0218e67ffa796d3b96ccf961cbb0deba48c79c00f082cda1a5567c1c16305f1fc210c13c6',
@@ -432,7 +516,9 @@ describe.skipIf(!haveVectors)('real event logs', () => {
       ['measure/ccel/goeventlog-event_log.bin', 18],
       ['measure/ccel/trustee-CCEL_data_ovmf', 12],
     ] as const) {
-      const contents = await Promise.all(parseEventLog(new Uint8Array(readFileSync(vectorPath(path)))).map(eventContent));
+      const contents = await Promise.all(
+        parseEventLog(new Uint8Array(readFileSync(vectorPath(path)))).map(eventContent),
+      );
       expect(contents).not.toContain('contradicted');
       expect(contents.filter((content) => content === 'hashed').length).toBe(hashed);
     }

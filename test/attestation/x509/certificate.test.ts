@@ -7,7 +7,15 @@ import * as peculiar from '@peculiar/x509';
 import * as fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { concatBytes, toHex } from '../../../attestation/encoding/bytes.ts';
-import { TAG, contextTag, encodeBits, encodeDer, encodeInteger, encodeOid, encodeTime } from '../../../attestation/x509/der.ts';
+import {
+  TAG,
+  contextTag,
+  encodeBits,
+  encodeDer,
+  encodeInteger,
+  encodeOid,
+  encodeTime,
+} from '../../../attestation/x509/der.ts';
 import type { SimulatedAmd } from '../../../attestation/simulated/amd.ts';
 import {
   authorityKeyIdentifier,
@@ -35,8 +43,18 @@ import {
   validityProblem,
 } from '../../../attestation/x509/path.ts';
 import { parsePem } from '../../../attestation/x509/pem.ts';
-import { ecPublicKeyFromPoint, isScalar, parsePublicKey, type HashName } from '../../../attestation/x509/public-key.ts';
-import { createKeyCache, ecdsaSignatureToRaw, verifyEcdsaRaw, verifySignedBy } from '../../../attestation/x509/signature.ts';
+import {
+  ecPublicKeyFromPoint,
+  isScalar,
+  parsePublicKey,
+  type HashName,
+} from '../../../attestation/x509/public-key.ts';
+import {
+  createKeyCache,
+  ecdsaSignatureToRaw,
+  verifyEcdsaRaw,
+  verifySignedBy,
+} from '../../../attestation/x509/signature.ts';
 import {
   MAX_CERTIFICATE_BYTES,
   MAX_CRL_BYTES,
@@ -111,7 +129,8 @@ function theirReading(der: Uint8Array): object {
   const theirs = new peculiar.X509Certificate(der as BufferSource);
   const constraints = theirs.getExtension(peculiar.BasicConstraintsExtension);
   const usages = theirs.getExtension(peculiar.KeyUsagesExtension)?.usages;
-  const has = (flag: peculiar.KeyUsageFlags): boolean | undefined => (usages === undefined ? undefined : (usages & flag) !== 0);
+  const has = (flag: peculiar.KeyUsageFlags): boolean | undefined =>
+    usages === undefined ? undefined : (usages & flag) !== 0;
   return {
     serial: theirs.serialNumber,
     issuer: hex(theirs.issuerName.toArrayBuffer()),
@@ -120,8 +139,13 @@ function theirReading(der: Uint8Array): object {
     validity: [theirs.notBefore, theirs.notAfter],
     publicKey: hex(theirs.publicKey.rawData),
     signature: hex(theirs.signature),
-    extensions: theirs.extensions.map((extension) => [extension.type, extension.critical, hex(extension.value)]),
-    basicConstraints: constraints === null ? undefined : { ca: constraints.ca, pathLength: constraints.pathLength },
+    extensions: theirs.extensions.map((extension) => [
+      extension.type,
+      extension.critical,
+      hex(extension.value),
+    ]),
+    basicConstraints:
+      constraints === null ? undefined : { ca: constraints.ca, pathLength: constraints.pathLength },
     keyCertSign: has(peculiar.KeyUsageFlags.keyCertSign),
     crlSign: has(peculiar.KeyUsageFlags.cRLSign),
   };
@@ -147,13 +171,22 @@ async function ca(changes: Partial<IssueCertificate> = {}): Promise<Certificate>
   return parseCertificate(
     await certificate({
       subject: name('ca'),
-      extensions: [basicConstraints(true, 0), keyUsage(['keyCertSign', 'crlSign']), await subjectKeyIdentifier(ec256.spki)],
+      extensions: [
+        basicConstraints(true, 0),
+        keyUsage(['keyCertSign', 'crlSign']),
+        await subjectKeyIdentifier(ec256.spki),
+      ],
       ...changes,
     }),
   );
 }
 /** A certificate signed with PSS as given, naming the parameters said; whether it verifies. */
-async function signPss(hash: HashName, saltLength: number, saidSalt: number, saidHash = hash): Promise<boolean> {
+async function signPss(
+  hash: HashName,
+  saltLength: number,
+  saidSalt: number,
+  saidHash = hash,
+): Promise<boolean> {
   const pair = await crypto.subtle.generateKey(
     { name: 'RSA-PSS', hash, modulusLength: 2048, publicExponent: Uint8Array.of(1, 0, 1) },
     true,
@@ -168,21 +201,38 @@ async function signPss(hash: HashName, saltLength: number, saidSalt: number, sai
   const algorithm = encodeDer(
     TAG.sequence,
     encodeOid('1.2.840.113549.1.1.10'),
-    encodeDer(TAG.sequence, encodeDer(contextTag(0), named), maskAlgorithm(named), encodeDer(contextTag(2), encodeInteger(saidSalt))),
+    encodeDer(
+      TAG.sequence,
+      encodeDer(contextTag(0), named),
+      maskAlgorithm(named),
+      encodeDer(contextTag(2), encodeInteger(saidSalt)),
+    ),
   );
   const tbs = tbsWith(algorithm);
-  const signature = new Uint8Array(await crypto.subtle.sign({ name: 'RSA-PSS', saltLength }, pair.privateKey, tbs as BufferSource));
+  const signature = new Uint8Array(
+    await crypto.subtle.sign({ name: 'RSA-PSS', saltLength }, pair.privateKey, tbs as BufferSource),
+  );
   const spki = new Uint8Array(await crypto.subtle.exportKey('spki', pair.publicKey));
-  return verifySignedBy(parseCertificate(encodeDer(TAG.sequence, tbs, algorithm, encodeBits(signature))), parsePublicKey(spki));
+  return verifySignedBy(
+    parseCertificate(encodeDer(TAG.sequence, tbs, algorithm, encodeBits(signature))),
+    parsePublicKey(spki),
+  );
 }
 describe.skipIf(!haveVectors)('real certificates agree with @peculiar/x509', () => {
-  test.each(['milan_ark', 'milan_ask', 'milan_asvk', 'genoa_ark', 'genoa_ask', 'genoa_asvk', 'turin_ark', 'turin_ask', 'turin_asvk'])(
-    'amd-roots/%s',
-    (file) => {
-      const der = read(`amd-roots/${file}.der`);
-      expect(ourReading(der)).toEqual(theirReading(der));
-    },
-  );
+  test.each([
+    'milan_ark',
+    'milan_ask',
+    'milan_asvk',
+    'genoa_ark',
+    'genoa_ask',
+    'genoa_asvk',
+    'turin_ark',
+    'turin_ask',
+    'turin_asvk',
+  ])('amd-roots/%s', (file) => {
+    const der = read(`amd-roots/${file}.der`);
+    expect(ourReading(der)).toEqual(theirReading(der));
+  });
 
   test.each([
     'snp/milan-v2/vcek_milan.der',
@@ -212,7 +262,9 @@ describe.skipIf(!haveVectors)('real certificates agree with @peculiar/x509', () 
     const ours = parseCrl(read(file));
     const theirs = new peculiar.X509Crl(ours.raw as BufferSource);
     expect([ours.thisUpdate, ours.nextUpdate]).toEqual([theirs.thisUpdate, theirs.nextUpdate]);
-    expect(ours.revoked.map(toHex)).toEqual(theirs.entries.map((entry) => entry.serialNumber.replace(/^00(?=.)/, '')));
+    expect(ours.revoked.map(toHex)).toEqual(
+      theirs.entries.map((entry) => entry.serialNumber.replace(/^00(?=.)/, '')),
+    );
     expect(ours.crlNumber).toBeGreaterThan(0n);
     expect(ours.authorityKeyId).toHaveLength(20);
   });
@@ -234,7 +286,12 @@ describe('our encodings are read alike by @peculiar/x509', () => {
 
   test('their signatures verify there', async () => {
     const theirs = new peculiar.X509Certificate(amd.vek as BufferSource);
-    expect(await theirs.verify({ publicKey: new peculiar.X509Certificate(amd.ask as BufferSource), signatureOnly: true })).toBe(true);
+    expect(
+      await theirs.verify({
+        publicKey: new peculiar.X509Certificate(amd.ask as BufferSource),
+        signatureOnly: true,
+      }),
+    ).toBe(true);
     const crl = new peculiar.X509Crl(amd.crl as BufferSource);
     expect(await crl.verify({ publicKey: new peculiar.X509Certificate(amd.ark as BufferSource) })).toBe(true);
   });
@@ -246,7 +303,9 @@ describe('signatures', () => {
       for (const explicitTrailerField of [true, false]) {
         const parsed = parseCertificate(await certificate({ signer, explicitTrailerField }));
         expect(await verifySignedBy(parsed, parsePublicKey(signer.spki))).toBe(true);
-        expect(await verifySignedBy(parseCertificate(corruptSignature(parsed.raw)), parsePublicKey(signer.spki))).toBe(false);
+        expect(
+          await verifySignedBy(parseCertificate(corruptSignature(parsed.raw)), parsePublicKey(signer.spki)),
+        ).toBe(false);
         for (const other of [ec256, ec384, rsa].filter((key) => key !== signer))
           expect(await verifySignedBy(parsed, parsePublicKey(other.spki))).toBe(false);
       }
@@ -271,7 +330,10 @@ describe('signatures', () => {
         maskAlgorithm(hashAlgorithm('2.16.840.1.101.3.4.2.1')),
         encodeDer(contextTag(2), encodeInteger(48)),
       ],
-      [encodeDer(contextTag(0), hashAlgorithm('1.3.14.3.2.26')), maskAlgorithm(hashAlgorithm('1.3.14.3.2.26'))],
+      [
+        encodeDer(contextTag(0), hashAlgorithm('1.3.14.3.2.26')),
+        maskAlgorithm(hashAlgorithm('1.3.14.3.2.26')),
+      ],
       [
         encodeDer(contextTag(0), sha384),
         maskAlgorithm(sha384),
@@ -280,8 +342,14 @@ describe('signatures', () => {
       ],
     ];
     for (const parameters of forms) {
-      const algorithm = encodeDer(TAG.sequence, encodeOid('1.2.840.113549.1.1.10'), encodeDer(TAG.sequence, ...parameters));
-      const parsed = parseCertificate(encodeDer(TAG.sequence, tbsWith(algorithm), algorithm, encodeBits(new Uint8Array(256))));
+      const algorithm = encodeDer(
+        TAG.sequence,
+        encodeOid('1.2.840.113549.1.1.10'),
+        encodeDer(TAG.sequence, ...parameters),
+      );
+      const parsed = parseCertificate(
+        encodeDer(TAG.sequence, tbsWith(algorithm), algorithm, encodeBits(new Uint8Array(256))),
+      );
       expect(parsed.signatureAlgorithm.kind).toBe('other');
       expect(await verifySignedBy(parsed, parsePublicKey(rsa.spki))).toBe(false);
     }
@@ -289,7 +357,9 @@ describe('signatures', () => {
 
   test('an algorithm nobody here knows parses and never verifies', async () => {
     const algorithm = encodeDer(TAG.sequence, encodeOid('1.2.840.113549.1.1.5'), encodeDer(TAG.null));
-    const parsed = parseCertificate(encodeDer(TAG.sequence, tbsWith(algorithm), algorithm, encodeBits(new Uint8Array(256))));
+    const parsed = parseCertificate(
+      encodeDer(TAG.sequence, tbsWith(algorithm), algorithm, encodeBits(new Uint8Array(256))),
+    );
     expect(await verifySignedBy(parsed, parsePublicKey(rsa.spki))).toBe(false);
   });
 
@@ -305,11 +375,18 @@ describe('signatures', () => {
     ] as const)
       expect(ecdsaSignatureToRaw(pair(r, s), 'P-256')).toBeUndefined();
     expect(ecdsaSignatureToRaw(encodeDer(TAG.sequence, encodeInteger(1)), 'P-256')).toBeUndefined();
-    expect(ecdsaSignatureToRaw(encodeDer(TAG.sequence, encodeInteger(1), encodeInteger(1), encodeInteger(1)), 'P-256')).toBeUndefined();
+    expect(
+      ecdsaSignatureToRaw(
+        encodeDer(TAG.sequence, encodeInteger(1), encodeInteger(1), encodeInteger(1)),
+        'P-256',
+      ),
+    ).toBeUndefined();
     expect(ecdsaSignatureToRaw(concatBytes(pair(1n, 1n), Uint8Array.of(0)), 'P-256')).toBeUndefined();
     expect(isScalar(new Uint8Array(47).fill(1), 'P-384')).toBe(false);
     const data = new TextEncoder().encode('data');
-    const good = new Uint8Array(await crypto.subtle.sign({ name: 'ECDSA', hash: 'SHA-256' }, ec256.privateKey, data));
+    const good = new Uint8Array(
+      await crypto.subtle.sign({ name: 'ECDSA', hash: 'SHA-256' }, ec256.privateKey, data),
+    );
     const key = parsePublicKey(ec256.spki);
     expect(await verifyEcdsaRaw(key, 'SHA-256', good, data)).toBe(true);
     expect(await verifyEcdsaRaw(key, 'SHA-384', good, data)).toBe(false);
@@ -328,8 +405,16 @@ describe('signatures', () => {
     const off = ecPublicKeyFromPoint(concatBytes(Uint8Array.of(4), new Uint8Array(64).fill(1)), 'P-256');
     for (let round = 0; round < 3; round++) {
       for (const signer of [ec256, ec384, rsa])
-        expect(await verifySignedBy(parseCertificate(await certificate({ signer })), parsePublicKey(signer.spki), cache)).toBe(true);
-      expect(await verifyEcdsaRaw(off, 'SHA-256', new Uint8Array(64).fill(1), new Uint8Array(1), cache)).toBe(false);
+        expect(
+          await verifySignedBy(
+            parseCertificate(await certificate({ signer })),
+            parsePublicKey(signer.spki),
+            cache,
+          ),
+        ).toBe(true);
+      expect(await verifyEcdsaRaw(off, 'SHA-256', new Uint8Array(64).fill(1), new Uint8Array(1), cache)).toBe(
+        false,
+      );
       expect(cache.keys.size).toBeLessThanOrEqual(2);
     }
   });
@@ -338,7 +423,12 @@ describe('signatures', () => {
 /** A bare tbsCertificate naming the algorithm. */
 function tbsWith(
   algorithm: Uint8Array,
-  changes: { version?: Uint8Array; serial?: Uint8Array; extensions?: readonly Uint8Array[]; extra?: Uint8Array } = {},
+  changes: {
+    version?: Uint8Array;
+    serial?: Uint8Array;
+    extensions?: readonly Uint8Array[];
+    extra?: Uint8Array;
+  } = {},
 ): Uint8Array {
   const {
     version = encodeDer(contextTag(0), encodeInteger(2)),
@@ -346,9 +436,23 @@ function tbsWith(
     extensions = [],
     extra = new Uint8Array(),
   } = changes;
-  const list = extensions.length === 0 ? new Uint8Array() : encodeDer(contextTag(3), encodeDer(TAG.sequence, ...extensions));
+  const list =
+    extensions.length === 0
+      ? new Uint8Array()
+      : encodeDer(contextTag(3), encodeDer(TAG.sequence, ...extensions));
   const validity = encodeDer(TAG.sequence, encodeTime(FROM), encodeTime(TO));
-  return encodeDer(TAG.sequence, version, serial, algorithm, name('ca'), validity, name('leaf'), ec256.spki, extra, list);
+  return encodeDer(
+    TAG.sequence,
+    version,
+    serial,
+    algorithm,
+    name('ca'),
+    validity,
+    name('leaf'),
+    ec256.spki,
+    extra,
+    list,
+  );
 }
 
 describe('forms that are refused', () => {
@@ -364,10 +468,19 @@ describe('forms that are refused', () => {
 
   test.each([
     ['version 1', (): string => wrap(tbsWith(ecdsa, { version: new Uint8Array() }))],
-    ['version 2', (): string => wrap(tbsWith(ecdsa, { version: encodeDer(contextTag(0), encodeInteger(1)) }))],
-    ['a negative serial', (): string => wrap(tbsWith(ecdsa, { serial: encodeDer(TAG.integer, Uint8Array.of(0xff)) }))],
+    [
+      'version 2',
+      (): string => wrap(tbsWith(ecdsa, { version: encodeDer(contextTag(0), encodeInteger(1)) })),
+    ],
+    [
+      'a negative serial',
+      (): string => wrap(tbsWith(ecdsa, { serial: encodeDer(TAG.integer, Uint8Array.of(0xff)) })),
+    ],
     ['a serial over 20 octets', (): string => wrap(tbsWith(ecdsa, { serial: encodeInteger(1n << 160n) }))],
-    ['another algorithm outside', (): string => wrap(tbsWith(ecdsa), encodeDer(TAG.sequence, encodeOid('1.2.840.10045.4.3.3')))],
+    [
+      'another algorithm outside',
+      (): string => wrap(tbsWith(ecdsa), encodeDer(TAG.sequence, encodeOid('1.2.840.10045.4.3.3'))),
+    ],
     [
       'parameters after an ECDSA algorithm',
       (): string => {
@@ -376,25 +489,44 @@ describe('forms that are refused', () => {
       },
     ],
     ['a unique id', (): string => wrap(tbsWith(ecdsa, { extra: encodeDer(0x81, Uint8Array.of(0, 1)) }))],
-    ['the same extension twice', (): string => wrap(tbsWith(ecdsa, { extensions: [extension(value), extension(value)] }))],
+    [
+      'the same extension twice',
+      (): string => wrap(tbsWith(ecdsa, { extensions: [extension(value), extension(value)] })),
+    ],
     [
       'critical FALSE written out',
-      (): string => wrap(tbsWith(ecdsa, { extensions: [extension(encodeDer(TAG.boolean, Uint8Array.of(0)), value)] })),
+      (): string =>
+        wrap(tbsWith(ecdsa, { extensions: [extension(encodeDer(TAG.boolean, Uint8Array.of(0)), value)] })),
     ],
     ['an extension without value', (): string => wrap(tbsWith(ecdsa, { extensions: [extension()] }))],
     [
       '65 extensions',
       (): string =>
-        wrap(tbsWith(ecdsa, { extensions: Array.from({ length: 65 }, (_, i) => encodeDer(TAG.sequence, encodeOid(`1.2.${i}`), value)) })),
+        wrap(
+          tbsWith(ecdsa, {
+            extensions: Array.from({ length: 65 }, (_, i) =>
+              encodeDer(TAG.sequence, encodeOid(`1.2.${i}`), value),
+            ),
+          }),
+        ),
     ],
     [
       'basicConstraints that is none',
-      (): string => wrap(tbsWith(ecdsa, { extensions: [encodeDer(TAG.sequence, encodeOid('2.5.29.19'), value)] })),
+      (): string =>
+        wrap(tbsWith(ecdsa, { extensions: [encodeDer(TAG.sequence, encodeOid('2.5.29.19'), value)] })),
     ],
-    ['bytes after the certificate', (): string => codeOf(() => parseCertificate(concatBytes(amd.ark, Uint8Array.of(0))))],
+    [
+      'bytes after the certificate',
+      (): string => codeOf(() => parseCertificate(concatBytes(amd.ark, Uint8Array.of(0)))),
+    ],
     [
       'a signature of odd bits',
-      (): string => codeOf(() => parseCertificate(encodeDer(TAG.sequence, tbsWith(ecdsa), ecdsa, encodeBits(Uint8Array.of(0x80), 7)))),
+      (): string =>
+        codeOf(() =>
+          parseCertificate(
+            encodeDer(TAG.sequence, tbsWith(ecdsa), ecdsa, encodeBits(Uint8Array.of(0x80), 7)),
+          ),
+        ),
     ],
   ] as const)('%s', (_name, code) => {
     expect(code()).toBe('malformed_certificate');
@@ -407,7 +539,9 @@ describe('forms that are refused', () => {
       ecdsa,
       encodeBits(new Uint8Array(70)),
     );
-    expect(parseCertificate(der, 'certificate', { repeatedExtensions: 'list' }).extensionList).toHaveLength(2);
+    expect(parseCertificate(der, 'certificate', { repeatedExtensions: 'list' }).extensionList).toHaveLength(
+      2,
+    );
   });
 
   test('sizes over the limits', () => {
@@ -428,7 +562,9 @@ describe('forms that are refused', () => {
       encodeBits(new Uint8Array(65)),
     );
     expect(parsePublicKey(explicitCurve).kind).toBe('other');
-    expect(await verifySignedBy(parseCertificate(await certificate()), parsePublicKey(compressed))).toBe(false);
+    expect(await verifySignedBy(parseCertificate(await certificate()), parsePublicKey(compressed))).toBe(
+      false,
+    );
   });
 });
 
@@ -447,7 +583,9 @@ describe('path rules', () => {
       issuanceProblem(parseCertificate(await certificate(changes)), issuer);
     expect(await child({})).toBeUndefined();
     expect(await child({ extensions: [await authorityKeyIdentifier(ec256.spki)] })).toBeUndefined();
-    expect(await child({ extensions: [await authorityKeyIdentifier(ec384.spki)] })).toContain('authorityKeyIdentifier');
+    expect(await child({ extensions: [await authorityKeyIdentifier(ec384.spki)] })).toContain(
+      'authorityKeyIdentifier',
+    );
     expect(await child({ issuer: name('CA') })).toContain('issuer');
     expect(
       await child({
@@ -465,19 +603,32 @@ describe('path rules', () => {
     expect(caProblem(await ca(), { certificates: true }, 1)).toContain('pathLenConstraint');
     expect(caProblem(await ca({ extensions: [] }), { certificates: true })).toContain('basicConstraints');
     expect(caProblem(await ca({ extensions: [basicConstraints(false)] }), {})).toContain('basicConstraints');
-    expect(caProblem(await ca({ extensions: [basicConstraints(true)] }), { certificates: true })).toContain('keyCertSign');
-    expect(caProblem(await ca({ extensions: [basicConstraints(true), keyUsage(['crlSign'])] }), { certificates: true })).toContain(
+    expect(caProblem(await ca({ extensions: [basicConstraints(true)] }), { certificates: true })).toContain(
       'keyCertSign',
     );
-    expect(caProblem(await ca({ extensions: [basicConstraints(true), keyUsage(['keyCertSign'])] }), { crls: true })).toContain('cRLSign');
-    const strange = await ca({ extensions: [basicConstraints(true), { oid: '1.2.3', critical: true, value: encodeInteger(1) }] });
+    expect(
+      caProblem(await ca({ extensions: [basicConstraints(true), keyUsage(['crlSign'])] }), {
+        certificates: true,
+      }),
+    ).toContain('keyCertSign');
+    expect(
+      caProblem(await ca({ extensions: [basicConstraints(true), keyUsage(['keyCertSign'])] }), {
+        crls: true,
+      }),
+    ).toContain('cRLSign');
+    const strange = await ca({
+      extensions: [basicConstraints(true), { oid: '1.2.3', critical: true, value: encodeInteger(1) }],
+    });
     expect(caProblem(strange, {})).toContain('1.2.3');
     expect(criticalProblem(strange, ['1.2.3'])).toBeUndefined();
   });
 
   test('CRLs: window, number, scope and issuer', async () => {
     const issuer = await ca();
-    const list = async (changes: Partial<Parameters<typeof issueCrl>[0]> = {}, now = NOW): Promise<string | undefined> =>
+    const list = async (
+      changes: Partial<Parameters<typeof issueCrl>[0]> = {},
+      now = NOW,
+    ): Promise<string | undefined> =>
       crlProblem(
         parseCrl(
           await issueCrl({
@@ -498,13 +649,21 @@ describe('path rules', () => {
     expect(await list({}, TO)).toContain('has passed');
     expect(await list({ nextUpdate: undefined })).toContain('nextUpdate is missing');
     expect(await list({ extensions: [] })).toContain('crlNumber');
-    expect(await list({ extensions: [crlNumber(1), await authorityKeyIdentifier(ec384.spki)] })).toContain('authorityKeyIdentifier');
-    expect(await list({ issuer: name('other') })).toContain('issuer');
-    expect(await list({ extensions: [crlNumber(1), { oid: '2.5.29.28', value: encodeDer(TAG.sequence) }] })).toContain('part');
-    expect(await list({ extensions: [crlNumber(1), { oid: '2.5.29.27', value: encodeInteger(1) }] })).toContain('delta');
-    expect(await list({ extensions: [crlNumber(1), { oid: '2.5.29.28', critical: true, value: encodeDer(TAG.sequence) }] })).toContain(
-      'critical',
+    expect(await list({ extensions: [crlNumber(1), await authorityKeyIdentifier(ec384.spki)] })).toContain(
+      'authorityKeyIdentifier',
     );
+    expect(await list({ issuer: name('other') })).toContain('issuer');
+    expect(
+      await list({ extensions: [crlNumber(1), { oid: '2.5.29.28', value: encodeDer(TAG.sequence) }] }),
+    ).toContain('part');
+    expect(
+      await list({ extensions: [crlNumber(1), { oid: '2.5.29.27', value: encodeInteger(1) }] }),
+    ).toContain('delta');
+    expect(
+      await list({
+        extensions: [crlNumber(1), { oid: '2.5.29.28', critical: true, value: encodeDer(TAG.sequence) }],
+      }),
+    ).toContain('critical');
   });
 
   test('serials are compared whole', async () => {
@@ -519,7 +678,12 @@ describe('path rules', () => {
       }),
     );
     expect([0x0102, 0x80].map((serial) => isRevoked(crl, parseSerial(serial)))).toEqual([true, true]);
-    expect([0x01, 0x02, 0x010200, 0].map((serial) => isRevoked(crl, parseSerial(serial)))).toEqual([false, false, false, false]);
+    expect([0x01, 0x02, 0x010200, 0].map((serial) => isRevoked(crl, parseSerial(serial)))).toEqual([
+      false,
+      false,
+      false,
+      false,
+    ]);
   });
 
   test('a CRL entry with a critical extension is not understood, so the list is not', async () => {
@@ -529,7 +693,12 @@ describe('path rules', () => {
       encodeTime(FROM),
       encodeDer(
         TAG.sequence,
-        encodeDer(TAG.sequence, encodeOid('2.5.29.29'), encodeDer(TAG.boolean, Uint8Array.of(0xff)), encodeDer(TAG.octetString)),
+        encodeDer(
+          TAG.sequence,
+          encodeOid('2.5.29.29'),
+          encodeDer(TAG.boolean, Uint8Array.of(0xff)),
+          encodeDer(TAG.octetString),
+        ),
       ),
     );
     const algorithm = encodeDer(TAG.sequence, encodeOid('1.2.840.10045.4.3.2'));
@@ -542,7 +711,9 @@ describe('path rules', () => {
       encodeTime(TO),
       encodeDer(TAG.sequence, entry),
     );
-    expect(codeOf(() => parseCrl(encodeDer(TAG.sequence, tbs, algorithm, encodeBits(new Uint8Array(70)))))).toBe('malformed_crl');
+    expect(
+      codeOf(() => parseCrl(encodeDer(TAG.sequence, tbs, algorithm, encodeBits(new Uint8Array(70))))),
+    ).toBe('malformed_crl');
   });
 });
 
@@ -573,7 +744,9 @@ describe('PEM', () => {
   });
 
   test('more blocks than asked for', () => {
-    expect(codeOf(() => parsePem(encodePem(Uint8Array.of(1)).repeat(3), 'CERTIFICATE', 2))).toBe('input_too_large');
+    expect(codeOf(() => parsePem(encodePem(Uint8Array.of(1)).repeat(3), 'CERTIFICATE', 2))).toBe(
+      'input_too_large',
+    );
   });
 });
 
@@ -600,15 +773,20 @@ describe('properties', () => {
     () => {
       const changes = fc.array(fc.tuple(fc.nat(4000), fc.nat(255)), { minLength: 1, maxLength: 4 });
       fc.assert(
-        fc.property(fc.constantFrom('ark', 'ask', 'vek', 'crl'), changes, fc.nat(30), (which, edits, offset) => {
-          const original = amd[which as 'ark'];
-          const buffer = new Uint8Array(original.length + 60).fill(0xff);
-          const bytes = buffer.subarray(offset, offset + original.length);
-          bytes.set(original);
-          for (const [at, byte] of edits) bytes[at % bytes.length] = byte;
-          const parse = which === 'crl' ? parseCrl : parseCertificate;
-          expect(codeOf(() => parse(bytes))).toBe(codeOf(() => parse(bytes.slice())));
-        }),
+        fc.property(
+          fc.constantFrom('ark', 'ask', 'vek', 'crl'),
+          changes,
+          fc.nat(30),
+          (which, edits, offset) => {
+            const original = amd[which as 'ark'];
+            const buffer = new Uint8Array(original.length + 60).fill(0xff);
+            const bytes = buffer.subarray(offset, offset + original.length);
+            bytes.set(original);
+            for (const [at, byte] of edits) bytes[at % bytes.length] = byte;
+            const parse = which === 'crl' ? parseCrl : parseCertificate;
+            expect(codeOf(() => parse(bytes))).toBe(codeOf(() => parse(bytes.slice())));
+          },
+        ),
         { numRuns: 2000 * FUZZ },
       );
     },
@@ -636,7 +814,8 @@ describe('properties', () => {
         const bytes = original.slice();
         bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) ^ (1 << (bit & 7));
         const parsed = accepted(() => parse(bytes));
-        if (parsed !== undefined && (await verifySignedBy(parsed, key, cache))) survivors.push(`${kind} ${bit}`);
+        if (parsed !== undefined && (await verifySignedBy(parsed, key, cache)))
+          survivors.push(`${kind} ${bit}`);
       }
     }
     expect(survivors).toEqual([]);

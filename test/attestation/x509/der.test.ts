@@ -53,7 +53,8 @@ function walk(bytes: Uint8Array): string {
     const cursor = parseSequence(bytes, 'fuzz');
     while (!cursor.atEnd) {
       const element = cursor.next('item');
-      for (const read of [readInteger, readBits, readBoolean, readOid, readText, readTime]) codeOf(() => read(element, 'item'));
+      for (const read of [readInteger, readBits, readBoolean, readOid, readText, readTime])
+        codeOf(() => read(element, 'item'));
     }
   });
 }
@@ -169,7 +170,9 @@ describe('values', () => {
     expect(codeOf(() => readText(parse('0c0180'), 'value'))).toBe('malformed_der');
     expect(codeOf(() => readText(parse('160180'), 'value'))).toBe('malformed_der');
     expect(codeOf(() => readText(parse('0c05547572696e'), 'value', TAG.ia5String))).toBe('malformed_der');
-    expect(codeOf(() => readText(parseDer(encodeText('a'.repeat(1025), TAG.ia5String), 'value'), 'value'))).toBe('malformed_der');
+    expect(
+      codeOf(() => readText(parseDer(encodeText('a'.repeat(1025), TAG.ia5String), 'value'), 'value')),
+    ).toBe('malformed_der');
   });
 
   test.each([
@@ -194,42 +197,63 @@ describe('values', () => {
     ['no seconds', '2010221723Z'],
     ['a letter', '2o1022172305Z'],
   ])('UTCTime with %s is refused', (_name, text) => {
-    expect(codeOf(() => readTime(parseDer(encodeText(text, TAG.utcTime), 'value'), 'value'))).toBe('malformed_der');
+    expect(codeOf(() => readTime(parseDer(encodeText(text, TAG.utcTime), 'value'), 'value'))).toBe(
+      'malformed_der',
+    );
   });
 });
 
 describe('properties', () => {
-  test('property: any bytes: the typed error or a value, and bytes around a view change nothing', { timeout: 30_000 * FUZZ }, () => {
-    fc.assert(
-      fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(20), (bytes, offset) => {
-        const buffer = new Uint8Array(bytes.length + 40).fill(0x30);
-        buffer.set(bytes, offset);
-        expect(walk(buffer.subarray(offset, offset + bytes.length))).toBe(walk(bytes));
-      }),
-      { numRuns: 2000 * FUZZ },
-    );
-  });
+  test(
+    'property: any bytes: the typed error or a value, and bytes around a view change nothing',
+    { timeout: 30_000 * FUZZ },
+    () => {
+      fc.assert(
+        fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(20), (bytes, offset) => {
+          const buffer = new Uint8Array(bytes.length + 40).fill(0x30);
+          buffer.set(bytes, offset);
+          expect(walk(buffer.subarray(offset, offset + bytes.length))).toBe(walk(bytes));
+        }),
+        { numRuns: 2000 * FUZZ },
+      );
+    },
+  );
 
-  test('property: integers, identifiers, texts, times and bits come back as they were written', { timeout: 30_000 * FUZZ }, () => {
-    fc.assert(
-      fc.property(
-        fc.bigInt(0n, (1n << 159n) - 1n),
-        fc.array(fc.nat(2 ** 31), { maxLength: 5 }),
-        fc.string({ unit: 'grapheme', maxLength: 50 }),
-        fc.date({ min: new Date('1950-01-01T00:00:00Z'), max: new Date('9999-12-31T23:59:59Z'), noInvalidDate: true }),
-        fc.uint8Array({ maxLength: 300 }),
-        (integer, arcs, text, date, bytes) => {
-          expect(BigInt(`0x${toHex(readUnsigned(parseDer(encodeInteger(integer), 'value'), 'value'))}`)).toBe(integer);
-          const oid = ['1.3', ...arcs].join('.');
-          expect(readOid(parseDer(encodeOid(oid), 'value'), 'value')).toBe(oid);
-          expect(readText(parseDer(encodeText(text), 'value'), 'value')).toBe(text);
-          expect(readTime(parseDer(encodeTime(date), 'value'), 'value').getTime()).toBe(Math.floor(date.getTime() / 1000) * 1000);
-          expect(readBitOctets(parseDer(encodeBits(bytes), 'value'), 'value')).toEqual(bytes);
-          const nested = parseSequence(encodeDer(TAG.sequence, encodeDer(contextTag(3), encodeDer(TAG.octetString, bytes))), 'value');
-          expect(readOctets(nested.enter('inner', contextTag(3)).next('octets'), 'octets')).toEqual(bytes);
-        },
-      ),
-      { numRuns: 500 * FUZZ },
-    );
-  });
+  test(
+    'property: integers, identifiers, texts, times and bits come back as they were written',
+    { timeout: 30_000 * FUZZ },
+    () => {
+      fc.assert(
+        fc.property(
+          fc.bigInt(0n, (1n << 159n) - 1n),
+          fc.array(fc.nat(2 ** 31), { maxLength: 5 }),
+          fc.string({ unit: 'grapheme', maxLength: 50 }),
+          fc.date({
+            min: new Date('1950-01-01T00:00:00Z'),
+            max: new Date('9999-12-31T23:59:59Z'),
+            noInvalidDate: true,
+          }),
+          fc.uint8Array({ maxLength: 300 }),
+          (integer, arcs, text, date, bytes) => {
+            expect(
+              BigInt(`0x${toHex(readUnsigned(parseDer(encodeInteger(integer), 'value'), 'value'))}`),
+            ).toBe(integer);
+            const oid = ['1.3', ...arcs].join('.');
+            expect(readOid(parseDer(encodeOid(oid), 'value'), 'value')).toBe(oid);
+            expect(readText(parseDer(encodeText(text), 'value'), 'value')).toBe(text);
+            expect(readTime(parseDer(encodeTime(date), 'value'), 'value').getTime()).toBe(
+              Math.floor(date.getTime() / 1000) * 1000,
+            );
+            expect(readBitOctets(parseDer(encodeBits(bytes), 'value'), 'value')).toEqual(bytes);
+            const nested = parseSequence(
+              encodeDer(TAG.sequence, encodeDer(contextTag(3), encodeDer(TAG.octetString, bytes))),
+              'value',
+            );
+            expect(readOctets(nested.enter('inner', contextTag(3)).next('octets'), 'octets')).toEqual(bytes);
+          },
+        ),
+        { numRuns: 500 * FUZZ },
+      );
+    },
+  );
 });

@@ -62,12 +62,23 @@ function fakeAttester(fail?: ApiError, wait: () => Promise<void> = () => Promise
 
 /** As the server's models are now. */
 function asServed(...ids: string[]): NonNullable<typeof listed> {
-  return ids.map((id) => ({ id, sha256: new Uint8Array(Buffer.from(api.models.get(id)?.sha256 ?? '', 'hex')) }));
+  return ids.map((id) => ({
+    id,
+    sha256: new Uint8Array(Buffer.from(api.models.get(id)?.sha256 ?? '', 'hex')),
+  }));
 }
 
-async function start(attester: Attester | null = fakeAttester(), config: Partial<ServerConfig> = {}): Promise<void> {
+async function start(
+  attester: Attester | null = fakeAttester(),
+  config: Partial<ServerConfig> = {},
+): Promise<void> {
   const identity = await createIdentity();
-  const { pem } = await issueCertificate({ identity, names: ['localhost'], now: new Date(), lifetimeMs: 3_600_000 });
+  const { pem } = await issueCertificate({
+    identity,
+    names: ['localhost'],
+    now: new Date(),
+    lifetimeMs: 3_600_000,
+  });
   api = await startApi({ config, deps: { tls: { key: identity.tls.keyPem, cert: pem }, attester } });
 }
 
@@ -86,7 +97,11 @@ async function dial(options: object = {}): Promise<TLSSocket> {
 }
 
 /** One GET, or a POST, on a socket that stays open. */
-async function ask(socket: TLSSocket, path: string, send?: unknown): Promise<{ status: number; body: unknown; head: string }> {
+async function ask(
+  socket: TLSSocket,
+  path: string,
+  send?: unknown,
+): Promise<{ status: number; body: unknown; head: string }> {
   const json = JSON.stringify(send);
   socket.write(
     send === undefined
@@ -100,7 +115,11 @@ async function ask(socket: TLSSocket, path: string, send?: unknown): Promise<{ s
     const split = text.indexOf('\r\n\r\n');
     const length = Number(/content-length: (\d+)/i.exec(text)?.[1]);
     if (split >= 0 && Buffer.byteLength(text.slice(split + 4)) >= length)
-      return { status: Number(text.slice(9, 12)), body: JSON.parse(text.slice(split + 4)) as unknown, head: text.slice(0, split) };
+      return {
+        status: Number(text.slice(9, 12)),
+        body: JSON.parse(text.slice(split + 4)) as unknown,
+        head: text.slice(0, split),
+      };
   }
 }
 
@@ -117,7 +136,12 @@ test('the evidence is bound to this connection and nonce; the answer is the docu
   const socket = await dial();
   const { status, body } = await ask(socket, `/v1/attestation?nonce=${NONCE}`);
   expect(status).toBe(200);
-  expect(attestationAnswer.read(body, '')).toMatchObject({ version: '1', tee_type: 'simulated', nonce: NONCE, report: 'AQID' });
+  expect(attestationAnswer.read(body, '')).toMatchObject({
+    version: '1',
+    tee_type: 'simulated',
+    nonce: NONCE,
+    report: 'AQID',
+  });
   const exporter = socket.exportKeyingMaterial(32, EXPORTER_LABEL, Buffer.from(NONCE, 'hex'));
   expect(asked).toHaveLength(1);
   expect(toHex(asked[0]?.exporter ?? new Uint8Array())).toBe(exporter.toString('hex'));
@@ -130,7 +154,11 @@ test('the evidence is bound to this connection and nonce; the answer is the docu
 describe('a TEE that answers nobody for now', () => {
   const url = `/v1/attestation?nonce=${NONCE}`;
   const chat = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
-  const limits = { ...DEFAULT_CONFIG.limits, maxConcurrentAttestations: 4, maxConcurrentAttestationsPerPeer: 3 };
+  const limits = {
+    ...DEFAULT_CONFIG.limits,
+    maxConcurrentAttestations: 4,
+    maxConcurrentAttestationsPerPeer: 3,
+  };
   const refused = { status: 429, body: { error: { code: 'attestation_rate_limited' } } };
 
   async function stalled(
@@ -178,7 +206,9 @@ test('base64url nonces come back as they were given; without one the server make
   await start();
   const socket = await dial();
   const given = Buffer.from(NONCE, 'hex').toString('base64url');
-  expect((await ask(socket, `/v1/attestation?nonce=${given}&model=demo`)).body).toMatchObject({ nonce: given });
+  expect((await ask(socket, `/v1/attestation?nonce=${given}&model=demo`)).body).toMatchObject({
+    nonce: given,
+  });
   expect(toHex(asked[0]?.nonce ?? new Uint8Array())).toBe(NONCE);
   expect(asked[0]?.modelId).toBe('demo');
   const { body } = await ask(socket, '/v1/attestation');
@@ -206,7 +236,9 @@ test.each<[string, string, number, string]>([
 });
 
 test('the attester’s own refusals arrive [M10]', async () => {
-  await start(fakeAttester(new ApiError(429, 'attestation_rate_limited', 'too many', { retryAfterSeconds: 2 })));
+  await start(
+    fakeAttester(new ApiError(429, 'attestation_rate_limited', 'too many', { retryAfterSeconds: 2 })),
+  );
   expect(await ask(await dial(), `/v1/attestation?nonce=${NONCE}`)).toMatchObject({
     status: 429,
     body: { error: { code: 'attestation_rate_limited' } },
@@ -216,19 +248,26 @@ test('the attester’s own refusals arrive [M10]', async () => {
 test('plain HTTP has no channel to bind: 400 tls_required', async () => {
   api = await startApi({ deps: { attester: fakeAttester() } });
   const response = await fetch(`${api.url}/v1/attestation?nonce=${NONCE}`);
-  expect([response.status, ((await response.json()) as ErrorAnswer).error.code]).toEqual([400, 'tls_required']);
+  expect([response.status, ((await response.json()) as ErrorAnswer).error.code]).toEqual([
+    400,
+    'tls_required',
+  ]);
 });
 
 test('the record has the digest of the evidence', async () => {
   await start();
   await ask(await dial(), `/v1/attestation?nonce=${NONCE}`);
-  expect((await api.ended())[0]?.evidenceSha256).toBe('039058c6f2c0cb492c533b0a4d14ef77cc0f78abccced5287d84a1a2011cfb81');
+  expect((await api.ended())[0]?.evidenceSha256).toBe(
+    '039058c6f2c0cb492c533b0a4d14ef77cc0f78abccced5287d84a1a2011cfb81',
+  );
 });
 
 describe('TLS', () => {
   test('1.3 only', async () => {
     await start();
-    await expect(dial({ maxVersion: 'TLSv1.2', minVersion: 'TLSv1.2' })).rejects.toThrow(/alert|version|ECONNRESET/i);
+    await expect(dial({ maxVersion: 'TLSv1.2', minVersion: 'TLSv1.2' })).rejects.toThrow(
+      /alert|version|ECONNRESET/i,
+    );
     expect((await dial()).getProtocol()).toBe('TLSv1.3');
   });
 
@@ -252,7 +291,10 @@ describe('TLS', () => {
       once(second, 'secureConnect').then(async () => {
         if (!second.isSessionReused()) return 'new';
         second.write('GET /health HTTP/1.1\r\nhost: x\r\n\r\n');
-        return Promise.race([once(second, 'data').then(() => 'answered'), once(second, 'close').then(() => 'closed')]);
+        return Promise.race([
+          once(second, 'data').then(() => 'answered'),
+          once(second, 'close').then(() => 'closed'),
+        ]);
       }),
     ]);
     expect(['closed', 'new']).toContain(outcome);

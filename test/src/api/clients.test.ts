@@ -23,11 +23,15 @@ let baseURL: string;
 
 beforeAll(async () => {
   const models = await ensureDemoModels();
-  const open = openEngine({ workerEntry: fileURLToPath(new URL('../../../dist/src/engine/child/worker.js', import.meta.url)) });
+  const open = openEngine({
+    workerEntry: fileURLToPath(new URL('../../../dist/src/engine/child/worker.js', import.meta.url)),
+  });
   const signal = new AbortController().signal;
   engines = Object.fromEntries(
     await Promise.all(
-      Object.entries(models).map(async ([name, { path }]) => [name, await open({ path, slots: 4, threads: 1 }, signal)] as const),
+      Object.entries(models).map(
+        async ([name, { path }]) => [name, await open({ path, slots: 4, threads: 1 }, signal)] as const,
+      ),
     ),
   );
   api = await startApi({ realEngines: engines });
@@ -48,14 +52,24 @@ function provider(): OpenAIProvider {
 
 describe('Vercel AI SDK', () => {
   test('generateText', async () => {
-    const result = await ai.generateText({ model: provider().chat('demo-chat'), prompt: QUESTION, temperature: 0, maxRetries: 0 });
+    const result = await ai.generateText({
+      model: provider().chat('demo-chat'),
+      prompt: QUESTION,
+      temperature: 0,
+      maxRetries: 0,
+    });
     expect(result.text).toBe(answerOf('attestation'));
     expect(result.finishReason).toBe('stop');
     expect(result.usage.inputTokens).toBeGreaterThan(0);
   });
 
   test('streamText', async () => {
-    const result = ai.streamText({ model: provider().chat('demo-chat'), prompt: QUESTION, temperature: 0, maxRetries: 0 });
+    const result = ai.streamText({
+      model: provider().chat('demo-chat'),
+      prompt: QUESTION,
+      temperature: 0,
+      maxRetries: 0,
+    });
     let text = '';
     for await (const part of result.textStream) text += part;
     expect(text).toBe(answerOf('attestation'));
@@ -82,7 +96,8 @@ describe('Vercel AI SDK', () => {
       stopWhen: ai.stepCountIs(3),
       maxRetries: 0,
     };
-    const text = how === 'generate' ? (await ai.generateText(options)).text : await ai.streamText(options).text;
+    const text =
+      how === 'generate' ? (await ai.generateText(options)).text : await ai.streamText(options).text;
     expect(asked).toEqual([{ city: 'Berlin' }]);
     expect(text).toBe(TOOL_RESULT.answer);
   });
@@ -110,7 +125,14 @@ describe('Vercel AI SDK', () => {
 });
 
 function model(name: string, extra: object = {}): ChatOpenAI {
-  return new ChatOpenAI({ model: name, apiKey: 'unused', configuration: { baseURL }, temperature: 0, maxRetries: 0, ...extra });
+  return new ChatOpenAI({
+    model: name,
+    apiKey: 'unused',
+    configuration: { baseURL },
+    temperature: 0,
+    maxRetries: 0,
+    ...extra,
+  });
 }
 
 describe('LangChain.js', () => {
@@ -142,12 +164,20 @@ describe('LangChain.js', () => {
   });
 
   test.each(['jsonSchema', 'functionCalling'] as const)('withStructuredOutput (%s)', async (method) => {
-    const structured = model('demo-context', { maxTokens: 300 }).withStructuredOutput(person, { method, name: 'person' });
+    const structured = model('demo-context', { maxTokens: 300 }).withStructuredOutput(person, {
+      method,
+      name: 'person',
+    });
     expect(person.safeParse(await structured.invoke('Someone')).success).toBe(true);
   });
 
   test('embeddings', async () => {
-    const embeddings = new OpenAIEmbeddings({ model: 'demo-embed', apiKey: 'unused', configuration: { baseURL }, maxRetries: 0 });
+    const embeddings = new OpenAIEmbeddings({
+      model: 'demo-embed',
+      apiKey: 'unused',
+      configuration: { baseURL },
+      maxRetries: 0,
+    });
     expect((await embeddings.embedQuery('a key')).length).toBeGreaterThan(8);
     expect(await embeddings.embedDocuments(['a', 'b'])).toHaveLength(2);
   });

@@ -14,7 +14,12 @@ let api: ApiServer;
 beforeAll(async () => void (api = await startApi()));
 afterAll(() => api.close());
 
-const posts = allRoutes({ config: DEFAULT_CONFIG, metrics: { text: () => '' }, startedAt: 0, isDraining: () => false })
+const posts = allRoutes({
+  config: DEFAULT_CONFIG,
+  metrics: { text: () => '' },
+  startedAt: 0,
+  isDraining: () => false,
+})
   .filter((route) => route.method === 'POST' && !['/v1/models', '/v1/models/unload'].includes(route.path))
   .map((route) => ({ path: route.path, fields: Object.keys(route.body?.schema['properties'] ?? {}) }));
 
@@ -70,7 +75,13 @@ const requests = fc
   .chain(({ path, fields }) =>
     fc
       .uniqueArray(fc.constantFrom(...fields), { maxLength: 6 })
-      .chain((chosen) => fc.tuple(fc.constant(path), fc.boolean(), fc.record(Object.fromEntries(chosen.map((field) => [field, junk]))))),
+      .chain((chosen) =>
+        fc.tuple(
+          fc.constant(path),
+          fc.boolean(),
+          fc.record(Object.fromEntries(chosen.map((field) => [field, junk]))),
+        ),
+      ),
   );
 
 const SOUND: Record<string, object> = {
@@ -104,7 +115,11 @@ test('property: no bytes yield a 500', async () => {
   );
   await fc.assert(
     fc.asyncProperty(fc.constantFrom(...posts), bytes, async ({ path }, body) => {
-      const response = await fetch(api.url + path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: body.slice() });
+      const response = await fetch(api.url + path, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: body.slice(),
+      });
       expect(response.status).toBeLessThan(500);
       errorAnswer.read(await response.json(), '');
     }),
@@ -115,7 +130,21 @@ test('property: no bytes yield a 500', async () => {
 test('property: no path yields a 500', async () => {
   const segment = fc.oneof(
     fc.string({ maxLength: 20 }).map((text) => encodeURIComponent(Buffer.from(text).toString())),
-    fc.constantFrom('v1', 'models', 'pull', 'status', '%2F', '%00', '%', '..', 'x'.repeat(300), 'chat', 'completions', ':id', '*'),
+    fc.constantFrom(
+      'v1',
+      'models',
+      'pull',
+      'status',
+      '%2F',
+      '%00',
+      '%',
+      '..',
+      'x'.repeat(300),
+      'chat',
+      'completions',
+      ':id',
+      '*',
+    ),
   );
   await fc.assert(
     fc.asyncProperty(
@@ -144,7 +173,9 @@ test('property: parseJson gives what JSON.parse gives, or an ApiError', () => {
       ),
       (text) => {
         if (text.includes('__proto__')) return;
-        expect(outcome(() => parseJson(new TextEncoder().encode(text)))).toEqual(outcome(() => JSON.parse(text)));
+        expect(outcome(() => parseJson(new TextEncoder().encode(text)))).toEqual(
+          outcome(() => JSON.parse(text)),
+        );
       },
     ),
     { numRuns: NUM_RUNS * 4 },
@@ -153,10 +184,18 @@ test('property: parseJson gives what JSON.parse gives, or an ApiError', () => {
 
 test('property: sound requests with any text are answered in the declared form', async () => {
   await fc.assert(
-    fc.asyncProperty(fc.string({ unit: 'grapheme', maxLength: 200 }), fc.integer({ min: 1, max: 4 }), async (content, n) => {
-      const response = await post(api, '/v1/chat/completions', { model: 'demo', messages: [{ role: 'user', content }], n });
-      expect(chatAnswer.read(await response.json(), '').choices).toHaveLength(n);
-    }),
+    fc.asyncProperty(
+      fc.string({ unit: 'grapheme', maxLength: 200 }),
+      fc.integer({ min: 1, max: 4 }),
+      async (content, n) => {
+        const response = await post(api, '/v1/chat/completions', {
+          model: 'demo',
+          messages: [{ role: 'user', content }],
+          n,
+        });
+        expect(chatAnswer.read(await response.json(), '').choices).toHaveLength(n);
+      },
+    ),
     { numRuns: NUM_RUNS },
   );
 });

@@ -24,11 +24,15 @@ let engines: Record<string, Engine>;
 
 beforeAll(async () => {
   const models = await ensureDemoModels();
-  const open = openEngine({ workerEntry: fileURLToPath(new URL('../../../dist/src/engine/child/worker.js', import.meta.url)) });
+  const open = openEngine({
+    workerEntry: fileURLToPath(new URL('../../../dist/src/engine/child/worker.js', import.meta.url)),
+  });
   const signal = new AbortController().signal;
   engines = Object.fromEntries(
     await Promise.all(
-      Object.entries(models).map(async ([name, { path }]) => [name, await open({ path, slots: 4, threads: 1 }, signal)] as const),
+      Object.entries(models).map(
+        async ([name, { path }]) => [name, await open({ path, slots: 4, threads: 1 }, signal)] as const,
+      ),
     ),
   );
   api = await startApi({ realEngines: engines });
@@ -54,7 +58,13 @@ async function textOf(extra: object = {}): Promise<string> {
 describe('chat', () => {
   test.each(EXPECTED.map(({ question, answer }) => [question, answer]))('%s', async (question, answer) => {
     const got = chatAnswer.read(
-      await (await post(api, '/v1/chat/completions', { model: 'demo-chat', messages: user(question), temperature: 0 })).json(),
+      await (
+        await post(api, '/v1/chat/completions', {
+          model: 'demo-chat',
+          messages: user(question),
+          temperature: 0,
+        })
+      ).json(),
       '',
     );
     expect(got.choices[0]).toMatchObject({ message: { content: answer }, finish_reason: 'stop' });
@@ -73,7 +83,9 @@ describe('chat', () => {
       }),
     );
     const chunks = data.slice(0, -1).map((each) => chatChunk.read(JSON.parse(each), ''));
-    expect(chunks.map((chunk) => chunk.choices[0]?.delta.content ?? '').join('')).toBe(answerOf('attestation'));
+    expect(chunks.map((chunk) => chunk.choices[0]?.delta.content ?? '').join('')).toBe(
+      answerOf('attestation'),
+    );
     const logprobs = chunks.flatMap((chunk) => chunk.choices[0]?.logprobs?.content ?? []);
     // The token that ends the answer is counted, and has no text.
     expect(logprobs).toHaveLength((chunks.at(-1)?.usage?.completion_tokens ?? 0) - 1);
@@ -108,7 +120,9 @@ describe('chat', () => {
       temperature: 0,
       stop: ['processor'],
     });
-    expect(got.choices[0]?.message.content).toBe(answerOf('attestation').slice(0, answerOf('attestation').indexOf('processor')));
+    expect(got.choices[0]?.message.content).toBe(
+      answerOf('attestation').slice(0, answerOf('attestation').indexOf('processor')),
+    );
     expect(got.choices[0]?.finish_reason).toBe('stop');
   });
 
@@ -124,7 +138,11 @@ describe('chat', () => {
   });
 
   test('a prompt beyond the context: 400 with both phrases', async () => {
-    const response = await post(api, '/v1/chat/completions', { model: 'demo-chat', messages: user('key '.repeat(20_000)), stream: true });
+    const response = await post(api, '/v1/chat/completions', {
+      model: 'demo-chat',
+      messages: user('key '.repeat(20_000)),
+      stream: true,
+    });
     const { error } = (await response.json()) as ErrorAnswer;
     expect([response.status, error.code]).toEqual([400, 'context_length_exceeded']);
     expect(error.message).toMatch(
@@ -189,7 +207,10 @@ describe('structured output', () => {
       model: 'demo-chat',
       messages: user('x'),
       stream: true,
-      response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { type: 'object', patternProperties: {} } } },
+      response_format: {
+        type: 'json_schema',
+        json_schema: { name: 'x', schema: { type: 'object', patternProperties: {} } },
+      },
     });
     expect(response.status).toBe(400);
     expect(((await response.json()) as ErrorAnswer).error).toMatchObject({
@@ -217,7 +238,12 @@ describe('tools', () => {
     type: 'function' as const,
     function: {
       name: 'get_time',
-      parameters: { type: 'object', properties: { zone: { enum: ['UTC', 'CET'] } }, required: ['zone'], additionalProperties: false },
+      parameters: {
+        type: 'object',
+        properties: { zone: { enum: ['UTC', 'CET'] } },
+        required: ['zone'],
+        additionalProperties: false,
+      },
     },
   };
 
@@ -240,15 +266,32 @@ describe('tools', () => {
       tools: [weather],
       temperature: 0,
     });
-    expect(answered.choices[0]).toMatchObject({ finish_reason: 'stop', message: { content: answerOf('attestation') } });
+    expect(answered.choices[0]).toMatchObject({
+      finish_reason: 'stop',
+      message: { content: answerOf('attestation') },
+    });
   });
 
   test('the whole round: call, result, answer', async () => {
     const messages: OpenAI.ChatCompletionMessageParam[] = user('How is the weather today?');
-    const first = await client.chat.completions.create({ model: 'demo-chat', messages, tools: [weather], temperature: 0 });
+    const first = await client.chat.completions.create({
+      model: 'demo-chat',
+      messages,
+      tools: [weather],
+      temperature: 0,
+    });
     const message = first.choices[0]?.message as OpenAI.ChatCompletionMessage;
-    messages.push(message, { role: 'tool', tool_call_id: message.tool_calls?.[0]?.id ?? '', content: '{"celsius": 21}' });
-    const second = await client.chat.completions.create({ model: 'demo-chat', messages, tools: [weather], temperature: 0 });
+    messages.push(message, {
+      role: 'tool',
+      tool_call_id: message.tool_calls?.[0]?.id ?? '',
+      content: '{"celsius": 21}',
+    });
+    const second = await client.chat.completions.create({
+      model: 'demo-chat',
+      messages,
+      tools: [weather],
+      temperature: 0,
+    });
     expect(second.choices[0]?.message.content).toBe(TOOL_RESULT.answer);
   });
 
@@ -271,13 +314,20 @@ describe('tools', () => {
       type: 'function',
       function: { name: 'get_weather', arguments: '' },
     });
-    expect(deltas.slice(1).every((delta) => delta.id === undefined && delta.function?.name === undefined)).toBe(true);
-    expect(JSON.parse(deltas.map((delta) => delta.function?.arguments ?? '').join(''))).toEqual({ city: 'Berlin' });
+    expect(
+      deltas.slice(1).every((delta) => delta.id === undefined && delta.function?.name === undefined),
+    ).toBe(true);
+    expect(JSON.parse(deltas.map((delta) => delta.function?.arguments ?? '').join(''))).toEqual({
+      city: 'Berlin',
+    });
     expect(finish).toBe('tool_calls');
   });
 
   test('required and named are obeyed whatever the model would say', async () => {
-    for (const tool_choice of ['required' as const, { type: 'function' as const, function: { name: 'get_time' } }]) {
+    for (const tool_choice of [
+      'required' as const,
+      { type: 'function' as const, function: { name: 'get_time' } },
+    ]) {
       const got = await client.chat.completions.create({
         model: 'demo-chat',
         messages: user('Hello!'),
@@ -291,7 +341,8 @@ describe('tools', () => {
       expect(calls).toHaveLength(1);
       expect(calls[0]).toMatchObject({ function: { name: 'get_time' } });
       expect(
-        calls[0]?.type === 'function' && ['UTC', 'CET'].includes((JSON.parse(calls[0].function.arguments) as { zone: string }).zone),
+        calls[0]?.type === 'function' &&
+          ['UTC', 'CET'].includes((JSON.parse(calls[0].function.arguments) as { zone: string }).zone),
       ).toBe(true);
     }
   });
@@ -313,7 +364,12 @@ describe('tools', () => {
       type: 'json_schema' as const,
       json_schema: {
         name: 'x',
-        schema: { type: 'object', properties: { ok: { type: 'boolean' } }, required: ['ok'], additionalProperties: false },
+        schema: {
+          type: 'object',
+          properties: { ok: { type: 'boolean' } },
+          required: ['ok'],
+          additionalProperties: false,
+        },
       },
     };
     const called = await client.chat.completions.create({
@@ -335,7 +391,8 @@ describe('tools', () => {
     });
     const message = told.choices[0]?.message;
     // The demo model knows no JSON; which of the two it falls into is its own affair.
-    const content = message?.tool_calls === undefined ? Object.keys(JSON.parse(message?.content ?? '') as object) : ['ok'];
+    const content =
+      message?.tool_calls === undefined ? Object.keys(JSON.parse(message?.content ?? '') as object) : ['ok'];
     expect(content).toEqual(['ok']);
   });
 
@@ -351,7 +408,10 @@ describe('tools', () => {
       'arguments that are no JSON',
       [
         { role: 'user', content: 'x' },
-        { role: 'assistant', tool_calls: [{ id: 'a', type: 'function', function: { name: 'f', arguments: '{oops' } }] },
+        {
+          role: 'assistant',
+          tool_calls: [{ id: 'a', type: 'function', function: { name: 'f', arguments: '{oops' } }],
+        },
         { role: 'user', content: 'Hello!' },
       ],
     ],
@@ -364,9 +424,17 @@ describe('tools', () => {
       ],
     ],
     ['only a system message', [{ role: 'system', content: 'Hello!' }]],
-    ['control tokens in the text', [{ role: 'user', content: '<|end|><|assistant|><s></s><tool_call> Hello!' }]],
+    [
+      'control tokens in the text',
+      [{ role: 'user', content: '<|end|><|assistant|><s></s><tool_call> Hello!' }],
+    ],
   ])('a broken history is answered: %s', async (_name, messages) => {
-    const response = await post(api, '/v1/chat/completions', { model: 'demo-chat', messages, tools: [weather], max_tokens: 20 });
+    const response = await post(api, '/v1/chat/completions', {
+      model: 'demo-chat',
+      messages,
+      tools: [weather],
+      max_tokens: 20,
+    });
     expect(response.status).toBe(200);
     chatAnswer.read(await response.json(), '');
   });
@@ -382,16 +450,21 @@ describe('parameters do what they say', () => {
 
   test('top_k 1, top_p 0 and min_p 1 are greedy at any temperature', async () => {
     const greedy = await textOf();
-    for (const only of [{ top_k: 1 }, { top_p: 0 }, { min_p: 1 }]) expect(await textOf({ temperature: 2, ...only })).toBe(greedy);
+    for (const only of [{ top_k: 1 }, { top_p: 0 }, { min_p: 1 }])
+      expect(await textOf({ temperature: 2, ...only })).toBe(greedy);
   });
 
   test('logit_bias bans and forces', async () => {
     const { tokens } = tokenizeAnswer.read(
-      await (await post(api, '/v1/tokenize', { model: 'demo-context', content: await textOf({ max_tokens: 1 }) })).json(),
+      await (
+        await post(api, '/v1/tokenize', { model: 'demo-context', content: await textOf({ max_tokens: 1 }) })
+      ).json(),
       '',
     );
     const [first] = tokens as readonly number[];
-    expect(await textOf({ max_tokens: 1, logit_bias: { [String(first)]: -100 } })).not.toBe(await textOf({ max_tokens: 1 }));
+    expect(await textOf({ max_tokens: 1, logit_bias: { [String(first)]: -100 } })).not.toBe(
+      await textOf({ max_tokens: 1 }),
+    );
     const forced = await complete({ max_tokens: 3, logit_bias: { '300': 100 }, logprobs: 0 });
     expect(new Set(forced.choices[0]?.logprobs?.tokens).size).toBe(1);
   });
@@ -402,7 +475,10 @@ describe('parameters do what they say', () => {
     expect(new Set(plain.choices[0]?.logprobs?.tokens).size).toBe(1);
     const greedy = await textOf({ max_tokens: 60 });
     for (const penalty of [{ presence_penalty: 2 }, { frequency_penalty: 2 }, { repeat_penalty: 3 }])
-      expect([Object.keys(penalty), await textOf({ max_tokens: 60, ...penalty })]).not.toEqual([Object.keys(penalty), greedy]);
+      expect([Object.keys(penalty), await textOf({ max_tokens: 60, ...penalty })]).not.toEqual([
+        Object.keys(penalty),
+        greedy,
+      ]);
   });
 
   test('n gives independent answers from one prompt', async () => {
@@ -412,12 +488,16 @@ describe('parameters do what they say', () => {
   });
 
   test('n answers of one token each', async () => {
-    const data = await events(await post(api, '/v1/completions', { ...CONTEXT, n: 3, max_tokens: 1, stream: true }));
+    const data = await events(
+      await post(api, '/v1/completions', { ...CONTEXT, n: 3, max_tokens: 1, stream: true }),
+    );
     expect(data.filter((each) => each.includes('"finish_reason":"length"'))).toHaveLength(3);
   });
 
   test('n beyond the slots waits for its turn', async () => {
-    expect(new Set((await complete({ n: 8 })).choices.map((choice) => choice.text))).toEqual(new Set([await textOf()]));
+    expect(new Set((await complete({ n: 8 })).choices.map((choice) => choice.text))).toEqual(
+      new Set([await textOf()]),
+    );
   });
 
   test('echo gives the prompt back, with log probabilities; max_tokens 0 only that', async () => {
@@ -432,7 +512,8 @@ describe('parameters do what they say', () => {
   test('several prompts give what each gives alone', async () => {
     const prompts = ['once upon a time', 'the host', 'a key is'];
     const together = await complete({ prompt: prompts });
-    for (const [i, prompt] of prompts.entries()) expect(together.choices[i]?.text).toBe(await textOf({ prompt }));
+    for (const [i, prompt] of prompts.entries())
+      expect(together.choices[i]?.text).toBe(await textOf({ prompt }));
   });
 });
 
@@ -451,7 +532,10 @@ describe('vectors and tokens', () => {
     expect(dot(a, b)).toBeCloseTo(1, 4);
     expect(dot(a, c)).toBeLessThan(0.99);
     expect(usage.prompt_tokens).toBeGreaterThan(3);
-    embeddingAnswer.read(await (await post(api, '/v1/embeddings', { model: 'demo-embed', input: 'x', dimensions: 4 })).json(), '');
+    embeddingAnswer.read(
+      await (await post(api, '/v1/embeddings', { model: 'demo-embed', input: 'x', dimensions: 4 })).json(),
+      '',
+    );
   });
 
   test('two thousand inputs in one request', async () => {
@@ -479,9 +563,14 @@ describe('vectors and tokens', () => {
 
   test('tokens of a text come back as that text', async () => {
     const content = 'Attestation, 面包 and é!';
-    const { tokens, count } = tokenizeAnswer.read(await (await post(api, '/v1/tokenize', { model: 'demo-chat', content })).json(), '');
+    const { tokens, count } = tokenizeAnswer.read(
+      await (await post(api, '/v1/tokenize', { model: 'demo-chat', content })).json(),
+      '',
+    );
     expect(count).toBe(tokens.length);
-    expect(await (await post(api, '/v1/detokenize', { model: 'demo-chat', tokens })).json()).toMatchObject({ content });
+    expect(await (await post(api, '/v1/detokenize', { model: 'demo-chat', tokens })).json()).toMatchObject({
+      content,
+    });
   });
 
   test('the tokens of messages are those a request counts', async () => {
@@ -494,7 +583,9 @@ describe('vectors and tokens', () => {
   });
 
   test('an embedding model does not chat, a chat model does not embed', async () => {
-    await expect(client.chat.completions.create({ model: 'demo-embed', messages: user('x') })).rejects.toMatchObject({
+    await expect(
+      client.chat.completions.create({ model: 'demo-embed', messages: user('x') }),
+    ).rejects.toMatchObject({
       status: 400,
       code: 'wrong_model_type',
     });
@@ -549,7 +640,10 @@ describe('hostile requests on real engines', () => {
   })).schema;
   const messages = fc.array(
     fc.oneof(
-      fc.record({ role: fc.constantFrom('user', 'system', 'assistant', 'tool', 'developer'), content: anyText }),
+      fc.record({
+        role: fc.constantFrom('user', 'system', 'assistant', 'tool', 'developer'),
+        content: anyText,
+      }),
       fc.record({
         role: fc.constant('assistant'),
         tool_calls: fc.array(
@@ -606,16 +700,22 @@ describe('hostile requests on real engines', () => {
     stream: maybe(fc.boolean()),
   });
 
-  test('property: no chat request yields a 500 or ends an engine', { timeout: 120_000 + 1000 * numRuns }, async () => {
-    await fc.assert(
-      fc.asyncProperty(chat, async (body) => {
-        const response = await post(api, '/v1/chat/completions', body, { signal: AbortSignal.timeout(20_000) });
-        const text = await response.text();
-        expect([response.status < 500, text]).toEqual([true, text]);
-        expect(text).not.toMatch(/"code":"(engine_crashed|internal_error|engine_failed)"/);
-      }),
-      { numRuns },
-    );
-    for (const engine of Object.values(engines)) expect(process.kill(engine.pid as number, 0)).toBe(true);
-  });
+  test(
+    'property: no chat request yields a 500 or ends an engine',
+    { timeout: 120_000 + 1000 * numRuns },
+    async () => {
+      await fc.assert(
+        fc.asyncProperty(chat, async (body) => {
+          const response = await post(api, '/v1/chat/completions', body, {
+            signal: AbortSignal.timeout(20_000),
+          });
+          const text = await response.text();
+          expect([response.status < 500, text]).toEqual([true, text]);
+          expect(text).not.toMatch(/"code":"(engine_crashed|internal_error|engine_failed)"/);
+        }),
+        { numRuns },
+      );
+      for (const engine of Object.values(engines)) expect(process.kill(engine.pid as number, 0)).toBe(true);
+    },
+  );
 });

@@ -14,7 +14,14 @@ import {
   unloadAnswer,
 } from '../../../src/api/response-schemas.ts';
 import type { Shape } from '../../../src/base/shape.ts';
-import { type ApiServer, type ApiServerOptions, type ErrorAnswer, events, post, startApi } from '../../fixtures/http/api-server.ts';
+import {
+  type ApiServer,
+  type ApiServerOptions,
+  type ErrorAnswer,
+  events,
+  post,
+  startApi,
+} from '../../fixtures/http/api-server.ts';
 import { latch, untilAborted } from '../../fixtures/latch.ts';
 import type { PullEvent } from '../../../src/models/seam.ts';
 
@@ -52,12 +59,20 @@ describe('models', () => {
   test('register and delete', async () => {
     await start();
     const model = await read(
-      await post(api, '/v1/models', { name: 'llama3.2:3b', path: '/models/x.gguf', default_parameters: { temperature: 0.5 } }),
+      await post(api, '/v1/models', {
+        name: 'llama3.2:3b',
+        path: '/models/x.gguf',
+        default_parameters: { temperature: 0.5 },
+      }),
       modelAnswer,
       201,
     );
     expect(model).toMatchObject({ id: 'llama3.2:3b', loaded: false });
-    expect(await read(await del('/v1/models/llama3.2:3b'), deletedAnswer)).toEqual({ id: 'llama3.2:3b', object: 'model', deleted: true });
+    expect(await read(await del('/v1/models/llama3.2:3b'), deletedAnswer)).toEqual({
+      id: 'llama3.2:3b',
+      object: 'model',
+      deleted: true,
+    });
     expect(await codeOf(await del('/v1/models/llama3.2:3b'))).toEqual([404, 'model_not_found']);
   });
 
@@ -86,7 +101,9 @@ describe('models', () => {
       type: 'chat',
       loaded_at: 1_700_000_000,
     });
-    expect(await read(await post(api, '/v1/models/load', { [field]: 'demo' }), loadAnswer)).toMatchObject({ status: 'already_loaded' });
+    expect(await read(await post(api, '/v1/models/load', { [field]: 'demo' }), loadAnswer)).toMatchObject({
+      status: 'already_loaded',
+    });
     expect(await read(await get('/v1/models/status'), statusAnswer)).toMatchObject({
       loaded_count: 1,
       models: [{ name: 'demo', type: 'chat', loaded_at: 1_700_000_000, has_tokenizer: true }],
@@ -95,8 +112,14 @@ describe('models', () => {
       status: 'unloaded',
       model: 'demo',
     });
-    expect(await codeOf(await post(api, '/v1/models/unload', { [field]: 'demo' }))).toEqual([404, 'model_not_loaded']);
-    expect(await codeOf(await post(api, '/v1/models/load', { [field]: 'none' }))).toEqual([404, 'model_not_found']);
+    expect(await codeOf(await post(api, '/v1/models/unload', { [field]: 'demo' }))).toEqual([
+      404,
+      'model_not_loaded',
+    ]);
+    expect(await codeOf(await post(api, '/v1/models/load', { [field]: 'none' }))).toEqual([
+      404,
+      'model_not_found',
+    ]);
   });
 
   test('a request loads its model', async () => {
@@ -138,7 +161,10 @@ describe('pull', () => {
       });
     }
     expect(await codeOf(await get('/v1/models/pull/other/status'))).toEqual([404, 'pull_state_not_found']);
-    expect(await (await del(`/v1/models/pull/${encodeURIComponent(name)}`)).json()).toEqual({ name, cancelled: true });
+    expect(await (await del(`/v1/models/pull/${encodeURIComponent(name)}`)).json()).toEqual({
+      name,
+      cancelled: true,
+    });
     expect(await codeOf(await del(`/v1/models/pull/${name}`))).toEqual([404, 'pull_state_not_found']);
   });
 
@@ -149,7 +175,10 @@ describe('pull', () => {
         throw new ApiError(400, 'invalid_model_name', 'name is not owner/repo:QUANT', { param: 'name' });
       },
     });
-    expect(await codeOf(await post(api, '/v1/models/pull', { name: '??' }))).toEqual([400, 'invalid_model_name']);
+    expect(await codeOf(await post(api, '/v1/models/pull', { name: '??' }))).toEqual([
+      400,
+      'invalid_model_name',
+    ]);
   });
 
   test('failed on the way: one error event in both forms', async () => {
@@ -215,15 +244,30 @@ describe('metrics', () => {
   test.each(['/metrics', '/v1/metrics'])('%s counts, and knows nothing of who asked what', async (path) => {
     await start({ config: { metrics: 'loopback' } });
     const canary = 'canary-5d11';
-    await (await post(api, '/v1/chat/completions', { model: 'demo', messages: [{ role: 'user', content: canary }], user: canary })).text();
-    await (await post(api, '/v1/chat/completions', { model: canary, messages: [{ role: 'user', content: canary }] })).text();
+    await (
+      await post(api, '/v1/chat/completions', {
+        model: 'demo',
+        messages: [{ role: 'user', content: canary }],
+        user: canary,
+      })
+    ).text();
+    await (
+      await post(api, '/v1/chat/completions', {
+        model: canary,
+        messages: [{ role: 'user', content: canary }],
+      })
+    ).text();
     await (await get(`/${canary}`)).text();
     await api.ended(3);
     const response = await get(path);
     const text = await response.text();
     expect(response.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8');
-    expect(text).toContain('assay_http_requests_total{route="/v1/chat/completions",method="POST",status="200"} 1');
-    expect(text).toContain('assay_http_requests_total{route="/v1/chat/completions",method="POST",status="404"} 1');
+    expect(text).toContain(
+      'assay_http_requests_total{route="/v1/chat/completions",method="POST",status="200"} 1',
+    );
+    expect(text).toContain(
+      'assay_http_requests_total{route="/v1/chat/completions",method="POST",status="404"} 1',
+    );
     expect(text).toContain('assay_http_requests_total{route="(none)",method="GET",status="404"} 1');
     expect(text).toContain('assay_completion_tokens_total{model="demo"} 4');
     expect(text).toContain('assay_time_to_first_token_seconds_count{model="demo"} 1');
@@ -241,10 +285,19 @@ describe('metrics', () => {
       config: { metrics: 'on' },
       deps: {
         metricSources: [
-          () => [{ name: 'assay_model_loads_total', help: 'Loads.', type: 'counter', samples: [{ labels: { model: 'a"b' }, value: 3 }] }],
+          () => [
+            {
+              name: 'assay_model_loads_total',
+              help: 'Loads.',
+              type: 'counter',
+              samples: [{ labels: { model: 'a"b' }, value: 3 }],
+            },
+          ],
         ],
       },
     });
-    expect(await (await get('/metrics')).text()).toContain(String.raw`assay_model_loads_total{model="a\"b"} 3`);
+    expect(await (await get('/metrics')).text()).toContain(
+      String.raw`assay_model_loads_total{model="a\"b"} 3`,
+    );
   });
 });

@@ -24,7 +24,9 @@ async function sh(script: string): Promise<string> {
 async function json(script: string): Promise<unknown> {
   return JSON.parse(await sh(script)) as unknown;
 }
-const HELLO = { choices: [{ index: 0, message: { role: 'assistant', content: 'Hello, world!' }, finish_reason: 'stop' }] };
+const HELLO = {
+  choices: [{ index: 0, message: { role: 'assistant', content: 'Hello, world!' }, finish_reason: 'stop' }],
+};
 
 describe('curl', () => {
   test.each(CHAT_MODELS)('chat with %s', async (model) => {
@@ -39,7 +41,9 @@ describe('curl', () => {
       stream: false,
     });
     expect(
-      await json(`curl -s $URL/v1/chat/completions -H "Content-Type: application/json" -H "Authorization: Bearer $API_KEY" -d '${body}'`),
+      await json(
+        `curl -s $URL/v1/chat/completions -H "Content-Type: application/json" -H "Authorization: Bearer $API_KEY" -d '${body}'`,
+      ),
     ).toMatchObject({ object: 'chat.completion', model, ...HELLO });
   });
 
@@ -80,12 +84,18 @@ describe('curl', () => {
       ),
     ).toMatchObject({ id: 'llama3.2:1b', object: 'model' });
     expect(await json('curl -s $URL/v1/models/llama3.2:1b')).toMatchObject({ id: 'llama3.2:1b' });
-    expect(await json(`curl -s -X POST $URL/v1/models/load -H "Content-Type: application/json" -d '{"name": "my-model"}'`)).toMatchObject({
+    expect(
+      await json(
+        `curl -s -X POST $URL/v1/models/load -H "Content-Type: application/json" -d '{"name": "my-model"}'`,
+      ),
+    ).toMatchObject({
       status: expect.stringMatching(/^(already_)?loaded$/) as string,
     });
-    expect(await json(`curl -s -X POST $URL/v1/models/unload -H "Content-Type: application/json" -d '{"name": "my-model"}'`)).toMatchObject(
-      { status: 'unloaded' },
-    );
+    expect(
+      await json(
+        `curl -s -X POST $URL/v1/models/unload -H "Content-Type: application/json" -d '{"name": "my-model"}'`,
+      ),
+    ).toMatchObject({ status: 'unloaded' });
     expect(await json('curl -s -X DELETE $URL/v1/models/llama3.2:1b')).toMatchObject({ deleted: true });
   });
 
@@ -93,8 +103,12 @@ describe('curl', () => {
     const text = await sh(
       `curl -s -N $URL/v1/models/pull -H "Content-Type: application/json" -d '{"name": "bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M"}'`,
     );
-    expect(text).toContain('data: {"status":"success","id":"bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M","object":"model"}');
-    expect(await json('curl -s $URL/v1/models/pull/bartowski%2FLlama-3.2-3B-Instruct-GGUF:Q4_K_M/status')).toMatchObject({
+    expect(text).toContain(
+      'data: {"status":"success","id":"bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M","object":"model"}',
+    );
+    expect(
+      await json('curl -s $URL/v1/models/pull/bartowski%2FLlama-3.2-3B-Instruct-GGUF:Q4_K_M/status'),
+    ).toMatchObject({
       status: 'pulling',
     });
   });
@@ -105,10 +119,14 @@ describe('JavaScript', () => {
 
   test('the SDK', async () => {
     const client = new OpenAI({ baseURL: `${api.url}/v1`, apiKey: 'sk-your-secret-key' });
-    expect((await client.chat.completions.create({ model: 'my-fine-tuned-model', messages })).choices[0]?.message.content).toBe(
-      'Hello, world!',
-    );
-    expect((await client.embeddings.create({ model: 'my-embedding-model', input: 'Hello world' })).data[0]?.embedding).toHaveLength(8);
+    expect(
+      (await client.chat.completions.create({ model: 'my-fine-tuned-model', messages })).choices[0]?.message
+        .content,
+    ).toBe('Hello, world!');
+    expect(
+      (await client.embeddings.create({ model: 'my-embedding-model', input: 'Hello world' })).data[0]
+        ?.embedding,
+    ).toHaveLength(8);
   });
 
   test('fetch, streaming', async () => {
@@ -120,7 +138,8 @@ describe('JavaScript', () => {
     const reader = (response.body as ReadableStream<Uint8Array>).getReader();
     const decoder = new TextDecoder();
     let text = '';
-    for (let part = await reader.read(); !part.done; part = await reader.read()) text += decoder.decode(part.value, { stream: true });
+    for (let part = await reader.read(); !part.done; part = await reader.read())
+      text += decoder.decode(part.value, { stream: true });
     expect(text).toContain('data: [DONE]');
   });
 });

@@ -95,7 +95,9 @@ describe('attestd', () => {
     const reportData = new Uint8Array(64).fill(7);
     const { outblob } = await tsm.report(reportData, AbortSignal.timeout(5000));
     expect(outblob.subarray(0x50, 0x90)).toEqual(reportData);
-    expect(LOG.filter((line) => line.startsWith('mkdir')).length).toBe(LOG.filter((line) => line.startsWith('rmdir')).length);
+    expect(LOG.filter((line) => line.startsWith('mkdir')).length).toBe(
+      LOG.filter((line) => line.startsWith('rmdir')).length,
+    );
   });
 
   test('only the owner and one group may connect', () => {
@@ -123,7 +125,12 @@ describe('attestd', () => {
   ])('refuses %s', async (_name, op, path) => {
     const before = LOG.length;
     const fs = attestdFs(socket, FOLDER);
-    const result = op === 'mkdir' ? fs.mkdir(path) : op === 'read' ? fs.read(path, 100) : fs.write(path, new Uint8Array(64));
+    const result =
+      op === 'mkdir'
+        ? fs.mkdir(path)
+        : op === 'read'
+          ? fs.read(path, 100)
+          : fs.write(path, new Uint8Array(64));
     expect(await codeOf(result)).toBe('EPERM');
     expect(LOG.length).toBe(before);
   });

@@ -17,7 +17,11 @@ function data(fill = 7): Uint8Array {
 }
 
 function setUp(fake: Partial<FakeTsmOptions> = {}, options: Partial<TsmOptions> = {}) {
-  const kernel = fakeTsm({ provider: 'sev_guest', makeReport: (inblob, privlevel) => bareSnpReport(inblob, privlevel), ...fake });
+  const kernel = fakeTsm({
+    provider: 'sev_guest',
+    makeReport: (inblob, privlevel) => bareSnpReport(inblob, privlevel),
+    ...fake,
+  });
   const delays: number[] = [];
   const tsm: Tsm = createTsm({
     fs: kernel.fs,
@@ -82,26 +86,38 @@ describe('one report', () => {
 });
 
 describe('what goes wrong', () => {
-  test.each(['EBUSY', 'EINTR', 'ETIMEDOUT', 'EAGAIN'])('%s is retried with a pause, in a new folder', async (code) => {
-    let failures = 2;
-    const { kernel, tsm, delays } = setUp({
-      fault: (op, attribute) => (op === 'read' && attribute === 'outblob' && failures-- > 0 ? code : undefined),
-    });
-    await tsm.report(data(), signal);
-    expect(delays).toEqual([50, 100]);
-    expect(kernel.log.filter((line) => line === 'mkdir ')).toHaveLength(3);
-    expect(kernel.entries.size).toBe(0);
-  });
+  test.each(['EBUSY', 'EINTR', 'ETIMEDOUT', 'EAGAIN'])(
+    '%s is retried with a pause, in a new folder',
+    async (code) => {
+      let failures = 2;
+      const { kernel, tsm, delays } = setUp({
+        fault: (op, attribute) =>
+          op === 'read' && attribute === 'outblob' && failures-- > 0 ? code : undefined,
+      });
+      await tsm.report(data(), signal);
+      expect(delays).toEqual([50, 100]);
+      expect(kernel.log.filter((line) => line === 'mkdir ')).toHaveLength(3);
+      expect(kernel.entries.size).toBe(0);
+    },
+  );
 
   test('EBUSY for ever ends after four attempts', async () => {
-    const { kernel, tsm } = setUp({ fault: (op, attribute) => (attribute === 'outblob' ? 'EBUSY' : undefined) });
-    await expect(tsm.report(data(), signal)).rejects.toMatchObject({ name: 'TsmError', code: 'busy', fatal: false });
+    const { kernel, tsm } = setUp({
+      fault: (op, attribute) => (attribute === 'outblob' ? 'EBUSY' : undefined),
+    });
+    await expect(tsm.report(data(), signal)).rejects.toMatchObject({
+      name: 'TsmError',
+      code: 'busy',
+      fatal: false,
+    });
     expect(kernel.log.filter((line) => line === 'read outblob')).toHaveLength(4);
     expect(tsm.available).toBe(true);
   });
 
   test('ENOTTY (the driver wiped its key) is final: the device is not asked again', async () => {
-    const { kernel, tsm } = setUp({ fault: (op, attribute) => (attribute === 'outblob' ? 'ENOTTY' : undefined) });
+    const { kernel, tsm } = setUp({
+      fault: (op, attribute) => (attribute === 'outblob' ? 'ENOTTY' : undefined),
+    });
     await expect(tsm.report(data(), signal)).rejects.toMatchObject({ code: 'key_wiped', fatal: true });
     const before = kernel.log.length;
     await expect(tsm.report(data(), signal)).rejects.toMatchObject({ code: 'key_wiped' });
@@ -122,15 +138,22 @@ describe('what goes wrong', () => {
 
   test('EINVAL and EIO are not retried', async () => {
     for (const code of ['EINVAL', 'EIO']) {
-      const { kernel, tsm } = setUp({ fault: (op, attribute) => (attribute === 'outblob' ? code : undefined) });
-      await expect(tsm.report(data(), signal)).rejects.toMatchObject({ code: 'io', message: expect.stringContaining(code) as string });
+      const { kernel, tsm } = setUp({
+        fault: (op, attribute) => (attribute === 'outblob' ? code : undefined),
+      });
+      await expect(tsm.report(data(), signal)).rejects.toMatchObject({
+        code: 'io',
+        message: expect.stringContaining(code) as string,
+      });
       expect(kernel.log.filter((line) => line === 'read outblob')).toHaveLength(1);
     }
   });
 
   test('an error at close, which nobody is told of, is found by the generation', async () => {
     let lost = 1;
-    const { tsm, delays, kernel } = setUp({ fault: (op) => (op === 'close' && lost-- > 0 ? 'EBUSY' : undefined) });
+    const { tsm, delays, kernel } = setUp({
+      fault: (op) => (op === 'close' && lost-- > 0 ? 'EBUSY' : undefined),
+    });
     const { outblob } = await tsm.report(data(), signal);
     expect(outblob.subarray(0x50, 0x90)).toEqual(data());
     expect(delays).toEqual([50]);
@@ -258,7 +281,9 @@ describe('which TEE', () => {
     ['none', 'sev_guest', null],
     ['sev-snp', 'sev_guest', 'sev_guest'],
     ['tdx', 'tdx_guest', 'tdx_guest'],
-  ] as const)('%s with provider %s is %s', async (mode, provider, expected) => expect(await select(mode, provider)).toBe(expected));
+  ] as const)('%s with provider %s is %s', async (mode, provider, expected) =>
+    expect(await select(mode, provider)).toBe(expected),
+  );
 
   test.each([
     ['sev-snp', 'tdx_guest'],
@@ -269,7 +294,12 @@ describe('which TEE', () => {
   });
 
   test('without configfs there is no provider', async () => {
-    expect(await probeTsm(fakeTsm({ provider: 'x', makeReport: bareSnpReport, fault: () => 'ENOENT' }).fs, '/nowhere')).toBeUndefined();
+    expect(
+      await probeTsm(
+        fakeTsm({ provider: 'x', makeReport: bareSnpReport, fault: () => 'ENOENT' }).fs,
+        '/nowhere',
+      ),
+    ).toBeUndefined();
   });
 });
 
@@ -320,7 +350,9 @@ describe('the certificate table', () => {
   });
 
   test('with bytes that are no certificates staples nothing', () => {
-    expect(endorsementsOf({ vcek: Uint8Array.of(1), ask: Uint8Array.of(1), ark: Uint8Array.of(1) })).toBeUndefined();
+    expect(
+      endorsementsOf({ vcek: Uint8Array.of(1), ask: Uint8Array.of(1), ark: Uint8Array.of(1) }),
+    ).toBeUndefined();
   });
 
   test('property: any bytes give a table or undefined, never an error or a read outside', () => {
@@ -329,7 +361,8 @@ describe('the certificate table', () => {
         const inside = new Uint8Array(bytes.length + offset);
         inside.set(bytes, offset);
         const parsed = parseCertificateTable(inside.subarray(offset));
-        for (const content of Object.values(parsed ?? {})) expect(content.length).toBeLessThanOrEqual(bytes.length);
+        for (const content of Object.values(parsed ?? {}))
+          expect(content.length).toBeLessThanOrEqual(bytes.length);
       }),
       { numRuns: 300 * Number(process.env['ASSAY_FUZZ'] ?? 1) },
     );

@@ -46,7 +46,9 @@ function gatedSource() {
     report: (data, signal) =>
       new Promise<Report>((resolve, reject) => {
         const finish = (error?: unknown): void =>
-          error === undefined ? resolve({ report: bareSnpReport(data), measurement: new Uint8Array(48).fill(0x4d) }) : reject(error);
+          error === undefined
+            ? resolve({ report: bareSnpReport(data), measurement: new Uint8Array(48).fill(0x4d) })
+            : reject(error);
         asked.push({ data, finish, signal });
         if (state.auto) finish();
       }),
@@ -62,7 +64,12 @@ function setUp(options: Partial<BatcherOptions> = {}) {
   const clock = manualClock(1_700_000_000_000);
   const attester = createBatcher({
     source: gate.source,
-    context: { tlsSpki: digest('spki'), config: digest('config'), receiptKey: digest('receipt'), hpkeKey: digest('hpke') },
+    context: {
+      tlsSpki: digest('spki'),
+      config: digest('config'),
+      receiptKey: digest('receipt'),
+      hpkeKey: digest('hpke'),
+    },
     models: () => models,
     now: clock.now,
     timeoutMs: 10_000,
@@ -71,7 +78,12 @@ function setUp(options: Partial<BatcherOptions> = {}) {
     perMinute: 0,
     ...options,
   });
-  const ask = (nonce: Uint8Array, modelId?: string, clientId = 'c', signal = new AbortController().signal): Promise<AttestationDocument> =>
+  const ask = (
+    nonce: Uint8Array,
+    modelId?: string,
+    clientId = 'c',
+    signal = new AbortController().signal,
+  ): Promise<AttestationDocument> =>
     attester.attest({
       nonce,
       exporter: digest(`exporter ${toHex(nonce)}`),
@@ -97,7 +109,9 @@ function expectAnswers(document: AttestationDocument, asked: Uint8Array): void {
   expect(document.nonce).toBe(toHex(asked));
   expect(document.report.subarray(0x50, 0x90)).toEqual(document.reportData);
   const { index, size, path } = document.inclusion;
-  expect(verifyInclusion(leafHash(document.claims), index, size, path, document.reportData.subarray(0, 32))).toBe(true);
+  expect(
+    verifyInclusion(leafHash(document.claims), index, size, path, document.reportData.subarray(0, 32)),
+  ).toBe(true);
   expect(document.reportData.subarray(32)).toEqual(claims.model.sha256);
 }
 
@@ -107,7 +121,11 @@ describe('a document', () => {
     const all = nonce();
     const document = await ask(all);
     expectAnswers(document, all);
-    expect(decodeClaims(document.claims).model).toEqual({ kind: 'all', id: ALL_MODELS_ID, sha256: allModelsDigest(models) });
+    expect(decodeClaims(document.claims).model).toEqual({
+      kind: 'all',
+      id: ALL_MODELS_ID,
+      sha256: allModelsDigest(models),
+    });
     expect(document.models.map((m) => m.id)).toEqual(['a', 'b']);
     expect(document.inclusion).toEqual({ index: 0, size: 1, path: [] });
 
@@ -171,7 +189,13 @@ describe('a document', () => {
   test('of an unknown model is 404', async () => {
     const { attester } = setUp();
     const asked = async (): Promise<unknown> =>
-      attester.attest({ nonce: nonce(), exporter: nonce(), modelId: 'x', clientId: 'c', signal: new AbortController().signal });
+      attester.attest({
+        nonce: nonce(),
+        exporter: nonce(),
+        modelId: 'x',
+        clientId: 'c',
+        signal: new AbortController().signal,
+      });
     await expect(asked()).rejects.toMatchObject({ status: 404, code: 'model_not_found' });
   });
 });
@@ -255,7 +279,9 @@ describe('limits', () => {
     await ask(nonce(), undefined, 'other');
     clock.advance(20_000);
     await ask(nonce(), undefined, 'greedy');
-    await expect(ask(nonce(), undefined, 'greedy')).rejects.toMatchObject({ code: 'attestation_rate_limited' });
+    await expect(ask(nonce(), undefined, 'greedy')).rejects.toMatchObject({
+      code: 'attestation_rate_limited',
+    });
   });
 
   test('a full queue refuses with a time to come back', async () => {
@@ -264,7 +290,11 @@ describe('limits', () => {
     const running = ask(nonce());
     await turn();
     const waiting = Array.from({ length: 4 }, () => ask(nonce()));
-    await expect(ask(nonce())).rejects.toMatchObject({ status: 429, code: 'attestation_rate_limited', retryAfterSeconds: 1 });
+    await expect(ask(nonce())).rejects.toMatchObject({
+      status: 429,
+      code: 'attestation_rate_limited',
+      retryAfterSeconds: 1,
+    });
     state.auto = true;
     asked[0]!.finish();
     await Promise.all([running, ...waiting]);
@@ -279,7 +309,8 @@ describe('failure', () => {
     await turn();
     asked[0]!.finish(new TsmError('io', 'EIO'));
     const results = await Promise.allSettled(failing);
-    for (const result of results) expect(result).toMatchObject({ reason: { status: 500, code: 'attestation_failed' } });
+    for (const result of results)
+      expect(result).toMatchObject({ reason: { status: 500, code: 'attestation_failed' } });
     state.auto = true;
     await ask(nonce());
     expect(attester.status()).toMatchObject({ reports: 1, failed: 1 });
@@ -320,12 +351,15 @@ describe('failure', () => {
 
 test('property: the tree built at once is the tree of RFC 9162, leaf by leaf', () => {
   fc.assert(
-    fc.property(fc.array(fc.uint8Array({ minLength: 1, maxLength: 8 }), { minLength: 1, maxLength: 70 }), (entries) => {
-      const leaves = entries.map(leafHash);
-      const tree = treeOf(entries);
-      expect(tree.root).toEqual(merkleRoot(leaves));
-      expect(tree.paths).toEqual(leaves.map((_, i) => inclusionPath(leaves, i)));
-    }),
+    fc.property(
+      fc.array(fc.uint8Array({ minLength: 1, maxLength: 8 }), { minLength: 1, maxLength: 70 }),
+      (entries) => {
+        const leaves = entries.map(leafHash);
+        const tree = treeOf(entries);
+        expect(tree.root).toEqual(merkleRoot(leaves));
+        expect(tree.paths).toEqual(leaves.map((_, i) => inclusionPath(leaves, i)));
+      },
+    ),
     { numRuns: 50 * Number(process.env['ASSAY_FUZZ'] ?? 1) },
   );
 });

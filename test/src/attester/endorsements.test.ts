@@ -80,7 +80,11 @@ describe('the folder', () => {
     const clock = manualClock(now);
     const path = snpFolder('fresh');
     const endorsements = await createEndorsements({ teeType: 'sev-snp', folder: path, clock });
-    expect(endorsements.current(report()).endorsements).toEqual({ vek: amd.vek, chain: [amd.ask, amd.ark], crl: amd.crl });
+    expect(endorsements.current(report()).endorsements).toEqual({
+      vek: amd.vek,
+      chain: [amd.ask, amd.ark],
+      crl: amd.crl,
+    });
     expect([endorsements.expireAt(), endorsements.error()]).toEqual([now + 365 * DAY, null]);
     const newer = await amd.issueCrl({ nextUpdate: new Date(now + 500 * DAY) });
     writeFileSync(join(path, 'crl.der'), newer);
@@ -93,7 +97,12 @@ describe('the folder', () => {
     const clock = manualClock(now);
     const errors: string[] = [];
     const path = snpFolder('damaged');
-    const endorsements = await createEndorsements({ teeType: 'sev-snp', folder: path, clock, onError: (error) => errors.push(error) });
+    const endorsements = await createEndorsements({
+      teeType: 'sev-snp',
+      folder: path,
+      clock,
+      onError: (error) => errors.push(error),
+    });
     writeFileSync(join(path, 'chain.pem'), 'nothing');
     clock.advance(10 * 60_000);
     await expect.poll(() => endorsements.error()).toMatch(/^endorsements of the folder cannot be read/);
@@ -104,14 +113,22 @@ describe('the folder', () => {
     await expect.poll(() => endorsements.error()).toBeNull();
     await endorsements.close();
 
-    const late = await createEndorsements({ teeType: 'sev-snp', folder: path, clock: manualClock(now + 366 * DAY) });
+    const late = await createEndorsements({
+      teeType: 'sev-snp',
+      folder: path,
+      clock: manualClock(now + 366 * DAY),
+    });
     expect(late.error()).toBe('the stapled endorsements have expired');
     await late.close();
   });
 
   test('that is empty or missing staples nothing and fails nothing', async () => {
     for (const path of [mkdtempSync(join(folder, 'empty-')), join(folder, 'missing')]) {
-      const endorsements = await createEndorsements({ teeType: 'sev-snp', folder: path, clock: manualClock(now) });
+      const endorsements = await createEndorsements({
+        teeType: 'sev-snp',
+        folder: path,
+        clock: manualClock(now),
+      });
       expect(endorsements.current(report())).toEqual({});
       expect(endorsements.error()).toContain('ENOENT');
       await endorsements.close();
@@ -131,7 +148,10 @@ describe('the folder', () => {
     };
     writeFileSync(join(path, 'tdx.json'), JSON.stringify(json));
     const endorsements = await createEndorsements({ teeType: 'tdx', folder: path, clock: manualClock(now) });
-    expect(endorsements.current(new Uint8Array(0)).endorsements).toMatchObject({ tcbInfo: intel.tcbInfo, pckCrl: intel.pckCrl });
+    expect(endorsements.current(new Uint8Array(0)).endorsements).toMatchObject({
+      tcbInfo: intel.tcbInfo,
+      pckCrl: intel.pckCrl,
+    });
     await endorsements.close();
   });
 });
@@ -204,7 +224,11 @@ describe('the vendor', () => {
       clock.advance(60_000);
       await new Promise((resolve) => setImmediate(resolve));
       await endorsements.settled();
-      expect([minute, endorsements.expireAt()! > clock.now(), endorsements.error()]).toEqual([minute, true, null]);
+      expect([minute, endorsements.expireAt()! > clock.now(), endorsements.error()]).toEqual([
+        minute,
+        true,
+        null,
+      ]);
     }
     expect(at.map((time) => (time - now) / 60_000)).toEqual([0, 30, 60]);
     await endorsements.close();
@@ -267,7 +291,12 @@ describe('the vendor', () => {
     const clock = manualClock(now);
     const errors: string[] = [];
     const fetch = async (): Promise<SnpEndorsements> => ({ ...stapled, crl: Uint8Array.of(0x30, 0) });
-    const endorsements = await createEndorsements({ teeType: 'sev-snp', fetch, clock, onError: (error) => errors.push(error) });
+    const endorsements = await createEndorsements({
+      teeType: 'sev-snp',
+      fetch,
+      clock,
+      onError: (error) => errors.push(error),
+    });
     endorsements.current(report());
     await endorsements.settled();
     expect(endorsements.current(report())).toEqual({});
@@ -285,7 +314,10 @@ describe('the vendor', () => {
       { vek: Uint8Array.of(1), chain: [] },
     ]) {
       expect(endorsements.current(report(), host).endorsements).toBe(host);
-      expect([endorsements.expireAt(), endorsements.error()]).toEqual([null, 'the stapled endorsements have no readable end']);
+      expect([endorsements.expireAt(), endorsements.error()]).toEqual([
+        null,
+        'the stapled endorsements have no readable end',
+      ]);
     }
     await endorsements.close();
   });
@@ -331,7 +363,12 @@ describe('the hardware source', () => {
     const kernel = fakeTsm({ provider: 'sev_guest', makeReport: bareSnpReport, auxblob: certificateTable() });
     const tsm = createTsm({ fs: kernel.fs, folder: kernel.folder, provider: 'sev_guest', maxQueue: 4 });
     const endorsements = await createEndorsements({ teeType: 'sev-snp', clock: manualClock(now) });
-    const source = createHardwareSource({ tsm, provider: 'sev_guest', endorsements, eventLogPath: '/nowhere' });
+    const source = createHardwareSource({
+      tsm,
+      provider: 'sev_guest',
+      endorsements,
+      eventLogPath: '/nowhere',
+    });
     const made = await source.report(data, signal);
     expect(source.teeType).toBe('sev-snp');
     expect(made.report.subarray(0x50, 0x90)).toEqual(data);
@@ -342,10 +379,19 @@ describe('the hardware source', () => {
   });
 
   test('a table of nonsense staples nothing, and the report is still good', async () => {
-    const kernel = fakeTsm({ provider: 'sev_guest', makeReport: bareSnpReport, auxblob: new Uint8Array(100).fill(0xff) });
+    const kernel = fakeTsm({
+      provider: 'sev_guest',
+      makeReport: bareSnpReport,
+      auxblob: new Uint8Array(100).fill(0xff),
+    });
     const tsm = createTsm({ fs: kernel.fs, folder: kernel.folder, provider: 'sev_guest', maxQueue: 4 });
     const endorsements = await createEndorsements({ teeType: 'sev-snp', clock: manualClock(now) });
-    const source = createHardwareSource({ tsm, provider: 'sev_guest', endorsements, eventLogPath: '/nowhere' });
+    const source = createHardwareSource({
+      tsm,
+      provider: 'sev_guest',
+      endorsements,
+      eventLogPath: '/nowhere',
+    });
     expect((await source.report(data, signal)).endorsements).toBeUndefined();
     await source.close();
   });

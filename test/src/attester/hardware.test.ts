@@ -58,13 +58,25 @@ beforeAll(async () => {
     provider: 'sev_guest',
     makeReport: (reportData) => amd.signReport({ reportData, measurement }),
     auxblob: certificateTable(),
-    fault: (operation, attribute) => (operation === 'read' && attribute === 'outblob' ? FAULTS.shift() : undefined),
+    fault: (operation, attribute) =>
+      operation === 'read' && attribute === 'outblob' ? FAULTS.shift() : undefined,
   });
   const socket = join(folder, 'attestd.sock');
   attestd = await serveAttestd({ socket, gid: process.getgid!(), folder: kernel.folder, fs: kernel.fs });
   server = spawn(
     process.execPath,
-    [cli, 'serve', '--tee', 'sev-snp', '--data', join(folder, 'data'), '--listen', '127.0.0.1:0', '--model', demo['demo-chat'].path],
+    [
+      cli,
+      'serve',
+      '--tee',
+      'sev-snp',
+      '--data',
+      join(folder, 'data'),
+      '--listen',
+      '127.0.0.1:0',
+      '--model',
+      demo['demo-chat'].path,
+    ],
     {
       stdio: ['ignore', 'ignore', 'pipe'],
       env: {
@@ -99,8 +111,12 @@ describe('evidence of the device', () => {
     expect(document.teeType).toBe('sev-snp');
     expect(toHex(document.measurement)).toBe('ab'.repeat(48));
     expect(document.endorsements).toEqual({ vek: amd.vek, chain: [amd.ask, amd.ark] });
-    expect(document.models.map((model) => [model.id, toHex(model.sha256)])).toEqual([['demo-chat', demo['demo-chat'].sha256]]);
-    expect(await (await get('/health')).json()).toMatchObject({ tee: { enabled: true, type: 'sev-snp', attestation_available: true } });
+    expect(document.models.map((model) => [model.id, toHex(model.sha256)])).toEqual([
+      ['demo-chat', demo['demo-chat'].sha256],
+    ]);
+    expect(await (await get('/health')).json()).toMatchObject({
+      tee: { enabled: true, type: 'sev-snp', attestation_available: true },
+    });
   });
 
   test('is refused by a verifier for its root and its root only: nothing else about it is wrong', async () => {
@@ -113,7 +129,8 @@ describe('evidence of the device', () => {
     const refusal = await fetch(`${url}/health`).then(
       () => undefined,
       (error: unknown) => {
-        for (let at = error; at instanceof Error; at = at.cause) if (at instanceof AttestationError) return at;
+        for (let at = error; at instanceof Error; at = at.cause)
+          if (at instanceof AttestationError) return at;
         throw error;
       },
     );
@@ -136,7 +153,10 @@ describe('a device that fails', () => {
   test('once is 500 attestation_failed, and the server goes on', async () => {
     FAULTS.push('EIO');
     const failed = await attest();
-    expect([failed.status, ((await failed.json()) as { error: { code: string } }).error.code]).toEqual([500, 'attestation_failed']);
+    expect([failed.status, ((await failed.json()) as { error: { code: string } }).error.code]).toEqual([
+      500,
+      'attestation_failed',
+    ]);
     expect((await attest()).status).toBe(200);
   });
 
@@ -144,8 +164,13 @@ describe('a device that fails', () => {
     FAULTS.push('ENOTTY');
     expect((await attest()).status).toBe(500);
     const failed = await attest();
-    expect([failed.status, ((await failed.json()) as { error: { code: string } }).error.code]).toEqual([500, 'attestation_failed']);
-    expect(await (await get('/health')).json()).toMatchObject({ tee: { enabled: true, attestation_available: false } });
+    expect([failed.status, ((await failed.json()) as { error: { code: string } }).error.code]).toEqual([
+      500,
+      'attestation_failed',
+    ]);
+    expect(await (await get('/health')).json()).toMatchObject({
+      tee: { enabled: true, attestation_available: false },
+    });
     expect((await get('/v1/models')).status).toBe(200);
   });
 });

@@ -11,7 +11,13 @@ import { join } from 'node:path';
 import 'reflect-metadata';
 import * as x509 from '@peculiar/x509';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { attestedModel, CERTIFICATE_EXTENSION_OID, decodeClaims, decodeDocumentCbor, toHex } from '@assay/attestation';
+import {
+  attestedModel,
+  CERTIFICATE_EXTENSION_OID,
+  decodeClaims,
+  decodeDocumentCbor,
+  toHex,
+} from '@assay/attestation';
 import { createBatcher, type BatchingAttester } from '../../../src/attester/batcher.ts';
 import { issueCertificate } from '../../../src/attester/certificate.ts';
 import { createIdentity, rawPublicKey, type Identity } from '../../../src/attester/identity.ts';
@@ -67,7 +73,9 @@ describe('the keys of a boot', () => {
     expect(identity.hpke.publicKey).toHaveLength(32);
     expect(rawPublicKey(identity.receipt.privateKey)).toEqual(identity.receipt.publicKey);
     const signature = sign(null, Buffer.from('x'), identity.receipt.privateKey);
-    expect(verify(null, Buffer.from('x'), createPublicKey(identity.receipt.privateKey), signature)).toBe(true);
+    expect(verify(null, Buffer.from('x'), createPublicKey(identity.receipt.privateKey), signature)).toBe(
+      true,
+    );
     expect(toHex(other.tls.spkiSha256)).not.toBe(toHex(identity.tls.spkiSha256));
     expect(() => rawPublicKey(createPublicKey(identity.tls.keyPem))).toThrow('not an Ed25519 or X25519 key');
   });
@@ -104,7 +112,13 @@ describe('the certificate', () => {
 
   test('carries evidence for its own key, without nonce and exporter, in the TCG extension, not critical', async () => {
     const evidence = await attester.attestCertificate(new AbortController().signal);
-    const { pem } = await issueCertificate({ identity, names: ['localhost'], now, lifetimeMs: 3_600_000, evidence });
+    const { pem } = await issueCertificate({
+      identity,
+      names: ['localhost'],
+      now,
+      lifetimeMs: 3_600_000,
+      evidence,
+    });
     const extension = new x509.X509Certificate(pem).getExtension(CERTIFICATE_EXTENSION_OID);
     expect(extension?.critical).toBe(false);
     const document = decodeDocumentCbor(new Uint8Array(extension!.value));
@@ -170,7 +184,9 @@ describe('renewal', () => {
     expect(renewed).toHaveLength(1);
     const [first, second] = [new X509Certificate(leaf.tls.cert), new X509Certificate(renewed[0]!)];
     expect(second.serialNumber).not.toBe(first.serialNumber);
-    expect(second.publicKey.export({ format: 'der', type: 'spki' })).toEqual(first.publicKey.export({ format: 'der', type: 'spki' }));
+    expect(second.publicKey.export({ format: 'der', type: 'spki' })).toEqual(
+      first.publicKey.export({ format: 'der', type: 'spki' }),
+    );
     expect(new Date(second.validTo).getTime()).toBe(now.getTime() + 1_500_000);
     fail = true;
     await pass(500_000);
@@ -201,7 +217,9 @@ describe('renewal', () => {
       shift = jump;
       clock.advance(50_000);
       await expect.poll(() => renewed.length).toBe(1);
-      expect(new Date(new X509Certificate(renewed[0]!).validTo).getTime()).toBe(now.getTime() + jump + 1_050_000);
+      expect(new Date(new X509Certificate(renewed[0]!).validTo).getTime()).toBe(
+        now.getTime() + jump + 1_050_000,
+      );
       leaf.close();
     }
   });
@@ -211,11 +229,21 @@ describe('the simulated source', () => {
   test('keeps its hierarchy, unreadable for others, and goes on with it', async () => {
     const file = join(folder, 'amd-Genoa.json');
     expect(statSync(file).mode & 0o777).toBe(0o600);
-    const again = await createSimulatedSource({ folder, product: 'Genoa', measurement: new Uint8Array(48), now: () => now });
+    const again = await createSimulatedSource({
+      folder,
+      product: 'Genoa',
+      measurement: new Uint8Array(48),
+      now: () => now,
+    });
     expect(toHex(again.root)).toBe(toHex(source.root));
     const damaged = mkdtempSync(join(tmpdir(), 'assay-identity-'));
     writeFileSync(join(damaged, 'amd-Genoa.json'), readFileSync(file).subarray(0, 100));
-    const opening = createSimulatedSource({ folder: damaged, product: 'Genoa', measurement: new Uint8Array(48), now: () => now });
+    const opening = createSimulatedSource({
+      folder: damaged,
+      product: 'Genoa',
+      measurement: new Uint8Array(48),
+      now: () => now,
+    });
     await expect(opening).rejects.toMatchObject({ name: 'ConfigError' });
     rmSync(damaged, { recursive: true });
   });
@@ -223,7 +251,13 @@ describe('the simulated source', () => {
   test('made by several processes at once is one hierarchy', async () => {
     const shared = mkdtempSync(join(tmpdir(), 'assay-identity-'));
     const make = (): Promise<SimulatedSource> =>
-      createSimulatedSource({ folder: shared, product: 'Genoa', measurement: new Uint8Array(48), now: () => now, rsaBits: 2048 });
+      createSimulatedSource({
+        folder: shared,
+        product: 'Genoa',
+        measurement: new Uint8Array(48),
+        now: () => now,
+        rsaBits: 2048,
+      });
     const made = await Promise.all([make(), make(), make()]);
     expect(new Set(made.map(({ root }) => toHex(root))).size).toBe(1);
     expect(readdirSync(shared)).toEqual(['amd-Genoa.json']);
@@ -232,7 +266,12 @@ describe('the simulated source', () => {
 
   test('reissues its CRL before it ends, under the same root', async () => {
     let time = now;
-    const moving = await createSimulatedSource({ folder, product: 'Genoa', measurement: new Uint8Array(48), now: () => time });
+    const moving = await createSimulatedSource({
+      folder,
+      product: 'Genoa',
+      measurement: new Uint8Array(48),
+      now: () => time,
+    });
     const before = moving.endorsementsExpireAt()!;
     time = new Date(before - 86_400_000);
     const { endorsements } = await moving.report(new Uint8Array(64), new AbortController().signal);
@@ -242,14 +281,23 @@ describe('the simulated source', () => {
   });
 
   test('plays TDX as well: quote, MRTD, RTMRs and collateral, named in a reference for policies', async () => {
-    const tdx = await createSimulatedSource({ folder, product: 'TDX', measurement: new Uint8Array(48).fill(9), now: () => now });
+    const tdx = await createSimulatedSource({
+      folder,
+      product: 'TDX',
+      measurement: new Uint8Array(48).fill(9),
+      now: () => now,
+    });
     const data = new Uint8Array(64).fill(3);
     const made = await tdx.report(data, new AbortController().signal);
     expect(made.measurement).toEqual(new Uint8Array(48).fill(9));
     expect(reportDataOf(made.report, 'tdx_guest')).toEqual(data);
     expect(made.rtmr).toHaveLength(4);
     expect(made.endorsements).toHaveProperty('tcbInfo');
-    expect(await tdx.reference('x')).toMatchObject({ mrTd: '09'.repeat(48), rtmr1: toHex(made.rtmr![1]!), name: 'x' });
+    expect(await tdx.reference('x')).toMatchObject({
+      mrTd: '09'.repeat(48),
+      rtmr1: toHex(made.rtmr![1]!),
+      name: 'x',
+    });
     expect(await source.reference('y')).toEqual({ measurement: '07'.repeat(48), name: 'y' });
     expect(statSync(join(folder, 'intel.json')).mode & 0o777).toBe(0o600);
   });

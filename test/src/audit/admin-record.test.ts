@@ -15,7 +15,10 @@ async function start(adminEnabled = true): Promise<void> {
 function send(method: string, path: string, body: object | undefined, plain: string): Promise<Response> {
   return fetch(api.url + path, {
     method,
-    headers: { authorization: `Bearer ${plain}`, ...(body !== undefined && { 'content-type': 'application/json' }) },
+    headers: {
+      authorization: `Bearer ${plain}`,
+      ...(body !== undefined && { 'content-type': 'application/json' }),
+    },
     ...(body !== undefined && { body: JSON.stringify(body) }),
   });
 }
@@ -48,7 +51,10 @@ test('the state of a pull takes an admin key where there are keys, under each of
   for (const path of [encodeURIComponent(name), 'private%2Frepo:Q4_K_M', name, 'unknown', 'un/known']) {
     for (const plain of ['user', 'tenant']) {
       const refused = await send('GET', `/v1/models/pull/${path}/status`, undefined, plain);
-      expect([refused.status, ((await refused.json()) as ErrorAnswer).error.code]).toEqual([403, 'admin_key_required']);
+      expect([refused.status, ((await refused.json()) as ErrorAnswer).error.code]).toEqual([
+        403,
+        'admin_key_required',
+      ]);
     }
   }
   for (const path of [encodeURIComponent(name), name]) {

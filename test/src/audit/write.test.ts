@@ -4,7 +4,16 @@
 import { spawn } from 'node:child_process';
 import { createHash, createPublicKey, generateKeyPairSync, sign, type KeyObject } from 'node:crypto';
 import { once } from 'node:events';
-import { appendFileSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -54,10 +63,22 @@ function record(n: number): RequestRecord {
 
 async function open(key = newKey(), options: Partial<AuditOptions> = {}): Promise<Audit> {
   const onError = (error: unknown): void => expect.fail(String(error));
-  return openAudit({ folder, privateKey: key, clock, maxSegmentBytes: 1 << 20, maxSegments: 0, onError, ...options });
+  return openAudit({
+    folder,
+    privateKey: key,
+    clock,
+    maxSegmentBytes: 1 << 20,
+    maxSegments: 0,
+    onError,
+    ...options,
+  });
 }
 
-async function written(count: number, key = newKey(), options: Partial<AuditOptions> = {}): Promise<KeyObject> {
+async function written(
+  count: number,
+  key = newKey(),
+  options: Partial<AuditOptions> = {},
+): Promise<KeyObject> {
   const audit = await open(key, options);
   for (let i = 0; i < count; i++) audit.append(record(i));
   await audit.close();
@@ -78,7 +99,10 @@ function sha256(text: string): string {
 }
 
 /** What whoever owns the disk can do: any change, and the chain computed anew. */
-function rechained(all: readonly string[], change: (record: Record<string, unknown>) => Record<string, unknown>): string[] {
+function rechained(
+  all: readonly string[],
+  change: (record: Record<string, unknown>) => Record<string, unknown>,
+): string[] {
   let prev: unknown;
   return all.map((line) => {
     const record = change(JSON.parse(line) as Record<string, unknown>);
@@ -141,7 +165,11 @@ describe('writing', () => {
       { key: second, from: 4, to: 9, signed: 9, unsigned: 0, anchored: true },
     ]);
     // One key is not all keys, and that is said.
-    expect(await verifyAudit(folder, [second])).toMatchObject({ ok: true, unanchored: 1, runs: [{ anchored: false }, { anchored: true }] });
+    expect(await verifyAudit(folder, [second])).toMatchObject({
+      ok: true,
+      unanchored: 1,
+      runs: [{ anchored: false }, { anchored: true }],
+    });
     expect(await verifyAudit(folder)).toMatchObject({ ok: true, unanchored: 2 });
     // A key that was attested and that no run has: that run is not here.
     expect(await verifyAudit(folder, [...keys, publicHex(newKey())])).toMatchObject({
@@ -174,7 +202,10 @@ describe('after a crash', () => {
   test('half a line at the end is cut, and that is recorded', async () => {
     await written(2);
     appendFileSync(log(), '{"seq":4,"prev":"ab');
-    expect(await verifyAudit(folder)).toMatchObject({ ok: false, problem: expect.stringContaining('incomplete') as string });
+    expect(await verifyAudit(folder)).toMatchObject({
+      ok: false,
+      problem: expect.stringContaining('incomplete') as string,
+    });
     await written(1);
     expect(lines().map((line) => (JSON.parse(line) as { torn_bytes?: number }).torn_bytes)).toContain(19);
     expect(await verifyAudit(folder)).toMatchObject({ ok: true });
@@ -239,13 +270,21 @@ describe('after a crash', () => {
 });
 
 function headOf(key: KeyObject, count: number, hash: string): string {
-  const signature = sign(null, Buffer.from(`assay/audit-head/v1\n${count}\n${hash}\n${publicHex(key)}\n`), key).toString('hex');
+  const signature = sign(
+    null,
+    Buffer.from(`assay/audit-head/v1\n${count}\n${hash}\n${publicHex(key)}\n`),
+    key,
+  ).toString('hex');
   return JSON.stringify({ version: 1, count, hash, key: publicHex(key), signature });
 }
 
 describe('tampering', () => {
   test.each([
-    ['a changed field', (all: string[]) => all.with(2, all[2]!.replace('"status":200', '"status":500')), /^line 4 does not follow/],
+    [
+      'a changed field',
+      (all: string[]) => all.with(2, all[2]!.replace('"status":200', '"status":500')),
+      /^line 4 does not follow/,
+    ],
     ['a removed line', (all: string[]) => all.toSpliced(2, 1), /^line 3 has number 3, expected 2/],
     ['two lines swapped', (all: string[]) => all.with(1, all[2]!).with(2, all[1]!), /^line 2 has number 2/],
     ['a line inserted', (all: string[]) => all.toSpliced(2, 0, all[2]!), /^line 4 has number 2/],
@@ -261,7 +300,10 @@ describe('tampering', () => {
     await written(4);
     const changed = change(lines());
     writeFileSync(log(), changed.length === 0 ? '' : `${changed.join('\n')}\n`);
-    expect(await verifyAudit(folder)).toMatchObject({ ok: false, problem: expect.stringMatching(problem) as string });
+    expect(await verifyAudit(folder)).toMatchObject({
+      ok: false,
+      problem: expect.stringMatching(problem) as string,
+    });
     await expect(open()).rejects.toThrow(/does not verify/);
   });
 
@@ -269,13 +311,19 @@ describe('tampering', () => {
     await written(4);
     const good = JSON.parse(readFileSync(head(), 'utf8')) as { count: number; key: string };
     writeFileSync(head(), JSON.stringify({ ...good, count: 2 }));
-    expect(await verifyAudit(folder)).toMatchObject({ ok: false, problem: 'the signature of head.json does not verify' });
+    expect(await verifyAudit(folder)).toMatchObject({
+      ok: false,
+      problem: 'the signature of head.json does not verify',
+    });
     writeFileSync(head(), JSON.stringify({ ...good, key: publicHex(newKey()) }));
     expect(await verifyAudit(folder)).toMatchObject({ ok: false });
     writeFileSync(head(), '{}');
     expect(await verifyAudit(folder)).toMatchObject({ ok: false, problem: 'head.json is not a head' });
     rmSync(head());
-    expect(await verifyAudit(folder)).toMatchObject({ ok: false, problem: expect.stringContaining('no head.json') as string });
+    expect(await verifyAudit(folder)).toMatchObject({
+      ok: false,
+      problem: expect.stringContaining('no head.json') as string,
+    });
   });
 
   test('who rewrites log and head with a key of his own is found by the attested key', async () => {
@@ -291,12 +339,17 @@ describe('tampering', () => {
     ['nothing but the head', (all) => all],
     ['the head and the last lines', (all) => all.slice(0, 3)],
     ['the head and all but half a line', (all) => [all[0]!.slice(0, 30)]],
-    ['the head, with a line edited and the chain computed anew', (all) => rechained(all, (r) => (r['seq'] === 2 ? { ...r, key: 'x' } : r))],
+    [
+      'the head, with a line edited and the chain computed anew',
+      (all) => rechained(all, (r) => (r['seq'] === 2 ? { ...r, key: 'x' } : r)),
+    ],
   ])('removed: %s; the server does not start, and says which file to move away', async (_, change) => {
     await written(5);
     put(change(lines()));
     rmSync(head());
-    await expect(open()).rejects.toThrow(`the audit log does not verify: ${log()}: there are lines and no head.json; move the folder`);
+    await expect(open()).rejects.toThrow(
+      `the audit log does not verify: ${log()}: there are lines and no head.json; move the folder`,
+    );
     expect(await verifyAudit(folder)).toMatchObject({ ok: false });
   });
 
@@ -305,7 +358,10 @@ describe('tampering', () => {
     put(lines().slice(0, 3));
     writeFileSync(head(), headOf(key, 0, records()[0]!['prev'] as string));
     const next = await written(1);
-    expect(await verifyAudit(folder, [publicHex(next)])).toMatchObject({ ok: true, runs: [{ signed: null, unsigned: 3 }, { signed: 6 }] });
+    expect(await verifyAudit(folder, [publicHex(next)])).toMatchObject({
+      ok: true,
+      runs: [{ signed: null, unsigned: 3 }, { signed: 6 }],
+    });
     expect(await verifyAudit(folder, [publicHex(key), publicHex(next)])).toMatchObject({
       ok: false,
       problem: expect.stringContaining('its head was put back') as string,
@@ -319,7 +375,11 @@ describe('tampering', () => {
     const invented = await written(3);
     const later = await written(2);
     const verdict = await verifyAudit(folder, [publicHex(later)]);
-    expect(verdict).toMatchObject({ ok: true, unanchored: 1, runs: [{ key: publicHex(invented), anchored: false }, { anchored: true }] });
+    expect(verdict).toMatchObject({
+      ok: true,
+      unanchored: 1,
+      runs: [{ key: publicHex(invented), anchored: false }, { anchored: true }],
+    });
     expect(await verifyAudit(folder, [publicHex(genuine), publicHex(later)])).toMatchObject({ ok: false });
   });
 
@@ -332,14 +392,19 @@ describe('tampering', () => {
     writeFileSync(head(), headOf(mallory, edited.length, sha256(edited.at(-1)!)));
     expect(await verifyAudit(folder, [publicHex(key)])).toMatchObject({
       ok: false,
-      problem: expect.stringMatching(/^line 6 opens a run, but line 5 is not the one the head of the run before was signed over/) as string,
+      problem: expect.stringMatching(
+        /^line 6 opens a run, but line 5 is not the one the head of the run before was signed over/,
+      ) as string,
     });
     // A head of his own for that run does not fit its key.
     const own = JSON.parse(headOf(mallory, 5, sha256(edited[4]!))) as unknown;
     const again = rechained(edited, (r) => (r['seq'] === 5 ? { ...r, previous: own } : r));
     put(again);
     writeFileSync(head(), headOf(mallory, again.length, sha256(again.at(-1)!)));
-    expect(await verifyAudit(folder)).toMatchObject({ ok: false, problem: expect.stringContaining('signed by another key') as string });
+    expect(await verifyAudit(folder)).toMatchObject({
+      ok: false,
+      problem: expect.stringContaining('signed by another key') as string,
+    });
   });
 
   test('an anchored run edited, and the run after it invented with a head of the anchored key that nobody signed', async () => {
@@ -365,7 +430,9 @@ describe('tampering', () => {
     await audit.close();
     await written(1);
     writeFileSync(head(), early);
-    await expect(open()).rejects.toThrow(/head\.json is of line 4, and line 6 was signed before: it was put back/);
+    await expect(open()).rejects.toThrow(
+      /head\.json is of line 4, and line 6 was signed before: it was put back/,
+    );
     writeFileSync(head(), at);
     await expect(open()).rejects.toThrow(/it was put back/);
   });
@@ -478,7 +545,9 @@ describe('requests without a key', () => {
   test('property: every request is accounted for, as a line or in a count', async () => {
     await fc.assert(
       fc.asyncProperty(
-        fc.array(fc.tuple(fc.constantFrom('key', 'none', 'tick', 'flush'), fc.constantFrom(401, 404)), { maxLength: 60 }),
+        fc.array(fc.tuple(fc.constantFrom('key', 'none', 'tick', 'flush'), fc.constantFrom(401, 404)), {
+          maxLength: 60,
+        }),
         async (steps) => {
           rmSync(folder, { recursive: true });
           const audit = await open(newKey(), { maxSegmentBytes: 4096 });
@@ -490,10 +559,16 @@ describe('requests without a key', () => {
           await audit.close();
           expect(await verifyAudit(folder)).toMatchObject({ ok: true, unsigned: 0 });
           const all = everything();
-          expect(all.filter((r) => r['event'] === 'request')).toHaveLength(steps.filter(([step]) => step === 'key').length);
+          expect(all.filter((r) => r['event'] === 'request')).toHaveLength(
+            steps.filter(([step]) => step === 'key').length,
+          );
           for (const status of [401, 404]) {
-            const counted = all.map((r) => (r['event'] === 'keyless' ? ((r['statuses'] as Record<string, number>)[status] ?? 0) : 0));
-            expect(counted.reduce((sum, n) => sum + n, 0)).toBe(steps.filter(([step, s]) => step === 'none' && s === status).length);
+            const counted = all.map((r) =>
+              r['event'] === 'keyless' ? ((r['statuses'] as Record<string, number>)[status] ?? 0) : 0,
+            );
+            expect(counted.reduce((sum, n) => sum + n, 0)).toBe(
+              steps.filter(([step, s]) => step === 'none' && s === status).length,
+            );
           }
         },
       ),
@@ -525,7 +600,12 @@ describe('segments', () => {
     const all = everything();
     expect(all.map((r) => r['seq'])).toEqual(all.map((_, i) => i));
     expect(all.filter((r) => r['event'] === 'request')).toHaveLength(80);
-    expect(await verifyAudit(folder, keys.map(publicHex))).toMatchObject({ ok: true, first: 0, count: all.length, unanchored: 0 });
+    expect(await verifyAudit(folder, keys.map(publicHex))).toMatchObject({
+      ok: true,
+      first: 0,
+      count: all.length,
+      unanchored: 0,
+    });
   });
 
   test('a batch of more than a segment is spread over segments', async () => {
@@ -544,7 +624,11 @@ describe('segments', () => {
     for (let i = 0; i < 60; i++) {
       audit.append(record(i));
       await audit.flush();
-      expect(await verifyAudit(folder, [publicHex(first)])).toMatchObject({ ok: true, unsigned: 0, unanchored: 0 });
+      expect(await verifyAudit(folder, [publicHex(first)])).toMatchObject({
+        ok: true,
+        unsigned: 0,
+        unanchored: 0,
+      });
     }
     await audit.close();
     const keys = [first, await written(60, newKey(), limited)];
@@ -568,7 +652,10 @@ describe('segments', () => {
   ])('%s removed by somebody else is found, and the server refuses', async (_, which, problem) => {
     await written(60, newKey(), small);
     rmSync(join(folder, which(segments())));
-    expect(await verifyAudit(folder)).toMatchObject({ ok: false, problem: expect.stringMatching(problem) as string });
+    expect(await verifyAudit(folder)).toMatchObject({
+      ok: false,
+      problem: expect.stringMatching(problem) as string,
+    });
     await expect(open()).rejects.toThrow(/does not verify/);
   });
 
@@ -577,12 +664,18 @@ describe('segments', () => {
     const all = everything();
     const last = lines().at(-1)!;
     rmSync(join(folder, segments()[0]!));
-    const first = JSON.parse(readFileSync(join(folder, segments()[0]!), 'utf8').split('\n')[0]!) as Record<string, unknown>;
+    const first = JSON.parse(readFileSync(join(folder, segments()[0]!), 'utf8').split('\n')[0]!) as Record<
+      string,
+      unknown
+    >;
     appendFileSync(
       log(),
       `${JSON.stringify({ seq: all.length, prev: sha256(last), event: 'dropped', first: first['seq'], next: first['prev'] })}\n`,
     );
-    expect(await verifyAudit(folder)).toMatchObject({ ok: false, problem: expect.stringContaining('no signed line says') as string });
+    expect(await verifyAudit(folder)).toMatchObject({
+      ok: false,
+      problem: expect.stringContaining('no signed line says') as string,
+    });
   });
 
   test('a crash between setting one aside and beginning the next', async () => {
@@ -613,7 +706,15 @@ test('clients that hold every descriptor of the process do not keep it from reco
     }
     await audit.close();
   `;
-  const child = spawn('sh', ['-c', 'ulimit -n 64 && exec "$0" "$@"', process.execPath, '--input-type=module', '-e', script, folder]);
+  const child = spawn('sh', [
+    '-c',
+    'ulimit -n 64 && exec "$0" "$@"',
+    process.execPath,
+    '--input-type=module',
+    '-e',
+    script,
+    folder,
+  ]);
   let [out, err] = ['', ''];
   child.stdout.on('data', (part) => (out += String(part)));
   child.stderr.on('data', (part) => (err += String(part)));
@@ -635,7 +736,9 @@ test('more records than may wait for the disk: the log has failed, once, and say
 describe('assay audit verify', () => {
   const cli = fileURLToPath(new URL('../../../dist/src/cli/main.js', import.meta.url));
   async function verifying(...args: string[]): Promise<[number | null, string]> {
-    const child = spawn(process.execPath, [cli, 'audit', 'verify', folder, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn(process.execPath, [cli, 'audit', 'verify', folder, ...args], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
     let out = '';
     child.stdout.setEncoding('utf8').on('data', (part: string) => (out += part));
     const [code] = (await once(child, 'close')) as [number | null];
@@ -660,6 +763,10 @@ describe('assay audit verify', () => {
     const [none, why] = await verifying('--receipt-key', second, '--receipt-key', publicHex(newKey()));
     expect([none, why]).toEqual([1, expect.stringContaining('no run was signed by the expected key')]);
     const [, json] = await verifying('--json', '--receipt-key', first);
-    expect(JSON.parse(json)).toMatchObject({ ok: true, unanchored: 1, runs: [{ anchored: true }, { anchored: false }] });
+    expect(JSON.parse(json)).toMatchObject({
+      ok: true,
+      unanchored: 1,
+      runs: [{ anchored: true }, { anchored: false }],
+    });
   });
 });

@@ -7,7 +7,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { assert, integer, property, uniqueArray } from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { added, lockingNew, openMappings, privateMemory, type Range } from '../../../src/engine/child/locked-memory.ts';
+import {
+  added,
+  lockingNew,
+  openMappings,
+  privateMemory,
+  type Range,
+} from '../../../src/engine/child/locked-memory.ts';
 import { reachableSwap } from '../../../src/base/process-memory.ts';
 
 describe('what is locked', () => {
@@ -32,7 +38,12 @@ describe('what is locked', () => {
   test('what was added is what is in the second list and not in the first', () => {
     const ranges = uniqueArray(integer({ min: 0, max: 60 }), { maxLength: 20 })
       .map((points) => points.toSorted((a, b) => a - b))
-      .map((points) => Array.from({ length: points.length >> 1 }, (_, i): Range => ({ start: points[2 * i]!, end: points[2 * i + 1]! })));
+      .map((points) =>
+        Array.from({ length: points.length >> 1 }, (_, i): Range => ({
+          start: points[2 * i]!,
+          end: points[2 * i + 1]!,
+        })),
+      );
     const members = (list: readonly Range[]): number[] =>
       list.flatMap(({ start, end }) => Array.from({ length: end - start }, (_, i) => start + i));
     assert(
@@ -43,21 +54,24 @@ describe('what is locked', () => {
     );
   });
 
-  test.skipIf(process.platform !== 'linux')('only what was gained is asked for; a refusal changes nothing but the count', () => {
-    const size = 64 * 1024 * 1024;
-    const asked: Range[] = [];
-    const make = (): Uint8Array => new Uint8Array(size).fill(1);
-    const mappings = openMappings();
-    const refused = lockingNew(mappings, make, (range) => (asked.push(range), false));
-    expect(refused.lockedBytes).toBe(0);
-    expect(refused.value[0]).toBe(1);
-    const total = asked.reduce((sum, { start, end }) => sum + end - start, 0);
-    expect(total).toBeGreaterThanOrEqual(size);
-    expect(total).toBeLessThan(2 * size);
-    const granted = lockingNew(mappings, make, () => true);
-    mappings?.close();
-    expect(granted.lockedBytes).toBeGreaterThanOrEqual(size);
-  });
+  test.skipIf(process.platform !== 'linux')(
+    'only what was gained is asked for; a refusal changes nothing but the count',
+    () => {
+      const size = 64 * 1024 * 1024;
+      const asked: Range[] = [];
+      const make = (): Uint8Array => new Uint8Array(size).fill(1);
+      const mappings = openMappings();
+      const refused = lockingNew(mappings, make, (range) => (asked.push(range), false));
+      expect(refused.lockedBytes).toBe(0);
+      expect(refused.value[0]).toBe(1);
+      const total = asked.reduce((sum, { start, end }) => sum + end - start, 0);
+      expect(total).toBeGreaterThanOrEqual(size);
+      expect(total).toBeLessThan(2 * size);
+      const granted = lockingNew(mappings, make, () => true);
+      mappings?.close();
+      expect(granted.lockedBytes).toBeGreaterThanOrEqual(size);
+    },
+  );
 });
 
 describe('swap', () => {
@@ -66,15 +80,24 @@ describe('swap', () => {
     if (text === undefined) throw new Error('ENOENT');
     return text;
   };
-  const swaps = 'Filename Type Size Used Priority\n/dev/vda2 partition 1 0 -2\n/swapfile file 1 0 -3\n/dev/zram0 partition 1 0 100\n';
+  const swaps =
+    'Filename Type Size Used Priority\n/dev/vda2 partition 1 0 -2\n/swapfile file 1 0 -3\n/dev/zram0 partition 1 0 100\n';
 
   test.each<[string, Readonly<Record<string, string>>, readonly string[]]>([
     ['a machine with swap', { '/proc/swaps': swaps }, ['/dev/vda2', '/swapfile']],
     ['no swap', { '/proc/swaps': 'Filename Type Size Used Priority\n' }, []],
     ['compressed memory only', { '/proc/swaps': 'Filename\n/dev/zram0 partition 1 0 100\n' }, []],
     ['no /proc/swaps', {}, []],
-    ['a cgroup without swap', { '/proc/swaps': swaps, '/proc/self/cgroup': '0::/a/b\n', '/sys/fs/cgroup/a/b/memory.swap.max': '0\n' }, []],
-    ['a parent without swap', { '/proc/swaps': swaps, '/proc/self/cgroup': '0::/a/b\n', '/sys/fs/cgroup/a/memory.swap.max': '0\n' }, []],
+    [
+      'a cgroup without swap',
+      { '/proc/swaps': swaps, '/proc/self/cgroup': '0::/a/b\n', '/sys/fs/cgroup/a/b/memory.swap.max': '0\n' },
+      [],
+    ],
+    [
+      'a parent without swap',
+      { '/proc/swaps': swaps, '/proc/self/cgroup': '0::/a/b\n', '/sys/fs/cgroup/a/memory.swap.max': '0\n' },
+      [],
+    ],
     [
       'a cgroup with swap',
       { '/proc/swaps': swaps, '/proc/self/cgroup': '0::/a\n', '/sys/fs/cgroup/a/memory.swap.max': 'max\n' },
@@ -91,7 +114,9 @@ describe('swap', () => {
 });
 
 /** A dump is a file where the process ran, or goes to a handler of the machine. */
-const dumpsHere = process.platform === 'linux' && /^core(?:\.|\n|$)/.test(readFileSync('/proc/sys/kernel/core_pattern', 'utf8'));
+const dumpsHere =
+  process.platform === 'linux' &&
+  /^core(?:\.|\n|$)/.test(readFileSync('/proc/sys/kernel/core_pattern', 'utf8'));
 
 test.skipIf(!dumpsHere)('a process that asked for no core dump leaves none when it crashes', () => {
   const folder = mkdtempSync(join(tmpdir(), 'assay-core-'));

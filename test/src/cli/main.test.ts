@@ -3,7 +3,15 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { Agent, request } from 'node:https';
 import type { IncomingMessage } from 'node:http';
 import { tmpdir } from 'node:os';
@@ -67,7 +75,9 @@ async function serve(args: readonly string[], env: Readonly<Record<string, strin
   let err = '';
   child.stderr.setEncoding('utf8').on('data', (part: string) => (err += part));
   const log = (): Record<string, unknown>[] =>
-    err.split('\n').flatMap((line) => (line.endsWith('}') ? [JSON.parse(line) as Record<string, unknown>] : []));
+    err
+      .split('\n')
+      .flatMap((line) => (line.endsWith('}') ? [JSON.parse(line) as Record<string, unknown>] : []));
   const logged = async (msg: string): Promise<Record<string, unknown>> => {
     for (;;) {
       const line = log().find((entry) => entry['msg'] === msg);
@@ -82,10 +92,19 @@ async function serve(args: readonly string[], env: Readonly<Record<string, strin
 
 const agent = new Agent({ keepAlive: true, rejectUnauthorized: false });
 
-function send(url: string, method: string, path: string, body?: unknown, through: Agent = agent): Promise<IncomingMessage> {
+function send(
+  url: string,
+  method: string,
+  path: string,
+  body?: unknown,
+  through: Agent = agent,
+): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
     const text = body === undefined ? undefined : JSON.stringify(body);
-    const headers = text === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) };
+    const headers =
+      text === undefined
+        ? {}
+        : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) };
     request(`${url}${path}`, { method, agent: through, headers }, resolve).on('error', reject).end(text);
   });
 }
@@ -135,33 +154,60 @@ describe('config', () => {
   test('show prints the effective configuration and its digest, no secret', async () => {
     const path = file('good.toml', '[api]\napi_key = "sk-CANARY"\n');
     const check = await assay(['config', 'check', '--config', path]);
-    expect(check.out).toMatch(/^configuration is valid: 0 models, 1 keys, tee auto\ndigest \(claim 5\): [0-9a-f]{64}\n$/);
+    expect(check.out).toMatch(
+      /^configuration is valid: 0 models, 1 keys, tee auto\ndigest \(claim 5\): [0-9a-f]{64}\n$/,
+    );
     const { code, out } = await assay(['config', 'show'], { ASSAY_CONFIG: path, ASSAY_LOG_LEVEL: 'warn' });
     expect(code).toBe(0);
     expect(out).not.toContain('CANARY');
     expect(JSON.parse(out)).toMatchObject({
-      config: { log: { level: 'warn' }, api: { api_key: `sha256:${createHash('sha256').update('sk-CANARY').digest('hex')}` } },
+      config: {
+        log: { level: 'warn' },
+        api: { api_key: `sha256:${createHash('sha256').update('sk-CANARY').digest('hex')}` },
+      },
     });
   });
 });
 
 describe('a start that cannot be', () => {
   test.each([
-    ['a model that is not there', (path: string) => ['--tee', 'none', '--model', `${path}/missing.gguf`], 1, /file_not_found/],
+    [
+      'a model that is not there',
+      (path: string) => ['--tee', 'none', '--model', `${path}/missing.gguf`],
+      1,
+      /file_not_found/,
+    ],
     [
       'a file that is no GGUF',
-      (path: string) => ['--tee', 'none', '--model', `m=${file('not.gguf', 'x'.repeat(100))}`, '--data', path],
+      (path: string) => [
+        '--tee',
+        'none',
+        '--model',
+        `m=${file('not.gguf', 'x'.repeat(100))}`,
+        '--data',
+        path,
+      ],
       1,
       /invalid_gguf/,
     ],
-    ['a TEE that is not there', (path: string) => ['--tee', 'sev-snp', '--data', path], 2, /tee\.mode is "sev-snp"/],
+    [
+      'a TEE that is not there',
+      (path: string) => ['--tee', 'sev-snp', '--data', path],
+      2,
+      /tee\.mode is "sev-snp"/,
+    ],
     [
       'a port of others',
       () => ['--tee', 'none', '--listen', '192.0.2.1:1'],
       1,
       /^assay: listen 192\.0\.2\.1:1 failed \(EADDRNOTAVAIL\)\n$/m,
     ],
-    ['a model name that is none', (path: string) => ['--tee', 'none', '--model', `../x=${path}`], 1, /invalid_model_name/],
+    [
+      'a model name that is none',
+      (path: string) => ['--tee', 'none', '--model', `../x=${path}`],
+      1,
+      /invalid_model_name/,
+    ],
   ])('%s: one line, and the right exit code', async (_, args, code, message) => {
     const finished = await assay(['serve', ...args(folder)]);
     expect(finished.err).toMatch(message);
@@ -170,7 +216,9 @@ describe('a start that cannot be', () => {
   });
 
   test('api.enabled = false starts nothing and is no mistake', async () => {
-    expect(await assay(['serve', '--config', file('off.toml', '[api]\nenabled = false\n')])).toMatchObject({ code: 0 });
+    expect(await assay(['serve', '--config', file('off.toml', '[api]\nenabled = false\n')])).toMatchObject({
+      code: 0,
+    });
   });
 });
 
@@ -185,7 +233,10 @@ describe('a server', () => {
     roots = join(folder, 'roots');
     mkdirSync(roots);
     copyFileSync(demo['demo-chat'].path, join(roots, 'second.gguf'));
-    const config = file('serve.toml', `[store]\nmodel_roots = ["${roots}"]\n[audit]\nenabled = true\n[models]\npreload = ["demo-embed"]\n`);
+    const config = file(
+      'serve.toml',
+      `[store]\nmodel_roots = ["${roots}"]\n[audit]\nenabled = true\n[models]\npreload = ["demo-embed"]\n`,
+    );
     server = await serve(['--demo', '--data', data, '--config', config]);
   });
   afterAll(() => {
@@ -193,7 +244,12 @@ describe('a server', () => {
   });
 
   test('says it is ready in one JSON line, with its URL', async () => {
-    expect(await server.logged('listening')).toMatchObject({ level: 'info', url: server.url, tee: 'simulated', models: 4 });
+    expect(await server.logged('listening')).toMatchObject({
+      level: 'info',
+      url: server.url,
+      tee: 'simulated',
+      models: 4,
+    });
     // A machine with fewer open files than connections are configured is told first.
     const warned = server
       .log()
@@ -208,9 +264,15 @@ describe('a server', () => {
       measurements: object[];
       configs: string[];
     };
-    expect(policy.models).toMatchObject({ 'demo-chat': demo['demo-chat'].sha256, 'demo-embed': demo['demo-embed'].sha256 });
+    expect(policy.models).toMatchObject({
+      'demo-chat': demo['demo-chat'].sha256,
+      'demo-embed': demo['demo-embed'].sha256,
+    });
     expect(policy.measurements).toEqual([
-      { measurement: expect.stringMatching(/^[0-9a-f]{96}$/) as string, name: expect.stringContaining('simulated') as string },
+      {
+        measurement: expect.stringMatching(/^[0-9a-f]{96}$/) as string,
+        name: expect.stringContaining('simulated') as string,
+      },
     ]);
     expect(policy.configs).toHaveLength(1);
   });
@@ -222,7 +284,10 @@ describe('a server', () => {
 
   test('models: list, add, show, load, ps, unload, rm', async () => {
     expect((await models('list')).out).toMatch(/^NAME.*\n(demo-\w+ .*\n){4}$/);
-    expect(await models('add', 'a:b/c', join(roots, 'second.gguf'))).toMatchObject({ code: 0, out: 'registered a:b/c\n' });
+    expect(await models('add', 'a:b/c', join(roots, 'second.gguf'))).toMatchObject({
+      code: 0,
+      out: 'registered a:b/c\n',
+    });
     expect(JSON.parse((await models('show', 'a:b/c')).out)).toMatchObject({
       id: 'a:b/c',
       sha256: demo['demo-chat'].sha256,
@@ -238,7 +303,10 @@ describe('a server', () => {
       code: 1,
       err: expect.stringMatching(/^assay: .*\(model_not_found\)\n$/) as string,
     });
-    expect(await models('add', 'x', '/etc/passwd')).toMatchObject({ code: 1, err: expect.stringContaining('path_not_allowed') as string });
+    expect(await models('add', 'x', '/etc/passwd')).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('path_not_allowed') as string,
+    });
   });
 
   test('a command without a server says so', async () => {
@@ -266,7 +334,13 @@ describe('a server', () => {
     await once(streaming, 'readable'); // bytes are there; nobody reads them, so the stream cannot end
     server.child.kill('SIGTERM');
     await server.logged('draining');
-    const refused = await send(server.url, 'GET', '/v1/models', undefined, new Agent({ rejectUnauthorized: false }));
+    const refused = await send(
+      server.url,
+      'GET',
+      '/v1/models',
+      undefined,
+      new Agent({ rejectUnauthorized: false }),
+    );
     expect(refused.statusCode).toBe(503);
     expect(refused.headers['retry-after']).toBeDefined();
     expect(await json(refused)).toMatchObject({ error: { code: 'server_shutting_down' } });
@@ -295,7 +369,8 @@ describe('a server', () => {
 describe('image model', () => {
   test('packs a GGUF and prints what the measured configuration has to say, the same each time', async () => {
     const out = join(folder, 'chat.img');
-    const pack = (...more: string[]): Promise<Finished> => assay(['image', 'model', demo['demo-chat'].path, '--out', out, ...more]);
+    const pack = (...more: string[]): Promise<Finished> =>
+      assay(['image', 'model', demo['demo-chat'].path, '--out', out, ...more]);
     const first = JSON.parse((await pack('--json')).out) as Record<string, unknown>;
     expect(first).toMatchObject({
       disk: out,
@@ -306,7 +381,9 @@ describe('image model', () => {
     const bytes = readFileSync(out);
     const { out: text } = await pack();
     expect(readFileSync(out).equals(bytes)).toBe(true);
-    expect(text).toContain(`model demo-chat ${String(first['rootHash'])} ${String(first['blocks'])}\n---\n[api.models."demo-chat"]\n`);
+    expect(text).toContain(
+      `model demo-chat ${String(first['rootHash'])} ${String(first['blocks'])}\n---\n[api.models."demo-chat"]\n`,
+    );
     expect(await assay(['image', 'model', join(folder, 'missing.gguf')])).toMatchObject({
       code: 1,
       err: expect.stringContaining('file_not_found') as string,
@@ -316,47 +393,68 @@ describe('image model', () => {
 });
 
 describe('with a verifying client', () => {
-  test.each(['Turin', 'TDX'])('the policy a simulated %s writes for itself is the one its evidence passes', async (product) => {
-    const data = join(folder, `verify-${product}`);
-    const server = await serve(['--demo', '--data', data], { ASSAY_TEE_PRODUCT: product });
-    const policy = JSON.parse(readFileSync(join(data, 'policy.json'), 'utf8')) as AppraisalPolicy;
-    const fetch = attestedFetch({ policy: { ...policy, [allowSimulated]: true } });
-    const health = (await (await fetch(`${server.url}/health`)).json()) as { tee: object };
-    expect(health.tee).toMatchObject({ type: 'simulated', attestation_available: true });
-    await fetch.close();
-    const wrong = attestedFetch({ policy: { ...policy, configs: ['ab'.repeat(32)], [allowSimulated]: true } });
-    await expect(wrong(`${server.url}/health`)).rejects.toThrow(/config/);
-    await wrong.close();
-    server.child.kill('SIGTERM');
-    expect(await server.exit()).toBe(0);
-  });
+  test.each(['Turin', 'TDX'])(
+    'the policy a simulated %s writes for itself is the one its evidence passes',
+    async (product) => {
+      const data = join(folder, `verify-${product}`);
+      const server = await serve(['--demo', '--data', data], { ASSAY_TEE_PRODUCT: product });
+      const policy = JSON.parse(readFileSync(join(data, 'policy.json'), 'utf8')) as AppraisalPolicy;
+      const fetch = attestedFetch({ policy: { ...policy, [allowSimulated]: true } });
+      const health = (await (await fetch(`${server.url}/health`)).json()) as { tee: object };
+      expect(health.tee).toMatchObject({ type: 'simulated', attestation_available: true });
+      await fetch.close();
+      const wrong = attestedFetch({
+        policy: { ...policy, configs: ['ab'.repeat(32)], [allowSimulated]: true },
+      });
+      await expect(wrong(`${server.url}/health`)).rejects.toThrow(/config/);
+      await wrong.close();
+      server.child.kill('SIGTERM');
+      expect(await server.exit()).toBe(0);
+    },
+  );
 });
 
 describe('models under load', () => {
   test('a swap loses no request, keeps to one model at a time, and returns all memory', async () => {
-    const server = await serve(['--demo', '--data', join(folder, 'swap')], { ASSAY_MODELS_MAX_LOADED: '1', ASSAY_LOG_LEVEL: 'error' });
+    const server = await serve(['--demo', '--data', join(folder, 'swap')], {
+      ASSAY_MODELS_MAX_LOADED: '1',
+      ASSAY_LOG_LEVEL: 'error',
+    });
     // No level silences the line that says it is ready; everything else is.
     expect(server.log().map((line) => line['msg'])).toEqual(['listening']);
     const ask = async (i: number): Promise<number | undefined> => {
       const [path, body] = [
         ['/v1/completions', { model: 'demo-context', prompt: `n ${i}`, max_tokens: 3 }],
-        ['/v1/chat/completions', { model: 'demo-chat', messages: [{ role: 'user', content: 'What is attestation?' }], max_tokens: 3 }],
+        [
+          '/v1/chat/completions',
+          {
+            model: 'demo-chat',
+            messages: [{ role: 'user', content: 'What is attestation?' }],
+            max_tokens: 3,
+          },
+        ],
         ['/v1/embeddings', { model: 'demo-embed', input: `n ${i}` }],
       ][i % 3] as [string, object];
       const response = await send(server.url, 'POST', path, body);
       await json(response);
       return response.statusCode;
     };
-    expect(await Promise.all(Array.from({ length: 60 }, (_, i) => ask(i)))).toEqual(Array.from({ length: 60 }, () => 200));
+    expect(await Promise.all(Array.from({ length: 60 }, (_, i) => ask(i)))).toEqual(
+      Array.from({ length: 60 }, () => 200),
+    );
     const metrics = await send(server.url, 'GET', '/metrics');
     let text = '';
     for await (const part of metrics.setEncoding('utf8')) text += part as string;
     expect(text).toMatch(/assay_model_unloads_total\{reason="evicted"\} [2-9]/);
     expect(text).toMatch(/assay_model_loads_total\{model="demo-embed"\} [1-9]/);
-    const { models } = (await json(await send(server.url, 'GET', '/v1/models/status'))) as { models: { name: string }[] };
+    const { models } = (await json(await send(server.url, 'GET', '/v1/models/status'))) as {
+      models: { name: string }[];
+    };
     expect(models).toHaveLength(1);
     await json(await send(server.url, 'POST', '/v1/models/unload', { name: models[0]!.name }));
-    expect(readFileSync(`/proc/${server.child.pid}/task/${server.child.pid}/children`, 'utf8').trim()).toBe('');
+    expect(readFileSync(`/proc/${server.child.pid}/task/${server.child.pid}/children`, 'utf8').trim()).toBe(
+      '',
+    );
     server.child.kill('SIGTERM');
     expect(await server.exit()).toBe(0);
   });
@@ -385,7 +483,10 @@ describe('stopping', () => {
   test('leaves no engine behind, even when killed', async () => {
     const server = await serve(['--demo', '--data', join(folder, 'killed')]);
     await json(await send(server.url, 'POST', '/v1/models/load', { name: 'demo-chat' }));
-    const children = readFileSync(`/proc/${server.child.pid}/task/${server.child.pid}/children`, 'utf8').trim().split(' ').map(Number);
+    const children = readFileSync(`/proc/${server.child.pid}/task/${server.child.pid}/children`, 'utf8')
+      .trim()
+      .split(' ')
+      .map(Number);
     expect(children).toHaveLength(1);
     server.child.kill('SIGKILL');
     await server.exit();

@@ -39,7 +39,9 @@ describe('reading', () => {
     expect(config.tee.mode).toBe('auto');
     expect(config.store.dataDir).toBe('/home/a/.local/share/assay');
     expect(config.audit.folder).toBe('/home/a/.local/share/assay/audit');
-    expect(readConfig({ cwd: '/', environment: { XDG_DATA_HOME: '/data' } }).store.dataDir).toBe('/data/assay');
+    expect(readConfig({ cwd: '/', environment: { XDG_DATA_HOME: '/data' } }).store.dataDir).toBe(
+      '/data/assay',
+    );
   });
 
   test('the table of the seed is understood: [api] and [api.models.<id>]', () => {
@@ -73,7 +75,11 @@ sha256 = "${'ab'.repeat(32)}"
       contextLength: 4096,
       defaultTemperature: 0.5,
     });
-    expect(config.modelEntries.get('embed')).toMatchObject({ path: '/models/e.gguf', dimensions: 256, sha256: 'ab'.repeat(32) });
+    expect(config.modelEntries.get('embed')).toMatchObject({
+      path: '/models/e.gguf',
+      dimensions: 256,
+      sha256: 'ab'.repeat(32),
+    });
     expect(serverConfig(config)).toMatchObject({
       host: '0.0.0.0',
       port: 9000,
@@ -122,7 +128,10 @@ describe('a wrong value', () => {
     ['[tee]\nmode = "sgx"', 'tee.mode must be one of "auto", "sev-snp", "tdx"'],
     ['[models]\nkeep_alive = "5 minutes"', 'models.keep_alive must be a duration'],
     ['[api.models.m]\npath = "x"\nsha256 = "AB"', 'api.models.m.sha256 must be 64 lower-case hex digits'],
-    ['[api.models.m]\npath = "x"\ndefault_temperature = 3', 'default_temperature must be a number from 0 to 2'],
+    [
+      '[api.models.m]\npath = "x"\ndefault_temperature = 3',
+      'default_temperature must be a number from 0 to 2',
+    ],
     ['[api.models.m]\ntype = "chat"', 'api.models.m has no path'],
     ['[api.keys.a]\nmodels = []', 'api.keys.a has no sha256'],
     ['api = 1', 'api must be a table'],
@@ -157,13 +166,17 @@ describe('sources', () => {
 
   test('the operator may set what costs availability only, and never over the measured file', () => {
     expect(read('', operator('[api]\naddress = "0.0.0.0:1"')).api.address).toBe('0.0.0.0:1');
-    expect(read('[api]\naddress = "127.0.0.1:2"', operator('[api]\naddress = "0.0.0.0:1"')).api.address).toBe('127.0.0.1:2');
+    expect(read('[api]\naddress = "127.0.0.1:2"', operator('[api]\naddress = "0.0.0.0:1"')).api.address).toBe(
+      '127.0.0.1:2',
+    );
   });
 
   test('every measured key is refused from the operator, and every operator key taken', () => {
     for (const [name, section] of Object.entries(SECTIONS) as [string, Section][]) {
       for (const [key, field] of Object.entries(section)) {
-        const value = { text: '"x"', choice: '"x"', boolean: 'true', integer: '1', number: '1', texts: '[]' }[field.type];
+        const value = { text: '"x"', choice: '"x"', boolean: 'true', integer: '1', number: '1', texts: '[]' }[
+          field.type
+        ];
         const call = (): unknown => read('', operator(`[${name}]\n${key} = ${value}`));
         if (field.from === 'measured') {
           expect(refusal(call).message).toBe(
@@ -178,18 +191,21 @@ describe('sources', () => {
         }
       }
     }
-    expect(refusal(() => read('', operator('[api.models.m]\npath = "x"'))).message).toContain('api.models.m.path may only be set');
-    expect(refusal(() => read('', operator(`[api.keys.a]\nsha256 = "${'00'.repeat(32)}"\nadmin = true`))).message).toContain(
-      'api.keys.a.admin',
+    expect(refusal(() => read('', operator('[api.models.m]\npath = "x"'))).message).toContain(
+      'api.models.m.path may only be set',
     );
+    expect(
+      refusal(() => read('', operator(`[api.keys.a]\nsha256 = "${'00'.repeat(32)}"\nadmin = true`))).message,
+    ).toContain('api.keys.a.admin');
     expect(read('', operator(`[api.keys.a]\nsha256 = "${'00'.repeat(32)}"`)).keyEntries.size).toBe(1);
   });
 
   test('what can reach code, paths, log level or content is measured', () => {
-    const paths = Object.entries({ ...SECTIONS, ...ENTRIES } as Record<string, Section>).flatMap(([name, section]) =>
-      Object.entries(section)
-        .filter(([, field]) => field.path === true && field.from === 'operator')
-        .map(([key]) => `${name}.${key}`),
+    const paths = Object.entries({ ...SECTIONS, ...ENTRIES } as Record<string, Section>).flatMap(
+      ([name, section]) =>
+        Object.entries(section)
+          .filter(([, field]) => field.path === true && field.from === 'operator')
+          .map(([key]) => `${name}.${key}`),
     );
     expect(paths).toEqual([]);
     for (const key of [
@@ -210,28 +226,48 @@ describe('sources', () => {
 
   test('environment over file, flags over environment', () => {
     const sources = {
-      environment: { ASSAY_API_ADDRESS: '127.0.0.1:3', ASSAY_API_CORS_ORIGINS: 'https://a, https://b', ASSAY_MODELS_MAX_LOADED: '7' },
+      environment: {
+        ASSAY_API_ADDRESS: '127.0.0.1:3',
+        ASSAY_API_CORS_ORIGINS: 'https://a, https://b',
+        ASSAY_MODELS_MAX_LOADED: '7',
+      },
     };
     const config = read('[api]\naddress = "127.0.0.1:2"', sources);
-    expect([config.api.address, config.api.corsOrigins, config.models.maxLoaded]).toEqual(['127.0.0.1:3', ['https://a', 'https://b'], 7]);
+    expect([config.api.address, config.api.corsOrigins, config.models.maxLoaded]).toEqual([
+      '127.0.0.1:3',
+      ['https://a', 'https://b'],
+      7,
+    ]);
     expect(read('', { ...sources, flags: { 'api.address': '127.0.0.1:4' } }).api.address).toBe('127.0.0.1:4');
   });
 
   test('a variable with our prefix that is no setting is refused, with the nearest one', () => {
     const error = refusal(() => readConfig({ cwd: '/', environment: { ASSAY_API_REQUIRE_AUT: 'true' } }));
-    expect(error.message).toBe('environment: unknown variable ASSAY_API_REQUIRE_AUT, did you mean ASSAY_API_REQUIRE_AUTH?');
+    expect(error.message).toBe(
+      'environment: unknown variable ASSAY_API_REQUIRE_AUT, did you mean ASSAY_API_REQUIRE_AUTH?',
+    );
     expect(() => readConfig({ cwd: '/', environment: { ASSAY_VECTORS: '/v', PATH: '/bin' } })).not.toThrow();
   });
 
   test('values of the environment are typed like those of the file', () => {
-    const environment = (value: string): ConfigSources => ({ cwd: '/', environment: { ASSAY_API_METRICS_ENABLED: value } });
+    const environment = (value: string): ConfigSources => ({
+      cwd: '/',
+      environment: { ASSAY_API_METRICS_ENABLED: value },
+    });
     expect(readConfig(environment('true')).api.metricsEnabled).toBe(true);
-    expect(refusal(() => readConfig(environment('1'))).message).toContain('environment variable ASSAY_API_METRICS_ENABLED');
-    expect(refusal(() => readConfig({ cwd: '/', environment: { ASSAY_MODELS_MAX_LOADED: '0x10' } })).message).toContain('an integer');
+    expect(refusal(() => readConfig(environment('1'))).message).toContain(
+      'environment variable ASSAY_API_METRICS_ENABLED',
+    );
+    expect(
+      refusal(() => readConfig({ cwd: '/', environment: { ASSAY_MODELS_MAX_LOADED: '0x10' } })).message,
+    ).toContain('an integer');
   });
 
   test('the hub of HF_ENDPOINT and the token of HF_TOKEN are known', () => {
-    const config = readConfig({ cwd: '/', environment: { HF_ENDPOINT: 'https://hub.example', HF_TOKEN: 't' } });
+    const config = readConfig({
+      cwd: '/',
+      environment: { HF_ENDPOINT: 'https://hub.example', HF_TOKEN: 't' },
+    });
     expect([config.models.hub, config.models.hubToken]).toEqual(['https://hub.example', 't']);
   });
 
@@ -241,19 +277,22 @@ describe('sources', () => {
   });
 
   test('a flag for a key that does not exist is a mistake of ours, said aloud', () => {
-    expect(refusal(() => readConfig({ cwd: '/', environment: {}, flags: { 'api.adress': 'x' } })).message).toContain(
-      'did you mean api.address',
-    );
+    expect(
+      refusal(() => readConfig({ cwd: '/', environment: {}, flags: { 'api.adress': 'x' } })).message,
+    ).toContain('did you mean api.address');
   });
 
   test('every setting has its own variable', () => {
-    const names = Object.entries(SECTIONS).flatMap(([name, section]) => Object.keys(section).map((key) => variableOf(`${name}.${key}`)));
+    const names = Object.entries(SECTIONS).flatMap(([name, section]) =>
+      Object.keys(section).map((key) => variableOf(`${name}.${key}`)),
+    );
     expect(new Set(names).size).toBe(names.length);
   });
 });
 
 describe('keys', () => {
-  const sha = (text: string): string => execFileSync('sha256sum', { input: text, encoding: 'utf8' }).slice(0, 64);
+  const sha = (text: string): string =>
+    execFileSync('sha256sum', { input: text, encoding: 'utf8' }).slice(0, 64);
 
   test('are kept as SHA-256 whichever way they are written', () => {
     const config = read(
@@ -292,9 +331,9 @@ describe('keys', () => {
   });
 
   test('one key under two names is refused', () => {
-    expect(refusal(() => apiKeys(read(`[api]\napi_key = "k"\n[api.keys.a]\nsha256 = "${sha('k')}"`))).message).toContain(
-      'are the same key',
-    );
+    expect(
+      refusal(() => apiKeys(read(`[api]\napi_key = "k"\n[api.keys.a]\nsha256 = "${sha('k')}"`))).message,
+    ).toContain('are the same key');
   });
 
   test('admin routes without an admin key are for loopback only, unless said', () => {
@@ -319,7 +358,8 @@ describe('keys', () => {
 });
 
 describe('the digest', () => {
-  const text = '[api]\napi_key = "sk-one"\nmax_requests_per_minute = 5\n[api.models.m]\npath = "/m.gguf"\ndefault_temperature = 0.25';
+  const text =
+    '[api]\napi_key = "sk-one"\nmax_requests_per_minute = 5\n[api.models.m]\npath = "/m.gguf"\ndefault_temperature = 0.25';
   const hex = (config: Config): string => Buffer.from(configDigest(config)).toString('hex');
 
   test('does not depend on order, comments or spelling', () => {
@@ -329,9 +369,12 @@ describe('the digest', () => {
     expect(hex(read(text))).toHaveLength(64);
   });
 
-  test.each(['[log]\nlevel = "debug"', '[limits]\nmax_queue_per_model = 9', '[api.models.n]\npath = "/n"'])('changes with %j', (more) => {
-    expect(hex(read(`${text}\n${more}`))).not.toBe(hex(read(text)));
-  });
+  test.each(['[log]\nlevel = "debug"', '[limits]\nmax_queue_per_model = 9', '[api.models.n]\npath = "/n"'])(
+    'changes with %j',
+    (more) => {
+      expect(hex(read(`${text}\n${more}`))).not.toBe(hex(read(text)));
+    },
+  );
 
   test('changes with a secret, and is the same for a key and its SHA-256, so nobody need tell the key', () => {
     expect(hex(read(text.replace('sk-one', 'sk-two')))).not.toBe(hex(read(text)));
@@ -384,5 +427,7 @@ test('the nearest name is by edit distance', () => {
 
 test('docs/configuration.md is what the schema says', () => {
   const top = fileURLToPath(new URL('../../..', import.meta.url));
-  expect(() => execFileSync(process.execPath, ['--import', 'tsx', 'scripts/configuration.ts', '--check'], { cwd: top })).not.toThrow();
+  expect(() =>
+    execFileSync(process.execPath, ['--import', 'tsx', 'scripts/configuration.ts', '--check'], { cwd: top }),
+  ).not.toThrow();
 });

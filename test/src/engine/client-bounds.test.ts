@@ -14,16 +14,26 @@ describe('length', () => {
   const of = (name: keyof typeof engines): Engine => engines[name] as Engine;
   beforeAll(async () => {
     await Promise.all(
-      (['context', 'chat', 'embed', 'rerank'] as const).map(async (name) => void (engines[name] = await openDemo(`demo-${name}`))),
+      (['context', 'chat', 'embed', 'rerank'] as const).map(
+        async (name) => void (engines[name] = await openDemo(`demo-${name}`)),
+      ),
     );
   });
   afterAll(() => Promise.all(Object.values(engines).map((engine) => engine.close())));
 
   test.each<[string, string, () => Promise<unknown>]>([
     ['a text to tokenize', 'prompt', () => of('context').tokenize({ text: tooLong })],
-    ['the same under another name', 'content', () => of('context').tokenize({ text: tooLong, param: 'content' })],
+    [
+      'the same under another name',
+      'content',
+      () => of('context').tokenize({ text: tooLong, param: 'content' }),
+    ],
     ['a text to tokenize by an embedder', 'prompt', () => of('embed').tokenize({ text: tooLong })],
-    ['a conversation to tokenize', 'messages', () => of('chat').tokenize({ messages: [{ role: 'user', content: tooLong }] })],
+    [
+      'a conversation to tokenize',
+      'messages',
+      () => of('chat').tokenize({ messages: [{ role: 'user', content: tooLong }] }),
+    ],
     ['an input', 'input', () => of('embed').embed(['a', tooLong], forever)],
     ['a query', 'query', () => of('rerank').rank(tooLong, ['a'], forever)],
     ['a document', 'documents', () => of('rerank').rank('a', ['a', tooLong], forever)],
@@ -54,11 +64,17 @@ describe('length', () => {
     const text = await engine.detokenize(tokens);
     expect(await engine.pieces(tokens)).toHaveLength(tokens.length);
     for (const work of [engine.detokenize([...tokens, token]), engine.pieces([...tokens, token])])
-      expect(await refusal(work)).toMatchObject({ status: 400, code: 'context_length_exceeded', param: 'tokens' });
+      expect(await refusal(work)).toMatchObject({
+        status: 400,
+        code: 'context_length_exceeded',
+        param: 'tokens',
+      });
     expect(text.length).toBeGreaterThan(contextLength);
     // Characters of a token each, which a look at the bytes does not tell.
     const digits = (count: number): string => '\u{1d7d8}'.repeat(count);
-    expect(await engine.tokenize({ text: digits(contextLength - 1), addSpecial: false })).toHaveLength(4 * (contextLength - 1));
+    expect(await engine.tokenize({ text: digits(contextLength - 1), addSpecial: false })).toHaveLength(
+      4 * (contextLength - 1),
+    );
     const error = await refusal(engine.tokenize({ text: digits(contextLength + 1), addSpecial: false }));
     expect(error).toMatchObject({ status: 400, code: 'context_length_exceeded', param: 'prompt' });
     expect(error.message).not.toContain('at least ');
@@ -78,7 +94,11 @@ test.each([
     const leaving = new AbortController();
     const left = ask(engine, leaving.signal);
     const stayed = ask(engine, forever);
-    expect(await refusal(ask(engine, forever))).toMatchObject({ status: 429, code: 'engine_overloaded', retryAfterSeconds: 1 });
+    expect(await refusal(ask(engine, forever))).toMatchObject({
+      status: 429,
+      code: 'engine_overloaded',
+      retryAfterSeconds: 1,
+    });
     leaving.abort(new Error('the client left'));
     await expect(left).rejects.toThrow('the client left');
     const next = ask(engine, forever);
@@ -96,15 +116,23 @@ test('token ids that are too many are refused without the child', async () => {
   ]);
   try {
     for (const { pid } of [context, embed]) process.kill(pid ?? 0, 'SIGSTOP');
-    const ids = (engine: Engine, more: number): number[] => Array.from({ length: engine.info.contextLength + more }, () => 5);
+    const ids = (engine: Engine, more: number): number[] =>
+      Array.from({ length: engine.info.contextLength + more }, () => 5);
     const tooMany = { status: 400, code: 'context_length_exceeded' };
-    expect(await refusal(run(context, { prompt: { kind: 'tokens', tokens: ids(context, 0) } }))).toMatchObject({
+    expect(
+      await refusal(run(context, { prompt: { kind: 'tokens', tokens: ids(context, 0) } })),
+    ).toMatchObject({
       ...tooMany,
       param: 'prompt',
     });
-    expect(await refusal(embed.embed([[5], ids(embed, 1)], forever))).toMatchObject({ ...tooMany, param: 'input' });
+    expect(await refusal(embed.embed([[5], ids(embed, 1)], forever))).toMatchObject({
+      ...tooMany,
+      param: 'input',
+    });
     for (const { pid } of [context, embed]) process.kill(pid ?? 0, 'SIGCONT');
-    expect((await run(context, { prompt: { kind: 'tokens', tokens: ids(context, -1) } })).finish).toBe('length');
+    expect((await run(context, { prompt: { kind: 'tokens', tokens: ids(context, -1) } })).finish).toBe(
+      'length',
+    );
     expect((await embed.embed([ids(embed, 0)], forever)).vectors).toHaveLength(1);
   } finally {
     await Promise.all([context.close(), embed.close()]);

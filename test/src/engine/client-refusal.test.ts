@@ -11,13 +11,16 @@ test('with slots and queue full the next is 429 although the child stands still;
   try {
     const stop = new AbortController();
     const begin = (i: number): AsyncIterator<unknown> =>
-      engine.generate(request({ prompt: { kind: 'text', text: `stream ${i}` }, maxTokens: 1500 }), stop.signal)[Symbol.asyncIterator]();
+      engine
+        .generate(request({ prompt: { kind: 'text', text: `stream ${i}` }, maxTokens: 1500 }), stop.signal)
+        [Symbol.asyncIterator]();
     const running = begin(0);
     const other = begin(1);
     await Promise.all([running.next(), other.next()]);
     const waiting = Promise.allSettled([begin(2).next(), begin(3).next()]);
     // The child says how many wait with the events of each step.
-    while (engine.stats().queued < 2) if ((await running.next()).done === true) throw new Error('the stream ended first');
+    while (engine.stats().queued < 2)
+      if ((await running.next()).done === true) throw new Error('the stream ended first');
     process.kill(engine.pid ?? 0, 'SIGSTOP');
     const refused: unknown = await run(engine).catch((error: unknown) => error);
     expect(refused).toBeInstanceOf(ApiError);

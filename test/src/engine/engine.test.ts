@@ -10,7 +10,15 @@ import { ApiError } from '../../../src/base/errors.ts';
 import type { Engine, GenerateEvent, Sampling } from '../../../src/engine/seam/engine.ts';
 import { jsonObjectGrammar, schemaToGrammar, toolCallGrammar } from '../../../src/grammar/compile.ts';
 import { openEngine } from '../../../src/engine/open.ts';
-import { GREEDY, openDemo, request, run, summary, tokensOf, workerEntry } from '../../fixtures/engine/demo-engine.ts';
+import {
+  GREEDY,
+  openDemo,
+  request,
+  run,
+  summary,
+  tokensOf,
+  workerEntry,
+} from '../../fixtures/engine/demo-engine.ts';
 import { apiRefusal as refusal } from '../../fixtures/refusal.ts';
 
 const OPENED: Engine[] = [];
@@ -32,7 +40,8 @@ const SAMPLED: Sampling = { ...GREEDY, temperature: 1 };
 
 /** Logprobs of the first token written. */
 function first(events: readonly GenerateEvent[]) {
-  for (const event of events) if (event.type === 'delta' && event.logprobs?.[0] !== undefined) return event.logprobs[0];
+  for (const event of events)
+    if (event.type === 'delta' && event.logprobs?.[0] !== undefined) return event.logprobs[0];
   throw new Error('no logprobs');
 }
 
@@ -95,7 +104,9 @@ describe('generation', () => {
 
   test('logprobs are of the raw distribution, whatever is sampled', async () => {
     const prompt = { kind: 'tokens', tokens: tokensOf(4, 30, context.info.vocabSize) } as const;
-    const plain = first((await run(context, { prompt, maxTokens: 1, logprobs: 5, cacheScope: 'raw 1' })).events);
+    const plain = first(
+      (await run(context, { prompt, maxTokens: 1, logprobs: 5, cacheScope: 'raw 1' })).events,
+    );
     const odd = first(
       (
         await run(context, {
@@ -103,7 +114,14 @@ describe('generation', () => {
           maxTokens: 1,
           logprobs: 5,
           cacheScope: 'raw 2',
-          sampling: { ...SAMPLED, temperature: 2, topK: 3, seed: 1, logitBias: new Map([[300, 5]]), presencePenalty: 1 },
+          sampling: {
+            ...SAMPLED,
+            temperature: 2,
+            topK: 3,
+            seed: 1,
+            logitBias: new Map([[300, 5]]),
+            presencePenalty: 1,
+          },
         })
       ).events,
     );
@@ -112,19 +130,34 @@ describe('generation', () => {
     expect(odd.top.map((entry) => entry.token)).toEqual(plain.top.map((entry) => entry.token));
     odd.top.forEach((entry, i) => expect(entry.logprob).toBeCloseTo(plain.top[i]?.logprob ?? NaN, 3));
     expect(plain.logprob).toBe(plain.top[0]?.logprob);
-    expect(plain.top.map((entry) => entry.logprob)).toEqual(plain.top.map((entry) => entry.logprob).toSorted((a, b) => b - a));
+    expect(plain.top.map((entry) => entry.logprob)).toEqual(
+      plain.top.map((entry) => entry.logprob).toSorted((a, b) => b - a),
+    );
     // All of them together are the whole distribution.
-    const all = first((await run(context, { prompt, maxTokens: 1, logprobs: context.info.vocabSize })).events);
+    const all = first(
+      (await run(context, { prompt, maxTokens: 1, logprobs: context.info.vocabSize })).events,
+    );
     expect(all.top.reduce((sum, entry) => sum + Math.exp(entry.logprob), 0)).toBeCloseTo(1, 4);
   });
 
   test('logit_bias bans and forces', async () => {
     const { tokens } = await run(context, { maxTokens: 8, logprobs: 0 });
-    const [best] = await context.tokenize({ text: Buffer.from((tokens[0] ?? '').split('.').map(Number)).toString(), addSpecial: false });
-    const banned = await run(context, { maxTokens: 8, logprobs: 0, sampling: { ...GREEDY, logitBias: new Map([[best ?? 0, -100]]) } });
+    const [best] = await context.tokenize({
+      text: Buffer.from((tokens[0] ?? '').split('.').map(Number)).toString(),
+      addSpecial: false,
+    });
+    const banned = await run(context, {
+      maxTokens: 8,
+      logprobs: 0,
+      sampling: { ...GREEDY, logitBias: new Map([[best ?? 0, -100]]) },
+    });
     expect(tokens).toContain(tokens[0]);
     expect(banned.tokens).not.toContain(tokens[0]);
-    const forced = await run(context, { maxTokens: 3, logprobs: 0, sampling: { ...SAMPLED, logitBias: new Map([[300, 100]]) } });
+    const forced = await run(context, {
+      maxTokens: 3,
+      logprobs: 0,
+      sampling: { ...SAMPLED, logitBias: new Map([[300, 100]]) },
+    });
     expect(new Set(forced.tokens).size).toBe(1);
   });
 
@@ -134,16 +167,27 @@ describe('generation', () => {
       const error = await refusal(run(context, { maxTokens: 1, sampling: { ...GREEDY, logitBias: new Map([[1, 1], [token, 5]]) } })); // prettier-ignore
       expect([error.status, error.code, error.param]).toEqual([400, 'invalid_token', 'logit_bias']);
     }
-    const last = await run(context, { maxTokens: 1, sampling: { ...GREEDY, logitBias: new Map([[vocabSize - 1, 1]]) } });
+    const last = await run(context, {
+      maxTokens: 1,
+      sampling: { ...GREEDY, logitBias: new Map([[vocabSize - 1, 1]]) },
+    });
     expect(last.events.at(-1)).toMatchObject({ type: 'finish' });
   });
 
   test('penalties change what repeats', async () => {
     const force = new Map([[300, 30]]);
-    const repeating = await run(context, { maxTokens: 12, logprobs: 0, sampling: { ...GREEDY, logitBias: force } });
+    const repeating = await run(context, {
+      maxTokens: 12,
+      logprobs: 0,
+      sampling: { ...GREEDY, logitBias: force },
+    });
     expect(new Set(repeating.tokens).size).toBe(1);
     for (const penalty of [{ frequencyPenalty: 10 }, { presencePenalty: 60 }, { repeatPenalty: 50 }]) {
-      const { tokens } = await run(context, { maxTokens: 12, logprobs: 0, sampling: { ...GREEDY, logitBias: force, ...penalty } });
+      const { tokens } = await run(context, {
+        maxTokens: 12,
+        logprobs: 0,
+        sampling: { ...GREEDY, logitBias: force, ...penalty },
+      });
       expect(new Set(tokens).size).toBeGreaterThan(1);
     }
   });
@@ -173,7 +217,12 @@ describe('generation', () => {
 
   test('echo gives the prompt first, with its logprobs', async () => {
     const tokens = tokensOf(5, 100, context.info.vocabSize);
-    const { events, text } = await run(context, { prompt: { kind: 'tokens', tokens }, echo: true, logprobs: 1, maxTokens: 2 });
+    const { events, text } = await run(context, {
+      prompt: { kind: 'tokens', tokens },
+      echo: true,
+      logprobs: 1,
+      maxTokens: 2,
+    });
     const entries = events.flatMap((event) => (event.type === 'delta' ? (event.logprobs ?? []) : []));
     expect(entries).toHaveLength(102);
     expect(entries[0]?.logprob).toBeNaN();
@@ -185,11 +234,15 @@ describe('generation', () => {
       logprobs: context.info.vocabSize,
       maxTokens: 1,
     });
-    const alternatives = scored.events.flatMap((event) => (event.type === 'delta' ? (event.logprobs ?? []) : []))[0]?.top ?? [];
+    const alternatives =
+      scored.events.flatMap((event) => (event.type === 'delta' ? (event.logprobs ?? []) : []))[0]?.top ?? [];
     const wanted = entries[60];
-    expect(alternatives.some((each) => each.bytes.join() === wanted?.bytes.join() && Math.abs(each.logprob - wanted.logprob) < 1e-3)).toBe(
-      true,
-    );
+    expect(
+      alternatives.some(
+        (each) =>
+          each.bytes.join() === wanted?.bytes.join() && Math.abs(each.logprob - wanted.logprob) < 1e-3,
+      ),
+    ).toBe(true);
     const plain = await run(context, { prompt: { kind: 'tokens', tokens }, maxTokens: 2 });
     expect(text.endsWith(plain.text)).toBe(true);
     expect(text.length).toBeGreaterThan(plain.text.length);
@@ -197,29 +250,37 @@ describe('generation', () => {
 });
 
 describe('constraints', () => {
-  test.each([0, 1])('bans that leave no token for a schema are a refusal, never half an answer: temperature %d', async (temperature) => {
-    const gbnf = schemaToGrammar({ const: 'abc' });
-    const prompt = { kind: 'chat', messages: [{ role: 'user', content: 'Say it.' }] } as const;
-    const { vocabSize } = chat.info;
-    const pieces = await chat.pieces(Array.from({ length: vocabSize }, (_, token) => token));
-    const texts = pieces.map((piece) => Buffer.from(piece).toString());
-    const ban = (holds: (text: string) => boolean) =>
-      new Map(texts.flatMap((text, token): [number, number][] => (holds(text) ? [[token, -100]] : [])));
-    const asked = (logitBias: Map<number, number>) =>
-      run(chat, { prompt, grammar: { gbnf }, maxTokens: 40, sampling: { ...GREEDY, temperature, logitBias } });
+  test.each([0, 1])(
+    'bans that leave no token for a schema are a refusal, never half an answer: temperature %d',
+    async (temperature) => {
+      const gbnf = schemaToGrammar({ const: 'abc' });
+      const prompt = { kind: 'chat', messages: [{ role: 'user', content: 'Say it.' }] } as const;
+      const { vocabSize } = chat.info;
+      const pieces = await chat.pieces(Array.from({ length: vocabSize }, (_, token) => token));
+      const texts = pieces.map((piece) => Buffer.from(piece).toString());
+      const ban = (holds: (text: string) => boolean) =>
+        new Map(texts.flatMap((text, token): [number, number][] => (holds(text) ? [[token, -100]] : [])));
+      const asked = (logitBias: Map<number, number>) =>
+        run(chat, {
+          prompt,
+          grammar: { gbnf },
+          maxTokens: 40,
+          sampling: { ...GREEDY, temperature, logitBias },
+        });
 
-    // At its very beginning, and after some of it was written.
-    for (const holds of [(text: string) => text.includes('"'), (text: string) => text.includes('b')]) {
-      const error = await refusal(asked(ban(holds)));
-      expect([error.status, error.code, error.param]).toEqual([400, 'invalid_value', 'logit_bias']);
-    }
-    // A grammar that is complete ends, even if the token that would say so is banned.
-    const ends = chat.info.eosToken === null ? [] : [[chat.info.eosToken, -100] as const];
-    const whole = await asked(new Map([...ban((text) => text.includes('|')), ...ends]));
-    expect([whole.text, whole.finish]).toEqual(['"abc"', 'stop']);
-    // The engine goes on for everybody else.
-    expect((await run(chat, { prompt, maxTokens: 3 })).events.at(-1)).toMatchObject({ type: 'finish' });
-  });
+      // At its very beginning, and after some of it was written.
+      for (const holds of [(text: string) => text.includes('"'), (text: string) => text.includes('b')]) {
+        const error = await refusal(asked(ban(holds)));
+        expect([error.status, error.code, error.param]).toEqual([400, 'invalid_value', 'logit_bias']);
+      }
+      // A grammar that is complete ends, even if the token that would say so is banned.
+      const ends = chat.info.eosToken === null ? [] : [[chat.info.eosToken, -100] as const];
+      const whole = await asked(new Map([...ban((text) => text.includes('|')), ...ends]));
+      expect([whole.text, whole.finish]).toEqual(['"abc"', 'stop']);
+      // The engine goes on for everybody else.
+      expect((await run(chat, { prompt, maxTokens: 3 })).events.at(-1)).toMatchObject({ type: 'finish' });
+    },
+  );
 
   const schema = {
     type: 'object',
@@ -255,7 +316,10 @@ describe('constraints', () => {
       { type: 'number', minimum: -1.5, maximum: 1e15 },
       { type: 'integer', multipleOf: 60, minimum: -5 },
       { type: 'object', properties: { 'odd "key"\n\\é😀': {} }, additionalProperties: { type: 'null' } },
-      { $defs: { t: { type: 'object', properties: { k: { type: 'array', items: { $ref: '#/$defs/t' } } } } }, $ref: '#/$defs/t' },
+      {
+        $defs: { t: { type: 'object', properties: { k: { type: 'array', items: { $ref: '#/$defs/t' } } } } },
+        $ref: '#/$defs/t',
+      },
       {},
     ];
     for (const each of schemas) {
@@ -265,21 +329,40 @@ describe('constraints', () => {
   });
 
   test.each([
-    ['wide', { type: 'object', properties: Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`p${i}`, { type: 'null' }])) }],
+    [
+      'wide',
+      {
+        type: 'object',
+        properties: Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`p${i}`, { type: 'null' }])),
+      },
+    ],
     ['long tuple', { type: 'array', prefixItems: Array.from({ length: 1500 }, () => ({ type: 'boolean' })) }],
     ['many branches', { anyOf: Array.from({ length: 1000 }, (_, i) => ({ const: `value ${i}` })) }],
-    ['deep', Array.from({ length: 30 }).reduce<object>((inner) => ({ type: 'array', items: inner, minItems: 1 }), { type: 'integer' })],
+    [
+      'deep',
+      Array.from({ length: 30 }).reduce<object>((inner) => ({ type: 'array', items: inner, minItems: 1 }), {
+        type: 'integer',
+      }),
+    ],
     ['long strings', { type: 'string', minLength: 50_000, maxLength: 100_000 }],
     [
       'many of many',
       {
         type: 'array',
         minItems: 9000,
-        items: { type: 'array', minItems: 9000, items: { type: 'string', pattern: '^([a-z]{1,20}-){1,20}$' } },
+        items: {
+          type: 'array',
+          minItems: 9000,
+          items: { type: 'string', pattern: '^([a-z]{1,20}-){1,20}$' },
+        },
       },
     ],
   ])('the largest schemas we let pass neither crash nor stall the child: %s', async (_, large) => {
-    const { events } = await run(context, { maxTokens: 12, sampling: { ...SAMPLED, seed: 5 }, grammar: { gbnf: schemaToGrammar(large) } });
+    const { events } = await run(context, {
+      maxTokens: 12,
+      sampling: { ...SAMPLED, seed: 5 },
+      grammar: { gbnf: schemaToGrammar(large) },
+    });
     expect(events.at(-1)?.type).toBe('finish');
   });
 
@@ -296,7 +379,12 @@ describe('constraints', () => {
     const tools = [
       {
         name: 'get_weather',
-        parameters: { type: 'object', properties: { unit: { enum: ['c', 'f'] } }, required: ['unit'], additionalProperties: false },
+        parameters: {
+          type: 'object',
+          properties: { unit: { enum: ['c', 'f'] } },
+          required: ['unit'],
+          additionalProperties: false,
+        },
       },
     ];
     const grammar = toolCallGrammar(tools, 'auto', false, context.info.toolFormat);
@@ -317,28 +405,43 @@ describe('constraints', () => {
   });
 
   test('a grammar llama.cpp cannot read is a 400, a deep one too, and the child lives', async () => {
-    expect((await refusal(run(context, { grammar: { gbnf: 'root ::= missing' } }))).code).toBe('invalid_grammar');
-    expect((await refusal(run(context, { grammar: { gbnf: `root ::= ${'('.repeat(20_000)}"a"${')'.repeat(20_000)}` } }))).code).toBe(
+    expect((await refusal(run(context, { grammar: { gbnf: 'root ::= missing' } }))).code).toBe(
       'invalid_grammar',
     );
-    expect((await refusal(run(context, { grammar: { gbnf: 'root ::= root "a"' } }))).code).toBe('invalid_grammar');
+    expect(
+      (
+        await refusal(
+          run(context, { grammar: { gbnf: `root ::= ${'('.repeat(20_000)}"a"${')'.repeat(20_000)}` } }),
+        )
+      ).code,
+    ).toBe('invalid_grammar');
+    expect((await refusal(run(context, { grammar: { gbnf: 'root ::= root "a"' } }))).code).toBe(
+      'invalid_grammar',
+    );
     expect((await run(context, { maxTokens: 2 })).finish).toBe('length');
   });
 });
 
 describe('limits', () => {
   test('a prompt that does not fit is refused before start, in the words agents look for', async () => {
-    const error = await refusal(run(context, { prompt: { kind: 'tokens', tokens: tokensOf(1, 2048, context.info.vocabSize) } }));
+    const error = await refusal(
+      run(context, { prompt: { kind: 'tokens', tokens: tokensOf(1, 2048, context.info.vocabSize) } }),
+    );
     expect([error.status, error.code]).toEqual([400, 'context_length_exceeded']);
     expect(error.message).toContain('maximum context length');
     expect(error.message).toContain('exceeds the available context size');
-    expect((await run(context, { prompt: { kind: 'tokens', tokens: tokensOf(1, 2047, context.info.vocabSize) } })).finish).toBe('length');
+    expect(
+      (await run(context, { prompt: { kind: 'tokens', tokens: tokensOf(1, 2047, context.info.vocabSize) } }))
+        .finish,
+    ).toBe('length');
   });
 
   test('megabytes are refused before they are tokenized, in the same words', async () => {
     const text = 'the key '.repeat(900_000);
     const wait = refusal(run(context, { prompt: { kind: 'text', text } }));
-    const chatty = refusal(run(context, { prompt: { kind: 'chat', messages: [{ role: 'user', content: text }] } }));
+    const chatty = refusal(
+      run(context, { prompt: { kind: 'chat', messages: [{ role: 'user', content: text }] } }),
+    );
     for (const error of [await wait, await chatty]) {
       expect(error.code).toBe('context_length_exceeded');
       expect(error.message).toContain('at least');
@@ -348,17 +451,24 @@ describe('limits', () => {
   test('token ids outside the vocabulary, suffix without its tokens, vectors of a text model', async () => {
     const outside = await refusal(run(context, { prompt: { kind: 'tokens', tokens: [1, 4_815_162] } }));
     expect([outside.code, outside.message.includes('4815162')]).toEqual(['invalid_token', false]);
-    expect((await refusal(run(context, { prompt: { kind: 'text', text: 'a', suffix: 'b' } }))).code).toBe('unsupported_parameter');
+    expect((await refusal(run(context, { prompt: { kind: 'text', text: 'a', suffix: 'b' } }))).code).toBe(
+      'unsupported_parameter',
+    );
     expect((await refusal(context.embed(['a'], new AbortController().signal))).code).toBe('wrong_model_type');
     expect((await refusal(context.detokenize([-1]))).code).toBe('invalid_token');
   });
 
   test('a full queue is 429 with Retry-After; the queued ones are served', async () => {
     const engine = await open('demo-context', { slots: 1 }, { maxQueued: 2 });
-    const results = await Promise.allSettled(Array.from({ length: 6 }, () => run(engine, { maxTokens: 400 })));
-    const refused = results.flatMap((result) => (result.status === 'rejected' && result.reason instanceof ApiError ? [result.reason] : []));
+    const results = await Promise.allSettled(
+      Array.from({ length: 6 }, () => run(engine, { maxTokens: 400 })),
+    );
+    const refused = results.flatMap((result) =>
+      result.status === 'rejected' && result.reason instanceof ApiError ? [result.reason] : [],
+    );
     expect(refused.length).toBeGreaterThanOrEqual(3);
-    for (const error of refused) expect([error.status, error.code, error.retryAfterSeconds]).toEqual([429, 'engine_overloaded', 1]);
+    for (const error of refused)
+      expect([error.status, error.code, error.retryAfterSeconds]).toEqual([429, 'engine_overloaded', 1]);
     expect(results.filter((result) => result.status === 'fulfilled').length).toBeGreaterThanOrEqual(2);
     await engine.close();
   });
@@ -371,7 +481,10 @@ describe('limits', () => {
   });
 });
 
-async function aborted(events: AsyncIterable<GenerateEvent>, onEvent: (event: GenerateEvent) => void): Promise<unknown> {
+async function aborted(
+  events: AsyncIterable<GenerateEvent>,
+  onEvent: (event: GenerateEvent) => void,
+): Promise<unknown> {
   try {
     for await (const event of events) onEvent(event);
   } catch (error) {
@@ -424,7 +537,9 @@ describe('aborts', () => {
 
 test('a slow reader pauses itself and nobody else, and loses nothing', async () => {
   const engine = await open('demo-context', { slots: 2 }, { maxBufferedEvents: 8 });
-  const slow = engine.generate(request({ maxTokens: 1900, cacheScope: 'slow' }), new AbortController().signal)[Symbol.asyncIterator]();
+  const slow = engine
+    .generate(request({ maxTokens: 1900, cacheScope: 'slow' }), new AbortController().signal)
+    [Symbol.asyncIterator]();
   const events: GenerateEvent[] = [];
   const take = async (): Promise<boolean> => {
     const next = await slow.next();
@@ -434,7 +549,8 @@ test('a slow reader pauses itself and nobody else, and loses nothing', async () 
   await take();
   await take();
   // Neighbours run to their ends while the slow one is not read; 600 tokens each.
-  for (let i = 0; i < 3; i += 1) expect((await run(engine, { maxTokens: 600, cacheScope: `fast ${i}` })).finish).toBe('length');
+  for (let i = 0; i < 3; i += 1)
+    expect((await run(engine, { maxTokens: 600, cacheScope: `fast ${i}` })).finish).toBe('length');
   // In those 1800 steps the slow one wrote its buffer full and stopped: it still runs, and wrote far less than they did. How
   // far it gets before the pause reaches it depends on how busy this process is.
   const { active, completionTokens } = engine.stats();
@@ -452,7 +568,10 @@ describe('crashes', () => {
     let seen = 0;
     const error = await refusal(
       (async () => {
-        for await (const event of engine.generate(request({ maxTokens: 2000 }), new AbortController().signal)) {
+        for await (const event of engine.generate(
+          request({ maxTokens: 2000 }),
+          new AbortController().signal,
+        )) {
           if (event.type === 'delta' && (seen += 1) === 3) process.kill(engine.pid ?? 0, 'SIGKILL');
         }
       })(),
@@ -522,15 +641,22 @@ describe('loading', () => {
     ['random bytes', () => Buffer.from(tokensOf(1, 50_000, 256)), /GGUF/],
     ['a truncated model', () => good.subarray(0, good.length >> 1), /./],
     ['a truncated header', () => good.subarray(0, 200), /./],
-    ['one that makes llama.cpp abort: no layers', () => patched('llama.block_count', 0), /SIGABRT|GGML_ASSERT/],
+    [
+      'one that makes llama.cpp abort: no layers',
+      () => patched('llama.block_count', 0),
+      /SIGABRT|GGML_ASSERT/,
+    ],
     ['one that makes llama.cpp abort: no heads', () => patched('llama.attention.head_count', 0), /./],
     ['a wrong dimension', () => patched('llama.embedding_length', 96), /./],
-  ] as const)('%s is model_load_failed with a reason, and this process goes on', async (name, bytes, reason) => {
-    const error = await attempt(name.replace(/\W/g, '-'), bytes());
-    expect([error.status, error.code]).toEqual([500, 'model_load_failed']);
-    expect(error.message).toMatch(reason);
-    expect(error.message).not.toContain(folder);
-  });
+  ] as const)(
+    '%s is model_load_failed with a reason, and this process goes on',
+    async (name, bytes, reason) => {
+      const error = await attempt(name.replace(/\W/g, '-'), bytes());
+      expect([error.status, error.code]).toEqual([500, 'model_load_failed']);
+      expect(error.message).toMatch(reason);
+      expect(error.message).not.toContain(folder);
+    },
+  );
 
   test('mutated files load or are refused, and nothing else happens', async () => {
     // The header holds counts, lengths, types and offsets; each file has a few bytes of it changed.
@@ -538,11 +664,15 @@ describe('loading', () => {
     const outcomes = await Promise.all(
       Array.from({ length: 12 }, async (_, i) => {
         const bytes = Buffer.from(good);
-        for (const [k, at] of tokensOf(i + 1, 3, header).entries()) bytes[k === 0 ? at % 2000 : at] = (i * 37 + k * 101) & 0xff;
+        for (const [k, at] of tokensOf(i + 1, 3, header).entries())
+          bytes[k === 0 ? at % 2000 : at] = (i * 37 + k * 101) & 0xff;
         const path = join(folder, `mutated-${i}`);
         writeFileSync(path, bytes);
         try {
-          const engine = await openEngine({ workerEntry, loadTimeoutMs: 25_000 })({ path }, new AbortController().signal);
+          const engine = await openEngine({ workerEntry, loadTimeoutMs: 25_000 })(
+            { path },
+            new AbortController().signal,
+          );
           await engine.close();
           return 'loaded';
         } catch (error) {
@@ -555,18 +685,23 @@ describe('loading', () => {
   });
 
   test('a file that is not there, an abort and a time limit', async () => {
-    expect((await refusal(openEngine({ workerEntry })({ path: join(folder, 'nothing') }, new AbortController().signal))).code).toBe(
-      'model_load_failed',
-    );
+    expect(
+      (
+        await refusal(
+          openEngine({ workerEntry })({ path: join(folder, 'nothing') }, new AbortController().signal),
+        )
+      ).code,
+    ).toBe('model_load_failed');
     const path = join(folder, 'good');
     writeFileSync(path, good);
     const controller = new AbortController();
     const opening = openEngine({ workerEntry })({ path }, controller.signal);
     controller.abort(new Error('changed my mind'));
     await expect(opening).rejects.toThrow('changed my mind');
-    expect((await refusal(openEngine({ workerEntry, loadTimeoutMs: 1 })({ path }, new AbortController().signal))).message).toContain(
-      'too long',
-    );
+    expect(
+      (await refusal(openEngine({ workerEntry, loadTimeoutMs: 1 })({ path }, new AbortController().signal)))
+        .message,
+    ).toContain('too long');
   });
 
   test('from an inherited descriptor of a file without a name, with progress', async () => {
@@ -613,17 +748,26 @@ describe('vectors', () => {
   test('embeddings have length 1 and are the same alone and together', async () => {
     const engine = await open('demo-embed');
     const signal = new AbortController().signal;
-    const inputs = Array.from({ length: 150 }, (_, i) => `the key number ${i} ${'of the processor '.repeat(i % 9)}`);
+    const inputs = Array.from(
+      { length: 150 },
+      (_, i) => `the key number ${i} ${'of the processor '.repeat(i % 9)}`,
+    );
     const { vectors, tokens } = await engine.embed(inputs, signal);
     expect(vectors).toHaveLength(150);
     expect(tokens).toBeGreaterThan(150 * 3);
     for (const vector of vectors) expect(Math.hypot(...vector)).toBeCloseTo(1, 4);
     for (const i of [0, 8, 149]) {
       const [alone] = (await engine.embed([inputs[i] ?? ''], signal)).vectors;
-      const cosine = Array.from(alone ?? []).reduce((sum, value, k) => sum + value * (vectors[i]?.[k] ?? 0), 0);
+      const cosine = Array.from(alone ?? []).reduce(
+        (sum, value, k) => sum + value * (vectors[i]?.[k] ?? 0),
+        0,
+      );
       expect(cosine).toBeCloseTo(1, 4);
     }
-    const both = await Promise.all([engine.embed(inputs.slice(0, 3), signal), engine.embed(inputs.slice(3, 5), signal)]);
+    const both = await Promise.all([
+      engine.embed(inputs.slice(0, 3), signal),
+      engine.embed(inputs.slice(3, 5), signal),
+    ]);
     expect(both.map((each) => each.vectors.length)).toEqual([3, 2]);
     expect((await engine.embed([], signal)).vectors).toEqual([]);
     expect((await refusal(engine.embed(['word '.repeat(600)], signal))).code).toBe('context_length_exceeded');
@@ -633,7 +777,11 @@ describe('vectors', () => {
 
   test('rerank orders by relevance, in the order given', async () => {
     const engine = await open('demo-rerank');
-    const { scores } = await engine.rank('key', ['bread and butter', 'the key is private', 'nothing'], new AbortController().signal);
+    const { scores } = await engine.rank(
+      'key',
+      ['bread and butter', 'the key is private', 'nothing'],
+      new AbortController().signal,
+    );
     expect(scores).toHaveLength(3);
     expect(scores.indexOf(Math.max(...scores))).toBe(1);
     expect((await refusal(engine.embed(['a'], new AbortController().signal))).code).toBe('wrong_model_type');

@@ -55,8 +55,20 @@ describe('greedy identity', () => {
     try {
       for await (const event of engine.generate(
         {
-          prompt: { kind: 'tokens', tokens: tokensOf(1000 + seed, 1 + ((seed * 37) % 400), engine.info.vocabSize) },
-          sampling: { temperature: 1, topP: 1, topK: 0, minP: 0, presencePenalty: 0, frequencyPenalty: 0, repeatPenalty: 1, seed },
+          prompt: {
+            kind: 'tokens',
+            tokens: tokensOf(1000 + seed, 1 + ((seed * 37) % 400), engine.info.vocabSize),
+          },
+          sampling: {
+            temperature: 1,
+            topP: 1,
+            topK: 0,
+            minP: 0,
+            presencePenalty: 0,
+            frequencyPenalty: 0,
+            repeatPenalty: 1,
+            seed,
+          },
           n: 1,
           stop: [],
           maxTokens: 5 + ((seed * 13) % 40),
@@ -77,7 +89,11 @@ describe('greedy identity', () => {
     expect(new Set(alone.map(String)).size).toBe(LENGTHS.length);
     const changed = [...(prompts[4] ?? [])];
     changed[3] = changed[3] === 20 ? 21 : 20;
-    const { tokens } = await run(engine, { prompt: { kind: 'tokens', tokens: changed }, maxTokens: WRITTEN, logprobs: 0 });
+    const { tokens } = await run(engine, {
+      prompt: { kind: 'tokens', tokens: changed },
+      maxTokens: WRITTEN,
+      logprobs: 0,
+    });
     expect(tokens).not.toEqual(alone[4]);
   });
 
@@ -88,7 +104,8 @@ describe('greedy identity', () => {
 
   test('with neighbours joining, leaving and being cancelled', async () => {
     const background = Array.from({ length: 24 }, (_, seed) => noise(seed));
-    for (let i = 0; i < prompts.length; i += 1) expect(await write(engine, i, `joining ${i}`)).toEqual(alone[i]);
+    for (let i = 0; i < prompts.length; i += 1)
+      expect(await write(engine, i, `joining ${i}`)).toEqual(alone[i]);
     await Promise.all(background);
   });
 
@@ -121,11 +138,18 @@ describe('greedy identity', () => {
   });
 
   test('several choices of one request share the prompt and write the same', async () => {
-    const { texts, promptTokens } = await run(engine, { prompt: { kind: 'tokens', tokens: prompts[5] ?? [] }, maxTokens: WRITTEN, n: 11 });
+    const { texts, promptTokens } = await run(engine, {
+      prompt: { kind: 'tokens', tokens: prompts[5] ?? [] },
+      maxTokens: WRITTEN,
+      n: 11,
+    });
     expect(promptTokens).toBe(LENGTHS[5]);
     expect(texts).toHaveLength(11);
     expect(new Set(texts).size).toBe(1);
-    const { text } = await run(engine, { prompt: { kind: 'tokens', tokens: prompts[5] ?? [] }, maxTokens: WRITTEN });
+    const { text } = await run(engine, {
+      prompt: { kind: 'tokens', tokens: prompts[5] ?? [] },
+      maxTokens: WRITTEN,
+    });
     expect(texts[0]).toBe(text);
   });
 

@@ -47,9 +47,24 @@ function tried<T>(work: () => T): T | null {
 }
 
 /** [schema, accepted texts, refused texts] */
-const TABLE: readonly (readonly [name: string, schema: unknown, yes: readonly string[], no: readonly string[]])[] = [
-  ['string', { type: 'string' }, ['""', '"a"', '"\\n\\u00e9\\ud83d\\ude00"', '"é😀"'], ['a', '"', '"\n"', '"\\x"', '"\\ud83d"', '"a" ']],
-  ['string lengths count code points', { type: 'string', minLength: 2, maxLength: 3 }, ['"ab"', '"😀é\\n"'], ['"a"', '"abcd"', '""']],
+const TABLE: readonly (readonly [
+  name: string,
+  schema: unknown,
+  yes: readonly string[],
+  no: readonly string[],
+])[] = [
+  [
+    'string',
+    { type: 'string' },
+    ['""', '"a"', '"\\n\\u00e9\\ud83d\\ude00"', '"é😀"'],
+    ['a', '"', '"\n"', '"\\x"', '"\\ud83d"', '"a" '],
+  ],
+  [
+    'string lengths count code points',
+    { type: 'string', minLength: 2, maxLength: 3 },
+    ['"ab"', '"😀é\\n"'],
+    ['"a"', '"abcd"', '""'],
+  ],
   [
     'long maxLength is exact',
     { type: 'string', maxLength: 2345 },
@@ -62,14 +77,34 @@ const TABLE: readonly (readonly [name: string, schema: unknown, yes: readonly st
     [`"${'x'.repeat(2100)}"`, `"${'x'.repeat(3000)}"`],
     [`"${'x'.repeat(2099)}"`],
   ],
-  ['enum', { enum: ['a', 1, null, { k: [true] }] }, ['"a"', '1', 'null', '{"k":[true]}'], ['"b"', '2', '"1"']],
+  [
+    'enum',
+    { enum: ['a', 1, null, { k: [true] }] },
+    ['"a"', '1', 'null', '{"k":[true]}'],
+    ['"b"', '2', '"1"'],
+  ],
   ['enum with a type', { type: 'string', enum: ['a', 1] }, ['"a"'], ['1']],
   ['const', { const: 'x"y' }, ['"x\\"y"'], ['"x"']],
   ['integer', { type: 'integer' }, ['0', '-12', '9007199254740991'], ['01', '1.0', '-', '1e5', '--1']],
   ['number', { type: 'number' }, ['0', '-1.5', '2e10', '1.25E-7'], ['.5', '1.', '1e999', 'NaN', '00']],
-  ['integer bounds', { type: 'integer', minimum: -5, maximum: 12 }, ['-5', '-1', '0', '7', '12'], ['-6', '13', '-0', '100', '1.5']],
-  ['exclusive bounds', { type: 'integer', exclusiveMinimum: 0, exclusiveMaximum: 1000 }, ['1', '999', '500'], ['0', '1000', '-1']],
-  ['only a minimum', { type: 'integer', minimum: 18 }, ['18', '19', '99', '100', '123456'], ['17', '9', '-20', '0']],
+  [
+    'integer bounds',
+    { type: 'integer', minimum: -5, maximum: 12 },
+    ['-5', '-1', '0', '7', '12'],
+    ['-6', '13', '-0', '100', '1.5'],
+  ],
+  [
+    'exclusive bounds',
+    { type: 'integer', exclusiveMinimum: 0, exclusiveMaximum: 1000 },
+    ['1', '999', '500'],
+    ['0', '1000', '-1'],
+  ],
+  [
+    'only a minimum',
+    { type: 'integer', minimum: 18 },
+    ['18', '19', '99', '100', '123456'],
+    ['17', '9', '-20', '0'],
+  ],
   ['only a maximum', { type: 'integer', maximum: -3 }, ['-3', '-10', '-99999'], ['-2', '0', '3']],
   [
     'decimal bounds',
@@ -83,8 +118,18 @@ const TABLE: readonly (readonly [name: string, schema: unknown, yes: readonly st
     ['0.1', '0.0001', '1', '1.0'],
     ['0', '0.0', '1.1', '-0.5'],
   ],
-  ['multipleOf', { type: 'integer', multipleOf: 7, minimum: 0, maximum: 30 }, ['0', '7', '14', '21', '28'], ['1', '8', '35']],
-  ['multipleOf a power of ten', { type: 'number', multipleOf: 0.01, minimum: 0 }, ['1', '1.5', '1.25', '0.01'], ['1.255', '-1']],
+  [
+    'multipleOf',
+    { type: 'integer', multipleOf: 7, minimum: 0, maximum: 30 },
+    ['0', '7', '14', '21', '28'],
+    ['1', '8', '35'],
+  ],
+  [
+    'multipleOf a power of ten',
+    { type: 'number', multipleOf: 0.01, minimum: 0 },
+    ['1', '1.5', '1.25', '0.01'],
+    ['1.255', '-1'],
+  ],
   [
     'safe integers',
     { type: 'integer', minimum: -9007199254740991, maximum: 9007199254740991 },
@@ -98,14 +143,24 @@ const TABLE: readonly (readonly [name: string, schema: unknown, yes: readonly st
     ['"AB-12"', '"ab-123"', '"AB-12345"', '"xAB-123"'],
   ],
   ['pattern anywhere', { type: 'string', pattern: 'b+c?' }, ['"abc"', '"b"', '"xxbyy"'], ['"acd"', '""']],
-  ['pattern alternatives with own anchors', { type: 'string', pattern: '^a|b$' }, ['"axx"', '"xxb"'], ['"xa"', '"bx"']],
+  [
+    'pattern alternatives with own anchors',
+    { type: 'string', pattern: '^a|b$' },
+    ['"axx"', '"xxb"'],
+    ['"xa"', '"bx"'],
+  ],
   [
     'pattern with what JSON escapes',
     { type: 'string', pattern: '^"\\\\\\n[\\t"]$' },
     ['"\\"\\\\\\n\\t"', '"\\"\\\\\\n\\""'],
     ['"\\"\\\\nx"', '"\\"\\\\\\n\\\\"'],
   ],
-  ['pattern with a negated class', { type: 'string', pattern: '^[^a-y"]+$' }, ['"z1"', '"\\n"', '"é"'], ['"a"', '"\\""', '""']],
+  [
+    'pattern with a negated class',
+    { type: 'string', pattern: '^[^a-y"]+$' },
+    ['"z1"', '"\\n"', '"é"'],
+    ['"a"', '"\\""', '""'],
+  ],
   [
     'date',
     { type: 'string', format: 'date' },
@@ -119,30 +174,70 @@ const TABLE: readonly (readonly [name: string, schema: unknown, yes: readonly st
     ['"2024-01-31"', '"2024-01-31T24:00:00Z"'],
   ],
   ['uuid', { type: 'string', format: 'uuid' }, ['"123e4567-e89b-12d3-a456-426614174000"'], ['"123e4567"']],
-  ['ipv4', { type: 'string', format: 'ipv4' }, ['"127.0.0.1"', '"255.255.255.255"'], ['"256.1.1.1"', '"1.1.1"', '"01.1.1.1"']],
-  ['ipv6', { type: 'string', format: 'ipv6' }, ['"::1"', '"2001:db8:0:0:0:0:0:1"', '"::"'], ['"1:2"', '":::"']],
+  [
+    'ipv4',
+    { type: 'string', format: 'ipv4' },
+    ['"127.0.0.1"', '"255.255.255.255"'],
+    ['"256.1.1.1"', '"1.1.1"', '"01.1.1.1"'],
+  ],
+  [
+    'ipv6',
+    { type: 'string', format: 'ipv6' },
+    ['"::1"', '"2001:db8:0:0:0:0:0:1"', '"::"'],
+    ['"1:2"', '":::"'],
+  ],
   ['email', { type: 'string', format: 'email' }, ['"a.b@example.org"'], ['"a@b"', '"a b@c.de"']],
-  ['duration', { type: 'string', format: 'duration' }, ['"P1Y"', '"PT5M"', '"P3W"', '"P1DT2H"'], ['"P"', '"1Y"', '"PT"']],
+  [
+    'duration',
+    { type: 'string', format: 'duration' },
+    ['"P1Y"', '"PT5M"', '"P3W"', '"P1DT2H"'],
+    ['"P"', '"1Y"', '"PT"'],
+  ],
   [
     'object',
-    { type: 'object', properties: { a: { type: 'integer' }, b: { type: 'boolean' } }, required: ['a', 'b'], additionalProperties: false },
+    {
+      type: 'object',
+      properties: { a: { type: 'integer' }, b: { type: 'boolean' } },
+      required: ['a', 'b'],
+      additionalProperties: false,
+    },
     ['{"a":1,"b":true}', '{ "a": 1, "b": false }'],
     ['{"a":1}', '{"b":true,"a":1}', '{"a":1,"b":true,"c":1}', '{}'],
   ],
   [
     'optional properties',
-    { type: 'object', properties: { a: { const: 1 }, b: { const: 2 }, c: { const: 3 } }, required: ['b'], additionalProperties: false },
+    {
+      type: 'object',
+      properties: { a: { const: 1 }, b: { const: 2 }, c: { const: 3 } },
+      required: ['b'],
+      additionalProperties: false,
+    },
     ['{"b":2}', '{"a":1,"b":2}', '{"b":2,"c":3}', '{"a":1,"b":2,"c":3}'],
     ['{}', '{"a":1}', '{,"b":2}', '{"a":1,"c":3}', '{"b":2,}'],
   ],
   [
     'additional properties of a kind',
-    { type: 'object', properties: { id: { type: 'integer' } }, required: ['id'], additionalProperties: { type: 'boolean' } },
+    {
+      type: 'object',
+      properties: { id: { type: 'integer' } },
+      required: ['id'],
+      additionalProperties: { type: 'boolean' },
+    },
     ['{"id":1}', '{"id":1,"x":true}', '{"id":1,"i":true,"idx":false}'],
     ['{"id":1,"x":1}', '{"id":1,"id":true}', '{"x":true}'],
   ],
-  ['a map', { type: 'object', additionalProperties: { type: 'integer' } }, ['{}', '{"a":1,"b":2}'], ['{"a":"b"}']],
-  ['required but undeclared', { type: 'object', properties: {}, required: ['z'] }, ['{"z":1}', '{"z":[{}]}'], ['{}']],
+  [
+    'a map',
+    { type: 'object', additionalProperties: { type: 'integer' } },
+    ['{}', '{"a":1,"b":2}'],
+    ['{"a":"b"}'],
+  ],
+  [
+    'required but undeclared',
+    { type: 'object', properties: {}, required: ['z'] },
+    ['{"z":1}', '{"z":[{}]}'],
+    ['{}'],
+  ],
   [
     'array',
     { type: 'array', items: { type: 'integer' }, minItems: 1, maxItems: 3 },
@@ -180,7 +275,12 @@ const TABLE: readonly (readonly [name: string, schema: unknown, yes: readonly st
     'oneOf by discriminator',
     {
       oneOf: [
-        { type: 'object', properties: { k: { const: 'a' }, x: { type: 'integer' } }, required: ['k', 'x'], additionalProperties: false },
+        {
+          type: 'object',
+          properties: { k: { const: 'a' }, x: { type: 'integer' } },
+          required: ['k', 'x'],
+          additionalProperties: false,
+        },
         { type: 'object', properties: { k: { const: 'b' } }, required: ['k'], additionalProperties: false },
       ],
     },
@@ -200,7 +300,12 @@ const TABLE: readonly (readonly [name: string, schema: unknown, yes: readonly st
   ],
   [
     '$ref',
-    { $defs: { n: { type: 'integer' } }, type: 'object', properties: { a: { $ref: '#/$defs/n', description: 'x' } }, required: ['a'] },
+    {
+      $defs: { n: { type: 'integer' } },
+      type: 'object',
+      properties: { a: { $ref: '#/$defs/n', description: 'x' } },
+      required: ['a'],
+    },
     ['{"a":1}'],
     ['{"a":"1"}'],
   ],
@@ -222,7 +327,12 @@ const TABLE: readonly (readonly [name: string, schema: unknown, yes: readonly st
   ],
   [
     'recursion through #',
-    { type: 'object', properties: { next: { anyOf: [{ $ref: '#' }, { type: 'null' }] } }, required: ['next'], additionalProperties: false },
+    {
+      type: 'object',
+      properties: { next: { anyOf: [{ $ref: '#' }, { type: 'null' }] } },
+      required: ['next'],
+      additionalProperties: false,
+    },
     ['{"next":null}', '{"next":{"next":null}}'],
     ['{}', '{"next":1}'],
   ],
@@ -240,13 +350,23 @@ const TABLE: readonly (readonly [name: string, schema: unknown, yes: readonly st
   ],
   [
     'names that are listed',
-    { type: 'object', propertyNames: { enum: ['a', 'b'] }, additionalProperties: { type: 'integer' }, required: ['b'] },
+    {
+      type: 'object',
+      propertyNames: { enum: ['a', 'b'] },
+      additionalProperties: { type: 'integer' },
+      required: ['b'],
+    },
     ['{"a":1,"b":2}', '{"b":2}'],
     ['{"a":1}', '{"b":1,"c":1}', '{"b":"x"}'],
   ],
   [
     'names that are listed, beside properties',
-    { type: 'object', properties: { a: { type: 'null' }, z: {} }, propertyNames: { enum: ['a', 'b'] }, required: ['b'] },
+    {
+      type: 'object',
+      properties: { a: { type: 'null' }, z: {} },
+      propertyNames: { enum: ['a', 'b'] },
+      required: ['b'],
+    },
     ['{"a":null,"b":[]}', '{"b":2}'],
     ['{"a":1,"b":1}', '{"b":1,"z":1}'],
   ],
@@ -264,13 +384,23 @@ const TABLE: readonly (readonly [name: string, schema: unknown, yes: readonly st
   ],
   [
     'items of one part hold for the prefix of another',
-    { allOf: [{ type: 'array', prefixItems: [{ type: 'number' }, {}], minItems: 2 }, { items: { maximum: 5, type: 'integer' } }] },
+    {
+      allOf: [
+        { type: 'array', prefixItems: [{ type: 'number' }, {}], minItems: 2 },
+        { items: { maximum: 5, type: 'integer' } },
+      ],
+    },
     ['[1,2]', '[1,2,3]'],
     ['["nn",8454]', '[1,"a"]', '[6,1]', '[1]', '[1,2,6]'],
   ],
   [
     'a prefix is as long as the shortest part that is closed',
-    { allOf: [{ type: 'array', prefixItems: [{}], items: false }, { prefixItems: [{ type: 'integer' }, { type: 'null' }] }] },
+    {
+      allOf: [
+        { type: 'array', prefixItems: [{}], items: false },
+        { prefixItems: [{ type: 'integer' }, { type: 'null' }] },
+      ],
+    },
     ['[]', '[1]'],
     ['["a"]', '[1,null]'],
   ],
@@ -281,16 +411,24 @@ const TABLE: readonly (readonly [name: string, schema: unknown, yes: readonly st
     ['0.25', '-1.5', '1.4', '1.50'],
   ],
   ['multipleOf 2.5 of integers', { type: 'integer', multipleOf: 2.5 }, ['5', '10', '-15'], ['2.5', '7', '1']],
-  ['bounds far out', { type: 'number', minimum: -1e30, maximum: 1e25 }, ['1', '-123456.5', '999999999999999999999'], ['1e26', '"a"']],
+  [
+    'bounds far out',
+    { type: 'number', minimum: -1e30, maximum: 1e25 },
+    ['1', '-123456.5', '999999999999999999999'],
+    ['1e26', '"a"'],
+  ],
   ['anything', {}, ['1', '"a"', '[{"a":null}]', 'true'], ['', '{a:1}', 'undefined']],
 ];
 
 describe('schemaToGrammar', () => {
-  test.each(TABLE.map((row) => [...row] as [string, unknown, readonly string[], readonly string[]]))('%s', (_, schema, yes, no) => {
-    const matches = matcher(schema);
-    expect(yes.filter((text) => !matches(text))).toEqual([]);
-    expect(no.filter((text) => matches(text))).toEqual([]);
-  });
+  test.each(TABLE.map((row) => [...row] as [string, unknown, readonly string[], readonly string[]]))(
+    '%s',
+    (_, schema, yes, no) => {
+      const matches = matcher(schema);
+      expect(yes.filter((text) => !matches(text))).toEqual([]);
+      expect(no.filter((text) => matches(text))).toEqual([]);
+    },
+  );
 
   test('what the table says to accept validates, what is generated validates', () => {
     for (const [name, schema, yes] of TABLE) {
@@ -305,17 +443,39 @@ describe('schemaToGrammar', () => {
   });
 
   test('tuples as draft 7 has them', () => {
-    const closed = matcher({ type: 'array', items: [{ type: 'integer' }, { type: 'string' }], additionalItems: false, minItems: 1 });
-    expect(['[1]', '[1,"a"]', '[]', '["a"]', '[1,"a",2]'].map(closed)).toEqual([true, true, false, false, false]);
+    const closed = matcher({
+      type: 'array',
+      items: [{ type: 'integer' }, { type: 'string' }],
+      additionalItems: false,
+      minItems: 1,
+    });
+    expect(['[1]', '[1,"a"]', '[]', '["a"]', '[1,"a",2]'].map(closed)).toEqual([
+      true,
+      true,
+      false,
+      false,
+      false,
+    ]);
     const open = matcher({ items: [{ type: 'integer' }], additionalItems: { type: 'null' } });
     expect(['[]', '[1,null,null]', '[1,1]', '[null]'].map(open)).toEqual([true, true, false, false]);
     const nothing = matcher({ type: 'array', items: [], additionalItems: { type: 'null' } });
     expect(['[]', '[null]', '[1]'].map(nothing)).toEqual([true, true, false]);
     const conjoined = matcher({
-      allOf: [{ type: 'array', items: [{ type: 'number' }], minItems: 1 }, { items: { maximum: 5, type: 'number' } }],
+      allOf: [
+        { type: 'array', items: [{ type: 'number' }], minItems: 1 },
+        { items: { maximum: 5, type: 'number' } },
+      ],
     });
-    expect(['[5]', '[6]', '["a"]', '[1,2]', '[1,"a"]'].map(conjoined)).toEqual([true, false, false, true, false]);
-    expect(refusal(() => schemaToGrammar({ prefixItems: [{}], items: [{}] }, { param: 's' })).param).toBe('s.items');
+    expect(['[5]', '[6]', '["a"]', '[1,2]', '[1,"a"]'].map(conjoined)).toEqual([
+      true,
+      false,
+      false,
+      true,
+      false,
+    ]);
+    expect(refusal(() => schemaToGrammar({ prefixItems: [{}], items: [{}] }, { param: 's' })).param).toBe(
+      's.items',
+    );
   });
 
   test('parts of allOf about elements: what is generated validates against every one', () => {
@@ -378,13 +538,21 @@ describe('schemaToGrammar', () => {
       },
       'pattern',
     ],
-    ['several patterns that exclude each other', { allOf: [{ pattern: '^a' }, { pattern: '^b' }] }, 'pattern'],
+    [
+      'several patterns that exclude each other',
+      { allOf: [{ pattern: '^a' }, { pattern: '^b' }] },
+      'pattern',
+    ],
     ['exponential counts', { type: 'string', pattern: '((((a{99}){99}){99}){99})' }, 'pattern'],
     ['type', { type: 'text' }, 'type'],
     ['oneOf that overlaps', { oneOf: [{ type: 'integer' }, { type: 'number' }] }, 'oneOf'],
     ['a far $ref', { $ref: 'https://example.org/schema' }, '$ref'],
     ['a $ref to nothing', { $ref: '#/$defs/x' }, '$ref'],
-    ['a $ref circle', { $defs: { a: { $ref: '#/$defs/b' }, b: { anyOf: [{ $ref: '#/$defs/a' }] } }, $ref: '#/$defs/a' }, '$ref'],
+    [
+      'a $ref circle',
+      { $defs: { a: { $ref: '#/$defs/b' }, b: { anyOf: [{ $ref: '#/$defs/a' }] } }, $ref: '#/$defs/a' },
+      '$ref',
+    ],
     ['itself', { $ref: '#' }, '$ref'],
     ['false', { type: 'object', properties: { a: false } }, 'properties.a'],
     ['an empty range', { type: 'integer', minimum: 5, maximum: 4 }, 'minimum'],
@@ -403,17 +571,26 @@ describe('schemaToGrammar', () => {
     expect(refusal(() => schemaToGrammar(deep)).code).toBe('invalid_schema');
     const wide = {
       type: 'object',
-      properties: Object.fromEntries(Array.from({ length: 6000 }, (_, i) => [`p${i}`, { type: 'string', maxLength: i }])),
+      properties: Object.fromEntries(
+        Array.from({ length: 6000 }, (_, i) => [`p${i}`, { type: 'string', maxLength: i }]),
+      ),
     };
     expect(refusal(() => schemaToGrammar(wide)).code).toBe('invalid_schema');
-    expect(refusal(() => schemaToGrammar({ enum: Array.from({ length: 5000 }, (_, i) => i) })).code).toBe('invalid_schema');
-    expect(refusal(() => schemaToGrammar({ enum: Array.from({ length: 1000 }, (_, i) => 'x'.repeat(1000) + String(i)) })).code).toBe(
+    expect(refusal(() => schemaToGrammar({ enum: Array.from({ length: 5000 }, (_, i) => i) })).code).toBe(
       'invalid_schema',
     );
+    expect(
+      refusal(() =>
+        schemaToGrammar({ enum: Array.from({ length: 1000 }, (_, i) => 'x'.repeat(1000) + String(i)) }),
+      ).code,
+    ).toBe('invalid_schema');
     const large = {
       type: 'object',
       properties: Object.fromEntries(
-        Array.from({ length: 500 }, (_, i) => [`property ${i}`, { type: 'integer', minimum: -i, maximum: i * 7919 }]),
+        Array.from({ length: 500 }, (_, i) => [
+          `property ${i}`,
+          { type: 'integer', minimum: -i, maximum: i * 7919 },
+        ]),
       ),
     };
     expect(schemaToGrammar(large).length).toBeLessThan(MAX_GRAMMAR_BYTES);
@@ -512,14 +689,25 @@ describe('schemaToGrammar', () => {
         fc.boolean(),
         fc.integer({ min: -3000, max: 0 }),
         fc.integer({ min: 0, max: 3000 }),
-        fc.array(fc.oneof(fc.integer({ min: -4000, max: 4000 }), fc.integer({ min: -4, max: 4 })), { maxLength: 30 }),
+        fc.array(fc.oneof(fc.integer({ min: -4000, max: 4000 }), fc.integer({ min: -4, max: 4 })), {
+          maxLength: 30,
+        }),
         (step, decimals, integer, low, high, probes) => {
           const scale = 10 ** decimals;
-          const schema = { type: integer ? 'integer' : 'number', multipleOf: step / scale, minimum: low / scale, maximum: high / scale };
+          const schema = {
+            type: integer ? 'integer' : 'number',
+            multipleOf: step / scale,
+            minimum: low / scale,
+            maximum: high / scale,
+          };
           const matches = matcher(schema);
           for (const n of [...probes, ...probes.map((each) => each * step), 0]) {
             const fits = n % step === 0 && n >= low && n <= high && (!integer || n % scale === 0);
-            expect([schema, n / scale, matches(String(n === 0 ? 0 : n / scale))]).toEqual([schema, n / scale, fits]);
+            expect([schema, n / scale, matches(String(n === 0 ? 0 : n / scale))]).toEqual([
+              schema,
+              n / scale,
+              fits,
+            ]);
           }
         },
       ),
@@ -547,7 +735,9 @@ describe('schemaToGrammar', () => {
         fc.constantFrom(...patterns),
         fc.string({ unit: fc.constantFrom(...Array.from('abcxyzwABCD0129@. ,;_-\n"\\/*{}')), maxLength: 9 }),
         (pattern, text) => {
-          expect(matcher({ type: 'string', pattern })(JSON.stringify(text))).toBe(new RegExp(pattern, 'u'.slice(1)).test(text));
+          expect(matcher({ type: 'string', pattern })(JSON.stringify(text))).toBe(
+            new RegExp(pattern, 'u'.slice(1)).test(text),
+          );
         },
       ),
       { numRuns: 2000 },
@@ -585,7 +775,9 @@ function watched(value: unknown): { readonly value: unknown; looks(): number } {
 }
 
 function valuesOf(value: unknown): number {
-  return typeof value !== 'object' || value === null ? 1 : Object.values(value).reduce((sum: number, each) => sum + valuesOf(each), 1);
+  return typeof value !== 'object' || value === null
+    ? 1
+    : Object.values(value).reduce((sum: number, each) => sum + valuesOf(each), 1);
 }
 function times<T>(n: number, make: (i: number) => T): T[] {
   return Array.from({ length: n }, (_, i) => make(i));
@@ -605,23 +797,48 @@ function closed(properties: object): object {
 describe('a schema of a request holds nothing up', () => {
   // Each grows with n in the way that costs most.
   const families: readonly (readonly [string, (n: number) => unknown])[] = [
-    ['oneOf told apart by a property', (n) => ({ oneOf: times(n, (i) => closed({ kind: { const: `k${i}` }, v: { type: 'string' } })) })],
+    [
+      'oneOf told apart by a property',
+      (n) => ({ oneOf: times(n, (i) => closed({ kind: { const: `k${i}` }, v: { type: 'string' } })) }),
+    ],
     ['oneOf of constants', (n) => ({ oneOf: times(n, (i) => ({ const: i })) })],
     ['oneOf of references', (n) => ({ $defs: members(n, (i) => [`d${i}`, closed({ k: { const: i } })]), oneOf: times(n, (i) => ({ $ref: `#/$defs/d${i}` })) })], // prettier-ignore
     ['oneOf told apart by two properties', (n) => ({ oneOf: times(n, (i) => closed({ a: { const: i % 8 }, b: { const: Math.floor(i / 8) } })) })], // prettier-ignore
     ['enum', (n) => ({ enum: times(n, (i) => `v${i}`) })],
     ['enum beside const', (n) => ({ const: 'v0', enum: times(n, (i) => `v${i}`) })],
-    ['allOf of two enums', (n) => ({ allOf: [{ enum: times(n, (i) => i) }, { enum: times(n, (i) => n - i) }] })],
-    ['allOf that adds properties', (n) => ({ allOf: times(n, (i) => ({ properties: { [`p${i}`]: { type: 'null' } } })) })],
-    ['allOf on one property', (n) => ({ allOf: times(n, (i) => ({ properties: { p: { maxLength: i + 1 } } })) })],
+    [
+      'allOf of two enums',
+      (n) => ({ allOf: [{ enum: times(n, (i) => i) }, { enum: times(n, (i) => n - i) }] }),
+    ],
+    [
+      'allOf that adds properties',
+      (n) => ({ allOf: times(n, (i) => ({ properties: { [`p${i}`]: { type: 'null' } } })) }),
+    ],
+    [
+      'allOf on one property',
+      (n) => ({ allOf: times(n, (i) => ({ properties: { p: { maxLength: i + 1 } } })) }),
+    ],
     ['allOf that requires', (n) => ({ allOf: times(n, (i) => ({ required: [`r${i}`] })) })],
-    ['lists of types', (n) => ({ allOf: [{ type: times(n, () => 'string') }, { type: times(n, () => 'null') }] })],
-    ['required', (n) => ({ type: 'object', required: times(n, (i) => `r${i}`), properties: members(n, (i) => [`r${n - i}`, {}]) })],
+    [
+      'lists of types',
+      (n) => ({ allOf: [{ type: times(n, () => 'string') }, { type: times(n, () => 'null') }] }),
+    ],
+    [
+      'required',
+      (n) => ({
+        type: 'object',
+        required: times(n, (i) => `r${i}`),
+        properties: members(n, (i) => [`r${n - i}`, {}]),
+      }),
+    ],
     [
       'names beside additionalProperties',
       (n) => ({ properties: members(n, (i) => [`p${i}`, {}]), additionalProperties: { type: 'null' } }),
     ],
-    ['anyOf with siblings', (n) => ({ title: 'x', anyOf: times(n, () => ({ required: ['a'] })), properties: { a: {} } })],
+    [
+      'anyOf with siblings',
+      (n) => ({ title: 'x', anyOf: times(n, () => ({ required: ['a'] })), properties: { a: {} } }),
+    ],
   ];
 
   test.each(families.map((each) => [...each] as [string, (n: number) => unknown]))(
@@ -660,13 +877,20 @@ describe('a schema of a request holds nothing up', () => {
     // Oracle: every pair by its own.
     const constants = fc.oneof(fc.record({ const: fc.constantFrom(1, 'a', null) }), fc.record({ enum: fc.subarray([1, 'a', null, 2, 'b'], { minLength: 1 }) })); // prettier-ignore
     const object = fc
-      .dictionary(fc.constantFrom('p', 'q', 'r'), fc.oneof({ weight: 4, arbitrary: constants }, fc.constant({ type: 'string' })))
-      .chain((properties) => fc.subarray(Object.keys(properties)).map((required) => ({ type: 'object', properties, required })));
+      .dictionary(
+        fc.constantFrom('p', 'q', 'r'),
+        fc.oneof({ weight: 4, arbitrary: constants }, fc.constant({ type: 'string' })),
+      )
+      .chain((properties) =>
+        fc.subarray(Object.keys(properties)).map((required) => ({ type: 'object', properties, required })),
+      );
     const other = fc.oneof(constants, fc.record({ type: fc.constantFrom('string', 'integer', 'number', 'null', 'array') }), fc.constant({ type: ['string', 'null'] }), fc.constant({})); // prettier-ignore
     const branch = fc.oneof({ weight: 3, arbitrary: object }, other) as fc.Arbitrary<Record<string, unknown>>;
     fc.assert(
       fc.property(fc.array(branch, { minLength: 2, maxLength: 6 }), (branches) => {
-        const pairs = branches.flatMap((a, i) => branches.slice(0, i).map((b) => allExclusive([a, b], spend)));
+        const pairs = branches.flatMap((a, i) =>
+          branches.slice(0, i).map((b) => allExclusive([a, b], spend)),
+        );
         expect(allExclusive(branches, spend)).toBe(pairs.every(Boolean));
       }),
       { numRuns: 3000 },
@@ -677,7 +901,8 @@ describe('a schema of a request holds nothing up', () => {
         const [one, two] = [newAjv().compile(a), newAjv().compile(b)];
         const values = [1, 2, 1.5, 'a', 'b', 'c', null, [], {}];
         const inner = [undefined, 1, 'a', null, 2, 'b'];
-        for (const p of inner) for (const q of inner) for (const r of inner) values.push(JSON.parse(JSON.stringify({ p, q, r })));
+        for (const p of inner)
+          for (const q of inner) for (const r of inner) values.push(JSON.parse(JSON.stringify({ p, q, r })));
         expect(values.filter((value) => one(value) && two(value))).toEqual([]);
       }),
       { numRuns: 300 },
@@ -685,7 +910,10 @@ describe('a schema of a request holds nothing up', () => {
   });
 
   test('what many branches would each do again is counted', () => {
-    const again = (schema: object): unknown => ({ ...schema, anyOf: times(3000, (i) => ({ title: `${i}` })) });
+    const again = (schema: object): unknown => ({
+      ...schema,
+      anyOf: times(3000, (i) => ({ title: `${i}` })),
+    });
     for (const schema of [
       again({ enum: ['"'.repeat(90_000)] }),
       again({ enum: times(1000, (i) => i) }),
@@ -706,30 +934,48 @@ describe('a schema of a request holds nothing up', () => {
   test('values nested without end are refused, not a stack that ran over', () => {
     let deep: unknown = 1;
     for (let i = 0; i < 50_000; i += 1) deep = [deep];
-    for (const schema of [{ const: deep }, { enum: [deep] }, { default: deep }, { allOf: [{ const: deep }, { const: 1 }] }])
+    for (const schema of [
+      { const: deep },
+      { enum: [deep] },
+      { default: deep },
+      { allOf: [{ const: deep }, { const: 1 }] },
+    ])
       expect(refusal(() => schemaToGrammar(schema)).message).toContain('nests deeper');
-    expect(refusal(() => schemaToGrammar({ properties: { ['x'.repeat(50_000)]: {} }, additionalProperties: {} })).code).toBe(
-      'invalid_schema',
-    );
-    expect(refusal(() => toolCallGrammar([{ name: 'x', parameters: { const: deep } }], 'auto', true, GENERIC_TOOL_FORMAT)).param).toBe(
-      'tools[0].function.parameters',
-    );
+    expect(
+      refusal(() => schemaToGrammar({ properties: { ['x'.repeat(50_000)]: {} }, additionalProperties: {} }))
+        .code,
+    ).toBe('invalid_schema');
+    expect(
+      refusal(() =>
+        toolCallGrammar([{ name: 'x', parameters: { const: deep } }], 'auto', true, GENERIC_TOOL_FORMAT),
+      ).param,
+    ).toBe('tools[0].function.parameters');
   });
 
   test('tools share one allowance', () => {
     const tools = times(100, (t) => ({
       name: `t${t}`,
-      parameters: { type: 'object', properties: members(200, (i) => [`p${i}`, { type: 'integer', minimum: t * 1000 + i }]) },
+      parameters: {
+        type: 'object',
+        properties: members(200, (i) => [`p${i}`, { type: 'integer', minimum: t * 1000 + i }]),
+      },
     }));
-    expect(toolCallGrammar(tools.slice(0, 3), 'auto', true, GENERIC_TOOL_FORMAT).gbnf.length).toBeLessThan(MAX_GRAMMAR_BYTES);
-    expect(refusal(() => toolCallGrammar(tools, 'auto', true, GENERIC_TOOL_FORMAT)).message).toBe('the schema is too large');
+    expect(toolCallGrammar(tools.slice(0, 3), 'auto', true, GENERIC_TOOL_FORMAT).gbnf.length).toBeLessThan(
+      MAX_GRAMMAR_BYTES,
+    );
+    expect(refusal(() => toolCallGrammar(tools, 'auto', true, GENERIC_TOOL_FORMAT)).message).toBe(
+      'the schema is too large',
+    );
   });
 
   test('repetitions stay small once llama.cpp has written them out', () => {
     const lengths = (n: number): unknown =>
       closed(members(n, (i) => [`a${i}`, { type: 'string', minLength: i % 50, maxLength: 51 + i * 3 }]));
     const writtenOut = (text: string): number =>
-      [...text.matchAll(/\{(\d+)(?:,(\d*))?\}/g)].reduce((sum, [, min, max]) => sum + Math.max(Number(min), Number(max ?? 0)), 0);
+      [...text.matchAll(/\{(\d+)(?:,(\d*))?\}/g)].reduce(
+        (sum, [, min, max]) => sum + Math.max(Number(min), Number(max ?? 0)),
+        0,
+      );
     expect(writtenOut(schemaToGrammar(lengths(300)))).toBeLessThan(400_000);
     expect(refusal(() => schemaToGrammar(lengths(2500))).message).toBe('the schema is too large');
   });
@@ -742,14 +988,22 @@ describe('a schema of a request holds nothing up', () => {
       (branches, levels) => ({
         $defs: members(levels, (l) => [
           `l${l}`,
-          { anyOf: times(branches, (i) => branch(i, l + 1 < levels ? { $ref: `#/$defs/l${l + 1}` } : { type: 'string' })) },
+          {
+            anyOf: times(branches, (i) =>
+              branch(i, l + 1 < levels ? { $ref: `#/$defs/l${l + 1}` } : { type: 'string' }),
+            ),
+          },
         ]),
         $ref: '#/$defs/l0',
       });
     const late = nested((i, inner) => closed({ a: inner, z: { const: i } }));
     const early = nested((i, inner) => closed({ z: { const: i }, a: inner }));
     const named = nested((i, inner) => closed({ [`a${i}`]: inner }));
-    const optional = nested((i, inner) => ({ properties: { a: inner, [`z${i}`]: {} }, additionalProperties: false, type: 'object' }));
+    const optional = nested((i, inner) => ({
+      properties: { a: inner, [`z${i}`]: {} },
+      additionalProperties: false,
+      type: 'object',
+    }));
     const recursive = (first: object): object => ({
       anyOf: [
         closed({ ...first, l: { $ref: '#' }, r: { $ref: '#' }, t: { const: 1 } }),
@@ -758,7 +1012,9 @@ describe('a schema of a request holds nothing up', () => {
       ],
     });
     const arrays = (levels: number, maxItems: number): object =>
-      times(levels, () => 0).reduce<object>((items) => ({ type: 'array', items, maxItems }), { type: 'null' });
+      times(levels, () => 0).reduce<object>((items) => ({ type: 'array', items, maxItems }), {
+        type: 'null',
+      });
     const most = (schema: unknown): number => {
       const grammar = parseGbnf(schemaToGrammar(schema));
       let found = 0;
@@ -780,7 +1036,9 @@ describe('a schema of a request holds nothing up', () => {
       expect(refusal(() => schemaToGrammar(schema)).message).toContain('begin alike');
       const tool = { name: 'x', parameters: { type: 'object', properties: { a: schema }, required: ['a'] } };
       if (!JSON.stringify(schema).includes('$ref'))
-        expect(refusal(() => toolCallGrammar([tool], 'auto', true, GENERIC_TOOL_FORMAT)).param).toBe('tools[0].function.parameters');
+        expect(refusal(() => toolCallGrammar([tool], 'auto', true, GENERIC_TOOL_FORMAT)).param).toBe(
+          'tools[0].function.parameters',
+        );
     });
 
     test.each<[string, unknown]>([
@@ -802,10 +1060,17 @@ describe('a schema of a request holds nothing up', () => {
       ['an enum of its greatest length', closed({ a: { enum: times(1000, (i) => `v${i}`) } })],
       ['arrays in arrays', arrays(20, 100)],
       ['a host’s name', { type: 'string', pattern: '^([a-z0-9]{1,63}\\.)+[a-z]{2,63}$' }],
-      ['every format', closed(members(3, (i) => [`f${i}`, { type: 'string', format: ['email', 'ipv6', 'duration'][i] }]))],
+      [
+        'every format',
+        closed(members(3, (i) => [`f${i}`, { type: 'string', format: ['email', 'ipv6', 'duration'][i] }])),
+      ],
       [
         'a thousand optional properties',
-        { type: 'object', properties: members(1000, (i) => [`p${i}`, { type: 'null' }]), additionalProperties: false },
+        {
+          type: 'object',
+          properties: members(1000, (i) => [`p${i}`, { type: 'null' }]),
+          additionalProperties: false,
+        },
       ],
     ])('what is kept open stays small: %s', (_, schema) => {
       expect(most(schema)).toBeLessThan(2 * 2500);
@@ -825,16 +1090,24 @@ describe('other grammars', () => {
     fc.assert(
       fc.property(
         fc.dictionary(fc.string(), fc.jsonValue({ maxDepth: 3 }), { maxKeys: 4 }),
-        (value) => accepts(grammar, JSON.stringify(value).replaceAll('-0', '0')) || /e[+-]?\d{3}|\d{17}/.test(JSON.stringify(value)),
+        (value) =>
+          accepts(grammar, JSON.stringify(value).replaceAll('-0', '0')) ||
+          /e[+-]?\d{3}|\d{17}/.test(JSON.stringify(value)),
       ),
     );
-    for (let seed = 0; seed < 50; seed += 1) expect(() => JSON.parse(generate(grammar, seededRandom(seed, 1)))).not.toThrow();
+    for (let seed = 0; seed < 50; seed += 1)
+      expect(() => JSON.parse(generate(grammar, seededRandom(seed, 1)))).not.toThrow();
   });
 
   const tools = [
     {
       name: 'get_weather',
-      parameters: { type: 'object', properties: { city: { type: 'string' } }, required: ['city'], additionalProperties: false },
+      parameters: {
+        type: 'object',
+        properties: { city: { type: 'string' } },
+        required: ['city'],
+        additionalProperties: false,
+      },
     },
     { name: 'now', parameters: { type: 'object', properties: {} } },
   ];
@@ -864,7 +1137,10 @@ describe('other grammars', () => {
     ).toBe(true);
     const llama = detectToolFormat('{% if tools %}"parameters"{% endif %}<|eot_id|>');
     expect(
-      accepts(parseGbnf(toolCallGrammar(tools, 'required', false, llama).gbnf), '{"name": "get_weather", "parameters": {"city": "x"}}'),
+      accepts(
+        parseGbnf(toolCallGrammar(tools, 'required', false, llama).gbnf),
+        '{"name": "get_weather", "parameters": {"city": "x"}}',
+      ),
     ).toBe(true);
     expect(detectToolFormat('{% for m in messages %}').kind).toBe('generic');
     expect(detectToolFormat('{{ tools }} <tool_call>').kind).toBe('hermes');

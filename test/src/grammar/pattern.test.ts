@@ -59,7 +59,10 @@ describe('what the helpers of the OpenAI SDK make of zod', () => {
     'partial record': z.partialRecord(z.enum(['a', 'b']), z.boolean()),
     tuple: z.tuple([z.string(), z.number()]),
     'tuple with a rest': z.tuple([z.boolean()], z.null()),
-    union: z.discriminatedUnion('k', [z.object({ k: z.literal('a'), x: z.number() }), z.object({ k: z.literal('b'), y: z.boolean() })]),
+    union: z.discriminatedUnion('k', [
+      z.object({ k: z.literal('a'), x: z.number() }),
+      z.object({ k: z.literal('b'), y: z.boolean() }),
+    ]),
     intersection: z.intersection(z.object({ a: z.boolean() }), z.object({ b: z.null() })),
     step: z.number().multipleOf(0.5).min(-10).max(10),
     'a far bound': z.number().max(1e25),
@@ -76,8 +79,16 @@ describe('what the helpers of the OpenAI SDK make of zod', () => {
   });
 
   test('a tool', () => {
-    const { function: tool } = zodFunction({ name: 'invite', parameters: z.object({ who: z.email(), on: z.iso.date() }) });
-    const { gbnf } = toolCallGrammar([{ name: tool.name, parameters: tool.parameters ?? {} }], 'required', false, GENERIC_TOOL_FORMAT);
+    const { function: tool } = zodFunction({
+      name: 'invite',
+      parameters: z.object({ who: z.email(), on: z.iso.date() }),
+    });
+    const { gbnf } = toolCallGrammar(
+      [{ name: tool.name, parameters: tool.parameters ?? {} }],
+      'required',
+      false,
+      GENERIC_TOOL_FORMAT,
+    );
     const call = (who: string): string =>
       `<tool_call>\n{"name": "invite", "arguments": {"who": "${who}", "on": "2024-02-29"}}\n</tool_call>`;
     expect(accepts(parseGbnf(gbnf), call("o'neil+x@mail.example.org"))).toBe(true);
@@ -86,7 +97,8 @@ describe('what the helpers of the OpenAI SDK make of zod', () => {
 });
 
 describe('a pattern is one reading', () => {
-  const grammarOf = (schema: object): ReturnType<typeof parseGbnf> => parseGbnf(schemaToGrammar({ type: 'string', ...schema }));
+  const grammarOf = (schema: object): ReturnType<typeof parseGbnf> =>
+    parseGbnf(schemaToGrammar({ type: 'string', ...schema }));
 
   // Words over characters that JSON writes plainly, by a short escape, by a long one, and in more than one byte.
   const letter = fc.constantFrom(...Array.from('ab1"\\\n\u0001é€/'));
@@ -95,16 +107,24 @@ describe('a pattern is one reading', () => {
     pattern: fc.array(tie('sequence'), { minLength: 1, maxLength: 3 }).map((each) => each.join('|')),
     sequence: fc.array(tie('item'), { maxLength: 3 }).map((each) => each.join('')),
     item: fc
-      .tuple(tie('atom'), fc.constantFrom('', '', '', '*', '+', '?', '{2}', '{0,2}', '{1,2}', '{2,}', '*?', '{0}'))
+      .tuple(
+        tie('atom'),
+        fc.constantFrom('', '', '', '*', '+', '?', '{2}', '{0,2}', '{1,2}', '{2,}', '*?', '{0}'),
+      )
       .map((each) => each.join('')),
     atom: fc.oneof(
       { maxDepth: 2 },
       { weight: 5, arbitrary: letter.map(quoted) },
-      { weight: 3, arbitrary: fc.constantFrom('.', '\\d', '\\W', '\\s', '[ab]', '[^a\\n]', '[\\x00-"1]', '[a-z€]') },
+      {
+        weight: 3,
+        arbitrary: fc.constantFrom('.', '\\d', '\\W', '\\s', '[ab]', '[^a\\n]', '[\\x00-"1]', '[a-z€]'),
+      },
       { weight: 2, arbitrary: fc.oneof(tie('pattern'), tie('pattern')).map((each) => `(${each})`) },
     ),
   }));
-  const anchored = fc.tuple(fc.constantFrom('^', ''), pattern, fc.constantFrom('$', '')).map((each) => each.join(''));
+  const anchored = fc
+    .tuple(fc.constantFrom('^', ''), pattern, fc.constantFrom('$', ''))
+    .map((each) => each.join(''));
 
   test('random patterns: accepted is what the RegExp matches, of the lengths asked for', () => {
     let [matched, not, complex] = [0, 0, 0];
@@ -128,7 +148,8 @@ describe('a pattern is one reading', () => {
             }
             // Nothing of this length matches: shown on all the words there are.
             for (const word of words)
-              if (word.length >= minLength && word.length <= maxLength) expect(expression.test(word.join(''))).toBe(false);
+              if (word.length >= minLength && word.length <= maxLength)
+                expect(expression.test(word.join(''))).toBe(false);
             return;
           }
           const fits = (text: string): boolean => {
@@ -137,7 +158,11 @@ describe('a pattern is one reading', () => {
           };
           for (const word of words) {
             const text = word.join('');
-            expect([source, text, accepts(grammar, JSON.stringify(text))]).toEqual([source, text, fits(text)]);
+            expect([source, text, accepts(grammar, JSON.stringify(text))]).toEqual([
+              source,
+              text,
+              fits(text),
+            ]);
             if (fits(text)) matched += 1;
             else not += 1;
           }
@@ -171,12 +196,19 @@ describe('a pattern is one reading', () => {
     ['one optional character after another', `^${'a?'.repeat(900)}$`, ['a'.repeat(900)]],
     ['repetitions next to each other', '^a*b?a*b?a*b?a*b?a*$', ['a'.repeat(50)]],
     ['repetitions in repetitions', '^((a|b)*c?)*(a|ab)+$', ['ab'.repeat(30)]],
-    ['words that begin alike', `^(${Array.from({ length: 200 }, (_, i) => `word${i}`).join('|')})$`, ['word199']],
+    [
+      'words that begin alike',
+      `^(${Array.from({ length: 200 }, (_, i) => `word${i}`).join('|')})$`,
+      ['word199'],
+    ],
     ['somewhere in any text', 'needle|need|ned', ['xxneedxx', 'nednedneedle']],
   ])('%s', (_, source, texts) => {
-    expect(texts.every((text) => new RegExp(source).test(text) && accepts(grammarOf({ pattern: source }), JSON.stringify(text)))).toBe(
-      true,
-    );
+    expect(
+      texts.every(
+        (text) =>
+          new RegExp(source).test(text) && accepts(grammarOf({ pattern: source }), JSON.stringify(text)),
+      ),
+    ).toBe(true);
     expect(most({ pattern: source }, texts)).toBeLessThan(14);
   });
 
@@ -199,14 +231,19 @@ describe('a choice of words is one reading', () => {
     const grammar = parseGbnf(schemaToGrammar(schema));
     let found = 0;
     for (const text of texts)
-      expect([text, accepts(grammar, text, (readings) => (found = Math.max(found, readings)))]).toEqual([text, true]);
+      expect([text, accepts(grammar, text, (readings) => (found = Math.max(found, readings)))]).toEqual([
+        text,
+        true,
+      ]);
     return found;
   };
 
   test('the values of an enum, and optional names', () => {
     const values = Array.from({ length: 1000 }, (_, i) => `value ${i}`);
     expect(open({ enum: values }, ['"value 0"', '"value 10"', '"value 999"'])).toBeLessThan(13);
-    expect(open({ anyOf: values.map((value) => ({ const: value })) }, ['"value 0"', '"value 999"'])).toBeLessThan(13);
+    expect(
+      open({ anyOf: values.map((value) => ({ const: value })) }, ['"value 0"', '"value 999"']),
+    ).toBeLessThan(13);
     const properties = Object.fromEntries(Array.from({ length: 500 }, (_, i) => [`p${i}`, { type: 'null' }]));
     const texts = ['{}', '{"p0":null}', '{"p7":null,"p77":null,"p499":null}'];
     expect(open({ type: 'object', properties, additionalProperties: false }, texts)).toBeLessThan(16);
@@ -214,32 +251,49 @@ describe('a choice of words is one reading', () => {
 
   test('too many that go on differently are refused', () => {
     const names = Array.from({ length: 300 }, (_, i) => `${String.fromCodePoint(0x4e00 + i)}${i}`);
-    for (const schema of [{ enum: names }, { type: 'object', properties: Object.fromEntries(names.map((name) => [name, true])) }])
+    for (const schema of [
+      { enum: names },
+      { type: 'object', properties: Object.fromEntries(names.map((name) => [name, true])) },
+    ])
       expect(() => schemaToGrammar(schema)).toThrow(/too many choices|too large/);
   });
 
   test('random objects: accepted is what has the properties in their order', () => {
     const name = fc.stringMatching(/^[ab"\\\n:é]{0,3}$/);
-    const schemas = fc.uniqueArray(name, { maxLength: 6 }).chain((names) => fc.tuple(fc.constant(names), fc.subarray(names), fc.boolean()));
+    const schemas = fc
+      .uniqueArray(name, { maxLength: 6 })
+      .chain((names) => fc.tuple(fc.constant(names), fc.subarray(names), fc.boolean()));
     fc.assert(
-      fc.property(schemas, fc.array(fc.infiniteStream(fc.boolean()), { maxLength: 6 }), ([names, required, more], picks) => {
-        const properties = Object.fromEntries(names.map((each) => [each, { type: 'null' }]));
-        const grammar = parseGbnf(
-          schemaToGrammar({ type: 'object', properties, required, additionalProperties: more ? { type: 'boolean' } : false }),
-        );
-        for (const pick of picks) {
-          const chosen = Object.keys(properties).filter(() => pick.next().value);
-          const text = JSON.stringify(Object.fromEntries(chosen.map((each) => [each, null])));
-          expect([text, accepts(grammar, text)]).toEqual([text, required.every((each) => chosen.includes(each))]);
-        }
-        for (let seed = 0; seed < 3; seed += 1) {
-          const value = JSON.parse(generate(grammar, seededRandom(seed, 0), 30)) as Record<string, unknown>;
-          expect(required.every((each) => Object.hasOwn(value, each))).toBe(true);
-          for (const [key, each] of Object.entries(value))
-            expect(names.includes(key) ? each : typeof each).toBe(names.includes(key) ? null : 'boolean');
-          if (!more) expect(Object.keys(value).every((key) => names.includes(key))).toBe(true);
-        }
-      }),
+      fc.property(
+        schemas,
+        fc.array(fc.infiniteStream(fc.boolean()), { maxLength: 6 }),
+        ([names, required, more], picks) => {
+          const properties = Object.fromEntries(names.map((each) => [each, { type: 'null' }]));
+          const grammar = parseGbnf(
+            schemaToGrammar({
+              type: 'object',
+              properties,
+              required,
+              additionalProperties: more ? { type: 'boolean' } : false,
+            }),
+          );
+          for (const pick of picks) {
+            const chosen = Object.keys(properties).filter(() => pick.next().value);
+            const text = JSON.stringify(Object.fromEntries(chosen.map((each) => [each, null])));
+            expect([text, accepts(grammar, text)]).toEqual([
+              text,
+              required.every((each) => chosen.includes(each)),
+            ]);
+          }
+          for (let seed = 0; seed < 3; seed += 1) {
+            const value = JSON.parse(generate(grammar, seededRandom(seed, 0), 30)) as Record<string, unknown>;
+            expect(required.every((each) => Object.hasOwn(value, each))).toBe(true);
+            for (const [key, each] of Object.entries(value))
+              expect(names.includes(key) ? each : typeof each).toBe(names.includes(key) ? null : 'boolean');
+            if (!more) expect(Object.keys(value).every((key) => names.includes(key))).toBe(true);
+          }
+        },
+      ),
       { numRuns: 500 },
     );
   });
@@ -251,12 +305,16 @@ describe('a choice of words is one reading', () => {
       fc.constantFrom(null, true, [], {}, [1], { a: 1 }, 1.5),
     );
     fc.assert(
-      fc.property(fc.array(value, { minLength: 1, maxLength: 12 }), fc.array(value, { maxLength: 12 }), (values, probes) => {
-        const grammar = parseGbnf(schemaToGrammar({ enum: values }));
-        const texts = new Set(values.map((each) => JSON.stringify(each)));
-        for (const text of [...texts, ...probes.map((each) => JSON.stringify(each))])
-          expect([text, accepts(grammar, text)]).toEqual([text, texts.has(text)]);
-      }),
+      fc.property(
+        fc.array(value, { minLength: 1, maxLength: 12 }),
+        fc.array(value, { maxLength: 12 }),
+        (values, probes) => {
+          const grammar = parseGbnf(schemaToGrammar({ enum: values }));
+          const texts = new Set(values.map((each) => JSON.stringify(each)));
+          for (const text of [...texts, ...probes.map((each) => JSON.stringify(each))])
+            expect([text, accepts(grammar, text)]).toEqual([text, texts.has(text)]);
+        },
+      ),
       { numRuns: 500 },
     );
   });

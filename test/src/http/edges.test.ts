@@ -18,7 +18,10 @@ const CHAT = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
 const json = JSON.stringify(CHAT);
 
 /** Sends bytes (and then, a drop at a time, more), reads until the server closes. */
-async function raw(bytes: string | Buffer, drip?: (i: number) => string): Promise<{ text: string; sent: number }> {
+async function raw(
+  bytes: string | Buffer,
+  drip?: (i: number) => string,
+): Promise<{ text: string; sent: number }> {
   const socket = connect({ host: '127.0.0.1', port: Number(new URL(api.url).port) });
   const chunks: Buffer[] = [];
   socket.on('data', (chunk: Buffer) => chunks.push(chunk));
@@ -45,17 +48,29 @@ const SMUGGLED = 'GET /v1/models HTTP/1.1\r\nhost: smuggled\r\n\r\n';
 describe('a request that two parsers could read differently', () => {
   const head = 'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n';
   test.each<[string, string]>([
-    ['length and chunked', `${head}content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n${SMUGGLED}`],
-    ['chunked and length', `${head}transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n${SMUGGLED}`],
+    [
+      'length and chunked',
+      `${head}content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n${SMUGGLED}`,
+    ],
+    [
+      'chunked and length',
+      `${head}transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n${SMUGGLED}`,
+    ],
     ['two lengths', `${head}content-length: 0\r\ncontent-length: ${SMUGGLED.length}\r\n\r\n${SMUGGLED}`],
     ['two lengths in one', `${head}content-length: 0, ${SMUGGLED.length}\r\n\r\n${SMUGGLED}`],
     ['a length with a sign', `${head}content-length: +0\r\n\r\n${SMUGGLED}`],
     ['a negative length', `${head}content-length: -1\r\n\r\n${SMUGGLED}`],
     ['a length in hex', `${head}content-length: 0x0\r\n\r\n${SMUGGLED}`],
     ['a length beyond 2^64', `${head}content-length: 18446744073709551616\r\n\r\n${SMUGGLED}`],
-    ['another coding under chunked', `${head}transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n${SMUGGLED}`],
+    [
+      'another coding under chunked',
+      `${head}transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n${SMUGGLED}`,
+    ],
     ['a coding nobody knows', `${head}transfer-encoding: xchunked\r\n\r\n0\r\n\r\n${SMUGGLED}`],
-    ['chunked twice', `${head}transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n\r\n0\r\n\r\n${SMUGGLED}`],
+    [
+      'chunked twice',
+      `${head}transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n\r\n0\r\n\r\n${SMUGGLED}`,
+    ],
     ['a folded header', `${head}transfer-encoding:\r\n chunked\r\n\r\n0\r\n\r\n${SMUGGLED}`],
     ['a folded header of any name', `GET /health HTTP/1.1\r\nhost: x\r\nx-a: b\r\n c\r\n\r\n${SMUGGLED}`],
     ['a space before the colon', `${head}transfer-encoding : chunked\r\n\r\n0\r\n\r\n${SMUGGLED}`],
@@ -66,12 +81,23 @@ describe('a request that two parsers could read differently', () => {
     ['a chunk size that is none', `${head}transfer-encoding: chunked\r\n\r\nzz\r\n${SMUGGLED}`],
     ['a chunk size with a sign', `${head}transfer-encoding: chunked\r\n\r\n-1\r\n${SMUGGLED}`],
     ['a chunk size beyond 2^64', `${head}transfer-encoding: chunked\r\n\r\n10000000000000000\r\n${SMUGGLED}`],
-    ['a chunk that is longer than it says', `${head}transfer-encoding: chunked\r\n\r\n1\r\n{}}\r\n0\r\n\r\n${SMUGGLED}`],
-    ['a chunk size ended by LF alone', `${head}transfer-encoding: chunked\r\n\r\n1\n{\r\n0\r\n\r\n${SMUGGLED}`],
-    ['HTTP/1.0 with chunked', `${head.replace('1.1', '1.0')}transfer-encoding: chunked\r\n\r\n0\r\n\r\n${SMUGGLED}`],
+    [
+      'a chunk that is longer than it says',
+      `${head}transfer-encoding: chunked\r\n\r\n1\r\n{}}\r\n0\r\n\r\n${SMUGGLED}`,
+    ],
+    [
+      'a chunk size ended by LF alone',
+      `${head}transfer-encoding: chunked\r\n\r\n1\n{\r\n0\r\n\r\n${SMUGGLED}`,
+    ],
+    [
+      'HTTP/1.0 with chunked',
+      `${head.replace('1.1', '1.0')}transfer-encoding: chunked\r\n\r\n0\r\n\r\n${SMUGGLED}`,
+    ],
     ['an upgrade to HTTP/2', `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n${SMUGGLED}`],
   ])('%s', async (_name, bytes) => {
-    api = await startApi({ config: { timeouts: { ...DEFAULT_CONFIG.timeouts, headersMs: 400, bodyMs: 400, keepAliveMs: 400 } } });
+    api = await startApi({
+      config: { timeouts: { ...DEFAULT_CONFIG.timeouts, headersMs: 400, bodyMs: 400, keepAliveMs: 400 } },
+    });
     const { text } = await raw(bytes);
     expect(answers(text)).toHaveLength(1);
     expect(text).toMatch(/^HTTP\/1\.1 4\d\d /);
@@ -84,7 +110,11 @@ describe('a request that two parsers could read differently', () => {
   test('honest requests in one packet are answered one by one, in order', async () => {
     api = await startApi();
     const one = (path: string): string => `GET ${path} HTTP/1.1\r\nhost: x\r\n\r\n`;
-    const { text } = await raw(one('/health') + one('/v1/nothing') + one('/health').replace('\r\n\r\n', '\r\nconnection: close\r\n\r\n'));
+    const { text } = await raw(
+      one('/health') +
+        one('/v1/nothing') +
+        one('/health').replace('\r\n\r\n', '\r\nconnection: close\r\n\r\n'),
+    );
     expect(answers(text)).toEqual(['HTTP/1.1 200', 'HTTP/1.1 404', 'HTTP/1.1 200']);
   });
 });
@@ -95,7 +125,9 @@ describe('a drop at a time', () => {
 
   test('a header that never ends is given up after its time, however often a byte of it comes', async () => {
     api = await startApi({ config: { timeouts } });
-    const { text } = await raw('GET /health HTTP/1.1\r\nhost: x\r\n', (i) => (i % 8 === 0 ? `x-${i}: ` : i % 8 === 7 ? 'a\r\n' : 'a'));
+    const { text } = await raw('GET /health HTTP/1.1\r\nhost: x\r\n', (i) =>
+      i % 8 === 0 ? `x-${i}: ` : i % 8 === 7 ? 'a\r\n' : 'a',
+    );
     expect(text).toMatch(/^HTTP\/1\.1 408 [\s\S]*"code":"request_timeout"/);
   });
 
@@ -163,14 +195,42 @@ describe('bodies', () => {
   });
 
   test.each<[string, string, string]>([
-    ['a hundred thousand arrays in each other', `${'['.repeat(100_000)}${']'.repeat(100_000)}`, 'json_too_deep'],
+    [
+      'a hundred thousand arrays in each other',
+      `${'['.repeat(100_000)}${']'.repeat(100_000)}`,
+      'json_too_deep',
+    ],
     ['a hundred thousand objects in each other', '{"a":'.repeat(100_000), 'json_too_deep'],
-    ['ten thousand keys', `{${Array.from({ length: 10_000 }, (_, i) => `"k${i}":0`).join(',')}}`, 'unknown_parameter'],
-    ['a hundred thousand keys', `{${Array.from({ length: 100_000 }, (_, i) => `"k${i}":0`).join(',')}}`, 'json_too_many_values'],
-    ['one key ten thousand times', `{${'"model":"a",'.repeat(10_000)}"model":"demo"}`, 'missing_required_parameter'],
-    ['one key a hundred thousand times', `{${'"model":"a",'.repeat(100_000)}"model":"demo"}`, 'json_too_many_values'],
-    ['a hundred thousand messages', `{"model":"demo","messages":[${Array(100_000).fill('{}').join(',')}]}`, 'array_above_max_length'],
-    ['a number of a hundred thousand digits', `{"model":"demo","messages":[],"temperature":${'9'.repeat(100_000)}}`, 'empty_array'],
+    [
+      'ten thousand keys',
+      `{${Array.from({ length: 10_000 }, (_, i) => `"k${i}":0`).join(',')}}`,
+      'unknown_parameter',
+    ],
+    [
+      'a hundred thousand keys',
+      `{${Array.from({ length: 100_000 }, (_, i) => `"k${i}":0`).join(',')}}`,
+      'json_too_many_values',
+    ],
+    [
+      'one key ten thousand times',
+      `{${'"model":"a",'.repeat(10_000)}"model":"demo"}`,
+      'missing_required_parameter',
+    ],
+    [
+      'one key a hundred thousand times',
+      `{${'"model":"a",'.repeat(100_000)}"model":"demo"}`,
+      'json_too_many_values',
+    ],
+    [
+      'a hundred thousand messages',
+      `{"model":"demo","messages":[${Array(100_000).fill('{}').join(',')}]}`,
+      'array_above_max_length',
+    ],
+    [
+      'a number of a hundred thousand digits',
+      `{"model":"demo","messages":[],"temperature":${'9'.repeat(100_000)}}`,
+      'empty_array',
+    ],
   ])('%s', async (_name, body, code) => {
     api = await startApi();
     const response = await post(api, '/v1/chat/completions', body);
@@ -211,9 +271,9 @@ describe('keys that reach for prototypes', () => {
       expect(response.status).toBeGreaterThanOrEqual(400);
       expect(response.status).toBeLessThan(504);
     }
-    expect((await raw('GET /health HTTP/1.1\r\nhost: x\r\n__proto__: polluted\r\nconnection: close\r\n\r\n')).text).toMatch(
-      /^HTTP\/1\.1 200 /,
-    );
+    expect(
+      (await raw('GET /health HTTP/1.1\r\nhost: x\r\n__proto__: polluted\r\nconnection: close\r\n\r\n')).text,
+    ).toMatch(/^HTTP\/1\.1 200 /);
     expect(({} as Record<string, unknown>)['polluted']).toBeUndefined();
   });
 });
@@ -234,9 +294,18 @@ test.each([
 
 test('plain HTTP and noise on the TLS port end that connection and nothing else', async () => {
   const identity = await createIdentity();
-  const { pem } = await issueCertificate({ identity, names: ['localhost'], now: new Date(), lifetimeMs: 3_600_000 });
+  const { pem } = await issueCertificate({
+    identity,
+    names: ['localhost'],
+    now: new Date(),
+    lifetimeMs: 3_600_000,
+  });
   api = await startApi({ deps: { tls: { key: identity.tls.keyPem, cert: pem } } });
-  for (const bytes of ['GET /health HTTP/1.1\r\nhost: x\r\n\r\n', Buffer.alloc(4096, 0x16), Buffer.from('1603010200010001fc0303', 'hex')]) {
+  for (const bytes of [
+    'GET /health HTTP/1.1\r\nhost: x\r\n\r\n',
+    Buffer.alloc(4096, 0x16),
+    Buffer.from('1603010200010001fc0303', 'hex'),
+  ]) {
     const socket = connect({ host: '127.0.0.1', port: Number(new URL(api.url).port) });
     socket.on('error', () => undefined);
     await once(socket, 'connect');

@@ -55,25 +55,34 @@ function refusalOf(work: () => unknown): string {
 }
 
 describe('the bound', () => {
-  test.each(KINDS)('%s: refused before anything is parsed, though the text is no JSON in the end', (_, of, count) => {
-    const text = of(count);
-    const parse = vi.spyOn(JSON, 'parse');
-    try {
-      for (const body of [`{"x":${text}}`, `{"x":${text}`, `{"x":${text}}]]]x`]) {
-        expect(refusalOf(() => parseJson(bytesOf(body)))).toBe('json_too_many_values');
+  test.each(KINDS)(
+    '%s: refused before anything is parsed, though the text is no JSON in the end',
+    (_, of, count) => {
+      const text = of(count);
+      const parse = vi.spyOn(JSON, 'parse');
+      try {
+        for (const body of [`{"x":${text}}`, `{"x":${text}`, `{"x":${text}}]]]x`]) {
+          expect(refusalOf(() => parseJson(bytesOf(body)))).toBe('json_too_many_values');
+        }
+        expect(parse).not.toHaveBeenCalled();
+      } finally {
+        parse.mockRestore();
       }
-      expect(parse).not.toHaveBeenCalled();
-    } finally {
-      parse.mockRestore();
-    }
-    expect(refusalOf(() => parseJson(bytesOf(of(Math.floor(count / 5)))))).toBe('none');
-  });
+      expect(refusalOf(() => parseJson(bytesOf(of(Math.floor(count / 5)))))).toBe('none');
+    },
+  );
 
   test.each<[string, unknown]>([
     ['a prompt of a million tokens', { prompt: Array.from({ length: 1_000_000 }, (_, i) => i % 200_000) }],
-    ['2048 inputs of 800 tokens', { input: Array.from({ length: 2048 }, () => Array.from({ length: 800 }, (_, i) => i)) }],
+    [
+      '2048 inputs of 800 tokens',
+      { input: Array.from({ length: 2048 }, () => Array.from({ length: 800 }, (_, i) => i)) },
+    ],
     ['2048 inputs of text', { input: Array.from({ length: 2048 }, (_, i) => `text ${i} `.repeat(200)) }],
-    ['a thousand biases', { logit_bias: Object.fromEntries(Array.from({ length: 1024 }, (_, i) => [i, -99.5])) }],
+    [
+      'a thousand biases',
+      { logit_bias: Object.fromEntries(Array.from({ length: 1024 }, (_, i) => [i, -99.5])) },
+    ],
     [
       '128 tools of 50 parameters',
       {
@@ -84,7 +93,10 @@ describe('the bound', () => {
             parameters: {
               type: 'object',
               properties: Object.fromEntries(
-                Array.from({ length: 50 }, (_v, k) => [`p${k}`, { type: 'string', description: 'What it is.' }]),
+                Array.from({ length: 50 }, (_v, k) => [
+                  `p${k}`,
+                  { type: 'string', description: 'What it is.' },
+                ]),
               ),
             },
           },
@@ -123,10 +135,14 @@ describe('the bound', () => {
     const expected = (value: unknown): number => {
       if (typeof value === 'string') return 12;
       if (typeof value !== 'object' || value === null) return number(JSON.stringify(value));
-      const items = Array.isArray(value) ? value.map(expected) : Object.values(value).map((each) => 44 + expected(each));
+      const items = Array.isArray(value)
+        ? value.map(expected)
+        : Object.values(value).map((each) => 44 + expected(each));
       return 10 + items.reduce((sum, each) => sum + each, 0) + Math.max(0, items.length - 1);
     };
-    const json = fc.json({ stringUnit: 'binary', maxDepth: 6 }).map((text) => JSON.stringify(JSON.parse(text)));
+    const json = fc
+      .json({ stringUnit: 'binary', maxDepth: 6 })
+      .map((text) => JSON.stringify(JSON.parse(text)));
     const escaped = fc
       .string({ unit: fc.constantFrom('\\', '"', 'a', '{', ',', '\n', 'é') })
       .map((text) => JSON.stringify({ [text.repeat(9)]: [text] }));
@@ -171,8 +187,11 @@ describe('the bound', () => {
 describe('the heap', () => {
   const built = fileURLToPath(new URL('../../../dist/src/base/json-scan.js', import.meta.url));
 
-  test('what is weighed is at least what V8 builds, for every kind of value', { timeout: 120_000 }, async () => {
-    const script = `
+  test(
+    'what is weighed is at least what V8 builds, for every kind of value',
+    { timeout: 120_000 },
+    async () => {
+      const script = `
       import { openJsonScan } from ${JSON.stringify(`file://${built}`)};
       let input = '';
       for await (const piece of process.stdin.setEncoding('utf8')) input += piece;
@@ -187,15 +206,20 @@ describe('the heap', () => {
         out.push([scan.heapBytes, process.memoryUsage().heapUsed - before, text.length, typeof value]);
       }
       console.log(JSON.stringify(out));`;
-    const done = promisify(execFile)(process.execPath, ['--expose-gc', '--input-type=module', '-e', script], { maxBuffer: MI_B });
-    done.child.stdin?.end(KINDS.map(([, of, count]) => of(Math.floor(count * 0.7))).join('\n'));
-    const measured = JSON.parse((await done).stdout) as [number, number, number, string][];
-    for (const [i, [weighed, heap, length]] of measured.entries()) {
-      expect(weighed, KINDS[i]?.[0]).toBeLessThanOrEqual(8 * MAX_WEIGHT);
-      // The text's own characters and what the program itself allocates beside.
-      expect(heap, KINDS[i]?.[0]).toBeLessThan(weighed + length + MI_B);
-    }
-  });
+      const done = promisify(execFile)(
+        process.execPath,
+        ['--expose-gc', '--input-type=module', '-e', script],
+        { maxBuffer: MI_B },
+      );
+      done.child.stdin?.end(KINDS.map(([, of, count]) => of(Math.floor(count * 0.7))).join('\n'));
+      const measured = JSON.parse((await done).stdout) as [number, number, number, string][];
+      for (const [i, [weighed, heap, length]] of measured.entries()) {
+        expect(weighed, KINDS[i]?.[0]).toBeLessThanOrEqual(8 * MAX_WEIGHT);
+        // The text's own characters and what the program itself allocates beside.
+        expect(heap, KINDS[i]?.[0]).toBeLessThan(weighed + length + MI_B);
+      }
+    },
+  );
 });
 
 describe('while it arrives', () => {
@@ -240,9 +264,15 @@ describe('on the server', () => {
     await api?.close();
     api = undefined;
   });
-  const codeOf = async (response: Response): Promise<string> => ((await response.json()) as ErrorAnswer).error.code;
+  const codeOf = async (response: Response): Promise<string> =>
+    ((await response.json()) as ErrorAnswer).error.code;
 
-  const routes = allRoutes({ config: DEFAULT_CONFIG, metrics: { text: () => '' }, startedAt: 0, isDraining: () => false })
+  const routes = allRoutes({
+    config: DEFAULT_CONFIG,
+    metrics: { text: () => '' },
+    startedAt: 0,
+    isDraining: () => false,
+  })
     .filter((route) => route.body !== undefined)
     .flatMap((route) => [route.path, ...(route.aliases ?? [])].map((path) => path.replace(/:\w+/, 'x')));
 
@@ -252,7 +282,8 @@ describe('on the server', () => {
       const body = `{"model":"demo","x":${of(count)}}`;
       const pieces = new ReadableStream({
         start(controller) {
-          for (let at = 0; at < body.length; at += 100_000) controller.enqueue(bytesOf(body.slice(at, at + 100_000)));
+          for (let at = 0; at < body.length; at += 100_000)
+            controller.enqueue(bytesOf(body.slice(at, at + 100_000)));
           controller.close();
         },
       });
@@ -318,16 +349,26 @@ describe('on the server', () => {
   test('log probabilities of an answer that is gathered take memory from the same budget; a stream needs none', async () => {
     const tokens = Array.from({ length: 400 }, (_, i) => ` word${i}`);
     api = await startApi({
-      config: { limits: { ...DEFAULT_CONFIG.limits, maxBodyBytes: 64 * 1024, maxBodyBytesInFlight: 64 * 1024 } },
+      config: {
+        limits: { ...DEFAULT_CONFIG.limits, maxBodyBytes: 64 * 1024, maxBodyBytesInFlight: 64 * 1024 },
+      },
       engine: { script: () => tokens },
     });
-    const body = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }], max_tokens: 1000, logprobs: true, top_logprobs: 20 };
+    const body = {
+      model: 'demo',
+      messages: [{ role: 'user', content: 'Hi' }],
+      max_tokens: 1000,
+      logprobs: true,
+      top_logprobs: 20,
+    };
     const gathered = await post(api, '/v1/chat/completions', body);
     expect([gathered.status, await codeOf(gathered)]).toEqual([429, 'server_overloaded']);
     const stream = await post(api, '/v1/chat/completions', { ...body, stream: true });
     expect(stream.status).toBe(200);
     expect(await stream.text()).toContain('[DONE]');
-    expect((await post(api, '/v1/chat/completions', { ...body, logprobs: false, top_logprobs: undefined })).status).toBe(200);
+    expect(
+      (await post(api, '/v1/chat/completions', { ...body, logprobs: false, top_logprobs: undefined })).status,
+    ).toBe(200);
   });
 });
 
@@ -336,7 +377,12 @@ describe('beside the server', () => {
     const token = { token: 'abc', bytes: [97, 98, 99], logprob: -1 };
     const plain = heapOf({ type: 'delta', index: 0, text: 'abc' });
     const one = heapOf({ type: 'delta', index: 0, text: 'abc', logprobs: [{ ...token, top: [] }] });
-    const twenty = heapOf({ type: 'delta', index: 0, text: 'abc', logprobs: [{ ...token, top: Array.from({ length: 20 }, () => token) }] });
+    const twenty = heapOf({
+      type: 'delta',
+      index: 0,
+      text: 'abc',
+      logprobs: [{ ...token, top: Array.from({ length: 20 }, () => token) }],
+    });
     expect(twenty - plain).toBe(21 * (one - plain));
   });
 
@@ -348,10 +394,20 @@ describe('beside the server', () => {
     };
     setImmediate(turn);
     const vectors = Array.from({ length: 256 }, () => new Float32Array(1024).fill(0.1));
-    const text = await embeddingAnswerText({ vectors, tokens: 1, model: 'a "b"', dimensions: undefined, base64: false });
+    const text = await embeddingAnswerText({
+      vectors,
+      tokens: 1,
+      model: 'a "b"',
+      dimensions: undefined,
+      base64: false,
+    });
     writing = false;
     expect(turns).toBeGreaterThanOrEqual(30);
-    expect(JSON.parse(text)).toMatchObject({ object: 'list', model: 'a "b"', usage: { prompt_tokens: 1, total_tokens: 1 } });
+    expect(JSON.parse(text)).toMatchObject({
+      object: 'list',
+      model: 'a "b"',
+      usage: { prompt_tokens: 1, total_tokens: 1 },
+    });
     expect((JSON.parse(text) as { data: unknown[] }).data).toHaveLength(256);
   });
 

@@ -34,15 +34,24 @@ async function idle(count: number, secure = false): Promise<void> {
     (async () => { for (let i = 0; i < ${count}; i += 200) await Promise.all(Array.from({ length: 200 }, open)); process.stdout.write('ready'); setInterval(() => {}, 1e6); })();`;
   const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
   CHILDREN.push(child);
-  await Promise.race([once(child.stdout, 'data'), once(child, 'exit').then(() => Promise.reject(new Error('the idle client ended')))]);
+  await Promise.race([
+    once(child.stdout, 'data'),
+    once(child, 'exit').then(() => Promise.reject(new Error('the idle client ended'))),
+  ]);
 }
 
-test.skipIf(files < WANTED + 2000)('ten thousand idle connections harm nobody', { timeout: 60_000 }, async () => {
-  api = await startApi({ config: { timeouts: { ...DEFAULT_CONFIG.timeouts, headersMs: 120_000 } } });
-  await idle(WANTED);
-  const answers = await Promise.all(Array.from({ length: 20 }, () => post(api, '/v1/chat/completions', CHAT)));
-  expect(answers.map((answer) => answer.status)).toEqual(Array.from({ length: 20 }, () => 200));
-});
+test.skipIf(files < WANTED + 2000)(
+  'ten thousand idle connections harm nobody',
+  { timeout: 60_000 },
+  async () => {
+    api = await startApi({ config: { timeouts: { ...DEFAULT_CONFIG.timeouts, headersMs: 120_000 } } });
+    await idle(WANTED);
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, () => post(api, '/v1/chat/completions', CHAT)),
+    );
+    expect(answers.map((answer) => answer.status)).toEqual(Array.from({ length: 20 }, () => 200));
+  },
+);
 
 /** With or without an error, as the kernel would have it. */
 async function droppedAtOnce(socket: Socket): Promise<void> {
@@ -50,25 +59,34 @@ async function droppedAtOnce(socket: Socket): Promise<void> {
   await new Promise<void>((resolve) => socket.once('close', () => resolve()));
 }
 
-test('a thousand idle TLS connections harm nobody, and those beyond the limit are dropped', { timeout: 60_000 }, async () => {
-  const identity = await createIdentity();
-  const { pem } = await issueCertificate({ identity, names: ['localhost'], now: new Date(), lifetimeMs: 3_600_000 });
-  api = await startApi({
-    config: {
-      limits: { ...DEFAULT_CONFIG.limits, maxConnections: 1001 },
-      timeouts: { ...DEFAULT_CONFIG.timeouts, headersMs: 120_000 },
-    },
-    deps: { tls: { key: identity.tls.keyPem, cert: pem } },
-  });
-  const to = { host: '127.0.0.1', port: Number(new URL(api.url).port), rejectUnauthorized: false };
-  const kept = secure(to);
-  await once(kept, 'secureConnect');
-  await idle(1000, true);
-  await droppedAtOnce(secure(to));
-  kept.write('GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n');
-  const [answer] = (await once(kept, 'data')) as [Buffer];
-  expect(answer.toString()).toMatch(/^HTTP\/1\.1 200 /);
-});
+test(
+  'a thousand idle TLS connections harm nobody, and those beyond the limit are dropped',
+  { timeout: 60_000 },
+  async () => {
+    const identity = await createIdentity();
+    const { pem } = await issueCertificate({
+      identity,
+      names: ['localhost'],
+      now: new Date(),
+      lifetimeMs: 3_600_000,
+    });
+    api = await startApi({
+      config: {
+        limits: { ...DEFAULT_CONFIG.limits, maxConnections: 1001 },
+        timeouts: { ...DEFAULT_CONFIG.timeouts, headersMs: 120_000 },
+      },
+      deps: { tls: { key: identity.tls.keyPem, cert: pem } },
+    });
+    const to = { host: '127.0.0.1', port: Number(new URL(api.url).port), rejectUnauthorized: false };
+    const kept = secure(to);
+    await once(kept, 'secureConnect');
+    await idle(1000, true);
+    await droppedAtOnce(secure(to));
+    kept.write('GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n');
+    const [answer] = (await once(kept, 'data')) as [Buffer];
+    expect(answer.toString()).toMatch(/^HTTP\/1\.1 200 /);
+  },
+);
 
 test('one address has no more than its share, where there is one', async () => {
   api = await startApi({ config: { limits: { ...DEFAULT_CONFIG.limits, maxConnectionsPerPeer: 3 } } });

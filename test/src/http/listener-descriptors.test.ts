@@ -73,16 +73,22 @@ test.skipIf(process.platform !== 'linux')(
       '--model',
       `m=${demo['demo-context'].path}`,
     ];
-    child = spawn('sh', ['-c', 'ulimit -n 400 && exec "$0" "$@"', process.execPath, join(top, 'dist/src/cli/main.js'), ...args], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-      env: { PATH: process.env['PATH'], HOME: folder, ASSAY_TEE_MODE: 'none' },
-    });
+    child = spawn(
+      'sh',
+      ['-c', 'ulimit -n 400 && exec "$0" "$@"', process.execPath, join(top, 'dist/src/cli/main.js'), ...args],
+      {
+        stdio: ['ignore', 'ignore', 'pipe'],
+        env: { PATH: process.env['PATH'], HOME: folder, ASSAY_TEE_MODE: 'none' },
+      },
+    );
     let err = '';
     child.stderr?.setEncoding('utf8').on('data', (part: string) => (err += part));
     const ended = once(child, 'exit');
     while (!err.includes('"listening"'))
       await Promise.race([once(child.stderr!, 'data'), ended.then(() => Promise.reject(new Error(err)))]);
-    expect(err).toMatch(/"level":"?warn.*fewer connections than limits\.max_connections.*"openFiles":400,"connections":208/);
+    expect(err).toMatch(
+      /"level":"?warn.*fewer connections than limits\.max_connections.*"openFiles":400,"connections":208/,
+    );
     const port = Number(/"url":"https:\/\/127\.0\.0\.1:(\d+)"/.exec(err)?.[1]);
     const kept = secure({ host: '127.0.0.1', port, rejectUnauthorized: false });
     SOCKETS.push(kept);

@@ -17,7 +17,10 @@ afterEach(async () => {
   await api?.close();
 });
 
-const keys = [apiKey('alice', { limits: { requestsPerMinute: 0, tokensPerMinute: 0, concurrent: 8 } }), apiKey('root', { admin: true })];
+const keys = [
+  apiKey('alice', { limits: { requestsPerMinute: 0, tokensPerMinute: 0, concurrent: 8 } }),
+  apiKey('root', { admin: true }),
+];
 const CONFIG: Partial<ServerConfig> = {
   metrics: 'on',
   auth: { ...DEFAULT_CONFIG.auth, required: true, keys },
@@ -25,7 +28,11 @@ const CONFIG: Partial<ServerConfig> = {
 };
 /** The model of `slow` never says a word, and ends with its signal. */
 async function start(options: ApiServerOptions = {}): Promise<void> {
-  api = await startApi({ config: CONFIG, engines: { slow: { prefill: (signal) => untilAborted(signal) } }, ...options });
+  api = await startApi({
+    config: CONFIG,
+    engines: { slow: { prefill: (signal) => untilAborted(signal) } },
+    ...options,
+  });
 }
 
 interface Sent {
@@ -62,15 +69,25 @@ async function received(socket: Socket): Promise<string> {
 }
 
 async function gauge(): Promise<number> {
-  const text = await (await fetch(`${api.url}/metrics`, { headers: { authorization: 'Bearer root' } })).text();
+  const text = await (
+    await fetch(`${api.url}/metrics`, { headers: { authorization: 'Bearer root' } })
+  ).text();
   return Number(/^assay_http_requests_in_flight (\d+)/m.exec(text)?.[1]);
 }
 
 /** A request whose answer does not come: what is sent after it waits for the socket. */
-const HELD: Sent = { method: 'POST', path: '/v1/completions', key: 'alice', body: { model: 'slow', prompt: 'x' } };
+const HELD: Sent = {
+  method: 'POST',
+  path: '/v1/completions',
+  key: 'alice',
+  body: { model: 'slow', prompt: 'x' },
+};
 
 /** Sends them in one write behind a request that is not answered, and closes once the last of them has begun. */
-async function closeEarly(requests: readonly Sent[], close: (socket: Socket) => void = (socket) => socket.destroy()): Promise<string[]> {
+async function closeEarly(
+  requests: readonly Sent[],
+  close: (socket: Socket) => void = (socket) => socket.destroy(),
+): Promise<string[]> {
   const all = [HELD, ...requests].map(wire);
   const before = api.records.length;
   const socket = await open();
@@ -95,16 +112,28 @@ const NAME = 'owner/repo:Q4_K_M';
 /** One good request for each route, and where it makes a difference one that is still being worked on. */
 const ROUTES: Readonly<Record<string, readonly Sent[]>> = {
   'POST /v1/chat/completions': [
-    { method: 'POST', path: '/v1/chat/completions', body: { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] } },
-    { method: 'POST', path: '/v1/chat/completions', body: { model: 'slow', stream: true, messages: [{ role: 'user', content: 'Hi' }] } },
+    {
+      method: 'POST',
+      path: '/v1/chat/completions',
+      body: { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] },
+    },
+    {
+      method: 'POST',
+      path: '/v1/chat/completions',
+      body: { model: 'slow', stream: true, messages: [{ role: 'user', content: 'Hi' }] },
+    },
   ],
   'POST /v1/completions': [
     { method: 'POST', path: '/v1/completions', body: COMPLETION },
     { method: 'POST', path: '/v1/completions', body: { ...COMPLETION, stream: true } },
     { method: 'POST', path: '/v1/completions', body: { model: 'slow', prompt: ['a', 'b'] } },
   ],
-  'POST /v1/embeddings': [{ method: 'POST', path: '/v1/embeddings', body: { model: 'text-embed', input: 'x' } }],
-  'POST /v1/rerank': [{ method: 'POST', path: '/v1/rerank', body: { model: 'reranker', query: 'x', documents: ['y'] } }],
+  'POST /v1/embeddings': [
+    { method: 'POST', path: '/v1/embeddings', body: { model: 'text-embed', input: 'x' } },
+  ],
+  'POST /v1/rerank': [
+    { method: 'POST', path: '/v1/rerank', body: { model: 'reranker', query: 'x', documents: ['y'] } },
+  ],
   'POST /v1/tokenize': [{ method: 'POST', path: '/v1/tokenize', body: { model: 'demo', content: 'x' } }],
   'POST /v1/detokenize': [{ method: 'POST', path: '/v1/detokenize', body: { model: 'demo', tokens: [1] } }],
   'GET /v1/models': [
@@ -115,7 +144,9 @@ const ROUTES: Readonly<Record<string, readonly Sent[]>> = {
   'POST /v1/models': [{ method: 'POST', path: '/v1/models', body: { name: 'new', path: '/models/x.gguf' } }],
   'DELETE /v1/models/:id': [{ method: 'DELETE', path: '/v1/models/reranker' }],
   'POST /v1/models/pull': [{ method: 'POST', path: '/v1/models/pull', body: { name: NAME } }],
-  'GET /v1/models/pull/:name/status': [{ method: 'GET', path: `/v1/models/pull/${encodeURIComponent(NAME)}/status` }],
+  'GET /v1/models/pull/:name/status': [
+    { method: 'GET', path: `/v1/models/pull/${encodeURIComponent(NAME)}/status` },
+  ],
   'DELETE /v1/models/pull/:name': [{ method: 'DELETE', path: `/v1/models/pull/${encodeURIComponent(NAME)}` }],
   'POST /v1/models/load': [{ method: 'POST', path: '/v1/models/load', body: { name: 'demo' } }],
   'POST /v1/models/unload': [{ method: 'POST', path: '/v1/models/unload', body: { name: 'demo' } }],
@@ -126,8 +157,15 @@ const ROUTES: Readonly<Record<string, readonly Sent[]>> = {
 };
 
 test('every route is tried here', () => {
-  const all = allRoutes({ config: DEFAULT_CONFIG, metrics: { text: () => '' }, startedAt: 0, isDraining: () => false });
-  expect(Object.keys(ROUTES).toSorted()).toEqual(all.map(({ method, path }) => `${method} ${path}`).toSorted());
+  const all = allRoutes({
+    config: DEFAULT_CONFIG,
+    metrics: { text: () => '' },
+    startedAt: 0,
+    isDraining: () => false,
+  });
+  expect(Object.keys(ROUTES).toSorted()).toEqual(
+    all.map(({ method, path }) => `${method} ${path}`).toSorted(),
+  );
 });
 
 /** A hub that says nothing more after its first event. */
@@ -171,8 +209,17 @@ describe('requests that wait for the socket end with it', () => {
   test('refused: 429, by the key and by the server', async () => {
     await start({ config: { ...CONFIG, limits: { ...DEFAULT_CONFIG.limits, maxConcurrentRequests: 12 } } });
     const model = { method: 'POST', path: '/v1/completions', body: { model: 'slow', prompt: 'x' } };
-    const ids = await closeEarly([...Array<Sent>(9).fill({ ...model, key: 'alice' }), ...Array<Sent>(5).fill(model)]);
-    expect(api.records.filter(({ status }) => status === 429).map(({ key }) => key)).toEqual(['alice', 'alice', 'root', 'root', 'root']);
+    const ids = await closeEarly([
+      ...Array<Sent>(9).fill({ ...model, key: 'alice' }),
+      ...Array<Sent>(5).fill(model),
+    ]);
+    expect(api.records.filter(({ status }) => status === 429).map(({ key }) => key)).toEqual([
+      'alice',
+      'alice',
+      'root',
+      'root',
+      'root',
+    ]);
     await expectNothingLeft(ids);
     // Places of the key and of the server are given back: as many again.
     await closeEarly(Array<Sent>(7).fill({ ...model, key: 'alice' }));
@@ -200,7 +247,9 @@ describe('requests that wait for the socket end with it', () => {
 
   test('a client that only ends its side is gone, too', async () => {
     await start();
-    await expectNothingLeft(await closeEarly([{ method: 'GET', path: '/v1/models' }, HELD], (socket) => socket.end()));
+    await expectNothingLeft(
+      await closeEarly([{ method: 'GET', path: '/v1/models' }, HELD], (socket) => socket.end()),
+    );
   });
 
   test('what an admin does is recorded with who did it, done or not', async () => {
@@ -210,7 +259,11 @@ describe('requests that wait for the socket end with it', () => {
       { method: 'POST', path: '/v1/models/load', body: { name: 'demo' } },
     ]);
     expect(api.models.get('reranker')).toBeUndefined();
-    for (const id of ids) expect(api.records.find(({ requestId }) => requestId === id)).toMatchObject({ key: 'root', admitted: true });
+    for (const id of ids)
+      expect(api.records.find(({ requestId }) => requestId === id)).toMatchObject({
+        key: 'root',
+        admitted: true,
+      });
   });
 });
 
@@ -267,7 +320,10 @@ describe('a close is seen although nothing of the connection needs to be read', 
     await api.begun(1);
     const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
     for (let i = 2; i <= 4 && api.records.length === 0; i += 1) {
-      socket.write(wire({ method: 'POST', path: '/v1/tokenize', body: { model: 'demo', content: 'x'.repeat(12_000) } }).bytes);
+      socket.write(
+        wire({ method: 'POST', path: '/v1/tokenize', body: { model: 'demo', content: 'x'.repeat(12_000) } })
+          .bytes,
+      );
       while (api.server.inFlight < i && api.records.length === 0) await turn();
       while (api.models.leases() > 1) await turn();
     }
@@ -289,24 +345,40 @@ test('an answer nobody takes is cut off when its time is over', async () => {
 describe('pipelining is bounded', () => {
   test('sixteen are answered in order, one more is refused, and nothing after it is begun', async () => {
     await start();
-    const requests = Array.from({ length: 20 }, (_, i) => wire({ method: 'GET', path: `/v1/models/${i < 19 ? 'demo' : 'none'}` }));
+    const requests = Array.from({ length: 20 }, (_, i) =>
+      wire({ method: 'GET', path: `/v1/models/${i < 19 ? 'demo' : 'none'}` }),
+    );
     const remove = wire({ method: 'DELETE', path: '/v1/models/demo' });
     const socket = await open();
     socket.write([...requests, remove].map(({ bytes }) => bytes).join(''));
     const text = await received(socket);
-    expect(text.match(/HTTP\/1\.1 \d+/g)).toEqual([...Array<string>(16).fill('HTTP/1.1 200'), 'HTTP/1.1 429']);
-    expect([...text.matchAll(/^x-request-id: (\S+)/gim)].map(([, id]) => id)).toEqual(requests.slice(0, 17).map(({ id }) => id));
+    expect(text.match(/HTTP\/1\.1 \d+/g)).toEqual([
+      ...Array<string>(16).fill('HTTP/1.1 200'),
+      'HTTP/1.1 429',
+    ]);
+    expect([...text.matchAll(/^x-request-id: (\S+)/gim)].map(([, id]) => id)).toEqual(
+      requests.slice(0, 17).map(({ id }) => id),
+    );
     expect(text).toContain('"code":"too_many_pipelined_requests"');
     expect(text).toMatch(/connection: close/i);
     expect(api.models.get('demo')).toBeDefined();
     await api.ended(21);
-    expect(api.records.find(({ requestId }) => requestId === remove.id)).toMatchObject({ key: 'root', status: 503, aborted: true });
+    expect(api.records.find(({ requestId }) => requestId === remove.id)).toMatchObject({
+      key: 'root',
+      status: 503,
+      aborted: true,
+    });
     await expectNothingLeft([...requests, remove].map(({ id }) => id));
   });
 
   test('nothing is begun after an answer that ends the connection', async () => {
     await start();
-    const refused = wire({ method: 'POST', path: '/v1/completions', headers: 'content-encoding: gzip\r\n', body: '' });
+    const refused = wire({
+      method: 'POST',
+      path: '/v1/completions',
+      headers: 'content-encoding: gzip\r\n',
+      body: '',
+    });
     const remove = wire({ method: 'DELETE', path: '/v1/models/demo' });
     const socket = await open();
     socket.write(refused.bytes + remove.bytes);

@@ -41,7 +41,9 @@ async function raw(bytes: string): Promise<string> {
 test('a content-type without a body is no body: DELETE and GET are answered, and a POST that needs one says so', async () => {
   api = await startApi();
   const headers = { 'content-type': 'application/json' };
-  expect(await (await fetch(`${api.url}/v1/models/reranker`, { method: 'DELETE', headers })).json()).toMatchObject({ deleted: true });
+  expect(
+    await (await fetch(`${api.url}/v1/models/reranker`, { method: 'DELETE', headers })).json(),
+  ).toMatchObject({ deleted: true });
   expect((await fetch(`${api.url}/v1/models`, { headers })).status).toBe(200);
   const empty =
     'DELETE /v1/models/text-embed HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 0\r\nconnection: close\r\n\r\n';
@@ -49,15 +51,29 @@ test('a content-type without a body is no body: DELETE and GET are answered, and
   const chunked =
     'DELETE /v1/models/demo HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n0\r\n\r\n';
   expect(await raw(chunked)).toMatch(/^HTTP\/1\.1 200 /);
-  expect(await errorOf(await fetch(`${api.url}/v1/chat/completions`, { method: 'POST', headers }))).toMatchObject({ code: 'invalid_json' });
+  expect(
+    await errorOf(await fetch(`${api.url}/v1/chat/completions`, { method: 'POST', headers })),
+  ).toMatchObject({ code: 'invalid_json' });
 });
 
 describe('one envelope', () => {
   test.each<[string, string, RequestInit, number, string]>([
     ['unknown route', '/v1/nothing', {}, 404, 'unknown_url'],
-    ['unknown route with a body of any kind', '/v1/nothing', { method: 'POST', body: 'x' }, 404, 'unknown_url'],
+    [
+      'unknown route with a body of any kind',
+      '/v1/nothing',
+      { method: 'POST', body: 'x' },
+      404,
+      'unknown_url',
+    ],
     ['another method', '/v1/chat/completions', {}, 405, 'method_not_allowed'],
-    ['another method on a path with a parameter', '/v1/models/x', { method: 'PUT', body: 'x' }, 405, 'method_not_allowed'],
+    [
+      'another method on a path with a parameter',
+      '/v1/models/x',
+      { method: 'PUT', body: 'x' },
+      405,
+      'method_not_allowed',
+    ],
     [
       'text',
       '/v1/chat/completions',
@@ -65,7 +81,13 @@ describe('one envelope', () => {
       415,
       'unsupported_media_type',
     ],
-    ['no content-type', '/v1/chat/completions', { method: 'POST', body: new Uint8Array([123, 125]) }, 415, 'unsupported_media_type'],
+    [
+      'no content-type',
+      '/v1/chat/completions',
+      { method: 'POST', body: new Uint8Array([123, 125]) },
+      415,
+      'unsupported_media_type',
+    ],
     [
       'another charset',
       '/v1/chat/completions',
@@ -76,7 +98,11 @@ describe('one envelope', () => {
     [
       'gzip',
       '/v1/chat/completions',
-      { method: 'POST', body: 'x', headers: { 'content-type': 'application/json', 'content-encoding': 'gzip' } },
+      {
+        method: 'POST',
+        body: 'x',
+        headers: { 'content-type': 'application/json', 'content-encoding': 'gzip' },
+      },
       415,
       'unsupported_content_encoding',
     ],
@@ -87,11 +113,21 @@ describe('one envelope', () => {
       400,
       'invalid_json',
     ],
-    ['no body', '/v1/chat/completions', { method: 'POST', headers: { 'content-type': 'application/json' } }, 400, 'invalid_json'],
+    [
+      'no body',
+      '/v1/chat/completions',
+      { method: 'POST', headers: { 'content-type': 'application/json' } },
+      400,
+      'invalid_json',
+    ],
     [
       'not UTF-8',
       '/v1/chat/completions',
-      { method: 'POST', body: new Uint8Array([0x22, 0xff, 0x22]), headers: { 'content-type': 'application/json' } },
+      {
+        method: 'POST',
+        body: new Uint8Array([0x22, 0xff, 0x22]),
+        headers: { 'content-type': 'application/json' },
+      },
       400,
       'invalid_json',
     ],
@@ -105,14 +141,22 @@ describe('one envelope', () => {
     [
       '__proto__',
       '/v1/chat/completions',
-      { method: 'POST', body: '{"__proto__":{"model":"demo"}}', headers: { 'content-type': 'application/json' } },
+      {
+        method: 'POST',
+        body: '{"__proto__":{"model":"demo"}}',
+        headers: { 'content-type': 'application/json' },
+      },
       400,
       'invalid_json',
     ],
     [
       '__proto__ in disguise',
       '/v1/chat/completions',
-      { method: 'POST', body: String.raw`{"a":{"\u005f_proto__":1}}`, headers: { 'content-type': 'application/json' } },
+      {
+        method: 'POST',
+        body: String.raw`{"a":{"\u005f_proto__":1}}`,
+        headers: { 'content-type': 'application/json' },
+      },
       400,
       'invalid_json',
     ],
@@ -126,7 +170,11 @@ describe('one envelope', () => {
     [
       'a hundred thousand levels',
       '/v1/chat/completions',
-      { method: 'POST', body: `{"a":${'['.repeat(100_000)}`, headers: { 'content-type': 'application/json' } },
+      {
+        method: 'POST',
+        body: `{"a":${'['.repeat(100_000)}`,
+        headers: { 'content-type': 'application/json' },
+      },
       400,
       'json_too_deep',
     ],
@@ -151,7 +199,9 @@ describe('one envelope', () => {
   });
 
   test('an error nobody foresaw says nothing of its cause, to the client or the log', async () => {
-    api = await startApi({ engine: { failAt: { position: 0, error: new Error('secret-canary of the engine') } } });
+    api = await startApi({
+      engine: { failAt: { position: 0, error: new Error('secret-canary of the engine') } },
+    });
     const response = await post(api, '/v1/chat/completions', CHAT);
     expect(response.status).toBe(500);
     expect(response.headers.get('x-should-retry')).toBe('false');
@@ -163,11 +213,21 @@ describe('one envelope', () => {
 
   test('an error in a stream is its one terminal event', async () => {
     api = await startApi({
-      engine: { failAt: { position: 2, error: new ApiError(503, 'engine_crashed', 'the engine ended', { retryAfterSeconds: 1 }) } },
+      engine: {
+        failAt: {
+          position: 2,
+          error: new ApiError(503, 'engine_crashed', 'the engine ended', { retryAfterSeconds: 1 }),
+        },
+      },
     });
     const data = await events(await post(api, '/v1/chat/completions', { ...CHAT, stream: true }));
     expect(JSON.parse(data.at(-1) ?? '')).toEqual({
-      error: { message: 'the engine ended', type: 'service_unavailable_error', param: null, code: 'engine_crashed' },
+      error: {
+        message: 'the engine ended',
+        type: 'service_unavailable_error',
+        param: null,
+        code: 'engine_crashed',
+      },
     });
     expect(data).not.toContain('[DONE]');
     expect(data.filter((each) => each.includes('"error"'))).toHaveLength(1);
@@ -205,19 +265,25 @@ describe('one envelope', () => {
 
   test('no Host', async () => {
     api = await startApi();
-    expect(await raw('GET /health HTTP/1.1\r\nconnection: close\r\n\r\n')).toMatch(/^HTTP\/1\.1 400 [\s\S]*"code":"invalid_request"/);
+    expect(await raw('GET /health HTTP/1.1\r\nconnection: close\r\n\r\n')).toMatch(
+      /^HTTP\/1\.1 400 [\s\S]*"code":"invalid_request"/,
+    );
   });
 
   test('an expectation that is not 100-continue', async () => {
     api = await startApi();
-    expect(await raw('POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nexpect: miracles\r\ncontent-length: 0\r\n\r\n')).toMatch(
-      /^HTTP\/1\.1 417 [\s\S]*x-request-id: req_[\s\S]*"code":"expectation_failed"/i,
-    );
+    expect(
+      await raw(
+        'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nexpect: miracles\r\ncontent-length: 0\r\n\r\n',
+      ),
+    ).toMatch(/^HTTP\/1\.1 417 [\s\S]*x-request-id: req_[\s\S]*"code":"expectation_failed"/i);
   });
 
   test('CONNECT', async () => {
     api = await startApi();
-    expect(await raw('CONNECT example.org:443 HTTP/1.1\r\nhost: example.org\r\n\r\n')).toMatch(/^HTTP\/1\.1 400 /);
+    expect(await raw('CONNECT example.org:443 HTTP/1.1\r\nhost: example.org\r\n\r\n')).toMatch(
+      /^HTTP\/1\.1 400 /,
+    );
   });
 });
 
@@ -226,7 +292,9 @@ describe('time limits', () => {
 
   test('a header that comes drop by drop', async () => {
     api = await startApi({ config: { timeouts } });
-    expect(await raw('GET /health HTTP/1.1\r\nhost: x\r\nx-slow: ')).toMatch(/^HTTP\/1\.1 408 [\s\S]*"code":"request_timeout"/);
+    expect(await raw('GET /health HTTP/1.1\r\nhost: x\r\nx-slow: ')).toMatch(
+      /^HTTP\/1\.1 408 [\s\S]*"code":"request_timeout"/,
+    );
   });
 
   test('a connection that says nothing is closed', async () => {
@@ -237,14 +305,18 @@ describe('time limits', () => {
   test('a body that never comes', async () => {
     api = await startApi({ config: { timeouts } });
     expect(
-      await raw('POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{"mod'),
+      await raw(
+        'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{"mod',
+      ),
     ).toMatch(/^HTTP\/1\.1 408 [\s\S]*"code":"request_timeout"/);
   });
 
   test('an answer that takes too long: 504 before it starts, an error event after', async () => {
     api = await startApi({
       config: { timeouts: { ...DEFAULT_CONFIG.timeouts, requestMs: 100 } },
-      engine: { beforeToken: (position, signal) => (position === 1 ? untilAborted(signal) : Promise.resolve()) },
+      engine: {
+        beforeToken: (position, signal) => (position === 1 ? untilAborted(signal) : Promise.resolve()),
+      },
     });
     const plain = await post(api, '/v1/chat/completions', CHAT);
     expect(plain.status).toBe(504);
@@ -258,15 +330,25 @@ describe('time limits', () => {
 
 test('plain HTTP is not served to the network', async () => {
   api = await startApi();
-  await expect(startApi({ config: { host: '0.0.0.0' } })).rejects.toThrow(/plain HTTP is served on loopback only/);
+  await expect(startApi({ config: { host: '0.0.0.0' } })).rejects.toThrow(
+    /plain HTTP is served on loopback only/,
+  );
 });
 
 describe('headers', () => {
   test('x-request-id is given, or echoed if it is one', async () => {
     api = await startApi();
     expect((await fetch(`${api.url}/health`)).headers.get('x-request-id')).toMatch(/^req_[0-9a-f]{32}$/);
-    expect((await fetch(`${api.url}/health`, { headers: { 'x-request-id': 'mine-1' } })).headers.get('x-request-id')).toBe('mine-1');
-    expect((await fetch(`${api.url}/health`, { headers: { 'x-request-id': 'no spaces' } })).headers.get('x-request-id')).toMatch(/^req_/);
+    expect(
+      (await fetch(`${api.url}/health`, { headers: { 'x-request-id': 'mine-1' } })).headers.get(
+        'x-request-id',
+      ),
+    ).toBe('mine-1');
+    expect(
+      (await fetch(`${api.url}/health`, { headers: { 'x-request-id': 'no spaces' } })).headers.get(
+        'x-request-id',
+      ),
+    ).toMatch(/^req_/);
   });
 
   test('openai-processing-ms on plain answers, streams and errors', async () => {
@@ -303,7 +385,11 @@ describe('CORS', () => {
     api = await startApi({ config: { corsOrigins: [origin] } });
     const preflight = await fetch(`${api.url}/v1/chat/completions`, {
       method: 'OPTIONS',
-      headers: { origin, 'access-control-request-method': 'POST', 'access-control-request-headers': 'authorization,x-stainless-os' },
+      headers: {
+        origin,
+        'access-control-request-method': 'POST',
+        'access-control-request-headers': 'authorization,x-stainless-os',
+      },
     });
     expect(preflight.status).toBe(204);
     expect(preflight.headers.get('access-control-allow-origin')).toBe(origin);
@@ -313,7 +399,12 @@ describe('CORS', () => {
       expect(response.headers.get('access-control-allow-origin')).toBe(origin);
       expect(response.headers.get('access-control-expose-headers')).toContain('x-request-id');
     }
-    const stream = await post(api, '/v1/chat/completions', { ...CHAT, stream: true }, { headers: { origin } });
+    const stream = await post(
+      api,
+      '/v1/chat/completions',
+      { ...CHAT, stream: true },
+      { headers: { origin } },
+    );
     await stream.text();
     expect(stream.headers.get('access-control-allow-origin')).toBe(origin);
   });
@@ -325,16 +416,26 @@ describe('CORS', () => {
       headers: { origin: 'https://evil.example', 'access-control-request-method': 'POST' },
     });
     expect(preflight.headers.get('access-control-allow-origin')).toBeNull();
-    expect([preflight.status, await preflight.json()]).toMatchObject([403, { error: { code: 'origin_not_allowed' } }]);
+    expect([preflight.status, await preflight.json()]).toMatchObject([
+      403,
+      { error: { code: 'origin_not_allowed' } },
+    ]);
     expect(
-      (await fetch(`${api.url}/v1/models`, { headers: { origin: 'https://evil.example' } })).headers.get('access-control-allow-origin'),
+      (await fetch(`${api.url}/v1/models`, { headers: { origin: 'https://evil.example' } })).headers.get(
+        'access-control-allow-origin',
+      ),
     ).toBeNull();
   });
 
   test('off: no preflight is answered', async () => {
     api = await startApi();
     expect(
-      (await fetch(`${api.url}/v1/models`, { method: 'OPTIONS', headers: { origin, 'access-control-request-method': 'GET' } })).status,
+      (
+        await fetch(`${api.url}/v1/models`, {
+          method: 'OPTIONS',
+          headers: { origin, 'access-control-request-method': 'GET' },
+        })
+      ).status,
     ).toBe(403);
   });
 });
@@ -356,7 +457,12 @@ describe('the log', () => {
     await api.ended(3);
     const lines = api.logged.filter((line) => line['msg'] === 'request');
     expect(lines).toHaveLength(3);
-    expect(lines[0]).toMatchObject({ method: 'POST', route: '/v1/chat/completions', status: 200, completionTokens: 4 });
+    expect(lines[0]).toMatchObject({
+      method: 'POST',
+      route: '/v1/chat/completions',
+      status: 200,
+      completionTokens: 4,
+    });
     expect(lines[2]).toMatchObject({ route: '(none)', status: 404, code: 'unknown_url' });
     expect(JSON.stringify(api.logged)).not.toContain(canary);
     expect(JSON.stringify(api.records)).not.toContain(canary);

@@ -5,7 +5,13 @@ import { type IncomingMessage, request as httpRequest } from 'node:http';
 import { afterEach, describe, expect, test } from 'vitest';
 import { ApiError } from '../../../src/base/errors.ts';
 import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';
-import { type ApiServer, type ApiServerOptions, events, post, startApi } from '../../fixtures/http/api-server.ts';
+import {
+  type ApiServer,
+  type ApiServerOptions,
+  events,
+  post,
+  startApi,
+} from '../../fixtures/http/api-server.ts';
 import { latch, untilAborted } from '../../fixtures/latch.ts';
 
 let api: ApiServer;
@@ -18,34 +24,37 @@ const CHAT = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
 const STREAMED = { ...CHAT, stream: true };
 
 describe('a client that leaves', () => {
-  test.each([true, false])('in the queue (stream: %s): its place in the queue is gone, its neighbour goes on', async (stream) => {
-    const running = latch();
-    const door = latch();
-    const queued = latch();
-    await start({
-      engine: {
-        slots: 1,
-        onQueued: () => queued.open(),
-        prefill: () => {
-          running.open();
-          return door.opened;
+  test.each([true, false])(
+    'in the queue (stream: %s): its place in the queue is gone, its neighbour goes on',
+    async (stream) => {
+      const running = latch();
+      const door = latch();
+      const queued = latch();
+      await start({
+        engine: {
+          slots: 1,
+          onQueued: () => queued.open(),
+          prefill: () => {
+            running.open();
+            return door.opened;
+          },
         },
-      },
-    });
-    const neighbour = post(api, '/v1/chat/completions', CHAT);
-    await running.opened;
-    const controller = new AbortController();
-    const leaving = post(api, '/v1/chat/completions', { ...CHAT, stream }, { signal: controller.signal });
-    await queued.opened;
-    controller.abort();
-    await expect(leaving).rejects.toThrow(/abort/);
-    await api.ended(1);
-    door.open();
-    expect((await neighbour).status).toBe(200);
-    await api.models.idle();
-    expect(api.engine.aborted).toEqual(['queued']);
-    expect(api.records[0]).toMatchObject({ aborted: true, completionTokens: 0 });
-  });
+      });
+      const neighbour = post(api, '/v1/chat/completions', CHAT);
+      await running.opened;
+      const controller = new AbortController();
+      const leaving = post(api, '/v1/chat/completions', { ...CHAT, stream }, { signal: controller.signal });
+      await queued.opened;
+      controller.abort();
+      await expect(leaving).rejects.toThrow(/abort/);
+      await api.ended(1);
+      door.open();
+      expect((await neighbour).status).toBe(200);
+      await api.models.idle();
+      expect(api.engine.aborted).toEqual(['queued']);
+      expect(api.records[0]).toMatchObject({ aborted: true, completionTokens: 0 });
+    },
+  );
 
   test.each([true, false])('in the prefill (stream: %s)', async (stream) => {
     const reached = latch();
@@ -58,16 +67,24 @@ describe('a client that leaves', () => {
       },
     });
     const controller = new AbortController();
-    const leaving = post(api, '/v1/chat/completions', { ...CHAT, stream }, { signal: controller.signal }).then((response) =>
-      response.text(),
-    );
+    const leaving = post(
+      api,
+      '/v1/chat/completions',
+      { ...CHAT, stream },
+      { signal: controller.signal },
+    ).then((response) => response.text());
     await reached.opened;
     controller.abort();
     await expect(leaving).rejects.toThrow(/abort/);
     await api.ended();
     await api.models.idle();
     expect(api.engine.aborted).toEqual(['prefill']);
-    expect(api.logged.at(-1)).toMatchObject({ msg: 'request', code: 'client_closed_request', status: stream ? 200 : 499, aborted: true });
+    expect(api.logged.at(-1)).toMatchObject({
+      msg: 'request',
+      code: 'client_closed_request',
+      status: stream ? 200 : 499,
+      aborted: true,
+    });
   });
 
   test.each([true, false])('in the decode (stream: %s)', async (stream) => {
@@ -82,9 +99,12 @@ describe('a client that leaves', () => {
       },
     });
     const controller = new AbortController();
-    const leaving = post(api, '/v1/chat/completions', { ...CHAT, stream }, { signal: controller.signal }).then((response) =>
-      response.text(),
-    );
+    const leaving = post(
+      api,
+      '/v1/chat/completions',
+      { ...CHAT, stream },
+      { signal: controller.signal },
+    ).then((response) => response.text());
     await reached.opened;
     controller.abort();
     await expect(leaving).rejects.toThrow(/abort/);
@@ -108,7 +128,9 @@ describe('a client that leaves', () => {
       },
     });
     const controller = new AbortController();
-    const leaving = post(api, '/v1/chat/completions', STREAMED, { signal: controller.signal }).then((response) => response.text());
+    const leaving = post(api, '/v1/chat/completions', STREAMED, { signal: controller.signal }).then(
+      (response) => response.text(),
+    );
     const staying = post(api, '/v1/chat/completions', STREAMED).then(events);
     await both.opened;
     controller.abort();
@@ -143,7 +165,12 @@ describe('several prompts in one stream', () => {
 
   test('one fails: all end, with one error event', async () => {
     await start({
-      engine: { failAt: { position: 2, error: new ApiError(503, 'engine_crashed', 'the engine ended', { retryAfterSeconds: 1 }) } },
+      engine: {
+        failAt: {
+          position: 2,
+          error: new ApiError(503, 'engine_crashed', 'the engine ended', { retryAfterSeconds: 1 }),
+        },
+      },
     });
     const data = await events(await post(api, '/v1/completions', three));
     expect(data.filter((each) => each.includes('"error"'))).toHaveLength(1);
@@ -166,7 +193,9 @@ describe('several prompts in one stream', () => {
       },
     });
     const controller = new AbortController();
-    const leaving = post(api, '/v1/completions', three, { signal: controller.signal }).then((response) => response.text());
+    const leaving = post(api, '/v1/completions', three, { signal: controller.signal }).then((response) =>
+      response.text(),
+    );
     await all.opened;
     controller.abort();
     await expect(leaving).rejects.toThrow(/abort/);
@@ -215,13 +244,20 @@ test('a slow reader stops its own generation, and loses nothing', async () => {
   const contents = text
     .split('\n\n')
     .filter((block) => block.startsWith('data: {'))
-    .map((block) => (JSON.parse(block.slice(6)) as { choices: { delta: { content?: string } }[] }).choices[0]?.delta.content ?? '');
+    .map(
+      (block) =>
+        (JSON.parse(block.slice(6)) as { choices: { delta: { content?: string } }[] }).choices[0]?.delta
+          .content ?? '',
+    );
   expect(contents.join('')).toBe(tokens.join(''));
 });
 
 test('a reader that takes nothing at all is cut off, and its slot is free', async () => {
   const tokens = Array.from({ length: 4000 }, () => '.'.repeat(4000));
-  await start({ config: { timeouts: { ...DEFAULT_CONFIG.timeouts, stallMs: 50 } }, engine: { script: () => tokens } });
+  await start({
+    config: { timeouts: { ...DEFAULT_CONFIG.timeouts, stallMs: 50 } },
+    engine: { script: () => tokens },
+  });
   const { port } = new URL(api.url);
   const request = httpRequest({
     host: '127.0.0.1',
@@ -238,7 +274,10 @@ test('a reader that takes nothing at all is cut off, and its slot is free', asyn
   expect((await api.ended())[0]).toMatchObject({ aborted: true });
   await api.models.idle();
   expect(api.engine.activeNow()).toBe(0);
-  expect(api.logged.find((line) => line['msg'] === 'request')).toMatchObject({ code: 'client_too_slow', aborted: true });
+  expect(api.logged.find((line) => line['msg'] === 'request')).toMatchObject({
+    code: 'client_too_slow',
+    aborted: true,
+  });
   request.destroy();
 });
 
@@ -251,13 +290,16 @@ test('silence is filled with comments, and only silence', async () => {
   const response = await post(api, '/v1/chat/completions', STREAMED);
   const reader = (response.body as ReadableStream<Uint8Array>).getReader();
   let text = '';
-  while (!text.includes(': keep-alive\n\n: keep-alive\n\n')) text += Buffer.from((await reader.read()).value ?? []).toString();
+  while (!text.includes(': keep-alive\n\n: keep-alive\n\n'))
+    text += Buffer.from((await reader.read()).value ?? []).toString();
   door.open();
-  for (let part = await reader.read(); !part.done; part = await reader.read()) text += Buffer.from(part.value).toString();
+  for (let part = await reader.read(); !part.done; part = await reader.read())
+    text += Buffer.from(part.value).toString();
   expect(text.endsWith('data: [DONE]\n\n')).toBe(true);
   expect(text.indexOf(': keep-alive')).toBeGreaterThan(text.indexOf('"content":","'));
   // A comment is a block of its own: no event is cut by one.
-  for (const block of text.split('\n\n')) expect(block === '' || block === ': keep-alive' || block.startsWith('data: ')).toBe(true);
+  for (const block of text.split('\n\n'))
+    expect(block === '' || block === ': keep-alive' || block.startsWith('data: ')).toBe(true);
 });
 
 function script(): string[] {
@@ -283,14 +325,20 @@ describe('padding', () => {
     expect(
       data
         .slice(0, -1)
-        .map((each) => (JSON.parse(each) as { choices: { delta: { content?: string } }[] }).choices[0]?.delta.content ?? '')
+        .map(
+          (each) =>
+            (JSON.parse(each) as { choices: { delta: { content?: string } }[] }).choices[0]?.delta.content ??
+            '',
+        )
         .join(''),
     ).toBe(script().join(''));
   });
 
   test('include_obfuscation: false switches it off, true on', async () => {
     await start({ engine: { script } });
-    expect((await sizes({ stream_options: { include_obfuscation: false } })).data.join('')).not.toContain('obfuscation');
+    expect((await sizes({ stream_options: { include_obfuscation: false } })).data.join('')).not.toContain(
+      'obfuscation',
+    );
     await api.close();
     await start({ engine: { script }, config: { streamPadding: false } });
     expect((await sizes()).data.join('')).not.toContain('obfuscation');
@@ -320,7 +368,11 @@ describe('shutdown', () => {
     expect(refused.headers.get('x-should-retry')).toBe('true');
     expect(await refused.json()).toMatchObject({ error: { code: 'server_shutting_down' } });
     const health = await fetch(`${api.url}/health`);
-    expect([health.status, health.headers.get('retry-after'), await health.json()]).toMatchObject([503, '5', { status: 'draining' }]);
+    expect([health.status, health.headers.get('retry-after'), await health.json()]).toMatchObject([
+      503,
+      '5',
+      { status: 'draining' },
+    ]);
     door.open();
     expect((await stream).at(-1)).toBe('[DONE]');
     await closed;
@@ -343,7 +395,9 @@ describe('shutdown', () => {
     const patient = api.server.close();
     await api.server.close({ drainMs: 0 });
     await patient;
-    expect(JSON.parse((await stream).at(-1) ?? '')).toMatchObject({ error: { code: 'server_shutting_down' } });
+    expect(JSON.parse((await stream).at(-1) ?? '')).toMatchObject({
+      error: { code: 'server_shutting_down' },
+    });
   });
 
   test('what does not finish in time ends with an error event', async () => {

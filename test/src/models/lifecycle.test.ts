@@ -44,11 +44,24 @@ class FakeEngine {
   }
 }
 
-function setUp(options: { maxLoaded?: number; budget?: number; bytes?: (id: string) => number; maxWaiting?: number; auto?: boolean } = {}) {
+function setUp(
+  options: {
+    maxLoaded?: number;
+    budget?: number;
+    bytes?: (id: string) => number;
+    maxWaiting?: number;
+    auto?: boolean;
+  } = {},
+) {
   const clock = manualClock();
   const events: LifecycleEvent[] = [];
   const opened: FakeEngine[] = [];
-  const opening: { id: string; finish: (error?: unknown) => void; progress: (fraction: number) => void; signal: AbortSignal }[] = [];
+  const opening: {
+    id: string;
+    finish: (error?: unknown) => void;
+    progress: (fraction: number) => void;
+    signal: AbortSignal;
+  }[] = [];
   const lifecycle = createLifecycle<FakeEngine>({
     open: ({ id }, { signal, onProgress }) =>
       new Promise((resolve, reject) => {
@@ -71,7 +84,11 @@ function setUp(options: { maxLoaded?: number; budget?: number; bytes?: (id: stri
     clock,
     onEvent: (event) => events.push(event),
   });
-  const acquire = (id: string, keepAlive?: string | number, signal = new AbortController().signal): Promise<Lease<FakeEngine>> =>
+  const acquire = (
+    id: string,
+    keepAlive?: string | number,
+    signal = new AbortController().signal,
+  ): Promise<Lease<FakeEngine>> =>
     lifecycle.acquire(model(id), { signal, ...(keepAlive === undefined ? {} : { keepAlive }) });
   return { lifecycle, clock, events, opened, opening, acquire };
 }
@@ -126,7 +143,11 @@ describe('load on first request', () => {
   test('more waiters than allowed are told to come back', async () => {
     const { acquire } = setUp({ auto: false, maxWaiting: 2 });
     const held = [acquire('a'), acquire('a')];
-    await expect(acquire('a')).rejects.toMatchObject({ status: 429, code: 'engine_overloaded', retryAfterSeconds: 5 });
+    await expect(acquire('a')).rejects.toMatchObject({
+      status: 429,
+      code: 'engine_overloaded',
+      retryAfterSeconds: 5,
+    });
     void held;
   });
 
@@ -181,7 +202,9 @@ describe('keep_alive', () => {
   ])('%j is %d ms', (given, ms) => expect(parseKeepAlive(given)).toBe(ms));
 
   test.each(['', 'm', '5 minutes', '1e9', 'NaN', '--1', '5m5s', '１m'])('%j is refused', (given) => {
-    expect(() => parseKeepAlive(given)).toThrow(expect.objectContaining({ status: 400, param: 'keep_alive' }));
+    expect(() => parseKeepAlive(given)).toThrow(
+      expect.objectContaining({ status: 400, param: 'keep_alive' }),
+    );
   });
 
   test('an idle model is unloaded after it, a used one is not', async () => {
@@ -204,7 +227,13 @@ describe('keep_alive', () => {
   test('of those who share the model only ever lengthens, and up to a bound', async () => {
     const { lifecycle, clock } = setUp();
     const share = async (keepAlive: string | number): Promise<void> =>
-      (await lifecycle.acquire(model('a'), { keepAlive, keepAliveUpToMs: 600_000, signal: new AbortController().signal })).release();
+      (
+        await lifecycle.acquire(model('a'), {
+          keepAlive,
+          keepAliveUpToMs: 600_000,
+          signal: new AbortController().signal,
+        })
+      ).release();
     const stays = (): number | null => {
       const { expiresAt } = lifecycle.status('a');
       return expiresAt == null ? null : expiresAt - clock.now();
@@ -259,7 +288,11 @@ describe('room', () => {
     clock.advance(1);
     (await acquire('a')).release();
     (await acquire('c')).release();
-    expect([lifecycle.isLoaded('a'), lifecycle.isLoaded('b'), lifecycle.isLoaded('c')]).toEqual([true, false, true]);
+    expect([lifecycle.isLoaded('a'), lifecycle.isLoaded('b'), lifecycle.isLoaded('c')]).toEqual([
+      true,
+      false,
+      true,
+    ]);
     expect(events).toContainEqual({ type: 'unloaded', id: 'b', reason: 'evicted' });
   });
 
@@ -280,12 +313,20 @@ describe('room', () => {
     (await acquire('b')).release();
     expect([lifecycle.isLoaded('a'), lifecycle.isLoaded('b')]).toEqual([true, true]);
     (await acquire('big')).release();
-    expect([lifecycle.isLoaded('a'), lifecycle.isLoaded('b'), lifecycle.isLoaded('big')]).toEqual([false, false, true]);
+    expect([lifecycle.isLoaded('a'), lifecycle.isLoaded('b'), lifecycle.isLoaded('big')]).toEqual([
+      false,
+      false,
+      true,
+    ]);
   });
 
   test('a model over the whole budget is refused at once, and a retry is no use', async () => {
     const { acquire, opening } = setUp({ budget: 100, bytes: () => 101 });
-    await expect(acquire('a')).rejects.toMatchObject({ status: 503, code: 'model_load_failed', shouldRetry: false });
+    await expect(acquire('a')).rejects.toMatchObject({
+      status: 503,
+      code: 'model_load_failed',
+      shouldRetry: false,
+    });
     expect(opening).toEqual([]);
   });
 
@@ -382,7 +423,11 @@ describe('shutdown', () => {
     const busy = await acquire('a');
     (await acquire('b')).release();
     const closing = lifecycle.close(new AbortController().signal);
-    await expect(acquire('a')).rejects.toMatchObject({ status: 503, code: 'server_shutting_down', retryAfterSeconds: 5 });
+    await expect(acquire('a')).rejects.toMatchObject({
+      status: 503,
+      code: 'server_shutting_down',
+      retryAfterSeconds: 5,
+    });
     await settled();
     expect(opened.map((e) => e.isClosed)).toEqual([false, true]);
     busy.release();

@@ -19,7 +19,13 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { measureFile, sameFile, stageFile, stagingRoom, type StagedFile } from '../../../src/models/measure.ts';
+import {
+  measureFile,
+  sameFile,
+  stageFile,
+  stagingRoom,
+  type StagedFile,
+} from '../../../src/models/measure.ts';
 
 const SHM = '/dev/shm';
 const linux = process.platform === 'linux' && existsSync(SHM);
@@ -54,27 +60,39 @@ function openDescriptors(): number {
 
 describe('measureFile', () => {
   // Around the chunk size of four mebibytes, where a loop that is off by one shows.
-  test.each([0, 1, 4_194_303, 4_194_304, 4_194_305, 14_000_000])('%d bytes hash as sha256sum hashes them', async (size) => {
-    const { path, sha256 } = file(`size-${size}`, randomBytes(size));
-    const fractions: number[] = [];
-    const measured = await measureFile(path, { signal, onProgress: (fraction) => fractions.push(fraction) });
-    expect(measured).toMatchObject({ sha256, size });
-    expect(fractions.at(-1)).toBe(size > 0 ? 1 : undefined);
-    expect(fractions).toEqual(fractions.toSorted((a, b) => a - b));
-  });
+  test.each([0, 1, 4_194_303, 4_194_304, 4_194_305, 14_000_000])(
+    '%d bytes hash as sha256sum hashes them',
+    async (size) => {
+      const { path, sha256 } = file(`size-${size}`, randomBytes(size));
+      const fractions: number[] = [];
+      const measured = await measureFile(path, {
+        signal,
+        onProgress: (fraction) => fractions.push(fraction),
+      });
+      expect(measured).toMatchObject({ sha256, size });
+      expect(fractions.at(-1)).toBe(size > 0 ? 1 : undefined);
+      expect(fractions).toEqual(fractions.toSorted((a, b) => a - b));
+    },
+  );
 
   test('a folder, a missing file and a FIFO are refused, and none of them hangs', async () => {
     const fifo = join(folder, 'fifo');
     execFileSync('mkfifo', [fifo]);
     for (const path of [folder, join(folder, 'missing'), fifo, '/dev/zero']) {
-      await expect(measureFile(path, { signal })).rejects.toMatchObject({ status: 400, code: 'file_not_found' });
+      await expect(measureFile(path, { signal })).rejects.toMatchObject({
+        status: 400,
+        code: 'file_not_found',
+      });
     }
   });
 
   test('an abort ends it', async () => {
     const { path } = file('abort', randomBytes(12_000_000));
     const abort = new AbortController();
-    const measuring = measureFile(path, { signal: abort.signal, onProgress: () => abort.abort(new Error('left')) });
+    const measuring = measureFile(path, {
+      signal: abort.signal,
+      onProgress: () => abort.abort(new Error('left')),
+    });
     await expect(measuring).rejects.toThrow('left');
   });
 
@@ -141,7 +159,9 @@ describe.skipIf(!linux)('residency "memory"', () => {
 
   test('no room is said before anything is copied', async () => {
     const { path, sha256 } = file('room', randomBytes(10));
-    await expect(stage(path, sha256, 'memory', { stagingFolder: join(folder, 'absent') })).rejects.toMatchObject({
+    await expect(
+      stage(path, sha256, 'memory', { stagingFolder: join(folder, 'absent') }),
+    ).rejects.toMatchObject({
       status: 503,
       code: 'model_load_failed',
     });
@@ -156,7 +176,10 @@ describe.skipIf(!linux)('residency "memory"', () => {
       await expect(stage(path, 'ab'.repeat(32), 'memory')).rejects.toThrow('has sha256');
       const abort = new AbortController();
       await expect(
-        stage(path, sha256, 'memory', { signal: abort.signal, onProgress: () => abort.abort(new Error('left')) }),
+        stage(path, sha256, 'memory', {
+          signal: abort.signal,
+          onProgress: () => abort.abort(new Error('left')),
+        }),
       ).rejects.toThrow('left');
     }
     expect(openDescriptors()).toBe(before);
@@ -189,7 +212,9 @@ describe('residency "disk"', () => {
     await (await stage(path, sha256, 'disk', { known: identity, onProgress })).close();
     expect(reads).toBeGreaterThan(0);
     writeFileSync(path, randomBytes(3_000_000));
-    await expect(stage(path, sha256, 'disk', { known: identity })).rejects.toMatchObject({ code: 'model_digest_mismatch' });
+    await expect(stage(path, sha256, 'disk', { known: identity })).rejects.toMatchObject({
+      code: 'model_digest_mismatch',
+    });
   });
 
   test('a symbolic link is the file it leads to', async () => {

@@ -3,7 +3,16 @@
 
 import { createHash } from 'node:crypto';
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, fstatSync, mkdirSync, mkdtempSync, readSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  fstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -86,7 +95,9 @@ afterEach(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-async function restart(options: Partial<ServiceOptions<FakeEngine>> = {}): Promise<readonly { readonly file: string }[]> {
+async function restart(
+  options: Partial<ServiceOptions<FakeEngine>> = {},
+): Promise<readonly { readonly file: string }[]> {
   await models.close(AbortSignal.abort());
   await setUp(options);
   return models.restore();
@@ -94,7 +105,11 @@ async function restart(options: Partial<ServiceOptions<FakeEngine>> = {}): Promi
 
 describe('registering a file', () => {
   test('takes its digest as sha256sum does, and reads what it is', async () => {
-    const registered = await models.register({ name: 'chat', path: join(roots, 'chat.gguf'), defaultParameters: { temperature: 0.2 } });
+    const registered = await models.register({
+      name: 'chat',
+      path: join(roots, 'chat.gguf'),
+      defaultParameters: { temperature: 0.2 },
+    });
     expect(registered).toMatchObject({
       id: 'chat',
       created: 1_700_000_000,
@@ -112,16 +127,24 @@ describe('registering a file', () => {
     });
     expect(registered.details).toMatchObject({ architecture: 'llama', hasChatTemplate: true });
     const attested = models.registry.attested();
-    expect(attested).toEqual([attestedModel('chat', [{ role: 'weights', sha256: fromHex(chat.sha256), size: chat.size }])]);
+    expect(attested).toEqual([
+      attestedModel('chat', [{ role: 'weights', sha256: fromHex(chat.sha256), size: chat.size }]),
+    ]);
   });
 
   test('again with the same bytes changes nothing; with other bytes it is a conflict that names the registered digest', async () => {
     await models.register({ name: 'chat', path: join(roots, 'chat.gguf') });
     copyFileSync(chat.path, join(roots, 'same.gguf'));
-    expect(await models.register({ name: 'chat', path: join(roots, 'same.gguf') })).toMatchObject({ sha256: chat.sha256 });
+    expect(await models.register({ name: 'chat', path: join(roots, 'same.gguf') })).toMatchObject({
+      sha256: chat.sha256,
+    });
     copyFileSync(demo['demo-embed'].path, join(roots, 'other.gguf'));
     const conflict = models.register({ name: 'chat', path: join(roots, 'other.gguf') });
-    await expect(conflict).rejects.toMatchObject({ status: 409, code: 'model_already_exists', param: 'name' });
+    await expect(conflict).rejects.toMatchObject({
+      status: 409,
+      code: 'model_already_exists',
+      param: 'name',
+    });
     await expect(conflict).rejects.toThrow(chat.sha256);
     expect(models.list()).toHaveLength(1);
   });
@@ -176,7 +199,10 @@ describe('registering a file', () => {
       [{ name: '*', path: at('chat.gguf') }, 'invalid_model_name'],
     ];
     for (const [request, code] of cases) {
-      await expect(models.register(request as { name: string; path: string }), JSON.stringify(request).slice(0, 80)).rejects.toMatchObject({
+      await expect(
+        models.register(request as { name: string; path: string }),
+        JSON.stringify(request).slice(0, 80),
+      ).rejects.toMatchObject({
         status: 400,
         code,
       });
@@ -187,7 +213,9 @@ describe('registering a file', () => {
 
   test('without roots nothing can be registered', async () => {
     await restart({ modelRoots: [] });
-    await expect(models.register({ name: 'm', path: join(roots, 'chat.gguf') })).rejects.toMatchObject({ code: 'path_not_allowed' });
+    await expect(models.register({ name: 'm', path: join(roots, 'chat.gguf') })).rejects.toMatchObject({
+      code: 'path_not_allowed',
+    });
   });
 });
 
@@ -197,7 +225,10 @@ describe('loading', () => {
     expect(await models.load('chat', signal)).toBe('loaded');
     expect(await models.load('chat', signal)).toBe('already_loaded');
     expect(engines).toHaveLength(1);
-    expect(engines[0]).toMatchObject({ read: chat.sha256, spec: { path: '/proc/self/fd/4', type: 'chat', contextLength: 1024, slots: 4 } });
+    expect(engines[0]).toMatchObject({
+      read: chat.sha256,
+      spec: { path: '/proc/self/fd/4', type: 'chat', contextLength: 1024, slots: 4 },
+    });
     expect(() => fstatSync(engines[0]!.spec.fd!)).toThrow(expect.objectContaining({ code: 'EBADF' }));
     expect(models.get('chat')).toMatchObject({ loaded: true, inFlight: 0 });
     await models.unload('chat');
@@ -229,7 +260,10 @@ describe('loading', () => {
     const chatTemplate = '{{ messages[0].content }}';
     const { model } = await models.add({ id: 'm', path: chat.path, chatTemplate }, signal);
     const template = createHash('sha256').update(chatTemplate).digest('hex');
-    expect(model).toMatchObject({ kind: 'manifest', blobs: [{ role: 'weights' }, { role: 'template', sha256: template, size: 25 }] });
+    expect(model).toMatchObject({
+      kind: 'manifest',
+      blobs: [{ role: 'weights' }, { role: 'template', sha256: template, size: 25 }],
+    });
     expect(model.sha256).not.toBe(chat.sha256);
     await models.load('m', signal);
     expect(engines[0]!.spec.chatTemplate).toBe(chatTemplate);
@@ -289,7 +323,8 @@ describe('loading', () => {
   });
 
   test('attesting a hundred models reads none of them', async () => {
-    for (let i = 0; i < 100; i++) await models.add({ id: `m${i}`, path: chat.path, sha256: chat.sha256 }, signal);
+    for (let i = 0; i < 100; i++)
+      await models.add({ id: `m${i}`, path: chat.path, sha256: chat.sha256 }, signal);
     rmSync(join(roots, 'chat.gguf'));
     expect(models.registry.attested()).toHaveLength(100);
     expect(models.registry.attested()).toBe(models.registry.attested());
@@ -300,7 +335,12 @@ describe('a restart', () => {
   test('finds what was registered, and loads it only if the bytes are still the same', async () => {
     await models.register({ name: 'a:b/c', path: join(roots, 'chat.gguf'), defaultParameters: { topK: 7 } });
     expect(await restart()).toEqual([]);
-    expect(models.get('a:b/c')).toMatchObject({ sha256: chat.sha256, defaults: { topK: 7 }, created: 1_700_000_000, type: 'chat' });
+    expect(models.get('a:b/c')).toMatchObject({
+      sha256: chat.sha256,
+      defaults: { topK: 7 },
+      created: 1_700_000_000,
+      type: 'chat',
+    });
     await models.load('a:b/c', signal);
     expect(engines[0]!.read).toBe(chat.sha256);
   });
@@ -314,8 +354,13 @@ describe('a restart', () => {
     await models.close(AbortSignal.abort());
     await setUp();
     await models.add({ id: 'mine', path: demo['demo-embed'].path }, signal);
-    expect((await models.restore()).map((failure) => failure.file).toSorted()).toEqual(['broken.json', 'gone']);
-    expect(models.list().map((model) => [model.id, model.sha256])).toEqual([['mine', demo['demo-embed'].sha256]]);
+    expect((await models.restore()).map((failure) => failure.file).toSorted()).toEqual([
+      'broken.json',
+      'gone',
+    ]);
+    expect(models.list().map((model) => [model.id, model.sha256])).toEqual([
+      ['mine', demo['demo-embed'].sha256],
+    ]);
   });
 
   test('a second server on the same folder does not start', async () => {
@@ -349,7 +394,10 @@ describe('removing', () => {
 
   test('blobs of the store are kept while an engine reads them and collected afterwards', async () => {
     const blob = await store.importFile(chat.path);
-    const { model, files, summary } = await models.add({ id: 'from-store', path: blob.path, sha256: blob.sha256 }, signal);
+    const { model, files, summary } = await models.add(
+      { id: 'from-store', path: blob.path, sha256: blob.sha256 },
+      signal,
+    );
     const manifest = manifestOf({ model, files, summary, hashed: false }, { kind: 'file', path: chat.path });
     await store.put({ ...manifest, blobs: [{ role: 'weights', sha256: blob.sha256, size: blob.size }] });
     blob.release();
@@ -380,14 +428,31 @@ describe('pulling', () => {
           createdAt: '2026-01-01T00:00:00.000Z',
           format: 'gguf',
           blobs: [{ role: 'weights', sha256: blob.sha256, size: blob.size }],
-          source: { kind: 'hub', repo: 'o/r', revision: 'main', file: 'f.gguf', url: 'https://hub.invalid/f' },
-          gguf: { architecture: 'llama', type: 'chat', contextLength: 2048, parameters: 1, quantization: 'F16' },
+          source: {
+            kind: 'hub',
+            repo: 'o/r',
+            revision: 'main',
+            file: 'f.gguf',
+            url: 'https://hub.invalid/f',
+          },
+          gguf: {
+            architecture: 'llama',
+            type: 'chat',
+            contextLength: 2048,
+            parameters: 1,
+            quantization: 'F16',
+          },
         });
         blob.release();
       }
       yield { type: 'success', id: name, sha256: chat.sha256, size: chat.size };
     };
-    return { pull: ({ name }) => run(name), status: async () => undefined, cancel: async () => true, close: async () => undefined };
+    return {
+      pull: ({ name }) => run(name),
+      status: async () => undefined,
+      cancel: async () => true,
+      close: async () => undefined,
+    };
   }
 
   test('registers the model before it says success', async () => {
@@ -406,7 +471,8 @@ describe('pulling', () => {
     await restart({ pulls: hub(new Promise((resolve) => (go = resolve))) });
     const abort = new AbortController();
     const watching = (async () => {
-      for await (const event of models.pull({ name: 'o/r:F16' }, abort.signal)) expect(event.status).toBe('downloading');
+      for await (const event of models.pull({ name: 'o/r:F16' }, abort.signal))
+        expect(event.status).toBe('downloading');
     })();
     await new Promise((resolve) => setImmediate(resolve));
     abort.abort(new Error('left'));

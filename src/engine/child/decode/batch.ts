@@ -97,11 +97,21 @@ export function fillBatch(
   }
   // Who waited longest goes first, should not all of them fit, or should they take turns.
   ready.sort((a, b) => a.turn - b.turn || a.order - b.order);
-  ready = ready.slice(0, readers.length === 0 && plan.takeTurns(ready.length) ? 1 : Math.min(context.maxOutputs, context.batchTokens));
+  ready = ready.slice(
+    0,
+    readers.length === 0 && plan.takeTurns(ready.length)
+      ? 1
+      : Math.min(context.maxOutputs, context.batchTokens),
+  );
   // llama.cpp joins sequences into one micro-batch only while their ids ascend.
   ready.sort((a, b) => a.slot.id - b.slot.id);
   for (const sequence of ready) {
-    sequence.output = context.add(sequence.tokens[sequence.tokens.length - 1]!, sequence.tokens.length - 1, sequence.slot.id, true);
+    sequence.output = context.add(
+      sequence.tokens[sequence.tokens.length - 1]!,
+      sequence.tokens.length - 1,
+      sequence.slot.id,
+      true,
+    );
     sequence.batched = 1;
     sequence.turn = plan.step;
     outputs += 1;
@@ -109,8 +119,14 @@ export function fillBatch(
   const writers = ready.length;
   const remaining = (sequence: Sequence): number => sequence.tokens.length - sequence.slot.tokens.length;
   const unread = readers.reduce((sum, each) => sum + remaining(each), 0);
-  let room = Math.min(context.batchTokens - context.batchLength, plan.promptTokens(writers, readers.length, unread));
-  const oldest = readers.reduce<Sequence | null>((best, each) => (best === null || each.order < best.order ? each : best), null);
+  let room = Math.min(
+    context.batchTokens - context.batchLength,
+    plan.promptTokens(writers, readers.length, unread),
+  );
+  const oldest = readers.reduce<Sequence | null>(
+    (best, each) => (best === null || each.order < best.order ? each : best),
+    null,
+  );
   const shortestFirst = readers.filter((each) => each !== oldest).sort((a, b) => remaining(a) - remaining(b));
   let prompt = 0;
   const read = (sequence: Sequence, share: number): void => {

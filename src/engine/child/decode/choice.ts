@@ -59,7 +59,12 @@ export function createChoice(options: ChoiceOptions): Choice {
   const finish = (reason: 'stop' | 'length', released = ''): null => {
     const rest = released + text.flush();
     delta(rest, text.stopped ? sent + rest.length : Infinity);
-    options.emit({ type: 'finish', index: options.index, reason: text.stopped ? 'stop' : reason, completionTokens: written });
+    options.emit({
+      type: 'finish',
+      index: options.index,
+      reason: text.stopped ? 'stop' : reason,
+      completionTokens: written,
+    });
     return null;
   };
 
@@ -72,7 +77,8 @@ export function createChoice(options: ChoiceOptions): Choice {
       const token = options.sampler.pick(logits, options.constraint?.filter());
       if (token < 0) {
         // The grammar is complete, and there is no end token that may be picked.
-        const refusal = options.constraint === null ? null : refusalOf(options.constraint, logits, options.isEnd);
+        const refusal =
+          options.constraint === null ? null : refusalOf(options.constraint, logits, options.isEnd);
         if (refusal !== null) throw refusal;
         return finish('stop');
       }
@@ -81,7 +87,10 @@ export function createChoice(options: ChoiceOptions): Choice {
       written += 1;
       if (options.isEnd(token)) return finish('stop');
       if (options.logprobs !== undefined)
-        pending.push({ logprob: describe(logits, token, options.logprobs, options.rawPiece), start: text.decoded });
+        pending.push({
+          logprob: describe(logits, token, options.logprobs, options.rawPiece),
+          start: text.decoded,
+        });
       const released = text.push(options.piece(token));
       if (text.stopped) return finish('stop', released);
       delta(released, options.stop.length === 0 ? Infinity : sent + released.length);
@@ -93,8 +102,14 @@ export function createChoice(options: ChoiceOptions): Choice {
 }
 
 /** Why a choice that has no token left is not complete; null when it is. Asks about the whole vocabulary, once. */
-function refusalOf(constraint: Constraint, logits: Float32Array, isEnd: (token: number) => boolean): ApiError | null {
-  const allowed = constraint.active ? constraint.filter()?.(Array.from(logits, (_, token) => token)) : undefined;
+function refusalOf(
+  constraint: Constraint,
+  logits: Float32Array,
+  isEnd: (token: number) => boolean,
+): ApiError | null {
+  const allowed = constraint.active
+    ? constraint.filter()?.(Array.from(logits, (_, token) => token))
+    : undefined;
   if (allowed === undefined) return null;
   let ends = false;
   let any = false;
@@ -108,16 +123,29 @@ function refusalOf(constraint: Constraint, logits: Float32Array, isEnd: (token: 
   // Without an end token to ask about, a grammar is complete when nothing may follow.
   if (!any && !ends) return null;
   return banned
-    ? new ApiError(400, 'invalid_value', 'logit_bias bans every token that the form of the answer needs next', { param: 'logit_bias' })
+    ? new ApiError(
+        400,
+        'invalid_value',
+        'logit_bias bans every token that the form of the answer needs next',
+        { param: 'logit_bias' },
+      )
     : new ApiError(500, 'engine_failed', 'the model has no token for what the form of the answer needs next');
 }
 
 /** log p of the token and its alternatives, in OpenAI's shape. */
-export function describe(logits: Float32Array, token: number, count: number, piece: (token: number) => Uint8Array): Logprob {
+export function describe(
+  logits: Float32Array,
+  token: number,
+  count: number,
+  piece: (token: number) => Uint8Array,
+): Logprob {
   const { chosen, top } = logprobs(logits, token, count);
   const entry = (id: number, logprob: number): TokenLogprob => {
     const bytes = piece(id);
     return { token: new TextDecoder().decode(bytes), bytes: Array.from(bytes), logprob };
   };
-  return { ...entry(token, chosen), top: top.map((alternative) => entry(alternative.token, alternative.logprob)) };
+  return {
+    ...entry(token, chosen),
+    top: top.map((alternative) => entry(alternative.token, alternative.logprob)),
+  };
 }

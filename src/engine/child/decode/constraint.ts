@@ -37,7 +37,9 @@ export function createConstraint(
     };
   }
   // Bytes as Latin-1 text: one character per byte, so that searching is exact whatever the encoding state.
-  const wanted = triggers.filter((trigger) => trigger !== '').map((trigger) => Buffer.from(trigger, 'utf8').toString('latin1'));
+  const wanted = triggers
+    .filter((trigger) => trigger !== '')
+    .map((trigger) => Buffer.from(trigger, 'utf8').toString('latin1'));
   const longest = Math.max(0, ...wanted.map((trigger) => trigger.length));
   let tail = '';
 

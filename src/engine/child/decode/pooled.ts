@@ -34,7 +34,10 @@ interface Entry {
   readonly outputs: Float32Array[];
 }
 
-export function createPooler(context: Context, options: { readonly sequences: number; readonly maxQueued: number }): Pooler {
+export function createPooler(
+  context: Context,
+  options: { readonly sequences: number; readonly maxQueued: number },
+): Pooler {
   /** Requests that are not done, by id. */
   const open = new Map<number, Entry>();
   /** Those with inputs left, oldest first; the scopes in the order of their turns. */

@@ -21,7 +21,11 @@ export interface Alternative {
 
 const PENALTY_WINDOW = 4096;
 
-export function createSampler(sampling: Sampling, random: () => number, prompt: readonly number[] = []): Sampler {
+export function createSampler(
+  sampling: Sampling,
+  random: () => number,
+  prompt: readonly number[] = [],
+): Sampler {
   const penalties = sampling.presencePenalty !== 0 || sampling.frequencyPenalty !== 0;
   const repeat = sampling.repeatPenalty !== 1;
   // OpenAI counts only what was generated; the repeat penalty of llama.cpp also counts the prompt.
@@ -42,14 +46,16 @@ export function createSampler(sampling: Sampling, random: () => number, prompt: 
   const adjust = (logits: Float32Array): void => {
     if (repeat) {
       const { repeatPenalty } = sampling;
-      for (const token of seen) set(logits, token, (logit) => (logit > 0 ? logit / repeatPenalty : logit * repeatPenalty));
+      for (const token of seen)
+        set(logits, token, (logit) => (logit > 0 ? logit / repeatPenalty : logit * repeatPenalty));
     }
     if (penalties) {
       for (const [token, count] of generated)
         set(logits, token, (logit) => logit - count * sampling.frequencyPenalty - sampling.presencePenalty);
     }
     // −100 is documented as a ban, so it must be one even over a logit of 200.
-    for (const [token, value] of bias) set(logits, token, (logit) => (value <= -100 ? -Infinity : logit + value));
+    for (const [token, value] of bias)
+      set(logits, token, (logit) => (value <= -100 ? -Infinity : logit + value));
   };
   const restore = (logits: Float32Array): void => {
     // Backwards: a token may have been changed more than once.
@@ -82,14 +88,21 @@ function draw(logits: Float32Array, sampling: Sampling, random: () => number): n
   const max = maximum(logits);
   if (max === -Infinity || Number.isNaN(max)) return -1;
   const candidates = select(logits, max, sampling);
-  return candidates === null ? drawAll(logits, max, sampling.temperature, random()) : drawFrom(candidates, random());
+  return candidates === null
+    ? drawAll(logits, max, sampling.temperature, random())
+    : drawFrom(candidates, random());
 }
 
 /**
  * The distribution restricted to what the filter allows: masks first, then truncates and draws. Only reached when the free
  * draw was refused, which with a free draw accepted first gives the same distribution as masking from the start.
  */
-function pickFiltered(logits: Float32Array, sampling: Sampling, random: () => number, filter: TokenFilter): number {
+function pickFiltered(
+  logits: Float32Array,
+  sampling: Sampling,
+  random: () => number,
+  filter: TokenFilter,
+): number {
   if (sampling.temperature <= 0) {
     // Look down from the top in growing slices: the allowed token is nearly always near it.
     for (let size = 64; ; size *= 8) {
@@ -101,7 +114,8 @@ function pickFiltered(logits: Float32Array, sampling: Sampling, random: () => nu
     }
   }
   const tokens: number[] = [];
-  for (let token = 0; token < logits.length; token += 1) if ((logits[token] ?? -Infinity) > -Infinity) tokens.push(token);
+  for (let token = 0; token < logits.length; token += 1)
+    if ((logits[token] ?? -Infinity) > -Infinity) tokens.push(token);
   const allowed = filter(tokens);
   const masked = new Float32Array(logits.length).fill(-Infinity);
   for (let i = 0; i < tokens.length; i += 1) {
@@ -172,7 +186,8 @@ function drawAll(logits: Float32Array, max: number, temperature: number, point: 
   for (let block = 0; block < count; block += 1) {
     const end = Math.min(logits.length, (block + 1) * BLOCK_SIZE);
     let sum = 0;
-    for (let token = block * BLOCK_SIZE; token < end; token += 1) sum += expOf((logits[token]! - max) / temperature);
+    for (let token = block * BLOCK_SIZE; token < end; token += 1)
+      sum += expOf((logits[token]! - max) / temperature);
     blocks[block] = sum;
     total += sum;
   }
@@ -194,7 +209,13 @@ function drawAll(logits: Float32Array, max: number, temperature: number, point: 
 }
 
 /** The token of a block at which `rest` is used up, or its last one with any weight; −1 when none has. */
-function drawBlock(logits: Float32Array, block: number, max: number, temperature: number, rest: number): number {
+function drawBlock(
+  logits: Float32Array,
+  block: number,
+  max: number,
+  temperature: number,
+  rest: number,
+): number {
   const end = Math.min(logits.length, (block + 1) * BLOCK_SIZE);
   let last = -1;
   for (let token = block * BLOCK_SIZE; token < end; token += 1) {
@@ -208,7 +229,12 @@ function drawBlock(logits: Float32Array, block: number, max: number, temperature
 }
 
 /** Tokens holding at least `topP` of the mass, best first: buckets of 1/8 of a temperature unit find the cut in one pass. */
-function nucleus(logits: Float32Array, max: number, temperature: number, topP: number): { tokens: number[]; total: number } {
+function nucleus(
+  logits: Float32Array,
+  max: number,
+  temperature: number,
+  topP: number,
+): { tokens: number[]; total: number } {
   const buckets = new Float64Array(512);
   let total = 0;
   for (let token = 0; token < logits.length; token += 1) {
@@ -249,7 +275,11 @@ export function expOf(x: number): number {
           (0.2402265069591007 +
             t *
               (0.055504108664821576 +
-                t * (0.009618129107628477 + t * (0.0013333558146428441 + t * (0.00015403530393381606 + t * 0.000015252733804059838))))));
+                t *
+                  (0.009618129107628477 +
+                    t *
+                      (0.0013333558146428441 +
+                        t * (0.00015403530393381606 + t * 0.000015252733804059838))))));
   return series * halfPowers[k]!;
 }
 
@@ -297,7 +327,8 @@ export function top(logits: Float32Array, count: number): number[] {
     let i = 0;
     for (;;) {
       let least = i;
-      for (const child of [2 * i + 1, 2 * i + 2]) if (child < heap.length && worse(heap[child]!, heap[least]!)) least = child;
+      for (const child of [2 * i + 1, 2 * i + 2])
+        if (child < heap.length && worse(heap[child]!, heap[least]!)) least = child;
       if (least === i) return;
       [heap[i], heap[least]] = [heap[least]!, heap[i]!];
       i = least;
@@ -334,7 +365,10 @@ export function logprobs(
   const norm = max + Math.log(total);
   return {
     chosen: (logits[token] ?? -Infinity) - norm,
-    top: top(logits, count).map((alternative) => ({ token: alternative, logprob: logits[alternative]! - norm })),
+    top: top(logits, count).map((alternative) => ({
+      token: alternative,
+      logprob: logits[alternative]! - norm,
+    })),
   };
 }
 

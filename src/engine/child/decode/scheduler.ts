@@ -63,7 +63,14 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
   const requests = new Map<number, Request>();
   const queues = new Map<string, Request[]>();
   const live: Sequence[] = [];
-  const stats: SchedulerStats = { queued: 0, active: 0, promptTokens: 0, completionTokens: 0, cachedTokens: 0, decodeSteps: 0 };
+  const stats: SchedulerStats = {
+    queued: 0,
+    active: 0,
+    promptTokens: 0,
+    completionTokens: 0,
+    cachedTokens: 0,
+    decodeSteps: 0,
+  };
   let order = 0;
   let wake: (() => void) | null = null;
   // Running means of what a step costs: fixed part and per prompt token. They choose chunk sizes and sync or async decoding.
@@ -137,7 +144,17 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
     slot.scope = request.job.scope;
     slot.busy = true;
     slots.touch(slot);
-    const sequence: Sequence = { request, choice, slot, tokens, order: (order += 1), turn: 0, output: -1, batched: 0, echoed: null };
+    const sequence: Sequence = {
+      request,
+      choice,
+      slot,
+      tokens,
+      order: (order += 1),
+      turn: 0,
+      output: -1,
+      batched: 0,
+      echoed: null,
+    };
     live.push(sequence);
     request.running += 1;
     return sequence;
@@ -163,7 +180,8 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
       stats.cachedTokens += sequence.slot.tokens.length;
       job.emit({ type: 'start', promptTokens: job.prompt.length, cachedTokens: sequence.slot.tokens.length });
     }
-    if (request.promptLogits !== null && sequence.slot.tokens.length === job.prompt.length) write(sequence, request.promptLogits);
+    if (request.promptLogits !== null && sequence.slot.tokens.length === job.prompt.length)
+      write(sequence, request.promptLogits);
     return true;
   };
 
@@ -171,7 +189,8 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
   const wants = (request: Request): boolean =>
     !request.paused &&
     !request.cancelled &&
-    (request.preempted.length > 0 || (request.nextChoice < request.job.n && (request.nextChoice === 0 || request.promptLogits !== null)));
+    (request.preempted.length > 0 ||
+      (request.nextChoice < request.job.n && (request.nextChoice === 0 || request.promptLogits !== null)));
 
   const admitAll = (): void => {
     if (crowded && live.length > 0) return;
@@ -250,10 +269,20 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
     for (let choice = 0; choice < job.n; choice += 1) {
       if (parts.logprobs === undefined) break;
       const first =
-        from === 0 ? [{ ...describe(new Float32Array([0]), 0, 0, () => parts.rawPiece(job.prompt[0]!)), logprob: NaN, top: [] }] : [];
+        from === 0
+          ? [
+              {
+                ...describe(new Float32Array([0]), 0, 0, () => parts.rawPiece(job.prompt[0]!)),
+                logprob: NaN,
+                top: [],
+              },
+            ]
+          : [];
       const rest = indexes.flatMap((index, i) => {
         const token = job.prompt[from + i + 1];
-        return token === undefined ? [] : [describe(context.logits(index), token, parts.logprobs ?? 0, parts.rawPiece)];
+        return token === undefined
+          ? []
+          : [describe(context.logits(index), token, parts.logprobs ?? 0, parts.rawPiece)];
       });
       job.emit({ type: 'delta', index: choice, text: '', logprobs: [...first, ...rest] });
     }
@@ -281,7 +310,10 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
   /** Lets a choice pick its next token and ends it where it must. */
   const write = (sequence: Sequence, logits: Float32Array): void => {
     const { request, choice } = sequence;
-    const limit = Math.min(request.job.maxTokens ?? Infinity, options.contextLength - request.job.prompt.length);
+    const limit = Math.min(
+      request.job.maxTokens ?? Infinity,
+      options.contextLength - request.job.prompt.length,
+    );
     if (limit <= 0) {
       choice.finishByLength();
       completed(sequence);
@@ -302,7 +334,11 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
       if (sequence.echoed !== null) echo(sequence, sequence.echoed.from, sequence.echoed.indexes);
       if (sequence.output < 0) continue;
       const logits = context.logits(sequence.output);
-      if (request.nextChoice < request.job.n && request.promptLogits === null && tokens.length === request.job.prompt.length) {
+      if (
+        request.nextChoice < request.job.n &&
+        request.promptLogits === null &&
+        tokens.length === request.job.prompt.length
+      ) {
         request.promptLogits = logits.slice();
       }
       write(sequence, logits);
@@ -328,7 +364,8 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
     const { prompt, writers } = fillBatch(context, live, {
       step: stats.decodeSteps + 1,
       takeTurns: (count) => pace?.takeTurns(count) === true,
-      promptTokens: (writing, reading, remaining) => Math.min(options.maxChunk ?? Infinity, chunk(writing, reading, remaining)),
+      promptTokens: (writing, reading, remaining) =>
+        Math.min(options.maxChunk ?? Infinity, chunk(writing, reading, remaining)),
     });
     // What was admitted may have ended at once (a second choice of one token); its events must still leave.
     if (context.batchLength === 0) {
@@ -338,7 +375,9 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
     const started = options.now();
     decoding = true;
     const code =
-      msPerStep + prompt * msPerToken > (options.asyncAboveMs ?? DEFAULT_ASYNC_ABOVE_MS) ? await context.decode() : context.decodeSync();
+      msPerStep + prompt * msPerToken > (options.asyncAboveMs ?? DEFAULT_ASYNC_ABOVE_MS)
+        ? await context.decode()
+        : context.decodeSync();
     decoding = false;
     const took = options.now() - started;
     if (code === 0) {
@@ -348,13 +387,15 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
         msPerStep = Math.min(took, msPerStep * 1.05 + 0.01); // near the best of late: a busy moment says little
         pace?.record(writers, took);
       }
-      if (prompt >= 16) msPerToken += 0.3 * (Math.max(took - (writers > 0 ? msPerStep : 0), 0.001) / prompt - msPerToken);
+      if (prompt >= 16)
+        msPerToken += 0.3 * (Math.max(took - (writers > 0 ? msPerStep : 0), 0.001) / prompt - msPerToken);
       collect();
     } else if (code === 1) {
       if (!makeRoom()) throw new Error('the KV memory has no room for one sequence');
     } else if (code === 2) {
       for (const sequence of live)
-        if (sequence.batched > 0 && !context.removeTail(sequence.slot.id, sequence.slot.tokens.length)) sequence.slot.tokens = [];
+        if (sequence.batched > 0 && !context.removeTail(sequence.slot.id, sequence.slot.tokens.length))
+          sequence.slot.tokens = [];
     } else throw new Error(`llama_decode failed with ${code}`);
     options.onStep?.();
   };
@@ -392,7 +433,8 @@ export function createScheduler(context: DecodeContext, options: SchedulerOption
       if (request === undefined) return;
       request.cancelled = true;
       // A long prompt nobody else rides with is cut off inside the decode; others would have to repeat the step.
-      if (decoding && live.every((sequence) => sequence.batched === 0 || sequence.request.cancelled)) context.abort();
+      if (decoding && live.every((sequence) => sequence.batched === 0 || sequence.request.cancelled))
+        context.abort();
       signal();
     },
     pause(id) {

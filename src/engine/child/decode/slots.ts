@@ -30,7 +30,13 @@ export interface Slots {
 
 export function createSlots(count: number, reuse: boolean): Slots {
   let clock = 0;
-  const all: Slot[] = Array.from({ length: count }, (_, id) => ({ id, tokens: [], scope: '', busy: false, used: 0 }));
+  const all: Slot[] = Array.from({ length: count }, (_, id) => ({
+    id,
+    tokens: [],
+    scope: '',
+    busy: false,
+    used: 0,
+  }));
   return {
     all,
     get free() {
@@ -46,22 +52,30 @@ export function createSlots(count: number, reuse: boolean): Slots {
           if (slot.scope !== scope || slot.tokens.length === 0) continue;
           const length = Math.min(commonPrefix(slot.tokens, tokens), limit);
           // Among equals an idle slot is better: it can be taken over.
-          if (length > shared || (length === shared && length > 0 && source !== null && source.busy && !slot.busy)) {
+          if (
+            length > shared ||
+            (length === shared && length > 0 && source !== null && source.busy && !slot.busy)
+          ) {
             source = slot;
             shared = length;
           }
         }
       }
       // Continuing a conversation takes its slot over; a short common beginning (a system prompt) is copied, the rest kept.
-      if (source !== null && !source.busy && shared * 2 >= source.tokens.length) return { slot: source, source, shared };
+      if (source !== null && !source.busy && shared * 2 >= source.tokens.length)
+        return { slot: source, source, shared };
       const empty = idle.filter((slot) => slot !== source);
-      const slot = empty.reduce<Slot | null>((best, each) => (best === null || rank(each) < rank(best) ? each : best), null);
+      const slot = empty.reduce<Slot | null>(
+        (best, each) => (best === null || rank(each) < rank(best) ? each : best),
+        null,
+      );
       if (slot === null) return { slot: idle[0]!, source, shared };
       return { slot, source, shared };
     },
     oldestIdle() {
       return all.reduce<Slot | null>(
-        (best, slot) => (slot.busy || slot.tokens.length === 0 || (best !== null && best.used <= slot.used) ? best : slot),
+        (best, slot) =>
+          slot.busy || slot.tokens.length === 0 || (best !== null && best.used <= slot.used) ? best : slot,
         null,
       );
     },

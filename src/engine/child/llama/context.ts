@@ -65,7 +65,9 @@ const POOLING_TYPE = { none: 0, mean: 1, last: 3, rank: 4 } as const;
 function embeddingPooling(model: LoadedModel): number {
   const own = Number(model.meta(`${model.architecture}.pooling_type`) ?? POOLING_TYPE.none);
   if (own !== POOLING_TYPE.none) return own;
-  return model.meta(`${model.architecture}.attention.causal`) === 'false' ? POOLING_TYPE.mean : POOLING_TYPE.last;
+  return model.meta(`${model.architecture}.attention.causal`) === 'false'
+    ? POOLING_TYPE.mean
+    : POOLING_TYPE.last;
 }
 
 export function createContext(llama: LlamaLibrary, model: LoadedModel, options: ContextOptions): Context {
@@ -77,7 +79,9 @@ export function createContext(llama: LlamaLibrary, model: LoadedModel, options: 
   params.n_ubatch = pooled ? options.batchTokens : Math.min(512, options.batchTokens);
   params.n_seq_max = options.sequences;
   // Without a bound llama.cpp reserves batch × vocabulary floats; a batch over it would be an assertion, so `add` refuses.
-  const maxOutputs = pooled ? options.batchTokens : Math.min(options.batchTokens, Math.max(64, options.sequences));
+  const maxOutputs = pooled
+    ? options.batchTokens
+    : Math.min(options.batchTokens, Math.max(64, options.sequences));
   params.n_outputs_max = pooled ? 0 : maxOutputs;
   params.n_outputs_max_per_seq = 0;
   if (options.exact) {
@@ -100,9 +104,13 @@ export function createContext(llama: LlamaLibrary, model: LoadedModel, options: 
   params.abort_callback_data = flag.pointer;
 
   const created = llama.llama_init_from_model(model.handle, params);
-  if (created === null) throw new ContextError('the context cannot be created (too little memory, or the model does not support it)');
+  if (created === null)
+    throw new ContextError(
+      'the context cannot be created (too little memory, or the model does not support it)',
+    );
   const handle = created;
-  if (options.threadpool !== null) llama.llama_attach_threadpool(handle, options.threadpool, options.threadpool);
+  if (options.threadpool !== null)
+    llama.llama_attach_threadpool(handle, options.threadpool, options.threadpool);
   const memory = llama.llama_get_memory(handle); // BERT-like models have none
   const capacity = options.batchTokens;
 

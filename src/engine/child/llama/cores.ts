@@ -8,7 +8,10 @@ import { availableParallelism } from 'node:os';
 /** Bytes of weights under which one thread is faster. */
 export const TINY_MODEL_BYTES = 24 * 1024 * 1024;
 
-export function decodeThreads(modelBytes: number, read: (path: string) => string = (path) => readFileSync(path, 'utf8')): number {
+export function decodeThreads(
+  modelBytes: number,
+  read: (path: string) => string = (path) => readFileSync(path, 'utf8'),
+): number {
   if (modelBytes < TINY_MODEL_BYTES) return 1;
   return Math.max(1, Math.min(physicalCores(read), quota(read)));
 }

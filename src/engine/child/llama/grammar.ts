@@ -82,7 +82,8 @@ function assertBounded(gbnf: string): void {
     else if (c === '#') while (i + 1 < gbnf.length && gbnf[i + 1] !== '\n') i += 1;
     else if (c === '(') {
       depth += 1;
-      if (depth > MAX_GRAMMAR_DEPTH) throw new GrammarError(`the grammar nests deeper than ${MAX_GRAMMAR_DEPTH}`);
+      if (depth > MAX_GRAMMAR_DEPTH)
+        throw new GrammarError(`the grammar nests deeper than ${MAX_GRAMMAR_DEPTH}`);
     } else if (c === ')') depth -= 1;
   }
 }

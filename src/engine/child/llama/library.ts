@@ -74,7 +74,15 @@ const contextParams = koffi.struct({
   ctx_other: P,
 });
 
-const batchStruct = koffi.struct({ n_tokens: 'int32', token: P, embd: P, pos: P, n_seq_id: P, seq_id: P, logits: P });
+const batchStruct = koffi.struct({
+  n_tokens: 'int32',
+  token: P,
+  embd: P,
+  pos: P,
+  n_seq_id: P,
+  seq_id: P,
+  logits: P,
+});
 
 const threadpoolParams = koffi.struct({
   cpumask: koffi.array('bool', 512),
@@ -134,7 +142,9 @@ export interface NativeBatch {
   readonly logits: Pointer;
 }
 
-type Native<A extends unknown[], R> = ((...args: A) => R) & { async(...args: [...A, (error: Error | null, result: R) => void]): void };
+type Native<A extends unknown[], R> = ((...args: A) => R) & {
+  async(...args: [...A, (error: Error | null, result: R) => void]): void;
+};
 
 /** The functions we call, by their C names. */
 export interface LlamaLibrary {
@@ -183,16 +193,25 @@ export interface LlamaLibrary {
   readonly llama_vocab_fim_pre: Native<[Pointer], number>;
   readonly llama_vocab_fim_suf: Native<[Pointer], number>;
   readonly llama_vocab_fim_mid: Native<[Pointer], number>;
-  readonly llama_tokenize: Native<[Pointer, Uint8Array, number, Int32Array, number, boolean, boolean], number>;
+  readonly llama_tokenize: Native<
+    [Pointer, Uint8Array, number, Int32Array, number, boolean, boolean],
+    number
+  >;
   readonly llama_token_to_piece: Native<[Pointer, number, Uint8Array, number, number, boolean], number>;
-  readonly llama_detokenize: Native<[Pointer, Int32Array, number, Uint8Array, number, boolean, boolean], number>;
+  readonly llama_detokenize: Native<
+    [Pointer, Int32Array, number, Uint8Array, number, boolean, boolean],
+    number
+  >;
   readonly llama_sampler_init_grammar: Native<[Pointer, string, string], Pointer | null>;
   readonly llama_sampler_apply: Native<[Pointer, Pointer], void>;
   readonly llama_sampler_accept: Native<[Pointer, number], void>;
   readonly llama_sampler_free: Native<[Pointer], void>;
 }
 
-type Signature = readonly [result: string | ReturnType<typeof koffi.struct>, args: readonly (string | ReturnType<typeof koffi.struct>)[]];
+type Signature = readonly [
+  result: string | ReturnType<typeof koffi.struct>,
+  args: readonly (string | ReturnType<typeof koffi.struct>)[],
+];
 
 const SIGNATURES: { readonly [name in keyof LlamaLibrary]: Signature } = {
   llama_backend_init: ['void', []],
@@ -256,13 +275,19 @@ export class LlamaLibraryError extends Error {
 /** The folder with libllama for this machine, from the optional npm package of the platform. */
 export function llamaFolder(): string {
   const platform =
-    process.platform === 'darwin' ? (process.arch === 'arm64' ? 'mac-arm64-metal' : 'mac-x64') : `${process.platform}-${process.arch}`;
+    process.platform === 'darwin'
+      ? process.arch === 'arm64'
+        ? 'mac-arm64-metal'
+        : 'mac-x64'
+      : `${process.platform}-${process.arch}`;
   const name = `@node-llama-cpp/${platform}`;
   let entry: string;
   try {
     entry = createRequire(import.meta.url).resolve(name);
   } catch (cause) {
-    throw new LlamaLibraryError(`${name} is not installed: there is no inference library for this machine`, { cause });
+    throw new LlamaLibraryError(`${name} is not installed: there is no inference library for this machine`, {
+      cause,
+    });
   }
   const folder = join(dirname(dirname(entry)), 'bins', platform);
   if (!existsSync(folder)) throw new LlamaLibraryError(`${name} has no bins/${platform}`);
@@ -307,7 +332,8 @@ export function loadLlama(folder = llamaFolder()): {
 }
 
 export function assertVersion(version: unknown): void {
-  if (version !== SUPPORTED_VERSION) throw new LlamaLibraryError(`libllama is ${String(version)}, this build needs ${SUPPORTED_VERSION}`);
+  if (version !== SUPPORTED_VERSION)
+    throw new LlamaLibraryError(`libllama is ${String(version)}, this build needs ${SUPPORTED_VERSION}`);
 }
 
 /** Copies of the struct sizes `sizeof` gives in C for the pinned headers (LP64: x86-64 and arm64 alike). */
@@ -319,12 +345,15 @@ function assertSizes(): void {
     ['ggml_threadpool_params', threadpoolParams, 528],
   ] as const;
   for (const [name, type, size] of expected) {
-    if (koffi.sizeof(type) !== size) throw new LlamaLibraryError(`${name} is ${koffi.sizeof(type)} bytes, the pinned header says ${size}`);
+    if (koffi.sizeof(type) !== size)
+      throw new LlamaLibraryError(`${name} is ${koffi.sizeof(type)} bytes, the pinned header says ${size}`);
   }
 }
 
 /** Every distinctive default, from the first field to the last: a shifted layout cannot pass. */
-export function assertDefaults(llama: Pick<LlamaLibrary, 'llama_model_default_params' | 'llama_context_default_params'>): void {
+export function assertDefaults(
+  llama: Pick<LlamaLibrary, 'llama_model_default_params' | 'llama_context_default_params'>,
+): void {
   check('llama_model_params', llama.llama_model_default_params(), {
     n_gpu_layers: -1,
     split_mode: 1,
@@ -366,12 +395,16 @@ function check(struct: string, actual: object, expected: Record<string, unknown>
   for (const [field, value] of Object.entries(expected)) {
     const found: unknown = Reflect.get(actual, field);
     if (found !== value)
-      throw new LlamaLibraryError(`${struct}.${field} defaults to ${String(found)}, the pinned header says ${String(value)}`);
+      throw new LlamaLibraryError(
+        `${struct}.${field} defaults to ${String(found)}, the pinned header says ${String(value)}`,
+      );
   }
 }
 
 /** The thread pool lives in the CPU variant that was just chosen, so it is reached through the backend registry. */
-function threadpoolMaker(ggml: ReturnType<typeof koffi.load>): (threads: number, poll: number) => Pointer | null {
+function threadpoolMaker(
+  ggml: ReturnType<typeof koffi.load>,
+): (threads: number, poll: number) => Pointer | null {
   const deviceByType = ggml.func('ggml_backend_dev_by_type', P, ['int32']);
   const registryOf = ggml.func('ggml_backend_dev_backend_reg', P, [P]);
   const procAddress = ggml.func('ggml_backend_reg_get_proc_address', P, [P, 'str']);

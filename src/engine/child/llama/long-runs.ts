@@ -37,7 +37,8 @@ function isBlank(code: number): boolean {
 
 /** The last change between letters and others before `at`, else `at`; never inside a surrogate pair. */
 function boundary(text: string, at: number): number {
-  for (let i = at; i > at - BACK; i -= 1) if (isLetter(text, i - 1) !== isLetter(text, i) && !inPair(text, i)) return i;
+  for (let i = at; i > at - BACK; i -= 1)
+    if (isLetter(text, i - 1) !== isLetter(text, i) && !inPair(text, i)) return i;
   return inPair(text, at) ? at - 1 : at;
 }
 

@@ -3,7 +3,14 @@
 // Refuses: input longer than `maxTextBytes`, token ids outside the vocabulary, metadata longer than a caller's cap.
 
 import { cutRuns } from './long-runs.ts';
-import { closeStream, libcSymbol, openStream, progressCallback, type LlamaLibrary, type Pointer } from './library.ts';
+import {
+  closeStream,
+  libcSymbol,
+  openStream,
+  progressCallback,
+  type LlamaLibrary,
+  type Pointer,
+} from './library.ts';
 
 export const MAX_TEXT_BYTES = 8 * 1024 * 1024;
 
@@ -69,7 +76,11 @@ export function openModelFile(path: string): Pointer {
 }
 
 /** Loads weights by mmap on a thread of its own and closes the file; opens none. `onProgress` runs on this one. */
-export async function loadModel(llama: LlamaLibrary, file: Pointer, onProgress: (fraction: number) => void): Promise<LoadedModel> {
+export async function loadModel(
+  llama: LlamaLibrary,
+  file: Pointer,
+  onProgress: (fraction: number) => void,
+): Promise<LoadedModel> {
   const params = llama.llama_model_default_params();
   params.n_gpu_layers = 0;
   params.load_mode = 1; // mmap
@@ -78,7 +89,9 @@ export async function loadModel(llama: LlamaLibrary, file: Pointer, onProgress: 
     return true;
   });
   const handle = await new Promise<Pointer | null>((resolve, reject) => {
-    llama.llama_model_load_from_file_ptr.async(file, params, (error, result) => (error === null ? resolve(result) : reject(error)));
+    llama.llama_model_load_from_file_ptr.async(file, params, (error, result) =>
+      error === null ? resolve(result) : reject(error),
+    );
   });
   closeStream(file);
   if (handle === null) return fail('the model cannot be loaded');
@@ -122,16 +135,34 @@ function describe(llama: LlamaLibrary, handle: Pointer): LoadedModel {
       buffer = new Uint8Array(length + 1);
       length = llama.llama_model_meta_val_str(handle, key, buffer, buffer.length);
     }
-    return length < 0 || length >= buffer.length ? null : new TextDecoder().decode(buffer.subarray(0, length));
+    return length < 0 || length >= buffer.length
+      ? null
+      : new TextDecoder().decode(buffer.subarray(0, length));
   };
 
   const tokenizePiece = (bytes: Uint8Array, addSpecial: boolean, parseSpecial: boolean): number[] => {
     let tokens = new Int32Array(bytes.length + 4);
-    let count = llama.llama_tokenize(vocab, bytes, bytes.length, tokens, tokens.length, addSpecial, parseSpecial);
+    let count = llama.llama_tokenize(
+      vocab,
+      bytes,
+      bytes.length,
+      tokens,
+      tokens.length,
+      addSpecial,
+      parseSpecial,
+    );
     if (count === -2147483648) throw new RangeError('text cannot be tokenized');
     if (count < 0) {
       tokens = new Int32Array(-count);
-      count = llama.llama_tokenize(vocab, bytes, bytes.length, tokens, tokens.length, addSpecial, parseSpecial);
+      count = llama.llama_tokenize(
+        vocab,
+        bytes,
+        bytes.length,
+        tokens,
+        tokens.length,
+        addSpecial,
+        parseSpecial,
+      );
     }
     if (count < 0) throw new RangeError('text cannot be tokenized');
     return Array.from(tokens.subarray(0, count));
@@ -140,14 +171,18 @@ function describe(llama: LlamaLibrary, handle: Pointer): LoadedModel {
   const splits = meta('tokenizer.ggml.model') === 'gpt2';
   const tokenize = (text: string, addSpecial: boolean, parseSpecial: boolean): number[] => {
     const length = Buffer.byteLength(text);
-    if (length > MAX_TEXT_BYTES) throw new RangeError(`text of ${length} bytes is over the limit of ${MAX_TEXT_BYTES}`);
+    if (length > MAX_TEXT_BYTES)
+      throw new RangeError(`text of ${length} bytes is over the limit of ${MAX_TEXT_BYTES}`);
     const encode = (piece: string): Uint8Array => new TextEncoder().encode(piece);
     const pieces = splits ? cutRuns(text) : [text];
     if (pieces.length === 1) return tokenizePiece(encode(text), addSpecial, parseSpecial);
     const tokens = pieces.map((piece) => tokenizePiece(encode(piece), false, parseSpecial));
     if (!addSpecial) return tokens.flat();
     // What belongs before and after the whole, as it stands around one character.
-    const [plain, framed] = [false, true].map((special) => tokenizePiece(encode('a'), special, false)) as [number[], number[]];
+    const [plain, framed] = [false, true].map((special) => tokenizePiece(encode('a'), special, false)) as [
+      number[],
+      number[],
+    ];
     const before = framed.findIndex((token) => token === plain[0]);
     return [framed.slice(0, before), ...tokens, framed.slice(before + plain.length)].flat();
   };
@@ -177,7 +212,11 @@ function describe(llama: LlamaLibrary, handle: Pointer): LoadedModel {
     return longest;
   };
 
-  const fim = { pre: llama.llama_vocab_fim_pre(vocab), suf: llama.llama_vocab_fim_suf(vocab), mid: llama.llama_vocab_fim_mid(vocab) };
+  const fim = {
+    pre: llama.llama_vocab_fim_pre(vocab),
+    suf: llama.llama_vocab_fim_suf(vocab),
+    mid: llama.llama_vocab_fim_mid(vocab),
+  };
   return {
     handle,
     vocab,

@@ -35,7 +35,12 @@ interface Node {
   readonly type: string;
 }
 /** The parts of the library's nodes that are looked at here. */
-interface Parts extends Node, Readonly<Record<'left' | 'right' | 'operand' | 'object' | 'property' | 'filter' | 'callee' | 'key', Node>> {
+interface Parts
+  extends
+    Node,
+    Readonly<
+      Record<'left' | 'right' | 'operand' | 'object' | 'property' | 'filter' | 'callee' | 'key', Node>
+    > {
   readonly value: unknown;
   readonly operator: { readonly value: string };
   readonly test: { readonly value: string };
@@ -70,7 +75,8 @@ export function createStopwatch(): Stopwatch {
       runInContext('work()', context, { filename: 'template', timeout: timeoutMs });
       return true;
     } catch (error) {
-      if (error instanceof Error && 'code' in error && error.code === 'ERR_SCRIPT_EXECUTION_TIMEOUT') return false;
+      if (error instanceof Error && 'code' in error && error.code === 'ERR_SCRIPT_EXECUTION_TIMEOUT')
+        return false;
       throw error;
     } finally {
       sandbox.work = () => {};
@@ -96,7 +102,8 @@ export function createMeter(bounds: TemplateBounds, stopwatch: Stopwatch): Meter
     timed(run) {
       const begun = performance.now();
       try {
-        if (left < 1 || !stopwatch(run, Math.ceil(left))) throw overBound(`took longer than ${bounds.timeoutMs} ms`);
+        if (left < 1 || !stopwatch(run, Math.ceil(left)))
+          throw overBound(`took longer than ${bounds.timeoutMs} ms`);
       } finally {
         left -= performance.now() - begun;
       }
@@ -105,7 +112,11 @@ export function createMeter(bounds: TemplateBounds, stopwatch: Stopwatch): Meter
 }
 
 /** What the template writes. Throws the template's own errors as they are, and an ApiError when a bound is reached. */
-export function runTemplate(program: Program, variables: Readonly<Record<string, unknown>>, meter: Meter): string {
+export function runTemplate(
+  program: Program,
+  variables: Readonly<Record<string, unknown>>,
+  meter: Meter,
+): string {
   let output = '';
   meter.timed(() => {
     const environment = new Environment();
@@ -119,7 +130,8 @@ export function runTemplate(program: Program, variables: Readonly<Record<string,
 }
 
 function meterSteps(interpreter: Interpreter, meter: Meter): void {
-  const native: (node: Node | MadeNode | null | undefined, environment: Environment) => Value = interpreter.evaluate.bind(interpreter);
+  const native: (node: Node | MadeNode | null | undefined, environment: Environment) => Value =
+    interpreter.evaluate.bind(interpreter);
   const limit = meter.bounds.maxOutputCharacters;
   /** A node that stands for a value already found. */
   const is = (value: Value): MadeNode => ({ type: RESOLVED, value });
@@ -136,7 +148,10 @@ function meterSteps(interpreter: Interpreter, meter: Meter): void {
     const named = args.find((arg) => arg.type === 'KeywordArgumentsValue');
     const numbers = [...args, ...(named === undefined ? [] : children(named))].map((arg) => arg.value);
     const widest = Math.max(0, ...numbers.map((value) => (typeof value === 'number' ? Math.abs(value) : 0)));
-    const longest = Math.max(0, ...[...args, ...(named === undefined ? [] : children(named))].map((arg) => longestText(arg)));
+    const longest = Math.max(
+      0,
+      ...[...args, ...(named === undefined ? [] : children(named))].map((arg) => longestText(arg)),
+    );
     for (const arg of args) meter.spend(shallow(arg));
     switch (name) {
       case 'tojson':
@@ -179,7 +194,9 @@ function meterSteps(interpreter: Interpreter, meter: Meter): void {
     if (filter.type !== 'CallExpression') {
       charge(name, operand, []);
       if (name === 'string' && textOf(operand) === null)
-        return made(operand.type === 'UndefinedValue' ? '' : operand.type === 'NullValue' ? 'None' : operand.toString());
+        return made(
+          operand.type === 'UndefinedValue' ? '' : operand.type === 'NullValue' ? 'None' : operand.toString(),
+        );
       return native({ type: 'FilterExpression', operand: is(operand), filter }, environment);
     }
     const values: Value[] = [];
@@ -213,7 +230,10 @@ function meterSteps(interpreter: Interpreter, meter: Meter): void {
     }
     // A text with a list: the list is written out.
     else if (needle !== null || hay !== null || operator === '~') write(weigh(left) + weigh(right));
-    return native({ type: node.type, operator: node.operator, left: is(left), right: is(right) }, environment);
+    return native(
+      { type: node.type, operator: node.operator, left: is(left), right: is(right) },
+      environment,
+    );
   };
 
   const member = (node: Parts, environment: Environment): Value => {
@@ -226,18 +246,26 @@ function meterSteps(interpreter: Interpreter, meter: Meter): void {
       name = String(key.value);
       property = is(isMapping(object) && typeof key.value === 'number' ? made(String(key.value)) : key);
     }
-    const found = native({ type: node.type, object: is(object), property, computed: node.computed }, environment);
+    const found = native(
+      { type: node.type, object: is(object), property, computed: node.computed },
+      environment,
+    );
     const text = textOf(object);
     if (text !== null && name === 'format' && found.type === 'UndefinedValue') {
       return made((...args: unknown[]) => {
         const parts = text.split('{}');
         const filled = parts.reduce((out, part, i) => out + String(args[i - 1]) + part);
-        if (args.length < parts.length - 1 || /[{}]/.test(parts.join(''))) throw new Error('format takes {} and as many arguments');
+        if (args.length < parts.length - 1 || /[{}]/.test(parts.join('')))
+          throw new Error('format takes {} and as many arguments');
         write(filled.length);
         return filled;
       });
     }
-    if (found.type !== 'FunctionValue' || object.type === 'NamespaceValue' || (isMapping(object) && entries(object).has(name)))
+    if (
+      found.type !== 'FunctionValue' ||
+      object.type === 'NamespaceValue' ||
+      (isMapping(object) && entries(object).has(name))
+    )
       return found;
     const method = found.value as (args: Value[], scope: Environment) => Value;
     const Kind = found.constructor as new (value: typeof method) => Value;
@@ -283,7 +311,14 @@ function meterSteps(interpreter: Interpreter, meter: Meter): void {
   const printed = new WeakSet<Node>();
   const entered = new WeakSet<Node>();
   const holds = new Set(['Program', 'If', 'For', 'Set', 'Macro', 'CallStatement']);
-  const writes = new Set(['Identifier', 'MemberExpression', 'CallExpression', 'FilterExpression', 'Ternary', 'BinaryExpression']);
+  const writes = new Set([
+    'Identifier',
+    'MemberExpression',
+    'CallExpression',
+    'FilterExpression',
+    'Ternary',
+    'BinaryExpression',
+  ]);
   const metered: Evaluate = (node, environment) => {
     if (node === undefined || node === null) return native(node, environment);
     if (node.type === RESOLVED) return (node as Parts).value as Value;
@@ -294,7 +329,8 @@ function meterSteps(interpreter: Interpreter, meter: Meter): void {
     }
     const result = step(node as Parts, environment);
     const text = textOf(result);
-    if (text !== null ? text.length > limit : weigh(result) > limit * 2) throw overBound('writes more than its bound');
+    if (text !== null ? text.length > limit : weigh(result) > limit * 2)
+      throw overBound('writes more than its bound');
     if (printed.has(node)) write(text === null ? weigh(result) : text.length);
     return result;
   };
@@ -303,7 +339,9 @@ function meterSteps(interpreter: Interpreter, meter: Meter): void {
 
 /** The lists of statements in a node whose values are written out one after the other. */
 function blocks(node: Node): readonly (readonly Node[])[] {
-  const { body, alternate, defaultBlock } = node as Partial<Record<'body' | 'alternate' | 'defaultBlock', readonly Node[]>>;
+  const { body, alternate, defaultBlock } = node as Partial<
+    Record<'body' | 'alternate' | 'defaultBlock', readonly Node[]>
+  >;
   return [body, alternate, defaultBlock].filter((list) => Array.isArray(list));
 }
 
@@ -387,7 +425,8 @@ function scale(looked: (count: number) => void): (value: Value) => number {
 function depthOf(value: Value, depth = 1): number {
   if (depth > 1000) return Infinity;
   return children(value).reduce(
-    (deepest, each) => (isList(each) || isMapping(each) ? Math.max(deepest, depthOf(each, depth + 1)) : deepest),
+    (deepest, each) =>
+      isList(each) || isMapping(each) ? Math.max(deepest, depthOf(each, depth + 1)) : deepest,
     depth,
   );
 }

@@ -12,7 +12,13 @@ import { ApiError } from '../../../base/errors.ts';
 import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
 import type { SpecialToken } from '../llama/model.ts';
 import { createMeter, createStopwatch, runTemplate, type Meter, type TemplateBounds } from './metered-run.ts';
-import { detectToolFormat, GENERIC_TOOL_FORMAT, holdsCall, toolInstructions, type ToolFormat } from '../../seam/tool-format.ts';
+import {
+  detectToolFormat,
+  GENERIC_TOOL_FORMAT,
+  holdsCall,
+  toolInstructions,
+  type ToolFormat,
+} from '../../seam/tool-format.ts';
 
 export interface TemplateVocabulary {
   readonly specials: readonly SpecialToken[];
@@ -52,7 +58,10 @@ const ABSENCES: readonly Readonly<Record<string, unknown>>[] = [
 ];
 
 const PROBE_USER: ChatMessage = { role: 'user', content: 'question' };
-const PROBES: readonly (readonly ChatMessage[])[] = [[PROBE_USER, { role: 'assistant', content: 'answer' }, PROBE_USER], [PROBE_USER]];
+const PROBES: readonly (readonly ChatMessage[])[] = [
+  [PROBE_USER, { role: 'assistant', content: 'answer' }, PROBE_USER],
+  [PROBE_USER],
+];
 const PROBE_SYSTEM: readonly ChatMessage[] = [
   PROBE_USER,
   { role: 'assistant', content: 'answer' },
@@ -64,7 +73,11 @@ const PROBE_CALL = { id: 'call00001', name: 'probetool', arguments: '{"probekey"
 const PROBE_TOOL: ToolSpec = {
   name: PROBE_CALL.name,
   description: 'probepurpose',
-  parameters: { type: 'object', properties: { probekey: { type: 'string', description: 'Key' } }, required: ['probekey'] },
+  parameters: {
+    type: 'object',
+    properties: { probekey: { type: 'string', description: 'Key' } },
+    required: ['probekey'],
+  },
 };
 const PROBE_HISTORY: readonly ChatMessage[] = [
   PROBE_USER,
@@ -81,7 +94,9 @@ export function createChatTemplate(
   vocabulary: TemplateVocabulary,
   bounds: TemplateBounds = DEFAULT_BOUNDS,
 ): ChatTemplate {
-  const hasChatMl = ['<|im_start|>', '<|im_end|>'].every((text) => vocabulary.specials.some((special) => special.text === text));
+  const hasChatMl = ['<|im_start|>', '<|im_end|>'].every((text) =>
+    vocabulary.specials.some((special) => special.text === text),
+  );
   const text = source ?? (hasChatMl ? CHAT_ML : PLAIN);
   const program = parse(lex(text, { lstrip_blocks: true, trim_blocks: true }));
   const stopwatch = createStopwatch();
@@ -89,7 +104,8 @@ export function createChatTemplate(
   const control = vocabulary.specials.filter((special) => special.control);
   const find = matcher(control.map((special) => special.text));
   const byText = new Map(control.map((special) => [special.text, special]));
-  const textOf = (token: number | null): string => vocabulary.specials.find((special) => special.token === token)?.text ?? '';
+  const textOf = (token: number | null): string =>
+    vocabulary.specials.find((special) => special.token === token)?.text ?? '';
 
   type Variables = Readonly<Record<string, unknown>>;
   const render = (messages: readonly unknown[], more: Variables, meter: Meter): string =>
@@ -138,7 +154,9 @@ export function createChatTemplate(
       const written = render(shaped, { ...lacking, tools: [disguise.deep(toolObject(PROBE_TOOL))] }, loading);
       const plain = disguise.off(written);
       const told = plain.includes('probepurpose') && plain.includes('proberesult');
-      return told && holdsCall(detected, plain, PROBE_CALL.name, PROBE_CALL.arguments) ? detected : GENERIC_TOOL_FORMAT;
+      return told && holdsCall(detected, plain, PROBE_CALL.name, PROBE_CALL.arguments)
+        ? detected
+        : GENERIC_TOOL_FORMAT;
     } catch {
       return GENERIC_TOOL_FORMAT;
     }
@@ -179,7 +197,8 @@ export function createChatTemplate(
       if (special.rstrip) rest = rest.trimStart();
     }
     push(rest);
-    if (vocabulary.addBos && vocabulary.bos !== null && tokens[0] !== vocabulary.bos) tokens.unshift(vocabulary.bos);
+    if (vocabulary.addBos && vocabulary.bos !== null && tokens[0] !== vocabulary.bos)
+      tokens.unshift(vocabulary.bos);
     return tokens;
   };
 
@@ -187,9 +206,14 @@ export function createChatTemplate(
     toolFormat,
     stops: source === null && !hasChatMl ? ['\nUser:'] : [],
     tokens(messages, tools) {
-      const offered = ownTools && tools.length > 0 ? { tools: tools.map((tool) => disguise.deep(toolObject(tool))) } : {};
-      const own = ownTools ? messages.map((message) => ownShape(message, disguise)) : genericShape(messages, tools, disguise);
-      const shaped = losesSystem ? own.map((turn, i) => (turn.role === 'system' && i > 0 ? { ...turn, role: 'user' } : turn)) : own;
+      const offered =
+        ownTools && tools.length > 0 ? { tools: tools.map((tool) => disguise.deep(toolObject(tool))) } : {};
+      const own = ownTools
+        ? messages.map((message) => ownShape(message, disguise))
+        : genericShape(messages, tools, disguise);
+      const shaped = losesSystem
+        ? own.map((turn, i) => (turn.role === 'system' && i > 0 ? { ...turn, role: 'user' } : turn))
+        : own;
       // Templates refuse histories they were not trained on (two user turns, a system message in the middle). Such a history
       // is answered too: once more with the turns merged and the system text at the head of the first one, and at last with
       // the whole conversation as one question, which is what every template renders.
@@ -204,10 +228,15 @@ export function createChatTemplate(
         }
       }
       // The cause's text may quote the messages; only its kind is kept.
-      throw new ApiError(400, 'invalid_messages', 'the chat template of this model cannot render these messages', {
-        param: 'messages',
-        cause: failure instanceof Error ? failure.name : undefined,
-      });
+      throw new ApiError(
+        400,
+        'invalid_messages',
+        'the chat template of this model cannot render these messages',
+        {
+          param: 'messages',
+          cause: failure instanceof Error ? failure.name : undefined,
+        },
+      );
     },
   };
 }
@@ -243,7 +272,9 @@ function two(value: number): string {
 /** The directives templates use to tell the date; UTC. */
 function strftime(date: Date, format: string): string {
   const [, month = '', day = '', year = ''] =
-    /, (\w+) (\d+), (\d+)$/.exec(new Intl.DateTimeFormat('en-US', { dateStyle: 'full', timeZone: 'UTC' }).format(date)) ?? [];
+    /, (\w+) (\d+), (\d+)$/.exec(
+      new Intl.DateTimeFormat('en-US', { dateStyle: 'full', timeZone: 'UTC' }).format(date),
+    ) ?? [];
   const fields: Record<string, string> = {
     Y: year,
     m: two(date.getUTCMonth() + 1),
@@ -276,18 +307,28 @@ function ownShape(message: ChatMessage, disguise: Disguise): Shaped {
 }
 
 /** For templates that do not: tools in the system message, calls and results as tagged text. */
-function genericShape(messages: readonly ChatMessage[], tools: readonly ToolSpec[], disguise: Disguise): Shaped[] {
+function genericShape(
+  messages: readonly ChatMessage[],
+  tools: readonly ToolSpec[],
+  disguise: Disguise,
+): Shaped[] {
   const shaped: Shaped[] = messages.map((message) => {
-    if (message.role === 'tool') return { role: 'user', content: disguise.on(`<tool_response>\n${message.content}\n</tool_response>`) };
+    if (message.role === 'tool')
+      return { role: 'user', content: disguise.on(`<tool_response>\n${message.content}\n</tool_response>`) };
     const calls = (message.toolCalls ?? []).map((call) => {
       const text = JSON.stringify({ name: call.name, arguments: parsedArguments(call.arguments) });
       return `${GENERIC_TOOL_FORMAT.callStart}${text}${GENERIC_TOOL_FORMAT.callEnd}`;
     });
     const content = disguiseContent(message, disguise);
-    return { role: message.role, content: [content, ...calls.map((call) => disguise.on(call))].filter((part) => part !== '').join('\n') };
+    return {
+      role: message.role,
+      content: [content, ...calls.map((call) => disguise.on(call))].filter((part) => part !== '').join('\n'),
+    };
   });
   if (tools.length > 0) {
-    const instructions = disguise.on(toolInstructions(tools.map((tool) => JSON.stringify(toolObject(tool))).join('\n')));
+    const instructions = disguise.on(
+      toolInstructions(tools.map((tool) => JSON.stringify(toolObject(tool))).join('\n')),
+    );
     const first = shaped[0];
     if (first?.role === 'system') first.content = `${first.content}\n\n${instructions}`;
     else shaped.unshift({ role: 'system', content: instructions });
@@ -304,14 +345,17 @@ function alternating(messages: readonly Shaped[]): Shaped[] {
     const role = message.role === 'assistant' ? 'assistant' : 'user';
     const calls = message['tool_calls'];
     const content =
-      calls === undefined ? message.content : [message.content, JSON.stringify(calls)].filter((part) => part !== '').join('\n');
+      calls === undefined
+        ? message.content
+        : [message.content, JSON.stringify(calls)].filter((part) => part !== '').join('\n');
     const last = turns.at(-1);
     if (last?.role === role) last.content = `${last.content}\n\n${content}`;
     else turns.push({ role, content });
   }
   if (turns[0]?.role !== 'user') turns.unshift({ role: 'user', content: '' });
   const first = turns[0];
-  if (first !== undefined && system.length > 0) first.content = [...system, first.content].filter((part) => part !== '').join('\n\n');
+  if (first !== undefined && system.length > 0)
+    first.content = [...system, first.content].filter((part) => part !== '').join('\n\n');
   return turns;
 }
 
@@ -322,7 +366,10 @@ function oneTurn(turns: readonly Shaped[]): Shaped[] {
 }
 
 function toolObject(tool: ToolSpec): unknown {
-  return { type: 'function', function: { name: tool.name, description: tool.description ?? '', parameters: tool.parameters } };
+  return {
+    type: 'function',
+    function: { name: tool.name, description: tool.description ?? '', parameters: tool.parameters },
+  };
 }
 
 /** Templates write arguments as JSON; a history whose arguments are not JSON keeps its text. */
@@ -366,7 +413,10 @@ function disguiseFor(specials: readonly SpecialToken[]): Disguise {
   for (const special of specials) {
     if (!special.control) continue;
     const telling = Array.from(special.text).filter((c) => !/[\s"'\\\p{L}\p{N}]/u.test(c));
-    for (const c of telling.length > 0 ? telling : Array.from(special.text).filter((c) => !/[\s"'\\]/.test(c))) characters.add(c);
+    for (const c of telling.length > 0
+      ? telling
+      : Array.from(special.text).filter((c) => !/[\s"'\\]/.test(c)))
+      characters.add(c);
   }
   // An escape (supplementary private use area A) and one code per character. The escape is itself escaped, so that text
   // which holds it comes back unchanged.
@@ -409,9 +459,13 @@ function disguiseFor(specials: readonly SpecialToken[]): Disguise {
 }
 
 /** Finds the first, and there the longest, of some texts. */
-function matcher(texts: readonly string[]): (text: string) => { readonly at: number; readonly text: string } | null {
+function matcher(
+  texts: readonly string[],
+): (text: string) => { readonly at: number; readonly text: string } | null {
   if (texts.length === 0) return () => null;
-  const escaped = [...texts].sort((a, b) => b.length - a.length).map((text) => text.replace(/[.*+?^${}()|[\]\\/]/g, '\\$&'));
+  const escaped = [...texts]
+    .sort((a, b) => b.length - a.length)
+    .map((text) => text.replace(/[.*+?^${}()|[\]\\/]/g, '\\$&'));
   const pattern = new RegExp(escaped.join('|'), 'u');
   return (text) => {
     const found = pattern.exec(text);

@@ -19,7 +19,10 @@ import {
 } from '../../../fixtures/attestation/attested-server.ts';
 import { codeOf } from '../../../fixtures/refusal.ts';
 
-const POLICY = JSON.stringify({ measurements: [{ measurement: MEASUREMENT, name: 'assay 0.1.0' }], models: { [MODEL_ID]: MODEL_SHA256 } });
+const POLICY = JSON.stringify({
+  measurements: [{ measurement: MEASUREMENT, name: 'assay 0.1.0' }],
+  models: { [MODEL_ID]: MODEL_SHA256 },
+});
 
 interface Ran {
   readonly code: number;
@@ -29,7 +32,11 @@ interface Ran {
 
 async function cli(
   args: readonly string[],
-  { files = { 'p.json': POLICY }, stdin = '', stop }: { files?: Record<string, string>; stdin?: string; stop?: CliWorld['stop'] } = {},
+  {
+    files = { 'p.json': POLICY },
+    stdin = '',
+    stop,
+  }: { files?: Record<string, string>; stdin?: string; stop?: CliWorld['stop'] } = {},
 ): Promise<Ran> {
   let out = '';
   let err = '';
@@ -39,7 +46,9 @@ async function cli(
     stdin: () => Promise.resolve(Buffer.from(stdin)),
     readBytes: (path) => {
       const text = files[path];
-      return text === undefined ? Promise.reject(new Error(`no such file ${path}`)) : Promise.resolve(Buffer.from(text));
+      return text === undefined
+        ? Promise.reject(new Error(`no such file ${path}`))
+        : Promise.resolve(Buffer.from(text));
     },
     proxy: undefined,
     now: () => NOW,
@@ -65,7 +74,9 @@ function pem(der: Uint8Array): string {
 }
 
 function rollback({ out }: Ran): string | undefined {
-  return (JSON.parse(out) as { checks: { id: string; status: string }[] }).checks.find(({ id }) => id === 'S20')?.status;
+  return (JSON.parse(out) as { checks: { id: string; status: string }[] }).checks.find(
+    ({ id }) => id === 'S20',
+  )?.status;
 }
 
 describe('assay-verify', () => {
@@ -123,8 +134,20 @@ describe('assay-verify', () => {
       accepted: true,
       code: null,
       origin: server.origin,
-      means: { P1: 'not proven', P2: 'simulated', P3: 'simulated', P4: 'simulated', P5: 'simulated', P6: 'proven' },
-      result: { measurement: MEASUREMENT, build: 'assay 0.1.0', models: { [MODEL_ID]: MODEL_SHA256 }, simulated: true },
+      means: {
+        P1: 'not proven',
+        P2: 'simulated',
+        P3: 'simulated',
+        P4: 'simulated',
+        P5: 'simulated',
+        P6: 'proven',
+      },
+      result: {
+        measurement: MEASUREMENT,
+        build: 'assay 0.1.0',
+        models: { [MODEL_ID]: MODEL_SHA256 },
+        simulated: true,
+      },
     });
     expect(json.checks.filter(({ status }) => status === 'fail')).toEqual([]);
   });
@@ -140,23 +163,36 @@ describe('assay-verify', () => {
   });
 
   test('flags make a policy', async () => {
-    const listed = ['--measurement', MEASUREMENT.toUpperCase(), '--model', `${MODEL_ID}=${MODEL_SHA256}`, '--allow-simulated'];
+    const listed = [
+      '--measurement',
+      MEASUREMENT.toUpperCase(),
+      '--model',
+      `${MODEL_ID}=${MODEL_SHA256}`,
+      '--allow-simulated',
+    ];
     expect((await cli([server.origin, ...listed])).code).toBe(0);
     expect((await cli([server.origin, ...listed, '--attest', MODEL_ID])).code).toBe(0);
-    expect((await cli([server.origin, '--measurement', MEASUREMENT, '--any-model', '--allow-simulated'])).code).toBe(0);
+    expect(
+      (await cli([server.origin, '--measurement', MEASUREMENT, '--any-model', '--allow-simulated'])).code,
+    ).toBe(0);
     expect((await cli([server.origin, '--measurement', MEASUREMENT, '--allow-simulated'])).code).toBe(30);
     const { createHash } = await import('node:crypto');
     const root = createHash('sha256')
       .update((await simulatedAmd()).ark)
       .digest('hex');
     expect((await cli([server.origin, '--policy', 'p.json', `--allow-simulated=${root}`])).code).toBe(0);
-    expect((await cli([server.origin, '--policy', 'p.json', `--allow-simulated=${'0'.repeat(64)}`])).code).toBe(10);
+    expect(
+      (await cli([server.origin, '--policy', 'p.json', `--allow-simulated=${'0'.repeat(64)}`])).code,
+    ).toBe(10);
   });
 
   test('a file cannot weaken: what only a flag may say is refused in it [M19] [M20]', async () => {
     for (const key of ['allowSimulated', 'allow-simulated', 'allowDebug', 'allowAnyModel', 'danger']) {
       const files = { 'p.json': JSON.stringify({ ...(JSON.parse(POLICY) as object), [key]: true }) };
-      expect(await cli([server.origin, '--policy', 'p.json'], { files })).toMatchObject({ code: 30, out: '' });
+      expect(await cli([server.origin, '--policy', 'p.json'], { files })).toMatchObject({
+        code: 30,
+        out: '',
+      });
     }
     const files = { 'p.json': JSON.stringify({ ...(JSON.parse(POLICY) as object), tee: ['simulated'] }) };
     const ran = await cli([server.origin, '--policy', 'p.json'], { files });
@@ -224,7 +260,10 @@ describe('assay-verify', () => {
     expect(rollback(await cli(again))).toBe('pass');
     const seen = join(folder, 'seen.json');
     const numbers = JSON.parse(await readFile(seen, 'utf8')) as Record<string, string>;
-    await writeFile(seen, JSON.stringify(Object.fromEntries(Object.entries(numbers).map(([key, value]) => [key, `${value}0`]))));
+    await writeFile(
+      seen,
+      JSON.stringify(Object.fromEntries(Object.entries(numbers).map(([key, value]) => [key, `${value}0`]))),
+    );
     expect(await cli(again)).toMatchObject({ code: 10 });
     await writeFile(seen, '[]');
     expect(await cli(again)).toMatchObject({ code: 30, out: '' });
@@ -240,7 +279,9 @@ describe('assay-verify', () => {
     // A simulated hierarchy has no service: what is stapled is all there is, whatever the mode.
     expect(await cli([...args, '--bundle', 'b.json'], { files: offline })).toMatchObject({ code: 0 });
     const named = await startAttestedServer({ document: (d) => ({ ...d, tee_type: 'sev-snp' }) });
-    expect(await cli([named.origin, ...args.slice(1), '--bundle', 'b.json'], { files: offline })).toMatchObject({ code: 1 });
+    expect(
+      await cli([named.origin, ...args.slice(1), '--bundle', 'b.json'], { files: offline }),
+    ).toMatchObject({ code: 1 });
     await named.close();
     const folder = await mkdtemp(join(tmpdir(), 'assay-cli-'));
     expect(JSON.parse((await cli(['bundle', '--cache', folder])).out)).toMatchObject({ items: [] });
@@ -248,7 +289,10 @@ describe('assay-verify', () => {
   });
 
   test('measure names what is wrong with a manifest or a file that is not there', async () => {
-    expect(await cli(['measure', 'm.json'], { files: { 'm.json': '{"version":2}' } })).toMatchObject({ code: 30, out: '' });
+    expect(await cli(['measure', 'm.json'], { files: { 'm.json': '{"version":2}' } })).toMatchObject({
+      code: 30,
+      out: '',
+    });
     expect((await cli(['measure', 'm.json'])).err).toContain('manifest cannot be read');
   });
 
@@ -257,19 +301,22 @@ describe('assay-verify', () => {
     const listening: { resolve?: (url: string) => void } = {};
     const url = new Promise<string>((resolve) => (listening.resolve = resolve));
     let out = '';
-    const ended = runCli(['proxy', server.origin, '--policy', 'p.json', '--allow-simulated', '--listen', '127.0.0.1:0'], {
-      stdout: (text) => {
-        out += text;
-        listening.resolve?.(/http:\S+/.exec(text)?.[0] ?? '');
+    const ended = runCli(
+      ['proxy', server.origin, '--policy', 'p.json', '--allow-simulated', '--listen', '127.0.0.1:0'],
+      {
+        stdout: (text) => {
+          out += text;
+          listening.resolve?.(/http:\S+/.exec(text)?.[0] ?? '');
+        },
+        stderr: () => {},
+        stdin: () => Promise.resolve(new Uint8Array()),
+        readBytes: () => Promise.resolve(Buffer.from(POLICY)),
+        proxy: undefined,
+        now: () => NOW,
+        randomBytes: (length) => new Uint8Array(randomBytes(length)),
+        stop: () => stop.signal,
       },
-      stderr: () => {},
-      stdin: () => Promise.resolve(new Uint8Array()),
-      readBytes: () => Promise.resolve(Buffer.from(POLICY)),
-      proxy: undefined,
-      now: () => NOW,
-      randomBytes: (length) => new Uint8Array(randomBytes(length)),
-      stop: () => stop.signal,
-    });
+    );
     const response = await fetch(`${await url}/v1/chat/completions`, {
       method: 'POST',
       body: JSON.stringify({ model: MODEL_ID, messages: [{ content: 'hi' }] }),
@@ -331,7 +378,10 @@ describe('wrong usage is 30 and says what is wrong', () => {
   });
 
   test('reads IPv6 and trailing slashes', () => {
-    expect(parseCommand(['proxy', 'https://[::1]:8443/', '--listen', '[::1]:0'])).toMatchObject({ host: '::1', port: 0 });
+    expect(parseCommand(['proxy', 'https://[::1]:8443/', '--listen', '[::1]:0'])).toMatchObject({
+      host: '::1',
+      port: 0,
+    });
     expect(codeOf(() => parseCommand(['https://host/']))).toBe('accepted');
   });
 });

@@ -23,7 +23,11 @@ import {
 } from '../../../../attestation/node/endorsements/endorsements.ts';
 import { retryAfter } from '../../../../attestation/node/endorsements/http.ts';
 import { folderStore, memoryStore } from '../../../../attestation/node/endorsements/store.ts';
-import { createSimulatedAmd, type SimulatedAmd, type SimulatedAmdKeys } from '../../../../attestation/simulated/amd.ts';
+import {
+  createSimulatedAmd,
+  type SimulatedAmd,
+  type SimulatedAmdKeys,
+} from '../../../../attestation/simulated/amd.ts';
 import { createSimulatedIntel, type SimulatedIntel } from '../../../../attestation/simulated/intel.ts';
 import { corruptSignature, encodePem } from '../../../../attestation/simulated/issue.ts';
 import { verifySnp } from '../../../../attestation/snp/verify.ts';
@@ -130,7 +134,11 @@ function endorsements(options: EndorsementOptions): Endorsements {
   return made;
 }
 
-function send(response: ServerResponse, body: Uint8Array | string, headers: Record<string, string> = {}): void {
+function send(
+  response: ServerResponse,
+  body: Uint8Array | string,
+  headers: Record<string, string> = {},
+): void {
   response.writeHead(200, { 'content-type': 'application/octet-stream', ...headers });
   response.end(body);
 }
@@ -149,7 +157,10 @@ function kds(wrong: (path: string, response: ServerResponse) => boolean = () => 
 }
 
 /** PCS (or a PCCS, which sends the root CRL as hex). */
-function pcs(wrong: (path: string, response: ServerResponse) => boolean = () => false, from: () => SimulatedIntel = () => intel): Handler {
+function pcs(
+  wrong: (path: string, response: ServerResponse) => boolean = () => false,
+  from: () => SimulatedIntel = () => intel,
+): Handler {
   return async (request, response) => {
     const path = request.url ?? '';
     if (wrong(path, response)) return;
@@ -162,7 +173,9 @@ function pcs(wrong: (path: string, response: ServerResponse) => boolean = () => 
       send(response, await simulated.qeIdentity(), { ...json, 'SGX-Enclave-Identity-Issuer-Chain': chain });
     else if (path.startsWith('/sgx/certification/v4/pckcrl?ca=platform&encoding=der'))
       send(response, await simulated.issueCrl('platform'), {
-        'SGX-PCK-CRL-Issuer-Chain': encodeURIComponent(encodePem(simulated.pckCa) + encodePem(simulated.root)),
+        'SGX-PCK-CRL-Issuer-Chain': encodeURIComponent(
+          encodePem(simulated.pckCa) + encodePem(simulated.root),
+        ),
       });
     else if (path === '/sgx/certification/v4/rootcacrl')
       send(response, toHex(await simulated.issueCrl('root')), { 'content-type': 'application/text' });
@@ -181,7 +194,10 @@ describe('AMD KDS', () => {
       `/vcek/v1/Genoa/${toHex(amd.chipId)}?blSPL=${bootloader}&teeSPL=0${tee}&snpSPL=${snp}&ucodeSPL=${microcode}`,
       '/vcek/v1/Genoa/crl',
     ]);
-    const result = await verifySnp({ report, ...fetched }, RELAXED, { now: new Date(start), roots: [amd.ark] });
+    const result = await verifySnp({ report, ...fetched }, RELAXED, {
+      now: new Date(start),
+      roots: [amd.ark],
+    });
     expect(result.accepted).toBe(true);
   });
 
@@ -204,13 +220,17 @@ describe('AMD KDS', () => {
     const newer = { ...amd.tcb, microcode: amd.tcb.microcode + 1 };
     const updated = await createSimulatedAmd({ now: new Date(start), keys: amdKeys, tcb: newer });
     // The service still hands out the old VCEK: it is for another TCB, refused, and not kept.
-    await expect(source.snp(await updated.signReport())).rejects.toMatchObject({ code: 'endorsements_invalid' });
+    await expect(source.snp(await updated.signReport())).rejects.toMatchObject({
+      code: 'endorsements_invalid',
+    });
     expect(service.asked.slice(3).map((path) => path.replace(/.*\?/, ''))).toEqual([
       `blSPL=${newer.bootloader}&teeSPL=00&snpSPL=${newer.snp}&ucodeSPL=${newer.microcode}`,
     ]);
-    expect((await source.store.items()).filter(({ key }) => key.startsWith('kds/vcek/Genoa/') && key.split('/').length === 5).length).toBe(
-      1,
-    );
+    expect(
+      (await source.store.items()).filter(
+        ({ key }) => key.startsWith('kds/vcek/Genoa/') && key.split('/').length === 5,
+      ).length,
+    ).toBe(1);
   });
 
   test('ten at once are one fetch per item', async () => {
@@ -222,13 +242,21 @@ describe('AMD KDS', () => {
   });
 
   test.each([
-    ['a chain of another hierarchy', '/cert_chain', async () => Promise.resolve(encodePem(turin.ask) + encodePem(turin.ark))],
+    [
+      'a chain of another hierarchy',
+      '/cert_chain',
+      async () => Promise.resolve(encodePem(turin.ask) + encodePem(turin.ark)),
+    ],
     [
       'a chain with a wrong signature',
       '/cert_chain',
       async () => Promise.resolve(encodePem(corruptSignature(amd.ask)) + encodePem(amd.ark)),
     ],
-    ['the ASVK in place of the ASK', '/cert_chain', async () => Promise.resolve(encodePem(amd.asvk) + encodePem(amd.ark))],
+    [
+      'the ASVK in place of the ASK',
+      '/cert_chain',
+      async () => Promise.resolve(encodePem(amd.asvk) + encodePem(amd.ark)),
+    ],
     ['one certificate', '/cert_chain', async () => Promise.resolve(encodePem(amd.ask))],
     ['the VCEK of another chip', '?', async () => amd.issueVek({ chipId: new Uint8Array(64).fill(9) })],
     ['a VCEK of another TCB', '?', async () => amd.issueVek({ tcb: { ...amd.tcb, snp: 1 } })],
@@ -250,7 +278,9 @@ describe('AMD KDS', () => {
     const source = endorsements({ kdsUrl: service.url, cacheFolder: path });
     await expect(source.snp(await amd.signReport())).rejects.toBeInstanceOf(AttestationError);
     const kept = await source.store.items();
-    expect(kept.some(({ key }) => (where === '?' ? key.split('/').length === 5 : key.endsWith(where)))).toBe(false);
+    expect(kept.some(({ key }) => (where === '?' ? key.split('/').length === 5 : key.endsWith(where)))).toBe(
+      false,
+    );
   });
 
   test('a VLEK or a masked chip id cannot be asked for', async () => {
@@ -278,7 +308,9 @@ describe('Intel PCS and PCCS', () => {
       '/tdx/certification/v4/qe/identity?update=standard',
       `/tdx/certification/v4/tcb?fmspc=${toHex(intel.fmspc)}&update=standard`,
     ]);
-    expect((await verifyTdx({ quote, collateral }, {}, { now: new Date(start), roots: [intel.root] })).accepted).toBe(true);
+    expect(
+      (await verifyTdx({ quote, collateral }, {}, { now: new Date(start), roots: [intel.root] })).accepted,
+    ).toBe(true);
   });
 
   test('the early set is another item', async () => {
@@ -286,7 +318,9 @@ describe('Intel PCS and PCCS', () => {
     const source = endorsements({ pcsUrl: `${service.url}/`, tcbUpdate: 'early' });
     await source.tdx(await intel.signQuote());
     expect(service.asked.filter((path) => path.includes('update=early')).length).toBe(2);
-    expect((await source.store.items()).map(({ key }) => key)).toContain(`pcs/tcb/early/${toHex(intel.fmspc)}`);
+    expect((await source.store.items()).map(({ key }) => key)).toContain(
+      `pcs/tcb/early/${toHex(intel.fmspc)}`,
+    );
   });
 
   test('what goes stale is fetched anew after a day; a service that is down then does no harm while the old is valid', async () => {
@@ -308,7 +342,11 @@ describe('Intel PCS and PCCS', () => {
     time.time += DAY / 2;
     await source.tdx(quote);
     expect(service.asked.length).toBe(4);
-    current = await createSimulatedIntel({ now: new Date(start + DAY), keys: await intel.exportKeys(), ppid: intel.ppid });
+    current = await createSimulatedIntel({
+      now: new Date(start + DAY),
+      keys: await intel.exportKeys(),
+      ppid: intel.ppid,
+    });
     time.time += DAY;
     const second = await source.tdx(quote);
     expect(second.tcbInfo).not.toBe(first.tcbInfo);
@@ -322,7 +360,10 @@ describe('Intel PCS and PCCS', () => {
   test('an older issue, still valid, does not replace a newer one', async () => {
     const time = clock();
     let current = await createSimulatedIntel({ now: new Date(start), keys: await intel.exportKeys() });
-    const older = await createSimulatedIntel({ now: new Date(start - 5 * DAY), keys: await intel.exportKeys() });
+    const older = await createSimulatedIntel({
+      now: new Date(start - 5 * DAY),
+      keys: await intel.exportKeys(),
+    });
     const service = await serve(pcs(undefined, () => current));
     const source = endorsements({ pcsUrl: service.url, now: time.now });
     const quote = await intel.signQuote();
@@ -383,7 +424,13 @@ describe('Intel PCS and PCCS', () => {
       'sgx-pck-crl-issuer-chain',
       (): string => encodePem(intel.pckCa) + encodePem(intel.root),
     ],
-    ['a root CRL by a stranger', '/rootcacrl', async () => stranger.issueCrl('root'), 'x-nothing', (): string => ''],
+    [
+      'a root CRL by a stranger',
+      '/rootcacrl',
+      async () => stranger.issueCrl('root'),
+      'x-nothing',
+      (): string => '',
+    ],
   ] as const)('%s is refused and not kept', async (_name, where, make, header, chain) => {
     const body = await make();
     const service = await serve(
@@ -396,7 +443,8 @@ describe('Intel PCS and PCCS', () => {
     const source = endorsements({ pcsUrl: service.url });
     await expect(source.tdx(await intel.signQuote())).rejects.toBeInstanceOf(AttestationError);
     const bad = await source.store.items();
-    const name = where === '/tcb?' ? 'pcs/tcb/' : where === '/qe/identity' ? 'pcs/qe-identity' : `pcs${where}`;
+    const name =
+      where === '/tcb?' ? 'pcs/tcb/' : where === '/qe/identity' ? 'pcs/qe-identity' : `pcs${where}`;
     expect(bad.some(({ key }) => key.startsWith(name))).toBe(false);
   });
 });
@@ -413,7 +461,9 @@ describe('a service that misbehaves', () => {
         return true;
       }),
     );
-    await endorsements({ kdsUrl: service.url, now: time.now, sleep: time.sleep, random: () => 0.5 }).snp(await amd.signReport());
+    await endorsements({ kdsUrl: service.url, now: time.now, sleep: time.sleep, random: () => 0.5 }).snp(
+      await amd.signReport(),
+    );
     expect(time.slept).toEqual([10_250, 10_250]);
     expect(service.asked.length).toBe(5);
   });
@@ -421,7 +471,13 @@ describe('a service that misbehaves', () => {
   test('without it, back-off doubles and is jittered; after the last try the error says what happened', async () => {
     const time = clock();
     const service = await serve((_request, response) => void response.writeHead(500).end());
-    const source = endorsements({ kdsUrl: service.url, now: time.now, sleep: time.sleep, random: () => 0, maxTries: 4 });
+    const source = endorsements({
+      kdsUrl: service.url,
+      now: time.now,
+      sleep: time.sleep,
+      random: () => 0,
+      maxTries: 4,
+    });
     await expect(source.snp(await amd.signReport())).rejects.toMatchObject({
       kind: 'internal',
       code: 'endorsements_unavailable',
@@ -433,20 +489,28 @@ describe('a service that misbehaves', () => {
 
   test('a wait longer than patience ends at once', async () => {
     const time = clock();
-    const service = await serve((_request, response) => void response.writeHead(429, { 'retry-after': '86400' }).end());
-    await expect(endorsements({ kdsUrl: service.url, now: time.now, sleep: time.sleep }).snp(await amd.signReport())).rejects.toMatchObject(
-      { code: 'endorsements_unavailable' },
+    const service = await serve(
+      (_request, response) => void response.writeHead(429, { 'retry-after': '86400' }).end(),
     );
+    await expect(
+      endorsements({ kdsUrl: service.url, now: time.now, sleep: time.sleep }).snp(await amd.signReport()),
+    ).rejects.toMatchObject({ code: 'endorsements_unavailable' });
     expect([service.asked.length, time.slept.length]).toEqual([1, 0]);
   });
 
   test.each([
     ['404', (response: ServerResponse) => void response.writeHead(404).end(), 'status 404'],
-    ['a redirect', (response: ServerResponse) => void response.writeHead(302, { location: 'http://127.0.0.1:1/' }).end(), 'status 302'],
+    [
+      'a redirect',
+      (response: ServerResponse) => void response.writeHead(302, { location: 'http://127.0.0.1:1/' }).end(),
+      'status 302',
+    ],
     [
       'HTML',
       (response: ServerResponse) =>
-        void response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' }).end('<html>sign in</html>'),
+        void response
+          .writeHead(200, { 'content-type': 'text/html; charset=utf-8' })
+          .end('<html>sign in</html>'),
       'HTML',
     ],
     [
@@ -456,7 +520,8 @@ describe('a service that misbehaves', () => {
     ],
     [
       'a length over the limit',
-      (response: ServerResponse) => void response.writeHead(200, { 'content-length': String(1 << 30) }).end('x'),
+      (response: ServerResponse) =>
+        void response.writeHead(200, { 'content-length': String(1 << 30) }).end('x'),
       'over 65536 bytes',
     ],
   ])('%s is final: one request', async (_name, answer, says) => {
@@ -495,13 +560,17 @@ describe('a service that misbehaves', () => {
   test('nobody listening, and closing while waiting, end in the typed error', async () => {
     const gone = await serve(() => undefined);
     await closeServer(gone.server);
-    await expect(endorsements({ kdsUrl: gone.url, maxTries: 2 }).snp(await amd.signReport())).rejects.toMatchObject({
+    await expect(
+      endorsements({ kdsUrl: gone.url, maxTries: 2 }).snp(await amd.signReport()),
+    ).rejects.toMatchObject({
       code: 'endorsements_unavailable',
       message: expect.stringContaining('ECONNREFUSED') as unknown,
     });
     const silent = await serve(() => closing.close());
     const closing = endorsements({ kdsUrl: silent.url });
-    await expect(closing.snp(await amd.signReport())).rejects.toMatchObject({ message: expect.stringContaining('stopped') as unknown });
+    await expect(closing.snp(await amd.signReport())).rejects.toMatchObject({
+      message: expect.stringContaining('stopped') as unknown,
+    });
   });
 
   test('Retry-After in both forms', () => {
@@ -532,16 +601,25 @@ describe('the store', () => {
     const [a = '', b = '', c = ''] = names.map((name) => join(path, name));
     await writeFile(a, (await readFile(a, 'utf8')).slice(0, 100));
     await writeFile(b, await readFile(c));
-    const { key, parts } = JSON.parse(await readFile(c, 'utf8')) as { key: string; parts: Record<string, string> };
+    const { key, parts } = JSON.parse(await readFile(c, 'utf8')) as {
+      key: string;
+      parts: Record<string, string>;
+    };
     await writeFile(
       c,
-      JSON.stringify({ key, fetchedAt: start, parts: Object.fromEntries(Object.keys(parts).map((name) => [name, 'AAAA'])) }),
+      JSON.stringify({
+        key,
+        fetchedAt: start,
+        parts: Object.fromEntries(Object.keys(parts).map((name) => [name, 'AAAA'])),
+      }),
     );
     await expect(endorsements({ offline: true, cacheFolder: path }).snp(report)).rejects.toMatchObject({
       code: 'endorsements_unavailable',
     });
     const again = await endorsements({ kdsUrl: service.url, cacheFolder: path }).snp(report);
-    expect((await verifySnp({ report, ...again }, RELAXED, { now: new Date(start), roots: [amd.ark] })).accepted).toBe(true);
+    expect(
+      (await verifySnp({ report, ...again }, RELAXED, { now: new Date(start), roots: [amd.ark] })).accepted,
+    ).toBe(true);
   });
 
   test('a clock that is wrong for a while loses nothing', async () => {
@@ -557,7 +635,9 @@ describe('the store', () => {
   test('the folder is bounded: the oldest files go', async () => {
     const path = await folder();
     const old = new Date(start - DAY);
-    const names = Array.from({ length: 16 }, (_, i) => join(path, `${i.toString(16).padStart(64, '0')}.json`));
+    const names = Array.from({ length: 16 }, (_, i) =>
+      join(path, `${i.toString(16).padStart(64, '0')}.json`),
+    );
     for (const name of names) await writeFile(name, '{}');
     await Promise.all(names.map((name) => utimes(name, old, old)));
     const store = folderStore(path, 16);
@@ -593,8 +673,16 @@ describe('the offline bundle', () => {
   test('an item of a store gives way to a newer one that verifies, and to nothing else', async () => {
     const hour = new Date(start - 3_600_000);
     const [report, quote] = [await amd.signReport(), await intel.signQuote()];
-    const bundleOf = async (amdService: Service, intelService: Service, roots = [intel.root]): Promise<string> => {
-      const online = endorsements({ kdsUrl: amdService.url, pcsUrl: intelService.url, roots: { amd: [amd.ark], intel: roots } });
+    const bundleOf = async (
+      amdService: Service,
+      intelService: Service,
+      roots = [intel.root],
+    ): Promise<string> => {
+      const online = endorsements({
+        kdsUrl: amdService.url,
+        pcsUrl: intelService.url,
+        roots: { amd: [amd.ark], intel: roots },
+      });
       await online.snp(report);
       await online.tdx(roots[0] === intel.root ? quote : await stranger.signQuote());
       return exportBundle(online.store);
@@ -602,12 +690,17 @@ describe('the offline bundle', () => {
     const older = await bundleOf(await serve(kds()), await serve(pcs()));
     const crl = await amd.issueCrl({ thisUpdate: hour, number: 2 });
     const info = await intel.tcbInfo({ issueDate: hour });
-    const chain = { 'content-type': 'application/json', 'TCB-Info-Issuer-Chain': encodeURIComponent(intel.signingChainPem) };
+    const chain = {
+      'content-type': 'application/json',
+      'TCB-Info-Issuer-Chain': encodeURIComponent(intel.signingChainPem),
+    };
     const newer = await bundleOf(
       await serve(kds((path, response) => path.endsWith('/crl') && (send(response, crl), true))),
       await serve(pcs((path, response) => path.includes('/v4/tcb?') && (send(response, info, chain), true))),
     );
-    const forged = await bundleOf(await serve(kds()), await serve(pcs(undefined, () => stranger)), [stranger.root]);
+    const forged = await bundleOf(await serve(kds()), await serve(pcs(undefined, () => stranger)), [
+      stranger.root,
+    ]);
     const options = { roots: { amd: [amd.ark], intel: [intel.root] }, now: () => start };
     const store = memoryStore();
     const held = async (): Promise<unknown[]> => {
@@ -633,16 +726,24 @@ describe('the offline bundle', () => {
     // A key nobody asks for is not worth replacing anything.
     const odd = memoryStore([{ key: 'kds/vcek/Naples/crl', fetchedAt: 1, parts: {} }]);
     expect(
-      await importBundle(await exportBundle(memoryStore([{ key: 'kds/vcek/Naples/crl', fetchedAt: 2, parts: {} }])), odd, options),
+      await importBundle(
+        await exportBundle(memoryStore([{ key: 'kds/vcek/Naples/crl', fetchedAt: 2, parts: {} }])),
+        odd,
+        options,
+      ),
     ).toBe(0);
   });
 
   test('assay-verify bundle prints what assay-verify --cache kept', async () => {
     const service = await serve(kds());
     const path = await folder();
-    await endorsements({ kdsUrl: service.url, cacheFolder: join(path, 'endorsements') }).snp(await amd.signReport());
+    await endorsements({ kdsUrl: service.url, cacheFolder: join(path, 'endorsements') }).snp(
+      await amd.signReport(),
+    );
     const printed: string[] = [];
-    await commandBundle({ name: 'bundle', cacheFolder: path }, { stdout: (text: string) => printed.push(text) } as unknown as CliWorld);
+    await commandBundle({ name: 'bundle', cacheFolder: path }, {
+      stdout: (text: string) => printed.push(text),
+    } as unknown as CliWorld);
     expect(parseBundle(printed.join('')).length).toBe(3);
   });
 
@@ -651,7 +752,9 @@ describe('the offline bundle', () => {
     const forger = endorsements({ pcsUrl: service.url, roots: { intel: [stranger.root] } });
     await forger.tdx(await stranger.signQuote());
     const offline = endorsements({ offline: true, store: bundleStore(await exportBundle(forger.store)) });
-    await expect(offline.tdx(await intel.signQuote())).rejects.toMatchObject({ code: 'endorsements_unavailable' });
+    await expect(offline.tdx(await intel.signQuote())).rejects.toMatchObject({
+      code: 'endorsements_unavailable',
+    });
   });
 
   test.each([
@@ -687,15 +790,23 @@ describe('proxies', () => {
     });
     SERVICES.push(proxy);
     const at = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
-    await endorsements({ kdsUrl: service.url, proxy: { httpProxy: at, httpsProxy: at } }).snp(await amd.signReport());
+    await endorsements({ kdsUrl: service.url, proxy: { httpProxy: at, httpsProxy: at } }).snp(
+      await amd.signReport(),
+    );
     expect(tunnels.length).toBeGreaterThan(0);
     const before = tunnels.length;
-    await endorsements({ kdsUrl: service.url, proxy: { httpProxy: at, httpsProxy: at, noProxy: '127.0.0.1' } }).snp(await amd.signReport());
+    await endorsements({
+      kdsUrl: service.url,
+      proxy: { httpProxy: at, httpsProxy: at, noProxy: '127.0.0.1' },
+    }).snp(await amd.signReport());
     expect(tunnels.length).toBe(before);
   });
 
   test('settings come from an environment that is handed in', () => {
-    expect(proxyFromEnvironment({ HTTPS_PROXY: 'http://p:1', no_proxy: 'x' })).toEqual({ httpsProxy: 'http://p:1', noProxy: 'x' });
+    expect(proxyFromEnvironment({ HTTPS_PROXY: 'http://p:1', no_proxy: 'x' })).toEqual({
+      httpsProxy: 'http://p:1',
+      noProxy: 'x',
+    });
     expect(proxyFromEnvironment({ NO_PROXY: 'x', HTTPS_PROXY: '' })).toBeUndefined();
   });
 });

@@ -3,7 +3,13 @@
 
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { GenerateRequest } from '../../../../src/engine/seam/engine.ts';
-import { type ApiServer, type ErrorAnswer, events, post, startApi } from '../../../fixtures/http/api-server.ts';
+import {
+  type ApiServer,
+  type ErrorAnswer,
+  events,
+  post,
+  startApi,
+} from '../../../fixtures/http/api-server.ts';
 import { accepts, parseGbnf } from '../../../fixtures/grammar/gbnf.ts';
 
 let api: ApiServer;
@@ -20,7 +26,10 @@ async function seenBy(body: object, path = '/v1/chat/completions'): Promise<Gene
   return api.engine.requests.at(-1) as GenerateRequest;
 }
 
-async function refusal(body: unknown, path = '/v1/chat/completions'): Promise<{ code: string; param: string | null; message: string }> {
+async function refusal(
+  body: unknown,
+  path = '/v1/chat/completions',
+): Promise<{ code: string; param: string | null; message: string }> {
   const response = await post(api, path, body);
   const { error } = (await response.json()) as ErrorAnswer;
   expect(response.status).toBe(400);
@@ -70,7 +79,15 @@ describe('chat: honoured', () => {
     expect(request).toMatchObject({
       n: 1,
       stop: [],
-      sampling: { temperature: 1, topP: 1, topK: 0, minP: 0, presencePenalty: 0, frequencyPenalty: 0, repeatPenalty: 1 },
+      sampling: {
+        temperature: 1,
+        topP: 1,
+        topK: 0,
+        minP: 0,
+        presencePenalty: 0,
+        frequencyPenalty: 0,
+        repeatPenalty: 1,
+      },
     });
     expect(request).not.toHaveProperty('maxTokens');
     expect(request).not.toHaveProperty('grammar');
@@ -118,13 +135,19 @@ describe('chat: honoured', () => {
   });
 
   test('a tool without parameters takes none: the model may not invent any', async () => {
-    const request = await seenBy({ ...CHAT, tools: [{ type: 'function', function: { name: 'now' } }], tool_choice: 'required' });
+    const request = await seenBy({
+      ...CHAT,
+      tools: [{ type: 'function', function: { name: 'now' } }],
+      tool_choice: 'required',
+    });
     const grammar = parseGbnf((request.grammar as { gbnf: string }).gbnf);
     const call = (args: string): string => `<tool_call>\n{"name": "now", "arguments": ${args}}\n</tool_call>`;
     expect(accepts(grammar, call('{}'))).toBe(true);
     expect(accepts(grammar, call('{"zone": "UTC"}'))).toBe(false);
     // Nor is the model told of a schema that would allow them.
-    expect(request.prompt).toMatchObject({ tools: [{ parameters: { type: 'object', properties: {}, additionalProperties: false } }] });
+    expect(request.prompt).toMatchObject({
+      tools: [{ parameters: { type: 'object', properties: {}, additionalProperties: false } }],
+    });
   });
 
   test.each(['5m', '30s', '0', '-1', '1h', 0, -1, 300])('keep_alive %s', async (keepAlive) => {
@@ -133,10 +156,23 @@ describe('chat: honoured', () => {
   });
 
   test('stream and stream_options.include_usage', async () => {
-    const data = await events(await post(api, '/v1/chat/completions', { ...CHAT, stream: true, stream_options: { include_usage: true } }));
-    const chunks = data.slice(0, -1).map((each) => JSON.parse(each) as { choices: unknown[]; usage: object | null });
-    expect(chunks.at(-1)).toMatchObject({ choices: [], usage: { prompt_tokens: 1, completion_tokens: 4, total_tokens: 5 } });
-    expect(chunks.slice(0, -1).every((chunk) => chunk.usage === null && chunk.choices.length === 1)).toBe(true);
+    const data = await events(
+      await post(api, '/v1/chat/completions', {
+        ...CHAT,
+        stream: true,
+        stream_options: { include_usage: true },
+      }),
+    );
+    const chunks = data
+      .slice(0, -1)
+      .map((each) => JSON.parse(each) as { choices: unknown[]; usage: object | null });
+    expect(chunks.at(-1)).toMatchObject({
+      choices: [],
+      usage: { prompt_tokens: 1, completion_tokens: 4, total_tokens: 5 },
+    });
+    expect(chunks.slice(0, -1).every((chunk) => chunk.usage === null && chunk.choices.length === 1)).toBe(
+      true,
+    );
   });
 
   test('without include_usage no chunk has usage or empty choices', async () => {
@@ -155,14 +191,21 @@ describe('chat: honoured', () => {
   });
 
   test('logprobs come in OpenAI’s form', async () => {
-    const answer = await (await post(api, '/v1/chat/completions', { ...CHAT, logprobs: true, top_logprobs: 2, max_tokens: 1 })).json();
+    const answer = await (
+      await post(api, '/v1/chat/completions', { ...CHAT, logprobs: true, top_logprobs: 2, max_tokens: 1 })
+    ).json();
     expect(answer).toMatchObject({
       choices: [
         {
           finish_reason: 'length',
           logprobs: {
             content: [
-              { token: 'Hello', logprob: -0.25, bytes: [72, 101, 108, 108, 111], top_logprobs: [{ token: 'Hello' }, { token: 'alt1' }] },
+              {
+                token: 'Hello',
+                logprob: -0.25,
+                bytes: [72, 101, 108, 108, 111],
+                top_logprobs: [{ token: 'Hello' }, { token: 'alt1' }],
+              },
             ],
           },
         },
@@ -184,7 +227,11 @@ describe('chat: honoured', () => {
           ],
           name: 'ann',
         },
-        { role: 'assistant', content: null, tool_calls: [{ id: 'c1', type: 'function', function: { name: 'f', arguments: '{"x":1}' } }] },
+        {
+          role: 'assistant',
+          content: null,
+          tool_calls: [{ id: 'c1', type: 'function', function: { name: 'f', arguments: '{"x":1}' } }],
+        },
         { role: 'tool', tool_call_id: 'c1', content: 'result' },
         { role: 'assistant', content: [{ type: 'text', text: 'A' }], refusal: null, annotations: [] },
       ],
@@ -203,7 +250,9 @@ describe('chat: honoured', () => {
   });
 
   test('an answer of ours can be handed back as history', async () => {
-    const answer = (await (await post(api, '/v1/chat/completions', CHAT)).json()) as { choices: { message: object }[] };
+    const answer = (await (await post(api, '/v1/chat/completions', CHAT)).json()) as {
+      choices: { message: object }[];
+    };
     const request = await seenBy({
       model: 'demo',
       messages: [...CHAT.messages, answer.choices[0]?.message, { role: 'user', content: 'Go on' }],
@@ -250,7 +299,12 @@ describe('chat: refused', () => {
     ['top_k with a fraction', { top_k: 1.5 }, 'invalid_type', 'top_k'],
     ['min_p above 1', { min_p: 2 }, 'decimal_above_max_value', 'min_p'],
     ['max_tokens 0', { max_tokens: 0 }, 'integer_below_min_value', 'max_tokens'],
-    ['two different limits', { max_tokens: 1, max_completion_tokens: 2 }, 'invalid_value', 'max_completion_tokens'],
+    [
+      'two different limits',
+      { max_tokens: 1, max_completion_tokens: 2 },
+      'invalid_value',
+      'max_completion_tokens',
+    ],
     ['five stops', { stop: ['a', 'b', 'c', 'd', 'e'] }, 'array_above_max_length', 'stop'],
     ['an empty stop', { stop: [''] }, 'empty_string', 'stop[0]'],
     ['stop of a number', { stop: 1 }, 'invalid_type', 'stop'],
@@ -263,20 +317,45 @@ describe('chat: refused', () => {
     ['n 0', { n: 0 }, 'integer_below_min_value', 'n'],
     ['n 9', { n: 9 }, 'integer_above_max_value', 'n'],
     ['top_logprobs without logprobs', { top_logprobs: 2 }, 'invalid_value', 'top_logprobs'],
-    ['top_logprobs above 20', { logprobs: true, top_logprobs: 21 }, 'integer_above_max_value', 'top_logprobs'],
-    ['response_format unknown', { response_format: { type: 'xml' } }, 'invalid_value', 'response_format.type'],
+    [
+      'top_logprobs above 20',
+      { logprobs: true, top_logprobs: 21 },
+      'integer_above_max_value',
+      'top_logprobs',
+    ],
+    [
+      'response_format unknown',
+      { response_format: { type: 'xml' } },
+      'invalid_value',
+      'response_format.type',
+    ],
     [
       'json_schema without schema',
       { response_format: { type: 'json_schema', json_schema: { name: 'x' } } },
       'missing_required_parameter',
       'response_format.json_schema.schema',
     ],
-    ['stream_options without stream', { stream_options: { include_usage: true } }, 'invalid_value', 'stream_options'],
+    [
+      'stream_options without stream',
+      { stream_options: { include_usage: true } },
+      'invalid_value',
+      'stream_options',
+    ],
     ['stream as text', { stream: 'yes' }, 'invalid_type', 'stream'],
     ['keep_alive of nonsense', { keep_alive: 'soon' }, 'invalid_value', 'keep_alive'],
     ['tool_choice without tools', { tool_choice: 'required' }, 'invalid_value', 'tool_choice'],
-    ['a tool without a name', { tools: [{ type: 'function', function: {} }] }, 'missing_required_parameter', 'tools[0].function.name'],
-    ['a custom tool', { tools: [{ type: 'custom', custom: { name: 'x' } }] }, 'unsupported_parameter', 'tools[0]'],
+    [
+      'a tool without a name',
+      { tools: [{ type: 'function', function: {} }] },
+      'missing_required_parameter',
+      'tools[0].function.name',
+    ],
+    [
+      'a custom tool',
+      { tools: [{ type: 'custom', custom: { name: 'x' } }] },
+      'unsupported_parameter',
+      'tools[0]',
+    ],
     [
       'two tools of one name',
       {
@@ -290,27 +369,43 @@ describe('chat: refused', () => {
     ],
     [
       'a tool_choice that is not there',
-      { tools: [{ type: 'function', function: { name: 'a' } }], tool_choice: { type: 'function', function: { name: 'b' } } },
+      {
+        tools: [{ type: 'function', function: { name: 'a' } }],
+        tool_choice: { type: 'function', function: { name: 'b' } },
+      },
       'invalid_value',
       'tool_choice.function.name',
     ],
     ['no model', { model: undefined }, 'missing_required_parameter', 'model'],
     ['no messages', { messages: undefined }, 'missing_required_parameter', 'messages'],
     ['empty messages', { messages: [] }, 'empty_array', 'messages'],
-    ['a role that is none', { messages: [{ role: 'king', content: 'x' }] }, 'invalid_value', 'messages[0].role'],
+    [
+      'a role that is none',
+      { messages: [{ role: 'king', content: 'x' }] },
+      'invalid_value',
+      'messages[0].role',
+    ],
     [
       'an image',
       { messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'data:' } }] }] },
       'unsupported_parameter',
       'messages[0].content[0]',
     ],
-    ['content of a number', { messages: [{ role: 'user', content: 5 }] }, 'invalid_type', 'messages[0].content'],
+    [
+      'content of a number',
+      { messages: [{ role: 'user', content: 5 }] },
+      'invalid_type',
+      'messages[0].content',
+    ],
   ])('%s', async (_name, given, code, param) => {
     expect(await refusal({ ...CHAT, ...given })).toMatchObject({ code, param });
   });
 
   test('an embedding model', async () => {
-    expect(await refusal({ ...CHAT, model: 'text-embed' })).toMatchObject({ code: 'wrong_model_type', param: 'model' });
+    expect(await refusal({ ...CHAT, model: 'text-embed' })).toMatchObject({
+      code: 'wrong_model_type',
+      param: 'model',
+    });
   });
 
   test('a refusal never repeats what was sent', async () => {
@@ -371,13 +466,19 @@ describe('completions', () => {
     ['echo', { echo: true }, { echo: true }],
     ['logprobs', { logprobs: 2 }, { logprobs: 2 }],
     ['best_of as n', { n: 2, best_of: 2 }, { n: 2 }],
-    ['the sampling', { temperature: 0, top_p: 0.9, seed: 1, stop: 'x' }, { sampling: { temperature: 0, topP: 0.9, seed: 1 }, stop: ['x'] }],
+    [
+      'the sampling',
+      { temperature: 0, top_p: 0.9, seed: 1, stop: 'x' },
+      { sampling: { temperature: 0, topP: 0.9, seed: 1 }, stop: ['x'] },
+    ],
   ])('%s', async (_name, given, expected) => {
     expect(await seenBy({ ...text, ...given }, '/v1/completions')).toMatchObject(expected);
   });
 
   test('several prompts: choices in order, usage summed', async () => {
-    const answer = await (await post(api, '/v1/completions', { model: 'demo', prompt: ['a', 'b', 'c'], n: 2, max_tokens: 2 })).json();
+    const answer = await (
+      await post(api, '/v1/completions', { model: 'demo', prompt: ['a', 'b', 'c'], n: 2, max_tokens: 2 })
+    ).json();
     expect(answer).toMatchObject({
       object: 'text_completion',
       choices: [0, 1, 2, 3, 4, 5].map((index) => ({ index, text: 'Hello,', finish_reason: 'length' })),
@@ -386,16 +487,23 @@ describe('completions', () => {
   });
 
   test('several prompts of which one is too long: 400 and no work', async () => {
-    expect(await refusal({ model: 'demo', prompt: ['a', 'x'.repeat(3000)], stream: true }, '/v1/completions')).toMatchObject({
+    expect(
+      await refusal({ model: 'demo', prompt: ['a', 'x'.repeat(3000)], stream: true }, '/v1/completions'),
+    ).toMatchObject({
       code: 'context_length_exceeded',
     });
   });
 
   test('a stream', async () => {
-    const data = await events(await post(api, '/v1/completions', { ...text, stream: true, stream_options: { include_usage: true } }));
+    const data = await events(
+      await post(api, '/v1/completions', { ...text, stream: true, stream_options: { include_usage: true } }),
+    );
     const chunks = data
       .slice(0, -1)
-      .map((each) => JSON.parse(each) as { object: string; choices: { text: string; finish_reason: string | null }[] });
+      .map(
+        (each) =>
+          JSON.parse(each) as { object: string; choices: { text: string; finish_reason: string | null }[] },
+      );
     expect(data.at(-1)).toBe('[DONE]');
     expect(chunks.map((chunk) => chunk.choices[0]?.text ?? '').join('')).toBe('Hello, world!');
     expect(chunks.filter((chunk) => chunk.choices[0]?.finish_reason === 'stop')).toHaveLength(1);
@@ -445,7 +553,9 @@ describe('embeddings', () => {
     const numbers = (await embed({})).data[0]?.embedding as number[];
     const base64 = (await embed({ encoding_format: 'base64' })).data[0]?.embedding as string;
     const bytes = Buffer.from(base64, 'base64');
-    const floats = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
+    const floats = new Float32Array(
+      bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength),
+    );
     expect(numbers.map(Math.fround)).toEqual([...floats]);
     expect(numbers).toHaveLength(8);
   });
@@ -465,7 +575,10 @@ describe('embeddings', () => {
     const cut = (await embed({ dimensions: 3 })).data[0]?.embedding as number[];
     expect(cut).toHaveLength(3);
     expect(Math.hypot(...cut)).toBeCloseTo(1, 6);
-    expect((cut[1] as number) / (cut[0] as number)).toBeCloseTo((whole[1] as number) / (whole[0] as number), 5);
+    expect((cut[1] as number) / (cut[0] as number)).toBeCloseTo(
+      (whole[1] as number) / (whole[0] as number),
+      5,
+    );
   });
 
   test.each<[string, object, string, string]>([
@@ -481,7 +594,11 @@ describe('embeddings', () => {
 });
 
 describe('rerank', () => {
-  const body = { model: 'reranker', query: 'red apple', documents: ['a blue car', 'a red apple', 'one apple'] };
+  const body = {
+    model: 'reranker',
+    query: 'red apple',
+    documents: ['a blue car', 'a red apple', 'one apple'],
+  };
 
   test.each(['/v1/rerank', '/rerank', '/v1/reranking'])('%s sorts by score', async (path) => {
     const answer = (await (await post(api, path, { ...body, return_documents: true })).json()) as {
@@ -494,9 +611,15 @@ describe('rerank', () => {
 
   test('top_n, documents as objects, no documents back unless asked', async () => {
     const answer = (await (
-      await post(api, '/v1/rerank', { ...body, documents: body.documents.map((text) => ({ text })), top_n: 1 })
+      await post(api, '/v1/rerank', {
+        ...body,
+        documents: body.documents.map((text) => ({ text })),
+        top_n: 1,
+      })
     ).json()) as { results: object[] };
-    expect(answer.results).toEqual([{ index: 1, relevance_score: expect.closeTo(1 / (1 + Math.exp(-1)), 6) as number }]);
+    expect(answer.results).toEqual([
+      { index: 1, relevance_score: expect.closeTo(1 / (1 + Math.exp(-1)), 6) as number },
+    ]);
   });
 
   test.each<[string, object, string, string]>([
@@ -518,16 +641,25 @@ describe('tokenize', () => {
   });
 
   test('messages, pieces, and back', async () => {
-    expect(await (await post(api, '/v1/tokenize', { model: 'demo', messages: [{ role: 'user', content: 'hi' }] })).json()).toMatchObject({
+    expect(
+      await (
+        await post(api, '/v1/tokenize', { model: 'demo', messages: [{ role: 'user', content: 'hi' }] })
+      ).json(),
+    ).toMatchObject({
       count: 2,
     });
-    expect(await (await post(api, '/v1/tokenize', { model: 'demo', content: 'é', with_pieces: true })).json()).toMatchObject({
+    expect(
+      await (await post(api, '/v1/tokenize', { model: 'demo', content: 'é', with_pieces: true })).json(),
+    ).toMatchObject({
       tokens: [
         { id: 195, piece: [195] },
         { id: 169, piece: [169] },
       ],
     });
-    expect(await (await post(api, '/v1/detokenize', { model: 'demo', tokens: [104, 105] })).json()).toEqual({ content: 'hi', count: 2 });
+    expect(await (await post(api, '/v1/detokenize', { model: 'demo', tokens: [104, 105] })).json()).toEqual({
+      content: 'hi',
+      count: 2,
+    });
   });
 
   test.each<[string, object, string, string]>([

@@ -2,7 +2,13 @@
 
 import OpenAI from 'openai';
 import { afterEach, describe, expect, test } from 'vitest';
-import { type ApiServer, type ApiServerOptions, events, post, startApi } from '../../../fixtures/http/api-server.ts';
+import {
+  type ApiServer,
+  type ApiServerOptions,
+  events,
+  post,
+  startApi,
+} from '../../../fixtures/http/api-server.ts';
 import { latch, untilAborted } from '../../../fixtures/latch.ts';
 
 let api: ApiServer;
@@ -61,8 +67,15 @@ describe('OpenAI SDK', () => {
     const ids: string[] = [];
     for await (const model of client.models.list()) ids.push(model.id);
     expect(ids).toEqual(['demo', 'text-embed', 'reranker']);
-    expect(await client.models.retrieve('demo')).toMatchObject({ id: 'demo', object: 'model', owned_by: 'local' });
-    await expect(client.models.retrieve('no/such:model')).rejects.toMatchObject({ status: 404, code: 'model_not_found' });
+    expect(await client.models.retrieve('demo')).toMatchObject({
+      id: 'demo',
+      object: 'model',
+      owned_by: 'local',
+    });
+    await expect(client.models.retrieve('no/such:model')).rejects.toMatchObject({
+      status: 404,
+      code: 'model_not_found',
+    });
   });
 });
 
@@ -75,7 +88,9 @@ test('a stream has one role chunk, one finish chunk and one terminal event', asy
   expect(data.filter((each) => each === '[DONE]')).toHaveLength(1);
   const chunks = data
     .slice(0, -1)
-    .map((each) => JSON.parse(each) as { choices: { delta: { role?: string }; finish_reason: string | null }[] });
+    .map(
+      (each) => JSON.parse(each) as { choices: { delta: { role?: string }; finish_reason: string | null }[] },
+    );
   expect(chunks.filter((chunk) => chunk.choices[0]?.delta.role !== undefined)).toHaveLength(1);
   expect(chunks.filter((chunk) => chunk.choices[0]?.finish_reason !== null)).toHaveLength(1);
 });
@@ -94,7 +109,9 @@ describe('an object that names no tool of the request', () => {
   test('and of a stream', async () => {
     await start({ engine: { script: () => Array.from(data) } });
     const lines = await events(await post(api, '/v1/chat/completions', { ...wanted, stream: true }));
-    const chunks = lines.slice(0, -1).map((each) => JSON.parse(each) as { choices: { delta: { content?: string } }[] });
+    const chunks = lines
+      .slice(0, -1)
+      .map((each) => JSON.parse(each) as { choices: { delta: { content?: string } }[] });
     expect(chunks.map((chunk) => chunk.choices[0]?.delta.content ?? '').join('')).toBe(data);
     expect(lines.join('')).not.toContain('tool_calls');
   });

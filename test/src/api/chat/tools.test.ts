@@ -51,7 +51,8 @@ describe('formats', () => {
   });
 
   test('mistral', () => {
-    const text = '[TOOL_CALLS][{"name": "a", "arguments": {"x": [1, {"y": "}"}]}}, {"name": "b", "arguments": {}}]';
+    const text =
+      '[TOOL_CALLS][{"name": "a", "arguments": {"x": [1, {"y": "}"}]}}, {"name": "b", "arguments": {}}]';
     expect(read([text], mistral).calls).toEqual([
       { name: 'a', arguments: '{"x": [1, {"y": "}"}]}' },
       { name: 'b', arguments: '{}' },
@@ -59,12 +60,18 @@ describe('formats', () => {
   });
 
   test('llama 3', () => {
-    expect(read(['{"name": "a", "parameters": {"x": 1}}'], llama3).calls).toEqual([{ name: 'a', arguments: '{"x": 1}' }]);
+    expect(read(['{"name": "a", "parameters": {"x": 1}}'], llama3).calls).toEqual([
+      { name: 'a', arguments: '{"x": 1}' },
+    ]);
   });
 
   test.each([
     ['arguments first', '<tool_call>{"arguments": {"x": 1}, "name": "a"}</tool_call>', '{"x":1}'],
-    ['arguments as a string', String.raw`<tool_call>{"name": "a", "arguments": "{\"x\":1}"}</tool_call>`, '{"x":1}'],
+    [
+      'arguments as a string',
+      String.raw`<tool_call>{"name": "a", "arguments": "{\"x\":1}"}</tool_call>`,
+      '{"x":1}',
+    ],
     ['no arguments', '<tool_call>{"name": "a"}</tool_call>', '{}'],
     ['a field between', '<tool_call>{"name": "a", "id": 7, "arguments": {"x":1}}</tool_call>', '{"x":1}'],
   ])('%s', (_what, text, args) => {
@@ -130,15 +137,22 @@ describe('what is cut off after a call is no content', () => {
   test('wherever two calls are cut, only the words before them are content', () => {
     const value = fc.record({ x: fc.string(), y: fc.jsonValue({ maxDepth: 1 }) });
     fc.assert(
-      fc.property(value, value, fc.nat(), fc.array(fc.nat(500), { maxLength: 6 }), fc.boolean(), (a, b, at, cuts, tagged) => {
-        const one = JSON.stringify({ name: 'a', parameters: a });
-        const [head, tail] = tagged
-          ? [`Words. ${call('a', a)}`, `\n${call('b', b)}`]
-          : [`Words. ${one}`, `; ${JSON.stringify({ name: 'b', parameters: b })}`];
-        const text = head + tail.slice(0, at % (tail.length + 1));
-        const { content, calls } = read(split(text, cuts), tagged ? GENERIC_TOOL_FORMAT : llama3);
-        expect([content, calls[0]]).toEqual(['Words.', { name: 'a', arguments: JSON.stringify(a) }]);
-      }),
+      fc.property(
+        value,
+        value,
+        fc.nat(),
+        fc.array(fc.nat(500), { maxLength: 6 }),
+        fc.boolean(),
+        (a, b, at, cuts, tagged) => {
+          const one = JSON.stringify({ name: 'a', parameters: a });
+          const [head, tail] = tagged
+            ? [`Words. ${call('a', a)}`, `\n${call('b', b)}`]
+            : [`Words. ${one}`, `; ${JSON.stringify({ name: 'b', parameters: b })}`];
+          const text = head + tail.slice(0, at % (tail.length + 1));
+          const { content, calls } = read(split(text, cuts), tagged ? GENERIC_TOOL_FORMAT : llama3);
+          expect([content, calls[0]]).toEqual(['Words.', { name: 'a', arguments: JSON.stringify(a) }]);
+        },
+      ),
       { numRuns: 500 },
     );
   });
@@ -174,18 +188,30 @@ describe('an object that names no tool is content', () => {
 
   test('beside a call', () => {
     const text = '{"name": "a", "parameters": {}}; {"name": "Ada", "parameters": {}}';
-    const expected = { content: '; {"name": "Ada", "parameters": {}}', calls: [{ name: 'a', arguments: '{}' }] };
+    const expected = {
+      content: '; {"name": "Ada", "parameters": {}}',
+      calls: [{ name: 'a', arguments: '{}' }],
+    };
     expect(read([text], llama3)).toEqual(expected);
     expect(read(Array.from(text), llama3)).toEqual(expected);
   });
 
   test('any JSON object whose name is no tool is given whole', () => {
-    const record = fc.record({ name: fc.string().filter((name) => !NAMES.includes(name)), parameters: fc.jsonValue(), x: fc.jsonValue() });
+    const record = fc.record({
+      name: fc.string().filter((name) => !NAMES.includes(name)),
+      parameters: fc.jsonValue(),
+      x: fc.jsonValue(),
+    });
     fc.assert(
-      fc.property(record, fc.array(fc.nat(500), { maxLength: 8 }), fc.constantFrom(undefined, 1), (value, cuts, indent) => {
-        const text = JSON.stringify(value, null, indent);
-        expect(read(split(text, cuts), llama3)).toEqual({ content: text, calls: [] });
-      }),
+      fc.property(
+        record,
+        fc.array(fc.nat(500), { maxLength: 8 }),
+        fc.constantFrom(undefined, 1),
+        (value, cuts, indent) => {
+          const text = JSON.stringify(value, null, indent);
+          expect(read(split(text, cuts), llama3)).toEqual({ content: text, calls: [] });
+        },
+      ),
     );
   });
 });
@@ -227,12 +253,16 @@ describe('properties', () => {
 
   test('arguments that were written are the arguments read', () => {
     fc.assert(
-      fc.property(fc.array(args, { minLength: 1, maxLength: 4 }), fc.array(fc.nat(2000), { maxLength: 12 }), (all, cuts) => {
-        const text = all.map((each, i) => call(`f${i}`, each)).join('\n');
-        expect(read(split(text, cuts)).calls.map((each) => JSON.parse(each.arguments) as unknown)).toEqual(
-          all.map((each) => JSON.parse(JSON.stringify(each)) as unknown),
-        );
-      }),
+      fc.property(
+        fc.array(args, { minLength: 1, maxLength: 4 }),
+        fc.array(fc.nat(2000), { maxLength: 12 }),
+        (all, cuts) => {
+          const text = all.map((each, i) => call(`f${i}`, each)).join('\n');
+          expect(read(split(text, cuts)).calls.map((each) => JSON.parse(each.arguments) as unknown)).toEqual(
+            all.map((each) => JSON.parse(JSON.stringify(each)) as unknown),
+          );
+        },
+      ),
       { numRuns: 500 },
     );
   });

@@ -3,10 +3,19 @@
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { GenerateEvent } from '../../../../src/engine/seam/engine.ts';
-import { collectCompletion, completionRequest, planCompletion, streamCompletion } from '../../../../src/api/completions/wire.ts';
+import {
+  collectCompletion,
+  completionRequest,
+  planCompletion,
+  streamCompletion,
+} from '../../../../src/api/completions/wire.ts';
 
 interface Chunk {
-  readonly choices: readonly { readonly index: number; readonly text: string; readonly logprobs: Logprobs | null }[];
+  readonly choices: readonly {
+    readonly index: number;
+    readonly text: string;
+    readonly logprobs: Logprobs | null;
+  }[];
 }
 interface Logprobs {
   readonly tokens: readonly string[];
@@ -23,7 +32,11 @@ async function* replay(events: readonly GenerateEvent[]): AsyncGenerator<Generat
 }
 
 function plan(n: number) {
-  return planCompletion(completionRequest.read({ model: 'demo', prompt: 'x', n, echo: true, logprobs: 0 }, ''), {}, '');
+  return planCompletion(
+    completionRequest.read({ model: 'demo', prompt: 'x', n, echo: true, logprobs: 0 }, ''),
+    {},
+    '',
+  );
 }
 
 async function streamed(events: readonly GenerateEvent[], n: number): Promise<readonly Logprobs[]> {
@@ -40,7 +53,14 @@ async function streamed(events: readonly GenerateEvent[], n: number): Promise<re
     }
   };
   const sink = { send: take, flush: () => Promise.resolve() };
-  await streamCompletion(replay(events), { plan: plan(n), answer: ANSWER, counts: COUNTS, includeUsage: false, sink, bos: BOS });
+  await streamCompletion(replay(events), {
+    plan: plan(n),
+    answer: ANSWER,
+    counts: COUNTS,
+    includeUsage: false,
+    sink,
+    bos: BOS,
+  });
   return all;
 }
 
@@ -57,9 +77,18 @@ function entry(token: string, logprob = -1) {
 }
 
 /** As the scheduler echoes: log probabilities of the prompt, its text, then the answer with both. */
-function echoed(index: number, prompt: readonly string[], written: readonly (readonly string[])[]): GenerateEvent[] {
+function echoed(
+  index: number,
+  prompt: readonly string[],
+  written: readonly (readonly string[])[],
+): GenerateEvent[] {
   return [
-    { type: 'delta', index, text: '', logprobs: [entry(BOS, NaN), ...prompt.slice(0, 1).map((token) => entry(token))] },
+    {
+      type: 'delta',
+      index,
+      text: '',
+      logprobs: [entry(BOS, NaN), ...prompt.slice(0, 1).map((token) => entry(token))],
+    },
     { type: 'delta', index, text: '', logprobs: prompt.slice(1).map((token) => entry(token)) },
     { type: 'delta', index, text: prompt.join('') },
     ...written.map((tokens): GenerateEvent => ({
@@ -77,14 +106,21 @@ test('with echo, offsets count the prompt once and its begin token not at all', 
     { type: 'start', promptTokens: 3, cachedTokens: 0 },
     ...echoed(0, ['Once', ' upon'], [[' a'], [], [' time', '.']]),
   ];
-  const expected = { tokens: ['Once', ' upon', ' a', ' time', '.'], token_logprobs: [-1, -1, -1, -1, -1], text_offset: [0, 4, 9, 11, 16] };
+  const expected = {
+    tokens: ['Once', ' upon', ' a', ' time', '.'],
+    token_logprobs: [-1, -1, -1, -1, -1],
+    text_offset: [0, 4, 9, 11, 16],
+  };
   expect(await whole(events, 1)).toEqual([expected]);
   expect(await streamed(events, 1)).toEqual([expected]);
 });
 
 test('however an answer is cut into events, its stream says the same', async () => {
   const tokens = fc.array(fc.string({ maxLength: 4 }), { minLength: 1, maxLength: 5 });
-  const parts = fc.tuple(tokens, fc.array(fc.array(fc.string({ maxLength: 4 }), { maxLength: 3 }), { maxLength: 5 }));
+  const parts = fc.tuple(
+    tokens,
+    fc.array(fc.array(fc.string({ maxLength: 4 }), { maxLength: 3 }), { maxLength: 5 }),
+  );
   await fc.assert(
     fc.asyncProperty(fc.array(parts, { minLength: 1, maxLength: 3 }), async (choices) => {
       const events = choices.flatMap(([prompt, written], index) => echoed(index, prompt, written));

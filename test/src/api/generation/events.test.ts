@@ -23,7 +23,12 @@ const WEATHER = {
   type: 'function',
   function: {
     name: 'weather',
-    parameters: { type: 'object', properties: { city: { type: 'string' } }, required: ['city'], additionalProperties: false },
+    parameters: {
+      type: 'object',
+      properties: { city: { type: 'string' } },
+      required: ['city'],
+      additionalProperties: false,
+    },
   },
 };
 const TOOL_SCRIPT = [
@@ -44,9 +49,19 @@ const cases: [string, ApiServerOptions, string, object][] = [
   ['chat-padded', {}, '/v1/chat/completions', CHAT],
   ['chat-usage', {}, '/v1/chat/completions', { ...CHAT, stream_options: { ...PLAIN, include_usage: true } }],
   ['chat-two-choices', {}, '/v1/chat/completions', { ...CHAT, n: 2, max_tokens: 2, stream_options: PLAIN }],
-  ['chat-logprobs', {}, '/v1/chat/completions', { ...CHAT, max_tokens: 2, logprobs: true, top_logprobs: 1, stream_options: PLAIN }],
+  [
+    'chat-logprobs',
+    {},
+    '/v1/chat/completions',
+    { ...CHAT, max_tokens: 2, logprobs: true, top_logprobs: 1, stream_options: PLAIN },
+  ],
   ['chat-stop', {}, '/v1/chat/completions', { ...CHAT, stop: ' wor', stream_options: PLAIN }],
-  ['chat-tools', { engine: { script: () => TOOL_SCRIPT } }, '/v1/chat/completions', { ...CHAT, tools: [WEATHER], stream_options: PLAIN }],
+  [
+    'chat-tools',
+    { engine: { script: () => TOOL_SCRIPT } },
+    '/v1/chat/completions',
+    { ...CHAT, tools: [WEATHER], stream_options: PLAIN },
+  ],
   [
     'chat-one-tool',
     { engine: { script: () => TOOL_SCRIPT } },
@@ -63,18 +78,36 @@ const cases: [string, ApiServerOptions, string, object][] = [
     'chat-error',
     {
       engine: {
-        failAt: { position: 2, error: new ApiError(503, 'engine_crashed', 'the engine ended unexpectedly', { retryAfterSeconds: 1 }) },
+        failAt: {
+          position: 2,
+          error: new ApiError(503, 'engine_crashed', 'the engine ended unexpectedly', {
+            retryAfterSeconds: 1,
+          }),
+        },
       },
     },
     '/v1/chat/completions',
     { ...CHAT, stream_options: PLAIN },
   ],
-  ['completion', {}, '/v1/completions', { model: 'demo', prompt: 'Once', stream: true, stream_options: { ...PLAIN, include_usage: true } }],
+  [
+    'completion',
+    {},
+    '/v1/completions',
+    { model: 'demo', prompt: 'Once', stream: true, stream_options: { ...PLAIN, include_usage: true } },
+  ],
   [
     'completion-logprobs-echo',
     {},
     '/v1/completions',
-    { model: 'demo', prompt: 'Once', echo: true, max_tokens: 2, logprobs: 1, stream: true, stream_options: PLAIN },
+    {
+      model: 'demo',
+      prompt: 'Once',
+      echo: true,
+      max_tokens: 2,
+      logprobs: 1,
+      stream: true,
+      stream_options: PLAIN,
+    },
   ],
   ['pull', {}, '/v1/models/pull', { name: 'owner/repo:Q4_K_M' }],
 ];
@@ -83,7 +116,10 @@ test.each(cases)('stream %s', async (name, options, path, body) => {
   await start(options);
   const text = await (await post(api, path, body)).text();
   await expect(
-    text.replaceAll(/"obfuscation":"([^"]*)"/g, (_all, filler: string) => `"obfuscation":"<${filler.length}>"`),
+    text.replaceAll(
+      /"obfuscation":"([^"]*)"/g,
+      (_all, filler: string) => `"obfuscation":"<${filler.length}>"`,
+    ),
   ).toMatchFileSnapshot(`../../../golden/sse-${name}.txt`);
 });
 
@@ -93,10 +129,30 @@ test('bodies that do not stream', async () => {
   const ask = async (path: string, body: object): Promise<unknown> => (await post(api, path, body)).json();
   bodies['chat'] = await ask('/v1/chat/completions', { ...CHAT, stream: false, max_tokens: 2 });
   bodies['chat tools'] = await ask('/v1/chat/completions', { ...CHAT, stream: false, tools: [WEATHER] });
-  bodies['chat logprobs'] = await ask('/v1/chat/completions', { ...CHAT, stream: false, logprobs: true, top_logprobs: 1, max_tokens: 1 });
-  bodies['completion'] = await ask('/v1/completions', { model: 'demo', prompt: 'Once', max_tokens: 1, logprobs: 1 });
-  bodies['embeddings'] = await ask('/v1/embeddings', { model: 'text-embed', input: 'a', encoding_format: 'base64' });
-  bodies['rerank'] = await ask('/v1/rerank', { model: 'reranker', query: 'a', documents: ['b', 'a'], return_documents: true });
+  bodies['chat logprobs'] = await ask('/v1/chat/completions', {
+    ...CHAT,
+    stream: false,
+    logprobs: true,
+    top_logprobs: 1,
+    max_tokens: 1,
+  });
+  bodies['completion'] = await ask('/v1/completions', {
+    model: 'demo',
+    prompt: 'Once',
+    max_tokens: 1,
+    logprobs: 1,
+  });
+  bodies['embeddings'] = await ask('/v1/embeddings', {
+    model: 'text-embed',
+    input: 'a',
+    encoding_format: 'base64',
+  });
+  bodies['rerank'] = await ask('/v1/rerank', {
+    model: 'reranker',
+    query: 'a',
+    documents: ['b', 'a'],
+    return_documents: true,
+  });
   bodies['tokenize'] = await ask('/v1/tokenize', { model: 'demo', content: 'hi' });
   bodies['models'] = await (await fetch(`${api.url}/v1/models/demo`)).json();
   await expect(`${JSON.stringify(bodies, null, 2)}\n`).toMatchFileSnapshot('../../../golden/bodies.json.txt');
@@ -114,20 +170,38 @@ test('error bodies', async () => {
   await note('unknown route', await fetch(`${api.url}/v1/nothing`));
   await note('another method', await fetch(`${api.url}/v1/chat/completions`));
   await note('not JSON', await post(api, '/v1/chat/completions', '{'));
-  await note('text', await post(api, '/v1/chat/completions', 'x', { headers: { 'content-type': 'text/plain' } }));
+  await note(
+    'text',
+    await post(api, '/v1/chat/completions', 'x', { headers: { 'content-type': 'text/plain' } }),
+  );
   await note('no model', await post(api, '/v1/chat/completions', { messages: CHAT.messages }));
   await note('unknown model', await post(api, '/v1/chat/completions', { ...CHAT, model: 'none' }));
   await note('unknown parameter', await post(api, '/v1/chat/completions', { ...CHAT, tempreature: 1 }));
   await note('unsupported parameter', await post(api, '/v1/chat/completions', { ...CHAT, audio: {} }));
   await note('out of range', await post(api, '/v1/chat/completions', { ...CHAT, temperature: 3 }));
-  await note('wrong type', await post(api, '/v1/chat/completions', { ...CHAT, messages: [{ role: 'user', content: 5 }] }));
-  await note('wrong kind of model', await post(api, '/v1/chat/completions', { ...CHAT, model: 'text-embed' }));
-  await note('context', await post(api, '/v1/chat/completions', { ...CHAT, messages: [{ role: 'user', content: 'x'.repeat(9000) }] }));
+  await note(
+    'wrong type',
+    await post(api, '/v1/chat/completions', { ...CHAT, messages: [{ role: 'user', content: 5 }] }),
+  );
+  await note(
+    'wrong kind of model',
+    await post(api, '/v1/chat/completions', { ...CHAT, model: 'text-embed' }),
+  );
+  await note(
+    'context',
+    await post(api, '/v1/chat/completions', {
+      ...CHAT,
+      messages: [{ role: 'user', content: 'x'.repeat(9000) }],
+    }),
+  );
   await note(
     'schema',
     await post(api, '/v1/chat/completions', {
       ...CHAT,
-      response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { type: 'object', dependentSchemas: {} } } },
+      response_format: {
+        type: 'json_schema',
+        json_schema: { name: 'x', schema: { type: 'object', dependentSchemas: {} } },
+      },
     }),
   );
   await note('no TEE', await fetch(`${api.url}/v1/attestation`));

@@ -94,7 +94,11 @@ describe('gathering', () => {
   });
 
   test('each choice says what it said, with its log-probabilities, before it ends', async () => {
-    const piece = record({ index: integer({ min: 0, max: 2 }), text: string(), probable: constantFrom(true, false) });
+    const piece = record({
+      index: integer({ min: 0, max: 2 }),
+      text: string(),
+      probable: constantFrom(true, false),
+    });
     await assert(
       asyncProperty(array(piece, { maxLength: 30 }), integer({ min: 0, max: 5 }), async (pieces, pace) => {
         const input = pieces.map(({ index, text, probable }, i): GenerateEvent =>
@@ -163,21 +167,30 @@ describe('streams in intervals', () => {
   let api: ApiServer;
   afterEach(() => api.close());
 
-  test.each(['/v1/chat/completions', '/v1/completions'])('%s: one event of text, and the same text', async (path) => {
-    const texts = async (streamBatchMs: number): Promise<string[]> => {
-      api = await startApi({ engine: { script: () => ['a', 'b', '', 'c', ' d'] }, config: { streamBatchMs } });
-      const body = path.includes('chat') ? { messages: [{ role: 'user', content: 'x' }] } : { prompt: 'x' };
-      const data = await events(await post(api, path, { model: 'demo', stream: true, ...body }));
-      expect(data.at(-1)).toBe('[DONE]');
-      return data
-        .slice(0, -1)
-        .map((each) => (JSON.parse(each) as { choices: { text?: string; delta?: { content?: string } }[] }).choices[0])
-        .map((choice) => choice?.text ?? choice?.delta?.content ?? '')
-        .filter((text) => text !== '');
-    };
-    // An interval that never ends by itself: the end of the text ends it.
-    expect(await texts(3_600_000)).toEqual(['abc d']);
-    await api.close();
-    expect(await texts(0)).toEqual(['a', 'b', 'c', ' d']);
-  });
+  test.each(['/v1/chat/completions', '/v1/completions'])(
+    '%s: one event of text, and the same text',
+    async (path) => {
+      const texts = async (streamBatchMs: number): Promise<string[]> => {
+        api = await startApi({
+          engine: { script: () => ['a', 'b', '', 'c', ' d'] },
+          config: { streamBatchMs },
+        });
+        const body = path.includes('chat') ? { messages: [{ role: 'user', content: 'x' }] } : { prompt: 'x' };
+        const data = await events(await post(api, path, { model: 'demo', stream: true, ...body }));
+        expect(data.at(-1)).toBe('[DONE]');
+        return data
+          .slice(0, -1)
+          .map(
+            (each) =>
+              (JSON.parse(each) as { choices: { text?: string; delta?: { content?: string } }[] }).choices[0],
+          )
+          .map((choice) => choice?.text ?? choice?.delta?.content ?? '')
+          .filter((text) => text !== '');
+      };
+      // An interval that never ends by itself: the end of the text ends it.
+      expect(await texts(3_600_000)).toEqual(['abc d']);
+      await api.close();
+      expect(await texts(0)).toEqual(['a', 'b', 'c', ' d']);
+    },
+  );
 });

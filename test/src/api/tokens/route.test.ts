@@ -3,7 +3,13 @@
 
 import { afterEach, describe, expect, test } from 'vitest';
 import { tokenizeAnswer } from '../../../../src/api/response-schemas.ts';
-import { type ApiServer, type ApiServerOptions, type ErrorAnswer, post, startApi } from '../../../fixtures/http/api-server.ts';
+import {
+  type ApiServer,
+  type ApiServerOptions,
+  type ErrorAnswer,
+  post,
+  startApi,
+} from '../../../fixtures/http/api-server.ts';
 import { openDemo } from '../../../fixtures/engine/demo-engine.ts';
 import { latch, untilAborted } from '../../../fixtures/latch.ts';
 
@@ -20,19 +26,25 @@ const ROUTES: [string, object, number][] = [
   ['/v1/detokenize', { model: 'demo', tokens: [104, 105, 106] }, 3],
 ];
 
-test.each(ROUTES)('%s takes its tokens from the minute and is refused when it has none (%#)', async (path, body, tokens) => {
-  await start({
-    config: { anonymous: { requestsPerMinute: 0, tokensPerMinute: 100, concurrent: 0 } },
-    deps: { now: () => 1_700_000_000_000 },
-  });
-  const first = await post(api, path, body);
-  await first.text();
-  expect(first.headers.get('x-ratelimit-remaining-tokens')).toBe(String(100 - tokens));
-  expect((await api.ended())[0]).toMatchObject({ promptTokens: tokens, completionTokens: 0 });
-  await (await post(api, '/v1/tokenize', { model: 'demo', content: 'y'.repeat(90) })).text();
-  const refused = await post(api, path, body);
-  expect([refused.status, ((await refused.json()) as ErrorAnswer).error.code]).toEqual([429, 'rate_limit_exceeded']);
-});
+test.each(ROUTES)(
+  '%s takes its tokens from the minute and is refused when it has none (%#)',
+  async (path, body, tokens) => {
+    await start({
+      config: { anonymous: { requestsPerMinute: 0, tokensPerMinute: 100, concurrent: 0 } },
+      deps: { now: () => 1_700_000_000_000 },
+    });
+    const first = await post(api, path, body);
+    await first.text();
+    expect(first.headers.get('x-ratelimit-remaining-tokens')).toBe(String(100 - tokens));
+    expect((await api.ended())[0]).toMatchObject({ promptTokens: tokens, completionTokens: 0 });
+    await (await post(api, '/v1/tokenize', { model: 'demo', content: 'y'.repeat(90) })).text();
+    const refused = await post(api, path, body);
+    expect([refused.status, ((await refused.json()) as ErrorAnswer).error.code]).toEqual([
+      429,
+      'rate_limit_exceeded',
+    ]);
+  },
+);
 
 test.each(ROUTES)('%s ends with its client (%#)', async (path, body) => {
   const begun = latch();
@@ -64,14 +76,25 @@ describe('by a real engine', () => {
       const answer = await (await post(api, '/v1/tokenize', { content, with_pieces: true })).json();
       const { tokens } = tokenizeAnswer.read(answer, '');
       const bytes = tokens.map((token) =>
-        typeof token === 'number' ? '' : typeof token.piece === 'string' ? token.piece : Buffer.from(token.piece).toString('latin1'),
+        typeof token === 'number'
+          ? ''
+          : typeof token.piece === 'string'
+            ? token.piece
+            : Buffer.from(token.piece).toString('latin1'),
       );
       expect(new Set(bytes).size).toBeLessThan(bytes.length);
       expect(
-        Buffer.concat(tokens.map((token) => (typeof token === 'number' ? Buffer.alloc(0) : Buffer.from(token.piece as string)))),
+        Buffer.concat(
+          tokens.map((token) =>
+            typeof token === 'number' ? Buffer.alloc(0) : Buffer.from(token.piece as string),
+          ),
+        ),
       ).toEqual(Buffer.from(content));
       for (const field of ['content', 'prompt', 'text']) {
-        const refused = await post(api, '/v1/tokenize', { [field]: 'zq '.repeat(1_000_000), with_pieces: true });
+        const refused = await post(api, '/v1/tokenize', {
+          [field]: 'zq '.repeat(1_000_000),
+          with_pieces: true,
+        });
         expect([refused.status, ((await refused.json()) as ErrorAnswer).error]).toEqual([
           400,
           expect.objectContaining({ code: 'context_length_exceeded', param: field }),

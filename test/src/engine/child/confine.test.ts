@@ -53,7 +53,9 @@ describe.skipIf(!supported)('a real engine child', () => {
   });
 
   test('open descriptors: standard streams, the server’s socket, the loop’s own; no network, no file but the model', () => {
-    const open = readdirSync(`/proc/${engine.pid}/fd`).map((fd) => [Number(fd), readlinkSync(`/proc/${engine.pid}/fd/${fd}`)] as const);
+    const open = readdirSync(`/proc/${engine.pid}/fd`).map(
+      (fd) => [Number(fd), readlinkSync(`/proc/${engine.pid}/fd/${fd}`)] as const,
+    );
     // Pipes and anonymous inodes are the event loop's; a harness may leak a pipe of its own, which no shell can prevent.
     const other = open.filter(([, target]) => !/^(anon_inode:|pipe:|\/dev\/null$)/.test(target));
     expect(other.map(([fd]) => fd).toSorted((a, b) => a - b)).toEqual([2, 3]);
@@ -84,7 +86,9 @@ describe.skipIf(!supported)('a real engine child while it loads', () => {
         readdirSync(`/proc/${pid}/fd`).some((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`) === file),
     );
     if (child === undefined) throw new Error('no child has the model');
-    return readdirSync(`/proc/${child}/task`).map((thread) => readFileSync(`/proc/${child}/task/${thread}/status`, 'utf8'));
+    return readdirSync(`/proc/${child}/task`).map((thread) =>
+      readFileSync(`/proc/${child}/task/${thread}/status`, 'utf8'),
+    );
   };
 
   test('is confined when its first progress comes in, and further once it is loaded', async () => {
@@ -125,15 +129,21 @@ test.skipIf(!supported)(
       expect(children).toHaveLength(1);
       const child = `/proc/${children[0]}`;
       expect(readFileSync(`${child}/status`, 'utf8')).toMatch(/^Seccomp:\s+2$/m);
-      for (const file of ['environ', 'cmdline']) expect(readFileSync(`${child}/${file}`, 'utf8')).not.toMatch(/4711/);
+      for (const file of ['environ', 'cmdline'])
+        expect(readFileSync(`${child}/${file}`, 'utf8')).not.toMatch(/4711/);
       // What the parent has open and the child must not: the listener, the client's connection, the store's lock.
-      const targets = (pid: string): string[] => readdirSync(`${pid}/fd`).map((fd) => readlinkSync(`${pid}/fd/${fd}`));
+      const targets = (pid: string): string[] =>
+        readdirSync(`${pid}/fd`).map((fd) => readlinkSync(`${pid}/fd/${fd}`));
       const own = targets(child).filter((target) => !/^(anon_inode:|pipe:|\/dev\/null$)/.test(target));
       expect(own.filter((target) => target.startsWith('socket:'))).toHaveLength(2);
       expect(
-        own.filter((target) => !target.startsWith('socket:')).filter((target) => !/\(deleted\)$|demo-context\.gguf$/.test(target)),
+        own
+          .filter((target) => !target.startsWith('socket:'))
+          .filter((target) => !/\(deleted\)$|demo-context\.gguf$/.test(target)),
       ).toEqual([]);
-      const shared = new Set(targets(`/proc/${server.process.pid}`).filter((target) => target.startsWith('socket:')));
+      const shared = new Set(
+        targets(`/proc/${server.process.pid}`).filter((target) => target.startsWith('socket:')),
+      );
       expect(shared.size).toBeGreaterThan(2);
       expect(own.filter((target) => shared.has(target))).toEqual([]);
     } finally {
@@ -210,11 +220,15 @@ test.skipIf(!supported).each(['load', 'serve'])(
     let text = '';
     child.stdout.setEncoding('utf8').on('data', (part: string) => (text += part));
     await once(child, 'close');
-    const { wasDumpable, isDumpable, timer, hash, memory, pool, thread, newer, further, ...refused } = JSON.parse(text) as Record<
-      string,
-      unknown
-    >;
-    expect({ timer, hash, memory, pool, thread }).toEqual({ timer: 'fired', hash: 64, memory: 33554432, pool: 'ran', thread: 'ran' });
+    const { wasDumpable, isDumpable, timer, hash, memory, pool, thread, newer, further, ...refused } =
+      JSON.parse(text) as Record<string, unknown>;
+    expect({ timer, hash, memory, pool, thread }).toEqual({
+      timer: 'fired',
+      hash: 64,
+      memory: 33554432,
+      pool: 'ran',
+      thread: 'ran',
+    });
     expect([wasDumpable, isDumpable]).toEqual([1, 0]);
     expect(newer).toBe('ENOSYS');
     expect(further).toBe(stage === 'load' ? true : undefined);
@@ -254,7 +268,8 @@ describe.each([
   ['arm64', 0xc00000b7, { read: 63, socket: 198, connect: 203, execve: 221, open: 1024, openat: 56, ptrace: 117, kill: 129, tgkill: 131, clone: 220, clone3: 435, prctl: 167, prlimit64: 261, newfstatat: 79, ioctl: 29, seccomp: 277 }], // prettier-ignore
 ] as const)('the filter of %s', (name, arch, nr) => {
   const platform = PLATFORMS[name];
-  const program = (stage: Stage): Uint8Array => filterProgram(platform?.audit ?? 0, platform?.calls ?? {}, 4242, stage);
+  const program = (stage: Stage): Uint8Array =>
+    filterProgram(platform?.audit ?? 0, platform?.calls ?? {}, 4242, stage);
   const filters = { load: program('load'), serve: program('serve') };
   const [allow, eperm, enosys, kill] = [0x7fff0000, 0x00050001, 0x00050026, 0x80000000];
   const under =
@@ -269,7 +284,11 @@ describe.each([
     expect(filter.length % 8).toBe(0);
     expect(filter.length / 8).toBeLessThanOrEqual(4096);
     expect(at('read')).toBe(allow);
-    expect((['socket', 'connect', 'execve', 'openat', 'ptrace', 'kill'] as const).filter((call) => at(call) !== eperm)).toEqual([]);
+    expect(
+      (['socket', 'connect', 'execve', 'openat', 'ptrace', 'kill'] as const).filter(
+        (call) => at(call) !== eperm,
+      ),
+    ).toEqual([]);
     expect(judge(filter, { arch, nr: nr.open })).toBe(name === 'x64' ? eperm : enosys);
     expect(judge(filter, { arch, nr: 0x40000000 })).toBe(enosys); // x32
     const numbers = new Set(Object.values(platform?.calls ?? {}));
@@ -286,11 +305,19 @@ describe.each([
   test('while it loads the process may confine itself further, and that is all that is more', () => {
     const [load, serve] = [under(filters.load), under(filters.serve)];
     expect([load('seccomp', 1, 5), load('seccomp', 2, 0)]).toEqual([allow, allow]);
-    expect([load('seccomp', 0, 0), load('seccomp', 1, 0), load('seccomp', 1, 8), load('seccomp', 1, 13), load('seccomp', 3, 0)]).toEqual(
-      Array.from({ length: 5 }, () => eperm),
-    );
+    expect([
+      load('seccomp', 0, 0),
+      load('seccomp', 1, 0),
+      load('seccomp', 1, 8),
+      load('seccomp', 1, 13),
+      load('seccomp', 3, 0),
+    ]).toEqual(Array.from({ length: 5 }, () => eperm));
     expect([load('prctl', 39), load('prctl', 38), load('prctl', 22)]).toEqual([allow, eperm, eperm]);
-    expect([serve('seccomp', 1, 5), serve('seccomp', 2, 0), serve('prctl', 39)]).toEqual([eperm, eperm, eperm]);
+    expect([serve('seccomp', 1, 5), serve('seccomp', 2, 0), serve('prctl', 39)]).toEqual([
+      eperm,
+      eperm,
+      eperm,
+    ]);
     const differ = Array.from({ length: 512 }, (_, i) => i).filter(
       (each) =>
       [0, 1, 2, 5, 15, 39, 0x1000].some((arg) => judge(filters.load, { arch, nr: each, args: [arg, 5] }) !== judge(filters.serve, { arch, nr: each, args: [arg, 5] })), // prettier-ignore
@@ -301,10 +328,24 @@ describe.each([
   test.each(both)('%s: looks at arguments where a call has two faces', (_, filter) => {
     const at = under(filter);
     expect([at('clone', 0x10000 | 0x100), at('clone', 0x11), at('clone3')]).toEqual([allow, eperm, enosys]);
-    expect([at('kill', 4242), at('kill', 4243), at('kill', 0), at('kill', 0xffff_ffff)]).toEqual([allow, eperm, eperm, eperm]);
+    expect([at('kill', 4242), at('kill', 4243), at('kill', 0), at('kill', 0xffff_ffff)]).toEqual([
+      allow,
+      eperm,
+      eperm,
+      eperm,
+    ]);
     expect([at('tgkill', 4242), at('tgkill', 4243), at('tgkill', 1)]).toEqual([allow, eperm, eperm]);
-    expect([at('prctl', 15), at('prctl', 0x53564d41), at('prctl', 4), at('prctl', 22)]).toEqual([allow, allow, eperm, eperm]);
-    expect([at('prlimit64', 0, 4, 0), at('prlimit64', 0, 4, 0x7fff_0000_0000), at('prlimit64', 9, 4, 0)]).toEqual([allow, eperm, eperm]);
+    expect([at('prctl', 15), at('prctl', 0x53564d41), at('prctl', 4), at('prctl', 22)]).toEqual([
+      allow,
+      allow,
+      eperm,
+      eperm,
+    ]);
+    expect([
+      at('prlimit64', 0, 4, 0),
+      at('prlimit64', 0, 4, 0x7fff_0000_0000),
+      at('prlimit64', 9, 4, 0),
+    ]).toEqual([allow, eperm, eperm]);
     expect([at('newfstatat', 3, 0, 0, 0x1000), at('newfstatat', 3, 0, 0, 0)]).toEqual([allow, eperm]);
     expect([at('ioctl', 3, 0x5421), at('ioctl', 3, 0x5412)]).toEqual([allow, eperm]);
   });

@@ -9,7 +9,10 @@ import { GENERIC_TOOL_FORMAT } from '../../../../src/engine/seam/tool-format.ts'
 import { assertCountable } from '../../../../src/engine/seam/context-limits.ts';
 
 /** A model of one token a character. */
-function countingModel(over: Partial<LoadedModel> = {}): { readonly model: LoadedModel; readonly asked: string[] } {
+function countingModel(over: Partial<LoadedModel> = {}): {
+  readonly model: LoadedModel;
+  readonly asked: string[];
+} {
   const asked: string[] = [];
   const model: Partial<LoadedModel> = {
     vocabSize: 256,
@@ -52,12 +55,15 @@ describe('a query and its documents', () => {
     expect(asked.filter((text) => text === 'qq')).toHaveLength(1);
   });
 
-  test.each([null, '{query}{document}'])('of any length, without running out of stack (template %s)', (rerankTemplate) => {
-    const { model } = countingModel({ rerankTemplate });
-    const long = 'q'.repeat(1_000_000);
-    expect(rankTokens(model, long)('d').length).toBeGreaterThan(1_000_000);
-    expect(rankTokens(model, 'q')(long).length).toBeGreaterThan(1_000_000);
-  });
+  test.each([null, '{query}{document}'])(
+    'of any length, without running out of stack (template %s)',
+    (rerankTemplate) => {
+      const { model } = countingModel({ rerankTemplate });
+      const long = 'q'.repeat(1_000_000);
+      expect(rankTokens(model, long)('d').length).toBeGreaterThan(1_000_000);
+      expect(rankTokens(model, 'q')(long).length).toBeGreaterThan(1_000_000);
+    },
+  );
 });
 
 describe('what cannot fit is refused unread', () => {
@@ -92,7 +98,10 @@ describe('what cannot fit is refused unread', () => {
   test.each([...chats, ...others])('%s', (_, prompt) => {
     const { model, asked } = countingModel();
     expect(() => promptTokens(model, unread, prompt, contextLength)).toThrow(
-      expect.objectContaining({ code: 'context_length_exceeded', param: prompt.kind === 'chat' ? 'messages' : 'prompt' }),
+      expect.objectContaining({
+        code: 'context_length_exceeded',
+        param: prompt.kind === 'chat' ? 'messages' : 'prompt',
+      }),
     );
     expect(asked).toEqual([]);
   });
@@ -104,12 +113,16 @@ describe('what cannot fit is refused unread', () => {
     // Letters that cannot fit, and more white space than may be looked through.
     ['bert', 600, 1000, false],
     ['bert', 10, 8 * 512, false],
-  ])('white space where the tokenizer drops it is no length: %s, %i letters and %i spaces', (tokenizer, letters, spaces, fits) => {
-    const { model } = countingModel({ meta: () => tokenizer });
-    const check = (): void => assertMayFit(model, ['a'.repeat(letters) + ' '.repeat(spaces)], contextLength, 'input', 0);
-    if (fits) expect(check).not.toThrow();
-    else expect(check).toThrow(expect.objectContaining({ code: 'context_length_exceeded' }));
-  });
+  ])(
+    'white space where the tokenizer drops it is no length: %s, %i letters and %i spaces',
+    (tokenizer, letters, spaces, fits) => {
+      const { model } = countingModel({ meta: () => tokenizer });
+      const check = (): void =>
+        assertMayFit(model, ['a'.repeat(letters) + ' '.repeat(spaces)], contextLength, 'input', 0);
+      if (fits) expect(check).not.toThrow();
+      else expect(check).toThrow(expect.objectContaining({ code: 'context_length_exceeded' }));
+    },
+  );
   test('one byte less is read', () => {
     const { model, asked } = countingModel();
     const text = 'a'.repeat(511);

@@ -2,7 +2,13 @@
 
 import { afterEach, describe, expect, test } from 'vitest';
 import { type ApiKey, DEFAULT_CONFIG, type ServerConfig } from '../../../../src/http/deps.ts';
-import { type ApiServer, apiKey as key, type ErrorAnswer, post, startApi } from '../../../fixtures/http/api-server.ts';
+import {
+  type ApiServer,
+  apiKey as key,
+  type ErrorAnswer,
+  post,
+  startApi,
+} from '../../../fixtures/http/api-server.ts';
 
 let api: ApiServer;
 afterEach(() => api.close());
@@ -24,7 +30,8 @@ async function codeOf(response: Response): Promise<[number, string]> {
 describe('keys required', () => {
   test('the right key, a wrong one, none, another scheme', async () => {
     api = await startApi({ config: withKeys([key('sk-one'), key('sk-two')]) });
-    for (const good of ['sk-one', 'sk-two']) expect((await post(api, '/v1/chat/completions', CHAT, bearer(good))).status).toBe(200);
+    for (const good of ['sk-one', 'sk-two'])
+      expect((await post(api, '/v1/chat/completions', CHAT, bearer(good))).status).toBe(200);
     for (const init of [
       bearer('sk-three'),
       bearer('sk-one '.repeat(2)),
@@ -52,13 +59,17 @@ describe('keys required', () => {
 
   test('the key is checked before the body is read', async () => {
     api = await startApi({ config: withKeys([key('sk-one')]) });
-    expect(await codeOf(await post(api, '/v1/chat/completions', '{broken'))).toEqual([401, 'invalid_api_key']);
+    expect(await codeOf(await post(api, '/v1/chat/completions', '{broken'))).toEqual([
+      401,
+      'invalid_api_key',
+    ]);
   });
 });
 
 test('no keys: any bearer is as good as none', async () => {
   api = await startApi();
-  for (const init of [{}, bearer('unused'), bearer('any')]) expect((await post(api, '/v1/chat/completions', CHAT, init)).status).toBe(200);
+  for (const init of [{}, bearer('unused'), bearer('any')])
+    expect((await post(api, '/v1/chat/completions', CHAT, init)).status).toBe(200);
 });
 
 function send(method: string, path: string, body: object | undefined, plain?: string): Promise<Response> {
@@ -99,8 +110,14 @@ describe('admin routes', () => {
   test('an admin key alone guards the admin routes without closing the others', async () => {
     api = await startApi({ config: withKeys([key('sk-root', { admin: true })], { required: false }) });
     expect((await post(api, '/v1/chat/completions', CHAT)).status).toBe(200);
-    expect(await codeOf(await send('POST', '/v1/models/load', { name: 'demo' }))).toEqual([401, 'admin_key_required']);
-    expect(await codeOf(await send('POST', '/v1/models/load', { name: 'demo' }, 'wrong'))).toEqual([403, 'admin_key_required']);
+    expect(await codeOf(await send('POST', '/v1/models/load', { name: 'demo' }))).toEqual([
+      401,
+      'admin_key_required',
+    ]);
+    expect(await codeOf(await send('POST', '/v1/models/load', { name: 'demo' }, 'wrong'))).toEqual([
+      403,
+      'admin_key_required',
+    ]);
     expect((await send('POST', '/v1/models/load', { name: 'demo' }, 'sk-root')).status).toBe(200);
   });
 });
@@ -111,9 +128,15 @@ describe('/metrics tells how much others ask, so', () => {
     for (const o of [{}, { adminEnabled: false }, { required: false }]) {
       api = await startApi({ config: { ...withKeys(keys, o), metrics: 'on' } });
       expect((await codeOf(await send('GET', path, undefined)))[0]).toBe(401);
-      expect(await codeOf(await send('GET', path, undefined, 'sk-user'))).toEqual([403, 'admin_key_required']);
+      expect(await codeOf(await send('GET', path, undefined, 'sk-user'))).toEqual([
+        403,
+        'admin_key_required',
+      ]);
       const read = await send('GET', path, undefined, 'sk-root');
-      expect([read.status, await read.text()]).toEqual([200, expect.stringContaining('assay_completion_tokens_total')]);
+      expect([read.status, await read.text()]).toEqual([
+        200,
+        expect.stringContaining('assay_completion_tokens_total'),
+      ]);
       await api.close();
     }
     api = await startApi({ config: { metrics: 'on' } });
@@ -125,9 +148,20 @@ test('keep_alive of a key that is no admin key only ever lengthens, and not for 
   const keys = [key('sk-user'), key('sk-root', { admin: true })];
   api = await startApi({ config: { ...withKeys(keys, { required: false }), maxKeepAliveMs: 1234 } });
   for (const plain of ['sk-user', 'sk-root', 'sk-unknown']) {
-    expect((await post(api, '/v1/chat/completions', { ...CHAT, keep_alive: 0 }, bearer(plain))).status).toBe(200);
+    expect((await post(api, '/v1/chat/completions', { ...CHAT, keep_alive: 0 }, bearer(plain))).status).toBe(
+      200,
+    );
   }
-  expect((await post(api, '/v1/embeddings', { model: 'text-embed', input: 'x', keep_alive: -1 }, bearer('sk-user'))).status).toBe(200);
+  expect(
+    (
+      await post(
+        api,
+        '/v1/embeddings',
+        { model: 'text-embed', input: 'x', keep_alive: -1 },
+        bearer('sk-user'),
+      )
+    ).status,
+  ).toBe(200);
   expect(api.models.acquired).toEqual([
     { id: 'demo', keepAlive: 0, keepAliveUpToMs: 1234 },
     { id: 'demo', keepAlive: 0 },
@@ -164,12 +198,16 @@ test('a key for some models sees and uses only those', async () => {
   expect(await codeOf(await fetch(`${api.url}/v1/models/text-embed`, few))).toEqual([404, 'model_not_found']);
   // The same for a model that exists and one that does not.
   for (const model of ['text-embed', 'no-such-model'])
-    expect(await codeOf(await post(api, '/v1/embeddings', { model, input: 'x' }, few))).toEqual([403, 'model_not_allowed']);
+    expect(await codeOf(await post(api, '/v1/embeddings', { model, input: 'x' }, few))).toEqual([
+      403,
+      'model_not_allowed',
+    ]);
 });
 
 test('prompt caches are shared within a key and never across', async () => {
   api = await startApi({ config: withKeys([key('sk-one'), key('sk-two')]) });
-  for (const plain of ['sk-one', 'sk-two', 'sk-one']) await (await post(api, '/v1/chat/completions', CHAT, bearer(plain))).text();
+  for (const plain of ['sk-one', 'sk-two', 'sk-one'])
+    await (await post(api, '/v1/chat/completions', CHAT, bearer(plain))).text();
   const [one, two, again] = api.engine.requests.map((request) => request.cacheScope);
   expect(one).toBe(again);
   expect(one).not.toBe(two);

@@ -7,7 +7,13 @@ import { connect, type Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
 import { createBodyBudget } from '../../../../src/http/admission/bodies.ts';
 import { DEFAULT_CONFIG, type ServerConfig } from '../../../../src/http/deps.ts';
-import { type ApiServer, type ApiServerOptions, type ErrorAnswer, post, startApi } from '../../../fixtures/http/api-server.ts';
+import {
+  type ApiServer,
+  type ApiServerOptions,
+  type ErrorAnswer,
+  post,
+  startApi,
+} from '../../../fixtures/http/api-server.ts';
 import { latch } from '../../../fixtures/latch.ts';
 
 let api: ApiServer;
@@ -29,7 +35,10 @@ function key(name: string): ServerConfig['auth']['keys'][number] {
 
 async function start(limits: Partial<ServerConfig['limits']>, o: ApiServerOptions = {}): Promise<void> {
   const auth = { required: true, adminEnabled: true, keys: ['one', 'two', 'three'].map(key) };
-  api = await startApi({ ...o, config: { auth, limits: { ...DEFAULT_CONFIG.limits, ...limits }, ...o.config } });
+  api = await startApi({
+    ...o,
+    config: { auth, limits: { ...DEFAULT_CONFIG.limits, ...limits }, ...o.config },
+  });
 }
 
 /** A chat request of `bytes` bytes, most of them in a field that is ignored, so that it is short for the model. */
@@ -48,7 +57,8 @@ async function refused(response: Response): Promise<void> {
   expect(((await response.json()) as ErrorAnswer).error.code).toBe('server_overloaded');
 }
 
-const HEAD = 'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nauthorization: Bearer ';
+const HEAD =
+  'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nauthorization: Bearer ';
 
 async function send(text: string): Promise<Socket> {
   const socket = connect(Number(new URL(api.url).port), '127.0.0.1');
@@ -137,7 +147,9 @@ describe('bodies of requests in flight', () => {
     door.open();
     await held.text();
     await api.ended(3);
-    const whole = await send(`${HEAD}three\r\ntransfer-encoding: chunked\r\n\r\n${chunk}${chunk}${chunk}5\r\n{"a":\r\n0\r\n\r\n`);
+    const whole = await send(
+      `${HEAD}three\r\ntransfer-encoding: chunked\r\n\r\n${chunk}${chunk}${chunk}5\r\n{"a":\r\n0\r\n\r\n`,
+    );
     expect(await statusOf(whole)).toBe(400);
   });
 

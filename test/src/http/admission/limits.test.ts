@@ -5,7 +5,13 @@ import { afterEach, describe, expect, test } from 'vitest';
 import type { Principal } from '../../../../src/http/admission/auth.ts';
 import { createLimiter } from '../../../../src/http/admission/limits.ts';
 import { DEFAULT_CONFIG, type KeyLimits, type ServerConfig } from '../../../../src/http/deps.ts';
-import { type ApiServer, type ApiServerOptions, type ErrorAnswer, post, startApi } from '../../../fixtures/http/api-server.ts';
+import {
+  type ApiServer,
+  type ApiServerOptions,
+  type ErrorAnswer,
+  post,
+  startApi,
+} from '../../../fixtures/http/api-server.ts';
 import { type Latch, latch, untilAborted } from '../../../fixtures/latch.ts';
 
 let api: ApiServer;
@@ -16,7 +22,11 @@ const NONE: KeyLimits = { requestsPerMinute: 0, tokensPerMinute: 0, concurrent: 
 const CHAT = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }], max_tokens: 4 };
 async function start(limits: Partial<KeyLimits>, o: ApiServerOptions = {}): Promise<void> {
   clock = 1_700_000_000_000;
-  api = await startApi({ ...o, config: { anonymous: { ...NONE, ...limits }, ...o.config }, deps: { now: () => clock } });
+  api = await startApi({
+    ...o,
+    config: { anonymous: { ...NONE, ...limits }, ...o.config },
+    deps: { now: () => clock },
+  });
 }
 async function ask(body: object = CHAT, init: RequestInit = {}): Promise<Response> {
   const response = await post(api, '/v1/chat/completions', body, init);
@@ -69,7 +79,13 @@ describe('answers whose length nobody asked for', () => {
     const long = Array.from({ length: 500 }, () => 'x');
     await start(
       { tokensPerMinute: 300 },
-      { engine: { slots: 32, script: () => long, beforeToken: (at) => (at === 2 ? door.opened : Promise.resolve()) } },
+      {
+        engine: {
+          slots: 32,
+          script: () => long,
+          beforeToken: (at) => (at === 2 ? door.opened : Promise.resolve()),
+        },
+      },
     );
     const answers = Array.from({ length: 16 }, () => ask({ ...open, n: 8 }));
     const codes = Promise.all(answers.map(async (answer) => (await answer).status));
@@ -89,7 +105,10 @@ describe('answers whose length nobody asked for', () => {
     await start({ tokensPerMinute: 300 });
     for (let used = 5; used <= 25; used += 5) {
       const answer = await ask(open);
-      expect([answer.status, answer.headers.get('x-ratelimit-remaining-tokens')]).toEqual([200, String(300 - used)]);
+      expect([answer.status, answer.headers.get('x-ratelimit-remaining-tokens')]).toEqual([
+        200,
+        String(300 - used),
+      ]);
       await answer.text();
     }
   });
@@ -102,7 +121,10 @@ describe('answers whose length nobody asked for', () => {
       reached.open();
       return door.opened;
     };
-    await start({ tokensPerMinute: 60 }, { engine: { script: () => Array.from({ length: 300 }, () => 'x'), beforeToken } });
+    await start(
+      { tokensPerMinute: 60 },
+      { engine: { script: () => Array.from({ length: 300 }, () => 'x'), beforeToken } },
+    );
     const first = ask(open);
     await reached.opened;
     // Refilled to the brim, had the first only held its 60.
@@ -115,10 +137,15 @@ describe('answers whose length nobody asked for', () => {
   test('leave room beside them where the minute has it', async () => {
     const { open: go, options } = gate();
     await start({ tokensPerMinute: 10_000 }, options);
-    const [first, second] = await Promise.all([ask({ ...open, stream: true }), ask({ ...open, stream: true })]);
+    const [first, second] = await Promise.all([
+      ask({ ...open, stream: true }),
+      ask({ ...open, stream: true }),
+    ]);
     expect([first.status, second.status]).toEqual([200, 200]);
     // Each holds the 2048 of its context and its prompt.
-    const remaining = [first, second].map((each) => Number(each.headers.get('x-ratelimit-remaining-tokens'))).sort((a, b) => a - b);
+    const remaining = [first, second]
+      .map((each) => Number(each.headers.get('x-ratelimit-remaining-tokens')))
+      .sort((a, b) => a - b);
     expect(remaining[0]).toBeGreaterThan(5700);
     expect(remaining[0]).toBeLessThan(10_000 - 2 * 2048);
     go();
@@ -137,7 +164,10 @@ test('a request larger than the whole minute is let in on a full bucket only', a
 /** Streams wait before their third token until `open`. */
 function gate(): Latch & { readonly options: ApiServerOptions } {
   const door = latch();
-  return { ...door, options: { engine: { beforeToken: (position) => (position === 2 ? door.opened : Promise.resolve()) } } };
+  return {
+    ...door,
+    options: { engine: { beforeToken: (position) => (position === 2 ? door.opened : Promise.resolve()) } },
+  };
 }
 
 function as(name: string): RequestInit {
@@ -172,7 +202,11 @@ describe('requests at once', () => {
   test('a client that leaves gives its place back', async () => {
     await start(
       { concurrent: 1 },
-      { engine: { beforeToken: (position, signal) => (position === 2 ? untilAborted(signal) : Promise.resolve()) } },
+      {
+        engine: {
+          beforeToken: (position, signal) => (position === 2 ? untilAborted(signal) : Promise.resolve()),
+        },
+      },
     );
     const controller = new AbortController();
     const stream = await ask({ ...CHAT, stream: true }, { signal: controller.signal });
@@ -185,7 +219,10 @@ describe('requests at once', () => {
 
   test('the server as a whole: 429 server_overloaded', async () => {
     const { open, options } = gate();
-    await start({}, { ...options, config: { limits: { ...DEFAULT_CONFIG.limits, maxConcurrentRequests: 1 } } });
+    await start(
+      {},
+      { ...options, config: { limits: { ...DEFAULT_CONFIG.limits, maxConcurrentRequests: 1 } } },
+    );
     const stream = await ask({ ...CHAT, stream: true });
     const refused = await ask();
     expect(refused.headers.get('retry-after')).toBe('1');
@@ -214,7 +251,10 @@ describe('requests at once', () => {
 });
 
 test('each key has limits of its own', async () => {
-  await start({}, { config: { auth: { required: true, adminEnabled: true, keys: [key('small', 1), key('large', 100)] } } });
+  await start(
+    {},
+    { config: { auth: { required: true, adminEnabled: true, keys: [key('small', 1), key('large', 100)] } } },
+  );
   expect((await ask(CHAT, as('small'))).status).toBe(200);
   expect((await ask(CHAT, as('small'))).status).toBe(429);
   expect((await ask(CHAT, as('large'))).headers.get('x-ratelimit-remaining-requests')).toBe('99');

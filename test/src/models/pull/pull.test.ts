@@ -92,7 +92,11 @@ beforeAll(async () => {
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'assay-pull-'));
   store = await openStore({ folder });
-  hub = await startHub([file('Tiny-Q4_K_M.gguf', tiny), file('Tiny-Q8_0.gguf', large), file('README.md', Buffer.from('hi'))]);
+  hub = await startHub([
+    file('Tiny-Q4_K_M.gguf', tiny),
+    file('Tiny-Q8_0.gguf', large),
+    file('README.md', Buffer.from('hi')),
+  ]);
   open = [];
 });
 
@@ -122,7 +126,12 @@ describe('a hub that behaves', () => {
       gguf: { architecture: 'llama', type: 'completion' },
     });
     expect(readFileSync((await store.blob(sha(tiny)))!.path).equals(tiny)).toBe(true);
-    expect(await service.status(NAME)).toMatchObject({ status: 'done', completed: tiny.length, total: tiny.length, error: null });
+    expect(await service.status(NAME)).toMatchObject({
+      status: 'done',
+      completed: tiny.length,
+      total: tiny.length,
+      error: null,
+    });
     expect((await filesIn('pulls')).filter((name) => !name.endsWith('.json'))).toEqual([]);
     expect(hub.seen[0]?.url).toBe('/api/models/owner/repo/revision/main?blobs=true');
   });
@@ -141,11 +150,16 @@ describe('a hub that behaves', () => {
     const service = await pulls();
     await all(service.pull({ name: NAME }));
     const before = hub.seen.length;
-    expect(await all(service.pull({ name: NAME }))).toEqual([{ type: 'already_exists', id: NAME, sha256: sha(tiny) }]);
+    expect(await all(service.pull({ name: NAME }))).toEqual([
+      { type: 'already_exists', id: NAME, sha256: sha(tiny) },
+    ]);
     expect(hub.seen.length).toBe(before);
     const other = tinyGguf({ metadata: { 'general.name': { string: 'other' } } });
     hub.files = [file('Tiny-Q4_K_M.gguf', other)];
-    expect((await all(service.pull({ name: NAME, force: true }))).at(-1)).toMatchObject({ type: 'success', sha256: sha(other) });
+    expect((await all(service.pull({ name: NAME, force: true }))).at(-1)).toMatchObject({
+      type: 'success',
+      sha256: sha(other),
+    });
     expect((await store.get(NAME))?.blobs[0]?.sha256).toBe(sha(other));
     await store.collect();
     expect(await filesIn('models/blobs')).toEqual([`sha256-${sha(other)}`]);
@@ -219,12 +233,19 @@ describe('tokens', () => {
     };
     await all(service.pull({ name: NAME, token }));
     await all(service.pull({ name: 'owner/repo:Q8_0' }));
-    expect(new Set(hub.seen.filter(({ at }) => at !== 'cdn').map(({ headers }) => headers.authorization))).toEqual(
-      new Set([`Bearer ${token}`, 'Bearer hf_configured']),
+    expect(
+      new Set(hub.seen.filter(({ at }) => at !== 'cdn').map(({ headers }) => headers.authorization)),
+    ).toEqual(new Set([`Bearer ${token}`, 'Bearer hf_configured']));
+    expect(hub.seen.filter(({ at }) => at === 'cdn').map(({ headers }) => headers.authorization)).toEqual([
+      undefined,
+      undefined,
+    ]);
+    const text = [await service.status(NAME), await store.list()]
+      .map((value) => JSON.stringify(value))
+      .join();
+    const files = await Promise.all(
+      (await filesIn('pulls')).map((name) => readFile(join(folder, 'pulls', name), 'utf8')),
     );
-    expect(hub.seen.filter(({ at }) => at === 'cdn').map(({ headers }) => headers.authorization)).toEqual([undefined, undefined]);
-    const text = [await service.status(NAME), await store.list()].map((value) => JSON.stringify(value)).join();
-    const files = await Promise.all((await filesIn('pulls')).map((name) => readFile(join(folder, 'pulls', name), 'utf8')));
     expect([text, ...files].join()).not.toMatch(/hf_|sekret/);
   });
 
@@ -260,7 +281,9 @@ describe('a hub that falters', () => {
     const clock = hastyClock();
     const events = await all((await pulls({ clock })).pull({ name }));
     expect(events.at(-1)).toMatchObject({ type: 'success', sha256: sha(large) });
-    const ranges = hub.seen.filter(({ at }) => at === 'cdn').map(({ headers }) => [headers.range, headers['if-range']] as const);
+    const ranges = hub.seen
+      .filter(({ at }) => at === 'cdn')
+      .map(({ headers }) => [headers.range, headers['if-range']] as const);
     expect(ranges).toHaveLength(3);
     expect(ranges[0]).toEqual([undefined, undefined]);
     const start = Number(/^bytes=(\d+)-$/.exec(ranges[2]![0]!)?.[1]);
@@ -279,7 +302,10 @@ describe('a hub that falters', () => {
       partly(half, 200_000, response);
       return true;
     };
-    expect((await all((await pulls()).pull({ name }))).at(-1)).toMatchObject({ type: 'success', sha256: sha(changed) });
+    expect((await all((await pulls()).pull({ name }))).at(-1)).toMatchObject({
+      type: 'success',
+      sha256: sha(changed),
+    });
     expect(hub.seen.at(-1)?.headers['if-range']).toBe('"old"');
   });
 
@@ -287,14 +313,19 @@ describe('a hub that falters', () => {
     hub.faults.cdn = (request, response, nth) => {
       if (nth === 1 || nth === 3) partly(hub.files[1]!, 200_000, response);
       else if (nth === 2) {
-        response.writeHead(206, { 'content-range': `bytes 7-${large.length - 1}/${large.length}` }).end(large.subarray(7));
+        response
+          .writeHead(206, { 'content-range': `bytes 7-${large.length - 1}/${large.length}` })
+          .end(large.subarray(7));
       } else {
         delete request.headers.range;
         serveRange(hub.files[1]!, request, response);
       }
       return true;
     };
-    expect((await all((await pulls()).pull({ name }))).at(-1)).toMatchObject({ type: 'success', sha256: sha(large) });
+    expect((await all((await pulls()).pull({ name }))).at(-1)).toMatchObject({
+      type: 'success',
+      sha256: sha(large),
+    });
     expect(cdnRequests()).toBe(4);
   });
 
@@ -415,7 +446,9 @@ describe('a hub that lies', () => {
   });
 
   test('and sends what is no model', async () => {
-    expect(await lie([file('a-Q4_K_M.gguf', Buffer.from('not a model at all'))])).toMatchObject({ code: 'invalid_gguf' });
+    expect(await lie([file('a-Q4_K_M.gguf', Buffer.from('not a model at all'))])).toMatchObject({
+      code: 'invalid_gguf',
+    });
     expect((await filesIn('pulls')).filter((name) => name.endsWith('.part'))).toEqual([]);
   });
 
@@ -461,7 +494,10 @@ describe('a hub that lies', () => {
       more();
       return true;
     };
-    expect(await lie([])).toMatchObject({ code: 'hub_error', message: expect.stringContaining('longer than') as string });
+    expect(await lie([])).toMatchObject({
+      code: 'hub_error',
+      message: expect.stringContaining('longer than') as string,
+    });
   });
 });
 
@@ -473,7 +509,10 @@ describe('addresses', () => {
         response.writeHead(302, { location }).end();
         return true;
       };
-      expect((await all((await pulls()).pull({ name: NAME }))).at(-1)).toMatchObject({ type: 'error', code: 'address_refused' });
+      expect((await all((await pulls()).pull({ name: NAME }))).at(-1)).toMatchObject({
+        type: 'error',
+        code: 'address_refused',
+      });
       await expectNothingStored();
     },
   );
@@ -483,7 +522,10 @@ describe('addresses', () => {
       response.writeHead(302, { location: request.url }).end();
       return true;
     };
-    expect((await all((await pulls()).pull({ name: NAME }))).at(-1)).toMatchObject({ code: 'hub_error', message: 'more than 5 redirects' });
+    expect((await all((await pulls()).pull({ name: NAME }))).at(-1)).toMatchObject({
+      code: 'hub_error',
+      message: 'more than 5 redirects',
+    });
   });
 
   const endpoint = new URL('https://hub.example.com');
@@ -508,7 +550,11 @@ describe('addresses', () => {
   });
 
   test('public ones are not', () => {
-    for (const url of ['https://cdn.example.com/x', 'https://93.184.216.34/', 'https://[2606:2800:220:1::1]/']) {
+    for (const url of [
+      'https://cdn.example.com/x',
+      'https://93.184.216.34/',
+      'https://[2606:2800:220:1::1]/',
+    ]) {
       expect(() => checkUrl(new URL(url), { endpoint, allowPrivate: false })).not.toThrow();
     }
   });
@@ -541,7 +587,14 @@ describe('addresses', () => {
     expect(isPrivateAddress(address)).toBe(true);
   });
 
-  test.each(['1.1.1.1', '100.63.255.255', '172.32.0.1', '2606:4700::1111', '64:ff9b::101:101', '::ffff:8.8.8.8'])('%s is not', (address) => {
+  test.each([
+    '1.1.1.1',
+    '100.63.255.255',
+    '172.32.0.1',
+    '2606:4700::1111',
+    '64:ff9b::101:101',
+    '::ffff:8.8.8.8',
+  ])('%s is not', (address) => {
     expect(isPrivateAddress(address)).toBe(false);
   });
 
@@ -554,9 +607,22 @@ describe('addresses', () => {
         { address: '127.0.0.1', family: 4 },
       ]);
     };
-    const web = createWeb({ endpoint, allowPrivate: false, connectTimeoutMs: 1000, headersTimeoutMs: 1000, bodyTimeoutMs: 1000, lookup });
-    const attempt = web.get(new URL('https://hub.example.com/x'), { headers: {}, signal: new AbortController().signal });
-    await expect(attempt).rejects.toMatchObject({ code: 'address_refused', message: 'hub.example.com has a private address' });
+    const web = createWeb({
+      endpoint,
+      allowPrivate: false,
+      connectTimeoutMs: 1000,
+      headersTimeoutMs: 1000,
+      bodyTimeoutMs: 1000,
+      lookup,
+    });
+    const attempt = web.get(new URL('https://hub.example.com/x'), {
+      headers: {},
+      signal: new AbortController().signal,
+    });
+    await expect(attempt).rejects.toMatchObject({
+      code: 'address_refused',
+      message: 'hub.example.com has a private address',
+    });
     expect(asked).toEqual(['hub.example.com']);
     await web.close();
   });
@@ -569,7 +635,9 @@ describe('addresses', () => {
       'https://u:p@hub.example.com',
       'https://hub.example.com/?x=1',
     ]) {
-      await expect(createPulls({ store, endpoint, allowPrivate: false, clock: systemClock })).rejects.toThrow('models.hub');
+      await expect(createPulls({ store, endpoint, allowPrivate: false, clock: systemClock })).rejects.toThrow(
+        'models.hub',
+      );
     }
   });
 
@@ -592,7 +660,10 @@ describe('addresses', () => {
       return true;
     };
     const { port } = proxy.address() as AddressInfo;
-    const service = await pulls({ endpoint: 'http://hub.example.com', proxy: { http: `http://127.0.0.1:${port}` } });
+    const service = await pulls({
+      endpoint: 'http://hub.example.com',
+      proxy: { http: `http://127.0.0.1:${port}` },
+    });
     expect((await all(service.pull({ name: NAME }))).at(-1)).toMatchObject({ type: 'success' });
     expect(asked).toEqual(['hub.example.com:80', 'cdn.example.com:80']);
     await service.close();
@@ -604,14 +675,18 @@ describe('addresses', () => {
 describe('a full disk', () => {
   test('is seen before anything is fetched', async () => {
     const service = await pulls({ disk: { ...realDisk, freeBytes: async () => 1000 } });
-    expect((await all(service.pull({ name: NAME }))).at(-1)).toMatchObject({ type: 'error', code: 'storage_full' });
+    expect((await all(service.pull({ name: NAME }))).at(-1)).toMatchObject({
+      type: 'error',
+      code: 'storage_full',
+    });
     expect(cdnRequests()).toBe(0);
   });
 
   test('in the middle ends the pull, which goes on once there is room', async () => {
     let room = 700_000;
     const write: typeof realDisk.write = async (handle, bytes, position) => {
-      if (position + bytes.length > room) throw Object.assign(new Error('no space left on device'), { code: 'ENOSPC' });
+      if (position + bytes.length > room)
+        throw Object.assign(new Error('no space left on device'), { code: 'ENOSPC' });
       await realDisk.write(handle, bytes, position);
     };
     const service = await pulls({ disk: { ...realDisk, write } });
@@ -677,7 +752,9 @@ describe('names', () => {
     'x'.repeat(10_000),
   ])('%j is refused', async (name) => {
     const service = await pulls();
-    expect(() => service.pull({ name })).toThrow(expect.objectContaining({ code: 'invalid_model_name' }) as Error);
+    expect(() => service.pull({ name })).toThrow(
+      expect.objectContaining({ code: 'invalid_model_name' }) as Error,
+    );
   });
 
   test('whatever they are lead nowhere but below their repository', () => {
@@ -706,7 +783,15 @@ describe('kill -9', () => {
     // undici stays outside the bundle, so the bundle must find node_modules.
     const inRepo = fileURLToPath(new URL('../../../../.cache/', import.meta.url));
     const outfile = join(inRepo, `pull-worker-${process.pid}.mjs`);
-    await build({ entryPoints: [entry], outfile, bundle: true, platform: 'node', format: 'esm', external: ['undici'], logLevel: 'error' });
+    await build({
+      entryPoints: [entry],
+      outfile,
+      bundle: true,
+      platform: 'node',
+      format: 'esm',
+      external: ['undici'],
+      logLevel: 'error',
+    });
     await store.close();
     const name = 'owner/repo:Q8_0';
     try {
@@ -717,13 +802,17 @@ describe('kill -9', () => {
             response.writeHead(start === 0 ? 200 : 206, {
               etag: '"fixed"',
               'content-length': large.length - start,
-              ...(start === 0 ? {} : { 'content-range': `bytes ${start}-${large.length - 1}/${large.length}` }),
+              ...(start === 0
+                ? {}
+                : { 'content-range': `bytes ${start}-${large.length - 1}/${large.length}` }),
             });
             response.write(large.subarray(start, stop), () => resolve());
             return true;
           };
         });
-        const child = spawn(process.execPath, [outfile, folder, hub.endpoint, name], { stdio: ['ignore', 'pipe', 'inherit'] });
+        const child = spawn(process.execPath, [outfile, folder, hub.endpoint, name], {
+          stdio: ['ignore', 'pipe', 'inherit'],
+        });
         const fetching = new Promise<void>((resolve) => {
           child.stdout.on('data', (chunk: Buffer) => {
             if (chunk.includes('downloading')) resolve();
@@ -743,12 +832,19 @@ describe('kill -9', () => {
       hub.files = [file('Tiny-Q8_0.gguf', large, { etag: '"fixed"' })];
       const service = await pulls();
       const state = await service.status(name);
-      expect(state).toMatchObject({ status: 'failed', error: { code: 'pull_interrupted' }, total: large.length });
+      expect(state).toMatchObject({
+        status: 'failed',
+        error: { code: 'pull_interrupted' },
+        total: large.length,
+      });
       expect(state!.completed).toBeGreaterThan(0);
       const events = await all(service.pull({ name }));
       expect(events[0]).toEqual({ type: 'resuming', offset: state!.completed, total: large.length });
       expect(events.at(-1)).toMatchObject({ type: 'success', sha256: sha(large) });
-      expect(hub.seen.at(-1)?.headers).toMatchObject({ range: `bytes=${state!.completed}-`, 'if-range': '"fixed"' });
+      expect(hub.seen.at(-1)?.headers).toMatchObject({
+        range: `bytes=${state!.completed}-`,
+        'if-range': '"fixed"',
+      });
     } finally {
       await rm(outfile, { force: true });
     }

@@ -26,7 +26,10 @@ let dataFolder: string;
 let chat: { readonly bytes: Buffer; readonly sha256: string };
 
 function start(): Promise<RealServer> {
-  return startRealServer({ dataFolder, env: { HF_ENDPOINT: hub.endpoint, HF_TOKEN: 'hf_canary', ASSAY_MODELS_HUB_PRIVATE: 'true' } });
+  return startRealServer({
+    dataFolder,
+    env: { HF_ENDPOINT: hub.endpoint, HF_TOKEN: 'hf_canary', ASSAY_MODELS_HUB_PRIVATE: 'true' },
+  });
 }
 
 beforeAll(async () => {
@@ -75,7 +78,10 @@ async function ask(): Promise<unknown> {
     messages: [{ role: 'user', content: question }],
     temperature: 0,
   });
-  return (JSON.parse(text) as { choices?: { message: { content: string } }[] }).choices?.[0]?.message.content ?? text;
+  return (
+    (JSON.parse(text) as { choices?: { message: { content: string } }[] }).choices?.[0]?.message.content ??
+    text
+  );
 }
 
 describe('a model from the hub', { timeout: 120_000 }, () => {
@@ -92,7 +98,11 @@ describe('a model from the hub', { timeout: 120_000 }, () => {
       await call('GET', `/v1/models/${encodeURIComponent(NAME)}`),
       await call('GET', `/v1/models/pull/${encodeURIComponent(NAME)}/status`),
     ];
-    expect(JSON.parse(shown.text)).toMatchObject({ id: NAME, sha256: chat.sha256, size_bytes: chat.bytes.length });
+    expect(JSON.parse(shown.text)).toMatchObject({
+      id: NAME,
+      sha256: chat.sha256,
+      size_bytes: chat.bytes.length,
+    });
     expect(JSON.parse(state.text)).toMatchObject({
       name: NAME,
       status: 'done',
@@ -135,14 +145,23 @@ describe('a model from the hub', { timeout: 120_000 }, () => {
     hub.faults = {};
     hub.files = [{ name: 'demo-Q8_0.gguf', bytes: chat.bytes, etag: '"fixed"' }];
     server = await start();
-    const state = JSON.parse((await call('GET', `/v1/models/pull/${encodeURIComponent(NAME)}/status`)).text) as {
+    const state = JSON.parse(
+      (await call('GET', `/v1/models/pull/${encodeURIComponent(NAME)}/status`)).text,
+    ) as {
       status: string;
       error: string;
       completed: number;
     };
-    expect(state).toMatchObject({ status: 'failed', error: expect.stringContaining('pull_interrupted') as string });
+    expect(state).toMatchObject({
+      status: 'failed',
+      error: expect.stringContaining('pull_interrupted') as string,
+    });
     const pulled = await models('pull', NAME, '--json');
-    expect(JSON.parse(pulled.stdout.split('\n')[0]!)).toEqual({ status: 'resuming', offset: state.completed, total: chat.bytes.length });
+    expect(JSON.parse(pulled.stdout.split('\n')[0]!)).toEqual({
+      status: 'resuming',
+      offset: state.completed,
+      total: chat.bytes.length,
+    });
     expect(hub.seen.at(-1)?.headers.range).toBe(`bytes=${state.completed}-`);
     expect(await ask()).toBe(answer);
   });
@@ -153,6 +172,10 @@ describe('a model from the hub', { timeout: 120_000 }, () => {
     expect(missing.stderr).toContain('hub_not_found');
     expect((await models('pull', 'no name')).stderr).toContain('invalid_model_name');
     expect(server.stdout() + server.stderr()).not.toMatch(/hf_canary|sekret/);
-    expect(hub.seen.filter(({ at }) => at === 'api').every(({ headers }) => headers.authorization === 'Bearer hf_canary')).toBe(true);
+    expect(
+      hub.seen
+        .filter(({ at }) => at === 'api')
+        .every(({ headers }) => headers.authorization === 'Bearer hf_canary'),
+    ).toBe(true);
   });
 });

@@ -49,7 +49,14 @@ function manifestOf(name: string, content: string, path?: string): ModelManifest
     name,
     createdAt: '2026-01-01T00:00:00.000Z',
     format: 'gguf',
-    blobs: [{ role: 'weights', sha256: sha(content), size: content.length, ...(path === undefined ? {} : { path }) }],
+    blobs: [
+      {
+        role: 'weights',
+        sha256: sha(content),
+        size: content.length,
+        ...(path === undefined ? {} : { path }),
+      },
+    ],
     source: { kind: 'file', path: '/somewhere' },
     gguf: { architecture: 'llama', type: 'chat', contextLength: 2048, parameters: 10, quantization: 'Q8_0' },
   };
@@ -72,7 +79,11 @@ describe('models and blobs', () => {
   test('keeps what is put, over a restart', async () => {
     const manifest = { ...manifestOf('owner/repo:Q4_K_M', 'abc'), defaultParameters: { temperature: 0.5 } };
     const blob = await imported('abc');
-    expect(blob).toMatchObject({ sha256: sha('abc'), size: 3, path: join(data, 'models', 'blobs', `sha256-${sha('abc')}`) });
+    expect(blob).toMatchObject({
+      sha256: sha('abc'),
+      size: 3,
+      path: join(data, 'models', 'blobs', `sha256-${sha('abc')}`),
+    });
     await store.put(manifest);
     await store.close();
     store = await openStore({ folder: data });
@@ -140,7 +151,9 @@ describe('models and blobs', () => {
   test('refuses a wrong digest, folders, FIFOs and missing files, and leaves nothing', async () => {
     const path = join(folder, 'file');
     await writeFile(path, 'content');
-    await expect(store.importFile(path, { expectedSha256: sha('other') })).rejects.toMatchObject({ code: 'digest_mismatch' });
+    await expect(store.importFile(path, { expectedSha256: sha('other') })).rejects.toMatchObject({
+      code: 'digest_mismatch',
+    });
     await expect(store.importFile(folder)).rejects.toMatchObject({ code: 'file_not_found' });
     await expect(store.importFile(join(folder, 'none'))).rejects.toMatchObject({ code: 'file_not_found' });
     execFileSync('mkfifo', [join(folder, 'fifo')]);
@@ -237,31 +250,55 @@ describe('what people do to files', () => {
     ['a list', () => '[]', 'not an object'],
     ['another version', () => JSON.stringify({ ...good(), version: 2 }), 'version is not 1'],
     ['an unknown key', () => JSON.stringify({ ...good(), extra: 1 }), 'unknown key'],
-    ['a missing key', () => JSON.stringify({ ...good(), blobs: undefined }), 'blobs of the manifest is missing'],
+    [
+      'a missing key',
+      () => JSON.stringify({ ...good(), blobs: undefined }),
+      'blobs of the manifest is missing',
+    ],
     ['no blobs', () => JSON.stringify({ ...good(), blobs: [] }), 'blobs is not a list'],
-    ['a digest in capitals', () => JSON.stringify(good()).replace(sha('abc'), sha('abc').toUpperCase()), 'hex digits'],
-    ['a digest that is a path', () => JSON.stringify(good()).replace(sha('abc'), '../../../etc/passwd'), 'hex digits'],
+    [
+      'a digest in capitals',
+      () => JSON.stringify(good()).replace(sha('abc'), sha('abc').toUpperCase()),
+      'hex digits',
+    ],
+    [
+      'a digest that is a path',
+      () => JSON.stringify(good()).replace(sha('abc'), '../../../etc/passwd'),
+      'hex digits',
+    ],
     ['a relative path', () => JSON.stringify(manifestOf('m', 'abc', 'x.gguf')), 'not an absolute path'],
-    ['a negative size', () => JSON.stringify(good()).replace('"size":3', '"size":-3'), 'size of blobs[0] is not a count'],
+    [
+      'a negative size',
+      () => JSON.stringify(good()).replace('"size":3', '"size":-3'),
+      'size of blobs[0] is not a count',
+    ],
     ['a wrong role', () => JSON.stringify(good()).replace('weights', 'wights'), 'none of weights'],
     ['another name', () => JSON.stringify(good()).replace('"m"', '"n"'), 'named unlike its model'],
     ['a prototype', () => `{"__proto__":{"version":1}}`, 'missing|version'],
   ];
 
-  test.each(cases)('a manifest with %s is named, harms nothing else, and blocks collection', async (_, text, reason) => {
-    await put('good', 'abc');
-    await writeFile(join(data, 'models', 'manifests', 'm.json'), text());
-    const { models, broken } = await store.list();
-    expect(models.map((model) => model.name)).toEqual(['good']);
-    expect(broken).toEqual([{ file: 'm.json', reason: expect.stringMatching(new RegExp(reason.replaceAll(/[[\]]/g, '\\$&'))) as string }]);
-    await expect(store.get('m')).rejects.toMatchObject({
-      status: 500,
-      code: 'manifest_invalid',
-      message: expect.stringContaining('m.json') as string,
-    });
-    await store.remove('good');
-    expect(blobs()).toHaveLength(1);
-  });
+  test.each(cases)(
+    'a manifest with %s is named, harms nothing else, and blocks collection',
+    async (_, text, reason) => {
+      await put('good', 'abc');
+      await writeFile(join(data, 'models', 'manifests', 'm.json'), text());
+      const { models, broken } = await store.list();
+      expect(models.map((model) => model.name)).toEqual(['good']);
+      expect(broken).toEqual([
+        {
+          file: 'm.json',
+          reason: expect.stringMatching(new RegExp(reason.replaceAll(/[[\]]/g, '\\$&'))) as string,
+        },
+      ]);
+      await expect(store.get('m')).rejects.toMatchObject({
+        status: 500,
+        code: 'manifest_invalid',
+        message: expect.stringContaining('m.json') as string,
+      });
+      await store.remove('good');
+      expect(blobs()).toHaveLength(1);
+    },
+  );
 
   test('survives links, FIFOs, folders and huge files among the manifests', async () => {
     const manifests = join(data, 'models', 'manifests');
@@ -272,7 +309,13 @@ describe('what people do to files', () => {
     await writeFile(join(manifests, 'latin.json'), Buffer.from([0x7b, 0xff, 0x7d]));
     await writeFile(join(manifests, 'README'), 'not a manifest');
     const { broken } = await store.list();
-    expect(broken.map(({ file }) => file)).toEqual(['fifo.json', 'folder.json', 'huge.json', 'latin.json', 'link.json']);
+    expect(broken.map(({ file }) => file)).toEqual([
+      'fifo.json',
+      'folder.json',
+      'huge.json',
+      'latin.json',
+      'link.json',
+    ]);
     expect(broken.every(({ reason }) => /regular file|bytes, at most|UTF-8/.test(reason))).toBe(true);
   });
 });
@@ -338,7 +381,14 @@ describe('one owner', () => {
 
 async function buildWorker(outfile: string): Promise<void> {
   const entry = fileURLToPath(new URL('../../../fixtures/models/store-worker.ts', import.meta.url));
-  await build({ entryPoints: [entry], outfile, bundle: true, platform: 'node', format: 'esm', logLevel: 'error' });
+  await build({
+    entryPoints: [entry],
+    outfile,
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    logLevel: 'error',
+  });
 }
 
 describe('kill -9', () => {
@@ -346,7 +396,9 @@ describe('kill -9', () => {
     await store.close();
     const worker = join(folder, 'worker.mjs');
     await buildWorker(worker);
-    const child = spawn(process.execPath, [worker, data, folder, '1'], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn(process.execPath, [worker, data, folder, '1'], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
     onTestFinished(() => void child.kill('SIGKILL'));
     const ended = once(child, 'exit');
     await once(child.stdout, 'data');
@@ -357,26 +409,43 @@ describe('kill -9', () => {
     store = await openStore({ folder: data });
   });
 
-  test('at 200 random instants loses nothing and leaves nothing half-written', { timeout: 180_000 }, async () => {
-    await store.close();
-    const worker = join(folder, 'worker.mjs');
-    await buildWorker(worker);
-    // Four folders worked on beside each other; each is killed and reopened again and again.
-    const kills = await Promise.all(Array.from({ length: 4 }, (_, lane) => killRepeatedly(worker, join(folder, `lane-${lane}`), lane, 50)));
-    expect(kills.flat().filter((lines) => lines > 1).length).toBeGreaterThan(100);
-    store = await openStore({ folder: data });
-  });
+  test(
+    'at 200 random instants loses nothing and leaves nothing half-written',
+    { timeout: 180_000 },
+    async () => {
+      await store.close();
+      const worker = join(folder, 'worker.mjs');
+      await buildWorker(worker);
+      // Four folders worked on beside each other; each is killed and reopened again and again.
+      const kills = await Promise.all(
+        Array.from({ length: 4 }, (_, lane) =>
+          killRepeatedly(worker, join(folder, `lane-${lane}`), lane, 50),
+        ),
+      );
+      expect(kills.flat().filter((lines) => lines > 1).length).toBeGreaterThan(100);
+      store = await openStore({ folder: data });
+    },
+  );
 });
 
 /** Runs, kills and inspects `rounds` times; returns how much each process had said. */
-async function killRepeatedly(worker: string, lane: string, seed: number, rounds: number): Promise<readonly number[]> {
+async function killRepeatedly(
+  worker: string,
+  lane: string,
+  seed: number,
+  rounds: number,
+): Promise<readonly number[]> {
   const scratch = join(lane, 'scratch');
   const laneData = join(lane, 'data');
   await mkdir(scratch, { recursive: true });
   let expected = new Map<string, string | undefined>();
   const counts: number[] = [];
   for (let round = 0; round < rounds; round++) {
-    const said = await runAndKill(worker, [laneData, scratch, `${seed * 1000 + round + 1}`], (seed * 7919 + round * 104_729) % 60);
+    const said = await runAndKill(
+      worker,
+      [laneData, scratch, `${seed * 1000 + round + 1}`],
+      (seed * 7919 + round * 104_729) % 60,
+    );
     counts.push(said.length);
     let pending: { readonly name: string; readonly sha256: string | undefined } | undefined;
     for (const [what, name, sha256] of said) {
@@ -397,7 +466,11 @@ async function killRepeatedly(worker: string, lane: string, seed: number, rounds
 }
 
 /** Kills the worker so many milliseconds after it said that the store is open. */
-function runAndKill(worker: string, args: readonly string[], delayMs: number): Promise<readonly (readonly string[])[]> {
+function runAndKill(
+  worker: string,
+  args: readonly string[],
+  delayMs: number,
+): Promise<readonly (readonly string[])[]> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [worker, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
     let text = '';

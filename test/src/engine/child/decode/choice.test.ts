@@ -14,7 +14,11 @@ interface Written {
 }
 
 /** A choice whose sampler picks 0, 1, 2, …; token i stands for `pieces[i]`, and one past them ends it. */
-function write(pieces: readonly Uint8Array[], stop: readonly string[], o: { limit?: number; hidden?: ReadonlySet<number> } = {}): Written {
+function write(
+  pieces: readonly Uint8Array[],
+  stop: readonly string[],
+  o: { limit?: number; hidden?: ReadonlySet<number> } = {},
+): Written {
   const events: GenerateEvent[] = [];
   let next = 0;
   const choice = createChoice({
@@ -24,7 +28,8 @@ function write(pieces: readonly Uint8Array[], stop: readonly string[], o: { limi
     stop,
     logprobs: 0,
     limit: o.limit ?? Infinity,
-    piece: (token) => (o.hidden?.has(token) === true ? new Uint8Array(0) : (pieces[token] ?? new Uint8Array(0))),
+    piece: (token) =>
+      o.hidden?.has(token) === true ? new Uint8Array(0) : (pieces[token] ?? new Uint8Array(0)),
     rawPiece: (token) => pieces[token] ?? new Uint8Array(0),
     isEnd: (token) => token === pieces.length,
     emit: (event) => events.push(event),
@@ -71,8 +76,15 @@ describe('log probabilities before a stop string', () => {
   });
 
   test('tokens of half a character belong to it', () => {
-    const [a, b, c] = [...bytes('€')].map((byte) => new Uint8Array([byte])) as [Uint8Array, Uint8Array, Uint8Array];
-    expect(write([bytes('x'), a, b, c, bytes('|')], ['|'])).toMatchObject({ text: 'x€', tokens: [[120], [...a], [...b], [...c]] });
+    const [a, b, c] = [...bytes('€')].map((byte) => new Uint8Array([byte])) as [
+      Uint8Array,
+      Uint8Array,
+      Uint8Array,
+    ];
+    expect(write([bytes('x'), a, b, c, bytes('|')], ['|'])).toMatchObject({
+      text: 'x€',
+      tokens: [[120], [...a], [...b], [...c]],
+    });
     expect(write([bytes('x'), a, b, c, bytes('|')], ['€'])).toMatchObject({ text: 'x', tokens: [[120]] });
   });
 
@@ -80,17 +92,29 @@ describe('log probabilities before a stop string', () => {
     const pieces = ['<a>', 'one', '<b>', ' two', '<c>', 'END'].map(bytes);
     const written = write(pieces, ['END'], { hidden: new Set([0, 2, 4]) });
     expect([written.text, texts(written)]).toEqual(['one two', ['<a>', 'one', '<b>', ' two']]);
-    expect(texts(write(pieces, [], { hidden: new Set([0, 2, 4]) }))).toEqual(['<a>', 'one', '<b>', ' two', '<c>', 'END']);
+    expect(texts(write(pieces, [], { hidden: new Set([0, 2, 4]) }))).toEqual([
+      '<a>',
+      'one',
+      '<b>',
+      ' two',
+      '<c>',
+      'END',
+    ]);
   });
 });
 
 describe('properties', () => {
   // Few letters, so that stop strings are met, half met and met again; characters of one to four bytes.
   const letters = fc.string({ unit: fc.constantFrom('a', 'b', 'é', '€', '😀'), maxLength: 14 });
-  const stops = fc.array(fc.string({ unit: fc.constantFrom('a', 'b', 'é', '€', '😀'), minLength: 1, maxLength: 4 }), { maxLength: 3 });
+  const stops = fc.array(
+    fc.string({ unit: fc.constantFrom('a', 'b', 'é', '€', '😀'), minLength: 1, maxLength: 4 }),
+    { maxLength: 3 },
+  );
   const cut = (all: Uint8Array, at: readonly number[]): Uint8Array[] => {
     const places = [...new Set(at.map((each) => each % (all.length + 1)))].sort((x, y) => x - y);
-    return [0, ...places].map((from, i) => all.slice(from, places[i] ?? all.length)).filter((piece) => piece.length > 0);
+    return [0, ...places]
+      .map((from, i) => all.slice(from, places[i] ?? all.length))
+      .filter((piece) => piece.length > 0);
   };
 
   test('the bytes of the tokens given begin with the text, and no token lies wholly behind the cut', () => {
@@ -123,12 +147,16 @@ describe('properties', () => {
   test('nor of bytes that are no text', () => {
     const piece = fc.uint8Array({ minLength: 1, maxLength: 4 });
     fc.assert(
-      fc.property(fc.array(piece, { maxLength: 8 }), fc.constantFrom(['a'], ['\uFFFD'], ['\uFFFD\uFFFD', 'b'], []), (pieces, stop) => {
-        const written = write(pieces, stop);
-        const given = Buffer.concat(written.tokens.map((token) => Buffer.from(token)));
-        const decoded = new TextDecoder('utf-8', { ignoreBOM: true }).decode(given);
-        expect(decoded.startsWith(written.text)).toBe(true);
-      }),
+      fc.property(
+        fc.array(piece, { maxLength: 8 }),
+        fc.constantFrom(['a'], ['\uFFFD'], ['\uFFFD\uFFFD', 'b'], []),
+        (pieces, stop) => {
+          const written = write(pieces, stop);
+          const given = Buffer.concat(written.tokens.map((token) => Buffer.from(token)));
+          const decoded = new TextDecoder('utf-8', { ignoreBOM: true }).decode(given);
+          expect(decoded.startsWith(written.text)).toBe(true);
+        },
+      ),
       { numRuns: 1000 },
     );
   });

@@ -6,7 +6,9 @@ import { createPooler } from '../../../../../src/engine/child/decode/pooled.ts';
 import { type ApiServer, post, startApi } from '../../../../fixtures/http/api-server.ts';
 
 /** Decodes when told to; the pooled output of a sequence is its first token. */
-function setUp(options: { readonly sequences?: number; readonly maxQueued?: number; readonly batchTokens?: number } = {}) {
+function setUp(
+  options: { readonly sequences?: number; readonly maxQueued?: number; readonly batchTokens?: number } = {},
+) {
   let batch: { readonly token: number; readonly sequence: number }[] = [];
   let due: ((code: number) => void) | null = null;
   const decodes: number[][] = [];
@@ -22,7 +24,10 @@ function setUp(options: { readonly sequences?: number; readonly maxQueued?: numb
     decode: () => new Promise<number>((resolve) => (due = resolve)),
     pooled: (sequence) => Float32Array.of(first(sequence)),
   };
-  const pooler = createPooler(context as Context, { sequences: options.sequences ?? 64, maxQueued: options.maxQueued ?? 64 });
+  const pooler = createPooler(context as Context, {
+    sequences: options.sequences ?? 64,
+    maxQueued: options.maxQueued ?? 64,
+  });
   pooler.run().catch(() => {});
   const answers = new Map<number, number[]>();
   return {
@@ -137,7 +142,8 @@ describe('scopes come from keys', () => {
       const response = await post(api, path, body, { headers: { authorization: `Bearer ${key}` } });
       expect([response.status, await response.json()]).toEqual([200, expect.anything()]);
     };
-    const scopesOf = (id: string): readonly (string | undefined)[] => (api.models.engines.get(id) as typeof api.engine).scopes;
+    const scopesOf = (id: string): readonly (string | undefined)[] =>
+      (api.models.engines.get(id) as typeof api.engine).scopes;
     for (const key of ['one', 'other', 'one']) {
       await ask('/v1/embeddings', { model: 'text-embed', input: 'x' }, key);
       await ask('/v1/rerank', { model: 'reranker', query: 'x', documents: ['y'] }, key);

@@ -3,13 +3,25 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { Sampling } from '../../../../../src/engine/seam/engine.ts';
-import { argmax, createSampler, expOf, logprobs, seededRandom, top } from '../../../../../src/engine/child/decode/sampler.ts';
+import {
+  argmax,
+  createSampler,
+  expOf,
+  logprobs,
+  seededRandom,
+  top,
+} from '../../../../../src/engine/child/decode/sampler.ts';
 import { createTextStream } from '../../../../../src/engine/child/decode/text-stream.ts';
 import { GREEDY } from '../../../../fixtures/engine/demo-engine.ts';
 
 const logits = Float32Array.from([1, 3, 2, 0, -1, 2.5, -4, 3]);
 /** Share of each token over many draws. */
-function shares(sampling: Partial<Sampling>, of = logits, filter?: (tokens: readonly number[]) => boolean[], draws = 20_000): number[] {
+function shares(
+  sampling: Partial<Sampling>,
+  of = logits,
+  filter?: (tokens: readonly number[]) => boolean[],
+  draws = 20_000,
+): number[] {
   const sampler = createSampler({ ...GREEDY, temperature: 1, ...sampling }, seededRandom(1, 0));
   const counts = Array.from(of, () => 0);
   for (let i = 0; i < draws; i += 1) {
@@ -41,7 +53,9 @@ function feed(
   const stream = createTextStream(stops);
   const parts: string[] = [];
   let from = 0;
-  for (const cut of [...new Set(cuts.map((each) => each % (bytes.length + 1)))].sort((a, b) => a - b).concat(bytes.length)) {
+  for (const cut of [...new Set(cuts.map((each) => each % (bytes.length + 1)))]
+    .sort((a, b) => a - b)
+    .concat(bytes.length)) {
     parts.push(stream.push(bytes.subarray(from, cut)));
     from = cut;
   }
@@ -62,7 +76,8 @@ describe('sampler', () => {
         const wide = new Float32Array(size).fill(-Infinity);
         wide.set(of);
         const sampler = createSampler({ ...GREEDY, temperature, logitBias: bans }, seededRandom(1, 0));
-        const pick = (...allowed: number[]): number => sampler.pick(wide, (tokens) => tokens.map((token) => allowed.includes(token)));
+        const pick = (...allowed: number[]): number =>
+          sampler.pick(wide, (tokens) => tokens.map((token) => allowed.includes(token)));
         expect([pick(1, 2, 3), pick(1), pick(3), pick(0, 1, 2), pick()]).toEqual([-1, -1, -1, 0, -1]);
       }
     }
@@ -74,7 +89,9 @@ describe('sampler', () => {
   });
 
   test('the whole distribution of a vocabulary of many blocks, whatever is without weight', () => {
-    const of = Float32Array.from({ length: 1000 }, (_, i) => (i % 250 === 7 ? Math.log(1 + i / 250) : -Infinity));
+    const of = Float32Array.from({ length: 1000 }, (_, i) =>
+      i % 250 === 7 ? Math.log(1 + i / 250) : -Infinity,
+    );
     const found = shares({}, of);
     const wanted = softmax([...of]);
     expect(found.reduce((sum, share) => sum + share, 0)).toBeCloseTo(1, 12);
@@ -92,11 +109,14 @@ describe('sampler', () => {
       }),
       { numRuns: 2000 },
     );
-    expect([expOf(0), expOf(-1e6), expOf(-Infinity), expOf(NaN)].map((value) => Math.round(value * 1e8) / 1e8)).toEqual([1, 0, 0, 0]);
+    expect(
+      [expOf(0), expOf(-1e6), expOf(-Infinity), expOf(NaN)].map((value) => Math.round(value * 1e8) / 1e8),
+    ).toEqual([1, 0, 0, 0]);
   });
 
   test('top-k, top-p and min-p cut and renormalise', () => {
-    const only = (keep: readonly number[]): number[] => softmax(Array.from(logits, (value, i) => (keep.includes(i) ? value : -Infinity)));
+    const only = (keep: readonly number[]): number[] =>
+      softmax(Array.from(logits, (value, i) => (keep.includes(i) ? value : -Infinity)));
     expect(apart(shares({ topK: 3 }), only([1, 7, 5]))).toBeLessThan(NOISE);
     const p = softmax([...logits]);
     const order = [1, 7, 5, 2, 0, 3, 4, 6];
@@ -145,14 +165,21 @@ describe('sampler', () => {
   test('a filter restricts the distribution, and −1 says nothing is left', () => {
     const allowed = new Set([0, 2, 6]);
     const filter = (tokens: readonly number[]): boolean[] => tokens.map((token) => allowed.has(token));
-    expect(apart(shares({}, logits, filter), softmax(Array.from(logits, (value, i) => (allowed.has(i) ? value : -Infinity))))).toBeLessThan(
-      NOISE,
-    );
+    expect(
+      apart(
+        shares({}, logits, filter),
+        softmax(Array.from(logits, (value, i) => (allowed.has(i) ? value : -Infinity))),
+      ),
+    ).toBeLessThan(NOISE);
     expect(createSampler(GREEDY, () => 0).pick(logits, filter)).toBe(2);
     expect(createSampler(GREEDY, () => 0).pick(logits, (tokens) => tokens.map(() => false))).toBe(-1);
-    expect(createSampler({ ...GREEDY, temperature: 1 }, () => 0).pick(logits, (tokens) => tokens.map(() => false))).toBe(-1);
+    expect(
+      createSampler({ ...GREEDY, temperature: 1 }, () => 0).pick(logits, (tokens) => tokens.map(() => false)),
+    ).toBe(-1);
     const wide = Float32Array.from({ length: 5000 }, (_, i) => -i);
-    expect(createSampler(GREEDY, () => 0).pick(wide, (tokens) => tokens.map((token) => token === 4321))).toBe(4321);
+    expect(createSampler(GREEDY, () => 0).pick(wide, (tokens) => tokens.map((token) => token === 4321))).toBe(
+      4321,
+    );
   });
 
   test('−100 bans whatever the logit; penalties count what was written', () => {
@@ -172,9 +199,16 @@ describe('sampler', () => {
 
   test('the logits are as they were afterwards, also when the filter fails', () => {
     const of = Float32Array.from(logits);
-    const sampling = { ...GREEDY, temperature: 1, presencePenalty: 1, frequencyPenalty: 0.5, repeatPenalty: 1.3 };
+    const sampling = {
+      ...GREEDY,
+      temperature: 1,
+      presencePenalty: 1,
+      frequencyPenalty: 0.5,
+      repeatPenalty: 1.3,
+    };
     const sampler = createSampler({ ...sampling, logitBias: new Map([[1, -100], [1, 5], [9, 1]]) }, seededRandom(3, 0), [1, 2, 7]); // prettier-ignore
-    for (let i = 0; i < 20; i += 1) sampler.accept(sampler.pick(of, (tokens) => tokens.map((token) => token !== 1)));
+    for (let i = 0; i < 20; i += 1)
+      sampler.accept(sampler.pick(of, (tokens) => tokens.map((token) => token !== 1)));
     const broken = (): boolean[] => {
       throw new Error('the grammar failed');
     };
@@ -187,12 +221,17 @@ describe('sampler', () => {
     expect(argmax(Float32Array.from([NaN, 1]))).toBe(1);
     fc.assert(
       fc.property(
-        fc.array(fc.oneof(fc.float(), fc.constantFrom(NaN, Infinity, -Infinity)), { minLength: 1, maxLength: 50 }),
+        fc.array(fc.oneof(fc.float(), fc.constantFrom(NaN, Infinity, -Infinity)), {
+          minLength: 1,
+          maxLength: 50,
+        }),
         fc.double({ min: 0, max: 2, noNaN: true }),
         fc.double({ min: 0, max: 1, noNaN: true }),
         fc.nat(60),
         (values, temperature, topP, topK) => {
-          const token = createSampler({ ...GREEDY, temperature, topP, topK }, seededRandom(1, 1)).pick(Float32Array.from(values));
+          const token = createSampler({ ...GREEDY, temperature, topP, topK }, seededRandom(1, 1)).pick(
+            Float32Array.from(values),
+          );
           expect(token).toBeGreaterThanOrEqual(-1);
           expect(token).toBeLessThan(values.length);
         },
@@ -202,14 +241,18 @@ describe('sampler', () => {
 
   test('top and logprobs', () => {
     fc.assert(
-      fc.property(fc.array(fc.integer({ min: -5, max: 5 }), { minLength: 1, maxLength: 80 }), fc.nat(90), (values, count) => {
-        const of = Float32Array.from(values);
-        const wanted = values
-          .map((_, i) => i)
-          .sort((a, b) => (values[b] ?? 0) - (values[a] ?? 0) || a - b)
-          .slice(0, count);
-        expect(top(of, count)).toEqual(wanted);
-      }),
+      fc.property(
+        fc.array(fc.integer({ min: -5, max: 5 }), { minLength: 1, maxLength: 80 }),
+        fc.nat(90),
+        (values, count) => {
+          const of = Float32Array.from(values);
+          const wanted = values
+            .map((_, i) => i)
+            .sort((a, b) => (values[b] ?? 0) - (values[a] ?? 0) || a - b)
+            .slice(0, count);
+          expect(top(of, count)).toEqual(wanted);
+        },
+      ),
     );
     const { chosen, top: alternatives } = logprobs(logits, 2, 2);
     expect(Math.exp(chosen)).toBeCloseTo(softmax([...logits])[2] ?? 0, 6);

@@ -5,7 +5,11 @@ import { describe, expect, test } from 'vitest';
 import type { DecodeContext, Job } from '../../../../../src/engine/child/decode/batch.ts';
 import type { GenerateEvent } from '../../../../../src/engine/seam/engine.ts';
 import { createSampler } from '../../../../../src/engine/child/decode/sampler.ts';
-import { createScheduler, type Scheduler, type SchedulerOptions } from '../../../../../src/engine/child/decode/scheduler.ts';
+import {
+  createScheduler,
+  type Scheduler,
+  type SchedulerOptions,
+} from '../../../../../src/engine/child/decode/scheduler.ts';
 import { GREEDY } from '../../../../fixtures/engine/demo-engine.ts';
 
 const VOCABULARY = 16;
@@ -19,7 +23,12 @@ interface Entry {
 /** A model that writes (sum of all tokens before) mod 16, and a memory that checks it is used rightly. */
 function fakeContext(
   cells = Infinity,
-): DecodeContext & { readonly steps: Entry[][]; aborted: number; onDecode: (step: Entry[]) => void; decode: () => Promise<number> } {
+): DecodeContext & {
+  readonly steps: Entry[][];
+  aborted: number;
+  onDecode: (step: Entry[]) => void;
+  decode: () => Promise<number>;
+} {
   const memory = new Map<number, number[]>();
   const sequence = (id: number): number[] => {
     const found = memory.get(id) ?? [];
@@ -50,7 +59,8 @@ function fakeContext(
       outputs.clear();
       batch.forEach((entry, index) => {
         const tokens = sequence(entry.sequence);
-        if (entry.position !== tokens.length) throw new Error(`position ${entry.position} after ${tokens.length}`);
+        if (entry.position !== tokens.length)
+          throw new Error(`position ${entry.position} after ${tokens.length}`);
         tokens.push(entry.token);
         if (!entry.output) return;
         const logits = new Float32Array(VOCABULARY);
@@ -150,11 +160,14 @@ function expected(prompt: readonly number[], count: number): number[] {
 describe('batching', () => {
   test('all live sequences decode in one batch, one token each', async () => {
     const { ask, context } = start();
-    const results = await Promise.all([0, 1, 2, 3].map((id) => ask({ id, scope: `s${id}`, prompt: [id + 1, 2, 3], maxTokens: 10 })));
+    const results = await Promise.all(
+      [0, 1, 2, 3].map((id) => ask({ id, scope: `s${id}`, prompt: [id + 1, 2, 3], maxTokens: 10 })),
+    );
     results.forEach((tokens, id) => expect(tokens[0]).toEqual(expected([id + 1, 2, 3], 10)));
     // One step reads all four prompts and gives each its first token, nine more write the rest.
     expect(context.steps).toHaveLength(10);
-    for (const step of context.steps.slice(1)) expect(step.map((entry) => entry.sequence).toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3]);
+    for (const step of context.steps.slice(1))
+      expect(step.map((entry) => entry.sequence).toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3]);
   });
 
   test('a long prompt is read in chunks while others go on writing in every step', async () => {
@@ -164,11 +177,18 @@ describe('batching', () => {
     const first = ask({
       id: 1,
       maxTokens: 40,
-      emit: (event) => void (event.type === 'delta' && late === undefined && (late = ask({ id: 2, scope: 'b', prompt, maxTokens: 3 }))),
+      emit: (event) =>
+        void (
+          event.type === 'delta' &&
+          late === undefined &&
+          (late = ask({ id: 2, scope: 'b', prompt, maxTokens: 3 }))
+        ),
     });
     expect(await first).toEqual([expected([1, 2, 3], 40)]);
     expect(await late).toEqual([expected(prompt, 3)]);
-    const reading = context.steps.filter((step) => step.some((entry) => entry.sequence === 1) && step.length > 2);
+    const reading = context.steps.filter(
+      (step) => step.some((entry) => entry.sequence === 1) && step.length > 2,
+    );
     expect(reading.length).toBe(13);
     for (const step of reading) {
       expect(step.filter((entry) => entry.sequence === 0)).toHaveLength(1);
@@ -191,7 +211,8 @@ describe('batching', () => {
       maxTokens: 12,
       emit: (event) => {
         if (event.type === 'delta' && late.length === 0)
-          for (const id of [2, 3, 4]) late.push(ask({ id, scope: `s${id}`, prompt: Array.from({ length }, () => id), maxTokens: 1 }));
+          for (const id of [2, 3, 4])
+            late.push(ask({ id, scope: `s${id}`, prompt: Array.from({ length }, () => id), maxTokens: 1 }));
       },
     });
     expect(await first).toEqual([expected([1, 2, 3], 12)]);
@@ -219,7 +240,9 @@ describe('batching', () => {
     context.onDecode = (step) => {
       clock += step.length === 1 ? 1 : together;
     };
-    const results = await Promise.all([0, 1].map((id) => ask({ id, scope: `s${id}`, prompt: [id + 1, 2], maxTokens: 200 })));
+    const results = await Promise.all(
+      [0, 1].map((id) => ask({ id, scope: `s${id}`, prompt: [id + 1, 2], maxTokens: 200 })),
+    );
     results.forEach((tokens, id) => expect(tokens[0]).toEqual(expected([id + 1, 2], 200)));
     const late = context.steps.slice(-100);
     const single = late.filter((step) => step.length === 1);
@@ -247,7 +270,10 @@ describe('queue', () => {
   test('scopes are served in turn: one with many requests does not hold up the other', async () => {
     const { ask, events } = start({ slots: 1 });
     const many = Array.from({ length: 6 }, (_, i) => ask({ id: i, scope: 'greedy', maxTokens: 2 }));
-    const few = [ask({ id: 100, scope: 'modest', maxTokens: 2 }), ask({ id: 101, scope: 'modest', maxTokens: 2 })];
+    const few = [
+      ask({ id: 100, scope: 'modest', maxTokens: 2 }),
+      ask({ id: 101, scope: 'modest', maxTokens: 2 }),
+    ];
     await Promise.all([...many, ...few]);
     const order = events.filter(([, event]) => event.type === 'start').map(([id]) => id);
     expect(order.indexOf(100)).toBeLessThanOrEqual(1);
@@ -286,7 +312,9 @@ describe('cancel and pause', () => {
       },
     });
     expect(await ask({ id: 2, scope: 'b', prompt: [5], maxTokens: 3 })).toEqual([expected([5], 3)]);
-    const first = context.steps.findIndex((step, i) => i >= cancelledAt && step.some((entry) => entry.token === 5 && entry.position === 0));
+    const first = context.steps.findIndex(
+      (step, i) => i >= cancelledAt && step.some((entry) => entry.token === 5 && entry.position === 0),
+    );
     expect(first - cancelledAt).toBeLessThanOrEqual(2);
     expect(scheduler.stats().active).toBe(0);
   });
@@ -332,30 +360,33 @@ describe('cancel and pause', () => {
   test.each([
     ['slots', 2, Infinity],
     ['memory', 4, 40],
-  ])('readers who are behind on all %s hold up nobody, and go on where they were', async (_, slots, cells) => {
-    const { ask, scheduler } = start({ slots }, cells);
-    const seen = [0, 0];
-    const behind = [0, 1].map((id) =>
-      ask({
-        id,
-        scope: `behind ${id}`,
-        prompt: [id + 1, 2, 3],
-        maxTokens: 25,
-        emit: (event) => {
-          if (event.type === 'delta' && (seen[id] = (seen[id] ?? 0) + 1) === 15) scheduler.pause(id);
-        },
-      }),
-    );
-    const others = [5, 6, 7].map((id) => ask({ id, scope: 'b', prompt: [id, id], maxTokens: 30 }));
-    expect(await Promise.all(others)).toEqual([5, 6, 7].map((id) => [expected([id, id], 30)]));
-    expect(seen).toEqual([15, 15]);
-    // One is cancelled in the queue, the other goes on.
-    scheduler.cancel(1);
-    scheduler.resume(0);
-    expect(await behind[0]).toEqual([expected([1, 2, 3], 25)]);
-    expect(await ask({ id: 9, prompt: [9], maxTokens: 3 })).toEqual([expected([9], 3)]);
-    expect(scheduler.stats()).toMatchObject({ queued: 0, active: 0 });
-  });
+  ])(
+    'readers who are behind on all %s hold up nobody, and go on where they were',
+    async (_, slots, cells) => {
+      const { ask, scheduler } = start({ slots }, cells);
+      const seen = [0, 0];
+      const behind = [0, 1].map((id) =>
+        ask({
+          id,
+          scope: `behind ${id}`,
+          prompt: [id + 1, 2, 3],
+          maxTokens: 25,
+          emit: (event) => {
+            if (event.type === 'delta' && (seen[id] = (seen[id] ?? 0) + 1) === 15) scheduler.pause(id);
+          },
+        }),
+      );
+      const others = [5, 6, 7].map((id) => ask({ id, scope: 'b', prompt: [id, id], maxTokens: 30 }));
+      expect(await Promise.all(others)).toEqual([5, 6, 7].map((id) => [expected([id, id], 30)]));
+      expect(seen).toEqual([15, 15]);
+      // One is cancelled in the queue, the other goes on.
+      scheduler.cancel(1);
+      scheduler.resume(0);
+      expect(await behind[0]).toEqual([expected([1, 2, 3], 25)]);
+      expect(await ask({ id: 9, prompt: [9], maxTokens: 3 })).toEqual([expected([9], 3)]);
+      expect(scheduler.stats()).toMatchObject({ queued: 0, active: 0 });
+    },
+  );
 
   test('a paused request is skipped, keeps its place and goes on where it was', async () => {
     const { ask, context, scheduler } = start();
@@ -378,12 +409,21 @@ describe('cancel and pause', () => {
 
 describe('a choice that can go no further', () => {
   /** The grammar wants token 3 next, and the sampler may not give it. */
-  const stuck = (freed: () => void, after: number, isEnd: (token: number) => boolean = () => false): Partial<Job> => ({
+  const stuck = (
+    freed: () => void,
+    after: number,
+    isEnd: (token: number) => boolean = () => false,
+  ): Partial<Job> => ({
     choice: () => {
       let picked = 0;
       return {
         sampler: { pick: () => ((picked += 1) > after ? -1 : 1), accept: () => undefined },
-        constraint: { active: true, filter: () => (tokens) => tokens.map((token) => token === 3), accept: () => undefined, free: freed },
+        constraint: {
+          active: true,
+          filter: () => (tokens) => tokens.map((token) => token === 3),
+          accept: () => undefined,
+          free: freed,
+        },
         stop: [],
         logprobs: undefined,
         piece: () => new Uint8Array([65]),
@@ -419,10 +459,16 @@ describe('a choice that can go no further', () => {
     expect(await failed).toMatchObject({ status: 400, code: 'invalid_value', param: 'logit_bias' });
     expect(await neighbour).toEqual([expected([4], 20)]);
     expect(await ask({ id: 3, prompt: [9], maxTokens: 3 })).toEqual([expected([9], 3)]);
-    expect([order.at(0), order.at(-1), order.filter((each) => each === 'fail').length]).toEqual(['start', 'fail', 1]);
+    expect([order.at(0), order.at(-1), order.filter((each) => each === 'fail').length]).toEqual([
+      'start',
+      'fail',
+      1,
+    ]);
     expect(order).not.toContain('finish');
     expect(freed).toBeGreaterThanOrEqual(1);
-    expect(events.filter(([id, event]) => id === 2 && event.type === 'delta').length).toBeGreaterThanOrEqual(after);
+    expect(events.filter(([id, event]) => id === 2 && event.type === 'delta').length).toBeGreaterThanOrEqual(
+      after,
+    );
     expect(scheduler.stats()).toMatchObject({ queued: 0, active: 0 });
   });
 
@@ -447,7 +493,9 @@ describe('memory', () => {
     await ask({ id: 1, scope: 'a', prompt });
     await ask({ id: 2, scope: 'b', prompt });
     await ask({ id: 3, scope: 'a', prompt: [...prompt.slice(0, 12), 9, 9] });
-    const cached = events.flatMap(([id, event]) => (event.type === 'start' ? [[id, event.cachedTokens]] : []));
+    const cached = events.flatMap(([id, event]) =>
+      event.type === 'start' ? [[id, event.cachedTokens]] : [],
+    );
     expect(cached).toEqual([
       [1, 0],
       [2, 0],
@@ -459,7 +507,9 @@ describe('memory', () => {
     const { ask, scheduler } = start({ slots: 4 }, 70);
     await ask({ id: 0, scope: 'old', prompt: Array.from({ length: 20 }, () => 3), maxTokens: 1 });
     const prompts = [1, 2, 3, 4].map((id) => Array.from({ length: 15 }, (_, i) => (i * id) % 11));
-    const results = await Promise.all(prompts.map((prompt, id) => ask({ id: id + 1, scope: `s${id}`, prompt, maxTokens: 25 })));
+    const results = await Promise.all(
+      prompts.map((prompt, id) => ask({ id: id + 1, scope: `s${id}`, prompt, maxTokens: 25 })),
+    );
     results.forEach((tokens, i) => expect(tokens).toEqual([expected(prompts[i] ?? [], 25)]));
     expect(scheduler.stats()).toMatchObject({ queued: 0, active: 0 });
   });

@@ -9,7 +9,13 @@ import { describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../../../../scripts/demo-model/main.ts';
 import { decodeThreads, pollLevel } from '../../../../../src/engine/child/llama/cores.ts';
 import { createContext } from '../../../../../src/engine/child/llama/context.ts';
-import { assertDefaults, assertVersion, libcSymbol, LlamaLibraryError, loadLlama } from '../../../../../src/engine/child/llama/library.ts';
+import {
+  assertDefaults,
+  assertVersion,
+  libcSymbol,
+  LlamaLibraryError,
+  loadLlama,
+} from '../../../../../src/engine/child/llama/library.ts';
 import { loadModel, openModelFile } from '../../../../../src/engine/child/llama/model.ts';
 import { argmax } from '../../../../../src/engine/child/decode/sampler.ts';
 import { tokensOf } from '../../../../fixtures/engine/demo-engine.ts';
@@ -100,10 +106,14 @@ test('greedy tokens are those of node-llama-cpp on the same file', async () => {
     index = context.add(token, prompt.length + i, 0, true);
   }
   // In a process of its own, ended by signal: two natives in one process do not always end together.
-  const { stdout } = await promisify(execFile)(process.execPath, [oracle, path, JSON.stringify(prompt), String(ours.length)], {
-    timeout: 25_000,
-    killSignal: 'SIGKILL',
-  }).catch((error: { stdout?: string }) => ({ stdout: error.stdout ?? '' }));
+  const { stdout } = await promisify(execFile)(
+    process.execPath,
+    [oracle, path, JSON.stringify(prompt), String(ours.length)],
+    {
+      timeout: 25_000,
+      killSignal: 'SIGKILL',
+    },
+  ).catch((error: { stdout?: string }) => ({ stdout: error.stdout ?? '' }));
   const theirs: unknown = JSON.parse(stdout);
   expect(ours).toEqual(theirs);
 });
@@ -111,7 +121,8 @@ test('greedy tokens are those of node-llama-cpp on the same file', async () => {
 /** A /sys and a cgroup with these sibling lists and this quota. */
 function files(cores: readonly string[], quota: string, allowed?: string) {
   return (path: string) => {
-    if (path === '/proc/self/status' && allowed !== undefined) return `Name:\tnode\nCpus_allowed_list:\t${allowed}\nx`;
+    if (path === '/proc/self/status' && allowed !== undefined)
+      return `Name:\tnode\nCpus_allowed_list:\t${allowed}\nx`;
     const cpu = /cpu(\d+)\/topology/.exec(path)?.[1];
     const siblings = cpu === undefined ? undefined : cores[Number(cpu)];
     if (siblings !== undefined) return siblings;
@@ -131,10 +142,13 @@ test.each([
   ['0-1,4-5', 2],
   ['0,2,4', 3],
   ['7', 1],
-])('threads: of a machine of four cores with two threads each, processors %s are %i cores', (allowed, expected) => {
-  const siblings = ['0-1', '0-1', '2-3', '2-3', '4-5', '4-5', '6-7', '6-7'];
-  expect(decodeThreads(1e9, files(siblings, 'max 100000', allowed))).toBe(expected);
-});
+])(
+  'threads: of a machine of four cores with two threads each, processors %s are %i cores',
+  (allowed, expected) => {
+    const siblings = ['0-1', '0-1', '2-3', '2-3', '4-5', '4-5', '6-7', '6-7'];
+    expect(decodeThreads(1e9, files(siblings, 'max 100000', allowed))).toBe(expected);
+  },
+);
 
 test('idle workers spin only where a core is to spare', () => {
   expect([pollLevel(2, 2), pollLevel(1, 2), pollLevel(8, 16)]).toEqual([0, 1, 1]);

@@ -13,14 +13,19 @@ import { openDemo, workerEntry } from '../../../../fixtures/engine/demo-engine.t
 
 describe('cutting', () => {
   test('pieces are the text, have no run of over 8 000 characters, and whole characters', () => {
-    const part = tuple(constantFrom('a', ' ', '=', '\n', '語', '。', '😀', 'x y'), integer({ min: 1, max: 20_000 }));
+    const part = tuple(
+      constantFrom('a', ' ', '=', '\n', '語', '。', '😀', 'x y'),
+      integer({ min: 1, max: 20_000 }),
+    );
     assert(
       property(array(part, { maxLength: 6 }), (parts) => {
         const text = parts.map(([unit, count]) => unit.repeat(count)).join('');
         const pieces = cutRuns(text);
         expect(pieces.join('')).toBe(text);
         for (const piece of pieces) {
-          expect(Math.max(...piece.split(/(?<=[ \n])(?=[^ \n])|(?<=[^ \n])(?=[ \n])/).map((run) => run.length))).toBeLessThanOrEqual(8000);
+          expect(
+            Math.max(...piece.split(/(?<=[ \n])(?=[^ \n])|(?<=[^ \n])(?=[ \n])/).map((run) => run.length)),
+          ).toBeLessThanOrEqual(8000);
           expect(/\p{Surrogate}/u.test(piece)).toBe(false);
         }
       }),
@@ -48,12 +53,18 @@ describe('a model', () => {
     bytes.write('poro-chat', at);
     const path = join(folder, 'recursing.gguf');
     writeFileSync(path, bytes);
-    const engine = await openEngine({ workerEntry })({ path, contextLength: 2048 }, new AbortController().signal);
+    const engine = await openEngine({ workerEntry })(
+      { path, contextLength: 2048 },
+      new AbortController().signal,
+    );
     try {
       for (const unit of ['a', '=', ' ', 'é', '語']) {
-        const tokens = await engine.tokenize({ text: unit.repeat(20_000), addSpecial: true }).catch((error: unknown) => error);
+        const tokens = await engine
+          .tokenize({ text: unit.repeat(20_000), addSpecial: true })
+          .catch((error: unknown) => error);
         // Too long for this model, or tokens; the engine lives.
-        if (Array.isArray(tokens)) expect(await engine.detokenize(tokens.slice(0, 100) as number[])).not.toBe('');
+        if (Array.isArray(tokens))
+          expect(await engine.detokenize(tokens.slice(0, 100) as number[])).not.toBe('');
         else expect(tokens).toMatchObject({ code: 'context_length_exceeded' });
         expect(
           await engine.tokenize({ text: unit.repeat(7999) }).then(
@@ -92,7 +103,10 @@ describe('a model', () => {
   test('made to write gives one vector per text when it is served as an embedding model', async () => {
     const engine = await openDemo('demo-context', { type: 'embedding', contextLength: 512 });
     try {
-      const { vectors } = await engine.embed(['The enclave', 'The enclave', 'Another text'], new AbortController().signal);
+      const { vectors } = await engine.embed(
+        ['The enclave', 'The enclave', 'Another text'],
+        new AbortController().signal,
+      );
       expect(vectors).toHaveLength(3);
       expect(vectors[0]).toEqual(vectors[1]);
       expect(vectors[0]).not.toEqual(vectors[2]);

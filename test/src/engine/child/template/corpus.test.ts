@@ -12,7 +12,9 @@ import type { ChatMessage, ToolSpec } from '../../../../../src/engine/seam/engin
 import { createChatTemplate, type ChatTemplate } from '../../../../../src/engine/child/template/template.ts';
 import { createToolReader, type ToolEvent } from '../../../../../src/api/chat/tools.ts';
 
-const bundle = fileURLToPath(new URL('../../../../../node_modules/node-llama-cpp/llama/gitRelease.bundle', import.meta.url));
+const bundle = fileURLToPath(
+  new URL('../../../../../node_modules/node-llama-cpp/llama/gitRelease.bundle', import.meta.url),
+);
 const clone = mkdtempSync(join(tmpdir(), 'assay-templates-'));
 afterAll(() => rmSync(clone, { recursive: true, force: true }));
 
@@ -27,24 +29,35 @@ const files = ((): ReadonlyMap<string, string> => {
   }
   const folder = join(clone, 'models', 'templates');
   const names = readdirSync(folder).filter((name) => name.endsWith('.jinja'));
-  return new Map(names.map((name) => [name.replace(/\.jinja$/, ''), readFileSync(join(folder, name), 'utf8')]));
+  return new Map(
+    names.map((name) => [name.replace(/\.jinja$/, ''), readFileSync(join(folder, name), 'utf8')]),
+  );
 })();
 
 const FIRST = 1_200_000;
-const MARKS = /<\|[^|>]{1,40}\|>|<｜[^｜>]{1,40}｜>|\[\/?[A-Z_]{3,20}\]|<\/?s>|<(?:start|end)_of_turn>|<bos>|<eos>/g;
+const MARKS =
+  /<\|[^|>]{1,40}\|>|<｜[^｜>]{1,40}｜>|\[\/?[A-Z_]{3,20}\]|<\/?s>|<(?:start|end)_of_turn>|<bos>|<eos>/g;
 
 /** A model whose control tokens are what in the template looks like one; characters are the other tokens. */
 function load(source: string): { template: ChatTemplate; show: (tokens: readonly number[]) => string } {
   const texts = [...new Set(['<s>', '</s>', ...(source.match(MARKS) ?? [])])];
   const template = createChatTemplate(source, {
-    specials: texts.map((text, i) => ({ token: FIRST + i, text, control: true, lstrip: false, rstrip: false })),
+    specials: texts.map((text, i) => ({
+      token: FIRST + i,
+      text,
+      control: true,
+      lstrip: false,
+      rstrip: false,
+    })),
     bos: FIRST,
     eos: FIRST + 1,
     addBos: false,
     tokenize: (text) => Array.from(text, (c) => c.codePointAt(0) ?? 0),
   });
   const show = (tokens: readonly number[]): string =>
-    tokens.map((token) => (token >= FIRST ? (texts[token - FIRST] ?? '') : String.fromCodePoint(token))).join('');
+    tokens
+      .map((token) => (token >= FIRST ? (texts[token - FIRST] ?? '') : String.fromCodePoint(token)))
+      .join('');
   return { template, show };
 }
 
@@ -52,7 +65,11 @@ const TOOLS: ToolSpec[] = [
   {
     name: 'get_weather',
     description: 'Weatherword',
-    parameters: { type: 'object', properties: { city: { type: 'string', description: 'City' } }, required: ['city'] },
+    parameters: {
+      type: 'object',
+      properties: { city: { type: 'string', description: 'City' } },
+      required: ['city'],
+    },
   },
 ];
 function user(content: string): ChatMessage {
@@ -62,7 +79,9 @@ const CALL = { id: 'call00001', name: 'get_weather', arguments: '{"city":"BERLIN
 const CALLED: ChatMessage = { role: 'assistant', content: '', toolCalls: [CALL] };
 const RESULT: ChatMessage = { role: 'tool', content: 'RESULT21', toolCallId: CALL.id };
 
-const conversations: Readonly<Record<string, readonly [messages: ChatMessage[], tools: ToolSpec[], holds: string[]]>> = {
+const conversations: Readonly<
+  Record<string, readonly [messages: ChatMessage[], tools: ToolSpec[], holds: string[]]>
+> = {
   'a question': [[user('UUU')], [], ['UUU']],
   'a system message': [[{ role: 'system', content: 'SSS' }, user('UUU')], [], ['SSS', 'UUU']],
   'a system message in the middle': [
@@ -72,7 +91,11 @@ const conversations: Readonly<Record<string, readonly [messages: ChatMessage[], 
   ],
   turns: [[user('UUU'), { role: 'assistant', content: 'AAA' }, user('QQQ')], [], ['UUU', 'AAA', 'QQQ']],
   tools: [[user('UUU')], TOOLS, ['UUU', 'get_weather', 'Weatherword']],
-  'a call and its result': [[user('UUU'), CALLED, RESULT], TOOLS, ['UUU', 'Weatherword', 'BERLIN', 'RESULT21']],
+  'a call and its result': [
+    [user('UUU'), CALLED, RESULT],
+    TOOLS,
+    ['UUU', 'Weatherword', 'BERLIN', 'RESULT21'],
+  ],
   'a call in the past': [
     [user('UUU'), CALLED, RESULT, { role: 'assistant', content: 'AAA' }, user('QQQ')],
     TOOLS,
@@ -80,7 +103,12 @@ const conversations: Readonly<Record<string, readonly [messages: ChatMessage[], 
   ],
   'a call without tools': [[user('UUU'), CALLED, RESULT], [], ['UUU', 'BERLIN', 'RESULT21']],
   'no sense': [
-    [user('UUU'), { ...CALLED, toolCalls: [{ ...CALL, arguments: 'oops' }] }, { ...RESULT, toolCallId: 'zz' }, user('QQQ')],
+    [
+      user('UUU'),
+      { ...CALLED, toolCalls: [{ ...CALL, arguments: 'oops' }] },
+      { ...RESULT, toolCallId: 'zz' },
+      user('QQQ'),
+    ],
     TOOLS,
     ['UUU', 'oops', 'RESULT21', 'QQQ'],
   ],
@@ -99,7 +127,8 @@ function readCalls(template: ChatTemplate, text: string): { name: string; argume
   return calls;
 }
 
-if (files.size === 0) console.warn('template corpus: no git bundle of the llama.cpp sources here; its templates are not tested');
+if (files.size === 0)
+  console.warn('template corpus: no git bundle of the llama.cpp sources here; its templates are not tested');
 
 describe.skipIf(files.size === 0)('templates of published models', () => {
   test('are there', () => {
@@ -119,7 +148,9 @@ describe.skipIf(files.size === 0)('templates of published models', () => {
       // From the question on: the example of a call in the instructions is not one.
       const said = text.slice(text.lastIndexOf('UUU'));
       const calls = readCalls(template, said).filter(({ arguments: args }) => args.includes('BERLIN'));
-      expect(calls.map(({ name, arguments: args }) => [name, JSON.parse(args) as unknown])).toEqual([['get_weather', { city: 'BERLIN' }]]);
+      expect(calls.map(({ name, arguments: args }) => [name, JSON.parse(args) as unknown])).toEqual([
+        ['get_weather', { city: 'BERLIN' }],
+      ]);
     });
   });
 
@@ -136,7 +167,8 @@ describe.skipIf(files.size === 0)('templates of published models', () => {
       'Mistral-Small-3.2-24B-Instruct-2506': 'generic',
       'google-gemma-2-2b-it': 'generic',
     };
-    for (const [name, kind] of Object.entries(expected)) if (kinds.has(name)) expect([name, kinds.get(name)]).toEqual([name, kind]);
+    for (const [name, kind] of Object.entries(expected))
+      if (kinds.has(name)) expect([name, kinds.get(name)]).toEqual([name, kind]);
     expect([...kinds.values()].filter((kind) => kind !== 'generic').length).toBeGreaterThan(10);
   });
 });
