@@ -1,0 +1,169 @@
+// The dialect of the house, over every source: scripts/dialect.ts has the rules, CONTRIBUTING.md explains them. Lists of exceptions and
+// counts of words only shrink: a file that is mended leaves the list, a number that fell is written down.
+
+import { describe, expect, test } from 'vitest';
+import { FOLDERS, problemsOf, riddlesOf, RIDDLES } from '../../scripts/dialect.ts';
+import { sourcesBelow } from '../../scripts/closures.ts';
+
+const files = FOLDERS.flatMap((folder) => sourcesBelow(folder));
+
+/** Rule and file, with the reason. */
+const EXCEPTIONS: ReadonlySet<string> = new Set<string>([
+  'constant-name test/attestation/tdx/vectors.test.ts',
+  'file-length attestation/appraise/policy.ts',
+  'file-length attestation/simulated/amd.ts',
+  'file-length attestation/tdx/chain.ts',
+  'file-length attestation/tdx/tcb-rules.ts',
+  'file-length attestation/tdx/verify.ts',
+  'file-length src/audit/log.ts',
+  'file-length src/config/read.ts',
+  'file-length src/config/schema.ts',
+  'file-length src/engine/child/decode/scheduler.ts',
+  'file-length src/engine/child/llama/library.ts',
+  'file-length src/engine/child/template/metered-run.ts',
+  'file-length src/engine/child/template/template.ts',
+  'file-length src/engine/child/worker.ts',
+  'file-length src/engine/open.ts',
+  'file-length src/grammar/compile.ts',
+  'file-length src/grammar/pattern.ts',
+  'file-length src/http/server.ts',
+  'file-length src/models/lifecycle.ts',
+  'file-length src/models/service.ts',
+  'file-length test/attestation/adversary.test.ts',
+  'file-length test/attestation/appraise/appraise.test.ts',
+  'file-length test/attestation/browser.test.ts',
+  'file-length test/attestation/node/endorsements/endorsements.test.ts',
+  'file-length test/attestation/node/fetch-refusals.test.ts',
+  'file-length test/attestation/node/fetch.test.ts',
+  'file-length test/attestation/node/proxy.test.ts',
+  'file-length test/attestation/snp/rules.test.ts',
+  'file-length test/attestation/tdx/parsers.test.ts',
+  'file-length test/attestation/tdx/rules.test.ts',
+  'file-length test/attestation/tdx/tcb.test.ts',
+  'file-length test/attestation/tdx/vectors.test.ts',
+  'file-length test/attestation/x509/certificate.test.ts',
+  'file-length test/e2e/canary.test.ts',
+  'file-length test/fixtures/e2e/soak.ts',
+  'file-length test/image/boot.test.ts',
+  'file-length test/src/api/chat/parameters.test.ts',
+  'file-length test/src/api/real-engines.test.ts',
+  'file-length test/src/attester/endorsements.test.ts',
+  'file-length test/src/audit/write.test.ts',
+  'file-length test/src/cli/main.test.ts',
+  'file-length test/src/config/read.test.ts',
+  'file-length test/src/engine/child/decode/scheduler.test.ts',
+  'file-length test/src/engine/child/template/template.test.ts',
+  'file-length test/src/engine/engine.test.ts',
+  'file-length test/src/grammar/compile.test.ts',
+  'file-length test/src/http/json.test.ts',
+  'file-length test/src/http/open-requests.test.ts',
+  'file-length test/src/http/server.test.ts',
+  'file-length test/src/http/sse.test.ts',
+  'file-length test/src/models/gguf/read.test.ts',
+  'file-length test/src/models/lifecycle.test.ts',
+  'file-length test/src/models/pull/pull.test.ts',
+  'file-length test/src/models/service.test.ts',
+  'file-length test/src/models/store/store.test.ts',
+  'header scripts/demo-model/chat.ts',
+  'header scripts/demo-model/rerank.ts',
+  'header src/attester/endorsements.ts',
+  'header src/audit/log.ts',
+  'header src/audit/write.ts',
+  'header src/engine/child/confine.ts',
+  'header src/engine/child/decode/scheduler.ts',
+  'header src/engine/child/llama/thread-count.ts',
+  'header src/engine/child/template/template.ts',
+  'header src/grammar/compile.ts',
+  'header src/grammar/pattern.ts',
+]);
+
+/** At most so many in all comments. */
+const RIDDLE_LIMITS: Readonly<Record<string, number>> = {
+  'who, whoever': 76,
+  'nobody, nothing': 265,
+  'for ever': 4,
+  'begins with what': 201,
+};
+
+describe('dialect', () => {
+  test('every source is in the dialect', () => {
+    const problems = files
+      .flatMap((file) => problemsOf(file))
+      .filter(({ rule, file }) => !EXCEPTIONS.has(`${rule} ${file}`))
+      .map(({ file, line, rule, message }) => `${file}:${line} ${rule}: ${message}`);
+    expect(problems).toEqual([]);
+  });
+
+  test('no exception that is not needed', () => {
+    const needed = new Set(files.flatMap((file) => problemsOf(file).map(({ rule }) => `${rule} ${file}`)));
+    expect([...EXCEPTIONS].filter((each) => !needed.has(each))).toEqual([]);
+  });
+
+  test.each(Object.keys(RIDDLES))('comments with "%s" only become fewer', (name) => {
+    const count = files.reduce((sum, file) => sum + (riddlesOf(file)[name] ?? 0), 0);
+    expect(count).toBeLessThanOrEqual(RIDDLE_LIMITS[name] ?? 0);
+  });
+});
+
+describe('the rules', () => {
+  const header = '// What this is.\n\n';
+  const rules = (text: string): readonly string[] =>
+    problemsOf('src/base/x.ts', text).map(({ rule }) => rule);
+
+  test.each<[string, string, readonly string[]]>([
+    [
+      'a file in order',
+      `${header}import { a } from 'node:fs';\nimport b from 'b';\n\nexport function c(): void {\n  a(b);\n}\n`,
+      [],
+    ],
+    ['no header', "import { a } from 'node:fs';\n\na();\n", ['header']],
+    ['no blank line after the header', '// x\nexport function a(): void {}\n', ['header']],
+    ['a header of nine lines', `${'// x\n'.repeat(9)}\nexport function a(): void {}\n`, ['header']],
+    [
+      'a header of 101 words',
+      `// ${'x '.repeat(51)}\n// ${'x '.repeat(50)}\n\nexport function a(): void {}\n`,
+      ['header'],
+    ],
+    [
+      'imports out of order',
+      `${header}import b from './b.ts';\nimport a from 'a';\n\na(b);\n`,
+      ['import-order'],
+    ],
+    ['no blank line after imports', `${header}import a from 'a';\na();\n`, ['import-order']],
+    ['an arrow at the top', `${header}export const a = (): number => 1;\n`, ['top-level-function']],
+    ['an arrow of a declared type', `${header}export const a: () => number = () => 1;\n`, []],
+    [
+      'a constant in camelCase',
+      `${header}const limit = 5;\nconst names = new Set(['a']);\n`,
+      ['constant-name', 'constant-name'],
+    ],
+    ['constants', `${header}const LIMIT = 5;\nconst shape = object({ a: text() });\n`, []],
+    [
+      'an optional without undefined',
+      `${header}export interface A {\n  readonly a?: string;\n}\n`,
+      ['optional'],
+    ],
+    [
+      'an optional with undefined',
+      `${header}export interface A {\n  readonly a?: string | undefined;\n}\n`,
+      [],
+    ],
+    ['401 lines', `${header}${'\n'.repeat(399)}`, ['file-length']],
+  ])('%s', (_what, text, expected) => {
+    expect(rules(text)).toEqual(expected);
+  });
+
+  test('words that read twice are counted in comments alone', () => {
+    expect(
+      riddlesOf(
+        'src/base/x.ts',
+        "// Who reads, reads nothing for ever.\nconst a = 'who nobody';\n// What is read.\n",
+      ),
+    ).toEqual({
+      'who, whoever': 1,
+      'nobody, nothing': 1,
+      'for ever': 1,
+      'begins with what': 1,
+    });
+  });
+});
