@@ -2,18 +2,16 @@
 // `new OpenAI({ baseURL, apiKey, fetch })` or anything else that takes a fetch.
 // Refused before a byte leaves: plain http, redirects to another origin, requests naming a model that is not attested.
 
-import { randomBytes } from 'node:crypto';
 import {
   Dispatcher,
   fetch as undiciFetch,
   FormData as UndiciFormData,
   type RequestInit as UndiciInit,
 } from 'undici';
-import type { AttestationResult, VerifyOptions } from '../appraise/appraise.ts';
+import type { AttestationResult } from '../appraise/appraise.ts';
 import { AttestationError, refused } from '../transcript/errors.ts';
 import { parseJson } from '../encoding/json.ts';
-import { type AppraisalPolicy, type Policy, parsePolicy } from '../appraise/policy.ts';
-import { createKeyCache } from '../x509/signature.ts';
+import { type Policy, parsePolicy } from '../appraise/policy.ts';
 import { AttestedPool, poolOptions, type AttestedFetchOptions } from './pool.ts';
 
 export interface AttestedFetch {

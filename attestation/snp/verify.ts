@@ -6,20 +6,19 @@
 import { toHex } from '../encoding/bytes.ts';
 import { Transcript } from '../transcript/checks.ts';
 import { malformed, unsupported } from '../transcript/errors.ts';
-import type { RollbackMemory } from '../transcript/rollback-memory.ts';
 import { createKeyCache, verifyEcdsaRaw, verifySignedBy, type KeyCache } from '../x509/signature.ts';
-import { parseCertificate, parseCrl, type Certificate, type RevocationList } from '../x509/certificate.ts';
+import { parseCertificate, parseCrl, type Certificate } from '../x509/certificate.ts';
 import { snpClaims, type SnpClaims } from './claims.ts';
 import { checkChain } from './chain.ts';
 import { checkCrl } from './crl.ts';
 import { checkGuest } from './guest.ts';
 import { checkPlatform } from './platform.ts';
-import { decideSnpPolicy, type DecidedSnpPolicy, type SnpPolicy } from './policy.ts';
+import { decideSnpPolicy, type SnpPolicy } from './policy.ts';
 import { parseReport, reportSignature, signedBytes, type SnpReport } from './report.ts';
 import { checkReportForm } from './form.ts';
 import type { Product } from './tcb.ts';
 import { productOfCpuid } from './tcb.ts';
-import { caRole, parseVek, readVekExtensions, type Vek, type VekExtensions } from './vek.ts';
+import { caRole, parseVek, readVekExtensions, type Vek } from './vek.ts';
 import type { SnpEvidence, SnpContext, SnpSubject } from './subject.ts';
 
 export interface SnpVerification {

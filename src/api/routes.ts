@@ -1,8 +1,6 @@
 // Every route of the server, in the order of docs/api.md.
 
-import type { ServerConfig } from '../http/deps.ts';
 import type { Route, RouteContext } from '../http/route.ts';
-import type { ServerMetrics } from '../http/metrics/server.ts';
 import { attestation } from './attestation.ts';
 import { chat } from './chat/route.ts';
 import { completions } from './completions/route.ts';

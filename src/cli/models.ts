@@ -212,11 +212,9 @@ function table(
 /** Server texts may hold anything; control characters do not reach the terminal. */
 function text(row: unknown, key: string): string {
   const value = (row as Record<string, unknown> | null)?.[key];
+  const text = typeof value === 'string' || typeof value === 'number' ? String(value) : '';
   // eslint-disable-next-line no-control-regex
-  return (typeof value === 'string' || typeof value === 'number' ? String(value) : '').replaceAll(
-    /[\u0000-\u001f\u007f-\u009f]/g,
-    '?',
-  );
+  return text.replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, '?');
 }
 
 export function bytes(count: number): string {

@@ -54,7 +54,7 @@ export function createOpenRequests<T>(): OpenRequests<T> {
     const connection: Connection<T> = { open: new Map(), last: false };
     connections.set(socket, connection);
     socket.once('close', () => {
-      for (const response of [...connection.open.keys()]) closed(response, socket);
+      for (const response of Array.from(connection.open.keys())) closed(response, socket);
     });
     return connection;
   };
@@ -77,7 +77,7 @@ export function createOpenRequests<T>(): OpenRequests<T> {
         all.delete(response);
         connection.open.delete(response);
         end(complete);
-        if (all.size === 0) for (const wake of [...waiting]) wake();
+        if (all.size === 0) for (const wake of Array.from(waiting)) wake();
       });
       // So many answers wait that Node has stopped reading, and would not see the client leave. A reader who is slow, whom it
       // waits for as well, shows himself gone by what is written to him.

@@ -8,7 +8,7 @@
 import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
 import { parseKeepAlive } from './keep-alive.ts';
-import type { ModelDefaults, RegisteredModel } from './model.ts';
+import type { RegisteredModel } from './model.ts';
 import type { ModelStatus, Lease, AcquireOptions } from './seam.ts';
 
 /** What a loaded model must be able to do; inference's Engine does. */

@@ -15,7 +15,6 @@ import type {
   ModelFile,
   ModelSummary,
   RegistryEntry,
-  FileIdentity,
 } from './model.ts';
 
 export interface Registry {

@@ -13,24 +13,24 @@ interface Ceiling {
 }
 
 const CEILINGS: Readonly<Record<string, Ceiling>> = {
-  'root part': { entry: PROCESSES.rootPart, files: 3, lines: 416, without: /^(?!src\/attestd\/)/ },
+  'root part': { entry: PROCESSES.rootPart, files: 3, lines: 450, without: /^(?!src\/attestd\/)/ },
   'engine child': {
     entry: PROCESSES.engineChild,
     files: 40,
-    lines: 4880,
+    lines: 5550,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(errors|json-scan)\.ts$)/,
   },
-  server: { entry: PROCESSES.server, files: 230, lines: 30_639, without: /^src\/engine\/child\// },
+  server: { entry: PROCESSES.server, files: 230, lines: 34_500, without: /^src\/engine\/child\// },
   client: {
     entry: PROCESSES.client,
     files: 70,
-    lines: 10_560,
+    lines: 12_500,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   browser: {
     entry: PROCESSES.browser,
     files: 70,
-    lines: 10_000,
+    lines: 10_700,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
 };

@@ -8,7 +8,7 @@ import { Agent, type Dispatcher, EnvHttpProxyAgent } from 'undici';
 import type { EndorsementRequest, EndorsementSource } from '../../appraise/appraise.ts';
 import type { SnpEndorsements, TdxEndorsements } from '../../protocol/document.ts';
 import { AttestationError } from '../../transcript/errors.ts';
-import { createHttpClient, unavailable, type GetAnswer, type GetRequest, type HttpClient } from './http.ts';
+import { createHttpClient, unavailable, type GetAnswer, type HttpClient } from './http.ts';
 import { folderStore, memoryStore, type EndorsementStore, type StoredItem } from './store.ts';
 import type { ProxySettings } from './environment.ts';
 import { AMD_KDS_URL, obtainAmd } from './kds.ts';

@@ -101,7 +101,7 @@ async function closeEarly(
 /** What every test here comes down to. */
 async function expectNothingLeft(ids: readonly string[]): Promise<void> {
   expect(api.records.map(({ requestId }) => requestId).toSorted()).toEqual([...ids].toSorted());
-  const logged = api.logged.filter(({ msg }) => msg === 'request').map(({ requestId }) => requestId);
+  const logged = api.logged.filter(({ msg }) => msg === 'request').map(({ requestId }) => String(requestId));
   expect(logged.toSorted()).toEqual([...ids].toSorted());
   expect(await gauge()).toBe(1);
   await api.models.idle();
@@ -210,8 +210,8 @@ describe('requests that wait for the socket end with it', () => {
     await start({ config: { ...CONFIG, limits: { ...DEFAULT_CONFIG.limits, maxConcurrentRequests: 12 } } });
     const model = { method: 'POST', path: '/v1/completions', body: { model: 'slow', prompt: 'x' } };
     const ids = await closeEarly([
-      ...Array<Sent>(9).fill({ ...model, key: 'alice' }),
-      ...Array<Sent>(5).fill(model),
+      ...Array.from({ length: 9 }, (): Sent => ({ ...model, key: 'alice' })),
+      ...Array.from({ length: 5 }, (): Sent => model),
     ]);
     expect(api.records.filter(({ status }) => status === 429).map(({ key }) => key)).toEqual([
       'alice',
@@ -222,7 +222,7 @@ describe('requests that wait for the socket end with it', () => {
     ]);
     await expectNothingLeft(ids);
     // Places of the key and of the server are given back: as many again.
-    await closeEarly(Array<Sent>(7).fill({ ...model, key: 'alice' }));
+    await closeEarly(Array.from({ length: 7 }, (): Sent => ({ ...model, key: 'alice' })));
     expect(api.records.filter(({ status }) => status === 429)).toHaveLength(5);
   });
 
@@ -238,7 +238,7 @@ describe('requests that wait for the socket end with it', () => {
 
   test('work for one is ended, whether it had begun or waited', async () => {
     await start({ engines: { slow: { slots: 2, prefill: (signal) => untilAborted(signal) } } });
-    await closeEarly(Array<Sent>(3).fill(HELD));
+    await closeEarly(Array.from({ length: 3 }, (): Sent => HELD));
     await api.models.idle();
     const engine = api.models.engines.get('slow') as ApiServer['engine'];
     expect(engine.aborted.toSorted()).toEqual(['prefill', 'prefill', 'queued', 'queued']);
