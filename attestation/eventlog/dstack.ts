@@ -44,9 +44,7 @@ export async function runtimeDigest(type: number, name: string, payload: Uint8Ar
 }
 
 /** Replays the log; `contradicted` lists runtime events whose logged digest is not that of their content. */
-export async function replayRuntimeLog(
-  events: readonly RuntimeEvent[],
-): Promise<{
+export async function replayRuntimeLog(events: readonly RuntimeEvent[]): Promise<{
   readonly registers: readonly Uint8Array[];
   readonly contradicted: readonly RuntimeEvent[];
   readonly hashed: number;

@@ -60,14 +60,12 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   });
   const text = await greeting(server, config);
   // Whoever waits for this line must get it whatever the level is.
-  log
-    .child({}, { level: 'info' })
-    .info({
-      msg: 'listening',
-      url: server.url,
-      tee: server.tee?.source.teeType ?? null,
-      models: server.models.list().length,
-    });
+  log.child({}, { level: 'info' }).info({
+    msg: 'listening',
+    url: server.url,
+    tee: server.tee?.source.teeType ?? null,
+    models: server.models.list().length,
+  });
   process.stdout.write(text);
   return untilStopped(server, log, failure.reported);
 }

@@ -21,9 +21,7 @@ interface Entry {
 }
 
 /** A model that writes (sum of all tokens before) mod 16, and a memory that checks it is used rightly. */
-function fakeContext(
-  cells = Infinity,
-): DecodeContext & {
+function fakeContext(cells = Infinity): DecodeContext & {
   readonly steps: Entry[][];
   aborted: number;
   onDecode: (step: Entry[]) => void;
