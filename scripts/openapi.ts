@@ -159,7 +159,7 @@ function fillIn(document: string): string {
 }
 
 const wanted: [string, string][] = [
-  ['docs/openapi.json', await format(JSON.stringify(openApi()), { parser: 'json', printWidth: 140 })],
+  ['docs/openapi.json', await format(JSON.stringify(openApi()), { parser: 'json', printWidth: 110 })],
   ['docs/api.md', fillIn(readFileSync(at('docs/api.md'), 'utf8'))],
 ];
 for (const [path, content] of wanted) {
