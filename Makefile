@@ -2,19 +2,33 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install build models run demo test check types lint format drift fuzz e2e bench bench-load soak bench-engine bench-verify image image-lock image-test measure reproduce pack clean
+.PHONY: help install build models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-verify image image-lock image-test measure reproduce pack clean
 
 NODE ?= node
 TSX := $(NODE) --import tsx
 LISTEN ?= 127.0.0.1:8443
 INSTALLED := node_modules/.package-lock.json
+TESTS_INSTALLED := test/node_modules/.package-lock.json
+TOOLS_INSTALLED := scripts/node_modules/.package-lock.json
+TOOLS := scripts/node_modules/.bin
+NPM_CI := npm ci --ignore-scripts --no-audit --no-fund
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(INSTALLED): package-lock.json package.json attestation/package.json
 	@$(NODE) -e 'const [a, b] = process.versions.node.split(".").map(Number); if (a < 20 || (a === 20 && b < 19)) { console.error("Assay needs Node >= 20.19, this is " + process.versions.node); process.exit(1); }'
-	npm ci --ignore-scripts --no-audit --no-fund
+	$(NPM_CI)
+	@touch $@
+
+# What only the tests need, without llama.cpp's builds for graphics cards: other clients, and the oracle.
+$(TESTS_INSTALLED): test/package-lock.json test/package.json $(INSTALLED)
+	cd test && $(NPM_CI) --omit=optional --legacy-peer-deps --workspaces=false
+	@touch $@
+
+# What only `make check` needs.
+$(TOOLS_INSTALLED): scripts/package-lock.json scripts/package.json $(INSTALLED)
+	cd scripts && $(NPM_CI) --workspaces=false
 	@touch $@
 
 install: $(INSTALLED) ## npm ci --ignore-scripts, when the lock changed
@@ -37,48 +51,52 @@ test: types models optional ## everything that must hold; what CI runs
 # A browser and the inputs of the image are large and not needed by most: only CI fetches them. Tests say when they are missing.
 optional: build
 ifeq ($(CI),true)
+	@cd test/browser && $(NPM_CI) --workspaces=false >/dev/null 2>&1 || echo '! the browser driver cannot be installed: the browser tests are skipped'
 	@command -v chromium >/dev/null || { apt-get -qq update && apt-get -qq install -y chromium; } >/dev/null 2>&1 || echo '! chromium cannot be installed: the browser tests are skipped'
 	@$(NODE) dist/image/inputs.js || echo '! the inputs of the image cannot be fetched: the boot tests are skipped'
 endif
 
-check: types lint format drift ## types, lint, format, floors, unused code, drift
+check: types lint format drift tree ## types, lint, format, floors, unused code, drift
 
-types: build ## the tests and scripts, too
+types: build $(TESTS_INSTALLED) ## the tests and scripts, too
 	@$(NODE) node_modules/typescript/bin/tsc -b
 
-lint: $(INSTALLED)
-	@node_modules/.bin/oxlint --type-aware --deny-warnings
-	@node_modules/.bin/knip
+lint: types $(TOOLS_INSTALLED)
+	@OXLINT_TSGOLINT_PATH=$(CURDIR)/$(TOOLS)/tsgolint $(TOOLS)/oxlint --type-aware --deny-warnings
+	@$(TOOLS)/knip
 
-format: $(INSTALLED)
-	@node_modules/.bin/prettier --check .
+format: $(TOOLS_INSTALLED)
+	@$(TOOLS)/prettier --check .
+
+tree: build $(TESTS_INSTALLED)
+	@$(NODE) node_modules/vitest/vitest.mjs run test/tree
 
 drift: build ## regenerate generated files and compare
 	@$(TSX) scripts/drift.ts
 
-fuzz: models ## the property tests, a hundred times longer
+fuzz: models $(TESTS_INSTALLED) ## the property tests, a hundred times longer
 	@ASSAY_FUZZ=100 $(NODE) node_modules/vitest/vitest.mjs run test/attestation test/src -t 'property'
 
-e2e: models ## only the end-to-end tests
+e2e: models $(TESTS_INSTALLED) ## only the end-to-end tests
 	@$(NODE) node_modules/vitest/vitest.mjs run test/e2e
 
-soak: models ## ten minutes of random clients and faults; SECONDS=600
+soak: models $(TESTS_INSTALLED) ## ten minutes of random clients and faults; SECONDS=600
 	@$(TSX) scripts/soak.ts --seconds $(or $(SECONDS),600)
 
-bench: models ## measure; prints tables, asserts nothing
+bench: models $(TESTS_INSTALLED) ## measure; prints tables, asserts nothing
 	@$(TSX) scripts/bench.ts
 	@$(TSX) scripts/bench-attester.ts
 	@$(TSX) scripts/bench-model.ts
 	@$(TSX) scripts/bench-cold.ts
 	@$(TSX) scripts/bench-tenants.ts
 
-bench-engine: models ## engine against LLAMA_SERVER=/path/to/llama-server, when given
+bench-engine: models $(TESTS_INSTALLED) ## engine against LLAMA_SERVER=/path/to/llama-server, when given
 	@$(TSX) scripts/bench-engine.ts
 
 bench-verify: build ## one SNP and one TDX verification beside the bare signature checks
 	@$(TSX) scripts/bench-verify.ts
 
-bench-load: models ## goodput and refusals at one and two times the load
+bench-load: models $(TESTS_INSTALLED) ## goodput and refusals at one and two times the load
 	@$(TSX) scripts/bench-load.ts
 
 image-inputs: build ## fetch what image/inputs.lock.json lists into .cache/inputs
@@ -96,7 +114,7 @@ image-model: build ## pack MODEL=weights.gguf as a model disk
 image-reference: build ## write image/reference-values.json from NAME=out/manifest.json …
 	@$(NODE) dist/image/reference.js $(MANIFESTS)
 
-image-test: models ## boot the image under software emulation (needs make image-inputs)
+image-test: models $(TESTS_INSTALLED) ## boot the image under software emulation (needs make image-inputs)
 	@ASSAY_IMAGE_TEST=1 $(NODE) node_modules/vitest/vitest.mjs run test/image
 
 measure: build ## recompute everything out/manifest.json states

@@ -7,10 +7,10 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { build, type BuildOptions, type Metafile } from 'esbuild';
-import { chromium, type BrowserContext, type Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { toBase64 } from '../../attestation/encoding/bytes.ts';
 import { runEvidence, type EvidenceResult } from '../../attestation/appraise/evidence-contract.ts';
@@ -27,9 +27,34 @@ import {
 } from '../fixtures/attestation/tdx-vectors.ts';
 
 const CHROMIUM = process.env['ASSAY_CHROMIUM'] ?? '/usr/bin/chromium';
-const haveChromium = existsSync(CHROMIUM);
+/** What these tests use of playwright-core, which is installed where Chromium is (`make optional` with CI=true). */
+interface Page {
+  on(event: 'pageerror', listener: (error: Error) => void): void;
+  goto(url: string): Promise<unknown>;
+  evaluate<T, A>(run: (argument: A) => T | Promise<T>, argument?: A): Promise<T>;
+}
+
+interface BrowserContext {
+  pages(): readonly Page[];
+  newPage(): Promise<Page>;
+  close(): Promise<void>;
+}
+
+interface Playwright {
+  readonly chromium: {
+    launchPersistentContext(
+      folder: string,
+      options: Readonly<Record<string, unknown>>,
+    ): Promise<BrowserContext>;
+  };
+}
+
+const driver = fileURLToPath(new URL('../browser/node_modules/playwright-core', import.meta.url));
+const haveChromium = existsSync(CHROMIUM) && existsSync(driver);
 if (!haveChromium)
-  console.warn(`\n! ${CHROMIUM} is not here: the core is bundled and measured, but not run in a browser\n`);
+  console.warn(
+    `\n! ${existsSync(CHROMIUM) ? driver : CHROMIUM} is not here: the core is bundled and measured, but not run in a browser\n`,
+  );
 
 const entry = fileURLToPath(new URL('../../attestation/index.ts', import.meta.url));
 const GOAL_GZIP_BYTES = 100_000;
@@ -387,6 +412,7 @@ describe.skipIf(!haveChromium)('in headless Chromium', () => {
       server.listen(0, '127.0.0.1', resolve);
     });
     profile = await mkdtemp(join(tmpdir(), 'assay-chromium-'));
+    const { chromium } = createRequire(import.meta.url)(driver) as Playwright;
     context = await chromium.launchPersistentContext(profile, {
       executablePath: CHROMIUM,
       headless: true,

@@ -13,7 +13,7 @@ import { createChatTemplate, type ChatTemplate } from '../../../../../src/engine
 import { createToolReader, type ToolEvent } from '../../../../../src/api/chat/tools.ts';
 
 const bundle = fileURLToPath(
-  new URL('../../../../../node_modules/node-llama-cpp/llama/gitRelease.bundle', import.meta.url),
+  new URL('../../../../node_modules/node-llama-cpp/llama/gitRelease.bundle', import.meta.url),
 );
 const clone = mkdtempSync(join(tmpdir(), 'assay-templates-'));
 afterAll(() => rmSync(clone, { recursive: true, force: true }));
