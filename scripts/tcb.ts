@@ -40,13 +40,22 @@ function resolve(name: string, from: string): string | undefined {
   }
 }
 
+/** Optional parts that are in no package we publish: an accelerator of cbor-x with an install script, which we do not load. */
+export const LEFT_OUT: ReadonlySet<string> = new Set(['cbor-extract']);
+
+/** Builds for one platform, which npm fetches by exact version. */
+export function isNative(key: string): boolean {
+  return /node_modules\/@(node-llama-cpp|koromix)\//.test(key);
+}
+
 /** Lock keys of everything reachable from the production dependencies of the package at `root`. */
-function closure(root: string): string[] {
+export function closure(root: string): string[] {
   const seen = new Set<string>();
   const queue = [root];
   for (let at = queue.pop(); at !== undefined; at = queue.pop()) {
     const entry = lock[at];
     for (const name of Object.keys({ ...entry?.dependencies, ...entry?.optionalDependencies })) {
+      if (LEFT_OUT.has(name)) continue;
       const key = resolve(name, at);
       if (key === undefined || seen.has(key) || lock[key]?.link) continue;
       // Of a set of per-platform binaries only what the image carries counts; the others never load there.
