@@ -4,7 +4,14 @@ import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
 const top = fileURLToPath(new URL('..', import.meta.url));
-const GENERATORS = ['scripts/tcb.ts', 'scripts/formats.ts', 'scripts/openapi.ts', 'scripts/configuration.ts'];
+const GENERATORS = [
+  'scripts/tcb.ts',
+  'scripts/formats.ts',
+  'scripts/openapi.ts',
+  'scripts/configuration.ts',
+  'scripts/reading-paths.ts',
+  'scripts/reference.ts',
+];
 
 let failed = 0;
 for (const generator of GENERATORS) {

@@ -1,0 +1,170 @@
+// Writes docs/reference/: the API of @assay/attestation, an entry a page, from the declarations the compiler emits. An export without a
+// comment is an error. `npx tsx scripts/reference.ts [--check]` after `make build`; `--check` compares.
+
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join, posix } from 'node:path';
+import { parseSync, type Comment, type Statement } from 'oxc-parser';
+import { TOP } from './closures.ts';
+
+const ENTRIES = [
+  ['@assay/attestation', 'index', 'The verifier; browser-safe.'],
+  [
+    '@assay/attestation/node',
+    'node/index',
+    'The client for Node: a fetch over attested TLS, a local proxy, endorsements.',
+  ],
+  ['@assay/attestation/launch', 'launch/index', 'Launch measurements, recomputed from what is launched.'],
+  ['@assay/attestation/simulated', 'simulated/hierarchy', 'Fake vendors for tests and demos.'],
+] as const;
+
+const DIST = join(TOP, 'attestation/dist');
+
+interface Declaration {
+  readonly name: string;
+  readonly kind: 'function' | 'class' | 'interface' | 'type' | 'constant';
+  readonly signature: string;
+  /** Text of its TSDoc, without stars; null where there is none. */
+  readonly doc: string | null;
+}
+
+const KINDS: Readonly<Record<string, Declaration['kind']>> = {
+  TSDeclareFunction: 'function',
+  FunctionDeclaration: 'function',
+  ClassDeclaration: 'class',
+  TSInterfaceDeclaration: 'interface',
+  TSTypeAliasDeclaration: 'type',
+  VariableDeclaration: 'constant',
+};
+
+/** All declarations of a module by name, and where the names it re-exports come from. */
+interface Module {
+  readonly declared: ReadonlyMap<string, Declaration>;
+  readonly from: ReadonlyMap<string, { readonly module: string; readonly name: string }>;
+}
+
+const modules = new Map<string, Module>();
+
+function moduleOf(path: string): Module {
+  const known = modules.get(path);
+  if (known !== undefined) return known;
+  const text = readFileSync(join(DIST, `${path}.d.ts`), 'utf8');
+  const { program, comments, module } = parseSync(`${path}.d.ts`, text);
+  const declared = new Map<string, Declaration>();
+  for (const statement of program.body) {
+    for (const each of declarationsOf(statement as Statement, text, comments)) declared.set(each.name, each);
+  }
+  const from = new Map<string, { readonly module: string; readonly name: string }>();
+  const resolved = (specifier: string): string =>
+    posix.join(posix.dirname(path), specifier.replace(/\.(ts|js)$/, ''));
+  for (const { entries } of module.staticExports) {
+    for (const { moduleRequest, exportName, importName } of entries) {
+      if (!moduleRequest) continue;
+      if (importName.kind === 'AllButDefault') {
+        const all = resolved(moduleRequest.value);
+        for (const name of namesOf(all)) from.set(name, { module: all, name });
+        continue;
+      }
+      if (exportName.name === null || importName.name === null) continue;
+      from.set(exportName.name, { module: resolved(moduleRequest.value), name: importName.name });
+    }
+  }
+  const made = { declared, from };
+  modules.set(path, made);
+  return made;
+}
+
+function declarationsOf(
+  statement: Statement,
+  text: string,
+  comments: readonly Comment[],
+): readonly Declaration[] {
+  const node = statement.type === 'ExportNamedDeclaration' ? statement.declaration : statement;
+  const kind = node === null ? undefined : KINDS[node.type];
+  if (node === null || kind === undefined) return [];
+  const doc = docBefore(statement.start, text, comments);
+  const signature = text
+    .slice(node.start, node.end)
+    .replace(/^(export )?declare /, '')
+    .trim();
+  if (node.type === 'VariableDeclaration') {
+    return node.declarations.flatMap(({ id }) =>
+      id.type === 'Identifier' ? [{ name: id.name, kind, signature, doc }] : [],
+    );
+  }
+  const id = 'id' in node ? node.id : null;
+  return id !== null && 'name' in id ? [{ name: String(id.name), kind, signature, doc }] : [];
+}
+
+function docBefore(start: number, text: string, comments: readonly Comment[]): string | null {
+  const comment = comments.findLast(
+    (each) => each.type === 'Block' && each.end <= start && text.slice(each.end, start).trim() === '',
+  );
+  if (comment === undefined || !comment.value.startsWith('*')) return null;
+  return comment.value
+    .slice(1)
+    .split('\n')
+    .map((line) => line.replace(/^\s*\* ?/, ''))
+    .join('\n')
+    .trim();
+}
+
+function find(module: string, name: string): Declaration {
+  const { declared, from } = moduleOf(module);
+  const here = declared.get(name);
+  if (here !== undefined) return here;
+  const there = from.get(name);
+  if (there === undefined) throw new Error(`${module} has no ${name}`);
+  return find(there.module, there.name);
+}
+
+function namesOf(module: string): readonly string[] {
+  const { declared, from } = moduleOf(module);
+  const text = readFileSync(join(DIST, `${module}.d.ts`), 'utf8');
+  const own = [...declared.keys()].filter((name) =>
+    new RegExp(`^export [^\\n]*\\b${name}\\b`, 'm').test(text),
+  );
+  return [...new Set([...own, ...from.keys()])].toSorted((a, b) => a.localeCompare(b, 'en'));
+}
+
+/** TSDoc as Markdown: tags become paragraphs, an example a block. */
+function markdown(doc: string): string {
+  return doc
+    .replaceAll(/\{@link ([^}\s]+)[^}]*\}/g, '`$1`')
+    .replaceAll(/^@throws\s+/gm, '**Throws** ')
+    .replaceAll(/^@returns\s+/gm, '**Returns** ')
+    .replaceAll(/^@param (\w+)\s*-?\s*/gm, '* `$1` — ')
+    .replaceAll(/^@example\s*/gm, '**Example**\n\n');
+}
+
+function page(entry: string, module: string, about: string, missing: string[]): string {
+  const parts = [
+    `# ${entry}`,
+    `${about} Generated by \`scripts/reference.ts\` from the emitted declarations; \`make drift\` fails when it is stale.`,
+  ];
+  for (const name of namesOf(module)) {
+    const { kind, signature, doc } = find(module, name);
+    if (doc === null) missing.push(`${entry}: ${name} has no comment`);
+    parts.push(
+      `## ${name}`,
+      `*${kind}*`,
+      `\`\`\`ts\n${signature}\n\`\`\``,
+      ...(doc === null ? [] : [markdown(doc)]),
+    );
+  }
+  return `${parts.join('\n\n')}\n`;
+}
+
+const missing: string[] = [];
+for (const [entry, module, about] of ENTRIES) {
+  const path = join(TOP, 'docs/reference', `${entry.split('/').slice(1).join('-')}.md`);
+  const text = page(entry, module, about, missing);
+  if (!process.argv.includes('--check')) {
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, text);
+  } else if (!existsSync(path) || readFileSync(path, 'utf8') !== text) {
+    console.error(`${path.slice(TOP.length)} is stale: run \`npx tsx scripts/reference.ts\``);
+    process.exitCode = 1;
+  }
+}
+for (const each of missing) console.error(each);
+if (missing.length > 0) process.exitCode = 1;
