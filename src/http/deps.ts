@@ -56,6 +56,10 @@ export interface ServerConfig {
     /** Attestations are counted apart from the other requests. */
     readonly maxConcurrentAttestations: number;
     readonly maxConcurrentAttestationsPerPeer: number;
+    /** Requests that may wait for one model to load. */
+    readonly maxWaitingPerModel: number;
+    /** Requests that may wait for a slot of one model. */
+    readonly maxQueuePerModel: number;
   };
   readonly timeouts: {
     readonly headersMs: number;
@@ -111,6 +115,8 @@ export const DEFAULT_CONFIG: ServerConfig = {
     maxConcurrentRequests: 512,
     maxConcurrentAttestations: 1024,
     maxConcurrentAttestationsPerPeer: 64,
+    maxWaitingPerModel: 256,
+    maxQueuePerModel: 256,
   },
   timeouts: {
     headersMs: 10_000,

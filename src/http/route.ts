@@ -4,6 +4,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Engine } from '../engine/seam/engine.ts';
 import type { Shape } from '../base/shape.ts';
 import type { Access } from './admission/auth.ts';
+import type { ModelPermits } from './admission/model-permits.ts';
 import type { Exchange } from './exchange.ts';
 import type { Proven } from './connection-pins.ts';
 import type { ServerDeps, ServerConfig } from './deps.ts';
@@ -24,6 +25,8 @@ export interface Call<B = unknown, Q = unknown> {
   readonly reply: FastifyReply;
   /** What evidence the connections were given. */
   readonly proven: Proven;
+  /** The caller's share of a model. */
+  readonly modelPermits: ModelPermits;
   /** Tells /metrics of a loaded engine. */
   watchEngine(modelId: string, engine: Engine): void;
 }

@@ -26,7 +26,8 @@ import {
 } from './listener.ts';
 import { CONNECTION_ENDING, createOpenRequests, PIPELINED } from './open-requests.ts';
 import { createProven, STALE } from './connection-pins.ts';
-import { attestationsFull, createPlaces, serverFull } from './admission/permits.ts';
+import { ModelPermits } from './admission/model-permits.ts';
+import { attestationsFull, createPermits, serverFull, shareOf } from './admission/permits.ts';
 import { createServerMetrics } from './metrics/server.ts';
 import type { Call, Route, RouteContext } from './route.ts';
 
@@ -68,10 +69,21 @@ export async function createServer(
   const started = deps.now();
   const auth = createAuth(config, randomBytes(32));
   const limiter = createLimiter(deps.now);
-  const work = createPlaces({ inAll: config.limits.maxConcurrentRequests, perPeer: 0, full: serverFull });
-  const attestations = createPlaces({
+  // On loopback without keys every caller is the user of this machine: there is nobody to keep room for.
+  const shared = config.auth.keys.length > 0 || !isLoopback(config.host);
+  const work = createPermits({
+    inAll: config.limits.maxConcurrentRequests,
+    perCaller: shared ? shareOf(config.limits.maxConcurrentRequests) : 0,
+    full: serverFull,
+  });
+  const modelPermits = new ModelPermits({
+    shared,
+    maxWaiting: config.limits.maxWaitingPerModel,
+    maxQueue: config.limits.maxQueuePerModel,
+  });
+  const attestations = createPermits({
     inAll: config.limits.maxConcurrentAttestations,
-    perPeer: config.limits.maxConcurrentAttestationsPerPeer,
+    perCaller: config.limits.maxConcurrentAttestationsPerPeer,
     full: attestationsFull,
   });
   const bodies = createBodyBudget(config.limits.maxBodyBytesInFlight, config.limits.maxBodyBytes);
@@ -168,7 +180,10 @@ export async function createServer(
         );
       }
       if (route.limited === true) {
-        exchange.leave = (route.apart === true ? attestations : work).enter(peerOf(request.ip));
+        exchange.leave =
+          route.apart === true
+            ? attestations.enter(peerOf(request.ip))
+            : work.enter(exchange.principal.bucket);
         try {
           exchange.admission = limiter.admit(exchange.principal);
         } catch (error) {
@@ -330,6 +345,7 @@ export async function createServer(
   registerAll(app, routes({ config, metrics, startedAt: started, isDraining: () => drain.on }), {
     deps,
     proven,
+    modelPermits,
     watchEngine: metrics.watch,
   });
 
@@ -406,7 +422,7 @@ declare module 'fastify' {
 
 const METHODS = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const;
 
-type Shared = Pick<Call, 'deps' | 'proven' | 'watchEngine'>;
+type Shared = Pick<Call, 'deps' | 'proven' | 'modelPermits' | 'watchEngine'>;
 
 function registerAll(app: FastifyInstance, routes: readonly Route[], shared: Shared): void {
   const served = new Map<string, string[]>();
