@@ -63,3 +63,16 @@ export class ConfigError extends Error {
     this.key = key;
   }
 }
+
+/** 429: something bounded is full. The same request can succeed a moment later. */
+export function overloaded(
+  code: 'server_overloaded' | 'engine_overloaded' | 'attestation_rate_limited',
+  message: string,
+  retryAfterSeconds = 1,
+): ApiError {
+  return new ApiError(429, code, message, { retryAfterSeconds });
+}
+
+export function shuttingDown(): ApiError {
+  return new ApiError(503, 'server_shutting_down', 'the server is shutting down', { retryAfterSeconds: 5 });
+}

@@ -9,13 +9,18 @@ import {
   type RequestListener,
   type Server,
 } from 'node:http';
-import { createServer as createHttps, type Server as SecureServer } from 'node:https';
+import {
+  createServer as createHttps,
+  type Server as SecureServer,
+  type ServerOptions as SecureOptions,
+} from 'node:https';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { ApiError } from '../base/errors.ts';
 import { peerOf } from './address.ts';
 import type { ServerDeps } from './deps.ts';
 import { rawErrorResponse } from './errors.ts';
+import { refusePlainHttp } from './scheme.ts';
 
 export function freshRequestId(): string {
   return `req_${randomUUID().replaceAll('-', '')}`;
@@ -43,7 +48,12 @@ export interface Listener {
 export function createListener(
   deps: Pick<ServerDeps, 'config' | 'tls'>,
   handler: RequestListener,
-  told: { readonly onResumption: () => void; readonly isAnswering: (socket: Socket) => boolean },
+  told: {
+    readonly onResumption: () => void;
+    /** What never became a request was answered here. */
+    readonly onBroken: () => void;
+    readonly isAnswering: (socket: Socket) => boolean;
+  },
 ): Listener {
   const { timeouts, limits } = deps.config;
   const options = {
@@ -61,7 +71,7 @@ export function createListener(
   const server =
     deps.tls === null
       ? createHttp(options, handler)
-      : createHttps({ ...options, ...tlsOptions(deps.tls) }, handler);
+      : createSecure({ ...options, ...tlsOptions(deps.tls) }, handler, told.onBroken);
   server.maxConnections = limits.maxConnections;
   server.maxHeadersCount = 100;
   const connections = new Set<Socket>();
@@ -91,6 +101,15 @@ export function createListener(
       for (const socket of connections) socket.destroy();
     },
   };
+}
+
+function createSecure(options: SecureOptions, handler: RequestListener, onBroken: () => void): SecureServer {
+  const server = createHttps(options, handler);
+  refusePlainHttp(server, () => {
+    onBroken();
+    return freshRequestId();
+  });
+  return server;
 }
 
 /** An Expect that is not the one Node meets by itself, by its own reading of it. */

@@ -1,7 +1,7 @@
 // The HTTP server's part of the configuration.
 
 import { readFileSync } from 'node:fs';
-import { isIPv4 } from 'node:net';
+import { isLoopback } from '../http/address.ts';
 import { shareOf } from '../http/admission/permits.ts';
 import type { ServerConfig } from '../http/deps.ts';
 import { apiKeys, defaultLimits, type Config } from '../config/read.ts';
@@ -77,11 +77,6 @@ export function openFileLimit(read: () => string = () => readFileSync('/proc/sel
   } catch {
     return Number.POSITIVE_INFINITY;
   }
-}
-
-/** Of an address to listen on. */
-export function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'));
 }
 
 /** `host:port` or `[v6]:port`, already of that form. */

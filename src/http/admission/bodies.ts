@@ -1,13 +1,15 @@
-// Memory for request bodies: how many bytes of them the server holds at once, whoever sends them. A body is counted from the
-// moment its header announces it, or as it comes when it is chunked (RFC 9112 §7.1), until its request is over: what was
-// parsed out of it lives as long, and where that is larger (many small values) it is what counts. Beyond the budget, or for one caller beyond half of it: 429 server_overloaded.
+// Memory for request bodies: how many bytes of them the server holds at once. A body counts from the moment its header
+// announces it, or as it comes when it is chunked (RFC 9112 §7.1), until its request is over: what was parsed out of it lives
+// as long, and where that is larger (many small values) it is what counts. Beyond the budget, or for one caller beyond half
+// of it: 429 server_overloaded.
 
 import type { IncomingMessage } from 'node:http';
 import { type Readable, Transform } from 'node:stream';
-import { ApiError } from '../../base/errors.ts';
+import { overloaded, type ApiError } from '../../base/errors.ts';
 import { toApiError } from '../errors.ts';
 import { openJsonScan, type JsonScan } from '../../base/json-scan.ts';
 import { parseJson } from '../json.ts';
+import { shareOf } from './permits.ts';
 
 /** What one request holds. */
 export interface HeldBody {
@@ -29,7 +31,7 @@ export interface BodyBudget {
 export function createBodyBudget(maxBytes: number, maxBodyBytes: number): BodyBudget {
   const total = Math.max(maxBytes, maxBodyBytes);
   // So that one tenant cannot keep the others out with bodies it announces and never sends.
-  const share = Math.max(maxBodyBytes, Math.floor(total / 2));
+  const share = Math.max(maxBodyBytes, shareOf(total));
   const callers = new Map<string, number>();
   let held = 0;
 
@@ -40,8 +42,8 @@ export function createBodyBudget(maxBytes: number, maxBodyBytes: number): BodyBu
       let over = false;
       const take = (bytes: number, alone: boolean): void => {
         const ofCaller = callers.get(caller) ?? 0;
-        const full = held + bytes > total || ofCaller + bytes > share;
-        if (over || (full && !alone)) throw overloaded();
+        const tooMuch = held + bytes > total || ofCaller + bytes > share;
+        if (over || (tooMuch && !alone)) throw full();
         callers.set(caller, ofCaller + bytes);
         held += bytes;
         mine += bytes;
@@ -65,13 +67,13 @@ export function createBodyBudget(maxBytes: number, maxBodyBytes: number): BodyBu
 /** Bodies that are longer are scanned while they arrive, a piece in each turn of the loop. */
 const SCANNED_AT_ONCE = 64 * 1024;
 
-/** The body as it comes; a long one is scanned, and one of unknown length is counted. */
 /** What a request holds while its body is read; part of its exchange. */
 export interface BodyInProgress {
   held: HeldBody | null;
   scan: JsonScan | null;
 }
 
+/** The body as it comes; a long one is scanned, and one of unknown length is counted. */
 export function scannedAsItComes(
   exchange: BodyInProgress,
   body: Readable,
@@ -141,11 +143,6 @@ export function hasBody({ method, headers }: IncomingMessage): boolean {
   );
 }
 
-function overloaded(): ApiError {
-  return new ApiError(
-    429,
-    'server_overloaded',
-    'the server holds as many bytes of request bodies as it may',
-    { retryAfterSeconds: 1 },
-  );
+function full(): ApiError {
+  return overloaded('server_overloaded', 'the server holds as many bytes of request bodies as it may');
 }

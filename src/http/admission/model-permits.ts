@@ -2,7 +2,7 @@
 // half of its queue, half of the questions about tokens and vectors. The bounds themselves belong to the lifecycle and to
 // the engine; the shares stand before them, by the caller and not by its cache scope, which an anonymous caller chooses.
 
-import { ApiError } from '../../base/errors.ts';
+import { overloaded, type ApiError } from '../../base/errors.ts';
 import { CallerCounts, shareOf, type Release } from './permits.ts';
 
 export interface ModelPermitOptions {
@@ -65,10 +65,8 @@ export class ModelPermits {
 }
 
 function shareTaken(): ApiError {
-  return new ApiError(
-    429,
+  return overloaded(
     'engine_overloaded',
     'this caller has as many requests waiting for this model as it may; the rest of the queue is kept for others',
-    { retryAfterSeconds: 1 },
   );
 }

@@ -2,7 +2,7 @@
 // alone: half of it is kept for the others, as of the memory for bodies. Attestations have permits of their own: they are
 // open to everyone, so a stalled TEE full of them must not take the places of callers that have a key.
 
-import { ApiError } from '../../base/errors.ts';
+import { overloaded, type ApiError } from '../../base/errors.ts';
 
 /** Gives back what was taken. Idempotent. */
 export type Release = () => void;
@@ -65,23 +65,19 @@ export function createPermits(options: {
 }
 
 export function serverFull(whose: 'all' | 'caller'): ApiError {
-  return new ApiError(
-    429,
+  return overloaded(
     'server_overloaded',
     whose === 'caller'
       ? 'the server is answering as many requests of this caller as it may'
       : 'the server is answering as many requests as it may',
-    { retryAfterSeconds: 1 },
   );
 }
 
 export function attestationsFull(whose: 'all' | 'caller'): ApiError {
-  return new ApiError(
-    429,
+  return overloaded(
     'attestation_rate_limited',
     whose === 'caller'
       ? 'this address has as many attestations under way as it may'
       : 'too many attestations are under way',
-    { retryAfterSeconds: 1 },
   );
 }
