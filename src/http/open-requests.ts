@@ -125,7 +125,7 @@ function closed(response: ServerResponse, socket: Socket): void {
 
 export const PIPELINED = 'too_many_pipelined_requests';
 function tooMany(): ApiError {
-  return new ApiError(429, PIPELINED, `more than ${MAX_PIPELINED} requests wait on this connection`, {
+  return new ApiError(PIPELINED, `more than ${MAX_PIPELINED} requests wait on this connection`, {
     retryAfterSeconds: 1,
   });
 }
@@ -133,7 +133,7 @@ function tooMany(): ApiError {
 /** In logs and metrics only: the connection ends before it could be sent. */
 export const CONNECTION_ENDING = 'connection_ending';
 function ending(): ApiError {
-  return new ApiError(503, CONNECTION_ENDING, 'the connection ends with the answer to an earlier request', {
+  return new ApiError(CONNECTION_ENDING, 'the connection ends with the answer to an earlier request', {
     retryAfterSeconds: 1,
   });
 }

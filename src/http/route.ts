@@ -2,6 +2,7 @@
 
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Engine } from '../engine/seam/engine.ts';
+import type { ApiCode } from '../base/api-codes.ts';
 import type { Shape } from '../base/shape.ts';
 import type { Access } from './admission/auth.ts';
 import type { ModelPermits } from './admission/model-permits.ts';
@@ -42,7 +43,7 @@ interface RouteDoc {
   /** The answer is plain text. */
   readonly text?: boolean | undefined;
   /** Error codes beyond those every route can give. */
-  readonly errors?: readonly string[] | undefined;
+  readonly errors?: readonly ApiCode[] | undefined;
 }
 
 export interface Route<B = unknown, Q = unknown> extends RouteDoc {

@@ -104,7 +104,9 @@ export function createAuth(config: ServerConfig, salt: Uint8Array): Auth {
           ? keys.length > 0
           : access === 'admin' && (known || keys.some(({ key }) => key.admin));
       if (needsAdmin && !(known && principal.admin)) {
-        throw new ApiError(presented ? 403 : 401, 'admin_key_required', 'this route takes an admin key');
+        throw new ApiError('admin_key_required', 'this route takes an admin key', {
+          status: presented ? 403 : 401,
+        });
       }
     },
   };

@@ -218,8 +218,8 @@ describe('requests that wait for the socket end with it', () => {
       ...Array.from({ length: 5 }, (): Sent => model),
     ]);
     // One is held beside the nine. Half of the places are for one key, and refused requests hold theirs until they are sent.
-    const refusals = (): unknown[] =>
-      api.logged.filter(({ status }) => status === 429).map(({ code }) => code);
+    const refusals = (): string[] =>
+      api.logged.filter(({ status }) => status === 429).map(({ code }) => String(code));
     expect(refusals().toSorted()).toEqual([
       ...Array.from({ length: 2 }, () => 'rate_limit_exceeded'),
       ...Array.from({ length: 4 }, () => 'server_overloaded'),

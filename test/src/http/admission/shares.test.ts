@@ -2,7 +2,7 @@
 
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { afterEach, describe, expect, test } from 'vitest';
 import { ApiError } from '../../../../src/base/errors.ts';
 import { readConfig } from '../../../../src/config/read.ts';
@@ -58,11 +58,11 @@ async function flood(key: string, count: number, refused: number, body: object =
   const path = 'content' in body ? '/v1/tokenize' : '/v1/chat/completions';
   const codes: string[] = [];
   await new Promise<void>((resolve) => {
-    for (let i = 0; i < count; i += 1)
-      void ask(key, body, path).then((code) => {
-        codes.push(code);
-        if (codes.length === refused) resolve();
-      });
+    const one = async (): Promise<void> => {
+      codes.push(await ask(key, body, path));
+      if (codes.length === refused) resolve();
+    };
+    for (let i = 0; i < count; i += 1) void one();
   });
   return codes;
 }
@@ -169,11 +169,11 @@ describe('alice fills it, bob gets in', () => {
     await start({ maxConcurrentRequests: 4 }, { config: { auth: { ...auth, required: false } } });
     const codes: string[] = [];
     const refused = latch();
-    for (const key of ['a', 'b', 'c', 'd'])
-      void ask(key, HELD).then((code) => {
-        codes.push(code);
-        if (codes.length === 2) refused.open();
-      });
+    const one = async (key: string): Promise<void> => {
+      codes.push(await ask(key, HELD));
+      if (codes.length === 2) refused.open();
+    };
+    for (const key of ['a', 'b', 'c', 'd']) void one(key);
     await refused.opened;
     expect(codes).toEqual(repeated('server_overloaded', 2));
     expect(await ask('bob', CHAT)).toBe('served');
