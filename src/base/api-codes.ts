@@ -1,7 +1,7 @@
-// The closed list of codes an ApiError can carry: the status a code has on every path, its meaning, and who must act.
+// The closed list of codes an ApiError can carry: the status a code has on every path, its meaning, and the side that must act.
 // The table of docs/api.md is generated from it. Add a line here before using a new code; never rename a released one.
 
-/** caller: another request; wait: the same one later; operator: somebody with access to the server or the hub. */
+/** caller: another request; wait: the same one later; operator: access to the server or the hub. */
 export type Acts = 'caller' | 'wait' | 'operator';
 
 export interface ApiCodeEntry {

@@ -1,5 +1,5 @@
 // Errors of the server, split by who must act: the operator (ConfigError), the caller (ApiError).
-// Every ApiError becomes the one OpenAI envelope in http/errors; nothing else is ever written to a client.
+// Every ApiError becomes the one OpenAI envelope in http/errors; no other form of error is ever written to a client.
 // Messages name the parameter and never repeat prompts, completions, keys or file contents.
 
 import { entryOf, isApiCode, type ApiCode } from './api-codes.ts';

@@ -375,7 +375,7 @@ export function anyObject(about: string): Shape<Readonly<Record<string, unknown>
   };
 }
 
-/** Any JSON value; only for fields nobody reads. */
+/** Any JSON value; only for fields that are not read. */
 export const anything: Shape<unknown> = { schema: {}, read: (value) => value };
 
 /** A string that must be this one. */

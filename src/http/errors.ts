@@ -1,5 +1,5 @@
 // The one error envelope of the server (OpenAI API reference, "Error codes"): { error: { message, type, param, code } }.
-// Whatever is thrown becomes an ApiError here; an error that is not one becomes a 500 that says nothing of its cause.
+// Everything thrown becomes an ApiError here; an error that is not one becomes a 500 that does not tell its cause.
 
 import { ApiError } from '../base/errors.ts';
 
@@ -56,7 +56,7 @@ export function unsupportedMediaType(): ApiError {
   );
 }
 
-/** The one sentence for every path there is no route for: it repeats nothing of the caller's, and says where to go. */
+/** The one sentence for every path there is no route for: it repeats no text of the caller's, and says where to go. */
 export function unknownUrl(): ApiError {
   return new ApiError(
     404,

@@ -1,6 +1,6 @@
-// What happens to every request before its handler and after its answer, one function for each concern, in this order: begin,
-// what no route can answer, authenticate, admit, boundBody, deadline; and finish, once, when the response is over. What the
-// log says of a request is picked field by field: no URL, header, body or address.
+// Every request before its handler and after its answer, one function for each concern, in this order: begin, refuse what no
+// route can answer, authenticate, admit, boundBody, deadline; and finish, once, when the response is over. The log line of a
+// request is picked field by field: no URL, header, body or address.
 
 import type { ServerResponse } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
@@ -98,7 +98,7 @@ function refuseOnConnection(context: HookContext, request: FastifyRequest, route
   throw refusal;
 }
 
-/** What no route can answer: RFC 9112 §3.2, RFC 9110 §10.1.1. */
+/** Requests no route can answer: RFC 9112 §3.2, RFC 9110 §10.1.1. */
 function refuseHead(request: FastifyRequest): void {
   const hosts = request.raw.rawHeaders.filter((text, i) => i % 2 === 0 && text.toLowerCase() === 'host');
   if (hosts.length === 0 && request.raw.httpVersion === '1.1')

@@ -50,7 +50,7 @@ export function createListener(
   handler: RequestListener,
   told: {
     readonly onResumption: () => void;
-    /** What never became a request was answered here. */
+    /** Bytes that never became a request were answered here. */
     readonly onBroken: () => void;
     readonly isAnswering: (socket: Socket) => boolean;
   },
@@ -90,7 +90,7 @@ export function createListener(
   server.on('checkExpectation', handler);
   server.on('connect', (_request: IncomingMessage, socket: Socket) => {
     const error = new ApiError(400, 'invalid_request', 'CONNECT is not served here');
-    // Nobody reads this socket any more: not even its end.
+    // Node no longer reads this socket, so its end would not be seen.
     if (told.isAnswering(socket)) socket.destroy();
     else socket.end(rawErrorResponse(error, freshRequestId()), () => socket.destroy());
   });
@@ -147,11 +147,13 @@ export function answerBrokenRequest(
     return;
   }
   const id = freshRequestId();
-  const told =
-    error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-      ? new ApiError(408, 'request_timeout', 'the request did not arrive in time')
-      : error.code === 'HPE_HEADER_OVERFLOW'
-        ? new ApiError(431, 'headers_too_large', 'the request header is larger than 16384 bytes')
-        : new ApiError(400, 'invalid_request', 'the request is not valid HTTP/1.1');
-  socket.end(rawErrorResponse(told, id), () => socket.destroy());
+  socket.end(rawErrorResponse(brokenRequest(error.code), id), () => socket.destroy());
+}
+
+function brokenRequest(code: string | undefined): ApiError {
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT')
+    return new ApiError(408, 'request_timeout', 'the request did not arrive in time');
+  if (code === 'HPE_HEADER_OVERFLOW')
+    return new ApiError(431, 'headers_too_large', 'the request header is larger than 16384 bytes');
+  return new ApiError(400, 'invalid_request', 'the request is not valid HTTP/1.1');
 }

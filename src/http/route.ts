@@ -1,4 +1,4 @@
-// What a route is: one declaration that the server registers, checks requests against, and prints in openapi.json.
+// A route is one declaration that the server registers, checks requests against, and prints in openapi.json.
 
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Engine } from '../engine/seam/engine.ts';
@@ -24,7 +24,7 @@ export interface Call<B = unknown, Q = unknown> {
   readonly params: Readonly<Record<string, string>>;
   readonly request: FastifyRequest;
   readonly reply: FastifyReply;
-  /** What evidence the connections were given. */
+  /** The evidence each connection was given. */
   readonly proven: Proven;
   /** The caller's share of a model. */
   readonly modelPermits: ModelPermits;
@@ -69,7 +69,7 @@ export function route<B = undefined, Q = undefined>(declared: Route<B, Q>): Rout
   return declared;
 }
 
-/** What a few routes need of the server itself. */
+/** The parts of the server that a few routes need. */
 export interface RouteContext {
   readonly config: ServerConfig;
   readonly metrics: Pick<ServerMetrics, 'text'>;

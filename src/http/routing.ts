@@ -16,7 +16,7 @@ declare module 'fastify' {
   }
 }
 
-/** What every call is given beside its request. */
+/** Given to every call beside its request. */
 export type Shared = Pick<Call, 'deps' | 'proven' | 'modelPermits' | 'watchEngine'>;
 
 /** Methods that clients send; HEAD is declared by fastify with every GET. All others: `allowedMethods`. */
@@ -34,7 +34,7 @@ function allowOf(methods: readonly string[]): string {
   return methods.flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method])).join(', ');
 }
 
-/** What Allow says of a path that came with a method nobody declares (TRACE, PROPFIND …); undefined: not served at all. */
+/** The Allow of a path for methods that are not declared (TRACE, PROPFIND …); undefined: the path is not served at all. */
 export function allowedMethods(routes: readonly Route[]): (url: string) => string | undefined {
   const isPattern = (path: string): number => Number(/[:*]/.test(path));
   const served = [...methodsByPath(routes)]
@@ -91,7 +91,7 @@ async function answer(
   if (route.body !== undefined && request.body === undefined)
     throw new ApiError(400, 'invalid_json', 'the request body is empty, expected a JSON object');
   const body = route.body?.read(request.body, '');
-  // What is read and ignored is not kept while the answer is made.
+  // Fields that are read and ignored are not kept while the answer is made.
   request.body = undefined;
   const query = route.query?.read(request.query, '');
   const result = await route.handle({

@@ -112,12 +112,12 @@ export async function createServer(
   };
 }
 
-/** On loopback without keys every caller is the user of this machine: nothing is kept free for another. */
+/** On loopback without keys every caller is the user of this machine, so no share is kept free for another. */
 function isShared({ auth, host }: ServerConfig): boolean {
   return auth.keys.length > 0 || !isLoopback(host);
 }
 
-/** Who may come in, and how much they may hold. */
+/** Keys, limits and permits: which callers come in, and how much each may hold. */
 function createAdmission(
   { config, now }: Call['deps'],
   shared: boolean,

@@ -11,13 +11,13 @@ import { openJsonScan, type JsonScan } from '../../base/json-scan.ts';
 import { parseJson } from '../json.ts';
 import { shareOf } from './permits.ts';
 
-/** What one request holds. */
+/** The bytes one request holds. */
 export interface HeldBody {
   /** Takes `bytes` more; 429 server_overloaded when they are not to be had. */
   add(bytes: number): void;
   /** The same for what a body becomes, which has a bound of its own (MAX_WEIGHT): in an idle server it always fits. */
   grow(bytes: number): void;
-  /** Gives everything back. Idempotent; nothing can be taken after it. */
+  /** Gives everything back. Idempotent; no more can be taken after it. */
   release(): void;
 }
 
@@ -67,7 +67,7 @@ export function createBodyBudget(maxBytes: number, maxBodyBytes: number): BodyBu
 /** Bodies that are longer are scanned while they arrive, a piece in each turn of the loop. */
 const SCANNED_AT_ONCE = 64 * 1024;
 
-/** What a request holds while its body is read; part of its exchange. */
+/** Held while a body is read; part of its exchange. */
 export interface BodyInProgress {
   held: HeldBody | null;
   scan: JsonScan | null;
@@ -89,7 +89,7 @@ export function scannedAsItComes(
   const scanner = new Transform({
     transform(piece: Buffer, _encoding, done) {
       bytes += piece.length;
-      // The rest of what was refused is taken off the wire, so that the client reads why; nothing of it is kept.
+      // The rest of what was refused is taken off the wire, so that the client reads why; none of it is kept.
       if (refused !== null) return done(bytes > maxBytes ? refused : null);
       try {
         if (announced === undefined) held.add(piece.length);
@@ -106,10 +106,10 @@ export function scannedAsItComes(
     },
     flush: (done) => done(refused),
   });
-  // Whoever read it may have turned away before it fails.
+  // Its reader may have turned away before it fails.
   scanner.on('error', () => undefined);
   body.on('error', (error: Error) => scanner.destroy(error));
-  // The client left in the middle: node tells the request, and nobody reads the rest.
+  // The client left in the middle: node tells the request, and the rest is never read.
   body.on('close', () => {
     if (!body.readableEnded) scanner.destroy();
   });

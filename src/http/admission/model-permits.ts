@@ -1,4 +1,4 @@
-// What one caller may have of a model that all share: half of the places that wait for it to be loaded, all of its slots and
+// One caller's share of a model: half of the places that wait for it to be loaded, all of its slots and
 // half of its queue, half of the questions about tokens and vectors. The bounds themselves belong to the lifecycle and to
 // the engine; the shares stand before them, by the caller and not by its cache scope, which an anonymous caller chooses.
 
@@ -6,7 +6,7 @@ import { overloaded, type ApiError } from '../../base/errors.ts';
 import { CallerCounts, shareOf, type Release } from './permits.ts';
 
 export interface ModelPermitOptions {
-  /** False where there is only one caller: nobody is kept out, so nothing is kept free. */
+  /** False where there is only one caller: no share is kept free. */
   readonly shared: boolean;
   /** Requests that may wait for one model to load. */
   readonly maxWaiting: number;

@@ -12,7 +12,7 @@ export interface Permits {
   enter(caller: string): Release;
 }
 
-/** What one caller may have of something shared, so that a second caller finds room. Of one there is no half. */
+/** The share of one caller in something bounded, so that a second caller finds room. Of one there is no half. */
 export function shareOf(total: number): number {
   return Math.max(1, Math.floor(total / 2));
 }
