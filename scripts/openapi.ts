@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { DEFAULT_CONFIG } from '../src/http/deps.ts';
 import type { Route } from '../src/http/route.ts';
 import { errorAnswer } from '../src/api/response-schemas.ts';
+import { API_CODES, type Acts, type ApiCodeEntry } from '../src/base/api-codes.ts';
 import type { JsonSchema } from '../src/base/shape.ts';
 import { allRoutes } from '../src/api/routes.ts';
 
@@ -107,6 +108,22 @@ function routeTable(): string {
   return ['| route | access | what |', '|---|---|---|', ...rows].join('\n');
 }
 
+const ACTS: Readonly<Record<Acts, string>> = {
+  caller: 'caller',
+  wait: 'wait, then the same again',
+  operator: 'operator',
+};
+
+function codeTable(): string {
+  const rows = Object.entries<ApiCodeEntry>(API_CODES)
+    .toSorted(([, one], [, other]) => one.status - other.status)
+    .map(
+      ([code, { status, act, meaning, also = [] }]) =>
+        `| ${[status, ...also].join(', ')} | \`${code}\` | ${ACTS[act]} | ${meaning} |`,
+    );
+  return ['| status | code | who acts | when |', '|--:|---|---|---|', ...rows].join('\n');
+}
+
 function parameterTable(path: string): string {
   const schema = routes.find((route) => route.path === path && route.method === 'POST')?.body?.schema ?? {};
   const properties = isUnder(schema['properties']) ? schema['properties'] : {};
@@ -142,7 +159,7 @@ function range(schema: JsonSchema): string {
 }
 
 function fillIn(document: string): string {
-  const tables: Record<string, string> = { routes: routeTable() };
+  const tables: Record<string, string> = { routes: routeTable(), codes: codeTable() };
   for (const path of [
     '/v1/chat/completions',
     '/v1/completions',

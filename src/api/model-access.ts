@@ -49,11 +49,13 @@ export async function withEngine<T>(
   const { config } = call.deps;
   // Unloading is for admins; a tenant must not have it by the way, nor keep a model loaded for ever.
   const shared = config.auth.keys.length > 0 && call.exchange.principal?.admin !== true;
-  const lease = await call.deps.models.acquire(model.id, {
-    signal: call.exchange.signal,
-    ...(keepAlive !== undefined && { keepAlive }),
-    ...(keepAlive !== undefined && shared && { keepAliveUpToMs: config.maxKeepAliveMs }),
-  });
+  const lease = await whileWaiting(call, model.id, () =>
+    call.deps.models.acquire(model.id, {
+      signal: call.exchange.signal,
+      ...(keepAlive !== undefined && { keepAlive }),
+      ...(keepAlive !== undefined && shared && { keepAliveUpToMs: config.maxKeepAliveMs }),
+    }),
+  );
   try {
     // Swapped for another while this request waited: what was checked above is not what would answer.
     if (lease.model.sha256 !== model.sha256) {
@@ -63,10 +65,66 @@ export async function withEngine<T>(
     }
     call.watchEngine(model.id, lease.engine);
     call.exchange.signal.throwIfAborted();
-    return await work(lease.engine);
+    return await work(sharedEngine(call, model.id, lease.engine));
   } finally {
     lease.release();
   }
+}
+
+/** Waits for a model to be loaded, within the caller's share of those who may wait for it. */
+export async function whileWaiting<T>(
+  { modelPermits, exchange }: Pick<Call, 'modelPermits' | 'exchange'>,
+  modelId: string,
+  load: () => Promise<T>,
+): Promise<T> {
+  const loaded = modelPermits.load(modelId, callerOf(exchange));
+  try {
+    return await load();
+  } finally {
+    loaded();
+  }
+}
+
+function callerOf({ principal }: Call['exchange']): string {
+  return principal?.bucket ?? '';
+}
+
+/** The engine as this request may use it: within the caller's share of the model's queue. */
+function sharedEngine({ modelPermits, exchange }: Call, modelId: string, engine: Engine): Engine {
+  const caller = callerOf(exchange);
+  let generating = 0;
+  const asked = async <T>(ask: () => Promise<T>): Promise<T> => {
+    const answered = modelPermits.call(modelId, caller);
+    try {
+      return await ask();
+    } finally {
+      answered();
+    }
+  };
+  return {
+    info: engine.info,
+    pid: engine.pid,
+    closed: engine.closed,
+    async *generate(request, signal) {
+      const { slots } = engine.info;
+      const along = generating > 0;
+      const ended = modelPermits.generation(modelId, caller, { slots, count: request.n, along });
+      generating += 1;
+      try {
+        yield* engine.generate(request, signal);
+      } finally {
+        generating -= 1;
+        ended();
+      }
+    },
+    tokenize: (...given) => asked(() => engine.tokenize(...given)),
+    detokenize: (...given) => asked(() => engine.detokenize(...given)),
+    pieces: (...given) => asked(() => engine.pieces(...given)),
+    embed: (...given) => asked(() => engine.embed(...given)),
+    rank: (...given) => asked(() => engine.rank(...given)),
+    stats: () => engine.stats(),
+    close: () => engine.close(),
+  };
 }
 
 /**

@@ -1,8 +1,12 @@
 // Errors of the server, split by who must act: the operator (ConfigError), the caller (ApiError).
-// Every ApiError becomes the one OpenAI envelope in http/errors; nothing else is ever written to a client.
+// Every ApiError becomes the one OpenAI envelope in http/errors; no other form of error is ever written to a client.
 // Messages name the parameter and never repeat prompts, completions, keys or file contents.
 
+import { entryOf, isApiCode, type ApiCode } from './api-codes.ts';
+
 export interface ApiErrorDetail {
+  /** Another status of the code's, where it has several. */
+  readonly status?: number | undefined;
   /** The request field at fault, in OpenAI's dotted/bracketed form (`messages[0].role`). */
   readonly param?: string | undefined;
   /** Seconds; sent as Retry-After on 429 and 503. */
@@ -22,25 +26,51 @@ export type ApiErrorType =
   | 'server_error'
   | 'service_unavailable_error';
 
-/** A refusal or failure that a client is told about. `code` is stable and documented in docs/api.md. */
+/** A refusal or failure that a client is told about. Its code says its status (base/api-codes). */
 export class ApiError extends Error {
   override readonly name = 'ApiError';
   readonly status: number;
-  readonly code: string;
+  readonly code: ApiCode;
   readonly type: ApiErrorType;
   readonly param: string | null;
   readonly retryAfterSeconds: number | undefined;
   readonly shouldRetry: boolean | undefined;
 
-  constructor(status: number, code: string, message: string, detail: ApiErrorDetail = {}) {
-    super(message, detail.cause === undefined ? undefined : { cause: detail.cause });
-    this.status = status;
-    this.code = code;
-    this.type = typeOf(status);
+  constructor(code: ApiCode, message: string, detail?: ApiErrorDetail);
+  /** As it was before the table: the status is the table's, where that knows the code. */
+  constructor(status: number, code: string, message: string, detail?: ApiErrorDetail);
+  constructor(
+    first: ApiCode | number,
+    second: string,
+    third: string | ApiErrorDetail = {},
+    fourth: ApiErrorDetail = {},
+  ) {
+    const old = typeof first === 'number' && typeof third === 'string';
+    const detail = typeof third === 'string' ? fourth : third;
+    super(old ? third : second, detail.cause === undefined ? undefined : { cause: detail.cause });
+    this.code = (old ? second : first) as ApiCode;
+    this.status = statusOf(this.code, detail.status ?? (old ? first : undefined));
+    this.type = typeOf(this.status);
     this.param = detail.param ?? null;
     this.retryAfterSeconds = detail.retryAfterSeconds;
     this.shouldRetry = detail.shouldRetry;
   }
+}
+
+function statusOf(code: string, asked: number | undefined): number {
+  if (!isApiCode(code)) return asked ?? 500;
+  const { status, also = [] } = entryOf(code);
+  return asked !== undefined && also.includes(asked) ? asked : status;
+}
+
+/** An error whose code comes as data, of an engine or a pull; one that is not in the table becomes `otherwise`. */
+export function apiErrorOf(
+  code: string,
+  otherwise: ApiCode,
+  message: string,
+  detail: ApiErrorDetail = {},
+): ApiError {
+  return new ApiError(isApiCode(code) ? code : otherwise, message, detail);
 }
 
 function typeOf(status: number): ApiErrorType {
@@ -62,4 +92,17 @@ export class ConfigError extends Error {
     super(message, cause === undefined ? undefined : { cause });
     this.key = key;
   }
+}
+
+/** 429: something bounded is full. The same request can succeed a moment later. */
+export function overloaded(
+  code: 'server_overloaded' | 'engine_overloaded' | 'attestation_rate_limited',
+  message: string,
+  retryAfterSeconds = 1,
+): ApiError {
+  return new ApiError(code, message, { retryAfterSeconds });
+}
+
+export function shuttingDown(): ApiError {
+  return new ApiError(503, 'server_shutting_down', 'the server is shutting down', { retryAfterSeconds: 5 });
 }

@@ -1,5 +1,5 @@
 // The size of a JSON text's values, known from its bytes: while they arrive, and before JSON.parse builds anything. `{}` is 3 bytes
-// of text with its comma and 64 of heap, a key can cost a hidden class; a budget of bytes knows nothing of that. Used for request
+// of text with its comma and 64 of heap, a key can cost a hidden class; a budget of bytes does not see that. Used for request
 // bodies, frames of the engine child and answers of the hub.
 
 import { ApiError } from './errors.ts';
@@ -44,7 +44,7 @@ const SHORT_STRING = 32;
 export interface JsonScan {
   /** The next bytes. Throws `json_too_deep` or `json_too_many_values` at the byte that goes beyond. */
   push(bytes: Uint8Array): void;
-  /** What the values so far can take of the heap at most, beside the characters of their strings. */
+  /** The heap that the values so far can take at most, beside the characters of their strings. */
   readonly heapBytes: number;
 }
 

@@ -1,5 +1,5 @@
-// What the server can do about its memory reaching a disk, without native code of its own: have its core limit set to zero,
-// tell the kernel to leave memory out of a dump, and see whether there is swap. Linux; elsewhere nothing is done or seen.
+// Keeps the server's memory from a disk as far as that goes without native code of its own: have its core limit set to zero,
+// tell the kernel to leave memory out of a dump, and see whether there is swap. Linux; a no-op elsewhere.
 
 import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';

@@ -2,6 +2,7 @@
 // openapi.json is made of. Refusals are 400s in OpenAI's form: a stable code and the field's path (`messages[0].role`).
 // Unknown fields are refused, null stands for absent in optional ones, and no value that may be content is ever quoted.
 
+import type { ApiCode } from './api-codes.ts';
 import { ApiError } from './errors.ts';
 
 export type JsonSchema = { readonly [key: string]: unknown };
@@ -19,8 +20,8 @@ export interface Shape<T> {
 
 export type Infer<S> = S extends Shape<infer T> ? T : never;
 
-export function refuse(code: string, path: string, message: string): ApiError {
-  return new ApiError(400, code, message, path === '' ? {} : { param: path });
+export function refuse(code: ApiCode, path: string, message: string): ApiError {
+  return new ApiError(code, message, { param: path === '' ? undefined : path });
 }
 
 function nameOf(path: string): string {
@@ -374,7 +375,7 @@ export function anyObject(about: string): Shape<Readonly<Record<string, unknown>
   };
 }
 
-/** Any JSON value; only for fields nobody reads. */
+/** Any JSON value; only for fields that are not read. */
 export const anything: Shape<unknown> = { schema: {}, read: (value) => value };
 
 /** A string that must be this one. */

@@ -328,7 +328,8 @@ export const SECTIONS = {
       min: 1,
       max: 100_000,
       from: 'operator',
-      about: 'requests that may wait for one model to load; more are answered 429 engine_overloaded',
+      about:
+        'requests that may wait for one model to load, half of them for one caller; more are answered 429 engine_overloaded',
     },
     load_timeout_ms: {
       type: 'integer',
@@ -423,12 +424,11 @@ export const SECTIONS = {
     },
     max_connections_per_peer: {
       type: 'integer',
-      default: 0,
       min: 0,
       max: 1_000_000,
       from: 'operator',
       about:
-        'open connections of one address (IPv6: of one /64); 0: no limit, for servers behind a load balancer',
+        'open connections of one address (IPv6: of one /64); unset: half of all; 0: no limit, for servers behind a load balancer',
     },
     max_concurrent_requests: {
       type: 'integer',
@@ -436,7 +436,7 @@ export const SECTIONS = {
       min: 1,
       max: 1_000_000,
       from: 'operator',
-      about: 'requests being answered at once, attestations apart',
+      about: 'requests being answered at once, attestations apart; half of them for one caller',
     },
     max_concurrent_attestations: {
       type: 'integer',
@@ -452,7 +452,8 @@ export const SECTIONS = {
       min: 0,
       max: 1_000_000,
       from: 'operator',
-      about: 'attestations of one address (IPv6: of one /64) being answered at once; 0: no limit',
+      about:
+        'attestations of one address (IPv6: of one /64) being answered at once, at most half of `max_concurrent_attestations` and of `tee.max_queue`; 0: no limit',
     },
     max_concurrent_per_key: {
       type: 'integer',
@@ -460,7 +461,7 @@ export const SECTIONS = {
       min: 0,
       max: 1_000_000,
       from: 'operator',
-      about: 'requests of one key being answered at once; 0: no limit',
+      about: 'requests of one key being answered at once; 0: no limit but the shares of the other bounds',
     },
     max_queue_per_model: {
       type: 'integer',
@@ -468,7 +469,8 @@ export const SECTIONS = {
       min: 0,
       max: 100_000,
       from: 'operator',
-      about: 'requests waiting for a slot of one model; more are answered 429',
+      about:
+        'requests waiting for a slot of one model, half of them for one caller; more are answered 429 engine_overloaded',
     },
     header_timeout_ms: {
       type: 'integer',

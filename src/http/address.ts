@@ -1,4 +1,4 @@
-// Addresses of peers: those that never leave this machine (RFC 6890), and who counts as one peer.
+// Addresses of peers: those that never leave this machine (RFC 6890), and which addresses count as one peer.
 
 import { isIPv6 } from 'node:net';
 
@@ -9,8 +9,8 @@ export function isLoopback(address: string): boolean {
 }
 
 /**
- * What limits of a peer are counted under: its IPv4 address, or the first 64 bits of its IPv6 address, since whoever has one
- * of those usually has all of the rest (RFC 4291 §2.5.4). IPv4-mapped addresses (§2.5.5.2) are IPv4.
+ * The key that limits of a peer are counted under: its IPv4 address, or the first 64 bits of its IPv6 address, since one host
+ * usually has all addresses below them (RFC 4291 §2.5.4). IPv4-mapped addresses (§2.5.5.2) are IPv4.
  */
 export function peerOf(address: string): string {
   const mapped = /^::ffff:(\d{1,3}(?:\.\d{1,3}){3})$/i.exec(address)?.[1];

@@ -1,7 +1,7 @@
-// What each connection was shown of the models (docs/protocol.md §5, [M23]). A verified connection is used until its evidence
-// is too old; if another model were put under a known id meanwhile, requests on it would be answered by bytes nobody proved
-// to it. So the first evidence given on a connection fixes which digests may answer there; what differs is refused with 409
-// `attestation_stale` and the connection closed, and whoever retries does so on a connection that is attested anew.
+// The models each connection was shown (docs/protocol.md §5, [M23]). A verified connection is used until its evidence is too
+// old; if another model were put under a known id meanwhile, requests on it would be answered by unproven bytes. So the first
+// evidence given on a connection fixes which digests may answer there; a request for another is refused with 409
+// `attestation_stale` and the connection closed, and a retry goes to a connection that is attested anew.
 
 import { toHex, type AttestedModel } from '@assay/attestation';
 import { ApiError } from '../base/errors.ts';

@@ -40,7 +40,7 @@ export function preflight(config: ServerConfig, request: FastifyRequest, reply: 
     void reply.code(403).send(errorBody(error));
     return;
   }
-  // SDKs send x-stainless-* headers of their own; what is asked for is allowed, since headers grant nothing here.
+  // SDKs send x-stainless-* headers of their own; every header is allowed, since no header grants anything here.
   const asked = request.headers['access-control-request-headers'];
   void reply
     .code(204)

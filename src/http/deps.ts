@@ -1,5 +1,5 @@
-// What the HTTP server is given by the composition root: settings already checked by config, and the services behind the
-// routes. Times are milliseconds, sizes bytes, limits per minute; a limit of 0 means none.
+// The HTTP server's settings, already checked by config, and the services behind its routes, from the composition root. Times
+// are milliseconds, sizes bytes, limits per minute; a limit of 0 means none.
 
 import type { FastifyBaseLogger } from 'fastify';
 import type { Attester } from '../attester/attester.ts';
@@ -43,7 +43,7 @@ export interface ServerConfig {
   readonly anonymous: KeyLimits;
   /** Exact origins; empty: no CORS at all; "*" only when it is listed. */
   readonly corsOrigins: readonly string[];
-  /** Who may read /metrics: nobody, peers on a loopback address, or whoever has an admin key (without any keys: everybody). */
+  /** /metrics is read by: no caller, peers on a loopback address, or callers with an admin key (without any keys: every caller). */
   readonly metrics: 'off' | 'loopback' | 'on';
   readonly limits: {
     readonly maxBodyBytes: number;
@@ -56,6 +56,10 @@ export interface ServerConfig {
     /** Attestations are counted apart from the other requests. */
     readonly maxConcurrentAttestations: number;
     readonly maxConcurrentAttestationsPerPeer: number;
+    /** Requests that may wait for one model to load. */
+    readonly maxWaitingPerModel: number;
+    /** Requests that may wait for a slot of one model. */
+    readonly maxQueuePerModel: number;
   };
   readonly timeouts: {
     readonly headersMs: number;
@@ -65,7 +69,7 @@ export interface ServerConfig {
     readonly keepAliveMs: number;
     /** A stream silent for so long gets a comment line. */
     readonly heartbeatMs: number;
-    /** A stream whose reader takes nothing for so long is cut off; default 60 s. */
+    /** A stream whose reader takes no byte for so long is cut off; default 60 s. */
     readonly stallMs?: number | undefined;
     /** How long close() lets answers finish. */
     readonly drainMs: number;
@@ -111,6 +115,8 @@ export const DEFAULT_CONFIG: ServerConfig = {
     maxConcurrentRequests: 512,
     maxConcurrentAttestations: 1024,
     maxConcurrentAttestationsPerPeer: 64,
+    maxWaitingPerModel: 256,
+    maxQueuePerModel: 256,
   },
   timeouts: {
     headersMs: 10_000,

@@ -1,5 +1,5 @@
 // The one error envelope of the server (OpenAI API reference, "Error codes"): { error: { message, type, param, code } }.
-// Whatever is thrown becomes an ApiError here; an error that is not one becomes a 500 that says nothing of its cause.
+// Everything thrown becomes an ApiError here; an error that is not one becomes a 500 that does not tell its cause.
 
 import { ApiError } from '../base/errors.ts';
 
@@ -49,7 +49,21 @@ const FRAMEWORK: Readonly<Record<string, () => ApiError>> = {
 };
 
 export function unsupportedMediaType(): ApiError {
-  return new ApiError(415, 'unsupported_media_type', 'the content-type is not application/json');
+  return new ApiError(
+    415,
+    'unsupported_media_type',
+    'the content-type is not application/json in UTF-8; add the header `content-type: application/json`',
+  );
+}
+
+/** The one sentence for every path there is no route for: it repeats no text of the caller's, and says where to go. */
+export function unknownUrl(): ApiError {
+  return new ApiError(
+    404,
+    'unknown_url',
+    'there is no such route; the API is below /v1, and GET /v1/models lists the models. ' +
+      '/v1/responses and /v1/messages do not exist here yet: use /v1/chat/completions',
+  );
 }
 
 /** Any thrown value → the ApiError the client is told. */

@@ -1,5 +1,5 @@
-// One request and its answer from the server's side: id, who asks, how to stop, what it used. Made when the header is in,
-// closed exactly once when the response is over, whichever way. Everything counted or recorded about a request is here.
+// One request and its answer from the server's side: its id, its caller, how to stop it, what it used. Made when the header
+// is in, closed exactly once when the response is over, whichever way. Everything counted or recorded of a request is here.
 
 import { ApiError } from '../base/errors.ts';
 import type { JsonScan } from '../base/json-scan.ts';
@@ -26,6 +26,8 @@ export interface Exchange {
   /** Of the request body, once it was read. */
   bodyBytes: number;
   readonly usage: { promptTokens: number; completionTokens: number };
+  /** Of both kinds. */
+  readonly usedTokens: number;
   modelId: string | null;
   modelSha256: string | null;
   evidenceSha256: string | null;
@@ -35,6 +37,12 @@ export interface Exchange {
   firstTokenMs: number | null;
   /** Of the request's time limit, null without one. */
   timer: NodeJS.Timeout | null;
+  /** Takes what was used by now from the caller's minute. */
+  spend(): void;
+  /** The caller owes what was used, and no longer what was reserved. */
+  settle(): void;
+  /** Gives back everything the request holds. Idempotent. */
+  release(): void;
   /** Throws the reason when the request was aborted; cheaper than the signal. */
   throwIfOver(): void;
   /** The reason is only made when somebody has asked for the signal, or will. */
@@ -69,12 +77,28 @@ export function openExchange(o: {
     },
     bodyBytes: 0,
     usage: { promptTokens: 0, completionTokens: 0 },
+    get usedTokens() {
+      return this.usage.promptTokens + this.usage.completionTokens;
+    },
     modelId: null,
     modelSha256: null,
     evidenceSha256: null,
     errorCode: null,
     firstTokenMs: null,
     timer: null,
+    spend() {
+      this.admission?.spend(this.usedTokens);
+    },
+    settle() {
+      this.admission?.settle(this.usedTokens);
+    },
+    release() {
+      this.settle();
+      this.admission?.release();
+      this.held?.release();
+      this.leave?.();
+      if (this.timer !== null) clearTimeout(this.timer);
+    },
     throwIfOver() {
       if (early !== null) throw early();
       controller?.signal.throwIfAborted();
@@ -91,7 +115,4 @@ export function clientClosed(): ApiError {
 }
 export function timedOut(): ApiError {
   return new ApiError(504, 'timeout', 'the answer took longer than this server allows');
-}
-export function shuttingDown(): ApiError {
-  return new ApiError(503, 'server_shutting_down', 'the server is shutting down', { retryAfterSeconds: 5 });
 }

@@ -1,5 +1,5 @@
 // Request bodies: bytes → JSON value, in bounds. Refuses bytes that are not UTF-8, what json-scan finds too deep or too many, and
-// any `__proto__` key (a spread or assignment of it further in would replace a prototype). Nothing of the body is ever quoted.
+// any `__proto__` key (a spread or assignment of it further in would replace a prototype). No part of the body is ever quoted.
 
 import { ApiError } from '../base/errors.ts';
 import { openJsonScan } from '../base/json-scan.ts';
@@ -26,7 +26,7 @@ export function parseJson(bytes: Uint8Array, scanned = false): unknown {
 }
 
 /**
- * The key `__proto__`, any of its letters spelled out or escaped. Of valid JSON nothing else looks like it: within a string a
+ * The key `__proto__`, any of its letters spelled out or escaped. No other part of valid JSON looks like it: within a string a
  * quote has a backslash before it, and what follows the quote that ends one is no letter.
  */
 const PROTO_KEY = new RegExp(

@@ -9,13 +9,18 @@ import {
   type RequestListener,
   type Server,
 } from 'node:http';
-import { createServer as createHttps, type Server as SecureServer } from 'node:https';
+import {
+  createServer as createHttps,
+  type Server as SecureServer,
+  type ServerOptions as SecureOptions,
+} from 'node:https';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { ApiError } from '../base/errors.ts';
 import { peerOf } from './address.ts';
 import type { ServerDeps } from './deps.ts';
 import { rawErrorResponse } from './errors.ts';
+import { refusePlainHttp } from './scheme.ts';
 
 export function freshRequestId(): string {
   return `req_${randomUUID().replaceAll('-', '')}`;
@@ -43,7 +48,12 @@ export interface Listener {
 export function createListener(
   deps: Pick<ServerDeps, 'config' | 'tls'>,
   handler: RequestListener,
-  told: { readonly onResumption: () => void; readonly isAnswering: (socket: Socket) => boolean },
+  told: {
+    readonly onResumption: () => void;
+    /** Bytes that never became a request were answered here. */
+    readonly onBroken: () => void;
+    readonly isAnswering: (socket: Socket) => boolean;
+  },
 ): Listener {
   const { timeouts, limits } = deps.config;
   const options = {
@@ -61,7 +71,7 @@ export function createListener(
   const server =
     deps.tls === null
       ? createHttp(options, handler)
-      : createHttps({ ...options, ...tlsOptions(deps.tls) }, handler);
+      : createSecure({ ...options, ...tlsOptions(deps.tls) }, handler, told.onBroken);
   server.maxConnections = limits.maxConnections;
   server.maxHeadersCount = 100;
   const connections = new Set<Socket>();
@@ -80,7 +90,7 @@ export function createListener(
   server.on('checkExpectation', handler);
   server.on('connect', (_request: IncomingMessage, socket: Socket) => {
     const error = new ApiError(400, 'invalid_request', 'CONNECT is not served here');
-    // Nobody reads this socket any more: not even its end.
+    // Node no longer reads this socket, so its end would not be seen.
     if (told.isAnswering(socket)) socket.destroy();
     else socket.end(rawErrorResponse(error, freshRequestId()), () => socket.destroy());
   });
@@ -91,6 +101,15 @@ export function createListener(
       for (const socket of connections) socket.destroy();
     },
   };
+}
+
+function createSecure(options: SecureOptions, handler: RequestListener, onBroken: () => void): SecureServer {
+  const server = createHttps(options, handler);
+  refusePlainHttp(server, () => {
+    onBroken();
+    return freshRequestId();
+  });
+  return server;
 }
 
 /** An Expect that is not the one Node meets by itself, by its own reading of it. */
@@ -128,11 +147,13 @@ export function answerBrokenRequest(
     return;
   }
   const id = freshRequestId();
-  const told =
-    error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-      ? new ApiError(408, 'request_timeout', 'the request did not arrive in time')
-      : error.code === 'HPE_HEADER_OVERFLOW'
-        ? new ApiError(431, 'headers_too_large', 'the request header is larger than 16384 bytes')
-        : new ApiError(400, 'invalid_request', 'the request is not valid HTTP/1.1');
-  socket.end(rawErrorResponse(told, id), () => socket.destroy());
+  socket.end(rawErrorResponse(brokenRequest(error.code), id), () => socket.destroy());
+}
+
+function brokenRequest(code: string | undefined): ApiError {
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT')
+    return new ApiError(408, 'request_timeout', 'the request did not arrive in time');
+  if (code === 'HPE_HEADER_OVERFLOW')
+    return new ApiError(431, 'headers_too_large', 'the request header is larger than 16384 bytes');
+  return new ApiError(400, 'invalid_request', 'the request is not valid HTTP/1.1');
 }

@@ -24,7 +24,7 @@ interface OpenRequest<T> {
 
 interface Connection<T> {
   readonly open: Map<ServerResponse, OpenRequest<T>>;
-  /** An answer that ends the connection is on its way: nothing that comes after it is begun (RFC 9112 §9.6). */
+  /** An answer that ends the connection is on its way: later requests on it are not begun (RFC 9112 §9.6). */
   last: boolean;
 }
 
@@ -79,8 +79,8 @@ export function createOpenRequests<T>(): OpenRequests<T> {
         end(complete);
         if (all.size === 0) for (const wake of Array.from(waiting)) wake();
       });
-      // So many answers wait that Node has stopped reading, and would not see the client leave. A reader who is slow, whom it
-      // waits for as well, shows himself gone by what is written to him.
+      // So many answers wait that Node has stopped reading, and would not see the client leave. A slow reader, which Node waits
+      // for as well, is found out by what is written to it.
       const unread = socket.isPaused() && !socket.writableNeedDrain;
       if (connection.open.size > MAX_WAITING || unread) socket.destroy();
       // The listener above may have been called already.
@@ -114,7 +114,7 @@ export function createOpenRequests<T>(): OpenRequests<T> {
   };
 }
 
-/** What Node does for the response that has the socket, for one that waited for it: whoever listens for `close` hears it. */
+/** Node emits `close` for the response that has the socket; this does so for one that waited for it. */
 function closed(response: ServerResponse, socket: Socket): void {
   // Node closes these itself: the one that has the socket now, and one that was sent to its end a moment ago.
   if (response.socket === socket || response.closed || (response.writableFinished && !response.destroyed))
@@ -125,7 +125,7 @@ function closed(response: ServerResponse, socket: Socket): void {
 
 export const PIPELINED = 'too_many_pipelined_requests';
 function tooMany(): ApiError {
-  return new ApiError(429, PIPELINED, `more than ${MAX_PIPELINED} requests wait on this connection`, {
+  return new ApiError(PIPELINED, `more than ${MAX_PIPELINED} requests wait on this connection`, {
     retryAfterSeconds: 1,
   });
 }
@@ -133,7 +133,7 @@ function tooMany(): ApiError {
 /** In logs and metrics only: the connection ends before it could be sent. */
 export const CONNECTION_ENDING = 'connection_ending';
 function ending(): ApiError {
-  return new ApiError(503, CONNECTION_ENDING, 'the connection ends with the answer to an earlier request', {
+  return new ApiError(CONNECTION_ENDING, 'the connection ends with the answer to an earlier request', {
     retryAfterSeconds: 1,
   });
 }

@@ -1,9 +1,11 @@
-// What a route is: one declaration that the server registers, checks requests against, and prints in openapi.json.
+// A route is one declaration that the server registers, checks requests against, and prints in openapi.json.
 
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Engine } from '../engine/seam/engine.ts';
+import type { ApiCode } from '../base/api-codes.ts';
 import type { Shape } from '../base/shape.ts';
 import type { Access } from './admission/auth.ts';
+import type { ModelPermits } from './admission/model-permits.ts';
 import type { Exchange } from './exchange.ts';
 import type { Proven } from './connection-pins.ts';
 import type { ServerDeps, ServerConfig } from './deps.ts';
@@ -22,8 +24,10 @@ export interface Call<B = unknown, Q = unknown> {
   readonly params: Readonly<Record<string, string>>;
   readonly request: FastifyRequest;
   readonly reply: FastifyReply;
-  /** What evidence the connections were given. */
+  /** The evidence each connection was given. */
   readonly proven: Proven;
+  /** The caller's share of a model. */
+  readonly modelPermits: ModelPermits;
   /** Tells /metrics of a loaded engine. */
   watchEngine(modelId: string, engine: Engine): void;
 }
@@ -39,7 +43,7 @@ interface RouteDoc {
   /** The answer is plain text. */
   readonly text?: boolean | undefined;
   /** Error codes beyond those every route can give. */
-  readonly errors?: readonly string[] | undefined;
+  readonly errors?: readonly ApiCode[] | undefined;
 }
 
 export interface Route<B = unknown, Q = unknown> extends RouteDoc {
@@ -65,7 +69,7 @@ export function route<B = undefined, Q = undefined>(declared: Route<B, Q>): Rout
   return declared;
 }
 
-/** What a few routes need of the server itself. */
+/** The parts of the server that a few routes need. */
 export interface RouteContext {
   readonly config: ServerConfig;
   readonly metrics: Pick<ServerMetrics, 'text'>;

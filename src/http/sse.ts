@@ -21,7 +21,7 @@ const MAX_PENDING = 64 * 1024;
 export interface EventStreamOptions {
   readonly headers: Readonly<Record<string, string | number | readonly string[] | undefined>>;
   readonly heartbeatMs: number;
-  /** A reader that takes nothing for so long is cut off: it would hold its slot for as long as it likes. */
+  /** A reader that takes no byte for so long is cut off: its stream holds a slot. */
   readonly stallMs: number;
   readonly signal: AbortSignal;
 }

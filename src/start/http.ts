@@ -1,7 +1,8 @@
 // The HTTP server's part of the configuration.
 
 import { readFileSync } from 'node:fs';
-import { isIPv4 } from 'node:net';
+import { isLoopback } from '../http/address.ts';
+import { shareOf } from '../http/admission/permits.ts';
 import type { ServerConfig } from '../http/deps.ts';
 import { apiKeys, defaultLimits, type Config } from '../config/read.ts';
 import { parseKeepAlive } from '../models/keep-alive.ts';
@@ -10,6 +11,7 @@ import { parseKeepAlive } from '../models/keep-alive.ts';
 export function serverConfig(config: Config, files: number = openFileLimit()): ServerConfig {
   const keys = apiKeys(config);
   const { host, port } = addressOf(config.api.address);
+  const connections = maxConnections(config, files);
   return {
     host,
     port,
@@ -25,11 +27,13 @@ export function serverConfig(config: Config, files: number = openFileLimit()): S
     limits: {
       maxBodyBytes: config.limits.maxBodyBytes,
       maxBodyBytesInFlight: config.limits.maxBodyBytesInFlight,
-      maxConnections: maxConnections(config, files),
-      maxConnectionsPerPeer: config.limits.maxConnectionsPerPeer,
+      maxConnections: connections,
+      maxConnectionsPerPeer: config.limits.maxConnectionsPerPeer ?? shareOf(connections),
       maxConcurrentRequests: config.limits.maxConcurrentRequests,
       maxConcurrentAttestations: config.limits.maxConcurrentAttestations,
-      maxConcurrentAttestationsPerPeer: config.limits.maxConcurrentAttestationsPerPeer,
+      maxConcurrentAttestationsPerPeer: attestationsPerPeer(config),
+      maxWaitingPerModel: config.models.maxWaiting,
+      maxQueuePerModel: config.limits.maxQueuePerModel,
     },
     timeouts: {
       headersMs: config.limits.headerTimeoutMs,
@@ -43,6 +47,15 @@ export function serverConfig(config: Config, files: number = openFileLimit()): S
     streamPadding: config.limits.streamPadding,
     streamBatchMs: config.limits.streamBatchMs,
   };
+}
+
+/** Never so many that one address can fill the places, or the queue behind them, alone. */
+function attestationsPerPeer({ limits, tee }: Config): number {
+  const { maxConcurrentAttestations, maxConcurrentAttestationsPerPeer } = limits;
+  return Math.min(
+    maxConcurrentAttestationsPerPeer,
+    shareOf(Math.min(maxConcurrentAttestations, tee.maxQueue)),
+  );
 }
 
 /** Descriptors for everything that is no connection: files and pipes of the process itself, and of each loaded model. */
@@ -64,11 +77,6 @@ export function openFileLimit(read: () => string = () => readFileSync('/proc/sel
   } catch {
     return Number.POSITIVE_INFINITY;
   }
-}
-
-/** Of an address to listen on. */
-export function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'));
 }
 
 /** `host:port` or `[v6]:port`, already of that form. */

@@ -2,6 +2,7 @@
 // is answered, what is refused is refused for its reason and told when to come back, and what was accepted is done.
 
 import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -41,11 +42,20 @@ interface Answer {
   readonly finish: string | null;
 }
 
-async function complete(maxTokens: number, id: string, model = 'demo-context'): Promise<Answer> {
+async function complete(
+  maxTokens: number,
+  id: string,
+  o: { readonly key?: string; readonly signal?: AbortSignal } = {},
+): Promise<Answer> {
   const response = await fetch(`${server.url}/v1/completions`, {
     method: 'POST',
-    headers: { 'content-type': 'application/json', 'x-request-id': id },
-    body: JSON.stringify({ model, prompt: `request ${id}`, max_tokens: maxTokens }),
+    headers: {
+      'content-type': 'application/json',
+      'x-request-id': id,
+      authorization: `Bearer ${o.key ?? 'none'}`,
+    },
+    signal: o.signal ?? null,
+    body: JSON.stringify({ model: 'demo-context', prompt: `request ${id}`, max_tokens: maxTokens }),
     dispatcher,
   });
   const body = (await response.json()) as {
@@ -142,6 +152,27 @@ describe('twice what there is room for', () => {
     for (const answer of refused)
       expect(answer).toMatchObject({ status: 429, code: 'engine_overloaded', shouldRetry: 'true' });
   });
+});
+
+test('a key that floods a model leaves room for another', async () => {
+  const keys = ['alice', 'bob'].map(
+    (name) => `[api.keys.${name}]\nsha256 = "${createHash('sha256').update(name).digest('hex')}"\n`,
+  );
+  await start(`[models]\nslots = 2\n[limits]\nmax_queue_per_model = 8\n${keys.join('')}`);
+  expect((await complete(1, 'warm', { key: 'bob' })).status).toBe(200);
+  const answers: Answer[] = [];
+  const stop = new AbortController();
+  await new Promise<void>((resolve) => {
+    for (let i = 0; i < 40; i += 1)
+      complete(1500, `flood-${i}`, { key: 'alice', signal: stop.signal })
+        .then((answer) => answers.push(answer) === 34 && resolve())
+        .catch(() => undefined);
+  });
+  const refused = answers.filter(({ status }) => status !== 200);
+  expect(refused.length).toBeGreaterThan(20);
+  for (const answer of refused) expect(answer).toMatchObject({ status: 429, code: 'engine_overloaded' });
+  expect((await complete(3, 'bob', { key: 'bob' })).status).toBe(200);
+  stop.abort();
 });
 
 test('an engine killed under a full queue: everybody is told, and the next are served', async () => {

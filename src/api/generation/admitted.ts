@@ -47,7 +47,7 @@ export async function admitted(
   const take = (event: GenerateEvent): void => {
     note(event);
     if (whole && event.type === 'delta') exchange.held?.add(heapOf(event));
-    exchange.admission?.spend(usage.promptTokens + usage.completionTokens);
+    exchange.spend();
   };
 
   const first = await iterator.next();

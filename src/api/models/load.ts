@@ -5,7 +5,7 @@ import { keepAlive, modelId } from '../generation/sampling.ts';
 import { object, optional, refuse } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
 import { route } from '../../http/route.ts';
-import { recordModel } from '../model-access.ts';
+import { recordModel, whileWaiting } from '../model-access.ts';
 
 /** Three servers, three names of one field. */
 const named = { name: optional(modelId), model: optional(modelId), path: optional(modelId) };
@@ -28,14 +28,13 @@ export const loadModel = route({
   tag: 'Models',
   body: loadRequest,
   answer: loadAnswer,
-  errors: ['model_not_found', 'model_load_failed'],
-  async handle({ deps, body, exchange }) {
+  errors: ['model_not_found', 'model_load_failed', 'engine_overloaded'],
+  async handle(call) {
+    const { deps, body, exchange } = call;
     const id = nameOf(body);
     recordModel(exchange, deps.models.get(id));
-    const status = await deps.models.load(
-      id,
-      exchange.signal,
-      body.keep_alive === undefined ? {} : { keepAlive: body.keep_alive },
+    const status = await whileWaiting(call, id, () =>
+      deps.models.load(id, exchange.signal, { keepAlive: body.keep_alive }),
     );
     const model = deps.models.get(id);
     // Replaced while it was waited for: what was loaded is what is recorded.

@@ -1,7 +1,7 @@
 // POST /v1/models/pull: fetch a model from the hub, progress as server-sent events. The pull is the server's, not the
 // connection's: a client that leaves does not stop it, DELETE /v1/models/pull/:name does.
 
-import { ApiError } from '../../base/errors.ts';
+import { ApiError, apiErrorOf } from '../../base/errors.ts';
 import { pullCancelledAnswer, pullEvent, pullStatusAnswer } from '../response-schemas.ts';
 import { flag, object, optional, text } from '../../base/shape.ts';
 import { errorBody, toApiError } from '../../http/errors.ts';
@@ -87,7 +87,7 @@ function isTerminal(event: PullEvent): boolean {
 
 /** Readers of the pull's own events and readers of the API's envelope each find what they know. */
 function withEnvelope(event: Extract<PullEvent, { status: 'error' }>): object {
-  return { ...event, ...errorBody(new ApiError(500, event.code, event.message)) };
+  return { ...event, ...errorBody(apiErrorOf(event.code, 'pull_failed', event.message)) };
 }
 
 export const pullStatus = route({

@@ -14,6 +14,7 @@ import {
   text,
   unsupported,
 } from '../../base/shape.ts';
+import { unknownUrl } from '../../http/errors.ts';
 import { route } from '../../http/route.ts';
 import { modelNotFound, recordModel } from '../model-access.ts';
 import { answerPullStatus, cancelPullOf } from './pull.ts';
@@ -85,6 +86,8 @@ export const getModel = route({
       return answerPullStatus(deps.models, pull);
     }
     const id = params['id'] ?? rest ?? '';
+    // `/v1/models/` is a list that was asked for with a slash too many.
+    if (id === '') throw unknownUrl();
     const allowed = exchange.principal?.models ?? null;
     const model = allowed === null || allowed.has(id) ? deps.models.get(id) : undefined;
     if (model === undefined) throw modelNotFound();
@@ -187,6 +190,7 @@ export const deleteModel = route({
     const pull = rest === undefined ? undefined : /^pull\/(.+)$/.exec(rest)?.[1];
     if (pull !== undefined) return cancelPullOf(deps.models, pull);
     const id = params['id'] ?? rest ?? '';
+    if (id === '') throw unknownUrl();
     recordModel(exchange, deps.models.get(id));
     await deps.models.remove(id);
     return { id, object: 'model', deleted: true };

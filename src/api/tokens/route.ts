@@ -16,7 +16,7 @@ const ERRORS = [
   'engine_overloaded',
   'engine_crashed',
   'model_load_failed',
-];
+] as const;
 const ANY = ['chat', 'completion', 'embedding', 'rerank'] as const;
 
 export const tokenize = route({

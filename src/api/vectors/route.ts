@@ -14,7 +14,7 @@ const ERRORS = [
   'engine_overloaded',
   'engine_crashed',
   'model_load_failed',
-];
+] as const;
 
 export const embeddings = route({
   method: 'POST',

@@ -1,5 +1,5 @@
-// Who is asking: a bearer key (RFC 6750 §2.1) → Principal. Keys are known by their SHA-256 alone; the comparison touches
-// every configured key and takes the same time for each (crypto.timingSafeEqual), so that it tells nothing of them.
+// The caller of a request: a bearer key (RFC 6750 §2.1) → Principal. Keys are known by their SHA-256 alone; the comparison touches
+// every configured key and takes the same time for each (crypto.timingSafeEqual), so that its time tells none of them.
 
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import { ApiError } from '../../base/errors.ts';
@@ -7,7 +7,7 @@ import { peerOf } from '../address.ts';
 import type { KeyLimits, ServerConfig } from '../deps.ts';
 
 export interface Principal {
-  /** What limits are counted under: a key, or a peer address. Never written anywhere. */
+  /** The key limits are counted under: an API key, or a peer address. Never written anywhere. */
   readonly bucket: string;
   /** The operator's name for the key; null without a known key. */
   readonly name: string | null;
@@ -27,7 +27,7 @@ export type Access = 'open' | 'key' | 'admin' | 'operator';
 /** Longer headers are not keys; they are refused before they are hashed. */
 const MAX_KEY_LENGTH = 4096;
 
-/** Who sent a request, before anybody asked whether they may. */
+/** The sender of a request, before its rights are checked. */
 export interface Caller {
   readonly principal: Principal;
   /** A known key; without one the principal stands for a peer address. */
@@ -104,7 +104,9 @@ export function createAuth(config: ServerConfig, salt: Uint8Array): Auth {
           ? keys.length > 0
           : access === 'admin' && (known || keys.some(({ key }) => key.admin));
       if (needsAdmin && !(known && principal.admin)) {
-        throw new ApiError(presented ? 403 : 401, 'admin_key_required', 'this route takes an admin key');
+        throw new ApiError('admin_key_required', 'this route takes an admin key', {
+          status: presented ? 403 : 401,
+        });
       }
     },
   };

@@ -1,21 +1,23 @@
-// Memory for request bodies: how many bytes of them the server holds at once, whoever sends them. A body is counted from the
-// moment its header announces it, or as it comes when it is chunked (RFC 9112 §7.1), until its request is over: what was
-// parsed out of it lives as long, and where that is larger (many small values) it is what counts. Beyond the budget, or for one caller beyond half of it: 429 server_overloaded.
+// Memory for request bodies: how many bytes of them the server holds at once. A body counts from the moment its header
+// announces it, or as it comes when it is chunked (RFC 9112 §7.1), until its request is over: what was parsed out of it lives
+// as long, and where that is larger (many small values) it is what counts. Beyond the budget, or for one caller beyond half
+// of it: 429 server_overloaded.
 
 import type { IncomingMessage } from 'node:http';
 import { type Readable, Transform } from 'node:stream';
-import { ApiError } from '../../base/errors.ts';
+import { overloaded, type ApiError } from '../../base/errors.ts';
 import { toApiError } from '../errors.ts';
 import { openJsonScan, type JsonScan } from '../../base/json-scan.ts';
 import { parseJson } from '../json.ts';
+import { shareOf } from './permits.ts';
 
-/** What one request holds. */
+/** The bytes one request holds. */
 export interface HeldBody {
   /** Takes `bytes` more; 429 server_overloaded when they are not to be had. */
   add(bytes: number): void;
   /** The same for what a body becomes, which has a bound of its own (MAX_WEIGHT): in an idle server it always fits. */
   grow(bytes: number): void;
-  /** Gives everything back. Idempotent; nothing can be taken after it. */
+  /** Gives everything back. Idempotent; no more can be taken after it. */
   release(): void;
 }
 
@@ -29,7 +31,7 @@ export interface BodyBudget {
 export function createBodyBudget(maxBytes: number, maxBodyBytes: number): BodyBudget {
   const total = Math.max(maxBytes, maxBodyBytes);
   // So that one tenant cannot keep the others out with bodies it announces and never sends.
-  const share = Math.max(maxBodyBytes, Math.floor(total / 2));
+  const share = Math.max(maxBodyBytes, shareOf(total));
   const callers = new Map<string, number>();
   let held = 0;
 
@@ -40,8 +42,8 @@ export function createBodyBudget(maxBytes: number, maxBodyBytes: number): BodyBu
       let over = false;
       const take = (bytes: number, alone: boolean): void => {
         const ofCaller = callers.get(caller) ?? 0;
-        const full = held + bytes > total || ofCaller + bytes > share;
-        if (over || (full && !alone)) throw overloaded();
+        const tooMuch = held + bytes > total || ofCaller + bytes > share;
+        if (over || (tooMuch && !alone)) throw full();
         callers.set(caller, ofCaller + bytes);
         held += bytes;
         mine += bytes;
@@ -65,13 +67,13 @@ export function createBodyBudget(maxBytes: number, maxBodyBytes: number): BodyBu
 /** Bodies that are longer are scanned while they arrive, a piece in each turn of the loop. */
 const SCANNED_AT_ONCE = 64 * 1024;
 
-/** The body as it comes; a long one is scanned, and one of unknown length is counted. */
-/** What a request holds while its body is read; part of its exchange. */
+/** Held while a body is read; part of its exchange. */
 export interface BodyInProgress {
   held: HeldBody | null;
   scan: JsonScan | null;
 }
 
+/** The body as it comes; a long one is scanned, and one of unknown length is counted. */
 export function scannedAsItComes(
   exchange: BodyInProgress,
   body: Readable,
@@ -87,7 +89,7 @@ export function scannedAsItComes(
   const scanner = new Transform({
     transform(piece: Buffer, _encoding, done) {
       bytes += piece.length;
-      // The rest of what was refused is taken off the wire, so that the client reads why; nothing of it is kept.
+      // The rest of what was refused is taken off the wire, so that the client reads why; none of it is kept.
       if (refused !== null) return done(bytes > maxBytes ? refused : null);
       try {
         if (announced === undefined) held.add(piece.length);
@@ -104,10 +106,10 @@ export function scannedAsItComes(
     },
     flush: (done) => done(refused),
   });
-  // Whoever read it may have turned away before it fails.
+  // Its reader may have turned away before it fails.
   scanner.on('error', () => undefined);
   body.on('error', (error: Error) => scanner.destroy(error));
-  // The client left in the middle: node tells the request, and nobody reads the rest.
+  // The client left in the middle: node tells the request, and the rest is never read.
   body.on('close', () => {
     if (!body.readableEnded) scanner.destroy();
   });
@@ -141,11 +143,6 @@ export function hasBody({ method, headers }: IncomingMessage): boolean {
   );
 }
 
-function overloaded(): ApiError {
-  return new ApiError(
-    429,
-    'server_overloaded',
-    'the server holds as many bytes of request bodies as it may',
-    { retryAfterSeconds: 1 },
-  );
+function full(): ApiError {
+  return overloaded('server_overloaded', 'the server holds as many bytes of request bodies as it may');
 }

@@ -97,10 +97,12 @@ export function createLimiter(now: () => number): Limiter {
 }
 
 function headersOf(caller: Caller, limits: KeyLimits, time: number): Record<string, string> {
-  const headers: Record<string, string> = {};
-  describe(headers, 'requests', caller.requests, limits.requestsPerMinute, time);
-  describe(headers, 'tokens', caller.tokens, limits.tokensPerMinute, time);
-  return headers;
+  refill(caller.requests, limits.requestsPerMinute, time);
+  refill(caller.tokens, limits.tokensPerMinute, time);
+  return {
+    ...describe('requests', caller.requests.level, limits.requestsPerMinute),
+    ...describe('tokens', caller.tokens.level, limits.tokensPerMinute),
+  };
 }
 
 function admission(caller: Caller, limits: KeyLimits, now: () => number): Admission {
@@ -149,7 +151,7 @@ const UNLIMITED: Admission = {
 };
 
 function refill(bucket: Bucket, perMinute: number, time: number): void {
-  // A clock that jumps back gives nothing; one that jumps ahead gives a full bucket at most.
+  // A clock that jumps back adds no tokens; one that jumps ahead gives a full bucket at most.
   const elapsed = Math.max(0, time - bucket.at);
   bucket.level = Math.min(perMinute, bucket.level + (elapsed * perMinute) / 60_000);
   bucket.at = time;
@@ -163,18 +165,13 @@ function tooMany(what: string, retryAfterSeconds: number): ApiError {
   return new ApiError(429, 'rate_limit_exceeded', `rate limit reached: ${what}`, { retryAfterSeconds });
 }
 
-function describe(
-  headers: Record<string, string>,
-  of: 'requests' | 'tokens',
-  bucket: Bucket,
-  limit: number,
-  time: number,
-): void {
-  if (limit === 0) return;
-  refill(bucket, limit, time);
-  headers[`x-ratelimit-limit-${of}`] = String(limit);
-  headers[`x-ratelimit-remaining-${of}`] = String(Math.max(0, Math.floor(bucket.level)));
-  headers[`x-ratelimit-reset-${of}`] = duration(wait(limit - bucket.level, limit));
+function describe(of: 'requests' | 'tokens', level: number, limit: number): Record<string, string> {
+  if (limit === 0) return {};
+  return {
+    [`x-ratelimit-limit-${of}`]: String(limit),
+    [`x-ratelimit-remaining-${of}`]: String(Math.max(0, Math.floor(level))),
+    [`x-ratelimit-reset-${of}`]: duration(wait(limit - level, limit)),
+  };
 }
 
 /** OpenAI's form: "120ms", "7.5s", "1m30s". */

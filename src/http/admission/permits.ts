@@ -1,54 +1,83 @@
-// How many requests of one kind are being answered at once, in all and per peer. Attestations have places of their own: they
-// are open to everyone, so a stalled TEE full of them must not take the places of those who have a key.
+// How many requests of one kind are answered at once, in all and of one caller. What callers share is never one caller's
+// alone: half of it is kept for the others, as of the memory for bodies. Attestations have permits of their own: they are
+// open to everyone, so a stalled TEE full of them must not take the places of callers that have a key.
 
-import { ApiError } from '../../base/errors.ts';
+import { overloaded, type ApiError } from '../../base/errors.ts';
 
-export interface Places {
-  /** Takes a place and returns what gives it back (idempotent); throws `full` of the reason when there is none. */
-  enter(peer: string): () => void;
+/** Gives back what was taken. Idempotent. */
+export type Release = () => void;
+
+export interface Permits {
+  /** Takes a permit; throws `full` of the reason when there is none. */
+  enter(caller: string): Release;
+}
+
+/** The share of one caller in something bounded, so that a second caller finds room. Of one there is no half. */
+export function shareOf(total: number): number {
+  return Math.max(1, Math.floor(total / 2));
+}
+
+/** How much each caller holds of something. */
+export class CallerCounts {
+  readonly #held = new Map<string, number>();
+
+  of(caller: string): number {
+    return this.#held.get(caller) ?? 0;
+  }
+
+  add(caller: string, count = 1): Release {
+    this.#held.set(caller, this.of(caller) + count);
+    let released = false;
+    return () => {
+      if (released) return;
+      released = true;
+      const rest = this.of(caller) - count;
+      if (rest > 0) this.#held.set(caller, rest);
+      else this.#held.delete(caller);
+    };
+  }
 }
 
 /** A limit of 0 is none. */
-export function createPlaces(o: {
+export function createPermits(options: {
   readonly inAll: number;
-  readonly perPeer: number;
-  readonly full: (whose: 'all' | 'peer') => ApiError;
-}): Places {
-  const peers = new Map<string, number>();
+  readonly perCaller: number;
+  readonly full: (whose: 'all' | 'caller') => ApiError;
+}): Permits {
+  const { inAll, perCaller, full } = options;
+  const held = new CallerCounts();
   let taken = 0;
   return {
-    enter(peer) {
-      const ofPeer = peers.get(peer) ?? 0;
-      if (o.perPeer > 0 && ofPeer >= o.perPeer) throw o.full('peer');
-      if (o.inAll > 0 && taken >= o.inAll) throw o.full('all');
-      peers.set(peer, ofPeer + 1);
+    enter(caller) {
+      if (perCaller > 0 && held.of(caller) >= perCaller) throw full('caller');
+      if (inAll > 0 && taken >= inAll) throw full('all');
+      const release = held.add(caller);
       taken += 1;
       let left = false;
       return () => {
         if (left) return;
         left = true;
         taken -= 1;
-        const rest = (peers.get(peer) ?? 1) - 1;
-        if (rest > 0) peers.set(peer, rest);
-        else peers.delete(peer);
+        release();
       };
     },
   };
 }
 
-export function serverFull(): ApiError {
-  return new ApiError(429, 'server_overloaded', 'the server is answering as many requests as it may', {
-    retryAfterSeconds: 1,
-  });
+export function serverFull(whose: 'all' | 'caller'): ApiError {
+  return overloaded(
+    'server_overloaded',
+    whose === 'caller'
+      ? 'the server is answering as many requests of this caller as it may'
+      : 'the server is answering as many requests as it may',
+  );
 }
 
-export function attestationsFull(whose: 'all' | 'peer'): ApiError {
-  return new ApiError(
-    429,
+export function attestationsFull(whose: 'all' | 'caller'): ApiError {
+  return overloaded(
     'attestation_rate_limited',
-    whose === 'peer'
+    whose === 'caller'
       ? 'this address has as many attestations under way as it may'
       : 'too many attestations are under way',
-    { retryAfterSeconds: 1 },
   );
 }

@@ -1,6 +1,6 @@
 // Numbers for Prometheus (text exposition format 0.0.4): counters, gauges and histograms, and the text they are scraped as.
 // Label values come from fixed sets (route patterns, statuses, ids of registered models); a family that would grow past
-// MAX_SERIES counts the rest under "other". Nothing a caller writes becomes a label.
+// MAX_SERIES counts the rest under "other". No text of a caller becomes a label.
 
 export interface MetricFamily {
   readonly name: string;
@@ -120,13 +120,10 @@ function header(out: string[], name: string, help: string, type: string): void {
 }
 
 function sample(name: string, labels: string, value: number): string {
-  const number = Number.isFinite(value)
-    ? String(value)
-    : value > 0
-      ? '+Inf'
-      : Number.isNaN(value)
-        ? 'NaN'
-        : '-Inf';
+  const number = String(value).replace(
+    /^(-?)Infinity$/,
+    (_, sign: string) => `${sign === '' ? '+' : '-'}Inf`,
+  );
   return labels === '' ? `${name} ${number}` : `${name}{${labels}} ${number}`;
 }
 

@@ -1,0 +1,157 @@
+// The closed list of codes an ApiError can carry: the status a code has on every path, its meaning, and the side that must act.
+// The table of docs/api.md is generated from it. Add a line here before using a new code; never rename a released one.
+
+/** caller: another request; wait: the same one later; operator: access to the server or the hub. */
+export type Acts = 'caller' | 'wait' | 'operator';
+
+export interface ApiCodeEntry {
+  readonly status: number;
+  readonly act: Acts;
+  readonly meaning: string;
+  /** Statuses it has elsewhere, where its meaning says so; an error asks for one by `detail.status`. */
+  readonly also?: readonly number[] | undefined;
+}
+
+function caller(status: number, meaning: string, also?: readonly number[]): ApiCodeEntry {
+  return { status, act: 'caller', meaning, also };
+}
+
+function wait(status: number, meaning: string): ApiCodeEntry {
+  return { status, act: 'wait', meaning };
+}
+
+function operator(status: number, meaning: string, also?: readonly number[]): ApiCodeEntry {
+  return { status, act: 'operator', meaning, also };
+}
+
+export const API_CODES = {
+  // ---- requests that are none, or whose body is none
+  invalid_request: caller(400, 'not HTTP/1.1, no Host or two, or not carried out in this form'),
+  invalid_url: caller(400, 'the path is not valid percent-encoding'),
+  invalid_body: caller(400, 'the body does not have the length its header says'),
+  invalid_json: caller(400, 'the body is missing, not JSON in UTF-8, or has a key named `__proto__`'),
+  json_too_deep: caller(400, 'the body has more than 100 levels'),
+  json_too_many_values: caller(400, 'the body has more values than are read'),
+  tls_required: caller(
+    400,
+    'plain HTTP, where the port speaks https or evidence needs a connection to bind to',
+  ),
+  // ---- fields
+  missing_required_parameter: caller(400, 'a field is missing'),
+  unknown_parameter: caller(400, 'a field has a name that means nothing here'),
+  unsupported_parameter: caller(400, 'a field asks for something this server does not do'),
+  invalid_type: caller(400, 'a field has another type'),
+  invalid_value: caller(400, 'a field has a value that is not taken'),
+  empty_string: caller(400, 'a text is empty'),
+  empty_array: caller(400, 'a list is empty'),
+  string_above_max_length: caller(400, 'a text is too long'),
+  string_below_min_length: caller(400, 'a text is too short'),
+  array_above_max_length: caller(400, 'a list is too long'),
+  integer_below_min_value: caller(400, 'a whole number is too small'),
+  integer_above_max_value: caller(400, 'a whole number is too large'),
+  decimal_below_min_value: caller(400, 'a number is too small'),
+  decimal_above_max_value: caller(400, 'a number is too large'),
+  // ---- what a model cannot take
+  context_length_exceeded: caller(400, 'the request has more tokens than the context of the model'),
+  invalid_schema: caller(400, 'a JSON Schema cannot be enforced as it stands'),
+  invalid_grammar: caller(400, 'what a schema became is no grammar the engine takes'),
+  invalid_messages: caller(400, 'the messages do not follow each other as a chat does'),
+  invalid_prompt: caller(400, 'the prompt has no token'),
+  invalid_input: caller(400, 'an input has no token'),
+  invalid_token: caller(400, 'a token is not of the vocabulary of the model'),
+  template_failed: caller(400, 'the chat template of the model does not take these messages'),
+  wrong_model_type: caller(400, 'the model is of a type for other routes'),
+  invalid_keep_alive: caller(400, 'not a duration, 0 or -1'),
+  // ---- models that cannot be registered as asked
+  file_not_found: caller(400, 'there is no such file'),
+  path_not_allowed: caller(400, 'the file is outside of the folders models may come from'),
+  invalid_gguf: caller(400, 'the file is no GGUF file, or not one that can be served'),
+  unsupported_model_format: caller(400, 'a format that is not served'),
+  invalid_model_name: caller(400, 'not a name a hub has'),
+  invalid_digest: caller(400, 'not a SHA-256'),
+  ambiguous_quantization: caller(400, 'several files answer to the name'),
+  digest_mismatch: caller(400, 'the file is not the one the digest names; 502 where the hub sent it', [502]),
+  invalid_nonce: caller(400, 'not 16 to 64 bytes in hex or base64url'),
+  // ---- callers
+  invalid_api_key: caller(401, 'no known key where one is needed'),
+  admin_key_required: caller(403, 'the route takes an admin key; 401 where no key was sent', [401]),
+  admin_disabled: operator(403, 'the admin routes are switched off'),
+  model_not_allowed: operator(403, 'the key may not use that model'),
+  origin_not_allowed: operator(403, 'the origin is not one that may call from a browser'),
+  pull_disabled: operator(403, 'models are not fetched from a hub'),
+  // ---- what is not there
+  unknown_url: caller(404, 'there is no such route'),
+  model_not_found: caller(404, 'there is no model of that name'),
+  model_not_loaded: caller(404, 'the model is not loaded'),
+  pull_state_not_found: caller(404, 'nothing of that name was pulled'),
+  hub_not_found: caller(404, 'the hub has no such repository or file'),
+  method_not_allowed: caller(405, 'see `Allow`'),
+  // ---- time, conflicts, sizes
+  request_timeout: caller(408, 'the request did not arrive in time'),
+  client_too_slow: caller(408, 'a stream was not read for a minute'),
+  model_already_exists: caller(409, 'the name is taken by other bytes'),
+  attestation_stale: wait(
+    409,
+    "the model is not the one this connection's evidence showed; the connection is closed, retry on a new one (protocol.md [M23])",
+  ),
+  pull_cancelled: caller(409, 'the pull was cancelled'),
+  request_too_large: caller(413, 'the body is larger than `limits.max_body_bytes`'),
+  url_too_long: caller(414, 'a part of the path is too long'),
+  unsupported_media_type: caller(415, 'the body is not `application/json` in UTF-8'),
+  unsupported_content_encoding: caller(415, 'the body is compressed'),
+  expectation_failed: caller(417, 'an `Expect` that is not `100-continue`'),
+  // ---- full, for now
+  rate_limit_exceeded: wait(429, 'the caller is over a limit of its own'),
+  server_overloaded: wait(
+    429,
+    'the server, or its memory for bodies, is full, or the share of the caller is',
+  ),
+  engine_overloaded: wait(429, 'the queue of the model is full, or the share of the caller is'),
+  attestation_rate_limited: wait(429, 'too many attestations at once, or of this caller'),
+  too_many_pulls: wait(429, 'as many pulls as may run are running'),
+  too_many_pipelined_requests: wait(429, 'too many requests wait on this connection'),
+  headers_too_large: caller(431, 'the header is larger than 16 kB'),
+  client_closed_request: caller(499, 'in logs and metrics only: the client is gone'),
+  // ---- faults of the server
+  internal_error: operator(500, 'a fault of the server'),
+  engine_failed: operator(500, 'the engine could not handle the request'),
+  model_load_failed: operator(
+    500,
+    'the model cannot be loaded; 503 where it needs more memory than there may be',
+    [503],
+  ),
+  model_digest_mismatch: operator(500, 'the file of a model has changed since it was registered'),
+  model_file_changed: operator(500, 'the file of a model changed while it was read'),
+  blob_missing: operator(500, 'a file of the model store is gone'),
+  manifest_invalid: operator(500, 'a manifest of the model store is damaged'),
+  too_many_models: operator(500, 'there are as many models as an attestation can list'),
+  attestation_failed: operator(500, 'the TEE did not make a report'),
+  pull_failed: operator(500, 'the pull failed for a reason of its own'),
+  // ---- the hub
+  hub_unauthorized: operator(502, 'the hub asks for a token, or has no such repository'),
+  hub_forbidden: operator(502, 'the token may not read the repository'),
+  hub_error: operator(502, 'the hub answers something else than a file'),
+  address_refused: operator(502, 'the address is private, or not https'),
+  digest_unknown: operator(502, 'the hub does not say what the file must be'),
+  upstream_changed: wait(502, 'the file changed on the hub while it was fetched'),
+  hub_unavailable: wait(503, 'the hub cannot be reached'),
+  pull_interrupted: wait(503, 'the pull ended with the server; it can be resumed'),
+  // ---- for now
+  engine_crashed: wait(503, 'the engine ended; the next request loads it again'),
+  model_replaced: wait(503, 'the model was replaced while the request waited'),
+  server_shutting_down: wait(503, 'the server is shutting down'),
+  connection_ending: wait(503, 'in logs and metrics only: the connection ends with an earlier answer'),
+  tee_not_enabled: operator(503, 'the server runs without a TEE'),
+  timeout: wait(504, 'the answer took longer than `limits.request_timeout_ms`'),
+  storage_full: operator(507, 'there is no room for the model'),
+} as const satisfies Readonly<Record<string, ApiCodeEntry>>;
+
+export type ApiCode = keyof typeof API_CODES;
+
+export function isApiCode(code: string): code is ApiCode {
+  return Object.hasOwn(API_CODES, code);
+}
+
+export function entryOf(code: ApiCode): ApiCodeEntry {
+  return API_CODES[code];
+}

@@ -1,0 +1,236 @@
+// Every request before its handler and after its answer, one function for each concern, in this order: begin, refuse what no
+// route can answer, authenticate, admit, boundBody, deadline; and finish, once, when the response is over. The log line of a
+// request is picked field by field: no URL, header, body or address.
+
+import type { ServerResponse } from 'node:http';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { ApiError, shuttingDown } from '../base/errors.ts';
+import { peerOf } from './address.ts';
+import type { Auth, Caller, Principal } from './admission/auth.ts';
+import { type BodyBudget, hasBody } from './admission/bodies.ts';
+import type { Limiter } from './admission/limits.ts';
+import type { Permits } from './admission/permits.ts';
+import { corsHeaders, preflight } from './cors.ts';
+import type { ServerDeps } from './deps.ts';
+import { toApiError, unknownUrl } from './errors.ts';
+import { clientClosed, type Exchange, openExchange, timedOut } from './exchange.ts';
+import { freshRequestId, unmetExpectation } from './listener.ts';
+import type { ServerMetrics } from './metrics/server.ts';
+import type { OpenRequests } from './open-requests.ts';
+import type { Route } from './route.ts';
+
+export interface HookContext {
+  readonly deps: Pick<ServerDeps, 'config' | 'log' | 'onRequest'>;
+  readonly auth: Auth;
+  readonly limiter: Limiter;
+  /** Places of requests, and those of attestations. */
+  readonly permits: { readonly work: Permits; readonly attestations: Permits };
+  readonly bodies: BodyBudget;
+  readonly open: OpenRequests<Exchange>;
+  readonly drain: { readonly on: boolean };
+  /** The methods of a path that is served. */
+  readonly allowed: (url: string) => string | undefined;
+  readonly metrics: Pick<ServerMetrics, 'authFailures' | 'requestEnded'>;
+}
+
+/** The hook of every request. Answers a preflight itself; everything else goes on, or fails with an ApiError. */
+export function onRequest(
+  context: HookContext,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  next: (error?: Error) => void,
+): void {
+  begin(context, request, reply);
+  // A socket that is not read does not tell that it was closed.
+  if (!hasBody(request.raw)) request.raw.resume();
+  try {
+    const { config } = context.deps;
+    const { origin } = request.headers;
+    if (origin !== undefined) reply.headers(corsHeaders(config, origin));
+    const route = request.routeOptions.config.assay;
+    refuseOnConnection(context, request, route);
+    if (request.method === 'OPTIONS' && request.headers['access-control-request-method'] !== undefined) {
+      request.raw.resume();
+      preflight(config, request, reply);
+      return;
+    }
+    refuseHead(request);
+    refuseUnrouted(context, request, reply);
+    if (route === undefined) return next();
+    const principal = authenticate(context, request, route);
+    refuseEncoded(request);
+    admit(context, { request, reply, route, principal });
+    boundBody(context, request, principal);
+    deadline(context, request, route);
+    next();
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 401) context.metrics.authFailures.add([]);
+    next(toApiError(error));
+  }
+}
+
+/** Every request begins here, also one that fastify refuses before any hook. */
+export function begin(context: HookContext, request: FastifyRequest, reply: FastifyReply): void {
+  const id = request.headers['x-request-id'];
+  const exchange = openExchange({
+    given: typeof id === 'string' ? id : undefined,
+    freshId: freshRequestId,
+    startedAt: performance.now(),
+  });
+  exchange.route = request.routeOptions.config.assay?.path ?? '(none)';
+  request.exchange = exchange;
+  // An answer is for its caller alone: no cache on the way may keep it.
+  reply.headers({
+    'x-request-id': exchange.id,
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+  });
+  context.open.begin({ request: request.raw, response: reply.raw, exchange }, (complete) =>
+    finish(context, { request, response: reply.raw, exchange, complete }),
+  );
+}
+
+/** A request that its connection has no room for. Its record names the caller all the same. */
+function refuseOnConnection(context: HookContext, request: FastifyRequest, route: Route | undefined): void {
+  const refusal = context.open.refusal(request.raw.socket);
+  if (refusal === undefined) return;
+  if (route !== undefined) identify(context, request, route);
+  throw refusal;
+}
+
+/** Requests no route can answer: RFC 9112 §3.2, RFC 9110 §10.1.1. */
+function refuseHead(request: FastifyRequest): void {
+  const hosts = request.raw.rawHeaders.filter((text, i) => i % 2 === 0 && text.toLowerCase() === 'host');
+  if (hosts.length === 0 && request.raw.httpVersion === '1.1')
+    throw new ApiError(400, 'invalid_request', 'the Host header is missing');
+  if (hosts.length > 1) throw new ApiError(400, 'invalid_request', 'there is more than one Host header');
+  if (unmetExpectation(request.headers))
+    throw new ApiError(417, 'expectation_failed', 'the only expectation met is 100-continue');
+}
+
+function refuseUnrouted(context: HookContext, request: FastifyRequest, reply: FastifyReply): void {
+  const { assay: route, allow = context.allowed(request.url) } = request.routeOptions.config;
+  if (route !== undefined) {
+    if (context.drain.on && route.path !== '/health') throw shuttingDown();
+    return;
+  }
+  if (allow === undefined) throw unknownUrl();
+  reply.header('allow', allow);
+  throw new ApiError(
+    405,
+    'method_not_allowed',
+    request.method === 'OPTIONS'
+      ? `OPTIONS is only answered as a CORS preflight; this route is for ${allow}`
+      : `this route is for ${allow}`,
+  );
+}
+
+/** A known key that is refused is known all the same: the record of the request names it. */
+function identify({ auth }: HookContext, request: FastifyRequest, route: Route): Caller {
+  const caller = auth.identify(request.headers.authorization, request.ip, route.access);
+  if (caller.known) request.exchange.principal = caller.principal;
+  return caller;
+}
+
+function authenticate(context: HookContext, request: FastifyRequest, route: Route): Principal {
+  const caller = identify(context, request, route);
+  context.auth.authorise(caller, route.access);
+  request.exchange.principal = caller.principal;
+  return caller.principal;
+}
+
+function refuseEncoded({ headers }: FastifyRequest): void {
+  const encoding = headers['content-encoding'];
+  if (encoding !== undefined && encoding !== 'identity')
+    throw new ApiError(
+      415,
+      'unsupported_content_encoding',
+      'the request body is compressed, expected it as it is',
+    );
+}
+
+interface Arrival {
+  readonly request: FastifyRequest;
+  readonly reply: FastifyReply;
+  readonly route: Route;
+  readonly principal: Principal;
+}
+
+/** Takes a place among the requests at once, and one of the caller's own. */
+function admit({ permits, limiter }: HookContext, { request, reply, route, principal }: Arrival): void {
+  if (route.limited !== true) return;
+  const { exchange } = request;
+  exchange.leave =
+    route.apart === true
+      ? permits.attestations.enter(peerOf(request.ip))
+      : permits.work.enter(principal.bucket);
+  try {
+    exchange.admission = limiter.admit(principal);
+  } catch (error) {
+    reply.headers(limiter.headers(principal));
+    throw error;
+  }
+}
+
+/** Counts the body before any of it is read; one that is too long is refused by its length. */
+function boundBody({ deps, bodies }: HookContext, request: FastifyRequest, principal: Principal): void {
+  if (!hasBody(request.raw)) return;
+  request.exchange.held = bodies.open(principal.bucket);
+  const announced = Number(request.headers['content-length'] ?? 0);
+  if (announced <= deps.config.limits.maxBodyBytes) request.exchange.held.add(announced);
+}
+
+/** Aborts the request after its time; a client that does not even take the error is cut off after a stream's stall. */
+function deadline({ deps }: HookContext, { exchange, raw }: FastifyRequest, route: Route): void {
+  const { requestMs, stallMs = 60_000 } = deps.config.timeouts;
+  if (requestMs === 0 || route.untimed === true) return;
+  exchange.timer = setTimeout(() => {
+    exchange.abort(timedOut);
+    exchange.timer = setTimeout(() => raw.socket.destroy(), stallMs).unref();
+  }, requestMs).unref();
+}
+
+interface Ended {
+  readonly request: FastifyRequest;
+  readonly response: ServerResponse;
+  readonly exchange: Exchange;
+  readonly complete: boolean;
+}
+
+/** The only place where a request ends, once: after the last byte, or when the client or the connection is gone. */
+function finish({ deps, metrics }: HookContext, { request, response, exchange, complete }: Ended): void {
+  exchange.abort(clientClosed);
+  if (!complete) exchange.errorCode ??= 'client_closed_request';
+  exchange.release();
+  const milliseconds = performance.now() - exchange.startedAt;
+  const status = response.headersSent ? response.statusCode : 499;
+  const { promptTokens, completionTokens } = exchange.usage;
+  metrics.requestEnded({ exchange, method: request.method, status, milliseconds, complete });
+  deps.log.info(
+    {
+      requestId: exchange.id,
+      method: request.method,
+      route: exchange.route,
+      status,
+      ms: Math.round(milliseconds * 10) / 10,
+      ...(exchange.errorCode !== null && { code: exchange.errorCode }),
+      ...(exchange.usedTokens > 0 && { promptTokens, completionTokens }),
+      ...(!complete && { aborted: true }),
+    },
+    'request',
+  );
+  deps.onRequest?.({
+    requestId: exchange.id,
+    key: exchange.principal?.name ?? null,
+    admitted: exchange.principal !== null && request.routeOptions.config.assay?.access !== 'open',
+    method: request.method,
+    route: exchange.route,
+    status,
+    modelSha256: exchange.modelSha256,
+    promptTokens,
+    completionTokens,
+    evidenceSha256: exchange.evidenceSha256,
+    milliseconds,
+    aborted: !complete || (exchange.errorCode !== null && status === 200),
+  });
+}

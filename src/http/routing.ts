@@ -1,0 +1,123 @@
+// From routes to fastify and back: every path with its methods, 405 with Allow for the others (RFC 9110 §15.5.6), and one
+// request through its route's shapes and handler.
+
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { ApiError } from '../base/errors.ts';
+import { isRecord } from '../base/shape.ts';
+import { unknownUrl } from './errors.ts';
+import type { Exchange } from './exchange.ts';
+import type { Call, Route } from './route.ts';
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    assay?: Route | undefined;
+    /** The methods of a path, on its routes for all others. */
+    allow?: string | undefined;
+  }
+}
+
+/** Given to every call beside its request. */
+export type Shared = Pick<Call, 'deps' | 'proven' | 'modelPermits' | 'watchEngine'>;
+
+/** Methods that clients send; HEAD is declared by fastify with every GET. All others: `allowedMethods`. */
+const METHODS = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const;
+
+/** The paths that are served, aliases too, each with its own methods. */
+function methodsByPath(routes: readonly Route[]): ReadonlyMap<string, readonly string[]> {
+  const served = new Map<string, string[]>();
+  for (const { path, aliases = [], method } of routes)
+    for (const url of [path, ...aliases]) served.set(url, [...(served.get(url) ?? []), method]);
+  return served;
+}
+
+function allowOf(methods: readonly string[]): string {
+  return methods.flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method])).join(', ');
+}
+
+/** The Allow of a path for methods that are not declared (TRACE, PROPFIND …); undefined: the path is not served at all. */
+export function allowedMethods(routes: readonly Route[]): (url: string) => string | undefined {
+  const isPattern = (path: string): number => Number(/[:*]/.test(path));
+  const served = [...methodsByPath(routes)]
+    .toSorted(([one], [other]) => isPattern(one) - isPattern(other))
+    .map(([path, methods]) => ({
+      matches: new RegExp(
+        `^${path.replaceAll('.', '\\.').replaceAll(/:\w+/g, '[^/]+').replaceAll('*', '.+')}$`,
+      ),
+      allow: allowOf(methods),
+    }));
+  return (url) => {
+    const path = url.replace(/\?.*$/, '');
+    return served.find(({ matches }) => matches.test(path))?.allow;
+  };
+}
+
+export function registerRoutes(app: FastifyInstance, routes: readonly Route[], shared: Shared): void {
+  for (const route of routes) {
+    for (const url of [route.path, ...(route.aliases ?? [])]) {
+      app.route({
+        method: route.method,
+        url,
+        config: { assay: route },
+        handler: (request, reply) => answer(route, shared, request, reply),
+      });
+    }
+  }
+  for (const [url, own] of methodsByPath(routes)) {
+    // Refused by the onRequest hook, before a body is looked at.
+    app.route({
+      method: METHODS.filter((method) => !own.includes(method)),
+      url,
+      config: { allow: allowOf(own) },
+      handler: refuseUnknown,
+    });
+  }
+  // CORS preflights of any path reach the hook.
+  app.options('/*', refuseUnknown);
+}
+
+async function refuseUnknown(): Promise<never> {
+  throw unknownUrl();
+}
+
+async function answer(
+  route: Route,
+  shared: Shared,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<unknown> {
+  const exchange = request.exchange;
+  // While its body was read the client may have gone.
+  exchange.throwIfOver();
+  if (route.body !== undefined && request.body === undefined)
+    throw new ApiError(400, 'invalid_json', 'the request body is empty, expected a JSON object');
+  const body = route.body?.read(request.body, '');
+  // Fields that are read and ignored are not kept while the answer is made.
+  request.body = undefined;
+  const query = route.query?.read(request.query, '');
+  const result = await route.handle({
+    ...shared,
+    exchange,
+    body,
+    query,
+    params: paramsOf(request.params),
+    request,
+    reply,
+  });
+  if (reply.sent) return reply;
+  reply.header('openai-processing-ms', processingMs(exchange));
+  exchange.settle();
+  if (exchange.admission !== null) reply.headers(exchange.admission.headers());
+  if (route.status !== undefined) reply.code(route.status);
+  return reply.send(result);
+}
+
+function paramsOf(params: unknown): Readonly<Record<string, string>> {
+  const texts = Object.entries(isRecord(params) ? params : {}).filter(
+    (entry): entry is [string, string] => typeof entry[1] === 'string',
+  );
+  return Object.fromEntries(texts);
+}
+
+export function processingMs(exchange: Exchange): string {
+  return String(Math.round(performance.now() - exchange.startedAt));
+}

@@ -1,0 +1,64 @@
+// Answers a request with an error, whatever was thrown and wherever: the envelope, its headers, and whether the connection
+// goes on after it.
+
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { ApiError } from '../base/errors.ts';
+import { framesOf, type Log } from '../base/log.ts';
+import { hasUnreadBody } from './admission/bodies.ts';
+import { STALE } from './connection-pins.ts';
+import { errorBody, errorHeaders, toApiError } from './errors.ts';
+import { clientClosed, type Exchange } from './exchange.ts';
+import { CONNECTION_ENDING, PIPELINED, type OpenRequests } from './open-requests.ts';
+import { processingMs } from './routing.ts';
+
+export interface ErrorContext {
+  readonly log: Pick<Log, 'error'>;
+  readonly open: Pick<OpenRequests<Exchange>, 'endsConnection'>;
+  readonly drain: { readonly on: boolean };
+}
+
+/**
+ * Refusals, by code or status, whose answer is the connection's last: its evidence is stale, or what follows is not worth
+ * reading.
+ */
+const ENDS_CONNECTION: ReadonlySet<string | number> = new Set([
+  STALE,
+  PIPELINED,
+  CONNECTION_ENDING,
+  413,
+  415,
+  417,
+]);
+
+export function sendError(
+  { log, open, drain }: ErrorContext,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  thrown: unknown,
+): FastifyReply {
+  // A body that broke off is no fault of the server's.
+  const error = request.raw.destroyed && !request.raw.complete ? clientClosed() : toApiError(thrown);
+  // The rest of a refused body is read and dropped. A scanner without a reader would hold the stream still.
+  if (!request.raw.complete) request.raw.unpipe().resume();
+  const exchange = request.exchange;
+  exchange.errorCode = error.code;
+  if (error.code === 'internal_error') logCause(log, error);
+  if (exchange.admission !== null) reply.headers(exchange.admission.headers());
+  reply.headers(errorHeaders(error));
+  const last = ENDS_CONNECTION.has(error.code) || ENDS_CONNECTION.has(error.status);
+  if (last || drain.on || hasUnreadBody(request.raw)) {
+    reply.header('connection', 'close');
+    open.endsConnection(request.raw.socket);
+  }
+  return reply
+    .code(error.status)
+    .header('openai-processing-ms', processingMs(exchange))
+    .header('content-type', 'application/json; charset=utf-8')
+    .send(JSON.stringify(errorBody(error)));
+}
+
+/** An unforeseen error: where it came from, never its message, which may quote what was being worked on. */
+function logCause(log: Pick<Log, 'error'>, { cause }: ApiError): void {
+  if (!(cause instanceof Error)) return;
+  log.error({ kind: cause.name, at: framesOf(cause).slice(0, 8) }, 'unexpected error');
+}
