@@ -158,6 +158,7 @@ export interface Engine {
       | { readonly messages: readonly ChatMessage[]; readonly tools?: readonly ToolSpec[] | undefined },
     signal?: AbortSignal,
   ): Promise<readonly number[]>;
+  /** The text of their bytes, joined as `pieces` gives them; bytes that are no UTF-8 are U+FFFD. */
   detokenize(tokens: readonly number[], signal?: AbortSignal): Promise<string>;
   /** Text of single tokens, as bytes (a token need not be whole UTF-8). */
   pieces(tokens: readonly number[], signal?: AbortSignal): Promise<readonly Uint8Array[]>;
