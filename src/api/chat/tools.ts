@@ -3,7 +3,6 @@
 // stream can pass on arguments while they are written; text that turns out not to be a call is passed on as content.
 
 import type { CallMarks, ToolFormat, ToolSpec } from '../../engine/seam/engine.ts';
-import { beforeBlanks, firstOf, startedAt } from '../../engine/seam/tool-format.ts';
 import {
   anyObject,
   choice,
@@ -21,6 +20,7 @@ import {
   unsupported,
 } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
+import { beforeBlanks, firstOf, startedAt } from './framing.ts';
 
 const MAX_TOOLS = 128;
 /** "Omitting parameters defines a function with an empty parameter list" (OpenAI API reference): no argument, not any argument. */

@@ -3,7 +3,7 @@
 // Where an answer may hold tool calls, stop strings are looked for only in the words before the first of them, without the
 // blanks that frame it: that is what the client reads. A stop string is met once it is certain to lie in such words.
 
-import { beforeBlanks, firstOf, startedAt, type CallMarks } from '../../seam/tool-format.ts';
+import type { CallMarks } from '../../seam/tool-format.ts';
 
 export interface TextStream {
   /** Text that is now certain. After a stop string was met `stopped` is true and everything later is ignored. */
@@ -14,6 +14,9 @@ export interface TextStream {
   /** Characters (UTF-16 units) that the bytes so far stand for, held back or not: where the text of the next bytes begins. */
   readonly decoded: number;
 }
+
+/** Blanks before a call that count as its framing; more of them are content, so that little is ever held back. */
+const MAX_BLANKS = 256;
 
 /** `blanks`, `words`: a call may come, and words have not or have begun. `call`: one has. `plain`: none will. */
 type Phase = 'blanks' | 'words' | 'call' | 'plain';
@@ -105,4 +108,36 @@ function anchoredAt(text: string, starts: readonly string[]): number {
 /** Whether the whole text may still become one of some texts. */
 function startsOne(text: string, starts: readonly string[]): boolean {
   return starts.some((start) => start.startsWith(text));
+}
+
+/** The first place where one of some texts stands, or -1. */
+function firstOf(text: string, wanted: readonly string[]): number {
+  let first = -1;
+  for (const each of wanted) {
+    const at = text.indexOf(each);
+    if (at >= 0 && (first < 0 || at < first)) first = at;
+  }
+  return first;
+}
+
+/** Where the text may be ending in the beginning of one of some texts; its length when it is not. */
+function startedAt(text: string, starts: readonly string[]): number {
+  let first = text.length;
+  for (const start of starts) {
+    for (let take = Math.min(start.length - 1, text.length); take > 0; take -= 1) {
+      if (text.endsWith(start.slice(0, take))) {
+        first = Math.min(first, text.length - take);
+        break;
+      }
+    }
+  }
+  return first;
+}
+
+/** `end` without the blanks before it: those before a call are the template's. */
+function beforeBlanks(text: string, end: number): number {
+  const least = Math.max(0, end - MAX_BLANKS);
+  let at = end;
+  while (at > least && /\s/.test(text.charAt(at - 1))) at -= 1;
+  return at;
 }

@@ -73,7 +73,7 @@ const CALLS = [
 function parts(text: string): string[] {
   const found = new Set<string>([text]);
   for (let from = 0; from < text.length; from += 1)
-    for (const length of [1, 2, 3, 5, 13])
+    for (const length of [1, 2, 4, 13])
       if (from + length <= text.length) found.add(text.slice(from, from + length));
   return [...found];
 }
@@ -97,11 +97,7 @@ describe.each(Object.entries(FORMATS))('%s', (_kind, format) => {
       const expected = words.includes(stop)
         ? { content: words.slice(0, words.indexOf(stop)), calls: [], stopped: true, unfinished: false }
         : { content: words, calls, stopped: false, unfinished: false };
-      for (const pieces of [
-        [before + wire],
-        Array.from(before + wire),
-        split(before + wire, [3, 7, 20, 21, 60]),
-      ])
+      for (const pieces of [Array.from(before + wire), split(before + wire, [3, 7, 20, 21, 60])])
         expect(seen(pieces, format, marks, { stop }), JSON.stringify(stop)).toEqual(expected);
     }
   });
