@@ -21,7 +21,7 @@ import { lockingNew, openMappings } from './locked-memory.ts';
 import { createPooler, type Pooler } from './decode/pooled.ts';
 import { assertMayFit, checkTokens, promptTokens, rankTokens } from './prompt.ts';
 import { createSampler, seededRandom } from './decode/sampler.ts';
-import { createScheduler, type Scheduler } from './decode/scheduler.ts';
+import { Scheduler } from './decode/scheduler.ts';
 import { createChatTemplate, type ChatTemplate } from './template/template.ts';
 import { createTurns } from './time-slices.ts';
 import { encodeFrame, frameReader, type FromChild, type ToChild } from '../seam/wire.ts';
@@ -293,7 +293,7 @@ function serveGeneration(
     send({ t: 'events', events, stats: scheduler.stats() });
     events = [];
   };
-  const scheduler: Scheduler = createScheduler(context, {
+  const scheduler = new Scheduler(context, {
     slots: info.slots,
     contextLength: info.contextLength,
     maxQueued: load.maxQueued,
