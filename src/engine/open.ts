@@ -1,25 +1,13 @@
-// Opens a model: starts its child process, hands it the load, and speaks for it as an Engine. The child may abort, hang or be
-// killed at any moment; then every request in it fails with 503 engine_crashed, `closed` tells why, and this process goes on.
+// Opens a model: starts its child process, hands it the load, and gives the Engine that speaks for it. A child that ends while it
+// loads says why in its log, of which one line is told, without paths.
 // The child inherits an explicit environment and the descriptors listed here, nothing else.
 
-import { spawn, type ChildProcess } from 'node:child_process';
-import { Duplex } from 'node:stream';
+import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { ApiError } from '../base/errors.ts';
-import type {
-  Engine,
-  EngineInfo,
-  EngineStats,
-  GenerateEvent,
-  GenerateRequest,
-  LoadSpec,
-  OpenEngine,
-  TokenLogprob,
-} from './seam/engine.ts';
-import { createStream, type EventStream } from './stream.ts';
-import { createWatchdog } from './watchdog.ts';
-import { encodeFrame, frameReader, type FromChild, type ToChild } from './seam/wire.ts';
-import { assertCountable, assertFits } from './seam/context-limits.ts';
+import { EngineClient } from './client.ts';
+import { connect, type Connection } from './connection.ts';
+import type { EngineInfo, LoadSpec, OpenEngine } from './seam/engine.ts';
 
 export interface OpenOptions {
   /** The built engine/child/worker; must be JavaScript. */
@@ -40,8 +28,8 @@ export interface OpenOptions {
   readonly exact?: boolean | undefined;
 }
 
-const MAX_STDERR_CHARACTERS = 64 * 1024;
 const DEFAULT_MAX_QUEUED = 64;
+const DEFAULT_MAX_BUFFERED_EVENTS = 256;
 
 /** Everything the child sees of an environment. One libuv thread: decodes then always run on the thread the pool knows. */
 const CHILD_ENVIRONMENT = { UV_THREADPOOL_SIZE: '1', GGML_NO_BACKTRACE: '1', NODE_OPTIONS: '' };
@@ -64,7 +52,10 @@ export function openEngine(options: OpenOptions): OpenEngine {
     try {
       const info = await load(connection, spec, options);
       signal.throwIfAborted();
-      return speakFor(child, connection, info, options);
+      return new EngineClient(connection, info, {
+        maxQueued: options.maxQueued ?? DEFAULT_MAX_QUEUED,
+        maxBufferedEvents: options.maxBufferedEvents ?? DEFAULT_MAX_BUFFERED_EVENTS,
+      });
     } catch (error) {
       child.kill('SIGKILL');
       await connection.gone;
@@ -74,80 +65,6 @@ export function openEngine(options: OpenOptions): OpenEngine {
       signal.removeEventListener('abort', abort);
     }
   };
-}
-
-interface Connection {
-  send(message: ToChild): void;
-  onMessage: ((message: FromChild, raw: Uint8Array) => void) | null;
-  /** Requests waiting for an answer; while there are any, the watchdog looks. */
-  outstanding: number;
-  /** Settles when the process has ended and all its output was read. */
-  readonly gone: Promise<{
-    readonly code: number | null;
-    readonly signal: NodeJS.Signals | null;
-    readonly why: string | null;
-  }>;
-  stderr(): string;
-  kill(why: string): void;
-}
-
-function connect(child: ChildProcess, watchdogMs: number): Connection {
-  const socket = child.stdio[3];
-  if (!(socket instanceof Duplex) || child.stderr === null)
-    throw new ApiError(500, 'model_load_failed', 'the engine process has no pipes');
-  let stderr = '';
-  let why: string | null = null;
-  let alive = true;
-  const kill = (reason: string): void => {
-    why ??= reason;
-    child.kill('SIGKILL');
-  };
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    stderr = (stderr + text).slice(-MAX_STDERR_CHARACTERS);
-  });
-  const read = frameReader<FromChild>((message, raw) => connection.onMessage?.(message, raw));
-  socket.on('data', (chunk: Buffer) => {
-    watchdog.heard();
-    try {
-      read(chunk);
-    } catch (error) {
-      kill(error instanceof Error ? error.message : 'malformed frame');
-    }
-  });
-  socket.on('error', () => {}); // the child is ending; `close` tells
-  const watchdog = createWatchdog({
-    limitMs: watchdogMs,
-    asked: () => connection.outstanding > 0,
-    ping: () => connection.send({ t: 'ping', id: 0 }),
-    kill: () => kill('the engine stopped answering'),
-    every(ms, tick) {
-      const timer = setInterval(tick, ms).unref();
-      return () => clearInterval(timer);
-    },
-  });
-  const gone = new Promise<Awaited<Connection['gone']>>((resolve) => {
-    const done = (code: number | null, signal: NodeJS.Signals | null): void => {
-      alive = false;
-      watchdog.stop();
-      resolve({ code, signal, why });
-    };
-    child.on('close', done);
-    child.on('error', (error) => {
-      why ??= error.message;
-      done(null, null);
-    });
-  });
-  const connection: Connection = {
-    send(message) {
-      if (alive && socket.writable) socket.write(encodeFrame(message));
-    },
-    onMessage: null,
-    outstanding: 0,
-    gone,
-    stderr: () => stderr,
-    kill,
-  };
-  return connection;
 }
 
 async function load(connection: Connection, spec: LoadSpec, options: OpenOptions): Promise<EngineInfo> {
@@ -179,27 +96,27 @@ async function load(connection: Connection, spec: LoadSpec, options: OpenOptions
     t: 'load',
     path: spec.path,
     parentPid: process.pid,
-    ...(spec.type === undefined ? {} : { type: spec.type }),
-    ...(spec.contextLength === undefined ? {} : { contextLength: spec.contextLength }),
-    ...(spec.slots === undefined ? {} : { slots: spec.slots }),
-    ...(spec.threads === undefined ? {} : { threads: spec.threads }),
-    ...(spec.chatTemplate === undefined ? {} : { chatTemplate: spec.chatTemplate }),
+    type: spec.type,
+    contextLength: spec.contextLength,
+    slots: spec.slots,
+    threads: spec.threads,
+    chatTemplate: spec.chatTemplate,
     maxQueued: options.maxQueued ?? DEFAULT_MAX_QUEUED,
     reusePrefixes: options.reusePrefixes ?? true,
-    ...(options.maxChunk === undefined ? {} : { maxChunk: options.maxChunk }),
-    ...(options.maxCells === undefined ? {} : { maxCells: options.maxCells }),
-    ...(options.exact === undefined ? {} : { exact: options.exact }),
+    maxChunk: options.maxChunk,
+    maxCells: options.maxCells,
+    exact: options.exact,
   });
   try {
     return await Promise.race([ready, failed]);
   } finally {
     clearTimeout(timer);
-    failed.catch(() => {}); // after `ready` the end of the process is speakFor's business
+    failed.catch(() => {}); // after `ready` the end of the process is EngineClient's business
   }
 }
 
 /** The line of llama.cpp's log that says why, without paths. Null when there is none. */
-export function loadReason(stderr: string, path: string): string | null {
+function loadReason(stderr: string, path: string): string | null {
   const lines = stderr
     .split('\n')
     .map((line) => line.trim())
@@ -214,272 +131,4 @@ export function loadReason(stderr: string, path: string): string | null {
     .replaceAll(path, 'the file')
     .replaceAll(/(?:\/[\w.+@-]+)+\/([\w.+-]+)/g, '$1')
     .slice(0, 300);
-}
-
-type Waiting = {
-  readonly resolve: (value: {
-    readonly value: unknown;
-    readonly raw: Uint8Array;
-    readonly message: FromChild;
-  }) => void;
-  readonly reject: (error: unknown) => void;
-};
-
-function speakFor(
-  child: ChildProcess,
-  connection: Connection,
-  info: EngineInfo,
-  options: OpenOptions,
-): Engine {
-  const maxQueued = options.maxQueued ?? DEFAULT_MAX_QUEUED;
-  const streams = new Map<number, EventStream>();
-  const calls = new Map<number, Waiting>();
-  let nextId = 1;
-  let closing = false;
-  let dead: ApiError | null = null;
-  let stats: EngineStats = {
-    queued: 0,
-    active: 0,
-    promptTokens: 0,
-    completionTokens: 0,
-    cachedTokens: 0,
-    decodeSteps: 0,
-  };
-  const count = (): void => {
-    connection.outstanding = streams.size + calls.size;
-  };
-
-  connection.onMessage = (message, raw) => {
-    switch (message.t) {
-      case 'events':
-        stats = message.stats;
-        for (const [id, event] of message.events) streams.get(id)?.push(decoded(event));
-        return;
-      case 'error': {
-        const error = new ApiError(message.status, message.code, message.message, {
-          ...(message.param === undefined ? {} : { param: message.param }),
-          ...(message.retryAfterSeconds === undefined
-            ? {}
-            : { retryAfterSeconds: message.retryAfterSeconds }),
-        });
-        streams.get(message.id)?.fail(error);
-        calls.get(message.id)?.reject(error);
-        return;
-      }
-      case 'reply':
-        calls.get(message.id)?.resolve({ value: message.value, raw, message });
-        return;
-      case 'vectors':
-        calls.get(message.id)?.resolve({ value: null, raw, message });
-        return;
-      case 'pong':
-      case 'progress':
-      case 'ready':
-      case 'failed':
-        return;
-    }
-  };
-
-  const closed = connection.gone.then(({ code, signal, why }): Error | null => {
-    dead = new ApiError(
-      503,
-      'engine_crashed',
-      closing ? 'the model was unloaded' : 'the engine ended unexpectedly',
-      {
-        retryAfterSeconds: 1,
-        shouldRetry: true,
-      },
-    );
-    for (const stream of streams.values()) stream.fail(dead);
-    for (const call of calls.values()) call.reject(dead);
-    if (closing) return null;
-    const assertion = /GGML_ASSERT\([^\n]*\) failed|engine: [^\n]*/.exec(connection.stderr())?.[0];
-    return new Error(
-      [why ?? (signal === null ? `engine ended with code ${code}` : `engine ended by ${signal}`), assertion]
-        .filter(Boolean)
-        .join(': '),
-    );
-  });
-
-  const call = async (
-    message: (id: number) => ToChild,
-    signal?: AbortSignal,
-  ): Promise<{ value: unknown; raw: Uint8Array; message: FromChild }> => {
-    signal?.throwIfAborted();
-    if (dead !== null) throw dead;
-    // Known here, so refused here: an answer of the child comes behind all that is refused, too.
-    if (calls.size >= maxQueued) throw overloaded();
-    const id = nextId;
-    nextId += 1;
-    const abort = (): void => {
-      connection.send({ t: 'cancel', id });
-      calls.get(id)?.reject(signal?.reason);
-    };
-    signal?.addEventListener('abort', abort, { once: true });
-    try {
-      return await new Promise((resolve, reject) => {
-        calls.set(id, { resolve, reject });
-        count();
-        connection.send(message(id));
-      });
-    } finally {
-      calls.delete(id);
-      count();
-      signal?.removeEventListener('abort', abort);
-    }
-  };
-
-  async function* generate(
-    request: GenerateRequest,
-    signal: AbortSignal,
-  ): AsyncGenerator<GenerateEvent, void, undefined> {
-    signal.throwIfAborted();
-    if (dead !== null) throw dead;
-    // What can be told here is not sent to be refused there.
-    if (request.prompt.kind === 'tokens')
-      assertFits(request.prompt.tokens.length, info.contextLength, 'prompt');
-    // The child would say so, too, but only once its step has ended: who is refused should know at once.
-    if (stats.queued >= maxQueued && streams.size >= info.slots + maxQueued) throw overloaded();
-    const id = nextId;
-    nextId += 1;
-    const high = options.maxBufferedEvents ?? 256;
-    const stream = createStream({
-      choices: request.n,
-      high,
-      low: Math.floor(high / 4),
-      pause: () => connection.send({ t: 'pause', id }),
-      resume: () => connection.send({ t: 'resume', id }),
-    });
-    let finished = false;
-    let cancelled = false;
-    const cancel = (): void => {
-      if (cancelled) return;
-      cancelled = true;
-      streams.delete(id);
-      count();
-      connection.send({ t: 'cancel', id });
-    };
-    const abort = (): void => {
-      cancel();
-      stream.fail(signal.reason);
-    };
-    streams.set(id, stream);
-    count();
-    signal.addEventListener('abort', abort, { once: true });
-    try {
-      const { logitBias, ...sampling } = request.sampling;
-      connection.send({
-        t: 'generate',
-        id,
-        request: {
-          ...request,
-          sampling: { ...sampling, ...(logitBias === undefined ? {} : { logitBias: [...logitBias] }) },
-        },
-      });
-      for await (const event of stream.events()) {
-        signal.throwIfAborted();
-        yield event;
-      }
-      finished = true;
-    } finally {
-      signal.removeEventListener('abort', abort);
-      if (finished) {
-        streams.delete(id);
-        count();
-      } else cancel();
-    }
-  }
-
-  return {
-    info,
-    pid: child.pid ?? null,
-    closed,
-    async tokenize(input, signal) {
-      const prompt =
-        'messages' in input
-          ? ({
-              kind: 'chat',
-              messages: input.messages,
-              ...(input.tools === undefined ? {} : { tools: input.tools }),
-            } as const)
-          : ({ kind: 'text', text: input.text } as const);
-      const addSpecial = 'messages' in input || (input.addSpecial ?? true);
-      const parseSpecial = !('messages' in input) && (input.parseSpecial ?? false);
-      const param = 'messages' in input ? 'messages' : (input.param ?? 'prompt');
-      const { value } = await call(
-        (id) => ({ t: 'tokenize', id, prompt, addSpecial, parseSpecial, param }),
-        signal,
-      );
-      return numbers(value);
-    },
-    async detokenize(tokens, signal) {
-      assertCountable(tokens.length, info.contextLength, 'tokens');
-      const { value } = await call((id) => ({ t: 'detokenize', id, tokens }), signal);
-      if (typeof value !== 'string') throw unexpected();
-      return value;
-    },
-    async pieces(tokens, signal) {
-      assertCountable(tokens.length, info.contextLength, 'tokens');
-      const { value } = await call((id) => ({ t: 'pieces', id, tokens }), signal);
-      if (!Array.isArray(value)) throw unexpected();
-      return value.map((piece: unknown) => new Uint8Array(Buffer.from(String(piece), 'base64')));
-    },
-    generate,
-    async embed(inputs, signal, scope = '') {
-      for (const input of inputs)
-        if (typeof input !== 'string') assertFits(input.length, info.contextLength, 'input', 0);
-      return vectors(await call((id) => ({ t: 'embed', id, scope, inputs }), signal));
-    },
-    async rank(query, documents, signal, scope = '') {
-      const result = vectors(await call((id) => ({ t: 'rank', id, scope, query, documents }), signal));
-      return { scores: result.vectors.map((vector) => vector[0] ?? NaN), tokens: result.tokens };
-    },
-    stats: () => stats,
-    async close() {
-      closing = true;
-      child.kill('SIGKILL');
-      await connection.gone;
-    },
-  };
-}
-
-/** Undoes what JSON cannot carry: a NaN logprob arrives as null. */
-function decoded(event: GenerateEvent): GenerateEvent {
-  if (event.type !== 'delta' || event.logprobs === undefined) return event;
-  return { ...event, logprobs: event.logprobs.map((entry) => fix({ ...entry, top: entry.top.map(fix) })) };
-}
-
-/** NaN for the logprob JSON could not carry. */
-function fix<T extends TokenLogprob>(entry: T): T {
-  return typeof entry.logprob === 'number' ? entry : { ...entry, logprob: NaN };
-}
-
-/** Vectors of an answer's raw part. */
-function vectors(result: { raw: Uint8Array; message: FromChild }): {
-  vectors: Float32Array[];
-  tokens: number;
-} {
-  const { message, raw } = result;
-  if (message.t !== 'vectors' || raw.length !== message.count * message.size * 4) throw unexpected();
-  const all = new Float32Array(new Uint8Array(raw).buffer);
-  return {
-    vectors: Array.from({ length: message.count }, (_, i) =>
-      all.slice(i * message.size, (i + 1) * message.size),
-    ),
-    tokens: message.tokens,
-  };
-}
-
-function numbers(value: unknown): readonly number[] {
-  if (!Array.isArray(value) || !value.every((each): each is number => typeof each === 'number'))
-    throw unexpected();
-  return value;
-}
-
-function overloaded(): ApiError {
-  return new ApiError(429, 'engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
-}
-
-function unexpected(): ApiError {
-  return new ApiError(500, 'engine_failed', 'the engine answered with something else');
 }

@@ -15,7 +15,15 @@ import {
 } from '../generation/sampling.ts';
 import { choice, flag, inert, integer, list, object, optional, refuse } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
-import { createToolReader, toolChoice, tools, toToolUse, type ToolEvent, type ToolReader } from './tools.ts';
+import {
+  callMarks,
+  createToolReader,
+  toolChoice,
+  tools,
+  toToolUse,
+  type ToolEvent,
+  type ToolReader,
+} from './tools.ts';
 import type { ModelDefaults } from '../../models/model.ts';
 
 export const chatRequest = object({
@@ -85,6 +93,7 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
         n: body.n ?? 1,
         ...(limit !== undefined && { maxTokens: limit }),
         stop: body.stop ?? [],
+        ...(use !== null && { calls: callMarks(use, content !== undefined, info.toolFormat) }),
         ...(grammar !== undefined && { grammar }),
         ...(body.logprobs === true && { logprobs: body.top_logprobs ?? 0 }),
         cacheScope,
@@ -130,6 +139,11 @@ function wireLogprob({ token, logprob, bytes, top }: Logprob): object {
   };
 }
 
+/** `tool_calls` says that the calls are whole. */
+function finishReason(reason: 'stop' | 'length', calls: number, reader: ToolReader | null): string {
+  return calls > 0 && reason === 'stop' && reader?.unfinished !== true ? 'tool_calls' : reason;
+}
+
 interface Call {
   readonly id: string;
   readonly name: string;
@@ -172,8 +186,9 @@ export async function collectChat(
       if (event.logprobs !== undefined)
         for (const each of event.logprobs) into.logprobs.push(wireLogprob(each));
     } else {
-      if (into.reader !== null) for (const each of into.reader.end()) take(into, each);
-      into.finish = event.reason;
+      if (into.reader !== null)
+        for (const each of into.reader.end(event.reason === 'length')) take(into, each);
+      into.finish = finishReason(event.reason, into.calls.length, into.reader);
     }
   }
 
@@ -199,7 +214,7 @@ export async function collectChat(
           }),
         },
         logprobs: !plan.logprobs ? null : { content: each.logprobs, refusal: null },
-        finish_reason: calls.length > 0 && each.finish === 'stop' ? 'tool_calls' : each.finish,
+        finish_reason: each.finish,
       };
     }),
     usage: usageOf(counts),
@@ -239,8 +254,12 @@ export async function streamChat(
     muted: false,
   }));
 
+  // An empty text opens a part for text in many clients: where the answer may be calls alone there is none.
+  const opening = newReader === null ? '""' : 'null';
   for (let index = 0; index < states.length; index++)
-    sink.send(frame.choice(index, '{"role":"assistant","content":"","refusal":null}', 'null', 'null'));
+    sink.send(
+      frame.choice(index, `{"role":"assistant","content":${opening},"refusal":null}`, 'null', 'null'),
+    );
 
   const write = (index: number, state: (typeof states)[number], delta: string): void => {
     let logprobs = 'null';
@@ -288,7 +307,8 @@ export async function streamChat(
       }
     } else {
       if (state.reader !== null)
-        for (const each of state.reader.end()) writeToolEvent(event.index, state, each);
+        for (const each of state.reader.end(event.reason === 'length'))
+          writeToolEvent(event.index, state, each);
       // Logprobs of tokens whose text was held back and then dropped (the framing of calls) still belong to the answer.
       const rest =
         withLogprobs && state.logprobs.length > 0
@@ -299,7 +319,7 @@ export async function streamChat(
           event.index,
           '{}',
           rest,
-          JSON.stringify(state.calls > 0 && event.reason === 'stop' ? 'tool_calls' : event.reason),
+          JSON.stringify(finishReason(event.reason, state.calls, state.reader)),
         ),
       );
     }

@@ -5,11 +5,7 @@ import { describe, expect, test } from 'vitest';
 import type { DecodeContext, Job } from '../../../../../src/engine/child/decode/batch.ts';
 import type { GenerateEvent } from '../../../../../src/engine/seam/engine.ts';
 import { createSampler } from '../../../../../src/engine/child/decode/sampler.ts';
-import {
-  createScheduler,
-  type Scheduler,
-  type SchedulerOptions,
-} from '../../../../../src/engine/child/decode/scheduler.ts';
+import { Scheduler, type SchedulerOptions } from '../../../../../src/engine/child/decode/scheduler.ts';
 import { GREEDY } from '../../../../fixtures/engine/demo-engine.ts';
 
 const VOCABULARY = 16;
@@ -100,7 +96,7 @@ interface Running {
 
 function start(options: Partial<SchedulerOptions> = {}, cells?: number): Running {
   const context = fakeContext(cells);
-  const scheduler = createScheduler(context, {
+  const scheduler = new Scheduler(context, {
     slots: 4,
     contextLength: 1000,
     maxQueued: 100,

@@ -1,0 +1,99 @@
+// What both kinds of model answer alike: refusals and failures as frames, tokens and text.
+
+import { ApiError } from '../../base/errors.ts';
+import type { EngineInfo, ModelType } from '../seam/engine.ts';
+import { assertCountable } from '../seam/context-limits.ts';
+import type { FromChild, ToChild } from '../seam/wire.ts';
+import type { Context } from './llama/context.ts';
+import { GrammarError, type Grammar } from './llama/grammar.ts';
+import type { LoadedModel } from './llama/model.ts';
+import { assertMayFit, checkTokens, promptTokens } from './prompt.ts';
+import type { ChatTemplate } from './template/template.ts';
+
+export type Load = Extract<ToChild, { t: 'load' }>;
+export type Send = (message: FromChild, raw?: Uint8Array) => void;
+
+/** A loaded model and all that answering for it takes. */
+export interface Serving {
+  readonly model: LoadedModel;
+  readonly context: Context;
+  readonly template: ChatTemplate;
+  readonly info: EngineInfo;
+  readonly load: Load;
+  readonly startGrammar: (gbnf: string) => Grammar;
+  readonly send: Send;
+  /** The context is in an unknown state. */
+  readonly fatal: (error: unknown) => void;
+}
+
+/** Answers one message by `work`; what it throws goes back as an error of that request. */
+export function answering(send: Send, message: ToChild, work: () => void): void {
+  if (message.t === 'load') return;
+  try {
+    work();
+  } catch (error) {
+    sendError(send, message.id, error);
+  }
+}
+
+export function sendError(send: Send, id: number, error: unknown): void {
+  if (error instanceof ApiError) {
+    const { status, code, message, param, retryAfterSeconds } = error;
+    send({ t: 'error', id, status, code, message, param: param ?? undefined, retryAfterSeconds });
+  } else if (error instanceof GrammarError)
+    send({ t: 'error', id, status: 400, code: 'invalid_grammar', message: error.message });
+  else if (error instanceof RangeError)
+    send({ t: 'error', id, status: 400, code: 'invalid_request', message: error.message });
+  else
+    send({
+      t: 'error',
+      id,
+      status: 500,
+      code: 'engine_failed',
+      message: 'the engine could not handle the request',
+    });
+}
+
+export function overloaded(): ApiError {
+  return new ApiError(429, 'engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
+}
+
+export function wrongType(type: ModelType, what: string): ApiError {
+  return new ApiError(400, 'wrong_model_type', `this model is of type ${type}; ${what}`, { param: 'model' });
+}
+
+type TextMessage = Extract<ToChild, { t: 'tokenize' | 'detokenize' | 'pieces' }>;
+
+export function isText(message: ToChild): message is TextMessage {
+  return message.t === 'tokenize' || message.t === 'detokenize' || message.t === 'pieces';
+}
+
+/** Tokens and text: a time slice, the only one of its request. */
+export function answerText(serving: Serving, message: TextMessage): false {
+  const { model, send } = serving;
+  if (message.t === 'tokenize') send({ t: 'reply', id: message.id, value: tokenized(serving, message) });
+  else {
+    checkTokens(model, message.tokens, 'tokens');
+    const value =
+      message.t === 'detokenize'
+        ? model.detokenize(message.tokens)
+        : message.tokens.map((token) => Buffer.from(model.piece(token, true)).toString('base64'));
+    send({ t: 'reply', id: message.id, value });
+  }
+  return false;
+}
+
+function tokenized(
+  { model, template, info: { contextLength } }: Serving,
+  { prompt, addSpecial, parseSpecial, param }: Extract<ToChild, { t: 'tokenize' }>,
+): readonly number[] {
+  if (prompt.kind !== 'text') {
+    const tokens = promptTokens(model, template, prompt, contextLength);
+    assertCountable(tokens.length, contextLength, 'messages');
+    return tokens;
+  }
+  assertMayFit(model, [prompt.text], contextLength, param);
+  const tokens = model.tokenize(prompt.text, addSpecial, parseSpecial);
+  assertCountable(tokens.length, contextLength, param);
+  return tokens;
+}

@@ -1,0 +1,120 @@
+// Messages to a model that writes text: prompts go to the scheduler, its events leave once per step.
+
+import { randomInt } from 'node:crypto';
+import { assertFits } from '../seam/context-limits.ts';
+import type { GenerateEvent } from '../seam/engine.ts';
+import type { ToChild, WireRequest } from '../seam/wire.ts';
+import type { Job } from './decode/batch.ts';
+import { createConstraint, type ConstraintVocabulary } from './decode/constraint.ts';
+import { createSampler, seededRandom } from './decode/sampler.ts';
+import { Scheduler } from './decode/scheduler.ts';
+import { checkTokens, promptTokens } from './prompt.ts';
+import { answering, answerText, isText, overloaded, sendError, wrongType, type Serving } from './replies.ts';
+import { createTurns } from './time-slices.ts';
+
+/** Milliseconds a prompt may hold up running streams per step. */
+const STALL_MS = 60;
+
+export function serveGeneration(serving: Serving): (message: ToChild) => void {
+  const { model, info, load, send } = serving;
+  let events: (readonly [number, GenerateEvent])[] = [];
+  const flush = (): void => {
+    if (events.length === 0) return;
+    send({ t: 'events', events, stats: scheduler.stats() });
+    events = [];
+  };
+  const scheduler = new Scheduler(serving.context, {
+    slots: info.slots,
+    contextLength: info.contextLength,
+    maxQueued: load.maxQueued,
+    reusePrefixes: load.reusePrefixes && !model.recurrent,
+    stallMs: STALL_MS,
+    pacing: true,
+    maxChunk: load.maxChunk,
+    now: () => performance.now(),
+    turn: () => new Promise((resolve) => setImmediate(resolve)),
+    onStep: flush,
+  });
+  scheduler.run().catch(serving.fatal);
+
+  const toJob = jobMaker(serving);
+  const generate = ({ id, request }: Extract<ToChild, { t: 'generate' }>): void => {
+    const accepted = scheduler.submit({
+      ...toJob(request),
+      id,
+      emit: (event) => events.push([id, event]),
+      fail(error) {
+        flush();
+        sendError(send, id, error);
+      },
+    });
+    if (!accepted) throw overloaded();
+  };
+
+  const turns = createTurns(setImmediate, (id, error) => sendError(send, id, error));
+  return (message) =>
+    answering(send, message, () => {
+      if (message.t === 'ping') send({ t: 'pong', id: message.id });
+      else if (isText(message)) turns.add(message.id, () => answerText(serving, message));
+      else if (message.t === 'generate') generate(message);
+      else if (message.t === 'cancel') {
+        turns.cancel(message.id);
+        scheduler.cancel(message.id);
+      } else if (message.t === 'pause') scheduler.pause(message.id);
+      else if (message.t === 'resume') scheduler.resume(message.id);
+      else throw wrongType(info.type, 'it makes text, not vectors or scores');
+    });
+}
+
+/** Makes a request what the scheduler takes, with every refusal it can meet before it is queued. */
+function jobMaker({
+  model,
+  template,
+  info,
+  startGrammar,
+}: Serving): (request: WireRequest) => Omit<Job, 'id' | 'emit' | 'fail'> {
+  const { open, callStart, callEnd, close } = info.toolFormat;
+  const framing = open + callStart + callEnd + close;
+  const shown = new Set(
+    model.specials.filter((special) => framing.includes(special.text)).map((special) => special.token),
+  );
+  const vocabulary: ConstraintVocabulary = {
+    piece: (token) => model.piece(token, true),
+    tokenize: (text) => model.tokenize(text, false, true),
+    isEnd: (token) => model.isEnd(token),
+  };
+  return (request) => {
+    // A bias on a token there is not would do nothing, and whoever sent it meant a token of another model.
+    for (const [token] of request.sampling.logitBias ?? []) checkTokens(model, [token], 'logit_bias');
+    const prompt = promptTokens(model, template, request.prompt, info.contextLength);
+    assertFits(prompt.length, info.contextLength, request.prompt.kind === 'chat' ? 'messages' : 'prompt');
+    const { grammar } = request;
+    // Compiled once here, so that a grammar the library refuses is a 400 and not the end of a stream.
+    if (grammar !== undefined) startGrammar(grammar.gbnf).free();
+    const { logitBias: biases, ...plain } = request.sampling;
+    const sampling = { ...plain, logitBias: biases === undefined ? undefined : new Map(biases) };
+    const seed = sampling.seed ?? randomInt(2 ** 47);
+    const stop = request.prompt.kind === 'chat' ? [...request.stop, ...template.stops] : request.stop;
+    const constrain = (): ReturnType<typeof createConstraint> | null =>
+      grammar === undefined
+        ? null
+        : createConstraint(vocabulary, () => startGrammar(grammar.gbnf), grammar.triggers);
+    return {
+      scope: request.cacheScope,
+      prompt,
+      n: request.n,
+      echo: request.echo === true,
+      maxTokens: request.maxTokens,
+      choice: (index) => ({
+        sampler: createSampler(sampling, seededRandom(seed, index), prompt),
+        constraint: constrain(),
+        stop,
+        calls: request.calls,
+        logprobs: request.logprobs,
+        piece: (token) => model.piece(token, shown.has(token)),
+        rawPiece: vocabulary.piece,
+        isEnd: vocabulary.isEnd,
+      }),
+    };
+  };
+}

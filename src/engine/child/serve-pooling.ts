@@ -1,0 +1,103 @@
+// Messages to a model that makes vectors or scores: inputs are tokenized in slices and packed together by decode/pooled.
+
+import { ApiError } from '../../base/errors.ts';
+import { assertFits } from '../seam/context-limits.ts';
+import type { EngineStats } from '../seam/engine.ts';
+import type { ToChild } from '../seam/wire.ts';
+import { createPooler } from './decode/pooled.ts';
+import { assertMayFit, checkTokens, rankTokens } from './prompt.ts';
+import { answering, answerText, isText, overloaded, sendError, wrongType, type Serving } from './replies.ts';
+import { createTurns } from './time-slices.ts';
+
+export const POOLED_SEQUENCES = 64;
+
+export function servePooling(serving: Serving): (message: ToChild) => void {
+  const { model, context, info, load, send } = serving;
+  const inputLength = Math.min(info.contextLength, context.batchTokens);
+  const pooler = createPooler(context, { sequences: POOLED_SEQUENCES, maxQueued: load.maxQueued });
+  pooler.run().catch(serving.fatal);
+  const stats = (): EngineStats => ({
+    queued: pooler.queued,
+    active: pooler.queued > 0 ? 1 : 0,
+    promptTokens: pooler.tokens,
+    completionTokens: 0,
+    cachedTokens: 0,
+    decodeSteps: pooler.steps,
+  });
+
+  // One input at a slice.
+  function* embed(message: Extract<ToChild, { t: 'embed' }>): Generator<void, void> {
+    if (info.type !== 'embedding') throw wrongType(info.type, 'it cannot do embeddings');
+    const inputs: (readonly number[])[] = [];
+    for (const input of message.inputs)
+      if (typeof input === 'string') assertMayFit(model, [input], inputLength, 'input', 0);
+    for (const input of message.inputs) {
+      if (typeof input !== 'string') checkTokens(model, input, 'input');
+      const tokens = typeof input === 'string' ? model.tokenize(input, true, false) : input;
+      if (tokens.length === 0)
+        throw new ApiError(400, 'invalid_input', 'an input is empty', { param: 'input' });
+      assertFits(tokens.length, inputLength, 'input', 0);
+      inputs.push(tokens);
+      yield;
+    }
+    submit(message, inputs, normalised);
+  }
+  function* rank(message: Extract<ToChild, { t: 'rank' }>): Generator<void, void> {
+    if (info.type !== 'rerank') throw wrongType(info.type, 'it cannot do reranking');
+    const { query, documents } = message;
+    assertMayFit(model, [query], inputLength, 'query', 0);
+    for (const document of documents) assertMayFit(model, [query, document], inputLength, 'documents', 0);
+    const join = rankTokens(model, query);
+    const inputs: (readonly number[])[] = [];
+    for (const document of documents) {
+      const tokens = join(document);
+      assertFits(tokens.length, inputLength, 'documents', 0);
+      inputs.push(tokens);
+      yield;
+    }
+    submit(message, inputs, (vector) => vector.subarray(0, 1));
+  }
+  const submit = (
+    { id, scope }: Extract<ToChild, { t: 'embed' | 'rank' }>,
+    inputs: readonly (readonly number[])[],
+    shape: (vector: Float32Array) => Float32Array,
+  ): void => {
+    const tokens = inputs.reduce((sum, input) => sum + input.length, 0);
+    const done = (outputs: readonly Float32Array[]): void => {
+      const vectors = outputs.map(shape);
+      const size = vectors[0]?.length ?? 0;
+      const raw = new Float32Array(size * vectors.length);
+      vectors.forEach((vector, i) => raw.set(vector, i * size));
+      send({ t: 'vectors', id, count: vectors.length, size, tokens }, new Uint8Array(raw.buffer));
+      send({ t: 'events', events: [], stats: stats() });
+    };
+    if (inputs.length === 0) done([]);
+    else if (!pooler.submit({ id, scope, inputs, done })) throw overloaded();
+  };
+
+  const turns = createTurns(setImmediate, (id, error) => sendError(send, id, error));
+  return (message) =>
+    answering(send, message, () => {
+      if (message.t === 'ping') send({ t: 'pong', id: message.id });
+      else if (isText(message)) turns.add(message.id, () => answerText(serving, message));
+      else if (message.t === 'embed') turns.add(message.id, slices(embed(message)));
+      else if (message.t === 'rank') turns.add(message.id, slices(rank(message)));
+      else if (message.t === 'cancel') {
+        turns.cancel(message.id);
+        pooler.cancel(message.id);
+      } else if (message.t === 'generate') throw wrongType(info.type, 'it cannot do text generation');
+    });
+}
+
+/** Up to the next `yield` at a time. */
+function slices(work: Generator<void, void>): () => boolean {
+  return () => work.next().done !== true;
+}
+
+/** To length 1; a zero vector stays zero. */
+function normalised(vector: Float32Array): Float32Array {
+  let sum = 0;
+  for (const value of vector) sum += value * value;
+  const norm = Math.sqrt(sum);
+  return norm > 0 ? vector.map((value) => value / norm) : vector;
+}
