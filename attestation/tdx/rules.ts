@@ -6,7 +6,7 @@ import type { Rule } from '../transcript/checks.ts';
 const DCAP = 'Intel TDX DCAP Quoting Library API, Appendix A';
 const PCK = 'Intel SGX PCK Certificate and CRL Profile';
 const PCS = 'Intel PCS API v4';
-const TDX = 'Intel TDX Module 1.5 ABI';
+const TDX = 'Intel TDX Module 1.5 ABI (348551)';
 const POLICY = 'appraisal policy';
 const CCEL = 'TCG PC Client Platform Firmware Profile 1.06 §10; UEFI 2.10 §38 (CCEL)';
 
@@ -184,7 +184,7 @@ export const TDX_RULES = {
     id: 'T22',
     code: 'tdx_reserved_attributes',
     spec: TDX,
-    title: 'reserved TD attributes are zero',
+    title: 'no TD attribute is set that profiles the guest or is not defined',
   },
   migratable: { id: 'T22', code: 'tdx_migratable', spec: TDX, title: 'TD cannot be migrated' },
   septVeDisable: { id: 'T22', code: 'tdx_sept_ve_disable', spec: TDX, title: 'SEPT_VE_DISABLE is set' },
@@ -192,15 +192,15 @@ export const TDX_RULES = {
     id: 'T22',
     code: 'tdx_attributes',
     spec: POLICY,
-    title: 'TD attributes are the expected ones',
+    title: 'TD attributes only protect, or are the expected ones',
   },
   xfamBits: {
     id: 'T23',
     code: 'tdx_xfam_bits',
     spec: TDX,
-    title: 'XFAM has the fixed bits and no unknown one',
+    title: 'XFAM has the fixed bits and none that no TD has',
   },
-  xfam: { id: 'T23', code: 'tdx_xfam', spec: POLICY, title: 'XFAM is the expected one' },
+  xfam: { id: 'T23', code: 'tdx_xfam', spec: POLICY, title: 'XFAM needs no pin, or is the expected one' },
   seamAttributes: {
     id: 'T24',
     code: 'tdx_seam_attributes',

@@ -1,34 +1,23 @@
 // Rules on the TD itself (T22 to T28): attributes, XFAM, SEAM, measurements, REPORTDATA, and which platform it runs on.
-// Bit positions: Intel TDX Module 1.5 ABI, ATTRIBUTES and XFAM. Fields are little-endian bit fields in the quote's order.
+// What single bits mean is in tdx/attributes.ts. Fields are little-endian bit fields in the quote's order.
 
 import { equalBytes, isZero, toHex, viewOf } from '../encoding/bytes.ts';
 import type { Rule, Transcript } from '../transcript/checks.ts';
 import type { Certificate } from '../x509/certificate.ts';
+import { bitNames, judgeBits, TD_ATTRIBUTES, XFAM_BITS } from './attributes.ts';
 import type { PckExtensions } from './pck.ts';
 import type { Accepted, DecidedTdxPolicy } from './policy.ts';
 import type { TdBody } from './quote.ts';
 import { TDX_RULES } from './rules.ts';
 
-const DEBUG = 1n;
-/** TUD group (7:1), SEC reserved (27:8), OTHER reserved (61:32) and TPA (62, not for Intel's TDs of today). */
-const RESERVED_ATTRIBUTES = 0x7fff_ffff_0fff_fffen;
-const SEPT_VE_DISABLE = 1n << 28n;
+/** MIGRATABLE has a rule and a policy key of its own. */
 const MIGRATABLE = 1n << 29n;
-/** x87 and SSE are always on; only bits the module knows may be: AVX, AVX-512, PT, PKRU, CET, UINTR, LBR, AMX. */
-const XFAM_FIXED_ONE = 0x3n;
-const XFAM_KNOWN = 0x6dbe7n;
+const SEPT_VE_DISABLE = 1n << 28n;
 
 export function tdRules(t: Transcript, body: TdBody, policy: DecidedTdxPolicy): void {
   attributeRules(t, body, policy);
   const R = TDX_RULES;
-  const xfam = viewOf(body.xfam).getBigUint64(0, true);
-  const xfamOk = (xfam & XFAM_FIXED_ONE) === XFAM_FIXED_ONE && (xfam & ~XFAM_KNOWN) === 0n;
-  t.expect(
-    R.xfamBits,
-    xfamOk,
-    `XFAM is ${hex64(xfam)}, bits ${hex64(XFAM_FIXED_ONE)} are needed and ${hex64(XFAM_KNOWN)} known`,
-  );
-  listed(t, R.xfam, 'XFAM', body.xfam, policy.xfam);
+  xfamRules(t, body, policy);
   listed(
     t,
     R.seamAttributes,
@@ -74,28 +63,67 @@ export function platformRules(
   pin(R.pckSerial, 'PCK serial number', pck && certificate.serial, policy.pckSerial);
 }
 
+/** T22. */
 function attributeRules(t: Transcript, body: TdBody, policy: DecidedTdxPolicy): void {
   const R = TDX_RULES;
   const bits = viewOf(body.tdAttributes).getBigUint64(0, true);
-  const reserved = bits & RESERVED_ATTRIBUTES;
-  t.expect(R.debug, (bits & DEBUG) === 0n, `DEBUG is ${bits & DEBUG}`, {
-    expected: '0',
-    actual: String(bits & DEBUG),
-  });
+  const debug = bits & 1n;
+  t.expect(R.debug, debug === 0n, `DEBUG is ${debug}`, { expected: '0', actual: String(debug) });
+  const judged = judgeBits(bits & ~1n, TD_ATTRIBUTES);
+  const refused = [...judged.refused, ...judged.undefined];
   t.expect(
     R.reservedAttributes,
-    reserved === 0n,
-    reserved === 0n ? 'reserved bits are zero' : `reserved bits ${hex64(reserved)} are set`,
+    refused.length === 0,
+    refused.length === 0 ? `set are ${bitNames(bits, TD_ATTRIBUTES)}` : `set: ${refused.join('; ')}`,
   );
-  const migratable = (bits & MIGRATABLE) !== 0n;
-  if (migratable && policy.allowMigratable === true)
-    t.skip(R.migratable, 'MIGRATABLE is set, and the policy allows it');
-  else t.expect(R.migratable, !migratable, `MIGRATABLE is ${migratable ? 1 : 0}`);
+  migratableRule(t, body, policy);
   const sept = (bits & SEPT_VE_DISABLE) !== 0n;
   if (policy.requireSeptVeDisable !== true)
     t.skip(R.septVeDisable, `not required by the policy; SEPT_VE_DISABLE is ${sept ? 1 : 0}`);
   else t.expect(R.septVeDisable, sept, `SEPT_VE_DISABLE is ${sept ? 1 : 0}`);
-  listed(t, R.tdAttributes, 'TD attributes', body.tdAttributes, policy.tdAttributes);
+  const unpinned = judgeBits(bits & ~MIGRATABLE, TD_ATTRIBUTES).pinned;
+  if (policy.tdAttributes === undefined && unpinned.length > 0)
+    t.fail(R.tdAttributes, `set: ${unpinned.join('; ')}; accepted only in a value that tdAttributes pins`, {
+      expected: 'tdAttributes of the policy',
+      actual: toHex(body.tdAttributes),
+    });
+  else listed(t, R.tdAttributes, 'TD attributes', body.tdAttributes, policy.tdAttributes);
+}
+
+/** Who pins the very value has decided about its bit, too. */
+function migratableRule(t: Transcript, body: TdBody, policy: DecidedTdxPolicy): void {
+  const R = TDX_RULES;
+  const isSet = (viewOf(body.tdAttributes).getBigUint64(0, true) & MIGRATABLE) !== 0n;
+  if (!isSet) t.pass(R.migratable, 'MIGRATABLE is 0');
+  else if (policy.allowMigratable === true)
+    t.skip(R.migratable, 'MIGRATABLE is set, and the policy allows it');
+  else if (policy.allowMigratable === undefined && isListed(body.tdAttributes, policy.tdAttributes))
+    t.skip(R.migratable, 'MIGRATABLE is set, and the policy pins these attributes');
+  else t.fail(R.migratable, 'MIGRATABLE is 1');
+}
+
+/** T23. */
+function xfamRules(t: Transcript, body: TdBody, policy: DecidedTdxPolicy): void {
+  const R = TDX_RULES;
+  const xfam = viewOf(body.xfam).getBigUint64(0, true);
+  const { missing, refused, undefined: unknown, pinned } = judgeBits(xfam, XFAM_BITS);
+  const problems = [
+    ...missing.map((bit) => `${bit} is not set`),
+    ...[...refused, ...unknown].map((bit) => `${bit} is set`),
+  ];
+  t.expect(
+    R.xfamBits,
+    problems.length === 0,
+    problems.length === 0
+      ? `XFAM is ${hex64(xfam)}: ${bitNames(xfam, XFAM_BITS)}`
+      : `XFAM is ${hex64(xfam)}: ${problems.join('; ')}`,
+  );
+  if (policy.xfam === undefined && pinned.length > 0)
+    t.fail(R.xfam, `set: ${pinned.join('; ')}; accepted only in a value that xfam pins`, {
+      expected: 'xfam of the policy',
+      actual: toHex(body.xfam),
+    });
+  else listed(t, R.xfam, 'XFAM', body.xfam, policy.xfam);
 }
 
 /** Passes when the value is one of those accepted; a visible skip when the policy does not say. */
@@ -111,7 +139,7 @@ function listed(
     t.skip(rule, `${name} is not in the policy; it is ${shown}`);
     return;
   }
-  const found = accepted.reduce((any, item) => equalBytes(item, value) || any, false);
+  const found = isListed(value, accepted);
   t.expect(
     rule,
     found,
@@ -121,6 +149,11 @@ function listed(
       actual: toHex(value),
     },
   );
+}
+
+/** Looks at every value, so that time does not say which matched. */
+function isListed(value: Uint8Array, accepted: Accepted | undefined): boolean {
+  return (accepted ?? []).reduce((any, item) => equalBytes(item, value) || any, false);
 }
 
 function hex64(value: bigint): string {
