@@ -60,7 +60,8 @@ export {
   runEvidence,
 } from './appraise/evidence-contract.ts';
 export { createRollbackMemory, type RollbackMemory } from './transcript/rollback-memory.ts';
-export type { GuestPolicyRules, PlatformInfoRules, SnpPolicy, SnpSection } from './snp/policy.ts';
+export type { GuestPolicyGrade, GuestPolicyRules } from './snp/guest-policy.ts';
+export type { PlatformInfoRules, SnpPolicy, SnpSection } from './snp/policy.ts';
 export { parseReport, type SnpReport } from './snp/report.ts';
 export { AMD_ROOTS } from './snp/roots.ts';
 export { SNP_RULES } from './snp/rules.ts';

@@ -35,15 +35,10 @@ export function checkGuest(subject: SnpSubject, transcript: Transcript): void {
   const agent = report.reportIdMa.every((octet) => octet === 0xff) ? undefined : toHex(report.reportIdMa);
   if (agent === undefined) transcript.pass(SNP_RULES.S30, 'REPORT_ID_MA is all ones: none');
   else
-    transcript.expect(
-      SNP_RULES.S30,
-      policy.guestPolicy.allowMigrationAgent === true,
-      `migration agent ${agent}`,
-      {
-        expected: 'ff × 32',
-        actual: agent,
-      },
-    );
+    transcript.expect(SNP_RULES.S30, policy.guestPolicy.allowMigrationAgent, `migration agent ${agent}`, {
+      expected: 'ff × 32',
+      actual: agent,
+    });
 
   checkChip(subject, transcript);
   expectListed(transcript, 'S32', [
