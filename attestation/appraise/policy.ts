@@ -358,14 +358,9 @@ function symbolsOf(input: AppraisalPolicy | Policy): Dangers {
 }
 
 function readDangers(dangers: Dangers): Policy['danger'] {
-  const simulated = dangers[allowSimulated];
+  const simulated = dangers[allowSimulated] ?? false;
   return {
-    simulated:
-      simulated === undefined
-        ? false
-        : simulated === true
-          ? true
-          : hex(simulated.root, 'allowSimulated.root', 32),
+    simulated: typeof simulated === 'boolean' ? simulated : hex(simulated.root, 'allowSimulated.root', 32),
     anyModel: dangers[allowAnyModel] === true,
     certificateChannel: dangers[allowCertificateChannel] === true,
   };

@@ -327,7 +327,8 @@ function randomChipId(product: Product): Uint8Array {
 }
 
 function caName(which: 'ark' | 'ask' | 'asvk', product: Product): string {
-  return which === 'ark' ? `ARK-${product}` : which === 'ask' ? `SEV-${product}` : `SEV-VLEK-${product}`;
+  const prefix = { ark: 'ARK', ask: 'SEV', asvk: 'SEV-VLEK' }[which];
+  return `${prefix}-${product}`;
 }
 
 async function caExtensions(
