@@ -70,7 +70,8 @@ export { type SnpVerification, verifySnp } from './snp/verify.ts';
 export type { TdxCollateral } from './tdx/collateral.ts';
 export type { TdxPolicy, TdxSection } from './tdx/policy.ts';
 export { TDX_RULES } from './tdx/rules.ts';
-export { type TdxContext, type TdxEvidence, type TdxVerification, verifyTdx } from './tdx/verify.ts';
+export type { TdxContext, TdxEvidence } from './tdx/subject.ts';
+export { type TdxVerification, verifyTdx } from './tdx/verify.ts';
 export { parsePem } from './x509/pem.ts';
 export { createKeyCache, type KeyCache } from './x509/signature.ts';
 export {
