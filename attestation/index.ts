@@ -60,7 +60,8 @@ export {
   runEvidence,
 } from './appraise/evidence-contract.ts';
 export { createRollbackMemory, type RollbackMemory } from './transcript/rollback-memory.ts';
-export type { GuestPolicyRules, PlatformInfoRules, SnpPolicy, SnpSection } from './snp/policy.ts';
+export type { GuestPolicyGrade, GuestPolicyRules } from './snp/guest-policy.ts';
+export type { PlatformInfoRules, SnpPolicy, SnpSection } from './snp/policy.ts';
 export { parseReport, type SnpReport } from './snp/report.ts';
 export { AMD_ROOTS } from './snp/roots.ts';
 export { SNP_RULES } from './snp/rules.ts';
@@ -69,7 +70,8 @@ export { type SnpVerification, verifySnp } from './snp/verify.ts';
 export type { TdxCollateral } from './tdx/collateral.ts';
 export type { TdxPolicy, TdxSection } from './tdx/policy.ts';
 export { TDX_RULES } from './tdx/rules.ts';
-export { type TdxContext, type TdxEvidence, type TdxVerification, verifyTdx } from './tdx/verify.ts';
+export type { TdxContext, TdxEvidence } from './tdx/subject.ts';
+export { type TdxVerification, verifyTdx } from './tdx/verify.ts';
 export { parsePem } from './x509/pem.ts';
 export { createKeyCache, type KeyCache } from './x509/signature.ts';
 export {

@@ -327,6 +327,7 @@ const HINTS: Readonly<Record<string, string>> = {
   exporter_mismatch: 'something between you and the guest terminates TLS; connect to the guest directly',
   tls_key_mismatch: 'something between you and the guest terminates TLS; connect to the guest directly',
   nonce_mismatch: 'the evidence was made for someone else or earlier; it may have been replayed',
-  snp_guest_policy: 'the guest was launched with a weaker policy than this one; see guestPolicy',
+  snp_guest_policy:
+    'the guest was launched with a weaker policy=… than guestPolicy asks: relaunch it as docs/hardware.md says for that grade, or ask for "baseline"',
   tdx_tcb_status: 'the platform needs an update; see tcbStatus',
 };

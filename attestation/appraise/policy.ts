@@ -6,9 +6,18 @@ import { fromHex, toHex } from '../encoding/bytes.ts';
 import { TEE_TYPES, type TeeType } from '../protocol/document.ts';
 import { AttestationError, malformed } from '../transcript/errors.ts';
 import { type Json, type JsonObject, parseJson, shapeReaders } from '../encoding/json.ts';
+import {
+  guestPolicyToJson,
+  lintGuestPolicy,
+  readGuestPolicy,
+  type DecidedGuestPolicy,
+  type GuestPolicyGrade,
+  type GuestPolicyRules,
+} from '../snp/guest-policy.ts';
 import { readSnpSection, type SnpSection } from '../snp/policy.ts';
 import { type Product, PRODUCTS, type Tcb } from '../snp/tcb.ts';
 import { TCB_STATUSES as INTEL_TCB_STATUSES, type TcbStatus as IntelTcbStatus } from '../tdx/collateral.ts';
+import { lintPinnedBits, TD_ATTRIBUTES, XFAM_BITS } from '../tdx/attributes.ts';
 import { readTdxSection, type TdxSection } from '../tdx/policy.ts';
 
 /** Accept the simulated TEE: `true` for any simulated root, or only the one whose DER certificate has this SHA-256 (hex). */
@@ -24,20 +33,6 @@ const TCB_STATUSES = INTEL_TCB_STATUSES.filter((status): status is TcbStatus => 
 
 /** Lowest acceptable security version per component; absent components are not compared. */
 export type MinimumTcb = Readonly<Partial<Tcb>>;
-
-/** AMD's guest policy and platform bits; absent means the strict value. */
-export interface GuestPolicyRule {
-  readonly allowSmt?: boolean | undefined;
-  readonly allowMigrationAgent?: boolean | undefined;
-  readonly allowCxl?: boolean | undefined;
-  readonly requireSingleSocket?: boolean | undefined;
-  readonly requireAes256Xts?: boolean | undefined;
-  readonly requireRaplDisabled?: boolean | undefined;
-  readonly requireCiphertextHiding?: boolean | undefined;
-  readonly requirePageSwapDisabled?: boolean | undefined;
-  /** `major.minor` of the SNP ABI. */
-  readonly minimumAbi?: string | undefined;
-}
 
 /** One accepted build. SNP: MEASUREMENT covers everything. TDX: MRTD covers the firmware only, so the RTMRs are needed too. */
 export interface SnpReference {
@@ -75,7 +70,8 @@ export interface AppraisalPolicy {
   /** Default: UpToDate only. */
   readonly tcbStatus?: readonly TcbStatus[] | undefined;
   readonly minimumTcbEvaluationDataNumber?: number | undefined;
-  readonly guestPolicy?: GuestPolicyRule | undefined;
+  /** Default: `baseline`, what KVM of today can launch. `strict`, or single bits over a grade. */
+  readonly guestPolicy?: GuestPolicyGrade | GuestPolicyRules | undefined;
   /** Default: 0. */
   readonly vmpl?: number | undefined;
   /** Allow-list of machines: SNP chip ids (64 bytes) and TDX PPIDs (16 bytes). The answer to physical attacks elsewhere. */
@@ -110,7 +106,7 @@ export interface Policy {
   readonly minimumTcb: Readonly<Partial<Record<Product, MinimumTcb>>>;
   readonly tcbStatus: readonly TcbStatus[];
   readonly minimumTcbEvaluationDataNumber: number | undefined;
-  readonly guestPolicy: GuestPolicyRule;
+  readonly guestPolicy: DecidedGuestPolicy;
   readonly vmpl: number;
   readonly chips: readonly string[] | undefined;
   readonly hostData: readonly string[] | undefined;
@@ -187,6 +183,7 @@ export function lintPolicy(policy: Policy): string[] {
   if (policy.tee.includes('sev-snp')) {
     if (policy.products.includes('Milan'))
       remarks.push('products lists Milan, whose VCEK seed has been extracted in software (arXiv 2605.12990)');
+    remarks.push(...lintGuestPolicy(policy.guestPolicy));
     for (const product of policy.products) {
       if (policy.minimumTcb[product] === undefined)
         remarks.push(
@@ -232,6 +229,11 @@ function lintSections({ tee, snp, tdx }: Policy): string[] {
     remarks.push(
       `tdx.tcbGraceDays accepts platforms with published, unfixed weaknesses for ${tdx.tcbGraceDays} days`,
     );
+  for (const [key, table] of [
+    ['tdAttributes', TD_ATTRIBUTES],
+    ['xfam', XFAM_BITS],
+  ] as const)
+    for (const value of [tdx[key] ?? []].flat()) remarks.push(...lintPinnedBits(`tdx.${key}`, value, table));
   for (const key of ['seamAttributes', 'mrServiceTd'] as const) {
     const listed = tdx[key] ?? [];
     if ((typeof listed === 'string' ? [listed] : listed).some((value) => !/^0+$/.test(value)))
@@ -272,7 +274,7 @@ export function policyToJson(policy: Policy): JsonObject {
     products: policy.products,
     ...(Object.keys(minimumTcb).length === 0 ? {} : { minimumTcb }),
     tcbStatus: policy.tcbStatus,
-    guestPolicy: { ...STRICT_GUEST_POLICY, ...policy.guestPolicy } as unknown as JsonObject,
+    guestPolicy: guestPolicyToJson(policy.guestPolicy),
     vmpl: policy.vmpl,
     maxEvidenceAge: policy.maxEvidenceAge,
     channel: 'exporter',
@@ -317,7 +319,7 @@ function decide(object: JsonObject, dangers: Dangers, releases: Releases = new M
     minimumTcbEvaluationDataNumber: has('minimumTcbEvaluationDataNumber')
       ? read.integer(object['minimumTcbEvaluationDataNumber'], 'minimumTcbEvaluationDataNumber')
       : undefined,
-    guestPolicy: has('guestPolicy') ? readGuestPolicy(object['guestPolicy']) : {},
+    guestPolicy: readGuestPolicy(object['guestPolicy']),
     vmpl: has('vmpl') ? read.integer(object['vmpl'], 'vmpl', 0, 3) : 0,
     chips: hexes('chips', 64, 16),
     hostData: hexes('hostData', 32),
@@ -356,14 +358,9 @@ function symbolsOf(input: AppraisalPolicy | Policy): Dangers {
 }
 
 function readDangers(dangers: Dangers): Policy['danger'] {
-  const simulated = dangers[allowSimulated];
+  const simulated = dangers[allowSimulated] ?? false;
   return {
-    simulated:
-      simulated === undefined
-        ? false
-        : simulated === true
-          ? true
-          : hex(simulated.root, 'allowSimulated.root', 32),
+    simulated: typeof simulated === 'boolean' ? simulated : hex(simulated.root, 'allowSimulated.root', 32),
     anyModel: dangers[allowAnyModel] === true,
     certificateChannel: dangers[allowCertificateChannel] === true,
   };
@@ -458,43 +455,6 @@ function readMinimumTcb(value: unknown): Readonly<Partial<Record<Product, Minimu
       return [product, Object.fromEntries(given.map((component) => [component, read.integer(minimum[component], `minimumTcb.${product}.${component}`, 0, 255)]))]; // prettier-ignore
     }),
   );
-}
-
-const GUEST_FLAGS = [
-  'allowSmt',
-  'allowMigrationAgent',
-  'allowCxl',
-  'requireSingleSocket',
-  'requireAes256Xts',
-  'requireRaplDisabled',
-  'requireCiphertextHiding',
-  'requirePageSwapDisabled',
-] as const;
-
-/** What the verifier takes an absent flag for (snp/policy.ts); written out when a policy is printed. */
-const STRICT_GUEST_POLICY = {
-  allowSmt: false,
-  allowMigrationAgent: false,
-  allowCxl: false,
-  requireSingleSocket: true,
-  requireAes256Xts: true,
-  requireRaplDisabled: true,
-  requireCiphertextHiding: true,
-  requirePageSwapDisabled: true,
-} as const satisfies Record<(typeof GUEST_FLAGS)[number], boolean>;
-
-function readGuestPolicy(value: unknown): GuestPolicyRule {
-  const object = read.object(value, 'guestPolicy', [], [...GUEST_FLAGS, 'minimumAbi']);
-  const flags = GUEST_FLAGS.filter((flag) => object[flag] !== undefined).map((flag) => [
-    flag,
-    read.boolean(object[flag], `guestPolicy.${flag}`),
-  ]);
-  const abi = object['minimumAbi'];
-  if (abi === undefined) return Object.fromEntries(flags) as GuestPolicyRule;
-  const text = read.string(abi, 'guestPolicy.minimumAbi', 7);
-  if (!/^\d{1,3}\.\d{1,3}$/.test(text))
-    throw malformed('malformed_policy', 'guestPolicy.minimumAbi is not "major.minor"');
-  return { ...(Object.fromEntries(flags) as GuestPolicyRule), minimumAbi: text };
 }
 
 /** Hex of one of the sizes (bytes), in lower case. */

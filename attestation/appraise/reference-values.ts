@@ -4,7 +4,7 @@
 
 import { malformed } from '../transcript/errors.ts';
 import { parseJson, shapeReaders } from '../encoding/json.ts';
-import type { Reference, Releases } from './policy.ts';
+import type { AppraisalPolicy, Reference, Releases } from './policy.ts';
 
 const read = shapeReaders('malformed_policy');
 const HEX48 = /^[0-9a-f]{96}$/;
@@ -45,6 +45,18 @@ export function releaseBuilds(
     ...[...new Set(snpMeasurements)].map((measurement) => ({ measurement, name: label })),
     ...[...new Set([mrTdSinglePass, mrTdTwoPass])].map((mrTd) => ({ mrTd, rtmr1, rtmr2, name: label })),
   ];
+}
+
+/** What a relying party would write to accept a release: every shape of it, its models, and the grade its launch line meets. */
+export function releasePolicy(
+  builds: readonly Reference[],
+  models: readonly { readonly name: string; readonly sha256: string }[],
+): AppraisalPolicy {
+  return {
+    measurements: builds,
+    models: Object.fromEntries(models.map(({ name, sha256 }) => [name, sha256])),
+    guestPolicy: 'baseline',
+  };
 }
 
 function readRelease(value: unknown, where: string, name: string): readonly Reference[] {

@@ -49,7 +49,8 @@ export function toBase64Url(bytes: Uint8Array): string {
 export function fromBase64(text: string, name = 'base64 value'): Uint8Array {
   if (text.length % 4 !== 0)
     throw malformed('malformed_base64', `${name} has a length that is not a multiple of four`);
-  const padding = text.endsWith('==') ? 2 : text.endsWith('=') ? 1 : 0;
+  const one = text.endsWith('=') ? 1 : 0;
+  const padding = text.endsWith('==') ? 2 : one;
   return decode64(text, text.length - padding, DECODE64, name);
 }
 

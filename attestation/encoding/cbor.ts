@@ -89,23 +89,22 @@ function readSimple(reader: Reader, initial: number): boolean | null {
 /** The argument of a head, refusing the longer spellings of a value and indefinite lengths. */
 function readArgument(reader: Reader, low: number): number {
   if (low < 24) return low;
-  const size = low === 24 ? 1 : low === 25 ? 2 : low === 26 ? 4 : low === 27 ? 8 : 0;
-  if (size === 0) throw bad(reader, 'has an indefinite or reserved length');
+  if (low > 27) throw bad(reader, 'has an indefinite or reserved length');
+  const size = 1 << (low - 24);
   if (reader.at + size > reader.bytes.length) throw bad(reader, 'ends early');
-  const { view, at } = reader;
-  const value =
-    size === 1
-      ? view.getUint8(at)
-      : size === 2
-        ? view.getUint16(at)
-        : size === 4
-          ? view.getUint32(at)
-          : Number(view.getBigUint64(at));
-  const minimum = size === 1 ? 24 : size === 2 ? 0x100 : size === 4 ? 0x1_0000 : 0x1_0000_0000;
+  const value = readBigEndian(reader, size);
+  // What half as many bytes, or the head itself, could have said.
+  const minimum = size === 1 ? 24 : 2 ** (4 * size);
   if (value < minimum) throw bad(reader, 'has an integer that is not in its shortest form');
   if (!Number.isSafeInteger(value)) throw bad(reader, 'has an integer over 2^53-1');
   reader.at += size;
   return value;
+}
+
+function readBigEndian({ view, at }: Reader, size: number): number {
+  if (size === 1) return view.getUint8(at);
+  if (size === 2) return view.getUint16(at);
+  return size === 4 ? view.getUint32(at) : Number(view.getBigUint64(at));
 }
 
 function take(reader: Reader, length: number): Uint8Array {

@@ -154,13 +154,10 @@ const TDX_REQUIRED = [
 const TDX_OPTIONAL = ['pck_chain', 'pck_crl_issuer_chain'];
 const ALL_ENDORSEMENTS = ['vek', 'chain', 'crl', ...TDX_REQUIRED, ...TDX_OPTIONAL];
 
+const DECODE = { hex: fromHex, base64: fromBase64, base64url: fromBase64Url } as const;
 const fromJson: ReadBytes = (value, name, encoding, maxBytes) => {
   const text = read.string(value, name, encoding === 'hex' ? 2 * maxBytes : Math.ceil(maxBytes / 3) * 4);
-  return encoding === 'hex'
-    ? fromHex(text, name)
-    : encoding === 'base64'
-      ? fromBase64(text, name)
-      : fromBase64Url(text, name);
+  return DECODE[encoding](text, name);
 };
 
 const asIs: ReadBytes = (value, name, _encoding, maxBytes) => {
@@ -316,8 +313,8 @@ function readTdxEndorsements(value: unknown, bytes: ReadBytes): TdxEndorsements 
 
 type WriteBytes = (bytes: Uint8Array, encoding: Encoding) => Loose;
 
-const toJson: WriteBytes = (bytes, encoding) =>
-  encoding === 'hex' ? toHex(bytes) : encoding === 'base64' ? toBase64(bytes) : toBase64Url(bytes);
+const ENCODE = { hex: toHex, base64: toBase64, base64url: toBase64Url } as const;
+const toJson: WriteBytes = (bytes, encoding) => ENCODE[encoding](bytes);
 const asBytes: WriteBytes = (bytes) => bytes;
 
 function writeDocument(document: AttestationDocument, bytes: WriteBytes): { readonly [key: string]: Loose } {

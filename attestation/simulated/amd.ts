@@ -6,7 +6,14 @@
 import { equalBytes, fromBase64, toBase64 } from '../encoding/bytes.ts';
 import { TAG, encodeDer, encodeInteger, encodeText } from '../x509/der.ts';
 import { encodeLayout, type Decoded } from '../encoding/layout.ts';
-import { REPORT_BYTES, REPORT_LAYOUTS, SIGNED_BYTES, type ReportVersion } from '../snp/report.ts';
+import {
+  decodeGuestPolicy,
+  REPORT_BYTES,
+  REPORT_LAYOUTS,
+  SIGNED_BYTES,
+  type ReportVersion,
+} from '../snp/report.ts';
+import { launchPolicy, readGuestPolicy } from '../snp/guest-policy.ts';
 import { encodeTcb, tcbComponents, type Product, type Tcb } from '../snp/tcb.ts';
 import {
   type CrlChanges,
@@ -61,7 +68,7 @@ type KeyName = 'ark' | 'ask' | 'asvk' | 'vcek' | 'vlek';
 
 type ReportValues = Partial<Decoded<(typeof REPORT_LAYOUTS)[5]>>;
 
-/** Any field of the report, by its name in `REPORT_LAYOUTS`; the rest is what a strict policy accepts. */
+/** Any field of the report, by its name in `REPORT_LAYOUTS`; the rest is what a machine in the field reports. */
 export interface SimulatedReport extends Omit<ReportValues, 'version' | 'signatureR' | 'signatureS'> {
   readonly version?: number | undefined;
   /** Called on the whole report before it is signed: reserved bytes and anything else. */
@@ -131,10 +138,17 @@ const DEFAULT_TCB: Readonly<Record<Product, Tcb>> = {
   Turin: { fmc: 1, bootloader: 2, tee: 1, snp: 5, microcode: 82 },
 };
 
-/** Mandatory bit 17 and every restriction a strict guest policy asks for; ABI 1.55. */
-const STRICT_GUEST_POLICY = 0x3d2_0137n;
-/** ECC, RAPL disabled, ciphertext hiding, alias check complete; no SMT. */
-const STRICT_PLATFORM_INFO = 0x3cn;
+/** As real machines: what the launch line of docs/hardware.md asks for, on a host with SMT. */
+const GUEST_POLICY = launchPolicy(readGuestPolicy('baseline'));
+/** ECC and alias check complete: what every machine in the field of the last years reports. */
+const PLATFORM_INFO = 0x24n;
+
+/** Firmware starts a guest only where the platform is as its policy asks: SMT is on where it may be, the protections are there. */
+function platformInfoFor(guestPolicy: bigint): bigint {
+  const { smt, raplDisabled, ciphertextHiding } = decodeGuestPolicy(guestPolicy);
+  const bit = (set: boolean, at: bigint): bigint => (set ? 1n << at : 0n);
+  return PLATFORM_INFO | bit(smt, 0n) | bit(raplDisabled, 3n) | bit(ciphertextHiding, 4n);
+}
 
 const CA_FROM = new Date('2020-10-22T00:00:00Z');
 const CA_TO = new Date('2049-10-22T00:00:00Z');
@@ -252,7 +266,10 @@ export async function createSimulatedAmd(options: SimulatedAmdOptions = {}): Pro
     signReport: (fields = {}) =>
       signReport(
         fields,
-        regularFields(product, tcb, vekKind === 'vlek' ? new Uint8Array(64) : chipId, vekKind),
+        regularFields(
+          { product, tcb, chipId: vekKind === 'vlek' ? new Uint8Array(64) : chipId, vekKind },
+          fields.guestPolicy ?? GUEST_POLICY,
+        ),
         keys[vekKind],
       ),
     issueVek,
@@ -310,7 +327,8 @@ function randomChipId(product: Product): Uint8Array {
 }
 
 function caName(which: 'ark' | 'ask' | 'asvk', product: Product): string {
-  return which === 'ark' ? `ARK-${product}` : which === 'ask' ? `SEV-${product}` : `SEV-VLEK-${product}`;
+  const prefix = { ark: 'ARK', ask: 'SEV', asvk: 'SEV-VLEK' }[which];
+  return `${prefix}-${product}`;
 }
 
 async function caExtensions(
@@ -383,22 +401,28 @@ function vekExtensions(fields: VekFields): IssueExtension[] {
   ];
 }
 
+interface Machine {
+  readonly product: Product;
+  readonly tcb: Tcb;
+  readonly chipId: Uint8Array;
+  readonly vekKind: VekKind;
+}
+
+/** What a report says when nothing else is asked: a guest with this guest policy on that machine. */
 function regularFields(
-  product: Product,
-  tcb: Tcb,
-  chipId: Uint8Array,
-  vekKind: VekKind,
+  { product, tcb, chipId, vekKind }: Machine,
+  guestPolicy: bigint,
 ): ReportValues & { version: ReportVersion } {
   const [cpuidFamily, cpuidModel, cpuidStepping] = CPUID[product];
   const encodedTcb = encodeTcb(tcb, product);
   return {
     version: 5,
     guestSvn: 0,
-    guestPolicy: STRICT_GUEST_POLICY,
+    guestPolicy,
     vmpl: 0,
     signatureAlgo: 1,
     currentTcb: encodedTcb,
-    platformInfo: STRICT_PLATFORM_INFO,
+    platformInfo: platformInfoFor(guestPolicy),
     keyInfo: vekKind === 'vcek' ? 0 : 1 << 2,
     reportId: crypto.getRandomValues(new Uint8Array(32)),
     reportIdMa: new Uint8Array(32).fill(0xff),

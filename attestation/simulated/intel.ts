@@ -5,7 +5,7 @@
 
 import { fromBase64, fromHex, toBase64 } from '../encoding/bytes.ts';
 import type { TdxCollateral } from '../tdx/collateral.ts';
-import type { TdxEvidence } from '../tdx/verify.ts';
+import type { TdxEvidence } from '../tdx/subject.ts';
 import {
   qeIdentityResponse,
   SIMULATED_QE,

@@ -125,12 +125,9 @@ function checkProduct(
   if (report.version !== 2) says.push(['CPUID', cpuid]);
   const wrong = says.filter(([, line]) => line !== product);
   const listed = policy.products === undefined || policy.products.includes(product);
-  const problem =
-    wrong.length > 0
-      ? `${product} by the root, but ${wrong.map(([source, line]) => `${source} says ${line ?? 'nothing known'}`).join(', ')}`
-      : listed
-        ? undefined
-        : `${product} is not one of the products allowed`;
+  const unlisted = listed ? undefined : `${product} is not one of the products allowed`;
+  const others = wrong.map(([source, line]) => `${source} says ${line ?? 'nothing known'}`).join(', ');
+  const problem = wrong.length > 0 ? `${product} by the root, but ${others}` : unlisted;
   const found = `${product}${report.version === 2 ? ' (version 2 has no CPUID)' : ''}`;
   transcript.expect(
     SNP_RULES.S10,

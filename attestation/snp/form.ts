@@ -4,7 +4,7 @@
 import { isZero, toHex } from '../encoding/bytes.ts';
 import type { Transcript } from '../transcript/checks.ts';
 import { firstNonZero } from '../encoding/layout.ts';
-import { isScalar } from '../x509/public-key.ts';
+import { isScalar, type PublicKeyInfo } from '../x509/public-key.ts';
 import { decodeGuestPolicy, reportSignature, reservedRanges, signingKey, SIGNATURE_TAIL } from './report.ts';
 import { SNP_RULES } from './rules.ts';
 import type { SnpSubject } from './subject.ts';
@@ -25,12 +25,7 @@ export function checkReportForm(subject: SnpSubject, transcript: Transcript): bo
   );
 
   const signature = reportSignature(report);
-  const encodingProblem =
-    signature === undefined
-      ? 'R or S has bytes set over its 48'
-      : isScalar(signature.subarray(0, 48), 'P-384') && isScalar(signature.subarray(48), 'P-384')
-        ? undefined
-        : 'R or S is not in 1…n-1';
+  const encodingProblem = encodingProblemOf(signature);
   const encodingOk = transcript.expect(
     SNP_RULES.S4,
     encodingProblem === undefined,
@@ -39,12 +34,7 @@ export function checkReportForm(subject: SnpSubject, transcript: Transcript): bo
 
   const { publicKey, subject: vekName } = vek.certificate;
   const keyIsP384 = publicKey.kind === 'ec' && publicKey.curve === 'P-384';
-  const keyText =
-    publicKey.kind === 'ec'
-      ? publicKey.curve
-      : publicKey.kind === 'rsa'
-        ? `RSA ${publicKey.bits}`
-        : publicKey.oid;
+  const keyText = keyTextOf(publicKey);
   const vekOk = transcript.expect(
     SNP_RULES.S12,
     keyIsP384 && vek.namedKind !== undefined,
@@ -56,12 +46,10 @@ export function checkReportForm(subject: SnpSubject, transcript: Transcript): bo
   );
 
   const signed = algorithmOk && encodingOk && vekOk && subject.signatures.report;
-  const why =
-    !algorithmOk || !encodingOk
-      ? 'not made: the signature is not of its form'
-      : vekOk
-        ? 'the signature does not verify with the key of the VEK'
-        : 'the VEK cannot sign reports';
+  const unverified = vekOk
+    ? 'the signature does not verify with the key of the VEK'
+    : 'the VEK cannot sign reports';
+  const why = algorithmOk && encodingOk ? unverified : 'not made: the signature is not of its form';
   transcript.expect(SNP_RULES.S1, signed, signed ? 'bytes 0..0x2A0 are signed by the VEK' : why);
 
   const tail = firstNonZero(report.raw, [SIGNATURE_TAIL]);
@@ -104,6 +92,17 @@ export function checkReportForm(subject: SnpSubject, transcript: Transcript): bo
     keyInfoProblem ?? `KEY_INFO 0x${report.keyInfo.toString(16)}`,
   );
   return signed && selected && !chipKeyMasked(report.keyInfo);
+}
+
+function encodingProblemOf(signature: Uint8Array | undefined): string | undefined {
+  if (signature === undefined) return 'R or S has bytes set over its 48';
+  const inRange = isScalar(signature.subarray(0, 48), 'P-384') && isScalar(signature.subarray(48), 'P-384');
+  return inRange ? undefined : 'R or S is not in 1…n-1';
+}
+
+function keyTextOf(key: PublicKeyInfo): string {
+  if (key.kind === 'ec') return key.curve;
+  return key.kind === 'rsa' ? `RSA ${key.bits}` : key.oid;
 }
 
 /** With MASK_CHIP_KEY the firmware signs nothing: a report that has both was not written by it. */

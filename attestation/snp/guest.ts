@@ -20,11 +20,7 @@ export function checkGuest(subject: SnpSubject, transcript: Transcript): void {
       ['FAMILY_ID', report.familyId, policy.familyIds],
       ['IMAGE_ID', report.imageId, policy.imageIds],
     ],
-    minimumSvn === undefined
-      ? undefined
-      : report.guestSvn >= minimumSvn
-        ? `GUEST_SVN ${report.guestSvn} ≥ ${minimumSvn}`
-        : { problem: `GUEST_SVN ${report.guestSvn} < ${minimumSvn}` },
+    minimumSvn === undefined ? undefined : guestSvnFound(report.guestSvn, minimumSvn),
   );
 
   expectListed(transcript, 'S29', [
@@ -35,20 +31,20 @@ export function checkGuest(subject: SnpSubject, transcript: Transcript): void {
   const agent = report.reportIdMa.every((octet) => octet === 0xff) ? undefined : toHex(report.reportIdMa);
   if (agent === undefined) transcript.pass(SNP_RULES.S30, 'REPORT_ID_MA is all ones: none');
   else
-    transcript.expect(
-      SNP_RULES.S30,
-      policy.guestPolicy.allowMigrationAgent === true,
-      `migration agent ${agent}`,
-      {
-        expected: 'ff × 32',
-        actual: agent,
-      },
-    );
+    transcript.expect(SNP_RULES.S30, policy.guestPolicy.allowMigrationAgent, `migration agent ${agent}`, {
+      expected: 'ff × 32',
+      actual: agent,
+    });
 
   checkChip(subject, transcript);
   expectListed(transcript, 'S32', [
     ['REPORT_DATA', report.reportData, policy.reportData === undefined ? undefined : [policy.reportData]],
   ]);
+}
+
+function guestSvnFound(actual: number, minimum: number): string | { readonly problem: string } {
+  if (actual >= minimum) return `GUEST_SVN ${actual} ≥ ${minimum}`;
+  return { problem: `GUEST_SVN ${actual} < ${minimum}` };
 }
 
 type Expectation = readonly [field: string, actual: Uint8Array, allowed: readonly Uint8Array[] | undefined];

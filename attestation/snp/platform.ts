@@ -1,9 +1,10 @@
 // Rules on the machine and its firmware: S21–S26 (AMD 56860 rev 1.58 §4.3 guest policy, §7.3 PLATFORM_INFO, VMPL, TCB and
-// mitigation vectors). "Allowed ⊇ observed": what the policy does not name is not allowed. Unknown PLATFORM_INFO bits are
+// mitigation vectors). "Allowed ⊇ observed": what the policy does not allow is refused. Unknown PLATFORM_INFO bits are
 // recorded, not fatal: firmware adds protections there.
 
 import type { Transcript } from '../transcript/checks.ts';
 import { decodeGuestPolicy, decodePlatformInfo, type SnpReport } from './report.ts';
+import { guestPolicyProblems, hex64, launchPolicy } from './guest-policy.ts';
 import { SNP_RULES } from './rules.ts';
 import { decodeTcb, tcbShortfalls, tcbText } from './tcb.ts';
 import type { SnpSubject } from './subject.ts';
@@ -12,16 +13,13 @@ export function checkPlatform(subject: SnpSubject, transcript: Transcript): void
   const { report, policy } = subject;
   const policyHex = `0x${report.guestPolicy.toString(16)}`;
 
-  const loose = guestPolicyProblems(subject);
-  const debugText = decodeGuestPolicy(report.guestPolicy).debug
-    ? ', DEBUGGING IS ALLOWED and accepted by the caller'
-    : '';
-  transcript.expect(
-    SNP_RULES.S21,
-    loose.length === 0,
-    loose.length === 0 ? `guest policy ${policyHex}${debugText}` : loose.join('; '),
-    loose.length === 0 ? {} : { actual: policyHex },
-  );
+  const loose = guestPolicyProblems(decodeGuestPolicy(report.guestPolicy), policy.guestPolicy);
+  if (loose.length === 0) transcript.pass(SNP_RULES.S21, `guest policy ${policyHex}`);
+  else
+    transcript.fail(SNP_RULES.S21, loose.join('; '), {
+      expected: `a guest launched with policy=${hex64(launchPolicy(policy.guestPolicy))}, or one as strict`,
+      actual: policyHex,
+    });
 
   const platform = platformProblems(subject);
   const info = decodePlatformInfo(report.platformInfo);
@@ -44,30 +42,6 @@ export function checkPlatform(subject: SnpSubject, transcript: Transcript): void
 
   checkMinimum(subject, transcript);
   checkMitigations(subject, transcript);
-}
-
-function guestPolicyProblems({ report, policy }: SnpSubject): string[] {
-  const observed = decodeGuestPolicy(report.guestPolicy);
-  const rules = policy.guestPolicy;
-  const problems: string[] = [];
-  if (observed.debug) problems.push('debugging (bit 19) is allowed');
-  if (observed.migrationAgent && !rules.allowMigrationAgent)
-    problems.push('a migration agent (bit 18) is allowed');
-  if (observed.smt && !rules.allowSmt) problems.push('SMT (bit 16) is allowed');
-  if (observed.cxl && !rules.allowCxl) problems.push('CXL (bit 21) is allowed');
-  if (!observed.singleSocket && rules.requireSingleSocket)
-    problems.push('a single socket (bit 20) is not required');
-  if (!observed.aes256Xts && rules.requireAes256Xts) problems.push('AES-256-XTS (bit 22) is not required');
-  if (!observed.raplDisabled && rules.requireRaplDisabled)
-    problems.push('RAPL need not be disabled (bit 23)');
-  if (!observed.ciphertextHiding && rules.requireCiphertextHiding)
-    problems.push('ciphertext hiding (bit 24) is not required');
-  if (!observed.pageSwapDisabled && rules.requirePageSwapDisabled)
-    problems.push('page swap need not be disabled (bit 25)');
-  if (rules.minimumAbi !== undefined && isBelow([observed.abiMajor, observed.abiMinor], rules.minimumAbi)) {
-    problems.push(`ABI ${observed.abiMajor}.${observed.abiMinor} is below ${rules.minimumAbi.join('.')}`);
-  }
-  return problems;
 }
 
 function platformProblems({ report, policy }: SnpSubject): string[] {

@@ -1,11 +1,17 @@
 // What a relying party asks of SEV-SNP evidence. A closed JSON shape: unknown keys, empty lists and wrong lengths are
 // refused with `malformed_policy`. Hex in either case. An absent key is a visible skip in the transcript, with two
-// exceptions: `requireCrl` is true, and `guestPolicy` and each key in it has its strict value. A debug guest and a report
-// with VMPL over 3 are refused whatever the policy says.
+// exceptions: `requireCrl` is true, and `guestPolicy` is the grade `baseline` (snp/guest-policy.ts). A debug guest and a
+// report with VMPL over 3 are refused whatever the policy says.
 
 import { fromHex } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';
 import { shapeReaders } from '../encoding/json.ts';
+import {
+  readGuestPolicy,
+  type DecidedGuestPolicy,
+  type GuestPolicyGrade,
+  type GuestPolicyRules,
+} from './guest-policy.ts';
 import { PRODUCTS, type Product, type Tcb } from './tcb.ts';
 
 type OneOrMore<T> = T | readonly T[];
@@ -24,7 +30,8 @@ export interface SnpPolicy {
   readonly chipIds?: OneOrMore<string> | undefined;
   /** Compared with REPORTED_TCB, component by component. */
   readonly minimumTcb?: Partial<Tcb> | undefined;
-  readonly guestPolicy?: GuestPolicyRules | undefined;
+  /** A grade, or single bits over one; absent: `baseline`. */
+  readonly guestPolicy?: GuestPolicyGrade | GuestPolicyRules | undefined;
   readonly vmpl?: OneOrMore<number> | undefined;
   readonly requireCrl?: boolean | undefined;
   // Beyond what the command line's contract names:
@@ -41,20 +48,6 @@ export interface SnpPolicy {
   readonly cspIds?: readonly string[] | undefined;
   /** SHA-256 of the VEK's SubjectPublicKeyInfo. */
   readonly vekSpkis?: OneOrMore<string> | undefined;
-}
-
-/** Bits of the guest policy (AMD 56860 §4.3). Absent: nothing is allowed, every restriction is required. */
-export interface GuestPolicyRules {
-  readonly allowSmt?: boolean | undefined;
-  readonly allowMigrationAgent?: boolean | undefined;
-  readonly allowCxl?: boolean | undefined;
-  readonly requireSingleSocket?: boolean | undefined;
-  readonly requireAes256Xts?: boolean | undefined;
-  readonly requireRaplDisabled?: boolean | undefined;
-  readonly requireCiphertextHiding?: boolean | undefined;
-  readonly requirePageSwapDisabled?: boolean | undefined;
-  /** Least ABI version the guest policy must ask of the firmware; absent: none, the specification has no strictest one. */
-  readonly minimumAbi?: string | { readonly major: number; readonly minor: number } | undefined;
 }
 
 export interface PlatformInfoRules {
@@ -101,9 +94,7 @@ export interface DecidedSnpPolicy {
   readonly minimumLaunchTcb: Partial<Tcb> | undefined;
   readonly minimumFirmware: readonly number[] | undefined;
   readonly minimumGuestSvn: number | undefined;
-  readonly guestPolicy: Required<Omit<GuestPolicyRules, 'minimumAbi'>> & {
-    readonly minimumAbi: readonly number[] | undefined;
-  };
+  readonly guestPolicy: DecidedGuestPolicy;
   readonly platformInfo: PlatformInfoRules | undefined;
   readonly requiredMitigations: bigint | undefined;
   readonly vmpls: readonly number[] | undefined;
@@ -128,14 +119,6 @@ const OF_THE_SECTION = [
 ] as const satisfies readonly (keyof SnpSection)[];
 const KEYS = [...OF_THE_APPRAISAL, ...OF_THE_SECTION] as const;
 
-const ALLOW = ['allowSmt', 'allowMigrationAgent', 'allowCxl'] as const;
-const REQUIRE = [
-  'requireSingleSocket',
-  'requireAes256Xts',
-  'requireRaplDisabled',
-  'requireCiphertextHiding',
-  'requirePageSwapDisabled',
-] as const;
 const PLATFORM = [
   'forbidSmt',
   'requireTsme',
@@ -175,7 +158,7 @@ export function decideSnpPolicy(policy: unknown, called = 'policy'): DecidedSnpP
     minimumLaunchTcb: ask('minimumLaunchTcb', tcb),
     minimumFirmware: ask('minimumFirmware', (value, name) => version(value, name, 3)),
     minimumGuestSvn: ask('minimumGuestSvn', (value, name) => shape.integer(value, name, 0, 0xffff_ffff)),
-    guestPolicy: guestPolicyRules(given['guestPolicy'] === undefined ? {} : given['guestPolicy']),
+    guestPolicy: readGuestPolicy(given['guestPolicy'], `${called} guestPolicy`),
     platformInfo: ask('platformInfo', (value, name) => flags(value, name, PLATFORM)),
     requiredMitigations: ask('requiredMitigations', mitigations),
     vmpls: ask('vmpl', (value, name) =>
@@ -246,33 +229,4 @@ function flags<K extends string>(
   return Object.fromEntries(
     Object.entries(given).map(([key, item]) => [key, shape.boolean(item, `${name} ${key}`)]),
   ) as Partial<Record<K, boolean>>;
-}
-
-function guestPolicyRules(value: unknown): DecidedSnpPolicy['guestPolicy'] {
-  const name = 'policy guestPolicy';
-  const given = shape.object(value, name, [], [...ALLOW, ...REQUIRE, 'minimumAbi']);
-  const flag = (key: (typeof ALLOW)[number] | (typeof REQUIRE)[number], strict: boolean): boolean =>
-    given[key] === undefined ? strict : shape.boolean(given[key], `${name} ${key}`);
-  return {
-    allowSmt: flag('allowSmt', false),
-    allowMigrationAgent: flag('allowMigrationAgent', false),
-    allowCxl: flag('allowCxl', false),
-    requireSingleSocket: flag('requireSingleSocket', true),
-    requireAes256Xts: flag('requireAes256Xts', true),
-    requireRaplDisabled: flag('requireRaplDisabled', true),
-    requireCiphertextHiding: flag('requireCiphertextHiding', true),
-    requirePageSwapDisabled: flag('requirePageSwapDisabled', true),
-    minimumAbi:
-      given['minimumAbi'] === undefined ? undefined : abi(given['minimumAbi'], `${name} minimumAbi`),
-  };
-}
-
-/** `"1.55"` or `{ "major": 1, "minor": 55 }`. */
-function abi(value: unknown, name: string): readonly number[] {
-  if (typeof value === 'string') return version(value, name, 2);
-  const given = shape.object(value, name, ['major', 'minor']);
-  return [
-    shape.integer(given['major'], `${name} major`, 0, 255),
-    shape.integer(given['minor'], `${name} minor`, 0, 255),
-  ];
 }

@@ -139,10 +139,17 @@ export function reportSignature(report: SnpReport): Uint8Array | undefined {
 }
 
 /** KEY_INFO bits 4:2. */
-export function signingKey(keyInfo: number): 'vcek' | 'vlek' | 'none' | 'reserved' {
-  const selector = (keyInfo >> 2) & 7;
-  return selector === 0 ? 'vcek' : selector === 1 ? 'vlek' : selector === 7 ? 'none' : 'reserved';
+export function signingKey(keyInfo: number): SigningKey {
+  return SIGNING_KEYS.get((keyInfo >> 2) & 7) ?? 'reserved';
 }
+
+type SigningKey = 'vcek' | 'vlek' | 'none' | 'reserved';
+
+const SIGNING_KEYS: ReadonlyMap<number, SigningKey> = new Map<number, SigningKey>([
+  [0, 'vcek'],
+  [1, 'vlek'],
+  [7, 'none'],
+]);
 
 /** Guest policy (§4.3) as named bits; `reserved` is what is set in 63:26. */
 export interface GuestPolicy {

@@ -44,14 +44,16 @@ export interface Vek {
   readonly namedKind: VekKind | undefined;
 }
 
+const NAMED_KINDS: ReadonlyMap<string | undefined, 'vcek' | 'vlek'> = new Map([
+  ['SEV-VCEK', 'vcek'],
+  ['SEV-VLEK', 'vlek'],
+] as const);
+
 /** DER → VEK. @throws malformed_certificate, input_too_large */
 export function parseVek(der: Uint8Array): Vek {
   const certificate = parseCertificate(der, 'VEK', { repeatedExtensions: 'list' });
   const { commonName } = certificate.subject;
-  return {
-    certificate,
-    namedKind: commonName === 'SEV-VCEK' ? 'vcek' : commonName === 'SEV-VLEK' ? 'vlek' : undefined,
-  };
+  return { certificate, namedKind: NAMED_KINDS.get(commonName) };
 }
 
 /** What the extensions say, as far as they can be read, and everything wrong with them. */
@@ -156,12 +158,17 @@ export function productOfName(productName: string): Product | undefined {
   return /^(Milan|Genoa|Turin)(?:-[A-Z][0-9])?$/.exec(productName)?.[1] as Product | undefined;
 }
 
+const CA_ROLES: ReadonlyMap<string | undefined, 'ark' | 'ask' | 'asvk'> = new Map([
+  ['ARK', 'ark'],
+  ['SEV', 'ask'],
+  ['SEV-VLEK', 'asvk'],
+] as const);
+
 /** The role and product a CA's common name states. */
 export function caRole(
   commonName: string | undefined,
 ): { readonly role: 'ark' | 'ask' | 'asvk'; readonly line: string } | undefined {
-  const match = /^(ARK|SEV-VLEK|SEV)-([A-Z][a-z]+)$/.exec(commonName ?? '');
-  if (match === null) return undefined;
-  const [, prefix, line = ''] = match;
-  return { role: prefix === 'ARK' ? 'ark' : prefix === 'SEV' ? 'ask' : 'asvk', line };
+  const [, prefix, line = ''] = /^(ARK|SEV-VLEK|SEV)-([A-Z][a-z]+)$/.exec(commonName ?? '') ?? [];
+  const role = CA_ROLES.get(prefix);
+  return role === undefined ? undefined : { role, line };
 }

@@ -4,47 +4,51 @@
 import { equalBytes, toHex } from '../encoding/bytes.ts';
 import type { Transcript } from '../transcript/checks.ts';
 import { eventContent, eventName, parseEventLog, replayEventLog } from '../eventlog/tcg.ts';
-import type { TdBody } from './quote.ts';
 import { TDX_RULES } from './rules.ts';
+import type { TdxSubject } from './subject.ts';
 import { parseRuntimeLog, replayRuntimeLog } from '../eventlog/dstack.ts';
 
 /** Throws `malformed_event_log`; records E1 to E3 otherwise, as skips when there is no log. */
-export async function eventLogRules(
-  t: Transcript,
-  body: Pick<TdBody, 'rtmr0' | 'rtmr1' | 'rtmr2' | 'rtmr3'>,
-  log: Uint8Array | undefined,
+export async function checkEventLog(
+  { quote: { body }, eventLog: log }: TdxSubject,
+  transcript: Transcript,
 ): Promise<void> {
-  const R = TDX_RULES;
   const quoted = [body.rtmr0, body.rtmr1, body.rtmr2, body.rtmr3];
   if (log === undefined) {
-    for (const rule of [R.eventLog, R.eventContent, R.runtimeEvents]) t.skip(rule, 'no event log was given');
+    for (const rule of [TDX_RULES.eventLog, TDX_RULES.eventContent, TDX_RULES.runtimeEvents])
+      transcript.skip(rule, 'no event log was given');
     return;
   }
   if (log[0] === 0x5b) {
     const { registers, contradicted, hashed } = await replayRuntimeLog(parseRuntimeLog(log));
-    replayRule(t, registers.slice(0, 3), quoted.slice(0, 3));
+    replayRule(transcript, registers.slice(0, 3), quoted.slice(0, 3));
     const first = contradicted[0];
-    t.expect(
-      R.eventContent,
+    transcript.expect(
+      TDX_RULES.eventContent,
       first === undefined,
       first === undefined
         ? `${hashed} runtime events are what was hashed`
         : `event ${first.index} (${JSON.stringify(first.name.slice(0, 64))}) is not what its digest says`,
     );
     const [replayed, expected] = [registers[3] ?? new Uint8Array(), quoted[3] ?? new Uint8Array()];
-    t.expect(R.runtimeEvents, equalBytes(replayed, expected), `RTMR3 replays to ${toHex(replayed)}`, {
-      expected: toHex(expected),
-      actual: toHex(replayed),
-    });
+    transcript.expect(
+      TDX_RULES.runtimeEvents,
+      equalBytes(replayed, expected),
+      `RTMR3 replays to ${toHex(replayed)}`,
+      {
+        expected: toHex(expected),
+        actual: toHex(replayed),
+      },
+    );
     return;
   }
   const events = parseEventLog(log);
-  replayRule(t, (await replayEventLog(events)).slice(1), quoted);
+  replayRule(transcript, (await replayEventLog(events)).slice(1), quoted);
   const counts = { hashed: 0, described: 0 };
   for (const event of events) {
     const content = await eventContent(event);
     if (content === 'contradicted') {
-      t.fail(R.eventContent, `${eventName(event)}: its data is not what its digest is of`, {
+      transcript.fail(TDX_RULES.eventContent, `${eventName(event)}: its data is not what its digest is of`, {
         actual: toHex(event.digest),
       });
       counts.hashed = -1;
@@ -53,17 +57,21 @@ export async function eventLogRules(
     counts[content] += 1;
   }
   if (counts.hashed >= 0) {
-    t.pass(
-      R.eventContent,
+    transcript.pass(
+      TDX_RULES.eventContent,
       `${counts.hashed} events say what was hashed; ${counts.described} only describe it and prove nothing by their words`,
     );
   }
-  t.skip(R.runtimeEvents, 'a CCEL has no dstack runtime events');
+  transcript.skip(TDX_RULES.runtimeEvents, 'a CCEL has no dstack runtime events');
 }
 
-function replayRule(t: Transcript, replayed: readonly Uint8Array[], quoted: readonly Uint8Array[]): void {
+function replayRule(
+  transcript: Transcript,
+  replayed: readonly Uint8Array[],
+  quoted: readonly Uint8Array[],
+): void {
   const wrong = quoted.findIndex((register, i) => !equalBytes(register, replayed[i] ?? new Uint8Array()));
-  t.expect(
+  transcript.expect(
     TDX_RULES.eventLog,
     wrong < 0,
     wrong < 0

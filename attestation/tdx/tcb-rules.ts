@@ -9,6 +9,7 @@ import type { PckExtensions } from './pck.ts';
 import type { DecidedTdxPolicy } from './policy.ts';
 import type { TdxQuote } from './quote.ts';
 import { TDX_RULES } from './rules.ts';
+import { checkMinimumSvn, checkStatus, isWithinGrace } from './status-rules.ts';
 import {
   converge,
   convergeRelaunch,
@@ -81,13 +82,21 @@ interface Usable {
   readonly levels: readonly TcbLevel[];
 }
 
-export function tcbRules(t: Transcript, inputs: TcbInputs, policy: DecidedTdxPolicy, now: Date): TdxTcb {
-  const R = TDX_RULES;
+/** T13 to T20. */
+export function checkTcb(
+  inputs: TcbInputs,
+  transcript: Transcript,
+  policy: DecidedTdxPolicy,
+  now: Date,
+): TdxTcb {
   const { quote, pck, tcbInfo, qeIdentity, qe } = inputs;
   const accepted = policy.tcbStatus ?? ['UpToDate'];
-  const sameFamily = pck !== undefined && tcbInfo !== undefined && platformRule(t, pck, tcbInfo);
+  const sameFamily = pck !== undefined && tcbInfo !== undefined && platformRule(transcript, pck, tcbInfo);
   if (pck === undefined || tcbInfo === undefined)
-    t.skip(R.platform, `not compared: ${missing({ PCK: pck, 'TCB info': tcbInfo })} could not be relied on`);
+    transcript.skip(
+      TDX_RULES.platform,
+      `not compared: ${missing({ PCK: pck, 'TCB info': tcbInfo })} could not be relied on`,
+    );
   const usable =
     pck !== undefined && tcbInfo !== undefined && sameFamily
       ? { pck, tcbInfo, levels: sortedLevels(tcbInfo) }
@@ -100,21 +109,21 @@ export function tcbRules(t: Transcript, inputs: TcbInputs, policy: DecidedTdxPol
   const unchanged = body?.teeTcbSvn2 !== undefined && equalBytes(body.teeTcbSvn, body.teeTcbSvn2);
   const running = unchanged ? launch : body?.teeTcbSvn2 && judged(body.teeTcbSvn2, 'now');
   const both = [...new Set([launch, running])].filter((item) => item !== undefined);
-  moduleRule(t, both, inputs);
-  levelRules(t, both, usable);
+  moduleRule(transcript, both, inputs);
+  levelRules(transcript, both, usable);
 
   const matched = [...both.flatMap(({ platform, module }) => [platform.level?.tdx, module.level?.level]), qe];
   const advisoryIds = [...new Set(matched.flatMap((level) => level?.advisoryIds ?? []))].toSorted();
   const dates = matched.flatMap((level) => (level === undefined ? [] : [level.tcbDate.getTime()]));
   const tcbDate = dates.length === 0 ? undefined : new Date(Math.min(...dates));
   const late = (status: TcbStatus | undefined): boolean =>
-    graceHolds(status, tcbDate, policy.tcbGraceDays, now);
+    isWithinGrace(status, { tcbDate, days: policy.tcbGraceDays, now });
   const status = relaunchRule(
-    t,
+    transcript,
     { quote, launch, running },
     (advised) => accepted.includes(advised) || late(advised),
   );
-  convergenceRule(t, status, { launch, running, qe: qe?.status });
+  convergenceRule(transcript, status, { launch, running, qe: qe?.status });
   const short = (svn: Uint8Array | undefined, reached: Judged | undefined): readonly Shortfall[] =>
     usable && quote && svn && reached?.status !== undefined && !accepted.includes(reached.status)
       ? shortfalls(usable, { svn, qeSvn: quote.qeReport.isvSvn }, qeIdentity, accepted)
@@ -123,8 +132,8 @@ export function tcbRules(t: Transcript, inputs: TcbInputs, policy: DecidedTdxPol
     status === undefined || accepted.includes(status)
       ? []
       : withNow(short(body?.teeTcbSvn, launch), unchanged ? [] : short(body?.teeTcbSvn2, running));
-  statusRules(t, { status, advisoryIds, shortfall }, policy, accepted, late(status));
-  teeTcbSvnRule(t, quote, policy);
+  checkStatus({ status, advisoryIds, shortfall, accepted, isInGrace: late(status) }, transcript, policy);
+  checkMinimumSvn(quote, transcript, policy);
   return {
     ...statuses(launch),
     status,
@@ -161,10 +170,10 @@ function judgeSvn(at: Svn, { quote, tcbInfo, qe }: TcbInputs, usable: Usable | u
 const NOTHING = { level: undefined, text: '' };
 
 /** T13. */
-function platformRule(t: Transcript, pck: PckExtensions, info: TcbInfo): boolean {
+function platformRule(transcript: Transcript, pck: PckExtensions, info: TcbInfo): boolean {
   const expected = `FMSPC ${toHex(pck.fmspc)}, PCEID ${toHex(pck.pceId)}`;
   const actual = `FMSPC ${toHex(info.fmspc)}, PCEID ${toHex(info.pceId)}`;
-  return t.expect(
+  return transcript.expect(
     TDX_RULES.platform,
     equalBytes(pck.fmspc, info.fmspc) && equalBytes(pck.pceId, info.pceId),
     `TCB info is for ${actual}, PCK has ${expected}`,
@@ -196,11 +205,10 @@ function moduleOf({ svn, when }: Svn, { body }: TdxQuote, info: TcbInfo): Judged
 }
 
 /** T14, for each SVN there is. */
-function moduleRule(t: Transcript, both: readonly Judged[], { quote, tcbInfo }: TcbInputs): void {
-  const R = TDX_RULES;
+function moduleRule(transcript: Transcript, both: readonly Judged[], { quote, tcbInfo }: TcbInputs): void {
   if (quote === undefined || tcbInfo === undefined)
-    t.skip(R.module, `not judged: ${missing({ quote, 'TCB info': tcbInfo })} could not be relied on`);
-  else recordFound(t, R.module, both.map(({ module }) => module)); // prettier-ignore
+    transcript.skip(TDX_RULES.module, `not judged: ${missing({ quote, 'TCB info': tcbInfo })} could not be relied on`);
+  else recordFound(transcript, TDX_RULES.module, both.map(({ module }) => module)); // prettier-ignore
 }
 
 function platformOf({ svn, when }: Svn, { pck, levels }: Usable): Judged['platform'] {
@@ -220,56 +228,60 @@ function platformOf({ svn, when }: Svn, { pck, levels }: Usable): Judged['platfo
 }
 
 /** T15 and T17, for each SVN there is. */
-function levelRules(t: Transcript, both: readonly Judged[], usable: Usable | undefined): void {
-  const R = TDX_RULES;
+function levelRules(transcript: Transcript, both: readonly Judged[], usable: Usable | undefined): void {
   if (usable === undefined || both.length === 0) {
-    t.skip(R.level, 'not matched: quote, PCK and TCB info are not all to be relied on for this platform');
-    t.skip(
-      R.platformTcb,
+    transcript.skip(
+      TDX_RULES.level,
+      'not matched: quote, PCK and TCB info are not all to be relied on for this platform',
+    );
+    transcript.skip(
+      TDX_RULES.platformTcb,
       'not matched: quote, PCK and TCB info are not all to be relied on for this platform',
     );
     return;
   }
-  recordFound(t, R.level, both.map(({ platform }) => platform)); // prettier-ignore
+  recordFound(transcript, TDX_RULES.level, both.map(({ platform }) => platform)); // prettier-ignore
   const levels = both.flatMap(({ platform }) => platform.level ?? []);
   const texts = new Set(
     levels.map(({ tdx }) => `platform is ${tdx.status}, TCB date ${tdx.tcbDate.toISOString().slice(0, 10)}`),
   );
   const revoked = levels.some(({ sgx, tdx }) => tdx.status === 'Revoked' || sgx.status === 'Revoked');
-  if (levels.length === 0) t.skip(R.platformTcb, 'no TCB level matches');
-  else t.expect(R.platformTcb, !revoked, [...texts].join('; '));
+  if (levels.length === 0) transcript.skip(TDX_RULES.platformTcb, 'no TCB level matches');
+  else transcript.expect(TDX_RULES.platformTcb, !revoked, [...texts].join('; '));
 }
 
 /** One check for what was found by each SVN: what is missing, or all of it. */
-function recordFound(t: Transcript, rule: Rule, found: readonly Found<unknown>[]): void {
+function recordFound(transcript: Transcript, rule: Rule, found: readonly Found<unknown>[]): void {
   const wrong = found.filter(({ level }) => level === undefined);
   const texts = new Set((wrong.length > 0 ? wrong : found).map(({ text }) => text));
-  t.expect(rule, wrong.length === 0, [...texts].join('; '));
+  transcript.expect(rule, wrong.length === 0, [...texts].join('; '));
 }
 
 /** T19. */
-export function qeRules(
-  t: Transcript,
+export function checkQe(
   quote: TdxQuote | undefined,
+  transcript: Transcript,
   identity: QeIdentity | undefined,
 ): QuotingEnclave {
-  const R = TDX_RULES;
   if (quote === undefined || identity === undefined) {
-    t.skip(R.qeTcb, `not judged: ${missing({ quote, 'QE identity': identity })} could not be relied on`);
+    transcript.skip(
+      TDX_RULES.qeTcb,
+      `not judged: ${missing({ quote, 'QE identity': identity })} could not be relied on`,
+    );
     return { isIntels: false, level: undefined };
   }
   const { qeReport } = quote;
   const mismatch = qeMismatch(qeReport, identity);
-  t.expect(
-    R.qeIdentity,
+  transcript.expect(
+    TDX_RULES.qeIdentity,
     mismatch === undefined,
     mismatch === undefined
       ? `MRSIGNER ${toHex(qeReport.mrSigner)}, ISVPRODID ${qeReport.isvProdId}`
       : `${mismatch} of the QE report is not that of TD_QE`,
   );
   const level = matchIsv(identity.levels, qeReport.isvSvn);
-  t.expect(
-    R.qeTcb,
+  transcript.expect(
+    TDX_RULES.qeTcb,
     level !== undefined,
     level === undefined
       ? `no TCB level matches ISVSVN ${qeReport.isvSvn}`
@@ -288,7 +300,7 @@ export interface QuotingEnclave {
 
 /** T18: the status that counts, of what the TD was launched on and what runs now. Undefined when it cannot be told. */
 function relaunchRule(
-  t: Transcript,
+  transcript: Transcript,
   {
     quote,
     launch,
@@ -300,42 +312,42 @@ function relaunchRule(
   },
   isAccepted: (status: TcbStatus) => boolean,
 ): TcbStatus | undefined {
-  const R = TDX_RULES;
   if (quote === undefined || launch?.status === undefined) {
-    t.skip(R.relaunch, 'not judged: the TCB of platform, module or QE is not known');
+    transcript.skip(TDX_RULES.relaunch, 'not judged: the TCB of platform, module or QE is not known');
     return undefined;
   }
   const { teeTcbSvn, teeTcbSvn2 } = quote.body;
   if (teeTcbSvn2 === undefined || running === undefined) {
-    t.skip(R.relaunch, 'a TD 1.0 body does not say which module is running now');
+    transcript.skip(TDX_RULES.relaunch, 'a TD 1.0 body does not say which module is running now');
     return launch.status;
   }
   if (running === launch) {
-    t.pass(
-      R.relaunch,
+    transcript.pass(
+      TDX_RULES.relaunch,
       `what the TD was launched on runs now: TEE_TCB_SVN and TEE_TCB_SVN_2 are ${toHex(teeTcbSvn)}`,
     );
     return launch.status;
   }
   if (running.status === undefined) {
-    t.fail(
-      R.relaunch,
+    transcript.fail(
+      TDX_RULES.relaunch,
       `launched on ${toHex(teeTcbSvn)}; ${toHex(teeTcbSvn2)}, which runs now, has no TCB status`,
     );
     return undefined;
   }
   const status = convergeRelaunch(launch.status, running.status);
   const both = `launched on ${toHex(teeTcbSvn)}, which is ${launch.status}; ${toHex(teeTcbSvn2)}, which runs now, is ${running.status}`;
-  if (status.startsWith('TDRelaunchAdvised')) t.expect(R.relaunch, isAccepted(status), `${both}: ${status}`);
+  if (status.startsWith('TDRelaunchAdvised'))
+    transcript.expect(TDX_RULES.relaunch, isAccepted(status), `${both}: ${status}`);
   else if (launch.status === running.status)
-    t.pass(R.relaunch, `${both}: a relaunch would not change the TCB status`);
-  else t.pass(R.relaunch, `${both}: a relaunch would not mend it`);
+    transcript.pass(TDX_RULES.relaunch, `${both}: a relaunch would not change the TCB status`);
+  else transcript.pass(TDX_RULES.relaunch, `${both}: a relaunch would not mend it`);
   return status;
 }
 
 /** T16. */
 function convergenceRule(
-  t: Transcript,
+  transcript: Transcript,
   status: TcbStatus | undefined,
   found: {
     readonly launch: Judged | undefined;
@@ -349,102 +361,10 @@ function convergenceRule(
   };
   const running =
     found.running === undefined || found.running === found.launch ? '' : `; now ${text(found.running)}`;
-  t.expect(
+  transcript.expect(
     TDX_RULES.convergence,
     status !== undefined && status !== 'Revoked',
     `${text(found.launch)}, QE ${found.qe ?? 'unknown'}${running}: ${status ?? 'cannot be told'}`,
-  );
-}
-
-/** T20. */
-function statusRules(
-  t: Transcript,
-  tcb: Pick<TdxTcb, 'status' | 'advisoryIds' | 'shortfall'>,
-  policy: DecidedTdxPolicy,
-  accepted: readonly TcbStatus[],
-  inGrace: boolean,
-): void {
-  const R = TDX_RULES;
-  const { status, advisoryIds, shortfall } = tcb;
-  const ok = status !== undefined && status !== 'Revoked' && (accepted.includes(status) || inGrace);
-  const advisories = advisoryIds.length === 0 ? '' : `; open advisories ${advisoryIds.join(', ')}`;
-  const short = shortfall.length === 0 ? '' : `; ${shortfall.map(shortfallText).join('; ')}`;
-  const grace =
-    ok && status !== undefined && !accepted.includes(status)
-      ? `, within ${policy.tcbGraceDays} days of grace`
-      : '';
-  t.expect(
-    R.status,
-    ok,
-    `TCB status is ${status ?? 'not known'}${grace}, accepted are ${accepted.join(', ')}${short}${advisories}`,
-    {
-      expected: accepted.join(' or '),
-      actual: status ?? 'not known',
-    },
-  );
-  if (policy.advisories === undefined) {
-    t.skip(
-      R.advisories,
-      advisoryIds.length === 0
-        ? 'not in the policy; none are open'
-        : `not in the policy; open are ${advisoryIds.join(', ')}`,
-    );
-    return;
-  }
-  const unexpected = advisoryIds.filter((id) => !policy.advisories?.includes(id));
-  t.expect(
-    R.advisories,
-    unexpected.length === 0,
-    unexpected.length === 0 ? 'all open advisories are accepted' : `${unexpected.join(', ')} not accepted`,
-  );
-}
-
-/** Only lateness is forgiven: a level that was current until `tcbDate` plus the days given. */
-function graceHolds(
-  status: TcbStatus | undefined,
-  tcbDate: Date | undefined,
-  days: number | undefined,
-  now: Date,
-): boolean {
-  if (
-    days === undefined ||
-    tcbDate === undefined ||
-    (status !== 'OutOfDate' && status !== 'TDRelaunchAdvised')
-  )
-    return false;
-  return now.getTime() <= tcbDate.getTime() + days * 86_400_000;
-}
-
-function teeTcbSvnRule(t: Transcript, quote: TdxQuote | undefined, policy: DecidedTdxPolicy): void {
-  const R = TDX_RULES;
-  const minimum = policy.minimumTeeTcbSvn;
-  if (minimum === undefined) {
-    t.skip(R.teeTcbSvn, 'no minimum in the policy');
-    return;
-  }
-  if (quote === undefined) {
-    t.fail(R.teeTcbSvn, 'TEE_TCB_SVN is not vouched for');
-    return;
-  }
-  const { teeTcbSvn, teeTcbSvn2 } = quote.body;
-  const both = [
-    ['TEE_TCB_SVN', teeTcbSvn] as const,
-    ...(teeTcbSvn2 === undefined ? [] : [['TEE_TCB_SVN_2', teeTcbSvn2] as const]),
-  ];
-  const short = both.flatMap(([name, svn]) => {
-    const i = minimum.findIndex((needed, at) => (svn[at] ?? 0) < needed);
-    return i < 0
-      ? []
-      : [{ svn, text: `tdx component ${i + 1} of ${name} is ${svn[i]}, needs ${minimum[i]}` }];
-  });
-  t.expect(
-    R.teeTcbSvn,
-    short.length === 0,
-    (short.length === 0
-      ? both.map(([name, svn]) => `${name} is ${toHex(svn)}`)
-      : short.map(({ text }) => text)
-    ).join('; '),
-    { expected: `>= ${toHex(minimum)}`, actual: toHex(short[0]?.svn ?? teeTcbSvn) },
   );
 }
 

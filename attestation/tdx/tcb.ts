@@ -20,8 +20,8 @@ export interface Shortfall {
 
 /** `sgx component 2 (SGX Late Microcode Update) is 3, needs 4`. */
 export function shortfallText({ part, component, type, actual, needed, now }: Shortfall): string {
-  const what =
-    component === undefined ? (part === 'pcesvn' ? part : `${part} svn`) : `${part} component ${component}`;
+  const whole = part === 'pcesvn' ? part : `${part} svn`;
+  const what = component === undefined ? whole : `${part} component ${component}`;
   return `${what}${type === undefined ? '' : ` (${type})`} is ${now ? 'now ' : ''}${actual}, needs ${needed}`;
 }
 

@@ -1,118 +1,168 @@
 // Rules on the TD itself (T22 to T28): attributes, XFAM, SEAM, measurements, REPORTDATA, and which platform it runs on.
-// Bit positions: Intel TDX Module 1.5 ABI, ATTRIBUTES and XFAM. Fields are little-endian bit fields in the quote's order.
+// What single bits mean is in tdx/attributes.ts. Fields are little-endian bit fields in the quote's order.
 
 import { equalBytes, isZero, toHex, viewOf } from '../encoding/bytes.ts';
 import type { Rule, Transcript } from '../transcript/checks.ts';
-import type { Certificate } from '../x509/certificate.ts';
+import { bitNames, judgeBits, TD_ATTRIBUTES, XFAM_BITS } from './attributes.ts';
 import type { PckExtensions } from './pck.ts';
 import type { Accepted, DecidedTdxPolicy } from './policy.ts';
 import type { TdBody } from './quote.ts';
 import { TDX_RULES } from './rules.ts';
+import type { TdxSubject } from './subject.ts';
 
-const DEBUG = 1n;
-/** TUD group (7:1), SEC reserved (27:8), OTHER reserved (61:32) and TPA (62, not for Intel's TDs of today). */
-const RESERVED_ATTRIBUTES = 0x7fff_ffff_0fff_fffen;
-const SEPT_VE_DISABLE = 1n << 28n;
+/** MIGRATABLE has a rule and a policy key of its own. */
 const MIGRATABLE = 1n << 29n;
-/** x87 and SSE are always on; only bits the module knows may be: AVX, AVX-512, PT, PKRU, CET, UINTR, LBR, AMX. */
-const XFAM_FIXED_ONE = 0x3n;
-const XFAM_KNOWN = 0x6dbe7n;
+const SEPT_VE_DISABLE = 1n << 28n;
 
-export function tdRules(t: Transcript, body: TdBody, policy: DecidedTdxPolicy): void {
-  attributeRules(t, body, policy);
-  const R = TDX_RULES;
-  const xfam = viewOf(body.xfam).getBigUint64(0, true);
-  const xfamOk = (xfam & XFAM_FIXED_ONE) === XFAM_FIXED_ONE && (xfam & ~XFAM_KNOWN) === 0n;
-  t.expect(
-    R.xfamBits,
-    xfamOk,
-    `XFAM is ${hex64(xfam)}, bits ${hex64(XFAM_FIXED_ONE)} are needed and ${hex64(XFAM_KNOWN)} known`,
-  );
-  listed(t, R.xfam, 'XFAM', body.xfam, policy.xfam);
-  listed(
-    t,
-    R.seamAttributes,
-    'SEAM attributes',
-    body.seamAttributes,
-    policy.seamAttributes ?? [new Uint8Array(8)],
-  );
-  listed(t, R.mrSeam, 'MRSEAM', body.mrSeam, policy.mrSeam);
-  listed(t, R.mrSignerSeam, 'MRSIGNERSEAM', body.mrSignerSeam, policy.mrSignerSeam);
-  listed(t, R.mrTd, 'MRTD', body.mrTd, policy.mrTd);
-  listed(t, R.rtmr0, 'RTMR0', body.rtmr0, policy.rtmr0);
-  listed(t, R.rtmr1, 'RTMR1', body.rtmr1, policy.rtmr1);
-  listed(t, R.rtmr2, 'RTMR2', body.rtmr2, policy.rtmr2);
-  listed(t, R.rtmr3, 'RTMR3', body.rtmr3, policy.rtmr3);
-  listed(t, R.mrConfigId, 'MRCONFIGID', body.mrConfigId, policy.mrConfigId);
-  listed(t, R.mrOwner, 'MROWNER', body.mrOwner, policy.mrOwner);
-  listed(t, R.mrOwnerConfig, 'MROWNERCONFIG', body.mrOwnerConfig, policy.mrOwnerConfig);
-  if (body.mrServiceTd === undefined) t.skip(R.mrServiceTd, 'a TD 1.0 body has no MRSERVICETD');
-  else listed(t, R.mrServiceTd, 'MRSERVICETD', body.mrServiceTd, policy.mrServiceTd ?? [new Uint8Array(48)]);
-  listed(t, R.reportData, 'REPORTDATA', body.reportData, policy.reportData && [policy.reportData]);
-}
-
-/** T28: pins to particular machines. `pck` is undefined when the PCK could not be relied on. */
-export function platformRules(
-  t: Transcript,
-  pck: PckExtensions | undefined,
-  certificate: Certificate,
-  policy: DecidedTdxPolicy,
-): void {
-  const R = TDX_RULES;
-  const pin = (
-    rule: Rule,
-    name: string,
-    value: Uint8Array | undefined,
-    accepted: Accepted | undefined,
-  ): void => {
-    if (value !== undefined) listed(t, rule, name, value, accepted);
-    else if (accepted === undefined) t.skip(rule, `${name} is not in the policy`);
-    else t.fail(rule, `${name} is not known: the PCK certificate could not be relied on`);
-  };
-  pin(R.fmspc, 'FMSPC', pck?.fmspc, policy.fmspc);
-  pin(R.ppid, 'PPID', pck?.ppid, policy.ppid);
-  pin(R.pckSerial, 'PCK serial number', pck && certificate.serial, policy.pckSerial);
-}
-
-function attributeRules(t: Transcript, body: TdBody, policy: DecidedTdxPolicy): void {
-  const R = TDX_RULES;
-  const bits = viewOf(body.tdAttributes).getBigUint64(0, true);
-  const reserved = bits & RESERVED_ATTRIBUTES;
-  t.expect(R.debug, (bits & DEBUG) === 0n, `DEBUG is ${bits & DEBUG}`, {
-    expected: '0',
-    actual: String(bits & DEBUG),
+export function checkTd({ quote, policy }: TdxSubject, transcript: Transcript): void {
+  const { body } = quote;
+  attributeRules(transcript, body, policy);
+  xfamRules(transcript, body, policy);
+  for (const [rule, name, key] of LISTED)
+    listed(transcript, rule, { name, value: body[key], accepted: policy[key] ?? ABSENT_MEANS[key] });
+  if (body.mrServiceTd === undefined)
+    transcript.skip(TDX_RULES.mrServiceTd, 'a TD 1.0 body has no MRSERVICETD');
+  else
+    listed(transcript, TDX_RULES.mrServiceTd, {
+      name: 'MRSERVICETD',
+      value: body.mrServiceTd,
+      accepted: policy.mrServiceTd ?? [new Uint8Array(48)],
+    });
+  listed(transcript, TDX_RULES.reportData, {
+    name: 'REPORTDATA',
+    value: body.reportData,
+    accepted: policy.reportData && [policy.reportData],
   });
-  t.expect(
-    R.reservedAttributes,
-    reserved === 0n,
-    reserved === 0n ? 'reserved bits are zero' : `reserved bits ${hex64(reserved)} are set`,
+}
+
+/** What a body and a policy have under the same name. */
+const LISTED = [
+  [TDX_RULES.seamAttributes, 'SEAM attributes', 'seamAttributes'],
+  [TDX_RULES.mrSeam, 'MRSEAM', 'mrSeam'],
+  [TDX_RULES.mrSignerSeam, 'MRSIGNERSEAM', 'mrSignerSeam'],
+  [TDX_RULES.mrTd, 'MRTD', 'mrTd'],
+  [TDX_RULES.rtmr0, 'RTMR0', 'rtmr0'],
+  [TDX_RULES.rtmr1, 'RTMR1', 'rtmr1'],
+  [TDX_RULES.rtmr2, 'RTMR2', 'rtmr2'],
+  [TDX_RULES.rtmr3, 'RTMR3', 'rtmr3'],
+  [TDX_RULES.mrConfigId, 'MRCONFIGID', 'mrConfigId'],
+  [TDX_RULES.mrOwner, 'MROWNER', 'mrOwner'],
+  [TDX_RULES.mrOwnerConfig, 'MROWNERCONFIG', 'mrOwnerConfig'],
+] as const satisfies readonly (readonly [Rule, string, keyof TdBody & keyof DecidedTdxPolicy])[];
+
+/** Values whose absence from a policy is a value: no debug module. */
+const ABSENT_MEANS: Readonly<Record<string, Accepted | undefined>> = { seamAttributes: [new Uint8Array(8)] };
+
+/** T28: pins to particular machines. `platform` is undefined when the PCK could not be relied on. */
+export function checkPlatform(
+  { policy }: TdxSubject,
+  transcript: Transcript,
+  platform: (Pick<PckExtensions, 'fmspc' | 'ppid'> & { readonly serial: Uint8Array }) | undefined,
+): void {
+  const pins = [
+    [TDX_RULES.fmspc, 'FMSPC', platform?.fmspc, policy.fmspc],
+    [TDX_RULES.ppid, 'PPID', platform?.ppid, policy.ppid],
+    [TDX_RULES.pckSerial, 'PCK serial number', platform?.serial, policy.pckSerial],
+  ] as const;
+  for (const [rule, name, value, accepted] of pins) {
+    if (value !== undefined) listed(transcript, rule, { name, value, accepted });
+    else if (accepted === undefined) transcript.skip(rule, `${name} is not in the policy`);
+    else transcript.fail(rule, `${name} is not known: the PCK certificate could not be relied on`);
+  }
+}
+
+/** T22. */
+function attributeRules(transcript: Transcript, body: TdBody, policy: DecidedTdxPolicy): void {
+  const bits = viewOf(body.tdAttributes).getBigUint64(0, true);
+  const debug = bits & 1n;
+  transcript.expect(TDX_RULES.debug, debug === 0n, `DEBUG is ${debug}`, {
+    expected: '0',
+    actual: String(debug),
+  });
+  const judged = judgeBits(bits & ~1n, TD_ATTRIBUTES);
+  const refused = [...judged.refused, ...judged.undefined];
+  transcript.expect(
+    TDX_RULES.reservedAttributes,
+    refused.length === 0,
+    refused.length === 0 ? `set are ${bitNames(bits, TD_ATTRIBUTES)}` : `set: ${refused.join('; ')}`,
   );
-  const migratable = (bits & MIGRATABLE) !== 0n;
-  if (migratable && policy.allowMigratable === true)
-    t.skip(R.migratable, 'MIGRATABLE is set, and the policy allows it');
-  else t.expect(R.migratable, !migratable, `MIGRATABLE is ${migratable ? 1 : 0}`);
+  migratableRule(transcript, body, policy);
   const sept = (bits & SEPT_VE_DISABLE) !== 0n;
   if (policy.requireSeptVeDisable !== true)
-    t.skip(R.septVeDisable, `not required by the policy; SEPT_VE_DISABLE is ${sept ? 1 : 0}`);
-  else t.expect(R.septVeDisable, sept, `SEPT_VE_DISABLE is ${sept ? 1 : 0}`);
-  listed(t, R.tdAttributes, 'TD attributes', body.tdAttributes, policy.tdAttributes);
+    transcript.skip(
+      TDX_RULES.septVeDisable,
+      `not required by the policy; SEPT_VE_DISABLE is ${sept ? 1 : 0}`,
+    );
+  else transcript.expect(TDX_RULES.septVeDisable, sept, `SEPT_VE_DISABLE is ${sept ? 1 : 0}`);
+  const unpinned = judgeBits(bits & ~MIGRATABLE, TD_ATTRIBUTES).pinned;
+  if (policy.tdAttributes === undefined && unpinned.length > 0)
+    transcript.fail(
+      TDX_RULES.tdAttributes,
+      `set: ${unpinned.join('; ')}; accepted only in a value that tdAttributes pins`,
+      {
+        expected: 'tdAttributes of the policy',
+        actual: toHex(body.tdAttributes),
+      },
+    );
+  else
+    listed(transcript, TDX_RULES.tdAttributes, {
+      name: 'TD attributes',
+      value: body.tdAttributes,
+      accepted: policy.tdAttributes,
+    });
+}
+
+/** A pin of the exact value decides about its bit, too. */
+function migratableRule(transcript: Transcript, body: TdBody, policy: DecidedTdxPolicy): void {
+  const isSet = (viewOf(body.tdAttributes).getBigUint64(0, true) & MIGRATABLE) !== 0n;
+  if (!isSet) transcript.pass(TDX_RULES.migratable, 'MIGRATABLE is 0');
+  else if (policy.allowMigratable === true)
+    transcript.skip(TDX_RULES.migratable, 'MIGRATABLE is set, and the policy allows it');
+  else if (policy.allowMigratable === undefined && isListed(body.tdAttributes, policy.tdAttributes))
+    transcript.skip(TDX_RULES.migratable, 'MIGRATABLE is set, and the policy pins these attributes');
+  else transcript.fail(TDX_RULES.migratable, 'MIGRATABLE is 1');
+}
+
+/** T23. */
+function xfamRules(transcript: Transcript, body: TdBody, policy: DecidedTdxPolicy): void {
+  const xfam = viewOf(body.xfam).getBigUint64(0, true);
+  const { missing, refused, undefined: unknown, pinned } = judgeBits(xfam, XFAM_BITS);
+  const problems = [
+    ...missing.map((bit) => `${bit} is not set`),
+    ...[...refused, ...unknown].map((bit) => `${bit} is set`),
+  ];
+  transcript.expect(
+    TDX_RULES.xfamBits,
+    problems.length === 0,
+    problems.length === 0
+      ? `XFAM is ${hex64(xfam)}: ${bitNames(xfam, XFAM_BITS)}`
+      : `XFAM is ${hex64(xfam)}: ${problems.join('; ')}`,
+  );
+  if (policy.xfam === undefined && pinned.length > 0)
+    transcript.fail(TDX_RULES.xfam, `set: ${pinned.join('; ')}; accepted only in a value that xfam pins`, {
+      expected: 'xfam of the policy',
+      actual: toHex(body.xfam),
+    });
+  else listed(transcript, TDX_RULES.xfam, { name: 'XFAM', value: body.xfam, accepted: policy.xfam });
 }
 
 /** Passes when the value is one of those accepted; a visible skip when the policy does not say. */
 function listed(
-  t: Transcript,
+  transcript: Transcript,
   rule: Rule,
-  name: string,
-  value: Uint8Array,
-  accepted: Accepted | undefined,
+  {
+    name,
+    value,
+    accepted,
+  }: { readonly name: string; readonly value: Uint8Array; readonly accepted: Accepted | undefined },
 ): void {
   const shown = isZero(value) ? `zero (${value.length} bytes)` : toHex(value);
   if (accepted === undefined) {
-    t.skip(rule, `${name} is not in the policy; it is ${shown}`);
+    transcript.skip(rule, `${name} is not in the policy; it is ${shown}`);
     return;
   }
-  const found = accepted.reduce((any, item) => equalBytes(item, value) || any, false);
-  t.expect(
+  const found = isListed(value, accepted);
+  transcript.expect(
     rule,
     found,
     found ? `${name} is ${shown}` : `${name} ${shown} is not one of the ${accepted.length} accepted`,
@@ -121,6 +171,11 @@ function listed(
       actual: toHex(value),
     },
   );
+}
+
+/** Looks at every value, so that time does not say which matched. */
+function isListed(value: Uint8Array, accepted: Accepted | undefined): boolean {
+  return (accepted ?? []).reduce((any, item) => equalBytes(item, value) || any, false);
 }
 
 function hex64(value: bigint): string {

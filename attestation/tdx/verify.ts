@@ -3,55 +3,25 @@
 // Malformed or unsupported input throws a typed AttestationError; a rule that fails is in the transcript, and every rule that
 // can still be judged is. Acceptance needs each required rule to have passed: a skip is never a pass.
 
-import { sha256 } from '@noble/hashes/sha2.js';
-import { concatBytes, equalBytes, isZero, toHex, utf8 } from '../encoding/bytes.ts';
+import { concatBytes, utf8 } from '../encoding/bytes.ts';
 import { Transcript, type Rule } from '../transcript/checks.ts';
-import { AttestationError, malformed, unsupported } from '../transcript/errors.ts';
-import type { RollbackMemory } from '../transcript/rollback-memory.ts';
-import { ecPublicKeyFromPoint } from '../x509/public-key.ts';
+import { malformed, unsupported } from '../transcript/errors.ts';
+import { ecPublicKeyFromPoint, type PublicKeyInfo } from '../x509/public-key.ts';
 import { createKeyCache, verifyEcdsaRaw, type KeyCache } from '../x509/signature.ts';
-import {
-  chainRules,
-  notOlder,
-  parseCertificates,
-  trustedRoots,
-  verifyChainSignatures,
-  type IntelCertificates,
-} from './chain.ts';
-import {
-  cutSigned,
-  parseQeIdentity,
-  parseTcbInfo,
-  type QeIdentity,
-  type TcbInfo,
-  type TdxCollateral,
-} from './collateral.ts';
-import { eventLogRules } from './eventlog-rules.ts';
-import { parsePckExtensions, pckClaims, SGX_EXTENSIONS_OID, type PckExtensions } from './pck.ts';
+import { parseCertificates, verifyChainSignatures } from './certificates.ts';
+import { checkChain, trustedRoots } from './chain.ts';
+import { checkQeIdentity, checkTcbInfo } from './collateral-rules.ts';
+import { cutSigned, type SignedText, type TdxCollateral } from './collateral.ts';
+import { checkEventLog } from './eventlog-rules.ts';
+import { checkPck, checkQuoteForm } from './form.ts';
+import { pckClaims } from './pck.ts';
 import { decideTdxPolicy, type DecidedTdxPolicy, type TdxPolicy } from './policy.ts';
 import { parseTdxQuote, quoteClaims, type TdxQuote } from './quote.ts';
 import { TDX_RULES } from './rules.ts';
+import type { TdxContext, TdxEvidence, TdxSubject } from './subject.ts';
 import { isIntelModule } from './tcb.ts';
-import { qeRules, tcbRules, type TdxTcb } from './tcb-rules.ts';
-import { platformRules, tdRules } from './td.ts';
-
-export interface TdxEvidence {
-  /** The raw quote, as the quoting enclave wrote it. */
-  readonly quote: Uint8Array;
-  readonly collateral: TdxCollateral;
-  /** CCEL, or a dstack event log in JSON. */
-  readonly eventLog?: Uint8Array | undefined;
-}
-
-export interface TdxContext {
-  /** Every window is judged at this moment; there is no other clock. */
-  readonly now: Date;
-  /** DER certificates that replace the pinned Intel root; the result says so. */
-  readonly roots?: readonly Uint8Array[] | undefined;
-  readonly memory?: RollbackMemory | undefined;
-  /** Imported public keys, kept between verifications by callers who make many. */
-  readonly keys?: KeyCache | undefined;
-}
+import { checkQe, checkTcb, type TdxTcb } from './tcb-rules.ts';
+import { checkPlatform, checkTd } from './td.ts';
 
 export interface TdxVerification {
   readonly transcript: Transcript;
@@ -108,124 +78,93 @@ const REQUIRED: readonly Rule[] = [
 /** Verifies a quote with its collateral at `context.now`. Throws only for malformed or unsupported input. */
 export async function verifyTdx(
   evidence: TdxEvidence,
-  given: TdxPolicy,
+  policy: TdxPolicy,
   context: TdxContext,
 ): Promise<TdxVerification> {
   if (Number.isNaN(context.now.getTime())) throw malformed('malformed_policy', 'now is not a time');
-  const policy = decideTdxPolicy(given);
-  // A copy: what the signatures are checked over is what the rules judge, whatever the caller does to its buffer meanwhile.
-  const quote = parseTdxQuote(new Uint8Array(evidence.quote));
-  const pckChain =
-    quote.certificationType === 5 ? quote.certificationData : externalPckChain(quote, evidence.collateral);
-  const { collateral } = evidence;
-  const keys = context.keys ?? createKeyCache();
-  // Signature checks run on other threads: each is started as soon as its inputs are parsed, and awaited below.
-  // The attestation key lives as long as the QE: not worth a place in the cache.
-  const attestationKey = ecPublicKeyFromPoint(concatBytes(Uint8Array.of(4), quote.attestationKey), 'P-256');
-  const quoteJob = started(verifyEcdsaRaw(attestationKey, 'SHA-256', quote.signature, quote.signed));
-  const certificates = parseCertificates(pckChain, collateral);
-  const chainJob = started(verifyChainSignatures(certificates, keys));
-  const qeJob = started(
-    verifyEcdsaRaw(certificates.pck.publicKey, 'SHA-256', quote.qeReportSignature, quote.qeReportBytes, keys),
-  );
-  const signedTcbInfo = cutSigned(collateral.tcbInfo, 'tcbInfo');
-  const tcbInfoJob = started(
-    verifyEcdsaRaw(
-      certificates.tcbSigner.publicKey,
-      'SHA-256',
-      signedTcbInfo.signature,
-      signedTcbInfo.bytes,
-      keys,
-    ),
-  );
-  const signedQeIdentity = cutSigned(collateral.qeIdentity, 'enclaveIdentity');
-  const qeIdentityJob = started(
-    verifyEcdsaRaw(
-      certificates.qeSigner.publicKey,
-      'SHA-256',
-      signedQeIdentity.signature,
-      signedQeIdentity.bytes,
-      keys,
-    ),
-  );
-  const [chainSignatures, quoteSigned, qeSigned, tcbInfoSigned, qeIdentitySigned] = await Promise.all([
-    chainJob,
-    quoteJob,
-    qeJob,
-    tcbInfoJob,
-    qeIdentityJob,
-  ]);
-
-  const bound = sha256(concatBytes(quote.attestationKey, quote.qeAuthData));
-  const trusted = trustedRoots(context.roots, certificates.root);
-
-  const t = new Transcript();
-  const R = TDX_RULES;
-  shapeRules(t, quote);
-  const quoteHolds = t.expect(
-    R.quoteSignature,
-    quoteSigned,
-    signature('header and body', quoteSigned, 'the attestation key'),
-  );
-  const keyHolds = t.expect(
-    R.attestationKey,
-    vouches(quote, bound),
-    'QE REPORTDATA against SHA-256(attestation key, authentication data)',
-    {
-      expected: toHex(bound),
-      actual: toHex(quote.qeReport.reportData),
-    },
-  );
-  const qeHolds = t.expect(R.qeSignature, qeSigned, signature('QE report', qeSigned, 'the PCK'));
-  const chain = await chainRules(t, certificates, chainSignatures, { ...context, trusted });
-  const pck = pckRules(t, certificates, chain.pck);
-  const tcbInfoHolds = t.expect(
-    R.tcbInfoSignature,
-    tcbInfoSigned,
-    signature('TCB info', tcbInfoSigned, 'the TCB signing key'),
-  );
-  const tcbInfo =
-    chain.tcbSigner && tcbInfoHolds
-      ? await tcbInfoRules(t, parseTcbInfo(signedTcbInfo.text), context, policy, chainSignatures.rootSpki)
-      : undefined;
-  const qeIdentityHolds = t.expect(
-    R.qeIdentitySignature,
-    qeIdentitySigned,
-    signature('QE identity', qeIdentitySigned, 'the TCB signing key'),
-  );
-  const qeIdentity =
-    chain.qeSigner && qeIdentityHolds
-      ? await qeIdentityRules(
-          t,
-          parseQeIdentity(signedQeIdentity.text),
-          context,
-          policy,
-          chainSignatures.rootSpki,
-        )
-      : undefined;
+  const subject = await readSubject(evidence, decideTdxPolicy(policy), context);
+  const { quote, certificates } = subject;
+  const transcript = new Transcript();
+  const formHolds = checkQuoteForm(subject, transcript);
+  const chain = await checkChain(subject, transcript);
+  const pck = checkPck(subject, transcript, chain.pck);
+  const tcbInfo = await checkTcbInfo(subject, transcript, chain.tcbSigner);
+  const qeIdentity = await checkQeIdentity(subject, transcript, chain.qeSigner);
   // A PCK certifies a platform: any enclave on it can have a quote signed. That it was Intel's is the QE identity's to say.
-  const qe = qeRules(t, quoteHolds && keyHolds && qeHolds && chain.pck ? quote : undefined, qeIdentity);
+  const qe = checkQe(formHolds && chain.pck ? quote : undefined, transcript, qeIdentity);
   const vouched = qe.isIntels ? quote : undefined;
-  const tcb = tcbRules(t, { quote: vouched, pck, tcbInfo, qeIdentity, qe: qe.level }, policy, context.now);
+  const tcb = checkTcb(
+    { quote: vouched, pck, tcbInfo, qeIdentity, qe: qe.level },
+    transcript,
+    subject.policy,
+    context.now,
+  );
   const authentic = vouched !== undefined && isIntelModule(vouched.body, tcbInfo);
-  tdRules(t, quote.body, policy);
-  platformRules(t, pck, certificates.pck, policy);
-  await eventLogRules(t, quote.body, evidence.eventLog && new Uint8Array(evidence.eventLog));
+  checkTd(subject, transcript);
+  checkPlatform(subject, transcript, pck && { ...pck, serial: certificates.pck.serial });
+  await checkEventLog(subject, transcript);
 
-  const passed = new Set(t.checks.flatMap(({ title, status }) => (status === 'pass' ? [title] : [])));
-  const accepted = !t.failed && REQUIRED.every(({ title }) => passed.has(title));
-  if (!authentic) t.unauthenticated(TDX_PROVENANCE);
-  const claims = authentic
-    ? { ...quoteClaims(quote), ...(pck === undefined ? {} : pckClaims(pck)), ...tcbClaims(tcb) }
-    : {};
+  const passed = new Set(
+    transcript.checks.flatMap(({ title, status }) => (status === 'pass' ? [title] : [])),
+  );
+  const accepted = !transcript.failed && REQUIRED.every(({ title }) => passed.has(title));
+  if (!authentic) transcript.unauthenticated(TDX_PROVENANCE);
   return {
-    transcript: t,
+    transcript,
     quote,
-    claims,
+    claims: authentic ? { ...quoteClaims(quote), ...(pck && pckClaims(pck)), ...tcbClaims(tcb) } : {},
     tcb,
     rootsReplaced: context.roots !== undefined,
     authentic,
     accepted,
+  };
+}
+
+/** Parses everything and checks every signature: on other threads, each started as soon as its inputs are parsed. */
+async function readSubject(
+  evidence: TdxEvidence,
+  policy: DecidedTdxPolicy,
+  context: TdxContext,
+): Promise<TdxSubject> {
+  const { collateral } = evidence;
+  // A copy: what the signatures are checked over is what the rules judge, whatever the caller does to its buffer meanwhile.
+  const quote = parseTdxQuote(new Uint8Array(evidence.quote));
+  const pckChain =
+    quote.certificationType === 5 ? quote.certificationData : externalPckChain(quote, collateral);
+  const keys = context.keys ?? createKeyCache();
+  const verify = (
+    signer: PublicKeyInfo,
+    { bytes, signature }: Pick<SignedText, 'bytes' | 'signature'>,
+    cache?: KeyCache,
+  ): Promise<boolean> => started(verifyEcdsaRaw(signer, 'SHA-256', signature, bytes, cache));
+  // The attestation key lives as long as the QE: not worth a place in the cache.
+  const attestationKey = ecPublicKeyFromPoint(concatBytes(Uint8Array.of(4), quote.attestationKey), 'P-256');
+  const quoteJob = verify(attestationKey, { bytes: quote.signed, signature: quote.signature });
+  const certificates = parseCertificates(pckChain, collateral);
+  const chainJob = started(verifyChainSignatures(certificates, keys));
+  const qeReport = { bytes: quote.qeReportBytes, signature: quote.qeReportSignature };
+  const qeJob = verify(certificates.pck.publicKey, qeReport, keys);
+  const tcbInfo = cutSigned(collateral.tcbInfo, 'tcbInfo');
+  const tcbInfoJob = verify(certificates.tcbSigner.publicKey, tcbInfo, keys);
+  const qeIdentity = cutSigned(collateral.qeIdentity, 'enclaveIdentity');
+  const qeIdentityJob = verify(certificates.qeSigner.publicKey, qeIdentity, keys);
+  const signatures = {
+    chain: await chainJob,
+    quote: await quoteJob,
+    qeReport: await qeJob,
+    tcbInfo: await tcbInfoJob,
+    qeIdentity: await qeIdentityJob,
+  };
+  return {
+    quote,
+    certificates,
+    trusted: trustedRoots(context.roots, certificates.root),
+    tcbInfo,
+    qeIdentity,
+    eventLog: evidence.eventLog && new Uint8Array(evidence.eventLog),
+    policy,
+    context,
+    signatures,
   };
 }
 
@@ -247,174 +186,6 @@ function externalPckChain({ certificationType }: TdxQuote, { pckChain }: TdxColl
 const TDX_PROVENANCE: ReadonlySet<string> = new Set(
   'T1 T2 T3 T4 T5 T6 T7 T8 T9 T10 T11 T12 T13 T19 T21'.split(' '),
 );
-
-const INTEL_QE_VENDOR = '939a7233f79c4ca9940a0db3957f0607';
-
-/** T1 to T3: what the parser made sure of is recorded, what it left to judge is judged. */
-function shapeRules(t: Transcript, quote: TdxQuote): void {
-  const R = TDX_RULES;
-  const vendor = toHex(quote.header.qeVendorId);
-  const headerOk = vendor === INTEL_QE_VENDOR && isZero(quote.header.reserved);
-  t.expect(
-    R.header,
-    headerOk,
-    `version ${quote.version}, ECDSA P-256, TDX, QE vendor ${vendor}, reserved ${toHex(quote.header.reserved)}`,
-    {
-      expected: INTEL_QE_VENDOR,
-      actual: vendor,
-    },
-  );
-  t.pass(R.body, `body type ${quote.bodyType} (TD ${quote.bodyType === 2 ? '1.0' : '1.5'})`);
-  t.pass(R.signatureData, 'all lengths consume exactly their bytes');
-  const zero = isZero(quote.trailing);
-  t.expect(
-    R.trailing,
-    zero,
-    quote.trailing.length === 0
-      ? 'none'
-      : `${quote.trailing.length} bytes, ${zero ? 'all zero' : 'not all zero'}`,
-  );
-}
-
-/** T5. The hash covers exactly the 64 key bytes and the authentication data; the second half is zero. */
-function vouches(quote: TdxQuote, bound: Uint8Array): boolean {
-  const { reportData } = quote.qeReport;
-  return equalBytes(reportData.subarray(0, 32), bound) && isZero(reportData.subarray(32));
-}
-
-function pckRules(
-  t: Transcript,
-  certificates: IntelCertificates,
-  chainHolds: boolean,
-): PckExtensions | undefined {
-  const R = TDX_RULES;
-  if (!chainHolds) {
-    t.skip(R.pckExtensions, 'not read: the PCK certificate could not be relied on');
-    return undefined;
-  }
-  const extension = certificates.pck.extensions.get(SGX_EXTENSIONS_OID);
-  if (extension === undefined) {
-    t.fail(R.pckExtensions, 'PCK has no SGX extensions');
-    return undefined;
-  }
-  try {
-    const pck = parsePckExtensions(extension.value);
-    const platform = certificates.pckCa.subject.commonName === 'Intel SGX PCK Platform CA';
-    if (platform !== (pck.platformInstanceId !== undefined)) {
-      t.fail(
-        R.pckExtensions,
-        `platform instance id is ${platform ? 'missing in a PCK of the Platform CA' : 'there in a PCK of the Processor CA'}`,
-      );
-      return undefined;
-    }
-    t.pass(
-      R.pckExtensions,
-      `FMSPC ${toHex(pck.fmspc)}, PCEID ${toHex(pck.pceId)}, PCESVN ${pck.pceSvn}, CPUSVN ${toHex(pck.cpuSvn)}`,
-    );
-    return pck;
-  } catch (error) {
-    if (!(error instanceof AttestationError)) throw error;
-    t.fail(R.pckExtensions, error.message);
-    return undefined;
-  }
-}
-
-async function tcbInfoRules(
-  t: Transcript,
-  info: TcbInfo,
-  context: TdxContext,
-  policy: DecidedTdxPolicy,
-  rootSpki: string,
-): Promise<TcbInfo | undefined> {
-  const R = TDX_RULES;
-  const kind = t.expect(
-    R.tcbInfo,
-    info.id === 'TDX' && info.version === 3 && info.tcbType === 0,
-    `id ${info.id}, version ${info.version}, tcbType ${info.tcbType}`,
-    {
-      expected: 'TDX, 3, 0',
-      actual: `${info.id}, ${info.version}, ${info.tcbType}`,
-    },
-  );
-  const current = windowRule(t, R.tcbInfoWindow, 'TCB info', info, context.now);
-  if (kind)
-    await evaluationRules(
-      t,
-      'TCB info',
-      info,
-      current,
-      context,
-      policy,
-      `intel/${rootSpki.slice(0, 16)}/tcbInfo/${toHex(info.fmspc)}`,
-    );
-  // Stale but authentic: refused above, and still judged below so that everything wrong is listed.
-  return kind ? info : undefined;
-}
-
-async function qeIdentityRules(
-  t: Transcript,
-  identity: QeIdentity,
-  context: TdxContext,
-  policy: DecidedTdxPolicy,
-  rootSpki: string,
-): Promise<QeIdentity | undefined> {
-  const R = TDX_RULES;
-  const kind = identity.id === 'TD_QE' && identity.version === 2;
-  if (!kind)
-    t.fail(
-      R.qeIdentity,
-      `enclave identity is ${identity.id} version ${identity.version}, expected TD_QE version 2`,
-    );
-  const current = windowRule(t, R.qeIdentityWindow, 'QE identity', identity, context.now);
-  if (kind)
-    await evaluationRules(
-      t,
-      'QE identity',
-      identity,
-      current,
-      context,
-      policy,
-      `intel/${rootSpki.slice(0, 16)}/qeIdentity`,
-    );
-  return kind ? identity : undefined;
-}
-
-function windowRule(
-  t: Transcript,
-  rule: Rule,
-  name: string,
-  { issueDate, nextUpdate }: { issueDate: Date; nextUpdate: Date },
-  now: Date,
-): boolean {
-  return t.expect(
-    rule,
-    issueDate <= now && now < nextUpdate,
-    `${name} is for ${issueDate.toISOString()} to ${nextUpdate.toISOString()}, now is ${now.toISOString()}`,
-  );
-}
-
-/** T21, for each of the two documents that carry the number. Only what is current is compared with memory and remembered. */
-async function evaluationRules(
-  t: Transcript,
-  name: string,
-  { tcbEvaluationDataNumber: number }: { readonly tcbEvaluationDataNumber: number },
-  current: boolean,
-  context: TdxContext,
-  policy: DecidedTdxPolicy,
-  key: string,
-): Promise<void> {
-  const R = TDX_RULES;
-  const floor = policy.minimumTcbEvaluationDataNumber;
-  if (floor === undefined) t.skip(R.evaluationNumber, `no floor in the policy; ${name} has ${number}`);
-  else
-    t.expect(R.evaluationNumber, number >= floor, `${name} has ${number}, floor is ${floor}`, {
-      expected: `>= ${floor}`,
-      actual: String(number),
-    });
-  if (context.memory === undefined) t.skip(R.rollback, `${name}: no memory of earlier collateral was given`);
-  else if (current) await notOlder(t, context.memory, key, name, BigInt(number));
-  else t.skip(R.rollback, `${name} is not current and was not compared with memory`);
-}
 
 /** A promise whose rejection is seen even when parsing throws before it is awaited. */
 function started<T>(job: Promise<T>): Promise<T> {
@@ -445,8 +216,4 @@ function bothStatuses(
     moduleStatusNow: now.module,
   };
   return Object.fromEntries(Object.entries(claims).filter(([, status]) => status !== undefined));
-}
-
-function signature(what: string, holds: boolean, key: string): string {
-  return holds ? `${what} signed by ${key}` : `the signature over the ${what} is not by ${key}`;
 }

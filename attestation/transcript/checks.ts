@@ -17,6 +17,11 @@ export interface Rule {
   readonly title: string;
 }
 
+/** One row of a rule table. */
+export function rule(id: string, code: AttestationCode, spec: string, title: string): Rule {
+  return { id, code, spec, title };
+}
+
 export interface Check {
   readonly id: string;
   readonly spec: string;

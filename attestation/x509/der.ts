@@ -269,7 +269,7 @@ export function readOid(element: Der, name: string): string {
     starting = octet < 0x80;
     if (!starting) continue;
     if (text === '') {
-      const root = arc < 40 ? 0 : arc < 80 ? 1 : 2;
+      const root = Math.min(2, Math.floor(arc / 40));
       text = `${root}.${arc - 40 * root}`;
     } else text += `.${arc}`;
     arc = 0;
@@ -306,8 +306,9 @@ export function readText(element: Der, name: string, tag?: number): string {
 /** UTCTime `YYMMDDHHMMSSZ` (1950–2049) or GeneralizedTime `YYYYMMDDHHMMSSZ`, as RFC 5280 §4.1.2.5 restricts them. */
 export function readTime(element: Der, name: string): Date {
   const { tag, content } = element;
-  const yearDigits = tag === TAG.utcTime ? 2 : tag === TAG.generalizedTime ? 4 : 0;
-  if (yearDigits === 0) throw bad(name, `has tag 0x${hex2(tag)}, expected a time`);
+  if (tag !== TAG.utcTime && tag !== TAG.generalizedTime)
+    throw bad(name, `has tag 0x${hex2(tag)}, expected a time`);
+  const yearDigits = tag === TAG.utcTime ? 2 : 4;
   if (content.length !== yearDigits + 11 || content.at(-1) !== 0x5a)
     throw bad(name, 'is not a time of seconds precision in UTC');
   const digits = (from: number, count: number): number => {
@@ -319,8 +320,9 @@ export function readTime(element: Der, name: string): Date {
     }
     return value;
   };
-  const short = digits(0, yearDigits);
-  const year = yearDigits === 4 ? short : short >= 50 ? 1900 + short : 2000 + short;
+  const written = digits(0, yearDigits);
+  const century = written >= 50 ? 1900 : 2000;
+  const year = yearDigits === 4 ? written : century + written;
   const parts = [0, 2, 4, 6, 8].map((offset) => digits(yearDigits + offset, 2));
   const [month = 0, day = 0, hour = 0, minute = 0, second = 0] = parts;
   const date = new Date(Date.UTC(year, month - 1, day, hour, minute, second));

@@ -230,6 +230,7 @@ async function writePolicy(
     measurements: [await simulated.reference(`assay ${version()}, simulated`)],
     models: Object.fromEntries(server.models.list().map((model) => [model.id, model.sha256])),
     configs: [hex(configDigest(config))],
+    guestPolicy: 'baseline',
   };
   const path = join(folder, 'policy.json');
   await mkdir(folder, { recursive: true });

@@ -2,8 +2,8 @@
 
 import { dirname, join } from 'node:path';
 import type { MeasureReport } from '../../launch/manifest.ts';
-import { lintPolicy, parsePolicy, policyToJson } from '../../appraise/policy.ts';
-import { releaseBuilds } from '../../appraise/reference-values.ts';
+import { lintPolicy, parsePolicy, policyToJson, type AppraisalPolicy } from '../../appraise/policy.ts';
+import { releaseBuilds, releasePolicy } from '../../appraise/reference-values.ts';
 import { exportBundle } from '../endorsements/bundle.ts';
 import type { Command } from './arguments.ts';
 import { type CliWorld, type ExitCode, readNamed, readReleases, readText } from './world.ts';
@@ -59,12 +59,8 @@ export async function commandMeasure(
   return report.ok ? 0 : 10;
 }
 
-/** What a relying party would list to accept this release: every shape of it, and the models in it. */
-function policyOfRelease({ manifest }: MeasureReport, snpMeasurements: readonly string[]): unknown {
-  return {
-    measurements: releaseBuilds(manifest.release, snpMeasurements, manifest.tdx),
-    models: Object.fromEntries(manifest.models.map((model) => [model.name, model.sha256])),
-  };
+function policyOfRelease({ manifest }: MeasureReport, snpMeasurements: readonly string[]): AppraisalPolicy {
+  return releasePolicy(releaseBuilds(manifest.release, snpMeasurements, manifest.tdx), manifest.models);
 }
 
 export async function commandBundle(

@@ -30,7 +30,7 @@ describe('policy', () => {
       tee: ['sev-snp', 'tdx'],
       products: ['Genoa', 'Turin'],
       tcbStatus: ['UpToDate'],
-      guestPolicy: {},
+      guestPolicy: { allowSmt: true, allowMigrationAgent: false, allowCxl: false, requireAes256Xts: false },
       vmpl: 0,
       maxEvidenceAge: 3600,
       endorsements: 'stapled',
@@ -70,6 +70,9 @@ describe('policy', () => {
     ['a revoked TCB status', { tcbStatus: ['Revoked'] }],
     ['an empty list of statuses', { tcbStatus: [] }],
     ['an unknown guest flag', { guestPolicy: { allowDebug: true } }],
+    ['a guest policy grade nobody knows', { guestPolicy: 'loose' }],
+    ['a guest policy grade in capitals', { guestPolicy: 'Strict' }],
+    ['a grade in an object that nobody knows', { guestPolicy: { grade: 'none' } }],
     ['a guest flag that is a word', { guestPolicy: { allowSmt: 'yes' } }],
     ['an ABI that is a number', { guestPolicy: { minimumAbi: 1.55 } }],
     ['an ABI of three parts', { guestPolicy: { minimumAbi: '1.55.0' } }],
@@ -170,7 +173,10 @@ describe('policy', () => {
     };
     const json = policyToJson(parsePolicy(full));
     expect(policyToJson(parsePolicy(JSON.stringify(json)))).toEqual(json);
-    expect(json).toMatchObject({ ...full, guestPolicy: { allowSmt: true, requireSingleSocket: true } });
+    expect(json).toMatchObject({
+      ...full,
+      guestPolicy: { allowSmt: true, requireSingleSocket: false, minimumAbi: '1.55' },
+    });
   });
 
   test.each<[RegExp, AppraisalPolicy]>([
@@ -187,6 +193,16 @@ describe('policy', () => {
     [/no measurement is listed/, { ...BASE, measurements: [{ mrTd: M, rtmr1: M, rtmr2: M }] }],
     [/no mrTd is listed/, BASE],
     [/chips is absent/, BASE],
+    [
+      /guestPolicy refuses a guest launched with policy=0x30000.*launch it with policy=0x3d20000$/m,
+      { ...BASE, guestPolicy: 'strict' },
+    ],
+    [
+      /guestPolicy refuses .*requirePageSwapDisabled true \(needs Linux 6\.19/,
+      { ...BASE, guestPolicy: { requirePageSwapDisabled: true } },
+    ],
+    [/^guestPolicy\.allowMigrationAgent: /m, { ...BASE, guestPolicy: { allowMigrationAgent: true } }],
+    [/^guestPolicy\.allowCxl: /m, { ...BASE, guestPolicy: { grade: 'strict', allowCxl: true } }],
     [/more than a day/, { ...BASE, maxEvidenceAge: 90_000 }],
   ])('lint remarks %s', (remark, policy) => {
     expect(lintPolicy(parsePolicy(policy)).join('\n')).toMatch(remark);

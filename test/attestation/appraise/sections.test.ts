@@ -65,7 +65,7 @@ const SNP: readonly [code: string, accepted: SnpSection, refused: SnpSection][] 
   ['snp_minimum_tcb', { minimumLaunchTcb: { microcode: 90 } }, { minimumLaunchTcb: { microcode: 91 } }],
   [
     'snp_platform_info',
-    { platformInfo: { requireEcc: true, forbidSmt: true } },
+    { platformInfo: { requireEcc: true, requireAliasCheckComplete: true } },
     { platformInfo: { requireTsme: true } },
   ],
   ['snp_mitigations', { requiredMitigations: '3f' }, { requiredMitigations: '40' }],

@@ -362,7 +362,12 @@ const CASES: readonly Case[] = [
       await verify({ evidence: await evidenceOf(genoa), context: { memory } });
       return { evidence: await evidenceOf(vlek, { crl: await vlek.issueCrl({ number: 8 }) }), context: { memory } };
     } },
-  { rule: 'S21', what: 'every restriction', verdict: 'pass', make: good(() => genoa) },
+  { rule: 'S21', what: 'every restriction', verdict: 'pass', make: report(bits(STRICT), { guestPolicy: 'strict' }) },
+  { rule: 'S21', what: 'what KVM launches', verdict: 'pass', make: report(bits(0x30000n)) },
+  { rule: 'S21', what: 'what KVM launches under the strict grade', verdict: 'fail', make: report(bits(0x30000n), { guestPolicy: 'strict' }) },
+  { rule: 'S21', what: 'debug, nothing else', verdict: 'fail', make: report(bits(0xb0000n)) },
+  { rule: 'S21', what: 'a migration agent, nothing else', verdict: 'fail', make: report(bits(0x70000n)) },
+  { rule: 'S21', what: 'CXL, nothing else', verdict: 'fail', make: report(bits(0x230000n)) },
   { rule: 'S21', what: 'debug', verdict: 'fail', make: report(bits(STRICT | (1n << 19n))) },
   { rule: 'S21', what: 'debug under the loosest policy', verdict: 'fail', make: report(bits(STRICT | (1n << 19n)), { guestPolicy: {
       allowSmt: true, allowMigrationAgent: true, allowCxl: true, requireSingleSocket: false, requireAes256Xts: false, requireRaplDisabled: false,
@@ -381,19 +386,20 @@ const CASES: readonly Case[] = [
   ).flatMap(([key, bit, loose]): Case[] => {
     const fields = bits(loose ? STRICT | (1n << bit) : STRICT & ~(1n << bit));
     return [
-      { rule: 'S21', what: `${key} absent`, verdict: 'fail', make: report(fields) },
+      { rule: 'S21', what: `${key} absent`, verdict: 'fail', make: report(fields, { guestPolicy: 'strict' }) },
+      { rule: 'S21', what: `${key} absent over the strict grade`, verdict: 'fail', make: report(fields, { guestPolicy: { grade: 'strict' } }) },
       { rule: 'S21', what: `${key} ${!loose}`, verdict: 'fail', make: report(fields, { guestPolicy: { [key]: !loose } }) },
       { rule: 'S21', what: `${key} ${loose}`, verdict: 'pass', make: report(fields, { guestPolicy: { [key]: loose } }) },
     ];
   }),
-  { rule: 'S21', what: 'minimumAbi met', verdict: 'pass', make: good(() => genoa, { guestPolicy: { minimumAbi: '1.55' } }) },
-  { rule: 'S21', what: 'minimumAbi not met in the minor', verdict: 'fail', make: good(() => genoa, { guestPolicy: { minimumAbi: { major: 1, minor: 56 } } }) },
-  { rule: 'S21', what: 'minimumAbi not met in the major', verdict: 'fail', make: good(() => genoa, { guestPolicy: { minimumAbi: '2.0' } }) },
+  { rule: 'S21', what: 'minimumAbi met', verdict: 'pass', make: report(bits(STRICT), { guestPolicy: { minimumAbi: '1.55' } }) },
+  { rule: 'S21', what: 'minimumAbi not met in the minor', verdict: 'fail', make: report(bits(STRICT), { guestPolicy: { minimumAbi: { major: 1, minor: 56 } } }) },
+  { rule: 'S21', what: 'minimumAbi not met in the major', verdict: 'fail', make: report(bits(STRICT), { guestPolicy: { minimumAbi: '2.0' } }) },
   { rule: 'S22', what: 'consistent platform', verdict: 'pass', make: good(() => genoa) },
   { rule: 'S22', what: 'unknown bits are recorded', verdict: 'pass', make: report({ platformInfo: 0x3cn | (1n << 40n) | (1n << 6n) }) },
-  { rule: 'S22', what: 'SMT on against the guest policy', verdict: 'fail', make: report({ platformInfo: 0x3dn }) },
-  { rule: 'S22', what: 'RAPL on against the guest policy', verdict: 'fail', make: report({ platformInfo: 0x34n }) },
-  { rule: 'S22', what: 'ciphertext hiding off against the guest policy', verdict: 'fail', make: report({ platformInfo: 0x2cn }) },
+  { rule: 'S22', what: 'SMT on against the guest policy', verdict: 'fail', make: report({ guestPolicy: STRICT, platformInfo: 0x3dn }) },
+  { rule: 'S22', what: 'RAPL on against the guest policy', verdict: 'fail', make: report({ guestPolicy: STRICT, platformInfo: 0x34n }) },
+  { rule: 'S22', what: 'ciphertext hiding off against the guest policy', verdict: 'fail', make: report({ guestPolicy: STRICT, platformInfo: 0x2cn }) },
   { rule: 'S22', what: 'SMT forbidden and on', verdict: 'fail', make: report({ guestPolicy: STRICT | (1n << 16n), platformInfo: 0x3dn }, { guestPolicy: { allowSmt: true }, platformInfo: { forbidSmt: true } }) },
   ...(
     [

@@ -20,7 +20,8 @@ import { parsePckExtensions, pckClaims } from '../../../attestation/tdx/pck.ts';
 import { decideTdxPolicy } from '../../../attestation/tdx/policy.ts';
 import { parseTdxQuote, quoteClaims } from '../../../attestation/tdx/quote.ts';
 import { parseRuntimeLog, replayRuntimeLog } from '../../../attestation/eventlog/dstack.ts';
-import { verifyTdx, type TdxEvidence } from '../../../attestation/tdx/verify.ts';
+import type { TdxEvidence } from '../../../attestation/tdx/subject.ts';
+import { verifyTdx } from '../../../attestation/tdx/verify.ts';
 
 /** `make fuzz` raises this. */
 const FUZZ = Number(process.env['ASSAY_FUZZ'] ?? 1);

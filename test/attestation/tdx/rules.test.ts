@@ -33,12 +33,8 @@ import {
 import type { TdxCollateral } from '../../../attestation/tdx/collateral.ts';
 import type { TdxPolicy } from '../../../attestation/tdx/policy.ts';
 import { TDX_RULES } from '../../../attestation/tdx/rules.ts';
-import {
-  verifyTdx,
-  type TdxContext,
-  type TdxEvidence,
-  type TdxVerification,
-} from '../../../attestation/tdx/verify.ts';
+import type { TdxContext, TdxEvidence } from '../../../attestation/tdx/subject.ts';
+import { verifyTdx, type TdxVerification } from '../../../attestation/tdx/verify.ts';
 
 const now = new Date('2026-06-15T12:00:00Z');
 const DAY = 86_400_000;

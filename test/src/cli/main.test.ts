@@ -264,6 +264,7 @@ describe('a server', () => {
       measurements: object[];
       configs: string[];
     };
+    expect(policy).toMatchObject({ guestPolicy: 'baseline' });
     expect(policy.models).toMatchObject({
       'demo-chat': demo['demo-chat'].sha256,
       'demo-embed': demo['demo-embed'].sha256,
