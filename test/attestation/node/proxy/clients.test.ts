@@ -8,38 +8,39 @@ import type { RunningProxy } from '../../../../attestation/node/proxy.ts';
 import { type Misbehaviour, send } from '../../../fixtures/attestation/attested-server.ts';
 import { CLOSING, finish, raw, startBoth } from '../../../fixtures/attestation/local-proxy.ts';
 
+function wire(path: string, rest = ''): string {
+  return `GET ${path} HTTP/1.1\r\nhost: 127.0.0.1\r\n${rest}\r\n`;
+}
+
+async function open(proxy: RunningProxy): Promise<Socket> {
+  const socket = connect({ host: '127.0.0.1', port: Number(new URL(proxy.url).port), allowHalfOpen: true });
+  CLOSING.push(async () => void socket.destroy());
+  socket.on('error', () => undefined).resume();
+  await once(socket, 'connect');
+  return socket;
+}
+
+async function received(socket: Socket): Promise<string> {
+  let text = '';
+  socket.setEncoding('latin1').on('data', (chunk: string) => (text += chunk));
+  await once(socket, 'end').catch(() => undefined);
+  return text;
+}
+
+/** An upstream that answers nothing, and how many of its connections with a request were ended by the proxy. */
+function silent(answered: (path: string) => boolean = () => false) {
+  const state = { asked: 0, ended: 0 };
+  const how: Misbehaviour = {
+    respond: ({ path }, { socket }) => {
+      state.asked += 1;
+      if (answered(path)) send(socket, 200, '{}');
+      else socket.once('close', () => (state.ended += 1));
+    },
+  };
+  return { state, how };
+}
+
 describe("requests that wait for the client's socket end with it", () => {
-  const portOf = (proxy: RunningProxy): number => Number(new URL(proxy.url).port);
-  const wire = (path: string, rest = ''): string => `GET ${path} HTTP/1.1\r\nhost: 127.0.0.1\r\n${rest}\r\n`;
-
-  async function open(proxy: RunningProxy): Promise<Socket> {
-    const socket = connect({ host: '127.0.0.1', port: portOf(proxy), allowHalfOpen: true });
-    CLOSING.push(async () => void socket.destroy());
-    socket.on('error', () => undefined).resume();
-    await once(socket, 'connect');
-    return socket;
-  }
-
-  async function received(socket: Socket): Promise<string> {
-    let text = '';
-    socket.setEncoding('latin1').on('data', (chunk: string) => (text += chunk));
-    await once(socket, 'end').catch(() => undefined);
-    return text;
-  }
-
-  /** An upstream that answers nothing, and how many of its connections with a request were ended by the proxy. */
-  function silent(answered: (path: string) => boolean = () => false) {
-    const state = { asked: 0, ended: 0 };
-    const how: Misbehaviour = {
-      respond: ({ path }, { socket }) => {
-        state.asked += 1;
-        if (answered(path)) send(socket, 200, '{}');
-        else socket.once('close', () => (state.ended += 1));
-      },
-    };
-    return { state, how };
-  }
-
   test.each([1, 2, 8, 16])('%i of them, before an answer: each is aborted upstream', async (count) => {
     const { state, how } = silent();
     const { proxy } = await startBoth(how);
