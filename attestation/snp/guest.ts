@@ -38,9 +38,11 @@ export function checkGuest(subject: SnpSubject, transcript: Transcript): void {
     transcript.expect(
       SNP_RULES.S30,
       policy.guestPolicy.allowMigrationAgent === true,
-      `migration agent ${agent}`,
+      policy.guestPolicy.allowMigrationAgent === true
+        ? `migration agent ${agent}`
+        : `a migration agent is bound; the policy accepts none (REPORT_ID_MA is ${agent})`,
       {
-        expected: 'ff × 32',
+        expected: 'ff × 32: none',
         actual: agent,
       },
     );
@@ -70,11 +72,7 @@ function expectListed(
     return;
   }
   const wrong = named.filter(([, actual, allowed = []]) => !isListed(actual, allowed));
-  const problems = wrong.map(([field, actual, allowed = []]) =>
-    allowed.length === 1
-      ? `${field} is ${shortHex(actual)}`
-      : `${field} ${shortHex(actual)} is not one of the ${allowed.length} values known`,
-  );
+  const problems = wrong.map(([field, actual, allowed = []]) => problemOf(field, shortHex(actual), allowed));
   if (typeof more === 'object') problems.push(more.problem);
   if (problems.length === 0) {
     const found = named.map(([field, actual]) => `${field} ${shortHex(actual)}`);
@@ -87,6 +85,22 @@ function expectListed(
       ? {}
       : { expected: (first[2] ?? []).slice(0, 4).map(toHex).join(' or '), actual: toHex(first[1]) };
   transcript.fail(rule, problems.join('; '), values);
+}
+
+/** What it means that a value is not zero, where zero means that there is no such thing. */
+const BOUND: Readonly<Record<string, string>> = {
+  HOST_DATA: 'the host has set data',
+  FAMILY_ID: 'a family id is set',
+  IMAGE_ID: 'an image id is set',
+  ID_KEY_DIGEST: 'the guest was launched with an id key',
+  AUTHOR_KEY_DIGEST: 'the id key is certified by an author key',
+};
+
+function problemOf(field: string, shown: string, allowed: readonly Uint8Array[]): string {
+  if (allowed.every(isZero))
+    return `${BOUND[field] ?? `${field} is not zero`}; the policy accepts none (${field} is ${shown})`;
+  if (allowed.length === 1) return `${field} is ${shown}, not the value accepted`;
+  return `${field} is ${shown}, not one of the ${allowed.length} values accepted`;
 }
 
 /** Looks at every entry, so that time does not say which matched. */

@@ -6,6 +6,7 @@
 import { toHex } from '../encoding/bytes.ts';
 import { Transcript } from '../transcript/checks.ts';
 import { malformed, unsupported } from '../transcript/errors.ts';
+import { certificateDer, crlDer } from '../x509/pem.ts';
 import { createKeyCache, verifyEcdsaRaw, verifySignedBy, type KeyCache } from '../x509/signature.ts';
 import { parseCertificate, parseCrl, type Certificate } from '../x509/certificate.ts';
 import { snpClaims, type SnpClaims } from './claims.ts';
@@ -54,7 +55,7 @@ export async function verifySnp(
   const keys = context.keys ?? createKeyCache();
   // Copies: what the signatures are checked over is what the rules judge, whatever the caller does to its buffers meanwhile.
   const report = parseReport(new Uint8Array(evidence.report));
-  const vek = parseVek(new Uint8Array(evidence.vek));
+  const vek = parseVek(certificateDer(evidence.vek, 'VEK'));
   // Signatures are checked on other threads: each check starts as soon as its inputs are parsed, the longest first.
   const signature = reportSignature(report);
   const reportJob = started(
@@ -76,7 +77,7 @@ export async function verifySnp(
       verifySignedBy(ark, ark.publicKey, keys),
     ]),
   );
-  const crl = evidence.crl === undefined ? undefined : parseCrl(new Uint8Array(evidence.crl), 'CRL');
+  const crl = evidence.crl === undefined ? undefined : parseCrl(crlDer(evidence.crl, 'CRL'), 'CRL');
   const crlJob = started(
     crl === undefined ? Promise.resolve(false) : verifySignedBy(crl, ark.publicKey, keys),
   );
@@ -107,6 +108,7 @@ export async function verifySnp(
   const unrevoked = await checkCrl(subject, transcript, chainOk);
   checkPlatform(subject, transcript);
   checkGuest(subject, transcript);
+  reasonFirst(transcript);
   const authentic = formOk && chainOk && unrevoked;
   if (!authentic) transcript.unauthenticated(SNP_PROVENANCE);
   return {
@@ -124,6 +126,16 @@ export async function verifySnp(
 const SNP_PROVENANCE: ReadonlySet<string> = new Set(
   'S1 S2 S3 S4 S5 S8 S10 S11 S12 S13 S15 S18 S19 S20'.split(' '),
 );
+
+/** Rules that say which VEK the report wants: of its kind, product, TCB and chip. */
+const WANTED_VEK: ReadonlySet<string> = new Set(['S8', 'S10', 'S14', 'S16']);
+
+/** The key of another VEK verifies no signature: where a rule shows that it is another, its row comes first and names the verdict. */
+function reasonFirst({ checks }: Transcript): void {
+  const signature = checks.findIndex(({ id, status }) => id === 'S1' && status === 'fail');
+  const reason = checks.findLastIndex(({ id, status }) => WANTED_VEK.has(id) && status === 'fail');
+  if (signature >= 0 && reason > signature) checks.splice(reason, 0, ...checks.splice(signature, 1));
+}
 
 /** A promise whose rejection is seen even when parsing throws before it is awaited. */
 function started<T>(job: Promise<T>): Promise<T> {

@@ -2,7 +2,7 @@
 // Root, TCB Signing ← Root, the root CRL and the PCK CRL. Rules T7 to T10. The root counts by its public key; every certificate
 // must have the name and constraints of its own role, so that a PCK key cannot sign TCB info.
 
-import { equalBytes, fromHex, fromUtf8, toHex } from '../encoding/bytes.ts';
+import { equalBytes, fromUtf8, toHex } from '../encoding/bytes.ts';
 import type { Transcript } from '../transcript/checks.ts';
 import { malformed } from '../transcript/errors.ts';
 import type { RollbackMemory } from '../transcript/rollback-memory.ts';
@@ -15,7 +15,7 @@ import {
   nameText,
   validityProblem,
 } from '../x509/path.ts';
-import { parsePem } from '../x509/pem.ts';
+import { crlDer, parsePem } from '../x509/pem.ts';
 import { verifySignedBy, type KeyCache } from '../x509/signature.ts';
 import { parseCertificate, parseCrl, type Certificate, type RevocationList } from '../x509/certificate.ts';
 import type { TdxCollateral } from './collateral.ts';
@@ -403,19 +403,11 @@ export async function notOlder(
   return t.pass(TDX_RULES.rollback, `${name} has number ${value}, highest seen before ${highest ?? 'none'}`);
 }
 
-/** DER from what services send: DER itself, PEM, or DER in hex (PCCS). */
-function crlDer(bytes: Uint8Array, name: string): Uint8Array {
-  if (bytes[0] === 0x2d) return parsePem(fromUtf8(bytes, name), 'X509 CRL', 1, name)[0] ?? bytes;
-  if (bytes[0] === 0x33 && bytes[1] === 0x30 && bytes[2] === 0x38)
-    return fromHex(fromUtf8(bytes, name).trim(), name);
-  return new Uint8Array(bytes);
-}
-
 /** The quoting library ends the PEM in the quote with a NUL. */
 function pemText(bytes: Uint8Array): string {
   let end = bytes.length;
   while (end > 0 && bytes[end - 1] === 0) end--;
-  return fromUtf8(bytes.subarray(0, end), 'PCK certificate chain');
+  return fromUtf8(bytes.subarray(0, end), 'PCK certificate chain', 'malformed_certificate');
 }
 
 function short(hex: string): string {

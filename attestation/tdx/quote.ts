@@ -4,6 +4,7 @@
 // length that does not consume exactly what the length around it gives. Bytes after the signature data are handed on.
 
 import { isZero, toHex, viewOf } from '../encoding/bytes.ts';
+import { describeContainer } from '../encoding/container.ts';
 import { malformed, unsupported } from '../transcript/errors.ts';
 import { decodeLayout, raw, u16, u32, type Decoded } from '../encoding/layout.ts';
 
@@ -101,8 +102,11 @@ export function parseTdxQuote(bytes: Uint8Array): TdxQuote {
     'quote header',
   );
   const version = header.version;
-  if (version !== 4 && version !== 5)
-    throw unsupportedQuote(`quote version is ${version}, expected 4 or 5`, '4 or 5', version);
+  if (version !== 4 && version !== 5) {
+    const container = describeContainer(bytes);
+    const what = container === undefined ? '' : `: ${container}`;
+    throw unsupportedQuote(`quote version is ${version}, expected 4 or 5${what}`, '4 or 5', version);
+  }
   if (header.teeType !== 0x81)
     throw unsupportedQuote(
       `TEE type is 0x${header.teeType.toString(16)}, expected 0x81`,

@@ -29,13 +29,7 @@ export function tdRules(t: Transcript, body: TdBody, policy: DecidedTdxPolicy): 
     `XFAM is ${hex64(xfam)}, bits ${hex64(XFAM_FIXED_ONE)} are needed and ${hex64(XFAM_KNOWN)} known`,
   );
   listed(t, R.xfam, 'XFAM', body.xfam, policy.xfam);
-  listed(
-    t,
-    R.seamAttributes,
-    'SEAM attributes',
-    body.seamAttributes,
-    policy.seamAttributes ?? [new Uint8Array(8)],
-  );
+  unlessZero(t, R.seamAttributes, 'SEAM attributes', body.seamAttributes, policy.seamAttributes);
   listed(t, R.mrSeam, 'MRSEAM', body.mrSeam, policy.mrSeam);
   listed(t, R.mrSignerSeam, 'MRSIGNERSEAM', body.mrSignerSeam, policy.mrSignerSeam);
   listed(t, R.mrTd, 'MRTD', body.mrTd, policy.mrTd);
@@ -47,7 +41,7 @@ export function tdRules(t: Transcript, body: TdBody, policy: DecidedTdxPolicy): 
   listed(t, R.mrOwner, 'MROWNER', body.mrOwner, policy.mrOwner);
   listed(t, R.mrOwnerConfig, 'MROWNERCONFIG', body.mrOwnerConfig, policy.mrOwnerConfig);
   if (body.mrServiceTd === undefined) t.skip(R.mrServiceTd, 'a TD 1.0 body has no MRSERVICETD');
-  else listed(t, R.mrServiceTd, 'MRSERVICETD', body.mrServiceTd, policy.mrServiceTd ?? [new Uint8Array(48)]);
+  else unlessZero(t, R.mrServiceTd, 'MRSERVICETD', body.mrServiceTd, policy.mrServiceTd);
   listed(t, R.reportData, 'REPORTDATA', body.reportData, policy.reportData && [policy.reportData]);
 }
 
@@ -112,15 +106,47 @@ function listed(
     return;
   }
   const found = accepted.reduce((any, item) => equalBytes(item, value) || any, false);
-  t.expect(
-    rule,
-    found,
-    found ? `${name} is ${shown}` : `${name} ${shown} is not one of the ${accepted.length} accepted`,
-    {
-      expected: accepted.slice(0, 4).map(toHex).join(' or '),
+  if (found) t.pass(rule, `${name} is ${shown}`);
+  else
+    t.fail(rule, accepted.every(isZero) ? boundText(name, shown) : notListedText(name, shown, accepted), {
+      expected: accepted.slice(0, 4).map(expectedText).join(' or '),
       actual: toHex(value),
-    },
-  );
+    });
+}
+
+/** A value that is zero when there is no such thing: without a word of the policy none is accepted. */
+function unlessZero(
+  t: Transcript,
+  rule: Rule,
+  name: string,
+  value: Uint8Array,
+  accepted: Accepted | undefined,
+): void {
+  listed(t, rule, name, value, accepted ?? [new Uint8Array(value.length)]);
+}
+
+/** What it means that a value is not zero, in the words of whoever has to act on it. */
+const BOUND: Readonly<Record<string, string>> = {
+  MRSERVICETD: 'a service TD is bound',
+  'SEAM attributes': 'the TDX module has attributes',
+  MRSIGNERSEAM: 'the TDX module is signed by another than Intel',
+  MRCONFIGID: 'a configuration id is set',
+  MROWNER: 'an owner is set',
+  MROWNERCONFIG: 'an owner configuration is set',
+  RTMR3: 'the application has extended RTMR3',
+};
+
+function boundText(name: string, shown: string): string {
+  return `${BOUND[name] ?? `${name} is not zero`}; the policy accepts none (${name} is ${shown})`;
+}
+
+function notListedText(name: string, shown: string, accepted: Accepted): string {
+  if (accepted.length === 1) return `${name} is ${shown}, not the value accepted`;
+  return `${name} is ${shown}, not one of the ${accepted.length} values accepted`;
+}
+
+function expectedText(value: Uint8Array): string {
+  return isZero(value) ? `zero (${value.length} bytes)` : toHex(value);
 }
 
 function hex64(value: bigint): string {

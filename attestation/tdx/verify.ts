@@ -203,6 +203,7 @@ export async function verifyTdx(
           chainSignatures.rootSpki,
         )
       : undefined;
+  noteMixedNumbers(t, tcbInfo, qeIdentity);
   // A PCK certifies a platform: any enclave on it can have a quote signed. That it was Intel's is the QE identity's to say.
   const qe = qeRules(t, quoteHolds && keyHolds && qeHolds && chain.pck ? quote : undefined, qeIdentity);
   const vouched = qe.isIntels ? quote : undefined;
@@ -234,11 +235,12 @@ function externalPckChain({ certificationType }: TdxQuote, { pckChain }: TdxColl
   if (pckChain !== undefined) return utf8(pckChain);
   throw unsupported(
     'tdx_certification_data',
-    `QE certification data type is ${certificationType}, and no PCK certificate chain was given`,
+    `QE certification data is of type ${certificationType}: it names a PCK, and its certificate chain was not given`,
     {
       check: 'T6',
-      expected: '5',
-      actual: String(certificationType),
+      expected: 'type 5 (PCK certificate chain), or the chain beside the quote',
+      actual: `type ${certificationType}`,
+      hint: 'give the chain in PEM, leaf first, as `pck_chain` of the collateral; the owner of the platform can get it from Intel',
     },
   );
 }
@@ -377,6 +379,17 @@ async function qeIdentityRules(
       `intel/${rootSpki.slice(0, 16)}/qeIdentity`,
     );
   return kind ? identity : undefined;
+}
+
+/** Intel publishes both with one number; two numbers are collateral of two publications, which no rule refuses. */
+function noteMixedNumbers(t: Transcript, info: TcbInfo | undefined, identity: QeIdentity | undefined): void {
+  if (info === undefined || identity === undefined) return;
+  const numbers = [info.tcbEvaluationDataNumber, identity.tcbEvaluationDataNumber] as const;
+  if (numbers[0] === numbers[1]) return;
+  t.skip(
+    TDX_RULES.evaluationNumber,
+    `note: TCB info has ${numbers[0]} and QE identity ${numbers[1]}: they are of two publications; fetch both anew with the same \`update\``,
+  );
 }
 
 function windowRule(
