@@ -1,5 +1,5 @@
 // Verifies SEV-SNP evidence offline: report, VEK, chain, CRL against a policy at a given time. All rules S1–S32 are made
-// and listed even after a failure, so that a refusal is complete; the first failure in order gives the verdict its code.
+// and listed even after a failure, so that a refusal is complete; the first failure gives the verdict its code.
 // Throws only for input that is not of its format (`malformed`) or of a version or product not known (`unsupported`).
 // No field is trusted before its signature: `authentic` says whether claims may be believed, `accepted` whether to act.
 
@@ -108,7 +108,6 @@ export async function verifySnp(
   const unrevoked = await checkCrl(subject, transcript, chainOk);
   checkPlatform(subject, transcript);
   checkGuest(subject, transcript);
-  reasonFirst(transcript);
   const authentic = formOk && chainOk && unrevoked;
   if (!authentic) transcript.unauthenticated(SNP_PROVENANCE);
   return {
@@ -126,16 +125,6 @@ export async function verifySnp(
 const SNP_PROVENANCE: ReadonlySet<string> = new Set(
   'S1 S2 S3 S4 S5 S8 S10 S11 S12 S13 S15 S18 S19 S20'.split(' '),
 );
-
-/** Rules that say which VEK the report wants: of its kind, product, TCB and chip. */
-const WANTED_VEK: ReadonlySet<string> = new Set(['S8', 'S10', 'S14', 'S16']);
-
-/** The key of another VEK verifies no signature: where a rule shows that it is another, its row comes first and names the verdict. */
-function reasonFirst({ checks }: Transcript): void {
-  const signature = checks.findIndex(({ id, status }) => id === 'S1' && status === 'fail');
-  const reason = checks.findLastIndex(({ id, status }) => WANTED_VEK.has(id) && status === 'fail');
-  if (signature >= 0 && reason > signature) checks.splice(reason, 0, ...checks.splice(signature, 1));
-}
 
 /** A promise whose rejection is seen even when parsing throws before it is awaited. */
 function started<T>(job: Promise<T>): Promise<T> {
