@@ -281,8 +281,8 @@ function referenceText(known: number, format: Hardware['format']): string {
 function applyModels(t: Transcript, document: AttestationDocument, policy: Policy): void {
   const { models } = policy;
   if (models === undefined) {
-    t.skip(RULES.models, 'accepted by [allowAnyModel]: which model answers is not proven');
-    t.skip(RULES.modelDigests, 'accepted by [allowAnyModel]');
+    t.skip(RULES.models, 'any model is allowed: which model answers is not proven');
+    t.skip(RULES.modelDigests, 'any model is allowed');
     return;
   }
   const served = document.models.map(({ id, sha256: digest }) => [id, toHex(digest)] as const);

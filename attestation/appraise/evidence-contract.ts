@@ -69,7 +69,7 @@ const MAX_EVENT_LOG = 2 << 20;
 const MAX_ROOTS = 16;
 
 async function verifyInput(json: Json): Promise<EvidenceResult> {
-  if (typeof json === 'object' && json !== null && 'format' in json) return verifyArchive(json as JsonObject);
+  if (typeof json === 'object' && json !== null && 'format' in json) return verifyArchive(json);
   const given = shape.object(json, 'evidence', ['tee'], [...COMMON, ...SNP, ...TDX]);
   const tee = shape.string(given['tee'], 'tee', 64);
   switch (tee) {
