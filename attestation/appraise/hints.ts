@@ -16,7 +16,8 @@ const REAL_SNP =
   'only a report of real hardware, as its firmware wrote it, passes; take it anew from the machine';
 
 const HINTS: Readonly<Partial<Record<AttestationCode, string>>> = {
-  simulated_refused: 'for trying things out, allow the simulated TEE (`allowSimulated` in code); never for real prompts',
+  simulated_refused:
+    'for trying things out, allow the simulated TEE (`allowSimulated` in code); never for real prompts',
   snp_measurement: REPRODUCE,
   measurement_not_listed: REPRODUCE,
   model_not_listed: 'add the model and its sha256 to the policy, or stop serving it',

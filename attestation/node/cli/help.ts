@@ -82,7 +82,8 @@ an archive    what assay-verify https://HOST --save FILE wrote, and: now · poli
 
 report, vek, quote, event_log   base64
 crl, pck_crl, root_ca_crl       base64 of DER, PEM or hex; or PEM as it is
-chain, roots                    lists of certificates in PEM; chains of the collateral: PEM; tcb_info, qe_identity: as served
+chain, roots                    lists of certificates in PEM
+chains of the collateral        PEM; tcb_info and qe_identity: the text as it was served
 now                             the time to judge at, RFC 3339
 roots                           replace the vendor's roots; the output says so
 policy                          of evidence: keys of one vendor, not those of a policy file: docs/formats.md lists them

@@ -7,35 +7,35 @@ import { logLine } from '../../../../attestation/node/cli/proxy.ts';
 import { type AttestedServer, startAttestedServer } from '../../../fixtures/attestation/attested-server.ts';
 import { cli, type Circumstances, POLICY, type Ran } from '../../../fixtures/attestation/cli.ts';
 
-describe('assay-verify proxy', () => {
-  let server: AttestedServer;
-  beforeAll(async () => {
-    server = await startAttestedServer();
-  });
-  afterAll(() => server.close());
+let server: AttestedServer;
+beforeAll(async () => {
+  server = await startAttestedServer();
+});
+afterAll(() => server.close());
 
-  /** Runs until `use` is done with the proxy at the address it is given. */
-  async function during(
-    args: readonly string[],
-    use: (url: string) => Promise<void>,
-    circumstances: Circumstances = {},
-  ): Promise<Ran> {
-    const stop = new AbortController();
-    const onStdout = (text: string): void => {
-      const url = /http:\S+/.exec(text)?.[0] ?? '';
-      void use(url).finally(() => stop.abort());
-    };
-    return cli(['proxy', server.origin, '--listen', '127.0.0.1:0', ...args], {
-      ...circumstances,
-      stop: () => stop.signal,
-      onStdout,
-    });
-  }
-  const named = ['--policy', 'p.json', '--allow-simulated'];
-  const ask = async (url: string, headers: Record<string, string> = {}): Promise<void> => {
-    await (await fetch(`${url}/v1/models?secret=1`, { headers })).text();
+/** Runs until `use` is done with the proxy at the address it is given. */
+async function during(
+  args: readonly string[],
+  use: (url: string) => Promise<void>,
+  circumstances: Circumstances = {},
+): Promise<Ran> {
+  const stop = new AbortController();
+  const onStdout = (text: string): void => {
+    const url = /http:\S+/.exec(text)?.[0] ?? '';
+    void use(url).finally(() => stop.abort());
   };
+  return cli(['proxy', server.origin, '--listen', '127.0.0.1:0', ...args], {
+    ...circumstances,
+    stop: () => stop.signal,
+    onStdout,
+  });
+}
+const NAMED = ['--policy', 'p.json', '--allow-simulated'];
+async function ask(url: string, headers: Record<string, string> = {}): Promise<void> {
+  await (await fetch(`${url}/v1/models?secret=1`, { headers })).text();
+}
 
+describe('assay-verify proxy', () => {
   test('finds the policy of the folder, and says so', async () => {
     const files = { '.assay/policy.json': POLICY };
     const ran = await during(['--allow-simulated'], ask, { files });
@@ -74,12 +74,12 @@ describe('assay-verify proxy', () => {
     };
     const line = /^\d\d:\d\d:\d\d GET \/v1\/models (200|403 origin_not_allowed) \d+ ms$/gm;
     const terminal = { stderr: { columns: 100, colour: false } };
-    expect((await during([...named, '--log'], both)).err.match(line)).toHaveLength(2);
-    expect((await during(named, both, { terminal })).err.match(line)).toHaveLength(2);
-    expect((await during([...named, '--no-log'], both, { terminal })).err.match(line)).toBeNull();
-    const quiet = await during(named, both);
+    expect((await during([...NAMED, '--log'], both)).err.match(line)).toHaveLength(2);
+    expect((await during(NAMED, both, { terminal })).err.match(line)).toHaveLength(2);
+    expect((await during([...NAMED, '--no-log'], both, { terminal })).err.match(line)).toBeNull();
+    const quiet = await during(NAMED, both);
     expect(quiet.err.match(line)).toBeNull();
-    expect((await during([...named, '--log'], both)).err).not.toContain('secret');
+    expect((await during([...NAMED, '--log'], both)).err).not.toContain('secret');
   });
 
   test('a line never holds what a terminal would obey', () => {
@@ -92,7 +92,7 @@ describe('assay-verify proxy', () => {
     const taken = createServer().listen(0, '127.0.0.1');
     await once(taken, 'listening');
     const { port } = taken.address() as AddressInfo;
-    const ran = await cli(['proxy', server.origin, ...named, '--listen', `127.0.0.1:${port}`]);
+    const ran = await cli(['proxy', server.origin, ...NAMED, '--listen', `127.0.0.1:${port}`]);
     taken.close();
     expect(ran).toMatchObject({ code: 1, out: '' });
     expect(ran.err).toBe(
@@ -104,7 +104,7 @@ describe('assay-verify proxy', () => {
     const ran = await cli([
       'proxy',
       server.origin,
-      ...named,
+      ...NAMED,
       '--allow-non-loopback',
       '--listen',
       '192.0.2.1:0',
@@ -118,12 +118,12 @@ describe('assay-verify proxy', () => {
   test('--allow-origin lets a page in', async () => {
     const origin = 'http://localhost:3000';
     const seen: (string | null)[] = [];
-    const ran = await during([...named, '--allow-origin', origin], async (url) => {
+    const ran = await during([...NAMED, '--allow-origin', origin], async (url) => {
       const preflight = { method: 'OPTIONS', headers: { origin, 'access-control-request-method': 'POST' } };
       for (const init of [preflight, { headers: { origin } }])
         seen.push((await fetch(`${url}/v1/models`, init)).headers.get('access-control-allow-origin'));
     });
     expect([ran.code, seen]).toEqual([0, [origin, origin]]);
-    expect(await cli(['proxy', server.origin, ...named, '--allow-origin', '*'])).toMatchObject({ code: 30 });
+    expect(await cli(['proxy', server.origin, ...NAMED, '--allow-origin', '*'])).toMatchObject({ code: 30 });
   });
 });
