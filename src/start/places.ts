@@ -3,7 +3,7 @@
 
 import { constants } from 'node:fs';
 import { access, mkdir, open, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
 import { systemReason } from '../base/system-error.ts';
 import type { Config } from '../config/read.ts';
@@ -87,11 +87,32 @@ async function readable(config: Config, key: Key, path: string, code = ''): Prom
 async function ownFolder(config: Config, key: Key, path: string): Promise<void> {
   const inside = writtenAt(config, key) === path ? '' : `${path} in it: `;
   try {
-    await mkdir(path, { recursive: true, mode: 0o700 });
+    await makeFolder(path);
     await access(path, constants.R_OK | constants.W_OK | constants.X_OK);
   } catch (error) {
     throw refusedValue(config, key, `${inside}${folderReason(error)}`, error);
   }
+}
+
+/** Not `recursive`: Node tries for ever where a file system takes no folders (mkdir in /proc is ENOENT). */
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path, { mode: 0o700 });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const parent = dirname(path);
+    if (code === 'EEXIST' && (await stat(path)).isDirectory()) return;
+    if (code !== 'ENOENT' || parent === path || (await exists(parent))) throw error;
+    await makeFolder(parent);
+    await makeFolder(path);
+  }
+}
+
+function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** mkdir says EEXIST of a file that stands where the folder should. */

@@ -98,7 +98,7 @@ export function dataDir(config: Config): string {
 }
 
 /** Where the simulated hierarchy keeps its keys. */
-export function simulatedFolder(config: Config): string {
+function simulatedFolder(config: Config): string {
   return config.tee.simulatedFolder ?? join(dataDir(config), 'simulated');
 }
 
