@@ -90,7 +90,7 @@ function policyOf(values: Parsed['values']): Policy {
 
 function keyOf(values: Parsed['values']): string | undefined {
   const file = textOf(values['key-file']);
-  if (file === undefined) return environment()['ASSAY_API_KEY'];
+  if (file === undefined) return environment()['OPENAI_API_KEY'];
   try {
     return readFileSync(file, 'utf8').trim();
   } catch (error) {
@@ -108,7 +108,7 @@ function verdict(result: AttestationResult, url: URL): string {
 }
 
 function notVerified(error: unknown, url: URL): Error {
-  if (error instanceof AttestationError) {
+  if (error instanceof AttestationError && error.code !== 'connection_failed') {
     const hint = error.hint === undefined ? '' : `; ${shown(error.hint)}`;
     return new CommandError(
       `${url.host} is NOT verified, nothing was sent: ${shown(error.message)} (${error.code})${hint}`.replaceAll(
@@ -120,11 +120,11 @@ function notVerified(error: unknown, url: URL): Error {
   return new CommandError(`no server answers at ${url.origin} (${reasonOf(error)})`);
 }
 
-/** The code of the first cause that has one. */
+/** The system's code, of the first cause that has one. */
 function reasonOf(error: unknown): string {
   for (let cause = error, depth = 0; cause instanceof Error && depth < 5; cause = cause.cause, depth++) {
     const { code } = cause as NodeJS.ErrnoException;
-    if (typeof code === 'string') return code;
+    if (typeof code === 'string' && /^[A-Z]/.test(code)) return code;
   }
   return error instanceof Error ? error.name : 'failed';
 }
@@ -297,6 +297,10 @@ class Conversation {
     this.#lines.on('SIGINT', interrupt);
     this.#lines.on('line', (line) => {
       this.#interrupted = false;
+      if (line.trim() === '') {
+        this.#lines.prompt();
+        return;
+      }
       this.#waiting.push(line);
       this.#wake();
     });
@@ -318,12 +322,10 @@ class Conversation {
   async #next(): Promise<string | undefined> {
     for (;;) {
       const line = this.#waiting.shift();
-      if (line !== undefined && line.trim() !== '') return line;
-      if (line === undefined && this.#ended) return undefined;
-      if (line === undefined) {
-        this.#lines.prompt();
-        await new Promise<void>((resolve) => (this.#wake = resolve));
-      }
+      if (line !== undefined) return line;
+      if (this.#ended) return undefined;
+      this.#lines.prompt();
+      await new Promise<void>((resolve) => (this.#wake = resolve));
     }
   }
 
@@ -348,6 +350,11 @@ class Conversation {
     this.#interrupted = true;
     if (this.#answering !== undefined) {
       this.#answering.abort();
+      return;
+    }
+    if (this.#waiting.splice(0).length > 0) {
+      process.stderr.write('\n(cancelled)\n');
+      this.#lines.prompt();
       return;
     }
     process.stderr.write('\n(Ctrl-C again ends)\n');

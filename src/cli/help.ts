@@ -52,7 +52,7 @@ ends. Without a terminal on standard input, all of it is one prompt and the answ
   --policy FILE      default .assay/policy.json
   --allow-simulated  accept a simulated TEE, which proves nothing about the machine
   --system TEXT      system message
-  --key-file FILE    API key; else ASSAY_API_KEY
+  --key-file FILE    API key; else OPENAI_API_KEY
 `,
   },
   models: {
