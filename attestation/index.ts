@@ -14,7 +14,15 @@ export {
 } from './encoding/bytes.ts';
 export { type Cbor, type CborMap, decodeCbor, encodeCbor } from './encoding/cbor.ts';
 export { type Json, type JsonObject, parseJson } from './encoding/json.ts';
-export { inclusionPath, leafHash, MAX_TREE_SIZE, merkleRoot, verifyInclusion } from './protocol/merkle.ts';
+export {
+  inclusionPath,
+  leafHash,
+  MAX_TREE_SIZE,
+  merkleRoot,
+  type MerkleTree,
+  merkleTree,
+  verifyInclusion,
+} from './protocol/merkle.ts';
 export {
   ALL_MODELS_ID,
   allModelsDigest,

@@ -50,7 +50,7 @@ function typeOf(field: Field): string {
     case 'texts':
       return field.path === true ? 'list of paths' : 'list of texts';
     case 'text':
-      return field.path === true ? 'path' : (field.form ?? 'text');
+      return field.path === true ? 'path' : (field.form?.name ?? 'text');
     case 'boolean':
       return 'boolean';
   }

@@ -20,27 +20,38 @@ function nodeHash(left: Uint8Array, right: Uint8Array): Uint8Array {
   return sha256(concatBytes(NODE, left, right));
 }
 
+/** A whole tree: the root, and of each leaf the sibling hashes up to it, nearest first (none in a tree of one leaf). */
+export interface MerkleTree {
+  readonly root: Uint8Array;
+  readonly paths: readonly (readonly Uint8Array[])[];
+}
+
+/** Over leaf *hashes*, in order, at least one. Each node is hashed once, however many paths lead through it. */
+export function merkleTree(leaves: readonly Uint8Array[]): MerkleTree {
+  if (leaves.length === 0 || leaves.length > MAX_TREE_SIZE)
+    throw new RangeError(`a tree has 1 to ${MAX_TREE_SIZE} leaves, not ${leaves.length}`);
+  const paths: Uint8Array[][] = leaves.map(() => []);
+  const build = (from: number, to: number): Uint8Array => {
+    if (to - from === 1) return leaves[from] as Uint8Array;
+    const split = from + largestPowerOfTwoBelow(to - from);
+    const left = build(from, split);
+    const right = build(split, to);
+    for (let i = from; i < to; i++) paths[i]?.push(i < split ? right : left);
+    return nodeHash(left, right);
+  };
+  return { root: build(0, leaves.length), paths };
+}
+
 /** The root over leaf *hashes*, in order. At least one leaf. */
 export function merkleRoot(leaves: readonly Uint8Array[]): Uint8Array {
-  const only = leaves[0];
-  if (only === undefined || leaves.length > MAX_TREE_SIZE)
-    throw new RangeError(`a tree has 1 to ${MAX_TREE_SIZE} leaves, not ${leaves.length}`);
-  if (leaves.length === 1) return only;
-  const split = largestPowerOfTwoBelow(leaves.length);
-  return nodeHash(merkleRoot(leaves.slice(0, split)), merkleRoot(leaves.slice(split)));
+  return merkleTree(leaves).root;
 }
 
 /** The sibling hashes from leaf `index` up to the root, nearest first. Empty for a tree of one leaf. */
-export function inclusionPath(leaves: readonly Uint8Array[], index: number): Uint8Array[] {
-  if (!Number.isInteger(index) || index < 0 || index >= leaves.length)
-    throw new RangeError(`leaf ${index} is not in a tree of ${leaves.length}`);
-  if (leaves.length === 1) return [];
-  const split = largestPowerOfTwoBelow(leaves.length);
-  const left = leaves.slice(0, split);
-  const right = leaves.slice(split);
-  return index < split
-    ? [...inclusionPath(left, index), merkleRoot(right)]
-    : [...inclusionPath(right, index - split), merkleRoot(left)];
+export function inclusionPath(leaves: readonly Uint8Array[], index: number): readonly Uint8Array[] {
+  const path = leaves.length === 0 ? undefined : merkleTree(leaves).paths[index];
+  if (path === undefined) throw new RangeError(`leaf ${index} is not in a tree of ${leaves.length}`);
+  return path;
 }
 
 /** The root that `leaf` at `index` of a tree of `size` leaves gives along `path`; undefined when they do not fit together. */

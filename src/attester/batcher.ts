@@ -3,8 +3,15 @@
 // would be a denial of service. Bounds: requests waiting (429 attestation_rate_limited), requests of one client per minute
 // (429), leaves of one report. A request that is aborted leaves the queue; its quota stays spent.
 
-import { createHash } from 'node:crypto';
-import { MAX_TREE_SIZE, reportData, type AttestationDocument, type AttestedModel } from '@assay/attestation';
+import {
+  leafHash,
+  MAX_TREE_SIZE,
+  merkleTree,
+  reportData,
+  type AttestationDocument,
+  type AttestedModel,
+  type MerkleTree,
+} from '@assay/attestation';
 import { ApiError } from '../base/errors.ts';
 import type { Attester, AttesterStatus, AttestRequest } from './attester.ts';
 import {
@@ -57,41 +64,91 @@ interface Waiting {
   gone: boolean;
 }
 
+interface Asked {
+  readonly subject: Subject;
+  /** Both absent: for the certificate. */
+  readonly nonce: Uint8Array | undefined;
+  readonly exporter: Uint8Array | undefined;
+  readonly signal: AbortSignal;
+}
+
 /** Clients remembered for the per-minute budget; the longest unseen is forgotten first. */
 const MAX_CLIENTS = 10_000;
 
 export function createBatcher(options: BatcherOptions): BatchingAttester {
-  const { source } = options;
-  const queue: Waiting[] = [];
-  const budget = createBudget(options.perMinute, options.now);
-  const counts = { reports: 0, answered: 0, failed: 0 };
-  const stop = new AbortController();
-  let running: Promise<void> | undefined;
-  let lastReportMs = 50;
-  /** The digest over all models, kept while the list is the same one: attesting must not cost more with more models. */
-  let everything: Subject | undefined;
+  return new Batcher(options);
+}
 
-  function subject(modelId: string | undefined): Subject {
-    const models = options.models();
-    if (modelId !== undefined) return subjectOf(models, modelId);
-    if (everything?.models !== models) everything = subjectOf(models, undefined);
-    return everything;
+class Batcher implements BatchingAttester {
+  readonly teeType: BatchingAttester['teeType'];
+  readonly #options: BatcherOptions;
+  readonly #queue: Waiting[] = [];
+  readonly #budget: { take(client: string): number };
+  readonly #counts = { reports: 0, answered: 0, failed: 0 };
+  readonly #stop = new AbortController();
+  #running: Promise<void> | undefined;
+  #lastReportMs = 50;
+  /** The digest over all models, kept while the list is the same one: attesting must not cost more with more models. */
+  #everything: Subject | undefined;
+
+  constructor(options: BatcherOptions) {
+    this.teeType = options.source.teeType;
+    this.#options = options;
+    this.#budget = createBudget(options.perMinute, options.now);
   }
 
-  function enqueue(
-    subject: Subject,
-    nonce: Uint8Array | undefined,
-    exporter: Uint8Array | undefined,
-    signal: AbortSignal,
-  ): Promise<AttestationDocument> {
+  async attest(request: AttestRequest): Promise<AttestationDocument> {
+    request.signal.throwIfAborted();
+    const wait = this.#budget.take(request.clientId);
+    if (wait > 0) throw limited('this client asks for attestations too often', Math.ceil(wait / 1000));
+    const { nonce, exporter, signal } = request;
+    return this.#enqueue({ subject: this.#subject(request.modelId), nonce, exporter, signal });
+  }
+
+  async attestCertificate(signal: AbortSignal): Promise<AttestationDocument> {
+    return this.#enqueue({
+      subject: this.#subject(undefined),
+      nonce: undefined,
+      exporter: undefined,
+      signal,
+    });
+  }
+
+  status(): AttesterStatus {
+    const { source } = this.#options;
+    return {
+      teeType: this.teeType,
+      available: source.available,
+      queued: this.#queue.length,
+      ...this.#counts,
+      endorsementsExpireAt: source.endorsementsExpireAt(),
+      endorsementsError: source.endorsementsError(),
+    };
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort(new Error('the attester is closed'));
+    for (const waiting of this.#queue.splice(0)) waiting.reject(failed('the server is shutting down'));
+    await this.#running;
+    await this.#options.source.close();
+  }
+
+  #subject(modelId: string | undefined): Subject {
+    const models = this.#options.models();
+    if (modelId !== undefined) return subjectOf(models, modelId);
+    if (this.#everything?.models !== models) this.#everything = subjectOf(models, undefined);
+    return this.#everything;
+  }
+
+  #enqueue({ subject, nonce, exporter, signal }: Asked): Promise<AttestationDocument> {
+    const queue = this.#queue;
+    const { source, maxQueue, batchMax } = this.#options;
     if (!source.available)
       return Promise.reject(failed('the TEE no longer makes reports; the machine must be restarted'));
     // Strangers who fill the queue must not keep the certificate from being renewed.
-    if (nonce !== undefined && queue.length >= options.maxQueue) {
-      const batches = Math.ceil(queue.length / options.batchMax);
-      return Promise.reject(
-        limited('too many attestations are waiting', Math.ceil((batches * lastReportMs) / 1000)),
-      );
+    if (nonce !== undefined && queue.length >= maxQueue) {
+      const seconds = Math.ceil((Math.ceil(queue.length / batchMax) * this.#lastReportMs) / 1000);
+      return Promise.reject(limited('too many attestations are waiting', seconds));
     }
     return new Promise<AttestationDocument>((resolve, reject) => {
       const leave = (): void => {
@@ -106,9 +163,8 @@ export function createBatcher(options: BatcherOptions): BatchingAttester {
           signal.removeEventListener('abort', leave);
           then(value);
         };
-      const group = `${subject.claim.id}\0${Buffer.from(subject.claim.sha256).toString('hex')}`;
       const waiting: Waiting = {
-        group,
+        group: `${subject.claim.id}\0${Buffer.from(subject.claim.sha256).toString('hex')}`,
         subject,
         nonce,
         exporter,
@@ -118,138 +174,88 @@ export function createBatcher(options: BatcherOptions): BatchingAttester {
       };
       signal.addEventListener('abort', leave, { once: true });
       queue.push(waiting);
-      running ??= run();
+      this.#running ??= this.#run();
     });
   }
 
-  /** One report at a time until nobody waits. */
-  async function run(): Promise<void> {
+  /** One report at a time until the queue is empty. */
+  async #run(): Promise<void> {
     // What else arrives in this turn of the event loop joins the first batch.
     await new Promise<void>((resolve) => setImmediate(resolve));
-    while (queue.length > 0) await answer(takeBatch());
-    running = undefined;
+    while (this.#queue.length > 0) await this.#answer(this.#takeBatch());
+    this.#running = undefined;
   }
 
   /** The oldest request and all that ask for the same model, up to the limit: they share the second half of report_data. */
-  function takeBatch(): Waiting[] {
-    const first = queue[0];
+  #takeBatch(): Waiting[] {
+    const first = this.#queue[0];
     if (first === undefined) return [];
     const batch: Waiting[] = [];
     const rest: Waiting[] = [];
-    const limit = Math.min(options.batchMax, MAX_TREE_SIZE);
-    for (const waiting of queue) {
+    const limit = Math.min(this.#options.batchMax, MAX_TREE_SIZE);
+    for (const waiting of this.#queue) {
       (waiting.group === first.group && batch.length < limit ? batch : rest).push(waiting);
     }
-    queue.splice(0, queue.length, ...rest);
+    this.#queue.splice(0, this.#queue.length, ...rest);
     return batch;
   }
 
-  async function answer(batch: readonly Waiting[]): Promise<void> {
-    const started = options.now();
+  async #answer(batch: readonly Waiting[]): Promise<void> {
+    const { now, context, onReport } = this.#options;
+    const started = now();
     const issuedAt = Math.floor(started / 1000);
     try {
-      const claims = batch.map(({ subject, nonce, exporter }) =>
-        claimsFor(
-          options.context,
-          subject,
-          issuedAt,
-          nonce === undefined || exporter === undefined ? undefined : { nonce, exporter },
-        ),
-      );
+      const claims = batch.map(({ subject, nonce, exporter }) => {
+        const challenge = nonce === undefined || exporter === undefined ? undefined : { nonce, exporter };
+        return claimsFor(context, subject, issuedAt, challenge);
+      });
       const tree = treeOf(claims);
-      const subject = batch[0]!.subject;
-      const made = await makeReport(reportData(tree.root, subject.claim.sha256));
-      counts.reports += 1;
-      lastReportMs = options.now() - started;
+      const made = await this.#makeReport(reportData(tree.root, batch[0]!.subject.claim.sha256));
+      this.#counts.reports += 1;
+      this.#lastReportMs = now() - started;
       for (const [i, waiting] of batch.entries()) {
         if (waiting.gone) continue;
-        counts.answered += 1;
-        const inclusion = { index: i, size: batch.length, path: tree.paths[i]! };
+        this.#counts.answered += 1;
         waiting.resolve(
           documentOf({
-            teeType: source.teeType,
+            teeType: this.teeType,
             made,
             root: tree.root,
             subject: waiting.subject,
             claims: claims[i]!,
             issuedAt,
-            inclusion,
-            ...(waiting.nonce === undefined ? {} : { nonce: waiting.nonce }),
+            inclusion: { index: i, size: batch.length, path: tree.paths[i]! },
+            nonce: waiting.nonce,
           }),
         );
       }
-      options.onReport?.({ answered: batch.length, milliseconds: lastReportMs });
+      onReport?.({ answered: batch.length, milliseconds: this.#lastReportMs });
     } catch (error) {
-      counts.failed += 1;
-      options.onReport?.({ answered: 0, milliseconds: options.now() - started, error });
+      this.#counts.failed += 1;
+      onReport?.({ answered: 0, milliseconds: now() - started, error });
       for (const waiting of batch) waiting.reject(failed('the TEE did not make a report', error));
     }
   }
 
-  async function makeReport(data: Uint8Array): Promise<Report> {
+  async #makeReport(data: Uint8Array): Promise<Report> {
     // Not AbortSignal.timeout: `any` holds its parts weakly, and one that was garbage collected never fires (Node 20).
     const late = new AbortController();
     const timer = setTimeout(
       () => late.abort(new DOMException('no report in time', 'TimeoutError')),
-      options.timeoutMs,
+      this.#options.timeoutMs,
     );
-    const signal = AbortSignal.any([stop.signal, late.signal]);
+    const signal = AbortSignal.any([this.#stop.signal, late.signal]);
     try {
-      return await raced(source.report(data, signal), signal);
+      return await raced(this.#options.source.report(data, signal), signal);
     } finally {
       clearTimeout(timer);
     }
   }
-
-  return {
-    teeType: source.teeType,
-    async attest(request: AttestRequest) {
-      request.signal.throwIfAborted();
-      const wait = budget.take(request.clientId);
-      if (wait > 0) throw limited('this client asks for attestations too often', Math.ceil(wait / 1000));
-      return enqueue(subject(request.modelId), request.nonce, request.exporter, request.signal);
-    },
-    attestCertificate: async (signal) => enqueue(subject(undefined), undefined, undefined, signal),
-    status: (): AttesterStatus => ({
-      teeType: source.teeType,
-      available: source.available,
-      queued: queue.length,
-      ...counts,
-      endorsementsExpireAt: source.endorsementsExpireAt(),
-      endorsementsError: source.endorsementsError(),
-    }),
-    async close() {
-      stop.abort(new Error('the attester is closed'));
-      for (const waiting of queue.splice(0)) waiting.reject(failed('the server is shutting down'));
-      await running;
-      await source.close();
-    },
-  };
 }
 
-/** Root and all inclusion paths of RFC 9162 §2.1.1 in O(n): asking leaf by leaf would hash the tree once per nonce. */
-export function treeOf(entries: readonly Uint8Array[]): {
-  readonly root: Uint8Array;
-  readonly paths: readonly (readonly Uint8Array[])[];
-} {
-  const paths: Uint8Array[][] = entries.map(() => []);
-  const build = (from: number, to: number): Uint8Array => {
-    if (to - from === 1) return hash(0, entries[from]!);
-    let split = 1;
-    while (split * 2 < to - from) split *= 2;
-    const left = build(from, from + split);
-    const right = build(from + split, to);
-    for (let i = from; i < from + split; i++) paths[i]!.push(right);
-    for (let i = from + split; i < to; i++) paths[i]!.push(left);
-    return hash(1, left, right);
-  };
-  return { root: build(0, entries.length), paths };
-}
-
-function hash(prefix: number, ...parts: readonly Uint8Array[]): Uint8Array {
-  const digest = createHash('sha256').update(Uint8Array.of(prefix));
-  for (const part of parts) digest.update(part);
-  return new Uint8Array(digest.digest());
+/** The tree over claims: one hash per node, whatever the number of nonces. */
+export function treeOf(entries: readonly Uint8Array[]): MerkleTree {
+  return merkleTree(entries.map(leafHash));
 }
 
 /** Token bucket per client. `take` spends one and returns 0, or returns milliseconds until one is there. */
@@ -275,7 +281,7 @@ function createBudget(perMinute: number, now: () => number): { take(client: stri
   };
 }
 
-/** A source that ignores its signal must not hold the queue for ever. */
+/** A source that ignores its signal does not hold the queue. */
 function raced<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     const onAbort = (): void => reject(signal.reason as Error);

@@ -21,6 +21,8 @@ export interface SimulatedOptions {
   /** 48 bytes: MEASUREMENT or MRTD. */
   readonly measurement: Uint8Array;
   readonly now: () => Date;
+  /** Called when there are no keys yet, before the seconds it takes to make them. */
+  readonly onMaking?: (() => void) | undefined;
   /** AMD's are 4096 bits; fewer for tests that make a hierarchy of their own. */
   readonly rsaBits?: 2048 | 4096 | undefined;
 }
@@ -81,7 +83,7 @@ async function amd(options: SimulatedOptions, product: 'Milan' | 'Genoa' | 'Turi
     const made = await createSimulatedAmd({
       product,
       now: options.now(),
-      ...(options.rsaBits === undefined ? {} : { rsaBits: options.rsaBits }),
+      rsaBits: options.rsaBits,
     });
     return made.exportKeys();
   });
@@ -132,6 +134,7 @@ async function keptKeys<Keys extends { readonly version: 1 }>(
 ): Promise<Keys> {
   const kept = await loadKeys<Keys>(options);
   if (kept !== undefined) return kept;
+  options.onMaking?.();
   const keys = await make();
   await mkdir(options.folder, { recursive: true, mode: 0o700 });
   const temporary = `${keyFile(options)}.${randomBytes(6).toString('hex')}`;

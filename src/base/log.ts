@@ -31,8 +31,15 @@ export function createLog(options: LogOptions): Log {
         },
       },
     },
-    options.stream ?? pino.destination({ dest: 2, sync: true }),
+    options.stream ?? standardError(),
   );
+}
+
+/** Lines that cannot be written, to a terminal that is gone or a disk that is full, are lost up to a bound; no reason to end. */
+function standardError(): DestinationStream {
+  const stream = pino.destination({ dest: 2, sync: true, maxLength: 1024 * 1024 });
+  stream.on('error', () => undefined);
+  return stream;
 }
 
 /** Name, code, and for our own errors the message; never the message of an error from a library. */

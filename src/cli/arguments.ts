@@ -4,7 +4,9 @@ import { readFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { environment, readConfig, type Config, type ConfigFile } from '../config/read.ts';
+import { nearestOf } from '../config/text.ts';
 import { ConfigError } from '../base/errors.ts';
+import { systemReason } from '../base/system-error.ts';
 
 /** Wrong arguments; exit 2. */
 export class UsageError extends Error {
@@ -28,7 +30,15 @@ export function parseArguments(args: readonly string[], options: Options, positi
     const parsed = parseArgs({ args: [...args], options, allowPositionals: positionals, strict: true });
     return { values: parsed.values, positionals: parsed.positionals };
   } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : 'wrong arguments');
+    // Node's own message goes on with advice that does not fit here.
+    const message = error instanceof Error ? error.message : 'wrong arguments';
+    const [first = message] = message.split(/\.? To specify |\n/);
+    const option = /^Unknown option '(--[^']+)'/.exec(message)?.[1];
+    const known = Object.keys(options).map((name) => `--${name}`);
+    const nearest = option === undefined ? undefined : nearestOf(option, known);
+    throw new UsageError(
+      `${first.replace(/\.$/, '')}${nearest === undefined ? '' : `, did you mean ${nearest}?`}`,
+    );
   }
 }
 
@@ -38,7 +48,8 @@ export const CONFIG_OPTIONS = {
 } as const satisfies Options;
 
 export interface Overrides {
-  readonly flags?: Readonly<Record<string, unknown>> | undefined;
+  /** Values by dotted key, and the option each comes from. */
+  readonly flags?: Readonly<Record<string, readonly [option: string, value: unknown]>> | undefined;
   readonly models?: readonly { readonly id: string; readonly path: string }[] | undefined;
 }
 
@@ -47,21 +58,34 @@ export function loadConfig(values: Parsed['values'], overrides: Overrides = {}):
   const env = environment();
   const file = textOf(values['config']) ?? env['ASSAY_CONFIG'];
   const operator = textOf(values['operator-config']) ?? env['ASSAY_OPERATOR_CONFIG'];
+  const given = Object.entries(overrides.flags ?? {});
   return readConfig({
-    ...(file === undefined ? {} : { file: readConfigFile(file) }),
-    ...(operator === undefined ? {} : { operator: readConfigFile(operator) }),
+    file: file === undefined ? undefined : readConfigFile(file),
+    operator: operator === undefined ? undefined : readConfigFile(operator),
     environment: env,
-    ...overrides,
-    cwd: process.cwd(),
+    flags: Object.fromEntries(given.map(([key, [, value]]) => [key, value])),
+    options: Object.fromEntries(given.map(([key, [option]]) => [key, option])),
+    models: overrides.models,
+    cwd: currentFolder(),
   });
+}
+
+/** A shell may stand in a folder that is gone. */
+export function currentFolder(): string {
+  try {
+    return process.cwd();
+  } catch (error) {
+    throw new UsageError(`the current folder cannot be told: ${systemReason(error)}`);
+  }
 }
 
 function readConfigFile(path: string): ConfigFile {
   try {
     return { path, text: readFileSync(path, 'utf8') };
   } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
     throw new ConfigError(
-      `${path} cannot be read (${(error as NodeJS.ErrnoException).code ?? 'unknown error'})`,
+      `${path === '' ? '""' : path} cannot be read (${code ?? 'unknown error'})`,
       undefined,
       error,
     );
@@ -75,7 +99,9 @@ export function textOf(value: Parsed['values'][string]): string | undefined {
 /** `[ID=]FILE` → id and absolute path; without an id, the file's name without `.gguf`. */
 export function modelArgument(argument: string): { readonly id: string; readonly path: string } {
   const at = argument.indexOf('=');
-  const path = resolve(at < 0 ? argument : argument.slice(at + 1));
+  const file = argument.slice(at + 1);
+  if (file === '') throw new UsageError(`--model ${JSON.stringify(argument)} names no file: [ID=]FILE`);
+  const path = resolve(currentFolder(), file);
   return { id: at < 0 ? basename(path).replace(/\.gguf$/i, '') : argument.slice(0, at), path };
 }
 

@@ -30,8 +30,8 @@ function inWords(verdict: AuditVerdict): string {
   if (verdict.first > 0)
     lines.push(`records 0 to ${verdict.first - 1} were removed by the server, as it was configured to`);
   for (const [i, run] of verdict.runs.entries()) {
-    const state =
-      run.signed === null ? ', NOT SIGNED' : run.unsigned > 0 ? `, the last ${run.unsigned} NOT SIGNED` : '';
+    const unsigned = run.unsigned > 0 ? `, the last ${run.unsigned} NOT SIGNED` : '';
+    const state = run.signed === null ? ', NOT SIGNED' : unsigned;
     const anchor = run.anchored ? 'attested key given' : 'NOT ANCHORED';
     lines.push(`run ${i + 1}: records ${run.from} to ${run.to - 1}${state}, key ${run.key}, ${anchor}`);
   }

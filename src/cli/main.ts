@@ -1,79 +1,47 @@
 #!/usr/bin/env node
-// `assay`: the server's command line. Exit codes: 0 done, 1 failed, 2 wrong configuration or usage.
-// Keys are never taken from the command line, where other users of the machine could read them.
+// The process of `assay`: what must hold before any other file of the server is loaded. Exit codes: 0 done, 1 failed, 2 wrong
+// configuration or usage. Imports node: alone, so that a start that cannot even load its code still ends in one line.
 
-import { CommandError, UsageError, version } from './arguments.ts';
-import { ApiError, ConfigError } from '../base/errors.ts';
+import { getSystemErrorMap } from 'node:util';
 
-const HELP = `assay: OpenAI-compatible inference that proves its software, its model and its TLS connection
+// SIGUSR1 makes Node open its debugger to every process of the machine, with prompts and keys in reach. With a listener of our
+// own Node does not get the signal. `assay serve` looks whether one came before this line.
+process.on('SIGUSR1', () => undefined);
 
-  assay serve [--config FILE] [--operator-config FILE] [--tee MODE] [--data DIR]
-              [--model [ID=]FILE]... [--listen HOST:PORT] [--log-level LEVEL] [--demo]
-  assay models list|ps|show|add|pull|rm|load|unload    see: assay models --help
-  assay config check|show [--config FILE] [--operator-config FILE]
-  assay image model FILE [--out DISK]                  pack a GGUF as a model disk of the appliance
-  assay audit verify [FOLDER] [--receipt-key HEX]...
-  assay --version
-
-MODE is auto, sev-snp, tdx, simulated, simulated-if-no-hardware or none. Settings: docs/configuration.md.
-`;
-
-/** Each command is loaded when it is asked for: the small ones need not wait for the server's code. */
-async function run(args: readonly string[]): Promise<number> {
-  const [command, ...rest] = args;
-  switch (command) {
-    case 'serve':
-      return (await import('./serve.ts')).serveCommand(rest);
-    case 'models':
-      return (await import('./models.ts')).modelsCommand(rest);
-    case 'config':
-      return (await import('./config.ts')).configCommand(rest);
-    case 'image':
-      return (await import('./image.ts')).imageCommand(rest);
-    case 'audit':
-      return (await import('./audit.ts')).auditCommand(rest);
-    case '--version':
-    case 'version':
-      process.stdout.write(`${version()}\n`);
-      return 0;
-    case '--help':
-    case '-h':
-    case 'help':
-      process.stdout.write(HELP);
-      return 0;
-    case undefined:
-      process.stderr.write(HELP);
-      return 2;
-    default:
-      throw new UsageError(
-        `unknown command ${JSON.stringify(command.slice(0, 40))}; assay --help lists them`,
-      );
-  }
+// `assay models list | head` closes the pipe before we are done, and a lost terminal fails with EIO: neither is a failure.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE' && error.code !== 'EIO') throw error;
+  });
 }
 
-// `assay models list | head` closes the pipe before we are done; that is no failure.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
-});
+/** The name of the error, when the operator can act on its message and must: exit 2. */
+const OPERATORS = ['ConfigError', 'UsageError'];
 
 try {
+  const { run } = await import('./commands.ts');
   process.exitCode = await run(process.argv.slice(2));
 } catch (error) {
-  process.exitCode = error instanceof ConfigError || error instanceof UsageError ? 2 : 1;
+  process.exitCode = error instanceof Error && OPERATORS.includes(error.name) ? 2 : 1;
   process.stderr.write(`assay: ${describe(error)}\n`);
 }
 
-/** One line for what people can act on; a stack for what only we can. */
+/** One line for the operator. Stacks are for the log, which knows what may be in them. */
 function describe(error: unknown): string {
   if (!(error instanceof Error)) return 'failed';
-  if (error instanceof ConfigError || error instanceof UsageError || error instanceof CommandError)
-    return error.message;
-  if (error instanceof ApiError) return `${error.message} (${error.code})`;
-  const { code, syscall, path, address, port } = error as NodeJS.ErrnoException & {
+  if (OPERATORS.includes(error.name) || error.name === 'CommandError') return error.message;
+  const { code, errno, syscall, path, address, port } = error as NodeJS.ErrnoException & {
     readonly address?: string | undefined;
     readonly port?: number | undefined;
   };
-  if (code === undefined || syscall === undefined) return error.stack ?? error.message;
-  const what = path ?? (address === undefined ? '' : `${address}:${port}`);
-  return `${syscall} ${what} failed (${code})`;
+  if (error.name === 'ApiError') return `${error.message} (${code})`;
+  if (code === 'EMFILE' || code === 'ENFILE')
+    return `too many open files (${code}): raise the limit of open files ("ulimit -n")`;
+  if (code !== undefined && syscall !== undefined) {
+    const what = path ?? (address === undefined ? '' : `${address}:${port}`);
+    const why = errno === undefined ? undefined : getSystemErrorMap().get(errno)?.[1];
+    return `${syscall}${what === '' ? '' : ` ${what}`} failed${why === undefined ? '' : `: ${why}`} (${code})`;
+  }
+  const [first = ''] = error.message.split('\n');
+  return `internal error, please report it: ${error.name}: ${first}${code === undefined ? '' : ` (${code})`}`;
 }

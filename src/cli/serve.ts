@@ -1,14 +1,17 @@
-// `assay serve`: starts the server, says how to talk to it, drains on the first SIGTERM or SIGINT, stops on the second.
-// Standard error carries the log as JSON lines; one of them is {"msg":"listening","url":"https://…"} once requests are
-// answered. Standard output carries the text for people.
+// `assay serve`: starts the server, says how to talk to it, drains on the first signal that asks for the end, stops on the second.
+// Standard error carries the log, as JSON lines unless it is a terminal; one of them is {"msg":"listening","url":"https://…"}
+// once requests are answered. Standard output carries the text for people.
 
-import { createHash } from 'node:crypto';
-import { EventEmitter, once } from 'node:events';
 import { existsSync, readdirSync } from 'node:fs';
-import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { SimulatedSource } from '../attester/simulated.ts';
+import { ConfigError } from '../base/errors.ts';
+import { createLog, type Log } from '../base/log.ts';
+import { reachableSwap, withoutCoreDumps } from '../base/process-memory.ts';
+import type { Config } from '../config/read.ts';
+import { openEngine } from '../engine/open.ts';
+import { leastFiles, maxConnections, openFileLimit } from '../start/http.ts';
+import { start, type RunningServer } from '../start/start.ts';
 import {
   CONFIG_OPTIONS,
   loadConfig,
@@ -19,13 +22,10 @@ import {
   version,
   type Parsed,
 } from './arguments.ts';
-import { configDigest, type Config } from '../config/read.ts';
-import { createLog, type Log } from '../base/log.ts';
-import { start, type RunningServer } from '../start/start.ts';
-import { maxConnections, openFileLimit } from '../start/http.ts';
-import { dataDir } from '../start/tee.ts';
-import { withoutCoreDumps, reachableSwap } from '../base/process-memory.ts';
-import { openEngine } from '../engine/open.ts';
+import { greeting, openToAll } from './greeting.ts';
+import { withoutDebugger } from './memory-access.ts';
+import { takeSignals, type Stop } from './signals.ts';
+import { logStream, painter } from './terminal.ts';
 
 export async function serveCommand(args: readonly string[]): Promise<number> {
   const { values } = parseArguments(args, {
@@ -35,31 +35,31 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
     model: { type: 'string', multiple: true },
     listen: { type: 'string' },
     'log-level': { type: 'string' },
+    'log-format': { type: 'string' },
     demo: { type: 'boolean' },
   });
+  const stream = logStream(textOf(values['log-format']));
   const config = configOf(values);
+  withoutDebugger();
   if (!config.api.enabled) {
     process.stderr.write('assay: api.enabled is false, nothing to serve\n');
     return 0;
   }
-  const log = createLog({ level: config.log.level });
+  const log = createLog({ level: config.log.level, stream });
   lastWords(log);
   keepMemoryIn(log);
   countFiles(config, log);
-  const failure = createFailure();
-  const server = await start({
-    config,
-    log,
-    version: version(),
-    openEngine: openEngine({
-      workerEntry: new URL('../engine/child/worker.js', import.meta.url),
-      loadTimeoutMs: config.models.loadTimeoutMs,
-      maxQueued: config.limits.maxQueuePerModel,
-    }),
-    onFatal: failure.report,
-  });
-  const text = await greeting(server, config);
-  // Whoever waits for this line must get it whatever the level is.
+  if (openToAll(config))
+    log.warn({
+      msg: 'everybody who reaches this address may use it: no key is configured',
+      address: config.api.address,
+    });
+  const stop = takeSignals();
+  const server = await started(config, log, stop);
+  // Keys that are being made would keep the process for seconds; nobody waits for them any more.
+  if (server === undefined) process.exit(stop.failed() ? 1 : 0);
+  const text = await greeting(server, config, painter(process.stdout));
+  // This line is needed whatever the level is: it says that the server is ready.
   log.child({}, { level: 'info' }).info({
     msg: 'listening',
     url: server.url,
@@ -67,20 +67,24 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
     models: server.models.list().length,
   });
   process.stdout.write(text);
-  return untilStopped(server, log, failure.reported);
+  return untilStopped(server, log, stop);
 }
 
 function configOf(values: Parsed['values']): Config {
   const models = ((values['model'] ?? []) as readonly string[]).map(modelArgument);
   const demo = values['demo'] === true;
+  const given = (option: string, fallback?: string): readonly [string, string | undefined] => {
+    const value = textOf(values[option]);
+    return value === undefined ? ['--demo', fallback] : [`--${option}`, value];
+  };
   return loadConfig(values, {
     flags: {
-      'tee.mode': textOf(values['tee']) ?? (demo ? 'simulated-if-no-hardware' : undefined),
-      'store.data_dir': textOf(values['data']) ?? (demo ? '.assay' : undefined),
+      'tee.mode': given('tee', demo ? 'simulated-if-no-hardware' : undefined),
+      'store.data_dir': given('data', demo ? '.assay' : undefined),
       // Demo keys are made once per checkout, not per data folder: it takes seconds.
-      'tee.simulated_folder': demo ? join(cacheFolder(), 'simulated') : undefined,
-      'api.address': textOf(values['listen']),
-      'log.level': textOf(values['log-level']),
+      'tee.simulated_folder': ['--demo', demo ? join(cacheFolder(), 'simulated') : undefined],
+      'api.address': given('listen'),
+      'log.level': given('log-level'),
     },
     models: demo ? [...demoModels(), ...models] : models,
   });
@@ -92,8 +96,12 @@ function demoModels(): readonly { readonly id: string; readonly path: string }[]
   const names = existsSync(folder)
     ? readdirSync(folder).filter((name) => /^demo-[a-z]+\.gguf$/.test(name))
     : [];
-  if (names.length === 0) throw new UsageError(`there are no demo models in ${folder}; run "make models"`);
-  return names.sort().map((name) => modelArgument(join(folder, name)));
+  if (names.length > 0) return names.sort().map((name) => modelArgument(join(folder, name)));
+  throw new UsageError(
+    existsSync(join(cacheFolder(), '..', 'Makefile'))
+      ? `there are no demo models in ${folder}; run "make models"`
+      : '--demo needs the demo models, which only a checkout of the sources makes ("make models"); serve a model of your own with --model FILE',
+  );
 }
 
 /** `.cache` of the repository this runs from. */
@@ -103,35 +111,42 @@ function cacheFolder(): string {
   return join(folder, '.cache');
 }
 
-/** Something without which the server must not go on: it may fail before anybody waits for it, or while it is draining. */
-interface Failure {
-  readonly report: () => void;
-  readonly reported: AbortSignal;
-}
-
-function createFailure(): Failure {
-  const controller = new AbortController();
-  return { report: () => controller.abort(), reported: controller.signal };
+/** Undefined when the end was asked for before there was a server. */
+async function started(config: Config, log: Log, stop: Stop): Promise<RunningServer | undefined> {
+  try {
+    return await start({
+      config,
+      log,
+      version: version(),
+      openEngine: openEngine({
+        workerEntry: new URL('../engine/child/worker.js', import.meta.url),
+        loadTimeoutMs: config.models.loadTimeoutMs,
+        maxQueued: config.limits.maxQueuePerModel,
+      }),
+      signal: stop.asked,
+      onFatal: stop.fail,
+    });
+  } catch (error) {
+    if (!stop.asked.aborted || error !== stop.asked.reason) throw error;
+    log.info({ msg: 'stopped before it listened', signal: String(stop.asked.reason) });
+    return undefined;
+  }
 }
 
 /** Resolves with the exit code: 0 drained, 1 stopped hard or because something failed. */
-async function untilStopped(server: RunningServer, log: Log, failure: AbortSignal): Promise<number> {
-  const signals = new EventEmitter();
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => signals.emit('stop', signal));
-  const first = await once(signals, 'stop', { signal: failure }).then(
-    ([signal]) => signal as string,
-    () => 'failure',
-  );
-  log.info({ msg: 'draining', signal: first });
+async function untilStopped(server: RunningServer, log: Log, stop: Stop): Promise<number> {
+  if (!stop.asked.aborted)
+    await new Promise((resolve) => stop.asked.addEventListener('abort', resolve, { once: true }));
+  log.info({ msg: 'draining', signal: String(stop.asked.reason) });
   let hard = false;
-  signals.on('stop', (signal: string) => {
+  stop.onInsisted((signal) => {
     hard = true;
     log.warn({ msg: 'stopping now', signal });
     server.close(true).catch((error: unknown) => log.error({ msg: 'stop failed', err: error }));
   });
   await server.close();
   log.info({ msg: 'stopped' });
-  return hard || failure.aborted ? 1 : 0;
+  return hard || stop.failed() ? 1 : 0;
 }
 
 /** A fault nobody handled: say which, without content, and end. Engine children die with this process. */
@@ -159,89 +174,25 @@ function keepMemoryIn(log: Log): void {
     log.warn({ msg: 'memory of this process may be swapped to disk, prompts and keys with it', swap });
 }
 
-/** Node has raised the limit as far as it may; what is missing, the operator must give. */
+/**
+ * Node has raised the limit as far as it may; what is missing, the operator must give. A default that nobody set is not worth
+ * a warning while the connections are enough for the requests that may run.
+ */
 function countFiles(config: Config, log: Log): void {
   const openFiles = openFileLimit();
+  const least = leastFiles(config);
+  if (openFiles < least)
+    throw new ConfigError(
+      `the limit of open files is ${openFiles}, this configuration needs at least ${least}: raise it ("ulimit -n")`,
+    );
   const connections = maxConnections(config, openFiles);
-  if (connections < config.limits.maxConnections) {
+  const { maxConnections: most, maxConcurrentRequests } = config.limits;
+  const asked = config.origins.has('limits.max_connections');
+  if (connections < most && (asked || connections < maxConcurrentRequests)) {
     log.warn({
       msg: 'fewer connections than limits.max_connections: raise the limit of open files ("ulimit -n")',
       openFiles,
       connections,
     });
   }
-}
-
-/** Ready to paste: verify, curl through the local proxy, and the one line for the OpenAI SDK. */
-async function greeting(server: RunningServer, config: Config): Promise<string> {
-  const models = server.models.list();
-  const name = models.find((model) => model.type === 'chat')?.id ?? models[0]?.id ?? 'MODEL';
-  const simulated = server.tee?.simulated;
-  const lines = ['', `Assay ${version()} serves ${models.length} models on ${server.url}`];
-  for (const model of models)
-    lines.push(`  ${model.id}  ${model.type}  sha256 ${model.sha256}  ${model.residency}`);
-  lines.push('');
-  if (server.tee === null) {
-    lines.push(
-      'NO TEE: /v1/attestation answers 503. Use --tee simulated to try everything without hardware.',
-      '',
-    );
-    return lines.join('\n');
-  }
-  let policy = 'policy.json';
-  let flag = '';
-  if (simulated !== undefined) {
-    policy = await writePolicy(server, config, simulated);
-    flag = ' --allow-simulated';
-    lines.push(
-      '*** SIMULATED TEE: this proves nothing about the machine. For development and tests only. ***',
-      '',
-    );
-  }
-  const read = `JSON.parse(readFileSync(${JSON.stringify(policy)}, 'utf8'))`;
-  lines.push(
-    'Verify:',
-    `  npx assay-verify ${server.url} --policy ${policy}${flag}`,
-    'Any client, through the verifying local proxy:',
-    `  npx assay-verify proxy ${server.url} --policy ${policy}${flag} --listen 127.0.0.1:8080`,
-    `  curl http://127.0.0.1:8080/v1/chat/completions -H 'content-type: application/json' \\`,
-    `    -d '{"model":"${name}","messages":[{"role":"user","content":"What is attestation?"}]}'`,
-    'OpenAI SDK, the fetch is what changes:',
-    `  import { readFileSync } from 'node:fs';`,
-    `  import OpenAI from 'openai';`,
-    ...(simulated === undefined ? [] : [`  import { allowSimulated } from '@assay/attestation';`]),
-    `  import { attestedFetch } from '@assay/attestation/node';`,
-    `  const policy = ${simulated === undefined ? read : `{ ...${read}, [allowSimulated]: true }`};`,
-    `  const client = new OpenAI({ baseURL: '${server.url}/v1', apiKey: 'unused', fetch: attestedFetch({ policy }) });`,
-    '',
-    '',
-  );
-  return lines.join('\n');
-}
-
-/** The reference policy of a simulated server: its measurement, its models, its configuration; the root is for the flag. */
-async function writePolicy(
-  server: RunningServer,
-  config: Config,
-  simulated: SimulatedSource,
-): Promise<string> {
-  const folder = dataDir(config);
-  const policy = {
-    measurements: [await simulated.reference(`assay ${version()}, simulated`)],
-    models: Object.fromEntries(server.models.list().map((model) => [model.id, model.sha256])),
-    configs: [hex(configDigest(config))],
-    guestPolicy: 'baseline',
-  };
-  const path = join(folder, 'policy.json');
-  await mkdir(folder, { recursive: true });
-  await writeFile(path, `${JSON.stringify(policy, null, 2)}\n`);
-  await writeFile(
-    join(folder, 'simulated-root.sha256'),
-    `${createHash('sha256').update(simulated.root).digest('hex')}\n`,
-  );
-  return path;
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
 }

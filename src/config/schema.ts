@@ -1,653 +1,334 @@
 // Every setting of the server, declared once: type, default, meaning, and where it may come from. The Config type, the
-// reader in config.ts, the environment overrides and the table in docs/configuration.md derive from this declaration.
-// `from` says who may decide a key on an appliance: `measured` keys only come from the measured configuration (its SHA-256
-// is on the measured command line), `operator` keys may also come from the unmeasured operator file, because they can
-// change availability and nothing a verifier relies on.
+// reader in config/read, the environment overrides and the table in docs/configuration.md derive from this declaration.
+// `measured` keys decide what a verifier relies on and only come from the measured configuration (its SHA-256 is on the
+// measured command line); `operator` keys may also come from the unmeasured file, because they can cost availability alone.
 
-export type Source = 'measured' | 'operator';
+import { boolean, choice, integer, measured, number, operator, path, text, texts } from './fields.ts';
+import type { Field, Section } from './fields.ts';
+import {
+  ADDRESS,
+  BEARER,
+  DURATION,
+  HOST,
+  MODEL_ID,
+  ORIGIN,
+  PROXY_URL,
+  SHA256_HEX,
+  WEB_URL,
+} from './forms.ts';
 
-interface Common {
-  readonly about: string;
-  readonly from: Source;
-  /** Only its SHA-256 enters the configuration digest and `config show`. */
-  readonly secret?: true | undefined;
-  /** Relative values are resolved against the folder of the configuration file. */
-  readonly path?: true | undefined;
-}
+export type { Field, Section, Source } from './fields.ts';
 
-export type Field =
-  | (Common & {
-      readonly type: 'text';
-      readonly default?: string | undefined;
-      readonly pattern?: RegExp | undefined;
-      readonly form?: string | undefined;
-    })
-  | (Common & {
-      readonly type: 'choice';
-      readonly choices: readonly string[];
-      readonly default?: string | undefined;
-    })
-  | (Common & { readonly type: 'boolean'; readonly default?: boolean | undefined })
-  | (Common & {
-      readonly type: 'integer';
-      readonly default?: number | undefined;
-      readonly min: number;
-      readonly max: number;
-    })
-  | (Common & {
-      readonly type: 'number';
-      readonly default?: number | undefined;
-      readonly min: number;
-      readonly max: number;
-    })
-  | (Common & {
-      readonly type: 'texts';
-      readonly default?: readonly string[] | undefined;
-      readonly max: number;
-      readonly pattern?: RegExp | undefined;
-      readonly form?: string | undefined;
-    });
-
-export type Section = Readonly<Record<string, Field>>;
-
-const ADDRESS = /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$/;
-const SHA256 = /^[0-9a-f]{64}$/;
-const DURATION = /^(-1|\d{1,9}(\.\d{1,3})?(ms|s|m|h)?)$/;
-const KEY_DIGEST = /^sha256:[0-9a-f]{64}$/;
 const MI_B = 1024 * 1024;
 const MAX = Number.MAX_SAFE_INTEGER;
 
 export const SECTIONS = {
   api: {
-    enabled: {
-      type: 'boolean',
-      default: true,
-      from: 'operator',
-      about: 'serve the HTTP API; false starts nothing',
-    },
-    address: {
-      type: 'text',
-      default: '127.0.0.1:8443',
-      pattern: ADDRESS,
-      form: 'host:port',
-      from: 'operator',
-      about: 'host:port to listen on; port 0 takes a free one',
-    },
-    api_key: {
-      type: 'text',
-      secret: true,
-      from: 'operator',
-      about: 'one bearer key, or `sha256:` and the SHA-256 of one',
-    },
-    api_keys: {
-      type: 'texts',
-      max: 10_000,
-      secret: true,
-      from: 'operator',
-      about: 'more bearer keys, each plain or as `sha256:<hex>`',
-    },
-    admin_key: {
-      type: 'text',
-      secret: true,
-      from: 'operator',
-      about: 'key of the admin routes (register, pull, delete, load, unload), plain or as `sha256:<hex>`',
-    },
-    admin_enabled: {
-      type: 'boolean',
-      from: 'measured',
-      about:
+    enabled: operator(boolean('serve the HTTP API; false starts nothing', true)),
+    address: operator(
+      text('host:port to listen on; port 0 takes a free one', { default: '127.0.0.1:8443', form: ADDRESS }),
+    ),
+    api_key: operator(
+      text('one bearer key, or `sha256:` and the SHA-256 of one', { form: BEARER, secret: true }),
+    ),
+    api_keys: operator(
+      texts(10_000, 'more bearer keys, each plain or as `sha256:<hex>`', { form: BEARER, secret: true }),
+    ),
+    admin_key: operator(
+      text('key of the admin routes (register, pull, delete, load, unload), plain or as `sha256:<hex>`', {
+        form: BEARER,
+        secret: true,
+      }),
+    ),
+    admin_enabled: measured(
+      boolean(
         'whether the admin routes exist; unset: on when an admin key is configured or the address is loopback. Off in the image',
-    },
-    require_auth: {
-      type: 'boolean',
-      from: 'operator',
-      about: 'refuse requests without a known key; unset: on exactly when a key is configured',
-    },
-    max_requests_per_minute: {
-      type: 'integer',
-      default: 0,
-      min: 0,
-      max: MAX,
-      from: 'operator',
-      about: 'requests a key may make in a minute; 0: no limit',
-    },
-    max_tokens_per_minute: {
-      type: 'integer',
-      default: 0,
-      min: 0,
-      max: MAX,
-      from: 'operator',
-      about: 'tokens a key may use in a minute; 0: no limit',
-    },
-    cors_enabled: {
-      type: 'boolean',
-      default: false,
-      from: 'operator',
-      about: 'answer browsers from `cors_origins`',
-    },
-    cors_origins: {
-      type: 'texts',
-      max: 100,
-      from: 'operator',
-      about: 'origins a browser may call from; no wildcard unless "*" is given',
-    },
-    metrics_enabled: {
-      type: 'boolean',
-      default: false,
-      from: 'operator',
-      about:
+      ),
+    ),
+    require_auth: operator(
+      boolean('refuse requests without a known key; unset: on exactly when a key is configured'),
+    ),
+    max_requests_per_minute: operator(integer(0, MAX, 'requests a key may make in a minute; 0: no limit', 0)),
+    max_tokens_per_minute: operator(integer(0, MAX, 'tokens a key may use in a minute; 0: no limit', 0)),
+    cors_enabled: operator(boolean('answer browsers from `cors_origins`', false)),
+    cors_origins: operator(
+      texts(100, 'origins a browser may call from; no wildcard unless "*" is given', { form: ORIGIN }),
+    ),
+    metrics_enabled: operator(
+      boolean(
         'serve /metrics on the API address, for the admin key where keys are configured; without it, to loopback addresses alone',
-    },
+        false,
+      ),
+    ),
   },
   tls: {
-    names: {
-      type: 'texts',
-      default: ['localhost', '127.0.0.1', '::1'],
-      max: 100,
-      from: 'operator',
-      about: 'names and addresses in the self-signed certificate',
-    },
-    lifetime_hours: {
-      type: 'integer',
-      default: 24,
-      min: 1,
-      max: 24 * 30,
-      from: 'measured',
-      about: 'validity of a certificate; it is renewed with fresh evidence after half of it',
-    },
+    names: operator(
+      texts(100, 'names and addresses in the self-signed certificate', {
+        default: ['localhost', '127.0.0.1', '::1'],
+        form: HOST,
+      }),
+    ),
+    lifetime_hours: measured(
+      integer(1, 720, 'validity of a certificate; it is renewed with fresh evidence after half of it', 24),
+    ),
   },
   tee: {
-    mode: {
-      type: 'choice',
-      choices: ['auto', 'sev-snp', 'tdx', 'simulated', 'simulated-if-no-hardware', 'none'],
-      default: 'auto',
-      from: 'measured',
-      about:
+    mode: measured(
+      choice(
+        ['auto', 'sev-snp', 'tdx', 'simulated', 'simulated-if-no-hardware', 'none'],
         'where evidence comes from; `auto` takes the hardware and never the simulation, `none` answers 503 tee_not_enabled',
-    },
-    tsm_folder: {
-      type: 'text',
-      default: '/sys/kernel/config/tsm/report',
-      path: true,
-      from: 'measured',
-      about: 'configfs-tsm report folder',
-    },
-    attestd_socket: {
-      type: 'text',
-      path: true,
-      from: 'measured',
-      about: 'unix socket of the root part that owns configfs-tsm; unset: this process reads it itself',
-    },
-    privlevel: {
-      type: 'integer',
-      min: 0,
-      max: 3,
-      from: 'measured',
-      about: 'SEV-SNP VMPL to ask for; unset: what the provider gives',
-    },
-    timeout_ms: {
-      type: 'integer',
-      default: 10_000,
-      min: 100,
-      max: 120_000,
-      from: 'measured',
-      about: 'one report may take this long',
-    },
-    batch_max: {
-      type: 'integer',
-      default: 256,
-      min: 1,
-      max: 4096,
-      from: 'measured',
-      about: 'nonces one report may answer',
-    },
-    max_queue: {
-      type: 'integer',
-      default: 1024,
-      min: 1,
-      max: 100_000,
-      from: 'operator',
-      about: 'attestation requests that may wait; more are answered 429 attestation_rate_limited',
-    },
-    max_attestations_per_minute: {
-      type: 'integer',
-      default: 600,
-      min: 0,
-      max: MAX,
-      from: 'operator',
-      about: 'attestations one address (IPv6: one /64) may ask for in a minute; 0: no limit',
-    },
-    endorsements_fetch: {
-      type: 'boolean',
-      default: true,
-      from: 'operator',
-      about:
+        { default: 'auto' },
+      ),
+    ),
+    tsm_folder: measured(path('configfs-tsm report folder', { default: '/sys/kernel/config/tsm/report' })),
+    attestd_socket: measured(
+      path('unix socket of the root part that owns configfs-tsm; unset: this process reads it itself'),
+    ),
+    privlevel: measured(integer(0, 3, 'SEV-SNP VMPL to ask for; unset: what the provider gives')),
+    timeout_ms: measured(integer(100, 120_000, 'one report may take this long', 10_000)),
+    batch_max: measured(integer(1, 4096, 'nonces one report may answer', 256)),
+    max_queue: operator(
+      integer(
+        1,
+        100_000,
+        'attestation requests that may wait; more are answered 429 attestation_rate_limited',
+        1024,
+      ),
+    ),
+    max_attestations_per_minute: operator(
+      integer(0, MAX, 'attestations one address (IPv6: one /64) may ask for in a minute; 0: no limit', 600),
+    ),
+    endorsements_fetch: operator(
+      boolean(
         'with hardware: fetch endorsements to staple from AMD or Intel, in the background, and again before they expire',
-    },
-    kds_url: { type: 'text', from: 'operator', about: "AMD's key distribution service or a mirror of it" },
-    pcs_url: {
-      type: 'text',
-      from: 'operator',
-      about: "Intel's provisioning certification service or a PCCS",
-    },
-    endorsements_folder: {
-      type: 'text',
-      path: true,
-      from: 'measured',
-      about: 'folder with endorsements to staple (vek.der, chain.pem, crl.der); read again when it changes',
-    },
-    simulated_folder: {
-      type: 'text',
-      path: true,
-      from: 'measured',
-      about: 'where the simulated hierarchy keeps its keys; unset: `simulated` in the data folder',
-    },
-    product: {
-      type: 'choice',
-      choices: ['Milan', 'Genoa', 'Turin', 'TDX'],
-      default: 'Genoa',
-      from: 'measured',
-      about: 'what the simulation plays: a SEV-SNP product, or TDX',
-    },
+        true,
+      ),
+    ),
+    kds_url: operator(text("AMD's key distribution service or a mirror of it", { form: WEB_URL })),
+    pcs_url: operator(text("Intel's provisioning certification service or a PCCS", { form: WEB_URL })),
+    endorsements_folder: measured(
+      path('folder with endorsements to staple (vek.der, chain.pem, crl.der); read again when it changes'),
+    ),
+    simulated_folder: measured(
+      path('where the simulated hierarchy keeps its keys; unset: `simulated` in the data folder'),
+    ),
+    product: measured(
+      choice(['Milan', 'Genoa', 'Turin', 'TDX'], 'what the simulation plays: a SEV-SNP product, or TDX', {
+        default: 'Genoa',
+      }),
+    ),
   },
   store: {
-    data_dir: {
-      type: 'text',
-      path: true,
-      from: 'measured',
-      about:
+    data_dir: measured(
+      path(
         'folder of the model store, audit log and simulated hierarchy; unset: $XDG_DATA_HOME/assay or ~/.local/share/assay',
-    },
-    model_roots: {
-      type: 'texts',
-      max: 100,
-      path: true,
-      from: 'measured',
-      about: 'folders POST /v1/models may register files from',
-    },
-    residency: {
-      type: 'choice',
-      choices: ['auto', 'memory', 'disk', 'verity'],
-      default: 'auto',
-      from: 'measured',
-      about:
+      ),
+    ),
+    model_roots: measured(texts(100, 'folders POST /v1/models may register files from', { path: true })),
+    residency: measured(
+      choice(
+        ['auto', 'memory', 'disk', 'verity'],
         'where the engine maps weights from; `auto` is `memory`, or `disk` when it does not fit and no TEE is real',
-    },
-    staging_folder: {
-      type: 'text',
-      default: '/dev/shm',
-      path: true,
-      from: 'measured',
-      about: 'tmpfs that staged weights live in, unnamed',
-    },
-    verity_folder: {
-      type: 'text',
-      path: true,
-      from: 'measured',
-      about: 'folder whose files are on dm-verity devices with measured root hashes',
-    },
+        { default: 'auto' },
+      ),
+    ),
+    staging_folder: measured(path('tmpfs that staged weights live in, unnamed', { default: '/dev/shm' })),
+    verity_folder: measured(path('folder whose files are on dm-verity devices with measured root hashes')),
   },
   models: {
-    max_loaded: {
-      type: 'integer',
-      default: 4,
-      min: 1,
-      max: 1000,
-      from: 'operator',
-      about: 'models loaded at once',
-    },
-    memory_budget_bytes: {
-      type: 'integer',
-      default: 0,
-      min: 0,
-      max: MAX,
-      from: 'operator',
-      about: 'memory loaded models may take, estimated before loading; 0: 80 % of what the machine has',
-    },
-    keep_alive: {
-      type: 'text',
-      default: '5m',
-      pattern: DURATION,
-      form: 'a duration such as "30s", "5m", "1h", "0" or "-1"',
-      from: 'operator',
-      about: 'how long an idle model stays loaded; "-1": for ever',
-    },
-    max_keep_alive: {
-      type: 'text',
-      default: '1h',
-      pattern: DURATION,
-      form: 'a duration such as "30s", "5m", "1h", "0" or "-1"',
-      from: 'operator',
-      about:
+    max_loaded: operator(integer(1, 1000, 'models loaded at once', 4)),
+    memory_budget_bytes: operator(
+      integer(
+        0,
+        MAX,
+        'memory loaded models may take, estimated before loading; 0: 80 % of what the machine has',
+        0,
+      ),
+    ),
+    keep_alive: operator(
+      text('how long an idle model stays loaded; "-1": for ever', { default: '5m', form: DURATION }),
+    ),
+    max_keep_alive: operator(
+      text(
         'where keys are configured: the longest a request without an admin key may have an idle model stay; "-1": for ever',
-    },
-    preload: { type: 'texts', max: 100, from: 'operator', about: 'model ids loaded at start' },
-    max_waiting: {
-      type: 'integer',
-      default: 256,
-      min: 1,
-      max: 100_000,
-      from: 'operator',
-      about:
+        { default: '1h', form: DURATION },
+      ),
+    ),
+    preload: operator(texts(100, 'model ids loaded at start', { form: MODEL_ID })),
+    max_waiting: operator(
+      integer(
+        1,
+        100_000,
         'requests that may wait for one model to load, half of them for one caller; more are answered 429 engine_overloaded',
-    },
-    load_timeout_ms: {
-      type: 'integer',
-      default: 600_000,
-      min: 1000,
-      max: 86_400_000,
-      from: 'operator',
-      about: 'staging and loading one model may take this long',
-    },
-    slots: {
-      type: 'integer',
-      default: 8,
-      min: 1,
-      max: 256,
-      from: 'measured',
-      about: 'sequences a model decodes together',
-    },
-    threads: {
-      type: 'integer',
-      default: 0,
-      min: 0,
-      max: 1024,
-      from: 'operator',
-      about: 'CPU threads of one engine; 0: chosen by the engine',
-    },
-    context_length: {
-      type: 'integer',
-      default: 8192,
-      min: 16,
-      max: 16_777_216,
-      from: 'measured',
-      about: 'longest context given to a model that allows more',
-    },
-    pull_enabled: {
-      type: 'boolean',
-      default: true,
-      from: 'measured',
-      about: 'whether models may be fetched from a hub; off in the image',
-    },
-    hub: {
-      type: 'text',
-      from: 'measured',
-      about:
+        256,
+      ),
+    ),
+    load_timeout_ms: operator(
+      integer(1000, 86_400_000, 'staging and loading one model may take this long', 600_000),
+    ),
+    slots: measured(integer(1, 256, 'sequences a model decodes together', 8)),
+    threads: operator(integer(0, 1024, 'CPU threads of one engine; 0: chosen by the engine', 0)),
+    context_length: measured(
+      integer(16, 16 * MI_B, 'longest context given to a model that allows more', 8192),
+    ),
+    pull_enabled: measured(boolean('whether models may be fetched from a hub; off in the image', true)),
+    hub: measured(
+      text(
         'address of the hub, as HF_ENDPOINT; unset: https://huggingface.co. https only unless `hub_private`',
-    },
-    hub_token: { type: 'text', secret: true, from: 'operator', about: 'token for the hub, as HF_TOKEN' },
-    hub_private: {
-      type: 'boolean',
-      default: false,
-      from: 'measured',
-      about: 'allow a hub on a private address or on plain http',
-    },
+        { form: WEB_URL },
+      ),
+    ),
+    hub_token: operator(text('token for the hub, as HF_TOKEN', { secret: true })),
+    hub_private: measured(boolean('allow a hub on a private address or on plain http', false)),
   },
   network: {
-    http_proxy: {
-      type: 'text',
-      from: 'operator',
-      about: 'proxy for what is fetched (models, endorsements) over http, as HTTP_PROXY',
-    },
-    https_proxy: {
-      type: 'text',
-      from: 'operator',
-      about: 'proxy for what is fetched over https, as HTTPS_PROXY',
-    },
-    no_proxy: { type: 'text', from: 'operator', about: 'hosts reached without a proxy, as NO_PROXY' },
+    http_proxy: operator(
+      text('proxy for what is fetched (models, endorsements) over http, as HTTP_PROXY', { form: PROXY_URL }),
+    ),
+    https_proxy: operator(text('proxy for what is fetched over https, as HTTPS_PROXY', { form: PROXY_URL })),
+    no_proxy: operator(text('hosts reached without a proxy, as NO_PROXY')),
   },
   limits: {
-    max_body_bytes: {
-      type: 'integer',
-      default: 16 * MI_B,
-      min: 1024,
-      max: 1024 * MI_B,
-      from: 'measured',
-      about: 'largest request body',
-    },
-    max_body_bytes_in_flight: {
-      type: 'integer',
-      default: 256 * MI_B,
-      min: 1024,
-      max: MAX,
-      from: 'operator',
-      about:
+    max_body_bytes: measured(integer(1024, 1024 * MI_B, 'largest request body', 16 * MI_B)),
+    max_body_bytes_in_flight: operator(
+      integer(
+        1024,
+        MAX,
         'bytes held at once of request bodies, or of what their values become where that is more, and of answers that are gathered before they are sent; half of it for one caller; one body of `max_body_bytes` always fits. More are answered 429',
-    },
-    max_connections: {
-      type: 'integer',
-      default: 20_000,
-      min: 1,
-      max: 1_000_000,
-      from: 'operator',
-      about: 'open connections; fewer when the process may not have as many open files, which the log says',
-    },
-    max_connections_per_peer: {
-      type: 'integer',
-      min: 0,
-      max: 1_000_000,
-      from: 'operator',
-      about:
+        256 * MI_B,
+      ),
+    ),
+    max_connections: operator(
+      integer(
+        1,
+        1_000_000,
+        'open connections; fewer when the process may not have as many open files, which the log says',
+        20_000,
+      ),
+    ),
+    max_connections_per_peer: operator(
+      integer(
+        0,
+        1_000_000,
         'open connections of one address (IPv6: of one /64); unset: half of all; 0: no limit, for servers behind a load balancer',
-    },
-    max_concurrent_requests: {
-      type: 'integer',
-      default: 512,
-      min: 1,
-      max: 1_000_000,
-      from: 'operator',
-      about: 'requests being answered at once, attestations apart; half of them for one caller',
-    },
-    max_concurrent_attestations: {
-      type: 'integer',
-      default: 1024,
-      min: 1,
-      max: 1_000_000,
-      from: 'operator',
-      about: 'attestations being answered at once; more are answered 429 attestation_rate_limited',
-    },
-    max_concurrent_attestations_per_peer: {
-      type: 'integer',
-      default: 64,
-      min: 0,
-      max: 1_000_000,
-      from: 'operator',
-      about:
+      ),
+    ),
+    max_concurrent_requests: operator(
+      integer(
+        1,
+        1_000_000,
+        'requests being answered at once, attestations apart; half of them for one caller',
+        512,
+      ),
+    ),
+    max_concurrent_attestations: operator(
+      integer(
+        1,
+        1_000_000,
+        'attestations being answered at once; more are answered 429 attestation_rate_limited',
+        1024,
+      ),
+    ),
+    max_concurrent_attestations_per_peer: operator(
+      integer(
+        0,
+        1_000_000,
         'attestations of one address (IPv6: of one /64) being answered at once, at most half of `max_concurrent_attestations` and of `tee.max_queue`; 0: no limit',
-    },
-    max_concurrent_per_key: {
-      type: 'integer',
-      default: 0,
-      min: 0,
-      max: 1_000_000,
-      from: 'operator',
-      about: 'requests of one key being answered at once; 0: no limit but the shares of the other bounds',
-    },
-    max_queue_per_model: {
-      type: 'integer',
-      default: 256,
-      min: 0,
-      max: 100_000,
-      from: 'operator',
-      about:
+        64,
+      ),
+    ),
+    max_concurrent_per_key: operator(
+      integer(
+        0,
+        1_000_000,
+        'requests of one key being answered at once; 0: no limit but the shares of the other bounds',
+        0,
+      ),
+    ),
+    max_queue_per_model: operator(
+      integer(
+        0,
+        100_000,
         'requests waiting for a slot of one model, half of them for one caller; more are answered 429 engine_overloaded',
-    },
-    header_timeout_ms: {
-      type: 'integer',
-      default: 10_000,
-      min: 100,
-      max: 600_000,
-      from: 'operator',
-      about: 'a request header must be whole after this long',
-    },
-    body_timeout_ms: {
-      type: 'integer',
-      default: 30_000,
-      min: 100,
-      max: 600_000,
-      from: 'operator',
-      about: 'a request body must be whole after this long',
-    },
-    request_timeout_ms: {
-      type: 'integer',
-      default: 600_000,
-      min: 100,
-      max: 86_400_000,
-      from: 'operator',
-      about: 'one answer may take this long',
-    },
-    drain_timeout_ms: {
-      type: 'integer',
-      default: 30_000,
-      min: 0,
-      max: 3_600_000,
-      from: 'operator',
-      about: 'after SIGTERM, answers under way may take this long',
-    },
-    stream_padding: {
-      type: 'boolean',
-      default: true,
-      from: 'measured',
-      about: 'pad streamed events to a fixed size, so that their length does not tell the text',
-    },
-    stream_batch_ms: {
-      type: 'integer',
-      default: 0,
-      min: 0,
-      max: 10_000,
-      from: 'measured',
-      about:
+        256,
+      ),
+    ),
+    header_timeout_ms: operator(
+      integer(100, 600_000, 'a request header must be whole after this long', 10_000),
+    ),
+    body_timeout_ms: operator(integer(100, 600_000, 'a request body must be whole after this long', 30_000)),
+    request_timeout_ms: operator(integer(100, 86_400_000, 'one answer may take this long', 600_000)),
+    drain_timeout_ms: operator(
+      integer(0, 3_600_000, 'after SIGTERM, answers under way may take this long', 30_000),
+    ),
+    stream_padding: measured(
+      boolean('pad streamed events to a fixed size, so that their length does not tell the text', true),
+    ),
+    stream_batch_ms: measured(
+      integer(
+        0,
+        10_000,
         'streamed text leaves at intervals of so many milliseconds, so that events do not tell tokens apart; 0: as it is written',
-    },
+        0,
+      ),
+    ),
   },
   log: {
-    level: {
-      type: 'choice',
-      choices: ['error', 'warn', 'info', 'debug'],
-      default: 'info',
-      from: 'measured',
-      about: 'lowest level written; no level writes content',
-    },
+    level: measured(
+      choice(['error', 'warn', 'info', 'debug'], 'lowest level written; no level writes content', {
+        default: 'info',
+      }),
+    ),
   },
   audit: {
-    enabled: { type: 'boolean', default: false, from: 'measured', about: 'write the hash-chained audit log' },
-    folder: {
-      type: 'text',
-      path: true,
-      from: 'measured',
-      about: 'folder of audit.jsonl and its signed head; unset: `audit` in the data folder',
-    },
-    max_segment_bytes: {
-      type: 'integer',
-      default: 64 * MI_B,
-      min: 4096,
-      max: MAX,
-      from: 'measured',
-      about:
+    enabled: measured(boolean('write the hash-chained audit log', false)),
+    folder: measured(path('folder of audit.jsonl and its signed head; unset: `audit` in the data folder')),
+    max_segment_bytes: measured(
+      integer(
+        4096,
+        MAX,
         'audit.jsonl is set aside under a number when it has so many bytes, and the chain goes on in a new one',
-    },
-    max_segments: {
-      type: 'integer',
-      default: 0,
-      min: 0,
-      max: 1_000_000,
-      from: 'measured',
-      about:
+        64 * MI_B,
+      ),
+    ),
+    max_segments: measured(
+      integer(
+        0,
+        1_000_000,
         'segments of the audit log that are kept; for a new one the oldest is removed, and the log says so. 0: all are kept',
-    },
+        0,
+      ),
+    ),
   },
 } as const satisfies Readonly<Record<string, Section>>;
 
 /** Tables with names of the operator's choosing: `[api.models.<id>]` and `[api.keys.<name>]`. */
 export const ENTRIES = {
   'api.models': {
-    path: { type: 'text', path: true, from: 'measured', about: 'GGUF file' },
-    type: {
-      type: 'choice',
-      choices: ['chat', 'completion', 'embedding', 'rerank'],
-      from: 'measured',
-      about: 'what the model is for; unset: read from the file',
-    },
-    sha256: {
-      type: 'text',
-      pattern: SHA256,
-      form: '64 lower-case hex digits',
-      from: 'measured',
-      about: 'SHA-256 the file must have; another refuses to load',
-    },
-    context_length: {
-      type: 'integer',
-      min: 16,
-      max: 16_777_216,
-      from: 'measured',
-      about: 'tokens one sequence may hold',
-    },
-    default_temperature: {
-      type: 'number',
-      min: 0,
-      max: 2,
-      from: 'measured',
-      about: 'temperature when a request gives none',
-    },
-    default_top_p: {
-      type: 'number',
-      min: 0,
-      max: 1,
-      from: 'measured',
-      about: 'top_p when a request gives none',
-    },
-    default_max_tokens: {
-      type: 'integer',
-      min: 1,
-      max: 16_777_216,
-      from: 'measured',
-      about: 'max_tokens when a request gives none',
-    },
-    dimensions: {
-      type: 'integer',
-      min: 1,
-      max: 65_536,
-      from: 'measured',
-      about: 'embedding width when a request asks for none',
-    },
-    chat_template: {
-      type: 'text',
-      path: true,
-      from: 'measured',
-      about: 'file with a Jinja template that replaces the one in the GGUF; it enters the model manifest',
-    },
+    path: measured(path('GGUF file')),
+    type: measured(
+      choice(
+        ['chat', 'completion', 'embedding', 'rerank'],
+        'what the model is for; unset: read from the file',
+      ),
+    ),
+    sha256: measured(text('SHA-256 the file must have; another refuses to load', { form: SHA256_HEX })),
+    context_length: measured(integer(16, 16 * MI_B, 'tokens one sequence may hold')),
+    default_temperature: measured(number(0, 2, 'temperature when a request gives none')),
+    default_top_p: measured(number(0, 1, 'top_p when a request gives none')),
+    default_max_tokens: measured(integer(1, 16 * MI_B, 'max_tokens when a request gives none')),
+    dimensions: measured(integer(1, 65_536, 'embedding width when a request asks for none')),
+    chat_template: measured(
+      path('file with a Jinja template that replaces the one in the GGUF; it enters the model manifest'),
+    ),
   },
   'api.keys': {
-    sha256: {
-      type: 'text',
-      pattern: SHA256,
-      form: '64 lower-case hex digits',
-      from: 'operator',
-      about: 'SHA-256 of the bearer key',
-    },
-    admin: { type: 'boolean', default: false, from: 'measured', about: 'may use the admin routes' },
-    models: { type: 'texts', max: 1000, from: 'operator', about: 'model ids the key may use; unset: all' },
-    max_requests_per_minute: {
-      type: 'integer',
-      min: 0,
-      max: MAX,
-      from: 'operator',
-      about: 'instead of `api.max_requests_per_minute`',
-    },
-    max_tokens_per_minute: {
-      type: 'integer',
-      min: 0,
-      max: MAX,
-      from: 'operator',
-      about: 'instead of `api.max_tokens_per_minute`',
-    },
-    max_concurrent: {
-      type: 'integer',
-      min: 0,
-      max: 1_000_000,
-      from: 'operator',
-      about: 'instead of `limits.max_concurrent_per_key`',
-    },
+    sha256: operator(text('SHA-256 of the bearer key', { form: SHA256_HEX })),
+    admin: measured(boolean('may use the admin routes', false)),
+    models: operator(texts(1000, 'model ids the key may use; unset: all', { form: MODEL_ID })),
+    max_requests_per_minute: operator(integer(0, MAX, 'instead of `api.max_requests_per_minute`')),
+    max_tokens_per_minute: operator(integer(0, MAX, 'instead of `api.max_tokens_per_minute`')),
+    max_concurrent: operator(integer(0, 1_000_000, 'instead of `limits.max_concurrent_per_key`')),
   },
 } as const satisfies Readonly<Record<string, Section>>;
 
@@ -656,8 +337,6 @@ export const REQUIRED: Readonly<Record<keyof typeof ENTRIES, readonly string[]>>
   'api.models': ['path'],
   'api.keys': ['sha256'],
 };
-
-export { KEY_DIGEST };
 
 type Camel<S extends string> = S extends `${infer A}_${infer B}` ? `${A}${Capitalize<Camel<B>>}` : S;
 
@@ -690,4 +369,9 @@ export type Config = { readonly [S in keyof typeof SECTIONS]: Values<(typeof SEC
     string,
     Values<(typeof ENTRIES)['api.keys']> & { readonly sha256: string }
   >;
+  /**
+   * Where each value that is no default was written, by key as `valueKey` spells it: `FILE:LINE`, a variable, an option. No part
+   * of the digest; it is for messages, and to tell a value somebody asked for from a default.
+   */
+  readonly origins: ReadonlyMap<string, string>;
 };

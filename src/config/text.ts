@@ -11,31 +11,46 @@ export function unknownKey(key: string, known: readonly string[], where: string,
   );
 }
 
-/** The known name at the smallest edit distance. */
+/**
+ * The known name that was likely meant: of those whose differing part is a few letters off, the nearest; else the one that has
+ * the same last part in another table. Undefined where none is near.
+ */
 export function nearestOf(name: string, known: readonly string[]): string | undefined {
   let best: string | undefined;
   let least = Number.POSITIVE_INFINITY;
   for (const candidate of known) {
-    const distance = editDistance(name.slice(0, 200), candidate);
-    if (distance < least) [best, least] = [candidate, distance];
+    const [typed, meant] = differing(name.slice(0, 200), candidate);
+    const distance = editDistance(typed, meant);
+    if (distance < least && distance * 3 <= Math.max(typed.length, meant.length))
+      [best, least] = [candidate, distance];
   }
-  return best;
+  const last = name.slice(name.lastIndexOf('.'));
+  return best ?? known.find((candidate) => last.startsWith('.') && candidate.endsWith(last));
 }
 
+/** Both without the tables (or the prefix of our variables) they have in common: what is the same says nothing about nearness. */
+function differing(a: string, b: string): readonly [string, string] {
+  let at = a.startsWith('ASSAY_') && b.startsWith('ASSAY_') ? 'ASSAY_'.length : 0;
+  for (let dot = a.indexOf('.'); dot >= 0 && b.startsWith(a.slice(0, dot + 1)); dot = a.indexOf('.', dot + 1))
+    at = dot + 1;
+  return [a.slice(at), b.slice(at)];
+}
+
+/** Letters put in, left out, changed, or swapped with their neighbour (optimal string alignment). */
 function editDistance(a: string, b: string): number {
+  let before: number[] = [];
   let row = Array.from({ length: b.length + 1 }, (_, i) => i);
   for (let i = 1; i <= a.length; i++) {
     const next = [i];
     for (let j = 1; j <= b.length; j++) {
-      next.push(
-        Math.min(
-          (next[j - 1] ?? 0) + 1,
-          (row[j] ?? 0) + 1,
-          (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1),
-        ),
-      );
+      const swapped =
+        i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]
+          ? (before[j - 2] ?? 0) + 1
+          : Number.POSITIVE_INFINITY;
+      const changed = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min((next[j - 1] ?? 0) + 1, (row[j] ?? 0) + 1, changed, swapped));
     }
-    row = next;
+    [before, row] = [row, next];
   }
   return row[b.length] ?? 0;
 }
@@ -97,4 +112,14 @@ export function isTable(value: unknown): value is Record<string, unknown> {
 
 export function quoted(id: string): string {
   return /^[A-Za-z0-9_-]+$/.test(id) ? id : JSON.stringify(id);
+}
+
+/** The key of one value of an entry in a flat list of values; no key holds a zero. */
+export function valueKey(table: string, id: string, key: string): string {
+  return `${table}\0${id}\0${key}`;
+}
+
+/** `max_loaded` → `maxLoaded`. */
+export function camel(key: string): string {
+  return key.replaceAll(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
 }

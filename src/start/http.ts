@@ -70,6 +70,11 @@ export function maxConnections({ limits, models }: Config, files: number): numbe
   return Math.max(1, Math.min(limits.maxConnections, files - OWN_FILES - FILES_PER_MODEL * models.maxLoaded));
 }
 
+/** Below this not one connection is left beside the files of the process and of its models. */
+export function leastFiles({ models }: Config): number {
+  return OWN_FILES + FILES_PER_MODEL * models.maxLoaded + 1;
+}
+
 /** RLIMIT_NOFILE of this process (node has raised it to the hard limit); Infinity where it cannot be known. */
 export function openFileLimit(read: () => string = () => readFileSync('/proc/self/limits', 'utf8')): number {
   try {

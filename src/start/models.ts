@@ -3,6 +3,7 @@
 import { readFile } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import type { Clock } from '../base/clock.ts';
+import { ApiError } from '../base/errors.ts';
 import type { Config } from '../config/read.ts';
 import type { Engine, OpenEngine } from '../engine/seam/engine.ts';
 import type { Log } from '../base/log.ts';
@@ -10,17 +11,24 @@ import type { LifecycleEvent } from '../models/lifecycle.ts';
 import { createModels, type Models } from '../models/service.ts';
 import { createPulls, type PullService } from '../models/pull/pull.ts';
 import { openStore, type ModelStore } from '../models/store/store.ts';
+import { refusedValue } from './places.ts';
 import { dataDir } from './tee.ts';
 
+export interface ModelsStart {
+  readonly config: Config;
+  readonly openEngine: OpenEngine;
+  /** The TEE is real: `auto` residency then never means disk. */
+  readonly hardware: boolean;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly onEvent: (event: LifecycleEvent) => void;
+  /** Ends measuring, which takes as long as the files are large. */
+  readonly signal: AbortSignal;
+}
+
 /** Registers every model of the configuration; one that cannot be read ends the start. */
-export async function createConfiguredModels(
-  config: Config,
-  openEngine: OpenEngine,
-  hardware: boolean,
-  clock: Clock,
-  log: Log,
-  onEvent: (event: LifecycleEvent) => void,
-): Promise<Models<Engine>> {
+export async function createConfiguredModels(options: ModelsStart): Promise<Models<Engine>> {
+  const { config, openEngine, hardware, clock, log, onEvent, signal } = options;
   const store = await openStore({ folder: dataDir(config) });
   const models = createModels<Engine>({
     openEngine,
@@ -28,7 +36,7 @@ export async function createConfiguredModels(
     pulls: config.models.pullEnabled ? await openPulls(config, store, clock) : null,
     modelRoots: config.store.modelRoots,
     residency: config.store.residency,
-    ...(config.store.verityFolder === undefined ? {} : { verityFolder: config.store.verityFolder }),
+    verityFolder: config.store.verityFolder,
     hardware,
     stagingFolder: config.store.stagingFolder,
     ...config.models,
@@ -39,31 +47,53 @@ export async function createConfiguredModels(
       onEvent(event);
     },
   });
-  const { signal } = new AbortController();
-  for (const [id, entry] of config.modelEntries) {
+  try {
+    for (const [id, entry] of config.modelEntries) await addConfigured({ models, config, id, entry, signal });
+    for (const { file, reason } of await models.restore())
+      log.warn({ msg: 'a stored model cannot be served', file, reason });
+  } catch (error) {
+    await models.close(AbortSignal.abort());
+    throw error;
+  }
+  return models;
+}
+
+type Entry = Config['modelEntries'] extends ReadonlyMap<string, infer E> ? E : never;
+
+interface Configured {
+  readonly models: Models<Engine>;
+  readonly config: Config;
+  readonly id: string;
+  readonly entry: Entry;
+  readonly signal: AbortSignal;
+}
+
+async function addConfigured({ models, config, id, entry, signal }: Configured): Promise<void> {
+  const { defaultTemperature, defaultTopP, defaultMaxTokens, dimensions, chatTemplate } = entry;
+  const template = chatTemplate === undefined ? undefined : await readFile(chatTemplate, 'utf8');
+  try {
     await models.add(
       {
         id,
         path: entry.path,
+        // Absence is part of the manifest: a default that is not set is not there.
         defaults: {
-          ...(entry.defaultTemperature === undefined ? {} : { temperature: entry.defaultTemperature }),
-          ...(entry.defaultTopP === undefined ? {} : { topP: entry.defaultTopP }),
-          ...(entry.defaultMaxTokens === undefined ? {} : { maxTokens: entry.defaultMaxTokens }),
-          ...(entry.dimensions === undefined ? {} : { dimensions: entry.dimensions }),
+          ...(defaultTemperature === undefined ? {} : { temperature: defaultTemperature }),
+          ...(defaultTopP === undefined ? {} : { topP: defaultTopP }),
+          ...(defaultMaxTokens === undefined ? {} : { maxTokens: defaultMaxTokens }),
+          ...(dimensions === undefined ? {} : { dimensions }),
         },
-        ...(entry.sha256 === undefined ? {} : { sha256: entry.sha256 }),
-        ...(entry.type === undefined ? {} : { type: entry.type }),
-        ...(entry.contextLength === undefined ? {} : { contextLength: entry.contextLength }),
-        ...(entry.chatTemplate === undefined
-          ? {}
-          : { chatTemplate: await readFile(entry.chatTemplate, 'utf8') }),
+        sha256: entry.sha256,
+        type: entry.type,
+        contextLength: entry.contextLength,
+        chatTemplate: template,
       },
       signal,
     );
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    throw refusedValue(config, ['api.models', id, 'path'], `${error.message} (${error.code})`, error);
   }
-  for (const { file, reason } of await models.restore())
-    log.warn({ msg: 'a stored model cannot be served', file, reason });
-  return models;
 }
 
 const DEFAULT_HUB = 'https://huggingface.co';
@@ -74,12 +104,8 @@ function openPulls({ models, network }: Config, store: ModelStore, clock: Clock)
     clock,
     endpoint: models.hub ?? DEFAULT_HUB,
     allowPrivate: models.hubPrivate,
-    ...(models.hubToken === undefined ? {} : { token: models.hubToken }),
-    proxy: {
-      ...(network.httpProxy === undefined ? {} : { http: network.httpProxy }),
-      ...(network.httpsProxy === undefined ? {} : { https: network.httpsProxy }),
-      ...(network.noProxy === undefined ? {} : { no: network.noProxy }),
-    },
+    token: models.hubToken,
+    proxy: { http: network.httpProxy, https: network.httpsProxy, no: network.noProxy },
   });
 }
 

@@ -6,6 +6,7 @@ import { createIdentity, type Identity } from '../attester/identity.ts';
 import { createLeaf, type Tls } from '../attester/leaf.ts';
 import { openAudit, type Audit } from '../audit/write.ts';
 import { systemClock } from '../base/clock.ts';
+import { systemReason } from '../base/system-error.ts';
 import { configDigest, type Config } from '../config/read.ts';
 import { createServer, type HttpServer } from '../http/server.ts';
 import type { Engine, OpenEngine } from '../engine/seam/engine.ts';
@@ -14,6 +15,7 @@ import { allRoutes } from '../api/routes.ts';
 import { serverConfig } from './http.ts';
 import { createModelMetrics } from './metrics.ts';
 import { createConfiguredModels } from './models.ts';
+import { checkPlaces, refusedValue } from './places.ts';
 import { createTee, dataDir, type Tee } from './tee.ts';
 import type { Models } from '../models/service.ts';
 
@@ -22,6 +24,8 @@ export interface StartOptions {
   readonly config: Config;
   readonly log: Log;
   readonly version: string;
+  /** Asks for the end before the server listens; `start` then rejects with its reason. */
+  readonly signal?: AbortSignal | undefined;
   /** Something without which the server must not go on has failed: stop it. */
   readonly onFatal: (error: unknown) => void;
 }
@@ -37,23 +41,36 @@ export interface RunningServer {
 }
 
 export async function start(options: StartOptions): Promise<RunningServer> {
-  const { config, log } = options;
+  const parts = new Parts(options.config.limits.drainTimeoutMs);
+  try {
+    return await assemble(options, parts);
+  } catch (error) {
+    await parts.close(true);
+    throw options.signal?.aborted === true ? options.signal.reason : error;
+  }
+}
+
+async function assemble(options: StartOptions, parts: Parts): Promise<RunningServer> {
+  const { config, log, signal = NEVER } = options;
   const clock = systemClock;
+  await checkPlaces(config);
+  signal.throwIfAborted();
   const identity = await createIdentity();
-  const tee = await createTee(config, clock, log);
+  const tee = await unlessAborted(createTee(config, clock, log), signal);
   const metrics = createModelMetrics();
-  const hardware = tee !== null && tee.simulated === undefined;
-  const models = await createConfiguredModels(
+  const models = (parts.models = await createConfiguredModels({
     config,
-    options.openEngine,
-    hardware,
+    openEngine: options.openEngine,
+    hardware: tee !== null && tee.simulated === undefined,
     clock,
     log,
-    metrics.count,
-  );
-  const attester = tee === null ? null : createAttester(tee, identity, models, options);
+    onEvent: metrics.count,
+    signal,
+  }));
+  signal.throwIfAborted();
+  const attester = (parts.attester = tee === null ? null : createAttester(tee, identity, models, options));
   const renewals: { apply: (tls: Tls) => void } = { apply: () => undefined };
-  const leaf = await createLeaf({
+  const leaf = (parts.leaf = await createLeaf({
     identity,
     names: config.tls.names,
     lifetimeMs: config.tls.lifetimeHours * 3_600_000,
@@ -62,9 +79,9 @@ export async function start(options: StartOptions): Promise<RunningServer> {
     clock,
     onRenewed: (tls) => renewals.apply(tls),
     onError: (error) => log.error({ msg: 'certificate renewal failed', err: error }),
-  });
-  const audit = config.audit.enabled ? await createAudit(options, identity) : null;
-  const server = await createServer(
+  }));
+  const audit = (parts.audit = config.audit.enabled ? await createAudit(options, identity) : null);
+  const server = (parts.server = await createServer(
     {
       config: serverConfig(config),
       tls: leaf.tls,
@@ -73,21 +90,37 @@ export async function start(options: StartOptions): Promise<RunningServer> {
       log,
       version: options.version,
       metricSources: [metrics.families],
-      ...(audit === null ? {} : { onRequest: audit.append }),
+      onRequest: audit?.append,
     },
     allRoutes,
-  );
+  ));
   renewals.apply = (tls) => server.setTls(tls);
-  const { url } = await server.listen();
+  const url = await listen(server, config);
   for (const id of config.models.preload)
     models.load(id, new AbortController().signal).catch(() => undefined); // the event log says why
-  return {
-    url,
-    models,
-    identity,
-    tee,
-    close: closer({ server, models, attester, leaf, audit }, config.limits.drainTimeoutMs),
-  };
+  return { url, models, identity, tee, close: (hard = false) => parts.close(hard) };
+}
+
+const NEVER = new AbortController().signal;
+
+/** What is made in the meantime is let go: the process ends. */
+function unlessAborted<T>(made: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const leave = (): void => reject(signal.reason as Error);
+    if (signal.aborted) leave();
+    signal.addEventListener('abort', leave, { once: true });
+    made.then(resolve, reject).finally(() => signal.removeEventListener('abort', leave));
+  });
+}
+
+/** Whatever the system has against the address, it is the operator's to mend. */
+async function listen(server: HttpServer, config: Config): Promise<string> {
+  try {
+    return (await server.listen()).url;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).syscall === undefined) throw error;
+    throw refusedValue(config, ['api.address'], `cannot be listened on: ${systemReason(error)}`, error);
+  }
 }
 
 function createAttester(
@@ -132,31 +165,37 @@ function createAudit({ config, log, onFatal }: StartOptions, identity: Identity)
   });
 }
 
-interface Parts {
-  readonly server: HttpServer;
-  readonly models: Models<Engine>;
-  readonly attester: BatchingAttester | null;
-  readonly leaf: { close(): void };
-  readonly audit: Audit | null;
-}
+/** What has to be ended, as far as the start has come. */
+class Parts {
+  server: HttpServer | undefined;
+  models: Models<Engine> | undefined;
+  attester: BatchingAttester | null = null;
+  leaf: { close(): void } | undefined;
+  audit: Audit | null = null;
+  readonly #drainMs: number;
+  readonly #now = new AbortController();
+  #closing: Promise<void> | undefined;
 
-/** In the order in which nobody is left waiting for something that is gone. A second, hard call cuts the first one short. */
-function closer({ server, models, attester, leaf, audit }: Parts, drainMs: number): RunningServer['close'] {
-  const now = new AbortController();
-  let closing: Promise<void> | undefined;
-  const run = async (hard: boolean): Promise<void> => {
-    leaf.close();
-    await server.close({ drainMs: hard ? 0 : drainMs });
-    now.abort();
-    await models.close(now.signal);
-    await attester?.close();
-    await audit?.close();
-  };
-  return async (hard = false) => {
-    if (hard && closing !== undefined) {
-      now.abort();
-      await server.close({ drainMs: 0 });
+  constructor(drainMs: number) {
+    this.#drainMs = drainMs;
+  }
+
+  /** A second, hard call cuts the first one short. */
+  async close(hard: boolean): Promise<void> {
+    if (hard && this.#closing !== undefined) {
+      this.#now.abort();
+      await this.server?.close({ drainMs: 0 });
     }
-    await (closing ??= run(hard));
-  };
+    await (this.#closing ??= this.#close(hard));
+  }
+
+  /** In the order in which nothing waits for something that is gone. */
+  async #close(hard: boolean): Promise<void> {
+    this.leaf?.close();
+    await this.server?.close({ drainMs: hard ? 0 : this.#drainMs });
+    this.#now.abort();
+    await this.models?.close(this.#now.signal);
+    await this.attester?.close();
+    await this.audit?.close();
+  }
 }

@@ -8,22 +8,23 @@ import { createEndorsements, type EndorsementsOptions } from '../attester/endors
 import type { ReportSource } from '../attester/assemble.ts';
 import { createHardwareSource } from '../attester/hardware.ts';
 import { selectSource } from '../attester/select.ts';
-import { createSimulatedSource, measureCode, type SimulatedSource } from '../attester/simulated.ts';
+import type * as simulation from '../attester/simulated.ts';
 import { createTsm, kernelTsmFs } from '../attestd/tsm.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Config } from '../config/read.ts';
 import type { Log } from '../base/log.ts';
+import { refusedValue } from './places.ts';
 
 const CCEL = '/sys/firmware/acpi/tables/data/CCEL';
 
 export interface Tee {
   readonly source: ReportSource;
   /** Present when the source is the simulation. */
-  readonly simulated: SimulatedSource | undefined;
+  readonly simulated: simulation.SimulatedSource | undefined;
 }
 
 export async function createTee(config: Config, clock: Clock, log: Log): Promise<Tee | null> {
-  let simulated: SimulatedSource | undefined;
+  let simulated: simulation.SimulatedSource | undefined;
   const { attestdSocket, tsmFolder } = config.tee;
   const tsmFs = attestdSocket === undefined ? kernelTsmFs : attestdFs(attestdSocket, tsmFolder);
   const source = await selectSource({
@@ -35,7 +36,7 @@ export async function createTee(config: Config, clock: Clock, log: Log): Promise
       const endorsements = await createEndorsements({
         teeType,
         clock,
-        ...(config.tee.endorsementsFolder === undefined ? {} : { folder: config.tee.endorsementsFolder }),
+        folder: config.tee.endorsementsFolder,
         ...(config.tee.endorsementsFetch ? fetcher(config, teeType) : {}),
         onError: (error) => log.warn({ msg: 'endorsements', error }),
       });
@@ -45,16 +46,19 @@ export async function createTee(config: Config, clock: Clock, log: Log): Promise
         folder: config.tee.tsmFolder,
         provider,
         maxQueue: config.tee.maxQueue,
-        ...(privlevel === undefined || teeType === 'tdx' ? {} : { privlevel }),
+        privlevel: teeType === 'tdx' ? undefined : privlevel,
       });
       return createHardwareSource({ tsm, provider, endorsements, eventLogPath: CCEL });
     },
     async simulated() {
-      simulated = await createSimulatedSource({
-        folder: config.tee.simulatedFolder ?? join(dataDir(config), 'simulated'),
+      const loaded = await loadSimulation(config);
+      simulated = await loaded.createSimulatedSource({
+        folder: simulatedFolder(config),
         product: config.tee.product,
-        measurement: await codeMeasurement(),
+        measurement: await loaded.measureCode(codeFolders()),
         now: () => new Date(clock.now()),
+        onMaking: () =>
+          log.info({ msg: 'making the keys of the simulated hierarchy, once; this takes some seconds' }),
       });
       return simulated;
     },
@@ -81,13 +85,9 @@ function fetcher(
   teeType: 'sev-snp' | 'tdx',
 ): Pick<EndorsementsOptions, 'fetch' | 'closeFetch'> {
   const service = createFetcher({
-    ...(tee.kdsUrl === undefined ? {} : { kdsUrl: tee.kdsUrl }),
-    ...(tee.pcsUrl === undefined ? {} : { pcsUrl: tee.pcsUrl }),
-    proxy: {
-      ...(network.httpProxy === undefined ? {} : { httpProxy: network.httpProxy }),
-      ...(network.httpsProxy === undefined ? {} : { httpsProxy: network.httpsProxy }),
-      ...(network.noProxy === undefined ? {} : { noProxy: network.noProxy }),
-    },
+    kdsUrl: tee.kdsUrl,
+    pcsUrl: tee.pcsUrl,
+    proxy: network,
   });
   return { fetch: teeType === 'tdx' ? service.tdx : service.snp, closeFetch: service.close };
 }
@@ -97,10 +97,27 @@ export function dataDir(config: Config): string {
   return config.store.dataDir ?? '.';
 }
 
-/** SHA-384 over this server's and the verifier's code as installed: what the simulation reports as its measurement. */
-export function codeMeasurement(): Promise<Uint8Array> {
-  return measureCode({
+/** Where the simulated hierarchy keeps its keys. */
+function simulatedFolder(config: Config): string {
+  return config.tee.simulatedFolder ?? join(dataDir(config), 'simulated');
+}
+
+const MISSING: ReadonlySet<string> = new Set(['ERR_MODULE_NOT_FOUND', 'ERR_PACKAGE_PATH_NOT_EXPORTED']);
+
+/** The only way to the simulation. The production image does not contain it: that build cannot simulate at all. */
+async function loadSimulation(config: Config): Promise<typeof simulation> {
+  try {
+    return await import('../attester/simulated.ts');
+  } catch (error) {
+    if (!MISSING.has(String((error as NodeJS.ErrnoException).code))) throw error;
+    throw refusedValue(config, ['tee.mode'], 'this build cannot simulate a TEE', error);
+  }
+}
+
+/** The code of this server and of the verifier as installed: the simulation's measurement is over it. */
+function codeFolders(): Readonly<Record<string, string>> {
+  return {
     server: dirname(fileURLToPath(import.meta.url)),
     attestation: dirname(fileURLToPath(import.meta.resolve('@assay/attestation'))),
-  });
+  };
 }

@@ -96,6 +96,21 @@ test.skipIf(!HAVE_CURL)('curl through the proxy', async () => {
   }
 });
 
+test('the chat in the terminal', async () => {
+  const command = /`(node dist\/src\/cli\/main\.js chat [^`]*)`/.exec(readme)?.[1] ?? '';
+  const [program = '', ...rest] = command.split(' chat ');
+  const line = `${program} chat ${server.url} --policy ${server.policyPath} --model demo-chat ${rest.join(' ')}`;
+  const { code, stdout } = await shell(`echo 'What is attestation?' | ${line}`);
+  expect([code, stdout]).toEqual([0, `${answer}\n`]);
+});
+
+test('names of ours that no registry has are for the checkout, and it says so first', () => {
+  const said = readme.indexOf('not published to a registry');
+  expect(said).toBeGreaterThan(0);
+  expect(readme.indexOf('npx assay-verify')).toBeGreaterThan(said);
+  expect(readme.indexOf("from '@assay/attestation")).toBeGreaterThan(said);
+});
+
 test('the three verify commands end as it says', async () => {
   const commands = (blocks('sh').at(-1) ?? '')
     .trim()

@@ -127,7 +127,7 @@ describe('arguments', () => {
     [[], /^assay: OpenAI-compatible/],
     [['sreve'], /^assay: unknown command "sreve"/],
     [['serve', '--lisen', 'x'], /^assay: Unknown option '--lisen'/],
-    [['serve', '--tee', 'sgx'], /^assay: flag for tee\.mode: tee\.mode must be one of/],
+    [['serve', '--tee', 'sgx'], /^assay: --tee: tee\.mode must be one of .*, not "sgx"\n$/],
     [['serve', '--config', 'missing.toml'], /^assay: missing\.toml cannot be read \(ENOENT\)/],
     [['config'], /^assay: usage/],
     [['models', 'frobnicate'], /^assay: assay models list/],
@@ -174,8 +174,8 @@ describe('a start that cannot be', () => {
     [
       'a model that is not there',
       (path: string) => ['--tee', 'none', '--model', `${path}/missing.gguf`],
-      1,
-      /file_not_found/,
+      2,
+      /^assay: --model missing: api\.models\.missing\.path "[^"]*\/missing\.gguf": no such file or directory \(ENOENT\) \(file_not_found\)\n$/,
     ],
     [
       'a file that is no GGUF',
@@ -187,8 +187,8 @@ describe('a start that cannot be', () => {
         '--data',
         path,
       ],
-      1,
-      /invalid_gguf/,
+      2,
+      /^assay: --model m: api\.models\.m\.path "[^"]*\/not\.gguf": .*\(invalid_gguf\)\n$/m,
     ],
     [
       'a TEE that is not there',
@@ -199,14 +199,14 @@ describe('a start that cannot be', () => {
     [
       'a port of others',
       () => ['--tee', 'none', '--listen', '192.0.2.1:1'],
-      1,
-      /^assay: listen 192\.0\.2\.1:1 failed \(EADDRNOTAVAIL\)\n$/m,
+      2,
+      /^assay: --listen: api\.address "192\.0\.2\.1:1": cannot be listened on: .* \(EADDRNOTAVAIL\)\n$/m,
     ],
     [
       'a model name that is none',
       (path: string) => ['--tee', 'none', '--model', `../x=${path}`],
-      1,
-      /invalid_model_name/,
+      2,
+      /^assay: --model "\.\.\/x": the model id .* \(invalid_model_name\)\n$/,
     ],
   ])('%s: one line, and the right exit code', async (_, args, code, message) => {
     const finished = await assay(['serve', ...args(folder)]);

@@ -1,0 +1,173 @@
+// What `assay serve` prints for people, ready to paste: verify, a request through the local proxy, the line for the OpenAI SDK.
+// All of it is made from the effective configuration, so that every command works on this machine as it stands.
+
+import { createHash } from 'node:crypto';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { networkInterfaces } from 'node:os';
+import { join } from 'node:path';
+import type { SimulatedSource } from '../attester/simulated.ts';
+import { configDigest, type Config } from '../config/read.ts';
+import { addressOf, isLoopback, serverConfig } from '../start/http.ts';
+import type { RunningServer } from '../start/start.ts';
+import { dataDir } from '../start/tee.ts';
+import { version } from './arguments.ts';
+import type { Paint } from './terminal.ts';
+
+/** The variable the printed lines take the key from: the OpenAI SDKs' own. No printed line holds a key. */
+const KEY_VARIABLE = 'OPENAI_API_KEY';
+
+/** Everybody who reaches the address may use the server. */
+export function openToAll(config: Config): boolean {
+  return !isLoopback(addressOf(config.api.address).host) && !serverConfig(config).auth.required;
+}
+
+/** Where clients on this machine reach a server that listens there: a wildcard address is none to connect to. */
+export function usableUrl(url: string): string {
+  return url.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:');
+}
+
+/** For clients elsewhere, when the server listens on all addresses. */
+function otherUrls(url: string): readonly string[] {
+  if (usableUrl(url) === url) return [];
+  const { port } = new URL(url);
+  const v6 = url.includes('//[');
+  return Object.values(networkInterfaces())
+    .flat()
+    .filter((address) => address !== undefined && !address.internal)
+    .filter((address) => address?.family === 'IPv4' || (v6 && address?.scopeid === 0))
+    .map(
+      (address) =>
+        `https://${address?.family === 'IPv6' ? `[${address.address}]` : address?.address}:${port}`,
+    );
+}
+
+interface Printed {
+  /** Reachable from this machine. */
+  readonly url: string;
+  /** As the shell reads it. */
+  readonly policy: string;
+  readonly policyPath: string;
+  readonly simulated: boolean;
+  readonly needsKey: boolean;
+}
+
+export async function greeting(server: RunningServer, config: Config, paint: Paint): Promise<string> {
+  const models = server.models.list();
+  const lines = ['', `Assay ${version()} serves ${models.length} models on ${server.url}`];
+  for (const model of models)
+    lines.push(`  ${model.id}  ${model.type}  sha256 ${model.sha256}  ${model.residency}`);
+  if (models.length === 0) lines.push('  no models yet: --model FILE, or "assay models pull"');
+  for (const other of otherUrls(server.url)) lines.push(`  from elsewhere: ${other}`);
+  lines.push('');
+  if (openToAll(config))
+    lines.push(
+      paint('yellow', 'EVERYBODY who reaches this address may use it: no key is configured.'),
+      'A key for a caller: assay api-key add NAME',
+      '',
+    );
+  const simulated = server.tee?.simulated;
+  if (server.tee === null) {
+    lines.push(
+      'NO TEE: /v1/attestation answers 503. Use --tee simulated to try everything without hardware.',
+      '',
+    );
+    return lines.join('\n');
+  }
+  if (simulated !== undefined)
+    lines.push(
+      paint(
+        'yellow',
+        '*** SIMULATED TEE: this proves nothing about the machine. For development and tests only. ***',
+      ),
+      '',
+    );
+  const policyPath = simulated === undefined ? 'policy.json' : await writePolicy(server, config, simulated);
+  const printed: Printed = {
+    url: usableUrl(server.url),
+    policy: shellWord(policyPath),
+    policyPath,
+    simulated: simulated !== undefined,
+    needsKey: serverConfig(config).auth.required,
+  };
+  lines.push(...pastable(printed, models));
+  return lines.join('\n');
+}
+
+function pastable(printed: Printed, models: ReturnType<RunningServer['models']['list']>): readonly string[] {
+  const { url, policy, policyPath, needsKey } = printed;
+  const flag = printed.simulated ? ' --allow-simulated' : '';
+  const proxy = new URL(url).port === '8080' ? '127.0.0.1:8081' : '127.0.0.1:8080';
+  const read = `JSON.parse(readFileSync(${JSON.stringify(policyPath)}, 'utf8'))`;
+  return [
+    ...(printed.simulated
+      ? [`The policy of this server is ${policyPath}: clients need a copy, over a way they trust.`]
+      : ['policy.json is what you accept, see docs/policy.md; clients need a copy, over a way they trust.']),
+    ...(needsKey ? [`Set ${KEY_VARIABLE} to your key first.`] : []),
+    'Verify:',
+    `  npx assay-verify ${url} --policy ${policy}${flag}`,
+    'Any client, through the verifying local proxy:',
+    `  npx assay-verify proxy ${url} --policy ${policy}${flag} --listen ${proxy}`,
+    ...request(`http://${proxy}`, models, needsKey),
+    'OpenAI SDK, the fetch is what changes:',
+    `  import { readFileSync } from 'node:fs';`,
+    `  import OpenAI from 'openai';`,
+    ...(printed.simulated ? [`  import { allowSimulated } from '@assay/attestation';`] : []),
+    `  import { attestedFetch } from '@assay/attestation/node';`,
+    `  const policy = ${printed.simulated ? `{ ...${read}, [allowSimulated]: true }` : read};`,
+    `  const apiKey = ${needsKey ? `process.env.${KEY_VARIABLE}` : `'unused'`};`,
+    `  const client = new OpenAI({ baseURL: '${url}/v1', apiKey, fetch: attestedFetch({ policy }) });`,
+    '',
+    '',
+  ];
+}
+
+const QUESTION = 'What is attestation?';
+/** By type of model: the route and the rest of a body that it answers. */
+const REQUESTS = {
+  chat: ['/v1/chat/completions', `"messages":[{"role":"user","content":"${QUESTION}"}]`],
+  completion: ['/v1/completions', `"prompt":"${QUESTION}","max_tokens":32`],
+  embedding: ['/v1/embeddings', `"input":"${QUESTION}"`],
+  rerank: ['/v1/rerank', `"query":"${QUESTION}","documents":["a report","a river"]`],
+} as const;
+
+/** curl for the first model that chats, or else for the first one. */
+function request(
+  origin: string,
+  models: ReturnType<RunningServer['models']['list']>,
+  needsKey: boolean,
+): readonly string[] {
+  const model = models.find(({ type }) => type === 'chat') ?? models[0];
+  const [route, rest] = REQUESTS[model?.type ?? 'chat'];
+  const headers = ["-H 'content-type: application/json'"];
+  if (needsKey) headers.push(`-H "authorization: Bearer $${KEY_VARIABLE}"`);
+  return [
+    `  curl ${origin}${route} ${headers.join(' ')} \\`,
+    `    -d '{"model":"${model?.id ?? 'MODEL'}",${rest}}'`,
+  ];
+}
+
+/** One word for sh, whatever the path holds. */
+export function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
+}
+
+/** The reference policy of a simulated server: its measurement, its models, its configuration; the root is for the flag. */
+async function writePolicy(
+  server: RunningServer,
+  config: Config,
+  simulated: SimulatedSource,
+): Promise<string> {
+  const folder = dataDir(config);
+  const policy = {
+    measurements: [await simulated.reference(`assay ${version()}, simulated`)],
+    models: Object.fromEntries(server.models.list().map((model) => [model.id, model.sha256])),
+    configs: [Buffer.from(configDigest(config)).toString('hex')],
+    guestPolicy: 'baseline',
+  };
+  const path = join(folder, 'policy.json');
+  await mkdir(folder, { recursive: true });
+  await writeFile(path, `${JSON.stringify(policy, null, 2)}\n`);
+  const root = createHash('sha256').update(simulated.root).digest('hex');
+  await writeFile(join(folder, 'simulated-root.sha256'), `${root}\n`);
+  return path;
+}

@@ -1,0 +1,195 @@
+// What every command and sub-command says of itself. `--help` and `-h` anywhere in the arguments of a command print its text
+// on standard output; a mistake in the arguments prints the first line of it as the usage.
+
+const CONFIG_HELP = `  --config FILE           measured configuration, else ASSAY_CONFIG
+  --operator-config FILE  unmeasured one, else ASSAY_OPERATOR_CONFIG
+`;
+
+const SERVER_HELP = `  --url URL        default https://127.0.0.1:8443
+  --key-file FILE  admin key; else ASSAY_API_ADMIN_KEY
+  --json           the server's answer as it is
+`;
+
+interface Command {
+  readonly about: string;
+  readonly help: string;
+  /** Sub-commands, by name. */
+  readonly actions?: Readonly<Record<string, string>> | undefined;
+}
+
+function models(usage: string, about: string, more = ''): string {
+  return `usage: assay models ${usage}\n\n${about}\n\n${more}${SERVER_HELP}`;
+}
+
+const COMMANDS: Readonly<Record<string, Command>> = {
+  serve: {
+    about: 'start the attested server',
+    help: `usage: assay serve [--config FILE] [--operator-config FILE] [--tee MODE] [--data DIR] [--model [ID=]FILE]...
+                   [--listen HOST:PORT] [--log-level LEVEL] [--log-format FORMAT] [--demo]
+
+Starts the server and says how to talk to it. SIGTERM, SIGINT, SIGQUIT or SIGHUP drains it.
+
+${CONFIG_HELP}  --tee MODE              auto, sev-snp, tdx, simulated, simulated-if-no-hardware or none
+  --data DIR              model store, audit log and simulated hierarchy
+  --model [ID=]FILE       serve this GGUF file too; may be repeated
+  --listen HOST:PORT      default 127.0.0.1:8443; port 0 takes a free one
+  --log-level LEVEL       error, warn, info or debug
+  --log-format FORMAT     json, text, or auto (text on a terminal)
+  --demo                  the demo models, simulated where there is no hardware, data in .assay
+
+Settings: docs/configuration.md.
+`,
+  },
+  chat: {
+    about: 'talk to an attested server in this terminal',
+    help: `usage: assay chat [URL] [--model ID] [--policy FILE] [--allow-simulated] [--system TEXT] [--key-file FILE]
+
+Verifies the server before a word is sent, says the verdict in one line, then streams answers. Ctrl-C cancels the answer, twice
+ends. Without a terminal on standard input, all of it is one prompt and the answer is printed.
+
+  URL                default https://127.0.0.1:8443
+  --model ID         default: the first chat model of the server
+  --policy FILE      default .assay/policy.json
+  --allow-simulated  accept a simulated TEE, which proves nothing about the machine
+  --system TEXT      system message
+  --key-file FILE    API key; else OPENAI_API_KEY
+`,
+  },
+  models: {
+    about: 'list, add, pull, load and remove the models of a running server',
+    help: `usage: assay models list|ps|show|add|pull|rm|load|unload
+
+assay models list                      registered models
+assay models ps                        loaded models
+assay models show NAME
+assay models add NAME FILE             FILE as the server sees it, below one of its model roots
+assay models pull NAME [--force]       owner/repo:QUANT or owner/repo/file.gguf, optional @revision
+assay models rm NAME
+assay models load NAME [--keep-alive D]
+assay models unload NAME
+${SERVER_HELP}`,
+    actions: {
+      list: models('list', 'Registered models.'),
+      ps: models('ps', 'Loaded models.'),
+      show: models('show NAME', 'Everything the server says of one model, as JSON.'),
+      add: models('add NAME FILE', 'Registers FILE, as the server sees it, below one of its model roots.'),
+      pull: models(
+        'pull NAME [--force]',
+        'Fetches owner/repo:QUANT or owner/repo/file.gguf from the hub, optional @revision.',
+        '  --force          also when it is there already\n',
+      ),
+      rm: models('rm NAME', 'Removes a model from the server and its file from the store.'),
+      load: models(
+        'load NAME [--keep-alive D]',
+        'Loads a model before it is asked for.',
+        '  --keep-alive D   how long it stays when idle: 30s, 5m, 1h, 0 or -1\n',
+      ),
+      unload: models('unload NAME', 'Unloads a model once its requests have ended.'),
+    },
+  },
+  config: {
+    about: 'check or show a configuration',
+    help: `usage: assay config check|show [--config FILE] [--operator-config FILE]
+
+  check  says whether the configuration is right; exit 2 and one line when it is not
+  show   prints the effective configuration as JSON, secrets as their SHA-256, with the digest of claim 5
+
+${CONFIG_HELP}`,
+    actions: {
+      check: `usage: assay config check [--config FILE] [--operator-config FILE]
+
+Says whether the configuration is right; exit 2 and one line with key, value and reason when it is not.
+
+${CONFIG_HELP}`,
+      show: `usage: assay config show [--config FILE] [--operator-config FILE]
+
+Prints the effective configuration as JSON, secrets as their SHA-256, with the digest of claim 5.
+
+${CONFIG_HELP}`,
+    },
+  },
+  'api-key': {
+    about: 'make a key for a caller',
+    help: `usage: assay api-key add NAME [--admin] [--json]
+
+  add  makes a key for NAME, prints it once and the lines of the configuration that admit it
+`,
+    actions: {
+      add: `usage: assay api-key add NAME [--admin] [--json]
+
+Makes a key and prints it once, with the lines of the configuration that admit it: they hold its SHA-256 alone. Nothing is
+written to a file.
+
+  --admin  the key may use the admin routes
+  --json   name, key and digest as JSON
+`,
+    },
+  },
+  image: {
+    about: 'pack a GGUF as a model disk of the appliance',
+    help: `usage: assay image model FILE [--out DISK] [--json]
+
+  model  packs a GGUF as a model disk of the appliance
+`,
+    actions: {
+      model: `usage: assay image model FILE [--out DISK] [--json]
+
+Packs a GGUF as a model disk (EROFS and dm-verity) and prints what the measured configuration has to say of it.
+
+  --out DISK  default: FILE with .img in place of .gguf
+  --json      the same as JSON
+`,
+    },
+  },
+  audit: {
+    about: 'verify an audit log',
+    help: `usage: assay audit verify [FOLDER] [--receipt-key HEX]... [--json]
+
+  verify  checks the hash chain of the audit log and the signed head of every run
+`,
+    actions: {
+      verify: `usage: assay audit verify [FOLDER] [--receipt-key HEX]... [--json]
+
+Checks the hash chain of the audit log and the signed head of every run. Exit 0 intact, 1 not.
+
+  FOLDER             default: the one of the configuration
+  --receipt-key HEX  claim 6 of an attestation of the run; may be repeated
+  --json             the verdict as JSON
+${CONFIG_HELP}`,
+    },
+  },
+};
+
+const WIDTH = Math.max(...Object.keys(COMMANDS).map((name) => name.length));
+
+const HELP = `assay: OpenAI-compatible inference that proves its software, its model and its TLS connection
+
+${Object.entries(COMMANDS)
+  .map(([name, { about }]) => `  assay ${name.padEnd(WIDTH)}  ${about}`)
+  .join('\n')}
+
+  assay COMMAND --help   its arguments; also of sub-commands: assay models pull --help
+  assay --version
+
+Settings: docs/configuration.md.
+`;
+
+/** The text for these arguments; of an unknown command undefined. */
+export function helpFor(args: readonly string[]): string | undefined {
+  const [name, action] = args.filter((arg) => !arg.startsWith('-'));
+  if (args[0] === undefined || name === undefined) return HELP;
+  if (!Object.hasOwn(COMMANDS, name)) return undefined;
+  const command = COMMANDS[name];
+  const actions = command?.actions ?? {};
+  return action !== undefined && Object.hasOwn(actions, action) ? actions[action] : command?.help;
+}
+
+/** The first lines of the text: how the command is written. */
+export function usageOf(...args: readonly string[]): string {
+  return (helpFor(args) ?? HELP).split('\n\n')[0] ?? '';
+}
+
+/** `serve`, `chat` and so on. */
+export function commandNames(): readonly string[] {
+  return Object.keys(COMMANDS);
+}

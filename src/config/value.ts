@@ -1,0 +1,102 @@
+// One value of the configuration against its field. A refusal names where it was written, the key, what it must be, what it
+// is, and why; of a secret it repeats nothing.
+
+import { isAbsolute, resolve } from 'node:path';
+import { ConfigError } from '../base/errors.ts';
+import { pathProblem } from './forms.ts';
+import type { Field } from './fields.ts';
+
+/** A value as it was written. */
+export interface Written {
+  readonly value: unknown;
+  /** `FILE:LINE`, a variable, an option: the beginning of every message about it. */
+  readonly where: string;
+  /** Folder that relative paths start from. */
+  readonly base: string;
+}
+
+/** The value, or its default; throws ConfigError. */
+export function valueOf(field: Field, key: string, written: Written | undefined): unknown {
+  if (written === undefined) return field.default ?? (field.type === 'texts' ? [] : undefined);
+  const { value } = written;
+  const wrong = (expected: string, why = ''): ConfigError => refusal({ field, key, written, expected, why });
+  switch (field.type) {
+    case 'boolean':
+      if (typeof value !== 'boolean') throw wrong('true or false');
+      return value;
+    case 'integer':
+      if (!Number.isSafeInteger(value) || Number(value) < field.min || Number(value) > field.max)
+        throw wrong(`an integer from ${field.min} to ${field.max}`);
+      return value;
+    case 'number':
+      if (typeof value !== 'number' || !(value >= field.min && value <= field.max))
+        throw wrong(`a number from ${field.min} to ${field.max}`);
+      return value;
+    case 'choice':
+      if (typeof value !== 'string' || !field.choices.includes(value))
+        throw wrong(`one of ${field.choices.map((c) => `"${c}"`).join(', ')}`);
+      return value;
+    case 'text': {
+      if (!isText(value)) throw wrong('a text that is not empty');
+      const problem = field.form?.problem(value);
+      if (field.form !== undefined && problem !== undefined) throw wrong(field.form.name, problem);
+      return pathed(field, value, written.base, wrong);
+    }
+    case 'texts':
+      if (!Array.isArray(value) || value.length > field.max)
+        throw wrong(`a list of at most ${field.max} texts`);
+      return value.map((item: unknown, at) => {
+        if (!isText(item)) throw wrong('a list of texts that are not empty');
+        const problem = field.form?.problem(item);
+        if (field.form !== undefined && problem !== undefined)
+          throw wrong(
+            `a list, each ${field.form.name}`,
+            `number ${at + 1}${problem === '' ? '' : `: ${problem}`}`,
+          );
+        return pathed(field, item, written.base, wrong);
+      });
+  }
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === 'string' && value !== '' && !value.includes('\0');
+}
+
+function pathed(
+  field: Field,
+  value: string,
+  base: string,
+  wrong: (expected: string, why: string) => ConfigError,
+): string {
+  if (field.path !== true) return value;
+  const path = isAbsolute(value) ? value : resolve(base, value);
+  const problem = pathProblem(path);
+  if (problem !== undefined) throw wrong('a path', problem);
+  return path;
+}
+
+interface Refusal {
+  readonly field: Field;
+  readonly key: string;
+  readonly written: Written;
+  readonly expected: string;
+  readonly why: string;
+}
+
+function refusal({ field, key, written, expected, why }: Refusal): ConfigError {
+  const shown = field.secret === true ? '' : `, not ${shownValue(written.value)}`;
+  return new ConfigError(
+    `${written.where}: ${key} must be ${expected}${shown}${why === '' ? '' : ` (${why})`}`,
+    key,
+  );
+}
+
+const MAX_SHOWN = 80;
+
+/** Short, on one line, and without the name and password a URL may hold. */
+export function shownValue(value: unknown): string {
+  if (typeof value === 'bigint' || typeof value === 'number') return String(value);
+  const text = JSON.stringify(value) ?? 'nothing';
+  const safe = text.replaceAll(/:\/\/[^/@"\s]*@/g, '://…@').replaceAll(/[\u007f-\u009f\u2028\u2029]/g, '?');
+  return safe.length > MAX_SHOWN ? `${safe.slice(0, MAX_SHOWN)}…` : safe;
+}
