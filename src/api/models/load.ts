@@ -5,6 +5,7 @@ import { keepAlive, modelId } from '../generation/sampling.ts';
 import { object, optional, refuse } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
 import { route } from '../../http/route.ts';
+import type { ModelStatus } from '../../models/seam.ts';
 import { recordModel } from '../model-access.ts';
 
 /** Three servers, three names of one field. */
@@ -32,12 +33,13 @@ export const loadModel = route({
   async handle({ deps, body, exchange }) {
     const id = nameOf(body);
     recordModel(exchange, deps.models.get(id));
-    const status = await deps.models.load(
-      id,
-      exchange.signal,
-      body.keep_alive === undefined ? {} : { keepAlive: body.keep_alive },
-    );
-    const model = deps.models.get(id);
+    let loaded: ModelStatus | undefined;
+    const status = await deps.models.load(id, exchange.signal, {
+      keepAlive: body.keep_alive,
+      onLoaded: (model) => (loaded = model),
+    });
+    // As it was when it was loaded: by now another request may have unloaded it.
+    const model = loaded ?? deps.models.get(id);
     // Replaced while it was waited for: what was loaded is what is recorded.
     if (model !== undefined) recordModel(exchange, model);
     return {
