@@ -39,21 +39,13 @@ export class DiskRoom {
 
   /** Throws NoRoom, also after everything dispensable was given back. */
   async reserve(bytes: number): Promise<Reservation> {
-    const own = Symbol('reservation');
-    let available = await this.#available();
-    if (available < bytes) {
-      await this.#options.giveBack?.(bytes - available);
-      available = await this.#available();
+    let promised = await this.#promise(bytes);
+    if (typeof promised === 'number') {
+      await this.#options.giveBack?.(bytes - promised);
+      promised = await this.#promise(bytes);
     }
-    if (available < bytes) throw new NoRoom(Math.max(0, available));
-    // In the same turn as the comparison: nothing is promised in between.
-    this.#remaining.set(own, bytes);
-    return {
-      update: (remaining) => {
-        if (this.#remaining.has(own)) this.#remaining.set(own, Math.max(0, remaining));
-      },
-      release: () => void this.#remaining.delete(own),
-    };
+    if (typeof promised === 'number') throw new NoRoom(Math.max(0, promised));
+    return promised;
   }
 
   /** Whether what is kept is there; false when other writers have taken it. */
@@ -61,11 +53,22 @@ export class DiskRoom {
     return (await this.#options.freeBytes()) >= this.#options.keep;
   }
 
-  async #available(): Promise<number> {
+  /** The reservation, or how much could have been had. */
+  async #promise(bytes: number): Promise<Reservation | number> {
     // What is written while free space is asked for counts on both sides: at worst a little room is not seen.
     const before = this.#promised();
     const free = await this.#options.freeBytes();
-    return free - Math.max(before, this.#promised()) - this.#options.keep;
+    const available = free - Math.max(before, this.#promised()) - this.#options.keep;
+    if (available < bytes) return available;
+    // In the same turn as the comparison: no other caller is promised these bytes in between.
+    const own = Symbol('reservation');
+    this.#remaining.set(own, bytes);
+    return {
+      update: (remaining) => {
+        if (this.#remaining.has(own)) this.#remaining.set(own, Math.max(0, remaining));
+      },
+      release: () => void this.#remaining.delete(own),
+    };
   }
 
   #promised(): number {

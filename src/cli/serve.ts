@@ -20,6 +20,7 @@ import {
   type Parsed,
 } from './arguments.ts';
 import { configDigest, type Config } from '../config/read.ts';
+import { isFull } from '../base/durable-files.ts';
 import { createLog, type Log } from '../base/log.ts';
 import { start, type RunningServer } from '../start/start.ts';
 import { maxConnections, openFileLimit } from '../start/http.ts';
@@ -58,7 +59,7 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
     }),
     onFatal: failure.report,
   });
-  const text = await greeting(server, config);
+  const text = await greeting(server, config, log);
   // Whoever waits for this line must get it whatever the level is.
   log.child({}, { level: 'info' }).info({
     msg: 'listening',
@@ -173,7 +174,7 @@ function countFiles(config: Config, log: Log): void {
 }
 
 /** Ready to paste: verify, curl through the local proxy, and the one line for the OpenAI SDK. */
-async function greeting(server: RunningServer, config: Config): Promise<string> {
+async function greeting(server: RunningServer, config: Config, log: Log): Promise<string> {
   const models = server.models.list();
   const name = models.find((model) => model.type === 'chat')?.id ?? models[0]?.id ?? 'MODEL';
   const simulated = server.tee?.simulated;
@@ -191,7 +192,12 @@ async function greeting(server: RunningServer, config: Config): Promise<string> 
   let policy = 'policy.json';
   let flag = '';
   if (simulated !== undefined) {
-    policy = await writePolicy(server, config, simulated);
+    policy = join(dataDir(config), 'policy.json');
+    await writePolicy(server, config, simulated).catch((error: unknown) => {
+      // A full disk does not keep the server from serving.
+      if (!isFull(error)) throw error;
+      log.warn({ msg: 'the policy of this simulated server cannot be written', path: policy, err: error });
+    });
     flag = ' --allow-simulated';
     lines.push(
       '*** SIMULATED TEE: this proves nothing about the machine. For development and tests only. ***',
@@ -220,25 +226,19 @@ async function greeting(server: RunningServer, config: Config): Promise<string> 
 }
 
 /** The reference policy of a simulated server: its measurement, its models, its configuration; the root is for the flag. */
-async function writePolicy(
-  server: RunningServer,
-  config: Config,
-  simulated: SimulatedSource,
-): Promise<string> {
+async function writePolicy(server: RunningServer, config: Config, simulated: SimulatedSource): Promise<void> {
   const folder = dataDir(config);
   const policy = {
     measurements: [await simulated.reference(`assay ${version()}, simulated`)],
     models: Object.fromEntries(server.models.list().map((model) => [model.id, model.sha256])),
     configs: [hex(configDigest(config))],
   };
-  const path = join(folder, 'policy.json');
   await mkdir(folder, { recursive: true });
-  await writeFile(path, `${JSON.stringify(policy, null, 2)}\n`);
+  await writeFile(join(folder, 'policy.json'), `${JSON.stringify(policy, null, 2)}\n`);
   await writeFile(
     join(folder, 'simulated-root.sha256'),
     `${createHash('sha256').update(simulated.root).digest('hex')}\n`,
   );
-  return path;
 }
 
 function hex(bytes: Uint8Array): string {

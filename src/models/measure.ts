@@ -7,6 +7,8 @@
 import { createHash, type Hash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { open, statfs, type FileHandle } from 'node:fs/promises';
+import { DiskRoom, NoRoom, type Reservation } from '../base/disk-room.ts';
+import { isFull } from '../base/durable-files.ts';
 import { ApiError } from '../base/errors.ts';
 import type { Residency, FileIdentity } from './model.ts';
 
@@ -110,11 +112,21 @@ async function stageInMemory(path: string, options: StageOptions): Promise<Stage
   try {
     const before = await identityOf(source);
     const size = Number(before.size);
-    const room = await stagingRoom(options.stagingFolder);
-    if (room === null || room.free < size) throw noRoom(options, size, room?.free ?? 0);
-    target = await openUnnamed(options, size);
+    const reserved = await reserveStaging(options, size);
     const hash = createHash('sha256');
-    await pump(source, size, hash, target, options);
+    try {
+      target = await openUnnamed(options, size);
+      const onProgress = (fraction: number): void => {
+        reserved.update(Math.ceil(size * (1 - fraction)));
+        options.onProgress?.(fraction);
+      };
+      await pump(source, size, hash, target, { signal: options.signal, onProgress });
+    } catch (error) {
+      // Another process has filled the folder.
+      throw isFull(error) ? noRoom(options, size, 0, error) : error;
+    } finally {
+      reserved.release();
+    }
     const sha256 = hash.digest('hex');
     if (sha256 !== options.sha256) throw mismatch(options, sha256);
     const reader = await open(`/proc/self/fd/${target.fd}`, constants.O_RDONLY);
@@ -122,6 +134,21 @@ async function stageInMemory(path: string, options: StageOptions): Promise<Stage
   } finally {
     await source.close();
     await target?.close();
+  }
+}
+
+/** Loads that stage at the same time share one free space. By folder. */
+const STAGING_ROOMS = new Map<string, DiskRoom>();
+
+async function reserveStaging(options: StageOptions, size: number): Promise<Reservation> {
+  const { stagingFolder } = options;
+  const freeBytes = async (): Promise<number> => (await stagingRoom(stagingFolder))?.free ?? 0;
+  const room = STAGING_ROOMS.get(stagingFolder) ?? new DiskRoom({ freeBytes, keep: 0 });
+  STAGING_ROOMS.set(stagingFolder, room);
+  try {
+    return await room.reserve(size);
+  } catch (error) {
+    throw error instanceof NoRoom ? noRoom(options, size, error.available) : error;
   }
 }
 

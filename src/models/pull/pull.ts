@@ -265,13 +265,13 @@ class Pulls implements PullService {
     try {
       await download({ ...this.#downloadOptions(job, file), partPath });
       job.feed.emit({ kind: 'verifying' });
-      const info = await inspect(partPath);
+      const info = await inspect(partPath).catch(async (error: unknown) => {
+        // Bytes as promised that are no usable model will not become one.
+        if (error instanceof ApiError && error.code === 'invalid_gguf') await this.#records.removePart(key);
+        throw error;
+      });
       job.abort.signal.throwIfAborted();
       return { blob: await this.#store.adopt(partPath, file.sha256), info };
-    } catch (error) {
-      // Bytes as promised that are no usable model will not become one.
-      if (error instanceof ApiError && error.code === 'invalid_gguf') await this.#records.removePart(key);
-      throw error;
     } finally {
       if ((await this.#records.partSize(key)) === 0) {
         await this.#records.removePart(key);
