@@ -4,7 +4,7 @@
 import { createBatcher, type BatchingAttester } from '../attester/batcher.ts';
 import { createIdentity, type Identity } from '../attester/identity.ts';
 import { createLeaf, type Tls } from '../attester/leaf.ts';
-import { openAudit, type Audit } from '../audit/write.ts';
+import { openAudit, type Audit, type RequestRecord } from '../audit/write.ts';
 import { systemClock } from '../base/clock.ts';
 import { configDigest, type Config } from '../config/read.ts';
 import { createServer, type HttpServer } from '../http/server.ts';
@@ -73,7 +73,7 @@ export async function start(options: StartOptions): Promise<RunningServer> {
       log,
       version: options.version,
       metricSources: [metrics.families],
-      ...(audit === null ? {} : { onRequest: audit.append }),
+      ...(audit === null ? {} : { onRequest: (record: RequestRecord) => audit.append(record) }),
     },
     allRoutes,
   );
