@@ -4,23 +4,13 @@
 // a new one. Requests without a key are counted, one line for many, so that strangers cannot fill the disk. One process owns
 // the folder.
 
-import { createHash, createPublicKey, sign, type KeyObject } from 'node:crypto';
-import { closeSync, fdatasync, fsync, ftruncate, openSync, write } from 'node:fs';
+import { createHash, createPublicKey, type KeyObject } from 'node:crypto';
+import { closeSync, fsync, ftruncate, openSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import {
-  HEAD,
-  LOG,
-  readLog,
-  segmentName,
-  segmentNumber,
-  signedText,
-  type Found,
-  type Head,
-  type Segment,
-} from './log.ts';
-import type { Clock } from '../base/clock.ts';
+import { Heads, openPatiently, sync, writeAll, type HeadOptions, type SignedEnd } from './heads.ts';
+import { LOG, readLog, segmentName, segmentNumber, type Found, type Segment } from './log.ts';
 import { isFull, storageError } from '../base/durable-files.ts';
 import { ConfigError } from '../base/errors.ts';
 import { lockFolder, type FolderLock } from '../base/folder-lock.ts';
@@ -48,11 +38,7 @@ export interface RequestRecord {
   readonly aborted: boolean;
 }
 
-export interface AuditOptions {
-  readonly folder: string;
-  /** Ed25519. */
-  readonly privateKey: KeyObject;
-  readonly clock: Clock;
+export interface AuditOptions extends HeadOptions {
   /** A segment that has so many bytes is full. */
   readonly maxSegmentBytes: number;
   /** Segments that are kept, the current one included; the oldest is removed for a new one. 0: all are kept. */
@@ -72,12 +58,6 @@ export interface Audit {
 const MAX_PENDING = 65_536;
 /** What is only counted is written with the next batch, or after so long. */
 const COUNT_INTERVAL_MS = 60_000;
-
-/** What a head is signed over: the number of lines, and the hash of the last. */
-interface SignedEnd {
-  readonly count: number;
-  readonly hash: string;
-}
 
 /** Work in the order it came in: a line, or something to be done when the lines before are signed. */
 type Step = string | (SignedEnd & { readonly run: () => Promise<void> });
@@ -349,68 +329,8 @@ function noneCounted(): Counted {
   return { count: 0, from: 0, statuses: new Map() };
 }
 
-/**
- * head.json is replaced by rename, so it is whole at any moment. The file of the next one is open beforehand, and the old
- * one is closed in the turn in which that is done: clients that use up all descriptors do not keep a head from being written.
- */
-class Heads {
-  readonly #options: AuditOptions;
-  readonly #key: string;
-  readonly #next: string;
-  #file: number | null;
-
-  constructor(options: AuditOptions, key: string) {
-    this.#options = options;
-    this.#key = key;
-    this.#next = join(options.folder, `${HEAD}.new`);
-    this.#file = openSync(this.#next, 'w', 0o600);
-  }
-
-  async write({ count, hash }: SignedEnd): Promise<void> {
-    const { folder, privateKey, clock } = this.#options;
-    this.#file ??= await openPatiently(this.#next, 'w', clock);
-    const signature = sign(null, signedText(count, hash, this.#key), privateKey).toString('hex');
-    const head: Head = { version: 1, count, hash, key: this.#key, signature };
-    await writeAll(this.#file, `${JSON.stringify(head)}\n`);
-    await sync(this.#file);
-    await rename(this.#next, join(folder, HEAD));
-    closeSync(this.#file);
-    this.#file = null;
-    this.#file = await openPatiently(this.#next, 'w', clock);
-  }
-
-  async close(): Promise<void> {
-    if (this.#file !== null) closeSync(this.#file);
-    this.#file = null;
-    await rm(this.#next, { force: true });
-  }
-}
-
-const PATIENCE = { attempts: 10, firstMs: 10 } as const;
-
-/** Tries in this very turn of the event loop; where descriptors have run out, again for up to ten seconds. */
-async function openPatiently(path: string, flags: 'a' | 'w', clock: Clock): Promise<number> {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      return openSync(path, flags, 0o600);
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if ((code !== 'EMFILE' && code !== 'ENFILE') || attempt >= PATIENCE.attempts) throw error;
-      await new Promise<void>((resolve) => void clock.after(PATIENCE.firstMs * 2 ** attempt, resolve));
-    }
-  }
-}
-
 async function removeAll(paths: readonly string[]): Promise<void> {
   for (const path of paths) await rm(path, { force: true });
-}
-
-const sync = promisify(fdatasync);
-
-async function writeAll(file: number, text: string): Promise<void> {
-  const bytes = Buffer.from(text);
-  for (let done = 0; done < bytes.length;)
-    done += (await promisify(write)(file, bytes, done, bytes.length - done, null)).bytesWritten;
 }
 
 function time(milliseconds: number): string {

@@ -1,6 +1,8 @@
 // Progress of one pull for any number of listeners. A listener that comes late hears first where the pull stands; a slow one
 // gets the newest progress only, so that its queue stays short; one that leaves does not affect the others.
 
+import { ApiError } from '../../base/errors.ts';
+
 /** What listeners are told while a pull runs. At most ten `downloading` a second. */
 export type PullProgress =
   | { readonly kind: 'resuming'; readonly offset: number; readonly total: number }
@@ -65,4 +67,24 @@ async function* iterate(
   } finally {
     leave();
   }
+}
+
+/** Bytes per second over about the last five seconds of reports. */
+export function movingRate(): (now: number, completed: number) => number {
+  const samples: { readonly now: number; readonly completed: number }[] = [];
+  return (now, completed) => {
+    samples.push({ now, completed });
+    while (samples.length > 2 && now - samples[0]!.now > 5000) samples.shift();
+    const [first] = samples;
+    const elapsed = now - first!.now;
+    return elapsed <= 0 ? 0 : Math.max(0, Math.round(((completed - first!.completed) * 1000) / elapsed));
+  };
+}
+
+/** The last event of a pull that failed. Errors that are not ours may hold addresses with signatures: only their kind is said. */
+export function failureOf(thrown: unknown): Extract<PullProgress, { readonly kind: 'error' }> {
+  if (thrown instanceof ApiError)
+    return { kind: 'error', code: thrown.code, message: thrown.message, status: thrown.status };
+  const name = thrown instanceof Error ? thrown.name : 'unknown error';
+  return { kind: 'error', code: 'pull_failed', message: `the pull failed (${name})`, status: 500 };
 }

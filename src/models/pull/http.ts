@@ -8,7 +8,7 @@ import type { LookupAddress, LookupAllOptions } from 'node:dns';
 import { isIP } from 'node:net';
 import type { LookupFunction } from 'node:net';
 import { EnvHttpProxyAgent, request } from 'undici';
-import { ApiError } from '../../base/errors.ts';
+import { ApiError, ConfigError } from '../../base/errors.ts';
 import { isPrivateAddress } from './public-address.ts';
 
 export { isPrivateAddress } from './public-address.ts';
@@ -125,6 +125,17 @@ export function createWeb(options: WebOptions): Web {
     },
     close: () => agent.destroy(),
   };
+}
+
+/** The hub's address as it is configured. */
+export function parseEndpoint(text: string, allowPrivate: boolean): URL {
+  if (!URL.canParse(text)) throw new ConfigError('models.hub is not a URL', 'models.hub');
+  const url = new URL(text);
+  if (url.protocol !== 'https:' && !(url.protocol === 'http:' && allowPrivate))
+    throw new ConfigError('models.hub must be an https address', 'models.hub');
+  if (url.username !== '' || url.password !== '' || url.search !== '' || url.hash !== '')
+    throw new ConfigError('models.hub holds more than an address', 'models.hub');
+  return url;
 }
 
 function refusedAddress(message: string): ApiError {

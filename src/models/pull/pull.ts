@@ -7,14 +7,14 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { DiskRoom } from '../../base/disk-room.ts';
-import { ApiError, ConfigError } from '../../base/errors.ts';
+import { ApiError } from '../../base/errors.ts';
 import { readGguf, type GgufInfo } from '../gguf/read.ts';
 import type { ModelManifest } from '../store/manifest.ts';
 import type { ModelStore, StoredBlob } from '../store/store.ts';
 import { download, KEPT_BYTES, realDisk, type Disk } from './download.ts';
-import { ProgressFeed, type PullProgress } from './events.ts';
+import { failureOf, movingRate, ProgressFeed, type PullProgress } from './events.ts';
 import { resolveFile, type HubFile } from './hub.ts';
-import { createWeb, type ProxySettings, type Web } from './http.ts';
+import { createWeb, parseEndpoint, type ProxySettings, type Web } from './http.ts';
 import { parsePullName, type PullName } from './name.ts';
 import { retrying, type RetryOptions } from './retry.ts';
 import { digestOf, openRecords, type PullRecord, type PullRecords, type PullState } from './state.ts';
@@ -208,8 +208,9 @@ class Pulls implements PullService {
       last = await this.#work(job);
       job.state = { ...job.state, status: 'done', finishedAt: this.#timestamp() };
     } catch (thrown) {
-      const { code, message, status } = errorOf(job.abort.signal.aborted ? job.abort.signal.reason : thrown);
-      last = { kind: 'error', code, message, status };
+      const failure = failureOf(job.abort.signal.aborted ? job.abort.signal.reason : thrown);
+      const { code, message } = failure;
+      last = failure;
       job.state = {
         ...job.state,
         completed: await this.#kept(job.part),
@@ -375,28 +376,6 @@ class Pulls implements PullService {
   }
 }
 
-function parseEndpoint(text: string, allowPrivate: boolean): URL {
-  if (!URL.canParse(text)) throw new ConfigError('models.hub is not a URL', 'models.hub');
-  const url = new URL(text);
-  if (url.protocol !== 'https:' && !(url.protocol === 'http:' && allowPrivate))
-    throw new ConfigError('models.hub must be an https address', 'models.hub');
-  if (url.username !== '' || url.password !== '' || url.search !== '' || url.hash !== '')
-    throw new ConfigError('models.hub holds more than an address', 'models.hub');
-  return url;
-}
-
-/** Bytes per second over about the last five seconds of reports. */
-function movingRate(): (now: number, completed: number) => number {
-  const samples: { readonly now: number; readonly completed: number }[] = [];
-  return (now, completed) => {
-    samples.push({ now, completed });
-    while (samples.length > 2 && now - samples[0]!.now > 5000) samples.shift();
-    const [first] = samples;
-    const elapsed = now - first!.now;
-    return elapsed <= 0 ? 0 : Math.max(0, Math.round(((completed - first!.completed) * 1000) / elapsed));
-  };
-}
-
 async function inspect(path: string): Promise<GgufInfo> {
   const handle = await open(path);
   try {
@@ -417,16 +396,4 @@ function manifestOf(name: PullName, file: HubFile, info: GgufInfo, createdAt: st
     source: { kind: 'hub', repo: file.repo, revision: file.commit, file: file.file, url: file.url.href },
     gguf: { architecture, type, contextLength, parameters, quantization },
   };
-}
-
-/** What clients are told. Errors that are not ours may hold addresses with signatures, so only their kind is said. */
-function errorOf(thrown: unknown): {
-  readonly code: string;
-  readonly message: string;
-  readonly status: number;
-} {
-  if (thrown instanceof ApiError)
-    return { code: thrown.code, message: thrown.message, status: thrown.status };
-  const kind = thrown instanceof Error ? thrown.name : 'unknown error';
-  return { code: 'pull_failed', message: `the pull failed (${kind})`, status: 500 };
 }
