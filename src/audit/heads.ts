@@ -7,7 +7,8 @@ import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { Clock } from '../base/clock.ts';
-import { HEAD, signedText, type Head } from './log.ts';
+import { signedText, type Head } from './head.ts';
+import { HEAD } from './log.ts';
 
 /** What a head is signed over: the number of lines, and the hash of the last. */
 export interface SignedEnd {

@@ -72,7 +72,7 @@ export async function measureFile(path: string, options: MeasureOptions): Promis
 export async function measure(file: FileHandle, options: MeasureOptions): Promise<Measured> {
   const before = await identityOf(file);
   const hash = createHash('sha256');
-  const size = await pump(file, Number(before.size), hash, undefined, options);
+  const size = await pump({ source: file, size: Number(before.size), hash }, options);
   const after = await identityOf(file);
   if (!sameFile(before, after)) throw changed('the model file');
   return { sha256: hash.digest('hex'), size, identity: after };
@@ -120,7 +120,7 @@ async function stageInMemory(path: string, options: StageOptions): Promise<Stage
         reserved.update(Math.ceil(size * (1 - fraction)));
         options.onProgress?.(fraction);
       };
-      await pump(source, size, hash, target, { signal: options.signal, onProgress });
+      await pump({ source, size, hash, target }, { signal: options.signal, onProgress });
     } catch (error) {
       // Another process has filled the folder.
       throw isFull(error) ? noRoom(options, size, 0, error) : error;
@@ -130,7 +130,7 @@ async function stageInMemory(path: string, options: StageOptions): Promise<Stage
     const sha256 = hash.digest('hex');
     if (sha256 !== options.sha256) throw mismatch(options, sha256);
     const reader = await open(`/proc/self/fd/${target.fd}`, constants.O_RDONLY);
-    return staged(reader, sha256, size, 'memory', undefined, () => Promise.resolve());
+    return staged(reader, { sha256, size, residency: 'memory' }, () => Promise.resolve());
   } finally {
     await source.close();
     await target?.close();
@@ -159,11 +159,12 @@ async function stageInPlace(path: string, options: StageOptions): Promise<Staged
     const size = Number(before.size);
     if (options.known === undefined || !sameFile(options.known, before)) {
       const hash = createHash('sha256');
-      await pump(file, size, hash, undefined, options);
+      await pump({ source: file, size, hash }, options);
       const sha256 = hash.digest('hex');
       if (sha256 !== options.sha256) throw mismatch(options, sha256);
     }
-    return staged(file, options.sha256, size, options.residency, before, async () => {
+    const { sha256, residency } = options;
+    return staged(file, { sha256, size, residency, identity: before }, async () => {
       if (!sameFile(before, await identityOf(file))) throw changed(options.name);
     });
   } catch (error) {
@@ -174,24 +175,12 @@ async function stageInPlace(path: string, options: StageOptions): Promise<Staged
 
 function staged(
   file: FileHandle,
-  sha256: string,
-  size: number,
-  residency: Residency,
-  identity: FileIdentity | undefined,
+  about: Pick<StagedFile, 'sha256' | 'size' | 'residency' | 'identity'>,
   check: () => Promise<void>,
 ): StagedFile {
   let closing: Promise<void> | undefined;
   const close = (): Promise<void> => (closing ??= file.close());
-  return {
-    file,
-    fd: file.fd,
-    sha256,
-    size,
-    residency,
-    check,
-    close,
-    ...(identity === undefined ? {} : { identity }),
-  };
+  return { ...about, file, fd: file.fd, check, close };
 }
 
 /** O_NONBLOCK so that a FIFO does not hang the open; the type is checked on the descriptor, not the name. */
@@ -225,14 +214,16 @@ export async function identityOf(file: FileHandle): Promise<FileIdentity> {
   return { dev, ino, size, mtimeNs, ctimeNs };
 }
 
+interface Pumped {
+  readonly source: FileHandle;
+  readonly size: number;
+  readonly hash: Hash;
+  /** Gets a copy. */
+  readonly target?: FileHandle | undefined;
+}
+
 /** Reads exactly `size` bytes, hashing and writing each chunk while the next one is read. Returns the number of bytes. */
-async function pump(
-  source: FileHandle,
-  size: number,
-  hash: Hash,
-  target: FileHandle | undefined,
-  options: MeasureOptions,
-): Promise<number> {
+async function pump({ source, size, hash, target }: Pumped, options: MeasureOptions): Promise<number> {
   const buffers = [Buffer.allocUnsafeSlow(CHUNK_BYTES), Buffer.allocUnsafeSlow(CHUNK_BYTES)] as const;
   let at = 0;
   let turn = 0;
