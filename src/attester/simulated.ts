@@ -6,6 +6,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { link, mkdir, open, readdir, readFile, rm } from 'node:fs/promises';
 import { join, relative, sep } from 'node:path';
 import { createSimulatedAmd, createSimulatedIntel } from '@assay/attestation/simulated';
+import { storageError } from '../base/durable-files.ts';
 import { ConfigError } from '../base/errors.ts';
 import { expiryOf } from './endorsements.ts';
 import type { Report, ReportSource } from './assemble.ts';
@@ -147,7 +148,7 @@ async function keptKeys<Keys extends { readonly version: 1 }>(
   } catch (error) {
     const others =
       (error as NodeJS.ErrnoException).code === 'EEXIST' ? await loadKeys<Keys>(options) : undefined;
-    if (others === undefined) throw error;
+    if (others === undefined) throw storageError(error, keyFile(options));
     return others;
   } finally {
     await file.close();

@@ -1,26 +1,19 @@
-// Writes the audit log: who (name of the key), what route, which model digest, status, tokens, evidence hash; never content.
-// Its form and check are in audit-log.ts. Lines are written in batches, fsynced, then the head, signed with the receipt key,
-// which is attested; so after a crash the log may be ahead of its head, never behind. A full segment is set aside under a
-// number, and the chain goes on in a new one. What nobody with a key asked for is counted, one line for many, so that
-// strangers cannot fill the disk. What it cannot detect alone: the whole folder put back to an older state (docs/audit.md).
+// Writes the audit log: key name, route, model digest, status, tokens, evidence hash; never content. Its form and check are in
+// log.ts. Lines are written in batches, fsynced, then the head, signed with the receipt key, which is attested; so after a
+// crash the log may be ahead of its head, never behind. A full segment is set aside under a number, and the chain goes on in
+// a new one. Requests without a key are counted, one line for many, so that strangers cannot fill the disk. One process owns
+// the folder.
 
-import { createHash, createPublicKey, sign, type KeyObject } from 'node:crypto';
-import { closeSync, fdatasync, fsync, ftruncate, openSync, write } from 'node:fs';
-import { mkdir, rename, rm } from 'node:fs/promises';
+import { createHash, createPublicKey, type KeyObject } from 'node:crypto';
+import { closeSync, fsync, ftruncate, openSync } from 'node:fs';
+import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import {
-  HEAD,
-  LOG,
-  readLog,
-  segmentName,
-  segmentNumber,
-  signedText,
-  type Head,
-  type Segment,
-} from './log.ts';
-import type { Clock } from '../base/clock.ts';
+import { Heads, openPatiently, sync, writeAll, type HeadOptions, type SignedEnd } from './heads.ts';
+import { LOG, readLog, segmentName, segmentNumber, type Found, type Segment } from './log.ts';
+import { isFull, storageError } from '../base/durable-files.ts';
 import { ConfigError } from '../base/errors.ts';
+import { lockFolder, type FolderLock } from '../base/folder-lock.ts';
 
 export { verifyAudit, type AuditVerdict } from './log.ts';
 
@@ -45,11 +38,7 @@ export interface RequestRecord {
   readonly aborted: boolean;
 }
 
-export interface AuditOptions {
-  readonly folder: string;
-  /** Ed25519. */
-  readonly privateKey: KeyObject;
-  readonly clock: Clock;
+export interface AuditOptions extends HeadOptions {
   /** A segment that has so many bytes is full. */
   readonly maxSegmentBytes: number;
   /** Segments that are kept, the current one included; the oldest is removed for a new one. 0: all are kept. */
@@ -71,184 +60,241 @@ const MAX_PENDING = 65_536;
 const COUNT_INTERVAL_MS = 60_000;
 
 /** Work in the order it came in: a line, or something to be done when the lines before are signed. */
-type Step = string | { readonly count: number; readonly hash: string; readonly run: () => Promise<void> };
+type Step = string | (SignedEnd & { readonly run: () => Promise<void> });
+
+const AUDIT_FOLDER = { prefix: 'lock-audit-', what: 'the audit folder', key: 'audit.folder' } as const;
 
 /** Continues the log of the folder, or begins one. Throws when what is there does not verify: nothing is appended to it. */
 export async function openAudit(options: AuditOptions): Promise<Audit> {
-  const { folder, clock } = options;
-  await mkdir(folder, { recursive: true, mode: 0o700 });
-  const found = await readLog(folder);
-  if (found.problem !== null) {
-    throw new ConfigError(
-      `the audit log does not verify: ${found.file}: ${found.problem}; move the folder ${folder} away to begin a new log, and keep it`,
-      'audit.folder',
-    );
+  const { folder } = options;
+  const lock = await lockFolder(folder, AUDIT_FOLDER);
+  try {
+    const found = await readLog(folder);
+    if (found.problem !== null) {
+      throw new ConfigError(
+        `the audit log does not verify: ${found.file}: ${found.problem}; move the folder ${folder} away to begin a new log, and keep it`,
+        'audit.folder',
+      );
+    }
+    const audit = new AuditLog(options, found, lock);
+    await audit.open(found);
+    return audit;
+  } catch (error) {
+    await releaseAnyhow(lock);
+    throw storageError(error, folder);
   }
-  const publicKey = rawEd25519(options.privateKey);
-  const heads = openHeads(options, publicKey);
-  // A log that has lines has a head: with this, lines without one are never those of a crash.
-  if (found.count === 0) await heads.write(found);
-  let file: number | null = openSync(join(folder, LOG), 'a', 0o600);
-  // A name made or changed in a folder outlives a loss of power once the folder was synced.
-  const names = openSync(folder, 'r');
-  await promisify(fsync)(names);
-  if (found.tornBytes > 0) await promisify(ftruncate)(file, found.goodBytes);
+}
 
-  let { count, hash } = found;
-  const opened = count;
-  let bytes = found.goodBytes;
-  const older = found.segments.filter((segment) => segment.name !== LOG);
-  let current: Segment = found.segments.find((segment) => segment.name === LOG) ?? {
-    name: LOG,
-    first: count,
-    prev: hash,
-  };
-  let nextNumber = Math.max(0, ...older.map((segment) => segmentNumber(segment.name))) + 1;
-  let counted = noneCounted();
-  let cancelInterval: (() => void) | undefined;
-  let pending: Step[] = [];
-  let flushing: Promise<void> | undefined;
-  let failed = false;
+/** Where this fails the end of the process releases the folder. */
+function releaseAnyhow(lock: FolderLock): Promise<void> {
+  return lock.release().catch(() => undefined);
+}
 
-  function push(fields: Readonly<Record<string, unknown>>): void {
-    const text = JSON.stringify({ seq: count, prev: hash, time: time(clock.now()), ...fields });
-    count += 1;
-    hash = sha256(text);
-    bytes += Buffer.byteLength(text) + 1;
-    pending.push(text);
+class AuditLog implements Audit {
+  readonly #options: AuditOptions;
+  readonly #lock: FolderLock;
+  readonly #publicKey: string;
+  readonly #heads: Heads;
+  #file: number | null;
+  /** A name made or changed in a folder outlives a loss of power once the folder was synced. */
+  readonly #names: number;
+  /** Of the lines so far, those that wait included. */
+  #count: number;
+  #hash: string;
+  /** Number of this run's first line. */
+  readonly #opened: number;
+  /** Of the current segment. */
+  #bytes: number;
+  readonly #older: Segment[];
+  #current: Segment;
+  #nextNumber: number;
+  #counted = noneCounted();
+  #cancelInterval: (() => void) | undefined;
+  #pending: Step[] = [];
+  #flushing: Promise<void> | undefined;
+  #failure: unknown;
+
+  constructor(options: AuditOptions, found: Found, lock: FolderLock) {
+    this.#options = options;
+    this.#lock = lock;
+    this.#publicKey = rawEd25519(options.privateKey);
+    this.#heads = new Heads(options, this.#publicKey);
+    this.#file = openSync(join(options.folder, LOG), 'a', 0o600);
+    this.#names = openSync(options.folder, 'r');
+    this.#count = this.#opened = found.count;
+    this.#hash = found.hash;
+    this.#bytes = found.goodBytes;
+    this.#older = found.segments.filter((segment) => segment.name !== LOG);
+    this.#current = found.segments.find((segment) => segment.name === LOG) ?? {
+      name: LOG,
+      first: found.count,
+      prev: found.hash,
+    };
+    this.#nextNumber = Math.max(0, ...this.#older.map((segment) => segmentNumber(segment.name))) + 1;
   }
 
-  function line(fields: Readonly<Record<string, unknown>>): void {
-    if (failed) return;
-    if (pending.length >= MAX_PENDING)
-      return fail(new Error('too many audit records are waiting for the disk'));
-    if (bytes >= options.maxSegmentBytes && count > opened) beginSegment();
-    push(fields);
-    flushing ??= drain();
+  /** Cuts what a crash left, and writes the first line. */
+  async open(found: Found): Promise<void> {
+    // A log that has lines has a head: with this, lines without one are never those of a crash.
+    if (found.count === 0) await this.#heads.write(found);
+    await promisify(fsync)(this.#names);
+    if (found.tornBytes > 0) await promisify(ftruncate)(this.#file!, found.goodBytes);
+    this.#line({
+      event: 'open',
+      receipt_key: this.#publicKey,
+      previous: found.count === 0 ? null : found.head,
+      ...(found.tornBytes > 0 ? { torn_bytes: found.tornBytes } : {}),
+    });
+    await this.#flushing;
+    if (this.#failure === undefined) return;
+    if (isFull(this.#failure)) throw this.#failure;
+    throw new Error(`the audit log in ${this.#options.folder} cannot be written`, { cause: this.#failure });
   }
 
-  function beginSegment(): void {
-    const full = { ...current, name: segmentName(nextNumber) };
-    nextNumber += 1;
-    pending.push({ count, hash, run: () => setAside(full.name) });
-    older.push(full);
-    current = { name: LOG, first: count, prev: hash };
-    bytes = 0;
-    push({ event: 'segment', receipt_key: publicKey, opened });
-    const tooMany = options.maxSegments === 0 ? 0 : older.length + 1 - options.maxSegments;
+  append(record: RequestRecord): void {
+    if (standsAlone(record)) this.#line(requestLine(record));
+    else this.#countOnly(record);
+  }
+
+  async flush(): Promise<void> {
+    for (;;) {
+      if (this.#counted.count > 0 && this.#failure === undefined) this.#flushing ??= this.#drain();
+      if (this.#flushing === undefined) return;
+      await this.#flushing;
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#writeCounted();
+    this.#line({ event: 'close' });
+    await this.flush();
+    this.#cancelInterval?.();
+    if (this.#file !== null) closeSync(this.#file);
+    this.#file = null;
+    closeSync(this.#names);
+    await this.#heads.close();
+    await releaseAnyhow(this.#lock);
+  }
+
+  #push(fields: Readonly<Record<string, unknown>>): void {
+    const text = JSON.stringify({
+      seq: this.#count,
+      prev: this.#hash,
+      time: time(this.#options.clock.now()),
+      ...fields,
+    });
+    this.#count += 1;
+    this.#hash = sha256(text);
+    this.#bytes += Buffer.byteLength(text) + 1;
+    this.#pending.push(text);
+  }
+
+  #line(fields: Readonly<Record<string, unknown>>): void {
+    if (this.#failure !== undefined) return;
+    if (this.#pending.length >= MAX_PENDING)
+      return this.#fail(new Error('too many audit records are waiting for the disk'));
+    if (this.#bytes >= this.#options.maxSegmentBytes && this.#count > this.#opened) this.#beginSegment();
+    this.#push(fields);
+    this.#flushing ??= this.#drain();
+  }
+
+  #beginSegment(): void {
+    const { folder, maxSegments } = this.#options;
+    const full = { ...this.#current, name: segmentName(this.#nextNumber) };
+    this.#nextNumber += 1;
+    this.#afterLines(() => this.#setAside(full.name));
+    this.#older.push(full);
+    this.#current = { name: LOG, first: this.#count, prev: this.#hash };
+    this.#bytes = 0;
+    this.#push({ event: 'segment', receipt_key: this.#publicKey, opened: this.#opened });
+    const tooMany = maxSegments === 0 ? 0 : this.#older.length + 1 - maxSegments;
     if (tooMany <= 0) return;
-    const gone = older.splice(0, tooMany);
-    const kept = older[0] ?? current;
-    push({ event: 'dropped', first: kept.first, next: kept.prev });
-    pending.push({ count, hash, run: () => removeAll(gone.map((segment) => join(folder, segment.name))) });
+    const gone = this.#older.splice(0, tooMany);
+    const kept = this.#older[0] ?? this.#current;
+    this.#push({ event: 'dropped', first: kept.first, next: kept.prev });
+    this.#afterLines(() => removeAll(gone.map((segment) => join(folder, segment.name))));
   }
 
-  async function setAside(name: string): Promise<void> {
-    await rename(join(folder, LOG), join(folder, name));
-    if (file !== null) closeSync(file);
-    file = null;
-    file = await openPatiently(join(folder, LOG), 'a', clock);
-    await promisify(fsync)(names);
+  /** Runs once the lines so far are on disk and signed. */
+  #afterLines(run: () => Promise<void>): void {
+    this.#pending.push({ count: this.#count, hash: this.#hash, run });
   }
 
-  function fail(error: unknown): void {
-    if (failed) return;
-    failed = true;
-    cancelInterval?.();
-    options.onError(error);
+  async #setAside(name: string): Promise<void> {
+    const path = join(this.#options.folder, LOG);
+    await rename(path, join(this.#options.folder, name));
+    if (this.#file !== null) closeSync(this.#file);
+    this.#file = null;
+    this.#file = await openPatiently(path, 'a', this.#options.clock);
+    await promisify(fsync)(this.#names);
   }
 
-  async function drain(): Promise<void> {
+  #fail(error: unknown): void {
+    if (this.#failure !== undefined) return;
+    this.#failure = error;
+    this.#cancelInterval?.();
+    // A write through an open file does not say where.
+    this.#options.onError(storageError(error, this.#options.folder));
+  }
+
+  async #drain(): Promise<void> {
     // What else is recorded in this turn of the event loop shares one fsync.
     await new Promise<void>((resolve) => setImmediate(resolve));
     try {
-      writeCounted();
-      while (pending.length > 0) {
-        const steps = pending;
-        const end = { count, hash };
-        pending = [];
+      this.#writeCounted();
+      while (this.#pending.length > 0) {
+        const steps = this.#pending;
+        const end = { count: this.#count, hash: this.#hash };
+        this.#pending = [];
         let lines: string[] = [];
         for (const step of steps) {
           if (typeof step === 'string') {
             lines.push(step);
             continue;
           }
-          await put(lines, step);
+          await this.#put(lines, step);
           lines = [];
           await step.run();
         }
-        await put(lines, end);
+        await this.#put(lines, end);
       }
     } catch (error) {
-      fail(error);
+      this.#fail(error);
     }
-    flushing = undefined;
+    this.#flushing = undefined;
   }
 
-  async function put(
-    lines: readonly string[],
-    end: { readonly count: number; readonly hash: string },
-  ): Promise<void> {
-    if (lines.length === 0 || file === null) return;
-    await writeAll(file, `${lines.join('\n')}\n`);
-    await sync(file);
-    await heads.write(end);
+  async #put(lines: readonly string[], end: SignedEnd): Promise<void> {
+    if (lines.length === 0 || this.#file === null) return;
+    await writeAll(this.#file, `${lines.join('\n')}\n`);
+    await sync(this.#file);
+    await this.#heads.write(end);
   }
 
-  async function flush(): Promise<void> {
-    for (;;) {
-      if (counted.count > 0 && !failed) flushing ??= drain();
-      if (flushing === undefined) return;
-      await flushing;
+  #countOnly(record: RequestRecord): void {
+    if (this.#failure !== undefined) return;
+    const { clock } = this.#options;
+    if (this.#counted.count === 0) {
+      this.#counted.from = clock.now();
+      this.#cancelInterval = clock.after(COUNT_INTERVAL_MS, () => void (this.#flushing ??= this.#drain()));
     }
+    this.#counted.count += 1;
+    this.#counted.statuses.set(record.status, (this.#counted.statuses.get(record.status) ?? 0) + 1);
   }
 
-  function countOnly(record: RequestRecord): void {
-    if (failed) return;
-    if (counted.count === 0) {
-      counted.from = clock.now();
-      cancelInterval = clock.after(COUNT_INTERVAL_MS, () => void (flushing ??= drain()));
-    }
-    counted.count += 1;
-    counted.statuses.set(record.status, (counted.statuses.get(record.status) ?? 0) + 1);
-  }
-
-  function writeCounted(): void {
-    if (counted.count === 0 || failed) return;
-    cancelInterval?.();
-    const { count: requests, from, statuses } = counted;
-    counted = noneCounted();
-    line({
+  #writeCounted(): void {
+    if (this.#counted.count === 0 || this.#failure !== undefined) return;
+    this.#cancelInterval?.();
+    const { count: requests, from, statuses } = this.#counted;
+    this.#counted = noneCounted();
+    this.#line({
       event: 'keyless',
       count: requests,
       statuses: Object.fromEntries(statuses),
       from: time(from),
-      to: time(clock.now()),
+      to: time(this.#options.clock.now()),
     });
   }
-
-  line({
-    event: 'open',
-    receipt_key: publicKey,
-    previous: found.count === 0 ? null : found.head,
-    ...(found.tornBytes > 0 ? { torn_bytes: found.tornBytes } : {}),
-  });
-  await flushing;
-  if (failed) throw new Error(`the audit log in ${folder} cannot be written`);
-  return {
-    append: (record) => (standsAlone(record) ? line(requestLine(record)) : countOnly(record)),
-    flush,
-    async close() {
-      writeCounted();
-      line({ event: 'close' });
-      await flush();
-      cancelInterval?.();
-      if (file !== null) closeSync(file);
-      file = null;
-      closeSync(names);
-      await heads.close();
-    },
-  };
 }
 
 /** Who showed a key, who was let in without one, and who was handed evidence, is a line of its own. */
@@ -283,63 +329,8 @@ function noneCounted(): Counted {
   return { count: 0, from: 0, statuses: new Map() };
 }
 
-interface Heads {
-  write(end: { readonly count: number; readonly hash: string }): Promise<void>;
-  close(): Promise<void>;
-}
-
-/**
- * head.json is replaced by rename, so it is whole at any moment. The file of the next one is open beforehand, and the old
- * one is closed in the turn in which that is done: clients that use up all descriptors do not keep a head from being written.
- */
-function openHeads({ folder, privateKey, clock }: AuditOptions, key: string): Heads {
-  const next = join(folder, `${HEAD}.new`);
-  let file: number | null = openSync(next, 'w', 0o600);
-  return {
-    async write({ count, hash }) {
-      file ??= await openPatiently(next, 'w', clock);
-      const signature = sign(null, signedText(count, hash, key), privateKey).toString('hex');
-      const head: Head = { version: 1, count, hash, key, signature };
-      await writeAll(file, `${JSON.stringify(head)}\n`);
-      await sync(file);
-      await rename(next, join(folder, HEAD));
-      closeSync(file);
-      file = null;
-      file = await openPatiently(next, 'w', clock);
-    },
-    async close() {
-      if (file !== null) closeSync(file);
-      file = null;
-      await rm(next, { force: true });
-    },
-  };
-}
-
-const PATIENCE = { attempts: 10, firstMs: 10 } as const;
-
-/** Tries in this very turn of the event loop; where descriptors have run out, again for up to ten seconds. */
-async function openPatiently(path: string, flags: 'a' | 'w', clock: Clock): Promise<number> {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      return openSync(path, flags, 0o600);
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if ((code !== 'EMFILE' && code !== 'ENFILE') || attempt >= PATIENCE.attempts) throw error;
-      await new Promise<void>((resolve) => void clock.after(PATIENCE.firstMs * 2 ** attempt, resolve));
-    }
-  }
-}
-
 async function removeAll(paths: readonly string[]): Promise<void> {
   for (const path of paths) await rm(path, { force: true });
-}
-
-const sync = promisify(fdatasync);
-
-async function writeAll(file: number, text: string): Promise<void> {
-  const bytes = Buffer.from(text);
-  for (let done = 0; done < bytes.length;)
-    done += (await promisify(write)(file, bytes, done, bytes.length - done, null)).bytesWritten;
 }
 
 function time(milliseconds: number): string {

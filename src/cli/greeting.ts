@@ -6,8 +6,10 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import type { SimulatedSource } from '../attester/simulated.ts';
+import { isFull } from '../base/durable-files.ts';
 import { configDigest, type Config } from '../config/read.ts';
-import { addressOf, isLoopback, serverConfig } from '../start/http.ts';
+import { isLoopback } from '../http/address.ts';
+import { addressOf, serverConfig } from '../start/http.ts';
 import type { RunningServer } from '../start/start.ts';
 import { dataDir } from '../start/tee.ts';
 import { version } from './arguments.ts';
@@ -165,9 +167,14 @@ async function writePolicy(
     guestPolicy: 'baseline',
   };
   const path = join(folder, 'policy.json');
-  await mkdir(folder, { recursive: true });
-  await writeFile(path, `${JSON.stringify(policy, null, 2)}\n`);
-  const root = createHash('sha256').update(simulated.root).digest('hex');
-  await writeFile(join(folder, 'simulated-root.sha256'), `${root}\n`);
+  try {
+    await mkdir(folder, { recursive: true });
+    await writeFile(path, `${JSON.stringify(policy, null, 2)}\n`);
+    const root = createHash('sha256').update(simulated.root).digest('hex');
+    await writeFile(join(folder, 'simulated-root.sha256'), `${root}\n`);
+  } catch (error) {
+    // A full disk does not keep the server from serving; an older policy may stand there.
+    if (!isFull(error)) throw error;
+  }
   return path;
 }

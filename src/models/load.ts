@@ -3,7 +3,7 @@
 
 import { ApiError } from '../base/errors.ts';
 import { inspectModel } from './inspect.ts';
-import type { Closable } from './lifecycle.ts';
+import type { Closable } from './slot.ts';
 import { stageFile, type StagedFile } from './measure.ts';
 import type { RegisteredModelType, RegistryEntry, FileIdentity } from './model.ts';
 

@@ -7,6 +7,8 @@
 import { createHash, type Hash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { open, statfs, type FileHandle } from 'node:fs/promises';
+import { DiskRoom, NoRoom, type Reservation } from '../base/disk-room.ts';
+import { isFull } from '../base/durable-files.ts';
 import { ApiError } from '../base/errors.ts';
 import type { Residency, FileIdentity } from './model.ts';
 
@@ -70,7 +72,7 @@ export async function measureFile(path: string, options: MeasureOptions): Promis
 export async function measure(file: FileHandle, options: MeasureOptions): Promise<Measured> {
   const before = await identityOf(file);
   const hash = createHash('sha256');
-  const size = await pump(file, Number(before.size), hash, undefined, options);
+  const size = await pump({ source: file, size: Number(before.size), hash }, options);
   const after = await identityOf(file);
   if (!sameFile(before, after)) throw changed('the model file');
   return { sha256: hash.digest('hex'), size, identity: after };
@@ -110,18 +112,43 @@ async function stageInMemory(path: string, options: StageOptions): Promise<Stage
   try {
     const before = await identityOf(source);
     const size = Number(before.size);
-    const room = await stagingRoom(options.stagingFolder);
-    if (room === null || room.free < size) throw noRoom(options, size, room?.free ?? 0);
-    target = await openUnnamed(options, size);
+    const reserved = await reserveStaging(options, size);
     const hash = createHash('sha256');
-    await pump(source, size, hash, target, options);
+    try {
+      target = await openUnnamed(options, size);
+      const onProgress = (fraction: number): void => {
+        reserved.update(Math.ceil(size * (1 - fraction)));
+        options.onProgress?.(fraction);
+      };
+      await pump({ source, size, hash, target }, { signal: options.signal, onProgress });
+    } catch (error) {
+      // Another process has filled the folder.
+      throw isFull(error) ? noRoom(options, size, 0, error) : error;
+    } finally {
+      reserved.release();
+    }
     const sha256 = hash.digest('hex');
     if (sha256 !== options.sha256) throw mismatch(options, sha256);
     const reader = await open(`/proc/self/fd/${target.fd}`, constants.O_RDONLY);
-    return staged(reader, sha256, size, 'memory', undefined, () => Promise.resolve());
+    return staged(reader, { sha256, size, residency: 'memory' }, () => Promise.resolve());
   } finally {
     await source.close();
     await target?.close();
+  }
+}
+
+/** Loads that stage at the same time share one free space. By folder. */
+const STAGING_ROOMS = new Map<string, DiskRoom>();
+
+async function reserveStaging(options: StageOptions, size: number): Promise<Reservation> {
+  const { stagingFolder } = options;
+  const freeBytes = async (): Promise<number> => (await stagingRoom(stagingFolder))?.free ?? 0;
+  const room = STAGING_ROOMS.get(stagingFolder) ?? new DiskRoom({ freeBytes, keep: 0 });
+  STAGING_ROOMS.set(stagingFolder, room);
+  try {
+    return await room.reserve(size);
+  } catch (error) {
+    throw error instanceof NoRoom ? noRoom(options, size, error.available) : error;
   }
 }
 
@@ -132,11 +159,12 @@ async function stageInPlace(path: string, options: StageOptions): Promise<Staged
     const size = Number(before.size);
     if (options.known === undefined || !sameFile(options.known, before)) {
       const hash = createHash('sha256');
-      await pump(file, size, hash, undefined, options);
+      await pump({ source: file, size, hash }, options);
       const sha256 = hash.digest('hex');
       if (sha256 !== options.sha256) throw mismatch(options, sha256);
     }
-    return staged(file, options.sha256, size, options.residency, before, async () => {
+    const { sha256, residency } = options;
+    return staged(file, { sha256, size, residency, identity: before }, async () => {
       if (!sameFile(before, await identityOf(file))) throw changed(options.name);
     });
   } catch (error) {
@@ -147,24 +175,12 @@ async function stageInPlace(path: string, options: StageOptions): Promise<Staged
 
 function staged(
   file: FileHandle,
-  sha256: string,
-  size: number,
-  residency: Residency,
-  identity: FileIdentity | undefined,
+  about: Pick<StagedFile, 'sha256' | 'size' | 'residency' | 'identity'>,
   check: () => Promise<void>,
 ): StagedFile {
   let closing: Promise<void> | undefined;
   const close = (): Promise<void> => (closing ??= file.close());
-  return {
-    file,
-    fd: file.fd,
-    sha256,
-    size,
-    residency,
-    check,
-    close,
-    ...(identity === undefined ? {} : { identity }),
-  };
+  return { ...about, file, fd: file.fd, check, close };
 }
 
 /** O_NONBLOCK so that a FIFO does not hang the open; the type is checked on the descriptor, not the name. */
@@ -198,14 +214,16 @@ export async function identityOf(file: FileHandle): Promise<FileIdentity> {
   return { dev, ino, size, mtimeNs, ctimeNs };
 }
 
+interface Pumped {
+  readonly source: FileHandle;
+  readonly size: number;
+  readonly hash: Hash;
+  /** Gets a copy. */
+  readonly target?: FileHandle | undefined;
+}
+
 /** Reads exactly `size` bytes, hashing and writing each chunk while the next one is read. Returns the number of bytes. */
-async function pump(
-  source: FileHandle,
-  size: number,
-  hash: Hash,
-  target: FileHandle | undefined,
-  options: MeasureOptions,
-): Promise<number> {
+async function pump({ source, size, hash, target }: Pumped, options: MeasureOptions): Promise<number> {
   const buffers = [Buffer.allocUnsafeSlow(CHUNK_BYTES), Buffer.allocUnsafeSlow(CHUNK_BYTES)] as const;
   let at = 0;
   let turn = 0;

@@ -27,7 +27,13 @@ export type PullEvent =
   | { readonly status: 'verifying' }
   | { readonly status: 'success'; readonly id: string; readonly object: 'model' }
   | { readonly status: 'already_exists'; readonly id: string; readonly object: 'model' }
-  | { readonly status: 'error'; readonly code: string; readonly message: string };
+  | {
+      readonly status: 'error';
+      readonly code: string;
+      readonly message: string;
+      /** The HTTP status of such an error; not part of the event as clients get it. */
+      readonly httpStatus?: number | undefined;
+    };
 
 export interface PullStatus {
   readonly name: string;
@@ -54,10 +60,15 @@ export interface ModelService<E> {
   get(id: string): ModelStatus | undefined;
   /** Loads on first use; waits its turn when room must be made. 404 model_not_found, 429 engine_overloaded, 500 model_load_failed. */
   acquire(id: string, options: AcquireOptions): Promise<Lease<E>>;
+  /** 404 model_not_found, 503 model_replaced: also when that happened while the load was waited for. */
   load(
     id: string,
     signal: AbortSignal,
-    options?: { readonly keepAlive?: string | number | undefined },
+    options?: {
+      readonly keepAlive?: string | number | undefined;
+      /** Told while it is certainly loaded; afterwards another request may have unloaded it. */
+      readonly onLoaded?: ((model: ModelStatus) => void) | undefined;
+    },
   ): Promise<'loaded' | 'already_loaded'>;
   /** Waits for work in flight to end, then ends the engine; 404 model_not_loaded when it is not loaded. */
   unload(id: string): Promise<void>;

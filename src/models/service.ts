@@ -1,35 +1,34 @@
 // The model service behind the routes: registry (what there is), lifecycle (what is loaded), store and pull (where it comes
-// from and what outlives a restart). Failures are ApiErrors. Paths given by callers must resolve, links included, to below a
-// configured model root. Models of the configuration are not written to the store; they come back with the configuration.
+// from and what outlives a restart). Failures are ApiErrors. What is decided by id is done in the same step, or names the
+// very registration it was decided for: between a wait and an action another request may have replaced it. Models of the
+// configuration are not written to the store; they come back with the configuration.
 
-import { realpath } from 'node:fs/promises';
-import { sep } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
-import { inspectModel } from './inspect.ts';
-import { createLifecycle, type Closable, type LifecycleEvent } from './lifecycle.ts';
-import { entryOfManifest, manifestOf } from './stored-model.ts';
-import { identityOf, measure, openRegular, sameFile, stagingRoom } from './measure.ts';
+import {
+  describeFile,
+  insideRoots,
+  residencyFor,
+  type ModelToAdd,
+  type ResidencyOptions,
+} from './describe.ts';
+import { Lifecycle, replaced } from './lifecycle.ts';
 import { estimateBytes, openModel, type OpenSpec } from './load.ts';
-import type { PullEvent as HubEvent, PullService } from './pull/pull.ts';
-import { createRegistry, describeModel, type Registry } from './registry.ts';
-import type { ModelStore } from './store/store.ts';
+import type { FileIdentity, ModelDefaults, RegisteredModel, RegistryEntry } from './model.ts';
+import type { PullProgress, PullService, PullState } from './pull/pull.ts';
+import { createRegistry, type Registry } from './registry.ts';
+import type { AcquireOptions, Lease, ModelService, ModelStatus, PullEvent, PullStatus } from './seam.ts';
+import type { Closable, LifecycleEvent } from './slot.ts';
 import { parseModelName } from './store/names.ts';
-import type { ModelDefaults, RegisteredModelType, RegistryEntry, Residency, FileIdentity } from './model.ts';
-import type { ModelService, ModelStatus, PullEvent, PullStatus } from './seam.ts';
+import type { ModelStore } from './store/store.ts';
+import { entryOfManifest, manifestOf, type RestoreOptions } from './stored-model.ts';
 
-export interface ServiceOptions<E extends Closable> {
+export interface ServiceOptions<E extends Closable> extends ResidencyOptions {
   readonly openEngine: (spec: OpenSpec, signal: AbortSignal) => Promise<E>;
   readonly store: ModelStore;
   /** Null: this server fetches nothing. */
   readonly pulls: PullService | null;
   readonly modelRoots: readonly string[];
-  readonly residency: 'auto' | 'memory' | 'disk' | 'verity';
-  /** Files below it are on dm-verity devices with measured root hashes. */
-  readonly verityFolder?: string | undefined;
-  /** With real hardware `auto` never means disk. */
-  readonly hardware: boolean;
-  readonly stagingFolder: string;
   readonly slots: number;
   readonly threads: number;
   readonly contextLength: number;
@@ -42,140 +41,54 @@ export interface ServiceOptions<E extends Closable> {
   readonly onEvent?: ((event: LifecycleEvent) => void) | undefined;
 }
 
-/** A model from the configuration or the command line. */
-export interface ModelSource {
-  readonly id: string;
-  readonly path: string;
-  /** Pinned: taken as given, and enforced whenever the bytes are read. */
-  readonly sha256?: string | undefined;
-  readonly type?: RegisteredModelType | undefined;
-  readonly contextLength?: number | undefined;
-  readonly defaults?: ModelDefaults | undefined;
-  readonly chatTemplate?: string | undefined;
-}
-
 export interface Models<E extends Closable> extends ModelService<E> {
   readonly registry: Registry;
   /** Reads, measures (unless pinned) and registers a file without any rule about where it may be. */
-  add(source: ModelSource, signal: AbortSignal): Promise<RegistryEntry>;
+  add(source: ModelToAdd, signal: AbortSignal): Promise<RegistryEntry>;
   /** Registers what the store holds. Resolves with what it could not, by manifest file. */
   restore(): Promise<readonly { readonly file: string; readonly reason: string }[]>;
   close(signal: AbortSignal): Promise<void>;
 }
 
 export function createModels<E extends Closable>(options: ServiceOptions<E>): Models<E> {
-  const registry = createRegistry();
-  const { store, pulls } = options;
-  const lifecycle = createLifecycle<E>({
-    open: openLeased,
-    estimate: (model) => estimateBytes(entryOf(model.id), options.slots),
-    maxLoaded: options.maxLoaded,
-    memoryBudgetBytes: options.memoryBudgetBytes,
-    keepAlive: options.keepAlive,
-    maxWaiting: options.maxWaiting,
-    loadTimeoutMs: options.loadTimeoutMs,
-    clock: options.clock,
-    ...(options.onEvent === undefined ? {} : { onEvent: options.onEvent }),
-  });
+  return new ModelRegistrar(options);
+}
 
-  function entryOf(id: string): RegistryEntry {
-    const entry = registry.get(id);
-    if (entry === undefined) throw notFound();
-    return entry;
-  }
-
+class ModelRegistrar<E extends Closable> implements Models<E> {
+  readonly registry = createRegistry();
+  readonly #options: ServiceOptions<E>;
+  readonly #store: ModelStore;
+  readonly #lifecycle: Lifecycle<E>;
+  /** By id: what is registered under it changes in one step at a time, in the registry and in the store alike. */
+  readonly #changes = new KeyedQueue();
   /** So that a file used in place is hashed once per boot, not once per load. */
-  const measuredInPlace = new WeakMap<RegistryEntry['model'], FileIdentity>();
+  readonly #measuredInPlace = new WeakMap<RegisteredModel, FileIdentity>();
+  /** Registration does not depend on a client that watches: each running pull has one follower of our own. */
+  readonly #followers = new Map<string, Promise<void>>();
 
-  /** The blobs stay in the store for as long as the engine lives. */
-  async function openLeased(
-    model: RegistryEntry['model'],
-    load: { readonly signal: AbortSignal; readonly onProgress: (fraction: number) => void },
-  ): Promise<E> {
-    const entry = entryOf(model.id);
-    if (entry.model !== model)
-      throw new ApiError(503, 'model_replaced', `${model.id} was replaced by another model`, {
-        retryAfterSeconds: 1,
-      });
-    const known = measuredInPlace.get(entry.model);
-    const held = store.lease(entry.files.map((file) => file.sha256));
+  constructor(options: ServiceOptions<E>) {
+    this.#options = options;
+    this.#store = options.store;
+    this.#lifecycle = new Lifecycle<E>({
+      ...options,
+      open: (model, load) => this.#open(model, load),
+      estimate: (model) => estimateBytes(this.#entryOf(model.id), options.slots),
+    });
+  }
+
+  async add(source: ModelToAdd, signal: AbortSignal): Promise<RegistryEntry> {
     try {
-      const engine = await openModel(entry, {
-        openEngine: options.openEngine,
-        stagingFolder: options.stagingFolder,
-        slots: options.slots,
-        ...load,
-        ...(known === undefined ? {} : { known }),
-        onMeasured: (identity) => measuredInPlace.set(entry.model, identity),
-        ...(options.threads === 0 ? {} : { threads: options.threads }),
-      });
-      void engine.closed.finally(held.release);
-      return engine;
+      return this.registry.add(await describeFile(source, this.#options, signal));
     } catch (error) {
-      held.release();
-      throw error;
+      if (!(error instanceof ApiError)) throw error;
+      // The operator wrote the id and the path; which of several models it is must be said.
+      const { status, code, param, shouldRetry } = error;
+      const message = `model "${source.id}", ${source.path}: ${error.message}`;
+      throw new ApiError(status, code, message, { param: param ?? undefined, shouldRetry, cause: error });
     }
   }
 
-  function statusOf(entry: RegistryEntry): ModelStatus {
-    return { ...entry.model, ...lifecycle.status(entry.model.id) };
-  }
-
-  async function describe(source: ModelSource, signal: AbortSignal): Promise<RegistryEntry> {
-    parseModelName(source.id);
-    const file = await openRegular(source.path);
-    try {
-      // What is checked and what is hashed is the same open, unchanged file.
-      const before = await identityOf(file);
-      const summary = await inspectModel(file);
-      const measured = source.sha256 === undefined ? await measure(file, { signal }) : undefined;
-      if (measured !== undefined && !sameFile(before, measured.identity)) {
-        throw new ApiError(500, 'model_file_changed', 'the model file changed while it was registered', {
-          shouldRetry: true,
-        });
-      }
-      const size = Number(before.size);
-      const weights = {
-        role: 'weights' as const,
-        path: source.path,
-        size,
-        sha256: measured?.sha256 ?? source.sha256 ?? '',
-      };
-      return describeModel({
-        id: source.id,
-        created: Math.floor(options.clock.now() / 1000),
-        files: [measured === undefined ? weights : { ...weights, identity: measured.identity }],
-        summary,
-        residency: await residencyFor(source.path, size),
-        contextLength: source.contextLength ?? options.contextLength,
-        defaults: source.defaults ?? {},
-        hashed: measured !== undefined,
-        ...(source.type === undefined ? {} : { type: source.type }),
-        ...(source.chatTemplate === undefined ? {} : { chatTemplate: source.chatTemplate }),
-      });
-    } finally {
-      await file.close();
-    }
-  }
-
-  /** Where the engine will read from. A file is on verity only if it really is below that folder; never taken on trust. */
-  async function residencyFor(path: string, size: number): Promise<Residency> {
-    const { residency, verityFolder } = options;
-    if (
-      verityFolder !== undefined &&
-      (await isBelow(path, verityFolder)) &&
-      (residency === 'auto' || residency === 'verity')
-    )
-      return 'verity';
-    if (residency === 'verity')
-      throw new ApiError(400, 'path_not_allowed', 'the model is not on a measured device', { param: 'path' });
-    if (residency !== 'auto') return residency;
-    if (options.hardware) return 'memory';
-    const room = await stagingRoom(options.stagingFolder);
-    return room !== null && room.total / 2 >= size ? 'memory' : 'disk';
-  }
-
-  async function register(request: {
+  async register(request: {
     readonly name: string;
     readonly path: string;
     readonly format?: string | undefined;
@@ -187,149 +100,198 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
         param: 'format',
       });
     }
-    const path = await insideRoots(request.path, options.modelRoots);
-    const source = {
-      id: request.name,
-      path,
-      ...(request.defaultParameters === undefined ? {} : { defaults: request.defaultParameters }),
-    };
-    const entry = await describe(source, new AbortController().signal);
-    const existing = registry.get(entry.model.id);
-    const registered = registry.add(entry);
-    if (existing !== undefined) return statusOf(registered);
+    const path = await insideRoots(request.path, this.#options.modelRoots);
+    const source = { id: request.name, path, defaults: request.defaultParameters };
+    const entry = await describeFile(source, this.#options, new AbortController().signal);
+    return this.#changes.run(entry.model.id, async () => {
+      const existing = this.registry.get(entry.model.id);
+      // Refused here when it has other bytes; the same bytes change nothing.
+      if (existing !== undefined) return this.#statusOf(this.registry.add(entry));
+      await this.#store.put(manifestOf(entry, { kind: 'file', path }));
+      return this.#statusOf(this.registry.add(entry));
+    });
+  }
+
+  /** Takes the registration that is there now, from registry and store, before it waits for the work that uses it. */
+  async remove(id: string): Promise<void> {
+    const unloaded = await this.#changes.run(id, async () => {
+      const entry = this.#entryOf(id);
+      const done = this.#take(entry);
+      try {
+        // What an engine still reads is leased: it is collected once that is gone.
+        if ((await this.#store.get(id)) !== undefined) await this.#store.remove(id);
+      } catch (error) {
+        this.registry.add(entry);
+        throw error;
+      }
+      return { done };
+    });
+    await unloaded.done;
+    await this.#store.collect();
+  }
+
+  list(): readonly ModelStatus[] {
+    return this.registry.list().map((entry) => this.#statusOf(entry));
+  }
+
+  get(id: string): ModelStatus | undefined {
+    const entry = this.registry.get(id);
+    return entry === undefined ? undefined : this.#statusOf(entry);
+  }
+
+  async acquire(id: string, options: AcquireOptions): Promise<Lease<E>> {
+    return this.#lifecycle.acquire(this.#entryOf(id).model, options);
+  }
+
+  async load(
+    id: string,
+    signal: AbortSignal,
+    { keepAlive, onLoaded }: Parameters<ModelService<E>['load']>[2] = {},
+  ): Promise<'loaded' | 'already_loaded'> {
+    const entry = this.#entryOf(id);
+    const already = this.#statusOf(entry).loadedAt;
+    const lease = await this.#lifecycle.acquire(entry.model, { signal, keepAlive });
     try {
-      await store.put(manifestOf(entry, { kind: 'file', path }));
-    } catch (error) {
-      registry.remove(entry.model.id);
-      throw error;
+      const current = this.#entryOf(id); // 404 when it was removed while this waited
+      if (current.model !== entry.model) throw replaced(entry.model);
+      const status = this.#statusOf(current);
+      onLoaded?.(status);
+      return already !== undefined && status.loadedAt === already ? 'already_loaded' : 'loaded';
+    } finally {
+      lease.release();
     }
-    return statusOf(registered);
   }
 
-  async function remove(id: string): Promise<void> {
-    const entry = entryOf(id);
-    registry.remove(id);
-    await lifecycle.unload(id);
-    if ((await store.get(entry.model.id)) !== undefined) await store.remove(id);
+  async unload(id: string): Promise<void> {
+    const { model } = this.#entryOf(id);
+    if (!(await this.#lifecycle.unload(id, model)))
+      throw new ApiError(404, 'model_not_loaded', 'the model is not loaded', { param: 'name' });
   }
 
-  async function restore(): Promise<readonly { readonly file: string; readonly reason: string }[]> {
-    const { models, broken } = await store.list();
+  async restore(): Promise<readonly { readonly file: string; readonly reason: string }[]> {
+    const { models, broken } = await this.#store.list();
     const failed = [...broken];
     for (const manifest of models) {
       // The configuration has the last word about an id.
-      if (registry.get(manifest.name) !== undefined) continue;
+      if (this.registry.get(manifest.name) !== undefined) continue;
       try {
-        registry.add(
-          await entryOfManifest(manifest, { store, residencyFor, contextLength: options.contextLength }),
-        );
+        this.registry.add(await entryOfManifest(manifest, this.#restoreOptions()));
       } catch (error) {
-        failed.push({
-          file: manifest.name,
-          reason: error instanceof Error ? error.message : 'cannot be registered',
-        });
+        const reason = error instanceof Error ? error.message : 'cannot be registered';
+        failed.push({ file: manifest.name, reason });
       }
     }
     return failed;
   }
 
-  /** What a finished pull wrote to the store becomes servable; other bytes under a known id replace the model. */
-  async function adoptPulled(id: string): Promise<void> {
-    const manifest = await store.get(id);
-    if (manifest === undefined)
-      throw new ApiError(500, 'pull_failed', 'the pulled model is not in the store');
-    const entry = await entryOfManifest(manifest, {
-      store,
-      residencyFor,
-      contextLength: options.contextLength,
-    });
-    const existing = registry.get(id);
-    if (existing?.model.sha256 === entry.model.sha256) return;
-    if (existing !== undefined) {
-      registry.remove(id);
-      await lifecycle.unload(id);
+  async *pull(request: PullRequest, signal: AbortSignal): AsyncIterable<PullEvent> {
+    const { pulls } = this.#options;
+    if (pulls === null) throw new ApiError(403, 'pull_disabled', 'this server does not fetch models');
+    const registered = this.#follow(pulls, request);
+    for await (const event of untilAborted(pulls.pull(request), signal)) {
+      if (event.kind === 'success' || event.kind === 'already_exists') await registered;
+      yield pullEvent(event);
     }
-    registry.add(entry);
   }
 
-  /** Registration does not depend on anybody watching: each running pull has one follower of our own. */
-  const followers = new Map<string, Promise<void>>();
+  async pullStatus(name: string): Promise<PullStatus | undefined> {
+    const state = await this.#options.pulls?.status(name);
+    return state === undefined ? undefined : pullStatus(name, state);
+  }
 
-  function follow(service: PullService, request: PullRequest): Promise<void> {
-    const running = followers.get(request.name);
+  async cancelPull(name: string): Promise<boolean> {
+    return (await this.#options.pulls?.cancel(name)) ?? false;
+  }
+
+  async close(signal: AbortSignal): Promise<void> {
+    await this.#options.pulls?.close();
+    await this.#lifecycle.close(signal);
+    await this.#store.close();
+  }
+
+  #entryOf(id: string): RegistryEntry {
+    const entry = this.registry.get(id);
+    if (entry === undefined) throw notFound();
+    return entry;
+  }
+
+  #statusOf(entry: RegistryEntry): ModelStatus {
+    return { ...entry.model, ...this.#lifecycle.status(entry.model.id, entry.model) };
+  }
+
+  #restoreOptions(): RestoreOptions {
+    return {
+      store: this.#store,
+      residencyFor: (path, size) => residencyFor(path, size, this.#options),
+      contextLength: this.#options.contextLength,
+    };
+  }
+
+  /** Out of the registry, and its engine on its way out, in one turn; resolves when the engine is gone. */
+  #take({ model }: RegistryEntry): Promise<unknown> {
+    this.registry.remove(model.id);
+    return this.#lifecycle.unload(model.id, model);
+  }
+
+  /** The blobs stay in the store for as long as the engine lives. */
+  async #open(
+    model: RegisteredModel,
+    load: { readonly signal: AbortSignal; readonly onProgress: (fraction: number) => void },
+  ): Promise<E> {
+    const entry = this.#entryOf(model.id);
+    if (entry.model !== model) throw replaced(model);
+    const { openEngine, stagingFolder, slots, threads } = this.#options;
+    const held = this.#store.lease(entry.files.map((file) => file.sha256));
+    try {
+      const engine = await openModel(entry, {
+        ...load,
+        openEngine,
+        stagingFolder,
+        slots,
+        threads: threads === 0 ? undefined : threads,
+        known: this.#measuredInPlace.get(entry.model),
+        onMeasured: (identity) => this.#measuredInPlace.set(entry.model, identity),
+      });
+      void engine.closed.finally(held.release);
+      return engine;
+    } catch (error) {
+      held.release();
+      throw error;
+    }
+  }
+
+  /** What a finished pull wrote to the store becomes servable; other bytes under a known id replace the model. */
+  async #adoptPulled(id: string): Promise<void> {
+    const unloaded = await this.#changes.run(id, async () => {
+      const manifest = await this.#store.get(id);
+      if (manifest === undefined)
+        throw new ApiError(409, 'pull_cancelled', 'the model was removed before it was registered');
+      const entry = await entryOfManifest(manifest, this.#restoreOptions());
+      const existing = this.registry.get(id);
+      if (existing?.model.sha256 === entry.model.sha256) return { done: undefined };
+      const done = existing === undefined ? undefined : this.#take(existing);
+      this.registry.add(entry);
+      return { done };
+    });
+    await unloaded.done;
+  }
+
+  #follow(service: PullService, request: PullRequest): Promise<void> {
+    const running = this.#followers.get(request.name);
     if (running !== undefined) return running;
     const follower = (async () => {
       try {
         for await (const event of service.pull(request)) {
-          if (event.type === 'success' || event.type === 'already_exists') await adoptPulled(event.id);
+          if (event.kind === 'success' || event.kind === 'already_exists') await this.#adoptPulled(event.id);
         }
       } finally {
-        followers.delete(request.name);
+        this.#followers.delete(request.name);
       }
     })();
-    followers.set(request.name, follower);
-    follower.catch(() => undefined); // whoever watches gets the error; nobody else needs it
+    this.#followers.set(request.name, follower);
+    follower.catch(() => undefined); // a client that watches gets the error
     return follower;
   }
-
-  async function* pull(request: PullRequest, signal: AbortSignal): AsyncIterable<PullEvent> {
-    if (pulls === null) throw new ApiError(403, 'pull_disabled', 'this server does not fetch models');
-    const registered = follow(pulls, request);
-    for await (const event of untilAborted(pulls.pull(request), signal)) {
-      if (event.type === 'success' || event.type === 'already_exists') await registered;
-      yield wireEvent(event);
-    }
-  }
-
-  return {
-    registry,
-    add: async (source, signal) => registry.add(await describe(source, signal)),
-    register,
-    remove,
-    list: () => registry.list().map(statusOf),
-    get(id) {
-      const entry = registry.get(id);
-      return entry === undefined ? undefined : statusOf(entry);
-    },
-    async acquire(id, acquireOptions) {
-      return lifecycle.acquire(entryOf(id).model, acquireOptions);
-    },
-    async load(id, signal, loadOptions = {}) {
-      const { model } = entryOf(id);
-      const already = lifecycle.isLoaded(id);
-      const lease = await lifecycle.acquire(model, { signal, ...loadOptions });
-      lease.release();
-      return already ? 'already_loaded' : 'loaded';
-    },
-    async unload(id) {
-      entryOf(id);
-      if (!(await lifecycle.unload(id)))
-        throw new ApiError(404, 'model_not_loaded', 'the model is not loaded', { param: 'name' });
-    },
-    restore,
-    pull,
-    async pullStatus(name): Promise<PullStatus | undefined> {
-      const state = await pulls?.status(name);
-      if (state === undefined) return undefined;
-      const { status, completed, total, error } = state;
-      const error_ = error === null ? null : `${error.code}: ${error.message}`;
-      return {
-        name,
-        status,
-        completed,
-        total,
-        error: error_,
-        started_at: state.startedAt,
-        finished_at: state.finishedAt,
-      };
-    },
-    cancelPull: async (name) => (await pulls?.cancel(name)) ?? false,
-    async close(signal) {
-      await pulls?.close();
-      await lifecycle.close(signal);
-      await store.close();
-    },
-  };
 }
 
 interface PullRequest {
@@ -338,8 +300,8 @@ interface PullRequest {
   readonly token?: string | undefined;
 }
 
-function wireEvent(event: HubEvent): PullEvent {
-  switch (event.type) {
+function pullEvent(event: PullProgress): PullEvent {
+  switch (event.kind) {
     case 'resuming':
       return { status: 'resuming', offset: event.offset, total: event.total };
     case 'downloading':
@@ -348,10 +310,23 @@ function wireEvent(event: HubEvent): PullEvent {
       return { status: 'verifying' };
     case 'success':
     case 'already_exists':
-      return { status: event.type, id: event.id, object: 'model' };
+      return { status: event.kind, id: event.id, object: 'model' };
     case 'error':
-      return { status: 'error', code: event.code, message: event.message };
+      return { status: 'error', code: event.code, message: event.message, httpStatus: event.status };
   }
+}
+
+function pullStatus(name: string, state: PullState): PullStatus {
+  const { status, completed, total, error, startedAt, finishedAt } = state;
+  return {
+    name,
+    status,
+    completed,
+    total,
+    error: error === null ? null : `${error.code}: ${error.message}`,
+    started_at: startedAt,
+    finished_at: finishedAt,
+  };
 }
 
 /** Leaves the iterable when the watcher goes; the pull itself goes on. */
@@ -373,33 +348,18 @@ async function* untilAborted<T>(events: AsyncIterable<T>, signal: AbortSignal): 
   }
 }
 
-/** The real path, when it is below a root; 400 otherwise. The message does not say what exists outside the roots. */
-async function insideRoots(path: string, roots: readonly string[]): Promise<string> {
-  if (path === '' || path.length > 4096 || path.includes('\0')) {
-    throw new ApiError(400, 'file_not_found', 'path is not a usable file name', { param: 'path' });
-  }
-  const outside = new ApiError(400, 'path_not_allowed', 'path is not below a configured model root', {
-    param: 'path',
-  });
-  let real: string;
-  try {
-    real = await realpath(path);
-  } catch (error) {
-    const named = roots.some((root) => path.startsWith(root + sep) && !path.split(sep).includes('..'));
-    throw named
-      ? new ApiError(400, 'file_not_found', 'there is no such file', { param: 'path', cause: error })
-      : outside;
-  }
-  for (const root of roots) if (await isBelow(real, root)) return real;
-  throw outside;
-}
+/** Runs tasks of one key one after another; a failed one does not stop the next. */
+class KeyedQueue {
+  readonly #last = new Map<string, Promise<unknown>>();
 
-/** Links resolved on both sides. */
-async function isBelow(path: string, folder: string): Promise<boolean> {
-  try {
-    return (await realpath(path)).startsWith((await realpath(folder)) + sep);
-  } catch {
-    return false;
+  run<T>(key: string, task: () => Promise<T>): Promise<T> {
+    const result = (this.#last.get(key) ?? Promise.resolve()).then(task, task);
+    const settled = result.catch(() => undefined);
+    this.#last.set(key, settled);
+    void settled.finally(() => {
+      if (this.#last.get(key) === settled) this.#last.delete(key);
+    });
+    return result;
   }
 }
 

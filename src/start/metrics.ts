@@ -1,7 +1,7 @@
 // Counts what happens to models, for /metrics. Labels: ids of registered models and our own words, nothing of a caller's.
 
 import type { MetricFamily } from '../http/metrics/families.ts';
-import type { LifecycleEvent } from '../models/lifecycle.ts';
+import type { LifecycleEvent } from '../models/slot.ts';
 
 export interface ModelMetrics {
   count(event: LifecycleEvent): void;
@@ -20,7 +20,7 @@ export function createModelMetrics(): ModelMetrics {
 
   return {
     count(event) {
-      switch (event.type) {
+      switch (event.kind) {
         case 'loaded':
           add(loads, event.id);
           add(loadSeconds, event.id, event.milliseconds / 1000);

@@ -7,7 +7,7 @@ import { ApiError } from '../base/errors.ts';
 import type { Config } from '../config/read.ts';
 import type { Engine, OpenEngine } from '../engine/seam/engine.ts';
 import type { Log } from '../base/log.ts';
-import type { LifecycleEvent } from '../models/lifecycle.ts';
+import type { LifecycleEvent } from '../models/slot.ts';
 import { createModels, type Models } from '../models/service.ts';
 import { createPulls, type PullService } from '../models/pull/pull.ts';
 import { openStore, type ModelStore } from '../models/store/store.ts';
@@ -110,14 +110,14 @@ function openPulls({ models, network }: Config, store: ModelStore, clock: Clock)
 }
 
 function logLifecycle(log: Log, event: LifecycleEvent): void {
-  const { type, id } = event;
-  if (type === 'loading')
+  const { kind, id } = event;
+  if (kind === 'loading')
     log.info({ msg: 'model loading', model: id, fraction: Math.round(event.fraction * 100) / 100 });
-  else if (type === 'loaded') log.info({ msg: 'model loaded', model: id, milliseconds: event.milliseconds });
-  else if (type === 'unloaded') log.info({ msg: 'model unloaded', model: id, reason: event.reason });
+  else if (kind === 'loaded') log.info({ msg: 'model loaded', model: id, milliseconds: event.milliseconds });
+  else if (kind === 'unloaded') log.info({ msg: 'model unloaded', model: id, reason: event.reason });
   else
     log.error({
-      msg: type === 'crashed' ? 'engine crashed' : 'model load failed',
+      msg: kind === 'crashed' ? 'engine crashed' : 'model load failed',
       model: id,
       err: event.error,
     });

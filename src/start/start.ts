@@ -4,7 +4,7 @@
 import { createBatcher, type BatchingAttester } from '../attester/batcher.ts';
 import { createIdentity, type Identity } from '../attester/identity.ts';
 import { createLeaf, type Tls } from '../attester/leaf.ts';
-import { openAudit, type Audit } from '../audit/write.ts';
+import { openAudit, type Audit, type RequestRecord } from '../audit/write.ts';
 import { systemClock } from '../base/clock.ts';
 import { systemReason } from '../base/system-error.ts';
 import { configDigest, type Config } from '../config/read.ts';
@@ -90,7 +90,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
       log,
       version: options.version,
       metricSources: [metrics.families],
-      onRequest: audit?.append,
+      onRequest: audit === null ? undefined : (record: RequestRecord) => audit.append(record),
     },
     allRoutes,
   ));

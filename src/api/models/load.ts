@@ -5,6 +5,7 @@ import { keepAlive, modelId } from '../generation/sampling.ts';
 import { object, optional, refuse } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
 import { route } from '../../http/route.ts';
+import type { ModelStatus } from '../../models/seam.ts';
 import { recordModel, whileWaiting } from '../model-access.ts';
 
 /** Three servers, three names of one field. */
@@ -33,10 +34,15 @@ export const loadModel = route({
     const { deps, body, exchange } = call;
     const id = nameOf(body);
     recordModel(exchange, deps.models.get(id));
+    let loaded: ModelStatus | undefined;
     const status = await whileWaiting(call, id, () =>
-      deps.models.load(id, exchange.signal, { keepAlive: body.keep_alive }),
+      deps.models.load(id, exchange.signal, {
+        keepAlive: body.keep_alive,
+        onLoaded: (model) => (loaded = model),
+      }),
     );
-    const model = deps.models.get(id);
+    // As it was when it was loaded: by now another request may have unloaded it.
+    const model = loaded ?? deps.models.get(id);
     // Replaced while it was waited for: what was loaded is what is recorded.
     if (model !== undefined) recordModel(exchange, model);
     return {

@@ -24,7 +24,7 @@ export const pullModel = route({
     name: text({
       min: 1,
       max: 1024,
-      about: '`owner/repo:QUANT` or `owner/repo/file.gguf`, with an optional `@revision`.',
+      about: '`owner/repo`, `owner/repo:QUANT` or `owner/repo/file.gguf`, with an optional `@revision`.',
     }),
     force: optional(flag('Fetch again what is there already.')),
     token: optional(
@@ -73,7 +73,8 @@ export const pullModel = route({
     } catch (thrown) {
       const error = toApiError(exchange.signal.aborted ? exchange.signal.reason : thrown);
       exchange.errorCode = error.code;
-      stream.end(JSON.stringify(withEnvelope({ status: 'error', code: error.code, message: error.message })));
+      const { code, message, status: httpStatus } = error;
+      stream.end(JSON.stringify(withEnvelope({ status: 'error', code, message, httpStatus })));
       return undefined;
     } finally {
       await iterator.return?.();
@@ -86,7 +87,7 @@ function isTerminal(event: PullEvent): boolean {
 }
 
 /** Readers of the pull's own events and readers of the API's envelope each find what they know. */
-function withEnvelope(event: Extract<PullEvent, { status: 'error' }>): object {
+function withEnvelope({ httpStatus: _status, ...event }: Extract<PullEvent, { status: 'error' }>): object {
   return { ...event, ...errorBody(apiErrorOf(event.code, 'pull_failed', event.message)) };
 }
 

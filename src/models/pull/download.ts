@@ -1,18 +1,17 @@
 // Fetches one file of known size and SHA-256 into a partial file, going on where an earlier attempt (of this process or one
-// that was killed) stopped: HTTP Range with If-Range, from the start again when the ETag changed or ranges are not spoken.
-// Failures are tried again with growing pauses; an attempt that brought bytes starts the count anew.
+// that was killed) stopped. Bytes are kept as progress only with proof of what they belong to: a strong validator
+// (RFC 9110 §8.8.1, §13.1.5), which the continued response must carry as well (§15.3.7.3), and the first bytes of a GGUF file.
+// All room is reserved before the first byte is written.
 
-import { createHash } from 'node:crypto';
-import type { Hash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import { constants } from 'node:fs';
-import { open, statfs } from 'node:fs/promises';
-import type { FileHandle } from 'node:fs/promises';
-import type { Clock } from '../../base/clock.ts';
+import { open, statfs, type FileHandle } from 'node:fs/promises';
+import { isFull, storageError, storageFull } from '../../base/durable-files.ts';
+import { NoRoom, type DiskRoom, type Reservation } from '../../base/disk-room.ts';
 import { ApiError } from '../../base/errors.ts';
-import { HubBusy, refuseStatus } from './hub.ts';
-import type { HubFile } from './hub.ts';
-import type { Web } from './http.ts';
-import { codeOf, storageError } from '../store/files.ts';
+import { HubBusy, refuseStatus, type HubFile } from './hub.ts';
+import type { Web, WebResponse } from './http.ts';
+import { retrying, type RetryOptions } from './retry.ts';
 
 /** The two places where a disk can be full, as parameters so that tests can fill it. */
 export interface Disk {
@@ -32,15 +31,8 @@ export const realDisk: Disk = {
   },
 };
 
-export interface RetryOptions {
-  readonly clock: Clock;
-  /** 0 ≤ x < 1. */
-  readonly random: () => number;
-  readonly signal: AbortSignal;
-  /** Failures in a row before giving up. */
-  readonly maxFailures: number;
-  readonly firstPauseMs: number;
-}
+/** Never promised to pulls: room for the audit log, states of pulls and locks. */
+export const KEPT_BYTES = 2 * 1024 * 1024;
 
 export interface DownloadOptions extends RetryOptions {
   readonly web: Web;
@@ -49,6 +41,8 @@ export interface DownloadOptions extends RetryOptions {
   readonly folder: string;
   readonly partPath: string;
   readonly disk: Disk;
+  /** The folder's file system, shared with the other pulls. */
+  readonly room: DiskRoom;
   /** ETag the partial file was begun with. */
   readonly etag: string | undefined;
   /** Called, and awaited, before bytes under another ETag are written. */
@@ -57,188 +51,160 @@ export interface DownloadOptions extends RetryOptions {
   readonly onProgress: (completed: number) => void;
 }
 
-const LONGEST_PAUSE_MS = 60_000;
-const LONGEST_ASKED_PAUSE_MS = 15 * 60_000;
 const SYNC_EVERY_BYTES = 64 * 1024 * 1024;
+/** Less than is kept free, so that other writers of the same disk are noticed in time. */
+const LOOK_EVERY_BYTES = KEPT_BYTES / 2;
+const MAGIC = Buffer.from('GGUF');
 
 /** Leaves a complete, fsynced file whose digest was checked. On `digest_mismatch` the file is emptied, and that is said. */
 export async function download(options: DownloadOptions): Promise<void> {
-  const { file } = options;
-  const handle = await open(
-    options.partPath,
-    constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW,
-    0o600,
-  );
+  const { file, folder } = options;
+  const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
+  const part = new Part(await open(options.partPath, flags, 0o600), options);
+  let reserved: Reservation | undefined;
   try {
-    const part: Part = { handle, hash: createHash('sha256'), size: 0, etag: options.etag };
-    if ((await handle.stat()).size > file.size) await handle.truncate(0);
-    await rehash(part, options.signal);
+    await part.recover();
     if (part.size > 0) options.onResume(part.size);
-    if ((await options.disk.freeBytes(options.folder)) < file.size - part.size) {
-      throw new ApiError(
-        507,
-        'storage_full',
-        `the data folder has no room for the ${file.size - part.size} bytes to come`,
-        {
-          shouldRetry: false,
-        },
-      );
-    }
-    await retrying(
-      options,
-      () => part.size,
-      async () => {
-        if (part.size < file.size) await fetchRest(part, options);
-      },
-    );
-    const actual = part.hash.digest('hex');
-    if (actual !== file.sha256) {
-      await handle.truncate(0);
-      throw new ApiError(
-        502,
-        'digest_mismatch',
-        `the bytes fetched have sha256 ${actual}, the hub promised ${file.sha256}; they were thrown away`,
-        { shouldRetry: false },
-      );
-    }
-    await handle.sync();
-  } catch (error) {
-    throw storageError(error);
-  } finally {
-    await handle.close();
-  }
-}
-
-/** Runs `attempt` until it succeeds, an ApiError says that it never will, or it failed too often without progress. */
-export async function retrying<T>(
-  options: RetryOptions,
-  progress: () => number,
-  attempt: () => Promise<T>,
-): Promise<T> {
-  let failures = 0;
-  for (;;) {
-    const before = progress();
-    try {
-      return await attempt();
-    } catch (error) {
-      options.signal.throwIfAborted();
-      if (error instanceof ApiError || ['ENOSPC', 'EDQUOT', 'EIO', 'EROFS'].includes(codeOf(error) ?? ''))
-        throw error;
-      failures = progress() > before ? 1 : failures + 1;
-      if (failures >= options.maxFailures) {
-        const why =
-          error instanceof HubBusy ? error.message : `the connection fails (${codeOf(error) ?? 'broken'})`;
-        throw new ApiError(503, 'hub_unavailable', `${why}, ${failures} times in a row`, {
-          cause: error,
-          retryAfterSeconds: 60,
-        });
-      }
-      const asked = error instanceof HubBusy ? error.retryAfterMs : undefined;
-      const pause =
-        Math.min(options.firstPauseMs * 2 ** (failures - 1), LONGEST_PAUSE_MS) * (0.5 + options.random() / 2);
-      await sleep(Math.max(pause, Math.min(asked ?? 0, LONGEST_ASKED_PAUSE_MS)), options);
-    }
-  }
-}
-
-function sleep(ms: number, { clock, signal }: RetryOptions): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const stop = (): void => {
-      cancel();
-      reject(signal.reason as Error);
-    };
-    const cancel = clock.after(ms, () => {
-      signal.removeEventListener('abort', stop);
-      resolve();
+    reserved = await options.room.reserve(file.size - part.size).catch((error: unknown) => {
+      throw error instanceof NoRoom ? noRoom(folder, file.size - part.size, error.available) : error;
     });
-    signal.addEventListener('abort', stop, { once: true });
-    if (signal.aborted) stop();
-  });
-}
-
-interface Part {
-  readonly handle: FileHandle;
-  hash: Hash;
-  size: number;
-  etag: string | undefined;
-}
-
-/** A hash's state cannot be stored, so what is there is read once more. */
-async function rehash(part: Part, signal: AbortSignal): Promise<void> {
-  const buffer = Buffer.alloc(1024 * 1024);
-  for (;;) {
-    signal.throwIfAborted();
-    const { bytesRead } = await part.handle.read(buffer, 0, buffer.length, part.size);
-    if (bytesRead === 0) return;
-    part.hash.update(buffer.subarray(0, bytesRead));
-    part.size += bytesRead;
+    part.onSize = (size) => reserved?.update(file.size - size);
+    const attempt = async (): Promise<void> => {
+      if (part.size < file.size) await fetchRest(part, options);
+    };
+    await retrying(options, () => part.size, attempt);
+    await part.complete();
+  } catch (error) {
+    // What went wrong is what the caller must hear, also when the disk refuses this as well.
+    await part.giveUp(isFull(error)).catch(() => undefined);
+    throw isFull(error) ? storageError(error, folder) : error;
+  } finally {
+    reserved?.release();
+    await part.close();
   }
 }
 
-async function restart(part: Part): Promise<void> {
-  await part.handle.truncate(0);
-  part.hash = createHash('sha256');
-  part.size = 0;
+/** The partial file, its digest so far, and the validator its bytes belong to. */
+class Part {
+  size = 0;
+  etag: string | undefined;
+  onSize: (size: number) => void = () => undefined;
+  #hash: Hash = createHash('sha256');
+  #unsynced = 0;
+  #unlooked = 0;
+  readonly #handle: FileHandle;
+  readonly #options: DownloadOptions;
+
+  constructor(handle: FileHandle, options: DownloadOptions) {
+    this.#handle = handle;
+    this.#options = options;
+    this.etag = isStrong(options.etag) ? options.etag : undefined;
+  }
+
+  /** Takes what an earlier attempt left, if it is proven to be the beginning of this file. */
+  async recover(): Promise<void> {
+    const { file, signal } = this.#options;
+    const { size } = await this.#handle.stat();
+    if (size === 0) return;
+    if (this.etag === undefined || size > file.size) return this.clear();
+    const buffer = Buffer.alloc(1024 * 1024);
+    // The state of a hash cannot be stored, so what is there is read once more.
+    for (;;) {
+      signal.throwIfAborted();
+      const { bytesRead } = await this.#handle.read(buffer, 0, buffer.length, this.size);
+      if (bytesRead === 0) return;
+      if (this.size === 0 && !beginsModel(buffer.subarray(0, bytesRead))) return this.clear();
+      this.#hash.update(buffer.subarray(0, bytesRead));
+      this.size += bytesRead;
+    }
+  }
+
+  /** Nothing of it is kept; durable before other bytes or another validator are. */
+  async clear(): Promise<void> {
+    await this.#handle.truncate(0);
+    await this.#handle.sync();
+    this.#hash = createHash('sha256');
+    this.#resized(0);
+  }
+
+  /** Before the first byte under this validator. */
+  async belongsTo(etag: string | undefined): Promise<void> {
+    if (etag === this.etag) return;
+    await this.#options.onEtag(etag);
+    this.etag = etag;
+  }
+
+  async append(chunk: Uint8Array): Promise<void> {
+    const { disk, room, folder } = this.#options;
+    await disk.write(this.#handle, chunk, this.size);
+    this.#hash.update(chunk);
+    this.#resized(this.size + chunk.length);
+    this.#options.onProgress(this.size);
+    this.#unsynced += chunk.length;
+    this.#unlooked += chunk.length;
+    if (this.#unsynced >= SYNC_EVERY_BYTES) {
+      this.#unsynced = 0;
+      await this.#handle.datasync();
+    }
+    if (this.#unlooked < LOOK_EVERY_BYTES) return;
+    this.#unlooked = 0;
+    if (!(await room.isKept())) throw storageFull(`other writers have filled the disk of ${folder}`);
+  }
+
+  /** Throws 502 `digest_mismatch` and empties the file when its bytes are not the promised ones. */
+  async complete(): Promise<void> {
+    const actual = this.#hash.digest('hex');
+    const { sha256 } = this.#options.file;
+    if (actual === sha256) return this.#handle.sync();
+    await this.clear();
+    throw new ApiError(
+      502,
+      'digest_mismatch',
+      `the bytes fetched have sha256 ${actual}, the hub promised ${sha256}; they were thrown away`,
+      { shouldRetry: false },
+    );
+  }
+
+  /** After a failure: without a validator nothing is kept; on a full disk, as much is given back as must stay free. */
+  async giveUp(full: boolean): Promise<void> {
+    if (this.etag === undefined) return this.clear();
+    if (!full) return;
+    const { disk, folder } = this.#options;
+    const missing = KEPT_BYTES - (await disk.freeBytes(folder));
+    if (missing > 0) await this.#handle.truncate(Math.max(0, this.size - missing));
+  }
+
+  close(): Promise<void> {
+    return this.#handle.close();
+  }
+
+  #resized(size: number): void {
+    this.size = size;
+    this.onSize(size);
+  }
 }
 
 async function fetchRest(part: Part, options: DownloadOptions): Promise<void> {
   const { file } = options;
-  const range =
-    part.size === 0
-      ? {}
-      : { range: `bytes=${part.size}-`, ...(part.etag === undefined ? {} : { 'if-range': part.etag }) };
+  if (part.etag === undefined && part.size > 0) await part.clear();
+  const range = { range: `bytes=${part.size}-`, 'if-range': part.etag ?? '' };
   const response = await options.web.get(file.url, {
-    headers: range,
+    headers: part.size === 0 ? {} : range,
     signal: options.signal,
-    ...(options.token === undefined ? {} : { token: options.token }),
+    token: options.token,
   });
   refuseStatus(response, options.clock.now, 'the file');
   try {
-    const encoding = response.header('content-encoding');
-    if (encoding !== undefined && encoding !== 'identity')
-      throw new ApiError(
-        502,
-        'hub_error',
-        `the hub sends the file in content-encoding ${encoding.slice(0, 40)}`,
-      );
-    // Only a strong validator may be compared or sent as If-Range (RFC 9110 §13.1.5).
-    const given = response.header('etag');
-    const etag =
-      given !== undefined && given.length <= 256 && /^"[\x21\x23-\x7e]*"$/.test(given) ? given : undefined;
-    if (response.status === 206) {
-      const [, start, total] =
-        /^bytes (\d{1,16})-\d{1,16}\/(\d{1,16}|\*)$/.exec(response.header('content-range') ?? '') ?? [];
-      if (total !== undefined && total !== '*') refuseOtherSize(Number(total), file);
-      if (
-        Number(start) !== part.size ||
-        (part.etag !== undefined && etag !== undefined && etag !== part.etag)
-      ) {
-        await restart(part);
-        await options.onEtag((part.etag = undefined));
-        throw new HubBusy('the hub sends another part than was asked for');
-      }
-    } else if (response.status === 416) {
-      await restart(part);
+    refuseOtherKind(response);
+    if (response.status === 416) {
+      await part.clear();
       throw new HubBusy('the hub does not have the part that was asked for');
-    } else {
-      const length = response.header('content-length');
-      if (length !== undefined) refuseOtherSize(Number(length), file);
-      if (part.size > 0) await restart(part);
     }
-    if (etag !== part.etag) await options.onEtag((part.etag = etag));
-    let unsynced = 0;
-    for await (const chunk of response.body) {
-      if (part.size + chunk.length > file.size) refuseOtherSize(part.size + chunk.length, file);
-      await options.disk.write(part.handle, chunk, part.size);
-      part.hash.update(chunk);
-      part.size += chunk.length;
-      options.onProgress(part.size);
-      unsynced += chunk.length;
-      if (unsynced >= SYNC_EVERY_BYTES) {
-        await part.handle.datasync();
-        unsynced = 0;
-      }
-    }
+    const etag = response.header('etag');
+    const promised = { etag: isStrong(etag) ? etag : undefined, end: file.size };
+    if (response.status === 206) promised.end = await endOfRange(response, part, promised.etag, file);
+    refuseOtherLength(response, promised.end - (response.status === 206 ? part.size : 0), file);
+    await receive(response, part, promised, file);
   } catch (error) {
     response.discard();
     throw error;
@@ -247,14 +213,112 @@ async function fetchRest(part: Part, options: DownloadOptions): Promise<void> {
     throw new HubBusy(`the hub ended the transfer ${file.size - part.size} bytes early`);
 }
 
-function refuseOtherSize(size: number, file: HubFile): void {
-  if (size === file.size) return;
-  throw new ApiError(
+/** Exclusive end of a continued range. Anything but the next bytes of the same representation begins the file anew. */
+async function endOfRange(
+  response: WebResponse,
+  part: Part,
+  etag: string | undefined,
+  file: HubFile,
+): Promise<number> {
+  const range = /^bytes (\d{1,16})-(\d{1,16})\/(\d{1,16}|\*)$/.exec(response.header('content-range') ?? '');
+  const [start, last, total] = [Number(range?.[1]), Number(range?.[2]), range?.[3]];
+  if (total !== undefined && total !== '*' && Number(total) !== file.size) {
+    await part.clear();
+    throw otherSize(Number(total), file);
+  }
+  const continues = part.size === 0 || (etag !== undefined && etag === part.etag);
+  if (start === part.size && last >= start && last < file.size && continues) return last + 1;
+  await part.clear();
+  throw new HubBusy('the hub sends another part than was asked for');
+}
+
+interface PromisedBody {
+  readonly etag: string | undefined;
+  /** Offset in the file behind the body's last byte. */
+  readonly end: number;
+}
+
+/** Writes the body. What is there already is kept until the first bytes of the new body are those of a model. */
+async function receive(
+  response: WebResponse,
+  part: Part,
+  { etag, end }: PromisedBody,
+  file: HubFile,
+): Promise<void> {
+  let begun = response.status === 206 && part.size > 0;
+  let head: Uint8Array = new Uint8Array(0);
+  for await (const chunk of response.body) {
+    let bytes = chunk;
+    if (!begun) {
+      head = bytes = head.length === 0 ? chunk : Buffer.concat([head, chunk]);
+      if (head.length < MAGIC.length) continue;
+      if (!beginsModel(head)) throw notModel();
+      if (part.size > 0) await part.clear();
+      await part.belongsTo(etag);
+      begun = true;
+    }
+    if (part.size + bytes.length > end) {
+      await part.clear();
+      throw otherSize(part.size + bytes.length, file);
+    }
+    await part.append(bytes);
+  }
+}
+
+/** Only a strong validator may be compared, sent as If-Range or kept (RFC 9110 §8.8.3, §13.1.5). */
+function isStrong(etag: string | undefined): etag is string {
+  return etag !== undefined && etag.length <= 256 && /^"[\x21\x23-\x7e]*"$/.test(etag);
+}
+
+function beginsModel(bytes: Uint8Array): boolean {
+  return MAGIC.equals(bytes.subarray(0, MAGIC.length));
+}
+
+/** Login pages of networks and error pages of caches come with status 200; a model is none of these types. */
+const PAGES =
+  /^(?:text\/(?!plain\b)|multipart\/|image\/|(?:application\/(?:[\w.-]+\+)?(?:json|xml|xhtml\+xml)\b))/i;
+
+function refuseOtherKind(response: WebResponse): void {
+  const encoding = response.header('content-encoding');
+  if (encoding !== undefined && encoding !== 'identity')
+    throw new ApiError(502, 'hub_error', `the hub sends the file in content-encoding ${printable(encoding)}`);
+  if (response.status === 416) return;
+  if (response.status !== 200 && response.status !== 206)
+    throw new ApiError(502, 'hub_error', `the hub answers ${response.status}`, { shouldRetry: false });
+  const type = response.header('content-type') ?? '';
+  if (PAGES.test(type.trim()))
+    throw new ApiError(502, 'hub_error', `the hub sends ${printable(type)} where the model should be`, {
+      shouldRetry: false,
+    });
+}
+
+function refuseOtherLength(response: WebResponse, expected: number, file: HubFile): void {
+  const length = response.header('content-length');
+  if (length !== undefined && Number(length) !== expected)
+    throw otherSize(file.size - expected + Number(length), file);
+}
+
+function printable(header: string): string {
+  return header.slice(0, 40).replaceAll(/[^\x20-\x7e]/g, '?');
+}
+
+function notModel(): ApiError {
+  return new ApiError(400, 'invalid_gguf', 'the hub sends something that does not begin as a GGUF file', {
+    param: 'name',
+  });
+}
+
+function otherSize(size: number, file: HubFile): ApiError {
+  return new ApiError(
     502,
     'upstream_changed',
     `the hub sends a file of ${size} bytes, its API promised ${file.size}`,
-    {
-      shouldRetry: false,
-    },
+    { shouldRetry: false },
+  );
+}
+
+function noRoom(folder: string, needed: number, available: number): ApiError {
+  return storageFull(
+    `the data folder has no room for the ${needed} bytes to come: ${available} are to be had in ${folder}`,
   );
 }

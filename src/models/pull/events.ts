@@ -1,58 +1,59 @@
-// Events of one pull for any number of listeners. A listener that comes late hears first where the pull stands; one that is
-// slow gets the newest progress only, so that nothing queues up; one that leaves harms nobody.
+// Progress of one pull for any number of listeners. A listener that comes late hears first where the pull stands; a slow one
+// gets the newest progress only, so that its queue stays short; one that leaves does not affect the others.
 
-/** What a client is told while a pull runs. At most ten `downloading` a second. */
-export type PullEvent =
-  | { readonly type: 'resuming'; readonly offset: number; readonly total: number }
+import { ApiError } from '../../base/errors.ts';
+
+/** What listeners are told while a pull runs. At most ten `downloading` a second. */
+export type PullProgress =
+  | { readonly kind: 'resuming'; readonly offset: number; readonly total: number }
   | {
-      readonly type: 'downloading';
+      readonly kind: 'downloading';
       readonly completed: number;
       readonly total: number;
       readonly bytesPerSecond: number;
     }
-  | { readonly type: 'verifying' }
-  | { readonly type: 'success'; readonly id: string; readonly sha256: string; readonly size: number }
-  | { readonly type: 'already_exists'; readonly id: string; readonly sha256: string }
-  | { readonly type: 'error'; readonly code: string; readonly message: string };
+  | { readonly kind: 'verifying' }
+  | { readonly kind: 'success'; readonly id: string; readonly sha256: string; readonly size: number }
+  | { readonly kind: 'already_exists'; readonly id: string; readonly sha256: string }
+  /** `status` is the HTTP status this error would have as an answer. */
+  | { readonly kind: 'error'; readonly code: string; readonly message: string; readonly status: number };
 
-export interface EventHub {
-  emit(event: PullEvent): void;
-  /** Ends after a terminal event. */
-  listen(): AsyncIterable<PullEvent>;
-}
-
-function isTerminal({ type }: PullEvent): boolean {
-  return type === 'success' || type === 'already_exists' || type === 'error';
+function isTerminal({ kind }: PullProgress): boolean {
+  return kind === 'success' || kind === 'already_exists' || kind === 'error';
 }
 
 interface Listener {
-  readonly queue: PullEvent[];
+  readonly queue: PullProgress[];
   wake: () => void;
 }
 
-export function createEventHub(): EventHub {
-  const listeners = new Set<Listener>();
-  let latest: PullEvent | undefined;
-  return {
-    emit: (event) => {
-      latest = event;
-      for (const listener of listeners) {
-        // At most one waiting progress report; the other kinds occur once or a few times.
-        if (event.type === 'downloading' && listener.queue.at(-1)?.type === 'downloading')
-          listener.queue.pop();
-        listener.queue.push(event);
-        listener.wake();
-      }
-    },
-    listen: () => {
-      const listener: Listener = { queue: latest === undefined ? [] : [latest], wake: () => undefined };
-      listeners.add(listener);
-      return iterate(listener, () => listeners.delete(listener));
-    },
-  };
+export class ProgressFeed {
+  readonly #listeners = new Set<Listener>();
+  #latest: PullProgress | undefined;
+
+  emit(event: PullProgress): void {
+    this.#latest = event;
+    for (const listener of this.#listeners) {
+      // At most one waiting progress report; the other kinds occur once or a few times.
+      if (event.kind === 'downloading' && listener.queue.at(-1)?.kind === 'downloading') listener.queue.pop();
+      listener.queue.push(event);
+      listener.wake();
+    }
+  }
+
+  /** Ends after a terminal event. */
+  listen(): AsyncIterable<PullProgress> {
+    const queue = this.#latest === undefined ? [] : [this.#latest];
+    const listener: Listener = { queue, wake: () => undefined };
+    this.#listeners.add(listener);
+    return iterate(listener, () => this.#listeners.delete(listener));
+  }
 }
 
-async function* iterate(listener: Listener, leave: () => void): AsyncGenerator<PullEvent, void, undefined> {
+async function* iterate(
+  listener: Listener,
+  leave: () => void,
+): AsyncGenerator<PullProgress, void, undefined> {
   try {
     for (;;) {
       const event = listener.queue.shift();
@@ -66,4 +67,24 @@ async function* iterate(listener: Listener, leave: () => void): AsyncGenerator<P
   } finally {
     leave();
   }
+}
+
+/** Bytes per second over about the last five seconds of reports. */
+export function movingRate(): (now: number, completed: number) => number {
+  const samples: { readonly now: number; readonly completed: number }[] = [];
+  return (now, completed) => {
+    samples.push({ now, completed });
+    while (samples.length > 2 && now - samples[0]!.now > 5000) samples.shift();
+    const [first] = samples;
+    const elapsed = now - first!.now;
+    return elapsed <= 0 ? 0 : Math.max(0, Math.round(((completed - first!.completed) * 1000) / elapsed));
+  };
+}
+
+/** The last event of a pull that failed. Errors that are not ours may hold addresses with signatures: only their kind is said. */
+export function failureOf(thrown: unknown): Extract<PullProgress, { readonly kind: 'error' }> {
+  if (thrown instanceof ApiError)
+    return { kind: 'error', code: thrown.code, message: thrown.message, status: thrown.status };
+  const name = thrown instanceof Error ? thrown.name : 'unknown error';
+  return { kind: 'error', code: 'pull_failed', message: `the pull failed (${name})`, status: 500 };
 }

@@ -5,10 +5,13 @@
 
 import { lookup as systemLookup } from 'node:dns';
 import type { LookupAddress, LookupAllOptions } from 'node:dns';
-import { BlockList, isIP, isIPv6 } from 'node:net';
+import { isIP } from 'node:net';
 import type { LookupFunction } from 'node:net';
 import { EnvHttpProxyAgent, request } from 'undici';
-import { ApiError } from '../../base/errors.ts';
+import { ApiError, ConfigError } from '../../base/errors.ts';
+import { isPrivateAddress } from './public-address.ts';
+
+export { isPrivateAddress } from './public-address.ts';
 
 export interface ProxySettings {
   /** URLs, as in HTTP_PROXY and HTTPS_PROXY. A proxy may be on a private address. */
@@ -124,6 +127,17 @@ export function createWeb(options: WebOptions): Web {
   };
 }
 
+/** The hub's address as it is configured. */
+export function parseEndpoint(text: string, allowPrivate: boolean): URL {
+  if (!URL.canParse(text)) throw new ConfigError('models.hub is not a URL', 'models.hub');
+  const url = new URL(text);
+  if (url.protocol !== 'https:' && !(url.protocol === 'http:' && allowPrivate))
+    throw new ConfigError('models.hub must be an https address', 'models.hub');
+  if (url.username !== '' || url.password !== '' || url.search !== '' || url.hash !== '')
+    throw new ConfigError('models.hub holds more than an address', 'models.hub');
+  return url;
+}
+
 function refusedAddress(message: string): ApiError {
   return new ApiError(502, 'address_refused', message, { shouldRetry: false });
 }
@@ -143,69 +157,6 @@ export function checkUrl(url: URL, options: Pick<WebOptions, 'endpoint' | 'allow
   const local = /(^|\.)(localhost|local|internal|home\.arpa)\.?$/i.test(host) || !host.includes('.');
   if (isIP(host) === 0 ? local : isPrivateAddress(host))
     throw refusedAddress(`the hub leads to the private address ${host}`);
-}
-
-/** Not reachable from the public internet, or not one machine (IANA special-purpose registries). */
-export function isPrivateAddress(address: string): boolean {
-  if (!isIPv6(address)) return SPECIAL.check(address, 'ipv4');
-  if (SPECIAL.check(address, 'ipv6')) return true;
-  const embedded = embeddedIpv4(address);
-  return embedded !== undefined && SPECIAL.check(embedded, 'ipv4');
-}
-
-const SPECIAL = new BlockList();
-for (const [network, prefix] of [
-  ['0.0.0.0', 8],
-  ['10.0.0.0', 8],
-  ['100.64.0.0', 10],
-  ['127.0.0.0', 8],
-  ['169.254.0.0', 16],
-  ['172.16.0.0', 12],
-  ['192.0.0.0', 24],
-  ['192.0.2.0', 24],
-  ['192.88.99.0', 24],
-  ['192.168.0.0', 16],
-  ['198.18.0.0', 15],
-  ['198.51.100.0', 24],
-  ['203.0.113.0', 24],
-  ['224.0.0.0', 3],
-] as const) {
-  SPECIAL.addSubnet(network, prefix, 'ipv4');
-}
-for (const [network, prefix] of [
-  ['::', 127],
-  ['64:ff9b:1::', 48],
-  ['100::', 64],
-  ['2001::', 23],
-  ['2001:db8::', 32],
-  ['3fff::', 20],
-  ['5f00::', 16],
-  ['fc00::', 7],
-  ['fe80::', 10],
-  ['fec0::', 10],
-  ['ff00::', 8],
-] as const) {
-  SPECIAL.addSubnet(network, prefix, 'ipv6');
-}
-
-/** The IPv4 address inside ::ffff:a.b.c.d, ::a.b.c.d, 64:ff9b::a.b.c.d and 2002:aabb:ccdd:: addresses. */
-function embeddedIpv4(address: string): string | undefined {
-  // The URL parser writes every IPv6 address in one canonical form, in hex.
-  const canonical = new URL(`http://[${address.split('%')[0]}]/`).hostname.slice(1, -1);
-  const [head = '', tail] = canonical.split('::');
-  const left = head === '' ? [] : head.split(':');
-  const right = tail === undefined || tail === '' ? [] : tail.split(':');
-  const words = [...left, ...Array.from({ length: 8 - left.length - right.length }, () => '0'), ...right].map(
-    (word) => parseInt(word, 16),
-  );
-  if (words[0] === 0x2002) return dotted(words[1]!, words[2]!);
-  const prefix = words.slice(0, 6).join(' ');
-  const mapped = prefix === '0 0 0 0 0 65535' || prefix === '0 0 0 0 0 0' || prefix === `100 65435 0 0 0 0`;
-  return mapped ? dotted(words[6]!, words[7]!) : undefined;
-}
-
-function dotted(high: number, low: number): string {
-  return [high >> 8, high & 255, low >> 8, low & 255].join('.');
 }
 
 /** Resolves a name as usual and refuses it when any of its addresses is private. */

@@ -1,9 +1,10 @@
 // The hub's API: which file of a repository a name means, at which commit, with which size and SHA-256.
 // GET /api/models/{repo}/revision/{rev}?blobs=true → { sha, siblings: [{ rfilename, size, lfs: { sha256, size } }] }.
-// Refuses: answers that are too large or not that shape, files without an LFS digest (nothing to compare with), split models.
+// Refuses: answers that are too large or not that shape, and files without an LFS digest (there is no digest to compare with).
 
 import { ApiError } from '../../base/errors.ts';
 import { openJsonScan } from '../../base/json-scan.ts';
+import { chooseFile, type ListedFile } from './choose.ts';
 import type { Web, WebResponse } from './http.ts';
 import type { PullName } from './name.ts';
 import { isSha256 } from '../store/names.ts';
@@ -34,7 +35,6 @@ const MAX_ANSWER_BYTES = 32 * 1024 * 1024;
 /** Its values take no more heap than that: some ten thousand files with all the hub says of them. */
 const MAX_ANSWER_WEIGHT = MAX_ANSWER_BYTES / 8;
 const MAX_SIBLINGS = 100_000;
-const MAX_LISTED = 8;
 
 export async function resolveFile(
   web: Web,
@@ -50,7 +50,7 @@ export async function resolveFile(
   const response = await web.get(api, { headers: { accept: 'application/json' }, ...options });
   refuseStatus(response, options.now, 'the repository');
   const answer = parseAnswer(await readJson(response));
-  const file = choose(answer.files, name);
+  const file = chooseFile(answer.files, name);
   if (file.sha256 === undefined)
     throw new ApiError(
       502,
@@ -144,18 +144,12 @@ function malformed(why: string): ApiError {
   return new ApiError(502, 'hub_error', `the hub's answer ${why}`, { shouldRetry: false });
 }
 
-interface Listed {
-  readonly name: string;
-  readonly size: number;
-  readonly sha256: string | undefined;
-}
-
-function parseAnswer(value: unknown): { readonly commit: string; readonly files: readonly Listed[] } {
+function parseAnswer(value: unknown): { readonly commit: string; readonly files: readonly ListedFile[] } {
   if (!isRecord(value)) throw malformed('is not an object');
   const { sha, siblings } = value;
   if (typeof sha !== 'string' || !/^[0-9a-f]{40}$/.test(sha)) throw malformed('has no commit id');
   if (!Array.isArray(siblings) || siblings.length > MAX_SIBLINGS) throw malformed('has no list of files');
-  const files = siblings.flatMap((sibling: unknown): Listed[] => {
+  const files = siblings.flatMap((sibling: unknown): ListedFile[] => {
     if (!isRecord(sibling) || typeof sibling['rfilename'] !== 'string')
       throw malformed('lists a file without a name');
     const name = sibling['rfilename'];
@@ -177,57 +171,4 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 
 function isPlainPath(path: string): boolean {
   return path.length <= 512 && path.split('/').every((part) => part !== '' && part !== '.' && part !== '..');
-}
-
-const SPLIT = /-\d{5}-of-\d{5}\.gguf$/i;
-
-function choose(files: readonly Listed[], { want }: PullName): Listed {
-  if ('file' in want) {
-    const found = files.find((file) => file.name === want.file);
-    if (found === undefined)
-      throw new ApiError(404, 'hub_not_found', `the repository has no such file; it has ${listOf(files)}`, {
-        param: 'name',
-      });
-    if (SPLIT.test(found.name)) throw splitModel();
-    return found;
-  }
-  // The tag must stand alone in the path: Q4_K is not Q4_K_M. Projectors of vision models are not models.
-  const tag = new RegExp(
-    `(^|[^a-z0-9_])${want.quantization.toLowerCase().replaceAll('-', '[-_.]')}($|[^a-z0-9_])`,
-  );
-  const matches = files.filter(
-    (file) => tag.test(file.name.toLowerCase()) && !/(^|[/._-])mmproj/i.test(file.name),
-  );
-  const whole = matches.filter((file) => !SPLIT.test(file.name));
-  if (whole.length === 0 && matches.length > 0) throw splitModel();
-  if (whole.length === 0)
-    throw new ApiError(
-      404,
-      'hub_not_found',
-      `the repository has no file of this quantization; it has ${listOf(files)}`,
-      { param: 'name' },
-    );
-  if (whole.length > 1)
-    throw new ApiError(400, 'ambiguous_quantization', `several files match: ${listOf(whole)}; name one`, {
-      param: 'name',
-    });
-  return whole[0]!;
-}
-
-function splitModel(): ApiError {
-  return new ApiError(
-    400,
-    'unsupported_model_format',
-    'this model is split into several files, which is not supported',
-    { param: 'name' },
-  );
-}
-
-function listOf(files: readonly Listed[]): string {
-  if (files.length === 0) return 'no .gguf file';
-  const more = files.length > MAX_LISTED ? ` and ${files.length - MAX_LISTED} more` : '';
-  return `${files
-    .slice(0, MAX_LISTED)
-    .map((file) => file.name)
-    .join(', ')}${more}`;
 }

@@ -1,5 +1,6 @@
-// What a pull's name means: `owner/repo:QUANT` or `owner/repo/path/file.gguf`, either with `@revision`. Only characters that
-// mean nothing in a URL path; no dots that climb. Without a revision the hub's `main` is taken, then pinned to its commit.
+// The parts of a pull's name: `owner/repo`, `owner/repo:QUANT` or `owner/repo/path/file.gguf`, each with an optional
+// `@revision`. Only characters that have no meaning in a URL path; no dots that climb. Without a revision the hub's `main` is
+// taken, then pinned to its commit.
 
 import { ApiError } from '../../base/errors.ts';
 import { parseModelName } from '../store/names.ts';
@@ -10,7 +11,11 @@ export interface PullName {
   /** `owner/repo` */
   readonly repo: string;
   readonly revision: string;
-  readonly want: { readonly quantization: string } | { readonly file: string };
+  readonly want:
+    | { readonly kind: 'tag'; readonly tag: string }
+    | { readonly kind: 'file'; readonly file: string }
+    /** The repository's only model, or the one of the default quantization. */
+    | { readonly kind: 'default' };
 }
 
 const PART = /^[A-Za-z0-9][A-Za-z0-9._+-]{0,95}$/;
@@ -31,18 +36,18 @@ export function parsePullName(given: string): PullName {
     if (file.length > 0) throw refuse('names a file and a quantization');
     if (!/^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$/.test(quantization))
       throw refuse('has no usable quantization after ":"');
-    return { ...at, want: { quantization } };
+    return { ...at, want: { kind: 'tag', tag: quantization } };
   }
-  if (!repoPath.toLowerCase().endsWith('.gguf') || file.length === 0)
-    throw refuse('names neither a quantization nor a .gguf file');
-  return { ...at, want: { file: file.join('/') } };
+  if (file.length === 0) return { ...at, want: { kind: 'default' } };
+  if (!repoPath.toLowerCase().endsWith('.gguf')) throw refuse('names no .gguf file');
+  return { ...at, want: { kind: 'file', file: file.join('/') } };
 }
 
 function refuse(why: string): ApiError {
   return new ApiError(
     400,
     'invalid_model_name',
-    `name ${why}; expected owner/repo:QUANT or owner/repo/file.gguf, with an optional @revision`,
+    `name ${why}; expected owner/repo, owner/repo:QUANT or owner/repo/file.gguf, with an optional @revision`,
     {
       param: 'name',
     },

@@ -1,29 +1,25 @@
 // Pulling models from a hub: name → file and digest through the hub's API, download with resume, verify, check, register.
-// One pull per name at a time; whoever asks again joins it; only `cancel` (or close) ends it early. Nothing is registered
-// before its bytes have the hub's SHA-256 and pass the GGUF reader. Tokens are never stored, logged or sent elsewhere.
+// One pull per name at a time; a second request for it joins it; only `cancel` (or close) ends it early. A model is
+// registered only after its bytes had the hub's SHA-256 and passed the GGUF reader. Tokens are never stored, logged or sent
+// elsewhere.
 
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
-import { ApiError, ConfigError } from '../../base/errors.ts';
-import { readGguf } from '../gguf/read.ts';
-import type { GgufInfo } from '../gguf/read.ts';
-import { download, realDisk, retrying } from './download.ts';
-import type { Disk } from './download.ts';
-import { createEventHub } from './events.ts';
-import type { EventHub, PullEvent } from './events.ts';
-import { resolveFile } from './hub.ts';
-import type { HubFile } from './hub.ts';
-import { createWeb } from './http.ts';
-import type { ProxySettings } from './http.ts';
-import { parsePullName } from './name.ts';
-import type { PullName } from './name.ts';
-import { digestOf, openRecords } from './state.ts';
-import type { PullRecord, PullState } from './state.ts';
-import type { ModelStore, StoredBlob } from '../store/store.ts';
+import { DiskRoom } from '../../base/disk-room.ts';
+import { ApiError } from '../../base/errors.ts';
+import { readGguf, type GgufInfo } from '../gguf/read.ts';
 import type { ModelManifest } from '../store/manifest.ts';
+import type { ModelStore, StoredBlob } from '../store/store.ts';
+import { download, KEPT_BYTES, realDisk, type Disk } from './download.ts';
+import { failureOf, movingRate, ProgressFeed, type PullProgress } from './events.ts';
+import { resolveFile, type HubFile } from './hub.ts';
+import { createWeb, parseEndpoint, type ProxySettings, type Web } from './http.ts';
+import { parsePullName, type PullName } from './name.ts';
+import { retrying, type RetryOptions } from './retry.ts';
+import { digestOf, openRecords, type PullRecord, type PullRecords, type PullState } from './state.ts';
 
-export type { PullEvent } from './events.ts';
+export type { PullProgress } from './events.ts';
 export type { PullState } from './state.ts';
 
 export interface PullOptions {
@@ -34,7 +30,7 @@ export interface PullOptions {
   readonly token?: string | undefined;
   /** A hub on a private address or plain http is meant (models.hub_private). */
   readonly allowPrivate: boolean;
-  /** From HTTP_PROXY, HTTPS_PROXY and NO_PROXY, read by whoever reads the environment. */
+  /** From HTTP_PROXY, HTTPS_PROXY and NO_PROXY, read with the rest of the environment. */
   readonly proxy?: ProxySettings | undefined;
   readonly clock: Clock;
   readonly random?: (() => number) | undefined;
@@ -47,7 +43,7 @@ export interface PullOptions {
 }
 
 export interface PullRequest {
-  /** `owner/repo:QUANT`, `owner/repo/file.gguf`, either with `@revision`. */
+  /** `owner/repo`, `owner/repo:QUANT`, `owner/repo/file.gguf`, each with an optional `@revision`. */
   readonly name: string;
   /** Fetch again even when the model is registered; other bytes then replace it. */
   readonly force?: boolean | undefined;
@@ -59,7 +55,7 @@ export interface PullService {
    * Starts or joins. The iterable begins with where the pull stands, ends after `success`, `already_exists` or `error`, and
    * may be left at any time without harm to the pull. Throws 400 `invalid_model_name`, 429 `too_many_pulls` at once.
    */
-  pull(request: PullRequest): AsyncIterable<PullEvent>;
+  pull(request: PullRequest): AsyncIterable<PullProgress>;
   /** undefined → 404 `pull_state_not_found`. A pull its server did not survive is `failed`, code `pull_interrupted`. */
   status(name: string): Promise<PullState | undefined>;
   /** Ends a running pull (what was fetched stays for the next); false when none runs. */
@@ -76,7 +72,7 @@ interface Job {
   readonly name: PullName;
   readonly force: boolean;
   readonly token: string | undefined;
-  readonly events: EventHub;
+  readonly feed: ProgressFeed;
   readonly abort: AbortController;
   state: PullState;
   part: PullRecord['part'];
@@ -92,25 +88,102 @@ export async function createPulls(options: PullOptions): Promise<PullService> {
     connectTimeoutMs: options.connectTimeoutMs ?? 15_000,
     headersTimeoutMs: options.headersTimeoutMs ?? 30_000,
     bodyTimeoutMs: options.bodyTimeoutMs ?? 60_000,
-    ...(options.proxy === undefined ? {} : { proxy: options.proxy }),
+    proxy: options.proxy,
   });
-  const { clock, store } = options;
-  const disk = options.disk ?? realDisk;
-  const jobs = new Map<string, Job>();
-  /** Two names may mean one file; its partial file has one writer at a time. */
-  const writers = new Map<string, Promise<unknown>>();
-  const timestamp = (): string => new Date(clock.now()).toISOString();
-  const save = (job: Job): Promise<void> =>
-    records.write({ version: 1, state: job.state, ...(job.part === undefined ? {} : { part: job.part }) });
+  const pulls = new Pulls({ options, endpoint, records, web });
+  await pulls.giveBackAtStart();
+  return pulls;
+}
 
-  function start(name: PullName, request: PullRequest): Job {
-    if (jobs.size >= MAX_PULLS)
+interface Parts {
+  readonly options: PullOptions;
+  readonly endpoint: URL;
+  readonly records: PullRecords;
+  readonly web: Web;
+}
+
+class Pulls implements PullService {
+  readonly #options: PullOptions;
+  readonly #store: ModelStore;
+  readonly #endpoint: URL;
+  readonly #records: PullRecords;
+  readonly #web: Web;
+  readonly #disk: Disk;
+  readonly #room: DiskRoom;
+  readonly #jobs = new Map<string, Job>();
+  /** Two names may mean one file; its partial file has one writer at a time. By key. */
+  readonly #writers = new Map<string, Promise<unknown>>();
+
+  constructor({ options, endpoint, records, web }: Parts) {
+    this.#options = options;
+    this.#store = options.store;
+    this.#endpoint = endpoint;
+    this.#records = records;
+    this.#web = web;
+    this.#disk = options.disk ?? realDisk;
+    this.#room = new DiskRoom({
+      freeBytes: () => this.#disk.freeBytes(this.#store.folder),
+      keep: KEPT_BYTES,
+      giveBack: (missing) => this.#giveBack(missing),
+    });
+  }
+
+  pull(request: PullRequest): AsyncIterable<PullProgress> {
+    const name = parsePullName(request.name);
+    return (this.#jobs.get(name.name) ?? this.#start(name, request)).feed.listen();
+  }
+
+  async status(name: string): Promise<PullState | undefined> {
+    const job = this.#jobs.get(name);
+    if (job !== undefined) return job.state;
+    const record = await this.#records.read(name);
+    if (record?.state.status !== 'pulling') return record?.state;
+    return {
+      ...record.state,
+      completed: await this.#kept(record.part),
+      status: 'failed',
+      error: {
+        code: 'pull_interrupted',
+        message: 'the server ended before the pull did; pull again to go on',
+      },
+    };
+  }
+
+  async cancel(name: string): Promise<boolean> {
+    const job = this.#jobs.get(name);
+    if (job === undefined) return false;
+    job.abort.abort(
+      new ApiError(409, 'pull_cancelled', 'the pull was cancelled; pull again to go on from here'),
+    );
+    await job.done;
+    return true;
+  }
+
+  async close(): Promise<void> {
+    const stopping = new ApiError(
+      503,
+      'pull_interrupted',
+      'the server is stopping; pull again to go on from here',
+    );
+    for (const job of this.#jobs.values()) job.abort.abort(stopping);
+    await Promise.all([...this.#jobs.values()].map((job) => job.done));
+    await this.#web.close();
+  }
+
+  /** On a disk that is full, partial files must not keep the server from writing what it must. */
+  async giveBackAtStart(): Promise<void> {
+    const missing = KEPT_BYTES - (await this.#disk.freeBytes(this.#store.folder));
+    if (missing > 0) await this.#giveBack(missing);
+  }
+
+  #start(name: PullName, request: PullRequest): Job {
+    if (this.#jobs.size >= MAX_PULLS)
       throw new ApiError(429, 'too_many_pulls', `${MAX_PULLS} pulls are running`, { retryAfterSeconds: 30 });
     const job: Job = {
       name,
       force: request.force === true,
-      token: request.token ?? options.token,
-      events: createEventHub(),
+      token: request.token ?? this.#options.token,
+      feed: new ProgressFeed(),
       abort: new AbortController(),
       state: {
         name: name.name,
@@ -118,210 +191,188 @@ export async function createPulls(options: PullOptions): Promise<PullService> {
         completed: 0,
         total: 0,
         error: null,
-        startedAt: timestamp(),
+        startedAt: this.#timestamp(),
         finishedAt: null,
       },
       part: undefined,
       done: Promise.resolve(),
     };
-    jobs.set(name.name, job);
-    job.done = run(job);
+    this.#jobs.set(name.name, job);
+    job.done = this.#run(job);
     return job;
   }
 
-  async function run(job: Job): Promise<void> {
-    let last: PullEvent;
+  async #run(job: Job): Promise<void> {
+    let last: PullProgress;
     try {
-      last = await work(job);
-      job.state = { ...job.state, status: 'done', finishedAt: timestamp() };
-    } catch (error) {
-      const { code, message } = errorOf(job.abort.signal.aborted ? job.abort.signal.reason : error);
-      last = { type: 'error', code, message };
-      job.state = { ...job.state, status: 'failed', error: { code, message }, finishedAt: timestamp() };
+      last = await this.#work(job);
+      job.state = { ...job.state, status: 'done', finishedAt: this.#timestamp() };
+    } catch (thrown) {
+      const failure = failureOf(job.abort.signal.aborted ? job.abort.signal.reason : thrown);
+      const { code, message } = failure;
+      last = failure;
+      job.state = {
+        ...job.state,
+        completed: await this.#kept(job.part),
+        status: 'failed',
+        error: { code, message },
+        finishedAt: this.#timestamp(),
+      };
     }
     // The event must come even when the disk that the record goes to is full.
-    await save(job).catch(() => undefined);
-    jobs.delete(job.name.name);
-    job.events.emit(last);
+    await this.#save(job).catch(() => undefined);
+    this.#jobs.delete(job.name.name);
+    job.feed.emit(last);
   }
 
-  async function work(job: Job): Promise<PullEvent> {
+  async #work(job: Job): Promise<PullProgress> {
     const { name } = job;
-    const old = await records.read(name.name);
-    job.part = old?.part;
-    const known = job.force ? undefined : await store.get(name.name);
-    if (known !== undefined) return { type: 'already_exists', id: name.name, sha256: known.blobs[0]!.sha256 };
-    await save(job);
-    const retry = {
-      clock,
-      random: options.random ?? Math.random,
-      signal: job.abort.signal,
-      maxFailures: options.maxFailures ?? 8,
-      firstPauseMs: options.firstPauseMs ?? 500,
-    };
-    const auth = job.token === undefined ? {} : { token: job.token };
+    job.part = (await this.#records.read(name.name))?.part;
+    const known = job.force ? undefined : await this.#store.get(name.name);
+    if (known !== undefined) return { kind: 'already_exists', id: name.name, sha256: known.blobs[0]!.sha256 };
+    await this.#save(job);
+    const { clock } = this.#options;
+    const { signal } = job.abort;
     const file = await retrying(
-      retry,
+      this.#retry(job),
       () => 0,
-      () => resolveFile(web, endpoint, name, { signal: job.abort.signal, now: clock.now, ...auth }),
+      () => resolveFile(this.#web, this.#endpoint, name, { signal, now: clock.now, token: job.token }),
     );
     job.state = { ...job.state, total: file.size };
-    const { blob, info } = await exclusively(writers, file.url.href, job.abort.signal, () =>
-      obtain(job, file, { ...retry, ...auth }),
+    const { blob, info } = await this.#exclusively(digestOf(file.url.href), signal, () =>
+      this.#obtain(job, file),
     );
     try {
-      await store.put(manifestOf(name, file, info, timestamp()), { replace: job.force });
+      signal.throwIfAborted();
+      await this.#store.put(manifestOf(name, file, info, this.#timestamp()), { replace: job.force });
     } finally {
       blob.release();
     }
-    return { type: 'success', id: name.name, sha256: file.sha256, size: file.size };
+    return { kind: 'success', id: name.name, sha256: file.sha256, size: file.size };
   }
 
   /** The file's bytes in the store: from there, or fetched. */
-  async function obtain(
-    job: Job,
-    file: HubFile,
-    retry: Parameters<typeof retrying>[0] & { readonly token?: string | undefined },
-  ): Promise<{ blob: StoredBlob; info: GgufInfo }> {
-    const held = job.force ? undefined : await store.blob(file.sha256);
+  async #obtain(job: Job, file: HubFile): Promise<{ blob: StoredBlob; info: GgufInfo }> {
+    const held = job.force ? undefined : await this.#store.blob(file.sha256);
     if (held !== undefined) {
       job.state = { ...job.state, completed: file.size };
       return { blob: held, info: await inspect(held.path) };
     }
     const key = digestOf(file.url.href);
-    if (job.part !== undefined && job.part.key !== key) await records.removePart(job.part.key);
+    if (job.part !== undefined && job.part.key !== key) await this.#removeIdlePart(job.part.key);
     job.part = job.part?.key === key ? job.part : { key };
-    await save(job);
-    const partPath = records.partPath(key);
+    await this.#save(job);
+    const partPath = this.#records.partPath(key);
+    try {
+      await download({ ...this.#downloadOptions(job, file), partPath });
+      job.feed.emit({ kind: 'verifying' });
+      const info = await inspect(partPath).catch(async (error: unknown) => {
+        // Bytes as promised that are no usable model will not become one.
+        if (error instanceof ApiError && error.code === 'invalid_gguf') await this.#records.removePart(key);
+        throw error;
+      });
+      job.abort.signal.throwIfAborted();
+      return { blob: await this.#store.adopt(partPath, file.sha256), info };
+    } finally {
+      if ((await this.#records.partSize(key)) === 0) {
+        await this.#records.removePart(key);
+        job.part = undefined;
+      }
+    }
+  }
+
+  #downloadOptions(job: Job, file: HubFile): Omit<Parameters<typeof download>[0], 'partPath'> {
+    const { clock } = this.#options;
+    const { part } = job;
     let reported = -Infinity;
     const rate = movingRate();
-    await download({
-      ...retry,
-      web,
+    return {
+      ...this.#retry(job),
+      web: this.#web,
       file,
-      partPath,
-      folder: store.folder,
-      disk,
-      etag: job.part.etag,
+      token: job.token,
+      folder: this.#store.folder,
+      disk: this.#disk,
+      room: this.#room,
+      etag: part?.etag,
       onEtag: async (etag) => {
-        job.part = { key, ...(etag === undefined ? {} : { etag }) };
-        await save(job);
+        job.part = { key: digestOf(file.url.href), etag };
+        await this.#save(job);
       },
       onResume: (offset) => {
         job.state = { ...job.state, completed: offset };
-        job.events.emit({ type: 'resuming', offset, total: file.size });
+        job.feed.emit({ kind: 'resuming', offset, total: file.size });
       },
       onProgress: (completed) => {
         job.state = { ...job.state, completed };
         const now = clock.now();
         if (now - reported < PROGRESS_EVERY_MS && now >= reported) return;
         reported = now;
-        job.events.emit({
-          type: 'downloading',
-          completed,
-          total: file.size,
-          bytesPerSecond: rate(now, completed),
-        });
+        const bytesPerSecond = rate(now, completed);
+        job.feed.emit({ kind: 'downloading', completed, total: file.size, bytesPerSecond });
       },
-    });
-    job.events.emit({ type: 'verifying' });
+    };
+  }
+
+  #retry(job: Job): RetryOptions {
+    const { clock, random, maxFailures, firstPauseMs } = this.#options;
+    return {
+      clock,
+      random: random ?? Math.random,
+      signal: job.abort.signal,
+      maxFailures: maxFailures ?? 8,
+      firstPauseMs: firstPauseMs ?? 500,
+    };
+  }
+
+  /** One task per key at a time. */
+  async #exclusively<T>(key: string, signal: AbortSignal, task: () => Promise<T>): Promise<T> {
+    while (this.#writers.has(key)) {
+      await this.#writers.get(key);
+      signal.throwIfAborted();
+    }
+    const result = task();
+    const settled = result.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#writers.set(key, settled);
     try {
-      const info = await inspect(partPath);
-      job.abort.signal.throwIfAborted();
-      return { blob: await store.adopt(partPath, file.sha256), info };
-    } catch (error) {
-      // Bytes as promised that are no usable model will not become one.
-      if (error instanceof ApiError && error.code === 'invalid_gguf') await records.removePart(key);
-      throw error;
+      return await result;
     } finally {
-      if ((await records.partSize(key)) === 0) job.part = undefined;
+      this.#writers.delete(key);
     }
   }
 
-  return {
-    pull: (request) => {
-      const name = parsePullName(request.name);
-      return (jobs.get(name.name) ?? start(name, request)).events.listen();
-    },
-    status: async (name) => {
-      const job = jobs.get(name);
-      if (job !== undefined) return job.state;
-      const record = await records.read(name);
-      if (record?.state.status !== 'pulling') return record?.state;
-      const completed = record.part === undefined ? 0 : await records.partSize(record.part.key);
-      return {
-        ...record.state,
-        completed,
-        status: 'failed',
-        error: {
-          code: 'pull_interrupted',
-          message: 'the server ended before the pull did; pull again to go on',
-        },
-      };
-    },
-    cancel: async (name) => {
-      const job = jobs.get(name);
-      if (job === undefined) return false;
-      job.abort.abort(
-        new ApiError(409, 'pull_cancelled', 'the pull was cancelled; pull again to go on from here'),
-      );
-      await job.done;
-      return true;
-    },
-    close: async () => {
-      for (const job of jobs.values())
-        job.abort.abort(
-          new ApiError(503, 'pull_interrupted', 'the server is stopping; pull again to go on from here'),
-        );
-      await Promise.all([...jobs.values()].map((job) => job.done));
-      await web.close();
-    },
-  };
-}
-
-function parseEndpoint(text: string, allowPrivate: boolean): URL {
-  if (!URL.canParse(text)) throw new ConfigError('models.hub is not a URL', 'models.hub');
-  const url = new URL(text);
-  if (url.protocol !== 'https:' && !(url.protocol === 'http:' && allowPrivate))
-    throw new ConfigError('models.hub must be an https address', 'models.hub');
-  if (url.username !== '' || url.password !== '' || url.search !== '' || url.hash !== '')
-    throw new ConfigError('models.hub holds more than an address', 'models.hub');
-  return url;
-}
-
-/** Bytes per second over about the last five seconds of reports. */
-function movingRate(): (now: number, completed: number) => number {
-  const samples: { readonly now: number; readonly completed: number }[] = [];
-  return (now, completed) => {
-    samples.push({ now, completed });
-    while (samples.length > 2 && now - samples[0]!.now > 5000) samples.shift();
-    const [first] = samples;
-    const elapsed = now - first!.now;
-    return elapsed <= 0 ? 0 : Math.max(0, Math.round(((completed - first!.completed) * 1000) / elapsed));
-  };
-}
-
-/** One task per key at a time. */
-async function exclusively<T>(
-  running: Map<string, Promise<unknown>>,
-  key: string,
-  signal: AbortSignal,
-  task: () => Promise<T>,
-): Promise<T> {
-  while (running.has(key)) {
-    await running.get(key);
-    signal.throwIfAborted();
+  /** Partial files of pulls that do not run, oldest first; none where all of them together would not be enough. */
+  async #giveBack(missing: number): Promise<void> {
+    const idle = (await this.#records.parts()).filter(({ key }) => !this.#writers.has(key));
+    if (idle.reduce((sum, { size }) => sum + size, 0) < missing) return;
+    let freed = 0;
+    for (const { key, size } of idle) {
+      if (freed >= missing) return;
+      if (await this.#removeIdlePart(key)) freed += size;
+    }
   }
-  const result = task();
-  const settled = result.then(
-    () => undefined,
-    () => undefined,
-  );
-  running.set(key, settled);
-  try {
-    return await result;
-  } finally {
-    running.delete(key);
+
+  /** False when a pull writes it by now. */
+  async #removeIdlePart(key: string): Promise<boolean> {
+    if (this.#writers.has(key)) return false;
+    await this.#records.removePart(key);
+    return true;
+  }
+
+  /** Bytes of a partial file that the next pull can go on from. */
+  async #kept(part: PullRecord['part']): Promise<number> {
+    return part?.etag === undefined ? 0 : this.#records.partSize(part.key);
+  }
+
+  #save(job: Job): Promise<void> {
+    return this.#records.write({ version: 1, state: job.state, part: job.part });
+  }
+
+  #timestamp(): string {
+    return new Date(this.#options.clock.now()).toISOString();
   }
 }
 
@@ -344,14 +395,5 @@ function manifestOf(name: PullName, file: HubFile, info: GgufInfo, createdAt: st
     blobs: [{ role: 'weights', sha256: file.sha256, size: file.size }],
     source: { kind: 'hub', repo: file.repo, revision: file.commit, file: file.file, url: file.url.href },
     gguf: { architecture, type, contextLength, parameters, quantization },
-  };
-}
-
-/** What a client is told. Errors that are not ours may hold addresses with signatures, so only their kind is said. */
-function errorOf(error: unknown): { readonly code: string; readonly message: string } {
-  if (error instanceof ApiError) return { code: error.code, message: error.message };
-  return {
-    code: 'pull_failed',
-    message: `the pull failed (${error instanceof Error ? error.name : 'unknown error'})`,
   };
 }

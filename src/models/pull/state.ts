@@ -1,118 +1,143 @@
 // What is kept of a pull: pulls/<sha256 of the name>.json, readable after a restart or kill -9. Bytes fetched so far are in
-// pulls/<sha256 of the URL>.part; how many is the file's size, never a number somebody forgot to update.
+// pulls/<sha256 of the URL>.part; how many is the size of that file, never a number that could be out of date.
 
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { readSmallFile, removeTemporaries, writeAtomically } from '../store/files.ts';
+import { readSmallFile, removeTemporaries, writeAtomically } from '../../base/durable-files.ts';
+import {
+  choice,
+  integer,
+  nullable,
+  object,
+  optional,
+  text,
+  type Infer,
+  type Shape,
+} from '../../base/shape.ts';
+
+const MAX_TEXT = 16 * 1024;
+const words = text({ max: MAX_TEXT });
+const count = integer({ min: 0, max: Number.MAX_SAFE_INTEGER });
 
 /** Times are RFC 3339. */
-export interface PullState {
-  readonly name: string;
-  readonly status: 'pulling' | 'done' | 'failed';
-  readonly completed: number;
-  readonly total: number;
-  readonly error: { readonly code: string; readonly message: string } | null;
-  readonly startedAt: string;
-  readonly finishedAt: string | null;
-}
+const state = object({
+  name: words,
+  status: choice(['pulling', 'done', 'failed']),
+  completed: count,
+  total: count,
+  error: nullable(object({ code: words, message: words })),
+  startedAt: words,
+  finishedAt: nullable(words),
+});
+
+const record = object({
+  version: integer({ min: 1, max: 1 }),
+  state,
+  part: optional(object({ key: text({ max: 64, pattern: /^[0-9a-f]{64}$/ }), etag: optional(words) })),
+});
+
+export type PullState = Infer<typeof state>;
 
 export interface PullRecord {
   readonly version: 1;
   readonly state: PullState;
-  /** The partial file and the ETag it was begun with. */
+  /** The partial file and the strong ETag its bytes belong to. */
   readonly part?: { readonly key: string; readonly etag?: string | undefined } | undefined;
 }
 
-export interface PullRecords {
-  read(name: string): Promise<PullRecord | undefined>;
-  write(record: PullRecord): Promise<void>;
-  partPath(key: string): string;
-  /** Bytes of a partial file, 0 when there is none. */
-  partSize(key: string): Promise<number>;
-  removePart(key: string): Promise<void>;
+export interface PartialFile {
+  readonly key: string;
+  readonly size: number;
+  readonly modifiedMs: number;
 }
 
 const MAX_RECORD_BYTES = 64 * 1024;
 
-export function digestOf(text: string): string {
-  return createHash('sha256').update(text).digest('hex');
+export function digestOf(value: string): string {
+  return createHash('sha256').update(value).digest('hex');
 }
 
-/** Opens `folder`, and removes partial files no record speaks of. */
+/** Opens `folder`, and removes partial files that no record names. */
 export async function openRecords(folder: string): Promise<PullRecords> {
   await mkdir(folder, { recursive: true, mode: 0o700 });
   await removeTemporaries(folder);
-  const partPath = (key: string): string => join(folder, `${key}.part`);
-  const read = async (file: string): Promise<PullRecord | undefined> => {
-    const found = await readSmallFile(join(folder, file), MAX_RECORD_BYTES);
-    return found !== undefined && 'text' in found ? parseRecord(found.text) : undefined;
-  };
-  const files = await readdir(folder);
-  const wanted = new Set<string>();
-  for (const file of files.filter((name) => name.endsWith('.json'))) {
-    const key = (await read(file))?.part?.key;
-    if (key !== undefined) wanted.add(`${key}.part`);
-  }
-  for (const file of files)
-    if (file.endsWith('.part') && !wanted.has(file)) await rm(join(folder, file), { force: true });
-  return {
-    partPath,
-    read: async (name) => {
-      const record = await read(`${digestOf(name)}.json`);
-      return record?.state.name === name ? record : undefined;
-    },
-    write: (record) =>
-      writeAtomically(join(folder, `${digestOf(record.state.name)}.json`), `${JSON.stringify(record)}\n`),
-    partSize: (key) =>
-      stat(partPath(key)).then(
-        (found) => found.size,
-        () => 0,
-      ),
-    removePart: (key) => rm(partPath(key), { force: true }),
-  };
+  const records = new PullRecords(folder);
+  await records.removeOrphans();
+  return records;
 }
 
-/** A record that is not ours to understand counts as none: it holds nothing that cannot be fetched again. */
-function parseRecord(text: string): PullRecord | undefined {
-  let value: unknown;
+export class PullRecords {
+  readonly #folder: string;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  async read(name: string): Promise<PullRecord | undefined> {
+    const found = await this.#readFile(`${digestOf(name)}.json`);
+    return found?.state.name === name ? found : undefined;
+  }
+
+  write(written: PullRecord): Promise<void> {
+    const path = join(this.#folder, `${digestOf(written.state.name)}.json`);
+    return writeAtomically(path, `${JSON.stringify(written)}\n`);
+  }
+
+  partPath(key: string): string {
+    return join(this.#folder, `${key}.part`);
+  }
+
+  /** Bytes of a partial file, 0 when there is none. */
+  partSize(key: string): Promise<number> {
+    return stat(this.partPath(key)).then(
+      (found) => found.size,
+      () => 0,
+    );
+  }
+
+  removePart(key: string): Promise<void> {
+    return rm(this.partPath(key), { force: true });
+  }
+
+  /** All partial files, the oldest first. */
+  async parts(): Promise<readonly PartialFile[]> {
+    const parts: PartialFile[] = [];
+    for (const file of await readdir(this.#folder)) {
+      const key = /^([0-9a-f]{64})\.part$/.exec(file)?.[1];
+      const found = key === undefined ? undefined : await stat(this.partPath(key)).catch(() => undefined);
+      if (key !== undefined && found !== undefined)
+        parts.push({ key, size: found.size, modifiedMs: found.mtimeMs });
+    }
+    return parts.toSorted((a, b) => a.modifiedMs - b.modifiedMs);
+  }
+
+  async removeOrphans(): Promise<void> {
+    const files = await readdir(this.#folder);
+    const wanted = new Set<string>();
+    for (const file of files.filter((name) => name.endsWith('.json'))) {
+      const key = (await this.#readFile(file))?.part?.key;
+      if (key !== undefined) wanted.add(`${key}.part`);
+    }
+    for (const file of files)
+      if (file.endsWith('.part') && !wanted.has(file)) await rm(join(this.#folder, file), { force: true });
+  }
+
+  async #readFile(file: string): Promise<PullRecord | undefined> {
+    const found = await readSmallFile(join(this.#folder, file), MAX_RECORD_BYTES);
+    return found !== undefined && 'text' in found ? parseRecord(found.text) : undefined;
+  }
+}
+
+/** A record that cannot be understood counts as none: it holds only what can be fetched again. */
+function parseRecord(json: string): PullRecord | undefined {
   try {
-    value = JSON.parse(text);
+    return { ...read(record, JSON.parse(json)), version: 1 };
   } catch {
     return undefined;
   }
-  if (!isRecord(value) || value['version'] !== 1 || !isRecord(value['state'])) return undefined;
-  const { name, status, completed, total, startedAt, finishedAt } = value['state'];
-  if (typeof name !== 'string' || (status !== 'pulling' && status !== 'done' && status !== 'failed'))
-    return undefined;
-  if (!isCount(completed) || !isCount(total) || typeof startedAt !== 'string') return undefined;
-  if (finishedAt !== null && typeof finishedAt !== 'string') return undefined;
-  const error = parseError(value['state']['error']);
-  if (error === undefined) return undefined;
-  const part = value['part'];
-  const key =
-    isRecord(part) && typeof part['key'] === 'string' && /^[0-9a-f]{64}$/.test(part['key'])
-      ? part['key']
-      : undefined;
-  const etag = isRecord(part) && typeof part['etag'] === 'string' ? part['etag'] : undefined;
-  return {
-    version: 1,
-    state: { name, status, completed, total, error, startedAt, finishedAt },
-    ...(key === undefined ? {} : { part: { key, ...(etag === undefined ? {} : { etag }) } }),
-  };
 }
 
-function parseError(value: unknown): PullState['error'] | undefined {
-  if (value === null) return null;
-  if (!isRecord(value) || typeof value['code'] !== 'string' || typeof value['message'] !== 'string')
-    return undefined;
-  return { code: value['code'], message: value['message'] };
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function isCount(value: unknown): value is number {
-  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
+function read<T>(shape: Shape<T>, value: unknown): T {
+  return shape.read(value, '');
 }

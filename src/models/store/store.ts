@@ -18,8 +18,8 @@ import {
   syncFolder,
   temporaryPath,
   writeAtomically,
-} from './files.ts';
-import { lockFolder } from './lock.ts';
+} from '../../base/durable-files.ts';
+import { lockFolder } from '../../base/folder-lock.ts';
 import { checkManifest, encodeManifest, parseManifest, type ModelManifest } from './manifest.ts';
 import { blobFileName, isSha256, manifestFileName, parseModelName } from './names.ts';
 
@@ -85,6 +85,7 @@ export interface StoreOptions {
   readonly folder: string;
 }
 
+const DATA_FOLDER = { prefix: 'lock-', what: 'the data folder', key: 'store.data_dir' } as const;
 const MAX_MANIFEST_BYTES = 1024 * 1024;
 const MAX_MODELS = 10_000;
 const COPY_BYTES = 4 * 1024 * 1024;
@@ -94,14 +95,14 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
   const folder = resolve(options.folder);
   const manifests = join(folder, 'models', 'manifests');
   const blobs = join(folder, 'models', 'blobs');
-  const lock = await lockFolder(folder);
+  const lock = await lockFolder(folder, DATA_FOLDER);
   try {
     for (const path of [manifests, blobs]) await mkdir(path, { recursive: true, mode: 0o700 });
     for (const path of [folder, manifests, blobs]) await removeTemporaries(path);
     for (const path of [folder, join(folder, 'models')]) await syncFolder(path);
   } catch (error) {
     await lock.release();
-    throw storageError(error);
+    throw storageError(error, folder);
   }
 
   const leases = new Map<string, number>();
@@ -190,7 +191,7 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
         await syncFolder(blobs);
       } catch (error) {
         held.release();
-        throw storageError(error);
+        throw storageError(error, blobs);
       }
       return { ...held, sha256, size, path: blobPath(sha256) };
     });
@@ -266,7 +267,7 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
         return await settle(temporary, sha256, size);
       } catch (error) {
         await rm(temporary, { force: true });
-        throw storageError(error);
+        throw storageError(error, blobs);
       }
     },
     adopt: async (path, sha256) => {

@@ -144,7 +144,7 @@ describe('writing', () => {
       runs: [{ key: publicHex(key), from: 0, to: 5, signed: 5, unsigned: 0, anchored: true }],
       unanchored: 0,
     });
-    expect(readdirSync(folder).sort()).toEqual(['audit.jsonl', 'head.json']);
+    expect(readdirSync(folder).sort()).toEqual(['audit.jsonl', 'head.json', 'lock-audit-1']);
   });
 
   test('what is flushed is on disk, head included, while the log stays open', async () => {
@@ -222,6 +222,8 @@ describe('after a crash', () => {
     audit.append(record(9));
     await audit.flush();
     writeFileSync(head(), before);
+    // As if its process had died.
+    for (const name of readdirSync(folder)) if (name.startsWith('lock-')) rmSync(join(folder, name));
     expect(await verifyAudit(folder)).toMatchObject({ ok: true, unsigned: 2 });
     keys.push(await written(1));
     const verdict = await verifyAudit(folder, keys.map(publicHex));

@@ -3,8 +3,9 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { parseKeepAlive } from '../../../src/models/keep-alive.ts';
-import { createLifecycle, type LifecycleEvent } from '../../../src/models/lifecycle.ts';
+import { Lifecycle } from '../../../src/models/lifecycle.ts';
 import { ApiError } from '../../../src/base/errors.ts';
+import type { LifecycleEvent } from '../../../src/models/slot.ts';
 import { manualClock } from '../../fixtures/clock.ts';
 import type { RegisteredModel } from '../../../src/models/model.ts';
 import type { Lease } from '../../../src/models/seam.ts';
@@ -62,7 +63,7 @@ function setUp(
     progress: (fraction: number) => void;
     signal: AbortSignal;
   }[] = [];
-  const lifecycle = createLifecycle<FakeEngine>({
+  const lifecycle = new Lifecycle<FakeEngine>({
     open: ({ id }, { signal, onProgress }) =>
       new Promise((resolve, reject) => {
         const finish = (error?: unknown): void => {
@@ -221,7 +222,7 @@ describe('keep_alive', () => {
     await settled();
     expect(opened[0]!.isClosed).toBe(true);
     expect(lifecycle.isLoaded('a')).toBe(false);
-    expect(events.at(-1)).toEqual({ type: 'unloaded', id: 'a', reason: 'idle' });
+    expect(events.at(-1)).toEqual({ kind: 'unloaded', id: 'a', reason: 'idle' });
   });
 
   test('of those who share the model only ever lengthens, and up to a bound', async () => {
@@ -293,7 +294,7 @@ describe('room', () => {
       false,
       true,
     ]);
-    expect(events).toContainEqual({ type: 'unloaded', id: 'b', reason: 'evicted' });
+    expect(events).toContainEqual({ kind: 'unloaded', id: 'b', reason: 'evicted' });
   });
 
   test('a model with work in flight is never evicted, however old', async () => {
@@ -409,7 +410,7 @@ describe('a crash', () => {
     opened[0]!.crash();
     await settled();
     expect(lifecycle.isLoaded('a')).toBe(false);
-    expect(events.at(-1)).toMatchObject({ type: 'crashed', id: 'a' });
+    expect(events.at(-1)).toMatchObject({ kind: 'crashed', id: 'a' });
     expect((await acquire('a')).engine).toBe(opened[1]);
     // The lease of the dead engine has no say about the new one.
     lease.release();

@@ -18,10 +18,10 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { attestedModel, fromHex, toHex } from '@assay/attestation';
 import { ensureDemoModels } from '../../../scripts/demo-model/main.ts';
-import type { LifecycleEvent } from '../../../src/models/lifecycle.ts';
+import type { LifecycleEvent } from '../../../src/models/slot.ts';
 import type { OpenSpec } from '../../../src/models/load.ts';
 import { manifestOf } from '../../../src/models/stored-model.ts';
-import type { PullEvent, PullService } from '../../../src/models/pull/pull.ts';
+import type { PullProgress, PullService } from '../../../src/models/pull/pull.ts';
 import { createModels, type Models, type ServiceOptions } from '../../../src/models/service.ts';
 import { openStore, type ModelStore } from '../../../src/models/store/store.ts';
 import { manualClock } from '../../fixtures/clock.ts';
@@ -244,7 +244,7 @@ describe('loading', () => {
     await expect(loading).rejects.toMatchObject({ code: 'model_digest_mismatch' });
     await expect(loading).rejects.toThrow(new RegExp(`${demo['demo-embed'].sha256}.*${chat.sha256}`));
     expect(engines).toEqual([]);
-    expect(events.at(-1)).toMatchObject({ type: 'load_failed', id: 'chat' });
+    expect(events.at(-1)).toMatchObject({ kind: 'load_failed', id: 'chat' });
   });
 
   test('a pinned digest is what is attested without reading the file, and what is enforced when it is read', async () => {
@@ -305,7 +305,7 @@ describe('loading', () => {
     for (const path of [join(roots, 'chat.gguf'), join(verityFolder, 'link.gguf')]) {
       await expect(models.add({ id: 'x', path }, signal)).rejects.toMatchObject({ code: 'path_not_allowed' });
     }
-    const steps = (): number => events.filter((event) => event.type === 'loading').length;
+    const steps = (): number => events.filter((event) => event.kind === 'loading').length;
     await models.load('m', signal);
     expect(steps()).toBeGreaterThan(1);
     await models.unload('m');
@@ -417,8 +417,8 @@ describe('removing', () => {
 describe('pulling', () => {
   /** A hub that stores the chat model when told to go on. */
   function hub(after: Promise<void>): PullService {
-    const run = async function* (name: string): AsyncIterable<PullEvent> {
-      yield { type: 'downloading', completed: 1, total: 2, bytesPerSecond: 1 };
+    const run = async function* (name: string): AsyncIterable<PullProgress> {
+      yield { kind: 'downloading', completed: 1, total: 2, bytesPerSecond: 1 };
       await after;
       if ((await store.get(name)) === undefined) {
         const blob = await store.importFile(chat.path);
@@ -445,7 +445,7 @@ describe('pulling', () => {
         });
         blob.release();
       }
-      yield { type: 'success', id: name, sha256: chat.sha256, size: chat.size };
+      yield { kind: 'success', id: name, sha256: chat.sha256, size: chat.size };
     };
     return {
       pull: ({ name }) => run(name),

@@ -179,3 +179,24 @@ describe('a model from the hub', { timeout: 120_000 }, () => {
     ).toBe(true);
   });
 });
+
+describe('a pull', { timeout: 120_000 }, () => {
+  test.each([
+    ['assay/demo:Q2_K', 'hub_not_found', 'not_found_error'],
+    ['assay/demo', 'ambiguous_quantization', 'invalid_request_error'],
+    ['assay/demo:F16', 'digest_unknown', 'server_error'],
+  ])('that cannot be had (%s) ends the stream with %s of type %s', async (name, code, type) => {
+    const bytes = Buffer.from('GGUF');
+    const old = hub.files;
+    hub.files = [
+      ...['a-Q5_0.gguf', 'b-Q8_0.gguf'].map((file) => ({ name: file, bytes })),
+      { name: 'c-F16.gguf', bytes, claimed: { lfs: undefined } },
+    ];
+    const { text } = await call('POST', '/v1/models/pull', { name });
+    hub.files = old;
+    const events = text.split('\n').filter((line) => line.startsWith('data: {'));
+    const last = JSON.parse(events.at(-1)!.slice('data: '.length)) as object;
+    expect(last).toMatchObject({ status: 'error', code, error: { code, type } });
+    expect(Object.keys(last).toSorted()).toEqual(['code', 'error', 'message', 'status']);
+  });
+});

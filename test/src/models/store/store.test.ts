@@ -182,8 +182,8 @@ describe('models and blobs', () => {
     const full = await open('/dev/full', 'w');
     const error: unknown = await full.writeFile('x').catch((error: unknown) => error);
     await full.close();
-    const { storageError } = await import('../../../../src/models/store/files.ts');
-    expect(storageError(error)).toMatchObject({ status: 507, code: 'storage_full' });
+    const { storageError } = await import('../../../../src/base/durable-files.ts');
+    expect(storageError(error, '/data')).toMatchObject({ status: 507, code: 'storage_full' });
   });
 
   test('runs changes one after another', async () => {

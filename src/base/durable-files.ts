@@ -1,12 +1,12 @@
 // File writes that a kill -9 or a power cut cannot leave half done: write beside the place, fsync, rename, fsync the folder.
-// A name beginning with `.tmp-` is never anything but such a beginning, and is removed when the store is opened.
+// A name that begins with `.tmp-` is always such an unfinished file, and is removed when its folder is opened.
 
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { lstat, open, readdir, rename, rm } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { ApiError } from '../../base/errors.ts';
+import { ApiError } from './errors.ts';
 
 const TEMPORARY_PREFIX = '.tmp-';
 
@@ -40,7 +40,7 @@ export async function writeAtomically(path: string, text: string): Promise<void>
     await rename(temporary, path);
   } catch (error) {
     await rm(temporary, { force: true });
-    throw storageError(error);
+    throw storageError(error, path);
   }
   await syncFolder(folder);
 }
@@ -82,13 +82,22 @@ export function codeOf(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 }
 
-/** A full disk is something the operator can fix, and is told so; everything else stays what it was. */
-export function storageError(error: unknown): unknown {
+/** No room on the device, or none left of a quota. */
+export function isFull(error: unknown): boolean {
   const code = codeOf(error);
-  if (code === 'ENOSPC' || code === 'EDQUOT')
-    return new ApiError(507, 'storage_full', 'the data folder has no space left', {
-      cause: error,
-      shouldRetry: false,
-    });
-  return error;
+  if (code === 'ENOSPC' || code === 'EDQUOT') return true;
+  return error instanceof ApiError && error.code === 'storage_full';
+}
+
+/**
+ * A full disk is something the operator can mend, and is told so, with the place that is full. Writes through an open file
+ * do not say which file it was. Every other error stays as it was.
+ */
+export function storageError(error: unknown, path: string): unknown {
+  if (!isFull(error) || error instanceof ApiError) return error;
+  return storageFull(`no space left for ${path}`, error);
+}
+
+export function storageFull(message: string, cause?: unknown): ApiError {
+  return new ApiError(507, 'storage_full', message, { cause, shouldRetry: false });
 }

@@ -1,0 +1,295 @@
+// One model that is loaded, loading, or waited for, and how it goes from one to the next: waiting → loading → loaded →
+// closing. A slot grants leases on its engine, keeps the time it stays when idle, and ends the engine once it is drained.
+
+import type { Clock } from '../base/clock.ts';
+import { ApiError } from '../base/errors.ts';
+import { parseKeepAlive } from './keep-alive.ts';
+import type { RegisteredModel } from './model.ts';
+import type { AcquireOptions, Lease } from './seam.ts';
+
+/** What a loaded model must be able to do; the engine seam's Engine does. */
+export interface Closable {
+  /** Settles when it is gone: null after close(), else why. */
+  readonly closed: Promise<Error | null>;
+  close(): Promise<void>;
+}
+
+export type UnloadReason = 'idle' | 'evicted' | 'asked' | 'shutdown';
+
+export type LifecycleEvent =
+  | { readonly kind: 'loading'; readonly id: string; readonly fraction: number }
+  | { readonly kind: 'loaded'; readonly id: string; readonly milliseconds: number }
+  | { readonly kind: 'load_failed'; readonly id: string; readonly error: unknown }
+  | { readonly kind: 'unloaded'; readonly id: string; readonly reason: UnloadReason }
+  | { readonly kind: 'crashed'; readonly id: string; readonly error: Error };
+
+/** Stages, measures and loads; rejects with an ApiError. */
+export type OpenModel<E> = (
+  model: RegisteredModel,
+  options: { readonly signal: AbortSignal; readonly onProgress: (fraction: number) => void },
+) => Promise<E>;
+
+export interface SlotOptions<E extends Closable> {
+  readonly open: OpenModel<E>;
+  readonly loadTimeoutMs: number;
+  /** Of models whose requests give no keep_alive. */
+  readonly keepAliveMs: number;
+  readonly clock: Clock;
+  /** Aborts loads. */
+  readonly stop: AbortSignal;
+  readonly emit: (event: LifecycleEvent) => void;
+  /** Room may have become free, or a model idle. */
+  readonly onChange: () => void;
+  /** The engine is gone, or was never there. Requests that still wait need a new slot. */
+  readonly onGone: (slot: Slot<E>) => void;
+}
+
+/** How long a request wants the model to stay. */
+type Stay = Pick<AcquireOptions, 'keepAlive' | 'keepAliveUpToMs'>;
+
+export interface Waiter<E> {
+  /** What the request was decided for; only an engine of that model is granted to it. */
+  readonly model: RegisteredModel;
+  readonly stay: Stay;
+  readonly resolve: (lease: Lease<E>) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+export class Slot<E extends Closable> {
+  /** Requests that wait for an engine, oldest first. */
+  readonly waiters: Set<Waiter<E>>;
+  readonly bytes: number;
+  #model: RegisteredModel;
+  #state: 'waiting' | 'loading' | 'loaded' | 'closing' = 'waiting';
+  #engine: E | undefined;
+  #inFlight = 0;
+  /** Set when the engine is to end: no new leases. */
+  #draining: UnloadReason | undefined;
+  #fraction = 0;
+  #loadedAt = 0;
+  #lastUsed = 0;
+  #keepAliveMs: number;
+  #expiresAt: number | null = null;
+  #cancelTimer: (() => void) | undefined;
+  readonly #gone: Promise<void>;
+  #settleGone: () => void = () => undefined;
+  readonly #options: SlotOptions<E>;
+
+  constructor(model: RegisteredModel, bytes: number, options: SlotOptions<E>, waiters?: Set<Waiter<E>>) {
+    this.#model = model;
+    this.bytes = bytes;
+    this.#options = options;
+    this.#keepAliveMs = options.keepAliveMs;
+    this.waiters = waiters ?? new Set();
+    this.#gone = new Promise((resolve) => (this.#settleGone = resolve));
+  }
+
+  get model(): RegisteredModel {
+    return this.#model;
+  }
+
+  get state(): 'waiting' | 'loading' | 'loaded' | 'closing' {
+    return this.#state;
+  }
+
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  get draining(): UnloadReason | undefined {
+    return this.#draining;
+  }
+
+  get fraction(): number {
+    return this.#fraction;
+  }
+
+  get loadedAt(): number {
+    return this.#loadedAt;
+  }
+
+  get lastUsed(): number {
+    return this.#lastUsed;
+  }
+
+  get expiresAt(): number | null {
+    return this.#expiresAt;
+  }
+
+  /** Whether an engine of this slot answers for that registration of the model: same bytes, used in the same way. */
+  serves(model: RegisteredModel): boolean {
+    const own = this.#model;
+    return (
+      own === model ||
+      (own.sha256 === model.sha256 && own.contextLength === model.contextLength && own.type === model.type)
+    );
+  }
+
+  canServeNow(model: RegisteredModel): boolean {
+    return this.#state === 'loaded' && this.#draining === undefined && this.serves(model);
+  }
+
+  /** Resolves once the slot is over. */
+  whenGone(): Promise<void> {
+    return this.#gone;
+  }
+
+  /** Nothing was loaded: the slot is over. */
+  drop(): void {
+    this.#settleGone();
+  }
+
+  async load(): Promise<void> {
+    const { open, clock, stop, loadTimeoutMs, emit } = this.#options;
+    this.#state = 'loading';
+    const started = clock.now();
+    const timeout = new AbortController();
+    const cancel = clock.after(loadTimeoutMs, () =>
+      timeout.abort(
+        new ApiError(
+          500,
+          'model_load_failed',
+          `loading ${this.#model.id} took longer than ${loadTimeoutMs} ms`,
+        ),
+      ),
+    );
+    try {
+      const engine = await open(this.#model, {
+        signal: AbortSignal.any([timeout.signal, stop]),
+        onProgress: this.#progress(),
+      });
+      cancel();
+      this.#opened(engine, started);
+    } catch (error) {
+      cancel();
+      emit({ kind: 'load_failed', id: this.#model.id, error });
+      this.#failed(error);
+    }
+    this.#options.onChange();
+  }
+
+  /** Tells of every tenth once. */
+  #progress(): (fraction: number) => void {
+    let tenths = -1;
+    return (fraction) => {
+      this.#fraction = Math.min(1, Math.max(this.#fraction, fraction));
+      if (Math.floor(this.#fraction * 10) <= tenths) return;
+      tenths = Math.floor(this.#fraction * 10);
+      this.#options.emit({ kind: 'loading', id: this.#model.id, fraction: this.#fraction });
+    };
+  }
+
+  #opened(engine: E, started: number): void {
+    this.#engine = engine;
+    this.#state = 'loaded';
+    this.#loadedAt = this.#lastUsed = this.#options.clock.now();
+    const milliseconds = this.#loadedAt - started;
+    this.#options.emit({ kind: 'loaded', id: this.#model.id, milliseconds });
+    void this.#watch(engine);
+    this.admit();
+    if (this.#inFlight === 0) this.#idle();
+  }
+
+  #failed(error: unknown): void {
+    this.rejectWaiters(error, (waiter) => this.serves(waiter.model));
+    this.#over();
+  }
+
+  rejectWaiters(error: unknown, which: (waiter: Waiter<E>) => boolean = () => true): void {
+    for (const waiter of [...this.waiters].filter(which)) {
+      this.waiters.delete(waiter);
+      waiter.reject(error);
+    }
+  }
+
+  /** An engine that ends by itself is gone at once; the next request loads a new one. */
+  async #watch(engine: E): Promise<void> {
+    const error = await engine.closed;
+    if (this.#state !== 'loaded') return;
+    this.#state = 'closing';
+    if (error !== null) this.#options.emit({ kind: 'crashed', id: this.#model.id, error });
+    this.#over();
+  }
+
+  /** Grants leases to the waiters of this model. Those of another registration wait until this one is gone. */
+  admit(): void {
+    for (const waiter of this.waiters) {
+      if (!this.serves(waiter.model)) continue;
+      this.waiters.delete(waiter);
+      waiter.resolve(this.lease(waiter.model, waiter.stay));
+    }
+  }
+
+  lease(model: RegisteredModel, { keepAlive, keepAliveUpToMs }: Stay): Lease<E> {
+    const engine = this.#engine;
+    if (engine === undefined) throw new Error('lease of a model that is not loaded');
+    this.#inFlight += 1;
+    this.#cancelTimer?.();
+    this.#cancelTimer = undefined;
+    this.#lastUsed = this.#options.clock.now();
+    this.#expiresAt = null;
+    if (keepAlive !== undefined) {
+      const asked = parseKeepAlive(keepAlive);
+      this.#keepAliveMs =
+        keepAliveUpToMs === undefined ? asked : Math.max(this.#keepAliveMs, Math.min(asked, keepAliveUpToMs));
+    }
+    let held = true;
+    const release = (): void => {
+      if (!held) return;
+      held = false;
+      this.#inFlight -= 1;
+      this.#lastUsed = this.#options.clock.now();
+      if (this.#inFlight === 0 && this.#state === 'loaded') this.#idle();
+    };
+    return { model, engine, release };
+  }
+
+  #idle(): void {
+    if (this.#draining !== undefined) {
+      void this.end(this.#draining);
+    } else if (this.#keepAliveMs === 0) {
+      void this.end('idle');
+    } else if (this.#keepAliveMs !== Number.POSITIVE_INFINITY) {
+      this.#expiresAt = this.#options.clock.now() + this.#keepAliveMs;
+      this.#cancelTimer = this.#options.clock.after(this.#keepAliveMs, () => {
+        if (this.#inFlight === 0 && this.#state === 'loaded') void this.end('idle');
+      });
+    }
+    this.#options.onChange();
+  }
+
+  /** No new leases; ends when the last one is released. */
+  drain(reason: UnloadReason): void {
+    // An eviction can be taken back, the others cannot.
+    if (this.#draining === undefined || this.#draining === 'evicted' || reason === 'shutdown')
+      this.#draining = reason;
+    if (this.#state === 'loaded' && this.#inFlight === 0) void this.end(this.#draining);
+  }
+
+  /** The room is not needed any more: it stays, and serves the requests that queued behind. */
+  undrain(): void {
+    if (this.#state !== 'loaded' || this.#draining !== 'evicted') return;
+    this.#draining = undefined;
+    this.admit();
+  }
+
+  async end(reason: UnloadReason): Promise<void> {
+    if (this.#state !== 'loaded' || this.#engine === undefined) return;
+    this.#state = 'closing';
+    this.#cancelTimer?.();
+    try {
+      await this.#engine.close();
+    } catch (thrown) {
+      const error = thrown instanceof Error ? thrown : new Error('the engine did not close');
+      this.#options.emit({ kind: 'crashed', id: this.#model.id, error });
+    }
+    this.#options.emit({ kind: 'unloaded', id: this.#model.id, reason });
+    this.#over();
+  }
+
+  #over(): void {
+    this.#cancelTimer?.();
+    this.#options.onGone(this);
+    this.#settleGone();
+  }
+}
