@@ -35,8 +35,13 @@ export function anyValue(builder: GrammarBuilder): AnyValue {
     array,
     string,
     number,
-    integer: numberExpression(builder, { integer: true }),
-    boolean: builder.rule('boolean', '"true" | "false"'),
+    // Written where they are used.
+    get integer() {
+      return numberExpression(builder, { integer: true });
+    },
+    get boolean() {
+      return builder.rule('boolean', '"true" | "false"');
+    },
     null: literal('null'),
   };
 }

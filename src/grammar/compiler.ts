@@ -77,13 +77,12 @@ export class Compiler implements Context {
     this.share = loose ? LOOSE_SHARE : 1;
     this.#merge = merge ?? false;
     this.values = seen.values;
-    const { value, object, array, string, number, integer } = this.values;
+    const { value, object, array, string, number } = this.values;
     this.readAs(value, { is: 'any', of: KINDS.map((kind) => leaf(kind, 1)) });
     this.readAs(object, leaf('object', 1));
     this.readAs(array, leaf('array', 1));
     this.readAs(string, leaf('string', 1));
     this.readAs(number, leaf('number', 2));
-    this.readAs(integer, leaf('number', 2));
   }
 
   get loosenings(): readonly Loosening[] {
@@ -226,7 +225,10 @@ export class Compiler implements Context {
     if (root) return this.values.object;
     const types = isJson(schema) ? meantTypes(schema['type']) : null;
     if (types === null) return this.values.value;
-    return this.#either(types.map((type) => this.values[type]));
+    const options = types.map((type) => this.values[type]);
+    for (const [i, option] of options.entries())
+      if (types[i] === 'integer') this.readAs(option, leaf('number', 2));
+    return this.#either(options);
   }
 
   /** Refuses whatever of the schema cannot be enforced. */

@@ -8,6 +8,8 @@ import type { Member, Reading } from './readings.ts';
 import { isJson, permittedNames, type Json } from './schema.ts';
 import { addWord, NO_WORDS, otherKey } from './words.ts';
 
+/** Characters of a property name that others must differ from. */
+const MAX_OTHER_KEY = 1000;
 const COMMA = `"," ${SPACE}`;
 
 interface Property {
@@ -94,6 +96,8 @@ function extraOf(
   site: Site,
 ): { readonly rule: Expression; readonly others: Reading | null } {
   const names = new Set([...Object.keys(properties), ...required]);
+  if (additional !== false && [...names].some((name) => name.length > MAX_OTHER_KEY))
+    return refuse(site.place, 'additionalProperties', 'a property name is too long to tell others from it');
   const open = additional === undefined ? names.size === 0 : additional !== false;
   const value = open ? context.optional(additional ?? true, site, 'additionalProperties') : null;
   if (value === null) return { rule: '', others: null };
