@@ -4,22 +4,33 @@
 // A strict schema with a keyword that cannot be enforced is refused. Another one goes on without that keyword, which is noted;
 // what is too large or too deep becomes any value of its type.
 
-import { ApiError } from '../base/errors.ts';
 import type { AnyValue } from './any-value.ts';
 import { arrayOf } from './array.ts';
+import { combined, type Combining } from './combine.ts';
 import { leaf, type Context, type Seen, type Site } from './context.ts';
 import { meantTypes, readAsMeant } from './dialect.ts';
-import { allExclusive } from './exclusive.ts';
+import { SchemaDocument } from './document.ts';
+import { enumerationOf } from './enumeration.ts';
+import { exclude } from './exclusive.ts';
 import type { Expression, GrammarBuilder } from './gbnf.ts';
-import { Intersection } from './intersection.ts';
 import { numericOf } from './numeric.ts';
 import { objectOf } from './object.ts';
 import { Place, refuse, refuseEmpty, SchemaRefusal } from './place.ts';
-import { KINDS, openReadings, type Kind, type Reading } from './readings.ts';
-import { objectRoot } from './root.ts';
-import { ANNOTATIONS, assertBounded, enumerated, isArray, isJson, KNOWN, typesOf, type Json, type Type } from './schema.ts'; // prettier-ignore
+import { KINDS, openReadings, type Reading } from './readings.ts';
+import { argumentsRoot } from './root.ts';
+import {
+  assertBounded,
+  assertKnown,
+  enumerated,
+  isArray,
+  isJson,
+  typesOf,
+  without,
+  type Json,
+  type Type,
+} from './schema.ts';
 import { stringOf } from './string.ts';
-import { addWord, NO_WORDS, TooManyWords, wordsExpression, type Words } from './words.ts';
+import { TooManyWords, wordsExpression, type Words } from './words.ts';
 
 const MAX_DEPTH = 32;
 const MAX_NODES = 4000;
@@ -54,7 +65,8 @@ export class Compiler implements Context {
   readonly values: AnyValue;
   readonly seen: Seen;
   readonly share: number;
-  readonly #document: unknown;
+  readonly #document: SchemaDocument;
+  readonly #combining: Combining;
   readonly #root: Place;
   readonly #loose: boolean;
   readonly #merge: boolean;
@@ -71,11 +83,20 @@ export class Compiler implements Context {
   constructor({ builder, document, param, seen, loose, merge }: CompilerOptions) {
     this.builder = builder;
     this.seen = seen;
-    this.#document = document;
+    this.#document = new SchemaDocument(document, builder.spend);
     this.#root = new Place(param);
     this.#loose = loose;
     this.share = loose ? LOOSE_SHARE : 1;
     this.#merge = merge ?? false;
+    this.#combining = {
+      document: this.#document,
+      spend: builder.spend,
+      loose,
+      note: (place, keyword) => this.#note(place, keyword),
+      cannot: (place, keyword, message) => this.#cannot(place, keyword, message),
+      enter: (place, depth) => this.#enterPart(place, depth),
+      assertRoom: (more) => this.assertRoom(more),
+    };
     this.values = seen.values;
     const { value, object, array, string, number } = this.values;
     this.readAs(value, { is: 'any', of: KINDS.map((kind) => leaf(kind, 1)) });
@@ -91,39 +112,23 @@ export class Compiler implements Context {
 
   /** Any value the schema admits. */
   compileValue(): Expression {
-    return this.#compileRoot(this.#document, false);
+    return this.#compileRoot(false);
   }
 
   /** The arguments of a call: an object. Never takes another type for one, strict or not. */
   compileArguments(): Expression {
-    const schema = this.#document;
-    const { param } = this.#root;
-    if (!isJson(schema)) throw new ApiError(400, 'invalid_schema', 'the schema must be an object', { param });
-    assertBounded(schema, this.#root, this.builder.spend);
-    const root = objectRoot(schema, {
-      resolve: (pointer) => this.#target(pointer),
-      spend: this.builder.spend,
-      loose: this.#loose,
-    });
-    if (root === null)
-      throw new ApiError(400, 'invalid_schema', 'arguments are an object; the schema says another type', {
-        param,
-      });
-    return this.#compileRoot(root, true);
+    return this.#compileRoot(true);
   }
 
-  #compileRoot(schema: unknown, root: boolean): Expression {
-    assertBounded(schema, this.#root, this.builder.spend);
-    const expression = this.#compile(schema, {
-      place: this.#root,
-      depth: 0,
-      open: NONE,
-      optional: false,
-      root,
-    });
-    if (openReadings(this.readingOf(expression), MAX_READINGS, this.builder.spend) === Infinity)
+  #compileRoot(root: boolean): Expression {
+    const { spend } = this.builder;
+    const place = this.#root;
+    assertBounded(this.#document.root, place, spend);
+    const schema = root ? argumentsRoot(place.param, this.#combining) : this.#document.root;
+    const expression = this.#compile(schema, { place, depth: 0, open: NONE, optional: false, root });
+    if (openReadings(this.readingOf(expression), MAX_READINGS, spend) === Infinity)
       refuse(
-        this.#root,
+        place,
         null,
         'the schema has too many alternatives that begin alike; a constant as the first property of each tells them apart',
       );
@@ -131,25 +136,11 @@ export class Compiler implements Context {
   }
 
   inner(schema: unknown, site: Site, ...keys: readonly (string | number)[]): Expression {
-    return this.#compile(schema, {
-      place: site.place.at(...keys),
-      depth: site.depth + 1,
-      open: NONE,
-      optional: false,
-      root: false,
-    });
+    return this.#compile(schema, insideOf(site, keys, false));
   }
 
   optional(schema: unknown, site: Site, ...keys: readonly (string | number)[]): Expression | null {
-    return this.#orNothing(() =>
-      this.#compile(schema, {
-        place: site.place.at(...keys),
-        depth: site.depth + 1,
-        open: NONE,
-        optional: true,
-        root: false,
-      }),
-    );
+    return this.#orNothing(() => this.#compile(schema, insideOf(site, keys, true)));
   }
 
   assertRoom(more: number): void {
@@ -158,8 +149,7 @@ export class Compiler implements Context {
   }
 
   cannot({ place }: Site, keyword: string, message: string): void {
-    if (!this.#loose) refuse(place, keyword, message);
-    this.#note(place, keyword);
+    this.#cannot(place, keyword, message);
   }
 
   choice(words: Words, { place }: Site, keyword: string): Expression {
@@ -180,8 +170,22 @@ export class Compiler implements Context {
     return this.#readings.get(expression) ?? leaf('word', 1);
   }
 
+  list(expression: Expression, texts: readonly string[]): void {
+    this.#listed.set(expression, texts);
+  }
+
   listed(expression: Expression): readonly string[] | null {
     return this.#listed.get(expression) ?? null;
+  }
+
+  #cannot(place: Place, keyword: string, message: string): void {
+    if (!this.#loose) refuse(place, keyword, message);
+    this.#note(place, keyword);
+  }
+
+  #enterPart(place: Place, depth: number): void {
+    this.#nodes += 1;
+    if (this.#nodes > MAX_NODES || depth > MAX_DEPTH) refuse(place, null, 'the schema is too large');
   }
 
   #note({ pointer }: Place, keyword: string | null): void {
@@ -248,7 +252,7 @@ export class Compiler implements Context {
       if (schema[key] !== undefined) return this.#alternatives(schema, key, site);
     if ('const' in schema || 'enum' in schema) {
       const keyword = 'enum' in schema ? 'enum' : 'const';
-      return this.#enumeration(enumerated(schema, place, this.builder.spend), site, keyword);
+      return enumerationOf(this, enumerated(schema, place, this.builder.spend), site, keyword);
     }
     return this.#either(typesOf(schema, place).map((type) => this.#ofType(type, schema, site)));
   }
@@ -279,51 +283,22 @@ export class Compiler implements Context {
     });
   }
 
-  #enumeration(values: readonly unknown[], site: Site, keyword: string): Expression {
-    const texts = values.map((value) => JSON.stringify(value));
-    const words = texts.reduce((all, text) => addWord(this.builder, all, Array.from(text), ''), NO_WORDS);
-    const rule = this.builder.rule('enum', this.choice(words, site, keyword));
-    this.#listed.set(rule, texts);
-    const counts = new Map<Kind, number>();
-    for (const value of values) counts.set(kindOf(value), (counts.get(kindOf(value)) ?? 0) + 1);
-    return this.readAs(rule, { is: 'any', of: [...counts].map(([kind, count]) => leaf(kind, count)) });
-  }
-
   // ---- references
-
-  /** The schema that a pointer into the document names (RFC 6901); undefined when there is none. */
-  #target(pointer: string): unknown {
-    if (pointer !== '#' && !pointer.startsWith('#/')) return undefined;
-    this.builder.spend(pointer.length);
-    let at: unknown = this.#document;
-    for (const part of pointer.split('/').slice(1)) {
-      let key: string;
-      try {
-        key = decodeURIComponent(part).replaceAll('~1', '/').replaceAll('~0', '~');
-      } catch {
-        return undefined;
-      }
-      const found = isArray(at) ? /^\d{1,6}$/.test(key) : isJson(at) && Object.hasOwn(at, key);
-      if (!found || (!isJson(at) && !isArray(at))) return undefined;
-      at = Reflect.get(at, key);
-    }
-    return at;
-  }
-
-  #resolve(pointer: string, place: Place): unknown {
-    if (pointer !== '#' && !pointer.startsWith('#/'))
-      return refuse(place, '$ref', '$ref must point into the same schema (#/…)');
-    const target = this.#target(pointer);
-    return target === undefined ? refuse(place, '$ref', '$ref points at nothing') : target;
-  }
 
   #reference(schema: Json, $ref: unknown, site: Site): Expression {
     const { place, depth, open } = site;
     if (typeof $ref !== 'string') return refuse(place, '$ref', '$ref must be a string');
-    const target = this.#resolve($ref, place);
+    const target = this.#document.resolve($ref, place);
     const rest = without(schema, '$ref');
     if (Object.keys(rest).length > 0) {
-      const both = this.#combined([{ part: rest, place }, { part: { $ref }, place }], site);
+      const both = combined(
+        [
+          { part: rest, place },
+          { part: { $ref }, place },
+        ],
+        site,
+        this.#combining,
+      );
       return this.#compile(both, { ...site, depth: depth + 1 });
     }
     if (open.has($ref)) return refuse(place, '$ref', 'the references go in a circle');
@@ -356,64 +331,7 @@ export class Compiler implements Context {
       return this.#compile(allOf[0], { ...further, place: place.at('allOf', 0) });
     this.assertRoom(allOf.length);
     const parts = allOf.map((part: unknown, i) => ({ part, place: place.at('allOf', i) }));
-    return this.#compile(this.#combined([{ part: rest, place }, ...parts], site), further);
-  }
-
-  /** Several schemas of one value as one schema. */
-  #combined(
-    parts: readonly { readonly part: unknown; readonly place: Place }[],
-    site: Site,
-  ): Json {
-    const all = new Intersection(this.builder.spend, (at, keyword, message, empty) => {
-      if (empty && site.optional) return refuseEmpty(at, keyword, message);
-      this.cannot({ ...site, place: at }, keyword, message);
-    });
-    const followed = new Set(site.open);
-    for (const { part, place } of parts)
-      this.#addPart(part, { ...site, place, depth: 0 }, all, followed);
-    return all.result();
-  }
-
-  /** `site.depth`: of parts in parts. */
-  #addPart(given: unknown, site: Site, all: Intersection, followed: Set<string>): void {
-    const { place, depth } = site;
-    this.#nodes += 1;
-    if (this.#nodes > MAX_NODES || depth > MAX_DEPTH) return refuse(place, null, 'the schema is too large');
-    if (given === true) return;
-    const part =
-      this.#loose && isJson(given) ? readAsMeant(given, (keyword) => this.#note(place, keyword)) : given;
-    if (part === false && site.optional) return refuseEmpty(place, null, 'a part of allOf admits nothing');
-    if (!isJson(part)) {
-      if (!this.#loose) return refuse(place, null, 'a part of allOf must be a schema object');
-      return this.#note(place, null);
-    }
-    assertKnown(part, place);
-    const { $ref, allOf, ...own } = part;
-    all.add(own, place);
-    const further = { ...site, depth: depth + 1 };
-    if ($ref !== undefined) {
-      const target = this.#partTarget($ref, site, followed);
-      if (target !== undefined) this.#addPart(target, further, all, followed);
-    }
-    if (allOf === undefined) return;
-    if (!isArray(allOf)) return refuse(place, 'allOf', 'allOf must be an array');
-    this.assertRoom(allOf.length);
-    for (const [i, each] of allOf.entries())
-      this.#addPart(each, { ...further, place: place.at('allOf', i) }, all, followed);
-  }
-
-  #partTarget($ref: unknown, site: Site, followed: Set<string>): unknown {
-    const { place } = site;
-    try {
-      if (typeof $ref !== 'string') return refuse(place, '$ref', '$ref must be a string');
-      if (followed.has($ref)) return refuse(place, '$ref', 'the references go in a circle');
-      followed.add($ref);
-      return this.#resolve($ref, place);
-    } catch (error) {
-      if (!this.#loose || !(error instanceof SchemaRefusal)) throw error;
-      this.#note(place, '$ref');
-      return undefined;
-    }
+    return this.#compile(combined([{ part: rest, place }, ...parts], site, this.#combining), further);
   }
 
   #alternatives(schema: Json, key: 'anyOf' | 'oneOf', site: Site): Expression {
@@ -425,7 +343,7 @@ export class Compiler implements Context {
     const alone = Object.keys(rest).length === 0;
     if (this.#merge && branches.length > 1) return this.#anyOfTheirTypes(branches, rest, key, site);
     this.assertRoom(branches.length);
-    if (key === 'oneOf' && !this.#areExclusive(branches, place.at('oneOf')))
+    if (key === 'oneOf' && !exclude(branches, place.at('oneOf'), this.#combining))
       this.cannot(
         site,
         'oneOf',
@@ -436,7 +354,14 @@ export class Compiler implements Context {
       const inside = { ...site, place: place.at(key, i), depth: depth + 1, optional: true };
       const each = this.#orNothing(() => {
         if (alone) return this.#compile(branch, inside);
-        const both = this.#combined([{ part: rest, place }, { part: branch, place: inside.place }], inside);
+        const both = combined(
+          [
+            { part: rest, place },
+            { part: branch, place: inside.place },
+          ],
+          inside,
+          this.#combining,
+        );
         return this.#compile(both, { ...inside, depth: depth + 2 });
       });
       if (each !== null) compiled.push(each);
@@ -447,11 +372,8 @@ export class Compiler implements Context {
     if (compiled.length > 1 && !texts.includes(undefined)) {
       const all = new Set(texts.flatMap((each) => each ?? []));
       for (const text of all) this.builder.spend(text.length);
-      return this.#enumeration(
-        [...all].map((text): unknown => JSON.parse(text)),
-        site,
-        key,
-      );
+      const values = [...all].map((text): unknown => JSON.parse(text));
+      return enumerationOf(this, values, site, key);
     }
     return this.#either(compiled, 'any');
   }
@@ -467,37 +389,9 @@ export class Compiler implements Context {
     const all = types.includes(null) ? undefined : [...new Set(types.flatMap((each) => each ?? []))];
     return this.#free({ type: rest['type'] ?? all }, site);
   }
-
-  /** oneOf is only the same as anyOf when no value can match two branches: by type, or by a constant property. */
-  #areExclusive(branches: readonly unknown[], place: Place): boolean {
-    const facts = branches.map((branch, i) => {
-      let schema: unknown = branch;
-      for (let hops = 0; isJson(schema) && typeof schema['$ref'] === 'string'; hops += 1) {
-        if (Object.keys(without(schema, '$ref')).length > 0) break;
-        if (hops > MAX_DEPTH) return this.#loose ? {} : refuse(place.at(i), null, 'the references go in a circle');
-        this.builder.spend(32);
-        schema = this.#loose ? this.#target(schema['$ref']) : this.#resolve(schema['$ref'], place.at(i));
-      }
-      return isJson(schema) ? schema : {};
-    });
-    return allExclusive(facts, this.builder.spend);
-  }
 }
 
-function assertKnown(schema: Json, place: Place): void {
-  for (const key of Object.keys(schema))
-    if (!KNOWN.has(key) && !ANNOTATIONS.has(key)) refuse(place, key, `the keyword ${key} is not supported`);
-}
-
-/** The keywords beside `key` that say something of values. */
-function without(schema: Json, key: string): Json {
-  return Object.fromEntries(
-    Object.entries(schema).filter(([name]) => name !== key && !ANNOTATIONS.has(name)),
-  );
-}
-
-function kindOf(value: unknown): Kind {
-  if (Array.isArray(value)) return 'array';
-  const kind = value === null ? 'word' : typeof value;
-  return KINDS.find((each) => each === kind) ?? 'word';
+/** Of a value within another: characters were read, so references may be met again. */
+function insideOf(site: Site, keys: readonly (string | number)[], optional: boolean): Site {
+  return { place: site.place.at(...keys), depth: site.depth + 1, open: NONE, optional, root: false };
 }

@@ -46,6 +46,8 @@ export interface Context {
   choice(words: Words, site: Site, keyword: string): Expression;
   readAs(expression: Expression, reading: Reading): Expression;
   readingOf(expression: Expression): Reading;
+  /** Says which values an expression stands for. */
+  list(expression: Expression, texts: readonly string[]): void;
   /** The texts of the values an expression stands for, where they are listed. */
   listed(expression: Expression): readonly string[] | null;
 }

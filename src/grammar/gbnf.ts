@@ -212,7 +212,8 @@ export function repeat(builder: GrammarBuilder, item: Expression, min: number, m
     ? item
     : builder.rule('item', item);
   if (max === Infinity) {
-    if (min <= BLOCK) return min === 0 ? `${atom}*` : min === 1 ? `${atom}+` : `${atom}{${min},}`;
+    if (min <= 1) return min === 0 ? `${atom}*` : `${atom}+`;
+    if (min <= BLOCK) return `${atom}{${min},}`;
     return `${exactly(builder, atom, min)} ${atom}*`;
   }
   if (min === max) return exactly(builder, atom, min);

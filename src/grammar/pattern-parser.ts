@@ -56,7 +56,11 @@ class PatternParser {
 
   #sequence(depth: number): Regular {
     const parts: Regular[] = [];
-    while (this.#at < this.#source.length && this.#source[this.#at] !== '|' && this.#source[this.#at] !== ')') {
+    while (
+      this.#at < this.#source.length &&
+      this.#source[this.#at] !== '|' &&
+      this.#source[this.#at] !== ')'
+    ) {
       const part = this.#quantified(depth);
       const last = parts.at(-1);
       // a?a?a? is a{0,3}.
@@ -253,7 +257,6 @@ function splitTop(pattern: string): string[] {
   return parts;
 }
 
-
 /** Its last character is `c`, and no backslash before takes its meaning: an even number of them. */
 function endsUnescaped(text: string, c: string): boolean {
   let at = text.length - 1;
@@ -275,4 +278,3 @@ const ANYTHING: Regular = {
   min: 0,
   max: Infinity,
 };
-

@@ -120,7 +120,8 @@ function written(builder: GrammarBuilder, automaton: Automaton, lengths: Lengths
 
 /** Ways in which `repeat` cuts up to `max` of something at once: blocks, and blocks of blocks. */
 export function cuts(max: number): number {
-  return max <= 100 || max === Infinity ? 1 : max <= 10_000 ? 3 : 9;
+  if (max <= 100 || max === Infinity) return 1;
+  return max <= 10_000 ? 3 : 9;
 }
 
 /** The text ends here and nowhere else. */

@@ -2,7 +2,9 @@
 // type is one, a root that declares no properties takes no arguments, and a root of another type, directly or through the
 // schemas it refers to or is composed of, describes no tool.
 
+import { ApiError } from '../base/errors.ts';
 import { meantTypes, readAsMeant } from './dialect.ts';
+import type { SchemaDocument } from './document.ts';
 import type { Spend } from './gbnf.ts';
 import { ANNOTATIONS, constantsOf, isArray, isJson, isType, KEYWORDS_OF, type Json } from './schema.ts';
 
@@ -15,17 +17,22 @@ const OTHERS = new Set(
   Object.entries(KEYWORDS_OF).flatMap(([type, keywords]) => (type === 'object' ? [] : keywords)),
 );
 
-/** `resolve`: the schema a reference points at, undefined when there is none. `loose`: types by any of their names. */
 export interface RootReader {
-  readonly resolve: (pointer: string) => unknown;
+  readonly document: SchemaDocument;
   readonly spend: Spend;
+  /** Types by any of their names, and keywords that cannot be enforced are no reason to refuse. */
   readonly loose: boolean;
 }
 
-/** The schema of the arguments; null when it cannot be that of an object. */
-export function objectRoot(schema: Json, reader: RootReader): Json | null {
+/** The root of `document` as the schema of an object; refuses one that cannot be. */
+export function argumentsRoot(param: string, reader: RootReader): Json {
+  const schema = reader.document.root;
+  if (!isJson(schema)) throw new ApiError(400, 'invalid_schema', 'the schema must be an object', { param });
   if (takesNothing(schema, reader, 0)) return NO_ARGUMENTS;
-  if (!mayBeObject(schema, reader, 0)) return null;
+  if (!mayBeObject(schema, reader, 0))
+    throw new ApiError(400, 'invalid_schema', 'arguments are an object; the schema says another type', {
+      param,
+    });
   if (reader.loose) return { ...schema, type: 'object' };
   // A strict schema is left as it is where it says enough, and where its `type` is to be refused.
   const unknown = schema['type'] !== undefined && typesOf(schema, reader) === null;
@@ -50,7 +57,7 @@ function isObject(schema: unknown, reader: RootReader, depth: number): boolean {
   return (
     type === 'object' ||
     (constants !== null && constants.length > 0 && constants.every(isJson)) ||
-    (typeof $ref === 'string' && inner(reader.resolve($ref))) ||
+    (typeof $ref === 'string' && inner(reader.document.target($ref))) ||
     (isArray(allOf) && allOf.some(inner)) ||
     [anyOf, oneOf].some((branches) => isArray(branches) && branches.length > 0 && branches.every(inner))
   );
@@ -68,7 +75,7 @@ function mayBeObject(schema: unknown, reader: RootReader, depth: number): boolea
   return (
     types?.includes('object') !== false &&
     (constants === null || constants.length === 0 || constants.some(isJson)) &&
-    (typeof $ref !== 'string' || inner(reader.resolve($ref))) &&
+    (typeof $ref !== 'string' || inner(reader.document.target($ref))) &&
     (!isArray(allOf) || allOf.every(inner)) &&
     [anyOf, oneOf].every((branches) => !isArray(branches) || branches.length === 0 || branches.some(inner))
   );
@@ -84,7 +91,7 @@ function takesNothing(given: unknown, reader: RootReader, depth: number): boolea
   const inner = (each: unknown): boolean => takesNothing(each, reader, depth + 1);
   return Object.entries(schema).every(([key, value]) => {
     if (key === 'type') return typesOf(schema, reader)?.includes('object') !== false;
-    if (key === '$ref') return typeof value === 'string' && inner(reader.resolve(value));
+    if (key === '$ref') return typeof value === 'string' && inner(reader.document.target(value));
     if (key === 'additionalProperties') return value === false;
     if (COMPOSITIONS.has(key)) return isArray(value) && value.length > 0 && value.every(inner);
     if (key === 'required') return isArray(value) && value.length === 0;

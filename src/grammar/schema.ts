@@ -49,6 +49,19 @@ export function isType(value: unknown): value is Type {
 }
 const COMPOSING = new Set(['type', 'enum', 'const', 'anyOf', 'oneOf', 'allOf', '$ref']);
 export const KNOWN = new Set([...Object.values(KEYWORDS_OF).flat(), ...COMPOSING]);
+/** The keywords beside `key` that say something of values. */
+export function without(schema: Json, key: string): Json {
+  return Object.fromEntries(
+    Object.entries(schema).filter(([name]) => name !== key && !ANNOTATIONS.has(name)),
+  );
+}
+
+/** Refuses words that no grammar here knows. */
+export function assertKnown(schema: Json, place: Place): void {
+  for (const key of Object.keys(schema))
+    if (!KNOWN.has(key) && !ANNOTATIONS.has(key)) refuse(place, key, `the keyword ${key} is not supported`);
+}
+
 export function isJson(value: unknown): value is Json {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
@@ -86,7 +99,9 @@ export function permittedNames(schema: Json, place: Place, spend: Spend): Readon
     (type !== undefined && type !== 'string') ||
     (some !== undefined && !isArray(some))
   )
-    return refuse(place, 'propertyNames',
+    return refuse(
+      place,
+      'propertyNames',
       'propertyNames is supported only as {"type": "string"}, or as the names in its enum or const',
     );
   if (one === undefined && some === undefined) return null;
@@ -144,7 +159,13 @@ export function enumerated(schema: Json, place: Place, spend: Spend): unknown[] 
     const allowed = typesOf(schema, place);
     values = values.filter((value) => allowed.some((type) => isOfType(value, type)));
   }
-  return values.length > 0 ? values : refuseEmpty(place, schema['type'] === undefined ? 'enum' : 'type', 'no value of enum has the type asked for');
+  return values.length > 0
+    ? values
+    : refuseEmpty(
+        place,
+        schema['type'] === undefined ? 'enum' : 'type',
+        'no value of enum has the type asked for',
+      );
 }
 
 /** All values a schema can have, when const or enum lists them. */
@@ -174,12 +195,14 @@ export function assertBounded(schema: unknown, place: Place, spend: Spend): void
   let characters = 0;
   let level: unknown[] = [schema];
   for (let depth = 0; level.length > 0; depth += 1) {
-    if (depth > MAX_LEVELS) return refuse(place, null, `the schema nests deeper than ${MAX_LEVELS} levels of JSON`);
+    if (depth > MAX_LEVELS)
+      return refuse(place, null, `the schema nests deeper than ${MAX_LEVELS} levels of JSON`);
     const next: unknown[] = [];
     for (const value of level) {
       values += 1;
       if (typeof value === 'string') characters += value.length;
-      const children: readonly unknown[] = isArray(value) ? value : isJson(value) ? Object.values(value) : [];
+      const members: readonly unknown[] = isJson(value) ? Object.values(value) : [];
+      const children: readonly unknown[] = isArray(value) ? value : members;
       if (isJson(value)) for (const key in value) characters += key.length;
       // Before they are gathered: a level may be all of the request.
       if (values + next.length + children.length > MAX_VALUES)

@@ -94,8 +94,7 @@ export function otherKey(builder: GrammarBuilder, names: readonly string[]): Exp
     const steps = new Map<string, () => Expression>();
     const [head, ...more] = inside;
     if (head !== undefined) steps.set(head, () => emit(node, more));
-    else
-      for (const [first, { text, to }] of node.edges) steps.set(first, () => emit(to, text.slice(1)));
+    else for (const [first, { text, to }] of node.edges) steps.set(first, () => emit(to, text.slice(1)));
     builder.spend(8 * (1 + steps.size));
     const options = [...steps]
       .filter(([c]) => c !== '"' && c !== '\\' && c >= ' ' && c !== '\x7f')

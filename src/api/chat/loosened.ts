@@ -20,9 +20,7 @@ export function tellLoosened({ reply, deps, exchange }: Call, loosened: Loosenin
  * `name#/path/keyword`, comma-separated: JSON pointers as fragments (RFC 6901, section 6). What does not fit is counted: `+12`.
  */
 export function headerOf(loosened: Loosenings): string {
-  const entries = [...loosened].flatMap(([name, all]) =>
-    all.map((each) => `${name}#${fragmentOf(each)}`),
-  );
+  const entries = [...loosened].flatMap(([name, all]) => all.map((each) => `${name}#${fragmentOf(each)}`));
   let text = '';
   for (const [i, entry] of entries.entries()) {
     const next = text === '' ? entry : `${text}, ${entry}`;

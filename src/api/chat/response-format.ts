@@ -63,8 +63,7 @@ export function requestGrammar(
   toolFormat: ToolFormat,
 ): RequestGrammar {
   const loosened = new Map<string, readonly Loosening[]>();
-  if (content !== undefined && content.loosened.length > 0)
-    loosened.set('response_format', content.loosened);
+  if (content !== undefined && content.loosened.length > 0) loosened.set('response_format', content.loosened);
   if (use === null) return { grammar: content === undefined ? undefined : { gbnf: content.gbnf }, loosened };
   const { loosened: ofTools, ...calls } = toolCallGrammar(
     use.tools,

@@ -11,7 +11,9 @@ import { newAjv, refusal } from '../../fixtures/grammar/oracle.ts';
 
 /** As `pointer/keyword`. */
 function names(loosened: readonly Loosening[]): string[] {
-  return loosened.map(({ pointer, keyword }) => (keyword === null ? pointer : `${pointer}/${keyword}`)).sort();
+  return loosened
+    .map(({ pointer, keyword }) => (keyword === null ? pointer : `${pointer}/${keyword}`))
+    .sort();
 }
 
 /** One value of a property `a`, in an object that has it alone. */
@@ -52,7 +54,11 @@ const SPELLINGS: readonly Row[] = [
     yes: ['4', '5'],
     no: ['3', '6'],
   },
-  { name: 'an exclusive bound without its bound', schema: { type: 'integer', exclusiveMaximum: true }, yes: ['4'] },
+  {
+    name: 'an exclusive bound without its bound',
+    schema: { type: 'integer', exclusiveMaximum: true },
+    yes: ['4'],
+  },
   { name: 'nullable', schema: { type: 'string', nullable: true }, yes: ['"x"', 'null'], no: ['1'] },
   { name: 'types with null', schema: { type: ['string', 'null'] }, yes: ['"x"', 'null'], no: ['1'] },
   { name: 'types in capitals', schema: { type: 'STRING' }, yes: ['"x"'], no: ['1'] },
@@ -73,7 +79,10 @@ const SPELLINGS: readonly Row[] = [
   },
   {
     name: 'definitions and $defs',
-    schema: { anyOf: [{ $ref: '#/definitions/x' }, { $ref: '#/properties/a/$defs/y' }], $defs: { y: { const: 1 } } },
+    schema: {
+      anyOf: [{ $ref: '#/definitions/x' }, { $ref: '#/properties/a/$defs/y' }],
+      $defs: { y: { const: 1 } },
+    },
     yes: ['1', '"any"'],
     loosened: ['/anyOf/0/$ref'],
   },
@@ -254,7 +263,13 @@ describe('a schema that is not strict', () => {
   );
 
   test('a property that may not be there is not written, and nothing is lost', () => {
-    for (const nothing of [false, { not: {} }, { not: true }, { allOf: [false] }, { anyOf: [false, false] }]) {
+    for (const nothing of [
+      false,
+      { not: {} },
+      { not: true },
+      { allOf: [false] },
+      { anyOf: [false, false] },
+    ]) {
       const schema = { type: 'object', properties: { a: nothing, b: { type: 'integer' } } };
       const { gbnf, loosened } = looseSchemaToGrammar(schema);
       const grammar = parseGbnf(gbnf);
@@ -276,11 +291,11 @@ describe('a schema that is not strict', () => {
     const { matches, loosened } = ofProperty(schema);
     const nested = (levels: number, end: string): string => '{"a":'.repeat(levels) + end + '}'.repeat(levels);
     expect(loosened).toHaveLength(1);
-    expect([matches(nested(32, '{"q":1}')), matches(nested(32, '1')), matches(nested(20, '{"q":1}'))]).toEqual([
-      true,
-      false,
-      false,
-    ]);
+    expect([
+      matches(nested(32, '{"q":1}')),
+      matches(nested(32, '1')),
+      matches(nested(20, '{"q":1}')),
+    ]).toEqual([true, false, false]);
   });
 
   test('a JSON text too large or too deep to look at is any value', () => {
@@ -375,7 +390,10 @@ describe('the arguments of a tool', () => {
     ['referred to', { $ref: '#/$defs/a', $defs: { a: { type: 'string' } } }],
     ['referred to twice', { $ref: '#/$defs/a', $defs: { a: { $ref: '#/$defs/b' }, b: { type: 'number' } } }],
     ['every branch', { anyOf: [{ type: 'string' }, { type: 'null' }] }],
-    ['every branch of oneOf', { oneOf: [{ type: 'string' }, { $ref: '#/$defs/a' }], $defs: { a: { const: 1 } } }],
+    [
+      'every branch of oneOf',
+      { oneOf: [{ type: 'string' }, { $ref: '#/$defs/a' }], $defs: { a: { const: 1 } } },
+    ],
     ['one part', { type: 'object', allOf: [{ type: 'string' }] }],
     ['beside properties', { type: 'boolean', properties: {} }],
   ])('refused as no object: %s', (_, schema) => {
@@ -432,7 +450,12 @@ describe('tools together', () => {
       expect(error.message).toBe('tool get_weather: the keyword uniqueItems is not supported');
       expect(error.param).toBe('tools[1].function.parameters.properties.x.uniqueItems');
     }
-    const { loosened } = toolCallGrammar([other, { ...tool, strict: false }], 'auto', true, GENERIC_TOOL_FORMAT);
+    const { loosened } = toolCallGrammar(
+      [other, { ...tool, strict: false }],
+      'auto',
+      true,
+      GENERIC_TOOL_FORMAT,
+    );
     expect([...loosened]).toEqual([['get_weather', [{ pointer: '/properties/x', keyword: 'uniqueItems' }]]]);
   });
 });
@@ -452,7 +475,16 @@ describe('whatever comes in', () => {
         fc.oneof(
           tie('node'),
           fc.array(tie('node'), { maxLength: 3 }),
-          fc.constantFrom<unknown>('string', 'integer', 'object', '#', '#/properties/a', 'date', '^a+$', true),
+          fc.constantFrom<unknown>(
+            'string',
+            'integer',
+            'object',
+            '#',
+            '#/properties/a',
+            'date',
+            '^a+$',
+            true,
+          ),
           fc.dictionary(fc.constantFrom('a', 'b'), tie('node')),
           fc.integer({ min: -3, max: 9 }),
           fc.string(),

@@ -57,7 +57,10 @@ test('nothing is named where nothing is lost', async () => {
 });
 
 test('a strict tool is refused, by its name', async () => {
-  const response = await post(api, PATH, { ...CHAT, tools: [toolOf('now', {}), toolOf('write', WILD, true)] });
+  const response = await post(api, PATH, {
+    ...CHAT,
+    tools: [toolOf('now', {}), toolOf('write', WILD, true)],
+  });
   const { error } = (await response.json()) as ErrorAnswer;
   expect([response.status, error.code, error.param]).toEqual([
     400,
@@ -102,7 +105,15 @@ describe('the header', () => {
   });
 
   test('in the log, keywords of no specification have one name', () => {
-    const loosened = new Map([['t', [{ pointer: '', keyword: 'mine' }, { pointer: '/a', keyword: null }]]]);
+    const loosened = new Map([
+      [
+        't',
+        [
+          { pointer: '', keyword: 'mine' },
+          { pointer: '/a', keyword: null },
+        ],
+      ],
+    ]);
     expect(countsOf(loosened)).toEqual({ other: 1, size: 1 });
   });
 });
