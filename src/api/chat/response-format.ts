@@ -3,13 +3,26 @@
 
 import type { GenerateRequest, ToolFormat } from '../../engine/seam/engine.ts';
 import { jsonObjectGrammar, schemaToGrammar, toolCallGrammar } from '../../grammar/compile.ts';
-import { anyObject, flag, literal, object, optional, refuse, tagged, text } from '../../base/shape.ts';
+import {
+  anyObject,
+  flag,
+  literal,
+  object,
+  optional,
+  optionalOrEmpty,
+  refuse,
+  tagged,
+  text,
+} from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
 import type { ToolUse } from './tools.ts';
 
 export const responseFormat = tagged('type', {
   text: object({ type: literal('text') }),
-  json_object: object({ type: literal('json_object') }),
+  json_object: object({
+    type: literal('json_object'),
+    schema: optionalOrEmpty(anyObject('JSON schema of the answer, as local servers take it here.')),
+  }),
   json_schema: object({
     type: literal('json_schema'),
     json_schema: object({
@@ -28,7 +41,10 @@ export const responseFormat = tagged('type', {
 /** The grammar of a response_format, or undefined for free text; 400 `invalid_schema` naming the keyword it cannot enforce. */
 export function formatGrammar(format: Infer<typeof responseFormat> | undefined): string | undefined {
   if (format === undefined || format.type === 'text') return undefined;
-  if (format.type === 'json_object') return jsonObjectGrammar();
+  if (format.type === 'json_object')
+    return format.schema === undefined
+      ? jsonObjectGrammar()
+      : schemaToGrammar(format.schema, { param: 'response_format.schema' });
   const { schema } = format.json_schema;
   const param = 'response_format.json_schema.schema';
   if (schema === undefined) throw refuse('missing_required_parameter', param, `${param} is missing`);

@@ -4,6 +4,7 @@
 import type { EngineInfo, GenerateEvent, GenerateRequest, TokenLogprob } from '../../engine/seam/engine.ts';
 import { formatGrammar, requestGrammar, responseFormat } from './response-format.ts';
 import { messages, toChatMessages } from './messages.ts';
+import { templateFields, templateVariables } from './template-variables.ts';
 import {
   checkStreamOptions,
   inertFields,
@@ -13,7 +14,17 @@ import {
   toSampling,
   unsupportedChatFields,
 } from '../generation/sampling.ts';
-import { choice, flag, inert, integer, list, object, optional, refuse } from '../../base/shape.ts';
+import {
+  choice,
+  flag,
+  inert,
+  integer,
+  list,
+  object,
+  optional,
+  optionalOrEmpty,
+  refuse,
+} from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
 import { createToolReader, toolChoice, tools, toToolUse, type ToolEvent, type ToolReader } from './tools.ts';
 import type { ModelDefaults } from '../../models/model.ts';
@@ -22,18 +33,21 @@ export const chatRequest = object({
   model: modelId,
   messages,
   ...samplingFields,
-  max_tokens: optional(maxTokens("Longest answer. Default: the model's, else up to the end of its context.")),
+  max_tokens: optional(
+    maxTokens("Longest answer; -1: up to the end of the context. Default: the model's, else the same."),
+  ),
   max_completion_tokens: optional(maxTokens('The same as max_tokens, by its newer name.')),
   logprobs: optional(flag('Log probabilities of the tokens of the answer.')),
   top_logprobs: optional(
     integer({ min: 0, max: 20, about: 'Likeliest alternatives per token; needs logprobs.' }),
   ),
-  response_format: optional(responseFormat),
+  response_format: optionalOrEmpty(responseFormat),
   tools: optional(tools),
-  tool_choice: optional(toolChoice),
+  tool_choice: optionalOrEmpty(toolChoice),
   parallel_tool_calls: optional(flag('More than one call in an answer; default true.')),
   modalities: inert(list(choice(['text']), { max: 1 }), 'answers are text.'),
   ...inertFields,
+  ...templateFields,
   ...unsupportedChatFields,
 });
 
@@ -53,20 +67,14 @@ export interface ChatPlan {
 
 export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope: string): ChatPlan {
   checkStreamOptions(body);
-  if (body.top_logprobs !== undefined && body.logprobs !== true)
+  if ((body.top_logprobs ?? 0) > 0 && body.logprobs !== true)
     throw refuse('invalid_value', 'top_logprobs', 'top_logprobs is only allowed when logprobs is true');
-  if (
-    body.max_tokens !== undefined &&
-    body.max_completion_tokens !== undefined &&
-    body.max_tokens !== body.max_completion_tokens
-  ) {
-    throw refuse('invalid_value', 'max_completion_tokens', 'max_tokens and max_completion_tokens differ');
-  }
   const use = toToolUse(body);
   const content = formatGrammar(body.response_format);
-  const limit = body.max_completion_tokens ?? body.max_tokens ?? defaults.maxTokens;
+  const limit = answerLimit(body, defaults);
   const sampling = toSampling(body, defaults);
   const chat = toChatMessages(body.messages);
+  const variables = templateVariables(body);
   return {
     n: body.n ?? 1,
     maxTokens: limit,
@@ -80,7 +88,12 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
     request(info) {
       const grammar = requestGrammar(content, use, info.toolFormat);
       return {
-        prompt: { kind: 'chat', messages: chat, ...(use !== null && { tools: use.tools }) },
+        prompt: {
+          kind: 'chat',
+          messages: chat,
+          ...(use !== null && { tools: use.tools }),
+          ...(variables !== undefined && { templateVariables: variables }),
+        },
         sampling,
         n: body.n ?? 1,
         ...(limit !== undefined && { maxTokens: limit }),
@@ -91,6 +104,18 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
       };
     },
   };
+}
+
+/** Two names of one limit, of which one without a limit says nothing. Undefined: up to the end of the context. */
+function answerLimit(
+  body: Pick<ChatRequest, 'max_tokens' | 'max_completion_tokens'>,
+  defaults: ModelDefaults,
+): number | undefined {
+  const { max_tokens: older, max_completion_tokens: newer } = body;
+  if (typeof older === 'number' && typeof newer === 'number' && older !== newer)
+    throw refuse('invalid_value', 'max_completion_tokens', 'max_tokens and max_completion_tokens differ');
+  const asked = newer ?? older;
+  return asked === undefined ? defaults.maxTokens : (asked ?? undefined);
 }
 
 // ---- the answer

@@ -6,11 +6,24 @@ import { type AnswerId, type ChunkSink, type Counts, usageOf } from '../chat/wir
 import {
   checkStreamOptions,
   inertFields,
+  maxTokens,
   modelId,
   samplingFields,
   toSampling,
 } from '../generation/sampling.ts';
-import { flag, integer, list, object, optional, refuse, text, typeName } from '../../base/shape.ts';
+import {
+  either,
+  flag,
+  integer,
+  list,
+  map,
+  object,
+  optional,
+  optionalOrEmpty,
+  refuse,
+  text,
+  typeName,
+} from '../../base/shape.ts';
 import type { Infer, Shape } from '../../base/shape.ts';
 import type { ModelDefaults } from '../../models/model.ts';
 
@@ -65,19 +78,35 @@ export const completionRequest = object({
   model: modelId,
   prompt: textsOrTokens,
   ...samplingFields,
-  max_tokens: optional({
-    ...integer({
-      min: 0,
-      max: 16_777_216,
-      about: `Longest answer. Default: the model's, else ${DEFAULT_MAX_TOKENS}.`,
-    }),
-  }),
+  max_tokens: optional(
+    maxTokens(
+      `Longest answer; -1: up to the end of the context. Default: the model's, else ${DEFAULT_MAX_TOKENS}.`,
+    ),
+  ),
   echo: optional(flag('Give the prompt back before the answer.')),
-  suffix: optional(
+  suffix: optionalOrEmpty(
     text({ max: MAX_TEXT, about: 'Text after the gap; only for models with fill-in-the-middle tokens.' }),
   ),
   logprobs: optional(
-    integer({ min: 0, max: 5, about: 'Log probabilities, with this many alternatives per token.' }),
+    map(
+      either(
+        {
+          number: integer({ min: 0, max: 5 }),
+          boolean: map(flag(), (value, path) => {
+            if (value) throw refuse('invalid_type', path, `${path} is true, expected an integer`);
+          }),
+        },
+        'an integer',
+        'Log probabilities, with this many alternatives per token; false: none.',
+      ),
+      (value) => value ?? undefined,
+      {
+        type: 'integer',
+        minimum: 0,
+        maximum: 5,
+        description: 'Log probabilities, with this many alternatives per token.',
+      },
+    ),
   ),
   best_of: optional(integer({ min: 1, max: 128, about: 'Only the same as n.' })),
   ...inertFields,
@@ -105,7 +134,8 @@ export function planCompletion(
   if (body.suffix !== undefined && (body.prompt.length > 1 || typeof body.prompt[0] !== 'string')) {
     throw refuse('invalid_value', 'suffix', 'suffix is only allowed with one prompt of text');
   }
-  const limit = body.max_tokens ?? defaults.maxTokens ?? DEFAULT_MAX_TOKENS;
+  const asked = body.max_tokens === undefined ? (defaults.maxTokens ?? DEFAULT_MAX_TOKENS) : body.max_tokens;
+  const limit = asked ?? undefined;
   const sampling = toSampling(body, defaults);
   return {
     n,
