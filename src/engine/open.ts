@@ -19,7 +19,7 @@ import type {
 import { createStream, type EventStream } from './stream.ts';
 import { createWatchdog } from './watchdog.ts';
 import { encodeFrame, frameReader, type FromChild, type ToChild } from './seam/wire.ts';
-import { assertCountable, assertFits } from './seam/context-limits.ts';
+import { assertCountable, assertFits, paramOf } from './seam/context-limits.ts';
 
 export interface OpenOptions {
   /** The built engine/child/worker; must be JavaScript. */
@@ -426,8 +426,9 @@ function speakFor(
     },
     generate,
     async embed(inputs, signal, scope = '') {
-      for (const input of inputs)
-        if (typeof input !== 'string') assertFits(input.length, info.contextLength, 'input', 0);
+      for (const [i, input] of inputs.entries())
+        if (typeof input !== 'string')
+          assertFits(input.length, info.contextLength, paramOf('input', i, inputs.length), 0);
       return vectors(await call((id) => ({ t: 'embed', id, scope, inputs }), signal));
     },
     async rank(query, documents, signal, scope = '') {

@@ -31,8 +31,9 @@ function words(about?: string): Shape<string> {
 }
 
 type TextPart = 'text' | 'input_text' | 'output_text';
+
 /** The Responses API has names of its own for text: histories go from one to the other. */
-function textPart<T extends TextPart>(type: T): Shape<string> {
+function textPart(type: TextPart): Shape<string> {
   return map(openObject({ type: literal(type), text: optional(words()) }), (part) => part.text ?? '');
 }
 const textParts = {

@@ -1,6 +1,7 @@
 // POST /v1/completions. Several prompts run side by side, as many as the model has slots; if one fails, all end.
 
 import { ApiError } from '../../base/errors.ts';
+import { refuse } from '../../base/shape.ts';
 import type { Engine, GenerateEvent, GenerateRequest } from '../../engine/seam/engine.ts';
 import { completionAnswer } from '../response-schemas.ts';
 import type { Counts } from '../chat/wire.ts';
@@ -103,19 +104,27 @@ async function toRequests(
 ): Promise<readonly GenerateRequest[]> {
   const [only] = plan.prompts;
   if (plan.prompts.length === 1 && only !== undefined) return [plan.request(only)];
-  const { contextLength } = engine.info;
+  const { contextLength, vocabSize } = engine.info;
   const requests: GenerateRequest[] = [];
-  for (const prompt of plan.prompts) {
+  for (const [i, prompt] of plan.prompts.entries()) {
+    const param = `prompt[${i}]`;
     const tokens =
-      typeof prompt === 'string' ? await engine.tokenize({ text: prompt, addSpecial: true }, signal) : prompt;
+      typeof prompt === 'string'
+        ? await engine.tokenize({ text: prompt, addSpecial: true, param }, signal)
+        : prompt;
     if (tokens.length >= contextLength) {
-      throw new ApiError(
-        400,
+      throw refuse(
         'context_length_exceeded',
-        `this model's maximum context length is ${contextLength} tokens; a prompt of ${tokens.length} tokens exceeds the available context size`,
-        { param: 'prompt' },
+        param,
+        `this model's maximum context length is ${contextLength} tokens; ${param} has ${tokens.length} tokens, which exceeds the available context size`,
       );
     }
+    if (tokens.some((token) => token >= vocabSize))
+      throw refuse(
+        'invalid_token',
+        param,
+        `a token id of ${param} is outside the vocabulary of ${vocabSize}`,
+      );
     // A character may be a token, which takes eight bytes.
     if (typeof prompt === 'string') held?.add(8 * tokens.length);
     requests.push(plan.request(tokens));

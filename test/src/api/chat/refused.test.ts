@@ -133,7 +133,9 @@ describe('chat: refused', () => {
   ])('%s', async (_name, given, code, param) => {
     expect(await refusal({ ...CHAT, ...given })).toMatchObject({ code, param });
   });
+});
 
+describe('chat: refused, whatever the parameters', () => {
   test('an embedding model', async () => {
     expect(await refusal({ ...CHAT, model: 'text-embed' })).toMatchObject({
       code: 'wrong_model_type',

@@ -54,7 +54,7 @@ describe('embeddings', () => {
 
   test.each<[string, object, string, string]>([
     ['an empty string', { input: '' }, 'empty_string', 'input'],
-    ['an empty string among others', { input: ['a', ''] }, 'empty_string', 'input'],
+    ['an empty string among others', { input: ['a', ''] }, 'empty_string', 'input[1]'],
     ['an empty list', { input: [] }, 'empty_array', 'input'],
     ['too many dimensions', { dimensions: 9 }, 'invalid_value', 'dimensions'],
     ['another encoding', { encoding_format: 'hex' }, 'invalid_value', 'encoding_format'],
@@ -95,7 +95,7 @@ describe('rerank', () => {
 
   test.each<[string, object, string, string]>([
     ['no documents', { documents: [] }, 'empty_array', 'documents'],
-    ['top_n 0', { top_n: 0 }, 'integer_below_min_value', 'top_n'],
+    ['top_n below 0', { top_n: -1 }, 'integer_below_min_value', 'top_n'],
     ['a chat model', { model: 'demo' }, 'wrong_model_type', 'model'],
   ])('refused: %s', async (_name, given, code, param) => {
     expect(await refusal({ ...body, ...given }, '/v1/rerank')).toMatchObject({ code, param });
