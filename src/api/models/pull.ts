@@ -63,7 +63,7 @@ export const pullModel = route({
             const model = deps.models.get(event.id);
             if (model !== undefined) recordModel(exchange, model);
           }
-          stream.end(JSON.stringify(event.status === 'error' ? withEnvelope(event) : event));
+          stream.end(JSON.stringify(event.status === 'error' ? failure(errorOf(event)) : event));
           return undefined;
         }
         stream.send(JSON.stringify(event));
@@ -73,7 +73,7 @@ export const pullModel = route({
     } catch (thrown) {
       const error = toApiError(exchange.signal.aborted ? exchange.signal.reason : thrown);
       exchange.errorCode = error.code;
-      stream.end(JSON.stringify(withEnvelope({ status: 'error', code: error.code, message: error.message })));
+      stream.end(JSON.stringify(failure(error)));
       return undefined;
     } finally {
       await iterator.return?.();
@@ -86,8 +86,41 @@ function isTerminal(event: PullEvent): boolean {
 }
 
 /** Readers of the pull's own events and readers of the API's envelope each find what they know. */
-function withEnvelope(event: Extract<PullEvent, { status: 'error' }>): object {
-  return { ...event, ...errorBody(new ApiError(500, event.code, event.message)) };
+function failure(error: ApiError): object {
+  return { status: 'error', code: error.code, message: error.message, ...errorBody(error) };
+}
+
+/** The status each code has wherever else it is answered (docs/api.md, "Error codes"); it decides the type of the error. */
+const STATUS: ReadonlyMap<string, number> = new Map([
+  ['ambiguous_quantization', 400],
+  ['file_not_found', 400],
+  ['invalid_digest', 400],
+  ['invalid_gguf', 400],
+  ['invalid_model_name', 400],
+  ['path_not_allowed', 400],
+  ['unsupported_model_format', 400],
+  ['pull_disabled', 403],
+  ['hub_not_found', 404],
+  ['model_not_found', 404],
+  ['model_already_exists', 409],
+  ['pull_cancelled', 409],
+  ['too_many_pulls', 429],
+  ['address_refused', 502],
+  ['digest_mismatch', 502],
+  ['digest_unknown', 502],
+  ['hub_error', 502],
+  ['hub_forbidden', 502],
+  ['hub_unauthorized', 502],
+  ['upstream_changed', 502],
+  ['hub_unavailable', 503],
+  ['model_replaced', 503],
+  ['pull_interrupted', 503],
+  ['server_shutting_down', 503],
+  ['storage_full', 507],
+]);
+
+function errorOf({ code, message }: Extract<PullEvent, { status: 'error' }>): ApiError {
+  return new ApiError(STATUS.get(code) ?? 500, code, message);
 }
 
 export const pullStatus = route({
