@@ -76,7 +76,7 @@ describe.each(ROUTES)('$path', ({ path, file, params, least, body }) => {
 
   test.each(names)('%s is known', async (name) => {
     // No parameter takes this: what is known says so by another code than what is unknown.
-    const response = await post(api, path, { ...body, [name]: { 'no such': ['value'] } });
+    const response = await post(api, path, { ...body, [name]: { no_such: ['value'] } });
     const answer = (await response.json()) as Partial<ErrorAnswer>;
     expect([answer.error?.code, answer.error?.param]).not.toEqual(['unknown_parameter', name]);
     expect(answer.error?.param ?? name).toMatch(new RegExp(`^${name}`));
