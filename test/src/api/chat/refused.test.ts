@@ -47,6 +47,13 @@ describe('chat: refused', () => {
     ['repeat_penalty 0', { repeat_penalty: 0 }, 'decimal_below_min_value', 'repeat_penalty'],
     ['logit_bias out of range', { logit_bias: { '1': 101 } }, 'invalid_value', 'logit_bias.1'],
     ['logit_bias of no token', { logit_bias: { word: 1 } }, 'invalid_value', 'logit_bias'],
+  ])('%s', async (_name, given, code, param) => {
+    expect(await refusal({ ...CHAT, ...given })).toMatchObject({ code, param });
+  });
+});
+
+describe('chat: refused for what it is made of', () => {
+  test.each<[string, object, string, string]>([
     ['n 0', { n: 0 }, 'integer_below_min_value', 'n'],
     ['n 9', { n: 9 }, 'integer_above_max_value', 'n'],
     ['top_logprobs without logprobs', { top_logprobs: 2 }, 'invalid_value', 'top_logprobs'],

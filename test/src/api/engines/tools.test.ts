@@ -16,33 +16,33 @@ beforeAll(async () => {
 });
 afterAll(() => demo.close());
 
-describe('tools', () => {
-  const weather = {
-    type: 'function' as const,
-    function: {
-      name: 'get_weather',
-      description: 'Weather of a city.',
-      parameters: {
-        type: 'object',
-        properties: { city: { type: 'string', maxLength: 20 } },
-        required: ['city'],
-        additionalProperties: false,
-      },
+const weather = {
+  type: 'function' as const,
+  function: {
+    name: 'get_weather',
+    description: 'Weather of a city.',
+    parameters: {
+      type: 'object',
+      properties: { city: { type: 'string', maxLength: 20 } },
+      required: ['city'],
+      additionalProperties: false,
     },
-  };
-  const clock = {
-    type: 'function' as const,
-    function: {
-      name: 'get_time',
-      parameters: {
-        type: 'object',
-        properties: { zone: { enum: ['UTC', 'CET'] } },
-        required: ['zone'],
-        additionalProperties: false,
-      },
+  },
+};
+const clock = {
+  type: 'function' as const,
+  function: {
+    name: 'get_time',
+    parameters: {
+      type: 'object',
+      properties: { zone: { enum: ['UTC', 'CET'] } },
+      required: ['zone'],
+      additionalProperties: false,
     },
-  };
+  },
+};
 
+describe('tools', () => {
   test('auto: the model calls when it wants to, and answers when it does not', async () => {
     const called = await client.chat.completions.create({
       model: 'demo-chat',
@@ -118,7 +118,9 @@ describe('tools', () => {
     });
     expect(finish).toBe('tool_calls');
   });
+});
 
+describe('what a request says of tools is obeyed', () => {
   test('required and named are obeyed whatever the model would say', async () => {
     for (const tool_choice of [
       'required' as const,
@@ -191,7 +193,9 @@ describe('tools', () => {
       message?.tool_calls === undefined ? Object.keys(JSON.parse(message?.content ?? '') as object) : ['ok'];
     expect(content).toEqual(['ok']);
   });
+});
 
+describe('histories', () => {
   test.each<[string, unknown[]]>([
     [
       'an orphan result',

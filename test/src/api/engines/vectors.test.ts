@@ -104,7 +104,9 @@ describe('vectors and tokens', () => {
     );
     expect(got.results.map((result) => result.index)).toEqual([1, 0]);
   });
+});
 
+describe('tokens, and models of another kind', () => {
   test('tokens of a text come back as that text', async () => {
     const content = 'Attestation, 面包 and é!';
     const { tokens, count } = tokenizeAnswer.read(
