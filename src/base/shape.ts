@@ -338,9 +338,10 @@ function isEmpty(value: unknown): boolean {
   return value === '' || (typeof value === 'object' && value !== null && Object.keys(value).length === 0);
 }
 
-/** Values by which clients say that they want none of a thing. */
+/** Values by which clients say that they want none of a thing. An empty object is not one: it asks for the defaults. */
 function isNothing(value: unknown): boolean {
-  return value === null || value === false || value === 0 || isEmpty(value);
+  const none = value === null || value === false || value === 0 || value === '';
+  return none || (Array.isArray(value) && value.length === 0);
 }
 
 /** Null is a value of its own, not absence. */
@@ -377,20 +378,14 @@ export function inert(shape: Shape<unknown>, why: string): Shape<undefined> {
   };
 }
 
-/**
- * A parameter of the OpenAI API that this server does not honour. `asksNothing`: its values that ask for nothing, which are
- * no reason to refuse a request.
- */
-export function unsupported(
-  instead: string,
-  asksNothing: (value: unknown) => boolean = isNothing,
-): Shape<undefined> {
+/** A parameter of the OpenAI API that this server does not honour; values that ask for nothing are no reason to refuse. */
+export function unsupported(instead: string): Shape<undefined> {
   return {
     schema: {},
     optional: true,
     refused: true,
     read(value, path) {
-      if (!asksNothing(value)) throw notSupported(path, instead);
+      if (!isNothing(value)) throw notSupported(path, instead);
       return undefined;
     },
   };

@@ -2,7 +2,7 @@
 // of the model's own format (engine/seam/tool-format); the grammar holds the model to it from the trigger on. The reader below works on any prefix of the text, so that a
 // stream can pass on arguments while they are written; text that turns out not to be a call is passed on as content.
 
-import type { ToolFormat, ToolSpec } from '../../engine/seam/engine.ts';
+import type { CallMarks, ToolFormat, ToolSpec } from '../../engine/seam/engine.ts';
 import {
   anyObject,
   choice,
@@ -20,6 +20,7 @@ import {
   unsupported,
 } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
+import { beforeBlanks, firstOf, startedAt } from './framing.ts';
 
 const MAX_TOOLS = 128;
 /** "Omitting parameters defines a function with an empty parameter list" (OpenAI API reference): no argument, not any argument. */
@@ -129,6 +130,18 @@ function pick(given: readonly ToolSpec[], names: readonly string[], path: string
   return picked;
 }
 
+/** Where calls stand in an answer held to the grammar of this use, and of `content` where it may take another form. */
+export function callMarks(use: ToolUse, content: boolean, format: ToolFormat): CallMarks {
+  if (use.required) return { starts: format.triggers, anchored: true };
+  if (!content) return { starts: format.triggers, anchored: false };
+  // Either calls or content of that form. Where a call begins with nothing but its object, only a tool's name tells them apart.
+  if (format.open !== '' || format.callStart !== '') return { starts: format.triggers, anchored: true };
+  const starts = use.tools.flatMap(({ name }) =>
+    ['', ' '].map((blank) => `{"name":${blank}${JSON.stringify(name)}`),
+  );
+  return { starts, anchored: true };
+}
+
 // ---- reading calls
 
 export type ToolEvent =
@@ -140,8 +153,13 @@ export type ToolEvent =
 
 export interface ToolReader {
   push(text: string): readonly ToolEvent[];
-  /** What was held back; calls that broke off come out as far as they went, and after a first one not before their arguments. */
-  end(): readonly ToolEvent[];
+  /**
+   * What was held back. `cut`: a limit ended the answer; what may be the framing of a call is then no content. A call whose
+   * arguments have begun comes out as far as it went, one that has no arguments yet not at all.
+   */
+  end(cut?: boolean): readonly ToolEvent[];
+  /** The arguments of the newest call have not ended. */
+  readonly unfinished: boolean;
 }
 
 /** A name and its punctuation, or framing before a call; a longer beginning is no call. */
@@ -151,13 +169,16 @@ const HEAD = /^\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|paramet
 const NO_HEAD =
   /^\{\s*(?:[^\s"]|"(?!n?a?m?e?(?:"|$))|"name"\s*:\s*(?:[^\s"]|"(?:[^"\\]|\\.)*"\s*(?:[^\s,]|,\s*(?:[^\s"]|"(?:arguments|parameters)"\s*:\s*[^\s{]|"(?!(?:arguments|parameters)")[^"]*"))))/;
 
-/** A name that comes first, whatever follows it. */
-const NAME = /^\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")/;
+/** A name that comes first, whatever follows it; of what is no string the first character. */
+const NAME = /^\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*"|[^\s"])/;
 
 /** `content`: text. `framing`: between a trigger or a call and the next `{`. `head`: up to the arguments. `arguments`: passed
  *  on as they come. `whole`: a call in another order, read once it is complete. `tail`: up to the end of the call's object.
  *  `data`: an object of another name, content to its end: an object within it is no call either. */
 type State = 'content' | 'framing' | 'head' | 'arguments' | 'whole' | 'tail' | 'data';
+
+/** What may follow the text so far: more of it, nothing, or nothing because a limit was reached. */
+type Ahead = 'more' | 'end' | 'cut';
 
 /** `names`: the tools that may be called. An object that names none of them is an answer that happens to have a `name`. */
 export function createToolReader(format: Pick<ToolFormat, 'triggers'>, names: readonly string[]): ToolReader {
@@ -185,29 +206,31 @@ export function createToolReader(format: Pick<ToolFormat, 'triggers'>, names: re
     state = 'content';
   };
 
-  /** The text ends in what may be the beginning of a call: after a call that is its framing, else it may be the answer. */
-  const brokenOff = (out: ToolEvent[]): void => {
-    if (calls === 0) noCall(out, held.length);
+  /** The text ends in what may be the beginning of a call: after a call or at a limit that is framing, else the answer. */
+  const brokenOff = (out: ToolEvent[], ahead: Ahead): void => {
+    if (calls === 0 && ahead === 'end') noCall(out, held.length);
     held = '';
   };
 
   /** One transition; false when more text is needed. */
   // oxlint-disable-next-line typescript/consistent-return -- the switch is exhaustive
-  const step = (out: ToolEvent[], final: boolean): boolean => {
+  const step = (out: ToolEvent[], ahead: Ahead): boolean => {
     switch (state) {
       case 'content': {
         const at = firstOf(held, format.triggers);
         if (at >= 0) {
-          const words = held.slice(0, at).trimEnd();
-          content(out, words);
-          since = held.slice(words.length, at);
+          const words = beforeBlanks(held, at);
+          content(out, held.slice(0, words));
+          since = held.slice(words, at);
           held = held.slice(at);
           state = 'framing';
           return true;
         }
-        const safe = final ? held.length : safeLength(held, format.triggers);
+        const framing = startedAt(held, format.triggers);
+        const words = ahead === 'end' || (ahead === 'cut' && framing === held.length);
+        const safe = words ? held.length : beforeBlanks(held, framing);
         content(out, held.slice(0, safe));
-        held = held.slice(safe);
+        held = ahead === 'more' ? held.slice(safe) : '';
         return false;
       }
       case 'framing': {
@@ -218,8 +241,8 @@ export function createToolReader(format: Pick<ToolFormat, 'triggers'>, names: re
           state = 'head';
           return true;
         }
-        if (calls === 0 && (final || held.length > MAX_HEAD)) noCall(out, held.length);
-        else if (final || held.length > MAX_HEAD) held = '';
+        if (calls === 0 && held.length > MAX_HEAD) noCall(out, held.length);
+        else if (ahead !== 'more' || held.length > MAX_HEAD) brokenOff(out, ahead);
         return false;
       }
       case 'head': {
@@ -247,7 +270,7 @@ export function createToolReader(format: Pick<ToolFormat, 'triggers'>, names: re
           state = 'whole';
           return true;
         }
-        if (final) brokenOff(out);
+        if (ahead !== 'more') brokenOff(out, ahead);
         return false;
       }
       case 'arguments': {
@@ -261,7 +284,7 @@ export function createToolReader(format: Pick<ToolFormat, 'triggers'>, names: re
         const { used, closed } = scan(held.slice(scanned));
         scanned += used;
         if (!closed) {
-          if (final) brokenOff(out);
+          if (ahead !== 'more') brokenOff(out, ahead);
           return false;
         }
         const call = readCall(held.slice(0, scanned));
@@ -294,37 +317,19 @@ export function createToolReader(format: Pick<ToolFormat, 'triggers'>, names: re
     }
   };
 
-  const run = (piece: string, final: boolean): readonly ToolEvent[] => {
+  const run = (piece: string, ahead: Ahead): readonly ToolEvent[] => {
     held += piece;
     const out: ToolEvent[] = [];
-    while (step(out, final));
+    while (step(out, ahead));
     return out;
   };
-  return { push: (piece) => run(piece, false), end: () => run('', true) };
-}
-
-function firstOf(text: string, wanted: readonly string[]): number {
-  let first = -1;
-  for (const each of wanted) {
-    const at = text.indexOf(each);
-    if (at >= 0 && (first < 0 || at < first)) first = at;
-  }
-  return first;
-}
-
-/** How much of the text can no longer become the beginning of a call: all but a started trigger and the blanks before it. */
-function safeLength(text: string, triggers: readonly string[]): number {
-  let end = text.length;
-  for (const trigger of triggers) {
-    for (let take = Math.min(trigger.length - 1, text.length); take > 0; take--) {
-      if (trigger.startsWith(text.slice(text.length - take))) {
-        end = Math.min(end, text.length - take);
-        break;
-      }
-    }
-  }
-  while (end > 0 && /\s/.test(text.charAt(end - 1))) end -= 1;
-  return end;
+  return {
+    push: (piece) => run(piece, 'more'),
+    end: (cut = false) => run('', cut ? 'cut' : 'end'),
+    get unfinished() {
+      return state === 'arguments';
+    },
+  };
 }
 
 function readCall(source: string): { readonly name: string; readonly arguments: string } | null {

@@ -26,7 +26,15 @@ import {
   refuse,
 } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
-import { createToolReader, toolChoice, tools, toToolUse, type ToolEvent, type ToolReader } from './tools.ts';
+import {
+  callMarks,
+  createToolReader,
+  toolChoice,
+  tools,
+  toToolUse,
+  type ToolEvent,
+  type ToolReader,
+} from './tools.ts';
 import type { ModelDefaults } from '../../models/model.ts';
 
 export const chatRequest = object({
@@ -98,6 +106,7 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
         n: body.n ?? 1,
         ...(limit !== undefined && { maxTokens: limit }),
         stop: body.stop ?? [],
+        ...(use !== null && { calls: callMarks(use, content !== undefined, info.toolFormat) }),
         ...(grammar !== undefined && { grammar }),
         ...(body.logprobs === true && { logprobs: body.top_logprobs ?? 0 }),
         cacheScope,
@@ -155,6 +164,11 @@ function wireLogprob({ token, logprob, bytes, top }: Logprob): object {
   };
 }
 
+/** `tool_calls` says that the calls are whole. */
+function finishReason(reason: 'stop' | 'length', calls: number, reader: ToolReader | null): string {
+  return calls > 0 && reason === 'stop' && reader?.unfinished !== true ? 'tool_calls' : reason;
+}
+
 interface Call {
   readonly id: string;
   readonly name: string;
@@ -197,8 +211,9 @@ export async function collectChat(
       if (event.logprobs !== undefined)
         for (const each of event.logprobs) into.logprobs.push(wireLogprob(each));
     } else {
-      if (into.reader !== null) for (const each of into.reader.end()) take(into, each);
-      into.finish = event.reason;
+      if (into.reader !== null)
+        for (const each of into.reader.end(event.reason === 'length')) take(into, each);
+      into.finish = finishReason(event.reason, into.calls.length, into.reader);
     }
   }
 
@@ -224,7 +239,7 @@ export async function collectChat(
           }),
         },
         logprobs: !plan.logprobs ? null : { content: each.logprobs, refusal: null },
-        finish_reason: calls.length > 0 && each.finish === 'stop' ? 'tool_calls' : each.finish,
+        finish_reason: each.finish,
       };
     }),
     usage: usageOf(counts),
@@ -264,8 +279,12 @@ export async function streamChat(
     muted: false,
   }));
 
+  // An empty text opens a part for text in many clients: where the answer may be calls alone there is none.
+  const opening = newReader === null ? '""' : 'null';
   for (let index = 0; index < states.length; index++)
-    sink.send(frame.choice(index, '{"role":"assistant","content":"","refusal":null}', 'null', 'null'));
+    sink.send(
+      frame.choice(index, `{"role":"assistant","content":${opening},"refusal":null}`, 'null', 'null'),
+    );
 
   const write = (index: number, state: (typeof states)[number], delta: string): void => {
     let logprobs = 'null';
@@ -313,7 +332,8 @@ export async function streamChat(
       }
     } else {
       if (state.reader !== null)
-        for (const each of state.reader.end()) writeToolEvent(event.index, state, each);
+        for (const each of state.reader.end(event.reason === 'length'))
+          writeToolEvent(event.index, state, each);
       // Logprobs of tokens whose text was held back and then dropped (the framing of calls) still belong to the answer.
       const rest =
         withLogprobs && state.logprobs.length > 0
@@ -324,7 +344,7 @@ export async function streamChat(
           event.index,
           '{}',
           rest,
-          JSON.stringify(state.calls > 0 && event.reason === 'stop' ? 'tool_calls' : event.reason),
+          JSON.stringify(finishReason(event.reason, state.calls, state.reader)),
         ),
       );
     }

@@ -169,8 +169,7 @@ export const unsupportedChatFields = {
   prediction: unsupported(''),
   prompt_cache_options: unsupported('prompts are always cached, within one API key'),
   verbosity: supportedAs(['medium'], 'As the model writes anyway.'),
-  // An empty object switches the search on.
-  web_search_options: unsupported('this server reaches no network', (value) => value === false),
+  web_search_options: unsupported('this server reaches no network'),
 } as const;
 
 type SamplingBody = { readonly [K in keyof typeof samplingFields]: Infer<(typeof samplingFields)[K]> };

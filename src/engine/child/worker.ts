@@ -354,6 +354,7 @@ function serveGeneration(
             ? null
             : createConstraint(vocabulary, () => startGrammar(grammar.gbnf), grammar.triggers),
         stop,
+        calls: request.calls,
         logprobs: request.logprobs,
         piece: (token) => model.piece(token, shown.has(token)),
         rawPiece,

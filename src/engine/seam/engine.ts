@@ -5,9 +5,9 @@
 //   model_load_failed 500 · wrong_model_type 400.
 // An abort through the signal ends the iterable by throwing the signal's reason, and frees the slot within two decode steps.
 
-import type { ToolFormat } from './tool-format.ts';
+import type { CallMarks, ToolFormat } from './tool-format.ts';
 
-export type { ToolFormat } from './tool-format.ts';
+export type { CallMarks, ToolFormat } from './tool-format.ts';
 
 export type ModelType = 'chat' | 'completion' | 'embedding' | 'rerank';
 
@@ -100,6 +100,8 @@ export interface GenerateRequest {
   /** Absent: up to the end of the context. */
   readonly maxTokens?: number | undefined;
   readonly stop: readonly string[];
+  /** Where tool calls may stand. Stop strings, the template's too, end only the content before them. */
+  readonly calls?: CallMarks | undefined;
   /** GBNF compiled by grammar/compile; `triggers` makes it lazy (applied from the first trigger text on). */
   readonly grammar?: { readonly gbnf: string; readonly triggers?: readonly string[] | undefined } | undefined;
   /** Number of alternatives per token (0: only the chosen one); absent: no logprobs. */
@@ -158,6 +160,7 @@ export interface Engine {
       | { readonly messages: readonly ChatMessage[]; readonly tools?: readonly ToolSpec[] | undefined },
     signal?: AbortSignal,
   ): Promise<readonly number[]>;
+  /** The text of their bytes, joined as `pieces` gives them; bytes that are no UTF-8 are U+FFFD. */
   detokenize(tokens: readonly number[], signal?: AbortSignal): Promise<string>;
   /** Text of single tokens, as bytes (a token need not be whole UTF-8). */
   pieces(tokens: readonly number[], signal?: AbortSignal): Promise<readonly Uint8Array[]>;

@@ -14,6 +14,14 @@ export interface ToolFormat {
   readonly triggers: readonly string[];
 }
 
+/** Where calls stand in an answer. From the first of them on it is wire format, which no client ever reads. */
+export interface CallMarks {
+  /** Texts that begin a call. */
+  readonly starts: readonly string[];
+  /** The answer begins with a call or has none; else words may come before it. */
+  readonly anchored: boolean;
+}
+
 const TAGGED = {
   open: '',
   callStart: '<tool_call>\n',

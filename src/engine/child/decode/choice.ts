@@ -3,7 +3,7 @@
 
 import { ApiError } from '../../../base/errors.ts';
 import type { Constraint } from './constraint.ts';
-import type { GenerateEvent, TokenLogprob } from '../../seam/engine.ts';
+import type { CallMarks, GenerateEvent, TokenLogprob } from '../../seam/engine.ts';
 import { logprobs, type Sampler } from './sampler.ts';
 import { createTextStream } from './text-stream.ts';
 
@@ -14,6 +14,8 @@ export interface ChoiceOptions {
   readonly sampler: Sampler;
   readonly constraint: Constraint | null;
   readonly stop: readonly string[];
+  /** Where stop strings are not looked for. */
+  readonly calls?: CallMarks | undefined;
   readonly logprobs: number | undefined;
   /** Tokens it may write. */
   readonly limit: number;
@@ -39,7 +41,7 @@ export interface Choice {
 }
 
 export function createChoice(options: ChoiceOptions): Choice {
-  const text = createTextStream(options.stop);
+  const text = createTextStream(options.stop, options.calls);
   /** Tokens not told of yet, and where in the text each begins: only those with text before the cut are part of the answer. */
   let pending: { readonly logprob: Logprob; readonly start: number }[] = [];
   let sent = 0;
@@ -57,7 +59,7 @@ export function createChoice(options: ChoiceOptions): Choice {
     else options.emit({ type: 'delta', index: options.index, text: released, logprobs });
   };
   const finish = (reason: 'stop' | 'length', released = ''): null => {
-    const rest = released + text.flush();
+    const rest = released + text.flush(reason === 'length');
     delta(rest, text.stopped ? sent + rest.length : Infinity);
     options.emit({
       type: 'finish',
@@ -142,7 +144,8 @@ export function describe(
   const { chosen, top } = logprobs(logits, token, count);
   const entry = (id: number, logprob: number): TokenLogprob => {
     const bytes = piece(id);
-    return { token: new TextDecoder().decode(bytes), bytes: Array.from(bytes), logprob };
+    const token = new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes);
+    return { token, bytes: Array.from(bytes), logprob };
   };
   return {
     ...entry(token, chosen),

@@ -198,10 +198,6 @@ export interface LlamaLibrary {
     number
   >;
   readonly llama_token_to_piece: Native<[Pointer, number, Uint8Array, number, number, boolean], number>;
-  readonly llama_detokenize: Native<
-    [Pointer, Int32Array, number, Uint8Array, number, boolean, boolean],
-    number
-  >;
   readonly llama_sampler_init_grammar: Native<[Pointer, string, string], Pointer | null>;
   readonly llama_sampler_apply: Native<[Pointer, Pointer], void>;
   readonly llama_sampler_accept: Native<[Pointer, number], void>;
@@ -261,7 +257,6 @@ const SIGNATURES: { readonly [name in keyof LlamaLibrary]: Signature } = {
   llama_vocab_fim_mid: ['int32', [P]],
   llama_tokenize: ['int32', [P, P, 'int32', P, 'int32', 'bool', 'bool']],
   llama_token_to_piece: ['int32', [P, 'int32', P, 'int32', 'int32', 'bool']],
-  llama_detokenize: ['int32', [P, P, 'int32', P, 'int32', 'bool', 'bool']],
   llama_sampler_init_grammar: [P, [P, 'str', 'str']],
   llama_sampler_apply: ['void', [P, P]],
   llama_sampler_accept: ['void', [P, 'int32']],

@@ -63,6 +63,7 @@ export interface LoadedModel {
   tokenize(text: string, addSpecial: boolean, parseSpecial: boolean): number[];
   /** Bytes of one token; control tokens are empty unless `special`. */
   piece(token: number, special: boolean): Uint8Array;
+  /** The text of all their bytes, special tokens as they are written. */
   detokenize(tokens: readonly number[]): string;
 }
 
@@ -187,20 +188,11 @@ function describe(llama: LlamaLibrary, handle: Pointer): LoadedModel {
     return [framed.slice(0, before), ...tokens, framed.slice(before + plain.length)].flat();
   };
 
-  const detokenize = (tokens: readonly number[]): string => {
-    for (const token of tokens) {
-      if (!Number.isInteger(token) || token < 0 || token >= vocabSize)
-        throw new RangeError(`token ${token} is outside the vocabulary of ${vocabSize}`);
-    }
-    const input = Int32Array.from(tokens);
-    let buffer = new Uint8Array(tokens.length * 16 + 64);
-    let length = llama.llama_detokenize(vocab, input, input.length, buffer, buffer.length, false, true);
-    if (length < 0) {
-      buffer = new Uint8Array(-length);
-      length = llama.llama_detokenize(vocab, input, input.length, buffer, buffer.length, false, true);
-    }
-    return new TextDecoder().decode(buffer.subarray(0, Math.max(length, 0)));
-  };
+  // Not llama_detokenize: that tidies blanks, and whoever cut a text by its tokens could not put it together again.
+  const detokenize = (tokens: readonly number[]): string =>
+    new TextDecoder('utf-8', { ignoreBOM: true }).decode(
+      Buffer.concat(tokens.map((token) => piece(token, true))),
+    );
 
   let longest = 0;
   const longestPiece = (): number => {

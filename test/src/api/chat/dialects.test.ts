@@ -49,11 +49,10 @@ describe('values that ask for nothing, or for what happens anyway', () => {
     { service_tier: '' },
     { service_tier: 'default' },
     { modalities: [] },
-    { audio: {} },
     { audio: false },
     { prediction: '' },
     { web_search_options: false },
-    { moderation: {} },
+    { moderation: false },
     { verbosity: 'medium' },
     { verbosity: '' },
     { reasoning_effort: '' },
@@ -177,6 +176,16 @@ describe('thinking', () => {
     expect(await refusal({ ...CHAT, ...given })).toMatchObject({ code, param });
   });
 });
+
+test.each(['audio', 'moderation', 'prediction', 'web_search_options'])(
+  'an empty object asks for %s with its defaults, and is refused',
+  async (name) => {
+    expect(await refusal({ ...CHAT, [name]: {} })).toMatchObject({
+      code: 'unsupported_parameter',
+      param: name,
+    });
+  },
+);
 
 describe('unknown names at the top stay refused', () => {
   test.each(['reasoning', 'thinking', 'repetition_penalty', 'guided_json', 'cache_prompt'])(
