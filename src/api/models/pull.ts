@@ -4,9 +4,9 @@
 import { ApiError } from '../../base/errors.ts';
 import { pullCancelledAnswer, pullEvent, pullStatusAnswer } from '../response-schemas.ts';
 import { flag, object, optional, text } from '../../base/shape.ts';
-import { errorBody, toApiError } from '../../http/errors.ts';
+import { errorBody } from '../../http/errors.ts';
 import { route } from '../../http/route.ts';
-import { openEventStream } from '../../http/sse.ts';
+import { openStream, streamFailure } from '../generation/stream.ts';
 import { recordModel } from '../model-access.ts';
 import type { ModelService, PullEvent, PullStatus } from '../../models/seam.ts';
 
@@ -34,7 +34,8 @@ export const pullModel = route({
   streams: 'always',
   answer: pullEvent,
   errors: ['invalid_model_name', 'pull_disabled'],
-  async handle({ deps, body, exchange, reply }) {
+  async handle(call) {
+    const { deps, body, exchange } = call;
     const events = deps.models.pull(
       {
         name: body.name,
@@ -46,14 +47,7 @@ export const pullModel = route({
     const iterator = events[Symbol.asyncIterator]();
     // What is refused at once (a name that is none, pulls switched off) is a plain error.
     let result = await iterator.next();
-    if (exchange.admission !== null) reply.headers(exchange.admission.headers());
-    reply.hijack();
-    const stream = openEventStream(reply.raw, {
-      headers: reply.getHeaders(),
-      heartbeatMs: deps.config.timeouts.heartbeatMs,
-      stallMs: deps.config.timeouts.stallMs ?? 60_000,
-      signal: exchange.signal,
-    });
+    const stream = openStream(call);
     try {
       for (; result.done !== true; result = await iterator.next()) {
         const event = result.value;
@@ -71,9 +65,7 @@ export const pullModel = route({
       }
       throw new ApiError(500, 'internal_error', 'the pull ended without a result');
     } catch (thrown) {
-      const error = toApiError(exchange.signal.aborted ? exchange.signal.reason : thrown);
-      exchange.errorCode = error.code;
-      stream.end(JSON.stringify(failure(error)));
+      stream.end(JSON.stringify(failure(streamFailure(call, thrown))));
       return undefined;
     } finally {
       await iterator.return?.();

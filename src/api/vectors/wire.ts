@@ -3,7 +3,7 @@
 
 import { setImmediate } from 'node:timers/promises';
 import type { ApiError } from '../../base/errors.ts';
-import { textsOrTokens } from '../completions/wire.ts';
+import { textsOrTokens } from '../generation/inputs.ts';
 import { inertFields, keepAlive, modelId } from '../generation/sampling.ts';
 import {
   choice,

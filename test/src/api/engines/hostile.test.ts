@@ -17,7 +17,7 @@ function maybe<T>(value: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> {
   return fc.option(value, { nil: undefined, freq: 2 });
 }
 
-const numRuns = 120 * Number(process.env['ASSAY_FUZZ'] ?? 1);
+const NUM_RUNS = 120 * Number(process.env['ASSAY_FUZZ'] ?? 1);
 const anyText = fc.oneof(
   fc.string({ unit: 'binary', maxLength: 60 }),
   fc.constantFrom('<|end|>', '<s>', '</s>', '<tool_call>', '{{', '{%', '\u0000', '\ud800', '<|assistant|>'),
@@ -110,7 +110,7 @@ const chat = fc.record({
 describe('hostile requests on real demo.engines', () => {
   test(
     'property: no chat request yields a 500 or ends an engine',
-    { timeout: 120_000 + 1000 * numRuns },
+    { timeout: 120_000 + 1000 * NUM_RUNS },
     async () => {
       await fc.assert(
         fc.asyncProperty(chat, async (body) => {
@@ -121,7 +121,7 @@ describe('hostile requests on real demo.engines', () => {
           expect([response.status < 500, text]).toEqual([true, text]);
           expect(text).not.toMatch(/"code":"(engine_crashed|internal_error|engine_failed)"/);
         }),
-        { numRuns },
+        { numRuns: NUM_RUNS },
       );
       for (const engine of Object.values(demo.engines))
         expect(process.kill(engine.pid as number, 0)).toBe(true);

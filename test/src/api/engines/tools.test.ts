@@ -16,7 +16,7 @@ beforeAll(async () => {
 });
 afterAll(() => demo.close());
 
-const weather = {
+const WEATHER = {
   type: 'function' as const,
   function: {
     name: 'get_weather',
@@ -29,7 +29,7 @@ const weather = {
     },
   },
 };
-const clock = {
+const CLOCK = {
   type: 'function' as const,
   function: {
     name: 'get_time',
@@ -47,7 +47,7 @@ describe('tools', () => {
     const called = await client.chat.completions.create({
       model: 'demo-chat',
       messages: user('How is the weather today?'),
-      tools: [weather],
+      tools: [WEATHER],
       temperature: 0,
     });
     expect(called.choices[0]).toMatchObject({
@@ -59,7 +59,7 @@ describe('tools', () => {
     const answered = await client.chat.completions.create({
       model: 'demo-chat',
       messages: user('What is attestation?'),
-      tools: [weather],
+      tools: [WEATHER],
       temperature: 0,
     });
     expect(answered.choices[0]).toMatchObject({
@@ -73,7 +73,7 @@ describe('tools', () => {
     const first = await client.chat.completions.create({
       model: 'demo-chat',
       messages,
-      tools: [weather],
+      tools: [WEATHER],
       temperature: 0,
     });
     const message = first.choices[0]?.message as OpenAI.ChatCompletionMessage;
@@ -85,7 +85,7 @@ describe('tools', () => {
     const second = await client.chat.completions.create({
       model: 'demo-chat',
       messages,
-      tools: [weather],
+      tools: [WEATHER],
       temperature: 0,
     });
     expect(second.choices[0]?.message.content).toBe(TOOL_RESULT.answer);
@@ -97,7 +97,7 @@ describe('tools', () => {
     for await (const chunk of await client.chat.completions.create({
       model: 'demo-chat',
       messages: user('How is the weather today?'),
-      tools: [weather],
+      tools: [WEATHER],
       temperature: 0,
       stream: true,
     })) {
@@ -129,7 +129,7 @@ describe('what a request says of tools is obeyed', () => {
       const got = await client.chat.completions.create({
         model: 'demo-chat',
         messages: user('Hello!'),
-        tools: tool_choice === 'required' ? [clock] : [weather, clock],
+        tools: tool_choice === 'required' ? [CLOCK] : [WEATHER, CLOCK],
         tool_choice,
         temperature: 0,
         max_tokens: 200,
@@ -149,7 +149,7 @@ describe('what a request says of tools is obeyed', () => {
     const got = await client.chat.completions.create({
       model: 'demo-chat',
       messages: user('How is the weather today?'),
-      tools: [weather],
+      tools: [WEATHER],
       tool_choice: 'none',
       temperature: 0,
     });
@@ -173,7 +173,7 @@ describe('what a request says of tools is obeyed', () => {
     const called = await client.chat.completions.create({
       model: 'demo-chat',
       messages: user('How is the weather today?'),
-      tools: [weather],
+      tools: [WEATHER],
       response_format,
       temperature: 0,
       max_tokens: 100,
@@ -182,7 +182,7 @@ describe('what a request says of tools is obeyed', () => {
     const told = await client.chat.completions.create({
       model: 'demo-chat',
       messages: user('Hello!'),
-      tools: [weather],
+      tools: [WEATHER],
       response_format,
       temperature: 0,
       max_tokens: 100,
@@ -232,7 +232,7 @@ describe('histories', () => {
     const response = await post(api, '/v1/chat/completions', {
       model: 'demo-chat',
       messages,
-      tools: [weather],
+      tools: [WEATHER],
       max_tokens: 20,
     });
     expect(response.status).toBe(200);
