@@ -108,7 +108,9 @@ describe('chat: honoured', () => {
     );
     expect(await seenBy({ ...CHAT, ...nulls })).toMatchObject({ n: 1, sampling: { temperature: 1 } });
   });
+});
 
+describe('chat: honoured in the request and in the answer', () => {
   test('a tool without parameters takes none: the model may not invent any', async () => {
     const request = await seenBy({
       ...CHAT,
@@ -187,7 +189,9 @@ describe('chat: honoured', () => {
       ],
     });
   });
+});
 
+describe('chat: histories', () => {
   test('messages: roles and parts', async () => {
     const request = await seenBy({
       model: 'demo',
