@@ -33,6 +33,7 @@ export {
   type ModelKind,
 } from './protocol/model.ts';
 export {
+  CHALLENGE_MIN_BYTES,
   type Claims,
   CLAIMS_LABEL,
   decodeClaims,

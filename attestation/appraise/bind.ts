@@ -5,7 +5,7 @@
 import { sha256 } from '@noble/hashes/sha2.js';
 import { equalBytes, isZero, toHex } from '../encoding/bytes.ts';
 import type { Rule, Transcript } from '../transcript/checks.ts';
-import { type Claims, decodeClaims } from '../protocol/claims.ts';
+import { CHALLENGE_MIN_BYTES, type Claims, decodeClaims } from '../protocol/claims.ts';
 import { type AttestationDocument, formatTimestamp, parseNonce } from '../protocol/document.ts';
 import { AttestationError } from '../transcript/errors.ts';
 import { leafHash, rootFromPath } from '../protocol/merkle.ts';
@@ -230,7 +230,11 @@ export function bindChannel(t: Transcript, claims: Claims | undefined, channel: 
       !alone,
       alone ? 'claims have neither nonce nor exporter' : 'claims have nonce and exporter',
     );
-    if (claims.nonce === undefined)
+    if (channel.nonce.length < CHALLENGE_MIN_BYTES)
+      t.fail(RULES.nonce, `nonce is ${channel.nonce.length} bytes, too few to show that evidence is fresh`, {
+        expected: `at least ${CHALLENGE_MIN_BYTES} bytes`,
+      });
+    else if (claims.nonce === undefined)
       t.fail(RULES.nonce, 'claims have no nonce', { expected: toHex(channel.nonce) });
     else compare(t, RULES.nonce, claims.nonce, channel.nonce, 'claims.nonce');
     if (claims.exporter === undefined) t.fail(RULES.exporter, 'claims have no exporter');

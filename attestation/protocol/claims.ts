@@ -14,8 +14,11 @@ export const CLAIMS_LABEL = 'assay/claims/v1';
 export const EXPORTER_LABEL = 'EXPORTER-assay-attestation-v1';
 export const EXPORTER_LENGTH = 32;
 
-export const NONCE_MIN_BYTES = 16;
+/** What claims may carry. A verifier asks for more of its own nonce: CHALLENGE_MIN_BYTES. */
+export const NONCE_MIN_BYTES = 8;
 export const NONCE_MAX_BYTES = 64;
+/** [M7] A nonce of fewer bytes may be guessed in advance, and evidence for it made before it is asked for. */
+export const CHALLENGE_MIN_BYTES = 16;
 
 const MAX_CLAIMS_BYTES = 4096;
 
@@ -28,7 +31,7 @@ export interface ModelClaim {
 }
 
 export interface Claims {
-  /** 16…64 bytes; absent in the certificate's evidence only. */
+  /** 8…64 bytes; absent in the certificate's evidence only. */
   readonly nonce?: Uint8Array | undefined;
   /** SHA-256 of the DER SubjectPublicKeyInfo of the TLS leaf. */
   readonly tlsSpki: Uint8Array;
@@ -59,7 +62,9 @@ export function encodeClaims(claims: Claims): Uint8Array {
   ]);
   if (claims.nonce !== undefined) {
     if (!nonceFits(claims.nonce))
-      throw new RangeError(`nonce is ${claims.nonce.length} bytes, expected 16 to 64`);
+      throw new RangeError(
+        `nonce is ${claims.nonce.length} bytes, expected ${NONCE_MIN_BYTES} to ${NONCE_MAX_BYTES}`,
+      );
     map.set(1, claims.nonce);
   }
   if (claims.exporter !== undefined) map.set(3, sized(claims.exporter, 'exporter'));
@@ -81,7 +86,10 @@ export function decodeClaims(bytes: Uint8Array): Claims {
   }
   const nonce = map.get(1);
   if (nonce !== undefined && !(nonce instanceof Uint8Array && nonceFits(nonce))) {
-    throw malformed('malformed_cbor', `claims nonce is ${describe(nonce)}, expected 16 to 64 bytes`);
+    throw malformed(
+      'malformed_cbor',
+      `claims nonce is ${describe(nonce)}, expected ${NONCE_MIN_BYTES} to ${NONCE_MAX_BYTES} bytes`,
+    );
   }
   const issuedAt = map.get(8);
   if (typeof issuedAt !== 'number')

@@ -4,7 +4,7 @@
 
 import { fromBase64, fromBase64Url, fromHex, toBase64, toBase64Url, toHex } from '../encoding/bytes.ts';
 import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../encoding/cbor.ts';
-import { NONCE_MAX_BYTES, NONCE_MIN_BYTES } from './claims.ts';
+import { CHALLENGE_MIN_BYTES, NONCE_MAX_BYTES, NONCE_MIN_BYTES } from './claims.ts';
 import { malformed } from '../transcript/errors.ts';
 import { type Json, type JsonObject, parseJson, shapeReaders } from '../encoding/json.ts';
 import type { AttestedModel, ModelBlob } from './model.ts';
@@ -93,11 +93,17 @@ export function decodeDocumentCbor(bytes: Uint8Array): AttestationDocument {
   return readDocument(fromMap(decodeCbor(bytes, 'certificate evidence', MAX_DOCUMENT_BYTES)), asIs);
 }
 
-/** A nonce in a query or document: hex when every character is a hex digit and the length fits, otherwise base64url. 16–64 bytes. */
+/**
+ * A nonce in a query or document, 8–64 bytes: hex when every character is a hex digit and the length fits, otherwise
+ * base64url. Of 22 to 30 characters base64url gives the 16 bytes a challenge needs and hex does not: those are base64url.
+ */
 export function parseNonce(text: string): Uint8Array {
   if (text.length > 2 * NONCE_MAX_BYTES)
     throw malformed('malformed_length', `nonce is ${text.length} characters`);
-  const isHex = /^(?:[0-9a-fA-F]{2})+$/.test(text) && text.length >= 2 * NONCE_MIN_BYTES;
+  const hexFits =
+    text.length >= 2 * CHALLENGE_MIN_BYTES ||
+    (text.length >= 2 * NONCE_MIN_BYTES && Math.floor((text.length * 3) / 4) < CHALLENGE_MIN_BYTES);
+  const isHex = hexFits && /^(?:[0-9a-fA-F]{2})+$/.test(text);
   const nonce = isHex ? fromHex(text, 'nonce') : fromBase64Url(text, 'nonce');
   if (nonce.length < NONCE_MIN_BYTES || nonce.length > NONCE_MAX_BYTES) {
     throw malformed(

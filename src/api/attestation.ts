@@ -1,5 +1,5 @@
 // GET /v1/attestation (docs/protocol.md §4): evidence for this TLS connection and the caller's nonce. Open to everyone, since
-// a client proves the server before it shows its key. A nonce that is no 16–64 bytes is refused; without one the server
+// a client proves the server before it shows its key. A nonce that is not 8–64 bytes is refused; without one the server
 // makes one, and the answer proves the channel but not that it is fresh.
 
 import { createHash, randomBytes } from 'node:crypto';
@@ -22,7 +22,10 @@ export const attestation = route({
   tag: 'Attestation',
   query: object({
     nonce: optional(
-      text({ max: 1024, about: 'Hex or base64url, 16 to 64 bytes, chosen at random by the caller.' }),
+      text({
+        max: 1024,
+        about: 'Hex or base64url, 8 to 64 bytes, chosen at random by the caller; verifiers want 16 at least.',
+      }),
     ),
     model: optional(
       text({ min: 1, max: 1024, about: 'Bind the evidence to this model; without it, to all models.' }),
@@ -78,7 +81,7 @@ function readNonce(given: string): Uint8Array {
   try {
     return parseNonce(given);
   } catch {
-    throw new ApiError(400, 'invalid_nonce', 'nonce is not 16 to 64 bytes in hex or base64url', {
+    throw new ApiError(400, 'invalid_nonce', 'nonce is not 8 to 64 bytes in hex or base64url', {
       param: 'nonce',
     });
   }

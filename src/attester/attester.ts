@@ -7,7 +7,7 @@ import type { AttestationDocument } from '@assay/attestation';
 export type TeeType = 'sev-snp' | 'tdx' | 'simulated';
 
 export interface AttestRequest {
-  /** 16–64 bytes, chosen by the relying party. */
+  /** 8–64 bytes, chosen by the relying party. */
   readonly nonce: Uint8Array;
   /** 32 bytes: TLS exporter of the connection the request came on, with the nonce as context. */
   readonly exporter: Uint8Array;

@@ -202,6 +202,18 @@ export type Read<F extends Fields> = { readonly [K in keyof F]: Infer<F[K]> };
 
 /** Every field of the result is present; those absent in the request are undefined. */
 export function object<F extends Fields>(fields: F, about?: string): Shape<Read<F>> {
+  return objectOf(fields, { about, others: false });
+}
+
+/** An object whose other fields are inert: they promise nothing, so no client is refused for sending them. */
+export function openObject<F extends Fields>(fields: F, about?: string): Shape<Read<F>> {
+  return objectOf(fields, { about, others: true });
+}
+
+function objectOf<F extends Fields>(
+  fields: F,
+  { about, others }: { readonly about: string | undefined; readonly others: boolean },
+): Shape<Read<F>> {
   const entries = Object.entries(fields);
   const required = entries.filter(([, shape]) => shape.optional !== true).map(([name]) => name);
   const published = entries.filter(([, shape]) => shape.refused !== true);
@@ -210,7 +222,7 @@ export function object<F extends Fields>(fields: F, about?: string): Shape<Read<
     type: 'object',
     properties: Object.fromEntries(published.map(([name, shape]) => [name, shape.schema])),
     ...(required.length > 0 && { required }),
-    additionalProperties: false,
+    additionalProperties: others,
     // Parameters of the OpenAI API that are known and refused.
     ...(refused.length > 0 && { 'x-unsupported': refused }),
   };
@@ -218,9 +230,8 @@ export function object<F extends Fields>(fields: F, about?: string): Shape<Read<
     schema: described(schema, about),
     read(value, path) {
       if (!isRecord(value)) throw wrongType(value, path, 'an object');
-      for (const key of Object.keys(value)) {
-        if (!Object.hasOwn(fields, key)) throw unknownField(key, path);
-      }
+      const unknown = others ? undefined : Object.keys(value).find((key) => !Object.hasOwn(fields, key));
+      if (unknown !== undefined) throw unknownField(unknown, path);
       const result: Record<string, unknown> = {};
       for (const [name, shape] of entries) {
         const at = path === '' ? name : `${path}.${name}`;
@@ -314,6 +325,26 @@ export function optional<T>(shape: Shape<T>): Shape<T | undefined> {
   return { ...shape, optional: true };
 }
 
+/** An empty string, list or object says the same as leaving the field out. */
+export function optionalOrEmpty<T>(shape: Shape<T>): Shape<T | undefined> {
+  return {
+    ...shape,
+    optional: true,
+    takes: undefined,
+    read: (value, path) => (isEmpty(value) ? undefined : shape.read(value, path)),
+  };
+}
+
+function isEmpty(value: unknown): boolean {
+  return value === '' || (typeof value === 'object' && value !== null && Object.keys(value).length === 0);
+}
+
+/** Values by which clients say that they want none of a thing. An empty object is not one: it asks for the defaults. */
+function isNothing(value: unknown): boolean {
+  const none = value === null || value === false || value === 0 || value === '';
+  return none || (Array.isArray(value) && value.length === 0);
+}
+
 /** Null is a value of its own, not absence. */
 export function nullable<T>(shape: Shape<T>): Shape<T | null> {
   return {
@@ -342,26 +373,48 @@ export function inert(shape: Shape<unknown>, why: string): Shape<undefined> {
     schema: { ...shape.schema, description: `Accepted and ignored: ${why}` },
     optional: true,
     read(value, path) {
-      shape.read(value, path);
+      if (!isNothing(value)) shape.read(value, path);
       return undefined;
     },
   };
 }
 
-/** A parameter of the OpenAI API that this server does not honour. */
+/** A parameter of the OpenAI API that this server does not honour; values that ask for nothing are no reason to refuse. */
 export function unsupported(instead: string): Shape<undefined> {
   return {
     schema: {},
     optional: true,
     refused: true,
-    read(_value, path) {
-      throw refuse(
-        'unsupported_parameter',
-        path,
-        `${path} is not supported${instead === '' ? '' : `: ${instead}`}`,
-      );
+    read(value, path) {
+      if (!isNothing(value)) throw notSupported(path, instead);
+      return undefined;
     },
   };
+}
+
+/** A parameter of the OpenAI API of which these values ask for what happens here; every other one is refused. */
+export function supportedAs<const C extends string>(
+  values: readonly C[],
+  about: string,
+): Shape<C | undefined> {
+  return {
+    schema: { type: 'string', enum: values, description: about },
+    optional: true,
+    read(value, path) {
+      const found = values.find((each) => each === value);
+      if (found === undefined && !isNothing(value))
+        throw notSupported(path, `expected ${values.map((each) => `'${each}'`).join(' or ')}`);
+      return found;
+    },
+  };
+}
+
+function notSupported(path: string, instead: string): ApiError {
+  return refuse(
+    'unsupported_parameter',
+    path,
+    `${path} is not supported${instead === '' ? '' : `: ${instead}`}`,
+  );
 }
 
 /** Any JSON object, untouched; its reader bounds it further in. */

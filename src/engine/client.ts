@@ -3,7 +3,7 @@
 
 import { ApiError } from '../base/errors.ts';
 import type { Connection } from './connection.ts';
-import { assertCountable, assertFits } from './seam/context-limits.ts';
+import { assertCountable, assertFits, paramOf } from './seam/context-limits.ts';
 import type {
   Engine,
   EngineInfo,
@@ -148,8 +148,9 @@ export class EngineClient implements Engine {
     signal: AbortSignal,
     scope = '',
   ): Promise<Vectors> {
-    for (const input of inputs)
-      if (typeof input !== 'string') assertFits(input.length, this.info.contextLength, 'input', 0);
+    for (const [i, input] of inputs.entries())
+      if (typeof input !== 'string')
+        assertFits(input.length, this.info.contextLength, paramOf('input', i, inputs.length), 0);
     return vectorsOf(await this.#call((id) => ({ t: 'embed', id, scope, inputs }), signal));
   }
 

@@ -1,18 +1,22 @@
 // Chat messages on the wire → what the engine's template is given. System and developer are one role; text parts are joined
-// by line breaks. What the SDKs add to a message they hand back (parsed, annotations, refusal: null) is accepted.
+// by line breaks. Fields of messages and parts that are not in the table are inert: clients hand back what other servers and
+// SDKs put there (reasoning, annotations, cache marks), and none of it promises anything.
 // A broken history (orphan tool results, arguments that are not JSON) is passed on as it is: answering it is no error.
 
 import type { ChatMessage } from '../../engine/seam/engine.ts';
 import {
+  anyObject,
   anything,
+  choice,
   either,
-  inert,
-  integer,
   list,
   literal,
   map,
-  object,
+  nullable,
+  openObject,
   optional,
+  optionalOrEmpty,
+  refuse,
   tagged,
   text,
   unsupported,
@@ -25,15 +29,34 @@ const MAX_MESSAGES = 4096;
 function words(about?: string): Shape<string> {
   return text({ max: MAX_TEXT, ...(about !== undefined && { about }) });
 }
-const textPart = map(object({ type: literal('text'), text: words() }), (part) => part.text);
-const refusalPart = map(object({ type: literal('refusal'), refusal: words() }), (part) => part.refusal);
+
+type TextPart = 'text' | 'input_text' | 'output_text';
+
+/** The Responses API has names of its own for text: histories go from one to the other. */
+function textPart(type: TextPart): Shape<string> {
+  return map(openObject({ type: literal(type), text: optional(words()) }), (part) => part.text ?? '');
+}
+const textParts = {
+  text: textPart('text'),
+  input_text: textPart('input_text'),
+  output_text: textPart('output_text'),
+};
+const refusalPart = map(
+  openObject({ type: literal('refusal'), refusal: optional(words()) }),
+  (part) => part.refusal ?? '',
+);
+/** Earlier reasoning is not part of the prompt, whichever way it is handed back. */
+const reasoningPart = map(
+  openObject({ type: choice(['thinking', 'redacted_thinking', 'reasoning']) }),
+  () => undefined,
+);
 const noPart = unsupported('message parts are text');
 
 const content = map(
   either(
     {
       string: words(),
-      array: list(tagged('type', { text: textPart, image_url: noPart, input_audio: noPart, file: noPart }), {
+      array: list(tagged('type', { ...textParts, image_url: noPart, input_audio: noPart, file: noPart }), {
         max: 1024,
       }),
     },
@@ -43,7 +66,19 @@ const content = map(
 );
 const assistantContent = map(
   either(
-    { string: words(), array: list(tagged('type', { text: textPart, refusal: refusalPart }), { max: 1024 }) },
+    {
+      string: words(),
+      array: list(
+        tagged('type', {
+          ...textParts,
+          refusal: refusalPart,
+          thinking: reasoningPart,
+          redacted_thinking: reasoningPart,
+          reasoning: reasoningPart,
+        }),
+        { max: 1024 },
+      ),
+    },
     'a string, an array of content parts or null',
   ),
   joined,
@@ -53,66 +88,55 @@ function joined(value: string | readonly (string | undefined)[]): string {
   return typeof value === 'string' ? value : value.filter((part) => part !== undefined).join('\n');
 }
 
-const name = optional(text({ max: 256 }));
+const name = optionalOrEmpty(text({ max: 256 }));
 
 /** OpenAI sends strings; some clients send the object itself. */
 const callArguments = map(
-  either({ string: words(), object: anything }, 'a string'),
+  either({ string: words(), object: anyObject('The arguments themselves.') }, 'a string or an object'),
   (value) => (typeof value === 'string' ? value : JSON.stringify(value)),
-  { type: 'string' },
 );
 
-const toolCall = object({
-  id: optional(text({ max: 256 })),
-  type: optional(literal('function')),
-  index: inert(integer({ min: 0, max: 4096 }), 'the order of the array counts.'),
-  function: object({
-    name: text({ min: 1, max: 256 }),
-    arguments: optional(callArguments),
-    parsed_arguments: inert(anything, 'added by SDKs.'),
-  }),
+/** Some servers put more than a name into the ids of their calls, kilobytes of it. */
+const callId = optional(text({ max: 65_536 }));
+
+const calledFunction = openObject({
+  name: text({ min: 1, max: 256 }),
+  arguments: optionalOrEmpty(callArguments),
+});
+const toolCall = openObject({
+  id: callId,
+  type: optionalOrEmpty(literal('function')),
+  function: calledFunction,
 });
 
-const system = object({ role: literal('system'), content, name });
-const developer = object({ role: literal('developer'), content, name });
-const user = object({ role: literal('user'), content, name });
-const assistant = object({
+/** Null is what is left of a message of another kind: it says nothing. */
+const said = map(nullable(content), (value) => value ?? '');
+const system = openObject({ role: literal('system'), content: said, name });
+const developer = openObject({ role: literal('developer'), content: said, name });
+const user = openObject({ role: literal('user'), content: said, name });
+const assistant = openObject({
   role: literal('assistant'),
   content: optional(assistantContent),
   name,
   tool_calls: optional(list(toolCall, { max: 256 })),
   refusal: optional(words()),
-  annotations: inert(anything, 'not part of the prompt.'),
-  parsed: inert(anything, 'added by SDKs.'),
-  reasoning_content: inert(words(), 'earlier reasoning is not part of the prompt.'),
-  audio: unsupported('messages are text'),
-  function_call: unsupported('use tool_calls'),
+  /** Names an earlier answer in sound, whose words are not here. */
+  audio: optional(anything),
+  /** The older form of one call, and of its result below. */
+  function_call: optionalOrEmpty(calledFunction),
 });
-const tool = object({
-  role: literal('tool'),
-  content: optional(content),
-  tool_call_id: optional(text({ max: 256 })),
-  name,
-});
+const tool = openObject({ role: literal('tool'), content: optional(content), tool_call_id: callId, name });
+const calledBefore = openObject({ role: literal('function'), content: optional(content), name });
 
-const message = tagged('role', {
-  system,
-  developer,
-  user,
-  assistant,
-  tool,
-  function: unsupported('use the role tool'),
-});
+const message = tagged('role', { system, developer, user, assistant, tool, function: calledBefore });
 export const messages = list(message, { min: 1, max: MAX_MESSAGES, about: 'The conversation so far.' });
 
 export function toChatMessages(wire: Infer<typeof messages>): readonly ChatMessage[] {
-  return wire.flatMap((each, i): readonly ChatMessage[] =>
-    each === undefined ? [] : [toChatMessage(each, i)],
-  );
+  return wire.map(toChatMessage);
 }
 
 // oxlint-disable-next-line typescript/consistent-return -- the switch is exhaustive
-function toChatMessage(wire: NonNullable<Infer<typeof message>>, position: number): ChatMessage {
+function toChatMessage(wire: Infer<typeof message>, position: number): ChatMessage {
   const named = wire.name === undefined ? {} : { name: wire.name };
   switch (wire.role) {
     case 'system':
@@ -120,20 +144,28 @@ function toChatMessage(wire: NonNullable<Infer<typeof message>>, position: numbe
       return { role: 'system', content: wire.content, ...named };
     case 'user':
       return { role: 'user', content: wire.content, ...named };
-    case 'assistant':
+    case 'assistant': {
+      if (wire.audio !== undefined && wire.content === undefined && wire.tool_calls === undefined)
+        throw refuse(
+          'unsupported_parameter',
+          `messages[${position}].audio`,
+          `messages[${position}].audio is not supported: messages are text`,
+        );
+      const older = wire.function_call === undefined ? [] : [{ id: undefined, function: wire.function_call }];
+      const calls = [...(wire.tool_calls ?? []), ...older];
       return {
         role: 'assistant',
         content: wire.content ?? wire.refusal ?? '',
         ...named,
-        ...(wire.tool_calls !== undefined &&
-          wire.tool_calls.length > 0 && {
-            toolCalls: wire.tool_calls.map((call, k) => ({
-              id: call.id ?? `call_${position}_${k}`,
-              name: call.function.name,
-              arguments: call.function.arguments ?? '{}',
-            })),
-          }),
+        ...(calls.length > 0 && {
+          toolCalls: calls.map((call, k) => ({
+            id: call.id ?? `call_${position}_${k}`,
+            name: call.function.name,
+            arguments: call.function.arguments ?? '{}',
+          })),
+        }),
       };
+    }
     case 'tool':
       return {
         role: 'tool',
@@ -141,5 +173,7 @@ function toChatMessage(wire: NonNullable<Infer<typeof message>>, position: numbe
         ...named,
         ...(wire.tool_call_id !== undefined && { toolCallId: wire.tool_call_id }),
       };
+    case 'function':
+      return { role: 'tool', content: wire.content ?? '', ...named };
   }
 }

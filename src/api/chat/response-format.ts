@@ -10,13 +10,26 @@ import {
   type Loosening,
   type Loosenings,
 } from '../../grammar/compile.ts';
-import { anyObject, flag, literal, object, optional, refuse, tagged, text } from '../../base/shape.ts';
+import {
+  anyObject,
+  flag,
+  literal,
+  object,
+  optional,
+  optionalOrEmpty,
+  refuse,
+  tagged,
+  text,
+} from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
 import type { ToolUse } from './tools.ts';
 
 export const responseFormat = tagged('type', {
   text: object({ type: literal('text') }),
-  json_object: object({ type: literal('json_object') }),
+  json_object: object({
+    type: literal('json_object'),
+    schema: optionalOrEmpty(anyObject('JSON schema of the answer, as local servers take it here.')),
+  }),
   json_schema: object({
     type: literal('json_schema'),
     json_schema: object({
@@ -41,7 +54,11 @@ export interface FormatGrammar {
 /** Undefined for free text; 400 `invalid_schema` naming a keyword that a strict schema has and the grammar cannot enforce. */
 export function formatGrammar(format: Infer<typeof responseFormat> | undefined): FormatGrammar | undefined {
   if (format === undefined || format.type === 'text') return undefined;
-  if (format.type === 'json_object') return { gbnf: jsonObjectGrammar(), loosened: [] };
+  if (format.type === 'json_object') {
+    // No `strict` beside it: what cannot be enforced is left out, and said.
+    if (format.schema !== undefined) return looseSchemaToGrammar(format.schema, { param: 'response_format.schema' });
+    return { gbnf: jsonObjectGrammar(), loosened: [] };
+  }
   const { schema, strict } = format.json_schema;
   const param = 'response_format.json_schema.schema';
   if (schema === undefined) throw refuse('missing_required_parameter', param, `${param} is missing`);

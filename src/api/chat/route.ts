@@ -1,20 +1,14 @@
 // POST /v1/chat/completions.
 
-import {
-  chatRequest,
-  chunkFrame,
-  collectChat,
-  planChat,
-  streamChat,
-  type AnswerId,
-  type Counts,
-} from './wire.ts';
 import { tellLoosened } from './loosened.ts';
+import { type ChatAnswerOptions, chunkFrame, collectChat, streamChat } from './answer.ts';
+import { chatRequest, planChat } from './wire.ts';
 import { chatAnswer } from '../response-schemas.ts';
-import { route, type Call } from '../../http/route.ts';
-import { admitted, streamAnswer } from '../generation/admitted.ts';
+import { route } from '../../http/route.ts';
+import { admitted } from '../generation/admitted.ts';
+import { answerId, noTokens } from '../generation/answer.ts';
+import { streamAnswer } from '../generation/stream.ts';
 import { findModel, reserveTokens, withEngine } from '../model-access.ts';
-import type { ModelStatus } from '../../models/seam.ts';
 
 export const chat = route({
   method: 'POST',
@@ -43,7 +37,7 @@ export const chat = route({
     const plan = planChat(body, model.defaults, exchange.principal?.cacheScope ?? '');
     reserveTokens(call, { asked: plan.maxTokens, count: plan.n, context: model.contextLength });
     const answer = answerId(call, 'chatcmpl', model);
-    const counts: Counts = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 };
+    const counts = noTokens();
     const newCallId = (): string => `call_${deps.randomHex(12)}`;
 
     return withEngine(call, model, body.keep_alive, async (engine) => {
@@ -57,7 +51,8 @@ export const chat = route({
         counts,
         body.stream !== true,
       );
-      if (body.stream !== true) return collectChat(events, plan, newReader, answer, counts, newCallId);
+      const options: ChatAnswerOptions = { plan, newReader, answer, counts, newCallId };
+      if (body.stream !== true) return collectChat(events, options);
       const includeUsage = body.stream_options?.include_usage ?? false;
       const baseBytes = Buffer.byteLength(
         chunkFrame(answer, includeUsage).choice(0, '{"content":""}', 'null', 'null'),
@@ -66,20 +61,9 @@ export const chat = route({
         call,
         events,
         { wanted: body.stream_options?.include_obfuscation, baseBytes },
-        (paced, sink) =>
-          streamChat(paced, { plan, newReader, answer, counts, includeUsage, newCallId, sink }),
+        (paced, sink) => streamChat(paced, { ...options, includeUsage, sink }),
       );
       return undefined;
     });
   },
 });
-
-export function answerId(call: Call, prefix: string, model: ModelStatus): AnswerId {
-  const { deps } = call;
-  return {
-    id: `${prefix}-${deps.randomHex(16)}`,
-    created: Math.floor(deps.now() / 1000),
-    model: model.id,
-    fingerprint: `fp_${model.sha256.slice(0, 12)}`,
-  };
-}

@@ -78,7 +78,10 @@ const allowedTools = object({
 
 export const toolChoice = either(
   {
-    string: choice(['none', 'auto', 'required']),
+    // `any` is what other APIs call `required`.
+    string: map(choice(['none', 'auto', 'required', 'any']), (value) =>
+      value === 'any' ? 'required' : value,
+    ),
     object: tagged('type', {
       function: namedTool,
       allowed_tools: allowedTools,

@@ -1,21 +1,21 @@
 // POST /v1/completions. Several prompts run side by side, as many as the model has slots; if one fails, all end.
 
 import { ApiError } from '../../base/errors.ts';
+import { refuse } from '../../base/shape.ts';
 import type { Engine, GenerateEvent, GenerateRequest } from '../../engine/seam/engine.ts';
 import { completionAnswer } from '../response-schemas.ts';
-import type { Counts } from '../chat/wire.ts';
 import {
   collectCompletion,
+  type CompletionAnswerOptions,
   completionFrame,
-  completionRequest,
-  type CompletionPlan,
-  planCompletion,
   streamCompletion,
-} from './wire.ts';
+} from './answer.ts';
+import { completionRequest, type CompletionPlan, planCompletion } from './wire.ts';
 import type { Exchange } from '../../http/exchange.ts';
 import { route } from '../../http/route.ts';
-import { answerId } from '../chat/route.ts';
-import { admitted, streamAnswer } from '../generation/admitted.ts';
+import { admitted } from '../generation/admitted.ts';
+import { answerId, noTokens } from '../generation/answer.ts';
+import { streamAnswer } from '../generation/stream.ts';
 import { findModel, reserveTokens, withEngine } from '../model-access.ts';
 
 export const completions = route({
@@ -43,7 +43,7 @@ export const completions = route({
     const model = findModel(call, body.model, ['chat', 'completion']);
     const plan = planCompletion(body, model.defaults, exchange.principal?.cacheScope ?? '');
     const answer = answerId(call, 'cmpl', model);
-    const counts: Counts = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 };
+    const counts = noTokens();
     reserveTokens(call, {
       asked: plan.request('').maxTokens,
       count: plan.n * plan.prompts.length,
@@ -73,7 +73,8 @@ export const completions = route({
           counts,
           body.stream !== true,
         );
-        if (body.stream !== true) return await collectCompletion(events, plan, answer, counts, bos);
+        const options: CompletionAnswerOptions = { plan, answer, counts, bos };
+        if (body.stream !== true) return await collectCompletion(events, options);
         const includeUsage = body.stream_options?.include_usage ?? false;
         const baseBytes = Buffer.byteLength(
           completionFrame(answer, includeUsage).choice(0, '', 'null', 'null'),
@@ -82,7 +83,7 @@ export const completions = route({
           call,
           events,
           { wanted: body.stream_options?.include_obfuscation, baseBytes },
-          (paced, sink) => streamCompletion(paced, { plan, answer, counts, includeUsage, sink, bos }),
+          (paced, sink) => streamCompletion(paced, { ...options, includeUsage, sink }),
         );
         return undefined;
       } finally {
@@ -103,19 +104,27 @@ async function toRequests(
 ): Promise<readonly GenerateRequest[]> {
   const [only] = plan.prompts;
   if (plan.prompts.length === 1 && only !== undefined) return [plan.request(only)];
-  const { contextLength } = engine.info;
+  const { contextLength, vocabSize } = engine.info;
   const requests: GenerateRequest[] = [];
-  for (const prompt of plan.prompts) {
+  for (const [i, prompt] of plan.prompts.entries()) {
+    const param = `prompt[${i}]`;
     const tokens =
-      typeof prompt === 'string' ? await engine.tokenize({ text: prompt, addSpecial: true }, signal) : prompt;
+      typeof prompt === 'string'
+        ? await engine.tokenize({ text: prompt, addSpecial: true, param }, signal)
+        : prompt;
     if (tokens.length >= contextLength) {
-      throw new ApiError(
-        400,
+      throw refuse(
         'context_length_exceeded',
-        `this model's maximum context length is ${contextLength} tokens; a prompt of ${tokens.length} tokens exceeds the available context size`,
-        { param: 'prompt' },
+        param,
+        `this model's maximum context length is ${contextLength} tokens; ${param} has ${tokens.length} tokens, which exceeds the available context size`,
       );
     }
+    if (tokens.some((token) => token >= vocabSize))
+      throw refuse(
+        'invalid_token',
+        param,
+        `a token id of ${param} is outside the vocabulary of ${vocabSize}`,
+      );
     // A character may be a token, which takes eight bytes.
     if (typeof prompt === 'string') held?.add(8 * tokens.length);
     requests.push(plan.request(tokens));

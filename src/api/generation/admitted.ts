@@ -2,12 +2,8 @@
 // refusal before it has a proper status; after it errors are the stream's terminal event.
 
 import type { GenerateEvent, TokenLogprob } from '../../engine/seam/engine.ts';
-import type { ChunkSink, Counts } from '../chat/wire.ts';
-import { gathered } from './stream-batching.ts';
-import { createPadding } from './padding.ts';
-import { errorBody, toApiError } from '../../http/errors.ts';
+import type { Counts } from './answer.ts';
 import type { Call } from '../../http/route.ts';
-import { openEventStream } from '../../http/sse.ts';
 
 /**
  * Waits for the `start` event (so that refusals throw here), then yields it and the rest. Counts tokens as they pass, so
@@ -87,36 +83,3 @@ export function heapOf({ text, logprobs = [] }: Extract<GenerateEvent, { readonl
 
 /** An object, its list of bytes, a number and the headers of both strings (measured with V8 of Node 20). */
 const LOGPROB_BYTES = 168;
-
-export async function streamAnswer(
-  call: Call,
-  events: AsyncIterable<GenerateEvent>,
-  padding: { readonly wanted: boolean | undefined; readonly baseBytes: number },
-  write: (events: AsyncIterable<GenerateEvent>, sink: ChunkSink) => Promise<void>,
-): Promise<void> {
-  const { reply, exchange, deps } = call;
-  reply.header('openai-processing-ms', String(Math.round(performance.now() - exchange.startedAt)));
-  if (exchange.admission !== null) reply.headers(exchange.admission.headers());
-  reply.hijack();
-  const stream = openEventStream(reply.raw, {
-    headers: reply.getHeaders(),
-    heartbeatMs: deps.config.timeouts.heartbeatMs,
-    stallMs: deps.config.timeouts.stallMs ?? 60_000,
-    signal: exchange.signal,
-  });
-  const pad = padding.wanted ?? deps.config.streamPadding;
-  const padder = pad ? createPadding(padding.baseBytes) : null;
-  const { streamBatchMs } = deps.config;
-  const paced = streamBatchMs === 0 ? events : gathered(events, streamBatchMs);
-  try {
-    await write(paced, {
-      send: (json) => stream.send(padder === null ? json : padder.pad(json)),
-      flush: () => stream.flush(),
-    });
-    stream.end('[DONE]');
-  } catch (thrown) {
-    const error = toApiError(exchange.signal.aborted ? exchange.signal.reason : thrown);
-    exchange.errorCode = error.code;
-    stream.end(JSON.stringify(errorBody(error)));
-  }
-}

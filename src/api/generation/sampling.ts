@@ -14,7 +14,9 @@ import {
   map,
   object,
   optional,
+  optionalOrEmpty,
   refuse,
+  supportedAs,
   text,
   unsupported,
 } from '../../base/shape.ts';
@@ -23,17 +25,18 @@ import type { ModelDefaults } from '../../models/model.ts';
 
 /** Completions of one request; they share a prefill but each takes a slot. */
 const MAX_CHOICES = 8;
-const MAX_STOPS = 4;
+const MAX_STOPS = 16;
 const MAX_TOKENS = 16_777_216;
 const MAX_BIASES = 1024;
 
-export function maxTokens(about: string): Shape<number> {
-  return integer({ min: 1, max: MAX_TOKENS, about });
+/** Absent: nothing was said. `null`: as long as the context allows, which local servers write as -1. */
+export function maxTokens(about: string): Shape<number | null> {
+  return map(integer({ min: -1, max: MAX_TOKENS, about }), (value) => (value === -1 ? null : value));
 }
 
 export const modelId = text({ min: 1, max: 1024, about: 'Id of a registered model.' });
 
-export const keepAlive = optional(
+export const keepAlive = optionalOrEmpty(
   either(
     {
       string: text({
@@ -50,11 +53,11 @@ export const keepAlive = optional(
 
 const stops = map(
   either(
-    { string: text({ min: 1, max: 1024 }), array: list(text({ min: 1, max: 1024 }), { max: MAX_STOPS }) },
+    { string: text({ max: 1024 }), array: list(text({ max: 1024 }), { max: MAX_STOPS }) },
     'a string or an array of strings',
-    'Up to four strings that end the answer; they are not part of it.',
+    `Up to ${MAX_STOPS} strings that end the answer; they are not part of it. Empty ones end nothing.`,
   ),
-  (value): readonly string[] => (typeof value === 'string' ? [value] : value),
+  (value): readonly string[] => (typeof value === 'string' ? [value] : value).filter((each) => each !== ''),
 );
 
 const logitBias = map(
@@ -88,11 +91,14 @@ export const samplingFields = {
   temperature: optional(decimal({ min: 0, max: 2, about: "0 is greedy. Default: the model's, else 1." })),
   top_p: optional(decimal({ min: 0, max: 1, about: "Default: the model's, else 1." })),
   top_k: optional(
-    integer({
-      min: 0,
-      max: 1_000_000,
-      about: "Only the k likeliest tokens; 0: no limit. Default: the model's, else 0.",
-    }),
+    map(
+      integer({
+        min: -1,
+        max: 1_000_000,
+        about: "Only the k likeliest tokens; 0 or -1: no limit. Default: the model's, else 0.",
+      }),
+      (value) => Math.max(0, value),
+    ),
   ),
   min_p: optional(
     decimal({
@@ -117,11 +123,11 @@ export const samplingFields = {
       about: 'Same seed, model and request: same answer.',
     }),
   ),
-  logit_bias: optional(logitBias),
+  logit_bias: optionalOrEmpty(logitBias),
   n: optional(integer({ min: 1, max: MAX_CHOICES, about: 'Answers to give; default 1.' })),
   stop: optional(stops),
   stream: optional(flag('Answer as server-sent events.')),
-  stream_options: optional(
+  stream_options: optionalOrEmpty(
     object({
       include_usage: optional(flag('One more chunk with `choices: []` and the usage, before [DONE].')),
       include_obfuscation: optional(
@@ -157,11 +163,12 @@ export const inertFields = {
 
 export const unsupportedChatFields = {
   audio: unsupported('answers are text'),
-  function_call: unsupported('use tool_choice'),
+  function_call: supportedAs(['none', 'auto'], 'Nothing to call without `functions`; see `tool_choice`.'),
   functions: unsupported('use tools'),
+  moderation: unsupported('this server judges no texts'),
   prediction: unsupported(''),
-  reasoning_effort: unsupported(''),
-  verbosity: unsupported(''),
+  prompt_cache_options: unsupported('prompts are always cached, within one API key'),
+  verbosity: supportedAs(['medium'], 'As the model writes anyway.'),
   web_search_options: unsupported('this server reaches no network'),
 } as const;
 
@@ -188,12 +195,13 @@ function toSeed(seed: number): number {
   return folded === 0xffff_ffff ? 0x7fff_ffff : folded;
 }
 
-/** `stream_options` without `stream` is refused, as OpenAI does. */
+/** `stream_options` that ask for something without `stream` are refused, as OpenAI does. */
 export function checkStreamOptions(body: {
   readonly stream: boolean | undefined;
-  readonly stream_options: unknown;
+  readonly stream_options: Infer<typeof samplingFields.stream_options>;
 }): void {
-  if (body.stream_options !== undefined && body.stream !== true) {
+  const { include_usage: usage, include_obfuscation: padded } = body.stream_options ?? {};
+  if ((usage === true || padded === true) && body.stream !== true) {
     throw refuse('invalid_value', 'stream_options', 'stream_options is only allowed when stream is true');
   }
 }

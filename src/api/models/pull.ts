@@ -4,9 +4,9 @@
 import { ApiError, apiErrorOf } from '../../base/errors.ts';
 import { pullCancelledAnswer, pullEvent, pullStatusAnswer } from '../response-schemas.ts';
 import { flag, object, optional, text } from '../../base/shape.ts';
-import { errorBody, toApiError } from '../../http/errors.ts';
+import { errorBody } from '../../http/errors.ts';
 import { route } from '../../http/route.ts';
-import { openEventStream } from '../../http/sse.ts';
+import { openStream, streamFailure } from '../generation/stream.ts';
 import { recordModel } from '../model-access.ts';
 import type { ModelService, PullEvent, PullStatus } from '../../models/seam.ts';
 
@@ -34,7 +34,8 @@ export const pullModel = route({
   streams: 'always',
   answer: pullEvent,
   errors: ['invalid_model_name', 'pull_disabled'],
-  async handle({ deps, body, exchange, reply }) {
+  async handle(call) {
+    const { deps, body, exchange } = call;
     const events = deps.models.pull(
       {
         name: body.name,
@@ -46,14 +47,7 @@ export const pullModel = route({
     const iterator = events[Symbol.asyncIterator]();
     // What is refused at once (a name that is none, pulls switched off) is a plain error.
     let result = await iterator.next();
-    if (exchange.admission !== null) reply.headers(exchange.admission.headers());
-    reply.hijack();
-    const stream = openEventStream(reply.raw, {
-      headers: reply.getHeaders(),
-      heartbeatMs: deps.config.timeouts.heartbeatMs,
-      stallMs: deps.config.timeouts.stallMs ?? 60_000,
-      signal: exchange.signal,
-    });
+    const stream = openStream(call);
     try {
       for (; result.done !== true; result = await iterator.next()) {
         const event = result.value;
@@ -63,7 +57,7 @@ export const pullModel = route({
             const model = deps.models.get(event.id);
             if (model !== undefined) recordModel(exchange, model);
           }
-          stream.end(JSON.stringify(event.status === 'error' ? withEnvelope(event) : event));
+          stream.end(JSON.stringify(event.status === 'error' ? failure(errorOf(event)) : event));
           return undefined;
         }
         stream.send(JSON.stringify(event));
@@ -71,10 +65,7 @@ export const pullModel = route({
       }
       throw new ApiError(500, 'internal_error', 'the pull ended without a result');
     } catch (thrown) {
-      const error = toApiError(exchange.signal.aborted ? exchange.signal.reason : thrown);
-      exchange.errorCode = error.code;
-      const { code, message, status: httpStatus } = error;
-      stream.end(JSON.stringify(withEnvelope({ status: 'error', code, message, httpStatus })));
+      stream.end(JSON.stringify(failure(streamFailure(call, thrown))));
       return undefined;
     } finally {
       await iterator.return?.();
@@ -87,8 +78,12 @@ function isTerminal(event: PullEvent): boolean {
 }
 
 /** Readers of the pull's own events and readers of the API's envelope each find what they know. */
-function withEnvelope({ httpStatus: _status, ...event }: Extract<PullEvent, { status: 'error' }>): object {
-  return { ...event, ...errorBody(apiErrorOf(event.code, 'pull_failed', event.message)) };
+function failure(error: ApiError): object {
+  return { status: 'error', code: error.code, message: error.message, ...errorBody(error) };
+}
+
+function errorOf({ code, message }: Extract<PullEvent, { status: 'error' }>): ApiError {
+  return apiErrorOf(code, 'pull_failed', message);
 }
 
 export const pullStatus = route({

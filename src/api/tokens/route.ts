@@ -3,7 +3,7 @@
 import { detokenizeAnswer, tokenizeAnswer } from '../response-schemas.ts';
 import { toChatMessages } from '../chat/messages.ts';
 import { refuse } from '../../base/shape.ts';
-import { detokenizeRequest, textOf, tokenizeRequest, wirePiece } from './wire.ts';
+import { detokenizeRequest, textFieldOf, textOf, tokenizeRequest, wirePiece } from './wire.ts';
 import type { Engine } from '../../engine/seam/engine.ts';
 import { type Call, route } from '../../http/route.ts';
 import { findModel, reserveTokens, withEngine } from '../model-access.ts';
@@ -47,7 +47,7 @@ export const tokenize = route({
               text: given,
               addSpecial: body.add_special ?? body.add_special_tokens ?? false,
               parseSpecial: body.parse_special ?? false,
-              param: body.content !== undefined ? 'content' : body.prompt !== undefined ? 'prompt' : 'text',
+              param: textFieldOf(body),
             },
         signal,
       );

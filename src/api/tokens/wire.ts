@@ -41,6 +41,12 @@ export function textOf(body: TokenizeRequest): string | undefined {
   return given[0];
 }
 
+/** Which of the three names the text was given under: refusals use it. */
+export function textFieldOf(body: TokenizeRequest): 'content' | 'prompt' | 'text' {
+  if (body.content !== undefined) return 'content';
+  return body.prompt === undefined ? 'text' : 'prompt';
+}
+
 /** Bytes that are no text of their own (part of a character) are given as numbers. */
 export function wirePiece(bytes: Uint8Array): string | number[] {
   try {

@@ -2,7 +2,8 @@
 // otherwise; a plain request gets numbers.
 
 import { setImmediate } from 'node:timers/promises';
-import { textsOrTokens } from '../completions/wire.ts';
+import type { ApiError } from '../../base/errors.ts';
+import { textsOrTokens } from '../generation/inputs.ts';
 import { inertFields, keepAlive, modelId } from '../generation/sampling.ts';
 import {
   choice,
@@ -14,17 +15,26 @@ import {
   map,
   object,
   optional,
+  optionalOrEmpty,
   refuse,
   text,
 } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
 
+/** Clients whose numbers cannot be absent write 0 for a limit they do not set. */
+function zeroIsAbsent(value: number): number | undefined {
+  return value === 0 ? undefined : value;
+}
+
 export const embeddingRequest = object({
   model: modelId,
   input: textsOrTokens,
-  encoding_format: optional(choice(['float', 'base64'], 'Default: float.')),
+  encoding_format: optionalOrEmpty(choice(['float', 'base64'], 'Default: float.')),
   dimensions: optional(
-    integer({ min: 1, max: 65_536, about: 'Only the first so many numbers, normalised again.' }),
+    map(
+      integer({ min: 0, max: 65_536, about: 'Only the first so many numbers, normalised again; 0: all.' }),
+      zeroIsAbsent,
+    ),
   ),
   keep_alive: keepAlive,
   user: inert(text({ max: 1024 }), 'nothing is kept per end user.'),
@@ -35,12 +45,14 @@ export type EmbeddingRequest = Infer<typeof embeddingRequest>;
 /** Texts must not be empty: there is nothing to embed. */
 export function checkInputs(body: EmbeddingRequest): void {
   const empty = body.input.indexOf('');
-  if (empty >= 0)
-    throw refuse(
-      'empty_string',
-      'input',
-      `input ${body.input.length > 1 ? `has an empty string at ${empty}` : 'is empty'}`,
-    );
+  if (empty < 0) return;
+  const param = inputParam(empty, body.input.length);
+  throw refuse('empty_string', param, `${param} is empty`);
+}
+
+/** What refusals call one of the inputs. */
+function inputParam(index: number, count: number): string {
+  return count === 1 ? 'input' : `input[${index}]`;
 }
 
 /** Numbers written in one turn of the event loop: some five milliseconds. */
@@ -58,7 +70,11 @@ export async function embeddingAnswerText(o: {
   let written = 0;
   for (const [index, vector] of o.vectors.entries()) {
     const cut =
-      o.dimensions === undefined || o.dimensions >= vector.length ? vector : shorten(vector, o.dimensions);
+      o.dimensions === undefined || o.dimensions >= vector.length ? vector : vector.slice(0, o.dimensions);
+    const length = lengthOf(cut);
+    if (!(length > 0)) throw noDirection(inputParam(index, o.vectors.length), cut !== vector);
+    // The first numbers of a vector are a vector of their own only at length 1 (Matryoshka representations).
+    if (cut !== vector) for (const i of cut.keys()) cut[i] = (cut[i] ?? 0) / length;
     data.push(
       JSON.stringify({
         object: 'embedding',
@@ -75,11 +91,15 @@ export async function embeddingAnswerText(o: {
   return `{"object":"list","data":[${data.join(',')}],"model":${JSON.stringify(o.model)},"usage":${JSON.stringify(usage)}}`;
 }
 
-/** The first numbers of a vector are a vector of their own only at length 1 (Matryoshka representations). */
-function shorten(vector: Float32Array, dimensions: number): Float32Array {
-  const cut = vector.slice(0, dimensions);
-  const norm = Math.hypot(...cut);
-  return norm === 0 ? cut : cut.map((x) => x / norm);
+function lengthOf(vector: Float32Array): number {
+  return Math.sqrt(vector.reduce((sum, x) => sum + x * x, 0));
+}
+
+/** All numbers are zero (or none is a number): no multiple of them has length 1. */
+function noDirection(input: string, shortened: boolean): ApiError {
+  return shortened
+    ? refuse('invalid_value', 'dimensions', `dimensions leaves nothing of the vector of ${input}`)
+    : refuse('invalid_input', input, `the model gives no vector for ${input}`);
 }
 
 /** Nine digits name every float32; the seventeen of its double say nothing more. */
@@ -104,7 +124,9 @@ export const rerankRequest = object({
   model: modelId,
   query: text({ min: 1, max: 1024 * 1024 }),
   documents: list(document, { min: 1, max: 2048 }),
-  top_n: optional(integer({ min: 1, max: 2048, about: 'Only the best so many. Default: all.' })),
+  top_n: optional(
+    map(integer({ min: 0, max: 2048, about: 'Only the best so many; 0: all. Default: all.' }), zeroIsAbsent),
+  ),
   return_documents: optional(flag('Give the documents back with the results; default false.')),
   keep_alive: keepAlive,
   user: inertFields.safety_identifier,

@@ -24,7 +24,8 @@ export function promptTokens(
 }
 
 function unchecked(model: LoadedModel, template: ChatTemplate, prompt: Prompt): number[] {
-  if (prompt.kind === 'chat') return template.tokens(prompt.messages, prompt.tools ?? []);
+  if (prompt.kind === 'chat')
+    return template.tokens(prompt.messages, prompt.tools ?? [], prompt.templateVariables);
   if (prompt.kind === 'tokens') {
     checkTokens(model, prompt.tokens, 'prompt');
     return [...prompt.tokens];
@@ -65,7 +66,7 @@ function textsOf(prompt: Exclude<Prompt, { readonly kind: 'tokens' }>): readonly
     tool.description ?? '',
     JSON.stringify(tool.parameters) ?? '',
   ]);
-  return said.concat(offered);
+  return said.concat(offered, JSON.stringify(prompt.templateVariables ?? {}));
 }
 
 /**

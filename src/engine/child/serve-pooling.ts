@@ -1,7 +1,7 @@
 // Messages to a model that makes vectors or scores: inputs are tokenized in slices and packed together by decode/pooled.
 
 import { ApiError } from '../../base/errors.ts';
-import { assertFits } from '../seam/context-limits.ts';
+import { assertFits, paramOf } from '../seam/context-limits.ts';
 import type { EngineStats } from '../seam/engine.ts';
 import type { ToChild } from '../seam/wire.ts';
 import { createPooler } from './decode/pooled.ts';
@@ -29,14 +29,15 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
   function* embed(message: Extract<ToChild, { t: 'embed' }>): Generator<void, void> {
     if (info.type !== 'embedding') throw wrongType(info.type, 'it cannot do embeddings');
     const inputs: (readonly number[])[] = [];
-    for (const input of message.inputs)
-      if (typeof input === 'string') assertMayFit(model, [input], inputLength, 'input', 0);
-    for (const input of message.inputs) {
-      if (typeof input !== 'string') checkTokens(model, input, 'input');
+    const param = (i: number): string => paramOf('input', i, message.inputs.length);
+    for (const [i, input] of message.inputs.entries())
+      if (typeof input === 'string') assertMayFit(model, [input], inputLength, param(i), 0);
+    for (const [i, input] of message.inputs.entries()) {
+      if (typeof input !== 'string') checkTokens(model, input, param(i));
       const tokens = typeof input === 'string' ? model.tokenize(input, true, false) : input;
       if (tokens.length === 0)
-        throw new ApiError(400, 'invalid_input', 'an input is empty', { param: 'input' });
-      assertFits(tokens.length, inputLength, 'input', 0);
+        throw new ApiError(400, 'invalid_input', `${param(i)} is empty`, { param: param(i) });
+      assertFits(tokens.length, inputLength, param(i), 0);
       inputs.push(tokens);
       yield;
     }
@@ -46,12 +47,14 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
     if (info.type !== 'rerank') throw wrongType(info.type, 'it cannot do reranking');
     const { query, documents } = message;
     assertMayFit(model, [query], inputLength, 'query', 0);
-    for (const document of documents) assertMayFit(model, [query, document], inputLength, 'documents', 0);
+    const param = (i: number): string => `documents[${i}]`;
+    for (const [i, document] of documents.entries())
+      assertMayFit(model, [query, document], inputLength, param(i), 0);
     const join = rankTokens(model, query);
     const inputs: (readonly number[])[] = [];
-    for (const document of documents) {
+    for (const [i, document] of documents.entries()) {
       const tokens = join(document);
-      assertFits(tokens.length, inputLength, 'documents', 0);
+      assertFits(tokens.length, inputLength, param(i), 0);
       inputs.push(tokens);
       yield;
     }

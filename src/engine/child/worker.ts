@@ -160,7 +160,8 @@ function chatTemplate(model: LoadedModel, override: string | undefined, generati
   return {
     toolFormat: withTools.toolFormat,
     stops: plain.stops,
-    tokens: (messages, tools) => (tools.length > 0 ? withTools : plain).tokens(messages, tools),
+    tokens: (messages, tools, variables) =>
+      (tools.length > 0 ? withTools : plain).tokens(messages, tools, variables),
   };
 }
 

@@ -2,6 +2,11 @@
 
 import { ApiError } from '../../base/errors.ts';
 
+/** The name refusals give to one of several inputs: `input[17]`, or `input` where there is only one. */
+export function paramOf(field: string, index: number, count: number): string {
+  return count === 1 ? field : `${field}[${index}]`;
+}
+
 /** Both phrases agents look for are in the message. */
 export function assertFits(
   count: number,

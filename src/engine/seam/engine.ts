@@ -70,6 +70,8 @@ export type Prompt =
       readonly kind: 'chat';
       readonly messages: readonly ChatMessage[];
       readonly tools?: readonly ToolSpec[] | undefined;
+      /** Variables for the chat template beside those it is always given, which they cannot replace. */
+      readonly templateVariables?: Readonly<Record<string, unknown>> | undefined;
     }
   | { readonly kind: 'text'; readonly text: string; readonly suffix?: string | undefined }
   | { readonly kind: 'tokens'; readonly tokens: readonly number[] };

@@ -156,6 +156,16 @@ describe('verify', () => {
     expect(failed(tdx)).toContain('tdx_root_not_trusted');
   });
 
+  test.each([
+    [8, ['nonce_mismatch']],
+    [15, ['nonce_mismatch']],
+    [16, []],
+  ])('a nonce of %i bytes of its own [M7]: %j', async (length, codes) => {
+    const nonce = NONCE.subarray(0, length);
+    const document = await snpDocument({ claims: (claims) => ({ ...claims, nonce }) });
+    expect(failed(await refusalOf(async () => judge(document, { nonce })))).toEqual(codes);
+  });
+
   test.each<[string, string, Partial<VerifyOptions>]>([
     ['another nonce [M7]', 'nonce_mismatch', { nonce: new Uint8Array(32) }],
     ['a longer nonce [M7]', 'nonce_mismatch', { nonce: Uint8Array.of(...NONCE, 0) }],

@@ -233,17 +233,22 @@ describe('nonce', () => {
     ['_-_-'.repeat(8), 24],
     // 32 characters that are both: hex it is.
     ['a'.repeat(32), 16],
-    // Hex digits, but too few bytes as hex: base64url.
+    ['deadbeef01234567', 8],
+    ['a'.repeat(20), 10],
     ['a'.repeat(24), 18],
+    ['A'.repeat(11), 8],
+    // Hex digits, but too few bytes as hex, or half a byte too many: base64url.
+    ['a'.repeat(13) + 'A', 10],
+    ['a'.repeat(30) + 'A', 23],
   ])('%s is %i bytes', (text, length) => {
     expect(parseNonce(text)).toHaveLength(length);
   });
 
   test.each([
     [''],
-    ['00'.repeat(8)],
+    ['00'.repeat(4)],
     ['00'.repeat(65)],
-    ['A'.repeat(20)],
+    ['A'.repeat(10)],
     ['é'.repeat(32)],
     ['0x' + '00'.repeat(16)],
     ['A'.repeat(87)],

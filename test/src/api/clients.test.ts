@@ -1,7 +1,6 @@
 // Other clients' flows on real engines: Vercel AI SDK and LangChain.js, each chat, stream, tools, structured output and
 // embeddings, as their documentation has them; and the zod helpers of the OpenAI SDK.
 
-import { fileURLToPath } from 'node:url';
 import { createOpenAI, type OpenAIProvider } from '@ai-sdk/openai';
 import { type BaseMessage, HumanMessage } from '@langchain/core/messages';
 import { tool as langchainTool } from '@langchain/core/tools';
@@ -11,36 +10,17 @@ import OpenAI from 'openai';
 import { zodFunction, zodResponseFormat } from 'openai/helpers/zod';
 import { z } from 'zod';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { ensureDemoModels } from '../../../scripts/demo-model/main.ts';
 import { answerOf, TOOL_RESULT } from '../../../scripts/demo-model/text.ts';
-import type { Engine } from '../../../src/engine/seam/engine.ts';
-import { openEngine } from '../../../src/engine/open.ts';
-import { type ApiServer, startApi } from '../../fixtures/http/api-server.ts';
+import { type DemoApi, startDemoApi } from '../../fixtures/http/demo-api.ts';
 
-let api: ApiServer;
-let engines: Record<string, Engine>;
+let demo: DemoApi;
 let baseURL: string;
 
 beforeAll(async () => {
-  const models = await ensureDemoModels();
-  const open = openEngine({
-    workerEntry: fileURLToPath(new URL('../../../dist/src/engine/child/worker.js', import.meta.url)),
-  });
-  const signal = new AbortController().signal;
-  engines = Object.fromEntries(
-    await Promise.all(
-      Object.entries(models).map(
-        async ([name, { path }]) => [name, await open({ path, slots: 4, threads: 1 }, signal)] as const,
-      ),
-    ),
-  );
-  api = await startApi({ realEngines: engines });
-  baseURL = `${api.url}/v1`;
+  demo = await startDemoApi();
+  baseURL = `${demo.api.url}/v1`;
 });
-afterAll(async () => {
-  await api.close();
-  for (const engine of Object.values(engines)) await engine.close();
-});
+afterAll(() => demo.close());
 
 const QUESTION = 'What is attestation?';
 const WEATHER_QUESTION = 'How is the weather today?';

@@ -29,11 +29,14 @@ export interface TemplateVocabulary {
   tokenize(text: string): readonly number[];
 }
 
+type Variables = Readonly<Record<string, unknown>>;
+
 export interface ChatTemplate {
   readonly toolFormat: ToolFormat;
   /** Texts that end an answer where the template has no control token to do it. */
   readonly stops: readonly string[];
-  tokens(messages: readonly ChatMessage[], tools: readonly ToolSpec[]): number[];
+  /** `variables`: what a request sets for the template (`enable_thinking`); names the template is always given stay ours. */
+  tokens(messages: readonly ChatMessage[], tools: readonly ToolSpec[], variables?: Variables): number[];
 }
 
 const DEFAULT_BOUNDS: TemplateBounds = {
@@ -107,13 +110,12 @@ export function createChatTemplate(
   const textOf = (token: number | null): string =>
     vocabulary.specials.find((special) => special.token === token)?.text ?? '';
 
-  type Variables = Readonly<Record<string, unknown>>;
   const render = (messages: readonly unknown[], more: Variables, meter: Meter): string =>
     runTemplate(
       program,
       {
-        ...globals(meter),
         ...more,
+        ...globals(meter),
         ...('datetime' in more && { datetime: strftime(new Date(), '%Y-%m-%d') }),
         messages,
         add_generation_prompt: true,
@@ -205,7 +207,11 @@ export function createChatTemplate(
   return {
     toolFormat,
     stops: source === null && !hasChatMl ? ['\nUser:'] : [],
-    tokens(messages, tools) {
+    tokens(messages, tools, variables = {}) {
+      // Names as the template writes them; what they stand for is text of a request like any other.
+      const set = Object.fromEntries(
+        Object.entries(variables).map(([variable, value]) => [variable, disguise.deep(value)]),
+      );
       const offered =
         ownTools && tools.length > 0 ? { tools: tools.map((tool) => disguise.deep(toolObject(tool))) } : {};
       const own = ownTools
@@ -221,7 +227,7 @@ export function createChatTemplate(
       let failure: unknown;
       for (const attempt of [() => shaped, () => alternating(shaped), () => oneTurn(alternating(shaped))]) {
         try {
-          return tokenize(render(attempt(), { ...lacking, ...offered }, meter));
+          return tokenize(render(attempt(), { ...set, ...lacking, ...offered }, meter));
         } catch (error) {
           if (error instanceof ApiError) throw error;
           failure = error;

@@ -3,12 +3,8 @@
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { GenerateEvent } from '../../../../src/engine/seam/engine.ts';
-import {
-  collectCompletion,
-  completionRequest,
-  planCompletion,
-  streamCompletion,
-} from '../../../../src/api/completions/wire.ts';
+import { collectCompletion, streamCompletion } from '../../../../src/api/completions/answer.ts';
+import { completionRequest, planCompletion } from '../../../../src/api/completions/wire.ts';
 
 interface Chunk {
   readonly choices: readonly {
@@ -65,7 +61,12 @@ async function streamed(events: readonly GenerateEvent[], n: number): Promise<re
 }
 
 async function whole(events: readonly GenerateEvent[], n: number): Promise<readonly Logprobs[]> {
-  const { choices } = (await collectCompletion(replay(events), plan(n), ANSWER, COUNTS, BOS)) as Chunk;
+  const { choices } = (await collectCompletion(replay(events), {
+    plan: plan(n),
+    answer: ANSWER,
+    counts: COUNTS,
+    bos: BOS,
+  })) as Chunk;
   return choices.map(({ logprobs }) => {
     const { tokens, token_logprobs, text_offset } = logprobs as Logprobs;
     return { tokens, token_logprobs, text_offset };

@@ -1,0 +1,41 @@
+// What answers of generating routes have in common: their id and time, and the tokens they took.
+
+import type { Call } from '../../http/route.ts';
+import type { ModelStatus } from '../../models/seam.ts';
+
+export interface AnswerId {
+  readonly id: string;
+  /** Unix seconds. */
+  readonly created: number;
+  readonly model: string;
+  readonly fingerprint: string;
+}
+
+export function answerId({ deps }: Call, prefix: string, model: ModelStatus): AnswerId {
+  return {
+    id: `${prefix}-${deps.randomHex(16)}`,
+    created: Math.floor(deps.now() / 1000),
+    model: model.id,
+    fingerprint: `fp_${model.sha256.slice(0, 12)}`,
+  };
+}
+
+/** Tokens of one answer so far; kept up to date by generation/admitted as events pass. */
+export interface Counts {
+  promptTokens: number;
+  cachedTokens: number;
+  completionTokens: number;
+}
+
+export function noTokens(): Counts {
+  return { promptTokens: 0, cachedTokens: 0, completionTokens: 0 };
+}
+
+export function usageOf(counts: Readonly<Counts>): object {
+  return {
+    prompt_tokens: counts.promptTokens,
+    completion_tokens: counts.completionTokens,
+    total_tokens: counts.promptTokens + counts.completionTokens,
+    prompt_tokens_details: { cached_tokens: counts.cachedTokens },
+  };
+}

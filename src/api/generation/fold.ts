@@ -1,0 +1,29 @@
+// One fold of an engine's events over the choices of an answer. Whole answers and streams differ in what a choice does with
+// what it is given, not in how events are read.
+
+import type { GenerateEvent } from '../../engine/seam/engine.ts';
+
+export type Delta = Extract<GenerateEvent, { readonly type: 'delta' }>;
+export type Finish = Extract<GenerateEvent, { readonly type: 'finish' }>;
+
+export interface ChoiceFold {
+  delta(event: Delta): void;
+  /** Once, last. */
+  finish(event: Finish): void;
+}
+
+/** `written`: awaited after each event, so that a reader that is slow slows its own generation. */
+export async function foldEvents(
+  events: AsyncIterable<GenerateEvent>,
+  choices: readonly ChoiceFold[],
+  written?: () => Promise<void>,
+): Promise<void> {
+  for await (const event of events) {
+    if (event.type === 'start') continue;
+    const choice = choices[event.index];
+    if (choice === undefined) continue;
+    if (event.type === 'delta') choice.delta(event);
+    else choice.finish(event);
+    await written?.();
+  }
+}
