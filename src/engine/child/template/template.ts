@@ -10,7 +10,7 @@
 import { parse, tokenize as lex } from '@huggingface/jinja';
 import { ApiError } from '../../../base/errors.ts';
 import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
-import type { SpecialToken } from '../llama/model.ts';
+import type { SpecialToken } from '../llama/vocabulary.ts';
 import { createMeter, createStopwatch, runTemplate, type Meter, type TemplateBounds } from './metered-run.ts';
 import {
   detectToolFormat,
