@@ -9,10 +9,11 @@ import { encodeFrame, frameReader, type ToChild } from '../seam/wire.ts';
 import type { EngineInfo, ModelType } from '../seam/engine.ts';
 import { confineProcess } from './confine.ts';
 import { hardenProcess } from './harden.ts';
-import { createContext, type Context, type ContextOptions } from './llama/context.ts';
+import { Context, type ContextOptions } from './llama/context.ts';
 import { decodeThreads, pollLevel, TINY_MODEL_BYTES } from './llama/cores.ts';
 import { grammarFactory } from './llama/grammar.ts';
-import { growNativeStack, loadLlama, type LlamaLibrary } from './llama/library.ts';
+import type { LlamaLibrary } from './llama/declarations.ts';
+import { growNativeStack, loadLlama } from './llama/library.ts';
 import { loadModel, openModelFile, type LoadedModel } from './llama/model.ts';
 import { lockingNew, openMappings } from './locked-memory.ts';
 import { memoryLimit, planMemory } from './memory-plan.ts';
@@ -56,14 +57,16 @@ async function start(load: Load): Promise<void> {
     const threadpool = newThreadpool(threads, pollLevel(threads, machine.cpus));
     const { maxCells, exact } = load;
     const plan = planMemory(model, { ...shape, memory: machine.memory, maxCells, exact });
-    const { value: context, lockedBytes } = lockingNew(mappings, () =>
-      createContext(llama, model, {
-        ...plan,
-        sequences: shape.slots,
-        threads,
-        threadpool,
-        embeddings: outputsOf(shape.type),
-      }),
+    const { value: context, lockedBytes } = lockingNew(
+      mappings,
+      () =>
+        new Context(llama, model, {
+          ...plan,
+          sequences: shape.slots,
+          threads,
+          threadpool,
+          embeddings: outputsOf(shape.type),
+        }),
     );
     mappings?.close();
     handle = serve(llama, model, { load, shape, context, lockedBytes });

@@ -3,7 +3,8 @@
 // and size: a deeply nested one overflows llama.cpp's stack.
 // Refuses: text over `maxGrammarBytes` or nested deeper than `maxGrammarDepth`, and whatever libllama cannot parse.
 
-import { nativeAlloc, type LlamaLibrary, type Pointer } from './library.ts';
+import type { LlamaLibrary, Pointer } from './declarations.ts';
+import { nativeAlloc } from './library.ts';
 import type { LoadedModel } from './model.ts';
 
 export const MAX_GRAMMAR_BYTES = 512 * 1024;

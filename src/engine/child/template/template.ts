@@ -10,8 +10,9 @@
 import { parse, tokenize as lex } from '@huggingface/jinja';
 import { ApiError } from '../../../base/errors.ts';
 import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
-import type { SpecialToken } from '../llama/model.ts';
-import { createMeter, createStopwatch, runTemplate, type Meter, type TemplateBounds } from './metered-run.ts';
+import type { SpecialToken } from '../llama/vocabulary.ts';
+import { createMeter, createStopwatch, type Meter, type TemplateBounds } from './meter.ts';
+import { runTemplate } from './metered-run.ts';
 import {
   detectToolFormat,
   GENERIC_TOOL_FORMAT,

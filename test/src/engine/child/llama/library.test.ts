@@ -8,7 +8,7 @@ import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../../../../scripts/demo-model/main.ts';
 import { decodeThreads, pollLevel } from '../../../../../src/engine/child/llama/cores.ts';
-import { createContext } from '../../../../../src/engine/child/llama/context.ts';
+import { Context } from '../../../../../src/engine/child/llama/context.ts';
 import {
   assertDefaults,
   assertVersion,
@@ -52,7 +52,7 @@ describe('compatibility', () => {
 });
 
 test('abort ends a running decode early; what was not done can be done again', async () => {
-  const context = createContext(llama, model, OPTIONS);
+  const context = new Context(llama, model, OPTIONS);
   const prompt = tokensOf(3, 2000, model.vocabSize);
   const fill = (): number => {
     context.clearBatch();
@@ -70,7 +70,7 @@ test('abort ends a running decode early; what was not done can be done again', a
   const last = fill();
   expect(await context.decode()).toBe(0);
   const again = argmax(context.logits(last));
-  const fresh = createContext(llama, model, OPTIONS);
+  const fresh = new Context(llama, model, OPTIONS);
   fresh.clearBatch();
   let index = 0;
   prompt.forEach((token, i) => {
@@ -81,7 +81,7 @@ test('abort ends a running decode early; what was not done can be done again', a
 });
 
 test('more tokens or outputs than agreed are refused here, not asserted there', () => {
-  const context = createContext(llama, model, { ...OPTIONS, batchTokens: 128 });
+  const context = new Context(llama, model, { ...OPTIONS, batchTokens: 128 });
   for (let i = 0; i < context.maxOutputs; i += 1) context.add(9, i, 0, true);
   expect(() => context.add(9, 64, 0, true)).toThrow('outputs');
   context.clearBatch();
@@ -91,7 +91,7 @@ test('more tokens or outputs than agreed are refused here, not asserted there', 
 
 test('greedy tokens are those of node-llama-cpp on the same file', async () => {
   const prompt = tokensOf(12, 50, model.vocabSize);
-  const context = createContext(llama, model, OPTIONS);
+  const context = new Context(llama, model, OPTIONS);
   context.clearBatch();
   let index = 0;
   prompt.forEach((token, i) => {

@@ -1,0 +1,74 @@
+// The native arrays of one llama_batch, which is filled anew for every decode.
+
+import type { NativeBatch } from './declarations.ts';
+import { nativeAlloc } from './library.ts';
+
+export class ContextError extends Error {
+  override readonly name = 'ContextError';
+}
+
+export class NativeTokens {
+  readonly native: NativeBatch;
+  readonly #capacity: number;
+  readonly #maxOutputs: number;
+  readonly #tokens: Int32Array;
+  readonly #positions: Int32Array;
+  readonly #sequences: Int32Array;
+  readonly #outputs: Int8Array;
+  #outputCount = 0;
+
+  constructor(capacity: number, maxOutputs: number) {
+    const [token, pos, count, ids] = Array.from({ length: 4 }, () => nativeAlloc(capacity * 4)) as [
+      NativeMemory,
+      NativeMemory,
+      NativeMemory,
+      NativeMemory,
+    ];
+    const idPointers = nativeAlloc(capacity * 8);
+    const output = nativeAlloc(capacity);
+    new Int32Array(count.memory).fill(1);
+    const pointers = new BigUint64Array(idPointers.memory);
+    for (let i = 0; i < capacity; i += 1) pointers[i] = ids.pointer + BigInt(i * 4);
+    this.#capacity = capacity;
+    this.#maxOutputs = maxOutputs;
+    this.#tokens = new Int32Array(token.memory);
+    this.#positions = new Int32Array(pos.memory);
+    this.#sequences = new Int32Array(ids.memory);
+    this.#outputs = new Int8Array(output.memory);
+    this.native = {
+      n_tokens: 0,
+      token: token.pointer,
+      embd: null,
+      pos: pos.pointer,
+      n_seq_id: count.pointer,
+      seq_id: idPointers.pointer,
+      logits: output.pointer,
+    };
+  }
+
+  get length(): number {
+    return this.native.n_tokens;
+  }
+
+  clear(): void {
+    this.native.n_tokens = 0;
+    this.#outputCount = 0;
+  }
+
+  /** The index of the token in the batch. */
+  add(token: number, position: number, sequence: number, output: boolean): number {
+    const index = this.native.n_tokens;
+    if (index >= this.#capacity) throw new ContextError(`a batch holds ${this.#capacity} tokens`);
+    if (output) this.#outputCount += 1;
+    if (this.#outputCount > this.#maxOutputs)
+      throw new ContextError(`a batch gives ${this.#maxOutputs} outputs`);
+    this.#tokens[index] = token;
+    this.#positions[index] = position;
+    this.#sequences[index] = sequence;
+    this.#outputs[index] = output ? 1 : 0;
+    this.native.n_tokens = index + 1;
+    return index;
+  }
+}
+
+type NativeMemory = ReturnType<typeof nativeAlloc>;
