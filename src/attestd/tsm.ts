@@ -203,7 +203,7 @@ export async function probeTsm(fs: TsmFs, folder: string): Promise<TsmProvider |
 
 /** The real thing. */
 export const kernelTsmFs: TsmFs = {
-  mkdir: async (path) => void (await mkdir(path)),
+  mkdir: (path) => mkdir(path).then(() => undefined),
   rmdir: (path) => rmdir(path),
   async read(path, maxBytes) {
     const file = await open(path, constants.O_RDONLY);

@@ -1,8 +1,8 @@
 // Endorsements to staple, kept fresh. In this order: what an operator's refresher put into a folder, what was fetched from the
-// vendor's service, what the host handed over with the report. They are a convenience for verifiers, who check them; so an
-// attestation never waits for them and never fails for want of them. They are read or fetched again long before they expire,
-// whatever the clock does, and one source stands in for another whose endorsements have expired; how long they last and what
-// went wrong is told to /metrics. What has no readable end is refused, except from the host, where it is only alarmed.
+// vendor, what the host handed over with the report. They are a convenience for verifiers, who check them: an attestation never
+// waits for them or fails for want of them. They are renewed long before they expire, and one source stands in for another whose
+// endorsements have expired; /metrics tells how long they last and what went wrong. Without a readable end they are refused,
+// except from the host, where that only raises the alarm.
 // Folder: `vek.der`, `chain.pem` (ASK or ASVK, then ARK), `crl.der` for SEV-SNP; `tdx.json` (protocol.md §4) for TDX.
 
 import { X509Certificate } from 'node:crypto';
