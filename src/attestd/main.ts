@@ -13,8 +13,7 @@ try {
   await serveAttestd({ socket, gid: Number(gid), folder, fs: kernelTsmFs });
   process.stdout.write('ready\n');
 } catch (error) {
-  process.stderr.write(
-    `attestd: cannot listen (${(error as NodeJS.ErrnoException).code ?? 'unknown error'})\n`,
-  );
+  const { code = 'unknown error' } = error as NodeJS.ErrnoException;
+  process.stderr.write(`attestd: cannot listen (${code})\n`);
   process.exit(1);
 }

@@ -43,22 +43,17 @@ export async function serveAttestd(options: AttestdOptions): Promise<Server> {
 
 /** The operations of tsm.ts through the socket, relative to `folder` as the caller knows it. Errors carry the kernel's `code`. */
 export function attestdFs(socket: string, folder: string): TsmFs {
-  const name = (path: string): string =>
-    path.startsWith(`${folder}/`) ? path.slice(folder.length + 1) : path;
+  const run = (op: string, path: string, data?: string): Promise<Uint8Array> =>
+    ask(socket, { op, path: path.startsWith(`${folder}/`) ? path.slice(folder.length + 1) : path, data });
   return {
-    mkdir: async (path) => void (await ask(socket, { op: 'mkdir', path: name(path) })),
-    rmdir: async (path) => void (await ask(socket, { op: 'rmdir', path: name(path) })),
+    mkdir: async (path) => void (await run('mkdir', path)),
+    rmdir: async (path) => void (await run('rmdir', path)),
     read: async (path, maxBytes) => {
-      const bytes = await ask(socket, { op: 'read', path: name(path) });
+      const bytes = await run('read', path);
       if (bytes.length > maxBytes) throw fault('EFBIG');
       return bytes;
     },
-    write: async (path, bytes) =>
-      void (await ask(socket, {
-        op: 'write',
-        path: name(path),
-        data: Buffer.from(bytes).toString('base64'),
-      })),
+    write: async (path, bytes) => void (await run('write', path, Buffer.from(bytes).toString('base64'))),
   };
 }
 
@@ -78,12 +73,10 @@ function answer(socket: Socket, options: AttestdOptions): void {
 async function handle(socket: Socket, options: AttestdOptions): Promise<void> {
   const line = await readLine(socket, MAX_REQUEST_BYTES);
   socket.setTimeout(0);
-  let reply: { readonly data: string } | { readonly code: string };
-  try {
-    reply = { data: Buffer.from(await perform(parseRequest(line), options)).toString('base64') };
-  } catch (error) {
-    reply = { code: codeOf(error) };
-  }
+  const reply = await perform(parseRequest(line), options).then(
+    (bytes) => ({ data: Buffer.from(bytes).toString('base64') }),
+    (error: unknown) => ({ code: codeOf(error) }),
+  );
   socket.end(`${JSON.stringify(reply)}\n`);
 }
 
@@ -102,11 +95,8 @@ async function perform(request: Request | undefined, { folder, fs }: AttestdOpti
     return fs.read(`${path}/${attribute}`, MAX_BLOB_BYTES);
   if (request.op !== 'write') throw fault('EPERM');
   const data = Buffer.from(request.data ?? '', 'base64');
-  const writable =
-    attribute === 'inblob'
-      ? data.length === 64
-      : attribute === 'privlevel' && /^[0-3]\n$/.test(data.toString('latin1'));
-  if (!writable) throw fault('EPERM');
+  const level = attribute === 'privlevel' && /^[0-3]\n$/.test(data.toString('latin1'));
+  if (!level && !(attribute === 'inblob' && data.length === 64)) throw fault('EPERM');
   await fs.write(`${path}/${attribute}`, data);
   return new Uint8Array(0);
 }
@@ -116,7 +106,7 @@ function parseRequest(line: string): Request | undefined {
     const value = JSON.parse(line) as Partial<Request> | null;
     if (typeof value?.op !== 'string' || typeof value.path !== 'string') return undefined;
     if (value.data !== undefined && typeof value.data !== 'string') return undefined;
-    return { op: value.op, path: value.path, ...(value.data === undefined ? {} : { data: value.data }) };
+    return { op: value.op, path: value.path, data: value.data };
   } catch {
     return undefined;
   }

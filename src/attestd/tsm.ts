@@ -49,15 +49,9 @@ export interface Tsm {
   readonly available: boolean;
 }
 
+// prettier-ignore
 export type TsmErrorCode =
-  | 'no_provider'
-  | 'wrong_provider'
-  | 'key_wiped'
-  | 'busy'
-  | 'interference'
-  | 'queue_full'
-  | 'malformed'
-  | 'io';
+  'no_provider' | 'wrong_provider' | 'key_wiped' | 'busy' | 'interference' | 'queue_full' | 'malformed' | 'io';
 
 export class TsmError extends Error {
   override readonly name = 'TsmError';
@@ -76,7 +70,7 @@ const MAX_BLOB_BYTES = 32 * 1024;
 const MAX_TEXT_BYTES = 4096;
 const ATTEMPTS = 4;
 const DELAY_MS = 50;
-const TRANSIENT = new Set(['EBUSY', 'EINTR', 'EAGAIN', 'ETIMEDOUT']);
+const TRANSIENT = new Set(['EBUSY', 'EINTR', 'EAGAIN', 'ETIMEDOUT', 'EEXIST']);
 
 export function createTsm(options: TsmOptions): Tsm {
   const { fs } = options;
@@ -129,13 +123,10 @@ export function createTsm(options: TsmOptions): Tsm {
   }
 
   async function collect(folder: string, reportData: Uint8Array): Promise<TsmReport> {
-    const provider = (await readText(`${folder}/provider`)).trim();
+    const provider = textOf(await fs.read(`${folder}/provider`, MAX_TEXT_BYTES));
     if (provider !== options.provider) {
-      throw new TsmError(
-        'wrong_provider',
-        `tsm provider is ${JSON.stringify(provider.slice(0, 32))}, expected ${options.provider}`,
-        true,
-      );
+      const found = JSON.stringify(provider.slice(0, 32));
+      throw new TsmError('wrong_provider', `tsm provider is ${found}, expected ${options.provider}`, true);
     }
     let generation = await readGeneration(folder);
     if (options.privlevel !== undefined) {
@@ -149,18 +140,13 @@ export function createTsm(options: TsmOptions): Tsm {
     const auxblob =
       options.provider === 'sev_guest' ? await readOptional(`${folder}/auxblob`) : new Uint8Array(0);
     await expectGeneration(folder, generation);
-    const answered = reportDataOf(outblob, options.provider);
-    if (Buffer.compare(answered, reportData) !== 0)
+    if (Buffer.compare(reportDataOf(outblob, options.provider), reportData) !== 0)
       throw new TsmError('interference', 'the report carries other report_data than was asked for');
     return { outblob, auxblob };
   }
 
-  async function readText(path: string): Promise<string> {
-    return Buffer.from(await fs.read(path, MAX_TEXT_BYTES)).toString('latin1');
-  }
-
   async function readGeneration(folder: string): Promise<number> {
-    const text = (await readText(`${folder}/generation`)).trim();
+    const text = textOf(await fs.read(`${folder}/generation`, MAX_TEXT_BYTES));
     if (!/^\d{1,10}$/.test(text)) throw new TsmError('malformed', 'tsm generation is not a number');
     return Number(text);
   }
@@ -172,12 +158,10 @@ export function createTsm(options: TsmOptions): Tsm {
   }
 
   async function readOptional(path: string): Promise<Uint8Array> {
-    try {
-      return await fs.read(path, MAX_BLOB_BYTES);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return new Uint8Array(0);
+    return fs.read(path, MAX_BLOB_BYTES).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return new Uint8Array(0);
       throw error;
-    }
+    });
   }
 
   return {
@@ -188,6 +172,10 @@ export function createTsm(options: TsmOptions): Tsm {
   };
 }
 
+function textOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('latin1').trim();
+}
+
 function toTsmError(error: unknown): TsmError {
   if (error instanceof TsmError) return error;
   const code = (error as NodeJS.ErrnoException).code ?? '';
@@ -195,8 +183,7 @@ function toTsmError(error: unknown): TsmError {
     return new TsmError('no_provider', 'no tsm provider is registered (ENXIO)', true, error);
   if (code === 'ENOTTY')
     return new TsmError('key_wiped', 'the guest driver has no key any more (ENOTTY)', true, error);
-  if (TRANSIENT.has(code) || code === 'EEXIST')
-    return new TsmError('busy', `the tsm is busy (${code})`, false, error);
+  if (TRANSIENT.has(code)) return new TsmError('busy', `the tsm is busy (${code})`, false, error);
   return new TsmError('io', `the tsm failed (${code || 'unknown error'})`, false, error);
 }
 
@@ -205,13 +192,7 @@ export async function probeTsm(fs: TsmFs, folder: string): Promise<TsmProvider |
   const probe = `${folder}/assay-probe-${randomBytes(8).toString('hex')}`;
   try {
     await fs.mkdir(probe);
-  } catch {
-    return undefined;
-  }
-  try {
-    const provider = Buffer.from(await fs.read(`${probe}/provider`, MAX_TEXT_BYTES))
-      .toString('latin1')
-      .trim();
+    const provider = textOf(await fs.read(`${probe}/provider`, MAX_TEXT_BYTES));
     return provider === 'sev_guest' || provider === 'tdx_guest' ? provider : undefined;
   } catch {
     return undefined;
@@ -222,19 +203,16 @@ export async function probeTsm(fs: TsmFs, folder: string): Promise<TsmProvider |
 
 /** The real thing. */
 export const kernelTsmFs: TsmFs = {
-  async mkdir(path) {
-    await mkdir(path);
-  },
+  mkdir: (path) => mkdir(path).then(() => undefined),
   rmdir: (path) => rmdir(path),
   async read(path, maxBytes) {
     const file = await open(path, constants.O_RDONLY);
     try {
       // Read until the end: a binary attribute may hand out its content in pieces of a page.
       const buffer = Buffer.alloc(maxBytes + 1);
-      let length = 0;
-      for (;;) {
-        const { bytesRead } = await file.read(buffer, length, buffer.length - length, null);
-        if (bytesRead === 0) break;
+      let [length, bytesRead] = [0, 1];
+      while (bytesRead > 0) {
+        ({ bytesRead } = await file.read(buffer, length, buffer.length - length, null));
         length += bytesRead;
         if (length > maxBytes) throw new TsmError('malformed', `a tsm attribute is over ${maxBytes} bytes`);
       }
@@ -247,9 +225,8 @@ export const kernelTsmFs: TsmFs = {
     // Neither O_CREAT nor O_TRUNC: configfs knows neither.
     const file = await open(path, constants.O_WRONLY);
     try {
-      const { bytesWritten } = await file.write(bytes);
-      if (bytesWritten !== bytes.length)
-        throw new TsmError('io', `the tsm took ${bytesWritten} of ${bytes.length} bytes`);
+      const { bytesWritten: taken } = await file.write(bytes);
+      if (taken !== bytes.length) throw new TsmError('io', `the tsm took ${taken} of ${bytes.length} bytes`);
     } finally {
       await file.close();
     }

@@ -1,8 +1,8 @@
 // Endorsements to staple, kept fresh. In this order: what an operator's refresher put into a folder, what was fetched from the
-// vendor's service, what the host handed over with the report. They are a convenience for verifiers, who check them; so an
-// attestation never waits for them and never fails for want of them. They are read or fetched again long before they expire,
-// whatever the clock does, and one source stands in for another whose endorsements have expired; how long they last and what
-// went wrong is told to /metrics. What has no readable end is refused, except from the host, where it is only alarmed.
+// vendor, what the host handed over with the report. They are a convenience for verifiers, who check them: an attestation never
+// waits for them or fails for want of them. They are renewed long before they expire, and one source stands in for another whose
+// endorsements have expired; /metrics tells how long they last and what went wrong. Without a readable end they are refused,
+// except from the host, where that only raises the alarm.
 // Folder: `vek.der`, `chain.pem` (ASK or ASVK, then ARK), `crl.der` for SEV-SNP; `tdx.json` (protocol.md §4) for TDX.
 
 import { X509Certificate } from 'node:crypto';
@@ -53,127 +53,146 @@ interface Held {
 }
 
 export async function createEndorsements(options: EndorsementsOptions): Promise<Endorsements> {
-  const { clock } = options;
-  let fromFolder: Held | undefined;
-  let fetched: Held | undefined;
-  let fromHost: Held | undefined;
-  let folderFailure: string | null = null;
-  let fetchFailure: string | null = null;
-  let lastReport: Uint8Array | undefined;
-  let fetching: Promise<void> | undefined;
-  /** When the last fetch ended, and when the next one is due. */
-  let fetchedAt = Number.NEGATIVE_INFINITY;
-  let nextFetchAt = Number.NEGATIVE_INFINITY;
-  let cancel: (() => void) | undefined;
-  let closed = false;
+  const stapling = new Stapling(options);
+  await stapling.start();
+  return stapling;
+}
 
-  function failed(what: string, error: unknown): string {
+class Stapling implements Endorsements {
+  readonly #options: EndorsementsOptions;
+  #fromFolder: Held | undefined;
+  #fetched: Held | undefined;
+  #fromHost: Held | undefined;
+  #folderFailure: string | null = null;
+  #fetchFailure: string | null = null;
+  #lastReport: Uint8Array | undefined;
+  #fetching: Promise<void> | undefined;
+  /** When the last fetch ended, and when the next one is due. */
+  #fetchedAt = Number.NEGATIVE_INFINITY;
+  #nextFetchAt = Number.NEGATIVE_INFINITY;
+  #cancel: (() => void) | undefined;
+  #closed = false;
+
+  constructor(options: EndorsementsOptions) {
+    this.#options = options;
+  }
+
+  async start(): Promise<void> {
+    await this.#readFolder();
+    this.#schedule();
+  }
+
+  current(
+    report: Uint8Array,
+    given?: SnpEndorsements,
+  ): { readonly endorsements?: SnpEndorsements | TdxEndorsements | undefined } {
+    this.#lastReport = report;
+    // New firmware signs with another VEK; what was fetched for the old one does not endorse this report.
+    const before = this.#fetched?.report;
+    if (before !== undefined && this.#options.teeType === 'sev-snp' && !sameVek(before, report)) {
+      this.#fetched = undefined;
+      this.#nextFetchAt = Number.NEGATIVE_INFINITY;
+    }
+    this.#fetchFor(report);
+    this.#fromHost = given === undefined ? undefined : { endorsements: given, expireAt: expiryOrNaN(given) };
+    const stapled = this.#best();
+    return stapled === undefined ? {} : { endorsements: stapled.endorsements };
+  }
+
+  expireAt(): number | null {
+    const expireAt = this.#best()?.expireAt;
+    return expireAt === undefined || Number.isNaN(expireAt) ? null : expireAt;
+  }
+
+  error(): string | null {
+    const failure = this.#folderFailure ?? this.#fetchFailure;
+    const stapled = this.#best();
+    if (failure !== null || stapled === undefined || this.#isGood(stapled)) return failure;
+    return Number.isNaN(stapled.expireAt)
+      ? 'the stapled endorsements have no readable end'
+      : 'the stapled endorsements have expired';
+  }
+
+  async settled(): Promise<void> {
+    await this.#fetching;
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#cancel?.();
+    await this.#options.closeFetch?.();
+    await this.#fetching;
+  }
+
+  #failed(what: string, error: unknown): string {
     const failure = `${what} (${(error as NodeJS.ErrnoException).code ?? (error as Error).name})`;
-    options.onError?.(failure);
+    this.#options.onError?.(failure);
     return failure;
   }
 
-  async function readFolder(): Promise<void> {
-    if (options.folder === undefined) return;
+  async #readFolder(): Promise<void> {
+    const { folder, teeType } = this.#options;
+    if (folder === undefined) return;
     try {
-      fromFolder =
-        options.teeType === 'sev-snp' ? await readSnp(options.folder) : await readTdx(options.folder);
-      folderFailure = null;
+      this.#fromFolder = teeType === 'sev-snp' ? await readSnp(folder) : await readTdx(folder);
+      this.#folderFailure = null;
     } catch (error) {
       // What was good stays stapled while it lasts.
-      folderFailure = failed('endorsements of the folder cannot be read', error);
+      this.#folderFailure = this.#failed('endorsements of the folder cannot be read', error);
     }
   }
 
-  const isGood = (held: Held | undefined, withinMs = 0): boolean =>
-    held !== undefined && held.expireAt > clock.now() + withinMs;
+  #isGood(held: Held | undefined, withinMs = 0): boolean {
+    return held !== undefined && held.expireAt > this.#options.clock.now() + withinMs;
+  }
 
   /** The first that has not expired; of expired ones the first, since only a verifier can say what they are worth. */
-  function best(): Held | undefined {
-    const all = [fromFolder, fetched, fromHost];
-    return all.find((held) => isGood(held)) ?? all.find((held) => held !== undefined);
+  #best(): Held | undefined {
+    const all = [this.#fromFolder, this.#fetched, this.#fromHost];
+    return all.find((held) => this.#isGood(held)) ?? all.find((held) => held !== undefined);
   }
 
   /** Unless the folder has what will last, and the last answer is young enough. A clock set back makes it neither young nor old. */
-  function fetchFor(report: Uint8Array): void {
-    const time = clock.now();
-    if (options.fetch === undefined || fetching !== undefined || closed || isGood(fromFolder, REFETCH_MS))
-      return;
-    if (time >= fetchedAt && time < nextFetchAt) return;
-    fetching = (async () => {
-      let waitMs = RETRY_MS;
-      try {
-        fetched = { ...held(await options.fetch!(report)), report };
-        fetchFailure = null;
-        waitMs = Math.max(SOONEST_MS, Math.min(REFETCH_MS, (fetched.expireAt - clock.now()) / 2));
-      } catch (error) {
-        fetchFailure = failed('endorsements cannot be fetched', error);
-      }
-      fetchedAt = clock.now();
-      nextFetchAt = fetchedAt + waitMs;
-      fetching = undefined;
-      schedule();
-    })();
+  #fetchFor(report: Uint8Array): void {
+    const time = this.#options.clock.now();
+    if (this.#options.fetch === undefined || this.#fetching !== undefined || this.#closed) return;
+    if (this.#isGood(this.#fromFolder, REFETCH_MS)) return;
+    if (time >= this.#fetchedAt && time < this.#nextFetchAt) return;
+    this.#fetching = this.#fetch(report);
   }
 
-  async function refresh(): Promise<void> {
-    await readFolder();
-    if (lastReport !== undefined) fetchFor(lastReport);
-    schedule();
+  async #fetch(report: Uint8Array): Promise<void> {
+    const { clock, fetch } = this.#options;
+    let waitMs = RETRY_MS;
+    try {
+      const fetched = { ...held(await fetch!(report)), report };
+      this.#fetched = fetched;
+      this.#fetchFailure = null;
+      waitMs = Math.max(SOONEST_MS, Math.min(REFETCH_MS, (fetched.expireAt - clock.now()) / 2));
+    } catch (error) {
+      this.#fetchFailure = this.#failed('endorsements cannot be fetched', error);
+    }
+    this.#fetchedAt = clock.now();
+    this.#nextFetchAt = this.#fetchedAt + waitMs;
+    this.#fetching = undefined;
+    this.#schedule();
+  }
+
+  async #refresh(): Promise<void> {
+    await this.#readFolder();
+    if (this.#lastReport !== undefined) this.#fetchFor(this.#lastReport);
+    this.#schedule();
   }
 
   /** Looks at the clock often, not once: it may be set meanwhile. */
-  function schedule(): void {
-    cancel?.();
-    const untilFetch = Math.max(SOONEST_MS, nextFetchAt - clock.now());
-    if (!closed)
-      cancel = clock.after(
-        options.fetch === undefined ? RETRY_MS : Math.min(RETRY_MS, untilFetch),
-        () => void refresh(),
-      );
+  #schedule(): void {
+    const { clock, fetch } = this.#options;
+    this.#cancel?.();
+    if (this.#closed) return;
+    const untilFetch = Math.max(SOONEST_MS, this.#nextFetchAt - clock.now());
+    const waitMs = fetch === undefined ? RETRY_MS : Math.min(RETRY_MS, untilFetch);
+    this.#cancel = clock.after(waitMs, () => void this.#refresh());
   }
-
-  await readFolder();
-  schedule();
-  return {
-    current(report, given) {
-      lastReport = report;
-      // New firmware signs with another VEK; what was fetched for the old one does not endorse this report.
-      if (
-        fetched?.report !== undefined &&
-        options.teeType === 'sev-snp' &&
-        !sameVek(fetched.report, report)
-      ) {
-        fetched = undefined;
-        nextFetchAt = Number.NEGATIVE_INFINITY;
-      }
-      fetchFor(report);
-      fromHost = given === undefined ? undefined : { endorsements: given, expireAt: expiryOrNaN(given) };
-      const stapled = best();
-      return stapled === undefined ? {} : { endorsements: stapled.endorsements };
-    },
-    expireAt() {
-      const expireAt = best()?.expireAt;
-      return expireAt === undefined || Number.isNaN(expireAt) ? null : expireAt;
-    },
-    error() {
-      const failure = folderFailure ?? fetchFailure;
-      const stapled = best();
-      if (failure !== null || stapled === undefined || isGood(stapled)) return failure;
-      return Number.isNaN(stapled.expireAt)
-        ? 'the stapled endorsements have no readable end'
-        : 'the stapled endorsements have expired';
-    },
-    async settled() {
-      await fetching;
-    },
-    async close() {
-      closed = true;
-      cancel?.();
-      await options.closeFetch?.();
-      await fetching;
-    },
-  };
 }
 
 /** What a host gives may be anything, and must not cost a report. */

@@ -23,10 +23,14 @@ afterAll(async () => {
   expect(await server.stop()).toBe(0);
 });
 
-const env = { OPENAI_API_KEY: KEY };
+const ENVIRONMENT = { OPENAI_API_KEY: KEY };
 
-async function piped(args: readonly string[], input: string, more: Readonly<Record<string, string>> = env) {
-  const chat = spawnAssay(['chat', ...args], { cwd: server.dataFolder, env: more });
+async function piped(
+  args: readonly string[],
+  input: string,
+  env: Readonly<Record<string, string>> = ENVIRONMENT,
+) {
+  const chat = spawnAssay(['chat', ...args], { cwd: server.dataFolder, env });
   chat.child.stdin?.end(input);
   const [code] = await chat.ended;
   return { code, out: chat.out(), err: chat.err() };
@@ -76,7 +80,7 @@ describe('standard input as one prompt', () => {
     ['no prompt', [], ' \n', 2, /assay: standard input holds no prompt\n$/],
     ['no such model', ['--model', 'nope'], 'x', 1, /nope/],
     ['plain http', ['http://127.0.0.1:1'], 'x', 2, /^assay: /],
-  ])('%s', async (_, args, input, code, message) => {
+  ])('%s', async (...[, args, input, code, message]) => {
     const given = args.includes('--policy') ? [] : policy();
     const url = args.some((arg) => arg.startsWith('http')) ? [] : [server.url];
     const ran = await piped([...url, ...given, '--allow-simulated', ...args], input);
@@ -118,7 +122,7 @@ describe.skipIf(!HAVE_SCRIPT)('in a terminal', () => {
     return watched(
       spawn('script', ['-qefc', command, '/dev/null'], {
         cwd: server.dataFolder,
-        env: { PATH: process.env['PATH'], HOME: server.dataFolder, TERM: 'xterm', ...env },
+        env: { PATH: process.env['PATH'], HOME: server.dataFolder, TERM: 'xterm', ...ENVIRONMENT },
       }),
     );
   }

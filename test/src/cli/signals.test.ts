@@ -108,7 +108,7 @@ describe('options of Node that open the memory are refused, exit 2', () => {
     ['NODE_OPTIONS has --report-on-signal', { NODE_OPTIONS: '--no-warnings --report-on-signal' }, []],
     ['the command line of node has --inspect=127.0.0.1:0', {}, ['--inspect=127.0.0.1:0']],
   ])('%s', async (message, env, nodeArgs) => {
-    server = spawnAssay(ARGS, { cwd: folder, env: env as Record<string, string>, nodeArgs });
+    server = spawnAssay(ARGS, { cwd: folder, env, nodeArgs });
     expect((await server.ended)[0]).toBe(2);
     expect(server.err()).toContain(`assay: ${message}, which opens the memory of this process`);
   });

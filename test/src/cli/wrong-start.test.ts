@@ -93,17 +93,31 @@ test('a folder that is gone', async () => {
   ]);
 });
 
-test('the demo from a folder without a Makefile does not speak of make', async () => {
+/** The built server as a package has it: no Makefile, no sources. */
+function installed(name: string): string {
   const top = join(ASSAY, '../../../..');
-  mkdirSync(join(folder, 'installed'));
-  cpSync(join(top, 'package.json'), join(folder, 'installed', 'package.json'));
-  cpSync(join(top, 'dist', 'src'), join(folder, 'installed', 'dist', 'src'), { recursive: true });
-  symlinkSync(join(top, 'node_modules'), join(folder, 'installed', 'node_modules'));
-  const started = watched(
-    spawn(process.execPath, [join(folder, 'installed/dist/src/cli/main.js'), 'serve', '--demo']),
-  );
+  const target = join(folder, name);
+  mkdirSync(target);
+  cpSync(join(top, 'package.json'), join(target, 'package.json'));
+  cpSync(join(top, 'dist', 'src'), join(target, 'dist', 'src'), { recursive: true });
+  symlinkSync(join(top, 'node_modules'), join(target, 'node_modules'));
+  return target;
+}
+
+test('the demo from a folder without a Makefile does not speak of make', async () => {
+  const main = join(installed('package'), 'dist/src/cli/main.js');
+  const started = watched(spawn(process.execPath, [main, 'serve', '--demo']));
   expect((await started.ended)[0]).toBe(2);
   expect(started.err()).toMatch(
     /^assay: --demo needs the demo models, which only a checkout .* --model FILE\n$/,
   );
+});
+
+test('a build without the simulation says so, key and value', async () => {
+  const target = installed('production');
+  rmSync(join(target, 'dist/src/attester/simulated.js'));
+  const args = ['serve', '--tee', 'simulated', '--listen', '127.0.0.1:0', '--data', join(folder, 'd')];
+  const started = watched(spawn(process.execPath, [join(target, 'dist/src/cli/main.js'), ...args]));
+  expect((await started.ended)[0]).toBe(2);
+  expect(started.err()).toBe('assay: --tee: tee.mode "simulated": this build cannot simulate a TEE\n');
 });
