@@ -15,7 +15,6 @@ import {
   either,
   flag,
   integer,
-  list,
   map,
   object,
   optional,
