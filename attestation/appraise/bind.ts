@@ -37,17 +37,17 @@ export function bindClaims(
     );
   else {
     const where = size === 1 ? 'single report' : `leaf ${index} of a batch of ${size}`;
-    compare(
-      t,
-      RULES.claimsBound,
-      root,
-      signed.reportData.subarray(0, 32),
-      `Merkle root of the claims (${where})`,
-    );
+    compare(t, RULES.claimsBound, `Merkle root of the claims (${where})`, {
+      actual: root,
+      expected: signed.reportData.subarray(0, 32),
+    });
   }
   if (claims === undefined) t.skip(RULES.modelBound, 'not judged: the claims could not be read');
   else
-    compare(t, RULES.modelBound, claims.model.sha256, signed.reportData.subarray(32), 'claims.model.sha256');
+    compare(t, RULES.modelBound, 'claims.model.sha256', {
+      actual: claims.model.sha256,
+      expected: signed.reportData.subarray(32),
+    });
   return claims;
 }
 
@@ -79,8 +79,14 @@ export function compareRepeats(
   signed: SignedFields,
   claims: Claims | undefined,
 ): void {
-  compare(t, RULES.reportDataRepeated, document.reportData, signed.reportData, 'report_data');
-  compare(t, RULES.measurementRepeated, document.measurement, signed.measurement, 'measurement');
+  compare(t, RULES.reportDataRepeated, 'report_data', {
+    actual: document.reportData,
+    expected: signed.reportData,
+  });
+  compare(t, RULES.measurementRepeated, 'measurement', {
+    actual: document.measurement,
+    expected: signed.measurement,
+  });
   repeatedNonce(t, document, claims);
   if (claims === undefined) t.skip(RULES.timestampRepeated, 'not judged: the claims could not be read');
   else {
@@ -128,7 +134,7 @@ function repeatedNonce(t: Transcript, document: AttestationDocument, claims: Cla
       t.fail(RULES.nonceRepeated, error.message);
       return;
     }
-    compare(t, RULES.nonceRepeated, repeated, claims.nonce, 'nonce');
+    compare(t, RULES.nonceRepeated, 'nonce', { actual: repeated, expected: claims.nonce });
   }
 }
 
@@ -156,12 +162,9 @@ export function bindModels(
     contradiction === undefined,
     contradiction ?? `${model.kind} ${model.id}, ${document.models.length} listed`,
   );
-  const present = document.models.length > 0 && !isZero(model.sha256);
-  t.expect(
-    RULES.modelPresent,
-    present,
-    present ? toHex(model.sha256) : document.models.length === 0 ? 'no model is listed' : 'digest is zero',
-  );
+  if (document.models.length === 0) t.fail(RULES.modelPresent, 'no model is listed');
+  else if (isZero(model.sha256)) t.fail(RULES.modelPresent, 'digest is zero');
+  else t.pass(RULES.modelPresent, toHex(model.sha256));
   const asked = requested ?? ALL_MODELS_ID;
   t.expect(RULES.requestedModel, model.id === asked, `claims are for ${name(model.id)}`, {
     expected: name(asked),
@@ -236,16 +239,22 @@ export function bindChannel(t: Transcript, claims: Claims | undefined, channel: 
       });
     else if (claims.nonce === undefined)
       t.fail(RULES.nonce, 'claims have no nonce', { expected: toHex(channel.nonce) });
-    else compare(t, RULES.nonce, claims.nonce, channel.nonce, 'claims.nonce');
+    else compare(t, RULES.nonce, 'claims.nonce', { actual: claims.nonce, expected: channel.nonce });
     if (claims.exporter === undefined) t.fail(RULES.exporter, 'claims have no exporter');
     else if (channel.exporter === undefined) t.fail(RULES.exporter, 'this end has no exporter to compare');
-    else compare(t, RULES.exporter, claims.exporter, channel.exporter, 'claims.exporter');
+    else
+      compare(t, RULES.exporter, 'claims.exporter', { actual: claims.exporter, expected: channel.exporter });
   }
-  compare(t, RULES.tlsKey, claims.tlsSpki, sha256(channel.peerSpki), 'claims.tls_spki');
+  compare(t, RULES.tlsKey, 'claims.tls_spki', { actual: claims.tlsSpki, expected: sha256(channel.peerSpki) });
   return alone && channel.certificateAlone;
 }
 
-function compare(t: Transcript, rule: Rule, actual: Uint8Array, expected: Uint8Array, what: string): boolean {
+interface Compared {
+  readonly actual: Uint8Array;
+  readonly expected: Uint8Array;
+}
+
+function compare(t: Transcript, rule: Rule, what: string, { actual, expected }: Compared): boolean {
   const same = equalBytes(actual, expected);
   if (same) return t.pass(rule, `${what} ${toHex(actual)}`);
   return t.fail(rule, `${what} is ${toHex(actual)}, expected ${toHex(expected)}`, {

@@ -183,7 +183,7 @@ function verdictWords(outcome: Outcome): string[] {
     const { error } = outcome;
     const failures = error.transcript.filter(({ status }) => status === 'fail').length;
     const more =
-      failures > 1 ? [`${failures} checks failed in all; the first one gives the verdict its code.`] : [];
+      failures > 1 ? [`${failures} checks failed in all; this one gives the verdict its code.`] : [];
     return [
       `Refused: ${error.message}.`,
       ...more,
@@ -192,11 +192,8 @@ function verdictWords(outcome: Outcome): string[] {
   }
   const { result } = outcome;
   const build = result.build === undefined ? 'a build you list' : `the build you call “${result.build}”`;
-  const where = result.simulated
-    ? 'a simulated machine'
-    : result.product === undefined
-      ? 'an Intel TDX machine'
-      : `an AMD ${result.product} machine`;
+  const vendors = result.product === undefined ? 'an Intel TDX machine' : `an AMD ${result.product} machine`;
+  const where = result.simulated ? 'a simulated machine' : vendors;
   const models = [...result.models.keys()].join(', ');
   const fresh = result.certificateAlone
     ? ' At some time, on some connection: the evidence is a certificate’s.'

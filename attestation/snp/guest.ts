@@ -116,6 +116,10 @@ function shortHex(bytes: Uint8Array): string {
   return bytes.length > 48 ? `${toHex(bytes.subarray(0, 16))}…` : toHex(bytes);
 }
 
+function listText(count: number): string {
+  return count === 1 ? 'the one listed' : `one of the ${count} listed`;
+}
+
 /** Against diversion to another genuine machine: the chip, or the key certified for it, must be one the relying party knows. */
 function checkChip({ report, vek, policy }: SnpSubject, transcript: Transcript): void {
   const { chipIds, vekSpkis } = policy;
@@ -128,12 +132,12 @@ function checkChip({ report, vek, policy }: SnpSubject, transcript: Transcript):
   if (chipIds !== undefined) {
     if (isZero(report.chipId)) problems.push('CHIP_ID is zero: the report names no chip');
     else if (!isListed(report.chipId, chipIds.map(wholeChipId)))
-      problems.push(`chip ${chip}… is not one of the ${chipIds.length} listed`);
+      problems.push(`chip ${chip}… is not ${listText(chipIds.length)}`);
   }
   if (vekSpkis !== undefined) {
     const spki = sha256(vek.certificate.publicKey.raw);
     if (!isListed(spki, vekSpkis))
-      problems.push(`VEK key ${toHex(spki.subarray(0, 8))}… is not one of the ${vekSpkis.length} listed`);
+      problems.push(`VEK key ${toHex(spki.subarray(0, 8))}… is not ${listText(vekSpkis.length)}`);
   }
   transcript.expect(
     SNP_RULES.S31,

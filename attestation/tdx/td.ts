@@ -161,7 +161,7 @@ function listed(
     transcript.skip(rule, `${name} is not in the policy; it is ${shown}`);
     return;
   }
-  if (isListed(value, accepted)) transcript.pass(rule, `${name} is ${shown}`);
+  if (isListed(value, accepted)) transcript.pass(rule, `${name} ${isOrAre(name)} ${shown}`);
   else
     transcript.fail(rule, accepted.every(isZero) ? boundText(name, shown) : notListedText(name, shown, accepted), {
       expected: accepted.slice(0, 4).map(expectedText).join(' or '),
@@ -181,12 +181,16 @@ const BOUND: Readonly<Record<string, string>> = {
 };
 
 function boundText(name: string, shown: string): string {
-  return `${BOUND[name] ?? `${name} is not zero`}; the policy accepts none (${name} is ${shown})`;
+  return `${BOUND[name] ?? `${name} is not zero`}; the policy accepts none (${name} ${isOrAre(name)} ${shown})`;
 }
 
 function notListedText(name: string, shown: string, accepted: Accepted): string {
-  if (accepted.length === 1) return `${name} is ${shown}, not the value accepted`;
-  return `${name} is ${shown}, not one of the ${accepted.length} values accepted`;
+  const what = accepted.length === 1 ? 'the value' : `one of the ${accepted.length} values`;
+  return `${name} ${isOrAre(name)} ${shown}, not ${what} accepted`;
+}
+
+function isOrAre(name: string): string {
+  return name.endsWith('s') ? 'are' : 'is';
 }
 
 function expectedText(value: Uint8Array): string {

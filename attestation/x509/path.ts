@@ -16,8 +16,13 @@ export function issuanceProblem(
   child: Pick<Certificate, 'issuer' | 'authorityKeyId'>,
   issuer: Certificate,
 ): string | undefined {
-  if (!equalBytes(child.issuer.raw, issuer.subject.raw))
-    return `issuer ${nameText(child.issuer)} is not the subject ${nameText(issuer.subject)}`;
+  if (!equalBytes(child.issuer.raw, issuer.subject.raw)) {
+    const [wanted, found] = [nameText(child.issuer), nameText(issuer.subject)];
+    // Both say the common name alone: where they agree, repeating it would say nothing.
+    if (wanted === found)
+      return `issuer ${wanted} has the common name of its CA and differs in the rest of the name`;
+    return `issuer ${wanted} is not the subject ${found}`;
+  }
   if (
     child.authorityKeyId !== undefined &&
     issuer.subjectKeyId !== undefined &&

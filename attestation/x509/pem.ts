@@ -22,7 +22,11 @@ export function parsePem(
     if (blocks.length === maxBlocks)
       throw malformed('input_too_large', `${name} has more than ${maxBlocks} blocks`);
     const stop = text.startsWith(begin, at) ? text.indexOf('-----', at + begin.length) : -1;
-    if (stop < 0 || !text.startsWith(end, stop)) throw malformed(code, `${name} is not a ${label} in PEM`);
+    if (stop < 0 || !text.startsWith(end, stop))
+      throw malformed(
+        code,
+        `${name} is not PEM of a ${label === 'CERTIFICATE' ? 'certificate' : 'CRL'} (BEGIN ${label})`,
+      );
     const body = text.slice(at + begin.length, stop).replaceAll(/[\r\n\t ]/g, '');
     blocks.push(decodeBody(body, code, name));
     at = skipSpace(text, stop + end.length);

@@ -26,7 +26,7 @@ export async function importBundle(
   let taken = 0;
   for (const item of items) {
     const held = await store.get(item.key);
-    if (held !== undefined && !(await isNewer(item, held, store, options.roots, now))) continue;
+    if (held !== undefined && !(await isNewer(item, held, { store, roots: options.roots, now }))) continue;
     await store.put(item);
     taken += 1;
   }
@@ -37,12 +37,16 @@ function isChain({ key }: StoredItem): boolean {
   return key.endsWith('/cert_chain');
 }
 
+interface Judging {
+  readonly store: EndorsementStore;
+  readonly roots: EndorsementOptions['roots'];
+  readonly now: Date;
+}
+
 async function isNewer(
   offered: StoredItem,
   held: StoredItem,
-  store: EndorsementStore,
-  roots: EndorsementOptions['roots'],
-  now: Date,
+  { store, roots, now }: Judging,
 ): Promise<boolean> {
   const verified = async (item: EndorsementItem): Promise<StoredItem['parts'] | undefined> => {
     const found = await store.get(item.key);

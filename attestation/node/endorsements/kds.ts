@@ -129,14 +129,8 @@ function productsOf(report: SnpReport): readonly Product[] {
 const PEM_TYPES = 'application/x-pem-file, application/pem-certificate-chain, text/plain, */*;q=0.1';
 const DER_TYPES = 'application/octet-stream, application/pkix-cert, application/pkix-crl, */*;q=0.1';
 
-function request(
-  options: KdsOptions,
-  path: string,
-  what: string,
-  maxBytes: number,
-  accept: string,
-): GetRequest {
-  return { url: `${options.baseUrl.replace(/\/+$/, '')}${path}`, what, maxBytes, accept };
+function request(options: KdsOptions, path: string, rest: Omit<GetRequest, 'url'>): GetRequest {
+  return { ...rest, url: `${options.baseUrl.replace(/\/+$/, '')}${path}` };
 }
 
 function chainItem(options: KdsOptions, product: Product, kind: VekKind): EndorsementItem {
@@ -145,7 +139,13 @@ function chainItem(options: KdsOptions, product: Product, kind: VekKind): Endors
     key: `kds/${kind}/${product}/cert_chain`,
     what,
     refreshMs: Number.POSITIVE_INFINITY,
-    requests: { chain: request(options, `/${kind}/v1/${product}/cert_chain`, what, 64 * 1024, PEM_TYPES) },
+    requests: {
+      chain: request(options, `/${kind}/v1/${product}/cert_chain`, {
+        what,
+        maxBytes: 64 * 1024,
+        accept: PEM_TYPES,
+      }),
+    },
     read: (answers) => {
       const [intermediate, ark, ...more] = parsePem(
         fromUtf8(part(answers, 'chain', 'body'), what, 'malformed_certificate'),
@@ -160,7 +160,7 @@ function chainItem(options: KdsOptions, product: Product, kind: VekKind): Endors
     check: async (parts, now) => {
       const [intermediate, ark] = readChain(parts);
       const problem =
-        (await chainProblem(intermediate, ark, product, kind, options)) ??
+        (await chainProblem(intermediate, ark, { product, kind }, options)) ??
         validityProblem(intermediate, now) ??
         validityProblem(ark, now);
       if (problem !== undefined) throw refused('endorsements_invalid', `${what}: ${problem}`);
@@ -172,8 +172,7 @@ function chainItem(options: KdsOptions, product: Product, kind: VekKind): Endors
 async function chainProblem(
   intermediate: Certificate,
   ark: Certificate,
-  product: Product,
-  kind: VekKind,
+  { product, kind }: { readonly product: Product; readonly kind: VekKind },
   options: KdsOptions,
 ): Promise<string | undefined> {
   const trusted =
@@ -212,7 +211,11 @@ function vcekItem(options: KdsOptions, { product, report, tcb }: Wanted, ask: Ce
     what,
     refreshMs: Number.POSITIVE_INFINITY,
     requests: {
-      vek: request(options, `/vcek/v1/${product}/${hwid}?${query.join('&')}`, what, 16 * 1024, DER_TYPES),
+      vek: request(options, `/vcek/v1/${product}/${hwid}?${query.join('&')}`, {
+        what,
+        maxBytes: 16 * 1024,
+        accept: DER_TYPES,
+      }),
     },
     read: (answers) => ({ vek: part(answers, 'vek', 'body') }),
     check: async (parts, now) => {
@@ -243,7 +246,9 @@ function crlItem(options: KdsOptions, product: Product, kind: VekKind, ark: Cert
     key: `kds/${kind}/${product}/crl`,
     what,
     refreshMs: 24 * 3_600_000,
-    requests: { crl: request(options, `/${kind}/v1/${product}/crl`, what, 1 << 20, DER_TYPES) },
+    requests: {
+      crl: request(options, `/${kind}/v1/${product}/crl`, { what, maxBytes: 1 << 20, accept: DER_TYPES }),
+    },
     read: (answers) => ({ crl: part(answers, 'crl', 'body') }),
     check: async (parts, now) => {
       const crl = parseCrl(part(parts, 'crl'), what);

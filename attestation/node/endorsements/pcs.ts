@@ -98,13 +98,11 @@ export function intelItemOf(key: string, options: Pick<PcsOptions, 'roots'>): En
 
 function tcbInfoItem(options: PcsOptions, fmspc: string): EndorsementItem {
   const what = `TCB info of ${fmspc}`;
-  const request = get(
-    options,
-    `/tdx/certification/v4/tcb?fmspc=${fmspc}&update=${options.update}`,
+  const request = get(options, `/tdx/certification/v4/tcb?fmspc=${fmspc}&update=${options.update}`, {
     what,
-    256 * 1024,
-    JSON_TYPES,
-  );
+    maxBytes: 256 * 1024,
+    accept: JSON_TYPES,
+  });
   return {
     key: `pcs/tcb/${options.update}/${fmspc}`,
     what,
@@ -112,7 +110,7 @@ function tcbInfoItem(options: PcsOptions, fmspc: string): EndorsementItem {
     requests: { answer: request },
     read: (answers) => withChain(answers['answer'], 'tcb-info-issuer-chain', what),
     check: async (parts, now) => {
-      const body = await signedText(parts, 'tcbInfo', options, now, what);
+      const body = await signedText(parts, 'tcbInfo', { options, now, what });
       const info = parseTcbInfo(body);
       if (!equalBytes(info.fmspc, fromHex(fmspc))) throw invalid(what, `it is of ${toHex(info.fmspc)}`);
       if (info.id !== 'TDX') throw invalid(what, `its id is ${info.id}`);
@@ -128,17 +126,15 @@ function qeIdentityItem(options: PcsOptions): EndorsementItem {
     what,
     refreshMs: DAY_MS,
     requests: {
-      answer: get(
-        options,
-        `/tdx/certification/v4/qe/identity?update=${options.update}`,
+      answer: get(options, `/tdx/certification/v4/qe/identity?update=${options.update}`, {
         what,
-        64 * 1024,
-        JSON_TYPES,
-      ),
+        maxBytes: 64 * 1024,
+        accept: JSON_TYPES,
+      }),
     },
     read: (answers) => withChain(answers['answer'], 'sgx-enclave-identity-issuer-chain', what),
     check: async (parts, now) => {
-      const identity = parseQeIdentity(await signedText(parts, 'enclaveIdentity', options, now, what));
+      const identity = parseQeIdentity(await signedText(parts, 'enclaveIdentity', { options, now, what }));
       if (identity.id !== 'TD_QE') throw invalid(what, `its id is ${identity.id}`);
       return window(identity, now, what);
     },
@@ -152,7 +148,11 @@ function pckCrlItem(options: PcsOptions, ca: 'platform' | 'processor'): Endorsem
     what,
     refreshMs: DAY_MS,
     requests: {
-      answer: get(options, `/sgx/certification/v4/pckcrl?ca=${ca}&encoding=der`, what, 1 << 20, DER_TYPES),
+      answer: get(options, `/sgx/certification/v4/pckcrl?ca=${ca}&encoding=der`, {
+        what,
+        maxBytes: 1 << 20,
+        accept: DER_TYPES,
+      }),
     },
     read: (answers) => {
       const { body, chain } = withChain(answers['answer'], 'sgx-pck-crl-issuer-chain', what);
@@ -193,9 +193,7 @@ function rootCrlItem(options: PcsOptions, chain: Uint8Array): EndorsementItem {
 async function signedText(
   parts: Parts,
   member: 'tcbInfo' | 'enclaveIdentity',
-  options: PcsOptions,
-  now: Date,
-  what: string,
+  { options, now, what }: { readonly options: PcsOptions; readonly now: Date; readonly what: string },
 ): Promise<string> {
   const [signer, root] = chainOf(parts, what);
   const problem =
@@ -261,14 +259,8 @@ function window(
 const JSON_TYPES = 'application/json';
 const DER_TYPES = 'application/pkix-crl, application/octet-stream, */*;q=0.1';
 
-function get(
-  { baseUrl }: PcsOptions,
-  path: string,
-  what: string,
-  maxBytes: number,
-  accept: string,
-): GetRequest {
-  return { url: `${baseUrl.replace(/\/+$/, '')}${path}`, what, maxBytes, accept };
+function get({ baseUrl }: PcsOptions, path: string, rest: Omit<GetRequest, 'url'>): GetRequest {
+  return { ...rest, url: `${baseUrl.replace(/\/+$/, '')}${path}` };
 }
 
 function bodyOf(answer: GetAnswer | undefined, what: string): Uint8Array {
