@@ -14,11 +14,24 @@ import {
   type GuestPolicyGrade,
   type GuestPolicyRules,
 } from '../snp/guest-policy.ts';
-import { readSnpSection, type SnpSection } from '../snp/policy.ts';
-import { type Product, PRODUCTS, type Tcb } from '../snp/tcb.ts';
+import {
+  decideSnpPolicy,
+  readSnpSection,
+  type DecidedSnpPolicy,
+  type MinimumTcbs,
+  type SnpPolicy,
+  type SnpSection,
+} from '../snp/policy.ts';
+import { type Product, PRODUCTS } from '../snp/tcb.ts';
 import { TCB_STATUSES as INTEL_TCB_STATUSES, type TcbStatus as IntelTcbStatus } from '../tdx/collateral.ts';
 import { lintPinnedBits, TD_ATTRIBUTES, XFAM_BITS } from '../tdx/attributes.ts';
-import { readTdxSection, type TdxSection } from '../tdx/policy.ts';
+import {
+  decideTdxPolicy,
+  readTdxSection,
+  type DecidedTdxPolicy,
+  type TdxPolicy,
+  type TdxSection,
+} from '../tdx/policy.ts';
 
 /** Accept the simulated TEE: `true` for any simulated root, or only the one whose DER certificate has this SHA-256 (hex). */
 export const allowSimulated: unique symbol = Symbol('assay: accept simulated evidence');
@@ -30,9 +43,6 @@ export const allowCertificateChannel: unique symbol = Symbol('assay: accept cert
 /** What Intel can say of a platform, and a policy can accept. */
 export type TcbStatus = Exclude<IntelTcbStatus, 'Revoked'>;
 const TCB_STATUSES = INTEL_TCB_STATUSES.filter((status): status is TcbStatus => status !== 'Revoked');
-
-/** Lowest acceptable security version per component; absent components are not compared. */
-export type MinimumTcb = Readonly<Partial<Tcb>>;
 
 /** One accepted build. SNP: MEASUREMENT covers everything. TDX: MRTD covers the firmware only, so the RTMRs are needed too. */
 export interface SnpReference {
@@ -66,7 +76,7 @@ export interface AppraisalPolicy {
   readonly tee?: readonly ('sev-snp' | 'tdx')[] | undefined;
   /** Default: Genoa and Turin. Milan's VCEK seed has been extracted in software (arXiv 2605.12990). */
   readonly products?: readonly Product[] | undefined;
-  readonly minimumTcb?: Readonly<Partial<Record<Product, MinimumTcb>>> | undefined;
+  readonly minimumTcb?: MinimumTcbs | undefined;
   /** Default: UpToDate only. */
   readonly tcbStatus?: readonly TcbStatus[] | undefined;
   readonly minimumTcbEvaluationDataNumber?: number | undefined;
@@ -103,7 +113,7 @@ export interface Policy {
   readonly models: ReadonlyMap<string, string> | undefined;
   readonly tee: readonly ('sev-snp' | 'tdx')[];
   readonly products: readonly Product[];
-  readonly minimumTcb: Readonly<Partial<Record<Product, MinimumTcb>>>;
+  readonly minimumTcb: MinimumTcbs;
   readonly tcbStatus: readonly TcbStatus[];
   readonly minimumTcbEvaluationDataNumber: number | undefined;
   readonly guestPolicy: DecidedGuestPolicy;
@@ -118,6 +128,8 @@ export interface Policy {
   readonly configs: readonly string[] | undefined;
   readonly maxEvidenceAge: number;
   readonly endorsements: 'stapled' | 'fetch' | 'offline';
+  /** All of the above that a vendor's verifier judges, in bytes. */
+  readonly decided: { readonly snp: DecidedSnpPolicy; readonly tdx: DecidedTdxPolicy };
   /** From the symbols; never from JSON. */
   readonly danger: {
     /** `true`, or the SHA-256 of the one simulated root accepted. */
@@ -339,10 +351,49 @@ function decide(object: JsonObject, dangers: Dangers, releases: Releases = new M
   });
 }
 
-function keep(policy: Policy): Policy {
-  const frozen = Object.freeze(policy);
+function keep(policy: Omit<Policy, 'decided'>): Policy {
+  const frozen: Policy = Object.freeze({
+    ...policy,
+    decided: Object.freeze({ snp: decideSnp(policy), tdx: decideTdx(policy) }),
+  });
   made.add(frozen);
   return frozen;
+}
+
+function decideSnp(policy: Omit<Policy, 'decided'>): DecidedSnpPolicy {
+  const measurement = policy.measurements.flatMap((build) =>
+    'measurement' in build ? [build.measurement] : [],
+  );
+  return decideSnpPolicy(
+    {
+      ...policy.snp,
+      measurement: unlessEmpty(measurement),
+      chipIds: unlessEmpty(policy.chips?.filter((chip) => chip.length === 2 * 64)),
+      hostData: policy.hostData,
+      idKeyDigest: policy.idKeyDigests,
+      authorKeyDigest: policy.authorKeyDigests,
+      guestPolicy: policy.guestPolicy,
+      vmpl: policy.vmpl,
+      products: policy.products,
+    } satisfies SnpPolicy,
+    { minimums: policy.minimumTcb },
+  );
+}
+
+function decideTdx(policy: Omit<Policy, 'decided'>): DecidedTdxPolicy {
+  return decideTdxPolicy({
+    ...policy.tdx,
+    mrTd: unlessEmpty(policy.measurements.flatMap((build) => ('mrTd' in build ? [build.mrTd] : []))),
+    ppid: unlessEmpty(policy.chips?.filter((chip) => chip.length === 2 * 16)),
+    mrSeam: policy.mrSeam,
+    minimumTcbEvaluationDataNumber: policy.minimumTcbEvaluationDataNumber,
+    tcbStatus: policy.tcbStatus,
+  } satisfies TdxPolicy);
+}
+
+/** A list nothing of which is for this vendor is not asked: what it is for is judged by the appraisal as a whole. */
+function unlessEmpty(list: readonly string[] | undefined): readonly string[] | undefined {
+  return list === undefined || list.length === 0 ? undefined : list;
 }
 
 function symbolsOf(input: AppraisalPolicy | Policy): Dangers {
@@ -442,7 +493,7 @@ function readChoices<const T extends string>(
   return items;
 }
 
-function readMinimumTcb(value: unknown): Readonly<Partial<Record<Product, MinimumTcb>>> {
+function readMinimumTcb(value: unknown): MinimumTcbs {
   const object = read.object(value, 'minimumTcb', [], PRODUCTS);
   const products = PRODUCTS.filter((product) => object[product] !== undefined);
   if (products.length === 0) throw malformed('malformed_policy', 'minimumTcb is empty');

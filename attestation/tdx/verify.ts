@@ -78,7 +78,7 @@ const REQUIRED: readonly Rule[] = [
 /** Verifies a quote with its collateral at `context.now`. Throws only for malformed or unsupported input. */
 export async function verifyTdx(
   evidence: TdxEvidence,
-  policy: TdxPolicy,
+  policy: TdxPolicy | DecidedTdxPolicy,
   context: TdxContext,
 ): Promise<TdxVerification> {
   if (Number.isNaN(context.now.getTime())) throw malformed('malformed_policy', 'now is not a time');
