@@ -11,6 +11,7 @@ import type { Claims } from '../protocol/claims.ts';
 import type { AttestationDocument, SnpEndorsements, TdxEndorsements, TeeType } from '../protocol/document.ts';
 import { AttestationError, refused, withTranscript } from '../transcript/errors.ts';
 import { type AppraisalPolicy, type Policy, parsePolicy, type Reference } from './policy.ts';
+import { hintOf } from './hints.ts';
 import { RULES } from './rules.ts';
 import { AMD_ROOTS } from '../snp/roots.ts';
 import { INTEL_ROOT_DER_SHA256 } from '../tdx/roots.ts';
@@ -91,22 +92,81 @@ async function appraise(
   policy: Policy,
   options: VerifyOptions,
 ): Promise<AttestationResult> {
+  const found = await appraiseDocument(t, document, policy, options);
+  const { hardware, claims, from } = found;
+  recordHandshake(t, options.tls);
+  const certificateAlone = bindChannel(t, claims, {
+    ...options,
+    certificateAlone: policy.danger.certificateChannel,
+  });
+  const build = applyPolicy(t, document, policy, found);
+  // What is compared from here on rests on the report: where nobody vouches for that, nobody vouches for anything.
+  if (!hardware.authentic) t.unauthenticated(NO_PROVENANCE, from);
+  return conclude(t, { document, options, hardware, claims, certificateAlone, build });
+}
+
+interface Appraised {
+  readonly hardware: Hardware;
+  readonly claims: Claims | undefined;
+  /** Where in the transcript the rules begin that read the document. */
+  readonly from: number;
+}
+
+/** Hardware and claims: all that does not need the connection. */
+async function appraiseDocument(
+  t: Transcript,
+  document: AttestationDocument,
+  policy: Policy,
+  options: HardwareOptions & Pick<VerifyOptions, 'model'>,
+): Promise<Appraised> {
   const admitted = admitTee(t, document, policy);
   const hardware = await verifyHardware(t, document, policy, options, admitted);
   const from = t.checks.length;
   const claims = bindClaims(t, document, hardware);
   compareRepeats(t, document, hardware, claims);
   bindModels(t, document, claims, options.model);
-  recordHandshake(t, options.tls);
-  const certificateAlone = bindChannel(t, claims, {
-    ...options,
-    certificateAlone: policy.danger.certificateChannel,
-  });
-  const build = applyPolicy(t, document, policy, hardware, claims);
-  // What is compared from here on rests on the report: where nobody vouches for that, nobody vouches for anything.
-  if (!hardware.authentic) t.unauthenticated(NO_PROVENANCE, from);
-  return conclude(t, { document, options, hardware, claims, certificateAlone, build });
+  return { hardware, claims, from };
 }
+
+declare const archived: unique symbol;
+
+/** What kept evidence came to. Not an `AttestationResult`: it proves nothing about any connection. */
+export type ArchivedResult = Omit<AttestationResult, typeof verified> & { readonly [archived]: true };
+
+const ARCHIVED =
+  'archived: nonce, exporter, TLS key and handshake are the word of the archiver, and prove nothing about a connection';
+
+/**
+ * Judges kept evidence at `now`, by what is stapled to it.
+ * @throws AttestationError as `verify` does
+ */
+export async function verifyArchived(
+  document: AttestationDocument,
+  options: { readonly policy: AppraisalPolicy | Policy; readonly now: number },
+): Promise<ArchivedResult> {
+  const policy = parsePolicy(options.policy);
+  const t = new Transcript();
+  try {
+    const found = await appraiseDocument(t, document, policy, { now: options.now });
+    const { hardware, claims, from } = found;
+    for (const rule of CHANNEL_RULES) t.skip(rule, ARCHIVED);
+    const build = applyPolicy(t, document, policy, found);
+    if (!hardware.authentic) t.unauthenticated(NO_PROVENANCE, from);
+    const findings = { document, options, hardware, claims, certificateAlone: true, build };
+    return Object.freeze(resultOf(t, findings)) as ArchivedResult;
+  } catch (error) {
+    throw error instanceof AttestationError ? withTranscript(error, [...t.checks]) : error;
+  }
+}
+
+const CHANNEL_RULES = [
+  RULES.session,
+  RULES.tlsVersion,
+  RULES.certificateChannel,
+  RULES.nonce,
+  RULES.exporter,
+  RULES.tlsKey,
+];
 
 /** Of the handshake the verifier knows by itself; everything else after the hardware reads the report or what it should bind. */
 const NO_PROVENANCE: ReadonlySet<string> = new Set(['C6', 'C7']);
@@ -178,8 +238,7 @@ function applyPolicy(
   t: Transcript,
   document: AttestationDocument,
   policy: Policy,
-  hardware: Hardware,
-  claims: Claims | undefined,
+  { hardware, claims }: Appraised,
 ): string | undefined {
   const reference = policy.measurements.find((candidate) => isReference(candidate, hardware));
   const found = describeSoftware(hardware);
@@ -188,8 +247,8 @@ function applyPolicy(
   ).length;
   if (reference !== undefined) t.pass(RULES.measurement, reference.name ?? found);
   else
-    t.fail(RULES.measurement, `${found} is not a reference value (${known} known)`, {
-      expected: `one of ${known} known`,
+    t.fail(RULES.measurement, `${found} is not ${referenceText(known, hardware.format)}`, {
+      expected: known === 0 ? 'a reference value in the policy' : `one of the ${known} in the policy`,
       actual: found,
     });
 
@@ -210,12 +269,20 @@ function applyPolicy(
   return reference?.name;
 }
 
+function referenceText(known: number, format: Hardware['format']): string {
+  if (known === 0)
+    return `a reference value: the policy lists none for ${format === 'snp' ? 'SEV-SNP' : 'TDX'}`;
+  return known === 1
+    ? 'the one reference value of the policy'
+    : `one of the ${known} reference values of the policy`;
+}
+
 /** P5, P6. Every model of the server must be listed, so that whatever a request names, a proven model answers or none. */
 function applyModels(t: Transcript, document: AttestationDocument, policy: Policy): void {
   const { models } = policy;
   if (models === undefined) {
-    t.skip(RULES.models, 'accepted by [allowAnyModel]: which model answers is not proven');
-    t.skip(RULES.modelDigests, 'accepted by [allowAnyModel]');
+    t.skip(RULES.models, 'any model is allowed: which model answers is not proven');
+    t.skip(RULES.modelDigests, 'any model is allowed');
     return;
   }
   const served = document.models.map(({ id, sha256: digest }) => [id, toHex(digest)] as const);
@@ -262,20 +329,27 @@ function describeSoftware(hardware: Hardware): string {
 
 interface Findings {
   readonly document: AttestationDocument;
-  readonly options: VerifyOptions;
+  readonly options: Pick<VerifyOptions, 'now'>;
   readonly hardware: Hardware;
   readonly claims: Claims | undefined;
   readonly certificateAlone: boolean;
   readonly build: string | undefined;
 }
 
-function conclude(
+function conclude(t: Transcript, findings: Findings): AttestationResult {
+  const result = Object.freeze(resultOf(t, findings)) as AttestationResult;
+  results.add(result);
+  return result;
+}
+
+/** The fields of a result, once nothing failed. */
+function resultOf(
   t: Transcript,
   { document, options, hardware, claims, certificateAlone, build }: Findings,
-): AttestationResult {
+): Omit<AttestationResult, typeof verified> {
   const failure = t.firstFailure;
   if (failure !== undefined || !hardware.accepted || claims === undefined) throw refusal(t, failure);
-  const result = Object.freeze({
+  return {
     teeType: document.teeType,
     simulated: document.teeType === 'simulated',
     certificateAlone,
@@ -292,9 +366,7 @@ function conclude(
     verifiedAt: options.now,
     evidence: hardware.evidence,
     transcript: Object.freeze([...t.checks]),
-  }) as Omit<AttestationResult, typeof verified> as AttestationResult;
-  results.add(result);
-  return result;
+  };
 }
 
 function refusal(t: Transcript, failure: Check | undefined): AttestationError {
@@ -305,29 +377,11 @@ function refusal(t: Transcript, failure: Check | undefined): AttestationError {
       'the evidence was not accepted, and no rule says why',
       { transcript: t.checks },
     );
-  const hint = HINTS[failure.code];
   return refused(failure.code, `not shown: ${failure.title} (${failure.detail})`, {
     check: failure.id,
-    ...(failure.expected === undefined ? {} : { expected: failure.expected }),
-    ...(failure.actual === undefined ? {} : { actual: failure.actual }),
-    ...(hint === undefined ? {} : { hint }),
+    expected: failure.expected,
+    actual: failure.actual,
+    hint: hintOf(failure.code),
     transcript: t.checks,
   });
 }
-
-const HINTS: Readonly<Record<string, string>> = {
-  simulated_refused:
-    'for trying things out, allow it in code with [allowSimulated] or with --allow-simulated; never for real prompts',
-  snp_measurement:
-    'compare with the measurement published for the release you expect; list it only after reproducing it',
-  measurement_not_listed:
-    'compare with the measurement published for the release you expect; list it only after reproducing it',
-  model_not_listed: 'add the model and its sha256 to the policy, or stop serving it',
-  model_digest_mismatch: 'compare with `sha256sum` of the file you expect; the server reads other bytes',
-  exporter_mismatch: 'something between you and the guest terminates TLS; connect to the guest directly',
-  tls_key_mismatch: 'something between you and the guest terminates TLS; connect to the guest directly',
-  nonce_mismatch: 'the evidence was made for someone else or earlier; it may have been replayed',
-  snp_guest_policy:
-    'the guest was launched with a weaker policy=… than guestPolicy asks: relaunch it as docs/hardware.md says for that grade, or ask for "baseline"',
-  tdx_tcb_status: 'the platform needs an update; see tcbStatus',
-};

@@ -220,7 +220,7 @@ export function bindChannel(t: Transcript, claims: Claims | undefined, channel: 
   if (alone && channel.certificateAlone) {
     t.skip(
       RULES.certificateChannel,
-      'accepted by [allowCertificateChannel]: neither freshness nor this connection is proven',
+      'certificate evidence is allowed: neither freshness nor this connection is proven',
     );
     t.skip(RULES.nonce, 'certificate evidence has none');
     t.skip(RULES.exporter, 'certificate evidence has none');

@@ -3,8 +3,10 @@
 // The input is a closed shape: unknown or repeated keys, wrong types, non-canonical base64 and PEM, and anything over its
 // stated size are refused before anything is decoded. `code` is one of codes.ts; claims appear only once signatures hold.
 
-import { fromBase64, fromUtf8 } from '../encoding/bytes.ts';
+import { fromBase64, fromUtf8, utf8 } from '../encoding/bytes.ts';
 import type { Check, Transcript } from '../transcript/checks.ts';
+import type { JudgedEntry } from './archive.ts';
+import { hintOf } from './hints.ts';
 import type { AttestationCode } from '../transcript/codes.ts';
 import { AttestationError, malformed, unsupported } from '../transcript/errors.ts';
 import { parseJson, shapeReaders, type Json, type JsonObject } from '../encoding/json.ts';
@@ -17,12 +19,21 @@ export const MAX_EVIDENCE_BYTES = 4 << 20;
 
 export type EvidenceExitCode = 0 | 1 | 10 | 20 | 30;
 
+/** One rule, whole: a script reads `code`, a person `title`, `detail` and, of a failure, `hint`. */
+export interface EvidenceCheck extends Pick<
+  Check,
+  'id' | 'spec' | 'title' | 'status' | 'detail' | 'code' | 'expected' | 'actual' | 'authenticated'
+> {
+  /** Of a failure: what the person who reads it can do. */
+  readonly hint?: string | undefined;
+}
+
 export interface EvidenceOutput {
   readonly accepted: boolean;
-  /** Null when accepted; else the code of the first rule that failed, or of the input error. */
+  /** Null when accepted; else the code of the rule that failed first or explains the failure, or of the input error. */
   readonly code: AttestationCode | null;
   /** `authenticated: false` on those that read values no trusted signature vouches for; absent on the others. */
-  readonly checks: readonly Pick<Check, 'id' | 'spec' | 'status' | 'detail' | 'authenticated'>[];
+  readonly checks: readonly EvidenceCheck[];
   /** Hex and plain JSON; empty unless the evidence is authentic. `rootsReplaced` is true when `roots` was given. */
   readonly claims: Readonly<Record<string, unknown>>;
 }
@@ -58,6 +69,7 @@ const MAX_EVENT_LOG = 2 << 20;
 const MAX_ROOTS = 16;
 
 async function verifyInput(json: Json): Promise<EvidenceResult> {
+  if (typeof json === 'object' && json !== null && 'format' in json) return verifyArchive(json);
   const given = shape.object(json, 'evidence', ['tee'], [...COMMON, ...SNP, ...TDX]);
   const tee = shape.string(given['tee'], 'tee', 64);
   switch (tee) {
@@ -95,7 +107,7 @@ async function verifySnpInput(given: JsonObject): Promise<EvidenceResult> {
       report: base64(given['report'], 'report', MAX_REPORT),
       vek: base64(given['vek'], 'vek', MAX_CERTIFICATE),
       chain,
-      crl: given['crl'] === undefined ? undefined : base64(given['crl'], 'crl', MAX_CRL),
+      crl: given['crl'] === undefined ? undefined : base64OrPem(given['crl'], 'crl', MAX_CRL),
     },
     (given['policy'] === undefined ? {} : given['policy']) as SnpPolicy,
     { now: readNow(given['now']), roots: readRoots(given['roots']) },
@@ -116,10 +128,11 @@ async function verifyTdxInput(given: JsonObject): Promise<EvidenceResult> {
       'pck_crl',
       'root_ca_crl',
     ],
-    ['pck_crl_issuer_chain'],
+    ['pck_chain', 'pck_crl_issuer_chain'],
   );
   const text = (key: string): string => shape.string(collateral[key], `collateral ${key}`, MAX_COLLATERAL);
-  const roots = readRoots(given['roots']);
+  const optional = (key: string): string | undefined =>
+    collateral[key] === undefined ? undefined : text(key);
   const verification = await verifyTdx(
     {
       quote: base64(given['quote'], 'quote', MAX_REPORT),
@@ -128,18 +141,16 @@ async function verifyTdxInput(given: JsonObject): Promise<EvidenceResult> {
         tcbInfoIssuerChain: text('tcb_info_issuer_chain'),
         qeIdentity: text('qe_identity'),
         qeIdentityIssuerChain: text('qe_identity_issuer_chain'),
-        pckCrl: base64(collateral['pck_crl'], 'collateral pck_crl', MAX_CRL),
-        rootCaCrl: base64(collateral['root_ca_crl'], 'collateral root_ca_crl', MAX_CRL),
-        ...(collateral['pck_crl_issuer_chain'] === undefined
-          ? {}
-          : { pckCrlIssuerChain: text('pck_crl_issuer_chain') }),
+        pckChain: optional('pck_chain'),
+        pckCrl: base64OrPem(collateral['pck_crl'], 'collateral pck_crl', MAX_CRL),
+        rootCaCrl: base64OrPem(collateral['root_ca_crl'], 'collateral root_ca_crl', MAX_CRL),
+        pckCrlIssuerChain: optional('pck_crl_issuer_chain'),
       },
-      ...(given['event_log'] === undefined
-        ? {}
-        : { eventLog: base64(given['event_log'], 'event_log', MAX_EVENT_LOG) }),
+      eventLog:
+        given['event_log'] === undefined ? undefined : base64(given['event_log'], 'event_log', MAX_EVENT_LOG),
     },
     (given['policy'] === undefined ? {} : given['policy']) as TdxPolicy,
-    { now: readNow(given['now']), ...(roots === undefined ? {} : { roots }) },
+    { now: readNow(given['now']), roots: readRoots(given['roots']) },
   );
   return finished(verification);
 }
@@ -162,14 +173,48 @@ function finished(verification: {
   };
 }
 
-function plainCheck({ id, spec, status, detail, authenticated }: Check): EvidenceOutput['checks'][number] {
+/** An archive of `assay-verify --save`: the whole document is judged, at its own time unless `now` is given. */
+async function verifyArchive(json: JsonObject): Promise<EvidenceResult> {
+  const { judgeArchive } = await import('./archive.ts');
+  const now = json['now'] === undefined ? undefined : readNow(json['now']);
+  const judged = await judgeArchive(json, { now, policy: json['policy'] });
+  const errors = judged.flatMap(({ outcome }) => ('error' in outcome ? [outcome.error] : []));
+  const unreadable = errors.find(({ kind }) => kind !== 'refused');
+  if (unreadable !== undefined) throw unreadable;
+  const claims = judged.map(archivedClaims);
   return {
-    id,
-    spec,
-    status,
-    detail,
-    ...(authenticated === undefined ? {} : { authenticated }),
+    exitCode: errors.length === 0 ? 0 : 10,
+    output: {
+      accepted: errors.length === 0,
+      code: errors[0]?.code ?? null,
+      checks: judged.flatMap(({ outcome }) =>
+        ('error' in outcome ? outcome.error : outcome.result).transcript.map(plainCheck),
+      ),
+      claims: claims.length === 1 && claims[0] !== undefined ? claims[0] : { evidence: claims },
+    },
   };
+}
+
+/** Claims of a refused entry are not repeated: nothing may vouch for them. */
+function archivedClaims({ origin, at, outcome }: JudgedEntry): Readonly<Record<string, unknown>> {
+  const archive = { origin, at: at.toISOString() };
+  if ('error' in outcome) return { archive };
+  const { evidence, models, simulated, build, config, receiptKey, hpkeKey, tlsSpki } = outcome.result;
+  const more = { models: Object.fromEntries(models), simulated, build, config, receiptKey, hpkeKey, tlsSpki };
+  return { ...evidence, ...more, archive };
+}
+
+function plainCheck(check: Check): EvidenceCheck {
+  const { id, spec, title, status, detail, code, expected, actual, authenticated } = check;
+  const failure = status === 'fail' ? { code, expected, actual, hint: hintOf(code) } : {};
+  return withoutUndefined({ id, spec, title, status, detail, ...failure, authenticated });
+}
+
+/** What is absent is not in the output, so that it is the same before and after a trip through JSON. */
+function withoutUndefined(check: EvidenceCheck): EvidenceCheck {
+  return Object.fromEntries(
+    Object.entries(check).filter(([, value]) => value !== undefined),
+  ) as unknown as EvidenceCheck;
 }
 
 const EXIT_CODES = { refused: 10, unsupported: 20, malformed: 30, internal: 1 } as const;
@@ -187,7 +232,17 @@ function failed(error: unknown): EvidenceResult {
         );
   const checks = [
     ...known.transcript.map(plainCheck),
-    { id: known.check ?? 'input', spec: '', status: 'fail' as const, detail: known.message },
+    withoutUndefined({
+      id: known.check ?? 'input',
+      spec: '',
+      title: 'the input can be read',
+      status: 'fail',
+      detail: known.message,
+      code: known.code,
+      expected: known.expected,
+      actual: known.actual,
+      hint: known.hint ?? hintOf(known.code),
+    }),
   ];
   return {
     exitCode: EXIT_CODES[known.kind],
@@ -196,7 +251,18 @@ function failed(error: unknown): EvidenceResult {
 }
 
 function base64(value: Json | undefined, name: string, maxLength: number): Uint8Array {
-  return fromBase64(shape.string(value, name, maxLength), name);
+  const text = shape.string(value, name, maxLength);
+  if (text.trimStart().startsWith('-----BEGIN'))
+    throw malformed('malformed_base64', `${name} is PEM text, expected base64`, {
+      hint: 'encode the file in base64 as it is (base64 -w0 FILE)',
+    });
+  return fromBase64(text, name);
+}
+
+/** CRLs come as services give them: PEM as it is, or base64 of DER, PEM or hex. */
+function base64OrPem(value: Json | undefined, name: string, maxLength: number): Uint8Array {
+  const text = shape.string(value, name, maxLength);
+  return text.trimStart().startsWith('-----BEGIN') ? utf8(text) : fromBase64(text, name);
 }
 
 function readRoots(value: Json | undefined): readonly Uint8Array[] | undefined {

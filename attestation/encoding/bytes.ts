@@ -1,7 +1,7 @@
 // Strict byte helpers without Buffer: hex, base64, base64url, comparison, integers. Browser-safe.
 // Refuses what lenient decoders accept: odd hex, stray characters, non-canonical padding and trailing bits (RFC 4648 §3.5).
 
-import { malformed } from '../transcript/errors.ts';
+import { type AttestationCode, malformed } from '../transcript/errors.ts';
 
 const HEX = '0123456789abcdef';
 const BASE64 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
@@ -135,11 +135,11 @@ export function utf8(text: string): Uint8Array {
   return new TextEncoder().encode(text);
 }
 
-/** Strict UTF-8: malformed sequences throw. */
-export function fromUtf8(bytes: Uint8Array, name = 'text'): string {
+/** Strict UTF-8: malformed sequences throw `code`, which names the thing that was to be text. */
+export function fromUtf8(bytes: Uint8Array, name = 'text', code: AttestationCode = 'malformed_json'): string {
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
-    throw malformed('malformed_json', `${name} is not valid utf-8`);
+    throw malformed(code, `${name} is not valid utf-8`);
   }
 }

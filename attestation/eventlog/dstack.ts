@@ -28,7 +28,11 @@ export function parseRuntimeLog(bytes: Uint8Array): readonly RuntimeEvent[] {
       check: 'E3',
     });
   }
-  const list = parseJson(fromUtf8(bytes, 'event log'), 'event log', MAX_EVENT_LOG_BYTES);
+  const list = parseJson(
+    fromUtf8(bytes, 'event log', 'malformed_event_log'),
+    'event log',
+    MAX_EVENT_LOG_BYTES,
+  );
   if (!Array.isArray(list)) throw broken('event log is not a list');
   if (list.length > MAX_EVENTS)
     throw malformed('input_too_large', `event log has ${list.length} events, limit ${MAX_EVENTS}`, {

@@ -203,7 +203,7 @@ export async function measureManifest(
   manifestBytes: Uint8Array,
   readFile: (name: ImageFile) => Promise<Uint8Array>,
 ): Promise<MeasureReport> {
-  const manifest = parseManifest(fromUtf8(manifestBytes, 'manifest'));
+  const manifest = parseManifest(fromUtf8(manifestBytes, 'manifest', 'malformed_manifest'));
   const findings: MeasureFinding[] = [];
   const compare = (name: string, expected: string, actual: string): void =>
     void findings.push({ name, ok: expected === actual, expected, actual });
@@ -296,7 +296,7 @@ function modelLines(models: readonly ImageModel[]): string {
 
 /** The model lines of the measured configuration, up to its server part. */
 function configuredModels(config: Uint8Array): string {
-  const lines = fromUtf8(config, 'config').split('\n');
+  const lines = fromUtf8(config, 'config', 'malformed_manifest').split('\n');
   return lines
     .slice(0, Math.max(0, lines.indexOf('---')))
     .filter((line) => line.startsWith('model '))

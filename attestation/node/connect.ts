@@ -14,12 +14,21 @@ import {
   type VerifyOptions,
 } from '../appraise/appraise.ts';
 import { EXPORTER_LABEL, EXPORTER_LENGTH } from '../protocol/claims.ts';
-import { MAX_DOCUMENT_BYTES, parseDocument } from '../protocol/document.ts';
+import { type AttestationDocument, MAX_DOCUMENT_BYTES, parseDocument } from '../protocol/document.ts';
 import { AttestationError, refused } from '../transcript/errors.ts';
 import { parseJson } from '../encoding/json.ts';
 import type { Policy } from '../appraise/policy.ts';
 import { RULES } from '../appraise/rules.ts';
 import { type BoundedResponse, readResponse } from './response.ts';
+
+/** What a peer gave for evidence, before it is judged. */
+export interface ReceivedEvidence {
+  readonly document: AttestationDocument;
+  readonly nonce: Uint8Array;
+  readonly exporter: Uint8Array;
+  /** DER SubjectPublicKeyInfo of the peer. */
+  readonly peerSpki: Uint8Array;
+}
 
 export interface ConnectOptions extends Pick<VerifyOptions, 'memory' | 'endorsements' | 'keys'> {
   readonly policy: Policy;
@@ -33,6 +42,8 @@ export interface ConnectOptions extends Pick<VerifyOptions, 'memory' | 'endorsem
   readonly connectTimeoutMs: number;
   /** From the attestation request to the end of its answer; TDX quotes queue on the platform. */
   readonly attestTimeoutMs: number;
+  /** Called with what is about to be judged, whatever comes of it: for keeping it. */
+  readonly onEvidence?: ((received: ReceivedEvidence) => void) | undefined;
 }
 
 export interface AttestedConnection {
@@ -135,17 +146,19 @@ async function attest(socket: TLSSocket, origin: URL, options: ConnectOptions): 
   );
   const response = await obtainDocument(socket, origin, nonce, options);
   const document = parseDocument(fromUtf8(response.body, 'attestation document'));
+  const peerSpki = new Uint8Array(certificate.publicKey.export({ type: 'spki', format: 'der' }));
+  options.onEvidence?.({ document, nonce, exporter, peerSpki });
   return verify(document, {
     nonce,
     exporter,
-    peerSpki: new Uint8Array(certificate.publicKey.export({ type: 'spki', format: 'der' })),
+    peerSpki,
     tls: { version: socket.getProtocol() ?? 'none', resumed: socket.isSessionReused() },
     policy: options.policy,
     now: options.now(),
-    ...(options.model === undefined ? {} : { model: options.model }),
-    ...(options.keys === undefined ? {} : { keys: options.keys }),
-    ...(options.memory === undefined ? {} : { memory: options.memory }),
-    ...(options.endorsements === undefined ? {} : { endorsements: options.endorsements }),
+    model: options.model,
+    keys: options.keys,
+    memory: options.memory,
+    endorsements: options.endorsements,
   });
 }
 

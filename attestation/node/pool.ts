@@ -311,12 +311,12 @@ export function poolOptions(
     connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
     attestTimeoutMs: options.attestTimeoutMs ?? 30_000,
     keepAliveTimeoutMs: options.keepAliveTimeoutMs ?? 60_000,
-    ...(options.model === undefined ? {} : { model: options.model }),
-    ...(options.sameMachine === undefined ? {} : { sameMachine: options.sameMachine }),
+    model: options.model,
+    sameMachine: options.sameMachine,
     keys: createKeyCache(),
-    ...(options.memory === undefined ? {} : { memory: options.memory }),
-    ...(options.endorsements === undefined ? {} : { endorsements: options.endorsements }),
-    ...(onResult === undefined ? {} : { onResult: (result: AttestationResult) => onResult(result, origin) }),
+    memory: options.memory,
+    endorsements: options.endorsements,
+    onResult: onResult === undefined ? undefined : (result) => onResult(result, origin),
   };
 }
 

@@ -31,10 +31,17 @@ export function checkGuest(subject: SnpSubject, transcript: Transcript): void {
   const agent = report.reportIdMa.every((octet) => octet === 0xff) ? undefined : toHex(report.reportIdMa);
   if (agent === undefined) transcript.pass(SNP_RULES.S30, 'REPORT_ID_MA is all ones: none');
   else
-    transcript.expect(SNP_RULES.S30, policy.guestPolicy.allowMigrationAgent, `migration agent ${agent}`, {
-      expected: 'ff × 32',
-      actual: agent,
-    });
+    transcript.expect(
+      SNP_RULES.S30,
+      policy.guestPolicy.allowMigrationAgent,
+      policy.guestPolicy.allowMigrationAgent
+        ? `migration agent ${agent}`
+        : `a migration agent is bound; the policy accepts none (REPORT_ID_MA is ${agent})`,
+      {
+        expected: 'ff × 32: none',
+        actual: agent,
+      },
+    );
 
   checkChip(subject, transcript);
   expectListed(transcript, 'S32', [
@@ -66,11 +73,7 @@ function expectListed(
     return;
   }
   const wrong = named.filter(([, actual, allowed = []]) => !isListed(actual, allowed));
-  const problems = wrong.map(([field, actual, allowed = []]) =>
-    allowed.length === 1
-      ? `${field} is ${shortHex(actual)}`
-      : `${field} ${shortHex(actual)} is not one of the ${allowed.length} values known`,
-  );
+  const problems = wrong.map(([field, actual, allowed = []]) => problemOf(field, shortHex(actual), allowed));
   if (typeof more === 'object') problems.push(more.problem);
   if (problems.length === 0) {
     const found = named.map(([field, actual]) => `${field} ${shortHex(actual)}`);
@@ -83,6 +86,22 @@ function expectListed(
       ? {}
       : { expected: (first[2] ?? []).slice(0, 4).map(toHex).join(' or '), actual: toHex(first[1]) };
   transcript.fail(rule, problems.join('; '), values);
+}
+
+/** What it means that a value is not zero, where zero means that there is no such thing. */
+const BOUND: Readonly<Record<string, string>> = {
+  HOST_DATA: 'the host has set data',
+  FAMILY_ID: 'a family id is set',
+  IMAGE_ID: 'an image id is set',
+  ID_KEY_DIGEST: 'the guest was launched with an id key',
+  AUTHOR_KEY_DIGEST: 'the id key is certified by an author key',
+};
+
+function problemOf(field: string, shown: string, allowed: readonly Uint8Array[]): string {
+  if (allowed.every(isZero))
+    return `${BOUND[field] ?? `${field} is not zero`}; the policy accepts none (${field} is ${shown})`;
+  if (allowed.length === 1) return `${field} is ${shown}, not the value accepted`;
+  return `${field} is ${shown}, not one of the ${allowed.length} values accepted`;
 }
 
 /** Looks at every entry, so that time does not say which matched. */

@@ -4,6 +4,7 @@
 // What parseReport returns is *unverified*: claims are to be used only from an accepted SnpVerification.
 
 import { decodeLayout, raw, u8, u32, u64, uncovered, type Decoded, type Layout } from '../encoding/layout.ts';
+import { describeContainer } from '../encoding/container.ts';
 import { malformed, unsupported } from '../transcript/errors.ts';
 import { concatBytes, isZero, viewOf } from '../encoding/bytes.ts';
 
@@ -73,16 +74,21 @@ export interface SnpReport
   readonly raw: Uint8Array;
 }
 
+const CUT_OUT =
+  'give the bytes of the report alone; what is around it is not part of what the processor signs';
+
 /** 1184 bytes → fields. @throws malformed_length, snp_version (unsupported) */
 export function parseReport(bytes: Uint8Array): SnpReport {
   if (bytes.length !== REPORT_BYTES) {
+    const container = describeContainer(bytes);
     throw malformed(
       'malformed_length',
-      `attestation report is ${bytes.length} bytes, expected ${REPORT_BYTES}`,
+      `attestation report is ${bytes.length} bytes, expected ${REPORT_BYTES}${container === undefined ? '' : `: ${container}`}`,
       {
         check: 'S1',
         expected: String(REPORT_BYTES),
         actual: String(bytes.length),
+        hint: container === undefined ? `give the ${REPORT_BYTES} bytes of the report alone` : CUT_OUT,
       },
     );
   }

@@ -1,11 +1,12 @@
 // Verifies SEV-SNP evidence offline: report, VEK, chain, CRL against a policy at a given time. All rules S1–S32 are made
-// and listed even after a failure, so that a refusal is complete; the first failure in order gives the verdict its code.
+// and listed even after a failure, so that a refusal is complete; the first failure gives the verdict its code.
 // Throws only for input that is not of its format (`malformed`) or of a version or product not known (`unsupported`).
 // No field is trusted before its signature: `authentic` says whether claims may be believed, `accepted` whether to act.
 
 import { toHex } from '../encoding/bytes.ts';
 import { Transcript } from '../transcript/checks.ts';
 import { malformed, unsupported } from '../transcript/errors.ts';
+import { certificateDer, crlDer } from '../x509/pem.ts';
 import { createKeyCache, verifyEcdsaRaw, verifySignedBy, type KeyCache } from '../x509/signature.ts';
 import { parseCertificate, parseCrl, type Certificate } from '../x509/certificate.ts';
 import { snpClaims, type SnpClaims } from './claims.ts';
@@ -54,7 +55,7 @@ export async function verifySnp(
   const keys = context.keys ?? createKeyCache();
   // Copies: what the signatures are checked over is what the rules judge, whatever the caller does to its buffers meanwhile.
   const report = parseReport(new Uint8Array(evidence.report));
-  const vek = parseVek(new Uint8Array(evidence.vek));
+  const vek = parseVek(certificateDer(evidence.vek, 'VEK'));
   // Signatures are checked on other threads: each check starts as soon as its inputs are parsed, the longest first.
   const signature = reportSignature(report);
   const reportJob = started(
@@ -76,7 +77,7 @@ export async function verifySnp(
       verifySignedBy(ark, ark.publicKey, keys),
     ]),
   );
-  const crl = evidence.crl === undefined ? undefined : parseCrl(new Uint8Array(evidence.crl), 'CRL');
+  const crl = evidence.crl === undefined ? undefined : parseCrl(crlDer(evidence.crl, 'CRL'), 'CRL');
   const crlJob = started(
     crl === undefined ? Promise.resolve(false) : verifySignedBy(crl, ark.publicKey, keys),
   );

@@ -1,9 +1,9 @@
 // Intel's certificates and CRLs around a quote, parsed, and which of the signatures over them hold (Intel SGX PCK Certificate and
 // CRL Profile): PCK ← Platform or Processor CA ← Root, TCB Signing ← Root, the root CRL and the PCK CRL. Judged in chain.ts and crl.ts.
 
-import { equalBytes, fromHex, fromUtf8 } from '../encoding/bytes.ts';
+import { equalBytes, fromUtf8 } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';
-import { parsePem } from '../x509/pem.ts';
+import { crlDer, parsePem } from '../x509/pem.ts';
 import { verifySignedBy, type KeyCache } from '../x509/signature.ts';
 import { parseCertificate, parseCrl, type Certificate, type RevocationList } from '../x509/certificate.ts';
 import type { TdxCollateral } from './collateral.ts';
@@ -129,17 +129,9 @@ export function pckCasOf(all: IntelCertificates): readonly Certificate[] {
   return [...new Set([all.pckCa, ...(all.pckCrlIssuer === undefined ? [] : [all.pckCrlIssuer])])];
 }
 
-/** DER from what services send: DER itself, PEM, or DER in hex (PCCS). */
-function crlDer(bytes: Uint8Array, name: string): Uint8Array {
-  if (bytes[0] === 0x2d) return parsePem(fromUtf8(bytes, name), 'X509 CRL', 1, name)[0] ?? bytes;
-  if (bytes[0] === 0x33 && bytes[1] === 0x30 && bytes[2] === 0x38)
-    return fromHex(fromUtf8(bytes, name).trim(), name);
-  return new Uint8Array(bytes);
-}
-
 /** The quoting library ends the PEM in the quote with a NUL. */
 function pemText(bytes: Uint8Array): string {
   let end = bytes.length;
   while (end > 0 && bytes[end - 1] === 0) end--;
-  return fromUtf8(bytes.subarray(0, end), 'PCK certificate chain');
+  return fromUtf8(bytes.subarray(0, end), 'PCK certificate chain', 'malformed_certificate');
 }

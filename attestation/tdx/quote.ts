@@ -4,6 +4,7 @@
 // length that does not consume exactly what the length around it gives. Bytes after the signature data are handed on.
 
 import { isZero, toHex, viewOf } from '../encoding/bytes.ts';
+import { describeContainer } from '../encoding/container.ts';
 import { malformed, unsupported } from '../transcript/errors.ts';
 import { decodeLayout, raw, u16, u32, type Decoded } from '../encoding/layout.ts';
 
@@ -102,19 +103,12 @@ export function parseTdxQuote(bytes: Uint8Array): TdxQuote {
   );
   const version = header.version;
   if (version !== 4 && version !== 5)
-    throw unsupportedQuote(`quote version is ${version}, expected 4 or 5`, '4 or 5', version);
+    throw unsupportedQuote(bytes, `quote version is ${version}`, '4 or 5', version);
   if (header.teeType !== 0x81)
-    throw unsupportedQuote(
-      `TEE type is 0x${header.teeType.toString(16)}, expected 0x81`,
-      '0x81',
-      header.teeType,
-    );
+    throw unsupportedQuote(bytes, `TEE type is 0x${header.teeType.toString(16)}`, '0x81', header.teeType);
   if (header.attestationKeyType !== 2) {
-    throw unsupportedQuote(
-      `attestation key type is ${header.attestationKeyType}, expected 2 (ECDSA P-256)`,
-      '2',
-      header.attestationKeyType,
-    );
+    const what = `attestation key type is ${header.attestationKeyType}`;
+    throw unsupportedQuote(bytes, what, '2 (ECDSA P-256)', header.attestationKeyType);
   }
   const { bodyType, bodyAt, bodyBytes } =
     version === 4
@@ -291,6 +285,9 @@ function take(bytes: Uint8Array, at: number, size: number, name: string): Uint8A
   return bytes.subarray(at, at + size);
 }
 
-function unsupportedQuote(message: string, expected: string, actual: number): Error {
+/** Another thing than a quote is named for what it is. */
+function unsupportedQuote(bytes: Uint8Array, what: string, expected: string, actual: number): Error {
+  const container = describeContainer(bytes);
+  const message = `${what}, expected ${expected}${container === undefined ? '' : `: ${container}`}`;
   return unsupported('tdx_quote_unsupported', message, { check: 'T1', expected, actual: String(actual) });
 }

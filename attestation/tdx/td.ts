@@ -161,16 +161,37 @@ function listed(
     transcript.skip(rule, `${name} is not in the policy; it is ${shown}`);
     return;
   }
-  const found = isListed(value, accepted);
-  transcript.expect(
-    rule,
-    found,
-    found ? `${name} is ${shown}` : `${name} ${shown} is not one of the ${accepted.length} accepted`,
-    {
-      expected: accepted.slice(0, 4).map(toHex).join(' or '),
-      actual: toHex(value),
-    },
-  );
+  if (isListed(value, accepted)) transcript.pass(rule, `${name} is ${shown}`);
+  else
+    transcript.fail(
+      rule,
+      accepted.every(isZero) ? boundText(name, shown) : notListedText(name, shown, accepted),
+      { expected: accepted.slice(0, 4).map(expectedText).join(' or '), actual: toHex(value) },
+    );
+}
+
+/** What it means that a value is not zero, in the words of whoever has to act on it. */
+const BOUND: Readonly<Record<string, string>> = {
+  MRSERVICETD: 'a service TD is bound',
+  'SEAM attributes': 'the TDX module has attributes',
+  MRSIGNERSEAM: 'the TDX module is signed by another than Intel',
+  MRCONFIGID: 'a configuration id is set',
+  MROWNER: 'an owner is set',
+  MROWNERCONFIG: 'an owner configuration is set',
+  RTMR3: 'the application has extended RTMR3',
+};
+
+function boundText(name: string, shown: string): string {
+  return `${BOUND[name] ?? `${name} is not zero`}; the policy accepts none (${name} is ${shown})`;
+}
+
+function notListedText(name: string, shown: string, accepted: Accepted): string {
+  if (accepted.length === 1) return `${name} is ${shown}, not the value accepted`;
+  return `${name} is ${shown}, not one of the ${accepted.length} values accepted`;
+}
+
+function expectedText(value: Uint8Array): string {
+  return isZero(value) ? `zero (${value.length} bytes)` : toHex(value);
 }
 
 /** Looks at every value, so that time does not say which matched. */

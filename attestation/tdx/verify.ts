@@ -10,7 +10,7 @@ import { ecPublicKeyFromPoint, type PublicKeyInfo } from '../x509/public-key.ts'
 import { createKeyCache, verifyEcdsaRaw, type KeyCache } from '../x509/signature.ts';
 import { parseCertificates, verifyChainSignatures } from './certificates.ts';
 import { checkChain, trustedRoots } from './chain.ts';
-import { checkQeIdentity, checkTcbInfo } from './collateral-rules.ts';
+import { checkQeIdentity, checkTcbInfo, noteMixedNumbers } from './collateral-rules.ts';
 import { cutSigned, type SignedText, type TdxCollateral } from './collateral.ts';
 import { checkEventLog } from './eventlog-rules.ts';
 import { checkPck, checkQuoteForm } from './form.ts';
@@ -90,6 +90,7 @@ export async function verifyTdx(
   const pck = checkPck(subject, transcript, chain.pck);
   const tcbInfo = await checkTcbInfo(subject, transcript, chain.tcbSigner);
   const qeIdentity = await checkQeIdentity(subject, transcript, chain.qeSigner);
+  noteMixedNumbers(transcript, tcbInfo, qeIdentity);
   // A PCK certifies a platform: any enclave on it can have a quote signed. That it was Intel's is the QE identity's to say.
   const qe = checkQe(formHolds && chain.pck ? quote : undefined, transcript, qeIdentity);
   const vouched = qe.isIntels ? quote : undefined;
@@ -173,11 +174,12 @@ function externalPckChain({ certificationType }: TdxQuote, { pckChain }: TdxColl
   if (pckChain !== undefined) return utf8(pckChain);
   throw unsupported(
     'tdx_certification_data',
-    `QE certification data type is ${certificationType}, and no PCK certificate chain was given`,
+    `QE certification data is of type ${certificationType}: it names a PCK, and its certificate chain was not given`,
     {
       check: 'T6',
-      expected: '5',
-      actual: String(certificationType),
+      expected: 'type 5 (PCK certificate chain), or the chain beside the quote',
+      actual: `type ${certificationType}`,
+      hint: 'give the chain in PEM, leaf first, as `pck_chain` of the collateral; the owner of the platform can get it from Intel',
     },
   );
 }

@@ -37,6 +37,14 @@ export interface Check {
   readonly authenticated?: false | undefined;
 }
 
+/**
+ * Rules whose failure follows from that of others. The key of another VEK verifies no signature (S1): where a rule shows that it
+ * is of another kind, product, TCB or chip (S8, S10, S14, S16), that is what the person has to know first.
+ */
+const EXPLAINED_BY: ReadonlyMap<string, ReadonlySet<string>> = new Map([
+  ['S1', new Set(['S8', 'S10', 'S14', 'S16'])],
+]);
+
 /** Collects checks in order. Lives for one verification. */
 export class Transcript {
   readonly checks: Check[] = [];
@@ -84,8 +92,12 @@ export class Transcript {
       if (i >= from && !provenance.has(check.id)) this.checks[i] = { ...check, authenticated: false };
   }
 
+  /** The failure that names the verdict: the first in order, or the one that explains it. */
   get firstFailure(): Check | undefined {
-    return this.checks.find((check) => check.status === 'fail');
+    const failures = this.checks.filter((check) => check.status === 'fail');
+    const [first] = failures;
+    const reasons = EXPLAINED_BY.get(first?.id ?? '');
+    return failures.find(({ id }) => reasons?.has(id) === true) ?? first;
   }
 
   get failed(): boolean {

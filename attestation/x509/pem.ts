@@ -1,6 +1,6 @@
 // PEM (RFC 7468, strict): blocks of one label, nothing but white space around them, canonical base64 inside.
 
-import { fromBase64 } from '../encoding/bytes.ts';
+import { fromBase64, fromHex, fromUtf8 } from '../encoding/bytes.ts';
 import { AttestationError, malformed } from '../transcript/errors.ts';
 
 /**
@@ -29,6 +29,23 @@ export function parsePem(
   }
   if (blocks.length === 0) throw malformed(code, `${name} has no ${label} block`);
   return blocks;
+}
+
+/** A CRL as services and people give it, DER, PEM or hex (as PCCS does) → DER. @throws malformed_crl, malformed_hex */
+export function crlDer(bytes: Uint8Array, name: string): Uint8Array {
+  const start = new TextDecoder('latin1').decode(bytes.subarray(0, 64)).trimStart();
+  if (start.startsWith('-----'))
+    return parsePem(fromUtf8(bytes, name, 'malformed_crl'), 'X509 CRL', 1, name)[0] ?? bytes;
+  if (/^"?30[0-9a-fA-F]{2}/.test(start))
+    return fromHex(fromUtf8(bytes, name, 'malformed_crl').trim().replaceAll('"', ''), name);
+  return new Uint8Array(bytes);
+}
+
+/** A certificate, DER or PEM → DER. @throws malformed_certificate */
+export function certificateDer(bytes: Uint8Array, name: string): Uint8Array {
+  const start = new TextDecoder('latin1').decode(bytes.subarray(0, 64)).trimStart();
+  if (!start.startsWith('-----')) return new Uint8Array(bytes);
+  return parsePem(fromUtf8(bytes, name, 'malformed_certificate'), 'CERTIFICATE', 1, name)[0] ?? bytes;
 }
 
 function skipSpace(text: string, from: number): number {

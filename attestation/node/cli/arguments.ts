@@ -3,6 +3,8 @@
 
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { malformed } from '../../transcript/errors.ts';
+import { canonicalOrigin } from '../proxy/guard.ts';
+import { helpFor } from './help.ts';
 import {
   allowAnyModel,
   allowSimulated,
@@ -13,47 +15,6 @@ import {
   type Policy,
   type Releases,
 } from '../../appraise/policy.ts';
-
-export const HELP = `assay-verify: proves what answers at an https address before anything is sent to it
-
-  assay-verify https://HOST[:PORT] [options]       verify, print every check, exit
-  assay-verify proxy https://HOST[:PORT] [options] verify, then serve plain http on loopback for any client
-  assay-verify evidence                            one JSON object on stdin, no network, one JSON object on stdout
-  assay-verify measure MANIFEST [--json|--policy]  recompute everything an image manifest states from the files beside it;
-                                                   --policy prints what a policy would list to accept this release
-  assay-verify policy lint FILE                    what a careful reader would ask about a policy
-  assay-verify policy print FILE                   the policy with every default written out
-  assay-verify bundle --cache DIR                  the endorsements kept in DIR as one file, to carry where no network is
-
-what to accept
-  --policy FILE            a policy in JSON (docs/policy.md)
-  --reference-values FILE  what {"release": NAME} in the policy stands for (image/reference-values.json)
-  --measurement HEX        a launch measurement to accept; may be repeated
-  --model ID=SHA256        a model to accept; may be repeated
-  --any-model              accept whatever models are served: which one answers is not proven
-  --allow-simulated[=SHA256]
-                           accept the simulated TEE, or only the one whose root has this SHA-256: proves nothing
-                           about hardware, for trying things out
-  Without any of these everything is checked, shown, and refused.
-
-where endorsements come from (the policy says which: stapled, fetch, offline)
-  --cache DIR              keep what is fetched, and the highest numbers seen, against being shown older data later
-  --bundle FILE            offline endorsements, as assay-verify bundle prints them
-
-verify
-  --attest ID              attest one model by name instead of all that are served
-  --explain                in plain words, including what is not proven
-  --json                   one JSON object on stdout
-  --timeout SECONDS        for the connection and for the answer, each; default 30
-
-proxy
-  --listen HOST:PORT       default 127.0.0.1:8080
-  --allow-non-loopback     listen where other machines can connect: their prompts cross the network in the clear
-  --connections N          most connections to the server; default 64
-  --same-machine           refuse later connections to another machine than the first
-
-exit: 0 accepted, 10 refused, 20 unsupported evidence, 30 malformed input or wrong usage, 1 internal or no connection
-`;
 
 const ACCEPT = {
   policy: { type: 'string' },
@@ -72,6 +33,8 @@ const VERIFY = {
   attest: { type: 'string' },
   explain: { type: 'boolean' },
   json: { type: 'boolean' },
+  table: { type: 'boolean' },
+  save: { type: 'string' },
 } as const;
 const PROXY = {
   ...ACCEPT,
@@ -79,6 +42,9 @@ const PROXY = {
   'allow-non-loopback': { type: 'boolean' },
   connections: { type: 'string' },
   'same-machine': { type: 'boolean' },
+  'allow-origin': { type: 'string', multiple: true },
+  log: { type: 'boolean' },
+  'no-log': { type: 'boolean' },
 } as const;
 
 /** Where to look, and what to accept there; the policy is read by the caller, who has the file system. */
@@ -96,15 +62,20 @@ interface Accept {
   readonly measurements: readonly string[];
   readonly models: Readonly<Record<string, string>>;
   readonly dangers: Dangers;
+  /** A flag says what to accept, the simulated TEE aside. */
+  readonly saysWhat: boolean;
 }
 
 export type Command =
-  | { readonly name: 'help' }
+  | { readonly name: 'help'; readonly text: string }
+  | { readonly name: 'version' }
   | (Target & {
       readonly name: 'verify';
       readonly attest: string | undefined;
       readonly explain: boolean;
       readonly json: boolean;
+      readonly table: boolean;
+      readonly saveFile: string | undefined;
     })
   | (Target & {
       readonly name: 'proxy';
@@ -113,6 +84,9 @@ export type Command =
       readonly allowNonLoopback: boolean;
       readonly connections: number;
       readonly sameMachine: boolean;
+      readonly allowOrigins: readonly string[];
+      /** Undefined: when stderr is a terminal. */
+      readonly log: boolean | undefined;
     })
   | { readonly name: 'evidence' }
   | { readonly name: 'measure'; readonly manifest: string; readonly output: 'table' | 'json' | 'policy' }
@@ -127,8 +101,14 @@ export type Command =
 /** Words after the program's name → command. Throws `wrong_usage`. */
 export function parseCommand(argv: readonly string[]): Command {
   const [first, ...rest] = argv;
-  if (first === undefined || argv.includes('--help') || argv.includes('-h')) return { name: 'help' };
+  if (first === undefined || argv.includes('--help') || argv.includes('-h'))
+    return { name: 'help', text: helpFor(argv) };
   switch (first) {
+    case 'help':
+      return { name: 'help', text: helpFor(rest) };
+    case '--version':
+    case '-v':
+      return { name: 'version' };
     case 'proxy':
       return proxyCommand(rest);
     case 'evidence':
@@ -170,6 +150,8 @@ function verifyCommand(argv: readonly string[]): Command {
     attest: values.attest,
     explain: values.explain ?? false,
     json: values.json ?? false,
+    table: values.table ?? false,
+    saveFile: values.save,
   };
 }
 
@@ -186,7 +168,14 @@ function proxyCommand(argv: readonly string[]): Command {
     allowNonLoopback: values['allow-non-loopback'] ?? false,
     connections: count(values.connections ?? '64', '--connections', 1024),
     sameMachine: values['same-machine'] ?? false,
+    allowOrigins: (values['allow-origin'] ?? []).map(canonicalOrigin),
+    log: logging(values.log, values['no-log']),
   };
+}
+
+function logging(on: boolean | undefined, off: boolean | undefined): boolean | undefined {
+  if (on === true && off === true) throw wrong('--log and --no-log do not go together');
+  return off === true ? false : on;
 }
 
 function policyCommand(argv: readonly string[]): Command {
@@ -203,11 +192,8 @@ function measureCommand(argv: readonly string[]): Command {
   if (manifest === undefined || more.length > 0) throw wrong('measure takes one manifest');
   if (values.json === true && values.policy === true)
     throw wrong('measure prints --json or --policy, not both');
-  return {
-    name: 'measure',
-    manifest,
-    output: values.json === true ? 'json' : values.policy === true ? 'policy' : 'table',
-  };
+  const printed = values.policy === true ? 'policy' : 'table';
+  return { name: 'measure', manifest, output: values.json === true ? 'json' : printed };
 }
 
 function bundleCommand(argv: readonly string[]): Command {
@@ -253,6 +239,8 @@ function target(values: AcceptValues, positionals: readonly string[], name: stri
       referenceFile: values['reference-values'],
       measurements: values.measurement ?? [],
       models: Object.fromEntries((values.model ?? []).map(modelPair)),
+      saysWhat:
+        values.measurement !== undefined || values.model !== undefined || values['any-model'] === true,
       dangers: {
         ...(values['any-model'] === true ? { [allowAnyModel]: true as const } : {}),
         ...(simulated === undefined

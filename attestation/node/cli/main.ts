@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // The bin `assay-verify`: connects the commands to the process. All of it that touches `process` is here.
 
-import type { CliWorld } from './world.ts';
+import type { CliWorld, Terminal } from './world.ts';
 
 const argv = process.argv.slice(2);
 const streams: Pick<CliWorld, 'stdin' | 'stdout' | 'stderr'> = {
@@ -11,9 +11,10 @@ const streams: Pick<CliWorld, 'stdin' | 'stdout' | 'stderr'> = {
 };
 
 // `assay-verify … | head` closes the pipe before all is written. The exit code still says what the verdict is.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
-});
+for (const stream of [process.stdout, process.stderr])
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+  });
 
 if (argv.length === 1 && argv[0] === 'evidence') {
   // Loaded without the rest: a third of the run.
@@ -26,10 +27,12 @@ if (argv.length === 1 && argv[0] === 'evidence') {
 
 async function world(): Promise<CliWorld> {
   const { proxyFromEnvironment } = await import('../endorsements/environment.ts');
-  const { readFile } = await import('node:fs/promises');
+  const { readFile, writeFile } = await import('node:fs/promises');
   return {
     ...streams,
     readBytes: async (path) => readFile(path),
+    writeText: async (path, text) => writeFile(path, text, { mode: 0o600 }),
+    terminal: { stdout: terminalOf(process.stdout), stderr: terminalOf(process.stderr) },
     now: Date.now,
     proxy: proxyFromEnvironment(process.env),
     randomBytes: (length) => crypto.getRandomValues(new Uint8Array(length)),
@@ -39,6 +42,13 @@ async function world(): Promise<CliWorld> {
       return stop.signal;
     },
   };
+}
+
+/** Colours as https://no-color.org has it. */
+function terminalOf(stream: NodeJS.WriteStream): Terminal | undefined {
+  if (!stream.isTTY) return undefined;
+  const plain = (process.env['NO_COLOR'] ?? '') !== '' || process.env['TERM'] === 'dumb';
+  return { columns: Math.max(20, stream.columns || 80), colour: !plain };
 }
 
 async function readStdin(maxBytes: number): Promise<Uint8Array> {

@@ -15,7 +15,7 @@ export function renderVerdict(origin: string, outcome: Outcome): readonly string
   ].map(printable);
 }
 
-function headline(origin: string, outcome: Outcome): string[] {
+export function headline(origin: string, outcome: Outcome): string[] {
   if ('result' in outcome) {
     const { result } = outcome;
     const warnings = [
@@ -25,14 +25,7 @@ function headline(origin: string, outcome: Outcome): string[] {
     return [`ACCEPTED  ${origin}`, ...warnings.map((warning) => `          ${warning}`)];
   }
   const { error } = outcome;
-  const verdict =
-    error.kind === 'refused'
-      ? 'REFUSED'
-      : error.kind === 'unsupported'
-        ? 'UNSUPPORTED'
-        : error.kind === 'malformed'
-          ? 'MALFORMED'
-          : 'FAILED';
+  const verdict = VERDICTS[error.kind];
   const indent = ' '.repeat(verdict.length + 2);
   return [
     `${verdict}  ${origin}`,
@@ -43,9 +36,16 @@ function headline(origin: string, outcome: Outcome): string[] {
   ];
 }
 
+const VERDICTS = {
+  refused: 'REFUSED',
+  unsupported: 'UNSUPPORTED',
+  malformed: 'MALFORMED',
+  internal: 'FAILED',
+} as const;
+
 const MARK = { pass: 'ok', fail: 'FAIL', skip: '-' } as const;
 
-function renderChecks(checks: readonly Check[]): string[] {
+export function renderChecks(checks: readonly Check[]): string[] {
   const rows = checks.map(
     (check) => [check.id, MARK[check.status], check.title, shorten(detailOf(check))] as const,
   );

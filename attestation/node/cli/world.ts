@@ -1,9 +1,15 @@
 // What assay-verify needs of the world around it. Everything outside (streams, files, clock, randomness, the signal to stop)
 // comes in through this, so that tests run the real commands.
 
-import { AttestationError } from '../../transcript/errors.ts';
+import { AttestationError, type AttestationErrorKind } from '../../transcript/errors.ts';
 import type { Releases } from '../../appraise/policy.ts';
 import type { ProxySettings } from '../endorsements/environment.ts';
+
+/** A stream that a person reads. */
+export interface Terminal {
+  readonly columns: number;
+  readonly colour: boolean;
+}
 
 export interface CliWorld {
   readonly stdout: (text: string) => void;
@@ -11,6 +17,11 @@ export interface CliWorld {
   /** Standard input, all of it or its first `maxBytes`. */
   readonly stdin: (maxBytes: number) => Promise<Uint8Array>;
   readonly readBytes: (path: string) => Promise<Uint8Array>;
+  /** Writes a file that only its owner reads; only what the command line names. */
+  readonly writeText?: ((path: string, text: string) => Promise<void>) | undefined;
+  /** Where the streams are terminals. */
+  readonly terminal?:
+    { readonly stdout?: Terminal | undefined; readonly stderr?: Terminal | undefined } | undefined;
   /** Milliseconds since 1970. */
   readonly now: () => number;
   readonly randomBytes: (length: number) => Uint8Array;
@@ -22,6 +33,13 @@ export interface CliWorld {
 
 export type ExitCode = 0 | 1 | 10 | 20 | 30;
 
+export const EXIT: Readonly<Record<AttestationErrorKind, ExitCode>> = {
+  refused: 10,
+  unsupported: 20,
+  malformed: 30,
+  internal: 1,
+};
+
 /** A file the command line names; `wrong_usage` when it cannot be read. */
 export async function readNamed(path: string, what: string, world: CliWorld): Promise<Uint8Array> {
   try {
@@ -29,6 +47,17 @@ export async function readNamed(path: string, what: string, world: CliWorld): Pr
   } catch (error) {
     throw unreadable(what, error);
   }
+}
+
+/** The file when it is there, undefined when it is not; `wrong_usage` when it is and cannot be read. */
+export async function readIfThere(path: string, what: string, world: CliWorld): Promise<string | undefined> {
+  try {
+    await world.readBytes(path);
+  } catch (error) {
+    const code: unknown = error instanceof Error && 'code' in error ? error.code : 'ENOENT';
+    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
+  }
+  return readText(path, what, world);
 }
 
 /** The same for text in UTF-8. */

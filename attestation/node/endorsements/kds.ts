@@ -148,7 +148,7 @@ function chainItem(options: KdsOptions, product: Product, kind: VekKind): Endors
     requests: { chain: request(options, `/${kind}/v1/${product}/cert_chain`, what, 64 * 1024, PEM_TYPES) },
     read: (answers) => {
       const [intermediate, ark, ...more] = parsePem(
-        fromUtf8(part(answers, 'chain', 'body'), what),
+        fromUtf8(part(answers, 'chain', 'body'), what, 'malformed_certificate'),
         'CERTIFICATE',
         2,
         what,

@@ -12,7 +12,7 @@ import { parsePckExtensions, SGX_EXTENSIONS_OID } from '../../tdx/pck.ts';
 import { parseTdxQuote } from '../../tdx/quote.ts';
 import { spkiSha256 } from '../../tdx/roots.ts';
 import { caProblem, crlProblem, issuanceProblem, validityProblem } from '../../x509/path.ts';
-import { parsePem } from '../../x509/pem.ts';
+import { crlDer, parsePem } from '../../x509/pem.ts';
 import { verifyEcdsaRaw, verifySignedBy } from '../../x509/signature.ts';
 import { parseCertificate, parseCrl, type Certificate } from '../../x509/certificate.ts';
 import type { GetAnswer, GetRequest } from './http.ts';
@@ -48,7 +48,10 @@ export async function obtainIntel(
       'quote does not carry its PCK chain, and PCK certificates are handed out to owners of platforms only',
     );
   }
-  const pem = fromUtf8(quote.certificationData, 'PCK certificate chain').replace(/\0+$/, '');
+  const pem = fromUtf8(quote.certificationData, 'PCK certificate chain', 'malformed_certificate').replace(
+    /\0+$/,
+    '',
+  );
   const [pckDer] = parsePem(pem, 'CERTIFICATE', 4, 'PCK certificate chain');
   const pck = parseCertificate(pckDer ?? new Uint8Array(), 'PCK');
   const extension = pck.extensions.get(SGX_EXTENSIONS_OID);
@@ -153,7 +156,7 @@ function pckCrlItem(options: PcsOptions, ca: 'platform' | 'processor'): Endorsem
     },
     read: (answers) => {
       const { body, chain } = withChain(answers['answer'], 'sgx-pck-crl-issuer-chain', what);
-      return { body: derOf(body, what), chain };
+      return { body: crlDer(body, what), chain };
     },
     check: async (parts, now) => {
       const [issuer, root] = chainOf(parts, what);
@@ -176,7 +179,7 @@ function rootCrlItem(options: PcsOptions, chain: Uint8Array): EndorsementItem {
     what,
     refreshMs: DAY_MS,
     requests: { answer: { url: options.rootCrlUrl, what, maxBytes: 1 << 20, accept: DER_TYPES } },
-    read: (answers) => ({ body: derOf(bodyOf(answers['answer'], what), what), chain }),
+    read: (answers) => ({ body: crlDer(bodyOf(answers['answer'], what), what), chain }),
     check: async (parts, now) => {
       const [, root] = chainOf(parts, what);
       const problem = await rootProblem(root, options, now);
@@ -298,15 +301,6 @@ function chainOf(parts: Parts, what: string): readonly [Certificate, Certificate
   if (child === undefined || root === undefined || more.length > 0)
     throw invalid(what, 'its issuer chain has not two certificates');
   return [child, root];
-}
-
-/** DER from DER, PEM, or the hex text a PCCS sends. */
-function derOf(body: Uint8Array, what: string): Uint8Array {
-  if (body[0] === 0x2d) return parsePem(fromUtf8(body, what), 'X509 CRL', 1, what)[0] ?? body;
-  const start = new TextDecoder('latin1').decode(body.subarray(0, 4));
-  return /^"?30[0-9a-fA-F]/.test(start)
-    ? fromHex(fromUtf8(body, what).trim().replaceAll('"', ''), what)
-    : body;
 }
 
 function bytes(parts: Parts, name: string): Uint8Array {

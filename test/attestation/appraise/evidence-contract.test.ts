@@ -58,7 +58,8 @@ describe('what comes out', () => {
       claims: { measurement: '07'.repeat(48), product: 'Genoa', rootsReplaced: true },
     });
     expect(output.checks.map((check) => check.id).toSorted()).toEqual(Object.keys(SNP_RULES).toSorted());
-    for (const check of output.checks) expect(Object.keys(check)).toEqual(['id', 'spec', 'status', 'detail']);
+    for (const check of output.checks)
+      expect(Object.keys(check)).toEqual(['id', 'spec', 'title', 'status', 'detail']);
     expect(output.checks.find((check) => check.id === 'S27')).toMatchObject({ status: 'skip' });
     expect(JSON.parse(JSON.stringify(output))).toEqual(output);
   });
@@ -188,7 +189,17 @@ describe('what is not understood', () => {
   test('a failure says what it was, and holds nothing back', async () => {
     const { output } = await run({ report: 'AAAA' });
     expect(output.checks).toEqual([
-      { id: 'S1', spec: '', status: 'fail', detail: 'attestation report is 3 bytes, expected 1184' },
+      {
+        id: 'S1',
+        spec: '',
+        title: 'the input can be read',
+        status: 'fail',
+        detail: 'attestation report is 3 bytes, expected 1184',
+        code: 'malformed_length',
+        expected: '1184',
+        actual: '3',
+        hint: 'give the 1184 bytes of the report alone',
+      },
     ]);
   });
 });
@@ -233,7 +244,8 @@ describe('TDX through the same contract', () => {
     ]);
     expect(output.claims).toMatchObject({ rootsReplaced: true });
     expect(JSON.parse(JSON.stringify(output))).toEqual(output);
-    for (const check of output.checks) expect(Object.keys(check)).toEqual(['id', 'spec', 'status', 'detail']);
+    for (const check of output.checks)
+      expect(Object.keys(check)).toEqual(['id', 'spec', 'title', 'status', 'detail']);
   });
 
   test('refused by the policy, and by the pinned root: exit 10', async () => {

@@ -1,0 +1,152 @@
+// What `--help` prints: an overview, and a text of its own for every command.
+
+const ACCEPT = `what to accept
+  --policy FILE            a policy in JSON (docs/policy.md)
+  --reference-values FILE  what {"release": NAME} in the policy stands for (image/reference-values.json)
+  --measurement HEX        a launch measurement to accept; may be repeated
+  --model ID=SHA256        a model to accept; may be repeated
+  --any-model              accept whatever models are served: which one answers is not proven
+  --allow-simulated[=SHA256]
+                           accept the simulated TEE, or only the one whose root has this SHA-256: proves nothing
+                           about hardware, for trying things out
+  Without any of these, an address of this machine is judged by .assay/policy.json of the current folder, if there
+  is one; else everything is checked, shown, and refused.
+
+where endorsements come from (the policy says which: stapled, fetch, offline)
+  --cache DIR              keep what is fetched, and the highest numbers seen, against being shown older data later
+  --bundle FILE            offline endorsements, as assay-verify bundle prints them
+`;
+
+const EXIT = `exit: 0 accepted, 10 refused, 20 unsupported evidence, 30 malformed input or wrong usage, 1 internal or no connection
+`;
+
+const OVERVIEW = `assay-verify: proves what answers at an https address before anything is sent to it
+
+  assay-verify https://HOST[:PORT] [options]       verify, print what was found, exit
+  assay-verify proxy https://HOST[:PORT] [options] verify, then serve plain http on loopback for any client
+  assay-verify evidence                            one JSON object on stdin, no network, one JSON object on stdout
+  assay-verify measure MANIFEST [--json|--policy]  recompute everything an image manifest states from the files beside it;
+                                                   --policy prints what a policy would list to accept this release
+  assay-verify policy lint FILE                    what a careful reader would ask about a policy
+  assay-verify policy print FILE                   the policy with every default written out
+  assay-verify bundle --cache DIR                  the endorsements kept in DIR as one file, to carry where no network is
+
+  assay-verify COMMAND --help                      the options of one command
+  assay-verify https://HOST --help                 those of verifying
+  assay-verify --version
+
+${ACCEPT}
+${EXIT}`;
+
+const VERIFY = `assay-verify https://HOST[:PORT] [options]: verifies what answers there, prints what was found, and exits
+
+On a terminal the verdict comes first, then what failed and a summary; elsewhere every check, and the verdict last.
+
+  --table                  every check, on a terminal as well
+  --explain                in plain words, including what is not proven
+  --json                   one JSON object on stdout
+  --attest ID              attest one model by name instead of all that are served
+  --save FILE              keep the evidence as an archive (assay/archive/v1), whatever the verdict:
+                           assay-verify evidence < FILE judges it again, offline and at its own time
+  --timeout SECONDS        for the connection and for the answer, each; default 30
+
+${ACCEPT}
+NO_COLOR switches colours off.
+
+${EXIT}`;
+
+const PROXY = `assay-verify proxy https://HOST[:PORT] [options]: verifies, then serves plain http on loopback for any client
+
+  --listen HOST:PORT       default 127.0.0.1:8080; port 0 picks a free one
+  --allow-origin URL       let web pages of this origin use the proxy (http://localhost:3000); may be repeated.
+                           Without it no page may: programs send no Origin
+  --allow-non-loopback     listen where other machines can connect: their prompts cross the network in the clear
+  --connections N          most connections to the server; default 64
+  --same-machine           refuse later connections to another machine than the first
+  --log, --no-log          one line per request on stderr: method, path, status, code, time; nothing of its content.
+                           Default: when stderr is a terminal
+  --timeout SECONDS        for a connection and for its evidence, each; default 30
+
+${ACCEPT}
+${EXIT}`;
+
+const EVIDENCE = `assay-verify evidence: judges evidence in JSON on stdin, prints the verdict in JSON on stdout
+
+No network, no clock, no files.
+
+SEV-SNP       tee "snp" · report · vek · chain [ASK or ASVK, ARK] · now, and: crl · roots · policy
+TDX           tee "tdx" · quote · collateral · now, and: event_log · roots · policy
+collateral    tcb_info · tcb_info_issuer_chain · qe_identity · qe_identity_issuer_chain · pck_crl · root_ca_crl, and:
+              pck_chain (when the quote names its PCK without carrying it) · pck_crl_issuer_chain
+an archive    what assay-verify https://HOST --save FILE wrote, and: now · policy (else its own time and policy)
+
+report, vek, quote, event_log   base64
+crl, pck_crl, root_ca_crl       base64 of DER, PEM or hex; or PEM as it is
+chain, roots                    lists of certificates in PEM
+chains of the collateral        PEM; tcb_info and qe_identity: the text as it was served
+now                             the time to judge at, RFC 3339
+roots                           replace the vendor's roots; the output says so
+policy                          of evidence: keys of one vendor, not those of a policy file: docs/formats.md lists them
+
+The output has accepted, code, claims, and checks: id, spec, title, status, detail; of a failure also code, expected,
+actual, hint. Claims are there only when the evidence is authentic.
+
+${EXIT}`;
+
+const MEASURE = `assay-verify measure MANIFEST [--json|--policy]: recomputes everything an image manifest states from the files beside it
+
+  --json                   the findings as JSON
+  --policy                 what a policy would list to accept this release
+
+exit: 0 all of it is so, 10 something is not, 30 malformed input or wrong usage
+`;
+
+const POLICY = `assay-verify policy lint FILE    what a careful reader would ask about a policy
+assay-verify policy print FILE   the policy with every default written out
+
+  --reference-values FILE  what {"release": NAME} in the policy stands for (image/reference-values.json)
+
+exit: 0, or 30 for a policy that cannot be read; docs/policy.md has every key
+`;
+
+const POLICY_LINT = `assay-verify policy lint FILE: what a careful reader would ask about a policy, one line each
+
+  --reference-values FILE  what {"release": NAME} in the policy stands for (image/reference-values.json)
+
+exit: 0 whatever there is to ask, 30 for a policy that cannot be read
+`;
+
+const POLICY_PRINT = `assay-verify policy print FILE: the policy with every default written out, as JSON that is read again
+
+  --reference-values FILE  what {"release": NAME} in the policy stands for (image/reference-values.json)
+
+exit: 0, or 30 for a policy that cannot be read
+`;
+
+const BUNDLE = `assay-verify bundle --cache DIR: prints the endorsements kept in DIR as one file, to carry where no network is
+
+  --cache DIR              a folder that assay-verify https://HOST --cache DIR has filled
+
+There: assay-verify https://HOST --policy FILE --bundle FILE, with "endorsements": "offline" in the policy.
+
+exit: 0, or 30 for wrong usage
+`;
+
+const TEXTS: Readonly<Record<string, string>> = {
+  verify: VERIFY,
+  proxy: PROXY,
+  evidence: EVIDENCE,
+  measure: MEASURE,
+  policy: POLICY,
+  'policy lint': POLICY_LINT,
+  'policy print': POLICY_PRINT,
+  bundle: BUNDLE,
+};
+
+/** Words of a command line → the help that fits them best; the overview where no command is named. */
+export function helpFor(words: readonly string[]): string {
+  const named = words.filter((word) => !word.startsWith('-'));
+  const [first = '', second = ''] = named;
+  if (/^[a-z]+:\/\//i.test(first)) return VERIFY;
+  return TEXTS[`${first} ${second}`] ?? TEXTS[first] ?? OVERVIEW;
+}

@@ -1,0 +1,61 @@
+// docs/formats.md lists the keys of an evidence policy: exactly those that the verifiers' types have, each known to the reader.
+
+import { readFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { decideSnpPolicy, type SnpPolicy } from '../../attestation/snp/policy.ts';
+import { decideTdxPolicy } from '../../attestation/tdx/policy.ts';
+import { EVIDENCE_CONTRACT } from '../../scripts/formats-evidence.ts';
+import { helpFor } from '../../attestation/node/cli/help.ts';
+
+function documented(tee: string): string[] {
+  const table = EVIDENCE_CONTRACT.split(`| key, tee \`${tee}\` | value |`)[1]?.split('\n\n')[0] ?? '';
+  return [...table.matchAll(/^\| `(\w+)` \|/gm)].map(([, key = '']) => key);
+}
+
+/** Members of an interface in a source file. */
+function declared(path: string, name: string): string[] {
+  const source = readFileSync(new URL(`../../attestation/${path}`, import.meta.url), 'utf8');
+  const body = source.split(`export interface ${name} {`)[1]?.split('\n}')[0] ?? '';
+  return [...body.matchAll(/^ {2}readonly (\w+)\?:/gm)].map(([, key = '']) => key);
+}
+
+function problem(run: () => unknown): string {
+  try {
+    run();
+    return '';
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+describe('the evidence contract in docs/formats.md', () => {
+  test.each([
+    ['snp', 'snp/policy.ts', 'SnpPolicy'],
+    ['tdx', 'tdx/policy.ts', 'TdxPolicy'],
+  ])('keys of %s', (tee, path, name) => {
+    expect(documented(tee).toSorted()).toEqual(declared(path, name).toSorted());
+    expect(documented(tee).length).toBeGreaterThan(15);
+  });
+
+  test('every key is one the reader knows', () => {
+    const unknown = problem(() => decideSnpPolicy({ nonsense: 1 } as SnpPolicy)).replace('nonsense', 'KEY');
+    expect(unknown).toContain('KEY');
+    for (const key of documented('snp'))
+      expect(problem(() => decideSnpPolicy({ [key]: Symbol.iterator } as SnpPolicy))).not.toBe(
+        unknown.replace('KEY', key),
+      );
+    const unknownTdx = problem(() => decideTdxPolicy({ nonsense: 1 })).replace('nonsense', 'KEY');
+    for (const key of documented('tdx'))
+      expect(problem(() => decideTdxPolicy({ [key]: {} }))).not.toBe(unknownTdx.replace('KEY', key));
+  });
+
+  test('the help of the command names every key of the input', () => {
+    const help = helpFor(['evidence']);
+    const input = EVIDENCE_CONTRACT.slice(0, EVIDENCE_CONTRACT.indexOf('## The policy'));
+    const keys = [...input.matchAll(/^\| ((?:`\w+`(?:, )?)+) \|/gm)].flatMap(
+      ([, cell = '']) => cell.match(/\w+/g) ?? [],
+    );
+    expect(keys.length).toBeGreaterThan(15);
+    for (const key of keys) expect(help).toContain(key);
+  });
+});
