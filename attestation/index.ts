@@ -88,12 +88,12 @@ export {
   allowAnyModel,
   allowCertificateChannel,
   allowSimulated,
-  lintPolicy,
   observingPolicy,
   parsePolicy,
   type Policy,
   policyToJson,
 } from './appraise/policy.ts';
+export { lintPolicy } from './appraise/policy-lint.ts';
 export { parseReferenceValues } from './appraise/reference-values.ts';
 export { RULES } from './appraise/rules.ts';
 export {

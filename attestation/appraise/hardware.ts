@@ -9,14 +9,11 @@ import type { AttestationDocument, SnpEndorsements, TdxEndorsements } from '../p
 import { AttestationError, refused } from '../transcript/errors.ts';
 import { type RollbackMemory, stagedMemory } from '../transcript/rollback-memory.ts';
 import type { Policy } from './policy.ts';
-import type { SnpPolicy } from '../snp/policy.ts';
-import { PRODUCTS } from '../snp/tcb.ts';
-import { caRole } from '../snp/vek.ts';
+import type { SnpContext } from '../snp/subject.ts';
 import { verifySnp } from '../snp/verify.ts';
-import type { TdxPolicy } from '../tdx/policy.ts';
+import type { TdxContext } from '../tdx/subject.ts';
 import { verifyTdx } from '../tdx/verify.ts';
 import type { KeyCache } from '../x509/signature.ts';
-import { parseCertificate } from '../x509/certificate.ts';
 
 /** Where endorsements come from when the document's own are missing, not wanted or do not do. Nothing it gives is trusted. */
 export type EndorsementSource = (request: EndorsementRequest) => Promise<SnpEndorsements | TdxEndorsements>;
@@ -55,21 +52,14 @@ export async function verifyHardware(
   options: HardwareOptions,
   roots: readonly Uint8Array[] | undefined,
 ): Promise<Hardware> {
-  const format =
-    document.teeType === 'simulated'
-      ? 'vek' in document.endorsements
-        ? 'snp'
-        : 'tdx'
-      : document.teeType === 'tdx'
-        ? 'tdx'
-        : 'snp';
+  const format = formatOf(document);
   const attempt = async (endorsements: SnpEndorsements | TdxEndorsements): Promise<Hardware> => {
-    const memory = options.memory === undefined ? undefined : stagedMemory(options.memory);
-    const staged = { ...options, ...(memory === undefined ? {} : { memory }) };
+    const memory = options.memory && stagedMemory(options.memory);
+    const context = { now: new Date(options.now), roots, memory, keys: options.keys };
     const found =
       'vek' in endorsements
-        ? await verifySnpDocument(document, endorsements, policy, staged, roots)
-        : await verifyTdxDocument(document, endorsements, policy, staged, roots);
+        ? await verifySnpDocument(document, endorsements, policy, context)
+        : await verifyTdxDocument(document, endorsements, policy, context);
     if (found.accepted) await memory?.commit();
     return found;
   };
@@ -130,24 +120,18 @@ async function fetchEndorsements(
   }
 }
 
+function formatOf(document: AttestationDocument): 'snp' | 'tdx' {
+  if (document.teeType !== 'simulated') return document.teeType === 'tdx' ? 'tdx' : 'snp';
+  return 'vek' in document.endorsements ? 'snp' : 'tdx';
+}
+
 async function verifySnpDocument(
   document: AttestationDocument,
-  endorsements: SnpEndorsements,
+  { vek, chain, crl }: SnpEndorsements,
   policy: Policy,
-  options: HardwareOptions,
-  roots: readonly Uint8Array[] | undefined,
+  context: SnpContext,
 ): Promise<Hardware> {
-  const { vek, chain, crl } = endorsements;
-  const evidence = { report: document.report, vek, chain, ...(crl === undefined ? {} : { crl }) };
-  // The minimum is per product. The root names it here; rule S10 makes sure that everything else agrees.
-  const line = caRole(parseCertificate(chain.at(-1) ?? vek, 'ARK').subject.commonName)?.line;
-  const product = PRODUCTS.find((known) => known === line);
-  const minimum = product === undefined ? undefined : policy.minimumTcb[product];
-  const found = await verifySnp(
-    evidence,
-    { ...snpPolicy(policy), ...(minimum === undefined ? {} : { minimumTcb: minimum }) },
-    { now: new Date(options.now), roots, memory: options.memory, keys: options.keys },
-  );
+  const found = await verifySnp({ report: document.report, vek, chain, crl }, policy.decided.snp, context);
   return {
     format: 'snp',
     transcript: found.transcript,
@@ -161,42 +145,17 @@ async function verifySnpDocument(
   };
 }
 
-function snpPolicy(policy: Policy): SnpPolicy {
-  const measurements = policy.measurements.flatMap((reference) =>
-    'measurement' in reference ? [reference.measurement] : [],
-  );
-  const chips = policy.chips?.filter((chip) => chip.length === 128) ?? [];
-  return {
-    ...policy.snp,
-    ...(measurements.length === 0 ? {} : { measurement: measurements }),
-    ...(chips.length === 0 ? {} : { chipIds: chips }),
-    ...(policy.hostData === undefined ? {} : { hostData: policy.hostData }),
-    ...(policy.idKeyDigests === undefined ? {} : { idKeyDigest: policy.idKeyDigests }),
-    ...(policy.authorKeyDigests === undefined ? {} : { authorKeyDigest: policy.authorKeyDigests }),
-    guestPolicy: policy.guestPolicy,
-    vmpl: policy.vmpl,
-    products: policy.products,
-  };
-}
-
 async function verifyTdxDocument(
   document: AttestationDocument,
-  endorsements: TdxEndorsements,
+  collateral: TdxEndorsements,
   policy: Policy,
-  options: HardwareOptions,
-  roots: readonly Uint8Array[] | undefined,
+  context: TdxContext,
 ): Promise<Hardware> {
-  const eventLog =
-    'eventLog' in document && document.eventLog !== undefined ? { eventLog: document.eventLog } : {};
+  const eventLog = 'eventLog' in document ? document.eventLog : undefined;
   const found = await verifyTdx(
-    { quote: document.report, collateral: endorsements, ...eventLog },
-    tdxPolicy(policy),
-    {
-      now: new Date(options.now),
-      ...(roots === undefined ? {} : { roots }),
-      ...(options.memory === undefined ? {} : { memory: options.memory }),
-      ...(options.keys === undefined ? {} : { keys: options.keys }),
-    },
+    { quote: document.report, collateral, eventLog },
+    policy.decided.tdx,
+    context,
   );
   const { body } = found.quote;
   return {
@@ -210,20 +169,5 @@ async function verifyTdxDocument(
     product: undefined,
     chip: typeof found.claims['ppid'] === 'string' ? found.claims['ppid'] : undefined,
     evidence: found.claims,
-  };
-}
-
-function tdxPolicy(policy: Policy): TdxPolicy {
-  const mrTd = policy.measurements.flatMap((reference) => ('mrTd' in reference ? [reference.mrTd] : []));
-  const ppid = policy.chips?.filter((chip) => chip.length === 32) ?? [];
-  return {
-    ...policy.tdx,
-    ...(mrTd.length === 0 ? {} : { mrTd }),
-    ...(ppid.length === 0 ? {} : { ppid }),
-    ...(policy.mrSeam === undefined ? {} : { mrSeam: policy.mrSeam }),
-    ...(policy.minimumTcbEvaluationDataNumber === undefined
-      ? {}
-      : { minimumTcbEvaluationDataNumber: policy.minimumTcbEvaluationDataNumber }),
-    tcbStatus: policy.tcbStatus,
   };
 }

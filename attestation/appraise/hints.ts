@@ -54,7 +54,7 @@ const HINTS: Readonly<Partial<Record<AttestationCode, string>>> = {
     'give the current CRL of the product, as the KDS serves it; a certificate it lists can be used no more',
   snp_crl_rollback: 'fetch the CRL anew: this one is older than one that was seen before',
   snp_guest_policy:
-    'the guest was launched with a weaker policy=… than guestPolicy asks: relaunch it as docs/hardware.md says for that grade, or ask for "baseline"',
+    'the guest was launched with a weaker policy=… than guestPolicy asks: relaunch it as docs/hardware.md says for that grade, or ask for the grade it has',
   snp_platform_info: 'switch the protection on in the firmware of the host, or do without it in the policy',
   snp_vmpl: 'ask for the report at the level the policy expects, or change `vmpl`',
   snp_tcb_order: REAL_SNP,

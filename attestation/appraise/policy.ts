@@ -2,23 +2,34 @@
 // and wrong types are refused; what is absent takes the strict default written here. What weakens a policy is not in its
 // JSON at all: it takes one of the exported symbols, in code, or a flag on the command line. A debug guest is never accepted.
 
-import { fromHex, toHex } from '../encoding/bytes.ts';
 import { TEE_TYPES, type TeeType } from '../protocol/document.ts';
-import { AttestationError, malformed } from '../transcript/errors.ts';
+import { malformed } from '../transcript/errors.ts';
 import { type Json, type JsonObject, parseJson, shapeReaders } from '../encoding/json.ts';
+import { hex, readReferences, type Reference, type ReleaseReference, type Releases } from './references.ts';
 import {
   guestPolicyToJson,
-  lintGuestPolicy,
   readGuestPolicy,
   type DecidedGuestPolicy,
   type GuestPolicyGrade,
   type GuestPolicyRules,
 } from '../snp/guest-policy.ts';
-import { readSnpSection, type SnpSection } from '../snp/policy.ts';
-import { type Product, PRODUCTS, type Tcb } from '../snp/tcb.ts';
+import {
+  decideSnpPolicy,
+  readSnpSection,
+  type DecidedSnpPolicy,
+  type MinimumTcbs,
+  type SnpPolicy,
+  type SnpSection,
+} from '../snp/policy.ts';
+import { type Product, PRODUCTS } from '../snp/tcb.ts';
 import { TCB_STATUSES as INTEL_TCB_STATUSES, type TcbStatus as IntelTcbStatus } from '../tdx/collateral.ts';
-import { lintPinnedBits, TD_ATTRIBUTES, XFAM_BITS } from '../tdx/attributes.ts';
-import { readTdxSection, type TdxSection } from '../tdx/policy.ts';
+import {
+  decideTdxPolicy,
+  readTdxSection,
+  type DecidedTdxPolicy,
+  type TdxPolicy,
+  type TdxSection,
+} from '../tdx/policy.ts';
 
 /** Accept the simulated TEE: `true` for any simulated root, or only the one whose DER certificate has this SHA-256 (hex). */
 export const allowSimulated: unique symbol = Symbol('assay: accept simulated evidence');
@@ -31,31 +42,6 @@ export const allowCertificateChannel: unique symbol = Symbol('assay: accept cert
 export type TcbStatus = Exclude<IntelTcbStatus, 'Revoked'>;
 const TCB_STATUSES = INTEL_TCB_STATUSES.filter((status): status is TcbStatus => status !== 'Revoked');
 
-/** Lowest acceptable security version per component; absent components are not compared. */
-export type MinimumTcb = Readonly<Partial<Tcb>>;
-
-/** One accepted build. SNP: MEASUREMENT covers everything. TDX: MRTD covers the firmware only, so the RTMRs are needed too. */
-export interface SnpReference {
-  readonly measurement: string;
-  /** What a person calls this build; printed in the verdict. */
-  readonly name?: string | undefined;
-}
-export interface TdxReference {
-  readonly mrTd: string;
-  readonly rtmr0?: string | undefined;
-  readonly rtmr1: string;
-  readonly rtmr2: string;
-  readonly rtmr3?: string | undefined;
-  readonly name?: string | undefined;
-}
-export type Reference = SnpReference | TdxReference;
-/** Every shape of a published release; resolved by the reference values that go with the policy. */
-export interface ReleaseReference {
-  readonly release: string;
-}
-/** Release name → its builds, as `parseReferenceValues` reads them. */
-export type Releases = ReadonlyMap<string, readonly Reference[]>;
-
 /** What a relying party writes, in JSON or in code. Hex in either case. */
 export interface AppraisalPolicy {
   /** Launch measurements of accepted builds; a plain string is an SNP MEASUREMENT. */
@@ -66,7 +52,7 @@ export interface AppraisalPolicy {
   readonly tee?: readonly ('sev-snp' | 'tdx')[] | undefined;
   /** Default: Genoa and Turin. Milan's VCEK seed has been extracted in software (arXiv 2605.12990). */
   readonly products?: readonly Product[] | undefined;
-  readonly minimumTcb?: Readonly<Partial<Record<Product, MinimumTcb>>> | undefined;
+  readonly minimumTcb?: MinimumTcbs | undefined;
   /** Default: UpToDate only. */
   readonly tcbStatus?: readonly TcbStatus[] | undefined;
   readonly minimumTcbEvaluationDataNumber?: number | undefined;
@@ -103,7 +89,7 @@ export interface Policy {
   readonly models: ReadonlyMap<string, string> | undefined;
   readonly tee: readonly ('sev-snp' | 'tdx')[];
   readonly products: readonly Product[];
-  readonly minimumTcb: Readonly<Partial<Record<Product, MinimumTcb>>>;
+  readonly minimumTcb: MinimumTcbs;
   readonly tcbStatus: readonly TcbStatus[];
   readonly minimumTcbEvaluationDataNumber: number | undefined;
   readonly guestPolicy: DecidedGuestPolicy;
@@ -118,6 +104,8 @@ export interface Policy {
   readonly configs: readonly string[] | undefined;
   readonly maxEvidenceAge: number;
   readonly endorsements: 'stapled' | 'fetch' | 'offline';
+  /** All of the above that a vendor's verifier judges, in bytes. */
+  readonly decided: { readonly snp: DecidedSnpPolicy; readonly tdx: DecidedTdxPolicy };
   /** From the symbols; never from JSON. */
   readonly danger: {
     /** `true`, or the SHA-256 of the one simulated root accepted. */
@@ -169,79 +157,6 @@ export function observingPolicy(dangers: Dangers = {}): Policy {
 
 export function isPolicy(value: unknown): value is Policy {
   return typeof value === 'object' && value !== null && made.has(value);
-}
-
-/** What a careful reader would ask about a policy; empty when there is nothing to ask. */
-export function lintPolicy(policy: Policy): string[] {
-  const remarks: string[] = [];
-  const { danger } = policy;
-  if (danger.simulated !== false)
-    remarks.push('danger: simulated evidence is accepted; nothing about hardware is proven');
-  if (danger.anyModel) remarks.push('danger: any model is accepted; which one answers is not proven');
-  if (danger.certificateChannel)
-    remarks.push('danger: certificate evidence is accepted; freshness and connection are not proven');
-  if (policy.tee.includes('sev-snp')) {
-    if (policy.products.includes('Milan'))
-      remarks.push('products lists Milan, whose VCEK seed has been extracted in software (arXiv 2605.12990)');
-    remarks.push(...lintGuestPolicy(policy.guestPolicy));
-    for (const product of policy.products) {
-      if (policy.minimumTcb[product] === undefined)
-        remarks.push(
-          `minimumTcb has no entry for ${product}: any firmware AMD ever signed for it is accepted`,
-        );
-    }
-  }
-  if (policy.tee.includes('tdx')) {
-    const open = policy.tcbStatus.filter((status) => status !== 'UpToDate');
-    if (open.length > 0)
-      remarks.push(`tcbStatus accepts ${open.join(', ')}: platforms with published, unfixed weaknesses`);
-  }
-  remarks.push(...lintSections(policy));
-  if (policy.tee.length === 1) {
-    const other =
-      policy.tee[0] === 'tdx'
-        ? policy.measurements.some((m) => 'measurement' in m)
-        : policy.measurements.some((m) => 'mrTd' in m);
-    if (other) remarks.push('measurements has entries for a tee that is not accepted');
-  } else {
-    if (!policy.measurements.some((m) => 'measurement' in m))
-      remarks.push('tee accepts sev-snp but no measurement is listed for it: it will always be refused');
-    if (!policy.measurements.some((m) => 'mrTd' in m))
-      remarks.push('tee accepts tdx but no mrTd is listed for it: it will always be refused');
-  }
-  if (policy.chips === undefined)
-    remarks.push(
-      'chips is absent: any genuine machine will do, also one whose owner has physical access to it',
-    );
-  if (policy.maxEvidenceAge > 86_400)
-    remarks.push(`maxEvidenceAge is ${policy.maxEvidenceAge} s, more than a day`);
-  return remarks;
-}
-
-function lintSections({ tee, snp, tdx }: Policy): string[] {
-  const remarks: string[] = [];
-  if (snp !== undefined && !tee.includes('sev-snp')) remarks.push('snp speaks of a tee that is not accepted');
-  if (tdx === undefined) return remarks;
-  if (!tee.includes('tdx')) remarks.push('tdx speaks of a tee that is not accepted');
-  if (tdx.allowMigratable === true)
-    remarks.push('tdx.allowMigratable: a migration TD nobody judged here may move the guest elsewhere');
-  if ((tdx.tcbGraceDays ?? 0) > 0)
-    remarks.push(
-      `tdx.tcbGraceDays accepts platforms with published, unfixed weaknesses for ${tdx.tcbGraceDays} days`,
-    );
-  for (const [key, table] of [
-    ['tdAttributes', TD_ATTRIBUTES],
-    ['xfam', XFAM_BITS],
-  ] as const)
-    for (const value of [tdx[key] ?? []].flat()) remarks.push(...lintPinnedBits(`tdx.${key}`, value, table));
-  for (const key of ['seamAttributes', 'mrServiceTd'] as const) {
-    const listed = tdx[key] ?? [];
-    if ((typeof listed === 'string' ? [listed] : listed).some((value) => !/^0+$/.test(value)))
-      remarks.push(
-        `tdx.${key} accepts a value that is not zero: ${key === 'mrServiceTd' ? 'another TD serves the guest' : 'the TDX module may be a debug one'}`,
-      );
-  }
-  return remarks;
 }
 
 /** The policy with every default written out, as JSON a file can hold. Dangers are not in it: no file can carry them. */
@@ -339,10 +254,49 @@ function decide(object: JsonObject, dangers: Dangers, releases: Releases = new M
   });
 }
 
-function keep(policy: Policy): Policy {
-  const frozen = Object.freeze(policy);
+function keep(policy: Omit<Policy, 'decided'>): Policy {
+  const frozen: Policy = Object.freeze({
+    ...policy,
+    decided: Object.freeze({ snp: decideSnp(policy), tdx: decideTdx(policy) }),
+  });
   made.add(frozen);
   return frozen;
+}
+
+function decideSnp(policy: Omit<Policy, 'decided'>): DecidedSnpPolicy {
+  const measurement = policy.measurements.flatMap((build) =>
+    'measurement' in build ? [build.measurement] : [],
+  );
+  return decideSnpPolicy(
+    {
+      ...policy.snp,
+      measurement: unlessEmpty(measurement),
+      chipIds: unlessEmpty(policy.chips?.filter((chip) => chip.length === 2 * 64)),
+      hostData: policy.hostData,
+      idKeyDigest: policy.idKeyDigests,
+      authorKeyDigest: policy.authorKeyDigests,
+      guestPolicy: policy.guestPolicy,
+      vmpl: policy.vmpl,
+      products: policy.products,
+    } satisfies SnpPolicy,
+    { minimums: policy.minimumTcb },
+  );
+}
+
+function decideTdx(policy: Omit<Policy, 'decided'>): DecidedTdxPolicy {
+  return decideTdxPolicy({
+    ...policy.tdx,
+    mrTd: unlessEmpty(policy.measurements.flatMap((build) => ('mrTd' in build ? [build.mrTd] : []))),
+    ppid: unlessEmpty(policy.chips?.filter((chip) => chip.length === 2 * 16)),
+    mrSeam: policy.mrSeam,
+    minimumTcbEvaluationDataNumber: policy.minimumTcbEvaluationDataNumber,
+    tcbStatus: policy.tcbStatus,
+  } satisfies TdxPolicy);
+}
+
+/** A list nothing of which is for this vendor is not asked: what it is for is judged by the appraisal as a whole. */
+function unlessEmpty(list: readonly string[] | undefined): readonly string[] | undefined {
+  return list === undefined || list.length === 0 ? undefined : list;
 }
 
 function symbolsOf(input: AppraisalPolicy | Policy): Dangers {
@@ -363,44 +317,6 @@ function readDangers(dangers: Dangers): Policy['danger'] {
     simulated: typeof simulated === 'boolean' ? simulated : hex(simulated.root, 'allowSimulated.root', 32),
     anyModel: dangers[allowAnyModel] === true,
     certificateChannel: dangers[allowCertificateChannel] === true,
-  };
-}
-
-function readReferences(value: unknown, name: string, releases: Releases): readonly Reference[] {
-  if (typeof value !== 'object' || value === null || !('release' in value))
-    return [readReference(value, name)];
-  const release = read.string(read.object(value, name, ['release'])['release'], `${name}.release`, 64);
-  const builds = releases.get(release);
-  if (builds !== undefined) return builds;
-  throw malformed(
-    'malformed_policy',
-    `${name} names the release ${JSON.stringify(release)}, of which no reference values are given`,
-    {
-      hint:
-        releases.size === 0
-          ? 'give them with --reference-values, or in code'
-          : `known: ${[...releases.keys()].slice(0, 8).join(', ')}`,
-    },
-  );
-}
-
-function readReference(value: unknown, name: string): Reference {
-  if (typeof value === 'string') return { measurement: hex(value, name, 48) };
-  const isTdx = typeof value === 'object' && value !== null && 'mrTd' in value;
-  const object = isTdx
-    ? read.object(value, name, ['mrTd', 'rtmr1', 'rtmr2'], ['rtmr0', 'rtmr3', 'name'])
-    : read.object(value, name, ['measurement'], ['name']);
-  const label =
-    object['name'] === undefined ? {} : { name: read.string(object['name'], `${name}.name`, 128) };
-  const field = (key: string): string => hex(object[key], `${name}.${key}`, 48);
-  if (!isTdx) return { measurement: field('measurement'), ...label };
-  return {
-    mrTd: field('mrTd'),
-    ...(object['rtmr0'] === undefined ? {} : { rtmr0: field('rtmr0') }),
-    rtmr1: field('rtmr1'),
-    rtmr2: field('rtmr2'),
-    ...(object['rtmr3'] === undefined ? {} : { rtmr3: field('rtmr3') }),
-    ...label,
   };
 }
 
@@ -442,7 +358,7 @@ function readChoices<const T extends string>(
   return items;
 }
 
-function readMinimumTcb(value: unknown): Readonly<Partial<Record<Product, MinimumTcb>>> {
+function readMinimumTcb(value: unknown): MinimumTcbs {
   const object = read.object(value, 'minimumTcb', [], PRODUCTS);
   const products = PRODUCTS.filter((product) => object[product] !== undefined);
   if (products.length === 0) throw malformed('malformed_policy', 'minimumTcb is empty');
@@ -455,20 +371,4 @@ function readMinimumTcb(value: unknown): Readonly<Partial<Record<Product, Minimu
       return [product, Object.fromEntries(given.map((component) => [component, read.integer(minimum[component], `minimumTcb.${product}.${component}`, 0, 255)]))]; // prettier-ignore
     }),
   );
-}
-
-/** Hex of one of the sizes (bytes), in lower case. */
-function hex(value: unknown, name: string, ...sizes: readonly number[]): string {
-  const text = read.string(value, name, 2 * Math.max(...sizes) + 64);
-  let bytes: Uint8Array;
-  try {
-    bytes = fromHex(text, name);
-  } catch (error) {
-    if (error instanceof AttestationError) throw malformed('malformed_policy', error.message);
-    throw error;
-  }
-  if (!sizes.includes(bytes.length)) {
-    throw malformed('malformed_policy', `${name} is ${bytes.length} bytes, expected ${sizes.join(' or ')}`);
-  }
-  return toHex(bytes);
 }

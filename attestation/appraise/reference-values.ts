@@ -4,7 +4,8 @@
 
 import { malformed } from '../transcript/errors.ts';
 import { parseJson, shapeReaders } from '../encoding/json.ts';
-import type { AppraisalPolicy, Reference, Releases } from './policy.ts';
+import type { AppraisalPolicy } from './policy.ts';
+import type { Reference, Releases } from './references.ts';
 
 const read = shapeReaders('malformed_policy');
 const HEX48 = /^[0-9a-f]{96}$/;

@@ -5,16 +5,8 @@
 
 import { equalBytes, fromBase64, toBase64 } from '../encoding/bytes.ts';
 import { TAG, encodeDer, encodeInteger, encodeText } from '../x509/der.ts';
-import { encodeLayout, type Decoded } from '../encoding/layout.ts';
-import {
-  decodeGuestPolicy,
-  REPORT_BYTES,
-  REPORT_LAYOUTS,
-  SIGNED_BYTES,
-  type ReportVersion,
-} from '../snp/report.ts';
-import { launchPolicy, readGuestPolicy } from '../snp/guest-policy.ts';
-import { encodeTcb, tcbComponents, type Product, type Tcb } from '../snp/tcb.ts';
+import { tcbComponents, type Product, type Tcb } from '../snp/tcb.ts';
+import { regularFields, signReport, type SimulatedReport } from './amd-report.ts';
 import {
   type CrlChanges,
   authorityKeyIdentifier,
@@ -28,7 +20,6 @@ import {
   issueCertificate,
   issueCrl,
   keyUsage,
-  signRaw,
   subjectKeyIdentifier,
   type ExportedKey,
   type IssueCertificate,
@@ -65,18 +56,6 @@ export interface SimulatedAmdKeys {
 }
 
 type KeyName = 'ark' | 'ask' | 'asvk' | 'vcek' | 'vlek';
-
-type ReportValues = Partial<Decoded<(typeof REPORT_LAYOUTS)[5]>>;
-
-/** Any field of the report, by its name in `REPORT_LAYOUTS`; the rest is what a machine in the field reports. */
-export interface SimulatedReport extends Omit<ReportValues, 'version' | 'signatureR' | 'signatureS'> {
-  readonly version?: number | undefined;
-  /** Called on the whole report before it is signed: reserved bytes and anything else. */
-  readonly change?: ((report: Uint8Array) => void) | undefined;
-  /** Called on the whole report after it is signed: signature encoding and tail. */
-  readonly damage?: ((report: Uint8Array) => void) | undefined;
-  readonly signer?: IssuerKey | undefined;
-}
 
 export type CertificateChanges = Partial<Omit<IssueCertificate, 'extensions'>> & {
   /** Rewrites the regular extension list. */
@@ -126,29 +105,11 @@ export const SIMULATED_SERIALS: Readonly<
   Turin: { ark: 0x30000, ask: 0x30001, asvk: 0x30101 },
 };
 
-const CPUID: Readonly<Record<Product, readonly [family: number, model: number, stepping: number]>> = {
-  Milan: [0x19, 0x01, 1],
-  Genoa: [0x19, 0x11, 1],
-  Turin: [0x1a, 0x02, 1],
-};
-
 const DEFAULT_TCB: Readonly<Record<Product, Tcb>> = {
   Milan: { bootloader: 4, tee: 0, snp: 27, microcode: 222 },
   Genoa: { bootloader: 11, tee: 0, snp: 28, microcode: 90 },
   Turin: { fmc: 1, bootloader: 2, tee: 1, snp: 5, microcode: 82 },
 };
-
-/** As real machines: what the launch line of docs/hardware.md asks for, on a host with SMT. */
-const GUEST_POLICY = launchPolicy(readGuestPolicy('baseline'));
-/** ECC and alias check complete: what every machine in the field of the last years reports. */
-const PLATFORM_INFO = 0x24n;
-
-/** Firmware starts a guest only where the platform is as its policy asks: SMT is on where it may be, the protections are there. */
-function platformInfoFor(guestPolicy: bigint): bigint {
-  const { smt, raplDisabled, ciphertextHiding } = decodeGuestPolicy(guestPolicy);
-  const bit = (set: boolean, at: bigint): bigint => (set ? 1n << at : 0n);
-  return PLATFORM_INFO | bit(smt, 0n) | bit(raplDisabled, 3n) | bit(ciphertextHiding, 4n);
-}
 
 const CA_FROM = new Date('2020-10-22T00:00:00Z');
 const CA_TO = new Date('2049-10-22T00:00:00Z');
@@ -268,7 +229,7 @@ export async function createSimulatedAmd(options: SimulatedAmdOptions = {}): Pro
         fields,
         regularFields(
           { product, tcb, chipId: vekKind === 'vlek' ? new Uint8Array(64) : chipId, vekKind },
-          fields.guestPolicy ?? GUEST_POLICY,
+          fields.guestPolicy,
         ),
         keys[vekKind],
       ),
@@ -399,72 +360,4 @@ function vekExtensions(fields: VekFields): IssueExtension[] {
       ? { oid: `${AMD}.4`, value: fields.hwidForm === 'raw' ? hwid : encodeDer(TAG.octetString, hwid) }
       : { oid: `${AMD}.5`, value: encodeText(fields.cspId, TAG.ia5String) },
   ];
-}
-
-interface Machine {
-  readonly product: Product;
-  readonly tcb: Tcb;
-  readonly chipId: Uint8Array;
-  readonly vekKind: VekKind;
-}
-
-/** What a report says when nothing else is asked: a guest with this guest policy on that machine. */
-function regularFields(
-  { product, tcb, chipId, vekKind }: Machine,
-  guestPolicy: bigint,
-): ReportValues & { version: ReportVersion } {
-  const [cpuidFamily, cpuidModel, cpuidStepping] = CPUID[product];
-  const encodedTcb = encodeTcb(tcb, product);
-  return {
-    version: 5,
-    guestSvn: 0,
-    guestPolicy,
-    vmpl: 0,
-    signatureAlgo: 1,
-    currentTcb: encodedTcb,
-    platformInfo: platformInfoFor(guestPolicy),
-    keyInfo: vekKind === 'vcek' ? 0 : 1 << 2,
-    reportId: crypto.getRandomValues(new Uint8Array(32)),
-    reportIdMa: new Uint8Array(32).fill(0xff),
-    reportedTcb: encodedTcb,
-    cpuidFamily,
-    cpuidModel,
-    cpuidStepping,
-    chipId,
-    committedTcb: encodedTcb,
-    currentBuild: 49,
-    currentMinor: 55,
-    currentMajor: 1,
-    committedBuild: 49,
-    committedMinor: 55,
-    committedMajor: 1,
-    launchTcb: encodedTcb,
-    launchMitVector: 0x3fn,
-    currentMitVector: 0x3fn,
-  };
-}
-
-async function signReport(
-  fields: SimulatedReport,
-  regular: ReportValues,
-  key: IssuerKey,
-): Promise<Uint8Array> {
-  const { change, damage, signer = key, ...values } = fields;
-  const version = values.version ?? 5;
-  // A version nobody knows is written in the newest layout.
-  const layout =
-    version === 2 || version === 3 || version === 4 ? REPORT_LAYOUTS[version] : REPORT_LAYOUTS[5];
-  const report = encodeLayout(
-    layout as (typeof REPORT_LAYOUTS)[5],
-    { ...regular, ...values, version },
-    REPORT_BYTES,
-  );
-  change?.(report);
-  const raw = await signRaw(signer, report.subarray(0, SIGNED_BYTES));
-  // Little-endian and zero-extended (AMD 56860 §10). A key that is no EC key leaves octets no verifier can make sense of.
-  const half = signer.algorithm === 'rsa-pss' ? 72 : raw.length / 2;
-  report.set(raw.subarray(0, half).toReversed(), 0x2a0);
-  report.set(raw.subarray(half, 2 * half).toReversed(), 0x2e8);
-  damage?.(report);
-  return report;
 }

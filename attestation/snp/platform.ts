@@ -121,12 +121,13 @@ function isBelow(actual: readonly number[], minimum: readonly number[]): boolean
 }
 
 function checkMinimum({ report, product, policy }: SnpSubject, transcript: Transcript): void {
+  const minimumTcb = policy.minimumTcb?.[product];
   const floors = [
-    ['REPORTED_TCB', report.reportedTcb, policy.minimumTcb],
-    ['COMMITTED_TCB', report.committedTcb, policy.minimumCommittedTcb ?? policy.minimumTcb],
-    ['CURRENT_TCB', report.currentTcb, policy.minimumTcb],
+    ['REPORTED_TCB', report.reportedTcb, minimumTcb],
+    ['COMMITTED_TCB', report.committedTcb, policy.minimumCommittedTcb ?? minimumTcb],
+    ['CURRENT_TCB', report.currentTcb, minimumTcb],
     // What the guest was launched on shaped it: a later update of the firmware does not undo that. Lower only when the policy says so.
-    ['LAUNCH_TCB', report.launchTcb, policy.minimumLaunchTcb ?? policy.minimumTcb],
+    ['LAUNCH_TCB', report.launchTcb, policy.minimumLaunchTcb ?? minimumTcb],
   ] as const;
   const firmware = policy.minimumFirmware;
   if (floors.every(([, , minimum]) => minimum === undefined) && firmware === undefined) {

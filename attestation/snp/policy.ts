@@ -78,6 +78,9 @@ const OF_THE_APPRAISAL = [
 /** The section `snp` of the appraisal policy: everything else that can be asked of SEV-SNP evidence. */
 export type SnpSection = Omit<SnpPolicy, (typeof OF_THE_APPRAISAL)[number]>;
 
+/** Least security versions by product; absent components are not compared. */
+export type MinimumTcbs = Readonly<Partial<Record<Product, Readonly<Partial<Tcb>>>>>;
+
 /** The policy with everything decoded and decided; undefined means not asked. */
 export interface DecidedSnpPolicy {
   readonly measurements: readonly Uint8Array[] | undefined;
@@ -89,7 +92,8 @@ export interface DecidedSnpPolicy {
   readonly imageIds: readonly Uint8Array[] | undefined;
   readonly chipIds: readonly Uint8Array[] | undefined;
   readonly vekSpkis: readonly Uint8Array[] | undefined;
-  readonly minimumTcb: Partial<Tcb> | undefined;
+  /** A policy for one report has the same for every product. */
+  readonly minimumTcb: MinimumTcbs | undefined;
   readonly minimumCommittedTcb: Partial<Tcb> | undefined;
   readonly minimumLaunchTcb: Partial<Tcb> | undefined;
   readonly minimumFirmware: readonly number[] | undefined;
@@ -134,16 +138,29 @@ const MAX_LIST = 1024;
 /** JSON value → a copy of it that `verifySnp` accepts as part of a policy. @throws malformed_policy */
 export function readSnpSection(value: unknown): SnpSection {
   const section = shape.object(value, 'snp', [], OF_THE_SECTION);
-  decideSnpPolicy(section, 'snp');
+  decideSnpPolicy(section, { called: 'snp' });
   return structuredClone({ ...section });
 }
 
-/** JSON value (or `SnpPolicy`) → decided policy; `called` is what errors name it. @throws malformed_policy */
-export function decideSnpPolicy(policy: unknown, called = 'policy'): DecidedSnpPolicy {
+/** What `decideSnpPolicy` made: nothing else counts as decided. */
+const made = new WeakSet<object>();
+
+/** `minimums` are those of an appraisal policy, which has them by product. */
+export interface DecideSnpOptions {
+  readonly called?: string | undefined;
+  readonly minimums?: MinimumTcbs | undefined;
+}
+
+/** JSON value (or `SnpPolicy`) → decided policy; one that is decided passes through. @throws malformed_policy */
+export function decideSnpPolicy(
+  policy: unknown,
+  { called = 'policy', minimums }: DecideSnpOptions = {},
+): DecidedSnpPolicy {
+  if (isDecided(policy)) return policy;
   const given = shape.object(policy, called, [], KEYS);
   const ask = <T>(key: (typeof KEYS)[number], read: (value: unknown, name: string) => T): T | undefined =>
     given[key] === undefined ? undefined : read(given[key], `${called} ${key}`);
-  return {
+  const decided: DecidedSnpPolicy = {
     measurements: ask('measurement', hexList(48)),
     hostData: ask('hostData', hexList(32)),
     reportData: ask('reportData', (value, name) => hex(value, name, [64])),
@@ -153,7 +170,7 @@ export function decideSnpPolicy(policy: unknown, called = 'policy'): DecidedSnpP
     imageIds: ask('imageId', hexList(16)),
     chipIds: ask('chipIds', hexList(64, 8)),
     vekSpkis: ask('vekSpkis', hexList(32)),
-    minimumTcb: ask('minimumTcb', tcb),
+    minimumTcb: minimums ?? ask('minimumTcb', (value, name) => forEveryProduct(tcb(value, name))),
     minimumCommittedTcb: ask('minimumCommittedTcb', tcb),
     minimumLaunchTcb: ask('minimumLaunchTcb', tcb),
     minimumFirmware: ask('minimumFirmware', (value, name) => version(value, name, 3)),
@@ -172,6 +189,16 @@ export function decideSnpPolicy(policy: unknown, called = 'policy'): DecidedSnpP
     ),
     requireCrl: ask('requireCrl', shape.boolean) ?? true,
   };
+  made.add(decided);
+  return Object.freeze(decided);
+}
+
+function isDecided(policy: unknown): policy is DecidedSnpPolicy {
+  return typeof policy === 'object' && policy !== null && made.has(policy);
+}
+
+function forEveryProduct(minimum: Partial<Tcb>): MinimumTcbs {
+  return Object.fromEntries(PRODUCTS.map((product) => [product, minimum]));
 }
 
 function oneOrMore(value: unknown, name: string): readonly unknown[] {

@@ -14,7 +14,7 @@ import { checkChain } from './chain.ts';
 import { checkCrl } from './crl.ts';
 import { checkGuest } from './guest.ts';
 import { checkPlatform } from './platform.ts';
-import { decideSnpPolicy, type SnpPolicy } from './policy.ts';
+import { decideSnpPolicy, type DecidedSnpPolicy, type SnpPolicy } from './policy.ts';
 import { parseReport, reportSignature, signedBytes, type SnpReport } from './report.ts';
 import { checkReportForm } from './form.ts';
 import type { Product } from './tcb.ts';
@@ -46,7 +46,7 @@ export interface SnpVerification {
  */
 export async function verifySnp(
   evidence: SnpEvidence,
-  policy: SnpPolicy,
+  policy: SnpPolicy | DecidedSnpPolicy,
   context: SnpContext,
 ): Promise<SnpVerification> {
   const decided = decideSnpPolicy(policy);

@@ -117,3 +117,18 @@ async function checkNumber(
   else if (isCurrent) await checkNotOlder(transcript, memory, { key: path, name, value: BigInt(number) });
   else transcript.skip(TDX_RULES.rollback, `${name} is not current and was not compared with memory`);
 }
+
+/** Intel publishes both with one number; two numbers are collateral of two publications, which no rule refuses. */
+export function noteMixedNumbers(
+  transcript: Transcript,
+  info: TcbInfo | undefined,
+  identity: QeIdentity | undefined,
+): void {
+  if (info === undefined || identity === undefined) return;
+  const numbers = [info.tcbEvaluationDataNumber, identity.tcbEvaluationDataNumber] as const;
+  if (numbers[0] === numbers[1]) return;
+  transcript.skip(
+    TDX_RULES.evaluationNumber,
+    `note: TCB info has ${numbers[0]} and QE identity ${numbers[1]}: they are of two publications; fetch both anew with the same \`update\``,
+  );
+}

@@ -3,7 +3,8 @@
 // The shape is closed JSON: unknown keys, empty lists, wrong types and wrong lengths are refused with `malformed_policy`.
 
 import { fromHex } from '../encoding/bytes.ts';
-import { malformed, type AttestationError } from '../transcript/errors.ts';
+import { shapeReaders } from '../encoding/json.ts';
+import { AttestationError, malformed } from '../transcript/errors.ts';
 import { TCB_STATUSES, type TcbStatus } from './collateral.ts';
 
 type OneOrMore<T> = T | readonly T[];
@@ -71,7 +72,7 @@ export type Accepted = readonly Uint8Array[];
 
 /** The policy decoded; undefined means not asked. */
 export type DecidedTdxPolicy = {
-  readonly [K in Listed]?: Accepted;
+  readonly [K in Listed]?: Accepted | undefined;
 } & {
   readonly reportData?: Uint8Array | undefined;
   readonly minimumTeeTcbSvn?: Uint8Array | undefined;
@@ -104,93 +105,95 @@ const SIZES = {
   ppid: 16,
   pckSerial: 0,
 } as const;
-const NUMBERS = { minimumTcbEvaluationDataNumber: 0xffffffff, tcbGraceDays: 3660 } as const;
-const FLAGS = ['requireSeptVeDisable', 'allowMigratable'] as const;
+const LISTED = Object.keys(SIZES) as readonly Listed[];
+const OTHERS = [
+  'reportData',
+  'minimumTeeTcbSvn',
+  'minimumTcbEvaluationDataNumber',
+  'tcbStatus',
+  'tcbGraceDays',
+  'advisories',
+  'requireSeptVeDisable',
+  'allowMigratable',
+] as const satisfies readonly (keyof TdxPolicy)[];
+const KEYS = [...LISTED, ...OTHERS];
+const OF_THE_SECTION = KEYS.filter((key) => !OF_THE_APPRAISAL.some((other) => other === key));
 const MAX_VALUES = 1024;
+const MAX_HEX = 256;
+const MAX_GRACE_DAYS = 3660;
 
 type Listed = keyof typeof SIZES;
 
+const shape = shapeReaders('malformed_policy');
+/** What `decideTdxPolicy` made: nothing else counts as decided. */
+const made = new WeakSet<object>();
+
 /** JSON value → a copy of it that `verifyTdx` accepts as part of a policy. Throws `malformed_policy`. */
 export function readTdxSection(value: unknown): TdxSection {
-  decideTdxPolicy(value, 'tdx');
-  const section = { ...(value as TdxPolicy) };
-  const foreign = OF_THE_APPRAISAL.find((key) => key in section);
-  if (foreign !== undefined) throw bad(`tdx has the key ${foreign}, which belongs to the policy around it`);
-  return structuredClone(section);
+  const foreign = OF_THE_APPRAISAL.find(
+    (key) => typeof value === 'object' && value !== null && Object.hasOwn(value, key),
+  );
+  if (foreign !== undefined)
+    throw malformed('malformed_policy', `tdx has the key ${foreign}, which belongs to the policy around it`);
+  const section = shape.object(value, 'tdx', [], OF_THE_SECTION);
+  decideTdxPolicy(section, 'tdx');
+  return structuredClone({ ...section });
 }
 
-/** Decodes a policy from JSON or code; `called` is what errors name it. Throws `malformed_policy` for unknown keys, empty lists and values of the wrong type or size. */
+/** Decodes a policy from JSON or code; `called` is what errors name it. One that is decided passes through. Throws `malformed_policy`. */
 export function decideTdxPolicy(value: unknown, called = 'policy'): DecidedTdxPolicy {
-  if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw bad(`${called} is not an object`);
-  const policy: Record<string, unknown> = {};
-  for (const [key, given] of Object.entries(value))
-    if (given !== undefined) policy[key] = parseKey(key, given, called);
-  return policy;
+  if (typeof value === 'object' && value !== null && made.has(value)) return value;
+  const given = shape.object(value, called, [], KEYS);
+  const ask = <T>(key: (typeof KEYS)[number], read: (value: unknown, name: string) => T): T | undefined =>
+    given[key] === undefined ? undefined : read(given[key], `${called} ${key}`);
+  const listed = LISTED.flatMap((key) => {
+    const values = ask(key, (item, name) => hexList(item, name, SIZES[key]));
+    return values === undefined ? [] : [[key, values] as const];
+  });
+  const decided: DecidedTdxPolicy = {
+    ...(Object.fromEntries(listed) as { readonly [K in Listed]?: Accepted }),
+    reportData: ask('reportData', (item, name) => hex(item, name, 64)),
+    minimumTeeTcbSvn: ask('minimumTeeTcbSvn', (item, name) => hex(item, name, 16)),
+    minimumTcbEvaluationDataNumber: ask('minimumTcbEvaluationDataNumber', (item, name) =>
+      shape.integer(item, name, 0, 0xffff_ffff),
+    ),
+    tcbStatus: ask('tcbStatus', (item, name) =>
+      shape.list(item, name, 1, MAX_VALUES).map((status) => readStatus(status, name)),
+    ),
+    tcbGraceDays: ask('tcbGraceDays', (item, name) => shape.integer(item, name, 0, MAX_GRACE_DAYS)),
+    advisories: ask('advisories', (item, name) =>
+      shape.list(item, name, 0, MAX_VALUES).map((id) => shape.string(id, name, 64)),
+    ),
+    requireSeptVeDisable: ask('requireSeptVeDisable', shape.boolean),
+    allowMigratable: ask('allowMigratable', shape.boolean),
+  };
+  made.add(decided);
+  return Object.freeze(decided);
 }
 
-function parseKey(key: string, given: unknown, called: string): unknown {
-  const size = Object.entries(SIZES).find(([name]) => name === key)?.[1];
-  if (size !== undefined) return hexList(key, given, size);
-  const max = Object.entries(NUMBERS).find(([name]) => name === key)?.[1];
-  if (max !== undefined) {
-    if (typeof given !== 'number' || !Number.isInteger(given) || given < 0 || given > max)
-      throw bad(`${key} is not an integer from 0 to ${max}`);
-    return given;
-  }
-  if (FLAGS.some((flag) => flag === key)) {
-    if (typeof given !== 'boolean') throw bad(`${key} is not true or false`);
-    return given;
-  }
-  switch (key) {
-    case 'reportData':
-      return hex(key, given, 64);
-    case 'minimumTeeTcbSvn':
-      return hex(key, given, 16);
-    case 'tcbStatus':
-      return list(key, given).map((status) => {
-        const known = TCB_STATUSES.find((name) => name === status);
-        if (known === undefined)
-          throw bad(`tcbStatus has ${JSON.stringify(status)}; known are ${TCB_STATUSES.join(', ')}`);
-        if (known === 'Revoked') throw bad('tcbStatus lists Revoked, which no policy accepts');
-        return known;
-      });
-    case 'advisories':
-      return (Array.isArray(given) && given.length === 0 ? [] : list(key, given)).map((id) => {
-        if (typeof id !== 'string' || id.length > 64)
-          throw bad('advisories has a value that is not an advisory id');
-        return id;
-      });
-    default:
-      throw bad(`${called} has the unknown key ${JSON.stringify(key.slice(0, 64))}`);
-  }
+function readStatus(value: unknown, name: string): TcbStatus {
+  const status = shape.oneOf(value, name, TCB_STATUSES);
+  if (status === 'Revoked')
+    throw malformed('malformed_policy', `${name} lists Revoked, which no policy accepts`);
+  return status;
 }
 
-function hexList(key: string, given: unknown, size: number): Accepted {
-  return (typeof given === 'string' ? [given] : list(key, given)).map((item) => hex(key, item, size));
+function hexList(value: unknown, name: string, size: number): Accepted {
+  const items = typeof value === 'string' ? [value] : shape.list(value, name, 1, MAX_VALUES);
+  return items.map((item) => hex(item, name, size));
 }
 
-function hex(key: string, given: unknown, size: number): Uint8Array {
-  if (typeof given !== 'string' || given.length > 256) throw bad(`${key} is not a hex string`);
+/** `size` 0: any. */
+function hex(value: unknown, name: string, size: number): Uint8Array {
+  const text = shape.string(value, name, MAX_HEX);
   let bytes: Uint8Array;
   try {
-    bytes = fromHex(given, key);
+    bytes = fromHex(text, name);
   } catch (error) {
-    throw malformed('malformed_policy', error instanceof Error ? error.message : `${key} is not hex`, {
-      cause: error,
-    });
+    if (!(error instanceof AttestationError)) throw error;
+    throw malformed('malformed_policy', error.message, { cause: error });
   }
-  if (size > 0 && bytes.length !== size) throw bad(`${key} is ${bytes.length} bytes, expected ${size}`);
+  if (size > 0 && bytes.length !== size)
+    throw malformed('malformed_policy', `${name} is ${bytes.length} bytes, expected ${size}`);
   return bytes;
-}
-
-function list(key: string, given: unknown): readonly unknown[] {
-  if (!Array.isArray(given)) throw bad(`${key} is not a list`);
-  if (given.length === 0) throw bad(`${key} is an empty list`);
-  if (given.length > MAX_VALUES) throw bad(`${key} has ${given.length} values, limit ${MAX_VALUES}`);
-  return given as readonly unknown[];
-}
-
-function bad(message: string): AttestationError {
-  return malformed('malformed_policy', message);
 }

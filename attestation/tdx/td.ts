@@ -163,10 +163,11 @@ function listed(
   }
   if (isListed(value, accepted)) transcript.pass(rule, `${name} ${isOrAre(name)} ${shown}`);
   else
-    transcript.fail(rule, accepted.every(isZero) ? boundText(name, shown) : notListedText(name, shown, accepted), {
-      expected: accepted.slice(0, 4).map(expectedText).join(' or '),
-      actual: toHex(value),
-    });
+    transcript.fail(
+      rule,
+      accepted.every(isZero) ? boundText(name, shown) : notListedText(name, shown, accepted),
+      { expected: accepted.slice(0, 4).map(expectedText).join(' or '), actual: toHex(value) },
+    );
 }
 
 /** What it means that a value is not zero, in the words of whoever has to act on it. */

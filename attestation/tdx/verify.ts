@@ -10,8 +10,8 @@ import { ecPublicKeyFromPoint, type PublicKeyInfo } from '../x509/public-key.ts'
 import { createKeyCache, verifyEcdsaRaw, type KeyCache } from '../x509/signature.ts';
 import { parseCertificates, verifyChainSignatures } from './certificates.ts';
 import { checkChain, trustedRoots } from './chain.ts';
-import { checkQeIdentity, checkTcbInfo } from './collateral-rules.ts';
-import { cutSigned, type QeIdentity, type SignedText, type TcbInfo, type TdxCollateral } from './collateral.ts';
+import { checkQeIdentity, checkTcbInfo, noteMixedNumbers } from './collateral-rules.ts';
+import { cutSigned, type SignedText, type TdxCollateral } from './collateral.ts';
 import { checkEventLog } from './eventlog-rules.ts';
 import { checkPck, checkQuoteForm } from './form.ts';
 import { pckClaims } from './pck.ts';
@@ -78,7 +78,7 @@ const REQUIRED: readonly Rule[] = [
 /** Verifies a quote with its collateral at `context.now`. Throws only for malformed or unsupported input. */
 export async function verifyTdx(
   evidence: TdxEvidence,
-  policy: TdxPolicy,
+  policy: TdxPolicy | DecidedTdxPolicy,
   context: TdxContext,
 ): Promise<TdxVerification> {
   if (Number.isNaN(context.now.getTime())) throw malformed('malformed_policy', 'now is not a time');
@@ -218,15 +218,4 @@ function bothStatuses(
     moduleStatusNow: now.module,
   };
   return Object.fromEntries(Object.entries(claims).filter(([, status]) => status !== undefined));
-}
-
-/** Intel publishes both with one number; two numbers are collateral of two publications, which no rule refuses. */
-function noteMixedNumbers(transcript: Transcript, info: TcbInfo | undefined, identity: QeIdentity | undefined): void {
-  if (info === undefined || identity === undefined) return;
-  const numbers = [info.tcbEvaluationDataNumber, identity.tcbEvaluationDataNumber] as const;
-  if (numbers[0] === numbers[1]) return;
-  transcript.skip(
-    TDX_RULES.evaluationNumber,
-    `note: TCB info has ${numbers[0]} and QE identity ${numbers[1]}: they are of two publications; fetch both anew with the same \`update\``,
-  );
 }

@@ -13,8 +13,8 @@ import {
   observingPolicy,
   parsePolicy,
   type Policy,
-  type Releases,
 } from '../../appraise/policy.ts';
+import type { Releases } from '../../appraise/references.ts';
 
 const ACCEPT = {
   policy: { type: 'string' },

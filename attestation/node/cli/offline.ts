@@ -2,7 +2,8 @@
 
 import { dirname, join } from 'node:path';
 import type { MeasureReport } from '../../launch/manifest.ts';
-import { lintPolicy, parsePolicy, policyToJson, type AppraisalPolicy } from '../../appraise/policy.ts';
+import { parsePolicy, policyToJson, type AppraisalPolicy } from '../../appraise/policy.ts';
+import { lintPolicy } from '../../appraise/policy-lint.ts';
 import { releaseBuilds, releasePolicy } from '../../appraise/reference-values.ts';
 import { exportBundle } from '../endorsements/bundle.ts';
 import type { Command } from './arguments.ts';

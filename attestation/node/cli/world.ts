@@ -2,7 +2,7 @@
 // comes in through this, so that tests run the real commands.
 
 import { AttestationError, type AttestationErrorKind } from '../../transcript/errors.ts';
-import type { Releases } from '../../appraise/policy.ts';
+import type { Releases } from '../../appraise/references.ts';
 import type { ProxySettings } from '../endorsements/environment.ts';
 
 /** A stream that a person reads. */

@@ -8,11 +8,11 @@ import {
   allowSimulated,
   type AppraisalPolicy,
   isPolicy,
-  lintPolicy,
   observingPolicy,
   parsePolicy,
   policyToJson,
 } from '../../../attestation/appraise/policy.ts';
+import { lintPolicy } from '../../../attestation/appraise/policy-lint.ts';
 import { accepted, codeOf } from '../../fixtures/refusal.ts';
 
 const M = 'a5'.repeat(48);

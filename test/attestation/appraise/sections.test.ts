@@ -8,10 +8,10 @@ import type { AttestationDocument } from '../../../attestation/protocol/document
 import {
   allowSimulated,
   type AppraisalPolicy,
-  lintPolicy,
   parsePolicy,
   policyToJson,
 } from '../../../attestation/appraise/policy.ts';
+import { lintPolicy } from '../../../attestation/appraise/policy-lint.ts';
 import type { SnpSection } from '../../../attestation/snp/policy.ts';
 import type { TdxSection } from '../../../attestation/tdx/policy.ts';
 import { SIMULATED_INTEL_SERIALS } from '../../../attestation/simulated/intel.ts';

@@ -6,7 +6,8 @@ import { toHex } from '../../../attestation/encoding/bytes.ts';
 import { encodeDer, encodeInteger, encodeText, TAG } from '../../../attestation/x509/der.ts';
 import type { AttestationError } from '../../../attestation/transcript/errors.ts';
 import { createRollbackMemory } from '../../../attestation/transcript/rollback-memory.ts';
-import type { SimulatedAmd, SimulatedReport } from '../../../attestation/simulated/amd.ts';
+import type { SimulatedAmd } from '../../../attestation/simulated/amd.ts';
+import type { SimulatedReport } from '../../../attestation/simulated/amd-report.ts';
 import {
   basicConstraints,
   corruptSignature,

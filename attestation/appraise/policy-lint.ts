@@ -1,0 +1,78 @@
+// What a careful reader would ask about a policy: what it gives up, what can never be met, what it leaves open.
+
+import { lintGuestPolicy } from '../snp/guest-policy.ts';
+import { lintPinnedBits, TD_ATTRIBUTES, XFAM_BITS } from '../tdx/attributes.ts';
+import type { Policy } from './policy.ts';
+
+/** What a careful reader would ask about a policy; empty when there is nothing to ask. */
+export function lintPolicy(policy: Policy): string[] {
+  const remarks: string[] = [];
+  const { danger } = policy;
+  if (danger.simulated !== false)
+    remarks.push('danger: simulated evidence is accepted; nothing about hardware is proven');
+  if (danger.anyModel) remarks.push('danger: any model is accepted; which one answers is not proven');
+  if (danger.certificateChannel)
+    remarks.push('danger: certificate evidence is accepted; freshness and connection are not proven');
+  if (policy.tee.includes('sev-snp')) {
+    if (policy.products.includes('Milan'))
+      remarks.push('products lists Milan, whose VCEK seed has been extracted in software (arXiv 2605.12990)');
+    remarks.push(...lintGuestPolicy(policy.guestPolicy));
+    for (const product of policy.products) {
+      if (policy.minimumTcb[product] === undefined)
+        remarks.push(
+          `minimumTcb has no entry for ${product}: any firmware AMD ever signed for it is accepted`,
+        );
+    }
+  }
+  if (policy.tee.includes('tdx')) {
+    const open = policy.tcbStatus.filter((status) => status !== 'UpToDate');
+    if (open.length > 0)
+      remarks.push(`tcbStatus accepts ${open.join(', ')}: platforms with published, unfixed weaknesses`);
+  }
+  remarks.push(...lintSections(policy));
+  if (policy.tee.length === 1) {
+    const other =
+      policy.tee[0] === 'tdx'
+        ? policy.measurements.some((m) => 'measurement' in m)
+        : policy.measurements.some((m) => 'mrTd' in m);
+    if (other) remarks.push('measurements has entries for a tee that is not accepted');
+  } else {
+    if (!policy.measurements.some((m) => 'measurement' in m))
+      remarks.push('tee accepts sev-snp but no measurement is listed for it: it will always be refused');
+    if (!policy.measurements.some((m) => 'mrTd' in m))
+      remarks.push('tee accepts tdx but no mrTd is listed for it: it will always be refused');
+  }
+  if (policy.chips === undefined)
+    remarks.push(
+      'chips is absent: any genuine machine will do, also one whose owner has physical access to it',
+    );
+  if (policy.maxEvidenceAge > 86_400)
+    remarks.push(`maxEvidenceAge is ${policy.maxEvidenceAge} s, more than a day`);
+  return remarks;
+}
+
+function lintSections({ tee, snp, tdx }: Policy): string[] {
+  const remarks: string[] = [];
+  if (snp !== undefined && !tee.includes('sev-snp')) remarks.push('snp speaks of a tee that is not accepted');
+  if (tdx === undefined) return remarks;
+  if (!tee.includes('tdx')) remarks.push('tdx speaks of a tee that is not accepted');
+  if (tdx.allowMigratable === true)
+    remarks.push('tdx.allowMigratable: a migration TD nobody judged here may move the guest elsewhere');
+  if ((tdx.tcbGraceDays ?? 0) > 0)
+    remarks.push(
+      `tdx.tcbGraceDays accepts platforms with published, unfixed weaknesses for ${tdx.tcbGraceDays} days`,
+    );
+  for (const [key, table] of [
+    ['tdAttributes', TD_ATTRIBUTES],
+    ['xfam', XFAM_BITS],
+  ] as const)
+    for (const value of [tdx[key] ?? []].flat()) remarks.push(...lintPinnedBits(`tdx.${key}`, value, table));
+  for (const key of ['seamAttributes', 'mrServiceTd'] as const) {
+    const listed = tdx[key] ?? [];
+    if ((typeof listed === 'string' ? [listed] : listed).some((value) => !/^0+$/.test(value)))
+      remarks.push(
+        `tdx.${key} accepts a value that is not zero: ${key === 'mrServiceTd' ? 'another TD serves the guest' : 'the TDX module may be a debug one'}`,
+      );
+  }
+  return remarks;
+}
