@@ -72,7 +72,14 @@ export function isAttestationResult(value: unknown): value is AttestationResult 
   return typeof value === 'object' && value !== null && results.has(value);
 }
 
-/** @throws AttestationError `refused` with the transcript; `malformed` or `unsupported` for evidence that cannot be read. */
+/**
+ * The verdict on a document for this connection (docs/protocol.md §7). `now` is milliseconds since 1970.
+ * @throws AttestationError `refused` with the transcript; `malformed` or `unsupported` for evidence that cannot be read
+ *
+ * @example
+ * const result = await verify(parseDocument(text), { policy, nonce, exporter, peerSpki, now: Date.now() });
+ * console.log(result.build, [...result.models.keys()]);
+ */
 export async function verify(
   document: AttestationDocument,
   options: VerifyOptions,

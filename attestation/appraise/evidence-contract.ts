@@ -43,7 +43,14 @@ export interface EvidenceResult {
   readonly output: EvidenceOutput;
 }
 
-/** Never throws: every outcome is an exit code and an output. */
+/**
+ * Judges one JSON object, evidence or an archive, offline (docs/formats.md). Never throws: every outcome is an exit code and an
+ * output.
+ *
+ * @example
+ * const { exitCode, output } = await runEvidence(await readFile('kept.json'));
+ * if (exitCode !== 0) console.error(output.code, output.checks.filter(({ status }) => status === 'fail'));
+ */
 export async function runEvidence(input: string | Uint8Array): Promise<EvidenceResult> {
   try {
     if (input.length > MAX_EVIDENCE_BYTES)

@@ -52,7 +52,15 @@ export interface AttestedConnection {
   readonly result: AttestationResult;
 }
 
-/** Connects to an https origin and attests it; the socket is destroyed when anything fails. */
+/**
+ * Connects to an https origin and attests it (docs/protocol.md §5); the socket is destroyed when anything fails. Throws the
+ * AttestationError of a refusal, `connection_failed` (kind `internal`) when there is no connection. Times are milliseconds.
+ *
+ * @example
+ * const { socket, result } = await connectAttested(new URL('https://host:8443'), {
+ *   policy: parsePolicy(text), now: Date.now, randomBytes, connectTimeoutMs: 10_000, attestTimeoutMs: 30_000,
+ * });
+ */
 export async function connectAttested(origin: URL, options: ConnectOptions): Promise<AttestedConnection> {
   if (origin.protocol !== 'https:') {
     throw refused('plain_http', `${origin.protocol}// cannot be attested, expected https://`, {

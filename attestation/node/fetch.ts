@@ -24,6 +24,13 @@ export interface AttestedFetch {
   close(): Promise<void>;
 }
 
+/**
+ * A fetch that sends nothing before the evidence of the very socket it uses was accepted. It throws the AttestationError of a
+ * refusal; times in its options are milliseconds. Protocol: docs/protocol.md §5.
+ *
+ * @example
+ * const client = new OpenAI({ baseURL: 'https://host:8443/v1', apiKey, fetch: attestedFetch({ policy }) });
+ */
 export function attestedFetch(options: AttestedFetchOptions): AttestedFetch {
   const policy = parsePolicy(options.policy);
   const pools = new Map<string, AttestedPool>();

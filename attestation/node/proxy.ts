@@ -58,7 +58,14 @@ export interface RunningProxy {
 /** As long as the server keeps its own: pools that do not read `Keep-Alive` would send into a closing socket. */
 const KEEP_ALIVE_MS = 75_000;
 
-/** Verifies the upstream, then listens. Throws the AttestationError when the upstream is refused. */
+/**
+ * Verifies the upstream, then listens. Throws the AttestationError when the upstream is refused, and Node's error when the
+ * address cannot be had. Times in its options are milliseconds.
+ *
+ * @example
+ * const proxy = await startProxy({ upstream: 'https://host:8443', policy, host: '127.0.0.1', port: 8080 });
+ * process.once('SIGTERM', () => void proxy.close());
+ */
 export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
   if (!isLoopback(options.host) && options.allowNonLoopback !== true) {
     throw malformed(
