@@ -1,10 +1,10 @@
-// What a careful reader would ask about a policy: what it gives up, what can never be met, what it leaves open.
+// Remarks on a policy: protections it gives up, demands that cannot be met, questions it leaves open.
 
 import { lintGuestPolicy } from '../snp/guest-policy.ts';
 import { lintPinnedBits, TD_ATTRIBUTES, XFAM_BITS } from '../tdx/attributes.ts';
 import type { Policy } from './policy.ts';
 
-/** What a careful reader would ask about a policy; empty when there is nothing to ask. */
+/** The questions of a careful reader; empty when there are none. */
 export function lintPolicy(policy: Policy): string[] {
   const remarks: string[] = [];
   const { danger } = policy;

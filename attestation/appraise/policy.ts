@@ -38,11 +38,11 @@ export const allowAnyModel: unique symbol = Symbol('assay: accept any model');
 /** Accept evidence from the certificate alone: neither freshness nor this connection is proven. */
 export const allowCertificateChannel: unique symbol = Symbol('assay: accept certificate evidence');
 
-/** What Intel can say of a platform, and a policy can accept. */
+/** Statuses that Intel gives a platform and a policy can accept. */
 export type TcbStatus = Exclude<IntelTcbStatus, 'Revoked'>;
 const TCB_STATUSES = INTEL_TCB_STATUSES.filter((status): status is TcbStatus => status !== 'Revoked');
 
-/** What a relying party writes, in JSON or in code. Hex in either case. */
+/** The policy as a relying party writes it, in JSON or in code. Hex in either case. */
 export interface AppraisalPolicy {
   /** Launch measurements of accepted builds; a plain string is an SNP MEASUREMENT. */
   readonly measurements: readonly (string | Reference | ReleaseReference)[];
@@ -66,9 +66,9 @@ export interface AppraisalPolicy {
   readonly idKeyDigests?: readonly string[] | undefined;
   readonly authorKeyDigests?: readonly string[] | undefined;
   readonly mrSeam?: readonly string[] | undefined;
-  /** What else may be asked of SEV-SNP evidence; an absent key is not asked. */
+  /** Further demands on SEV-SNP evidence; an absent key is not asked. */
   readonly snp?: SnpSection | undefined;
-  /** What else may be asked of a TDX guest; an absent key is not asked, or has the strict value its type says. */
+  /** Further demands on a TDX guest; an absent key is not asked, or has the strict value its type says. */
   readonly tdx?: TdxSection | undefined;
   /** Allow-list for claims.config, the digest of the server's effective configuration. */
   readonly configs?: readonly string[] | undefined;
@@ -144,7 +144,7 @@ export function parsePolicy(
   return decide(object, { ...(typeof input === 'string' ? {} : symbolsOf(input)), ...dangers }, releases);
 }
 
-/** A policy that lists nothing and so accepts nothing: for looking at a server and seeing what would have to be listed. */
+/** A policy with empty lists, which accepts no server: for looking at a server and seeing what would have to be listed. */
 export function observingPolicy(dangers: Dangers = {}): Policy {
   const policy = decide({ measurements: ['00'.repeat(48)] }, { ...dangers, [allowAnyModel]: true });
   return keep({
@@ -294,13 +294,13 @@ function decideTdx(policy: Omit<Policy, 'decided'>): DecidedTdxPolicy {
   } satisfies TdxPolicy);
 }
 
-/** A list nothing of which is for this vendor is not asked: what it is for is judged by the appraisal as a whole. */
+/** A list without a value for this vendor is not asked here: the appraisal as a whole judges it. */
 function unlessEmpty(list: readonly string[] | undefined): readonly string[] | undefined {
   return list === undefined || list.length === 0 ? undefined : list;
 }
 
 function symbolsOf(input: AppraisalPolicy | Policy): Dangers {
-  // Own properties only: nothing that was slipped into a prototype.
+  // Own properties only: a prototype may have been tampered with.
   const given = { ...(input as AppraisalPolicy) };
   return {
     ...(given[allowSimulated] === undefined ? {} : { [allowSimulated]: given[allowSimulated] }),

@@ -1,5 +1,5 @@
 // The reference values of published releases (image/reference-values.json): what `{ "release": "0.1.0" }` in a policy stands for.
-// They are reference values in the words of RFC 9334 §2.1: whoever gives this file decides which builds are accepted, so it
+// They are reference values in the words of RFC 9334 §2.1: the giver of this file decides which builds are accepted, so it
 // belongs with the policy and is never taken from a server. Refused: unknown keys, other versions, digests of the wrong size.
 
 import { malformed } from '../transcript/errors.ts';
@@ -29,7 +29,7 @@ export function parseReferenceValues(text: string): Releases {
   );
 }
 
-/** What accepting a release means: each SNP MEASUREMENT, and MRTD in both page orders with its RTMRs. Hex. */
+/** The builds of a release: each SNP MEASUREMENT, and MRTD in both page orders with its RTMRs. Hex. */
 export function releaseBuilds(
   name: string,
   snpMeasurements: readonly string[],
@@ -48,7 +48,7 @@ export function releaseBuilds(
   ];
 }
 
-/** What a relying party would write to accept a release: every shape of it, its models, and the grade its launch line meets. */
+/** The policy that accepts a release: every shape of it, its models, and the grade its launch line meets. */
 export function releasePolicy(
   builds: readonly Reference[],
   models: readonly { readonly name: string; readonly sha256: string }[],

@@ -9,7 +9,7 @@ const read = shapeReaders('malformed_policy');
 /** One accepted build. SNP: MEASUREMENT covers everything. TDX: MRTD covers the firmware only, so the RTMRs are needed too. */
 export interface SnpReference {
   readonly measurement: string;
-  /** What a person calls this build; printed in the verdict. */
+  /** A name for people; printed in the verdict. */
   readonly name?: string | undefined;
 }
 export interface TdxReference {

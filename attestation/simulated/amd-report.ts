@@ -50,7 +50,7 @@ export interface Machine {
   readonly vekKind: 'vcek' | 'vlek';
 }
 
-/** What a report says when nothing else is asked: a guest with this guest policy on that machine. */
+/** The default fields: a guest with this guest policy on that machine. */
 export function regularFields(
   { product, tcb, chipId, vekKind }: Machine,
   guestPolicy: bigint = GUEST_POLICY,
@@ -93,7 +93,7 @@ export async function signReport(
 ): Promise<Uint8Array> {
   const { change, damage, signer = key, ...values } = fields;
   const version = values.version ?? 5;
-  // A version nobody knows is written in the newest layout.
+  // An unknown version is written in the newest layout.
   const layout =
     version === 2 || version === 3 || version === 4 ? REPORT_LAYOUTS[version] : REPORT_LAYOUTS[5];
   const report = encodeLayout(

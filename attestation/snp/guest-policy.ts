@@ -46,11 +46,11 @@ interface GuestPolicyBit {
   readonly kind: 'allow' | 'require';
   readonly baseline: boolean;
   readonly strict: boolean;
-  /** What S21 says of a report that is weaker. */
+  /** The words of S21 for a report that is weaker. */
   readonly problem: string;
-  /** What has to be there for a host to launch the stronger value. */
+  /** The host that can launch the stronger value. */
   readonly needs: string;
-  /** What is given up with the weaker value. */
+  /** The risk of the weaker value. */
   readonly risk: string;
 }
 
@@ -142,7 +142,7 @@ function readAbi(value: unknown, name: string): AbiVersion {
   };
 }
 
-/** What a report allows its host that the policy does not; empty when nothing. Debugging is never allowed. */
+/** Everything a report allows that the policy does not; empty when it is accepted. Debugging is never allowed. */
 export function guestPolicyProblems(observed: GuestPolicy, rules: DecidedGuestPolicy): readonly string[] {
   const problems: string[] = BITS.filter((bit) => {
     if (bit.kind === 'allow') return observed[bit.field] && !rules[bit.key];
@@ -162,13 +162,13 @@ export function launchPolicy(rules: DecidedGuestPolicy): bigint {
   const { major, minor } = rules.minimumAbi ?? { major: 0, minor: 0 };
   const abi = (BigInt(major) << 8n) | BigInt(minor);
   return BITS.reduce((bits, bit) => {
-    // What weakens and is seldom launched is allowed, never asked for.
+    // A launch line need not ask for a bit that weakens the guest; SMT is the exception, since KVM before 6.17 requires it.
     if (bit.kind === 'allow' && bit.key !== 'allowSmt') return bits;
     return rules[bit.key] ? bits | (1n << bit.bit) : bits;
   }, MUST_BE_ONE | abi);
 }
 
-/** What a reader of a policy should know of it: what no host of the baseline can launch, and what is given up. */
+/** Remarks on a policy: bits that no host of the baseline can launch, and bits that give something up. */
 export function lintGuestPolicy(rules: DecidedGuestPolicy): readonly string[] {
   const baseline = ofGrade('baseline');
   const changed = BITS.filter(({ key }) => rules[key] !== baseline[key]);

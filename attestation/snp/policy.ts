@@ -1,4 +1,4 @@
-// What a relying party asks of SEV-SNP evidence. A closed JSON shape: unknown keys, empty lists and wrong lengths are
+// The policy of a relying party on SEV-SNP evidence. A closed JSON shape: unknown keys, empty lists and wrong lengths are
 // refused with `malformed_policy`. Hex in either case. An absent key is a visible skip in the transcript, with two
 // exceptions: `requireCrl` is true, and `guestPolicy` is the grade `baseline` (snp/guest-policy.ts). A debug guest and a
 // report with VMPL over 3 are refused whatever the policy says.
@@ -60,7 +60,7 @@ export interface PlatformInfoRules {
   readonly requireTio?: boolean | undefined;
 }
 
-/** What the appraisal policy (attestation/appraise/policy.ts) has keys of its own for, and the CRL, which no file can do without. */
+/** Keys that the appraisal policy (attestation/appraise/policy.ts) has itself, and the CRL, which no file can do without. */
 const OF_THE_APPRAISAL = [
   'measurement',
   'hostData',
@@ -142,7 +142,7 @@ export function readSnpSection(value: unknown): SnpSection {
   return structuredClone({ ...section });
 }
 
-/** What `decideSnpPolicy` made: nothing else counts as decided. */
+/** Every policy that `decideSnpPolicy` made; no other object counts as decided. */
 const made = new WeakSet<object>();
 
 /** `minimums` are those of an appraisal policy, which has them by product. */

@@ -9,7 +9,7 @@ export interface TdBit {
   readonly name: string;
   /** `needed`: must be set. `pinned`: accepted only in a value the policy pins. */
   readonly kind: 'needed' | 'accepted' | 'pinned' | 'refused';
-  /** What the bit does, where a refusal names it. */
+  /** The effect of the bit, where a refusal names it. */
   readonly means?: string | undefined;
 }
 
@@ -90,7 +90,7 @@ export function bitNames(value: bigint, table: readonly TdBit[]): string {
   return names.length === 0 ? 'none' : [...new Set(names)].join(', ');
 }
 
-/** What a reader of a policy should know of a value it pins (hex, little-endian): what it allows, or that it can never pass. */
+/** Remarks on a value that a policy pins (hex, little-endian): bits it allows, and bits with which it can never pass. */
 export function lintPinnedBits(key: string, hex: string, table: readonly TdBit[]): readonly string[] {
   const judged = judgeBits(viewOf(fromHex(hex, key)).getBigUint64(0, true), table);
   const never = [...judged.refused, ...judged.undefined];

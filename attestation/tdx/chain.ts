@@ -13,7 +13,7 @@ import { TDX_RULES } from './rules.ts';
 import type { TdxSubject } from './subject.ts';
 
 /**
- * What is authentic after the chain rules: signed up to the trusted root by certificates of the right roles, none revoked by CRLs
+ * The certificates that are authentic after the chain rules: signed up to the trusted root by certificates of the right roles, none revoked by CRLs
  * that are authentic themselves.
  * Dates are not in it: what is merely stale is refused by its own rule, and can still be judged by all the others.
  */

@@ -87,7 +87,7 @@ interface Numbered {
   readonly name: string;
   readonly tcbEvaluationDataNumber: number;
   readonly isCurrent: boolean;
-  /** What the memory calls it, below the root. */
+  /** Its name in the memory, below the root. */
   readonly key: string;
 }
 

@@ -1,5 +1,5 @@
-// Rules on the quote itself and on the certificate of its platform: T1 to T6 and T11. What the parser made sure of is recorded, what it
-// left to judge is judged.
+// Rules on the quote itself and on the certificate of its platform: T1 to T6 and T11. Checks of the parser are
+// recorded; checks it left open are made here.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { concatBytes, equalBytes, isZero, toHex } from '../encoding/bytes.ts';

@@ -1,4 +1,4 @@
-// What a relying party asks of a TDX guest. Every key is optional here and an absent one is a visible skip in the transcript;
+// The policy of a relying party on a TDX guest. Every key is optional here and an absent one is a visible skip in the transcript;
 // what is always refused, whatever a policy says: a debuggable TD, reserved bits, a revoked TCB, anything unsigned.
 // The shape is closed JSON: unknown keys, empty lists, wrong types and wrong lengths are refused with `malformed_policy`.
 
@@ -50,7 +50,7 @@ export interface TdxPolicy {
   readonly allowMigratable?: boolean | undefined;
 }
 
-/** What the appraisal policy (attestation/appraise/policy.ts) has keys of its own for. */
+/** Keys that the appraisal policy (attestation/appraise/policy.ts) has itself. */
 const OF_THE_APPRAISAL = [
   'mrTd',
   'rtmr0',
@@ -125,7 +125,7 @@ const MAX_GRACE_DAYS = 3660;
 type Listed = keyof typeof SIZES;
 
 const shape = shapeReaders('malformed_policy');
-/** What `decideTdxPolicy` made: nothing else counts as decided. */
+/** Every policy that `decideTdxPolicy` made; no other object counts as decided. */
 const made = new WeakSet<object>();
 
 /** JSON value → a copy of it that `verifyTdx` accepts as part of a policy. Throws `malformed_policy`. */

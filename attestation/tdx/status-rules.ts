@@ -1,4 +1,4 @@
-// What a policy says of a TCB that is known (T20): which statuses and open advisories it accepts, for how long lateness is forgiven, and the
+// The policy on a TCB that is known (T20): which statuses and open advisories it accepts, for how long lateness is forgiven, and the
 // least SVN of every component.
 
 import { toHex } from '../encoding/bytes.ts';

@@ -1,5 +1,5 @@
 // Rules on the TD itself (T22 to T28): attributes, XFAM, SEAM, measurements, REPORTDATA, and which platform it runs on.
-// What single bits mean is in tdx/attributes.ts. Fields are little-endian bit fields in the quote's order.
+// Single bits are explained in tdx/attributes.ts. Fields are little-endian bit fields in the quote's order.
 
 import { equalBytes, isZero, toHex, viewOf } from '../encoding/bytes.ts';
 import type { Rule, Transcript } from '../transcript/checks.ts';
@@ -35,7 +35,7 @@ export function checkTd({ quote, policy }: TdxSubject, transcript: Transcript): 
   });
 }
 
-/** What a body and a policy have under the same name. */
+/** Fields that a body and a policy name alike. */
 const LISTED = [
   [TDX_RULES.seamAttributes, 'SEAM attributes', 'seamAttributes'],
   [TDX_RULES.mrSeam, 'MRSEAM', 'mrSeam'],
@@ -170,7 +170,7 @@ function listed(
     );
 }
 
-/** What it means that a value is not zero, in the words of whoever has to act on it. */
+/** The meaning of a value that is not zero, in words a person can act on. */
 const BOUND: Readonly<Record<string, string>> = {
   MRSERVICETD: 'a service TD is bound',
   'SEAM attributes': 'the TDX module has attributes',

@@ -1,5 +1,5 @@
-// Every bit of TD ATTRIBUTES and XFAM, one at a time, with nothing asked and with exactly these bytes pinned: what only protects is
-// accepted, what does more takes a pin, and debugging, profiling and what Intel has not defined is refused either way.
+// Every bit of TD ATTRIBUTES and XFAM, one at a time, without a pin and with exactly these bytes pinned: bits that only protect are
+// accepted, bits that do more take a pin, and debugging, profiling and undefined bits are refused either way.
 
 import { beforeAll, describe, expect, test } from 'vitest';
 import { toHex } from '../../../attestation/encoding/bytes.ts';
