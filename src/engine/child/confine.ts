@@ -1,10 +1,8 @@
-// What the engine child may still ask of the kernel from before it reads a byte of its model: compute, memory, time, threads,
-// and talk on the descriptors it has. A seccomp filter over all its threads (Linux seccomp(2), SECCOMP_RET_ERRNO) refuses the
-// rest: no file is opened, no socket made, no program started, no other process touched. Whoever takes over llama.cpp with a
-// model file or a prompt has the text in this process, and no way out of it but the server's socket.
-// In two stages: while the model loads the process may do one thing more, which is to put the second filter on itself.
-// An allow-list: what is not named is EPERM; numbers newer than the list ENOSYS, so that libraries fall back.
-// Linux on x86-64 and arm64 only; there it fails closed, unless the kernel was built without seccomp.
+// A seccomp filter over all threads of the engine child (Linux seccomp(2), SECCOMP_RET_ERRNO), set before it reads a byte of its
+// model: it may compute and talk on the descriptors it has, but open no file or socket, start no program and touch no other
+// process. A compromised llama.cpp has no way out but the server's socket. A second filter,
+// once the model is loaded, also forbids setting filters. Calls not on the list are EPERM; numbers newer than it ENOSYS, so that
+// libraries fall back. On Linux for x86-64 and arm64 it fails closed, unless the kernel was built without seccomp.
 
 import koffi from 'koffi';
 import { nativeAlloc } from './llama/library.ts';

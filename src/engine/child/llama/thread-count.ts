@@ -1,8 +1,8 @@
-// How many threads compute, while others compute on the same processors: another model, the server's own TLS, a neighbour of the
-// machine. ggml's threads meet at a spinning barrier after each of some hundred operations per step; if one of them has lost
-// its processor for a time slice, all wait, spinning (measured on two cores beside one busy process: 230 tokens/s became 7 to
-// 28; one thread alone makes 75). So a step whose threads did not have a processor each, which their processor time tells, is
-// followed by steps with as many threads as there were processors, until a try with all of them succeeds.
+// How many threads compute while other work uses the same processors. ggml's threads meet at a spinning barrier after each of
+// some hundred operations per step; if one of them has lost its processor for a time slice, all wait, spinning (measured on two
+// cores beside one busy process: 230 tokens/s became 7 to 28; one thread alone makes 75). So a step whose threads did not have
+// a processor each, which their processor time tells, is followed by steps with as many threads as there were processors,
+// until a try with all of them succeeds.
 
 export interface Crew {
   /** Threads for the next step. */

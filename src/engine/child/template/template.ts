@@ -1,11 +1,8 @@
 // Chat messages → tokens, through the Jinja template of the GGUF (or of the model manifest). The template is the model
-// author's code and the messages are a stranger's text, so:
-// * user text can never become a control token. While the template runs, the characters control tokens are made of are
-//   replaced in all text of a request by private stand-ins; afterwards control tokens are looked for in what the template
-//   itself wrote, and only then are the stand-ins turned back.
-// * rendering is bounded (template-run): milliseconds, work, size of values. Over a bound is an ApiError, not a hang.
-// * when a template is loaded it renders two conversations of ours. From these it is known which variables it needs to be
-//   there, whether it works at all, and whether it writes a tool call in the format it is taken for.
+// author's code and the messages are a stranger's text, so user text never becomes a control token: control tokens are looked
+// for in what the template itself wrote while the text is disguised (disguise). Rendering is bounded (meter). When a template
+// is loaded it renders two conversations of ours, which tell what variables it needs, whether it works at all, and whether it
+// writes a tool call in the format it is taken for.
 
 import { parse, tokenize as lex } from '@huggingface/jinja';
 import { ApiError } from '../../../base/errors.ts';
@@ -13,13 +10,9 @@ import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
 import type { SpecialToken } from '../llama/vocabulary.ts';
 import { createMeter, createStopwatch, type Meter, type TemplateBounds } from './meter.ts';
 import { runTemplate } from './metered-run.ts';
-import {
-  detectToolFormat,
-  GENERIC_TOOL_FORMAT,
-  holdsCall,
-  toolInstructions,
-  type ToolFormat,
-} from '../../seam/tool-format.ts';
+import { detectToolFormat, GENERIC_TOOL_FORMAT, holdsCall, type ToolFormat } from '../../seam/tool-format.ts';
+import { alternating, genericShape, oneTurn, ownShape, toolObject } from './conversation.ts';
+import { disguiseFor } from './disguise.ts';
 
 export interface TemplateVocabulary {
   readonly specials: readonly SpecialToken[];
@@ -294,175 +287,6 @@ function strftime(date: Date, format: string): string {
     '%': '%',
   };
   return format.replaceAll(/%([YmdbBHMS%])/g, (_, directive: string) => fields[directive] ?? '');
-}
-
-type Shaped = { role: string; content: string } & Record<string, unknown>;
-
-/** For templates that know tools: the shape of the transformers library, which they are written against. */
-function ownShape(message: ChatMessage, disguise: Disguise): Shaped {
-  const shaped: Shaped = { role: message.role, content: disguiseContent(message, disguise) };
-  if (message.name !== undefined) shaped['name'] = disguise.on(message.name);
-  if (message.toolCallId !== undefined) shaped['tool_call_id'] = disguise.on(message.toolCallId);
-  if (message.toolCalls !== undefined && message.toolCalls.length > 0) {
-    shaped['tool_calls'] = message.toolCalls.map((call) => ({
-      id: disguise.on(call.id),
-      type: 'function',
-      function: { name: disguise.on(call.name), arguments: disguise.deep(parsedArguments(call.arguments)) },
-    }));
-  }
-  return shaped;
-}
-
-/** For templates that do not: tools in the system message, calls and results as tagged text. */
-function genericShape(
-  messages: readonly ChatMessage[],
-  tools: readonly ToolSpec[],
-  disguise: Disguise,
-): Shaped[] {
-  const shaped: Shaped[] = messages.map((message) => {
-    if (message.role === 'tool')
-      return { role: 'user', content: disguise.on(`<tool_response>\n${message.content}\n</tool_response>`) };
-    const calls = (message.toolCalls ?? []).map((call) => {
-      const text = JSON.stringify({ name: call.name, arguments: parsedArguments(call.arguments) });
-      return `${GENERIC_TOOL_FORMAT.callStart}${text}${GENERIC_TOOL_FORMAT.callEnd}`;
-    });
-    const content = disguiseContent(message, disguise);
-    return {
-      role: message.role,
-      content: [content, ...calls.map((call) => disguise.on(call))].filter((part) => part !== '').join('\n'),
-    };
-  });
-  if (tools.length > 0) {
-    const instructions = disguise.on(
-      toolInstructions(tools.map((tool) => JSON.stringify(toolObject(tool))).join('\n')),
-    );
-    const first = shaped[0];
-    if (first?.role === 'system') first.content = `${first.content}\n\n${instructions}`;
-    else shaped.unshift({ role: 'system', content: instructions });
-  }
-  return shaped;
-}
-
-/** Merges neighbours of one role and moves every system text into the first user turn; the first turn is a user's. */
-function alternating(messages: readonly Shaped[]): Shaped[] {
-  const system = messages.filter((message) => message.role === 'system').map((message) => message.content);
-  const turns: Shaped[] = [];
-  for (const message of messages) {
-    if (message.role === 'system') continue;
-    const role = message.role === 'assistant' ? 'assistant' : 'user';
-    const calls = message['tool_calls'];
-    const content =
-      calls === undefined
-        ? message.content
-        : [message.content, JSON.stringify(calls)].filter((part) => part !== '').join('\n');
-    const last = turns.at(-1);
-    if (last?.role === role) last.content = `${last.content}\n\n${content}`;
-    else turns.push({ role, content });
-  }
-  if (turns[0]?.role !== 'user') turns.unshift({ role: 'user', content: '' });
-  const first = turns[0];
-  if (first !== undefined && system.length > 0)
-    first.content = [...system, first.content].filter((part) => part !== '').join('\n\n');
-  return turns;
-}
-
-/** A conversation of more than one turn as the text of one question. */
-function oneTurn(turns: readonly Shaped[]): Shaped[] {
-  const said = turns.map(({ role, content }) => `${role === 'assistant' ? 'Assistant' : 'User'}: ${content}`);
-  return [{ role: 'user', content: turns.length === 1 ? (turns[0]?.content ?? '') : said.join('\n\n') }];
-}
-
-function toolObject(tool: ToolSpec): unknown {
-  return {
-    type: 'function',
-    function: { name: tool.name, description: tool.description ?? '', parameters: tool.parameters },
-  };
-}
-
-/** Templates write arguments as JSON; a history whose arguments are not JSON keeps its text. */
-function parsedArguments(text: string): unknown {
-  try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === 'object' && value !== null ? value : text;
-  } catch {
-    return text;
-  }
-}
-
-interface Disguise {
-  on(text: string): string;
-  off(text: string): string;
-  /** `on` for every string and key inside a JSON value. */
-  deep(value: unknown): unknown;
-}
-
-/** Markers templates look for in what an assistant said; they are not control tokens' only way in. */
-const THINK_MARKER = /<\/?think>/g;
-
-function disguiseContent(message: ChatMessage, disguise: Disguise): string {
-  if (message.role !== 'assistant') return disguise.on(message.content);
-  let out = '';
-  let at = 0;
-  for (const match of message.content.matchAll(THINK_MARKER)) {
-    out += disguise.on(message.content.slice(at, match.index)) + match[0];
-    at = match.index + match[0].length;
-  }
-  return out + disguise.on(message.content.slice(at));
-}
-
-/**
- * A one-to-one mapping of the characters control tokens are made of to private-use ones and back. White space, quotes and
- * backslash keep their places, since templates trim and JSON-encode; no control token consists of these alone. Letters and
- * digits keep theirs too unless a control token has nothing else to be recognised by.
- */
-function disguiseFor(specials: readonly SpecialToken[]): Disguise {
-  const characters = new Set<string>();
-  for (const special of specials) {
-    if (!special.control) continue;
-    const telling = Array.from(special.text).filter((c) => !/[\s"'\\\p{L}\p{N}]/u.test(c));
-    for (const c of telling.length > 0
-      ? telling
-      : Array.from(special.text).filter((c) => !/[\s"'\\]/.test(c)))
-      characters.add(c);
-  }
-  // An escape (supplementary private use area A) and one code per character. The escape is itself escaped, so that text
-  // which holds it comes back unchanged.
-  const escape = String.fromCodePoint(0xf0000);
-  const forward = new Map<string, string>();
-  const back = new Map<string, string>();
-  for (const c of [escape, ...characters]) {
-    const code = String.fromCodePoint(0xf0001 + forward.size);
-    forward.set(c, escape + code);
-    back.set(code, c);
-  }
-  const off = (text: string): string => {
-    let out = '';
-    let escaped = false;
-    for (const c of text) {
-      const plain = escaped ? back.get(c) : undefined;
-      if (plain !== undefined) {
-        out += plain;
-        escaped = false;
-      } else {
-        if (escaped) out += escape;
-        escaped = c === escape;
-        if (!escaped) out += c;
-      }
-    }
-    return escaped ? out + escape : out;
-  };
-  const on = (text: string): string => {
-    let out = '';
-    for (const c of text) out += forward.get(c) ?? c;
-    return out;
-  };
-  const deep = (value: unknown): unknown => {
-    if (typeof value === 'string') return on(value);
-    if (Array.isArray(value)) return value.map(deep);
-    if (typeof value !== 'object' || value === null) return value;
-    return Object.fromEntries(Object.entries(value).map(([key, each]) => [on(key), deep(each)]));
-  };
-  return { on, off, deep };
 }
 
 /** Finds the first, and there the longest, of some texts. */

@@ -7,12 +7,12 @@ import type { Engine } from '../../../../../src/engine/seam/engine.ts';
 import { openDemo } from '../../../../fixtures/engine/demo-engine.ts';
 
 const NAMES: readonly DemoModelName[] = ['demo-chat', 'demo-context', 'demo-embed', 'demo-rerank'];
-const engines = new Map<DemoModelName, Engine>();
+const ENGINES = new Map<DemoModelName, Engine>();
 beforeAll(async () => {
-  for (const name of NAMES) engines.set(name, await openDemo(name, { slots: 1, threads: 1 }));
+  for (const name of NAMES) ENGINES.set(name, await openDemo(name, { slots: 1, threads: 1 }));
 });
 afterAll(async () => {
-  for (const engine of engines.values()) await engine.close();
+  for (const engine of ENGINES.values()) await engine.close();
 });
 
 /** What the bytes of the tokens say. */
@@ -22,7 +22,7 @@ async function joined(engine: Engine, tokens: readonly number[]): Promise<string
 
 describe.each(['demo-chat', 'demo-context'] as const)('%s', (name) => {
   const back = async (text: string): Promise<string> => {
-    const engine = engines.get(name)!;
+    const engine = ENGINES.get(name)!;
     return engine.detokenize(await engine.tokenize({ text, addSpecial: false }));
   };
 
@@ -56,7 +56,7 @@ describe.each(['demo-chat', 'demo-context'] as const)('%s', (name) => {
   });
 
   test('a text cut anywhere between tokens is put together again', async () => {
-    const engine = engines.get(name)!;
+    const engine = ENGINES.get(name)!;
     const text = ' Is this , for whoever cuts , a text ? Yes ! ';
     const tokens = await engine.tokenize({ text, addSpecial: false });
     for (let at = 0; at <= tokens.length; at += 1)
@@ -67,7 +67,7 @@ describe.each(['demo-chat', 'demo-context'] as const)('%s', (name) => {
 });
 
 test.each(NAMES)('%s: any tokens, whole characters or not', async (name) => {
-  const engine = engines.get(name)!;
+  const engine = ENGINES.get(name)!;
   const token = fc.nat(engine.info.vocabSize - 1);
   await fc.assert(
     fc.asyncProperty(fc.array(token, { maxLength: 24 }), async (tokens) => {

@@ -1,0 +1,113 @@
+// A conversation in the shapes that templates read, all its text disguised: with tools as the template knows them, or as tagged
+// text; with turns merged where a template refuses them as they are.
+
+import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
+import { GENERIC_TOOL_FORMAT, toolInstructions } from '../../seam/tool-format.ts';
+import type { Disguise } from './disguise.ts';
+
+type Shaped = { role: string; content: string } & Record<string, unknown>;
+
+/** For templates that know tools: the shape of the transformers library, which they are written against. */
+export function ownShape(message: ChatMessage, disguise: Disguise): Shaped {
+  const shaped: Shaped = { role: message.role, content: disguiseContent(message, disguise) };
+  if (message.name !== undefined) shaped['name'] = disguise.on(message.name);
+  if (message.toolCallId !== undefined) shaped['tool_call_id'] = disguise.on(message.toolCallId);
+  if (message.toolCalls !== undefined && message.toolCalls.length > 0) {
+    shaped['tool_calls'] = message.toolCalls.map((call) => ({
+      id: disguise.on(call.id),
+      type: 'function',
+      function: { name: disguise.on(call.name), arguments: disguise.deep(parsedArguments(call.arguments)) },
+    }));
+  }
+  return shaped;
+}
+
+/** For templates that do not: tools in the system message, calls and results as tagged text. */
+export function genericShape(
+  messages: readonly ChatMessage[],
+  tools: readonly ToolSpec[],
+  disguise: Disguise,
+): Shaped[] {
+  const shaped: Shaped[] = messages.map((message) => {
+    if (message.role === 'tool')
+      return { role: 'user', content: disguise.on(`<tool_response>\n${message.content}\n</tool_response>`) };
+    const calls = (message.toolCalls ?? []).map((call) => {
+      const text = JSON.stringify({ name: call.name, arguments: parsedArguments(call.arguments) });
+      return `${GENERIC_TOOL_FORMAT.callStart}${text}${GENERIC_TOOL_FORMAT.callEnd}`;
+    });
+    const content = disguiseContent(message, disguise);
+    return {
+      role: message.role,
+      content: [content, ...calls.map((call) => disguise.on(call))].filter((part) => part !== '').join('\n'),
+    };
+  });
+  if (tools.length > 0) {
+    const instructions = disguise.on(
+      toolInstructions(tools.map((tool) => JSON.stringify(toolObject(tool))).join('\n')),
+    );
+    const first = shaped[0];
+    if (first?.role === 'system') first.content = `${first.content}\n\n${instructions}`;
+    else shaped.unshift({ role: 'system', content: instructions });
+  }
+  return shaped;
+}
+
+/** Merges neighbours of one role and moves every system text into the first user turn; the first turn is a user's. */
+export function alternating(messages: readonly Shaped[]): Shaped[] {
+  const system = messages.filter((message) => message.role === 'system').map((message) => message.content);
+  const turns: Shaped[] = [];
+  for (const message of messages) {
+    if (message.role === 'system') continue;
+    const role = message.role === 'assistant' ? 'assistant' : 'user';
+    const calls = message['tool_calls'];
+    const content =
+      calls === undefined
+        ? message.content
+        : [message.content, JSON.stringify(calls)].filter((part) => part !== '').join('\n');
+    const last = turns.at(-1);
+    if (last?.role === role) last.content = `${last.content}\n\n${content}`;
+    else turns.push({ role, content });
+  }
+  if (turns[0]?.role !== 'user') turns.unshift({ role: 'user', content: '' });
+  const first = turns[0];
+  if (first !== undefined && system.length > 0)
+    first.content = [...system, first.content].filter((part) => part !== '').join('\n\n');
+  return turns;
+}
+
+/** A conversation of more than one turn as the text of one question. */
+export function oneTurn(turns: readonly Shaped[]): Shaped[] {
+  const said = turns.map(({ role, content }) => `${role === 'assistant' ? 'Assistant' : 'User'}: ${content}`);
+  return [{ role: 'user', content: turns.length === 1 ? (turns[0]?.content ?? '') : said.join('\n\n') }];
+}
+
+export function toolObject(tool: ToolSpec): unknown {
+  return {
+    type: 'function',
+    function: { name: tool.name, description: tool.description ?? '', parameters: tool.parameters },
+  };
+}
+
+/** Templates write arguments as JSON; a history whose arguments are not JSON keeps its text. */
+function parsedArguments(text: string): unknown {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === 'object' && value !== null ? value : text;
+  } catch {
+    return text;
+  }
+}
+
+/** Markers templates look for in what an assistant said; they are not control tokens' only way in. */
+const THINK_MARKER = /<\/?think>/g;
+
+function disguiseContent(message: ChatMessage, disguise: Disguise): string {
+  if (message.role !== 'assistant') return disguise.on(message.content);
+  let out = '';
+  let at = 0;
+  for (const match of message.content.matchAll(THINK_MARKER)) {
+    out += disguise.on(message.content.slice(at, match.index)) + match[0];
+    at = match.index + match[0].length;
+  }
+  return out + disguise.on(message.content.slice(at));
+}
