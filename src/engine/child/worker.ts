@@ -40,6 +40,10 @@ const read = frameReader<ToChild>((message) => {
   else if (message.t === 'load') void start(message);
 });
 socket.on('data', (chunk: Buffer) => read(chunk));
+// A supervisor signals every process of its group (systemd's KillMode=control-group). The server says when the engine ends: it
+// may have answers to drain. SIGUSR1 would open Node's debugger.
+for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGALRM'] as const)
+  process.on(signal, () => undefined);
 
 async function start(load: Load): Promise<void> {
   try {

@@ -1,13 +1,15 @@
 // Every signal a supervisor, a terminal or a habit sends to `assay serve`, and the options of Node that would open its memory.
 
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { Agent, get } from 'node:https';
+import { Agent, get, request } from 'node:https';
 import { once } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { ensureDemoModels } from '../../../scripts/demo-model/main.ts';
 import { type Spawned, spawnAssay } from '../../fixtures/e2e/assay.ts';
+import { childrenOf } from '../../fixtures/e2e/real-server.ts';
 
 let folder: string;
 let server: Spawned | undefined;
@@ -34,6 +36,18 @@ async function health(url: string): Promise<number | undefined> {
   await once(response, 'end');
   agent.destroy();
   return response.statusCode;
+}
+
+async function complete(url: string, more: object = { max_tokens: 1 }): Promise<IncomingMessage> {
+  const agent = new Agent({ rejectUnauthorized: false });
+  const sent = request(`${url}/v1/completions`, {
+    agent,
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+  }).end(JSON.stringify({ model: 'm', prompt: 'x', ...more }));
+  const [response] = (await once(sent, 'response')) as [IncomingMessage];
+  if (!('stream' in more)) response.resume();
+  return response;
 }
 
 function audit(): string {
@@ -91,6 +105,27 @@ test('all others change nothing, and none opens the debugger', async () => {
   server?.child.kill('SIGTERM');
   expect(await server?.ended).toEqual([0, null]);
 });
+
+test.skipIf(process.platform !== 'linux')(
+  'signals to every process of the group do not take the engine away from what is drained',
+  async () => {
+    const demo = await ensureDemoModels(['demo-context']);
+    server = spawnAssay([...ARGS, '--model', `m=${demo['demo-context'].path}`], { cwd: folder });
+    const url = String((await server.said(/"msg":"listening","url":"([^"]+)"/))[1]);
+    const pid = server.child.pid ?? 0;
+    expect((await complete(url)).statusCode).toBe(200);
+    const [engine = 0] = await childrenOf(pid);
+    const streaming = await complete(url, { max_tokens: 300, n: 8, stream: true });
+    await once(streaming, 'readable');
+    for (const signal of ['SIGUSR1', 'SIGUSR2', 'SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGTERM'] as const)
+      process.kill(engine, signal);
+    server.child.kill('SIGTERM');
+    let text = '';
+    for await (const part of streaming.setEncoding('utf8')) text += part as string;
+    expect(text.trimEnd().endsWith('data: [DONE]')).toBe(true);
+    expect(await server.ended).toEqual([0, null]);
+  },
+);
 
 test('asked for before it listens, the end comes at once and is no failure', async () => {
   server = spawnAssay([...ARGS, '--tee', 'simulated'], { cwd: folder });
