@@ -10,7 +10,7 @@ import { readHeader } from './header.ts';
 import type { GgufHeader } from './header.ts';
 import { FILE_TYPES, POOLING_TYPES } from './tables.ts';
 
-/** What the server wants to know of a GGUF file. */
+/** The facts of a GGUF file that the server uses. */
 export interface GgufInfo {
   readonly version: number;
   readonly architecture: string;

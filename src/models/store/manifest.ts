@@ -170,7 +170,7 @@ function readDefaults(value: unknown): NonNullable<ModelManifest['defaultParamet
   );
 }
 
-/** What a blob is to its model. Order in a manifest: weights first. */
+/** A blob's part in its model. Order in a manifest: weights first. */
 export type FileRole = 'weights' | 'projector' | 'adapter' | 'template';
 
 export interface ManifestBlob {
@@ -203,7 +203,7 @@ export interface ModelManifest {
   readonly format: 'gguf';
   readonly blobs: readonly ManifestBlob[];
   readonly source: ModelOrigin;
-  /** What readGguf said of the weights when they were registered; informative, read again before a load. */
+  /** Findings of readGguf in the weights when they were registered; informative, read again before a load. */
   readonly gguf: {
     readonly architecture: string;
     readonly type: 'chat' | 'completion' | 'embedding' | 'rerank';
