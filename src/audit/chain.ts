@@ -4,7 +4,7 @@
 import { createHash } from 'node:crypto';
 import { headVerifies, isHead, isHex, type Head } from './head.ts';
 
-/** What line 0 follows. */
+/** The hash that line 0 follows. */
 export const GENESIS = createHash('sha256').update('assay/audit/v1').digest('hex');
 /** A crash leaves at most one batch without a head, and each restart that crashes again one `open` line. */
 export const MAX_UNSIGNED = 131_072;
@@ -21,7 +21,7 @@ interface State {
   readonly first: number;
   readonly count: number;
   readonly hash: string;
-  /** What the last line follows. */
+  /** The hash that the last line follows. */
   readonly prev: string;
   readonly runs: readonly Run[];
 }

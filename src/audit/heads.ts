@@ -10,7 +10,7 @@ import type { Clock } from '../base/clock.ts';
 import { signedText, type Head } from './head.ts';
 import { HEAD } from './log.ts';
 
-/** What a head is signed over: the number of lines, and the hash of the last. */
+/** The content a head is signed over: the number of lines, and the hash of the last. */
 export interface SignedEnd {
   readonly count: number;
   readonly hash: string;

@@ -56,7 +56,7 @@ export interface Audit {
 
 /** Lines waiting for the disk; with more the log has failed, and the server stops. */
 const MAX_PENDING = 65_536;
-/** What is only counted is written with the next batch, or after so long. */
+/** Counts are written with the next batch, or after so long. */
 const COUNT_INTERVAL_MS = 60_000;
 
 /** Work in the order it came in: a line, or something to be done when the lines before are signed. */
@@ -238,7 +238,7 @@ class AuditLog implements Audit {
   }
 
   async #drain(): Promise<void> {
-    // What else is recorded in this turn of the event loop shares one fsync.
+    // Other records of this turn of the event loop share one fsync.
     await new Promise<void>((resolve) => setImmediate(resolve));
     try {
       this.#writeCounted();

@@ -55,7 +55,7 @@ export class DiskRoom {
 
   /** The reservation, or how much could have been had. */
   async #promise(bytes: number): Promise<Reservation | number> {
-    // What is written while free space is asked for counts on both sides: at worst a little room is not seen.
+    // Bytes written while free space is asked for count on both sides: at worst a little room is not seen.
     const before = this.#promised();
     const free = await this.#options.freeBytes();
     const available = free - Math.max(before, this.#promised()) - this.#options.keep;

@@ -23,7 +23,7 @@ interface Owner {
   readonly released?: boolean | undefined;
 }
 
-/** What a process owns a folder for. Two uses of one folder do not exclude each other. */
+/** The use a process owns a folder for. Two uses of one folder do not exclude each other. */
 export interface FolderUse {
   /** Lock files are `<prefix><n>`. */
   readonly prefix: string;

@@ -1,4 +1,4 @@
-// What a file is as a model: read, measured (unless its digest is pinned) and described; and from where it may be taken. Paths
+// A file described as a model: read, measured (unless its digest is pinned) and described; and from where it may be taken. Paths
 // given by callers must resolve, links included, to below a configured model root.
 
 import { realpath } from 'node:fs/promises';
@@ -46,7 +46,7 @@ export async function describeFile(
   parseModelName(source.id);
   const file = await openRegular(source.path);
   try {
-    // What is checked and what is hashed is the same open, unchanged file.
+    // The file that is checked and the one that is hashed are the same open, unchanged file.
     const before = await identityOf(file);
     const summary = await inspectModel(file);
     const measured = source.sha256 === undefined ? await measure(file, { signal }) : undefined;

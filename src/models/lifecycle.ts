@@ -189,7 +189,7 @@ export class Lifecycle<E extends Closable> {
         void next.load();
         continue;
       }
-      // What is already on its way out may be enough; only drain one more when it is not.
+      // Models already on their way out may be enough; only drain one more when it is not.
       const staying = present.filter((slot) => slot.state !== 'closing' && slot.draining === undefined);
       if (this.#fits(next, staying)) return;
       const victim = leastRecentlyUsed(present);

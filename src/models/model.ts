@@ -1,4 +1,4 @@
-// What a registered model is: its files, its summary, its defaults. Types only, shared by registry, measuring and loading.
+// A registered model: its files, its summary, its defaults. Types only, shared by registry, measuring and loading.
 
 export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank';
 
@@ -32,7 +32,7 @@ export interface ModelDefaults {
   readonly dimensions?: number | undefined;
 }
 
-/** What the GGUF header says; informative. */
+/** Facts from the GGUF header; informative. */
 export interface ModelDetails {
   readonly architecture: string;
   readonly parameters: number;
@@ -47,7 +47,7 @@ export interface RegisteredModel {
   readonly created: number;
   readonly type: RegisteredModelType;
   readonly format: 'gguf';
-  /** What report_data carries for this model: its only blob's SHA-256, or that of its manifest. Lower-case hex. */
+  /** The digest report_data carries for this model: its only blob's SHA-256, or that of its manifest. Lower-case hex. */
   readonly sha256: string;
   readonly kind: 'blob' | 'manifest';
   readonly sizeBytes: number;
@@ -66,7 +66,7 @@ export interface ModelFile extends ModelBlob {
   readonly identity?: FileIdentity | undefined;
 }
 
-/** What the strict GGUF reader found. */
+/** Findings of the strict GGUF reader. */
 export interface ModelSummary {
   readonly type: RegisteredModelType;
   readonly architecture: string;

@@ -118,7 +118,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
       const entry = this.#entryOf(id);
       const done = this.#take(entry);
       try {
-        // What an engine still reads is leased: it is collected once that is gone.
+        // Blobs that an engine still reads are leased: they are collected once it is gone.
         if ((await this.#store.get(id)) !== undefined) await this.#store.remove(id);
       } catch (error) {
         this.registry.add(entry);
@@ -260,7 +260,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     }
   }
 
-  /** What a finished pull wrote to the store becomes servable; other bytes under a known id replace the model. */
+  /** The model a finished pull wrote to the store becomes servable; other bytes under a known id replace the model. */
   async #adoptPulled(id: string): Promise<void> {
     const unloaded = await this.#changes.run(id, async () => {
       const manifest = await this.#store.get(id);

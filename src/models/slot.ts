@@ -7,7 +7,7 @@ import { parseKeepAlive } from './keep-alive.ts';
 import type { RegisteredModel } from './model.ts';
 import type { AcquireOptions, Lease } from './seam.ts';
 
-/** What a loaded model must be able to do; the engine seam's Engine does. */
+/** Abilities of a loaded model; the engine seam's Engine does. */
 export interface Closable {
   /** Settles when it is gone: null after close(), else why. */
   readonly closed: Promise<Error | null>;
@@ -48,7 +48,7 @@ export interface SlotOptions<E extends Closable> {
 type Stay = Pick<AcquireOptions, 'keepAlive' | 'keepAliveUpToMs'>;
 
 export interface Waiter<E> {
-  /** What the request was decided for; only an engine of that model is granted to it. */
+  /** The registration the request was decided for; only an engine of that model is granted to it. */
   readonly model: RegisteredModel;
   readonly stay: Stay;
   readonly resolve: (lease: Lease<E>) => void;

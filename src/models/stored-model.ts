@@ -7,9 +7,9 @@ import { openRegular } from './measure.ts';
 import { describeModel } from './registry.ts';
 import type { ModelStore } from './store/store.ts';
 import type { ModelDefaults, ModelFile, RegistryEntry, Residency } from './model.ts';
-import type { ModelManifest, ModelSource } from './store/manifest.ts';
+import type { ModelManifest, ModelOrigin } from './store/manifest.ts';
 
-export function manifestOf(entry: RegistryEntry, source: ModelSource): ModelManifest {
+export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelManifest {
   const { model } = entry;
   return {
     version: 1,

@@ -148,7 +148,7 @@ export function checkModel(header: GgufHeader): CheckedModel {
       throw invalidGguf(`${setting('feed_forward_length')} is ${Math.min(...units)}`);
   }
   checkExperts(settings, setting, blockCount);
-  const heads = checkHeads(settings, setting, architecture, blockCount, embeddingLength);
+  const heads = checkHeads(settings, setting, { architecture, layers: blockCount, width: embeddingLength });
   checkRope(settings, setting);
   checkNorms(settings, setting);
   const vocabulary = checkVocabulary(settings);
@@ -193,9 +193,11 @@ type Heads = Pick<CheckedModel, 'headCount' | 'headCountKv' | 'cacheBytesPerToke
 function checkHeads(
   settings: Settings,
   setting: Name,
-  architecture: string,
-  layers: number,
-  width: number,
+  {
+    architecture,
+    layers,
+    width,
+  }: { readonly architecture: string; readonly layers: number; readonly width: number },
 ): Heads {
   const heads = settings.perLayer(setting('attention.head_count'), layers);
   const headsKv = settings.perLayer(setting('attention.head_count_kv'), layers) ?? heads;

@@ -10,7 +10,7 @@ import { readHeader } from './header.ts';
 import type { GgufHeader } from './header.ts';
 import { FILE_TYPES, POOLING_TYPES } from './tables.ts';
 
-/** What the server wants to know of a GGUF file. */
+/** The facts of a GGUF file that the server uses. */
 export interface GgufInfo {
   readonly version: number;
   readonly architecture: string;
@@ -60,13 +60,12 @@ export async function inspectGguf(source: ByteSource): Promise<GgufInfo> {
     ...model,
     name: settings.string('general.name'),
     license: settings.string('general.license'),
-    type: typeOf(
-      header,
-      model.architecture,
+    type: typeOf(header, {
+      architecture: model.architecture,
       pooling,
-      settings.bool(`${model.architecture}.attention.causal`),
+      causal: settings.bool(`${model.architecture}.attention.causal`),
       chatTemplate,
-    ),
+    }),
     parameters: header.tensors.reduce((sum, tensor) => sum + tensor.elements, 0),
     quantization: quantizationOf(header, settings.u32('general.file_type')),
     pooling,
@@ -105,12 +104,16 @@ function refuseOtherKinds(header: GgufHeader): void {
   if (kind === 'vocab') throw invalidGguf('it holds a vocabulary only');
 }
 
+interface TypeFacts {
+  readonly architecture: string;
+  readonly pooling: GgufInfo['pooling'];
+  readonly causal: boolean | undefined;
+  readonly chatTemplate: string | undefined;
+}
+
 function typeOf(
   header: GgufHeader,
-  architecture: string,
-  pooling: GgufInfo['pooling'],
-  causal: boolean | undefined,
-  chatTemplate: string | undefined,
+  { architecture, pooling, causal, chatTemplate }: TypeFacts,
 ): GgufInfo['type'] {
   if (pooling === 'rank' || header.tensors.some((tensor) => tensor.name === 'cls.output.weight'))
     return 'rerank';

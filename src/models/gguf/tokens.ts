@@ -44,7 +44,10 @@ export function createTokenSet(count: number): TokenSet {
       let slot = hash & (slots - 1);
       for (; table[slot] !== -1; slot = (slot + 1) & (slots - 1)) {
         const other = table[slot]!;
-        if (hashes[other] === hash && equal(buffer, starts[other]!, ends[other]!, start, end))
+        if (
+          hashes[other] === hash &&
+          equal(buffer.subarray(starts[other], ends[other]), buffer.subarray(start, end))
+        )
           repeated ??= index;
       }
       table[slot] = index;
@@ -61,10 +64,8 @@ function hashOf(buffer: Uint8Array, start: number, end: number): number {
   return hash ^ (hash >>> 15);
 }
 
-function equal(buffer: Uint8Array, a: number, aEnd: number, b: number, bEnd: number): boolean {
-  if (aEnd - a !== bEnd - b) return false;
-  for (let i = 0; a + i < aEnd; i++) if (buffer[a + i] !== buffer[b + i]) return false;
-  return true;
+function equal(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }
 
 function isEmptyName(buffer: Uint8Array, start: number, end: number): boolean {

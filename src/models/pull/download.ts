@@ -75,7 +75,7 @@ export async function download(options: DownloadOptions): Promise<void> {
     await retrying(options, () => part.size, attempt);
     await part.complete();
   } catch (error) {
-    // What went wrong is what the caller must hear, also when the disk refuses this as well.
+    // The caller must hear the first error, also when the disk refuses this as well.
     await part.giveUp(isFull(error)).catch(() => undefined);
     throw isFull(error) ? storageError(error, folder) : error;
   } finally {

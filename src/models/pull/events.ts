@@ -3,7 +3,7 @@
 
 import { ApiError } from '../../base/errors.ts';
 
-/** What listeners are told while a pull runs. At most ten `downloading` a second. */
+/** Events that listeners get while a pull runs. At most ten `downloading` a second. */
 export type PullProgress =
   | { readonly kind: 'resuming'; readonly offset: number; readonly total: number }
   | {

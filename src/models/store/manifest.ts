@@ -2,7 +2,7 @@
 
 import { manifestFileName, isSha256 } from './names.ts';
 
-const ROLES: readonly BlobRole[] = ['weights', 'projector', 'adapter', 'template'];
+const ROLES: readonly FileRole[] = ['weights', 'projector', 'adapter', 'template'];
 const TYPES: readonly ModelManifest['gguf']['type'][] = ['chat', 'completion', 'embedding', 'rerank'];
 const MAX_BLOBS = 64;
 const MAX_TEXT = 4096;
@@ -124,9 +124,9 @@ function readBlob(blob: Fields): ManifestBlob {
   return { role, sha256, size, ...(path === undefined ? {} : { path }) };
 }
 
-function readSource(source: Fields): ModelSource {
+function readSource(source: Fields): ModelOrigin {
   const kind = source.oneOf('kind', ['file', 'hub']);
-  const read: ModelSource =
+  const read: ModelOrigin =
     kind === 'file'
       ? { kind, path: source.text('path') }
       : {
@@ -170,11 +170,11 @@ function readDefaults(value: unknown): NonNullable<ModelManifest['defaultParamet
   );
 }
 
-/** What a blob is to its model. Order in a manifest: weights first. */
-export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template';
+/** A blob's part in its model. Order in a manifest: weights first. */
+export type FileRole = 'weights' | 'projector' | 'adapter' | 'template';
 
 export interface ManifestBlob {
-  readonly role: BlobRole;
+  readonly role: FileRole;
   /** Lower-case hex, 64 characters. */
   readonly sha256: string;
   /** Bytes. */
@@ -184,7 +184,7 @@ export interface ManifestBlob {
 }
 
 /** Where a model came from. `url` never holds a query or a token. */
-export type ModelSource =
+export type ModelOrigin =
   | { readonly kind: 'file'; readonly path: string }
   | {
       readonly kind: 'hub';
@@ -202,8 +202,8 @@ export interface ModelManifest {
   readonly createdAt: string;
   readonly format: 'gguf';
   readonly blobs: readonly ManifestBlob[];
-  readonly source: ModelSource;
-  /** What readGguf said of the weights when they were registered; informative, read again before a load. */
+  readonly source: ModelOrigin;
+  /** Findings of readGguf in the weights when they were registered; informative, read again before a load. */
   readonly gguf: {
     readonly architecture: string;
     readonly type: 'chat' | 'completion' | 'embedding' | 'rerank';

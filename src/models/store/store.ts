@@ -19,7 +19,7 @@ import {
   temporaryPath,
   writeAtomically,
 } from '../../base/durable-files.ts';
-import { lockFolder } from '../../base/folder-lock.ts';
+import { lockFolder, type FolderLock } from '../../base/folder-lock.ts';
 import { checkManifest, encodeManifest, parseManifest, type ModelManifest } from './manifest.ts';
 import { blobFileName, isSha256, manifestFileName, parseModelName } from './names.ts';
 
@@ -31,11 +31,11 @@ export interface BrokenManifest {
 }
 
 /** Keeps blobs from being collected until `release` (idempotent). */
-export interface Lease {
+export interface BlobLease {
   release(): void;
 }
 
-export interface StoredBlob extends Lease {
+export interface StoredBlob extends BlobLease {
   readonly sha256: string;
   readonly size: number;
   /** Absolute path of models/blobs/sha256-<hex>. */
@@ -74,7 +74,7 @@ export interface ModelStore {
   /** undefined when the store does not hold these bytes. */
   blob(sha256: string): Promise<StoredBlob | undefined>;
   /** Protects blobs while an engine uses them. */
-  lease(sha256s: readonly string[]): Lease;
+  lease(sha256s: readonly string[]): BlobLease;
   /** Removes blobs no manifest names and no lease holds. Does nothing while a manifest is broken: it may name any blob. */
   collect(): Promise<{ readonly removed: readonly string[]; readonly bytes: number }>;
   /** Waits for writes under way and gives the folder back. */
@@ -105,13 +105,30 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
     throw storageError(error, folder);
   }
 
-  const leases = new Map<string, number>();
-  const serially = serialQueue();
-  const blobPath = (sha256: string): string => join(blobs, blobFileName(sha256));
-  const manifestPath = (name: string): string => join(manifests, manifestFileName(name));
+  return new FolderStore(folder, { manifests, blobs, lock });
+}
 
-  const readManifest = async (file: string): Promise<ModelManifest | BrokenManifest | undefined> => {
-    const found = await readSmallFile(join(manifests, file), MAX_MANIFEST_BYTES);
+class FolderStore implements ModelStore {
+  readonly folder: string;
+  readonly #manifests: string;
+  readonly #blobs: string;
+  readonly #lock: FolderLock;
+  /** How many hold a blob, by digest. */
+  readonly #leases = new Map<string, number>();
+  readonly #serially = serialQueue();
+
+  constructor(
+    folder: string,
+    parts: { readonly manifests: string; readonly blobs: string; readonly lock: FolderLock },
+  ) {
+    this.folder = folder;
+    this.#manifests = parts.manifests;
+    this.#blobs = parts.blobs;
+    this.#lock = parts.lock;
+  }
+
+  async #readManifest(file: string): Promise<ModelManifest | BrokenManifest | undefined> {
+    const found = await readSmallFile(join(this.#manifests, file), MAX_MANIFEST_BYTES);
     if (found === undefined) return undefined;
     if ('problem' in found) return { file, reason: found.problem };
     try {
@@ -119,10 +136,10 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
     } catch (error) {
       return { file, reason: error instanceof Error ? error.message : 'cannot be understood' };
     }
-  };
+  }
 
-  const list: ModelStore['list'] = async () => {
-    const files = (await readdir(manifests)).filter((file) => file.endsWith('.json')).toSorted();
+  async list(): ReturnType<ModelStore['list']> {
+    const files = (await readdir(this.#manifests)).filter((file) => file.endsWith('.json')).toSorted();
     if (files.length > MAX_MODELS)
       throw new ApiError(
         500,
@@ -132,17 +149,17 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
     const models: ModelManifest[] = [];
     const broken: BrokenManifest[] = [];
     for (const file of files) {
-      const manifest = await readManifest(file);
+      const manifest = await this.#readManifest(file);
       if (manifest === undefined) continue;
       if ('reason' in manifest) broken.push(manifest);
       else models.push(manifest);
     }
     models.sort((a, b) => (a.name < b.name ? -1 : 1));
     return { models, broken };
-  };
+  }
 
-  const get: ModelStore['get'] = async (name) => {
-    const manifest = await readManifest(manifestFileName(parseModelName(name)));
+  async get(name: string): Promise<ModelManifest | undefined> {
+    const manifest = await this.#readManifest(manifestFileName(parseModelName(name)));
     if (manifest !== undefined && 'reason' in manifest) {
       throw new ApiError(
         500,
@@ -151,54 +168,54 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
       );
     }
     return manifest;
-  };
+  }
 
-  const lease: ModelStore['lease'] = (sha256s) => {
-    for (const sha256 of sha256s) leases.set(sha256, (leases.get(sha256) ?? 0) + 1);
+  lease(sha256s: readonly string[]): BlobLease {
+    for (const sha256 of sha256s) this.#leases.set(sha256, (this.#leases.get(sha256) ?? 0) + 1);
     let held = true;
     return {
       release: () => {
         if (!held) return;
         held = false;
         for (const sha256 of sha256s) {
-          const count = leases.get(sha256)! - 1;
-          if (count === 0) leases.delete(sha256);
-          else leases.set(sha256, count);
+          const count = this.#leases.get(sha256)! - 1;
+          if (count === 0) this.#leases.delete(sha256);
+          else this.#leases.set(sha256, count);
         }
       },
     };
-  };
+  }
 
-  const blob: ModelStore['blob'] = async (sha256) => {
+  async blob(sha256: string): Promise<StoredBlob | undefined> {
     if (!isSha256(sha256)) throw new ApiError(400, 'invalid_digest', 'a digest is 64 lower-case hex digits');
-    const held = lease([sha256]);
-    const size = await sizeOf(blobPath(sha256));
+    const held = this.lease([sha256]);
+    const size = await sizeOf(this.#blobPath(sha256));
     if (size === undefined) {
       held.release();
       return undefined;
     }
-    return { ...held, sha256, size, path: blobPath(sha256) };
-  };
+    return { ...held, sha256, size, path: this.#blobPath(sha256) };
+  }
 
   /** Moves a complete, fsynced file to its place; the same bytes once. */
-  const settle = (path: string, sha256: string, size: number): Promise<StoredBlob> => {
+  #settle(path: string, sha256: string, size: number): Promise<StoredBlob> {
     // Leased before the queue is entered, so that a collection already waiting there spares it.
-    const held = lease([sha256]);
-    return serially(async () => {
+    const held = this.lease([sha256]);
+    return this.#serially(async () => {
       try {
         // Over the same bytes too: whoever has the old file open keeps it, and a damaged one is mended.
-        await rename(path, blobPath(sha256));
-        await syncFolder(blobs);
+        await rename(path, this.#blobPath(sha256));
+        await syncFolder(this.#blobs);
       } catch (error) {
         held.release();
-        throw storageError(error, blobs);
+        throw storageError(error, this.#blobs);
       }
-      return { ...held, sha256, size, path: blobPath(sha256) };
+      return { ...held, sha256, size, path: this.#blobPath(sha256) };
     });
-  };
+  }
 
-  const collectNow = async (): Promise<{ removed: string[]; bytes: number }> => {
-    const { models, broken } = await list();
+  async #collectNow(): Promise<{ removed: string[]; bytes: number }> {
+    const { models, broken } = await this.list();
     const removed: string[] = [];
     let bytes = 0;
     if (broken.length > 0) return { removed, bytes };
@@ -207,86 +224,96 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
         model.blobs.filter((entry) => entry.path === undefined).map((entry) => entry.sha256),
       ),
     );
-    for (const file of await readdir(blobs)) {
+    for (const file of await readdir(this.#blobs)) {
       const sha256 = file.slice('sha256-'.length);
-      if (file !== blobFileName(sha256) || !isSha256(sha256) || named.has(sha256) || leases.has(sha256))
+      if (file !== blobFileName(sha256) || !isSha256(sha256) || named.has(sha256) || this.#leases.has(sha256))
         continue;
-      bytes += (await sizeOf(blobPath(sha256))) ?? 0;
-      await rm(blobPath(sha256), { force: true });
+      bytes += (await sizeOf(this.#blobPath(sha256))) ?? 0;
+      await rm(this.#blobPath(sha256), { force: true });
       removed.push(sha256);
     }
-    if (removed.length > 0) await syncFolder(blobs);
+    if (removed.length > 0) await syncFolder(this.#blobs);
     return { removed, bytes };
-  };
+  }
 
-  return {
-    folder,
-    list,
-    get,
-    lease,
-    blob,
-    put: (manifest, { replace = false } = {}) =>
-      serially(async () => {
-        parseModelName(manifest.name);
-        checkManifest(manifest);
-        for (const entry of manifest.blobs) {
-          if (entry.path === undefined && (await sizeOf(blobPath(entry.sha256))) !== entry.size) {
-            throw new ApiError(
-              500,
-              'blob_missing',
-              `the store does not hold sha256 ${entry.sha256} with ${entry.size} bytes`,
-            );
-          }
+  put(
+    manifest: ModelManifest,
+    { replace = false }: { readonly replace?: boolean | undefined } = {},
+  ): Promise<void> {
+    return this.#serially(async () => {
+      parseModelName(manifest.name);
+      checkManifest(manifest);
+      for (const entry of manifest.blobs) {
+        if (entry.path === undefined && (await sizeOf(this.#blobPath(entry.sha256))) !== entry.size) {
+          throw new ApiError(
+            500,
+            'blob_missing',
+            `the store does not hold sha256 ${entry.sha256} with ${entry.size} bytes`,
+          );
         }
-        const old = replace ? undefined : await get(manifest.name);
-        if (old !== undefined && !sameBlobs(old, manifest)) {
-          throw new ApiError(409, 'model_already_exists', 'a model of this name exists with other bytes', {
-            param: 'name',
-            shouldRetry: false,
-          });
-        }
-        await writeAtomically(manifestPath(manifest.name), encodeManifest(manifest));
-        if (replace) await collectNow();
-      }),
-    remove: (name) =>
-      serially(async () => {
-        const manifest = await get(name);
-        if (manifest === undefined)
-          throw new ApiError(404, 'model_not_found', 'no model of this name is registered', {
-            param: 'model',
-          });
-        await rm(manifestPath(name));
-        await syncFolder(manifests);
-        await collectNow();
-        return manifest;
-      }),
-    importFile: async (source, importOptions = {}) => {
-      const temporary = temporaryPath(blobs);
-      try {
-        const { sha256, size } = await copyHashed(source, temporary, importOptions);
-        return await settle(temporary, sha256, size);
-      } catch (error) {
-        await rm(temporary, { force: true });
-        throw storageError(error, blobs);
       }
-    },
-    adopt: async (path, sha256) => {
-      if (!isSha256(sha256))
-        throw new ApiError(400, 'invalid_digest', 'a digest is 64 lower-case hex digits');
-      const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
-      try {
-        await handle.sync();
-        return await settle(path, sha256, (await handle.stat()).size);
-      } finally {
-        await handle.close();
+      const old = replace ? undefined : await this.get(manifest.name);
+      if (old !== undefined && !sameBlobs(old, manifest)) {
+        throw new ApiError(409, 'model_already_exists', 'a model of this name exists with other bytes', {
+          param: 'name',
+          shouldRetry: false,
+        });
       }
-    },
-    collect: () => serially(collectNow),
-    close: async () => {
-      await serially(async () => undefined);
-      await lock.release();
-    },
-  };
+      await writeAtomically(this.#manifestPath(manifest.name), encodeManifest(manifest));
+      if (replace) await this.#collectNow();
+    });
+  }
+
+  remove(name: string): Promise<ModelManifest> {
+    return this.#serially(async () => {
+      const manifest = await this.get(name);
+      if (manifest === undefined)
+        throw new ApiError(404, 'model_not_found', 'no model of this name is registered', { param: 'model' });
+      await rm(this.#manifestPath(name));
+      await syncFolder(this.#manifests);
+      await this.#collectNow();
+      return manifest;
+    });
+  }
+
+  async importFile(source: string | FileHandle, importOptions: ImportOptions = {}): Promise<StoredBlob> {
+    const temporary = temporaryPath(this.#blobs);
+    try {
+      const { sha256, size } = await copyHashed(source, temporary, importOptions);
+      return await this.#settle(temporary, sha256, size);
+    } catch (error) {
+      await rm(temporary, { force: true });
+      throw storageError(error, this.#blobs);
+    }
+  }
+
+  async adopt(path: string, sha256: string): Promise<StoredBlob> {
+    if (!isSha256(sha256)) throw new ApiError(400, 'invalid_digest', 'a digest is 64 lower-case hex digits');
+    const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    try {
+      await handle.sync();
+      return await this.#settle(path, sha256, (await handle.stat()).size);
+    } finally {
+      await handle.close();
+    }
+  }
+
+  collect(): Promise<{ readonly removed: readonly string[]; readonly bytes: number }> {
+    return this.#serially(() => this.#collectNow());
+  }
+
+  async close(): Promise<void> {
+    await this.#serially(async () => undefined);
+    await this.#lock.release();
+  }
+
+  #blobPath(sha256: string): string {
+    return join(this.#blobs, blobFileName(sha256));
+  }
+
+  #manifestPath(name: string): string {
+    return join(this.#manifests, manifestFileName(name));
+  }
 }
 
 /** Runs tasks one after another; a failed one does not stop the next. */

@@ -114,7 +114,7 @@ describe.skipIf(!mountable)('pulls on a disk of 24 MiB', { timeout: 60_000 }, ()
     expect(await pull('c')).toMatchObject({ kind: 'success' });
     expect(parts()).toEqual([]);
     expect(free()).toBeGreaterThanOrEqual(KEPT_BYTES);
-    // What was given back is said to be gone.
+    // The status says that the part is gone.
     expect(await pull('a')).toMatchObject({ kind: 'error', code: 'storage_full' });
     expect(await service.status(name)).toMatchObject({ status: 'failed', completed: 0 });
   });

@@ -51,7 +51,7 @@ const SPECIAL_IPV6 = [
   ['ff00::', 'ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff'],
 ] as const;
 
-/** What stands before and after the blocks above: public. */
+/** Addresses before and after the blocks above: public. */
 const PUBLIC = [
   ['1.0.0.0', '9.255.255.255'],
   ['11.0.0.0', '100.63.255.255'],
