@@ -5,7 +5,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import { ApiError } from '../base/errors.ts';
+import { ApiError, apiErrorOf } from '../base/errors.ts';
 import type {
   Engine,
   EngineInfo,
@@ -94,7 +94,7 @@ interface Connection {
 function connect(child: ChildProcess, watchdogMs: number): Connection {
   const socket = child.stdio[3];
   if (!(socket instanceof Duplex) || child.stderr === null)
-    throw new ApiError(500, 'model_load_failed', 'the engine process has no pipes');
+    throw new ApiError('model_load_failed', 'the engine process has no pipes');
   let stderr = '';
   let why: string | null = null;
   let alive = true;
@@ -164,7 +164,7 @@ async function load(connection: Connection, spec: LoadSpec, options: OpenOptions
   const failed = connection.gone.then(({ code, signal, why }): never => {
     // Ended from outside, as by the kernel short of memory: nothing is wrong with the model.
     if (why === null && refusal === null && (signal === 'SIGKILL' || signal === 'SIGTERM'))
-      throw new ApiError(503, 'engine_crashed', `the engine was ended by ${signal} while it loaded`, {
+      throw new ApiError('engine_crashed', `the engine was ended by ${signal} while it loaded`, {
         retryAfterSeconds: 1,
       });
     const ended =
@@ -173,7 +173,7 @@ async function load(connection: Connection, spec: LoadSpec, options: OpenOptions
       (signal === null ? `the engine ended with code ${code}` : `the engine was ended by ${signal}`);
     const reason = loadReason(connection.stderr(), spec.path);
     const message = reason === null ? ended : `${ended}: ${reason}`;
-    throw new ApiError(500, 'model_load_failed', message, { shouldRetry: false });
+    throw new ApiError('model_load_failed', message, { shouldRetry: false });
   });
   connection.send({
     t: 'load',
@@ -256,11 +256,11 @@ function speakFor(
         for (const [id, event] of message.events) streams.get(id)?.push(decoded(event));
         return;
       case 'error': {
-        const error = new ApiError(message.status, message.code, message.message, {
-          ...(message.param === undefined ? {} : { param: message.param }),
-          ...(message.retryAfterSeconds === undefined
-            ? {}
-            : { retryAfterSeconds: message.retryAfterSeconds }),
+        const { status, code, param, retryAfterSeconds } = message;
+        const error = apiErrorOf(code, 'engine_failed', message.message, {
+          status,
+          param,
+          retryAfterSeconds,
         });
         streams.get(message.id)?.fail(error);
         calls.get(message.id)?.reject(error);
@@ -282,7 +282,6 @@ function speakFor(
 
   const closed = connection.gone.then(({ code, signal, why }): Error | null => {
     dead = new ApiError(
-      503,
       'engine_crashed',
       closing ? 'the model was unloaded' : 'the engine ended unexpectedly',
       {
@@ -477,9 +476,9 @@ function numbers(value: unknown): readonly number[] {
 }
 
 function overloaded(): ApiError {
-  return new ApiError(429, 'engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
+  return new ApiError('engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
 }
 
 function unexpected(): ApiError {
-  return new ApiError(500, 'engine_failed', 'the engine answered with something else');
+  return new ApiError('engine_failed', 'the engine answered with something else');
 }

@@ -109,7 +109,7 @@ export function toolCallGrammar(
       );
     });
     if (calls.length === 0)
-      throw new ApiError(400, 'invalid_schema', 'there is no tool to call', { param: 'tools' });
+      throw new ApiError('invalid_schema', 'there is no tool to call', { param: 'tools' });
     const call = builder.rule(
       'call',
       [...member(format.callStart), either(calls), ...member(format.callEnd)].join(' '),
@@ -138,7 +138,7 @@ function guarded<T>(param: string, work: () => T): T {
     return work();
   } catch (error) {
     if (error instanceof GrammarTooLarge)
-      throw new ApiError(400, 'invalid_schema', 'the schema is too large', { param });
+      throw new ApiError('invalid_schema', 'the schema is too large', { param });
     throw error;
   }
 }

@@ -58,7 +58,7 @@ export const known = new Set([...Object.values(KEYWORDS_OF).flat(), ...COMPOSING
 export const NUMERIC_FORMATS = new Set(['int32', 'int64', 'float', 'double']);
 
 export function refuse(path: string, message: string): never {
-  throw new ApiError(400, 'invalid_schema', message, { param: path });
+  throw new ApiError('invalid_schema', message, { param: path });
 }
 
 export function isJson(value: unknown): value is Json {

@@ -108,7 +108,7 @@ export function createLifecycle<E extends Closable>(deps: LifecycleDeps<E>): Lif
     }
     if (slot.waiters.size >= deps.maxWaiting) {
       return Promise.reject(
-        new ApiError(429, 'engine_overloaded', `${slot.waiters.size} requests already wait for ${model.id}`, {
+        new ApiError('engine_overloaded', `${slot.waiters.size} requests already wait for ${model.id}`, {
           retryAfterSeconds: 5,
         }),
       );
@@ -206,7 +206,6 @@ export function createLifecycle<E extends Closable>(deps: LifecycleDeps<E>): Lif
     const cancel = deps.clock.after(deps.loadTimeoutMs, () =>
       timeout.abort(
         new ApiError(
-          500,
           'model_load_failed',
           `loading ${slot.model.id} took longer than ${deps.loadTimeoutMs} ms`,
         ),
@@ -411,15 +410,12 @@ function leastRecentlyUsed<E>(slots: readonly Slot<E>[]): Slot<E> | undefined {
 
 function tooLarge<E>(slot: Slot<E>, budget: number): ApiError {
   return new ApiError(
-    503,
     'model_load_failed',
     `${slot.model.id} needs about ${slot.bytes} bytes, the memory budget is ${budget}`,
-    {
-      shouldRetry: false,
-    },
+    { status: 503, shouldRetry: false },
   );
 }
 
 function shuttingDown(): ApiError {
-  return new ApiError(503, 'server_shutting_down', 'the server is shutting down', { retryAfterSeconds: 5 });
+  return new ApiError('server_shutting_down', 'the server is shutting down', { retryAfterSeconds: 5 });
 }

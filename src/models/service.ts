@@ -94,7 +94,7 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
   ): Promise<E> {
     const entry = entryOf(model.id);
     if (entry.model !== model)
-      throw new ApiError(503, 'model_replaced', `${model.id} was replaced by another model`, {
+      throw new ApiError('model_replaced', `${model.id} was replaced by another model`, {
         retryAfterSeconds: 1,
       });
     const known = measuredInPlace.get(entry.model);
@@ -130,7 +130,7 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
       const summary = await inspectModel(file);
       const measured = source.sha256 === undefined ? await measure(file, { signal }) : undefined;
       if (measured !== undefined && !sameFile(before, measured.identity)) {
-        throw new ApiError(500, 'model_file_changed', 'the model file changed while it was registered', {
+        throw new ApiError('model_file_changed', 'the model file changed while it was registered', {
           shouldRetry: true,
         });
       }
@@ -168,7 +168,7 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
     )
       return 'verity';
     if (residency === 'verity')
-      throw new ApiError(400, 'path_not_allowed', 'the model is not on a measured device', { param: 'path' });
+      throw new ApiError('path_not_allowed', 'the model is not on a measured device', { param: 'path' });
     if (residency !== 'auto') return residency;
     if (options.hardware) return 'memory';
     const room = await stagingRoom(options.stagingFolder);
@@ -183,7 +183,7 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
   }): Promise<ModelStatus> {
     parseModelName(request.name);
     if (request.format !== undefined && request.format !== 'gguf') {
-      throw new ApiError(400, 'unsupported_model_format', 'only the format "gguf" can be registered', {
+      throw new ApiError('unsupported_model_format', 'only the format "gguf" can be registered', {
         param: 'format',
       });
     }
@@ -236,8 +236,7 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
   /** What a finished pull wrote to the store becomes servable; other bytes under a known id replace the model. */
   async function adoptPulled(id: string): Promise<void> {
     const manifest = await store.get(id);
-    if (manifest === undefined)
-      throw new ApiError(500, 'pull_failed', 'the pulled model is not in the store');
+    if (manifest === undefined) throw new ApiError('pull_failed', 'the pulled model is not in the store');
     const entry = await entryOfManifest(manifest, {
       store,
       residencyFor,
@@ -273,7 +272,7 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
   }
 
   async function* pull(request: PullRequest, signal: AbortSignal): AsyncIterable<PullEvent> {
-    if (pulls === null) throw new ApiError(403, 'pull_disabled', 'this server does not fetch models');
+    if (pulls === null) throw new ApiError('pull_disabled', 'this server does not fetch models');
     const registered = follow(pulls, request);
     for await (const event of untilAborted(pulls.pull(request), signal)) {
       if (event.type === 'success' || event.type === 'already_exists') await registered;
@@ -304,7 +303,7 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
     async unload(id) {
       entryOf(id);
       if (!(await lifecycle.unload(id)))
-        throw new ApiError(404, 'model_not_loaded', 'the model is not loaded', { param: 'name' });
+        throw new ApiError('model_not_loaded', 'the model is not loaded', { param: 'name' });
     },
     restore,
     pull,
@@ -376,9 +375,9 @@ async function* untilAborted<T>(events: AsyncIterable<T>, signal: AbortSignal): 
 /** The real path, when it is below a root; 400 otherwise. The message does not say what exists outside the roots. */
 async function insideRoots(path: string, roots: readonly string[]): Promise<string> {
   if (path === '' || path.length > 4096 || path.includes('\0')) {
-    throw new ApiError(400, 'file_not_found', 'path is not a usable file name', { param: 'path' });
+    throw new ApiError('file_not_found', 'path is not a usable file name', { param: 'path' });
   }
-  const outside = new ApiError(400, 'path_not_allowed', 'path is not below a configured model root', {
+  const outside = new ApiError('path_not_allowed', 'path is not below a configured model root', {
     param: 'path',
   });
   let real: string;
@@ -387,7 +386,7 @@ async function insideRoots(path: string, roots: readonly string[]): Promise<stri
   } catch (error) {
     const named = roots.some((root) => path.startsWith(root + sep) && !path.split(sep).includes('..'));
     throw named
-      ? new ApiError(400, 'file_not_found', 'there is no such file', { param: 'path', cause: error })
+      ? new ApiError('file_not_found', 'there is no such file', { param: 'path', cause: error })
       : outside;
   }
   for (const root of roots) if (await isBelow(real, root)) return real;
@@ -404,5 +403,5 @@ async function isBelow(path: string, folder: string): Promise<boolean> {
 }
 
 function notFound(): ApiError {
-  return new ApiError(404, 'model_not_found', 'no model of that name is registered', { param: 'model' });
+  return new ApiError('model_not_found', 'no model of that name is registered', { param: 'model' });
 }

@@ -53,7 +53,6 @@ export const completions = route({
     return withEngine(call, model, body.keep_alive, async (engine) => {
       if (body.suffix !== undefined && !engine.info.hasFimTokens) {
         throw new ApiError(
-          400,
           'unsupported_parameter',
           'suffix is not supported: this model has no fill-in-the-middle tokens',
           {
@@ -110,7 +109,6 @@ async function toRequests(
       typeof prompt === 'string' ? await engine.tokenize({ text: prompt, addSpecial: true }, signal) : prompt;
     if (tokens.length >= contextLength) {
       throw new ApiError(
-        400,
         'context_length_exceeded',
         `this model's maximum context length is ${contextLength} tokens; a prompt of ${tokens.length} tokens exceeds the available context size`,
         { param: 'prompt' },

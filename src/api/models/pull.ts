@@ -69,7 +69,7 @@ export const pullModel = route({
         stream.send(JSON.stringify(event));
         await stream.flush();
       }
-      throw new ApiError(500, 'internal_error', 'the pull ended without a result');
+      throw new ApiError('internal_error', 'the pull ended without a result');
     } catch (thrown) {
       const error = toApiError(exchange.signal.aborted ? exchange.signal.reason : thrown);
       exchange.errorCode = error.code;
@@ -127,5 +127,5 @@ export async function cancelPullOf(pulls: Pulls, name: string): Promise<object> 
 }
 
 function pullNotFound(): ApiError {
-  return new ApiError(404, 'pull_state_not_found', 'nothing of that name is or was being pulled');
+  return new ApiError('pull_state_not_found', 'nothing of that name is or was being pulled');
 }

@@ -233,7 +233,7 @@ function sendError(id: number, error: unknown): void {
 }
 
 function overloaded(): ApiError {
-  return new ApiError(429, 'engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
+  return new ApiError('engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
 }
 
 type TextMessage = Extract<ToChild, { t: 'tokenize' | 'detokenize' | 'pieces' }>;
@@ -376,7 +376,6 @@ function serveGeneration(
       else if (message.t === 'resume') scheduler.resume(message.id);
       else
         throw new ApiError(
-          400,
           'wrong_model_type',
           `this model is of type ${info.type}; it makes text, not vectors or scores`,
           {
@@ -414,8 +413,7 @@ function servePooling(
     for (const input of message.inputs) {
       if (typeof input !== 'string') checkTokens(model, input, 'input');
       const tokens = typeof input === 'string' ? model.tokenize(input, true, false) : input;
-      if (tokens.length === 0)
-        throw new ApiError(400, 'invalid_input', 'an input is empty', { param: 'input' });
+      if (tokens.length === 0) throw new ApiError('invalid_input', 'an input is empty', { param: 'input' });
       assertFits(tokens.length, inputLength, 'input', 0);
       inputs.push(tokens);
       yield;
@@ -476,7 +474,7 @@ function slices(work: Generator<void, void>): () => boolean {
 }
 
 function wrongType(type: ModelType, wanted: string): ApiError {
-  return new ApiError(400, 'wrong_model_type', `this model is of type ${type}; it cannot do ${wanted}`, {
+  return new ApiError('wrong_model_type', `this model is of type ${type}; it cannot do ${wanted}`, {
     param: 'model',
   });
 }

@@ -76,7 +76,6 @@ export async function download(options: DownloadOptions): Promise<void> {
     if (part.size > 0) options.onResume(part.size);
     if ((await options.disk.freeBytes(options.folder)) < file.size - part.size) {
       throw new ApiError(
-        507,
         'storage_full',
         `the data folder has no room for the ${file.size - part.size} bytes to come`,
         {
@@ -95,10 +94,9 @@ export async function download(options: DownloadOptions): Promise<void> {
     if (actual !== file.sha256) {
       await handle.truncate(0);
       throw new ApiError(
-        502,
         'digest_mismatch',
         `the bytes fetched have sha256 ${actual}, the hub promised ${file.sha256}; they were thrown away`,
-        { shouldRetry: false },
+        { status: 502, shouldRetry: false },
       );
     }
     await handle.sync();
@@ -128,7 +126,7 @@ export async function retrying<T>(
       if (failures >= options.maxFailures) {
         const why =
           error instanceof HubBusy ? error.message : `the connection fails (${codeOf(error) ?? 'broken'})`;
-        throw new ApiError(503, 'hub_unavailable', `${why}, ${failures} times in a row`, {
+        throw new ApiError('hub_unavailable', `${why}, ${failures} times in a row`, {
           cause: error,
           retryAfterSeconds: 60,
         });
@@ -196,11 +194,7 @@ async function fetchRest(part: Part, options: DownloadOptions): Promise<void> {
   try {
     const encoding = response.header('content-encoding');
     if (encoding !== undefined && encoding !== 'identity')
-      throw new ApiError(
-        502,
-        'hub_error',
-        `the hub sends the file in content-encoding ${encoding.slice(0, 40)}`,
-      );
+      throw new ApiError('hub_error', `the hub sends the file in content-encoding ${encoding.slice(0, 40)}`);
     // Only a strong validator may be compared or sent as If-Range (RFC 9110 §13.1.5).
     const given = response.header('etag');
     const etag =
@@ -250,7 +244,6 @@ async function fetchRest(part: Part, options: DownloadOptions): Promise<void> {
 function refuseOtherSize(size: number, file: HubFile): void {
   if (size === file.size) return;
   throw new ApiError(
-    502,
     'upstream_changed',
     `the hub sends a file of ${size} bytes, its API promised ${file.size}`,
     {

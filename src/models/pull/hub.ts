@@ -52,11 +52,7 @@ export async function resolveFile(
   const answer = parseAnswer(await readJson(response));
   const file = choose(answer.files, name);
   if (file.sha256 === undefined)
-    throw new ApiError(
-      502,
-      'digest_unknown',
-      'the hub gives no SHA-256 for this file, so it cannot be verified',
-    );
+    throw new ApiError('digest_unknown', 'the hub gives no SHA-256 for this file, so it cannot be verified');
   const url = new URL(
     `${basePath(endpoint)}/${encodedPath(name.repo)}/resolve/${answer.commit}/${encodedPath(file.name)}`,
     endpoint,
@@ -87,12 +83,11 @@ export function refuseStatus(response: WebResponse, now: () => number, what: str
   if (status === 429 || status === 408 || status >= 500)
     throw new HubBusy(`the hub answers ${status}`, retryAfterMs(response, now));
   if (status === 401)
-    throw new ApiError(502, 'hub_unauthorized', 'the hub asks for a token, or has no such repository', {
+    throw new ApiError('hub_unauthorized', 'the hub asks for a token, or has no such repository', {
       shouldRetry: false,
     });
   if (status === 403)
     throw new ApiError(
-      502,
       'hub_forbidden',
       'the hub refuses access: the model is gated and its terms must be accepted there',
       {
@@ -100,10 +95,10 @@ export function refuseStatus(response: WebResponse, now: () => number, what: str
       },
     );
   if (status === 404)
-    throw new ApiError(404, 'hub_not_found', `the hub does not have ${what}, or not at this revision`, {
+    throw new ApiError('hub_not_found', `the hub does not have ${what}, or not at this revision`, {
       param: 'name',
     });
-  throw new ApiError(502, 'hub_error', `the hub answers ${status}`, { shouldRetry: false });
+  throw new ApiError('hub_error', `the hub answers ${status}`, { shouldRetry: false });
 }
 
 /** Retry-After in seconds or as a date, else the hub's `RateLimit: …;t=<seconds>`. */
@@ -141,7 +136,7 @@ async function readJson(response: WebResponse): Promise<unknown> {
 }
 
 function malformed(why: string): ApiError {
-  return new ApiError(502, 'hub_error', `the hub's answer ${why}`, { shouldRetry: false });
+  return new ApiError('hub_error', `the hub's answer ${why}`, { shouldRetry: false });
 }
 
 interface Listed {
@@ -185,7 +180,7 @@ function choose(files: readonly Listed[], { want }: PullName): Listed {
   if ('file' in want) {
     const found = files.find((file) => file.name === want.file);
     if (found === undefined)
-      throw new ApiError(404, 'hub_not_found', `the repository has no such file; it has ${listOf(files)}`, {
+      throw new ApiError('hub_not_found', `the repository has no such file; it has ${listOf(files)}`, {
         param: 'name',
       });
     if (SPLIT.test(found.name)) throw splitModel();
@@ -202,13 +197,12 @@ function choose(files: readonly Listed[], { want }: PullName): Listed {
   if (whole.length === 0 && matches.length > 0) throw splitModel();
   if (whole.length === 0)
     throw new ApiError(
-      404,
       'hub_not_found',
       `the repository has no file of this quantization; it has ${listOf(files)}`,
       { param: 'name' },
     );
   if (whole.length > 1)
-    throw new ApiError(400, 'ambiguous_quantization', `several files match: ${listOf(whole)}; name one`, {
+    throw new ApiError('ambiguous_quantization', `several files match: ${listOf(whole)}; name one`, {
       param: 'name',
     });
   return whole[0]!;
@@ -216,7 +210,6 @@ function choose(files: readonly Listed[], { want }: PullName): Listed {
 
 function splitModel(): ApiError {
   return new ApiError(
-    400,
     'unsupported_model_format',
     'this model is split into several files, which is not supported',
     { param: 'name' },

@@ -105,7 +105,7 @@ export async function createPulls(options: PullOptions): Promise<PullService> {
 
   function start(name: PullName, request: PullRequest): Job {
     if (jobs.size >= MAX_PULLS)
-      throw new ApiError(429, 'too_many_pulls', `${MAX_PULLS} pulls are running`, { retryAfterSeconds: 30 });
+      throw new ApiError('too_many_pulls', `${MAX_PULLS} pulls are running`, { retryAfterSeconds: 30 });
     const job: Job = {
       name,
       force: request.force === true,
@@ -263,7 +263,7 @@ export async function createPulls(options: PullOptions): Promise<PullService> {
       const job = jobs.get(name);
       if (job === undefined) return false;
       job.abort.abort(
-        new ApiError(409, 'pull_cancelled', 'the pull was cancelled; pull again to go on from here'),
+        new ApiError('pull_cancelled', 'the pull was cancelled; pull again to go on from here'),
       );
       await job.done;
       return true;
@@ -271,7 +271,7 @@ export async function createPulls(options: PullOptions): Promise<PullService> {
     close: async () => {
       for (const job of jobs.values())
         job.abort.abort(
-          new ApiError(503, 'pull_interrupted', 'the server is stopping; pull again to go on from here'),
+          new ApiError('pull_interrupted', 'the server is stopping; pull again to go on from here'),
         );
       await Promise.all([...jobs.values()].map((job) => job.done));
       await web.close();

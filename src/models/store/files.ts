@@ -86,7 +86,7 @@ export function codeOf(error: unknown): string | undefined {
 export function storageError(error: unknown): unknown {
   const code = codeOf(error);
   if (code === 'ENOSPC' || code === 'EDQUOT')
-    return new ApiError(507, 'storage_full', 'the data folder has no space left', {
+    return new ApiError('storage_full', 'the data folder has no space left', {
       cause: error,
       shouldRetry: false,
     });

@@ -13,7 +13,7 @@ const MAX_ENCODED = 180;
 /** Returns the id, or throws 400 `invalid_model_name`. The id itself is not repeated in the message. */
 export function parseModelName(name: unknown, param = 'name'): string {
   const refuse = (why: string): never => {
-    throw new ApiError(400, 'invalid_model_name', `${param} ${why}`, { param });
+    throw new ApiError('invalid_model_name', `${param} ${why}`, { param });
   };
   if (typeof name !== 'string') return refuse('must be a string');
   if (name.length === 0) return refuse('is empty');

@@ -123,11 +123,7 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
   const list: ModelStore['list'] = async () => {
     const files = (await readdir(manifests)).filter((file) => file.endsWith('.json')).toSorted();
     if (files.length > MAX_MODELS)
-      throw new ApiError(
-        500,
-        'too_many_models',
-        `${files.length} manifests, at most ${MAX_MODELS} are supported`,
-      );
+      throw new ApiError('too_many_models', `${files.length} manifests, at most ${MAX_MODELS} are supported`);
     const models: ModelManifest[] = [];
     const broken: BrokenManifest[] = [];
     for (const file of files) {
@@ -144,7 +140,6 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
     const manifest = await readManifest(manifestFileName(parseModelName(name)));
     if (manifest !== undefined && 'reason' in manifest) {
       throw new ApiError(
-        500,
         'manifest_invalid',
         `models/manifests/${manifest.file} ${manifest.reason}; repair or remove it`,
       );
@@ -169,7 +164,7 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
   };
 
   const blob: ModelStore['blob'] = async (sha256) => {
-    if (!isSha256(sha256)) throw new ApiError(400, 'invalid_digest', 'a digest is 64 lower-case hex digits');
+    if (!isSha256(sha256)) throw new ApiError('invalid_digest', 'a digest is 64 lower-case hex digits');
     const held = lease([sha256]);
     const size = await sizeOf(blobPath(sha256));
     if (size === undefined) {
@@ -231,7 +226,6 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
         for (const entry of manifest.blobs) {
           if (entry.path === undefined && (await sizeOf(blobPath(entry.sha256))) !== entry.size) {
             throw new ApiError(
-              500,
               'blob_missing',
               `the store does not hold sha256 ${entry.sha256} with ${entry.size} bytes`,
             );
@@ -239,7 +233,7 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
         }
         const old = replace ? undefined : await get(manifest.name);
         if (old !== undefined && !sameBlobs(old, manifest)) {
-          throw new ApiError(409, 'model_already_exists', 'a model of this name exists with other bytes', {
+          throw new ApiError('model_already_exists', 'a model of this name exists with other bytes', {
             param: 'name',
             shouldRetry: false,
           });
@@ -251,7 +245,7 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
       serially(async () => {
         const manifest = await get(name);
         if (manifest === undefined)
-          throw new ApiError(404, 'model_not_found', 'no model of this name is registered', {
+          throw new ApiError('model_not_found', 'no model of this name is registered', {
             param: 'model',
           });
         await rm(manifestPath(name));
@@ -270,8 +264,7 @@ export async function openStore(options: StoreOptions): Promise<ModelStore> {
       }
     },
     adopt: async (path, sha256) => {
-      if (!isSha256(sha256))
-        throw new ApiError(400, 'invalid_digest', 'a digest is 64 lower-case hex digits');
+      if (!isSha256(sha256)) throw new ApiError('invalid_digest', 'a digest is 64 lower-case hex digits');
       const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
       try {
         await handle.sync();
@@ -323,7 +316,7 @@ async function copyHashed(
   const input = typeof source === 'string' ? await openForReading(source) : source;
   try {
     if (!(await input.stat()).isFile())
-      throw new ApiError(400, 'file_not_found', 'path is not a regular file', { param: 'path' });
+      throw new ApiError('file_not_found', 'path is not a regular file', { param: 'path' });
     const output = await open(target, 'wx', 0o600);
     try {
       const hash = createHash('sha256');
@@ -342,7 +335,6 @@ async function copyHashed(
       const sha256 = hash.digest('hex');
       if (options.expectedSha256 !== undefined && options.expectedSha256 !== sha256) {
         throw new ApiError(
-          400,
           'digest_mismatch',
           `the file has sha256 ${sha256}, expected ${options.expectedSha256}`,
           { param: 'path' },
@@ -362,7 +354,7 @@ async function openForReading(path: string): Promise<FileHandle> {
   try {
     return await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
-    throw new ApiError(400, 'file_not_found', `path cannot be opened (${codeOf(error) ?? 'error'})`, {
+    throw new ApiError('file_not_found', `path cannot be opened (${codeOf(error) ?? 'error'})`, {
       param: 'path',
       cause: error,
     });

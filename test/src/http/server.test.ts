@@ -211,7 +211,7 @@ describe('one envelope', () => {
       engine: {
         failAt: {
           position: 2,
-          error: new ApiError(503, 'engine_crashed', 'the engine ended', { retryAfterSeconds: 1 }),
+          error: new ApiError('engine_crashed', 'the engine ended', { retryAfterSeconds: 1 }),
         },
       },
     });

@@ -170,7 +170,7 @@ describe('several prompts in one stream', () => {
       engine: {
         failAt: {
           position: 2,
-          error: new ApiError(503, 'engine_crashed', 'the engine ended', { retryAfterSeconds: 1 }),
+          error: new ApiError('engine_crashed', 'the engine ended', { retryAfterSeconds: 1 }),
         },
       },
     });
