@@ -17,7 +17,7 @@ export function metricsRoute({ config, metrics }: RouteContext) {
     async handle({ request, reply }) {
       const loopback = isLoopback(request.raw.socket.remoteAddress ?? '');
       if (config.metrics === 'off' || (config.metrics === 'loopback' && !loopback))
-        throw new ApiError(404, 'unknown_url', 'there is no such route');
+        throw new ApiError('unknown_url', 'there is no such route');
       return reply.type('text/plain; version=0.0.4; charset=utf-8').send(metrics.text());
     },
   });

@@ -14,7 +14,6 @@ export function findModel(call: Call, id: string, types: readonly RegisteredMode
   const model = recordModel(call.exchange, call.deps.models.get(id));
   if (!types.includes(model.type)) {
     throw new ApiError(
-      400,
       'wrong_model_type',
       `the model is of type ${model.type}, expected ${types.join(' or ')}`,
       { param: 'model' },
@@ -36,7 +35,7 @@ export function recordModel<M extends { readonly id: string; readonly sha256: st
 }
 
 export function modelNotFound(): ApiError {
-  return new ApiError(404, 'model_not_found', 'there is no model of that name', { param: 'model' });
+  return new ApiError('model_not_found', 'there is no model of that name', { param: 'model' });
 }
 
 /** Runs `work` with the model loaded; it stays loaded until the promise settles. */
@@ -59,7 +58,7 @@ export async function withEngine<T>(
   try {
     // Swapped for another while this request waited: what was checked above is not what would answer.
     if (lease.model.sha256 !== model.sha256) {
-      throw new ApiError(503, 'model_replaced', `${model.id} was replaced by another model`, {
+      throw new ApiError('model_replaced', `${model.id} was replaced by another model`, {
         retryAfterSeconds: 1,
       });
     }

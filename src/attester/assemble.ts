@@ -61,7 +61,7 @@ export function subjectOf(models: readonly AttestedModel[], modelId: string | un
     return { claim: { kind: 'all', id: ALL_MODELS_ID, sha256: allModelsDigest(models) }, models };
   const model = models.find((candidate) => candidate.id === modelId);
   if (model === undefined)
-    throw new ApiError(404, 'model_not_found', 'no model of that id can be served', { param: 'model' });
+    throw new ApiError('model_not_found', 'no model of that id can be served', { param: 'model' });
   return { claim: { kind: model.kind, id: model.id, sha256: model.sha256 }, models: [model] };
 }
 

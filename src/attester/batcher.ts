@@ -292,9 +292,9 @@ function raced<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
 }
 
 function failed(message: string, cause?: unknown): ApiError {
-  return new ApiError(500, 'attestation_failed', message, cause === undefined ? {} : { cause });
+  return new ApiError('attestation_failed', message, cause === undefined ? {} : { cause });
 }
 
 function limited(message: string, seconds: number): ApiError {
-  return new ApiError(429, 'attestation_rate_limited', message, { retryAfterSeconds: Math.max(1, seconds) });
+  return new ApiError('attestation_rate_limited', message, { retryAfterSeconds: Math.max(1, seconds) });
 }

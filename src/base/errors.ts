@@ -104,5 +104,5 @@ export function overloaded(
 }
 
 export function shuttingDown(): ApiError {
-  return new ApiError(503, 'server_shutting_down', 'the server is shutting down', { retryAfterSeconds: 5 });
+  return new ApiError('server_shutting_down', 'the server is shutting down', { retryAfterSeconds: 5 });
 }

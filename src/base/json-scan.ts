@@ -96,7 +96,7 @@ export function openJsonScan({ maxWeight = MAX_WEIGHT, maxDepth = MAX_DEPTH } = 
         if (w === 0) continue;
         weight += w;
         if (weight > maxWeight)
-          throw new ApiError(400, 'json_too_many_values', 'the request body has more values than are read');
+          throw new ApiError('json_too_many_values', 'the request body has more values than are read');
         if (c === QUOTE) {
           inString = true;
           escaped = false;
@@ -104,7 +104,7 @@ export function openJsonScan({ maxWeight = MAX_WEIGHT, maxDepth = MAX_DEPTH } = 
         } else if (c === 0x5b || c === 0x7b) {
           depth += 1;
           if (depth > maxDepth)
-            throw new ApiError(400, 'json_too_deep', `the request body nests deeper than ${maxDepth} levels`);
+            throw new ApiError('json_too_deep', `the request body nests deeper than ${maxDepth} levels`);
         } else if (c === 0x5d || c === 0x7d) {
           depth -= 1;
         }

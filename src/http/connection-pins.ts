@@ -36,7 +36,6 @@ export const STALE = 'attestation_stale';
 
 function stale(): ApiError {
   return new ApiError(
-    409,
     'attestation_stale',
     'this connection was attested before the model was what it is now; attest a new connection',
     {

@@ -32,11 +32,7 @@ export function corsHeaders(config: ServerConfig, origin: string): Record<string
 export function preflight(config: ServerConfig, request: FastifyRequest, reply: FastifyReply): void {
   const origin = request.headers.origin;
   if (origin === undefined || !isListed(config, origin)) {
-    const error = new ApiError(
-      403,
-      'origin_not_allowed',
-      'this origin may not call this server from a browser',
-    );
+    const error = new ApiError('origin_not_allowed', 'this origin may not call this server from a browser');
     request.exchange.errorCode = error.code;
     void reply.code(403).send(errorBody(error));
     return;

@@ -37,20 +37,19 @@ function defaultRetry(error: ApiError): boolean | undefined {
 /** Fastify's own refusals, by code; their messages quote the request and are replaced. */
 const FRAMEWORK: Readonly<Record<string, () => ApiError>> = {
   FST_ERR_CTP_BODY_TOO_LARGE: () =>
-    new ApiError(413, 'request_too_large', 'the request body is larger than this server accepts'),
+    new ApiError('request_too_large', 'the request body is larger than this server accepts'),
   FST_ERR_CTP_INVALID_MEDIA_TYPE: () => unsupportedMediaType(),
   FST_ERR_CTP_EMPTY_TYPE: () => unsupportedMediaType(),
   FST_ERR_CTP_INVALID_CONTENT_LENGTH: () =>
-    new ApiError(400, 'invalid_body', 'the request body does not have the length its header says'),
+    new ApiError('invalid_body', 'the request body does not have the length its header says'),
   FST_ERR_CTP_EMPTY_JSON_BODY: () =>
-    new ApiError(400, 'invalid_json', 'the request body is empty, expected a JSON object'),
-  FST_ERR_BAD_URL: () => new ApiError(400, 'invalid_url', 'the request path is not valid percent-encoding'),
-  FST_ERR_MAX_PARAM_LENGTH: () => new ApiError(414, 'url_too_long', 'a part of the request path is too long'),
+    new ApiError('invalid_json', 'the request body is empty, expected a JSON object'),
+  FST_ERR_BAD_URL: () => new ApiError('invalid_url', 'the request path is not valid percent-encoding'),
+  FST_ERR_MAX_PARAM_LENGTH: () => new ApiError('url_too_long', 'a part of the request path is too long'),
 };
 
 export function unsupportedMediaType(): ApiError {
   return new ApiError(
-    415,
     'unsupported_media_type',
     'the content-type is not application/json in UTF-8; add the header `content-type: application/json`',
   );
@@ -59,7 +58,6 @@ export function unsupportedMediaType(): ApiError {
 /** The one sentence for every path there is no route for: it repeats no text of the caller's, and says where to go. */
 export function unknownUrl(): ApiError {
   return new ApiError(
-    404,
     'unknown_url',
     'there is no such route; the API is below /v1, and GET /v1/models lists the models. ' +
       '/v1/responses and /v1/messages do not exist here yet: use /v1/chat/completions',
@@ -72,8 +70,8 @@ export function toApiError(thrown: unknown): ApiError {
   const code = codeOf(thrown);
   const known = code === undefined ? undefined : FRAMEWORK[code];
   if (known !== undefined) return known();
-  if (isAbort(thrown)) return new ApiError(499, 'client_closed_request', 'the client closed the request');
-  return new ApiError(500, 'internal_error', 'the server failed to answer this request', { cause: thrown });
+  if (isAbort(thrown)) return new ApiError('client_closed_request', 'the client closed the request');
+  return new ApiError('internal_error', 'the server failed to answer this request', { cause: thrown });
 }
 
 function isAbort(thrown: unknown): boolean {

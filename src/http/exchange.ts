@@ -111,8 +111,8 @@ export function openExchange(o: {
 }
 
 export function clientClosed(): ApiError {
-  return new ApiError(499, 'client_closed_request', 'the client closed the request');
+  return new ApiError('client_closed_request', 'the client closed the request');
 }
 export function timedOut(): ApiError {
-  return new ApiError(504, 'timeout', 'the answer took longer than this server allows');
+  return new ApiError('timeout', 'the answer took longer than this server allows');
 }

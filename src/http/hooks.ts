@@ -102,10 +102,10 @@ function refuseOnConnection(context: HookContext, request: FastifyRequest, route
 function refuseHead(request: FastifyRequest): void {
   const hosts = request.raw.rawHeaders.filter((text, i) => i % 2 === 0 && text.toLowerCase() === 'host');
   if (hosts.length === 0 && request.raw.httpVersion === '1.1')
-    throw new ApiError(400, 'invalid_request', 'the Host header is missing');
-  if (hosts.length > 1) throw new ApiError(400, 'invalid_request', 'there is more than one Host header');
+    throw new ApiError('invalid_request', 'the Host header is missing');
+  if (hosts.length > 1) throw new ApiError('invalid_request', 'there is more than one Host header');
   if (unmetExpectation(request.headers))
-    throw new ApiError(417, 'expectation_failed', 'the only expectation met is 100-continue');
+    throw new ApiError('expectation_failed', 'the only expectation met is 100-continue');
 }
 
 function refuseUnrouted(context: HookContext, request: FastifyRequest, reply: FastifyReply): void {
@@ -117,7 +117,6 @@ function refuseUnrouted(context: HookContext, request: FastifyRequest, reply: Fa
   if (allow === undefined) throw unknownUrl();
   reply.header('allow', allow);
   throw new ApiError(
-    405,
     'method_not_allowed',
     request.method === 'OPTIONS'
       ? `OPTIONS is only answered as a CORS preflight; this route is for ${allow}`
@@ -143,7 +142,6 @@ function refuseEncoded({ headers }: FastifyRequest): void {
   const encoding = headers['content-encoding'];
   if (encoding !== undefined && encoding !== 'identity')
     throw new ApiError(
-      415,
       'unsupported_content_encoding',
       'the request body is compressed, expected it as it is',
     );

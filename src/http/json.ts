@@ -13,15 +13,15 @@ export function parseJson(bytes: Uint8Array, scanned = false): unknown {
   try {
     text = decoder.decode(bytes);
   } catch {
-    throw new ApiError(400, 'invalid_json', 'the request body is not valid UTF-8');
+    throw new ApiError('invalid_json', 'the request body is not valid UTF-8');
   }
   if ((text.includes('__proto__') || text.includes('\\u')) && PROTO_KEY.test(text)) {
-    throw new ApiError(400, 'invalid_json', 'the request body has a key named __proto__');
+    throw new ApiError('invalid_json', 'the request body has a key named __proto__');
   }
   try {
     return JSON.parse(text);
   } catch {
-    throw new ApiError(400, 'invalid_json', 'the request body is not valid JSON');
+    throw new ApiError('invalid_json', 'the request body is not valid JSON');
   }
 }
 

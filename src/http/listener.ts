@@ -89,7 +89,7 @@ export function createListener(
   // Refused where every other request is, so that it is counted and recorded like any other.
   server.on('checkExpectation', handler);
   server.on('connect', (_request: IncomingMessage, socket: Socket) => {
-    const error = new ApiError(400, 'invalid_request', 'CONNECT is not served here');
+    const error = new ApiError('invalid_request', 'CONNECT is not served here');
     // Node no longer reads this socket, so its end would not be seen.
     if (told.isAnswering(socket)) socket.destroy();
     else socket.end(rawErrorResponse(error, freshRequestId()), () => socket.destroy());
@@ -152,8 +152,8 @@ export function answerBrokenRequest(
 
 function brokenRequest(code: string | undefined): ApiError {
   if (code === 'ERR_HTTP_REQUEST_TIMEOUT')
-    return new ApiError(408, 'request_timeout', 'the request did not arrive in time');
+    return new ApiError('request_timeout', 'the request did not arrive in time');
   if (code === 'HPE_HEADER_OVERFLOW')
-    return new ApiError(431, 'headers_too_large', 'the request header is larger than 16384 bytes');
-  return new ApiError(400, 'invalid_request', 'the request is not valid HTTP/1.1');
+    return new ApiError('headers_too_large', 'the request header is larger than 16384 bytes');
+  return new ApiError('invalid_request', 'the request is not valid HTTP/1.1');
 }

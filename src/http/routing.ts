@@ -89,7 +89,7 @@ async function answer(
   // While its body was read the client may have gone.
   exchange.throwIfOver();
   if (route.body !== undefined && request.body === undefined)
-    throw new ApiError(400, 'invalid_json', 'the request body is empty, expected a JSON object');
+    throw new ApiError('invalid_json', 'the request body is empty, expected a JSON object');
   const body = route.body?.read(request.body, '');
   // Fields that are read and ignored are not kept while the answer is made.
   request.body = undefined;

@@ -41,5 +41,5 @@ function isLetter(byte: number | undefined): boolean {
 }
 
 function speaksHttps(): ApiError {
-  return new ApiError(400, 'tls_required', 'this port speaks https; see assay-verify proxy');
+  return new ApiError('tls_required', 'this port speaks https; see assay-verify proxy');
 }

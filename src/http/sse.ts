@@ -89,7 +89,7 @@ export function openEventStream(response: ServerResponse, options: EventStreamOp
         const done = (): void => settle(resolve);
         const aborted = (): void => settle(() => reject(options.signal.reason));
         const timer = setTimeout(() => {
-          settle(() => reject(new ApiError(408, 'client_too_slow', 'the client reads too slowly')));
+          settle(() => reject(new ApiError('client_too_slow', 'the client reads too slowly')));
           response.destroy();
         }, options.stallMs);
         response.once('drain', done);

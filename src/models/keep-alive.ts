@@ -8,7 +8,6 @@ export function parseKeepAlive(value: string | number): number {
   const match = /^(-?\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h)?$/.exec(text);
   if (match === null) {
     throw new ApiError(
-      400,
       'invalid_keep_alive',
       'keep_alive must be seconds or a duration such as "30s", "5m", "1h", "0" or "-1"',
       {

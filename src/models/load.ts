@@ -41,7 +41,7 @@ export async function openModel<E extends Closable>(
 ): Promise<E> {
   const weights = entry.files.find((file) => file.role === 'weights');
   if (weights === undefined)
-    throw new ApiError(500, 'model_load_failed', `${entry.model.id} has no weights`, { shouldRetry: false });
+    throw new ApiError('model_load_failed', `${entry.model.id} has no weights`, { shouldRetry: false });
   const known = options.known ?? weights.identity;
   const staged = await stageFile(weights.path, {
     residency: entry.model.residency,

@@ -190,7 +190,7 @@ export async function openRegular(path: string): Promise<FileHandle> {
     file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     const reason = (error as NodeJS.ErrnoException).code ?? 'unknown error';
-    throw new ApiError(400, 'file_not_found', `the model file cannot be opened (${reason})`, {
+    throw new ApiError('file_not_found', `the model file cannot be opened (${reason})`, {
       param: 'path',
       cause: error,
     });
@@ -198,7 +198,7 @@ export async function openRegular(path: string): Promise<FileHandle> {
   const stats = await file.stat();
   if (stats.isFile()) return file;
   await file.close();
-  throw new ApiError(400, 'file_not_found', 'the model path is not a regular file', { param: 'path' });
+  throw new ApiError('file_not_found', 'the model path is not a regular file', { param: 'path' });
 }
 
 async function openUnnamed(options: StageOptions, size: number): Promise<FileHandle> {
@@ -264,7 +264,6 @@ async function writeAll(target: FileHandle, chunk: Buffer, position: number): Pr
 
 function mismatch(options: StageOptions, actual: string): ApiError {
   return new ApiError(
-    500,
     'model_digest_mismatch',
     `${options.name} has sha256 ${actual}, expected ${options.sha256}; it is not loaded`,
     {
@@ -274,16 +273,15 @@ function mismatch(options: StageOptions, actual: string): ApiError {
 }
 
 function changed(name: string): ApiError {
-  return new ApiError(500, 'model_file_changed', `${name} changed while it was read; it is not loaded`, {
+  return new ApiError('model_file_changed', `${name} changed while it was read; it is not loaded`, {
     shouldRetry: true,
   });
 }
 
 function noRoom(options: StageOptions, size: number, free: number, cause?: unknown): ApiError {
   return new ApiError(
-    503,
     'model_load_failed',
     `${options.name} needs ${size} bytes of guest memory in the staging folder, ${free} are free`,
-    cause === undefined ? { retryAfterSeconds: 30 } : { retryAfterSeconds: 30, cause },
+    { status: 503, retryAfterSeconds: 30, cause },
   );
 }

@@ -40,7 +40,6 @@ export function createRegistry(): Registry {
       const existing = entries.get(entry.model.id);
       if (existing !== undefined && existing.model.sha256 !== entry.model.sha256) {
         throw new ApiError(
-          409,
           'model_already_exists',
           `a model of that name with sha256 ${existing.model.sha256} is registered already`,
           {

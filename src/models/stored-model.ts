@@ -57,7 +57,7 @@ export async function entryOfManifest(
     });
   }
   const weights = files.find((file) => file.role === 'weights');
-  if (weights === undefined) throw new ApiError(500, 'manifest_invalid', 'the manifest names no weights');
+  if (weights === undefined) throw new ApiError('manifest_invalid', 'the manifest names no weights');
   const file = await openRegular(weights.path);
   try {
     return describeModel({
@@ -79,7 +79,7 @@ export async function entryOfManifest(
 async function blobPath(store: ModelStore, sha256: string): Promise<string> {
   const blob = await store.blob(sha256);
   if (blob === undefined)
-    throw new ApiError(500, 'manifest_invalid', `the store does not hold the blob ${sha256}`);
+    throw new ApiError('manifest_invalid', `the store does not hold the blob ${sha256}`);
   blob.release();
   return blob.path;
 }

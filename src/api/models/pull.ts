@@ -63,7 +63,7 @@ export const pullModel = route({
         stream.send(JSON.stringify(event));
         await stream.flush();
       }
-      throw new ApiError(500, 'internal_error', 'the pull ended without a result');
+      throw new ApiError('internal_error', 'the pull ended without a result');
     } catch (thrown) {
       stream.end(JSON.stringify(failure(streamFailure(call, thrown))));
       return undefined;
@@ -123,5 +123,5 @@ export async function cancelPullOf(pulls: Pulls, name: string): Promise<object> 
 }
 
 function pullNotFound(): ApiError {
-  return new ApiError(404, 'pull_state_not_found', 'nothing of that name is or was being pulled');
+  return new ApiError('pull_state_not_found', 'nothing of that name is or was being pulled');
 }

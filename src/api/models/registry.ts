@@ -81,7 +81,7 @@ export const getModel = route({
     if (pull !== undefined) {
       // This alias is open to every key; its twin is not.
       if (deps.config.auth.keys.length > 0 && exchange.principal?.admin !== true) {
-        throw new ApiError(403, 'admin_key_required', 'this route takes an admin key');
+        throw new ApiError('admin_key_required', 'this route takes an admin key');
       }
       return answerPullStatus(deps.models, pull);
     }

@@ -35,7 +35,6 @@ export const embeddings = route({
       const dimensions = body.dimensions ?? model.defaults.dimensions;
       if (dimensions !== undefined && dimensions > engine.info.embeddingSize) {
         throw new ApiError(
-          400,
           'invalid_value',
           `dimensions is too large, expected at most ${engine.info.embeddingSize}`,
           {

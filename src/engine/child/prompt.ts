@@ -19,7 +19,7 @@ export function promptTokens(
   const tokens = unchecked(model, template, prompt);
   if (tokens.length > 0) return tokens;
   const start = model.bos ?? model.eos;
-  if (start === null) throw new ApiError(400, 'invalid_prompt', 'the prompt is empty', { param: 'prompt' });
+  if (start === null) throw new ApiError('invalid_prompt', 'the prompt is empty', { param: 'prompt' });
   return [start];
 }
 
@@ -32,7 +32,7 @@ function unchecked(model: LoadedModel, template: ChatTemplate, prompt: Prompt): 
   }
   if (prompt.suffix === undefined || prompt.suffix === '') return model.tokenize(prompt.text, true, false);
   if (model.fim === null) {
-    throw new ApiError(400, 'unsupported_parameter', 'suffix needs a model with fill-in-the-middle tokens', {
+    throw new ApiError('unsupported_parameter', 'suffix needs a model with fill-in-the-middle tokens', {
       param: 'suffix',
     });
   }
@@ -45,7 +45,7 @@ function unchecked(model: LoadedModel, template: ChatTemplate, prompt: Prompt): 
 export function checkTokens(model: LoadedModel, tokens: readonly number[], param: string): void {
   for (const token of tokens) {
     if (!Number.isInteger(token) || token < 0 || token >= model.vocabSize) {
-      throw new ApiError(400, 'invalid_token', `a token id is outside the vocabulary of ${model.vocabSize}`, {
+      throw new ApiError('invalid_token', `a token id is outside the vocabulary of ${model.vocabSize}`, {
         param,
       });
     }

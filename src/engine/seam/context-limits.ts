@@ -17,7 +17,6 @@ export function assertFits(
 ): void {
   if (count + room <= contextLength) return;
   throw new ApiError(
-    400,
     'context_length_exceeded',
     `this model's maximum context length is ${contextLength} tokens; the request has ${exactness}${count} tokens, which exceeds the available context size`,
     { param },
@@ -33,7 +32,6 @@ export const COUNTED_CONTEXTS = 4;
 export function assertCountable(count: number, contextLength: number, param: string): void {
   if (count <= COUNTED_CONTEXTS * contextLength) return;
   throw new ApiError(
-    400,
     'context_length_exceeded',
     `this model's maximum context length is ${contextLength} tokens; ${count} tokens are over ${COUNTED_CONTEXTS} times that, which exceeds the available context size`,
     { param },

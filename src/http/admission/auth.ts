@@ -89,11 +89,10 @@ export function createAuth(config: ServerConfig, salt: Uint8Array): Auth {
     authorise({ principal, known, presented }, access) {
       if (access === 'open') return;
       if (access === 'admin' && !config.auth.adminEnabled) {
-        throw new ApiError(403, 'admin_disabled', 'the admin routes are switched off on this server');
+        throw new ApiError('admin_disabled', 'the admin routes are switched off on this server');
       }
       if (!known && config.auth.required) {
         throw new ApiError(
-          401,
           'invalid_api_key',
           presented ? 'the API key is not known' : 'no API key given, expected `Authorization: Bearer …`',
         );
@@ -121,6 +120,6 @@ function bearerOf(authorization: string | undefined): string | undefined {
 /** 403 unless the principal's key may use the model; says the same of models that do not exist. */
 export function checkModelAllowed(principal: Principal, modelId: string): void {
   if (principal.models !== null && !principal.models.has(modelId)) {
-    throw new ApiError(403, 'model_not_allowed', 'this API key may not use that model', { param: 'model' });
+    throw new ApiError('model_not_allowed', 'this API key may not use that model', { param: 'model' });
   }
 }

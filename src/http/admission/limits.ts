@@ -162,7 +162,7 @@ function wait(missing: number, perMinute: number): number {
 }
 
 function tooMany(what: string, retryAfterSeconds: number): ApiError {
-  return new ApiError(429, 'rate_limit_exceeded', `rate limit reached: ${what}`, { retryAfterSeconds });
+  return new ApiError('rate_limit_exceeded', `rate limit reached: ${what}`, { retryAfterSeconds });
 }
 
 function describe(of: 'requests' | 'tokens', level: number, limit: number): Record<string, string> {

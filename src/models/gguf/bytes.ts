@@ -10,7 +10,7 @@ export interface ByteSource {
 }
 
 export function invalidGguf(message: string): ApiError {
-  return new ApiError(400, 'invalid_gguf', `not a usable GGUF file: ${message}`);
+  return new ApiError('invalid_gguf', `not a usable GGUF file: ${message}`);
 }
 
 /** Thrown by a cursor when the buffer ends but the file does not. */

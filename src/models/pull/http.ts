@@ -118,10 +118,10 @@ export function createWeb(options: WebOptions): Web {
         discard();
         const location = header('location');
         if (location === undefined || !URL.canParse(location, url.href))
-          throw new ApiError(502, 'hub_error', `${url.host} redirects to nowhere`);
+          throw new ApiError('hub_error', `${url.host} redirects to nowhere`);
         url = new URL(location, url.href);
       }
-      throw new ApiError(502, 'hub_error', `more than ${MAX_REDIRECTS} redirects`);
+      throw new ApiError('hub_error', `more than ${MAX_REDIRECTS} redirects`);
     },
     close: () => agent.destroy(),
   };
@@ -139,7 +139,7 @@ export function parseEndpoint(text: string, allowPrivate: boolean): URL {
 }
 
 function refusedAddress(message: string): ApiError {
-  return new ApiError(502, 'address_refused', message, { shouldRetry: false });
+  return new ApiError('address_refused', message, { shouldRetry: false });
 }
 
 /** Throws 502 `address_refused`. */

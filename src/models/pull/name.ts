@@ -45,7 +45,6 @@ export function parsePullName(given: string): PullName {
 
 function refuse(why: string): ApiError {
   return new ApiError(
-    400,
     'invalid_model_name',
     `name ${why}; expected owner/repo, owner/repo:QUANT or owner/repo/file.gguf, with an optional @revision`,
     {

@@ -243,9 +243,7 @@ test.each<[string, string, number, string]>([
 });
 
 test('the attester’s own refusals arrive [M10]', async () => {
-  await start(
-    fakeAttester(new ApiError(429, 'attestation_rate_limited', 'too many', { retryAfterSeconds: 2 })),
-  );
+  await start(fakeAttester(new ApiError('attestation_rate_limited', 'too many', { retryAfterSeconds: 2 })));
   expect(await ask(await dial(), `/v1/attestation?nonce=${NONCE}`)).toMatchObject({
     status: 429,
     body: { error: { code: 'attestation_rate_limited' } },

@@ -172,7 +172,7 @@ describe('pull', () => {
     await start({
       // eslint-disable-next-line require-yield
       pull: async function* () {
-        throw new ApiError(400, 'invalid_model_name', 'name is not owner/repo:QUANT', { param: 'name' });
+        throw new ApiError('invalid_model_name', 'name is not owner/repo:QUANT', { param: 'name' });
       },
     });
     expect(await codeOf(await post(api, '/v1/models/pull', { name: '??' }))).toEqual([
@@ -185,7 +185,7 @@ describe('pull', () => {
     await start({
       pull: async function* (): AsyncIterable<PullEvent> {
         yield { status: 'resuming', offset: 1, total: 2 };
-        throw new ApiError(502, 'digest_mismatch', 'the file is not what the hub says it is');
+        throw new ApiError('digest_mismatch', 'the file is not what the hub says it is', { status: 502 });
       },
     });
     const all = await parsed(await post(api, '/v1/models/pull', { name }));

@@ -28,7 +28,7 @@ describe('errors', () => {
     }
     log.error({ err: parse });
     log.error({
-      err: new ApiError(500, 'attestation_failed', 'the TEE did not make a report', {
+      err: new ApiError('attestation_failed', 'the TEE did not make a report', {
         cause: new TsmError('io', 'EIO'),
       }),
     });

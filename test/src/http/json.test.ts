@@ -6,41 +6,17 @@ import { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import * as fc from 'fast-check';
-import { afterEach, describe, expect, test, vi } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { scannedAsItComes } from '../../../src/http/admission/bodies.ts';
-import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';
 import { type Exchange, openExchange } from '../../../src/http/exchange.ts';
 import { parseJson } from '../../../src/http/json.ts';
 import { MAX_WEIGHT, openJsonScan } from '../../../src/base/json-scan.ts';
 import { frameReader } from '../../../src/engine/seam/wire.ts';
 import { embeddingAnswerText } from '../../../src/api/vectors/wire.ts';
-import { allRoutes } from '../../../src/api/routes.ts';
 import { heapOf } from '../../../src/api/generation/admitted.ts';
-import { type ApiServer, apiKey, type ErrorAnswer, post, startApi } from '../../fixtures/http/api-server.ts';
-import { latch } from '../../fixtures/latch.ts';
+import { KINDS } from '../../fixtures/http/small-values.ts';
 
 const MI_B = 1024 * 1024;
-function many(item: (i: number) => string, count: number): string {
-  return Array.from({ length: count }, (_, i) => item(i)).join(',');
-}
-
-/** One kind of small value each; as many as are too many. */
-const KINDS: readonly (readonly [string, (count: number) => string, number])[] = [
-  ['empty objects', (n) => `[${many(() => '{}', n)}]`, 200_000],
-  ['empty arrays', (n) => `[${many(() => '[]', n)}]`, 200_000],
-  ['empty strings', (n) => `[${many(() => '""', n)}]`, 170_000],
-  ['short strings', (n) => `[${many((i) => `"${i}"`, n)}]`, 170_000],
-  ['zeros', (n) => `[${many(() => '0', n)}]`, 2_100_000],
-  ['nulls', (n) => `[${many(() => 'null', n)}]`, 2_100_000],
-  ['numbers with a point', (n) => `["",${many(() => '1.5', n)}]`, 710_000],
-  ['arrays in arrays', (n) => `[${many(() => '[[]]', n)}]`, 110_000],
-  ['arrays of one', (n) => `[${many(() => '[0]', n)}]`, 200_000],
-  ['objects of one member', (n) => `[${many(() => '{"a":0}', n)}]`, 40_000],
-  ['objects of other members each', (n) => `[${many((i) => `{"k${i.toString(36)}":{}}`, n)}]`, 40_000],
-  ['objects with an index', (n) => `[${many((i) => `{"${i % 4096}":0}`, n)}]`, 40_000],
-  ['members of one object', (n) => `{${many((i) => `"k${i.toString(36)}":0`, n)}}`, 50_000],
-  ['one member again and again', (n) => `{${many(() => '"a":{}', n)}}`, 50_000],
-];
 
 function bytesOf(text: string): Buffer {
   return Buffer.from(text);
@@ -53,6 +29,55 @@ function refusalOf(work: () => unknown): string {
     return (error as { code: string }).code;
   }
 }
+
+const PASSING: readonly (readonly [string, unknown])[] = [
+  ['a prompt of a million tokens', { prompt: Array.from({ length: 1_000_000 }, (_, i) => i % 200_000) }],
+  [
+    '2048 inputs of 800 tokens',
+    { input: Array.from({ length: 2048 }, () => Array.from({ length: 800 }, (_, i) => i)) },
+  ],
+  ['2048 inputs of text', { input: Array.from({ length: 2048 }, (_, i) => `text ${i} `.repeat(200)) }],
+  [
+    'a thousand biases',
+    { logit_bias: Object.fromEntries(Array.from({ length: 1024 }, (_, i) => [i, -99.5])) },
+  ],
+  [
+    '128 tools of 50 parameters',
+    {
+      tools: Array.from({ length: 128 }, (_, i) => ({
+        type: 'function',
+        function: {
+          name: `tool_${i}`,
+          parameters: {
+            type: 'object',
+            properties: Object.fromEntries(
+              Array.from({ length: 50 }, (_v, k) => [
+                `p${k}`,
+                { type: 'string', description: 'What it is.' },
+              ]),
+            ),
+          },
+        },
+      })),
+    },
+  ],
+  [
+    '4096 messages, half of them calls and results',
+    {
+      messages: Array.from({ length: 1024 }, (_, i) => [
+        { role: 'user', content: `question ${i}` },
+        {
+          role: 'assistant',
+          content: null,
+          tool_calls: [{ id: `c${i}`, type: 'function', function: { name: 'f', arguments: '{"a":1}' } }],
+        },
+        { role: 'tool', tool_call_id: `c${i}`, content: 'result' },
+        { role: 'assistant', content: 'answer' },
+      ]).flat(),
+    },
+  ],
+  ['16 MiB of text', { content: 'x "quoted" \\ \n '.repeat(MI_B) }],
+];
 
 describe('the bound', () => {
   test.each(KINDS)(
@@ -72,54 +97,7 @@ describe('the bound', () => {
     },
   );
 
-  test.each<[string, unknown]>([
-    ['a prompt of a million tokens', { prompt: Array.from({ length: 1_000_000 }, (_, i) => i % 200_000) }],
-    [
-      '2048 inputs of 800 tokens',
-      { input: Array.from({ length: 2048 }, () => Array.from({ length: 800 }, (_, i) => i)) },
-    ],
-    ['2048 inputs of text', { input: Array.from({ length: 2048 }, (_, i) => `text ${i} `.repeat(200)) }],
-    [
-      'a thousand biases',
-      { logit_bias: Object.fromEntries(Array.from({ length: 1024 }, (_, i) => [i, -99.5])) },
-    ],
-    [
-      '128 tools of 50 parameters',
-      {
-        tools: Array.from({ length: 128 }, (_, i) => ({
-          type: 'function',
-          function: {
-            name: `tool_${i}`,
-            parameters: {
-              type: 'object',
-              properties: Object.fromEntries(
-                Array.from({ length: 50 }, (_v, k) => [
-                  `p${k}`,
-                  { type: 'string', description: 'What it is.' },
-                ]),
-              ),
-            },
-          },
-        })),
-      },
-    ],
-    [
-      '4096 messages, half of them calls and results',
-      {
-        messages: Array.from({ length: 1024 }, (_, i) => [
-          { role: 'user', content: `question ${i}` },
-          {
-            role: 'assistant',
-            content: null,
-            tool_calls: [{ id: `c${i}`, type: 'function', function: { name: 'f', arguments: '{"a":1}' } }],
-          },
-          { role: 'tool', tool_call_id: `c${i}`, content: 'result' },
-          { role: 'assistant', content: 'answer' },
-        ]).flat(),
-      },
-    ],
-    ['16 MiB of text', { content: 'x "quoted" \\ \n '.repeat(MI_B) }],
-  ])('%s passes', (_, body) => {
+  test.each(PASSING)('%s passes', (_, body) => {
     const bytes = bytesOf(JSON.stringify(body));
     expect(parseJson(bytes)).toEqual(body);
   });
@@ -255,120 +233,6 @@ describe('while it arrives', () => {
         .toArray(),
     ).rejects.toMatchObject({ code: 'json_too_many_values' });
     expect(given).toBeLessThan(3 * MI_B);
-  });
-});
-
-describe('on the server', () => {
-  let api: ApiServer | undefined;
-  afterEach(async () => {
-    await api?.close();
-    api = undefined;
-  });
-  const codeOf = async (response: Response): Promise<string> =>
-    ((await response.json()) as ErrorAnswer).error.code;
-
-  const routes = allRoutes({
-    config: DEFAULT_CONFIG,
-    metrics: { text: () => '' },
-    startedAt: 0,
-    isDraining: () => false,
-  })
-    .filter((route) => route.body !== undefined)
-    .flatMap((route) => [route.path, ...(route.aliases ?? [])].map((path) => path.replace(/:\w+/, 'x')));
-
-  test.each(routes)('%s: too many values are refused, at once or in pieces', async (path) => {
-    api = await startApi();
-    for (const [, of, count] of KINDS.filter((_, i) => [0, 4, 12].includes(i))) {
-      const body = `{"model":"demo","x":${of(count)}}`;
-      const pieces = new ReadableStream({
-        start(controller) {
-          for (let at = 0; at < body.length; at += 100_000)
-            controller.enqueue(bytesOf(body.slice(at, at + 100_000)));
-          controller.close();
-        },
-      });
-      for (const init of [{}, { body: pieces, duplex: 'half' }]) {
-        const response = await fetch(`${api.url}${path}`, {
-          method: 'POST',
-          headers: { 'content-type': 'application/json' },
-          body,
-          ...init,
-        });
-        expect([response.status, await codeOf(response)]).toEqual([400, 'json_too_many_values']);
-      }
-    }
-    expect(api.engine.requests).toEqual([]);
-  });
-
-  test.each([
-    ['a field that is ignored', (x: string) => `{"model":"demo","metadata":${x},"messages":[{"role":"user","content":"x"}]}`],
-    ['a field of a message', (x: string) => `{"model":"demo","messages":[{"role":"user","content":"x"},{"role":"assistant","content":"x","annotations":${x}}]}`],
-    ['arguments of a call', (x: string) => `{"model":"demo","messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":${x}}}]}]}`],
-    ['a schema', (x: string) => `{"model":"demo","messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f","parameters":${x}}}]}`],
-    ['stop', (x: string) => `{"model":"demo","messages":[{"role":"user","content":"x"}],"stop":${x}}`],
-    ['the body itself', (x: string) => x],
-  ])('in %s', async (_, around) => {
-    api = await startApi();
-    for (const [, of, count] of KINDS) {
-      const response = await post(api, '/v1/chat/completions', around(of(count)));
-      expect([response.status, await codeOf(response)]).toEqual([400, 'json_too_many_values']);
-    }
-  }); // prettier-ignore
-
-  test('what a body becomes counts in the budget until its answer is over, and alone it fits', async () => {
-    const door = latch();
-    const keys = ['one', 'two'].map((name) => apiKey(name));
-    api = await startApi({
-      config: {
-        auth: { required: true, adminEnabled: true, keys },
-        limits: { ...DEFAULT_CONFIG.limits, maxBodyBytes: MI_B, maxBodyBytesInFlight: 3 * MI_B },
-      },
-      engine: { beforeToken: (position) => (position === 2 ? door.opened : Promise.resolve()) },
-    });
-    // 100 kB of text, ignored.
-    const body = {
-      model: 'demo',
-      messages: [{ role: 'user', content: 'Hi' }],
-      stream: true,
-      metadata: { x: Array.from({ length: 25_000 }, () => []) },
-    };
-    const ask = (name: string): Promise<Response> =>
-      post(api as ApiServer, '/v1/chat/completions', body, { headers: { authorization: `Bearer ${name}` } });
-    const first = await ask('one');
-    expect(first.status).toBe(200);
-    const second = await ask('two');
-    expect([second.status, await codeOf(second)]).toEqual([429, 'server_overloaded']);
-    door.open();
-    await first.text();
-    await api.ended(2);
-    const third = await ask('two');
-    expect(third.status).toBe(200);
-    await third.text();
-  });
-
-  test('log probabilities of an answer that is gathered take memory from the same budget; a stream needs none', async () => {
-    const tokens = Array.from({ length: 400 }, (_, i) => ` word${i}`);
-    api = await startApi({
-      config: {
-        limits: { ...DEFAULT_CONFIG.limits, maxBodyBytes: 64 * 1024, maxBodyBytesInFlight: 64 * 1024 },
-      },
-      engine: { script: () => tokens },
-    });
-    const body = {
-      model: 'demo',
-      messages: [{ role: 'user', content: 'Hi' }],
-      max_tokens: 1000,
-      logprobs: true,
-      top_logprobs: 20,
-    };
-    const gathered = await post(api, '/v1/chat/completions', body);
-    expect([gathered.status, await codeOf(gathered)]).toEqual([429, 'server_overloaded']);
-    const stream = await post(api, '/v1/chat/completions', { ...body, stream: true });
-    expect(stream.status).toBe(200);
-    expect(await stream.text()).toContain('[DONE]');
-    expect(
-      (await post(api, '/v1/chat/completions', { ...body, logprobs: false, top_logprobs: undefined })).status,
-    ).toBe(200);
   });
 });
 

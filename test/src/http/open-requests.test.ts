@@ -8,6 +8,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { DEFAULT_CONFIG, type ServerConfig } from '../../../src/http/deps.ts';
 import { allRoutes } from '../../../src/api/routes.ts';
 import { type ApiServer, type ApiServerOptions, apiKey, startApi } from '../../fixtures/http/api-server.ts';
+import { ROUTES, type Sent } from '../../fixtures/http/route-requests.ts';
 import { untilAborted } from '../../fixtures/latch.ts';
 
 let api: ApiServer;
@@ -33,14 +34,6 @@ async function start(options: ApiServerOptions = {}): Promise<void> {
     engines: { slow: { prefill: (signal) => untilAborted(signal) } },
     ...options,
   });
-}
-
-interface Sent {
-  readonly method: string;
-  readonly path: string;
-  readonly key?: string | undefined;
-  readonly body?: string | object | undefined;
-  readonly headers?: string | undefined;
 }
 
 let counter = 0;
@@ -106,55 +99,6 @@ async function expectNothingLeft(ids: readonly string[]): Promise<void> {
   expect(await gauge()).toBe(1);
   await api.models.idle();
 }
-
-const COMPLETION = { model: 'demo', prompt: 'Hi' };
-const NAME = 'owner/repo:Q4_K_M';
-/** One good request for each route, and where it makes a difference one that is still being worked on. */
-const ROUTES: Readonly<Record<string, readonly Sent[]>> = {
-  'POST /v1/chat/completions': [
-    {
-      method: 'POST',
-      path: '/v1/chat/completions',
-      body: { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] },
-    },
-    {
-      method: 'POST',
-      path: '/v1/chat/completions',
-      body: { model: 'slow', stream: true, messages: [{ role: 'user', content: 'Hi' }] },
-    },
-  ],
-  'POST /v1/completions': [
-    { method: 'POST', path: '/v1/completions', body: COMPLETION },
-    { method: 'POST', path: '/v1/completions', body: { ...COMPLETION, stream: true } },
-    { method: 'POST', path: '/v1/completions', body: { model: 'slow', prompt: ['a', 'b'] } },
-  ],
-  'POST /v1/embeddings': [
-    { method: 'POST', path: '/v1/embeddings', body: { model: 'text-embed', input: 'x' } },
-  ],
-  'POST /v1/rerank': [
-    { method: 'POST', path: '/v1/rerank', body: { model: 'reranker', query: 'x', documents: ['y'] } },
-  ],
-  'POST /v1/tokenize': [{ method: 'POST', path: '/v1/tokenize', body: { model: 'demo', content: 'x' } }],
-  'POST /v1/detokenize': [{ method: 'POST', path: '/v1/detokenize', body: { model: 'demo', tokens: [1] } }],
-  'GET /v1/models': [
-    { method: 'GET', path: '/v1/models' },
-    { method: 'HEAD', path: '/v1/models' },
-  ],
-  'GET /v1/models/:id': [{ method: 'GET', path: '/v1/models/demo' }],
-  'POST /v1/models': [{ method: 'POST', path: '/v1/models', body: { name: 'new', path: '/models/x.gguf' } }],
-  'DELETE /v1/models/:id': [{ method: 'DELETE', path: '/v1/models/reranker' }],
-  'POST /v1/models/pull': [{ method: 'POST', path: '/v1/models/pull', body: { name: NAME } }],
-  'GET /v1/models/pull/:name/status': [
-    { method: 'GET', path: `/v1/models/pull/${encodeURIComponent(NAME)}/status` },
-  ],
-  'DELETE /v1/models/pull/:name': [{ method: 'DELETE', path: `/v1/models/pull/${encodeURIComponent(NAME)}` }],
-  'POST /v1/models/load': [{ method: 'POST', path: '/v1/models/load', body: { name: 'demo' } }],
-  'POST /v1/models/unload': [{ method: 'POST', path: '/v1/models/unload', body: { name: 'demo' } }],
-  'GET /v1/models/status': [{ method: 'GET', path: '/v1/models/status' }],
-  'GET /v1/attestation': [{ method: 'GET', path: '/v1/attestation' }],
-  'GET /health': [{ method: 'GET', path: '/health' }],
-  'GET /metrics': [{ method: 'GET', path: '/metrics' }],
-};
 
 test('every route is tried here', () => {
   const all = allRoutes({

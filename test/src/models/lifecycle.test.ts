@@ -124,7 +124,7 @@ describe('load on first request', () => {
   test('a failed load fails its waiters, and the next request tries again', async () => {
     const { acquire, opening } = setUp({ auto: false });
     const first = acquire('a');
-    opening[0]!.finish(new ApiError(500, 'model_load_failed', 'no'));
+    opening[0]!.finish(new ApiError('model_load_failed', 'no'));
     await expect(first).rejects.toMatchObject({ code: 'model_load_failed' });
     const second = acquire('a');
     opening[1]!.finish();

@@ -125,13 +125,10 @@ function refusalOf(
   // Without an end token to ask about, a grammar is complete when nothing may follow.
   if (!any && !ends) return null;
   return banned
-    ? new ApiError(
-        400,
-        'invalid_value',
-        'logit_bias bans every token that the form of the answer needs next',
-        { param: 'logit_bias' },
-      )
-    : new ApiError(500, 'engine_failed', 'the model has no token for what the form of the answer needs next');
+    ? new ApiError('invalid_value', 'logit_bias bans every token that the form of the answer needs next', {
+        param: 'logit_bias',
+      })
+    : new ApiError('engine_failed', 'the model has no token for what the form of the answer needs next');
 }
 
 /** log p of the token and its alternatives, in OpenAI's shape. */

@@ -228,15 +228,10 @@ export function createChatTemplate(
         }
       }
       // The cause's text may quote the messages; only its kind is kept.
-      throw new ApiError(
-        400,
-        'invalid_messages',
-        'the chat template of this model cannot render these messages',
-        {
-          param: 'messages',
-          cause: failure instanceof Error ? failure.name : undefined,
-        },
-      );
+      throw new ApiError('invalid_messages', 'the chat template of this model cannot render these messages', {
+        param: 'messages',
+        cause: failure instanceof Error ? failure.name : undefined,
+      });
     },
   };
 }

@@ -80,7 +80,7 @@ const cases: [string, ApiServerOptions, string, object][] = [
       engine: {
         failAt: {
           position: 2,
-          error: new ApiError(503, 'engine_crashed', 'the engine ended unexpectedly', {
+          error: new ApiError('engine_crashed', 'the engine ended unexpectedly', {
             retryAfterSeconds: 1,
           }),
         },

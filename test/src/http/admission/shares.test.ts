@@ -148,7 +148,7 @@ describe('alice fills it, bob gets in', () => {
     let waiting = 0;
     // As the lifecycle does: a bound of its own on those who wait.
     const wait = async (): Promise<void> => {
-      if (waiting >= 4) throw new ApiError(429, 'engine_overloaded', 'as many as may already wait');
+      if (waiting >= 4) throw new ApiError('engine_overloaded', 'as many as may already wait');
       waiting += 1;
       await loaded.opened;
     };
