@@ -42,7 +42,7 @@ export const attestation = route({
   ],
   async handle({ deps, exchange, proven, query, request }) {
     if (deps.attester === null)
-      throw new ApiError(503, 'tee_not_enabled', 'this server runs without a TEE and has no evidence', {
+      throw new ApiError('tee_not_enabled', 'this server runs without a TEE and has no evidence', {
         shouldRetry: false,
       });
     const nonce = query.nonce === undefined ? new Uint8Array(randomBytes(32)) : readNonce(query.nonce);
@@ -50,12 +50,9 @@ export const attestation = route({
     if (query.model !== undefined && model === undefined) throw modelNotFound();
     const socket = request.raw.socket;
     if (!(socket instanceof TLSSocket)) {
-      throw new ApiError(
-        400,
-        'tls_required',
-        'evidence is bound to a TLS connection; this one is plain HTTP',
-        { shouldRetry: false },
-      );
+      throw new ApiError('tls_required', 'evidence is bound to a TLS connection; this one is plain HTTP', {
+        shouldRetry: false,
+      });
     }
     const exporter = new Uint8Array(
       socket.exportKeyingMaterial(EXPORTER_LENGTH, EXPORTER_LABEL, Buffer.from(nonce)),
@@ -81,7 +78,7 @@ function readNonce(given: string): Uint8Array {
   try {
     return parseNonce(given);
   } catch {
-    throw new ApiError(400, 'invalid_nonce', 'nonce is not 8 to 64 bytes in hex or base64url', {
+    throw new ApiError('invalid_nonce', 'nonce is not 8 to 64 bytes in hex or base64url', {
       param: 'nonce',
     });
   }

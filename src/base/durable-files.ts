@@ -99,5 +99,5 @@ export function storageError(error: unknown, path: string): unknown {
 }
 
 export function storageFull(message: string, cause?: unknown): ApiError {
-  return new ApiError(507, 'storage_full', message, { cause, shouldRetry: false });
+  return new ApiError('storage_full', message, { cause, shouldRetry: false });
 }

@@ -36,20 +36,10 @@ export class ApiError extends Error {
   readonly retryAfterSeconds: number | undefined;
   readonly shouldRetry: boolean | undefined;
 
-  constructor(code: ApiCode, message: string, detail?: ApiErrorDetail);
-  /** As it was before the table: the status is the table's, where that knows the code. */
-  constructor(status: number, code: string, message: string, detail?: ApiErrorDetail);
-  constructor(
-    first: ApiCode | number,
-    second: string,
-    third: string | ApiErrorDetail = {},
-    fourth: ApiErrorDetail = {},
-  ) {
-    const old = typeof first === 'number' && typeof third === 'string';
-    const detail = typeof third === 'string' ? fourth : third;
-    super(old ? third : second, detail.cause === undefined ? undefined : { cause: detail.cause });
-    this.code = (old ? second : first) as ApiCode;
-    this.status = statusOf(this.code, detail.status ?? (old ? first : undefined));
+  constructor(code: ApiCode, message: string, detail: ApiErrorDetail = {}) {
+    super(message, detail.cause === undefined ? undefined : { cause: detail.cause });
+    this.code = code;
+    this.status = statusOf(code, detail.status);
     this.type = typeOf(this.status);
     this.param = detail.param ?? null;
     this.retryAfterSeconds = detail.retryAfterSeconds;
@@ -57,8 +47,7 @@ export class ApiError extends Error {
   }
 }
 
-function statusOf(code: string, asked: number | undefined): number {
-  if (!isApiCode(code)) return asked ?? 500;
+function statusOf(code: ApiCode, asked: number | undefined): number {
   const { status, also = [] } = entryOf(code);
   return asked !== undefined && also.includes(asked) ? asked : status;
 }

@@ -1,7 +1,7 @@
 // The Engine of one child process: requests go over its connection as frames, answers come back to whom they belong. When the
 // child ends, every request in it fails with 503 engine_crashed, `closed` tells why, and this process goes on.
 
-import { ApiError } from '../base/errors.ts';
+import { ApiError, apiErrorOf } from '../base/errors.ts';
 import type { Connection } from './connection.ts';
 import { assertCountable, assertFits, paramOf } from './seam/context-limits.ts';
 import type {
@@ -197,7 +197,7 @@ export class EngineClient implements Engine {
       for (const [id, event] of message.events) this.#streams.get(id)?.push(decoded(event));
     } else if (message.t === 'error') {
       const { id, status, code, message: text, param, retryAfterSeconds } = message;
-      const error = new ApiError(status, code, text, { param, retryAfterSeconds });
+      const error = apiErrorOf(code, 'engine_failed', text, { status, param, retryAfterSeconds });
       this.#streams.get(id)?.fail(error);
       this.#calls.get(id)?.reject(error);
     } else if (message.t === 'reply' || message.t === 'vectors')
@@ -207,7 +207,6 @@ export class EngineClient implements Engine {
   /** Fails all that is under way; tells why the child ended, null when it was closed. */
   #ended({ code, signal, why }: Awaited<Connection['gone']>): Error | null {
     this.#dead = new ApiError(
-      503,
       'engine_crashed',
       this.#closing ? 'the model was unloaded' : 'the engine ended unexpectedly',
       { retryAfterSeconds: 1, shouldRetry: true },
@@ -285,9 +284,9 @@ function numbers(value: unknown): readonly number[] {
 }
 
 function overloaded(): ApiError {
-  return new ApiError(429, 'engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
+  return new ApiError('engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
 }
 
 function unexpected(): ApiError {
-  return new ApiError(500, 'engine_failed', 'the engine answered with something else');
+  return new ApiError('engine_failed', 'the engine answered with something else');
 }

@@ -31,7 +31,7 @@ export interface Connection {
 export function connect(child: ChildProcess, watchdogMs: number): Connection {
   const socket = child.stdio[3];
   if (!(socket instanceof Duplex) || child.stderr === null)
-    throw new ApiError(500, 'model_load_failed', 'the engine process has no pipes');
+    throw new ApiError('model_load_failed', 'the engine process has no pipes');
   let stderr = '';
   let why: string | null = null;
   let alive = true;

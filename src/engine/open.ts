@@ -81,7 +81,7 @@ async function load(connection: Connection, spec: LoadSpec, options: OpenOptions
   const failed = connection.gone.then(({ code, signal, why }): never => {
     // Ended from outside, as by the kernel short of memory: nothing is wrong with the model.
     if (why === null && refusal === null && (signal === 'SIGKILL' || signal === 'SIGTERM'))
-      throw new ApiError(503, 'engine_crashed', `the engine was ended by ${signal} while it loaded`, {
+      throw new ApiError('engine_crashed', `the engine was ended by ${signal} while it loaded`, {
         retryAfterSeconds: 1,
       });
     const ended =
@@ -90,7 +90,7 @@ async function load(connection: Connection, spec: LoadSpec, options: OpenOptions
       (signal === null ? `the engine ended with code ${code}` : `the engine was ended by ${signal}`);
     const reason = loadReason(connection.stderr(), spec.path);
     const message = reason === null ? ended : `${ended}: ${reason}`;
-    throw new ApiError(500, 'model_load_failed', message, { shouldRetry: false });
+    throw new ApiError('model_load_failed', message, { shouldRetry: false });
   });
   connection.send({
     t: 'load',

@@ -91,7 +91,7 @@ export function toolCallGrammar(
   format: ToolFormat,
 ): CallGrammar {
   if (tools.length === 0)
-    throw new ApiError(400, 'invalid_schema', 'there is no tool to call', { param: 'tools' });
+    throw new ApiError('invalid_schema', 'there is no tool to call', { param: 'tools' });
   const loosened = new Map<string, readonly Loosening[]>();
   const gbnf = guarded('tools', () => {
     const builder = createGrammarBuilder();
@@ -187,7 +187,7 @@ function named<T>(tool: string, work: () => T): T {
     return work();
   } catch (error) {
     if (error instanceof ApiError && error.code === 'invalid_schema' && error.param !== null)
-      throw new ApiError(400, error.code, `tool ${tool}: ${error.message}`, { param: error.param });
+      throw new ApiError(error.code, `tool ${tool}: ${error.message}`, { param: error.param });
     throw error;
   }
 }
@@ -201,7 +201,7 @@ function guarded<T>(param: string, work: () => T): T {
     return work();
   } catch (error) {
     if (error instanceof GrammarTooLarge)
-      throw new ApiError(400, 'invalid_schema', 'the schema is too large', { param });
+      throw new ApiError('invalid_schema', 'the schema is too large', { param });
     throw error;
   }
 }

@@ -32,7 +32,7 @@ export class SchemaRefusal extends ApiError {
   readonly admitsNothing: boolean;
 
   constructor(place: Place, keyword: string | null, message: string, admitsNothing = false) {
-    super(400, 'invalid_schema', message, {
+    super('invalid_schema', message, {
       param: keyword === null ? place.param : place.at(keyword).param,
     });
     this.keyword = keyword;

@@ -27,10 +27,10 @@ export interface RootReader {
 /** The root of `document` as the schema of an object; refuses one that cannot be. */
 export function argumentsRoot(param: string, reader: RootReader): Json {
   const schema = reader.document.root;
-  if (!isJson(schema)) throw new ApiError(400, 'invalid_schema', 'the schema must be an object', { param });
+  if (!isJson(schema)) throw new ApiError('invalid_schema', 'the schema must be an object', { param });
   if (takesNothing(schema, reader, 0)) return NO_ARGUMENTS;
   if (!mayBeObject(schema, reader, 0))
-    throw new ApiError(400, 'invalid_schema', 'arguments are an object; the schema says another type', {
+    throw new ApiError('invalid_schema', 'arguments are an object; the schema says another type', {
       param,
     });
   if (reader.loose) return { ...schema, type: 'object' };

@@ -51,7 +51,7 @@ export async function describeFile(
     const summary = await inspectModel(file);
     const measured = source.sha256 === undefined ? await measure(file, { signal }) : undefined;
     if (measured !== undefined && !sameFile(before, measured.identity)) {
-      throw new ApiError(500, 'model_file_changed', 'the model file changed while it was registered', {
+      throw new ApiError('model_file_changed', 'the model file changed while it was registered', {
         shouldRetry: true,
       });
     }
@@ -89,7 +89,7 @@ export async function residencyFor(
   const mayBeVerity = residency === 'auto' || residency === 'verity';
   if (mayBeVerity && verityFolder !== undefined && (await isBelow(path, verityFolder))) return 'verity';
   if (residency === 'verity')
-    throw new ApiError(400, 'path_not_allowed', 'the model is not on a measured device', { param: 'path' });
+    throw new ApiError('path_not_allowed', 'the model is not on a measured device', { param: 'path' });
   if (residency !== 'auto') return residency;
   if (hardware) return 'memory';
   const room = await stagingRoom(stagingFolder);
@@ -99,9 +99,9 @@ export async function residencyFor(
 /** The real path, when it is below a root; 400 otherwise. The message does not say what exists outside the roots. */
 export async function insideRoots(path: string, roots: readonly string[]): Promise<string> {
   if (path === '' || path.length > 4096 || path.includes('\0')) {
-    throw new ApiError(400, 'file_not_found', 'path is not a usable file name', { param: 'path' });
+    throw new ApiError('file_not_found', 'path is not a usable file name', { param: 'path' });
   }
-  const outside = new ApiError(400, 'path_not_allowed', 'path is not below a configured model root', {
+  const outside = new ApiError('path_not_allowed', 'path is not below a configured model root', {
     param: 'path',
   });
   let real: string;
@@ -110,7 +110,7 @@ export async function insideRoots(path: string, roots: readonly string[]): Promi
   } catch (error) {
     const named = roots.some((root) => path.startsWith(root + sep) && !path.split(sep).includes('..'));
     throw named
-      ? new ApiError(400, 'file_not_found', 'there is no such file', { param: 'path', cause: error })
+      ? new ApiError('file_not_found', 'there is no such file', { param: 'path', cause: error })
       : outside;
   }
   for (const root of roots) if (await isBelow(real, root)) return real;

@@ -47,14 +47,9 @@ export class Lifecycle<E extends Closable> {
     const slot = this.#slotFor(model);
     if (slot.canServeNow(model)) return slot.lease(model, options);
     if (slot.waiters.size >= this.#options.maxWaiting) {
-      throw new ApiError(
-        429,
-        'engine_overloaded',
-        `${slot.waiters.size} requests already wait for ${model.id}`,
-        {
-          retryAfterSeconds: 5,
-        },
-      );
+      throw new ApiError('engine_overloaded', `${slot.waiters.size} requests already wait for ${model.id}`, {
+        retryAfterSeconds: 5,
+      });
     }
     const waited = this.#wait(slot, model, options);
     this.#advance();
@@ -235,18 +230,17 @@ function leastRecentlyUsed<E extends Closable>(slots: readonly Slot<E>[]): Slot<
 
 function tooLarge(model: RegisteredModel, bytes: number, budget: number): ApiError {
   return new ApiError(
-    503,
     'model_load_failed',
     `${model.id} needs about ${bytes} bytes, the memory budget is ${budget}`,
-    { shouldRetry: false },
+    { status: 503, shouldRetry: false },
   );
 }
 
 /** Of a request that waited for another registration of the id. */
 export function replaced({ id }: RegisteredModel): ApiError {
-  return new ApiError(503, 'model_replaced', `${id} was replaced by another model`, { retryAfterSeconds: 1 });
+  return new ApiError('model_replaced', `${id} was replaced by another model`, { retryAfterSeconds: 1 });
 }
 
 function shuttingDown(): ApiError {
-  return new ApiError(503, 'server_shutting_down', 'the server is shutting down', { retryAfterSeconds: 5 });
+  return new ApiError('server_shutting_down', 'the server is shutting down', { retryAfterSeconds: 5 });
 }

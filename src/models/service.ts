@@ -84,7 +84,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
       // The operator wrote the id and the path; which of several models it is must be said.
       const { status, code, param, shouldRetry } = error;
       const message = `model "${source.id}", ${source.path}: ${error.message}`;
-      throw new ApiError(status, code, message, { param: param ?? undefined, shouldRetry, cause: error });
+      throw new ApiError(code, message, { status, param: param ?? undefined, shouldRetry, cause: error });
     }
   }
 
@@ -96,7 +96,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   }): Promise<ModelStatus> {
     parseModelName(request.name);
     if (request.format !== undefined && request.format !== 'gguf') {
-      throw new ApiError(400, 'unsupported_model_format', 'only the format "gguf" can be registered', {
+      throw new ApiError('unsupported_model_format', 'only the format "gguf" can be registered', {
         param: 'format',
       });
     }
@@ -165,7 +165,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   async unload(id: string): Promise<void> {
     const { model } = this.#entryOf(id);
     if (!(await this.#lifecycle.unload(id, model)))
-      throw new ApiError(404, 'model_not_loaded', 'the model is not loaded', { param: 'name' });
+      throw new ApiError('model_not_loaded', 'the model is not loaded', { param: 'name' });
   }
 
   async restore(): Promise<readonly { readonly file: string; readonly reason: string }[]> {
@@ -186,7 +186,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
 
   async *pull(request: PullRequest, signal: AbortSignal): AsyncIterable<PullEvent> {
     const { pulls } = this.#options;
-    if (pulls === null) throw new ApiError(403, 'pull_disabled', 'this server does not fetch models');
+    if (pulls === null) throw new ApiError('pull_disabled', 'this server does not fetch models');
     const registered = this.#follow(pulls, request);
     for await (const event of untilAborted(pulls.pull(request), signal)) {
       if (event.kind === 'success' || event.kind === 'already_exists') await registered;
@@ -265,7 +265,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     const unloaded = await this.#changes.run(id, async () => {
       const manifest = await this.#store.get(id);
       if (manifest === undefined)
-        throw new ApiError(409, 'pull_cancelled', 'the model was removed before it was registered');
+        throw new ApiError('pull_cancelled', 'the model was removed before it was registered');
       const entry = await entryOfManifest(manifest, this.#restoreOptions());
       const existing = this.registry.get(id);
       if (existing?.model.sha256 === entry.model.sha256) return { done: undefined };
@@ -364,5 +364,5 @@ class KeyedQueue {
 }
 
 function notFound(): ApiError {
-  return new ApiError(404, 'model_not_found', 'no model of that name is registered', { param: 'model' });
+  return new ApiError('model_not_found', 'no model of that name is registered', { param: 'model' });
 }

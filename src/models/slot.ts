@@ -146,11 +146,7 @@ export class Slot<E extends Closable> {
     const timeout = new AbortController();
     const cancel = clock.after(loadTimeoutMs, () =>
       timeout.abort(
-        new ApiError(
-          500,
-          'model_load_failed',
-          `loading ${this.#model.id} took longer than ${loadTimeoutMs} ms`,
-        ),
+        new ApiError('model_load_failed', `loading ${this.#model.id} took longer than ${loadTimeoutMs} ms`),
       ),
     );
     try {

@@ -56,7 +56,8 @@ export function formatGrammar(format: Infer<typeof responseFormat> | undefined):
   if (format === undefined || format.type === 'text') return undefined;
   if (format.type === 'json_object') {
     // No `strict` beside it: what cannot be enforced is left out, and said.
-    if (format.schema !== undefined) return looseSchemaToGrammar(format.schema, { param: 'response_format.schema' });
+    if (format.schema !== undefined)
+      return looseSchemaToGrammar(format.schema, { param: 'response_format.schema' });
     return { gbnf: jsonObjectGrammar(), loosened: [] };
   }
   const { schema, strict } = format.json_schema;

@@ -53,7 +53,6 @@ export const completions = route({
     return withEngine(call, model, body.keep_alive, async (engine) => {
       if (body.suffix !== undefined && !engine.info.hasFimTokens) {
         throw new ApiError(
-          400,
           'unsupported_parameter',
           'suffix is not supported: this model has no fill-in-the-middle tokens',
           {

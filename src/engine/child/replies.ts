@@ -55,11 +55,11 @@ export function sendError(send: Send, id: number, error: unknown): void {
 }
 
 export function overloaded(): ApiError {
-  return new ApiError(429, 'engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
+  return new ApiError('engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
 }
 
 export function wrongType(type: ModelType, what: string): ApiError {
-  return new ApiError(400, 'wrong_model_type', `this model is of type ${type}; ${what}`, { param: 'model' });
+  return new ApiError('wrong_model_type', `this model is of type ${type}; ${what}`, { param: 'model' });
 }
 
 type TextMessage = Extract<ToChild, { t: 'tokenize' | 'detokenize' | 'pieces' }>;

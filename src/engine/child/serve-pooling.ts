@@ -36,7 +36,7 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
       if (typeof input !== 'string') checkTokens(model, input, param(i));
       const tokens = typeof input === 'string' ? model.tokenize(input, true, false) : input;
       if (tokens.length === 0)
-        throw new ApiError(400, 'invalid_input', `${param(i)} is empty`, { param: param(i) });
+        throw new ApiError('invalid_input', `${param(i)} is empty`, { param: param(i) });
       assertFits(tokens.length, inputLength, param(i), 0);
       inputs.push(tokens);
       yield;

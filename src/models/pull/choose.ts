@@ -35,7 +35,6 @@ export function chooseFile(files: readonly ListedFile[], name: PullName): Listed
   if (whole.length > 1) {
     const candidates = whole.map((file) => `${name.repo}/${file.name}`);
     throw new ApiError(
-      400,
       'ambiguous_quantization',
       `several files match: ${listOf(candidates)}; pull one of them by that name`,
       { param: 'name' },
@@ -52,7 +51,6 @@ function byDefault(models: readonly ListedFile[], repo: string): readonly Listed
   const tagged = models.filter((file) => hasTag(file, DEFAULT_TAG));
   if (tagged.length > 0) return tagged;
   throw new ApiError(
-    400,
     'ambiguous_quantization',
     `the repository has several models and none of the default quantization ${DEFAULT_TAG}: ${listOf(models.map((file) => file.name))}; pull ${repo}:QUANT or ${repo}/FILE`,
     { param: 'name' },
@@ -123,7 +121,6 @@ function splitModel(found: readonly ListedFile[], files: readonly ListedFile[]):
     if (!there.has(number)) missing.push(partName(stem, number, count));
   const lacks = missing.length === 0 ? '' : `, of which it lacks ${listOf(missing)}`;
   return new ApiError(
-    400,
     'unsupported_model_format',
     `this model is split into ${count} files, ${partName(stem, 1, count)} and so on${lacks}; split models cannot be pulled: ` +
       'pull a file that holds the whole model, or merge the parts (llama-gguf-split --merge) and register the result',
@@ -136,7 +133,7 @@ function partName(stem: string, number: number, count: number): string {
 }
 
 function notFound(message: string): ApiError {
-  return new ApiError(404, 'hub_not_found', message, { param: 'name' });
+  return new ApiError('hub_not_found', message, { param: 'name' });
 }
 
 function listOf(names: readonly string[]): string {

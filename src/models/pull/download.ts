@@ -158,10 +158,9 @@ class Part {
     if (actual === sha256) return this.#handle.sync();
     await this.clear();
     throw new ApiError(
-      502,
       'digest_mismatch',
       `the bytes fetched have sha256 ${actual}, the hub promised ${sha256}; they were thrown away`,
-      { shouldRetry: false },
+      { status: 502, shouldRetry: false },
     );
   }
 
@@ -281,13 +280,13 @@ const PAGES =
 function refuseOtherKind(response: WebResponse): void {
   const encoding = response.header('content-encoding');
   if (encoding !== undefined && encoding !== 'identity')
-    throw new ApiError(502, 'hub_error', `the hub sends the file in content-encoding ${printable(encoding)}`);
+    throw new ApiError('hub_error', `the hub sends the file in content-encoding ${printable(encoding)}`);
   if (response.status === 416) return;
   if (response.status !== 200 && response.status !== 206)
-    throw new ApiError(502, 'hub_error', `the hub answers ${response.status}`, { shouldRetry: false });
+    throw new ApiError('hub_error', `the hub answers ${response.status}`, { shouldRetry: false });
   const type = response.header('content-type') ?? '';
   if (PAGES.test(type.trim()))
-    throw new ApiError(502, 'hub_error', `the hub sends ${printable(type)} where the model should be`, {
+    throw new ApiError('hub_error', `the hub sends ${printable(type)} where the model should be`, {
       shouldRetry: false,
     });
 }
@@ -303,14 +302,13 @@ function printable(header: string): string {
 }
 
 function notModel(): ApiError {
-  return new ApiError(400, 'invalid_gguf', 'the hub sends something that does not begin as a GGUF file', {
+  return new ApiError('invalid_gguf', 'the hub sends something that does not begin as a GGUF file', {
     param: 'name',
   });
 }
 
 function otherSize(size: number, file: HubFile): ApiError {
   return new ApiError(
-    502,
     'upstream_changed',
     `the hub sends a file of ${size} bytes, its API promised ${file.size}`,
     { shouldRetry: false },

@@ -52,11 +52,7 @@ export async function resolveFile(
   const answer = parseAnswer(await readJson(response));
   const file = chooseFile(answer.files, name);
   if (file.sha256 === undefined)
-    throw new ApiError(
-      502,
-      'digest_unknown',
-      'the hub gives no SHA-256 for this file, so it cannot be verified',
-    );
+    throw new ApiError('digest_unknown', 'the hub gives no SHA-256 for this file, so it cannot be verified');
   const url = new URL(
     `${basePath(endpoint)}/${encodedPath(name.repo)}/resolve/${answer.commit}/${encodedPath(file.name)}`,
     endpoint,
@@ -87,12 +83,11 @@ export function refuseStatus(response: WebResponse, now: () => number, what: str
   if (status === 429 || status === 408 || status >= 500)
     throw new HubBusy(`the hub answers ${status}`, retryAfterMs(response, now));
   if (status === 401)
-    throw new ApiError(502, 'hub_unauthorized', 'the hub asks for a token, or has no such repository', {
+    throw new ApiError('hub_unauthorized', 'the hub asks for a token, or has no such repository', {
       shouldRetry: false,
     });
   if (status === 403)
     throw new ApiError(
-      502,
       'hub_forbidden',
       'the hub refuses access: the model is gated and its terms must be accepted there',
       {
@@ -100,10 +95,10 @@ export function refuseStatus(response: WebResponse, now: () => number, what: str
       },
     );
   if (status === 404)
-    throw new ApiError(404, 'hub_not_found', `the hub does not have ${what}, or not at this revision`, {
+    throw new ApiError('hub_not_found', `the hub does not have ${what}, or not at this revision`, {
       param: 'name',
     });
-  throw new ApiError(502, 'hub_error', `the hub answers ${status}`, { shouldRetry: false });
+  throw new ApiError('hub_error', `the hub answers ${status}`, { shouldRetry: false });
 }
 
 /** Retry-After in seconds or as a date, else the hub's `RateLimit: …;t=<seconds>`. */
@@ -141,7 +136,7 @@ async function readJson(response: WebResponse): Promise<unknown> {
 }
 
 function malformed(why: string): ApiError {
-  return new ApiError(502, 'hub_error', `the hub's answer ${why}`, { shouldRetry: false });
+  return new ApiError('hub_error', `the hub's answer ${why}`, { shouldRetry: false });
 }
 
 function parseAnswer(value: unknown): { readonly commit: string; readonly files: readonly ListedFile[] } {

@@ -152,16 +152,13 @@ class Pulls implements PullService {
   async cancel(name: string): Promise<boolean> {
     const job = this.#jobs.get(name);
     if (job === undefined) return false;
-    job.abort.abort(
-      new ApiError(409, 'pull_cancelled', 'the pull was cancelled; pull again to go on from here'),
-    );
+    job.abort.abort(new ApiError('pull_cancelled', 'the pull was cancelled; pull again to go on from here'));
     await job.done;
     return true;
   }
 
   async close(): Promise<void> {
     const stopping = new ApiError(
-      503,
       'pull_interrupted',
       'the server is stopping; pull again to go on from here',
     );
@@ -178,7 +175,7 @@ class Pulls implements PullService {
 
   #start(name: PullName, request: PullRequest): Job {
     if (this.#jobs.size >= MAX_PULLS)
-      throw new ApiError(429, 'too_many_pulls', `${MAX_PULLS} pulls are running`, { retryAfterSeconds: 30 });
+      throw new ApiError('too_many_pulls', `${MAX_PULLS} pulls are running`, { retryAfterSeconds: 30 });
     const job: Job = {
       name,
       force: request.force === true,

@@ -39,7 +39,7 @@ export async function retrying<T>(
       if (failures >= options.maxFailures) {
         const why =
           error instanceof HubBusy ? error.message : `the connection fails (${codeOf(error) ?? 'broken'})`;
-        throw new ApiError(503, 'hub_unavailable', `${why}, ${failures} times in a row`, {
+        throw new ApiError('hub_unavailable', `${why}, ${failures} times in a row`, {
           cause: error,
           retryAfterSeconds: 60,
         });

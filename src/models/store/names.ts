@@ -11,7 +11,7 @@ const MAX_ENCODED = 180;
 /** Returns the id, or throws 400 `invalid_model_name`. The id itself is not repeated in the message. */
 export function parseModelName(name: unknown, param = 'name'): string {
   const problem = modelNameProblem(name);
-  if (problem !== undefined) throw new ApiError(400, 'invalid_model_name', `${param} ${problem}`, { param });
+  if (problem !== undefined) throw new ApiError('invalid_model_name', `${param} ${problem}`, { param });
   return name as string;
 }
 

@@ -141,11 +141,7 @@ class FolderStore implements ModelStore {
   async list(): ReturnType<ModelStore['list']> {
     const files = (await readdir(this.#manifests)).filter((file) => file.endsWith('.json')).toSorted();
     if (files.length > MAX_MODELS)
-      throw new ApiError(
-        500,
-        'too_many_models',
-        `${files.length} manifests, at most ${MAX_MODELS} are supported`,
-      );
+      throw new ApiError('too_many_models', `${files.length} manifests, at most ${MAX_MODELS} are supported`);
     const models: ModelManifest[] = [];
     const broken: BrokenManifest[] = [];
     for (const file of files) {
@@ -162,7 +158,6 @@ class FolderStore implements ModelStore {
     const manifest = await this.#readManifest(manifestFileName(parseModelName(name)));
     if (manifest !== undefined && 'reason' in manifest) {
       throw new ApiError(
-        500,
         'manifest_invalid',
         `models/manifests/${manifest.file} ${manifest.reason}; repair or remove it`,
       );
@@ -187,7 +182,7 @@ class FolderStore implements ModelStore {
   }
 
   async blob(sha256: string): Promise<StoredBlob | undefined> {
-    if (!isSha256(sha256)) throw new ApiError(400, 'invalid_digest', 'a digest is 64 lower-case hex digits');
+    if (!isSha256(sha256)) throw new ApiError('invalid_digest', 'a digest is 64 lower-case hex digits');
     const held = this.lease([sha256]);
     const size = await sizeOf(this.#blobPath(sha256));
     if (size === undefined) {
@@ -246,7 +241,6 @@ class FolderStore implements ModelStore {
       for (const entry of manifest.blobs) {
         if (entry.path === undefined && (await sizeOf(this.#blobPath(entry.sha256))) !== entry.size) {
           throw new ApiError(
-            500,
             'blob_missing',
             `the store does not hold sha256 ${entry.sha256} with ${entry.size} bytes`,
           );
@@ -254,7 +248,7 @@ class FolderStore implements ModelStore {
       }
       const old = replace ? undefined : await this.get(manifest.name);
       if (old !== undefined && !sameBlobs(old, manifest)) {
-        throw new ApiError(409, 'model_already_exists', 'a model of this name exists with other bytes', {
+        throw new ApiError('model_already_exists', 'a model of this name exists with other bytes', {
           param: 'name',
           shouldRetry: false,
         });
@@ -268,7 +262,7 @@ class FolderStore implements ModelStore {
     return this.#serially(async () => {
       const manifest = await this.get(name);
       if (manifest === undefined)
-        throw new ApiError(404, 'model_not_found', 'no model of this name is registered', { param: 'model' });
+        throw new ApiError('model_not_found', 'no model of this name is registered', { param: 'model' });
       await rm(this.#manifestPath(name));
       await syncFolder(this.#manifests);
       await this.#collectNow();
@@ -288,7 +282,7 @@ class FolderStore implements ModelStore {
   }
 
   async adopt(path: string, sha256: string): Promise<StoredBlob> {
-    if (!isSha256(sha256)) throw new ApiError(400, 'invalid_digest', 'a digest is 64 lower-case hex digits');
+    if (!isSha256(sha256)) throw new ApiError('invalid_digest', 'a digest is 64 lower-case hex digits');
     const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
     try {
       await handle.sync();
@@ -351,7 +345,7 @@ async function copyHashed(
   const input = typeof source === 'string' ? await openForReading(source) : source;
   try {
     if (!(await input.stat()).isFile())
-      throw new ApiError(400, 'file_not_found', 'path is not a regular file', { param: 'path' });
+      throw new ApiError('file_not_found', 'path is not a regular file', { param: 'path' });
     const output = await open(target, 'wx', 0o600);
     try {
       const hash = createHash('sha256');
@@ -370,7 +364,6 @@ async function copyHashed(
       const sha256 = hash.digest('hex');
       if (options.expectedSha256 !== undefined && options.expectedSha256 !== sha256) {
         throw new ApiError(
-          400,
           'digest_mismatch',
           `the file has sha256 ${sha256}, expected ${options.expectedSha256}`,
           { param: 'path' },
@@ -390,7 +383,7 @@ async function openForReading(path: string): Promise<FileHandle> {
   try {
     return await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
-    throw new ApiError(400, 'file_not_found', `path cannot be opened (${codeOf(error) ?? 'error'})`, {
+    throw new ApiError('file_not_found', `path cannot be opened (${codeOf(error) ?? 'error'})`, {
       param: 'path',
       cause: error,
     });

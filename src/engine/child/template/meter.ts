@@ -25,7 +25,7 @@ export interface Meter {
 }
 
 export function overBound(what: string): ApiError {
-  return new ApiError(400, 'template_failed', `the chat template ${what}`);
+  return new ApiError('template_failed', `the chat template ${what}`);
 }
 
 /** Runs synchronous code for at most so many milliseconds; false when they were over. */
