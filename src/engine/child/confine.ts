@@ -1,5 +1,5 @@
 // A seccomp filter over all threads of the engine child (Linux seccomp(2), SECCOMP_RET_ERRNO), set before it reads a byte of its
-// model: it may compute and talk on the descriptors it has, but open no file or socket, start no program and touch no other
+// model: it may compute and talk on its descriptors, but open no file or socket, start no program and touch no other
 // process. A compromised llama.cpp has no way out but the server's socket. A second filter,
 // once the model is loaded, also forbids setting filters. Calls not on the list are EPERM; numbers newer than it ENOSYS, so that
 // libraries fall back. On Linux for x86-64 and arm64 it fails closed, unless the kernel was built without seccomp.
