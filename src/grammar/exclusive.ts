@@ -2,9 +2,39 @@
 // or by a constant property that both require (a discriminator). Sorting branches by what tells them apart is linear in what
 // they list; only what no property common to all tells apart is compared in pairs, and every step is counted (`spend`).
 
+import type { SchemaDocument } from './document.ts';
 import type { Spend } from './gbnf.ts';
 import { groupsByLabel } from './groups.ts';
-import { canonical, constantsOf, isJson, TYPES, type Json } from './schema.ts';
+import { refuse, type Place } from './place.ts';
+import { canonical, constantsOf, isJson, TYPES, without, type Json } from './schema.ts';
+
+/** Of references from one branch to the next. */
+const MAX_HOPS = 32;
+
+interface Finder {
+  readonly document: SchemaDocument;
+  readonly spend: Spend;
+  readonly loose: boolean;
+}
+
+/** The same of branches that may be references. A strict one that points at nothing is refused. */
+export function exclude(
+  branches: readonly unknown[],
+  place: Place,
+  { document, spend, loose }: Finder,
+): boolean {
+  const targets = branches.map((branch, i) => {
+    let schema: unknown = branch;
+    for (let hops = 0; isJson(schema) && typeof schema['$ref'] === 'string'; hops += 1) {
+      if (Object.keys(without(schema, '$ref')).length > 0) break;
+      if (hops > MAX_HOPS) return loose ? {} : refuse(place.at(i), null, 'the references go in a circle');
+      spend(32);
+      schema = loose ? document.target(schema['$ref']) : document.resolve(schema['$ref'], place.at(i));
+    }
+    return isJson(schema) ? schema : {};
+  });
+  return allExclusive(targets, spend);
+}
 
 /** Provably no value matches two of `branches`. */
 export function allExclusive(branches: readonly Json[], spend: Spend): boolean {

@@ -21,6 +21,13 @@ export interface GrammarBuilder {
   /** A name for a rule whose body comes later by `define`; for recursion. */
   declare(hint: string): Expression;
   define(name: Expression, body: Expression): void;
+  /**
+   * Takes back the rules that `work` has added when it throws; the steps it took stay counted. `share`: of the steps that are
+   * left, how many it may take.
+   */
+  attempt<T>(work: () => T, share?: number): T;
+  /** Like `attempt`, and leaves a part of every bound for what is written afterwards. Not within itself. */
+  sparing<T>(work: () => T): T;
   text(): string;
 }
 
@@ -30,63 +37,126 @@ const MAX_CHARACTERS = 400_000;
 const MAX_ELEMENTS = 400_000;
 const MAX_STEPS = 1_500_000;
 
+/** What `sparing` leaves: enough to write 128 calls around the schemas of their arguments. */
+const SPARED = { rules: 1000, characters: 60_000, elements: 10_000, steps: 150_000 };
+
+/** Of the steps that are left, how many `work` of `sparing` may take: the next one has some, too. */
+const SHARE = 0.75;
+
 export function createGrammarBuilder(): GrammarBuilder {
-  const rules = new Map<string, string | null>();
-  const byBody = new Map<string, string>();
-  let characters = 0;
-  let elements = 0;
-  let steps = 0;
-  let suffix = 0;
-  const spend = (more: number): void => {
-    steps += more;
-    if (steps > MAX_STEPS) throw new GrammarTooLarge('the grammar takes too much work');
+  return new Builder();
+}
+
+class Builder implements GrammarBuilder {
+  readonly #rules = new Map<string, string | null>();
+  /** Names of rules in the order they were added. */
+  readonly #order: string[] = [];
+  readonly #byBody = new Map<string, string>();
+  #characters = 0;
+  #elements = 0;
+  #steps = 0;
+  #suffix = 0;
+  #spared = false;
+  #maxSteps = MAX_STEPS;
+
+  readonly spend = (more: number): void => {
+    if (this.#steps + more > this.#maxSteps) throw new GrammarTooLarge('the grammar takes too much work');
+    this.#steps += more;
   };
-  const name = (hint: string): string => {
+
+  rule(hint: string, body: Expression): Expression {
+    this.spend(8 + body.length);
+    const known = this.#byBody.get(body);
+    if (known !== undefined) return known;
+    const key = this.#name(hint);
+    this.#order.push(key);
+    this.#put(key, body);
+    this.#byBody.set(body, key);
+    return key;
+  }
+
+  declare(hint: string): Expression {
+    const key = this.#name(hint);
+    this.#order.push(key);
+    this.#rules.set(key, null);
+    this.#assertFits();
+    return key;
+  }
+
+  define(key: Expression, body: Expression): void {
+    this.#put(key, body);
+  }
+
+  attempt<T>(work: () => T, share = 1): T {
+    const [added, characters, elements] = [this.#order.length, this.#characters, this.#elements];
+    const maxSteps = this.#maxSteps;
+    this.#maxSteps = this.#steps + (maxSteps - this.#steps) * share;
+    try {
+      return work();
+    } catch (error) {
+      for (const key of this.#order.splice(added)) {
+        const body = this.#rules.get(key);
+        if (typeof body === 'string' && this.#byBody.get(body) === key) this.#byBody.delete(body);
+        this.#rules.delete(key);
+      }
+      [this.#characters, this.#elements] = [characters, elements];
+      throw error;
+    } finally {
+      this.#maxSteps = maxSteps;
+    }
+  }
+
+  sparing<T>(work: () => T): T {
+    const maxSteps = this.#maxSteps;
+    this.#maxSteps = Math.max(this.#steps, MAX_STEPS - SPARED.steps);
+    this.#spared = true;
+    try {
+      return this.attempt(work, SHARE);
+    } finally {
+      this.#maxSteps = maxSteps;
+      this.#spared = false;
+    }
+  }
+
+  text(): string {
+    let out = '';
+    for (const [key, body] of this.#rules) {
+      if (body === null) throw new Error(`rule ${key} was declared and never defined`);
+      out += `${key} ::= ${body}\n`;
+    }
+    return out;
+  }
+
+  #name(hint: string): string {
     const stem =
       hint
         .slice(0, 64)
         .replace(/[^a-zA-Z0-9]+/g, '-')
         .replace(/^-+|-+$/g, '')
         .slice(0, 24) || 'r';
-    if (!rules.has(stem)) return stem;
+    if (!this.#rules.has(stem)) return stem;
     // Never back: names chosen so that they are taken cost one try each, not one per rule.
-    for (suffix = Math.max(suffix, rules.size); ; suffix += 1)
-      if (!rules.has(`${stem}-${suffix}`)) return `${stem}-${suffix}`;
-  };
-  const put = (key: string, body: string): void => {
-    characters += key.length + body.length + 6;
-    elements += written(body);
-    if (rules.size > MAX_RULES || characters > MAX_CHARACTERS || elements > MAX_ELEMENTS)
+    this.#suffix = Math.max(this.#suffix, this.#rules.size);
+    while (this.#rules.has(`${stem}-${this.#suffix}`)) this.#suffix += 1;
+    return `${stem}-${this.#suffix}`;
+  }
+
+  #put(key: string, body: string): void {
+    this.#characters += key.length + body.length + 6;
+    this.#elements += written(body);
+    this.#rules.set(key, body);
+    this.#assertFits();
+  }
+
+  #assertFits(): void {
+    const spared = this.#spared ? SPARED : { rules: 0, characters: 0, elements: 0 };
+    if (
+      this.#rules.size > MAX_RULES - spared.rules ||
+      this.#characters > MAX_CHARACTERS - spared.characters ||
+      this.#elements > MAX_ELEMENTS - spared.elements
+    )
       throw new GrammarTooLarge('the grammar is too large');
-    rules.set(key, body);
-  };
-  return {
-    spend,
-    rule(hint, body) {
-      spend(8 + body.length);
-      const known = byBody.get(body);
-      if (known !== undefined) return known;
-      const key = name(hint);
-      put(key, body);
-      byBody.set(body, key);
-      return key;
-    },
-    declare(hint) {
-      const key = name(hint);
-      if (rules.size > MAX_RULES) throw new GrammarTooLarge('the grammar is too large');
-      rules.set(key, null);
-      return key;
-    },
-    define: (key, body) => put(key, body),
-    text() {
-      let out = '';
-      for (const [key, body] of rules) {
-        if (body === null) throw new Error(`rule ${key} was declared and never defined`);
-        out += `${key} ::= ${body}\n`;
-      }
-      return out;
-    },
-  };
+  }
 }
 
 /** Elements that llama.cpp adds for the counts in a body; those in literals and classes are text. */
@@ -142,7 +212,8 @@ export function repeat(builder: GrammarBuilder, item: Expression, min: number, m
     ? item
     : builder.rule('item', item);
   if (max === Infinity) {
-    if (min <= BLOCK) return min === 0 ? `${atom}*` : min === 1 ? `${atom}+` : `${atom}{${min},}`;
+    if (min <= 1) return min === 0 ? `${atom}*` : `${atom}+`;
+    if (min <= BLOCK) return `${atom}{${min},}`;
     return `${exactly(builder, atom, min)} ${atom}*`;
   }
   if (min === max) return exactly(builder, atom, min);

@@ -147,7 +147,8 @@ function compare(a: Decimal, b: Decimal): number {
   const length = Math.max(a.fraction.length, b.fraction.length);
   const left = a.integer + a.fraction.padEnd(length, '0');
   const right = b.integer + b.fraction.padEnd(length, '0');
-  return left < right ? -1 : left > right ? 1 : 0;
+  if (left === right) return 0;
+  return left < right ? -1 : 1;
 }
 
 /** Shortest decimal text of a number, its exponent written out. */

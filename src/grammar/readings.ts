@@ -8,7 +8,8 @@ import type { Spend } from './gbnf.ts';
 import { groupsByLabel } from './groups.ts';
 
 /** What a value begins with; values of two kinds are told apart by a character. */
-export type Kind = 'object' | 'array' | 'string' | 'number' | 'word';
+export const KINDS = ['object', 'array', 'string', 'number', 'word'] as const;
+export type Kind = (typeof KINDS)[number];
 
 export type Reading =
   /** `width` readings of a kind, none of which goes on into others. */

@@ -80,3 +80,30 @@ export function wordsExpression(
   known.set(words, expression);
   return expression;
 }
+
+const PLAIN = '[^"\\\\\\x00-\\x1F\\x7F]';
+
+/**
+ * A JSON string that is none of `names`: their tree, left by another character or passed at an end. Written without escapes.
+ * Goes as deep as a name is long.
+ */
+export function otherKey(builder: GrammarBuilder, names: readonly string[]): Expression {
+  const words = names.reduce((all, name) => addWord(builder, all, Array.from(name), ''), NO_WORDS);
+  /** `inside`: characters of an edge that are still to come before `node`. */
+  const emit = (node: Words, inside: readonly string[], root = false): Expression => {
+    const steps = new Map<string, () => Expression>();
+    const [head, ...more] = inside;
+    if (head !== undefined) steps.set(head, () => emit(node, more));
+    else for (const [first, { text, to }] of node.edges) steps.set(first, () => emit(to, text.slice(1)));
+    builder.spend(8 * (1 + steps.size));
+    const options = [...steps]
+      .filter(([c]) => c !== '"' && c !== '\\' && c >= ' ' && c !== '\x7f')
+      .map(([c, onward]) => `${literal(c)} ${onward()}`);
+    const codes = [...steps.keys()].map((c) => (c.codePointAt(0) ?? 0).toString(16).padStart(8, '0'));
+    const others = `${PLAIN.slice(0, -1)}${codes.map((code) => `\\U${code}`).join('')}]`;
+    options.push(`${others} ${PLAIN}*`);
+    if (!root && (head !== undefined || node.end === null)) options.push('""');
+    return builder.rule('other', options.join(' | '));
+  };
+  return builder.rule('key', `"\\"" ${emit(words, [], true)} "\\""`);
+}

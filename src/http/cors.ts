@@ -11,6 +11,7 @@ const EXPOSED = [
   'openai-processing-ms',
   'retry-after',
   'x-should-retry',
+  'x-assay-loosened',
   ...['limit', 'remaining', 'reset'].flatMap((what) => [
     `x-ratelimit-${what}-requests`,
     `x-ratelimit-${what}-tokens`,

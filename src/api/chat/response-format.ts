@@ -1,8 +1,15 @@
-// What holds the model to a form: response_format and tools → the grammar of the request. Compiled before anything is
-// answered; a schema the grammar cannot express is a 400 that names the keyword, never a request that runs without it.
+// Holds the model to a form: response_format and tools → the grammar of the request, compiled before anything is answered. A
+// strict schema that the grammar cannot express is a 400 that names the keyword; of another one that keyword is left out.
 
 import type { GenerateRequest, ToolFormat } from '../../engine/seam/engine.ts';
-import { jsonObjectGrammar, schemaToGrammar, toolCallGrammar } from '../../grammar/compile.ts';
+import {
+  jsonObjectGrammar,
+  looseSchemaToGrammar,
+  schemaToGrammar,
+  toolCallGrammar,
+  type Loosening,
+  type Loosenings,
+} from '../../grammar/compile.ts';
 import { anyObject, flag, literal, object, optional, refuse, tagged, text } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
 import type { ToolUse } from './tools.ts';
@@ -20,31 +27,54 @@ export const responseFormat = tagged('type', {
       }),
       description: optional(text({ max: 65_536 })),
       schema: optional(anyObject('JSON schema of the answer.')),
-      strict: optional(flag('The answer always follows the schema; true and false do the same.')),
+      strict: optional(flag('With false a keyword that cannot be enforced is left out; else it is refused.')),
     }),
   }),
 });
 
-/** The grammar of a response_format, or undefined for free text; 400 `invalid_schema` naming the keyword it cannot enforce. */
-export function formatGrammar(format: Infer<typeof responseFormat> | undefined): string | undefined {
-  if (format === undefined || format.type === 'text') return undefined;
-  if (format.type === 'json_object') return jsonObjectGrammar();
-  const { schema } = format.json_schema;
-  const param = 'response_format.json_schema.schema';
-  if (schema === undefined) throw refuse('missing_required_parameter', param, `${param} is missing`);
-  return schemaToGrammar(schema, { param });
+/** The grammar of a response_format, and what it leaves out. */
+export interface FormatGrammar {
+  readonly gbnf: string;
+  readonly loosened: readonly Loosening[];
 }
 
-/** Undefined: the model writes what it likes. `toolFormat` is the loaded model's, `content` the grammar of its answer. */
+/** Undefined for free text; 400 `invalid_schema` naming a keyword that a strict schema has and the grammar cannot enforce. */
+export function formatGrammar(format: Infer<typeof responseFormat> | undefined): FormatGrammar | undefined {
+  if (format === undefined || format.type === 'text') return undefined;
+  if (format.type === 'json_object') return { gbnf: jsonObjectGrammar(), loosened: [] };
+  const { schema, strict } = format.json_schema;
+  const param = 'response_format.json_schema.schema';
+  if (schema === undefined) throw refuse('missing_required_parameter', param, `${param} is missing`);
+  if (strict === false) return looseSchemaToGrammar(schema, { param });
+  return { gbnf: schemaToGrammar(schema, { param }), loosened: [] };
+}
+
+export interface RequestGrammar {
+  /** Undefined: the model writes what it likes. */
+  readonly grammar: GenerateRequest['grammar'] | undefined;
+  /** By tool; the schema of the answer as `response_format`. */
+  readonly loosened: Loosenings;
+}
+
+/** `toolFormat` is the loaded model's, `content` the grammar of its answer. */
 export function requestGrammar(
-  content: string | undefined,
+  content: FormatGrammar | undefined,
   use: ToolUse | null,
   toolFormat: ToolFormat,
-): GenerateRequest['grammar'] | undefined {
-  if (use === null) return content === undefined ? undefined : { gbnf: content };
-  const calls = toolCallGrammar(use.tools, use.required ? 'required' : 'auto', use.parallel, toolFormat);
+): RequestGrammar {
+  const loosened = new Map<string, readonly Loosening[]>();
+  if (content !== undefined && content.loosened.length > 0) loosened.set('response_format', content.loosened);
+  if (use === null) return { grammar: content === undefined ? undefined : { gbnf: content.gbnf }, loosened };
+  const { loosened: ofTools, ...calls } = toolCallGrammar(
+    use.tools,
+    use.required ? 'required' : 'auto',
+    use.parallel,
+    toolFormat,
+  );
+  for (const [name, all] of ofTools) loosened.set(name, [...(loosened.get(name) ?? []), ...all]);
   // A model that need not call a tool answers in the form asked for; either way from the first token on.
-  return content === undefined || use.required ? calls : { gbnf: eitherGrammar(calls.gbnf, content) };
+  const either = content === undefined || use.required ? calls : { gbnf: eitherGrammar(calls.gbnf, content.gbnf) }; // prettier-ignore
+  return { grammar: either, loosened };
 }
 
 /** The union of two grammars, whose rules are renamed apart. */

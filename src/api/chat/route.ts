@@ -9,6 +9,7 @@ import {
   type AnswerId,
   type Counts,
 } from './wire.ts';
+import { tellLoosened } from './loosened.ts';
 import { chatAnswer } from '../response-schemas.ts';
 import { route, type Call } from '../../http/route.ts';
 import { admitted, streamAnswer } from '../generation/admitted.ts';
@@ -49,7 +50,10 @@ export const chat = route({
       const newReader = plan.reader(engine.info);
       const events = await admitted(
         call,
-        engine.generate(plan.request(engine.info), exchange.signal),
+        engine.generate(
+          plan.request(engine.info, (loosened) => tellLoosened(call, loosened)),
+          exchange.signal,
+        ),
         counts,
         body.stream !== true,
       );

@@ -2,7 +2,8 @@
 // of the model's own format (engine/seam/tool-format); the grammar holds the model to it from the trigger on. The reader below works on any prefix of the text, so that a
 // stream can pass on arguments while they are written; text that turns out not to be a call is passed on as content.
 
-import type { ToolFormat, ToolSpec } from '../../engine/seam/engine.ts';
+import type { ToolFormat } from '../../engine/seam/engine.ts';
+import type { ToolSchema } from '../../grammar/compile.ts';
 import {
   anyObject,
   choice,
@@ -37,7 +38,7 @@ const functionTool = object({
     name: toolName,
     description: optional(text({ max: 65_536 })),
     parameters: optional(anyObject('JSON schema of the arguments.')),
-    strict: optional(flag('Arguments always follow the schema; true and false do the same.')),
+    strict: optional(flag('With true a keyword that cannot be enforced is refused; else it is left out.')),
   }),
 });
 
@@ -45,16 +46,21 @@ export const tools = map(
   list(tagged('type', { function: functionTool, custom: unsupported('tools are functions') }), {
     max: MAX_TOOLS,
   }),
-  (wire, path): readonly ToolSpec[] => {
+  (wire, path): readonly ToolSchema[] => {
     const seen = new Set<string>();
     return wire.flatMap((tool, i) => {
       if (tool === undefined) return [];
-      const { name, description, parameters } = tool.function;
+      const { name, description, parameters, strict } = tool.function;
       if (seen.has(name))
         throw refuse('invalid_value', `${path}[${i}].function.name`, `${path} has two tools of one name`);
       seen.add(name);
       return [
-        { name, ...(description !== undefined && { description }), parameters: parameters ?? NO_PARAMETERS },
+        {
+          name,
+          ...(description !== undefined && { description }),
+          parameters: parameters ?? NO_PARAMETERS,
+          strict: strict ?? false,
+        },
       ];
     });
   },
@@ -84,14 +90,14 @@ export const toolChoice = either(
 
 /** What of the tools this request may use. */
 export interface ToolUse {
-  readonly tools: readonly ToolSpec[];
+  readonly tools: readonly ToolSchema[];
   readonly required: boolean;
   readonly parallel: boolean;
 }
 
 /** Null: no tools, or none may be called. */
 export function toToolUse(body: {
-  readonly tools: readonly ToolSpec[] | undefined;
+  readonly tools: readonly ToolSchema[] | undefined;
   readonly tool_choice: Infer<typeof toolChoice> | undefined;
   readonly parallel_tool_calls: boolean | undefined;
 }): ToolUse | null {
@@ -119,7 +125,7 @@ export function toToolUse(body: {
   };
 }
 
-function pick(given: readonly ToolSpec[], names: readonly string[], path: string): readonly ToolSpec[] {
+function pick(given: readonly ToolSchema[], names: readonly string[], path: string): readonly ToolSchema[] {
   const picked = given.filter((tool) => names.includes(tool.name));
   if (picked.length < new Set(names).size)
     throw refuse('invalid_value', path, `${path} names a tool that is not in tools`);

@@ -3,6 +3,7 @@
 
 import type { EngineInfo, GenerateEvent, GenerateRequest, TokenLogprob } from '../../engine/seam/engine.ts';
 import { formatGrammar, requestGrammar, responseFormat } from './response-format.ts';
+import type { Loosenings } from '../../grammar/compile.ts';
 import { messages, toChatMessages } from './messages.ts';
 import {
   checkStreamOptions,
@@ -48,7 +49,8 @@ export interface ChatPlan {
   readonly parallel: boolean;
   /** Null: the answer is not read for tool calls. */
   reader(info: EngineInfo): (() => ToolReader) | null;
-  request(info: EngineInfo): GenerateRequest;
+  /** `tell` hears what of the schemas is not enforced. */
+  request(info: EngineInfo, tell?: (loosened: Loosenings) => void): GenerateRequest;
 }
 
 export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope: string): ChatPlan {
@@ -77,8 +79,9 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
       const names = use.tools.map((tool) => tool.name);
       return () => createToolReader(info.toolFormat, names);
     },
-    request(info) {
-      const grammar = requestGrammar(content, use, info.toolFormat);
+    request(info, tell) {
+      const { grammar, loosened } = requestGrammar(content, use, info.toolFormat);
+      tell?.(loosened);
       return {
         prompt: { kind: 'chat', messages: chat, ...(use !== null && { tools: use.tools }) },
         sampling,

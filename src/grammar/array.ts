@@ -1,0 +1,77 @@
+// The keywords of arrays, which are tuples with a rest.
+
+import type { Context, Site } from './context.ts';
+import { SPACE } from './any-value.ts';
+import { repeat, type Expression } from './gbnf.ts';
+import { cuts } from './pattern.ts';
+import { refuse } from './place.ts';
+import { count, modernTuple, type Json } from './schema.ts';
+
+const MAX_ITEMS = 10_000;
+const COMMA = `"," ${SPACE}`;
+
+interface Tuple {
+  readonly min: number;
+  readonly max: number;
+  readonly heads: readonly Expression[];
+  /** Null: nothing after the heads. */
+  readonly rest: Expression | null;
+}
+
+export function arrayOf(context: Context, given: Json, site: Site): Expression {
+  const tuple = tupleOf(context, modernTuple(given, site.place), site);
+  const parts = tuple.rest === null ? tuple.heads : [...tuple.heads, tuple.rest];
+  return context.readAs(written(context, tuple), {
+    is: 'array',
+    items: parts.map((each) => context.readingOf(each)),
+    times: cuts(tuple.max),
+  });
+}
+
+function tupleOf(context: Context, schema: Json, site: Site): Tuple {
+  const { place } = site;
+  const min = count(place, 'minItems', schema, MAX_ITEMS) ?? 0;
+  const max = count(place, 'maxItems', schema, MAX_ITEMS) ?? Infinity;
+  if (max < min) return refuse(place, 'maxItems', 'maxItems is under minItems');
+  const prefix = schema['prefixItems'];
+  if (prefix !== undefined && (!Array.isArray(prefix) || prefix.length === 0))
+    return refuse(place, 'prefixItems', 'prefixItems must be a non-empty array');
+  const first = (prefix ?? []).slice(0, max);
+  const items = schema['items'] ?? true;
+  const ends = max <= first.length || items === false;
+  // Before the elements are compiled: a schema that is not strict is tried again without the bound.
+  if (ends && min > first.length) return tooFew(site);
+  context.assertRoom(first.length);
+  const heads = first.map((each: unknown, i: number) => context.inner(each, site, 'prefixItems', i));
+  const rest = ends ? null : context.optional(items, site, 'items');
+  if (rest === null && min > heads.length) return tooFew(site);
+  return { min, max, heads, rest };
+}
+
+function tooFew({ place }: Site): never {
+  return refuse(place, 'minItems', 'minItems is over what the items allow');
+}
+
+/** Built from the end: what may follow once i items are written. */
+function written({ builder }: Context, { min, max, heads, rest }: Tuple): Expression {
+  let tail = '';
+  if (rest !== null) {
+    const needed = Math.max(0, min - heads.length);
+    const room = max - heads.length;
+    if (heads.length === 0) {
+      if (max === 0) return builder.rule('array', '"[" "]"');
+      const more = builder.rule('more', `${COMMA} ${rest}`);
+      const body = `${rest} ${repeat(builder, more, Math.max(0, needed - 1), room - 1)}`;
+      return builder.rule('array', min === 0 ? `"[" (${body})? "]"` : `"[" ${body} "]"`);
+    }
+    tail = repeat(builder, builder.rule('more', `${COMMA} ${rest}`), needed, room);
+  }
+  if (heads.length === 0) return builder.rule('array', '"[" "]"');
+  for (let i = heads.length - 1; i >= 0; i -= 1) {
+    const head = heads[i] ?? '""';
+    const here = i === 0 ? head : `${COMMA} ${head}`;
+    const body = tail === '' ? here : `${here} ${tail}`;
+    tail = i < min ? body : builder.rule('items', `${body} | ""`);
+  }
+  return builder.rule('array', `"[" ${tail} "]"`);
+}

@@ -1,0 +1,74 @@
+// The keywords of numbers: bounds, steps, and formats of a fixed width, which are bounds too.
+
+import { leaf, type Context, type Site } from './context.ts';
+import { GrammarTooLarge, type Expression } from './gbnf.ts';
+import { NumberRangeError, numberExpression, type NumberRange } from './number.ts';
+import { refuse } from './place.ts';
+import { typesOf, type Json } from './schema.ts';
+
+const BOUNDS = ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf'] as const;
+/** Formats that say how a number is stored, not which it is. */
+const STORED = new Set(['float', 'double']);
+/** `int32`, `uint8` …; without a width that of a machine word. */
+const WIDTH = /^(u?)int(8|16|32|64|128)?$/;
+/** Integers of more digits are only written where a bound asks for them (see ./number). */
+const LONGEST = 1e16;
+
+export function numericOf(context: Context, integer: boolean, schema: Json, site: Site): Expression {
+  const range = withWidth(rangeOf(integer, schema, site), schema, site);
+  const { builder, seen, share } = context;
+  const key = JSON.stringify(range);
+  let expression = seen.numbers.get(key);
+  if (expression === undefined) {
+    const before = seen.refused.get(key);
+    if (before !== undefined) return refuse(site.place, 'multipleOf', before);
+    try {
+      expression = builder.attempt(() => numberExpression(builder, range), share);
+    } catch (error) {
+      if (error instanceof NumberRangeError) return refuse(site.place, error.keyword, error.message);
+      if (!(error instanceof GrammarTooLarge) || range.multipleOf === undefined) throw error;
+      // A step counts remainders in every digit.
+      seen.refused.set(key, 'the bounds and the step need too many states');
+      return refuse(site.place, 'multipleOf', 'the bounds and the step need too many states');
+    }
+    seen.numbers.set(key, expression);
+  }
+  return context.readAs(expression, leaf('number', 2));
+}
+
+function rangeOf(integer: boolean, schema: Json, { place }: Site): NumberRange {
+  const range: { -readonly [key in (typeof BOUNDS)[number]]?: number } = {};
+  for (const key of BOUNDS) {
+    const value = schema[key];
+    if (value === undefined) continue;
+    if (typeof value !== 'number' || (key === 'multipleOf' && value <= 0))
+      return refuse(place, key, `${key} must be a ${key === 'multipleOf' ? 'positive ' : ''}number`);
+    range[key] = value;
+  }
+  return { integer, ...range };
+}
+
+/** All fixed widths alike: the integers that they hold. */
+function withWidth(range: NumberRange, schema: Json, { place }: Site): NumberRange {
+  const { format } = schema;
+  if (format === undefined || (typeof format === 'string' && STORED.has(format))) return range;
+  const width = typeof format === 'string' ? WIDTH.exec(format) : null;
+  if (width === null)
+    // Beside strings it is a format of theirs.
+    return typesOf(schema, place).includes('string')
+      ? range
+      : refuse(place, 'format', 'this format is not supported for numbers');
+  const unsigned = width[1] === 'u';
+  const bits = Number(width[2] ?? 64) - (unsigned ? 0 : 1);
+  const bounded = BOUNDS.some((key) => range[key] !== undefined);
+  // From 2^53 on the nearest number below stands for 2^bits − 1.
+  const most = bits > 53 ? 2 ** bits * (1 - Number.EPSILON / 2) : 2 ** bits - 1;
+  const least = unsigned ? 0 : -(2 ** bits);
+  const applies = (bound: number): boolean => bounded || Math.abs(bound) < LONGEST;
+  return {
+    ...range,
+    integer: true,
+    minimum: applies(least) ? Math.max(least, range.minimum ?? -Infinity) : range.minimum,
+    maximum: applies(most) ? Math.min(most, range.maximum ?? Infinity) : range.maximum,
+  };
+}

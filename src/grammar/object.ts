@@ -1,0 +1,152 @@
+// The keywords of objects: properties in their order, each at most once, then others where the schema speaks of them.
+
+import { SPACE } from './any-value.ts';
+import type { Context, Site } from './context.ts';
+import type { Expression } from './gbnf.ts';
+import { refuse } from './place.ts';
+import type { Member, Reading } from './readings.ts';
+import { isJson, permittedNames, type Json } from './schema.ts';
+import { addWord, NO_WORDS, otherKey } from './words.ts';
+
+/** Characters of a property name that others must differ from. */
+const MAX_OTHER_KEY = 1000;
+const COMMA = `"," ${SPACE}`;
+
+interface Property {
+  readonly name: string;
+  readonly required: boolean;
+  readonly value: Expression;
+}
+
+/** Object keywords whose values have the form they must. */
+interface Keywords {
+  readonly properties: Json;
+  readonly required: ReadonlySet<string>;
+  readonly additional: unknown;
+}
+
+export function objectOf(context: Context, given: Json, site: Site): Expression {
+  const keywords = keywordsOf(context, withNames(context, given, site), site);
+  const properties = propertiesOf(context, keywords, site);
+  const { rule, others } = extraOf(context, keywords, site);
+  const { builder } = context;
+  // Once a property is written, and when none is: what may follow the last of them.
+  const end = rule === '' ? '""' : builder.rule('extras', `(${COMMA} ${rule})*`);
+  const alone = rule === '' ? '""' : builder.rule('extras', `(${rule} (${COMMA} ${rule})*)?`);
+  const { next, mayEnd } = inOrder(context, properties, end, site);
+  const either = mayEnd ? `${next} | ${alone}` : next;
+  const first = next === '' ? alone : builder.rule('first', either);
+  return context.readAs(builder.rule('object', `"{" ${SPACE} ${first} ${SPACE} "}"`), {
+    is: 'object',
+    members: properties.map((each) => memberOf(context, each)),
+    others,
+  });
+}
+
+function keywordsOf(context: Context, schema: Json, site: Site): Keywords {
+  const { place } = site;
+  const properties = schema['properties'] ?? {};
+  const required = schema['required'] ?? [];
+  const additional = schema['additionalProperties'];
+  if (!isJson(properties)) return refuse(place, 'properties', 'properties must be an object');
+  if (!Array.isArray(required) || !required.every((each): each is string => typeof each === 'string'))
+    return refuse(place, 'required', 'required must be an array of strings');
+  if (additional !== undefined && typeof additional !== 'boolean' && !isJson(additional))
+    return refuse(place, 'additionalProperties', 'additionalProperties must be a schema');
+  const names = Object.keys(properties);
+  context.assertRoom(names.length);
+  context.builder.spend(4 * (names.length + required.length));
+  const demanded = new Set(required);
+  if (additional === false) {
+    const missing = [...demanded].filter((name) => !Object.hasOwn(properties, name));
+    if (missing.length > 0)
+      context.cannot(site, 'required', 'required names a property that additionalProperties forbids');
+    for (const name of missing) demanded.delete(name);
+  }
+  return { properties, required: demanded, additional };
+}
+
+/** Declared properties in their order, then those that are only required. */
+function propertiesOf(
+  context: Context,
+  { properties, required, additional }: Keywords,
+  site: Site,
+): readonly Property[] {
+  const out: Property[] = [];
+  const missing = [...required].filter((name) => !Object.hasOwn(properties, name));
+  for (const name of [...Object.keys(properties), ...missing]) {
+    context.builder.spend(4 * name.length);
+    const declared = Object.hasOwn(properties, name);
+    const schema = declared ? properties[name] : (additional ?? true);
+    const keys = declared ? ['properties', name] : ['additionalProperties'];
+    const value = required.has(name)
+      ? context.inner(schema, site, ...keys)
+      : context.optional(schema, site, ...keys);
+    if (value !== null) out.push({ name, required: required.has(name), value });
+  }
+  return out;
+}
+
+/**
+ * Undeclared properties are valid unless forbidden; they are written only when the schema speaks of them, or of nothing else.
+ */
+function extraOf(
+  context: Context,
+  { properties, required, additional }: Keywords,
+  site: Site,
+): { readonly rule: Expression; readonly others: Reading | null } {
+  const names = new Set([...Object.keys(properties), ...required]);
+  if (additional !== false && [...names].some((name) => name.length > MAX_OTHER_KEY))
+    return refuse(site.place, 'additionalProperties', 'a property name is too long to tell others from it');
+  const open = additional === undefined ? names.size === 0 : additional !== false;
+  const value = open ? context.optional(additional ?? true, site, 'additionalProperties') : null;
+  if (value === null) return { rule: '', others: null };
+  const { builder } = context;
+  const key = names.size === 0 ? context.values.string : otherKey(builder, [...names]);
+  return { rule: builder.rule('extra', `${key} ":" ${SPACE} ${value}`), others: context.readingOf(value) };
+}
+
+/** From the last property on: the names that may come next, up to the first that must. */
+function inOrder(
+  context: Context,
+  properties: readonly Property[],
+  end: Expression,
+  site: Site,
+): { readonly next: Expression; readonly mayEnd: boolean } {
+  const { builder } = context;
+  let choices = NO_WORDS;
+  let next = '';
+  let mayEnd = true;
+  for (const { name, required, value } of properties.toReversed()) {
+    const after = next === '' ? end : builder.rule('a', `${COMMA} ${next}${mayEnd ? ` | ${end}` : ''}`);
+    const member = builder.rule('m', [SPACE, value, ...(after === '""' ? [] : [after])].join(' '));
+    if (required) {
+      choices = NO_WORDS;
+      mayEnd = false;
+    }
+    choices = addWord(builder, choices, Array.from(`${JSON.stringify(name)}:`), member);
+    next = context.choice(choices, site, 'properties');
+  }
+  return { next, mayEnd };
+}
+
+function memberOf(context: Context, { name, required, value }: Property): Member {
+  return { name, required, constants: context.listed(value), value: context.readingOf(value) };
+}
+
+/** An object whose names are listed by propertyNames, as one that has those properties and no others. */
+function withNames(context: Context, schema: Json, { place }: Site): Json {
+  const permitted = permittedNames(schema, place, context.builder.spend);
+  const { properties, additionalProperties } = schema;
+  if (permitted === null || (properties !== undefined && !isJson(properties))) return schema;
+  context.assertRoom(permitted.size);
+  const declared = properties ?? {};
+  const own = Object.keys(declared).filter((name) => permitted.has(name));
+  const more =
+    additionalProperties === false ? [] : [...permitted].filter((name) => !Object.hasOwn(declared, name));
+  const all = [
+    ...own.map((name) => [name, declared[name]]),
+    ...more.map((name) => [name, additionalProperties ?? true]),
+  ];
+  return { ...schema, properties: Object.fromEntries(all) as Json, additionalProperties: false };
+}
