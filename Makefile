@@ -34,11 +34,12 @@ demo: models ## server up, client verifies, streams a chat answer, prints the ve
 test: types models optional ## everything that must hold; what CI runs
 	@$(if $(filter true,$(CI)),ASSAY_IMAGE_TEST=1) $(NODE) node_modules/vitest/vitest.mjs run
 
-# A browser and the inputs of the image are large and not needed by most: only CI fetches them. Tests say when they are missing.
+# A browser, the inputs of the image and tool servers are large and not needed by most: only CI fetches them. Tests say when they are missing.
 optional: build
 ifeq ($(CI),true)
 	@command -v chromium >/dev/null || { apt-get -qq update && apt-get -qq install -y chromium; } >/dev/null 2>&1 || echo '! chromium cannot be installed: the browser tests are skipped'
 	@$(NODE) dist/image/inputs.js || echo '! the inputs of the image cannot be fetched: the boot tests are skipped'
+	@$(TSX) test/fixtures/mcp/fetch.ts || echo '! the tool servers cannot be fetched: their tools are not tried'
 endif
 
 check: types lint format drift ## types, lint, format, floors, unused code, drift
