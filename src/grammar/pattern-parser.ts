@@ -79,7 +79,7 @@ class PatternParser {
   #quantified(depth: number): Regular {
     const part = this.#atom(depth);
     const [min, max] = this.#quantifier();
-    if (min > 1000 || (max !== Infinity && max > 1000)) fail('a count is over 1000');
+    if (min > MAX_COUNT || (max !== Infinity && max > MAX_COUNT)) fail(`a count is over ${MAX_COUNT}`);
     return min === 1 && max === 1 ? part : { is: 'repeat', part, min, max };
   }
 

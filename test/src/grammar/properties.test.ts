@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { schemaToGrammar } from '../../../src/grammar/compile.ts';
 import { seededRandom } from '../../../src/engine/child/decode/sampler.ts';
 import { generate, parseGbnf } from '../../fixtures/grammar/gbnf.ts';
-import { matcher, newAjv, refusal, tried } from '../../fixtures/grammar/oracle.ts';
+import { matcher, newAjv, tried } from '../../fixtures/grammar/oracle.ts';
 
 describe('schemaToGrammar', () => {
   test('parts of allOf about elements: what is generated validates against every one', () => {
