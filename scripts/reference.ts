@@ -59,7 +59,7 @@ function moduleOf(path: string): Module {
   for (const { entries } of module.staticExports) {
     for (const { moduleRequest, exportName, importName } of entries) {
       if (!moduleRequest) continue;
-      if (importName.kind === 'AllButDefault') {
+      if (String(importName.kind) === 'AllButDefault') {
         const all = resolved(moduleRequest.value);
         for (const name of namesOf(all)) from.set(name, { module: all, name });
         continue;
