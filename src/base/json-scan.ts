@@ -10,7 +10,7 @@ const MAX_DEPTH = 100;
 /**
  * What the values of one request may weigh; a number in an array weighs 1. Two million token ids pass, and 40 000 members of
  * objects: several times what the largest conversations with the largest tools have. The text of that weight which is slowest
- * to parse holds the event loop about as long as one string of 16 MiB does (docs/decisions.md).
+ * to parse holds the event loop about as long as one string of 16 MiB does (docs/decisions/growth.md).
  */
 export const MAX_WEIGHT = 2 * 1024 * 1024;
 

@@ -38,7 +38,10 @@ describe('the evidence contract in docs/formats.md', () => {
   });
 
   test('every key is one the reader knows', () => {
-    const unknown = problem(() => decideSnpPolicy({ nonsense: 1 } as unknown as SnpPolicy)).replace('nonsense', 'KEY');
+    const unknown = problem(() => decideSnpPolicy({ nonsense: 1 } as unknown as SnpPolicy)).replace(
+      'nonsense',
+      'KEY',
+    );
     expect(unknown).toContain('KEY');
     for (const key of documented('snp'))
       expect(problem(() => decideSnpPolicy({ [key]: Symbol.iterator } as SnpPolicy))).not.toBe(

@@ -13,24 +13,24 @@ interface Ceiling {
 }
 
 const CEILINGS: Readonly<Record<string, Ceiling>> = {
-  'root part': { entry: PROCESSES.rootPart, files: 3, lines: 450, without: /^(?!src\/attestd\/)/ },
+  'root part': { entry: PROCESSES.rootPart, files: 3, lines: 416, without: /^(?!src\/attestd\/)/ },
   'engine child': {
     entry: PROCESSES.engineChild,
-    files: 40,
-    lines: 5550,
+    files: 45,
+    lines: 5950,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
-  server: { entry: PROCESSES.server, files: 230, lines: 34_500, without: /^src\/engine\/child\// },
+  server: { entry: PROCESSES.server, files: 275, lines: 40_200, without: /^src\/engine\/child\// },
   client: {
     entry: PROCESSES.client,
-    files: 70,
-    lines: 12_500,
+    files: 80,
+    lines: 13_300,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   browser: {
     entry: PROCESSES.browser,
-    files: 70,
-    lines: 10_700,
+    files: 80,
+    lines: 11_450,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
 };
