@@ -422,7 +422,11 @@ model_roots = ["${join(folder, 'roots')}"]
         tools: [
           {
             type: 'function',
-            function: { name: 'a', parameters: { type: 'object', [c('keyword')]: c('schema') } },
+            function: {
+              name: 'a',
+              strict: true,
+              parameters: { type: 'object', [c('keyword')]: c('schema') },
+            },
           },
         ],
       },
@@ -451,10 +455,14 @@ model_roots = ["${join(folder, 'roots')}"]
       { ...chatOf(), prompt_cache_retention: c('retention') },
       { ...chatOf(), prediction: { content: c('prediction') }, reasoning_effort: c('effort') },
       { ...chatOf(), stream: true, stream_options: { [c('field')]: c('streamoption') } },
-      { ...chatOf(), stop: Array.from({ length: 5 }, () => c('stop')) },
+      { ...chatOf(), stop: Array.from({ length: 17 }, () => c('stop')) },
       { ...chatOf(), seed: c('seed') },
     ])
       await refuses('POST', chat, body);
+    // A schema that is not strict is loosened instead: what it says reaches the caller's own header alone.
+    const loose = { type: 'object', properties: { [c('loosename')]: { uniqueItems: c('loosevalue') } } };
+    const named = { name: 'loosened', parameters: loose };
+    await succeeds('POST', chat, { ...chatOf(), tools: [{ type: 'function', function: named }] });
     for (const [path, body] of [
       ['/v1/completions', { model: 'demo-context', prompt: c('prompt'), suffix: c('suffix') }],
       ['/v1/completions', { model: 'demo-context', prompt: c('prompt'), best_of: c('bestof') }],
