@@ -55,10 +55,11 @@ export interface FormatGrammar {
 export function formatGrammar(format: Infer<typeof responseFormat> | undefined): FormatGrammar | undefined {
   if (format === undefined || format.type === 'text') return undefined;
   if (format.type === 'json_object') {
-    // No `strict` beside it: what cannot be enforced is left out, and said.
-    if (format.schema !== undefined)
-      return looseSchemaToGrammar(format.schema, { param: 'response_format.schema' });
-    return { gbnf: jsonObjectGrammar(), loosened: [] };
+    const gbnf =
+      format.schema === undefined
+        ? jsonObjectGrammar()
+        : schemaToGrammar(format.schema, { param: 'response_format.schema' });
+    return { gbnf, loosened: [] };
   }
   const { schema, strict } = format.json_schema;
   const param = 'response_format.json_schema.schema';
