@@ -74,18 +74,23 @@ describe('two servers', { timeout: 120_000 }, () => {
 
 describe('what cannot be used is named as it was configured', () => {
   test.each([
-    ['the audit folder', (path: string) => auditIn(path), 'data'],
-    ['the data folder', () => ({}), 'file'],
-  ])('%s is a file', async (what, env, data) => {
+    [
+      'the audit folder',
+      (path: string) => auditIn(path),
+      'data',
+      'environment variable ASSAY_AUDIT_FOLDER: audit.folder',
+    ],
+    ['the data folder', () => ({}), 'file', '--data: store.data_dir'],
+  ])('%s is a file', async (_what, env, data, named) => {
     const path = join(folder, 'file');
     writeFileSync(path, '');
     const { code, err } = await refused(['--tee', 'none', '--data', join(folder, data)], env(path));
-    expect([code, err]).toEqual([2, `assay: ${what} ${path} cannot be used (EEXIST)`]);
+    expect([code, err]).toEqual([2, `assay: ${named} "${path}": is not a folder (ENOTDIR)`]);
   });
 
   test.each([
-    ['is missing', undefined, /cannot be opened \(ENOENT\) \(file_not_found\)$/],
-    ['is a folder', 'folder', /is not a regular file \(file_not_found\)$/],
+    ['is missing', undefined, /no such file or directory \(ENOENT\) \(file_not_found\)$/],
+    ['is a folder', 'folder', /is not a regular file$/],
     ['is no model', 'text', /\(invalid_gguf\)$/],
   ] as const)('a model path that %s', async (_, kind, why) => {
     const path = join(folder, 'some', 'model.gguf');
@@ -94,7 +99,7 @@ describe('what cannot be used is named as it was configured', () => {
     const args = ['--tee', 'none', '--data', join(folder, 'data'), '--model', `my-model=${path}`];
     const { code, err } = await refused(args);
     expect(code).not.toBe(0);
-    expect(err).toContain(`assay: model "my-model", ${path}: `);
+    expect(err).toContain(`assay: --model my-model: api.models.my-model.path "${path}": `);
     expect(err).toMatch(why);
   });
 });
