@@ -12,8 +12,14 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^@assay\/attestation$/, replacement: at('./attestation/index.ts') },
+      { find: /^@assay\/attestation\/codes$/, replacement: at('./attestation/transcript/codes.ts') },
+      { find: /^@assay\/attestation\/explain$/, replacement: at('./attestation/appraise/explain.ts') },
       { find: /^@assay\/attestation\/launch$/, replacement: at('./attestation/launch/index.ts') },
       { find: /^@assay\/attestation\/node$/, replacement: at('./attestation/node/index.ts') },
+      {
+        find: /^@assay\/attestation\/policy-lint$/,
+        replacement: at('./attestation/appraise/policy-lint.ts'),
+      },
       { find: /^@assay\/attestation\/simulated$/, replacement: at('./attestation/simulated/hierarchy.ts') },
     ],
   },

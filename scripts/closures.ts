@@ -12,8 +12,11 @@ export const TOP = fileURLToPath(new URL('..', import.meta.url)).replace(/dist\/
 /** The entries of the workspace's package, as sources. */
 export const PACKAGE_ENTRIES: Readonly<Record<string, string>> = {
   '@assay/attestation': 'attestation/index.ts',
+  '@assay/attestation/codes': 'attestation/transcript/codes.ts',
+  '@assay/attestation/explain': 'attestation/appraise/explain.ts',
   '@assay/attestation/launch': 'attestation/launch/index.ts',
   '@assay/attestation/node': 'attestation/node/index.ts',
+  '@assay/attestation/policy-lint': 'attestation/appraise/policy-lint.ts',
   '@assay/attestation/simulated': 'attestation/simulated/hierarchy.ts',
 };
 

@@ -14,6 +14,17 @@ const ENTRIES = [
     'The client for Node: a fetch over attested TLS, a local proxy, endorsements.',
   ],
   ['@assay/attestation/launch', 'launch/index', 'Launch measurements, recomputed from what is launched.'],
+  [
+    '@assay/attestation/codes',
+    'transcript/codes',
+    'Every code of a refusal, with its meaning; browser-safe.',
+  ],
+  ['@assay/attestation/explain', 'appraise/explain', 'A transcript in plain words; browser-safe.'],
+  [
+    '@assay/attestation/policy-lint',
+    'appraise/policy-lint',
+    'What of a policy is worth a second look; browser-safe.',
+  ],
   ['@assay/attestation/simulated', 'simulated/hierarchy', 'Fake vendors for tests and demos.'],
 ] as const;
 

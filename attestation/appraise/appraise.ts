@@ -12,7 +12,7 @@ import type { AttestationDocument, SnpEndorsements, TdxEndorsements, TeeType } f
 import { AttestationError, refused, withTranscript } from '../transcript/errors.ts';
 import { type AppraisalPolicy, type Policy, parsePolicy } from './policy.ts';
 import type { Reference } from './references.ts';
-import { hintOf } from './hints.ts';
+import { hintsOnDemand } from './hints-on-demand.ts';
 import { RULES } from './rules.ts';
 import { AMD_ROOTS } from '../snp/roots.ts';
 import { INTEL_ROOT_DER_SHA256 } from '../tdx/roots.ts';
@@ -110,7 +110,7 @@ async function appraise(
   const build = applyPolicy(t, document, policy, found);
   // What is compared from here on rests on the report: where nobody vouches for that, nobody vouches for anything.
   if (!hardware.authentic) t.unauthenticated(NO_PROVENANCE, from);
-  return conclude(t, { document, options, hardware, claims, certificateAlone, build });
+  return await conclude(t, { document, options, hardware, claims, certificateAlone, build });
 }
 
 interface Appraised {
@@ -161,7 +161,7 @@ export async function verifyArchived(
     const build = applyPolicy(t, document, policy, found);
     if (!hardware.authentic) t.unauthenticated(NO_PROVENANCE, from);
     const findings = { document, options, hardware, claims, certificateAlone: true, build };
-    return Object.freeze(resultOf(t, findings)) as ArchivedResult;
+    return Object.freeze(await resultOf(t, findings)) as ArchivedResult;
   } catch (error) {
     throw error instanceof AttestationError ? withTranscript(error, [...t.checks]) : error;
   }
@@ -344,19 +344,19 @@ interface Findings {
   readonly build: string | undefined;
 }
 
-function conclude(t: Transcript, findings: Findings): AttestationResult {
-  const result = Object.freeze(resultOf(t, findings)) as AttestationResult;
+async function conclude(t: Transcript, findings: Findings): Promise<AttestationResult> {
+  const result = Object.freeze(await resultOf(t, findings)) as AttestationResult;
   results.add(result);
   return result;
 }
 
 /** The fields of a result, once nothing failed. */
-function resultOf(
+async function resultOf(
   t: Transcript,
   { document, options, hardware, claims, certificateAlone, build }: Findings,
-): Omit<AttestationResult, typeof verified> {
+): Promise<Omit<AttestationResult, typeof verified>> {
   const failure = t.firstFailure;
-  if (failure !== undefined || !hardware.accepted || claims === undefined) throw refusal(t, failure);
+  if (failure !== undefined || !hardware.accepted || claims === undefined) throw await refusal(t, failure);
   return {
     teeType: document.teeType,
     simulated: document.teeType === 'simulated',
@@ -377,7 +377,7 @@ function resultOf(
   };
 }
 
-function refusal(t: Transcript, failure: Check | undefined): AttestationError {
+async function refusal(t: Transcript, failure: Check | undefined): Promise<AttestationError> {
   if (failure?.code === undefined)
     return new AttestationError(
       'refused',
@@ -385,6 +385,7 @@ function refusal(t: Transcript, failure: Check | undefined): AttestationError {
       'the evidence was not accepted, and no rule says why',
       { transcript: t.checks },
     );
+  const hintOf = await hintsOnDemand();
   return refused(failure.code, `not shown: ${failure.title} (${failure.detail})`, {
     check: failure.id,
     expected: failure.expected,

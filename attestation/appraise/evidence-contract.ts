@@ -6,7 +6,7 @@
 import { fromBase64, fromUtf8, utf8 } from '../encoding/bytes.ts';
 import type { Check, Transcript } from '../transcript/checks.ts';
 import type { JudgedEntry } from './archive.ts';
-import { hintOf } from './hints.ts';
+import { type HintOf, hintsOnDemand, noHint } from './hints-on-demand.ts';
 import type { AttestationCode } from '../transcript/codes.ts';
 import { AttestationError, malformed, unsupported } from '../transcript/errors.ts';
 import { parseJson, shapeReaders, type Json, type JsonObject } from '../encoding/json.ts';
@@ -61,7 +61,7 @@ export async function runEvidence(input: string | Uint8Array): Promise<EvidenceR
     const text = typeof input === 'string' ? input : fromUtf8(input, 'evidence');
     return await verifyInput(parseJson(text, 'evidence', MAX_EVIDENCE_BYTES));
   } catch (error) {
-    return failed(error);
+    return await failed(error);
   }
 }
 
@@ -119,7 +119,7 @@ async function verifySnpInput(given: JsonObject): Promise<EvidenceResult> {
     (given['policy'] === undefined ? {} : given['policy']) as SnpPolicy,
     { now: readNow(given['now']), roots: readRoots(given['roots']) },
   );
-  return finished(verification);
+  return await finished(verification);
 }
 
 async function verifyTdxInput(given: JsonObject): Promise<EvidenceResult> {
@@ -159,22 +159,23 @@ async function verifyTdxInput(given: JsonObject): Promise<EvidenceResult> {
     (given['policy'] === undefined ? {} : given['policy']) as TdxPolicy,
     { now: readNow(given['now']), roots: readRoots(given['roots']) },
   );
-  return finished(verification);
+  return await finished(verification);
 }
 
-function finished(verification: {
+async function finished(verification: {
   readonly transcript: Transcript;
   readonly accepted: boolean;
   readonly rootsReplaced: boolean;
   readonly claims: Readonly<Record<string, unknown>>;
-}): EvidenceResult {
+}): Promise<EvidenceResult> {
   const { transcript, accepted, rootsReplaced, claims } = verification;
+  const hintOf = accepted ? noHint : await hintsOnDemand();
   return {
     exitCode: accepted ? 0 : 10,
     output: {
       accepted,
       code: accepted ? null : (transcript.firstFailure?.code ?? 'internal'),
-      checks: transcript.checks.map(plainCheck),
+      checks: transcript.checks.map((check) => plainCheck(check, hintOf)),
       claims: rootsReplaced ? { ...claims, rootsReplaced } : claims,
     },
   };
@@ -189,13 +190,16 @@ async function verifyArchive(json: JsonObject): Promise<EvidenceResult> {
   const unreadable = errors.find(({ kind }) => kind !== 'refused');
   if (unreadable !== undefined) throw unreadable;
   const claims = judged.map(archivedClaims);
+  const hintOf = errors.length === 0 ? noHint : await hintsOnDemand();
   return {
     exitCode: errors.length === 0 ? 0 : 10,
     output: {
       accepted: errors.length === 0,
       code: errors[0]?.code ?? null,
       checks: judged.flatMap(({ outcome }) =>
-        ('error' in outcome ? outcome.error : outcome.result).transcript.map(plainCheck),
+        ('error' in outcome ? outcome.error : outcome.result).transcript.map((check) =>
+          plainCheck(check, hintOf),
+        ),
       ),
       claims: claims.length === 1 && claims[0] !== undefined ? claims[0] : { evidence: claims },
     },
@@ -211,7 +215,7 @@ function archivedClaims({ origin, at, outcome }: JudgedEntry): Readonly<Record<s
   return { ...evidence, ...more, archive };
 }
 
-function plainCheck(check: Check): EvidenceCheck {
+function plainCheck(check: Check, hintOf: HintOf): EvidenceCheck {
   const { id, spec, title, status, detail, code, expected, actual, authenticated } = check;
   const failure = status === 'fail' ? { code, expected, actual, hint: hintOf(code) } : {};
   return withoutUndefined({ id, spec, title, status, detail, ...failure, authenticated });
@@ -227,7 +231,8 @@ function withoutUndefined(check: EvidenceCheck): EvidenceCheck {
 const EXIT_CODES = { refused: 10, unsupported: 20, malformed: 30, internal: 1 } as const;
 
 /** The error as output: checks made before it, then one failing entry that says what was wrong. */
-function failed(error: unknown): EvidenceResult {
+async function failed(error: unknown): Promise<EvidenceResult> {
+  const hintOf = await hintsOnDemand();
   // What is not ours may hold anything in its message: only its name is told.
   const known =
     error instanceof AttestationError
@@ -238,7 +243,7 @@ function failed(error: unknown): EvidenceResult {
           `unexpected ${error instanceof Error ? error.name : typeof error}`,
         );
   const checks = [
-    ...known.transcript.map(plainCheck),
+    ...known.transcript.map((check) => plainCheck(check, hintOf)),
     withoutUndefined({
       id: known.check ?? 'input',
       spec: '',

@@ -203,6 +203,7 @@ function verdictWords(outcome: Outcome): string[] {
   ];
 }
 
+/** How a standing is written for a person. */
 export const STANDING_WORDS: Readonly<Record<Standing, string>> = {
   proven: 'yes',
   simulated: 'simulated',

@@ -1,10 +1,10 @@
 // Deterministic CBOR (RFC 8949 §4.2.1) for everything that is hashed: claims, model manifests, the certificate's document.
-// Our own bounded reader decodes, cbor-x encodes, and the two must agree byte for byte: that refuses unsorted or duplicate
-// keys, non-minimal integers and anything else with two spellings. Also refused: negative numbers, floats, tags, undefined,
-// indefinite lengths, trailing bytes, nesting over 8, integers over 2^53-1.
+// A bounded reader and a writer, and what is read must be byte-equal to what is written of it: that refuses unsorted or
+// duplicate keys, non-minimal integers and anything else with two spellings. Also refused: negative numbers, floats, tags,
+// undefined, indefinite lengths, trailing bytes, nesting over 8, integers over 2^53-1. What a server writes, cbor-x must
+// write alike (src/attester/second-writer.ts); in a page there is no room for it.
 
-import { Encoder } from 'cbor-x/encode';
-import { equalBytes, fromUtf8, viewOf } from './bytes.ts';
+import { equalBytes, fromUtf8, utf8, viewOf } from './bytes.ts';
 import { type AttestationError, malformed } from '../transcript/errors.ts';
 
 export type Cbor = number | string | boolean | null | Uint8Array | readonly Cbor[] | CborMap;
@@ -15,17 +15,18 @@ const MAX_BYTES = 1024 * 1024;
 /** As in json.ts: far over what any real input has. A map is one byte when it is empty, and some two hundred in memory. */
 const MAX_VALUES = 16_384;
 
-// Uint8Array as a plain byte string (not tag 64), Map as a plain map (not tag 259), shortest length heads.
-const encoder = new Encoder({
-  useRecords: false,
-  mapsAsObjects: false,
-  tagUint8Array: false,
-  variableMapSize: true,
-});
-
 /** Canonical bytes of `value`. Map keys are sorted by their encoded bytes. Throws TypeError on what the format has no place for. */
 export function encodeCbor(value: Cbor): Uint8Array {
-  return Uint8Array.from(encoder.encode(canonical(value, 0)));
+  const parts: Uint8Array[] = [];
+  writeItem(parts, value, 0);
+  // Not by concatBytes: a list may have more parts than a call may have arguments.
+  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return bytes;
 }
 
 /** One canonical item, exactly filling `bytes`; anything else throws `malformed_cbor` (or `input_too_large`). */
@@ -144,32 +145,50 @@ function readMap(reader: Reader, length: number, depth: number): CborMap {
   return map;
 }
 
-/** Checks a value and puts its maps in canonical order; integers over 32 bits become bigint, which cbor-x writes as such. */
-function canonical(value: Cbor, depth: number): unknown {
+const MAJOR = { unsigned: 0x00, bytes: 0x40, text: 0x60, array: 0x80, map: 0xa0 } as const;
+
+function writeItem(parts: Uint8Array[], value: Cbor, depth: number): void {
   if (depth > MAX_DEPTH) throw new TypeError(`cbor value nests deeper than ${MAX_DEPTH}`);
   if (typeof value === 'number') {
     if (!Number.isSafeInteger(value) || value < 0)
       throw new TypeError(`cbor number ${value} is not an unsigned integer`);
-    return value > 0xffff_ffff ? BigInt(value) : value;
-  }
-  if (typeof value === 'string') {
+    parts.push(head(MAJOR.unsigned, value));
+  } else if (typeof value === 'string') {
     if (/\p{Surrogate}/u.test(value)) throw new TypeError('cbor text has a lone surrogate');
-    return value;
-  }
-  if (value === null || typeof value === 'boolean' || value instanceof Uint8Array) return value;
-  if (Array.isArray(value)) return value.map((item: Cbor) => canonical(item, depth + 1));
-  if (value instanceof Map) {
-    const entries = [...(value as CborMap)].map(
-      ([key, item]) => [key, canonical(item, depth + 1), encodedKey(key)] as const,
-    );
-    entries.sort((a, b) => compareBytes(a[2], b[2]));
-    return new Map(entries.map(([key, item]) => [key, item]));
-  }
-  throw new TypeError('cbor value of a type the format has no place for');
+    const text = utf8(value);
+    parts.push(head(MAJOR.text, text.length), text);
+  } else if (value === null) parts.push(Uint8Array.of(0xf6));
+  else if (typeof value === 'boolean') parts.push(Uint8Array.of(value ? 0xf5 : 0xf4));
+  else if (value instanceof Uint8Array) parts.push(head(MAJOR.bytes, value.length), value);
+  else if (Array.isArray(value)) {
+    parts.push(head(MAJOR.array, value.length));
+    // Not forEach: an element that is missing is undefined, and has no place.
+    for (const item of value as readonly Cbor[]) writeItem(parts, item, depth + 1);
+  } else if (value instanceof Map) writeMap(parts, value as CborMap, depth);
+  else throw new TypeError('cbor value of a type the format has no place for');
 }
 
-function encodedKey(key: number | string): Uint8Array {
-  return Uint8Array.from(encoder.encode(canonical(key, 0)));
+function writeMap(parts: Uint8Array[], map: CborMap, depth: number): void {
+  const entries = [...map].map(([key, item]) => {
+    if (typeof key !== 'number' && typeof key !== 'string')
+      throw new TypeError('cbor map key that is neither integer nor text');
+    return [encodeCbor(key), item] as const;
+  });
+  parts.push(head(MAJOR.map, entries.length));
+  for (const [key, item] of entries.sort(([a], [b]) => compareBytes(a, b))) {
+    parts.push(key);
+    writeItem(parts, item, depth + 1);
+  }
+}
+
+/** The head of an item: its major type and the shortest spelling of its argument. */
+function head(major: number, argument: number): Uint8Array {
+  if (argument < 24) return Uint8Array.of(major | argument);
+  const size = [1, 2, 4].find((bytes) => argument < 2 ** (8 * bytes)) ?? 8;
+  const bytes = new Uint8Array(1 + size);
+  bytes[0] = major | (24 + Math.log2(size));
+  for (let at = size, rest = argument; at > 0; at--, rest = Math.floor(rest / 256)) bytes[at] = rest % 256;
+  return bytes;
 }
 
 /** Bytewise lexicographic order (RFC 8949 §4.2.1). */

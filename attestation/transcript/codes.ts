@@ -1,6 +1,7 @@
 // The closed list of codes an AttestationError or a failed check can carry, each with its meaning.
 // docs/codes.md is generated from it. Add a line here before using a new code; never rename a released one.
 
+/** What each code means, in plain words. */
 export const ATTESTATION_CODES = {
   // shape of input (exit 30)
   malformed_base64: 'a base64 or base64url value is not canonically encoded',
@@ -175,4 +176,5 @@ export const ATTESTATION_CODES = {
   internal: 'the verifier itself failed; the evidence was not accepted',
 } as const satisfies Record<string, string>;
 
+/** A rule's or parser's code: lower snake case, stable once released. */
 export type AttestationCode = keyof typeof ATTESTATION_CODES;

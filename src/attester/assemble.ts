@@ -16,6 +16,7 @@ import {
 } from '@assay/attestation';
 import { ApiError } from '../base/errors.ts';
 import type { TeeType } from './attester.ts';
+import { confirmCbor } from './second-writer.ts';
 
 /** One report and what belongs to it. */
 export interface Report {
@@ -77,7 +78,7 @@ export function claimsFor(
   issuedAt: number,
   challenge?: Challenge,
 ): Uint8Array {
-  return encodeClaims({ ...context, model: subject.claim, issuedAt, ...challenge });
+  return confirmCbor(encodeClaims({ ...context, model: subject.claim, issuedAt, ...challenge }), 'claims');
 }
 
 export interface DocumentParts {

@@ -8,6 +8,7 @@ import 'reflect-metadata';
 import * as x509 from '@peculiar/x509';
 import { CERTIFICATE_EXTENSION_OID, encodeDocumentCbor, type AttestationDocument } from '@assay/attestation';
 import type { Identity } from './identity.ts';
+import { confirmCbor } from './second-writer.ts';
 
 export interface CertificateRequest {
   readonly identity: Identity;
@@ -42,9 +43,8 @@ export async function issueCertificate(request: CertificateRequest): Promise<Iss
     await x509.SubjectKeyIdentifierExtension.create(request.identity.tls.keys.publicKey, false),
   ];
   if (request.evidence !== undefined) {
-    extensions.push(
-      new x509.Extension(CERTIFICATE_EXTENSION_OID, false, ownBytes(encodeDocumentCbor(request.evidence))),
-    );
+    const document = confirmCbor(encodeDocumentCbor(request.evidence), 'document of the certificate');
+    extensions.push(new x509.Extension(CERTIFICATE_EXTENSION_OID, false, ownBytes(document)));
   }
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     serialNumber: serial.toString('hex'),

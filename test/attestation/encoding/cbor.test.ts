@@ -1,5 +1,6 @@
 // Canonical CBOR: RFC 8949 Appendix A examples we allow, every second spelling refused, round trips of arbitrary values.
 
+import { Encoder } from 'cbor-x/encode';
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { fromHex, toHex } from '../../../attestation/encoding/bytes.ts';
@@ -83,6 +84,11 @@ describe('canonical cbor', () => {
     ['\ud800'],
     [undefined as unknown as Cbor],
     [new Date() as unknown as Cbor],
+    [Object.assign([] as Cbor[], { length: 2 })],
+    [new Map([[-1, 0]])],
+    [new Map([['\udfff', 0]])],
+    [new Map([[null as unknown as string, 0]])],
+    [[[[[[[[[[0]]]]]]]]]],
   ])('cannot encode %s', (value) => {
     expect(() => encodeCbor(value)).toThrow(TypeError);
   });
@@ -101,6 +107,36 @@ describe('canonical cbor', () => {
         .map((e) => new Map(e)),
     ),
   }));
+
+  test('writes what cbor-x writes, byte for byte', () => {
+    fc.assert(
+      fc.property(arbitrary, (value) => {
+        expect(toHex(encodeCbor(value))).toBe(toHex(oracle.encode(forOracle(value))));
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test.each([0, 1, 23, 24, 255, 256, 65_535, 65_536, 70_000])(
+    'writes bytes, text and lists of %i as cbor-x does',
+    (length) => {
+      const values: Cbor[] = [
+        new Uint8Array(length).fill(7),
+        'x'.repeat(length),
+        Array.from({ length }, (_, i) => i),
+        new Map(Array.from({ length }, (_, i) => [i, null])),
+      ];
+      for (const value of values)
+        expect(Buffer.compare(encodeCbor(value), oracle.encode(forOracle(value)))).toBe(0);
+    },
+  );
+
+  test.each([8, 16, 24, 32, 40, 48, 52, 53])('writes integers around 2^%i as cbor-x does', (power) => {
+    for (const value of [2 ** power - 2, 2 ** power - 1, 2 ** power, 2 ** power + 1].filter(
+      Number.isSafeInteger,
+    ))
+      expect(toHex(encodeCbor(value))).toBe(toHex(oracle.encode(forOracle(value))));
+  });
 
   test('decode(encode(x)) = x, also as a sub-view', () => {
     fc.assert(
@@ -125,6 +161,26 @@ describe('canonical cbor', () => {
     );
   });
 });
+
+const oracle = new Encoder({
+  useRecords: false,
+  mapsAsObjects: false,
+  tagUint8Array: false,
+  variableMapSize: true,
+});
+
+/** As cbor-x writes it canonically: maps in the order of their encoded keys, integers over 32 bits as bigint. */
+function forOracle(value: Cbor): unknown {
+  if (typeof value === 'number') return value > 0xffff_ffff ? BigInt(value) : value;
+  if (Array.isArray(value)) return value.map(forOracle);
+  if (!(value instanceof Map)) return value;
+  const entries = [...value].map(([key, item]) => ({
+    key: forOracle(key as Cbor),
+    item: forOracle(item as Cbor),
+  }));
+  const order = entries.map((entry) => ({ ...entry, hex: toHex(Uint8Array.from(oracle.encode(entry.key))) }));
+  return new Map(order.toSorted((a, b) => (a.hex < b.hex ? -1 : 1)).map(({ key, item }) => [key, item]));
+}
 
 /** Maps compare without regard to insertion order. */
 function sorted(value: Cbor): unknown {
