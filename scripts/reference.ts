@@ -133,7 +133,10 @@ function markdown(doc: string): string {
     .replaceAll(/^@throws\s+/gm, '**Throws** ')
     .replaceAll(/^@returns\s+/gm, '**Returns** ')
     .replaceAll(/^@param (\w+)\s*-?\s*/gm, '* `$1` — ')
-    .replaceAll(/^@example\s*/gm, '**Example**\n\n');
+    .replaceAll(
+      /^@example\s+((?:(?!^@)[\s\S])+)/gm,
+      (_, code: string) => `\n**Example**\n\n\`\`\`ts\n${code.trimEnd()}\n\`\`\``,
+    );
 }
 
 function page(entry: string, module: string, about: string, missing: string[]): string {

@@ -7,7 +7,9 @@ import { Encoder } from 'cbor-x/encode';
 import { equalBytes, fromUtf8, viewOf } from './bytes.ts';
 import { type AttestationError, malformed } from '../transcript/errors.ts';
 
+/** What canonical CBOR (RFC 8949 §4.2.1) may hold here: safe integers, text, byte strings, arrays, maps, true, false and null. */
 export type Cbor = number | string | boolean | null | Uint8Array | readonly Cbor[] | CborMap;
+/** A CBOR map; its keys are integers or text, written in the bytewise order of their encodings (RFC 8949 §4.2.1). */
 export type CborMap = ReadonlyMap<number | string, Cbor>;
 
 const MAX_DEPTH = 8;
@@ -23,12 +25,18 @@ const encoder = new Encoder({
   variableMapSize: true,
 });
 
-/** Canonical bytes of `value`. Map keys are sorted by their encoded bytes. Throws TypeError on what the format has no place for. */
+/**
+ * Canonical bytes of `value`. Map keys are sorted by their encoded bytes. Throws TypeError on what the format has no place for.
+ * @example const bytes = encodeCbor(new Map([[1, 'assay/claims/v1']]));
+ */
 export function encodeCbor(value: Cbor): Uint8Array {
   return Uint8Array.from(encoder.encode(canonical(value, 0)));
 }
 
-/** One canonical item, exactly filling `bytes`; anything else throws `malformed_cbor` (or `input_too_large`). */
+/**
+ * One canonical item, exactly filling `bytes`; anything else throws `malformed_cbor` (or `input_too_large`).
+ * @example const value = decodeCbor(bytes, 'claims', 4096);
+ */
 export function decodeCbor(bytes: Uint8Array, name = 'cbor item', maxBytes = MAX_BYTES): Cbor {
   if (bytes.length > maxBytes) {
     throw malformed('input_too_large', `${name} is ${bytes.length} bytes, at most ${maxBytes} are read`);
