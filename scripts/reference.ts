@@ -51,7 +51,7 @@ function moduleOf(path: string): Module {
   const { program, comments, module } = parseSync(`${path}.d.ts`, text);
   const declared = new Map<string, Declaration>();
   for (const statement of program.body) {
-    for (const each of declarationsOf(statement as Statement, text, comments)) declared.set(each.name, each);
+    for (const each of declarationsOf(statement, text, comments)) declared.set(each.name, each);
   }
   const from = new Map<string, { readonly module: string; readonly name: string }>();
   const resolved = (specifier: string): string =>

@@ -25,11 +25,9 @@ export function start(page: Document): void {
   const input = page.querySelector<HTMLInputElement>('#file');
   const verdict = page.querySelector('#verdict');
   if (input === null || verdict === null) throw new Error('the page has no #file or no #verdict');
-  input.addEventListener('change', () => {
-    const file = input.files?.[0];
-    if (file === undefined) return;
-    void file.text().then(async (text) => {
-      verdict.textContent = await verifyText(text);
-    });
-  });
+  const show = async (): Promise<void> => {
+    const text = await input.files?.[0]?.text();
+    if (text !== undefined) verdict.textContent = await verifyText(text);
+  };
+  input.addEventListener('change', () => void show());
 }

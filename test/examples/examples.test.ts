@@ -7,10 +7,13 @@ import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, wr
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { build } from 'esbuild';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { TOP } from '../../scripts/closures.ts';
 import { answerOf } from '../../scripts/demo-model/text.ts';
 import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
+
+// Each example is a process or two of its own, which load a TypeScript compiler first.
+vi.setConfig({ testTimeout: 120_000 });
 
 const examples = join(TOP, 'examples');
 const QUESTION = 'What is attestation?';
@@ -132,23 +135,22 @@ test.skipIf(!havePython)('python-proxy: the OpenAI package through the local pro
 
 describe('kept evidence', () => {
   let kept: string;
+  /** What examples/offline-bundle printed. */
+  let judged: Ended;
 
-  beforeAll(() => {
+  beforeAll(async () => {
     kept = join(folder, 'kept.json');
+    const run = join(examples, 'offline-bundle/run.sh');
+    judged = await ended('sh', [run, server.url, kept, '--policy', server.policyPath, '--allow-simulated']);
   });
 
-  test('offline-bundle: keeps it, and judges it without the server', async () => {
-    const run = join(examples, 'offline-bundle/run.sh');
-    const { code, stdout, stderr } = await ended('sh', [
-      run,
-      server.url,
-      kept,
-      '--policy',
-      server.policyPath,
-      '--allow-simulated',
-    ]);
-    expect(code, stderr).toBe(0);
-    expect(JSON.parse(stdout)).toMatchObject({ accepted: true, code: null, claims: { rootsReplaced: true } });
+  test('offline-bundle: keeps it, and judges it without the server', () => {
+    expect(judged.code, judged.stderr).toBe(0);
+    expect(JSON.parse(judged.stdout)).toMatchObject({
+      accepted: true,
+      code: null,
+      claims: { rootsReplaced: true },
+    });
   });
 
   test('browser-verify: bundled for a browser, it judges the same file', async () => {
