@@ -17,7 +17,7 @@ import { RULES } from './rules.ts';
 import { AMD_ROOTS } from '../snp/roots.ts';
 import { INTEL_ROOT_DER_SHA256 } from '../tdx/roots.ts';
 
-/** What {@link verify} compares a document with: this connection, this moment and the policy. */
+/** The values {@link verify} compares a document with: this connection, this moment and the policy. */
 export interface VerifyOptions extends HardwareOptions {
   /** The challenge this verifier drew for this connection. */
   readonly nonce: Uint8Array;

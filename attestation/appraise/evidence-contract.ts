@@ -40,7 +40,7 @@ export interface EvidenceOutput {
   readonly claims: Readonly<Record<string, unknown>>;
 }
 
-/** What {@link runEvidence} returns: the exit code and the object to print. */
+/** The result of {@link runEvidence}: the exit code and the object to print. */
 export interface EvidenceResult {
   readonly exitCode: EvidenceExitCode;
   readonly output: EvidenceOutput;

@@ -7,7 +7,7 @@ import { Encoder } from 'cbor-x/encode';
 import { equalBytes, fromUtf8, viewOf } from './bytes.ts';
 import { type AttestationError, malformed } from '../transcript/errors.ts';
 
-/** What canonical CBOR (RFC 8949 §4.2.1) may hold here: safe integers, text, byte strings, arrays, maps, true, false and null. */
+/** A value of canonical CBOR (RFC 8949 §4.2.1) as used here: safe integers, text, byte strings, arrays, maps, true, false and null. */
 export type Cbor = number | string | boolean | null | Uint8Array | readonly Cbor[] | CborMap;
 /** A CBOR map; its keys are integers or text, written in the bytewise order of their encodings (RFC 8949 §4.2.1). */
 export type CborMap = ReadonlyMap<number | string, Cbor>;

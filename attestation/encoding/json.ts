@@ -5,7 +5,7 @@
 import type { AttestationCode } from '../transcript/codes.ts';
 import { type AttestationError, malformed } from '../transcript/errors.ts';
 
-/** What {@link parseJson} gives: JSON (RFC 8259) without duplicate keys. */
+/** A value {@link parseJson} returns: JSON (RFC 8259) without duplicate keys. */
 export type Json = null | boolean | number | string | readonly Json[] | JsonObject;
 /** A JSON object; no key occurs twice. */
 export type JsonObject = { readonly [key: string]: Json };

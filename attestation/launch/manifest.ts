@@ -198,7 +198,7 @@ export interface MeasureFinding {
   readonly actual: string;
 }
 
-/** What {@link measureManifest} found. */
+/** The findings of {@link measureManifest}. */
 export interface MeasureReport {
   readonly manifest: ImageManifest;
   /** SHA-256 of the manifest itself: what a release announcement or a policy pins. */

@@ -10,7 +10,7 @@ import { type DirectBootEvents, guidBytes } from './firmware.ts';
 import { authenticodeSha384 } from './tdx-authenticode.ts';
 import { parseTdvfSections, TDVF_TYPE } from './tdx.ts';
 
-/** What QEMU boots directly (`-kernel`, `-initrd`, `-append`); RTMR1 and RTMR2 measure it. */
+/** The files QEMU boots directly (`-kernel`, `-initrd`, `-append`); RTMR1 and RTMR2 measure it. */
 export interface DirectBoot {
   /** The kernel file as given to `-kernel`, unpatched. */
   readonly kernel: Uint8Array;
@@ -65,7 +65,7 @@ function loadOptions(cmdline: string, events: DirectBootEvents): Uint8Array {
   }
 }
 
-/** What the VMM of one TD shape makes RTMR0 of: SHA-384 digests, 48 bytes each. */
+/** The inputs of RTMR0 for one TD shape, from its VMM: SHA-384 digests, 48 bytes each. */
 export interface Rtmr0Shape {
   /** SHA-384 of the TD hand-off block: the memory map, so the memory size. */
   readonly tdHob: Uint8Array;

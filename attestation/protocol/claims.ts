@@ -55,7 +55,7 @@ export interface ModelClaim {
   readonly sha256: Uint8Array;
 }
 
-/** What the guest binds into report_data (docs/protocol.md §3): one canonical CBOR map with integer keys. */
+/** The values the guest binds into report_data (docs/protocol.md §3): one canonical CBOR map with integer keys. */
 export interface Claims {
   /** 8…64 bytes; absent in the certificate's evidence only. */
   readonly nonce?: Uint8Array | undefined;

@@ -59,13 +59,13 @@ export interface SimulatedAmdKeys {
 
 type KeyName = 'ark' | 'ask' | 'asvk' | 'vcek' | 'vlek';
 
-/** What a certificate of AMD's hierarchy differs in from a regular one. */
+/** Changes to a regular certificate of AMD's hierarchy. */
 export type CertificateChanges = Partial<Omit<IssueCertificate, 'extensions'>> & {
   /** Rewrites the regular extension list. */
   readonly extensions?: ((regular: readonly IssueExtension[]) => readonly IssueExtension[]) | undefined;
 };
 
-/** What a VCEK or VLEK differs in from a regular one. */
+/** Changes to a regular VCEK or VLEK. */
 export interface VekChanges extends CertificateChanges {
   readonly kind?: VekKind | undefined;
   readonly tcb?: Tcb | undefined;

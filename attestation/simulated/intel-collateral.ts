@@ -8,7 +8,7 @@ import { signRaw, type IssuerKey } from './issue.ts';
 /** JSON members as they will be written; order is kept. */
 export type JsonMembers = Readonly<Record<string, unknown>>;
 
-/** What a response of Intel's PCS differs in from a regular one, before and after it is signed. */
+/** Changes to a regular response of Intel's PCS, before and after it is signed. */
 export interface SignedTextChanges {
   readonly issueDate?: Date | undefined;
   readonly nextUpdate?: Date | undefined;
@@ -25,7 +25,7 @@ export interface SignedTextChanges {
   readonly signer?: IssuerKey | undefined;
 }
 
-/** What TCB info differs in from a regular one. */
+/** Changes to regular TCB info. */
 export interface TcbInfoChanges extends SignedTextChanges {
   /** Status of the TDX module's level. */
   readonly moduleStatus?: TcbStatus | undefined;

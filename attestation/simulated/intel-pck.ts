@@ -11,7 +11,7 @@ export interface SgxMember {
   readonly value: Uint8Array;
 }
 
-/** What the SGX extension of a PCK certificate says of its platform. */
+/** The platform's values in the SGX extension of a PCK certificate. */
 export interface SgxExtensionValues {
   readonly ppid: Uint8Array;
   /** 16 SVNs. */

@@ -66,13 +66,13 @@ export interface SimulatedIntelKeys {
   readonly root: string;
 }
 
-/** What a certificate of Intel's hierarchy differs in from a regular one. */
+/** Changes to a regular certificate of Intel's hierarchy. */
 export type IntelCertificateChanges = Partial<Omit<IssueCertificate, 'extensions'>> & {
   /** Rewrites the regular extension list. */
   readonly extensions?: ((regular: readonly IssueExtension[]) => readonly IssueExtension[]) | undefined;
 };
 
-/** What a PCK certificate differs in from a regular one. */
+/** Changes to a regular PCK certificate. */
 export interface PckChanges extends IntelCertificateChanges {
   readonly ca?: 'platform' | 'processor' | undefined;
   readonly sgx?: Partial<SgxExtensionValues> | undefined;

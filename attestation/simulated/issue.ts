@@ -120,7 +120,7 @@ export interface CrlChanges {
   readonly extensions?: ((regular: readonly IssueExtension[]) => readonly IssueExtension[]) | undefined;
 }
 
-/** What {@link issueCertificate} writes and signs: the fields of RFC 5280 §4.1. */
+/** The content {@link issueCertificate} writes and signs: the fields of RFC 5280 §4.1. */
 export interface IssueCertificate {
   /** DER of the names, from `encodeName`. */
   readonly issuer: Uint8Array;
@@ -161,7 +161,7 @@ export function issueCertificate(options: IssueCertificate): Promise<Uint8Array>
   return sign(tbs, algorithm, options.signer);
 }
 
-/** What {@link issueCrl} writes and signs: the fields of RFC 5280 §5.1. `revoked` lists serial numbers. */
+/** The content {@link issueCrl} writes and signs: the fields of RFC 5280 §5.1. `revoked` lists serial numbers. */
 export interface IssueCrl {
   readonly issuer: Uint8Array;
   readonly thisUpdate: Date;

@@ -22,7 +22,7 @@ import { productOfCpuid } from './tcb.ts';
 import { caRole, parseVek, readVekExtensions, type Vek } from './vek.ts';
 import type { SnpEvidence, SnpContext, SnpSubject } from './subject.ts';
 
-/** What {@link verifySnp} found. */
+/** The verdict of {@link verifySnp} and the values it read. */
 export interface SnpVerification {
   readonly transcript: Transcript;
   /** The fields as parsed: nothing vouches for them unless `authentic`. */

@@ -16,7 +16,7 @@ export interface TdxEvidence {
   readonly eventLog?: Uint8Array | undefined;
 }
 
-/** What {@link verifyTdx} judges evidence by besides the policy: the clock, roots and memory. */
+/** The values {@link verifyTdx} judges evidence by besides the policy: the clock, roots and memory. */
 export interface TdxContext {
   /** Every window is judged at this moment; there is no other clock. */
   readonly now: Date;

@@ -23,7 +23,7 @@ import { isIntelModule } from './tcb.ts';
 import { checkQe, checkTcb, type TdxTcb } from './tcb-rules.ts';
 import { checkPlatform, checkTd } from './td.ts';
 
-/** What {@link verifyTdx} found. */
+/** The verdict of {@link verifyTdx} and the values it read. */
 export interface TdxVerification {
   readonly transcript: Transcript;
   /** The fields as parsed: nothing vouches for them unless `authentic`. */

@@ -3,7 +3,7 @@
 
 import { type EvidenceResult, runEvidence } from '@assay/attestation';
 
-/** What the page shows: the verdict, and each check that failed. */
+/** The text the page shows: the verdict, and each check that failed. */
 export function verdictOf({ output }: EvidenceResult): string {
   const failed = output.checks.filter(({ status }) => status === 'fail');
   return [

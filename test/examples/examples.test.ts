@@ -89,11 +89,11 @@ describe.each([
   });
 });
 
-const havePython = spawnSync('python3', ['-c', 'import openai']).status === 0;
-if (!havePython)
+const HAVE_PYTHON = spawnSync('python3', ['-c', 'import openai']).status === 0;
+if (!HAVE_PYTHON)
   console.warn('\n! python3 with the package openai is not installed: examples/python-proxy is not run\n');
 
-test.skipIf(!havePython)('python-proxy: the OpenAI package through the local proxy', async () => {
+test.skipIf(!HAVE_PYTHON)('python-proxy: the OpenAI package through the local proxy', async () => {
   const proxy = spawn(
     process.execPath,
     [
@@ -135,7 +135,7 @@ test.skipIf(!havePython)('python-proxy: the OpenAI package through the local pro
 
 describe('kept evidence', () => {
   let kept: string;
-  /** What examples/offline-bundle printed. */
+  /** The output of examples/offline-bundle. */
   let judged: Ended;
 
   beforeAll(async () => {

@@ -30,7 +30,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   browser: {
     entry: PROCESSES.browser,
     files: 80,
-    lines: 11_450,
+    lines: 11_600,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
 };
