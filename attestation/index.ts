@@ -43,6 +43,7 @@ export {
   type ModelClaim,
   NONCE_MAX_BYTES,
   NONCE_MIN_BYTES,
+  parseNonce,
   reportData,
   unbatchedReportData,
 } from './protocol/claims.ts';
@@ -56,7 +57,6 @@ export {
   formatTimestamp,
   MAX_DOCUMENT_BYTES,
   parseDocument,
-  parseNonce,
   type SnpEndorsements,
   type TdxEndorsements,
   type TeeType,

@@ -62,7 +62,7 @@ function moduleOf(path: string): Module {
   const { program, comments, module } = parseSync(`${path}.d.ts`, text);
   const declared = new Map<string, Declaration>();
   for (const statement of program.body) {
-    for (const each of declarationsOf(statement as Statement, text, comments)) declared.set(each.name, each);
+    for (const each of declarationsOf(statement, text, comments)) declared.set(each.name, each);
   }
   const from = new Map<string, { readonly module: string; readonly name: string }>();
   const resolved = (specifier: string): string =>
@@ -144,7 +144,10 @@ function markdown(doc: string): string {
     .replaceAll(/^@throws\s+/gm, '**Throws** ')
     .replaceAll(/^@returns\s+/gm, '**Returns** ')
     .replaceAll(/^@param (\w+)\s*-?\s*/gm, '* `$1` — ')
-    .replaceAll(/^@example\s*/gm, '**Example**\n\n');
+    .replaceAll(
+      /^@example\s+((?:(?!^@)[\s\S])+)/gm,
+      (_, code: string) => `\n**Example**\n\n\`\`\`ts\n${code.trimEnd()}\n\`\`\``,
+    );
 }
 
 function page(entry: string, module: string, about: string, missing: string[]): string {

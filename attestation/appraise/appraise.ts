@@ -17,6 +17,7 @@ import { RULES } from './rules.ts';
 import { AMD_ROOTS } from '../snp/roots.ts';
 import { INTEL_ROOT_DER_SHA256 } from '../tdx/roots.ts';
 
+/** The values {@link verify} compares a document with: this connection, this moment and the policy. */
 export interface VerifyOptions extends HardwareOptions {
   /** The challenge this verifier drew for this connection. */
   readonly nonce: Uint8Array;
@@ -68,6 +69,10 @@ export interface AttestationResult {
 
 const results = new WeakSet<object>();
 
+/**
+ * Whether `value` is a result that {@link verify} made in this process; a copy of one, or JSON of the same shape, is not.
+ * @example if (!isAttestationResult(value)) throw new TypeError("this was not verified here");
+ */
 export function isAttestationResult(value: unknown): value is AttestationResult {
   return typeof value === 'object' && value !== null && results.has(value);
 }

@@ -5,8 +5,8 @@
 import { sha256 } from '@noble/hashes/sha2.js';
 import { equalBytes, isZero, toHex } from '../encoding/bytes.ts';
 import type { Rule, Transcript } from '../transcript/checks.ts';
-import { CHALLENGE_MIN_BYTES, type Claims, decodeClaims } from '../protocol/claims.ts';
-import { type AttestationDocument, formatTimestamp, parseNonce } from '../protocol/document.ts';
+import { CHALLENGE_MIN_BYTES, type Claims, decodeClaims, parseNonce } from '../protocol/claims.ts';
+import { type AttestationDocument, formatTimestamp } from '../protocol/document.ts';
 import { AttestationError } from '../transcript/errors.ts';
 import { leafHash, rootFromPath } from '../protocol/merkle.ts';
 import { ALL_MODELS_ID, allModelsDigest, modelContradiction } from '../protocol/model.ts';

@@ -17,6 +17,7 @@ import { parsePem } from '../x509/pem.ts';
 /** Bytes of UTF-8 of the whole input. */
 export const MAX_EVIDENCE_BYTES = 4 << 20;
 
+/** Exit code of `assay-verify evidence` (docs/formats.md): 0 accepted, 10 refused, 20 unsupported, 30 malformed, 1 an internal error. */
 export type EvidenceExitCode = 0 | 1 | 10 | 20 | 30;
 
 /** One rule, whole: a script reads `code`, a person `title`, `detail` and, of a failure, `hint`. */
@@ -28,6 +29,7 @@ export interface EvidenceCheck extends Pick<
   readonly hint?: string | undefined;
 }
 
+/** The JSON object `assay-verify evidence` prints (docs/formats.md). */
 export interface EvidenceOutput {
   readonly accepted: boolean;
   /** Null when accepted; else the code of the rule that failed first or explains the failure, or of the input error. */
@@ -38,6 +40,7 @@ export interface EvidenceOutput {
   readonly claims: Readonly<Record<string, unknown>>;
 }
 
+/** The result of {@link runEvidence}: the exit code and the object to print. */
 export interface EvidenceResult {
   readonly exitCode: EvidenceExitCode;
   readonly output: EvidenceOutput;

@@ -98,7 +98,10 @@ const REFUSED: Readonly<Record<PropertyId, string>> = {
   P5: 'the evidence may be old or made for someone else',
 };
 
-/** The six properties in order. */
+/**
+ * The six properties in order.
+ * @example const meanings = meaningOf({ result });
+ */
 export function meaningOf(outcome: Outcome): readonly Meaning[] {
   const transcript = 'result' in outcome ? outcome.result.transcript : outcome.error.transcript;
   const simulated = isSimulated(transcript);
@@ -166,7 +169,10 @@ function isSimulated(transcript: readonly Check[]): boolean {
   return transcript.some(({ id, detail }) => id === 'P2' && detail.startsWith('evidence is simulated'));
 }
 
-/** Plain words for a person: the verdict, each property, what was not asked, and what is never proven. Lines, no markup. */
+/**
+ * Plain words for a person: the verdict, each property, what was not asked, and what is never proven. Lines, no markup.
+ * @example for (const line of explain({ result })) console.log(line);
+ */
 export function explain(outcome: Outcome): readonly string[] {
   return [
     ...verdictWords(outcome),

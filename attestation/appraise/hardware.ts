@@ -17,6 +17,7 @@ import type { KeyCache } from '../x509/signature.ts';
 
 /** Where endorsements come from when the document's own are missing, not wanted or do not do. Nothing it gives is trusted. */
 export type EndorsementSource = (request: EndorsementRequest) => Promise<SnpEndorsements | TdxEndorsements>;
+/** The evidence that needs endorsements: the raw SNP report, 1184 bytes, or the raw TDX quote. */
 export type EndorsementRequest =
   | { readonly format: 'snp'; readonly report: Uint8Array }
   | { readonly format: 'tdx'; readonly report: Uint8Array };

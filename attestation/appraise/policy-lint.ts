@@ -4,7 +4,10 @@ import { lintGuestPolicy } from '../snp/guest-policy.ts';
 import { lintPinnedBits, TD_ATTRIBUTES, XFAM_BITS } from '../tdx/attributes.ts';
 import type { Policy } from './policy.ts';
 
-/** The questions of a careful reader; empty when there are none. */
+/**
+ * The questions of a careful reader; empty when there are none.
+ * @example for (const question of lintPolicy(parsePolicy(text))) console.warn(question);
+ */
 export function lintPolicy(policy: Policy): string[] {
   const remarks: string[] = [];
   const { danger } = policy;

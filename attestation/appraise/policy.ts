@@ -132,7 +132,10 @@ const OPTIONAL =
     ' ',
   );
 
-/** JSON text or an object → policy; `releases` resolves `{ release }`. Throws `malformed_policy`. Dangers are read from symbols only. A parsed policy passes through. */
+/**
+ * JSON text or an object → policy; `releases` resolves `{ release }`. Throws `malformed_policy`. Dangers are read from symbols only. A parsed policy passes through.
+ * @example const policy = parsePolicy(text);
+ */
 export function parsePolicy(
   input: string | AppraisalPolicy | Policy,
   dangers: Dangers = {},
@@ -144,7 +147,10 @@ export function parsePolicy(
   return decide(object, { ...(typeof input === 'string' ? {} : symbolsOf(input)), ...dangers }, releases);
 }
 
-/** A policy with empty lists, which accepts no server: for looking at a server and seeing what would have to be listed. */
+/**
+ * A policy with empty lists, which accepts no server: for looking at a server and seeing what would have to be listed.
+ * @example const policy = observingPolicy({ [allowSimulated]: true });
+ */
 export function observingPolicy(dangers: Dangers = {}): Policy {
   const policy = decide({ measurements: ['00'.repeat(48)] }, { ...dangers, [allowAnyModel]: true });
   return keep({
@@ -159,7 +165,10 @@ export function isPolicy(value: unknown): value is Policy {
   return typeof value === 'object' && value !== null && made.has(value);
 }
 
-/** The policy with every default written out, as JSON a file can hold. Dangers are not in it: no file can carry them. */
+/**
+ * The policy with every default written out, as JSON a file can hold. Dangers are not in it: no file can carry them.
+ * @example const text = JSON.stringify(policyToJson(policy), null, 2);
+ */
 export function policyToJson(policy: Policy): JsonObject {
   const optional = Object.fromEntries(
     (

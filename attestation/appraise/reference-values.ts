@@ -13,7 +13,11 @@ const RELEASES_MAX = 256;
 const SHAPES_MAX = 64;
 const DIGESTS_MAX = 1024;
 
-/** JSON text → every shape of every release. @throws malformed_policy, malformed_json */
+/**
+ * JSON text → every shape of every release.
+ * @throws malformed_policy, malformed_json
+ * @example const policy = parsePolicy(text, {}, parseReferenceValues(releases));
+ */
 export function parseReferenceValues(text: string): Releases {
   const top = read.object(parseJson(text, 'reference values'), 'reference values', ['version', 'releases']);
   read.integer(top['version'], 'version', 1, 1);

@@ -7,13 +7,20 @@ const HEX = '0123456789abcdef';
 const BASE64 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
 const BASE64URL = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
 
+/**
+ * Bytes → lower-case hex, two characters a byte.
+ * @example const text = toHex(Uint8Array.of(0xab, 1)); // "ab01"
+ */
 export function toHex(bytes: Uint8Array): string {
   let text = '';
   for (const byte of bytes) text += HEX.charAt(byte >> 4) + HEX.charAt(byte & 15);
   return text;
 }
 
-/** Hex → bytes. Either case; anything else (odd length, `0x`, spaces) throws `malformed_hex`. */
+/**
+ * Hex → bytes. Either case; anything else (odd length, `0x`, spaces) throws `malformed_hex`.
+ * @example const measurement = fromHex('ab01', 'measurement');
+ */
 export function fromHex(text: string, name = 'hex value'): Uint8Array {
   if (text.length % 2 !== 0)
     throw malformed('malformed_hex', `${name} has an odd number of hex digits (${text.length})`);
@@ -34,18 +41,27 @@ function hexDigit(code: number): number {
   return lower >= 97 && lower <= 102 ? lower - 87 : -1;
 }
 
-/** RFC 4648 §4, padded. */
+/**
+ * RFC 4648 §4, padded.
+ * @example const text = toBase64(Uint8Array.of(1, 2)); // 'AQI='
+ */
 export function toBase64(bytes: Uint8Array): string {
   const text = encode64(bytes, BASE64);
   return text + '='.repeat((4 - (text.length % 4)) % 4);
 }
 
-/** RFC 4648 §5, unpadded. */
+/**
+ * RFC 4648 §5, unpadded.
+ * @example const text = toBase64Url(Uint8Array.of(1, 2)); // 'AQI'
+ */
 export function toBase64Url(bytes: Uint8Array): string {
   return encode64(bytes, BASE64URL);
 }
 
-/** Padded standard base64 → bytes; non-canonical encodings throw `malformed_base64`. */
+/**
+ * Padded standard base64 → bytes; non-canonical encodings throw `malformed_base64`.
+ * @example const bytes = fromBase64('AQI=', 'report');
+ */
 export function fromBase64(text: string, name = 'base64 value'): Uint8Array {
   if (text.length % 4 !== 0)
     throw malformed('malformed_base64', `${name} has a length that is not a multiple of four`);
@@ -54,7 +70,10 @@ export function fromBase64(text: string, name = 'base64 value'): Uint8Array {
   return decode64(text, text.length - padding, DECODE64, name);
 }
 
-/** Unpadded base64url → bytes; non-canonical encodings throw `malformed_base64`. */
+/**
+ * Unpadded base64url → bytes; non-canonical encodings throw `malformed_base64`.
+ * @example const bytes = fromBase64Url('AQI', 'nonce');
+ */
 export function fromBase64Url(text: string, name = 'base64url value'): Uint8Array {
   return decode64(text, text.length, DECODE64URL, name);
 }
@@ -102,7 +121,10 @@ function decode64(text: string, length: number, table: Int8Array, name: string):
   return bytes;
 }
 
-/** Constant-time in the content for equal lengths. */
+/**
+ * Constant-time in the content for equal lengths.
+ * @example if (!equalBytes(document.measurement, expected)) throw new Error("another build");
+ */
 export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
   if (a.length !== b.length) return false;
   let difference = 0;

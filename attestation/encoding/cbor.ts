@@ -7,7 +7,9 @@
 import { equalBytes, fromUtf8, utf8, viewOf } from './bytes.ts';
 import { type AttestationError, malformed } from '../transcript/errors.ts';
 
+/** A value of canonical CBOR (RFC 8949 §4.2.1) as used here: safe integers, text, byte strings, arrays, maps, true, false and null. */
 export type Cbor = number | string | boolean | null | Uint8Array | readonly Cbor[] | CborMap;
+/** A CBOR map; its keys are integers or text, written in the bytewise order of their encodings (RFC 8949 §4.2.1). */
 export type CborMap = ReadonlyMap<number | string, Cbor>;
 
 const MAX_DEPTH = 8;
@@ -15,7 +17,10 @@ const MAX_BYTES = 1024 * 1024;
 /** As in json.ts: far over what any real input has. A map is one byte when it is empty, and some two hundred in memory. */
 const MAX_VALUES = 16_384;
 
-/** Canonical bytes of `value`. Map keys are sorted by their encoded bytes. Throws TypeError on what the format has no place for. */
+/**
+ * Canonical bytes of `value`. Map keys are sorted by their encoded bytes. Throws TypeError on what the format has no place for.
+ * @example const bytes = encodeCbor(new Map([[1, 'assay/claims/v1']]));
+ */
 export function encodeCbor(value: Cbor): Uint8Array {
   const parts: Uint8Array[] = [];
   writeItem(parts, value, 0);
@@ -29,7 +34,10 @@ export function encodeCbor(value: Cbor): Uint8Array {
   return bytes;
 }
 
-/** One canonical item, exactly filling `bytes`; anything else throws `malformed_cbor` (or `input_too_large`). */
+/**
+ * One canonical item, exactly filling `bytes`; anything else throws `malformed_cbor` (or `input_too_large`).
+ * @example const value = decodeCbor(bytes, 'claims', 4096);
+ */
 export function decodeCbor(bytes: Uint8Array, name = 'cbor item', maxBytes = MAX_BYTES): Cbor {
   if (bytes.length > maxBytes) {
     throw malformed('input_too_large', `${name} is ${bytes.length} bytes, at most ${maxBytes} are read`);

@@ -5,14 +5,19 @@
 import type { AttestationCode } from '../transcript/codes.ts';
 import { type AttestationError, malformed } from '../transcript/errors.ts';
 
+/** A value {@link parseJson} returns: JSON (RFC 8259) without duplicate keys. */
 export type Json = null | boolean | number | string | readonly Json[] | JsonObject;
+/** A JSON object; no key occurs twice. */
 export type JsonObject = { readonly [key: string]: Json };
 
 const MAX_DEPTH = 32;
 /** Far over what any real input has; a mebibyte of `0,0,0…` is refused in its first hundredth. */
 const MAX_VALUES = 16_384;
 
-/** Text → value; throws `malformed_json`, or `input_too_large` over `maxLength` UTF-16 units. */
+/**
+ * Text → value; throws `malformed_json`, or `input_too_large` over `maxLength` UTF-16 units.
+ * @example const value = parseJson('{"a": 1}', 'settings', 1024);
+ */
 export function parseJson(text: string, name = 'json text', maxLength = 1024 * 1024): Json {
   if (text.length > maxLength)
     throw malformed('input_too_large', `${name} is ${text.length} characters, at most ${maxLength} are read`);

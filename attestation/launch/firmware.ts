@@ -12,6 +12,7 @@ export type DirectBootEvents =
   /** edk2 from 2025 on with QEMU ≥ 10: the kernel file as given, and `initrd=initrd ` before the command line. */
   'kernel-as-given, initrd first';
 
+/** A firmware file (OVMF) we have read and found to enforce what it measures; `sha256` in hex. */
 export interface KnownFirmware {
   readonly sha256: string;
   /** Where the file comes from: distribution package, version and path. */
@@ -45,7 +46,10 @@ export interface AcceptedFirmware {
   readonly known?: KnownFirmware | undefined;
 }
 
-/** Finds the file on the list for this TEE, or throws `firmware_not_listed`; `allowUnlisted` accepts it, marked as such. */
+/**
+ * Finds the file on the list for this TEE, or throws `firmware_not_listed`; `allowUnlisted` accepts it, marked as such.
+ * @example const { sha256 } = acceptFirmware(firmware, 'snp');
+ */
 export function acceptFirmware(
   firmware: Uint8Array,
   tee: 'snp' | 'tdx',

@@ -21,6 +21,7 @@ export const IMAGE_FILES = [
   'OVMF.tdx.fd',
   'config',
 ] as const;
+/** The name of one file of a release, by its part. */
 export type ImageFile = (typeof IMAGE_FILES)[number];
 
 /** The shapes of SNP guests a manifest lists. */
@@ -43,6 +44,7 @@ export interface TdxMeasurements {
   readonly rtmr2: string;
 }
 
+/** A model volume of an image, with its dm-verity root hash in hex. */
 export interface ImageModel {
   readonly name: string;
   readonly rootHash: string;
@@ -51,6 +53,7 @@ export interface ImageModel {
   readonly sha256: string;
 }
 
+/** manifest.json of a release: its files, its source and every measurement its launches may have (docs/formats.md). */
 export interface ImageManifest {
   readonly version: 1;
   /** Version of the server inside. */
@@ -69,7 +72,10 @@ const MAX_MANIFEST_CHARACTERS = 4 * 1024 * 1024;
 const HEX32 = 64;
 const HEX48 = 96;
 
-/** Text → manifest; throws `malformed_json` or `malformed_manifest`. */
+/**
+ * Text → manifest; throws `malformed_json` or `malformed_manifest`.
+ * @example const { release, snp } = parseManifest(text);
+ */
 export function parseManifest(text: string): ImageManifest {
   const top = read.object(parseJson(text, 'manifest', MAX_MANIFEST_CHARACTERS), 'manifest', [
     'version',
@@ -127,7 +133,10 @@ export function parseManifest(text: string): ImageManifest {
   };
 }
 
-/** Every SNP MEASUREMENT of the manifest: what a policy that names this release allows. */
+/**
+ * Every SNP MEASUREMENT of the manifest: what a policy that names this release allows.
+ * @example const measurements = snpMeasurementsOf(parseManifest(text));
+ */
 export function snpMeasurementsOf(manifest: ImageManifest): readonly string[] {
   return manifest.snp.flatMap(({ digests }) => digests);
 }
@@ -140,7 +149,10 @@ export interface MeasurementInputs {
   readonly cmdline: string;
 }
 
-/** The measurements of an image in all shapes a manifest lists. Takes about half a second. Listed firmware only. */
+/**
+ * The measurements of an image in all shapes a manifest lists. Takes about half a second. Listed firmware only.
+ * @example const { snp, tdx } = measureImage({ snpFirmware, tdxFirmware, kernel, initrd, cmdline });
+ */
 export function measureImage(inputs: MeasurementInputs): {
   readonly snp: readonly SnpMeasurements[];
   readonly tdx: TdxMeasurements;
@@ -186,6 +198,7 @@ export interface MeasureFinding {
   readonly actual: string;
 }
 
+/** The findings of {@link measureManifest}. */
 export interface MeasureReport {
   readonly manifest: ImageManifest;
   /** SHA-256 of the manifest itself: what a release announcement or a policy pins. */
@@ -198,6 +211,7 @@ export interface MeasureReport {
 /**
  * Recomputes a manifest. `readFile` gives the bytes of a published file, or throws. Throws AttestationError for a manifest of
  * another shape and for firmware that is not on our list; differences are findings with `ok: false`.
+ * @example const { ok, findings } = await measureManifest(manifest, (name) => readFile(`release/${name}`));
  */
 export async function measureManifest(
   manifestBytes: Uint8Array,

@@ -30,6 +30,7 @@ export interface SnpShape {
   readonly guestFeatures: bigint;
 }
 
+/** One SNP guest as it is launched (AMD 56860 §8.17). */
 export interface SnpLaunch extends SnpShape {
   readonly firmware: Uint8Array;
   /** Absent: the guest boots from its disk, and the measurement says nothing about its kernel. */
@@ -43,7 +44,13 @@ export interface SnpLaunchMeasurement {
   readonly firmware: AcceptedFirmware;
 }
 
-/** MEASUREMENT (48 bytes) of one guest. */
+/**
+ * MEASUREMENT (48 bytes) of one guest.
+ * @example
+ * const { measurement } = measureSnpLaunch({
+ *   firmware, vmm: 'qemu', vcpuType: 'EPYC-v4', vcpus: 4, guestFeatures: 0x1n, kernel: { kernel, initrd, cmdline },
+ * });
+ */
 export function measureSnpLaunch(launch: SnpLaunch): SnpLaunchMeasurement {
   const firmware = acceptFirmware(launch.firmware, 'snp', {
     allowUnlisted: launch.allowUnlistedFirmware === true,
@@ -53,6 +60,7 @@ export function measureSnpLaunch(launch: SnpLaunch): SnpLaunchMeasurement {
   return { measurement: lastOf(digestPerVcpu(prefix, launch)), firmware };
 }
 
+/** All shapes of guest that one release may be launched as. */
 export interface SnpMatrix {
   readonly firmware: Uint8Array;
   readonly kernel: KernelFiles;
@@ -67,7 +75,13 @@ export interface SnpMatrixEntry extends SnpShape {
   readonly measurement: Uint8Array;
 }
 
-/** Every type × features × count, sharing the digest before the vCPUs and extending it one vCPU at a time. Listed firmware only. */
+/**
+ * Every type × features × count, sharing the digest before the vCPUs and extending it one vCPU at a time. Listed firmware only.
+ * @example
+ * const entries = measureSnpMatrix({
+ *   firmware, kernel: { kernel, cmdline }, vmm: 'qemu', vcpuTypes: ['EPYC-v4'], maxVcpus: 64, guestFeatures: [0x1n],
+ * });
+ */
 export function measureSnpMatrix(matrix: SnpMatrix): readonly SnpMatrixEntry[] {
   acceptFirmware(matrix.firmware, 'snp');
   const prefix = digestBeforeVcpus(

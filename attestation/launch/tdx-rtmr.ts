@@ -10,6 +10,7 @@ import { type DirectBootEvents, guidBytes } from './firmware.ts';
 import { authenticodeSha384 } from './tdx-authenticode.ts';
 import { parseTdvfSections, TDVF_TYPE } from './tdx.ts';
 
+/** The files QEMU boots directly (`-kernel`, `-initrd`, `-append`); RTMR1 and RTMR2 measure it. */
 export interface DirectBoot {
   /** The kernel file as given to `-kernel`, unpatched. */
   readonly kernel: Uint8Array;
@@ -18,7 +19,10 @@ export interface DirectBoot {
   readonly cmdline: string;
 }
 
-/** Extends a register of zeros by each 48-byte digest in turn. */
+/**
+ * Extends a register of zeros by each 48-byte digest in turn.
+ * @example const rtmr1 = replay(rtmr1Events({ kernel }));
+ */
 export function replay(digests: readonly Uint8Array[]): Uint8Array {
   return digests.reduce(
     (register: Uint8Array, digest) => sha384(concatBytes(register, digest)),
@@ -26,7 +30,10 @@ export function replay(digests: readonly Uint8Array[]): Uint8Array {
   );
 }
 
-/** Digests of the events in RTMR1, in order. */
+/**
+ * Digests of the events in RTMR1, in order.
+ * @example const rtmr1 = replay(rtmr1Events({ kernel }));
+ */
 export function rtmr1Events({ kernel }: Pick<DirectBoot, 'kernel'>): readonly Uint8Array[] {
   return [
     authenticodeSha384(kernel),
@@ -37,7 +44,10 @@ export function rtmr1Events({ kernel }: Pick<DirectBoot, 'kernel'>): readonly Ui
   ];
 }
 
-/** Digests of the events in RTMR2, in order: load options and initrd, measured by the kernel's EFI stub. */
+/**
+ * Digests of the events in RTMR2, in order: load options and initrd, measured by the kernel's EFI stub.
+ * @example const rtmr2 = replay(rtmr2Events({ cmdline, initrd }, events));
+ */
 export function rtmr2Events(
   { cmdline, initrd }: Pick<DirectBoot, 'cmdline' | 'initrd'>,
   events: DirectBootEvents,
@@ -55,6 +65,7 @@ function loadOptions(cmdline: string, events: DirectBootEvents): Uint8Array {
   }
 }
 
+/** The inputs of RTMR0 for one TD shape, from its VMM: SHA-384 digests, 48 bytes each. */
 export interface Rtmr0Shape {
   /** SHA-384 of the TD hand-off block: the memory map, so the memory size. */
   readonly tdHob: Uint8Array;
@@ -64,7 +75,10 @@ export interface Rtmr0Shape {
   readonly bootVariables: readonly Uint8Array[];
 }
 
-/** Digests of the events in RTMR0, in order, for a firmware without Secure Boot keys. */
+/**
+ * Digests of the events in RTMR0, in order, for a firmware without Secure Boot keys.
+ * @example const rtmr0 = replay(rtmr0Events(firmware, shape));
+ */
 export function rtmr0Events(firmware: Uint8Array, shape: Rtmr0Shape): readonly Uint8Array[] {
   for (const digest of [shape.tdHob, ...shape.acpi, ...shape.bootVariables]) {
     if (digest.length !== 48)

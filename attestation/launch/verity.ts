@@ -11,7 +11,10 @@ export const VERITY_SALT = '298092ccf543c4b65f3b5ac76296c75556e29785ec6def2f21f5
 const BLOCK_BYTES = 4096;
 const DIGEST_BYTES = 32;
 
-/** Hex root hash over the first `blocks` blocks of `image`. About 200 MB a second. */
+/**
+ * Hex root hash over the first `blocks` blocks of `image`. About 200 MB a second.
+ * @example const rootHash = verityRootHash(image, image.length / 4096);
+ */
 export function verityRootHash(image: Uint8Array, blocks: number, salt: string = VERITY_SALT): string {
   if (!Number.isSafeInteger(blocks) || blocks < 2 || blocks * BLOCK_BYTES > image.length) {
     throw malformed(

@@ -30,6 +30,7 @@ export interface ReceivedEvidence {
   readonly peerSpki: Uint8Array;
 }
 
+/** Settings of {@link connectAttested}; times are milliseconds. */
 export interface ConnectOptions extends Pick<VerifyOptions, 'memory' | 'endorsements' | 'keys'> {
   readonly policy: Policy;
   /** Milliseconds since 1970. */
@@ -46,6 +47,7 @@ export interface ConnectOptions extends Pick<VerifyOptions, 'memory' | 'endorsem
   readonly onEvidence?: ((received: ReceivedEvidence) => void) | undefined;
 }
 
+/** A TLS connection whose peer has proved what it is, and the proof. */
 export interface AttestedConnection {
   /** Idle: the attestation response has been read to its end, and nothing else. */
   readonly socket: TLSSocket;

@@ -14,6 +14,7 @@ import { parseJson } from '../encoding/json.ts';
 import { type Policy, parsePolicy } from '../appraise/policy.ts';
 import { AttestedPool, poolOptions, type AttestedFetchOptions } from './pool.ts';
 
+/** The result of {@link attestedFetch}: a `fetch` that sends no byte before the proof holds, with its evidence and its end. */
 export interface AttestedFetch {
   (input: string | URL | Request, init?: RequestInit): Promise<Response>;
   /** The evidence of the newest verified connection to the origin of `url`, if there is one. */

@@ -13,6 +13,7 @@ import { type AttestedConnection, connectAttested, type ConnectOptions } from '.
 import type { AppraisalPolicy, Policy } from '../appraise/policy.ts';
 import { createKeyCache } from '../x509/signature.ts';
 
+/** Settings of {@link AttestedPool}; times are milliseconds. */
 export interface PoolOptions extends ConnectOptions {
   /** Most connections to the origin at a time. */
   readonly connections: number;
@@ -40,6 +41,9 @@ interface Waiting {
   sent: (() => void) | undefined;
 }
 
+/**
+ * An undici Dispatcher of verified connections to one origin. It refuses a connection with AttestationError before any byte of a request.
+ */
 export class AttestedPool extends Dispatcher {
   readonly origin: string;
   readonly #options: PoolOptions;
@@ -320,6 +324,7 @@ export function poolOptions(
   };
 }
 
+/** Settings of {@link attestedFetch}; times are milliseconds. */
 export interface AttestedFetchOptions extends Pick<VerifyOptions, 'memory' | 'endorsements'> {
   readonly policy: AppraisalPolicy | Policy;
   /** Attest this model alone; requests must then name it. Default: all models the server serves. */

@@ -16,6 +16,7 @@ import { corsFields, isCorsField, isPreflight, preflightFields } from './proxy/c
 import { canonicalOrigin, type Door, isLoopback, type Refusal, refusalOf } from './proxy/guard.ts';
 import { endToEnd, withoutFields } from './proxy/headers.ts';
 
+/** Settings of {@link startProxy}. */
 export interface ProxyOptions extends Omit<AttestedFetchOptions, 'model'> {
   /** https origin of the appliance. */
   readonly upstream: string | URL;
@@ -45,6 +46,7 @@ export interface ProxyLogEntry {
   readonly durationMs: number;
 }
 
+/** A proxy that listens. `close` ends it after the requests in flight. */
 export interface RunningProxy {
   /** `http://127.0.0.1:8080` */
   readonly url: string;

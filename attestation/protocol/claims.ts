@@ -1,7 +1,7 @@
 // Claims: what the guest binds into report_data (docs/protocol.md §2, §3). One deterministic CBOR map with integer keys.
 // Refuses bytes that are not their own canonical encoding, another label, unknown keys, and fields of the wrong type or size.
 
-import { concatBytes } from '../encoding/bytes.ts';
+import { concatBytes, fromBase64Url, fromHex } from '../encoding/bytes.ts';
 import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../encoding/cbor.ts';
 import { AttestationError, malformed } from '../transcript/errors.ts';
 import { leafHash } from './merkle.ts';
@@ -12,16 +12,41 @@ export const CLAIMS_LABEL = 'assay/claims/v1';
 
 /** RFC 5705 / RFC 8446 §7.5 exporter label; context = the nonce, 32 bytes out. */
 export const EXPORTER_LABEL = 'EXPORTER-assay-attestation-v1';
+/** Bytes of TLS exporter that claims bind (docs/protocol.md §3). */
 export const EXPORTER_LENGTH = 32;
 
 /** What claims may carry. A verifier asks for more of its own nonce: CHALLENGE_MIN_BYTES. */
 export const NONCE_MIN_BYTES = 8;
+/** Most bytes of a nonce. */
 export const NONCE_MAX_BYTES = 64;
 /** [M7] A nonce of fewer bytes may be guessed in advance, and evidence for it made before it is asked for. */
 export const CHALLENGE_MIN_BYTES = 16;
 
 const MAX_CLAIMS_BYTES = 4096;
 
+/**
+ * A nonce in a query or document, 8–64 bytes: hex when every character is a hex digit and the length fits, otherwise
+ * base64url. Of 22 to 30 characters base64url gives the 16 bytes a challenge needs and hex does not: those are base64url.
+ * @example const nonce = parseNonce('00112233445566778899aabbccddeeff');
+ */
+export function parseNonce(text: string): Uint8Array {
+  if (text.length > 2 * NONCE_MAX_BYTES)
+    throw malformed('malformed_length', `nonce is ${text.length} characters`);
+  const hexFits =
+    text.length >= 2 * CHALLENGE_MIN_BYTES ||
+    (text.length >= 2 * NONCE_MIN_BYTES && Math.floor((text.length * 3) / 4) < CHALLENGE_MIN_BYTES);
+  const isHex = hexFits && /^(?:[0-9a-fA-F]{2})+$/.test(text);
+  const nonce = isHex ? fromHex(text, 'nonce') : fromBase64Url(text, 'nonce');
+  if (nonce.length < NONCE_MIN_BYTES || nonce.length > NONCE_MAX_BYTES) {
+    throw malformed(
+      'malformed_length',
+      `nonce is ${nonce.length} bytes, expected ${NONCE_MIN_BYTES} to ${NONCE_MAX_BYTES}`,
+    );
+  }
+  return nonce;
+}
+
+/** The model that claims speak of (docs/protocol.md §2). */
 export interface ModelClaim {
   readonly kind: ModelKind;
   /** The model id, or `*` for all. */
@@ -30,6 +55,7 @@ export interface ModelClaim {
   readonly sha256: Uint8Array;
 }
 
+/** The values the guest binds into report_data (docs/protocol.md §3): one canonical CBOR map with integer keys. */
 export interface Claims {
   /** 8…64 bytes; absent in the certificate's evidence only. */
   readonly nonce?: Uint8Array | undefined;
@@ -50,6 +76,10 @@ export interface Claims {
   readonly gpu?: Uint8Array | undefined;
 }
 
+/**
+ * Claims → the canonical CBOR of docs/protocol.md §3, at most 4096 bytes.
+ * @example const root = leafHash(encodeClaims(claims));
+ */
 export function encodeClaims(claims: Claims): Uint8Array {
   const map = new Map<number, Cbor>([
     [0, CLAIMS_LABEL],
@@ -72,7 +102,10 @@ export function encodeClaims(claims: Claims): Uint8Array {
   return encodeCbor(map);
 }
 
-/** Strict: throws `claims_not_canonical`, `claims_label` or `malformed_cbor`. */
+/**
+ * Strict: throws `claims_not_canonical`, `claims_label` or `malformed_cbor`.
+ * @example const { nonce, model } = decodeClaims(document.claims);
+ */
 export function decodeClaims(bytes: Uint8Array): Claims {
   const map = decodeMap(bytes);
   if (map.get(0) !== CLAIMS_LABEL) {
@@ -109,12 +142,18 @@ export function decodeClaims(bytes: Uint8Array): Claims {
   };
 }
 
-/** The 64 bytes of REPORT_DATA / REPORTDATA: Merkle root of the claims ‖ SHA-256 of the model. */
+/**
+ * The 64 bytes of REPORT_DATA / REPORTDATA: Merkle root of the claims ‖ SHA-256 of the model.
+ * @example const expected = reportData(merkleRoot(leaves), claims.model.sha256);
+ */
 export function reportData(root: Uint8Array, modelSha256: Uint8Array): Uint8Array {
   return concatBytes(sized(root, 'merkle root'), sized(modelSha256, 'model sha256'));
 }
 
-/** report_data of claims that stand alone, without a batch. */
+/**
+ * report_data of claims that stand alone, without a batch.
+ * @example const expected = unbatchedReportData(document.claims, claims.model.sha256);
+ */
 export function unbatchedReportData(claims: Uint8Array, modelSha256: Uint8Array): Uint8Array {
   return reportData(leafHash(claims), modelSha256);
 }

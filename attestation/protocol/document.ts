@@ -4,17 +4,18 @@
 
 import { fromBase64, fromBase64Url, fromHex, toBase64, toBase64Url, toHex } from '../encoding/bytes.ts';
 import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../encoding/cbor.ts';
-import { CHALLENGE_MIN_BYTES, NONCE_MAX_BYTES, NONCE_MIN_BYTES } from './claims.ts';
+import { NONCE_MAX_BYTES } from './claims.ts';
 import { malformed } from '../transcript/errors.ts';
 import { type Json, type JsonObject, parseJson, shapeReaders } from '../encoding/json.ts';
 import type { AttestedModel, ModelBlob } from './model.ts';
 
+/** Most bytes of a document, as JSON or as CBOR. */
 export const MAX_DOCUMENT_BYTES = 1024 * 1024;
-
 /** TCG DICE "tcg-dice-conceptual-message-wrapper", the extension RA-TLS implementations use. */
 export const CERTIFICATE_EXTENSION_OID = '2.23.133.5.4.9';
 
 export const TEE_TYPES = ['sev-snp', 'tdx', 'simulated'] as const;
+/** The hardware a document says it comes from; `simulated` carries the formats of either vendor. */
 export type TeeType = (typeof TEE_TYPES)[number];
 
 /** Stapled for SEV-SNP: DER certificates, the chain as ASK or ASVK, then ARK. */
@@ -67,7 +68,10 @@ export type AttestationDocument =
       readonly endorsements: SnpEndorsements | TdxEndorsements;
     });
 
-/** JSON text, or a value already parsed from JSON, → document. Throws `malformed_document` and the codes of its encodings. */
+/**
+ * JSON text, or a value already parsed from JSON, → document. Throws `malformed_document` and the codes of its encodings.
+ * @example const document = parseDocument(await response.text());
+ */
 export function parseDocument(input: string | Json): AttestationDocument {
   return readDocument(
     typeof input === 'string' ? parseJson(input, 'attestation document', MAX_DOCUMENT_BYTES) : input,
@@ -75,46 +79,42 @@ export function parseDocument(input: string | Json): AttestationDocument {
   );
 }
 
-/** Document → the JSON object of protocol.md §4, in its order. */
+/**
+ * Document → the JSON object of protocol.md §4, in its order.
+ * @example const text = JSON.stringify(documentToJson(document), null, 2);
+ */
 export function documentToJson(document: AttestationDocument): JsonObject {
   return writeDocument(document, toJson) as JsonObject;
 }
 
+/**
+ * Document → JSON text (docs/protocol.md §4).
+ * @example const text = encodeDocument(decodeDocumentCbor(bytes));
+ */
 export function encodeDocument(document: AttestationDocument): string {
   return JSON.stringify(documentToJson(document));
 }
 
-/** The same document in canonical CBOR: the JSON names as text keys, bytes as byte strings. For the certificate. */
+/**
+ * The same document in canonical CBOR: the JSON names as text keys, bytes as byte strings. For the certificate.
+ * @example const extension = encodeDocumentCbor(document);
+ */
 export function encodeDocumentCbor(document: AttestationDocument): Uint8Array {
   return encodeCbor(toMap(writeDocument(document, asBytes)));
 }
 
+/**
+ * Canonical CBOR → document (docs/protocol.md §6). Throws `malformed_cbor` and `malformed_document`.
+ * @example const document = decodeDocumentCbor(bytes);
+ */
 export function decodeDocumentCbor(bytes: Uint8Array): AttestationDocument {
   return readDocument(fromMap(decodeCbor(bytes, 'certificate evidence', MAX_DOCUMENT_BYTES)), asIs);
 }
 
 /**
- * A nonce in a query or document, 8–64 bytes: hex when every character is a hex digit and the length fits, otherwise
- * base64url. Of 22 to 30 characters base64url gives the 16 bytes a challenge needs and hex does not: those are base64url.
+ * Seconds since 1970 → the document's timestamp.
+ * @example const text = formatTimestamp(0); // '1970-01-01T00:00:00Z'
  */
-export function parseNonce(text: string): Uint8Array {
-  if (text.length > 2 * NONCE_MAX_BYTES)
-    throw malformed('malformed_length', `nonce is ${text.length} characters`);
-  const hexFits =
-    text.length >= 2 * CHALLENGE_MIN_BYTES ||
-    (text.length >= 2 * NONCE_MIN_BYTES && Math.floor((text.length * 3) / 4) < CHALLENGE_MIN_BYTES);
-  const isHex = hexFits && /^(?:[0-9a-fA-F]{2})+$/.test(text);
-  const nonce = isHex ? fromHex(text, 'nonce') : fromBase64Url(text, 'nonce');
-  if (nonce.length < NONCE_MIN_BYTES || nonce.length > NONCE_MAX_BYTES) {
-    throw malformed(
-      'malformed_length',
-      `nonce is ${nonce.length} bytes, expected ${NONCE_MIN_BYTES} to ${NONCE_MAX_BYTES}`,
-    );
-  }
-  return nonce;
-}
-
-/** Seconds since 1970 → the document's timestamp. */
 export function formatTimestamp(seconds: number): string {
   return new Date(seconds * 1000).toISOString().replace(/\.000Z$/, 'Z');
 }

@@ -11,7 +11,10 @@ export const MAX_TREE_SIZE = 65_536;
 const LEAF = Uint8Array.of(0);
 const NODE = Uint8Array.of(1);
 
-/** SHA-256(0x00 ‖ entry): 32 bytes. */
+/**
+ * SHA-256(0x00 ‖ entry): 32 bytes.
+ * @example const leaf = leafHash(encodeClaims(claims));
+ */
 export function leafHash(entry: Uint8Array): Uint8Array {
   return sha256(concatBytes(LEAF, entry));
 }
@@ -26,7 +29,10 @@ export interface MerkleTree {
   readonly paths: readonly (readonly Uint8Array[])[];
 }
 
-/** Over leaf *hashes*, in order, at least one. Each node is hashed once, however many paths lead through it. */
+/**
+ * Over leaf *hashes*, in order, at least one. Each node is hashed once, however many paths lead through it.
+ * @example const { root, paths } = merkleTree([leafHash(first), leafHash(second)]);
+ */
 export function merkleTree(leaves: readonly Uint8Array[]): MerkleTree {
   if (leaves.length === 0 || leaves.length > MAX_TREE_SIZE)
     throw new RangeError(`a tree has 1 to ${MAX_TREE_SIZE} leaves, not ${leaves.length}`);
@@ -42,12 +48,18 @@ export function merkleTree(leaves: readonly Uint8Array[]): MerkleTree {
   return { root: build(0, leaves.length), paths };
 }
 
-/** The root over leaf *hashes*, in order. At least one leaf. */
+/**
+ * The root over leaf *hashes*, in order. At least one leaf.
+ * @example const root = merkleRoot([leafHash(first), leafHash(second)]);
+ */
 export function merkleRoot(leaves: readonly Uint8Array[]): Uint8Array {
   return merkleTree(leaves).root;
 }
 
-/** The sibling hashes from leaf `index` up to the root, nearest first. Empty for a tree of one leaf. */
+/**
+ * The sibling hashes from leaf `index` up to the root, nearest first. Empty for a tree of one leaf.
+ * @example const path = inclusionPath([leafHash(first), leafHash(second)], 1);
+ */
 export function inclusionPath(leaves: readonly Uint8Array[], index: number): readonly Uint8Array[] {
   const path = leaves.length === 0 ? undefined : merkleTree(leaves).paths[index];
   if (path === undefined) throw new RangeError(`leaf ${index} is not in a tree of ${leaves.length}`);
@@ -81,7 +93,10 @@ export function rootFromPath(
   return sn === 0 ? hash : undefined;
 }
 
-/** True when the path proves that `leaf` (a leaf hash) is entry `index` of the tree of `size` leaves with this root. */
+/**
+ * True when the path proves that `leaf` (a leaf hash) is entry `index` of the tree of `size` leaves with this root.
+ * @example const included = verifyInclusion(leaf, index, size, path, root);
+ */
 export function verifyInclusion(
   leaf: Uint8Array,
   index: number,

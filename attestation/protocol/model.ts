@@ -6,6 +6,7 @@ import { sha256 } from '@noble/hashes/sha2.js';
 import { toHex, utf8 } from '../encoding/bytes.ts';
 import { compareBytes, encodeCbor } from '../encoding/cbor.ts';
 
+/** `blob`: a single file; `manifest`: several files of one model; `all`: every model the server serves (docs/protocol.md §2). */
 export type ModelKind = 'blob' | 'manifest' | 'all';
 
 /** What the engine reads: `weights`, `projector`, `adapter`, `template` (an overridden chat template) … */
@@ -16,6 +17,7 @@ export interface ModelBlob {
   readonly size: number;
 }
 
+/** One model of a document (docs/protocol.md §2): its id, the blobs its engine reads and the 32-byte SHA-256 that stands for them. */
 export interface AttestedModel {
   readonly id: string;
   readonly kind: 'blob' | 'manifest';
@@ -29,7 +31,10 @@ export const ALL_MODELS_ID = '*';
 const MODEL_LABEL = 'assay/model/v1';
 const MODELS_LABEL = 'assay/models/v1';
 
-/** The entry for a model from the blobs its engine reads. A single blob of role `weights` stands for itself. */
+/**
+ * The entry for a model from the blobs its engine reads. A single blob of role `weights` stands for itself.
+ * @example const model = attestedModel('tiny', [{ role: 'weights', sha256: digest, size: 4096 }]);
+ */
 export function attestedModel(id: string, blobs: readonly ModelBlob[]): AttestedModel {
   const [first] = blobs;
   if (first === undefined) throw new RangeError(`model ${id} has no blobs`);
@@ -45,13 +50,17 @@ export function attestedModel(id: string, blobs: readonly ModelBlob[]): Attested
 /**
  * Canonical CBOR `{0: "assay/model/v1", 1: [{0: role, 1: sha256, 2: size}, …]}`, in the order the engine reads them:
  * order is kept, because two adapters applied in another order are another model.
+ * @example const digest = sha256(encodeModelManifest(model.blobs));
  */
 export function encodeModelManifest(blobs: readonly ModelBlob[]): Uint8Array {
   const items = blobs.map((blob) => new Map<number, string | number | Uint8Array>([[0, blob.role], [1, blob.sha256], [2, blob.size]])); // prettier-ignore
   return encodeCbor(new Map<number, string | typeof items>([[0, MODEL_LABEL], [1, items]])); // prettier-ignore
 }
 
-/** SHA-256 over canonical CBOR `{0: "assay/models/v1", 1: [{0: id, 1: kind, 2: sha256}, …]}`, sorted by the bytes of the id. */
+/**
+ * SHA-256 over canonical CBOR `{0: "assay/models/v1", 1: [{0: id, 1: kind, 2: sha256}, …]}`, sorted by the bytes of the id.
+ * @example const sha256 = allModelsDigest(document.models);
+ */
 export function allModelsDigest(
   models: readonly Pick<AttestedModel, 'id' | 'kind' | 'sha256'>[],
 ): Uint8Array {

@@ -27,8 +27,10 @@ import {
   type IssuerKey,
 } from './issue.ts';
 
+/** Which key signs a report: `vcek`, the key of a chip, or `vlek`, one that AMD loads for a cloud provider (AMD 57230). */
 export type VekKind = 'vcek' | 'vlek';
 
+/** Settings of {@link createSimulatedAmd}. */
 export interface SimulatedAmdOptions {
   /** Default Genoa. */
   readonly product?: Product | undefined;
@@ -57,11 +59,13 @@ export interface SimulatedAmdKeys {
 
 type KeyName = 'ark' | 'ask' | 'asvk' | 'vcek' | 'vlek';
 
+/** Changes to a regular certificate of AMD's hierarchy. */
 export type CertificateChanges = Partial<Omit<IssueCertificate, 'extensions'>> & {
   /** Rewrites the regular extension list. */
   readonly extensions?: ((regular: readonly IssueExtension[]) => readonly IssueExtension[]) | undefined;
 };
 
+/** Changes to a regular VCEK or VLEK. */
 export interface VekChanges extends CertificateChanges {
   readonly kind?: VekKind | undefined;
   readonly tcb?: Tcb | undefined;
@@ -73,6 +77,7 @@ export interface VekChanges extends CertificateChanges {
   readonly cspId?: string | undefined;
 }
 
+/** A fake AMD: its certificates, its CRL, one chip that signs reports, and whatever else its keys are made to sign. */
 export interface SimulatedAmd {
   readonly product: Product;
   readonly vekKind: VekKind;
@@ -125,7 +130,12 @@ function amdName(commonName: string): Uint8Array {
   ]);
 }
 
-/** Makes (or restores) a hierarchy. Generating RSA-4096 keys takes seconds: keep `exportKeys()` and pass it back. */
+/**
+ * Makes (or restores) a hierarchy. Generating RSA-4096 keys takes seconds: keep `exportKeys()` and pass it back.
+ * @example
+ * const amd = await createSimulatedAmd({ product: 'Turin', rsaBits: 2048 });
+ * const report = await amd.signReport();
+ */
 export async function createSimulatedAmd(options: SimulatedAmdOptions = {}): Promise<SimulatedAmd> {
   const product = options.product ?? 'Genoa';
   const now = options.now ?? new Date();
@@ -252,7 +262,10 @@ export async function createSimulatedAmd(options: SimulatedAmdOptions = {}): Pro
   };
 }
 
-/** Whether a DER certificate is this hierarchy's ARK. */
+/**
+ * Whether a DER certificate is this hierarchy's ARK.
+ * @example const fake = isSimulatedRoot(amd, der);
+ */
 export function isSimulatedRoot(simulated: Pick<SimulatedAmd, 'ark'>, der: Uint8Array): boolean {
   return equalBytes(simulated.ark, der);
 }

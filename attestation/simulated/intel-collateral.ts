@@ -8,6 +8,7 @@ import { signRaw, type IssuerKey } from './issue.ts';
 /** JSON members as they will be written; order is kept. */
 export type JsonMembers = Readonly<Record<string, unknown>>;
 
+/** Changes to a regular response of Intel's PCS, before and after it is signed. */
 export interface SignedTextChanges {
   readonly issueDate?: Date | undefined;
   readonly nextUpdate?: Date | undefined;
@@ -24,6 +25,7 @@ export interface SignedTextChanges {
   readonly signer?: IssuerKey | undefined;
 }
 
+/** Changes to regular TCB info. */
 export interface TcbInfoChanges extends SignedTextChanges {
   /** Status of the TDX module's level. */
   readonly moduleStatus?: TcbStatus | undefined;
@@ -31,6 +33,7 @@ export interface TcbInfoChanges extends SignedTextChanges {
   readonly pceId?: Uint8Array | undefined;
 }
 
+/** The platform that TCB info is written for; it is up to date by it. */
 export interface TcbInfoValues {
   readonly fmspc: Uint8Array;
   readonly pceId: Uint8Array;
@@ -39,11 +42,13 @@ export interface TcbInfoValues {
   readonly teeTcbSvn: Uint8Array;
 }
 
+/** When collateral was issued and when it falls due. */
 interface Dates {
   readonly issueDate: Date;
   readonly nextUpdate: Date;
 }
 
+/** Identity of the simulated quoting enclave: MRSIGNER, attributes, product id and security version. */
 export const SIMULATED_QE = {
   mrSigner: Uint8Array.from({ length: 32 }, (_, i) => 0xa0 ^ i),
   attributes: fromHex('11000000000000000000000000000000'),
@@ -54,6 +59,10 @@ export const SIMULATED_QE = {
 const TYPES = ['Early Microcode Update', 'SGX Late Microcode Update', 'TXT SINIT'] as const;
 const TDX_TYPES = ['TDX Module', 'TDX Module', 'TDX Late Microcode Update'] as const;
 
+/**
+ * Signed TCB info, as Intel PCS v4 answers `/tdx/certification/v4/tcb`.
+ * @example const text = await tcbInfoResponse(platform, {}, { issueDate, nextUpdate }, key);
+ */
 export function tcbInfoResponse(
   values: TcbInfoValues,
   changes: TcbInfoChanges,
@@ -109,6 +118,10 @@ export function tcbInfoResponse(
   return signedResponse('tcbInfo', members, changes, key);
 }
 
+/**
+ * A signed QE identity, as Intel PCS v4 answers `/tdx/certification/v4/qe/identity`.
+ * @example const text = await qeIdentityResponse({}, { issueDate, nextUpdate }, key);
+ */
 export function qeIdentityResponse(
   changes: SignedTextChanges,
   dates: Dates,

@@ -3,6 +3,7 @@
 import { concatBytes, fromHex, toHex, utf8, viewOf } from '../encoding/bytes.ts';
 import { DSTACK_RUNTIME_EVENT, runtimeDigest } from '../eventlog/dstack.ts';
 
+/** One event of a CCEL log (TCG PC Client Platform Firmware Profile §10), as {@link buildEventLog} writes it. */
 export interface SimulatedEvent {
   /** 0–3: RTMR0–RTMR3. */
   readonly rtmr: number;
@@ -14,6 +15,7 @@ export interface SimulatedEvent {
   readonly digest?: Uint8Array | undefined;
 }
 
+/** An event log and RTMR0 to RTMR3 that it replays to, 48 bytes each. */
 export interface SimulatedLog {
   readonly log: Uint8Array;
   readonly rtmrs: readonly [Uint8Array, Uint8Array, Uint8Array, Uint8Array];
@@ -28,7 +30,10 @@ export const SIMULATED_BOOT: readonly SimulatedEvent[] = [
   { rtmr: 2, type: 0x0000000d, data: utf8('kernel_cmdline: quiet\0'), hashed: utf8('quiet') },
 ];
 
-/** CCEL bytes with `padding` bytes of 0xff after the last event. */
+/**
+ * CCEL bytes with `padding` bytes of 0xff after the last event.
+ * @example const { log, rtmrs } = await buildEventLog([{ rtmr: 1, type: 0x80000003, data: bytes }]);
+ */
 export async function buildEventLog(
   events: readonly SimulatedEvent[] = SIMULATED_BOOT,
   padding = 64,
@@ -51,6 +56,7 @@ export async function buildEventLog(
   return { log: concatBytes(...parts), rtmrs };
 }
 
+/** One runtime event of dstack, extended into RTMR3. */
 export interface SimulatedRuntimeEvent {
   readonly name: string;
   readonly payload: Uint8Array;
@@ -58,7 +64,10 @@ export interface SimulatedRuntimeEvent {
   readonly digest?: string | undefined;
 }
 
-/** A dstack JSON log of runtime events in RTMR3. */
+/**
+ * A dstack JSON log of runtime events in RTMR3.
+ * @example const { log, rtmrs } = await buildRuntimeLog([{ name: 'app-id', payload: bytes }]);
+ */
 export async function buildRuntimeLog(events: readonly SimulatedRuntimeEvent[]): Promise<SimulatedLog> {
   const rtmrs = registers();
   const items: unknown[] = [];

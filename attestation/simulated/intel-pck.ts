@@ -11,6 +11,7 @@ export interface SgxMember {
   readonly value: Uint8Array;
 }
 
+/** The platform's values in the SGX extension of a PCK certificate. */
 export interface SgxExtensionValues {
   readonly ppid: Uint8Array;
   /** 16 SVNs. */
@@ -25,7 +26,10 @@ export interface SgxExtensionValues {
   readonly platformInstanceId: Uint8Array | undefined;
 }
 
-/** The members in Intel's order; the TCB is one member with its own list inside. */
+/**
+ * The members in Intel's order; the TCB is one member with its own list inside.
+ * @example const members = sgxMembers(values);
+ */
 export function sgxMembers(values: SgxExtensionValues): readonly SgxMember[] {
   const tcb: SgxMember[] = values.components.map((svn, i) => ({
     arc: `2.${i + 1}`,
@@ -53,10 +57,18 @@ export function sgxMembers(values: SgxExtensionValues): readonly SgxMember[] {
   ];
 }
 
+/**
+ * The SGX extension 1.2.840.113741.1.13.1 of a PCK certificate (Intel SGX PCK Certificate and CRL Profile §1.3.5).
+ * @example const extension = sgxExtension(sgxMembers(values));
+ */
 export function sgxExtension(members: readonly SgxMember[]): IssueExtension {
   return { oid: SGX_EXTENSIONS_OID, value: encodeMembers(members) };
 }
 
+/**
+ * Members of the SGX extension → a DER SEQUENCE of OID and value pairs, in the order given.
+ * @example const value = encodeMembers(sgxMembers(values));
+ */
 export function encodeMembers(members: readonly SgxMember[]): Uint8Array {
   return encodeDer(
     TAG.sequence,

@@ -14,6 +14,7 @@ import {
 } from '../tdx/quote.ts';
 import { signRaw, type IssuerKey } from './issue.ts';
 
+/** Fields of a quote; an absent one has its regular value. */
 export interface SimulatedQuote extends Partial<Decoded<typeof TD_BODY_15>> {
   /** Default 4; anything else is written with the layout of 5. */
   readonly version?: number | undefined;
@@ -43,6 +44,7 @@ export interface SimulatedQuote extends Partial<Decoded<typeof TD_BODY_15>> {
   readonly damage?: ((quote: Uint8Array) => void) | undefined;
 }
 
+/** The keys that sign a quote: the attestation key its body, the PCK the QE report. */
 export interface QuoteKeys {
   readonly attestation: IssuerKey;
   readonly pck: IssuerKey;
@@ -55,10 +57,15 @@ export interface QuoteDefaults {
   readonly chainPem: string;
 }
 
+/** XFAM of a simulated TD: 8 bytes, little-endian. */
 export const SIMULATED_XFAM = fromHex('e702060000000000');
 /** SEPT_VE_DISABLE. */
 export const SIMULATED_TD_ATTRIBUTES = fromHex('0000001000000000');
 
+/**
+ * A TD quote of version 4 or 5, signed as Intel's quoting enclave signs (Intel TDX DCAP quote format, A.3).
+ * @example const quote = await signSimulatedQuote({ reportData: bytes }, defaults, { attestation: key, pck: key });
+ */
 export async function signSimulatedQuote(
   fields: SimulatedQuote,
   defaults: QuoteDefaults,
@@ -126,7 +133,10 @@ export async function signSimulatedQuote(
   return quote;
 }
 
-/** x ‖ y of an EC key: what follows the 04 at the end of its SubjectPublicKeyInfo. */
+/**
+ * x ‖ y of an EC key: what follows the 04 at the end of its SubjectPublicKeyInfo.
+ * @example const xy = point(await generateEcKey('P-256'));
+ */
 export function point(key: IssuerKey): Uint8Array {
   return key.spki.subarray(key.spki.length - 64);
 }

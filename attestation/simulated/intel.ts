@@ -35,9 +35,12 @@ import {
   type IssuerKey,
 } from './issue.ts';
 
+/** The name of a private key of the simulated Intel hierarchy. */
 export type IntelKeyName = 'root' | 'platform' | 'processor' | 'pck' | 'tcbSigning' | 'attestation';
+/** A CA of Intel's hierarchy: the SGX root, or the platform or processor CA below it. */
 export type IntelCa = 'root' | 'platform' | 'processor';
 
+/** Settings of {@link createSimulatedIntel}. */
 export interface SimulatedIntelOptions {
   /** When collateral and CRLs are issued; default the system clock. */
   readonly now?: Date | undefined;
@@ -63,11 +66,13 @@ export interface SimulatedIntelKeys {
   readonly root: string;
 }
 
+/** Changes to a regular certificate of Intel's hierarchy. */
 export type IntelCertificateChanges = Partial<Omit<IssueCertificate, 'extensions'>> & {
   /** Rewrites the regular extension list. */
   readonly extensions?: ((regular: readonly IssueExtension[]) => readonly IssueExtension[]) | undefined;
 };
 
+/** Changes to a regular PCK certificate. */
 export interface PckChanges extends IntelCertificateChanges {
   readonly ca?: 'platform' | 'processor' | undefined;
   readonly sgx?: Partial<SgxExtensionValues> | undefined;
@@ -75,6 +80,7 @@ export interface PckChanges extends IntelCertificateChanges {
   readonly members?: ((regular: readonly SgxMember[]) => readonly SgxMember[]) | undefined;
 }
 
+/** A fake Intel: its certificates, CRLs and collateral, and one platform that signs quotes. */
 export interface SimulatedIntel {
   readonly keys: Readonly<Record<IntelKeyName, IssuerKey>>;
   /** DER. `pckCa` is the one above the PCK. */
@@ -134,6 +140,10 @@ const KEY_NAMES: readonly IntelKeyName[] = [
   'attestation',
 ];
 
+/**
+ * DER Name of an Intel certificate with this common name.
+ * @example const subject = intelName('Intel SGX PCK Certificate');
+ */
 export function intelName(commonName: string): Uint8Array {
   return encodeName([
     ['CN', commonName],
@@ -143,7 +153,12 @@ export function intelName(commonName: string): Uint8Array {
   ]);
 }
 
-/** Makes (or restores) a hierarchy: six P-256 keys, a few milliseconds. */
+/**
+ * Makes (or restores) a hierarchy: six P-256 keys, a few milliseconds.
+ * @example
+ * const intel = await createSimulatedIntel();
+ * const quote = await intel.signQuote();
+ */
 export async function createSimulatedIntel(options: SimulatedIntelOptions = {}): Promise<SimulatedIntel> {
   const now = options.now ?? new Date();
   const keys = await makeKeys(options.keys);

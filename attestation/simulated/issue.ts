@@ -30,11 +30,19 @@ export interface ExportedKey {
   readonly spki: string;
 }
 
+/**
+ * A new RSA key that signs with PSS, as AMD's do. 4096 bits take seconds.
+ * @example const key = await generateRsaKey(2048);
+ */
 export async function generateRsaKey(bits: number, hash: HashName = 'SHA-384'): Promise<IssuerKey> {
   const parameters = { name: 'RSA-PSS', hash, modulusLength: bits, publicExponent: Uint8Array.of(1, 0, 1) };
   return fromPair('rsa-pss', await crypto.subtle.generateKey(parameters, true, ['sign', 'verify']));
 }
 
+/**
+ * A new ECDSA key on P-256 or P-384.
+ * @example const key = await generateEcKey('P-256');
+ */
 export async function generateEcKey(curve: 'P-256' | 'P-384'): Promise<IssuerKey> {
   const pair = await crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: curve }, true, [
     'sign',
@@ -51,12 +59,19 @@ async function fromPair(algorithm: IssuerKey['algorithm'], pair: CryptoKeyPair):
   };
 }
 
+/**
+ * A private key as text that {@link importKey} reads: PKCS #8 (RFC 5208) and SPKI, in base64. For fake keys only.
+ * @example const saved = await exportKey(key);
+ */
 export async function exportKey(key: IssuerKey): Promise<ExportedKey> {
   const pkcs8 = new Uint8Array(await crypto.subtle.exportKey('pkcs8', key.privateKey));
   return { algorithm: key.algorithm, pkcs8: toBase64(pkcs8), spki: toBase64(key.spki) };
 }
 
-/** `hash` is what an RSA key signs with; AMD uses SHA-384. */
+/**
+ * `hash` is what an RSA key signs with; AMD uses SHA-384.
+ * @example const key = await importKey(saved);
+ */
 export async function importKey(key: ExportedKey, hash: HashName = 'SHA-384'): Promise<IssuerKey> {
   const parameters =
     key.algorithm === 'rsa-pss'
@@ -74,7 +89,10 @@ export async function importKey(key: ExportedKey, hash: HashName = 'SHA-384'): P
 
 const CURVE = { 'ec-p256': 'P-256', 'ec-p384': 'P-384' } as const satisfies Record<string, CurveName>;
 
-/** Raw signature octets: PSS with a 48-byte salt, or ECDSA r‖s big-endian. */
+/**
+ * Raw signature octets: PSS with a 48-byte salt, or ECDSA r‖s big-endian.
+ * @example const signature = await signRaw(key, bytes);
+ */
 export async function signRaw(key: IssuerKey, data: Uint8Array): Promise<Uint8Array> {
   const parameters =
     key.algorithm === 'rsa-pss'
@@ -83,6 +101,7 @@ export async function signRaw(key: IssuerKey, data: Uint8Array): Promise<Uint8Ar
   return new Uint8Array(await crypto.subtle.sign(parameters, key.privateKey, data as BufferSource));
 }
 
+/** One extension of a certificate or CRL (RFC 5280 §4.1.2.9). */
 export interface IssueExtension {
   readonly oid: string;
   readonly critical?: boolean | undefined;
@@ -101,6 +120,7 @@ export interface CrlChanges {
   readonly extensions?: ((regular: readonly IssueExtension[]) => readonly IssueExtension[]) | undefined;
 }
 
+/** The content {@link issueCertificate} writes and signs: the fields of RFC 5280 §4.1. */
 export interface IssueCertificate {
   /** DER of the names, from `encodeName`. */
   readonly issuer: Uint8Array;
@@ -115,7 +135,14 @@ export interface IssueCertificate {
   readonly explicitTrailerField?: boolean | undefined;
 }
 
-/** → DER certificate, X.509 v3. */
+/**
+ * → DER certificate, X.509 v3.
+ * @example
+ * const der = await issueCertificate({
+ *   issuer: name, subject: name, serial: 1, notBefore, notAfter, spki: key.spki, extensions: [basicConstraints(true)],
+ *   signer: key,
+ * });
+ */
 export function issueCertificate(options: IssueCertificate): Promise<Uint8Array> {
   const algorithm = signatureAlgorithm(options.signer, options.explicitTrailerField === true);
   const tbs = encodeDer(
@@ -134,6 +161,7 @@ export function issueCertificate(options: IssueCertificate): Promise<Uint8Array>
   return sign(tbs, algorithm, options.signer);
 }
 
+/** The content {@link issueCrl} writes and signs: the fields of RFC 5280 §5.1. `revoked` lists serial numbers. */
 export interface IssueCrl {
   readonly issuer: Uint8Array;
   readonly thisUpdate: Date;
@@ -143,7 +171,13 @@ export interface IssueCrl {
   readonly signer: IssuerKey;
 }
 
-/** → DER CRL, version 2. */
+/**
+ * → DER CRL, version 2.
+ * @example
+ * const der = await issueCrl({
+ *   issuer: name, thisUpdate, nextUpdate, revoked: [2], extensions: [crlNumber(1)], signer: key,
+ * });
+ */
 export function issueCrl(options: IssueCrl): Promise<Uint8Array> {
   const algorithm = signatureAlgorithm(options.signer, false);
   const entries = options.revoked.map((serial) =>
@@ -210,7 +244,10 @@ function encodeExtensions(extensions: readonly IssueExtension[]): Uint8Array {
   return encodeDer(TAG.sequence, ...encoded);
 }
 
-/** DER Name of one attribute per part, in order; values are UTF8String, country codes PrintableString. */
+/**
+ * DER Name of one attribute per part, in order; values are UTF8String, country codes PrintableString.
+ * @example const name = encodeName([['C', 'US'], ['CN', 'ARK-Milan']]);
+ */
 export function encodeName(
   parts: readonly (readonly [type: keyof typeof NAME_OIDS, value: string])[],
 ): Uint8Array {
@@ -221,6 +258,7 @@ export function encodeName(
   return encodeDer(TAG.sequence, ...encoded);
 }
 
+/** OIDs of the attributes that {@link encodeName} writes, by short name (RFC 4519 §2). */
 const NAME_OIDS = {
   CN: OID.commonName,
   OU: '2.5.4.11',
@@ -232,12 +270,20 @@ const NAME_OIDS = {
 
 // Common extensions.
 
+/**
+ * The critical extension basicConstraints (RFC 5280 §4.2.1.9).
+ * @example const extension = basicConstraints(true, 0);
+ */
 export function basicConstraints(ca: boolean, pathLength?: number): IssueExtension {
   const parts = ca ? [encodeDer(TAG.boolean, Uint8Array.of(0xff))] : [];
   if (pathLength !== undefined) parts.push(encodeInteger(pathLength));
   return { oid: OID.basicConstraints, critical: true, value: encodeDer(TAG.sequence, ...parts) };
 }
 
+/**
+ * The critical extension keyUsage (RFC 5280 §4.2.1.3).
+ * @example const extension = keyUsage(['keyCertSign', 'crlSign']);
+ */
 export function keyUsage(uses: readonly ('digitalSignature' | 'keyCertSign' | 'crlSign')[]): IssueExtension {
   const masks = { digitalSignature: 0x80, keyCertSign: 0x04, crlSign: 0x02 } as const;
   const bits = uses.reduce((sum, use) => sum | masks[use], 0);
@@ -246,15 +292,26 @@ export function keyUsage(uses: readonly ('digitalSignature' | 'keyCertSign' | 'c
   return { oid: OID.keyUsage, critical: true, value: encodeBits(Uint8Array.of(bits), unused) };
 }
 
-/** SHA-1 of the subjectPublicKey octets is customary; any 20 octets that identify the key do. Here: the first 20 of SHA-256 of the SPKI. */
+/**
+ * SHA-1 of the subjectPublicKey octets is customary; any 20 octets that identify the key do. Here: the first 20 of SHA-256 of the SPKI.
+ * @example const identifier = await keyIdentifier(key.spki);
+ */
 export async function keyIdentifier(spki: Uint8Array): Promise<Uint8Array> {
   return new Uint8Array(await crypto.subtle.digest('SHA-256', spki as BufferSource)).subarray(0, 20);
 }
 
+/**
+ * The extension subjectKeyIdentifier (RFC 5280 §4.2.1.2) for this DER SubjectPublicKeyInfo.
+ * @example const extension = await subjectKeyIdentifier(key.spki);
+ */
 export async function subjectKeyIdentifier(spki: Uint8Array): Promise<IssueExtension> {
   return { oid: OID.subjectKeyIdentifier, value: encodeDer(TAG.octetString, await keyIdentifier(spki)) };
 }
 
+/**
+ * The extension authorityKeyIdentifier (RFC 5280 §4.2.1.1) for an issuer with this DER SubjectPublicKeyInfo.
+ * @example const extension = await authorityKeyIdentifier(key.spki);
+ */
 export async function authorityKeyIdentifier(spki: Uint8Array): Promise<IssueExtension> {
   return {
     oid: OID.authorityKeyIdentifier,
@@ -262,17 +319,27 @@ export async function authorityKeyIdentifier(spki: Uint8Array): Promise<IssueExt
   };
 }
 
+/**
+ * The extension cRLNumber (RFC 5280 §5.2.3).
+ * @example const extension = crlNumber(7);
+ */
 export function crlNumber(number: number | bigint): IssueExtension {
   return { oid: OID.crlNumber, value: encodeInteger(number) };
 }
 
-/** DER → PEM, 64 columns. */
+/**
+ * DER → PEM, 64 columns.
+ * @example const text = encodePem(der, 'CERTIFICATE');
+ */
 export function encodePem(der: Uint8Array, label: 'CERTIFICATE' | 'X509 CRL' = 'CERTIFICATE'): string {
   const lines = toBase64(der).match(/.{1,64}/g) ?? [];
   return `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`;
 }
 
-/** Flips one bit of the signature value, which ends every certificate and CRL. */
+/**
+ * Flips one bit of the signature value, which ends every certificate and CRL.
+ * @example const forged = corruptSignature(amd.vek);
+ */
 export function corruptSignature(der: Uint8Array): Uint8Array {
   const bytes = concatBytes(der);
   bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;

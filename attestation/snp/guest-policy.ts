@@ -8,6 +8,7 @@ import { malformed } from '../transcript/errors.ts';
 import type { GuestPolicy } from './report.ts';
 
 export const GUEST_POLICY_GRADES = ['baseline', 'strict'] as const;
+/** A named set of guest policy bits (AMD 56860 §4.3): `baseline` is what KVM launches, `strict` is every protection there is. */
 export type GuestPolicyGrade = (typeof GUEST_POLICY_GRADES)[number];
 
 /** Single bits; what is absent is as the grade has it. */

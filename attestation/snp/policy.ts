@@ -16,6 +16,7 @@ import { PRODUCTS, type Product, type Tcb } from './tcb.ts';
 
 type OneOrMore<T> = T | readonly T[];
 
+/** The demands on an SNP report; hex strings, one value or a list of which one must match. An absent member makes no demand. */
 export interface SnpPolicy {
   /** Launch measurements, 48 bytes each. */
   readonly measurement?: OneOrMore<string> | undefined;
@@ -50,6 +51,7 @@ export interface SnpPolicy {
   readonly vekSpkis?: OneOrMore<string> | undefined;
 }
 
+/** The demands on PLATFORM_INFO (AMD 56860 §7.3); an absent or false member makes no demand. */
 export interface PlatformInfoRules {
   readonly forbidSmt?: boolean | undefined;
   readonly requireTsme?: boolean | undefined;

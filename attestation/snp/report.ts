@@ -77,7 +77,11 @@ export interface SnpReport
 const CUT_OUT =
   'give the bytes of the report alone; what is around it is not part of what the processor signs';
 
-/** 1184 bytes → fields. @throws malformed_length, snp_version (unsupported) */
+/**
+ * 1184 bytes → fields.
+ * @throws malformed_length, snp_version (unsupported)
+ * @example const { measurement, reportData } = parseReport(bytes);
+ */
 export function parseReport(bytes: Uint8Array): SnpReport {
   if (bytes.length !== REPORT_BYTES) {
     const container = describeContainer(bytes);

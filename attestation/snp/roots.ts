@@ -13,6 +13,7 @@ export interface PinnedRoot {
   readonly spkiSha256: string;
 }
 
+/** The ARKs of Milan, Genoa and Turin (AMD 57230): SHA-256 of each certificate and of its public key, in hex. Rule S12 pins them. */
 export const AMD_ROOTS: readonly PinnedRoot[] = [
   {
     product: 'Milan',

@@ -7,6 +7,7 @@ import { rule, type Rule } from '../transcript/checks.ts';
 const ABI = 'AMD 56860 rev 1.58';
 const KDS = 'AMD 57230';
 
+/** Rules of SEV-SNP evidence by id: signature, certificates, CRL and policy (AMD 56860, AMD 57230). */
 export const SNP_RULES = {
   S1: rule(
     'S1',

@@ -8,6 +8,7 @@ import type { SnpReport } from './report.ts';
 import type { Product } from './tcb.ts';
 import type { Vek, VekExtensions } from './vek.ts';
 
+/** A report and the certificates that vouch for it; bytes throughout, no PEM. */
 export interface SnpEvidence {
   /** The attestation report, 1184 bytes as received. */
   readonly report: Uint8Array;
@@ -19,6 +20,7 @@ export interface SnpEvidence {
   readonly crl?: Uint8Array | undefined;
 }
 
+/** The values {@link verifySnp} judges evidence by besides the policy: the clock, roots and memory. */
 export interface SnpContext {
   readonly now: Date;
   /** DER certificates that replace the pinned ARKs; the result says so. */

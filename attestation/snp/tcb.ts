@@ -7,6 +7,7 @@ import { isZero } from '../encoding/bytes.ts';
 export type Product = 'Milan' | 'Genoa' | 'Turin';
 export const PRODUCTS: readonly Product[] = ['Milan', 'Genoa', 'Turin'];
 
+/** Security version numbers of one TCB_VERSION (AMD 56860 §2.2), each 0 to 255. */
 export interface Tcb {
   readonly bootloader: number;
   readonly tee: number;

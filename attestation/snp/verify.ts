@@ -22,6 +22,7 @@ import { productOfCpuid } from './tcb.ts';
 import { caRole, parseVek, readVekExtensions, type Vek } from './vek.ts';
 import type { SnpEvidence, SnpContext, SnpSubject } from './subject.ts';
 
+/** The verdict of {@link verifySnp} and the values it read. */
 export interface SnpVerification {
   readonly transcript: Transcript;
   /** The fields as parsed: nothing vouches for them unless `authentic`. */
@@ -43,6 +44,7 @@ export interface SnpVerification {
 /**
  * @throws AttestationError malformed (`malformed_length`, `malformed_certificate`, `malformed_crl`, `malformed_policy`,
  * `input_too_large`) or unsupported (`snp_version`, `snp_product`); never for evidence that is merely wrong
+ * @example const { accepted, claims } = await verifySnp(evidence, { guestPolicy: 'strict' }, { now: new Date() });
  */
 export async function verifySnp(
   evidence: SnpEvidence,

@@ -10,6 +10,7 @@ const TDX = 'Intel TDX Module 1.5 ABI (348551)';
 const POLICY = 'appraisal policy';
 const CCEL = 'TCG PC Client Platform Firmware Profile 1.06 §10; UEFI 2.10 §38 (CCEL)';
 
+/** Rules of TDX evidence by name: quote, certificates, collateral, TCB and event log (Intel TDX DCAP quote format). */
 export const TDX_RULES = {
   header: rule(
     'T1',

@@ -7,6 +7,7 @@ import type { SignedText, TdxCollateral } from './collateral.ts';
 import type { DecidedTdxPolicy } from './policy.ts';
 import type { TdxQuote } from './quote.ts';
 
+/** A quote, the collateral Intel signs for it and, where there is one, the event log. */
 export interface TdxEvidence {
   /** The raw quote, as the quoting enclave wrote it. */
   readonly quote: Uint8Array;
@@ -15,6 +16,7 @@ export interface TdxEvidence {
   readonly eventLog?: Uint8Array | undefined;
 }
 
+/** The values {@link verifyTdx} judges evidence by besides the policy: the clock, roots and memory. */
 export interface TdxContext {
   /** Every window is judged at this moment; there is no other clock. */
   readonly now: Date;

@@ -23,6 +23,7 @@ import { isIntelModule } from './tcb.ts';
 import { checkQe, checkTcb, type TdxTcb } from './tcb-rules.ts';
 import { checkPlatform, checkTd } from './td.ts';
 
+/** The verdict of {@link verifyTdx} and the values it read. */
 export interface TdxVerification {
   readonly transcript: Transcript;
   /** The fields as parsed: nothing vouches for them unless `authentic`. */
@@ -75,7 +76,10 @@ const REQUIRED: readonly Rule[] = [
   TDX_RULES.seamAttributes,
 ];
 
-/** Verifies a quote with its collateral at `context.now`. Throws only for malformed or unsupported input. */
+/**
+ * Verifies a quote with its collateral at `context.now`. Throws only for malformed or unsupported input.
+ * @example const { accepted, tcb } = await verifyTdx({ quote, collateral }, {}, { now: new Date() });
+ */
 export async function verifyTdx(
   evidence: TdxEvidence,
   policy: TdxPolicy | DecidedTdxPolicy,

@@ -4,6 +4,7 @@
 
 import type { AttestationCode } from './codes.ts';
 
+/** `skip`: the rule does not apply or could not be judged; `detail` says why. */
 export type CheckStatus = 'pass' | 'fail' | 'skip';
 
 /** One rule of the verifier, declared once as data; docs and tests enumerate these tables. */
@@ -22,6 +23,7 @@ export function rule(id: string, code: AttestationCode, spec: string, title: str
   return { id, code, spec, title };
 }
 
+/** One rule as it came out for one piece of evidence: an entry of the transcript. */
 export interface Check {
   readonly id: string;
   readonly spec: string;

@@ -1,7 +1,7 @@
 // The closed list of codes an AttestationError or a failed check can carry, each with its meaning.
 // docs/codes.md is generated from it. Add a line here before using a new code; never rename a released one.
 
-/** What each code means, in plain words. */
+/** Every code an error or a failed check may carry, with its meaning in one sentence. docs/codes.md is made from it. */
 export const ATTESTATION_CODES = {
   // shape of input (exit 30)
   malformed_base64: 'a base64 or base64url value is not canonically encoded',
@@ -176,5 +176,5 @@ export const ATTESTATION_CODES = {
   internal: 'the verifier itself failed; the evidence was not accepted',
 } as const satisfies Record<string, string>;
 
-/** A rule's or parser's code: lower snake case, stable once released. */
+/** The name of one entry of {@link ATTESTATION_CODES}; released names stay as they are. */
 export type AttestationCode = keyof typeof ATTESTATION_CODES;

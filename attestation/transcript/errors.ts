@@ -5,6 +5,7 @@
 
 import type { Check } from './checks.ts';
 
+/** `refused`: the evidence is bad; `unsupported`: this verifier cannot judge it; `malformed`: it does not parse; `internal`: our fault. */
 export type AttestationErrorKind = 'refused' | 'unsupported' | 'malformed' | 'internal';
 
 /** A rule's or parser's code: lower snake case, stable once released. The closed list is `codes.ts`. */

@@ -9,7 +9,13 @@ export interface RollbackMemory {
   remember(key: string, value: bigint): void | Promise<void>;
 }
 
-/** In memory; pass the entries of an earlier one to continue it. */
+/**
+ * In memory; pass the entries of an earlier one to continue it.
+ * @example
+ * const memory = createRollbackMemory(saved);
+ * const result = await verify(document, { ...options, memory });
+ * const toSave = memory.entries();
+ */
 export function createRollbackMemory(
   entries: Iterable<readonly [string, bigint]> = [],
 ): RollbackMemory & { entries(): [string, bigint][] } {

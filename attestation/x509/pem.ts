@@ -6,6 +6,7 @@ import { AttestationError, malformed } from '../transcript/errors.ts';
 /**
  * PEM text → DER of each block of the label, in order. Text outside blocks must be white space; other labels are refused.
  * @throws malformed_certificate or malformed_crl by the label; input_too_large over `maxBlocks`
+ * @example const [leaf] = parsePem(text, 'CERTIFICATE', 4);
  */
 export function parsePem(
   text: string,

@@ -29,6 +29,12 @@ export interface KeyCache {
   readonly keys: Map<string, { readonly spki: Uint8Array; readonly key: Promise<CryptoKey> }>;
 }
 
+/**
+ * Keeps up to `maxKeys` imported public keys; the oldest one leaves first.
+ * @example
+ * const keys = createKeyCache();
+ * const result = await verifySnp(evidence, snpPolicy, { now: new Date(), keys });
+ */
 export function createKeyCache(maxKeys = 64): KeyCache {
   return { maxKeys, keys: new Map() };
 }

@@ -20,17 +20,17 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     lines: 5950,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
-  server: { entry: PROCESSES.server, files: 275, lines: 40_200, without: /^src\/engine\/child\// },
+  server: { entry: PROCESSES.server, files: 275, lines: 40_250, without: /^src\/engine\/child\// },
   client: {
     entry: PROCESSES.client,
     files: 80,
-    lines: 13_300,
+    lines: 13_450,
     without: /^(src\/|attestation\/(launch|simulated)\/)/,
   },
   browser: {
     entry: PROCESSES.browser,
     files: 80,
-    lines: 11_450,
+    lines: 11_600,
     without: /^(src\/|attestation\/(node|launch|simulated)\/)/,
   },
 };

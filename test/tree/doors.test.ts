@@ -11,6 +11,7 @@ const documents = [
   'README.md',
   'SECURITY.md',
   'attestation/README.md',
+  'examples/README.md',
   ...readdirSync(join(TOP, 'docs'), { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.md'))
     .map((name) => join('docs', name)),

@@ -14,6 +14,7 @@ import type { EndorsementItem } from './item.ts';
  * Returns how many items the store took. Where it has nothing under a key, an item is taken as it is: it is verified when it
  * is asked for, and the clock of today may be the one that is wrong.
  * @throws malformed_json, malformed_base64, input_too_large
+ * @example const taken = await importBundle(text, folderStore('endorsements'));
  */
 export async function importBundle(
   text: string,

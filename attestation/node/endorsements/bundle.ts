@@ -10,7 +10,10 @@ const BUNDLE_FORMAT = 'assay-endorsements';
 const MAX_BUNDLE_BYTES = 32 << 20;
 const MAX_ITEMS = 4096;
 
-/** Everything in the store as one text, items in the order of their keys. */
+/**
+ * Everything in the store as one text, items in the order of their keys.
+ * @example const text = await exportBundle(folderStore('endorsements'));
+ */
 export async function exportBundle(store: EndorsementStore): Promise<string> {
   const items = (await store.items()).toSorted((a, b) => (a.key < b.key ? -1 : 1));
   return `{"format":"${BUNDLE_FORMAT}","version":1,"items":[\n${items.map(encodeItem).join(',\n')}\n]}\n`;
@@ -32,7 +35,10 @@ export function parseBundle(text: string): readonly StoredItem[] {
   return read.list(bundle['items'], 'bundle items', 0, MAX_ITEMS).map(itemOf);
 }
 
-/** A store that is the bundle, for `createEndorsements({ offline: true, store })`. */
+/**
+ * A store that is the bundle, for `createEndorsements({ offline: true, store })`.
+ * @example const endorsements = createEndorsements({ offline: true, store: bundleStore(text) });
+ */
 export function bundleStore(text: string): EndorsementStore {
   return memoryStore(parseBundle(text));
 }

@@ -15,6 +15,7 @@ import { AMD_KDS_URL, obtainAmd } from './kds.ts';
 import { INTEL_PCS_URL, INTEL_ROOT_CRL_URL, obtainIntel } from './pcs.ts';
 import type { EndorsementItem, Obtain } from './item.ts';
 
+/** Settings of {@link createEndorsements}: where endorsements come from and where they stay. */
 export interface EndorsementOptions {
   /** Folder that keeps what was fetched; absent: memory only. */
   readonly cacheFolder?: string | undefined;
@@ -52,6 +53,7 @@ export interface EndorsementOptions {
 
 export { proxyFromEnvironment } from './environment.ts';
 
+/** Where a client gets endorsements: AMD KDS (AMD 57230), Intel PCS v4, or what the store has of them. */
 export interface Endorsements {
   /** For `VerifyOptions.endorsements`. */
   readonly source: EndorsementSource;
@@ -62,6 +64,12 @@ export interface Endorsements {
   close(): Promise<void>;
 }
 
+/**
+ * Fetches endorsements from AMD and Intel and keeps them. What it returns has been verified against the pinned roots.
+ * @example
+ * const endorsements = createEndorsements({ cacheFolder: 'endorsements' });
+ * const fetch = attestedFetch({ policy, endorsements: endorsements.source });
+ */
 export function createEndorsements(options: EndorsementOptions = {}): Endorsements {
   const store =
     options.store ?? (options.cacheFolder === undefined ? memoryStore() : folderStore(options.cacheFolder));

@@ -7,7 +7,12 @@ export interface ProxySettings {
   readonly noProxy?: string | undefined;
 }
 
-/** HTTPS_PROXY and its relatives out of an environment the caller hands in; undefined when none is set. */
+/**
+ * HTTPS_PROXY and its relatives out of an environment the caller hands in; undefined when none is set.
+ * @example
+ * const proxy = proxyFromEnvironment(process.env);
+ * const endorsements = createEndorsements({ proxy });
+ */
 export function proxyFromEnvironment(
   environment: Readonly<Record<string, string | undefined>>,
 ): ProxySettings | undefined {

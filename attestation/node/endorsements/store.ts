@@ -17,6 +17,7 @@ export interface StoredItem {
   readonly parts: Readonly<Record<string, Uint8Array>>;
 }
 
+/** Where fetched endorsements stay. The store is not trusted: each item is verified again whenever it is read. */
 export interface EndorsementStore {
   get(key: string): Promise<StoredItem | undefined>;
   put(item: StoredItem): Promise<void>;
@@ -29,6 +30,10 @@ const MAX_ITEMS = 4096;
 const MAX_KEY = 512;
 const ITEM_FILE = /^[0-9a-f]{64}\.json$/;
 
+/**
+ * A store that lives as long as the process, filled with `items`.
+ * @example const endorsements = createEndorsements({ store: memoryStore() });
+ */
 export function memoryStore(items: Iterable<StoredItem> = []): EndorsementStore {
   const held = new Map<string, StoredItem>();
   for (const item of items) held.set(item.key, item);
@@ -47,7 +52,10 @@ export function memoryStore(items: Iterable<StoredItem> = []): EndorsementStore 
   };
 }
 
-/** Files `<sha256 of the key>.json` in `folder`, which is made when the first item is put; the oldest go when there are too many. */
+/**
+ * Files `<sha256 of the key>.json` in `folder`, which is made when the first item is put; the oldest go when there are too many.
+ * @example const store = folderStore('endorsements', 100);
+ */
 export function folderStore(folder: string, maxItems = MAX_ITEMS): EndorsementStore {
   const pathOf = (key: string): string =>
     join(folder, `${createHash('sha256').update(key).digest('hex')}.json`);

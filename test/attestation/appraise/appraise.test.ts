@@ -18,8 +18,8 @@ import {
   encodeDocument,
   encodeDocumentCbor,
   parseDocument,
-  parseNonce,
 } from '../../../attestation/protocol/document.ts';
+import { parseNonce } from '../../../attestation/protocol/claims.ts';
 import { AttestationError } from '../../../attestation/transcript/errors.ts';
 import { explain, meaningOf } from '../../../attestation/appraise/explain.ts';
 import { createRollbackMemory } from '../../../attestation/transcript/rollback-memory.ts';

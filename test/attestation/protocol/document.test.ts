@@ -13,8 +13,8 @@ import {
   formatTimestamp,
   MAX_DOCUMENT_BYTES,
   parseDocument,
-  parseNonce,
 } from '../../../attestation/protocol/document.ts';
+import { parseNonce } from '../../../attestation/protocol/claims.ts';
 import type { Json } from '../../../attestation/encoding/json.ts';
 import { accepted, codeOf } from '../../fixtures/refusal.ts';
 

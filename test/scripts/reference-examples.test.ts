@@ -1,0 +1,117 @@
+// Every function of @assay/attestation's four entries has an @example, and each example type-checks against the emitted declarations. What
+// an example takes for granted (a policy, bytes, a key) is declared in GIVEN.
+
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { TOP } from '../../scripts/closures.ts';
+
+const ENTRIES = [
+  { page: 'attestation', entry: '@assay/attestation' },
+  { page: 'attestation-node', entry: '@assay/attestation/node' },
+  { page: 'attestation-launch', entry: '@assay/attestation/launch' },
+  { page: 'attestation-simulated', entry: '@assay/attestation/simulated' },
+] as const;
+
+/** Bytes, texts and objects of the caller, by name. */
+const GIVEN = `
+import type * as core from '@assay/attestation';
+import type * as launch from '@assay/attestation/launch';
+import type * as simulated from '@assay/attestation/simulated';
+declare const apiKey: string, text: string, releases: string, cmdline: string;
+declare const bytes: Uint8Array, der: Uint8Array, digest: Uint8Array, expected: Uint8Array, exporter: Uint8Array, firmware: Uint8Array;
+declare const first: Uint8Array, second: Uint8Array, image: Uint8Array, initrd: Uint8Array, kernel: Uint8Array, leaf: Uint8Array;
+declare const manifest: Uint8Array, name: Uint8Array, nonce: Uint8Array, peerSpki: Uint8Array, quote: Uint8Array, root: Uint8Array;
+declare const snpFirmware: Uint8Array, tdxFirmware: Uint8Array;
+declare const leaves: readonly Uint8Array[], path: readonly Uint8Array[];
+declare const index: number, size: number, value: unknown, response: Response, nextUpdate: Date, issueDate: Date;
+declare const notBefore: Date, notAfter: Date, thisUpdate: Date;
+declare const policy: core.Policy, snpPolicy: core.SnpPolicy, options: core.VerifyOptions, saved: Iterable<readonly [string, bigint]> & simulated.ExportedKey;
+declare const document: core.AttestationDocument, claims: core.Claims, model: core.AttestedModel, result: core.AttestationResult;
+declare const evidence: Parameters<typeof core.verifySnp>[0], collateral: core.TdxCollateral;
+declare const shape: launch.Rtmr0Shape, events: Parameters<typeof launch.rtmr2Events>[1];
+declare const key: simulated.IssuerKey, amd: simulated.SimulatedAmd, values: simulated.SgxExtensionValues, platform: simulated.TcbInfoValues;
+declare const defaults: simulated.QuoteDefaults;
+declare function sha256(data: Uint8Array): Uint8Array;
+declare function randomBytes(length: number): Uint8Array;
+declare function readFile(path: string): Promise<Uint8Array>;
+`;
+
+/** [the function, its example] of one page of docs/reference. */
+function examplesOf(page: string): readonly (readonly [string, string | undefined])[] {
+  const sections = readFileSync(join(TOP, 'docs/reference', `${page}.md`), 'utf8')
+    .split(/\n## /)
+    .slice(1);
+  return sections
+    .filter((section) => section.includes('\n*function*\n'))
+    .map((section) => [
+      section.split('\n')[0] ?? '',
+      /\*\*Example\*\*\n\n```ts\n([\s\S]*?)\n```/.exec(section)?.[1],
+    ]);
+}
+
+test.each(ENTRIES)('every function of $entry has an example', ({ page }) => {
+  const examples = examplesOf(page);
+  expect(examples.length).toBeGreaterThan(0);
+  expect(examples.filter(([, example]) => example === undefined)).toEqual([]);
+});
+
+test('every example type-checks', () => {
+  mkdirSync(join(TOP, 'dist'), { recursive: true });
+  const folder = mkdtempSync(join(TOP, 'dist/examples-'));
+  try {
+    const names = ENTRIES.flatMap(({ page, entry }) =>
+      examplesOf(page).map(([name, example = '']) => {
+        const imports = ENTRIES.map(
+          ({ entry: each }) =>
+            `import { ${exportsUsed(each, example, name, entry).join(', ')} } from '${each}';`,
+        ).filter((line) => !line.includes('{  }'));
+        const file = `${page}-${name}.ts`;
+        const external = example.includes('OpenAI') ? "import OpenAI from 'openai';\n" : '';
+        writeFileSync(
+          join(folder, file),
+          `${external}${imports.join('\n')}${GIVEN}export async function example(): Promise<void> {\n${example}\n}\n`,
+        );
+        return file;
+      }),
+    );
+    writeFileSync(
+      join(folder, 'tsconfig.json'),
+      JSON.stringify({
+        extends: '../../tsconfig.base.json',
+        compilerOptions: {
+          noEmit: true,
+          composite: false,
+          lib: ['es2023', 'dom'],
+          declaration: false,
+          sourceMap: false,
+        },
+        files: names,
+      }),
+    );
+    const tsc = join(TOP, 'node_modules/typescript/bin/tsc');
+    let said = '';
+    try {
+      execFileSync(process.execPath, [tsc, '-p', folder], { encoding: 'utf8', stdio: 'pipe' });
+    } catch (error) {
+      said = String((error as { stdout?: unknown }).stdout);
+    }
+    expect(said).toBe('');
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}, 60_000);
+
+/** Names an example uses of an entry; of one that several entries have, the example's own. */
+function exportsUsed(entry: string, example: string, name: string, own: string): readonly string[] {
+  const page = ENTRIES.find((each) => each.entry === entry)?.page ?? '';
+  const sections = readFileSync(join(TOP, 'docs/reference', `${page}.md`), 'utf8')
+    .split(/\n## /)
+    .slice(1);
+  return sections
+    .map((section) => section.split('\n')[0] ?? '')
+    .filter(
+      (each) => new RegExp(`(?<![.\\w])\\b${each}[(\\]]`).test(example) && (each !== name || entry === own),
+    );
+}
