@@ -137,7 +137,7 @@ describe.skipIf(!ready)('a build', () => {
 
   test('the bundle names no folder of this machine and carries no source maps', async () => {
     const offending: string[] = [];
-    for (const [path, bytes] of await bundleServer()) {
+    for (const [path, bytes] of (await bundleServer()).files) {
       const text = Buffer.from(bytes).toString();
       if (text.includes(TOP) || text.includes('sourceMappingURL=data')) offending.push(path);
     }
@@ -220,11 +220,43 @@ describe.skipIf(!ready)('a build', () => {
     expect(releases['x']!.manifestSha256).toBe(createHash('sha256').update(bytes).digest('hex'));
   });
 
+  test(
+    'a test image says so, whatever makes it one, and gets no reference values',
+    { timeout: 240_000 },
+    async () => {
+      const [production, test] = [small.manifest, small.manifest.replace('{', '{\n "variant": "test",')].map(
+        (text) => Buffer.from(text),
+      );
+      expect(parseManifest(small.manifest).variant).toBeUndefined();
+      expect(parseManifest(String(test)).variant).toBe('test');
+      expect(() =>
+        referenceValues(
+          new Map([
+            ['x', production!],
+            ['y', test!],
+          ]),
+        ),
+      ).toThrow(/^y is a test image: only production images have reference values$/);
+      expect(parseManifest(readFileSync(out('manifest.json'), 'utf8')).variant).toBeUndefined();
+      for (const [index, options] of [
+        { simulatedTee: true },
+        { hooks: {} },
+        { extraModules: new Map() },
+      ].entries()) {
+        const target = join(folder, `variant${index}`);
+        await buildImage({ out: target, sources, ...options });
+        expect(parseManifest(readFileSync(join(target, 'manifest.json'), 'utf8')).variant).toBe('test');
+        rmSync(target, { recursive: true });
+      }
+    },
+  );
+
   test('a manifest of another shape is refused', () => {
     const manifest = JSON.parse(small.manifest) as Record<string, unknown>;
     for (const changed of [
       { ...manifest, extra: 1 },
       { ...manifest, version: 2 },
+      { ...manifest, variant: 'production' },
       { ...manifest, snp: [] },
       { ...manifest, cmdline: 5 },
       { ...manifest, root: { rootHash: 'zz', blocks: 2 } },
