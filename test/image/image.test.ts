@@ -1,8 +1,9 @@
 // What `make image` makes, without booting it: contents of the root, the manifest and its recomputation, and that no measured input
 // can change unseen. Needs the locked inputs in the cache; the property tests of configuration run everywhere.
 
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
@@ -229,6 +230,29 @@ describe.skipIf(!ready)('a build', () => {
       );
       expect(parseManifest(small.manifest).variant).toBeUndefined();
       expect(parseManifest(String(test)).variant).toBe('test');
+      const place = join(folder, 'small');
+      mkdirSync(place);
+      for (const [name, bytes] of Object.entries(small.files)) writeFileSync(join(place, name), bytes);
+      for (const [text, words] of [
+        [production, 'release 0'],
+        [test, 'release 0 (test image)'],
+      ] as const) {
+        writeFileSync(join(place, 'manifest.json'), text!);
+        const measure = (...more: readonly string[]): string => {
+          const args = [
+            join(TOP, 'attestation/bin/assay-verify.js'),
+            'measure',
+            join(place, 'manifest.json'),
+            ...more,
+          ];
+          return execFileSync(process.execPath, args, { encoding: 'utf8' });
+        };
+        expect(measure()).toContain(`REPRODUCED  ${words}, manifest`);
+        const { measurements } = JSON.parse(measure('--policy')) as {
+          measurements: readonly { name: string }[];
+        };
+        expect(new Set(measurements.map(({ name }) => name))).toEqual(new Set([words]));
+      }
       expect(() =>
         referenceValues(
           new Map([
