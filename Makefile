@@ -103,8 +103,8 @@ bench-load: models $(TESTS_INSTALLED) ## goodput and refusals at one and two tim
 image-inputs: build ## fetch what image/inputs.lock.json lists into .cache/inputs
 	@$(NODE) dist/image/inputs.js
 
-image: build ## build the VM image into out/
-	@$(NODE) dist/image/build.js
+image: build ## build the VM image into out/; VARIANT=test: with the simulated TEE, into out/test/
+	@$(NODE) dist/image/build.js $(if $(filter test,$(VARIANT)),--with-simulated-tee --out out/test)
 
 image-lock: build ## renew image/inputs.lock.json from signature-checked indices
 	@$(NODE) dist/image/lock-update.js

@@ -1,9 +1,10 @@
 // `make image`: locked inputs → vmlinuz, initrd.cpio, root.img, OVMF.snp.fd, OVMF.tdx.fd, config, cmdline, manifest.json, SHA256SUMS.
 // No root, no container, no network beyond fetching locked inputs; about ten seconds once they are in the cache.
 //
-//   node image/build.js [--out FOLDER] [--inputs FOLDER] [--config FILE.toml] [--model FILE.gguf]… [--commit HEX]
+//   node image/build.js [--out FOLDER] [--inputs FOLDER] [--config FILE.toml] [--model FILE.gguf]… [--commit HEX] [--with-simulated-tee]
 //
-// With --model the models are packed as disks beside, and listed in the measured configuration.
+// With --model the models are packed as disks beside, and listed in the measured configuration. With --with-simulated-tee it is a test
+// image, which can show evidence without hardware: its manifest says so, and it gets no reference values.
 
 import { createReadStream, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { createHash } from 'node:crypto';
@@ -32,7 +33,8 @@ export interface BuildOptions {
   readonly top?: string;
   /** Of sources that were exported from git; absent: git is asked. */
   readonly commit?: string;
-  /** Test images only. */
+  /** Test images only, as the manifest then says. */
+  readonly simulatedTee?: boolean | undefined;
   readonly hooks?: Hooks;
   readonly extraModules?: ReadonlyMap<string, Uint8Array>;
 }
@@ -51,6 +53,7 @@ export async function buildImage(options: BuildOptions): Promise<ReadonlyMap<str
   );
   const tree = await rootfsTree(sources, {
     top,
+    simulatedTee: options.simulatedTee,
     ...(options.hooks === undefined ? {} : { hooks: options.hooks }),
   });
   const root = await writeVerityImage(tree, join(out, 'root.img'));
@@ -63,6 +66,7 @@ export async function buildImage(options: BuildOptions): Promise<ReadonlyMap<str
     measuredConfig(models, options.toml ?? readFileSync(join(top, 'image/config.default.toml'), 'utf8')).text,
   );
   const manifest = buildManifest({
+    variant: variantOf(options),
     release: (JSON.parse(readFileSync(join(top, 'package.json'), 'utf8')) as { version: string }).version,
     source: {
       commit: options.commit ?? commitOf(top),
@@ -99,6 +103,11 @@ export async function buildImage(options: BuildOptions): Promise<ReadonlyMap<str
   );
   put('SHA256SUMS', [...sums].map(([name, digest]) => `${digest}  ${name}\n`).join(''));
   return sums;
+}
+
+/** Whatever is not for production makes it a test image. */
+function variantOf({ simulatedTee, hooks, extraModules }: BuildOptions): 'test' | undefined {
+  return simulatedTee === true || hooks !== undefined || extraModules !== undefined ? 'test' : undefined;
 }
 
 async function packModels(paths: readonly string[], out: string): Promise<readonly ImageModel[]> {
@@ -160,6 +169,7 @@ async function main(): Promise<void> {
       config: { type: 'string' },
       model: { type: 'string', multiple: true },
       commit: { type: 'string' },
+      'with-simulated-tee': { type: 'boolean', default: false },
     },
   });
   const started = performance.now();
@@ -170,6 +180,7 @@ async function main(): Promise<void> {
     out,
     sources,
     models: values.model ?? [],
+    simulatedTee: values['with-simulated-tee'],
     ...(values.commit === undefined ? {} : { commit: values.commit }),
     ...(values.config === undefined ? {} : { toml: readFileSync(values.config, 'utf8') }),
   });

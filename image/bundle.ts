@@ -1,10 +1,11 @@
 // The server as it goes into the image: our TypeScript and its JavaScript packages bundled by esbuild into one file per entry, with
 // shared code in chunks named by content. No minifying, no source maps, no file times or paths of this machine in it.
 // Native parts stay files of their own, from the locked tarballs, and only those for linux-x64.
+// The simulated TEE is in test images only: a production image has no code that could make such evidence.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { build } from 'esbuild';
+import { build, type Plugin } from 'esbuild';
 import { badInput } from './errors.ts';
 import type { Sources } from './sources.ts';
 import { TOP } from './top.ts';
@@ -15,6 +16,7 @@ const ENTRIES: Readonly<Record<string, string>> = {
   'dist/src/cli/main': 'src/cli/main.ts',
   'dist/src/attestd/main': 'src/attestd/main.ts',
   'dist/src/engine/child/worker': 'src/engine/child/worker.ts',
+  'dist/src/engine/child/no-core-dumps': 'src/engine/child/no-core-dumps.ts',
   'attestation/dist/index': 'attestation/index.ts',
 };
 
@@ -25,14 +27,36 @@ const ALIASES: Readonly<Record<string, string>> = {
   '@assay/attestation/launch': 'attestation/launch/index.ts',
   '@assay/attestation/node': 'attestation/node/index.ts',
   '@assay/attestation/policy-lint': 'attestation/appraise/policy-lint.ts',
+};
+
+/** What makes simulated evidence: an entry of its own, and what it alone imports. */
+const SIMULATED_ENTRIES: Readonly<Record<string, string>> = {
+  'dist/src/attester/simulated': 'src/attester/simulated.ts',
+};
+const SIMULATED_ALIASES: Readonly<Record<string, string>> = {
   '@assay/attestation/simulated': 'attestation/simulated/hierarchy.ts',
 };
 
-/** Files by path below /opt/assay. */
-export async function bundleServer(top: string = TOP): Promise<ReadonlyMap<string, Uint8Array>> {
+export interface BundleOptions {
+  /** Where the sources are; another folder only when reproducing. */
+  readonly top?: string | undefined;
+  /** Test images only: with it the server can make evidence that proves nothing. */
+  readonly simulatedTee?: boolean | undefined;
+}
+
+export interface Bundle {
+  /** By path below /opt/assay. */
+  readonly files: ReadonlyMap<string, Uint8Array>;
+  /** Repository paths of every source that has code in it. */
+  readonly sources: readonly string[];
+}
+
+export async function bundleServer(options: BundleOptions = {}): Promise<Bundle> {
+  const { top = TOP, simulatedTee = false } = options;
   const result = await build({
     absWorkingDir: top,
-    entryPoints: ENTRIES,
+    entryPoints: simulatedTee ? { ...ENTRIES, ...SIMULATED_ENTRIES } : ENTRIES,
+    metafile: true,
     outdir: '/bundle',
     bundle: true,
     splitting: true,
@@ -52,30 +76,58 @@ export async function bundleServer(top: string = TOP): Promise<ReadonlyMap<strin
       js: "import { createRequire as __createRequire } from 'node:module';\nconst require = __createRequire(import.meta.url);",
     },
     plugins: [
-      {
-        name: 'workspace',
-        setup(plugin) {
-          plugin.onResolve({ filter: /^@assay\// }, ({ path }) => {
-            const target = ALIASES[path];
-            if (target === undefined) throw badInput(`${path} is not an entry of the attestation package`);
-            return { path: join(top, target) };
-          });
-        },
-      },
+      workspace(top, simulatedTee ? { ...ALIASES, ...SIMULATED_ALIASES } : ALIASES),
+      ...(simulatedTee ? [] : [WITHOUT_SIMULATED_TEE]),
     ],
   });
-  return new Map(
-    result.outputFiles
-      .map((file) => [file.path.replace(/^\/bundle\//, ''), file.contents] as const)
-      .sort(([a], [b]) => (a < b ? -1 : 1)),
+  const files = result.outputFiles.map(
+    (file) => [file.path.replace(/^\/bundle\//, ''), file.contents] as const,
   );
+  return {
+    files: new Map(files.toSorted(([a], [b]) => (a < b ? -1 : 1))),
+    sources: Object.keys(result.metafile.inputs).toSorted(),
+  };
 }
+
+function workspace(top: string, aliases: Readonly<Record<string, string>>): Plugin {
+  return {
+    name: 'workspace',
+    setup(plugin) {
+      plugin.onResolve({ filter: /^@assay\// }, ({ path }) => {
+        const target = aliases[path];
+        if (target === undefined) throw badInput(`${path} is not an entry of the attestation package`);
+        return { path: join(top, target) };
+      });
+    },
+  };
+}
+
+/**
+ * Leaves the import of the simulation as it is written, from `dist/src/<folder>/`, to a file that is not there. Only an import on demand:
+ * a static one would be a server that does not start, so the build refuses it.
+ */
+const WITHOUT_SIMULATED_TEE: Plugin = {
+  name: 'without the simulated TEE',
+  setup(plugin) {
+    plugin.onResolve({ filter: /(^|\/)simulated(\.ts$|\/)/ }, ({ path, kind, importer }) => {
+      if (path !== '../attester/simulated.ts' || kind !== 'dynamic-import')
+        throw badInput(`${importer} imports ${path}: a production image is without the simulated TEE`);
+      return { path: '../attester/simulated.js', external: true };
+    });
+  },
+};
 
 const ROOM = 'opt/assay';
 
 /** Adds the server, its native parts and the package files their look-ups need. */
-export async function addServer(tree: Tree, sources: Sources, top: string = TOP): Promise<void> {
-  for (const [path, bytes] of await bundleServer(top)) addFile(tree, `${ROOM}/${path}`, bytes);
+export async function addServer(
+  tree: Tree,
+  sources: Pick<Sources, 'npm' | 'npmPaths'>,
+  options: BundleOptions = {},
+): Promise<void> {
+  const { top = TOP } = options;
+  const { files } = await bundleServer(options);
+  for (const [path, bytes] of files) addFile(tree, `${ROOM}/${path}`, bytes);
   const { version } = JSON.parse(readFileSync(join(top, 'package.json'), 'utf8')) as { version: string };
   addFile(tree, `${ROOM}/package.json`, json({ name: 'assay', version, type: 'module' }));
   addFile(

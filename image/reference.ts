@@ -6,7 +6,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type ImageManifest, parseManifest } from '@assay/attestation/launch';
-import { ImageError } from './errors.ts';
+import { badInput, ImageError } from './errors.ts';
 import { sha256 } from './manifest.ts';
 import { TOP } from './top.ts';
 
@@ -29,6 +29,8 @@ export function referenceValues(manifests: ReadonlyMap<string, Uint8Array>): Ref
   const releases: Record<string, Release> = {};
   for (const [name, bytes] of [...manifests].sort(([a], [b]) => (a < b ? -1 : 1))) {
     const manifest = parseManifest(Buffer.from(bytes).toString('utf8'));
+    if (manifest.variant !== undefined)
+      throw badInput(`${name} is a ${manifest.variant} image: only production images have reference values`);
     releases[name] = {
       manifestSha256: sha256(bytes),
       source: manifest.source,

@@ -1,7 +1,7 @@
 // What is in the root image: an explicit list, added to an empty tree. No package manager, no login, no ssh, no shell but the
 // static busybox that runs two scripts; Node, the server, and the libraries those need.
 
-import { addServer } from './bundle.ts';
+import { addServer, type BundleOptions } from './bundle.ts';
 import { guestScript, LIBRARY_FOLDER } from './initramfs.ts';
 import type { Sources } from './sources.ts';
 import { addDirectory, addFile, addLink, newTree, type Tree } from './tree.ts';
@@ -39,9 +39,7 @@ const FILES: Readonly<Record<string, string>> = {
 /** A hook of the test images: lines put in place of the script's own between `#@name` and `#@end`. */
 export type Hooks = Readonly<Record<string, string>>;
 
-export interface RootfsOptions {
-  /** Where the sources are; another folder only when reproducing. */
-  readonly top?: string;
+export interface RootfsOptions extends BundleOptions {
   /** Test images only. An image with hooks has another root hash, so another measurement. */
   readonly hooks?: Hooks;
 }
@@ -63,7 +61,7 @@ export async function rootfsTree(sources: Sources, options: RootfsOptions = {}):
     addFile(tree, `${LIBRARY_FOLDER}/${file}`, sources.debian(name, `${LIBRARY_FOLDER}/${file}`), 0o755);
   addFile(tree, 'usr/sbin/init', Buffer.from(initScript(options.hooks)), 0o755);
   addFile(tree, 'opt/assay/dhcp.sh', Buffer.from(guestScript('dhcp.sh')), 0o755);
-  await addServer(tree, sources, options.top);
+  await addServer(tree, sources, options);
   return tree;
 }
 

@@ -29,6 +29,9 @@ export const PROCESSES = {
   browser: 'attestation/index.ts',
 } as const;
 
+/** Loaded by the server when the simulated TEE is asked for, and in no production image (image/bundle.ts). */
+export const ON_DEMAND: readonly string[] = ['src/attester/simulated.ts'];
+
 export interface Import {
   readonly specifier: string;
   /** Repository path of the file it names, null for packages and `node:`. */
@@ -75,10 +78,17 @@ export function sourcesBelow(folder: string): readonly string[] {
     .toSorted();
 }
 
+export interface ClosureOptions {
+  /** False: without what is imported dynamically. */
+  readonly dynamic?: boolean | undefined;
+  /** Files whose dynamic imports are not followed; static ones always are. */
+  readonly lazy?: readonly string[] | undefined;
+}
+
 /** Our own files that the entries load by value imports; `dynamic` ones too unless told otherwise. Sorted. */
 export function closureOf(
   entries: string | readonly string[],
-  options: { readonly dynamic?: boolean | undefined } = {},
+  options: ClosureOptions = {},
 ): readonly string[] {
   const seen = new Set<string>();
   const queue = typeof entries === 'string' ? [entries] : [...entries];
@@ -87,7 +97,8 @@ export function closureOf(
     seen.add(at);
     for (const { file, kind } of importsOf(at)) {
       if (file === null || kind === 'type' || !file.endsWith('.ts')) continue;
-      if (kind === 'dynamic' && options.dynamic === false) continue;
+      if (kind === 'dynamic' && (options.dynamic === false || options.lazy?.includes(file) === true))
+        continue;
       queue.push(file);
     }
   }
@@ -106,7 +117,7 @@ function main(): void {
     return;
   }
   for (const [name, path] of Object.entries(PROCESSES)) {
-    const files = closureOf(path);
+    const files = closureOf(path, { lazy: ON_DEMAND });
     console.log(
       `${name.padEnd(12)} ${String(files.length).padStart(4)} files ${String(linesOf(files)).padStart(6)} lines  ${path}`,
     );

@@ -5,11 +5,11 @@
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { closureOf, linesOf } from './closures.ts';
+import { closureOf, linesOf, ON_DEMAND } from './closures.ts';
 
-/** Lines of all our files that the entries load, directly or not. What is imported as a type is not there when it runs. */
+/** Lines of all our files that the entries load, directly or not, in production. What is imported as a type is not there when it runs. */
 function reached(...entries: readonly string[]): number {
-  return linesOf(closureOf(entries));
+  return linesOf(closureOf(entries, { lazy: ON_DEMAND }));
 }
 
 interface LockEntry {

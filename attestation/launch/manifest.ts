@@ -4,7 +4,7 @@
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { fromUtf8, toHex } from '../encoding/bytes.ts';
-import { refused } from '../transcript/errors.ts';
+import { malformed, refused } from '../transcript/errors.ts';
 import { acceptFirmware } from './firmware.ts';
 import { type JsonObject, parseJson, shapeReaders } from '../encoding/json.ts';
 import { measureSnpMatrix } from './snp.ts';
@@ -56,6 +56,8 @@ export interface ImageModel {
 /** manifest.json of a release: its files, its source and every measurement its launches may have (docs/formats.md). */
 export interface ImageManifest {
   readonly version: 1;
+  /** A test image: it may hold the simulated TEE, hooks and modules. Absent: a production image. */
+  readonly variant?: 'test' | undefined;
   /** Version of the server inside. */
   readonly release: string;
   /** What it was built from: git commit (empty: unknown), SHA-256 of the lock files. */
@@ -77,23 +79,21 @@ const HEX48 = 96;
  * @example const { release, snp } = parseManifest(text);
  */
 export function parseManifest(text: string): ImageManifest {
-  const top = read.object(parseJson(text, 'manifest', MAX_MANIFEST_CHARACTERS), 'manifest', [
-    'version',
-    'release',
-    'source',
-    'files',
-    'root',
-    'cmdline',
-    'models',
-    'snp',
-    'tdx',
-  ]);
+  const top = read.object(
+    parseJson(text, 'manifest', MAX_MANIFEST_CHARACTERS),
+    'manifest',
+    ['version', 'release', 'source', 'files', 'root', 'cmdline', 'models', 'snp', 'tdx'],
+    ['variant'],
+  );
   read.integer(top['version'], 'manifest version', 1, 1);
   const source = read.object(top['source'], 'source', ['commit', 'inputs', 'packages']);
   const files = read.object(top['files'], 'files', IMAGE_FILES);
   const tdx = read.object(top['tdx'], 'tdx', ['mrTdSinglePass', 'mrTdTwoPass', 'rtmr1', 'rtmr2']);
+  if (top['variant'] !== undefined && top['variant'] !== 'test')
+    throw malformed('malformed_manifest', 'manifest variant is neither "test" nor absent');
   return {
     version: 1,
+    ...(top['variant'] === 'test' ? { variant: 'test' } : {}),
     release: read.string(top['release'], 'release', 64),
     source: {
       commit: read.string(source['commit'], 'source commit', 64),

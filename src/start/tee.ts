@@ -117,7 +117,8 @@ async function loadSimulation(config: Config): Promise<typeof simulation> {
 /** The code of this server and of the verifier as installed: the simulation's measurement is over it. */
 function codeFolders(): Readonly<Record<string, string>> {
   return {
-    server: dirname(fileURLToPath(import.meta.url)),
+    // All of `src/`, from this room; a bundle's chunks are as deep.
+    server: fileURLToPath(new URL('..', import.meta.url)),
     attestation: dirname(fileURLToPath(import.meta.resolve('@assay/attestation'))),
   };
 }

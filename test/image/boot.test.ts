@@ -1,5 +1,5 @@
 // The image boots under software emulation, proves itself to the real client and answers; whatever is altered fails closed and
-// says why. Takes minutes, so it runs with ASSAY_IMAGE_TEST=1 (`make image-test`), where the locked inputs are in the cache.
+// says why. What shows evidence is a test image with the simulated TEE; what is refused is refused by the production image. Takes minutes, so it runs with ASSAY_IMAGE_TEST=1 (`make image-test`), where the locked inputs are in the cache.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -126,6 +126,7 @@ const SINKS = `
 ) &
 `;
 
+/** The production image. Below it `test`: the same with the simulated TEE; `probe` and `sinks`: with hooks besides. */
 let folder = '';
 let emulator: Emulator;
 let guest: Guest | undefined;
@@ -139,11 +140,13 @@ beforeAll(async () => {
   emulator = await openEmulator(lock, inputs, join(TOP, '.cache/emulator'));
   const sources = await lockedSources(inputsFolder);
   await buildImage({ out: folder, sources, toml: TOML, models: [gguf] });
+  await buildImage({ out: join(folder, 'test'), sources, toml: TOML, models: [gguf], simulatedTee: true });
   await buildImage({
     out: join(folder, 'probe'),
     sources,
     toml: TOML,
     models: [gguf],
+    simulatedTee: true,
     hooks: { 'test-start': PROBE },
   });
   const [model] = manifestOf().models;
@@ -167,8 +170,8 @@ function ended(child: ChildProcess): Promise<unknown> {
 function manifestOf() {
   return parseManifest(readFileSync(join(folder, 'manifest.json'), 'utf8'));
 }
-function disks(): readonly Disk[] {
-  return [...standardDisks(folder), modelDisk];
+function disks(of = folder): readonly Disk[] {
+  return [...standardDisks(of), modelDisk];
 }
 
 /** Boots, and gives the console once the guest has ended by itself. */
@@ -190,7 +193,8 @@ describe.skipIf(!ready)('the image under emulation', () => {
     { timeout: 240_000 },
     async () => {
       const started = performance.now();
-      guest = await startGuest({ emulator, folder, disks: disks() });
+      const test = join(folder, 'test');
+      guest = await startGuest({ emulator, folder: test, disks: disks(test) });
       await guest.line(/"msg":"listening"/);
       const url = `https://127.0.0.1:${guest.port}`;
       // The simulated hierarchy is made in the guest, so its root and measurement are learned from the guest itself, once.
@@ -230,6 +234,16 @@ describe.skipIf(!ready)('the image under emulation', () => {
       expect(guest.console()).toContain('model demo-chat verified');
       expect(guest.console().split('the console is silent from here on')[1]?.trim()).toBe('');
       expect(guest.console()).not.toContain(question);
+    },
+  );
+
+  test(
+    'the production image cannot simulate a TEE, even where its measured configuration asks for that',
+    { timeout: 240_000 },
+    async () => {
+      expect(await bootToEnd({})).toMatch(
+        /tee\.mode "simulated": this build cannot simulate a TEE[\s\S]*the server ended, powering off/,
+      );
     },
   );
 
@@ -278,6 +292,7 @@ describe.skipIf(!ready)('the image under emulation', () => {
         sources: await lockedSources(inputsFolder),
         toml: TOML,
         models: [gguf],
+        simulatedTee: true,
         hooks: { 'test-start': SINKS },
       });
       guest = await startGuest({ emulator, folder: sinks, disks: [...standardDisks(sinks), modelDisk] });
@@ -392,7 +407,8 @@ describe.skipIf(!ready)('the image under emulation', () => {
         dns: '10.0.2.3',
         toml: '[api]\nmax_requests_per_minute = 1000\n',
       });
-      guest = await startGuest({ emulator, folder, disks: [...disks(), disk(good)] });
+      const test = join(folder, 'test');
+      guest = await startGuest({ emulator, folder: test, disks: [...disks(test), disk(good)] });
       await guest.line(/"msg":"listening"/);
       await guest.stop();
       expect(

@@ -1,8 +1,9 @@
 // What `make image` makes, without booting it: contents of the root, the manifest and its recomputation, and that no measured input
 // can change unseen. Needs the locked inputs in the cache; the property tests of configuration run everywhere.
 
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
@@ -137,7 +138,7 @@ describe.skipIf(!ready)('a build', () => {
 
   test('the bundle names no folder of this machine and carries no source maps', async () => {
     const offending: string[] = [];
-    for (const [path, bytes] of await bundleServer()) {
+    for (const [path, bytes] of (await bundleServer()).files) {
       const text = Buffer.from(bytes).toString();
       if (text.includes(TOP) || text.includes('sourceMappingURL=data')) offending.push(path);
     }
@@ -220,11 +221,66 @@ describe.skipIf(!ready)('a build', () => {
     expect(releases['x']!.manifestSha256).toBe(createHash('sha256').update(bytes).digest('hex'));
   });
 
+  test(
+    'a test image says so, whatever makes it one, and gets no reference values',
+    { timeout: 240_000 },
+    async () => {
+      const [production, test] = [small.manifest, small.manifest.replace('{', '{\n "variant": "test",')].map(
+        (text) => Buffer.from(text),
+      );
+      expect(parseManifest(small.manifest).variant).toBeUndefined();
+      expect(parseManifest(String(test)).variant).toBe('test');
+      const place = join(folder, 'small');
+      mkdirSync(place);
+      for (const [name, bytes] of Object.entries(small.files)) writeFileSync(join(place, name), bytes);
+      for (const [text, words] of [
+        [production, 'release 0'],
+        [test, 'release 0 (test image)'],
+      ] as const) {
+        writeFileSync(join(place, 'manifest.json'), text!);
+        const measure = (...more: readonly string[]): string => {
+          const args = [
+            join(TOP, 'attestation/bin/assay-verify.js'),
+            'measure',
+            join(place, 'manifest.json'),
+            ...more,
+          ];
+          return execFileSync(process.execPath, args, { encoding: 'utf8' });
+        };
+        expect(measure()).toContain(`REPRODUCED  ${words}, manifest`);
+        const { measurements } = JSON.parse(measure('--policy')) as {
+          measurements: readonly { name: string }[];
+        };
+        expect(new Set(measurements.map(({ name }) => name))).toEqual(new Set([words]));
+      }
+      expect(() =>
+        referenceValues(
+          new Map([
+            ['x', production!],
+            ['y', test!],
+          ]),
+        ),
+      ).toThrow(/^y is a test image: only production images have reference values$/);
+      expect(parseManifest(readFileSync(out('manifest.json'), 'utf8')).variant).toBeUndefined();
+      for (const [index, options] of [
+        { simulatedTee: true },
+        { hooks: {} },
+        { extraModules: new Map() },
+      ].entries()) {
+        const target = join(folder, `variant${index}`);
+        await buildImage({ out: target, sources, ...options });
+        expect(parseManifest(readFileSync(join(target, 'manifest.json'), 'utf8')).variant).toBe('test');
+        rmSync(target, { recursive: true });
+      }
+    },
+  );
+
   test('a manifest of another shape is refused', () => {
     const manifest = JSON.parse(small.manifest) as Record<string, unknown>;
     for (const changed of [
       { ...manifest, extra: 1 },
       { ...manifest, version: 2 },
+      { ...manifest, variant: 'production' },
       { ...manifest, snp: [] },
       { ...manifest, cmdline: 5 },
       { ...manifest, root: { rootHash: 'zz', blocks: 2 } },

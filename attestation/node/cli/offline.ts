@@ -54,14 +54,20 @@ export async function commandMeasure(
     ]);
     const verdict = report.ok ? 'REPRODUCED' : 'DIFFERENT';
     world.stdout(
-      `${columns(rows).map(printable).join('\n')}\n\n${verdict}  release ${printable(report.manifest.release)}, manifest sha256 ${report.manifestSha256}\n`,
+      `${columns(rows).map(printable).join('\n')}\n\n${verdict}  release ${printable(releaseName(report))}, manifest sha256 ${report.manifestSha256}\n`,
     );
   }
   return report.ok ? 0 : 10;
 }
 
-function policyOfRelease({ manifest }: MeasureReport, snpMeasurements: readonly string[]): AppraisalPolicy {
-  return releasePolicy(releaseBuilds(manifest.release, snpMeasurements, manifest.tdx), manifest.models);
+/** Nobody is to take a test image for the release it was built from: not in the verdict, and not in a policy made of it. */
+function releaseName({ manifest }: MeasureReport): string {
+  return manifest.variant === 'test' ? `${manifest.release} (test image)` : manifest.release;
+}
+
+function policyOfRelease(report: MeasureReport, snpMeasurements: readonly string[]): AppraisalPolicy {
+  const { manifest } = report;
+  return releasePolicy(releaseBuilds(releaseName(report), snpMeasurements, manifest.tdx), manifest.models);
 }
 
 export async function commandBundle(
