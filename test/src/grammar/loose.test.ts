@@ -161,6 +161,7 @@ describe('the arguments of a tool', () => {
     ['additional ones', { additionalProperties: true }],
     ['a far reference', { $ref: 'https://example.org/x' }],
     ['a pattern of names', { patternProperties: { '^x': { type: 'integer' } } }],
+    // oxlint-disable-next-line unicorn/no-thenable
     ['a condition', { if: { required: ['x'] }, then: {} }],
   ])('any object: %s', (_, schema) => {
     const matches = argumentsOf(schema);

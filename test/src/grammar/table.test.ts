@@ -5,7 +5,6 @@ import { schemaToGrammar } from '../../../src/grammar/compile.ts';
 import { seededRandom } from '../../../src/engine/child/decode/sampler.ts';
 import { generate, parseGbnf } from '../../fixtures/grammar/gbnf.ts';
 import { matcher, newAjv, refusal } from '../../fixtures/grammar/oracle.ts';
-import { closed } from '../../fixtures/grammar/schemas.ts';
 import { TABLE } from '../../fixtures/grammar/table.ts';
 
 describe('schemaToGrammar', () => {
