@@ -10,7 +10,7 @@ export interface ProxySettings {
 /**
  * HTTPS_PROXY and its relatives out of an environment the caller hands in; undefined when none is set.
  * @example
- * const proxy = proxyFromEnvironment(process.env);
+ * const proxy = proxyFromEnvironment({ HTTPS_PROXY: 'http://proxy.example:3128' });
  * const endorsements = createEndorsements({ proxy });
  */
 export function proxyFromEnvironment(

@@ -34,9 +34,9 @@ describe('length', () => {
       'messages',
       () => of('chat').tokenize({ messages: [{ role: 'user', content: tooLong }] }),
     ],
-    ['an input', 'input', () => of('embed').embed(['a', tooLong], forever)],
+    ['an input', 'input[1]', () => of('embed').embed(['a', tooLong], forever)],
     ['a query', 'query', () => of('rerank').rank(tooLong, ['a'], forever)],
-    ['a document', 'documents', () => of('rerank').rank('a', ['a', tooLong], forever)],
+    ['a document', 'documents[1]', () => of('rerank').rank('a', ['a', tooLong], forever)],
   ])('%s that cannot fit', async (_, param, work) => {
     const error = await refusal(work());
     expect(error).toMatchObject({ status: 400, code: 'context_length_exceeded', param });
@@ -127,7 +127,7 @@ test('token ids that are too many are refused without the child', async () => {
     });
     expect(await refusal(embed.embed([[5], ids(embed, 1)], forever))).toMatchObject({
       ...tooMany,
-      param: 'input',
+      param: 'input[1]',
     });
     for (const { pid } of [context, embed]) process.kill(pid ?? 0, 'SIGCONT');
     expect((await run(context, { prompt: { kind: 'tokens', tokens: ids(context, -1) } })).finish).toBe(
