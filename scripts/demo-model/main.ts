@@ -36,7 +36,8 @@ export interface DemoModel {
 /** `.cache/models` of this repository. */
 export function defaultFolder(): string {
   let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
+  // The folder of the Makefile: scripts/ has a package.json of its own.
+  while (!existsSync(join(folder, 'Makefile'))) folder = dirname(folder);
   return join(folder, '.cache', 'models');
 }
 
