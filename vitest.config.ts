@@ -28,8 +28,8 @@ export default defineConfig({
     globalSetup: ['test/fixtures/global-setup.ts'],
     pool: 'forks',
     maxWorkers: 2,
-    testTimeout: 30_000,
-    hookTimeout: 120_000,
+    testTimeout: 180_000,
+    hookTimeout: 300_000,
     reporters: ['default', './test/fixtures/closing-line.ts'],
   },
 });

@@ -41,7 +41,7 @@ describe('accounting', () => {
 
 test(
   'seconds of random clients, and of every fault: no leak, every request accounted for',
-  { timeout: 120_000 },
+  { timeout: 400_000 },
   async () => {
     const report = await runSoak({ seconds: 14, clients: 8, seed: 7, faultEveryMs: 300 });
     expect(report.problems).toEqual([]);

@@ -148,7 +148,7 @@ describe.skipIf(process.platform !== 'linux' || process.arch !== 'x64')(
 
     test(
       'with the simulated TEE: serves evidence, measured over all its code, and answers from its engine child',
-      { timeout: 120_000 },
+      { timeout: 400_000 },
       async () => {
         const main = await server(true);
         const model = join(TOP, '.cache/models/demo-chat.gguf');

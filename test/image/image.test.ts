@@ -157,7 +157,7 @@ describe.skipIf(!ready)('a build', () => {
 
   test(
     'measure recomputes every line of the manifest from the published files',
-    { timeout: 120_000 },
+    { timeout: 400_000 },
     async () => {
       const report = await measureManifest(readFileSync(out('manifest.json')), readOut);
       expect(report.findings.filter(({ ok }) => !ok)).toEqual([]);
@@ -223,7 +223,7 @@ describe.skipIf(!ready)('a build', () => {
 
   test(
     'a test image says so, whatever makes it one, and gets no reference values',
-    { timeout: 240_000 },
+    { timeout: 600_000 },
     async () => {
       const [production, test] = [small.manifest, small.manifest.replace('{', '{\n "variant": "test",')].map(
         (text) => Buffer.from(text),
@@ -292,7 +292,7 @@ describe.skipIf(!ready)('a build', () => {
     expect(() => parseManifest('{')).toThrow(AttestationError);
   });
 
-  test('two builds into different folders are the same files', { timeout: 120_000 }, async () => {
+  test('two builds into different folders are the same files', { timeout: 400_000 }, async () => {
     await buildImage({
       out: join(folder, 'again'),
       sources: await lockedSources(inputsFolder),

@@ -172,7 +172,7 @@ beforeAll(async () => {
     ],
   });
   await guest.line(/"msg":"listening"/);
-}, 300_000);
+}, 600_000);
 afterAll(async () => {
   await guest?.stop();
   processor?.close();
@@ -224,7 +224,7 @@ function attestation(port: number): Promise<Answer> {
 describe.skipIf(!ready)('configfs-tsm of a real kernel', () => {
   test(
     'the evidence of this very connection verifies, with the measurement predicted for the launch',
-    { timeout: 120_000 },
+    { timeout: 400_000 },
     async () => {
       const { document, ...binding } = await attestation(guest!.port);
       expect(document['tee_type']).toBe('sev-snp');
@@ -254,7 +254,7 @@ describe.skipIf(!ready)('configfs-tsm of a real kernel', () => {
 
   test(
     'the real client refuses this guest, because its root is not the vendor’s',
-    { timeout: 120_000 },
+    { timeout: 400_000 },
     async () => {
       const policy = {
         measurements: [{ name: 'predicted', measurement: toHex(predicted) }],
@@ -275,7 +275,7 @@ describe.skipIf(!ready)('configfs-tsm of a real kernel', () => {
     },
   );
 
-  test('requests in parallel each get the report they asked for', { timeout: 120_000 }, async () => {
+  test('requests in parallel each get the report they asked for', { timeout: 400_000 }, async () => {
     const before = REQUESTS.length;
     const answers = await Promise.all(Array.from({ length: 6 }, () => attestation(guest!.port)));
     for (const { document } of answers)

@@ -124,7 +124,7 @@ describe('demo-chat', () => {
     },
   );
 
-  test('knows every topic by every keyword', { timeout: 120_000 }, async () => {
+  test('knows every topic by every keyword', { timeout: 400_000 }, async () => {
     for (const topic of TOPICS.filter((topic) => topic.needsTools !== true)) {
       for (const keyword of topic.keywords) {
         const { text } = await generate(

@@ -14,7 +14,7 @@ function expectedRule(bit: number): string {
 }
 
 describe('bit flips', () => {
-  test('no bit of a report can be changed', { timeout: 120_000 }, async () => {
+  test('no bit of a report can be changed', { timeout: 400_000 }, async () => {
     const turin = await simulatedAmd({ product: 'Turin' });
     // The CRL is left out: it is one more RSA check per bit and has nothing to do with the report.
     const evidence = await evidenceOf(turin, { crl: undefined });

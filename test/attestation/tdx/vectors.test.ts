@@ -438,7 +438,7 @@ describe.skipIf(!haveVectors)('real TDX evidence', () => {
 
   test(
     'a single flipped bit anywhere in what is signed is refused, all bits of one quote',
-    { timeout: 120_000 },
+    { timeout: 400_000 },
     async () => {
       const evidence = { quote: uptodate.quote(), collateral: uptodate.collateral() };
       const context = { now: new Date('2025-06-25T00:00:00Z'), keys: createKeyCache() };
@@ -464,7 +464,7 @@ describe.skipIf(!haveVectors)('real TDX evidence', () => {
 
   test(
     'a flipped bit anywhere in the rest of the quote is refused too, but for the zero tail',
-    { timeout: 120_000 },
+    { timeout: 400_000 },
     async () => {
       const evidence = { quote: uptodate.quote(), collateral: uptodate.collateral() };
       const context = { now: new Date('2025-06-25T00:00:00Z'), keys: createKeyCache() };

@@ -167,7 +167,7 @@ describe('the heap', () => {
 
   test(
     'what is weighed is at least what V8 builds, for every kind of value',
-    { timeout: 120_000 },
+    { timeout: 400_000 },
     async () => {
       const script = `
       import { openJsonScan } from ${JSON.stringify(`file://${built}`)};

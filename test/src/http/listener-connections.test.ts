@@ -42,7 +42,7 @@ async function idle(count: number, secure = false): Promise<void> {
 
 test.skipIf(files < WANTED + 2000)(
   'ten thousand idle connections harm nobody',
-  { timeout: 60_000 },
+  { timeout: 180_000 },
   async () => {
     api = await startApi({ config: { timeouts: { ...DEFAULT_CONFIG.timeouts, headersMs: 120_000 } } });
     await idle(WANTED);
@@ -61,7 +61,7 @@ async function droppedAtOnce(socket: Socket): Promise<void> {
 
 test(
   'a thousand idle TLS connections harm nobody, and those beyond the limit are dropped',
-  { timeout: 60_000 },
+  { timeout: 180_000 },
   async () => {
     const identity = await createIdentity();
     const { pem } = await issueCertificate({

@@ -40,7 +40,7 @@ function auditIn(audit: string): Readonly<Record<string, string>> {
   return { ASSAY_AUDIT_ENABLED: 'true', ASSAY_AUDIT_FOLDER: audit };
 }
 
-describe('two servers', { timeout: 120_000 }, () => {
+describe('two servers', { timeout: 400_000 }, () => {
   let first: RealServer;
   const audit = (): string => join(folder, 'audit');
   beforeEach(async () => {
@@ -104,7 +104,7 @@ describe('what cannot be used is named as it was configured', () => {
   });
 });
 
-describe.skipIf(!canMount())('a server on a disk of 24 MiB', { timeout: 180_000 }, () => {
+describe.skipIf(!canMount())('a server on a disk of 24 MiB', { timeout: 500_000 }, () => {
   let disk: SmallDisk;
   let hub: Hub;
   let server: RealServer | undefined;

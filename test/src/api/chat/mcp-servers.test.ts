@@ -34,7 +34,7 @@ async function send(tools: readonly McpTool[]): Promise<{ readonly status: numbe
 describe.skipIf(!MCP_SERVERS.every(haveServer))('tools of MCP servers', () => {
   const found = new Map<string, readonly McpTool[]>();
 
-  test.each(MCP_SERVERS)('$spec', { timeout: 120_000 }, async (server) => {
+  test.each(MCP_SERVERS)('$spec', { timeout: 400_000 }, async (server) => {
     const tools = await toolsOf(server);
     found.set(server.spec, tools);
     expect(tools.length).toBeGreaterThan(0);
@@ -49,7 +49,7 @@ describe.skipIf(!MCP_SERVERS.every(haveServer))('tools of MCP servers', () => {
     expect((await send(tools.slice(0, MAX_TOOLS))).status).toBe(200);
   });
 
-  test('all together', { timeout: 120_000 }, async () => {
+  test('all together', { timeout: 400_000 }, async () => {
     expect(found.size).toBeGreaterThanOrEqual(LEAST_SERVERS);
     const all = [...found].flatMap(([spec, tools]) =>
       tools.map((tool) => ({

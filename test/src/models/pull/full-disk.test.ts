@@ -84,7 +84,7 @@ function fill(leave: number): void {
   }
 }
 
-describe.skipIf(!mountable)('pulls on a disk of 24 MiB', { timeout: 60_000 }, () => {
+describe.skipIf(!mountable)('pulls on a disk of 24 MiB', { timeout: 180_000 }, () => {
   test('of four pulls at once as many succeed as fit; the others are refused before they fetch', async () => {
     const ends = await Promise.all(['a', 'b', 'c', 'd'].map((letter) => pull(letter)));
     const codes = ends.map((end) => (end.kind === 'error' ? end.code : end.kind)).toSorted();
@@ -134,7 +134,7 @@ describe.skipIf(!mountable)('pulls on a disk of 24 MiB', { timeout: 60_000 }, ()
   });
 });
 
-describe.skipIf(!mountable)('a full disk', { timeout: 60_000 }, () => {
+describe.skipIf(!mountable)('a full disk', { timeout: 180_000 }, () => {
   test('a full disk does not keep the store from being opened, closed and opened again', async () => {
     await stop();
     fill(0);

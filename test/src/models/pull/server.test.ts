@@ -84,7 +84,7 @@ async function ask(): Promise<unknown> {
   );
 }
 
-describe('a model from the hub', { timeout: 120_000 }, () => {
+describe('a model from the hub', { timeout: 400_000 }, () => {
   test('is pulled by the command line, and answers', async () => {
     const pulled = await models('pull', NAME, '--json');
     expect(pulled).toMatchObject({ code: 0, stderr: '' });
@@ -180,7 +180,7 @@ describe('a model from the hub', { timeout: 120_000 }, () => {
   });
 });
 
-describe('a pull', { timeout: 120_000 }, () => {
+describe('a pull', { timeout: 400_000 }, () => {
   test.each([
     ['assay/demo:Q2_K', 'hub_not_found', 'not_found_error'],
     ['assay/demo', 'ambiguous_quantization', 'invalid_request_error'],

@@ -411,7 +411,7 @@ describe('kill -9', () => {
 
   test(
     'at 200 random instants loses nothing and leaves nothing half-written',
-    { timeout: 180_000 },
+    { timeout: 500_000 },
     async () => {
       await store.close();
       const worker = join(folder, 'worker.mjs');
