@@ -2,7 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { decideSnpPolicy, type SnpPolicy } from '../../attestation/snp/policy.ts';
+import { decideSnpPolicy } from '../../attestation/snp/policy.ts';
 import { decideTdxPolicy } from '../../attestation/tdx/policy.ts';
 import { EVIDENCE_CONTRACT } from '../../scripts/formats-evidence.ts';
 import { helpFor } from '../../attestation/node/cli/help.ts';
@@ -38,7 +38,7 @@ describe('the evidence contract in docs/formats.md', () => {
   });
 
   test('every key is one the reader knows', () => {
-    const unknown = problem(() => decideSnpPolicy({ nonsense: 1 } as unknown)).replace('nonsense', 'KEY');
+    const unknown = problem(() => decideSnpPolicy({ nonsense: 1 })).replace('nonsense', 'KEY');
     expect(unknown).toContain('KEY');
     for (const key of documented('snp'))
       expect(problem(() => decideSnpPolicy({ [key]: Symbol.iterator }))).not.toBe(
