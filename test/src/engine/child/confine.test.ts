@@ -75,20 +75,32 @@ describe.skipIf(!supported)('a real engine child while it loads', () => {
   });
   afterAll(() => rmSync(folder, { recursive: true }));
 
+  /** What a file of /proc says; empty when the process, thread or descriptor ended between the list and the look. */
+  const look = (read: () => string): string => {
+    try {
+      return read();
+    } catch (error) {
+      if (['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) return '';
+      throw error;
+    }
+  };
+
   /** Status of every thread of the child that has this file open or mapped; read at once, while it goes on. */
   const statuses = (file: string): string[] => {
     const children = readdirSync('/proc/self/task').flatMap((task) =>
-      readFileSync(`/proc/self/task/${task}/children`, 'utf8').split(' ').filter(Boolean),
+      look(() => readFileSync(`/proc/self/task/${task}/children`, 'utf8')).split(' ').filter(Boolean),
     );
     const child = children.find(
       (pid) =>
-        readFileSync(`/proc/${pid}/maps`, 'utf8').includes(file) ||
-        readdirSync(`/proc/${pid}/fd`).some((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`) === file),
+        look(() => readFileSync(`/proc/${pid}/maps`, 'utf8')).includes(file) ||
+        look(() => readdirSync(`/proc/${pid}/fd`).join(' '))
+          .split(' ')
+          .some((fd) => look(() => readlinkSync(`/proc/${pid}/fd/${fd}`)) === file),
     );
     if (child === undefined) throw new Error('no child has the model');
-    return readdirSync(`/proc/${child}/task`).map((thread) =>
-      readFileSync(`/proc/${child}/task/${thread}/status`, 'utf8'),
-    );
+    return readdirSync(`/proc/${child}/task`)
+      .map((thread) => look(() => readFileSync(`/proc/${child}/task/${thread}/status`, 'utf8')))
+      .filter((status) => status !== '');
   };
 
   test('is confined when its first progress comes in, and further once it is loaded', async () => {
