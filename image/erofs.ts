@@ -38,7 +38,7 @@ export function layoutErofs(tree: Tree): ErofsLayout {
   const files: Content[] = [];
   const inodes = Buffer.alloc(inodeBlocks * BLOCK_BYTES);
   const firstSmall = META_BLOCK + inodeBlocks;
-  const smallData = entries.map(([path, node]) => smallDataOf(path, node, tree, children, nids));
+  const smallData = entries.map(([path, node]) => smallDataOf(path, node, { tree, children, nids }));
   let nextSmall = firstSmall;
   let nextFile = firstSmall + smallData.reduce((sum, data) => sum + blocksFor(data?.length ?? 0), 0);
   entries.forEach(([path, node], index) => {
@@ -94,14 +94,14 @@ function padded(data: Uint8Array): Uint8Array {
   return blocks;
 }
 
+interface Numbered {
+  readonly tree: Tree;
+  readonly children: ReadonlyMap<string, readonly string[]>;
+  readonly nids: ReadonlyMap<string, number>;
+}
+
 /** Data of directories and links; undefined for files. */
-function smallDataOf(
-  path: string,
-  node: Node,
-  tree: Tree,
-  children: Map<string, string[]>,
-  nids: Map<string, number>,
-): Uint8Array | undefined {
+function smallDataOf(path: string, node: Node, { tree, children, nids }: Numbered): Uint8Array | undefined {
   if (node.kind === 'link') return Buffer.from(node.target);
   if (node.kind === 'file') return undefined;
   const self = nids.get(path) ?? 0;

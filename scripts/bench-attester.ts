@@ -125,7 +125,7 @@ for (const count of [1, 100]) {
         exporter: nonce,
         clientId: 'c',
         signal,
-        ...(modelId === undefined ? {} : { modelId }),
+        modelId,
       });
       times.push(performance.now() - started);
     }

@@ -45,7 +45,7 @@ async function subjects(): Promise<readonly Subject[]> {
   const amd = await createSimulatedAmd({
     product: 'Genoa',
     now: NOW,
-    ...(saved === undefined ? {} : { keys: saved }),
+    keys: saved,
   });
   if (saved === undefined) {
     mkdirSync(at('.cache/simulated'), { recursive: true });

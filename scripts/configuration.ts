@@ -27,17 +27,17 @@ function table(title: string, section: Section, required: readonly string[]): st
     '|---|---|---|---|---|',
   ];
   for (const [key, field] of Object.entries(section)) {
-    const fallback = required.includes(key)
-      ? 'required'
-      : field.default === undefined
-        ? ''
-        : `\`${JSON.stringify(field.default)}\``;
+    const fallback = required.includes(key) ? 'required' : defaultOf(field);
     const secret = field.secret === true ? ', secret' : '';
     lines.push(
       `| \`${key}\` | ${typeOf(field)}${secret} | ${fallback} | ${field.from} | ${field.about.replaceAll('|', '\\|')} |`,
     );
   }
   return `${lines.join('\n')}\n`;
+}
+
+function defaultOf(field: Field): string {
+  return field.default === undefined ? '' : `\`${JSON.stringify(field.default)}\``;
 }
 
 function typeOf(field: Field): string {

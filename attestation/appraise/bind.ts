@@ -27,7 +27,7 @@ export function bindClaims(
 ): Claims | undefined {
   const claims = readClaims(t, document.claims);
   const { index, size, path } = document.inclusion;
-  const root = rootFromPath(leafHash(document.claims), index, size, path);
+  const root = rootFromPath(leafHash(document.claims), document.inclusion);
   const expected = toHex(signed.reportData.subarray(0, 32));
   if (root === undefined)
     t.fail(
@@ -60,7 +60,7 @@ function readClaims(t: Transcript, bytes: Uint8Array): Claims | undefined {
     return claims;
   } catch (error) {
     if (!(error instanceof AttestationError)) throw error;
-    const values = error.expected === undefined ? {} : { expected: error.expected };
+    const values = { expected: error.expected };
     if (error.code === 'claims_label') {
       t.pass(RULES.claimsCanonical, `${bytes.length} bytes`);
       t.fail(RULES.claimsLabel, error.message, values);

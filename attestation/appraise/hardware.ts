@@ -45,13 +45,18 @@ export interface Hardware extends SignedFields {
   readonly evidence: Readonly<Record<string, unknown>>;
 }
 
-/** Judges the evidence and adds its rules to the transcript; `roots` replace the pinned ones. */
+/** By which policy and options evidence is judged; `roots` replace the pinned ones. */
+export interface HardwareJudgement {
+  readonly policy: Policy;
+  readonly options: HardwareOptions;
+  readonly roots: readonly Uint8Array[] | undefined;
+}
+
+/** Judges the evidence and adds its rules to the transcript. */
 export async function verifyHardware(
   t: Transcript,
   document: AttestationDocument,
-  policy: Policy,
-  options: HardwareOptions,
-  roots: readonly Uint8Array[] | undefined,
+  { policy, options, roots }: HardwareJudgement,
 ): Promise<Hardware> {
   const format = formatOf(document);
   const attempt = async (endorsements: SnpEndorsements | TdxEndorsements): Promise<Hardware> => {

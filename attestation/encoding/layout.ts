@@ -82,22 +82,15 @@ export function encodeLayout<const L extends Layout>(
   size: number,
 ): Uint8Array {
   const bytes = new Uint8Array(size);
-  const view = viewOf(bytes);
   for (const [key, field] of Object.entries(layout)) {
     const value = (values as Record<string, number | bigint | Uint8Array | undefined>)[key];
-    if (value === undefined) continue;
-    writeField(view, bytes, field, value, key);
+    if (value !== undefined) writeField(bytes, key, field, value);
   }
   return bytes;
 }
 
-function writeField(
-  view: DataView,
-  bytes: Uint8Array,
-  field: Field,
-  value: number | bigint | Uint8Array,
-  key: string,
-): void {
+function writeField(bytes: Uint8Array, key: string, field: Field, value: number | bigint | Uint8Array): void {
+  const view = viewOf(bytes);
   if (field.type === 'bytes') {
     if (!(value instanceof Uint8Array) || value.length !== field.size)
       throw new TypeError(`${key} must be ${field.size} bytes`);

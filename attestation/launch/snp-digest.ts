@@ -22,17 +22,19 @@ const PAGE_INFO = {
   gpa: u64(0x68, 'guest-physical address'),
 } as const;
 
-/**
- * The digest after adding `size` bytes of pages from `gpa` on. `contentsOf(offset)` gives the 48-byte CONTENTS of the page at
- * that offset; without it CONTENTS is zero, as for every type but NORMAL and VMSA. All sizes are multiples of 4096.
- */
-export function addPages(
-  digest: Uint8Array,
-  pageType: PageType,
-  gpa: number,
-  size: number,
-  contentsOf?: (offset: number) => Uint8Array,
-): Uint8Array {
+/** Consecutive pages of one type. */
+export interface PageRun {
+  readonly pageType: PageType;
+  /** Guest-physical address of the first page. */
+  readonly gpa: number;
+  /** Bytes, a multiple of 4096. */
+  readonly size: number;
+  /** The 48-byte CONTENTS of the page at an offset; without it CONTENTS is zero, as for every type but NORMAL and VMSA. */
+  readonly contentsOf?: ((offset: number) => Uint8Array) | undefined;
+}
+
+/** The digest after adding the pages. */
+export function addPages(digest: Uint8Array, { pageType, gpa, size, contentsOf }: PageRun): Uint8Array {
   const info = encodeLayout(
     PAGE_INFO,
     { digestCur: digest, length: PAGE_INFO_BYTES, pageType },

@@ -127,18 +127,16 @@ export function decodeClaims(bytes: Uint8Array): Claims {
   const issuedAt = map.get(8);
   if (typeof issuedAt !== 'number')
     throw malformed('malformed_cbor', `claims issued_at is ${describe(issuedAt)}, expected an integer`);
-  const exporter = optionalBytes(map, 3, 'exporter');
-  const gpu = optionalBytes(map, 9, 'gpu');
   return {
-    ...(nonce === undefined ? {} : { nonce }),
+    nonce,
     tlsSpki: bytes32(map, 2, 'tls_spki'),
-    ...(exporter === undefined ? {} : { exporter }),
+    exporter: optionalBytes(map, 3, 'exporter'),
     model: decodeModel(map.get(4)),
     config: bytes32(map, 5, 'config'),
     receiptKey: bytes32(map, 6, 'receipt_key'),
     hpkeKey: bytes32(map, 7, 'hpke_key'),
     issuedAt,
-    ...(gpu === undefined ? {} : { gpu }),
+    gpu: optionalBytes(map, 9, 'gpu'),
   };
 }
 

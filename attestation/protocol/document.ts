@@ -5,6 +5,7 @@
 import { fromBase64, fromBase64Url, fromHex, toBase64, toBase64Url, toHex } from '../encoding/bytes.ts';
 import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../encoding/cbor.ts';
 import { NONCE_MAX_BYTES } from './claims.ts';
+import type { Inclusion } from './merkle.ts';
 import { malformed } from '../transcript/errors.ts';
 import { type Json, type JsonObject, parseJson, shapeReaders } from '../encoding/json.ts';
 import type { AttestedModel, ModelBlob } from './model.ts';
@@ -51,7 +52,7 @@ interface DocumentFields {
   /** As received: hex or base64url. Absent in certificate evidence. */
   readonly nonce?: string | undefined;
   readonly claims: Uint8Array;
-  readonly inclusion: { readonly index: number; readonly size: number; readonly path: readonly Uint8Array[] };
+  readonly inclusion: Inclusion;
   readonly models: readonly AttestedModel[];
   /** TDX only: RTMR0…RTMR3, 48 bytes each, repeated from the quote. */
   readonly rtmr?: readonly Uint8Array[] | undefined;
@@ -188,9 +189,7 @@ function readDocument(value: unknown, bytes: ReadBytes): AttestationDocument {
     reportData: sized(object['report_data'], 'report_data', 'hex', 64),
     measurement: sized(object['measurement'], 'measurement', 'hex', 48),
     timestamp: readTimestamp(object['timestamp']),
-    ...(object['nonce'] === undefined
-      ? {}
-      : { nonce: read.string(object['nonce'], 'nonce', 2 * NONCE_MAX_BYTES) }),
+    nonce: unlessAbsent(object['nonce'], (item) => read.string(item, 'nonce', 2 * NONCE_MAX_BYTES)),
     claims: bytes(object['claims'], 'claims', 'base64url', 4096),
     inclusion: {
       index: read.integer(inclusion['index'], 'inclusion.index'),
@@ -202,16 +201,10 @@ function readDocument(value: unknown, bytes: ReadBytes): AttestationDocument {
     models: read
       .list(object['models'], 'models', 0, MODELS_MAX)
       .map((item, i) => readModel(item, `models[${i}]`, sized)),
-    ...(object['rtmr'] === undefined
-      ? {}
-      : {
-          rtmr: read
-            .list(object['rtmr'], 'rtmr', 4, 4)
-            .map((item, i) => sized(item, `rtmr[${i}]`, 'hex', 48)),
-        }),
-    ...(object['event_log'] === undefined
-      ? {}
-      : { eventLog: bytes(object['event_log'], 'event_log', 'base64', EVENT_LOG_MAX) }),
+    rtmr: unlessAbsent(object['rtmr'], (list) =>
+      read.list(list, 'rtmr', 4, 4).map((item, i) => sized(item, `rtmr[${i}]`, 'hex', 48)),
+    ),
+    eventLog: unlessAbsent(object['event_log'], (item) => bytes(item, 'event_log', 'base64', EVENT_LOG_MAX)),
   };
   const stapled = object['endorsements'];
   const isTdx =
@@ -237,6 +230,10 @@ function readDocument(value: unknown, bytes: ReadBytes): AttestationDocument {
     teeType,
     endorsements: isTdx ? readTdxEndorsements(stapled, bytes) : readSnpEndorsements(stapled, bytes),
   };
+}
+
+function unlessAbsent<T>(item: Json | undefined, from: (item: Json) => T): T | undefined {
+  return item === undefined ? undefined : from(item);
 }
 
 function readTimestamp(value: unknown): string {
@@ -292,21 +289,18 @@ function readSnpEndorsements(value: unknown, bytes: ReadBytes): SnpEndorsements 
     chain: read
       .list(object['chain'], 'endorsements.chain', 1, 4)
       .map((item, i) => bytes(item, `endorsements.chain[${i}]`, 'base64', CERTIFICATE_MAX)),
-    ...(object['crl'] === undefined
-      ? {}
-      : { crl: bytes(object['crl'], 'endorsements.crl', 'base64', CRL_MAX) }),
+    crl: unlessAbsent(object['crl'], (item) => bytes(item, 'endorsements.crl', 'base64', CRL_MAX)),
   };
 }
 
 function readTdxEndorsements(value: unknown, bytes: ReadBytes): TdxEndorsements {
   const object = read.object(value, 'endorsements', TDX_REQUIRED, TDX_OPTIONAL);
   const text = (key: string): string => read.string(object[key], `endorsements.${key}`, TEXT_MAX);
+  const optionalText = (key: string): string | undefined => unlessAbsent(object[key], () => text(key));
   return {
-    ...(object['pck_chain'] === undefined ? {} : { pckChain: text('pck_chain') }),
+    pckChain: optionalText('pck_chain'),
     pckCrl: bytes(object['pck_crl'], 'endorsements.pck_crl', 'base64', CRL_MAX),
-    ...(object['pck_crl_issuer_chain'] === undefined
-      ? {}
-      : { pckCrlIssuerChain: text('pck_crl_issuer_chain') }),
+    pckCrlIssuerChain: optionalText('pck_crl_issuer_chain'),
     rootCaCrl: bytes(object['root_ca_crl'], 'endorsements.root_ca_crl', 'base64', CRL_MAX),
     tcbInfo: text('tcb_info'),
     tcbInfoIssuerChain: text('tcb_info_issuer_chain'),

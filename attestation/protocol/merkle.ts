@@ -66,13 +66,15 @@ export function inclusionPath(leaves: readonly Uint8Array[], index: number): rea
   return path;
 }
 
-/** The root that `leaf` at `index` of a tree of `size` leaves gives along `path`; undefined when they do not fit together. */
-export function rootFromPath(
-  leaf: Uint8Array,
-  index: number,
-  size: number,
-  path: readonly Uint8Array[],
-): Uint8Array | undefined {
+/** Where a leaf is in a tree: its index, the number of leaves, and the sibling hashes up to the root, nearest first. */
+export interface Inclusion {
+  readonly index: number;
+  readonly size: number;
+  readonly path: readonly Uint8Array[];
+}
+
+/** The root that `leaf` gives along the path; undefined when index, size and path do not fit together. */
+export function rootFromPath(leaf: Uint8Array, { index, size, path }: Inclusion): Uint8Array | undefined {
   if (!Number.isInteger(size) || size < 1 || size > MAX_TREE_SIZE) return undefined;
   if (!Number.isInteger(index) || index < 0 || index >= size) return undefined;
   let fn = index;
@@ -95,16 +97,10 @@ export function rootFromPath(
 
 /**
  * True when the path proves that `leaf` (a leaf hash) is entry `index` of the tree of `size` leaves with this root.
- * @example const included = verifyInclusion(leaf, index, size, path, root);
+ * @example const included = verifyInclusion(leafHash(document.claims), document.inclusion, root);
  */
-export function verifyInclusion(
-  leaf: Uint8Array,
-  index: number,
-  size: number,
-  path: readonly Uint8Array[],
-  root: Uint8Array,
-): boolean {
-  const computed = rootFromPath(leaf, index, size, path);
+export function verifyInclusion(leaf: Uint8Array, inclusion: Inclusion, root: Uint8Array): boolean {
+  const computed = rootFromPath(leaf, inclusion);
   return computed !== undefined && equalBytes(computed, root);
 }
 

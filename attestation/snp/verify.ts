@@ -142,7 +142,7 @@ async function verifyReport(
 ): Promise<boolean> {
   const { publicKey } = vek.certificate;
   if (publicKey.kind !== 'ec' || publicKey.curve !== 'P-384') return false;
-  return verifyEcdsaRaw(publicKey, 'SHA-384', signature, signedBytes(report), keys);
+  return verifyEcdsaRaw(publicKey, 'SHA-384', { bytes: signedBytes(report), signature }, keys);
 }
 
 /** Which product's layouts to read by: the first of root, intermediate, VEK issuer and CPUID that names one. S10 compares them all. */

@@ -7,11 +7,11 @@ import { concatBytes, utf8 } from '../encoding/bytes.ts';
 import { Transcript, type Rule } from '../transcript/checks.ts';
 import { malformed, unsupported } from '../transcript/errors.ts';
 import { ecPublicKeyFromPoint, type PublicKeyInfo } from '../x509/public-key.ts';
-import { createKeyCache, verifyEcdsaRaw, type KeyCache } from '../x509/signature.ts';
+import { createKeyCache, verifyEcdsaRaw, type KeyCache, type SignedBytes } from '../x509/signature.ts';
 import { parseCertificates, verifyChainSignatures } from './certificates.ts';
 import { checkChain, trustedRoots } from './chain.ts';
 import { checkQeIdentity, checkTcbInfo, noteMixedNumbers } from './collateral-rules.ts';
-import { cutSigned, type SignedText, type TdxCollateral } from './collateral.ts';
+import { cutSigned, type TdxCollateral } from './collateral.ts';
 import { checkEventLog } from './eventlog-rules.ts';
 import { checkPck, checkQuoteForm } from './form.ts';
 import { pckClaims } from './pck.ts';
@@ -137,11 +137,8 @@ async function readSubject(
   const pckChain =
     quote.certificationType === 5 ? quote.certificationData : externalPckChain(quote, collateral);
   const keys = context.keys ?? createKeyCache();
-  const verify = (
-    signer: PublicKeyInfo,
-    { bytes, signature }: Pick<SignedText, 'bytes' | 'signature'>,
-    cache?: KeyCache,
-  ): Promise<boolean> => started(verifyEcdsaRaw(signer, 'SHA-256', signature, bytes, cache));
+  const verify = (signer: PublicKeyInfo, signed: SignedBytes, cache?: KeyCache): Promise<boolean> =>
+    started(verifyEcdsaRaw(signer, 'SHA-256', signed, cache));
   // The attestation key lives as long as the QE: not worth a place in the cache.
   const attestationKey = ecPublicKeyFromPoint(concatBytes(Uint8Array.of(4), quote.attestationKey), 'P-256');
   const quoteJob = verify(attestationKey, { bytes: quote.signed, signature: quote.signature });

@@ -1,11 +1,12 @@
-// demo-chat: a two-layer llama whose weights are computed from text.ts, not trained. Where things are in the residual
-// stream (width 480) and what each part does:
+// demo-chat: a two-layer llama whose weights are computed from text.ts, not trained. A constant in dimension BIAS of the
+// residual stream (width 480) dominates the RMS norms, so that they are nearly constant and their weights undo them.
+
+// The layers:
 //   layer 1 attention: heads 0–3 copy the codes of the four previous tokens (RoPE phases peak at distance 1…4);
 //     head 4 finds the latest role marker; head 5 sees whether tools are offered.
 //   layer 1 FFN: one saturating pair of units per keyword and form: "this word, in a user turn" → mark and topic.
 //   layer 2 attention: head 0 copies the topic of the latest mark.
 //   layer 2 FFN: one unit per rule "after these words (under this topic) comes that word".
-// A constant in dimension BIAS dominates the RMS norms, so that they are nearly constant and their weights undo them.
 
 import { buildLanguage } from './language.ts';
 import type { Language } from './language.ts';

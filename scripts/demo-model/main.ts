@@ -44,7 +44,7 @@ export function defaultFolder(): string {
 /** Builds what is missing and says where everything is. Safe to call from several processes at once. */
 export async function ensureDemoModels<Name extends DemoModelName = DemoModelName>(
   names: readonly Name[] = DEMO_MODELS as readonly Name[],
-  options: { readonly out?: string; readonly unpinned?: boolean } = {},
+  options: { readonly out?: string | undefined; readonly unpinned?: boolean } = {},
 ): Promise<Record<Name, DemoModel>> {
   const folder = resolve(options.out ?? defaultFolder());
   await mkdir(folder, { recursive: true });
@@ -91,7 +91,7 @@ async function main(args: readonly string[]): Promise<void> {
   }
   const models = await ensureDemoModels(names.length === 0 ? DEMO_MODELS : names, {
     unpinned,
-    ...(out === undefined ? {} : { out }),
+    out,
   });
   for (const [name, model] of Object.entries(models))
     console.log(`${name}\t${model.size}\t${model.sha256}\t${model.path}`);
