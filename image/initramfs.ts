@@ -42,7 +42,7 @@ export const LIBRARY_FOLDER = 'usr/lib/x86_64-linux-gnu';
 
 export interface InitramfsOptions {
   /** Modules beyond the list, loaded last; only the test image of the end-to-end test has one. */
-  readonly extraModules?: ReadonlyMap<string, Uint8Array>;
+  readonly extraModules?: ReadonlyMap<string, Uint8Array> | undefined;
 }
 
 export async function initramfsTree(sources: Sources, options: InitramfsOptions = {}): Promise<Tree> {

@@ -41,7 +41,7 @@ export type Hooks = Readonly<Record<string, string>>;
 
 export interface RootfsOptions extends BundleOptions {
   /** Test images only. An image with hooks has another root hash, so another measurement. */
-  readonly hooks?: Hooks;
+  readonly hooks?: Hooks | undefined;
 }
 
 export async function rootfsTree(sources: Sources, options: RootfsOptions = {}): Promise<Tree> {
