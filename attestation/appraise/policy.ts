@@ -312,11 +312,9 @@ function symbolsOf(input: AppraisalPolicy | Policy): Dangers {
   // Own properties only: a prototype may have been tampered with.
   const given = { ...(input as AppraisalPolicy) };
   return {
-    ...(given[allowSimulated] === undefined ? {} : { [allowSimulated]: given[allowSimulated] }),
-    ...(given[allowAnyModel] === undefined ? {} : { [allowAnyModel]: given[allowAnyModel] }),
-    ...(given[allowCertificateChannel] === undefined
-      ? {}
-      : { [allowCertificateChannel]: given[allowCertificateChannel] }),
+    [allowSimulated]: given[allowSimulated],
+    [allowAnyModel]: given[allowAnyModel],
+    [allowCertificateChannel]: given[allowCertificateChannel],
   };
 }
 

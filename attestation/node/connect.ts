@@ -258,11 +258,10 @@ async function requestDocument(
 function unavailable(response: BoundedResponse): AttestationError {
   const code = errorCode(response.body);
   const what = `attestation request was answered with ${response.status}${code === undefined ? '' : ` ${code}`}`;
-  const hint = code === undefined ? undefined : HINTS[code];
   return refused('attestation_unavailable', what, {
     expected: '200',
     actual: String(response.status),
-    ...(hint === undefined ? {} : { hint }),
+    hint: code === undefined ? undefined : HINTS[code],
   });
 }
 

@@ -52,12 +52,9 @@ export function checkChain(subject: SnpSubject, transcript: Transcript): boolean
   });
   const nowText = context.now.toISOString();
   const window = `VEK is valid ${isoDay(vek.certificate.notBefore)} to ${isoDay(vek.certificate.notAfter)}`;
-  transcript.expect(
-    SNP_RULES.S13,
-    expired.length === 0,
-    expired.length === 0 ? window : expired.join('; '),
-    expired.length === 0 ? {} : { actual: nowText },
-  );
+  transcript.expect(SNP_RULES.S13, expired.length === 0, expired.length === 0 ? window : expired.join('; '), {
+    actual: nowText,
+  });
 
   const reported = decodeTcb(report.reportedTcb, product);
   const differing = tcbComponents(product).filter(
@@ -129,12 +126,7 @@ function checkProduct(
   const others = wrong.map(([source, line]) => `${source} says ${line ?? 'nothing known'}`).join(', ');
   const problem = wrong.length > 0 ? `${product} by the root, but ${others}` : unlisted;
   const found = `${product}${report.version === 2 ? ' (version 2 has no CPUID)' : ''}`;
-  transcript.expect(
-    SNP_RULES.S10,
-    problem === undefined,
-    problem ?? found,
-    problem === undefined ? {} : { actual: product },
-  );
+  transcript.expect(SNP_RULES.S10, problem === undefined, problem ?? found, { actual: product });
   return wrong.length === 0;
 }
 

@@ -143,7 +143,7 @@ function checkChip({ report, vek, policy }: SnpSubject, transcript: Transcript):
     SNP_RULES.S31,
     problems.length === 0,
     problems.length === 0 ? `chip ${chip}…` : problems.join('; '),
-    problems.length === 0 ? {} : { actual: toHex(report.chipId) },
+    { actual: toHex(report.chipId) },
   );
 }
 

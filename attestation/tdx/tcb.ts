@@ -191,15 +191,7 @@ function below(
 ): readonly Shortfall[] {
   return needed.flatMap(({ svn, type }, i) =>
     i >= from && (actual[i] ?? 0) < svn
-      ? [
-          {
-            part,
-            component: i + 1,
-            ...(type === undefined ? {} : { type }),
-            actual: actual[i] ?? 0,
-            needed: svn,
-          },
-        ]
+      ? [{ part, component: i + 1, type, actual: actual[i] ?? 0, needed: svn }]
       : [],
   );
 }

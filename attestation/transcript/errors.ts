@@ -57,10 +57,10 @@ export function withTranscript(error: AttestationError, transcript: readonly Che
   if (error.transcript.length > 0 || transcript.length === 0) return error;
   const { kind, code, message, check, expected, actual, hint } = error;
   return new AttestationError(kind, code, message, {
-    ...(check === undefined ? {} : { check }),
-    ...(expected === undefined ? {} : { expected }),
-    ...(actual === undefined ? {} : { actual }),
-    ...(hint === undefined ? {} : { hint }),
+    check,
+    expected,
+    actual,
+    hint,
     transcript,
     cause: error,
   });

@@ -214,6 +214,6 @@ function errorName(error: unknown): string {
 export function unavailable(message: string, cause?: unknown): AttestationError {
   return new AttestationError('internal', 'endorsements_unavailable', message, {
     hint: 'the vendor service or the way to it; an offline bundle can stand in for it',
-    ...(cause === undefined ? {} : { cause }),
+    cause,
   });
 }
