@@ -13,6 +13,11 @@ const ENTRIES = [
     'node/index',
     'The client for Node: a fetch over attested TLS, a local proxy, endorsements.',
   ],
+  [
+    '@assay/attestation/issue',
+    'protocol/issue',
+    'What a guest issues: claims, documents, trees of a batch; browser-safe.',
+  ],
   ['@assay/attestation/launch', 'launch/index', 'Launch measurements, recomputed from what is launched.'],
   [
     '@assay/attestation/codes',

@@ -3,7 +3,7 @@
 // the file knows what to cut out of it. Layouts: Azure's HCL report, AMD's MSG_REPORT_RSP and certificate table, Intel's
 // TDREPORT and quote header, TPMS_ATTEST, COSE_Sign1 of AWS Nitro.
 
-import { equalBytes, fromHex, isZero, viewOf } from './bytes.ts';
+import { equalBytes, fromHex, isZero, toHex, viewOf } from './bytes.ts';
 
 const SNP_REPORT_BYTES = 0x4a0;
 const HCL_HEADER_BYTES = 32;
@@ -115,5 +115,5 @@ function quoteAt(bytes: Uint8Array): number | undefined {
 }
 
 function startOf(bytes: Uint8Array): string {
-  return Array.from(bytes.subarray(0, 16), (byte) => byte.toString(16).padStart(2, '0')).join('');
+  return toHex(bytes.subarray(0, 16));
 }

@@ -218,6 +218,7 @@ function broken(message: string): Error {
   return malformed('malformed_event_log', message, { check: 'E1' });
 }
 
-async function sha384(bytes: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
+/** By WebCrypto: of SHA-2 the verifier carries SHA-256 alone. */
+export async function sha384(bytes: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
   return new Uint8Array(await globalThis.crypto.subtle.digest('SHA-384', bytes as Uint8Array<ArrayBuffer>));
 }

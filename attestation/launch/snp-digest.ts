@@ -11,15 +11,15 @@ export type PageType = (typeof PAGE_TYPE)[keyof typeof PAGE_TYPE];
 
 const PAGE_INFO_BYTES = 0x70;
 const PAGE_INFO = {
-  digestCur: raw(0x00, 48, 'launch digest so far'),
-  contents: raw(0x30, 48, 'SHA-384 of the page for NORMAL and VMSA, else zero'),
-  length: u16(0x60, 'length of this structure'),
-  pageType: u8(0x62, 'page type'),
-  imiPage: u8(0x63, 'initial migration image: never'),
-  vmpl3Perms: u8(0x64, 'permissions of VMPL 3'),
-  vmpl2Perms: u8(0x65, 'permissions of VMPL 2'),
-  vmpl1Perms: u8(0x66, 'permissions of VMPL 1'),
-  gpa: u64(0x68, 'guest-physical address'),
+  digestCur: raw(0x00, 48), // launch digest so far
+  contents: raw(0x30, 48), // SHA-384 of the page for NORMAL and VMSA, else zero
+  length: u16(0x60), // length of this structure
+  pageType: u8(0x62), // page type
+  imiPage: u8(0x63), // initial migration image: never
+  vmpl3Perms: u8(0x64), // permissions of VMPL 3
+  vmpl2Perms: u8(0x65), // permissions of VMPL 2
+  vmpl1Perms: u8(0x66), // permissions of VMPL 1
+  gpa: u64(0x68), // guest-physical address
 } as const;
 
 /** Consecutive pages of one type. */

@@ -2,7 +2,7 @@
 // Refuses bytes that are not their own canonical encoding, another label, unknown keys, and fields of the wrong type or size.
 
 import { concatBytes, fromBase64Url, fromHex } from '../encoding/bytes.ts';
-import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../encoding/cbor.ts';
+import { type Cbor, type CborMap, decodeCbor } from '../encoding/cbor.ts';
 import { AttestationError, malformed } from '../transcript/errors.ts';
 import { leafHash } from './merkle.ts';
 import type { ModelKind } from './model.ts';
@@ -74,32 +74,6 @@ export interface Claims {
   readonly issuedAt: number;
   /** SHA-256 of GPU evidence made with the same nonce. */
   readonly gpu?: Uint8Array | undefined;
-}
-
-/**
- * Claims → the canonical CBOR of docs/protocol.md §3, at most 4096 bytes.
- * @example const root = leafHash(encodeClaims(claims));
- */
-export function encodeClaims(claims: Claims): Uint8Array {
-  const map = new Map<number, Cbor>([
-    [0, CLAIMS_LABEL],
-    [2, sized(claims.tlsSpki, 'tls_spki')],
-    [4, new Map<number, Cbor>([[0, claims.model.kind], [1, claims.model.id], [2, sized(claims.model.sha256, 'model.sha256')]])], // prettier-ignore
-    [5, sized(claims.config, 'config')],
-    [6, sized(claims.receiptKey, 'receipt_key')],
-    [7, sized(claims.hpkeKey, 'hpke_key')],
-    [8, claims.issuedAt],
-  ]);
-  if (claims.nonce !== undefined) {
-    if (!nonceFits(claims.nonce))
-      throw new RangeError(
-        `nonce is ${claims.nonce.length} bytes, expected ${NONCE_MIN_BYTES} to ${NONCE_MAX_BYTES}`,
-      );
-    map.set(1, claims.nonce);
-  }
-  if (claims.exporter !== undefined) map.set(3, sized(claims.exporter, 'exporter'));
-  if (claims.gpu !== undefined) map.set(9, sized(claims.gpu, 'gpu'));
-  return encodeCbor(map);
 }
 
 /**
@@ -200,12 +174,12 @@ function optionalBytes(map: CborMap, key: number, name: string): Uint8Array | un
   return map.has(key) ? bytes32(map, key, name) : undefined;
 }
 
-function sized(bytes: Uint8Array, name: string): Uint8Array {
+export function sized(bytes: Uint8Array, name: string): Uint8Array {
   if (bytes.length !== 32) throw new RangeError(`${name} is ${bytes.length} bytes, expected 32`);
   return bytes;
 }
 
-function nonceFits(nonce: Uint8Array): boolean {
+export function nonceFits(nonce: Uint8Array): boolean {
   return nonce.length >= NONCE_MIN_BYTES && nonce.length <= NONCE_MAX_BYTES;
 }
 

@@ -2,12 +2,12 @@
 // extension 2.23.133.5.4.9 (§6). Closed shape: unknown keys, wrong types, non-canonical base64 and anything over the stated
 // sizes are refused. Nothing in it is believed here; `appraise.ts` compares every repeated field with the signed bytes.
 
-import { fromBase64, fromBase64Url, fromHex, toBase64, toBase64Url, toHex } from '../encoding/bytes.ts';
-import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../encoding/cbor.ts';
+import { fromBase64, fromBase64Url, fromHex } from '../encoding/bytes.ts';
+import { type Cbor, type CborMap, decodeCbor } from '../encoding/cbor.ts';
 import { NONCE_MAX_BYTES } from './claims.ts';
 import type { Inclusion } from './merkle.ts';
 import { malformed } from '../transcript/errors.ts';
-import { type Json, type JsonObject, parseJson, shapeReaders } from '../encoding/json.ts';
+import { type Json, parseJson, shapeReaders } from '../encoding/json.ts';
 import type { AttestedModel, ModelBlob } from './model.ts';
 
 /** Most bytes of a document, as JSON or as CBOR. */
@@ -81,30 +81,6 @@ export function parseDocument(input: string | Json): AttestationDocument {
 }
 
 /**
- * Document → the JSON object of protocol.md §4, in its order.
- * @example const text = JSON.stringify(documentToJson(document), null, 2);
- */
-export function documentToJson(document: AttestationDocument): JsonObject {
-  return writeDocument(document, toJson) as JsonObject;
-}
-
-/**
- * Document → JSON text (docs/protocol.md §4).
- * @example const text = encodeDocument(decodeDocumentCbor(bytes));
- */
-export function encodeDocument(document: AttestationDocument): string {
-  return JSON.stringify(documentToJson(document));
-}
-
-/**
- * The same document in canonical CBOR: the JSON names as text keys, bytes as byte strings. For the certificate.
- * @example const extension = encodeDocumentCbor(document);
- */
-export function encodeDocumentCbor(document: AttestationDocument): Uint8Array {
-  return encodeCbor(toMap(writeDocument(document, asBytes)));
-}
-
-/**
  * Canonical CBOR → document (docs/protocol.md §6). Throws `malformed_cbor` and `malformed_document`.
  * @example const document = decodeDocumentCbor(bytes);
  */
@@ -120,10 +96,10 @@ export function formatTimestamp(seconds: number): string {
   return new Date(seconds * 1000).toISOString().replace(/\.000Z$/, 'Z');
 }
 
-// --- reading -------------------------------------------------------------------------------------------------------
-
-type Loose = Json | Uint8Array | readonly Loose[] | { readonly [key: string]: Loose };
-type Encoding = 'base64' | 'base64url' | 'hex';
+/** A document between its two encodings: byte strings in CBOR are text in JSON. */
+export type Loose = Json | Uint8Array | readonly Loose[] | { readonly [key: string]: Loose };
+/** How JSON spells a byte string. */
+export type Encoding = 'base64' | 'base64url' | 'hex';
 type ReadBytes = (value: unknown, name: string, encoding: Encoding, maxBytes: number) => Uint8Array;
 
 const read = shapeReaders('malformed_document');
@@ -307,78 +283,6 @@ function readTdxEndorsements(value: unknown, bytes: ReadBytes): TdxEndorsements 
     qeIdentity: text('qe_identity'),
     qeIdentityIssuerChain: text('qe_identity_issuer_chain'),
   };
-}
-
-// --- writing -------------------------------------------------------------------------------------------------------
-
-type WriteBytes = (bytes: Uint8Array, encoding: Encoding) => Loose;
-
-const ENCODE = { hex: toHex, base64: toBase64, base64url: toBase64Url } as const;
-const toJson: WriteBytes = (bytes, encoding) => ENCODE[encoding](bytes);
-const asBytes: WriteBytes = (bytes) => bytes;
-
-function writeDocument(document: AttestationDocument, bytes: WriteBytes): { readonly [key: string]: Loose } {
-  const { inclusion } = document;
-  return {
-    version: document.version,
-    tee_type: document.teeType,
-    report: bytes(document.report, 'base64'),
-    report_data: bytes(document.reportData, 'hex'),
-    measurement: bytes(document.measurement, 'hex'),
-    timestamp: document.timestamp,
-    ...(document.nonce === undefined ? {} : { nonce: document.nonce }),
-    claims: bytes(document.claims, 'base64url'),
-    inclusion: {
-      index: inclusion.index,
-      size: inclusion.size,
-      path: inclusion.path.map((item) => bytes(item, 'hex')),
-    },
-    models: document.models.map((model) => ({
-      id: model.id,
-      sha256: bytes(model.sha256, 'hex'),
-      kind: model.kind,
-      blobs: model.blobs.map((blob) => ({
-        role: blob.role,
-        sha256: bytes(blob.sha256, 'hex'),
-        size: blob.size,
-      })),
-    })),
-    ...(document.rtmr === undefined ? {} : { rtmr: document.rtmr.map((item) => bytes(item, 'hex')) }),
-    ...(document.eventLog === undefined ? {} : { event_log: bytes(document.eventLog, 'base64') }),
-    ...(document.endorsements === undefined
-      ? {}
-      : { endorsements: writeEndorsements(document.endorsements, bytes) }),
-  };
-}
-
-function writeEndorsements(endorsements: SnpEndorsements | TdxEndorsements, bytes: WriteBytes): Loose {
-  if ('vek' in endorsements) {
-    return {
-      vek: bytes(endorsements.vek, 'base64'),
-      chain: endorsements.chain.map((item) => bytes(item, 'base64')),
-      ...(endorsements.crl === undefined ? {} : { crl: bytes(endorsements.crl, 'base64') }),
-    };
-  }
-  return {
-    ...(endorsements.pckChain === undefined ? {} : { pck_chain: endorsements.pckChain }),
-    pck_crl: bytes(endorsements.pckCrl, 'base64'),
-    ...(endorsements.pckCrlIssuerChain === undefined
-      ? {}
-      : { pck_crl_issuer_chain: endorsements.pckCrlIssuerChain }),
-    root_ca_crl: bytes(endorsements.rootCaCrl, 'base64'),
-    tcb_info: endorsements.tcbInfo,
-    tcb_info_issuer_chain: endorsements.tcbInfoIssuerChain,
-    qe_identity: endorsements.qeIdentity,
-    qe_identity_issuer_chain: endorsements.qeIdentityIssuerChain,
-  };
-}
-
-function toMap(value: Loose): Cbor {
-  if (value === null || typeof value !== 'object' || value instanceof Uint8Array) return value;
-  if (Array.isArray(value)) return (value as readonly Loose[]).map(toMap);
-  return new Map(
-    Object.entries(value as { readonly [key: string]: Loose }).map(([key, item]) => [key, toMap(item)]),
-  );
 }
 
 function fromMap(value: Cbor): Loose {

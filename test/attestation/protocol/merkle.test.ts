@@ -4,13 +4,8 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { fromHex, toHex } from '../../../attestation/encoding/bytes.ts';
-import {
-  inclusionPath,
-  leafHash,
-  MAX_TREE_SIZE,
-  merkleRoot,
-  verifyInclusion,
-} from '../../../attestation/protocol/merkle.ts';
+import { leafHash, MAX_TREE_SIZE, verifyInclusion } from '../../../attestation/protocol/merkle.ts';
+import { inclusionPath, merkleRoot } from '../../../attestation/protocol/issue.ts';
 
 const INPUTS = [
   '',

@@ -10,13 +10,12 @@ import {
   allModelsDigest,
   attestedModel,
   decodeClaims,
-  inclusionPath,
   leafHash,
-  merkleRoot,
   toHex,
   verifyInclusion,
   type AttestationDocument,
 } from '@assay/attestation';
+import { inclusionPath, merkleRoot } from '@assay/attestation/issue';
 import { createBatcher, treeOf, type BatcherOptions } from '../../../src/attester/batcher.ts';
 import type { Report, ReportSource } from '../../../src/attester/assemble.ts';
 import { TsmError } from '../../../src/attestd/tsm.ts';
