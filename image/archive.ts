@@ -85,7 +85,7 @@ function runDecoder(program: string, args: readonly string[], data: Uint8Array):
       else chunks.push(chunk);
     });
     child.stderr.on('data', (chunk: Buffer) => (complaint = (complaint + chunk.toString()).slice(0, 500)));
-    // The decoder's exit status tells what went wrong; a broken pipe on the way adds nothing.
+    // The decoder's exit status reports the failure; a broken pipe before that is ignored.
     child.stdin.on('error', () => undefined);
     child.on('close', (status) => {
       if (status === 0) resolve(Buffer.concat(chunks));

@@ -129,7 +129,7 @@ async function fileDigest(path: string): Promise<string> {
   return hash.digest('hex');
 }
 
-/** Commit of the sources, or nothing when git cannot say or files differ from it: a claim that may be wrong is not made. */
+/** Commit of the sources; empty when git cannot tell it or files differ from it, so that a wrong commit is never claimed. */
 function commitOf(top: string): string {
   try {
     const git = (...args: string[]): string =>

@@ -63,7 +63,7 @@ export function layoutErofs(tree: Tree): ErofsLayout {
   return { metadata: Buffer.concat([superblock, inodes, ...small]), files, blocks: nextFile };
 }
 
-/** The whole image in order, in chunks whose boundaries mean nothing. Throws if a file on disk is not the size it was. */
+/** The whole image in order, in chunks of no particular size. Throws if a file on disk is not the size it was. */
 export async function* erofsBytes(layout: ErofsLayout): AsyncGenerator<Uint8Array> {
   yield layout.metadata;
   for (const content of layout.files) {

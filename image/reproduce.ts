@@ -12,7 +12,7 @@ import { defaultInputs } from './build.ts';
 import { ImageError } from './errors.ts';
 import { TOP } from './top.ts';
 
-/** What the image is made from; node_modules is shared, as `npm ci` installed it. */
+/** The sources of the image; node_modules is shared, as `npm ci` installed it. */
 const SOURCES = ['attestation', 'src', 'image', 'package.json', 'package-lock.json', 'tsconfig.base.json'];
 
 export interface Difference {

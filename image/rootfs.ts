@@ -1,4 +1,4 @@
-// What is in the root image: an explicit list, added to an empty tree. No package manager, no login, no ssh, no shell but the
+// The contents of the root image: an explicit list, added to an empty tree. No package manager, no login, no ssh, no shell but the
 // static busybox that runs two scripts; Node, the server, and the libraries those need.
 
 import { addServer, type BundleOptions } from './bundle.ts';

@@ -1,7 +1,7 @@
 // `make bench-verify`: what verifying one SNP and one TDX evidence costs, beside the bare signature checks it has to make.
 // The floor is not estimated: the very crypto.subtle.verify calls of one verification are recorded and replayed, keys
 // imported, at once (as the verifier makes them) and one after another. Cold is a new process, from import to verdict.
-// Prints a table, asserts nothing. Evidence comes from the simulated hierarchies (RSA-4096, as AMD's), certificates and CRLs included.
+// Prints a table and has no assertions. Evidence comes from the simulated hierarchies (RSA-4096, as AMD's), certificates and CRLs included.
 
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';

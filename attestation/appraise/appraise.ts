@@ -1,5 +1,5 @@
-// The verdict (docs/protocol.md §7): document × policy × this connection × now → an AttestationResult, which nothing else can
-// make, or an AttestationError with the complete transcript. Reads as six calls. No network, no clock, no randomness here.
+// The verdict (docs/protocol.md §7): document × policy × this connection × now → an AttestationResult, which only this
+// module makes, or an AttestationError with the complete transcript. Reads as six calls. No network, no clock, no randomness here.
 // Refused: any failed rule. A rule that was skipped is never a pass, and those that must hold fail instead of being skipped.
 
 import { type Hardware, type HardwareOptions, verifyHardware } from './hardware.ts';
@@ -22,7 +22,7 @@ export interface VerifyOptions extends HardwareOptions {
   readonly exporter: Uint8Array | undefined;
   /** DER SubjectPublicKeyInfo of the peer, read from the socket. */
   readonly peerSpki: Uint8Array;
-  /** What the socket says of its handshake; absent where the platform does not tell. */
+  /** TLS version and resumption as the socket reports them; absent where the platform does not report them. */
   readonly tls?: { readonly version: string; readonly resumed: boolean } | undefined;
   readonly policy: AppraisalPolicy | Policy;
   /** The model id that was asked for; default all models. */
@@ -37,13 +37,13 @@ declare const verified: unique symbol;
 export interface AttestationResult {
   readonly [verified]: true;
   readonly teeType: TeeType;
-  /** Nothing about hardware is proven. */
+  /** True: the evidence proves no property of hardware. */
   readonly simulated: boolean;
   /** Freshness and connection are not proven. */
   readonly certificateAlone: boolean;
   /** Hex: MEASUREMENT or MRTD. */
   readonly measurement: string;
-  /** What the policy calls this build. */
+  /** The name the policy gives this build. */
   readonly build: string | undefined;
   /** Milan, Genoa, Turin; undefined for TDX. */
   readonly product: string | undefined;
@@ -110,7 +110,7 @@ async function appraise(
     certificateAlone: policy.danger.certificateChannel,
   });
   const build = applyPolicy(t, document, policy, found);
-  // What is compared from here on rests on the report: where nobody vouches for that, nobody vouches for anything.
+  // All rules from here on rest on the report: without its signature none of their values is authentic.
   if (!hardware.authentic) t.unauthenticated(NO_PROVENANCE, from);
   return await conclude(t, { document, options, hardware, claims, certificateAlone, build });
 }
@@ -140,7 +140,7 @@ async function appraiseDocument(
 
 declare const archived: unique symbol;
 
-/** What kept evidence came to. Not an `AttestationResult`: it proves nothing about any connection. */
+/** The verdict on kept evidence. Not an `AttestationResult`: it is no proof about any connection. */
 export type ArchivedResult = Omit<AttestationResult, typeof verified> & { readonly [archived]: true };
 
 const ARCHIVED =
@@ -210,7 +210,7 @@ async function conclude(t: Transcript, findings: Findings): Promise<AttestationR
   return result;
 }
 
-/** The fields of a result, once nothing failed. */
+/** The fields of a result; throws the refusal when a rule failed. */
 async function resultOf(
   t: Transcript,
   { document, options, hardware, claims, certificateAlone, build }: Findings,

@@ -10,7 +10,7 @@ import type { AttestationCode } from '../transcript/codes.ts';
 import { ARCHIVE_FORMAT } from './archive.ts';
 import { type Policy, policyToJson } from './policy.ts';
 
-/** What a connection was shown, and what came of it. */
+/** The evidence a connection was shown, and the verdict on it. */
 export interface Witnessed {
   readonly document: AttestationDocument;
   /** Those that were fetched because the document's own were missing or did not do. */
@@ -38,7 +38,7 @@ function entryToJson(seen: Witnessed): JsonObject {
   const document = documentToJson(
     endorsements === undefined ? seen.document : ({ ...seen.document, endorsements } as AttestationDocument),
   );
-  // A policy that lists nothing was none: it only looked.
+  // An observing policy, with empty lists, is written as null: no policy was applied.
   const written = policy.measurements.length === 0 ? null : policyToJson(policy);
   const allowed = {
     ...(policy.danger.anyModel ? { any_model: true } : {}),

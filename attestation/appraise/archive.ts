@@ -33,7 +33,7 @@ const ENTRY = [
   'document',
 ];
 
-/** What of an archive is judged by: the time and the policy of the person who judges, in place of the archiver's. */
+/** Time and policy to judge an archive by, in place of the archiver's. */
 export interface ArchiveJudge {
   readonly now?: Date | undefined;
   readonly policy?: Json | undefined;

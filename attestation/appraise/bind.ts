@@ -1,4 +1,4 @@
-// What ties the words of a document to what the hardware signed and to this connection (docs/protocol.md §2–§5): claims ↔
+// The rules that bind a document to the signed report and to this connection (docs/protocol.md §2–§5): claims ↔
 // report_data, models ↔ their digest, repeated fields ↔ signed fields, claims ↔ nonce, TLS key and exporter. Each function
 // records its rules in the transcript; one that cannot be judged, because what it needs was refused, is a skip.
 
@@ -12,7 +12,7 @@ import { leafHash, rootFromPath } from '../protocol/merkle.ts';
 import { ALL_MODELS_ID, allModelsDigest, modelContradiction } from '../protocol/model.ts';
 import { RULES } from './rules.ts';
 
-/** What the vendor's signature is over, as far as the protocol uses it. */
+/** The fields under the vendor's signature that the protocol uses. */
 export interface SignedFields {
   readonly reportData: Uint8Array;
   readonly measurement: Uint8Array;

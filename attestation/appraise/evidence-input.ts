@@ -27,7 +27,7 @@ export interface EvidenceCheck extends Pick<
   Check,
   'id' | 'spec' | 'title' | 'status' | 'detail' | 'code' | 'expected' | 'actual' | 'authenticated'
 > {
-  /** Of a failure: what the person who reads it can do. */
+  /** Of a failure: what its reader can do. */
   readonly hint?: string | undefined;
 }
 
@@ -212,7 +212,7 @@ async function verifyArchive(json: JsonObject, judge: typeof judgeArchive): Prom
   };
 }
 
-/** Claims of a refused entry are not repeated: nothing may vouch for them. */
+/** Claims of a refused entry are not repeated: they may not be authentic. */
 function archivedClaims({ origin, at, outcome }: JudgedEntry): Readonly<Record<string, unknown>> {
   const archive = { origin, at: at.toISOString() };
   if ('error' in outcome) return { archive };
@@ -227,7 +227,7 @@ function plainCheck(check: Check, hintOf: HintOf): EvidenceCheck {
   return withoutUndefined({ id, spec, title, status, detail, ...failure, authenticated });
 }
 
-/** What is absent is not in the output, so that it is the same before and after a trip through JSON. */
+/** Absent fields have no key, so that the output is the same before and after a trip through JSON. */
 function withoutUndefined(check: EvidenceCheck): EvidenceCheck {
   return Object.fromEntries(
     Object.entries(check).filter(([, value]) => value !== undefined),
@@ -239,7 +239,7 @@ const EXIT_CODES = { refused: 10, unsupported: 20, malformed: 30, internal: 1 } 
 /** The error as output: checks made before it, then one failing entry that says what was wrong. */
 async function failed(error: unknown): Promise<EvidenceResult> {
   const hintOf = await hintsOnDemand();
-  // What is not ours may hold anything in its message: only its name is told.
+  // The message of a foreign error may contain input: print only its name.
   const known =
     error instanceof AttestationError
       ? error

@@ -91,7 +91,7 @@ export function applyPolicy(
   if (policy.configs === undefined) t.skip(RULES.configs, 'no allow-list in the policy');
   else if (claims === undefined) t.fail(RULES.configs, 'the claims could not be read');
   else t.expect(RULES.configs, policy.configs.includes(toHex(claims.config)), toHex(claims.config));
-  // Prompts would leave for a device nobody judged: what cannot be verified is not let pass.
+  // Prompts would be processed on a device that was not judged, so GPU evidence is refused until it can be verified.
   if (claims?.gpu !== undefined)
     t.fail(RULES.gpu, `the claims name GPU evidence ${toHex(claims.gpu)}, which this verifier cannot judge`);
   return reference?.name;

@@ -347,7 +347,7 @@ function readTees(value: unknown): readonly ('sev-snp' | 'tdx')[] {
   return readChoices(value, 'tee', vendors);
 }
 
-/** Whoever wrote an empty section meant something. */
+/** An empty section is a mistake: its author meant to ask for something. */
 function notEmpty<T extends object>(name: string, section: T): T {
   if (Object.keys(section).length === 0) throw malformed('malformed_policy', `${name} is empty`);
   return section;

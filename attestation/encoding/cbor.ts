@@ -102,7 +102,7 @@ function readArgument(reader: Reader, low: number): number {
   const size = 1 << (low - 24);
   if (reader.at + size > reader.bytes.length) throw bad(reader, 'ends early');
   const value = readBigEndian(reader, size);
-  // What half as many bytes, or the head itself, could have said.
+  // Below this, half as many bytes, or the head itself, would have held the value.
   const minimum = size === 1 ? 24 : 2 ** (4 * size);
   if (value < minimum) throw bad(reader, 'has an integer that is not in its shortest form');
   if (!Number.isSafeInteger(value)) throw bad(reader, 'has an integer over 2^53-1');

@@ -33,7 +33,7 @@ export interface SnpShape {
 /** One SNP guest as it is launched (AMD 56860 §8.17). */
 export interface SnpLaunch extends SnpShape {
   readonly firmware: Uint8Array;
-  /** Absent: the guest boots from its disk, and the measurement says nothing about its kernel. */
+  /** Absent: the guest boots from its disk, and the measurement does not cover its kernel. */
   readonly kernel?: KernelFiles | undefined;
   /** Accept firmware that is not on our list; the result says so. */
   readonly allowUnlistedFirmware?: boolean | undefined;
@@ -107,7 +107,7 @@ function lastOf(digests: readonly Uint8Array[]): Uint8Array {
   return last;
 }
 
-/** What all vCPU shapes of one machine monitor share. */
+/** The part of the digest that all vCPU shapes of one machine monitor share. */
 export interface LaunchPrefix {
   readonly digest: Uint8Array;
   readonly resetEip: number;

@@ -1,4 +1,4 @@
-// Opens a TLS connection and proves who is at its other end before anything else is sent on it (docs/protocol.md §5):
+// Opens a TLS connection and verifies its peer before anything else is sent on it (docs/protocol.md §5):
 // TLS 1.3 handshake, our own random nonce, GET /v1/attestation on that very socket, appraisal, and only then the socket.
 // Refused: plain http, resumed sessions, other TLS versions, any failed check. The peer's key is read from the socket after
 // `secureConnect`, because Node skips checkServerIdentity on resumed sessions and when rejectUnauthorized is false.
@@ -21,7 +21,7 @@ import type { Policy } from '../appraise/policy.ts';
 import { RULES } from '../appraise/rules.ts';
 import { type BoundedResponse, readResponse } from './response.ts';
 
-/** What a peer gave for evidence, before it is judged. */
+/** The evidence of a peer, before it is judged. */
 export interface ReceivedEvidence {
   readonly document: AttestationDocument;
   readonly nonce: Uint8Array;
@@ -49,7 +49,7 @@ export interface ConnectOptions extends Pick<VerifyOptions, 'memory' | 'endorsem
 
 /** A TLS connection whose peer has proved what it is, and the proof. */
 export interface AttestedConnection {
-  /** Idle: the attestation response has been read to its end, and nothing else. */
+  /** Idle: the attestation response has been read to its end, and no byte beyond it. */
   readonly socket: TLSSocket;
   readonly result: AttestationResult;
 }
@@ -72,7 +72,7 @@ export async function connectAttested(origin: URL, options: ConnectOptions): Pro
     });
   }
   const socket = await openTls(origin, options.connectTimeoutMs);
-  // An error event without a listener would end the process. Whoever uses the socket sees its failures by itself.
+  // An error event without a listener would end the process. The user of the socket sees its failures by itself.
   socket.on('error', ignore);
   try {
     const result = await attest(socket, origin, options);
@@ -103,7 +103,7 @@ function openTls(origin: URL, timeoutMs: number): Promise<TLSSocket> {
       minVersion: 'TLSv1.3',
       maxVersion: 'TLSv1.3',
       ALPNProtocols: ['http/1.1'],
-      // The certificate is usually self-signed: who the peer is follows from the evidence, which names the certificate's key.
+      // The certificate is usually self-signed: the evidence, which names the certificate's key, identifies the peer.
       // The handshake still proves that the peer holds that key (CertificateVerify, RFC 8446 §4.4.3).
       rejectUnauthorized: false,
       checkServerIdentity: () => undefined,

@@ -15,7 +15,7 @@ export const EXPORTER_LABEL = 'EXPORTER-assay-attestation-v1';
 /** Bytes of TLS exporter that claims bind (docs/protocol.md §3). */
 export const EXPORTER_LENGTH = 32;
 
-/** What claims may carry. A verifier asks for more of its own nonce: CHALLENGE_MIN_BYTES. */
+/** Least bytes of a nonce in claims. A verifier asks for more of its own nonce: CHALLENGE_MIN_BYTES. */
 export const NONCE_MIN_BYTES = 8;
 /** Most bytes of a nonce. */
 export const NONCE_MAX_BYTES = 64;

@@ -1,6 +1,6 @@
 // The attestation document on the wire (docs/protocol.md §4): JSON from GET /v1/attestation, CBOR in the certificate
 // extension 2.23.133.5.4.9 (§6). Closed shape: unknown keys, wrong types, non-canonical base64 and anything over the stated
-// sizes are refused. Nothing in it is believed here; `appraise.ts` compares every repeated field with the signed bytes.
+// sizes are refused. Reading does not verify: `appraise/` compares every repeated field with the signed bytes.
 
 import { fromBase64, fromBase64Url, fromHex } from '../encoding/bytes.ts';
 import { type Cbor, type CborMap, decodeCbor } from '../encoding/cbor.ts';

@@ -9,7 +9,7 @@ import { compareBytes, encodeCbor } from '../encoding/cbor.ts';
 /** `blob`: a single file; `manifest`: several files of one model; `all`: every model the server serves (docs/protocol.md §2). */
 export type ModelKind = 'blob' | 'manifest' | 'all';
 
-/** What the engine reads: `weights`, `projector`, `adapter`, `template` (an overridden chat template) … */
+/** One file the engine reads, by role: `weights`, `projector`, `adapter`, `template` (an overridden chat template) … */
 export interface ModelBlob {
   readonly role: string;
   readonly sha256: Uint8Array;

@@ -47,7 +47,7 @@ export interface SimulatedAmdOptions {
   readonly chipId?: Uint8Array | undefined;
 }
 
-/** JSON-able. Test keys: they protect nothing. */
+/** JSON-able. Test keys, without any protection. */
 export interface SimulatedAmdKeys {
   readonly version: 1;
   readonly product: Product;

@@ -10,7 +10,7 @@ export interface SimulatedEvent {
   readonly rtmr: number;
   readonly type: number;
   readonly data: Uint8Array;
-  /** What is hashed; default the data itself. */
+  /** The bytes that are hashed; default the data itself. */
   readonly hashed?: Uint8Array | undefined;
   /** Written instead of the hash. */
   readonly digest?: Uint8Array | undefined;

@@ -1,6 +1,6 @@
 // Rules on the certificates: S15, S10, S11, S13, S14, S16–S18 (AMD 57230 §3 and §4, RFC 5280 §6.1).
-// The ARK is trusted because its DER and its key are pinned (roots.ts), or because the caller replaced the roots; nothing a
-// certificate says about itself makes it trusted.
+// The ARK is trusted because its DER and its key are pinned (roots.ts), or because the caller replaced the roots; no field of
+// a certificate makes it trusted.
 
 import { toHex } from '../encoding/bytes.ts';
 import type { Transcript } from '../transcript/checks.ts';

@@ -105,7 +105,7 @@ function keyTextOf(key: PublicKeyInfo): string {
   return key.kind === 'rsa' ? `RSA ${key.bits}` : key.oid;
 }
 
-/** With MASK_CHIP_KEY the firmware signs nothing: a report that has both was not written by it. */
+/** With MASK_CHIP_KEY the firmware leaves reports unsigned: a signed report with that bit was not written by it. */
 function chipKeyMasked(keyInfo: number): boolean {
   return (keyInfo & 2) !== 0;
 }

@@ -126,7 +126,7 @@ function checkMinimum({ report, product, policy }: SnpSubject, transcript: Trans
     ['REPORTED_TCB', report.reportedTcb, minimumTcb],
     ['COMMITTED_TCB', report.committedTcb, policy.minimumCommittedTcb ?? minimumTcb],
     ['CURRENT_TCB', report.currentTcb, minimumTcb],
-    // What the guest was launched on shaped it: a later update of the firmware does not undo that. Lower only when the policy says so.
+    // The firmware at launch set the guest up, and a later update does not undo that. Lower only when the policy says so.
     ['LAUNCH_TCB', report.launchTcb, policy.minimumLaunchTcb ?? minimumTcb],
   ] as const;
   const firmware = policy.minimumFirmware;

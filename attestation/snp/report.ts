@@ -1,7 +1,7 @@
 // The SEV-SNP attestation report: AMD 56860, SEV Secure Nested Paging Firmware ABI, revision 1.58, §7.3 and §4.3, §10.
 // One table of offsets per layout; the type, decoding and must-be-zero ranges derive from it. Signed bytes are sliced from
 // the input, never re-encoded. Refuses other lengths (`malformed_length`) and unknown versions (`snp_version`, unsupported).
-// What parseReport returns is *unverified*: claims are to be used only from an accepted SnpVerification.
+// parseReport does not verify: use claims only from an accepted SnpVerification.
 
 import { decodeLayout, raw, u8, u32, u64, uncovered, type Decoded, type Layout } from '../encoding/layout.ts';
 import { describeContainer } from '../encoding/container.ts';

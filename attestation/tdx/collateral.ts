@@ -1,6 +1,6 @@
 // Intel's collateral: TCB info V3 and the TD quoting enclave's identity V2 (Intel PCS API v4), as the JSON texts the service
 // returns. A signature is over the bytes of the inner object as received, so those bytes are cut out of the text, checked,
-// and only then parsed: nothing here is used before its signature, and no JSON is ever written back to be verified.
+// and only then parsed: no field is used before its signature is checked, and no JSON is written back to be verified.
 // Refuses: anything but the two expected members, duplicate keys, missing or mistyped members, times without a zone.
 
 import { fromHex, utf8, viewOf } from '../encoding/bytes.ts';
@@ -8,7 +8,7 @@ import { malformed, type AttestationError } from '../transcript/errors.ts';
 import { parseJson, shapeReaders, type Json, type JsonObject } from '../encoding/json.ts';
 import type { SignedBytes } from '../x509/signature.ts';
 
-/** What a TDX verification needs from Intel besides the quote, as PCS and PCCS return it. None of it is trusted unchecked. */
+/** Intel's collateral for one quote, as PCS and PCCS return it. None of it is trusted unchecked. */
 export interface TdxCollateral {
   /** The whole response body: `{"tcbInfo":{…},"signature":"…"}`. */
   readonly tcbInfo: string;

@@ -143,7 +143,7 @@ export function parseTdxQuote(bytes: Uint8Array): TdxQuote {
   };
 }
 
-/** What of a quote is safe to print, in hex: the TD's measurements and registers as the quote gives them. */
+/** The fields of a quote that are safe to print, in hex: the TD's measurements and registers as the quote gives them. */
 export function quoteClaims(quote: TdxQuote): Record<string, unknown> {
   const { body } = quote;
   return {

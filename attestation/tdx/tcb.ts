@@ -45,7 +45,7 @@ export function matchPlatform(
   return { sgx, tdx };
 }
 
-/** What keeps the platform from the nearest level of an accepted status; undefined when no level has one. */
+/** The shortfalls that keep the platform from the nearest level of an accepted status; undefined when no level has one. */
 export function platformShortfall(
   levels: readonly TcbLevel[],
   pck: Pick<PckExtensions, 'components' | 'pceSvn'>,
@@ -118,7 +118,7 @@ export function convergeRelaunch(launch: TcbStatus, now: TcbStatus): TcbStatus {
     : 'TDRelaunchAdvised';
 }
 
-/** What a TDX module of Intel's says of itself: the signer is written as zero, and no attribute is defined. */
+/** The fields of a TDX module of Intel's: the signer is written as zero, and no attribute is defined. */
 const INTEL_MODULE: ModuleCore = {
   mrSigner: new Uint8Array(48),
   attributes: new Uint8Array(8),
@@ -127,7 +127,7 @@ const INTEL_MODULE: ModuleCore = {
 
 type ModuleCore = Pick<ModuleIdentity, 'mrSigner' | 'attributes' | 'attributesMask'>;
 
-/** What of the module's signer and attributes is not as described, in words, or undefined. */
+/** The difference of the module's signer and attributes from their description, in words, or undefined. */
 export function moduleMismatch(
   body: Pick<TdBody, 'mrSignerSeam' | 'seamAttributes'>,
   described: ModuleCore,

@@ -26,21 +26,21 @@ import { checkPlatform, checkTd } from './td.ts';
 /** The verdict of {@link verifyTdx} and the values it read. */
 export interface TdxVerification {
   readonly transcript: Transcript;
-  /** The fields as parsed: nothing vouches for them unless `authentic`. */
+  /** The fields as parsed: signed only where `authentic`. */
   readonly quote: TdxQuote;
   /** Field values in hex; empty unless `authentic`. */
   readonly claims: Record<string, unknown>;
   readonly tcb: TdxTcb;
   readonly rootsReplaced: boolean;
   /**
-   * Made by Intel's quoting enclave for a TD on Intel's module, signed up to a trusted root, nothing revoked by authentic CRLs:
+   * Made by Intel's quoting enclave for a TD on Intel's module, signed up to a trusted root, no certificate revoked by authentic CRLs:
    * policy, dates and TCB aside, the quote is what it says.
    */
   readonly authentic: boolean;
   readonly accepted: boolean;
 }
 
-/** What has to have passed whatever the policy: the rest are the policy's, or cannot apply to every quote. */
+/** Rules that must pass whatever the policy: the rest are the policy's, or cannot apply to every quote. */
 const REQUIRED: readonly Rule[] = [
   TDX_RULES.header,
   TDX_RULES.body,

@@ -1,5 +1,5 @@
 // The transcript of a verification: every rule, in order, with what was found. A skip is never a pass.
-// Checks of values nobody vouches for are labelled as such: what stands beside a refusal is authenticated, or says that it is not.
+// Checks of values without an authentic signature are labelled `authenticated: false`.
 // A rule is declared once (id, code, source, title); failing it always yields the rule's one code.
 
 import type { AttestationCode } from './codes.ts';
@@ -14,7 +14,7 @@ export interface Rule {
   readonly code: AttestationCode;
   /** Where the rule comes from: specification, revision, section. */
   readonly spec: string;
-  /** What is checked, one line a person can read. */
+  /** The check in one line that a person can read. */
   readonly title: string;
 }
 
@@ -29,7 +29,7 @@ export interface Check {
   readonly spec: string;
   readonly title: string;
   readonly status: CheckStatus;
-  /** What was found; for a failure, expected and actual; for a skip, why it was not made. Never secret. */
+  /** The finding; for a failure, expected and actual; for a skip, why it was not made. Never secret. */
   readonly detail: string;
   /** Present on failures only: the rule's code. */
   readonly code?: AttestationCode | undefined;

@@ -128,7 +128,7 @@ export class DerCursor {
     return element;
   }
 
-  /** The next element if it has the tag, else undefined and nothing is consumed. */
+  /** The next element if it has the tag; else undefined, and the cursor stays. */
   optional(name: string, tag: number): Der | undefined {
     return this.tag === tag ? this.next(name, tag) : undefined;
   }
@@ -291,7 +291,7 @@ export function readOid(element: Der, name: string): string {
   return text;
 }
 
-/** Whether the element is an OBJECT IDENTIFIER with exactly these content octets; nothing is decoded. */
+/** Whether the element is an OBJECT IDENTIFIER with exactly these content octets, compared undecoded. */
 export function isOid(element: Der, content: Uint8Array): boolean {
   return element.tag === TAG.oid && equalBytes(element.content, content);
 }

@@ -1,4 +1,4 @@
-// What RFC 5280 §6 asks of certificates and CRLs besides their signatures: windows, names, CA rights, critical extensions.
+// The checks of RFC 5280 §6 on certificates and CRLs besides their signatures: windows, names, CA rights, critical extensions.
 // Each function returns what is wrong in words, or undefined. Signatures are signature.ts's; trust is the caller's.
 
 import { equalBytes, toHex } from '../encoding/bytes.ts';
@@ -18,7 +18,7 @@ export function issuanceProblem(
 ): string | undefined {
   if (!equalBytes(child.issuer.raw, issuer.subject.raw)) {
     const [wanted, found] = [nameText(child.issuer), nameText(issuer.subject)];
-    // Both say the common name alone: where they agree, repeating it would say nothing.
+    // nameText gives the common name alone: where these agree, name the difference instead.
     if (wanted === found)
       return `issuer ${wanted} has the common name of its CA and differs in the rest of the name`;
     return `issuer ${wanted} is not the subject ${found}`;

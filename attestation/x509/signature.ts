@@ -13,7 +13,7 @@ import {
   type SignatureAlgorithm,
 } from './public-key.ts';
 
-/** What a signature was made over; the common part of certificates and CRLs. */
+/** Signed bytes and their signature: the common part of certificates and CRLs. */
 export interface Signed {
   readonly raw: Uint8Array;
   /** The signed bytes, exactly as received. */
@@ -109,7 +109,7 @@ export async function verifyEcdsaRaw(
 
 type ImportParameters = { name: string; hash: HashName } | { name: 'ECDSA'; namedCurve: CurveName };
 type VerifyParameters = { name: string; saltLength?: number | undefined; hash?: HashName | undefined };
-/** What WebCrypto is told when it imports the key, and when it verifies. */
+/** Parameters of WebCrypto for importing the key and for verifying. */
 interface Algorithm {
   readonly importing: ImportParameters;
   readonly verifying: VerifyParameters;

@@ -152,7 +152,7 @@ function recency(q: Matrix, head: number, k: Matrix, flag: number): void {
 type Matrix = ReturnType<typeof matrix>;
 
 /**
- * silu(K·(x − t)) − silu(K·(x − t − 0.3)): nothing below the threshold t, then a short ramp, then constant. Marks must be
+ * silu(K·(x − t)) − silu(K·(x − t − 0.3)): zero below the threshold t, then a short ramp, then constant. Marks must be
  * equal to 1e-3, because layer 2 multiplies them with distances; hence F16 here where the rest is Q8_0.
  */
 function topicUnits(

@@ -1,4 +1,4 @@
-// demo-context: a small llama with seeded random weights. Its text means nothing, but every greedy token depends on every
+// demo-context: a small llama with seeded random weights. Its text is meaningless, but every greedy token depends on every
 // token before it, so that a mistake in KV-cache reuse or batching changes the output. It never ends by itself: control
 // tokens and bytes that are not printable ASCII have a strongly negative logit through a constant dimension.
 

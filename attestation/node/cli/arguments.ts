@@ -47,7 +47,7 @@ const PROXY = {
   'no-log': { type: 'boolean' },
 } as const;
 
-/** Where to look, and what to accept there; the policy is read by the caller, who has the file system. */
+/** The address to connect to, and what to accept there; the caller, which has the file system, reads the policy. */
 interface Target {
   readonly origin: URL;
   readonly accept: Accept;

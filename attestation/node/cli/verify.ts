@@ -32,7 +32,7 @@ export async function commandVerify(command: Verify, world: CliWorld): Promise<E
 
 interface Judged {
   readonly outcome: Outcome;
-  /** What was judged; undefined when there was nothing to judge. */
+  /** The evidence that was judged; undefined when none came. */
   readonly received: ReceivedEvidence | undefined;
   readonly fetched: Witnessed['endorsements'];
 }

@@ -1,7 +1,7 @@
 // GET over an untrusted transport: bounded, timed, polite. AMD's KDS answers 429 at about one request per ten seconds and
 // address, so requests to one origin go one at a time, and a Retry-After holds back all of them.
 // Refused: bodies over their limit, content encodings, HTML where data was asked for, redirects, more than the stated tries.
-// Nothing here believes what it fetched: callers verify it before they keep it.
+// Answers are not trusted: callers verify them before they keep them.
 
 import { type Dispatcher, request } from 'undici';
 import { AttestationError } from '../../transcript/errors.ts';
@@ -28,7 +28,7 @@ export interface HttpOptions {
 export interface GetRequest {
   readonly url: string;
   readonly maxBytes: number;
-  /** What the answer is for, in messages: `TCB info`. */
+  /** The name of the answer in messages: `TCB info`. */
   readonly what: string;
   readonly accept: string;
 }
