@@ -91,7 +91,7 @@ export async function verify(
   try {
     return await appraise(t, document, policy, options);
   } catch (error) {
-    // Evidence that cannot be read ends the appraisal where it is: what was found before belongs to the refusal.
+    // Evidence that cannot be read ends the appraisal; the checks made before belong to the refusal.
     throw error instanceof AttestationError ? withTranscript(error, [...t.checks]) : error;
   }
 }
@@ -118,7 +118,7 @@ async function appraise(
 interface Appraised {
   readonly hardware: Hardware;
   readonly claims: Claims | undefined;
-  /** Where in the transcript the rules begin that read the document. */
+  /** Index in the transcript of the first rule that reads the document. */
   readonly from: number;
 }
 
@@ -178,7 +178,7 @@ const CHANNEL_RULES = [
   RULES.tlsKey,
 ];
 
-/** Of the handshake the verifier knows by itself; everything else after the hardware reads the report or what it should bind. */
+/** C6 and C7 read the verifier's own handshake; all other rules after the hardware's rest on the report. */
 const NO_PROVENANCE: ReadonlySet<string> = new Set(['C6', 'C7']);
 
 /** C6, C7: a caller with a socket has refused a bad one before it sent anything; here it becomes part of the record. */

@@ -13,7 +13,7 @@ import { type Policy, policyToJson } from './policy.ts';
 /** The evidence a connection was shown, and the verdict on it. */
 export interface Witnessed {
   readonly document: AttestationDocument;
-  /** Those that were fetched because the document's own were missing or did not do. */
+  /** Those that were fetched because the document's own were missing or not accepted. */
   readonly endorsements: SnpEndorsements | TdxEndorsements | undefined;
   readonly origin: string;
   readonly nonce: Uint8Array;

@@ -233,7 +233,7 @@ function notAsked(outcome: Outcome): string[] {
   ];
 }
 
-/** The limits of the thing itself (docs/threat-model.md); the same whatever the verdict. */
+/** The limits of attestation (docs/threat-model.md); the same whatever the verdict. */
 export const NEVER_PROVEN: readonly string[] = [
   'What no such proof can show:',
   '  that nobody with physical access to the machine taps its memory; list `chips` you know to be in good hands against that',

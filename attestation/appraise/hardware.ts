@@ -38,7 +38,7 @@ export interface Hardware extends SignedFields {
   readonly format: 'snp' | 'tdx';
   readonly transcript: Transcript;
   readonly accepted: boolean;
-  /** Whether a trusted signature vouches for the fields; else they are what anyone can have written. */
+  /** Whether a trusted signature covers the fields; else anyone can have written them. */
   readonly authentic: boolean;
   readonly product: string | undefined;
   readonly chip: string | undefined;

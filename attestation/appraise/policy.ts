@@ -75,7 +75,7 @@ export interface AppraisalPolicy {
   /** Seconds; evidence older than this is renewed before the next request. Default 3600. */
   readonly maxEvidenceAge?: number | undefined;
   readonly channel?: 'exporter' | undefined;
-  /** Where endorsements come from. Default `stapled`. `fetch`: stapled ones first, the vendors' services when they do not do. */
+  /** Where endorsements come from. Default `stapled`. `fetch`: stapled ones first, the vendors' services when the stapled ones are not accepted. */
   readonly endorsements?: 'stapled' | 'fetch' | 'offline' | undefined;
   readonly [allowSimulated]?: true | { readonly root: string } | undefined;
   readonly [allowAnyModel]?: true | undefined;

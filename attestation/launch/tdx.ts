@@ -1,5 +1,5 @@
 // Predicts MRTD of a TDX guest from its firmware: the pages the machine monitor adds by TDH.MEM.PAGE.ADD and extends by
-// TDH.MR.EXTEND (Intel TDX Module 1.5 ABI §5.4; section table: edk2 OvmfPkg/ResetVector/X64/IntelTdxMetadata.asm). The order of
+// TDH.MR.EXTEND (Intel TDX Module 1.5 ABI Specification; section table: edk2 OvmfPkg/ResetVector/X64/IntelTdxMetadata.asm). The order of
 // adding and extending depends on the monitor, so both results are given. RTMR0–2 are in tdx-rtmr.ts.
 // Refuses firmware that is not on our list unless told, and section tables that do not fit the file.
 

@@ -43,7 +43,7 @@ export interface ConnectOptions extends Pick<VerifyOptions, 'memory' | 'endorsem
   readonly connectTimeoutMs: number;
   /** From the attestation request to the end of its answer; TDX quotes queue on the platform. */
   readonly attestTimeoutMs: number;
-  /** Called with what is about to be judged, whatever comes of it: for keeping it. */
+  /** Called with the evidence before it is judged, whatever the verdict, so that it can be kept. */
   readonly onEvidence?: ((received: ReceivedEvidence) => void) | undefined;
 }
 
@@ -272,7 +272,7 @@ const HINTS: Readonly<Record<string, string>> = {
   attestation_rate_limited: 'the server makes no more reports for now; try again later',
 };
 
-/** The code of an OpenAI error envelope, when it is one we can print: the answer is not yet from anyone we know. */
+/** The code of an OpenAI error envelope, when it is safe to print: the peer is not verified yet. */
 function errorCode(body: Uint8Array): string | undefined {
   try {
     const json = parseJson(fromUtf8(body), 'error', 64 * 1024) as {

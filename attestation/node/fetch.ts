@@ -150,7 +150,7 @@ function requireAttestedModel(body: RequestInit['body'], policy: Policy, model: 
 function modelNamed(body: RequestInit['body']): 'no body' | 'unreadable' | { readonly model: string } {
   if (body === undefined || body === null) return 'no body';
   if (body instanceof FormData || body instanceof UndiciFormData) {
-    // Twice, and the server could read the other one.
+    // With the field twice, the server could read the other one.
     const [model, ...more]: unknown[] = body.getAll('model');
     return typeof model === 'string' && more.length === 0 ? { model } : 'unreadable';
   }

@@ -46,7 +46,7 @@ export function parseNonce(text: string): Uint8Array {
   return nonce;
 }
 
-/** The model that claims speak of (docs/protocol.md §2). */
+/** The model that claims name (docs/protocol.md §3, key 4). */
 export interface ModelClaim {
   readonly kind: ModelKind;
   /** The model id, or `*` for all. */

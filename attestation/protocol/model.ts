@@ -17,7 +17,7 @@ export interface ModelBlob {
   readonly size: number;
 }
 
-/** One model of a document (docs/protocol.md §2): its id, the blobs its engine reads and the 32-byte SHA-256 that stands for them. */
+/** One model of a document (docs/protocol.md §4): its id, the blobs its engine reads and the 32-byte SHA-256 that stands for them (§2). */
 export interface AttestedModel {
   readonly id: string;
   readonly kind: 'blob' | 'manifest';

@@ -4,7 +4,7 @@ import { concatBytes, fromHex, toHex, utf8, viewOf } from '../encoding/bytes.ts'
 import { DSTACK_RUNTIME_EVENT, runtimeDigest } from '../eventlog/dstack.ts';
 import { sha384 } from '../eventlog/tcg.ts';
 
-/** One event of a CCEL log (TCG PC Client Platform Firmware Profile §10), as {@link buildEventLog} writes it. */
+/** One event of a CCEL log (TCG PC Client Platform Firmware Profile, Event Logging), as {@link buildEventLog} writes it. */
 export interface SimulatedEvent {
   /** 0–3: RTMR0–RTMR3. */
   readonly rtmr: number;

@@ -106,7 +106,7 @@ export function checkChain(subject: SnpSubject, transcript: Transcript): boolean
   return chainOk && extensionsOk && productOk && tcbOk && (isVlek ? notVlek : wrongChip) === undefined;
 }
 
-/** Returns whether all agree on the product; whether the policy lists it is not in that. */
+/** Returns whether all agree on the product, listed by the policy or not. */
 function checkProduct(
   { report, vek, extensions, intermediate, ark, product, policy }: SnpSubject,
   transcript: Transcript,
@@ -167,7 +167,7 @@ function chainProblems({ vek, intermediate, ark, product, context, signatures }:
   add(issuanceProblem(ark, ark), 'ARK: ');
   add(issuanceProblem(intermediate, ark), 'intermediate: ');
   add(issuanceProblem(vek.certificate, intermediate), 'VEK: ');
-  // Whether it may sign CRLs is S19's to ask, when there is one.
+  // S19 checks whether it may sign CRLs, when there is a CRL.
   add(caProblem(ark, { certificates: true }, 1), 'ARK: ');
   add(caProblem(intermediate, { certificates: true }), 'intermediate: ');
   if (!signatures.ark) add('ARK is not signed by itself');

@@ -49,7 +49,7 @@ function platformProblems({ report, policy }: SnpSubject): string[] {
   const guest = decodeGuestPolicy(report.guestPolicy);
   const rules = policy.platformInfo ?? {};
   const problems: string[] = [];
-  // The firmware refuses to start such guests, so a report that says this is not what it seems.
+  // The firmware refuses to start such guests, so no genuine report contradicts its own guest policy.
   if (info.smt && !guest.smt) problems.push('SMT is on, which the guest policy forbids');
   if (guest.raplDisabled && !info.raplDisabled) problems.push('RAPL is on, which the guest policy forbids');
   if (guest.ciphertextHiding && !info.ciphertextHiding)

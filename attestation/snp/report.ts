@@ -139,7 +139,7 @@ const RESERVED: Readonly<Record<ReportVersion, readonly (readonly [number, numbe
   5: reservedOf(REPORT_LAYOUTS[5]),
 };
 
-/** R‖S big-endian as WebCrypto wants it; undefined when a component has bytes over 48 set. Range is the verifier's to check. */
+/** R‖S big-endian as WebCrypto wants it; undefined when a component has bytes over 48 set. The verifier checks the range. */
 export function reportSignature(report: SnpReport): Uint8Array | undefined {
   if (!isZero(report.signatureR.subarray(48)) || !isZero(report.signatureS.subarray(48))) return undefined;
   return concatBytes(

@@ -141,7 +141,7 @@ export function moduleMismatch(
 
 /**
  * Whether the module that wrote the TD's fields is Intel's: by its own identity, else by what TCB info says of modules in general,
- * else, when no TCB info can be relied on, by the values all of Intel's modules have. Which version it is, is a matter of TCB.
+ * else, when no TCB info can be relied on, by the values all of Intel's modules have. The TCB rules judge its version.
  */
 export function isIntelModule(body: TdBody, info: TcbInfo | undefined): boolean {
   const described = (info && (findModule(info, body.teeTcbSvn) ?? info.module)) ?? INTEL_MODULE;

@@ -95,7 +95,7 @@ export async function verifyTdx(
   const tcbInfo = await checkTcbInfo(subject, transcript, chain.tcbSigner);
   const qeIdentity = await checkQeIdentity(subject, transcript, chain.qeSigner);
   noteMixedNumbers(transcript, tcbInfo, qeIdentity);
-  // A PCK certifies a platform: any enclave on it can have a quote signed. That it was Intel's is the QE identity's to say.
+  // A PCK certifies a platform: any enclave on it can have a quote signed. The QE identity shows whether it was Intel's.
   const qe = checkQe(formHolds && chain.pck ? quote : undefined, transcript, qeIdentity);
   const vouched = qe.isIntels ? quote : undefined;
   const tcb = checkTcb(

@@ -41,7 +41,7 @@ export interface Check {
 
 /**
  * Rules whose failure follows from that of others. The key of another VEK verifies no signature (S1): where a rule shows that it
- * is of another kind, product, TCB or chip (S8, S10, S14, S16), that is what the person has to know first.
+ * is of another kind, product, TCB or chip (S8, S10, S14, S16), that failure names the verdict.
  */
 const EXPLAINED_BY: ReadonlyMap<string, ReadonlySet<string>> = new Map([
   ['S1', new Set(['S8', 'S10', 'S14', 'S16'])],
@@ -88,7 +88,7 @@ export class Transcript {
     return ok ? this.pass(rule, detail) : this.fail(rule, detail, values);
   }
 
-  /** Labels what was recorded from `from` on as read from evidence that is not authentic, but for the rows that found that out. */
+  /** Labels what was recorded from `from` on as read from evidence that is not authentic, but for the rows that found it. */
   unauthenticated(provenance: ReadonlySet<string>, from = 0): void {
     for (const [i, check] of this.checks.entries())
       if (i >= from && !provenance.has(check.id)) this.checks[i] = { ...check, authenticated: false };

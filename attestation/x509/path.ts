@@ -1,5 +1,5 @@
 // The checks of RFC 5280 §6 on certificates and CRLs besides their signatures: windows, names, CA rights, critical extensions.
-// Each function returns what is wrong in words, or undefined. Signatures are signature.ts's; trust is the caller's.
+// Each function returns what is wrong in words, or undefined. signature.ts checks signatures; the caller decides on trust.
 
 import { equalBytes, toHex } from '../encoding/bytes.ts';
 import { OID, type Certificate, type Extension, type Name, type RevocationList } from './certificate.ts';

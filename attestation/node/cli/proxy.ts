@@ -1,4 +1,4 @@
-// `assay-verify proxy`: verifies, listens, tells what it is asked (when told to, or on a terminal), ends when told to.
+// `assay-verify proxy`: verifies the upstream, listens, logs requests (with --log, or on a terminal), ends on a signal.
 
 import { AttestationError } from '../../transcript/errors.ts';
 import type { Outcome } from '../../appraise/explain.ts';

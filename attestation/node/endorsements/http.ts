@@ -45,7 +45,7 @@ export interface HttpClient {
 
 const FIRST_BACKOFF_MS = 500;
 const MAX_BACKOFF_MS = 30_000;
-/** A service that asks for longer is as good as down. */
+/** A service that asks for a longer wait counts as unavailable. */
 const MAX_RETRY_AFTER_MS = 120_000;
 const MAX_QUEUED = 64;
 
@@ -82,7 +82,7 @@ export function createHttpClient(options: HttpOptions): HttpClient {
   return { get };
 }
 
-/** One after the other until an answer, a refusal that will not change, or the end of patience. */
+/** Tries one after the other until an answer, a final refusal or the deadline. */
 async function tries(wanted: GetRequest, gate: Gate, options: HttpOptions): Promise<GetAnswer> {
   const deadline = options.now() + options.totalTimeoutMs;
   let last = 'no try was made';
