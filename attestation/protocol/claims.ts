@@ -116,7 +116,7 @@ export function decodeClaims(bytes: Uint8Array): Claims {
 
 /**
  * The 64 bytes of REPORT_DATA / REPORTDATA: Merkle root of the claims ‖ SHA-256 of the model.
- * @example const expected = reportData(merkleRoot(leaves), claims.model.sha256);
+ * @example const expected = reportData(leafHash(document.claims), claims.model.sha256);
  */
 export function reportData(root: Uint8Array, modelSha256: Uint8Array): Uint8Array {
   return concatBytes(sized(root, 'merkle root'), sized(modelSha256, 'model sha256'));

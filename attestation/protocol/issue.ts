@@ -10,7 +10,7 @@ import { MAX_TREE_SIZE, nodeHash } from './merkle.ts';
 
 /**
  * Claims → the canonical CBOR of docs/protocol.md §3, at most 4096 bytes.
- * @example const root = leafHash(encodeClaims(claims));
+ * @example const bytes = encodeClaims(claims);
  */
 export function encodeClaims(claims: Claims): Uint8Array {
   const map = new Map<number, Cbor>([
@@ -42,7 +42,7 @@ export interface MerkleTree {
 
 /**
  * Over leaf *hashes*, in order, at least one. Each node is hashed once, however many paths lead through it.
- * @example const { root, paths } = merkleTree([leafHash(first), leafHash(second)]);
+ * @example const { root, paths } = merkleTree(leaves);
  */
 export function merkleTree(leaves: readonly Uint8Array[]): MerkleTree {
   if (leaves.length === 0 || leaves.length > MAX_TREE_SIZE)
@@ -61,7 +61,7 @@ export function merkleTree(leaves: readonly Uint8Array[]): MerkleTree {
 
 /**
  * The root over leaf *hashes*, in order. At least one leaf.
- * @example const root = merkleRoot([leafHash(first), leafHash(second)]);
+ * @example const root = merkleRoot(leaves);
  */
 export function merkleRoot(leaves: readonly Uint8Array[]): Uint8Array {
   return merkleTree(leaves).root;
@@ -69,7 +69,7 @@ export function merkleRoot(leaves: readonly Uint8Array[]): Uint8Array {
 
 /**
  * The sibling hashes from leaf `index` up to the root, nearest first. Empty for a tree of one leaf.
- * @example const path = inclusionPath([leafHash(first), leafHash(second)], 1);
+ * @example const path = inclusionPath(leaves, 1);
  */
 export function inclusionPath(leaves: readonly Uint8Array[], index: number): readonly Uint8Array[] {
   const path = leaves.length === 0 ? undefined : merkleTree(leaves).paths[index];
@@ -93,7 +93,7 @@ export function documentToJson(document: AttestationDocument): JsonObject {
 
 /**
  * Document → JSON text (docs/protocol.md §4).
- * @example const text = encodeDocument(decodeDocumentCbor(bytes));
+ * @example const text = encodeDocument(document);
  */
 export function encodeDocument(document: AttestationDocument): string {
   return JSON.stringify(documentToJson(document));

@@ -13,7 +13,7 @@ const NODE = Uint8Array.of(1);
 
 /**
  * SHA-256(0x00 ‖ entry): 32 bytes.
- * @example const leaf = leafHash(encodeClaims(claims));
+ * @example const leaf = leafHash(document.claims);
  */
 export function leafHash(entry: Uint8Array): Uint8Array {
   return sha256(concatBytes(LEAF, entry));

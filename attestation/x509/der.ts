@@ -195,10 +195,7 @@ function bad(name: string, problem: string): AttestationError {
 /** Content octets of a minimal INTEGER, two's complement, big-endian, as they stand. */
 export function readInteger(element: Der, name: string): Uint8Array {
   expectTag(element, TAG.integer, name);
-  return minimalInteger(element.content, name);
-}
-
-function minimalInteger(content: Uint8Array, name: string): Uint8Array {
+  const { content } = element;
   const [first, second] = content;
   if (first === undefined) throw bad(name, 'is an INTEGER without content');
   if (second !== undefined && ((first === 0 && second < 0x80) || (first === 0xff && second >= 0x80))) {
