@@ -15,10 +15,9 @@ import { ATTESTATION_CODES } from '../../../attestation/transcript/codes.ts';
 import {
   type AttestationDocument,
   decodeDocumentCbor,
-  encodeDocument,
-  encodeDocumentCbor,
   parseDocument,
 } from '../../../attestation/protocol/document.ts';
+import { encodeDocument, encodeDocumentCbor } from '../../../attestation/protocol/issue.ts';
 import { parseNonce } from '../../../attestation/protocol/claims.ts';
 import { AttestationError } from '../../../attestation/transcript/errors.ts';
 import { explain, meaningOf } from '../../../attestation/appraise/explain.ts';
