@@ -2,7 +2,8 @@
 
 import { leaf, type Context, type Site } from './context.ts';
 import { GrammarTooLarge, type Expression } from './gbnf.ts';
-import { NumberRangeError, numberExpression, type NumberRange } from './number.ts';
+import { NumberRangeError } from './magnitudes.ts';
+import { numberExpression, type NumberRange } from './number.ts';
 import { refuse } from './place.ts';
 import { typesOf, type Json } from './schema.ts';
 

@@ -5,7 +5,7 @@ import type { GenerateEvent, TokenLogprob } from '../../engine/seam/engine.ts';
 import { type AnswerId, type Counts, usageOf } from '../generation/answer.ts';
 import { type ChoiceFold, type Delta, type Finish, foldEvents } from '../generation/fold.ts';
 import type { ChunkSink } from '../generation/stream.ts';
-import type { ToolEvent, ToolReader } from './tools.ts';
+import type { ToolEvent, ToolReader } from './tool-reader.ts';
 import type { ChatPlan } from './wire.ts';
 
 type Logprob = TokenLogprob & { readonly top: readonly TokenLogprob[] };
@@ -67,8 +67,8 @@ class ChatChoice implements ChoiceFold {
   }
 
   #take(event: ToolEvent): void {
-    if (event.type === 'content') this.#put({ kind: 'content', text: event.text });
-    else if (event.type === 'call') {
+    if (event.kind === 'content') this.#put({ kind: 'content', text: event.text });
+    else if (event.kind === 'call') {
       this.#muted = this.#calls > 0 && !this.#plan.parallel;
       if (this.#muted) return;
       this.#calls += 1;

@@ -27,7 +27,8 @@ import {
   refuse,
 } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
-import { callMarks, createToolReader, toolChoice, tools, toToolUse, type ToolReader } from './tools.ts';
+import { createToolReader, type ToolReader } from './tool-reader.ts';
+import { callMarks, toolChoice, tools, toToolUse } from './tools.ts';
 import type { ModelDefaults } from '../../models/model.ts';
 
 export const chatRequest = object({

@@ -5,7 +5,7 @@ import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
 import { GENERIC_TOOL_FORMAT, toolInstructions } from '../../seam/tool-format.ts';
 import type { Disguise } from './disguise.ts';
 
-type Shaped = { role: string; content: string } & Record<string, unknown>;
+export type Shaped = { role: string; content: string } & Record<string, unknown>;
 
 /** For templates that know tools: the shape of the transformers library, which they are written against. */
 export function ownShape(message: ChatMessage, disguise: Disguise): Shaped {
