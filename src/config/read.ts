@@ -130,7 +130,7 @@ export function variableOf(key: string): string {
 
 /** As the file would hold it; a text that is none of the type stays one, and is refused as such. */
 function fromText(field: Field, text: string): unknown {
-  switch (field.type) {
+  switch (field.kind) {
     case 'boolean':
       return ['true', 'false'].includes(text) ? text === 'true' : text;
     case 'integer':

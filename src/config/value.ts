@@ -17,10 +17,10 @@ export interface Written {
 
 /** The value, or its default; throws ConfigError. */
 export function valueOf(field: Field, key: string, written: Written | undefined): unknown {
-  if (written === undefined) return field.default ?? (field.type === 'texts' ? [] : undefined);
+  if (written === undefined) return field.default ?? (field.kind === 'texts' ? [] : undefined);
   const { value } = written;
   const wrong = (expected: string, why = ''): ConfigError => refusal({ field, key, written, expected, why });
-  switch (field.type) {
+  switch (field.kind) {
     case 'boolean':
       if (typeof value !== 'boolean') throw wrong('true or false');
       return value;

@@ -55,7 +55,7 @@ export function connect(child: ChildProcess, watchdogMs: number): Connection {
   const watchdog = createWatchdog({
     limitMs: watchdogMs,
     asked: () => connection.outstanding > 0,
-    ping: () => connection.send({ t: 'ping', id: 0 }),
+    ping: () => connection.send({ kind: 'ping', id: 0 }),
     kill: () => kill('the engine stopped answering'),
     every(ms, tick) {
       const timer = setInterval(tick, ms).unref();

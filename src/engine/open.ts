@@ -72,9 +72,9 @@ async function load(connection: Connection, spec: LoadSpec, options: OpenOptions
   let timer: NodeJS.Timeout | undefined;
   const ready = new Promise<EngineInfo>((resolve) => {
     connection.onMessage = (message) => {
-      if (message.t === 'progress') spec.onProgress?.(message.fraction);
-      else if (message.t === 'failed') refusal = message.message;
-      else if (message.t === 'ready') resolve(message.info);
+      if (message.kind === 'progress') spec.onProgress?.(message.fraction);
+      else if (message.kind === 'failed') refusal = message.message;
+      else if (message.kind === 'ready') resolve(message.info);
     };
   });
   timer = setTimeout(() => connection.kill('loading took too long'), options.loadTimeoutMs ?? 600_000);
@@ -93,7 +93,7 @@ async function load(connection: Connection, spec: LoadSpec, options: OpenOptions
     throw new ApiError('model_load_failed', message, { shouldRetry: false });
   });
   connection.send({
-    t: 'load',
+    kind: 'load',
     path: spec.path,
     parentPid: process.pid,
     type: spec.type,

@@ -56,7 +56,7 @@ export function createStream(options: StreamOptions): EventStream {
             paused = false;
             options.resume();
           }
-          if (event.type === 'finish') finished += 1;
+          if (event.kind === 'finish') finished += 1;
           yield event;
         } else if (failure !== null) {
           throw failure.error;

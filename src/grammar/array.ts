@@ -22,7 +22,7 @@ export function arrayOf(context: Context, given: Json, site: Site): Expression {
   const tuple = tupleOf(context, modernTuple(given, site.place), site);
   const parts = tuple.rest === null ? tuple.heads : [...tuple.heads, tuple.rest];
   return context.readAs(written(context, tuple), {
-    is: 'array',
+    kind: 'array',
     items: parts.map((each) => context.readingOf(each)),
     times: cuts(tuple.max),
   });

@@ -9,10 +9,10 @@ import type { Spend } from './gbnf.ts';
 export type Range = readonly [number, number];
 
 export type Regular =
-  | { readonly is: 'character'; readonly ranges: readonly Range[] }
-  | { readonly is: 'sequence'; readonly parts: readonly Regular[] }
-  | { readonly is: 'either'; readonly parts: readonly Regular[] }
-  | { readonly is: 'repeat'; readonly part: Regular; readonly min: number; readonly max: number };
+  | { readonly kind: 'character'; readonly ranges: readonly Range[] }
+  | { readonly kind: 'sequence'; readonly parts: readonly Regular[] }
+  | { readonly kind: 'either'; readonly parts: readonly Regular[] }
+  | { readonly kind: 'repeat'; readonly part: Regular; readonly min: number; readonly max: number };
 
 export interface State {
   /** The text may end here. */
@@ -103,7 +103,7 @@ function createNfa(count: Spend): Nfa {
   };
   /** From the end: where `after` comes next. */
   const build = (language: Regular, after: number): number => {
-    switch (language.is) {
+    switch (language.kind) {
       case 'character': {
         const key = language.ranges.join(' ');
         let kind = known.get(key);

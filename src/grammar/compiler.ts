@@ -16,7 +16,7 @@ import type { Expression, GrammarBuilder } from './gbnf.ts';
 import { numericOf } from './numeric.ts';
 import { objectOf } from './object.ts';
 import { Place, refuse, refuseEmpty, SchemaRefusal } from './place.ts';
-import { KINDS, openReadings, type Reading } from './readings.ts';
+import { OPENINGS, openReadings, type Reading } from './readings.ts';
 import { argumentsRoot } from './root.ts';
 import {
   assertBounded,
@@ -99,7 +99,7 @@ export class Compiler implements Context {
     };
     this.values = seen.values;
     const { value, object, array, string, number } = this.values;
-    this.readAs(value, { is: 'any', of: KINDS.map((kind) => leaf(kind, 1)) });
+    this.readAs(value, { kind: 'any', of: OPENINGS.map((opening) => leaf(opening, 1)) });
     this.readAs(object, leaf('object', 1));
     this.readAs(array, leaf('array', 1));
     this.readAs(string, leaf('string', 1));
@@ -278,7 +278,7 @@ export class Compiler implements Context {
   #either(options: readonly Expression[], hint = 'types'): Expression {
     if (options.length === 1 && hint === 'types') return options[0] ?? '""';
     return this.readAs(this.builder.rule(hint, options.join(' | ')), {
-      is: 'any',
+      kind: 'any',
       of: options.map((each) => this.readingOf(each)),
     });
   }
@@ -306,7 +306,7 @@ export class Compiler implements Context {
     if (found !== undefined) return found;
     const rule = this.builder.declare(`ref-${$ref.split('/').at(-1) ?? ''}`);
     this.#references.set($ref, rule);
-    const reading: Extract<Reading, { is: 'reference' }> = { is: 'reference', target: null };
+    const reading: Extract<Reading, { kind: 'reference' }> = { kind: 'reference', target: null };
     this.readAs(rule, reading);
     // A reference met again while this one is open is caught by `open`; later ones share the rule.
     const inside = { ...site, depth: depth + 1, open: new Set([...open, $ref]), optional: false };

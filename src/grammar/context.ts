@@ -4,7 +4,7 @@ import type { AnyValue } from './any-value.ts';
 import type { Expression, GrammarBuilder } from './gbnf.ts';
 import type { PatternGrammar } from './pattern.ts';
 import type { Place } from './place.ts';
-import type { Reading, Kind } from './readings.ts';
+import type { Reading, Opening } from './readings.ts';
 import type { Words } from './words.ts';
 
 /** Where the compiler is. */
@@ -52,6 +52,6 @@ export interface Context {
   listed(expression: Expression): readonly string[] | null;
 }
 
-export function leaf(kind: Kind, width: number): Reading {
-  return { is: 'leaf', kind, width };
+export function leaf(opening: Opening, width: number): Reading {
+  return { kind: 'leaf', opening, width };
 }

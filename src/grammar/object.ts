@@ -37,7 +37,7 @@ export function objectOf(context: Context, given: Json, site: Site): Expression 
   const either = mayEnd ? `${next} | ${alone}` : next;
   const first = next === '' ? alone : builder.rule('first', either);
   return context.readAs(builder.rule('object', `"{" ${SPACE} ${first} ${SPACE} "}"`), {
-    is: 'object',
+    kind: 'object',
     members: properties.map((each) => memberOf(context, each)),
     others,
   });

@@ -183,7 +183,7 @@ async function* merge(
         next.delete(from);
         continue;
       }
-      yield result.value.type === 'start'
+      yield result.value.kind === 'start'
         ? result.value
         : { ...result.value, index: from.base + result.value.index };
       advance(from);

@@ -3,8 +3,8 @@
 
 import type { GenerateEvent } from '../../engine/seam/engine.ts';
 
-export type Delta = Extract<GenerateEvent, { readonly type: 'delta' }>;
-export type Finish = Extract<GenerateEvent, { readonly type: 'finish' }>;
+export type Delta = Extract<GenerateEvent, { readonly kind: 'delta' }>;
+export type Finish = Extract<GenerateEvent, { readonly kind: 'finish' }>;
 
 export interface ChoiceFold {
   delta(event: Delta): void;
@@ -19,10 +19,10 @@ export async function foldEvents(
   written?: () => Promise<void>,
 ): Promise<void> {
   for await (const event of events) {
-    if (event.type === 'start') continue;
+    if (event.kind === 'start') continue;
     const choice = choices[event.index];
     if (choice === undefined) continue;
-    if (event.type === 'delta') choice.delta(event);
+    if (event.kind === 'delta') choice.delta(event);
     else choice.finish(event);
     await written?.();
   }

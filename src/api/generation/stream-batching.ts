@@ -3,7 +3,7 @@
 
 import type { GenerateEvent } from '../../engine/seam/engine.ts';
 
-type Delta = Extract<GenerateEvent, { readonly type: 'delta' }>;
+type Delta = Extract<GenerateEvent, { readonly kind: 'delta' }>;
 
 /** A promise of the end of an interval, and how to stop waiting for it. */
 export type Interval = (ms: number) => { readonly over: Promise<void>; readonly stop: () => void };
@@ -44,12 +44,12 @@ export async function* gathered(
       }
       if (result.done === true) break;
       const event = result.value;
-      if (event.type === 'delta') {
+      if (event.kind === 'delta') {
         const before = held.get(event.index);
         held.set(event.index, before === undefined ? event : joined(before, event));
         timer ??= wait(ms);
       } else {
-        if (event.type === 'finish') {
+        if (event.kind === 'finish') {
           const last = held.get(event.index);
           held.delete(event.index);
           if (last !== undefined) yield last;
@@ -73,6 +73,6 @@ export async function* gathered(
 
 function joined(a: Delta, b: Delta): Delta {
   const text = a.text + b.text;
-  if (a.logprobs === undefined && b.logprobs === undefined) return { type: 'delta', index: a.index, text };
-  return { type: 'delta', index: a.index, text, logprobs: [...(a.logprobs ?? []), ...(b.logprobs ?? [])] };
+  if (a.logprobs === undefined && b.logprobs === undefined) return { kind: 'delta', index: a.index, text };
+  return { kind: 'delta', index: a.index, text, logprobs: [...(a.logprobs ?? []), ...(b.logprobs ?? [])] };
 }

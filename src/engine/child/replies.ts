@@ -10,7 +10,7 @@ import type { LoadedModel } from './llama/model.ts';
 import { assertMayFit, checkTokens, promptTokens } from './prompt.ts';
 import type { ChatTemplate } from './template/template.ts';
 
-export type Load = Extract<ToChild, { t: 'load' }>;
+export type Load = Extract<ToChild, { kind: 'load' }>;
 export type Send = (message: FromChild, raw?: Uint8Array) => void;
 
 /** A loaded model and all that answering for it takes. */
@@ -28,7 +28,7 @@ export interface Serving {
 
 /** Answers one message by `work`; what it throws goes back as an error of that request. */
 export function answering(send: Send, message: ToChild, work: () => void): void {
-  if (message.t === 'load') return;
+  if (message.kind === 'load') return;
   try {
     work();
   } catch (error) {
@@ -39,14 +39,14 @@ export function answering(send: Send, message: ToChild, work: () => void): void 
 export function sendError(send: Send, id: number, error: unknown): void {
   if (error instanceof ApiError) {
     const { status, code, message, param, retryAfterSeconds } = error;
-    send({ t: 'error', id, status, code, message, param: param ?? undefined, retryAfterSeconds });
+    send({ kind: 'error', id, status, code, message, param: param ?? undefined, retryAfterSeconds });
   } else if (error instanceof GrammarError)
-    send({ t: 'error', id, status: 400, code: 'invalid_grammar', message: error.message });
+    send({ kind: 'error', id, status: 400, code: 'invalid_grammar', message: error.message });
   else if (error instanceof RangeError)
-    send({ t: 'error', id, status: 400, code: 'invalid_request', message: error.message });
+    send({ kind: 'error', id, status: 400, code: 'invalid_request', message: error.message });
   else
     send({
-      t: 'error',
+      kind: 'error',
       id,
       status: 500,
       code: 'engine_failed',
@@ -62,30 +62,30 @@ export function wrongType(type: ModelType, what: string): ApiError {
   return new ApiError('wrong_model_type', `this model is of type ${type}; ${what}`, { param: 'model' });
 }
 
-type TextMessage = Extract<ToChild, { t: 'tokenize' | 'detokenize' | 'pieces' }>;
+type TextMessage = Extract<ToChild, { kind: 'tokenize' | 'detokenize' | 'pieces' }>;
 
 export function isText(message: ToChild): message is TextMessage {
-  return message.t === 'tokenize' || message.t === 'detokenize' || message.t === 'pieces';
+  return message.kind === 'tokenize' || message.kind === 'detokenize' || message.kind === 'pieces';
 }
 
 /** Tokens and text: a time slice, the only one of its request. */
 export function answerText(serving: Serving, message: TextMessage): false {
   const { model, send } = serving;
-  if (message.t === 'tokenize') send({ t: 'reply', id: message.id, value: tokenized(serving, message) });
+  if (message.kind === 'tokenize') send({ kind: 'reply', id: message.id, value: tokenized(serving, message) });
   else {
     checkTokens(model, message.tokens, 'tokens');
     const value =
-      message.t === 'detokenize'
+      message.kind === 'detokenize'
         ? model.detokenize(message.tokens)
         : message.tokens.map((token) => Buffer.from(model.piece(token, true)).toString('base64'));
-    send({ t: 'reply', id: message.id, value });
+    send({ kind: 'reply', id: message.id, value });
   }
   return false;
 }
 
 function tokenized(
   { model, template, info: { contextLength } }: Serving,
-  { prompt, addSpecial, parseSpecial, param }: Extract<ToChild, { t: 'tokenize' }>,
+  { prompt, addSpecial, parseSpecial, param }: Extract<ToChild, { kind: 'tokenize' }>,
 ): readonly number[] {
   if (prompt.kind !== 'text') {
     const tokens = promptTokens(model, template, prompt, contextLength);

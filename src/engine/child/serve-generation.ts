@@ -20,7 +20,7 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
   let events: (readonly [number, GenerateEvent])[] = [];
   const flush = (): void => {
     if (events.length === 0) return;
-    send({ t: 'events', events, stats: scheduler.stats() });
+    send({ kind: 'events', events, stats: scheduler.stats() });
     events = [];
   };
   const scheduler = new Scheduler(serving.context, {
@@ -38,7 +38,7 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
   scheduler.run().catch(serving.fatal);
 
   const toJob = jobMaker(serving);
-  const generate = ({ id, request }: Extract<ToChild, { t: 'generate' }>): void => {
+  const generate = ({ id, request }: Extract<ToChild, { kind: 'generate' }>): void => {
     const accepted = scheduler.submit({
       ...toJob(request),
       id,
@@ -54,14 +54,14 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
   const turns = createTurns(setImmediate, (id, error) => sendError(send, id, error));
   return (message) =>
     answering(send, message, () => {
-      if (message.t === 'ping') send({ t: 'pong', id: message.id });
+      if (message.kind === 'ping') send({ kind: 'pong', id: message.id });
       else if (isText(message)) turns.add(message.id, () => answerText(serving, message));
-      else if (message.t === 'generate') generate(message);
-      else if (message.t === 'cancel') {
+      else if (message.kind === 'generate') generate(message);
+      else if (message.kind === 'cancel') {
         turns.cancel(message.id);
         scheduler.cancel(message.id);
-      } else if (message.t === 'pause') scheduler.pause(message.id);
-      else if (message.t === 'resume') scheduler.resume(message.id);
+      } else if (message.kind === 'pause') scheduler.pause(message.id);
+      else if (message.kind === 'resume') scheduler.resume(message.id);
       else throw wrongType(info.type, 'it makes text, not vectors or scores');
     });
 }

@@ -26,7 +26,7 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
   });
 
   // One input at a slice.
-  function* embed(message: Extract<ToChild, { t: 'embed' }>): Generator<void, void> {
+  function* embed(message: Extract<ToChild, { kind: 'embed' }>): Generator<void, void> {
     if (info.type !== 'embedding') throw wrongType(info.type, 'it cannot do embeddings');
     const inputs: (readonly number[])[] = [];
     const param = (i: number): string => paramOf('input', i, message.inputs.length);
@@ -43,7 +43,7 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
     }
     submit(message, inputs, normalised);
   }
-  function* rank(message: Extract<ToChild, { t: 'rank' }>): Generator<void, void> {
+  function* rank(message: Extract<ToChild, { kind: 'rank' }>): Generator<void, void> {
     if (info.type !== 'rerank') throw wrongType(info.type, 'it cannot do reranking');
     const { query, documents } = message;
     assertMayFit(model, [query], inputLength, 'query', 0);
@@ -61,7 +61,7 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
     submit(message, inputs, (vector) => vector.subarray(0, 1));
   }
   const submit = (
-    { id, scope }: Extract<ToChild, { t: 'embed' | 'rank' }>,
+    { id, scope }: Extract<ToChild, { kind: 'embed' | 'rank' }>,
     inputs: readonly (readonly number[])[],
     shape: (vector: Float32Array) => Float32Array,
   ): void => {
@@ -71,8 +71,8 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
       const size = vectors[0]?.length ?? 0;
       const raw = new Float32Array(size * vectors.length);
       vectors.forEach((vector, i) => raw.set(vector, i * size));
-      send({ t: 'vectors', id, count: vectors.length, size, tokens }, new Uint8Array(raw.buffer));
-      send({ t: 'events', events: [], stats: stats() });
+      send({ kind: 'vectors', id, count: vectors.length, size, tokens }, new Uint8Array(raw.buffer));
+      send({ kind: 'events', events: [], stats: stats() });
     };
     if (inputs.length === 0) done([]);
     else if (!pooler.submit({ id, scope, inputs, done })) throw overloaded();
@@ -81,14 +81,14 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
   const turns = createTurns(setImmediate, (id, error) => sendError(send, id, error));
   return (message) =>
     answering(send, message, () => {
-      if (message.t === 'ping') send({ t: 'pong', id: message.id });
+      if (message.kind === 'ping') send({ kind: 'pong', id: message.id });
       else if (isText(message)) turns.add(message.id, () => answerText(serving, message));
-      else if (message.t === 'embed') turns.add(message.id, slices(embed(message)));
-      else if (message.t === 'rank') turns.add(message.id, slices(rank(message)));
-      else if (message.t === 'cancel') {
+      else if (message.kind === 'embed') turns.add(message.id, slices(embed(message)));
+      else if (message.kind === 'rank') turns.add(message.id, slices(rank(message)));
+      else if (message.kind === 'cancel') {
         turns.cancel(message.id);
         pooler.cancel(message.id);
-      } else if (message.t === 'generate') throw wrongType(info.type, 'it cannot do text generation');
+      } else if (message.kind === 'generate') throw wrongType(info.type, 'it cannot do text generation');
     });
 }
 

@@ -37,7 +37,7 @@ socket.on('error', end);
 let handle: ((message: ToChild) => void) | null = null;
 const read = frameReader<ToChild>((message) => {
   if (handle !== null) handle(message);
-  else if (message.t === 'load') void start(message);
+  else if (message.kind === 'load') void start(message);
 });
 socket.on('data', (chunk: Buffer) => read(chunk));
 // A supervisor signals every process of its group (systemd's KillMode=control-group). The server says when the engine ends: it
@@ -75,7 +75,7 @@ async function start(load: Load): Promise<void> {
     mappings?.close();
     handle = serve(llama, model, { load, shape, context, lockedBytes });
   } catch (error) {
-    send({ t: 'failed', message: error instanceof Error ? error.message : 'unknown failure' });
+    send({ kind: 'failed', message: error instanceof Error ? error.message : 'unknown failure' });
     socket.end();
   }
 }
@@ -86,7 +86,7 @@ function progressReporter(): (fraction: number) => void {
   return (fraction) => {
     if (fraction - reported < 0.01 && fraction < 1) return;
     reported = fraction;
-    send({ t: 'progress', fraction });
+    send({ kind: 'progress', fraction });
   };
 }
 
@@ -147,7 +147,7 @@ function serve(
   const serving = { model, context, template, info, load, startGrammar, send, fatal };
   const answer = shape.generating ? serveGeneration(serving) : servePooling(serving);
   confineProcess('serve');
-  send({ t: 'ready', info });
+  send({ kind: 'ready', info });
   return answer;
 }
 

@@ -123,17 +123,17 @@ export type GenerateEvent =
    * Once, first: the prompt was tokenized and admitted to a slot. After it nothing fails with a 4xx but a grammar that
    * `logitBias` leaves no token for (400 invalid_value, logit_bias), which only the writing shows.
    */
-  | { readonly type: 'start'; readonly promptTokens: number; readonly cachedTokens: number }
+  | { readonly kind: 'start'; readonly promptTokens: number; readonly cachedTokens: number }
   /** Text of choice `index`: whole UTF-8 characters, stop strings never included. May be '' when only logprobs are carried. */
   | {
-      readonly type: 'delta';
+      readonly kind: 'delta';
       readonly index: number;
       readonly text: string;
       readonly logprobs?: readonly (TokenLogprob & { readonly top: readonly TokenLogprob[] })[] | undefined;
     }
   /** Once per choice. */
   | {
-      readonly type: 'finish';
+      readonly kind: 'finish';
       readonly index: number;
       readonly reason: 'stop' | 'length';
       readonly completionTokens: number;

@@ -28,7 +28,7 @@ export interface WireRequest extends Omit<GenerateRequest, 'sampling'> {
 
 export type ToChild =
   | {
-      readonly t: 'load';
+      readonly kind: 'load';
       readonly path: string;
       readonly parentPid: number;
       readonly type?: ModelType | undefined;
@@ -42,10 +42,10 @@ export type ToChild =
       readonly maxCells?: number | undefined;
       readonly exact?: boolean | undefined;
     }
-  | { readonly t: 'generate'; readonly id: number; readonly request: WireRequest }
-  | { readonly t: 'cancel' | 'pause' | 'resume' | 'ping'; readonly id: number }
+  | { readonly kind: 'generate'; readonly id: number; readonly request: WireRequest }
+  | { readonly kind: 'cancel' | 'pause' | 'resume' | 'ping'; readonly id: number }
   | {
-      readonly t: 'tokenize';
+      readonly kind: 'tokenize';
       readonly id: number;
       readonly prompt: Prompt;
       readonly addSpecial: boolean;
@@ -53,15 +53,15 @@ export type ToChild =
       /** What refusals call the text. */
       readonly param: string;
     }
-  | { readonly t: 'detokenize' | 'pieces'; readonly id: number; readonly tokens: readonly number[] }
+  | { readonly kind: 'detokenize' | 'pieces'; readonly id: number; readonly tokens: readonly number[] }
   | {
-      readonly t: 'embed';
+      readonly kind: 'embed';
       readonly id: number;
       readonly scope: string;
       readonly inputs: readonly (string | readonly number[])[];
     }
   | {
-      readonly t: 'rank';
+      readonly kind: 'rank';
       readonly id: number;
       readonly scope: string;
       readonly query: string;
@@ -69,16 +69,16 @@ export type ToChild =
     };
 
 export type FromChild =
-  | { readonly t: 'progress'; readonly fraction: number }
-  | { readonly t: 'ready'; readonly info: EngineInfo }
-  | { readonly t: 'failed'; readonly message: string }
+  | { readonly kind: 'progress'; readonly fraction: number }
+  | { readonly kind: 'ready'; readonly info: EngineInfo }
+  | { readonly kind: 'failed'; readonly message: string }
   | {
-      readonly t: 'events';
+      readonly kind: 'events';
       readonly events: readonly (readonly [number, GenerateEvent])[];
       readonly stats: EngineStats;
     }
   | {
-      readonly t: 'error';
+      readonly kind: 'error';
       readonly id: number;
       readonly status: number;
       readonly code: string;
@@ -86,16 +86,16 @@ export type FromChild =
       readonly param?: string | undefined;
       readonly retryAfterSeconds?: number | undefined;
     }
-  | { readonly t: 'reply'; readonly id: number; readonly value: unknown }
+  | { readonly kind: 'reply'; readonly id: number; readonly value: unknown }
   /** `count` vectors of `size` floats each, in the raw part. */
   | {
-      readonly t: 'vectors';
+      readonly kind: 'vectors';
       readonly id: number;
       readonly count: number;
       readonly size: number;
       readonly tokens: number;
     }
-  | { readonly t: 'pong'; readonly id: number };
+  | { readonly kind: 'pong'; readonly id: number };
 
 export class WireError extends Error {
   override readonly name = 'WireError';

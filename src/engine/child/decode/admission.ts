@@ -111,7 +111,7 @@ export class Admission {
     if (!request.started) {
       request.started = true;
       this.#events.started(job.prompt.length, cachedTokens);
-      job.emit({ type: 'start', promptTokens: job.prompt.length, cachedTokens });
+      job.emit({ kind: 'start', promptTokens: job.prompt.length, cachedTokens });
     }
     if (request.promptLogits !== null && cachedTokens === job.prompt.length)
       this.#events.ready(sequence, request.promptLogits);

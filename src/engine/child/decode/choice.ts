@@ -55,14 +55,14 @@ export function createChoice(options: ChoiceOptions): Choice {
     const logprobs = pending.slice(0, count).map((each) => each.logprob);
     if (released === '' && count === 0) return;
     pending = pending.slice(count);
-    if (options.logprobs === undefined) options.emit({ type: 'delta', index: options.index, text: released });
-    else options.emit({ type: 'delta', index: options.index, text: released, logprobs });
+    if (options.logprobs === undefined) options.emit({ kind: 'delta', index: options.index, text: released });
+    else options.emit({ kind: 'delta', index: options.index, text: released, logprobs });
   };
   const finish = (reason: 'stop' | 'length', released = ''): null => {
     const rest = released + text.flush(reason === 'length');
     delta(rest, text.stopped ? sent + rest.length : Infinity);
     options.emit({
-      type: 'finish',
+      kind: 'finish',
       index: options.index,
       reason: text.stopped ? 'stop' : reason,
       completionTokens: written,
