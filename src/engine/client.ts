@@ -148,9 +148,10 @@ export class EngineClient implements Engine {
     signal: AbortSignal,
     scope = '',
   ): Promise<Vectors> {
+    const { contextLength } = this.info;
     for (const [i, input] of inputs.entries())
       if (typeof input !== 'string')
-        assertFits(input.length, this.info.contextLength, paramOf('input', i, inputs.length), 0);
+        assertFits(input.length, { contextLength, param: paramOf('input', i, inputs.length), answer: 0 });
     return vectorsOf(await this.#call((id) => ({ kind: 'embed', id, scope, inputs }), signal));
   }
 
@@ -185,7 +186,8 @@ export class EngineClient implements Engine {
   /** Refuses at once what the child could only refuse after its current step. */
   #assertTakes({ prompt }: GenerateRequest): void {
     if (this.#dead !== null) throw this.#dead;
-    if (prompt.kind === 'tokens') assertFits(prompt.tokens.length, this.info.contextLength, 'prompt');
+    if (prompt.kind === 'tokens')
+      assertFits(prompt.tokens.length, { contextLength: this.info.contextLength, param: 'prompt' });
     const { maxQueued } = this.#options;
     if (this.#stats.queued >= maxQueued && this.#streams.size >= this.info.slots + maxQueued)
       throw overloaded();

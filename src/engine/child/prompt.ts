@@ -5,7 +5,7 @@ import { ApiError } from '../../base/errors.ts';
 import type { Prompt } from '../seam/engine.ts';
 import type { LoadedModel } from './llama/model.ts';
 import type { ChatTemplate } from './template/template.ts';
-import { assertFits } from '../seam/context-limits.ts';
+import { assertFits, type ContextRoom } from '../seam/context-limits.ts';
 
 /** At least one token; text that cannot fit the context is refused unread. */
 export function promptTokens(
@@ -14,8 +14,9 @@ export function promptTokens(
   prompt: Prompt,
   contextLength: number,
 ): number[] {
-  if (prompt.kind === 'tokens') assertFits(prompt.tokens.length, contextLength, 'prompt');
-  else assertMayFit(model, textsOf(prompt), contextLength, prompt.kind === 'chat' ? 'messages' : 'prompt');
+  const room = { contextLength, param: prompt.kind === 'chat' ? 'messages' : 'prompt' };
+  if (prompt.kind === 'tokens') assertFits(prompt.tokens.length, room);
+  else assertMayFit(model, textsOf(prompt), room);
   const tokens = unchecked(model, template, prompt);
   if (tokens.length > 0) return tokens;
   const start = model.bos ?? model.eos;
@@ -71,15 +72,10 @@ function textsOf(prompt: Exclude<Prompt, { readonly kind: 'tokens' }>): readonly
 
 /**
  * Refuses texts that together cannot fit before they are rendered and tokenized, which for megabytes would hold up every
- * stream: no token stands for more bytes than the longest of the vocabulary. `room`: tokens that must be left for an answer.
+ * stream: no token stands for more bytes than the longest of the vocabulary.
  */
-export function assertMayFit(
-  model: LoadedModel,
-  texts: readonly string[],
-  contextLength: number,
-  param: string,
-  room = 1,
-): void {
+export function assertMayFit(model: LoadedModel, texts: readonly string[], room: ContextRoom): void {
+  const { contextLength } = room;
   // Almost every prompt passes here, without the vocabulary being looked through.
   if (texts.reduce((sum, text) => sum + text.length, 0) < contextLength * 4) return;
   const raw = texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
@@ -91,7 +87,7 @@ export function assertMayFit(
   const bytes = folds
     ? texts.reduce((sum, text) => sum + Buffer.byteLength(text.replaceAll(/\s{2,}/g, ' ')), 0)
     : raw;
-  assertFits(Math.floor(bytes / model.longestPiece()), contextLength, param, room, 'at least ');
+  assertFits(Math.floor(bytes / model.longestPiece()), room, 'at least ');
 }
 
 /** WordPiece and Unigram make one of a run of white space, so tables and indented text have more bytes than their tokens. */
@@ -104,11 +100,10 @@ export function rankTokens(model: LoadedModel, query: string): (document: string
   const plain = (text: string): readonly number[] => model.tokenize(text, false, false);
   const asked = plain(query); // once for all documents
   if (model.rerankTemplate !== null) {
-    const parts = model.rerankTemplate
-      .split(/(\{query\}|\{document\})/)
-      .map((part) =>
-        part === '{query}' ? asked : part === '{document}' ? null : model.tokenize(part, false, true),
-      );
+    const parts = model.rerankTemplate.split(/(\{query\}|\{document\})/).map((part) => {
+      if (part === '{document}') return null;
+      return part === '{query}' ? asked : model.tokenize(part, false, true);
+    });
     return (document) => parts.flatMap((part) => part ?? plain(document));
   }
   const end = model.eos ?? model.sep;

@@ -92,7 +92,7 @@ function tokenized(
     assertCountable(tokens.length, contextLength, 'messages');
     return tokens;
   }
-  assertMayFit(model, [prompt.text], contextLength, param);
+  assertMayFit(model, [prompt.text], { contextLength, param });
   const tokens = model.tokenize(prompt.text, addSpecial, parseSpecial);
   assertCountable(tokens.length, contextLength, param);
   return tokens;

@@ -1,7 +1,7 @@
 // Messages to a model that makes vectors or scores: inputs are tokenized in slices and packed together by decode/pooled.
 
 import { ApiError } from '../../base/errors.ts';
-import { assertFits, paramOf } from '../seam/context-limits.ts';
+import { assertFits, paramOf, type ContextRoom } from '../seam/context-limits.ts';
 import type { EngineStats } from '../seam/engine.ts';
 import type { ToChild } from '../seam/wire.ts';
 import { createPooler } from './decode/pooled.ts';
@@ -25,19 +25,22 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
     decodeSteps: pooler.steps,
   });
 
+  /** Vectors need no room for an answer. */
+  const roomFor = (param: string): ContextRoom => ({ contextLength: inputLength, param, answer: 0 });
+
   // One input at a slice.
   function* embed(message: Extract<ToChild, { kind: 'embed' }>): Generator<void, void> {
     if (info.type !== 'embedding') throw wrongType(info.type, 'it cannot do embeddings');
     const inputs: (readonly number[])[] = [];
     const param = (i: number): string => paramOf('input', i, message.inputs.length);
     for (const [i, input] of message.inputs.entries())
-      if (typeof input === 'string') assertMayFit(model, [input], inputLength, param(i), 0);
+      if (typeof input === 'string') assertMayFit(model, [input], roomFor(param(i)));
     for (const [i, input] of message.inputs.entries()) {
       if (typeof input !== 'string') checkTokens(model, input, param(i));
       const tokens = typeof input === 'string' ? model.tokenize(input, true, false) : input;
       if (tokens.length === 0)
         throw new ApiError('invalid_input', `${param(i)} is empty`, { param: param(i) });
-      assertFits(tokens.length, inputLength, param(i), 0);
+      assertFits(tokens.length, roomFor(param(i)));
       inputs.push(tokens);
       yield;
     }
@@ -46,15 +49,15 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
   function* rank(message: Extract<ToChild, { kind: 'rank' }>): Generator<void, void> {
     if (info.type !== 'rerank') throw wrongType(info.type, 'it cannot do reranking');
     const { query, documents } = message;
-    assertMayFit(model, [query], inputLength, 'query', 0);
+    assertMayFit(model, [query], roomFor('query'));
     const param = (i: number): string => `documents[${i}]`;
     for (const [i, document] of documents.entries())
-      assertMayFit(model, [query, document], inputLength, param(i), 0);
+      assertMayFit(model, [query, document], roomFor(param(i)));
     const join = rankTokens(model, query);
     const inputs: (readonly number[])[] = [];
     for (const [i, document] of documents.entries()) {
       const tokens = join(document);
-      assertFits(tokens.length, inputLength, param(i), 0);
+      assertFits(tokens.length, roomFor(param(i)));
       inputs.push(tokens);
       yield;
     }

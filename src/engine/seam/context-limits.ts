@@ -1,4 +1,4 @@
-// Refusals of texts that a model's context cannot hold. The server asks them before it sends a request, the child after tokenizing.
+// Refusals of texts that a model's context cannot hold. The server checks before it sends a request, the child after tokenizing.
 
 import { ApiError } from '../../base/errors.ts';
 
@@ -7,15 +7,21 @@ export function paramOf(field: string, index: number, count: number): string {
   return count === 1 ? field : `${field}[${index}]`;
 }
 
-/** Both phrases agents look for are in the message. */
+export interface ContextRoom {
+  readonly contextLength: number;
+  /** The field of the request that refusals name. */
+  readonly param: string;
+  /** Tokens that must be left for an answer; 1 by default. */
+  readonly answer?: number | undefined;
+}
+
+/** Both phrases agents look for are in the message. `exactness`: 'at least ' where `count` is a lower bound. */
 export function assertFits(
   count: number,
-  contextLength: number,
-  param: string,
-  room = 1,
+  { contextLength, param, answer = 1 }: ContextRoom,
   exactness = '',
 ): void {
-  if (count + room <= contextLength) return;
+  if (count + answer <= contextLength) return;
   throw new ApiError(
     'context_length_exceeded',
     `this model's maximum context length is ${contextLength} tokens; the request has ${exactness}${count} tokens, which exceeds the available context size`,

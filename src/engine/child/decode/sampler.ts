@@ -89,7 +89,7 @@ function draw(logits: Float32Array, sampling: Sampling, random: () => number): n
   if (max === -Infinity || Number.isNaN(max)) return -1;
   const candidates = select(logits, max, sampling);
   return candidates === null
-    ? drawAll(logits, max, sampling.temperature, random())
+    ? drawAll({ logits, max, temperature: sampling.temperature }, random())
     : drawFrom(candidates, random());
 }
 
@@ -178,8 +178,16 @@ const BLOCK_SIZE = 256;
 /** Sums of the weights of each block of tokens, between the two halves of one draw. */
 let blocks = new Float64Array(0);
 
+/** The weight of a token is e^((logit − max) / temperature). */
+interface Distribution {
+  readonly logits: Float32Array;
+  readonly max: number;
+  readonly temperature: number;
+}
+
 /** A draw from the whole vocabulary: every weight is computed once, then those of the block the draw falls into once more. */
-function drawAll(logits: Float32Array, max: number, temperature: number, point: number): number {
+function drawAll(distribution: Distribution, point: number): number {
+  const { logits, max, temperature } = distribution;
   const count = Math.ceil(logits.length / BLOCK_SIZE);
   if (blocks.length < count) blocks = new Float64Array(count);
   let total = 0;
@@ -201,22 +209,17 @@ function drawAll(logits: Float32Array, max: number, temperature: number, point: 
       last = block;
       continue;
     }
-    const found = drawBlock(logits, block, max, temperature, rest);
+    const found = drawBlock(distribution, block, rest);
     if (found >= 0) return found;
     rest = 0; // rounding within the block: the next token that has any weight
   }
-  return last < 0 ? -1 : drawBlock(logits, last, max, temperature, Infinity);
+  return last < 0 ? -1 : drawBlock(distribution, last, Infinity);
 }
 
-/** The token of a block at which `rest` is used up, or its last one with any weight; −1 when none has. */
-function drawBlock(
-  logits: Float32Array,
-  block: number,
-  max: number,
-  temperature: number,
-  rest: number,
-): number {
+/** The token of a block at which `point` is used up, or its last one with any weight; −1 when none has. */
+function drawBlock({ logits, max, temperature }: Distribution, block: number, point: number): number {
   const end = Math.min(logits.length, (block + 1) * BLOCK_SIZE);
+  let rest = point;
   let last = -1;
   for (let token = block * BLOCK_SIZE; token < end; token += 1) {
     const weight = expOf((logits[token]! - max) / temperature);
