@@ -20,7 +20,10 @@ export function enumerationOf(
   context.list(rule, texts);
   const counts = new Map<Opening, number>();
   for (const value of values) counts.set(openingOf(value), (counts.get(openingOf(value)) ?? 0) + 1);
-  return context.readAs(rule, { kind: 'any', of: [...counts].map(([opening, count]) => leaf(opening, count)) });
+  return context.readAs(rule, {
+    kind: 'any',
+    of: [...counts].map(([opening, count]) => leaf(opening, count)),
+  });
 }
 
 function openingOf(value: unknown): Opening {

@@ -15,7 +15,6 @@ const EXCEPTIONS: ReadonlySet<string> = new Set<string>([
   'constant-name test/e2e/api-document.test.ts',
   'constant-name test/e2e/seeds.test.ts',
   'file-length attestation/appraise/appraise.ts',
-  'file-length src/base/shape.ts',
   'file-length test/attestation/adversary.test.ts',
   'file-length test/attestation/appraise/appraise.test.ts',
   'file-length test/attestation/browser.test.ts',

@@ -19,9 +19,9 @@ import {
   refuse,
   tagged,
   text,
-  unsupported,
 } from '../../base/shape.ts';
 import type { Infer, Shape } from '../../base/shape.ts';
+import { unsupported } from '../unsupported.ts';
 
 const MAX_TEXT = 16 * 1024 * 1024;
 const MAX_MESSAGES = 4096;

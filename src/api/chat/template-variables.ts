@@ -1,8 +1,9 @@
 // What a request sets in the chat template of its model: `chat_template_kwargs` as local servers know it, and the two
 // parameters that switch thinking off. A template that does not read a variable renders as without it.
 
-import { anyObject, flag, map, optional, optionalOrEmpty, refuse, supportedAs } from '../../base/shape.ts';
+import { anyObject, flag, map, optional, optionalOrEmpty, refuse } from '../../base/shape.ts';
 import type { Read } from '../../base/shape.ts';
+import { supportedAs } from '../unsupported.ts';
 
 const MAX_VARIABLES = 64;
 /** Names the template gets from the server: a request that sets one would say one thing and be given another. */

@@ -17,9 +17,9 @@ import {
   refuse,
   tagged,
   text,
-  unsupported,
 } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
+import { unsupported } from '../unsupported.ts';
 
 const MAX_TOOLS = 128;
 /** "Omitting parameters defines a function with an empty parameter list" (OpenAI API reference): no argument, not any argument. */

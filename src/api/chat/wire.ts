@@ -15,21 +15,12 @@ import {
   toSampling,
   unsupportedChatFields,
 } from '../generation/sampling.ts';
-import {
-  choice,
-  flag,
-  inert,
-  integer,
-  list,
-  object,
-  optional,
-  optionalOrEmpty,
-  refuse,
-} from '../../base/shape.ts';
+import { choice, flag, integer, list, object, optional, optionalOrEmpty, refuse } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
 import { createToolReader, type ToolReader } from './tool-reader.ts';
 import { callMarks, toolChoice, tools, toToolUse } from './tools.ts';
 import type { ModelDefaults } from '../../models/model.ts';
+import { inert } from '../unsupported.ts';
 
 export const chatRequest = object({
   model: modelId,

@@ -8,7 +8,6 @@ import {
   decimal,
   either,
   flag,
-  inert,
   integer,
   list,
   map,
@@ -16,12 +15,11 @@ import {
   optional,
   optionalOrEmpty,
   refuse,
-  supportedAs,
   text,
-  unsupported,
 } from '../../base/shape.ts';
 import type { Infer, Shape } from '../../base/shape.ts';
 import type { ModelDefaults } from '../../models/model.ts';
+import { inert, supportedAs, unsupported } from '../unsupported.ts';
 
 /** Completions of one request; they share a prefill but each takes a slot. */
 const MAX_CHOICES = 8;

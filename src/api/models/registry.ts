@@ -3,23 +3,14 @@
 
 import { ApiError } from '../../base/errors.ts';
 import { deletedAnswer, modelAnswer, modelListAnswer } from '../response-schemas.ts';
-import {
-  choice,
-  decimal,
-  integer,
-  map,
-  object,
-  optional,
-  refuse,
-  text,
-  unsupported,
-} from '../../base/shape.ts';
+import { choice, decimal, integer, map, object, optional, refuse, text } from '../../base/shape.ts';
 import { unknownUrl } from '../../http/errors.ts';
 import { route } from '../../http/route.ts';
 import { modelNotFound, recordModel } from '../model-access.ts';
 import { answerPullStatus, cancelPullOf } from './pull.ts';
 import type { ModelDefaults } from '../../models/model.ts';
 import type { ModelStatus } from '../../models/seam.ts';
+import { unsupported } from '../unsupported.ts';
 
 /** A model as the OpenAI API lists it, and what a relying party wants to know besides. */
 function wireModel(model: ModelStatus): object {

@@ -2,9 +2,10 @@
 
 import { messages } from '../chat/messages.ts';
 import { keepAlive, modelId } from '../generation/sampling.ts';
-import { flag, inert, integer, list, object, optional, refuse, text } from '../../base/shape.ts';
+import { flag, integer, list, object, optional, refuse, text } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
 import { tools } from '../chat/tools.ts';
+import { inert } from '../unsupported.ts';
 
 const words = optional(
   text({ max: 16 * 1024 * 1024, about: 'The text; content, prompt and text are three names of one field.' }),

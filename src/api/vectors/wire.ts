@@ -9,7 +9,6 @@ import {
   choice,
   either,
   flag,
-  inert,
   integer,
   list,
   map,
@@ -20,6 +19,7 @@ import {
   text,
 } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
+import { inert } from '../unsupported.ts';
 
 /** Clients whose numbers cannot be absent write 0 for a limit they do not set. */
 function zeroIsAbsent(value: number): number | undefined {

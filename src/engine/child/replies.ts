@@ -71,7 +71,8 @@ export function isText(message: ToChild): message is TextMessage {
 /** Tokens and text: a time slice, the only one of its request. */
 export function answerText(serving: Serving, message: TextMessage): false {
   const { model, send } = serving;
-  if (message.kind === 'tokenize') send({ kind: 'reply', id: message.id, value: tokenized(serving, message) });
+  if (message.kind === 'tokenize')
+    send({ kind: 'reply', id: message.id, value: tokenized(serving, message) });
   else {
     checkTokens(model, message.tokens, 'tokens');
     const value =
