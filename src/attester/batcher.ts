@@ -12,7 +12,7 @@ import {
   type AttestedModel,
   type MerkleTree,
 } from '@assay/attestation';
-import { ApiError } from '../base/errors.ts';
+import { ApiError, overloaded } from '../base/errors.ts';
 import type { Attester, AttesterStatus, AttestRequest } from './attester.ts';
 import {
   claimsFor,
@@ -292,9 +292,9 @@ function raced<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
 }
 
 function failed(message: string, cause?: unknown): ApiError {
-  return new ApiError('attestation_failed', message, cause === undefined ? {} : { cause });
+  return new ApiError('attestation_failed', message, { cause });
 }
 
 function limited(message: string, seconds: number): ApiError {
-  return new ApiError('attestation_rate_limited', message, { retryAfterSeconds: Math.max(1, seconds) });
+  return overloaded('attestation_rate_limited', message, Math.max(1, seconds));
 }

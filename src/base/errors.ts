@@ -92,6 +92,11 @@ export function overloaded(
   return new ApiError(code, message, { retryAfterSeconds });
 }
 
+/** A model's queue is full: of this server, or of its engine. */
+export function queueFull(): ApiError {
+  return overloaded('engine_overloaded', 'the queue of this model is full');
+}
+
 export function shuttingDown(): ApiError {
   return new ApiError('server_shutting_down', 'the server is shutting down', { retryAfterSeconds: 5 });
 }

@@ -7,6 +7,7 @@ import { request as httpsRequest } from 'node:https';
 import type { IncomingMessage } from 'node:http';
 import { CommandError, parseArguments, textOf, UsageError, type Parsed } from './arguments.ts';
 import { environment } from '../config/read.ts';
+import { isLoopback } from '../http/address.ts';
 
 const USAGE = `assay models list                      registered models
 assay models ps                        loaded models
@@ -92,8 +93,7 @@ interface Client {
 
 function clientOf(values: Parsed['values']): Client {
   const url = new URL(textOf(values['url']) ?? 'https://127.0.0.1:8443');
-  const loopback = /^(127\.\d+\.\d+\.\d+|localhost|\[::1\])$/.test(url.hostname);
-  if (!loopback)
+  if (!isLoopback(url.hostname))
     throw new UsageError(
       `${url.host} is not on this machine; go through "assay-verify proxy", which proves it first`,
     );

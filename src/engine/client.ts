@@ -1,7 +1,7 @@
 // The Engine of one child process: requests go over its connection as frames, answers come back to whom they belong. When the
 // child ends, every request in it fails with 503 engine_crashed, `closed` tells why, and this process goes on.
 
-import { ApiError, apiErrorOf } from '../base/errors.ts';
+import { ApiError, apiErrorOf, queueFull } from '../base/errors.ts';
 import type { Connection } from './connection.ts';
 import { assertCountable, assertFits, paramOf } from './seam/context-limits.ts';
 import type {
@@ -190,7 +190,7 @@ export class EngineClient implements Engine {
       assertFits(prompt.tokens.length, { contextLength: this.info.contextLength, param: 'prompt' });
     const { maxQueued } = this.#options;
     if (this.#stats.queued >= maxQueued && this.#streams.size >= this.info.slots + maxQueued)
-      throw overloaded();
+      throw queueFull();
   }
 
   #receive(message: FromChild, raw: Uint8Array): void {
@@ -230,7 +230,7 @@ export class EngineClient implements Engine {
     signal?.throwIfAborted();
     if (this.#dead !== null) throw this.#dead;
     // Refused here: the child's answer would come behind all that it has to do first.
-    if (this.#calls.size >= this.#options.maxQueued) throw overloaded();
+    if (this.#calls.size >= this.#options.maxQueued) throw queueFull();
     const id = this.#newId();
     const abort = (): void => {
       this.#connection.send({ kind: 'cancel', id });
@@ -283,10 +283,6 @@ function numbers(value: unknown): readonly number[] {
   if (!Array.isArray(value) || !value.every((each): each is number => typeof each === 'number'))
     throw unexpected();
   return value;
-}
-
-function overloaded(): ApiError {
-  return new ApiError('engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
 }
 
 function unexpected(): ApiError {

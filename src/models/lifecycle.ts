@@ -5,7 +5,7 @@
 // and no model starves another.
 
 import type { Clock } from '../base/clock.ts';
-import { ApiError } from '../base/errors.ts';
+import { ApiError, overloaded, shuttingDown } from '../base/errors.ts';
 import { parseKeepAlive } from './keep-alive.ts';
 import type { RegisteredModel } from './model.ts';
 import type { AcquireOptions, Lease, ModelStatus } from './seam.ts';
@@ -46,11 +46,8 @@ export class Lifecycle<E extends Closable> {
     if (options.keepAlive !== undefined) parseKeepAlive(options.keepAlive);
     const slot = this.#slotFor(model);
     if (slot.canServeNow(model)) return slot.lease(model, options);
-    if (slot.waiters.size >= this.#options.maxWaiting) {
-      throw new ApiError('engine_overloaded', `${slot.waiters.size} requests already wait for ${model.id}`, {
-        retryAfterSeconds: 5,
-      });
-    }
+    if (slot.waiters.size >= this.#options.maxWaiting)
+      throw overloaded('engine_overloaded', `${slot.waiters.size} requests already wait for ${model.id}`, 5);
     const waited = this.#wait(slot, model, options);
     this.#advance();
     return waited;
@@ -239,8 +236,4 @@ function tooLarge(model: RegisteredModel, bytes: number, budget: number): ApiErr
 /** Of a request that waited for another registration of the id. */
 export function replaced({ id }: RegisteredModel): ApiError {
   return new ApiError('model_replaced', `${id} was replaced by another model`, { retryAfterSeconds: 1 });
-}
-
-function shuttingDown(): ApiError {
-  return new ApiError('server_shutting_down', 'the server is shutting down', { retryAfterSeconds: 5 });
 }

@@ -54,10 +54,6 @@ export function sendError(send: Send, id: number, error: unknown): void {
     });
 }
 
-export function overloaded(): ApiError {
-  return new ApiError('engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
-}
-
 export function wrongType(type: ModelType, what: string): ApiError {
   return new ApiError('wrong_model_type', `this model is of type ${type}; ${what}`, { param: 'model' });
 }

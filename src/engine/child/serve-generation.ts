@@ -1,6 +1,7 @@
 // Messages to a model that writes text: prompts go to the scheduler, its events leave once per step.
 
 import { randomInt } from 'node:crypto';
+import { queueFull } from '../../base/errors.ts';
 import { assertFits } from '../seam/context-limits.ts';
 import type { GenerateEvent } from '../seam/engine.ts';
 import type { ToChild, WireRequest } from '../seam/wire.ts';
@@ -9,7 +10,7 @@ import { createConstraint, type ConstraintVocabulary } from './decode/constraint
 import { createSampler, seededRandom } from './decode/sampler.ts';
 import { Scheduler } from './decode/scheduler.ts';
 import { checkTokens, promptTokens } from './prompt.ts';
-import { answering, answerText, isText, overloaded, sendError, wrongType, type Serving } from './replies.ts';
+import { answering, answerText, isText, sendError, wrongType, type Serving } from './replies.ts';
 import { createTurns } from './time-slices.ts';
 
 /** Milliseconds a prompt may hold up running streams per step. */
@@ -48,7 +49,7 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
         sendError(send, id, error);
       },
     });
-    if (!accepted) throw overloaded();
+    if (!accepted) throw queueFull();
   };
 
   const turns = createTurns(setImmediate, (id, error) => sendError(send, id, error));

@@ -1,12 +1,12 @@
 // Messages to a model that makes vectors or scores: inputs are tokenized in slices and packed together by decode/pooled.
 
-import { ApiError } from '../../base/errors.ts';
+import { ApiError, queueFull } from '../../base/errors.ts';
 import { assertFits, paramOf, type ContextRoom } from '../seam/context-limits.ts';
 import type { EngineStats } from '../seam/engine.ts';
 import type { ToChild } from '../seam/wire.ts';
 import { createPooler } from './decode/pooled.ts';
 import { assertMayFit, checkTokens, rankTokens } from './prompt.ts';
-import { answering, answerText, isText, overloaded, sendError, wrongType, type Serving } from './replies.ts';
+import { answering, answerText, isText, sendError, wrongType, type Serving } from './replies.ts';
 import { createTurns } from './time-slices.ts';
 
 export const POOLED_SEQUENCES = 64;
@@ -78,7 +78,7 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
       send({ kind: 'events', events: [], stats: stats() });
     };
     if (inputs.length === 0) done([]);
-    else if (!pooler.submit({ id, scope, inputs, done })) throw overloaded();
+    else if (!pooler.submit({ id, scope, inputs, done })) throw queueFull();
   };
 
   const turns = createTurns(setImmediate, (id, error) => sendError(send, id, error));
