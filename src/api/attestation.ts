@@ -62,7 +62,7 @@ export const attestation = route({
       exporter,
       clientId: exchange.principal?.bucket ?? `peer ${peerOf(request.ip)}`,
       signal: exchange.signal,
-      ...(model !== undefined && { modelId: model.id }),
+      modelId: model?.id,
     });
     proven.shown(socket, document.models);
     if (model !== undefined) {

@@ -51,8 +51,8 @@ export async function withEngine<T>(
   const lease = await whileWaiting(call, model.id, () =>
     call.deps.models.acquire(model.id, {
       signal: call.exchange.signal,
-      ...(keepAlive !== undefined && { keepAlive }),
-      ...(keepAlive !== undefined && shared && { keepAliveUpToMs: config.maxKeepAliveMs }),
+      keepAlive,
+      keepAliveUpToMs: shared ? config.maxKeepAliveMs : undefined,
     }),
   );
   try {

@@ -100,16 +100,17 @@ export function documentOf(parts: DocumentParts): AttestationDocument {
     reportData: reportData(parts.root, parts.subject.claim.sha256),
     measurement: made.measurement,
     timestamp: formatTimestamp(parts.issuedAt),
-    ...(parts.nonce === undefined ? {} : { nonce: Buffer.from(parts.nonce).toString('hex') }),
+    nonce: parts.nonce === undefined ? undefined : Buffer.from(parts.nonce).toString('hex'),
     claims: parts.claims,
     inclusion: parts.inclusion,
     models: parts.subject.models,
   };
   const { endorsements } = made;
   const snp = endorsements !== undefined && 'vek' in endorsements ? endorsements : undefined;
+  const tdx = endorsements !== undefined && 'tcbInfo' in endorsements ? endorsements : undefined;
   switch (parts.teeType) {
     case 'sev-snp':
-      return { ...fields, teeType: 'sev-snp', ...(snp === undefined ? {} : { endorsements: snp }) };
+      return { ...fields, teeType: 'sev-snp', endorsements: snp };
     case 'simulated':
       // The kind of report in it is told by its endorsements; without them it could not be told.
       if (endorsements === undefined) throw new TypeError('simulated evidence always has endorsements');
@@ -118,9 +119,9 @@ export function documentOf(parts: DocumentParts): AttestationDocument {
       return {
         ...fields,
         teeType: 'tdx',
-        ...(made.rtmr === undefined ? {} : { rtmr: made.rtmr }),
-        ...(made.eventLog === undefined ? {} : { eventLog: made.eventLog }),
-        ...(endorsements !== undefined && 'tcbInfo' in endorsements ? { endorsements } : {}),
+        rtmr: made.rtmr,
+        eventLog: made.eventLog,
+        endorsements: tdx,
       };
   }
 }

@@ -52,7 +52,7 @@ export function endorsementsOf(table: CertificateTable): SnpEndorsements | undef
   const intermediate = der(table.ask);
   const root = der(table.ark);
   if (vek === undefined || intermediate === undefined || root === undefined) return undefined;
-  return { vek, chain: [intermediate, root], ...(table.crl === undefined ? {} : { crl: table.crl }) };
+  return { vek, chain: [intermediate, root], crl: table.crl };
 }
 
 /** Hosts put PEM or DER into the table. */

@@ -247,6 +247,7 @@ async function readTdx(folder: string): Promise<Held> {
     if (typeof value !== 'string') throw new TypeError(`tdx.json has no text ${key}`);
     return value;
   };
+  const optional = (key: string): string | undefined => (json[key] === undefined ? undefined : text(key));
   return held({
     pckCrl: fromBase64(text('pck_crl')),
     rootCaCrl: fromBase64(text('root_ca_crl')),
@@ -254,10 +255,8 @@ async function readTdx(folder: string): Promise<Held> {
     tcbInfoIssuerChain: text('tcb_info_issuer_chain'),
     qeIdentity: text('qe_identity'),
     qeIdentityIssuerChain: text('qe_identity_issuer_chain'),
-    ...(json['pck_chain'] === undefined ? {} : { pckChain: text('pck_chain') }),
-    ...(json['pck_crl_issuer_chain'] === undefined
-      ? {}
-      : { pckCrlIssuerChain: text('pck_crl_issuer_chain') }),
+    pckChain: optional('pck_chain'),
+    pckCrlIssuerChain: optional('pck_crl_issuer_chain'),
   });
 }
 

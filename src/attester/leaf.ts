@@ -48,7 +48,7 @@ export async function createLeaf(options: LeafOptions): Promise<Leaf> {
       names: options.names,
       now: new Date(clock.now()),
       lifetimeMs,
-      ...(evidence === undefined ? {} : { evidence }),
+      evidence,
     });
     return { key: identity.tls.keyPem, cert: pem };
   }

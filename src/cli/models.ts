@@ -66,7 +66,7 @@ export async function modelsCommand(args: readonly string[]): Promise<number> {
       return show(await client.call('DELETE', modelPath()), json, () => `removed ${needName()}`);
     case 'load': {
       const keepAlive = textOf(values['keep-alive']);
-      const body = { name: needName(), ...(keepAlive === undefined ? {} : { keep_alive: keepAlive }) };
+      const body = { name: needName(), keep_alive: keepAlive };
       return show(
         await client.call('POST', '/v1/models/load', body),
         json,

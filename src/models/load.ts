@@ -50,7 +50,7 @@ export async function openModel<E extends Closable>(
     name: entry.model.id,
     signal: options.signal,
     onProgress: (fraction) => options.onProgress(fraction * 0.7),
-    ...(known === undefined ? {} : { known }),
+    known,
   });
   try {
     // Once more, of the very bytes the engine will read: a model with a pinned digest may not have been there before.
@@ -61,8 +61,8 @@ export async function openModel<E extends Closable>(
         type: entry.model.type,
         contextLength: entry.model.contextLength,
         slots: options.slots,
-        ...(options.threads === undefined ? {} : { threads: options.threads }),
-        ...(entry.chatTemplate === undefined ? {} : { chatTemplate: entry.chatTemplate }),
+        threads: options.threads,
+        chatTemplate: entry.chatTemplate,
         onProgress: (fraction) => options.onProgress(0.7 + 0.3 * fraction),
       },
       options.signal,

@@ -112,7 +112,7 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
     files: options.files,
     summary,
     hashed: options.hashed,
-    ...(options.chatTemplate === undefined ? {} : { chatTemplate: options.chatTemplate }),
+    chatTemplate: options.chatTemplate,
   };
 }
 

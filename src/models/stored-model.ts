@@ -25,15 +25,14 @@ export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelMani
       parameters: entry.summary.parameters,
       quantization: entry.summary.quantization,
     },
-    ...(Object.keys(model.defaults).length === 0 ? {} : { defaultParameters: given(model.defaults) }),
+    defaultParameters: given(model.defaults),
   };
 }
 
-/** Of the defaults, those that were set. */
-function given(defaults: ModelDefaults): Readonly<Record<string, number>> {
-  return Object.fromEntries(
-    Object.entries(defaults).filter((entry): entry is [string, number] => entry[1] !== undefined),
-  );
+/** The defaults that were set; undefined when none was. */
+function given(defaults: ModelDefaults): Readonly<Record<string, number>> | undefined {
+  const set = Object.entries(defaults).filter((entry): entry is [string, number] => entry[1] !== undefined);
+  return set.length === 0 ? undefined : Object.fromEntries(set);
 }
 
 export interface RestoreOptions {

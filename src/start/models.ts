@@ -76,12 +76,11 @@ async function addConfigured({ models, config, id, entry, signal }: Configured):
       {
         id,
         path: entry.path,
-        // Absence is part of the manifest: a default that is not set is not there.
         defaults: {
-          ...(defaultTemperature === undefined ? {} : { temperature: defaultTemperature }),
-          ...(defaultTopP === undefined ? {} : { topP: defaultTopP }),
-          ...(defaultMaxTokens === undefined ? {} : { maxTokens: defaultMaxTokens }),
-          ...(dimensions === undefined ? {} : { dimensions }),
+          temperature: defaultTemperature,
+          topP: defaultTopP,
+          maxTokens: defaultMaxTokens,
+          dimensions,
         },
         sha256: entry.sha256,
         type: entry.type,

@@ -33,11 +33,13 @@ export async function createTee(config: Config, clock: Clock, log: Log): Promise
     folder: config.tee.tsmFolder,
     async hardware(provider) {
       const teeType = provider === 'sev_guest' ? 'sev-snp' : 'tdx';
+      const vendor = config.tee.endorsementsFetch ? fetcher(config, teeType) : undefined;
       const endorsements = await createEndorsements({
         teeType,
         clock,
         folder: config.tee.endorsementsFolder,
-        ...(config.tee.endorsementsFetch ? fetcher(config, teeType) : {}),
+        fetch: vendor?.fetch,
+        closeFetch: vendor?.closeFetch,
         onError: (error) => log.warn({ msg: 'endorsements', error }),
       });
       const { privlevel } = config.tee;

@@ -27,7 +27,7 @@ const MAX_TEXT = 16 * 1024 * 1024;
 const MAX_MESSAGES = 4096;
 
 function words(about?: string): Shape<string> {
-  return text({ max: MAX_TEXT, ...(about !== undefined && { about }) });
+  return text({ max: MAX_TEXT, about });
 }
 
 type TextPart = 'text' | 'input_text' | 'output_text';
@@ -137,13 +137,12 @@ export function toChatMessages(wire: Infer<typeof messages>): readonly ChatMessa
 
 // oxlint-disable-next-line typescript/consistent-return -- the switch is exhaustive
 function toChatMessage(wire: Infer<typeof message>, position: number): ChatMessage {
-  const named = wire.name === undefined ? {} : { name: wire.name };
   switch (wire.role) {
     case 'system':
     case 'developer':
-      return { role: 'system', content: wire.content, ...named };
+      return { role: 'system', content: wire.content, name: wire.name };
     case 'user':
-      return { role: 'user', content: wire.content, ...named };
+      return { role: 'user', content: wire.content, name: wire.name };
     case 'assistant': {
       if (wire.audio !== undefined && wire.content === undefined && wire.tool_calls === undefined)
         throw refuse(
@@ -156,24 +155,25 @@ function toChatMessage(wire: Infer<typeof message>, position: number): ChatMessa
       return {
         role: 'assistant',
         content: wire.content ?? wire.refusal ?? '',
-        ...named,
-        ...(calls.length > 0 && {
-          toolCalls: calls.map((call, k) => ({
-            id: call.id ?? `call_${position}_${k}`,
-            name: call.function.name,
-            arguments: call.function.arguments ?? '{}',
-          })),
-        }),
+        name: wire.name,
+        toolCalls:
+          calls.length === 0
+            ? undefined
+            : calls.map((call, k) => ({
+                id: call.id ?? `call_${position}_${k}`,
+                name: call.function.name,
+                arguments: call.function.arguments ?? '{}',
+              })),
       };
     }
     case 'tool':
       return {
         role: 'tool',
         content: wire.content ?? '',
-        ...named,
-        ...(wire.tool_call_id !== undefined && { toolCallId: wire.tool_call_id }),
+        name: wire.name,
+        toolCallId: wire.tool_call_id,
       };
     case 'function':
-      return { role: 'tool', content: wire.content ?? '', ...named };
+      return { role: 'tool', content: wire.content ?? '', name: wire.name };
   }
 }

@@ -56,7 +56,7 @@ export const tools = map(
       return [
         {
           name,
-          ...(description !== undefined && { description }),
+          description,
           parameters: parameters ?? NO_PARAMETERS,
           strict: strict ?? false,
         },

@@ -182,8 +182,8 @@ export function toSampling(body: SamplingBody, defaults: ModelDefaults): Samplin
     presencePenalty: body.presence_penalty ?? 0,
     frequencyPenalty: body.frequency_penalty ?? 0,
     repeatPenalty: body.repeat_penalty ?? defaults.repeatPenalty ?? 1,
-    ...(body.seed !== undefined && { seed: toSeed(body.seed) }),
-    ...(body.logit_bias !== undefined && body.logit_bias.size > 0 && { logitBias: body.logit_bias }),
+    seed: body.seed === undefined ? undefined : toSeed(body.seed),
+    logitBias: body.logit_bias?.size === 0 ? undefined : body.logit_bias,
   };
 }
 

@@ -37,11 +37,7 @@ export const pullModel = route({
   async handle(call) {
     const { deps, body, exchange } = call;
     const events = deps.models.pull(
-      {
-        name: body.name,
-        ...(body.force !== undefined && { force: body.force }),
-        ...(body.token !== undefined && { token: body.token }),
-      },
+      { name: body.name, force: body.force, token: body.token },
       exchange.signal,
     );
     const iterator = events[Symbol.asyncIterator]();

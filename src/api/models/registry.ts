@@ -121,13 +121,13 @@ const defaultParameters = map(
     isq: unsupported('models are not quantised on load'),
   }),
   (given): ModelDefaults => ({
-    ...(given.temperature !== undefined && { temperature: given.temperature }),
-    ...(given.top_p !== undefined && { topP: given.top_p }),
-    ...(given.top_k !== undefined && { topK: given.top_k }),
-    ...(given.min_p !== undefined && { minP: given.min_p }),
-    ...(given.repeat_penalty !== undefined && { repeatPenalty: given.repeat_penalty }),
-    ...(given.max_tokens !== undefined && { maxTokens: given.max_tokens }),
-    ...(given.dimensions !== undefined && { dimensions: given.dimensions }),
+    temperature: given.temperature,
+    topP: given.top_p,
+    topK: given.top_k,
+    minP: given.min_p,
+    repeatPenalty: given.repeat_penalty,
+    maxTokens: given.max_tokens,
+    dimensions: given.dimensions,
   }),
 );
 
@@ -158,8 +158,8 @@ export const registerModel = route({
     const registered = await deps.models.register({
       name: body.name,
       path: body.path,
-      ...(body.format !== undefined && { format: body.format }),
-      ...(body.default_parameters !== undefined && { defaultParameters: body.default_parameters }),
+      format: body.format,
+      defaultParameters: body.default_parameters,
     });
     recordModel(exchange, registered);
     return wireModel(deps.models.get(registered.id) ?? { ...registered, loaded: false, inFlight: 0 });

@@ -41,7 +41,7 @@ export const tokenize = route({
         given === undefined
           ? {
               messages: toChatMessages(body.messages ?? []),
-              ...(body.tools !== undefined && { tools: body.tools }),
+              tools: body.tools,
             }
           : {
               text: given,

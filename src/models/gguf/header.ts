@@ -140,13 +140,12 @@ function parseArray(cursor: Cursor, key: string): MetadataValue {
   if (of.name === 'string') {
     const tokens = key === 'tokenizer.ggml.tokens' ? tokenSet(count) : undefined;
     cursor.strings(count, MAX_STRING_BYTES, key, tokens?.add);
-    const firstRepeated = tokens?.firstRepeated();
     return {
       type: 'array',
       of: 'string',
       count,
-      ...(firstRepeated === undefined ? {} : { firstRepeated }),
-      ...(tokens === undefined ? {} : { byteTokens: tokens.byteTokens() }),
+      firstRepeated: tokens?.firstRepeated(),
+      byteTokens: tokens?.byteTokens(),
     };
   }
   if (count > MAX_KEPT_NUMBERS) {

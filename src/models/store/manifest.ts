@@ -104,7 +104,7 @@ function readManifest(top: Fields): ModelManifest {
     blobs,
     source,
     gguf,
-    ...(defaults === undefined ? {} : { defaultParameters: readDefaults(defaults) }),
+    defaultParameters: defaults === undefined ? undefined : readDefaults(defaults),
   };
 }
 
@@ -121,7 +121,7 @@ function readBlob(blob: Fields): ManifestBlob {
     throw new Error('path of a blob is not an absolute path');
   }
   blob.end();
-  return { role, sha256, size, ...(path === undefined ? {} : { path }) };
+  return { role, sha256, size, path };
 }
 
 function readSource(source: Fields): ModelOrigin {
