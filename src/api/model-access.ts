@@ -23,7 +23,7 @@ export function findModel(call: Call, id: string, types: readonly RegisteredMode
   return model;
 }
 
-/** What the request is about, for the records of it; 404 when there is no such model. */
+/** Notes the model of the request for log, metrics and audit; 404 when there is no such model. */
 export function recordModel<M extends { readonly id: string; readonly sha256: string }>(
   exchange: Call['exchange'],
   model: M | undefined,
@@ -46,7 +46,7 @@ export async function withEngine<T>(
   work: (engine: Engine) => Promise<T>,
 ): Promise<T> {
   const { config } = call.deps;
-  // Unloading is for admins; a tenant must not have it by the way, nor keep a model loaded for ever.
+  // Unloading is for admins: `keep_alive` must not let a tenant unload a model, or keep it loaded without end.
   const shared = config.auth.keys.length > 0 && call.exchange.principal?.admin !== true;
   const lease = await whileWaiting(call, model.id, () =>
     call.deps.models.acquire(model.id, {
@@ -70,7 +70,7 @@ export async function withEngine<T>(
   }
 }
 
-/** Waits for a model to be loaded, within the caller's share of those who may wait for it. */
+/** Waits for a model to be loaded, within the caller's share of the places to wait in. */
 export async function whileWaiting<T>(
   { modelPermits, exchange }: Pick<Call, 'modelPermits' | 'exchange'>,
   modelId: string,

@@ -187,7 +187,7 @@ function toTsmError(error: unknown): TsmError {
   return new TsmError('io', `the tsm failed (${code || 'unknown error'})`, false, error);
 }
 
-/** Which provider this machine has; undefined when configfs-tsm or its provider is not there. Leaves nothing behind. */
+/** The provider of this machine; undefined without configfs-tsm or a provider. Removes the entry it made to ask. */
 export async function probeTsm(fs: TsmFs, folder: string): Promise<TsmProvider | undefined> {
   const probe = `${folder}/assay-probe-${randomBytes(8).toString('hex')}`;
   try {

@@ -29,7 +29,7 @@ export interface Report {
   readonly endorsements?: SnpEndorsements | TdxEndorsements | undefined;
 }
 
-/** Makes reports. Calls are serialised by whoever holds it; rejects with TsmError or any Error. */
+/** Makes reports. Its owner makes one call at a time; rejects with TsmError or any Error. */
 export interface ReportSource {
   readonly teeType: TeeType;
   report(reportData: Uint8Array, signal: AbortSignal): Promise<Report>;
@@ -41,7 +41,7 @@ export interface ReportSource {
   close(): Promise<void>;
 }
 
-/** What is the same in all claims of this boot. */
+/** Fields that are the same in all claims of this boot. */
 export interface ClaimContext {
   /** SHA-256 of the TLS leaf's SubjectPublicKeyInfo. */
   readonly tlsSpki: Uint8Array;

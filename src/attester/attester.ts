@@ -1,4 +1,4 @@
-// What the routes ask of the attesting side: a document that answers a nonce on one TLS connection.
+// The attesting side as the routes see it: a document that answers a nonce on one TLS connection.
 // Shape and errors: docs/protocol.md §4. Failures are ApiErrors: 503 tee_not_enabled, 404 model_not_found,
 // 429 attestation_rate_limited (with Retry-After), 500 attestation_failed.
 

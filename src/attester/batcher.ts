@@ -145,7 +145,7 @@ class Batcher implements BatchingAttester {
     const { source, maxQueue, batchMax } = this.#options;
     if (!source.available)
       return Promise.reject(failed('the TEE no longer makes reports; the machine must be restarted'));
-    // Strangers who fill the queue must not keep the certificate from being renewed.
+    // A queue filled by strangers must not keep the certificate from being renewed.
     if (nonce !== undefined && queue.length >= maxQueue) {
       const seconds = Math.ceil((Math.ceil(queue.length / batchMax) * this.#lastReportMs) / 1000);
       return Promise.reject(limited('too many attestations are waiting', seconds));
@@ -180,7 +180,7 @@ class Batcher implements BatchingAttester {
 
   /** One report at a time until the queue is empty. */
   async #run(): Promise<void> {
-    // What else arrives in this turn of the event loop joins the first batch.
+    // Requests that arrive in this turn of the event loop join the first batch.
     await new Promise<void>((resolve) => setImmediate(resolve));
     while (this.#queue.length > 0) await this.#answer(this.#takeBatch());
     this.#running = undefined;

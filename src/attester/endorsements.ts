@@ -1,5 +1,5 @@
 // Endorsements to staple, kept fresh. In this order: what an operator's refresher put into a folder, what was fetched from the
-// vendor, what the host handed over with the report. They are a convenience for verifiers, who check them: an attestation never
+// vendor, what the host handed over with the report. They are a convenience for verifiers, which check them: an attestation never
 // waits for them or fails for want of them. They are renewed long before they expire, and one source stands in for another whose
 // endorsements have expired; /metrics tells how long they last and what went wrong. Without a readable end they are refused,
 // except from the host, where that only raises the alarm.
@@ -12,12 +12,12 @@ import { equalBytes, fromBase64, type SnpEndorsements, type TdxEndorsements } fr
 import type { Clock } from '../base/clock.ts';
 
 export interface Endorsements {
-  /** What to staple to this report, now. */
+  /** The endorsements to staple to this report now. */
   current(
     report: Uint8Array,
     fromHost?: SnpEndorsements,
   ): { readonly endorsements?: SnpEndorsements | TdxEndorsements | undefined };
-  /** Unix milliseconds at which the first of what is stapled expires; null when nothing is. */
+  /** Unix milliseconds at which the first stapled item expires; null when none is stapled. */
   expireAt(): number | null;
   /** Why the last refresh failed, or that what is stapled has expired. */
   error(): string | null;
@@ -137,7 +137,7 @@ class Stapling implements Endorsements {
       this.#fromFolder = teeType === 'sev-snp' ? await readSnp(folder) : await readTdx(folder);
       this.#folderFailure = null;
     } catch (error) {
-      // What was good stays stapled while it lasts.
+      // Good endorsements stay stapled until they expire.
       this.#folderFailure = this.#failed('endorsements of the folder cannot be read', error);
     }
   }
@@ -195,7 +195,7 @@ class Stapling implements Endorsements {
   }
 }
 
-/** What a host gives may be anything, and must not cost a report. */
+/** A host may give any bytes; they must not cost a report. */
 function expiryOrNaN(endorsements: SnpEndorsements): number {
   try {
     return expiryOf(endorsements);

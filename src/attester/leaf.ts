@@ -65,7 +65,7 @@ export async function createLeaf(options: LeafOptions): Promise<Leaf> {
     }
   }
 
-  /** Looks at the clock often, not once: a clock that jumps must not leave a certificate that nobody accepts. */
+  /** Looks at the clock often, not once: a clock that jumps must not leave a certificate in use outside its validity. */
   async function look(): Promise<void> {
     if (clock.now() >= dueAt || clock.now() < issuedAt) await renew();
     schedule();

@@ -1,4 +1,4 @@
-// A report source without hardware: real SNP reports or TDX quotes, signed by a fake hierarchy of this data folder. It proves nothing
+// A report source without hardware: real SNP reports or TDX quotes, signed by a fake hierarchy of this data folder. It is no proof
 // about the machine, and says so: tee_type "simulated", a warning at start, /health, and roots no verifier trusts unasked.
 // The measurement is SHA-384 over the server's own code files, so that changing the code changes it, as on hardware.
 

@@ -20,7 +20,7 @@ export interface Segment {
 }
 
 export interface Found {
-  /** What is wrong; null when nothing is. */
+  /** The fault; null when there is none. */
   readonly problem: string | null;
   /** The file the problem was found in. */
   readonly file: string;
@@ -39,7 +39,7 @@ export interface Found {
 
 export interface AuditVerdict {
   readonly ok: boolean;
-  /** What is wrong, with the line; null when nothing is. */
+  /** The first fault, with its line; null when there is none. */
   readonly problem: string | null;
   /** Lines that are there. */
   readonly count: number;
@@ -51,7 +51,7 @@ export interface AuditVerdict {
   /** Lines at the end that are newer than the head: written, but their head was not before a crash, or not by the server. */
   readonly unsigned: number;
   readonly runs: readonly (Run & { readonly unsigned: number; readonly anchored: boolean })[];
-  /** Runs whose key is none of those given: whoever could write to the folder before the next run may have made them up. */
+  /** Runs whose key is none of those given: a process that could write to the folder before the next run may have forged them. */
   readonly unanchored: number;
 }
 
@@ -159,7 +159,7 @@ export function segmentNumber(name: string): number {
   return Number(name.slice('audit-'.length, -'.jsonl'.length));
 }
 
-/** Lines without their newline; the last one is `whole` only if it had one. Nothing after an endless line is read. */
+/** Lines without their newline; the last one is `whole` only if it had one. Reading stops at an endless line. */
 async function* linesOf(
   path: string,
 ): AsyncIterable<{ readonly bytes: Uint8Array; readonly whole: boolean }> {

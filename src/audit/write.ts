@@ -64,7 +64,7 @@ type Step = string | (SignedEnd & { readonly run: () => Promise<void> });
 
 const AUDIT_FOLDER = { prefix: 'lock-audit-', what: 'the audit folder', key: 'audit.folder' } as const;
 
-/** Continues the log of the folder, or begins one. Throws when what is there does not verify: nothing is appended to it. */
+/** Continues the log of the folder, or begins one. Throws without writing when the log there does not verify. */
 export async function openAudit(options: AuditOptions): Promise<Audit> {
   const { folder } = options;
   const lock = await lockFolder(folder, AUDIT_FOLDER);
@@ -297,7 +297,7 @@ class AuditLog implements Audit {
   }
 }
 
-/** Who showed a key, who was let in without one, and who was handed evidence, is a line of its own. */
+/** Requests with a key, requests let in without one, and evidence handed out have a line each. */
 function standsAlone(record: RequestRecord): boolean {
   return record.key !== null || record.admitted || record.evidenceSha256 !== null;
 }

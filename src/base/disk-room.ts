@@ -24,7 +24,7 @@ export interface DiskRoomOptions {
   readonly freeBytes: () => Promise<number>;
   /** Bytes that are never promised. */
   readonly keep: number;
-  /** Removes what can be done without, until `missing` more bytes are free or nothing is left to remove. */
+  /** Removes dispensable files until `missing` more bytes are free or none is left. */
   readonly giveBack?: ((missing: number) => Promise<void>) | undefined;
 }
 

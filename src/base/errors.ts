@@ -1,4 +1,4 @@
-// Errors of the server, split by who must act: the operator (ConfigError), the caller (ApiError).
+// Errors of the server, by the party that must act: the operator (ConfigError) or the caller (ApiError).
 // Every ApiError becomes the one OpenAI envelope in http/errors; no other form of error is ever written to a client.
 // Messages name the parameter and never repeat prompts, completions, keys or file contents.
 

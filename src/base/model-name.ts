@@ -1,4 +1,4 @@
-// What a model id may be: plain ASCII without path tricks, so that no two ids look alike and none leads out of a folder. The
+// The form of a model id: plain ASCII without path tricks, so that no two ids look alike and none leads out of a folder. The
 // configuration, the API and the store hold ids to the same rule.
 
 const MAX_NAME_CHARACTERS = 200;

@@ -205,7 +205,7 @@ export function object<F extends Fields>(fields: F, about?: string): Shape<Read<
   return objectOf(fields, { about, others: false });
 }
 
-/** An object whose other fields are inert: they promise nothing, so no client is refused for sending them. */
+/** An object whose other fields are ignored: they promise no effect, so no client is refused for sending them. */
 export function openObject<F extends Fields>(fields: F, about?: string): Shape<Read<F>> {
   return objectOf(fields, { about, others: true });
 }

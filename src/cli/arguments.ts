@@ -1,4 +1,4 @@
-// What the commands share: arguments, configuration files, the version.
+// Shared by the commands: arguments, configuration files, the version.
 
 import { readFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
@@ -13,7 +13,7 @@ export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
-/** What was asked for did not work; exit 1, one line. */
+/** The command failed; exit 1, one line. */
 export class CommandError extends Error {
   override readonly name = 'CommandError';
 }

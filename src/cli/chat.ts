@@ -1,4 +1,4 @@
-// `assay chat`: a chat in the terminal that verifies first. Nothing is sent before the evidence of the very connection was
+// `assay chat`: a chat in the terminal that verifies first. No prompt is sent before the evidence of the very connection was
 // accepted; the verdict is one line on standard error. Ctrl-C cancels the answer, twice ends. Without a terminal on standard
 // input all of it is one prompt, and standard output carries the answer alone.
 
@@ -262,7 +262,7 @@ async function onePrompt(chat: Chat): Promise<void> {
   }
 }
 
-/** What went wrong with one answer, in a line. */
+/** The failure of one answer, in a line. */
 function plain(error: unknown): Error {
   if (error instanceof CommandError) return error;
   if (error instanceof AttestationError)

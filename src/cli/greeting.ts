@@ -1,4 +1,4 @@
-// What `assay serve` prints for people, ready to paste: verify, a request through the local proxy, the line for the OpenAI SDK.
+// The lines `assay serve` prints for people, ready to paste: verify, a request through the local proxy, the line for the OpenAI SDK.
 // All of it is made from the effective configuration, so that every command works on this machine as it stands.
 
 import { createHash } from 'node:crypto';
@@ -18,7 +18,7 @@ import type { Paint } from './terminal.ts';
 /** The variable the printed lines take the key from: the OpenAI SDKs' own. No printed line holds a key. */
 const KEY_VARIABLE = 'OPENAI_API_KEY';
 
-/** Everybody who reaches the address may use the server. */
+/** Any client that reaches the address may use the server. */
 export function openToAll(config: Config): boolean {
   return !isLoopback(addressOf(config.api.address).host) && !serverConfig(config).auth.required;
 }

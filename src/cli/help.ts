@@ -1,4 +1,4 @@
-// What every command and sub-command says of itself. `--help` and `-h` anywhere in the arguments of a command print its text
+// The help text of every command and sub-command. `--help` and `-h` anywhere in the arguments of a command print its text
 // on standard output; a mistake in the arguments prints the first line of it as the usage.
 
 const CONFIG_HELP = `  --config FILE           measured configuration, else ASSAY_CONFIG

@@ -5,7 +5,7 @@ import { resolve } from 'node:path';
 import { CommandError, parseArguments, textOf, UsageError } from './arguments.ts';
 import { measureFile } from '../models/measure.ts';
 
-/** What image/disks exports, as far as it is used here. */
+/** The exports of image/disks that are used here. */
 interface Builder {
   packModel(
     gguf: { readonly path: string; readonly size: number },

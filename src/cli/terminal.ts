@@ -1,4 +1,4 @@
-// What a person at a terminal reads: log lines in words, colours only there and only while NO_COLOR is not set
+// Output for a person at a terminal: log lines in words, colours only there and only while NO_COLOR is not set
 // (https://no-color.org). Everywhere else the log stays JSON, one object per line.
 
 import type { LogOptions } from '../base/log.ts';

@@ -1,4 +1,4 @@
-// The short forms the schema is written in: a field is its type with its meaning, wrapped by who may decide it.
+// The short forms the schema is written in: a field is its type with its meaning, wrapped by the source that may set it.
 
 import type { Form } from './forms.ts';
 

@@ -1,4 +1,4 @@
-// What a configuration holds beyond its sources: defaults that depend on the machine, conventional variables in place of keys,
+// Values of a configuration beyond its sources: defaults that depend on the machine, conventional variables in place of keys,
 // and the rules between keys.
 
 import { homedir } from 'node:os';

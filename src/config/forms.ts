@@ -1,4 +1,4 @@
-// What a text in the configuration may look like, beyond being one. Everything `serve` would refuse for its form is refused
+// Forms that texts in the configuration must have. Everything `serve` would refuse for its form is refused
 // here, so that `config check` says the same sentence; whether an address is free or a file is there only a start can tell.
 
 import { isIP, isIPv4, isIPv6 } from 'node:net';

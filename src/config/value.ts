@@ -1,5 +1,5 @@
 // One value of the configuration against its field. A refusal names where it was written, the key, what it must be, what it
-// is, and why; of a secret it repeats nothing.
+// is, and why; it never repeats a secret.
 
 import { isAbsolute, resolve } from 'node:path';
 import { ConfigError } from '../base/errors.ts';

@@ -1,6 +1,6 @@
 // Opens a model: starts its child process, hands it the load, and gives the Engine that speaks for it. A child that ends while it
 // loads says why in its log, of which one line is told, without paths.
-// The child inherits an explicit environment and the descriptors listed here, nothing else.
+// The child inherits an explicit environment and the descriptors listed here only.
 
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -13,7 +13,7 @@ export interface OpenOptions {
   /** The built engine/child/worker; must be JavaScript. */
   readonly workerEntry: URL | string;
   readonly loadTimeoutMs?: number | undefined;
-  /** A child that answers nothing for this long, while asked, is ended. */
+  /** A child that leaves requests and pings unanswered for this long is ended. */
   readonly watchdogMs?: number | undefined;
   /** Requests that may wait for a slot, and calls of the other kinds that may be under way; more are refused with 429. */
   readonly maxQueued?: number | undefined;
@@ -24,7 +24,7 @@ export interface OpenOptions {
   readonly maxChunk?: number | undefined;
   /** Cells of the KV memory (at least one context); absent: what the memory of the machine affords. */
   readonly maxCells?: number | undefined;
-  /** Numerics that hardly depend on the batch (see llama-context). Absent: where it costs next to nothing, on small models. */
+  /** Numerics that hardly depend on the batch (see llama-context). Absent: on small models, where it costs almost nothing. */
   readonly exact?: boolean | undefined;
 }
 
@@ -79,7 +79,7 @@ async function load(connection: Connection, spec: LoadSpec, options: OpenOptions
   });
   timer = setTimeout(() => connection.kill('loading took too long'), options.loadTimeoutMs ?? 600_000);
   const failed = connection.gone.then(({ code, signal, why }): never => {
-    // Ended from outside, as by the kernel short of memory: nothing is wrong with the model.
+    // Ended from outside, as by the kernel short of memory: the model has no fault.
     if (why === null && refusal === null && (signal === 'SIGKILL' || signal === 'SIGTERM'))
       throw new ApiError('engine_crashed', `the engine was ended by ${signal} while it loaded`, {
         retryAfterSeconds: 1,

@@ -1,4 +1,4 @@
-// Says when a child that was asked answers nothing any more. It counts ticks of its own timer in which nothing came, not the time:
+// Reports a child that has stopped answering. It counts ticks of its own timer without an answer, not the time:
 // a clock that is set and a stall of this process's own loop are then one tick at most, and before the next one the loop has
 // read what the child sent meanwhile.
 

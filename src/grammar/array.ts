@@ -14,7 +14,7 @@ interface Tuple {
   readonly min: number;
   readonly max: number;
   readonly heads: readonly Expression[];
-  /** Null: nothing after the heads. */
+  /** Null: no items after the heads. */
   readonly rest: Expression | null;
 }
 

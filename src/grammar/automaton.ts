@@ -39,7 +39,7 @@ const MAX_STEPS = 600_000;
 const SHORTEST_LIMIT = 64;
 
 /**
- * What all of `languages` have in common, of a length (in code points) within `lengths`; null when that is nothing. Where
+ * The intersection of all `languages`, of a length (in code points) within `lengths`; null when it is empty. Where
  * counting up to `max` takes too many states, a smaller one is counted to: part of the language.
  */
 export function automatonOf(languages: readonly Regular[], lengths: Lengths, spend: Spend): Automaton | null {

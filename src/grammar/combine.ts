@@ -36,7 +36,7 @@ class Combiner {
   readonly #rules: Combining;
   readonly #optional: boolean;
   readonly #all: Intersection;
-  /** References followed on the way; meeting one again adds nothing. */
+  /** References followed on the way; one met again adds no constraint. */
   readonly #followed: Set<string>;
 
   constructor({ open, optional }: Site, rules: Combining) {

@@ -28,7 +28,7 @@ export interface SchemaOptions {
   readonly param?: string | undefined;
 }
 
-/** Without `strict: false` nothing is loosened. */
+/** Only schemas with `strict: false` are loosened. */
 export interface ToolSchema extends ToolSpec {
   readonly strict?: boolean | undefined;
 }

@@ -41,7 +41,7 @@ const MAX_NOTES = 1000;
 const LOOSE_SHARE = 1 / 8;
 const NONE: ReadonlySet<string> = new Set();
 
-/** What is not enforced of a schema: a keyword, or with null the whole schema at `pointer`. */
+/** A part of a schema that is not enforced: a keyword, or with null the whole schema at `pointer`. */
 export interface Loosening {
   readonly pointer: string;
   readonly keyword: string | null;
@@ -193,7 +193,7 @@ export class Compiler implements Context {
       this.#notes.set(JSON.stringify([pointer, keyword]), { pointer, keyword });
   }
 
-  /** Null where the schema admits nothing and need not be strict. */
+  /** Null where the schema admits no value and need not be strict. */
   #orNothing<T>(work: () => T): T | null {
     try {
       return work();
@@ -326,7 +326,7 @@ export class Compiler implements Context {
       return refuse(place, 'allOf', 'allOf must be a non-empty array');
     const further = { ...site, depth: depth + 1 };
     const rest = without(schema, 'allOf');
-    // One part and nothing beside it is that part, so that what it refers to may be itself.
+    // An allOf of one part alone compiles as that part, whose reference may be recursive.
     if (allOf.length === 1 && Object.keys(rest).length === 0)
       return this.#compile(allOf[0], { ...further, place: place.at('allOf', 0) });
     this.assertRoom(allOf.length);
@@ -381,7 +381,7 @@ export class Compiler implements Context {
   #anyOfTheirTypes(branches: readonly unknown[], rest: Json, key: string, site: Site): Expression {
     this.#note(site.place, key);
     if (Object.keys(rest).some((name) => name !== 'type')) {
-      // What the branches say of properties is lost, so the rest may not close the object.
+      // The branches' properties are lost, so the rest must not close the object.
       const open = { ...rest, additionalProperties: rest['additionalProperties'] ?? true };
       return this.#compile(open, { ...site, depth: site.depth + 1 });
     }

@@ -13,13 +13,13 @@ export interface Site {
   readonly depth: number;
   /** References followed since the last character; meeting one of them again would never read any. */
   readonly open: ReadonlySet<string>;
-  /** The value may be left out, so a schema that admits nothing is no fault. */
+  /** The value may be left out, so a schema that admits no value is no fault. */
   readonly optional: boolean;
   /** The value is the arguments of a call: an object. */
   readonly root: boolean;
 }
 
-/** Patterns by their text and numbers by their bounds: the same again costs nothing, in another tool neither. */
+/** Patterns by their text and numbers by their bounds: each is compiled once, for all tools. */
 export interface Seen {
   readonly values: AnyValue;
   readonly strings: Map<string, PatternGrammar>;
@@ -36,7 +36,7 @@ export interface Context {
   readonly share: number;
   /** A schema within the one at `site`, after at least one character. */
   inner(schema: unknown, site: Site, ...keys: readonly (string | number)[]): Expression;
-  /** The same where the value may be left out: null for a schema that is not strict and admits nothing. */
+  /** The same where the value may be left out: null for a schema that is not strict and admits no value. */
   optional(schema: unknown, site: Site, ...keys: readonly (string | number)[]): Expression | null;
   /** Refuses a schema with more nodes than are left, before they are looked at. */
   assertRoom(more: number): void;

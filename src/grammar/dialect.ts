@@ -1,4 +1,4 @@
-// Schemas that nobody promised to hold exactly (a tool without `strict: true`), read as they are meant. Each keyword falls into
+// Schemas that need not hold exactly (a tool without `strict: true`), read as they are meant. Each keyword falls into
 // one class: an assertion that can be enforced stays; the spelling of an older draft or another dialect becomes that of 2020-12;
 // an assertion that cannot be enforced, or whose value is malformed, is left out and noted; every other word is an annotation
 // (JSON Schema 2020-12, core, section 6.5). What is left admits everything the schema admits.
@@ -9,7 +9,7 @@ import { ANNOTATIONS, isArray, isJson, isType, KNOWN, type Json, type Type } fro
 /** Hears of a keyword that will not be enforced. */
 export type Note = (keyword: string) => void;
 
-/** Assertions of all drafts that no grammar here expresses; their values that demand nothing. */
+/** Assertions of all drafts that no grammar here expresses, with their values that constrain nothing. */
 const UNENFORCEABLE: ReadonlyMap<string, (value: unknown) => boolean> = new Map([
   ...['not', 'if', 'contains', 'disallow', 'extends', '$dynamicRef', '$recursiveRef'].map(
     (key) => [key, () => false] as const,
@@ -69,7 +69,7 @@ export function meantTypes(type: unknown): readonly Type[] | null {
   return found.size === 0 ? null : [...found];
 }
 
-/** A schema of keywords that can be compiled, or false for one that admits nothing. */
+/** A schema of keywords that can be compiled, or false for one that admits no value. */
 export function readAsMeant(schema: Json, note: Note): Json | false {
   if (schema['not'] === true || (isJson(schema['not']) && isEmpty(schema['not']))) return false;
   const out = new Map<string, unknown>();

@@ -17,7 +17,7 @@ interface Finder {
   readonly loose: boolean;
 }
 
-/** The same of branches that may be references. A strict one that points at nothing is refused. */
+/** The same of branches that may be references. A strict one without a target is refused. */
 export function exclude(
   branches: readonly unknown[],
   place: Place,

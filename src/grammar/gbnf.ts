@@ -37,7 +37,7 @@ const MAX_CHARACTERS = 400_000;
 const MAX_ELEMENTS = 400_000;
 const MAX_STEPS = 1_500_000;
 
-/** What `sparing` leaves: enough to write 128 calls around the schemas of their arguments. */
+/** The room `sparing` leaves: enough to write 128 calls around the schemas of their arguments. */
 const SPARED = { rules: 1000, characters: 60_000, elements: 10_000, steps: 150_000 };
 
 /** Of the steps that are left, how many `work` of `sparing` may take: the next one has some, too. */

@@ -178,7 +178,7 @@ export class Intersection {
     const prefixItems: unknown[] = [];
     for (let i = 0; i < length; i += 1) {
       const here = this.#elementAt(i);
-      // Nothing may stand here, so nothing after it.
+      // No character may stand here, so none after it.
       if (here === false) return i === 0 ? { items: false } : { prefixItems, items: false };
       prefixItems.push(here);
     }

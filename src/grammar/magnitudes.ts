@@ -59,7 +59,7 @@ export function compare(a: Decimal, b: Decimal): number {
   return left < right ? -1 : 1;
 }
 
-/** What the automaton remembers of the digits so far. */
+/** The automaton's memory of the digits so far. */
 interface Digits {
   /** They are equal to the first digits of the lower bound. */
   readonly tightLow: boolean;

@@ -88,7 +88,7 @@ function propertiesOf(
 }
 
 /**
- * Undeclared properties are valid unless forbidden; they are written only when the schema speaks of them, or of nothing else.
+ * Undeclared properties are valid unless forbidden; they are written only when the schema speaks of them, or declares no others.
  */
 function extraOf(
   context: Context,

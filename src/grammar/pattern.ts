@@ -23,7 +23,7 @@ export interface PatternGrammar {
   readonly width: number;
 }
 
-/** What may stand between the quotes of a JSON string that matches all `patterns` somewhere, as JSON Schema has it. */
+/** The text between the quotes of a JSON string in which all `patterns` match somewhere, as JSON Schema has it. */
 export function patternExpression(
   builder: GrammarBuilder,
   patterns: readonly string[],

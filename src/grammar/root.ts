@@ -1,4 +1,4 @@
-// The root of a tool's schema. The arguments of a call are an object (OpenAI API reference), so a root that says nothing of its
+// The root of a tool's schema. The arguments of a call are an object (OpenAI API reference), so a root without a statement of its
 // type is one, a root that declares no properties takes no arguments, and a root of another type, directly or through the
 // schemas it refers to or is composed of, describes no tool.
 
@@ -8,7 +8,7 @@ import type { SchemaDocument } from './document.ts';
 import type { Spend } from './gbnf.ts';
 import { ANNOTATIONS, constantsOf, isArray, isJson, isType, KEYWORDS_OF, type Json } from './schema.ts';
 
-/** Of references and compositions: further in, nothing more is asked. */
+/** Levels of references and compositions that are looked into. */
 const MAX_DEPTH = 16;
 const NO_ARGUMENTS: Json = { type: 'object', properties: {}, additionalProperties: false };
 const COMPOSITIONS = new Set(['allOf', 'anyOf', 'oneOf']);
@@ -96,7 +96,7 @@ function takesNothing(given: unknown, reader: RootReader, depth: number): boolea
     if (COMPOSITIONS.has(key)) return isArray(value) && value.length > 0 && value.every(inner);
     if (key === 'required') return isArray(value) && value.length === 0;
     if (OBJECTS.has(key)) return isJson(value) && Object.keys(value).length === 0;
-    // Keywords of other types say nothing of an object; a strict schema with unknown ones is still to be refused.
+    // Keywords of other types do not constrain an object; a strict schema with unknown ones is still to be refused.
     return ANNOTATIONS.has(key) || OTHERS.has(key);
   });
 }

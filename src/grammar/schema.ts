@@ -1,5 +1,5 @@
 // Reading JSON Schema keywords, apart from any grammar: which are known, what types and values a schema admits. JSON Schema
-// 2020-12, the part the compiler can enforce. Schemas come from requests and are read on the server's only thread: nothing here
+// 2020-12, the part the compiler can enforce. Schemas come from requests and are read on the server's only thread: no step here
 // is worse than linear in a schema, and repeated work is counted (`spend`).
 
 import type { Spend } from './gbnf.ts';
@@ -16,7 +16,7 @@ export function isArray(value: unknown): value is readonly unknown[] {
   return Array.isArray(value);
 }
 
-/** Keywords that say nothing about which values are valid. */
+/** Keywords that do not constrain the value. */
 export const ANNOTATIONS = new Set([
   'title',
   'description',
@@ -78,7 +78,7 @@ export function count(place: Place, key: string, schema: Json, limit: number): n
 /** A tuple as draft 7 writes it (`items` a list, `additionalItems` the rest), in the words of 2020-12. */
 export function modernTuple(schema: Json, place: Place): Json {
   const { items, additionalItems, ...rest } = schema;
-  // Beside `items` that is a schema, or without `items`, additionalItems says nothing in either.
+  // Beside `items` that is a schema, or without `items`, additionalItems has no effect in either.
   if (!isArray(items))
     return additionalItems === undefined ? schema : { ...rest, ...(items === undefined ? {} : { items }) };
   if (rest['prefixItems'] !== undefined)
@@ -120,7 +120,7 @@ export function typesOf(schema: Json, place: Place): Type[] {
     const admitted = list.includes('number') ? list.filter((each) => each !== 'integer') : list;
     for (const key of Object.keys(schema)) {
       const owners = Object.keys(KEYWORDS_OF).filter((owner) => KEYWORDS_OF[owner]?.includes(key) === true);
-      // A keyword of a type that cannot occur says nothing; it is accepted as the specification has it.
+      // A keyword of a type that cannot occur has no effect; it is accepted as the specification has it.
       if (owners.length === 0 && !COMPOSING.has(key) && !ANNOTATIONS.has(key))
         return refuse(place, key, `the keyword ${key} is not supported`);
     }

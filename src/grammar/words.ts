@@ -13,7 +13,7 @@ export class TooManyWords extends Error {
 const MAX_CHOICES = 256;
 
 export interface Words {
-  /** What follows a word that ends here; null when none does. */
+  /** The text after a word that ends here; null when none does. */
   readonly end: Expression | null;
   /** By its first character. */
   readonly edges: ReadonlyMap<string, { readonly text: readonly string[]; readonly to: Words }>;
@@ -21,7 +21,7 @@ export interface Words {
 
 export const NO_WORDS: Words = { end: null, edges: new Map() };
 
-/** `words` and one more, with what follows it ('' for nothing); the same word again takes the place of the former. */
+/** `words` and one more, with the text after it ('' for none); the same word again takes the place of the former. */
 export function addWord(
   builder: GrammarBuilder,
   words: Words,

@@ -1,5 +1,5 @@
 // From a registered model to a running engine: stage its bytes and measure them, hand the very descriptor that was measured
-// to the engine, and check at the end that nothing changed. Generic over the engine: models do not import inference.
+// to the engine, and check at the end that they did not change. Generic over the engine: models do not import inference.
 
 import { ApiError } from '../base/errors.ts';
 import { inspectModel } from './inspect.ts';

@@ -89,7 +89,7 @@ export interface RegistryEntry {
   readonly hashed: boolean;
 }
 
-/** What stays the same while a file is the same file. */
+/** Attributes that stay the same while a file is the same file. */
 export interface FileIdentity {
   readonly dev: bigint;
   readonly ino: bigint;

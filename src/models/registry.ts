@@ -84,7 +84,7 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
     blobs.push(textBlob('template', options.chatTemplate));
   }
   const sizeBytes = blobs.reduce((sum, blob) => sum + blob.size, 0);
-  // Whoever pins the file's own SHA-256 gets P3 in full or nothing: bytes on a disk could change after they were hashed.
+  // A client that pins the file's own SHA-256 gets P3 in full or a refusal: bytes on a disk could change after they were hashed.
   if (options.residency === 'disk') blobs.push(textBlob('residency', 'disk'));
   const attested = attestedModel(options.id, blobs.map(toAttestedBlob));
   const model: RegisteredModel = {

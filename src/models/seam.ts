@@ -1,4 +1,4 @@
-// What the routes see of the models: the service, the lease on a loaded engine, the events of a pull. Types only.
+// The models as the routes see them: the service, the lease on a loaded engine, the events of a pull. Types only.
 
 import type { ModelDefaults, RegisteredModel } from './model.ts';
 
@@ -8,7 +8,7 @@ export interface ModelStatus extends RegisteredModel {
   readonly loading?: { readonly fraction: number } | undefined;
   /** Unix milliseconds. */
   readonly loadedAt?: number | undefined;
-  /** Unix milliseconds when it is unloaded if nothing uses it; null: never. */
+  /** Unix milliseconds when it is unloaded unless in use; null: never. */
   readonly expiresAt?: number | null | undefined;
   /** Leases held now. */
   readonly inFlight: number;
@@ -49,7 +49,7 @@ export interface PullStatus {
 /** `keepAlive` as requests give it: seconds, "30s", "5m", "1h", "0" (unload when idle), "-1" (never unload). */
 export interface AcquireOptions {
   readonly keepAlive?: string | number | undefined;
-  /** Given for callers who share the model: they may have it stay longer than it would, up to so many milliseconds, never shorter. */
+  /** Given for callers that share the model: they may have it stay longer than it would, up to so many milliseconds, never shorter. */
   readonly keepAliveUpToMs?: number | undefined;
   readonly signal: AbortSignal;
 }
@@ -90,6 +90,6 @@ export interface ModelService<E> {
     signal: AbortSignal,
   ): AsyncIterable<PullEvent>;
   pullStatus(name: string): Promise<PullStatus | undefined>;
-  /** False when nothing of that name is being pulled. */
+  /** False when no pull of that name is under way. */
   cancelPull(name: string): Promise<boolean>;
 }

@@ -26,7 +26,7 @@ import { entryOfManifest, manifestOf, type RestoreOptions } from './stored-model
 export interface ServiceOptions<E extends Closable> extends ResidencyOptions {
   readonly openEngine: (spec: OpenSpec, signal: AbortSignal) => Promise<E>;
   readonly store: ModelStore;
-  /** Null: this server fetches nothing. */
+  /** Null: pulls are switched off. */
   readonly pulls: PullService | null;
   readonly modelRoots: readonly string[];
   readonly slots: number;
@@ -105,7 +105,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     const entry = await describeFile(source, this.#options, new AbortController().signal);
     return this.#changes.run(entry.model.id, async () => {
       const existing = this.registry.get(entry.model.id);
-      // Refused here when it has other bytes; the same bytes change nothing.
+      // Refused here when it has other bytes; the same bytes are accepted without a change.
       if (existing !== undefined) return this.#statusOf(this.registry.add(entry));
       await this.#store.put(manifestOf(entry, { kind: 'file', path }));
       return this.#statusOf(this.registry.add(entry));

@@ -134,7 +134,7 @@ export class Slot<E extends Closable> {
     return this.#gone;
   }
 
-  /** Nothing was loaded: the slot is over. */
+  /** No model was loaded: ends the slot. */
   drop(): void {
     this.#settleGone();
   }

@@ -18,7 +18,7 @@ export function serverConfig(config: Config, files: number = openFileLimit()): S
     auth: {
       required: config.api.requireAuth ?? keys.some((key) => !key.admin),
       keys,
-      // Nobody on the network changes models without a key of their own for it.
+      // A client on the network changes models only with an admin key.
       adminEnabled: config.api.adminEnabled ?? (keys.some((key) => key.admin) || isLoopback(host)),
     },
     anonymous: defaultLimits(config),

@@ -122,7 +122,7 @@ function logLifecycle(log: Log, event: LifecycleEvent): void {
     });
 }
 
-/** What this process may use: the limit of its control group when there is one. */
+/** The memory this process may use: the limit of its control group when there is one. */
 function memoryBytes(): number {
   const limit = process.constrainedMemory();
   return limit > 0 && limit < totalmem() ? limit : totalmem();

@@ -94,7 +94,7 @@ async function ownFolder(config: Config, key: Key, path: string): Promise<void> 
   }
 }
 
-/** Not `recursive`: Node tries for ever where a file system takes no folders (mkdir in /proc is ENOENT). */
+/** Not `recursive`: Node retries without end where a file system takes no folders (mkdir in /proc is ENOENT). */
 async function makeFolder(path: string): Promise<void> {
   try {
     await mkdir(path, { mode: 0o700 });

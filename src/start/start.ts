@@ -103,7 +103,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
 
 const NEVER = new AbortController().signal;
 
-/** What is made in the meantime is let go: the process ends. */
+/** Rejects when the signal aborts. The promise goes on unobserved: the process ends. */
 function unlessAborted<T>(made: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     const leave = (): void => reject(signal.reason as Error);
@@ -165,7 +165,7 @@ function createAudit({ config, log, onFatal }: StartOptions, identity: Identity)
   });
 }
 
-/** What has to be ended, as far as the start has come. */
+/** The parts to end, as far as the start has come. */
 class Parts {
   server: HttpServer | undefined;
   models: Models<Engine> | undefined;
@@ -189,7 +189,7 @@ class Parts {
     await (this.#closing ??= this.#close(hard));
   }
 
-  /** In the order in which nothing waits for something that is gone. */
+  /** Ends the parts in an order in which none waits for one that is gone. */
   async #close(hard: boolean): Promise<void> {
     this.leaf?.close();
     await this.server?.close({ drainMs: hard ? 0 : this.#drainMs });

@@ -109,7 +109,7 @@ const toolCall = openObject({
   function: calledFunction,
 });
 
-/** Null is what is left of a message of another kind: it says nothing. */
+/** Null stands for a part of another kind, which has no text. */
 const said = map(nullable(content), (value) => value ?? '');
 const system = openObject({ role: literal('system'), content: said, name });
 const developer = openObject({ role: literal('developer'), content: said, name });

@@ -90,7 +90,7 @@ export const toolChoice = either(
   'Default: auto when there are tools.',
 );
 
-/** What of the tools this request may use. */
+/** The tools this request may use, and how. */
 export interface ToolUse {
   readonly tools: readonly ToolSchema[];
   readonly required: boolean;
@@ -138,7 +138,7 @@ function pick(given: readonly ToolSchema[], names: readonly string[], path: stri
 export function callMarks(use: ToolUse, content: boolean, format: ToolFormat): CallMarks {
   if (use.required) return { starts: format.triggers, anchored: true };
   if (!content) return { starts: format.triggers, anchored: false };
-  // Either calls or content of that form. Where a call begins with nothing but its object, only a tool's name tells them apart.
+  // Either calls or content of that form. Where a call begins with its object, without framing, only a tool's name tells them apart.
   if (format.open !== '' || format.callStart !== '') return { starts: format.triggers, anchored: true };
   const starts = use.tools.flatMap(({ name }) =>
     ['', ' '].map((blank) => `{"name":${blank}${JSON.stringify(name)}`),

@@ -102,7 +102,7 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
   };
 }
 
-/** Two names of one limit, of which one without a limit says nothing. Undefined: up to the end of the context. */
+/** Two names of one limit; a null one (no limit) gives way to the other. Undefined: up to the end of the context. */
 function answerLimit(
   body: Pick<ChatRequest, 'max_tokens' | 'max_completion_tokens'>,
   defaults: ModelDefaults,

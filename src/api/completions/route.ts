@@ -164,7 +164,7 @@ async function* merge(
   const next = new Map<Running, Promise<Step>>();
   const advance = (from: Running): void => {
     const step = from.iterator.next().then((result) => ({ from, result }));
-    // Left waiting when another prompt fails or the reader stops; its own failure then concerns nobody.
+    // Left waiting when another prompt fails or the reader stops; its own failure is then dropped.
     step.catch(() => undefined);
     next.set(from, step);
   };

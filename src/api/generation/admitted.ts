@@ -1,4 +1,4 @@
-// Generating on a route: nothing is written until the engine has admitted the prompt (its `start` event), so that every
+// Generating on a route: the response begins only after the engine has admitted the prompt (its `start` event), so that every
 // refusal before it has a proper status; after it errors are the stream's terminal event.
 
 import type { GenerateEvent, TokenLogprob } from '../../engine/seam/engine.ts';

@@ -27,7 +27,7 @@ const MAX_STOPS = 16;
 const MAX_TOKENS = 16_777_216;
 const MAX_BIASES = 1024;
 
-/** Absent: nothing was said. `null`: as long as the context allows, which local servers write as -1. */
+/** Absent: no limit was given. `null`: as long as the context allows, which local servers write as -1. */
 export function maxTokens(about: string): Shape<number | null> {
   return map(integer({ min: -1, max: MAX_TOKENS, about }), (value) => (value === -1 ? null : value));
 }
@@ -137,7 +137,7 @@ export const samplingFields = {
   user: inert(text({ max: 1024 }), 'nothing is kept per end user.'),
 } as const;
 
-/** OpenAI parameters that promise nothing this server could break, or only what holds anyway. */
+/** OpenAI parameters that this server takes without effect: they promise only what holds anyway. */
 export const inertFields = {
   metadata: inert(anyObject('Up to 16 strings.'), 'nothing is stored.'),
   store: inert(

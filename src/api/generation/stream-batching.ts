@@ -1,5 +1,5 @@
 // Gathers what a stream writes and lets it out at intervals, so that neither the number of events nor the time between them
-// tells tokens apart (`limits.stream_batch_ms`). Nothing is changed, dropped or put in another order within a choice.
+// tells tokens apart (`limits.stream_batch_ms`). Within a choice no text changes, is dropped or moves.
 
 import type { GenerateEvent } from '../../engine/seam/engine.ts';
 
@@ -19,7 +19,7 @@ const interval: Interval = (ms) => {
 
 /**
  * The same events, deltas of a choice joined: those that come within `ms` milliseconds of the first one leave together when the
- * time is over, those of a choice that ends at once. While the reader is busy nothing is asked of `events`.
+ * time is over, those of a choice that ends at once. While the reader is busy `events` is not asked.
  */
 export async function* gathered(
   events: AsyncIterable<GenerateEvent>,
@@ -61,7 +61,7 @@ export async function* gathered(
     }
     yield* held.values();
   } catch (error) {
-    // What was written before an engine failed is the reader's.
+    // Text written before the engine failed still goes to the reader.
     yield* held.values();
     throw error;
   } finally {

@@ -41,7 +41,7 @@ export const pullModel = route({
       exchange.signal,
     );
     const iterator = events[Symbol.asyncIterator]();
-    // What is refused at once (a name that is none, pulls switched off) is a plain error.
+    // A request refused at once (an invalid name, pulls switched off) gets a plain error, not a stream.
     let result = await iterator.next();
     const stream = openStream(call);
     try {
@@ -85,7 +85,7 @@ function errorOf({ code, message }: Extract<PullEvent, { status: 'error' }>): Ap
 export const pullStatus = route({
   method: 'GET',
   path: '/v1/models/pull/:name/status',
-  // Names and errors may be of a private repository: for those who may pull, where there are keys.
+  // Names and errors may be of a private repository: where there are keys, only callers that may pull see them.
   access: 'operator',
   limited: true,
   summary: 'State of a pull; it survives a restart.',

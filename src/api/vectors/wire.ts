@@ -42,7 +42,7 @@ export const embeddingRequest = object({
 
 export type EmbeddingRequest = Infer<typeof embeddingRequest>;
 
-/** Texts must not be empty: there is nothing to embed. */
+/** Texts must not be empty: an empty text has no embedding. */
 export function checkInputs(body: EmbeddingRequest): void {
   const empty = body.input.indexOf('');
   if (empty < 0) return;
@@ -50,7 +50,7 @@ export function checkInputs(body: EmbeddingRequest): void {
   throw refuse('empty_string', param, `${param} is empty`);
 }
 
-/** What refusals call one of the inputs. */
+/** The name of one of the inputs in refusals. */
 function inputParam(index: number, count: number): string {
   return count === 1 ? 'input' : `input[${index}]`;
 }
@@ -102,7 +102,7 @@ function noDirection(input: string, shortened: boolean): ApiError {
     : refuse('invalid_input', input, `the model gives no vector for ${input}`);
 }
 
-/** Nine digits name every float32; the seventeen of its double say nothing more. */
+/** Nine digits name every float32; the seventeen of its double add no information. */
 function shortest(x: number): number {
   return Number(x.toPrecision(9));
 }

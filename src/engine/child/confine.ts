@@ -67,7 +67,7 @@ const ENOSYS = 38;
 const PR_GET_NO_NEW_PRIVS = 39;
 const SECCOMP_SET_MODE_FILTER = 1;
 const SECCOMP_GET_ACTION_AVAIL = 2;
-/** All threads; and no mitigation of kernels before 5.16 that would slow the arithmetic down: nothing here runs foreign code. */
+/** All threads; without the mitigations of kernels before 5.16 that slow the arithmetic down: the child runs no foreign code. */
 const [FLAG_TSYNC, FLAG_SPEC_ALLOW] = [1, 4];
 
 /** `load`: while the model is read; what is left is to be confined further. `serve`: from then on. */

@@ -1,4 +1,4 @@
-// What both kinds of model answer alike: refusals and failures as frames, tokens and text.
+// Answers that both kinds of model give alike: refusals and failures as frames, tokens and text.
 
 import { ApiError } from '../../base/errors.ts';
 import type { EngineInfo, ModelType } from '../seam/engine.ts';

@@ -85,7 +85,7 @@ function jobMaker({
     isEnd: (token) => model.isEnd(token),
   };
   return (request) => {
-    // A bias on a token there is not would do nothing, and whoever sent it meant a token of another model.
+    // A bias on a missing token would have no effect: the caller meant a token of another model.
     for (const [token] of request.sampling.logitBias ?? []) checkTokens(model, [token], 'logit_bias');
     const prompt = promptTokens(model, template, request.prompt, info.contextLength);
     assertFits(prompt.length, {

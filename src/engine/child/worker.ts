@@ -1,7 +1,7 @@
 // Entry point of the engine child: one process, one model. Reads frames on fd 3, answers on it, and ends when it closes. It
 // holds no key and no socket but that one, gives up core dumps, new privileges, files, sockets and programs before it reads
 // the model and what only a load needs after, and writes no text of a request anywhere. What the parent sees of its stderr is
-// llama.cpp's log of the load, nothing later.
+// llama.cpp's log of the load only.
 
 import { Socket } from 'node:net';
 import { availableParallelism } from 'node:os';
@@ -160,7 +160,7 @@ function chatTemplate(model: LoadedModel, override: string | undefined, generati
     addBos: model.addBos,
     tokenize: (text: string) => model.tokenize(text, false, false),
   };
-  // Embedders often carry the template of the model they were made from; nobody will render it.
+  // Embedders often carry the template of the model they were made from; it is never rendered.
   const plain = createChatTemplate(generating ? (override ?? model.chatTemplate) : null, vocabulary);
   if (!generating || override !== undefined || model.toolTemplate === null) return plain;
   const withTools = createChatTemplate(model.toolTemplate, vocabulary);

@@ -11,7 +11,7 @@ export type { CallMarks, ToolFormat } from './tool-format.ts';
 
 export type ModelType = 'chat' | 'completion' | 'embedding' | 'rerank';
 
-/** What the engine reports once a model is loaded. */
+/** The engine's report once a model is loaded. */
 export interface EngineInfo {
   readonly type: ModelType;
   readonly architecture: string;
@@ -64,7 +64,7 @@ export interface ToolSpec {
   readonly parameters: unknown;
 }
 
-/** What to continue from. Text is tokenized without special-token parsing except where the template wrote it. */
+/** The text or tokens to continue from. Text is tokenized without special-token parsing except where the template wrote it. */
 export type Prompt =
   | {
       readonly kind: 'chat';
@@ -106,7 +106,7 @@ export interface GenerateRequest {
   readonly grammar?: { readonly gbnf: string; readonly triggers?: readonly string[] | undefined } | undefined;
   /** Number of alternatives per token (0: only the chosen one); absent: no logprobs. */
   readonly logprobs?: number | undefined;
-  /** Prompt logprobs and text first (legacy `echo`). The logprob of the first prompt token is NaN: nothing precedes it. */
+  /** Prompt logprobs and text first (legacy `echo`). The logprob of the first prompt token is NaN: it has no predecessor. */
   readonly echo?: boolean | undefined;
   /** Prefix reuse happens only between requests with the same scope (an opaque per-API-key salt). */
   readonly cacheScope: string;
@@ -120,7 +120,7 @@ export interface TokenLogprob {
 
 export type GenerateEvent =
   /**
-   * Once, first: the prompt was tokenized and admitted to a slot. After it nothing fails with a 4xx but a grammar that
+   * Once, first: the prompt was tokenized and admitted to a slot. After it the only 4xx is that of a grammar that
    * `logitBias` leaves no token for (400 invalid_value, logit_bias), which only the writing shows.
    */
   | { readonly kind: 'start'; readonly promptTokens: number; readonly cachedTokens: number }

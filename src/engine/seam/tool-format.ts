@@ -81,7 +81,7 @@ export function holdsCall(format: ToolFormat, rendered: string, name: string, ar
   );
 }
 
-/** What the generic format tells the model, as a system message. */
+/** The instructions of the generic format to the model, as a system message. */
 export function toolInstructions(tools: string): string {
   return (
     'You may call functions. Their signatures, one JSON object per line:\n' +

@@ -14,7 +14,7 @@ import type {
 } from './engine.ts';
 
 export const MAX_FRAME_BYTES = 128 * 1024 * 1024;
-/** What is shorter is small whatever its values are; nearly all frames. */
+/** A shorter frame is small whatever its values are; nearly all frames are shorter. */
 const SCANNED_FROM_BYTES = 1024 * 1024;
 /** The values of a frame take no more heap than its bytes may; a child that was taken over must not end the server. */
 const VALUE_BOUNDS = { maxWeight: MAX_FRAME_BYTES / 8, maxDepth: 200 } as const;
@@ -50,7 +50,7 @@ export type ToChild =
       readonly prompt: Prompt;
       readonly addSpecial: boolean;
       readonly parseSpecial: boolean;
-      /** What refusals call the text. */
+      /** The field that refusals name. */
       readonly param: string;
     }
   | { readonly kind: 'detokenize' | 'pieces'; readonly id: number; readonly tokens: readonly number[] }

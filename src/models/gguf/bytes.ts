@@ -1,5 +1,5 @@
 // A bounded cursor over the first bytes of a GGUF file. Every length is compared with what is left of the file before it
-// is used; nothing is allocated from a number in the file. Reading past the buffer asks the caller for a longer one.
+// is used; no allocation takes its size from the file. Reading past the buffer asks the caller for a longer one.
 
 import { ApiError } from '../../base/errors.ts';
 

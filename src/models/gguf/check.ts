@@ -1,4 +1,4 @@
-// What llama.cpp needs of a model beyond a well-formed header, so that a bad file is refused here and not by a GGML_ASSERT
+// Requirements of llama.cpp on a model beyond a well-formed header, so that a bad file is refused here and not by a GGML_ASSERT
 // (which ends the process) or an exception without a reason. The rules follow load_hparams, load_vocab and load_tensors of
 // the pinned llama.cpp. Architectures we do not know get the generic rules only.
 
@@ -42,7 +42,7 @@ export interface CheckedModel {
   readonly blockCount: number;
   readonly headCount: number;
   readonly headCountKv: number;
-  /** Key and value cache of one token over all layers, 16 bits per element; 0 where nothing is cached. */
+  /** Key and value cache of one token over all layers, 16 bits per element; 0 where none is cached. */
   readonly cacheBytesPerToken: number;
   readonly vocabSize: number;
   readonly tokenizer: string | undefined;
@@ -292,7 +292,7 @@ function checkVocabulary(settings: Settings): { size: number; model: string } {
     if (list !== undefined && list.count < tokens.count)
       throw invalidGguf(`${key} has ${list.count} elements for ${tokens.count} tokens`);
   }
-  // A SentencePiece vocabulary spells what it does not know in bytes; a missing one is an exception nobody catches.
+  // A SentencePiece vocabulary spells what it does not know in bytes; a missing one is an uncaught exception.
   if (model === 'llama' && tokens.byteTokens !== 256)
     throw invalidGguf(`tokenizer.ggml.tokens has tokens for ${tokens.byteTokens ?? 0} of 256 bytes`);
   settings.array('tokenizer.ggml.merges', ['string']);

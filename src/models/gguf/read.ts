@@ -27,7 +27,7 @@ export interface GgufInfo {
   /** Largest over the layers. */
   readonly headCount: number;
   readonly headCountKv: number;
-  /** Key and value cache of one token over all layers, 16 bits per element; 0 where nothing is cached. */
+  /** Key and value cache of one token over all layers, 16 bits per element; 0 where none is cached. */
   readonly cacheBytesPerToken: number;
   readonly vocabSize: number;
   readonly pooling: (typeof POOLING_TYPES)[number] | undefined;
@@ -44,7 +44,7 @@ export async function readGguf(handle: FileHandle): Promise<GgufInfo> {
   return inspectGguf(await fileSource(handle));
 }
 
-/** The same for any source of bytes. Throws nothing but ApiError `invalid_gguf` and what the source throws. */
+/** The same for any source of bytes. Throws only ApiError `invalid_gguf` and the errors of the source. */
 export async function inspectGguf(source: ByteSource): Promise<GgufInfo> {
   const header = await readHeader(source);
   refuseOtherKinds(header);

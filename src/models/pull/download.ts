@@ -119,7 +119,7 @@ class Part {
     }
   }
 
-  /** Nothing of it is kept; durable before other bytes or another validator are. */
+  /** Drops its bytes, durably before other bytes or another validator are written. */
   async clear(): Promise<void> {
     await this.#handle.truncate(0);
     await this.#handle.sync();
@@ -164,7 +164,7 @@ class Part {
     );
   }
 
-  /** After a failure: without a validator nothing is kept; on a full disk, as much is given back as must stay free. */
+  /** After a failure: without a validator no bytes are kept; on a full disk, as much is given back as must stay free. */
   async giveUp(full: boolean): Promise<void> {
     if (this.etag === undefined) return this.clear();
     if (!full) return;

@@ -104,7 +104,7 @@ export function createWeb(options: WebOptions): Web {
           return Array.isArray(value) ? value[0] : value;
         };
         const discard = (): void => {
-          // Destroying a body emits an error nobody else listens for.
+          // Destroying a body emits an error that has no other listener.
           response.body.on('error', () => undefined).destroy();
         };
         if (![301, 302, 303, 307, 308].includes(response.statusCode)) {

@@ -211,6 +211,6 @@ export interface ModelManifest {
     readonly parameters: number;
     readonly quantization: string;
   };
-  /** Sampling defaults given at registration; validated by whoever applies them. */
+  /** Sampling defaults given at registration; validated where they are applied. */
   readonly defaultParameters?: Readonly<Record<string, string | number | boolean>> | undefined;
 }

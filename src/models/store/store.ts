@@ -75,7 +75,7 @@ export interface ModelStore {
   blob(sha256: string): Promise<StoredBlob | undefined>;
   /** Protects blobs while an engine uses them. */
   lease(sha256s: readonly string[]): BlobLease;
-  /** Removes blobs no manifest names and no lease holds. Does nothing while a manifest is broken: it may name any blob. */
+  /** Removes blobs no manifest names and no lease holds. Without effect while a manifest is broken: it may name any blob. */
   collect(): Promise<{ readonly removed: readonly string[]; readonly bytes: number }>;
   /** Waits for writes under way and gives the folder back. */
   close(): Promise<void>;
@@ -198,7 +198,7 @@ class FolderStore implements ModelStore {
     const held = this.lease([sha256]);
     return this.#serially(async () => {
       try {
-        // Over the same bytes too: whoever has the old file open keeps it, and a damaged one is mended.
+        // Over the same bytes too: a process that has the old file open keeps it, and a damaged one is mended.
         await rename(path, this.#blobPath(sha256));
         await syncFolder(this.#blobs);
       } catch (error) {

@@ -1,4 +1,4 @@
-// Who has a slot: takes waiting requests in, and takes sequences out again when the KV memory is full or their reader is behind.
+// Slots for requests: seats waiting ones, and takes sequences out again when the KV memory is full or their reader is behind.
 // When the memory is full, kept prefixes go first, then the youngest sequence gives its memory back and is read again later.
 
 import type { DecodeContext, Request, Sequence } from './batch.ts';

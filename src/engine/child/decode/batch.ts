@@ -1,4 +1,4 @@
-// What goes into the next decode: a token for every sequence that is writing, and prompt tokens of those that are read, within
+// The contents of the next decode: a token for every sequence that is writing, and prompt tokens of those that are read, within
 // the room and the outputs a batch has.
 
 import type { ApiError } from '../../../base/errors.ts';
@@ -6,7 +6,7 @@ import type { GenerateEvent } from '../../seam/engine.ts';
 import type { Choice, ChoiceOptions } from './choice.ts';
 import type { Slot } from './slots.ts';
 
-/** What the scheduler needs of a llama context; tests drive it with a fake. */
+/** The part of a llama context that the scheduler uses; tests drive it with a fake. */
 export interface DecodeContext {
   readonly batchTokens: number;
   readonly maxOutputs: number;
@@ -68,7 +68,7 @@ export interface Request {
 }
 
 export interface BatchPlan {
-  /** Number of this step, to tell who waited longest. */
+  /** Number of this step, to tell which sequence waited longest. */
   readonly step: number;
   /** Whether that many writers decode one after another rather than together. */
   takeTurns(writers: number): boolean;
@@ -95,7 +95,7 @@ export function fillBatch(
     if (pending > 1 || sequence.choice.written === 0) readers.push(sequence);
     else if (pending === 1) ready.push(sequence);
   }
-  // Who waited longest goes first, should not all of them fit, or should they take turns.
+  // The sequence that waited longest goes first, in case not all fit or they take turns.
   ready.sort((a, b) => a.turn - b.turn || a.order - b.order);
   ready = ready.slice(
     0,

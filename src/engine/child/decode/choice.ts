@@ -122,7 +122,7 @@ function refusalOf(
     any ||= allowed[token] === true;
     banned ||= allowed[token] === true && logits[token]! > -Infinity;
   }
-  // Without an end token to ask about, a grammar is complete when nothing may follow.
+  // Without an end token to ask about, a grammar is complete when no token may follow.
   if (!any && !ends) return null;
   return banned
     ? new ApiError('invalid_value', 'logit_bias bans every token that the form of the answer needs next', {

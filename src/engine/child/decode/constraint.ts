@@ -1,6 +1,6 @@
-// What a grammar lets come next, from the first token on or — lazily — from the first trigger text on. The grammar of a lazy
+// The tokens a grammar lets come next, from the first token on or — lazily — from the first trigger text on. The grammar of a lazy
 // constraint describes the text beginning with the trigger itself. A token that completes a trigger and goes on with
-// something the grammar refuses is itself refused, so nothing outside the grammar follows a trigger.
+// text the grammar refuses is itself refused, so only text of the grammar follows a trigger.
 
 import type { Grammar } from '../llama/grammar.ts';
 

@@ -58,7 +58,7 @@ export function createPooler(
       if (next === undefined || entry === undefined) break;
       const [scope, entries] = next;
       const input = entry.request.inputs[entry.taken] ?? [];
-      // What does not fit keeps its turn.
+      // An input that does not fit keeps its turn.
       if (context.batchLength + input.length > context.batchTokens) break;
       const sequence = placed.length;
       input.forEach((token, position) => context.add(token, position, sequence, true));

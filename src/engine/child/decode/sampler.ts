@@ -32,7 +32,7 @@ export function createSampler(
   const generated = new Map<number, number>();
   const seen = new Set<number>(repeat ? prompt.slice(-PENALTY_WINDOW) : []);
   const bias: ReadonlyMap<number, number> = sampling.logitBias ?? new Map();
-  // What bias and penalties changed, to be put back: they touch a few tokens, and a copy of the logits would touch them all.
+  // Logits changed by bias and penalties, to be put back: they touch a few tokens, and a copy of the logits would touch them all.
   const changed: number[] = [];
   const before: number[] = [];
 
@@ -139,7 +139,7 @@ function select(logits: Float32Array, max: number, sampling: Sampling): Candidat
   let tokens: number[];
   let total = 0;
   if (limited) tokens = top(logits, topK);
-  // Below this nothing survives min-p, which is a bound on the ratio to the best weight.
+  // Below this no token survives min-p, which is a bound on the ratio to the best weight.
   else if (minP > 0 && topP >= 1) tokens = sorted(logits, above(logits, max + temperature * Math.log(minP)));
   else ({ tokens, total } = nucleus(logits, max, temperature, topP));
   let weights = tokens.map((token) => expOf(((logits[token] ?? -Infinity) - max) / temperature));

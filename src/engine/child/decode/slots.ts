@@ -1,4 +1,4 @@
-// The sequence ids of the KV memory and what each holds: who runs in it, or which prefix is kept for the next request of the
+// The sequence ids of the KV memory and what each holds: a running sequence, or a prefix kept for the next request of the
 // same scope. A prefix is shared only between equal scopes (one per API key): timing must not tell one client another's text.
 
 export interface Slot {
@@ -13,7 +13,7 @@ export interface Slot {
 
 export interface Placement {
   readonly slot: Slot;
-  /** Slot whose first `shared` tokens are to be shared; may be `slot` itself. Null: nothing to share. */
+  /** Slot whose first `shared` tokens are to be shared; may be `slot` itself. Null: no prefix to share. */
   readonly source: Slot | null;
   readonly shared: number;
 }
@@ -21,7 +21,7 @@ export interface Placement {
 export interface Slots {
   readonly all: readonly Slot[];
   readonly free: number;
-  /** Chooses a slot for `tokens`; null when all are busy. At most `limit` tokens are shared. Nothing is changed. */
+  /** Chooses a slot for `tokens`; null when all are busy. At most `limit` tokens are shared. Changes no slot. */
   place(tokens: readonly number[], scope: string, limit: number): Placement | null;
   /** The idle slot with content that was used longest ago. */
   oldestIdle(): Slot | null;

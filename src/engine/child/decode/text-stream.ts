@@ -1,4 +1,4 @@
-// Turns token bytes into text that may be sent: whole UTF-8 characters only, nothing that is or may become a stop string.
+// Turns token bytes into text that may be sent: whole UTF-8 characters only, and no part of what is or may become a stop string.
 // Bytes that can never become valid UTF-8 come out as U+FFFD, as every other server does it.
 // Where an answer may hold tool calls, stop strings are looked for only in the words before the first of them, without the
 // blanks that frame it: that is what the client reads. A stop string is met once it is certain to lie in such words.
@@ -8,7 +8,7 @@ import type { CallMarks } from '../../seam/tool-format.ts';
 export interface TextStream {
   /** Text that is now certain. After a stop string was met `stopped` is true and everything later is ignored. */
   push(bytes: Uint8Array): string;
-  /** What was held back, when generation ends without a stop string. `cut`: by a limit, so that a call may just have begun. */
+  /** The text held back, when generation ends without a stop string. `cut`: by a limit, so that a call may just have begun. */
   flush(cut?: boolean): string;
   readonly stopped: boolean;
   /** Characters (UTF-16 units) that the bytes so far stand for, held back or not: where the text of the next bytes begins. */
@@ -20,7 +20,7 @@ const MAX_BLANKS = 256;
 
 /** `blanks`, `words`: a call may come, and words have not or have begun. `call`: one has. `plain`: none will. */
 type Phase = 'blanks' | 'words' | 'call' | 'plain';
-/** What may follow the text: more of it, nothing, or nothing because a limit was reached. */
+/** Whether more text follows, the answer has ended, or a limit has cut it. */
 type Ahead = 'more' | 'end' | 'cut';
 
 export function createTextStream(stops: readonly string[], calls?: CallMarks): TextStream {

@@ -4,7 +4,7 @@
 // token and for n together, both tried again now and then.
 
 export interface Pace {
-  /** A step that decoded one token for each of `writers`, and nothing else. */
+  /** A step that decoded one token for each of `writers`, and no prompt. */
   record(writers: number, ms: number): void;
   /** True: n writers take turns; false: they share a batch. */
   takeTurns(writers: number): boolean;

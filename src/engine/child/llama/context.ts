@@ -1,7 +1,7 @@
 // One llama.cpp context: the KV memory, the native batch, and what a decode leaves behind. Sequences share one unified KV
 // pool, where `copySequence` copies no data, or have a stream each, where attention never looks at cells of others.
-// Nothing here knows requests or policies.
-// Errors: `decode` gives llama.cpp's code — 0 done, 1 no KV room (nothing changed), 2 aborted (what was processed stays).
+// It knows neither requests nor policies.
+// Errors: `decode` gives llama.cpp's code — 0 done, 1 no KV room (no change), 2 aborted (what was processed stays).
 
 import { createCrew, type Crew } from './thread-count.ts';
 import { ContextError, NativeTokens } from './native-batch.ts';
@@ -18,7 +18,7 @@ export interface ContextOptions {
   readonly threadpool: Pointer | null;
   readonly embeddings: 'none' | 'pooled' | 'rank';
   /**
-   * Keys and values unrounded and no flash attention: what a sequence gets then hardly depends on who shares its batch
+   * Keys and values unrounded and no flash attention: what a sequence gets then hardly depends on the others in its batch
    * (about 1e-5 in a logit instead of 1e-2, whatever the batch), for twice the memory and slower long contexts.
    */
   readonly exact: boolean;

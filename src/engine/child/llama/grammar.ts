@@ -66,7 +66,7 @@ export function grammarFactory(llama: LlamaLibrary, model: LoadedModel): (gbnf: 
   };
 }
 
-/** libllama parses and steps grammars recursively; this keeps its stack shallow whoever wrote the text. */
+/** libllama parses and steps grammars recursively; this keeps its stack shallow for any text. */
 function assertBounded(gbnf: string): void {
   if (gbnf.length > MAX_GRAMMAR_BYTES)
     throw new GrammarError(`the grammar is ${gbnf.length} characters, the limit is ${MAX_GRAMMAR_BYTES}`);

@@ -1,7 +1,7 @@
 // One run of a chat template in a budget. The interpreter is @huggingface/jinja's; every step of it passes `evaluate`, which
 // is replaced here by one that counts. V8 cannot interrupt a native function (join, replace, JSON.stringify), so what such a
 // function will read and write is counted before it is called, and no value grows past the bound of the output.
-// What the library lacks and real templates use is added here: integer keys of mappings, the `string` filter for every type,
+// Adds features that real templates use and the library lacks: integer keys of mappings, the `string` filter for every type,
 // `str.format`.
 
 import { Environment, Interpreter } from '@huggingface/jinja';
@@ -49,7 +49,7 @@ const STEP = 4;
 /** No node of the library is called so. */
 const RESOLVED = 'Resolved';
 
-/** What the template writes. Throws the template's own errors as they are, and an ApiError when a bound is reached. */
+/** The text the template writes. Throws the template's own errors as they are, and an ApiError when a bound is reached. */
 export function runTemplate(
   program: Program,
   variables: Readonly<Record<string, unknown>>,
@@ -234,7 +234,7 @@ class MeteredSteps {
     return this.#native({ type: node.type, value: new Map(pairs) }, environment);
   }
 
-  /** What a filter or method will read and write, before it does. */
+  /** The characters and elements a filter or method will read and write, before it does. */
   #charge(name: string, operand: Value, args: readonly Value[]): void {
     const text = textOf(operand);
     const size = text === null ? this.#weigh(operand) : text.length;
