@@ -1,5 +1,5 @@
-// The way from a request to a loaded model and back: may this key use it, is it of the right type, hold it while the answer
-// is made. Shared by every route that needs an engine.
+// From a request to a loaded model: checks that the key may use it and that it is of the right type, and holds it while the
+// answer is made. Shared by every route that needs an engine.
 
 import { ApiError } from '../base/errors.ts';
 import type { Engine } from '../engine/seam/engine.ts';
@@ -56,7 +56,7 @@ export async function withEngine<T>(
     }),
   );
   try {
-    // Swapped for another while this request waited: what was checked above is not what would answer.
+    // Replaced while this request waited: the checks above were of another model.
     if (lease.model.sha256 !== model.sha256) {
       throw new ApiError('model_replaced', `${model.id} was replaced by another model`, {
         retryAfterSeconds: 1,
@@ -128,7 +128,7 @@ function sharedEngine({ modelPermits, exchange }: Call, modelId: string, engine:
 
 /**
  * Reserves a caller's tokens from the size of the request (about four bytes make a token) and of its answers. A length that
- * was asked for must be there; where none was, an answer may fill the context, and what is left of the minute is held for it.
+ * was asked for must be available; without one the answer may fill the context, and the rest of the minute is reserved for it.
  */
 export function reserveTokens(
   call: Call,

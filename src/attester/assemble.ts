@@ -1,6 +1,6 @@
-// From a nonce to a document: claims, report_data, one report over them (docs/protocol.md §2–§4). The layout of report_data
-// is decided here and nowhere else: no caller's bytes are ever signed raw. ReportSource is the seam to what makes reports:
-// configfs-tsm, or the simulation.
+// From a nonce to a document: claims, report_data, one report over them (docs/protocol.md §2–§4). Only this
+// file decides the layout of report_data: a caller's bytes are never signed raw. ReportSource is the seam to the makers of
+// reports: configfs-tsm, or the simulation.
 
 import {
   ALL_MODELS_ID,
@@ -18,7 +18,7 @@ import { ApiError } from '../base/errors.ts';
 import type { TeeType } from './attester.ts';
 import { confirmCbor } from './second-writer.ts';
 
-/** One report and what belongs to it. */
+/** One report with its measurement, event log and endorsements. */
 export interface Report {
   /** The raw SNP report or TDX quote. */
   readonly report: Uint8Array;
@@ -33,7 +33,7 @@ export interface Report {
 export interface ReportSource {
   readonly teeType: TeeType;
   report(reportData: Uint8Array, signal: AbortSignal): Promise<Report>;
-  /** False after an error that no retry can mend. */
+  /** False after an error that no retry can recover from. */
   readonly available: boolean;
   /** Of the endorsements stapled now. */
   endorsementsExpireAt(): number | null;
@@ -112,7 +112,7 @@ export function documentOf(parts: DocumentParts): AttestationDocument {
     case 'sev-snp':
       return { ...fields, teeType: 'sev-snp', endorsements: snp };
     case 'simulated':
-      // The kind of report in it is told by its endorsements; without them it could not be told.
+      // A simulated document shows the vendor of its report by its endorsements alone.
       if (endorsements === undefined) throw new TypeError('simulated evidence always has endorsements');
       return { ...fields, teeType: 'simulated', endorsements };
     case 'tdx':

@@ -26,7 +26,7 @@ export type ApiErrorType =
   | 'server_error'
   | 'service_unavailable_error';
 
-/** A refusal or failure that a client is told about. Its code says its status (base/api-codes). */
+/** A refusal or failure that is sent to a client. Its code determines its status (base/api-codes). */
 export class ApiError extends Error {
   override readonly name = 'ApiError';
   readonly status: number;
@@ -52,7 +52,7 @@ function statusOf(code: ApiCode, asked: number | undefined): number {
   return asked !== undefined && also.includes(asked) ? asked : status;
 }
 
-/** An error whose code comes as data, of an engine or a pull; one that is not in the table becomes `otherwise`. */
+/** An error whose code is data of an engine or a pull; a code that is not in the table becomes `otherwise`. */
 export function apiErrorOf(
   code: string,
   otherwise: ApiCode,

@@ -13,7 +13,7 @@ export interface Shape<T> {
   readonly optional?: boolean | undefined;
   /** Left out of the published schema: known, and always refused. */
   readonly refused?: boolean | undefined;
-  /** Whether `read` would give the value back as it is. Long lists ask it, and need neither a copy nor a path for each item. */
+  /** Whether `read` would return the value unchanged. It spares long lists a copy and a path for each item. */
   readonly takes?: ((value: unknown) => boolean) | undefined;
   read(value: unknown, path: string): T;
 }
@@ -325,7 +325,7 @@ export function optional<T>(shape: Shape<T>): Shape<T | undefined> {
   return { ...shape, optional: true };
 }
 
-/** An empty string, list or object says the same as leaving the field out. */
+/** An empty string, list or object means the same as an absent field. */
 export function optionalOrEmpty<T>(shape: Shape<T>): Shape<T | undefined> {
   return {
     ...shape,

@@ -1,4 +1,4 @@
-// `assay models …`: asks a running server. Without --policy only a server on loopback is spoken to, because its certificate
+// `assay models …`: asks a running server. Without --policy it speaks only to a server on loopback, because the certificate
 // is self-signed and a key must not be sent to a stranger. The admin key is read from ASSAY_API_ADMIN_KEY or a file.
 
 import { readFileSync } from 'node:fs';
@@ -107,7 +107,7 @@ function clientOf(values: Parsed['values']): Client {
         new URL(path, url),
         {
           method,
-          // The peer is this machine; what it runs is not the question here.
+          // The peer is this machine, so its certificate is not checked.
           rejectUnauthorized: false,
           headers: {
             ...(bytes === undefined
@@ -209,7 +209,7 @@ function table(
   return lines.map((line) => line.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ').trimEnd()).join('\n'); // prettier-ignore
 }
 
-/** Server texts may hold anything; control characters do not reach the terminal. */
+/** Replaces control characters, which texts of a server may hold. */
 function text(row: unknown, key: string): string {
   const value = (row as Record<string, unknown> | null)?.[key];
   const text = typeof value === 'string' || typeof value === 'number' ? String(value) : '';

@@ -1,4 +1,4 @@
-// `assay serve`: starts the server, says how to talk to it, drains on the first signal that asks for the end, stops on the second.
+// `assay serve`: starts the server, prints how to use it, drains on the first signal that asks for the end, stops on the second.
 // Standard error carries the log, as JSON lines unless it is a terminal; one of them is {"msg":"listening","url":"https://…"}
 // once requests are answered. Standard output carries the text for people.
 
@@ -59,7 +59,7 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   // Making the simulated keys would keep the process for seconds, and they are no longer needed.
   if (server === undefined) process.exit(stop.failed() ? 1 : 0);
   const text = await greeting(server, config, painter(process.stdout));
-  // This line is needed whatever the level is: it says that the server is ready.
+  // Logged at every level: this line says that the server is ready.
   log.child({}, { level: 'info' }).info({
     msg: 'listening',
     url: server.url,

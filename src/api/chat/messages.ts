@@ -1,6 +1,6 @@
-// Chat messages on the wire → what the engine's template is given. System and developer are one role; text parts are joined
-// by line breaks. Fields of messages and parts that are not in the table are inert: clients hand back what other servers and
-// SDKs put there (reasoning, annotations, cache marks), and none of it promises anything.
+// Chat messages on the wire → messages for the engine's template. System and developer are one role; text parts are joined
+// by line breaks. Fields of messages and parts that are not in the table are ignored: clients send back what other servers and
+// SDKs put there (reasoning, annotations, cache marks), and none of it promises an effect.
 // A broken history (orphan tool results, arguments that are not JSON) is passed on as it is: answering it is no error.
 
 import type { ChatMessage } from '../../engine/seam/engine.ts';
@@ -32,7 +32,7 @@ function words(about?: string): Shape<string> {
 
 type TextPart = 'text' | 'input_text' | 'output_text';
 
-/** The Responses API has names of its own for text: histories go from one to the other. */
+/** The Responses API has its own names for text parts; clients move histories between both APIs. */
 function textPart(type: TextPart): Shape<string> {
   return map(openObject({ type: literal(type), text: optional(words()) }), (part) => part.text ?? '');
 }
@@ -45,7 +45,7 @@ const refusalPart = map(
   openObject({ type: literal('refusal'), refusal: optional(words()) }),
   (part) => part.refusal ?? '',
 );
-/** Earlier reasoning is not part of the prompt, whichever way it is handed back. */
+/** Earlier reasoning is not part of the prompt, in whichever form it is sent back. */
 const reasoningPart = map(
   openObject({ type: choice(['thinking', 'redacted_thinking', 'reasoning']) }),
   () => undefined,
@@ -120,7 +120,7 @@ const assistant = openObject({
   name,
   tool_calls: optional(list(toolCall, { max: 256 })),
   refusal: optional(words()),
-  /** Names an earlier answer in sound, whose words are not here. */
+  /** Refers to an earlier audio answer, whose words the request does not carry. */
   audio: optional(anything),
   /** The older form of one call, and of its result below. */
   function_call: optionalOrEmpty(calledFunction),

@@ -6,7 +6,7 @@ import type { Read } from '../../base/shape.ts';
 import { supportedAs } from '../unsupported.ts';
 
 const MAX_VARIABLES = 64;
-/** Names the template gets from the server: a request that sets one would say one thing and be given another. */
+/** Names the template gets from the server: a request that set one would not get what it asked for. */
 const TAKEN: ReadonlySet<string> = new Set([
   'messages',
   'tools',

@@ -27,11 +27,11 @@ export interface ToolReader {
 /** A name and its punctuation, or framing before a call; a longer beginning is no call. */
 const MAX_HEAD = 4096;
 const HEAD = /^\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)/;
-/** Beginnings that HEAD will never match however they go on: another first key, or arguments that are no object. */
+/** Beginnings that HEAD can never match: another first key, or arguments that are no object. */
 const NO_HEAD =
   /^\{\s*(?:[^\s"]|"(?!n?a?m?e?(?:"|$))|"name"\s*:\s*(?:[^\s"]|"(?:[^"\\]|\\.)*"\s*(?:[^\s,]|,\s*(?:[^\s"]|"(?:arguments|parameters)"\s*:\s*[^\s{]|"(?!(?:arguments|parameters)")[^"]*"))))/;
 
-/** A name that comes first, whatever follows it; of what is no string the first character. */
+/** A name that comes first; of a value that is no string, its first character. */
 const NAME = /^\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*"|[^\s"])/;
 
 /** `content`: text. `framing`: between a trigger or a call and the next `{`. `head`: up to the arguments. `arguments`: passed

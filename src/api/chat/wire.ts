@@ -46,7 +46,7 @@ export const chatRequest = object({
 
 export type ChatRequest = Infer<typeof chatRequest>;
 
-/** A request that was checked as far as it can be without the model. */
+/** A request after every check that needs no model. */
 export interface ChatPlan {
   readonly n: number;
   readonly maxTokens: number | undefined;
@@ -55,7 +55,7 @@ export interface ChatPlan {
   readonly parallel: boolean;
   /** Null: the answer is not read for tool calls. */
   reader(info: EngineInfo): (() => ToolReader) | null;
-  /** `tell` hears what of the schemas is not enforced. */
+  /** `tell` gets the keywords of the schemas that are not enforced. */
   request(info: EngineInfo, tell?: (loosened: Loosenings) => void): GenerateRequest;
 }
 

@@ -93,7 +93,7 @@ export const completions = route({
 });
 
 /**
- * With one prompt the engine itself refuses what does not fit, before it starts. Of several, the later ones only come to it
+ * With one prompt the engine itself refuses what does not fit, before it starts. Of several, the later ones reach it only
  * after the stream has begun; so all are measured here.
  */
 async function toRequests(

@@ -1,5 +1,5 @@
 // Generating on a route: the response begins only after the engine has admitted the prompt (its `start` event), so that every
-// refusal before it has a proper status; after it errors are the stream's terminal event.
+// refusal before it gets its own status; after it errors are the stream's terminal event.
 
 import type { GenerateEvent, TokenLogprob } from '../../engine/seam/engine.ts';
 import type { Counts } from './answer.ts';
@@ -31,7 +31,7 @@ export async function admitted(
     exchange.firstTokenMs ??= performance.now() - exchange.startedAt;
     const before = written.get(event.index) ?? 0;
     if (event.kind === 'delta') {
-      // About one token each; the finish event says how many there really were.
+      // About one token each; the finish event has the exact number.
       written.set(event.index, before + 1);
       usage.completionTokens += 1;
     } else {
@@ -70,7 +70,7 @@ export async function admitted(
 }
 
 /**
- * What a gathered piece of an answer takes: its text is small, but log probabilities are not. Twenty alternatives of a token are
+ * Heap of a gathered piece of an answer: its text is small, but log probabilities are not. Twenty alternatives of a token are
  * some four kilobytes, and a request of a hundred bytes can ask for them at each of a million tokens.
  */
 export function heapOf({ text, logprobs = [] }: Extract<GenerateEvent, { readonly kind: 'delta' }>): number {

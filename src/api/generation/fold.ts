@@ -1,5 +1,5 @@
-// One fold of an engine's events over the choices of an answer. Whole answers and streams differ in what a choice does with
-// what it is given, not in how events are read.
+// One fold of an engine's events over the choices of an answer. Whole answers and streams differ in how a choice
+// handles its events, not in how events are read.
 
 import type { GenerateEvent } from '../../engine/seam/engine.ts';
 
@@ -12,7 +12,7 @@ export interface ChoiceFold {
   finish(event: Finish): void;
 }
 
-/** `written`: awaited after each event, so that a reader that is slow slows its own generation. */
+/** `written`: awaited after each event, so that a slow reader slows only its own generation. */
 export async function foldEvents(
   events: AsyncIterable<GenerateEvent>,
   choices: readonly ChoiceFold[],

@@ -1,5 +1,5 @@
-// POST /v1/models/pull: fetch a model from the hub, progress as server-sent events. The pull is the server's, not the
-// connection's: a client that leaves does not stop it, DELETE /v1/models/pull/:name does.
+// POST /v1/models/pull: fetch a model from the hub, progress as server-sent events. The pull belongs to the server, not
+// to the connection: it goes on when the client leaves; DELETE /v1/models/pull/:name stops it.
 
 import { ApiError, apiErrorOf } from '../../base/errors.ts';
 import { pullCancelledAnswer, pullEvent, pullStatusAnswer } from '../response-schemas.ts';
@@ -73,7 +73,7 @@ function isTerminal(event: PullEvent): boolean {
   return event.status === 'success' || event.status === 'already_exists' || event.status === 'error';
 }
 
-/** Readers of the pull's own events and readers of the API's envelope each find what they know. */
+/** Readers of pull events and readers of the API's error envelope each find the form they know. */
 function failure(error: ApiError): object {
   return { status: 'error', code: error.code, message: error.message, ...errorBody(error) };
 }

@@ -12,7 +12,7 @@ import type { ModelDefaults } from '../../models/model.ts';
 import type { ModelStatus } from '../../models/seam.ts';
 import { unsupported } from '../unsupported.ts';
 
-/** A model as the OpenAI API lists it, and what a relying party wants to know besides. */
+/** A model as the OpenAI API lists it, with the fields that a relying party needs beyond that. */
 function wireModel(model: ModelStatus): object {
   return {
     id: model.id,
@@ -77,7 +77,7 @@ export const getModel = route({
       return answerPullStatus(deps.models, pull);
     }
     const id = params['id'] ?? rest ?? '';
-    // `/v1/models/` is a list that was asked for with a slash too many.
+    // `/v1/models/` asks for the list, with a slash too many.
     if (id === '') throw unknownUrl();
     const allowed = exchange.principal?.models ?? null;
     const model = allowed === null || allowed.has(id) ? deps.models.get(id) : undefined;

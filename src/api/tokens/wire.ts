@@ -1,4 +1,4 @@
-// POST /v1/tokenize and /v1/detokenize on the wire: as llama-server and vLLM have them, under either's field names.
+// POST /v1/tokenize and /v1/detokenize on the wire: with the field names of both llama-server and vLLM.
 
 import { messages } from '../chat/messages.ts';
 import { keepAlive, modelId } from '../generation/sampling.ts';

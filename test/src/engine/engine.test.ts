@@ -324,7 +324,7 @@ describe('constraints', () => {
     ];
     for (const each of schemas) {
       const { events } = await run(context, { maxTokens: 3, grammar: { gbnf: schemaToGrammar(each) } });
-      expect(events.at(-1)?.type).toBe('finish');
+      expect(events.at(-1)?.kind).toBe('finish');
     }
   });
 
@@ -363,7 +363,7 @@ describe('constraints', () => {
       sampling: { ...SAMPLED, seed: 5 },
       grammar: { gbnf: schemaToGrammar(large) },
     });
-    expect(events.at(-1)?.type).toBe('finish');
+    expect(events.at(-1)?.kind).toBe('finish');
   });
 
   test('JSON mode writes an object', async () => {

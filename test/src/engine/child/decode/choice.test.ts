@@ -128,7 +128,7 @@ describe('properties', () => {
           const pieces = cut(bytes(text), at);
           const written = write(pieces, stop, limit === null ? {} : { limit });
           const given = Buffer.concat(written.tokens.map((token) => Buffer.from(token)));
-          if (written.events.at(-1)?.type !== 'finish') throw new Error('no finish');
+          if (written.events.at(-1)?.kind !== 'finish') throw new Error('no finish');
           // Half a character at the end of a limit is U+FFFD in the text and in no token.
           const shown = Buffer.from(written.text.replace(/\uFFFD$/, ''));
           expect(given.subarray(0, shown.length)).toEqual(shown);
