@@ -370,8 +370,8 @@ export type Config = { readonly [S in keyof typeof SECTIONS]: Values<(typeof SEC
     Values<(typeof ENTRIES)['api.keys']> & { readonly sha256: string }
   >;
   /**
-   * Where each value that is no default was written, by key as `valueKey` spells it: `FILE:LINE`, a variable, an option. No part
-   * of the digest; it is for messages, and to tell a value somebody asked for from a default.
+   * Where each value that is not a default was written, by key as `valueKey` spells it: `FILE:LINE`, a variable, an option. No part
+   * of the digest; it is for messages, and to tell a configured value from a default.
    */
   readonly origins: ReadonlyMap<string, string>;
 };

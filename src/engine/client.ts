@@ -1,5 +1,5 @@
-// The Engine of one child process: requests go over its connection as frames, answers come back to whom they belong. When the
-// child ends, every request in it fails with 503 engine_crashed, `closed` tells why, and this process goes on.
+// The Engine of one child process: requests go over its connection as frames, answers go to their callers. When the
+// child ends, every request in it fails with 503 engine_crashed, `closed` has the reason, and this process goes on.
 
 import { ApiError, apiErrorOf, queueFull } from '../base/errors.ts';
 import type { Connection } from './connection.ts';
@@ -206,7 +206,7 @@ export class EngineClient implements Engine {
       this.#calls.get(message.id)?.resolve({ message, raw });
   }
 
-  /** Fails all that is under way; tells why the child ended, null when it was closed. */
+  /** Fails all calls under way; returns why the child ended, null when it was closed. */
   #ended({ code, signal, why }: Awaited<Connection['gone']>): Error | null {
     this.#dead = new ApiError(
       'engine_crashed',
@@ -229,7 +229,7 @@ export class EngineClient implements Engine {
   async #call(message: (id: number) => ToChild, signal?: AbortSignal): Promise<Reply> {
     signal?.throwIfAborted();
     if (this.#dead !== null) throw this.#dead;
-    // Refused here: the child's answer would come behind all that it has to do first.
+    // Refused here: the child could only answer after its work so far.
     if (this.#calls.size >= this.#options.maxQueued) throw queueFull();
     const id = this.#newId();
     const abort = (): void => {

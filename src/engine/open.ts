@@ -1,5 +1,5 @@
-// Opens a model: starts its child process, hands it the load, and gives the Engine that speaks for it. A child that ends while it
-// loads says why in its log, of which one line is told, without paths.
+// Opens a model: starts its child process, hands it the load, and gives the Engine that speaks for it. When a child ends
+// while it loads, the refusal quotes the line of its log that says why, without paths.
 // The child inherits an explicit environment and the descriptors listed here only.
 
 import { spawn } from 'node:child_process';
@@ -31,7 +31,7 @@ export interface OpenOptions {
 const DEFAULT_MAX_QUEUED = 64;
 const DEFAULT_MAX_BUFFERED_EVENTS = 256;
 
-/** Everything the child sees of an environment. One libuv thread: decodes then always run on the thread the pool knows. */
+/** The child's whole environment. One libuv thread, so that decodes always run on the thread that the pool knows. */
 const CHILD_ENVIRONMENT = { UV_THREADPOOL_SIZE: '1', GGML_NO_BACKTRACE: '1', NODE_OPTIONS: '' };
 
 /** Makes the OpenEngine of the seam. Rejects with ApiError `model_load_failed`, or the signal's reason. */
@@ -121,7 +121,7 @@ function loadReason(stderr: string, path: string): string | null {
     .split('\n')
     .map((line) => line.trim())
     .filter((line) => /GGML_ASSERT|error|fail|invalid|corrupt|unknown|missing|not within/i.test(line));
-  // The first complaint is the cause, what follows are its consequences.
+  // The first complaint is the cause; the later ones are its consequences.
   const line =
     lines.find((each) => each.includes('GGML_ASSERT')) ??
     lines.find((each) => /error loading|gguf/.test(each)) ??

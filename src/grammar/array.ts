@@ -52,7 +52,7 @@ function tooFew({ place }: Site): never {
   return refuse(place, 'minItems', 'minItems is over what the items allow');
 }
 
-/** Built from the end: what may follow once i items are written. */
+/** Built from the end: the text that may follow after i items. */
 function written({ builder }: Context, { min, max, heads, rest }: Tuple): Expression {
   let tail = '';
   if (rest !== null) {

@@ -1,8 +1,8 @@
 // One JSON Schema as rules of a grammar. A text of the grammar always validates against the schema; it may be a subset (fixed
 // order of properties, no undeclared ones unless asked for, little white space). References are followed when they are met, so
-// recursive schemas are fine, and one that never reads a character is refused.
-// A strict schema with a keyword that cannot be enforced is refused. Another one goes on without that keyword, which is noted;
-// what is too large or too deep becomes any value of its type.
+// recursive schemas work; one that never reads a character is refused.
+// A strict schema with a keyword that cannot be enforced is refused. Another one is compiled without that keyword, which is
+// noted; a part that is too large or too deep becomes any value of its type.
 
 import type { AnyValue } from './any-value.ts';
 import { arrayOf } from './array.ts';
@@ -34,10 +34,10 @@ import { TooManyWords, wordsExpression, type Words } from './words.ts';
 
 const MAX_DEPTH = 32;
 const MAX_NODES = 4000;
-/** Of the same text at once: llama.cpp steps each of them for every token. */
+/** Readings open at once: llama.cpp steps each of them for every token. */
 const MAX_READINGS = 2500;
 const MAX_NOTES = 1000;
-/** A costly pattern that may be left out may not cost all others theirs. */
+/** A costly pattern that may be left out must not use up the steps of the others. */
 const LOOSE_SHARE = 1 / 8;
 const NONE: ReadonlySet<string> = new Set();
 
@@ -54,7 +54,7 @@ export interface CompilerOptions {
   /** Where it is in the request. */
   readonly param: string;
   readonly seen: Seen;
-  /** Goes on without what it cannot enforce. */
+  /** Leaves out what it cannot enforce. */
   readonly loose: boolean;
   /** Alternatives become any value of their types: fewer readings of the same text. */
   readonly merge?: boolean | undefined;
@@ -115,7 +115,7 @@ export class Compiler implements Context {
     return this.#compileRoot(false);
   }
 
-  /** The arguments of a call: an object. Never takes another type for one, strict or not. */
+  /** The arguments of a call: always an object, strict or not. */
   compileArguments(): Expression {
     return this.#compileRoot(true);
   }
@@ -235,7 +235,7 @@ export class Compiler implements Context {
     return this.#either(options);
   }
 
-  /** Refuses whatever of the schema cannot be enforced. */
+  /** Refuses every part of the schema that cannot be enforced. */
   #strictly(schema: unknown, site: Site): Expression {
     const { place, depth } = site;
     this.assertRoom(1);
@@ -367,7 +367,7 @@ export class Compiler implements Context {
       if (each !== null) compiled.push(each);
     }
     if (compiled.length === 0) return refuseEmpty(place, key, `no branch of ${key} admits a value`);
-    // Values, however they are put: one choice among them, told apart character by character.
+    // Listed values in any spelling: one choice among them, character by character.
     const texts = compiled.map((each) => this.#listed.get(each));
     if (compiled.length > 1 && !texts.includes(undefined)) {
       const all = new Set(texts.flatMap((each) => each ?? []));
@@ -391,7 +391,7 @@ export class Compiler implements Context {
   }
 }
 
-/** Of a value within another: characters were read, so references may be met again. */
+/** The site of a value within another: characters were read, so references may occur again. */
 function insideOf(site: Site, keys: readonly (string | number)[], optional: boolean): Site {
   return { place: site.place.at(...keys), depth: site.depth + 1, open: NONE, optional, root: false };
 }

@@ -8,7 +8,7 @@ const MAX_PATTERNS = 4;
 const LOWER = new Set(['minimum', 'exclusiveMinimum', 'minLength', 'minItems']);
 const UPPER = new Set(['maximum', 'exclusiveMaximum', 'maxLength', 'maxItems']);
 
-/** The value of `pattern` where parts have several; no JSON is one. */
+/** The value of `pattern` where parts have several; no JSON value equals it. */
 export class Patterns {
   readonly all: readonly string[];
 
@@ -150,7 +150,7 @@ export class Intersection {
       this.#conflict(place, key, `allOf with several ${key} is not supported`, false);
   }
 
-  /** additionalProperties looks at the properties of its own part only, so it cannot be carried to the union of all. */
+  /** additionalProperties sees only the properties of its own part, so it cannot apply to the union of all. */
   #assertClosed(part: Json, own: Json, place: Place): void {
     if (this.#opened) return;
     const names = Object.keys(own);

@@ -31,7 +31,7 @@ export interface Bound {
 
 /** Multiples of modulus / 10^fractionDigits. */
 export interface Step {
-  /** Remainders are counted by this; 1 counts none. */
+  /** Remainders are taken modulo this; with 1 there are none. */
   readonly modulus: number;
   readonly fractionDigits: number;
 }

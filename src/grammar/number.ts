@@ -90,7 +90,7 @@ function signed(
   exclusive: boolean,
 ): (Bound & { readonly negative: boolean }) | null {
   if (value === undefined) return null;
-  // A bound further out than what is written here is as good as the last number that is.
+  // A bound beyond the numbers written here has the effect of the last of them.
   if (Number.isFinite(value) && (/max/i.test(keyword) ? value >= 1e21 : value <= -1e21))
     return {
       decimal: { integer: '9'.repeat(MAX_INTEGER_DIGITS), fraction: '' },

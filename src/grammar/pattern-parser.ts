@@ -201,7 +201,7 @@ class PatternParser {
     return chosen.length === 0 ? fail('a class is empty') : chosen;
   }
 
-  /** After `(`: what makes it a group that is not captured, or is captured by name. */
+  /** After `(`: the marks of a non-capturing or a named group. */
   #groupHead(): void {
     if (this.#source[this.#at] !== '?') return;
     const head = this.#source.slice(this.#at, this.#at + 80).join('');
@@ -257,7 +257,7 @@ function splitTop(pattern: string): string[] {
   return parts;
 }
 
-/** Its last character is `c`, and no backslash before takes its meaning: an even number of them. */
+/** The last character is `c`, and not escaped: an even number of backslashes stands before it. */
 function endsUnescaped(text: string, c: string): boolean {
   let at = text.length - 1;
   while (at > 0 && text[at - 1] === '\\') at -= 1;

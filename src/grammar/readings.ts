@@ -2,7 +2,7 @@
 // every candidate token; alternatives that begin alike multiply with every level of nesting, so a schema of a few kilobytes can
 // ask for millions. This bounds them from above, on the schema's structure: by the first character (the value's opening), by the
 // names and constants of properties in the order they are written, and by repetitions that can be cut in several ways.
-// Recursive schemas by iteration: what has not settled grows without bound.
+// Recursive schemas by iteration: a width that does not settle grows without bound.
 
 import type { Spend } from './gbnf.ts';
 import { groupsByLabel } from './groups.ts';
@@ -18,7 +18,7 @@ export type Reading =
   /** `times`: ways to cut the same items. */
   | { readonly kind: 'array'; readonly items: readonly Reading[]; readonly times: number }
   | { readonly kind: 'object'; readonly members: readonly Member[]; readonly others: Reading | null }
-  /** A reference; its target comes when it has been read. */
+  /** A reference; its target is set once it has been read. */
   | { readonly kind: 'reference'; target: Reading | null };
 
 export interface Member {
@@ -58,7 +58,7 @@ export function openReadings(root: Reading, limit: number, spend: Spend): number
   return Infinity;
 }
 
-/** Every reading after those it is made of, except where references go in a circle. */
+/** Every reading after its parts, except where references go in a circle. */
 function innermostFirst(root: Reading): Reading[] {
   const order: Reading[] = [];
   const seen = new Set<Reading>();
@@ -106,7 +106,7 @@ function widthsOf(reading: Reading, widths: ReadonlyMap<Reading, Widths>, spend:
   return sums;
 }
 
-/** Alternatives of alternatives, and of what references point at. */
+/** Alternatives of alternatives, and of the targets of references. */
 function alternatives(reading: Reading, spend: Spend): readonly Reading[] {
   const found: Reading[] = [];
   const seen = new Set<Reading>();
@@ -134,7 +134,7 @@ function ofObjects(
   let alike = group;
   for (let i = at; ; i += 1) {
     spend(8 * alike.length);
-    // One object, or what may stand here is not known: each on its own, all open until the end.
+    // One object, or the property's values are not listed: each on its own, all open until the end.
     if (
       alike.length === 1 ||
       !alike.every(({ members, others }) => members[i]?.required === true && others === null)

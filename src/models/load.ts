@@ -1,4 +1,4 @@
-// From a registered model to a running engine: stage its bytes and measure them, hand the very descriptor that was measured
+// From a registered model to a running engine: stage its bytes and measure them, hand the measured descriptor itself
 // to the engine, and check at the end that they did not change. Generic over the engine: models do not import inference.
 
 import { ApiError } from '../base/errors.ts';
@@ -27,7 +27,7 @@ export interface OpenOptions<E> {
   readonly threads?: number | undefined;
   readonly signal: AbortSignal;
   readonly onProgress: (fraction: number) => void;
-  /** For a file used in place: what it was when its digest was last taken, and to be told when it was taken again. */
+  /** For a file used in place: its identity at its last digest, and the callback for a new one. */
   readonly known?: FileIdentity | undefined;
   readonly onMeasured?: ((identity: FileIdentity) => void) | undefined;
 }
@@ -53,7 +53,7 @@ export async function openModel<E extends Closable>(
     known,
   });
   try {
-    // Once more, of the very bytes the engine will read: a model with a pinned digest may not have been there before.
+    // Again, with the very bytes the engine will read: the file of a pinned model may not have existed before.
     await inspectModel(staged.file);
     const engine = await options.openEngine(
       {

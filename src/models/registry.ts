@@ -1,7 +1,7 @@
-// The models this server may serve: what each one is, by the digests of the bytes the engine reads.
+// The models this server may serve, each identified by the digests of the bytes the engine reads.
 // A model is listed only after its file passed the strict GGUF reader and its bytes were hashed; ids are unique and compared
 // exactly. Registering other bytes under a taken id is refused (409 model_already_exists).
-// store/names decides what an id may be.
+// base/model-name decides the form of an id.
 
 import { createHash } from 'node:crypto';
 import { attestedModel, fromHex, toHex, type AttestedModel } from '@assay/attestation';

@@ -10,7 +10,7 @@ export interface ModelStatus extends RegisteredModel {
   readonly loadedAt?: number | undefined;
   /** Unix milliseconds when it is unloaded unless in use; null: never. */
   readonly expiresAt?: number | null | undefined;
-  /** Leases held now. */
+  /** Leases held at present. */
   readonly inFlight: number;
 }
 
@@ -49,7 +49,7 @@ export interface PullStatus {
 /** `keepAlive` as requests give it: seconds, "30s", "5m", "1h", "0" (unload when idle), "-1" (never unload). */
 export interface AcquireOptions {
   readonly keepAlive?: string | number | undefined;
-  /** Given for callers that share the model: they may have it stay longer than it would, up to so many milliseconds, never shorter. */
+  /** Given for callers that share the model: they may extend its stay up to this many milliseconds, never shorten it. */
   readonly keepAliveUpToMs?: number | undefined;
   readonly signal: AbortSignal;
 }
@@ -60,13 +60,13 @@ export interface ModelService<E> {
   get(id: string): ModelStatus | undefined;
   /** Loads on first use; waits its turn when room must be made. 404 model_not_found, 429 engine_overloaded, 500 model_load_failed. */
   acquire(id: string, options: AcquireOptions): Promise<Lease<E>>;
-  /** 404 model_not_found, 503 model_replaced: also when that happened while the load was waited for. */
+  /** 404 model_not_found, 503 model_replaced, also when either happens during the wait for the load. */
   load(
     id: string,
     signal: AbortSignal,
     options?: {
       readonly keepAlive?: string | number | undefined;
-      /** Told while it is certainly loaded; afterwards another request may have unloaded it. */
+      /** Called while the model is certainly loaded; later another request may have unloaded it. */
       readonly onLoaded?: ((model: ModelStatus) => void) | undefined;
     },
   ): Promise<'loaded' | 'already_loaded'>;

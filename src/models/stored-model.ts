@@ -1,5 +1,5 @@
-// Between a registered model and its manifest in the store. What a manifest says of a file's digest is taken as given and
-// enforced whenever the bytes are read for an engine; what it says of the GGUF header is read again.
+// Between a registered model and its manifest in the store. The digest in a manifest is not recomputed here, but
+// enforced whenever the bytes are read for an engine; the facts of the GGUF header are read again.
 
 import { ApiError } from '../base/errors.ts';
 import { inspectModel } from './inspect.ts';
@@ -41,7 +41,7 @@ export interface RestoreOptions {
   readonly contextLength: number;
 }
 
-/** Throws an ApiError when a file is gone or is no GGUF any more. */
+/** Throws an ApiError when a file is missing or no longer a GGUF. */
 export async function entryOfManifest(
   manifest: ModelManifest,
   options: RestoreOptions,
@@ -85,7 +85,7 @@ async function blobPath(store: ModelStore, sha256: string): Promise<string> {
 
 const NUMBERS = ['temperature', 'topP', 'topK', 'minP', 'repeatPenalty', 'maxTokens', 'dimensions'] as const;
 
-/** Only what we know, and only numbers; anything else in a manifest is not ours. */
+/** Only known parameters, and only numbers; others in a manifest are ignored. */
 function defaultsOf(parameters: Readonly<Record<string, string | number | boolean>>): ModelDefaults {
   const defaults: Record<string, number> = {};
   for (const name of NUMBERS) {

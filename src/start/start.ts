@@ -1,5 +1,5 @@
-// The composition root: configuration → TEE → models → attester → certificate → audit → server. Wiring happens here and
-// nowhere else. Starting is strict: whatever is configured and does not work ends the start with an error.
+// The composition root: configuration → TEE → models → attester → certificate → audit → server. Only this
+// file wires the parts. Starting is strict: any configured part that does not work ends the start with an error.
 
 import { createBatcher, type BatchingAttester } from '../attester/batcher.ts';
 import { createIdentity, type Identity } from '../attester/identity.ts';
@@ -26,7 +26,7 @@ export interface StartOptions {
   readonly version: string;
   /** Asks for the end before the server listens; `start` then rejects with its reason. */
   readonly signal?: AbortSignal | undefined;
-  /** Something without which the server must not go on has failed: stop it. */
+  /** Called when a part the server needs has failed: stop it. */
   readonly onFatal: (error: unknown) => void;
 }
 
@@ -36,7 +36,7 @@ export interface RunningServer {
   readonly identity: Identity;
   /** Null: no TEE. */
   readonly tee: Tee | null;
-  /** Finishes what is under way within the drain time of the configuration, refuses new work; `hard` does not wait. */
+  /** Refuses new work and finishes requests under way within the configured drain time; `hard` does not wait. */
   close(hard?: boolean): Promise<void>;
 }
 
@@ -113,7 +113,7 @@ function unlessAborted<T>(made: Promise<T>, signal: AbortSignal): Promise<T> {
   });
 }
 
-/** Whatever the system has against the address, it is the operator's to mend. */
+/** Turns any refusal of the address by the system into an error for the operator. */
 async function listen(server: HttpServer, config: Config): Promise<string> {
   try {
     return (await server.listen()).url;

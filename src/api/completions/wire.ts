@@ -101,7 +101,7 @@ export function planCompletion(
       maxTokens: limit,
       stop: body.stop ?? [],
       logprobs: body.logprobs,
-      echo: body.echo,
+      echo: body.echo ?? false,
       cacheScope,
     }),
   };

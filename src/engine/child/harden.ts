@@ -11,8 +11,8 @@ const RLIMIT_CORE = 4;
 const SIGKILL = 9;
 
 /**
- * Hardens this process. `parentPid` is checked after PR_SET_PDEATHSIG, because a parent that died just before would never
- * send the signal. Throws when the kernel refuses one of them: the child must not run without.
+ * Hardens this process. `parentPid` is checked after PR_SET_PDEATHSIG, because a parent that died just before never
+ * sends the signal. Throws when the kernel refuses one of them: the child must not run without.
  */
 export function hardenProcess(parentPid: number): boolean {
   if (process.platform !== 'linux') return false;

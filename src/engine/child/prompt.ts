@@ -7,7 +7,7 @@ import type { LoadedModel } from './llama/model.ts';
 import type { ChatTemplate } from './template/template.ts';
 import { assertFits, type ContextRoom } from '../seam/context-limits.ts';
 
-/** At least one token; text that cannot fit the context is refused unread. */
+/** At least one token; text that cannot fit the context is refused before it is tokenized. */
 export function promptTokens(
   model: LoadedModel,
   template: ChatTemplate,
@@ -53,7 +53,7 @@ export function checkTokens(model: LoadedModel, tokens: readonly number[], param
   }
 }
 
-/** All of a prompt that may come before the tokenizer. */
+/** All texts of a prompt that may reach the tokenizer. */
 function textsOf(prompt: Exclude<Prompt, { readonly kind: 'tokens' }>): readonly string[] {
   if (prompt.kind === 'text') return [prompt.text, prompt.suffix ?? ''];
   const said = prompt.messages.flatMap((message) => [
@@ -76,7 +76,7 @@ function textsOf(prompt: Exclude<Prompt, { readonly kind: 'tokens' }>): readonly
  */
 export function assertMayFit(model: LoadedModel, texts: readonly string[], room: ContextRoom): void {
   const { contextLength } = room;
-  // Almost every prompt passes here, without the vocabulary being looked through.
+  // Almost every prompt passes here, without a search through the vocabulary.
   if (texts.reduce((sum, text) => sum + text.length, 0) < contextLength * 4) return;
   const raw = texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
   const most = contextLength * model.longestPiece();
@@ -90,9 +90,9 @@ export function assertMayFit(model: LoadedModel, texts: readonly string[], room:
   assertFits(Math.floor(bytes / model.longestPiece()), room, 'at least ');
 }
 
-/** WordPiece and Unigram make one of a run of white space, so tables and indented text have more bytes than their tokens. */
+/** WordPiece and Unigram collapse runs of white space, so tables and indented text have more bytes than their tokens stand for. */
 const FOLDING_TOKENIZERS: ReadonlySet<string> = new Set(['bert', 't5']);
-/** Contexts of bytes beyond which white space counts there, too: reading it takes time. */
+/** Bytes, in contexts, beyond which white space counts there too: reading it takes time. */
 const FOLDED_CONTEXTS = 8;
 
 /** Query and document joined as the reranker was trained: its own template, else BOS query EOS SEP document EOS. */

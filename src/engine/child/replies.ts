@@ -13,7 +13,7 @@ import type { ChatTemplate } from './template/template.ts';
 export type Load = Extract<ToChild, { kind: 'load' }>;
 export type Send = (message: FromChild, raw?: Uint8Array) => void;
 
-/** A loaded model and all that answering for it takes. */
+/** A loaded model with all that its answers need. */
 export interface Serving {
   readonly model: LoadedModel;
   readonly context: Context;
@@ -26,7 +26,7 @@ export interface Serving {
   readonly fatal: (error: unknown) => void;
 }
 
-/** Answers one message by `work`; what it throws goes back as an error of that request. */
+/** Answers one message by `work`; an error it throws goes back as the error of that request. */
 export function answering(send: Send, message: ToChild, work: () => void): void {
   if (message.kind === 'load') return;
   try {

@@ -67,7 +67,7 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
     });
 }
 
-/** Makes a request what the scheduler takes, with every refusal it can meet before it is queued. */
+/** Turns a request into a job for the scheduler, with every refusal it can meet before it is queued. */
 function jobMaker({
   model,
   template,

@@ -1,7 +1,7 @@
 // Entry point of the engine child: one process, one model. Reads frames on fd 3, answers on it, and ends when it closes. It
 // holds no key and no socket but that one, gives up core dumps, new privileges, files, sockets and programs before it reads
-// the model and what only a load needs after, and writes no text of a request anywhere. What the parent sees of its stderr is
-// llama.cpp's log of the load only.
+// the model and what only a load needs after, and writes no text of a request anywhere. The parent sees of its
+// stderr only llama.cpp's log of the load.
 
 import { Socket } from 'node:net';
 import { availableParallelism } from 'node:os';
@@ -40,7 +40,7 @@ const read = frameReader<ToChild>((message) => {
   else if (message.kind === 'load') void start(message);
 });
 socket.on('data', (chunk: Buffer) => read(chunk));
-// A supervisor signals every process of its group (systemd's KillMode=control-group). The server says when the engine ends: it
+// A supervisor signals every process of its group (systemd's KillMode=control-group). The server decides when the engine ends: it
 // may have answers to drain. SIGUSR1 would open Node's debugger.
 for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGALRM'] as const)
   process.on(signal, () => undefined);
@@ -80,7 +80,7 @@ async function start(load: Load): Promise<void> {
   }
 }
 
-/** Tells the parent of each hundredth that was loaded. */
+/** Reports each loaded hundredth to the parent. */
 function progressReporter(): (fraction: number) => void {
   let reported = 0;
   return (fraction) => {
@@ -116,7 +116,7 @@ function outputsOf(type: ModelType): ContextOptions['embeddings'] {
   return type === 'embedding' ? 'pooled' : 'none';
 }
 
-/** Gives up what only loading needed, says that the model is ready, and returns what answers for it. */
+/** Gives up what only loading needed, reports that the model is ready, and returns its message handler. */
 function serve(
   llama: LlamaLibrary,
   model: LoadedModel,

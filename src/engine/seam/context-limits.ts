@@ -15,7 +15,7 @@ export interface ContextRoom {
   readonly answer?: number | undefined;
 }
 
-/** Both phrases agents look for are in the message. `exactness`: 'at least ' where `count` is a lower bound. */
+/** The message has both phrases that agents look for. `exactness`: 'at least ' where `count` is a lower bound. */
 export function assertFits(
   count: number,
   { contextLength, param, answer = 1 }: ContextRoom,
@@ -31,7 +31,7 @@ export function assertFits(
 
 /**
  * Tokens /v1/tokenize may give and /v1/detokenize may take, in contexts: a few, so that texts too long for the model can still
- * be counted and cut, and what is written for them has a bound.
+ * be counted and cut, and their answers have a bound.
  */
 export const COUNTED_CONTEXTS = 4;
 

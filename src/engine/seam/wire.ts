@@ -16,7 +16,7 @@ import type {
 export const MAX_FRAME_BYTES = 128 * 1024 * 1024;
 /** A shorter frame is small whatever its values are; nearly all frames are shorter. */
 const SCANNED_FROM_BYTES = 1024 * 1024;
-/** The values of a frame take no more heap than its bytes may; a child that was taken over must not end the server. */
+/** The values of a frame take at most the heap its bytes may take: a compromised child must not exhaust the server. */
 const VALUE_BOUNDS = { maxWeight: MAX_FRAME_BYTES / 8, maxDepth: 200 } as const;
 
 /** A GenerateRequest as JSON can carry it. */
@@ -141,7 +141,7 @@ export function frameReader<M extends ToChild | FromChild>(
       if (jsonLength > length - 4) throw new WireError('the JSON part is longer than its frame');
       let message: M;
       try {
-        // Both ends are this program; what a frame means is checked where it is used.
+        // Both ends are this program; the fields of a frame are checked where they are used.
         // oxlint-disable-next-line typescript/no-unsafe-type-assertion
         if (jsonLength > SCANNED_FROM_BYTES)
           openJsonScan(VALUE_BOUNDS).push(buffer.subarray(8, 8 + jsonLength));

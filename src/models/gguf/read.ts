@@ -1,5 +1,5 @@
 // Strict reader of GGUF headers (ggml docs/gguf.md, v2 and v3, little-endian): metadata and tensor table, never the weights.
-// Refuses with 400 `invalid_gguf`, naming the field, what would make llama.cpp abort or read outside the file. Unknown
+// Refuses with 400 `invalid_gguf`, naming the field, files that would make llama.cpp abort or read outside the file. Unknown
 // architectures pass the generic checks. Costs a read of the header only, however large the file.
 
 import type { FileHandle } from 'node:fs/promises';
@@ -19,7 +19,7 @@ export interface GgufInfo {
   readonly type: 'chat' | 'completion' | 'embedding' | 'rerank';
   /** Sum of tensor elements. */
   readonly parameters: number;
-  /** `Q4_K_M`, `F16` …: general.file_type, else the type most bytes have. */
+  /** `Q4_K_M`, `F16` …: general.file_type, else the type of most bytes. */
   readonly quantization: string;
   readonly contextLength: number;
   readonly embeddingLength: number;

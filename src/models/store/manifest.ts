@@ -1,4 +1,4 @@
-// Model manifests as JSON text. Reading is strict: what we did not write is named, with the field at fault, and refused.
+// Model manifests as JSON text. Reading is strict: refuses every text that we would not write, and names the field at fault.
 
 import { manifestFileName, isSha256 } from './names.ts';
 
@@ -35,7 +35,7 @@ interface Fields {
   text(key: string): string;
   count(key: string): number;
   oneOf<T extends string>(key: string, values: readonly T[]): T;
-  /** Every key must have been asked for. */
+  /** Refuses keys that were not read. */
   end(): void;
 }
 
@@ -196,7 +196,7 @@ export type ModelOrigin =
 
 export interface ModelManifest {
   readonly version: 1;
-  /** The model id, as clients say it. */
+  /** The model id, as clients use it. */
   readonly name: string;
   /** RFC 3339, UTC. */
   readonly createdAt: string;

@@ -1,7 +1,7 @@
 // The model store: content-addressed blobs and one JSON manifest per model, in one data folder owned by one process.
 //   models/blobs/sha256-<hex>   models/manifests/<encoded name>.json   pulls/…   lock-<n>
 // Every state survives kill -9: files are written beside their place, fsynced, renamed, and the folder fsynced.
-// Refuses: a folder another live process owns, model names that are not plain ASCII, manifests that are not what we write.
+// Refuses: a folder another live process owns, model names that are not plain ASCII, manifests that we would not write.
 // Changes are made one after another; only the copying of large files runs beside them.
 
 import { createHash } from 'node:crypto';
@@ -23,7 +23,7 @@ import { lockFolder, type FolderLock } from '../../base/folder-lock.ts';
 import { checkManifest, encodeManifest, parseManifest, type ModelManifest } from './manifest.ts';
 import { blobFileName, isSha256, manifestFileName, parseModelName } from './names.ts';
 
-/** A manifest file that is not ours to understand (edited by hand, truncated …). It is left alone and blocks collection. */
+/** A manifest file that cannot be read (edited by hand, truncated …). It stays as it is and blocks collection. */
 export interface BrokenManifest {
   /** File name inside models/manifests. */
   readonly file: string;
@@ -46,7 +46,7 @@ export interface ImportOptions {
   readonly signal?: AbortSignal | undefined;
   /** Bytes copied so far. */
   readonly onProgress?: ((completed: number) => void) | undefined;
-  /** Refused with 400 `digest_mismatch` when the bytes are others. */
+  /** 400 `digest_mismatch` when the bytes have another digest. */
   readonly expectedSha256?: string | undefined;
 }
 
@@ -113,7 +113,7 @@ class FolderStore implements ModelStore {
   readonly #manifests: string;
   readonly #blobs: string;
   readonly #lock: FolderLock;
-  /** How many hold a blob, by digest. */
+  /** Number of leases of a blob, by digest. */
   readonly #leases = new Map<string, number>();
   readonly #serially = serialQueue();
 

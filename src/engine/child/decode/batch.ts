@@ -1,5 +1,5 @@
-// The contents of the next decode: a token for every sequence that is writing, and prompt tokens of those that are read, within
-// the room and the outputs a batch has.
+// The contents of the next decode: a token for every sequence that is writing, and prompt tokens of those that
+// are read, within the room and the outputs of a batch.
 
 import type { ApiError } from '../../../base/errors.ts';
 import type { GenerateEvent } from '../../seam/engine.ts';
@@ -32,7 +32,7 @@ export interface Job {
   readonly choice: (index: number) => Omit<ChoiceOptions, 'index' | 'limit' | 'emit'>;
   readonly maxTokens: number | undefined;
   readonly emit: (event: GenerateEvent) => void;
-  /** Ends the request, at most once and after all its events: a choice can go no further. */
+  /** Ends the request when a choice cannot go on; called at most once, after all its events. */
   readonly fail: (error: ApiError) => void;
 }
 
@@ -41,14 +41,14 @@ export interface Sequence {
   readonly request: Request;
   readonly choice: Choice;
   readonly slot: Slot;
-  /** Prompt and completion: what must be in the memory, all but the last token before each pick. */
+  /** Prompt and completion; before each pick all but the last token must be in the KV memory. */
   readonly tokens: number[];
   readonly order: number;
   /** Step of its last decode. */
   turn: number;
   /** Batch index of its logits in this step, −1 when none. */
   output: number;
-  /** Tokens it has in this batch. */
+  /** Its tokens in this batch. */
   batched: number;
   echoed: { from: number; indexes: number[] } | null;
 }
@@ -72,7 +72,7 @@ export interface BatchPlan {
   readonly step: number;
   /** Whether that many writers decode one after another rather than together. */
   takeTurns(writers: number): boolean;
-  /** Prompt tokens a step may read beside that many writers, of so many that so many readers still have. */
+  /** Prompt tokens a step may read beside `writers`, when `readers` still have `remaining` tokens to read. */
   promptTokens(writers: number, readers: number, remaining: number): number;
 }
 

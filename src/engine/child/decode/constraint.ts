@@ -5,10 +5,10 @@
 import type { Grammar } from '../llama/grammar.ts';
 
 export interface Constraint {
-  /** Undefined: everything may come. */
+  /** Undefined: any token may come. */
   filter(): ((tokens: readonly number[]) => boolean[]) | undefined;
   accept(token: number): void;
-  /** The grammar has begun to rule. */
+  /** The grammar constrains the text from here on. */
   readonly active: boolean;
   free(): void;
 }

@@ -1,4 +1,4 @@
-// Picks a token from raw logits, and tells log-probabilities of the distribution *before* any of it (OpenAI's definition).
+// Picks a token from raw logits, and computes log-probabilities of the raw distribution (OpenAI's definition).
 // Order: bias and penalties, temperature, top-k, top-p, min-p, then one draw. top-k 0 and top-p 1 mean the whole vocabulary.
 // The same seed, parameters and logits give the same token. Costs one or two passes over the vocabulary, never a full sort.
 
@@ -8,7 +8,7 @@ import type { Sampling } from '../../seam/engine.ts';
 export type TokenFilter = (tokens: readonly number[]) => boolean[];
 
 export interface Sampler {
-  /** A token; −1 when `filter` refuses all that is not banned (−∞). `logits` is as it was when this returns. */
+  /** A token; −1 when `filter` refuses all tokens that are not banned (−∞). `logits` is unchanged when this returns. */
   pick(logits: Float32Array, filter?: TokenFilter): number;
   /** Counts a token for the penalties: every prompt token once at the start, then each chosen one. */
   accept(token: number): void;
@@ -292,7 +292,7 @@ function above(logits: Float32Array, floor: number): number[] {
   return tokens;
 }
 
-/** By logit, highest first; equal logits by token id, so that the order is one. */
+/** By logit, highest first; equal logits by token id, so that the order is deterministic. */
 function sorted(logits: Float32Array, tokens: number[]): number[] {
   return tokens.sort((a, b) => logits[b]! - logits[a]! || a - b);
 }

@@ -1,5 +1,5 @@
 // The sequence ids of the KV memory and what each holds: a running sequence, or a prefix kept for the next request of the
-// same scope. A prefix is shared only between equal scopes (one per API key): timing must not tell one client another's text.
+// same scope. A prefix is shared only between equal scopes (one per API key): timing must not reveal one client's text to another.
 
 export interface Slot {
   readonly id: number;
@@ -61,7 +61,7 @@ export function createSlots(count: number, reuse: boolean): Slots {
           }
         }
       }
-      // Continuing a conversation takes its slot over; a short common beginning (a system prompt) is copied, the rest kept.
+      // The next turn of a conversation takes its slot over; of a short common beginning (a system prompt) a copy is made.
       if (source !== null && !source.busy && shared * 2 >= source.tokens.length)
         return { slot: source, source, shared };
       const empty = idle.filter((slot) => slot !== source);

@@ -61,7 +61,7 @@ export class Vocabulary {
 
   /**
    * The text of all bytes of the tokens, special tokens as they are written. Not llama_detokenize: that tidies blanks, and a
-   * text that was cut by its tokens could not be put together again.
+   * text cut at token boundaries could not be joined again.
    */
   detokenize(tokens: readonly number[]): string {
     const bytes = Buffer.concat(tokens.map((token) => this.piece(token, true)));

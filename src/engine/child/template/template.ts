@@ -1,8 +1,8 @@
 // Chat messages → tokens, through the Jinja template of the GGUF (or of the model manifest). The template is the model
-// author's code and the messages are a stranger's text, so user text never becomes a control token: control tokens are looked
-// for in what the template itself wrote while the text is disguised (disguise). Rendering is bounded (meter). When a template
-// is loaded it renders two conversations of ours, which tell what variables it needs, whether it works at all, and whether it
-// writes a tool call in the format it is taken for.
+// author's code and the messages are a stranger's text, so user text never becomes a control token: control tokens are
+// searched only in the template's own text, while the messages are disguised (disguise). Rendering is bounded (meter). When a
+// template is loaded it renders probe conversations, which show what variables it needs, whether it works at all, and whether it
+// writes a tool call in the detected format.
 
 import { parse, tokenize as lex } from '@huggingface/jinja';
 import { ApiError } from '../../../base/errors.ts';
@@ -29,7 +29,7 @@ export interface ChatTemplate {
   readonly toolFormat: ToolFormat;
   /** Texts that end an answer where the template has no control token to do it. */
   readonly stops: readonly string[];
-  /** `variables`: what a request sets for the template (`enable_thinking`); names the template is always given stay ours. */
+  /** `variables`: what a request sets for the template (`enable_thinking`); names that the template is always given stay ours. */
   tokens(messages: readonly ChatMessage[], tools: readonly ToolSpec[], variables?: Variables): number[];
 }
 
@@ -44,8 +44,8 @@ const CHAT_ML = `{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.c
 const PLAIN = `{% for m in messages %}{% if m.role == 'system' %}{{ m.content + '\\n\\n' }}{% elif m.role == 'assistant' %}{{ 'Assistant: ' + m.content + '\\n' }}{% else %}{{ 'User: ' + m.content + '\\n' }}{% endif %}{% endfor %}Assistant:`;
 
 /**
- * What is there when a request brings no tools. The transformers library passes none; some templates were only ever run
- * with lists, and Firefunction wants its tools as text, under another name, and the time.
+ * The variables of a request without tools. The transformers library passes none; some templates were only ever run with
+ * lists, and Firefunction wants its tools as text, under another name, and the time.
  */
 const ABSENCES: readonly Readonly<Record<string, unknown>>[] = [
   { tools: null, documents: null },
@@ -65,7 +65,7 @@ const PROBE_SYSTEM: readonly ChatMessage[] = [
   { role: 'system', content: 'probesystem' },
   PROBE_USER,
 ];
-/** Letters and digits only (nine in the id: Mistral's templates insist), so that no stand-ins get in. */
+/** Letters and digits only (nine in the id: Mistral's templates insist), so that the disguise does not change them. */
 const PROBE_CALL = { id: 'call00001', name: 'probetool', arguments: '{"probekey":"probevalue"}' };
 const PROBE_TOOL: ToolSpec = {
   name: PROBE_CALL.name,
@@ -139,7 +139,7 @@ class Renderer {
     );
   }
 
-  /** Renders a conversation of ours. */
+  /** Renders a probe conversation. */
   probe(messages: readonly ChatMessage[], more: Variables, meter: Meter): string {
     return this.render(
       messages.map((message) => ownShape(message, this.disguise)),
@@ -334,7 +334,7 @@ function two(value: number): string {
   return String(value).padStart(2, '0');
 }
 
-/** The directives templates use to tell the date; UTC. */
+/** The strftime directives that templates use; UTC. */
 function strftime(date: Date, format: string): string {
   const [, month = '', day = '', year = ''] =
     /, (\w+) (\d+), (\d+)$/.exec(
