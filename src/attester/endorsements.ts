@@ -1,9 +1,9 @@
-// Endorsements to staple, kept fresh. In this order: files an operator's refresher put into a folder, items fetched from the
-// vendor, items the host handed over with the report. They are a convenience for verifiers, which check them: an attestation never
-// waits for them or fails without them. They are renewed long before they expire, and one source stands in for another whose
-// endorsements have expired; /metrics shows how long they last and the last error. Items without a readable end of validity are
-// refused, except from the host, where that only raises the alarm.
-// Folder: `vek.der`, `chain.pem` (ASK or ASVK, then ARK), `crl.der` for SEV-SNP; `tdx.json` (protocol.md §4) for TDX.
+// Fresh endorsements to staple, in this order: files of an operator's refresher, items fetched from the vendor, items of the
+// host. They are a convenience for verifiers, which check them: an attestation never waits for them or fails without them.
+// They are renewed long before they expire, and one source replaces another whose endorsements have expired; /metrics shows their
+// remaining life and the last error. Items without a readable end of validity are refused, except from the host, where they raise
+// the alarm. Folder: `vek.der`, `chain.pem` (ASK or ASVK, then ARK), `crl.der` for SEV-SNP; `tdx.json` (protocol.md §4) for
+// TDX.
 
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';

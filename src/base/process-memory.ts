@@ -23,8 +23,8 @@ export function withoutCoreDumps(): void {
 }
 
 /**
- * The swap on a disk that this process may be written to: devices or files of /proc/swaps. Compressed memory (zram) is no disk; a cgroup
- * whose own or whose parents' memory.swap.max is 0 has none (cgroup v2).
+ * The swap on a disk that this process may be written to: devices or files of /proc/swaps. Compressed memory (zram) is no disk;
+ * a cgroup whose own or whose parents' memory.swap.max is 0 has none (cgroup v2).
  */
 export function reachableSwap(read: Read = readText): readonly string[] {
   const text = (path: string): string => {

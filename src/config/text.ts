@@ -28,7 +28,10 @@ export function nearestOf(name: string, known: readonly string[]): string | unde
   return best ?? known.find((candidate) => last.startsWith('.') && candidate.endsWith(last));
 }
 
-/** Both without the tables (or the prefix of our variables) they have in common: the shared prefix would make every pair look near. */
+/**
+ * Both without the tables (or the prefix of our variables) they have in common: the shared prefix would make every pair look
+ * near.
+ */
 function differing(a: string, b: string): readonly [string, string] {
   let at = a.startsWith('ASSAY_') && b.startsWith('ASSAY_') ? 'ASSAY_'.length : 0;
   for (let dot = a.indexOf('.'); dot >= 0 && b.startsWith(a.slice(0, dot + 1)); dot = a.indexOf('.', dot + 1))

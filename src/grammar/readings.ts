@@ -1,7 +1,7 @@
 // How many readings of the same text a grammar may leave open at once. llama.cpp keeps a stack for each and steps them all for
 // every candidate token; alternatives that begin alike multiply with every level of nesting, so a schema of a few kilobytes can
-// ask for millions. This bounds them from above, on the schema's structure: by the first character (the value's opening), by the
-// names and constants of properties in the order they are written, and by repetitions that can be cut in several ways.
+// ask for millions. This bounds them from above, on the schema's structure: by the first character (its opening), by the names
+// and constants of properties in their order, and by repetitions that can be cut in several ways.
 // Recursive schemas by iteration: a width that does not settle grows without bound.
 
 import type { Spend } from './gbnf.ts';

@@ -1,8 +1,8 @@
 // Measures a model file: SHA-256 over the very bytes the engine will map (docs/protocol.md, P3).
 // `memory`: copied once into an unnamed tmpfs file (O_TMPFILE) and hashed on the way; the engine gets that file, read-only,
-// by descriptor, so no process or host outside the guest's memory can change it. `disk`: hashed in place, and the open file's identity
-// is compared before and after; for development only, and marked so wherever the digest is shown.
-// Refuses: anything but a regular file, a size that changes under the read, a digest other than the pinned one.
+// by descriptor, so no process or host outside the guest's memory can change it. `disk`: hashed in place, and the open file's
+// identity is compared before and after; for development only, and marked so wherever the digest is shown. Refuses: anything
+// but a regular file, a size that changes under the read, a digest other than the pinned one.
 
 import { createHash, type Hash } from 'node:crypto';
 import { constants } from 'node:fs';

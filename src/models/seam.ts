@@ -58,7 +58,10 @@ export interface AcquireOptions {
 export interface ModelService<E> {
   list(): readonly ModelStatus[];
   get(id: string): ModelStatus | undefined;
-  /** Loads on first use; waits its turn when room must be made. 404 model_not_found, 429 engine_overloaded, 500 model_load_failed. */
+  /**
+   * Loads on first use; waits its turn when room must be made. 404 model_not_found, 429 engine_overloaded, 500
+   * model_load_failed.
+   */
   acquire(id: string, options: AcquireOptions): Promise<Lease<E>>;
   /** 404 model_not_found, 503 model_replaced, also when either happens during the wait for the load. */
   load(

@@ -41,7 +41,6 @@ const EXCEPTIONS: ReadonlySet<string> = new Set<string>([
   'file-length test/src/models/store/store.test.ts',
   'header scripts/demo-model/chat.ts',
   'header scripts/demo-model/rerank.ts',
-  'header src/attester/endorsements.ts',
   'top-level-function test/image/bundle.test.ts',
 ]);
 

@@ -17,7 +17,8 @@ export function tellLoosened({ reply, deps, exchange }: Call, loosened: Loosenin
 }
 
 /**
- * `name#/path/keyword`, comma-separated: JSON pointers as fragments (RFC 6901, section 6). Entries beyond the limit are counted: `+12`.
+ * `name#/path/keyword`, comma-separated: JSON pointers as fragments (RFC 6901, section 6). Entries beyond the limit are
+ * counted: `+12`.
  */
 export function headerOf(loosened: Loosenings): string {
   const entries = [...loosened].flatMap(([name, all]) => all.map((each) => `${name}#${fragmentOf(each)}`));

@@ -74,8 +74,9 @@ const [FLAG_TSYNC, FLAG_SPEC_ALLOW] = [1, 4];
 export type Stage = 'load' | 'serve';
 
 /**
- * Confines all threads of this process, for good; filters add up, so `serve` comes on top of `load`. False where the platform has no such thing; throws when it has and refuses.
- * Every file must be open and every library loaded by now. Needs PR_SET_NO_NEW_PRIVS (llama-process).
+ * Confines all threads of this process, for good; filters add up, so `serve` comes on top of `load`. False where the platform
+ * has no such thing; throws when it has and refuses. Every file must be open and every library loaded by now. Needs
+ * PR_SET_NO_NEW_PRIVS (llama-process).
  */
 export function confineProcess(stage: Stage): boolean {
   const platform = PLATFORMS[process.arch];

@@ -88,10 +88,8 @@ function jobMaker({
     // A bias on a missing token would have no effect: the caller meant a token of another model.
     for (const [token] of request.sampling.logitBias ?? []) checkTokens(model, [token], 'logit_bias');
     const prompt = promptTokens(model, template, request.prompt, info.contextLength);
-    assertFits(prompt.length, {
-      contextLength: info.contextLength,
-      param: request.prompt.kind === 'chat' ? 'messages' : 'prompt',
-    });
+    const param = request.prompt.kind === 'chat' ? 'messages' : 'prompt';
+    assertFits(prompt.length, { contextLength: info.contextLength, param });
     const { grammar } = request;
     // Compiled once here, so that a grammar the library refuses is a 400 and not the end of a stream.
     if (grammar !== undefined) startGrammar(grammar.gbnf).free();

@@ -15,16 +15,13 @@ export interface ContextRoom {
   readonly answer?: number | undefined;
 }
 
-/** The message has both phrases that agents look for. `exactness`: 'at least ' where `count` is a lower bound. */
-export function assertFits(
-  count: number,
-  { contextLength, param, answer = 1 }: ContextRoom,
-  exactness = '',
-): void {
+/** The message has both phrases that agents look for. `prefix`: 'at least ' where `count` is a lower bound. */
+export function assertFits(count: number, room: ContextRoom, prefix = ''): void {
+  const { contextLength, param, answer = 1 } = room;
   if (count + answer <= contextLength) return;
   throw new ApiError(
     'context_length_exceeded',
-    `this model's maximum context length is ${contextLength} tokens; the request has ${exactness}${count} tokens, which exceeds the available context size`,
+    `this model's maximum context length is ${contextLength} tokens; the request has ${prefix}${count} tokens, which exceeds the available context size`,
     { param },
   );
 }

@@ -1,5 +1,5 @@
-// The caller of a request: a bearer key (RFC 6750 §2.1) → Principal. Keys are known by their SHA-256 alone; the comparison touches
-// every configured key and takes the same time for each (crypto.timingSafeEqual), so that its duration reveals no key.
+// The caller of a request: a bearer key (RFC 6750 §2.1) → Principal. Keys are known by their SHA-256 alone; the comparison
+// touches every configured key and takes the same time for each (crypto.timingSafeEqual), so that its duration reveals no key.
 
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import { ApiError } from '../../base/errors.ts';

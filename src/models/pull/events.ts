@@ -81,7 +81,10 @@ export function movingRate(): (now: number, completed: number) => number {
   };
 }
 
-/** The last event of a pull that failed. Other errors than our own may hold addresses with signatures, so only their kind is reported. */
+/**
+ * The last event of a pull that failed. Other errors than our own may hold addresses with signatures, so only their kind is
+ * reported.
+ */
 export function failureOf(thrown: unknown): Extract<PullProgress, { readonly kind: 'error' }> {
   if (thrown instanceof ApiError)
     return { kind: 'error', code: thrown.code, message: thrown.message, status: thrown.status };

@@ -55,8 +55,8 @@ export function createChoice(options: ChoiceOptions): Choice {
     const logprobs = pending.slice(0, count).map((each) => each.logprob);
     if (released === '' && count === 0) return;
     pending = pending.slice(count);
-    if (options.logprobs === undefined) options.emit({ kind: 'delta', index: options.index, text: released });
-    else options.emit({ kind: 'delta', index: options.index, text: released, logprobs });
+    const told = options.logprobs === undefined ? undefined : logprobs;
+    options.emit({ kind: 'delta', index: options.index, text: released, logprobs: told });
   };
   const finish = (reason: 'stop' | 'length', released = ''): null => {
     const rest = released + text.flush(reason === 'length');

@@ -100,9 +100,9 @@ export function createChatTemplate(
   const absence = absenceFor(renderer, loading);
   if (absence === null && source !== null) return createChatTemplate(null, vocabulary, bounds);
   const lacking = absence ?? {};
-  return new JinjaTemplate(renderer, new ControlTokens(vocabulary, renderer.disguise), {
+  return new JinjaTemplate(renderer, tokenizerOf(vocabulary, renderer.disguise), {
     lacking,
-    toolFormat: writtenToolFormat(source, renderer, lacking, loading),
+    toolFormat: formatOf(source, renderer, lacking, loading),
     losesSystem: losesSystem(renderer, lacking, loading),
     stops: source === null && !hasChatMl ? ['\nUser:'] : [],
   });
@@ -132,20 +132,14 @@ class Renderer {
   render(messages: readonly unknown[], more: Variables, meter: Meter): string {
     const variables: Record<string, unknown> = { ...more, ...globals(meter) };
     if ('datetime' in more) variables['datetime'] = strftime(new Date(), '%Y-%m-%d');
-    return runTemplate(
-      this.#program,
-      { ...variables, messages, add_generation_prompt: true, ...this.#ends },
-      meter,
-    );
+    const given = { ...variables, messages, add_generation_prompt: true, ...this.#ends };
+    return runTemplate(this.#program, given, meter);
   }
 
   /** Renders a probe conversation. */
   probe(messages: readonly ChatMessage[], more: Variables, meter: Meter): string {
-    return this.render(
-      messages.map((message) => ownShape(message, this.disguise)),
-      more,
-      meter,
-    );
+    const shaped = messages.map((message) => ownShape(message, this.disguise));
+    return this.render(shaped, more, meter);
   }
 }
 
@@ -165,12 +159,7 @@ function absenceFor(renderer: Renderer, meter: Meter): Variables | null {
 }
 
 /** The format the source is taken for, if a call in a history is written in it; else the generic one. */
-function writtenToolFormat(
-  source: string | null,
-  renderer: Renderer,
-  lacking: Variables,
-  meter: Meter,
-): ToolFormat {
+function formatOf(source: string | null, renderer: Renderer, lacking: Variables, meter: Meter): ToolFormat {
   const detected = detectToolFormat(source);
   if (detected.kind === 'generic') return detected;
   const { disguise } = renderer;
@@ -209,17 +198,15 @@ class JinjaTemplate implements ChatTemplate {
   readonly toolFormat: ToolFormat;
   readonly stops: readonly string[];
   readonly #renderer: Renderer;
-  readonly #control: ControlTokens;
-  readonly #lacking: Variables;
-  readonly #losesSystem: boolean;
+  readonly #tokenize: (rendered: string) => number[];
+  readonly #findings: Findings;
 
-  constructor(renderer: Renderer, control: ControlTokens, findings: Findings) {
+  constructor(renderer: Renderer, tokenize: (rendered: string) => number[], findings: Findings) {
     this.toolFormat = findings.toolFormat;
     this.stops = findings.stops;
     this.#renderer = renderer;
-    this.#control = control;
-    this.#lacking = findings.lacking;
-    this.#losesSystem = findings.losesSystem;
+    this.#tokenize = tokenize;
+    this.#findings = findings;
   }
 
   tokens(messages: readonly ChatMessage[], tools: readonly ToolSpec[], variables: Variables = {}): number[] {
@@ -228,7 +215,7 @@ class JinjaTemplate implements ChatTemplate {
     const set = Object.fromEntries(
       Object.entries(variables).map(([variable, value]) => [variable, disguise.deep(value)]),
     );
-    const given: Record<string, unknown> = { ...set, ...this.#lacking };
+    const given: Record<string, unknown> = { ...set, ...this.#findings.lacking };
     if (this.#ownTools && tools.length > 0)
       given['tools'] = tools.map((tool) => disguise.deep(toolObject(tool)));
     const shaped = this.#shaped(messages, tools);
@@ -239,7 +226,7 @@ class JinjaTemplate implements ChatTemplate {
     let failure: unknown;
     for (const attempt of [() => shaped, () => alternating(shaped), () => oneTurn(alternating(shaped))]) {
       try {
-        return this.#control.tokenize(this.#renderer.render(attempt(), given, meter));
+        return this.#tokenize(this.#renderer.render(attempt(), given, meter));
       } catch (error) {
         if (error instanceof ApiError) throw error;
         failure = error;
@@ -261,49 +248,37 @@ class JinjaTemplate implements ChatTemplate {
     const shaped = this.#ownTools
       ? messages.map((message) => ownShape(message, disguise))
       : genericShape(messages, tools, disguise);
-    if (!this.#losesSystem) return shaped;
+    if (!this.#findings.losesSystem) return shaped;
     return shaped.map((turn, i) => (turn.role === 'system' && i > 0 ? { ...turn, role: 'user' } : turn));
   }
 }
 
 /** Rendered text → tokens: control tokens where the template wrote them, plain text between. */
-class ControlTokens {
-  readonly #vocabulary: TemplateVocabulary;
-  readonly #disguise: Disguise;
-  readonly #find: Finder;
-  readonly #byText: ReadonlyMap<string, SpecialToken>;
-
-  constructor(vocabulary: TemplateVocabulary, disguise: Disguise) {
-    const control = vocabulary.specials.filter((special) => special.control);
-    this.#vocabulary = vocabulary;
-    this.#disguise = disguise;
-    this.#find = finder(control.map((special) => special.text));
-    this.#byText = new Map(control.map((special) => [special.text, special]));
-  }
-
-  tokenize(rendered: string): number[] {
-    const { bos, addBos } = this.#vocabulary;
+function tokenizerOf(vocabulary: TemplateVocabulary, disguise: Disguise): (rendered: string) => number[] {
+  const { bos, addBos } = vocabulary;
+  const control = vocabulary.specials.filter((special) => special.control);
+  const find = finder(control.map((special) => special.text));
+  const byText = new Map(control.map((special) => [special.text, special]));
+  return (rendered) => {
     const tokens: number[] = [];
+    const push = (segment: string): void => {
+      if (segment !== '') for (const token of vocabulary.tokenize(disguise.off(segment))) tokens.push(token);
+    };
     let rest = rendered;
     for (;;) {
-      const found = this.#find(rest);
-      const special = found === null ? undefined : this.#byText.get(found.text);
+      const found = find(rest);
+      const special = found === null ? undefined : byText.get(found.text);
       if (found === null || special === undefined) break;
       const before = rest.slice(0, found.at);
-      this.#pushPlain(tokens, special.lstrip ? before.trimEnd() : before);
+      push(special.lstrip ? before.trimEnd() : before);
       tokens.push(special.token);
       rest = rest.slice(found.at + found.text.length);
       if (special.rstrip) rest = rest.trimStart();
     }
-    this.#pushPlain(tokens, rest);
+    push(rest);
     if (addBos && bos !== null && tokens[0] !== bos) tokens.unshift(bos);
     return tokens;
-  }
-
-  #pushPlain(tokens: number[], segment: string): void {
-    if (segment === '') return;
-    for (const token of this.#vocabulary.tokenize(this.#disguise.off(segment))) tokens.push(token);
-  }
+  };
 }
 
 /** The names every chat template may use. */
