@@ -12,7 +12,7 @@ export function encodeManifest(manifest: ModelManifest): string {
 }
 
 /** Throws an Error whose message says what is wrong with `text` as the manifest in `file`. */
-export function parseManifest(text: string, file: string): ModelManifest {
+export function decodeManifest(text: string, file: string): ModelManifest {
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -26,7 +26,7 @@ export function parseManifest(text: string, file: string): ModelManifest {
 
 /** Checks a manifest made in this process by the same rules. */
 export function checkManifest(manifest: ModelManifest): void {
-  parseManifest(JSON.stringify(manifest), manifestFileName(manifest.name));
+  decodeManifest(JSON.stringify(manifest), manifestFileName(manifest.name));
 }
 
 interface Fields {

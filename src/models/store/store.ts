@@ -20,7 +20,7 @@ import {
   writeAtomically,
 } from '../../base/durable-files.ts';
 import { lockFolder, type FolderLock } from '../../base/folder-lock.ts';
-import { checkManifest, encodeManifest, parseManifest, type ModelManifest } from './manifest.ts';
+import { checkManifest, encodeManifest, decodeManifest, type ModelManifest } from './manifest.ts';
 import { blobFileName, isSha256, manifestFileName, parseModelName } from './names.ts';
 
 /** A manifest file that cannot be read (edited by hand, truncated …). It stays as it is and blocks collection. */
@@ -132,7 +132,7 @@ class FolderStore implements ModelStore {
     if (found === undefined) return undefined;
     if ('problem' in found) return { file, reason: found.problem };
     try {
-      return parseManifest(found.text, file);
+      return decodeManifest(found.text, file);
     } catch (error) {
       return { file, reason: error instanceof Error ? error.message : 'cannot be understood' };
     }
