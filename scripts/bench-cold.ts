@@ -50,7 +50,7 @@ async function cold(path: string): Promise<readonly number[]> {
     stop: [],
     cacheScope: 'bench',
   };
-  for await (const event of engine.generate(request, signal)) if (event.type === 'delta') break;
+  for await (const event of engine.generate(request, signal)) if (event.kind === 'delta') break;
   const atToken = performance.now();
   await engine.close();
   return [size / 1e6, atStaged - started, atLoaded - atStaged, atToken - atLoaded, atToken - started];

@@ -80,7 +80,7 @@ async function ours(path: string, threads: number, type: 'completion' | 'embeddi
         cacheScope: reuse ? 'bench' : `bench ${scope}`,
       } as const;
       for await (const event of engine.generate(request, forever))
-        if (event.type === 'delta' && first === 0) first = performance.now() - start;
+        if (event.kind === 'delta' && first === 0) first = performance.now() - start;
       const last = performance.now() - start;
       return { first: first === 0 ? last : first, last };
     },

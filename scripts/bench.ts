@@ -131,7 +131,7 @@ for (let i = 0; i < 6; i++) {
     },
     new AbortController().signal,
   )) {
-    if (event.type === 'delta') first ||= performance.now();
+    if (event.kind === 'delta') first ||= performance.now();
   }
   if (i > 0)
     STRAIGHT.push({ first: first - start, rate: ((TOKENS - 1) / (performance.now() - first)) * 1000 });

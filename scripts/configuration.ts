@@ -41,12 +41,12 @@ function defaultOf(field: Field): string {
 }
 
 function typeOf(field: Field): string {
-  switch (field.type) {
+  switch (field.kind) {
     case 'choice':
       return field.choices.map((choice) => `\`${choice}\``).join(', ');
     case 'integer':
     case 'number':
-      return `${field.type} ${field.min}…${field.max === Number.MAX_SAFE_INTEGER ? '' : field.max}`;
+      return `${field.kind} ${field.min}…${field.max === Number.MAX_SAFE_INTEGER ? '' : field.max}`;
     case 'texts':
       return field.path === true ? 'list of paths' : 'list of texts';
     case 'text':

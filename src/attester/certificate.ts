@@ -26,7 +26,7 @@ export interface IssuedCertificate {
   readonly notAfter: Date;
 }
 
-/** Clients' clocks may be behind ours by this much. */
+/** A client's clock may be behind ours by this much. */
 const SKEW_MS = 5 * 60_000;
 const KEY_USAGE = x509.KeyUsageFlags.digitalSignature;
 const SERVER_AUTH = '1.3.6.1.5.5.7.3.1';

@@ -12,7 +12,6 @@ const EXCEPTIONS: ReadonlySet<string> = new Set<string>([
   'constant-name test/attestation/tdx/vectors.test.ts',
   'constant-name test/e2e/api-document.test.ts',
   'constant-name test/e2e/seeds.test.ts',
-  'file-length src/base/shape.ts',
   'file-length test/attestation/adversary.test.ts',
   'file-length test/attestation/appraise/appraise.test.ts',
   'file-length test/attestation/browser.test.ts',
@@ -37,7 +36,6 @@ const EXCEPTIONS: ReadonlySet<string> = new Set<string>([
   'file-length test/src/models/pull/pull.test.ts',
   'file-length test/src/models/service.test.ts',
   'file-length test/src/models/store/store.test.ts',
-  'header src/attester/endorsements.ts',
   'top-level-function test/image/bundle.test.ts',
 ]);
 

@@ -41,7 +41,7 @@ const SAMPLED: Sampling = { ...GREEDY, temperature: 1 };
 /** Logprobs of the first token written. */
 function first(events: readonly GenerateEvent[]) {
   for (const event of events)
-    if (event.type === 'delta' && event.logprobs?.[0] !== undefined) return event.logprobs[0];
+    if (event.kind === 'delta' && event.logprobs?.[0] !== undefined) return event.logprobs[0];
   throw new Error('no logprobs');
 }
 
@@ -51,10 +51,10 @@ describe('generation', () => {
       prompt: { kind: 'chat', messages: [{ role: 'user', content: 'What is attestation?' }] },
       maxTokens: 100,
     });
-    expect(events[0]).toMatchObject({ type: 'start' });
-    expect(events.filter((event) => event.type === 'start')).toHaveLength(1);
-    expect(events.at(-1)).toMatchObject({ type: 'finish', reason: 'stop' });
-    expect(events.filter((event) => event.type === 'finish')).toHaveLength(1);
+    expect(events[0]).toMatchObject({ kind: 'start' });
+    expect(events.filter((event) => event.kind === 'start')).toHaveLength(1);
+    expect(events.at(-1)).toMatchObject({ kind: 'finish', reason: 'stop' });
+    expect(events.filter((event) => event.kind === 'finish')).toHaveLength(1);
     expect(text).toMatch(/^Attestation is a signed statement/);
     expect(promptTokens).toBeGreaterThan(5);
   });
@@ -81,7 +81,7 @@ describe('generation', () => {
     expect(a.texts).toEqual(b.texts);
     expect(
       a.events
-        .filter((event) => event.type === 'finish')
+        .filter((event) => event.kind === 'finish')
         .map((event) => event.index)
         .toSorted((a, b) => a - b),
     ).toEqual([0, 1, 2, 3, 4, 5]);
@@ -99,7 +99,7 @@ describe('generation', () => {
     const { maxTokens: _, ...unlimited } = request({ prompt: { kind: 'tokens', tokens: prompt } });
     const events: GenerateEvent[] = [];
     for await (const event of context.generate(unlimited, new AbortController().signal)) events.push(event);
-    expect(events.at(-1)).toMatchObject({ type: 'finish', reason: 'length', completionTokens: 48 });
+    expect(events.at(-1)).toMatchObject({ kind: 'finish', reason: 'length', completionTokens: 48 });
   });
 
   test('logprobs are of the raw distribution, whatever is sampled', async () => {
@@ -171,7 +171,7 @@ describe('generation', () => {
       maxTokens: 1,
       sampling: { ...GREEDY, logitBias: new Map([[vocabSize - 1, 1]]) },
     });
-    expect(last.events.at(-1)).toMatchObject({ type: 'finish' });
+    expect(last.events.at(-1)).toMatchObject({ kind: 'finish' });
   });
 
   test('penalties change what repeats', async () => {
@@ -223,7 +223,7 @@ describe('generation', () => {
       logprobs: 1,
       maxTokens: 2,
     });
-    const entries = events.flatMap((event) => (event.type === 'delta' ? (event.logprobs ?? []) : []));
+    const entries = events.flatMap((event) => (event.kind === 'delta' ? (event.logprobs ?? []) : []));
     expect(entries).toHaveLength(102);
     expect(entries[0]?.logprob).toBeNaN();
     expect(entries.slice(1).every((entry) => entry.logprob <= 0)).toBe(true);
@@ -235,7 +235,7 @@ describe('generation', () => {
       maxTokens: 1,
     });
     const alternatives =
-      scored.events.flatMap((event) => (event.type === 'delta' ? (event.logprobs ?? []) : []))[0]?.top ?? [];
+      scored.events.flatMap((event) => (event.kind === 'delta' ? (event.logprobs ?? []) : []))[0]?.top ?? [];
     const wanted = entries[60];
     expect(
       alternatives.some(
@@ -278,7 +278,7 @@ describe('constraints', () => {
       const whole = await asked(new Map([...ban((text) => text.includes('|')), ...ends]));
       expect([whole.text, whole.finish]).toEqual(['"abc"', 'stop']);
       // The engine goes on for everybody else.
-      expect((await run(chat, { prompt, maxTokens: 3 })).events.at(-1)).toMatchObject({ type: 'finish' });
+      expect((await run(chat, { prompt, maxTokens: 3 })).events.at(-1)).toMatchObject({ kind: 'finish' });
     },
   );
 
@@ -324,7 +324,7 @@ describe('constraints', () => {
     ];
     for (const each of schemas) {
       const { events } = await run(context, { maxTokens: 3, grammar: { gbnf: schemaToGrammar(each) } });
-      expect(events.at(-1)?.type).toBe('finish');
+      expect(events.at(-1)?.kind).toBe('finish');
     }
   });
 
@@ -363,7 +363,7 @@ describe('constraints', () => {
       sampling: { ...SAMPLED, seed: 5 },
       grammar: { gbnf: schemaToGrammar(large) },
     });
-    expect(events.at(-1)?.type).toBe('finish');
+    expect(events.at(-1)?.kind).toBe('finish');
   });
 
   test('JSON mode writes an object', async () => {
@@ -506,7 +506,7 @@ describe('aborts', () => {
     const long = { prompt: { kind: 'tokens', tokens: tokensOf(1, 1900, engine.info.vocabSize) } } as const;
     let deltas = 0;
     const first = aborted(engine.generate(request({ maxTokens: 2000 }), writing.signal), (event) => {
-      if (event.type !== 'delta') return;
+      if (event.kind !== 'delta') return;
       deltas += 1;
       if (deltas === 1) queued.abort(reason);
       if (deltas === 5) writing.abort(reason);
@@ -517,7 +517,7 @@ describe('aborts', () => {
     expect(deltas).toBe(5);
     // `start` tells that the prompt has a slot; 1900 tokens, one at a step, are far from read.
     const third = aborted(engine.generate(request({ ...long, maxTokens: 2000 }), reading.signal), (event) => {
-      if (event.type === 'start') reading.abort(reason);
+      if (event.kind === 'start') reading.abort(reason);
     });
     expect(await third).toBe(reason);
     const before = engine.stats().decodeSteps;
@@ -529,7 +529,7 @@ describe('aborts', () => {
 
   test('leaving the loop is an abort', async () => {
     for await (const event of context.generate(request({ maxTokens: 2000 }), new AbortController().signal))
-      if (event.type === 'delta') break;
+      if (event.kind === 'delta') break;
     await run(context, { maxTokens: 1 });
     expect(context.stats().active).toBe(0);
   });
@@ -557,7 +557,7 @@ test('a slow reader pauses itself and nobody else, and loses nothing', async () 
   expect(active).toBe(1);
   expect(completionTokens - 3 * 600).toBeLessThan(1500);
   while (await take()) continue;
-  expect(events.at(-1)).toMatchObject({ type: 'finish', completionTokens: 1900 });
+  expect(events.at(-1)).toMatchObject({ kind: 'finish', completionTokens: 1900 });
   expect(summary(events).text).toBe((await run(engine, { maxTokens: 1900 })).text);
   await engine.close();
 });
@@ -572,7 +572,7 @@ describe('crashes', () => {
           request({ maxTokens: 2000 }),
           new AbortController().signal,
         )) {
-          if (event.type === 'delta' && (seen += 1) === 3) process.kill(engine.pid ?? 0, 'SIGKILL');
+          if (event.kind === 'delta' && (seen += 1) === 3) process.kill(engine.pid ?? 0, 'SIGKILL');
         }
       })(),
     );

@@ -151,7 +151,7 @@ describe('thinking', () => {
   });
 
   test('without any of them no variable is set', async () => {
-    expect((await seenBy(CHAT)).prompt).not.toHaveProperty('templateVariables');
+    expect((await seenBy(CHAT)).prompt).toMatchObject({ templateVariables: undefined });
   });
 
   test.each<[object, string, string]>([

@@ -118,7 +118,11 @@ describe('what cannot fit is refused unread', () => {
     (tokenizer, letters, spaces, fits) => {
       const { model } = countingModel({ meta: () => tokenizer });
       const check = (): void =>
-        assertMayFit(model, ['a'.repeat(letters) + ' '.repeat(spaces)], contextLength, 'input', 0);
+        assertMayFit(model, ['a'.repeat(letters) + ' '.repeat(spaces)], {
+          contextLength,
+          param: 'input',
+          answer: 0,
+        });
       if (fits) expect(check).not.toThrow();
       else expect(check).toThrow(expect.objectContaining({ code: 'context_length_exceeded' }));
     },

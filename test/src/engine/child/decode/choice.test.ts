@@ -35,7 +35,7 @@ function write(
     emit: (event) => events.push(event),
   });
   while (choice.next(new Float32Array(pieces.length + 1)) !== null);
-  const deltas = events.filter((event) => event.type === 'delta');
+  const deltas = events.filter((event) => event.kind === 'delta');
   return {
     text: deltas.map((event) => event.text).join(''),
     tokens: deltas.flatMap((event) => (event.logprobs ?? []).map((each) => each.bytes)),
@@ -65,14 +65,14 @@ describe('log probabilities before a stop string', () => {
   ])('%s', (_what, pieces, stop, text, tokens) => {
     const written = write(pieces.map(bytes), stop);
     expect([written.text, texts(written)]).toEqual([text, tokens]);
-    expect(written.events.filter((event) => event.type === 'finish')).toHaveLength(1);
+    expect(written.events.filter((event) => event.kind === 'finish')).toHaveLength(1);
   });
 
   test('a stop that only the end of the bytes completes keeps what came before it', () => {
     // The last byte begins a character that never comes: it is U+FFFD, which is what ends the text.
     const written = write([bytes('one'), bytes(' two'), new Uint8Array([0xe2])], ['\uFFFD']);
     expect([written.text, texts(written)]).toEqual(['one two', ['one', ' two']]);
-    expect(written.events.at(-1)).toMatchObject({ type: 'finish', reason: 'stop' });
+    expect(written.events.at(-1)).toMatchObject({ kind: 'finish', reason: 'stop' });
   });
 
   test('tokens of half a character belong to it', () => {
@@ -128,7 +128,7 @@ describe('properties', () => {
           const pieces = cut(bytes(text), at);
           const written = write(pieces, stop, limit === null ? {} : { limit });
           const given = Buffer.concat(written.tokens.map((token) => Buffer.from(token)));
-          if (written.events.at(-1)?.type !== 'finish') throw new Error('no finish');
+          if (written.events.at(-1)?.kind !== 'finish') throw new Error('no finish');
           // Half a character at the end of a limit is U+FFFD in the text and in no token.
           const shown = Buffer.from(written.text.replace(/\uFFFD$/, ''));
           expect(given.subarray(0, shown.length)).toEqual(shown);

@@ -135,7 +135,7 @@ function start(options: Partial<SchedulerOptions> = {}, cells?: number): Running
         emit: (event) => {
           events.push([over.id, event]);
           over.emit?.(event);
-          if (event.type === 'finish') finished += 1;
+          if (event.kind === 'finish') finished += 1;
           if (finished === n) resolve(tokens);
         },
       });
@@ -173,7 +173,7 @@ describe('batching', () => {
       maxTokens: 40,
       emit: (event) =>
         void (
-          event.type === 'delta' &&
+          event.kind === 'delta' &&
           late === undefined &&
           (late = ask({ id: 2, scope: 'b', prompt, maxTokens: 3 }))
         ),
@@ -188,7 +188,7 @@ describe('batching', () => {
       expect(step.filter((entry) => entry.sequence === 0)).toHaveLength(1);
       expect(step.length).toBeLessThanOrEqual(1 + 8);
     }
-    expect(events.filter(([id, event]) => id === 2 && event.type === 'start')).toHaveLength(1);
+    expect(events.filter(([id, event]) => id === 2 && event.kind === 'start')).toHaveLength(1);
   });
 
   test.each([
@@ -204,7 +204,7 @@ describe('batching', () => {
       id: 1,
       maxTokens: 12,
       emit: (event) => {
-        if (event.type === 'delta' && late.length === 0)
+        if (event.kind === 'delta' && late.length === 0)
           for (const id of [2, 3, 4])
             late.push(ask({ id, scope: `s${id}`, prompt: Array.from({ length }, () => id), maxTokens: 1 }));
       },
@@ -269,7 +269,7 @@ describe('queue', () => {
       ask({ id: 101, scope: 'modest', maxTokens: 2 }),
     ];
     await Promise.all([...many, ...few]);
-    const order = events.filter(([, event]) => event.type === 'start').map(([id]) => id);
+    const order = events.filter(([, event]) => event.kind === 'start').map(([id]) => id);
     expect(order.indexOf(100)).toBeLessThanOrEqual(1);
     expect(order.indexOf(101)).toBeLessThanOrEqual(3);
     expect(order.filter((id) => id < 100)).toEqual([0, 1, 2, 3, 4, 5]);
@@ -299,7 +299,7 @@ describe('cancel and pause', () => {
       id: 1,
       maxTokens: 1000,
       emit: (event) => {
-        if (event.type === 'delta' && context.steps.length === 10) {
+        if (event.kind === 'delta' && context.steps.length === 10) {
           scheduler.cancel(1);
           cancelledAt = context.steps.length;
         }
@@ -366,7 +366,7 @@ describe('cancel and pause', () => {
           prompt: [id + 1, 2, 3],
           maxTokens: 25,
           emit: (event) => {
-            if (event.type === 'delta' && (seen[id] = (seen[id] ?? 0) + 1) === 15) scheduler.pause(id);
+            if (event.kind === 'delta' && (seen[id] = (seen[id] ?? 0) + 1) === 15) scheduler.pause(id);
           },
         }),
       );
@@ -389,7 +389,7 @@ describe('cancel and pause', () => {
       id: 1,
       maxTokens: 20,
       emit: (event) => {
-        if (event.type === 'delta' && (seen += 1) === 5) scheduler.pause(1);
+        if (event.kind === 'delta' && (seen += 1) === 5) scheduler.pause(1);
       },
     });
     expect(await ask({ id: 2, scope: 'b', prompt: [4, 4], maxTokens: 50 })).toEqual([expected([4, 4], 50)]);
@@ -443,7 +443,7 @@ describe('a choice that can go no further', () => {
         id: 2,
         n,
         ...stuck(() => (freed += 1), after),
-        emit: (event) => order.push(event.type),
+        emit: (event) => order.push(event.kind),
         fail(error) {
           order.push('fail');
           resolve(error);
@@ -460,7 +460,7 @@ describe('a choice that can go no further', () => {
     ]);
     expect(order).not.toContain('finish');
     expect(freed).toBeGreaterThanOrEqual(1);
-    expect(events.filter(([id, event]) => id === 2 && event.type === 'delta').length).toBeGreaterThanOrEqual(
+    expect(events.filter(([id, event]) => id === 2 && event.kind === 'delta').length).toBeGreaterThanOrEqual(
       after,
     );
     expect(scheduler.stats()).toMatchObject({ queued: 0, active: 0 });
@@ -476,7 +476,7 @@ describe('a choice that can go no further', () => {
         (token) => token === 3,
       ),
     });
-    expect(events.at(-1)).toEqual([1, { type: 'finish', index: 0, reason: 'stop', completionTokens: 2 }]);
+    expect(events.at(-1)).toEqual([1, { kind: 'finish', index: 0, reason: 'stop', completionTokens: 2 }]);
   });
 });
 
@@ -488,7 +488,7 @@ describe('memory', () => {
     await ask({ id: 2, scope: 'b', prompt });
     await ask({ id: 3, scope: 'a', prompt: [...prompt.slice(0, 12), 9, 9] });
     const cached = events.flatMap(([id, event]) =>
-      event.type === 'start' ? [[id, event.cachedTokens]] : [],
+      event.kind === 'start' ? [[id, event.cachedTokens]] : [],
     );
     expect(cached).toEqual([
       [1, 0],
