@@ -122,9 +122,8 @@ describe('AMD’s service', () => {
     const server = createServer(({ url = '' }, response) => {
       const path = /^\/vcek\/v1\/Genoa\/(cert_chain|crl|[0-9a-f]{128}\?)/.exec(url)?.[1];
       if (path === undefined) response.statusCode = 404;
-      response.end(
-        path === undefined ? '' : path === 'cert_chain' ? pem : path === 'crl' ? amd.crl : amd.vek,
-      );
+      const bodies: Readonly<Record<string, string | Uint8Array>> = { cert_chain: pem, crl: amd.crl };
+      response.end(path === undefined ? '' : (bodies[path] ?? amd.vek));
     });
     await new Promise<void>((resolve) => {
       server.listen(0, '127.0.0.1', resolve);

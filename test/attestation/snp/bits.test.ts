@@ -10,7 +10,8 @@ import { createKeyCache } from '../../../attestation/x509/signature.ts';
 import { evidenceOf, NOW, simulatedAmd } from '../../fixtures/attestation/snp-simulated.ts';
 
 function expectedRule(bit: number): string {
-  return bit < 32 ? 'unsupported' : bit < 0x330 * 8 ? 'S1' : 'S5';
+  if (bit < 32) return 'unsupported';
+  return bit < 0x330 * 8 ? 'S1' : 'S5';
 }
 
 describe('bit flips', () => {

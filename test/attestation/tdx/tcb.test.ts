@@ -212,7 +212,7 @@ describe('every status through a whole verification', () => {
     accepted: readonly TcbStatus[],
   ): ReturnType<typeof verifyTdx> => {
     const tcbInfo = await intel.tcbInfo(
-      part === 'platform' ? { status } : part === 'module' ? { moduleStatus: status } : {},
+      { platform: { status }, module: { moduleStatus: status }, qe: {} }[part],
     );
     const qeIdentity = await intel.qeIdentity(part === 'qe' ? { status } : {});
     return verifyTdx(

@@ -225,16 +225,18 @@ describe('properties', () => {
     () => {
       fc.assert(
         fc.property(
-          fc.bigInt(0n, (1n << 159n) - 1n),
-          fc.array(fc.nat(2 ** 31), { maxLength: 5 }),
-          fc.string({ unit: 'grapheme', maxLength: 50 }),
-          fc.date({
-            min: new Date('1950-01-01T00:00:00Z'),
-            max: new Date('9999-12-31T23:59:59Z'),
-            noInvalidDate: true,
+          fc.record({
+            integer: fc.bigInt(0n, (1n << 159n) - 1n),
+            arcs: fc.array(fc.nat(2 ** 31), { maxLength: 5 }),
+            text: fc.string({ unit: 'grapheme', maxLength: 50 }),
+            date: fc.date({
+              min: new Date('1950-01-01T00:00:00Z'),
+              max: new Date('9999-12-31T23:59:59Z'),
+              noInvalidDate: true,
+            }),
+            bytes: fc.uint8Array({ maxLength: 300 }),
           }),
-          fc.uint8Array({ maxLength: 300 }),
-          (integer, arcs, text, date, bytes) => {
+          ({ integer, arcs, text, date, bytes }) => {
             expect(
               BigInt(`0x${toHex(readUnsigned(parseDer(encodeInteger(integer), 'value'), 'value'))}`),
             ).toBe(integer);

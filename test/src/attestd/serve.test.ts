@@ -125,13 +125,12 @@ describe('attestd', () => {
   ])('refuses %s', async (_name, op, path) => {
     const before = LOG.length;
     const fs = attestdFs(socket, FOLDER);
-    const result =
-      op === 'mkdir'
-        ? fs.mkdir(path)
-        : op === 'read'
-          ? fs.read(path, 100)
-          : fs.write(path, new Uint8Array(64));
-    expect(await codeOf(result)).toBe('EPERM');
+    const calls: Readonly<Record<string, () => Promise<unknown>>> = {
+      mkdir: () => fs.mkdir(path),
+      read: () => fs.read(path, 100),
+      write: () => fs.write(path, new Uint8Array(64)),
+    };
+    expect(await codeOf(calls[op]!())).toBe('EPERM');
     expect(LOG.length).toBe(before);
   });
 

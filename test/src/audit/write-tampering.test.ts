@@ -4,14 +4,7 @@ import { appendFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { verifyAudit } from '../../../src/audit/write.ts';
-import {
-  newKey,
-  publicHex,
-  record,
-  sha256,
-  headOf,
-  useAuditFolder,
-} from '../../fixtures/audit/audit-folder.ts';
+import { newKey, publicHex, sha256, headOf, useAuditFolder } from '../../fixtures/audit/audit-folder.ts';
 
 const rig = useAuditFolder();
 const { log, head, open, written, lines, records, put } = rig;

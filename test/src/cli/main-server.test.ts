@@ -52,13 +52,9 @@ async function serve(args: readonly string[], env: Readonly<Record<string, strin
 
 const agent = new Agent({ keepAlive: true, rejectUnauthorized: false });
 
-function send(
-  url: string,
-  method: string,
-  path: string,
-  body?: unknown,
-  through: Agent = agent,
-): Promise<IncomingMessage> {
+/** `call` is a method and a path: `GET /metrics`. */
+function send(url: string, call: string, body?: unknown, through: Agent = agent): Promise<IncomingMessage> {
+  const [method = '', path = ''] = call.split(' ');
   return new Promise((resolve, reject) => {
     const text = body === undefined ? undefined : JSON.stringify(body);
     const headers =
@@ -176,7 +172,7 @@ describe('a server', () => {
   });
 
   test('on SIGTERM finishes the stream, refuses new work, ends with 0; its audit log holds every request and no content', async () => {
-    const streaming = await send(server.url, 'POST', '/v1/completions', {
+    const streaming = await send(server.url, 'POST /v1/completions', {
       model: 'demo-context',
       prompt: 'CANARY prompt text',
       max_tokens: 400,
@@ -190,8 +186,7 @@ describe('a server', () => {
     await server.logged('draining');
     const refused = await send(
       server.url,
-      'GET',
-      '/v1/models',
+      'GET /v1/models',
       undefined,
       new Agent({ rejectUnauthorized: false }),
     );
@@ -263,23 +258,23 @@ describe('models under load', () => {
         ],
         ['/v1/embeddings', { model: 'demo-embed', input: `n ${i}` }],
       ][i % 3] as [string, object];
-      const response = await send(server.url, 'POST', path, body);
+      const response = await send(server.url, `POST ${path}`, body);
       await json(response);
       return response.statusCode;
     };
     expect(await Promise.all(Array.from({ length: 60 }, (_, i) => ask(i)))).toEqual(
       Array.from({ length: 60 }, () => 200),
     );
-    const metrics = await send(server.url, 'GET', '/metrics');
+    const metrics = await send(server.url, 'GET /metrics');
     let text = '';
     for await (const part of metrics.setEncoding('utf8')) text += part as string;
     expect(text).toMatch(/assay_model_unloads_total\{reason="evicted"\} [2-9]/);
     expect(text).toMatch(/assay_model_loads_total\{model="demo-embed"\} [1-9]/);
-    const { models } = (await json(await send(server.url, 'GET', '/v1/models/status'))) as {
+    const { models } = (await json(await send(server.url, 'GET /v1/models/status'))) as {
       models: { name: string }[];
     };
     expect(models).toHaveLength(1);
-    await json(await send(server.url, 'POST', '/v1/models/unload', { name: models[0]!.name }));
+    await json(await send(server.url, 'POST /v1/models/unload', { name: models[0]!.name }));
     expect(readFileSync(`/proc/${server.child.pid}/task/${server.child.pid}/children`, 'utf8').trim()).toBe(
       '',
     );
@@ -291,7 +286,7 @@ describe('models under load', () => {
 describe('stopping', () => {
   test('a second signal does not wait for a stream that nobody reads', async () => {
     const server = await serve(['--demo', '--data', join(rig.folder, 'hard')]);
-    const streaming = await send(server.url, 'POST', '/v1/completions', {
+    const streaming = await send(server.url, 'POST /v1/completions', {
       model: 'demo-context',
       prompt: 'x',
       max_tokens: 400,
@@ -310,7 +305,7 @@ describe('stopping', () => {
 
   test('leaves no engine behind, even when killed', async () => {
     const server = await serve(['--demo', '--data', join(rig.folder, 'killed')]);
-    await json(await send(server.url, 'POST', '/v1/models/load', { name: 'demo-chat' }));
+    await json(await send(server.url, 'POST /v1/models/load', { name: 'demo-chat' }));
     const children = readFileSync(`/proc/${server.child.pid}/task/${server.child.pid}/children`, 'utf8')
       .trim()
       .split(' ')

@@ -10,7 +10,7 @@ import type { GenerateEvent } from '../../../src/engine/seam/engine.ts';
 import { openEngine } from '../../../src/engine/open.ts';
 import { request, run, tokensOf, workerEntry } from '../../fixtures/engine/demo-engine.ts';
 import { apiRefusal as refusal } from '../../fixtures/refusal.ts';
-import { first, useEngines } from '../../fixtures/engine/opened-engines.ts';
+import { useEngines } from '../../fixtures/engine/opened-engines.ts';
 
 const rig = useEngines();
 const { open } = rig;

@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { parseKeepAlive } from '../../../src/models/keep-alive.ts';
 import { ApiError } from '../../../src/base/errors.ts';
 import type { Lease } from '../../../src/models/seam.ts';
-import { model, FakeEngine, setUp, settled } from '../../fixtures/models/fake-lifecycle.ts';
+import { model, type FakeEngine, setUp, settled } from '../../fixtures/models/fake-lifecycle.ts';
 
 describe('load on first request', () => {
   test('waiters share one load', async () => {
