@@ -35,13 +35,10 @@ interface Input {
   readonly policy?: TdxPolicy | undefined;
 }
 
+const intel = await createSimulatedIntel({ now });
+const stranger = await createSimulatedIntel({ now });
+
 describe('TDX', () => {
-  let intel: SimulatedIntel;
-  let stranger: SimulatedIntel;
-  beforeAll(async () => {
-    intel = await createSimulatedIntel({ now });
-    stranger = await createSimulatedIntel({ now });
-  });
   const judge = async ({ quote, collateral, policy }: Input): Promise<TdxVerification> =>
     verifyTdx(await intel.evidence({ mrTd: fill(48, 0xee), ...quote }, collateral), policy ?? {}, {
       now,

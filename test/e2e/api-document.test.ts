@@ -35,9 +35,10 @@ const runnable = blocks.flatMap((block) => {
   const runner = runnerOf(block);
   return runner === undefined ? [] : [{ ...block, runner }];
 });
-const left = blocks.length - runnable.length;
-if (left > 0)
-  console.warn(`\n! ${left} examples of docs/api.md are not run: their clients are not installed\n`);
+if (runnable.length < blocks.length)
+  console.warn(
+    `\n! ${blocks.length - runnable.length} examples of docs/api.md are not run: their clients are not installed\n`,
+  );
 
 let server: RealServer;
 let proxy: RunningProxy;

@@ -43,8 +43,9 @@ const MARKERS = [
   'signSimulatedQuote',
 ];
 
-const isSimulation = (path: string): boolean =>
-  path.startsWith('attestation/simulated/') || path === 'src/attester/simulated.ts';
+function isSimulation(path: string): boolean {
+  return path.startsWith('attestation/simulated/') || path === 'src/attester/simulated.ts';
+}
 
 function markersOf({ files }: Bundle): readonly string[] {
   const text = [...files.values()].map((bytes) => Buffer.from(bytes).toString()).join('\n');
