@@ -107,8 +107,8 @@ describe('a connection', () => {
       policy: parsePolicy(POLICY),
       now: () => NOW,
       randomBytes: (length: number) => new Uint8Array(length),
-      connectTimeoutMs: 5_000,
-      attestTimeoutMs: 5_000,
+      connectTimeoutMs: 60_000,
+      attestTimeoutMs: 60_000,
     };
     for (const protocol of ['http', 'ws', 'wss', 'ftp']) {
       const origin = new URL(`${protocol}://127.0.0.1:${server.port}`);

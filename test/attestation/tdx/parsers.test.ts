@@ -32,7 +32,7 @@ import {
 /** `make fuzz` raises this. */
 const FUZZ = Number(process.env['ASSAY_FUZZ'] ?? 1);
 
-vi.setConfig({ testTimeout: 30_000 * FUZZ });
+vi.setConfig({ testTimeout: 180_000 * FUZZ });
 
 function runs(count: number): { readonly numRuns: number } {
   return { numRuns: count * FUZZ };

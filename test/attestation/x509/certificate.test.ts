@@ -323,7 +323,7 @@ describe('PEM', () => {
 });
 
 describe('properties', () => {
-  test('property: any bytes: only the typed error', { timeout: 30_000 * FUZZ }, () => {
+  test('property: any bytes: only the typed error', { timeout: 180_000 * FUZZ }, () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 300 }), fc.string({ maxLength: 200 }), (bytes, text) => {
         const parsers = [
@@ -341,7 +341,7 @@ describe('properties', () => {
 
   test(
     'property: a certificate or CRL with some bytes changed: the typed error, or it parses; never anything else',
-    { timeout: 30_000 * FUZZ },
+    { timeout: 180_000 * FUZZ },
     () => {
       const changes = fc.array(fc.tuple(fc.nat(4000), fc.nat(255)), { minLength: 1, maxLength: 4 });
       fc.assert(

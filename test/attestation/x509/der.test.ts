@@ -206,7 +206,7 @@ describe('values', () => {
 describe('properties', () => {
   test(
     'property: any bytes: the typed error or a value, and bytes around a view change nothing',
-    { timeout: 30_000 * FUZZ },
+    { timeout: 180_000 * FUZZ },
     () => {
       fc.assert(
         fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(20), (bytes, offset) => {
@@ -221,7 +221,7 @@ describe('properties', () => {
 
   test(
     'property: integers, identifiers, texts, times and bits come back as they were written',
-    { timeout: 30_000 * FUZZ },
+    { timeout: 180_000 * FUZZ },
     () => {
       fc.assert(
         fc.property(

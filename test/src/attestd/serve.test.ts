@@ -93,7 +93,7 @@ describe('attestd', () => {
     expect(await probeTsm(fs, FOLDER)).toBe('sev_guest');
     const tsm = createTsm({ fs, folder: FOLDER, provider: 'sev_guest', maxQueue: 4 });
     const reportData = new Uint8Array(64).fill(7);
-    const { outblob } = await tsm.report(reportData, AbortSignal.timeout(5000));
+    const { outblob } = await tsm.report(reportData, AbortSignal.timeout(60_000));
     expect(outblob.subarray(0x50, 0x90)).toEqual(reportData);
     expect(LOG.filter((line) => line.startsWith('mkdir')).length).toBe(
       LOG.filter((line) => line.startsWith('rmdir')).length,

@@ -72,7 +72,7 @@ function setUp(options: Partial<BatcherOptions> = {}) {
     },
     models: () => models,
     now: clock.now,
-    timeoutMs: 10_000,
+    timeoutMs: 60_000,
     batchMax: 100,
     maxQueue: 1000,
     perMinute: 0,
@@ -317,7 +317,7 @@ describe('failure', () => {
   });
 
   test('a TSM that never answers costs its batch the time limit, not the endpoint', async () => {
-    const { ask, state, asked } = setUp({ timeoutMs: 20 });
+    const { ask, state, asked } = setUp({ timeoutMs: 500 });
     state.auto = false;
     const hanging = expect(ask(nonce())).rejects.toMatchObject({ code: 'attestation_failed' });
     await turn();

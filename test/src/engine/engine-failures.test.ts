@@ -179,7 +179,7 @@ describe('loading', () => {
         const path = join(folder, `mutated-${i}`);
         writeFileSync(path, bytes);
         try {
-          const engine = await openEngine({ workerEntry, loadTimeoutMs: 25_000 })(
+          const engine = await openEngine({ workerEntry, loadTimeoutMs: 150_000 })(
             { path },
             new AbortController().signal,
           );

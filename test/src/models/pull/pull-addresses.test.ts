@@ -125,9 +125,9 @@ describe('addresses', () => {
     const web = createWeb({
       endpoint,
       allowPrivate: false,
-      connectTimeoutMs: 1000,
-      headersTimeoutMs: 1000,
-      bodyTimeoutMs: 1000,
+      connectTimeoutMs: 60_000,
+      headersTimeoutMs: 60_000,
+      bodyTimeoutMs: 60_000,
       lookup,
     });
     const attempt = web.get(new URL('https://hub.example.com/x'), {

@@ -178,7 +178,7 @@ describe('hostile templates', () => {
     ['slices', grown(`'a'`, 'ns.v ~ ns.v', '1', 19) + again(1000, '{% set x = ns.v[1:] %}')],
   ])('native work is counted before it is done: %s', (_, source) => {
     const bounds = {
-      timeoutMs: 60_000,
+      timeoutMs: 150_000,
       maxOutputCharacters: 1_000_000,
       maxRange: 100_000,
       maxWork: 20_000_000,
@@ -201,7 +201,7 @@ describe('hostile templates', () => {
     const source = `{% for i in range(1000) %}{% set x = i + 1 %}{% endfor %}{% if messages[0].content == 'no' %}{{ raise_exception('') }}{% endif %}{{ messages[0].content }}`;
     const withWork = (maxWork: number): ReturnType<typeof createChatTemplate> =>
       createChatTemplate(source, vocabulary, {
-        timeoutMs: 60_000,
+        timeoutMs: 150_000,
         maxOutputCharacters: 100_000,
         maxRange: 100_000,
         maxWork,
