@@ -19,7 +19,7 @@ import { tdxInput, pem, INPUTS } from '../fixtures/attestation/evidence-inputs.t
 
 const CHROMIUM = process.env['ASSAY_CHROMIUM'] ?? '/usr/bin/chromium';
 
-/** What these tests use of playwright-core, which is installed where Chromium is (`make optional` with CI=true). */
+/** The part of playwright-core that these tests use; it is installed where Chromium is (`make optional` with CI=true). */
 interface Page {
   on(event: 'pageerror', listener: (error: Error) => void): void;
   goto(url: string): Promise<unknown>;
@@ -55,13 +55,13 @@ const entry = fileURLToPath(new URL('../../attestation/index.ts', import.meta.ur
 /** Imported when asked for: archives, and the hints of a refusal. */
 const ON_DEMAND = ['./archive.ts', './hints.ts'];
 
-/** What a page loads before it can verify, in one file; what is imported on demand comes when asked for. */
+/** The one file that a page loads before it can verify; modules imported on demand come later. */
 const GOAL_GZIP_BYTES = 62_000;
 
 /** All of it in one file, for a page that does not split. */
 const ONE_FILE_GZIP_BYTES = 65_500;
 
-/** As an application would bundle it for browsers: Node's modules are an error, nothing is filled in. */
+/** As an application would bundle it for browsers: Node's modules are an error and get no substitutes. */
 async function bundle(
   options: BuildOptions,
 ): Promise<{ readonly text: string; readonly bytes: Uint8Array; readonly meta: Metafile }> {
@@ -96,7 +96,7 @@ describe('the browser bundle', () => {
       ),
     ).toEqual([]);
     expect(text).not.toMatch(/["'`]node:/);
-    // What is ours, alone: cbor-x looks whether there is a Buffer, and does without.
+    // Our modules alone: cbor-x looks whether there is a Buffer, and does without.
     const own = await bundle({ format: 'esm', external: ['cbor-x', 'cbor-x/*', '@noble/*'] });
     const uses = [
       ...own.text.matchAll(/(?<![.\w$"'])(?:Buffer|process|require|__dirname)\s*[.([][^\n]{0,40}/g),
@@ -113,7 +113,7 @@ describe('the browser bundle', () => {
     console.log(
       `browser bundle of the core: ${firstZipped} gzip before it verifies (goal ${GOAL_GZIP_BYTES}), ${bytes.length} bytes, ${zipped} gzip in one file`,
     );
-    // What is left out is loaded by import() alone, and all of it is there to leave out.
+    // The modules left out are loaded by import() alone, and each of them exists.
     const left = Object.values(first.meta.outputs).flatMap(({ imports }) => imports);
     expect(left.map(({ path, kind }) => `${kind} ${path}`).toSorted()).toEqual(
       ON_DEMAND.map((path) => `dynamic-import ${path}`),

@@ -125,7 +125,7 @@ describe.skipIf(!ready)('the image under emulation', () => {
       expect(found('root')[0]).toMatch(/^\/dev\/mapper\/assay-root \/ erofs ro,nosuid,nodev/);
       expect(found('setuid')).toEqual(['0']);
       expect(found('writable')).toEqual(['0']);
-      // 8443 on every address, and nothing else, TCP or UDP.
+      // 8443 on every address, and no other port, TCP or UDP.
       expect(found('listening')[0]?.split(' ').filter(Boolean)).toEqual(['00000000:20FB']);
       const processes = found('process');
       const server = processes.find((line) => line.includes('cli/main.js'));
@@ -195,7 +195,7 @@ describe.skipIf(!ready)('the image under emulation', () => {
           (match[1] ?? '').trim(),
         );
       expect(found('searched')).toContain('/run');
-      // What the search itself put there, and so what it can find.
+      // The search itself put it there, which shows that it finds.
       expect(found('found')).toEqual(['/run/control']);
       expect(found('named')).toEqual([]);
       const [lines, hits] = (found('kernel log')[0] ?? '').split(' ').map(Number);

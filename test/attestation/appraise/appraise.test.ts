@@ -306,7 +306,7 @@ describe('verify', () => {
     const unknown = await refusalOf(() => judge({ ...tdx, report: quote }));
     expect(unknown).toMatchObject({ kind: 'unsupported', code: 'tdx_quote_unsupported' });
     expect(unknown?.transcript.map(({ id }) => id)).toEqual(['P1', 'P2', 'D13']);
-    // Real evidence, nothing stapled: refused by the same door, and what passed before proves nothing.
+    // Real evidence, no endorsements stapled: refused like the rest, and checks that passed before prove no claim.
     const bare = { ...snp, teeType: 'sev-snp', endorsements: undefined } as unknown as AttestationDocument;
     const missing = await refusalOf(() => judge(bare));
     expect(missing?.transcript.map(({ id, status }) => `${id} ${status}`)).toEqual(['P1 pass', 'P2 pass']);

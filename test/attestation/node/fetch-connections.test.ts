@@ -271,7 +271,7 @@ describe('connections', () => {
     expect(await refusalOf(() => fetch.verify(second.origin))).toMatchObject({ code: 'machine_changed' });
     expect(second.requests()).toEqual([]);
     expect(fetch.result(second.origin)?.chip).toBe(toHex(one.chipId));
-    // Whoever did not ask for it is served.
+    // A client that did not ask for it is served.
     expect(await ask(free, second, 'b')).toBe('echo b');
     await second.close();
     const back = await serve({}, first.port);

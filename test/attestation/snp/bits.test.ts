@@ -17,7 +17,7 @@ function expectedRule(bit: number): string {
 describe('bit flips', () => {
   test('no bit of a report can be changed', { timeout: 400_000 }, async () => {
     const turin = await simulatedAmd({ product: 'Turin' });
-    // The CRL is left out: it is one more RSA check per bit and has nothing to do with the report.
+    // The CRL is left out: it costs one more RSA check per bit and does not concern the report.
     const evidence = await evidenceOf(turin, { crl: undefined });
     const policy = { requireCrl: false };
     const context = { now: NOW, roots: [turin.ark], keys: createKeyCache() };

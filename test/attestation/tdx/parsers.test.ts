@@ -1,4 +1,4 @@
-// The TDX parsers on anything: nothing but the typed error, no read past the end, round trips, and answers in time on a
+// The TDX parsers on anything: only the typed error, no read past the end, round trips, and answers in time on a
 // mebibyte of whatever.
 
 import * as fc from 'fast-check';

@@ -46,7 +46,7 @@ import {
 /** `make fuzz` multiplies the runs. */
 const FUZZ = Number(process.env['ASSAY_FUZZ'] ?? 1);
 
-/** What our reader says of a certificate, in terms both readers share. */
+/** Our reader's view of a certificate, in terms both readers share. */
 function ourReading(der: Uint8Array): object {
   const ours = parseCertificate(der);
   return {

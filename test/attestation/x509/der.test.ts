@@ -1,4 +1,4 @@
-// The DER reader: what it accepts is exactly DER, everything else is the typed error, and nothing outside the view is read.
+// The DER reader: what it accepts is exactly DER, everything else is the typed error, and no byte outside the view is read.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -37,7 +37,7 @@ function parse(hex: string): Der {
   return parseDer(fromHex(hex), 'value');
 }
 
-/** What happens when this many SEQUENCEs inside each other are entered one by one. */
+/** The outcome of entering so many nested SEQUENCEs one by one. */
 function depthOf(levels: number): string {
   return codeOf(() => {
     let bytes: Uint8Array = new Uint8Array();

@@ -11,7 +11,7 @@ import { newKey, publicHex, record, sha256, useAuditFolder } from '../../fixture
 const rig = useAuditFolder();
 const { log, open, written, lines, records, segments, everything } = rig;
 
-/** A request that nobody with a key sent. */
+/** A request sent without a key. */
 function stranger(status: number): RequestRecord {
   return {
     ...record(0),

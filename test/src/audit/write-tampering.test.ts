@@ -9,7 +9,7 @@ import { newKey, publicHex, sha256, headOf, useAuditFolder } from '../../fixture
 const rig = useAuditFolder();
 const { log, head, open, written, lines, records, put } = rig;
 
-/** What whoever owns the disk can do: any change, and the chain computed anew. */
+/** The owner of the disk changes any record and computes the chain anew. */
 function rechained(
   all: readonly string[],
   change: (record: Record<string, unknown>) => Record<string, unknown>,

@@ -181,7 +181,7 @@ describe('a server', () => {
       logprobs: 5,
     });
     expect(streaming.statusCode).toBe(200);
-    await once(streaming, 'readable'); // bytes are there; nobody reads them, so the stream cannot end
+    await once(streaming, 'readable'); // bytes are there and stay unread, so the stream cannot end
     server.child.kill('SIGTERM');
     await server.logged('draining');
     const refused = await send(

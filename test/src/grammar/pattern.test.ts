@@ -147,7 +147,7 @@ describe('a pattern is one reading', () => {
               complex += 1;
               return;
             }
-            // Nothing of this length matches: shown on all the words there are.
+            // No word of this length matches: shown on all the words there are.
             for (const word of words)
               if (word.length >= minLength && word.length <= maxLength)
                 expect(expression.test(word.join(''))).toBe(false);

@@ -155,7 +155,7 @@ describe('keep_alive', () => {
     expect(stays()).toBe(420_000);
     await share(-1);
     expect(stays()).toBe(600_000);
-    // An admin pins it, and nobody else takes the pin out.
+    // An admin pins it, and only an admin takes the pin out.
     (await lifecycle.acquire(model('a'), { keepAlive: -1, signal: new AbortController().signal })).release();
     await share('5m');
     expect(stays()).toBeNull();

@@ -1,4 +1,4 @@
-// A service that misbehaves: nobody is asked more than they said they can bear, and nothing wrong is kept.
+// A service that misbehaves: no service is asked more often than it allows, and no wrong answer is kept.
 
 import { type ServerResponse } from 'node:http';
 import { describe, expect, test } from 'vitest';

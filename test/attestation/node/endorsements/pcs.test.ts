@@ -1,4 +1,4 @@
-// Fetching from Intel PCS and PCCS: nothing is believed or kept before it verifies.
+// Fetching from Intel PCS and PCCS: an answer is believed and kept only after it verifies.
 
 import { describe, expect, test } from 'vitest';
 import { toHex } from '../../../../attestation/encoding/bytes.ts';

@@ -149,7 +149,7 @@ describe('a hub that falters', () => {
   });
 });
 
-/** Pulls from a hub that has these files; expects failure and nothing left. */
+/** Pulls from a hub that has these files; expects failure and an empty store. */
 async function lie(files: readonly HubFileSpec[], name = NAME): Promise<PullProgress | undefined> {
   rig.hub.files = files;
   const service = await pulls({ maxFailures: 2 });

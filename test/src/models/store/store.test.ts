@@ -1,5 +1,5 @@
-// The model store: what is put is there, the same bytes once, nothing in use collected, one owner, hand-edited nonsense named,
-// and kill -9 at any instant loses nothing and leaves nothing half-written.
+// The model store: it keeps what is put, the same bytes once, collects no blob in use, has one owner, names hand-edited nonsense,
+// and kill -9 at any instant loses no model and leaves no half-written file.
 
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';

@@ -94,7 +94,7 @@ describe('batching', () => {
     const late = context.steps.slice(-100);
     const single = late.filter((step) => step.length === 1);
     expect(single.length > 90).toBe(turns);
-    // In turns means in turns: nobody is two tokens ahead.
+    // In turns means in turns: no request is two tokens ahead.
     const twice = single.slice(1, 90).filter((step, i) => step[0]?.sequence === single[i]?.[0]?.sequence);
     expect(turns ? twice : []).toEqual([]);
   });

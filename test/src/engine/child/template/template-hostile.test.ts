@@ -25,7 +25,7 @@ describe('injection', () => {
     QWEN,
     MISTRAL.replaceAll(/\{% if \(message.*?endif %\}/g, ''),
     null,
-    // Text next to text with nothing between, and text inside what looks like a token.
+    // Text directly beside text, and text inside a look-alike of a token.
     `{% for m in messages %}{{ m.content }}{{ m.content }}{{ m.name }}{{ '<|' + (m.name or '') + '|>' }}{% endfor %}`,
   ];
   const piece = fc.oneof(
@@ -109,7 +109,7 @@ describe('injection', () => {
   });
 });
 
-/** What was written, or the code of the refusal. */
+/** The text written, or the code of the refusal. */
 function tried(work: () => string): string {
   try {
     return work();
