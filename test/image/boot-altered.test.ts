@@ -6,19 +6,19 @@ import { describe, expect, test } from 'vitest';
 import { standardDisks, startGuest } from '../fixtures/image/guest.ts';
 import { ready, useBootImage } from '../fixtures/image/boot-image.ts';
 
-const rig = useBootImage();
-const { disks, bootToEnd } = rig;
+const fixture = useBootImage();
+const { disks, bootToEnd } = fixture;
 
 function changed(word: string, to: string): string {
-  return readFileSync(join(rig.folder, 'cmdline'), 'utf8').replace(
+  return readFileSync(join(fixture.folder, 'cmdline'), 'utf8').replace(
     new RegExp(`${word}=\\S+`),
     `${word}=${to}`,
   );
 }
 
 function copy(name: string): string {
-  copyFileSync(join(rig.folder, name), join(rig.folder, `${name}.changed`));
-  return join(rig.folder, `${name}.changed`);
+  copyFileSync(join(fixture.folder, name), join(fixture.folder, `${name}.changed`));
+  return join(fixture.folder, `${name}.changed`);
 }
 
 function flip(path: string, at: number): void {
@@ -82,14 +82,14 @@ describe.skipIf(!ready)('what is altered fails closed and says why', () => {
     'a missing model disk, and one with other bytes behind the right serial',
     { timeout: 500_000 },
     async () => {
-      expect(await bootToEnd({ disks: standardDisks(rig.folder) })).toContain(
+      expect(await bootToEnd({ disks: standardDisks(fixture.folder) })).toContain(
         'the disk of model demo-chat is missing',
       );
       const path = copy('model-demo-chat.img');
       flip(path, 4096 + 16);
       expect(
         await bootToEnd({
-          disks: [...standardDisks(rig.folder), { file: path, serial: rig.modelDisk.serial }],
+          disks: [...standardDisks(fixture.folder), { file: path, serial: fixture.modelDisk.serial }],
         }),
       ).toMatch(/verity.*corrupted/);
     },
@@ -100,7 +100,7 @@ describe.skipIf(!ready)('what is altered fails closed and says why', () => {
     flip(path, statSync(path).size > 400 ? 300 : 100);
     expect(
       await bootToEnd({
-        disks: [standardDisks(rig.folder)[0]!, { file: path, serial: 'assay-config' }, rig.modelDisk],
+        disks: [standardDisks(fixture.folder)[0]!, { file: path, serial: 'assay-config' }, fixture.modelDisk],
       }),
     ).toMatch(/the configuration disk has sha256/);
   });
@@ -109,20 +109,20 @@ describe.skipIf(!ready)('what is altered fails closed and says why', () => {
     expect(await bootToEnd({ disks: disks().slice(1) })).toContain(
       'there is no disk with the serial assay-root',
     );
-    expect(await bootToEnd({ disks: [...disks(), standardDisks(rig.folder)[0]!] })).toContain(
+    expect(await bootToEnd({ disks: [...disks(), standardDisks(fixture.folder)[0]!] })).toContain(
       'two disks have the serial assay-root',
     );
   });
 
   test("AMD's firmware does not boot a kernel without measured hashes", { timeout: 300_000 }, async () => {
-    rig.guest = await startGuest({
-      emulator: rig.emulator,
-      folder: rig.folder,
+    fixture.guest = await startGuest({
+      emulator: fixture.emulator,
+      folder: fixture.folder,
       disks: disks(),
-      extra: ['-machine', 'q35,smm=off', '-bios', join(rig.folder, 'OVMF.snp.fd')],
+      extra: ['-machine', 'q35,smm=off', '-bios', join(fixture.folder, 'OVMF.snp.fd')],
     });
-    await rig.guest.line(/BdsDxe: No bootable option was found/);
-    expect(rig.guest.console()).not.toMatch(/assay:|Linux version|verity/);
-    await rig.guest.stop();
+    await fixture.guest.line(/BdsDxe: No bootable option was found/);
+    expect(fixture.guest.console()).not.toMatch(/assay:|Linux version|verity/);
+    await fixture.guest.stop();
   });
 });

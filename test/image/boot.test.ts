@@ -34,8 +34,8 @@ if (WANTED && !ready)
     '\n! the locked inputs or the demo model are not in the cache: the boot tests are skipped (make models image-inputs)\n',
   );
 
-const rig = useBootImage({ test: {}, probe: { 'test-start': PROBE } });
-const { manifestOf, disks, bootToEnd } = rig;
+const fixture = useBootImage({ test: {}, probe: { 'test-start': PROBE } });
+const { manifestOf, disks, bootToEnd } = fixture;
 
 function hex(digests: readonly Uint8Array[]): string[] {
   return digests.map((digest) => Buffer.from(digest).toString('hex'));
@@ -51,10 +51,10 @@ describe.skipIf(!ready)('the image under emulation', () => {
     { timeout: 600_000 },
     async () => {
       const started = performance.now();
-      const test = join(rig.folder, 'test');
-      rig.guest = await startGuest({ emulator: rig.emulator, folder: test, disks: disks(test) });
-      await rig.guest.line(/"msg":"listening"/);
-      const url = `https://127.0.0.1:${rig.guest.port}`;
+      const test = join(fixture.folder, 'test');
+      fixture.guest = await startGuest({ emulator: fixture.emulator, folder: test, disks: disks(test) });
+      await fixture.guest.line(/"msg":"listening"/);
+      const url = `https://127.0.0.1:${fixture.guest.port}`;
       // The simulated hierarchy is made in the guest, so its root and measurement are learned from the guest itself, once.
       const plain = new Agent({ connect: { rejectUnauthorized: false } });
       const first = (await (
@@ -89,9 +89,9 @@ describe.skipIf(!ready)('the image under emulation', () => {
         `boot to first verified answer under emulation: ${((performance.now() - started) / 1000).toFixed(1)} s`,
       );
       await attested.close();
-      expect(rig.guest.console()).toContain('model demo-chat verified');
-      expect(rig.guest.console().split('the console is silent from here on')[1]?.trim()).toBe('');
-      expect(rig.guest.console()).not.toContain(question);
+      expect(fixture.guest.console()).toContain('model demo-chat verified');
+      expect(fixture.guest.console().split('the console is silent from here on')[1]?.trim()).toBe('');
+      expect(fixture.guest.console()).not.toContain(question);
     },
   );
 
@@ -109,15 +109,15 @@ describe.skipIf(!ready)('the image under emulation', () => {
     'hardening: one port, read-only root, no setuid files, no modules, lockdown, no capabilities',
     { timeout: 600_000 },
     async () => {
-      const probe = join(rig.folder, 'probe');
-      rig.guest = await startGuest({
-        emulator: rig.emulator,
+      const probe = join(fixture.folder, 'probe');
+      fixture.guest = await startGuest({
+        emulator: fixture.emulator,
         folder: probe,
-        disks: [...standardDisks(probe), rig.modelDisk],
+        disks: [...standardDisks(probe), fixture.modelDisk],
       });
-      await rig.guest.line(/probe: end/);
+      await fixture.guest.line(/probe: end/);
       const found = (start: string): string[] =>
-        [...rig.guest!.console().matchAll(new RegExp(`^probe: ${start}(.*)$`, 'gm'))].map((match) =>
+        [...fixture.guest!.console().matchAll(new RegExp(`^probe: ${start}(.*)$`, 'gm'))].map((match) =>
           (match[1] ?? '').trim(),
         );
       expect(found('lockdown')[0]).toContain('[confidentiality]');
@@ -139,8 +139,8 @@ describe.skipIf(!ready)('the image under emulation', () => {
       expect(found('insmod refused')).toHaveLength(1);
       console.info(`idle memory (total used free shared cache available, MiB): ${found('memory')[0]}`);
       // The probe then ends the root part, and the guest does not go on without it.
-      await rig.guest.line(/the root part ended, powering off/);
-      await rig.guest.ended;
+      await fixture.guest.line(/the root part ended, powering off/);
+      await fixture.guest.ended;
     },
   );
 
@@ -148,7 +148,7 @@ describe.skipIf(!ready)('the image under emulation', () => {
     'a question, a refusal and names leave nothing in the guest: no file, no kernel log, no console',
     { timeout: 600_000 },
     async () => {
-      const sinks = join(rig.folder, 'sinks');
+      const sinks = join(fixture.folder, 'sinks');
       await buildImage({
         out: sinks,
         sources: await lockedSources(inputsFolder),
@@ -157,12 +157,12 @@ describe.skipIf(!ready)('the image under emulation', () => {
         simulatedTee: true,
         hooks: { 'test-start': SINKS },
       });
-      rig.guest = await startGuest({
-        emulator: rig.emulator,
+      fixture.guest = await startGuest({
+        emulator: fixture.emulator,
         folder: sinks,
-        disks: [...standardDisks(sinks), rig.modelDisk],
+        disks: [...standardDisks(sinks), fixture.modelDisk],
       });
-      await rig.guest.line(/"msg":"listening"/);
+      await fixture.guest.line(/"msg":"listening"/);
       // One connection for all: the guest is searched when it ends.
       const dispatcher = new Agent({ connect: { rejectUnauthorized: false }, connections: 1, pipelining: 1 });
       const ask = async (body: unknown, path = '/v1/chat/completions'): Promise<string> => {
@@ -171,7 +171,7 @@ describe.skipIf(!ready)('the image under emulation', () => {
           authorization: `Bearer ${CANARY}`,
           'user-agent': CANARY,
         };
-        const response = await fetch(`https://127.0.0.1:${rig.guest!.port}${path}`, {
+        const response = await fetch(`https://127.0.0.1:${fixture.guest!.port}${path}`, {
           method: 'POST',
           headers,
           body: JSON.stringify(body),
@@ -189,9 +189,9 @@ describe.skipIf(!ready)('the image under emulation', () => {
       expect(await ask({ model: 'demo-chat', messages, temperature: CANARY })).toMatch(/^400 /);
       expect(await ask({ model: CANARY, messages }, `/v1/${CANARY}?${CANARY}`)).toMatch(/^404 /);
       await dispatcher.close();
-      await rig.guest.line(/probe: end/);
+      await fixture.guest.line(/probe: end/);
       const found = (start: string): string[] =>
-        [...rig.guest!.console().matchAll(new RegExp(`^probe: ${start} (.*)$`, 'gm'))].map((match) =>
+        [...fixture.guest!.console().matchAll(new RegExp(`^probe: ${start} (.*)$`, 'gm'))].map((match) =>
           (match[1] ?? '').trim(),
         );
       expect(found('searched')).toContain('/run');
@@ -202,7 +202,7 @@ describe.skipIf(!ready)('the image under emulation', () => {
       expect(lines).toBeGreaterThan(10);
       expect(hits).toBe(0);
       expect(found('swap')[0]).toMatch(/^0 dumps/);
-      expect(rig.guest.console()).not.toContain(CANARY);
+      expect(fixture.guest.console()).not.toContain(CANARY);
     },
   );
 
@@ -210,11 +210,11 @@ describe.skipIf(!ready)('the image under emulation', () => {
     'firmware and kernel measure under emulation what was predicted for RTMR1 and RTMR2',
     { timeout: 600_000 },
     async () => {
-      const probe = join(rig.folder, 'probe');
-      const state = join(rig.folder, 'tpm');
+      const probe = join(fixture.folder, 'probe');
+      const state = join(fixture.folder, 'tpm');
       mkdirSync(state, { recursive: true });
       const control = join(state, 'control');
-      const [program, args] = rig.emulator.command('swtpm', [
+      const [program, args] = fixture.emulator.command('swtpm', [
         'socket',
         '--tpm2',
         '--tpmstate',
@@ -238,14 +238,14 @@ describe.skipIf(!ready)('the image under emulation', () => {
         '-device',
         'tpm-crb,tpmdev=tpm0',
       ];
-      rig.guest = await startGuest({
-        emulator: rig.emulator,
+      fixture.guest = await startGuest({
+        emulator: fixture.emulator,
         folder: probe,
-        disks: [...standardDisks(probe), rig.modelDisk],
+        disks: [...standardDisks(probe), fixture.modelDisk],
         extra: [...machine, ...device],
       });
-      const [, log = ''] = /probe: tpm (\S+)/.exec(await rig.guest.line(/probe: tpm/)) ?? [];
-      await rig.guest.stop();
+      const [, log = ''] = /probe: tpm (\S+)/.exec(await fixture.guest.line(/probe: tpm/)) ?? [];
+      await fixture.guest.stop();
       tpm.kill('SIGKILL');
       const events = tpmEvents(new Uint8Array(Buffer.from(log, 'base64')));
       const inPcr = (...pcrs: number[]): string[] =>
@@ -264,8 +264,8 @@ describe.skipIf(!ready)('the image under emulation', () => {
     { timeout: 600_000 },
     async () => {
       const disk = (text: string): Disk => {
-        writeFileSync(join(rig.folder, 'operator.img'), textDisk(text, 'operator'));
-        return { file: join(rig.folder, 'operator.img'), serial: 'assay-operator' };
+        writeFileSync(join(fixture.folder, 'operator.img'), textDisk(text, 'operator'));
+        return { file: join(fixture.folder, 'operator.img'), serial: 'assay-operator' };
       };
       const good = operatorConfig({
         address: '10.0.2.15/24',
@@ -273,14 +273,14 @@ describe.skipIf(!ready)('the image under emulation', () => {
         dns: '10.0.2.3',
         toml: '[api]\nmax_requests_per_minute = 1000\n',
       });
-      const test = join(rig.folder, 'test');
-      rig.guest = await startGuest({
-        emulator: rig.emulator,
+      const test = join(fixture.folder, 'test');
+      fixture.guest = await startGuest({
+        emulator: fixture.emulator,
         folder: test,
         disks: [...disks(test), disk(good)],
       });
-      await rig.guest.line(/"msg":"listening"/);
-      await rig.guest.stop();
+      await fixture.guest.line(/"msg":"listening"/);
+      await fixture.guest.stop();
       expect(
         await bootToEnd({
           disks: [...disks(), disk('# assay operator configuration 1\nexec /bin/sh\n---\n')],

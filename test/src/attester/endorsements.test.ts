@@ -22,8 +22,8 @@ import {
   useEndorsementFolder,
 } from '../../fixtures/attester/endorsement-folder.ts';
 
-const rig = useEndorsementFolder();
-const { snpFolder } = rig;
+const fixture = useEndorsementFolder();
+const { snpFolder } = fixture;
 
 describe('when they expire', () => {
   test('is when the first of them does', async () => {
@@ -97,7 +97,7 @@ describe('the folder', () => {
   });
 
   test('that is empty or missing staples nothing and fails nothing', async () => {
-    for (const path of [mkdtempSync(join(rig.folder, 'empty-')), join(rig.folder, 'missing')]) {
+    for (const path of [mkdtempSync(join(fixture.folder, 'empty-')), join(fixture.folder, 'missing')]) {
       const endorsements = await createEndorsements({
         teeType: 'sev-snp',
         folder: path,
@@ -111,7 +111,7 @@ describe('the folder', () => {
 
   test('of TDX is the endorsements object of the document', async () => {
     const intel = await (await createSimulatedIntel({ now: new Date(now) })).collateral();
-    const path = mkdtempSync(join(rig.folder, 'tdx-'));
+    const path = mkdtempSync(join(fixture.folder, 'tdx-'));
     const json = {
       pck_crl: toBase64(intel.pckCrl),
       root_ca_crl: toBase64(intel.rootCaCrl),
@@ -186,7 +186,7 @@ describe('the hardware source', () => {
   });
 
   test('TDX: repeats MRTD and RTMRs and carries the event log where there is one', async () => {
-    const eventLogPath = join(rig.folder, 'CCEL');
+    const eventLogPath = join(fixture.folder, 'CCEL');
     writeFileSync(eventLogPath, 'events');
     const kernel = fakeTsm({ provider: 'tdx_guest', makeReport: (inblob) => bareTdxQuote(inblob) });
     const tsm = createTsm({ fs: kernel.fs, folder: kernel.folder, provider: 'tdx_guest', maxQueue: 4 });

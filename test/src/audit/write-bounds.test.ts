@@ -8,8 +8,8 @@ import { verifyAudit } from '../../../src/audit/write.ts';
 import type { RequestRecord } from '../../../src/http/deps.ts';
 import { newKey, publicHex, record, sha256, useAuditFolder } from '../../fixtures/audit/audit-folder.ts';
 
-const rig = useAuditFolder();
-const { log, open, written, lines, records, segments, everything } = rig;
+const fixture = useAuditFolder();
+const { log, open, written, lines, records, segments, everything } = fixture;
 
 /** A request sent without a key. */
 function stranger(status: number): RequestRecord {
@@ -27,11 +27,11 @@ describe('requests without a key', () => {
   test('are counted, by status, in one line per interval, however many they are', async () => {
     const audit = await open();
     for (let i = 0; i < 10_000; i++) audit.append(stranger(i % 4 === 0 ? 404 : 401));
-    rig.clock.advance(59_999);
+    fixture.clock.advance(59_999);
     audit.append(stranger(405));
     await new Promise(setImmediate);
     expect(lines()).toHaveLength(1);
-    rig.clock.advance(1);
+    fixture.clock.advance(1);
     await audit.flush();
     audit.append(stranger(401));
     await audit.close();
@@ -58,7 +58,7 @@ describe('requests without a key', () => {
       },
       { time: '2023-11-14T22:14:20.000Z', event: 'close' },
     ]);
-    expect(await verifyAudit(rig.folder)).toMatchObject({ ok: true, unsigned: 0 });
+    expect(await verifyAudit(fixture.folder)).toMatchObject({ ok: true, unsigned: 0 });
   });
 
   test('are on disk with the next batch, and with a flush: no head leaves out what was before it', async () => {
@@ -93,15 +93,15 @@ describe('requests without a key', () => {
           maxLength: 60,
         }),
         async (steps) => {
-          rmSync(rig.folder, { recursive: true });
+          rmSync(fixture.folder, { recursive: true });
           const audit = await open(newKey(), { maxSegmentBytes: 4096 });
           for (const [step, status] of steps) {
-            if (step === 'tick') rig.clock.advance(30_000);
+            if (step === 'tick') fixture.clock.advance(30_000);
             else if (step === 'flush') await audit.flush();
             else audit.append(step === 'key' ? { ...record(1), status } : stranger(status));
           }
           await audit.close();
-          expect(await verifyAudit(rig.folder)).toMatchObject({ ok: true, unsigned: 0 });
+          expect(await verifyAudit(fixture.folder)).toMatchObject({ ok: true, unsigned: 0 });
           const all = everything();
           expect(all.filter((r) => r['event'] === 'request')).toHaveLength(
             steps.filter(([step]) => step === 'key').length,
@@ -127,11 +127,12 @@ describe('segments', () => {
   test('are of bounded size and one chain, over restarts too; nothing is removed unless it is configured', async () => {
     const keys = [await written(40, newKey(), small), await written(40, newKey(), small)];
     expect(segments().length).toBeGreaterThan(6);
-    for (const name of segments()) expect(statSync(join(rig.folder, name)).size).toBeLessThan(4096 + 1024);
+    for (const name of segments())
+      expect(statSync(join(fixture.folder, name)).size).toBeLessThan(4096 + 1024);
     const all = everything();
     expect(all.map((r) => r['seq'])).toEqual(all.map((_, i) => i));
     expect(all.filter((r) => r['event'] === 'request')).toHaveLength(80);
-    expect(await verifyAudit(rig.folder, keys.map(publicHex))).toMatchObject({
+    expect(await verifyAudit(fixture.folder, keys.map(publicHex))).toMatchObject({
       ok: true,
       first: 0,
       count: all.length,
@@ -144,8 +145,9 @@ describe('segments', () => {
     for (let i = 0; i < 200; i++) audit.append(record(i));
     await audit.close();
     expect(segments().length).toBeGreaterThan(10);
-    for (const name of segments()) expect(statSync(join(rig.folder, name)).size).toBeLessThan(4096 + 1024);
-    expect(await verifyAudit(rig.folder)).toMatchObject({ ok: true, unsigned: 0 });
+    for (const name of segments())
+      expect(statSync(join(fixture.folder, name)).size).toBeLessThan(4096 + 1024);
+    expect(await verifyAudit(fixture.folder)).toMatchObject({ ok: true, unsigned: 0 });
   });
 
   test('with max_segments the oldest go, and the log says so: by a line that is signed', async () => {
@@ -155,7 +157,7 @@ describe('segments', () => {
     for (let i = 0; i < 60; i++) {
       audit.append(record(i));
       await audit.flush();
-      expect(await verifyAudit(rig.folder, [publicHex(first)])).toMatchObject({
+      expect(await verifyAudit(fixture.folder, [publicHex(first)])).toMatchObject({
         ok: true,
         unsigned: 0,
         unanchored: 0,
@@ -164,16 +166,16 @@ describe('segments', () => {
     await audit.close();
     const keys = [first, await written(60, newKey(), limited)];
     expect(segments()).toHaveLength(3);
-    const verdict = await verifyAudit(rig.folder, [publicHex(keys[1]!)]);
+    const verdict = await verifyAudit(fixture.folder, [publicHex(keys[1]!)]);
     expect(verdict).toMatchObject({ ok: true, segments: 3, unanchored: 0 });
     expect(verdict.first).toBeGreaterThan(60);
     expect(verdict.count).toBe(everything().length);
     // The first run is not there any more, as its key finds.
-    expect(await verifyAudit(rig.folder, [publicHex(keys[0]!)])).toMatchObject({ ok: false });
+    expect(await verifyAudit(fixture.folder, [publicHex(keys[0]!)])).toMatchObject({ ok: false });
     // And the server goes on from there.
     await written(60, newKey(), limited);
     expect(segments()).toHaveLength(3);
-    expect(await verifyAudit(rig.folder)).toMatchObject({ ok: true });
+    expect(await verifyAudit(fixture.folder)).toMatchObject({ ok: true });
   });
 
   test.each([
@@ -182,8 +184,8 @@ describe('segments', () => {
     ['the current one', () => 'audit.jsonl', /lines are missing at the end/],
   ])('%s removed by somebody else is found, and the server refuses', async (_, which, problem) => {
     await written(60, newKey(), small);
-    rmSync(join(rig.folder, which(segments())));
-    expect(await verifyAudit(rig.folder)).toMatchObject({
+    rmSync(join(fixture.folder, which(segments())));
+    expect(await verifyAudit(fixture.folder)).toMatchObject({
       ok: false,
       problem: expect.stringMatching(problem) as string,
     });
@@ -194,15 +196,15 @@ describe('segments', () => {
     await written(60, newKey(), small);
     const all = everything();
     const last = lines().at(-1)!;
-    rmSync(join(rig.folder, segments()[0]!));
+    rmSync(join(fixture.folder, segments()[0]!));
     const first = JSON.parse(
-      readFileSync(join(rig.folder, segments()[0]!), 'utf8').split('\n')[0]!,
+      readFileSync(join(fixture.folder, segments()[0]!), 'utf8').split('\n')[0]!,
     ) as Record<string, unknown>;
     appendFileSync(
       log(),
       `${JSON.stringify({ seq: all.length, prev: sha256(last), event: 'dropped', first: first['seq'], next: first['prev'] })}\n`,
     );
-    expect(await verifyAudit(rig.folder)).toMatchObject({
+    expect(await verifyAudit(fixture.folder)).toMatchObject({
       ok: false,
       problem: expect.stringContaining('no signed line says') as string,
     });
@@ -210,9 +212,9 @@ describe('segments', () => {
 
   test('a crash between setting one aside and beginning the next', async () => {
     const keys = [await written(60, newKey(), small)];
-    renameSync(log(), join(rig.folder, `audit-${String(segments().length).padStart(8, '0')}.jsonl`));
-    expect(await verifyAudit(rig.folder)).toMatchObject({ ok: true });
+    renameSync(log(), join(fixture.folder, `audit-${String(segments().length).padStart(8, '0')}.jsonl`));
+    expect(await verifyAudit(fixture.folder)).toMatchObject({ ok: true });
     keys.push(await written(20, newKey(), small));
-    expect(await verifyAudit(rig.folder, keys.map(publicHex))).toMatchObject({ ok: true, unanchored: 0 });
+    expect(await verifyAudit(fixture.folder, keys.map(publicHex))).toMatchObject({ ok: true, unanchored: 0 });
   });
 });

@@ -6,8 +6,8 @@ import { describe, expect, test } from 'vitest';
 import { verifyAudit } from '../../../src/audit/write.ts';
 import { newKey, publicHex, sha256, headOf, useAuditFolder } from '../../fixtures/audit/audit-folder.ts';
 
-const rig = useAuditFolder();
-const { log, head, open, written, lines, records, put } = rig;
+const fixture = useAuditFolder();
+const { log, head, open, written, lines, records, put } = fixture;
 
 /** The owner of the disk changes any record and computes the chain anew. */
 function rechained(
@@ -45,7 +45,7 @@ describe('tampering', () => {
     await written(4);
     const changed = change(lines());
     writeFileSync(log(), changed.length === 0 ? '' : `${changed.join('\n')}\n`);
-    expect(await verifyAudit(rig.folder)).toMatchObject({
+    expect(await verifyAudit(fixture.folder)).toMatchObject({
       ok: false,
       problem: expect.stringMatching(problem) as string,
     });
@@ -56,16 +56,19 @@ describe('tampering', () => {
     await written(4);
     const good = JSON.parse(readFileSync(head(), 'utf8')) as { count: number; key: string };
     writeFileSync(head(), JSON.stringify({ ...good, count: 2 }));
-    expect(await verifyAudit(rig.folder)).toMatchObject({
+    expect(await verifyAudit(fixture.folder)).toMatchObject({
       ok: false,
       problem: 'the signature of head.json does not verify',
     });
     writeFileSync(head(), JSON.stringify({ ...good, key: publicHex(newKey()) }));
-    expect(await verifyAudit(rig.folder)).toMatchObject({ ok: false });
+    expect(await verifyAudit(fixture.folder)).toMatchObject({ ok: false });
     writeFileSync(head(), '{}');
-    expect(await verifyAudit(rig.folder)).toMatchObject({ ok: false, problem: 'head.json is not a head' });
+    expect(await verifyAudit(fixture.folder)).toMatchObject({
+      ok: false,
+      problem: 'head.json is not a head',
+    });
     rmSync(head());
-    expect(await verifyAudit(rig.folder)).toMatchObject({
+    expect(await verifyAudit(fixture.folder)).toMatchObject({
       ok: false,
       problem: expect.stringContaining('no head.json') as string,
     });
@@ -76,8 +79,8 @@ describe('tampering', () => {
     rmSync(log());
     rmSync(head());
     await written(4);
-    expect(await verifyAudit(rig.folder)).toMatchObject({ ok: true, unanchored: 1 });
-    expect(await verifyAudit(rig.folder, [publicHex(key)])).toMatchObject({ ok: false });
+    expect(await verifyAudit(fixture.folder)).toMatchObject({ ok: true, unanchored: 1 });
+    expect(await verifyAudit(fixture.folder, [publicHex(key)])).toMatchObject({ ok: false });
   });
 
   test.each<[string, (all: string[]) => string[]]>([
@@ -95,7 +98,7 @@ describe('tampering', () => {
     await expect(open()).rejects.toThrow(
       `the audit log does not verify: ${log()}: there are lines and no head.json; move the folder`,
     );
-    expect(await verifyAudit(rig.folder)).toMatchObject({ ok: false });
+    expect(await verifyAudit(fixture.folder)).toMatchObject({ ok: false });
   });
 
   test('a head of the empty log in place of the head: what it does not cover is said not to be signed, and the key given is refused', async () => {
@@ -103,11 +106,11 @@ describe('tampering', () => {
     put(lines().slice(0, 3));
     writeFileSync(head(), headOf(key, 0, records()[0]!['prev'] as string));
     const next = await written(1);
-    expect(await verifyAudit(rig.folder, [publicHex(next)])).toMatchObject({
+    expect(await verifyAudit(fixture.folder, [publicHex(next)])).toMatchObject({
       ok: true,
       runs: [{ signed: null, unsigned: 3 }, { signed: 6 }],
     });
-    expect(await verifyAudit(rig.folder, [publicHex(key), publicHex(next)])).toMatchObject({
+    expect(await verifyAudit(fixture.folder, [publicHex(key), publicHex(next)])).toMatchObject({
       ok: false,
       problem: expect.stringContaining('its head was put back') as string,
     });
@@ -119,13 +122,13 @@ describe('tampering', () => {
     rmSync(head());
     const invented = await written(3);
     const later = await written(2);
-    const verdict = await verifyAudit(rig.folder, [publicHex(later)]);
+    const verdict = await verifyAudit(fixture.folder, [publicHex(later)]);
     expect(verdict).toMatchObject({
       ok: true,
       unanchored: 1,
       runs: [{ key: publicHex(invented), anchored: false }, { anchored: true }],
     });
-    expect(await verifyAudit(rig.folder, [publicHex(genuine), publicHex(later)])).toMatchObject({
+    expect(await verifyAudit(fixture.folder, [publicHex(genuine), publicHex(later)])).toMatchObject({
       ok: false,
     });
   });
@@ -137,7 +140,7 @@ describe('tampering', () => {
     const edited = rechained(lines(), (r) => (r['seq'] === 2 ? { ...r, key: 'mallory' } : r));
     put(edited);
     writeFileSync(head(), headOf(mallory, edited.length, sha256(edited.at(-1)!)));
-    expect(await verifyAudit(rig.folder, [publicHex(key)])).toMatchObject({
+    expect(await verifyAudit(fixture.folder, [publicHex(key)])).toMatchObject({
       ok: false,
       problem: expect.stringMatching(
         /^line 6 opens a run, but line 5 is not the one the head of the run before was signed over/,
@@ -148,7 +151,7 @@ describe('tampering', () => {
     const again = rechained(edited, (r) => (r['seq'] === 5 ? { ...r, previous: own } : r));
     put(again);
     writeFileSync(head(), headOf(mallory, again.length, sha256(again.at(-1)!)));
-    expect(await verifyAudit(rig.folder)).toMatchObject({
+    expect(await verifyAudit(fixture.folder)).toMatchObject({
       ok: false,
       problem: expect.stringContaining('signed by another key') as string,
     });
@@ -163,7 +166,7 @@ describe('tampering', () => {
     const all = rechained(edited, (r) => (r['seq'] === 5 ? { ...r, previous: forged } : r));
     put(all);
     writeFileSync(head(), headOf(mallory, all.length, sha256(all.at(-1)!)));
-    expect(await verifyAudit(rig.folder, [publicHex(key)])).toMatchObject({
+    expect(await verifyAudit(fixture.folder, [publicHex(key)])).toMatchObject({
       ok: false,
       problem: 'line 6 carries a head of the run before whose signature does not verify',
     });
@@ -193,7 +196,7 @@ describe('tampering', () => {
       return `${text}\n`;
     });
     appendFileSync(log(), more.slice(0, -1).join(''));
-    expect(await verifyAudit(rig.folder)).toMatchObject({ ok: true, unsigned: 131_072 });
+    expect(await verifyAudit(fixture.folder)).toMatchObject({ ok: true, unsigned: 131_072 });
     appendFileSync(log(), more.at(-1)!);
     await expect(open()).rejects.toThrow(/131073 lines follow head\.json, more than a crash leaves/);
   });
@@ -207,7 +210,7 @@ describe('tampering', () => {
         const bad = Buffer.from(good);
         bad[at]! ^= 1 << bit;
         writeFileSync(log(), bad);
-        expect((await verifyAudit(rig.folder)).ok).toBe(false);
+        expect((await verifyAudit(fixture.folder)).ok).toBe(false);
       }),
       { numRuns: 100 * Number(process.env['ASSAY_FUZZ'] ?? 1) },
     );

@@ -11,8 +11,8 @@ import { verifyAudit } from '../../../src/audit/write.ts';
 import type { RequestRecord } from '../../../src/http/deps.ts';
 import { newKey, publicHex, record, headOf, useAuditFolder } from '../../fixtures/audit/audit-folder.ts';
 
-const rig = useAuditFolder();
-const { log, head, open, written, lines, put, segments, everything } = rig;
+const fixture = useAuditFolder();
+const { log, head, open, written, lines, put, segments, everything } = fixture;
 
 describe('writing', () => {
   test('one line per request, opened and closed, verified by the key of the boot', async () => {
@@ -35,7 +35,7 @@ describe('writing', () => {
       milliseconds: 13,
       aborted: false,
     });
-    expect(await verifyAudit(rig.folder, [publicHex(key).toUpperCase()])).toEqual({
+    expect(await verifyAudit(fixture.folder, [publicHex(key).toUpperCase()])).toEqual({
       ok: true,
       problem: null,
       count: 5,
@@ -46,35 +46,35 @@ describe('writing', () => {
       runs: [{ key: publicHex(key), from: 0, to: 5, signed: 5, unsigned: 0, anchored: true }],
       unanchored: 0,
     });
-    expect(readdirSync(rig.folder).sort()).toEqual(['audit.jsonl', 'head.json', 'lock-audit-1']);
+    expect(readdirSync(fixture.folder).sort()).toEqual(['audit.jsonl', 'head.json', 'lock-audit-1']);
   });
 
   test('what is flushed is on disk, head included, while the log stays open', async () => {
     const audit = await open();
     for (let i = 0; i < 500; i++) audit.append(record(i));
     await audit.flush();
-    expect(await verifyAudit(rig.folder)).toMatchObject({ ok: true, count: 501, unsigned: 0 });
+    expect(await verifyAudit(fixture.folder)).toMatchObject({ ok: true, count: 501, unsigned: 0 });
     await audit.close();
   });
 
   test('a later boot with another key continues the chain; both are verified, each by its key', async () => {
     const keys = [await written(2), await written(3)].map(publicHex);
     const [first = '', second = ''] = keys;
-    const verdict = await verifyAudit(rig.folder, keys);
+    const verdict = await verifyAudit(fixture.folder, keys);
     expect(verdict).toMatchObject({ ok: true, count: 9, unanchored: 0 });
     expect(verdict.runs).toEqual([
       { key: first, from: 0, to: 4, signed: 4, unsigned: 0, anchored: true },
       { key: second, from: 4, to: 9, signed: 9, unsigned: 0, anchored: true },
     ]);
     // One key is not all keys, and that is said.
-    expect(await verifyAudit(rig.folder, [second])).toMatchObject({
+    expect(await verifyAudit(fixture.folder, [second])).toMatchObject({
       ok: true,
       unanchored: 1,
       runs: [{ anchored: false }, { anchored: true }],
     });
-    expect(await verifyAudit(rig.folder)).toMatchObject({ ok: true, unanchored: 2 });
+    expect(await verifyAudit(fixture.folder)).toMatchObject({ ok: true, unanchored: 2 });
     // A key that was attested and that no run has: that run is not here.
-    expect(await verifyAudit(rig.folder, [...keys, publicHex(newKey())])).toMatchObject({
+    expect(await verifyAudit(fixture.folder, [...keys, publicHex(newKey())])).toMatchObject({
       ok: false,
       problem: expect.stringContaining('expected') as string,
     });
@@ -90,7 +90,7 @@ describe('writing', () => {
   test('a disk that refuses is told once, and nothing pretends to be written', async () => {
     const errors: unknown[] = [];
     const audit = await open(newKey(), { onError: (error) => errors.push(error) });
-    rmSync(rig.folder, { recursive: true });
+    rmSync(fixture.folder, { recursive: true });
     audit.append(record(1));
     await audit.flush();
     audit.append(record(2));
@@ -104,13 +104,13 @@ describe('after a crash', () => {
   test('half a line at the end is cut, and that is recorded', async () => {
     await written(2);
     appendFileSync(log(), '{"seq":4,"prev":"ab');
-    expect(await verifyAudit(rig.folder)).toMatchObject({
+    expect(await verifyAudit(fixture.folder)).toMatchObject({
       ok: false,
       problem: expect.stringContaining('incomplete') as string,
     });
     await written(1);
     expect(lines().map((line) => (JSON.parse(line) as { torn_bytes?: number }).torn_bytes)).toContain(19);
-    expect(await verifyAudit(rig.folder)).toMatchObject({ ok: true });
+    expect(await verifyAudit(fixture.folder)).toMatchObject({ ok: true });
   });
 
   test('lines whose head was not written any more are accepted, and counted, after the next start too', async () => {
@@ -125,10 +125,11 @@ describe('after a crash', () => {
     await audit.flush();
     writeFileSync(head(), before);
     // As if its process had died.
-    for (const name of readdirSync(rig.folder)) if (name.startsWith('lock-')) rmSync(join(rig.folder, name));
-    expect(await verifyAudit(rig.folder)).toMatchObject({ ok: true, unsigned: 2 });
+    for (const name of readdirSync(fixture.folder))
+      if (name.startsWith('lock-')) rmSync(join(fixture.folder, name));
+    expect(await verifyAudit(fixture.folder)).toMatchObject({ ok: true, unsigned: 2 });
     keys.push(await written(1));
-    const verdict = await verifyAudit(rig.folder, keys.map(publicHex));
+    const verdict = await verifyAudit(fixture.folder, keys.map(publicHex));
     expect(verdict).toMatchObject({ ok: true, unsigned: 0, unanchored: 0 });
     expect(verdict.runs.map(({ from, to, signed, unsigned }) => [from, to, signed, unsigned])).toEqual([
       [0, 3, 3, 0],
@@ -141,9 +142,9 @@ describe('after a crash', () => {
     let before: unknown;
     const now = (): number => {
       before ??= JSON.parse(readFileSync(head(), 'utf8'));
-      return rig.clock.now();
+      return fixture.clock.now();
     };
-    const key = await written(1, newKey(), { clock: { ...rig.clock, now } });
+    const key = await written(1, newKey(), { clock: { ...fixture.clock, now } });
     expect(before).toMatchObject({ count: 0, key: publicHex(key) });
   });
 
@@ -167,7 +168,7 @@ describe('after a crash', () => {
     writeFileSync(head(), before);
     put(lines().slice(0, -1));
     const last = await written(1);
-    const verdict = await verifyAudit(rig.folder, [publicHex(keys[1]!), publicHex(last)]);
+    const verdict = await verifyAudit(fixture.folder, [publicHex(keys[1]!), publicHex(last)]);
     expect(verdict).toMatchObject({ ok: true, unanchored: 1 });
     expect(verdict.runs[1]).toMatchObject({ signed: null, unsigned: 1, anchored: false });
   });
@@ -199,7 +200,7 @@ test('clients that hold every descriptor of the process do not keep it from reco
     '--input-type=module',
     '-e',
     script,
-    rig.folder,
+    fixture.folder,
   ]);
   let [out, err] = ['', ''];
   child.stdout.on('data', (part) => (out += String(part)));
@@ -207,7 +208,7 @@ test('clients that hold every descriptor of the process do not keep it from reco
   const [code] = (await once(child, 'close')) as [number];
   expect([code, out, err]).toEqual([0, 'EMFILE\n', '']);
   expect(segments().length).toBeGreaterThan(3);
-  expect(await verifyAudit(rig.folder)).toMatchObject({ ok: true, unsigned: 0 });
+  expect(await verifyAudit(fixture.folder)).toMatchObject({ ok: true, unsigned: 0 });
   expect(everything().filter((r) => r['event'] === 'request')).toHaveLength(60);
 });
 
@@ -222,7 +223,7 @@ test('more records than may wait for the disk: the log has failed, once, and say
 describe('assay audit verify', () => {
   const cli = fileURLToPath(new URL('../../../dist/src/cli/main.js', import.meta.url));
   async function verifying(...args: string[]): Promise<[number | null, string]> {
-    const child = spawn(process.execPath, [cli, 'audit', 'verify', rig.folder, ...args], {
+    const child = spawn(process.execPath, [cli, 'audit', 'verify', fixture.folder, ...args], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     let out = '';

@@ -14,8 +14,8 @@ import { cli, demo, type Finished, useAssayCommand } from '../../fixtures/cli/as
 
 const simulated = fileURLToPath(new URL('../../../.cache/simulated', import.meta.url));
 
-const rig = useAssayCommand();
-const { assay, file } = rig;
+const fixture = useAssayCommand();
+const { assay, file } = fixture;
 
 interface Served {
   readonly url: string;
@@ -29,7 +29,7 @@ interface Served {
 async function serve(args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Served> {
   const child = spawn(process.execPath, [cli, 'serve', '--listen', '127.0.0.1:0', ...args], {
     stdio: ['ignore', 'ignore', 'pipe'],
-    env: { PATH: process.env['PATH'], HOME: rig.folder, ASSAY_TEE_SIMULATED_FOLDER: simulated, ...env },
+    env: { PATH: process.env['PATH'], HOME: fixture.folder, ASSAY_TEE_SIMULATED_FOLDER: simulated, ...env },
   });
   const closed = once(child, 'close');
   let err = '';
@@ -78,8 +78,8 @@ describe('a server', () => {
   const models = (...args: string[]): Promise<Finished> => assay(['models', ...args, '--url', server.url]);
 
   beforeAll(async () => {
-    data = join(rig.folder, 'data');
-    roots = join(rig.folder, 'roots');
+    data = join(fixture.folder, 'data');
+    roots = join(fixture.folder, 'roots');
     mkdirSync(roots);
     copyFileSync(demo['demo-chat'].path, join(roots, 'second.gguf'));
     const config = file(
@@ -219,7 +219,7 @@ describe('with a verifying client', () => {
   test.each(['Turin', 'TDX'])(
     'the policy a simulated %s writes for itself is the one its evidence passes',
     async (product) => {
-      const data = join(rig.folder, `verify-${product}`);
+      const data = join(fixture.folder, `verify-${product}`);
       const server = await serve(['--demo', '--data', data], { ASSAY_TEE_PRODUCT: product });
       const policy = JSON.parse(readFileSync(join(data, 'policy.json'), 'utf8')) as AppraisalPolicy;
       const fetch = attestedFetch({ policy: { ...policy, [allowSimulated]: true } });
@@ -239,7 +239,7 @@ describe('with a verifying client', () => {
 
 describe('models under load', () => {
   test('a swap loses no request, keeps to one model at a time, and returns all memory', async () => {
-    const server = await serve(['--demo', '--data', join(rig.folder, 'swap')], {
+    const server = await serve(['--demo', '--data', join(fixture.folder, 'swap')], {
       ASSAY_MODELS_MAX_LOADED: '1',
       ASSAY_LOG_LEVEL: 'error',
     });
@@ -285,7 +285,7 @@ describe('models under load', () => {
 
 describe('stopping', () => {
   test('a second signal does not wait for a stream that nobody reads', async () => {
-    const server = await serve(['--demo', '--data', join(rig.folder, 'hard')]);
+    const server = await serve(['--demo', '--data', join(fixture.folder, 'hard')]);
     const streaming = await send(server.url, 'POST /v1/completions', {
       model: 'demo-context',
       prompt: 'x',
@@ -304,7 +304,7 @@ describe('stopping', () => {
   });
 
   test('leaves no engine behind, even when killed', async () => {
-    const server = await serve(['--demo', '--data', join(rig.folder, 'killed')]);
+    const server = await serve(['--demo', '--data', join(fixture.folder, 'killed')]);
     await json(await send(server.url, 'POST /v1/models/load', { name: 'demo-chat' }));
     const children = readFileSync(`/proc/${server.child.pid}/task/${server.child.pid}/children`, 'utf8')
       .trim()

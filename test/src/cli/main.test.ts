@@ -7,8 +7,8 @@ import { describe, expect, test } from 'vitest';
 import { createBar } from '../../../src/cli/models.ts';
 import { demo, type Finished, useAssayCommand } from '../../fixtures/cli/assay-command.ts';
 
-const rig = useAssayCommand();
-const { assay, file } = rig;
+const fixture = useAssayCommand();
+const { assay, file } = fixture;
 
 describe('arguments', () => {
   test('--help and --version', async () => {
@@ -104,7 +104,7 @@ describe('a start that cannot be', () => {
       /^assay: --model "\.\.\/x": the model id .* \(invalid_model_name\)\n$/,
     ],
   ])('%s: one line, and the right exit code', async (_, args, code, message) => {
-    const finished = await assay(['serve', ...args(rig.folder)]);
+    const finished = await assay(['serve', ...args(fixture.folder)]);
     expect(finished.err).toMatch(message);
     expect(finished.code).toBe(code);
     expect(finished.err).not.toMatch(/\n\s+at /);
@@ -119,7 +119,7 @@ describe('a start that cannot be', () => {
 
 describe('image model', () => {
   test('packs a GGUF and prints what the measured configuration has to say, the same each time', async () => {
-    const out = join(rig.folder, 'chat.img');
+    const out = join(fixture.folder, 'chat.img');
     const pack = (...more: string[]): Promise<Finished> =>
       assay(['image', 'model', demo['demo-chat'].path, '--out', out, ...more]);
     const first = JSON.parse((await pack('--json')).out) as Record<string, unknown>;
@@ -135,7 +135,7 @@ describe('image model', () => {
     expect(text).toContain(
       `model demo-chat ${String(first['rootHash'])} ${String(first['blocks'])}\n---\n[api.models."demo-chat"]\n`,
     );
-    expect(await assay(['image', 'model', join(rig.folder, 'missing.gguf')])).toMatchObject({
+    expect(await assay(['image', 'model', join(fixture.folder, 'missing.gguf')])).toMatchObject({
       code: 1,
       err: expect.stringContaining('file_not_found') as string,
     });

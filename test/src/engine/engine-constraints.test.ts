@@ -6,7 +6,7 @@ import { GREEDY, run } from '../../fixtures/engine/demo-engine.ts';
 import { apiRefusal as refusal } from '../../fixtures/refusal.ts';
 import { SAMPLED, useEngines } from '../../fixtures/engine/opened-engines.ts';
 
-const rig = useEngines();
+const fixture = useEngines();
 
 describe('constraints', () => {
   test.each([0, 1])(
@@ -14,13 +14,13 @@ describe('constraints', () => {
     async (temperature) => {
       const gbnf = schemaToGrammar({ const: 'abc' });
       const prompt = { kind: 'chat', messages: [{ role: 'user', content: 'Say it.' }] } as const;
-      const { vocabSize } = rig.chat.info;
-      const pieces = await rig.chat.pieces(Array.from({ length: vocabSize }, (_, token) => token));
+      const { vocabSize } = fixture.chat.info;
+      const pieces = await fixture.chat.pieces(Array.from({ length: vocabSize }, (_, token) => token));
       const texts = pieces.map((piece) => Buffer.from(piece).toString());
       const ban = (holds: (text: string) => boolean) =>
         new Map(texts.flatMap((text, token): [number, number][] => (holds(text) ? [[token, -100]] : [])));
       const asked = (logitBias: Map<number, number>) =>
-        run(rig.chat, {
+        run(fixture.chat, {
           prompt,
           grammar: { gbnf },
           maxTokens: 40,
@@ -33,11 +33,13 @@ describe('constraints', () => {
         expect([error.status, error.code, error.param]).toEqual([400, 'invalid_value', 'logit_bias']);
       }
       // A grammar that is complete ends, even if the token that would say so is banned.
-      const ends = rig.chat.info.eosToken === null ? [] : [[rig.chat.info.eosToken, -100] as const];
+      const ends = fixture.chat.info.eosToken === null ? [] : [[fixture.chat.info.eosToken, -100] as const];
       const whole = await asked(new Map([...ban((text) => text.includes('|')), ...ends]));
       expect([whole.text, whole.finish]).toEqual(['"abc"', 'stop']);
       // The engine goes on for everybody else.
-      expect((await run(rig.chat, { prompt, maxTokens: 3 })).events.at(-1)).toMatchObject({ type: 'finish' });
+      expect((await run(fixture.chat, { prompt, maxTokens: 3 })).events.at(-1)).toMatchObject({
+        type: 'finish',
+      });
     },
   );
 
@@ -54,7 +56,7 @@ describe('constraints', () => {
 
   test.each([0, 1])('a schema holds at temperature %i', async (temperature) => {
     for (let seed = 0; seed < 5; seed += 1) {
-      const { text, finish } = await run(rig.context, {
+      const { text, finish } = await run(fixture.context, {
         maxTokens: 200,
         sampling: { ...GREEDY, temperature, seed },
         grammar: { gbnf: schemaToGrammar(schema) },
@@ -82,7 +84,10 @@ describe('constraints', () => {
       {},
     ];
     for (const each of schemas) {
-      const { events } = await run(rig.context, { maxTokens: 3, grammar: { gbnf: schemaToGrammar(each) } });
+      const { events } = await run(fixture.context, {
+        maxTokens: 3,
+        grammar: { gbnf: schemaToGrammar(each) },
+      });
       expect(events.at(-1)?.type).toBe('finish');
     }
   });
@@ -117,7 +122,7 @@ describe('constraints', () => {
       },
     ],
   ])('the largest schemas we let pass neither crash nor stall the child: %s', async (_, large) => {
-    const { events } = await run(rig.context, {
+    const { events } = await run(fixture.context, {
       maxTokens: 12,
       sampling: { ...SAMPLED, seed: 5 },
       grammar: { gbnf: schemaToGrammar(large) },
@@ -126,7 +131,7 @@ describe('constraints', () => {
   });
 
   test('JSON mode writes an object', async () => {
-    const { text } = await run(rig.context, {
+    const { text } = await run(fixture.context, {
       maxTokens: 400,
       sampling: { ...SAMPLED, seed: 2, logitBias: new Map() },
       grammar: { gbnf: jsonObjectGrammar() },
@@ -146,12 +151,12 @@ describe('constraints', () => {
         },
       },
     ];
-    const grammar = toolCallGrammar(tools, 'auto', false, rig.context.info.toolFormat);
-    const [opening] = await rig.context.tokenize({ text: '<', addSpecial: false });
-    const free = await run(rig.context, { maxTokens: 20 });
-    expect((await run(rig.context, { maxTokens: 20, grammar })).text).toBe(free.text);
+    const grammar = toolCallGrammar(tools, 'auto', false, fixture.context.info.toolFormat);
+    const [opening] = await fixture.context.tokenize({ text: '<', addSpecial: false });
+    const free = await run(fixture.context, { maxTokens: 20 });
+    expect((await run(fixture.context, { maxTokens: 20, grammar })).text).toBe(free.text);
     // The model is pushed to write "<"; all that follows is the grammar's doing.
-    const forced = await run(rig.context, {
+    const forced = await run(fixture.context, {
       maxTokens: 120,
       sampling: { ...GREEDY, logitBias: new Map([[opening ?? 0, 60]]) },
       grammar: { gbnf: grammar.gbnf, triggers: ['<'] },
@@ -164,19 +169,21 @@ describe('constraints', () => {
   });
 
   test('a grammar llama.cpp cannot read is a 400, a deep one too, and the child lives', async () => {
-    expect((await refusal(run(rig.context, { grammar: { gbnf: 'root ::= missing' } }))).code).toBe(
+    expect((await refusal(run(fixture.context, { grammar: { gbnf: 'root ::= missing' } }))).code).toBe(
       'invalid_grammar',
     );
     expect(
       (
         await refusal(
-          run(rig.context, { grammar: { gbnf: `root ::= ${'('.repeat(20_000)}"a"${')'.repeat(20_000)}` } }),
+          run(fixture.context, {
+            grammar: { gbnf: `root ::= ${'('.repeat(20_000)}"a"${')'.repeat(20_000)}` },
+          }),
         )
       ).code,
     ).toBe('invalid_grammar');
-    expect((await refusal(run(rig.context, { grammar: { gbnf: 'root ::= root "a"' } }))).code).toBe(
+    expect((await refusal(run(fixture.context, { grammar: { gbnf: 'root ::= root "a"' } }))).code).toBe(
       'invalid_grammar',
     );
-    expect((await run(rig.context, { maxTokens: 2 })).finish).toBe('length');
+    expect((await run(fixture.context, { maxTokens: 2 })).finish).toBe('length');
   });
 });

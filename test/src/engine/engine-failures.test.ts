@@ -12,8 +12,8 @@ import { request, run, tokensOf, workerEntry } from '../../fixtures/engine/demo-
 import { apiRefusal as refusal } from '../../fixtures/refusal.ts';
 import { useEngines } from '../../fixtures/engine/opened-engines.ts';
 
-const rig = useEngines();
-const { open } = rig;
+const fixture = useEngines();
+const { open } = fixture;
 
 async function aborted(
   events: AsyncIterable<GenerateEvent>,
@@ -31,7 +31,7 @@ describe('aborts', () => {
   const reason = new Error('gone');
 
   test('before it began', async () => {
-    await expect(run(rig.context, {}, AbortSignal.abort(reason))).rejects.toBe(reason);
+    await expect(run(fixture.context, {}, AbortSignal.abort(reason))).rejects.toBe(reason);
   });
 
   test('while queued, reading and writing: the reason comes back and the slot is free for the next', async () => {
@@ -62,13 +62,13 @@ describe('aborts', () => {
   });
 
   test('leaving the loop is an abort', async () => {
-    for await (const event of rig.context.generate(
+    for await (const event of fixture.context.generate(
       request({ maxTokens: 2000 }),
       new AbortController().signal,
     ))
       if (event.type === 'delta') break;
-    await run(rig.context, { maxTokens: 1 });
-    expect(rig.context.stats().active).toBe(0);
+    await run(fixture.context, { maxTokens: 1 });
+    expect(fixture.context.stats().active).toBe(0);
   });
 });
 
@@ -110,10 +110,10 @@ describe('crashes', () => {
   });
 
   test('the child has no environment of ours, no core dumps, no new privileges, and dies with its parent', () => {
-    const status = readFileSync(`/proc/${rig.context.pid}/status`, 'utf8');
+    const status = readFileSync(`/proc/${fixture.context.pid}/status`, 'utf8');
     expect(status).toMatch(/NoNewPrivs:\s+1/);
-    expect(readFileSync(`/proc/${rig.context.pid}/limits`, 'utf8')).toMatch(/Max core file size\s+0\s+0/);
-    const environment = readFileSync(`/proc/${rig.context.pid}/environ`, 'utf8');
+    expect(readFileSync(`/proc/${fixture.context.pid}/limits`, 'utf8')).toMatch(/Max core file size\s+0\s+0/);
+    const environment = readFileSync(`/proc/${fixture.context.pid}/environ`, 'utf8');
     expect(
       environment
         .split('\0')
@@ -225,7 +225,9 @@ describe('loading', () => {
       new AbortController().signal,
     );
     closeSync(fd);
-    expect((await run(engine, { maxTokens: 4 })).text).toBe((await run(rig.context, { maxTokens: 4 })).text);
+    expect((await run(engine, { maxTokens: 4 })).text).toBe(
+      (await run(fixture.context, { maxTokens: 4 })).text,
+    );
     expect(fractions.at(-1)).toBe(1);
     await engine.close();
   });

@@ -11,14 +11,14 @@ import { manifestOf } from '../../../src/models/stored-model.ts';
 import { openStore } from '../../../src/models/store/store.ts';
 import { demo, chat, signal, useModelService } from '../../fixtures/models/model-service.ts';
 
-const rig = useModelService();
-const { setUp, restart } = rig;
+const fixture = useModelService();
+const { setUp, restart } = fixture;
 
 describe('registering a file', () => {
   test('takes its digest as sha256sum does, and reads what it is', async () => {
-    const registered = await rig.models.register({
+    const registered = await fixture.models.register({
       name: 'chat',
-      path: join(rig.roots, 'chat.gguf'),
+      path: join(fixture.roots, 'chat.gguf'),
       defaultParameters: { temperature: 0.2 },
     });
     expect(registered).toMatchObject({
@@ -37,60 +37,62 @@ describe('registering a file', () => {
       inFlight: 0,
     });
     expect(registered.details).toMatchObject({ architecture: 'llama', hasChatTemplate: true });
-    const attested = rig.models.registry.attested();
+    const attested = fixture.models.registry.attested();
     expect(attested).toEqual([
       attestedModel('chat', [{ role: 'weights', sha256: fromHex(chat.sha256), size: chat.size }]),
     ]);
   });
 
   test('again with the same bytes changes nothing; with other bytes it is a conflict that names the registered digest', async () => {
-    await rig.models.register({ name: 'chat', path: join(rig.roots, 'chat.gguf') });
-    copyFileSync(chat.path, join(rig.roots, 'same.gguf'));
-    expect(await rig.models.register({ name: 'chat', path: join(rig.roots, 'same.gguf') })).toMatchObject({
+    await fixture.models.register({ name: 'chat', path: join(fixture.roots, 'chat.gguf') });
+    copyFileSync(chat.path, join(fixture.roots, 'same.gguf'));
+    expect(
+      await fixture.models.register({ name: 'chat', path: join(fixture.roots, 'same.gguf') }),
+    ).toMatchObject({
       sha256: chat.sha256,
     });
-    copyFileSync(demo['demo-embed'].path, join(rig.roots, 'other.gguf'));
-    const conflict = rig.models.register({ name: 'chat', path: join(rig.roots, 'other.gguf') });
+    copyFileSync(demo['demo-embed'].path, join(fixture.roots, 'other.gguf'));
+    const conflict = fixture.models.register({ name: 'chat', path: join(fixture.roots, 'other.gguf') });
     await expect(conflict).rejects.toMatchObject({
       status: 409,
       code: 'model_already_exists',
       param: 'name',
     });
     await expect(conflict).rejects.toThrow(chat.sha256);
-    expect(rig.models.list()).toHaveLength(1);
+    expect(fixture.models.list()).toHaveLength(1);
   });
 
   test('outside the roots, by whatever way, is refused, and the answer does not tell what exists there', async () => {
-    const outside = join(rig.folder, 'outside.gguf');
+    const outside = join(fixture.folder, 'outside.gguf');
     copyFileSync(chat.path, outside);
-    symlinkSync(outside, join(rig.roots, 'link.gguf'));
-    symlinkSync(rig.folder, join(rig.roots, 'up'));
+    symlinkSync(outside, join(fixture.roots, 'link.gguf'));
+    symlinkSync(fixture.folder, join(fixture.roots, 'up'));
     for (const path of [
       outside,
-      join(rig.roots, 'link.gguf'),
-      join(rig.roots, 'up', 'outside.gguf'),
-      `${rig.roots}/../outside.gguf`,
-      `${rig.roots}/../nothing.gguf`,
+      join(fixture.roots, 'link.gguf'),
+      join(fixture.roots, 'up', 'outside.gguf'),
+      `${fixture.roots}/../outside.gguf`,
+      `${fixture.roots}/../nothing.gguf`,
       '/etc/passwd',
       '/nowhere/at/all',
-      rig.roots,
-      `${rig.roots}x/chat.gguf`,
+      fixture.roots,
+      `${fixture.roots}x/chat.gguf`,
       'chat.gguf',
     ]) {
-      await expect(rig.models.register({ name: 'm', path }), path).rejects.toMatchObject({
+      await expect(fixture.models.register({ name: 'm', path }), path).rejects.toMatchObject({
         status: 400,
         code: 'path_not_allowed',
         param: 'path',
       });
     }
-    expect(rig.models.list()).toEqual([]);
+    expect(fixture.models.list()).toEqual([]);
   });
 
   test('what is no file, no GGUF or no name is refused with its own code', async () => {
-    execFileSync('mkfifo', [join(rig.roots, 'fifo')]);
-    mkdirSync(join(rig.roots, 'folder'));
-    writeFileSync(join(rig.roots, 'random.gguf'), createHash('sha512').update('x').digest());
-    const at = (name: string): string => join(rig.roots, name);
+    execFileSync('mkfifo', [join(fixture.roots, 'fifo')]);
+    mkdirSync(join(fixture.roots, 'folder'));
+    writeFileSync(join(fixture.roots, 'random.gguf'), createHash('sha512').update('x').digest());
+    const at = (name: string): string => join(fixture.roots, name);
     const cases: [object, string][] = [
       [{ name: 'm', path: at('fifo') }, 'file_not_found'],
       [{ name: 'm', path: at('folder') }, 'file_not_found'],
@@ -111,21 +113,21 @@ describe('registering a file', () => {
     ];
     for (const [request, code] of cases) {
       await expect(
-        rig.models.register(request as { name: string; path: string }),
+        fixture.models.register(request as { name: string; path: string }),
         JSON.stringify(request).slice(0, 80),
       ).rejects.toMatchObject({
         status: 400,
         code,
       });
     }
-    expect(rig.models.list()).toEqual([]);
-    expect((await rig.store.list()).models).toEqual([]);
+    expect(fixture.models.list()).toEqual([]);
+    expect((await fixture.store.list()).models).toEqual([]);
   });
 
   test('without roots nothing can be registered', async () => {
     await restart({ modelRoots: [] });
     await expect(
-      rig.models.register({ name: 'm', path: join(rig.roots, 'chat.gguf') }),
+      fixture.models.register({ name: 'm', path: join(fixture.roots, 'chat.gguf') }),
     ).rejects.toMatchObject({
       code: 'path_not_allowed',
     });
@@ -134,42 +136,42 @@ describe('registering a file', () => {
 
 describe('a restart', () => {
   test('finds what was registered, and loads it only if the bytes are still the same', async () => {
-    await rig.models.register({
+    await fixture.models.register({
       name: 'a:b/c',
-      path: join(rig.roots, 'chat.gguf'),
+      path: join(fixture.roots, 'chat.gguf'),
       defaultParameters: { topK: 7 },
     });
     expect(await restart()).toEqual([]);
-    expect(rig.models.get('a:b/c')).toMatchObject({
+    expect(fixture.models.get('a:b/c')).toMatchObject({
       sha256: chat.sha256,
       defaults: { topK: 7 },
       created: 1_700_000_000,
       type: 'chat',
     });
-    await rig.models.load('a:b/c', signal);
-    expect(rig.engines[0]!.read).toBe(chat.sha256);
+    await fixture.models.load('a:b/c', signal);
+    expect(fixture.engines[0]!.read).toBe(chat.sha256);
   });
 
   test('leaves out what cannot be served, says so, and the configuration has the last word', async () => {
-    await rig.models.register({ name: 'gone', path: join(rig.roots, 'chat.gguf') });
-    copyFileSync(chat.path, join(rig.roots, 'other.gguf'));
-    await rig.models.register({ name: 'mine', path: join(rig.roots, 'other.gguf') });
-    rmSync(join(rig.roots, 'chat.gguf'));
-    writeFileSync(join(rig.folder, 'data', 'models', 'manifests', 'broken.json'), '{');
-    await rig.models.close(AbortSignal.abort());
+    await fixture.models.register({ name: 'gone', path: join(fixture.roots, 'chat.gguf') });
+    copyFileSync(chat.path, join(fixture.roots, 'other.gguf'));
+    await fixture.models.register({ name: 'mine', path: join(fixture.roots, 'other.gguf') });
+    rmSync(join(fixture.roots, 'chat.gguf'));
+    writeFileSync(join(fixture.folder, 'data', 'models', 'manifests', 'broken.json'), '{');
+    await fixture.models.close(AbortSignal.abort());
     await setUp();
-    await rig.models.add({ id: 'mine', path: demo['demo-embed'].path }, signal);
-    expect((await rig.models.restore()).map((failure) => failure.file).toSorted()).toEqual([
+    await fixture.models.add({ id: 'mine', path: demo['demo-embed'].path }, signal);
+    expect((await fixture.models.restore()).map((failure) => failure.file).toSorted()).toEqual([
       'broken.json',
       'gone',
     ]);
-    expect(rig.models.list().map((model) => [model.id, model.sha256])).toEqual([
+    expect(fixture.models.list().map((model) => [model.id, model.sha256])).toEqual([
       ['mine', demo['demo-embed'].sha256],
     ]);
   });
 
   test('a second server on the same folder does not start', async () => {
-    await expect(openStore({ folder: join(rig.folder, 'data') })).rejects.toMatchObject({
+    await expect(openStore({ folder: join(fixture.folder, 'data') })).rejects.toMatchObject({
       name: 'ConfigError',
     });
   });
@@ -177,46 +179,54 @@ describe('a restart', () => {
 
 describe('removing', () => {
   test('unloads, deregisters, and is still gone after a restart; the file of the operator stays', async () => {
-    await rig.models.register({ name: 'chat', path: join(rig.roots, 'chat.gguf') });
-    await rig.models.load('chat', signal);
-    await rig.models.remove('chat');
-    expect(rig.models.list()).toEqual([]);
-    await expect(rig.models.remove('chat')).rejects.toMatchObject({ status: 404, code: 'model_not_found' });
+    await fixture.models.register({ name: 'chat', path: join(fixture.roots, 'chat.gguf') });
+    await fixture.models.load('chat', signal);
+    await fixture.models.remove('chat');
+    expect(fixture.models.list()).toEqual([]);
+    await expect(fixture.models.remove('chat')).rejects.toMatchObject({
+      status: 404,
+      code: 'model_not_found',
+    });
     await restart();
-    expect(rig.models.list()).toEqual([]);
-    await rig.models.register({ name: 'chat', path: join(rig.roots, 'chat.gguf') });
+    expect(fixture.models.list()).toEqual([]);
+    await fixture.models.register({ name: 'chat', path: join(fixture.roots, 'chat.gguf') });
   });
 
   test('waits for work in flight', async () => {
-    await rig.models.register({ name: 'chat', path: join(rig.roots, 'chat.gguf') });
-    const lease = await rig.models.acquire('chat', { signal });
+    await fixture.models.register({ name: 'chat', path: join(fixture.roots, 'chat.gguf') });
+    const lease = await fixture.models.acquire('chat', { signal });
     let removed = false;
-    const removing = rig.models.remove('chat').then(() => (removed = true));
+    const removing = fixture.models.remove('chat').then(() => (removed = true));
     await new Promise((resolve) => setImmediate(resolve));
     expect(removed).toBe(false);
-    await expect(rig.models.acquire('chat', { signal })).rejects.toMatchObject({ code: 'model_not_found' });
+    await expect(fixture.models.acquire('chat', { signal })).rejects.toMatchObject({
+      code: 'model_not_found',
+    });
     lease.release();
     await removing;
   });
 
   test('blobs of the store are kept while an engine reads them and collected afterwards', async () => {
-    const blob = await rig.store.importFile(chat.path);
-    const { model, files, summary } = await rig.models.add(
+    const blob = await fixture.store.importFile(chat.path);
+    const { model, files, summary } = await fixture.models.add(
       { id: 'from-store', path: blob.path, sha256: blob.sha256 },
       signal,
     );
     const manifest = manifestOf({ model, files, summary, hashed: false }, { kind: 'file', path: chat.path });
-    await rig.store.put({ ...manifest, blobs: [{ role: 'weights', sha256: blob.sha256, size: blob.size }] });
+    await fixture.store.put({
+      ...manifest,
+      blobs: [{ role: 'weights', sha256: blob.sha256, size: blob.size }],
+    });
     blob.release();
-    await rig.models.load('from-store', signal);
-    const lease = await rig.models.acquire('from-store', { signal });
-    const removing = rig.models.remove('from-store');
-    await rig.store.collect();
-    const held = await rig.store.blob(blob.sha256);
+    await fixture.models.load('from-store', signal);
+    const lease = await fixture.models.acquire('from-store', { signal });
+    const removing = fixture.models.remove('from-store');
+    await fixture.store.collect();
+    const held = await fixture.store.blob(blob.sha256);
     expect(held).toMatchObject({ sha256: blob.sha256 });
     held?.release();
     lease.release();
     await removing;
-    expect(await rig.store.blob(blob.sha256)).toBeUndefined();
+    expect(await fixture.store.blob(blob.sha256)).toBeUndefined();
   });
 });

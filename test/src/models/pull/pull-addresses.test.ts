@@ -13,14 +13,14 @@ import { parsePullName } from '../../../../src/models/pull/name.ts';
 import { createPulls } from '../../../../src/models/pull/pull.ts';
 import { NAME, all, usePulls } from '../../../fixtures/models/pull-service.ts';
 
-const rig = usePulls();
-const { pulls, expectNothingStored } = rig;
+const fixture = usePulls();
+const { pulls, expectNothingStored } = fixture;
 
 describe('addresses', () => {
   test.each(['file:///etc/passwd', 'ftp://example.com/x', 'http://user:pw@127.0.0.1/x', 'gopher://x/'])(
     'a redirect to %s is refused',
     async (location) => {
-      rig.hub.faults.resolve = (_, response) => {
+      fixture.hub.faults.resolve = (_, response) => {
         response.writeHead(302, { location }).end();
         return true;
       };
@@ -33,7 +33,7 @@ describe('addresses', () => {
   );
 
   test('a ring of redirects ends', async () => {
-    rig.hub.faults.resolve = (request, response) => {
+    fixture.hub.faults.resolve = (request, response) => {
       response.writeHead(302, { location: request.url }).end();
       return true;
     };
@@ -151,7 +151,7 @@ describe('addresses', () => {
       'https://hub.example.com/?x=1',
     ]) {
       await expect(
-        createPulls({ store: rig.store, endpoint, allowPrivate: false, clock: systemClock }),
+        createPulls({ store: fixture.store, endpoint, allowPrivate: false, clock: systemClock }),
       ).rejects.toThrow('models.hub');
     }
   });
@@ -161,7 +161,9 @@ describe('addresses', () => {
     const tunnels: Socket[] = [];
     const proxy = createServer().on('connect', (request, socket: Socket) => {
       asked.push(request.url ?? '');
-      const { port } = new URL(request.url?.startsWith('hub.') ? rig.hub.endpoint : rig.hub.cdnOrigin);
+      const { port } = new URL(
+        request.url?.startsWith('hub.') ? fixture.hub.endpoint : fixture.hub.cdnOrigin,
+      );
       const upstream = connect(Number(port), '127.0.0.1', () => {
         socket.write('HTTP/1.1 200 OK\r\n\r\n');
         upstream.pipe(socket).pipe(upstream);
@@ -170,7 +172,7 @@ describe('addresses', () => {
       for (const end of [upstream, socket]) end.on('error', () => undefined);
     });
     await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
-    rig.hub.faults.resolve = (_, response) => {
+    fixture.hub.faults.resolve = (_, response) => {
       response.writeHead(302, { location: 'http://cdn.example.com/cdn/Tiny-Q4_K_M.gguf' }).end();
       return true;
     };

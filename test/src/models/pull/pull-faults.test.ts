@@ -8,23 +8,23 @@ import { partly, serveRange } from '../../../fixtures/models/hub.ts';
 import type { HubFileSpec } from '../../../fixtures/models/hub.ts';
 import { NAME, tiny, hastyClock, all, sha, file, usePulls } from '../../../fixtures/models/pull-service.ts';
 
-const rig = usePulls();
-const { pulls, cdnRequests, filesIn, expectNothingStored } = rig;
+const fixture = usePulls();
+const { pulls, cdnRequests, filesIn, expectNothingStored } = fixture;
 
 describe('a hub that falters', () => {
   const name = 'owner/repo:Q8_0';
 
   test('is asked for the rest when it breaks off', async () => {
-    rig.hub.faults.cdn = (request, response, nth) => {
-      if (nth === 1) partly(rig.hub.files[1]!, 500_000, response);
+    fixture.hub.faults.cdn = (request, response, nth) => {
+      if (nth === 1) partly(fixture.hub.files[1]!, 500_000, response);
       else if (nth === 2) response.destroy();
-      else serveRange(rig.hub.files[1]!, request, response);
+      else serveRange(fixture.hub.files[1]!, request, response);
       return true;
     };
     const clock = hastyClock();
     const events = await all((await pulls({ clock })).pull({ name }));
-    expect(events.at(-1)).toMatchObject({ kind: 'success', sha256: sha(rig.large) });
-    const ranges = rig.hub.seen
+    expect(events.at(-1)).toMatchObject({ kind: 'success', sha256: sha(fixture.large) });
+    const ranges = fixture.hub.seen
       .filter(({ at }) => at === 'cdn')
       .map(({ headers }) => [headers.range, headers['if-range']] as const);
     expect(ranges).toHaveLength(3);
@@ -42,8 +42,8 @@ describe('a hub that falters', () => {
       ...file('Tiny-Q8_0.gguf', Buffer.concat([Buffer.from('GGUF'), Buffer.alloc(changed.length - 4, 1)])),
       etag: '"old"',
     };
-    rig.hub.files = [file('Tiny-Q8_0.gguf', changed)];
-    rig.hub.faults.cdn = (_, response, nth) => {
+    fixture.hub.files = [file('Tiny-Q8_0.gguf', changed)];
+    fixture.hub.faults.cdn = (_, response, nth) => {
       if (nth > 1) return false;
       partly(half, 200_000, response);
       return true;
@@ -52,31 +52,31 @@ describe('a hub that falters', () => {
       kind: 'success',
       sha256: sha(changed),
     });
-    expect(rig.hub.seen.at(-1)?.headers['if-range']).toBe('"old"');
+    expect(fixture.hub.seen.at(-1)?.headers['if-range']).toBe('"old"');
   });
 
   test('starts over when ranges are ignored, or another part comes', async () => {
-    rig.hub.faults.cdn = (request, response, nth) => {
-      if (nth === 1 || nth === 3) partly(rig.hub.files[1]!, 200_000, response);
+    fixture.hub.faults.cdn = (request, response, nth) => {
+      if (nth === 1 || nth === 3) partly(fixture.hub.files[1]!, 200_000, response);
       else if (nth === 2) {
         response
-          .writeHead(206, { 'content-range': `bytes 7-${rig.large.length - 1}/${rig.large.length}` })
-          .end(rig.large.subarray(7));
+          .writeHead(206, { 'content-range': `bytes 7-${fixture.large.length - 1}/${fixture.large.length}` })
+          .end(fixture.large.subarray(7));
       } else {
         delete request.headers.range;
-        serveRange(rig.hub.files[1]!, request, response);
+        serveRange(fixture.hub.files[1]!, request, response);
       }
       return true;
     };
     expect((await all((await pulls()).pull({ name }))).at(-1)).toMatchObject({
       kind: 'success',
-      sha256: sha(rig.large),
+      sha256: sha(fixture.large),
     });
     expect(cdnRequests()).toBe(4);
   });
 
   test('is given the time it asks for', async () => {
-    rig.hub.faults.api = (_, response, nth) => {
+    fixture.hub.faults.api = (_, response, nth) => {
       if (nth > 4) return false;
       const headers = [
         { 'retry-after': '7' },
@@ -96,8 +96,8 @@ describe('a hub that falters', () => {
   });
 
   test('is given up after enough failures in a row, and the pull can go on later', async () => {
-    rig.hub.faults.cdn = (_, response, nth) => {
-      if (nth === 1) partly(rig.hub.files[1]!, 400_000, response);
+    fixture.hub.faults.cdn = (_, response, nth) => {
+      if (nth === 1) partly(fixture.hub.files[1]!, 400_000, response);
       else response.writeHead(502).end();
       return true;
     };
@@ -108,17 +108,17 @@ describe('a hub that falters', () => {
       message: 'the hub answers 502, 3 times in a row',
     });
     await expectNothingStored();
-    rig.hub.faults = {};
+    fixture.hub.faults = {};
     const events = await all(service.pull({ name }));
-    expect(events[0]).toMatchObject({ kind: 'resuming', total: rig.large.length });
+    expect(events[0]).toMatchObject({ kind: 'resuming', total: fixture.large.length });
     expect(events.at(-1)?.kind).toBe('success');
-    expect(rig.hub.seen.at(-1)?.headers.range).toMatch(/^bytes=\d+-$/);
+    expect(fixture.hub.seen.at(-1)?.headers.range).toMatch(/^bytes=\d+-$/);
   });
 
   test('is left when it is silent', async () => {
-    rig.hub.faults.cdn = (_, response, nth) => {
+    fixture.hub.faults.cdn = (_, response, nth) => {
       if (nth > 1) return false;
-      partly(rig.hub.files[1]!, 1000, response, () => undefined);
+      partly(fixture.hub.files[1]!, 1000, response, () => undefined);
       return true;
     };
     expect((await all((await pulls({ bodyTimeoutMs: 2000 })).pull({ name }))).at(-1)?.kind).toBe('success');
@@ -127,9 +127,9 @@ describe('a hub that falters', () => {
 
   test('is not asked again after a cancel; the bytes stay for the next pull, also of another process', async () => {
     const stalled = new Promise<void>((resolve) => {
-      rig.hub.faults.cdn = (_, response, nth) => {
+      fixture.hub.faults.cdn = (_, response, nth) => {
         if (nth > 1) return false;
-        partly(rig.hub.files[1]!, 600_000, response, () => resolve());
+        partly(fixture.hub.files[1]!, 600_000, response, () => resolve());
         return true;
       };
     });
@@ -145,13 +145,13 @@ describe('a hub that falters', () => {
     await service.close();
     const next = await all((await pulls()).pull({ name }));
     expect(next[0]?.kind).toBe('resuming');
-    expect(next.at(-1)).toMatchObject({ kind: 'success', sha256: sha(rig.large) });
+    expect(next.at(-1)).toMatchObject({ kind: 'success', sha256: sha(fixture.large) });
   });
 });
 
 /** Pulls from a hub that has these files; expects failure and an empty store. */
 async function lie(files: readonly HubFileSpec[], name = NAME): Promise<PullProgress | undefined> {
-  rig.hub.files = files;
+  fixture.hub.files = files;
   const service = await pulls({ maxFailures: 2 });
   const last = (await all(service.pull({ name }))).at(-1);
   await expectNothingStored();
@@ -176,7 +176,7 @@ describe('a hub that lies', () => {
   });
 
   test('about the size, without a content-length', async () => {
-    rig.hub.faults.cdn = (_, response) => {
+    fixture.hub.faults.cdn = (_, response) => {
       response.writeHead(200, { 'transfer-encoding': 'chunked' }).end(Buffer.concat([tiny, tiny]));
       return true;
     };
@@ -184,7 +184,7 @@ describe('a hub that lies', () => {
   });
 
   test('about the encoding', async () => {
-    rig.hub.faults.cdn = (_, response) => {
+    fixture.hub.faults.cdn = (_, response) => {
       response.writeHead(200, { 'content-encoding': 'gzip' }).end('x');
       return true;
     };
@@ -225,7 +225,7 @@ describe('a hub that lies', () => {
     ['files without names', `{"sha":"${'a'.repeat(40)}","siblings":[{}]}`],
     ['values by the million', `{"sha":"${'a'.repeat(40)}","siblings":[${'{},'.repeat(500_000)}{}]`],
   ])('with %s', async (_, body) => {
-    rig.hub.faults.api = (_request, response) => {
+    fixture.hub.faults.api = (_request, response) => {
       response.end(body);
       return true;
     };
@@ -233,7 +233,7 @@ describe('a hub that lies', () => {
   });
 
   test('with an answer that does not end', async () => {
-    rig.hub.faults.api = (_, response) => {
+    fixture.hub.faults.api = (_, response) => {
       const more = (): void => {
         if (!response.destroyed) response.write(Buffer.alloc(1024 * 1024, 32), more);
       };
@@ -269,12 +269,12 @@ describe('a full disk', () => {
     expect((await all(service.pull({ name }))).at(-1)).toMatchObject({
       kind: 'error',
       code: 'storage_full',
-      message: `no space left for ${rig.folder}`,
+      message: `no space left for ${fixture.folder}`,
     });
     await expectNothingStored();
     room = Infinity;
     const events = await all(service.pull({ name }));
     expect(events[0]?.kind).toBe('resuming');
-    expect(events.at(-1)).toMatchObject({ kind: 'success', sha256: sha(rig.large) });
+    expect(events.at(-1)).toMatchObject({ kind: 'success', sha256: sha(fixture.large) });
   });
 });

@@ -14,8 +14,8 @@ import { tinyGguf } from '../../../fixtures/models/gguf-tiny.ts';
 import { partly } from '../../../fixtures/models/hub.ts';
 import { NAME, tiny, hastyClock, all, sha, file, usePulls } from '../../../fixtures/models/pull-service.ts';
 
-const rig = usePulls();
-const { pulls, cdnRequests, filesIn, expectNothingStored } = rig;
+const fixture = usePulls();
+const { pulls, cdnRequests, filesIn, expectNothingStored } = fixture;
 
 describe('a hub that behaves', () => {
   test('resolves a quantization, verifies, and registers', async () => {
@@ -23,13 +23,13 @@ describe('a hub that behaves', () => {
     const events = await all(service.pull({ name: NAME }));
     expect(events.map(({ kind }) => kind)).toEqual(['downloading', 'verifying', 'success']);
     expect(events.at(-1)).toEqual({ kind: 'success', id: NAME, sha256: sha(tiny), size: tiny.length });
-    expect(await rig.store.get(NAME)).toMatchObject({
+    expect(await fixture.store.get(NAME)).toMatchObject({
       name: NAME,
       blobs: [{ role: 'weights', sha256: sha(tiny), size: tiny.length }],
-      source: { kind: 'hub', repo: 'owner/repo', revision: rig.hub.commit, file: 'Tiny-Q4_K_M.gguf' },
+      source: { kind: 'hub', repo: 'owner/repo', revision: fixture.hub.commit, file: 'Tiny-Q4_K_M.gguf' },
       gguf: { architecture: 'llama', type: 'completion' },
     });
-    expect(readFileSync((await rig.store.blob(sha(tiny)))!.path).equals(tiny)).toBe(true);
+    expect(readFileSync((await fixture.store.blob(sha(tiny)))!.path).equals(tiny)).toBe(true);
     expect(await service.status(NAME)).toMatchObject({
       status: 'done',
       completed: tiny.length,
@@ -37,42 +37,42 @@ describe('a hub that behaves', () => {
       error: null,
     });
     expect((await filesIn('pulls')).filter((name) => !name.endsWith('.json'))).toEqual([]);
-    expect(rig.hub.seen[0]?.url).toBe('/api/models/owner/repo/revision/main?blobs=true');
+    expect(fixture.hub.seen[0]?.url).toBe('/api/models/owner/repo/revision/main?blobs=true');
   });
 
   test('takes a file and a revision, and fetches from the commit', async () => {
-    rig.hub.files = [file('sub/dir/model.gguf', tiny)];
+    fixture.hub.files = [file('sub/dir/model.gguf', tiny)];
     const name = 'owner/repo/sub/dir/model.gguf@refs/pr/1';
     expect((await all((await pulls()).pull({ name }))).at(-1)).toMatchObject({ kind: 'success', id: name });
-    expect(rig.hub.seen.map(({ url }) => url).slice(0, 2)).toEqual([
+    expect(fixture.hub.seen.map(({ url }) => url).slice(0, 2)).toEqual([
       '/api/models/owner/repo/revision/refs%2Fpr%2F1?blobs=true',
-      `/owner/repo/resolve/${rig.hub.commit}/sub/dir/model.gguf`,
+      `/owner/repo/resolve/${fixture.hub.commit}/sub/dir/model.gguf`,
     ]);
   });
 
   test('says already_exists without asking the hub, and fetches again when forced', async () => {
     const service = await pulls();
     await all(service.pull({ name: NAME }));
-    const before = rig.hub.seen.length;
+    const before = fixture.hub.seen.length;
     expect(await all(service.pull({ name: NAME }))).toEqual([
       { kind: 'already_exists', id: NAME, sha256: sha(tiny) },
     ]);
-    expect(rig.hub.seen.length).toBe(before);
+    expect(fixture.hub.seen.length).toBe(before);
     const other = tinyGguf({ metadata: { 'general.name': { string: 'other' } } });
-    rig.hub.files = [file('Tiny-Q4_K_M.gguf', other)];
+    fixture.hub.files = [file('Tiny-Q4_K_M.gguf', other)];
     expect((await all(service.pull({ name: NAME, force: true }))).at(-1)).toMatchObject({
       kind: 'success',
       sha256: sha(other),
     });
-    expect((await rig.store.get(NAME))?.blobs[0]?.sha256).toBe(sha(other));
-    await rig.store.collect();
+    expect((await fixture.store.get(NAME))?.blobs[0]?.sha256).toBe(sha(other));
+    await fixture.store.collect();
     expect(await filesIn('models/blobs')).toEqual([`sha256-${sha(other)}`]);
   });
 
   test('mends a damaged blob when forced', async () => {
     const service = await pulls();
     await all(service.pull({ name: NAME }));
-    const { path } = (await rig.store.blob(sha(tiny)))!;
+    const { path } = (await fixture.store.blob(sha(tiny)))!;
     await writeFile(path, Buffer.alloc(tiny.length));
     await all(service.pull({ name: NAME, force: true }));
     expect(readFileSync(path).equals(tiny)).toBe(true);
@@ -85,15 +85,15 @@ describe('a hub that behaves', () => {
     expect(ends.map((event) => event?.kind)).toEqual(['success', 'success', 'success']);
     expect(cdnRequests()).toBe(1);
     expect(await filesIn('models/blobs')).toHaveLength(1);
-    expect((await rig.store.list()).models).toHaveLength(3);
+    expect((await fixture.store.list()).models).toHaveLength(3);
   });
 
   test('joins pulls of one name, and goes on when everybody leaves', async () => {
     let release: (() => void) | undefined;
     const stalled = new Promise<void>((resolve) => {
-      rig.hub.faults.cdn = (_, response) => {
-        partly(rig.hub.files[1]!, 300_000, response, () => {
-          release = () => response.end(rig.large.subarray(300_000));
+      fixture.hub.faults.cdn = (_, response) => {
+        partly(fixture.hub.files[1]!, 300_000, response, () => {
+          release = () => response.end(fixture.large.subarray(300_000));
           resolve();
         });
         return true;
@@ -104,10 +104,10 @@ describe('a hub that behaves', () => {
     for await (const event of service.pull({ name })) if (event.kind === 'downloading') break;
     const joined = all(service.pull({ name }));
     await stalled;
-    expect(await service.status(name)).toMatchObject({ status: 'pulling', total: rig.large.length });
+    expect(await service.status(name)).toMatchObject({ status: 'pulling', total: fixture.large.length });
     release?.();
-    expect((await joined).at(-1)).toMatchObject({ kind: 'success', sha256: sha(rig.large) });
-    expect(rig.hub.seen.filter(({ at }) => at === 'api')).toHaveLength(1);
+    expect((await joined).at(-1)).toMatchObject({ kind: 'success', sha256: sha(fixture.large) });
+    expect(fixture.hub.seen.filter(({ at }) => at === 'api')).toHaveLength(1);
     expect(cdnRequests()).toBe(1);
   });
 
@@ -122,7 +122,7 @@ describe('a hub that behaves', () => {
     await all(service.pull({ name: 'owner/repo:Q8_0' }));
     const seen = await all(slow);
     expect(seen.map(({ kind }) => kind)).toEqual(['downloading', 'verifying', 'success']);
-    expect(seen[0]).toMatchObject({ completed: rig.large.length });
+    expect(seen[0]).toMatchObject({ completed: fixture.large.length });
   });
 });
 
@@ -130,7 +130,7 @@ describe('tokens', () => {
   test('go to the hub only, and nowhere on disk', async () => {
     const token = 'hf_secret_token';
     const service = await pulls({ token: 'hf_configured' });
-    rig.hub.faults.resolve = (_, response, nth) => {
+    fixture.hub.faults.resolve = (_, response, nth) => {
       if (nth > 1) return false;
       response.writeHead(500).end();
       return true;
@@ -138,16 +138,16 @@ describe('tokens', () => {
     await all(service.pull({ name: NAME, token }));
     await all(service.pull({ name: 'owner/repo:Q8_0' }));
     expect(
-      new Set(rig.hub.seen.filter(({ at }) => at !== 'cdn').map(({ headers }) => headers.authorization)),
+      new Set(fixture.hub.seen.filter(({ at }) => at !== 'cdn').map(({ headers }) => headers.authorization)),
     ).toEqual(new Set([`Bearer ${token}`, 'Bearer hf_configured']));
-    expect(rig.hub.seen.filter(({ at }) => at === 'cdn').map(({ headers }) => headers.authorization)).toEqual(
-      [undefined, undefined],
-    );
-    const text = [await service.status(NAME), await rig.store.list()]
+    expect(
+      fixture.hub.seen.filter(({ at }) => at === 'cdn').map(({ headers }) => headers.authorization),
+    ).toEqual([undefined, undefined]);
+    const text = [await service.status(NAME), await fixture.store.list()]
       .map((value) => JSON.stringify(value))
       .join();
     const files = await Promise.all(
-      (await filesIn('pulls')).map((name) => readFile(join(rig.folder, 'pulls', name), 'utf8')),
+      (await filesIn('pulls')).map((name) => readFile(join(fixture.folder, 'pulls', name), 'utf8')),
     );
     expect([text, ...files].join()).not.toMatch(/hf_|sekret/);
   });
@@ -158,7 +158,7 @@ describe('tokens', () => {
     [404, 'hub_not_found'],
     [400, 'hub_error'],
   ] as const)('a hub that answers %i gives %s at once', async (status, code) => {
-    rig.hub.faults.api = (_, response) => {
+    fixture.hub.faults.api = (_, response) => {
       response.writeHead(status).end('{"error":"secret detail"}');
       return true;
     };
@@ -166,7 +166,7 @@ describe('tokens', () => {
     const [event] = await all(service.pull({ name: NAME, token: 'hf_x' }));
     expect(event).toMatchObject({ kind: 'error', code });
     expect(JSON.stringify(event)).not.toMatch(/hf_x|secret detail/);
-    expect(rig.hub.seen).toHaveLength(1);
+    expect(fixture.hub.seen).toHaveLength(1);
     expect(await service.status(NAME)).toMatchObject({ status: 'failed', error: { code } });
   });
 });
@@ -177,23 +177,23 @@ describe('states', () => {
     await all(service.pull({ name: NAME }));
     const [record] = (await filesIn('pulls')).filter((name) => name.endsWith('.json'));
     for (const text of ['', '[]', '{"version":1}', '{"version":1,"state":{"name":1}}', 'x'.repeat(100_000)]) {
-      await writeFile(join(rig.folder, 'pulls', record!), text);
+      await writeFile(join(fixture.folder, 'pulls', record!), text);
       expect(await service.status(NAME)).toBeUndefined();
     }
     expect(await service.status('owner/other:Q8_0')).toBeUndefined();
-    await rig.store.remove(NAME);
+    await fixture.store.remove(NAME);
     expect((await all(service.pull({ name: NAME }))).at(-1)?.kind).toBe('success');
   });
 
   test('partial files nobody speaks of are removed', async () => {
     await pulls();
-    await writeFile(join(rig.folder, 'pulls', `${'a'.repeat(64)}.part`), 'x');
+    await writeFile(join(fixture.folder, 'pulls', `${'a'.repeat(64)}.part`), 'x');
     await pulls();
     expect(await filesIn('pulls')).toEqual([]);
   });
 
   test('no more than eight pulls run', async () => {
-    rig.hub.faults.api = () => true;
+    fixture.hub.faults.api = () => true;
     const service = await pulls();
     for (let i = 0; i < 8; i++) service.pull({ name: `owner/r${i}:Q8_0` });
     expect(() => service.pull({ name: 'owner/r8:Q8_0' })).toThrow('8 pulls are running');
@@ -215,25 +215,25 @@ describe('kill -9', () => {
       external: ['undici'],
       logLevel: 'error',
     });
-    await rig.store.close();
+    await fixture.store.close();
     const name = 'owner/repo:Q8_0';
     try {
       for (const stop of [300_000, 900_000]) {
         const stalled = new Promise<void>((resolve) => {
-          rig.hub.faults.cdn = (request, response) => {
+          fixture.hub.faults.cdn = (request, response) => {
             const start = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1] ?? 0);
             response.writeHead(start === 0 ? 200 : 206, {
               etag: '"fixed"',
-              'content-length': rig.large.length - start,
+              'content-length': fixture.large.length - start,
               ...(start === 0
                 ? {}
-                : { 'content-range': `bytes ${start}-${rig.large.length - 1}/${rig.large.length}` }),
+                : { 'content-range': `bytes ${start}-${fixture.large.length - 1}/${fixture.large.length}` }),
             });
-            response.write(rig.large.subarray(start, stop), () => resolve());
+            response.write(fixture.large.subarray(start, stop), () => resolve());
             return true;
           };
         });
-        const child = spawn(process.execPath, [outfile, rig.folder, rig.hub.endpoint, name], {
+        const child = spawn(process.execPath, [outfile, fixture.folder, fixture.hub.endpoint, name], {
           stdio: ['ignore', 'pipe', 'inherit'],
         });
         const fetching = new Promise<void>((resolve) => {
@@ -247,24 +247,24 @@ describe('kill -9', () => {
         child.kill('SIGKILL');
         expect(await ended).toEqual([null, 'SIGKILL']);
       }
-      const sizes = rig.hub.seen.filter(({ at }) => at === 'cdn').map(({ headers }) => headers.range);
+      const sizes = fixture.hub.seen.filter(({ at }) => at === 'cdn').map(({ headers }) => headers.range);
       expect(sizes).toEqual([undefined, expect.stringMatching(/^bytes=[1-9]\d*-$/)]);
-      rig.store = await openStore({ folder: rig.folder });
+      fixture.store = await openStore({ folder: fixture.folder });
       await expectNothingStored();
-      rig.hub.faults = {};
-      rig.hub.files = [file('Tiny-Q8_0.gguf', rig.large, { etag: '"fixed"' })];
+      fixture.hub.faults = {};
+      fixture.hub.files = [file('Tiny-Q8_0.gguf', fixture.large, { etag: '"fixed"' })];
       const service = await pulls();
       const state = await service.status(name);
       expect(state).toMatchObject({
         status: 'failed',
         error: { code: 'pull_interrupted' },
-        total: rig.large.length,
+        total: fixture.large.length,
       });
       expect(state!.completed).toBeGreaterThan(0);
       const events = await all(service.pull({ name }));
-      expect(events[0]).toEqual({ kind: 'resuming', offset: state!.completed, total: rig.large.length });
-      expect(events.at(-1)).toMatchObject({ kind: 'success', sha256: sha(rig.large) });
-      expect(rig.hub.seen.at(-1)?.headers).toMatchObject({
+      expect(events[0]).toEqual({ kind: 'resuming', offset: state!.completed, total: fixture.large.length });
+      expect(events.at(-1)).toMatchObject({ kind: 'success', sha256: sha(fixture.large) });
+      expect(fixture.hub.seen.at(-1)?.headers).toMatchObject({
         range: `bytes=${state!.completed}-`,
         'if-range': '"fixed"',
       });

@@ -12,27 +12,27 @@ import { ConfigError } from '../../../../src/base/errors.ts';
 import { openStore } from '../../../../src/models/store/store.ts';
 import { sha, useStore } from '../../../fixtures/models/store-folder.ts';
 
-const rig = useStore();
-const { blobs } = rig;
+const fixture = useStore();
+const { blobs } = fixture;
 
 describe('one owner', () => {
   test('refuses a second store on the folder, and gives it back on close', async () => {
-    await expect(openStore({ folder: rig.data })).rejects.toThrow(ConfigError);
-    await expect(openStore({ folder: rig.data })).rejects.toThrow(`in use by process ${process.pid}`);
-    await rig.store.close();
-    rig.store = await openStore({ folder: rig.data });
-    await rig.store.close();
-    rig.store = await openStore({ folder: rig.data });
-    expect((await readdir(rig.data)).filter((name) => name.startsWith('lock-'))).toHaveLength(1);
+    await expect(openStore({ folder: fixture.data })).rejects.toThrow(ConfigError);
+    await expect(openStore({ folder: fixture.data })).rejects.toThrow(`in use by process ${process.pid}`);
+    await fixture.store.close();
+    fixture.store = await openStore({ folder: fixture.data });
+    await fixture.store.close();
+    fixture.store = await openStore({ folder: fixture.data });
+    expect((await readdir(fixture.data)).filter((name) => name.startsWith('lock-'))).toHaveLength(1);
   });
 
   test('takes over from a process that died, from a reused pid and from another boot', async () => {
-    await rig.store.close();
+    await fixture.store.close();
     const own = JSON.parse(
       readFileSync(
         join(
-          rig.data,
-          (await readdir(rig.data)).find((name) => name.startsWith('lock-'))!,
+          fixture.data,
+          (await readdir(fixture.data)).find((name) => name.startsWith('lock-'))!,
         ),
         'utf8',
       ),
@@ -44,36 +44,36 @@ describe('one owner', () => {
       'nonsense',
     ];
     for (const owner of owners) {
-      await writeFile(join(rig.data, 'lock-1000'), JSON.stringify(owner));
-      const next = await openStore({ folder: rig.data });
+      await writeFile(join(fixture.data, 'lock-1000'), JSON.stringify(owner));
+      const next = await openStore({ folder: fixture.data });
       await next.close();
-      expect(await readdir(rig.data)).toContain('lock-1001');
-      for (const name of await readdir(rig.data))
-        if (name.startsWith('lock-')) await rm(join(rig.data, name));
+      expect(await readdir(fixture.data)).toContain('lock-1001');
+      for (const name of await readdir(fixture.data))
+        if (name.startsWith('lock-')) await rm(join(fixture.data, name));
     }
-    rig.store = await openStore({ folder: rig.data });
+    fixture.store = await openStore({ folder: fixture.data });
   });
 
   test('lets exactly one of many take over at once', async () => {
-    await rig.store.close();
+    await fixture.store.close();
     for (let round = 0; round < 20; round++) {
       const opened = await Promise.allSettled(
-        Array.from({ length: 8 }, () => openStore({ folder: rig.data })),
+        Array.from({ length: 8 }, () => openStore({ folder: fixture.data })),
       );
       const won = opened.filter((result) => result.status === 'fulfilled');
       expect(won).toHaveLength(1);
       await won[0]!.value.close();
     }
-    rig.store = await openStore({ folder: rig.data });
+    fixture.store = await openStore({ folder: fixture.data });
   });
 
   test('removes what a killed process had begun', async () => {
-    await rig.store.close();
-    await writeFile(join(rig.data, 'models', 'blobs', '.tmp-x'), 'half');
-    await writeFile(join(rig.data, 'models', 'manifests', '.tmp-y'), 'half');
-    rig.store = await openStore({ folder: rig.data });
+    await fixture.store.close();
+    await writeFile(join(fixture.data, 'models', 'blobs', '.tmp-x'), 'half');
+    await writeFile(join(fixture.data, 'models', 'manifests', '.tmp-y'), 'half');
+    fixture.store = await openStore({ folder: fixture.data });
     expect(blobs()).toEqual([]);
-    expect(readdirSync(join(rig.data, 'models', 'manifests'))).toEqual([]);
+    expect(readdirSync(join(fixture.data, 'models', 'manifests'))).toEqual([]);
   });
 });
 
@@ -91,37 +91,37 @@ async function buildWorker(outfile: string): Promise<void> {
 
 describe('kill -9', () => {
   test('is what it takes to get a folder from a living process', async () => {
-    await rig.store.close();
-    const worker = join(rig.folder, 'worker.mjs');
+    await fixture.store.close();
+    const worker = join(fixture.folder, 'worker.mjs');
     await buildWorker(worker);
-    const child = spawn(process.execPath, [worker, rig.data, rig.folder, '1'], {
+    const child = spawn(process.execPath, [worker, fixture.data, fixture.folder, '1'], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     onTestFinished(() => void child.kill('SIGKILL'));
     const ended = once(child, 'exit');
     await once(child.stdout, 'data');
     child.stdout.resume();
-    await expect(openStore({ folder: rig.data })).rejects.toThrow(`in use by process ${child.pid}`);
+    await expect(openStore({ folder: fixture.data })).rejects.toThrow(`in use by process ${child.pid}`);
     child.kill('SIGKILL');
     await ended;
-    rig.store = await openStore({ folder: rig.data });
+    fixture.store = await openStore({ folder: fixture.data });
   });
 
   test(
     'at 200 random instants loses nothing and leaves nothing half-written',
     { timeout: 500_000 },
     async () => {
-      await rig.store.close();
-      const worker = join(rig.folder, 'worker.mjs');
+      await fixture.store.close();
+      const worker = join(fixture.folder, 'worker.mjs');
       await buildWorker(worker);
       // Four folders worked on beside each other; each is killed and reopened again and again.
       const kills = await Promise.all(
         Array.from({ length: 4 }, (_, lane) =>
-          killRepeatedly(worker, join(rig.folder, `lane-${lane}`), lane, 50),
+          killRepeatedly(worker, join(fixture.folder, `lane-${lane}`), lane, 50),
         ),
       );
       expect(kills.flat().filter((lines) => lines > 1).length).toBeGreaterThan(100);
-      rig.store = await openStore({ folder: rig.data });
+      fixture.store = await openStore({ folder: fixture.data });
     },
   );
 });

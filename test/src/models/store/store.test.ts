@@ -12,8 +12,8 @@ import { manifestFileName, parseModelName } from '../../../../src/models/store/n
 import { openStore } from '../../../../src/models/store/store.ts';
 import { sha, manifestOf, useStore } from '../../../fixtures/models/store-folder.ts';
 
-const rig = useStore();
-const { imported, put, blobs, names } = rig;
+const fixture = useStore();
+const { imported, put, blobs, names } = fixture;
 
 describe('models and blobs', () => {
   test('keeps what is put, over a restart', async () => {
@@ -22,97 +22,99 @@ describe('models and blobs', () => {
     expect(blob).toMatchObject({
       sha256: sha('abc'),
       size: 3,
-      path: join(rig.data, 'models', 'blobs', `sha256-${sha('abc')}`),
+      path: join(fixture.data, 'models', 'blobs', `sha256-${sha('abc')}`),
     });
-    await rig.store.put(manifest);
-    await rig.store.close();
-    rig.store = await openStore({ folder: rig.data });
-    expect(await rig.store.get('owner/repo:Q4_K_M')).toEqual(manifest);
-    expect(readFileSync((await rig.store.blob(sha('abc')))!.path, 'utf8')).toBe('abc');
-    expect(await rig.store.list()).toEqual({ models: [manifest], broken: [] });
-    expect(await rig.store.get('other')).toBeUndefined();
-    expect(await rig.store.blob(sha('other'))).toBeUndefined();
+    await fixture.store.put(manifest);
+    await fixture.store.close();
+    fixture.store = await openStore({ folder: fixture.data });
+    expect(await fixture.store.get('owner/repo:Q4_K_M')).toEqual(manifest);
+    expect(readFileSync((await fixture.store.blob(sha('abc')))!.path, 'utf8')).toBe('abc');
+    expect(await fixture.store.list()).toEqual({ models: [manifest], broken: [] });
+    expect(await fixture.store.get('other')).toBeUndefined();
+    expect(await fixture.store.blob(sha('other'))).toBeUndefined();
   });
 
   test('stores the same bytes once and collects them with their last model', async () => {
     await put('one', 'same');
     await put('two', 'same');
     expect(blobs()).toEqual([`sha256-${sha('same')}`]);
-    await rig.store.remove('one');
+    await fixture.store.remove('one');
     expect(blobs()).toHaveLength(1);
-    expect(await rig.store.remove('two')).toMatchObject({ name: 'two' });
+    expect(await fixture.store.remove('two')).toMatchObject({ name: 'two' });
     expect(blobs()).toEqual([]);
-    await expect(rig.store.remove('two')).rejects.toMatchObject({ status: 404, code: 'model_not_found' });
+    await expect(fixture.store.remove('two')).rejects.toMatchObject({ status: 404, code: 'model_not_found' });
   });
 
   test('never collects what is leased, nor an import on its way', async () => {
     await put('one', 'used');
-    const held = rig.store.lease([sha('used')]);
-    const second = (await rig.store.blob(sha('used')))!;
-    await rig.store.remove('one');
+    const held = fixture.store.lease([sha('used')]);
+    const second = (await fixture.store.blob(sha('used')))!;
+    await fixture.store.remove('one');
     second.release();
-    expect(await rig.store.collect()).toEqual({ removed: [], bytes: 0 });
+    expect(await fixture.store.collect()).toEqual({ removed: [], bytes: 0 });
     held.release();
     held.release();
-    expect(await rig.store.collect()).toEqual({ removed: [sha('used')], bytes: 4 });
+    expect(await fixture.store.collect()).toEqual({ removed: [sha('used')], bytes: 4 });
     const fresh = await imported('fresh');
-    expect((await rig.store.collect()).removed).toEqual([]);
+    expect((await fixture.store.collect()).removed).toEqual([]);
     fresh.release();
-    expect((await rig.store.collect()).removed).toEqual([sha('fresh')]);
+    expect((await fixture.store.collect()).removed).toEqual([sha('fresh')]);
   });
 
   test('refuses other bytes under a known name, unless told to replace', async () => {
     await put('one', 'first');
     await put('one', 'first');
     await expect(put('one', 'second')).rejects.toMatchObject({ status: 409, code: 'model_already_exists' });
-    expect((await rig.store.get('one'))?.blobs[0]?.sha256).toBe(sha('first'));
+    expect((await fixture.store.get('one'))?.blobs[0]?.sha256).toBe(sha('first'));
     await put('one', 'second', { replace: true });
-    expect((await rig.store.get('one'))?.blobs[0]?.sha256).toBe(sha('second'));
-    await rig.store.collect();
+    expect((await fixture.store.get('one'))?.blobs[0]?.sha256).toBe(sha('second'));
+    await fixture.store.collect();
     expect(blobs()).toEqual([`sha256-${sha('second')}`]);
   });
 
   test('will not name bytes it does not hold', async () => {
-    await expect(rig.store.put(manifestOf('one', 'absent'))).rejects.toMatchObject({ code: 'blob_missing' });
-    await rig.store.put(manifestOf('in-place', 'absent', '/models/x.gguf'));
+    await expect(fixture.store.put(manifestOf('one', 'absent'))).rejects.toMatchObject({
+      code: 'blob_missing',
+    });
+    await fixture.store.put(manifestOf('in-place', 'absent', '/models/x.gguf'));
     expect(await names()).toEqual(['in-place']);
   });
 
   test('takes over a finished pull, even of bytes it has', async () => {
     for (let i = 0; i < 2; i++) {
-      const path = join(rig.data, 'part');
+      const path = join(fixture.data, 'part');
       await writeFile(path, 'pulled');
-      const blob = await rig.store.adopt(path, sha('pulled'));
+      const blob = await fixture.store.adopt(path, sha('pulled'));
       expect(existsSync(path)).toBe(false);
       expect(readFileSync(blob.path, 'utf8')).toBe('pulled');
     }
   });
 
   test('refuses a wrong digest, folders, FIFOs and missing files, and leaves nothing', async () => {
-    const path = join(rig.folder, 'file');
+    const path = join(fixture.folder, 'file');
     await writeFile(path, 'content');
-    await expect(rig.store.importFile(path, { expectedSha256: sha('other') })).rejects.toMatchObject({
+    await expect(fixture.store.importFile(path, { expectedSha256: sha('other') })).rejects.toMatchObject({
       code: 'digest_mismatch',
     });
-    await expect(rig.store.importFile(rig.folder)).rejects.toMatchObject({ code: 'file_not_found' });
-    await expect(rig.store.importFile(join(rig.folder, 'none'))).rejects.toMatchObject({
+    await expect(fixture.store.importFile(fixture.folder)).rejects.toMatchObject({ code: 'file_not_found' });
+    await expect(fixture.store.importFile(join(fixture.folder, 'none'))).rejects.toMatchObject({
       code: 'file_not_found',
     });
-    execFileSync('mkfifo', [join(rig.folder, 'fifo')]);
-    await expect(rig.store.importFile(join(rig.folder, 'fifo'))).rejects.toMatchObject({
+    execFileSync('mkfifo', [join(fixture.folder, 'fifo')]);
+    await expect(fixture.store.importFile(join(fixture.folder, 'fifo'))).rejects.toMatchObject({
       code: 'file_not_found',
     });
     const stopped = AbortSignal.abort(new Error('stopped'));
-    await expect(rig.store.importFile(path, { signal: stopped })).rejects.toThrow('stopped');
+    await expect(fixture.store.importFile(path, { signal: stopped })).rejects.toThrow('stopped');
     expect(blobs()).toEqual([]);
   });
 
   test('reads from a handle and reports progress', async () => {
-    const path = join(rig.folder, 'large');
+    const path = join(fixture.folder, 'large');
     await writeFile(path, Buffer.alloc(9_000_000, 7));
     const handle = await open(path);
     const seen: number[] = [];
-    const blob = await rig.store.importFile(handle, { onProgress: (completed) => seen.push(completed) });
+    const blob = await fixture.store.importFile(handle, { onProgress: (completed) => seen.push(completed) });
     expect(blob.size).toBe(9_000_000);
     expect(seen.at(-1)).toBe(9_000_000);
     expect(seen.length).toBeGreaterThan(1);
@@ -121,7 +123,7 @@ describe('models and blobs', () => {
 
   test('says that the disk is full, and leaves nothing', async () => {
     // /dev/full gives ENOSPC on write; as the store's own target it cannot be used, so the importing handle's write is.
-    const path = join(rig.folder, 'file');
+    const path = join(fixture.folder, 'file');
     await writeFile(path, 'content');
     const full = await open('/dev/full', 'w');
     const error: unknown = await full.writeFile('x').catch((error: unknown) => error);
@@ -133,12 +135,12 @@ describe('models and blobs', () => {
   test('runs changes one after another', async () => {
     const parts = await Promise.all(
       Array.from({ length: 20 }, async (_, i) => {
-        const path = join(rig.folder, `in-${i}`);
+        const path = join(fixture.folder, `in-${i}`);
         await writeFile(path, `content ${i % 5}`);
-        const blob = await rig.store.importFile(path);
-        await rig.store.put(manifestOf(`m${i}`, `content ${i % 5}`));
+        const blob = await fixture.store.importFile(path);
+        await fixture.store.put(manifestOf(`m${i}`, `content ${i % 5}`));
         blob.release();
-        if (i % 4 === 0) await rig.store.collect();
+        if (i % 4 === 0) await fixture.store.collect();
         return blob.sha256;
       }),
     );
@@ -225,8 +227,8 @@ describe('what people do to files', () => {
     'a manifest with %s is named, harms nothing else, and blocks collection',
     async (_, text, reason) => {
       await put('good', 'abc');
-      await writeFile(join(rig.data, 'models', 'manifests', 'm.json'), text());
-      const { models, broken } = await rig.store.list();
+      await writeFile(join(fixture.data, 'models', 'manifests', 'm.json'), text());
+      const { models, broken } = await fixture.store.list();
       expect(models.map((model) => model.name)).toEqual(['good']);
       expect(broken).toEqual([
         {
@@ -234,25 +236,25 @@ describe('what people do to files', () => {
           reason: expect.stringMatching(new RegExp(reason.replaceAll(/[[\]]/g, '\\$&'))) as string,
         },
       ]);
-      await expect(rig.store.get('m')).rejects.toMatchObject({
+      await expect(fixture.store.get('m')).rejects.toMatchObject({
         status: 500,
         code: 'manifest_invalid',
         message: expect.stringContaining('m.json') as string,
       });
-      await rig.store.remove('good');
+      await fixture.store.remove('good');
       expect(blobs()).toHaveLength(1);
     },
   );
 
   test('survives links, FIFOs, folders and huge files among the manifests', async () => {
-    const manifests = join(rig.data, 'models', 'manifests');
+    const manifests = join(fixture.data, 'models', 'manifests');
     await symlink('/etc/passwd', join(manifests, 'link.json'));
     await mkdir(join(manifests, 'folder.json'));
     execFileSync('mkfifo', [join(manifests, 'fifo.json')]);
     await writeFile(join(manifests, 'huge.json'), Buffer.alloc(2_000_000, 32));
     await writeFile(join(manifests, 'latin.json'), Buffer.from([0x7b, 0xff, 0x7d]));
     await writeFile(join(manifests, 'README'), 'not a manifest');
-    const { broken } = await rig.store.list();
+    const { broken } = await fixture.store.list();
     expect(broken.map(({ file }) => file)).toEqual([
       'fifo.json',
       'folder.json',
