@@ -102,7 +102,7 @@ test('every example type-checks', () => {
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-}, 60_000);
+});
 
 /** Names an example uses of an entry; of one that several entries have, the example's own. */
 function exportsUsed(entry: string, example: string, name: string, own: string): readonly string[] {

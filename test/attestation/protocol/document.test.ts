@@ -1,4 +1,4 @@
-// The document on the wire: exactly protocol.md §4 in JSON, the same in CBOR, and nothing that is nearly it.
+// The document on the wire: exactly protocol.md §4 in JSON, the same in CBOR, and no near miss.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

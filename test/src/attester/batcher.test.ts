@@ -71,7 +71,7 @@ function setUp(options: Partial<BatcherOptions> = {}) {
     },
     models: () => models,
     now: clock.now,
-    timeoutMs: 10_000,
+    timeoutMs: 60_000,
     batchMax: 100,
     maxQueue: 1000,
     perMinute: 0,
@@ -100,7 +100,7 @@ function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
 
-/** What a verifier checks of the batch: leaf of the claims, path to the root, root and model in report_data. */
+/** The checks a verifier makes of the batch: leaf of the claims, path to the root, root and model in report_data. */
 function expectAnswers(document: AttestationDocument, asked: Uint8Array): void {
   const claims = decodeClaims(document.claims);
   expect(claims.nonce).toEqual(asked);
@@ -314,7 +314,7 @@ describe('failure', () => {
   });
 
   test('a TSM that never answers costs its batch the time limit, not the endpoint', async () => {
-    const { ask, state, asked } = setUp({ timeoutMs: 20 });
+    const { ask, state, asked } = setUp({ timeoutMs: 500 });
     state.auto = false;
     const hanging = expect(ask(nonce())).rejects.toMatchObject({ code: 'attestation_failed' });
     await turn();

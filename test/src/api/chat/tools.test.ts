@@ -138,12 +138,10 @@ describe('what is cut off after a call is no content', () => {
     const value = fc.record({ x: fc.string(), y: fc.jsonValue({ maxDepth: 1 }) });
     fc.assert(
       fc.property(
-        value,
-        value,
+        fc.record({ a: value, b: value, tagged: fc.boolean() }),
         fc.nat(),
         fc.array(fc.nat(500), { maxLength: 6 }),
-        fc.boolean(),
-        (a, b, at, cuts, tagged) => {
+        ({ a, b, tagged }, at, cuts) => {
           const one = JSON.stringify({ name: 'a', parameters: a });
           const [head, tail] = tagged
             ? [`Words. ${call('a', a)}`, `\n${call('b', b)}`]

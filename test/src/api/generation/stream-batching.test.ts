@@ -1,4 +1,4 @@
-// Streamed text that leaves at intervals: nothing is lost or reordered, what waits is told before a failure, and whoever leaves
+// Streamed text that leaves at intervals: no text is lost or reordered, waiting text comes before a failure, and a client that leaves
 // stops the clock and the source. The clock is the test's.
 
 import { array, assert, asyncProperty, constantFrom, integer, record, string } from 'fast-check';

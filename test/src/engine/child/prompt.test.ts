@@ -1,4 +1,4 @@
-// What is refused before, and instead of, tokenizing: shown with a model that only counts what it is given.
+// Prompts that are refused before, and instead of, tokenizing: shown with a model that only counts what it is given.
 
 import { describe, expect, test } from 'vitest';
 import type { Prompt } from '../../../../src/engine/seam/engine.ts';

@@ -51,18 +51,18 @@ function texts(written: Written): string[] {
 }
 
 describe('log probabilities before a stop string', () => {
-  test.each<[string, string[], string[], string, string[]]>([
-    ['a stop of one token', ['one', ' END'], ['END'], 'one ', ['one', ' END']],
-    ['exactly a token', ['one', 'END'], ['END'], 'one', ['one']],
-    ['a stop of three tokens', ['one', ' E', 'N', 'D'], ['END'], 'one ', ['one', ' E']],
-    ['a stop of three whole tokens', ['one', 'E', 'N', 'D', 'x'], ['END'], 'one', ['one']],
-    ['the stop first', ['E', 'ND'], ['END'], '', []],
-    ['two started', ['a', 'E', 'NE', 'ND'], ['END'], 'aEN', ['a', 'E', 'NE']],
-    ['a stop that was only begun', ['a', 'E', 'N'], ['END'], 'aEN', ['a', 'E', 'N']],
-    ['none', ['a', 'b'], ['END'], 'ab', ['a', 'b']],
-    ['the earlier of two', ['a', 'b', 'c', 'd'], ['cd', 'bcd'], 'a', ['a']],
-    ['words after it in its token', ['a', 'bEND more'], ['END'], 'ab', ['a', 'bEND more']],
-  ])('%s', (_what, pieces, stop, text, tokens) => {
+  test.each<[string, string[], string[], { text: string; tokens: string[] }]>([
+    ['a stop of one token', ['one', ' END'], ['END'], { text: 'one ', tokens: ['one', ' END'] }],
+    ['exactly a token', ['one', 'END'], ['END'], { text: 'one', tokens: ['one'] }],
+    ['a stop of three tokens', ['one', ' E', 'N', 'D'], ['END'], { text: 'one ', tokens: ['one', ' E'] }],
+    ['a stop of three whole tokens', ['one', 'E', 'N', 'D', 'x'], ['END'], { text: 'one', tokens: ['one'] }],
+    ['the stop first', ['E', 'ND'], ['END'], { text: '', tokens: [] }],
+    ['two started', ['a', 'E', 'NE', 'ND'], ['END'], { text: 'aEN', tokens: ['a', 'E', 'NE'] }],
+    ['a stop that was only begun', ['a', 'E', 'N'], ['END'], { text: 'aEN', tokens: ['a', 'E', 'N'] }],
+    ['none', ['a', 'b'], ['END'], { text: 'ab', tokens: ['a', 'b'] }],
+    ['the earlier of two', ['a', 'b', 'c', 'd'], ['cd', 'bcd'], { text: 'a', tokens: ['a'] }],
+    ['words after it in its token', ['a', 'bEND more'], ['END'], { text: 'ab', tokens: ['a', 'bEND more'] }],
+  ])('%s', (_what, pieces, stop, { text, tokens }) => {
     const written = write(pieces.map(bytes), stop);
     expect([written.text, texts(written)]).toEqual([text, tokens]);
     expect(written.events.filter((event) => event.kind === 'finish')).toHaveLength(1);

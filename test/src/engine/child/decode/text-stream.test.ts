@@ -1,4 +1,4 @@
-// Stop strings and the wire format of calls: what a client reads is searched for stop strings and nothing else is, in every
+// Stop strings and the wire format of calls: only the text a client reads is searched for stop strings, in every
 // format, however the tokens fall, and whatever part of the wire format the stop string is.
 
 import * as fc from 'fast-check';
@@ -29,7 +29,7 @@ interface Seen {
   unfinished: boolean;
 }
 
-/** What a client gets of an answer that comes in these pieces. */
+/** The text a client gets of an answer that comes in these pieces. */
 function seen(
   pieces: readonly string[],
   format: ToolFormat,
