@@ -1,5 +1,5 @@
 // Writes the table of docs/configuration.md from src/config/schema: `npx tsx scripts/configuration.ts [--check]`.
-// With --check nothing is written; a difference is exit 1.
+// With --check it compares instead of writing; a difference is exit 1.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -27,17 +27,17 @@ function table(title: string, section: Section, required: readonly string[]): st
     '|---|---|---|---|---|',
   ];
   for (const [key, field] of Object.entries(section)) {
-    const fallback = required.includes(key)
-      ? 'required'
-      : field.default === undefined
-        ? ''
-        : `\`${JSON.stringify(field.default)}\``;
+    const fallback = required.includes(key) ? 'required' : defaultOf(field);
     const secret = field.secret === true ? ', secret' : '';
     lines.push(
       `| \`${key}\` | ${typeOf(field)}${secret} | ${fallback} | ${field.from} | ${field.about.replaceAll('|', '\\|')} |`,
     );
   }
   return `${lines.join('\n')}\n`;
+}
+
+function defaultOf(field: Field): string {
+  return field.default === undefined ? '' : `\`${JSON.stringify(field.default)}\``;
 }
 
 function typeOf(field: Field): string {

@@ -4,7 +4,8 @@
 
 import { createHash, randomBytes } from 'node:crypto';
 import { TLSSocket } from 'node:tls';
-import { documentToJson, EXPORTER_LABEL, EXPORTER_LENGTH, parseNonce, toHex } from '@assay/attestation';
+import { EXPORTER_LABEL, EXPORTER_LENGTH, parseNonce, toHex } from '@assay/attestation';
+import { documentToJson } from '@assay/attestation/issue';
 import { ApiError } from '../base/errors.ts';
 import { attestationAnswer } from './response-schemas.ts';
 import { object, optional, text } from '../base/shape.ts';

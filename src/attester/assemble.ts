@@ -5,7 +5,6 @@
 import {
   ALL_MODELS_ID,
   allModelsDigest,
-  encodeClaims,
   formatTimestamp,
   reportData,
   type AttestationDocument,
@@ -14,6 +13,7 @@ import {
   type SnpEndorsements,
   type TdxEndorsements,
 } from '@assay/attestation';
+import { encodeClaims } from '@assay/attestation/issue';
 import { ApiError } from '../base/errors.ts';
 import type { TeeType } from './attester.ts';
 import { confirmCbor } from './second-writer.ts';

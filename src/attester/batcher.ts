@@ -6,12 +6,11 @@
 import {
   leafHash,
   MAX_TREE_SIZE,
-  merkleTree,
   reportData,
   type AttestationDocument,
   type AttestedModel,
-  type MerkleTree,
 } from '@assay/attestation';
+import { merkleTree, type MerkleTree } from '@assay/attestation/issue';
 import { ApiError } from '../base/errors.ts';
 import type { Attester, AttesterStatus, AttestRequest } from './attester.ts';
 import {

@@ -6,7 +6,8 @@ import { isIP } from 'node:net';
 import { randomBytes } from 'node:crypto';
 import 'reflect-metadata';
 import * as x509 from '@peculiar/x509';
-import { CERTIFICATE_EXTENSION_OID, encodeDocumentCbor, type AttestationDocument } from '@assay/attestation';
+import { CERTIFICATE_EXTENSION_OID, type AttestationDocument } from '@assay/attestation';
+import { encodeDocumentCbor } from '@assay/attestation/issue';
 import type { Identity } from './identity.ts';
 import { confirmCbor } from './second-writer.ts';
 

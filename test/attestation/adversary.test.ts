@@ -11,12 +11,8 @@ import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../../attestati
 import type { ModelClaim } from '../../attestation/protocol/claims.ts';
 import { ATTESTATION_CODES } from '../../attestation/transcript/codes.ts';
 import { encodeText, TAG } from '../../attestation/x509/der.ts';
-import {
-  decodeDocumentCbor,
-  encodeDocument,
-  encodeDocumentCbor,
-  parseDocument,
-} from '../../attestation/protocol/document.ts';
+import { decodeDocumentCbor, parseDocument } from '../../attestation/protocol/document.ts';
+import { encodeDocument, encodeDocumentCbor } from '../../attestation/protocol/issue.ts';
 import type { JsonObject } from '../../attestation/encoding/json.ts';
 import { createRollbackMemory } from '../../attestation/transcript/rollback-memory.ts';
 import { allModelsDigest, type AttestedModel, attestedModel } from '../../attestation/protocol/model.ts';

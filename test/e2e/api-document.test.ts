@@ -73,7 +73,7 @@ test.each(runnable.map(({ language, code, runner }) => [language, code, runner] 
     const here = code.replaceAll(ADDRESS, proxy.url);
     expect(here).not.toBe(code);
     const ran = await new Promise<{ failed: boolean; stdout: string; stderr: string }>((resolve) => {
-      execFile(program, [...args, here], { cwd: top, encoding: 'utf8' }, (error, stdout, stderr) =>
+      execFile(program, [...args, here], { cwd: `${top}/test`, encoding: 'utf8' }, (error, stdout, stderr) =>
         resolve({ failed: error !== null, stdout, stderr }),
       );
     });

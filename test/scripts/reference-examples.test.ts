@@ -10,6 +10,7 @@ import { TOP } from '../../scripts/closures.ts';
 const ENTRIES = [
   { page: 'attestation', entry: '@assay/attestation' },
   { page: 'attestation-node', entry: '@assay/attestation/node' },
+  { page: 'attestation-issue', entry: '@assay/attestation/issue' },
   { page: 'attestation-launch', entry: '@assay/attestation/launch' },
   { page: 'attestation-simulated', entry: '@assay/attestation/simulated' },
 ] as const;

@@ -7,10 +7,9 @@ import { isAttestationResult, type VerifyOptions } from '../../../attestation/ap
 import {
   type AttestationDocument,
   decodeDocumentCbor,
-  encodeDocument,
-  encodeDocumentCbor,
   parseDocument,
 } from '../../../attestation/protocol/document.ts';
+import { encodeDocument, encodeDocumentCbor } from '../../../attestation/protocol/issue.ts';
 import { parseNonce } from '../../../attestation/protocol/claims.ts';
 import { meaningOf } from '../../../attestation/appraise/explain.ts';
 import { createRollbackMemory } from '../../../attestation/transcript/rollback-memory.ts';

@@ -79,6 +79,8 @@ async function signPss(
 }
 
 describe('signatures', () => {
+  const ones = { bytes: new Uint8Array(1), signature: new Uint8Array(64).fill(1) };
+
   test('ECDSA P-256 and P-384, RSASSA-PSS with and without trailerField', async () => {
     for (const signer of [ec256, ec384, rsa]) {
       for (const explicitTrailerField of [true, false]) {
@@ -169,15 +171,15 @@ describe('signatures', () => {
       await crypto.subtle.sign({ name: 'ECDSA', hash: 'SHA-256' }, ec256.privateKey, data),
     );
     const key = parsePublicKey(ec256.spki);
-    expect(await verifyEcdsaRaw(key, 'SHA-256', good, data)).toBe(true);
-    expect(await verifyEcdsaRaw(key, 'SHA-384', good, data)).toBe(false);
-    expect(await verifyEcdsaRaw(key, 'SHA-256', good.subarray(1), data)).toBe(false);
-    expect(await verifyEcdsaRaw(key, 'SHA-256', new Uint8Array(64), data)).toBe(false);
+    expect(await verifyEcdsaRaw(key, 'SHA-256', { bytes: data, signature: good })).toBe(true);
+    expect(await verifyEcdsaRaw(key, 'SHA-384', { bytes: data, signature: good })).toBe(false);
+    expect(await verifyEcdsaRaw(key, 'SHA-256', { bytes: data, signature: good.subarray(1) })).toBe(false);
+    expect(await verifyEcdsaRaw(key, 'SHA-256', { bytes: data, signature: new Uint8Array(64) })).toBe(false);
   });
 
   test('a point that is not on its curve makes no key', async () => {
     const off = ecPublicKeyFromPoint(concatBytes(Uint8Array.of(4), new Uint8Array(64).fill(1)), 'P-256');
-    expect(await verifyEcdsaRaw(off, 'SHA-256', new Uint8Array(64).fill(1), new Uint8Array(1))).toBe(false);
+    expect(await verifyEcdsaRaw(off, 'SHA-256', ones)).toBe(false);
     expect(ecPublicKeyFromPoint(parsePublicKey(ec384.spki).key, 'P-384').raw).toEqual(ec384.spki);
   });
 
@@ -193,9 +195,7 @@ describe('signatures', () => {
             cache,
           ),
         ).toBe(true);
-      expect(await verifyEcdsaRaw(off, 'SHA-256', new Uint8Array(64).fill(1), new Uint8Array(1), cache)).toBe(
-        false,
-      );
+      expect(await verifyEcdsaRaw(off, 'SHA-256', ones, cache)).toBe(false);
       expect(cache.keys.size).toBeLessThanOrEqual(2);
     }
   });

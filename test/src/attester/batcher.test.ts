@@ -10,13 +10,12 @@ import {
   allModelsDigest,
   attestedModel,
   decodeClaims,
-  inclusionPath,
   leafHash,
-  merkleRoot,
   toHex,
   verifyInclusion,
   type AttestationDocument,
 } from '@assay/attestation';
+import { inclusionPath, merkleRoot } from '@assay/attestation/issue';
 import { createBatcher, treeOf, type BatcherOptions } from '../../../src/attester/batcher.ts';
 import type { Report, ReportSource } from '../../../src/attester/assemble.ts';
 import { TsmError } from '../../../src/attestd/tsm.ts';
@@ -108,10 +107,8 @@ function expectAnswers(document: AttestationDocument, asked: Uint8Array): void {
   expect(claims.exporter).toEqual(digest(`exporter ${toHex(asked)}`));
   expect(document.nonce).toBe(toHex(asked));
   expect(document.report.subarray(0x50, 0x90)).toEqual(document.reportData);
-  const { index, size, path } = document.inclusion;
-  expect(
-    verifyInclusion(leafHash(document.claims), index, size, path, document.reportData.subarray(0, 32)),
-  ).toBe(true);
+  const root = document.reportData.subarray(0, 32);
+  expect(verifyInclusion(leafHash(document.claims), document.inclusion, root)).toBe(true);
   expect(document.reportData.subarray(32)).toEqual(claims.model.sha256);
 }
 

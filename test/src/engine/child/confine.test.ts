@@ -75,7 +75,7 @@ describe.skipIf(!supported)('a real engine child while it loads', () => {
   });
   afterAll(() => rmSync(folder, { recursive: true }));
 
-  /** The text of a file of /proc; empty when the process, thread or descriptor ended between the list and the look. */
+  /** A file of /proc; empty when the process, thread or descriptor ended between the list and the look. */
   const look = (read: () => string): string => {
     try {
       return read();
