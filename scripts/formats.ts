@@ -41,9 +41,7 @@ function meaningsOf([file, ...constants]: Table['declared']): ReadonlyMap<string
     if (declarator?.id.type !== 'Identifier' || !constants.includes(declarator.id.name)) continue;
     walk(declarator.init, ({ type, start, end, key }) => {
       if (type !== 'Property') return;
-      const comment = comments.find(
-        (each) => each.start > start && text.slice(end as number, each.start) === ', ',
-      );
+      const comment = comments.find((each) => each.start > start && text.slice(end, each.start) === ', ');
       const name = (key as { readonly name?: string }).name;
       if (comment !== undefined && name !== undefined) meanings.set(name, comment.value.trim());
     });
