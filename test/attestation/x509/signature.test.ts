@@ -79,6 +79,8 @@ async function signPss(
 }
 
 describe('signatures', () => {
+  const ones = { bytes: new Uint8Array(1), signature: new Uint8Array(64).fill(1) };
+
   test('ECDSA P-256 and P-384, RSASSA-PSS with and without trailerField', async () => {
     for (const signer of [ec256, ec384, rsa]) {
       for (const explicitTrailerField of [true, false]) {
