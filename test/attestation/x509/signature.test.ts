@@ -177,8 +177,6 @@ describe('signatures', () => {
     expect(await verifyEcdsaRaw(key, 'SHA-256', { bytes: data, signature: new Uint8Array(64) })).toBe(false);
   });
 
-  const ones = { bytes: new Uint8Array(1), signature: new Uint8Array(64).fill(1) };
-
   test('a point that is not on its curve makes no key', async () => {
     const off = ecPublicKeyFromPoint(concatBytes(Uint8Array.of(4), new Uint8Array(64).fill(1)), 'P-256');
     expect(await verifyEcdsaRaw(off, 'SHA-256', ones)).toBe(false);
