@@ -1,16 +1,27 @@
 // One run of a chat template in a budget. The interpreter is @huggingface/jinja's; every step passes `evaluate`, which
 // is replaced here by a counting one. V8 cannot interrupt a native function (join, replace, JSON.stringify), so the text such a
 // function will read and write is counted before the call, and no value grows past the bound of the output.
-// Adds features that real templates use and the library lacks: integer keys of mappings, the `string` filter for every type,
-// `str.format`.
+// Adds what real templates use and the library lacks: `str.format` here, the rest of Python's values in python.ts.
 
 import { Environment, Interpreter } from '@huggingface/jinja';
 import { overBound, type Meter } from './meter.ts';
+import {
+  equal,
+  filterOperand,
+  iterated,
+  mappingKey,
+  methodOf,
+  ownFilter,
+  pythonText,
+  TEXT_FILTERS,
+  withIntegerKeys,
+} from './python.ts';
 import {
   children,
   depthOf,
   ELEMENT,
   entries,
+  functionOf,
   isList,
   isMapping,
   longestText,
@@ -31,7 +42,19 @@ interface Parts
   extends
     Node,
     Readonly<
-      Record<'left' | 'right' | 'operand' | 'object' | 'property' | 'filter' | 'callee' | 'key', Node>
+      Record<
+        | 'left'
+        | 'right'
+        | 'operand'
+        | 'object'
+        | 'property'
+        | 'filter'
+        | 'callee'
+        | 'key'
+        | 'iterable'
+        | 'lhs',
+        Node
+      >
     > {
   readonly value: unknown;
   readonly operator: { readonly value: string };
@@ -39,6 +62,7 @@ interface Parts
   readonly args: readonly Node[];
   readonly body: readonly Node[];
   readonly computed: boolean;
+  readonly negate: boolean;
 }
 /** A node made here. */
 interface MadeNode extends Node {
@@ -70,14 +94,11 @@ export function runTemplate(
 
 /** Nodes whose statements are written out one after the other, and nodes that may stand among them and be long. */
 const HOLDS = new Set(['Program', 'If', 'For', 'Set', 'Macro', 'CallStatement']);
-const WRITES = new Set([
-  'Identifier',
-  'MemberExpression',
-  'CallExpression',
-  'FilterExpression',
-  'Ternary',
-  'BinaryExpression',
-]);
+const WRITES = new Set(
+  'Identifier MemberExpression CallExpression FilterExpression Ternary SelectExpression BinaryExpression UnaryExpression TestExpression ObjectLiteral ArrayLiteral TupleLiteral'.split(
+    ' ',
+  ),
+);
 
 class MeteredSteps {
   readonly #meter: Meter;
@@ -87,12 +108,15 @@ class MeteredSteps {
   /** Lists and mappings that stand where a block writes them out are weighed there. */
   readonly #printed = new WeakSet<Node>();
   readonly #entered = new WeakSet<Node>();
+  readonly #changes: (list: Value) => void;
 
   constructor(interpreter: Interpreter, meter: Meter) {
     this.#meter = meter;
     this.#limit = meter.bounds.maxOutputCharacters;
     this.#native = interpreter.evaluate.bind(interpreter);
-    this.#weigh = scale((count) => meter.spend(count * STEP));
+    const { weigh, changes } = scale((count) => meter.spend(count * STEP));
+    this.#weigh = weigh;
+    this.#changes = changes;
   }
 
   /** Stands in for the interpreter's own `evaluate`, which every step passes. */
@@ -109,8 +133,9 @@ class MeteredSteps {
     const text = textOf(result);
     if (text !== null ? text.length > this.#limit : this.#weigh(result) > this.#limit * 2)
       throw overBound('writes more than its bound');
-    if (this.#printed.has(node)) this.#write(text === null ? this.#weigh(result) : text.length);
-    return result;
+    if (!this.#printed.has(node)) return result;
+    this.#write(text === null ? this.#weigh(result) : text.length);
+    return text === null && result.type !== 'UndefinedValue' ? made(pythonText(result)) : result;
   }
 
   #step(node: Parts, environment: Environment): Value {
@@ -127,8 +152,21 @@ class MeteredSteps {
         return this.#member(node, environment);
       case 'ObjectLiteral':
         return this.#mapping(node, environment);
+      case 'For': {
+        const { iterable } = node;
+        const select = iterable.type === 'SelectExpression' ? (iterable as Parts) : null;
+        const through = this.evaluate(select === null ? iterable : select.lhs, environment);
+        this.#meter.spend(shallow(through) * (textOf(through) === null ? 1 : ELEMENT));
+        const each = resolved(iterated(through));
+        const all = select === null ? each : { ...select, lhs: each };
+        return this.#native({ ...node, iterable: all }, environment);
+      }
       case 'TestExpression': {
         const operand = this.evaluate(node.operand, environment);
+        if (node.test.value === 'iterable' || node.test.value === 'sequence') {
+          const whole = isList(operand) || isMapping(operand) || operand.type === 'UndefinedValue';
+          return made((whole || textOf(operand) !== null) !== node.negate);
+        }
         this.#meter.spend(/^(?:lower|upper)$/.test(node.test.value) ? (textOf(operand)?.length ?? 1) : 1);
         return this.#native({ ...node, operand: resolved(operand) }, environment);
       }
@@ -140,7 +178,8 @@ class MeteredSteps {
   #binary(node: Parts, environment: Environment): Value {
     const operator = node.operator.value;
     if (operator === 'and' || operator === 'or') return this.#native(node, environment);
-    const [left, right] = [this.evaluate(node.left, environment), this.evaluate(node.right, environment)];
+    let left = this.evaluate(node.left, environment);
+    const right = this.evaluate(node.right, environment);
     const [needle, hay] = [textOf(left), textOf(right)];
     if (isList(left) && isList(right))
       this.#meter.spend((children(left).length + children(right).length) / 8);
@@ -154,20 +193,56 @@ class MeteredSteps {
       this.#meter.spend(operator.endsWith('=') && needle.length === hay.length ? needle.length : 1);
       if (needle.length + hay.length > this.#limit) throw overBound('writes more than its bound');
     }
+    // A text, several times.
+    else if (operator === '*' && needle !== null && typeof right.value === 'number') {
+      const times = Math.max(0, Math.trunc(right.value));
+      this.#write(needle.length * times);
+      return made(needle.repeat(times));
+    }
     // A text with a list: the list is written out.
     else if (needle !== null || hay !== null || operator === '~')
       this.#write(this.#weigh(left) + this.#weigh(right));
+    if (operator === '~') return made(pythonText(left) + pythonText(right));
+    const compared = this.#compared(operator, left, right);
+    if (compared !== null) return made(compared);
+    if (isMapping(right) && typeof left.value === 'number') left = made(String(left.value));
     return this.#native(
       { type: node.type, operator: node.operator, left: resolved(left), right: resolved(right) },
       environment,
     );
   }
 
-  #filtered(operand: Value, filter: Parts, environment: Environment): Value {
+  /** Equality, and what is in a list or mapping; null for another operator or operand. */
+  #compared(operator: string, left: Value, right: Value): boolean | null {
+    const one = (each: Value): boolean => {
+      if (textOf(each) === null && textOf(left) === null)
+        this.#meter.spend(Math.min(this.#weigh(each), this.#weigh(left)));
+      return equal(each, left);
+    };
+    switch (operator) {
+      case '==':
+        return one(right);
+      case '!=':
+        return !one(right);
+      case 'in':
+      case 'not in':
+        if (isMapping(right) && mappingKey(left) === null) return operator === 'not in';
+        return isList(right) ? children(right).some(one) === (operator === 'in') : null;
+      default:
+        return null;
+    }
+  }
+
+  #filtered(given: Value, filter: Parts, environment: Environment): Value {
     const name = String(filter.type === 'CallExpression' ? (filter.callee as Parts).value : filter.value);
+    // A list or mapping becomes a text.
+    if (TEXT_FILTERS.has(name) && textOf(given) === null) this.#meter.spend(this.#weigh(given));
+    else if (name === 'list') this.#meter.spend(shallow(given) * ELEMENT);
+    const operand = filterOperand(name, given);
     if (filter.type !== 'CallExpression') {
       this.#charge(name, operand, []);
-      if (name === 'string' && textOf(operand) === null) return made(asString(operand));
+      const own = ownFilter(name, operand);
+      if (own !== null) return own();
       return this.#native({ type: 'FilterExpression', operand: resolved(operand), filter }, environment);
     }
     const values: Value[] = [];
@@ -195,8 +270,13 @@ class MeteredSteps {
     else if (node.computed) {
       const key = this.evaluate(property, environment);
       name = String(key.value);
-      property = resolved(isMapping(object) && typeof key.value === 'number' ? made(String(key.value)) : key);
+      const index = textOf(key) ?? (typeof key.value === 'number' ? key.value : null);
+      // For Python a key of another type is absent, not an error.
+      if (index === null) return made(undefined);
+      property = resolved(isMapping(object) ? made(String(index)) : key);
     }
+    const own = node.computed ? undefined : methodOf(object, name, this.#changes);
+    if (own !== undefined) return this.#method(name, object, own);
     const found = this.#native(
       { type: node.type, object: resolved(object), property, computed: node.computed },
       environment,
@@ -226,12 +306,24 @@ class MeteredSteps {
     });
   }
 
+  /** A function of ours, whose work is counted like that of the library's. */
+  #method(name: string, object: Value, work: (args: readonly Value[]) => Value): Value {
+    return functionOf((args) => {
+      if (name === 'append' || name === 'pop') this.#meter.spend(shallow(object) / ELEMENT);
+      else this.#charge(name, object, args);
+      return work(args);
+    });
+  }
+
   #mapping(node: Parts, environment: Environment): Value {
+    const integers = new Set<string>();
     const pairs = [...(node.value as ReadonlyMap<Node, Node>)].map(([key, value]): [Node, Node] => {
       const found = this.evaluate(key, environment);
-      return [resolved(typeof found.value === 'number' ? made(String(found.value)) : found), value];
+      if (typeof found.value !== 'number') return [resolved(found), value];
+      integers.add(String(found.value));
+      return [resolved(made(String(found.value))), value];
     });
-    return this.#native({ type: node.type, value: new Map(pairs) }, environment);
+    return withIntegerKeys(this.#native({ type: node.type, value: new Map(pairs) }, environment), integers);
   }
 
   /** The characters and elements a filter or method will read and write, before it does. */
@@ -286,12 +378,6 @@ class MeteredSteps {
     if (!(length <= this.#limit)) throw overBound('writes more than its bound');
     this.#meter.spend(length);
   }
-}
-
-/** The `string` filter of a value that is not a text yet. */
-function asString(value: Value): string {
-  if (value.type === 'UndefinedValue') return '';
-  return value.type === 'NullValue' ? 'None' : value.toString();
 }
 
 /** A node that stands for a value already evaluated. */

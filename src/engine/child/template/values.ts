@@ -14,6 +14,19 @@ function scratch(): Environment {
 export function made(value: unknown): Value {
   return scratch().set('value', value);
 }
+const [LIST, TEXT, FUNCTION] = [made([]), made(''), made(() => null)];
+
+/** A list of these very values. */
+export function listOf(values: readonly Value[]): Value {
+  const List = LIST.constructor as new (value: readonly Value[]) => Value;
+  return new List([...values]);
+}
+export function textValue(text: string): Value {
+  return new (TEXT.constructor as new (value: string) => Value)(text);
+}
+export function functionOf(work: (args: readonly Value[]) => Value): Value {
+  return new (FUNCTION.constructor as new (value: typeof work) => Value)(work);
+}
 export function textOf(value?: Value): string | null {
   return typeof value?.value === 'string' ? value.value : null;
 }
@@ -48,12 +61,23 @@ export function longestText(value: Value): number {
 }
 
 /**
- * Weighs a value with everything in it, each part as often as it would be written. Lists and mappings do not change once
- * made, so their weights are kept, unless a namespace is in them: that changes. A value that contains itself is infinitely heavy.
+ * Weighs a value with everything in it, each part as often as it would be written. Weights of lists and mappings are kept,
+ * unless a namespace is in them, or a list that has been changed by a method. A value that contains itself is infinitely heavy.
  */
-export function scale(looked: (count: number) => void): (value: Value) => number {
-  const weights = new WeakMap<object, number>();
-  return (value) => {
+export function scale(looked: (count: number) => void): {
+  readonly weigh: (value: Value) => number;
+  /** Must be called before a list changes. */
+  readonly changes: (list: Value) => void;
+} {
+  let weights = new WeakMap<object, number>();
+  const changed = new WeakSet<object>();
+  const changes = (list: Value): void => {
+    if (changed.has(list)) return;
+    changed.add(list);
+    // Whatever holds the list may have been weighed with it.
+    weights = new WeakMap();
+  };
+  const weighed = (value: Value): number => {
     const now = new Map<Value, number>();
     let changing = false;
     const weigh = (each: Value): number => {
@@ -69,7 +93,7 @@ export function scale(looked: (count: number) => void): (value: Value) => number
       }
       now.set(each, Infinity);
       const outer = changing;
-      changing = each.type === 'NamespaceValue';
+      changing = each.type === 'NamespaceValue' || changed.has(each);
       let weight = ELEMENT;
       const parts = children(each);
       looked(parts.length);
@@ -82,6 +106,7 @@ export function scale(looked: (count: number) => void): (value: Value) => number
     };
     return weigh(value);
   };
+  return { weigh: weighed, changes };
 }
 
 export function depthOf(value: Value, depth = 1): number {

@@ -1,38 +1,11 @@
-// The templates of some seventy published models, from the llama.cpp sources that the development dependency node-llama-cpp
-// carries as a git bundle; skipped, and said so, where the bundle or git is missing. Every template renders every
+// The templates of some seventy published models (test/fixtures/engine/template-corpus). Every template renders every
 // conversation without loss, and its tool calls are read back by the reader of the format it is taken for.
 
-import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { afterAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import type { ChatMessage, ToolSpec } from '../../../../../src/engine/seam/engine.ts';
 import { createChatTemplate, type ChatTemplate } from '../../../../../src/engine/child/template/template.ts';
+import { corpus } from '../../../../fixtures/engine/template-corpus.ts';
 import { createToolReader, type ToolEvent } from '../../../../../src/api/chat/tool-reader.ts';
-
-const bundle = fileURLToPath(
-  new URL('../../../../node_modules/node-llama-cpp/llama/gitRelease.bundle', import.meta.url),
-);
-const clone = mkdtempSync(join(tmpdir(), 'assay-templates-'));
-afterAll(() => rmSync(clone, { recursive: true, force: true }));
-
-const files = ((): ReadonlyMap<string, string> => {
-  if (!existsSync(bundle)) return new Map();
-  const git = (...args: string[]): void => void execFileSync('git', args, { stdio: 'ignore' });
-  try {
-    git('clone', '--quiet', '--no-checkout', bundle, clone);
-    git('-C', clone, 'checkout', '--quiet', 'HEAD', '--', 'models/templates');
-  } catch {
-    return new Map();
-  }
-  const folder = join(clone, 'models', 'templates');
-  const names = readdirSync(folder).filter((name) => name.endsWith('.jinja'));
-  return new Map(
-    names.map((name) => [name.replace(/\.jinja$/, ''), readFileSync(join(folder, name), 'utf8')]),
-  );
-})();
 
 const FIRST = 1_200_000;
 const MARKS =
@@ -127,15 +100,12 @@ function readCalls(template: ChatTemplate, text: string): { name: string; argume
   return calls;
 }
 
-if (files.size === 0)
-  console.warn('template corpus: no git bundle of the llama.cpp sources here; its templates are not tested');
-
-describe.skipIf(files.size === 0)('templates of published models', () => {
+describe.skipIf(corpus.size === 0)('templates of published models', () => {
   test('are there', () => {
-    expect(files.size).toBeGreaterThan(50);
+    expect(corpus.size).toBeGreaterThan(50);
   });
 
-  describe.each([...files])('%s', (_, source) => {
+  describe.each([...corpus])('%s', (_, source) => {
     const { template, show } = load(source);
 
     test.each(Object.entries(conversations))('%s', (_name, [messages, offered, holds]) => {
@@ -155,7 +125,7 @@ describe.skipIf(files.size === 0)('templates of published models', () => {
   });
 
   test('formats of calls, by family', () => {
-    const kinds = new Map([...files].map(([name, source]) => [name, load(source).template.toolFormat.kind]));
+    const kinds = new Map([...corpus].map(([name, source]) => [name, load(source).template.toolFormat.kind]));
     const expected = {
       'Qwen-Qwen2.5-7B-Instruct': 'hermes',
       'Qwen-Qwen3-0.6B': 'hermes',

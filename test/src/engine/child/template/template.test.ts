@@ -157,7 +157,7 @@ describe('templates', () => {
     [
       'string of a mapping, a list, none',
       `{{ {'a': [1]} | string }}{{ [1] | string }}{{ none | string }}`,
-      '{"a": [1]}[1]None',
+      "{'a': [1]}[1]None",
     ],
     ['format', `{{ 'a{}b{}c'.format(1, 'x') }}`, 'a1bxc'],
     ['a filter over a block', `{% filter upper %}a{{ 'b' }}{% endfilter %}`, 'AB'],
