@@ -46,6 +46,7 @@ const usage = object({
   completion_tokens: count,
   total_tokens: count,
   prompt_tokens_details: object({ cached_tokens: count }),
+  completion_tokens_details: object({ reasoning_tokens: count }),
 });
 
 const inputUsage = object({ prompt_tokens: count, total_tokens: count });
@@ -61,6 +62,7 @@ export const chatAnswer = object({
       message: object({
         role: literal('assistant'),
         content: nullable(words),
+        reasoning_content: optional(words),
         refusal: nullable(words),
         tool_calls: optional(
           list(
@@ -97,6 +99,7 @@ export const chatChunk = object({
       delta: object({
         role: optional(literal('assistant')),
         content: optional(words),
+        reasoning_content: optional(words),
         refusal: optional(words),
         tool_calls: optional(
           list(

@@ -16,8 +16,8 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'root part': { entry: PROCESSES.rootPart, files: 3, lines: 416, without: /^(?!src\/attestd\/)/ },
   'engine child': {
     entry: PROCESSES.engineChild,
-    files: 46,
-    lines: 6400,
+    files: 48,
+    lines: 6850,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
   server: { entry: PROCESSES.server, files: 268, lines: 39_000, without: /^src\/engine\/child\/|simulated/ },

@@ -21,6 +21,8 @@ function wireLogprob({ token, logprob, bytes, top }: Logprob): object {
 
 type Piece =
   | { readonly kind: 'content'; readonly text: string }
+  /** Thoughts before the answer. */
+  | { readonly kind: 'reasoning'; readonly text: string }
   /** A new call; its arguments follow. */
   | { readonly kind: 'call'; readonly call: number; readonly id: string; readonly name: string }
   | { readonly kind: 'arguments'; readonly call: number; readonly text: string }
@@ -54,9 +56,10 @@ class ChatChoice implements ChoiceFold {
     this.#write = write;
   }
 
-  delta({ text, logprobs = [] }: Delta): void {
+  delta({ text, reasoning, logprobs = [] }: Delta): void {
     if (this.#plan.logprobs) for (const each of logprobs) this.#logprobs.push(wireLogprob(each));
-    if (this.#reader !== null) for (const event of this.#reader.push(text)) this.#take(event);
+    if (reasoning === true) this.#put({ kind: 'reasoning', text });
+    else if (this.#reader !== null) for (const event of this.#reader.push(text)) this.#take(event);
     else if (text !== '' || this.#logprobs.length > 0) this.#put({ kind: 'content', text });
   }
 
@@ -90,6 +93,7 @@ function finishReason(reason: 'stop' | 'length', calls: number, reader: ToolRead
 
 interface Gathered {
   content: string;
+  reasoning: string;
   readonly calls: { readonly id: string; readonly name: string; arguments: string }[];
   readonly logprobs: object[];
   finish: string;
@@ -100,6 +104,9 @@ function gather(into: Gathered, piece: Piece, logprobs: readonly object[]): void
   switch (piece.kind) {
     case 'content':
       into.content += piece.text;
+      break;
+    case 'reasoning':
+      into.reasoning += piece.text;
       break;
     case 'call':
       into.calls.push({ id: piece.id, name: piece.name, arguments: '' });
@@ -114,10 +121,11 @@ function gather(into: Gathered, piece: Piece, logprobs: readonly object[]): void
   }
 }
 
-function wireMessage({ content, calls }: Gathered): object {
+function wireMessage({ content, reasoning, calls }: Gathered): object {
   return {
     role: 'assistant',
     content: calls.length > 0 && content === '' ? null : content,
+    ...(reasoning !== '' && { reasoning_content: reasoning }),
     refusal: null,
     ...(calls.length > 0 && {
       tool_calls: calls.map(({ id, name, arguments: given }) => ({
@@ -137,6 +145,7 @@ export async function collectChat(
   const { plan, answer } = options;
   const gathered = Array.from({ length: plan.n }, (): Gathered => ({
     content: '',
+    reasoning: '',
     calls: [],
     logprobs: [],
     finish: 'stop',
@@ -166,6 +175,8 @@ function deltaOf(piece: Piece): string {
   switch (piece.kind) {
     case 'content':
       return `{"content":${JSON.stringify(piece.text)}}`;
+    case 'reasoning':
+      return `{"reasoning_content":${JSON.stringify(piece.text)}}`;
     case 'call': {
       const { call: index, id, name } = piece;
       const call = { index, id, type: 'function', function: { name, arguments: '' } };

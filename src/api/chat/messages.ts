@@ -1,6 +1,6 @@
 // Chat messages on the wire → messages for the engine's template. System and developer are one role; text parts are joined
 // by line breaks. Fields of messages and parts that are not in the table are ignored: clients send back what other servers and
-// SDKs put there (reasoning, annotations, cache marks), and none of it promises an effect.
+// SDKs put there (annotations, cache marks), and none of it promises an effect.
 // A broken history (orphan tool results, arguments that are not JSON) is passed on as it is: answering it is no error.
 
 import type { ChatMessage } from '../../engine/seam/engine.ts';
@@ -109,6 +109,11 @@ const toolCall = openObject({
   function: calledFunction,
 });
 
+/** Text; other servers also send objects in these fields, which mean no text. */
+const thoughts = optional(
+  map(anything, (value) => (typeof value === 'string' && value !== '' ? value : undefined)),
+);
+
 /** Null stands for a part of another kind, which has no text. */
 const said = map(nullable(content), (value) => value ?? '');
 const system = openObject({ role: literal('system'), content: said, name });
@@ -120,6 +125,9 @@ const assistant = openObject({
   name,
   tool_calls: optional(list(toolCall, { max: 256 })),
   refusal: optional(words()),
+  /** Earlier reasoning, by the name this server gives it and by its other usual one. */
+  reasoning_content: thoughts,
+  reasoning: thoughts,
   /** Refers to an earlier audio answer, whose words the request does not carry. */
   audio: optional(anything),
   /** The older form of one call, and of its result below. */
@@ -155,6 +163,7 @@ function toChatMessage(wire: Infer<typeof message>, position: number): ChatMessa
       return {
         role: 'assistant',
         content: wire.content ?? wire.refusal ?? '',
+        reasoning: wire.reasoning_content ?? wire.reasoning,
         name: wire.name,
         toolCalls:
           calls.length === 0

@@ -1,9 +1,17 @@
 // Variables that a request sets in the chat template of its model: `chat_template_kwargs` as local servers know it, and the two
-// parameters that switch thinking off. A template that does not read a variable renders as without it.
+// parameters that switch thinking on and off. A template that does not read a variable renders as without it.
 
-import { anyObject, flag, map, optional, optionalOrEmpty, refuse } from '../../base/shape.ts';
+import {
+  anyObject,
+  choice,
+  flag,
+  integer,
+  map,
+  optional,
+  optionalOrEmpty,
+  refuse,
+} from '../../base/shape.ts';
 import type { Read } from '../../base/shape.ts';
-import { supportedAs } from '../unsupported.ts';
 
 const MAX_VARIABLES = 64;
 /** Names the template gets from the server: a request that set one would not get what it asked for. */
@@ -47,12 +55,26 @@ const variables = map(
   },
 );
 
+const EFFORTS = ['none', 'minimal', 'low', 'medium', 'high', 'xhigh'] as const;
+
 export const templateFields = {
   chat_template_kwargs: optionalOrEmpty(variables),
   enable_thinking: optional(
     flag('Switches the thinking of the model on or off, where its chat template has a switch.'),
   ),
-  reasoning_effort: supportedAs(['none'], 'The same as `enable_thinking: false`. Other values are refused.'),
+  reasoning_effort: optionalOrEmpty(
+    choice(
+      EFFORTS,
+      '`none` is the same as `enable_thinking: false`, any other value as `true`; the template gets the value too. A model without reasoning takes `none` only.',
+    ),
+  ),
+  thinking_budget: optional(
+    integer({
+      min: 0,
+      max: 1_000_000,
+      about: 'Tokens of reasoning, after which it is closed and the answer begins.',
+    }),
+  ),
 } as const;
 
 /** Templates know the switch by either name. */
@@ -63,10 +85,14 @@ export function templateVariables(
   body: Read<typeof templateFields>,
 ): Readonly<Record<string, unknown>> | undefined {
   const { chat_template_kwargs: given = {}, enable_thinking: asked, reasoning_effort: effort } = body;
-  if (effort === 'none' && asked === true)
+  if (effort !== undefined && asked !== undefined && asked !== (effort !== 'none'))
     throw refuse('invalid_value', 'enable_thinking', 'enable_thinking and reasoning_effort differ');
-  const thinking = effort === 'none' ? false : asked;
+  const thinking = effort === undefined ? asked : effort !== 'none';
   const result: Record<string, unknown> = { ...given };
+  // Templates know low, medium and high.
+  const level = effort === 'minimal' ? 'low' : effort;
+  if (level !== undefined && level !== 'none')
+    result['reasoning_effort'] ??= level === 'xhigh' ? 'high' : level;
   for (const name of SWITCHES) {
     if (thinking === undefined) break;
     if (typeof given[name] === 'boolean' && given[name] !== thinking) {
@@ -74,7 +100,7 @@ export function templateVariables(
       throw refuse(
         'invalid_value',
         param,
-        `${param} says another thing than ${effort === 'none' ? 'reasoning_effort' : 'enable_thinking'}`,
+        `${param} says another thing than ${effort === undefined ? 'enable_thinking' : 'reasoning_effort'}`,
       );
     }
     result[name] ??= thinking;

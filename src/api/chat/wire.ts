@@ -80,6 +80,7 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
       return () => createToolReader(info.toolFormat, names);
     },
     request(info, tell) {
+      assertReasons(info, body.reasoning_effort);
       const { grammar, loosened } = requestGrammar(content, use, info.toolFormat);
       tell?.(loosened);
       return {
@@ -95,11 +96,22 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
         stop: body.stop ?? [],
         calls: use === null ? undefined : callMarks(use, content !== undefined, info.toolFormat),
         grammar,
+        reasoningBudget: body.thinking_budget,
         logprobs: body.logprobs === true ? (body.top_logprobs ?? 0) : undefined,
         cacheScope,
       };
     },
   };
+}
+
+/** An effort asks for reasoning, which a model without it cannot give. */
+function assertReasons(info: EngineInfo, effort: ChatRequest['reasoning_effort']): void {
+  if (effort === undefined || effort === 'none' || info.reasoning !== null) return;
+  throw refuse(
+    'unsupported_parameter',
+    'reasoning_effort',
+    "this model has no reasoning: reasoning_effort may only be 'none'",
+  );
 }
 
 /** Two names of one limit; a null one (no limit) gives way to the other. Undefined: up to the end of the context. */

@@ -36,6 +36,7 @@ export async function admitted(
       usage.completionTokens += 1;
     } else {
       counts.completionTokens += event.completionTokens;
+      counts.reasoningTokens += event.reasoningTokens ?? 0;
       usage.completionTokens += event.completionTokens - before;
     }
   };

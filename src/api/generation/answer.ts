@@ -25,10 +25,12 @@ export interface Counts {
   promptTokens: number;
   cachedTokens: number;
   completionTokens: number;
+  /** Those of them that are reasoning. */
+  reasoningTokens: number;
 }
 
 export function noTokens(): Counts {
-  return { promptTokens: 0, cachedTokens: 0, completionTokens: 0 };
+  return { promptTokens: 0, cachedTokens: 0, completionTokens: 0, reasoningTokens: 0 };
 }
 
 export function usageOf(counts: Readonly<Counts>): object {
@@ -37,5 +39,6 @@ export function usageOf(counts: Readonly<Counts>): object {
     completion_tokens: counts.completionTokens,
     total_tokens: counts.promptTokens + counts.completionTokens,
     prompt_tokens_details: { cached_tokens: counts.cachedTokens },
+    completion_tokens_details: { reasoning_tokens: counts.reasoningTokens },
   };
 }

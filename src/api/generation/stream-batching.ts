@@ -45,14 +45,16 @@ export async function* gathered(
       if (result.done === true) break;
       const event = result.value;
       if (event.kind === 'delta') {
-        const before = held.get(event.index);
-        held.set(event.index, before === undefined ? event : joined(before, event));
+        const before = held.get(keyOf(event));
+        held.set(keyOf(event), before === undefined ? event : joined(before, event));
         timer ??= wait(ms);
       } else {
         if (event.kind === 'finish') {
-          const last = held.get(event.index);
-          held.delete(event.index);
-          if (last !== undefined) yield last;
+          for (const reasoning of [true, false]) {
+            const last = held.get(keyOf({ index: event.index, reasoning }));
+            held.delete(keyOf({ index: event.index, reasoning }));
+            if (last !== undefined) yield last;
+          }
         }
         yield event;
       }
@@ -71,8 +73,14 @@ export async function* gathered(
   }
 }
 
+/** Reasoning comes before the answer of its choice, and is not joined with it. */
+function keyOf({ index, reasoning }: Pick<Delta, 'index' | 'reasoning'>): number {
+  return index * 2 + (reasoning === true ? 0 : 1);
+}
+
 function joined(a: Delta, b: Delta): Delta {
   const text = a.text + b.text;
-  if (a.logprobs === undefined && b.logprobs === undefined) return { kind: 'delta', index: a.index, text };
-  return { kind: 'delta', index: a.index, text, logprobs: [...(a.logprobs ?? []), ...(b.logprobs ?? [])] };
+  const whole = { ...a, text };
+  if (a.logprobs === undefined && b.logprobs === undefined) return whole;
+  return { ...whole, logprobs: [...(a.logprobs ?? []), ...(b.logprobs ?? [])] };
 }

@@ -4,7 +4,7 @@
 import { ApiError } from '../../base/errors.ts';
 import type { Prompt } from '../seam/engine.ts';
 import type { LoadedModel } from './llama/model.ts';
-import type { ChatTemplate } from './template/template.ts';
+import type { ChatTemplate, RenderedPrompt } from './template/template.ts';
 import { assertFits, type ContextRoom } from '../seam/context-limits.ts';
 
 /** At least one token; text that cannot fit the context is refused before it is tokenized. */
@@ -13,20 +13,24 @@ export function promptTokens(
   template: ChatTemplate,
   prompt: Prompt,
   contextLength: number,
-): number[] {
+): RenderedPrompt {
   const room = { contextLength, param: prompt.kind === 'chat' ? 'messages' : 'prompt' };
   if (prompt.kind === 'tokens') assertFits(prompt.tokens.length, room);
   else assertMayFit(model, textsOf(prompt), room);
-  const tokens = unchecked(model, template, prompt);
-  if (tokens.length > 0) return tokens;
+  const rendered = unchecked(model, template, prompt);
+  if (rendered.tokens.length > 0) return rendered;
   const start = model.bos ?? model.eos;
   if (start === null) throw new ApiError('invalid_prompt', 'the prompt is empty', { param: 'prompt' });
-  return [start];
+  return { ...rendered, tokens: [start] };
 }
 
-function unchecked(model: LoadedModel, template: ChatTemplate, prompt: Prompt): number[] {
-  if (prompt.kind === 'chat')
-    return template.tokens(prompt.messages, prompt.tools ?? [], prompt.templateVariables);
+function unchecked(model: LoadedModel, template: ChatTemplate, prompt: Prompt): RenderedPrompt {
+  return prompt.kind === 'chat'
+    ? template.prompt(prompt.messages, prompt.tools ?? [], prompt.templateVariables)
+    : { tokens: plainTokens(model, prompt), phase: 'answer' };
+}
+
+function plainTokens(model: LoadedModel, prompt: Exclude<Prompt, { readonly kind: 'chat' }>): number[] {
   if (prompt.kind === 'tokens') {
     checkTokens(model, prompt.tokens, 'prompt');
     return [...prompt.tokens];
@@ -58,6 +62,7 @@ function textsOf(prompt: Exclude<Prompt, { readonly kind: 'tokens' }>): readonly
   if (prompt.kind === 'text') return [prompt.text, prompt.suffix ?? ''];
   const said = prompt.messages.flatMap((message) => [
     message.content,
+    message.reasoning ?? '',
     message.name ?? '',
     message.toolCallId ?? '',
     ...(message.toolCalls ?? []).flatMap((call) => [call.id, call.name, call.arguments]),

@@ -85,7 +85,7 @@ function tokenized(
   { prompt, addSpecial, parseSpecial, param }: Extract<ToChild, { kind: 'tokenize' }>,
 ): readonly number[] {
   if (prompt.kind !== 'text') {
-    const tokens = promptTokens(model, template, prompt, contextLength);
+    const { tokens } = promptTokens(model, template, prompt, contextLength);
     assertCountable(tokens.length, contextLength, 'messages');
     return tokens;
   }

@@ -6,9 +6,11 @@ import { assertFits } from '../seam/context-limits.ts';
 import type { GenerateEvent } from '../seam/engine.ts';
 import type { ToChild, WireRequest } from '../seam/wire.ts';
 import type { Job } from './decode/batch.ts';
-import { createConstraint, type ConstraintVocabulary } from './decode/constraint.ts';
+import type { ChoiceOptions } from './decode/choice.ts';
+import { createConstraint, type Constraint, type ConstraintVocabulary } from './decode/constraint.ts';
 import { createSampler, seededRandom } from './decode/sampler.ts';
 import { Scheduler } from './decode/scheduler.ts';
+import { afterReasoning, ReasoningReader } from './decode/reasoning.ts';
 import { checkTokens, promptTokens } from './prompt.ts';
 import { answering, answerText, isText, sendError, wrongType, type Serving } from './replies.ts';
 import { createTurns } from './time-slices.ts';
@@ -87,7 +89,7 @@ function jobMaker({
   return (request) => {
     // A bias on a missing token would have no effect: the caller meant a token of another model.
     for (const [token] of request.sampling.logitBias ?? []) checkTokens(model, [token], 'logit_bias');
-    const prompt = promptTokens(model, template, request.prompt, info.contextLength);
+    const { tokens: prompt, phase } = promptTokens(model, template, request.prompt, info.contextLength);
     const param = request.prompt.kind === 'chat' ? 'messages' : 'prompt';
     assertFits(prompt.length, { contextLength: info.contextLength, param });
     const { grammar } = request;
@@ -97,10 +99,34 @@ function jobMaker({
     const sampling = { ...plain, logitBias: biases === undefined ? undefined : new Map(biases) };
     const seed = sampling.seed ?? randomInt(2 ** 47);
     const stop = request.prompt.kind === 'chat' ? [...request.stop, ...template.stops] : request.stop;
-    const constrain = (): ReturnType<typeof createConstraint> | null =>
+    const constrain = (): Constraint | null =>
       grammar === undefined
         ? null
         : createConstraint(vocabulary, () => startGrammar(grammar.gbnf), grammar.triggers);
+    const lazy = (grammar?.triggers ?? []).length > 0;
+    /** The constraint of a choice, and what splits off its reasoning. */
+    const written = (): Pick<ChoiceOptions, 'constraint' | 'reasoning'> => {
+      const format = template.reasoning;
+      if (format === null || phase === 'answer') return { constraint: constrain() };
+      const reader = new ReasoningReader(format, phase, lazy ? (grammar?.triggers ?? []) : []);
+      const after =
+        grammar === undefined || lazy
+          ? null
+          : afterReasoning(
+              reader,
+              () => createConstraint(vocabulary, () => startGrammar(grammar.gbnf), undefined),
+              vocabulary,
+            );
+      return {
+        constraint: after ?? constrain(),
+        reasoning: {
+          reader,
+          budget: request.reasoningBudget ?? Infinity,
+          close: vocabulary.tokenize(format.close),
+          moved: () => after?.moved(),
+        },
+      };
+    };
     return {
       scope: request.cacheScope,
       prompt,
@@ -109,7 +135,7 @@ function jobMaker({
       maxTokens: request.maxTokens,
       choice: (index) => ({
         sampler: createSampler(sampling, seededRandom(seed, index), prompt),
-        constraint: constrain(),
+        ...written(),
         stop,
         calls: request.calls,
         logprobs: request.logprobs,

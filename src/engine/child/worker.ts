@@ -141,6 +141,7 @@ function serve(
     bosToken: model.bos,
     eosToken: model.eos,
     toolFormat: template.toolFormat,
+    reasoning: template.reasoning,
     lockedBytes,
   };
   const startGrammar = grammarFactory(llama, model);
@@ -166,7 +167,10 @@ function chatTemplate(model: LoadedModel, override: string | undefined, generati
   const withTools = createChatTemplate(model.toolTemplate, vocabulary);
   return {
     toolFormat: withTools.toolFormat,
+    reasoning: plain.reasoning ?? withTools.reasoning,
     stops: plain.stops,
+    prompt: (messages, tools, variables) =>
+      (tools.length > 0 ? withTools : plain).prompt(messages, tools, variables),
     tokens: (messages, tools, variables) =>
       (tools.length > 0 ? withTools : plain).tokens(messages, tools, variables),
   };

@@ -5,6 +5,7 @@
 //   model_load_failed 500 · wrong_model_type 400.
 // An abort through the signal ends the iterable by throwing the signal's reason, and frees the slot within two decode steps.
 
+import type { ReasoningFormat } from './reasoning.ts';
 import type { CallMarks, ToolFormat } from './tool-format.ts';
 
 export type { CallMarks, ToolFormat } from './tool-format.ts';
@@ -28,6 +29,8 @@ export interface EngineInfo {
   readonly eosToken: number | null;
   /** How this model writes tool calls, for toolCallGrammar and the reader of answers. */
   readonly toolFormat: ToolFormat;
+  /** How it frames its reasoning; null for a model without. */
+  readonly reasoning: ReasoningFormat | null;
   /** Bytes of memory for texts that cannot be swapped out; 0 where the machine does not allow it. */
   readonly lockedBytes: number;
 }
@@ -51,6 +54,8 @@ export interface LoadSpec {
 export interface ChatMessage {
   readonly role: 'system' | 'user' | 'assistant' | 'tool';
   readonly content: string;
+  /** What an assistant thought before it said this. */
+  readonly reasoning?: string | undefined;
   readonly name?: string | undefined;
   readonly toolCalls?:
     readonly { readonly id: string; readonly name: string; readonly arguments: string }[] | undefined;
@@ -104,6 +109,8 @@ export interface GenerateRequest {
   readonly calls?: CallMarks | undefined;
   /** GBNF compiled by grammar/compile; `triggers` makes it lazy (applied from the first trigger text on). */
   readonly grammar?: { readonly gbnf: string; readonly triggers?: readonly string[] | undefined } | undefined;
+  /** Tokens of reasoning, after which it is closed. */
+  readonly reasoningBudget?: number | undefined;
   /** Number of alternatives per token (0: only the chosen one); absent: no logprobs. */
   readonly logprobs?: number | undefined;
   /** Prompt logprobs and text first (legacy `echo`). The logprob of the first prompt token is NaN: it has no predecessor. */
@@ -129,6 +136,8 @@ export type GenerateEvent =
       readonly kind: 'delta';
       readonly index: number;
       readonly text: string;
+      /** The text is reasoning, which comes before the answer and is no part of it. */
+      readonly reasoning?: boolean | undefined;
       readonly logprobs?: readonly (TokenLogprob & { readonly top: readonly TokenLogprob[] })[] | undefined;
     }
   /** Once per choice. */
@@ -137,6 +146,8 @@ export type GenerateEvent =
       readonly index: number;
       readonly reason: 'stop' | 'length';
       readonly completionTokens: number;
+      /** Those of them that are reasoning, its marks included. */
+      readonly reasoningTokens?: number | undefined;
     };
 
 export interface Engine {

@@ -5,6 +5,7 @@ import { ApiError } from '../../../base/errors.ts';
 import type { Constraint } from './constraint.ts';
 import type { CallMarks, GenerateEvent, TokenLogprob } from '../../seam/engine.ts';
 import { logprobs, type Sampler } from './sampler.ts';
+import type { ReasoningReader } from './reasoning.ts';
 import { createTextStream } from './text-stream.ts';
 
 type Logprob = TokenLogprob & { readonly top: readonly TokenLogprob[] };
@@ -17,6 +18,8 @@ export interface ChoiceOptions {
   /** Text in which stop strings do not count. */
   readonly calls?: CallMarks | undefined;
   readonly logprobs: number | undefined;
+  /** Splits off the reasoning before the answer. */
+  readonly reasoning?: ReasoningOptions | undefined;
   /** Tokens it may write. */
   readonly limit: number;
   /** Bytes shown to the reader; control tokens are empty unless they are part of the tool format. */
@@ -25,6 +28,15 @@ export interface ChoiceOptions {
   readonly rawPiece: (token: number) => Uint8Array;
   readonly isEnd: (token: number) => boolean;
   readonly emit: (event: GenerateEvent) => void;
+}
+
+export interface ReasoningOptions {
+  readonly reader: ReasoningReader;
+  /** Tokens of reasoning after which `close` is written. */
+  readonly budget: number;
+  readonly close: readonly number[];
+  /** Called once the reader has read an accepted token. */
+  readonly moved: () => void;
 }
 
 export interface Choice {
@@ -46,6 +58,31 @@ export function createChoice(options: ChoiceOptions): Choice {
   let pending: { readonly logprob: Logprob; readonly start: number }[] = [];
   let sent = 0;
   let written = 0;
+  const { reasoning } = options;
+  /** Tokens that end the reasoning at its budget. */
+  let forced: readonly number[] =
+    reasoning !== undefined && reasoning.budget === 0 && reasoning.reader.phase === 'thinking'
+      ? reasoning.close
+      : [];
+
+  /** Sends reasoning with the log probabilities of all tokens so far. */
+  const think = (thoughts: string): void => {
+    if (thoughts === '') return;
+    const told = options.logprobs === undefined ? undefined : pending.map((each) => each.logprob);
+    pending = [];
+    options.emit({ kind: 'delta', index: options.index, text: thoughts, reasoning: true, logprobs: told });
+  };
+  /** The bytes of a token that belong to the answer; reasoning among them is sent. */
+  const answerOf = (token: number): Uint8Array => {
+    if (reasoning === undefined || reasoning.reader.phase === 'answer') return options.piece(token);
+    const { reader, budget, close, moved } = reasoning;
+    const split = reader.read(options.rawPiece(token), options.piece(token));
+    moved();
+    think(split.reasoning);
+    const over = reader.phase === 'thinking' && reader.tokens >= budget && forced.length === 0;
+    if (over) forced = close;
+    return split.content;
+  };
 
   /** Sends text that is certain, and the log probabilities of tokens that begin before `end`. */
   const delta = (released: string, end: number): void => {
@@ -59,13 +96,20 @@ export function createChoice(options: ChoiceOptions): Choice {
     options.emit({ kind: 'delta', index: options.index, text: released, logprobs: told });
   };
   const finish = (reason: 'stop' | 'length', released = ''): null => {
-    const rest = released + text.flush(reason === 'length');
+    let last = '';
+    if (reasoning !== undefined) {
+      const split = reasoning.reader.end();
+      think(split.reasoning);
+      if (split.content.length > 0) last = text.push(split.content);
+    }
+    const rest = released + last + text.flush(reason === 'length');
     delta(rest, text.stopped ? sent + rest.length : Infinity);
     options.emit({
       kind: 'finish',
       index: options.index,
       reason: text.stopped ? 'stop' : reason,
       completionTokens: written,
+      reasoningTokens: reasoning?.reader.tokens,
     });
     return null;
   };
@@ -76,7 +120,9 @@ export function createChoice(options: ChoiceOptions): Choice {
       return written;
     },
     next(logits) {
-      const token = options.sampler.pick(logits, options.constraint?.filter());
+      const [next, ...then] = forced;
+      forced = then;
+      const token = next ?? options.sampler.pick(logits, options.constraint?.filter());
       if (token < 0) {
         // The grammar is complete, and there is no end token that may be picked.
         const refusal =
@@ -93,7 +139,7 @@ export function createChoice(options: ChoiceOptions): Choice {
           logprob: describe(logits, token, options.logprobs, options.rawPiece),
           start: text.decoded,
         });
-      const released = text.push(options.piece(token));
+      const released = text.push(answerOf(token));
       if (text.stopped) return finish('stop', released);
       delta(released, options.stop.length === 0 ? Infinity : sent + released.length);
       return written >= options.limit ? finish('length') : token;

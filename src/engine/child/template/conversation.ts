@@ -2,15 +2,36 @@
 // text; with turns merged where a template refuses them as they are.
 
 import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
+import type { ReasoningFormat } from '../../seam/reasoning.ts';
 import { GENERIC_TOOL_FORMAT, toolInstructions } from '../../seam/tool-format.ts';
 import type { Disguise } from './disguise.ts';
 
 export type Shaped = { role: string; content: string } & Record<string, unknown>;
 
+interface Writing {
+  readonly disguise: Disguise;
+  /** The field in which the template reads earlier reasoning. */
+  readonly thought: ReasoningFormat['field'] | undefined;
+}
+
+function addReasoning(turn: Shaped, message: ChatMessage, { disguise, thought }: Writing): Shaped {
+  const { reasoning, content, toolCalls = [] } = message;
+  if (reasoning === undefined || reasoning === '' || thought === undefined || thought === null) return turn;
+  // Harmony refuses a turn that has words and thoughts beside a call.
+  if (thought === 'thinking' && content !== '' && toolCalls.length > 0) return turn;
+  turn[thought] = disguise.on(reasoning);
+  return turn;
+}
+
 /** For templates that know tools: the shape of the transformers library, for which they are written. */
-export function ownShape(message: ChatMessage, disguise: Disguise): Shaped {
+export function ownShape(
+  message: ChatMessage,
+  disguise: Disguise,
+  thought?: ReasoningFormat['field'],
+): Shaped {
   const shaped: Shaped = { role: message.role, content: disguiseContent(message, disguise) };
   if (message.name !== undefined) shaped['name'] = disguise.on(message.name);
+  addReasoning(shaped, message, { disguise, thought });
   if (message.toolCallId !== undefined) shaped['tool_call_id'] = disguise.on(message.toolCallId);
   if (message.toolCalls !== undefined && message.toolCalls.length > 0) {
     shaped['tool_calls'] = message.toolCalls.map((call) => ({
@@ -26,8 +47,9 @@ export function ownShape(message: ChatMessage, disguise: Disguise): Shaped {
 export function genericShape(
   messages: readonly ChatMessage[],
   tools: readonly ToolSpec[],
-  disguise: Disguise,
+  writing: Writing,
 ): Shaped[] {
+  const { disguise } = writing;
   const shaped: Shaped[] = messages.map((message) => {
     if (message.role === 'tool')
       return { role: 'user', content: disguise.on(`<tool_response>\n${message.content}\n</tool_response>`) };
@@ -36,10 +58,11 @@ export function genericShape(
       return `${GENERIC_TOOL_FORMAT.callStart}${text}${GENERIC_TOOL_FORMAT.callEnd}`;
     });
     const content = disguiseContent(message, disguise);
-    return {
+    const turn: Shaped = {
       role: message.role,
       content: [content, ...calls.map((call) => disguise.on(call))].filter((part) => part !== '').join('\n'),
     };
+    return addReasoning(turn, message, writing);
   });
   if (tools.length > 0) {
     const instructions = disguise.on(

@@ -11,6 +11,7 @@ import type { SpecialToken } from '../llama/vocabulary.ts';
 import { createMeter, createStopwatch, type Meter, type TemplateBounds } from './meter.ts';
 import { runTemplate, type Program } from './metered-run.ts';
 import { detectToolFormat, GENERIC_TOOL_FORMAT, holdsCall, type ToolFormat } from '../../seam/tool-format.ts';
+import { detectReasoning, promptPhase, type ReasoningFormat } from '../../seam/reasoning.ts';
 import { alternating, genericShape, oneTurn, ownShape, toolObject, type Shaped } from './conversation.ts';
 import { disguiseFor, type Disguise } from './disguise.ts';
 
@@ -25,11 +26,20 @@ export interface TemplateVocabulary {
 
 type Variables = Readonly<Record<string, unknown>>;
 
+export interface RenderedPrompt {
+  readonly tokens: number[];
+  /** The part of an answer that comes next; `answer` where the model does not reason. */
+  readonly phase: 'before' | 'thinking' | 'answer';
+}
+
 export interface ChatTemplate {
   readonly toolFormat: ToolFormat;
+  readonly reasoning: ReasoningFormat | null;
   /** Texts that end an answer where the template has no control token to do it. */
   readonly stops: readonly string[];
   /** `variables`: what a request sets for the template (`enable_thinking`); names that the template is always given stay ours. */
+  prompt(messages: readonly ChatMessage[], tools: readonly ToolSpec[], variables?: Variables): RenderedPrompt;
+  /** The tokens of that prompt. */
   tokens(messages: readonly ChatMessage[], tools: readonly ToolSpec[], variables?: Variables): number[];
 }
 
@@ -103,6 +113,7 @@ export function createChatTemplate(
   return new JinjaTemplate(renderer, tokenizerOf(vocabulary, renderer.disguise), {
     lacking,
     toolFormat: formatOf(source, renderer, lacking, loading),
+    reasoning: detectReasoning(source),
     losesSystem: losesSystem(renderer, lacking, loading),
     stops: source === null && !hasChatMl ? ['\nUser:'] : [],
   });
@@ -190,12 +201,14 @@ interface Findings {
   /** The variables that stand for absent tools. */
   readonly lacking: Variables;
   readonly toolFormat: ToolFormat;
+  readonly reasoning: ReasoningFormat | null;
   readonly losesSystem: boolean;
   readonly stops: readonly string[];
 }
 
 class JinjaTemplate implements ChatTemplate {
   readonly toolFormat: ToolFormat;
+  readonly reasoning: ReasoningFormat | null;
   readonly stops: readonly string[];
   readonly #renderer: Renderer;
   readonly #tokenize: (rendered: string) => number[];
@@ -203,6 +216,7 @@ class JinjaTemplate implements ChatTemplate {
 
   constructor(renderer: Renderer, tokenize: (rendered: string) => number[], findings: Findings) {
     this.toolFormat = findings.toolFormat;
+    this.reasoning = findings.reasoning;
     this.stops = findings.stops;
     this.#renderer = renderer;
     this.#tokenize = tokenize;
@@ -210,6 +224,14 @@ class JinjaTemplate implements ChatTemplate {
   }
 
   tokens(messages: readonly ChatMessage[], tools: readonly ToolSpec[], variables: Variables = {}): number[] {
+    return this.prompt(messages, tools, variables).tokens;
+  }
+
+  prompt(
+    messages: readonly ChatMessage[],
+    tools: readonly ToolSpec[],
+    variables: Variables = {},
+  ): RenderedPrompt {
     const { disguise } = this.#renderer;
     // The names are the template's; their values are text of a request like any other.
     const set = Object.fromEntries(
@@ -226,7 +248,9 @@ class JinjaTemplate implements ChatTemplate {
     let failure: unknown;
     for (const attempt of [() => shaped, () => alternating(shaped), () => oneTurn(alternating(shaped))]) {
       try {
-        return this.#tokenize(this.#renderer.render(attempt(), given, meter));
+        const rendered = this.#renderer.render(attempt(), given, meter);
+        const phase = this.reasoning === null ? 'answer' : promptPhase(this.reasoning, rendered);
+        return { tokens: this.#tokenize(rendered), phase };
       } catch (error) {
         if (error instanceof ApiError) throw error;
         failure = error;
@@ -246,8 +270,8 @@ class JinjaTemplate implements ChatTemplate {
   #shaped(messages: readonly ChatMessage[], tools: readonly ToolSpec[]): Shaped[] {
     const { disguise } = this.#renderer;
     const shaped = this.#ownTools
-      ? messages.map((message) => ownShape(message, disguise))
-      : genericShape(messages, tools, disguise);
+      ? messages.map((message) => ownShape(message, disguise, this.reasoning?.field))
+      : genericShape(messages, tools, { disguise, thought: this.reasoning?.field });
     if (!this.#findings.losesSystem) return shaped;
     return shaped.map((turn, i) => (turn.role === 'system' && i > 0 ? { ...turn, role: 'user' } : turn));
   }

@@ -138,6 +138,7 @@ describe('thinking', () => {
     [{ enable_thinking: false }, OFF],
     [{ enable_thinking: true }, { enable_thinking: true, thinking: true }],
     [{ reasoning_effort: 'none' }, OFF],
+    [{ reasoning_effort: 'none', thinking_budget: 5 }, OFF],
     [{ reasoning_effort: 'none', enable_thinking: false }, OFF],
     [{ chat_template_kwargs: { enable_thinking: false } }, { enable_thinking: false }],
     [{ chat_template_kwargs: { reasoning_effort: 'low' } }, { reasoning_effort: 'low' }],
@@ -156,7 +157,10 @@ describe('thinking', () => {
 
   test.each<[object, string, string]>([
     [{ reasoning_effort: 'low' }, 'unsupported_parameter', 'reasoning_effort'],
-    [{ reasoning_effort: 5 }, 'unsupported_parameter', 'reasoning_effort'],
+    [{ reasoning_effort: 5 }, 'invalid_type', 'reasoning_effort'],
+    [{ reasoning_effort: 'much' }, 'invalid_value', 'reasoning_effort'],
+    [{ reasoning_effort: 'high', enable_thinking: false }, 'invalid_value', 'enable_thinking'],
+    [{ thinking_budget: -1 }, 'integer_below_min_value', 'thinking_budget'],
     [{ reasoning_effort: 'none', enable_thinking: true }, 'invalid_value', 'enable_thinking'],
     [
       { chat_template_kwargs: { thinking: true }, enable_thinking: false },

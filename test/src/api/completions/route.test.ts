@@ -20,7 +20,7 @@ interface Logprobs {
 }
 
 const ANSWER = { id: 'cmpl-1', created: 0, model: 'demo', fingerprint: 'fp' };
-const COUNTS = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 };
+const COUNTS = { promptTokens: 0, cachedTokens: 0, completionTokens: 0, reasoningTokens: 0 };
 const BOS = '<s>';
 
 async function* replay(events: readonly GenerateEvent[]): AsyncGenerator<GenerateEvent> {

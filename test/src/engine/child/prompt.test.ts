@@ -74,6 +74,7 @@ describe('what cannot fit is refused unread', () => {
   const user = { role: 'user', content: 'hi' } as const;
   const chats: [string, Prompt][] = [
     ['contents', { kind: 'chat', messages: [{ role: 'user', content: half }, { role: 'user', content: half }] }],
+    ['reasoning', { kind: 'chat', messages: [{ role: 'assistant', content: half, reasoning: half }] }],
     ['names', { kind: 'chat', messages: [{ ...user, name: half + half }] }],
     ['tool call ids', { kind: 'chat', messages: [{ role: 'tool', content: half, toolCallId: half }] }],
     ['arguments of calls', { kind: 'chat', messages: [{ role: 'assistant', content: '', toolCalls: [{ ...call, arguments: half + half }] }] }],
@@ -85,7 +86,11 @@ describe('what cannot fit is refused unread', () => {
   ]; // prettier-ignore
   const unread: ChatTemplate = {
     toolFormat: GENERIC_TOOL_FORMAT,
+    reasoning: null,
     stops: [],
+    prompt: () => {
+      throw new Error('it was rendered');
+    },
     tokens: () => {
       throw new Error('it was rendered');
     },
@@ -130,7 +135,7 @@ describe('what cannot fit is refused unread', () => {
   test('one byte less is read', () => {
     const { model, asked } = countingModel();
     const text = 'a'.repeat(511);
-    expect(promptTokens(model, unread, { kind: 'text', text }, contextLength)).toHaveLength(511);
+    expect(promptTokens(model, unread, { kind: 'text', text }, contextLength).tokens).toHaveLength(511);
     expect(asked).toEqual([text]);
   });
 });

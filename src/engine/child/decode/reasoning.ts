@@ -1,0 +1,241 @@
+// Splits the reasoning block off an answer while it is written, by the bytes of the tokens: a mark may be one control token or
+// several of text. The grammar of an answer holds after the block; within it the model may not end, and beside its
+// beginning only the marks are allowed. Text is held back only while it may become a mark.
+
+import type { ReasoningFormat } from '../../seam/reasoning.ts';
+import type { Constraint, ConstraintVocabulary } from './constraint.ts';
+
+export type ReasoningPhase = 'before' | 'thinking' | 'between' | 'answer';
+
+export interface Split {
+  readonly reasoning: string;
+  /** Bytes of the answer. */
+  readonly content: Uint8Array;
+}
+
+/** Tokens of white space between a block and an answer that has a form. */
+const MAX_FRAMING = 4;
+/** White space before a mark that is held back with it. */
+const MAX_BLANKS = 256;
+const NO_BYTES = new Uint8Array(0);
+
+export class ReasoningReader {
+  phase: ReasoningPhase;
+  /** Tokens of the block and its marks. */
+  tokens = 0;
+  /** Marks read so far: after each a grammar begins anew. */
+  marks = 0;
+  readonly #starts: readonly string[];
+  readonly #answer: readonly string[];
+  readonly #end: string;
+  /** Texts that begin a call, which ends the block too. */
+  readonly #calls: readonly string[];
+  readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+  /** Bytes as Latin-1 text, so that searching is exact. */
+  #held = '';
+  #shown: Uint8Array[] = [];
+  #waiting = 0;
+  #wrote = false;
+
+  constructor(format: ReasoningFormat, phase: ReasoningPhase, calls: readonly string[]) {
+    this.phase = phase;
+    this.#starts = format.starts.map(latin1);
+    this.#answer = format.answer.map(latin1);
+    this.#end = latin1(format.end);
+    this.#calls = calls.filter((text) => /^[<[]/.test(text)).map(latin1);
+  }
+
+  /** `raw`: the bytes of a token; `shown`: those a reader of the answer would see. */
+  read(raw: Uint8Array, shown: Uint8Array): Split {
+    if (this.phase === 'answer') return { reasoning: '', content: shown };
+    if (this.phase === 'thinking') {
+      this.tokens += 1;
+      const text = Buffer.from(raw).toString('latin1');
+      // Control tokens print as nothing, here as in the answer, unless they are part of a mark.
+      const kept = shown.length > 0 || this.#isMark(text);
+      return this.#think(kept ? text : '');
+    }
+    this.#waiting += 1;
+    this.#held += Buffer.from(raw).toString('latin1');
+    this.#shown.push(shown);
+    return this.#open();
+  }
+
+  /** The text held back, when the answer has ended. */
+  end(): Split {
+    const held = this.#held;
+    this.#held = '';
+    if (this.phase === 'thinking')
+      return { reasoning: this.#decode(held) + this.#decoder.decode(), content: NO_BYTES };
+    return { reasoning: '', content: this.phase === 'before' ? Buffer.concat(this.#shown) : NO_BYTES };
+  }
+
+  /** Whether a token may go on with a mark that opens the block or frames the answer. */
+  continues(raw: Uint8Array): boolean {
+    const text = (this.#held + Buffer.from(raw).toString('latin1')).trimStart();
+    return text !== '' && this.#openings().some((mark) => mark.startsWith(text));
+  }
+
+  /** Whether a token is framing after the block. */
+  isFraming(raw: Uint8Array): boolean {
+    return (
+      this.phase === 'between' &&
+      this.#waiting < MAX_FRAMING &&
+      raw.length > 0 &&
+      blanksOf(raw) === raw.length
+    );
+  }
+
+  /** Whether a token ends the block and goes on after its mark. */
+  overshoots(raw: Uint8Array): boolean {
+    const text = this.#held + Buffer.from(raw).toString('latin1');
+    const at = text.indexOf(this.#end);
+    return at >= 0 && text.slice(at + this.#end.length).trim() !== '';
+  }
+
+  #openings(): readonly string[] {
+    return this.phase === 'before' ? [...this.#starts, ...this.#answer] : this.#answer;
+  }
+
+  #open(): Split {
+    const text = this.#held.trimStart();
+    const openings = this.#openings();
+    const mark = openings.find((each) => text.startsWith(each));
+    if (mark !== undefined) {
+      const rest = text.slice(mark.length);
+      this.marks += 1;
+      this.#held = '';
+      this.#shown = [];
+      if (!this.#starts.includes(mark)) return this.#answered(rest);
+      this.tokens += this.#waiting;
+      this.phase = 'thinking';
+      return this.#think(rest);
+    }
+    const may =
+      text === '' ? this.#held.length <= MAX_BLANKS : openings.some((each) => each.startsWith(text));
+    if (may && openings.length > 0) return { reasoning: '', content: NO_BYTES };
+    const said = Buffer.concat(this.#shown);
+    // Before the block blanks are the model's, after it they are framing.
+    const content = this.phase === 'before' ? said : said.subarray(blanksOf(said));
+    this.#held = '';
+    this.#shown = [];
+    if (content.length > 0) this.phase = 'answer';
+    return { reasoning: '', content };
+  }
+
+  #answered(rest: string): Split {
+    this.phase = 'answer';
+    return { reasoning: '', content: Buffer.from(rest, 'latin1') };
+  }
+
+  #think(text: string): Split {
+    this.#held += text;
+    if (!this.#wrote) this.#held = this.#held.trimStart();
+    const end = this.#held.indexOf(this.#end);
+    const call = firstOf(this.#held, this.#calls);
+    if (call >= 0 && (end < 0 || call < end)) {
+      const reasoning = this.#decode(this.#held.slice(0, call).trimEnd());
+      const { content } = this.#answered(this.#held.slice(call));
+      return { reasoning, content };
+    }
+    if (end >= 0) {
+      const reasoning = this.#decode(this.#held.slice(0, end).trimEnd());
+      const rest = this.#held.slice(end + this.#end.length);
+      this.phase = 'between';
+      this.marks += 1;
+      this.#waiting = 0;
+      this.#held = rest;
+      this.#shown = [Buffer.from(rest, 'latin1')];
+      const { content } = rest === '' ? { content: NO_BYTES } : this.#open();
+      return { reasoning, content };
+    }
+    const certain = this.#held.slice(0, startedAt(this.#held, [this.#end, ...this.#calls]));
+    const blanks = certain.length - certain.trimEnd().length;
+    const take = certain.length - (blanks <= MAX_BLANKS ? blanks : 0);
+    this.#held = this.#held.slice(take);
+    return { reasoning: this.#decode(certain.slice(0, take)), content: NO_BYTES };
+  }
+
+  #isMark(text: string): boolean {
+    return this.#end.includes(text) || this.#calls.some((call) => call.includes(text));
+  }
+
+  #decode(text: string): string {
+    this.#wrote ||= text !== '';
+    return this.#decoder.decode(Buffer.from(text, 'latin1'), { stream: true });
+  }
+}
+
+/** The constraint of an answer that reasoning may precede. `start` makes one that has read no token. */
+export function afterReasoning(
+  reader: ReasoningReader,
+  start: () => Constraint,
+  vocabulary: ConstraintVocabulary,
+): Constraint & { moved(): void } {
+  let inner = start();
+  let marks = reader.marks;
+  /** The text since the last mark is one that the grammar takes. */
+  let alive = true;
+  const innerAllows = (tokens: readonly number[]): boolean[] =>
+    inner.filter()?.(tokens) ?? tokens.map(() => true);
+  return {
+    get active() {
+      return reader.phase !== 'thinking' && inner.active;
+    },
+    filter() {
+      if (reader.phase === 'answer') return inner.filter();
+      if (reader.phase === 'thinking')
+        return (tokens) =>
+          tokens.map((token) => !vocabulary.isEnd(token) && !reader.overshoots(vocabulary.piece(token)));
+      return (tokens) => {
+        const allowed = alive ? innerAllows(tokens) : tokens.map(() => false);
+        return tokens.map((token, i) => {
+          if (allowed[i] === true) return true;
+          const piece = vocabulary.piece(token);
+          return !vocabulary.isEnd(token) && (reader.continues(piece) || reader.isFraming(piece));
+        });
+      };
+    },
+    accept(token) {
+      if (reader.phase === 'thinking') return;
+      if (reader.phase !== 'answer') {
+        const allowed = innerAllows([token])[0] === true;
+        if (!allowed && reader.isFraming(vocabulary.piece(token))) return;
+        alive &&= allowed;
+      }
+      if (alive) inner.accept(token);
+    },
+    /** To be called once the reader has read what was accepted. */
+    moved() {
+      if (marks === reader.marks) return;
+      marks = reader.marks;
+      inner.free();
+      inner = start();
+      alive = true;
+    },
+    free: () => inner.free(),
+  };
+}
+
+function latin1(text: string): string {
+  return Buffer.from(text, 'utf8').toString('latin1');
+}
+
+function blanksOf(bytes: Uint8Array): number {
+  const at = bytes.findIndex((byte) => byte > 32);
+  return at < 0 ? bytes.length : at;
+}
+
+function firstOf(text: string, wanted: readonly string[]): number {
+  return wanted.reduce((first, each) => {
+    const at = text.indexOf(each);
+    return at >= 0 && (first < 0 || at < first) ? at : first;
+  }, -1);
+}
+
+/** Where a proper prefix of one of `marks` ends the text; the text's length when none does. */
+function startedAt(text: string, marks: readonly string[]): number {
+  for (let at = Math.max(0, text.length - 64); at < text.length; at += 1)
+    if (marks.some((mark) => mark.startsWith(text.slice(at)))) return at;
+  return text.length;
+}

@@ -1,0 +1,83 @@
+// How a model frames its reasoning. A block stands at the head of an answer: a start (or the prompt has opened it), the thoughts, an
+// end, and in some families framing before the answer proper. Found by the marks that the chat template writes; a template
+// without them has no reasoning, and its answers are passed on as they are.
+
+export interface ReasoningFormat {
+  readonly starts: readonly string[];
+  readonly end: string;
+  /** Text that closes a block at the end of its budget, as the model would write it. */
+  readonly close: string;
+  /** Framing of the answer, which is no part of it. */
+  readonly answer: readonly string[];
+  /** The field of a message in which the template reads earlier reasoning; null where it has no place for it. */
+  readonly field: 'reasoning_content' | 'thinking' | 'reasoning' | null;
+}
+
+type Marks = Omit<ReasoningFormat, 'field'>;
+
+function block(start: string, end: string, close = `\n${end}\n\n`, answer: readonly string[] = []): Marks {
+  return { starts: [start], end, close, answer };
+}
+
+const HARMONY_FINAL = '<|channel|>final<|message|>';
+
+/** The first whose text is in the template. Tags that contain another's come before it. */
+const FAMILIES: readonly (readonly [written: string, marks: Marks])[] = [
+  [
+    '<|channel|>analysis<|message|>',
+    block('<|channel|>analysis<|message|>', '<|end|>', `<|end|><|start|>assistant${HARMONY_FINAL}`, [
+      `<|start|>assistant${HARMONY_FINAL}`,
+      HARMONY_FINAL,
+    ]),
+  ],
+  [
+    '<|open|>',
+    block('<|open|>think<|sep|>', '<|close|>think<|sep|>', '<|close|>think<|sep|><|open|>response<|sep|>', [
+      '<|open|>response<|sep|>',
+    ]),
+  ],
+  ['</seed:think>', block('<seed:think>', '</seed:think>')],
+  ["':opensource'", block('<think:opensource>', '</think:opensource>')],
+  ['</mm:think>', block('<mm:think>', '</mm:think>')],
+  ['[/THINK]', block('[THINK]', '[/THINK]', '[/THINK]')],
+  ['<|channel>thought', block('<|channel>thought', '<channel|>', '\n<channel|>')],
+  ['<|END_THINKING|>', block('<|START_THINKING|>', '<|END_THINKING|>', '<|END_THINKING|>')],
+  ['<|inner_suffix|>', block('<|inner_prefix|>', '<|inner_suffix|>', '<|inner_suffix|>')],
+  [
+    '<|begin|>assistant<|think|>',
+    block('<|think|>', '<|end|>', '<|end|><|begin|>assistant<|content|>', [
+      '<|begin|>assistant<|content|>',
+      '<|content|>',
+    ]),
+  ],
+  [
+    '[BEGIN FINAL RESPONSE]',
+    block('Here are my reasoning steps:', '[BEGIN FINAL RESPONSE]', '\n[BEGIN FINAL RESPONSE]\n'),
+  ],
+  ['<response>', block('<think>', '</think>', '</think><response>', ['<response>'])],
+  ['</think>', block('<think>', '</think>')],
+];
+
+export function detectReasoning(template: string | null): ReasoningFormat | null {
+  if (template === null) return null;
+  const found = FAMILIES.find(([written, { end }]) =>
+    written === '<response>'
+      ? template.includes(written) && template.includes(end)
+      : template.includes(written),
+  );
+  return found === undefined ? null : { ...found[1], field: fieldOf(template) };
+}
+
+function fieldOf(template: string): ReasoningFormat['field'] {
+  if (/\breasoning_content\b/.test(template)) return 'reasoning_content';
+  if (/message(?:\.thinking\b|\[['"]thinking['"]\])/.test(template)) return 'thinking';
+  return /message(?:\.reasoning\b|\[['"]reasoning['"]\])/.test(template) ? 'reasoning' : null;
+}
+
+/** Whether a prompt that ends so has opened the block, or closed it. */
+export function promptPhase(format: ReasoningFormat, rendered: string): 'before' | 'thinking' | 'answer' {
+  const tail = rendered.slice(-256).trimEnd();
+  if (format.starts.some((start) => tail.endsWith(start))) return 'thinking';
+  const closed = tail.endsWith(format.end) || format.answer.some((text) => tail.endsWith(text));
+  return closed && format.end !== '<|end|>' ? 'answer' : 'before';
+}
