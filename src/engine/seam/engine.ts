@@ -54,7 +54,7 @@ export interface LoadSpec {
 export interface ChatMessage {
   readonly role: 'system' | 'user' | 'assistant' | 'tool';
   readonly content: string;
-  /** What an assistant thought before it said this. */
+  /** An assistant's thoughts before it said this. */
   readonly reasoning?: string | undefined;
   readonly name?: string | undefined;
   readonly toolCalls?:

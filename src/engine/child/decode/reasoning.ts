@@ -51,7 +51,7 @@ export class ReasoningReader {
     if (this.phase === 'thinking') {
       this.tokens += 1;
       const text = Buffer.from(raw).toString('latin1');
-      // Control tokens print as nothing, here as in the answer, unless they are part of a mark.
+      // Control tokens are left out, here as in the answer, unless they are part of a mark.
       const kept = shown.length > 0 || this.#isMark(text);
       return this.#think(kept ? text : '');
     }
