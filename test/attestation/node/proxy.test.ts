@@ -2,6 +2,7 @@
 
 import { once } from 'node:events';
 import { Agent, type ClientRequest, type IncomingMessage } from 'node:http';
+import { connect } from 'node:net';
 import OpenAI from 'openai';
 import { describe, expect, test } from 'vitest';
 import { type ProxyLogEntry, startProxy } from '../../../attestation/node/proxy.ts';
@@ -242,5 +243,35 @@ describe('proxy', () => {
       { method: undefined, status: 400, code: 'malformed_http' },
     ]);
     expect(JSON.stringify(entries)).not.toContain('secret');
+  });
+});
+
+describe('the proxy', () => {
+  test('bodies that are empty, cut short or too long keep no connection', async () => {
+    const { proxy } = await startBoth({}, { connections: 1 });
+    const port = Number(new URL(proxy.url).port);
+    const chat = JSON.stringify({ model: MODEL_ID, messages: [{ content: 'hi' }] });
+    const asked = async (head: string, body: string, cut = false): Promise<string> => {
+      const socket = connect({ host: '127.0.0.1', port });
+      socket.write(`${head} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n${body}`);
+      if (cut) socket.end();
+      let text = '';
+      try {
+        for await (const chunk of socket) text += String(chunk);
+      } catch {
+        // Cut off by the proxy.
+      }
+      return text.slice(0, 12);
+    };
+    for (const [head, body, cut] of [
+      ['POST /', 'content-length: 0\r\n\r\n'],
+      ['GET /', 'content-length: 0\r\n\r\n'],
+      ['DELETE /', 'transfer-encoding: chunked\r\n\r\n0\r\n\r\n'],
+      ['POST /', 'content-length: 100\r\n\r\nabc', true],
+      ['POST /', 'transfer-encoding: chunked\r\n\r\nffff\r\nabc', true],
+      ['M-SEARCH /', '\r\n'],
+    ] as const)
+      await asked(head, body, cut);
+    expect(await asked('POST /', `content-length: ${chat.length}\r\n\r\n${chat}`)).toBe('HTTP/1.1 200');
   });
 });
