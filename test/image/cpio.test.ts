@@ -1,4 +1,4 @@
-// The cpio writer against cpio, and that nothing of the machine is in its bytes.
+// The cpio writer against cpio, and that its bytes do not depend on the machine.
 
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

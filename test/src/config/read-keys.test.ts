@@ -10,21 +10,11 @@ import {
   type Config,
   type ConfigSources,
 } from '../../../src/config/read.ts';
-import { ConfigError } from '../../../src/base/errors.ts';
 import { serverConfig } from '../../../src/start/http.ts';
+import { configRefusal } from '../../fixtures/refusal.ts';
 
 function read(text: string, more: Partial<ConfigSources> = {}): Config {
   return readConfig({ file: { path: '/etc/assay/assay.toml', text }, cwd: '/work', ...more });
-}
-
-function refusal(call: () => unknown): ConfigError {
-  try {
-    call();
-  } catch (error) {
-    expect(error).toBeInstanceOf(ConfigError);
-    return error as ConfigError;
-  }
-  throw new Error('nothing was refused');
 }
 
 describe('keys', () => {
@@ -69,7 +59,8 @@ describe('keys', () => {
 
   test('one key under two names is refused', () => {
     expect(
-      refusal(() => apiKeys(read(`[api]\napi_key = "k"\n[api.keys.a]\nsha256 = "${sha('k')}"`))).message,
+      configRefusal(() => apiKeys(read(`[api]\napi_key = "k"\n[api.keys.a]\nsha256 = "${sha('k')}"`)))
+        .message,
     ).toContain('are the same key');
   });
 

@@ -6,7 +6,8 @@ import { allExclusive } from '../../../src/grammar/exclusive.ts';
 import { schemaToGrammar, toolCallGrammar } from '../../../src/grammar/compile.ts';
 import { MAX_GRAMMAR_BYTES } from '../../../src/engine/child/llama/grammar.ts';
 import { GENERIC_TOOL_FORMAT } from '../../../src/engine/seam/tool-format.ts';
-import { newAjv, refusal, tried } from '../../fixtures/grammar/oracle.ts';
+import { newAjv, tried } from '../../fixtures/grammar/oracle.ts';
+import { refusal } from '../../fixtures/refusal.ts';
 import { closed, members, times } from '../../fixtures/grammar/schemas.ts';
 
 describe('schemaToGrammar', () => {

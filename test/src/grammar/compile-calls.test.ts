@@ -6,7 +6,7 @@ import { jsonObjectGrammar, toolCallGrammar } from '../../../src/grammar/compile
 import { seededRandom } from '../../../src/engine/child/decode/sampler.ts';
 import { detectToolFormat, GENERIC_TOOL_FORMAT } from '../../../src/engine/seam/tool-format.ts';
 import { accepts, generate, parseGbnf } from '../../fixtures/grammar/gbnf.ts';
-import { refusal } from '../../fixtures/grammar/oracle.ts';
+import { refusal } from '../../fixtures/refusal.ts';
 
 describe('other grammars', () => {
   test('any JSON object', () => {

@@ -8,7 +8,8 @@ import { GENERIC_TOOL_FORMAT } from '../../../src/engine/seam/tool-format.ts';
 import { ApiError } from '../../../src/base/errors.ts';
 import { accepts, generate, parseGbnf } from '../../fixtures/grammar/gbnf.ts';
 import { ANNOTATED, LOOSENED, OBJECT, SPELLINGS, type Row } from '../../fixtures/grammar/loose-rows.ts';
-import { newAjv, refusal } from '../../fixtures/grammar/oracle.ts';
+import { newAjv } from '../../fixtures/grammar/oracle.ts';
+import { refusal } from '../../fixtures/refusal.ts';
 
 /** As `pointer/keyword`. */
 function names(loosened: readonly Loosening[]): string[] {

@@ -4,7 +4,8 @@ import { describe, expect, test } from 'vitest';
 import { schemaToGrammar } from '../../../src/grammar/compile.ts';
 import { seededRandom } from '../../../src/engine/child/decode/sampler.ts';
 import { generate, parseGbnf } from '../../fixtures/grammar/gbnf.ts';
-import { matcher, newAjv, refusal } from '../../fixtures/grammar/oracle.ts';
+import { matcher, newAjv } from '../../fixtures/grammar/oracle.ts';
+import { refusal } from '../../fixtures/refusal.ts';
 import { TABLE } from '../../fixtures/grammar/table.ts';
 
 describe('schemaToGrammar', () => {
