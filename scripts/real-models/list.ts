@@ -83,11 +83,19 @@ const MINILM: PublishedModel = {
     miniLm('config.json', 612, '953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41'),
     miniLm('tokenizer.json', 466_247, 'be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037'),
     miniLm('tokenizer_config.json', 350, 'acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b'),
-    miniLm('special_tokens_map.json', 112, '303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3'),
+    miniLm(
+      'special_tokens_map.json',
+      112,
+      '303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3',
+    ),
     miniLm('vocab.txt', 231_508, '07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3'),
     miniLm('modules.json', 349, '84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf'),
     miniLm('1_Pooling/config.json', 190, '4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23'),
-    miniLm('sentence_bert_config.json', 53, 'fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7'),
+    miniLm(
+      'sentence_bert_config.json',
+      53,
+      'fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7',
+    ),
     miniLm(
       'config_sentence_transformers.json',
       116,
@@ -122,7 +130,11 @@ const WHISPER_TINY_EN: PublishedModel = {
       2_128_466,
       '929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df',
     ),
-    whisperTiny('vocabulary.txt', 422_309, 'ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf'),
+    whisperTiny(
+      'vocabulary.txt',
+      422_309,
+      'ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf',
+    ),
   ],
 };
 

@@ -9,9 +9,7 @@ import { PUBLISHED_MODEL_NAMES, PUBLISHED_MODELS, type PublishedModelName } from
 function namesOf(asked: readonly string[], all: boolean): readonly PublishedModelName[] {
   const unknown = asked.filter((name) => !Object.hasOwn(PUBLISHED_MODELS, name));
   if (unknown.length > 0)
-    throw new TypeError(
-      `unknown model ${unknown.join(', ')}; names are ${PUBLISHED_MODEL_NAMES.join(', ')}`,
-    );
+    throw new TypeError(`unknown model ${unknown.join(', ')}; names are ${PUBLISHED_MODEL_NAMES.join(', ')}`);
   if (asked.length > 0) return asked as readonly PublishedModelName[];
   return PUBLISHED_MODEL_NAMES.filter((name) => all || PUBLISHED_MODELS[name].ci);
 }
@@ -35,7 +33,9 @@ for (const name of names) {
 }
 const missing = failed.unavailable;
 if (missing > 0)
-  console.error(`! ${missing} of ${names.length} published models cannot be had here: tests on them are skipped`);
+  console.error(
+    `! ${missing} of ${names.length} published models cannot be had here: tests on them are skipped`,
+  );
 console.log(`${names.length - missing - failed.differs} of ${names.length} are in ${realModelsFolder()}`);
 if (failed.differs > 0) process.exitCode = 1;
 else if (missing > 0) process.exitCode = 2;

@@ -100,7 +100,8 @@ function entryAt(directory: Buffer, at: number): { readonly member: Member; read
     fail(`member ${quote(name)} is neither file nor folder`);
   if ((directory.readUInt16LE(at + 8) & FLAG_ENCRYPTED) !== 0) fail(`member ${quote(name)} is encrypted`);
   const method = directory.readUInt16LE(at + 10);
-  if (method !== STORED && method !== DEFLATED) fail(`member ${quote(name)} is compressed by method ${method}`);
+  if (method !== STORED && method !== DEFLATED)
+    fail(`member ${quote(name)} is compressed by method ${method}`);
   const member = {
     name,
     method,
@@ -125,7 +126,8 @@ function safeName(raw: Uint8Array): string {
   const segments = name.replace(/\/$/, '').split('/');
   const plain = segments.every((segment) => segment !== '' && segment !== '.' && segment !== '..');
   // eslint-disable-next-line no-control-regex
-  if (!plain || /[\u0000-\u001f\\:]/.test(name)) fail(`member ${quote(name)} has a name that leaves its folder`);
+  if (!plain || /[\u0000-\u001f\\:]/.test(name))
+    fail(`member ${quote(name)} has a name that leaves its folder`);
   return name;
 }
 

@@ -4,7 +4,12 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { ChatMessage, Engine } from '../../src/engine/seam/engine.ts';
 import { run } from '../fixtures/engine/demo-engine.ts';
-import { askOracle, openPublished, type OracleAnswer, publishedWeights } from '../fixtures/models/published.ts';
+import {
+  askOracle,
+  openPublished,
+  type OracleAnswer,
+  publishedWeights,
+} from '../fixtures/models/published.ts';
 
 const COUNT = 48;
 

