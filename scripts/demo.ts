@@ -15,7 +15,7 @@ import { attestedFetch } from '@assay/attestation/node';
 import { installModel } from './real-models/install.ts';
 
 const top = fileURLToPath(new URL('..', import.meta.url));
-/** What each model is asked, turn by turn. */
+/** The questions to each model, turn by turn. */
 const QUESTIONS: Readonly<Record<string, readonly string[]>> = {
   'demo-chat': ['What is attestation?'],
   smollm2: ['Write one sentence about the sea.', 'Make it shorter.'],
@@ -84,10 +84,16 @@ async function answer(
   client: OpenAI,
   messages: readonly OpenAI.ChatCompletionMessageParam[],
 ): Promise<string> {
-  const request = { model, temperature: 0, max_tokens: 200, messages: [...messages], stream: true } as const;
+  const stream = await client.chat.completions.create({
+    model,
+    temperature: 0,
+    max_tokens: 200,
+    messages: [...messages],
+    stream: true,
+  });
   let text = '';
   process.stdout.write('   ');
-  for await (const chunk of await client.chat.completions.create(request)) {
+  for await (const chunk of stream) {
     const part = chunk.choices[0]?.delta.content ?? '';
     text += part;
     process.stdout.write(part.replaceAll('\n', '\n   '));

