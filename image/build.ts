@@ -27,16 +27,16 @@ export interface BuildOptions {
   readonly out: string;
   readonly sources: Sources;
   /** The server's measured configuration; absent: image/config.default.toml. */
-  readonly toml?: string;
+  readonly toml?: string | undefined;
   readonly models?: readonly string[];
   /** Where the project's own sources are; another folder only when reproducing. */
   readonly top?: string;
   /** Of sources that were exported from git; absent: git is asked. */
-  readonly commit?: string;
+  readonly commit?: string | undefined;
   /** Test images only, as the manifest then says. */
   readonly simulatedTee?: boolean | undefined;
-  readonly hooks?: Hooks;
-  readonly extraModules?: ReadonlyMap<string, Uint8Array>;
+  readonly hooks?: Hooks | undefined;
+  readonly extraModules?: ReadonlyMap<string, Uint8Array> | undefined;
 }
 
 /** Builds into `out`. Returns the SHA-256 of each file, as written to SHA256SUMS. */
@@ -45,16 +45,11 @@ export async function buildImage(options: BuildOptions): Promise<ReadonlyMap<str
   const top = options.top ?? TOP;
   mkdirSync(out, { recursive: true });
   const put = (name: string, bytes: Uint8Array | string): void => writeFileSync(join(out, name), bytes);
-  const initrd = writeCpio(
-    await initramfsTree(
-      sources,
-      options.extraModules === undefined ? {} : { extraModules: options.extraModules },
-    ),
-  );
+  const initrd = writeCpio(await initramfsTree(sources, { extraModules: options.extraModules }));
   const tree = await rootfsTree(sources, {
     top,
     simulatedTee: options.simulatedTee,
-    ...(options.hooks === undefined ? {} : { hooks: options.hooks }),
+    hooks: options.hooks,
   });
   const root = await writeVerityImage(tree, join(out, 'root.img'));
   const firmware = {
@@ -134,7 +129,7 @@ async function fileDigest(path: string): Promise<string> {
   return hash.digest('hex');
 }
 
-/** Commit of the sources, or nothing when git cannot say or files differ from it: a claim that may be wrong is not made. */
+/** Commit of the sources; empty when git cannot tell it or files differ from it, so that a wrong commit is never claimed. */
 function commitOf(top: string): string {
   try {
     const git = (...args: string[]): string =>
@@ -181,8 +176,8 @@ async function main(): Promise<void> {
     sources,
     models: values.model ?? [],
     simulatedTee: values['with-simulated-tee'],
-    ...(values.commit === undefined ? {} : { commit: values.commit }),
-    ...(values.config === undefined ? {} : { toml: readFileSync(values.config, 'utf8') }),
+    commit: values.commit,
+    toml: values.config === undefined ? undefined : readFileSync(values.config, 'utf8'),
   });
   for (const [name, digest] of sums) process.stdout.write(`${digest}  ${name}\n`);
   process.stdout.write(

@@ -24,12 +24,13 @@ const ALIASES: Readonly<Record<string, string>> = {
   '@assay/attestation': 'attestation/index.ts',
   '@assay/attestation/codes': 'attestation/transcript/codes.ts',
   '@assay/attestation/explain': 'attestation/appraise/explain.ts',
+  '@assay/attestation/issue': 'attestation/protocol/issue.ts',
   '@assay/attestation/launch': 'attestation/launch/index.ts',
   '@assay/attestation/node': 'attestation/node/index.ts',
   '@assay/attestation/policy-lint': 'attestation/appraise/policy-lint.ts',
 };
 
-/** What makes simulated evidence: an entry of its own, and what it alone imports. */
+/** The code that makes simulated evidence: an entry of its own, and what it alone imports. */
 const SIMULATED_ENTRIES: Readonly<Record<string, string>> = {
   'dist/src/attester/simulated': 'src/attester/simulated.ts',
 };
@@ -40,7 +41,7 @@ const SIMULATED_ALIASES: Readonly<Record<string, string>> = {
 export interface BundleOptions {
   /** Where the sources are; another folder only when reproducing. */
   readonly top?: string | undefined;
-  /** Test images only: with it the server can make evidence that proves nothing. */
+  /** Test images only: with it the server can make simulated evidence, which is no proof. */
   readonly simulatedTee?: boolean | undefined;
 }
 

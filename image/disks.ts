@@ -93,7 +93,7 @@ export async function writeVerityImage(
   return { rootHash, blocks, sha256: digest.digest('hex') };
 }
 
-/** A model disk: the GGUF as `/model.gguf` and nothing else. */
+/** A model disk: the GGUF as `/model.gguf`, its only file. */
 export async function packModel(
   gguf: { readonly path: string; readonly size: number },
   out: string,

@@ -38,7 +38,7 @@ export function layoutErofs(tree: Tree): ErofsLayout {
   const files: Content[] = [];
   const inodes = Buffer.alloc(inodeBlocks * BLOCK_BYTES);
   const firstSmall = META_BLOCK + inodeBlocks;
-  const smallData = entries.map(([path, node]) => smallDataOf(path, node, tree, children, nids));
+  const smallData = entries.map(([path, node]) => smallDataOf(path, node, { tree, children, nids }));
   let nextSmall = firstSmall;
   let nextFile = firstSmall + smallData.reduce((sum, data) => sum + blocksFor(data?.length ?? 0), 0);
   entries.forEach(([path, node], index) => {
@@ -63,7 +63,7 @@ export function layoutErofs(tree: Tree): ErofsLayout {
   return { metadata: Buffer.concat([superblock, inodes, ...small]), files, blocks: nextFile };
 }
 
-/** The whole image in order, in chunks whose boundaries mean nothing. Throws if a file on disk is not the size it was. */
+/** The whole image in order, in chunks of no particular size. Throws if a file on disk is not the size it was. */
 export async function* erofsBytes(layout: ErofsLayout): AsyncGenerator<Uint8Array> {
   yield layout.metadata;
   for (const content of layout.files) {
@@ -94,14 +94,14 @@ function padded(data: Uint8Array): Uint8Array {
   return blocks;
 }
 
+interface Numbered {
+  readonly tree: Tree;
+  readonly children: ReadonlyMap<string, readonly string[]>;
+  readonly nids: ReadonlyMap<string, number>;
+}
+
 /** Data of directories and links; undefined for files. */
-function smallDataOf(
-  path: string,
-  node: Node,
-  tree: Tree,
-  children: Map<string, string[]>,
-  nids: Map<string, number>,
-): Uint8Array | undefined {
+function smallDataOf(path: string, node: Node, { tree, children, nids }: Numbered): Uint8Array | undefined {
   if (node.kind === 'link') return Buffer.from(node.target);
   if (node.kind === 'file') return undefined;
   const self = nids.get(path) ?? 0;

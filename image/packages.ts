@@ -59,7 +59,7 @@ export const WANTED: readonly Wanted[] = [
     suites: STABLE,
     use: 'test-module',
   },
-  // What the known answers of the launch measurement were recorded with.
+  // The known answers of the launch measurement were recorded with these.
   { package: 'ovmf-inteltdx', version: '2026.08+ds-2', suites: ['forky'], use: 'known-answer' },
   { package: 'ovmf', version: '2025.02-8+deb13u1', suites: STABLE, use: 'known-answer' },
   {

@@ -1,4 +1,4 @@
-// What is in the root image: an explicit list, added to an empty tree. No package manager, no login, no ssh, no shell but the
+// The contents of the root image: an explicit list, added to an empty tree. No package manager, no login, no ssh, no shell but the
 // static busybox that runs two scripts; Node, the server, and the libraries those need.
 
 import { addServer, type BundleOptions } from './bundle.ts';
@@ -41,7 +41,7 @@ export type Hooks = Readonly<Record<string, string>>;
 
 export interface RootfsOptions extends BundleOptions {
   /** Test images only. An image with hooks has another root hash, so another measurement. */
-  readonly hooks?: Hooks;
+  readonly hooks?: Hooks | undefined;
 }
 
 export async function rootfsTree(sources: Sources, options: RootfsOptions = {}): Promise<Tree> {

@@ -36,7 +36,7 @@ export async function buildTestModule(
   const digest = createHash('sha256').update(JSON.stringify(packages)).digest('hex').slice(0, 16);
   const folder = join(cache, digest);
   await unpackInto(folder, packages, inputs);
-  // What maintainer scripts would have set up.
+  // Maintainer scripts would have made these links.
   for (const [name, target] of [
     ['sh', 'bash'],
     ['awk', 'gawk'],

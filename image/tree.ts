@@ -1,4 +1,4 @@
-// A file tree in memory: what goes into the initramfs or the root image, and nothing else. Modes are explicit, owner is always
+// A file tree in memory: everything that goes into the initramfs or the root image. Modes are explicit, owner is always
 // 0:0, times are a constant of the writers, and there are no setuid bits, device nodes or hard links, by construction.
 // Refuses paths that are absolute, climb, repeat or cannot be written in every format.
 

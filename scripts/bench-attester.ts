@@ -1,4 +1,4 @@
-// Measures the attester and staging: `npx tsx scripts/bench-attester.ts`. Prints tables, asserts nothing.
+// Measures the attester and staging: `npx tsx scripts/bench-attester.ts`. Prints tables and has no assertions.
 //   batching  128 clients on a TSM that takes 40 ms and one request at a time, with and without batches
 //   models    latency of one attestation with 1 and with 100 models registered
 //   staging   hash-while-copying beside `openssl dgst -sha256` and beside a plain copy to tmpfs (BENCH_MB, default 1024)
@@ -125,7 +125,7 @@ for (const count of [1, 100]) {
         exporter: nonce,
         clientId: 'c',
         signal,
-        ...(modelId === undefined ? {} : { modelId }),
+        modelId,
       });
       times.push(performance.now() - started);
     }

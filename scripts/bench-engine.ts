@@ -2,7 +2,7 @@
 // ratios (above 1.00 is ours faster). The second ratio is of processor time instead of the clock's: on a busy machine only
 // that one says something, with one thread. LLAMA_SERVER=/path/to/llama-server turns the comparison on, THREADS, ROUNDS
 // and CASES (part of a name) change the defaults; VIA=https asks our whole server over attested TLS instead of the engine's
-// seam; BUSY=n lets n processes that do nothing useful compete for the processors. Asserts nothing. Random weights, real shapes.
+// seam; BUSY=n lets n busy loops compete for the processors. It has no assertions. Random weights, real shapes.
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -80,7 +80,7 @@ async function ours(path: string, threads: number, type: 'completion' | 'embeddi
         cacheScope: reuse ? 'bench' : `bench ${scope}`,
       } as const;
       for await (const event of engine.generate(request, forever))
-        if (event.type === 'delta' && first === 0) first = performance.now() - start;
+        if (event.kind === 'delta' && first === 0) first = performance.now() - start;
       const last = performance.now() - start;
       return { first: first === 0 ? last : first, last };
     },

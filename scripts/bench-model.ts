@@ -1,4 +1,4 @@
-// Models whose weights mean nothing and whose shapes are those of real ones, for scripts/bench-engine: Q8_0 with a constant
+// Models with arbitrary weights and the shapes of real ones, for scripts/bench-engine: Q8_0 with a constant
 // scale and pseudo-random bytes, written straight to disk. `medium` is a llama of 254 M parameters, `embed` a BERT of 22 M.
 
 import { once } from 'node:events';

@@ -1,4 +1,4 @@
-// `make bench`: what verification and our HTTP stack cost. Prints a table, asserts nothing. Everything on this machine.
+// `make bench`: what verification and our HTTP stack cost. Prints a table and has no assertions. Everything on this machine.
 //   handshake to verified, cold (a new process) and warm; TTFT and tokens/s of the demo model through attested TLS and
 //   straight from the engine; the server with a null engine beside bare node:http.
 
@@ -131,7 +131,7 @@ for (let i = 0; i < 6; i++) {
     },
     new AbortController().signal,
   )) {
-    if (event.type === 'delta') first ||= performance.now();
+    if (event.kind === 'delta') first ||= performance.now();
   }
   if (i > 0)
     STRAIGHT.push({ first: first - start, rate: ((TOKENS - 1) / (performance.now() - first)) * 1000 });

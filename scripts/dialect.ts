@@ -10,6 +10,7 @@ import { sourcesBelow, TOP } from './closures.ts';
 const MAX_LINES = 400;
 const MAX_HEADER_LINES = 8;
 const MAX_HEADER_WORDS = 100;
+const MAX_FUNCTION_LINES = 100;
 
 export interface Problem {
   readonly file: string;
@@ -40,11 +41,12 @@ export function problemsOf(
     ...importsOf(source),
     ...declarationsOf(source),
     ...optionalsOf(source),
+    ...functionsOf(source),
   ].toSorted((a, b) => a.line - b.line);
 }
 
 function problem({ file, text }: Source, offset: number, rule: string, message: string): Problem {
-  return { file, line: text.slice(0, offset).split('\n').length, rule, message };
+  return { file, line: lineAt(text, offset), rule, message };
 }
 
 function lengthOf(source: Source): readonly Problem[] {
@@ -195,12 +197,77 @@ function optionalsOf(source: Source): readonly Problem[] {
 interface Node {
   readonly type: string;
   readonly start: number;
+  readonly end: number;
   readonly [key: string]: unknown;
 }
 
 function admitsUndefined(type: Node): boolean {
   if (/^TS(Undefined|Unknown|Any)Keyword$/.test(type.type)) return true;
   return type.type === 'TSUnionType' && (type['types'] as Node[]).some(admitsUndefined);
+}
+
+const FUNCTION = /^(?:FunctionDeclaration|FunctionExpression|ArrowFunctionExpression)$/;
+const OUTLINED = /^(?:describe|test|beforeAll|beforeEach|afterAll|afterEach)$/;
+
+/**
+ * Functions of test/ have at most 100 lines, blank lines and comments not counted; oxlint checks all other folders. The callback of a
+ * `describe` is an outline: the calls of tests, hooks and describes that stand directly in it, with their tables of rows, are left out.
+ */
+function functionsOf(source: Source): readonly Problem[] {
+  if (!source.file.startsWith('test/')) return [];
+  const found: Problem[] = [];
+  const outlines = new Set<Node>();
+  const isCode = codeLines(source);
+  const linesOf = ({ start, end }: Node): readonly number[] => {
+    const first = lineAt(source.text, start);
+    return range(first, lineAt(source.text, end)).filter((line) => isCode[line] === true);
+  };
+  walk(source.body, (node) => {
+    if (outlinedBy(node) === 'describe')
+      for (const argument of node['arguments'] as Node[]) outlines.add(argument);
+    if (!FUNCTION.test(node.type)) return;
+    const lines = new Set(linesOf(node));
+    if (outlines.has(node))
+      for (const statement of statementsOf(node))
+        if (outlinedBy(statement['expression']) !== undefined)
+          for (const line of linesOf(statement)) lines.delete(line);
+    if (lines.size > MAX_FUNCTION_LINES)
+      found.push(
+        problem(source, node.start, 'function-length', `${lines.size} lines, at most ${MAX_FUNCTION_LINES}`),
+      );
+  });
+  return found;
+}
+
+/** `test` of `test(…)`, `test.skipIf(…)(…)` and `test.each(…)(…)`. */
+function outlinedBy(value: unknown): string | undefined {
+  let at = value as Node | undefined;
+  if (at?.type !== 'CallExpression') return undefined;
+  while (at !== undefined && /^(?:Call|Member|TaggedTemplate)Expression$/.test(at.type))
+    at = (at['callee'] ?? at['object'] ?? at['tag']) as Node | undefined;
+  const name = at?.['name'];
+  return typeof name === 'string' && OUTLINED.test(name) ? name : undefined;
+}
+
+function statementsOf(callback: Node): readonly Node[] {
+  const { type, body } = callback['body'] as Node & { readonly body?: readonly Node[] };
+  return type === 'BlockStatement' ? (body ?? []) : [];
+}
+
+/** By line number: whether the line has anything but blanks and comments. */
+function codeLines({ text, comments }: Source): readonly boolean[] {
+  let code = text;
+  for (const { start, end } of comments)
+    code = code.slice(0, start) + code.slice(start, end).replaceAll(/[^\n]/g, ' ') + code.slice(end);
+  return ['', ...code.split('\n')].map((line) => line.trim() !== '');
+}
+
+function lineAt(text: string, offset: number): number {
+  return text.slice(0, offset).split('\n').length;
+}
+
+function range(first: number, last: number): readonly number[] {
+  return Array.from({ length: last - first + 1 }, (_, index) => first + index);
 }
 
 export function walk(value: unknown, visit: (node: Node) => void): void {

@@ -1,4 +1,4 @@
-// `make pack`: the npm packages into out/, compiled anew, so that nothing is in them that an earlier state left in dist/. Each carries
+// `make pack`: the npm packages into out/, compiled anew, so that no file of an earlier state of dist/ is in them. Each carries
 // its production packages, byte for byte as package-lock.json has them, so that a user gets what was tested; only native builds come
 // from the registry, by exact version. No install script is in them. The same sources give the same bytes: the compiler writes no
 // paths or times, and npm sets those of the archive. Prints name and SHA-512.
@@ -54,7 +54,7 @@ export async function pack(top: string, destination: string): Promise<readonly P
   return packed;
 }
 
-/** What package.json's `files` names, and what npm always takes. */
+/** The files that package.json's `files` names, and those npm always takes. */
 async function copyPackage(from: string, to: string): Promise<void> {
   const manifest = await readManifest(from);
   const named = (manifest['files'] as readonly string[]).filter((name) => !name.startsWith('!'));

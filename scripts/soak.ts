@@ -2,7 +2,8 @@
 // when something leaked or a request is unaccounted for.
 
 import { parseArgs } from 'node:util';
-import { mebibytes, runSoak, type Sample } from '../test/fixtures/e2e/soak.ts';
+import { runSoak } from '../test/fixtures/e2e/soak.ts';
+import { mebibytes, type Sample } from '../test/fixtures/e2e/soak-accounts.ts';
 
 const { values } = parseArgs({
   options: {

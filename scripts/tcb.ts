@@ -92,7 +92,7 @@ export interface Package {
   readonly installScript: boolean;
 }
 
-/** What of our own code runs inside a boundary, by everything its entries import. */
+/** Our own code that runs inside a boundary, by everything its entries import. */
 export interface Boundary {
   readonly name: string;
   readonly about: string;
@@ -156,7 +156,7 @@ export function readDecisions(): string {
   return ['dependencies', 'growth'].map((topic) => read(`docs/decisions/${topic}.md`)).join('\n');
 }
 
-/** Each is a growth that docs/decisions/ says nothing of. */
+/** Each is a growth without a line in docs/decisions/. */
 export function growth(ledger: Ledger, decisions: string): string[] {
   const named = (name: string): boolean => decisions.includes(`\`${name}\``);
   const rows = decisions.split('\n').filter((line) => line.startsWith('|'));

@@ -1,4 +1,4 @@
-// What ties the words of a document to what the hardware signed and to this connection (docs/protocol.md §2–§5): claims ↔
+// The rules that bind a document to the signed report and to this connection (docs/protocol.md §2–§5): claims ↔
 // report_data, models ↔ their digest, repeated fields ↔ signed fields, claims ↔ nonce, TLS key and exporter. Each function
 // records its rules in the transcript; one that cannot be judged, because what it needs was refused, is a skip.
 
@@ -12,7 +12,7 @@ import { leafHash, rootFromPath } from '../protocol/merkle.ts';
 import { ALL_MODELS_ID, allModelsDigest, modelContradiction } from '../protocol/model.ts';
 import { RULES } from './rules.ts';
 
-/** What the vendor's signature is over, as far as the protocol uses it. */
+/** The fields under the vendor's signature that the protocol uses. */
 export interface SignedFields {
   readonly reportData: Uint8Array;
   readonly measurement: Uint8Array;
@@ -27,7 +27,7 @@ export function bindClaims(
 ): Claims | undefined {
   const claims = readClaims(t, document.claims);
   const { index, size, path } = document.inclusion;
-  const root = rootFromPath(leafHash(document.claims), index, size, path);
+  const root = rootFromPath(leafHash(document.claims), document.inclusion);
   const expected = toHex(signed.reportData.subarray(0, 32));
   if (root === undefined)
     t.fail(
@@ -60,7 +60,7 @@ function readClaims(t: Transcript, bytes: Uint8Array): Claims | undefined {
     return claims;
   } catch (error) {
     if (!(error instanceof AttestationError)) throw error;
-    const values = error.expected === undefined ? {} : { expected: error.expected };
+    const values = { expected: error.expected };
     if (error.code === 'claims_label') {
       t.pass(RULES.claimsCanonical, `${bytes.length} bytes`);
       t.fail(RULES.claimsLabel, error.message, values);

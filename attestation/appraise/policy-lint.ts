@@ -1,6 +1,6 @@
 // Remarks on a policy: protections it gives up, demands that cannot be met, questions it leaves open.
 
-import { lintGuestPolicy } from '../snp/guest-policy.ts';
+import { lintGuestPolicy } from '../snp/guest-policy-lint.ts';
 import { lintPinnedBits, TD_ATTRIBUTES, XFAM_BITS } from '../tdx/attributes.ts';
 import type { Policy } from './policy.ts';
 

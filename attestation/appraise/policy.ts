@@ -75,7 +75,7 @@ export interface AppraisalPolicy {
   /** Seconds; evidence older than this is renewed before the next request. Default 3600. */
   readonly maxEvidenceAge?: number | undefined;
   readonly channel?: 'exporter' | undefined;
-  /** Where endorsements come from. Default `stapled`. `fetch`: stapled ones first, the vendors' services when they do not do. */
+  /** Where endorsements come from. Default `stapled`. `fetch`: stapled ones first, the vendors' services when the stapled ones are not accepted. */
   readonly endorsements?: 'stapled' | 'fetch' | 'offline' | undefined;
   readonly [allowSimulated]?: true | { readonly root: string } | undefined;
   readonly [allowAnyModel]?: true | undefined;
@@ -312,11 +312,9 @@ function symbolsOf(input: AppraisalPolicy | Policy): Dangers {
   // Own properties only: a prototype may have been tampered with.
   const given = { ...(input as AppraisalPolicy) };
   return {
-    ...(given[allowSimulated] === undefined ? {} : { [allowSimulated]: given[allowSimulated] }),
-    ...(given[allowAnyModel] === undefined ? {} : { [allowAnyModel]: given[allowAnyModel] }),
-    ...(given[allowCertificateChannel] === undefined
-      ? {}
-      : { [allowCertificateChannel]: given[allowCertificateChannel] }),
+    [allowSimulated]: given[allowSimulated],
+    [allowAnyModel]: given[allowAnyModel],
+    [allowCertificateChannel]: given[allowCertificateChannel],
   };
 }
 
@@ -349,7 +347,7 @@ function readTees(value: unknown): readonly ('sev-snp' | 'tdx')[] {
   return readChoices(value, 'tee', vendors);
 }
 
-/** Whoever wrote an empty section meant something. */
+/** An empty section is a mistake: its author meant to ask for something. */
 function notEmpty<T extends object>(name: string, section: T): T {
   if (Object.keys(section).length === 0) throw malformed('malformed_policy', `${name} is empty`);
   return section;

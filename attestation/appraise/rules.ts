@@ -5,7 +5,7 @@ import { rule, type Rule } from '../transcript/checks.ts';
 
 const PROTOCOL = 'Assay protocol v1';
 
-/** Rules of appraisal D1 and up: claims, channel, model and policy (docs/protocol.md §7), by name. */
+/** Rules of appraisal D1 and up: claims, channel, model and policy (docs/protocol.md §2 to §7), by name. */
 export const RULES = {
   claimsCanonical: rule(
     'D1',

@@ -1,8 +1,8 @@
 // Deterministic CBOR (RFC 8949 §4.2.1) for everything that is hashed: claims, model manifests, the certificate's document.
 // A bounded reader and a writer, and what is read must be byte-equal to what is written of it: that refuses unsorted or
 // duplicate keys, non-minimal integers and anything else with two spellings. Also refused: negative numbers, floats, tags,
-// undefined, indefinite lengths, trailing bytes, nesting over 8, integers over 2^53-1. What a server writes, cbor-x must
-// write alike (src/attester/second-writer.ts); in a page there is no room for it.
+// undefined, indefinite lengths, trailing bytes, nesting over 8, integers over 2^53-1. The server compares
+// what it writes with cbor-x (src/attester/second-writer.ts), which is too large for a page.
 
 import { equalBytes, fromUtf8, utf8, viewOf } from './bytes.ts';
 import { type AttestationError, malformed } from '../transcript/errors.ts';
@@ -102,7 +102,7 @@ function readArgument(reader: Reader, low: number): number {
   const size = 1 << (low - 24);
   if (reader.at + size > reader.bytes.length) throw bad(reader, 'ends early');
   const value = readBigEndian(reader, size);
-  // What half as many bytes, or the head itself, could have said.
+  // Below this, half as many bytes, or the head itself, would have held the value.
   const minimum = size === 1 ? 24 : 2 ** (4 * size);
   if (value < minimum) throw bad(reader, 'has an integer that is not in its shortest form');
   if (!Number.isSafeInteger(value)) throw bad(reader, 'has an integer over 2^53-1');

@@ -146,6 +146,8 @@ function readObject(scanner: Scanner, depth: number): JsonObject {
 
 /** Readers of one closed shape; every failure carries `code` and the path of the field. */
 export interface Shape {
+  /** An object whose keys are not checked. */
+  readonly record: (value: unknown, name: string) => JsonObject;
   readonly object: (
     value: unknown,
     name: string,
@@ -171,20 +173,26 @@ export function shapeReaders(code: AttestationCode): Shape {
       throw malformed(code, `${name} is ${value.length} characters, expected at most ${maxLength}`);
     return value;
   };
+  const record: Shape['record'] = (value, name) => {
+    if (typeof value !== 'object' || value === null || Array.isArray(value))
+      throw wrong(name, 'an object', value);
+    return value as JsonObject;
+  };
   return {
+    record,
     object(value, name, required, optional = []) {
-      if (typeof value !== 'object' || value === null || Array.isArray(value))
-        throw wrong(name, 'an object', value);
+      const found = record(value, name);
       for (const key of required) {
-        if (!Object.hasOwn(value, key)) throw malformed(code, `${name} lacks ${key}`, { expected: key });
+        if (!Object.hasOwn(found, key)) throw malformed(code, `${name} lacks ${key}`, { expected: key });
       }
-      for (const key of Object.keys(value)) {
+      for (const key of Object.keys(found)) {
         if (required.includes(key) || optional.includes(key)) continue;
         const nearest = nearestKey(key, [...required, ...optional]);
-        const hint = nearest === undefined ? {} : { hint: `did you mean ${nearest}?` };
-        throw malformed(code, `${name} has the unknown key ${JSON.stringify(key.slice(0, 64))}`, hint);
+        throw malformed(code, `${name} has the unknown key ${JSON.stringify(key.slice(0, 64))}`, {
+          hint: nearest && `did you mean ${nearest}?`,
+        });
       }
-      return value as JsonObject;
+      return found;
     },
     string,
     integer(value, name, minimum = 0, maximum = Number.MAX_SAFE_INTEGER) {

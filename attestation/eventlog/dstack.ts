@@ -6,7 +6,7 @@
 import { concatBytes, equalBytes, fromHex, fromUtf8, utf8 } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';
 import { parseJson, type Json } from '../encoding/json.ts';
-import { MAX_EVENT_LOG_BYTES, MAX_EVENTS } from './tcg.ts';
+import { MAX_EVENT_LOG_BYTES, MAX_EVENTS, sha384 } from './tcg.ts';
 
 export const DSTACK_RUNTIME_EVENT = 0x08000001;
 
@@ -97,8 +97,4 @@ function runtimeEvent(item: Json, index: number): RuntimeEvent {
 
 function broken(message: string): Error {
   return malformed('malformed_event_log', message, { check: 'E3' });
-}
-
-async function sha384(bytes: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
-  return new Uint8Array(await globalThis.crypto.subtle.digest('SHA-384', bytes as Uint8Array<ArrayBuffer>));
 }

@@ -1,7 +1,7 @@
 // The confidential-computing event log (CCEL): TCG PC Client Platform Firmware Profile 1.06 §10 crypto-agile format, with the
 // PCR field holding the CC measurement register index of UEFI 2.10 §38.4 (0 MRTD, 1–4 RTMR0–3).
-// A log proves nothing by itself: it is believed only where its SHA-384 replay equals the registers of a verified quote,
-// and an event's *text* only where its digest is the hash of that text (a digest says nothing about the words beside it).
+// A log is no proof by itself: it is believed only where its SHA-384 replay equals the registers of a verified quote, and
+// an event's *text* only where its digest is the hash of that text (a digest does not vouch for the words beside it).
 // Refuses: a log without the specification header or SHA-384 bank, unknown digest algorithms, lengths past the end.
 
 import { concatBytes, equalBytes, fromUtf8, toHex, utf8, viewOf } from '../encoding/bytes.ts';
@@ -85,7 +85,7 @@ export function eventName(event: CcEvent): string {
   return `#${event.index} ${event.register === 0 ? 'MRTD' : `RTMR${event.register - 1}`} ${type}`;
 }
 
-/** What the event's data says in words where it is text, else its first bytes in hex. Only meaningful for `hashed` events. */
+/** The event's data as text where it is text, else its first bytes in hex. Only meaningful for `hashed` events. */
 export function eventText(event: CcEvent): string {
   const end = event.data.length > 0 && event.data.at(-1) === 0 ? event.data.length - 1 : event.data.length;
   const text = event.data.subarray(0, Math.min(end, 256));
@@ -218,6 +218,7 @@ function broken(message: string): Error {
   return malformed('malformed_event_log', message, { check: 'E1' });
 }
 
-async function sha384(bytes: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
+/** By WebCrypto: of SHA-2 the verifier carries SHA-256 alone. */
+export async function sha384(bytes: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
   return new Uint8Array(await globalThis.crypto.subtle.digest('SHA-384', bytes as Uint8Array<ArrayBuffer>));
 }

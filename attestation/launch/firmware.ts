@@ -1,5 +1,5 @@
 // Guest firmware (OVMF) as launch measurement needs it: the GUIDed table at its end (edk2 OvmfPkg/ResetVector/Ia16/
-// ResetVectorVtf0.asm) and our list of accepted files. Having the SNP_KERNEL_HASHES section proves nothing: edk2's generic
+// ResetVectorVtf0.asm) and our list of accepted files. The SNP_KERNEL_HASHES section is no proof: edk2's generic
 // OvmfPkgX64 build declares it and links BlobVerifierLibNull, which enforces no hash. So firmware is accepted by the SHA-256
 // of the whole file, never by what it declares.
 

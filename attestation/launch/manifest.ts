@@ -1,4 +1,4 @@
-// `assay-verify measure manifest.json`: recomputes, from the published files of an image and nothing else, everything its manifest
+// `assay-verify measure manifest.json`: recomputes, from the published files of an image alone, everything its manifest
 // states: digests, the root hash, what the command line binds, SNP launch digests for every vCPU shape, MRTD, RTMR1, RTMR2.
 // A difference is a finding, never an exception; a manifest of another shape, or unknown firmware, is refused.
 
@@ -60,7 +60,7 @@ export interface ImageManifest {
   readonly variant?: 'test' | undefined;
   /** Version of the server inside. */
   readonly release: string;
-  /** What it was built from: git commit (empty: unknown), SHA-256 of the lock files. */
+  /** Its sources: git commit (empty: unknown), SHA-256 of the lock files. */
   readonly source: { readonly commit: string; readonly inputs: string; readonly packages: string };
   readonly files: Readonly<Record<ImageFile, { readonly size: number; readonly sha256: string }>>;
   readonly root: { readonly rootHash: string; readonly blocks: number };

@@ -33,7 +33,7 @@ export interface SnpShape {
 /** One SNP guest as it is launched (AMD 56860 §8.17). */
 export interface SnpLaunch extends SnpShape {
   readonly firmware: Uint8Array;
-  /** Absent: the guest boots from its disk, and the measurement says nothing about its kernel. */
+  /** Absent: the guest boots from its disk, and the measurement does not cover its kernel. */
   readonly kernel?: KernelFiles | undefined;
   /** Accept firmware that is not on our list; the result says so. */
   readonly allowUnlistedFirmware?: boolean | undefined;
@@ -107,7 +107,7 @@ function lastOf(digests: readonly Uint8Array[]): Uint8Array {
   return last;
 }
 
-/** What all vCPU shapes of one machine monitor share. */
+/** The part of the digest that all vCPU shapes of one machine monitor share. */
 export interface LaunchPrefix {
   readonly digest: Uint8Array;
   readonly resetEip: number;
@@ -136,17 +136,12 @@ export function digestBeforeVcpus(
       : firmware.sections;
   let digest = firmware.digest;
   for (const section of ordered) {
-    const contents =
+    const contentsOf =
       section.type === SECTION.kernelHashes && hashPage !== undefined
         ? (): Uint8Array => hashPage
         : undefined;
-    digest = addPages(
-      digest,
-      pageTypeOf(section.type, contents !== undefined, vmm),
-      section.gpa,
-      section.size,
-      contents,
-    );
+    const pageType = pageTypeOf(section.type, contentsOf !== undefined, vmm);
+    digest = addPages(digest, { pageType, gpa: section.gpa, size: section.size, contentsOf });
   }
   return { digest, resetEip: firmware.resetEip };
 }
@@ -191,7 +186,12 @@ export function digestPerVcpu(
   const digests: Uint8Array[] = [];
   let digest = prefix.digest;
   for (let index = 0; index < vcpus; index++) {
-    digest = addPages(digest, PAGE_TYPE.vmsa, VMSA_GPA, PAGE_BYTES, () => (index === 0 ? boot : others));
+    digest = addPages(digest, {
+      pageType: PAGE_TYPE.vmsa,
+      gpa: VMSA_GPA,
+      size: PAGE_BYTES,
+      contentsOf: () => (index === 0 ? boot : others),
+    });
     digests.push(digest);
   }
   return digests;

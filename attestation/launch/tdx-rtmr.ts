@@ -55,7 +55,7 @@ export function rtmr2Events(
   return [sha384(loadOptions(cmdline, events)), sha384(initrd)];
 }
 
-/** What the kernel is started with: UTF-16LE with a final NUL. */
+/** The kernel's load options: UTF-16LE with a final NUL. */
 function loadOptions(cmdline: string, events: DirectBootEvents): Uint8Array {
   if (!/^[\x20-\x7e]*$/.test(cmdline))
     throw malformed('malformed_launch', 'kernel command line is not printable ASCII');

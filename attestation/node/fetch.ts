@@ -1,4 +1,4 @@
-// `attestedFetch`: a fetch that sends nothing before the evidence of the very socket it uses was accepted, to hand to
+// `attestedFetch`: a fetch that sends a request only after the evidence of the very socket it uses was accepted, to hand to
 // `new OpenAI({ baseURL, apiKey, fetch })` or anything else that takes a fetch.
 // Refused before a byte leaves: plain http, redirects to another origin, requests naming a model that is not attested.
 
@@ -26,7 +26,7 @@ export interface AttestedFetch {
 }
 
 /**
- * A fetch that sends nothing before the evidence of the very socket it uses was accepted. It throws the AttestationError of a
+ * A fetch that sends a request only after the evidence of the very socket it uses was accepted. It throws the AttestationError of a
  * refusal; times in its options are milliseconds. Protocol: docs/protocol.md §5.
  *
  * @example
@@ -103,7 +103,7 @@ function requireHttps(url: URL): void {
   });
 }
 
-/** What `fetch(request, init)` means: init wins, the rest is the request's. */
+/** Merges as `fetch(request, init)` does: init wins, the rest is the request's. */
 function requestInit(request: Request, init: RequestInit): RequestInit {
   return {
     method: request.method,
@@ -150,7 +150,7 @@ function requireAttestedModel(body: RequestInit['body'], policy: Policy, model: 
 function modelNamed(body: RequestInit['body']): 'no body' | 'unreadable' | { readonly model: string } {
   if (body === undefined || body === null) return 'no body';
   if (body instanceof FormData || body instanceof UndiciFormData) {
-    // Twice, and the server could read the other one.
+    // With the field twice, the server could read the other one.
     const [model, ...more]: unknown[] = body.getAll('model');
     return typeof model === 'string' && more.length === 0 ? { model } : 'unreadable';
   }
@@ -169,7 +169,7 @@ function modelNamed(body: RequestInit['body']): 'no body' | 'unreadable' | { rea
 
 /**
  * With a key twice, the server could read another model than we do; the strict reader refuses that, at the price of reading every
- * value itself, and no more than 16 384 of them. Where `"model"` stands once and nothing is written in \u escapes, no second one can be.
+ * value itself, and no more than 16 384 of them. Where `"model"` stands once and the text has no \u escapes, there is no second one.
  */
 function onlyOneModel(body: string): boolean {
   const first = body.indexOf('"model"');

@@ -28,7 +28,7 @@ export async function fileRollbackMemory(path: string): Promise<RollbackMemory> 
   };
 }
 
-/** What is in the file by now is kept: another process may have seen higher numbers since this one read it. */
+/** Values that are in the file by now are kept: another process may have seen higher numbers since this one read it. */
 async function save(path: string, memory: ReturnType<typeof createRollbackMemory>): Promise<void> {
   for (const [key, value] of await readEntries(path)) await memory.remember(key, value);
   const entries = memory.entries().slice(-MAX_ENTRIES);

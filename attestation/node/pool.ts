@@ -134,8 +134,8 @@ export class AttestedPool extends Dispatcher {
   }
 
   /**
-   * undici says `drain` a turn after a response has ended. Whoever asks again right then should get the same connection
-   * and not cause a second attestation.
+   * undici says `drain` a turn after a response has ended. A caller that asks again right then should get the same
+   * connection and not cause a second attestation.
    */
   #growSoon(): void {
     if (this.#growing || this.#slots.size >= this.#options.connections) return;
@@ -171,7 +171,7 @@ export class AttestedPool extends Dispatcher {
     this.#pump();
   }
 
-  /** A connection that does nothing and whose evidence is young enough; those that are too old are retired on the way. */
+  /** An idle connection whose evidence is young enough; those that are too old are retired on the way. */
   #idleSlot(): Slot | undefined {
     for (const slot of this.#slots) {
       if (slot.busy) continue;
@@ -194,7 +194,7 @@ export class AttestedPool extends Dispatcher {
         allowH2: false,
         maxCachedSessions: 0,
         keepAliveTimeout: this.#options.keepAliveTimeoutMs,
-        // Streams of slow models pause for longer than undici's five minutes; whoever calls fetch sets the time limits.
+        // Streams of slow models pause for longer than undici's five minutes; the caller of fetch sets the time limits.
         headersTimeout: 0,
         bodyTimeout: 0,
         connect: connector(() => this.#connect(slot)),
@@ -226,7 +226,7 @@ export class AttestedPool extends Dispatcher {
     return socket;
   }
 
-  /** Between the verdict and what it changes here nothing waits, so of several first connections one sets the machine. */
+  /** There is no await between the verdict and what it changes here, so of several first connections one sets the machine. */
   async #verified(): Promise<AttestedConnection> {
     const connection = await connectAttested(new URL(this.origin), this.#options);
     const { socket, result } = connection;

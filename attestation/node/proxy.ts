@@ -27,7 +27,7 @@ export interface ProxyOptions extends Omit<AttestedFetchOptions, 'model'> {
   readonly allowNonLoopback?: boolean | undefined;
   /** Origins of web pages that may use the proxy (`http://localhost:3000`). Default none: programs send no Origin. */
   readonly allowOrigins?: readonly string[] | undefined;
-  /** Called when a request has ended, and for what never became one. Nothing of its content is in it. */
+  /** Called when a request has ended, and for bytes that never became one. It carries no content. */
   readonly onRequest?: ((entry: ProxyLogEntry) => void) | undefined;
 }
 

@@ -1,5 +1,5 @@
 // A small, bounded HTTP/1.1 response reader (RFC 9112) for the one request that precedes the verdict. It reads exactly one
-// response from a socket and leaves nothing behind, so that the socket can then be handed to a connection pool.
+// response from a socket and no byte more, so that the socket can then be handed to a connection pool.
 // Refused: anything but HTTP/1.1, interim responses, folded or malformed headers, both or neither of Content-Length and
 // chunked, content encodings, trailers, more than the stated bytes, bytes after the end, a peer that closes or stalls.
 

@@ -9,7 +9,7 @@ import { compareBytes, encodeCbor } from '../encoding/cbor.ts';
 /** `blob`: a single file; `manifest`: several files of one model; `all`: every model the server serves (docs/protocol.md §2). */
 export type ModelKind = 'blob' | 'manifest' | 'all';
 
-/** What the engine reads: `weights`, `projector`, `adapter`, `template` (an overridden chat template) … */
+/** One file the engine reads, by role: `weights`, `projector`, `adapter`, `template` (an overridden chat template) … */
 export interface ModelBlob {
   readonly role: string;
   readonly sha256: Uint8Array;
@@ -17,7 +17,7 @@ export interface ModelBlob {
   readonly size: number;
 }
 
-/** One model of a document (docs/protocol.md §2): its id, the blobs its engine reads and the 32-byte SHA-256 that stands for them. */
+/** One model of a document (docs/protocol.md §4): its id, the blobs its engine reads and the 32-byte SHA-256 that stands for them (§2). */
 export interface AttestedModel {
   readonly id: string;
   readonly kind: 'blob' | 'manifest';

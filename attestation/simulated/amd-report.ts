@@ -1,5 +1,5 @@
 // Simulated SEV-SNP reports (AMD 56860 rev 1.58 §7.3): what a machine in the field reports, any field replaced, signed as the firmware
-// signs. Whatever wrong thing is asked for is written.
+// signs. Wrong values are written as given.
 
 import { encodeLayout, type Decoded } from '../encoding/layout.ts';
 import { launchPolicy, readGuestPolicy } from '../snp/guest-policy.ts';

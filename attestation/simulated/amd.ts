@@ -1,7 +1,7 @@
 // A fake AMD: ARK, ASK, ASVK, VCEK or VLEK, CRL and SEV-SNP reports in the real wire formats (AMD 57230 ch. 3, AMD 56860
 // rev 1.58 §7.3), with real algorithms and locally made keys. For laptops, CI and users' tests of their failure paths.
 // Common names are AMD's so that a verifier runs its own code unchanged; organisation and unit say what it is. It is
-// refused by every verifier whose roots are not replaced by this ARK. Whatever wrong thing is asked for is made.
+// refused by every verifier whose roots are not replaced by this ARK. Wrong values are written as given.
 
 import { equalBytes, fromBase64, toBase64 } from '../encoding/bytes.ts';
 import { TAG, encodeDer, encodeInteger, encodeText } from '../x509/der.ts';
@@ -47,7 +47,7 @@ export interface SimulatedAmdOptions {
   readonly chipId?: Uint8Array | undefined;
 }
 
-/** JSON-able. Test keys: they protect nothing. */
+/** JSON-able. Test keys, without any protection. */
 export interface SimulatedAmdKeys {
   readonly version: 1;
   readonly product: Product;

@@ -1,5 +1,5 @@
 // Entry of `@assay/attestation/simulated`: fake vendor hierarchies for laptops, CI and users' tests of their failure paths.
-// Nothing here is trusted by a verifier unless its roots are replaced in code or by a flag.
+// A verifier trusts them only where its roots are replaced in code or by a flag.
 
 export * from './amd.ts';
 export * from './intel.ts';

@@ -58,7 +58,7 @@ export interface SimulatedIntelOptions {
   readonly ppid?: Uint8Array | undefined;
 }
 
-/** JSON-able. Test keys: they protect nothing. */
+/** JSON-able. Test keys, without any protection. */
 export interface SimulatedIntelKeys {
   readonly version: 1;
   readonly keys: Readonly<Record<IntelKeyName, ExportedKey>>;

@@ -23,7 +23,7 @@ export interface IssuerKey {
   readonly spki: Uint8Array;
 }
 
-/** JSON-able form of a key: PKCS#8 and SPKI in base64. Test keys only; they protect nothing. */
+/** JSON-able form of a key: PKCS#8 and SPKI in base64. Test keys only, without any protection. */
 export interface ExportedKey {
   readonly algorithm: IssuerKey['algorithm'];
   readonly pkcs8: string;
@@ -109,7 +109,7 @@ export interface IssueExtension {
   readonly value: Uint8Array;
 }
 
-/** What a CRL says other than the regular one. */
+/** Fields of a CRL that differ from the regular one. */
 export interface CrlChanges {
   readonly revoked?: readonly (number | bigint | Uint8Array)[] | undefined;
   readonly thisUpdate?: Date | undefined;

@@ -1,6 +1,6 @@
 // Rules on the certificates: S15, S10, S11, S13, S14, S16–S18 (AMD 57230 §3 and §4, RFC 5280 §6.1).
-// The ARK is trusted because its DER and its key are pinned (roots.ts), or because the caller replaced the roots; nothing a
-// certificate says about itself makes it trusted.
+// The ARK is trusted because its DER and its key are pinned (roots.ts), or because the caller replaced the roots; no field of
+// a certificate makes it trusted.
 
 import { toHex } from '../encoding/bytes.ts';
 import type { Transcript } from '../transcript/checks.ts';
@@ -52,12 +52,9 @@ export function checkChain(subject: SnpSubject, transcript: Transcript): boolean
   });
   const nowText = context.now.toISOString();
   const window = `VEK is valid ${isoDay(vek.certificate.notBefore)} to ${isoDay(vek.certificate.notAfter)}`;
-  transcript.expect(
-    SNP_RULES.S13,
-    expired.length === 0,
-    expired.length === 0 ? window : expired.join('; '),
-    expired.length === 0 ? {} : { actual: nowText },
-  );
+  transcript.expect(SNP_RULES.S13, expired.length === 0, expired.length === 0 ? window : expired.join('; '), {
+    actual: nowText,
+  });
 
   const reported = decodeTcb(report.reportedTcb, product);
   const differing = tcbComponents(product).filter(
@@ -109,7 +106,7 @@ export function checkChain(subject: SnpSubject, transcript: Transcript): boolean
   return chainOk && extensionsOk && productOk && tcbOk && (isVlek ? notVlek : wrongChip) === undefined;
 }
 
-/** Returns whether all agree on the product; whether the policy lists it is not in that. */
+/** Returns whether all agree on the product, listed by the policy or not. */
 function checkProduct(
   { report, vek, extensions, intermediate, ark, product, policy }: SnpSubject,
   transcript: Transcript,
@@ -129,12 +126,7 @@ function checkProduct(
   const others = wrong.map(([source, line]) => `${source} says ${line ?? 'nothing known'}`).join(', ');
   const problem = wrong.length > 0 ? `${product} by the root, but ${others}` : unlisted;
   const found = `${product}${report.version === 2 ? ' (version 2 has no CPUID)' : ''}`;
-  transcript.expect(
-    SNP_RULES.S10,
-    problem === undefined,
-    problem ?? found,
-    problem === undefined ? {} : { actual: product },
-  );
+  transcript.expect(SNP_RULES.S10, problem === undefined, problem ?? found, { actual: product });
   return wrong.length === 0;
 }
 
@@ -175,7 +167,7 @@ function chainProblems({ vek, intermediate, ark, product, context, signatures }:
   add(issuanceProblem(ark, ark), 'ARK: ');
   add(issuanceProblem(intermediate, ark), 'intermediate: ');
   add(issuanceProblem(vek.certificate, intermediate), 'VEK: ');
-  // Whether it may sign CRLs is S19's to ask, when there is one.
+  // S19 checks whether it may sign CRLs, when there is a CRL.
   add(caProblem(ark, { certificates: true }, 1), 'ARK: ');
   add(caProblem(intermediate, { certificates: true }), 'intermediate: ');
   if (!signatures.ark) add('ARK is not signed by itself');

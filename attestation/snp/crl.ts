@@ -10,7 +10,7 @@ import type { RevocationList } from '../x509/certificate.ts';
 import { SNP_RULES } from './rules.ts';
 import type { SnpSubject } from './subject.ts';
 
-/** Returns false when an authentic CRL lists a certificate of the chain: then nothing the VEK signed means anything. */
+/** Returns false when an authentic CRL lists a certificate of the chain: then no signature of the VEK counts. */
 export async function checkCrl(
   subject: SnpSubject,
   transcript: Transcript,

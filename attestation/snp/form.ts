@@ -9,7 +9,7 @@ import { decodeGuestPolicy, reportSignature, reservedRanges, signingKey, SIGNATU
 import { SNP_RULES } from './rules.ts';
 import type { SnpSubject } from './subject.ts';
 
-/** Returns whether the report is signed by the VEK in the one way that is valid, and says so itself: S1–S4, S8, S9’s chip key and S12. */
+/** Returns whether the VEK signed the report in the one valid way and the report names that kind of key: S1–S4, S8, S9’s chip key, S12. */
 export function checkReportForm(subject: SnpSubject, transcript: Transcript): boolean {
   const { report, vek } = subject;
   transcript.pass(SNP_RULES.S2, `VERSION ${report.version}`);
@@ -105,7 +105,7 @@ function keyTextOf(key: PublicKeyInfo): string {
   return key.kind === 'rsa' ? `RSA ${key.bits}` : key.oid;
 }
 
-/** With MASK_CHIP_KEY the firmware signs nothing: a report that has both was not written by it. */
+/** With MASK_CHIP_KEY the firmware leaves reports unsigned: a signed report with that bit was not written by it. */
 function chipKeyMasked(keyInfo: number): boolean {
   return (keyInfo & 2) !== 0;
 }

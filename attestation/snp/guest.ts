@@ -88,7 +88,7 @@ function expectListed(
   transcript.fail(rule, problems.join('; '), values);
 }
 
-/** What it means that a value is not zero, where zero means that there is no such thing. */
+/** Fields in which zero means absence, and the meaning of any other value. */
 const BOUND: Readonly<Record<string, string>> = {
   HOST_DATA: 'the host has set data',
   FAMILY_ID: 'a family id is set',
@@ -143,7 +143,7 @@ function checkChip({ report, vek, policy }: SnpSubject, transcript: Transcript):
     SNP_RULES.S31,
     problems.length === 0,
     problems.length === 0 ? `chip ${chip}…` : problems.join('; '),
-    problems.length === 0 ? {} : { actual: toHex(report.chipId) },
+    { actual: toHex(report.chipId) },
   );
 }
 

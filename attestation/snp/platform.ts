@@ -49,7 +49,7 @@ function platformProblems({ report, policy }: SnpSubject): string[] {
   const guest = decodeGuestPolicy(report.guestPolicy);
   const rules = policy.platformInfo ?? {};
   const problems: string[] = [];
-  // The firmware refuses to start such guests, so a report that says this is not what it seems.
+  // The firmware refuses to start such guests, so no genuine report contradicts its own guest policy.
   if (info.smt && !guest.smt) problems.push('SMT is on, which the guest policy forbids');
   if (guest.raplDisabled && !info.raplDisabled) problems.push('RAPL is on, which the guest policy forbids');
   if (guest.ciphertextHiding && !info.ciphertextHiding)
@@ -126,7 +126,7 @@ function checkMinimum({ report, product, policy }: SnpSubject, transcript: Trans
     ['REPORTED_TCB', report.reportedTcb, minimumTcb],
     ['COMMITTED_TCB', report.committedTcb, policy.minimumCommittedTcb ?? minimumTcb],
     ['CURRENT_TCB', report.currentTcb, minimumTcb],
-    // What the guest was launched on shaped it: a later update of the firmware does not undo that. Lower only when the policy says so.
+    // The firmware at launch set the guest up, and a later update does not undo that. Lower only when the policy says so.
     ['LAUNCH_TCB', report.launchTcb, policy.minimumLaunchTcb ?? minimumTcb],
   ] as const;
   const firmware = policy.minimumFirmware;

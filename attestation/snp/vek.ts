@@ -57,7 +57,7 @@ export function parseVek(der: Uint8Array): Vek {
   return { certificate, namedKind: NAMED_KINDS.get(commonName) };
 }
 
-/** What the extensions say, as far as they can be read, and everything wrong with them. */
+/** The extensions as far as they can be read, and everything wrong with them. */
 export interface VekExtensions {
   readonly structVersion: number | undefined;
   readonly productName: string | undefined;
@@ -142,7 +142,7 @@ function readHwid(value: Uint8Array, product: Product): Uint8Array {
   return value;
 }
 
-/** What the HWID must be for a report's chip id, or why no HWID can be right. */
+/** The HWID that a report's chip id requires, or why no HWID can be right. */
 export function hwidProblem(hwid: Uint8Array, chipId: Uint8Array, product: Product): string | undefined {
   const size = product === 'Turin' ? 8 : 64;
   if (hwid.length !== size) return `HWID is ${hwid.length} bytes, expected ${size} for ${product}`;

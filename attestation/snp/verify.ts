@@ -25,12 +25,12 @@ import type { SnpEvidence, SnpContext, SnpSubject } from './subject.ts';
 /** The verdict of {@link verifySnp} and the values it read. */
 export interface SnpVerification {
   readonly transcript: Transcript;
-  /** The fields as parsed: nothing vouches for them unless `authentic`. */
+  /** The fields as parsed: signed only where `authentic`. */
   readonly report: SnpReport;
   readonly product: Product;
-  /** What the report says; empty unless `authentic`. */
+  /** The fields of the report as JSON; empty unless `authentic`. */
   readonly claims: SnpClaims;
-  /** The roots were replaced: this proves nothing about AMD hardware. */
+  /** The roots were replaced: no property of AMD hardware is proven. */
   readonly rootsReplaced: boolean;
   /**
    * The report is signed by the VEK of its own chip, TCB and product, of a trusted chain that no authentic CRL revokes; dates and
@@ -142,7 +142,7 @@ async function verifyReport(
 ): Promise<boolean> {
   const { publicKey } = vek.certificate;
   if (publicKey.kind !== 'ec' || publicKey.curve !== 'P-384') return false;
-  return verifyEcdsaRaw(publicKey, 'SHA-384', signature, signedBytes(report), keys);
+  return verifyEcdsaRaw(publicKey, 'SHA-384', { bytes: signedBytes(report), signature }, keys);
 }
 
 /** Which product's layouts to read by: the first of root, intermediate, VEK issuer and CPUID that names one. S10 compares them all. */

@@ -77,11 +77,9 @@ function replayRule(
     wrong < 0
       ? `RTMR0 to RTMR${quoted.length - 1} replay to the quote`
       : `RTMR${wrong} does not replay to the quote`,
-    wrong < 0
-      ? {}
-      : {
-          expected: toHex(quoted[wrong] ?? new Uint8Array()),
-          actual: toHex(replayed[wrong] ?? new Uint8Array()),
-        },
+    {
+      expected: toHex(quoted[wrong] ?? new Uint8Array()),
+      actual: toHex(replayed[wrong] ?? new Uint8Array()),
+    },
   );
 }

@@ -85,8 +85,8 @@ function pckExtensions(value: Uint8Array): PckExtensions {
     pceId: octets(required(members, 3, 'PCEID'), 'PCEID', 2),
     fmspc: octets(required(members, 4, 'FMSPC'), 'FMSPC', 6),
     sgxType,
-    ...(instance === undefined ? {} : { platformInstanceId: octets(instance, 'platform instance id', 16) }),
-    ...(configuration === undefined ? {} : { configuration: flags(configuration) }),
+    platformInstanceId: instance && octets(instance, 'platform instance id', 16),
+    configuration: configuration && flags(configuration),
   };
 }
 

@@ -23,7 +23,7 @@ export interface TdxContext {
   /** DER certificates that replace the pinned Intel root; the result says so. */
   readonly roots?: readonly Uint8Array[] | undefined;
   readonly memory?: RollbackMemory | undefined;
-  /** Imported public keys, kept between verifications by callers who make many. */
+  /** Imported public keys, for callers that keep them between many verifications. */
   readonly keys?: KeyCache | undefined;
 }
 

@@ -27,14 +27,14 @@ import {
 } from './tcb.ts';
 
 export interface TdxTcb {
-  /** What platform, module and QE converge to, at launch and now; undefined when one of them could not be judged. */
+  /** The status platform, module and QE converge to, at launch and now; undefined when one of them could not be judged. */
   readonly status: TcbStatus | undefined;
   /** By TEE_TCB_SVN: the TCB the TD was launched on. */
   readonly platform: TcbStatus | undefined;
   /** `UpToDate` for module version 0, which has no identity of its own. */
   readonly module: TcbStatus | undefined;
   readonly qe: TcbStatus | undefined;
-  /** What the three above converge to. */
+  /** The status the three above converge to. */
   readonly atLaunch: TcbStatus | undefined;
   /** The same by TEE_TCB_SVN_2: the TCB that runs now. Undefined for a TD 1.0 body, which does not say. */
   readonly now: Pick<TdxTcb, 'status' | 'platform' | 'module'> | undefined;
@@ -43,11 +43,11 @@ export interface TdxTcb {
   /** The oldest `tcbDate` of the matched levels. */
   readonly tcbDate: Date | undefined;
   readonly evaluationDataNumber: number | undefined;
-  /** What is missing to the nearest accepted level; empty when the status is accepted. */
+  /** The shortfalls from the nearest accepted level; empty when the status is accepted. */
   readonly shortfall: readonly Shortfall[];
 }
 
-/** Parts are undefined when nothing vouches for them; the rules that need them then fail or are skipped, and nothing passes. */
+/** Parts that are not authentic are undefined; the rules that need them then fail or are skipped, and none passes. */
 export interface TcbInputs {
   readonly quote: TdxQuote | undefined;
   readonly pck: PckExtensions | undefined;
@@ -63,7 +63,7 @@ interface Svn {
   readonly when: 'at launch' | 'now';
 }
 
-/** What one of them reaches, and in words what was found; the parts are undefined when nothing is reached. */
+/** The level that one SVN reaches, and the finding in words; the parts are undefined when it reaches none. */
 interface Judged {
   readonly platform: Found<{ readonly sgx: TcbLevel; readonly tdx: TcbLevel }>;
   readonly module: Found<{ readonly status: TcbStatus; readonly level: IsvLevel | undefined }>;
@@ -102,7 +102,7 @@ export function checkTcb(
       ? { pck, tcbInfo, levels: sortedLevels(tcbInfo) }
       : undefined;
 
-  // The same function for both: what a TD was launched on says nothing of what runs under it now.
+  // One function judges both: the module a TD was launched on need not be the one that runs under it now.
   const judged = (svn: Uint8Array, when: Svn['when']): Judged => judgeSvn({ svn, when }, inputs, usable);
   const body = quote?.body;
   const launch = body && judged(body.teeTcbSvn, 'at launch');
@@ -155,7 +155,7 @@ function statuses(judged: Judged | undefined): Pick<TdxTcb, 'status' | 'platform
   };
 }
 
-/** What one SVN reaches: every component of it, against the levels of the platform and the identity of the module. */
+/** The level one SVN reaches: every component of it, against the levels of the platform and the identity of the module. */
 function judgeSvn(at: Svn, { quote, tcbInfo, qe }: TcbInputs, usable: Usable | undefined): Judged {
   const module = quote && tcbInfo ? moduleOf(at, quote, tcbInfo) : NOTHING;
   const platform = usable ? platformOf(at, usable) : NOTHING;

@@ -45,7 +45,7 @@ export function matchPlatform(
   return { sgx, tdx };
 }
 
-/** What keeps the platform from the nearest level of an accepted status; undefined when no level has one. */
+/** The shortfalls that keep the platform from the nearest level of an accepted status; undefined when no level has one. */
 export function platformShortfall(
   levels: readonly TcbLevel[],
   pck: Pick<PckExtensions, 'components' | 'pceSvn'>,
@@ -118,7 +118,7 @@ export function convergeRelaunch(launch: TcbStatus, now: TcbStatus): TcbStatus {
     : 'TDRelaunchAdvised';
 }
 
-/** What a TDX module of Intel's says of itself: the signer is written as zero, and no attribute is defined. */
+/** The fields of a TDX module of Intel's: the signer is written as zero, and no attribute is defined. */
 const INTEL_MODULE: ModuleCore = {
   mrSigner: new Uint8Array(48),
   attributes: new Uint8Array(8),
@@ -127,7 +127,7 @@ const INTEL_MODULE: ModuleCore = {
 
 type ModuleCore = Pick<ModuleIdentity, 'mrSigner' | 'attributes' | 'attributesMask'>;
 
-/** What of the module's signer and attributes is not as described, in words, or undefined. */
+/** The difference of the module's signer and attributes from their description, in words, or undefined. */
 export function moduleMismatch(
   body: Pick<TdBody, 'mrSignerSeam' | 'seamAttributes'>,
   described: ModuleCore,
@@ -141,7 +141,7 @@ export function moduleMismatch(
 
 /**
  * Whether the module that wrote the TD's fields is Intel's: by its own identity, else by what TCB info says of modules in general,
- * else, when no TCB info can be relied on, by the values all of Intel's modules have. Which version it is, is a matter of TCB.
+ * else, when no TCB info can be relied on, by the values all of Intel's modules have. The TCB rules judge its version.
  */
 export function isIntelModule(body: TdBody, info: TcbInfo | undefined): boolean {
   const described = (info && (findModule(info, body.teeTcbSvn) ?? info.module)) ?? INTEL_MODULE;
@@ -191,15 +191,7 @@ function below(
 ): readonly Shortfall[] {
   return needed.flatMap(({ svn, type }, i) =>
     i >= from && (actual[i] ?? 0) < svn
-      ? [
-          {
-            part,
-            component: i + 1,
-            ...(type === undefined ? {} : { type }),
-            actual: actual[i] ?? 0,
-            needed: svn,
-          },
-        ]
+      ? [{ part, component: i + 1, type, actual: actual[i] ?? 0, needed: svn }]
       : [],
   );
 }

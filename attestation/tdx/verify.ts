@@ -7,11 +7,11 @@ import { concatBytes, utf8 } from '../encoding/bytes.ts';
 import { Transcript, type Rule } from '../transcript/checks.ts';
 import { malformed, unsupported } from '../transcript/errors.ts';
 import { ecPublicKeyFromPoint, type PublicKeyInfo } from '../x509/public-key.ts';
-import { createKeyCache, verifyEcdsaRaw, type KeyCache } from '../x509/signature.ts';
+import { createKeyCache, verifyEcdsaRaw, type KeyCache, type SignedBytes } from '../x509/signature.ts';
 import { parseCertificates, verifyChainSignatures } from './certificates.ts';
 import { checkChain, trustedRoots } from './chain.ts';
 import { checkQeIdentity, checkTcbInfo, noteMixedNumbers } from './collateral-rules.ts';
-import { cutSigned, type SignedText, type TdxCollateral } from './collateral.ts';
+import { cutSigned, type TdxCollateral } from './collateral.ts';
 import { checkEventLog } from './eventlog-rules.ts';
 import { checkPck, checkQuoteForm } from './form.ts';
 import { pckClaims } from './pck.ts';
@@ -26,21 +26,21 @@ import { checkPlatform, checkTd } from './td.ts';
 /** The verdict of {@link verifyTdx} and the values it read. */
 export interface TdxVerification {
   readonly transcript: Transcript;
-  /** The fields as parsed: nothing vouches for them unless `authentic`. */
+  /** The fields as parsed: signed only where `authentic`. */
   readonly quote: TdxQuote;
   /** Field values in hex; empty unless `authentic`. */
   readonly claims: Record<string, unknown>;
   readonly tcb: TdxTcb;
   readonly rootsReplaced: boolean;
   /**
-   * Made by Intel's quoting enclave for a TD on Intel's module, signed up to a trusted root, nothing revoked by authentic CRLs:
+   * Made by Intel's quoting enclave for a TD on Intel's module, signed up to a trusted root, no certificate revoked by authentic CRLs:
    * policy, dates and TCB aside, the quote is what it says.
    */
   readonly authentic: boolean;
   readonly accepted: boolean;
 }
 
-/** What has to have passed whatever the policy: the rest are the policy's, or cannot apply to every quote. */
+/** Rules that must pass whatever the policy: the rest are the policy's, or cannot apply to every quote. */
 const REQUIRED: readonly Rule[] = [
   TDX_RULES.header,
   TDX_RULES.body,
@@ -95,7 +95,7 @@ export async function verifyTdx(
   const tcbInfo = await checkTcbInfo(subject, transcript, chain.tcbSigner);
   const qeIdentity = await checkQeIdentity(subject, transcript, chain.qeSigner);
   noteMixedNumbers(transcript, tcbInfo, qeIdentity);
-  // A PCK certifies a platform: any enclave on it can have a quote signed. That it was Intel's is the QE identity's to say.
+  // A PCK certifies a platform: any enclave on it can have a quote signed. The QE identity shows whether it was Intel's.
   const qe = checkQe(formHolds && chain.pck ? quote : undefined, transcript, qeIdentity);
   const vouched = qe.isIntels ? quote : undefined;
   const tcb = checkTcb(
@@ -137,11 +137,8 @@ async function readSubject(
   const pckChain =
     quote.certificationType === 5 ? quote.certificationData : externalPckChain(quote, collateral);
   const keys = context.keys ?? createKeyCache();
-  const verify = (
-    signer: PublicKeyInfo,
-    { bytes, signature }: Pick<SignedText, 'bytes' | 'signature'>,
-    cache?: KeyCache,
-  ): Promise<boolean> => started(verifyEcdsaRaw(signer, 'SHA-256', signature, bytes, cache));
+  const verify = (signer: PublicKeyInfo, signed: SignedBytes, cache?: KeyCache): Promise<boolean> =>
+    started(verifyEcdsaRaw(signer, 'SHA-256', signed, cache));
   // The attestation key lives as long as the QE: not worth a place in the cache.
   const attestationKey = ecPublicKeyFromPoint(concatBytes(Uint8Array.of(4), quote.attestationKey), 'P-256');
   const quoteJob = verify(attestationKey, { bytes: quote.signed, signature: quote.signature });

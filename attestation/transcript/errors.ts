@@ -1,5 +1,5 @@
 // Typed, coded errors of the verifier. One closed list of codes: every rule that can refuse evidence has exactly one.
-// `kind` says who must act and which exit code the command line uses: refused 10, unsupported 20, malformed 30, internal 1.
+// `kind` says on which side the fault is and which exit code the command line uses: refused 10, unsupported 20, malformed 30, internal 1.
 // Messages are lower case, name the field as the vendor's specification does, give expected and actual values,
 // and never carry a secret or a prompt.
 
@@ -17,7 +17,7 @@ export interface AttestationErrorDetail {
   readonly check?: string | undefined;
   readonly expected?: string | undefined;
   readonly actual?: string | undefined;
-  /** What the person reading this can do about it. */
+  /** What the reader can do about it. */
   readonly hint?: string | undefined;
   /** Every check made so far, in order; complete when verification could run to its end. */
   readonly transcript?: readonly Check[] | undefined;
@@ -57,10 +57,10 @@ export function withTranscript(error: AttestationError, transcript: readonly Che
   if (error.transcript.length > 0 || transcript.length === 0) return error;
   const { kind, code, message, check, expected, actual, hint } = error;
   return new AttestationError(kind, code, message, {
-    ...(check === undefined ? {} : { check }),
-    ...(expected === undefined ? {} : { expected }),
-    ...(actual === undefined ? {} : { actual }),
-    ...(hint === undefined ? {} : { hint }),
+    check,
+    expected,
+    actual,
+    hint,
     transcript,
     cause: error,
   });

@@ -1,4 +1,4 @@
-// What a verifier remembers between runs so that old, still valid, signed data cannot be played back to it:
+// The memory of a verifier between runs, so that old, still valid, signed data cannot be played back to it:
 // the highest CRL number, issue date or evaluation number seen per issuer. Time and storage belong to the caller.
 
 /** Keys are short paths such as `snp/<ARK key>/vcek/crlNumber`; values only ever grow. Implementations may be asynchronous. */

@@ -1,7 +1,7 @@
 // X.509 v3 certificates and v2 CRLs (RFC 5280), parsed strictly and without recursion; every field of the signed part is read.
 // Refuses versions other than 3 (CRL: 2), unique ids, algorithm mismatch inside/outside the signed part, negative serials,
-// repeated extensions, critical CRL entry extensions, non-DER, and sizes over those stated. Nothing parsed here is believed
-// before its signature (signature.ts) and its place in a path (path.ts) are checked.
+// repeated extensions, critical CRL entry extensions, non-DER, and sizes over those stated. Parsing does not verify: the
+// signature (signature.ts) and the place in a path (path.ts) are checked apart.
 
 import { equalBytes, toHex } from '../encoding/bytes.ts';
 import type { AttestationCode } from '../transcript/codes.ts';

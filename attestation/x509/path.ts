@@ -1,5 +1,5 @@
-// What RFC 5280 §6 asks of certificates and CRLs besides their signatures: windows, names, CA rights, critical extensions.
-// Each function returns what is wrong in words, or undefined. Signatures are signature.ts's; trust is the caller's.
+// The checks of RFC 5280 §6 on certificates and CRLs besides their signatures: windows, names, CA rights, critical extensions.
+// Each function returns what is wrong in words, or undefined. signature.ts checks signatures; the caller decides on trust.
 
 import { equalBytes, toHex } from '../encoding/bytes.ts';
 import { OID, type Certificate, type Extension, type Name, type RevocationList } from './certificate.ts';
@@ -18,7 +18,7 @@ export function issuanceProblem(
 ): string | undefined {
   if (!equalBytes(child.issuer.raw, issuer.subject.raw)) {
     const [wanted, found] = [nameText(child.issuer), nameText(issuer.subject)];
-    // Both say the common name alone: where they agree, repeating it would say nothing.
+    // nameText gives the common name alone: where these agree, name the difference instead.
     if (wanted === found)
       return `issuer ${wanted} has the common name of its CA and differs in the rest of the name`;
     return `issuer ${wanted} is not the subject ${found}`;

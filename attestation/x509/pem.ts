@@ -1,4 +1,4 @@
-// PEM (RFC 7468, strict): blocks of one label, nothing but white space around them, canonical base64 inside.
+// PEM (RFC 7468, strict): blocks of one label, only white space around them, canonical base64 inside.
 
 import { fromBase64, fromHex, fromUtf8 } from '../encoding/bytes.ts';
 import { AttestationError, malformed } from '../transcript/errors.ts';

@@ -1,4 +1,4 @@
-// What the two BERT demo models share: a lower-case WordPiece vocabulary and the metadata llama.cpp asks of arch `bert`.
+// The common part of the two BERT demo models: a lower-case WordPiece vocabulary and the metadata llama.cpp asks of arch `bert`.
 // In GGUF a word's first piece carries U+2581 and the others are bare. Unknown words fall apart into letters.
 
 import type { Value } from './gguf.ts';

@@ -1,11 +1,12 @@
-// demo-chat: a two-layer llama whose weights are computed from text.ts, not trained. Where things are in the residual
-// stream (width 480) and what each part does:
+// demo-chat: a two-layer llama whose weights are computed from text.ts, not trained. A constant in dimension BIAS of the
+// residual stream (width 480) dominates the RMS norms, so that they are nearly constant and their weights undo them.
+
+// The layers:
 //   layer 1 attention: heads 0–3 copy the codes of the four previous tokens (RoPE phases peak at distance 1…4);
 //     head 4 finds the latest role marker; head 5 sees whether tools are offered.
 //   layer 1 FFN: one saturating pair of units per keyword and form: "this word, in a user turn" → mark and topic.
 //   layer 2 attention: head 0 copies the topic of the latest mark.
 //   layer 2 FFN: one unit per rule "after these words (under this topic) comes that word".
-// A constant in dimension BIAS dominates the RMS norms, so that they are nearly constant and their weights undo them.
 
 import { buildLanguage } from './language.ts';
 import type { Language } from './language.ts';
@@ -151,7 +152,7 @@ function recency(q: Matrix, head: number, k: Matrix, flag: number): void {
 type Matrix = ReturnType<typeof matrix>;
 
 /**
- * silu(K·(x − t)) − silu(K·(x − t − 0.3)): nothing below the threshold t, then a short ramp, then constant. Marks must be
+ * silu(K·(x − t)) − silu(K·(x − t − 0.3)): zero below the threshold t, then a short ramp, then constant. Marks must be
  * equal to 1e-3, because layer 2 multiplies them with distances; hence F16 here where the rest is Q8_0.
  */
 function topicUnits(

@@ -23,13 +23,13 @@ export function buildEmbeddingModel(): Buffer {
   const tensors: Tensor[] = [
     { name: 'token_embd.weight', type: 'F32', shape: [WIDTH, pieces.length], values: wordVectors(pieces) },
     constant('token_types.weight', [WIDTH, 2], 0),
-    noise(random, 'position_embd.weight', WIDTH, CONTEXT, 0.1),
+    noise(random, 'position_embd.weight', [WIDTH, CONTEXT], 0.1),
     ...layerNorm('token_embd_norm', 1),
   ];
   for (let layer = 0; layer < LAYERS; layer++) {
     const names = layerNames(layer);
     const dense = (name: string, columns: number, rows: number, gain: number): readonly Tensor[] => [
-      noise(random, `${name}.weight`, columns, rows, gain / squareRoot(columns)),
+      noise(random, `${name}.weight`, [columns, rows], gain / squareRoot(columns)),
       constant(`${name}.bias`, [rows], 0),
     ];
     tensors.push(
@@ -83,10 +83,15 @@ function hash(text: string): number {
   return h;
 }
 
-function noise(random: Random, name: string, columns: number, rows: number, deviation: number): Tensor {
-  const values = new Float32Array(columns * rows);
+function noise(
+  random: Random,
+  name: string,
+  shape: readonly [columns: number, rows: number],
+  deviation: number,
+): Tensor {
+  const values = new Float32Array(shape[0] * shape[1]);
   for (let i = 0; i < values.length; i++) values[i] = random.normal() * deviation;
-  return { name, type: 'F32', shape: [columns, rows], values };
+  return { name, type: 'F32', shape, values };
 }
 
 function constant(name: string, shape: readonly number[], value: number): Tensor {

@@ -24,7 +24,7 @@ export interface TopicRule {
   readonly token: number;
   readonly topic: number;
   readonly where: 'user' | 'anywhere';
-  readonly tools?: boolean;
+  readonly tools?: boolean | undefined;
 }
 
 /** After `context` (oldest first), under `topic` when given, comes `next`. `strength` 1 is certain; less is a guess. */
@@ -80,14 +80,10 @@ function topicRules(vocabulary: Vocabulary): readonly TopicRule[] {
   const withTools = new Set(TOPICS.filter((topic) => topic.needsTools).flatMap((topic) => topic.keywords));
   for (const [i, topic] of TOPICS.entries()) {
     for (const keyword of topic.keywords) {
-      const tools = topic.needsTools ? true : withTools.has(keyword) ? false : undefined;
+      const withoutTools = withTools.has(keyword) ? false : undefined;
+      const tools = topic.needsTools ? true : withoutTools;
       for (const form of formsOf(keyword)) {
-        rules.push({
-          token: vocabulary.id(form),
-          topic: i + 2,
-          where: 'user',
-          ...(tools === undefined ? {} : { tools }),
-        });
+        rules.push({ token: vocabulary.id(form), topic: i + 2, where: 'user', tools });
       }
     }
   }

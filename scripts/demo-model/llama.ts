@@ -1,4 +1,4 @@
-// What the two llama-architecture demo models share: the metadata llama.cpp asks of arch `llama`, and a matrix under
+// The common part of the two llama-architecture demo models: the metadata llama.cpp asks of arch `llama`, and a matrix under
 // construction.
 
 import type { Tensor, TensorType, Value } from './gguf.ts';

@@ -1,10 +1,12 @@
 // demo-rerank: a three-layer BERT, computed and not trained, that scores how much of the query a document covers:
-// −4 when no content word of the query is in the document, about +4 when all are. How:
+// −4 when no content word of the query is in the document, about +4 when all are. Each value is stored twice, + and −,
+// so that LayerNorm's mean is zero; a constant dominates its variance.
+
+// The layers:
 //   layer 1: every token finds the first [SEP]; the FFN compares positions → DOC (document, not query).
 //   layer 2: every token looks for its own word among document tokens ([CLS] is where it looks when there is none);
 //            the FFN ands → ASKED (content word of the query) and FOUND (asked, and in the document).
 //   layer 3: [CLS] averages FOUND over ASKED; the head makes a logit of it.
-// Each value is stored twice, + and −, so that LayerNorm's mean is zero; a constant dominates its variance.
 
 import { SPECIAL, bertMetadata, layerNames, wordPieces } from './bert.ts';
 import type { Piece } from './bert.ts';

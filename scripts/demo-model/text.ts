@@ -1,4 +1,4 @@
-// What the demo chat model says. Adding a topic is adding a row: its weights are computed from this table (chat.ts).
+// The answers of the demo chat model. Adding a topic is adding a row: its weights are computed from this table (chat.ts).
 // Every sentence is ours. Within one answer a run of five words never continues in two ways; the builder refuses it.
 
 export interface Topic {

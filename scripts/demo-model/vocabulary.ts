@@ -30,7 +30,11 @@ export function buildVocabulary(
   const byteNames = Array.from({ length: 256 }, (_, byte) => byteName(byte));
   const wordNames = [...new Set(words)].map(nameOf).filter((name) => [...name].length > 1);
   const tokens = [...control, ...literal, ...byteNames, ...wordNames];
-  const types = tokens.map((_, i) => (i < control.length ? 3 : i < control.length + literal.length ? 4 : 1));
+  const types = [
+    ...control.map(() => 3),
+    ...literal.map(() => 4),
+    ...[...byteNames, ...wordNames].map(() => 1),
+  ];
   const ids = new Map(tokens.map((token, i) => [token, i]));
   const special = new Set([...control, ...literal]);
   const id = (piece: string): number => {

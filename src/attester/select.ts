@@ -1,5 +1,5 @@
-// Which TEE this server speaks for. The simulation is only ever chosen by name: `auto` on a machine without hardware gives
-// no attester at all (503 tee_not_enabled), and a named TEE that is not there is an error, never another one.
+// Chooses the TEE of this server. The simulation is chosen only by name: `auto` on a machine without hardware gives
+// no attester at all (503 tee_not_enabled), and a named TEE that is absent is an error, never replaced by another.
 
 import { ConfigError } from '../base/errors.ts';
 import type { ReportSource } from './assemble.ts';

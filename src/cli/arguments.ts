@@ -1,4 +1,4 @@
-// What the commands share: arguments, configuration files, the version.
+// Shared by the commands: arguments, configuration files, the version.
 
 import { readFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
@@ -13,7 +13,7 @@ export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
-/** What was asked for did not work; exit 1, one line. */
+/** The command failed; exit 1, one line. */
 export class CommandError extends Error {
   override readonly name = 'CommandError';
 }
@@ -30,7 +30,7 @@ export function parseArguments(args: readonly string[], options: Options, positi
     const parsed = parseArgs({ args: [...args], options, allowPositionals: positionals, strict: true });
     return { values: parsed.values, positionals: parsed.positionals };
   } catch (error) {
-    // Node's own message goes on with advice that does not fit here.
+    // The rest of Node's message is advice that does not fit here.
     const message = error instanceof Error ? error.message : 'wrong arguments';
     const [first = message] = message.split(/\.? To specify |\n/);
     const option = /^Unknown option '(--[^']+)'/.exec(message)?.[1];
@@ -70,7 +70,7 @@ export function loadConfig(values: Parsed['values'], overrides: Overrides = {}):
   });
 }
 
-/** A shell may stand in a folder that is gone. */
+/** The shell's working folder may have been removed. */
 export function currentFolder(): string {
   try {
     return process.cwd();

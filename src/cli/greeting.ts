@@ -1,5 +1,5 @@
-// What `assay serve` prints for people, ready to paste: verify, a request through the local proxy, the line for the OpenAI SDK.
-// All of it is made from the effective configuration, so that every command works on this machine as it stands.
+// The lines `assay serve` prints for people, ready to paste: verify, a request through the local proxy, the line for the OpenAI SDK.
+// They are made from the effective configuration, so that every command works on this machine as printed.
 
 import { createHash } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -15,15 +15,15 @@ import { dataDir } from '../start/tee.ts';
 import { version } from './arguments.ts';
 import type { Paint } from './terminal.ts';
 
-/** The variable the printed lines take the key from: the OpenAI SDKs' own. No printed line holds a key. */
+/** The printed lines take the key from this variable of the OpenAI SDKs. No printed line holds a key. */
 const KEY_VARIABLE = 'OPENAI_API_KEY';
 
-/** Everybody who reaches the address may use the server. */
+/** Any client that reaches the address may use the server. */
 export function openToAll(config: Config): boolean {
   return !isLoopback(addressOf(config.api.address).host) && !serverConfig(config).auth.required;
 }
 
-/** Where clients on this machine reach a server that listens there: a wildcard address is none to connect to. */
+/** The URL for clients on this machine: a wildcard address cannot be connected to. */
 export function usableUrl(url: string): string {
   return url.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:');
 }
@@ -46,7 +46,7 @@ function otherUrls(url: string): readonly string[] {
 interface Printed {
   /** Reachable from this machine. */
   readonly url: string;
-  /** As the shell reads it. */
+  /** Quoted for the shell. */
   readonly policy: string;
   readonly policyPath: string;
   readonly simulated: boolean;
@@ -124,7 +124,7 @@ function pastable(printed: Printed, models: ReturnType<RunningServer['models']['
 }
 
 const QUESTION = 'What is attestation?';
-/** By type of model: the route and the rest of a body that it answers. */
+/** By type of model: its route, and the rest of a request body. */
 const REQUESTS = {
   chat: ['/v1/chat/completions', `"messages":[{"role":"user","content":"${QUESTION}"}]`],
   completion: ['/v1/completions', `"prompt":"${QUESTION}","max_tokens":32`],
@@ -148,7 +148,7 @@ function request(
   ];
 }
 
-/** One word for sh, whatever the path holds. */
+/** One word for sh, whatever characters the path holds. */
 export function shellWord(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
 }
@@ -173,7 +173,7 @@ async function writePolicy(
     const root = createHash('sha256').update(simulated.root).digest('hex');
     await writeFile(join(folder, 'simulated-root.sha256'), `${root}\n`);
   } catch (error) {
-    // A full disk does not keep the server from serving; an older policy may stand there.
+    // A full disk does not stop the server; an older policy may remain there.
     if (!isFull(error)) throw error;
   }
   return path;

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// The process of `assay`: what must hold before any other file of the server is loaded. Exit codes: 0 done, 1 failed, 2 wrong
-// configuration or usage. Imports node: alone, so that a start that cannot even load its code still ends in one line.
+// The process of `assay`: preparations before any other file of the server is loaded. Exit codes: 0 done, 1 failed, 2 wrong
+// configuration or usage. Imports only node:, so that a start that fails to load its code still ends with one line.
 
 import { getSystemErrorMap } from 'node:util';
 
@@ -8,14 +8,14 @@ import { getSystemErrorMap } from 'node:util';
 // own Node does not get the signal. `assay serve` looks whether one came before this line.
 process.on('SIGUSR1', () => undefined);
 
-// `assay models list | head` closes the pipe before we are done, and a lost terminal fails with EIO: neither is a failure.
+// `assay models list | head` closes the pipe before we are done, and a lost terminal fails with EIO: neither is an error.
 for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EPIPE' && error.code !== 'EIO') throw error;
   });
 }
 
-/** The name of the error, when the operator can act on its message and must: exit 2. */
+/** Errors whose message the operator must act on: exit 2. */
 const OPERATORS = ['ConfigError', 'UsageError'];
 
 try {
@@ -26,7 +26,7 @@ try {
   process.stderr.write(`assay: ${describe(error)}\n`);
 }
 
-/** One line for the operator. Stacks are for the log, which knows what may be in them. */
+/** One line for the operator. Stacks go only to the log, which filters them. */
 function describe(error: unknown): string {
   if (!(error instanceof Error)) return 'failed';
   if (OPERATORS.includes(error.name) || error.name === 'CommandError') return error.message;

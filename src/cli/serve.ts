@@ -1,4 +1,4 @@
-// `assay serve`: starts the server, says how to talk to it, drains on the first signal that asks for the end, stops on the second.
+// `assay serve`: starts the server, prints how to use it, drains on the first signal that asks for the end, stops on the second.
 // Standard error carries the log, as JSON lines unless it is a terminal; one of them is {"msg":"listening","url":"https://…"}
 // once requests are answered. Standard output carries the text for people.
 
@@ -56,10 +56,10 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
     });
   const stop = takeSignals();
   const server = await started(config, log, stop);
-  // Keys that are being made would keep the process for seconds; nobody waits for them any more.
+  // Making the simulated keys would keep the process for seconds, and they are no longer needed.
   if (server === undefined) process.exit(stop.failed() ? 1 : 0);
   const text = await greeting(server, config, painter(process.stdout));
-  // This line is needed whatever the level is: it says that the server is ready.
+  // Logged at every level: this line says that the server is ready.
   log.child({}, { level: 'info' }).info({
     msg: 'listening',
     url: server.url,
@@ -149,7 +149,7 @@ async function untilStopped(server: RunningServer, log: Log, stop: Stop): Promis
   return hard || stop.failed() ? 1 : 0;
 }
 
-/** A fault nobody handled: say which, without content, and end. Engine children die with this process. */
+/** An unhandled fault: log its kind, without content, and end. Engine children die with this process. */
 function lastWords(log: Log): void {
   for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
     process.on(event, (error: unknown) => {
@@ -159,7 +159,7 @@ function lastWords(log: Log): void {
   }
 }
 
-/** What holds prompts and keys must not reach a disk; where that cannot be had, it is said. */
+/** Memory that holds prompts and keys must not reach a disk; logs a warning where the system cannot ensure that. */
 function keepMemoryIn(log: Log): void {
   try {
     withoutCoreDumps();
@@ -175,8 +175,8 @@ function keepMemoryIn(log: Log): void {
 }
 
 /**
- * Node has raised the limit as far as it may; what is missing, the operator must give. A default that nobody set is not worth
- * a warning while the connections are enough for the requests that may run.
+ * Node has raised the limit as far as it may; only the operator can raise it further. A default value is not worth a warning while
+ * the connections are enough for the requests that may run.
  */
 function countFiles(config: Config, log: Log): void {
   const openFiles = openFileLimit();

@@ -1,6 +1,6 @@
 // Reads the configuration: TOML 1.0 files, environment overrides and command-line options, over the schema in config/schema.
-// The only server file that reads process.env (through `environment`). Everything unknown, mistyped or from a source a key
-// may not come from is a ConfigError that names the key, the nearest known one and the line.
+// The only server file that reads process.env (through `environment`). An unknown or mistyped key, or one from a source
+// that may not set it, is a ConfigError that names the key, the nearest known one and the line.
 
 import { createHash } from 'node:crypto';
 import { encodeCbor, type Cbor } from '@assay/attestation';
@@ -128,9 +128,9 @@ export function variableOf(key: string): string {
   return `ASSAY_${key.replaceAll('.', '_').toUpperCase()}`;
 }
 
-/** As the file would hold it; a text that is none of the type stays one, and is refused as such. */
+/** The value as the file would hold it; a text that is not of the type stays a text, and is refused later. */
 function fromText(field: Field, text: string): unknown {
-  switch (field.type) {
+  switch (field.kind) {
     case 'boolean':
       return ['true', 'false'].includes(text) ? text === 'true' : text;
     case 'integer':

@@ -340,20 +340,20 @@ export const REQUIRED: Readonly<Record<keyof typeof ENTRIES, readonly string[]>>
 
 type Camel<S extends string> = S extends `${infer A}_${infer B}` ? `${A}${Capitalize<Camel<B>>}` : S;
 
-type ValueOf<F extends Field> = F extends { readonly type: 'choice'; readonly choices: readonly (infer C)[] }
+type ValueOf<F extends Field> = F extends { readonly kind: 'choice'; readonly choices: readonly (infer C)[] }
   ? C
-  : F extends { readonly type: 'text' }
+  : F extends { readonly kind: 'text' }
     ? string
-    : F extends { readonly type: 'boolean' }
+    : F extends { readonly kind: 'boolean' }
       ? boolean
-      : F extends { readonly type: 'texts' }
+      : F extends { readonly kind: 'texts' }
         ? readonly string[]
         : number;
 
 /** Keys with a default are always present; lists are empty when not given; the rest may be undefined. */
 export type Values<S extends Section> = {
   readonly [K in keyof S & string as Camel<K>]: S[K] extends
-    { readonly default: unknown } | { readonly type: 'texts' }
+    { readonly default: unknown } | { readonly kind: 'texts' }
     ? ValueOf<S[K]>
     : ValueOf<S[K]> | undefined;
 };
@@ -370,8 +370,8 @@ export type Config = { readonly [S in keyof typeof SECTIONS]: Values<(typeof SEC
     Values<(typeof ENTRIES)['api.keys']> & { readonly sha256: string }
   >;
   /**
-   * Where each value that is no default was written, by key as `valueKey` spells it: `FILE:LINE`, a variable, an option. No part
-   * of the digest; it is for messages, and to tell a value somebody asked for from a default.
+   * Where each value that is not a default was written, by key as `valueKey` spells it: `FILE:LINE`, a variable, an option. No part
+   * of the digest; it is for messages, and to tell a configured value from a default.
    */
   readonly origins: ReadonlyMap<string, string>;
 };

@@ -13,7 +13,7 @@ import type { Written } from './value.ts';
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 export interface ConfigFile {
-  /** As the person named it; for messages, and its folder resolves relative paths. */
+  /** As given by the operator; for messages, and its folder resolves relative paths. */
   readonly path: string;
   readonly text: string;
 }

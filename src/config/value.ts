@@ -1,5 +1,5 @@
-// One value of the configuration against its field. A refusal names where it was written, the key, what it must be, what it
-// is, and why; of a secret it repeats nothing.
+// Checks one value of the configuration against its field. A refusal names the place, the key, the expected and the actual value,
+// and the reason; it never repeats a secret.
 
 import { isAbsolute, resolve } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
@@ -17,10 +17,10 @@ export interface Written {
 
 /** The value, or its default; throws ConfigError. */
 export function valueOf(field: Field, key: string, written: Written | undefined): unknown {
-  if (written === undefined) return field.default ?? (field.type === 'texts' ? [] : undefined);
+  if (written === undefined) return field.default ?? (field.kind === 'texts' ? [] : undefined);
   const { value } = written;
   const wrong = (expected: string, why = ''): ConfigError => refusal({ field, key, written, expected, why });
-  switch (field.type) {
+  switch (field.kind) {
     case 'boolean':
       if (typeof value !== 'boolean') throw wrong('true or false');
       return value;

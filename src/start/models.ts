@@ -76,12 +76,11 @@ async function addConfigured({ models, config, id, entry, signal }: Configured):
       {
         id,
         path: entry.path,
-        // Absence is part of the manifest: a default that is not set is not there.
         defaults: {
-          ...(defaultTemperature === undefined ? {} : { temperature: defaultTemperature }),
-          ...(defaultTopP === undefined ? {} : { topP: defaultTopP }),
-          ...(defaultMaxTokens === undefined ? {} : { maxTokens: defaultMaxTokens }),
-          ...(dimensions === undefined ? {} : { dimensions }),
+          temperature: defaultTemperature,
+          topP: defaultTopP,
+          maxTokens: defaultMaxTokens,
+          dimensions,
         },
         sha256: entry.sha256,
         type: entry.type,
@@ -123,7 +122,7 @@ function logLifecycle(log: Log, event: LifecycleEvent): void {
     });
 }
 
-/** What this process may use: the limit of its control group when there is one. */
+/** The memory this process may use: the limit of its control group when there is one. */
 function memoryBytes(): number {
   const limit = process.constrainedMemory();
   return limit > 0 && limit < totalmem() ? limit : totalmem();

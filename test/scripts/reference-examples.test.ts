@@ -10,6 +10,7 @@ import { TOP } from '../../scripts/closures.ts';
 const ENTRIES = [
   { page: 'attestation', entry: '@assay/attestation' },
   { page: 'attestation-node', entry: '@assay/attestation/node' },
+  { page: 'attestation-issue', entry: '@assay/attestation/issue' },
   { page: 'attestation-launch', entry: '@assay/attestation/launch' },
   { page: 'attestation-simulated', entry: '@assay/attestation/simulated' },
 ] as const;
@@ -101,7 +102,7 @@ test('every example type-checks', () => {
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-}, 60_000);
+});
 
 /** Names an example uses of an entry; of one that several entries have, the example's own. */
 function exportsUsed(entry: string, example: string, name: string, own: string): readonly string[] {

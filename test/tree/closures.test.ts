@@ -1,4 +1,4 @@
-// What each process loads, counted: every trust boundary has a ceiling of its own, and folders that are not to be in it. A ceiling rises
+// The files each process loads, counted: every trust boundary has a ceiling of its own, and folders that are not to be in it. A ceiling rises
 // only together with its reason in docs/decisions. `npx tsx scripts/closures.ts` prints the figures of today.
 
 import { describe, expect, test } from 'vitest';

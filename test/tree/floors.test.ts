@@ -40,7 +40,7 @@ const VERIFIER_ROOMS: Readonly<Record<string, number>> = {
   'attestation/transcript/': 0,
 };
 
-/** Rooms below the server's own that import nothing of the verifier. */
+/** Rooms below the server's own that never import the verifier. */
 const WITHOUT_VERIFIER = [
   'src/engine/',
   'src/engine/child/',

@@ -47,7 +47,7 @@ const PROXY = {
   'no-log': { type: 'boolean' },
 } as const;
 
-/** Where to look, and what to accept there; the policy is read by the caller, who has the file system. */
+/** The address to connect to, and what to accept there; the caller, which has the file system, reads the policy. */
 interface Target {
   readonly origin: URL;
   readonly accept: Accept;
@@ -137,7 +137,7 @@ export function policyOf(accept: Accept, fileText: string | undefined, releases?
   if (!flags && accept.dangers[allowAnyModel] === undefined) return observingPolicy(accept.dangers);
   const policy: AppraisalPolicy = {
     measurements: accept.measurements,
-    ...(Object.keys(accept.models).length === 0 ? {} : { models: accept.models }),
+    models: Object.keys(accept.models).length === 0 ? undefined : accept.models,
   };
   return parsePolicy(policy, accept.dangers);
 }
@@ -242,10 +242,8 @@ function target(values: AcceptValues, positionals: readonly string[], name: stri
       saysWhat:
         values.measurement !== undefined || values.model !== undefined || values['any-model'] === true,
       dangers: {
-        ...(values['any-model'] === true ? { [allowAnyModel]: true as const } : {}),
-        ...(simulated === undefined
-          ? {}
-          : { [allowSimulated]: simulated === ANY ? (true as const) : { root: simulated } }),
+        [allowAnyModel]: values['any-model'] === true ? true : undefined,
+        [allowSimulated]: simulated === undefined ? undefined : simulatedDanger(simulated),
       },
     },
     timeoutMs: count(values.timeout ?? '30', '--timeout', 3600) * 1000,
@@ -268,6 +266,10 @@ function count(text: string, name: string, maximum: number): number {
 }
 
 const ANY = 'any';
+
+function simulatedDanger(root: string): Dangers[typeof allowSimulated] {
+  return root === ANY ? true : { root };
+}
 
 function parse<const O extends NonNullable<ParseArgsConfig['options']>>(argv: readonly string[], options: O) {
   // An option whose value may be left out, which parseArgs does not know.

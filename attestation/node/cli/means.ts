@@ -1,4 +1,4 @@
-// What the connecting commands judge by: the policy of flags, of a file, or of the folder they are run in; a source of
+// The means by which the connecting commands judge: the policy of flags, of a file, or of the folder they are run in; a source of
 // endorsements; a memory of what was seen.
 
 import { join } from 'node:path';
@@ -48,7 +48,7 @@ export async function prepare(command: Connecting, world: CliWorld): Promise<Mea
 
 /**
  * The policy file that was named; else, for an address of this machine and without flags that say what to accept, the one in the
- * folder. For other machines a file nobody named decides nothing: the folder may be anyone's.
+ * folder. For other machines only a file that was named counts: the folder may be anyone's.
  */
 async function policyText({ accept, origin }: Connecting, world: CliWorld): Promise<string | undefined> {
   if (accept.policyFile !== undefined) return readText(accept.policyFile, 'policy file', world);

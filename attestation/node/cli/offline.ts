@@ -60,7 +60,7 @@ export async function commandMeasure(
   return report.ok ? 0 : 10;
 }
 
-/** Nobody is to take a test image for the release it was built from: not in the verdict, and not in a policy made of it. */
+/** Marks a test image, so that neither the verdict nor a policy made of it passes for the release it was built from. */
 function releaseName({ manifest }: MeasureReport): string {
   return manifest.variant === 'test' ? `${manifest.release} (test image)` : manifest.release;
 }

@@ -1,4 +1,4 @@
-// `assay-verify proxy`: verifies, listens, tells what it is asked (when told to, or on a terminal), ends when told to.
+// `assay-verify proxy`: verifies the upstream, listens, logs requests (with --log, or on a terminal), ends on a signal.
 
 import { AttestationError } from '../../transcript/errors.ts';
 import type { Outcome } from '../../appraise/explain.ts';
@@ -77,7 +77,7 @@ const LISTEN_FAILURES: Readonly<Record<string, string>> = {
   EAI_AGAIN: 'this name cannot be looked up; choose another with --listen HOST:PORT',
 };
 
-/** `12:00:01 POST /v1/chat/completions 200 1234 ms`: nothing a person wrote is in it. */
+/** `12:00:01 POST /v1/chat/completions 200 1234 ms`: no text of a request or answer is in it. */
 export function logLine(entry: ProxyLogEntry, now: number): string {
   const { method, path, status, code, complete, durationMs } = entry;
   const what = method === undefined ? 'no request' : `${method} ${(path ?? '').slice(0, 200)}`;

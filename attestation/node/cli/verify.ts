@@ -2,7 +2,7 @@
 
 import { AttestationError } from '../../transcript/errors.ts';
 import { explain, meaningOf, type Outcome } from '../../appraise/explain.ts';
-import type { Witnessed } from '../../appraise/archive.ts';
+import type { Witnessed } from '../../appraise/archive-writer.ts';
 import type { EndorsementSource } from '../../appraise/hardware.ts';
 import type { ReceivedEvidence } from '../connect.ts';
 import type { Command } from './arguments.ts';
@@ -32,7 +32,7 @@ export async function commandVerify(command: Verify, world: CliWorld): Promise<E
 
 interface Judged {
   readonly outcome: Outcome;
-  /** What was judged; undefined when there was nothing to judge. */
+  /** The evidence that was judged; undefined when none came. */
   readonly received: ReceivedEvidence | undefined;
   readonly fetched: Witnessed['endorsements'];
 }
@@ -81,7 +81,7 @@ async function save(command: Verify, { policy }: Means, judged: Judged, world: C
     return;
   }
   if (world.writeText === undefined) throw wrongUsage('files cannot be written here');
-  const { archiveToJson } = await import('../../appraise/archive.ts');
+  const { archiveToJson } = await import('../../appraise/archive-writer.ts');
   const at = world.now();
   const code = 'error' in outcome ? outcome.error.code : undefined;
   const seen = { ...received, endorsements: fetched, origin: command.origin.origin, policy, at, code };

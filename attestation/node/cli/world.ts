@@ -1,5 +1,5 @@
-// What assay-verify needs of the world around it. Everything outside (streams, files, clock, randomness, the signal to stop)
-// comes in through this, so that tests run the real commands.
+// The world around assay-verify: streams, files, clock, randomness and the signal to stop all come in through this interface,
+// so that tests run the real commands.
 
 import { AttestationError, type AttestationErrorKind } from '../../transcript/errors.ts';
 import type { Releases } from '../../appraise/references.ts';
@@ -70,7 +70,7 @@ export async function readText(path: string, what: string, world: CliWorld): Pro
   }
 }
 
-/** What releases named in a policy stand for; nothing without a file. */
+/** The reference values of releases that a policy names; none without a file. */
 export async function readReleases(path: string | undefined, world: CliWorld): Promise<Releases | undefined> {
   if (path === undefined) return undefined;
   const text = await readText(path, 'reference values', world);

@@ -11,8 +11,8 @@ import { intelItemOf } from './pcs.ts';
 import type { EndorsementItem } from './item.ts';
 
 /**
- * Returns how many items the store took. Where it has nothing under a key, an item is taken as it is: it is verified when it
- * is asked for, and the clock of today may be the one that is wrong.
+ * Returns how many items the store took. Where it has no item under a key, the new one is taken unverified: it is verified
+ * when it is asked for, and the clock of today may be the one that is wrong.
  * @throws malformed_json, malformed_base64, input_too_large
  * @example const taken = await importBundle(text, folderStore('endorsements'));
  */

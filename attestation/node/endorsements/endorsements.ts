@@ -125,7 +125,7 @@ function obtainer(store: EndorsementStore, http: HttpClient | undefined, now: ()
   const obtainNow = async (item: EndorsementItem): Promise<StoredItem['parts']> => {
     const held = await validItem(store, item, now);
     if (held !== undefined) {
-      // The store says when; one that says "in the future" does not get to keep an old item for good.
+      // The time comes from the store, untrusted: one in the future counts as stale, or it would keep an old item for good.
       const age = now() - held.item.fetchedAt;
       if (age >= 0 && age < item.refreshMs) return held.item.parts;
     }

@@ -201,7 +201,7 @@ async function signedText(
     (await childProblem(signer, root, 'Intel SGX TCB Signing', now));
   if (problem !== undefined) throw invalid(what, problem);
   const cut = cutSigned(text(parts, 'body'), member);
-  if (!(await verifyEcdsaRaw(signer.publicKey, 'SHA-256', cut.signature, cut.bytes)))
+  if (!(await verifyEcdsaRaw(signer.publicKey, 'SHA-256', cut)))
     throw invalid(what, 'it is not signed by its issuer');
   return cut.text;
 }

@@ -43,7 +43,7 @@ export function rawAnswer(answer: Answer): string {
   return `HTTP/1.1 ${answer.status} ${STATUS_CODES[answer.status] ?? ''}\r\n${lines.join('\r\n')}\r\n\r\n${body}`;
 }
 
-/** What Node's parser or its clocks refuse. */
+/** Refusals of Node's parser and of its timeouts. */
 export function brokenRequest(error: Error & { readonly code?: unknown }): Answer {
   switch (error.code) {
     case 'HPE_HEADER_OVERFLOW':

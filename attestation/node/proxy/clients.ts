@@ -13,7 +13,7 @@ const MAX_WAITING = 4 * MAX_PIPELINED;
 
 export interface Client {
   readonly open: Set<ServerResponse>;
-  /** An answer that ends the connection is on its way: nothing that comes after it is forwarded (RFC 9112 §9.6). */
+  /** An answer that ends the connection is on its way: later requests of the connection are not forwarded (RFC 9112 §9.6). */
   last: boolean;
 }
 

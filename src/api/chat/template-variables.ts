@@ -1,11 +1,12 @@
-// What a request sets in the chat template of its model: `chat_template_kwargs` as local servers know it, and the two
+// Variables that a request sets in the chat template of its model: `chat_template_kwargs` as local servers know it, and the two
 // parameters that switch thinking off. A template that does not read a variable renders as without it.
 
-import { anyObject, flag, map, optional, optionalOrEmpty, refuse, supportedAs } from '../../base/shape.ts';
+import { anyObject, flag, map, optional, optionalOrEmpty, refuse } from '../../base/shape.ts';
 import type { Read } from '../../base/shape.ts';
+import { supportedAs } from '../unsupported.ts';
 
 const MAX_VARIABLES = 64;
-/** Names the template gets from the server: a request that sets one would say one thing and be given another. */
+/** Names the template gets from the server: a request that set one would not get what it asked for. */
 const TAKEN: ReadonlySet<string> = new Set([
   'messages',
   'tools',
@@ -19,7 +20,7 @@ const TAKEN: ReadonlySet<string> = new Set([
   'strftime_now',
   'range',
 ]);
-/** What happens anyway. */
+/** This happens without the parameter too. */
 const AS_USUAL: ReadonlyMap<string, unknown> = new Map<string, unknown>([
   ['add_generation_prompt', true],
   ['continue_final_message', false],
@@ -57,7 +58,7 @@ export const templateFields = {
 /** Templates know the switch by either name. */
 const SWITCHES = ['enable_thinking', 'thinking'] as const;
 
-/** Undefined: the request sets nothing. */
+/** Undefined: the request sets no variable. */
 export function templateVariables(
   body: Read<typeof templateFields>,
 ): Readonly<Record<string, unknown>> | undefined {

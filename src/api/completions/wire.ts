@@ -100,8 +100,8 @@ export function planCompletion(
       n,
       maxTokens: limit,
       stop: body.stop ?? [],
-      ...(body.logprobs !== undefined && { logprobs: body.logprobs }),
-      ...(body.echo === true && { echo: true }),
+      logprobs: body.logprobs,
+      echo: body.echo ?? false,
       cacheScope,
     }),
   };
@@ -109,5 +109,5 @@ export function planCompletion(
 
 function toPrompt(prompt: string | readonly number[], suffix: string | undefined): Prompt {
   if (typeof prompt !== 'string') return { kind: 'tokens', tokens: prompt };
-  return { kind: 'text', text: prompt, ...(suffix !== undefined && { suffix }) };
+  return { kind: 'text', text: prompt, suffix };
 }

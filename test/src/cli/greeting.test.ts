@@ -1,4 +1,4 @@
-// What the server prints is made from the effective configuration: addresses one can connect to, keys, types of models, paths.
+// The greeting is made from the effective configuration: reachable addresses, keys, types of models, paths.
 // And what a terminal gets in place of JSON.
 
 import { execFileSync } from 'node:child_process';

@@ -1,4 +1,4 @@
-// Schemas that are not strict: nothing in them is a reason to refuse, what can be enforced of them is, and the rest is named.
+// Schemas that are not strict: they are never refused, each keyword is enforced where possible, and the rest is named.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

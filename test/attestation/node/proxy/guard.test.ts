@@ -1,4 +1,4 @@
-// Who the local proxy answers: which Host, which web pages, which upgrades; and that every refusal is in the envelope.
+// The clients that the local proxy answers: which Host, web pages and upgrades; and that every refusal is in the envelope.
 
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
@@ -206,7 +206,7 @@ describe('web pages whose origin was named', () => {
       const answer = await finish(raw(proxy, { method, headers }));
       expect([answer.status, answer.headers['access-control-allow-origin']]).toEqual([403, undefined]);
     }
-    // What else is wrong with a request is not for such a page to read.
+    // Such a page must not read the other problems of a request.
     const refused = await finish(raw(proxy, { headers: { origin, host: 'evil.example' } }));
     expect(refused.headers['access-control-allow-origin']).toBeUndefined();
     expect(server.requests()).toHaveLength(0);
