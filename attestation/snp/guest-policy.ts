@@ -11,7 +11,7 @@ export const GUEST_POLICY_GRADES = ['baseline', 'strict'] as const;
 /** A named set of guest policy bits (AMD 56860 §4.3): `baseline` is what KVM launches, `strict` is every protection there is. */
 export type GuestPolicyGrade = (typeof GUEST_POLICY_GRADES)[number];
 
-/** Single bits; what is absent is as the grade has it. */
+/** Single bits; what is absent is as the grade has it (why `baseline`: docs/decisions/verifier.md). */
 export interface GuestPolicyRules {
   /** Default: `baseline`. */
   readonly grade?: GuestPolicyGrade | undefined;

@@ -16,6 +16,7 @@ import {
 } from './durable-files.ts';
 import { ConfigError } from './errors.ts';
 
+/** The text of a lock file; why numbered files and no flock: docs/decisions/models.md. */
 interface Owner {
   readonly pid: number;
   readonly started: string;
