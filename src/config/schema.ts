@@ -249,7 +249,7 @@ export const SECTIONS = {
       integer(
         0,
         100_000,
-        'requests waiting for a slot of one model, half of them for one caller; more are answered 429 engine_overloaded',
+        'requests waiting for a slot of one model, half of them for one caller; more are answered 429 engine_overloaded. 0: none waits',
         256,
       ),
     ),

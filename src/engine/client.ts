@@ -3,7 +3,7 @@
 
 import { ApiError, apiErrorOf } from '../base/errors.ts';
 import type { Connection } from './connection.ts';
-import { assertCountable, assertFits, paramOf } from './seam/context-limits.ts';
+import { assertCountable, assertFits, callPlaces, paramOf } from './seam/context-limits.ts';
 import type {
   Engine,
   EngineInfo,
@@ -28,6 +28,11 @@ interface Reply {
   readonly raw: Uint8Array;
 }
 
+interface Drop {
+  readonly dropped: Promise<void>;
+  readonly done: () => void;
+}
+
 interface Waiting {
   readonly resolve: (reply: Reply) => void;
   readonly reject: (error: unknown) => void;
@@ -41,6 +46,8 @@ export class EngineClient implements Engine {
   readonly #options: ClientOptions;
   readonly #streams = new Map<number, EventStream>();
   readonly #calls = new Map<number, Waiting>();
+  /** Cancelled here; the child has not yet said that it dropped them. */
+  readonly #leaving = new Map<number, Drop>();
   #nextId = 1;
   #closing = false;
   #dead: ApiError | null = null;
@@ -112,8 +119,8 @@ export class EngineClient implements Engine {
     const cancel = (): void => {
       if (cancelled) return;
       cancelled = true;
+      this.#cancel(id);
       forget();
-      this.#connection.send({ t: 'cancel', id });
     };
     const abort = (): void => {
       cancel();
@@ -162,6 +169,10 @@ export class EngineClient implements Engine {
     return { scores: vectors.map((vector) => vector[0] ?? NaN), tokens };
   }
 
+  async dropped(): Promise<void> {
+    await Promise.all([...this.#leaving.values()].map(({ dropped }) => dropped));
+  }
+
   stats(): EngineStats {
     return this.#stats;
   }
@@ -179,7 +190,20 @@ export class EngineClient implements Engine {
   }
 
   #count(): void {
-    this.#connection.outstanding = this.#streams.size + this.#calls.size;
+    this.#connection.outstanding = this.#streams.size + this.#calls.size + this.#leaving.size;
+  }
+
+  #cancel(id: number): void {
+    if (this.#dead !== null) return;
+    let done = (): void => undefined;
+    const dropped = new Promise<void>((resolve) => (done = resolve));
+    this.#leaving.set(id, { dropped, done });
+    this.#connection.send({ t: 'cancel', id });
+  }
+
+  /** What is cancelled makes room at once, but no more than `places` times over: the child still has it in its pipe. */
+  #assertRoom(under: number, places: number): void {
+    if (under >= places || under + this.#leaving.size >= 2 * places) throw overloaded();
   }
 
   /** Refuses at once what the child could only refuse after its current step. */
@@ -187,8 +211,8 @@ export class EngineClient implements Engine {
     if (this.#dead !== null) throw this.#dead;
     if (prompt.kind === 'tokens') assertFits(prompt.tokens.length, this.info.contextLength, 'prompt');
     const { maxQueued } = this.#options;
-    if (this.#stats.queued >= maxQueued && this.#streams.size >= this.info.slots + maxQueued)
-      throw overloaded();
+    const places = this.info.slots + maxQueued;
+    this.#assertRoom(this.#stats.queued >= maxQueued ? this.#streams.size : 0, places);
   }
 
   #receive(message: FromChild, raw: Uint8Array): void {
@@ -200,6 +224,10 @@ export class EngineClient implements Engine {
       const error = apiErrorOf(code, 'engine_failed', text, { status, param, retryAfterSeconds });
       this.#streams.get(id)?.fail(error);
       this.#calls.get(id)?.reject(error);
+    } else if (message.t === 'dropped') {
+      this.#leaving.get(message.id)?.done();
+      this.#leaving.delete(message.id);
+      this.#count();
     } else if (message.t === 'reply' || message.t === 'vectors')
       this.#calls.get(message.id)?.resolve({ message, raw });
   }
@@ -213,6 +241,8 @@ export class EngineClient implements Engine {
     );
     for (const stream of this.#streams.values()) stream.fail(this.#dead);
     for (const call of this.#calls.values()) call.reject(this.#dead);
+    for (const { done } of this.#leaving.values()) done();
+    this.#leaving.clear();
     if (this.#closing) return null;
     const assertion = /GGML_ASSERT\([^\n]*\) failed|engine: [^\n]*/.exec(this.#connection.stderr())?.[0];
     const ended = why ?? (signal === null ? `engine ended with code ${code}` : `engine ended by ${signal}`);
@@ -228,10 +258,10 @@ export class EngineClient implements Engine {
     signal?.throwIfAborted();
     if (this.#dead !== null) throw this.#dead;
     // Refused here: the child's answer would come behind all that it has to do first.
-    if (this.#calls.size >= this.#options.maxQueued) throw overloaded();
+    this.#assertRoom(this.#calls.size, callPlaces(this.#options.maxQueued));
     const id = this.#newId();
     const abort = (): void => {
-      this.#connection.send({ t: 'cancel', id });
+      this.#cancel(id);
       this.#calls.get(id)?.reject(signal?.reason);
     };
     signal?.addEventListener('abort', abort, { once: true });

@@ -18,10 +18,23 @@ const STALL_MS = 60;
 export function serveGeneration(serving: Serving): (message: ToChild) => void {
   const { model, info, load, send } = serving;
   let events: (readonly [number, GenerateEvent])[] = [];
+  let told = { queued: 0, active: 0 };
+  /** Cancelled, and not yet dropped by the scheduler. */
+  const leaving = new Set<number>();
   const flush = (): void => {
-    if (events.length === 0) return;
-    send({ t: 'events', events, stats: scheduler.stats() });
+    const stats = scheduler.stats();
+    // A step that only dropped requests has no events, yet the server counts who waits by the last it was told.
+    if (events.length === 0 && stats.queued === told.queued && stats.active === told.active) return;
+    send({ t: 'events', events, stats });
     events = [];
+    told = stats;
+  };
+  const tellDropped = (): void => {
+    for (const id of leaving) {
+      if (scheduler.holds(id)) continue;
+      leaving.delete(id);
+      send({ t: 'dropped', id });
+    }
   };
   const scheduler = new Scheduler(serving.context, {
     slots: info.slots,
@@ -33,7 +46,10 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
     maxChunk: load.maxChunk,
     now: () => performance.now(),
     turn: () => new Promise((resolve) => setImmediate(resolve)),
-    onStep: flush,
+    onStep() {
+      flush();
+      tellDropped();
+    },
   });
   scheduler.run().catch(serving.fatal);
 
@@ -60,6 +76,8 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
       else if (message.t === 'cancel') {
         turns.cancel(message.id);
         scheduler.cancel(message.id);
+        leaving.add(message.id);
+        tellDropped();
       } else if (message.t === 'pause') scheduler.pause(message.id);
       else if (message.t === 'resume') scheduler.resume(message.id);
       else throw wrongType(info.type, 'it makes text, not vectors or scores');

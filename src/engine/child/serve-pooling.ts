@@ -1,7 +1,7 @@
 // Messages to a model that makes vectors or scores: inputs are tokenized in slices and packed together by decode/pooled.
 
 import { ApiError } from '../../base/errors.ts';
-import { assertFits, paramOf } from '../seam/context-limits.ts';
+import { assertFits, callPlaces, paramOf } from '../seam/context-limits.ts';
 import type { EngineStats } from '../seam/engine.ts';
 import type { ToChild } from '../seam/wire.ts';
 import { createPooler } from './decode/pooled.ts';
@@ -14,7 +14,10 @@ export const POOLED_SEQUENCES = 64;
 export function servePooling(serving: Serving): (message: ToChild) => void {
   const { model, context, info, load, send } = serving;
   const inputLength = Math.min(info.contextLength, context.batchTokens);
-  const pooler = createPooler(context, { sequences: POOLED_SEQUENCES, maxQueued: load.maxQueued });
+  const pooler = createPooler(context, {
+    sequences: POOLED_SEQUENCES,
+    maxQueued: callPlaces(load.maxQueued),
+  });
   pooler.run().catch(serving.fatal);
   const stats = (): EngineStats => ({
     queued: pooler.queued,
@@ -24,6 +27,8 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
     cachedTokens: 0,
     decodeSteps: pooler.steps,
   });
+
+  const sendStats = (): void => send({ t: 'events', events: [], stats: stats() });
 
   // One input at a slice.
   function* embed(message: Extract<ToChild, { t: 'embed' }>): Generator<void, void> {
@@ -72,7 +77,7 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
       const raw = new Float32Array(size * vectors.length);
       vectors.forEach((vector, i) => raw.set(vector, i * size));
       send({ t: 'vectors', id, count: vectors.length, size, tokens }, new Uint8Array(raw.buffer));
-      send({ t: 'events', events: [], stats: stats() });
+      sendStats();
     };
     if (inputs.length === 0) done([]);
     else if (!pooler.submit({ id, scope, inputs, done })) throw overloaded();
@@ -88,6 +93,8 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
       else if (message.t === 'cancel') {
         turns.cancel(message.id);
         pooler.cancel(message.id);
+        sendStats();
+        send({ t: 'dropped', id: message.id });
       } else if (message.t === 'generate') throw wrongType(info.type, 'it cannot do text generation');
     });
 }

@@ -7,6 +7,14 @@ export function paramOf(field: string, index: number, count: number): string {
   return count === 1 ? field : `${field}[${index}]`;
 }
 
+/**
+ * Calls (tokens, vectors, scores) one engine may hold at once: as many as may wait for a slot, but two at least, so that a
+ * model without a queue answers calls of one caller, and of another beside it.
+ */
+export function callPlaces(maxQueued: number): number {
+  return Math.max(2, maxQueued);
+}
+
 /** Both phrases agents look for are in the message. */
 export function assertFits(
   count: number,

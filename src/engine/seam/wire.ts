@@ -95,6 +95,8 @@ export type FromChild =
       readonly size: number;
       readonly tokens: number;
     }
+  /** Answers a cancel, once nothing of that request or call is held any more. */
+  | { readonly t: 'dropped'; readonly id: number }
   | { readonly t: 'pong'; readonly id: number };
 
 export class WireError extends Error {
