@@ -28,7 +28,7 @@ export interface Serving {
 
 /** Answers one message by `work`; what it throws goes back as an error of that request. */
 export function answering(send: Send, message: ToChild, work: () => void): void {
-  if (message.t === 'load') return;
+  if (message.t === 'load' || message.t === 'template') return;
   try {
     work();
   } catch (error) {

@@ -42,6 +42,8 @@ export type ToChild =
       readonly maxCells?: number | undefined;
       readonly exact?: boolean | undefined;
     }
+  /** Instead of a load: what is wrong with this chat template? */
+  | { readonly t: 'template'; readonly source: string }
   | { readonly t: 'generate'; readonly id: number; readonly request: WireRequest }
   | { readonly t: 'cancel' | 'pause' | 'resume' | 'ping'; readonly id: number }
   | {
@@ -72,6 +74,7 @@ export type FromChild =
   | { readonly t: 'progress'; readonly fraction: number }
   | { readonly t: 'ready'; readonly info: EngineInfo }
   | { readonly t: 'failed'; readonly message: string }
+  | { readonly t: 'template'; readonly problem: string | null }
   | {
       readonly t: 'events';
       readonly events: readonly (readonly [number, GenerateEvent])[];

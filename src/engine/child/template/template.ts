@@ -236,6 +236,18 @@ export function createChatTemplate(
   };
 }
 
+/** Why a template is of no use to its author, who would otherwise be served another without a word; null when it is. */
+export function templateProblem(source: string): string | null {
+  try {
+    const vocabulary = { specials: [], bos: null, eos: null, addBos: false, tokenize: () => [] };
+    // Only the text that stands in for a template ends answers by such texts.
+    const { stops } = createChatTemplate(source, vocabulary);
+    return stops.length > 0 ? 'it cannot render a question' : null;
+  } catch (error) {
+    return error instanceof Error ? (error.message.split('\n')[0] ?? '') : 'it cannot be read';
+  }
+}
+
 /** The names every chat template may use. */
 function globals(meter: Meter): Record<string, unknown> {
   return {
