@@ -409,6 +409,19 @@ export function supportedAs<const C extends string>(
   };
 }
 
+/** A parameter of another API of which these values ask for what happens here anyway; every other one is refused. */
+export function asUsual(...values: readonly unknown[]): Shape<undefined> {
+  return {
+    schema: { enum: values, description: 'Accepted as what happens anyway; other values are refused.' },
+    optional: true,
+    read(value, path) {
+      if (!values.some((each) => each === value || (isEmpty(each) && isEmpty(value))))
+        throw notSupported(path, `expected ${values.map((each) => JSON.stringify(each)).join(' or ')}`);
+      return undefined;
+    },
+  };
+}
+
 function notSupported(path: string, instead: string): ApiError {
   return refuse(
     'unsupported_parameter',
