@@ -380,6 +380,22 @@ describe('removing', () => {
     await models.register({ name: 'chat', path: join(roots, 'chat.gguf') });
   });
 
+  test('a model of the configuration keeps its name: what another took there would be gone after a restart', async () => {
+    await models.add({ id: 'mine', path: demo['demo-embed'].path, defaults: { topK: 3 } }, signal);
+    copyFileSync(demo['demo-embed'].path, join(roots, 'embed.gguf'));
+    await models.remove('mine');
+    await expect(models.register({ name: 'mine', path: join(roots, 'chat.gguf') })).rejects.toMatchObject({
+      status: 409,
+      code: 'model_already_exists',
+      param: 'name',
+    });
+    expect([models.get('mine'), await store.get('mine')]).toEqual([undefined, undefined]);
+    // The same bytes bring back what the configuration says of them, which is what a restart would.
+    await models.register({ name: 'mine', path: join(roots, 'embed.gguf'), defaultParameters: { topK: 9 } });
+    expect(models.get('mine')).toMatchObject({ sha256: demo['demo-embed'].sha256, defaults: { topK: 3 } });
+    expect(await store.get('mine')).toBeUndefined();
+  });
+
   test('waits for work in flight', async () => {
     await models.register({ name: 'chat', path: join(roots, 'chat.gguf') });
     const lease = await models.acquire('chat', { signal });
@@ -454,6 +470,19 @@ describe('pulling', () => {
       close: async () => undefined,
     };
   }
+
+  test('nothing is pulled over a model of the configuration, also while that is deleted', async () => {
+    await restart({ pulls: hub(Promise.resolve()) });
+    await models.add({ id: 'o/r:F16', path: demo['demo-embed'].path }, signal);
+    const pulled = async (): Promise<unknown> => {
+      for await (const event of models.pull({ name: 'o/r:F16' }, signal)) return event;
+      return undefined;
+    };
+    await expect(pulled()).rejects.toMatchObject({ status: 409, code: 'model_already_exists' });
+    await models.remove('o/r:F16');
+    await expect(pulled()).rejects.toMatchObject({ status: 409, code: 'model_already_exists' });
+    expect(await store.get('o/r:F16')).toBeUndefined();
+  });
 
   test('registers the model before it says success', async () => {
     await restart({ pulls: hub(Promise.resolve()) });
