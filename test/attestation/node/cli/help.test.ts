@@ -48,11 +48,35 @@ describe('--help', () => {
     expect(helpFor(['mend', '--help'])).toBe(helpFor([]));
   });
 
-  test.each(['--version', '-v'])('%s', async (flag) => {
+  describe.each(['--version', '-v'])('%s', (flag) => {
     const { version } = JSON.parse(
       readFileSync(new URL('../../../../attestation/package.json', import.meta.url), 'utf8'),
     ) as { version: string };
-    expect(await cli([flag])).toEqual({ code: 0, out: `assay-verify ${version}\n`, err: '' });
+
+    test.each([
+      '',
+      'https://127.0.0.1:8443',
+      'https://x --json --timeout nonsense',
+      'proxy',
+      'proxy https://x --listen nonsense',
+      'evidence',
+      'measure',
+      'measure m.json --json',
+      'policy',
+      'policy lint',
+      'policy print p.json',
+      'bundle',
+      'bundle --cache DIR',
+    ])('%s', async (words) => {
+      const args = words.split(' ').filter((word) => word !== '');
+      for (const given of [[...args, flag], [flag, ...args]])
+        expect(await cli(given)).toEqual({ code: 0, out: `assay-verify ${version}\n`, err: '' });
+    });
+  });
+
+  test('after -- neither is an option, and beside --help that is meant', async () => {
+    expect((await cli(['measure', '--', '--version'])).code).toBe(30);
+    expect((await cli(['proxy', '--version', '--help'])).out).toContain('assay-verify proxy https://');
   });
 });
 
