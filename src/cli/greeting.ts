@@ -24,6 +24,13 @@ export function openToAll(config: Config): boolean {
   return !isLoopback(addressOf(config.api.address).host) && !serverConfig(config).auth.required;
 }
 
+/** Why it is, in the words of the configuration. */
+export function whyOpen(config: Config): string {
+  return serverConfig(config).auth.keys.some((key) => !key.admin)
+    ? 'api.require_auth is false'
+    : 'no key is configured';
+}
+
 /** Where clients on this machine reach a server that listens there: a wildcard address is none to connect to. */
 export function usableUrl(url: string): string {
   return url.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:');
@@ -66,8 +73,8 @@ export async function greeting(server: RunningServer, config: Config, paint: Pai
   lines.push('');
   if (openToAll(config))
     lines.push(
-      paint('yellow', 'EVERYBODY who reaches this address may use it: no key is configured.'),
-      `A key for a caller: ${assay} api-key add NAME`,
+      paint('yellow', `EVERYBODY who reaches this address may use it: ${whyOpen(config)}.`),
+      ...(config.api.requireAuth === false ? [] : [`A key for a caller: ${assay} api-key add NAME`]),
       '',
     );
   const simulated = server.tee?.simulated;

@@ -23,7 +23,7 @@ import {
   version,
   type Parsed,
 } from './arguments.ts';
-import { greeting, openToAll } from './greeting.ts';
+import { greeting, openToAll, whyOpen } from './greeting.ts';
 import { withoutDebugger } from './memory-access.ts';
 import { takeSignals, type Stop } from './signals.ts';
 import { logStream, painter } from './terminal.ts';
@@ -52,7 +52,7 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   countFiles(config, log);
   if (openToAll(config))
     log.warn({
-      msg: 'everybody who reaches this address may use it: no key is configured',
+      msg: `everybody who reaches this address may use it: ${whyOpen(config)}`,
       address: config.api.address,
     });
   const stop = takeSignals();

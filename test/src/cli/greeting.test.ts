@@ -53,6 +53,16 @@ describe('the printed lines', () => {
     expect(await printed('https://127.0.0.1:1', config())).not.toContain('EVERYBODY');
   });
 
+  test.each([
+    ['api_key = "k"\nrequire_auth = false', 'it: api.require_auth is false.', false],
+    ['require_auth = false', 'it: no key is configured.', false],
+    ['admin_key = "k"', 'it: no key is configured.', true],
+  ])('%j is open, and the sentence says why', async (api, why, aKeyHelps) => {
+    const text = await printed('https://0.0.0.0:1', config(`[api]\naddress = "0.0.0.0:1"\n${api}`));
+    expect(text).toContain(why);
+    expect(text.includes('api-key add')).toBe(aKeyHelps);
+  });
+
   test('with keys, from wherever, curl and the SDK carry one, and none is printed', async () => {
     const settings = config('[api]\naddress = "0.0.0.0:1"\napi_key = "CANARY"');
     const text = await printed('https://0.0.0.0:1', settings);
