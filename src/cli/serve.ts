@@ -24,6 +24,7 @@ import {
   type Parsed,
 } from './arguments.ts';
 import { greeting, openToAll, whyOpen } from './greeting.ts';
+import { checkHeap } from './heap-limit.ts';
 import { withoutDebugger } from './memory-access.ts';
 import { takeSignals, type Stop } from './signals.ts';
 import { logStream, painter } from './terminal.ts';
@@ -50,6 +51,7 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   lastWords(log);
   keepMemoryIn(log);
   countFiles(config, log);
+  checkHeap(config, log);
   if (openToAll(config))
     log.warn({
       msg: `everybody who reaches this address may use it: ${whyOpen(config)}`,

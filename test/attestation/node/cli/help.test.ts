@@ -80,6 +80,16 @@ describe('--help', () => {
   });
 });
 
+test.skipIf(process.platform !== 'linux')('few open files: one line, and no stack', async () => {
+  const bin = fileURLToPath(new URL('../../../../attestation/bin/assay-verify.js', import.meta.url));
+  const under = ['-c', 'ulimit -n 22 && exec "$0" "$@"', process.execPath, bin, 'https://127.0.0.1:1'];
+  const failed: unknown = await promisify(execFile)('/bin/sh', under).catch((error: unknown) => error);
+  expect(failed).toMatchObject({ code: 1 });
+  expect((failed as { readonly stderr: string }).stderr).toMatch(
+    /^assay-verify: internal: EMFILE: .*: raise the limit of open files \("ulimit -n"\)\n$/,
+  );
+});
+
 describe('a reader that leaves', () => {
   const bin = fileURLToPath(new URL('../../../../attestation/bin/assay-verify.js', import.meta.url));
   const run = promisify(execFile);
