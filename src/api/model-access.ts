@@ -127,8 +127,8 @@ function sharedEngine({ modelPermits, exchange }: Call, modelId: string, engine:
 }
 
 /**
- * Gives back what was taken once the engine is done with it: a caller who aborts still has in the engine what that has not
- * dropped, and could fill the queue beyond her share with what she aborts.
+ * Releases once the engine is done: aborted work stays in the engine until it is dropped, and a caller could fill the queue
+ * beyond her share with it.
  */
 async function released<T>(engine: Engine, release: () => void, ask: () => Promise<T>): Promise<T> {
   try {

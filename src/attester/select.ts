@@ -10,7 +10,7 @@ export interface SelectOptions {
   readonly mode: TeeMode;
   readonly fs: TsmFs;
   readonly folder: string;
-  /** What is thrown when the TEE that was named is not there. */
+  /** Makes the error that is thrown when the named TEE is missing. */
   readonly refused: (reason: string) => Error;
   readonly hardware: (provider: TsmProvider) => Promise<ReportSource>;
   readonly simulated: () => Promise<ReportSource>;

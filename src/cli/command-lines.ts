@@ -54,7 +54,7 @@ function ownEntry(): string {
   return found ?? realpathSync(process.argv[1] ?? process.execPath);
 }
 
-/** Undefined in an image, whose bundle holds code of the verifier and no command. */
+/** Undefined in an image: its bundle holds code of the verifier and no command. */
 function verifierFolder(): string | undefined {
   try {
     const entry = createRequire(import.meta.url).resolve('@assay/attestation');

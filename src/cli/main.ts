@@ -18,7 +18,7 @@ for (const stream of [process.stdout, process.stderr]) {
 /** Of the WebAssembly API, which the types of Node leave to those of a browser. */
 declare const WebAssembly: { readonly Memory: new (size: { readonly initial: number }) => object };
 
-/** What Node compiles WebAssembly for (undici's parser) reserves gigabytes of addresses, and would fail where nobody catches it. */
+/** Node compiles undici's parser to WebAssembly, which reserves gigabytes of addresses; its failure there cannot be caught. */
 function isAddressSpaceLeft(): boolean {
   try {
     void new WebAssembly.Memory({ initial: 1 });
@@ -31,12 +31,14 @@ function isAddressSpaceLeft(): boolean {
 /** The name of the error, when the operator can act on its message and must: exit 2. */
 const OPERATORS = ['ConfigError', 'UsageError'];
 
-/** Too little of what the system gives a process: the operator's to mend, whoever met it first. */
+/** Too little of what the system gives a process: the operator must raise the limit. */
 const EXHAUSTED = ['EMFILE', 'ENFILE'];
 
 try {
   if (!isAddressSpaceLeft()) {
-    process.stderr.write('assay: the limit of address space is too low: raise it ("ulimit -v", 16 GiB or none)\n');
+    process.stderr.write(
+      'assay: the limit of address space is too low: raise it ("ulimit -v", 16 GiB or none)\n',
+    );
     process.exit(2);
   }
   const { run } = await import('./commands.ts');

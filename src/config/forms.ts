@@ -50,7 +50,7 @@ export function pathProblem(path: string, maxBytes = MAX_PATH_BYTES): string | u
 /** Of the name in `[api.keys.<name>]`, which the log and the audit say instead of the key. */
 export function keyNameProblem(name: string): string | undefined {
   if (name === '') return 'the name is empty';
-  // What the log and the audit write is read as objects, where this is no key like others.
+  // Readers of the log and the audit parse objects, where this key is special.
   if (name === '__proto__') return 'the name is not one a log can hold';
   if (name.length > MAX_NAME_CHARACTERS)
     return `the name has ${name.length} characters, at most ${MAX_NAME_CHARACTERS} are accepted`;

@@ -64,7 +64,7 @@ function isText(value: unknown): value is string {
   return typeof value === 'string' && value !== '' && !value.includes('\0');
 }
 
-/** What was expected, and why this is not it. */
+/** The expected form, and the reason why this value does not have it. */
 function noText(what: string, value: unknown): readonly [expected: string, why: string] {
   return typeof value === 'string' && value !== ''
     ? [`${what} without zero characters`, 'no path or name can hold one']

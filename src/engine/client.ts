@@ -201,7 +201,7 @@ export class EngineClient implements Engine {
     this.#connection.send({ t: 'cancel', id });
   }
 
-  /** What is cancelled makes room at once, but no more than `places` times over: the child still has it in its pipe. */
+  /** Cancelled work makes room at once, but only `places` times: the child still has the frames in its pipe. */
   #assertRoom(under: number, places: number): void {
     if (under >= places || under + this.#leaving.size >= 2 * places) throw overloaded();
   }

@@ -60,7 +60,7 @@ export function openEngine(options: OpenOptions): OpenEngine {
   };
 }
 
-/** What a child says is wrong with a chat template, null when nothing: this process reads none. */
+/** Lets a child check a chat template, since this process parses none. Null: the template can be used. */
 export async function checkTemplate(options: OpenOptions, source: string): Promise<string | null> {
   const connection = connect(spawnChild(options, []), options.watchdogMs ?? 30_000);
   connection.outstanding = 1;

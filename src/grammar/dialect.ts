@@ -97,7 +97,7 @@ function modernised(schema: Json, note: Note): Json {
   return out;
 }
 
-/** Keywords whose value is an object, or a schema. */
+/** Keywords that take an object or a schema. */
 const HOLD_OBJECTS = ['properties', 'patternProperties', 'additionalProperties', 'propertyNames'] as const;
 
 /** PHP writes an empty object as `[]`. */

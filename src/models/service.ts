@@ -60,7 +60,7 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
 class ModelRegistrar<E extends Closable> implements Models<E> {
   readonly registry = createRegistry();
   readonly #options: ServiceOptions<E>;
-  /** What the configuration names, by id. */
+  /** Models of the configuration, by id. */
   readonly #configured = new Map<string, RegistryEntry>();
   readonly #store: ModelStore;
   readonly #lifecycle: Lifecycle<E>;
@@ -225,7 +225,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     return entry;
   }
 
-  /** What the configuration has under this id, when it is the same model; another is refused. */
+  /** The configured model of this id, if it is the same model; another model is refused. */
   #configuredAs({ model }: RegistryEntry): RegistryEntry | undefined {
     const configured = this.#configured.get(model.id);
     if (configured !== undefined && configured.model.sha256 !== model.sha256) throw ofConfiguration(model.id);

@@ -68,7 +68,7 @@ export async function checkPlaces(config: Config): Promise<void> {
     await folder(config, 'store.staging_folder', store.stagingFolder);
 }
 
-/** What is read where a TEE is looked for. With a root part it is that which reads the folder of reports. */
+/** The paths that are used when a TEE is looked for. With a root part, that process reads the folder of reports. */
 async function checkHardwarePlaces(config: Config): Promise<void> {
   const { attestdSocket, tsmFolder, endorsementsFolder } = config.tee;
   if (attestdSocket !== undefined) await answering(config, 'tee.attestd_socket', attestdSocket);
@@ -76,7 +76,7 @@ async function checkHardwarePlaces(config: Config): Promise<void> {
   if (endorsementsFolder !== undefined) await folder(config, 'tee.endorsements_folder', endorsementsFolder);
 }
 
-/** A socket file may outlive who listened on it. */
+/** A socket file may outlive its listener. */
 async function answering(config: Config, key: string, path: string): Promise<void> {
   const socket = connect(path);
   try {

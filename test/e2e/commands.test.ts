@@ -248,7 +248,7 @@ describe('commands', () => {
   test('the verify command the server prints works as it is pasted', async () => {
     const lines = server.stdout().split('\n');
     const line = lines[lines.indexOf('Verify:') + 1] ?? '';
-    // Not from the checkout: whoever pastes it may be anywhere.
+    // From a folder outside of the checkout.
     const { code, stdout } = await shell(line, tmpdir());
     expect(code, stdout).toBe(0);
   });

@@ -91,7 +91,7 @@ const ASKED: readonly (readonly [name: string, (body: Thinking) => boolean | und
   ['reasoning.enabled', (body) => body.reasoning?.enabled],
 ];
 
-/** What the request asks for, by which of its names; two that differ are refused. */
+/** The wish of a request and the name it came by; two names that differ are refused. */
 function thinkingOf(body: Thinking): { readonly name: string; readonly on: boolean } | undefined {
   let asked: { readonly name: string; readonly on: boolean } | undefined;
   for (const [name, read] of ASKED) {

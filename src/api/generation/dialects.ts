@@ -1,11 +1,11 @@
 // Parameters that other servers and gateways define (vLLM, llama.cpp, OpenRouter, text-generation-inference) and their clients send
-// with every request, mostly at their defaults. What asks for what happens here anyway is accepted; what would change the answer and
+// with every request, mostly at their defaults. Values that ask for the usual are accepted; a value that would change the answer and
 // cannot be honoured is refused by name, as everything else that is not known.
 
 import { asUsual, decimal, inert, list, integer, text } from '../../base/shape.ts';
 
-const unused = 'it tunes a sampler that is off.';
-const tuning = inert(decimal({ min: -1e9, max: 1e9 }), unused);
+const UNUSED = 'it tunes a sampler that is off.';
+const tuning = inert(decimal({ min: -1e9, max: 1e9 }), UNUSED);
 
 export const dialectFields = {
   // Where an answer ends, and what of it is shown.
@@ -30,14 +30,14 @@ export const dialectFields = {
   xtc_threshold: tuning,
   dry_multiplier: asUsual(0),
   dry_base: tuning,
-  dry_allowed_length: inert(integer({ min: -1, max: 1_000_000 }), unused),
-  dry_penalty_last_n: inert(integer({ min: -1, max: 100_000_000 }), unused),
-  dry_sequence_breakers: inert(list(text({ max: 1024 }), { max: 64 }), unused),
+  dry_allowed_length: inert(integer({ min: -1, max: 1_000_000 }), UNUSED),
+  dry_penalty_last_n: inert(integer({ min: -1, max: 100_000_000 }), UNUSED),
+  dry_sequence_breakers: inert(list(text({ max: 1024 }), { max: 64 }), UNUSED),
   use_beam_search: asUsual(false),
   length_penalty: asUsual(1),
   allowed_token_ids: asUsual([]),
   bad_words: asUsual([]),
-  // What is cached, kept and told.
+  // Caches and extra output.
   cache_prompt: asUsual(true),
   n_keep: asUsual(0),
   n_probs: asUsual(0),

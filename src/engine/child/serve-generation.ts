@@ -23,7 +23,7 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
   const leaving = new Set<number>();
   const flush = (): void => {
     const stats = scheduler.stats();
-    // A step that only dropped requests has no events, yet the server counts who waits by the last it was told.
+    // Also without events: a step may only have dropped requests.
     if (events.length === 0 && stats.queued === told.queued && stats.active === told.active) return;
     send({ t: 'events', events, stats });
     events = [];

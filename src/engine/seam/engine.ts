@@ -181,7 +181,7 @@ export interface Engine {
     signal: AbortSignal,
     cacheScope?: string,
   ): Promise<{ readonly scores: readonly number[]; readonly tokens: number }>;
-  /** Resolves when the engine holds nothing more of what was aborted until now, or has ended. */
+  /** Resolves when the engine has dropped everything that was aborted until now, or has ended. */
   dropped(): Promise<void>;
   /** Numbers for /metrics; no content. */
   stats(): EngineStats;

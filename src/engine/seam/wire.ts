@@ -98,7 +98,7 @@ export type FromChild =
       readonly size: number;
       readonly tokens: number;
     }
-  /** Answers a cancel, once nothing of that request or call is held any more. */
+  /** Answers a cancel once that request or call is dropped. */
   | { readonly t: 'dropped'; readonly id: number }
   | { readonly t: 'pong'; readonly id: number };
 

@@ -2,7 +2,6 @@
 // half of its queue, half of the questions about tokens and vectors. The bounds themselves belong to the lifecycle and to
 // the engine; the shares stand before them, by the caller and not by its cache scope, which an anonymous caller chooses.
 
-import { callPlaces } from '../../engine/seam/context-limits.ts';
 import { overloaded, type ApiError } from '../../base/errors.ts';
 import { CallerCounts, shareOf, type Release } from './permits.ts';
 
@@ -50,10 +49,7 @@ export class ModelPermits {
 
   /** For a question to the engine that is answered at once: tokens, pieces, vectors, scores. */
   call(model: string, caller: string): Release {
-    return this.#take(this.#calls, [model, caller], {
-      count: 1,
-      share: shareOf(callPlaces(this.#options.maxQueue)),
-    });
+    return this.#take(this.#calls, [model, caller], { count: 1, share: shareOf(this.#options.maxQueue) });
   }
 
   #take(

@@ -1,4 +1,4 @@
-// What the server prints for a shell runs in any folder, and never asks a registry for a program of a name of ours.
+// The commands the server prints run in any folder, and never ask a registry for a program.
 
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -37,11 +37,11 @@ function foreign(path: string): void {
   chmodSync(path, 0o755);
 }
 
-const byPath = { assay: `node ${programs.assay}`, verify: `node ${programs['assay-verify']}` };
+const BY_PATH = { assay: `node ${programs.assay}`, verify: `node ${programs['assay-verify']}` };
 
 test('in a checkout: node and the path, from wherever', () => {
   const path = dirname(process.execPath);
-  expect(commandLines(path)).toMatchObject(byPath);
+  expect(commandLines(path)).toMatchObject(BY_PATH);
   expect(shell(`${commandLines(path).verify} --version`, path)).toMatch(/^assay-verify \d/);
   expect(shell(`${commandLines(path).assay} --version`, path)).toMatch(/^assay \d|^\d/);
   expect(commandLines(path).verifierPackage).toBe(join(top, 'attestation'));
@@ -64,5 +64,5 @@ test.each([
   ['that npx and npm put first', folderOf('project/node_modules/.bin', link)],
   ['of a relative folder', '.'],
 ])('a name %s is not', (_, folder) => {
-  expect(commandLines(`${folder}:${dirname(process.execPath)}`)).toMatchObject(byPath);
+  expect(commandLines(`${folder}:${dirname(process.execPath)}`)).toMatchObject(BY_PATH);
 });

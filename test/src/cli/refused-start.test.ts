@@ -1,5 +1,5 @@
-// What only a start can see of a configuration ends it with exit 2 and one line that has place, key, value and reason; the demo
-// takes nothing out of a file.
+// Faults of a configuration that only a start can see end it with exit 2 and one line: place, key, value and reason. The demo
+// overrides no file.
 
 import { existsSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -32,7 +32,9 @@ async function last(text: string, args: readonly string[] = []): Promise<readonl
   return [code, lines.filter((line) => line.startsWith('assay: ')).join('\n')];
 }
 
-const chat = (template: string): string => `[api.models.m]\npath = "m.gguf"\nchat_template = "${template}"\n`;
+function chat(template: string): string {
+  return `[api.models.m]\npath = "m.gguf"\nchat_template = "${template}"\n`;
+}
 
 test.each([
   [

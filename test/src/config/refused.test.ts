@@ -15,8 +15,13 @@ function refusal(text: string, more: Partial<ConfigSources> = {}): string {
   throw new Error('not refused');
 }
 
-const sha = (text: string): string => createHash('sha256').update(text).digest('hex');
-const keyed = (name: string, key: string): string => `[api.keys.${name}]\nsha256 = "${sha(key)}"\n`;
+function sha(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
+}
+
+function keyed(name: string, key: string): string {
+  return `[api.keys.${name}]\nsha256 = "${sha(key)}"\n`;
+}
 
 test.each([
   [

@@ -1,5 +1,5 @@
-// What a client aborts is in the engine until the child has dropped it: the server is told when that is, counts it until then,
-// and is told the numbers of an engine that has become idle.
+// Aborted work stays in the engine until the child has dropped it: the server counts it until then, and gets the numbers of an
+// engine that has become idle.
 
 import { expect, test } from 'vitest';
 import type { Engine } from '../../../src/engine/seam/engine.ts';

@@ -1,4 +1,4 @@
-// A queue of length 0 is a queue nobody waits in, not an engine nobody may use: what is free is given, and calls have places.
+// With a queue of length 0 requests never wait, but free slots are given, and calls have places of their own.
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { Engine } from '../../../src/engine/seam/engine.ts';
@@ -8,22 +8,22 @@ import { apiKey, post, startApi, type ApiServer } from '../../fixtures/http/api-
 import { apiRefusal } from '../../fixtures/refusal.ts';
 
 const NAMES = ['demo-chat', 'demo-context', 'demo-embed', 'demo-rerank'] as const;
-const engines: Record<string, Engine> = {};
+const ENGINES: Record<string, Engine> = {};
 let api: ApiServer;
 
 beforeAll(async () => {
   await Promise.all(
     NAMES.map(
-      async (name) => void (engines[name] = await openDemo(name, { slots: 2, threads: 1 }, { maxQueued: 0 })),
+      async (name) => void (ENGINES[name] = await openDemo(name, { slots: 2, threads: 1 }, { maxQueued: 0 })),
     ),
   );
   const auth = { required: true, adminEnabled: true, keys: [apiKey('alice'), apiKey('bob')] };
   const limits = { ...DEFAULT_CONFIG.limits, maxQueuePerModel: 0 };
-  api = await startApi({ realEngines: engines, config: { auth, limits } });
+  api = await startApi({ realEngines: ENGINES, config: { auth, limits } });
 });
 afterAll(async () => {
   await api.close();
-  for (const engine of Object.values(engines)) await engine.close();
+  for (const engine of Object.values(ENGINES)) await engine.close();
 });
 
 test.each([
@@ -44,7 +44,7 @@ test.each([
 });
 
 test('every slot is given, and what would wait is refused', async () => {
-  const engine = engines['demo-context'] as Engine;
+  const engine = ENGINES['demo-context'] as Engine;
   const stop = new AbortController();
   const begin = (): AsyncIterator<unknown> =>
     engine.generate(request({ maxTokens: 1500 }), stop.signal)[Symbol.asyncIterator]();

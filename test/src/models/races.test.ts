@@ -111,7 +111,7 @@ describe('a removal that waits for work in flight', () => {
     lease.release();
     await removing;
     expect(models.list().map((model) => [model.id, model.sha256])).toEqual([['m', first.sha256]]);
-    // Nothing of it is in the store: the configuration says it again.
+    // The store holds none of it: the configuration names it again.
     expect(await restart()).toEqual([]);
   });
 

@@ -236,13 +236,12 @@ export function createChatTemplate(
   };
 }
 
-/** Why a template is of no use to its author, who would otherwise be served another without a word; null when it is. */
+/** Why a template of the configuration cannot be used (a fallback would silently replace it); null when it can. */
 export function templateProblem(source: string): string | null {
   try {
     const vocabulary = { specials: [], bos: null, eos: null, addBos: false, tokenize: () => [] };
-    // Only the text that stands in for a template ends answers by such texts.
-    const { stops } = createChatTemplate(source, vocabulary);
-    return stops.length > 0 ? 'it cannot render a question' : null;
+    // Only the fallback has such texts.
+    return createChatTemplate(source, vocabulary).stops.length > 0 ? 'it cannot render a question' : null;
   } catch (error) {
     return error instanceof Error ? (error.message.split('\n')[0] ?? '') : 'it cannot be read';
   }

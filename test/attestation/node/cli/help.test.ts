@@ -69,7 +69,10 @@ describe('--help', () => {
       'bundle --cache DIR',
     ])('%s', async (words) => {
       const args = words.split(' ').filter((word) => word !== '');
-      for (const given of [[...args, flag], [flag, ...args]])
+      for (const given of [
+        [...args, flag],
+        [flag, ...args],
+      ])
         expect(await cli(given)).toEqual({ code: 0, out: `assay-verify ${version}\n`, err: '' });
     });
   });

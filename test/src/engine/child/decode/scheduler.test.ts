@@ -278,7 +278,7 @@ describe('queue', () => {
   test('is bounded', async () => {
     const { ask, scheduler } = start({ slots: 1, maxQueued: 3 });
     const results = await Promise.allSettled(Array.from({ length: 10 }, (_, id) => ask({ id })));
-    // Three wait, beside the one whose slot is free.
+    // Three wait, and one takes the free slot.
     expect(results.filter((result) => result.status === 'rejected')).toHaveLength(6);
     expect(scheduler.stats()).toMatchObject({ queued: 0, active: 0 });
   });
