@@ -11,7 +11,7 @@ export const GUEST_POLICY_GRADES = ['baseline', 'strict'] as const;
 /** A named set of guest policy bits (AMD 56860 §4.3): `baseline` is what KVM launches, `strict` is every protection there is. */
 export type GuestPolicyGrade = (typeof GUEST_POLICY_GRADES)[number];
 
-/** Single bits; what is absent is as the grade has it (why `baseline`: docs/decisions/verifier.md). */
+/** Single bits; what is absent is as the grade has it. */
 export interface GuestPolicyRules {
   /** Default: `baseline`. */
   readonly grade?: GuestPolicyGrade | undefined;
@@ -45,6 +45,7 @@ interface GuestPolicyBit {
   readonly field: keyof GuestPolicy;
   /** `allow`: the bit weakens the guest. `require`: the bit protects it. */
   readonly kind: 'allow' | 'require';
+  /** The two grades, decided in docs/decisions/verifier.md. */
   readonly baseline: boolean;
   readonly strict: boolean;
   /** The words of S21 for a report that is weaker. */
