@@ -1,5 +1,6 @@
-// The core in a browser: bundled as it is published, free of Node, small, and with the same transcripts as Node on the real
-// SEV-SNP and TDX evidence, in headless Chromium. Skipped, loudly, where Chromium or the recorded evidence is not installed.
+// The core in a browser: bundled as it is published, free of Node, small, and with the same transcripts as
+// Node on the real SEV-SNP and TDX evidence, in headless Chromium. Skipped, loudly, where Chromium or the
+// recorded evidence is not installed.
 
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';

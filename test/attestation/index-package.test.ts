@@ -1,4 +1,5 @@
-// The package as its users meet it: package.json can be read through it, and its README names no file that is not in it.
+// The package as its users meet it: package.json can be read through it, and its README names no file that is
+// not in it.
 
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';

@@ -1,5 +1,5 @@
-// Other clients' flows on real engines: Vercel AI SDK and LangChain.js, each chat, stream, tools, structured output and
-// embeddings, as their documentation has them; and the zod helpers of the OpenAI SDK.
+// Other clients' flows on real engines: Vercel AI SDK and LangChain.js, each chat, stream, tools, structured
+// output and embeddings, as their documentation has them; and the zod helpers of the OpenAI SDK.
 
 import { createOpenAI, type OpenAIProvider } from '@ai-sdk/openai';
 import { type BaseMessage, HumanMessage } from '@langchain/core/messages';

@@ -1,5 +1,5 @@
-// Folders and disks of servers, as an operator meets them: a folder has one server, whatever it is used for; a message names
-// what was configured; a full disk keeps no server down. Real processes, from dist/.
+// Folders and disks of servers, as an operator meets them: a folder has one server, whatever it is used for;
+// a message names what was configured; a full disk keeps no server down. Real processes, from dist/.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

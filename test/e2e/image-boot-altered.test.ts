@@ -1,4 +1,5 @@
-// An altered image fails closed and says why. Boots take minutes, so this runs with ASSAY_IMAGE_TEST=1 (`make image-test`).
+// An altered image fails closed and says why. Boots take minutes, so this runs with ASSAY_IMAGE_TEST=1 (`make
+// image-test`).
 
 import { copyFileSync, openSync, readFileSync, statSync, writeSync, closeSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,6 +1,7 @@
-// The image boots under software emulation, proves itself to the real client and answers; whatever is altered fails closed and
-// says why. A test image with the simulated TEE shows evidence; the production image refuses. Takes minutes, so it runs with
-// ASSAY_IMAGE_TEST=1 (`make image-test`), where the locked inputs are in the cache.
+// The image boots under software emulation, proves itself to the real client and answers; whatever is altered
+// fails closed and says why. A test image with the simulated TEE shows evidence; the production image
+// refuses. Takes minutes, so it runs with ASSAY_IMAGE_TEST=1 (`make image-test`), where the locked inputs are
+// in the cache.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';

@@ -1,6 +1,7 @@
-// End to end with real interfaces: client, TLS, server, root part, the kernel's configfs-tsm and the report's format are all real,
-// and the measurement is the one we predict for this launch. Only the key that signs is not AMD's: a test-only kernel module passes
-// each request through a virtio port to a fake secure processor out here. Runs with ASSAY_IMAGE_TEST=1 (`make image-test`).
+// End to end with real interfaces: client, TLS, server, root part, the kernel's configfs-tsm and the report's
+// format are all real, and the measurement is the one we predict for this launch. Only the key that signs is
+// not AMD's: a test-only kernel module passes each request through a virtio port to a fake secure processor
+// out here. Runs with ASSAY_IMAGE_TEST=1 (`make image-test`).
 
 import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';

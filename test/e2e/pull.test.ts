@@ -1,5 +1,6 @@
-// Pulling through the real server and its command line: a model that came from a hub answers, outlives a restart, is gone after
-// rm; a pull that kill -9 interrupts goes on in the next server. Needs `make models` and dist/.
+// Pulling through the real server and its command line: a model that came from a hub answers, outlives a
+// restart, is gone after rm; a pull that kill -9 interrupts goes on in the next server. Needs `make models`
+// and dist/.
 
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';

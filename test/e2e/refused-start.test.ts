@@ -1,5 +1,5 @@
-// Faults of a configuration that only a start can see end it with exit 2 and one line: place, key, value and reason. The demo
-// overrides no file.
+// Faults of a configuration that only a start can see end it with exit 2 and one line: place, key, value and
+// reason. The demo overrides no file.
 
 import { existsSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,5 +1,5 @@
-// A start that is wrong: `config check` and `serve` say the same line, with exit 2; and never a stack, however little the
-// process may have.
+// A start that is wrong: `config check` and `serve` say the same line, with exit 2; and never a stack,
+// however little the process may have.
 
 import { spawn } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';

@@ -1,4 +1,5 @@
-// The example in docs/simulated.md is run as a reader would run it, against the built package, and prints what it says.
+// The example in docs/simulated.md is run as a reader would run it, against the built package, and prints
+// what it says.
 
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,5 +1,5 @@
-// The output of `make image`, without booting it: contents of the root, the manifest and its recomputation, and that no measured
-// input can change unseen. Needs the locked inputs in the cache.
+// The output of `make image`, without booting it: contents of the root, the manifest and its recomputation,
+// and that no measured input can change unseen. Needs the locked inputs in the cache.
 
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

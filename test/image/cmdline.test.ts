@@ -1,5 +1,5 @@
-// The kernel command line and the configuration disks: what binds them, what is refused, and that an operator's part reaches
-// neither code nor paths.
+// The kernel command line and the configuration disks: what binds them, what is refused, and that an
+// operator's part reaches neither code nor paths.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

@@ -1,5 +1,5 @@
-// The EROFS writer against erofs-utils' fsck and extractor; skipped where they are missing. The byte-for-byte properties run
-// everywhere.
+// The EROFS writer against erofs-utils' fsck and extractor; skipped where they are missing. The byte-for-byte
+// properties run everywhere.
 
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

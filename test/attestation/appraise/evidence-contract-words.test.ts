@@ -1,5 +1,6 @@
-// The words of `evidence`: each refusal names the thing that was given and what to do, each check carries its title and, when it
-// fails, code and hint; a PCK chain, CRLs in every form and containers of clouds are known for what they are.
+// The words of `evidence`: each refusal names the thing that was given and what to do, each check carries its
+// title and, when it fails, code and hint; a PCK chain, CRLs in every form and containers of clouds are known
+// for what they are.
 
 import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, test } from 'vitest';

@@ -1,5 +1,6 @@
-// Claims that may be made: `authentic` and `claims` rest on every link from the report to the trusted root, also on those another
-// document judges; dates, TCB and policy break none of them. A check printed beside a refusal says when it is not authenticated.
+// Claims that may be made: `authentic` and `claims` rest on every link from the report to the trusted root,
+// also on those another document judges; dates, TCB and policy break none of them. A check printed beside a
+// refusal says when it is not authenticated.
 
 import { beforeAll, describe, expect, test } from 'vitest';
 import { fromHex, toBase64, utf8 } from '../../../attestation/encoding/bytes.ts';

@@ -1,5 +1,5 @@
-// The pool of attested connections: bounded, closed for good; no request goes to a model that was not attested, none that was
-// given up is sent.
+// The pool of attested connections: bounded, closed for good; no request goes to a model that was not
+// attested, none that was given up is sent.
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { AttestedPool, poolOptions } from '../../../attestation/node/pool.ts';

@@ -1,6 +1,6 @@
-// Every single bit of a report flipped, one at a time: all 9472 are refused. In the signed region by the signature (version
-// bits may make the report unreadable, which is a refusal too), in R and S by the signature or its encoding, after them by
-// the rule that unsigned bytes are zero.
+// Every single bit of a report flipped, one at a time: all 9472 are refused. In the signed region by the
+// signature (version bits may make the report unreadable, which is a refusal too), in R and S by the
+// signature or its encoding, after them by the rule that unsigned bytes are zero.
 
 import { describe, expect, test } from 'vitest';
 import { AttestationError } from '../../../attestation/transcript/errors.ts';

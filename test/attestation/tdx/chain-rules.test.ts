@@ -1,5 +1,5 @@
-// Intel chains that are signed by the right keys and still not what they must be: each of these was refused by a line that no
-// other test could see missing.
+// Intel chains that are signed by the right keys and still not what they must be: each of these was refused
+// by a line that no other test could see missing.
 
 import { beforeAll, describe, expect, test } from 'vitest';
 import { utf8 } from '../../../attestation/encoding/bytes.ts';

@@ -1,4 +1,5 @@
-// The TDX parsers on a mebibyte in every field: the typed error or an answer, without recursion or quadratic work.
+// The TDX parsers on a mebibyte in every field: the typed error or an answer, without recursion or quadratic
+// work.
 
 import { describe, expect, test } from 'vitest';
 import { utf8 } from '../../../attestation/encoding/bytes.ts';

@@ -1,5 +1,5 @@
-// Real TDX evidence under injected clocks, against the verdicts recorded with it: quotes of versions 4 and 5, Intel's own
-// collateral of 2025 and 2026, and two boots whose event logs replay to their quotes.
+// Real TDX evidence under injected clocks, against the verdicts recorded with it: quotes of versions 4 and 5,
+// Intel's own collateral of 2025 and 2026, and two boots whose event logs replay to their quotes.
 
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';

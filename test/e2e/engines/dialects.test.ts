@@ -1,5 +1,5 @@
-// Dialects on real engines: the recorded requests of other clients (where they are), and what a switch for thinking, an answer
-// of no tokens and a limit of -1 come to.
+// Dialects on real engines: the recorded requests of other clients (where they are), and what a switch for
+// thinking, an answer of no tokens and a limit of -1 come to.
 
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';

@@ -1,4 +1,5 @@
-// Tools on real engines: calls when the model wants them and when it must, the whole round, and histories that are broken.
+// Tools on real engines: calls when the model wants them and when it must, the whole round, and histories
+// that are broken.
 
 import type OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';

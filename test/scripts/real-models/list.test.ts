@@ -1,4 +1,5 @@
-// The list of published weights: pinned by size and digest, each with its licence, and few enough bytes for CI.
+// The list of published weights: pinned by size and digest, each with its licence, and few enough bytes for
+// CI.
 
 import { describe, expect, test } from 'vitest';
 import { PUBLISHED_MODELS, type PublishedModel } from '../../../scripts/real-models/list.ts';

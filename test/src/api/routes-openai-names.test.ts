@@ -1,5 +1,5 @@
-// Every parameter of the installed OpenAI SDK is decided: honoured, accepted, or refused by name. A newer SDK with a new name
-// fails here until it is. The names are read from its type declarations.
+// Every parameter of the installed OpenAI SDK is decided: honoured, accepted, or refused by name. A newer SDK
+// with a new name fails here until it is. The names are read from its type declarations.
 
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';

@@ -1,4 +1,5 @@
-// The samples of the documents this server was asked for from, as they stand there: curl, fetch and the OpenAI SDK.
+// The samples of the documents this server was asked for from, as they stand there: curl, fetch and the
+// OpenAI SDK.
 
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';

@@ -1,4 +1,5 @@
-// The simulated source: a hierarchy kept for its owner alone, one for all processes; what it plays and measures.
+// The simulated source: a hierarchy kept for its owner alone, one for all processes; what it plays and
+// measures.
 
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';

@@ -1,4 +1,5 @@
-// Values that would fail open, or of which only the library that met them would speak: refused with place, key and reason.
+// Values that would fail open, or of which only the library that met them would speak: refused with place,
+// key and reason.
 
 import { createHash } from 'node:crypto';
 import { describe, expect, test } from 'vitest';

@@ -1,4 +1,5 @@
-// Constraints on real models: schemas, tool calls and JSON mode hold at every temperature; bad grammars are refused.
+// Constraints on real models: schemas, tool calls and JSON mode hold at every temperature; bad grammars are
+// refused.
 
 import { describe, expect, test } from 'vitest';
 import { jsonObjectGrammar, schemaToGrammar, toolCallGrammar } from '../../../src/grammar/compile.ts';

@@ -1,5 +1,5 @@
-// Aborted work stays in the engine until the child has dropped it: the server counts it until then, and gets the numbers of an
-// engine that has become idle.
+// Aborted work stays in the engine until the child has dropped it: the server counts it until then, and gets
+// the numbers of an engine that has become idle.
 
 import { expect, test } from 'vitest';
 import type { Engine } from '../../../src/engine/seam/engine.ts';

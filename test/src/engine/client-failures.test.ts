@@ -1,4 +1,5 @@
-// Engines that are aborted, crash, or are given files they cannot load. Tests wait for events, never for a delay.
+// Engines that are aborted, crash, or are given files they cannot load. Tests wait for events, never for a
+// delay.
 
 import { readFileSync, writeFileSync, mkdtempSync, rmSync, openSync, closeSync, unlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,5 +1,6 @@
-// The engine as the server sees it, on real models in real child processes: sampling, constraints, limits, aborts at every
-// phase, slow readers, crashes. What must not depend on timing waits for events, never for a delay.
+// The engine as the server sees it, on real models in real child processes: sampling, constraints, limits,
+// aborts at every phase, slow readers, crashes. What must not depend on timing waits for events, never for a
+// delay.
 
 import { describe, expect, test } from 'vitest';
 import { ApiError } from '../../../src/base/errors.ts';

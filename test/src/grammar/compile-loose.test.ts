@@ -1,4 +1,5 @@
-// Schemas that are not strict: they are never refused, each keyword is enforced where possible, and the rest is named.
+// Schemas that are not strict: they are never refused, each keyword is enforced where possible, and the rest
+// is named.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

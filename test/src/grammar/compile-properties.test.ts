@@ -1,4 +1,5 @@
-// JSON Schema → GBNF: generated text validates (ajv is the oracle), no unsupported keyword passes, arithmetic is right.
+// JSON Schema → GBNF: generated text validates (ajv is the oracle), no unsupported keyword passes, arithmetic
+// is right.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

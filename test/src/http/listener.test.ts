@@ -1,5 +1,5 @@
-// Hostile bytes at the listener: a request that two parsers could read differently, and noise on the TLS port, get one answer
-// at most, and no part of them is executed.
+// Hostile bytes at the listener: a request that two parsers could read differently, and noise on the TLS
+// port, get one answer at most, and no part of them is executed.
 
 import { afterEach, describe, expect, test } from 'vitest';
 import { issueCertificate } from '../../../src/attester/certificate.ts';

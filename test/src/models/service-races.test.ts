@@ -1,5 +1,5 @@
-// The registration of an id may change while a request waits: the request acts on what it was decided for, and what was
-// acknowledged survives. Real store, real GGUF files, engines that only exist.
+// The registration of an id may change while a request waits: the request acts on what it was decided for,
+// and what was acknowledged survives. Real store, real GGUF files, engines that only exist.
 
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

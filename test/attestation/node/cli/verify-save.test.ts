@@ -1,4 +1,5 @@
-// `--save`: an archive of what was shown, which `evidence` judges again, offline, at its own time, by its own policy or another.
+// `--save`: an archive of what was shown, which `evidence` judges again, offline, at its own time, by its own
+// policy or another.
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {

@@ -1,5 +1,5 @@
-// Every tool of well-known MCP servers, as an agent sends them all with each message: accepted as they are, by the route's own
-// reader, one by one and together; what is written for them is an object.
+// Every tool of well-known MCP servers, as an agent sends them all with each message: accepted as they are,
+// by the route's own reader, one by one and together; what is written for them is an object.
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { GenerateRequest } from '../../../../src/engine/seam/engine.ts';

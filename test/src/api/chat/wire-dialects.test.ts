@@ -1,5 +1,5 @@
-// Parameters of popular clients beside OpenAI's own: honoured where possible, accepted where they ask for no change or
-// for what happens anyway. None of them changes the engine's request, unless the table says so.
+// Parameters of popular clients beside OpenAI's own: honoured where possible, accepted where they ask for no
+// change or for what happens anyway. None of them changes the engine's request, unless the table says so.
 
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type ApiServer, startApi } from '../../../fixtures/http/api-server.ts';

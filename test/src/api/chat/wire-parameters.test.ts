@@ -1,5 +1,6 @@
-// Every parameter of the chat route that is honoured reaches the engine as what it says; what the engine makes of it is the
-// engine's tests. Those that are refused: wire-refused.test.ts; what other dialects send: wire-dialects.test.ts.
+// Every parameter of the chat route that is honoured reaches the engine as what it says; what the engine
+// makes of it is the engine's tests. Those that are refused: wire-refused.test.ts; what other dialects send:
+// wire-dialects.test.ts.
 
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { accepts, parseGbnf } from '../../../fixtures/grammar/gbnf.ts';

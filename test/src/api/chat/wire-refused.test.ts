@@ -1,4 +1,5 @@
-// Parameters of the chat route that cannot be honoured are refused with a code and their name, before any work is done.
+// Parameters of the chat route that cannot be honoured are refused with a code and their name, before any
+// work is done.
 
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type ApiServer, type ErrorAnswer, post, startApi } from '../../../fixtures/http/api-server.ts';

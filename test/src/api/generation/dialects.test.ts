@@ -1,5 +1,6 @@
-// Parameters of other servers and gateways: honoured where they are another name for what is here, accepted where they ask for
-// what happens anyway, and refused by name where they would change the answer. And the paths some clients ask without `/v1`.
+// Parameters of other servers and gateways: honoured where they are another name for what is here, accepted
+// where they ask for what happens anyway, and refused by name where they would change the answer. And the
+// paths some clients ask without `/v1`.
 
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type ApiServer, post, startApi } from '../../../fixtures/http/api-server.ts';

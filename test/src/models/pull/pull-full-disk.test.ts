@@ -1,5 +1,6 @@
-// Pulls that share a disk: room is reserved together, some is kept for the server's own files, what a failed pull holds is given
-// back when another needs it, and a full disk does not keep the server from starting. On a file system of 24 MiB.
+// Pulls that share a disk: room is reserved together, some is kept for the server's own files, what a failed
+// pull holds is given back when another needs it, and a full disk does not keep the server from starting. On
+// a file system of 24 MiB.
 
 import { createHash } from 'node:crypto';
 import { readdirSync, statfsSync, statSync, writeFileSync } from 'node:fs';

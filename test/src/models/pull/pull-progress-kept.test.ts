@@ -1,5 +1,6 @@
-// Bytes are kept as progress only with proof of what they belong to: a strong validator, the first bytes of a model, the
-// promised length. Other bytes from a hub or from the way leave no trace, and take no proven byte away.
+// Bytes are kept as progress only with proof of what they belong to: a strong validator, the first bytes of a
+// model, the promised length. Other bytes from a hub or from the way leave no trace, and take no proven byte
+// away.
 
 import { createHash } from 'node:crypto';
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';

@@ -1,6 +1,7 @@
-// Greedy output does not depend on company: alone, among seven neighbours that come and go, with a prefix reused, in chunks
-// of any size, after a cancelled neighbour, after being pushed out of memory and read again. The model is demo-context,
-// whose every token depends on all before it, so a wrong cell, position or mask shows.
+// Greedy output does not depend on company: alone, among seven neighbours that come and go, with a prefix
+// reused, in chunks of any size, after a cancelled neighbour, after being pushed out of memory and read
+// again. The model is demo-context, whose every token depends on all before it, so a wrong cell, position or
+// mask shows.
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Engine } from '../../../../../src/engine/seam/engine.ts';

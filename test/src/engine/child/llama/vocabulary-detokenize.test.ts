@@ -1,4 +1,5 @@
-// From tokens back to text: the bytes of the tokens, in every vocabulary, and so any text of a byte-level one.
+// From tokens back to text: the bytes of the tokens, in every vocabulary, and so any text of a byte-level
+// one.
 
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';

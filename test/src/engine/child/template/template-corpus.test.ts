@@ -1,6 +1,7 @@
-// The templates of some seventy published models, from the llama.cpp sources that the development dependency node-llama-cpp
-// carries as a git bundle; skipped, and said so, where the bundle or git is missing. Every template renders every
-// conversation without loss, and its tool calls are read back by the reader of the format it is taken for.
+// The templates of some seventy published models, from the llama.cpp sources that the development dependency
+// node-llama-cpp carries as a git bundle; skipped, and said so, where the bundle or git is missing. Every
+// template renders every conversation without loss, and its tool calls are read back by the reader of the
+// format it is taken for.
 
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';

@@ -1,5 +1,5 @@
-// Variables a request sets for the chat template: the template reads them, they cannot replace what the server gives it, and
-// their text can no more become a control token than the text of messages.
+// Variables a request sets for the chat template: the template reads them, they cannot replace what the
+// server gives it, and their text can no more become a control token than the text of messages.
 
 import { expect, test } from 'vitest';
 import {
