@@ -5,7 +5,7 @@
 import { createReadStream } from 'node:fs';
 import { badInput } from './errors.ts';
 import { modeOf } from './cpio.ts';
-import { childrenOf, type Content, type Node, parentOf, sizeOf, sortedEntries, type Tree } from './tree.ts';
+import { childNames, type Content, type Node, parentOf, sizeOf, sortedEntries, type Tree } from './tree.ts';
 
 export const BLOCK_BYTES = 4096;
 
@@ -32,7 +32,7 @@ const IDENTIFIER = Buffer.from('a55a7000c0de4a5581a9000000000001', 'hex');
 export function layoutErofs(tree: Tree): ErofsLayout {
   const entries = sortedEntries(tree);
   const nids = new Map(entries.map(([path], index) => [path, index * SLOTS_PER_INODE]));
-  const children = childrenOf(tree);
+  const children = childNames(tree);
   const inodeBlocks = blocksFor(entries.length * INODE_BYTES);
   const small: Uint8Array[] = [];
   const files: Content[] = [];

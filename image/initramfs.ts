@@ -3,10 +3,10 @@
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { VERITY_SALT } from '@assay/attestation/launch';
 import type { Sources } from './sources.ts';
 import { TOP } from './top.ts';
 import { addDirectory, addFile, addLink, newTree, type Tree } from './tree.ts';
-import { VERITY_SALT } from './verity.ts';
 
 /** In loading order. */
 export const MODULES: readonly string[] = [

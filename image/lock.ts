@@ -78,7 +78,7 @@ export function readLock(path: string): Lock {
 
 export function parseLock(text: string): Lock {
   const { debian, npm } = readShape(lockShape, parseJson(text));
-  for (const names of [debian.map((d) => d.package), npm.map((n) => n.package)]) {
+  for (const names of [debian.map((locked) => locked.package), npm.map((locked) => locked.package)]) {
     const twice = names.find((name, index) => names.indexOf(name) !== index);
     if (twice !== undefined) throw badInput(`${twice} is in the lock twice`);
   }

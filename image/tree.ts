@@ -56,7 +56,7 @@ function sortKey(path: string): Buffer {
 }
 
 /** Names in a directory, by their bytes. */
-export function childrenOf(tree: Tree): Map<string, string[]> {
+export function childNames(tree: Tree): Map<string, string[]> {
   const children = new Map<string, string[]>();
   for (const [path, node] of tree) {
     if (node.kind === 'directory' && !children.has(path)) children.set(path, []);

@@ -7,8 +7,6 @@ import { VERITY_SALT } from '@assay/attestation/launch';
 import { badInput } from './errors.ts';
 import { BLOCK_BYTES } from './erofs.ts';
 
-export { VERITY_SALT };
-
 const DIGEST_BYTES = 32;
 
 export interface VerityTree {

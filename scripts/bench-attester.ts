@@ -31,8 +31,8 @@ function row(...cells: readonly (string | number)[]): void {
 function head(...cells: readonly string[]): void {
   return (row(...cells), row(...cells.map(() => '---')));
 }
-function quantile(sorted: readonly number[], q: number): number {
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0;
+function quantile(sorted: readonly number[], fraction: number): number {
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * fraction))] ?? 0;
 }
 
 function attesterOver(milliseconds: number, batchMax: number, models: readonly AttestedModel[]) {

@@ -84,11 +84,11 @@ async function openLoop(perSecond: number): Promise<Run> {
   return { ...run, elapsed: (performance.now() - started) / 1000 };
 }
 
-function quantile(values: readonly number[], q: number): string {
+function quantile(values: readonly number[], fraction: number): string {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted.length === 0
     ? '–'
-    : (sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0).toFixed(0);
+    : (sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * fraction))] ?? 0).toFixed(0);
 }
 function goodput(run: Run): number {
   return (run.served.length * tokens) / run.elapsed;

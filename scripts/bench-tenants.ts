@@ -64,8 +64,8 @@ await rm(folder, { recursive: true, force: true });
 function sorted(values: readonly number[]): number[] {
   return values.toSorted((a, b) => a - b);
 }
-function at(values: readonly number[], q: number): number {
-  return sorted(values)[Math.min(values.length - 1, Math.floor(values.length * q))] ?? 0;
+function at(values: readonly number[], fraction: number): number {
+  return sorted(values)[Math.min(values.length - 1, Math.floor(values.length * fraction))] ?? 0;
 }
 function gap(a: readonly number[], b: readonly number[]): number {
   return Math.abs(at(a, 0.5) - at(b, 0.5));

@@ -6,8 +6,9 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join, posix } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseSync } from 'oxc-parser';
+import { TOP } from '../image/top.ts';
 
-export const TOP = fileURLToPath(new URL('..', import.meta.url)).replace(/dist\/$/, '');
+export { TOP } from '../image/top.ts';
 
 /** The entries of the workspace's package, as sources. */
 export const PACKAGE_ENTRIES: Readonly<Record<string, string>> = {

@@ -87,32 +87,32 @@ export async function verify(
   options: VerifyOptions,
 ): Promise<AttestationResult> {
   const policy = parsePolicy(options.policy);
-  const t = new Transcript();
+  const transcript = new Transcript();
   try {
-    return await appraise(t, document, policy, options);
+    return await appraise(transcript, document, policy, options);
   } catch (error) {
     // Evidence that cannot be read ends the appraisal; the checks made before belong to the refusal.
-    throw error instanceof AttestationError ? withTranscript(error, [...t.checks]) : error;
+    throw error instanceof AttestationError ? withTranscript(error, [...transcript.checks]) : error;
   }
 }
 
 async function appraise(
-  t: Transcript,
+  transcript: Transcript,
   document: AttestationDocument,
   policy: Policy,
   options: VerifyOptions,
 ): Promise<AttestationResult> {
-  const found = await appraiseDocument(t, document, policy, options);
+  const found = await appraiseDocument(transcript, document, policy, options);
   const { hardware, claims, from } = found;
-  recordHandshake(t, options.tls);
-  const certificateAlone = bindChannel(t, claims, {
+  recordHandshake(transcript, options.tls);
+  const certificateAlone = bindChannel(transcript, claims, {
     ...options,
     certificateAlone: policy.danger.certificateChannel,
   });
-  const build = applyPolicy(t, document, policy, found);
+  const build = applyPolicy(transcript, document, policy, found);
   // All rules from here on rest on the report: without its signature none of their values is authentic.
-  if (!hardware.authentic) t.unauthenticated(NO_PROVENANCE, from);
-  return await conclude(t, { document, options, hardware, claims, certificateAlone, build });
+  if (!hardware.authentic) transcript.unauthenticated(NO_PROVENANCE, from);
+  return await conclude(transcript, { document, options, hardware, claims, certificateAlone, build });
 }
 
 interface Appraised {
@@ -124,17 +124,17 @@ interface Appraised {
 
 /** Hardware and claims: all that does not need the connection. */
 async function appraiseDocument(
-  t: Transcript,
+  transcript: Transcript,
   document: AttestationDocument,
   policy: Policy,
   options: HardwareOptions & Pick<VerifyOptions, 'model'>,
 ): Promise<Appraised> {
-  const roots = admitTee(t, document, policy);
-  const hardware = await verifyHardware(t, document, { policy, options, roots });
-  const from = t.checks.length;
-  const claims = bindClaims(t, document, hardware);
-  compareRepeats(t, document, hardware, claims);
-  bindModels(t, document, claims, options.model);
+  const roots = admitTee(transcript, document, policy);
+  const hardware = await verifyHardware(transcript, document, { policy, options, roots });
+  const from = transcript.checks.length;
+  const claims = bindClaims(transcript, document, hardware);
+  compareRepeats(transcript, document, hardware, claims);
+  bindModels(transcript, document, claims, options.model);
   return { hardware, claims, from };
 }
 
@@ -155,17 +155,17 @@ export async function verifyArchived(
   options: { readonly policy: AppraisalPolicy | Policy; readonly now: number },
 ): Promise<ArchivedResult> {
   const policy = parsePolicy(options.policy);
-  const t = new Transcript();
+  const transcript = new Transcript();
   try {
-    const found = await appraiseDocument(t, document, policy, { now: options.now });
+    const found = await appraiseDocument(transcript, document, policy, { now: options.now });
     const { hardware, claims, from } = found;
-    for (const rule of CHANNEL_RULES) t.skip(rule, ARCHIVED);
-    const build = applyPolicy(t, document, policy, found);
-    if (!hardware.authentic) t.unauthenticated(NO_PROVENANCE, from);
+    for (const rule of CHANNEL_RULES) transcript.skip(rule, ARCHIVED);
+    const build = applyPolicy(transcript, document, policy, found);
+    if (!hardware.authentic) transcript.unauthenticated(NO_PROVENANCE, from);
     const findings = { document, options, hardware, claims, certificateAlone: true, build };
-    return Object.freeze(await resultOf(t, findings)) as ArchivedResult;
+    return Object.freeze(await resultOf(transcript, findings)) as ArchivedResult;
   } catch (error) {
-    throw error instanceof AttestationError ? withTranscript(error, [...t.checks]) : error;
+    throw error instanceof AttestationError ? withTranscript(error, [...transcript.checks]) : error;
   }
 }
 
@@ -182,14 +182,14 @@ const CHANNEL_RULES = [
 const NO_PROVENANCE: ReadonlySet<string> = new Set(['C6', 'C7']);
 
 /** C6, C7: a caller with a socket has refused a bad one before it sent anything; here it becomes part of the record. */
-function recordHandshake(t: Transcript, tls: VerifyOptions['tls']): void {
+function recordHandshake(transcript: Transcript, tls: VerifyOptions['tls']): void {
   if (tls === undefined) {
-    t.skip(RULES.session, 'the caller does not know its handshake');
-    t.skip(RULES.tlsVersion, 'the caller does not know its handshake');
+    transcript.skip(RULES.session, 'the caller does not know its handshake');
+    transcript.skip(RULES.tlsVersion, 'the caller does not know its handshake');
     return;
   }
-  t.expect(RULES.session, !tls.resumed, tls.resumed ? 'resumed' : 'full handshake');
-  t.expect(RULES.tlsVersion, tls.version === 'TLSv1.3', tls.version, {
+  transcript.expect(RULES.session, !tls.resumed, tls.resumed ? 'resumed' : 'full handshake');
+  transcript.expect(RULES.tlsVersion, tls.version === 'TLSv1.3', tls.version, {
     expected: 'TLSv1.3',
     actual: tls.version,
   });
@@ -204,19 +204,20 @@ interface Findings {
   readonly build: string | undefined;
 }
 
-async function conclude(t: Transcript, findings: Findings): Promise<AttestationResult> {
-  const result = Object.freeze(await resultOf(t, findings)) as AttestationResult;
+async function conclude(transcript: Transcript, findings: Findings): Promise<AttestationResult> {
+  const result = Object.freeze(await resultOf(transcript, findings)) as AttestationResult;
   results.add(result);
   return result;
 }
 
 /** The fields of a result; throws the refusal when a rule failed. */
 async function resultOf(
-  t: Transcript,
+  transcript: Transcript,
   { document, options, hardware, claims, certificateAlone, build }: Findings,
 ): Promise<Omit<AttestationResult, typeof verified>> {
-  const failure = t.firstFailure;
-  if (failure !== undefined || !hardware.accepted || claims === undefined) throw await refusal(t, failure);
+  const failure = transcript.firstFailure;
+  if (failure !== undefined || !hardware.accepted || claims === undefined)
+    throw await refusal(transcript, failure);
   return {
     teeType: document.teeType,
     simulated: document.teeType === 'simulated',
@@ -233,17 +234,17 @@ async function resultOf(
     issuedAt: claims.issuedAt,
     verifiedAt: options.now,
     evidence: hardware.evidence,
-    transcript: Object.freeze([...t.checks]),
+    transcript: Object.freeze([...transcript.checks]),
   };
 }
 
-async function refusal(t: Transcript, failure: Check | undefined): Promise<AttestationError> {
+async function refusal(transcript: Transcript, failure: Check | undefined): Promise<AttestationError> {
   if (failure?.code === undefined)
     return new AttestationError(
       'refused',
       'internal',
       'the evidence was not accepted, and no rule says why',
-      { transcript: t.checks },
+      { transcript: transcript.checks },
     );
   const hintOf = await hintsOnDemand();
   return refused(failure.code, `not shown: ${failure.title} (${failure.detail})`, {
@@ -251,6 +252,6 @@ async function refusal(t: Transcript, failure: Check | undefined): Promise<Attes
     expected: failure.expected,
     actual: failure.actual,
     hint: hintOf(failure.code),
-    transcript: t.checks,
+    transcript: transcript.checks,
   });
 }

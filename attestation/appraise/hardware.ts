@@ -18,9 +18,10 @@ import type { KeyCache } from '../x509/signature.ts';
 /** Fetches endorsements when the document's own are missing, not wanted or not accepted. Its answers are verified, never trusted. */
 export type EndorsementSource = (request: EndorsementRequest) => Promise<SnpEndorsements | TdxEndorsements>;
 /** The evidence that needs endorsements: the raw SNP report, 1184 bytes, or the raw TDX quote. */
-export type EndorsementRequest =
-  | { readonly format: 'snp'; readonly report: Uint8Array }
-  | { readonly format: 'tdx'; readonly report: Uint8Array };
+export interface EndorsementRequest {
+  readonly format: 'snp' | 'tdx';
+  readonly report: Uint8Array;
+}
 
 /** The part of `VerifyOptions` that hardware is verified with. */
 export interface HardwareOptions {
@@ -54,7 +55,7 @@ export interface HardwareJudgement {
 
 /** Judges the evidence and adds its rules to the transcript. */
 export async function verifyHardware(
-  t: Transcript,
+  transcript: Transcript,
   document: AttestationDocument,
   { policy, options, roots }: HardwareJudgement,
 ): Promise<Hardware> {
@@ -96,7 +97,7 @@ export async function verifyHardware(
     );
   }
   // S32 and T27 compare report_data with a value a policy gives; here it is judged in full, as D4 and D5.
-  t.checks.push(
+  transcript.checks.push(
     ...hardware.transcript.checks.filter(
       ({ id, status }) => status !== 'skip' || (id !== 'S32' && id !== 'T27'),
     ),

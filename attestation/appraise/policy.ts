@@ -5,7 +5,13 @@
 import { TEE_TYPES, type TeeType } from '../protocol/document.ts';
 import { malformed } from '../transcript/errors.ts';
 import { type Json, type JsonObject, parseJson, shapeReaders } from '../encoding/json.ts';
-import { hex, readReferences, type Reference, type ReleaseReference, type Releases } from './references.ts';
+import {
+  hex,
+  readReferences,
+  type Reference,
+  type ReleaseReference,
+  type Releases,
+} from './policy-references.ts';
 import {
   guestPolicyToJson,
   readGuestPolicy,
@@ -22,7 +28,7 @@ import {
   type SnpSection,
 } from '../snp/policy.ts';
 import { type Product, PRODUCTS } from '../snp/tcb.ts';
-import { TCB_STATUSES as INTEL_TCB_STATUSES, type TcbStatus as IntelTcbStatus } from '../tdx/collateral.ts';
+import { TCB_STATUSES as INTEL_TCB_STATUSES, type TcbStatus } from '../tdx/collateral.ts';
 import {
   decideTdxPolicy,
   readTdxSection,
@@ -39,8 +45,10 @@ export const allowAnyModel: unique symbol = Symbol('assay: accept any model');
 export const allowCertificateChannel: unique symbol = Symbol('assay: accept certificate evidence');
 
 /** Statuses that Intel gives a platform and a policy can accept. */
-export type TcbStatus = Exclude<IntelTcbStatus, 'Revoked'>;
-const TCB_STATUSES = INTEL_TCB_STATUSES.filter((status): status is TcbStatus => status !== 'Revoked');
+export type AcceptableTcbStatus = Exclude<TcbStatus, 'Revoked'>;
+const TCB_STATUSES = INTEL_TCB_STATUSES.filter(
+  (status): status is AcceptableTcbStatus => status !== 'Revoked',
+);
 
 /** The policy as a relying party writes it, in JSON or in code. Hex in either case. */
 export interface AppraisalPolicy {
@@ -54,7 +62,7 @@ export interface AppraisalPolicy {
   readonly products?: readonly Product[] | undefined;
   readonly minimumTcb?: MinimumTcbs | undefined;
   /** Default: UpToDate only. */
-  readonly tcbStatus?: readonly TcbStatus[] | undefined;
+  readonly tcbStatus?: readonly AcceptableTcbStatus[] | undefined;
   readonly minimumTcbEvaluationDataNumber?: number | undefined;
   /** Default: `baseline`, what KVM of today can launch. `strict`, or single bits over a grade. */
   readonly guestPolicy?: GuestPolicyGrade | GuestPolicyRules | undefined;
@@ -90,7 +98,7 @@ export interface Policy {
   readonly tee: readonly ('sev-snp' | 'tdx')[];
   readonly products: readonly Product[];
   readonly minimumTcb: MinimumTcbs;
-  readonly tcbStatus: readonly TcbStatus[];
+  readonly tcbStatus: readonly AcceptableTcbStatus[];
   readonly minimumTcbEvaluationDataNumber: number | undefined;
   readonly guestPolicy: DecidedGuestPolicy;
   readonly vmpl: number;
@@ -144,7 +152,8 @@ export function parsePolicy(
   if (isPolicy(input)) return input;
   const json = typeof input === 'string' ? parseJson(input, 'policy') : (input as unknown as Json);
   const object = read.object(json, 'policy', ['measurements'], OPTIONAL);
-  return decide(object, { ...(typeof input === 'string' ? {} : symbolsOf(input)), ...dangers }, releases);
+  const own = typeof input === 'string' ? undefined : symbolsOf(input);
+  return decide(object, { ...own, ...dangers }, releases);
 }
 
 /**
@@ -170,43 +179,37 @@ export function isPolicy(value: unknown): value is Policy {
  * @example const text = JSON.stringify(policyToJson(policy), null, 2);
  */
 export function policyToJson(policy: Policy): JsonObject {
-  const optional = Object.fromEntries(
-    (
-      [
-        'minimumTcbEvaluationDataNumber',
-        'chips',
-        'hostData',
-        'idKeyDigests',
-        'authorKeyDigests',
-        'mrSeam',
-        'configs',
-      ] as const
-    )
-      .map((key) => [key, policy[key]] as const)
-      .filter((entry): entry is [(typeof entry)[0], number | readonly string[]] => entry[1] !== undefined),
-  );
-  const minimumTcb = Object.fromEntries(
-    Object.entries(policy.minimumTcb).map(([product, minimum]) => [
-      product,
-      { ...minimum } as unknown as JsonObject,
-    ]),
-  );
-  return {
-    measurements: policy.measurements.map((reference) => ({ ...reference }) as unknown as JsonObject),
-    ...(policy.models === undefined ? {} : { models: Object.fromEntries(policy.models) }),
+  const minimumTcb = Object.entries(policy.minimumTcb).map(([product, minimum]) => [
+    product,
+    written(minimum),
+  ]);
+  return written({
+    measurements: policy.measurements.map(written),
+    models: policy.models && Object.fromEntries(policy.models),
     tee: policy.tee,
     products: policy.products,
-    ...(Object.keys(minimumTcb).length === 0 ? {} : { minimumTcb }),
+    minimumTcb: minimumTcb.length === 0 ? undefined : Object.fromEntries(minimumTcb),
     tcbStatus: policy.tcbStatus,
     guestPolicy: guestPolicyToJson(policy.guestPolicy),
     vmpl: policy.vmpl,
     maxEvidenceAge: policy.maxEvidenceAge,
     channel: 'exporter',
     endorsements: policy.endorsements,
-    ...optional,
-    ...(policy.snp === undefined ? {} : { snp: { ...policy.snp } as unknown as JsonObject }),
-    ...(policy.tdx === undefined ? {} : { tdx: { ...policy.tdx } as unknown as JsonObject }),
-  };
+    minimumTcbEvaluationDataNumber: policy.minimumTcbEvaluationDataNumber,
+    chips: policy.chips,
+    hostData: policy.hostData,
+    idKeyDigests: policy.idKeyDigests,
+    authorKeyDigests: policy.authorKeyDigests,
+    mrSeam: policy.mrSeam,
+    configs: policy.configs,
+    snp: policy.snp && written(policy.snp),
+    tdx: policy.tdx && written(policy.tdx),
+  });
+}
+
+/** Without what is undefined, which JSON cannot say. */
+function written(members: object): JsonObject {
+  return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined)) as JsonObject;
 }
 
 // --- reading -------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@
 import { malformed } from '../transcript/errors.ts';
 import { parseJson, shapeReaders } from '../encoding/json.ts';
 import type { AppraisalPolicy } from './policy.ts';
-import type { Reference, Releases } from './references.ts';
+import type { Reference, Releases } from './policy-references.ts';
 
 const read = shapeReaders('malformed_policy');
 const HEX48 = /^[0-9a-f]{96}$/;

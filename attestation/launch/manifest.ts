@@ -93,7 +93,7 @@ export function parseManifest(text: string): ImageManifest {
     throw malformed('malformed_manifest', 'manifest variant is neither "test" nor absent');
   return {
     version: 1,
-    ...(top['variant'] === 'test' ? { variant: 'test' } : {}),
+    variant: top['variant'],
     release: read.string(top['release'], 'release', 64),
     source: {
       commit: read.string(source['commit'], 'source commit', 64),

@@ -132,7 +132,7 @@ export function digestBeforeVcpus(
   // Amazon's monitor adds the CPUID page after all others.
   const ordered =
     vmm === 'ec2' || vmm === 'ec2-2023'
-      ? [...firmware.sections.filter((s) => !isCpuid(s)), ...firmware.sections.filter(isCpuid)]
+      ? [...firmware.sections.filter((section) => !isCpuid(section)), ...firmware.sections.filter(isCpuid)]
       : firmware.sections;
   let digest = firmware.digest;
   for (const section of ordered) {

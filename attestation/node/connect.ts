@@ -99,7 +99,7 @@ function openTls(origin: URL, timeoutMs: number): Promise<TLSSocket> {
     const socket = tlsConnect({
       host,
       port: origin.port === '' ? 443 : Number(origin.port),
-      ...(isIP(host) === 0 ? { servername: host } : {}),
+      servername: isIP(host) === 0 ? host : undefined,
       minVersion: 'TLSv1.3',
       maxVersion: 'TLSv1.3',
       ALPNProtocols: ['http/1.1'],
@@ -224,10 +224,8 @@ async function requestDocument(
   nonce: Uint8Array,
   options: ConnectOptions,
 ): Promise<BoundedResponse> {
-  const query = new URLSearchParams({
-    nonce: toHex(nonce),
-    ...(options.model === undefined ? {} : { model: options.model }),
-  });
+  const query = new URLSearchParams({ nonce: toHex(nonce) });
+  if (options.model !== undefined) query.set('model', options.model);
   // No credentials: the API key belongs to the request, and the request comes after the verdict.
   socket.write(
     [

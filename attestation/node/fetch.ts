@@ -111,7 +111,7 @@ function requestInit(request: Request, init: RequestInit): RequestInit {
     body: request.body,
     redirect: request.redirect,
     signal: request.signal,
-    ...(request.body === null ? {} : { duplex: 'half' }),
+    duplex: 'half',
     ...init,
   };
 }

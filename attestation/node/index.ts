@@ -12,4 +12,4 @@ export {
 export { type EndorsementStore, folderStore, memoryStore } from './endorsements/store.ts';
 export { attestedFetch, type AttestedFetch } from './fetch.ts';
 export { type AttestedFetchOptions, AttestedPool, type PoolOptions } from './pool.ts';
-export { startProxy, type ProxyOptions, type RunningProxy } from './proxy.ts';
+export { startProxy, type ProxyOptions, type RunningProxy } from './proxy/proxy.ts';

@@ -4,12 +4,16 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, open, readFile, rename, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { type AttestationError, malformed } from '../transcript/errors.ts';
-import { parseJson } from '../encoding/json.ts';
+import { malformed } from '../transcript/errors.ts';
+import { parseJson, shapeReaders } from '../encoding/json.ts';
 import { createRollbackMemory, type RollbackMemory } from '../transcript/rollback-memory.ts';
 
 const MAX_BYTES = 1024 * 1024;
 const MAX_ENTRIES = 10_000;
+const MAX_DIGITS = 80;
+const HINT = 'restore it, or delete it and lose what it protects against';
+
+const read = shapeReaders('malformed_json', { hint: HINT });
 
 /** Reads the file, or starts empty when there is none. Every higher value is on disk before `remember` resolves. */
 export async function fileRollbackMemory(path: string): Promise<RollbackMemory> {
@@ -47,17 +51,11 @@ async function readEntries(path: string): Promise<[string, bigint][]> {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
     throw error;
   }
-  const json = parseJson(text, path);
-  if (typeof json !== 'object' || json === null || Array.isArray(json)) throw bad(path);
-  return Object.entries(json).map(([key, value]) => {
-    if (typeof value !== 'string' || !/^\d{1,80}$/.test(value)) throw bad(path);
-    return [key, BigInt(value)];
-  });
-}
-
-function bad(path: string): AttestationError {
-  return malformed('malformed_json', `${path} is not a memory of numbers seen`, {
-    hint: 'restore it, or delete it and lose what it protects against',
+  return Object.entries(read.record(parseJson(text, path), path)).map(([key, value]) => {
+    const digits = read.string(value, `${path}: a number`, MAX_DIGITS);
+    if (!/^\d+$/.test(digits))
+      throw malformed('malformed_json', `${path} has a value that is no number`, { hint: HINT });
+    return [key, BigInt(digits)];
   });
 }
 

@@ -77,9 +77,9 @@ export function inclusionPath(leaves: readonly Uint8Array[], index: number): rea
   return path;
 }
 
-function largestPowerOfTwoBelow(n: number): number {
+function largestPowerOfTwoBelow(size: number): number {
   let power = 1;
-  while (power * 2 < n) power *= 2;
+  while (power * 2 < size) power *= 2;
   return power;
 }
 

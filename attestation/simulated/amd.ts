@@ -6,6 +6,7 @@
 import { equalBytes, fromBase64, toBase64 } from '../encoding/bytes.ts';
 import { TAG, encodeDer, encodeInteger, encodeText } from '../x509/der.ts';
 import { tcbComponents, type Product, type Tcb } from '../snp/tcb.ts';
+import type { VekKind } from '../snp/vek.ts';
 import { regularFields, signReport, type SimulatedReport } from './amd-report.ts';
 import {
   type CrlChanges,
@@ -26,9 +27,6 @@ import {
   type IssueExtension,
   type IssuerKey,
 } from './issue.ts';
-
-/** Which key signs a report: `vcek`, the key of a chip, or `vlek`, one that AMD loads for a cloud provider (AMD 57230). */
-export type VekKind = 'vcek' | 'vlek';
 
 /** Settings of {@link createSimulatedAmd}. */
 export interface SimulatedAmdOptions {

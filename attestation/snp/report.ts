@@ -179,7 +179,7 @@ export interface GuestPolicy {
 }
 
 export function decodeGuestPolicy(policy: bigint): GuestPolicy {
-  const bit = (n: bigint): boolean => ((policy >> n) & 1n) === 1n;
+  const bit = (position: bigint): boolean => ((policy >> position) & 1n) === 1n;
   return {
     abiMinor: Number(policy & 0xffn),
     abiMajor: Number((policy >> 8n) & 0xffn),
@@ -210,7 +210,7 @@ export interface PlatformInfo {
 }
 
 export function decodePlatformInfo(info: bigint): PlatformInfo {
-  const bit = (n: bigint): boolean => ((info >> n) & 1n) === 1n;
+  const bit = (position: bigint): boolean => ((info >> position) & 1n) === 1n;
   return {
     smt: bit(0n),
     tsme: bit(1n),

@@ -36,7 +36,7 @@ const HARMLESS = [
   OID.crlDistributionPoints,
 ];
 
-/** `vcek`: the key of a chip; `vlek`: a key AMD loads for a cloud provider (AMD 57230 §1). */
+/** `vcek`: the key of a chip; `vlek`: a key AMD loads for a cloud provider (AMD 57230). */
 export type VekKind = 'vcek' | 'vlek';
 
 export interface Vek {

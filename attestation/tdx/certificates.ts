@@ -1,5 +1,5 @@
 // Intel's certificates and CRLs around a quote, parsed, and which of the signatures over them hold (Intel SGX PCK Certificate and
-// CRL Profile): PCK ← Platform or Processor CA ← Root, TCB Signing ← Root, the root CRL and the PCK CRL. Judged in chain.ts and crl.ts.
+// CRL Profile): PCK ← Platform or Processor CA ← Root, TCB Signing ← Root, the root CRL and the PCK CRL. Judged in chain-rules.ts and crl-rules.ts.
 
 import { equalBytes, fromUtf8 } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';

@@ -4,8 +4,8 @@
 import { toHex } from '../encoding/bytes.ts';
 import type { Rule, Transcript } from '../transcript/checks.ts';
 import { parseQeIdentity, parseTcbInfo, type QeIdentity, type TcbInfo } from './collateral.ts';
-import { checkNotOlder } from './crl.ts';
-import { signatureText } from './form.ts';
+import { checkNotOlder } from './crl-rules.ts';
+import { signatureText } from './form-rules.ts';
 import { TDX_RULES } from './rules.ts';
 import type { TdxSubject } from './subject.ts';
 

@@ -111,13 +111,10 @@ function flags(element: Der): NonNullable<PckExtensions['configuration']> {
     const value = members.get(arc);
     return value === undefined ? undefined : readBoolean(value, name);
   };
-  const dynamicPlatform = flag(1, 'dynamic platform');
-  const cachedKeys = flag(2, 'cached keys');
-  const smtEnabled = flag(3, 'SMT enabled');
   return {
-    ...(dynamicPlatform === undefined ? {} : { dynamicPlatform }),
-    ...(cachedKeys === undefined ? {} : { cachedKeys }),
-    ...(smtEnabled === undefined ? {} : { smtEnabled }),
+    dynamicPlatform: flag(1, 'dynamic platform'),
+    cachedKeys: flag(2, 'cached keys'),
+    smtEnabled: flag(3, 'SMT enabled'),
   };
 }
 

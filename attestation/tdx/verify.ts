@@ -9,11 +9,11 @@ import { malformed, unsupported } from '../transcript/errors.ts';
 import { ecPublicKeyFromPoint, type PublicKeyInfo } from '../x509/public-key.ts';
 import { createKeyCache, verifyEcdsaRaw, type KeyCache, type SignedBytes } from '../x509/signature.ts';
 import { parseCertificates, verifyChainSignatures } from './certificates.ts';
-import { checkChain, trustedRoots } from './chain.ts';
+import { checkPckChain, trustedRoots } from './chain-rules.ts';
 import { checkQeIdentity, checkTcbInfo, noteMixedNumbers } from './collateral-rules.ts';
 import { cutSigned, type TdxCollateral } from './collateral.ts';
 import { checkEventLog } from './eventlog-rules.ts';
-import { checkPck, checkQuoteForm } from './form.ts';
+import { checkPck, checkQuoteForm } from './form-rules.ts';
 import { pckClaims } from './pck.ts';
 import { decideTdxPolicy, type DecidedTdxPolicy, type TdxPolicy } from './policy.ts';
 import { parseTdxQuote, quoteClaims, type TdxQuote } from './quote.ts';
@@ -21,7 +21,7 @@ import { TDX_RULES } from './rules.ts';
 import type { TdxContext, TdxEvidence, TdxSubject } from './subject.ts';
 import { isIntelModule } from './tcb.ts';
 import { checkQe, checkTcb, type TdxTcb } from './tcb-rules.ts';
-import { checkPlatform, checkTd } from './td.ts';
+import { checkPckPlatform, checkTd } from './td-rules.ts';
 
 /** The verdict of {@link verifyTdx} and the values it read. */
 export interface TdxVerification {
@@ -90,7 +90,7 @@ export async function verifyTdx(
   const { quote, certificates } = subject;
   const transcript = new Transcript();
   const formHolds = checkQuoteForm(subject, transcript);
-  const chain = await checkChain(subject, transcript);
+  const chain = await checkPckChain(subject, transcript);
   const pck = checkPck(subject, transcript, chain.pck);
   const tcbInfo = await checkTcbInfo(subject, transcript, chain.tcbSigner);
   const qeIdentity = await checkQeIdentity(subject, transcript, chain.qeSigner);
@@ -106,7 +106,7 @@ export async function verifyTdx(
   );
   const authentic = vouched !== undefined && isIntelModule(vouched.body, tcbInfo);
   checkTd(subject, transcript);
-  checkPlatform(subject, transcript, pck && { ...pck, serial: certificates.pck.serial });
+  checkPckPlatform(subject, transcript, pck && { ...pck, serial: certificates.pck.serial });
   await checkEventLog(subject, transcript);
 
   const passed = new Set(

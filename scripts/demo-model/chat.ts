@@ -208,15 +208,15 @@ function nextUnits(
     // Every matching token adds 1, one that does not at most 15/63; so all but one is at least 0.76 short.
     const need = rule.context.length + (rule.topic === undefined ? 0 : 1);
     rule.context.toReversed().forEach((token, back) => {
-      codes[token]!.forEach((bit, j) =>
-        gate.set(unit, (back === 0 ? CURRENT : previous(back)) + j, (SHARPNESS * bit) / CODE),
+      codes[token]!.forEach((bit, column) =>
+        gate.set(unit, (back === 0 ? CURRENT : previous(back)) + column, (SHARPNESS * bit) / CODE),
       );
     });
     if (rule.topic !== undefined) gate.set(unit, TOPIC + rule.topic, SHARPNESS);
     gate.set(unit, BIAS, -SHARPNESS * (need - 0.4));
     up.set(unit, BIAS, 1);
-    codes[rule.next]!.forEach((bit, j) =>
-      down.set(PREDICTED + j, unit, (rule.strength * bit) / (0.4 * SHARPNESS)),
+    codes[rule.next]!.forEach((bit, row) =>
+      down.set(PREDICTED + row, unit, (rule.strength * bit) / (0.4 * SHARPNESS)),
     );
   });
   return [norm('blk.1.ffn_norm.weight', 5), gate.tensor, up.tensor, down.tensor];
@@ -227,8 +227,8 @@ function outputs(language: Language, codes: readonly (readonly number[])[]): Flo
   const { vocabulary } = language;
   const values = new Float32Array(WIDTH * codes.length);
   const silent = new Set(
-    ['<s>', '</s>', '<|system|>', '<|user|>', '<|assistant|>', '<|tool|>', '<|tools|>', '<|pad|>'].map((t) =>
-      vocabulary.id(t),
+    ['<s>', '</s>', '<|system|>', '<|user|>', '<|assistant|>', '<|tool|>', '<|tools|>', '<|pad|>'].map(
+      (token) => vocabulary.id(token),
     ),
   );
   codes.forEach((code, token) => {

@@ -3,7 +3,7 @@
 
 import { FALLBACK, TOOL_CALL_CLOSE, TOOL_CALL_OPEN, TOOL_RESULT, TOPICS, COMMON_WORDS } from './text.ts';
 import { buildVocabulary, preTokens } from './vocabulary.ts';
-import type { Vocabulary } from './vocabulary.ts';
+import type { DemoVocabulary } from './vocabulary.ts';
 
 export const CONTROL = [
   '<s>',
@@ -36,7 +36,7 @@ export interface NextRule {
 }
 
 export interface Language {
-  readonly vocabulary: Vocabulary;
+  readonly vocabulary: DemoVocabulary;
   readonly topicCount: number;
   readonly topicRules: readonly TopicRule[];
   readonly nextRules: readonly NextRule[];
@@ -66,13 +66,13 @@ export function buildLanguage(): Language {
 }
 
 /** Token ids of an answer, tool-call tags as single tokens. */
-export function encodeAnswer(vocabulary: Vocabulary, answer: string): readonly number[] {
+export function encodeAnswer(vocabulary: DemoVocabulary, answer: string): readonly number[] {
   return answer
     .split(/(<\/?tool_call>)/)
     .flatMap((part) => (LITERAL.includes(part) ? [vocabulary.id(part)] : vocabulary.encode(part)));
 }
 
-function topicRules(vocabulary: Vocabulary): readonly TopicRule[] {
+function topicRules(vocabulary: DemoVocabulary): readonly TopicRule[] {
   const rules: TopicRule[] = [
     { token: vocabulary.id('<|user|>'), topic: 0, where: 'anywhere' },
     { token: vocabulary.id('<|tool|>'), topic: 1, where: 'anywhere' },
@@ -101,7 +101,7 @@ function formsOf(word: string): readonly string[] {
  * For every place of every text the shortest context that settles the next token: without the topic if three tokens do,
  * else with it. Then, weaker, a guess for each token alone, for prompts that are not in the text.
  */
-function nextRules(vocabulary: Vocabulary, texts: readonly (readonly number[])[]): readonly NextRule[] {
+function nextRules(vocabulary: DemoVocabulary, texts: readonly (readonly number[])[]): readonly NextRule[] {
   const seen = new Map<string, Set<number>>();
   const count = new Map<number, Map<number, number>>();
   // A tool call is made under its topic only: elsewhere JSON is what a grammar asks for.
@@ -121,11 +121,11 @@ function nextRules(vocabulary: Vocabulary, texts: readonly (readonly number[])[]
   });
   const rules = new Map<string, NextRule>();
   eachPlace(texts, (topic, context, next) => {
-    const settled = (n: number, prefix: string): boolean =>
-      n <= context.length && seen.get(prefix + context.slice(-n).join(' '))!.size === 1;
+    const settled = (length: number, prefix: string): boolean =>
+      length <= context.length && seen.get(prefix + context.slice(-length).join(' '))!.size === 1;
     const lengths = [1, 2, 3, 4, 5];
-    const free = isCall(topic) ? undefined : lengths.slice(0, 3).find((n) => settled(n, ''));
-    const bound = lengths.find((n) => settled(n, `${topic}:`));
+    const free = isCall(topic) ? undefined : lengths.slice(0, 3).find((each) => settled(each, ''));
+    const bound = lengths.find((each) => settled(each, `${topic}:`));
     const length = free ?? bound;
     if (length === undefined)
       throw new Error(`text of topic ${topic} is ambiguous before ${vocabulary.tokens[next]}: reword it`);

@@ -41,7 +41,7 @@ export interface Random {
   normal(): number;
 }
 
-export function seededRandom(seed: number): Random {
+export function pseudoRandom(seed: number): Random {
   let state = seed >>> 0;
   const next = (): number => {
     state = (state + 0x6d2b79f5) >>> 0;

@@ -27,7 +27,7 @@ import { memoryStore, type StoredItem } from '../../attestation/node/endorsement
 import { attestedFetch, type AttestedFetch } from '../../attestation/node/fetch.ts';
 import { fileRollbackMemory } from '../../attestation/node/memory-file.ts';
 import { AttestedPool, type AttestedFetchOptions, poolOptions } from '../../attestation/node/pool.ts';
-import { startProxy } from '../../attestation/node/proxy.ts';
+import { startProxy } from '../../attestation/node/proxy/proxy.ts';
 import { responseParser } from '../../attestation/node/response.ts';
 import { allowSimulated, type AppraisalPolicy, parsePolicy } from '../../attestation/appraise/policy.ts';
 import type { SimulatedAmd } from '../../attestation/simulated/amd.ts';

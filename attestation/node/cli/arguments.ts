@@ -14,7 +14,7 @@ import {
   parsePolicy,
   type Policy,
 } from '../../appraise/policy.ts';
-import type { Releases } from '../../appraise/references.ts';
+import type { Releases } from '../../appraise/policy-references.ts';
 
 const ACCEPT = {
   policy: { type: 'string' },
@@ -67,10 +67,10 @@ interface Accept {
 }
 
 export type Command =
-  | { readonly name: 'help'; readonly text: string }
-  | { readonly name: 'version' }
+  | { readonly kind: 'help'; readonly text: string }
+  | { readonly kind: 'version' }
   | (Target & {
-      readonly name: 'verify';
+      readonly kind: 'verify';
       readonly attest: string | undefined;
       readonly explain: boolean;
       readonly json: boolean;
@@ -78,7 +78,7 @@ export type Command =
       readonly saveFile: string | undefined;
     })
   | (Target & {
-      readonly name: 'proxy';
+      readonly kind: 'proxy';
       readonly host: string;
       readonly port: number;
       readonly allowNonLoopback: boolean;
@@ -88,11 +88,11 @@ export type Command =
       /** Undefined: when stderr is a terminal. */
       readonly log: boolean | undefined;
     })
-  | { readonly name: 'evidence' }
-  | { readonly name: 'measure'; readonly manifest: string; readonly output: 'table' | 'json' | 'policy' }
-  | { readonly name: 'bundle'; readonly cacheFolder: string }
+  | { readonly kind: 'evidence' }
+  | { readonly kind: 'measure'; readonly manifest: string; readonly output: 'table' | 'json' | 'policy' }
+  | { readonly kind: 'bundle'; readonly cacheFolder: string }
   | {
-      readonly name: 'policy';
+      readonly kind: 'policy';
       readonly action: 'lint' | 'print';
       readonly file: string;
       readonly referenceFile: string | undefined;
@@ -102,18 +102,18 @@ export type Command =
 export function parseCommand(argv: readonly string[]): Command {
   const [first, ...rest] = argv;
   if (first === undefined || argv.includes('--help') || argv.includes('-h'))
-    return { name: 'help', text: helpFor(argv) };
+    return { kind: 'help', text: helpFor(argv) };
   switch (first) {
     case 'help':
-      return { name: 'help', text: helpFor(rest) };
+      return { kind: 'help', text: helpFor(rest) };
     case '--version':
     case '-v':
-      return { name: 'version' };
+      return { kind: 'version' };
     case 'proxy':
       return proxyCommand(rest);
     case 'evidence':
       if (rest.length > 0) throw wrong(`evidence takes no arguments, found ${rest[0]}`);
-      return { name: 'evidence' };
+      return { kind: 'evidence' };
     case 'policy':
       return policyCommand(rest);
     case 'measure':
@@ -145,7 +145,7 @@ export function policyOf(accept: Accept, fileText: string | undefined, releases?
 function verifyCommand(argv: readonly string[]): Command {
   const { values, positionals } = parse(argv, VERIFY);
   return {
-    name: 'verify',
+    kind: 'verify',
     ...target(values, positionals, 'verify'),
     attest: values.attest,
     explain: values.explain ?? false,
@@ -161,7 +161,7 @@ function proxyCommand(argv: readonly string[]): Command {
   const port = Number(listen?.[2]);
   if (listen?.[1] === undefined || port > 65_535) throw wrong('--listen is HOST:PORT');
   return {
-    name: 'proxy',
+    kind: 'proxy',
     ...target(values, positionals, 'proxy'),
     host: listen[1].replace(/^\[(.*)\]$/, '$1'),
     port,
@@ -183,7 +183,7 @@ function policyCommand(argv: readonly string[]): Command {
   const [action, file, ...more] = positionals;
   if ((action !== 'lint' && action !== 'print') || file === undefined || more.length > 0)
     throw wrong('policy takes `lint FILE` or `print FILE`');
-  return { name: 'policy', action, file, referenceFile: values['reference-values'] };
+  return { kind: 'policy', action, file, referenceFile: values['reference-values'] };
 }
 
 function measureCommand(argv: readonly string[]): Command {
@@ -193,14 +193,14 @@ function measureCommand(argv: readonly string[]): Command {
   if (values.json === true && values.policy === true)
     throw wrong('measure prints --json or --policy, not both');
   const printed = values.policy === true ? 'policy' : 'table';
-  return { name: 'measure', manifest, output: values.json === true ? 'json' : printed };
+  return { kind: 'measure', manifest, output: values.json === true ? 'json' : printed };
 }
 
 function bundleCommand(argv: readonly string[]): Command {
   const { values, positionals } = parse(argv, { cache: { type: 'string' } });
   if (values.cache === undefined || positionals.length > 0)
     throw wrong('bundle needs --cache DIR, and nothing else');
-  return { name: 'bundle', cacheFolder: values.cache };
+  return { kind: 'bundle', cacheFolder: values.cache };
 }
 
 interface AcceptValues {

@@ -32,7 +32,7 @@ export async function runCli(argv: readonly string[], world: CliWorld): Promise<
 }
 
 async function run(command: Command, world: CliWorld): Promise<ExitCode> {
-  switch (command.name) {
+  switch (command.kind) {
     case 'help':
       world.stdout(command.text);
       return 0;

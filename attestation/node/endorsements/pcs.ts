@@ -7,7 +7,7 @@ import { equalBytes, fromHex, fromUtf8, toHex, utf8 } from '../../encoding/bytes
 import type { TdxEndorsements } from '../../protocol/document.ts';
 import { refused, unsupported } from '../../transcript/errors.ts';
 import { cutSigned, parseQeIdentity, parseTcbInfo } from '../../tdx/collateral.ts';
-import { trustedRoots } from '../../tdx/chain.ts';
+import { trustedRoots } from '../../tdx/chain-rules.ts';
 import { parsePckExtensions, SGX_EXTENSIONS_OID } from '../../tdx/pck.ts';
 import { parseTdxQuote } from '../../tdx/quote.ts';
 import { spkiSha256 } from '../../tdx/roots.ts';

@@ -140,10 +140,7 @@ function decodeItem(text: string): StoredItem {
 
 export function itemOf(value: unknown): StoredItem {
   const object = read.object(value, 'endorsement', ['key', 'fetchedAt', 'parts']);
-  const parts = object['parts'];
-  if (typeof parts !== 'object' || parts === null || Array.isArray(parts))
-    throw malformed('malformed_json', 'endorsement parts is not an object');
-  const entries = Object.entries(parts);
+  const entries = Object.entries(read.record(object['parts'], 'endorsement parts'));
   if (entries.length > 8)
     throw malformed('malformed_json', `endorsement has ${entries.length} parts, expected at most 8`);
   return {

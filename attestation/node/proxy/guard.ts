@@ -29,7 +29,7 @@ export function refusalOf(request: IncomingMessage, door: Door): Refusal | undef
 }
 
 /** 127.0.0.0/8, ::1 and localhost. */
-export function isLoopback(host: string): boolean {
+export function isLoopbackHost(host: string): boolean {
   return (
     host === 'localhost' ||
     host === '::1' ||
@@ -45,7 +45,8 @@ function hostRefusal(request: IncomingMessage, { listen }: Door): Refusal | unde
     return { status: 400, code: 'host_missing', message: 'the Host header is missing' };
   const host = hosts === 1 ? hostName(request.headers.host ?? '') : undefined;
   const anywhere = listen === '0.0.0.0' || listen === '::';
-  if (host !== undefined && (anywhere || isLoopback(host) || host === listen.toLowerCase())) return undefined;
+  if (host !== undefined && (anywhere || isLoopbackHost(host) || host === listen.toLowerCase()))
+    return undefined;
   return { status: 403, code: 'host_not_allowed', message: 'the Host header does not name this proxy' };
 }
 

@@ -54,7 +54,7 @@ const LISTED = [
 const ABSENT_MEANS: Readonly<Record<string, Accepted | undefined>> = { seamAttributes: [new Uint8Array(8)] };
 
 /** T28: pins to particular machines. `platform` is undefined when the PCK could not be relied on. */
-export function checkPlatform(
+export function checkPckPlatform(
   { policy }: TdxSubject,
   transcript: Transcript,
   platform: (Pick<PckExtensions, 'fmspc' | 'ppid'> & { readonly serial: Uint8Array }) | undefined,

@@ -53,17 +53,17 @@ function readReference(value: unknown, name: string): Reference {
   const object = isTdx
     ? read.object(value, name, ['mrTd', 'rtmr1', 'rtmr2'], ['rtmr0', 'rtmr3', 'name'])
     : read.object(value, name, ['measurement'], ['name']);
-  const label =
-    object['name'] === undefined ? {} : { name: read.string(object['name'], `${name}.name`, 128) };
+  const label = object['name'] === undefined ? undefined : read.string(object['name'], `${name}.name`, 128);
   const field = (key: string): string => hex(object[key], `${name}.${key}`, 48);
-  if (!isTdx) return { measurement: field('measurement'), ...label };
+  const optional = (key: string): string | undefined => (object[key] === undefined ? undefined : field(key));
+  if (!isTdx) return { measurement: field('measurement'), name: label };
   return {
     mrTd: field('mrTd'),
-    ...(object['rtmr0'] === undefined ? {} : { rtmr0: field('rtmr0') }),
+    rtmr0: optional('rtmr0'),
     rtmr1: field('rtmr1'),
     rtmr2: field('rtmr2'),
-    ...(object['rtmr3'] === undefined ? {} : { rtmr3: field('rtmr3') }),
-    ...label,
+    rtmr3: optional('rtmr3'),
+    name: label,
   };
 }
 

@@ -6,7 +6,7 @@ import type { Transcript } from '../transcript/checks.ts';
 import { caProblem, criticalProblem, issuanceProblem, nameText, validityProblem } from '../x509/path.ts';
 import { parseCertificate, type Certificate } from '../x509/certificate.ts';
 import { pckCasOf, rootsOf, type IntelCertificates } from './certificates.ts';
-import { checkRevocation } from './crl.ts';
+import { checkRevocation } from './crl-rules.ts';
 import { SGX_EXTENSIONS_OID } from './pck.ts';
 import { INTEL_ROOT_SPKI_SHA256, spkiSha256 } from './roots.ts';
 import { TDX_RULES } from './rules.ts';
@@ -36,7 +36,7 @@ export function trustedRoots(
 }
 
 /** Rules T7 to T10, in order. */
-export async function checkChain(subject: TdxSubject, transcript: Transcript): Promise<ChainOutcome> {
+export async function checkPckChain(subject: TdxSubject, transcript: Transcript): Promise<ChainOutcome> {
   const { certificates: all, trusted, context } = subject;
   const signatures = subject.signatures.chain;
   const rootTrusted = transcript.expect(

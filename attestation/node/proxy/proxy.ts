@@ -6,15 +6,15 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, isIP, type Socket } from 'node:net';
 import { pipeline } from 'node:stream/promises';
-import type { AttestationResult } from '../appraise/appraise.ts';
-import { malformed, refused } from '../transcript/errors.ts';
-import { parsePolicy } from '../appraise/policy.ts';
-import { AttestedPool, type AttestedFetchOptions, poolOptions } from './pool.ts';
-import { brokenRequest, failureAnswer, rawAnswer, refusalAnswer, send, type Answer } from './proxy/answer.ts';
-import { type Client, Clients, MAX_PIPELINED } from './proxy/clients.ts';
-import { corsFields, isCorsField, isPreflight, preflightFields } from './proxy/cors.ts';
-import { canonicalOrigin, type Door, isLoopback, type Refusal, refusalOf } from './proxy/guard.ts';
-import { endToEnd, withoutFields } from './proxy/headers.ts';
+import type { AttestationResult } from '../../appraise/appraise.ts';
+import { malformed, refused } from '../../transcript/errors.ts';
+import { parsePolicy } from '../../appraise/policy.ts';
+import { AttestedPool, type AttestedFetchOptions, poolOptions } from '../pool.ts';
+import { brokenRequest, failureAnswer, rawAnswer, refusalAnswer, send, type Answer } from './answer.ts';
+import { type Client, Clients, MAX_PIPELINED } from './clients.ts';
+import { corsFields, isCorsField, isPreflight, preflightFields } from './cors.ts';
+import { canonicalOrigin, type Door, isLoopbackHost, type Refusal, refusalOf } from './guard.ts';
+import { endToEnd, withoutFields } from './headers.ts';
 
 /** Settings of {@link startProxy}. */
 export interface ProxyOptions extends Omit<AttestedFetchOptions, 'model'> {
@@ -69,7 +69,7 @@ const KEEP_ALIVE_MS = 75_000;
  * process.once('SIGTERM', () => void proxy.close());
  */
 export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
-  if (!isLoopback(options.host) && options.allowNonLoopback !== true) {
+  if (!isLoopbackHost(options.host) && options.allowNonLoopback !== true) {
     throw malformed(
       'wrong_usage',
       `${options.host} is not a loopback address: prompts would cross the network unencrypted`,

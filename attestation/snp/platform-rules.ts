@@ -9,7 +9,7 @@ import { SNP_RULES } from './rules.ts';
 import { decodeTcb, tcbShortfalls, tcbText } from './tcb.ts';
 import type { SnpSubject } from './subject.ts';
 
-export function checkPlatform(subject: SnpSubject, transcript: Transcript): void {
+export function checkSnpPlatform(subject: SnpSubject, transcript: Transcript): void {
   const { report, policy } = subject;
   const policyHex = `0x${report.guestPolicy.toString(16)}`;
 

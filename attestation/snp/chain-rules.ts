@@ -17,7 +17,7 @@ import type { SnpSubject } from './subject.ts';
  * its TCB (S14: the key of an older, broken TCB can sign any report), its chip (S16) and its kind (S18). Dates and what the
  * policy lists are not in it.
  */
-export function checkChain(subject: SnpSubject, transcript: Transcript): boolean {
+export function checkVekChain(subject: SnpSubject, transcript: Transcript): boolean {
   const { report, vek, extensions, product, policy, context } = subject;
 
   const extensionsOk = transcript.expect(
