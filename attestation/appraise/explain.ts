@@ -156,7 +156,10 @@ function judge(id: PropertyId, transcript: readonly Check[]): Meaning {
   return { id, title, standing: 'proven', words: PROVEN[id] };
 }
 
-/** The finding of a check for a person; values that are not authentic are marked. */
+/**
+ * The finding of a check for a person; values that are not authentic are marked.
+ * @example const lines = result.transcript.map((check) => `${check.title}: ${detailOf(check)}`);
+ */
 export function detailOf({ detail, authenticated }: Check): string {
   return authenticated === false ? `not authenticated: ${detail}` : detail;
 }

@@ -1,4 +1,4 @@
-// The first register state of a vCPU, which SNP_LAUNCH_FINISH measures as one VMSA page per vCPU (AMD64 Architecture
+// The first register state of a vCPU, which SNP_LAUNCH_UPDATE measures as one page of type VMSA per vCPU (AMD64 Architecture
 // Programmer's Manual vol. 2, rev. 3.42, appendix B, table B-4). It depends on the machine monitor: QEMU takes the CPU model's
 // signature into RDX, Amazon's and Google's monitors do not.
 

@@ -1,5 +1,5 @@
 // Predicts RTMR0, RTMR1 and RTMR2 of a TDX guest booted directly (`-kernel -initrd -append`): the events the firmware and the
-// kernel's EFI stub extend (UEFI 2.10 §38.4.1, TCG PC Client Platform Firmware Profile 1.06 §3.3; edk2 OvmfPkg/Tcg/TdTcg2Dxe).
+// kernel's EFI stub extend (UEFI 2.10 §38, TCG PC Client Platform Firmware Profile 1.06; edk2 OvmfPkg/Tcg/TdTcg2Dxe).
 // Which events, and in which order, depends on the firmware build: the predictor is chosen by the firmware's entry in our list.
 // RTMR0 depends on the machine's shape as well, which only its ACPI tables and memory map tell: those digests are inputs.
 

@@ -85,7 +85,7 @@ function checkVmpl({ report, policy }: SnpSubject, transcript: Transcript): void
     });
 }
 
-/** AMD 56860 §3.3: commits and reports never run ahead of what is installed. */
+/** AMD 56860: commits and reports never run ahead of what is installed. */
 function tcbOrderProblems({ report, product }: SnpSubject): string[] {
   const order = [
     ['REPORTED_TCB', report.reportedTcb, 'COMMITTED_TCB', report.committedTcb],

@@ -1,4 +1,4 @@
-// The SGX extensions of a PCK certificate (Intel SGX PCK Certificate and CRL Profile, revision 1.5, §1.3.5):
+// The SGX extensions of a PCK certificate (Intel SGX PCK Certificate and CRL Profile, rev. 1.4, §1.3.5):
 // which platform a quote comes from and at what TCB. Object identifiers under 1.2.840.113741.1.13.1.
 // Refuses: a missing, repeated or unknown member, a value of the wrong size, an SVN over its field.
 

@@ -1,4 +1,4 @@
-// Strict reader for DER (ITU-T X.690, 02/2021, §8 and §10): one lazy cursor per constructed value, no recursion.
+// Strict reader for DER (ITU-T X.690, 02/2021, §8, §10 and §11): one lazy cursor per constructed value, no recursion.
 // Refuses indefinite and non-minimal lengths, high tag numbers, non-minimal INTEGERs and OIDs, BOOLEANs other than FF,
 // trailing bytes, nesting deeper than 24 and inputs over a stated size. Every refusal is `malformed_der`.
 // Read values share memory with the input. The writer at the end serves simulated/ and tests.

@@ -95,7 +95,7 @@ function pageRefusal({ headers }: IncomingMessage, { origins }: Door): Refusal |
 }
 
 /**
- * An origin as browsers write it in the Origin field (RFC 6454 §6.1).
+ * An origin as browsers write it in the Origin field (RFC 6454 §6.2).
  * @throws AttestationError `wrong_usage` for `null`, which is many origins, and for what is more than an origin
  */
 export function canonicalOrigin(text: string): string {
