@@ -6,7 +6,7 @@ import { createWriteStream, existsSync } from 'node:fs';
 import { mkdir, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { finished } from 'node:stream/promises';
-import { writeGguf, type MetadataValue } from './demo-model/gguf.ts';
+import { writeGguf, type WrittenValue } from './demo-model/gguf.ts';
 import { llamaMetadata } from './demo-model/llama.ts';
 import { buildVocabulary } from './demo-model/vocabulary.ts';
 
@@ -73,7 +73,7 @@ export async function writeEmbeddingModel(path: string): Promise<void> {
       (_, i) => `\u2581${String.fromCharCode(97 + Math.floor(i / 26))}${String.fromCharCode(97 + (i % 26))}`,
     ),
   ];
-  const metadata: [string, MetadataValue][] = [
+  const metadata: [string, WrittenValue][] = [
     ['general.architecture', { string: 'bert' }],
     ['general.name', { string: 'bench embed' }],
     ['bert.context_length', { u32: 512 }],
@@ -130,7 +130,7 @@ function padded(length: number): number {
 /** Header by the demo models' writer (of a file without tensors), then the tensor table and payloads piece by piece. */
 async function write(
   path: string,
-  metadata: readonly (readonly [string, MetadataValue])[],
+  metadata: readonly (readonly [string, WrittenValue])[],
   tensors: readonly Shape[],
 ): Promise<void> {
   if (existsSync(path)) return;
@@ -181,7 +181,7 @@ async function write(
 }
 
 /** The header without its padding: a filler value is grown until the padding is empty. */
-function unpadded(metadata: readonly (readonly [string, MetadataValue])[]): Buffer {
+function unpadded(metadata: readonly (readonly [string, WrittenValue])[]): Buffer {
   const filled = (length: number): Buffer =>
     writeGguf([...metadata, ['general.filler', { string: 'x'.repeat(length) }]], []);
   for (let length = 0; ; length += 1)

@@ -1,7 +1,7 @@
 // The common part of the two BERT demo models: a lower-case WordPiece vocabulary and the metadata llama.cpp asks of arch `bert`.
 // In GGUF a word's first piece carries U+2581 and the others are bare. Unknown words fall apart into letters.
 
-import type { MetadataValue } from './gguf.ts';
+import type { WrittenValue } from './gguf.ts';
 import { COMMON_WORDS, FALLBACK, TOPICS } from './text.ts';
 
 export const SPECIAL = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]'] as const;
@@ -54,7 +54,7 @@ export interface BertShape {
   readonly pieces: readonly Piece[];
 }
 
-export function bertMetadata(shape: BertShape): readonly (readonly [string, MetadataValue])[] {
+export function bertMetadata(shape: BertShape): readonly (readonly [string, WrittenValue])[] {
   return [
     ['general.architecture', { string: 'bert' }],
     ['general.type', { string: 'model' }],
@@ -104,6 +104,6 @@ function alphanumeric(character: string): boolean {
   return /[a-z0-9]/.test(character);
 }
 
-function id(special: (typeof SPECIAL)[number]): MetadataValue {
+function id(special: (typeof SPECIAL)[number]): WrittenValue {
   return { u32: SPECIAL.indexOf(special) };
 }

@@ -139,13 +139,13 @@ function firstAttention(): readonly Tensor[] {
  * Scores of tokens flagged in `flag` fall almost linearly with distance, by about 2.5 per token, and stay above those of
  * other tokens (0) up to about 1400 tokens back.
  */
-function recency(q: Matrix, head: number, k: Matrix, flag: number): void {
+function recency(query: Matrix, head: number, key: Matrix, flag: number): void {
   const frequencies = ropeFrequencies();
   for (let pair = 24; pair < 30; pair++) {
     const [cos, sin] = cosSin(1.5707963267948966 - 1400 * frequencies[pair]!);
-    q.set(head + 2 * pair, BIAS, 90 * cos);
-    q.set(head + 2 * pair + 1, BIAS, 90 * sin);
-    k.set(head + 2 * pair, flag, 90);
+    query.set(head + 2 * pair, BIAS, 90 * cos);
+    query.set(head + 2 * pair + 1, BIAS, 90 * sin);
+    key.set(head + 2 * pair, flag, 90);
   }
 }
 

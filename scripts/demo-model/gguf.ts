@@ -6,7 +6,7 @@ import { halfBits, halfFromSingle, halfValue } from './numbers.ts';
 export type WrittenType = 'F32' | 'F16' | 'Q8_0';
 
 /** A metadata value with its GGUF type. Arrays are of strings, i32 or f32. */
-export type MetadataValue =
+export type WrittenValue =
   | { readonly u32: number }
   | { readonly i32: number }
   | { readonly f32: number }
@@ -29,7 +29,7 @@ const TYPE_IDS: Readonly<Record<WrittenType, number>> = { F32: 0, F16: 1, Q8_0: 
 
 /** The whole file. */
 export function writeGguf(
-  metadata: readonly (readonly [key: string, value: MetadataValue])[],
+  metadata: readonly (readonly [key: string, value: WrittenValue])[],
   tensors: readonly Tensor[],
 ): Buffer {
   const head: Buffer[] = [Buffer.from('GGUF'), u32(3), u64(tensors.length), u64(metadata.length)];
@@ -87,7 +87,7 @@ function text(value: string): Buffer {
   return Buffer.concat([u64(bytes.length), bytes]);
 }
 
-function encodeValue(value: MetadataValue): Buffer {
+function encodeValue(value: WrittenValue): Buffer {
   if ('u32' in value) return Buffer.concat([u32(4), u32(value.u32)]);
   if ('i32' in value) return Buffer.concat([u32(5), i32(value.i32)]);
   if ('f32' in value) return Buffer.concat([u32(6), f32(value.f32)]);

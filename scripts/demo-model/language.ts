@@ -135,7 +135,9 @@ function nextRules(vocabulary: DemoVocabulary, texts: readonly (readonly number[
   });
   for (const [token, followers] of count) {
     if (rules.has(`:${token}`) || token === vocabulary.id('<|assistant|>')) continue;
-    const [next] = [...followers].sort(([a, x], [b, y]) => y - x || a - b)[0]!;
+    const [next] = [...followers].sort(
+      ([one, times], [other, othersTimes]) => othersTimes - times || one - other,
+    )[0]!;
     rules.set(`guess:${token}`, { context: [token], topic: undefined, next, strength: 0.5 });
   }
   // Where the text ends but a grammar holds a JSON string open, the quote is the second choice.

@@ -1,7 +1,7 @@
 // The common part of the two llama-architecture demo models: the metadata llama.cpp asks of arch `llama`, and a matrix under
 // construction.
 
-import type { Tensor, WrittenType, MetadataValue } from './gguf.ts';
+import type { Tensor, WrittenType, WrittenValue } from './gguf.ts';
 import type { DemoVocabulary } from './vocabulary.ts';
 
 export interface LlamaShape {
@@ -26,8 +26,8 @@ export interface LlamaShape {
   readonly chatTemplate?: string;
 }
 
-export function llamaMetadata(shape: LlamaShape): readonly (readonly [string, MetadataValue])[] {
-  const id = (piece: string): MetadataValue => ({ u32: shape.vocabulary.id(piece) });
+export function llamaMetadata(shape: LlamaShape): readonly (readonly [string, WrittenValue])[] {
+  const id = (piece: string): WrittenValue => ({ u32: shape.vocabulary.id(piece) });
   return [
     ['general.architecture', { string: 'llama' }],
     ['general.type', { string: 'model' }],

@@ -4,10 +4,10 @@
 
 const TWO_PI = 6.283185307179586;
 
-/** cos and sin of `x` radians, by Taylor series after reduction to (−π, π]. Error below 1e-12 for |x| < 1e4. */
-export function cosSin(x: number): readonly [cos: number, sin: number] {
-  const turns = Math.round(x / TWO_PI);
-  const r = x - turns * TWO_PI;
+/** By Taylor series after reduction to (−π, π]. Error below 1e-12 up to 1e4 radians. */
+export function cosSin(radians: number): readonly [cos: number, sin: number] {
+  const turns = Math.round(radians / TWO_PI);
+  const r = radians - turns * TWO_PI;
   let cos = 1;
   let sin = r;
   let term = r;
@@ -21,9 +21,9 @@ export function cosSin(x: number): readonly [cos: number, sin: number] {
 }
 
 /** Newton's square root: Math.sqrt is exact in practice, but the language does not promise it. */
-export function squareRoot(x: number): number {
-  let guess = x > 1 ? x : 1;
-  for (let i = 0; i < 80; i++) guess = 0.5 * (guess + x / guess);
+export function squareRoot(square: number): number {
+  let guess = square > 1 ? square : 1;
+  for (let i = 0; i < 80; i++) guess = 0.5 * (guess + square / guess);
   return guess;
 }
 

@@ -11,7 +11,7 @@ import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test, onTestFinished } from 'vitest';
 import { ensureDemoModels } from '../../../../scripts/demo-model/main.ts';
 import type { DemoModel, DemoModelName } from '../../../../scripts/demo-model/main.ts';
-import type { MetadataValue } from '../../../../scripts/demo-model/gguf.ts';
+import type { WrittenValue } from '../../../../scripts/demo-model/gguf.ts';
 import { CHAT_TEMPLATE } from '../../../../scripts/demo-model/text.ts';
 import { ApiError } from '../../../../src/base/errors.ts';
 import type { ByteSource } from '../../../../src/models/gguf/bytes.ts';
@@ -562,7 +562,7 @@ describe('on damaged headers', () => {
 });
 
 /** Values a converter's mistake or a hand's edit might leave in any key. */
-const ODD: readonly MetadataValue[] = [
+const ODD: readonly WrittenValue[] = [
   ...[0, 1, 2, 3, 15, 16, 17, 33, 128, 513, 65_536, 2 ** 31, 2 ** 32 - 1].map((u32) => ({ u32 })),
   ...[-1, 0, 7].map((i32) => ({ i32 })),
   ...[0, -1, 1e-30, 1e30, NaN, Infinity].map((f32) => ({ f32 })),
