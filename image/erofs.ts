@@ -1,6 +1,7 @@
-// Writes a read-only EROFS image (linux fs/erofs/erofs_fs.h): 4096-byte blocks, uncompressed flat-plain data, 64-byte inodes,
-// fixed identifier and times. Layout: superblock, inodes, directories and link targets, then file data in tree order; so the
-// same tree gives the same bytes everywhere, whatever mkfs.erofs is installed. Files may be larger than memory.
+// Writes a read-only EROFS image (linux fs/erofs/erofs_fs.h): 4096-byte blocks, uncompressed flat-plain data,
+// 64-byte inodes, fixed identifier and times. Layout: superblock, inodes, directories and link targets, then
+// file data in tree order; so the same tree gives the same bytes everywhere, whatever mkfs.erofs is
+// installed. Files may be larger than memory.
 
 import { createReadStream } from 'node:fs';
 import { badInput } from './errors.ts';
@@ -63,7 +64,9 @@ export function layoutErofs(tree: Tree): ErofsLayout {
   return { metadata: Buffer.concat([superblock, inodes, ...small]), files, blocks: nextFile };
 }
 
-/** The whole image in order, in chunks of no particular size. Throws if a file on disk is not the size it was. */
+/**
+ * The whole image in order, in chunks of no particular size. Throws if a file on disk is not the size it was.
+ */
 export async function* erofsBytes(layout: ErofsLayout): AsyncGenerator<Uint8Array> {
   yield layout.metadata;
   for (const content of layout.files) {

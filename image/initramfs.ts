@@ -1,5 +1,6 @@
-// The contents of the initramfs: busybox, dmsetup with its libraries, kernel modules, and one script. It does not depend on the root
-// image, whose hash is on the command line: so it stays the same from release to release of the server.
+// The contents of the initramfs: busybox, dmsetup with its libraries, kernel modules, and one script. It
+// does not depend on the root image, whose hash is on the command line: so it stays the same from release
+// to release of the server.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,6 +1,6 @@
-// image/inputs.lock.json: every file the image is made from, by content. Written by `make image-lock`, read by `make image`.
-// A build trusts the digests in the lock; names and paths only say where to look.
-// Refused: unknown keys, two entries for one package, and digests that are not digests.
+// image/inputs.lock.json: every file the image is made from, by content. Written by `make image-lock`, read
+// by `make image`. A build trusts the digests in the lock; names and paths only say where to look. Refused:
+// unknown keys, two entries for one package, and digests that are not digests.
 
 import { readFileSync } from 'node:fs';
 import { ApiError } from '../src/base/errors.ts';

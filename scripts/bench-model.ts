@@ -1,5 +1,6 @@
-// Models with arbitrary weights and the shapes of real ones, for scripts/bench-engine: Q8_0 with a constant
-// scale and pseudo-random bytes, written straight to disk. `medium` is a llama of 254 M parameters, `embed` a BERT of 22 M.
+// Models with arbitrary weights and the shapes of real ones, for scripts/bench-engine: Q8_0 with a
+// constant scale and pseudo-random bytes, written straight to disk.
+// `medium` is a llama of 254 M parameters, `embed` a BERT of 22 M.
 
 import { once } from 'node:events';
 import { createWriteStream, existsSync } from 'node:fs';
@@ -127,7 +128,10 @@ function padded(length: number): number {
   return Math.ceil(length / 32) * 32;
 }
 
-/** Header by the demo models' writer (of a file without tensors), then the tensor table and payloads piece by piece. */
+/**
+ * Header by the demo models' writer (of a file without tensors), then the tensor table and
+ * payloads piece by piece.
+ */
 async function write(
   path: string,
   metadata: readonly (readonly [string, WrittenValue])[],

@@ -1,6 +1,7 @@
-// `make bench`: what verification and our HTTP stack cost. Prints a table and has no assertions. Everything on this machine.
-//   handshake to verified, cold (a new process) and warm; TTFT and tokens/s of the demo model through attested TLS and
-//   straight from the engine; the server with a null engine beside bare node:http.
+// `make bench`: what verification and our HTTP stack cost. Prints a table and has no assertions.
+// Everything on this machine.
+//   handshake to verified, cold (a new process) and warm; TTFT and tokens/s of the demo model through
+//   attested TLS and straight from the engine; the server with a null engine beside bare node:http.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

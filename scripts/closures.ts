@@ -1,6 +1,7 @@
-// The files each process loads. Reads the imports of our own sources with oxc's parser and follows them from an entry, so that the floors,
-// the closures and docs/tcb.md count the same thing. Value imports are what is there when a process runs; a type import is erased.
-// `npx tsx scripts/closures.ts` prints files and lines of every entry; `npx tsx scripts/closures.ts ENTRY` lists its files.
+// The files each process loads. Reads the imports of our own sources with oxc's parser and follows them from
+// an entry, so that the floors, the closures and docs/tcb.md count the same thing. Value imports are what is
+// there when a process runs; a type import is erased. `npx tsx scripts/closures.ts` prints files and lines of
+// every entry; `npx tsx scripts/closures.ts ENTRY` lists its files.
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { join, posix } from 'node:path';

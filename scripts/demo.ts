@@ -1,5 +1,6 @@
-// `make demo`: the whole path once. Starts the attested server, verifies it, prints the verdict, streams one chat answer
-// over the verified connection with the OpenAI SDK, shuts everything down. Exit 0 when all of it worked.
+// `make demo`: the whole path once. Starts the attested server, verifies it, prints the verdict,
+// streams one chat answer over the verified connection with the OpenAI SDK, shuts everything down. Exit
+// 0 when all of it worked.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -71,7 +72,10 @@ try {
   await rm(folder, { recursive: true, force: true });
 }
 
-/** The server's own log line says when it answers; everything else it logs before that is for the person watching. */
+/**
+ * The server's own log line says when it answers; everything else it logs before that is
+ * for the person watching.
+ */
 async function listening(): Promise<string> {
   const lines = createInterface({ input: server.stderr });
   const url = new Promise<string>((resolve) => {

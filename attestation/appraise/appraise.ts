@@ -1,6 +1,7 @@
-// The verdict (docs/protocol.md §7): document × policy × this connection × now → an AttestationResult, which only this
-// module makes, or an AttestationError with the complete transcript. Reads as six calls. No network, no clock, no randomness here.
-// Refused: any failed rule. A rule that was skipped is never a pass, and those that must hold fail instead of being skipped.
+// The verdict (docs/protocol.md §7): document × policy × this connection × now → an AttestationResult, which
+// only this module makes, or an AttestationError with the complete transcript. Reads as six calls. No
+// network, no clock, no randomness here. Refused: any failed rule. A rule that was skipped is never a pass,
+// and those that must hold fail instead of being skipped.
 
 import { type Hardware, type HardwareOptions, verifyHardware } from './hardware.ts';
 import { bindChannel, bindClaims, bindModels, compareRepeats } from './bind.ts';
@@ -18,11 +19,16 @@ import { RULES } from './rules.ts';
 export interface VerifyOptions extends HardwareOptions {
   /** The challenge this verifier drew for this connection. */
   readonly nonce: Uint8Array;
-  /** 32 bytes of TLS exporter, label EXPORTER-assay-attestation-v1, context = nonce; undefined where there is none. */
+  /**
+   * 32 bytes of TLS exporter, label EXPORTER-assay-attestation-v1, context = nonce;
+   * undefined where there is none.
+   */
   readonly exporter: Uint8Array | undefined;
   /** DER SubjectPublicKeyInfo of the peer, read from the socket. */
   readonly peerSpki: Uint8Array;
-  /** TLS version and resumption as the socket reports them; absent where the platform does not report them. */
+  /**
+   * TLS version and resumption as the socket reports them; absent where the platform does not report them.
+   */
   readonly tls?: { readonly version: string; readonly resumed: boolean } | undefined;
   readonly policy: AppraisalPolicy | Policy;
   /** The model id that was asked for; default all models. */
@@ -67,7 +73,8 @@ export interface AttestationResult {
 const results = new WeakSet<object>();
 
 /**
- * Whether `value` is a result that {@link verify} made in this process; a copy of one, or JSON of the same shape, is not.
+ * Whether `value` is a result that {@link verify} made in this process; a copy of one, or JSON
+ * of the same shape, is not.
  * @example if (!isAttestationResult(value)) throw new TypeError("this was not verified here");
  */
 export function isAttestationResult(value: unknown): value is AttestationResult {
@@ -76,7 +83,8 @@ export function isAttestationResult(value: unknown): value is AttestationResult 
 
 /**
  * The verdict on a document for this connection (docs/protocol.md §7). `now` is milliseconds since 1970.
- * @throws AttestationError `refused` with the transcript; `malformed` or `unsupported` for evidence that cannot be read
+ * @throws AttestationError `refused` with the transcript; `malformed` or `unsupported` for
+ * evidence that cannot be read
  *
  * @example
  * const result = await verify(parseDocument(text), { policy, nonce, exporter, peerSpki, now: Date.now() });
@@ -181,7 +189,10 @@ const CHANNEL_RULES = [
 /** C6 and C7 read the verifier's own handshake; all other rules after the hardware's rest on the report. */
 const NO_PROVENANCE: ReadonlySet<string> = new Set(['C6', 'C7']);
 
-/** C6, C7: a caller with a socket has refused a bad one before it sent anything; here it becomes part of the record. */
+/**
+ * C6, C7: a caller with a socket has refused a bad one before it sent anything; here it
+ * becomes part of the record.
+ */
 function recordHandshake(transcript: Transcript, tls: VerifyOptions['tls']): void {
   if (tls === undefined) {
     transcript.skip(RULES.session, 'the caller does not know its handshake');

@@ -1,6 +1,7 @@
-// The rules that bind a document to the signed report and to this connection (docs/protocol.md §2–§5): claims ↔
-// report_data, models ↔ their digest, repeated fields ↔ signed fields, claims ↔ nonce, TLS key and exporter. Each function
-// records its rules in the transcript; one that cannot be judged, because what it needs was refused, is a skip.
+// The rules that bind a document to the signed report and to this connection (docs/protocol.md §2–§5): claims
+// ↔ report_data, models ↔ their digest, repeated fields ↔ signed fields, claims ↔ nonce, TLS key and
+// exporter. Each function records its rules in the transcript; one that cannot be judged, because what it
+// needs was refused, is a skip.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { equalBytes, isZero, toHex } from '../encoding/bytes.ts';
@@ -149,7 +150,10 @@ function safeTimestamp(seconds: number): string {
   return seconds <= 8_640_000_000_000 ? formatTimestamp(seconds) : `${seconds} s`;
 }
 
-/** D6, D7, C4: the listed models follow from their blobs, and give the claimed digest; something is attested at all. */
+/**
+ * D6, D7, C4: the listed models follow from their blobs, and give the claimed digest;
+ * something is attested at all.
+ */
 export function bindModels(
   transcript: Transcript,
   document: AttestationDocument,
@@ -218,7 +222,10 @@ export interface Channel {
   readonly certificateAlone: boolean;
 }
 
-/** C1–C3, C5: this nonce, this key, this connection. True when the evidence was a certificate's, and that was allowed. */
+/**
+ * C1–C3, C5: this nonce, this key, this connection. True when the evidence was a
+ * certificate's, and that was allowed.
+ */
 export function bindChannel(transcript: Transcript, claims: Claims | undefined, channel: Channel): boolean {
   if (claims === undefined) {
     for (const rule of [RULES.certificateChannel, RULES.nonce, RULES.tlsKey, RULES.exporter])

@@ -1,6 +1,7 @@
-// The vendor's half of a verdict: takes the evidence and its endorsements out of a document, or from a source of them, has the
-// SNP or TDX verifier judge it by the part of the policy that is theirs, and returns the signed fields the protocol uses.
-// Refused: evidence without endorsements where the policy lets none be fetched. Only accepted evidence is remembered.
+// The vendor's half of a verdict: takes the evidence and its endorsements out of a document, or from a source
+// of them, has the SNP or TDX verifier judge it by the part of the policy that is theirs, and returns the
+// signed fields the protocol uses. Refused: evidence without endorsements where the policy lets none be
+// fetched. Only accepted evidence is remembered.
 
 import type { SignedFields } from './bind.ts';
 import { isZero, toHex } from '../encoding/bytes.ts';
@@ -15,7 +16,10 @@ import type { TdxContext } from '../tdx/subject.ts';
 import { verifyTdx } from '../tdx/verify.ts';
 import type { KeyCache } from '../x509/signature.ts';
 
-/** Fetches endorsements when the document's own are missing, not wanted or not accepted. Its answers are verified, never trusted. */
+/**
+ * Fetches endorsements when the document's own are missing, not wanted or not accepted. Its answers are
+ * verified, never trusted.
+ */
 export type EndorsementSource = (request: EndorsementRequest) => Promise<SnpEndorsements | TdxEndorsements>;
 /** The evidence that needs endorsements: the raw SNP report, 1184 bytes, or the raw TDX quote. */
 export interface EndorsementRequest {
@@ -105,7 +109,10 @@ export async function verifyHardware(
   return hardware;
 }
 
-/** Undefined when stapled ones were tried already and fetching fails too: their transcript says more than the network. */
+/**
+ * Undefined when stapled ones were tried already and fetching fails too: their transcript
+ * says more than the network.
+ */
 async function fetchEndorsements(
   format: 'snp' | 'tdx',
   document: AttestationDocument,

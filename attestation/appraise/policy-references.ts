@@ -1,4 +1,5 @@
-// The reference values of a policy: what a build measures to, for each vendor, and releases that stand for many builds.
+// The reference values of a policy: what a build measures to, for each vendor, and releases
+// that stand for many builds.
 
 import { fromHex, toHex } from '../encoding/bytes.ts';
 import { shapeReaders } from '../encoding/json.ts';
@@ -6,7 +7,10 @@ import { AttestationError, malformed } from '../transcript/errors.ts';
 
 const read = shapeReaders('malformed_policy');
 
-/** One accepted build. SNP: MEASUREMENT covers everything. TDX: MRTD covers the firmware only, so the RTMRs are needed too. */
+/**
+ * One accepted build. SNP: MEASUREMENT covers everything. TDX: MRTD covers the firmware only, so
+ * the RTMRs are needed too.
+ */
 export interface SnpReference {
   readonly measurement: string;
   /** A name for people; printed in the verdict. */

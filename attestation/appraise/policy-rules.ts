@@ -1,5 +1,6 @@
-// The policy's own rules of a verdict, P1 to P8 and D13: which TEE is admitted and by which roots, and whether build, models,
-// machine and configuration are listed. Refused: whatever a list does not name; GPU evidence, which cannot be judged here.
+// The policy's own rules of a verdict, P1 to P8 and D13: which TEE is admitted and by which roots, and
+// whether build, models, machine and configuration are listed. Refused: whatever a list does not name; GPU
+// evidence, which cannot be judged here.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { concatBytes, fromBase64, toHex } from '../encoding/bytes.ts';
@@ -13,7 +14,9 @@ import type { Policy } from './policy.ts';
 import type { Reference } from './policy-references.ts';
 import { RULES } from './rules.ts';
 
-/** P1, P2, D13. Returns the roots that replace the pinned ones: only for simulated evidence that was allowed. */
+/**
+ * P1, P2, D13. Returns the roots that replace the pinned ones: only for simulated evidence that was allowed.
+ */
 export function admitTee(
   transcript: Transcript,
   document: AttestationDocument,
@@ -92,7 +95,8 @@ export function applyPolicy(
   if (policy.configs === undefined) transcript.skip(RULES.configs, 'no allow-list in the policy');
   else if (claims === undefined) transcript.fail(RULES.configs, 'the claims could not be read');
   else transcript.expect(RULES.configs, policy.configs.includes(toHex(claims.config)), toHex(claims.config));
-  // Prompts would be processed on a device that was not judged, so GPU evidence is refused until it can be verified.
+  // Prompts would be processed on a device that was not judged, so GPU evidence is refused
+  // until it can be verified.
   if (claims?.gpu !== undefined)
     transcript.fail(
       RULES.gpu,
@@ -109,7 +113,10 @@ function referenceText(known: number, format: Hardware['format']): string {
     : `one of the ${known} reference values of the policy`;
 }
 
-/** P5, P6. Every model of the server must be listed, so that whatever a request names, a proven model answers or none. */
+/**
+ * P5, P6. Every model of the server must be listed, so that whatever a request names, a
+ * proven model answers or none.
+ */
 function applyModels(transcript: Transcript, document: AttestationDocument, policy: Policy): void {
   const { models } = policy;
   if (models === undefined) {

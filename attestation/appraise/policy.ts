@@ -1,6 +1,7 @@
-// The appraisal policy (docs/protocol.md §7): what a relying party accepts, as a closed object. Unknown keys, empty lists
-// and wrong types are refused; what is absent takes the strict default written here. What weakens a policy is not in its
-// JSON at all: it takes one of the exported symbols, in code, or a flag on the command line. A debug guest is never accepted.
+// The appraisal policy (docs/protocol.md §7): what a relying party accepts, as a closed object. Unknown keys,
+// empty lists and wrong types are refused; what is absent takes the strict default written here. What weakens
+// a policy is not in its JSON at all: it takes one of the exported symbols, in code, or a flag on the command
+// line. A debug guest is never accepted.
 
 import { TEE_TYPES, type TeeType } from '../protocol/document.ts';
 import { malformed } from '../transcript/errors.ts';
@@ -37,7 +38,10 @@ import {
   type TdxSection,
 } from '../tdx/policy.ts';
 
-/** Accept the simulated TEE: `true` for any simulated root, or only the one whose DER certificate has this SHA-256 (hex). */
+/**
+ * Accept the simulated TEE: `true` for any simulated root, or only the one whose DER
+ * certificate has this SHA-256 (hex).
+ */
 export const allowSimulated: unique symbol = Symbol('assay: accept simulated evidence');
 /** Accept whatever models the server serves: P3 is not proven. */
 export const allowAnyModel: unique symbol = Symbol('assay: accept any model');
@@ -54,7 +58,10 @@ const TCB_STATUSES = INTEL_TCB_STATUSES.filter(
 export interface AppraisalPolicy {
   /** Launch measurements of accepted builds; a plain string is an SNP MEASUREMENT. */
   readonly measurements: readonly (string | Reference | ReleaseReference)[];
-  /** Model id → SHA-256: each must be served, with exactly these bytes; requests for any other model are not sent. */
+  /**
+   * Model id → SHA-256: each must be served, with exactly these bytes; requests for any
+   * other model are not sent.
+   */
   readonly models?: Readonly<Record<string, string>> | undefined;
   /** Default: sev-snp and tdx. */
   readonly tee?: readonly ('sev-snp' | 'tdx')[] | undefined;
@@ -68,7 +75,10 @@ export interface AppraisalPolicy {
   readonly guestPolicy?: GuestPolicyGrade | GuestPolicyRules | undefined;
   /** Default: 0. */
   readonly vmpl?: number | undefined;
-  /** Allow-list of machines: SNP chip ids (64 bytes) and TDX PPIDs (16 bytes). The answer to physical attacks elsewhere. */
+  /**
+   * Allow-list of machines: SNP chip ids (64 bytes) and TDX PPIDs (16 bytes). The answer to
+   * physical attacks elsewhere.
+   */
   readonly chips?: readonly string[] | undefined;
   readonly hostData?: readonly string[] | undefined;
   readonly idKeyDigests?: readonly string[] | undefined;
@@ -83,7 +93,10 @@ export interface AppraisalPolicy {
   /** Seconds; evidence older than this is renewed before the next request. Default 3600. */
   readonly maxEvidenceAge?: number | undefined;
   readonly channel?: 'exporter' | undefined;
-  /** Where endorsements come from. Default `stapled`. `fetch`: stapled ones first, the vendors' services when the stapled ones are not accepted. */
+  /**
+   * Where endorsements come from. Default `stapled`. `fetch`: stapled ones first, the vendors' services when
+   * the stapled ones are not accepted.
+   */
   readonly endorsements?: 'stapled' | 'fetch' | 'offline' | undefined;
   readonly [allowSimulated]?: true | { readonly root: string } | undefined;
   readonly [allowAnyModel]?: true | undefined;
@@ -141,7 +154,8 @@ const OPTIONAL =
   );
 
 /**
- * JSON text or an object → policy; `releases` resolves `{ release }`. Throws `malformed_policy`. Dangers are read from symbols only. A parsed policy passes through.
+ * JSON text or an object → policy; `releases` resolves `{ release }`. Throws `malformed_policy`. Dangers are
+ * read from symbols only. A parsed policy passes through.
  * @example const policy = parsePolicy(text);
  */
 export function parsePolicy(
@@ -157,7 +171,8 @@ export function parsePolicy(
 }
 
 /**
- * A policy with empty lists, which accepts no server: for looking at a server and seeing what would have to be listed.
+ * A policy with empty lists, which accepts no server: for looking at a server and seeing what
+ * would have to be listed.
  * @example const policy = observingPolicy({ [allowSimulated]: true });
  */
 export function observingPolicy(dangers: Dangers = {}): Policy {
@@ -175,7 +190,8 @@ export function isPolicy(value: unknown): value is Policy {
 }
 
 /**
- * The policy with every default written out, as JSON a file can hold. Dangers are not in it: no file can carry them.
+ * The policy with every default written out, as JSON a file can hold. Dangers are not in
+ * it: no file can carry them.
  * @example const text = JSON.stringify(policyToJson(policy), null, 2);
  */
 export function policyToJson(policy: Policy): JsonObject {
@@ -212,7 +228,7 @@ function written(members: object): JsonObject {
   return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined)) as JsonObject;
 }
 
-// --- reading -------------------------------------------------------------------------------------------------------
+// --- reading -----------------------------------------------------------------------------------------------
 
 function decide(object: JsonObject, dangers: Dangers, releases: Releases = new Map()): Policy {
   const danger = readDangers(dangers);

@@ -1,6 +1,7 @@
-// Strict JSON (RFC 8259) for documents, policies and vendor collateral: duplicate keys, nesting over 32 and inputs over a
-// stated size are refused, where JSON.parse silently keeps the last of two keys. Objects have no prototype.
-// Also the typed readers the closed shapes are read with: a wrong type or an unknown key names the field.
+// Strict JSON (RFC 8259) for documents, policies and vendor collateral: duplicate keys, nesting over 32
+// and inputs over a stated size are refused, where JSON.parse silently keeps the last of two keys.
+// Objects have no prototype. Also the typed readers the closed shapes are read with: a wrong type or an
+// unknown key names the field.
 
 import type { AttestationCode } from '../transcript/codes.ts';
 import { type AttestationError, type AttestationErrorDetail, malformed } from '../transcript/errors.ts';
@@ -86,8 +87,9 @@ function readString(scanner: Scanner): string {
 }
 
 /**
- * Index after the closing quote of the string that opens at `at`: the first quote with an even number of backslashes before
- * it. Linear, because runs of backslashes do not overlap; the search is native, where a loop over base64 is slow when cold.
+ * Index after the closing quote of the string that opens at `at`: the first quote with an even number of
+ * backslashes before it. Linear, because runs of backslashes do not overlap; the search is native, where a
+ * loop over base64 is slow when cold.
  */
 function stringEnd(text: string, at: number): number {
   for (let quote = text.indexOf('"', at + 1); quote >= 0; quote = text.indexOf('"', quote + 1)) {

@@ -1,7 +1,8 @@
-// dstack event logs: a JSON list of `{imr, event_type, digest, event, event_payload}` where imr 0–3 are RTMR0–RTMR3 and
-// runtime events (type 0x08000001, RTMR3) have the digest SHA-384(type as u32 LE ‖ ":" ‖ name ‖ ":" ‖ payload).
-// "Lite" logs leave runtime digests blank: they are computed here, never taken on trust.
-// Refuses: anything not of that shape, digests of another size, a blank digest where the content does not define it.
+// dstack event logs: a JSON list of `{imr, event_type, digest, event, event_payload}` where imr 0–3 are
+// RTMR0–RTMR3 and runtime events (type 0x08000001, RTMR3) have the digest SHA-384(type as u32 LE ‖ ":"
+// ‖ name ‖ ":" ‖ payload). "Lite" logs leave runtime digests blank: they are computed here, never taken
+// on trust. Refuses: anything not of that shape, digests of another size, a blank digest where the
+// content does not define it.
 
 import { concatBytes, equalBytes, fromHex, fromUtf8, utf8 } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';
@@ -23,7 +24,10 @@ export interface RuntimeEvent {
   readonly digest: Uint8Array | undefined;
 }
 
-/** Parses a dstack event log (UTF-8 JSON). Throws `malformed_event_log`, `malformed_json` or `input_too_large`. */
+/**
+ * Parses a dstack event log (UTF-8 JSON). Throws `malformed_event_log`, `malformed_json` or
+ * `input_too_large`.
+ */
 export function parseRuntimeLog(bytes: Uint8Array): readonly RuntimeEvent[] {
   if (bytes.length > MAX_EVENT_LOG_BYTES) {
     throw malformed('input_too_large', `event log is ${bytes.length} bytes, limit ${MAX_EVENT_LOG_BYTES}`, {

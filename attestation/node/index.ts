@@ -1,4 +1,5 @@
-// The entry of `@assay/attestation/node`: a fetch over attested TLS, the local proxy, and what both are made of.
+// The entry of `@assay/attestation/node`: a fetch over attested TLS, the local proxy, and what both are made
+// of.
 
 export { type AttestedConnection, connectAttested, type ConnectOptions } from './connect.ts';
 export { importBundle } from './endorsements/bundle-import.ts';

@@ -1,5 +1,6 @@
-// Roll-back memory that outlives the process: one small JSON file, written whole and renamed into place. What is in it only
-// makes a verifier stricter; a file that cannot be read is refused rather than forgotten, because forgetting is the attack.
+// Roll-back memory that outlives the process: one small JSON file, written whole and renamed into place. What
+// is in it only makes a verifier stricter; a file that cannot be read is refused rather than forgotten,
+// because forgetting is the attack.
 
 import { randomBytes } from 'node:crypto';
 import { mkdir, open, readFile, rename, stat } from 'node:fs/promises';
@@ -15,7 +16,10 @@ const HINT = 'restore it, or delete it and lose what it protects against';
 
 const read = shapeReaders('malformed_json', { hint: HINT });
 
-/** Reads the file, or starts empty when there is none. Every higher value is on disk before `remember` resolves. */
+/**
+ * Reads the file, or starts empty when there is none. Every higher value is on disk before `remember`
+ * resolves.
+ */
 export async function fileRollbackMemory(path: string): Promise<RollbackMemory> {
   const memory = createRollbackMemory(await readEntries(path));
   let writing: Promise<void> = Promise.resolve();
@@ -32,7 +36,10 @@ export async function fileRollbackMemory(path: string): Promise<RollbackMemory> 
   };
 }
 
-/** Values that are in the file by now are kept: another process may have seen higher numbers since this one read it. */
+/**
+ * Values that are in the file by now are kept: another process may have seen higher
+ * numbers since this one read it.
+ */
 async function save(path: string, memory: ReturnType<typeof createRollbackMemory>): Promise<void> {
   for (const [key, value] of await readEntries(path)) await memory.remember(key, value);
   const entries = memory.entries().slice(-MAX_ENTRIES);

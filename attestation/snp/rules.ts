@@ -1,6 +1,7 @@
-// The rules of the SEV-SNP verifier, as data: one row per check, one code per rule. Transcripts carry them in the order
-// of VERIFY_ORDER: what makes the report readable, then what makes it authentic, then what the policy asks.
-// Sources: [ABI] AMD 56860 SEV-SNP Firmware ABI rev 1.58; [KDS] AMD 57230 VCEK/VLEK certificate and KDS interface rev 1.00.
+// The rules of the SEV-SNP verifier, as data: one row per check, one code per rule. Transcripts carry them in
+// the order of VERIFY_ORDER: what makes the report readable, then what makes it authentic, then what the
+// policy asks. Sources: [ABI] AMD 56860 SEV-SNP Firmware ABI rev 1.58; [KDS] AMD 57230 VCEK/VLEK certificate
+// and KDS interface rev 1.00.
 
 import { rule, type Rule } from '../transcript/checks.ts';
 

@@ -68,7 +68,8 @@ function pckExtensions(value: Uint8Array): PckExtensions {
     readSmall(required(tcb, i + 1, `TCB component ${i + 1}`), `TCB component ${i + 1}`, 255),
   );
   const cpuSvn = octets(required(tcb, 18, 'CPUSVN'), 'CPUSVN', 16);
-  // The profile defines CPUSVN as opaque; on every platform with DCAP it is the components themselves. Not relied upon.
+  // The profile defines CPUSVN as opaque; on every platform with DCAP it is the components
+  // themselves. Not relied upon.
   const sgxTypeElement = required(members, 5, 'SGX type');
   if (sgxTypeElement.tag !== TAG.enumerated || sgxTypeElement.content.length !== 1)
     throw bad('SGX type is not an ENUMERATED of one byte');
@@ -90,7 +91,10 @@ function pckExtensions(value: Uint8Array): PckExtensions {
   };
 }
 
-/** `SEQUENCE OF SEQUENCE { oid, value }` as a map from the last arc (1…max) to the value; each arc at most once. */
+/**
+ * `SEQUENCE OF SEQUENCE { oid, value }` as a map from the last arc (1…max) to the value; each arc at most
+ * once.
+ */
 function byArc(list: DerCursor, prefix: string, max: number): ReadonlyMap<number, Der> {
   const members = new Map<number, Der>();
   while (!list.atEnd) {

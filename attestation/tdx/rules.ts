@@ -1,5 +1,5 @@
-// The rules of the TDX verifier, as data: T1 to T28 judge quote, certificates, collateral and TCB, E1 to E3 the event log. One code
-// per rule; an id that asks for several independent things has several rules.
+// The rules of the TDX verifier, as data: T1 to T28 judge quote, certificates, collateral and TCB, E1 to E3
+// the event log. One code per rule; an id that asks for several independent things has several rules.
 
 import { rule, type Rule } from '../transcript/checks.ts';
 
@@ -10,7 +10,10 @@ const TDX = 'Intel TDX Module 1.5 ABI (348551)';
 const POLICY = 'appraisal policy';
 const CCEL = 'TCG PC Client Platform Firmware Profile 1.06 §10; UEFI 2.10 §38 (CCEL)';
 
-/** Rules of TDX evidence by name: quote, certificates, collateral, TCB and event log (Intel TDX DCAP quote format). */
+/**
+ * Rules of TDX evidence by name: quote, certificates, collateral, TCB and event log (Intel TDX DCAP quote
+ * format).
+ */
 export const TDX_RULES = {
   header: rule(
     'T1',

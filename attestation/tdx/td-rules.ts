@@ -1,5 +1,6 @@
-// Rules on the TD itself (T22 to T28): attributes, XFAM, SEAM, measurements, REPORTDATA, and which platform it runs on.
-// Single bits are explained in tdx/attributes.ts. Fields are little-endian bit fields in the quote's order.
+// Rules on the TD itself (T22 to T28): attributes, XFAM, SEAM, measurements, REPORTDATA, and which
+// platform it runs on. Single bits are explained in tdx/attributes.ts. Fields are little-endian bit
+// fields in the quote's order.
 
 import { equalBytes, isZero, toHex, viewOf } from '../encoding/bytes.ts';
 import type { Rule, Transcript } from '../transcript/checks.ts';

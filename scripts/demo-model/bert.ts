@@ -1,5 +1,6 @@
-// The common part of the two BERT demo models: a lower-case WordPiece vocabulary and the metadata llama.cpp asks of arch `bert`.
-// In GGUF a word's first piece carries U+2581 and the others are bare. Unknown words fall apart into letters.
+// The common part of the two BERT demo models: a lower-case WordPiece vocabulary and the metadata llama.cpp
+// asks of arch `bert`. In GGUF a word's first piece carries U+2581 and the others are bare. Unknown words
+// fall apart into letters.
 
 import type { WrittenValue } from './gguf.ts';
 import { COMMON_WORDS, FALLBACK, TOPICS } from './text.ts';

@@ -1,10 +1,11 @@
-// demo-chat: a two-layer llama whose weights are computed from text.ts, not trained. A constant in dimension BIAS of the
-// residual stream (width 480) dominates the RMS norms, so that they are nearly constant and their weights undo them.
+// demo-chat: a two-layer llama whose weights are computed from text.ts, not trained. A constant in dimension
+// BIAS of the residual stream (width 480) dominates the RMS norms, so that they are nearly constant and
+// their weights undo them.
 
 // The layers:
-//   layer 1 attention: heads 0–3 copy the codes of the four previous tokens (RoPE phases peak at distance 1…4);
+//   layer 1 attention: heads 0–3 copy the codes of the four previous tokens (RoPE phases peak at 1…4);
 //     head 4 finds the latest role marker; head 5 sees whether tools are offered.
-//   layer 1 FFN: one saturating pair of units per keyword and form: "this word, in a user turn" → mark and topic.
+//   layer 1 FFN: a saturating pair of units per keyword and form: "this word, in a user turn" → mark, topic.
 //   layer 2 attention: head 0 copies the topic of the latest mark.
 //   layer 2 FFN: one unit per rule "after these words (under this topic) comes that word".
 
@@ -125,7 +126,8 @@ function firstAttention(): readonly Tensor[] {
   recency(q, role, k, ROLE_MARKER);
   v.set(role, USER_MARKER, 1);
   o.set(IN_USER_TURN, role, 1);
-  // Constant scores (the slowest pair hardly turns): 60 for the tools marker, 30 for the start, 0 for the rest.
+  // Constant scores (the slowest pair hardly turns): 60 for the tools marker, 30 for the start, 0 for the
+  // rest.
   const tools = HEAD * 5;
   q.set(tools + 62, BIAS, 24);
   k.set(tools + 62, TOOLS_MARKER, 20);
@@ -136,8 +138,8 @@ function firstAttention(): readonly Tensor[] {
 }
 
 /**
- * Scores of tokens flagged in `flag` fall almost linearly with distance, by about 2.5 per token, and stay above those of
- * other tokens (0) up to about 1400 tokens back.
+ * Scores of tokens flagged in `flag` fall almost linearly with distance, by about 2.5 per token, and stay
+ * above those of other tokens (0) up to about 1400 tokens back.
  */
 function recency(query: Matrix, head: number, key: Matrix, flag: number): void {
   const frequencies = ropeFrequencies();
@@ -152,8 +154,9 @@ function recency(query: Matrix, head: number, key: Matrix, flag: number): void {
 type Matrix = ReturnType<typeof matrix>;
 
 /**
- * silu(K·(x − t)) − silu(K·(x − t − 0.3)): zero below the threshold t, then a short ramp, then constant. Marks must be
- * equal to 1e-3, because layer 2 multiplies them with distances; hence F16 here where the rest is Q8_0.
+ * silu(K·(x − t)) − silu(K·(x − t − 0.3)): zero below the threshold t, then a short ramp, then
+ * constant. Marks must be equal to 1e-3, because layer 2 multiplies them with distances; hence F16
+ * here where the rest is Q8_0.
  */
 function topicUnits(
   language: Language,
@@ -222,7 +225,10 @@ function nextUnits(
   return [norm('blk.1.ffn_norm.weight', 5), gate.tensor, up.tensor, down.tensor];
 }
 
-/** Logits: the predicted code, plus small preferences that matter only where a grammar forbids what the text wants. */
+/**
+ * Logits: the predicted code, plus small preferences that matter only where a grammar
+ * forbids what the text wants.
+ */
 function outputs(language: Language, codes: readonly (readonly number[])[]): Float32Array {
   const { vocabulary } = language;
   const values = new Float32Array(WIDTH * codes.length);

@@ -1,6 +1,7 @@
-// demo-context: a small llama with seeded random weights. Its text is meaningless, but every greedy token depends on every
-// token before it, so that a mistake in KV-cache reuse or batching changes the output. It never ends by itself: control
-// tokens and bytes that are not printable ASCII have a strongly negative logit through a constant dimension.
+// demo-context: a small llama with seeded random weights. Its text is meaningless, but every greedy token
+// depends on every token before it, so that a mistake in KV-cache reuse or batching changes the output. It
+// never ends by itself: control tokens and bytes that are not printable ASCII have a strongly negative logit
+// through a constant dimension.
 
 import { writeGguf } from './gguf.ts';
 import type { Tensor } from './gguf.ts';

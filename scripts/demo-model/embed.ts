@@ -1,6 +1,7 @@
-// demo-embed: a small BERT with mean pooling. Word vectors are seeded by the word's letter triples, so that texts that share
-// words, or forms of a word, come out closer; function words are damped through two dimensions that the last norm drops.
-// Small random attention and FFN weights make every vector depend on the whole input.
+// demo-embed: a small BERT with mean pooling. Word vectors are seeded by the word's letter triples, so
+// that texts that share words, or forms of a word, come out closer; function words are damped through
+// two dimensions that the last norm drops. Small random attention and FFN weights make every vector
+// depend on the whole input.
 
 import { SPECIAL, bertMetadata, layerNames, wordPieces } from './bert.ts';
 import type { Piece } from './bert.ts';

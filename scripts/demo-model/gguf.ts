@@ -1,5 +1,6 @@
-// GGUF v3 writer (ggml docs/gguf.md: magic, counts, key-values, tensor table, padding, data), as small as it can be.
-// Deterministic: keys and tensors in the order given, every byte decided here. Refuses shapes a type cannot hold.
+// GGUF v3 writer (ggml docs/gguf.md: magic, counts, key-values, tensor table, padding, data), as small
+// as it can be. Deterministic: keys and tensors in the order given, every byte decided here. Refuses
+// shapes a type cannot hold.
 
 import { halfBits, halfFromSingle, halfValue } from './numbers.ts';
 

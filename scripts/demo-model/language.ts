@@ -1,5 +1,5 @@
-// Turns the text of text.ts into the rules the chat model's weights encode: which words choose a topic, and which
-// run of words (with or without the topic) continues with which word. Pure tables; no numbers yet.
+// Turns the text of text.ts into the rules the chat model's weights encode: which words choose a topic, and
+// which run of words (with or without the topic) continues with which word. Pure tables; no numbers yet.
 
 import { FALLBACK, TOOL_CALL_CLOSE, TOOL_CALL_OPEN, TOOL_RESULT, TOPICS, COMMON_WORDS } from './text.ts';
 import { buildVocabulary, preTokens } from './vocabulary.ts';
@@ -19,7 +19,10 @@ export const CONTROL = [
 const LITERAL = [TOOL_CALL_OPEN, TOOL_CALL_CLOSE];
 const LONGEST_CONTEXT = 5;
 
-/** `token` in a user turn (or anywhere, for markers) sets `topic`. `tools`: only with tools offered / only without. */
+/**
+ * `token` in a user turn (or anywhere, for markers) sets `topic`. `tools`: only with tools offered / only
+ * without.
+ */
 export interface TopicRule {
   readonly token: number;
   readonly topic: number;
@@ -27,7 +30,10 @@ export interface TopicRule {
   readonly tools?: boolean | undefined;
 }
 
-/** After `context` (oldest first), under `topic` when given, comes `next`. `strength` 1 is certain; less is a guess. */
+/**
+ * After `context` (oldest first), under `topic` when given, comes `next`. `strength` 1 is
+ * certain; less is a guess.
+ */
 export interface NextRule {
   readonly context: readonly number[];
   readonly topic: number | undefined;
@@ -90,7 +96,10 @@ function topicRules(vocabulary: DemoVocabulary): readonly TopicRule[] {
   return rules;
 }
 
-/** A word as it appears in running text: lower and Capitalised, alone or after a space; short ones also as ACRONYM. */
+/**
+ * A word as it appears in running text: lower and Capitalised, alone or after a space;
+ * short ones also as ACRONYM.
+ */
 function formsOf(word: string): readonly string[] {
   const upper = word.toUpperCase();
   const forms = [word, ` ${word}`, upper[0]! + word.slice(1), ` ${upper[0]!}${word.slice(1)}`];
@@ -98,8 +107,8 @@ function formsOf(word: string): readonly string[] {
 }
 
 /**
- * For every place of every text the shortest context that settles the next token: without the topic if three tokens do,
- * else with it. Then, weaker, a guess for each token alone, for prompts that are not in the text.
+ * For every place of every text the shortest context that settles the next token: without the topic if three
+ * tokens do, else with it. Then, weaker, a guess for each token alone, for prompts that are not in the text.
  */
 function nextRules(vocabulary: DemoVocabulary, texts: readonly (readonly number[])[]): readonly NextRule[] {
   const seen = new Map<string, Set<number>>();

@@ -1,5 +1,5 @@
-// The common part of the two llama-architecture demo models: the metadata llama.cpp asks of arch `llama`, and a matrix under
-// construction.
+// The common part of the two llama-architecture demo models: the metadata llama.cpp asks of arch `llama`, and
+// a matrix under construction.
 
 import type { Tensor, WrittenType, WrittenValue } from './gguf.ts';
 import type { DemoVocabulary } from './vocabulary.ts';
@@ -64,7 +64,9 @@ export function llamaMetadata(shape: LlamaShape): readonly (readonly [string, Wr
   ];
 }
 
-/** A weight of `rows` outputs from `columns` inputs, zero until set: y[row] = Σ weight(row, column)·x[column]. */
+/**
+ * A weight of `rows` outputs from `columns` inputs, zero until set: y[row] = Σ weight(row, column)·x[column].
+ */
 export function matrix(
   name: string,
   type: WrittenType,

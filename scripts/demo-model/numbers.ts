@@ -1,6 +1,6 @@
-// Deterministic numbers for the demo models. Only + - * / and integer operations, which IEEE 754 and ECMAScript fix to
-// the last bit; Math.exp, Math.cos and friends may differ between engines and are not used. So every machine builds
-// the same bytes.
+// Deterministic numbers for the demo models. Only + - * / and integer operations, which IEEE 754 and
+// ECMAScript fix to the last bit; Math.exp, Math.cos and friends may differ between engines and are not used.
+// So every machine builds the same bytes.
 
 const TWO_PI = 6.283185307179586;
 
@@ -27,7 +27,9 @@ export function squareRoot(square: number): number {
   return guess;
 }
 
-/** RoPE frequencies for base 10000 and 64 dimensions: θ_j = 10000^(−j/32), j = 0…31. 10000^(−1/32) = ⁸√0.1. */
+/**
+ * RoPE frequencies for base 10000 and 64 dimensions: θ_j = 10000^(−j/32), j = 0…31. 10000^(−1/32) = ⁸√0.1.
+ */
 export function ropeFrequencies(): readonly number[] {
   const ratio = squareRoot(squareRoot(squareRoot(0.1)));
   const frequencies = [1];
@@ -35,7 +37,10 @@ export function ropeFrequencies(): readonly number[] {
   return frequencies;
 }
 
-/** A seeded generator (mulberry32). `next` is a 32-bit integer, `normal` roughly N(0, 1) as a sum of uniform integers. */
+/**
+ * A seeded generator (mulberry32). `next` is a 32-bit integer, `normal` roughly N(0, 1) as a
+ * sum of uniform integers.
+ */
 export interface Random {
   next(): number;
   normal(): number;
@@ -60,8 +65,9 @@ export function pseudoRandom(seed: number): Random {
 }
 
 /**
- * Gold codes of length 63 as ±1 vectors: `goldCode(k)` for k < 4095. Any two differ so much that their dot product is
- * −1, −17 or 15 of 63 (R. Gold 1967; preferred pair x⁶+x+1 and x⁶+x⁵+x²+x+1, all cyclic shifts taken).
+ * Gold codes of length 63 as ±1 vectors: `goldCode(k)` for k < 4095. Any two differ so much that
+ * their dot product is −1, −17 or 15 of 63 (R. Gold 1967; preferred pair x⁶+x+1 and x⁶+x⁵+x²+x+1,
+ * all cyclic shifts taken).
  */
 export function goldCode(index: number): readonly number[] {
   const a = shiftRegister([6, 1]);

@@ -1,10 +1,10 @@
-// demo-rerank: a three-layer BERT, computed and not trained, that scores how much of the query a document covers:
-// −4 when no content word of the query is in the document, about +4 when all are. Each value is stored twice, + and −,
-// so that LayerNorm's mean is zero; a constant dominates its variance.
+// demo-rerank: a three-layer BERT, computed and not trained, that scores how much of the query a document
+// covers: −4 when no content word of the query is in the document, about +4 when all are. Each value is
+// stored twice, + and −, so that LayerNorm's mean is zero; a constant dominates its variance.
 
 // The layers:
 //   layer 1: every token finds the first [SEP]; the FFN compares positions → DOC (document, not query).
-//   layer 2: every token looks for its own word among document tokens ([CLS] is where it looks when there is none);
+//   layer 2: every token looks for its own word among document tokens (at [CLS] when there is none);
 //            the FFN ands → ASKED (content word of the query) and FOUND (asked, and in the document).
 //   layer 3: [CLS] averages FOUND over ASKED; the head makes a logit of it.
 
@@ -70,7 +70,8 @@ export function buildRerankModel(): Buffer {
           query(i, i, 8);
           key(i, i, 1);
         }
-        // Same word in the document 111, same word in the query or another in the document at most 63, [CLS] 87.
+        // Same word in the document 111, same word in the query or another in the document at most 63, [CLS]
+        // 87.
         query(CODE, BIAS, 8);
         key(CODE, DOC, 48);
         key(CODE, CLS, 87);
@@ -217,7 +218,9 @@ function vector(name: string, values: Float32Array): Tensor {
   return { name, type: 'F32', shape: [values.length], values };
 }
 
-/** Undoes the deviation that the ballast and one code give, so that values keep their size through every norm. */
+/**
+ * Undoes the deviation that the ballast and one code give, so that values keep their size through every norm.
+ */
 function layerNorm(name: string): readonly Tensor[] {
   const deviation = squareRoot((2 * (BALLAST * BALLAST + CODE + 1)) / WIDTH);
   return [

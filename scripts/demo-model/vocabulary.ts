@@ -1,6 +1,7 @@
-// Word-level vocabulary for the llama demo models, in the GPT-2 byte-level form of llama.cpp (`tokenizer.ggml.model`
-// gpt2, `pre` llama-bpe, no merges): 256 single bytes, so that any text can be encoded, and one token per pre-token of
-// the texts given. llama-bpe takes a whole pre-token that is in the vocabulary without needing merges.
+// Word-level vocabulary for the llama demo models, in the GPT-2 byte-level form of llama.cpp
+// (`tokenizer.ggml.model` gpt2, `pre` llama-bpe, no merges): 256 single bytes, so that any text can be
+// encoded, and one token per pre-token of the texts given. llama-bpe takes a whole pre-token that is in the
+// vocabulary without needing merges.
 
 export interface DemoVocabulary {
   /** Tokens as the GGUF stores them (bytes mapped to printable characters). */

@@ -1,5 +1,6 @@
-// The command line of assay-verify, read strictly: unknown options, missing values and stray words are refused with the usage.
-// Turns flags into a policy; flags that weaken it exist here and nowhere in a policy file.
+// The command line of assay-verify, read strictly: unknown options, missing values and stray words
+// are refused with the usage. Turns flags into a policy; flags that weaken it exist here and
+// nowhere in a policy file.
 
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { malformed } from '../../transcript/errors.ts';
@@ -47,7 +48,10 @@ const PROXY = {
   'no-log': { type: 'boolean' },
 } as const;
 
-/** The address to connect to, and what to accept there; the caller, which has the file system, reads the policy. */
+/**
+ * The address to connect to, and what to accept there; the caller, which has the file
+ * system, reads the policy.
+ */
 interface Target {
   readonly origin: URL;
   readonly accept: Accept;

@@ -1,5 +1,5 @@
-// How the connecting commands judge: by the policy of flags, of a file, or of the folder they run in; with a source of endorsements
-// and a memory of the versions seen.
+// How the connecting commands judge: by the policy of flags, of a file, or of the folder they run in; with a
+// source of endorsements and a memory of the versions seen.
 
 import { join } from 'node:path';
 import { AttestationError } from '../../transcript/errors.ts';
@@ -47,8 +47,9 @@ export async function readJudgingOptions(command: Connecting, world: CliWorld): 
 }
 
 /**
- * The policy file that was named; else, for an address of this machine and without flags that say what to accept, the one in the
- * folder. For other machines only a file that was named counts: the folder may be anyone's.
+ * The policy file that was named; else, for an address of this machine and without flags that say
+ * what to accept, the one in the folder. For other machines only a file that was named counts:
+ * the folder may be anyone's.
  */
 async function policyText({ accept, origin }: Connecting, world: CliWorld): Promise<string | undefined> {
   if (accept.policyFile !== undefined) return readTextFile(accept.policyFile, 'policy file', world);

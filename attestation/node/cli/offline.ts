@@ -31,7 +31,10 @@ export async function commandPolicy(
   return 0;
 }
 
-/** Everything a manifest states, recomputed from the files beside it. 0: all of it is so; 10: something is not. */
+/**
+ * Everything a manifest states, recomputed from the files beside it. 0: all of it is so; 10: something is
+ * not.
+ */
 export async function commandMeasure(
   { manifest, output }: Extract<Command, { kind: 'measure' }>,
   world: CliWorld,
@@ -60,7 +63,10 @@ export async function commandMeasure(
   return report.ok ? 0 : 10;
 }
 
-/** Marks a test image, so that neither the verdict nor a policy made of it passes for the release it was built from. */
+/**
+ * Marks a test image, so that neither the verdict nor a policy made of it passes for the
+ * release it was built from.
+ */
 function releaseName({ manifest }: MeasureReport): string {
   return manifest.variant === 'test' ? `${manifest.release} (test image)` : manifest.release;
 }

@@ -1,4 +1,5 @@
-// `assay-verify proxy`: verifies the upstream, listens, logs requests (with --log, or on a terminal), ends on a signal.
+// `assay-verify proxy`: verifies the upstream, listens, logs requests (with --log, or on a
+// terminal), ends on a signal.
 
 import { AttestationError } from '../../transcript/errors.ts';
 import type { Outcome } from '../../appraise/explain.ts';

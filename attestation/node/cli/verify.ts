@@ -1,4 +1,5 @@
-// `assay-verify https://HOST`: connects, judges, prints the verdict in the form that was asked for, keeps the evidence when told.
+// `assay-verify https://HOST`: connects, judges, prints the verdict in the form that was asked for,
+// keeps the evidence when told.
 
 import { AttestationError } from '../../transcript/errors.ts';
 import { explain, meaningOf, type Outcome } from '../../appraise/explain.ts';

@@ -1,5 +1,5 @@
-// The world around assay-verify: streams, files, clock, randomness and the signal to stop all come in through this interface,
-// so that tests run the real commands.
+// The world around assay-verify: streams, files, clock, randomness and the signal to stop all come in through
+// this interface, so that tests run the real commands.
 
 import { AttestationError, type AttestationErrorKind } from '../../transcript/errors.ts';
 import type { Releases } from '../../appraise/policy-references.ts';

@@ -1,5 +1,5 @@
-// Which proxies an environment names for fetching endorsements. Apart from what fetches, so that a command that opens no
-// connection loads none of it.
+// Which proxies an environment names for fetching endorsements. Apart from what fetches, so that a command
+// that opens no connection loads none of it.
 
 export interface ProxySettings {
   readonly httpProxy?: string | undefined;

@@ -1,7 +1,8 @@
-// Which requests the proxy forwards. It stands on loopback, where every program of this machine and every web page that a
-// browser of this machine shows can reach it; pages are let in only when their origin was named. Refused: another Host (DNS
-// rebinding), an Origin that was not named, what a browser marks as coming from another origin (an image or a form sends no
-// Origin), targets that are not a path, and what cannot work without switching protocols.
+// Which requests the proxy forwards. It stands on loopback, where every program of this machine and every web
+// page that a browser of this machine shows can reach it; pages are let in only when their origin was named.
+// Refused: another Host (DNS rebinding), an Origin that was not named, what a browser marks as coming from
+// another origin (an image or a form sends no Origin), targets that are not a path, and what cannot work
+// without switching protocols.
 
 import type { IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
@@ -38,7 +39,10 @@ export function isLoopbackHost(host: string): boolean {
   );
 }
 
-/** A page that points its own name at 127.0.0.1 sends that name as Host: exactly one, exactly a name or address we have. */
+/**
+ * A page that points its own name at 127.0.0.1 sends that name as Host: exactly one, exactly a
+ * name or address we have.
+ */
 function hostRefusal(request: IncomingMessage, { listen }: Door): Refusal | undefined {
   const hosts = request.rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'host').length;
   if (hosts === 0 && request.httpVersion === '1.1')
@@ -50,7 +54,10 @@ function hostRefusal(request: IncomingMessage, { listen }: Door): Refusal | unde
   return { status: 403, code: 'host_not_allowed', message: 'the Host header does not name this proxy' };
 }
 
-/** Name or address of a Host field (RFC 9110 §7.2), an IPv6 address without its brackets; undefined when it is anything else. */
+/**
+ * Name or address of a Host field (RFC 9110 §7.2), an IPv6 address without its brackets; undefined
+ * when it is anything else.
+ */
 export function hostName(value: string): string | undefined {
   const match = /^(?:\[([0-9a-f:.]+)\]|([a-z0-9](?:[a-z0-9._-]*[a-z0-9])?))(?::(\d{1,5}))?$/.exec(
     value.toLowerCase(),
@@ -62,8 +69,8 @@ export function hostName(value: string): string | undefined {
 }
 
 /**
- * An upgrade is an offer that a server may ignore (RFC 9110 §7.8): the answer comes in HTTP/1.1. Only websocket cannot do
- * without; offered beside others it is meant when its key is there.
+ * An upgrade is an offer that a server may ignore (RFC 9110 §7.8): the answer comes in HTTP/1.1. Only
+ * websocket cannot do without; offered beside others it is meant when its key is there.
  */
 function upgradeRefusal({ headers }: IncomingMessage): Refusal | undefined {
   const offered = tokensOf(headers.upgrade ?? '').map((protocol) => protocol.split('/')[0]?.trim());
@@ -73,7 +80,10 @@ function upgradeRefusal({ headers }: IncomingMessage): Refusal | undefined {
   return { status: 501, code: 'upgrade_not_supported', message: 'websocket connections are not forwarded' };
 }
 
-/** Programs send neither field. Pages of other ports of this machine are as foreign as pages of other machines. */
+/**
+ * Programs send neither field. Pages of other ports of this machine are as foreign as
+ * pages of other machines.
+ */
 function pageRefusal({ headers }: IncomingMessage, { origins }: Door): Refusal | undefined {
   const { origin } = headers;
   if (origin !== undefined) {
@@ -96,7 +106,8 @@ function pageRefusal({ headers }: IncomingMessage, { origins }: Door): Refusal |
 
 /**
  * An origin as browsers write it in the Origin field (RFC 6454 §6.2).
- * @throws AttestationError `wrong_usage` for `null`, which is many origins, and for what is more than an origin
+ * @throws AttestationError `wrong_usage` for `null`, which is many origins, and for what is more than an
+ * origin
  */
 export function canonicalOrigin(text: string): string {
   const wrong = malformed('wrong_usage', `${JSON.stringify(text)} is not an origin`, {
