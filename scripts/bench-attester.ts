@@ -1,7 +1,7 @@
 // Measures the attester and staging: `npx tsx scripts/bench-attester.ts`. Prints tables, without assertions.
 //   batching  128 clients on a TSM that takes 40 ms and one request at a time, with and without batches
 //   models    latency of one attestation with 1 and with 100 models registered
-//   staging   hash-while-copying beside `openssl dgst -sha256` and beside a plain copy to tmpfs (BENCH_MB, 1024)
+//   staging   hash-while-copying beside `openssl dgst -sha256` and a plain copy to tmpfs (BENCH_MB, 1024)
 
 import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';

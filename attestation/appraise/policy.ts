@@ -225,7 +225,7 @@ export function policyToJson(policy: Policy): JsonObject {
 
 /** Without what is undefined, which JSON cannot say. */
 function written(members: object): JsonObject {
-  return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined)) as JsonObject;
+  return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined));
 }
 
 // --- reading -----------------------------------------------------------------------------------------------

@@ -185,7 +185,7 @@ function platformRule(transcript: Transcript, pck: PckExtensions, info: TcbInfo)
   );
 }
 
-/** `tdxModule` describes module version 0, judged by the platform's TDX components; later ones: identities. */
+/** `tdxModule` describes module version 0, judged by the TDX components; later ones have identities. */
 function moduleOf({ svn, when }: Svn, { body }: TdxQuote, info: TcbInfo): Judged['module'] {
   const named = `${moduleId(svn)}${when === 'now' ? ' (runs now)' : ''}`;
   const isvSvn = svn[0] ?? 0;
