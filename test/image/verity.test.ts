@@ -6,9 +6,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { VERITY_SALT } from '@assay/attestation/launch';
 import { BLOCK_BYTES } from '../../image/erofs.ts';
 import { ImageError } from '../../image/errors.ts';
-import { VERITY_SALT, verityHasher } from '../../image/verity.ts';
+import { verityHasher } from '../../image/verity.ts';
 
 function has(program: string): boolean {
   return spawnSync('sh', ['-c', `PATH="$PATH:/usr/sbin:/sbin" command -v ${program}`]).status === 0;

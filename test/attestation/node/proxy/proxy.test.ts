@@ -5,8 +5,8 @@ import { Agent, type ClientRequest, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import OpenAI from 'openai';
 import { describe, expect, test } from 'vitest';
-import { type ProxyLogEntry, startProxy } from '../../../attestation/node/proxy.ts';
-import { endToEnd } from '../../../attestation/node/proxy/headers.ts';
+import { type ProxyLogEntry, startProxy } from '../../../../attestation/node/proxy/proxy.ts';
+import { endToEnd } from '../../../../attestation/node/proxy/headers.ts';
 import {
   MODEL_ID,
   MODEL_SHA256,
@@ -14,10 +14,10 @@ import {
   NOW,
   send,
   startAttestedServer,
-} from '../../fixtures/attestation/attested-server.ts';
-import { CLOSING, finish, POLICY, raw, speak, startBoth } from '../../fixtures/attestation/local-proxy.ts';
-import { deferred } from '../../fixtures/deferred.ts';
-import { codeOfAsync } from '../../fixtures/refusal.ts';
+} from '../../../fixtures/attestation/attested-server.ts';
+import { CLOSING, finish, POLICY, raw, speak, startBoth } from '../../../fixtures/attestation/local-proxy.ts';
+import { deferred } from '../../../fixtures/deferred.ts';
+import { codeOfAsync } from '../../../fixtures/refusal.ts';
 
 describe('proxy', () => {
   test('lets an ordinary OpenAI client through, streaming and not', async () => {
