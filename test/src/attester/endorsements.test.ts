@@ -2,7 +2,7 @@
 // of an attestation. And the hardware source that carries them, over the fake configfs-tsm.
 
 import { createHash } from 'node:crypto';
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { toBase64 } from '@assay/attestation';
@@ -126,6 +126,38 @@ describe('the folder', () => {
       tcbInfo: intel.tcbInfo,
       pckCrl: intel.pckCrl,
     });
+    await endorsements.close();
+  });
+
+  test.each<[string, string | undefined, string]>([
+    ['no file', undefined, 'tdx.json: ENOENT'],
+    ['no JSON', '{', 'tdx.json: is not JSON'],
+    ['no item', '{}', 'tdx.json: pck_crl is missing'],
+    ['an item of another type', '{"pck_crl":5}', 'tdx.json: pck_crl is a number, expected a string'],
+    ['an item that is not base64', '{"pck_crl":"!"}', 'tdx.json: pck_crl is not base64'],
+    [
+      'over a megabyte',
+      ' '.repeat(1024 * 1024 + 1),
+      'tdx.json has 1048577 bytes, at most 1048576 are expected',
+    ],
+  ])('of TDX with %s names what is wrong', async (_what, content, problem) => {
+    const path = mkdtempSync(join(fixture.folder, 'tdx-'));
+    if (content !== undefined) writeFileSync(join(path, 'tdx.json'), content);
+    const endorsements = await createEndorsements({ teeType: 'tdx', folder: path, clock: manualClock(now) });
+    expect(endorsements.error()).toBe(`endorsements of the folder cannot be read (${problem})`);
+    await endorsements.close();
+  });
+
+  test('may hold links, as mounted volumes do', async () => {
+    const path = mkdtempSync(join(fixture.folder, 'links-'));
+    const real = snpFolder('linked');
+    for (const name of ['vek.der', 'chain.pem', 'crl.der']) symlinkSync(join(real, name), join(path, name));
+    const endorsements = await createEndorsements({
+      teeType: 'sev-snp',
+      folder: path,
+      clock: manualClock(now),
+    });
+    expect(endorsements.error()).toBeNull();
     await endorsements.close();
   });
 });
