@@ -258,10 +258,10 @@ function splitTop(pattern: string): string[] {
 }
 
 /** The last character is `c`, and not escaped: an even number of backslashes stands before it. */
-function endsUnescaped(text: string, c: string): boolean {
+function endsUnescaped(text: string, character: string): boolean {
   let at = text.length - 1;
   while (at > 0 && text[at - 1] === '\\') at -= 1;
-  return text.endsWith(c) && (text.length - 1 - at) % 2 === 0;
+  return text.endsWith(character) && (text.length - 1 - at) % 2 === 0;
 }
 
 export function fail(what: string): never {

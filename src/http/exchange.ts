@@ -51,7 +51,7 @@ export interface Exchange {
 
 const REQUEST_ID = /^[A-Za-z0-9._:-]{1,128}$/;
 
-export function openExchange(o: {
+export function openExchange(begun: {
   readonly given: string | undefined;
   readonly freshId: () => string;
   readonly startedAt: number;
@@ -60,8 +60,8 @@ export function openExchange(o: {
   let controller: AbortController | null = null;
   let early: (() => Error) | null = null;
   return {
-    id: o.given !== undefined && REQUEST_ID.test(o.given) ? o.given : o.freshId(),
-    startedAt: o.startedAt,
+    id: begun.given !== undefined && REQUEST_ID.test(begun.given) ? begun.given : begun.freshId(),
+    startedAt: begun.startedAt,
     route: '(none)',
     principal: null,
     admission: null,

@@ -137,23 +137,23 @@ async function beginText(engine: Engine, signal: AbortSignal): Promise<string | 
   return piece === undefined ? null : Buffer.from(piece).toString();
 }
 
-/** Events of all requests as they come; choice k of request i has index i·n + k. */
+/** Events of all requests as they come; choice k of request i has index i·choices + k. */
 function sideBySide(
   engine: Engine,
   requests: readonly GenerateRequest[],
-  n: number,
+  choices: number,
   signal: AbortSignal,
 ): AsyncIterable<GenerateEvent> {
   const [only] = requests;
   return requests.length === 1 && only !== undefined
     ? engine.generate(only, signal)
-    : merge(engine, requests, n, signal);
+    : merge(engine, requests, choices, signal);
 }
 
 async function* merge(
   engine: Engine,
   requests: readonly GenerateRequest[],
-  n: number,
+  choices: number,
   signal: AbortSignal,
 ): AsyncIterable<GenerateEvent> {
   interface Running {
@@ -173,7 +173,10 @@ async function* merge(
     for (; position < requests.length && next.size < Math.max(1, engine.info.slots); position++) {
       const request = requests[position];
       if (request !== undefined)
-        advance({ iterator: engine.generate(request, signal)[Symbol.asyncIterator](), base: position * n });
+        advance({
+          iterator: engine.generate(request, signal)[Symbol.asyncIterator](),
+          base: position * choices,
+        });
     }
   };
   try {

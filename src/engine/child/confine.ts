@@ -76,7 +76,7 @@ export type Stage = 'load' | 'serve';
 /**
  * Confines all threads of this process, for good; filters add up, so `serve` comes on top of `load`. False where the platform
  * has no such thing; throws when it has and refuses. Every file must be open and every library loaded by now. Needs
- * PR_SET_NO_NEW_PRIVS (llama-process).
+ * PR_SET_NO_NEW_PRIVS (child/harden).
  */
 export function confineProcess(stage: Stage): boolean {
   const platform = PLATFORMS[process.arch];
