@@ -16,7 +16,7 @@ import {
 import { encodeClaims } from '@assay/attestation/issue';
 import { ApiError } from '../base/errors.ts';
 import type { TeeType } from './attester.ts';
-import { confirmCbor } from './second-writer.ts';
+import { confirmCbor } from './cbor-cross-check.ts';
 
 /** One report with its measurement, event log and endorsements. */
 export interface Report {

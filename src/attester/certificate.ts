@@ -9,7 +9,7 @@ import * as x509 from '@peculiar/x509';
 import { CERTIFICATE_EXTENSION_OID, type AttestationDocument } from '@assay/attestation';
 import { encodeDocumentCbor } from '@assay/attestation/issue';
 import type { Identity } from './identity.ts';
-import { confirmCbor } from './second-writer.ts';
+import { confirmCbor } from './cbor-cross-check.ts';
 
 export interface CertificateRequest {
   readonly identity: Identity;

@@ -1,6 +1,6 @@
 // The keywords of arrays, which are tuples with a rest.
 
-import type { Context, Site } from './context.ts';
+import type { Context, Site } from './compile-context.ts';
 import { SPACE } from './any-value.ts';
 import { repeat, type Expression } from './gbnf.ts';
 import { cuts } from './pattern.ts';

@@ -1,7 +1,7 @@
 // Several schemas of one value as one schema: `allOf`, and keywords beside `$ref`, `anyOf` and `oneOf`. Parts in parts and the
 // schemas they refer to are followed.
 
-import type { Site } from './context.ts';
+import type { Site } from './compile-context.ts';
 import { readAsMeant } from './dialect.ts';
 import type { SchemaDocument } from './document.ts';
 import type { Spend } from './gbnf.ts';

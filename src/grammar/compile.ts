@@ -9,7 +9,7 @@ import type { ToolSpec } from '../engine/seam/engine.ts';
 import type { ToolFormat } from '../engine/seam/tool-format.ts';
 import { anyValue, SPACE, type AnyValue } from './any-value.ts';
 import { Compiler, type CompilerOptions, type Loosening } from './compiler.ts';
-import type { Seen } from './context.ts';
+import type { Seen } from './compile-context.ts';
 import {
   createGrammarBuilder,
   either,

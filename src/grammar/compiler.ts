@@ -7,7 +7,7 @@
 import type { AnyValue } from './any-value.ts';
 import { arrayOf } from './array.ts';
 import { combined, type Combining } from './combine.ts';
-import { leaf, type Context, type Seen, type Site } from './context.ts';
+import { leaf, type Context, type Seen, type Site } from './compile-context.ts';
 import { meantTypes, readAsMeant } from './dialect.ts';
 import { SchemaDocument } from './document.ts';
 import { enumerationOf } from './enumeration.ts';
@@ -17,7 +17,7 @@ import { numericOf } from './numeric.ts';
 import { objectOf } from './object.ts';
 import { Place, refuse, refuseEmpty, SchemaRefusal } from './place.ts';
 import { OPENINGS, openReadings, type Reading } from './readings.ts';
-import { argumentsRoot } from './root.ts';
+import { argumentsRoot } from './tool-root.ts';
 import {
   assertBounded,
   assertKnown,

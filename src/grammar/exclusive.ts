@@ -4,7 +4,7 @@
 
 import type { SchemaDocument } from './document.ts';
 import type { Spend } from './gbnf.ts';
-import { groupsByLabel } from './groups.ts';
+import { groupsByLabel } from './label-groups.ts';
 import { refuse, type Place } from './place.ts';
 import { canonical, constantsOf, isJson, TYPES, without, type Json } from './schema.ts';
 

@@ -1,6 +1,6 @@
 // The keywords of numbers: bounds, steps, and formats of a fixed width, which are bounds too.
 
-import { leaf, type Context, type Site } from './context.ts';
+import { leaf, type Context, type Site } from './compile-context.ts';
 import { GrammarTooLarge, type Expression } from './gbnf.ts';
 import { NumberRangeError } from './magnitudes.ts';
 import { numberExpression, type NumberRange } from './number.ts';

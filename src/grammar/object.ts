@@ -1,7 +1,7 @@
 // The keywords of objects: properties in their order, each at most once, then others where the schema speaks of them.
 
 import { SPACE } from './any-value.ts';
-import type { Context, Site } from './context.ts';
+import type { Context, Site } from './compile-context.ts';
 import type { Expression } from './gbnf.ts';
 import { refuse } from './place.ts';
 import type { Member, Reading } from './readings.ts';

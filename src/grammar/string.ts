@@ -1,6 +1,6 @@
 // The keywords of strings: lengths, patterns and formats.
 
-import { leaf, type Context, type Site } from './context.ts';
+import { leaf, type Context, type Site } from './compile-context.ts';
 import type { Lengths } from './automaton.ts';
 import { FORMATS, withoutLookaround } from './formats.ts';
 import { GrammarTooLarge, repeat, type Expression } from './gbnf.ts';

@@ -25,8 +25,9 @@ export interface Exchange {
   readonly signal: AbortSignal;
   /** Bytes of the request body, once it was read. */
   bodyBytes: number;
-  readonly usage: { promptTokens: number; completionTokens: number };
-  /** Of both kinds. */
+  /** Tokens so far, of all answers of the request. */
+  readonly usage: { promptTokens: number; cachedTokens: number; completionTokens: number };
+  /** Of prompts and completions. */
   readonly usedTokens: number;
   modelId: string | null;
   modelSha256: string | null;
@@ -76,7 +77,7 @@ export function openExchange(begun: {
       return controller.signal;
     },
     bodyBytes: 0,
-    usage: { promptTokens: 0, completionTokens: 0 },
+    usage: { promptTokens: 0, cachedTokens: 0, completionTokens: 0 },
     get usedTokens() {
       return this.usage.promptTokens + this.usage.completionTokens;
     },

@@ -61,7 +61,7 @@ const FENCES: Readonly<Record<string, RegExp>> = {
   '@huggingface/jinja': /^src\/engine\/child\/template\//,
   undici: /^(attestation\/node\/|src\/models\/pull\/|src\/cli\/)/,
   '@peculiar/x509': /^(attestation\/(x509\/certificate|simulated\/)|src\/attester\/)/,
-  'cbor-x': /^src\/attester\/second-writer\.ts$/,
+  'cbor-x': /^src\/attester\/cbor-cross-check\.ts$/,
   fastify: /^src\/http\//,
   'smol-toml': /^src\/config\//,
   pino: /^src\/base\/log\.ts$/,

@@ -14,7 +14,7 @@ import { completionRequest, type CompletionPlan, planCompletion } from './wire.t
 import type { Exchange } from '../../http/exchange.ts';
 import { route } from '../../http/route.ts';
 import { admitted } from '../generation/admitted.ts';
-import { answerId, noTokens } from '../generation/answer.ts';
+import { answerId } from '../generation/answer.ts';
 import { streamAnswer } from '../generation/stream.ts';
 import { findModel, reserveTokens, withEngine } from '../model-access.ts';
 
@@ -43,7 +43,6 @@ export const completions = route({
     const model = findModel(call, body.model, ['chat', 'completion']);
     const plan = planCompletion(body, model.defaults, exchange.principal?.cacheScope ?? '');
     const answer = answerId(call, 'cmpl', model);
-    const counts = noTokens();
     reserveTokens(call, {
       asked: plan.request('').maxTokens,
       count: plan.n * plan.prompts.length,
@@ -69,10 +68,9 @@ export const completions = route({
         const events = await admitted(
           call,
           sideBySide(engine, requests, plan.n, signal),
-          counts,
           body.stream !== true,
         );
-        const options: CompletionAnswerOptions = { plan, answer, counts, bos };
+        const options: CompletionAnswerOptions = { plan, answer, counts: exchange.usage, bos };
         if (body.stream !== true) return await collectCompletion(events, options);
         const includeUsage = body.stream_options?.include_usage ?? false;
         const baseBytes = Buffer.byteLength(
