@@ -61,7 +61,7 @@ export async function readSmallFile(
 
 export interface SmallFileLimits {
   readonly maxBytes: number;
-  /** Files that an operator mounts may be links (volumes of Kubernetes are); files of the server's own folders never are. */
+  /** For files an operator mounts: volumes of Kubernetes are links. Absent: a link is refused. */
   readonly followLinks?: boolean | undefined;
 }
 

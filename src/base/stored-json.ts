@@ -1,5 +1,6 @@
-// JSON files that this server or an operator wrote, read by a shape of base/shape. Refuses all that the shape refuses; messages
-// speak of keys of a file (`blobs[0].size is missing`), not of parameters of a request, and never quote a value.
+// JSON files that this server or an operator wrote, read by a shape of base/shape. Refuses all that the shape
+// refuses; messages speak of keys of a file (`blobs[0].size is missing`), not of parameters of a request, and
+// never quote a value.
 
 import { ApiError } from './errors.ts';
 import { isRecord, map, refuse, type Shape } from './shape.ts';

@@ -24,7 +24,7 @@ export interface OpenOptions {
   readonly maxChunk?: number | undefined;
   /** Cells of the KV memory (at least one context); absent: what the memory of the machine affords. */
   readonly maxCells?: number | undefined;
-  /** Numerics that hardly depend on the batch (see child/llama/context). Absent: on small models, where it costs almost nothing. */
+  /** Numerics that hardly depend on the batch (child/llama/context). Absent: on for small models, at little cost. */
   readonly exact?: boolean | undefined;
 }
 

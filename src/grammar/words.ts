@@ -99,7 +99,9 @@ export function otherKey(builder: GrammarBuilder, names: readonly string[]): Exp
     const options = [...steps]
       .filter(([c]) => c !== '"' && c !== '\\' && c >= ' ' && c !== '\x7f')
       .map(([c, onward]) => `${literal(c)} ${onward()}`);
-    const codes = [...steps.keys()].map((c) => (c.codePointAt(0) ?? 0).toString(16).padStart(8, '0'));
+    const codes = [...steps.keys()].map((character) =>
+      (character.codePointAt(0) ?? 0).toString(16).padStart(8, '0'),
+    );
     const others = `${PLAIN.slice(0, -1)}${codes.map((code) => `\\U${code}`).join('')}]`;
     options.push(`${others} ${PLAIN}*`);
     if (!root && (head !== undefined || node.end === null)) options.push('""');

@@ -33,8 +33,8 @@ export function parseJson(bytes: Uint8Array, scanned = false): unknown {
 const PROTO_KEY = new RegExp(
   `(?<!\\\\)"${[...'__proto__']
     .map(
-      (c) =>
-        `(?:${c}|\\\\u00${c
+      (letter) =>
+        `(?:${letter}|\\\\u00${letter
           .charCodeAt(0)
           .toString(16)
           .replace(/[a-f]/g, (digit) => `[${digit}${digit.toUpperCase()}]`)})`,

@@ -1,5 +1,6 @@
-// From a registered model to a running engine: stage its bytes and measure them, hand the measured descriptor itself
-// to the engine, and check at the end that they did not change. Generic over the engine: models do not import the engine.
+// From a registered model to a running engine: stage its bytes and measure them, hand the measured descriptor
+// itself to the engine, and check at the end that they did not change. Generic over the engine, which models
+// do not import.
 
 import { ApiError } from '../base/errors.ts';
 import { inspectModel } from './inspect.ts';

@@ -20,7 +20,7 @@ export function answerId({ deps }: Call, prefix: string, model: ModelStatus): An
   };
 }
 
-/** Tokens of one answer, exact once each of its choices has ended; generation/admitted counts them as events pass. */
+/** Tokens of one answer, counted by generation/admitted as events pass; exact once each choice has ended. */
 export type Counts = Readonly<Call['exchange']['usage']>;
 
 export function usageOf(counts: Counts): object {

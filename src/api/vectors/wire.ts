@@ -94,7 +94,7 @@ export async function embeddingAnswerText(answer: {
 }
 
 function lengthOf(vector: Float32Array): number {
-  return Math.sqrt(vector.reduce((sum, x) => sum + x * x, 0));
+  return Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));
 }
 
 /** All numbers are zero, or one is NaN: no multiple of the vector has length 1. */
@@ -105,8 +105,8 @@ function noDirection(input: string, shortened: boolean): ApiError {
 }
 
 /** Nine digits name every float32; the seventeen of its double add no information. */
-function shortest(x: number): number {
-  return Number(x.toPrecision(9));
+function shortest(value: number): number {
+  return Number(value.toPrecision(9));
 }
 
 /** Little-endian, as every machine this runs on has them. */

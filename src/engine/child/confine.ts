@@ -124,7 +124,8 @@ export function filterProgram(
   stage: Stage,
 ): Uint8Array {
   const code: [number, number, number, number][] = [];
-  const add = (op: number, k: number, jt = 0, jf = 0): void => void code.push([op, jt, jf, k >>> 0]);
+  const add = (op: number, constant: number, jt = 0, jf = 0): void =>
+    void code.push([op, jt, jf, constant >>> 0]);
   /** `then` must return on every path: it may overwrite the number that the next comparison needs. */
   const when = (name: string, then: () => void): void => {
     const nr = calls[name];

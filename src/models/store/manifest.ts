@@ -1,4 +1,5 @@
-// Model manifests as JSON text. Reading refuses every key that we would not write, and names the field at fault.
+// Model manifests as JSON text. Reading refuses every key that we would not write, and names the field at
+// fault.
 
 import {
   anyObject,

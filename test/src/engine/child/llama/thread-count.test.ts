@@ -3,7 +3,7 @@
 import { describe, expect, test } from 'vitest';
 import { createThreadCount, type ThreadCount } from '../../../../../src/engine/child/llama/thread-count.ts';
 
-/** A machine on which `free` processors are left, and the threads that work there until `until` milliseconds. */
+/** A machine on which `free` processors are left; its threads work until `until` milliseconds. */
 function work(threadCount: ThreadCount, clock: { ms: number }, until: number, free: number): number[] {
   const used: number[] = [];
   while (clock.ms < until) {
