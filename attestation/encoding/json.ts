@@ -229,12 +229,14 @@ function describe(value: unknown): string {
     : typeof value;
 }
 
-/** The known key that shares most letters with a mistyped one; undefined when none is close. */
+/** The known key that was likely meant: at most a third of its letters are others. Undefined when none is close. */
 function nearestKey(key: string, known: readonly string[]): string | undefined {
   const best = known
     .map((item) => [item, distance(key.slice(0, 40), item)] as const)
     .toSorted((a, b) => a[1] - b[1])[0];
-  return best !== undefined && best[1] <= 3 ? best[0] : undefined;
+  if (best === undefined) return undefined;
+  const [nearest, letters] = best;
+  return letters <= 3 && letters * 3 <= Math.max(key.length, nearest.length) ? nearest : undefined;
 }
 
 /** Levenshtein, both sides short. */

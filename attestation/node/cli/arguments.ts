@@ -101,14 +101,14 @@ export type Command =
 /** Words after the program's name → command. Throws `wrong_usage`. */
 export function parseCommand(argv: readonly string[]): Command {
   const [first, ...rest] = argv;
-  if (first === undefined || argv.includes('--help') || argv.includes('-h'))
+  // After `--` everything is an operand.
+  const options = argv.includes('--') ? argv.slice(0, argv.indexOf('--')) : argv;
+  if (first === undefined || options.includes('--help') || options.includes('-h'))
     return { name: 'help', text: helpFor(argv) };
+  if (options.includes('--version') || options.includes('-v')) return { name: 'version' };
   switch (first) {
     case 'help':
       return { name: 'help', text: helpFor(rest) };
-    case '--version':
-    case '-v':
-      return { name: 'version' };
     case 'proxy':
       return proxyCommand(rest);
     case 'evidence':
