@@ -145,7 +145,7 @@ function readObject(scanner: Scanner, depth: number): JsonObject {
 }
 
 /** Readers of one closed shape; every failure carries `code` and the path of the field. */
-export interface Shape {
+export interface ShapeReaders {
   /** An object whose keys are not checked. */
   readonly record: (value: unknown, name: string) => JsonObject;
   readonly object: (
@@ -161,19 +161,19 @@ export interface Shape {
   readonly oneOf: <const T extends string>(value: unknown, name: string, allowed: readonly T[]) => T;
 }
 
-export function shapeReaders(code: AttestationCode): Shape {
+export function shapeReaders(code: AttestationCode): ShapeReaders {
   const wrong = (name: string, expected: string, value: unknown): AttestationError =>
     malformed(code, `${name} is ${describe(value)}, expected ${expected}`, {
       expected,
       actual: describe(value),
     });
-  const string: Shape['string'] = (value, name, maxLength = 1024) => {
+  const string: ShapeReaders['string'] = (value, name, maxLength = 1024) => {
     if (typeof value !== 'string') throw wrong(name, 'a string', value);
     if (value.length > maxLength)
       throw malformed(code, `${name} is ${value.length} characters, expected at most ${maxLength}`);
     return value;
   };
-  const record: Shape['record'] = (value, name) => {
+  const record: ShapeReaders['record'] = (value, name) => {
     if (typeof value !== 'object' || value === null || Array.isArray(value))
       throw wrong(name, 'an object', value);
     return value as JsonObject;

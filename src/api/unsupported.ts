@@ -18,7 +18,7 @@ export function inert(shape: Shape<unknown>, why: string): Shape<undefined> {
 }
 
 /** A parameter of the OpenAI API that this server does not honour; a value that asks for none of the thing is taken. */
-export function unsupported(instead: string): Shape<undefined> {
+export function unsupportedParameter(instead: string): Shape<undefined> {
   return {
     schema: {},
     optional: true,

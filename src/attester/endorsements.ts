@@ -13,7 +13,7 @@ import { codeOf, readSmallBytes } from '../base/durable-files.ts';
 import { map, openObject, optional, refuse, text, type Infer } from '../base/shape.ts';
 import { parseStored } from '../base/stored-json.ts';
 
-export interface Endorsements {
+export interface Stapling {
   /** The endorsements to staple to this report now. */
   current(
     report: Uint8Array,
@@ -28,7 +28,7 @@ export interface Endorsements {
   close(): Promise<void>;
 }
 
-export interface EndorsementsOptions {
+export interface StaplingOptions {
   readonly teeType: 'sev-snp' | 'tdx';
   readonly folder?: string | undefined;
   /** Asks the vendor; may reject with any error. */
@@ -54,14 +54,14 @@ interface Held {
   readonly report?: Uint8Array | undefined;
 }
 
-export async function createEndorsements(options: EndorsementsOptions): Promise<Endorsements> {
-  const stapling = new Stapling(options);
+export async function createStapling(options: StaplingOptions): Promise<Stapling> {
+  const stapling = new StapledEndorsements(options);
   await stapling.start();
   return stapling;
 }
 
-class Stapling implements Endorsements {
-  readonly #options: EndorsementsOptions;
+class StapledEndorsements implements Stapling {
+  readonly #options: StaplingOptions;
   #fromFolder: Held | undefined;
   #fetched: Held | undefined;
   #fromHost: Held | undefined;
@@ -75,7 +75,7 @@ class Stapling implements Endorsements {
   #cancel: (() => void) | undefined;
   #closed = false;
 
-  constructor(options: EndorsementsOptions) {
+  constructor(options: StaplingOptions) {
     this.#options = options;
   }
 

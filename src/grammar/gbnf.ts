@@ -169,7 +169,7 @@ function written(body: string): number {
 }
 
 /** The text itself. */
-export function literal(text: string): Expression {
+export function terminal(text: string): Expression {
   return `"${text.replaceAll(/[^ !#-[\]-~]/gu, (c) => quoted(c, '"'))}"`;
 }
 
@@ -199,7 +199,7 @@ function quoted(character: string, close: string): string {
 }
 
 /** Alternatives, in parentheses where needed. */
-export function either(options: readonly Expression[]): Expression {
+export function alternatives(options: readonly Expression[]): Expression {
   return options.length === 1 ? (options[0] ?? '""') : `(${options.join(' | ')})`;
 }
 

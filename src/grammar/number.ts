@@ -3,7 +3,7 @@
 // Refuses by NumberRangeError: empty ranges, bounds that leave only numbers over 10^21, steps that are not an integer up to 1000
 // over a power of ten.
 
-import { literal, type Expression, type GrammarBuilder } from './gbnf.ts';
+import { terminal, type Expression, type GrammarBuilder } from './gbnf.ts';
 import {
   compare,
   magnitudes,
@@ -60,7 +60,7 @@ export function numberExpression(builder: GrammarBuilder, range: NumberRange): E
     const from =
       high !== null && high.negative ? high : { decimal: { integer: '0', fraction: '' }, exclusive: true };
     const rule = magnitudes(builder, from, low, step);
-    if (rule !== null) options.push(`${literal('-')} ${rule}`);
+    if (rule !== null) options.push(`${terminal('-')} ${rule}`);
   }
   if (options.length === 0)
     throw new NumberRangeError(minimum === undefined ? 'maximum' : 'minimum', 'no number fits the bounds');

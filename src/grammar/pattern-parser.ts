@@ -4,7 +4,7 @@
 // elsewhere.
 
 import type { Range, Regular } from './automaton.ts';
-import { ALL, BLANK, complement, DIGIT, normalise, point, WORD, writable } from './ranges.ts';
+import { ALL, BLANK, complement, DIGIT, normalise, pointRange, WORD, writable } from './ranges.ts';
 
 export class PatternError extends Error {
   override readonly name = 'PatternError';
@@ -137,7 +137,7 @@ class PatternParser {
       case ')':
         return fail('a group is closed that was not opened');
       default:
-        return character([point(c)]);
+        return character([pointRange(c)]);
     }
   }
 
@@ -177,7 +177,7 @@ class PatternParser {
         if (c === '') return fail('the pattern ends in a backslash');
         if (/[1-9]/.test(c)) return fail('back-references are not supported');
         if (/[a-zA-Z0-9]/.test(c)) return fail(`the escape \\${c} is not supported`);
-        return [point(c)];
+        return [pointRange(c)];
     }
   }
 
@@ -190,11 +190,11 @@ class PatternParser {
       if (c === undefined) return fail('a class is not closed');
       this.#at += 1;
       if (c === ']') break;
-      const from = c === '\\' ? this.#escape(true) : [point(c)];
+      const from = c === '\\' ? this.#escape(true) : [pointRange(c)];
       const next = this.#source[this.#at + 1];
       if (this.#source[this.#at] === '-' && next !== undefined && next !== ']') {
         this.#at += 2;
-        ranges.push(span(from, next === '\\' ? this.#escape(true) : [point(next)]));
+        ranges.push(span(from, next === '\\' ? this.#escape(true) : [pointRange(next)]));
       } else ranges.push(...from);
     }
     const chosen = negated ? complement(ranges) : normalise(ranges);

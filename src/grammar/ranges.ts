@@ -24,7 +24,7 @@ export const BLANK: readonly Range[] = [
   [0xfeff, 0xfeff],
 ];
 
-export function point(character: string): Range {
+export function pointRange(character: string): Range {
   const code = character.codePointAt(0) ?? 0;
   return [code, code];
 }

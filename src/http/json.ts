@@ -8,7 +8,7 @@ import { openJsonScan } from '../base/json-scan.ts';
 const decoder = new TextDecoder('utf-8', { fatal: true });
 
 /** `scanned`: the bytes went through a JsonScan already. */
-export function parseJson(bytes: Uint8Array, scanned = false): unknown {
+export function parseBody(bytes: Uint8Array, scanned = false): unknown {
   if (!scanned) openJsonScan().push(bytes);
   let text: string;
   try {

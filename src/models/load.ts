@@ -20,7 +20,7 @@ export interface OpenSpec {
   readonly onProgress: (fraction: number) => void;
 }
 
-export interface OpenOptions<E> {
+export interface LoadOptions<E> {
   readonly openEngine: (spec: OpenSpec, signal: AbortSignal) => Promise<E>;
   readonly stagingFolder: string;
   readonly slots: number;
@@ -38,7 +38,7 @@ const CHILD_PATH = '/proc/self/fd/4';
 
 export async function openModel<E extends Closable>(
   entry: RegistryEntry,
-  options: OpenOptions<E>,
+  options: LoadOptions<E>,
 ): Promise<E> {
   const weights = entry.files.find((file) => file.role === 'weights');
   if (weights === undefined)

@@ -23,7 +23,7 @@ import { rootfsTree } from '../../image/rootfs.ts';
 import type { Sources } from '../../image/sources.ts';
 import { TOP } from '../../image/top.ts';
 import { addFile, newTree, type Tree } from '../../image/tree.ts';
-import { ENTRIES, SECTIONS, type Field } from '../../src/config/schema.ts';
+import { ENTRIES, SECTIONS, type SchemaField } from '../../src/config/schema.ts';
 import { haveInputs, inputsFolder } from '../fixtures/image/guest.ts';
 
 const ready = haveInputs('image');
@@ -362,7 +362,7 @@ describe('the command line and the configuration', () => {
     // The operator's part of the guest format has three words, none of them a path; of the server's keys an operator may set, none
     // is a path, a program, or about what is logged.
     const keys = Object.entries({ ...SECTIONS, ...ENTRIES }).flatMap(([section, fields]) =>
-      Object.entries<Field>(fields).map(([key, field]) => ({ name: `${section}.${key}`, field })),
+      Object.entries<SchemaField>(fields).map(([key, field]) => ({ name: `${section}.${key}`, field })),
     );
     const operator = keys.filter(({ field }) => field.from === 'operator');
     expect(operator.length).toBeGreaterThan(10);

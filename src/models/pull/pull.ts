@@ -14,7 +14,7 @@ import type { ModelStore, StoredBlob } from '../store/store.ts';
 import { download, KEPT_BYTES, realDisk, type Disk } from './download.ts';
 import { failureOf, movingRate, ProgressFeed, type PullProgress } from './events.ts';
 import { resolveFile, type HubFile } from './hub.ts';
-import { createWeb, parseEndpoint, type ProxySettings, type Web } from './http.ts';
+import { createWeb, parseEndpoint, type PullProxy, type Web } from './http.ts';
 import { parsePullName, type PullName } from './name.ts';
 import { retrying, type RetryOptions } from './retry.ts';
 import { digestOf, openRecords, type PullRecord, type PullRecords, type PullState } from './state.ts';
@@ -31,7 +31,7 @@ export interface PullOptions {
   /** Allows a hub on a private address or plain http (models.hub_private). */
   readonly allowPrivate: boolean;
   /** From HTTP_PROXY, HTTPS_PROXY and NO_PROXY, read with the rest of the environment. */
-  readonly proxy?: ProxySettings | undefined;
+  readonly proxy?: PullProxy | undefined;
   readonly clock: Clock;
   readonly random?: (() => number) | undefined;
   readonly disk?: Disk | undefined;

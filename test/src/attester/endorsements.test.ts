@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { toBase64 } from '@assay/attestation';
 import { createSimulatedIntel } from '@assay/attestation/simulated';
-import { createEndorsements, crlNextUpdate, expiryOf } from '../../../src/attester/endorsements.ts';
+import { createStapling, crlNextUpdate, expiryOf } from '../../../src/attester/endorsements.ts';
 import { createHardwareSource } from '../../../src/attester/hardware.ts';
 import { createTsm } from '../../../src/attestd/tsm.ts';
 import { manualClock } from '../../fixtures/clock.ts';
@@ -53,7 +53,7 @@ describe('the folder', () => {
   test('is read at start and again when its time has come', async () => {
     const clock = manualClock(now);
     const path = snpFolder('fresh');
-    const endorsements = await createEndorsements({ teeType: 'sev-snp', folder: path, clock });
+    const endorsements = await createStapling({ teeType: 'sev-snp', folder: path, clock });
     expect(endorsements.current(report()).endorsements).toEqual({
       vek: amd.vek,
       chain: [amd.ask, amd.ark],
@@ -71,7 +71,7 @@ describe('the folder', () => {
     const clock = manualClock(now);
     const errors: string[] = [];
     const path = snpFolder('damaged');
-    const endorsements = await createEndorsements({
+    const endorsements = await createStapling({
       teeType: 'sev-snp',
       folder: path,
       clock,
@@ -87,7 +87,7 @@ describe('the folder', () => {
     await expect.poll(() => endorsements.error()).toBeNull();
     await endorsements.close();
 
-    const late = await createEndorsements({
+    const late = await createStapling({
       teeType: 'sev-snp',
       folder: path,
       clock: manualClock(now + 366 * DAY),
@@ -98,7 +98,7 @@ describe('the folder', () => {
 
   test('that is empty or missing staples nothing and fails nothing', async () => {
     for (const path of [mkdtempSync(join(fixture.folder, 'empty-')), join(fixture.folder, 'missing')]) {
-      const endorsements = await createEndorsements({
+      const endorsements = await createStapling({
         teeType: 'sev-snp',
         folder: path,
         clock: manualClock(now),
@@ -121,7 +121,7 @@ describe('the folder', () => {
       qe_identity_issuer_chain: intel.qeIdentityIssuerChain,
     };
     writeFileSync(join(path, 'tdx.json'), JSON.stringify(json));
-    const endorsements = await createEndorsements({ teeType: 'tdx', folder: path, clock: manualClock(now) });
+    const endorsements = await createStapling({ teeType: 'tdx', folder: path, clock: manualClock(now) });
     expect(endorsements.current(new Uint8Array(0)).endorsements).toMatchObject({
       tcbInfo: intel.tcbInfo,
       pckCrl: intel.pckCrl,
@@ -143,7 +143,7 @@ describe('the folder', () => {
   ])('of TDX with %s names what is wrong', async (_what, content, problem) => {
     const path = mkdtempSync(join(fixture.folder, 'tdx-'));
     if (content !== undefined) writeFileSync(join(path, 'tdx.json'), content);
-    const endorsements = await createEndorsements({ teeType: 'tdx', folder: path, clock: manualClock(now) });
+    const endorsements = await createStapling({ teeType: 'tdx', folder: path, clock: manualClock(now) });
     expect(endorsements.error()).toBe(`endorsements of the folder cannot be read (${problem})`);
     await endorsements.close();
   });
@@ -152,7 +152,7 @@ describe('the folder', () => {
     const path = mkdtempSync(join(fixture.folder, 'links-'));
     const real = snpFolder('linked');
     for (const name of ['vek.der', 'chain.pem', 'crl.der']) symlinkSync(join(real, name), join(path, name));
-    const endorsements = await createEndorsements({
+    const endorsements = await createStapling({
       teeType: 'sev-snp',
       folder: path,
       clock: manualClock(now),
@@ -183,7 +183,7 @@ describe('the hardware source', () => {
   test('SEV-SNP: staples what the host put into the table, PEM or DER, and repeats MEASUREMENT', async () => {
     const kernel = fakeTsm({ provider: 'sev_guest', makeReport: bareSnpReport, auxblob: certificateTable() });
     const tsm = createTsm({ fs: kernel.fs, folder: kernel.folder, provider: 'sev_guest', maxQueue: 4 });
-    const endorsements = await createEndorsements({ teeType: 'sev-snp', clock: manualClock(now) });
+    const endorsements = await createStapling({ teeType: 'sev-snp', clock: manualClock(now) });
     const source = createHardwareSource({
       tsm,
       provider: 'sev_guest',
@@ -206,7 +206,7 @@ describe('the hardware source', () => {
       auxblob: new Uint8Array(100).fill(0xff),
     });
     const tsm = createTsm({ fs: kernel.fs, folder: kernel.folder, provider: 'sev_guest', maxQueue: 4 });
-    const endorsements = await createEndorsements({ teeType: 'sev-snp', clock: manualClock(now) });
+    const endorsements = await createStapling({ teeType: 'sev-snp', clock: manualClock(now) });
     const source = createHardwareSource({
       tsm,
       provider: 'sev_guest',
@@ -222,7 +222,7 @@ describe('the hardware source', () => {
     writeFileSync(eventLogPath, 'events');
     const kernel = fakeTsm({ provider: 'tdx_guest', makeReport: (inblob) => bareTdxQuote(inblob) });
     const tsm = createTsm({ fs: kernel.fs, folder: kernel.folder, provider: 'tdx_guest', maxQueue: 4 });
-    const endorsements = await createEndorsements({ teeType: 'tdx', clock: manualClock(now) });
+    const endorsements = await createStapling({ teeType: 'tdx', clock: manualClock(now) });
     const source = createHardwareSource({ tsm, provider: 'tdx_guest', endorsements, eventLogPath });
     const made = await source.report(data, signal);
     expect(made.rtmr).toHaveLength(4);

@@ -19,7 +19,7 @@ import {
   toHex,
 } from '@assay/attestation';
 import { createBatcher, type BatchingAttester } from '../../../src/attester/batcher.ts';
-import { issueCertificate } from '../../../src/attester/certificate.ts';
+import { issueServerCertificate } from '../../../src/attester/certificate.ts';
 import { createIdentity, rawPublicKey, type Identity } from '../../../src/attester/identity.ts';
 import { createLeaf } from '../../../src/attester/leaf.ts';
 import { createSimulatedSource, measureCode, type SimulatedSource } from '../../../src/attester/simulated.ts';
@@ -81,7 +81,12 @@ describe('the keys of a boot', () => {
   });
 
   test('the TLS key is P-256 and its SPKI digest is what a client computes from the certificate', async () => {
-    const { pem } = await issueCertificate({ identity, names: ['localhost'], now, lifetimeMs: 3_600_000 });
+    const { pem } = await issueServerCertificate({
+      identity,
+      names: ['localhost'],
+      now,
+      lifetimeMs: 3_600_000,
+    });
     const { publicKey } = new X509Certificate(pem);
     expect(publicKey.asymmetricKeyDetails?.namedCurve).toBe('prime256v1');
     const spki = publicKey.export({ format: 'der', type: 'spki' });
@@ -91,7 +96,7 @@ describe('the keys of a boot', () => {
 
 describe('the certificate', () => {
   test('is self-signed for the configured names, an end entity, valid from five minutes ago', async () => {
-    const { pem, notAfter } = await issueCertificate({
+    const { pem, notAfter } = await issueServerCertificate({
       identity,
       names: ['localhost', 'api.example', '127.0.0.1', '::1'],
       now,
@@ -112,7 +117,7 @@ describe('the certificate', () => {
 
   test('carries evidence for its own key, without nonce and exporter, in the TCG extension, not critical', async () => {
     const evidence = await attester.attestCertificate(new AbortController().signal);
-    const { pem } = await issueCertificate({
+    const { pem } = await issueServerCertificate({
       identity,
       names: ['localhost'],
       now,
@@ -131,7 +136,7 @@ describe('the certificate', () => {
 
   test('is accepted by a TLS 1.3 handshake', async () => {
     const evidence = await attester.attestCertificate(new AbortController().signal);
-    const { pem } = await issueCertificate({
+    const { pem } = await issueServerCertificate({
       identity,
       names: ['localhost', '127.0.0.1'],
       now: new Date(),

@@ -6,7 +6,7 @@ import { connect } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { afterEach, describe, expect, test } from 'vitest';
-import { issueCertificate } from '../../../src/attester/certificate.ts';
+import { issueServerCertificate } from '../../../src/attester/certificate.ts';
 import { createIdentity } from '../../../src/attester/identity.ts';
 import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';
 import { type ApiServer, type ErrorAnswer, post, startApi } from '../../fixtures/http/api-server.ts';
@@ -295,7 +295,7 @@ test.each([
 
 test('plain HTTP and noise on the TLS port end that connection and nothing else', async () => {
   const identity = await createIdentity();
-  const { pem } = await issueCertificate({
+  const { pem } = await issueServerCertificate({
     identity,
     names: ['localhost'],
     now: new Date(),

@@ -68,7 +68,7 @@ function paramsFor(
   return params;
 }
 
-export class Context {
+export class LlamaContext {
   readonly batchTokens: number;
   /** Tokens of one batch that may ask for logits. */
   readonly maxOutputs: number;

@@ -176,7 +176,7 @@ export function libcSymbol(name: 'strlen' | 'abs'): Pointer {
 }
 
 /** A C stream (`FILE *`) that reads the file and goes to no child; null when it cannot be opened. */
-export function openStream(path: string): Pointer | null {
+export function openFileStream(path: string): Pointer | null {
   const stream: unknown = koffi.load(null).func('fopen', POINTER, ['str', 'str'])(path, 'rbe');
   return typeof stream === 'bigint' ? stream : null;
 }
