@@ -34,7 +34,7 @@ export function valueOf(field: SchemaField, key: string, written: Written | unde
       return value;
     case 'choice':
       if (typeof value !== 'string' || !field.choices.includes(value))
-        throw wrong(`one of ${field.choices.map((c) => `"${c}"`).join(', ')}`);
+        throw wrong(`one of ${field.choices.map((each) => `"${each}"`).join(', ')}`);
       return value;
     case 'text': {
       if (!isText(value)) throw wrong(...noText('a text', value));

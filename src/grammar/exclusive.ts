@@ -121,9 +121,9 @@ function sharing(
   return groupsByLabel(branches, (branch) => branch.get(name) ?? []);
 }
 
-function disjoint(a: ReadonlySet<string>, b: ReadonlySet<string> | undefined, spend: Spend): boolean {
-  if (b === undefined) return false;
-  const [few, many] = a.size < b.size ? [a, b] : [b, a];
+function disjoint(one: ReadonlySet<string>, other: ReadonlySet<string> | undefined, spend: Spend): boolean {
+  if (other === undefined) return false;
+  const [few, many] = one.size < other.size ? [one, other] : [other, one];
   spend(few.size);
   for (const value of few) if (many.has(value)) return false;
   return true;

@@ -170,7 +170,7 @@ function written(body: string): number {
 
 /** The text itself. */
 export function terminal(text: string): Expression {
-  return `"${text.replaceAll(/[^ !#-[\]-~]/gu, (c) => quoted(c, '"'))}"`;
+  return `"${text.replaceAll(/[^ !#-[\]-~]/gu, (character) => quoted(character, '"'))}"`;
 }
 
 /** One character of some ranges of code points; ranges must not be empty. */

@@ -102,14 +102,14 @@ function signed(
 
 /** The stricter of two bounds; `direction` 1 for lower ones. */
 function tighter<B extends Bound & { readonly negative: boolean }>(
-  a: B | null,
-  b: B | null,
+  one: B | null,
+  other: B | null,
   direction: 1 | -1,
 ): B | null {
-  if (a === null || b === null) return a ?? b;
-  const order = compareSigned(a, b) * direction;
-  if (order !== 0) return order > 0 ? a : b;
-  return a.exclusive ? a : b;
+  if (one === null || other === null) return one ?? other;
+  const order = compareSigned(one, other) * direction;
+  if (order !== 0) return order > 0 ? one : other;
+  return one.exclusive ? one : other;
 }
 
 function compareSigned(

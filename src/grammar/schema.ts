@@ -181,7 +181,7 @@ export function canonical(value: unknown, spend: Spend): string {
     (typeof value !== 'object'
       ? JSON.stringify(value)
       : JSON.stringify(value, (_, each: unknown) =>
-          isJson(each) ? Object.fromEntries(Object.entries(each).sort(([x], [y]) => (x < y ? -1 : 1))) : each,
+          isJson(each) ? Object.fromEntries(Object.entries(each).sort(([a], [b]) => (a < b ? -1 : 1))) : each,
         )) ?? '';
   spend(8 + text.length);
   return text;

