@@ -242,7 +242,7 @@ function describe(value: unknown): string {
     : typeof value;
 }
 
-/** The known key that was likely meant: at most a third of its letters are others. Undefined when none is close. */
+/** The known key that was likely meant: at most a third of its letters differ. Undefined: none is close. */
 function nearestKey(key: string, known: readonly string[]): string | undefined {
   const best = known
     .map((item) => [item, distance(key.slice(0, 40), item)] as const)

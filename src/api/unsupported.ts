@@ -1,6 +1,6 @@
-// Shapes of parameters of the OpenAI API that change nothing here: checked and ignored (inert), refused (unsupported), or taken for
-// the values that ask for what this server does anyway (supportedAs). A value that asks for none of the thing is always taken.
-// Refuses: unsupported_parameter.
+// Shapes of parameters of the OpenAI API that have no effect here: checked and ignored (inert), refused
+// (unsupported), or taken for the values that ask for what this server does anyway (supportedAs). A value
+// that asks for none of the thing is always taken. Refuses: unsupported_parameter.
 
 import type { ApiError } from '../base/errors.ts';
 import { isEmpty, refuse, type Shape } from '../base/shape.ts';

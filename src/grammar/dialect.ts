@@ -9,7 +9,7 @@ import { ANNOTATIONS, isArray, isJson, isType, KNOWN, type SchemaJson, type Type
 /** Called with each keyword that is not enforced. */
 export type Note = (keyword: string) => void;
 
-/** Assertions of all drafts that no grammar here expresses, with their values that constrain nothing. */
+/** Assertions of all drafts that no grammar here expresses, with their values that have no effect. */
 const UNENFORCEABLE: ReadonlyMap<string, (value: unknown) => boolean> = new Map([
   ...['not', 'if', 'contains', 'disallow', 'extends', '$dynamicRef', '$recursiveRef'].map(
     (key) => [key, () => false] as const,
