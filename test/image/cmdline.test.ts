@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest';
 import { cmdline } from '../../image/cmdline.ts';
 import { measuredConfig, operatorConfig, textDisk } from '../../image/disks.ts';
 import { ImageError } from '../../image/errors.ts';
-import { ENTRIES, SECTIONS, type Field } from '../../src/config/schema.ts';
+import { ENTRIES, SECTIONS, type SchemaField } from '../../src/config/schema.ts';
 
 describe('the command line and the configuration', () => {
   const hash = 'ab'.repeat(32);
@@ -66,7 +66,7 @@ describe('the command line and the configuration', () => {
     // The operator's part of the guest format has three words, none of them a path; of the server's keys an operator may set, none
     // is a path, a program, or about what is logged.
     const keys = Object.entries({ ...SECTIONS, ...ENTRIES }).flatMap(([section, fields]) =>
-      Object.entries<Field>(fields).map(([key, field]) => ({ name: `${section}.${key}`, field })),
+      Object.entries<SchemaField>(fields).map(([key, field]) => ({ name: `${section}.${key}`, field })),
     );
     const operator = keys.filter(({ field }) => field.from === 'operator');
     expect(operator.length).toBeGreaterThan(10);

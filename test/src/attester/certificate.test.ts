@@ -18,7 +18,7 @@ import {
   toHex,
 } from '@assay/attestation';
 import { createBatcher, type BatchingAttester } from '../../../src/attester/batcher.ts';
-import { issueCertificate } from '../../../src/attester/certificate.ts';
+import { issueServerCertificate } from '../../../src/attester/certificate.ts';
 import { createIdentity, type Identity } from '../../../src/attester/identity.ts';
 import { createSimulatedSource, type SimulatedSource } from '../../../src/attester/simulated.ts';
 
@@ -70,7 +70,7 @@ afterAll(async () => {
 
 describe('the certificate', () => {
   test('is self-signed for the configured names, an end entity, valid from five minutes ago', async () => {
-    const { pem, notAfter } = await issueCertificate({
+    const { pem, notAfter } = await issueServerCertificate({
       identity,
       names: ['localhost', 'api.example', '127.0.0.1', '::1'],
       now,
@@ -91,7 +91,7 @@ describe('the certificate', () => {
 
   test('carries evidence for its own key, without nonce and exporter, in the TCG extension, not critical', async () => {
     const evidence = await attester.attestCertificate(new AbortController().signal);
-    const { pem } = await issueCertificate({
+    const { pem } = await issueServerCertificate({
       identity,
       names: ['localhost'],
       now,
@@ -110,7 +110,7 @@ describe('the certificate', () => {
 
   test('is accepted by a TLS 1.3 handshake', async () => {
     const evidence = await attester.attestCertificate(new AbortController().signal);
-    const { pem } = await issueCertificate({
+    const { pem } = await issueServerCertificate({
       identity,
       names: ['localhost', '127.0.0.1'],
       now: new Date(),

@@ -9,7 +9,7 @@ import 'reflect-metadata';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { attestedModel, toHex } from '@assay/attestation';
 import { createBatcher, type BatchingAttester } from '../../../src/attester/batcher.ts';
-import { issueCertificate } from '../../../src/attester/certificate.ts';
+import { issueServerCertificate } from '../../../src/attester/certificate.ts';
 import { createIdentity, rawPublicKey, type Identity } from '../../../src/attester/identity.ts';
 import { createSimulatedSource, type SimulatedSource } from '../../../src/attester/simulated.ts';
 
@@ -74,7 +74,12 @@ describe('the keys of a boot', () => {
   });
 
   test('the TLS key is P-256 and its SPKI digest is what a client computes from the certificate', async () => {
-    const { pem } = await issueCertificate({ identity, names: ['localhost'], now, lifetimeMs: 3_600_000 });
+    const { pem } = await issueServerCertificate({
+      identity,
+      names: ['localhost'],
+      now,
+      lifetimeMs: 3_600_000,
+    });
     const { publicKey } = new X509Certificate(pem);
     expect(publicKey.asymmetricKeyDetails?.namedCurve).toBe('prime256v1');
     const spki = publicKey.export({ format: 'der', type: 'spki' });

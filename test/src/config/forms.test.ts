@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from 'vitest';
 import { readConfig, variableOf } from '../../../src/config/read.ts';
-import { nearestOf } from '../../../src/config/text.ts';
+import { nearestOf } from '../../../src/config/keys.ts';
 import { configRefusal } from '../../fixtures/refusal.ts';
 
 const FORMS: readonly (readonly [key: string, value: string, reason: string])[] = [

@@ -11,7 +11,7 @@ import {
   type Config,
   type ConfigSources,
 } from '../../../src/config/read.ts';
-import { nearestOf } from '../../../src/config/text.ts';
+import { nearestOf } from '../../../src/config/keys.ts';
 import { ENTRIES, SECTIONS, type Section } from '../../../src/config/schema.ts';
 import { ConfigError } from '../../../src/base/errors.ts';
 import { serverConfig } from '../../../src/start/http.ts';

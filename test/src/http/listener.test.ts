@@ -2,7 +2,7 @@
 // port, get one answer at most, and no part of them is executed.
 
 import { afterEach, describe, expect, test } from 'vitest';
-import { issueCertificate } from '../../../src/attester/certificate.ts';
+import { issueServerCertificate } from '../../../src/attester/certificate.ts';
 import { createIdentity } from '../../../src/attester/identity.ts';
 import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';
 import { type ApiServer, startApi } from '../../fixtures/http/api-server.ts';
@@ -95,7 +95,7 @@ describe('a request that two parsers could read differently', () => {
 
 test('plain HTTP and noise on the TLS port end that connection and nothing else', async () => {
   const identity = await createIdentity();
-  const { pem } = await issueCertificate({
+  const { pem } = await issueServerCertificate({
     identity,
     names: ['localhost'],
     now: new Date(),

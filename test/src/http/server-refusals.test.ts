@@ -9,7 +9,7 @@ import { connect as secure } from 'node:tls';
 import { Agent, fetch as undiciFetch } from 'undici';
 import { afterEach, describe, expect, test } from 'vitest';
 import { allRoutes } from '../../../src/api/routes.ts';
-import { issueCertificate } from '../../../src/attester/certificate.ts';
+import { issueServerCertificate } from '../../../src/attester/certificate.ts';
 import { createIdentity } from '../../../src/attester/identity.ts';
 import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';
 import { type ApiServer, type ErrorAnswer, post, startApi } from '../../fixtures/http/api-server.ts';
@@ -30,7 +30,7 @@ function envelopeOf(text: string): ErrorAnswer['error'] & { status: number; head
 
 async function startSecure(): Promise<void> {
   const identity = await createIdentity();
-  const { pem } = await issueCertificate({
+  const { pem } = await issueServerCertificate({
     identity,
     names: ['localhost'],
     now: new Date(),

@@ -27,7 +27,7 @@ export interface HeadOptions {
  * head.json is replaced by rename, so it is whole at any moment. The file of the next one is open beforehand, and the old
  * one is closed in the same turn: clients that use up all descriptors cannot keep a head from being written.
  */
-export class Heads {
+export class HeadWriter {
   readonly #options: HeadOptions;
   readonly #key: string;
   readonly #next: string;

@@ -28,7 +28,7 @@ export interface Seen {
   readonly refused: Map<string, string>;
 }
 
-export interface Context {
+export interface CompileContext {
   readonly builder: GrammarBuilder;
   readonly values: AnyValue;
   readonly seen: Seen;

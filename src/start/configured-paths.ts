@@ -9,7 +9,7 @@ import { dirname, join } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
 import { systemReason } from '../base/system-error.ts';
 import type { Config } from '../config/read.ts';
-import { camel, quoted, valueKey } from '../config/text.ts';
+import { camel, quoted, valueKey } from '../config/keys.ts';
 import { shownValue } from '../config/value.ts';
 
 /** `store.data_dir`, or table, id and key of an entry. */
@@ -44,7 +44,7 @@ function writtenAt(config: Config, key: Key): unknown {
 }
 
 /** Throws ConfigError. Files first: they are most often missing, and making keys takes seconds. */
-export async function checkPlaces(config: Config): Promise<void> {
+export async function checkConfiguredPaths(config: Config): Promise<void> {
   const { store, audit, tee } = config;
   for (const [id, { path, chatTemplate }] of config.modelEntries) {
     await readable(config, ['api.models', id, 'path'], path, ' (file_not_found)');

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { ConfigError } from '../../../src/base/errors.ts';
 import { readConfig } from '../../../src/config/read.ts';
-import { checkPlaces } from '../../../src/start/places.ts';
+import { checkConfiguredPaths } from '../../../src/start/configured-paths.ts';
 
 let folder: string;
 beforeAll(() => {
@@ -23,7 +23,9 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 async function refusal(text: string): Promise<string | undefined> {
   const file = { path: join(folder, 'a.toml'), text };
   try {
-    await checkPlaces(readConfig({ file, cwd: '/', flags: { 'store.data_dir': join(folder, 'data') } }));
+    await checkConfiguredPaths(
+      readConfig({ file, cwd: '/', flags: { 'store.data_dir': join(folder, 'data') } }),
+    );
   } catch (error) {
     expect(error).toBeInstanceOf(ConfigError);
     return (error as Error).message.replaceAll(folder, '~');

@@ -3,7 +3,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { type Cbor, encodeCbor } from '@assay/attestation';
-import { confirmCbor } from '../../../src/attester/second-writer.ts';
+import { confirmCbor } from '../../../src/attester/cbor-cross-check.ts';
 
 describe('the second writer', () => {
   test.each([

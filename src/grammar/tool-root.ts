@@ -6,11 +6,11 @@ import { ApiError } from '../base/errors.ts';
 import { meantTypes, readAsMeant } from './dialect.ts';
 import type { SchemaDocument } from './document.ts';
 import type { Spend } from './gbnf.ts';
-import { ANNOTATIONS, constantsOf, isArray, isJson, isType, KEYWORDS_OF, type Json } from './schema.ts';
+import { ANNOTATIONS, constantsOf, isArray, isJson, isType, KEYWORDS_OF, type SchemaJson } from './schema.ts';
 
 /** Levels of references and compositions that are looked into. */
 const MAX_DEPTH = 16;
-const NO_ARGUMENTS: Json = { type: 'object', properties: {}, additionalProperties: false };
+const NO_ARGUMENTS: SchemaJson = { type: 'object', properties: {}, additionalProperties: false };
 const COMPOSITIONS = new Set(['allOf', 'anyOf', 'oneOf']);
 const OBJECTS = new Set(KEYWORDS_OF['object']);
 const OTHERS = new Set(
@@ -25,7 +25,7 @@ export interface RootReader {
 }
 
 /** The root of `document` as the schema of an object; refuses one that cannot be. */
-export function argumentsRoot(param: string, reader: RootReader): Json {
+export function argumentsRoot(param: string, reader: RootReader): SchemaJson {
   const schema = reader.document.root;
   if (!isJson(schema)) throw new ApiError('invalid_schema', 'the schema must be an object', { param });
   if (takesNothing(schema, reader, 0)) return NO_ARGUMENTS;
@@ -39,7 +39,7 @@ export function argumentsRoot(param: string, reader: RootReader): Json {
   return unknown || isObject(schema, reader, 0) ? schema : { ...schema, type: 'object' };
 }
 
-function typesOf(schema: Json, { loose }: RootReader): readonly string[] | null {
+function typesOf(schema: SchemaJson, { loose }: RootReader): readonly string[] | null {
   const { type } = schema;
   if (type === undefined) return null;
   if (loose) return meantTypes(type);

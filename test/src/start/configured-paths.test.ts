@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { readConfig } from '../../../src/config/read.ts';
-import { checkPlaces, refusedValue } from '../../../src/start/places.ts';
+import { checkConfiguredPaths, refusedValue } from '../../../src/start/configured-paths.ts';
 import { configRefusalOf } from '../../fixtures/refusal.ts';
 
 let folder: string;
@@ -21,7 +21,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 async function refusal(text: string): Promise<string> {
   const whole = text.includes('data_dir') ? text : `[store]\ndata_dir = "data"\n${text}`;
   const config = readConfig({ file: { path: join(folder, 'a.toml'), text: whole }, cwd: '/' });
-  return (await configRefusalOf(checkPlaces(config))).message.replaceAll(folder, '~');
+  return (await configRefusalOf(checkConfiguredPaths(config))).message.replaceAll(folder, '~');
 }
 
 test.each([
@@ -68,7 +68,7 @@ test.skipIf(process.platform !== 'linux')('a place that takes no folders ends, t
 
 test('what is there is no matter, and the data folder is made', async () => {
   const text = `[store]\ndata_dir = "new/deep"\n[audit]\nenabled = true\n[api.models.m]\npath = "file"`;
-  await checkPlaces(readConfig({ file: { path: join(folder, 'a.toml'), text }, cwd: '/' }));
+  await checkConfiguredPaths(readConfig({ file: { path: join(folder, 'a.toml'), text }, cwd: '/' }));
 });
 
 test('a default has no place it was written in', () => {
