@@ -25,7 +25,8 @@ export const attestation = route({
     nonce: optional(
       text({
         max: 1024,
-        about: 'Hex or base64url, 8 to 64 bytes, chosen at random by the caller; verifiers want 16 at least.',
+        about:
+          'Hex or base64url, 8 to 64 bytes, chosen at random by the caller; verifiers want 16 at least. 22 to 30 hex digits are read as base64url.',
       }),
     ),
     model: optional(
@@ -41,7 +42,7 @@ export const attestation = route({
     'attestation_failed',
     'tls_required',
   ],
-  async handle({ deps, exchange, proven, query, request }) {
+  async handle({ deps, exchange, connectionPins, query, request }) {
     if (deps.attester === null)
       throw new ApiError('tee_not_enabled', 'this server runs without a TEE and has no evidence', {
         shouldRetry: false,
@@ -65,7 +66,7 @@ export const attestation = route({
       signal: exchange.signal,
       modelId: model?.id,
     });
-    proven.shown(socket, document.models);
+    connectionPins.shown(socket, document.models);
     if (model !== undefined) {
       exchange.modelId = model.id;
       exchange.modelSha256 = model.sha256;
@@ -79,7 +80,10 @@ function readNonce(given: string): Uint8Array {
   try {
     return parseNonce(given);
   } catch {
-    throw new ApiError('invalid_nonce', 'nonce is not 8 to 64 bytes in hex or base64url', {
+    const hint = /^[0-9a-fA-F]{22,30}$/.test(given)
+      ? '; 22 to 30 hex digits are read as base64url, in hex give 32 or more'
+      : '';
+    throw new ApiError('invalid_nonce', `nonce is not 8 to 64 bytes in hex or base64url${hint}`, {
       param: 'nonce',
     });
   }

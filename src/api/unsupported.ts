@@ -1,9 +1,9 @@
-// Shapes of parameters of the OpenAI API that change nothing here: checked and ignored (inert), refused (unsupported), or taken for
-// the values that ask for what this server does anyway (supportedAs). A value that asks for none of the thing is always taken.
-// Refuses: unsupported_parameter.
+// Shapes of parameters of the OpenAI API that have no effect here: checked and ignored (inert), refused
+// (unsupported), or taken for the values that ask for what this server does anyway (supportedAs). A value
+// that asks for none of the thing is always taken. Refuses: unsupported_parameter.
 
 import type { ApiError } from '../base/errors.ts';
-import { refuse, type Shape } from '../base/shape.ts';
+import { isEmpty, refuse, type Shape } from '../base/shape.ts';
 
 /** Checked, and then without any effect. The list of these in docs/api.md is made from the schemas. */
 export function inert(shape: Shape<unknown>, why: string): Shape<undefined> {
@@ -18,7 +18,7 @@ export function inert(shape: Shape<unknown>, why: string): Shape<undefined> {
 }
 
 /** A parameter of the OpenAI API that this server does not honour; a value that asks for none of the thing is taken. */
-export function unsupported(instead: string): Shape<undefined> {
+export function unsupportedParameter(instead: string): Shape<undefined> {
   return {
     schema: {},
     optional: true,
@@ -43,6 +43,19 @@ export function supportedAs<const C extends string>(
       if (found === undefined && !isNothing(value))
         throw notSupported(path, `expected ${values.map((each) => `'${each}'`).join(' or ')}`);
       return found;
+    },
+  };
+}
+
+/** A parameter of another API of which these values ask for what happens here anyway; every other one is refused. */
+export function asUsual(...values: readonly unknown[]): Shape<undefined> {
+  return {
+    schema: { enum: values, description: 'Accepted as what happens anyway; other values are refused.' },
+    optional: true,
+    read(value, path) {
+      if (!values.some((each) => each === value || (isEmpty(each) && isEmpty(value))))
+        throw notSupported(path, `expected ${values.map((each) => JSON.stringify(each)).join(' or ')}`);
+      return undefined;
     },
   };
 }

@@ -35,7 +35,8 @@ ${CONFIG_HELP}  --tee MODE              auto, sev-snp, tdx, simulated, simulated
   --listen HOST:PORT      default 127.0.0.1:8443; port 0 takes a free one
   --log-level LEVEL       error, warn, info or debug
   --log-format FORMAT     json, text, or auto (text on a terminal)
-  --demo                  the demo models, simulated where there is no hardware, data in .assay
+  --demo                  the demo models; unless the configuration says otherwise, simulated where there is no
+                          hardware and data in .assay
 
 Settings: docs/configuration.md.
 `,
@@ -175,7 +176,7 @@ Settings: docs/configuration.md.
 `;
 
 /** The text for these arguments; of an unknown command undefined. */
-export function helpFor(args: readonly string[]): string | undefined {
+export function helpOf(args: readonly string[]): string | undefined {
   const [name, action] = args.filter((arg) => !arg.startsWith('-'));
   if (args[0] === undefined || name === undefined) return HELP;
   if (!Object.hasOwn(COMMANDS, name)) return undefined;
@@ -185,8 +186,8 @@ export function helpFor(args: readonly string[]): string | undefined {
 }
 
 /** The first lines of the text: how the command is written. */
-export function usageOf(...args: readonly string[]): string {
-  return (helpFor(args) ?? HELP).split('\n\n')[0] ?? '';
+export function synopsisOf(...args: readonly string[]): string {
+  return (helpOf(args) ?? HELP).split('\n\n')[0] ?? '';
 }
 
 /** `serve`, `chat` and so on. */

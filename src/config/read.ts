@@ -8,9 +8,9 @@ import { ConfigError } from '../base/errors.ts';
 import { modelNameProblem } from '../base/model-name.ts';
 import { finish } from './finish.ts';
 import { KEY_DIGEST } from './forms.ts';
-import { ENTRIES, SECTIONS, type Config, type Field, type Section } from './schema.ts';
+import { ENTRIES, SECTIONS, type Config, type SchemaField, type Section } from './schema.ts';
 import { flatten, type ConfigFile, type Environment, type Flat } from './sources.ts';
-import { camel, quoted, unknownKey, valueKey } from './text.ts';
+import { camel, quoted, unknownKey, valueKey } from './keys.ts';
 import { valueOf } from './value.ts';
 
 export type { Config } from './schema.ts';
@@ -21,6 +21,8 @@ export interface ConfigSources {
   /** Unmeasured: may only hold keys whose `from` is `operator`, and never overrides a measured value. */
   readonly operator?: ConfigFile | undefined;
   readonly environment?: Environment | undefined;
+  /** Dotted keys that stand for defaults: everything else wins over them. */
+  readonly defaults?: Readonly<Record<string, unknown>> | undefined;
   /** Dotted keys from the command line; they win over everything. */
   readonly flags?: Readonly<Record<string, unknown>> | undefined;
   /** The option each flag was given with, for messages. */
@@ -44,15 +46,12 @@ export function readConfig(sources: ConfigSources): Config {
   const { cwd } = sources;
   const surroundings = sources.environment ?? {};
   const values: Flat = new Map([
+    ...fromOptions(sources.defaults, sources),
     ...(sources.operator === undefined ? [] : flatten(sources.operator, 'operator')),
     ...(sources.file === undefined ? [] : flatten(sources.file, 'file')),
     ...fromEnvironment(surroundings, cwd),
+    ...fromOptions(sources.flags, sources),
   ]);
-  for (const [key, value] of Object.entries(sources.flags ?? {})) {
-    if (!isKnown(key)) throw unknownKey(key, knownKeys(), 'command line');
-    const where = sources.options?.[key] ?? `flag for ${key}`;
-    if (value !== undefined) values.set(key, { value, where, base: cwd });
-  }
   for (const { id, path } of sources.models ?? []) {
     const where = `--model ${quoted(id)}`;
     const problem = modelNameProblem(id);
@@ -60,7 +59,17 @@ export function readConfig(sources: ConfigSources): Config {
       throw new ConfigError(`${where}: the model id ${problem} (invalid_model_name)`, 'api.models');
     values.set(valueKey('api.models', id, 'path'), { value: path, where, base: cwd });
   }
-  return finish(build(values), surroundings);
+  return withoutTwins(finish(build(values), surroundings));
+}
+
+function fromOptions(given: ConfigSources['flags'], { options, cwd }: ConfigSources): Flat {
+  const flat: Flat = new Map();
+  for (const [key, value] of Object.entries(given ?? {})) {
+    if (!isKnown(key)) throw unknownKey(key, knownKeys(), 'command line');
+    const where = options?.[key] ?? `flag for ${key}`;
+    if (value !== undefined) flat.set(key, { value, where, base: cwd });
+  }
+  return flat;
 }
 
 function isKnown(key: string): boolean {
@@ -108,10 +117,10 @@ function buildEntries(
 
 function fromEnvironment(environment: Environment, cwd: string): Flat {
   const flat: Flat = new Map();
-  const known = new Map<string, readonly [string, Field]>();
+  const known = new Map<string, readonly [string, SchemaField]>();
   for (const [name, section] of Object.entries(SECTIONS)) {
     for (const [key, field] of Object.entries(section))
-      known.set(variableOf(`${name}.${key}`), [`${name}.${key}`, field as Field]);
+      known.set(variableOf(`${name}.${key}`), [`${name}.${key}`, field as SchemaField]);
   }
   for (const [variable, text] of Object.entries(environment)) {
     if (!variable.startsWith('ASSAY_') || text === undefined || OTHER_VARIABLES.test(variable)) continue;
@@ -129,7 +138,7 @@ export function variableOf(key: string): string {
 }
 
 /** The value as the file would hold it; a text that is not of the type stays a text, and is refused later. */
-function fromText(field: Field, text: string): unknown {
+function fromText(field: SchemaField, text: string): unknown {
   switch (field.kind) {
     case 'boolean':
       return ['true', 'false'].includes(text) ? text === 'true' : text;
@@ -143,7 +152,7 @@ function fromText(field: Field, text: string): unknown {
   }
 }
 
-export interface ApiKey {
+export interface ConfiguredKey {
   /** Names the key in logs and in the audit. */
   readonly name: string;
   /** SHA-256 of the key, lower-case hex. */
@@ -159,7 +168,7 @@ export interface ApiKey {
 }
 
 /** Limits of a caller whose key sets none. 0 is no limit. */
-export function defaultLimits(config: Config): ApiKey['limits'] {
+export function defaultLimits(config: Config): ConfiguredKey['limits'] {
   return {
     requestsPerMinute: config.api.maxRequestsPerMinute,
     tokensPerMinute: config.api.maxTokensPerMinute,
@@ -167,10 +176,10 @@ export function defaultLimits(config: Config): ApiKey['limits'] {
   };
 }
 
-/** All keys of the configuration, by digest; two names for one key are a ConfigError. */
-export function apiKeys(config: Config): readonly ApiKey[] {
+/** All keys of the configuration, by digest. */
+export function apiKeys(config: Config): readonly ConfiguredKey[] {
   const limits = defaultLimits(config);
-  const keys: ApiKey[] = [];
+  const keys: ConfiguredKey[] = [];
   const plain = [...(config.api.apiKey === undefined ? [] : [config.api.apiKey]), ...config.api.apiKeys];
   for (const [i, key] of plain.entries())
     keys.push({ name: `key-${i + 1}`, sha256: keyDigest(key), admin: false, models: null, limits });
@@ -189,14 +198,37 @@ export function apiKeys(config: Config): readonly ApiKey[] {
       },
     });
   }
-  const seen = new Map<string, string>();
-  for (const key of keys) {
-    const other = seen.get(key.sha256);
-    if (other !== undefined)
-      throw new ConfigError(`api keys "${other}" and "${key.name}" are the same key`, 'api.keys');
-    seen.set(key.sha256, key.name);
-  }
   return keys;
+}
+
+/** Two names for one key are a mistake: which of them may do what would depend on their order. */
+function withoutTwins(config: Config): Config {
+  const seen = new Map<string, string>();
+  for (const { name, sha256 } of apiKeys(config)) {
+    const other = seen.get(sha256);
+    if (other !== undefined) {
+      const key = writtenIn(config, name);
+      const where = config.origins.get(key);
+      throw new ConfigError(
+        `${where === undefined ? '' : `${where}: `}${shownKey(key)}: api keys "${other}" and "${name}" are the same key`,
+        'api.keys',
+      );
+    }
+    seen.set(sha256, name);
+  }
+  return config;
+}
+
+/** The key of the configuration that holds the API key of that name. */
+function writtenIn({ api, keyEntries }: Config, name: string): string {
+  if (keyEntries.has(name)) return valueKey('api.keys', name, 'sha256');
+  if (name === 'admin') return 'api.admin_key';
+  return name === 'key-1' && api.apiKey !== undefined ? 'api.api_key' : 'api.api_keys';
+}
+
+function shownKey(key: string): string {
+  const [table = '', id, name] = key.split('\0');
+  return id === undefined ? table : `${table}.${quoted(id)}.${name}`;
 }
 
 /** Of a plain key or of `sha256:<hex>`. */

@@ -4,7 +4,7 @@
 import { isAbsolute, resolve } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
 import { pathProblem } from './forms.ts';
-import type { Field } from './fields.ts';
+import type { SchemaField } from './fields.ts';
 
 /** A value as it was written. */
 export interface Written {
@@ -16,7 +16,7 @@ export interface Written {
 }
 
 /** The value, or its default; throws ConfigError. */
-export function valueOf(field: Field, key: string, written: Written | undefined): unknown {
+export function valueOf(field: SchemaField, key: string, written: Written | undefined): unknown {
   if (written === undefined) return field.default ?? (field.kind === 'texts' ? [] : undefined);
   const { value } = written;
   const wrong = (expected: string, why = ''): ConfigError => refusal({ field, key, written, expected, why });
@@ -34,10 +34,10 @@ export function valueOf(field: Field, key: string, written: Written | undefined)
       return value;
     case 'choice':
       if (typeof value !== 'string' || !field.choices.includes(value))
-        throw wrong(`one of ${field.choices.map((c) => `"${c}"`).join(', ')}`);
+        throw wrong(`one of ${field.choices.map((each) => `"${each}"`).join(', ')}`);
       return value;
     case 'text': {
-      if (!isText(value)) throw wrong('a text that is not empty');
+      if (!isText(value)) throw wrong(...noText('a text', value));
       const problem = field.form?.problem(value);
       if (field.form !== undefined && problem !== undefined) throw wrong(field.form.name, problem);
       return pathed(field, value, written.base, wrong);
@@ -45,8 +45,10 @@ export function valueOf(field: Field, key: string, written: Written | undefined)
     case 'texts':
       if (!Array.isArray(value) || value.length > field.max)
         throw wrong(`a list of at most ${field.max} texts`);
+      if (value.length < (field.min ?? 0))
+        throw wrong(`a list of at least ${field.min}`, 'an empty one does not mean all: leave the key out');
       return value.map((item: unknown, at) => {
-        if (!isText(item)) throw wrong('a list of texts that are not empty');
+        if (!isText(item)) throw wrong(...noText('a list of texts', item));
         const problem = field.form?.problem(item);
         if (field.form !== undefined && problem !== undefined)
           throw wrong(
@@ -62,8 +64,15 @@ function isText(value: unknown): value is string {
   return typeof value === 'string' && value !== '' && !value.includes('\0');
 }
 
+/** The expected form, and the reason why this value does not have it. */
+function noText(what: string, value: unknown): readonly [expected: string, why: string] {
+  return typeof value === 'string' && value !== ''
+    ? [`${what} without zero characters`, 'no path or name can hold one']
+    : [`${what} that ${what === 'a text' ? 'is' : 'are'} not empty`, ''];
+}
+
 function pathed(
-  field: Field,
+  field: SchemaField,
   value: string,
   base: string,
   wrong: (expected: string, why: string) => ConfigError,
@@ -76,7 +85,7 @@ function pathed(
 }
 
 interface Refusal {
-  readonly field: Field;
+  readonly field: SchemaField;
   readonly key: string;
   readonly written: Written;
   readonly expected: string;
@@ -96,7 +105,9 @@ const MAX_SHOWN = 80;
 /** Short, on one line, and without the name and password a URL may hold. */
 export function shownValue(value: unknown): string {
   if (typeof value === 'bigint' || typeof value === 'number') return String(value);
-  const text = JSON.stringify(value) ?? 'nothing';
+  // A list may hold an integer beyond JavaScript's.
+  const plain = (_: string, part: unknown): unknown => (typeof part === 'bigint' ? String(part) : part);
+  const text = JSON.stringify(value, plain) ?? 'nothing';
   const safe = text.replaceAll(/:\/\/[^/@"\s]*@/g, '://…@').replaceAll(/[\u007f-\u009f\u2028\u2029]/g, '?');
   return safe.length > MAX_SHOWN ? `${safe.slice(0, MAX_SHOWN)}…` : safe;
 }

@@ -2,14 +2,14 @@
 // while it loads, the refusal quotes the line of its log that says why, without paths.
 // The child inherits an explicit environment and the descriptors listed here only.
 
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { ApiError } from '../base/errors.ts';
 import { EngineClient } from './client.ts';
 import { connect, type Connection } from './connection.ts';
 import type { EngineInfo, LoadSpec, OpenEngine } from './seam/engine.ts';
 
-export interface OpenOptions {
+export interface EngineOptions {
   /** The built engine/child/worker; must be JavaScript. */
   readonly workerEntry: URL | string;
   readonly loadTimeoutMs?: number | undefined;
@@ -24,7 +24,7 @@ export interface OpenOptions {
   readonly maxChunk?: number | undefined;
   /** Cells of the KV memory (at least one context); absent: what the memory of the machine affords. */
   readonly maxCells?: number | undefined;
-  /** Numerics that hardly depend on the batch (see llama-context). Absent: on small models, where it costs almost nothing. */
+  /** Numerics that hardly depend on the batch (child/llama/context). Absent: on for small models, at little cost. */
   readonly exact?: boolean | undefined;
 }
 
@@ -35,17 +35,10 @@ const DEFAULT_MAX_BUFFERED_EVENTS = 256;
 const CHILD_ENVIRONMENT = { UV_THREADPOOL_SIZE: '1', GGML_NO_BACKTRACE: '1', NODE_OPTIONS: '' };
 
 /** Makes the OpenEngine of the seam. Rejects with ApiError `model_load_failed`, or the signal's reason. */
-export function openEngine(options: OpenOptions): OpenEngine {
+export function openEngine(options: EngineOptions): OpenEngine {
   return async (spec, signal) => {
     signal.throwIfAborted();
-    const entry =
-      typeof options.workerEntry === 'string' ? options.workerEntry : fileURLToPath(options.workerEntry);
-    const child = spawn(process.execPath, ['--max-old-space-size=1024', entry], {
-      env: CHILD_ENVIRONMENT,
-      stdio: ['ignore', 'ignore', 'pipe', 'pipe', ...(spec.fd === undefined ? [] : [spec.fd])],
-      // The child must not get the terminal's Ctrl-C: the server decides when it ends.
-      detached: true,
-    });
+    const child = spawnChild(options, spec.fd === undefined ? [] : [spec.fd]);
     const connection = connect(child, options.watchdogMs ?? 30_000);
     const abort = (): void => void child.kill('SIGKILL');
     signal.addEventListener('abort', abort, { once: true });
@@ -67,7 +60,37 @@ export function openEngine(options: OpenOptions): OpenEngine {
   };
 }
 
-async function load(connection: Connection, spec: LoadSpec, options: OpenOptions): Promise<EngineInfo> {
+/** Lets a child check a chat template, since this process parses none. Null: the template can be used. */
+export async function checkTemplate(options: EngineOptions, source: string): Promise<string | null> {
+  const connection = connect(spawnChild(options, []), options.watchdogMs ?? 30_000);
+  connection.outstanding = 1;
+  try {
+    return await new Promise((resolve, reject) => {
+      connection.onMessage = (message) => {
+        if (message.kind === 'template') resolve(message.problem);
+      };
+      void connection.gone.then(({ why }) =>
+        reject(new ApiError('engine_failed', why ?? 'the engine ended')),
+      );
+      connection.send({ kind: 'template', source });
+    });
+  } finally {
+    connection.end();
+    await connection.gone;
+  }
+}
+
+function spawnChild({ workerEntry }: EngineOptions, descriptors: readonly number[]): ChildProcess {
+  const entry = typeof workerEntry === 'string' ? workerEntry : fileURLToPath(workerEntry);
+  return spawn(process.execPath, ['--max-old-space-size=1024', entry], {
+    env: CHILD_ENVIRONMENT,
+    stdio: ['ignore', 'ignore', 'pipe', 'pipe', ...descriptors],
+    // The child must not get the terminal's Ctrl-C: the server decides when it ends.
+    detached: true,
+  });
+}
+
+async function load(connection: Connection, spec: LoadSpec, options: EngineOptions): Promise<EngineInfo> {
   let refusal: string | null = null;
   let timer: NodeJS.Timeout | undefined;
   const ready = new Promise<EngineInfo>((resolve) => {

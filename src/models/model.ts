@@ -12,7 +12,7 @@ export type Residency = 'memory' | 'verity' | 'disk';
 export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template' | 'residency';
 
 /** One file (or text) the engine reads, named by its content. */
-export interface ModelBlob {
+export interface RegisteredBlob {
   readonly role: BlobRole;
   /** SHA-256, lower-case hex. */
   readonly sha256: string;
@@ -53,13 +53,13 @@ export interface RegisteredModel {
   readonly sizeBytes: number;
   readonly contextLength: number;
   readonly residency: Residency;
-  readonly blobs: readonly ModelBlob[];
+  readonly blobs: readonly RegisteredBlob[];
   readonly defaults: ModelDefaults;
   readonly details?: ModelDetails | undefined;
 }
 
 /** One file of a model, with its path. */
-export interface ModelFile extends ModelBlob {
+export interface ModelFile extends RegisteredBlob {
   readonly role: Exclude<BlobRole, 'residency'>;
   readonly path: string;
   /** The file's identity when this process took its digest. */

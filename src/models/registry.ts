@@ -9,7 +9,7 @@ import { ApiError } from '../base/errors.ts';
 import type {
   RegisteredModelType,
   Residency,
-  ModelBlob,
+  RegisteredBlob,
   ModelDefaults,
   RegisteredModel,
   ModelFile,
@@ -79,7 +79,7 @@ export interface DescribeOptions {
 /** Builds an entry; its digest follows from the blobs as the verifier computes it (`attestedModel`). */
 export function describeModel(options: DescribeOptions): RegistryEntry {
   const { summary } = options;
-  const blobs: ModelBlob[] = options.files.map(({ role, sha256, size }) => ({ role, sha256, size }));
+  const blobs: RegisteredBlob[] = options.files.map(({ role, sha256, size }) => ({ role, sha256, size }));
   if (options.chatTemplate !== undefined) {
     blobs.push(textBlob('template', options.chatTemplate));
   }
@@ -116,7 +116,7 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
   };
 }
 
-function textBlob(role: 'template' | 'residency', text: string): ModelBlob {
+function textBlob(role: 'template' | 'residency', text: string): RegisteredBlob {
   const bytes = Buffer.from(text);
   return { role, sha256: createHash('sha256').update(bytes).digest('hex'), size: bytes.length };
 }
@@ -130,6 +130,6 @@ function toAttested(model: RegisteredModel): AttestedModel {
   };
 }
 
-function toAttestedBlob(blob: ModelBlob): AttestedModel['blobs'][number] {
+function toAttestedBlob(blob: RegisteredBlob): AttestedModel['blobs'][number] {
   return { role: blob.role, sha256: fromHex(blob.sha256), size: blob.size };
 }

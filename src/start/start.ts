@@ -15,12 +15,14 @@ import { allRoutes } from '../api/routes.ts';
 import { serverConfig } from './http.ts';
 import { createModelMetrics } from './metrics.ts';
 import { createConfiguredModels } from './models.ts';
-import { checkPlaces, refusedValue } from './places.ts';
+import { checkConfiguredPaths, refusedValue } from './configured-paths.ts';
 import { createTee, dataDir, type Tee } from './tee.ts';
 import type { Models } from '../models/service.ts';
 
 export interface StartOptions {
   readonly openEngine: OpenEngine;
+  /** Why a chat template of the configuration is of no use; null when it is. */
+  readonly checkTemplate: (source: string) => Promise<string | null>;
   readonly config: Config;
   readonly log: Log;
   readonly version: string;
@@ -53,7 +55,7 @@ export async function start(options: StartOptions): Promise<RunningServer> {
 async function assemble(options: StartOptions, parts: Parts): Promise<RunningServer> {
   const { config, log, signal = NEVER } = options;
   const clock = systemClock;
-  await checkPlaces(config);
+  await checkConfiguredPaths(config);
   signal.throwIfAborted();
   const identity = await createIdentity();
   const tee = await unlessAborted(createTee(config, clock, log), signal);
@@ -61,6 +63,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
   const models = (parts.models = await createConfiguredModels({
     config,
     openEngine: options.openEngine,
+    checkTemplate: options.checkTemplate,
     hardware: tee !== null && tee.simulated === undefined,
     clock,
     log,

@@ -14,12 +14,13 @@ import {
   map,
   object,
   optional,
+  optionalOrEmpty,
   refuse,
   tagged,
   text,
 } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
-import { unsupported } from '../unsupported.ts';
+import { unsupportedParameter } from '../unsupported.ts';
 
 const MAX_TOOLS = 128;
 /** "Omitting parameters defines a function with an empty parameter list" (OpenAI API reference): no argument, not any argument. */
@@ -36,13 +37,14 @@ const functionTool = object({
   function: object({
     name: toolName,
     description: optional(text({ max: 65_536 })),
-    parameters: optional(anyObject('JSON schema of the arguments.')),
+    // PHP writes an empty object as `[]`.
+    parameters: optionalOrEmpty(anyObject('JSON schema of the arguments.')),
     strict: optional(flag('With true a keyword that cannot be enforced is refused; else it is left out.')),
   }),
 });
 
 export const tools = map(
-  list(tagged('type', { function: functionTool, custom: unsupported('tools are functions') }), {
+  list(tagged('type', { function: functionTool, custom: unsupportedParameter('tools are functions') }), {
     max: MAX_TOOLS,
   }),
   (wire, path): readonly ToolSchema[] => {
@@ -83,7 +85,7 @@ export const toolChoice = either(
     object: tagged('type', {
       function: namedTool,
       allowed_tools: allowedTools,
-      custom: unsupported('tools are functions'),
+      custom: unsupportedParameter('tools are functions'),
     }),
   },
   "'none', 'auto', 'required' or a named tool",

@@ -5,7 +5,8 @@ import type { EngineInfo, GenerateRequest } from '../../engine/seam/engine.ts';
 import { formatGrammar, requestGrammar, responseFormat } from './response-format.ts';
 import type { Loosenings } from '../../grammar/compile.ts';
 import { messages, toChatMessages } from './messages.ts';
-import { templateFields, templateVariables } from './template-variables.ts';
+import { effortOf, templateFields, templateVariables } from './template-variables.ts';
+import { chatDialectFields } from '../generation/dialects.ts';
 import {
   checkStreamOptions,
   inertFields,
@@ -40,6 +41,7 @@ export const chatRequest = object({
   parallel_tool_calls: optional(flag('More than one call in an answer; default true.')),
   modalities: inert(list(choice(['text']), { max: 1 }), 'answers are text.'),
   ...inertFields,
+  ...chatDialectFields,
   ...templateFields,
   ...unsupportedChatFields,
 });
@@ -80,7 +82,7 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
       return () => createToolReader(info.toolFormat, names);
     },
     request(info, tell) {
-      assertReasons(info, body.reasoning_effort);
+      assertReasons(info, body);
       const { grammar, loosened } = requestGrammar(content, use, info.toolFormat);
       tell?.(loosened);
       return {
@@ -105,13 +107,11 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
 }
 
 /** An effort asks for reasoning, which a model without it cannot give. */
-function assertReasons(info: EngineInfo, effort: ChatRequest['reasoning_effort']): void {
+function assertReasons(info: EngineInfo, body: ChatRequest): void {
+  const effort = effortOf(body);
   if (effort === undefined || effort === 'none' || info.reasoning !== null) return;
-  throw refuse(
-    'unsupported_parameter',
-    'reasoning_effort',
-    "this model has no reasoning: reasoning_effort may only be 'none'",
-  );
+  const param = body.reasoning_effort === undefined ? 'reasoning.effort' : 'reasoning_effort';
+  throw refuse('unsupported_parameter', param, `this model has no reasoning: ${param} may only be 'none'`);
 }
 
 /** Two names of one limit; a null one (no limit) gives way to the other. Undefined: up to the end of the context. */

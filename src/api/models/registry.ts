@@ -10,7 +10,7 @@ import { modelNotFound, recordModel } from '../model-access.ts';
 import { answerPullStatus, cancelPullOf } from './pull.ts';
 import type { ModelDefaults } from '../../models/model.ts';
 import type { ModelStatus } from '../../models/seam.ts';
-import { unsupported } from '../unsupported.ts';
+import { unsupportedParameter } from '../unsupported.ts';
 
 /** A model as the OpenAI API lists it, with the fields that a relying party needs beyond that. */
 function wireModel(model: ModelStatus): object {
@@ -43,6 +43,7 @@ function wireModel(model: ModelStatus): object {
 export const listModels = route({
   method: 'GET',
   path: '/v1/models',
+  aliases: ['/models'],
   access: 'key',
   limited: true,
   summary: 'The registered models this key may use.',
@@ -118,7 +119,7 @@ const defaultParameters = map(
     repeat_penalty: optional(decimal({ min: 0.01, max: 10 })),
     max_tokens: optional(integer({ min: 1, max: 16_777_216 })),
     dimensions: optional(integer({ min: 1, max: 65_536 })),
-    isq: unsupported('models are not quantised on load'),
+    isq: unsupportedParameter('models are not quantised on load'),
   }),
   (given): ModelDefaults => ({
     temperature: given.temperature,

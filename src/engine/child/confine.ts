@@ -7,7 +7,7 @@
 import koffi from 'koffi';
 import { nativeAlloc } from './llama/library.ts';
 
-/** Allowed whatever their arguments. */
+/** Allowed whatever their arguments (why a list, in two steps: docs/decisions/engine.md). */
 const ALLOWED = [
   'read write readv writev pread64 pwrite64 close lseek fstat fsync fdatasync fcntl pipe2 eventfd2 poll ppoll select pselect6',
   'epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2',
@@ -76,7 +76,7 @@ export type Stage = 'load' | 'serve';
 /**
  * Confines all threads of this process, for good; filters add up, so `serve` comes on top of `load`. False where the platform
  * has no such thing; throws when it has and refuses. Every file must be open and every library loaded by now. Needs
- * PR_SET_NO_NEW_PRIVS (llama-process).
+ * PR_SET_NO_NEW_PRIVS (child/harden).
  */
 export function confineProcess(stage: Stage): boolean {
   const platform = PLATFORMS[process.arch];
@@ -124,7 +124,8 @@ export function filterProgram(
   stage: Stage,
 ): Uint8Array {
   const code: [number, number, number, number][] = [];
-  const add = (op: number, k: number, jt = 0, jf = 0): void => void code.push([op, jt, jf, k >>> 0]);
+  const add = (op: number, constant: number, jt = 0, jf = 0): void =>
+    void code.push([op, jt, jf, constant >>> 0]);
   /** `then` must return on every path: it may overwrite the number that the next comparison needs. */
   const when = (name: string, then: () => void): void => {
     const nr = calls[name];

@@ -12,7 +12,7 @@ import { createSampler, seededRandom } from './decode/sampler.ts';
 import { Scheduler } from './decode/scheduler.ts';
 import { afterReasoning, ReasoningReader } from './decode/reasoning.ts';
 import { checkTokens, promptTokens } from './prompt.ts';
-import { answering, answerText, isText, sendError, wrongType, type Serving } from './replies.ts';
+import { answering, answerText, isText, replyError, wrongType, type Serving } from './replies.ts';
 import { createTurns } from './time-slices.ts';
 
 /** Milliseconds a prompt may hold up running streams per step. */
@@ -21,10 +21,23 @@ const STALL_MS = 60;
 export function serveGeneration(serving: Serving): (message: ToChild) => void {
   const { model, info, load, send } = serving;
   let events: (readonly [number, GenerateEvent])[] = [];
+  let told = { queued: 0, active: 0 };
+  /** Cancelled, and not yet dropped by the scheduler. */
+  const leaving = new Set<number>();
   const flush = (): void => {
-    if (events.length === 0) return;
-    send({ kind: 'events', events, stats: scheduler.stats() });
+    const stats = scheduler.stats();
+    // Also without events: a step may only have dropped requests.
+    if (events.length === 0 && stats.queued === told.queued && stats.active === told.active) return;
+    send({ kind: 'events', events, stats });
     events = [];
+    told = stats;
+  };
+  const tellDropped = (): void => {
+    for (const id of leaving) {
+      if (scheduler.holds(id)) continue;
+      leaving.delete(id);
+      send({ kind: 'dropped', id });
+    }
   };
   const scheduler = new Scheduler(serving.context, {
     slots: info.slots,
@@ -36,7 +49,10 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
     maxChunk: load.maxChunk,
     now: () => performance.now(),
     turn: () => new Promise((resolve) => setImmediate(resolve)),
-    onStep: flush,
+    onStep() {
+      flush();
+      tellDropped();
+    },
   });
   scheduler.run().catch(serving.fatal);
 
@@ -48,13 +64,13 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
       emit: (event) => events.push([id, event]),
       fail(error) {
         flush();
-        sendError(send, id, error);
+        replyError(send, id, error);
       },
     });
     if (!accepted) throw queueFull();
   };
 
-  const turns = createTurns(setImmediate, (id, error) => sendError(send, id, error));
+  const turns = createTurns(setImmediate, (id, error) => replyError(send, id, error));
   return (message) =>
     answering(send, message, () => {
       if (message.kind === 'ping') send({ kind: 'pong', id: message.id });
@@ -63,6 +79,8 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
       else if (message.kind === 'cancel') {
         turns.cancel(message.id);
         scheduler.cancel(message.id);
+        leaving.add(message.id);
+        tellDropped();
       } else if (message.kind === 'pause') scheduler.pause(message.id);
       else if (message.kind === 'resume') scheduler.resume(message.id);
       else throw wrongType(info.type, 'it makes text, not vectors or scores');

@@ -11,10 +11,10 @@ import { ApiError } from '../../base/errors.ts';
 import { readGguf, type GgufInfo } from '../gguf/read.ts';
 import type { ModelManifest } from '../store/manifest.ts';
 import type { ModelStore, StoredBlob } from '../store/store.ts';
-import { download, KEPT_BYTES, realDisk, type Disk } from './download.ts';
+import { downloadFile, KEPT_BYTES, realDisk, type Disk } from './download.ts';
 import { failureOf, movingRate, ProgressFeed, type PullProgress } from './events.ts';
 import { resolveFile, type HubFile } from './hub.ts';
-import { createWeb, parseEndpoint, type ProxySettings, type Web } from './http.ts';
+import { createWeb, parseEndpoint, type PullProxy, type Web } from './http.ts';
 import { parsePullName, type PullName } from './name.ts';
 import { retrying, type RetryOptions } from './retry.ts';
 import { digestOf, openRecords, type PullRecord, type PullRecords, type PullState } from './state.ts';
@@ -31,7 +31,7 @@ export interface PullOptions {
   /** Allows a hub on a private address or plain http (models.hub_private). */
   readonly allowPrivate: boolean;
   /** From HTTP_PROXY, HTTPS_PROXY and NO_PROXY, read with the rest of the environment. */
-  readonly proxy?: ProxySettings | undefined;
+  readonly proxy?: PullProxy | undefined;
   readonly clock: Clock;
   readonly random?: (() => number) | undefined;
   readonly disk?: Disk | undefined;
@@ -261,7 +261,7 @@ class Pulls implements PullService {
     await this.#save(job);
     const partPath = this.#records.partPath(key);
     try {
-      await download({ ...this.#downloadOptions(job, file), partPath });
+      await downloadFile({ ...this.#downloadOptions(job, file), partPath });
       job.feed.emit({ kind: 'verifying' });
       const info = await inspect(partPath).catch(async (error: unknown) => {
         // Bytes with the promised digest that are no usable model never will be one.
@@ -278,7 +278,7 @@ class Pulls implements PullService {
     }
   }
 
-  #downloadOptions(job: Job, file: HubFile): Omit<Parameters<typeof download>[0], 'partPath'> {
+  #downloadOptions(job: Job, file: HubFile): Omit<Parameters<typeof downloadFile>[0], 'partPath'> {
     const { clock } = this.#options;
     const { part } = job;
     let reported = -Infinity;

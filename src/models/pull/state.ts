@@ -5,16 +5,8 @@ import { createHash } from 'node:crypto';
 import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readSmallFile, removeTemporaries, writeAtomically } from '../../base/durable-files.ts';
-import {
-  choice,
-  integer,
-  nullable,
-  object,
-  optional,
-  text,
-  type Infer,
-  type Shape,
-} from '../../base/shape.ts';
+import { choice, integer, nullable, object, optional, text, type Infer } from '../../base/shape.ts';
+import { parseStored } from '../../base/stored-json.ts';
 
 const MAX_TEXT = 16 * 1024;
 const words = text({ max: MAX_TEXT });
@@ -132,12 +124,8 @@ export class PullRecords {
 /** An unreadable record counts as none: its content can be fetched again. */
 function parseRecord(json: string): PullRecord | undefined {
   try {
-    return { ...read(record, JSON.parse(json)), version: 1 };
+    return { ...parseStored(record, json), version: 1 };
   } catch {
     return undefined;
   }
-}
-
-function read<T>(shape: Shape<T>, value: unknown): T {
-  return shape.read(value, '');
 }

@@ -6,7 +6,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { EXPORTER_LABEL, toHex } from '@assay/attestation';
 import { ApiError } from '../../../src/base/errors.ts';
 import type { Attester, AttestRequest } from '../../../src/attester/attester.ts';
-import { issueCertificate } from '../../../src/attester/certificate.ts';
+import { issueServerCertificate } from '../../../src/attester/certificate.ts';
 import { createIdentity } from '../../../src/attester/identity.ts';
 import { attestationAnswer } from '../../../src/api/response-schemas.ts';
 import { DEFAULT_CONFIG, type ServerConfig } from '../../../src/http/deps.ts';
@@ -73,7 +73,7 @@ async function start(
   config: Partial<ServerConfig> = {},
 ): Promise<void> {
   const identity = await createIdentity();
-  const { pem } = await issueCertificate({
+  const { pem } = await issueServerCertificate({
     identity,
     names: ['localhost'],
     now: new Date(),
@@ -221,6 +221,16 @@ test.each(['deadbeef01234567', '_-_-_-_-_-8'])('a nonce of 8 bytes is served: %s
   const { status, body } = await ask(await dial(), `/v1/attestation?nonce=${given}`);
   expect([status, (body as { nonce: string }).nonce]).toEqual([200, given]);
   expect(asked[0]?.nonce).toHaveLength(8);
+});
+
+test.each([22, 26, 30])('%i hex digits are read as base64url, and a refusal says so', async (digits) => {
+  await start();
+  const answer = await ask(await dial(), `/v1/attestation?nonce=${'deadbeef'.repeat(4).slice(-digits)}`);
+  const { error } = answer.body as ErrorAnswer;
+  expect([answer.status, error.code, error.param]).toEqual([400, 'invalid_nonce', 'nonce']);
+  expect(error.message).toContain('22 to 30 hex digits are read as base64url, in hex give 32 or more');
+  const short = (await ask(await dial(), '/v1/attestation?nonce=deadbeef')).body as ErrorAnswer;
+  expect(short.error.message).not.toContain('22 to 30');
 });
 
 test.each<[string, string, number, string]>([

@@ -20,7 +20,7 @@ export interface AdmissionEvents {
   ready(sequence: Sequence, logits: Float32Array): void;
 }
 
-export class Admission {
+export class SlotAdmission {
   readonly live: Sequence[] = [];
   readonly #context: DecodeContext;
   readonly #queues: RequestQueues;
@@ -42,6 +42,10 @@ export class Admission {
     this.#contextLength = options.contextLength;
     this.#events = events;
     this.#slots = createSlots(options.slots, options.reusePrefixes);
+  }
+
+  get freeSlots(): number {
+    return this.#slots.free;
   }
 
   /** Tokens each choice of a request may write. */

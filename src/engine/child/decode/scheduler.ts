@@ -4,7 +4,7 @@
 // It only decides and counts: decode/choice picks tokens, decode/admission assigns slots, and the context moves memory.
 
 import { ApiError } from '../../../base/errors.ts';
-import { Admission } from './admission.ts';
+import { SlotAdmission } from './admission.ts';
 import { fillBatch, type DecodeContext, type Job, type Request, type Sequence } from './batch.ts';
 import { emitEcho } from './echo.ts';
 import { RequestQueues } from './request-queues.ts';
@@ -47,7 +47,7 @@ export class Scheduler {
   readonly #context: DecodeContext;
   readonly #options: SchedulerOptions;
   readonly #queues = new RequestQueues();
-  readonly #admission: Admission;
+  readonly #admission: SlotAdmission;
   readonly #cost: StepCost;
   readonly #pace: Pace | null;
   readonly #stats: SchedulerStats = {
@@ -66,7 +66,7 @@ export class Scheduler {
     this.#options = options;
     this.#cost = new StepCost(options.stallMs, options.asyncAboveMs);
     this.#pace = options.pacing === true ? createPace() : null;
-    this.#admission = new Admission(context, this.#queues, options, {
+    this.#admission = new SlotAdmission(context, this.#queues, options, {
       started: (promptTokens, cachedTokens) => {
         this.#stats.promptTokens += promptTokens;
         this.#stats.cachedTokens += cachedTokens;
@@ -78,7 +78,8 @@ export class Scheduler {
   /** False when the queue is full. */
   submit(job: Job): boolean {
     if (job.prompt.length === 0) throw new RangeError('a prompt has at least one token');
-    if (this.#queues.length >= this.#options.maxQueued) return false;
+    // Those that the next step seats do not wait.
+    if (this.#queues.length >= this.#options.maxQueued + this.#admission.freeSlots) return false;
     this.#queues.add({
       job,
       cancelled: false,
@@ -92,6 +93,11 @@ export class Scheduler {
     });
     this.#signal();
     return true;
+  }
+
+  /** Whether a request still has a slot or a place in the queue. */
+  holds(id: number): boolean {
+    return this.#queues.get(id) !== undefined;
   }
 
   cancel(id: number): void {

@@ -3,7 +3,7 @@
 // It knows neither requests nor policies.
 // Errors: `decode` gives llama.cpp's code — 0 done, 1 no KV room (no change), 2 aborted (what was processed stays).
 
-import { createCrew, type Crew } from './thread-count.ts';
+import { createThreadCount, type ThreadCount } from './thread-count.ts';
 import { ContextError, NativeTokens } from './native-batch.ts';
 import type { ContextParams, LlamaLibrary, Pointer } from './declarations.ts';
 import { libcSymbol, nativeAlloc, nativeView } from './library.ts';
@@ -68,7 +68,7 @@ function paramsFor(
   return params;
 }
 
-export class Context {
+export class LlamaContext {
   readonly batchTokens: number;
   /** Tokens of one batch that may ask for logits. */
   readonly maxOutputs: number;
@@ -81,7 +81,7 @@ export class Context {
   readonly #pooledSize: number;
   readonly #batch: NativeTokens;
   readonly #aborting: Uint8Array;
-  readonly #crew: Crew;
+  readonly #threadCount: ThreadCount;
   readonly #allThreads: number;
   #threads: number;
   /** llama.cpp keeps its output buffer while it is large enough, so the same few addresses come back at every step. */
@@ -112,7 +112,7 @@ export class Context {
     this.#vocabSize = model.vocabSize;
     this.#pooledSize = embeddings === 'rank' ? Math.max(1, model.classOutputs) : model.embeddingSize;
     this.#batch = new NativeTokens(batchTokens, this.maxOutputs);
-    this.#crew = createCrew(threads, () => performance.now());
+    this.#threadCount = createThreadCount(threads, () => performance.now());
     this.#allThreads = threads;
     this.#threads = threads;
   }
@@ -192,8 +192,8 @@ export class Context {
   #begin(): { readonly used: NodeJS.CpuUsage; readonly started: number } | null {
     this.#aborting[0] = 0;
     if (this.#allThreads === 1) return null;
-    if (this.#crew.threads !== this.#threads) {
-      this.#threads = this.#crew.threads;
+    if (this.#threadCount.threads !== this.#threads) {
+      this.#threads = this.#threadCount.threads;
       this.#llama.llama_set_n_threads(this.#handle, this.#threads, this.#threads);
     }
     return { used: process.cpuUsage(), started: performance.now() };
@@ -201,7 +201,7 @@ export class Context {
 
   #end({ used, started }: { readonly used: NodeJS.CpuUsage; readonly started: number }): void {
     const { user, system } = process.cpuUsage(used);
-    this.#crew.record(performance.now() - started, (user + system) / 1000);
+    this.#threadCount.record(performance.now() - started, (user + system) / 1000);
   }
 
   #view(pointer: Pointer | null, length: number): Float32Array {
