@@ -126,10 +126,17 @@ function readVocabulary({ folder, vocabulary }: TokenInput, tokenizer: JsonObjec
   };
   for (const [text, id] of Object.entries(own)) put(text, id, NORMAL, 'model.vocab');
   const named = namedTokens(folder);
+  // The tokenizers library numbers tokens that the vocabulary lacks by itself, whatever the file says.
+  let next = ids.size;
   for (const [i, entry] of (root.list('added_tokens') ?? []).entries()) {
     const content = isObject(entry) ? entry['content'] : undefined;
     if (!isObject(entry) || typeof content !== 'string')
       throw invalidDescription(TOKENIZER, `added_tokens[${i}].content is no text`);
+    if (!ids.has(content) && entry['id'] !== next++)
+      throw invalidDescription(
+        TOKENIZER,
+        `added_tokens[${i}].id is not the next one after those of model.vocab`,
+      );
     const special = entry['special'] === true || named.has(content) || looksSpecial(content);
     put(content, entry['id'], special ? CONTROL : USER_DEFINED, 'added_tokens');
     if (!special)
