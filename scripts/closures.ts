@@ -24,6 +24,7 @@ export const PACKAGE_ENTRIES: Readonly<Record<string, string>> = {
 export const PROCESSES = {
   server: 'src/cli/main.ts',
   engineChild: 'src/engine/child/worker.ts',
+  converter: 'src/engine/child/convert/worker.ts',
   rootPart: 'src/attestd/main.ts',
   client: 'attestation/node/index.ts',
   browser: 'attestation/index.ts',

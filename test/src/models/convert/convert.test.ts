@@ -155,203 +155,203 @@ test('no more of a model is in memory than a few pieces of it', () => {
   expect(peak).toBeLessThan(64 * 1024 * 1024);
 });
 
-describe('refused, by the name of file and field', () => {
-  const mistral = HF_FOLDERS.mistral();
-  const bert = HF_FOLDERS.bert();
-  const [first, second] = ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors'];
-  const index = 'model.safetensors.index.json';
-  const map = (JSON.parse(mistral.get(index)?.toString() ?? '') as { weight_map: Record<string, string> })
-    .weight_map;
-  const withMap = (fields: Readonly<Record<string, unknown>>): Files =>
-    withFields(mistral, index, { weight_map: { ...map, ...fields } });
-  const onlyPickle = new Map([...mistral].filter(([name]) => !name.startsWith('model')));
+const mistral = HF_FOLDERS.mistral();
+const bert = HF_FOLDERS.bert();
+const [first, second] = ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors'];
+const index = 'model.safetensors.index.json';
+const map = (JSON.parse(mistral.get(index)?.toString() ?? '') as { weight_map: Record<string, string> })
+  .weight_map;
+const withMap = (fields: Readonly<Record<string, unknown>>): Files =>
+  withFields(mistral, index, { weight_map: { ...map, ...fields } });
+const onlyPickle = new Map([...mistral].filter(([name]) => !name.startsWith('model')));
 
-  test.each([
-    // descriptions
-    [
-      'no config.json',
-      changed(mistral, 'config.json', undefined),
-      'config.json: the folder has no such file',
-    ],
-    ['config.json is a list', changed(mistral, 'config.json', '[]'), 'config.json: it is not a JSON object'],
-    ['config.json is cut', changed(mistral, 'config.json', '{"a":'), 'config.json: it is not JSON'],
-    [
-      'a key twice',
-      changed(mistral, 'config.json', '{"a":1,"a":2}'),
-      'config.json: an object in it has the same key twice',
-    ],
-    [
-      'Latin-1',
-      changed(mistral, 'config.json', Buffer.from('{"a":"\xe4"}', 'latin1')),
-      'config.json: it is not JSON in UTF-8',
-    ],
-    ['deep', changed(mistral, 'config.json', '['.repeat(1000)), 'config.json: it has more values'],
-    [
-      'another architecture',
-      withFields(mistral, 'config.json', { architectures: ['MambaForCausalLM'] }),
-      'config.json: architectures: MambaForCausalLM is not converted',
-    ],
-    [
-      'a hostile architecture',
-      withFields(mistral, 'config.json', { architectures: ['__proto__'] }),
-      'config.json: architectures: __proto__ is not converted',
-    ],
-    [
-      'another model_type',
-      withFields(mistral, 'config.json', { model_type: 'llama' }),
-      'config.json: model_type is not mistral',
-    ],
-    [
-      'quantised',
-      withFields(mistral, 'config.json', { quantization_config: { quant_method: 'gptq' } }),
-      'quantization_config: weights that are quantised already (gptq)',
-    ],
-    [
-      'experts',
-      withFields(mistral, 'config.json', { num_local_experts: 8 }),
-      'config.json: num_local_experts is not supported',
-    ],
-    [
-      'heads',
-      withFields(mistral, 'config.json', { num_key_value_heads: 3 }),
-      'config.json: num_key_value_heads is no divisor of 2',
-    ],
-    [
-      'no heads',
-      withFields(mistral, 'config.json', { num_attention_heads: 0 }),
-      'config.json: num_attention_heads is not a whole number',
-    ],
-    [
-      'a width',
-      withFields(mistral, 'config.json', { hidden_size: 2 ** 40 }),
-      'config.json: hidden_size is not a whole number',
-    ],
-    [
-      'a text',
-      withFields(mistral, 'config.json', { hidden_size: '16' }),
-      'config.json: hidden_size is not a whole number',
-    ],
-    [
-      'layers',
-      withFields(mistral, 'config.json', { num_hidden_layers: 1e9 }),
-      'config.json: num_hidden_layers is not a whole number',
-    ],
-    ['fewer layers', withFields(mistral, 'config.json', { num_hidden_layers: 1 }), 'model.layers.1.'],
-    [
-      'more layers',
-      withFields(mistral, 'config.json', { num_hidden_layers: 3 }),
-      'tensor layers.2.input_layernorm.weight is missing',
-    ],
-    [
-      'rope',
-      withFields(mistral, 'config.json', { rope_scaling: { rope_type: 'dynamic', factor: 2 } }),
-      'config.json: rope_scaling has a type',
-    ],
-    [
-      'theta',
-      withFields(mistral, 'config.json', { rope_theta: 1e300 }),
-      'config.json: rope_theta is not a number',
-    ],
-    [
-      'an odd vocabulary',
-      withFields(mistral, 'config.json', { vocab_size: 271 }),
-      'config.json makes it [271, 16]',
-    ],
-    [
-      'a head that is missing',
-      withFields(mistral, 'config.json', { tie_word_embeddings: 1 }),
-      'config.json: tie_word_embeddings is not true or false',
-    ],
-    [
-      'pooling',
-      changed(bert, '1_Pooling/config.json', '{"pooling_mode_max_tokens":true}'),
-      '1_Pooling/config.json: pooling_mode is none of',
-    ],
-    [
-      'pooling elsewhere',
-      changed(bert, 'modules.json', '[{"type":"a.Pooling","path":"../x"}]'),
-      'modules.json: the path of its pooling',
-    ],
-    [
-      'a dense module',
-      changed(bert, 'modules.json', '[{"type":"a.Dense","path":"2_Dense"}]'),
-      'modules.json: [0].type is a module',
-    ],
-    // tokenizers
-    [
-      'no tokenizer',
-      changed(mistral, 'tokenizer.model', undefined),
-      'tokenizer.json: the folder has neither it nor tokenizer.model',
-    ],
-    [
-      'a pickle as one',
-      changed(mistral, 'tokenizer.model', Buffer.from('80049512', 'hex')),
-      'tokenizer.model: ',
-    ],
-    [
-      'a short one',
-      changed(mistral, 'tokenizer.model', mistral.get('tokenizer.model')!.subarray(0, 100)),
-      'tokenizer.model: it ends inside',
-    ],
-    [
-      'an unknown pre-tokenizer',
-      withFields(bert, 'tokenizer.json', { normalizer: null }),
-      'tokenizer.json: llama.cpp knows no pre-tokenizer',
-    ],
-    [
-      'a normalizer',
-      withFields(bert, 'tokenizer.json', { normalizer: { type: 'Nmt' } }),
-      'tokenizer.json: normalizer.type is a normalizer that is not known here',
-    ],
-    [
-      'a bomb',
-      withFields(bert, 'tokenizer.json', {
-        x: Array.from({ length: 100 }, () => '['.repeat(3)),
-        y: JSON.parse(`${'['.repeat(40)}${']'.repeat(40)}`) as unknown,
-      }),
-      'tokenizer.json: it has more values',
-    ],
-    [
-      'an added token beyond',
-      withFields(bert, 'tokenizer.json', { added_tokens: [{ id: 30_522, content: 'x' }] }),
-      'tokenizer.json: added_tokens[0].id is not the next one',
-    ],
-    [
-      'one id for two',
-      withFields(bert, 'tokenizer.json', { added_tokens: [{ id: 1, content: '[PAD]' }] }),
-      'tokenizer.json: added_tokens has two tokens for an id',
-    ],
-    // weights
-    ['only a pickle', changed(onlyPickle, 'pytorch_model.bin', 'x'), 'pytorch_model.bin is a pickle'],
-    ['no weights', onlyPickle, 'model.safetensors: the folder has no such file'],
-    [
-      'a shard that is missing',
-      changed(mistral, second!, undefined),
-      `${index}: weight_map names ${second}, which is missing`,
-    ],
-    [
-      'a shard too many',
-      changed(mistral, 'model-00003-of-00002.safetensors', mistral.get(first!)!),
-      'model-00003-of-00002.safetensors: it is not in weight_map',
-    ],
-    ['shards without index', changed(mistral, index, undefined), 'model.safetensors.index.json is missing'],
-    ['no map', changed(mistral, index, '{}'), `${index}: weight_map is missing`],
-    [
-      'a shard elsewhere',
-      withMap({ x: '../other/model.safetensors' }),
-      `${index}: weight_map names a file that is no plain name`,
-    ],
-    [
-      'a tensor nobody has',
-      withMap({ x: first }),
-      `${index}: weight_map names tensor "x", which is in no file`,
-    ],
-    [
-      'a tensor of the other',
-      withMap({ 'model.embed_tokens.weight': second }),
-      'tensor model.embed_tokens.weight is in another file',
-    ],
-  ] as const)('%s', (_title, files, message) => {
+type Refusal = readonly [title: string, files: Files, message: string];
+
+const REFUSED: readonly Refusal[] = [
+  // descriptions
+  ['no config.json', changed(mistral, 'config.json', undefined), 'config.json: the folder has no such file'],
+  ['config.json is a list', changed(mistral, 'config.json', '[]'), 'config.json: it is not a JSON object'],
+  ['config.json is cut', changed(mistral, 'config.json', '{"a":'), 'config.json: it is not JSON'],
+  [
+    'a key twice',
+    changed(mistral, 'config.json', '{"a":1,"a":2}'),
+    'config.json: an object in it has the same key twice',
+  ],
+  [
+    'Latin-1',
+    changed(mistral, 'config.json', Buffer.from('{"a":"\xe4"}', 'latin1')),
+    'config.json: it is not JSON in UTF-8',
+  ],
+  ['deep', changed(mistral, 'config.json', '['.repeat(1000)), 'config.json: it has more values'],
+  [
+    'another architecture',
+    withFields(mistral, 'config.json', { architectures: ['MambaForCausalLM'] }),
+    'config.json: architectures: MambaForCausalLM is not converted',
+  ],
+  [
+    'a hostile architecture',
+    withFields(mistral, 'config.json', { architectures: ['__proto__'] }),
+    'config.json: architectures: __proto__ is not converted',
+  ],
+  [
+    'another model_type',
+    withFields(mistral, 'config.json', { model_type: 'llama' }),
+    'config.json: model_type is not mistral',
+  ],
+  [
+    'quantised',
+    withFields(mistral, 'config.json', { quantization_config: { quant_method: 'gptq' } }),
+    'quantization_config: weights that are quantised already (gptq)',
+  ],
+  [
+    'experts',
+    withFields(mistral, 'config.json', { num_local_experts: 8 }),
+    'config.json: num_local_experts is not supported',
+  ],
+  [
+    'heads',
+    withFields(mistral, 'config.json', { num_key_value_heads: 3 }),
+    'config.json: num_key_value_heads is no divisor of 2',
+  ],
+  [
+    'no heads',
+    withFields(mistral, 'config.json', { num_attention_heads: 0 }),
+    'config.json: num_attention_heads is not a whole number',
+  ],
+  [
+    'a width',
+    withFields(mistral, 'config.json', { hidden_size: 2 ** 40 }),
+    'config.json: hidden_size is not a whole number',
+  ],
+  [
+    'a text',
+    withFields(mistral, 'config.json', { hidden_size: '16' }),
+    'config.json: hidden_size is not a whole number',
+  ],
+  [
+    'layers',
+    withFields(mistral, 'config.json', { num_hidden_layers: 1e9 }),
+    'config.json: num_hidden_layers is not a whole number',
+  ],
+  ['fewer layers', withFields(mistral, 'config.json', { num_hidden_layers: 1 }), 'model.layers.1.'],
+  [
+    'more layers',
+    withFields(mistral, 'config.json', { num_hidden_layers: 3 }),
+    'tensor layers.2.input_layernorm.weight is missing',
+  ],
+  [
+    'rope',
+    withFields(mistral, 'config.json', { rope_scaling: { rope_type: 'dynamic', factor: 2 } }),
+    'config.json: rope_scaling has a type',
+  ],
+  [
+    'theta',
+    withFields(mistral, 'config.json', { rope_theta: 1e300 }),
+    'config.json: rope_theta is not a number',
+  ],
+  [
+    'an odd vocabulary',
+    withFields(mistral, 'config.json', { vocab_size: 271 }),
+    'config.json makes it [271, 16]',
+  ],
+  [
+    'a head that is missing',
+    withFields(mistral, 'config.json', { tie_word_embeddings: 1 }),
+    'config.json: tie_word_embeddings is not true or false',
+  ],
+  [
+    'pooling',
+    changed(bert, '1_Pooling/config.json', '{"pooling_mode_max_tokens":true}'),
+    '1_Pooling/config.json: pooling_mode is none of',
+  ],
+  [
+    'pooling elsewhere',
+    changed(bert, 'modules.json', '[{"type":"a.Pooling","path":"../x"}]'),
+    'modules.json: the path of its pooling',
+  ],
+  [
+    'a dense module',
+    changed(bert, 'modules.json', '[{"type":"a.Dense","path":"2_Dense"}]'),
+    'modules.json: [0].type is a module',
+  ],
+  // tokenizers
+  [
+    'no tokenizer',
+    changed(mistral, 'tokenizer.model', undefined),
+    'tokenizer.json: the folder has neither it nor tokenizer.model',
+  ],
+  [
+    'a pickle as one',
+    changed(mistral, 'tokenizer.model', Buffer.from('80049512', 'hex')),
+    'tokenizer.model: ',
+  ],
+  [
+    'a short one',
+    changed(mistral, 'tokenizer.model', mistral.get('tokenizer.model')!.subarray(0, 100)),
+    'tokenizer.model: it ends inside',
+  ],
+  [
+    'an unknown pre-tokenizer',
+    withFields(bert, 'tokenizer.json', { normalizer: null }),
+    'tokenizer.json: llama.cpp knows no pre-tokenizer',
+  ],
+  [
+    'a normalizer',
+    withFields(bert, 'tokenizer.json', { normalizer: { type: 'Nmt' } }),
+    'tokenizer.json: normalizer.type is a normalizer that is not known here',
+  ],
+  [
+    'a bomb',
+    withFields(bert, 'tokenizer.json', {
+      x: Array.from({ length: 100 }, () => '['.repeat(3)),
+      y: JSON.parse(`${'['.repeat(40)}${']'.repeat(40)}`) as unknown,
+    }),
+    'tokenizer.json: it has more values',
+  ],
+  [
+    'an added token beyond',
+    withFields(bert, 'tokenizer.json', { added_tokens: [{ id: 30_522, content: 'x' }] }),
+    'tokenizer.json: added_tokens[0].id is not the next one',
+  ],
+  [
+    'one id for two',
+    withFields(bert, 'tokenizer.json', { added_tokens: [{ id: 1, content: '[PAD]' }] }),
+    'tokenizer.json: added_tokens has two tokens for an id',
+  ],
+  // weights
+  ['only a pickle', changed(onlyPickle, 'pytorch_model.bin', 'x'), 'pytorch_model.bin is a pickle'],
+  ['no weights', onlyPickle, 'model.safetensors: the folder has no such file'],
+  [
+    'a shard that is missing',
+    changed(mistral, second, undefined),
+    `${index}: weight_map names ${second}, which is missing`,
+  ],
+  [
+    'a shard too many',
+    changed(mistral, 'model-00003-of-00002.safetensors', mistral.get(first)),
+    'model-00003-of-00002.safetensors: it is not in weight_map',
+  ],
+  ['shards without index', changed(mistral, index, undefined), 'model.safetensors.index.json is missing'],
+  ['no map', changed(mistral, index, '{}'), `${index}: weight_map is missing`],
+  [
+    'a shard elsewhere',
+    withMap({ x: '../other/model.safetensors' }),
+    `${index}: weight_map names a file that is no plain name`,
+  ],
+  [
+    'a tensor nobody has',
+    withMap({ x: first }),
+    `${index}: weight_map names tensor "x", which is in no file`,
+  ],
+  [
+    'a tensor of the other',
+    withMap({ 'model.embed_tokens.weight': second }),
+    'tensor model.embed_tokens.weight is in another file',
+  ],
+];
+
+describe('refused, by the name of file and field', () => {
+  test.each(REFUSED)('%s', (_title, files, message) => {
     const { status, message: told } = refusal(files);
     expect(told).toContain(message);
     expect(status).toBe(400);
@@ -361,9 +361,9 @@ describe('refused, by the name of file and field', () => {
     ['infinity', Buffer.from('007c', 'hex')],
     ['NaN', Buffer.from('017e', 'hex')],
   ])('%s in a norm', (_title, bits) => {
-    const shard = Buffer.from(mistral.get(second!)!);
+    const shard = Buffer.from(mistral.get(second)!);
     bits.copy(shard, shard.length - 2);
-    expect(refusal(changed(mistral, second!, shard)).message).toMatch(
+    expect(refusal(changed(mistral, second, shard)).message).toMatch(
       /^model-00002-of-00002\.safetensors: tensor \S+: a value is not finite/,
     );
   });
@@ -393,8 +393,8 @@ describe('refused, by the name of file and field', () => {
 
   test('a file that became shorter', () => {
     const folder = new Map(inMemory(mistral));
-    const file = folder.get(second!)!;
-    folder.set(second!, {
+    const file = folder.get(second)!;
+    folder.set(second, {
       ...file,
       read: (position, into) => (position > 4096 ? 0 : file.read(position, into)),
     });

@@ -1,14 +1,16 @@
 // The reader of safetensors headers: what the format allows is read, everything else is refused by the tensor's name; whatever is done to
 // a header, the answer is tensors that tile the file, or an ApiError.
 
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { ApiError } from '../../../../src/base/errors.ts';
-import { readHeader, readTensors } from '../../../../src/models/convert/safetensors.ts';
+import type { readHeader } from '../../../../src/models/convert/safetensors.ts';
+import { readTensors } from '../../../../src/models/convert/safetensors.ts';
 import { inMemory } from '../../../fixtures/models/hf-folder.ts';
 import { fileOf, headerOf, safetensors, type TensorSpec } from '../../../fixtures/models/safetensors.ts';
 
 const FILE = 'model.safetensors';
+const NUM_RUNS = 3000 * Number(process.env['ASSAY_FUZZ'] ?? 1);
 const TENSORS: readonly TensorSpec[] = [
   { name: 'b', dtype: 'F32', shape: [2, 3], data: Buffer.alloc(24) },
   { name: 'a', dtype: 'BF16', shape: [4], data: Buffer.alloc(8) },
@@ -118,7 +120,7 @@ describe('refused', () => {
   });
 });
 
-test('whatever a header says, its tensors tile the file or it is refused', () => {
+test('property: whatever a header says, its tensors tile the file or it is refused', () => {
   const number = fc.oneof(
     fc.integer({ min: -1, max: 48 }),
     fc.constantFrom(0, 8, 24, 32, 40, 2 ** 53, 2 ** 63, 0.5),
@@ -152,12 +154,12 @@ test('whatever a header says, its tensors tile the file or it is refused', () =>
       accepted += 1;
       expect(tensors.reduce((sum, each) => sum + each.bytes, 0)).toBe(DATA.length);
     }),
-    { numRuns: 3000, examples: [[HEADER as never]] },
+    { numRuns: NUM_RUNS, examples: [[HEADER as never]] },
   );
   expect(accepted).toBeGreaterThan(0);
 });
 
-test('bytes of a file changed anywhere never do more than refuse it', () => {
+test('property: bytes of a file changed anywhere never do more than refuse it', () => {
   const whole = safetensors(TENSORS);
   fc.assert(
     fc.property(
@@ -176,6 +178,6 @@ test('bytes of a file changed anywhere never do more than refuse it', () => {
         }
       },
     ),
-    { numRuns: 3000 },
+    { numRuns: NUM_RUNS },
   );
 });
