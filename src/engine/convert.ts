@@ -96,7 +96,7 @@ function converse(child: ChildProcess, request: ConvertRequest): Promise<Convert
   });
   let last: Exclude<ConvertAnswer, { kind: 'progress' }> | undefined;
   const read = lineReader((value) => {
-    // What an answer may say is checked below; the process is confined, and not believed.
+    // The fields of an answer are checked below; the process is confined, and not believed.
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion
     const answer = value as ConvertAnswer;
     if (answer.kind === 'progress') request.onProgress?.(Number(answer.written), Number(answer.total));

@@ -1,5 +1,5 @@
-// Opens the files of a Hugging Face folder that a conversion may read, by a closed list of names, and hashes them. Opens nothing else: no
-// pickle, no Python, nothing below a further folder than a pooling. A link is followed only inside of the folder; what is no
+// Opens the files of a Hugging Face folder that a conversion may read, by a closed list of names, and hashes them. Other files stay
+// closed: pickles, Python, and whatever lies in a folder that is no pooling. A link is followed only inside of the folder; what is no
 // regular file is refused. The descriptors go to the process that converts, which opens none itself.
 
 import { createHash } from 'node:crypto';
@@ -76,7 +76,7 @@ async function list(folder: string): Promise<readonly string[]> {
   return entries;
 }
 
-/** Of a name that may be a link: what it opened is asked for its path, so nobody can change the link in between. */
+/** Of a name that may be a link: the open file is asked for its path, so the link cannot change in between. */
 async function openSource(root: string, name: string): Promise<FolderSource> {
   const path = await realpath(join(root, name)).catch((error: unknown) => {
     throw notAllowed(`${name} is a link to a file that is not there`, error);

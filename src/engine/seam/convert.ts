@@ -1,4 +1,4 @@
-// What the server and the process that converts a model folder say to each other, one JSON text a line: one order, then progress, then
+// The language between the server and the process that converts a model folder, one JSON text a line: one order, then progress, then
 // one answer. The files travel as descriptors of the spawn, never as paths.
 
 /** Descriptors of the child, in the order the server lists them when it starts it. */

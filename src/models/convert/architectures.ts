@@ -39,7 +39,7 @@ export interface Architecture {
   readonly tokens: TokenRules;
   /** Whether the output layer is the embedding's where config.json does not say. */
   readonly tiedUnlessSaid?: boolean | undefined;
-  /** What is refused of config.json beside. */
+  /** Refuses further settings of config.json. */
   check?(config: Fields): void;
 }
 

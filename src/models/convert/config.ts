@@ -1,5 +1,5 @@
-// config.json, read field by field: a field of another type or out of bounds is refused by its name. Nothing is guessed that changes what
-// a model computes; the few defaults are those of `transformers` for that architecture, and stand where they are used.
+// config.json, read field by field: a field of another type or out of bounds is refused by its name. The few defaults are those of
+// `transformers` for that architecture, and stand where they are used; anything else that changes a model's results must be there.
 
 import { invalidDescription } from './folder.ts';
 import { isList, isObject, type Json, type JsonObject } from './json.ts';

@@ -1,6 +1,6 @@
 // Encodes a text with a tokenizer.json (github.com/huggingface/tokenizers): normalizer, pre-tokenizer, BPE or WordPiece, special
 // tokens around it. Only for the one fixed text that pre-tokenizers.ts hashes, and only what tokenizers of byte-level BPE
-// and of BERT have: anything else is refused, and a mistake in here can only end in a hash nobody knows.
+// and of BERT have: anything else is refused, and a mistake in here can only end in an unknown hash.
 
 import { Fields } from './config.ts';
 import { invalidDescription } from './folder.ts';
@@ -135,7 +135,7 @@ function preTokenize(step: Fields | undefined, words: readonly string[]): readon
   }
 }
 
-/** What matches and what is between, in order, without empty pieces. */
+/** The matches and the text between them, in order, without empty pieces. */
 function cut(text: string, pattern: RegExp): readonly { readonly text: string; readonly matched: boolean }[] {
   const pieces: { text: string; matched: boolean }[] = [];
   let at = 0;

@@ -30,7 +30,7 @@ export function parseJsonObject(
   }
   let value: Json;
   try {
-    // JSON.parse makes nothing else.
+    // JSON.parse makes values of this type only.
     // oxlint-disable-next-line typescript/no-unsafe-type-assertion
     value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) as Json;
   } catch {

@@ -1,6 +1,6 @@
 // A pattern of tokenizer.json as a RegExp of JavaScript. Both know \p{…}, look-ahead and lazy quantifiers; Oniguruma alone has `(?i:…)`,
 // possessive quantifiers and escapes that Unicode mode forbids. What cannot be written otherwise gives undefined, never a guess.
-// A pattern that backtracks without end costs the confined child its time limit, nobody else anything.
+// A pattern that backtracks without end costs the confined child its time limit and no other process anything.
 
 const MAX_LENGTH = 4096;
 

@@ -108,7 +108,7 @@ class Writer {
   }
 }
 
-/** What TextModel.set_gguf_parameters writes for every architecture that has it. */
+/** Settings that TextModel.set_gguf_parameters writes for every architecture that has them. */
 interface Common {
   readonly headsKv?: number | undefined;
   readonly rope?: Rope | undefined;

@@ -1,4 +1,4 @@
-// What a conversion will write: metadata in order, and for each tensor where its bytes come from. A plan is made of headers and
+// The plan of a conversion: metadata in order, and for each tensor where its bytes come from. It is made of headers and
 // descriptions alone; no weight is read before all of it is known to fit.
 
 import type { FloatType } from './floats.ts';

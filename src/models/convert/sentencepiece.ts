@@ -1,5 +1,5 @@
 // Reads `tokenizer.model`: a protocol buffer, ModelProto of github.com/google/sentencepiece. Of each piece the text, the score and the
-// kind; of the rest nothing. Bounds every length by what is left of the file, refuses wire types the format does not use,
+// kind; the rest is skipped. Bounds every length by what is left of the file, refuses wire types the format does not use,
 // pieces that are not UTF-8, and a piece that is there twice.
 
 import { invalidDescription } from './folder.ts';

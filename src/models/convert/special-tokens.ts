@@ -1,4 +1,4 @@
-// What gguf.SpecialVocab of the official converter takes from tokenizer.json, tokenizer_config.json, config.json and the files of chat
+// The part that gguf.SpecialVocab of the official converter takes from tokenizer.json, tokenizer_config.json, config.json and the files of chat
 // templates, by the same rules and in the same order: ids of special tokens, whether they are added around a text, the merges, the
 // chat template, and what the normalizer does to letters.
 
@@ -214,7 +214,7 @@ class SpecialTokens {
   }
 }
 
-/** What the four names of tokenizer_config.json are by now. */
+/** The four names of tokenizer_config.json as they are by now. */
 interface Specials {
   bos: Token;
   cls: Token;

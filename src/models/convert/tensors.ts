@@ -71,7 +71,7 @@ function rulesByName(architecture: Architecture, layers: number): ReadonlyMap<st
   return rules;
 }
 
-/** A bias that one layer has and another lacks would be read as zero by nobody. */
+/** llama.cpp reads a missing bias as an error or as none, not as zero: all layers have it or none has. */
 function mustPair(seen: ReadonlySet<string>, rules: ReadonlyMap<string, Match>): void {
   const counts = new Map<TensorRule, number>();
   for (const { rule, gguf, kind } of rules.values())

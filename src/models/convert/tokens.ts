@@ -101,7 +101,7 @@ function preTokenizer(tokenizer: JsonObject): string {
   return name;
 }
 
-/** Token of every id below the size of the vocabulary; those that nobody names are unused. */
+/** Token of every id below the size of the vocabulary; ids without a name are unused. */
 function readVocabulary({ folder, vocabulary }: TokenInput, tokenizer: JsonObject): readonly Token[] {
   const root = new Fields(TOKENIZER, tokenizer);
   const own = root.object('model')?.value('vocab');
@@ -145,7 +145,7 @@ function readVocabulary({ folder, vocabulary }: TokenInput, tokenizer: JsonObjec
   return Array.from(tokens, (token, id) => token ?? { text: `[PAD${id}]`, type: UNUSED });
 }
 
-/** What tokenizer_config.json names as a special token is one, whatever tokenizer.json says of it. */
+/** A token that tokenizer_config.json names as special is special, whatever tokenizer.json says of it. */
 function namedTokens(folder: Folder): ReadonlySet<string> {
   const settings = readJson(folder, TOKENIZER_CONFIG) ?? {};
   const named = new Set<string>();

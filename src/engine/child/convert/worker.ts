@@ -92,7 +92,7 @@ function reporter(): (written: number, total: number) => void {
     const text = Buffer.from(
       `${JSON.stringify({ kind: 'progress', written, total } satisfies ConvertAnswer)}\n`,
     );
-    // A full socket takes nothing: this share is not told, the next one is.
+    // A full socket refuses the line; the next share is told instead.
     try {
       writeSync(CONVERT_SOCKET_FD, text);
     } catch {
