@@ -187,7 +187,7 @@ describe.skipIf(process.platform !== 'linux')('a model of a gigabyte', () => {
     const late = run(folder, { outputFd: nothing }, openConverter({ workerEntry, timeoutMs: 1 }));
     await expect(late).rejects.toMatchObject({
       code: 'model_load_failed',
-      message: 'the conversion took too long',
+      message: 'the converter took too long',
     });
     expect(converters()).toEqual([]);
     closeSync(nothing);
@@ -236,7 +236,7 @@ describe('refused', () => {
     files.set('tokenizer.json', Buffer.from(JSON.stringify(tokenizer)));
     const limited = openConverter({ workerEntry, timeoutMs: 5000 });
     await expect(run(placed(files), {}, limited)).rejects.toMatchObject({
-      message: 'the conversion took too long',
+      message: 'the converter took too long',
     });
   });
 
