@@ -14,6 +14,7 @@ export default defineConfig({
       { find: /^@assay\/attestation$/, replacement: at('./attestation/index.ts') },
       { find: /^@assay\/attestation\/codes$/, replacement: at('./attestation/transcript/codes.ts') },
       { find: /^@assay\/attestation\/explain$/, replacement: at('./attestation/appraise/explain.ts') },
+      { find: /^@assay\/attestation\/issue$/, replacement: at('./attestation/protocol/issue.ts') },
       { find: /^@assay\/attestation\/launch$/, replacement: at('./attestation/launch/index.ts') },
       { find: /^@assay\/attestation\/node$/, replacement: at('./attestation/node/index.ts') },
       {
@@ -30,6 +31,7 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 180_000,
     hookTimeout: 300_000,
+    expect: { poll: { timeout: 60_000 } },
     reporters: ['default', './test/fixtures/closing-line.ts'],
   },
 });

@@ -1,5 +1,6 @@
-// Published API of the verifier, browser-safe: no node:, Buffer or process behind any of it. The only re-export file. What a page
-// does not need to verify (meanings of codes, plain words, the linter) has entries of its own, so that its bundle stays small.
+// Published API of the verifier, browser-safe: no node:, Buffer or process behind any of it. The only
+// re-export file. What a page does not need to verify (meanings of codes, plain words, the linter, the
+// writing half) has entries of its own, so that its bundle stays small.
 
 export { AttestationError, type AttestationCode, type AttestationErrorKind } from './transcript/errors.ts';
 export { type Check, type CheckStatus, type Rule, Transcript } from './transcript/checks.ts';
@@ -14,15 +15,7 @@ export {
 } from './encoding/bytes.ts';
 export { type Cbor, type CborMap, decodeCbor, encodeCbor } from './encoding/cbor.ts';
 export { type Json, type JsonObject, parseJson } from './encoding/json.ts';
-export {
-  inclusionPath,
-  leafHash,
-  MAX_TREE_SIZE,
-  merkleRoot,
-  type MerkleTree,
-  merkleTree,
-  verifyInclusion,
-} from './protocol/merkle.ts';
+export { type Inclusion, leafHash, MAX_TREE_SIZE, verifyInclusion } from './protocol/merkle.ts';
 export {
   ALL_MODELS_ID,
   allModelsDigest,
@@ -37,7 +30,6 @@ export {
   type Claims,
   CLAIMS_LABEL,
   decodeClaims,
-  encodeClaims,
   EXPORTER_LABEL,
   EXPORTER_LENGTH,
   type ModelClaim,
@@ -51,9 +43,6 @@ export {
   type AttestationDocument,
   CERTIFICATE_EXTENSION_OID,
   decodeDocumentCbor,
-  documentToJson,
-  encodeDocument,
-  encodeDocumentCbor,
   formatTimestamp,
   MAX_DOCUMENT_BYTES,
   parseDocument,

@@ -1,6 +1,7 @@
-// Reads the archives the image is made from: Debian packages (ar, deb(5)) and tar (POSIX ustar and pax, GNU long names).
-// Only regular files, directories and links come out; anything else, and any length past the end, is refused.
-// Data of trixie's packages is xz: Node has no decoder, so the `xz` program decodes it; its output does not vary by version.
+// Reads the archives the image is made from: Debian packages (ar, deb(5)) and tar (POSIX ustar and pax, GNU
+// long names). Only regular files, directories and links come out; anything else, and any length past the
+// end, is refused. Data of trixie's packages is xz: Node has no decoder, so the `xz` program decodes it; its
+// output does not vary by version.
 
 import { spawn } from 'node:child_process';
 import { gunzipSync } from 'node:zlib';
@@ -85,7 +86,7 @@ function runDecoder(program: string, args: readonly string[], data: Uint8Array):
       else chunks.push(chunk);
     });
     child.stderr.on('data', (chunk: Buffer) => (complaint = (complaint + chunk.toString()).slice(0, 500)));
-    // The decoder's exit status tells what went wrong; a broken pipe on the way adds nothing.
+    // The decoder's exit status reports the failure; a broken pipe before that is ignored.
     child.stdin.on('error', () => undefined);
     child.on('close', (status) => {
       if (status === 0) resolve(Buffer.concat(chunks));
@@ -115,19 +116,24 @@ export function readTar(bytes: Uint8Array): readonly TarEntry[] {
     else if (type === 'K') next = { ...next, target: cString(data) };
     else if (type === 'x') next = { ...next, ...paxRecords(data) };
     else if (type !== 'g') {
-      entries.push(entryOf(header, type, data, next, at));
+      entries.push(entryOf({ header, type, data, at }, next));
       next = {};
     }
   }
   throw badInput('tar archive has no end mark');
 }
 
+interface TarMember {
+  readonly header: Uint8Array;
+  readonly type: string;
+  readonly data: Uint8Array;
+  /** Where in the archive it ends; for messages. */
+  readonly at: number;
+}
+
 function entryOf(
-  header: Uint8Array,
-  type: string,
-  data: Uint8Array,
-  long: { path?: string; target?: string },
-  at: number,
+  { header, type, data, at }: TarMember,
+  long: { readonly path?: string; readonly target?: string },
 ): TarEntry {
   const prefix =
     text(header.subarray(257, 262)) === 'ustar' && header[262] === 0

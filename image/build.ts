@@ -1,10 +1,11 @@
-// `make image`: locked inputs → vmlinuz, initrd.cpio, root.img, OVMF.snp.fd, OVMF.tdx.fd, config, cmdline, manifest.json, SHA256SUMS.
-// No root, no container, no network beyond fetching locked inputs; about ten seconds once they are in the cache.
-//
-//   node image/build.js [--out FOLDER] [--inputs FOLDER] [--config FILE.toml] [--model FILE.gguf]… [--commit HEX] [--with-simulated-tee]
-//
-// With --model the models are packed as disks beside, and listed in the measured configuration. With --with-simulated-tee it is a test
-// image, which can show evidence without hardware: its manifest says so, and it gets no reference values.
+// `make image`: locked inputs → vmlinuz, initrd.cpio, root.img, OVMF.snp.fd, OVMF.tdx.fd, config, cmdline,
+// manifest.json, SHA256SUMS. No root, no container, no network but for locked inputs; ten seconds from the
+// cache.
+//   node image/build.js [--out FOLDER] [--inputs FOLDER] [--config FILE.toml] [--model FILE.gguf]…
+//                       [--commit HEX] [--with-simulated-tee]
+// With --model the models are packed as disks beside, and listed in the measured configuration. With
+// --with-simulated-tee it is a test image, which can show evidence without hardware: its manifest says so,
+// and it gets no reference values.
 
 import { createReadStream, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { createHash } from 'node:crypto';
@@ -27,16 +28,16 @@ export interface BuildOptions {
   readonly out: string;
   readonly sources: Sources;
   /** The server's measured configuration; absent: image/config.default.toml. */
-  readonly toml?: string;
+  readonly toml?: string | undefined;
   readonly models?: readonly string[];
   /** Where the project's own sources are; another folder only when reproducing. */
   readonly top?: string;
   /** Of sources that were exported from git; absent: git is asked. */
-  readonly commit?: string;
+  readonly commit?: string | undefined;
   /** Test images only, as the manifest then says. */
   readonly simulatedTee?: boolean | undefined;
-  readonly hooks?: Hooks;
-  readonly extraModules?: ReadonlyMap<string, Uint8Array>;
+  readonly hooks?: Hooks | undefined;
+  readonly extraModules?: ReadonlyMap<string, Uint8Array> | undefined;
 }
 
 /** Builds into `out`. Returns the SHA-256 of each file, as written to SHA256SUMS. */
@@ -45,16 +46,11 @@ export async function buildImage(options: BuildOptions): Promise<ReadonlyMap<str
   const top = options.top ?? TOP;
   mkdirSync(out, { recursive: true });
   const put = (name: string, bytes: Uint8Array | string): void => writeFileSync(join(out, name), bytes);
-  const initrd = writeCpio(
-    await initramfsTree(
-      sources,
-      options.extraModules === undefined ? {} : { extraModules: options.extraModules },
-    ),
-  );
+  const initrd = writeCpio(await initramfsTree(sources, { extraModules: options.extraModules }));
   const tree = await rootfsTree(sources, {
     top,
     simulatedTee: options.simulatedTee,
-    ...(options.hooks === undefined ? {} : { hooks: options.hooks }),
+    hooks: options.hooks,
   });
   const root = await writeVerityImage(tree, join(out, 'root.img'));
   const firmware = {
@@ -134,7 +130,10 @@ async function fileDigest(path: string): Promise<string> {
   return hash.digest('hex');
 }
 
-/** Commit of the sources, or nothing when git cannot say or files differ from it: a claim that may be wrong is not made. */
+/**
+ * Commit of the sources; empty when git cannot tell it or files differ from it, so that a wrong commit is
+ * never claimed.
+ */
 function commitOf(top: string): string {
   try {
     const git = (...args: string[]): string =>
@@ -181,8 +180,8 @@ async function main(): Promise<void> {
     sources,
     models: values.model ?? [],
     simulatedTee: values['with-simulated-tee'],
-    ...(values.commit === undefined ? {} : { commit: values.commit }),
-    ...(values.config === undefined ? {} : { toml: readFileSync(values.config, 'utf8') }),
+    commit: values.commit,
+    toml: values.config === undefined ? undefined : readFileSync(values.config, 'utf8'),
   });
   for (const [name, digest] of sums) process.stdout.write(`${digest}  ${name}\n`);
   process.stdout.write(

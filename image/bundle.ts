@@ -1,7 +1,8 @@
-// The server as it goes into the image: our TypeScript and its JavaScript packages bundled by esbuild into one file per entry, with
-// shared code in chunks named by content. No minifying, no source maps, no file times or paths of this machine in it.
-// Native parts stay files of their own, from the locked tarballs, and only those for linux-x64.
-// The simulated TEE is in test images only: a production image has no code that could make such evidence.
+// The server as it goes into the image: our TypeScript and its JavaScript packages bundled by esbuild into
+// one file per entry, with shared code in chunks named by content. No minifying, no source maps, no file
+// times or paths of this machine in it. Native parts stay files of their own, from the locked tarballs, and
+// only those for linux-x64. The simulated TEE is in test images only: a production image has no code that
+// could make such evidence.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -27,12 +28,13 @@ const ALIASES: Readonly<Record<string, string>> = {
   '@assay/attestation': 'attestation/index.ts',
   '@assay/attestation/codes': 'attestation/transcript/codes.ts',
   '@assay/attestation/explain': 'attestation/appraise/explain.ts',
+  '@assay/attestation/issue': 'attestation/protocol/issue.ts',
   '@assay/attestation/launch': 'attestation/launch/index.ts',
   '@assay/attestation/node': 'attestation/node/index.ts',
   '@assay/attestation/policy-lint': 'attestation/appraise/policy-lint.ts',
 };
 
-/** What makes simulated evidence: an entry of its own, and what it alone imports. */
+/** The code that makes simulated evidence: an entry of its own, and what it alone imports. */
 const SIMULATED_ENTRIES: Readonly<Record<string, string>> = {
   'dist/src/attester/simulated': 'src/attester/simulated.ts',
 };
@@ -43,7 +45,7 @@ const SIMULATED_ALIASES: Readonly<Record<string, string>> = {
 export interface BundleOptions {
   /** Where the sources are; another folder only when reproducing. */
   readonly top?: string | undefined;
-  /** Test images only: with it the server can make evidence that proves nothing. */
+  /** Test images only: with it the server can make simulated evidence, which is no proof. */
   readonly simulatedTee?: boolean | undefined;
 }
 
@@ -106,8 +108,9 @@ function workspace(top: string, aliases: Readonly<Record<string, string>>): Plug
 }
 
 /**
- * Leaves the import of the simulation as it is written, from `dist/src/<folder>/`, to a file that is not there. Only an import on demand:
- * a static one would be a server that does not start, so the build refuses it.
+ * Leaves the import of the simulation as it is written, from `dist/src/<folder>/`, to a file
+ * that is not there. Only an import on demand: a static one would be a server that does not
+ * start, so the build refuses it.
  */
 const WITHOUT_SIMULATED_TEE: Plugin = {
   name: 'without the simulated TEE',

@@ -1,5 +1,6 @@
-// The disks an operator attaches: measured configuration, operator configuration, models. The writers here and the reading in
-// guest/init.sh are two sides of one small format: a version line, lines of fixed words, `---`, the server's TOML; padded with NULs.
+// The disks an operator attaches: measured configuration, operator configuration, models. The writers here
+// and the reading in guest/init.sh are two sides of one small format: a version line, lines of fixed words,
+// `---`, the server's TOML; padded with NULs.
 
 import { createHash } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
@@ -93,7 +94,7 @@ export async function writeVerityImage(
   return { rootHash, blocks, sha256: digest.digest('hex') };
 }
 
-/** A model disk: the GGUF as `/model.gguf` and nothing else. */
+/** A model disk: the GGUF as `/model.gguf`, its only file. */
 export async function packModel(
   gguf: { readonly path: string; readonly size: number },
   out: string,

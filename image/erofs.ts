@@ -1,11 +1,12 @@
-// Writes a read-only EROFS image (linux fs/erofs/erofs_fs.h): 4096-byte blocks, uncompressed flat-plain data, 64-byte inodes,
-// fixed identifier and times. Layout: superblock, inodes, directories and link targets, then file data in tree order; so the
-// same tree gives the same bytes everywhere, whatever mkfs.erofs is installed. Files may be larger than memory.
+// Writes a read-only EROFS image (linux fs/erofs/erofs_fs.h): 4096-byte blocks, uncompressed flat-plain data,
+// 64-byte inodes, fixed identifier and times. Layout: superblock, inodes, directories and link targets, then
+// file data in tree order; so the same tree gives the same bytes everywhere, whatever mkfs.erofs is
+// installed. Files may be larger than memory.
 
 import { createReadStream } from 'node:fs';
 import { badInput } from './errors.ts';
 import { modeOf } from './cpio.ts';
-import { childrenOf, type Content, type Node, parentOf, sizeOf, sortedEntries, type Tree } from './tree.ts';
+import { childNames, type Content, type Node, parentOf, sizeOf, sortedEntries, type Tree } from './tree.ts';
 
 export const BLOCK_BYTES = 4096;
 
@@ -32,13 +33,13 @@ const IDENTIFIER = Buffer.from('a55a7000c0de4a5581a9000000000001', 'hex');
 export function layoutErofs(tree: Tree): ErofsLayout {
   const entries = sortedEntries(tree);
   const nids = new Map(entries.map(([path], index) => [path, index * SLOTS_PER_INODE]));
-  const children = childrenOf(tree);
+  const children = childNames(tree);
   const inodeBlocks = blocksFor(entries.length * INODE_BYTES);
   const small: Uint8Array[] = [];
   const files: Content[] = [];
   const inodes = Buffer.alloc(inodeBlocks * BLOCK_BYTES);
   const firstSmall = META_BLOCK + inodeBlocks;
-  const smallData = entries.map(([path, node]) => smallDataOf(path, node, tree, children, nids));
+  const smallData = entries.map(([path, node]) => smallDataOf(path, node, { tree, children, nids }));
   let nextSmall = firstSmall;
   let nextFile = firstSmall + smallData.reduce((sum, data) => sum + blocksFor(data?.length ?? 0), 0);
   entries.forEach(([path, node], index) => {
@@ -63,7 +64,9 @@ export function layoutErofs(tree: Tree): ErofsLayout {
   return { metadata: Buffer.concat([superblock, inodes, ...small]), files, blocks: nextFile };
 }
 
-/** The whole image in order, in chunks whose boundaries mean nothing. Throws if a file on disk is not the size it was. */
+/**
+ * The whole image in order, in chunks of no particular size. Throws if a file on disk is not the size it was.
+ */
 export async function* erofsBytes(layout: ErofsLayout): AsyncGenerator<Uint8Array> {
   yield layout.metadata;
   for (const content of layout.files) {
@@ -94,14 +97,14 @@ function padded(data: Uint8Array): Uint8Array {
   return blocks;
 }
 
+interface Numbered {
+  readonly tree: Tree;
+  readonly children: ReadonlyMap<string, readonly string[]>;
+  readonly nids: ReadonlyMap<string, number>;
+}
+
 /** Data of directories and links; undefined for files. */
-function smallDataOf(
-  path: string,
-  node: Node,
-  tree: Tree,
-  children: Map<string, string[]>,
-  nids: Map<string, number>,
-): Uint8Array | undefined {
+function smallDataOf(path: string, node: Node, { tree, children, nids }: Numbered): Uint8Array | undefined {
   if (node.kind === 'link') return Buffer.from(node.target);
   if (node.kind === 'file') return undefined;
   const self = nids.get(path) ?? 0;

@@ -1,8 +1,10 @@
-// image/inputs.lock.json: every file the image is made from, by content. Written by `make image-lock`, read by `make image`.
-// What the lock says is what is trusted when building: names and places only say where to look.
-// Refuses unknown keys, two entries for one package, and digests that are not digests.
+// image/inputs.lock.json: every file the image is made from, by content. Written by `make image-lock`, read
+// by `make image`. A build trusts the digests in the lock; names and paths only say where to look. Refused:
+// unknown keys, two entries for one package, and digests that are not digests.
 
 import { readFileSync } from 'node:fs';
+import { ApiError } from '../src/base/errors.ts';
+import { choice, integer, list, object, type Shape, text } from '../src/base/shape.ts';
 import { badInput } from './errors.ts';
 
 export type Use =
@@ -40,26 +42,63 @@ export interface Lock {
   readonly npm: readonly NpmInput[];
 }
 
+const MAX_ENTRIES = 4096;
+const MAX_TEXT = 400;
+
+function matching(pattern: RegExp, form: string): Shape<string> {
+  return text({ max: MAX_TEXT, pattern, form });
+}
+
+const debianShape: Shape<DebianInput> = object({
+  package: matching(/^[a-z0-9][a-z0-9+.-]{1,100}$/, 'a name of a Debian package'),
+  version: matching(/^[A-Za-z0-9.+:~-]{1,100}$/, 'a version of a Debian package'),
+  architecture: choice(['amd64', 'all']),
+  archive: choice(['debian', 'debian-security']),
+  path: matching(/^pool\/(?!.*\.\.)[A-Za-z0-9.+_~/-]{1,300}\.deb$/, 'a path of a package below pool/'),
+  size: integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
+  sha256: matching(/^[0-9a-f]{64}$/, '64 lower-case hex digits'),
+  use: choice(['image', 'emulator', 'test-module', 'known-answer']),
+});
+
+const npmShape: Shape<NpmInput> = object({
+  package: matching(/^(?:@[a-z0-9-]+\/)?[a-z0-9._-]{1,100}$/, 'a name of an npm package'),
+  version: matching(/^\d+\.\d+\.\d+$/, 'a version of three numbers'),
+  integrity: matching(/^sha512-[A-Za-z0-9+/]{86}==$/, 'a SHA-512 in base64'),
+});
+
+const lockShape = object({
+  version: integer({ min: 1, max: 1 }),
+  debian: list(debianShape, { max: MAX_ENTRIES }),
+  npm: list(npmShape, { max: MAX_ENTRIES }),
+});
+
 export function readLock(path: string): Lock {
   return parseLock(readFileSync(path, 'utf8'));
 }
 
 export function parseLock(text: string): Lock {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw badInput('the lock file is not JSON', cause);
-  }
-  const lock = record(value, 'lock', ['version', 'debian', 'npm']);
-  if (lock['version'] !== 1) throw badInput(`lock version is ${JSON.stringify(lock['version'])}, expected 1`);
-  const debian = list(lock['debian'], 'debian').map(debianInput);
-  const npm = list(lock['npm'], 'npm').map(npmInput);
-  for (const names of [debian.map((d) => d.package), npm.map((n) => n.package)]) {
+  const { debian, npm } = readShape(lockShape, parseJson(text));
+  for (const names of [debian.map((locked) => locked.package), npm.map((locked) => locked.package)]) {
     const twice = names.find((name, index) => names.indexOf(name) !== index);
     if (twice !== undefined) throw badInput(`${twice} is in the lock twice`);
   }
   return { version: 1, debian, npm };
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw badInput('the lock file is not JSON', cause);
+  }
+}
+
+function readShape<T>(shape: Shape<T>, value: unknown): T {
+  try {
+    return shape.read(value, 'lock');
+  } catch (error) {
+    throw error instanceof ApiError ? badInput(error.message) : error;
+  }
 }
 
 function lines(inputs: readonly (DebianInput | NpmInput)[]): string {
@@ -72,65 +111,4 @@ function lines(inputs: readonly (DebianInput | NpmInput)[]): string {
 /** One line per input, sorted, so that a change of one input is a change of one line. */
 export function lockText(lock: Lock): string {
   return `{\n  "version": 1,\n  "debian": [\n${lines(lock.debian)}\n  ],\n  "npm": [\n${lines(lock.npm)}\n  ]\n}\n`;
-}
-
-function debianInput(value: unknown): DebianInput {
-  const entry = record(value, 'debian entry', [
-    'package',
-    'version',
-    'architecture',
-    'archive',
-    'path',
-    'size',
-    'sha256',
-    'use',
-  ]);
-  const name = match(entry['package'], /^[a-z0-9][a-z0-9+.-]{1,100}$/, 'package');
-  return {
-    package: name,
-    version: match(entry['version'], /^[A-Za-z0-9.+:~-]{1,100}$/, `${name} version`),
-    architecture: match(entry['architecture'], /^(?:amd64|all)$/, `${name} architecture`),
-    archive: match(entry['archive'], /^debian(?:-security)?$/, `${name} archive`) as DebianInput['archive'],
-    path: match(entry['path'], /^pool\/(?!.*\.\.)[A-Za-z0-9.+_~/-]{1,300}\.deb$/, `${name} path`),
-    size: count(entry['size'], `${name} size`),
-    sha256: match(entry['sha256'], /^[0-9a-f]{64}$/, `${name} sha256`),
-    use: match(entry['use'], /^(?:image|emulator|test-module|known-answer)$/, `${name} use`) as Use,
-  };
-}
-
-function npmInput(value: unknown): NpmInput {
-  const entry = record(value, 'npm entry', ['package', 'version', 'integrity']);
-  const name = match(entry['package'], /^(?:@[a-z0-9-]+\/)?[a-z0-9._-]{1,100}$/, 'npm package');
-  return {
-    package: name,
-    version: match(entry['version'], /^\d+\.\d+\.\d+$/, `${name} version`),
-    integrity: match(entry['integrity'], /^sha512-[A-Za-z0-9+/]{86}==$/, `${name} integrity`),
-  };
-}
-
-function record(value: unknown, name: string, keys: readonly string[]): Record<string, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw badInput(`${name} is not an object`);
-  const unknown = Object.keys(value).find((key) => !keys.includes(key));
-  if (unknown !== undefined) throw badInput(`${name} has an unknown key ${JSON.stringify(unknown)}`);
-  return value as Record<string, unknown>;
-}
-
-function list(value: unknown, name: string): readonly unknown[] {
-  if (!Array.isArray(value)) throw badInput(`lock ${name} is not a list`);
-  return value;
-}
-
-function match(value: unknown, pattern: RegExp, name: string): string {
-  if (typeof value !== 'string' || !pattern.test(value))
-    throw badInput(
-      `lock: ${name} is ${JSON.stringify(value)?.slice(0, 80)}, which does not match ${pattern}`,
-    );
-  return value;
-}
-
-function count(value: unknown, name: string): number {
-  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value <= 0)
-    throw badInput(`lock: ${name} is not a positive integer`);
-  return value;
 }

@@ -1,5 +1,6 @@
-// Which packages `make image-lock` looks for, and from which suite. Explicit: no dependency of an image package is followed, since
-// only single files of each go into the image (rootfs.ts and initramfs.ts name them). The emulator's closure is followed.
+// Which packages `make image-lock` looks for, and from which suite. Explicit: no dependency of an image
+// package is followed, since only single files of each go into the image (rootfs.ts and initramfs.ts name
+// them). The emulator's closure is followed.
 
 import type { Use } from './lock.ts';
 
@@ -59,7 +60,7 @@ export const WANTED: readonly Wanted[] = [
     suites: STABLE,
     use: 'test-module',
   },
-  // What the known answers of the launch measurement were recorded with.
+  // The known answers of the launch measurement were recorded with these.
   { package: 'ovmf-inteltdx', version: '2026.08+ds-2', suites: ['forky'], use: 'known-answer' },
   { package: 'ovmf', version: '2025.02-8+deb13u1', suites: STABLE, use: 'known-answer' },
   {

@@ -1,5 +1,6 @@
-// `make reproduce`: builds the image twice and compares every byte. The second build runs in another process, from a copy of the
-// sources in another folder, with another umask, time zone, locale, home and date, its directory listings reversed.
+// `make reproduce`: builds the image twice and compares every byte. The second build runs in another process,
+// from a copy of the sources in another folder, with another umask, time zone, locale, home and date, its
+// directory listings reversed.
 //
 //   node image/reproduce.js [--inputs FOLDER]
 
@@ -12,7 +13,7 @@ import { defaultInputs } from './build.ts';
 import { ImageError } from './errors.ts';
 import { TOP } from './top.ts';
 
-/** What the image is made from; node_modules is shared, as `npm ci` installed it. */
+/** The sources of the image; node_modules is shared, as `npm ci` installed it. */
 const SOURCES = ['attestation', 'src', 'image', 'package.json', 'package-lock.json', 'tsconfig.base.json'];
 
 export interface Difference {
@@ -29,20 +30,22 @@ export async function reproduce(inputs: string, scratch: string): Promise<readon
   // Both from copies: a file edited while this runs is in both or in neither.
   copySources(TOP, here);
   copySources(here, there);
-  await build(here, first, 0o022, { ...base, TZ: 'UTC', LC_ALL: 'C', HOME: scratch }, []);
-  await build(
-    there,
-    second,
-    0o077,
-    {
+  await build(here, first, {
+    mask: 0o022,
+    environment: { ...base, TZ: 'UTC', LC_ALL: 'C', HOME: scratch },
+    extra: [],
+  });
+  await build(there, second, {
+    mask: 0o077,
+    environment: {
       ...base,
       TZ: 'Pacific/Kiritimati',
       LC_ALL: 'tr_TR.UTF-8',
       HOME: '/nonexistent',
       SOURCE_DATE_EPOCH: '1',
     },
-    ['--import', REVERSED],
-  );
+    extra: ['--import', REVERSED],
+  });
   return compareFolders(first, second);
 }
 
@@ -63,13 +66,15 @@ const REVERSED = `data:text/javascript,${encodeURIComponent(
   "import fs from 'node:fs'; import { syncBuiltinESMExports } from 'node:module'; const own = fs.readdirSync; fs.readdirSync = (...a) => own(...a).reverse(); const p = fs.promises.readdir; fs.promises.readdir = async (...a) => (await p(...a)).reverse(); syncBuiltinESMExports();",
 )}`;
 
-function build(
-  top: string,
-  out: string,
-  mask: number,
-  environment: Record<string, string>,
-  extra: readonly string[],
-): Promise<void> {
+/** The process a build runs in. */
+interface Surroundings {
+  readonly mask: number;
+  readonly environment: Record<string, string>;
+  /** Options of Node. */
+  readonly extra: readonly string[];
+}
+
+function build(top: string, out: string, { mask, environment, extra }: Surroundings): Promise<void> {
   return new Promise((done, reject) => {
     const script = `umask ${mask.toString(8).padStart(3, '0')} && exec "$0" "$@"`;
     const args = [process.execPath, '--import', 'tsx', ...extra, join(top, 'image/build.ts'), '--out', out];

@@ -1,5 +1,6 @@
-// Builds image/test-module/fake_tsm.c with the locked compiler and kernel headers, in a folder of its own that is entered by
-// chroot. For the end-to-end test: such a module is unsigned, and no production image would load it.
+// Builds image/test-module/fake_tsm.c with the locked compiler and kernel headers, in a folder of its
+// own that is entered by chroot. For the end-to-end test: such a module is unsigned, and no
+// production image would load it.
 
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -36,7 +37,7 @@ export async function buildTestModule(
   const digest = createHash('sha256').update(JSON.stringify(packages)).digest('hex').slice(0, 16);
   const folder = join(cache, digest);
   await unpackInto(folder, packages, inputs);
-  // What maintainer scripts would have set up.
+  // Maintainer scripts would have made these links.
   for (const [name, target] of [
     ['sh', 'bash'],
     ['awk', 'gawk'],

@@ -1,7 +1,8 @@
-// `make bench-verify`: what verifying one SNP and one TDX evidence costs, beside the bare signature checks it has to make.
-// The floor is not estimated: the very crypto.subtle.verify calls of one verification are recorded and replayed, keys
-// imported, at once (as the verifier makes them) and one after another. Cold is a new process, from import to verdict.
-// Prints a table, asserts nothing. Evidence comes from the simulated hierarchies (RSA-4096, as AMD's), certificates and CRLs included.
+// `make bench-verify`: what verifying one SNP and one TDX evidence costs, beside the bare signature checks it
+// has to make. The floor is not estimated: the very crypto.subtle.verify calls of one verification are
+// recorded and replayed, keys imported, at once (as the verifier makes them) and one after another. Cold is a
+// new process, from import to verdict. Prints a table and has no assertions. Evidence comes from the
+// simulated hierarchies (RSA-4096, as AMD's), certificates and CRLs included.
 
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -45,7 +46,7 @@ async function subjects(): Promise<readonly Subject[]> {
   const amd = await createSimulatedAmd({
     product: 'Genoa',
     now: NOW,
-    ...(saved === undefined ? {} : { keys: saved }),
+    keys: saved,
   });
   if (saved === undefined) {
     mkdirSync(at('.cache/simulated'), { recursive: true });
@@ -117,7 +118,9 @@ async function recordCalls(run: () => Promise<unknown>): Promise<readonly Replay
   return calls;
 }
 
-/** Median milliseconds; rounds of all candidates alternate, so that a busy machine is busy for each of them. */
+/**
+ * Median milliseconds; rounds of all candidates alternate, so that a busy machine is busy for each of them.
+ */
 async function medians(
   candidates: readonly (() => Promise<unknown>)[],
   rounds: number,
@@ -153,7 +156,7 @@ async function bundleEvidence(): Promise<string> {
 }
 
 /** From the import of a verifier to its verdict, in a new process; without the start of Node itself. */
-function coldMs(json: string, verifier: string): number {
+function coldMs(json: string, verifier: string, call: string): number {
   const folder = at('.cache/bench-verify');
   mkdirSync(folder, { recursive: true });
   writeFileSync(`${folder}/evidence.json`, json);
@@ -161,8 +164,8 @@ function coldMs(json: string, verifier: string): number {
     import { readFileSync } from 'node:fs';
     const text = readFileSync(${JSON.stringify(`${folder}/evidence.json`)}, 'utf8');
     const start = performance.now();
-    const { runEvidence } = await import(${JSON.stringify(verifier)});
-    const { exitCode } = await runEvidence(text);
+    const verifier = await import(${JSON.stringify(verifier)});
+    const exitCode = ${call};
     console.log(exitCode === 0 ? performance.now() - start : 'refused');`;
   const times = Array.from({ length: COLD_PROCESSES }, () =>
     Number(spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' }).stdout),
@@ -185,8 +188,8 @@ async function bundleBytes(): Promise<number> {
   return gzipSync(outputFiles[0]?.contents ?? new Uint8Array(), { level: 9 }).length;
 }
 
-if (!statSync(at('attestation/dist/appraise/evidence-contract.js'), { throwIfNoEntry: false }))
-  throw new Error('build first: npx tsc -b');
+const COMMAND = at('attestation/dist/node/cli/evidence.js');
+if (!statSync(COMMAND, { throwIfNoEntry: false })) throw new Error('build first: npx tsc -b');
 function ms(value: number): string {
   return `${value.toFixed(2)} ms`;
 }
@@ -224,8 +227,14 @@ for (const { name, run, json } of await subjects()) {
     (warm / once).toFixed(2),
     ms(turn),
     (warm / turn).toFixed(2),
-    ms(coldMs(json, at('attestation/dist/appraise/evidence-contract.js'))),
-    ms(coldMs(json, bundle)),
+    ms(
+      coldMs(
+        json,
+        COMMAND,
+        'await verifier.commandEvidence({ stdin: async () => Buffer.from(text), stdout() {} })',
+      ),
+    ),
+    ms(coldMs(json, bundle, '(await verifier.runEvidence(text)).exitCode')),
   ]);
 }
 rmSync(at('.cache/bench-verify'), { recursive: true });

@@ -1,19 +1,22 @@
-// What each process loads. Reads the imports of our own sources with oxc's parser and follows them from an entry, so that the floors,
-// the closures and docs/tcb.md count the same thing. Value imports are what is there when a process runs; a type import is erased.
-// `npx tsx scripts/closures.ts` prints files and lines of every entry; `npx tsx scripts/closures.ts ENTRY` lists its files.
+// The files each process loads. Reads the imports of our own sources with oxc's parser and follows them from
+// an entry, so that the floors, the closures and docs/tcb.md count the same thing. Value imports are what is
+// there when a process runs; a type import is erased. `npx tsx scripts/closures.ts` prints files and lines of
+// every entry; `npx tsx scripts/closures.ts ENTRY` lists its files.
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { join, posix } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseSync } from 'oxc-parser';
+import { TOP } from '../image/top.ts';
 
-export const TOP = fileURLToPath(new URL('..', import.meta.url)).replace(/dist\/$/, '');
+export { TOP } from '../image/top.ts';
 
 /** The entries of the workspace's package, as sources. */
 export const PACKAGE_ENTRIES: Readonly<Record<string, string>> = {
   '@assay/attestation': 'attestation/index.ts',
   '@assay/attestation/codes': 'attestation/transcript/codes.ts',
   '@assay/attestation/explain': 'attestation/appraise/explain.ts',
+  '@assay/attestation/issue': 'attestation/protocol/issue.ts',
   '@assay/attestation/launch': 'attestation/launch/index.ts',
   '@assay/attestation/node': 'attestation/node/index.ts',
   '@assay/attestation/policy-lint': 'attestation/appraise/policy-lint.ts',

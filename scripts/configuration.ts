@@ -1,5 +1,5 @@
-// Writes the table of docs/configuration.md from src/config/schema: `npx tsx scripts/configuration.ts [--check]`.
-// With --check nothing is written; a difference is exit 1.
+// Writes the table of docs/configuration.md from src/config/schema: `npx tsx scripts/configuration.ts
+// [--check]`. With --check it compares instead of writing; a difference is exit 1.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -27,11 +27,7 @@ function table(title: string, section: Section, required: readonly string[]): st
     '|---|---|---|---|---|',
   ];
   for (const [key, field] of Object.entries(section)) {
-    const fallback = required.includes(key)
-      ? 'required'
-      : field.default === undefined
-        ? ''
-        : `\`${JSON.stringify(field.default)}\``;
+    const fallback = required.includes(key) ? 'required' : defaultOf(field);
     const secret = field.secret === true ? ', secret' : '';
     lines.push(
       `| \`${key}\` | ${typeOf(field)}${secret} | ${fallback} | ${field.from} | ${field.about.replaceAll('|', '\\|')} |`,
@@ -40,13 +36,17 @@ function table(title: string, section: Section, required: readonly string[]): st
   return `${lines.join('\n')}\n`;
 }
 
+function defaultOf(field: Field): string {
+  return field.default === undefined ? '' : `\`${JSON.stringify(field.default)}\``;
+}
+
 function typeOf(field: Field): string {
-  switch (field.type) {
+  switch (field.kind) {
     case 'choice':
       return field.choices.map((choice) => `\`${choice}\``).join(', ');
     case 'integer':
     case 'number':
-      return `${field.type} ${field.min}…${field.max === Number.MAX_SAFE_INTEGER ? '' : field.max}`;
+      return `${field.kind} ${field.min}…${field.max === Number.MAX_SAFE_INTEGER ? '' : field.max}`;
     case 'texts':
       return field.path === true ? 'list of paths' : 'list of texts';
     case 'text':

@@ -1,5 +1,6 @@
-// The house's dialect as checks over every source, with oxc's parser: what a linter's rule does not express. CONTRIBUTING.md explains
-// each rule. `npx tsx scripts/dialect.ts [FOLDER…]` lists the problems; test/tree/dialect.test.ts fails on any.
+// The house's dialect as checks over every source, with oxc's parser: what a linter's rule does not express.
+// CONTRIBUTING.md explains each rule. `npx tsx scripts/dialect.ts [FOLDER…]` lists the problems;
+// test/tree/dialect.test.ts fails on any.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,6 +11,7 @@ import { sourcesBelow, TOP } from './closures.ts';
 const MAX_LINES = 400;
 const MAX_HEADER_LINES = 8;
 const MAX_HEADER_WORDS = 100;
+const MAX_FUNCTION_LINES = 100;
 
 export interface Problem {
   readonly file: string;
@@ -40,11 +42,12 @@ export function problemsOf(
     ...importsOf(source),
     ...declarationsOf(source),
     ...optionalsOf(source),
+    ...functionsOf(source),
   ].toSorted((a, b) => a.line - b.line);
 }
 
 function problem({ file, text }: Source, offset: number, rule: string, message: string): Problem {
-  return { file, line: text.slice(0, offset).split('\n').length, rule, message };
+  return { file, line: lineAt(text, offset), rule, message };
 }
 
 function lengthOf(source: Source): readonly Problem[] {
@@ -54,7 +57,10 @@ function lengthOf(source: Source): readonly Problem[] {
     : [problem(source, 0, 'file-length', `${lines} lines, at most ${MAX_LINES}`)];
 }
 
-/** A header says what the file is, what it follows and what it refuses: 2 to 8 lines, then a blank line. One line may do in tests. */
+/**
+ * A header says what the file is, what it follows and what it refuses: 2 to 8 lines, then a blank line.
+ * One line may do in tests.
+ */
 function headerOf(source: Source): readonly Problem[] {
   const text = source.text.replace(/^#!.*\n/, '');
   const header = /^(?:\/\/.*\n)+/.exec(text)?.[0];
@@ -103,7 +109,10 @@ export function rankOf(specifier: string): number {
 
 const VALUE_CLASSES = new Set(['Set', 'Map', 'Uint8Array']);
 
-/** Top-level constants of a plain value are SCREAMING_SNAKE, everything else camelCase; functions are declared, not assigned. */
+/**
+ * Top-level constants of a plain value are SCREAMING_SNAKE, everything else camelCase; functions
+ * are declared, not assigned.
+ */
 function declarationsOf(source: Source): readonly Problem[] {
   const found: Problem[] = [];
   for (const statement of source.body) {
@@ -178,7 +187,10 @@ function isMember(value: Expression): boolean {
   return at.type === 'Identifier' || at.type === 'MemberExpression' || isValue(at);
 }
 
-/** `x?: T` in types of src/ and attestation/ is written `x?: T | undefined`, so that it can be passed on without a spread. */
+/**
+ * `x?: T` in types of src/ and attestation/ is written `x?: T | undefined`, so that it can be
+ * passed on without a spread.
+ */
 function optionalsOf(source: Source): readonly Problem[] {
   if (!/^(src|attestation)\//.test(source.file)) return [];
   const found: Problem[] = [];
@@ -195,12 +207,77 @@ function optionalsOf(source: Source): readonly Problem[] {
 interface Node {
   readonly type: string;
   readonly start: number;
+  readonly end: number;
   readonly [key: string]: unknown;
 }
 
 function admitsUndefined(type: Node): boolean {
   if (/^TS(Undefined|Unknown|Any)Keyword$/.test(type.type)) return true;
   return type.type === 'TSUnionType' && (type['types'] as Node[]).some(admitsUndefined);
+}
+
+const FUNCTION = /^(?:FunctionDeclaration|FunctionExpression|ArrowFunctionExpression)$/;
+const OUTLINED = /^(?:describe|test|beforeAll|beforeEach|afterAll|afterEach)$/;
+
+/**
+ * Functions of test/ have at most 100 lines, blank lines and comments not counted; oxlint checks all other folders. The callback of a
+ * `describe` is an outline: the calls of tests, hooks and describes that stand directly in it, with their tables of rows, are left out.
+ */
+function functionsOf(source: Source): readonly Problem[] {
+  if (!source.file.startsWith('test/')) return [];
+  const found: Problem[] = [];
+  const outlines = new Set<Node>();
+  const isCode = codeLines(source);
+  const linesOf = ({ start, end }: Node): readonly number[] => {
+    const first = lineAt(source.text, start);
+    return range(first, lineAt(source.text, end)).filter((line) => isCode[line] === true);
+  };
+  walk(source.body, (node) => {
+    if (outlinedBy(node) === 'describe')
+      for (const argument of node['arguments'] as Node[]) outlines.add(argument);
+    if (!FUNCTION.test(node.type)) return;
+    const lines = new Set(linesOf(node));
+    if (outlines.has(node))
+      for (const statement of statementsOf(node))
+        if (outlinedBy(statement['expression']) !== undefined)
+          for (const line of linesOf(statement)) lines.delete(line);
+    if (lines.size > MAX_FUNCTION_LINES)
+      found.push(
+        problem(source, node.start, 'function-length', `${lines.size} lines, at most ${MAX_FUNCTION_LINES}`),
+      );
+  });
+  return found;
+}
+
+/** `test` of `test(…)`, `test.skipIf(…)(…)` and `test.each(…)(…)`. */
+function outlinedBy(value: unknown): string | undefined {
+  let at = value as Node | undefined;
+  if (at?.type !== 'CallExpression') return undefined;
+  while (at !== undefined && /^(?:Call|Member|TaggedTemplate)Expression$/.test(at.type))
+    at = (at['callee'] ?? at['object'] ?? at['tag']) as Node | undefined;
+  const name = at?.['name'];
+  return typeof name === 'string' && OUTLINED.test(name) ? name : undefined;
+}
+
+function statementsOf(callback: Node): readonly Node[] {
+  const { type, body } = callback['body'] as Node & { readonly body?: readonly Node[] };
+  return type === 'BlockStatement' ? (body ?? []) : [];
+}
+
+/** By line number: whether the line has anything but blanks and comments. */
+function codeLines({ text, comments }: Source): readonly boolean[] {
+  let code = text;
+  for (const { start, end } of comments)
+    code = code.slice(0, start) + code.slice(start, end).replaceAll(/[^\n]/g, ' ') + code.slice(end);
+  return ['', ...code.split('\n')].map((line) => line.trim() !== '');
+}
+
+function lineAt(text: string, offset: number): number {
+  return text.slice(0, offset).split('\n').length;
+}
+
+function range(first: number, last: number): readonly number[] {
+  return Array.from({ length: last - first + 1 }, (_, index) => first + index);
 }
 
 export function walk(value: unknown, visit: (node: Node) => void): void {
@@ -215,7 +292,10 @@ export function walk(value: unknown, visit: (node: Node) => void): void {
     if (key !== 'parent' && typeof each === 'object') walk(each, visit);
 }
 
-/** Words of comments that read twice. Their counts only fall: lower the number with each file that is rewritten. */
+/**
+ * Words of comments that read twice. Their counts only fall: lower the number with each file that is
+ * rewritten.
+ */
 export const RIDDLES: Readonly<Record<string, RegExp>> = {
   'who, whoever': /\b(?:who|whoever)\b/gi,
   'nobody, nothing': /\b(?:nobody|nothing)\b/gi,

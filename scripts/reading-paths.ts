@@ -1,5 +1,6 @@
-// Writes the reading paths of ARCHITECTURE.md: what to read for one question, in files and lines counted from the tree.
-// `npx tsx scripts/reading-paths.ts [--check]`; `--check` compares and fails when the table is stale.
+// Writes the reading paths of ARCHITECTURE.md: what to read for one question, in files and lines
+// counted from the tree. `npx tsx scripts/reading-paths.ts [--check]`; `--check` compares and fails
+// when the table is stale.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -44,13 +45,17 @@ function table(): string {
   return ['| question | begin at | files | lines |', '|---|---|--:|--:|', ...rows, ''].join('\n');
 }
 
-const path = join(TOP, 'ARCHITECTURE.md');
-const text = readFileSync(path, 'utf8');
-const [before = '', rest = ''] = text.split(BEGIN);
-const after = rest.slice(rest.indexOf(END));
-const wanted = `${before}${BEGIN}${table()}${after}`;
-if (!process.argv.includes('--check')) writeFileSync(path, wanted);
-else if (wanted !== text) {
-  console.error('ARCHITECTURE.md is stale: run `npx tsx scripts/reading-paths.ts`');
-  process.exitCode = 1;
+function main(): void {
+  const path = join(TOP, 'ARCHITECTURE.md');
+  const text = readFileSync(path, 'utf8');
+  const [before = '', rest = ''] = text.split(BEGIN);
+  const after = rest.slice(rest.indexOf(END));
+  const wanted = `${before}${BEGIN}${table()}${after}`;
+  if (!process.argv.includes('--check')) writeFileSync(path, wanted);
+  else if (wanted !== text) {
+    console.error('ARCHITECTURE.md is stale: run `npx tsx scripts/reading-paths.ts`');
+    process.exitCode = 1;
+  }
 }
+
+main();

@@ -1,5 +1,6 @@
-// Writes docs/reference/: the API of @assay/attestation, an entry a page, from the declarations the compiler emits. An export without a
-// comment is an error. `npx tsx scripts/reference.ts [--check]` after `make build`; `--check` compares.
+// Writes docs/reference/: the API of @assay/attestation, an entry a page, from the declarations the compiler
+// emits. An export without a comment is an error. `npx tsx scripts/reference.ts [--check]` after
+// `make build`; `--check` compares.
 
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, posix } from 'node:path';
@@ -12,6 +13,11 @@ const ENTRIES = [
     '@assay/attestation/node',
     'node/index',
     'The client for Node: a fetch over attested TLS, a local proxy, endorsements.',
+  ],
+  [
+    '@assay/attestation/issue',
+    'protocol/issue',
+    'What a guest issues: claims, documents, trees of a batch; browser-safe.',
   ],
   ['@assay/attestation/launch', 'launch/index', 'Launch measurements, recomputed from what is launched.'],
   [
@@ -53,35 +59,58 @@ interface Module {
   readonly from: ReadonlyMap<string, { readonly module: string; readonly name: string }>;
 }
 
-const modules = new Map<string, Module>();
+/** The declarations the compiler emitted, each module parsed once. */
+class Modules {
+  readonly #parsed = new Map<string, Module>();
 
-function moduleOf(path: string): Module {
-  const known = modules.get(path);
-  if (known !== undefined) return known;
-  const text = readFileSync(join(DIST, `${path}.d.ts`), 'utf8');
-  const { program, comments, module } = parseSync(`${path}.d.ts`, text);
-  const declared = new Map<string, Declaration>();
-  for (const statement of program.body) {
-    for (const each of declarationsOf(statement, text, comments)) declared.set(each.name, each);
+  /** The declaration behind an exported name, through any number of re-exports. */
+  find(module: string, name: string): Declaration {
+    const { declared, from } = this.#moduleOf(module);
+    const here = declared.get(name);
+    if (here !== undefined) return here;
+    const there = from.get(name);
+    if (there === undefined) throw new Error(`${module} has no ${name}`);
+    return this.find(there.module, there.name);
   }
-  const from = new Map<string, { readonly module: string; readonly name: string }>();
-  const resolved = (specifier: string): string =>
-    posix.join(posix.dirname(path), specifier.replace(/\.(ts|js)$/, ''));
-  for (const { entries } of module.staticExports) {
-    for (const { moduleRequest, exportName, importName } of entries) {
-      if (!moduleRequest) continue;
-      if (String(importName.kind) === 'AllButDefault') {
-        const all = resolved(moduleRequest.value);
-        for (const name of namesOf(all)) from.set(name, { module: all, name });
-        continue;
-      }
-      if (exportName.name === null || importName.name === null) continue;
-      from.set(exportName.name, { module: resolved(moduleRequest.value), name: importName.name });
+
+  /** The exported names of a module, sorted. */
+  namesOf(module: string): readonly string[] {
+    const { declared, from } = this.#moduleOf(module);
+    const text = readFileSync(join(DIST, `${module}.d.ts`), 'utf8');
+    const own = [...declared.keys()].filter((name) =>
+      new RegExp(`^export [^\\n]*\\b${name}\\b`, 'm').test(text),
+    );
+    return [...new Set([...own, ...from.keys()])].toSorted((a, b) => a.localeCompare(b, 'en'));
+  }
+
+  #moduleOf(path: string): Module {
+    const known = this.#parsed.get(path);
+    if (known !== undefined) return known;
+    const text = readFileSync(join(DIST, `${path}.d.ts`), 'utf8');
+    const { program, comments, module } = parseSync(`${path}.d.ts`, text);
+    const declared = new Map<string, Declaration>();
+    for (const statement of program.body) {
+      for (const each of declarationsOf(statement, text, comments)) declared.set(each.name, each);
     }
+    const from = new Map<string, { readonly module: string; readonly name: string }>();
+    const resolved = (specifier: string): string =>
+      posix.join(posix.dirname(path), specifier.replace(/\.(ts|js)$/, ''));
+    for (const { entries } of module.staticExports) {
+      for (const { moduleRequest, exportName, importName } of entries) {
+        if (!moduleRequest) continue;
+        if (String(importName.kind) === 'AllButDefault') {
+          const all = resolved(moduleRequest.value);
+          for (const name of this.namesOf(all)) from.set(name, { module: all, name });
+          continue;
+        }
+        if (exportName.name === null || importName.name === null) continue;
+        from.set(exportName.name, { module: resolved(moduleRequest.value), name: importName.name });
+      }
+    }
+    const made = { declared, from };
+    this.#parsed.set(path, made);
+    return made;
   }
-  const made = { declared, from };
-  modules.set(path, made);
-  return made;
 }
 
 function declarationsOf(
@@ -119,24 +148,6 @@ function docBefore(start: number, text: string, comments: readonly Comment[]): s
     .trim();
 }
 
-function find(module: string, name: string): Declaration {
-  const { declared, from } = moduleOf(module);
-  const here = declared.get(name);
-  if (here !== undefined) return here;
-  const there = from.get(name);
-  if (there === undefined) throw new Error(`${module} has no ${name}`);
-  return find(there.module, there.name);
-}
-
-function namesOf(module: string): readonly string[] {
-  const { declared, from } = moduleOf(module);
-  const text = readFileSync(join(DIST, `${module}.d.ts`), 'utf8');
-  const own = [...declared.keys()].filter((name) =>
-    new RegExp(`^export [^\\n]*\\b${name}\\b`, 'm').test(text),
-  );
-  return [...new Set([...own, ...from.keys()])].toSorted((a, b) => a.localeCompare(b, 'en'));
-}
-
 /** TSDoc as Markdown: tags become paragraphs, an example a block. */
 function markdown(doc: string): string {
   return doc
@@ -150,13 +161,18 @@ function markdown(doc: string): string {
     );
 }
 
-function page(entry: string, module: string, about: string, missing: string[]): string {
+/** An entry's page, and its exports without a comment. */
+function page(
+  modules: Modules,
+  [entry, module, about]: (typeof ENTRIES)[number],
+): { readonly text: string; readonly missing: readonly string[] } {
+  const missing: string[] = [];
   const parts = [
     `# ${entry}`,
     `${about} Generated by \`scripts/reference.ts\` from the emitted declarations; \`make drift\` fails when it is stale.`,
   ];
-  for (const name of namesOf(module)) {
-    const { kind, signature, doc } = find(module, name);
+  for (const name of modules.namesOf(module)) {
+    const { kind, signature, doc } = modules.find(module, name);
     if (doc === null) missing.push(`${entry}: ${name} has no comment`);
     parts.push(
       `## ${name}`,
@@ -165,20 +181,24 @@ function page(entry: string, module: string, about: string, missing: string[]): 
       ...(doc === null ? [] : [markdown(doc)]),
     );
   }
-  return `${parts.join('\n\n')}\n`;
+  return { text: `${parts.join('\n\n')}\n`, missing };
 }
 
-const missing: string[] = [];
-for (const [entry, module, about] of ENTRIES) {
-  const path = join(TOP, 'docs/reference', `${entry.split('/').slice(1).join('-')}.md`);
-  const text = page(entry, module, about, missing);
-  if (!process.argv.includes('--check')) {
-    mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(path, text);
-  } else if (!existsSync(path) || readFileSync(path, 'utf8') !== text) {
-    console.error(`${path.slice(TOP.length)} is stale: run \`npx tsx scripts/reference.ts\``);
-    process.exitCode = 1;
+function main(): void {
+  const modules = new Modules();
+  for (const entry of ENTRIES) {
+    const path = join(TOP, 'docs/reference', `${entry[0].split('/').slice(1).join('-')}.md`);
+    const { text, missing } = page(modules, entry);
+    if (!process.argv.includes('--check')) {
+      mkdirSync(dirname(path), { recursive: true });
+      writeFileSync(path, text);
+    } else if (!existsSync(path) || readFileSync(path, 'utf8') !== text) {
+      console.error(`${path.slice(TOP.length)} is stale: run \`npx tsx scripts/reference.ts\``);
+      process.exitCode = 1;
+    }
+    for (const each of missing) console.error(each);
+    if (missing.length > 0) process.exitCode = 1;
   }
 }
-for (const each of missing) console.error(each);
-if (missing.length > 0) process.exitCode = 1;
+
+main();

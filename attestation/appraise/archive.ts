@@ -1,19 +1,11 @@
-// Archives of evidence, `assay/archive/v1`: what a connection was shown, kept so that it can be judged again years later, offline
-// and at its own time. Nonce, exporter, TLS key and the time are the archiver's word then: their rules are skips, and the outcome
-// is an ArchivedResult, a type no connection accepts. Receipts have a place in the format and are not judged as yet.
+// Archives of evidence, `assay/archive/v1`: what a connection was shown, kept so that it can be judged again
+// years later, offline and at its own time. Nonce, exporter, TLS key and the time are the archiver's word
+// then: their rules are skips, and the outcome is an ArchivedResult, a type no connection accepts. Receipts
+// have a place in the format and are not judged as yet.
 
-import { sha256 } from '@noble/hashes/sha2.js';
-import { toHex, utf8 } from '../encoding/bytes.ts';
 import { type Json, type JsonObject, shapeReaders } from '../encoding/json.ts';
-import {
-  type AttestationDocument,
-  documentToJson,
-  parseDocument,
-  type SnpEndorsements,
-  type TdxEndorsements,
-} from '../protocol/document.ts';
+import { parseDocument } from '../protocol/document.ts';
 import { AttestationError, malformed, unsupported } from '../transcript/errors.ts';
-import type { AttestationCode } from '../transcript/codes.ts';
 import { type ArchivedResult, verifyArchived } from './appraise.ts';
 import {
   allowAnyModel,
@@ -22,64 +14,9 @@ import {
   observingPolicy,
   parsePolicy,
   type Policy,
-  policyToJson,
 } from './policy.ts';
 
 export const ARCHIVE_FORMAT = 'assay/archive/v1';
-
-/** What a connection was shown, and what came of it. */
-export interface Witnessed {
-  readonly document: AttestationDocument;
-  /** Those that were fetched because the document's own were missing or did not do. */
-  readonly endorsements: SnpEndorsements | TdxEndorsements | undefined;
-  readonly origin: string;
-  readonly nonce: Uint8Array;
-  readonly exporter: Uint8Array | undefined;
-  /** DER SubjectPublicKeyInfo of the peer. */
-  readonly peerSpki: Uint8Array;
-  readonly policy: Policy;
-  /** Milliseconds since 1970. */
-  readonly at: number;
-  /** Undefined when it was accepted. */
-  readonly code: AttestationCode | undefined;
-}
-
-/** One archive, as the JSON of a file. */
-export function archiveToJson(evidence: readonly Witnessed[]): JsonObject {
-  return { format: ARCHIVE_FORMAT, evidence: evidence.map(entryToJson), receipts: [] };
-}
-
-function entryToJson(seen: Witnessed): JsonObject {
-  const { policy } = seen;
-  const { endorsements } = seen;
-  const document = documentToJson(
-    endorsements === undefined ? seen.document : ({ ...seen.document, endorsements } as AttestationDocument),
-  );
-  // A policy that lists nothing was none: it only looked.
-  const written = policy.measurements.length === 0 ? null : policyToJson(policy);
-  const allowed = {
-    ...(policy.danger.anyModel ? { any_model: true } : {}),
-    ...(policy.danger.simulated === false ? {} : { simulated: policy.danger.simulated }),
-  };
-  return {
-    origin: seen.origin,
-    at: new Date(seen.at).toISOString(),
-    accepted: seen.code === undefined,
-    code: seen.code ?? null,
-    nonce: toHex(seen.nonce),
-    exporter: seen.exporter === undefined ? null : toHex(seen.exporter),
-    tls_spki_sha256: toHex(sha256(seen.peerSpki)),
-    policy_sha256: written === null ? null : policyDigest(written),
-    policy: written,
-    allowed,
-    document,
-  };
-}
-
-/** SHA-256 of the policy as `assay-verify policy print` writes it, without white space. */
-function policyDigest(policy: JsonObject): string {
-  return toHex(sha256(utf8(JSON.stringify(policy))));
-}
 
 const shape = shapeReaders('malformed_evidence');
 const MAX_ENTRIES = 64;
@@ -97,7 +34,7 @@ const ENTRY = [
   'document',
 ];
 
-/** What of an archive is judged by: the time and the policy of the person who judges, in place of the archiver's. */
+/** Time and policy to judge an archive by, in place of the archiver's. */
 export interface ArchiveJudge {
   readonly now?: Date | undefined;
   readonly policy?: Json | undefined;
@@ -147,7 +84,10 @@ async function judgeEntry(entry: JsonObject, judge: ArchiveJudge): Promise<Judge
   }
 }
 
-/** The judge's policy, else the archiver's, with what flags allowed then. Stapled endorsements are all there is. */
+/**
+ * The judge's policy, else the archiver's, with what flags allowed then. Stapled
+ * endorsements are all there is.
+ */
 function policyOfEntry(entry: JsonObject, given: Json | undefined): Policy {
   const allowed = shape.object(entry['allowed'] ?? {}, 'allowed', [], ['any_model', 'simulated']);
   const simulated = allowed['simulated'];

@@ -1,6 +1,7 @@
-// The vendor's half of a verdict: takes the evidence and its endorsements out of a document, or from a source of them, has the
-// SNP or TDX verifier judge it by the part of the policy that is theirs, and returns the signed fields the protocol uses.
-// Refused: evidence without endorsements where the policy lets none be fetched. Only accepted evidence is remembered.
+// The vendor's half of a verdict: takes the evidence and its endorsements out of a document, or from a source
+// of them, has the SNP or TDX verifier judge it by the part of the policy that is theirs, and returns the
+// signed fields the protocol uses. Refused: evidence without endorsements where the policy lets none be
+// fetched. Only accepted evidence is remembered.
 
 import type { SignedFields } from './bind.ts';
 import { isZero, toHex } from '../encoding/bytes.ts';
@@ -15,12 +16,16 @@ import type { TdxContext } from '../tdx/subject.ts';
 import { verifyTdx } from '../tdx/verify.ts';
 import type { KeyCache } from '../x509/signature.ts';
 
-/** Where endorsements come from when the document's own are missing, not wanted or do not do. Nothing it gives is trusted. */
+/**
+ * Fetches endorsements when the document's own are missing, not wanted or not accepted. Its answers are
+ * verified, never trusted.
+ */
 export type EndorsementSource = (request: EndorsementRequest) => Promise<SnpEndorsements | TdxEndorsements>;
 /** The evidence that needs endorsements: the raw SNP report, 1184 bytes, or the raw TDX quote. */
-export type EndorsementRequest =
-  | { readonly format: 'snp'; readonly report: Uint8Array }
-  | { readonly format: 'tdx'; readonly report: Uint8Array };
+export interface EndorsementRequest {
+  readonly format: 'snp' | 'tdx';
+  readonly report: Uint8Array;
+}
 
 /** The part of `VerifyOptions` that hardware is verified with. */
 export interface HardwareOptions {
@@ -33,25 +38,30 @@ export interface HardwareOptions {
   readonly keys?: KeyCache | undefined;
 }
 
-/** What the vendor's verifier found. */
+/** The findings of the vendor's verifier. */
 export interface Hardware extends SignedFields {
   readonly format: 'snp' | 'tdx';
   readonly transcript: Transcript;
   readonly accepted: boolean;
-  /** Whether a trusted signature vouches for the fields; else they are what anyone can have written. */
+  /** Whether a trusted signature covers the fields; else anyone can have written them. */
   readonly authentic: boolean;
   readonly product: string | undefined;
   readonly chip: string | undefined;
   readonly evidence: Readonly<Record<string, unknown>>;
 }
 
-/** Judges the evidence and adds its rules to the transcript; `roots` replace the pinned ones. */
+/** By which policy and options evidence is judged; `roots` replace the pinned ones. */
+export interface HardwareJudgement {
+  readonly policy: Policy;
+  readonly options: HardwareOptions;
+  readonly roots: readonly Uint8Array[] | undefined;
+}
+
+/** Judges the evidence and adds its rules to the transcript. */
 export async function verifyHardware(
-  t: Transcript,
+  transcript: Transcript,
   document: AttestationDocument,
-  policy: Policy,
-  options: HardwareOptions,
-  roots: readonly Uint8Array[] | undefined,
+  { policy, options, roots }: HardwareJudgement,
 ): Promise<Hardware> {
   const format = formatOf(document);
   const attempt = async (endorsements: SnpEndorsements | TdxEndorsements): Promise<Hardware> => {
@@ -72,7 +82,7 @@ export async function verifyHardware(
   try {
     if (stapled !== undefined) hardware = await attempt(stapled);
   } catch (error) {
-    // What the server stapled is a convenience: where others may be had, ones that cannot be read are no worse than none.
+    // Stapled endorsements are a convenience: where others can be fetched, unreadable ones count as missing.
     if (!others || !(error instanceof AttestationError)) throw error;
     unreadable = error;
   }
@@ -91,7 +101,7 @@ export async function verifyHardware(
     );
   }
   // S32 and T27 compare report_data with a value a policy gives; here it is judged in full, as D4 and D5.
-  t.checks.push(
+  transcript.checks.push(
     ...hardware.transcript.checks.filter(
       ({ id, status }) => status !== 'skip' || (id !== 'S32' && id !== 'T27'),
     ),
@@ -99,7 +109,10 @@ export async function verifyHardware(
   return hardware;
 }
 
-/** Undefined when stapled ones were tried already and fetching fails too: their transcript says more than the network. */
+/**
+ * Undefined when stapled ones were tried already and fetching fails too: their transcript
+ * says more than the network.
+ */
 async function fetchEndorsements(
   format: 'snp' | 'tdx',
   document: AttestationDocument,

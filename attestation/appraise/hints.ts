@@ -1,5 +1,5 @@
-// What the person who reads a refusal can do about it, one sentence per code. Codes without one are those of input errors whose
-// message says it all.
+// Advice on refusals, one sentence per code: what the reader can do. Codes of input errors have none, because
+// their message already says it.
 
 import type { AttestationCode } from '../transcript/codes.ts';
 

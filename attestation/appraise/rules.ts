@@ -1,11 +1,12 @@
-// The rules of the appraisal that are not a vendor's: D document and claims, C channel and client, P policy. As data: one
-// code per rule, the section of docs/protocol.md it comes from, and what is checked in words a person can read.
+// The rules of the appraisal that are not a vendor's: D document and claims, C channel and client, P
+// policy. As data: one code per rule, the section of docs/protocol.md it comes from, and what is checked in
+// words a person can read.
 
 import { rule, type Rule } from '../transcript/checks.ts';
 
 const PROTOCOL = 'Assay protocol v1';
 
-/** Rules of appraisal D1 and up: claims, channel, model and policy (docs/protocol.md §7), by name. */
+/** Rules of appraisal D1 and up: claims, channel, model and policy (docs/protocol.md §2 to §7), by name. */
 export const RULES = {
   claimsCanonical: rule(
     'D1',

@@ -1,9 +1,10 @@
-// Names what a file is when it is not the raw report or quote that was expected: the containers of clouds and drivers around
-// one, evidence of another kind, text. It decides nothing; its sentence stands in the refusal, so that the person who gave
-// the file knows what to cut out of it. Layouts: Azure's HCL report, AMD's MSG_REPORT_RSP and certificate table, Intel's
-// TDREPORT and quote header, TPMS_ATTEST, COSE_Sign1 of AWS Nitro.
+// Names what a file is when it is not the raw report or quote that was expected: the containers of clouds
+// and drivers around one, evidence of another kind, text. The verdict does not depend on it: its sentence
+// stands in the refusal, so that the reader knows what to cut out of the file. Layouts: Azure's HCL
+// report, AMD's MSG_REPORT_RSP and certificate table, Intel's TDREPORT and quote header, TPMS_ATTEST,
+// COSE_Sign1 of AWS Nitro.
 
-import { equalBytes, fromHex, isZero, viewOf } from './bytes.ts';
+import { equalBytes, fromHex, isZero, toHex, viewOf } from './bytes.ts';
 
 const SNP_REPORT_BYTES = 0x4a0;
 const HCL_HEADER_BYTES = 32;
@@ -14,7 +15,7 @@ const VCEK_ENTRY = fromHex('63da758de6644564adc5f4b93be8accd');
 /** Inputs are bounded before they come here; a report that is searched for starts within this. */
 const MAX_SEARCH_BYTES = 64 * 1024;
 
-/** A sentence that begins with `this is`, or undefined where nothing is recognised. */
+/** A sentence that begins with `this is`, or undefined where the file is not recognised. */
 export function describeContainer(bytes: Uint8Array): string | undefined {
   return describeText(bytes) ?? describeBinary(bytes) ?? describeInside(bytes);
 }
@@ -58,7 +59,7 @@ function describeHcl(bytes: Uint8Array): string {
   return `this is an Azure HCL report (${bytes.length} bytes, "HCLA"): ${inside[kind] ?? 'it names no technology that is known'}`;
 }
 
-/** What is expected, with something around it. */
+/** The expected report or quote with other bytes around it. */
 function describeInside(bytes: Uint8Array): string | undefined {
   if (bytes.length >= 40 && bytes.length < SNP_REPORT_BYTES && isReportStart(bytes, 0))
     return `this is the beginning of a SEV-SNP report: ${SNP_REPORT_BYTES - bytes.length} bytes are missing`;
@@ -115,5 +116,5 @@ function quoteAt(bytes: Uint8Array): number | undefined {
 }
 
 function startOf(bytes: Uint8Array): string {
-  return Array.from(bytes.subarray(0, 16), (byte) => byte.toString(16).padStart(2, '0')).join('');
+  return toHex(bytes.subarray(0, 16));
 }

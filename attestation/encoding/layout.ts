@@ -1,5 +1,6 @@
-// Wire structures declared once, as tables of offsets. Decoding, the TypeScript type, the must-be-zero ranges and the
-// byte tables in docs/formats.md all derive from the same declaration. All integers are little-endian unless `be`.
+// Wire structures declared once, as tables of offsets. Decoding, the TypeScript type, the must-be-zero ranges
+// and the byte tables in docs/formats.md all derive from the same declaration; the comment that ends a
+// field's line is its meaning there, so that a page does not load it. All integers are little-endian.
 
 import { isZero, toHex, viewOf } from './bytes.ts';
 import { malformed } from '../transcript/errors.ts';
@@ -11,7 +12,6 @@ export interface Field<T extends FieldType = FieldType> {
   readonly type: T;
   /** Bytes; given for `bytes` only. */
   readonly size: number;
-  readonly note: string;
 }
 
 export type Layout = Readonly<Record<string, Field>>;
@@ -25,23 +25,26 @@ export type Decoded<L extends Layout> = {
       : number;
 };
 
-export function u8(at: number, note: string): Field<'u8'> {
-  return { at, type: 'u8', size: 1, note };
+export function u8(at: number): Field<'u8'> {
+  return { at, type: 'u8', size: 1 };
 }
-export function u16(at: number, note: string): Field<'u16'> {
-  return { at, type: 'u16', size: 2, note };
+export function u16(at: number): Field<'u16'> {
+  return { at, type: 'u16', size: 2 };
 }
-export function u32(at: number, note: string): Field<'u32'> {
-  return { at, type: 'u32', size: 4, note };
+export function u32(at: number): Field<'u32'> {
+  return { at, type: 'u32', size: 4 };
 }
-export function u64(at: number, note: string): Field<'u64'> {
-  return { at, type: 'u64', size: 8, note };
+export function u64(at: number): Field<'u64'> {
+  return { at, type: 'u64', size: 8 };
 }
-export function raw(at: number, size: number, note: string): Field<'bytes'> {
-  return { at, type: 'bytes', size, note };
+export function raw(at: number, size: number): Field<'bytes'> {
+  return { at, type: 'bytes', size };
 }
 
-/** Decodes `bytes` (exact length `size`, else `malformed_length`) by the table. Sub-views share memory with the input. */
+/**
+ * Decodes `bytes` (exact length `size`, else `malformed_length`) by the table. Sub-views
+ * share memory with the input.
+ */
 export function decodeLayout<const L extends Layout>(
   layout: L,
   bytes: Uint8Array,
@@ -75,29 +78,24 @@ function readField(view: DataView, bytes: Uint8Array, field: Field): number | bi
   }
 }
 
-/** Writes the values given over a zeroed structure of `size` bytes. Bytes fields must have the declared size. */
+/**
+ * Writes the values given over a zeroed structure of `size` bytes. Bytes fields must have the declared size.
+ */
 export function encodeLayout<const L extends Layout>(
   layout: L,
   values: Partial<Decoded<L>>,
   size: number,
 ): Uint8Array {
   const bytes = new Uint8Array(size);
-  const view = viewOf(bytes);
   for (const [key, field] of Object.entries(layout)) {
     const value = (values as Record<string, number | bigint | Uint8Array | undefined>)[key];
-    if (value === undefined) continue;
-    writeField(view, bytes, field, value, key);
+    if (value !== undefined) writeField(bytes, key, field, value);
   }
   return bytes;
 }
 
-function writeField(
-  view: DataView,
-  bytes: Uint8Array,
-  field: Field,
-  value: number | bigint | Uint8Array,
-  key: string,
-): void {
+function writeField(bytes: Uint8Array, key: string, field: Field, value: number | bigint | Uint8Array): void {
+  const view = viewOf(bytes);
   if (field.type === 'bytes') {
     if (!(value instanceof Uint8Array) || value.length !== field.size)
       throw new TypeError(`${key} must be ${field.size} bytes`);
@@ -108,7 +106,10 @@ function writeField(
   else view.setUint8(field.at, value as number);
 }
 
-/** The byte ranges `[from, to)` no field covers: reserved, and required to be zero where the specification says so. */
+/**
+ * The byte ranges `[from, to)` no field covers: reserved, and required to be zero where
+ * the specification says so.
+ */
 export function uncovered(layout: Layout, size: number): readonly (readonly [number, number])[] {
   const ranges: [number, number][] = [];
   let at = 0;

@@ -1,5 +1,6 @@
-// The SEV-SNP launch digest is a chain: each guest page added by SNP_LAUNCH_UPDATE replaces the digest by
-// SHA-384(PAGE_INFO), which holds the digest before it (SEV-SNP Firmware ABI Specification, rev. 1.55, §8.17.2, table 67).
+// The SEV-SNP launch digest is a chain: each guest page added by SNP_LAUNCH_UPDATE replaces the digest
+// by SHA-384(PAGE_INFO), which holds the digest before it (SEV-SNP Firmware ABI Specification, rev.
+// 1.55, §8.17.2, table 67).
 
 import { sha384 } from '@noble/hashes/sha2.js';
 import { viewOf } from '../encoding/bytes.ts';
@@ -11,28 +12,33 @@ export type PageType = (typeof PAGE_TYPE)[keyof typeof PAGE_TYPE];
 
 const PAGE_INFO_BYTES = 0x70;
 const PAGE_INFO = {
-  digestCur: raw(0x00, 48, 'launch digest so far'),
-  contents: raw(0x30, 48, 'SHA-384 of the page for NORMAL and VMSA, else zero'),
-  length: u16(0x60, 'length of this structure'),
-  pageType: u8(0x62, 'page type'),
-  imiPage: u8(0x63, 'initial migration image: never'),
-  vmpl3Perms: u8(0x64, 'permissions of VMPL 3'),
-  vmpl2Perms: u8(0x65, 'permissions of VMPL 2'),
-  vmpl1Perms: u8(0x66, 'permissions of VMPL 1'),
-  gpa: u64(0x68, 'guest-physical address'),
+  digestCur: raw(0x00, 48), // launch digest so far
+  contents: raw(0x30, 48), // SHA-384 of the page for NORMAL and VMSA, else zero
+  length: u16(0x60), // length of this structure
+  pageType: u8(0x62), // page type
+  imiPage: u8(0x63), // initial migration image: never
+  vmpl3Perms: u8(0x64), // permissions of VMPL 3
+  vmpl2Perms: u8(0x65), // permissions of VMPL 2
+  vmpl1Perms: u8(0x66), // permissions of VMPL 1
+  gpa: u64(0x68), // guest-physical address
 } as const;
 
-/**
- * The digest after adding `size` bytes of pages from `gpa` on. `contentsOf(offset)` gives the 48-byte CONTENTS of the page at
- * that offset; without it CONTENTS is zero, as for every type but NORMAL and VMSA. All sizes are multiples of 4096.
- */
-export function addPages(
-  digest: Uint8Array,
-  pageType: PageType,
-  gpa: number,
-  size: number,
-  contentsOf?: (offset: number) => Uint8Array,
-): Uint8Array {
+/** Consecutive pages of one type. */
+export interface PageRun {
+  readonly pageType: PageType;
+  /** Guest-physical address of the first page. */
+  readonly gpa: number;
+  /** Bytes, a multiple of 4096. */
+  readonly size: number;
+  /**
+   * The 48-byte CONTENTS of the page at an offset; without it CONTENTS is zero, as for every
+   * type but NORMAL and VMSA.
+   */
+  readonly contentsOf?: ((offset: number) => Uint8Array) | undefined;
+}
+
+/** The digest after adding the pages. */
+export function addPages(digest: Uint8Array, { pageType, gpa, size, contentsOf }: PageRun): Uint8Array {
   const info = encodeLayout(
     PAGE_INFO,
     { digestCur: digest, length: PAGE_INFO_BYTES, pageType },

@@ -1,6 +1,7 @@
-// What SEV-SNP launch takes from the firmware file: the SEV metadata sections, the reset address of the application
-// processors and the place of the kernel-hash table (edk2 OvmfPkg/ResetVector/X64/OvmfSevMetadata.asm and
-// Ia16/ResetVectorVtf0.asm). Refuses tables that lie outside the file and sections that are not whole pages.
+// The parts of the firmware file that SEV-SNP launch uses: the SEV metadata sections, the reset address of
+// the application processors and the place of the kernel-hash table (edk2
+// OvmfPkg/ResetVector/X64/OvmfSevMetadata.asm and Ia16/ResetVectorVtf0.asm). Refuses tables that lie outside
+// the file and sections that are not whole pages.
 
 import { sha384 } from '@noble/hashes/sha2.js';
 import { viewOf } from '../encoding/bytes.ts';
@@ -45,13 +46,12 @@ export function parseSnpFirmware(firmware: Uint8Array): SnpFirmware {
     sections: parseSections(firmware, metadataFromEnd),
     resetEip: guidTableU32(table, SEV_ES_RESET_GUID, 'SEV-ES reset block'),
     hashTableGpa: hashTable === undefined ? 0 : viewOf(hashTable).getUint32(0, true),
-    digest: addPages(
-      new Uint8Array(48),
-      PAGE_TYPE.normal,
-      2 ** 32 - firmware.length,
-      firmware.length,
-      (from) => sha384(firmware.subarray(from, from + PAGE_BYTES)),
-    ),
+    digest: addPages(new Uint8Array(48), {
+      pageType: PAGE_TYPE.normal,
+      gpa: 2 ** 32 - firmware.length,
+      size: firmware.length,
+      contentsOf: (from) => sha384(firmware.subarray(from, from + PAGE_BYTES)),
+    }),
   };
 }
 

@@ -1,11 +1,14 @@
-// The first register state of a vCPU, which SNP_LAUNCH_FINISH measures as one VMSA page per vCPU (AMD64 Architecture
-// Programmer's Manual vol. 2, rev. 3.42, appendix B, table B-4). It depends on the machine monitor: QEMU takes the CPU model's
-// signature into RDX, Amazon's and Google's monitors do not.
+// The first register state of a vCPU, which SNP_LAUNCH_UPDATE measures as one page of type VMSA per vCPU
+// (AMD64 Architecture Programmer's Manual vol. 2, rev. 3.42, appendix B, table B-4). It depends on the
+// machine monitor: QEMU takes the CPU model's signature into RDX, Amazon's and Google's monitors do not.
 
 import { encodeLayout, raw, u16, u32, u64 } from '../encoding/layout.ts';
 import { PAGE_BYTES } from './firmware.ts';
 
-/** `ec2` is Amazon's monitor as seen in 2026 (RDX 0x600; virtee/sev-snp-measure#60), `ec2-2023` as it was at its launch (RDX 0). */
+/**
+ * `ec2` is Amazon's monitor as seen in 2026 (RDX 0x600; virtee/sev-snp-measure#60), `ec2-2023` as it
+ * was at its launch (RDX 0).
+ */
 export type Vmm = 'qemu' | 'ec2' | 'ec2-2023' | 'gce';
 
 /** CPUID(1).EAX of QEMU's CPU models, which QEMU places in RDX at reset. */
@@ -29,36 +32,36 @@ export const VCPU_SIGNATURES: Readonly<Record<string, number>> = {
 };
 
 const VMSA = {
-  es: raw(0x000, 16, 'segment'),
-  cs: raw(0x010, 16, 'segment'),
-  ss: raw(0x020, 16, 'segment'),
-  ds: raw(0x030, 16, 'segment'),
-  fs: raw(0x040, 16, 'segment'),
-  gs: raw(0x050, 16, 'segment'),
-  gdtr: raw(0x060, 16, 'segment'),
-  ldtr: raw(0x070, 16, 'segment'),
-  idtr: raw(0x080, 16, 'segment'),
-  tr: raw(0x090, 16, 'segment'),
-  efer: u64(0x0d0, 'EFER: SVME'),
-  cr4: u64(0x148, 'CR4: MCE'),
-  cr0: u64(0x158, 'CR0: ET'),
-  dr7: u64(0x160, 'DR7 at reset'),
-  dr6: u64(0x168, 'DR6 at reset'),
-  rflags: u64(0x170, 'RFLAGS at reset'),
-  rip: u64(0x178, 'low 16 bits of the entry'),
-  gPat: u64(0x268, 'page attribute table'),
-  rdx: u64(0x310, 'CPU signature'),
-  sevFeatures: u64(0x3b0, 'SEV_FEATURES: bit 0 SNPActive, bit 5 DebugSwap'),
-  xcr0: u64(0x3e8, 'XCR0: x87'),
-  mxcsr: u32(0x408, 'MXCSR'),
-  x87Fcw: u16(0x410, 'x87 control word'),
+  es: raw(0x000, 16), // segment
+  cs: raw(0x010, 16), // segment
+  ss: raw(0x020, 16), // segment
+  ds: raw(0x030, 16), // segment
+  fs: raw(0x040, 16), // segment
+  gs: raw(0x050, 16), // segment
+  gdtr: raw(0x060, 16), // segment
+  ldtr: raw(0x070, 16), // segment
+  idtr: raw(0x080, 16), // segment
+  tr: raw(0x090, 16), // segment
+  efer: u64(0x0d0), // EFER: SVME
+  cr4: u64(0x148), // CR4: MCE
+  cr0: u64(0x158), // CR0: ET
+  dr7: u64(0x160), // DR7 at reset
+  dr6: u64(0x168), // DR6 at reset
+  rflags: u64(0x170), // RFLAGS at reset
+  rip: u64(0x178), // low 16 bits of the entry
+  gPat: u64(0x268), // page attribute table
+  rdx: u64(0x310), // CPU signature
+  sevFeatures: u64(0x3b0), // SEV_FEATURES: bit 0 SNPActive, bit 5 DebugSwap
+  xcr0: u64(0x3e8), // XCR0: x87
+  mxcsr: u32(0x408), // MXCSR
+  x87Fcw: u16(0x410), // x87 control word
 } as const;
 
 const SEGMENT = {
-  selector: u16(0, ''),
-  attributes: u16(2, ''),
-  limit: u32(4, ''),
-  base: u64(8, ''),
+  selector: u16(0),
+  attributes: u16(2),
+  limit: u32(4),
+  base: u64(8),
 } as const;
 
 /** Entry of the boot processor: the x86 reset vector. */

@@ -1,6 +1,7 @@
-// Predicts MEASUREMENT of an SEV-SNP guest before it starts: firmware pages, SEV metadata, kernel hashes, one VMSA per vCPU
-// (SEV-SNP Firmware ABI rev. 1.55 §8.17, QEMU target/i386/sev.c). A policy needs a set, since the digest depends on vCPU type,
-// count and features. Refuses firmware that is not on our list, and a kernel the firmware has no hash table for.
+// Predicts MEASUREMENT of an SEV-SNP guest before it starts: firmware pages, SEV metadata, kernel hashes, one
+// VMSA per vCPU (SEV-SNP Firmware ABI rev. 1.55 §8.17, QEMU target/i386/sev.c). A policy needs a set, since
+// the digest depends on vCPU type, count and features. Refuses firmware that is not on our list, and a kernel
+// the firmware has no hash table for.
 
 import { sha384 } from '@noble/hashes/sha2.js';
 import { malformed, refused } from '../transcript/errors.ts';
@@ -33,7 +34,7 @@ export interface SnpShape {
 /** One SNP guest as it is launched (AMD 56860 §8.17). */
 export interface SnpLaunch extends SnpShape {
   readonly firmware: Uint8Array;
-  /** Absent: the guest boots from its disk, and the measurement says nothing about its kernel. */
+  /** Absent: the guest boots from its disk, and the measurement does not cover its kernel. */
   readonly kernel?: KernelFiles | undefined;
   /** Accept firmware that is not on our list; the result says so. */
   readonly allowUnlistedFirmware?: boolean | undefined;
@@ -76,7 +77,8 @@ export interface SnpMatrixEntry extends SnpShape {
 }
 
 /**
- * Every type × features × count, sharing the digest before the vCPUs and extending it one vCPU at a time. Listed firmware only.
+ * Every type × features × count, sharing the digest before the vCPUs and extending it one vCPU at a
+ * time. Listed firmware only.
  * @example
  * const entries = measureSnpMatrix({
  *   firmware, kernel: { kernel, cmdline }, vmm: 'qemu', vcpuTypes: ['EPYC-v4'], maxVcpus: 64, guestFeatures: [0x1n],
@@ -107,7 +109,7 @@ function lastOf(digests: readonly Uint8Array[]): Uint8Array {
   return last;
 }
 
-/** What all vCPU shapes of one machine monitor share. */
+/** The part of the digest that all vCPU shapes of one machine monitor share. */
 export interface LaunchPrefix {
   readonly digest: Uint8Array;
   readonly resetEip: number;
@@ -132,21 +134,16 @@ export function digestBeforeVcpus(
   // Amazon's monitor adds the CPUID page after all others.
   const ordered =
     vmm === 'ec2' || vmm === 'ec2-2023'
-      ? [...firmware.sections.filter((s) => !isCpuid(s)), ...firmware.sections.filter(isCpuid)]
+      ? [...firmware.sections.filter((section) => !isCpuid(section)), ...firmware.sections.filter(isCpuid)]
       : firmware.sections;
   let digest = firmware.digest;
   for (const section of ordered) {
-    const contents =
+    const contentsOf =
       section.type === SECTION.kernelHashes && hashPage !== undefined
         ? (): Uint8Array => hashPage
         : undefined;
-    digest = addPages(
-      digest,
-      pageTypeOf(section.type, contents !== undefined, vmm),
-      section.gpa,
-      section.size,
-      contents,
-    );
+    const pageType = pageTypeOf(section.type, contentsOf !== undefined, vmm);
+    digest = addPages(digest, { pageType, gpa: section.gpa, size: section.size, contentsOf });
   }
   return { digest, resetEip: firmware.resetEip };
 }
@@ -191,11 +188,19 @@ export function digestPerVcpu(
   const digests: Uint8Array[] = [];
   let digest = prefix.digest;
   for (let index = 0; index < vcpus; index++) {
-    digest = addPages(digest, PAGE_TYPE.vmsa, VMSA_GPA, PAGE_BYTES, () => (index === 0 ? boot : others));
+    digest = addPages(digest, {
+      pageType: PAGE_TYPE.vmsa,
+      gpa: VMSA_GPA,
+      size: PAGE_BYTES,
+      contentsOf: () => (index === 0 ? boot : others),
+    });
     digests.push(digest);
   }
   return digests;
 }
 
-/** Where firmware versions before and after 1.51 agree to place every VMSA: the last page of the 48-bit address space. */
+/**
+ * Where firmware versions before and after 1.51 agree to place every VMSA: the last page of
+ * the 48-bit address space.
+ */
 const VMSA_GPA = 0xfffffffff000;

@@ -1,7 +1,8 @@
-// Opens a TLS connection and proves who is at its other end before anything else is sent on it (docs/protocol.md §5):
-// TLS 1.3 handshake, our own random nonce, GET /v1/attestation on that very socket, appraisal, and only then the socket.
-// Refused: plain http, resumed sessions, other TLS versions, any failed check. The peer's key is read from the socket after
-// `secureConnect`, because Node skips checkServerIdentity on resumed sessions and when rejectUnauthorized is false.
+// Opens a TLS connection and verifies its peer before anything else is sent on it (docs/protocol.md §5): TLS
+// 1.3 handshake, our own random nonce, GET /v1/attestation on that very socket, appraisal, and only then the
+// socket. Refused: plain http, resumed sessions, other TLS versions, any failed check. The peer's key is read
+// from the socket after `secureConnect`, because Node skips checkServerIdentity on resumed sessions and when
+// rejectUnauthorized is false.
 
 import { isIP } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -21,7 +22,7 @@ import type { Policy } from '../appraise/policy.ts';
 import { RULES } from '../appraise/rules.ts';
 import { type BoundedResponse, readResponse } from './response.ts';
 
-/** What a peer gave for evidence, before it is judged. */
+/** The evidence of a peer, before it is judged. */
 export interface ReceivedEvidence {
   readonly document: AttestationDocument;
   readonly nonce: Uint8Array;
@@ -43,20 +44,21 @@ export interface ConnectOptions extends Pick<VerifyOptions, 'memory' | 'endorsem
   readonly connectTimeoutMs: number;
   /** From the attestation request to the end of its answer; TDX quotes queue on the platform. */
   readonly attestTimeoutMs: number;
-  /** Called with what is about to be judged, whatever comes of it: for keeping it. */
+  /** Called with the evidence before it is judged, whatever the verdict, so that it can be kept. */
   readonly onEvidence?: ((received: ReceivedEvidence) => void) | undefined;
 }
 
 /** A TLS connection whose peer has proved what it is, and the proof. */
 export interface AttestedConnection {
-  /** Idle: the attestation response has been read to its end, and nothing else. */
+  /** Idle: the attestation response has been read to its end, and no byte beyond it. */
   readonly socket: TLSSocket;
   readonly result: AttestationResult;
 }
 
 /**
- * Connects to an https origin and attests it (docs/protocol.md §5); the socket is destroyed when anything fails. Throws the
- * AttestationError of a refusal, `connection_failed` (kind `internal`) when there is no connection. Times are milliseconds.
+ * Connects to an https origin and attests it (docs/protocol.md §5); the socket is destroyed when anything
+ * fails. Throws the AttestationError of a refusal, `connection_failed` (kind `internal`) when there is no
+ * connection. Times are milliseconds.
  *
  * @example
  * const { socket, result } = await connectAttested(new URL('https://host:8443'), {
@@ -72,7 +74,8 @@ export async function connectAttested(origin: URL, options: ConnectOptions): Pro
     });
   }
   const socket = await openTls(origin, options.connectTimeoutMs);
-  // An error event without a listener would end the process. Whoever uses the socket sees its failures by itself.
+  // An error event without a listener would end the process. The user of the socket sees its failures by
+  // itself.
   socket.on('error', ignore);
   try {
     const result = await attest(socket, origin, options);
@@ -99,12 +102,13 @@ function openTls(origin: URL, timeoutMs: number): Promise<TLSSocket> {
     const socket = tlsConnect({
       host,
       port: origin.port === '' ? 443 : Number(origin.port),
-      ...(isIP(host) === 0 ? { servername: host } : {}),
+      servername: isIP(host) === 0 ? host : undefined,
       minVersion: 'TLSv1.3',
       maxVersion: 'TLSv1.3',
       ALPNProtocols: ['http/1.1'],
-      // The certificate is usually self-signed: who the peer is follows from the evidence, which names the certificate's key.
-      // The handshake still proves that the peer holds that key (CertificateVerify, RFC 8446 §4.4.3).
+      // The certificate is usually self-signed: the evidence, which names the certificate's key,
+      // identifies the peer. The handshake still proves that the peer holds that key
+      // (CertificateVerify, RFC 8446 §4.4.3).
       rejectUnauthorized: false,
       checkServerIdentity: () => undefined,
       // No `session`, so no resumption is offered; a peer that says otherwise is refused below.
@@ -197,7 +201,10 @@ export function requireFreshTls13(
   }
 }
 
-/** A server that is asked by many at once may say when to ask again; on the same connection, the same nonce is still fresh. */
+/**
+ * A server that is asked by many at once may say when to ask again; on the same connection, the
+ * same nonce is still fresh.
+ */
 async function obtainDocument(
   socket: TLSSocket,
   origin: URL,
@@ -224,10 +231,8 @@ async function requestDocument(
   nonce: Uint8Array,
   options: ConnectOptions,
 ): Promise<BoundedResponse> {
-  const query = new URLSearchParams({
-    nonce: toHex(nonce),
-    ...(options.model === undefined ? {} : { model: options.model }),
-  });
+  const query = new URLSearchParams({ nonce: toHex(nonce) });
+  if (options.model !== undefined) query.set('model', options.model);
   // No credentials: the API key belongs to the request, and the request comes after the verdict.
   socket.write(
     [
@@ -258,11 +263,10 @@ async function requestDocument(
 function unavailable(response: BoundedResponse): AttestationError {
   const code = errorCode(response.body);
   const what = `attestation request was answered with ${response.status}${code === undefined ? '' : ` ${code}`}`;
-  const hint = code === undefined ? undefined : HINTS[code];
   return refused('attestation_unavailable', what, {
     expected: '200',
     actual: String(response.status),
-    ...(hint === undefined ? {} : { hint }),
+    hint: code === undefined ? undefined : HINTS[code],
   });
 }
 
@@ -273,7 +277,7 @@ const HINTS: Readonly<Record<string, string>> = {
   attestation_rate_limited: 'the server makes no more reports for now; try again later',
 };
 
-/** The code of an OpenAI error envelope, when it is one we can print: the answer is not yet from anyone we know. */
+/** The code of an OpenAI error envelope, when it is safe to print: the peer is not verified yet. */
 function errorCode(body: Uint8Array): string | undefined {
   try {
     const json = parseJson(fromUtf8(body), 'error', 64 * 1024) as {

@@ -1,8 +1,9 @@
-// Claims: what the guest binds into report_data (docs/protocol.md §2, §3). One deterministic CBOR map with integer keys.
-// Refuses bytes that are not their own canonical encoding, another label, unknown keys, and fields of the wrong type or size.
+// Claims: what the guest binds into report_data (docs/protocol.md §2, §3). One deterministic CBOR map with
+// integer keys. Refuses bytes that are not their own canonical encoding, another label, unknown keys, and
+// fields of the wrong type or size.
 
 import { concatBytes, fromBase64Url, fromHex } from '../encoding/bytes.ts';
-import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../encoding/cbor.ts';
+import { type Cbor, type CborMap, decodeCbor } from '../encoding/cbor.ts';
 import { AttestationError, malformed } from '../transcript/errors.ts';
 import { leafHash } from './merkle.ts';
 import type { ModelKind } from './model.ts';
@@ -15,7 +16,7 @@ export const EXPORTER_LABEL = 'EXPORTER-assay-attestation-v1';
 /** Bytes of TLS exporter that claims bind (docs/protocol.md §3). */
 export const EXPORTER_LENGTH = 32;
 
-/** What claims may carry. A verifier asks for more of its own nonce: CHALLENGE_MIN_BYTES. */
+/** Least bytes of a nonce in claims. A verifier asks for more of its own nonce: CHALLENGE_MIN_BYTES. */
 export const NONCE_MIN_BYTES = 8;
 /** Most bytes of a nonce. */
 export const NONCE_MAX_BYTES = 64;
@@ -25,8 +26,9 @@ export const CHALLENGE_MIN_BYTES = 16;
 const MAX_CLAIMS_BYTES = 4096;
 
 /**
- * A nonce in a query or document, 8–64 bytes: hex when every character is a hex digit and the length fits, otherwise
- * base64url. Of 22 to 30 characters base64url gives the 16 bytes a challenge needs and hex does not: those are base64url.
+ * A nonce in a query or document, 8–64 bytes: hex when every character is a hex digit and the length fits,
+ * otherwise base64url. Of 22 to 30 characters base64url gives the 16 bytes a challenge needs and hex does
+ * not: those are base64url.
  * @example const nonce = parseNonce('00112233445566778899aabbccddeeff');
  */
 export function parseNonce(text: string): Uint8Array {
@@ -46,7 +48,7 @@ export function parseNonce(text: string): Uint8Array {
   return nonce;
 }
 
-/** The model that claims speak of (docs/protocol.md §2). */
+/** The model that claims name (docs/protocol.md §3, key 4). */
 export interface ModelClaim {
   readonly kind: ModelKind;
   /** The model id, or `*` for all. */
@@ -55,7 +57,10 @@ export interface ModelClaim {
   readonly sha256: Uint8Array;
 }
 
-/** The values the guest binds into report_data (docs/protocol.md §3): one canonical CBOR map with integer keys. */
+/**
+ * The values the guest binds into report_data (docs/protocol.md §3): one canonical CBOR map with integer
+ * keys.
+ */
 export interface Claims {
   /** 8…64 bytes; absent in the certificate's evidence only. */
   readonly nonce?: Uint8Array | undefined;
@@ -74,32 +79,6 @@ export interface Claims {
   readonly issuedAt: number;
   /** SHA-256 of GPU evidence made with the same nonce. */
   readonly gpu?: Uint8Array | undefined;
-}
-
-/**
- * Claims → the canonical CBOR of docs/protocol.md §3, at most 4096 bytes.
- * @example const root = leafHash(encodeClaims(claims));
- */
-export function encodeClaims(claims: Claims): Uint8Array {
-  const map = new Map<number, Cbor>([
-    [0, CLAIMS_LABEL],
-    [2, sized(claims.tlsSpki, 'tls_spki')],
-    [4, new Map<number, Cbor>([[0, claims.model.kind], [1, claims.model.id], [2, sized(claims.model.sha256, 'model.sha256')]])], // prettier-ignore
-    [5, sized(claims.config, 'config')],
-    [6, sized(claims.receiptKey, 'receipt_key')],
-    [7, sized(claims.hpkeKey, 'hpke_key')],
-    [8, claims.issuedAt],
-  ]);
-  if (claims.nonce !== undefined) {
-    if (!nonceFits(claims.nonce))
-      throw new RangeError(
-        `nonce is ${claims.nonce.length} bytes, expected ${NONCE_MIN_BYTES} to ${NONCE_MAX_BYTES}`,
-      );
-    map.set(1, claims.nonce);
-  }
-  if (claims.exporter !== undefined) map.set(3, sized(claims.exporter, 'exporter'));
-  if (claims.gpu !== undefined) map.set(9, sized(claims.gpu, 'gpu'));
-  return encodeCbor(map);
 }
 
 /**
@@ -127,24 +106,22 @@ export function decodeClaims(bytes: Uint8Array): Claims {
   const issuedAt = map.get(8);
   if (typeof issuedAt !== 'number')
     throw malformed('malformed_cbor', `claims issued_at is ${describe(issuedAt)}, expected an integer`);
-  const exporter = optionalBytes(map, 3, 'exporter');
-  const gpu = optionalBytes(map, 9, 'gpu');
   return {
-    ...(nonce === undefined ? {} : { nonce }),
+    nonce,
     tlsSpki: bytes32(map, 2, 'tls_spki'),
-    ...(exporter === undefined ? {} : { exporter }),
+    exporter: optionalBytes(map, 3, 'exporter'),
     model: decodeModel(map.get(4)),
     config: bytes32(map, 5, 'config'),
     receiptKey: bytes32(map, 6, 'receipt_key'),
     hpkeKey: bytes32(map, 7, 'hpke_key'),
     issuedAt,
-    ...(gpu === undefined ? {} : { gpu }),
+    gpu: optionalBytes(map, 9, 'gpu'),
   };
 }
 
 /**
  * The 64 bytes of REPORT_DATA / REPORTDATA: Merkle root of the claims ‖ SHA-256 of the model.
- * @example const expected = reportData(merkleRoot(leaves), claims.model.sha256);
+ * @example const expected = reportData(leafHash(document.claims), claims.model.sha256);
  */
 export function reportData(root: Uint8Array, modelSha256: Uint8Array): Uint8Array {
   return concatBytes(sized(root, 'merkle root'), sized(modelSha256, 'model sha256'));
@@ -202,12 +179,12 @@ function optionalBytes(map: CborMap, key: number, name: string): Uint8Array | un
   return map.has(key) ? bytes32(map, key, name) : undefined;
 }
 
-function sized(bytes: Uint8Array, name: string): Uint8Array {
+export function sized(bytes: Uint8Array, name: string): Uint8Array {
   if (bytes.length !== 32) throw new RangeError(`${name} is ${bytes.length} bytes, expected 32`);
   return bytes;
 }
 
-function nonceFits(nonce: Uint8Array): boolean {
+export function nonceFits(nonce: Uint8Array): boolean {
   return nonce.length >= NONCE_MIN_BYTES && nonce.length <= NONCE_MAX_BYTES;
 }
 

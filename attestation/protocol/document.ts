@@ -1,12 +1,14 @@
-// The attestation document on the wire (docs/protocol.md §4): JSON from GET /v1/attestation, CBOR in the certificate
-// extension 2.23.133.5.4.9 (§6). Closed shape: unknown keys, wrong types, non-canonical base64 and anything over the stated
-// sizes are refused. Nothing in it is believed here; `appraise.ts` compares every repeated field with the signed bytes.
+// The attestation document on the wire (docs/protocol.md §4): JSON from GET /v1/attestation, CBOR in the
+// certificate extension 2.23.133.5.4.9 (§6). Closed shape: unknown keys, wrong types, non-canonical base64
+// and anything over the stated sizes are refused. Reading does not verify: `appraise/` compares every
+// repeated field with the signed bytes.
 
-import { fromBase64, fromBase64Url, fromHex, toBase64, toBase64Url, toHex } from '../encoding/bytes.ts';
-import { type Cbor, type CborMap, decodeCbor, encodeCbor } from '../encoding/cbor.ts';
+import { fromBase64, fromBase64Url, fromHex } from '../encoding/bytes.ts';
+import { type Cbor, type CborMap, decodeCbor } from '../encoding/cbor.ts';
 import { NONCE_MAX_BYTES } from './claims.ts';
+import type { Inclusion } from './merkle.ts';
 import { malformed } from '../transcript/errors.ts';
-import { type Json, type JsonObject, parseJson, shapeReaders } from '../encoding/json.ts';
+import { type Json, parseJson, shapeReaders } from '../encoding/json.ts';
 import type { AttestedModel, ModelBlob } from './model.ts';
 
 /** Most bytes of a document, as JSON or as CBOR. */
@@ -51,7 +53,7 @@ interface DocumentFields {
   /** As received: hex or base64url. Absent in certificate evidence. */
   readonly nonce?: string | undefined;
   readonly claims: Uint8Array;
-  readonly inclusion: { readonly index: number; readonly size: number; readonly path: readonly Uint8Array[] };
+  readonly inclusion: Inclusion;
   readonly models: readonly AttestedModel[];
   /** TDX only: RTMR0…RTMR3, 48 bytes each, repeated from the quote. */
   readonly rtmr?: readonly Uint8Array[] | undefined;
@@ -59,7 +61,9 @@ interface DocumentFields {
   readonly eventLog?: Uint8Array | undefined;
 }
 
-/** A simulated document carries the formats of either vendor; its endorsements, which it must have, say which. */
+/**
+ * A simulated document carries the formats of either vendor; its endorsements, which it must have, say which.
+ */
 export type AttestationDocument =
   | (DocumentFields & { readonly teeType: 'sev-snp'; readonly endorsements?: SnpEndorsements | undefined })
   | (DocumentFields & { readonly teeType: 'tdx'; readonly endorsements?: TdxEndorsements | undefined })
@@ -69,7 +73,8 @@ export type AttestationDocument =
     });
 
 /**
- * JSON text, or a value already parsed from JSON, → document. Throws `malformed_document` and the codes of its encodings.
+ * JSON text, or a value already parsed from JSON, → document. Throws `malformed_document` and
+ * the codes of its encodings.
  * @example const document = parseDocument(await response.text());
  */
 export function parseDocument(input: string | Json): AttestationDocument {
@@ -77,30 +82,6 @@ export function parseDocument(input: string | Json): AttestationDocument {
     typeof input === 'string' ? parseJson(input, 'attestation document', MAX_DOCUMENT_BYTES) : input,
     fromJson,
   );
-}
-
-/**
- * Document → the JSON object of protocol.md §4, in its order.
- * @example const text = JSON.stringify(documentToJson(document), null, 2);
- */
-export function documentToJson(document: AttestationDocument): JsonObject {
-  return writeDocument(document, toJson) as JsonObject;
-}
-
-/**
- * Document → JSON text (docs/protocol.md §4).
- * @example const text = encodeDocument(decodeDocumentCbor(bytes));
- */
-export function encodeDocument(document: AttestationDocument): string {
-  return JSON.stringify(documentToJson(document));
-}
-
-/**
- * The same document in canonical CBOR: the JSON names as text keys, bytes as byte strings. For the certificate.
- * @example const extension = encodeDocumentCbor(document);
- */
-export function encodeDocumentCbor(document: AttestationDocument): Uint8Array {
-  return encodeCbor(toMap(writeDocument(document, asBytes)));
 }
 
 /**
@@ -119,10 +100,10 @@ export function formatTimestamp(seconds: number): string {
   return new Date(seconds * 1000).toISOString().replace(/\.000Z$/, 'Z');
 }
 
-// --- reading -------------------------------------------------------------------------------------------------------
-
-type Loose = Json | Uint8Array | readonly Loose[] | { readonly [key: string]: Loose };
-type Encoding = 'base64' | 'base64url' | 'hex';
+/** A document between its two encodings: byte strings in CBOR are text in JSON. */
+export type Loose = Json | Uint8Array | readonly Loose[] | { readonly [key: string]: Loose };
+/** How JSON spells a byte string. */
+export type Encoding = 'base64' | 'base64url' | 'hex';
 type ReadBytes = (value: unknown, name: string, encoding: Encoding, maxBytes: number) => Uint8Array;
 
 const read = shapeReaders('malformed_document');
@@ -188,9 +169,7 @@ function readDocument(value: unknown, bytes: ReadBytes): AttestationDocument {
     reportData: sized(object['report_data'], 'report_data', 'hex', 64),
     measurement: sized(object['measurement'], 'measurement', 'hex', 48),
     timestamp: readTimestamp(object['timestamp']),
-    ...(object['nonce'] === undefined
-      ? {}
-      : { nonce: read.string(object['nonce'], 'nonce', 2 * NONCE_MAX_BYTES) }),
+    nonce: unlessAbsent(object['nonce'], (item) => read.string(item, 'nonce', 2 * NONCE_MAX_BYTES)),
     claims: bytes(object['claims'], 'claims', 'base64url', 4096),
     inclusion: {
       index: read.integer(inclusion['index'], 'inclusion.index'),
@@ -202,16 +181,10 @@ function readDocument(value: unknown, bytes: ReadBytes): AttestationDocument {
     models: read
       .list(object['models'], 'models', 0, MODELS_MAX)
       .map((item, i) => readModel(item, `models[${i}]`, sized)),
-    ...(object['rtmr'] === undefined
-      ? {}
-      : {
-          rtmr: read
-            .list(object['rtmr'], 'rtmr', 4, 4)
-            .map((item, i) => sized(item, `rtmr[${i}]`, 'hex', 48)),
-        }),
-    ...(object['event_log'] === undefined
-      ? {}
-      : { eventLog: bytes(object['event_log'], 'event_log', 'base64', EVENT_LOG_MAX) }),
+    rtmr: unlessAbsent(object['rtmr'], (list) =>
+      read.list(list, 'rtmr', 4, 4).map((item, i) => sized(item, `rtmr[${i}]`, 'hex', 48)),
+    ),
+    eventLog: unlessAbsent(object['event_log'], (item) => bytes(item, 'event_log', 'base64', EVENT_LOG_MAX)),
   };
   const stapled = object['endorsements'];
   const isTdx =
@@ -237,6 +210,10 @@ function readDocument(value: unknown, bytes: ReadBytes): AttestationDocument {
     teeType,
     endorsements: isTdx ? readTdxEndorsements(stapled, bytes) : readSnpEndorsements(stapled, bytes),
   };
+}
+
+function unlessAbsent<T>(item: Json | undefined, from: (item: Json) => T): T | undefined {
+  return item === undefined ? undefined : from(item);
 }
 
 function readTimestamp(value: unknown): string {
@@ -292,99 +269,24 @@ function readSnpEndorsements(value: unknown, bytes: ReadBytes): SnpEndorsements 
     chain: read
       .list(object['chain'], 'endorsements.chain', 1, 4)
       .map((item, i) => bytes(item, `endorsements.chain[${i}]`, 'base64', CERTIFICATE_MAX)),
-    ...(object['crl'] === undefined
-      ? {}
-      : { crl: bytes(object['crl'], 'endorsements.crl', 'base64', CRL_MAX) }),
+    crl: unlessAbsent(object['crl'], (item) => bytes(item, 'endorsements.crl', 'base64', CRL_MAX)),
   };
 }
 
 function readTdxEndorsements(value: unknown, bytes: ReadBytes): TdxEndorsements {
   const object = read.object(value, 'endorsements', TDX_REQUIRED, TDX_OPTIONAL);
   const text = (key: string): string => read.string(object[key], `endorsements.${key}`, TEXT_MAX);
+  const optionalText = (key: string): string | undefined => unlessAbsent(object[key], () => text(key));
   return {
-    ...(object['pck_chain'] === undefined ? {} : { pckChain: text('pck_chain') }),
+    pckChain: optionalText('pck_chain'),
     pckCrl: bytes(object['pck_crl'], 'endorsements.pck_crl', 'base64', CRL_MAX),
-    ...(object['pck_crl_issuer_chain'] === undefined
-      ? {}
-      : { pckCrlIssuerChain: text('pck_crl_issuer_chain') }),
+    pckCrlIssuerChain: optionalText('pck_crl_issuer_chain'),
     rootCaCrl: bytes(object['root_ca_crl'], 'endorsements.root_ca_crl', 'base64', CRL_MAX),
     tcbInfo: text('tcb_info'),
     tcbInfoIssuerChain: text('tcb_info_issuer_chain'),
     qeIdentity: text('qe_identity'),
     qeIdentityIssuerChain: text('qe_identity_issuer_chain'),
   };
-}
-
-// --- writing -------------------------------------------------------------------------------------------------------
-
-type WriteBytes = (bytes: Uint8Array, encoding: Encoding) => Loose;
-
-const ENCODE = { hex: toHex, base64: toBase64, base64url: toBase64Url } as const;
-const toJson: WriteBytes = (bytes, encoding) => ENCODE[encoding](bytes);
-const asBytes: WriteBytes = (bytes) => bytes;
-
-function writeDocument(document: AttestationDocument, bytes: WriteBytes): { readonly [key: string]: Loose } {
-  const { inclusion } = document;
-  return {
-    version: document.version,
-    tee_type: document.teeType,
-    report: bytes(document.report, 'base64'),
-    report_data: bytes(document.reportData, 'hex'),
-    measurement: bytes(document.measurement, 'hex'),
-    timestamp: document.timestamp,
-    ...(document.nonce === undefined ? {} : { nonce: document.nonce }),
-    claims: bytes(document.claims, 'base64url'),
-    inclusion: {
-      index: inclusion.index,
-      size: inclusion.size,
-      path: inclusion.path.map((item) => bytes(item, 'hex')),
-    },
-    models: document.models.map((model) => ({
-      id: model.id,
-      sha256: bytes(model.sha256, 'hex'),
-      kind: model.kind,
-      blobs: model.blobs.map((blob) => ({
-        role: blob.role,
-        sha256: bytes(blob.sha256, 'hex'),
-        size: blob.size,
-      })),
-    })),
-    ...(document.rtmr === undefined ? {} : { rtmr: document.rtmr.map((item) => bytes(item, 'hex')) }),
-    ...(document.eventLog === undefined ? {} : { event_log: bytes(document.eventLog, 'base64') }),
-    ...(document.endorsements === undefined
-      ? {}
-      : { endorsements: writeEndorsements(document.endorsements, bytes) }),
-  };
-}
-
-function writeEndorsements(endorsements: SnpEndorsements | TdxEndorsements, bytes: WriteBytes): Loose {
-  if ('vek' in endorsements) {
-    return {
-      vek: bytes(endorsements.vek, 'base64'),
-      chain: endorsements.chain.map((item) => bytes(item, 'base64')),
-      ...(endorsements.crl === undefined ? {} : { crl: bytes(endorsements.crl, 'base64') }),
-    };
-  }
-  return {
-    ...(endorsements.pckChain === undefined ? {} : { pck_chain: endorsements.pckChain }),
-    pck_crl: bytes(endorsements.pckCrl, 'base64'),
-    ...(endorsements.pckCrlIssuerChain === undefined
-      ? {}
-      : { pck_crl_issuer_chain: endorsements.pckCrlIssuerChain }),
-    root_ca_crl: bytes(endorsements.rootCaCrl, 'base64'),
-    tcb_info: endorsements.tcbInfo,
-    tcb_info_issuer_chain: endorsements.tcbInfoIssuerChain,
-    qe_identity: endorsements.qeIdentity,
-    qe_identity_issuer_chain: endorsements.qeIdentityIssuerChain,
-  };
-}
-
-function toMap(value: Loose): Cbor {
-  if (value === null || typeof value !== 'object' || value instanceof Uint8Array) return value;
-  if (Array.isArray(value)) return (value as readonly Loose[]).map(toMap);
-  return new Map(
-    Object.entries(value as { readonly [key: string]: Loose }).map(([key, item]) => [key, toMap(item)]),
-  );
 }
 
 function fromMap(value: Cbor): Loose {

@@ -1,6 +1,7 @@
-// The Merkle tree that lets one hardware report answer many nonces: RFC 9162 §2.1.1 (tree hash), §2.1.3.1 (inclusion
-// paths), §2.1.3.2 (verification). Leaf = SHA-256(0x00 ‖ claims), node = SHA-256(0x01 ‖ left ‖ right). A tree of one leaf
-// is that leaf. Trees over 65536 leaves and paths of any other length than the size gives are refused.
+// The Merkle tree that lets one hardware report answer many nonces: RFC 9162 §2.1.1 (tree hash),
+// §2.1.3.1 (inclusion paths), §2.1.3.2 (verification). Leaf = SHA-256(0x00 ‖ claims), node =
+// SHA-256(0x01 ‖ left ‖ right). A tree of one leaf is that leaf. Trees over 65536 leaves and paths of
+// any other length than the size gives are refused.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { concatBytes, equalBytes } from '../encoding/bytes.ts';
@@ -13,66 +14,29 @@ const NODE = Uint8Array.of(1);
 
 /**
  * SHA-256(0x00 ‖ entry): 32 bytes.
- * @example const leaf = leafHash(encodeClaims(claims));
+ * @example const leaf = leafHash(document.claims);
  */
 export function leafHash(entry: Uint8Array): Uint8Array {
   return sha256(concatBytes(LEAF, entry));
 }
 
-function nodeHash(left: Uint8Array, right: Uint8Array): Uint8Array {
+/** SHA-256(0x01 ‖ left ‖ right): 32 bytes. */
+export function nodeHash(left: Uint8Array, right: Uint8Array): Uint8Array {
   return sha256(concatBytes(NODE, left, right));
 }
 
-/** A whole tree: the root, and of each leaf the sibling hashes up to it, nearest first (none in a tree of one leaf). */
-export interface MerkleTree {
-  readonly root: Uint8Array;
-  readonly paths: readonly (readonly Uint8Array[])[];
-}
-
 /**
- * Over leaf *hashes*, in order, at least one. Each node is hashed once, however many paths lead through it.
- * @example const { root, paths } = merkleTree([leafHash(first), leafHash(second)]);
+ * Where a leaf is in a tree: its index, the number of leaves, and the sibling hashes up to
+ * the root, nearest first.
  */
-export function merkleTree(leaves: readonly Uint8Array[]): MerkleTree {
-  if (leaves.length === 0 || leaves.length > MAX_TREE_SIZE)
-    throw new RangeError(`a tree has 1 to ${MAX_TREE_SIZE} leaves, not ${leaves.length}`);
-  const paths: Uint8Array[][] = leaves.map(() => []);
-  const build = (from: number, to: number): Uint8Array => {
-    if (to - from === 1) return leaves[from] as Uint8Array;
-    const split = from + largestPowerOfTwoBelow(to - from);
-    const left = build(from, split);
-    const right = build(split, to);
-    for (let i = from; i < to; i++) paths[i]?.push(i < split ? right : left);
-    return nodeHash(left, right);
-  };
-  return { root: build(0, leaves.length), paths };
+export interface Inclusion {
+  readonly index: number;
+  readonly size: number;
+  readonly path: readonly Uint8Array[];
 }
 
-/**
- * The root over leaf *hashes*, in order. At least one leaf.
- * @example const root = merkleRoot([leafHash(first), leafHash(second)]);
- */
-export function merkleRoot(leaves: readonly Uint8Array[]): Uint8Array {
-  return merkleTree(leaves).root;
-}
-
-/**
- * The sibling hashes from leaf `index` up to the root, nearest first. Empty for a tree of one leaf.
- * @example const path = inclusionPath([leafHash(first), leafHash(second)], 1);
- */
-export function inclusionPath(leaves: readonly Uint8Array[], index: number): readonly Uint8Array[] {
-  const path = leaves.length === 0 ? undefined : merkleTree(leaves).paths[index];
-  if (path === undefined) throw new RangeError(`leaf ${index} is not in a tree of ${leaves.length}`);
-  return path;
-}
-
-/** The root that `leaf` at `index` of a tree of `size` leaves gives along `path`; undefined when they do not fit together. */
-export function rootFromPath(
-  leaf: Uint8Array,
-  index: number,
-  size: number,
-  path: readonly Uint8Array[],
-): Uint8Array | undefined {
+/** The root that `leaf` gives along the path; undefined when index, size and path do not fit together. */
+export function rootFromPath(leaf: Uint8Array, { index, size, path }: Inclusion): Uint8Array | undefined {
   if (!Number.isInteger(size) || size < 1 || size > MAX_TREE_SIZE) return undefined;
   if (!Number.isInteger(index) || index < 0 || index >= size) return undefined;
   let fn = index;
@@ -94,22 +58,11 @@ export function rootFromPath(
 }
 
 /**
- * True when the path proves that `leaf` (a leaf hash) is entry `index` of the tree of `size` leaves with this root.
- * @example const included = verifyInclusion(leaf, index, size, path, root);
+ * True when the path proves that `leaf` (a leaf hash) is entry `index` of the tree of
+ * `size` leaves with this root.
+ * @example const included = verifyInclusion(leafHash(document.claims), document.inclusion, root);
  */
-export function verifyInclusion(
-  leaf: Uint8Array,
-  index: number,
-  size: number,
-  path: readonly Uint8Array[],
-  root: Uint8Array,
-): boolean {
-  const computed = rootFromPath(leaf, index, size, path);
+export function verifyInclusion(leaf: Uint8Array, inclusion: Inclusion, root: Uint8Array): boolean {
+  const computed = rootFromPath(leaf, inclusion);
   return computed !== undefined && equalBytes(computed, root);
-}
-
-function largestPowerOfTwoBelow(n: number): number {
-  let power = 1;
-  while (power * 2 < n) power *= 2;
-  return power;
 }

@@ -2,14 +2,18 @@
 
 import { concatBytes, fromHex, toHex, utf8, viewOf } from '../encoding/bytes.ts';
 import { DSTACK_RUNTIME_EVENT, runtimeDigest } from '../eventlog/dstack.ts';
+import { sha384 } from '../eventlog/tcg.ts';
 
-/** One event of a CCEL log (TCG PC Client Platform Firmware Profile §10), as {@link buildEventLog} writes it. */
+/**
+ * One event of a CCEL log (TCG PC Client Platform Firmware Profile, Event Logging), as
+ * {@link buildEventLog} writes it.
+ */
 export interface SimulatedEvent {
   /** 0–3: RTMR0–RTMR3. */
   readonly rtmr: number;
   readonly type: number;
   readonly data: Uint8Array;
-  /** What is hashed; default the data itself. */
+  /** The bytes that are hashed; default the data itself. */
   readonly hashed?: Uint8Array | undefined;
   /** Written instead of the hash. */
   readonly digest?: Uint8Array | undefined;
@@ -21,7 +25,9 @@ export interface SimulatedLog {
   readonly rtmrs: readonly [Uint8Array, Uint8Array, Uint8Array, Uint8Array];
 }
 
-/** A boot as a strict verifier likes it: a variable, an action, a separator, a GRUB command, a loaded image. */
+/**
+ * A boot as a strict verifier likes it: a variable, an action, a separator, a GRUB command, a loaded image.
+ */
 export const SIMULATED_BOOT: readonly SimulatedEvent[] = [
   { rtmr: 0, type: 0x80000001, data: variable('SecureBoot', Uint8Array.of(1)) },
   { rtmr: 0, type: 0x00000004, data: new Uint8Array(4) },
@@ -104,8 +110,4 @@ function le32(value: number): Uint8Array {
   const bytes = new Uint8Array(4);
   viewOf(bytes).setUint32(0, value, true);
   return bytes;
-}
-
-async function sha384(bytes: Uint8Array): Promise<Uint8Array> {
-  return new Uint8Array(await crypto.subtle.digest('SHA-384', bytes as BufferSource));
 }

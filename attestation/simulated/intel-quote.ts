@@ -1,5 +1,6 @@
-// Writes and signs simulated TDX quotes, version 4 and 5, TD 1.0 and 1.5 bodies, with any field: re-signed by default, so that
-// a wrong value is met by the rule for that value and not by a signature; `damage` breaks bytes after signing.
+// Writes and signs simulated TDX quotes, version 4 and 5, TD 1.0 and 1.5 bodies, with any field: re-signed
+// by default, so that a wrong value is met by the rule for that value and not by a signature; `damage`
+// breaks bytes after signing.
 
 import { concatBytes, fromHex, utf8, viewOf } from '../encoding/bytes.ts';
 import { encodeLayout, type Decoded } from '../encoding/layout.ts';
@@ -20,7 +21,7 @@ export interface SimulatedQuote extends Partial<Decoded<typeof TD_BODY_15>> {
   readonly version?: number | undefined;
   /** Default 2 for version 4, 3 for version 5. */
   readonly bodyType?: number | undefined;
-  /** What the descriptor of version 5 says; default the true size. */
+  /** The size in the descriptor of version 5; default the true one. */
   readonly bodySize?: number | undefined;
   readonly header?: Partial<Decoded<typeof QUOTE_HEADER>> | undefined;
   readonly qeReport?: Partial<Decoded<typeof QE_REPORT>> | undefined;
@@ -50,7 +51,7 @@ export interface QuoteKeys {
   readonly pck: IssuerKey;
 }
 
-/** What a quote says when nothing else is asked. */
+/** The fields of a quote unless others are given. */
 export interface QuoteDefaults {
   readonly teeTcbSvn: Uint8Array;
   readonly qe: Partial<Decoded<typeof QE_REPORT>>;

@@ -1,5 +1,5 @@
-// What SEV-SNP evidence says, as JSON: hex in lower case, u64 as 0x-hex. Names are the specification's in camel case.
-// Made only of a report that is authentic; that it was also accepted is another matter.
+// The claims of SEV-SNP evidence as JSON: hex in lower case, u64 as 0x-hex. Names are the specification's in
+// camel case. Made only of a report that is authentic; that it was also accepted is another matter.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { toHex } from '../encoding/bytes.ts';
@@ -24,7 +24,7 @@ export function snpClaims({
     ...guestPolicy
   } = decodeGuestPolicy(report.guestPolicy);
   const { unknown, ...platformInfo } = decodePlatformInfo(report.platformInfo);
-  // What a CRL says of itself counts as little as the rest of it when the ARK did not sign it.
+  // A CRL that the ARK did not sign has no authentic field, its number and dates included.
   const crl = signatures.crl ? given : undefined;
   const tcb = (bytes: Uint8Array): unknown => decodeTcb(bytes, product);
   return {

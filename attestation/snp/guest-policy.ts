@@ -1,14 +1,18 @@
-// The guest policy: what a guest lets its host and its platform do (AMD 56860 rev 1.58 §4.3), in one table that the rule S21, the
-// policy a relying party writes, `policy lint` and the documents follow. Bits are graded by what can be launched: `baseline`, the
-// default, is what KVM launches on every product; `strict` is every protection there is. An object names single bits over a grade.
-// Debugging is refused whatever is written, and no grade allows a migration agent.
+// The guest policy: what a guest lets its host and its platform do (AMD 56860 rev 1.58 §4.3), in one table
+// that the rule S21, the policy a relying party writes, `policy lint` and the documents follow. Bits are
+// graded by what can be launched: `baseline`, the default, is what KVM launches on every product; `strict` is
+// every protection there is. An object names single bits over a grade. Debugging is refused whatever is
+// written, and no grade allows a migration agent.
 
 import { shapeReaders } from '../encoding/json.ts';
 import { malformed } from '../transcript/errors.ts';
 import type { GuestPolicy } from './report.ts';
 
 export const GUEST_POLICY_GRADES = ['baseline', 'strict'] as const;
-/** A named set of guest policy bits (AMD 56860 §4.3): `baseline` is what KVM launches, `strict` is every protection there is. */
+/**
+ * A named set of guest policy bits (AMD 56860 §4.3): `baseline` is what KVM launches, `strict` is
+ * every protection there is.
+ */
 export type GuestPolicyGrade = (typeof GUEST_POLICY_GRADES)[number];
 
 /** Single bits; what is absent is as the grade has it. */
@@ -37,7 +41,7 @@ export type DecidedGuestPolicy = Readonly<Record<GuestPolicyKey, boolean>> & {
   readonly minimumAbi: AbiVersion | undefined;
 };
 
-type GuestPolicyKey = (typeof BITS)[number]['key'];
+export type GuestPolicyKey = (typeof BITS)[number]['key'];
 
 interface GuestPolicyBit {
   readonly key: string;
@@ -49,52 +53,40 @@ interface GuestPolicyBit {
   readonly strict: boolean;
   /** The words of S21 for a report that is weaker. */
   readonly problem: string;
-  /** The host that can launch the stronger value. */
-  readonly needs: string;
-  /** The risk of the weaker value. */
-  readonly risk: string;
 }
 
-const BITS = [
+export const BITS = [
   {
     key: 'allowSmt', bit: 16n, field: 'smt', kind: 'allow', baseline: true, strict: false,
-    problem: 'SMT (bit 16) is allowed', needs: 'SMT off in the host and Linux 6.17',
-    risk: 'a sibling thread of the host or of another guest can watch the guest',
+    problem: 'SMT (bit 16) is allowed',
   },
   {
     key: 'allowMigrationAgent', bit: 18n, field: 'migrationAgent', kind: 'allow', baseline: false, strict: false,
-    problem: 'a migration agent (bit 18) is allowed', needs: 'nothing',
-    risk: 'an agent that is not judged here may move the guest elsewhere',
+    problem: 'a migration agent (bit 18) is allowed',
   },
   {
     key: 'requireSingleSocket', bit: 20n, field: 'singleSocket', kind: 'require', baseline: false, strict: true,
-    problem: 'a single socket (bit 20) is not required', needs: 'a host with one socket and Linux 6.17',
-    risk: 'pages of the guest may cross the link between sockets',
+    problem: 'a single socket (bit 20) is not required',
   },
   {
     key: 'allowCxl', bit: 21n, field: 'cxl', kind: 'allow', baseline: false, strict: false,
-    problem: 'CXL (bit 21) is allowed', needs: 'nothing',
-    risk: 'memory of the guest may be on a CXL device',
+    problem: 'CXL (bit 21) is allowed',
   },
   {
     key: 'requireAes256Xts', bit: 22n, field: 'aes256Xts', kind: 'require', baseline: false, strict: true,
-    problem: 'AES-256-XTS (bit 22) is not required', needs: 'Linux 6.19, and firmware and a product that report it',
-    risk: 'memory is encrypted with AES-128-XTS',
+    problem: 'AES-256-XTS (bit 22) is not required',
   },
   {
     key: 'requireRaplDisabled', bit: 23n, field: 'raplDisabled', kind: 'require', baseline: false, strict: true,
-    problem: 'RAPL need not be disabled (bit 23)', needs: 'Linux 6.19, and firmware that has RAPL disabled',
-    risk: 'the host can measure power',
+    problem: 'RAPL need not be disabled (bit 23)',
   },
   {
     key: 'requireCiphertextHiding', bit: 24n, field: 'ciphertextHiding', kind: 'require', baseline: false, strict: true,
-    problem: 'ciphertext hiding (bit 24) is not required', needs: 'Linux 6.19 with ciphertext hiding on, and a product that has it (Turin)',
-    risk: 'the host can watch ciphertext change',
+    problem: 'ciphertext hiding (bit 24) is not required',
   },
   {
     key: 'requirePageSwapDisabled', bit: 25n, field: 'pageSwapDisabled', kind: 'require', baseline: false, strict: true,
-    problem: 'page swap need not be disabled (bit 25)', needs: 'Linux 6.19 and firmware 1.58',
-    risk: 'the host can swap pages of the guest out',
+    problem: 'page swap need not be disabled (bit 25)',
   },
 ] as const satisfies readonly GuestPolicyBit[]; // prettier-ignore
 
@@ -120,7 +112,7 @@ export function readGuestPolicy(value: unknown, name = 'guestPolicy'): DecidedGu
   return { ...ofGrade(grade), ...Object.fromEntries(named), minimumAbi };
 }
 
-function ofGrade(grade: GuestPolicyGrade): DecidedGuestPolicy {
+export function ofGrade(grade: GuestPolicyGrade): DecidedGuestPolicy {
   const bits = Object.fromEntries(BITS.map((bit) => [bit.key, bit[grade]])) as Record<
     GuestPolicyKey,
     boolean
@@ -143,7 +135,9 @@ function readAbi(value: unknown, name: string): AbiVersion {
   };
 }
 
-/** Everything a report allows that the policy does not; empty when it is accepted. Debugging is never allowed. */
+/**
+ * Everything a report allows that the policy does not; empty when it is accepted. Debugging is never allowed.
+ */
 export function guestPolicyProblems(observed: GuestPolicy, rules: DecidedGuestPolicy): readonly string[] {
   const problems: string[] = BITS.filter((bit) => {
     if (bit.kind === 'allow') return observed[bit.field] && !rules[bit.key];
@@ -163,25 +157,11 @@ export function launchPolicy(rules: DecidedGuestPolicy): bigint {
   const { major, minor } = rules.minimumAbi ?? { major: 0, minor: 0 };
   const abi = (BigInt(major) << 8n) | BigInt(minor);
   return BITS.reduce((bits, bit) => {
-    // A launch line need not ask for a bit that weakens the guest; SMT is the exception, since KVM before 6.17 requires it.
+    // A launch line need not ask for a bit that weakens the guest; SMT is the exception, since KVM
+    // before 6.17 requires it.
     if (bit.kind === 'allow' && bit.key !== 'allowSmt') return bits;
     return rules[bit.key] ? bits | (1n << bit.bit) : bits;
   }, MUST_BE_ONE | abi);
-}
-
-/** Remarks on a policy: bits that no host of the baseline can launch, and bits that give something up. */
-export function lintGuestPolicy(rules: DecidedGuestPolicy): readonly string[] {
-  const baseline = ofGrade('baseline');
-  const changed = BITS.filter(({ key }) => rules[key] !== baseline[key]);
-  const isWeaker = ({ key, kind }: (typeof BITS)[number]): boolean => kind === 'allow' && rules[key];
-  const remarks = changed.filter(isWeaker).map(({ key, risk }) => `guestPolicy.${key}: ${risk}`);
-  const stronger = changed.filter((bit) => !isWeaker(bit));
-  if (stronger.length === 0) return remarks;
-  const asked = stronger.map(({ key, needs }) => `${key} ${rules[key]} (needs ${needs})`).join(', ');
-  return [
-    ...remarks,
-    `guestPolicy refuses a guest launched with policy=${hex64(launchPolicy(baseline))}: ${asked}; launch it with policy=${hex64(launchPolicy(rules))}`,
-  ];
 }
 
 /** With every bit written out, as JSON a file can hold. */

@@ -1,7 +1,8 @@
-// The SEV-SNP attestation report: AMD 56860, SEV Secure Nested Paging Firmware ABI, revision 1.58, §7.3 and §4.3, §10.
-// One table of offsets per layout; the type, decoding and must-be-zero ranges derive from it. Signed bytes are sliced from
-// the input, never re-encoded. Refuses other lengths (`malformed_length`) and unknown versions (`snp_version`, unsupported).
-// What parseReport returns is *unverified*: claims are to be used only from an accepted SnpVerification.
+// The SEV-SNP attestation report: AMD 56860, SEV Secure Nested Paging Firmware ABI, revision 1.58, §7.3 and
+// §4.3, §10. One table of offsets per layout; the type, decoding and must-be-zero ranges derive from it.
+// Signed bytes are sliced from the input, never re-encoded. Refuses other lengths
+// (`malformed_length`) and unknown versions (`snp_version`, unsupported). parseReport does not verify: use
+// claims only from an accepted SnpVerification.
 
 import { decodeLayout, raw, u8, u32, u64, uncovered, type Decoded, type Layout } from '../encoding/layout.ts';
 import { describeContainer } from '../encoding/container.ts';
@@ -14,46 +15,46 @@ export const SIGNED_BYTES = 0x2a0;
 
 /** Fields every version has, at the same offsets. */
 const COMMON = {
-  version: u32(0x000, 'VERSION'),
-  guestSvn: u32(0x004, 'GUEST_SVN'),
-  guestPolicy: u64(0x008, 'POLICY, the guest policy'),
-  familyId: raw(0x010, 16, 'FAMILY_ID'),
-  imageId: raw(0x020, 16, 'IMAGE_ID'),
-  vmpl: u32(0x030, 'VMPL, 0xFFFFFFFF when the host asked'),
-  signatureAlgo: u32(0x034, 'SIGNATURE_ALGO, 1 is ECDSA P-384 with SHA-384'),
-  currentTcb: raw(0x038, 8, 'CURRENT_TCB'),
-  platformInfo: u64(0x040, 'PLATFORM_INFO'),
-  keyInfo: u32(0x048, 'AUTHOR_KEY_EN, MASK_CHIP_KEY, SIGNING_KEY'),
-  reportData: raw(0x050, 64, 'REPORT_DATA'),
-  measurement: raw(0x090, 48, 'MEASUREMENT'),
-  hostData: raw(0x0c0, 32, 'HOST_DATA'),
-  idKeyDigest: raw(0x0e0, 48, 'ID_KEY_DIGEST'),
-  authorKeyDigest: raw(0x110, 48, 'AUTHOR_KEY_DIGEST'),
-  reportId: raw(0x140, 32, 'REPORT_ID'),
-  reportIdMa: raw(0x160, 32, 'REPORT_ID_MA, of the migration agent'),
-  reportedTcb: raw(0x180, 8, 'REPORTED_TCB'),
-  chipId: raw(0x1a0, 64, 'CHIP_ID'),
-  committedTcb: raw(0x1e0, 8, 'COMMITTED_TCB'),
-  currentBuild: u8(0x1e8, 'CURRENT_BUILD'),
-  currentMinor: u8(0x1e9, 'CURRENT_MINOR'),
-  currentMajor: u8(0x1ea, 'CURRENT_MAJOR'),
-  committedBuild: u8(0x1ec, 'COMMITTED_BUILD'),
-  committedMinor: u8(0x1ed, 'COMMITTED_MINOR'),
-  committedMajor: u8(0x1ee, 'COMMITTED_MAJOR'),
-  launchTcb: raw(0x1f0, 8, 'LAUNCH_TCB'),
-  signatureR: raw(0x2a0, 72, 'R, little-endian'),
-  signatureS: raw(0x2e8, 72, 'S, little-endian'),
+  version: u32(0x000), // VERSION
+  guestSvn: u32(0x004), // GUEST_SVN
+  guestPolicy: u64(0x008), // POLICY, the guest policy
+  familyId: raw(0x010, 16), // FAMILY_ID
+  imageId: raw(0x020, 16), // IMAGE_ID
+  vmpl: u32(0x030), // VMPL, 0xFFFFFFFF when the host asked
+  signatureAlgo: u32(0x034), // SIGNATURE_ALGO, 1 is ECDSA P-384 with SHA-384
+  currentTcb: raw(0x038, 8), // CURRENT_TCB
+  platformInfo: u64(0x040), // PLATFORM_INFO
+  keyInfo: u32(0x048), // AUTHOR_KEY_EN, MASK_CHIP_KEY, SIGNING_KEY
+  reportData: raw(0x050, 64), // REPORT_DATA
+  measurement: raw(0x090, 48), // MEASUREMENT
+  hostData: raw(0x0c0, 32), // HOST_DATA
+  idKeyDigest: raw(0x0e0, 48), // ID_KEY_DIGEST
+  authorKeyDigest: raw(0x110, 48), // AUTHOR_KEY_DIGEST
+  reportId: raw(0x140, 32), // REPORT_ID
+  reportIdMa: raw(0x160, 32), // REPORT_ID_MA, of the migration agent
+  reportedTcb: raw(0x180, 8), // REPORTED_TCB
+  chipId: raw(0x1a0, 64), // CHIP_ID
+  committedTcb: raw(0x1e0, 8), // COMMITTED_TCB
+  currentBuild: u8(0x1e8), // CURRENT_BUILD
+  currentMinor: u8(0x1e9), // CURRENT_MINOR
+  currentMajor: u8(0x1ea), // CURRENT_MAJOR
+  committedBuild: u8(0x1ec), // COMMITTED_BUILD
+  committedMinor: u8(0x1ed), // COMMITTED_MINOR
+  committedMajor: u8(0x1ee), // COMMITTED_MAJOR
+  launchTcb: raw(0x1f0, 8), // LAUNCH_TCB
+  signatureR: raw(0x2a0, 72), // R, little-endian
+  signatureS: raw(0x2e8, 72), // S, little-endian
 } as const satisfies Layout;
 
 const CPUID = {
-  cpuidFamily: u8(0x188, 'CPUID_FAM_ID'),
-  cpuidModel: u8(0x189, 'CPUID_MOD_ID'),
-  cpuidStepping: u8(0x18a, 'CPUID_STEP'),
+  cpuidFamily: u8(0x188), // CPUID_FAM_ID
+  cpuidModel: u8(0x189), // CPUID_MOD_ID
+  cpuidStepping: u8(0x18a), // CPUID_STEP
 } as const satisfies Layout;
 
 const MITIGATION = {
-  launchMitVector: u64(0x1f8, 'LAUNCH_MIT_VECTOR'),
-  currentMitVector: u64(0x200, 'CURRENT_MIT_VECTOR'),
+  launchMitVector: u64(0x1f8), // LAUNCH_MIT_VECTOR
+  currentMitVector: u64(0x200), // CURRENT_MIT_VECTOR
 } as const satisfies Layout;
 
 /** Version 4 is seen in the field with the layout of version 3. */
@@ -66,7 +67,10 @@ export const REPORT_LAYOUTS = {
 
 export type ReportVersion = keyof typeof REPORT_LAYOUTS;
 
-/** Decoded, unverified. Bytes are views into `raw`. CPUID is absent in version 2, mitigation vectors before version 5. */
+/**
+ * Decoded, unverified. Bytes are views into `raw`. CPUID is absent in version 2, mitigation
+ * vectors before version 5.
+ */
 export interface SnpReport
   extends Decoded<typeof COMMON>, Partial<Decoded<typeof CPUID>>, Partial<Decoded<typeof MITIGATION>> {
   readonly version: ReportVersion;
@@ -139,7 +143,10 @@ const RESERVED: Readonly<Record<ReportVersion, readonly (readonly [number, numbe
   5: reservedOf(REPORT_LAYOUTS[5]),
 };
 
-/** R‖S big-endian as WebCrypto wants it; undefined when a component has bytes over 48 set. Range is the verifier's to check. */
+/**
+ * R‖S big-endian as WebCrypto wants it; undefined when a component has bytes over 48 set. The
+ * verifier checks the range.
+ */
 export function reportSignature(report: SnpReport): Uint8Array | undefined {
   if (!isZero(report.signatureR.subarray(48)) || !isZero(report.signatureS.subarray(48))) return undefined;
   return concatBytes(
@@ -179,7 +186,7 @@ export interface GuestPolicy {
 }
 
 export function decodeGuestPolicy(policy: bigint): GuestPolicy {
-  const bit = (n: bigint): boolean => ((policy >> n) & 1n) === 1n;
+  const bit = (position: bigint): boolean => ((policy >> position) & 1n) === 1n;
   return {
     abiMinor: Number(policy & 0xffn),
     abiMajor: Number((policy >> 8n) & 0xffn),
@@ -210,7 +217,7 @@ export interface PlatformInfo {
 }
 
 export function decodePlatformInfo(info: bigint): PlatformInfo {
-  const bit = (n: bigint): boolean => ((info >> n) & 1n) === 1n;
+  const bit = (position: bigint): boolean => ((info >> position) & 1n) === 1n;
   return {
     smt: bit(0n),
     tsme: bit(1n),

@@ -1,13 +1,15 @@
-// Intel's collateral: TCB info V3 and the TD quoting enclave's identity V2 (Intel PCS API v4), as the JSON texts the service
-// returns. A signature is over the bytes of the inner object as received, so those bytes are cut out of the text, checked,
-// and only then parsed: nothing here is used before its signature, and no JSON is ever written back to be verified.
-// Refuses: anything but the two expected members, duplicate keys, missing or mistyped members, times without a zone.
+// Intel's collateral: TCB info V3 and the TD quoting enclave's identity V2 (Intel PCS API v4), as the JSON
+// texts the service returns. A signature is over the bytes of the inner object as received, so those bytes
+// are cut out of the text, checked, and only then parsed: no field is used before its signature is checked,
+// and no JSON is written back to be verified. Refuses: anything but the two expected members, duplicate keys,
+// missing or mistyped members, times without a zone.
 
 import { fromHex, utf8, viewOf } from '../encoding/bytes.ts';
 import { malformed, type AttestationError } from '../transcript/errors.ts';
-import { parseJson, type Json, type JsonObject } from '../encoding/json.ts';
+import { parseJson, shapeReaders, type Json, type JsonObject } from '../encoding/json.ts';
+import type { SignedBytes } from '../x509/signature.ts';
 
-/** What a TDX verification needs from Intel besides the quote, as PCS and PCCS return it. None of it is trusted unchecked. */
+/** Intel's collateral for one quote, as PCS and PCCS return it. None of it is trusted unchecked. */
 export interface TdxCollateral {
   /** The whole response body: `{"tcbInfo":{…},"signature":"…"}`. */
   readonly tcbInfo: string;
@@ -18,15 +20,21 @@ export interface TdxCollateral {
   readonly qeIdentityIssuerChain: string;
   /** CRL of the PCK's issuer: DER (PEM is accepted too). */
   readonly pckCrl: Uint8Array;
-  /** PEM: PCK Platform or Processor CA, root. Redundant with the quote's chain; compared with it when given. */
+  /**
+   * PEM: PCK Platform or Processor CA, root. Redundant with the quote's chain; compared with it when given.
+   */
   readonly pckCrlIssuerChain?: string | undefined;
   /** CRL of the root: DER (PEM is accepted too). */
   readonly rootCaCrl: Uint8Array;
-  /** PEM, leaf first: for quotes that only say which PCK signed (certification data types 1 to 4). Ignored for type 5. */
+  /**
+   * PEM, leaf first: for quotes that only say which PCK signed (certification data types 1
+   * to 4). Ignored for type 5.
+   */
   readonly pckChain?: string | undefined;
 }
 
 const MAX_COLLATERAL_JSON = 256 * 1024;
+const shape = shapeReaders('tdx_collateral_malformed');
 
 export const TCB_STATUSES = [
   'UpToDate',
@@ -42,12 +50,8 @@ export const TCB_STATUSES = [
 export type TcbStatus = (typeof TCB_STATUSES)[number];
 
 /** The signed text of one collateral document and the signature beside it. */
-export interface SignedText {
-  /** The bytes the TCB signing key signed. */
-  readonly bytes: Uint8Array;
+export interface SignedText extends SignedBytes {
   readonly text: string;
-  /** r ‖ s. */
-  readonly signature: Uint8Array;
 }
 
 interface Window {
@@ -111,7 +115,10 @@ export interface QeIdentity extends Window {
   readonly levels: readonly IsvLevel[];
 }
 
-/** Cuts `{"<member>":{…},"signature":"<hex>"}` into signed bytes and signature without interpreting the former. */
+/**
+ * Cuts `{"<member>":{…},"signature":"<hex>"}` into signed bytes and signature without
+ * interpreting the former.
+ */
 export function cutSigned(text: string, member: 'tcbInfo' | 'enclaveIdentity'): SignedText {
   if (text.length > MAX_COLLATERAL_JSON) {
     throw malformed(
@@ -133,10 +140,12 @@ export function cutSigned(text: string, member: 'tcbInfo' | 'enclaveIdentity'): 
   return { text: body, bytes: utf8(body), signature: fromHex(signature.slice(1, -1), 'signature') };
 }
 
-/** Parses the signed text of a TCB info, after its signature has been checked. Throws `tdx_collateral_malformed`. */
+/**
+ * Parses the signed text of a TCB info, after its signature has been checked. Throws
+ * `tdx_collateral_malformed`.
+ */
 export function parseTcbInfo(text: string): TcbInfo {
-  const at = new Reader(parseJson(text, 'tcbInfo', MAX_COLLATERAL_JSON), 'tcbInfo');
-  const module = at.optional('tdxModule');
+  const at = new Fields(parseJson(text, 'tcbInfo', MAX_COLLATERAL_JSON), 'tcbInfo');
   return {
     id: at.string('id'),
     version: at.integer('version', 255),
@@ -144,7 +153,7 @@ export function parseTcbInfo(text: string): TcbInfo {
     fmspc: at.hex('fmspc', 6),
     pceId: at.hex('pceId', 2),
     ...window(at),
-    module: module === undefined ? undefined : moduleCore(module),
+    module: at.has('tdxModule') ? moduleCore(at.object('tdxModule')) : undefined,
     moduleIdentities: (at.has('tdxModuleIdentities') ? at.list('tdxModuleIdentities', 64) : []).map(
       (item) => ({
         id: item.string('id').toUpperCase(),
@@ -156,9 +165,12 @@ export function parseTcbInfo(text: string): TcbInfo {
   };
 }
 
-/** Parses the signed text of an enclave identity, after its signature has been checked. Throws `tdx_collateral_malformed`. */
+/**
+ * Parses the signed text of an enclave identity, after its signature has been checked. Throws
+ * `tdx_collateral_malformed`.
+ */
 export function parseQeIdentity(text: string): QeIdentity {
-  const at = new Reader(parseJson(text, 'enclaveIdentity', MAX_COLLATERAL_JSON), 'enclaveIdentity');
+  const at = new Fields(parseJson(text, 'enclaveIdentity', MAX_COLLATERAL_JSON), 'enclaveIdentity');
   return {
     id: at.string('id'),
     version: at.integer('version', 255),
@@ -173,7 +185,7 @@ export function parseQeIdentity(text: string): QeIdentity {
   };
 }
 
-function window(at: Reader): Window {
+function window(at: Fields): Window {
   return {
     issueDate: at.time('issueDate'),
     nextUpdate: at.time('nextUpdate'),
@@ -181,7 +193,7 @@ function window(at: Reader): Window {
   };
 }
 
-function moduleCore(at: Reader): Pick<ModuleIdentity, 'mrSigner' | 'attributes' | 'attributesMask'> {
+function moduleCore(at: Fields): Pick<ModuleIdentity, 'mrSigner' | 'attributes' | 'attributesMask'> {
   return {
     mrSigner: at.hex('mrsigner', 48),
     attributes: at.hex('attributes', 8),
@@ -189,50 +201,44 @@ function moduleCore(at: Reader): Pick<ModuleIdentity, 'mrSigner' | 'attributes' 
   };
 }
 
-function isvLevel(at: Reader): IsvLevel {
+function isvLevel(at: Fields): IsvLevel {
   return { isvSvn: at.object('tcb').integer('isvsvn', 65535), ...levelStatus(at) };
 }
 
-function tcbLevel(at: Reader): TcbLevel {
+function tcbLevel(at: Fields): TcbLevel {
   const tcb = at.object('tcb');
   return {
     sgx: components(tcb, 'sgxtcbcomponents'),
     pceSvn: tcb.integer('pcesvn', 65535),
-    // Levels of a TCB info for SGX have none; a TDX one without them does not match any quote (all zero would match all).
+    // Levels of a TCB info for SGX have none; a TDX one without them does not match any quote
+    // (all zero would match all).
     tdx: components(tcb, 'tdxtcbcomponents'),
     ...levelStatus(at),
   };
 }
 
-function levelStatus(at: Reader): Pick<TcbLevel, 'status' | 'tcbDate' | 'advisoryIds'> {
-  const text = at.string('tcbStatus');
-  const status = TCB_STATUSES.find((known) => known === text);
-  if (status === undefined) throw bad(`tcbStatus ${JSON.stringify(text.slice(0, 64))} is not known`);
+function levelStatus(at: Fields): Pick<TcbLevel, 'status' | 'tcbDate' | 'advisoryIds'> {
   return {
-    status,
+    status: at.oneOf('tcbStatus', TCB_STATUSES),
     tcbDate: at.time('tcbDate'),
     advisoryIds: at.has('advisoryIDs') ? at.strings('advisoryIDs', 256) : [],
   };
 }
 
-function components(tcb: Reader, name: string): readonly SvnComponent[] {
-  const list = tcb.list(name, 16);
-  if (list.length !== 16) throw bad(`${name} has ${list.length} components, expected 16`);
-  return list.map((item) => ({
+function components(tcb: Fields, name: string): readonly SvnComponent[] {
+  return tcb.list(name, 16, 16).map((item) => ({
     svn: item.integer('svn', 255),
     type: item.has('type') ? item.string('type') : undefined,
   }));
 }
 
-/** Typed reads of one JSON object. Unknown members are allowed: Intel adds some, and signs them. */
-class Reader {
+/** The fields of one JSON object, by name. Unknown members are allowed: Intel adds some, and signs them. */
+class Fields {
   readonly #object: JsonObject;
   readonly #name: string;
 
   constructor(value: Json | undefined, name: string) {
-    if (typeof value !== 'object' || value === null || Array.isArray(value))
-      throw bad(`${name} is not an object`);
-    this.#object = value as JsonObject;
+    this.#object = shape.record(value, name);
     this.#name = name;
   }
 
@@ -240,54 +246,46 @@ class Reader {
     return Object.hasOwn(this.#object, key);
   }
 
-  object(key: string): Reader {
-    return new Reader(this.#object[key], `${this.#name}.${key}`);
-  }
-
-  optional(key: string): Reader | undefined {
-    return this.has(key) ? this.object(key) : undefined;
+  object(key: string): Fields {
+    return new Fields(this.#object[key], this.#nameOf(key));
   }
 
   string(key: string): string {
-    const value = this.#object[key];
-    if (typeof value !== 'string') throw bad(`${this.#name}.${key} is not a string`);
-    return value;
+    return shape.string(this.#object[key], this.#nameOf(key), MAX_COLLATERAL_JSON);
   }
 
-  integer(key: string, max: number): number {
-    const value = this.#object[key];
-    if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > max) {
-      throw bad(`${this.#name}.${key} is not an integer from 0 to ${max}`);
-    }
-    return value;
+  oneOf<const T extends string>(key: string, allowed: readonly T[]): T {
+    return shape.oneOf(this.#object[key], this.#nameOf(key), allowed);
+  }
+
+  integer(key: string, maximum: number): number {
+    return shape.integer(this.#object[key], this.#nameOf(key), 0, maximum);
   }
 
   hex(key: string, size: number): Uint8Array {
-    const bytes = fromHex(this.string(key), `${this.#name}.${key}`);
-    if (bytes.length !== size) throw bad(`${this.#name}.${key} is ${bytes.length} bytes, expected ${size}`);
+    const bytes = fromHex(this.string(key), this.#nameOf(key));
+    if (bytes.length !== size) throw bad(`${this.#nameOf(key)} is ${bytes.length} bytes, expected ${size}`);
     return bytes;
   }
 
   time(key: string): Date {
-    return parseUtc(this.string(key), `${this.#name}.${key}`);
+    return parseUtc(this.string(key), this.#nameOf(key));
   }
 
-  list(key: string, max: number): readonly Reader[] {
-    return this.#items(key, max).map((item, i) => new Reader(item, `${this.#name}.${key}[${i}]`));
+  list(key: string, maximum: number, minimum = 0): readonly Fields[] {
+    return shape
+      .list(this.#object[key], this.#nameOf(key), minimum, maximum)
+      .map((item, i) => new Fields(item, `${this.#nameOf(key)}[${i}]`));
   }
 
-  strings(key: string, max: number): readonly string[] {
-    return this.#items(key, max).map((item, i) => {
-      if (typeof item !== 'string') throw bad(`${this.#name}.${key}[${i}] is not a string`);
-      return item;
-    });
+  strings(key: string, maximum: number): readonly string[] {
+    return shape
+      .list(this.#object[key], this.#nameOf(key), 0, maximum)
+      .map((item, i) => shape.string(item, `${this.#nameOf(key)}[${i}]`, MAX_COLLATERAL_JSON));
   }
 
-  #items(key: string, max: number): readonly Json[] {
-    const value = this.#object[key];
-    if (!Array.isArray(value)) throw bad(`${this.#name}.${key} is not a list`);
-    if (value.length > max) throw bad(`${this.#name}.${key} has ${value.length} members, limit ${max}`);
-    return value as readonly Json[];
+  #nameOf(key: string): string {
+    return `${this.#name}.${key}`;
   }
 }
 
@@ -305,8 +303,9 @@ function parseUtc(text: string, name: string): Date {
 }
 
 /**
- * The raw text of each member of a top-level object. Only finds the ends of values (strings and brackets are tracked);
- * the value that matters is parsed strictly later. Escapes in keys are refused: there are none in what Intel sends.
+ * The raw text of each member of a top-level object. Only finds the ends of values (strings and brackets
+ * are tracked); the value that matters is parsed strictly later. Escapes in keys are refused: there are
+ * none in what Intel sends.
  */
 function topLevel(text: string, name: string): ReadonlyMap<string, string> {
   const spans = new Map<string, string>();

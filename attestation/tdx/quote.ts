@@ -1,7 +1,8 @@
-// Intel TDX quotes, version 4 and 5 (Intel TDX DCAP Quoting Library API, Appendix A: header, TD quote body 1.0 and 1.5,
-// ECDSA-256 quote signature data, certification data). Each structure is declared once as a table of offsets.
-// Refuses: other versions, other attestation key types, SGX quotes, certification data it has no use for, and any inner
-// length that does not consume exactly what the length around it gives. Bytes after the signature data are handed on.
+// Intel TDX quotes, version 4 and 5 (Intel TDX DCAP Quoting Library API, Appendix A: header, TD quote body
+// 1.0 and 1.5, ECDSA-256 quote signature data, certification data). Each structure is declared once as a
+// table of offsets. Refuses: other versions, other attestation key types, SGX quotes, certification data it
+// has no use for, and any inner length that does not consume exactly what the length around it gives. Bytes
+// after the signature data are handed on.
 
 import { isZero, toHex, viewOf } from '../encoding/bytes.ts';
 import { describeContainer } from '../encoding/container.ts';
@@ -12,52 +13,52 @@ import { decodeLayout, raw, u16, u32, type Decoded } from '../encoding/layout.ts
 const MAX_QUOTE_BYTES = 64 * 1024;
 
 export const QUOTE_HEADER = {
-  version: u16(0, 'quote format version, 4 or 5'),
-  attestationKeyType: u16(2, '2 = ECDSA-256 with P-256'),
-  teeType: u32(4, '0x81 = TDX'),
-  reserved: raw(8, 4, 'zero for TDX'),
-  qeVendorId: raw(12, 16, '939a7233f79c4ca9940a0db3957f0607 = Intel'),
-  userData: raw(28, 20, 'chosen by the quoting enclave'),
+  version: u16(0), // quote format version, 4 or 5
+  attestationKeyType: u16(2), // 2 = ECDSA-256 with P-256
+  teeType: u32(4), // 0x81 = TDX
+  reserved: raw(8, 4), // zero for TDX
+  qeVendorId: raw(12, 16), // 939a7233f79c4ca9940a0db3957f0607 = Intel
+  userData: raw(28, 20), // chosen by the quoting enclave
 } as const;
 export const QUOTE_HEADER_BYTES = 48;
 
 const TD_10 = {
-  teeTcbSvn: raw(0, 16, 'TEE_TCB_SVN when the TD was launched: module svn, module version, microcode …'),
-  mrSeam: raw(16, 48, 'measurement of the TDX module'),
-  mrSignerSeam: raw(64, 48, 'signer of the TDX module; zero for Intel'),
-  seamAttributes: raw(112, 8, 'attributes of the TDX module; zero'),
-  tdAttributes: raw(120, 8, 'TD attributes, little-endian bit field'),
-  xfam: raw(128, 8, 'extended features available to the TD, little-endian bit field'),
-  mrTd: raw(136, 48, 'measurement of the initial contents of the TD'),
-  mrConfigId: raw(184, 48, 'software-defined, non-owner configuration'),
-  mrOwner: raw(232, 48, 'software-defined owner'),
-  mrOwnerConfig: raw(280, 48, 'software-defined owner configuration'),
-  rtmr0: raw(328, 48, 'run-time measurement register 0: firmware configuration'),
-  rtmr1: raw(376, 48, 'run-time measurement register 1: boot loader and kernel'),
-  rtmr2: raw(424, 48, 'run-time measurement register 2: operating system'),
-  rtmr3: raw(472, 48, 'run-time measurement register 3: application'),
-  reportData: raw(520, 64, 'REPORTDATA'),
+  teeTcbSvn: raw(0, 16), // TEE_TCB_SVN when the TD was launched: module svn, module version, microcode …
+  mrSeam: raw(16, 48), // measurement of the TDX module
+  mrSignerSeam: raw(64, 48), // signer of the TDX module; zero for Intel
+  seamAttributes: raw(112, 8), // attributes of the TDX module; zero
+  tdAttributes: raw(120, 8), // TD attributes, little-endian bit field
+  xfam: raw(128, 8), // extended features available to the TD, little-endian bit field
+  mrTd: raw(136, 48), // measurement of the initial contents of the TD
+  mrConfigId: raw(184, 48), // software-defined, non-owner configuration
+  mrOwner: raw(232, 48), // software-defined owner
+  mrOwnerConfig: raw(280, 48), // software-defined owner configuration
+  rtmr0: raw(328, 48), // run-time measurement register 0: firmware configuration
+  rtmr1: raw(376, 48), // run-time measurement register 1: boot loader and kernel
+  rtmr2: raw(424, 48), // run-time measurement register 2: operating system
+  rtmr3: raw(472, 48), // run-time measurement register 3: application
+  reportData: raw(520, 64), // REPORTDATA
 } as const;
 
 const TD_BODY_10 = TD_10;
 export const TD_BODY_10_BYTES = 584;
 export const TD_BODY_15 = {
   ...TD_10,
-  teeTcbSvn2: raw(584, 16, 'TEE_TCB_SVN of the module now running (TD-preserving update)'),
-  mrServiceTd: raw(600, 48, 'measurement of the service TDs bound to this TD'),
+  teeTcbSvn2: raw(584, 16), // TEE_TCB_SVN of the module now running (TD-preserving update)
+  mrServiceTd: raw(600, 48), // measurement of the service TDs bound to this TD
 } as const;
 export const TD_BODY_15_BYTES = 648;
 
 /** The quoting enclave's own SGX report. */
 export const QE_REPORT = {
-  cpuSvn: raw(0, 16, 'CPUSVN'),
-  miscSelect: u32(16, 'MISCSELECT'),
-  attributes: raw(48, 16, 'ATTRIBUTES'),
-  mrEnclave: raw(64, 32, 'MRENCLAVE'),
-  mrSigner: raw(128, 32, 'MRSIGNER'),
-  isvProdId: u16(256, 'ISVPRODID'),
-  isvSvn: u16(258, 'ISVSVN'),
-  reportData: raw(320, 64, 'SHA-256(attestation key ‖ QE authentication data) ‖ zero'),
+  cpuSvn: raw(0, 16), // CPUSVN
+  miscSelect: u32(16), // MISCSELECT
+  attributes: raw(48, 16), // ATTRIBUTES
+  mrEnclave: raw(64, 32), // MRENCLAVE
+  mrSigner: raw(128, 32), // MRSIGNER
+  isvProdId: u16(256), // ISVPRODID
+  isvSvn: u16(258), // ISVSVN
+  reportData: raw(320, 64), // SHA-256(attestation key ‖ QE authentication data) ‖ zero
 } as const;
 export const QE_REPORT_BYTES = 384;
 
@@ -83,14 +84,20 @@ export interface TdxQuote {
   readonly qeReportBytes: Uint8Array;
   readonly qeReportSignature: Uint8Array;
   readonly qeAuthData: Uint8Array;
-  /** 5: `certificationData` is the PCK chain in PEM, leaf first. 1–4 identify a PCK the verifier must be given. */
+  /**
+   * 5: `certificationData` is the PCK chain in PEM, leaf first. 1–4 identify a PCK the verifier must be
+   * given.
+   */
   readonly certificationType: number;
   readonly certificationData: Uint8Array;
   /** Bytes after the signature data: unauthenticated, never read. */
   readonly trailing: Uint8Array;
 }
 
-/** Parses a raw TDX quote. Sub-views share memory with `bytes`. Throws `malformed` or `unsupported` errors only. */
+/**
+ * Parses a raw TDX quote. Sub-views share memory with `bytes`. Throws `malformed` or
+ * `unsupported` errors only.
+ */
 export function parseTdxQuote(bytes: Uint8Array): TdxQuote {
   if (bytes.length > MAX_QUOTE_BYTES) {
     throw malformed('input_too_large', `quote is ${bytes.length} bytes, limit ${MAX_QUOTE_BYTES}`);
@@ -143,7 +150,10 @@ export function parseTdxQuote(bytes: Uint8Array): TdxQuote {
   };
 }
 
-/** What of a quote is safe to print, in hex: the TD's measurements and registers as the quote gives them. */
+/**
+ * The fields of a quote that are safe to print, in hex: the TD's measurements and registers
+ * as the quote gives them.
+ */
 export function quoteClaims(quote: TdxQuote): Record<string, unknown> {
   const { body } = quote;
   return {
@@ -208,7 +218,10 @@ function bodyDescriptor(bytes: Uint8Array): {
 
 type SignatureData = Omit<TdxQuote, 'version' | 'bodyType' | 'header' | 'body' | 'signed' | 'trailing'>;
 
-/** ECDSA-256 quote signature data of version 4: signature, key, then certification data of type 6 around everything else. */
+/**
+ * ECDSA-256 quote signature data of version 4: signature, key, then certification data of type
+ * 6 around everything else.
+ */
 function signatureData(bytes: Uint8Array): SignatureData {
   const outer = certification(bytes, 128, 'certification data');
   if (outer.type !== 6) {

@@ -1,4 +1,5 @@
-// The subject of the TDX rules: the evidence as parsed, the decided policy, and the signature results, computed before any rule runs.
+// The subject of the TDX rules: the evidence as parsed, the decided policy, and the signature results,
+// computed before any rule runs.
 
 import type { RollbackMemory } from '../transcript/rollback-memory.ts';
 import type { KeyCache } from '../x509/signature.ts';
@@ -23,7 +24,7 @@ export interface TdxContext {
   /** DER certificates that replace the pinned Intel root; the result says so. */
   readonly roots?: readonly Uint8Array[] | undefined;
   readonly memory?: RollbackMemory | undefined;
-  /** Imported public keys, kept between verifications by callers who make many. */
+  /** Imported public keys, for callers that keep them between many verifications. */
   readonly keys?: KeyCache | undefined;
 }
 

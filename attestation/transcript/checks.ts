@@ -1,5 +1,5 @@
 // The transcript of a verification: every rule, in order, with what was found. A skip is never a pass.
-// Checks of values nobody vouches for are labelled as such: what stands beside a refusal is authenticated, or says that it is not.
+// Checks of values without an authentic signature are labelled `authenticated: false`.
 // A rule is declared once (id, code, source, title); failing it always yields the rule's one code.
 
 import type { AttestationCode } from './codes.ts';
@@ -9,12 +9,15 @@ export type CheckStatus = 'pass' | 'fail' | 'skip';
 
 /** One rule of the verifier, declared once as data; docs and tests enumerate these tables. */
 export interface Rule {
-  /** Stable id: S1–S32 SNP, T1–T28 TDX, E1–E3 event logs, D… document and claims, C… channel and client, P… policy. */
+  /**
+   * Stable id: S1–S32 SNP, T1–T28 TDX, E1–E3 event logs, D… document and claims, C…
+   * channel and client, P… policy.
+   */
   readonly id: string;
   readonly code: AttestationCode;
   /** Where the rule comes from: specification, revision, section. */
   readonly spec: string;
-  /** What is checked, one line a person can read. */
+  /** The check in one line that a person can read. */
   readonly title: string;
 }
 
@@ -29,19 +32,23 @@ export interface Check {
   readonly spec: string;
   readonly title: string;
   readonly status: CheckStatus;
-  /** What was found; for a failure, expected and actual; for a skip, why it was not made. Never secret. */
+  /** The finding; for a failure, expected and actual; for a skip, why it was not made. Never secret. */
   readonly detail: string;
   /** Present on failures only: the rule's code. */
   readonly code?: AttestationCode | undefined;
   readonly expected?: string | undefined;
   readonly actual?: string | undefined;
-  /** Present on checks of values that no trusted signature vouches for: whatever the outcome, anyone can have written them. */
+  /**
+   * Present on checks of values that no trusted signature vouches for: whatever the outcome,
+   * anyone can have written them.
+   */
   readonly authenticated?: false | undefined;
 }
 
 /**
- * Rules whose failure follows from that of others. The key of another VEK verifies no signature (S1): where a rule shows that it
- * is of another kind, product, TCB or chip (S8, S10, S14, S16), that is what the person has to know first.
+ * Rules whose failure follows from that of others. The key of another VEK verifies no signature (S1):
+ * where a rule shows that it is of another kind, product, TCB or chip (S8, S10, S14, S16), that
+ * failure names the verdict.
  */
 const EXPLAINED_BY: ReadonlyMap<string, ReadonlySet<string>> = new Map([
   ['S1', new Set(['S8', 'S10', 'S14', 'S16'])],
@@ -88,7 +95,10 @@ export class Transcript {
     return ok ? this.pass(rule, detail) : this.fail(rule, detail, values);
   }
 
-  /** Labels what was recorded from `from` on as read from evidence that is not authentic, but for the rows that found that out. */
+  /**
+   * Labels what was recorded from `from` on as read from evidence that is not authentic, but
+   * for the rows that found it.
+   */
   unauthenticated(provenance: ReadonlySet<string>, from = 0): void {
     for (const [i, check] of this.checks.entries())
       if (i >= from && !provenance.has(check.id)) this.checks[i] = { ...check, authenticated: false };

@@ -1,7 +1,8 @@
-// Strict reader for DER (ITU-T X.690, 02/2021, §8 and §10): one lazy cursor per constructed value, no recursion.
-// Refuses indefinite and non-minimal lengths, high tag numbers, non-minimal INTEGERs and OIDs, BOOLEANs other than FF,
-// trailing bytes, nesting deeper than 24 and inputs over a stated size. Every refusal is `malformed_der`.
-// Read values share memory with the input. The writer at the end serves simulated/ and tests.
+// Strict reader for DER (ITU-T X.690, 02/2021, §8, §10, §11): a lazy cursor per constructed value, no
+// recursion. Refuses indefinite and non-minimal lengths, high tag numbers, non-minimal INTEGERs and OIDs,
+// BOOLEANs other than FF, trailing bytes, nesting deeper than 24 and inputs over a stated size, always as
+// `malformed_der`. Read values share memory with the input. The writer at the end serves simulated/ and
+// tests.
 
 import { concatBytes, equalBytes, fromUtf8 } from '../encoding/bytes.ts';
 import { malformed, type AttestationError } from '../transcript/errors.ts';
@@ -24,7 +25,7 @@ export const TAG = {
   set: 0x31,
 } as const;
 
-/** `[n]` constructed (EXPLICIT, or IMPLICIT of a constructed type) or primitive (IMPLICIT of a primitive type). */
+/** `[n]`: constructed (EXPLICIT, or IMPLICIT of a constructed type) or primitive (IMPLICIT of one). */
 export function contextTag(number: number, constructed = true): number {
   return (constructed ? 0xa0 : 0x80) | number;
 }
@@ -34,7 +35,14 @@ const MAX_DEPTH = 24;
 const MAX_OID_BYTES = 32;
 const MAX_TEXT_BYTES = 1024;
 
-/** One element: `raw` is header and content, `content` the content alone; both are views made when asked for. */
+/** Offsets of an element: of its header, of its content and of the octet after it. */
+interface Octets {
+  readonly at: number;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** One element: `raw` is header and content, `content` the content alone; both views are made on demand. */
 export class Der {
   readonly tag: number;
   readonly depth: number;
@@ -43,13 +51,13 @@ export class Der {
   readonly start: number;
   readonly end: number;
 
-  constructor(tag: number, depth: number, bytes: Uint8Array, at: number, start: number, end: number) {
+  constructor(tag: number, depth: number, bytes: Uint8Array, octets: Octets) {
     this.tag = tag;
     this.depth = depth;
     this.bytes = bytes;
-    this.at = at;
-    this.start = start;
-    this.end = end;
+    this.at = octets.at;
+    this.start = octets.start;
+    this.end = octets.end;
   }
 
   get raw(): Uint8Array {
@@ -69,7 +77,7 @@ export function parseDer(bytes: Uint8Array, name: string, maxBytes = MAX_DER_BYT
       actual: String(bytes.length),
     });
   }
-  const element = elementAt(bytes, 0, bytes.length, 0, name);
+  const element = elementAt(bytes, { at: 0, limit: bytes.length, depth: 0 }, name);
   if (element.end !== bytes.length) throw bad(name, `has ${bytes.length - element.end} bytes after its end`);
   return element;
 }
@@ -115,13 +123,13 @@ export class DerCursor {
   /** The next element, of any tag unless one is given. */
   next(name: string, tag?: number): Der {
     if (this.atEnd) throw bad(this.#name, `ends before ${name}`);
-    const element = elementAt(this.#bytes, this.#at, this.#end, this.#depth, name);
+    const element = elementAt(this.#bytes, { at: this.#at, limit: this.#end, depth: this.#depth }, name);
     if (tag !== undefined) expectTag(element, tag, name);
     this.#at = element.end;
     return element;
   }
 
-  /** The next element if it has the tag, else undefined and nothing is consumed. */
+  /** The next element if it has the tag; else undefined, and the cursor stays. */
   optional(name: string, tag: number): Der | undefined {
     return this.tag === tag ? this.next(name, tag) : undefined;
   }
@@ -136,8 +144,15 @@ export class DerCursor {
   }
 }
 
-/** The element that starts at `at` and must end by `limit`; nothing from `limit` on is looked at. */
-function elementAt(bytes: Uint8Array, at: number, limit: number, depth: number, name: string): Der {
+/** Where an element is read: it starts at `at` and must end by `limit`. */
+interface Place {
+  readonly at: number;
+  readonly limit: number;
+  readonly depth: number;
+}
+
+/** The element at that place; octets from `limit` on are not read. */
+function elementAt(bytes: Uint8Array, { at, limit, depth }: Place, name: string): Der {
   const tag = bytes[at];
   const first = bytes[at + 1];
   if (at + 2 > limit || tag === undefined || first === undefined) throw bad(name, 'is cut off in its header');
@@ -156,7 +171,7 @@ function elementAt(bytes: Uint8Array, at: number, limit: number, depth: number, 
   }
   const end = start + length;
   if (end > limit) throw bad(name, `says ${length} bytes, ${limit - start} are left`);
-  return new Der(tag, depth, bytes, at, start, end);
+  return new Der(tag, depth, bytes, { at, start, end });
 }
 
 function expectTag(element: Der, tag: number, name: string): void {
@@ -181,10 +196,7 @@ function bad(name: string, problem: string): AttestationError {
 /** Content octets of a minimal INTEGER, two's complement, big-endian, as they stand. */
 export function readInteger(element: Der, name: string): Uint8Array {
   expectTag(element, TAG.integer, name);
-  return minimalInteger(element.content, name);
-}
-
-function minimalInteger(content: Uint8Array, name: string): Uint8Array {
+  const { content } = element;
   const [first, second] = content;
   if (first === undefined) throw bad(name, 'is an INTEGER without content');
   if (second !== undefined && ((first === 0 && second < 0x80) || (first === 0xff && second >= 0x80))) {
@@ -193,7 +205,7 @@ function minimalInteger(content: Uint8Array, name: string): Uint8Array {
   return content;
 }
 
-/** A non-negative INTEGER of at most `maxBytes` magnitude octets, its leading sign octet dropped (`00` stays `00`). */
+/** A non-negative INTEGER of at most `maxBytes` octets without its leading sign octet (`00` stays `00`). */
 export function readUnsigned(element: Der, name: string, maxBytes = 20): Uint8Array {
   const content = readInteger(element, name);
   if ((content[0] ?? 0) >= 0x80) throw bad(name, 'is a negative INTEGER');
@@ -277,7 +289,7 @@ export function readOid(element: Der, name: string): string {
   return text;
 }
 
-/** Whether the element is an OBJECT IDENTIFIER with exactly these content octets; nothing is decoded. */
+/** Whether the element is an OBJECT IDENTIFIER with exactly these content octets, compared undecoded. */
 export function isOid(element: Der, content: Uint8Array): boolean {
   return element.tag === TAG.oid && equalBytes(element.content, content);
 }
@@ -303,7 +315,7 @@ export function readText(element: Der, name: string, tag?: number): string {
   }
 }
 
-/** UTCTime `YYMMDDHHMMSSZ` (1950–2049) or GeneralizedTime `YYYYMMDDHHMMSSZ`, as RFC 5280 §4.1.2.5 restricts them. */
+/** UTCTime `YYMMDDHHMMSSZ` (1950–2049) or GeneralizedTime `YYYYMMDDHHMMSSZ` as in RFC 5280 §4.1.2.5. */
 export function readTime(element: Der, name: string): Date {
   const { tag, content } = element;
   if (tag !== TAG.utcTime && tag !== TAG.generalizedTime)

@@ -1,5 +1,6 @@
-// Signatures over certificates, CRLs, reports and quotes, checked by WebCrypto. A wrong, unknown or mismatched algorithm, a
-// malformed signature and a key that is none are all simply not verified: false, never an exception.
+// Signatures over certificates, CRLs, reports and quotes, checked by WebCrypto. A wrong, unknown or
+// mismatched algorithm, a malformed signature and a key that is none are all simply not verified:
+// false, never an exception.
 
 import { concatBytes, equalBytes, viewOf } from '../encoding/bytes.ts';
 import { parseSequence, readUnsigned } from './der.ts';
@@ -13,7 +14,7 @@ import {
   type SignatureAlgorithm,
 } from './public-key.ts';
 
-/** What a signature was made over; the common part of certificates and CRLs. */
+/** Signed bytes and their signature: the common part of certificates and CRLs. */
 export interface Signed {
   readonly raw: Uint8Array;
   /** The signed bytes, exactly as received. */
@@ -22,7 +23,10 @@ export interface Signed {
   readonly signature: Uint8Array;
 }
 
-/** Imported public keys by SPKI and algorithm, bounded; make one per verifier and pass it in to save importing them again. */
+/**
+ * Imported public keys by SPKI and algorithm, bounded; make one per verifier and pass it in to
+ * save importing them again.
+ */
 export interface KeyCache {
   readonly maxKeys: number;
   /** Oldest first. Keyed by algorithm and a few octets of the key; `spki` decides. */
@@ -39,7 +43,10 @@ export function createKeyCache(maxKeys = 64): KeyCache {
   return { maxKeys, keys: new Map() };
 }
 
-/** Whether `issuer` signed it. False for wrong, unknown or mismatched algorithms and malformed signatures; never throws for them. */
+/**
+ * Whether `issuer` signed it. False for wrong, unknown or mismatched algorithms and malformed
+ * signatures; never throws for them.
+ */
 export async function verifySignedBy(
   signed: Signed,
   issuer: PublicKeyInfo,
@@ -51,64 +58,77 @@ export async function verifySignedBy(
       if (issuer.kind !== 'rsa') return false;
       return verifyWith(
         issuer,
-        { name: 'RSA-PSS', hash: algorithm.hash },
-        { name: 'RSA-PSS', saltLength: algorithm.saltLength },
-        signed.signature,
-        signed.tbs,
+        {
+          importing: { name: 'RSA-PSS', hash: algorithm.hash },
+          verifying: { name: 'RSA-PSS', saltLength: algorithm.saltLength },
+        },
+        { bytes: signed.tbs, signature: signed.signature },
         cache,
       );
     case 'rsa-pkcs1':
       if (issuer.kind !== 'rsa') return false;
       return verifyWith(
         issuer,
-        { name: 'RSASSA-PKCS1-v1_5', hash: algorithm.hash },
-        { name: 'RSASSA-PKCS1-v1_5' },
-        signed.signature,
-        signed.tbs,
+        {
+          importing: { name: 'RSASSA-PKCS1-v1_5', hash: algorithm.hash },
+          verifying: { name: 'RSASSA-PKCS1-v1_5' },
+        },
+        { bytes: signed.tbs, signature: signed.signature },
         cache,
       );
     case 'ecdsa': {
       if (issuer.kind !== 'ec') return false;
       const raw = ecdsaSignatureToRaw(signed.signature, issuer.curve);
-      return raw !== undefined && verifyEcdsaRaw(issuer, algorithm.hash, raw, signed.tbs, cache);
+      if (raw === undefined) return false;
+      return verifyEcdsaRaw(issuer, algorithm.hash, { bytes: signed.tbs, signature: raw }, cache);
     }
     case 'other':
       return false;
   }
 }
 
-/** ECDSA over `data` with a raw big-endian r‖s signature; r and s must be in 1…n-1. False also when the key is not on its curve. */
+/** Bytes, and the signature said to be over them. */
+export interface SignedBytes {
+  readonly bytes: Uint8Array;
+  readonly signature: Uint8Array;
+}
+
+/**
+ * ECDSA with a raw big-endian r‖s signature; r and s must be in 1…n-1. False also when the
+ * key is not on its curve.
+ */
 export async function verifyEcdsaRaw(
   key: PublicKeyInfo,
   hash: HashName,
-  signature: Uint8Array,
-  data: Uint8Array,
+  signed: SignedBytes,
   cache?: KeyCache,
 ): Promise<boolean> {
   if (key.kind !== 'ec') return false;
   const size = curveBytes(key.curve);
+  const { signature } = signed;
   if (signature.length !== 2 * size) return false;
   if (!isScalar(signature.subarray(0, size), key.curve) || !isScalar(signature.subarray(size), key.curve))
     return false;
   return verifyWith(
     key,
-    { name: 'ECDSA', namedCurve: key.curve },
-    { name: 'ECDSA', hash },
-    signature,
-    data,
+    { importing: { name: 'ECDSA', namedCurve: key.curve }, verifying: { name: 'ECDSA', hash } },
+    signed,
     cache,
   );
 }
 
 type ImportParameters = { name: string; hash: HashName } | { name: 'ECDSA'; namedCurve: CurveName };
 type VerifyParameters = { name: string; saltLength?: number | undefined; hash?: HashName | undefined };
+/** Parameters of WebCrypto for importing the key and for verifying. */
+interface Algorithm {
+  readonly importing: ImportParameters;
+  readonly verifying: VerifyParameters;
+}
 
 async function verifyWith(
   info: PublicKeyInfo,
-  importing: ImportParameters,
-  verifying: VerifyParameters,
-  signature: Uint8Array,
-  data: Uint8Array,
+  { importing, verifying }: Algorithm,
+  { bytes, signature }: SignedBytes,
   cache: KeyCache | undefined,
 ): Promise<boolean> {
   let key: CryptoKey;
@@ -117,7 +137,7 @@ async function verifyWith(
   } catch {
     return false;
   }
-  return crypto.subtle.verify(verifying, key, signature as BufferSource, data as BufferSource);
+  return crypto.subtle.verify(verifying, key, signature as BufferSource, bytes as BufferSource);
 }
 
 function importPublicKey(
@@ -125,14 +145,16 @@ function importPublicKey(
   parameters: ImportParameters,
   cache: KeyCache | undefined,
 ): Promise<CryptoKey> {
-  // An EC point imports four times as fast bare as in its SubjectPublicKeyInfo, which has been parsed already.
+  // An EC point imports four times as fast bare as in its SubjectPublicKeyInfo, which has been parsed
+  // already.
   const load = (): Promise<CryptoKey> =>
     info.kind === 'ec'
       ? crypto.subtle.importKey('raw', info.key as BufferSource, parameters, false, ['verify'])
       : crypto.subtle.importKey('spki', info.raw as BufferSource, parameters, false, ['verify']);
   if (cache === undefined) return load();
   const { raw } = info;
-  // The last octets are key material for both RSA (before the exponent) and EC, so different keys rarely share an id.
+  // The last octets are key material for both RSA (before the exponent) and EC, so different
+  // keys rarely share an id.
   const view = viewOf(raw);
   const id = `${parameters.name} ${'hash' in parameters ? parameters.hash : parameters.namedCurve} ${raw.length} ${view.getUint32(raw.length - 9)} ${view.getUint32(raw.length - 13)}`;
   const known = cache.keys.get(id);

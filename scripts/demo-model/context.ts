@@ -1,12 +1,13 @@
-// demo-context: a small llama with seeded random weights. Its text means nothing, but every greedy token depends on every
-// token before it, so that a mistake in KV-cache reuse or batching changes the output. It never ends by itself: control
-// tokens and bytes that are not printable ASCII have a strongly negative logit through a constant dimension.
+// demo-context: a small llama with seeded random weights. Its text is meaningless, but every greedy token
+// depends on every token before it, so that a mistake in KV-cache reuse or batching changes the output. It
+// never ends by itself: control tokens and bytes that are not printable ASCII have a strongly negative logit
+// through a constant dimension.
 
 import { writeGguf } from './gguf.ts';
 import type { Tensor } from './gguf.ts';
 import { CONTROL } from './language.ts';
 import { llamaMetadata } from './llama.ts';
-import { seededRandom, squareRoot } from './numbers.ts';
+import { pseudoRandom, squareRoot } from './numbers.ts';
 import type { Random } from './numbers.ts';
 import { CHAT_TEMPLATE, COMMON_WORDS, TOPICS } from './text.ts';
 import { buildVocabulary, preTokens } from './vocabulary.ts';
@@ -25,10 +26,10 @@ export function buildContextModel(): Buffer {
     preTokens(topic.answer),
   );
   const vocabulary = buildVocabulary(CONTROL, [], [...words, ...COMMON_WORDS.map((word) => ` ${word}`)]);
-  const random = seededRandom(0x41737361);
+  const random = pseudoRandom(0x41737361);
   const size = vocabulary.tokens.length;
-  const embedding = randomTensor(random, 'token_embd.weight', WIDTH, size, 1);
-  const output = randomTensor(random, 'output.weight', WIDTH, size, 4 / squareRoot(WIDTH));
+  const embedding = randomTensor(random, 'token_embd.weight', [WIDTH, size], 1);
+  const output = randomTensor(random, 'output.weight', [WIDTH, size], 4 / squareRoot(WIDTH));
   for (let token = 0; token < size; token++) {
     embedding.values[WIDTH * token + CONSTANT] = 4;
     if (printable(vocabulary.tokens[token]!, token)) output.values[WIDTH * token + CONSTANT] = 0;
@@ -40,7 +41,7 @@ export function buildContextModel(): Buffer {
   const tensors: Tensor[] = [embedding];
   for (let layer = 0; layer < LAYERS; layer++) {
     const weight = (name: string, columns: number, rows: number, gain: number): Tensor =>
-      randomTensor(random, `blk.${layer}.${name}.weight`, columns, rows, gain / squareRoot(columns));
+      randomTensor(random, `blk.${layer}.${name}.weight`, [columns, rows], gain / squareRoot(columns));
     tensors.push(
       ones(`blk.${layer}.attn_norm.weight`),
       weight('attn_q', WIDTH, HEADS * HEAD, 2.2),
@@ -82,13 +83,12 @@ function printable(token: string, id: number): boolean {
 function randomTensor(
   random: Random,
   name: string,
-  columns: number,
-  rows: number,
+  shape: readonly [columns: number, rows: number],
   deviation: number,
 ): Tensor {
-  const values = new Float32Array(columns * rows);
+  const values = new Float32Array(shape[0] * shape[1]);
   for (let i = 0; i < values.length; i++) values[i] = random.normal() * deviation;
-  return { name, type: 'F32', shape: [columns, rows], values };
+  return { name, type: 'F32', shape, values };
 }
 
 /** No output into the constant dimension (its row of the matrix is zero). */

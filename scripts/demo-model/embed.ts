@@ -1,12 +1,13 @@
-// demo-embed: a small BERT with mean pooling. Word vectors are seeded by the word's letter triples, so that texts that share
-// words, or forms of a word, come out closer; function words are damped through two dimensions that the last norm drops.
-// Small random attention and FFN weights make every vector depend on the whole input.
+// demo-embed: a small BERT with mean pooling. Word vectors are seeded by the word's letter triples, so
+// that texts that share words, or forms of a word, come out closer; function words are damped through
+// two dimensions that the last norm drops. Small random attention and FFN weights make every vector
+// depend on the whole input.
 
 import { SPECIAL, bertMetadata, layerNames, wordPieces } from './bert.ts';
 import type { Piece } from './bert.ts';
 import { writeGguf } from './gguf.ts';
 import type { Tensor } from './gguf.ts';
-import { seededRandom, squareRoot } from './numbers.ts';
+import { pseudoRandom, squareRoot } from './numbers.ts';
 import type { Random } from './numbers.ts';
 
 const WIDTH = 128;
@@ -19,17 +20,17 @@ const MIXING = 0.25;
 
 export function buildEmbeddingModel(): Buffer {
   const pieces = wordPieces();
-  const random = seededRandom(0x656d6264);
+  const random = pseudoRandom(0x656d6264);
   const tensors: Tensor[] = [
     { name: 'token_embd.weight', type: 'F32', shape: [WIDTH, pieces.length], values: wordVectors(pieces) },
     constant('token_types.weight', [WIDTH, 2], 0),
-    noise(random, 'position_embd.weight', WIDTH, CONTEXT, 0.1),
+    noise(random, 'position_embd.weight', [WIDTH, CONTEXT], 0.1),
     ...layerNorm('token_embd_norm', 1),
   ];
   for (let layer = 0; layer < LAYERS; layer++) {
     const names = layerNames(layer);
     const dense = (name: string, columns: number, rows: number, gain: number): readonly Tensor[] => [
-      noise(random, `${name}.weight`, columns, rows, gain / squareRoot(columns)),
+      noise(random, `${name}.weight`, [columns, rows], gain / squareRoot(columns)),
       constant(`${name}.bias`, [rows], 0),
     ];
     tensors.push(
@@ -67,7 +68,7 @@ function wordVectors(pieces: readonly Piece[]): Float32Array {
       : Array.from({ length: padded.length - 2 }, (_, i) => padded.slice(i, i + 3));
     const root = squareRoot(triples.length + 1);
     for (const seed of [piece.text, ...triples]) {
-      const random = seededRandom(hash(seed));
+      const random = pseudoRandom(hash(seed));
       for (let i = 2; i < WIDTH; i++) vector[i] = vector[i]! + random.normal() / root;
     }
     vector[0] = piece.content ? 0 : DAMPING;
@@ -83,10 +84,15 @@ function hash(text: string): number {
   return h;
 }
 
-function noise(random: Random, name: string, columns: number, rows: number, deviation: number): Tensor {
-  const values = new Float32Array(columns * rows);
+function noise(
+  random: Random,
+  name: string,
+  shape: readonly [columns: number, rows: number],
+  deviation: number,
+): Tensor {
+  const values = new Float32Array(shape[0] * shape[1]);
   for (let i = 0; i < values.length; i++) values[i] = random.normal() * deviation;
-  return { name, type: 'F32', shape: [columns, rows], values };
+  return { name, type: 'F32', shape, values };
 }
 
 function constant(name: string, shape: readonly number[], value: number): Tensor {

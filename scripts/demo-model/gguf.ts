@@ -4,23 +4,23 @@
 import { encodeGgufHeader, padded, type GgufValue } from '../../src/models/convert/gguf-header.ts';
 import { halfBits, halfFromSingle, halfValue } from './numbers.ts';
 
-export type TensorType = 'F32' | 'F16' | 'Q8_0';
+export type WrittenType = 'F32' | 'F16' | 'Q8_0';
 
-export type Value = GgufValue;
+export type WrittenValue = GgufValue;
 
 /** `shape` as GGUF has it: the first dimension is the contiguous one (columns, then rows). */
 export interface Tensor {
   readonly name: string;
-  readonly type: TensorType;
+  readonly type: WrittenType;
   readonly shape: readonly number[];
   readonly values: Float32Array;
 }
 
-const TYPE_IDS: Readonly<Record<TensorType, number>> = { F32: 0, F16: 1, Q8_0: 8 };
+const TYPE_IDS: Readonly<Record<WrittenType, number>> = { F32: 0, F16: 1, Q8_0: 8 };
 
 /** The whole file. */
 export function writeGguf(
-  metadata: readonly (readonly [key: string, value: Value])[],
+  metadata: readonly (readonly [key: string, value: WrittenValue])[],
   tensors: readonly Tensor[],
 ): Buffer {
   const payloads = tensors.map(encodeTensor);

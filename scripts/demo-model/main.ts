@@ -1,7 +1,8 @@
-// Writes the demo models as GGUF files: `npx tsx scripts/demo-model/main.ts [--out DIR] [name…]`, default .cache/models.
-// Import `ensureDemoModels` from this file in tests and scripts; importing does nothing by itself.
-// A file that is there with the pinned SHA-256 (pins.ts) is kept; a build that differs from its pin is an error, because
-// these bytes are promised to be the same on every machine. `--unpinned` writes whatever was built, for changing a model.
+// Writes the demo models as GGUF files: `npx tsx scripts/demo-model/main.ts [--out DIR]
+// [name…]`, default .cache/models. Import `ensureDemoModels` from this file in tests and scripts; importing
+// it has no effect by itself. A file that is there with the pinned SHA-256 (pins.ts) is kept; a build that
+// differs from its pin is an error, because these bytes are promised to be the same on every machine.
+// `--unpinned` writes whatever was built, for changing a model.
 
 import { createHash, randomUUID } from 'node:crypto';
 import { existsSync, realpathSync } from 'node:fs';
@@ -44,7 +45,7 @@ export function defaultFolder(): string {
 /** Builds what is missing and says where everything is. Safe to call from several processes at once. */
 export async function ensureDemoModels<Name extends DemoModelName = DemoModelName>(
   names: readonly Name[] = DEMO_MODELS as readonly Name[],
-  options: { readonly out?: string; readonly unpinned?: boolean } = {},
+  options: { readonly out?: string | undefined; readonly unpinned?: boolean } = {},
 ): Promise<Record<Name, DemoModel>> {
   const folder = resolve(options.out ?? defaultFolder());
   await mkdir(folder, { recursive: true });
@@ -91,7 +92,7 @@ async function main(args: readonly string[]): Promise<void> {
   }
   const models = await ensureDemoModels(names.length === 0 ? DEMO_MODELS : names, {
     unpinned,
-    ...(out === undefined ? {} : { out }),
+    out,
   });
   for (const [name, model] of Object.entries(models))
     console.log(`${name}\t${model.size}\t${model.sha256}\t${model.path}`);

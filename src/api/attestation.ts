@@ -1,10 +1,11 @@
 // GET /v1/attestation (docs/protocol.md §4): evidence for this TLS connection and the caller's nonce. Open to everyone, since
 // a client proves the server before it shows its key. A nonce that is not 8–64 bytes is refused; without one the server
-// makes one, and the answer proves the channel but not that it is fresh.
+// makes one: the answer then proves the channel, but not its freshness.
 
 import { createHash, randomBytes } from 'node:crypto';
 import { TLSSocket } from 'node:tls';
-import { documentToJson, EXPORTER_LABEL, EXPORTER_LENGTH, parseNonce, toHex } from '@assay/attestation';
+import { EXPORTER_LABEL, EXPORTER_LENGTH, parseNonce, toHex } from '@assay/attestation';
+import { documentToJson } from '@assay/attestation/issue';
 import { ApiError } from '../base/errors.ts';
 import { attestationAnswer } from './response-schemas.ts';
 import { object, optional, text } from '../base/shape.ts';
@@ -24,7 +25,8 @@ export const attestation = route({
     nonce: optional(
       text({
         max: 1024,
-        about: 'Hex or base64url, 8 to 64 bytes, chosen at random by the caller; verifiers want 16 at least.',
+        about:
+          'Hex or base64url, 8 to 64 bytes, chosen at random by the caller; verifiers want 16 at least. 22 to 30 hex digits are read as base64url.',
       }),
     ),
     model: optional(
@@ -62,7 +64,7 @@ export const attestation = route({
       exporter,
       clientId: exchange.principal?.bucket ?? `peer ${peerOf(request.ip)}`,
       signal: exchange.signal,
-      ...(model !== undefined && { modelId: model.id }),
+      modelId: model?.id,
     });
     proven.shown(socket, document.models);
     if (model !== undefined) {
@@ -78,7 +80,10 @@ function readNonce(given: string): Uint8Array {
   try {
     return parseNonce(given);
   } catch {
-    throw new ApiError('invalid_nonce', 'nonce is not 8 to 64 bytes in hex or base64url', {
+    const hint = /^[0-9a-fA-F]{22,30}$/.test(given)
+      ? '; 22 to 30 hex digits are read as base64url, in hex give 32 or more'
+      : '';
+    throw new ApiError('invalid_nonce', `nonce is not 8 to 64 bytes in hex or base64url${hint}`, {
       param: 'nonce',
     });
   }

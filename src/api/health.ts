@@ -1,9 +1,9 @@
-// GET /health: is it up, what is loaded, and whether evidence can be had. Open, and therefore without names of models.
+// GET /health: whether the server is up, how many models are loaded, and whether it can attest. Open, so without model names.
 
 import { healthAnswer } from './response-schemas.ts';
 import { route, type RouteContext } from '../http/route.ts';
 
-/** As long as requests that a draining server refuses are told to wait. */
+/** The same Retry-After as on requests that a draining server refuses. */
 const RETRY_AFTER_SECONDS = '5';
 
 export function health({ startedAt, isDraining }: RouteContext) {
@@ -27,7 +27,7 @@ export function health({ startedAt, isDraining }: RouteContext) {
         tee: {
           enabled: tee !== null,
           type: tee?.teeType ?? null,
-          // Bytes hashed while they were staged, or on a measured device. "disk" models were not checked in that sense.
+          // Bytes hashed while they were staged, or on a measured device. "disk" models have no such protection.
           models_verified: loaded.length > 0 && loaded.every((model) => model.residency !== 'disk'),
           attestation_available: tee?.available ?? false,
         },

@@ -1,5 +1,5 @@
-// GET /metrics (also /v1/metrics): Prometheus text. Not there at all unless it is switched on. Where there are keys it takes an
-// admin key: who polls the token counters of a model learns how long the requests of others are.
+// GET /metrics (also /v1/metrics): Prometheus text. A 404 unless it is switched on. Where keys are configured it needs an
+// admin key: the token counters of a model, polled often, tell how long the requests of others are.
 
 import { ApiError } from '../base/errors.ts';
 import { isLoopback } from '../http/address.ts';

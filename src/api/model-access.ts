@@ -1,5 +1,5 @@
-// The way from a request to a loaded model and back: may this key use it, is it of the right type, hold it while the answer
-// is made. Shared by every route that needs an engine.
+// From a request to a loaded model: checks that the key may use it and that it is of the right type, and holds it while the
+// answer is made. Shared by every route that needs an engine.
 
 import { ApiError } from '../base/errors.ts';
 import type { Engine } from '../engine/seam/engine.ts';
@@ -23,7 +23,7 @@ export function findModel(call: Call, id: string, types: readonly RegisteredMode
   return model;
 }
 
-/** What the request is about, for the records of it; 404 when there is no such model. */
+/** Notes the model of the request for log, metrics and audit; 404 when there is no such model. */
 export function recordModel<M extends { readonly id: string; readonly sha256: string }>(
   exchange: Call['exchange'],
   model: M | undefined,
@@ -46,17 +46,17 @@ export async function withEngine<T>(
   work: (engine: Engine) => Promise<T>,
 ): Promise<T> {
   const { config } = call.deps;
-  // Unloading is for admins; a tenant must not have it by the way, nor keep a model loaded for ever.
+  // Unloading is for admins: `keep_alive` must not let a tenant unload a model, or keep it loaded without end.
   const shared = config.auth.keys.length > 0 && call.exchange.principal?.admin !== true;
   const lease = await whileWaiting(call, model.id, () =>
     call.deps.models.acquire(model.id, {
       signal: call.exchange.signal,
-      ...(keepAlive !== undefined && { keepAlive }),
-      ...(keepAlive !== undefined && shared && { keepAliveUpToMs: config.maxKeepAliveMs }),
+      keepAlive,
+      keepAliveUpToMs: shared ? config.maxKeepAliveMs : undefined,
     }),
   );
   try {
-    // Swapped for another while this request waited: what was checked above is not what would answer.
+    // Replaced while this request waited: the checks above were of another model.
     if (lease.model.sha256 !== model.sha256) {
       throw new ApiError('model_replaced', `${model.id} was replaced by another model`, {
         retryAfterSeconds: 1,
@@ -70,7 +70,7 @@ export async function withEngine<T>(
   }
 }
 
-/** Waits for a model to be loaded, within the caller's share of those who may wait for it. */
+/** Waits for a model to be loaded, within the caller's share of the places to wait in. */
 export async function whileWaiting<T>(
   { modelPermits, exchange }: Pick<Call, 'modelPermits' | 'exchange'>,
   modelId: string,
@@ -94,11 +94,7 @@ function sharedEngine({ modelPermits, exchange }: Call, modelId: string, engine:
   let generating = 0;
   const asked = async <T>(ask: () => Promise<T>): Promise<T> => {
     const answered = modelPermits.call(modelId, caller);
-    try {
-      return await ask();
-    } finally {
-      answered();
-    }
+    return released(engine, answered, ask);
   };
   return {
     info: engine.info,
@@ -109,11 +105,14 @@ function sharedEngine({ modelPermits, exchange }: Call, modelId: string, engine:
       const along = generating > 0;
       const ended = modelPermits.generation(modelId, caller, { slots, count: request.n, along });
       generating += 1;
+      let whole = false;
       try {
         yield* engine.generate(request, signal);
+        whole = true;
       } finally {
         generating -= 1;
-        ended();
+        if (whole) ended();
+        else void engine.dropped().then(ended);
       }
     },
     tokenize: (...given) => asked(() => engine.tokenize(...given)),
@@ -121,14 +120,30 @@ function sharedEngine({ modelPermits, exchange }: Call, modelId: string, engine:
     pieces: (...given) => asked(() => engine.pieces(...given)),
     embed: (...given) => asked(() => engine.embed(...given)),
     rank: (...given) => asked(() => engine.rank(...given)),
+    dropped: () => engine.dropped(),
     stats: () => engine.stats(),
     close: () => engine.close(),
   };
 }
 
 /**
+ * Releases once the engine is done: aborted work stays in the engine until it is dropped, and a caller could fill the queue
+ * beyond her share with it.
+ */
+async function released<T>(engine: Engine, release: () => void, ask: () => Promise<T>): Promise<T> {
+  try {
+    const answer = await ask();
+    release();
+    return answer;
+  } catch (error) {
+    void engine.dropped().then(release);
+    throw error;
+  }
+}
+
+/**
  * Reserves a caller's tokens from the size of the request (about four bytes make a token) and of its answers. A length that
- * was asked for must be there; where none was, an answer may fill the context, and what is left of the minute is held for it.
+ * was asked for must be available; without one the answer may fill the context, and the rest of the minute is reserved for it.
  */
 export function reserveTokens(
   call: Call,

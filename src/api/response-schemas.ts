@@ -1,4 +1,4 @@
-// Answers on the wire, declared like requests: openapi.json is made of them, and tests read real answers through them.
+// Answers on the wire, declared like requests: openapi.json is generated from them, and tests check real answers against them.
 
 import {
   anything,

@@ -1,6 +1,6 @@
-// The root part of the appliance and its client. configfs-tsm belongs to root, the API server does not run as root: so a small
+// The root part of the appliance and its client. Only root may use configfs-tsm, and the API server does not run as root: a small
 // process without capabilities owns the TSM and answers, on a unix socket, the file operations tsm.ts needs and no others.
-// One request per connection: a JSON line, answered by a JSON line. Refuses every name but our own report folders and the
+// One request per connection: a JSON line, answered by a JSON line. Refuses every name except our own report folders and the
 // attributes of the kernel's interface (Linux Documentation/ABI/testing/configfs-tsm), and every size the kernel would refuse.
 
 import { chmod, chown, unlink } from 'node:fs/promises';
@@ -24,7 +24,7 @@ const MAX_REQUEST_BYTES = 1024;
 /** A JSON line around a blob in base64. */
 const MAX_ANSWER_BYTES = 64 * 1024;
 const MAX_CONNECTIONS = 64;
-/** A connection that has not asked within this time is dropped. */
+/** A connection without a request within this time is dropped. */
 const IDLE_MS = 5000;
 
 /** Listens until closed. Throws when the socket cannot be made. */

@@ -1,6 +1,6 @@
 // Collects reports from the kernel's configfs-tsm (Linux 6.7+, Documentation/ABI/testing/configfs-tsm; behaviour as observed
 // on 6.12). One directory per request: two writers in one would silently get each other's report. A write is stored when its
-// file is closed and errors at close are not delivered, so `generation` is compared before anything is believed, and the
+// file is closed and errors at close are not delivered, so `generation` is compared before any output is used, and the
 // report must carry the very report_data that was asked for.
 // Refuses: another provider than the one configured, a generation that is not ours, outputs over 32 KiB. ENOTTY and ENXIO
 // are final: the driver wiped its key after an error, or is not there.
@@ -56,7 +56,7 @@ export type TsmErrorCode =
 export class TsmError extends Error {
   override readonly name = 'TsmError';
   readonly code: TsmErrorCode;
-  /** No retry in this boot can succeed. */
+  /** True when no retry in this boot can succeed. */
   readonly fatal: boolean;
 
   constructor(code: TsmErrorCode, message: string, fatal = false, cause?: unknown) {
@@ -117,7 +117,7 @@ export function createTsm(options: TsmOptions): Tsm {
     try {
       return await collect(folder, reportData);
     } finally {
-      // A folder that stays is a leak of kernel memory, not of the report: the next request has its own.
+      // A folder that stays leaks kernel memory, but no report: the next request has its own folder.
       await fs.rmdir(folder).catch(() => undefined);
     }
   }
@@ -187,7 +187,7 @@ function toTsmError(error: unknown): TsmError {
   return new TsmError('io', `the tsm failed (${code || 'unknown error'})`, false, error);
 }
 
-/** Which provider this machine has; undefined when configfs-tsm or its provider is not there. Leaves nothing behind. */
+/** The provider of this machine; undefined without configfs-tsm or a provider. Removes the entry it made to ask. */
 export async function probeTsm(fs: TsmFs, folder: string): Promise<TsmProvider | undefined> {
   const probe = `${folder}/assay-probe-${randomBytes(8).toString('hex')}`;
   try {
@@ -201,14 +201,14 @@ export async function probeTsm(fs: TsmFs, folder: string): Promise<TsmProvider |
   }
 }
 
-/** The real thing. */
+/** The kernel's configfs. */
 export const kernelTsmFs: TsmFs = {
   mkdir: (path) => mkdir(path).then(() => undefined),
   rmdir: (path) => rmdir(path),
   async read(path, maxBytes) {
     const file = await open(path, constants.O_RDONLY);
     try {
-      // Read until the end: a binary attribute may hand out its content in pieces of a page.
+      // Read until the end: a binary attribute may return its content page by page.
       const buffer = Buffer.alloc(maxBytes + 1);
       let [length, bytesRead] = [0, 1];
       while (bytesRead > 0) {
@@ -222,7 +222,7 @@ export const kernelTsmFs: TsmFs = {
     }
   },
   async write(path, bytes) {
-    // Neither O_CREAT nor O_TRUNC: configfs knows neither.
+    // Without O_CREAT and O_TRUNC, which configfs does not support.
     const file = await open(path, constants.O_WRONLY);
     try {
       const { bytesWritten: taken } = await file.write(bytes);

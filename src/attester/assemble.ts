@@ -1,11 +1,10 @@
-// From a nonce to a document: claims, report_data, one report over them (docs/protocol.md §2–§4). The layout of report_data
-// is decided here and nowhere else: no caller's bytes are ever signed raw. ReportSource is the seam to what makes reports:
-// configfs-tsm, or the simulation.
+// From a nonce to a document: claims, report_data, one report over them (docs/protocol.md §2–§4). Only this
+// file decides the layout of report_data: a caller's bytes are never signed raw. ReportSource is the seam to the makers of
+// reports: configfs-tsm, or the simulation.
 
 import {
   ALL_MODELS_ID,
   allModelsDigest,
-  encodeClaims,
   formatTimestamp,
   reportData,
   type AttestationDocument,
@@ -14,11 +13,12 @@ import {
   type SnpEndorsements,
   type TdxEndorsements,
 } from '@assay/attestation';
+import { encodeClaims } from '@assay/attestation/issue';
 import { ApiError } from '../base/errors.ts';
 import type { TeeType } from './attester.ts';
 import { confirmCbor } from './second-writer.ts';
 
-/** One report and what belongs to it. */
+/** One report with its measurement, event log and endorsements. */
 export interface Report {
   /** The raw SNP report or TDX quote. */
   readonly report: Uint8Array;
@@ -29,11 +29,11 @@ export interface Report {
   readonly endorsements?: SnpEndorsements | TdxEndorsements | undefined;
 }
 
-/** Makes reports. Calls are serialised by whoever holds it; rejects with TsmError or any Error. */
+/** Makes reports. Its owner makes one call at a time; rejects with TsmError or any Error. */
 export interface ReportSource {
   readonly teeType: TeeType;
   report(reportData: Uint8Array, signal: AbortSignal): Promise<Report>;
-  /** False after an error that no retry can mend. */
+  /** False after an error that no retry can recover from. */
   readonly available: boolean;
   /** Of the endorsements stapled now. */
   endorsementsExpireAt(): number | null;
@@ -41,7 +41,7 @@ export interface ReportSource {
   close(): Promise<void>;
 }
 
-/** What is the same in all claims of this boot. */
+/** Fields that are the same in all claims of this boot. */
 export interface ClaimContext {
   /** SHA-256 of the TLS leaf's SubjectPublicKeyInfo. */
   readonly tlsSpki: Uint8Array;
@@ -100,27 +100,28 @@ export function documentOf(parts: DocumentParts): AttestationDocument {
     reportData: reportData(parts.root, parts.subject.claim.sha256),
     measurement: made.measurement,
     timestamp: formatTimestamp(parts.issuedAt),
-    ...(parts.nonce === undefined ? {} : { nonce: Buffer.from(parts.nonce).toString('hex') }),
+    nonce: parts.nonce === undefined ? undefined : Buffer.from(parts.nonce).toString('hex'),
     claims: parts.claims,
     inclusion: parts.inclusion,
     models: parts.subject.models,
   };
   const { endorsements } = made;
   const snp = endorsements !== undefined && 'vek' in endorsements ? endorsements : undefined;
+  const tdx = endorsements !== undefined && 'tcbInfo' in endorsements ? endorsements : undefined;
   switch (parts.teeType) {
     case 'sev-snp':
-      return { ...fields, teeType: 'sev-snp', ...(snp === undefined ? {} : { endorsements: snp }) };
+      return { ...fields, teeType: 'sev-snp', endorsements: snp };
     case 'simulated':
-      // The kind of report in it is told by its endorsements; without them it could not be told.
+      // A simulated document shows the vendor of its report by its endorsements alone.
       if (endorsements === undefined) throw new TypeError('simulated evidence always has endorsements');
       return { ...fields, teeType: 'simulated', endorsements };
     case 'tdx':
       return {
         ...fields,
         teeType: 'tdx',
-        ...(made.rtmr === undefined ? {} : { rtmr: made.rtmr }),
-        ...(made.eventLog === undefined ? {} : { eventLog: made.eventLog }),
-        ...(endorsements !== undefined && 'tcbInfo' in endorsements ? { endorsements } : {}),
+        rtmr: made.rtmr,
+        eventLog: made.eventLog,
+        endorsements: tdx,
       };
   }
 }

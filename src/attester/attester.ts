@@ -1,4 +1,4 @@
-// What the routes ask of the attesting side: a document that answers a nonce on one TLS connection.
+// The attesting side as the routes see it: a document that answers a nonce on one TLS connection.
 // Shape and errors: docs/protocol.md §4. Failures are ApiErrors: 503 tee_not_enabled, 404 model_not_found,
 // 429 attestation_rate_limited (with Retry-After), 500 attestation_failed.
 
@@ -13,17 +13,17 @@ export interface AttestRequest {
   readonly exporter: Uint8Array;
   /** Absent: all servable models. */
   readonly modelId?: string | undefined;
-  /** Whose quote budget this draws on (key id or peer address); never logged. */
+  /** The client whose quote budget the call uses (key id or peer address); never logged. */
   readonly clientId: string;
   readonly signal: AbortSignal;
 }
 
 export interface AttesterStatus {
   readonly teeType: TeeType;
-  /** False after a fatal TSM error: no further report can be had until restart. */
+  /** False after a fatal TSM error: no further report is possible until a restart. */
   readonly available: boolean;
   readonly queued: number;
-  /** Hardware reports made, and nonces they answered. */
+  /** Hardware reports made, and the nonces they answered. */
   readonly reports: number;
   readonly answered: number;
   readonly failed: number;

@@ -1,18 +1,17 @@
 // One hardware report answers many nonces: requests that wait while a report is made become the leaves of the next one's
-// Merkle tree (docs/protocol.md §2). A quote takes tens of milliseconds and they are serialised, so without this the endpoint
-// would be a denial of service. Bounds: requests waiting (429 attestation_rate_limited), requests of one client per minute
+// Merkle tree (docs/protocol.md §2). A quote takes tens of milliseconds, and the device makes one at a time: without batches a
+// few clients could block the endpoint. Bounds: requests waiting (429 attestation_rate_limited), requests of one client per minute
 // (429), leaves of one report. A request that is aborted leaves the queue; its quota stays spent.
 
 import {
   leafHash,
   MAX_TREE_SIZE,
-  merkleTree,
   reportData,
   type AttestationDocument,
   type AttestedModel,
-  type MerkleTree,
 } from '@assay/attestation';
-import { ApiError } from '../base/errors.ts';
+import { merkleTree, type MerkleTree } from '@assay/attestation/issue';
+import { ApiError, overloaded } from '../base/errors.ts';
 import type { Attester, AttesterStatus, AttestRequest } from './attester.ts';
 import {
   claimsFor,
@@ -27,7 +26,7 @@ import {
 export interface BatcherOptions {
   readonly source: ReportSource;
   readonly context: ClaimContext;
-  /** Everything that can be served now. */
+  /** All models that can be served now. */
   readonly models: () => readonly AttestedModel[];
   /** Unix milliseconds. */
   readonly now: () => number;
@@ -72,7 +71,7 @@ interface Asked {
   readonly signal: AbortSignal;
 }
 
-/** Clients remembered for the per-minute budget; the longest unseen is forgotten first. */
+/** Clients remembered for the per-minute budget; the least recently seen is forgotten first. */
 const MAX_CLIENTS = 10_000;
 
 export function createBatcher(options: BatcherOptions): BatchingAttester {
@@ -88,7 +87,7 @@ class Batcher implements BatchingAttester {
   readonly #stop = new AbortController();
   #running: Promise<void> | undefined;
   #lastReportMs = 50;
-  /** The digest over all models, kept while the list is the same one: attesting must not cost more with more models. */
+  /** The digest over all models, kept while the list stays the same, so that the cost does not grow with the models. */
   #everything: Subject | undefined;
 
   constructor(options: BatcherOptions) {
@@ -145,7 +144,7 @@ class Batcher implements BatchingAttester {
     const { source, maxQueue, batchMax } = this.#options;
     if (!source.available)
       return Promise.reject(failed('the TEE no longer makes reports; the machine must be restarted'));
-    // Strangers who fill the queue must not keep the certificate from being renewed.
+    // A queue filled by strangers must not keep the certificate from being renewed.
     if (nonce !== undefined && queue.length >= maxQueue) {
       const seconds = Math.ceil((Math.ceil(queue.length / batchMax) * this.#lastReportMs) / 1000);
       return Promise.reject(limited('too many attestations are waiting', seconds));
@@ -180,7 +179,7 @@ class Batcher implements BatchingAttester {
 
   /** One report at a time until the queue is empty. */
   async #run(): Promise<void> {
-    // What else arrives in this turn of the event loop joins the first batch.
+    // Requests that arrive in this turn of the event loop join the first batch.
     await new Promise<void>((resolve) => setImmediate(resolve));
     while (this.#queue.length > 0) await this.#answer(this.#takeBatch());
     this.#running = undefined;
@@ -258,7 +257,7 @@ export function treeOf(entries: readonly Uint8Array[]): MerkleTree {
   return merkleTree(entries.map(leafHash));
 }
 
-/** Token bucket per client. `take` spends one and returns 0, or returns milliseconds until one is there. */
+/** Token bucket per client. `take` spends a token and returns 0, or returns the milliseconds until one is available. */
 function createBudget(perMinute: number, now: () => number): { take(client: string): number } {
   const buckets = new Map<string, { tokens: number; at: number }>();
   return {
@@ -281,7 +280,7 @@ function createBudget(perMinute: number, now: () => number): { take(client: stri
   };
 }
 
-/** A source that ignores its signal does not hold the queue. */
+/** Rejects on the signal even if the source ignores it, so that it cannot hold the queue. */
 function raced<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     const onAbort = (): void => reject(signal.reason as Error);
@@ -292,9 +291,9 @@ function raced<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
 }
 
 function failed(message: string, cause?: unknown): ApiError {
-  return new ApiError('attestation_failed', message, cause === undefined ? {} : { cause });
+  return new ApiError('attestation_failed', message, { cause });
 }
 
 function limited(message: string, seconds: number): ApiError {
-  return new ApiError('attestation_rate_limited', message, { retryAfterSeconds: Math.max(1, seconds) });
+  return overloaded('attestation_rate_limited', message, Math.max(1, seconds));
 }

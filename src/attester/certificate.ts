@@ -6,7 +6,8 @@ import { isIP } from 'node:net';
 import { randomBytes } from 'node:crypto';
 import 'reflect-metadata';
 import * as x509 from '@peculiar/x509';
-import { CERTIFICATE_EXTENSION_OID, encodeDocumentCbor, type AttestationDocument } from '@assay/attestation';
+import { CERTIFICATE_EXTENSION_OID, type AttestationDocument } from '@assay/attestation';
+import { encodeDocumentCbor } from '@assay/attestation/issue';
 import type { Identity } from './identity.ts';
 import { confirmCbor } from './second-writer.ts';
 
@@ -25,7 +26,7 @@ export interface IssuedCertificate {
   readonly notAfter: Date;
 }
 
-/** Clients' clocks may be behind ours by this much. */
+/** A client's clock may be behind ours by this much. */
 const SKEW_MS = 5 * 60_000;
 const KEY_USAGE = x509.KeyUsageFlags.digitalSignature;
 const SERVER_AUTH = '1.3.6.1.5.5.7.3.1';

@@ -1,6 +1,6 @@
 // The certificate table a host may hand to an SEV-SNP guest with a report (configfs-tsm auxblob): AMD 56421, GHCB
 // specification, SNP Extended Guest Request. Entries {16-byte GUID in RFC 4122 order, u32 offset, u32 length}, closed by
-// zeros. Host-supplied: nothing in it is believed, it only saves the verifier a fetch. A malformed table counts as none.
+// zeros. The host supplies it, so no entry is trusted: it only saves the verifier a fetch. A malformed table counts as none.
 
 import { X509Certificate } from 'node:crypto';
 import type { SnpEndorsements } from '@assay/attestation';
@@ -46,13 +46,13 @@ export function parseCertificateTable(blob: Uint8Array): CertificateTable | unde
   return undefined;
 }
 
-/** What can be stapled: VEK and its chain, as DER whatever the host had them in. Undefined unless both are there and parse. */
+/** VEK and its chain, as DER whatever form the host had them in. Undefined unless both are there and parse. */
 export function endorsementsOf(table: CertificateTable): SnpEndorsements | undefined {
   const vek = der(table.vcek ?? table.vlek);
   const intermediate = der(table.ask);
   const root = der(table.ark);
   if (vek === undefined || intermediate === undefined || root === undefined) return undefined;
-  return { vek, chain: [intermediate, root], ...(table.crl === undefined ? {} : { crl: table.crl }) };
+  return { vek, chain: [intermediate, root], crl: table.crl };
 }
 
 /** Hosts put PEM or DER into the table. */

@@ -1,9 +1,9 @@
-// Endorsements to staple, kept fresh. In this order: what an operator's refresher put into a folder, what was fetched from the
-// vendor, what the host handed over with the report. They are a convenience for verifiers, who check them: an attestation never
-// waits for them or fails for want of them. They are renewed long before they expire, and one source stands in for another whose
-// endorsements have expired; /metrics tells how long they last and what went wrong. Without a readable end they are refused,
-// except from the host, where that only raises the alarm.
-// Folder: `vek.der`, `chain.pem` (ASK or ASVK, then ARK), `crl.der` for SEV-SNP; `tdx.json` (protocol.md §4) for TDX.
+// Fresh endorsements to staple, in this order: files of an operator's refresher, items fetched from the vendor, items of the
+// host. They are a convenience for verifiers, which check them: an attestation never waits for them or fails without them.
+// They are renewed long before they expire, and one source replaces another whose endorsements have expired; /metrics shows their
+// remaining life and the last error. Items without a readable end of validity are refused, except from the host, where they raise
+// the alarm. Folder: `vek.der`, `chain.pem` (ASK or ASVK, then ARK), `crl.der` for SEV-SNP; `tdx.json` (protocol.md §4) for
+// TDX.
 
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
@@ -12,14 +12,14 @@ import { equalBytes, fromBase64, type SnpEndorsements, type TdxEndorsements } fr
 import type { Clock } from '../base/clock.ts';
 
 export interface Endorsements {
-  /** What to staple to this report, now. */
+  /** The endorsements to staple to this report now. */
   current(
     report: Uint8Array,
     fromHost?: SnpEndorsements,
   ): { readonly endorsements?: SnpEndorsements | TdxEndorsements | undefined };
-  /** Unix milliseconds at which the first of what is stapled expires; null when nothing is. */
+  /** Unix milliseconds at which the first stapled item expires; null when none is stapled. */
   expireAt(): number | null;
-  /** Why the last refresh failed, or that what is stapled has expired. */
+  /** Why the last refresh failed, or that the stapled endorsements have expired. */
   error(): string | null;
   /** Settles when reading and fetching under way are done; for tests. */
   settled(): Promise<void>;
@@ -29,7 +29,7 @@ export interface Endorsements {
 export interface EndorsementsOptions {
   readonly teeType: 'sev-snp' | 'tdx';
   readonly folder?: string | undefined;
-  /** Asks the vendor; rejects with anything. */
+  /** Asks the vendor; may reject with any error. */
   readonly fetch?: ((report: Uint8Array) => Promise<SnpEndorsements | TdxEndorsements>) | undefined;
   readonly closeFetch?: (() => Promise<void>) | undefined;
   readonly clock: Clock;
@@ -40,13 +40,13 @@ export interface EndorsementsOptions {
 const RETRY_MS = 10 * 60_000;
 /** Vendors issue CRLs and TCB info for weeks; a quarter of a day is early enough, or half of what is left when that is less. */
 const REFETCH_MS = 6 * 3_600_000;
-/** Whatever a clock or a vendor says, the vendor is not asked more often. */
+/** The shortest time between two fetches, whatever the clock or the vendor says. */
 const SOONEST_MS = 60_000;
 const MAX_FILE_BYTES = 1024 * 1024;
 
 interface Held {
   readonly endorsements: SnpEndorsements | TdxEndorsements;
-  /** NaN: no end can be read, which only happens to what the host gave. */
+  /** NaN: no end of validity is readable, which only occurs in endorsements of the host. */
   readonly expireAt: number;
   /** The report they were fetched for. */
   readonly report?: Uint8Array | undefined;
@@ -87,7 +87,7 @@ class Stapling implements Endorsements {
     given?: SnpEndorsements,
   ): { readonly endorsements?: SnpEndorsements | TdxEndorsements | undefined } {
     this.#lastReport = report;
-    // New firmware signs with another VEK; what was fetched for the old one does not endorse this report.
+    // New firmware signs with another VEK; endorsements of the old one do not cover this report.
     const before = this.#fetched?.report;
     if (before !== undefined && this.#options.teeType === 'sev-snp' && !sameVek(before, report)) {
       this.#fetched = undefined;
@@ -137,7 +137,7 @@ class Stapling implements Endorsements {
       this.#fromFolder = teeType === 'sev-snp' ? await readSnp(folder) : await readTdx(folder);
       this.#folderFailure = null;
     } catch (error) {
-      // What was good stays stapled while it lasts.
+      // Good endorsements stay stapled until they expire.
       this.#folderFailure = this.#failed('endorsements of the folder cannot be read', error);
     }
   }
@@ -146,13 +146,13 @@ class Stapling implements Endorsements {
     return held !== undefined && held.expireAt > this.#options.clock.now() + withinMs;
   }
 
-  /** The first that has not expired; of expired ones the first, since only a verifier can say what they are worth. */
+  /** The first that has not expired; if all have, the first: only a verifier can judge expired ones. */
   #best(): Held | undefined {
     const all = [this.#fromFolder, this.#fetched, this.#fromHost];
     return all.find((held) => this.#isGood(held)) ?? all.find((held) => held !== undefined);
   }
 
-  /** Unless the folder has what will last, and the last answer is young enough. A clock set back makes it neither young nor old. */
+  /** Fetches, unless the folder's endorsements last long enough or the next fetch is not due; a clock set back makes it due. */
   #fetchFor(report: Uint8Array): void {
     const time = this.#options.clock.now();
     if (this.#options.fetch === undefined || this.#fetching !== undefined || this.#closed) return;
@@ -184,7 +184,7 @@ class Stapling implements Endorsements {
     this.#schedule();
   }
 
-  /** Looks at the clock often, not once: it may be set meanwhile. */
+  /** Checks the clock often, not once: it may be set meanwhile. */
   #schedule(): void {
     const { clock, fetch } = this.#options;
     this.#cancel?.();
@@ -195,7 +195,7 @@ class Stapling implements Endorsements {
   }
 }
 
-/** What a host gives may be anything, and must not cost a report. */
+/** A host may give any bytes; they must not cost a report. */
 function expiryOrNaN(endorsements: SnpEndorsements): number {
   try {
     return expiryOf(endorsements);
@@ -204,7 +204,7 @@ function expiryOrNaN(endorsements: SnpEndorsements): number {
   }
 }
 
-/** Unix milliseconds; the earliest end of anything in it. */
+/** Unix milliseconds; the earliest end of validity of its items. */
 export function expiryOf(endorsements: SnpEndorsements | TdxEndorsements): number {
   if ('vek' in endorsements) {
     const certificates = [endorsements.vek, ...endorsements.chain].map((der) =>
@@ -247,6 +247,7 @@ async function readTdx(folder: string): Promise<Held> {
     if (typeof value !== 'string') throw new TypeError(`tdx.json has no text ${key}`);
     return value;
   };
+  const optional = (key: string): string | undefined => (json[key] === undefined ? undefined : text(key));
   return held({
     pckCrl: fromBase64(text('pck_crl')),
     rootCaCrl: fromBase64(text('root_ca_crl')),
@@ -254,10 +255,8 @@ async function readTdx(folder: string): Promise<Held> {
     tcbInfoIssuerChain: text('tcb_info_issuer_chain'),
     qeIdentity: text('qe_identity'),
     qeIdentityIssuerChain: text('qe_identity_issuer_chain'),
-    ...(json['pck_chain'] === undefined ? {} : { pckChain: text('pck_chain') }),
-    ...(json['pck_crl_issuer_chain'] === undefined
-      ? {}
-      : { pckCrlIssuerChain: text('pck_crl_issuer_chain') }),
+    pckChain: optional('pck_chain'),
+    pckCrlIssuerChain: optional('pck_crl_issuer_chain'),
   });
 }
 
@@ -274,8 +273,8 @@ async function readSmall(path: string): Promise<Buffer> {
 }
 
 /**
- * nextUpdate of a CRL (RFC 5280 §5.1), Unix milliseconds or NaN. For the alarm only, so without a parser: the first two Time
- * values of TBSCertList are thisUpdate and nextUpdate. The verifier has the strict one.
+ * nextUpdate of a CRL (RFC 5280 §5.1), Unix milliseconds or NaN. For the alarm only, so without a full parser: the first two
+ * Time values of TBSCertList are thisUpdate and nextUpdate. The verifier has the strict parser.
  */
 export function crlNextUpdate(der: Uint8Array): number {
   const found: number[] = [];

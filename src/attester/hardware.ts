@@ -1,4 +1,4 @@
-// Reports of real hardware: configfs-tsm behind the ReportSource seam, with endorsements stapled when they can be had.
+// Reports of real hardware: configfs-tsm behind the ReportSource seam, with endorsements stapled when there are any.
 
 import { readFile } from 'node:fs/promises';
 import type { Report, ReportSource } from './assemble.ts';
@@ -59,7 +59,7 @@ export function tdxFields(
   return { report: quote, measurement: at(136), rtmr: [at(328), at(376), at(424), at(472)] };
 }
 
-/** Absent on machines whose firmware keeps none; a verifier that needs it says so. */
+/** Absent on machines whose firmware keeps no log; a verifier that needs one refuses. */
 async function eventLog(path: string): Promise<Pick<Report, 'eventLog'>> {
   try {
     const bytes = await readFile(path);

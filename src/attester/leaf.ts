@@ -1,5 +1,5 @@
 // Keeps the TLS leaf current: a certificate with fresh evidence at start, and a new one for the same key after half its
-// lifetime. The key stays, because claims bind it; connections that exist keep the certificate they have.
+// lifetime. The key stays, because the claims bind it; existing connections keep their certificate.
 
 import type { Clock } from '../base/clock.ts';
 import type { BatchingAttester } from './batcher.ts';
@@ -48,7 +48,7 @@ export async function createLeaf(options: LeafOptions): Promise<Leaf> {
       names: options.names,
       now: new Date(clock.now()),
       lifetimeMs,
-      ...(evidence === undefined ? {} : { evidence }),
+      evidence,
     });
     return { key: identity.tls.keyPem, cert: pem };
   }
@@ -65,7 +65,7 @@ export async function createLeaf(options: LeafOptions): Promise<Leaf> {
     }
   }
 
-  /** Looks at the clock often, not once: a clock that jumps must not leave a certificate that nobody accepts. */
+  /** Checks the clock often, not once: a clock that jumps must not leave a certificate in use outside its validity. */
   async function look(): Promise<void> {
     if (clock.now() >= dueAt || clock.now() < issuedAt) await renew();
     schedule();

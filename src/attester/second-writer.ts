@@ -1,6 +1,6 @@
 // The second writer of canonical CBOR: cbor-x, beside our own in the attestation package. What this server signs or puts in its
-// certificate is written once by each, and refused unless they agree on every byte: a mistake of one would otherwise be signed,
-// and every verifier that shares it would accept. Pages have no room for two; the server, once per report, has.
+// certificate is written once by each, and refused unless they agree on every byte: an error in one would otherwise be signed,
+// and every verifier that shares it would accept. A page in the browser cannot afford two writers; the server, once per report, can.
 
 import { Encoder } from 'cbor-x/encode';
 

@@ -1,4 +1,4 @@
-// A report source without hardware: real SNP reports or TDX quotes, signed by a fake hierarchy of this data folder. It proves nothing
+// A report source without hardware: real SNP reports or TDX quotes, signed by a fake hierarchy of this data folder. It is no proof
 // about the machine, and says so: tee_type "simulated", a warning at start, /health, and roots no verifier trusts unasked.
 // The measurement is SHA-384 over the server's own code files, so that changing the code changes it, as on hardware.
 
@@ -22,9 +22,9 @@ export interface SimulatedOptions {
   /** 48 bytes: MEASUREMENT or MRTD. */
   readonly measurement: Uint8Array;
   readonly now: () => Date;
-  /** Called when there are no keys yet, before the seconds it takes to make them. */
+  /** Called before keys are made, which takes seconds. */
   readonly onMaking?: (() => void) | undefined;
-  /** AMD's are 4096 bits; fewer for tests that make a hierarchy of their own. */
+  /** AMD's keys have 4096 bits; tests that make their own hierarchy use fewer. */
   readonly rsaBits?: 2048 | 4096 | undefined;
 }
 
@@ -42,7 +42,7 @@ interface Issued {
   report(reportData: Uint8Array): Promise<Report>;
 }
 
-/** Issued again this long before what was issued ends. */
+/** Certificates are issued again this long before they expire. */
 const REFRESH_MS = 10 * 86_400_000;
 
 export async function createSimulatedSource(options: SimulatedOptions): Promise<SimulatedSource> {
@@ -128,7 +128,7 @@ function keyFile(options: SimulatedOptions): string {
   return join(options.folder, options.product === 'TDX' ? 'intel.json' : `amd-${options.product}.json`);
 }
 
-/** The keys of the folder, made when there are none. Of several processes that make them at once one wins. */
+/** The keys of the folder, made when there are none. When several processes make them at once, one wins. */
 async function keptKeys<Keys extends { readonly version: 1 }>(
   options: SimulatedOptions,
   make: () => Promise<Keys>,
@@ -170,7 +170,7 @@ async function loadKeys<Keys extends { readonly version: 1 }>(
     const keys = JSON.parse(text) as Keys;
     if (keys.version === 1) return keys;
   } catch {
-    // Falls through: whatever it is, it is not ours.
+    // Falls through: the file is not one of ours.
   }
   throw new ConfigError(
     `${keyFile(options)} is not a saved simulated hierarchy; remove it to make a new one`,

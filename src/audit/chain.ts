@@ -1,4 +1,4 @@
-// The chain of an audit log: takes its lines one by one, and says what is wrong with the first that does not follow. Refused: a
+// The chain of an audit log: takes its lines one by one, and reports the fault of the first line that does not follow. Refuses: a
 // head that goes back, a run signed by a key other than its own, and more lines after a head than a crash can leave.
 
 import { createHash } from 'node:crypto';
@@ -6,14 +6,14 @@ import { headVerifies, isHead, isHex, type Head } from './head.ts';
 
 /** The hash that line 0 follows. */
 export const GENESIS = createHash('sha256').update('assay/audit/v1').digest('hex');
-/** A crash leaves at most one batch without a head, and each restart that crashes again one `open` line. */
+/** A crash leaves at most one batch without a head, and each restart that crashes too one `open` line. */
 export const MAX_UNSIGNED = 131_072;
 /** Lines `from` to `to` (exclusive), from one `open` line to the next. */
 export interface Run {
   readonly key: string;
   readonly from: number;
   readonly to: number;
-  /** The run signed all lines before this one; null: it signed none, because it ended before it served. */
+  /** The run signed all lines before this one; null: it ended before it served, and signed none. */
   readonly signed: number | null;
 }
 
@@ -38,7 +38,7 @@ interface Line {
 
 export class Chain {
   readonly #runs: { key: string; from: number; signed: number | null }[] = [];
-  /** Hashes before the last lines, by number modulo its size: what the head in an `open` line may be about. */
+  /** Hashes before the last lines, by number modulo its size: those that the head in an `open` line may name. */
   readonly #recent = Buffer.alloc(32 * MAX_UNSIGNED);
   #first: number | null = null;
   #firstPrev: string | null = null;
@@ -50,7 +50,7 @@ export class Chain {
   /** Number of the last line that says the lines before `first` were removed. */
   #dropped: number | null = null;
 
-  /** Takes the next line; says what is wrong with it. */
+  /** Takes the next line; returns its fault. */
   take(bytes: Uint8Array): string | null {
     const line = parseLine(bytes);
     if (typeof line === 'string') return `line ${this.#count + 1} ${line}`;
@@ -120,7 +120,7 @@ export class Chain {
       : 'continues a run with another key than it was opened with';
   }
 
-  /** Takes a head that verifies, `what` is its name; says what is wrong with it. Its hash must have been compared. */
+  /** Takes a head that verifies, `what` is its name; returns its fault. Its hash must have been compared. */
   signed(head: Head, what: string): string | null {
     if (head.count < this.#signedTo)
       return `${what} is of line ${head.count}, and line ${this.#signedTo} was signed before: it was put back`;
@@ -156,7 +156,7 @@ export class Chain {
     return this.#firstPrev;
   }
 
-  /** When the first line is not line 0: that no signed line says why. */
+  /** The fault of a log whose first line is not line 0, when no signed line says why. */
   unexplainedStart(): string | null {
     if ((this.#first ?? 0) === 0) return null;
     const dropped = this.#dropped;

@@ -7,7 +7,7 @@ export interface Head {
   readonly version: 1;
   /** Lines in the log. */
   readonly count: number;
-  /** SHA-256 of the last line, or of nothing. */
+  /** SHA-256 of the last line; of the empty string before the first. */
   readonly hash: string;
   /** Ed25519 public key, hex. */
   readonly key: string;

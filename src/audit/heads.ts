@@ -1,5 +1,5 @@
-// Writes head.json, the signed head of the audit log, and what both files of the log need: opening while descriptors are scarce,
-// and writing whole texts.
+// Writes head.json, the signed head of the audit log, and helpers of both files of the log: opening while descriptors are
+// scarce, and writing whole texts.
 
 import { sign, type KeyObject } from 'node:crypto';
 import { closeSync, fdatasync, openSync, write } from 'node:fs';
@@ -25,7 +25,7 @@ export interface HeadOptions {
 
 /**
  * head.json is replaced by rename, so it is whole at any moment. The file of the next one is open beforehand, and the old
- * one is closed in the turn in which that is done: clients that use up all descriptors do not keep a head from being written.
+ * one is closed in the same turn: clients that use up all descriptors cannot keep a head from being written.
  */
 export class Heads {
   readonly #options: HeadOptions;
@@ -62,7 +62,7 @@ export class Heads {
 
 const PATIENCE = { attempts: 10, firstMs: 10 } as const;
 
-/** Tries in this very turn of the event loop; where descriptors have run out, again for up to ten seconds. */
+/** Tries in this turn of the event loop; when descriptors have run out, retries for up to ten seconds. */
 export async function openPatiently(path: string, flags: 'a' | 'w', clock: Clock): Promise<number> {
   for (let attempt = 0; ; attempt++) {
     try {

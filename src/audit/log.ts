@@ -1,7 +1,7 @@
 // The audit log as it lies on the disk, and its check (docs/audit.md): numbered segments and audit.jsonl hold one chain of JSON
 // lines, each with the SHA-256 of the one before. A run begins with an `open` line, which names the run's receipt key and
-// carries the signed head of the run before; head.json is that of the last run: every run is held by its own signature.
-// Refused beside what breaks the chain: lines without a head, and missing segments that no signed line speaks of.
+// carries the signed head of the run before; head.json is that of the last run: each run is protected by its own signature.
+// Refuses beside a broken chain: lines without a head, and missing segments that no signed line mentions.
 
 import { open, readFile, readdir, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -20,7 +20,7 @@ export interface Segment {
 }
 
 export interface Found {
-  /** What is wrong; null when nothing is. */
+  /** The fault; null when there is none. */
   readonly problem: string | null;
   /** The file the problem was found in. */
   readonly file: string;
@@ -39,23 +39,23 @@ export interface Found {
 
 export interface AuditVerdict {
   readonly ok: boolean;
-  /** What is wrong, with the line; null when nothing is. */
+  /** The first fault, with its line; null when there is none. */
   readonly problem: string | null;
-  /** Lines that are there. */
+  /** Lines that are present. */
   readonly count: number;
   /** Number of the first of them; more than 0 when old segments were removed by `audit.max_segments`. */
   readonly first: number;
   readonly segments: number;
   /** The key that signed the head, hex. */
   readonly receiptKey: string | null;
-  /** Lines at the end that are newer than the head: written, but their head was not before a crash, or not by the server. */
+  /** Lines at the end that are newer than the head: a crash came before their head, or the server did not write them. */
   readonly unsigned: number;
   readonly runs: readonly (Run & { readonly unsigned: number; readonly anchored: boolean })[];
-  /** Runs whose key is none of those given: whoever could write to the folder before the next run may have made them up. */
+  /** Runs whose key is none of those given: a process that could write to the folder before the next run may have forged them. */
   readonly unanchored: number;
 }
 
-/** Reads the whole log. `receiptKeys` (hex) are keys that attestations of runs showed; each must be the key of a run here. */
+/** Reads the whole log. `receiptKeys` (hex) are receipt keys from attestations of runs; each must be the key of a run here. */
 export async function verifyAudit(
   folder: string,
   receiptKeys: readonly string[] = [],
@@ -159,7 +159,7 @@ export function segmentNumber(name: string): number {
   return Number(name.slice('audit-'.length, -'.jsonl'.length));
 }
 
-/** Lines without their newline; the last one is `whole` only if it had one. Nothing after an endless line is read. */
+/** Lines without their newline; the last one is `whole` only if it had one. Reading stops at an endless line. */
 async function* linesOf(
   path: string,
 ): AsyncIterable<{ readonly bytes: Uint8Array; readonly whole: boolean }> {

@@ -1,5 +1,5 @@
 // Writes the audit log: key name, route, model digest, status, tokens, evidence hash; never content. Its form and check are in
-// log.ts. Lines are written in batches, fsynced, then the head, signed with the receipt key, which is attested; so after a
+// log.ts. Lines are written in batches, fsynced, then the head, signed with the attested receipt key; so after a
 // crash the log may be ahead of its head, never behind. A full segment is set aside under a number, and the chain goes on in
 // a new one. Requests without a key are counted, one line for many, so that strangers cannot fill the disk. One process owns
 // the folder.
@@ -17,12 +17,12 @@ import { lockFolder, type FolderLock } from '../base/folder-lock.ts';
 
 export { verifyAudit, type AuditVerdict } from './log.ts';
 
-/** One finished request, for the audit log, into which no other field gets. No content, no addresses. */
+/** One finished request; the audit log takes no other field. No content, no addresses. */
 export interface RequestRecord {
   readonly requestId: string;
   /** Name of the key, null without one. */
   readonly key: string | null;
-  /** It was let in to a route that asks for a key: with one, or because the server asks for none. */
+  /** It was admitted to a route that needs a key: with one, or because the server requires none. */
   readonly admitted: boolean;
   readonly method: string;
   /** The route's pattern, never the URL. */
@@ -39,7 +39,7 @@ export interface RequestRecord {
 }
 
 export interface AuditOptions extends HeadOptions {
-  /** A segment that has so many bytes is full. */
+  /** A segment of this many bytes is full. */
   readonly maxSegmentBytes: number;
   /** Segments that are kept, the current one included; the oldest is removed for a new one. 0: all are kept. */
   readonly maxSegments: number;
@@ -54,17 +54,17 @@ export interface Audit {
   close(): Promise<void>;
 }
 
-/** Lines waiting for the disk; with more the log has failed, and the server stops. */
+/** Lines that may wait for the disk; beyond that the log has failed, and the server stops. */
 const MAX_PENDING = 65_536;
-/** Counts are written with the next batch, or after so long. */
+/** Counts are written with the next batch, or after this time. */
 const COUNT_INTERVAL_MS = 60_000;
 
-/** Work in the order it came in: a line, or something to be done when the lines before are signed. */
+/** Work in the order of arrival: a line, or a task for when the lines before it are signed. */
 type Step = string | (SignedEnd & { readonly run: () => Promise<void> });
 
 const AUDIT_FOLDER = { prefix: 'lock-audit-', what: 'the audit folder', key: 'audit.folder' } as const;
 
-/** Continues the log of the folder, or begins one. Throws when what is there does not verify: nothing is appended to it. */
+/** Continues the log of the folder, or begins one. Throws without writing when the log there does not verify. */
 export async function openAudit(options: AuditOptions): Promise<Audit> {
   const { folder } = options;
   const lock = await lockFolder(folder, AUDIT_FOLDER);
@@ -85,7 +85,7 @@ export async function openAudit(options: AuditOptions): Promise<Audit> {
   }
 }
 
-/** Where this fails the end of the process releases the folder. */
+/** If this fails, the end of the process releases the folder. */
 function releaseAnyhow(lock: FolderLock): Promise<void> {
   return lock.release().catch(() => undefined);
 }
@@ -96,9 +96,9 @@ class AuditLog implements Audit {
   readonly #publicKey: string;
   readonly #heads: Heads;
   #file: number | null;
-  /** A name made or changed in a folder outlives a loss of power once the folder was synced. */
+  /** A name made or changed in a folder survives a loss of power once the folder was synced. */
   readonly #names: number;
-  /** Of the lines so far, those that wait included. */
+  /** Of the lines so far, waiting ones included. */
   #count: number;
   #hash: string;
   /** Number of this run's first line. */
@@ -133,9 +133,9 @@ class AuditLog implements Audit {
     this.#nextNumber = Math.max(0, ...this.#older.map((segment) => segmentNumber(segment.name))) + 1;
   }
 
-  /** Cuts what a crash left, and writes the first line. */
+  /** Cuts off the half line a crash left, and writes the first line. */
   async open(found: Found): Promise<void> {
-    // A log that has lines has a head: with this, lines without one are never those of a crash.
+    // A log that has lines has a head from the beginning, so lines without one never come from a crash.
     if (found.count === 0) await this.#heads.write(found);
     await promisify(fsync)(this.#names);
     if (found.tornBytes > 0) await promisify(ftruncate)(this.#file!, found.goodBytes);
@@ -233,7 +233,7 @@ class AuditLog implements Audit {
     if (this.#failure !== undefined) return;
     this.#failure = error;
     this.#cancelInterval?.();
-    // A write through an open file does not say where.
+    // The error of a write through an open file does not name the file.
     this.#options.onError(storageError(error, this.#options.folder));
   }
 
@@ -297,7 +297,7 @@ class AuditLog implements Audit {
   }
 }
 
-/** Who showed a key, who was let in without one, and who was handed evidence, is a line of its own. */
+/** Requests with a key, requests let in without one, and evidence handed out have a line each. */
 function standsAlone(record: RequestRecord): boolean {
   return record.key !== null || record.admitted || record.evidenceSha256 !== null;
 }

@@ -1,4 +1,4 @@
-// The closed list of codes an ApiError can carry: the status a code has on every path, its meaning, and the side that must act.
+// The closed list of codes of an ApiError: the status a code has on every path, its meaning, and the side that must act.
 // The table of docs/api.md is generated from it. Add a line here before using a new code; never rename a released one.
 
 /** caller: another request; wait: the same one later; operator: access to the server or the hub. */
@@ -8,7 +8,7 @@ export interface ApiCodeEntry {
   readonly status: number;
   readonly act: Acts;
   readonly meaning: string;
-  /** Statuses it has elsewhere, where its meaning says so; an error asks for one by `detail.status`. */
+  /** Further statuses, where its meaning says so; an error asks for one by `detail.status`. */
   readonly also?: readonly number[] | undefined;
 }
 
@@ -25,7 +25,7 @@ function operator(status: number, meaning: string, also?: readonly number[]): Ap
 }
 
 export const API_CODES = {
-  // ---- requests that are none, or whose body is none
+  // ---- malformed requests and bodies
   invalid_request: caller(400, 'not HTTP/1.1, no Host or two, or not carried out in this form'),
   invalid_url: caller(400, 'the path is not valid percent-encoding'),
   invalid_body: caller(400, 'the body does not have the length its header says'),
@@ -51,7 +51,7 @@ export const API_CODES = {
   integer_above_max_value: caller(400, 'a whole number is too large'),
   decimal_below_min_value: caller(400, 'a number is too small'),
   decimal_above_max_value: caller(400, 'a number is too large'),
-  // ---- what a model cannot take
+  // ---- input a model cannot take
   context_length_exceeded: caller(400, 'the request has more tokens than the context of the model'),
   invalid_schema: caller(400, 'a JSON Schema cannot be enforced as it stands'),
   invalid_grammar: caller(400, 'what a schema became is no grammar the engine takes'),
@@ -79,7 +79,7 @@ export const API_CODES = {
   invalid_digest: caller(400, 'not a SHA-256'),
   ambiguous_quantization: caller(400, 'several files answer to the name'),
   digest_mismatch: caller(400, 'the file is not the one the digest names; 502 where the hub sent it', [502]),
-  invalid_nonce: caller(400, 'not 16 to 64 bytes in hex or base64url'),
+  invalid_nonce: caller(400, 'not 8 to 64 bytes in hex or base64url'),
   // ---- callers
   invalid_api_key: caller(401, 'no known key where one is needed'),
   admin_key_required: caller(403, 'the route takes an admin key; 401 where no key was sent', [401]),
@@ -87,7 +87,7 @@ export const API_CODES = {
   model_not_allowed: operator(403, 'the key may not use that model'),
   origin_not_allowed: operator(403, 'the origin is not one that may call from a browser'),
   pull_disabled: operator(403, 'models are not fetched from a hub'),
-  // ---- what is not there
+  // ---- missing objects
   unknown_url: caller(404, 'there is no such route'),
   model_not_found: caller(404, 'there is no model of that name'),
   model_not_loaded: caller(404, 'the model is not loaded'),
@@ -97,7 +97,7 @@ export const API_CODES = {
   // ---- time, conflicts, sizes
   request_timeout: caller(408, 'the request did not arrive in time'),
   client_too_slow: caller(408, 'a stream was not read for a minute'),
-  model_already_exists: caller(409, 'the name is taken by other bytes'),
+  model_already_exists: caller(409, 'the name is taken by other bytes, or by the configuration'),
   attestation_stale: wait(
     409,
     "the model is not the one this connection's evidence showed; the connection is closed, retry on a new one (protocol.md [M23])",
@@ -108,7 +108,7 @@ export const API_CODES = {
   unsupported_media_type: caller(415, 'the body is not `application/json` in UTF-8'),
   unsupported_content_encoding: caller(415, 'the body is compressed'),
   expectation_failed: caller(417, 'an `Expect` that is not `100-continue`'),
-  // ---- full, for now
+  // ---- full queues and limits
   rate_limit_exceeded: wait(429, 'the caller is over a limit of its own'),
   server_overloaded: wait(
     429,

@@ -1,4 +1,4 @@
-// Time as a parameter: what is below main gets it handed in, so that tests move it by hand.
+// Time as a parameter: start/ passes the clock down, so that tests can set it.
 
 export interface Clock {
   /** Unix milliseconds. */

@@ -1,5 +1,5 @@
-// Free space of one file system, shared by several writers of known size. Each reserves what it has still to write, so that
-// no byte is promised twice; some are kept for files that must always be written (the audit log, locks, states).
+// Free space of one file system, shared by several writers of known size. Each reserves the bytes it still has to write, so
+// that no byte is promised twice; some are kept for files that must always be written (the audit log, locks, states).
 
 /** There is less room than was asked for. */
 export class NoRoom extends Error {
@@ -14,7 +14,7 @@ export class NoRoom extends Error {
 }
 
 export interface Reservation {
-  /** Says what is still to be written. */
+  /** Updates the bytes that are still to be written. */
   update(remaining: number): void;
   /** Idempotent. */
   release(): void;
@@ -24,7 +24,7 @@ export interface DiskRoomOptions {
   readonly freeBytes: () => Promise<number>;
   /** Bytes that are never promised. */
   readonly keep: number;
-  /** Removes what can be done without, until `missing` more bytes are free or nothing is left to remove. */
+  /** Removes dispensable files until `missing` more bytes are free or none is left. */
   readonly giveBack?: ((missing: number) => Promise<void>) | undefined;
 }
 
@@ -48,19 +48,19 @@ export class DiskRoom {
     return promised;
   }
 
-  /** Whether what is kept is there; false when other writers have taken it. */
+  /** Whether the kept bytes are free; false when other writers have taken them. */
   async isKept(): Promise<boolean> {
     return (await this.#options.freeBytes()) >= this.#options.keep;
   }
 
-  /** The reservation, or how much could have been had. */
+  /** The reservation, or the bytes that could have been reserved. */
   async #promise(bytes: number): Promise<Reservation | number> {
-    // Bytes written while free space is asked for count on both sides: at worst a little room is not seen.
+    // Bytes written while free space is asked for count on both sides: at worst a little room is overlooked.
     const before = this.#promised();
     const free = await this.#options.freeBytes();
     const available = free - Math.max(before, this.#promised()) - this.#options.keep;
     if (available < bytes) return available;
-    // In the same turn as the comparison: no other caller is promised these bytes in between.
+    // In the same turn as the comparison, so that no other caller reserves these bytes in between.
     const own = Symbol('reservation');
     this.#remaining.set(own, bytes);
     return {

@@ -90,8 +90,8 @@ export function isFull(error: unknown): boolean {
 }
 
 /**
- * A full disk is something the operator can mend, and is told so, with the place that is full. Writes through an open file
- * do not say which file it was. Every other error stays as it was.
+ * Turns a full disk into an error for the operator that names the full place: errors of writes through an open file do not name
+ * the file. Every other error stays as it was.
  */
 export function storageError(error: unknown, path: string): unknown {
   if (!isFull(error) || error instanceof ApiError) return error;

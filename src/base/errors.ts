@@ -1,4 +1,4 @@
-// Errors of the server, split by who must act: the operator (ConfigError), the caller (ApiError).
+// Errors of the server, by the party that must act: the operator (ConfigError) or the caller (ApiError).
 // Every ApiError becomes the one OpenAI envelope in http/errors; no other form of error is ever written to a client.
 // Messages name the parameter and never repeat prompts, completions, keys or file contents.
 
@@ -26,7 +26,7 @@ export type ApiErrorType =
   | 'server_error'
   | 'service_unavailable_error';
 
-/** A refusal or failure that a client is told about. Its code says its status (base/api-codes). */
+/** A refusal or failure that is sent to a client. Its code determines its status (base/api-codes). */
 export class ApiError extends Error {
   override readonly name = 'ApiError';
   readonly status: number;
@@ -52,7 +52,7 @@ function statusOf(code: ApiCode, asked: number | undefined): number {
   return asked !== undefined && also.includes(asked) ? asked : status;
 }
 
-/** An error whose code comes as data, of an engine or a pull; one that is not in the table becomes `otherwise`. */
+/** An error whose code is data of an engine or a pull; a code that is not in the table becomes `otherwise`. */
 export function apiErrorOf(
   code: string,
   otherwise: ApiCode,
@@ -90,6 +90,11 @@ export function overloaded(
   retryAfterSeconds = 1,
 ): ApiError {
   return new ApiError(code, message, { retryAfterSeconds });
+}
+
+/** A model's queue is full: of this server, or of its engine. */
+export function queueFull(): ApiError {
+  return overloaded('engine_overloaded', 'the queue of this model is full');
 }
 
 export function shuttingDown(): ApiError {

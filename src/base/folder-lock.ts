@@ -1,7 +1,7 @@
 // One process per folder and use. The owner is the process named in the highest-numbered `lock-<n>`: its pid, the time it
 // started (a reused pid has another) and the boot it belongs to. To take over from a dead owner a process creates lock-<n+1>,
-// which only one can (the name must be new); the highest is never removed, so two never both succeed. A killed owner is seen
-// as dead. On a full disk the same is said by a link, which takes no room. Not for folders shared between machines or pid
+// which only one can (the name must be new); the highest is never removed, so two never both succeed. A killed owner counts
+// as dead. On a full disk a symbolic link holds the same text, which takes no room. Not for folders shared between machines or pid
 // namespaces.
 
 import { link, lstat, mkdir, open, readdir, readFile, readlink, rename, rm, symlink } from 'node:fs/promises';
@@ -128,7 +128,7 @@ async function replaceOwner(folder: string, path: string, owner: Owner): Promise
   }
 }
 
-/** undefined: no process that could be alive wrote this. 'gone': the file was removed meanwhile, look again. */
+/** undefined: no process that may be alive wrote this. 'gone': the file was removed meanwhile, read again. */
 async function readOwner(path: string, { key }: FolderUse): Promise<Owner | undefined | 'gone'> {
   const linked = await readLinkedOwner(path);
   if (linked !== 'file') return linked;

@@ -1,4 +1,4 @@
-// The size of a JSON text's values, known from its bytes: while they arrive, and before JSON.parse builds anything. `{}` is 3 bytes
+// Bounds the values of a JSON text by its bytes: while they arrive, and before JSON.parse builds objects. `{}` is 3 bytes
 // of text with its comma and 64 of heap, a key can cost a hidden class; a budget of bytes does not see that. Used for request
 // bodies, frames of the engine child and answers of the hub.
 
@@ -8,8 +8,8 @@ import { ApiError } from './errors.ts';
 const MAX_DEPTH = 100;
 
 /**
- * What the values of one request may weigh; a number in an array weighs 1. Two million token ids pass, and 40 000 members of
- * objects: several times what the largest conversations with the largest tools have. The text of that weight which is slowest
+ * Weight limit of the values of one request; a number in an array weighs 1. Two million token ids pass, and 40 000 members of
+ * objects: several times as many as in the largest conversations with the largest tools. The text of that weight which is slowest
  * to parse holds the event loop about as long as one string of 16 MiB does (docs/decisions/growth.md).
  */
 export const MAX_WEIGHT = 2 * 1024 * 1024;
@@ -18,7 +18,7 @@ export const MAX_WEIGHT = 2 * 1024 * 1024;
 const HEAP_BYTES = 8;
 
 /**
- * By the characters outside of strings, so that the weight is at least the heap of what they become and in proportion to the
+ * By the characters outside of strings, so that the weight is at least the heap of their values and in proportion to the
  * time it takes: a key can cost a hidden class or a dictionary, a string a look-up in the table of strings.
  */
 const WEIGHTS = new Uint8Array(256);
@@ -40,11 +40,11 @@ const BACKSLASH = 0x5c;
 /** A search costs as much as reading a few dozen characters, and most strings are shorter. */
 const SHORT_STRING = 32;
 
-/** Follows a JSON text without building anything; of a text that is not JSON it may say anything. */
+/** Follows a JSON text without building objects; for a text that is not JSON its figures mean nothing. */
 export interface JsonScan {
   /** The next bytes. Throws `json_too_deep` or `json_too_many_values` at the byte that goes beyond. */
   push(bytes: Uint8Array): void;
-  /** The heap that the values so far can take at most, beside the characters of their strings. */
+  /** The most heap that the values so far can take, beside the characters of their strings. */
   readonly heapBytes: number;
 }
 

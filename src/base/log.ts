@@ -1,5 +1,5 @@
-// The server's log: pino, one JSON object per line on stderr. Its serializers pick fields, they do not redact: what is not
-// named here cannot be written. Errors we typed ourselves keep their message (it carries no content); of any other error
+// The server's log: pino, one JSON object per line on stderr. Its serializers pick fields and do not redact: a field that
+// is not named here cannot be written. Our own typed errors keep their message (it carries no content); of any other error
 // only the name, code and stack frames are kept, because messages of parsers and libraries quote their input.
 
 import pino, { type DestinationStream, type Logger } from 'pino';
@@ -21,7 +21,7 @@ export function createLog(options: LogOptions): Log {
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
       serializers: { err: pickError, error: pickError, req: pickRequest, res: pickResponse },
-      // pino would take an error's message for the line's: under this key it looks for none, and bare errors get our own words.
+      // pino would use an error's message as the line's: this key keeps it from that, and bare errors get a message of ours.
       errorKey: 'thrown',
       hooks: {
         logMethod(args, method) {
@@ -35,7 +35,7 @@ export function createLog(options: LogOptions): Log {
   );
 }
 
-/** Lines that cannot be written, to a terminal that is gone or a disk that is full, are lost up to a bound; no reason to end. */
+/** Lines for a closed terminal or a full disk are kept up to a bound and then lost; the server goes on. */
 function standardError(): DestinationStream {
   const stream = pino.destination({ dest: 2, sync: true, maxLength: 1024 * 1024 });
   stream.on('error', () => undefined);
@@ -60,8 +60,8 @@ export function pickError(value: unknown): Record<string, unknown> {
 }
 
 /**
- * Where an error comes from. Its message is also in its stack, before the frames, and may have lines that look like one: what
- * does not begin with name and message has no frames for us, and a frame ends with a place.
+ * Where an error comes from. Its message is also in its stack, before the frames, and may have lines that look like frames: a
+ * stack that does not begin with name and message has no frames for us, and a frame ends with a place.
  */
 export function framesOf(error: Error): readonly string[] {
   const { stack, message } = error;

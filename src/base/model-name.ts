@@ -1,11 +1,11 @@
-// What a model id may be: plain ASCII without path tricks, so that no two ids look alike and none leads out of a folder. The
+// The form of a model id: plain ASCII without path tricks, so that no two ids look alike and none leads out of a folder. The
 // configuration, the API and the store hold ids to the same rule.
 
 const MAX_NAME_CHARACTERS = 200;
 /** Words that are routes below /v1/models (http-api.md). */
 const RESERVED = new Set(['pull', 'load', 'unload', 'status']);
 
-/** Why this is no model id, to be read after "name"; undefined when it is one. */
+/** Why this is no model id, as the end of a sentence about the name; undefined when it is one. */
 export function modelNameProblem(name: unknown): string | undefined {
   if (typeof name !== 'string') return 'must be a string';
   if (name.length === 0) return 'is empty';

@@ -13,7 +13,7 @@ export interface Shape<T> {
   readonly optional?: boolean | undefined;
   /** Left out of the published schema: known, and always refused. */
   readonly refused?: boolean | undefined;
-  /** Whether `read` would give the value back as it is. Long lists ask it, and need neither a copy nor a path for each item. */
+  /** Whether `read` would return the value unchanged. It spares long lists a copy and a path for each item. */
   readonly takes?: ((value: unknown) => boolean) | undefined;
   read(value: unknown, path: string): T;
 }
@@ -205,7 +205,7 @@ export function object<F extends Fields>(fields: F, about?: string): Shape<Read<
   return objectOf(fields, { about, others: false });
 }
 
-/** An object whose other fields are inert: they promise nothing, so no client is refused for sending them. */
+/** An object whose other fields are ignored: they promise no effect, so no client is refused for sending them. */
 export function openObject<F extends Fields>(fields: F, about?: string): Shape<Read<F>> {
   return objectOf(fields, { about, others: true });
 }
@@ -325,7 +325,7 @@ export function optional<T>(shape: Shape<T>): Shape<T | undefined> {
   return { ...shape, optional: true };
 }
 
-/** An empty string, list or object says the same as leaving the field out. */
+/** An empty string, list or object means the same as an absent field. */
 export function optionalOrEmpty<T>(shape: Shape<T>): Shape<T | undefined> {
   return {
     ...shape,
@@ -335,14 +335,8 @@ export function optionalOrEmpty<T>(shape: Shape<T>): Shape<T | undefined> {
   };
 }
 
-function isEmpty(value: unknown): boolean {
+export function isEmpty(value: unknown): boolean {
   return value === '' || (typeof value === 'object' && value !== null && Object.keys(value).length === 0);
-}
-
-/** Values by which clients say that they want none of a thing. An empty object is not one: it asks for the defaults. */
-function isNothing(value: unknown): boolean {
-  const none = value === null || value === false || value === 0 || value === '';
-  return none || (Array.isArray(value) && value.length === 0);
 }
 
 /** Null is a value of its own, not absence. */
@@ -365,56 +359,6 @@ export function map<T, U>(
     takes: undefined,
     read: (value, path) => change(shape.read(value, path), path),
   };
-}
-
-/** Checked, and then without any effect. The list of these in docs/api.md is made from the schemas. */
-export function inert(shape: Shape<unknown>, why: string): Shape<undefined> {
-  return {
-    schema: { ...shape.schema, description: `Accepted and ignored: ${why}` },
-    optional: true,
-    read(value, path) {
-      if (!isNothing(value)) shape.read(value, path);
-      return undefined;
-    },
-  };
-}
-
-/** A parameter of the OpenAI API that this server does not honour; values that ask for nothing are no reason to refuse. */
-export function unsupported(instead: string): Shape<undefined> {
-  return {
-    schema: {},
-    optional: true,
-    refused: true,
-    read(value, path) {
-      if (!isNothing(value)) throw notSupported(path, instead);
-      return undefined;
-    },
-  };
-}
-
-/** A parameter of the OpenAI API of which these values ask for what happens here; every other one is refused. */
-export function supportedAs<const C extends string>(
-  values: readonly C[],
-  about: string,
-): Shape<C | undefined> {
-  return {
-    schema: { type: 'string', enum: values, description: about },
-    optional: true,
-    read(value, path) {
-      const found = values.find((each) => each === value);
-      if (found === undefined && !isNothing(value))
-        throw notSupported(path, `expected ${values.map((each) => `'${each}'`).join(' or ')}`);
-      return found;
-    },
-  };
-}
-
-function notSupported(path: string, instead: string): ApiError {
-  return refuse(
-    'unsupported_parameter',
-    path,
-    `${path} is not supported${instead === '' ? '' : `: ${instead}`}`,
-  );
 }
 
 /** Any JSON object, untouched; its reader bounds it further in. */

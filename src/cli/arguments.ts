@@ -1,4 +1,4 @@
-// What the commands share: arguments, configuration files, the version.
+// Shared by the commands: arguments, configuration files, the version.
 
 import { readFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
@@ -13,7 +13,7 @@ export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
-/** What was asked for did not work; exit 1, one line. */
+/** The command failed; exit 1, one line. */
 export class CommandError extends Error {
   override readonly name = 'CommandError';
 }
@@ -30,7 +30,7 @@ export function parseArguments(args: readonly string[], options: Options, positi
     const parsed = parseArgs({ args: [...args], options, allowPositionals: positionals, strict: true });
     return { values: parsed.values, positionals: parsed.positionals };
   } catch (error) {
-    // Node's own message goes on with advice that does not fit here.
+    // The rest of Node's message is advice that does not fit here.
     const message = error instanceof Error ? error.message : 'wrong arguments';
     const [first = message] = message.split(/\.? To specify |\n/);
     const option = /^Unknown option '(--[^']+)'/.exec(message)?.[1];
@@ -48,6 +48,8 @@ export const CONFIG_OPTIONS = {
 } as const satisfies Options;
 
 export interface Overrides {
+  /** As `flags`, but everything that is written anywhere wins over them. */
+  readonly defaults?: Readonly<Record<string, readonly [option: string, value: unknown]>> | undefined;
   /** Values by dotted key, and the option each comes from. */
   readonly flags?: Readonly<Record<string, readonly [option: string, value: unknown]>> | undefined;
   readonly models?: readonly { readonly id: string; readonly path: string }[] | undefined;
@@ -59,18 +61,20 @@ export function loadConfig(values: Parsed['values'], overrides: Overrides = {}):
   const file = textOf(values['config']) ?? env['ASSAY_CONFIG'];
   const operator = textOf(values['operator-config']) ?? env['ASSAY_OPERATOR_CONFIG'];
   const given = Object.entries(overrides.flags ?? {});
+  const assumed = Object.entries(overrides.defaults ?? {});
   return readConfig({
     file: file === undefined ? undefined : readConfigFile(file),
     operator: operator === undefined ? undefined : readConfigFile(operator),
     environment: env,
+    defaults: Object.fromEntries(assumed.map(([key, [, value]]) => [key, value])),
     flags: Object.fromEntries(given.map(([key, [, value]]) => [key, value])),
-    options: Object.fromEntries(given.map(([key, [option]]) => [key, option])),
+    options: Object.fromEntries([...assumed, ...given].map(([key, [option]]) => [key, option])),
     models: overrides.models,
     cwd: currentFolder(),
   });
 }
 
-/** A shell may stand in a folder that is gone. */
+/** The shell's working folder may have been removed. */
 export function currentFolder(): string {
   try {
     return process.cwd();

@@ -1,6 +1,6 @@
-// `assay chat`: a chat in the terminal that verifies first. Nothing is sent before the evidence of the very connection was
+// `assay chat`: a chat in the terminal that verifies first. No prompt is sent before the evidence of the very connection was
 // accepted; the verdict is one line on standard error. Ctrl-C cancels the answer, twice ends. Without a terminal on standard
-// input all of it is one prompt, and standard output carries the answer alone.
+// input, all input is one prompt, and standard output carries only the answer.
 
 import { readFileSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
@@ -15,6 +15,7 @@ import { attestedFetch, type AttestedFetch } from '@assay/attestation/node';
 import { systemReason } from '../base/system-error.ts';
 import { environment } from '../config/read.ts';
 import { CommandError, parseArguments, textOf, UsageError, type Parsed } from './arguments.ts';
+import { commandLines } from './command-lines.ts';
 import { usageOf } from './help.ts';
 import { painter, shown } from './terminal.ts';
 
@@ -76,7 +77,7 @@ function policyOf(values: Parsed['values']): Policy {
   } catch (error) {
     const hint =
       given === undefined
-        ? '; "assay serve --demo" writes it for its own server, --policy FILE names another'
+        ? `; ${commandLines().assay} serve --demo writes it for its own server, --policy FILE names another`
         : '';
     throw new UsageError(`the policy ${path} cannot be read: ${systemReason(error)}${hint}`);
   }
@@ -186,7 +187,7 @@ class Chat {
     if (options.system !== undefined) this.#messages.push({ role: 'system', content: options.system });
   }
 
-  /** Calls `write` with each piece. A cancelled answer stays in the conversation as far as it came. */
+  /** Calls `write` with each piece. The part of a cancelled answer stays in the conversation. */
   async answer(prompt: string, write: (text: string) => void, signal: AbortSignal): Promise<void> {
     this.#messages.push({ role: 'user', content: prompt });
     let answer = '';
@@ -262,7 +263,7 @@ async function onePrompt(chat: Chat): Promise<void> {
   }
 }
 
-/** What went wrong with one answer, in a line. */
+/** The failure of one answer, in a line. */
 function plain(error: unknown): Error {
   if (error instanceof CommandError) return error;
   if (error instanceof AttestationError)

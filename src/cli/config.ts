@@ -1,4 +1,4 @@
-// `assay config check|show`: whether a configuration is right, and what it amounts to. Secrets are shown as their SHA-256.
+// `assay config check|show`: checks a configuration, and prints the effective one. Secrets are shown as their SHA-256.
 
 import { CONFIG_OPTIONS, loadConfig, parseArguments, UsageError } from './arguments.ts';
 import { apiKeys, configDigest, effectiveConfig } from '../config/read.ts';

@@ -1,5 +1,5 @@
-// What `assay serve` prints for people, ready to paste: verify, a request through the local proxy, the line for the OpenAI SDK.
-// All of it is made from the effective configuration, so that every command works on this machine as it stands.
+// The lines `assay serve` prints for people, ready to paste: verify, a request through the local proxy, the line for the OpenAI SDK.
+// They are made from the effective configuration, so that every command works on this machine as printed.
 
 import { createHash } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -13,17 +13,25 @@ import { addressOf, serverConfig } from '../start/http.ts';
 import type { RunningServer } from '../start/start.ts';
 import { dataDir } from '../start/tee.ts';
 import { version } from './arguments.ts';
+import { commandLines, shellWord } from './command-lines.ts';
 import type { Paint } from './terminal.ts';
 
-/** The variable the printed lines take the key from: the OpenAI SDKs' own. No printed line holds a key. */
+/** The printed lines take the key from this variable of the OpenAI SDKs. No printed line holds a key. */
 const KEY_VARIABLE = 'OPENAI_API_KEY';
 
-/** Everybody who reaches the address may use the server. */
+/** Any client that reaches the address may use the server. */
 export function openToAll(config: Config): boolean {
   return !isLoopback(addressOf(config.api.address).host) && !serverConfig(config).auth.required;
 }
 
-/** Where clients on this machine reach a server that listens there: a wildcard address is none to connect to. */
+/** Why it is, in the words of the configuration. */
+export function whyOpen(config: Config): string {
+  return serverConfig(config).auth.keys.some((key) => !key.admin)
+    ? 'api.require_auth is false'
+    : 'no key is configured';
+}
+
+/** The URL for clients on this machine: a wildcard address cannot be connected to. */
 export function usableUrl(url: string): string {
   return url.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:');
 }
@@ -46,7 +54,7 @@ function otherUrls(url: string): readonly string[] {
 interface Printed {
   /** Reachable from this machine. */
   readonly url: string;
-  /** As the shell reads it. */
+  /** Quoted for the shell. */
   readonly policy: string;
   readonly policyPath: string;
   readonly simulated: boolean;
@@ -58,13 +66,15 @@ export async function greeting(server: RunningServer, config: Config, paint: Pai
   const lines = ['', `Assay ${version()} serves ${models.length} models on ${server.url}`];
   for (const model of models)
     lines.push(`  ${model.id}  ${model.type}  sha256 ${model.sha256}  ${model.residency}`);
-  if (models.length === 0) lines.push('  no models yet: --model FILE, or "assay models pull"');
+  const { assay } = commandLines();
+  if (models.length === 0)
+    lines.push(`  no models yet: --model FILE, or ${assay} models pull NAME --url ${usableUrl(server.url)}`);
   for (const other of otherUrls(server.url)) lines.push(`  from elsewhere: ${other}`);
   lines.push('');
   if (openToAll(config))
     lines.push(
-      paint('yellow', 'EVERYBODY who reaches this address may use it: no key is configured.'),
-      'A key for a caller: assay api-key add NAME',
+      paint('yellow', `EVERYBODY who reaches this address may use it: ${whyOpen(config)}.`),
+      ...(config.api.requireAuth === false ? [] : [`A key for a caller: ${assay} api-key add NAME`]),
       '',
     );
   const simulated = server.tee?.simulated;
@@ -97,6 +107,8 @@ export async function greeting(server: RunningServer, config: Config, paint: Pai
 
 function pastable(printed: Printed, models: ReturnType<RunningServer['models']['list']>): readonly string[] {
   const { url, policy, policyPath, needsKey } = printed;
+  const { verify, verifierPackage } = commandLines();
+  const install = verifierPackage === undefined ? '' : ` (npm install openai ${verifierPackage})`;
   const flag = printed.simulated ? ' --allow-simulated' : '';
   const proxy = new URL(url).port === '8080' ? '127.0.0.1:8081' : '127.0.0.1:8080';
   const read = `JSON.parse(readFileSync(${JSON.stringify(policyPath)}, 'utf8'))`;
@@ -106,11 +118,11 @@ function pastable(printed: Printed, models: ReturnType<RunningServer['models']['
       : ['policy.json is what you accept, see docs/policy.md; clients need a copy, over a way they trust.']),
     ...(needsKey ? [`Set ${KEY_VARIABLE} to your key first.`] : []),
     'Verify:',
-    `  npx assay-verify ${url} --policy ${policy}${flag}`,
+    `  ${verify} ${url} --policy ${policy}${flag}`,
     'Any client, through the verifying local proxy:',
-    `  npx assay-verify proxy ${url} --policy ${policy}${flag} --listen ${proxy}`,
+    `  ${verify} proxy ${url} --policy ${policy}${flag} --listen ${proxy}`,
     ...request(`http://${proxy}`, models, needsKey),
-    'OpenAI SDK, the fetch is what changes:',
+    `OpenAI SDK, the fetch is what changes${install}:`,
     `  import { readFileSync } from 'node:fs';`,
     `  import OpenAI from 'openai';`,
     ...(printed.simulated ? [`  import { allowSimulated } from '@assay/attestation';`] : []),
@@ -124,7 +136,7 @@ function pastable(printed: Printed, models: ReturnType<RunningServer['models']['
 }
 
 const QUESTION = 'What is attestation?';
-/** By type of model: the route and the rest of a body that it answers. */
+/** By type of model: its route, and the rest of a request body. */
 const REQUESTS = {
   chat: ['/v1/chat/completions', `"messages":[{"role":"user","content":"${QUESTION}"}]`],
   completion: ['/v1/completions', `"prompt":"${QUESTION}","max_tokens":32`],
@@ -148,11 +160,6 @@ function request(
   ];
 }
 
-/** One word for sh, whatever the path holds. */
-export function shellWord(text: string): string {
-  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
-}
-
 /** The reference policy of a simulated server: its measurement, its models, its configuration; the root is for the flag. */
 async function writePolicy(
   server: RunningServer,
@@ -173,7 +180,7 @@ async function writePolicy(
     const root = createHash('sha256').update(simulated.root).digest('hex');
     await writeFile(join(folder, 'simulated-root.sha256'), `${root}\n`);
   } catch (error) {
-    // A full disk does not keep the server from serving; an older policy may stand there.
+    // A full disk does not stop the server; an older policy may remain there.
     if (!isFull(error)) throw error;
   }
   return path;

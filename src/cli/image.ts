@@ -1,11 +1,11 @@
-// `assay image model FILE`: packs a GGUF as a model disk (EROFS and dm-verity) and prints what the measured configuration has
-// to say of it. The builder is part of a checkout, not of the appliance: it is looked for beside the built server.
+// `assay image model FILE`: packs a GGUF as a model disk (EROFS and dm-verity) and prints its entry for the
+// measured configuration. The builder is part of a checkout, not of the appliance: it is looked for beside the built server.
 
 import { resolve } from 'node:path';
 import { CommandError, parseArguments, textOf, UsageError } from './arguments.ts';
 import { measureFile } from '../models/measure.ts';
 
-/** What image/disks exports, as far as it is used here. */
+/** The exports of image/disks that are used here. */
 interface Builder {
   packModel(
     gguf: { readonly path: string; readonly size: number },

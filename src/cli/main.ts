@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// The process of `assay`: what must hold before any other file of the server is loaded. Exit codes: 0 done, 1 failed, 2 wrong
-// configuration or usage. Imports node: alone, so that a start that cannot even load its code still ends in one line.
+// The process of `assay`: preparations before any other file of the server is loaded. Exit codes: 0 done, 1 failed, 2 wrong
+// configuration or usage. Imports only node:, so that a start that fails to load its code still ends with one line.
 
 import { getSystemErrorMap } from 'node:util';
 
@@ -8,25 +8,48 @@ import { getSystemErrorMap } from 'node:util';
 // own Node does not get the signal. `assay serve` looks whether one came before this line.
 process.on('SIGUSR1', () => undefined);
 
-// `assay models list | head` closes the pipe before we are done, and a lost terminal fails with EIO: neither is a failure.
+// `assay models list | head` closes the pipe before we are done, and a lost terminal fails with EIO: neither is an error.
 for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EPIPE' && error.code !== 'EIO') throw error;
   });
 }
 
+/** Of the WebAssembly API, which the types of Node leave to those of a browser. */
+declare const WebAssembly: { readonly Memory: new (size: { readonly initial: number }) => object };
+
+/** Node compiles undici's parser to WebAssembly, which reserves gigabytes of addresses; its failure there cannot be caught. */
+function isAddressSpaceLeft(): boolean {
+  try {
+    void new WebAssembly.Memory({ initial: 1 });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** The name of the error, when the operator can act on its message and must: exit 2. */
 const OPERATORS = ['ConfigError', 'UsageError'];
 
+/** Too little of what the system gives a process: the operator must raise the limit. */
+const EXHAUSTED = ['EMFILE', 'ENFILE'];
+
 try {
+  if (!isAddressSpaceLeft()) {
+    process.stderr.write(
+      'assay: the limit of address space is too low: raise it ("ulimit -v", 16 GiB or none)\n',
+    );
+    process.exit(2);
+  }
   const { run } = await import('./commands.ts');
   process.exitCode = await run(process.argv.slice(2));
 } catch (error) {
-  process.exitCode = error instanceof Error && OPERATORS.includes(error.name) ? 2 : 1;
+  const { name, code = '' } = error as NodeJS.ErrnoException;
+  process.exitCode = OPERATORS.includes(name) || EXHAUSTED.includes(code) ? 2 : 1;
   process.stderr.write(`assay: ${describe(error)}\n`);
 }
 
-/** One line for the operator. Stacks are for the log, which knows what may be in them. */
+/** One line for the operator. Stacks go only to the log, which filters them. */
 function describe(error: unknown): string {
   if (!(error instanceof Error)) return 'failed';
   if (OPERATORS.includes(error.name) || error.name === 'CommandError') return error.message;
@@ -35,7 +58,7 @@ function describe(error: unknown): string {
     readonly port?: number | undefined;
   };
   if (error.name === 'ApiError') return `${error.message} (${code})`;
-  if (code === 'EMFILE' || code === 'ENFILE')
+  if (code !== undefined && EXHAUSTED.includes(code))
     return `too many open files (${code}): raise the limit of open files ("ulimit -n")`;
   if (code !== undefined && syscall !== undefined) {
     const what = path ?? (address === undefined ? '' : `${address}:${port}`);

@@ -1,5 +1,5 @@
 // Options of Node that hand the memory of this process to others: a debugger, heap snapshots, reports with the environment.
-// They come with the environment as easily as by hand (NODE_OPTIONS), so a server that holds prompts refuses to run with them.
+// The environment can set them too (NODE_OPTIONS), so a server that holds prompts refuses to run with them.
 
 import * as inspector from 'node:inspector';
 import { environment } from '../config/read.ts';

@@ -1,4 +1,4 @@
-// `assay models …`: asks a running server. Without --policy only a server on loopback is spoken to, because its certificate
+// `assay models …`: asks a running server. Without --policy it speaks only to a server on loopback, because the certificate
 // is self-signed and a key must not be sent to a stranger. The admin key is read from ASSAY_API_ADMIN_KEY or a file.
 
 import { readFileSync } from 'node:fs';
@@ -7,6 +7,8 @@ import { request as httpsRequest } from 'node:https';
 import type { IncomingMessage } from 'node:http';
 import { CommandError, parseArguments, textOf, UsageError, type Parsed } from './arguments.ts';
 import { environment } from '../config/read.ts';
+import { isLoopback } from '../http/address.ts';
+import { commandLines } from './command-lines.ts';
 
 const USAGE = `assay models list                      registered models
 assay models ps                        loaded models
@@ -65,7 +67,7 @@ export async function modelsCommand(args: readonly string[]): Promise<number> {
       return show(await client.call('DELETE', modelPath()), json, () => `removed ${needName()}`);
     case 'load': {
       const keepAlive = textOf(values['keep-alive']);
-      const body = { name: needName(), ...(keepAlive === undefined ? {} : { keep_alive: keepAlive }) };
+      const body = { name: needName(), keep_alive: keepAlive };
       return show(
         await client.call('POST', '/v1/models/load', body),
         json,
@@ -92,10 +94,9 @@ interface Client {
 
 function clientOf(values: Parsed['values']): Client {
   const url = new URL(textOf(values['url']) ?? 'https://127.0.0.1:8443');
-  const loopback = /^(127\.\d+\.\d+\.\d+|localhost|\[::1\])$/.test(url.hostname);
-  if (!loopback)
+  if (!isLoopback(url.hostname))
     throw new UsageError(
-      `${url.host} is not on this machine; go through "assay-verify proxy", which proves it first`,
+      `${url.host} is not on this machine; go through ${commandLines().verify} proxy, which proves it first`,
     );
   const keyFile = textOf(values['key-file']);
   const key =
@@ -107,7 +108,7 @@ function clientOf(values: Parsed['values']): Client {
         new URL(path, url),
         {
           method,
-          // The peer is this machine; what it runs is not the question here.
+          // The peer is this machine, so its certificate is not checked.
           rejectUnauthorized: false,
           headers: {
             ...(bytes === undefined
@@ -209,7 +210,7 @@ function table(
   return lines.map((line) => line.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ').trimEnd()).join('\n'); // prettier-ignore
 }
 
-/** Server texts may hold anything; control characters do not reach the terminal. */
+/** Replaces control characters, which texts of a server may hold. */
 function text(row: unknown, key: string): string {
   const value = (row as Record<string, unknown> | null)?.[key];
   const text = typeof value === 'string' || typeof value === 'number' ? String(value) : '';
@@ -259,7 +260,7 @@ async function pull(client: Client, name: string, force: boolean, json: boolean)
       }
     }
   }
-  throw new CommandError('the server ended the pull without a result; "assay models pull" again resumes it');
+  throw new CommandError('the server ended the pull without a result; the same command again resumes it');
 }
 
 /** One line that is rewritten: percent, amount, speed, time left. Silent when stderr is no terminal. */

@@ -1,19 +1,20 @@
-// `assay serve`: starts the server, says how to talk to it, drains on the first signal that asks for the end, stops on the second.
+// `assay serve`: starts the server, prints how to use it, drains on the first signal that asks for the end, stops on the second.
 // Standard error carries the log, as JSON lines unless it is a terminal; one of them is {"msg":"listening","url":"https://…"}
 // once requests are answered. Standard output carries the text for people.
 
 import { existsSync, readdirSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ConfigError } from '../base/errors.ts';
 import { createLog, type Log } from '../base/log.ts';
 import { reachableSwap, withoutCoreDumps } from '../base/process-memory.ts';
 import type { Config } from '../config/read.ts';
-import { openEngine } from '../engine/open.ts';
+import { checkTemplate, openEngine } from '../engine/open.ts';
 import { leastFiles, maxConnections, openFileLimit } from '../start/http.ts';
 import { start, type RunningServer } from '../start/start.ts';
 import {
   CONFIG_OPTIONS,
+  currentFolder,
   loadConfig,
   modelArgument,
   parseArguments,
@@ -22,7 +23,8 @@ import {
   version,
   type Parsed,
 } from './arguments.ts';
-import { greeting, openToAll } from './greeting.ts';
+import { greeting, openToAll, whyOpen } from './greeting.ts';
+import { checkHeap } from './heap-limit.ts';
 import { withoutDebugger } from './memory-access.ts';
 import { takeSignals, type Stop } from './signals.ts';
 import { logStream, painter } from './terminal.ts';
@@ -49,17 +51,18 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   lastWords(log);
   keepMemoryIn(log);
   countFiles(config, log);
+  checkHeap(config, log);
   if (openToAll(config))
     log.warn({
-      msg: 'everybody who reaches this address may use it: no key is configured',
+      msg: `everybody who reaches this address may use it: ${whyOpen(config)}`,
       address: config.api.address,
     });
   const stop = takeSignals();
   const server = await started(config, log, stop);
-  // Keys that are being made would keep the process for seconds; nobody waits for them any more.
+  // Making the simulated keys would keep the process for seconds, and they are no longer needed.
   if (server === undefined) process.exit(stop.failed() ? 1 : 0);
   const text = await greeting(server, config, painter(process.stdout));
-  // This line is needed whatever the level is: it says that the server is ready.
+  // Logged at every level: this line says that the server is ready.
   log.child({}, { level: 'info' }).info({
     msg: 'listening',
     url: server.url,
@@ -70,22 +73,32 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   return untilStopped(server, log, stop);
 }
 
+/** Keys with an option of their own. */
+const FLAGS = {
+  'tee.mode': 'tee',
+  'store.data_dir': 'data',
+  'api.address': 'listen',
+  'log.level': 'log-level',
+} as const;
+
 function configOf(values: Parsed['values']): Config {
   const models = ((values['model'] ?? []) as readonly string[]).map(modelArgument);
   const demo = values['demo'] === true;
-  const given = (option: string, fallback?: string): readonly [string, string | undefined] => {
+  const given: Record<string, readonly [string, unknown]> = {};
+  for (const [key, option] of Object.entries(FLAGS)) {
     const value = textOf(values[option]);
-    return value === undefined ? ['--demo', fallback] : [`--${option}`, value];
-  };
+    if (value !== undefined) given[key] = [`--${option}`, value];
+  }
   return loadConfig(values, {
-    flags: {
-      'tee.mode': given('tee', demo ? 'simulated-if-no-hardware' : undefined),
-      'store.data_dir': given('data', demo ? '.assay' : undefined),
-      // Demo keys are made once per checkout, not per data folder: it takes seconds.
-      'tee.simulated_folder': ['--demo', demo ? join(cacheFolder(), 'simulated') : undefined],
-      'api.address': given('listen'),
-      'log.level': given('log-level'),
-    },
+    defaults: demo
+      ? {
+          'tee.mode': ['--demo', 'simulated-if-no-hardware'],
+          'store.data_dir': ['--demo', resolve(currentFolder(), '.assay')],
+          // Demo keys are made once per checkout, not per data folder: it takes seconds.
+          'tee.simulated_folder': ['--demo', join(cacheFolder(), 'simulated')],
+        }
+      : {},
+    flags: given,
     models: demo ? [...demoModels(), ...models] : models,
   });
 }
@@ -113,16 +126,18 @@ function cacheFolder(): string {
 
 /** Undefined when the end was asked for before there was a server. */
 async function started(config: Config, log: Log, stop: Stop): Promise<RunningServer | undefined> {
+  const engines = {
+    workerEntry: new URL('../engine/child/worker.js', import.meta.url),
+    loadTimeoutMs: config.models.loadTimeoutMs,
+    maxQueued: config.limits.maxQueuePerModel,
+  };
   try {
     return await start({
       config,
       log,
       version: version(),
-      openEngine: openEngine({
-        workerEntry: new URL('../engine/child/worker.js', import.meta.url),
-        loadTimeoutMs: config.models.loadTimeoutMs,
-        maxQueued: config.limits.maxQueuePerModel,
-      }),
+      openEngine: openEngine(engines),
+      checkTemplate: (source) => checkTemplate(engines, source),
       signal: stop.asked,
       onFatal: stop.fail,
     });
@@ -149,7 +164,7 @@ async function untilStopped(server: RunningServer, log: Log, stop: Stop): Promis
   return hard || stop.failed() ? 1 : 0;
 }
 
-/** A fault nobody handled: say which, without content, and end. Engine children die with this process. */
+/** An unhandled fault: log its kind, without content, and end. Engine children die with this process. */
 function lastWords(log: Log): void {
   for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
     process.on(event, (error: unknown) => {
@@ -159,7 +174,7 @@ function lastWords(log: Log): void {
   }
 }
 
-/** What holds prompts and keys must not reach a disk; where that cannot be had, it is said. */
+/** Memory that holds prompts and keys must not reach a disk; logs a warning where the system cannot ensure that. */
 function keepMemoryIn(log: Log): void {
   try {
     withoutCoreDumps();
@@ -175,8 +190,8 @@ function keepMemoryIn(log: Log): void {
 }
 
 /**
- * Node has raised the limit as far as it may; what is missing, the operator must give. A default that nobody set is not worth
- * a warning while the connections are enough for the requests that may run.
+ * Node has raised the limit as far as it may; only the operator can raise it further. A default value is not worth a warning while
+ * the connections are enough for the requests that may run.
  */
 function countFiles(config: Config, log: Log): void {
   const openFiles = openFileLimit();

@@ -1,4 +1,4 @@
-// Signals of a supervisor, a terminal or a habit. Those that ask for the end drain the server; TERM, INT and QUIT a second time
+// Signals of supervisors, terminals and users. Those that ask for the end drain the server; TERM, INT and QUIT a second time
 // stop it at once. HUP never counts as a second one: systemd sends it with TERM, and a lost terminal sends it twice. All others
 // that would end the process are ignored, since an end without drain loses answers and leaves the audit log unclosed.
 // Left to the kernel: KILL and STOP, job control, real-time signals, and faults of the processor.
@@ -23,14 +23,14 @@ const IGNORED = [
 export interface Stop {
   /** Aborted by the first signal that asks for the end, or by `fail`; the reason is its name, or `failure`. */
   readonly asked: AbortSignal;
-  /** Something without which the server must not go on has failed. */
+  /** Stops the server because a part it needs has failed. */
   readonly fail: () => void;
   readonly failed: () => boolean;
   /** Called when the end is asked for a second time. */
   onInsisted(listener: (signal: string) => void): void;
 }
 
-/** From here on signals are the server's. */
+/** Takes over the signals of this process. */
 export function takeSignals(): Stop {
   const asked = new AbortController();
   const emitter = new EventEmitter();

@@ -1,4 +1,4 @@
-// What a person at a terminal reads: log lines in words, colours only there and only while NO_COLOR is not set
+// Output for a person at a terminal: log lines in words, colours only there and only while NO_COLOR is not set
 // (https://no-color.org). Everywhere else the log stays JSON, one object per line.
 
 import type { LogOptions } from '../base/log.ts';
@@ -28,13 +28,13 @@ const CODES: Readonly<Record<Colour, number>> = { red: 31, yellow: 33, green: 32
 
 const LEVEL_COLOURS: Readonly<Record<string, Colour>> = { error: 'red', warn: 'yellow' };
 
-/** Leaves texts as they are unless this output is a terminal whose user wants colours. */
+/** Adds colours only when the output is a terminal and NO_COLOR is not set. */
 export function painter(output: Pick<Output, 'isTTY'>, env = environment()): Paint {
   const plain = !output.isTTY || (env['NO_COLOR'] ?? '') !== '' || env['TERM'] === 'dumb';
   return plain ? (_, text) => text : (colour, text) => `\u001b[${CODES[colour]}m${text}\u001b[0m`;
 }
 
-/** Control characters never reach a terminal: what is shown may come from a caller, a server or a model. Lines stay lines. */
+/** Replaces control characters: the text may come from a caller, a server or a model. Line breaks stay. */
 export function shown(text: string): string {
   // eslint-disable-next-line no-control-regex
   return text.replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g, '\ufffd');

@@ -1,4 +1,4 @@
-// The short forms the schema is written in: a field is its type with its meaning, wrapped by who may decide it.
+// The short forms the schema is written in: a field is its type with its meaning, wrapped by the source that may set it.
 
 import type { Form } from './forms.ts';
 
@@ -15,26 +15,28 @@ interface Plain {
 
 type Kind =
   | (Plain & {
-      readonly type: 'text';
+      readonly kind: 'text';
       readonly default?: string | undefined;
       readonly form?: Form | undefined;
     })
   | (Plain & {
-      readonly type: 'choice';
+      readonly kind: 'choice';
       readonly choices: readonly string[];
       readonly default?: string | undefined;
     })
-  | (Plain & { readonly type: 'boolean'; readonly default?: boolean | undefined })
+  | (Plain & { readonly kind: 'boolean'; readonly default?: boolean | undefined })
   | (Plain & {
-      readonly type: 'integer' | 'number';
+      readonly kind: 'integer' | 'number';
       readonly default?: number | undefined;
       readonly min: number;
       readonly max: number;
     })
   | (Plain & {
-      readonly type: 'texts';
+      readonly kind: 'texts';
       readonly default?: readonly string[] | undefined;
       readonly max: number;
+      /** Where an empty list would not mean what it says. */
+      readonly min?: number | undefined;
       readonly form?: Form | undefined;
     });
 
@@ -49,33 +51,33 @@ export function operator<const K extends Kind>(kind: K): K & { readonly from: 'o
   return { ...kind, from: 'operator' };
 }
 
-type TextOptions = Omit<Extract<Kind, { readonly type: 'text' }>, 'type' | 'about'>;
-type TextsOptions = Omit<Extract<Kind, { readonly type: 'texts' }>, 'type' | 'about' | 'max'>;
+type TextOptions = Omit<Extract<Kind, { readonly kind: 'text' }>, 'kind' | 'about'>;
+type TextsOptions = Omit<Extract<Kind, { readonly kind: 'texts' }>, 'kind' | 'about' | 'max'>;
 
 export function text<const O extends TextOptions>(about: string, options: O = {} as O) {
-  return { type: 'text', about, ...options } as const;
+  return { kind: 'text', about, ...options } as const;
 }
 
 /** A path to a file or folder. */
 export function path<const O extends TextOptions>(about: string, options: O = {} as O) {
-  return { type: 'text', path: true, about, ...options } as const;
+  return { kind: 'text', path: true, about, ...options } as const;
 }
 
 /** At most `max` texts. */
 export function texts<const O extends TextsOptions>(max: number, about: string, options: O = {} as O) {
-  return { type: 'texts', max, about, ...options } as const;
+  return { kind: 'texts', max, about, ...options } as const;
 }
 
 export function choice<
   const C extends readonly string[],
   const O extends { readonly default?: C[number] | undefined },
 >(choices: C, about: string, options: O = {} as O) {
-  return { type: 'choice', choices, about, ...options } as const;
+  return { kind: 'choice', choices, about, ...options } as const;
 }
 
 /** The last parameter is the default; without one the value may be undefined. */
 export function boolean<const D extends readonly [boolean?]>(about: string, ...fallback: D) {
-  return { type: 'boolean', about, ...withDefault(fallback) } as const;
+  return { kind: 'boolean', about, ...withDefault(fallback) } as const;
 }
 
 export function integer<const D extends readonly [number?]>(
@@ -84,7 +86,7 @@ export function integer<const D extends readonly [number?]>(
   about: string,
   ...fallback: D
 ) {
-  return { type: 'integer', min, max, about, ...withDefault(fallback) } as const;
+  return { kind: 'integer', min, max, about, ...withDefault(fallback) } as const;
 }
 
 export function number<const D extends readonly [number?]>(
@@ -93,7 +95,7 @@ export function number<const D extends readonly [number?]>(
   about: string,
   ...fallback: D
 ) {
-  return { type: 'number', min, max, about, ...withDefault(fallback) } as const;
+  return { kind: 'number', min, max, about, ...withDefault(fallback) } as const;
 }
 
 /** The key is there exactly when a default is: the type of a configuration's value depends on it. */

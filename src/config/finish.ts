@@ -1,4 +1,4 @@
-// What a configuration holds beyond its sources: defaults that depend on the machine, conventional variables in place of keys,
+// Values of a configuration beyond its sources: defaults that depend on the machine, conventional variables in place of keys,
 // and the rules between keys.
 
 import { homedir } from 'node:os';
@@ -39,7 +39,7 @@ export function finish(config: Config, surroundings: Environment): Config {
   return finished;
 }
 
-/** XDG Base Directory Specification: a relative path there is to be ignored. */
+/** XDG Base Directory Specification: relative paths in it must be ignored. */
 function dataHome(surroundings: Environment): string {
   const home = surroundings['XDG_DATA_HOME'];
   if (home !== undefined && isAbsolute(home)) return home;
@@ -53,7 +53,7 @@ function dataHome(surroundings: Environment): string {
   }
 }
 
-/** The conventional variable in place of a key, held to the same form. An empty one is as good as none. */
+/** The conventional variable in place of a key, held to the same form. An empty one counts as unset. */
 function fromVariables(
   key: string,
   variables: readonly string[],

@@ -1,5 +1,5 @@
-// What a text in the configuration may look like, beyond being one. Everything `serve` would refuse for its form is refused
-// here, so that `config check` says the same sentence; whether an address is free or a file is there only a start can tell.
+// Forms that texts in the configuration must have. Every text `serve` would refuse for its form is refused
+// here, so that `config check` gives the same message; only a start can tell whether an address is free or a file exists.
 
 import { isIP, isIPv4, isIPv6 } from 'node:net';
 import { modelNameProblem } from '../base/model-name.ts';
@@ -7,7 +7,7 @@ import { modelNameProblem } from '../base/model-name.ts';
 export interface Form {
   /** Completes "must be …"; the type column of docs/configuration.md. */
   readonly name: string;
-  /** Why it is not of this form, for a parenthesis; '' when the name says enough. Undefined: it is. */
+  /** Why it is not of this form, for a parenthesis; '' when the name is reason enough. Undefined: it has this form. */
   problem(value: string): string | undefined;
 }
 
@@ -21,6 +21,7 @@ export const ORIGIN: Form = {
 };
 export const MODEL_ID: Form = { name: 'a model id', problem: idProblem };
 export const BEARER: Form = { name: 'a key, or sha256: and 64 lower-case hex digits', problem: keyProblem };
+export const TOKEN: Form = { name: 'a token', problem: tokenProblem };
 export const SHA256_HEX: Form = { name: '64 lower-case hex digits', problem: matching(/^[0-9a-f]{64}$/) };
 export const DURATION: Form = {
   name: 'a duration such as "30s", "5m", "1h", "0" or "-1"',
@@ -36,7 +37,7 @@ const MAX_PATH_BYTES = 4095;
 const MAX_PART_BYTES = 255;
 const MAX_NAME_CHARACTERS = 200;
 
-/** Of an absolute path: what no file system takes. */
+/** Why no file system takes this absolute path. */
 export function pathProblem(path: string, maxBytes = MAX_PATH_BYTES): string | undefined {
   const bytes = Buffer.byteLength(path);
   if (bytes > maxBytes) return `it has ${bytes} bytes, at most ${maxBytes} are a path here`;
@@ -46,9 +47,11 @@ export function pathProblem(path: string, maxBytes = MAX_PATH_BYTES): string | u
     : undefined;
 }
 
-/** Of the name in `[api.keys.<name>]`, which the log and the audit say instead of the key. */
+/** Of the name in `[api.keys.<name>]`, which log and audit record instead of the key. */
 export function keyNameProblem(name: string): string | undefined {
   if (name === '') return 'the name is empty';
+  // Readers of the log and the audit parse objects, where this key is special.
+  if (name === '__proto__') return 'the name is not one a log can hold';
   if (name.length > MAX_NAME_CHARACTERS)
     return `the name has ${name.length} characters, at most ${MAX_NAME_CHARACTERS} are accepted`;
   return /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u.test(name)
@@ -75,7 +78,7 @@ function addressProblem(value: string): string | undefined {
     : undefined;
 }
 
-/** RFC 1123 §2.1: letters, digits and hyphens; what looks like an IPv4 address has to be one. A wildcard only as first label. */
+/** RFC 1123 §2.1: letters, digits and hyphens; a name like an IPv4 address must be a valid one. A wildcard only as first label. */
 function hostProblem(value: string): string | undefined {
   if (isIP(value) !== 0) return undefined;
   if (/^[\d.]+$/.test(value)) return isIPv4(value) ? undefined : `${value.slice(0, 40)} is no IPv4 address`;
@@ -91,7 +94,7 @@ function urlProblem(value: string): string | undefined {
   return username + password + search + hash === '' ? undefined : 'it holds more than an address';
 }
 
-/** A proxy may take a name and a password. */
+/** The URL of a proxy may have a name and a password. */
 function proxyProblem(value: string): string | undefined {
   if (!URL.canParse(value)) return '';
   const { protocol } = new URL(value);
@@ -111,8 +114,12 @@ function idProblem(value: string): string | undefined {
   return modelNameProblem(value);
 }
 
+function tokenProblem(value: string): string | undefined {
+  return /^[\x21-\x7e]+$/.test(value) ? undefined : 'a header can only carry visible ASCII';
+}
+
 function keyProblem(value: string): string | undefined {
   if (value.startsWith('sha256:'))
     return KEY_DIGEST.test(value) ? undefined : 'what follows sha256: is no digest';
-  return /^[\x21-\x7e]+$/.test(value) ? undefined : 'a header can only carry visible ASCII';
+  return tokenProblem(value);
 }

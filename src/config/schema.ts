@@ -14,6 +14,7 @@ import {
   ORIGIN,
   PROXY_URL,
   SHA256_HEX,
+  TOKEN,
   WEB_URL,
 } from './forms.ts';
 
@@ -178,7 +179,7 @@ export const SECTIONS = {
         { form: WEB_URL },
       ),
     ),
-    hub_token: operator(text('token for the hub, as HF_TOKEN', { secret: true })),
+    hub_token: operator(text('token for the hub, as HF_TOKEN', { form: TOKEN, secret: true })),
     hub_private: measured(boolean('allow a hub on a private address or on plain http', false)),
   },
   network: {
@@ -249,7 +250,7 @@ export const SECTIONS = {
       integer(
         0,
         100_000,
-        'requests waiting for a slot of one model, half of them for one caller; more are answered 429 engine_overloaded',
+        'requests waiting for a slot of one model, half of them for one caller; more are answered 429 engine_overloaded. 0: none waits',
         256,
       ),
     ),
@@ -325,7 +326,9 @@ export const ENTRIES = {
   'api.keys': {
     sha256: operator(text('SHA-256 of the bearer key', { form: SHA256_HEX })),
     admin: measured(boolean('may use the admin routes', false)),
-    models: operator(texts(1000, 'model ids the key may use; unset: all', { form: MODEL_ID })),
+    models: operator(
+      texts(1000, 'model ids the key may use, one at least; unset: all', { form: MODEL_ID, min: 1 }),
+    ),
     max_requests_per_minute: operator(integer(0, MAX, 'instead of `api.max_requests_per_minute`')),
     max_tokens_per_minute: operator(integer(0, MAX, 'instead of `api.max_tokens_per_minute`')),
     max_concurrent: operator(integer(0, 1_000_000, 'instead of `limits.max_concurrent_per_key`')),
@@ -340,20 +343,20 @@ export const REQUIRED: Readonly<Record<keyof typeof ENTRIES, readonly string[]>>
 
 type Camel<S extends string> = S extends `${infer A}_${infer B}` ? `${A}${Capitalize<Camel<B>>}` : S;
 
-type ValueOf<F extends Field> = F extends { readonly type: 'choice'; readonly choices: readonly (infer C)[] }
+type ValueOf<F extends Field> = F extends { readonly kind: 'choice'; readonly choices: readonly (infer C)[] }
   ? C
-  : F extends { readonly type: 'text' }
+  : F extends { readonly kind: 'text' }
     ? string
-    : F extends { readonly type: 'boolean' }
+    : F extends { readonly kind: 'boolean' }
       ? boolean
-      : F extends { readonly type: 'texts' }
+      : F extends { readonly kind: 'texts' }
         ? readonly string[]
         : number;
 
 /** Keys with a default are always present; lists are empty when not given; the rest may be undefined. */
 export type Values<S extends Section> = {
   readonly [K in keyof S & string as Camel<K>]: S[K] extends
-    { readonly default: unknown } | { readonly type: 'texts' }
+    { readonly default: unknown } | { readonly kind: 'texts' }
     ? ValueOf<S[K]>
     : ValueOf<S[K]> | undefined;
 };
@@ -370,8 +373,8 @@ export type Config = { readonly [S in keyof typeof SECTIONS]: Values<(typeof SEC
     Values<(typeof ENTRIES)['api.keys']> & { readonly sha256: string }
   >;
   /**
-   * Where each value that is no default was written, by key as `valueKey` spells it: `FILE:LINE`, a variable, an option. No part
-   * of the digest; it is for messages, and to tell a value somebody asked for from a default.
+   * Where each value that is not a default was written, by key as `valueKey` spells it: `FILE:LINE`, a variable, an option. No part
+   * of the digest; it is for messages, and to tell a configured value from a default.
    */
   readonly origins: ReadonlyMap<string, string>;
 };

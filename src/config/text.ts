@@ -1,4 +1,4 @@
-// Where in a configuration file a key stands, and which known key a mistyped one is nearest to: what makes a refusal useful.
+// Finds the line of a key in a configuration file, and the known key nearest to a mistyped one, for helpful refusals.
 
 import { parse } from 'smol-toml';
 import { ConfigError } from '../base/errors.ts';
@@ -12,8 +12,8 @@ export function unknownKey(key: string, known: readonly string[], where: string,
 }
 
 /**
- * The known name that was likely meant: of those whose differing part is a few letters off, the nearest; else the one that has
- * the same last part in another table. Undefined where none is near.
+ * The known name that was likely meant: the nearest of those whose differing part is a few letters off; else one with the same last
+ * part in another table. Undefined where none is near.
  */
 export function nearestOf(name: string, known: readonly string[]): string | undefined {
   let best: string | undefined;
@@ -28,7 +28,10 @@ export function nearestOf(name: string, known: readonly string[]): string | unde
   return best ?? known.find((candidate) => last.startsWith('.') && candidate.endsWith(last));
 }
 
-/** Both without the tables (or the prefix of our variables) they have in common: what is the same says nothing about nearness. */
+/**
+ * Both without the tables (or the prefix of our variables) they have in common: the shared prefix would make every pair look
+ * near.
+ */
 function differing(a: string, b: string): readonly [string, string] {
   let at = a.startsWith('ASSAY_') && b.startsWith('ASSAY_') ? 'ASSAY_'.length : 0;
   for (let dot = a.indexOf('.'); dot >= 0 && b.startsWith(a.slice(0, dot + 1)); dot = a.indexOf('.', dot + 1))

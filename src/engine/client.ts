@@ -1,9 +1,9 @@
-// The Engine of one child process: requests go over its connection as frames, answers come back to whom they belong. When the
-// child ends, every request in it fails with 503 engine_crashed, `closed` tells why, and this process goes on.
+// The Engine of one child process: requests go over its connection as frames, answers go to their callers. When the
+// child ends, every request in it fails with 503 engine_crashed, `closed` has the reason, and this process goes on.
 
-import { ApiError, apiErrorOf } from '../base/errors.ts';
+import { ApiError, apiErrorOf, queueFull } from '../base/errors.ts';
 import type { Connection } from './connection.ts';
-import { assertCountable, assertFits, paramOf } from './seam/context-limits.ts';
+import { assertCountable, assertFits, callPlaces, paramOf } from './seam/context-limits.ts';
 import type {
   Engine,
   EngineInfo,
@@ -28,6 +28,11 @@ interface Reply {
   readonly raw: Uint8Array;
 }
 
+interface Drop {
+  readonly dropped: Promise<void>;
+  readonly done: () => void;
+}
+
 interface Waiting {
   readonly resolve: (reply: Reply) => void;
   readonly reject: (error: unknown) => void;
@@ -41,6 +46,8 @@ export class EngineClient implements Engine {
   readonly #options: ClientOptions;
   readonly #streams = new Map<number, EventStream>();
   readonly #calls = new Map<number, Waiting>();
+  /** Cancelled here; the child has not yet said that it dropped them. */
+  readonly #leaving = new Map<number, Drop>();
   #nextId = 1;
   #closing = false;
   #dead: ApiError | null = null;
@@ -71,20 +78,20 @@ export class EngineClient implements Engine {
     const parseSpecial = !conversation && (input.parseSpecial ?? false);
     const param = conversation ? 'messages' : (input.param ?? 'prompt');
     return numbers(
-      await this.#value((id) => ({ t: 'tokenize', id, prompt, addSpecial, parseSpecial, param }), signal),
+      await this.#value((id) => ({ kind: 'tokenize', id, prompt, addSpecial, parseSpecial, param }), signal),
     );
   }
 
   async detokenize(tokens: readonly number[], signal?: AbortSignal): Promise<string> {
     assertCountable(tokens.length, this.info.contextLength, 'tokens');
-    const value = await this.#value((id) => ({ t: 'detokenize', id, tokens }), signal);
+    const value = await this.#value((id) => ({ kind: 'detokenize', id, tokens }), signal);
     if (typeof value !== 'string') throw unexpected();
     return value;
   }
 
   async pieces(tokens: readonly number[], signal?: AbortSignal): Promise<readonly Uint8Array[]> {
     assertCountable(tokens.length, this.info.contextLength, 'tokens');
-    const value = await this.#value((id) => ({ t: 'pieces', id, tokens }), signal);
+    const value = await this.#value((id) => ({ kind: 'pieces', id, tokens }), signal);
     if (!Array.isArray(value)) throw unexpected();
     return value.map((piece: unknown) => new Uint8Array(Buffer.from(String(piece), 'base64')));
   }
@@ -101,8 +108,8 @@ export class EngineClient implements Engine {
       choices: request.n,
       high,
       low: Math.floor(high / 4),
-      pause: () => this.#connection.send({ t: 'pause', id }),
-      resume: () => this.#connection.send({ t: 'resume', id }),
+      pause: () => this.#connection.send({ kind: 'pause', id }),
+      resume: () => this.#connection.send({ kind: 'resume', id }),
     });
     let cancelled = false;
     const forget = (): void => {
@@ -112,8 +119,8 @@ export class EngineClient implements Engine {
     const cancel = (): void => {
       if (cancelled) return;
       cancelled = true;
+      this.#cancel(id);
       forget();
-      this.#connection.send({ t: 'cancel', id });
     };
     const abort = (): void => {
       cancel();
@@ -127,7 +134,7 @@ export class EngineClient implements Engine {
       const { logitBias, ...sampling } = request.sampling;
       const biases = logitBias === undefined ? undefined : [...logitBias];
       this.#connection.send({
-        t: 'generate',
+        kind: 'generate',
         id,
         request: { ...request, sampling: { ...sampling, logitBias: biases } },
       });
@@ -148,18 +155,23 @@ export class EngineClient implements Engine {
     signal: AbortSignal,
     scope = '',
   ): Promise<Vectors> {
+    const { contextLength } = this.info;
     for (const [i, input] of inputs.entries())
       if (typeof input !== 'string')
-        assertFits(input.length, this.info.contextLength, paramOf('input', i, inputs.length), 0);
-    return vectorsOf(await this.#call((id) => ({ t: 'embed', id, scope, inputs }), signal));
+        assertFits(input.length, { contextLength, param: paramOf('input', i, inputs.length), answer: 0 });
+    return vectorsOf(await this.#call((id) => ({ kind: 'embed', id, scope, inputs }), signal));
   }
 
   async rank(
     ...[query, documents, signal, scope = '']: Parameters<Engine['rank']>
   ): ReturnType<Engine['rank']> {
-    const reply = await this.#call((id) => ({ t: 'rank', id, scope, query, documents }), signal);
+    const reply = await this.#call((id) => ({ kind: 'rank', id, scope, query, documents }), signal);
     const { vectors, tokens } = vectorsOf(reply);
     return { scores: vectors.map((vector) => vector[0] ?? NaN), tokens };
+  }
+
+  async dropped(): Promise<void> {
+    await Promise.all([...this.#leaving.values()].map(({ dropped }) => dropped));
   }
 
   stats(): EngineStats {
@@ -179,32 +191,50 @@ export class EngineClient implements Engine {
   }
 
   #count(): void {
-    this.#connection.outstanding = this.#streams.size + this.#calls.size;
+    this.#connection.outstanding = this.#streams.size + this.#calls.size + this.#leaving.size;
+  }
+
+  #cancel(id: number): void {
+    if (this.#dead !== null) return;
+    let done = (): void => undefined;
+    const dropped = new Promise<void>((resolve) => (done = resolve));
+    this.#leaving.set(id, { dropped, done });
+    this.#connection.send({ kind: 'cancel', id });
+  }
+
+  /** Cancelled work makes room at once, but only `places` times: the child still has the frames in its pipe. */
+  #assertRoom(under: number, places: number): void {
+    if (under >= places || under + this.#leaving.size >= 2 * places) throw queueFull();
   }
 
   /** Refuses at once what the child could only refuse after its current step. */
   #assertTakes({ prompt }: GenerateRequest): void {
     if (this.#dead !== null) throw this.#dead;
-    if (prompt.kind === 'tokens') assertFits(prompt.tokens.length, this.info.contextLength, 'prompt');
+    if (prompt.kind === 'tokens')
+      assertFits(prompt.tokens.length, { contextLength: this.info.contextLength, param: 'prompt' });
     const { maxQueued } = this.#options;
-    if (this.#stats.queued >= maxQueued && this.#streams.size >= this.info.slots + maxQueued)
-      throw overloaded();
+    const places = this.info.slots + maxQueued;
+    this.#assertRoom(this.#stats.queued >= maxQueued ? this.#streams.size : 0, places);
   }
 
   #receive(message: FromChild, raw: Uint8Array): void {
-    if (message.t === 'events') {
+    if (message.kind === 'events') {
       this.#stats = message.stats;
       for (const [id, event] of message.events) this.#streams.get(id)?.push(decoded(event));
-    } else if (message.t === 'error') {
+    } else if (message.kind === 'error') {
       const { id, status, code, message: text, param, retryAfterSeconds } = message;
       const error = apiErrorOf(code, 'engine_failed', text, { status, param, retryAfterSeconds });
       this.#streams.get(id)?.fail(error);
       this.#calls.get(id)?.reject(error);
-    } else if (message.t === 'reply' || message.t === 'vectors')
+    } else if (message.kind === 'dropped') {
+      this.#leaving.get(message.id)?.done();
+      this.#leaving.delete(message.id);
+      this.#count();
+    } else if (message.kind === 'reply' || message.kind === 'vectors')
       this.#calls.get(message.id)?.resolve({ message, raw });
   }
 
-  /** Fails all that is under way; tells why the child ended, null when it was closed. */
+  /** Fails all calls under way; returns why the child ended, null when it was closed. */
   #ended({ code, signal, why }: Awaited<Connection['gone']>): Error | null {
     this.#dead = new ApiError(
       'engine_crashed',
@@ -213,6 +243,8 @@ export class EngineClient implements Engine {
     );
     for (const stream of this.#streams.values()) stream.fail(this.#dead);
     for (const call of this.#calls.values()) call.reject(this.#dead);
+    for (const { done } of this.#leaving.values()) done();
+    this.#leaving.clear();
     if (this.#closing) return null;
     const assertion = /GGML_ASSERT\([^\n]*\) failed|engine: [^\n]*/.exec(this.#connection.stderr())?.[0];
     const ended = why ?? (signal === null ? `engine ended with code ${code}` : `engine ended by ${signal}`);
@@ -221,17 +253,17 @@ export class EngineClient implements Engine {
 
   async #value(message: (id: number) => ToChild, signal?: AbortSignal): Promise<unknown> {
     const reply = await this.#call(message, signal);
-    return reply.message.t === 'reply' ? reply.message.value : null;
+    return reply.message.kind === 'reply' ? reply.message.value : null;
   }
 
   async #call(message: (id: number) => ToChild, signal?: AbortSignal): Promise<Reply> {
     signal?.throwIfAborted();
     if (this.#dead !== null) throw this.#dead;
-    // Refused here: the child's answer would come behind all that it has to do first.
-    if (this.#calls.size >= this.#options.maxQueued) throw overloaded();
+    // Refused here: the child could only answer after its work so far.
+    this.#assertRoom(this.#calls.size, callPlaces(this.#options.maxQueued));
     const id = this.#newId();
     const abort = (): void => {
-      this.#connection.send({ t: 'cancel', id });
+      this.#cancel(id);
       this.#calls.get(id)?.reject(signal?.reason);
     };
     signal?.addEventListener('abort', abort, { once: true });
@@ -251,7 +283,7 @@ export class EngineClient implements Engine {
 
 /** Undoes what JSON cannot carry: a NaN logprob arrives as null. */
 function decoded(event: GenerateEvent): GenerateEvent {
-  if (event.type !== 'delta' || event.logprobs === undefined) return event;
+  if (event.kind !== 'delta' || event.logprobs === undefined) return event;
   return { ...event, logprobs: event.logprobs.map((entry) => fix({ ...entry, top: entry.top.map(fix) })) };
 }
 
@@ -267,7 +299,7 @@ interface Vectors {
 
 /** Vectors of an answer's raw part. */
 function vectorsOf({ message, raw }: Reply): Vectors {
-  if (message.t !== 'vectors' || raw.length !== message.count * message.size * 4) throw unexpected();
+  if (message.kind !== 'vectors' || raw.length !== message.count * message.size * 4) throw unexpected();
   const all = new Float32Array(new Uint8Array(raw).buffer);
   return {
     vectors: Array.from({ length: message.count }, (_, i) =>
@@ -281,10 +313,6 @@ function numbers(value: unknown): readonly number[] {
   if (!Array.isArray(value) || !value.every((each): each is number => typeof each === 'number'))
     throw unexpected();
   return value;
-}
-
-function overloaded(): ApiError {
-  return new ApiError('engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
 }
 
 function unexpected(): ApiError {

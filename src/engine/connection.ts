@@ -1,4 +1,4 @@
-// The connection to one engine child: frames over its socket, its last words on stderr, and how the process ended. The child may
+// The connection to one engine child: frames over its socket, the end of its stderr, and how the process ended. The child may
 // abort, hang or be killed at any moment; a watchdog ends one that stops answering.
 
 import type { ChildProcess } from 'node:child_process';
@@ -55,7 +55,7 @@ export function connect(child: ChildProcess, watchdogMs: number): Connection {
   const watchdog = createWatchdog({
     limitMs: watchdogMs,
     asked: () => connection.outstanding > 0,
-    ping: () => connection.send({ t: 'ping', id: 0 }),
+    ping: () => connection.send({ kind: 'ping', id: 0 }),
     kill: () => kill('the engine stopped answering'),
     every(ms, tick) {
       const timer = setInterval(tick, ms).unref();

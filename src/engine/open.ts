@@ -1,8 +1,8 @@
-// Opens a model: starts its child process, hands it the load, and gives the Engine that speaks for it. A child that ends while it
-// loads says why in its log, of which one line is told, without paths.
-// The child inherits an explicit environment and the descriptors listed here, nothing else.
+// Opens a model: starts its child process, hands it the load, and gives the Engine that speaks for it. When a child ends
+// while it loads, the refusal quotes the line of its log that says why, without paths.
+// The child inherits an explicit environment and the descriptors listed here only.
 
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { ApiError } from '../base/errors.ts';
 import { EngineClient } from './client.ts';
@@ -13,7 +13,7 @@ export interface OpenOptions {
   /** The built engine/child/worker; must be JavaScript. */
   readonly workerEntry: URL | string;
   readonly loadTimeoutMs?: number | undefined;
-  /** A child that answers nothing for this long, while asked, is ended. */
+  /** A child that leaves requests and pings unanswered for this long is ended. */
   readonly watchdogMs?: number | undefined;
   /** Requests that may wait for a slot, and calls of the other kinds that may be under way; more are refused with 429. */
   readonly maxQueued?: number | undefined;
@@ -24,28 +24,21 @@ export interface OpenOptions {
   readonly maxChunk?: number | undefined;
   /** Cells of the KV memory (at least one context); absent: what the memory of the machine affords. */
   readonly maxCells?: number | undefined;
-  /** Numerics that hardly depend on the batch (see llama-context). Absent: where it costs next to nothing, on small models. */
+  /** Numerics that hardly depend on the batch (see llama-context). Absent: on small models, where it costs almost nothing. */
   readonly exact?: boolean | undefined;
 }
 
 const DEFAULT_MAX_QUEUED = 64;
 const DEFAULT_MAX_BUFFERED_EVENTS = 256;
 
-/** Everything the child sees of an environment. One libuv thread: decodes then always run on the thread the pool knows. */
+/** The child's whole environment. One libuv thread, so that decodes always run on the thread that the pool knows. */
 const CHILD_ENVIRONMENT = { UV_THREADPOOL_SIZE: '1', GGML_NO_BACKTRACE: '1', NODE_OPTIONS: '' };
 
 /** Makes the OpenEngine of the seam. Rejects with ApiError `model_load_failed`, or the signal's reason. */
 export function openEngine(options: OpenOptions): OpenEngine {
   return async (spec, signal) => {
     signal.throwIfAborted();
-    const entry =
-      typeof options.workerEntry === 'string' ? options.workerEntry : fileURLToPath(options.workerEntry);
-    const child = spawn(process.execPath, ['--max-old-space-size=1024', entry], {
-      env: CHILD_ENVIRONMENT,
-      stdio: ['ignore', 'ignore', 'pipe', 'pipe', ...(spec.fd === undefined ? [] : [spec.fd])],
-      // The child must not get the terminal's Ctrl-C: the server decides when it ends.
-      detached: true,
-    });
+    const child = spawnChild(options, spec.fd === undefined ? [] : [spec.fd]);
     const connection = connect(child, options.watchdogMs ?? 30_000);
     const abort = (): void => void child.kill('SIGKILL');
     signal.addEventListener('abort', abort, { once: true });
@@ -67,19 +60,49 @@ export function openEngine(options: OpenOptions): OpenEngine {
   };
 }
 
+/** Lets a child check a chat template, since this process parses none. Null: the template can be used. */
+export async function checkTemplate(options: OpenOptions, source: string): Promise<string | null> {
+  const connection = connect(spawnChild(options, []), options.watchdogMs ?? 30_000);
+  connection.outstanding = 1;
+  try {
+    return await new Promise((resolve, reject) => {
+      connection.onMessage = (message) => {
+        if (message.kind === 'template') resolve(message.problem);
+      };
+      void connection.gone.then(({ why }) =>
+        reject(new ApiError('engine_failed', why ?? 'the engine ended')),
+      );
+      connection.send({ kind: 'template', source });
+    });
+  } finally {
+    connection.end();
+    await connection.gone;
+  }
+}
+
+function spawnChild({ workerEntry }: OpenOptions, descriptors: readonly number[]): ChildProcess {
+  const entry = typeof workerEntry === 'string' ? workerEntry : fileURLToPath(workerEntry);
+  return spawn(process.execPath, ['--max-old-space-size=1024', entry], {
+    env: CHILD_ENVIRONMENT,
+    stdio: ['ignore', 'ignore', 'pipe', 'pipe', ...descriptors],
+    // The child must not get the terminal's Ctrl-C: the server decides when it ends.
+    detached: true,
+  });
+}
+
 async function load(connection: Connection, spec: LoadSpec, options: OpenOptions): Promise<EngineInfo> {
   let refusal: string | null = null;
   let timer: NodeJS.Timeout | undefined;
   const ready = new Promise<EngineInfo>((resolve) => {
     connection.onMessage = (message) => {
-      if (message.t === 'progress') spec.onProgress?.(message.fraction);
-      else if (message.t === 'failed') refusal = message.message;
-      else if (message.t === 'ready') resolve(message.info);
+      if (message.kind === 'progress') spec.onProgress?.(message.fraction);
+      else if (message.kind === 'failed') refusal = message.message;
+      else if (message.kind === 'ready') resolve(message.info);
     };
   });
   timer = setTimeout(() => connection.kill('loading took too long'), options.loadTimeoutMs ?? 600_000);
   const failed = connection.gone.then(({ code, signal, why }): never => {
-    // Ended from outside, as by the kernel short of memory: nothing is wrong with the model.
+    // Ended from outside, as by the kernel short of memory: the model has no fault.
     if (why === null && refusal === null && (signal === 'SIGKILL' || signal === 'SIGTERM'))
       throw new ApiError('engine_crashed', `the engine was ended by ${signal} while it loaded`, {
         retryAfterSeconds: 1,
@@ -93,7 +116,7 @@ async function load(connection: Connection, spec: LoadSpec, options: OpenOptions
     throw new ApiError('model_load_failed', message, { shouldRetry: false });
   });
   connection.send({
-    t: 'load',
+    kind: 'load',
     path: spec.path,
     parentPid: process.pid,
     type: spec.type,
@@ -121,7 +144,7 @@ function loadReason(stderr: string, path: string): string | null {
     .split('\n')
     .map((line) => line.trim())
     .filter((line) => /GGML_ASSERT|error|fail|invalid|corrupt|unknown|missing|not within/i.test(line));
-  // The first complaint is the cause, what follows are its consequences.
+  // The first complaint is the cause; the later ones are its consequences.
   const line =
     lines.find((each) => each.includes('GGML_ASSERT')) ??
     lines.find((each) => /error loading|gguf/.test(each)) ??

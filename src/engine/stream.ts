@@ -1,6 +1,6 @@
-// The events of one generation between the socket, which must never wait, and a reader, who may be slow. Over `high` buffered
+// The events of one generation between the socket, which must never wait, and a reader, which may be slow. Over `high` buffered
 // events the child is told to pause this one request, under `low` to go on; since a paused request adds at most the step in
-// flight, the buffer is bounded and no neighbour notices. The iterable is for one reader.
+// flight, the buffer is bounded and other requests go on. The iterable is for one reader.
 
 import type { GenerateEvent } from './seam/engine.ts';
 
@@ -49,14 +49,14 @@ export function createStream(options: StreamOptions): EventStream {
     async *events() {
       let finished = 0;
       while (finished < options.choices) {
-        // What already arrived is delivered before a failure is told.
+        // Events that already arrived are delivered before a failure is told.
         const event = buffer.shift();
         if (event !== undefined) {
           if (paused && buffer.length <= options.low) {
             paused = false;
             options.resume();
           }
-          if (event.type === 'finish') finished += 1;
+          if (event.kind === 'finish') finished += 1;
           yield event;
         } else if (failure !== null) {
           throw failure.error;

@@ -1,9 +1,9 @@
-// Says when a child that was asked answers nothing any more. It counts ticks of its own timer in which nothing came, not the time:
-// a clock that is set and a stall of this process's own loop are then one tick at most, and before the next one the loop has
-// read what the child sent meanwhile.
+// Reports a child that has stopped answering. It counts ticks of its own timer without an answer, not the time:
+// a change of the clock or a stall of this process's own loop then counts as one tick at most, and before the next one the loop
+// has read what the child sent meanwhile.
 
 export interface Watchdog {
-  /** Something came. */
+  /** Call on any data of the child. */
   heard(): void;
   stop(): void;
 }
@@ -16,10 +16,10 @@ export function createWatchdog(options: {
   readonly limitMs: number;
   /** Whether the child owes an answer. */
   readonly asked: () => boolean;
-  /** Asks for any answer. */
+  /** Asks the child for an answer. */
   readonly ping: () => void;
   readonly kill: () => void;
-  /** Calls back every so many milliseconds until what it returns is called. */
+  /** Calls back every `ms` milliseconds; the returned function stops it. */
   readonly every: (ms: number, tick: () => void) => () => void;
 }): Watchdog {
   let quiet = 0;

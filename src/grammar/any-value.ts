@@ -4,7 +4,7 @@ import { literal, type Expression, type GrammarBuilder } from './gbnf.ts';
 import { numberExpression } from './number.ts';
 import { anyCharacter } from './pattern.ts';
 
-/** What may stand after a bracket, a comma or a colon. */
+/** Text that may stand after a bracket, a comma or a colon. */
 export const SPACE = '" "?';
 
 export interface AnyValue {

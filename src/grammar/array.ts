@@ -14,7 +14,7 @@ interface Tuple {
   readonly min: number;
   readonly max: number;
   readonly heads: readonly Expression[];
-  /** Null: nothing after the heads. */
+  /** Null: no items after the heads. */
   readonly rest: Expression | null;
 }
 
@@ -22,7 +22,7 @@ export function arrayOf(context: Context, given: Json, site: Site): Expression {
   const tuple = tupleOf(context, modernTuple(given, site.place), site);
   const parts = tuple.rest === null ? tuple.heads : [...tuple.heads, tuple.rest];
   return context.readAs(written(context, tuple), {
-    is: 'array',
+    kind: 'array',
     items: parts.map((each) => context.readingOf(each)),
     times: cuts(tuple.max),
   });
@@ -52,7 +52,7 @@ function tooFew({ place }: Site): never {
   return refuse(place, 'minItems', 'minItems is over what the items allow');
 }
 
-/** Built from the end: what may follow once i items are written. */
+/** Built from the end: the text that may follow after i items. */
 function written({ builder }: Context, { min, max, heads, rest }: Tuple): Expression {
   let tail = '';
   if (rest !== null) {

@@ -1,7 +1,7 @@
 // Regular languages over code points as deterministic automata, so that a grammar made of one has a single reading of every
-// text: llama.cpp keeps a stack for each reading and steps them all for every token. Expressions become an NFA (Thompson), that a
-// DFA by subset construction; several languages and a range of lengths are intersected by the product. Everything is counted
-// and bounded: refuses by TooComplex.
+// text: llama.cpp keeps a stack for each reading and steps them all for every token. Expressions become an NFA (Thompson), the NFA a
+// DFA by subset construction; the product intersects several languages and a range of lengths. All work is counted and bounded:
+// refuses by TooComplex.
 
 import type { Spend } from './gbnf.ts';
 
@@ -9,18 +9,18 @@ import type { Spend } from './gbnf.ts';
 export type Range = readonly [number, number];
 
 export type Regular =
-  | { readonly is: 'character'; readonly ranges: readonly Range[] }
-  | { readonly is: 'sequence'; readonly parts: readonly Regular[] }
-  | { readonly is: 'either'; readonly parts: readonly Regular[] }
-  | { readonly is: 'repeat'; readonly part: Regular; readonly min: number; readonly max: number };
+  | { readonly kind: 'character'; readonly ranges: readonly Range[] }
+  | { readonly kind: 'sequence'; readonly parts: readonly Regular[] }
+  | { readonly kind: 'either'; readonly parts: readonly Regular[] }
+  | { readonly kind: 'repeat'; readonly part: Regular; readonly min: number; readonly max: number };
 
 export interface State {
   /** The text may end here. */
   readonly accepts: boolean;
-  /** Where a character leads, each target once; the ranges are disjoint, and every target can still accept. */
+  /** Transitions, each target once; the ranges are disjoint, and every target can still accept. */
   readonly steps: readonly { readonly target: number; readonly ranges: readonly Range[] }[];
 }
-/** The first state is where it starts. */
+/** The first state is the start. */
 export type Automaton = readonly State[];
 
 export interface Lengths {
@@ -35,11 +35,11 @@ export class TooComplex extends Error {
 const MAX_POSITIONS = 6000;
 const MAX_STATES = 2000;
 const MAX_STEPS = 600_000;
-/** Shortest limit that `max` is brought down to where the states do not suffice for all of it. */
+/** The lowest value to which `max` is reduced when its count needs too many states. */
 const SHORTEST_LIMIT = 64;
 
 /**
- * What all of `languages` have in common, of a length (in code points) within `lengths`; null when that is nothing. Where
+ * The intersection of all `languages`, of a length (in code points) within `lengths`; null when it is empty. Where
  * counting up to `max` takes too many states, a smaller one is counted to: part of the language.
  */
 export function automatonOf(languages: readonly Regular[], lengths: Lengths, spend: Spend): Automaton | null {
@@ -59,7 +59,7 @@ export function automatonOf(languages: readonly Regular[], lengths: Lengths, spe
       ? tables[0]
       : intersect(tables, { min, max: limit }, symbols.length, count);
   const [only] = tables;
-  // Everything of one set of characters: its counts are written as counts.
+  // All characters are of one set: its repetitions are written as counts.
   const counted = tables.length === 1 && only?.accepts.length === 1 && only.accepts[0] === true;
   if (counted) return trimmed(only, symbols, count);
   let table: Table;
@@ -84,7 +84,7 @@ interface Nfa {
   /** Adds a language and gives the position it starts at. */
   add(language: Regular): number;
   readonly classes: readonly (readonly Range[])[];
-  /** By position: its class; −1 goes on without a character, −2 accepts. */
+  /** By position: its class; −1: an empty transition, −2: accepts. */
   readonly kinds: readonly number[];
   readonly next: readonly (readonly number[])[];
 }
@@ -101,9 +101,9 @@ function createNfa(count: Spend): Nfa {
     next.push(targets);
     return kinds.length - 1;
   };
-  /** From the end: where `after` comes next. */
+  /** Built from the end: `after` is the position that follows. */
   const build = (language: Regular, after: number): number => {
-    switch (language.is) {
+    switch (language.kind) {
       case 'character': {
         const key = language.ranges.join(' ');
         let kind = known.get(key);
@@ -170,7 +170,7 @@ function symbolsOf(classes: readonly (readonly Range[])[], count: Spend): readon
   return [...symbols.values()];
 }
 
-/** States by number, 0 the start; by symbol where it leads, −1 nowhere. */
+/** States by number, 0 the start; by symbol the next state, −1 for none. */
 interface Table {
   readonly accepts: boolean[];
   readonly next: (readonly number[])[];
@@ -181,7 +181,7 @@ function determine(nfa: Nfa, start: number, symbols: readonly Symbol[], count: S
   for (const [i, { classes }] of symbols.entries()) for (const kind of classes) ofClass[kind]?.push(i);
   const stamps = new Int32Array(nfa.kinds.length);
   let stamp = 0;
-  /** Positions that read a character or accept, reached without one. */
+  /** Positions that read a character or accept, reachable by empty transitions. */
   const closure = (from: readonly number[]): number[] => {
     stamp += 1;
     const found: number[] = [];
@@ -228,11 +228,11 @@ function determine(nfa: Nfa, start: number, symbols: readonly Symbol[], count: S
   return { accepts: sets.map((set) => set.some((at) => nfa.kinds[at] === -2)), next };
 }
 
-/** All of the tables at once, and a count of characters. */
+/** Runs all tables at once, with a count of characters. */
 function intersect(tables: readonly Table[], { min, max }: Lengths, symbols: number, count: Spend): Table {
   const states: (readonly number[])[] = [];
   const known = new Map<string, number>();
-  /** The count is the last element; it stops where more makes no difference. */
+  /** The count is the last element; it stops where more characters make no difference. */
   const stateOf = (state: readonly number[]): number => {
     const key = state.join();
     let found = known.get(key);

@@ -19,9 +19,9 @@ export interface Combining {
   readonly spend: Spend;
   readonly loose: boolean;
   note(place: Place, keyword: string | null): void;
-  /** Refuses a strict schema, notes the keyword of another one. */
+  /** Refuses a strict schema; notes the keyword of one that is not. */
   cannot(place: Place, keyword: string, message: string): void;
-  /** One more part, in `depth` others. */
+  /** Adds a part, nested in `depth` others. */
   enter(place: Place, depth: number): void;
   assertRoom(more: number): void;
 }
@@ -36,7 +36,7 @@ class Combiner {
   readonly #rules: Combining;
   readonly #optional: boolean;
   readonly #all: Intersection;
-  /** References followed on the way; meeting one again adds nothing. */
+  /** References followed on the way; one met again adds no constraint. */
   readonly #followed: Set<string>;
 
   constructor({ open, optional }: Site, rules: Combining) {

@@ -1,6 +1,6 @@
 // JSON Schema → GBNF (llama.cpp's grammar notation), the whole of it before anything is sent: of one schema, and of the calls of
 // several tools. A strict schema never fails open: a keyword that cannot be enforced is ApiError 400 `invalid_schema` naming it.
-// Of others that keyword is left out and named in the answer. Bounded: the schema as JSON before anything else; its nodes and
+// Of others that keyword is left out and named in the answer. Bounded: first the schema as JSON; its nodes and
 // depth, enum sizes, rules and characters of the result, and the work in all, because it runs on the thread that serves every
 // connection.
 
@@ -28,7 +28,7 @@ export interface SchemaOptions {
   readonly param?: string | undefined;
 }
 
-/** Without `strict: false` nothing is loosened. */
+/** Only schemas with `strict: false` are loosened. */
 export interface ToolSchema extends ToolSpec {
   readonly strict?: boolean | undefined;
 }
@@ -117,8 +117,8 @@ export function toolCallGrammar(
 }
 
 /**
- * The arguments of each tool. Strict ones come first and then the others from the smallest on, so that what exceeds the bounds
- * they share is loosened in the largest.
+ * The arguments of each tool. Strict ones come first and then the others from the smallest on, so that the largest is loosened when
+ * they exceed their shared bounds.
  */
 function argumentsOf(
   builder: GrammarBuilder,
@@ -147,7 +147,7 @@ function argumentsOf(
   return bodies;
 }
 
-/** Compiles what can be enforced, with alternatives or else without them; when even that is too much, `any`. */
+/** Compiles what can be enforced, with alternatives or else without; when even that is too large, any object. */
 function loosely(
   options: Pick<CompilerOptions, 'builder' | 'document' | 'param' | 'seen'>,
   any: Expression,
@@ -155,7 +155,7 @@ function loosely(
 ): { readonly expression: Expression; readonly loosened: readonly Loosening[] } {
   const { builder, seen } = options;
   for (const merge of [false, true]) {
-    // The rules of an attempt that fails are taken back, so it may not have shared them.
+    // A failed attempt takes its rules back, so they must not be shared.
     const own = { ...seen, strings: new Map(seen.strings), numbers: new Map(seen.numbers) };
     const compiler = new Compiler({ ...options, seen: own, loose: true, merge });
     try {
@@ -170,7 +170,7 @@ function loosely(
   return { expression: any, loosened: [{ pointer: '', keyword: null }] };
 }
 
-/** Values in a schema, which is about what it costs to compile. Walks without recursion. */
+/** The number of values in a schema, about proportional to its compile cost. Walks without recursion. */
 function sizeOf(schema: unknown): number {
   let size = 0;
   const todo: unknown[] = [schema];
@@ -181,7 +181,7 @@ function sizeOf(schema: unknown): number {
   return size;
 }
 
-/** Says which tool a refusal is about: a position means little to a user of many servers. */
+/** Names the tool in a refusal: its position means little to a user of many tool servers. */
 function named<T>(tool: string, work: () => T): T {
   try {
     return work();

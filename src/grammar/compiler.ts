@@ -1,8 +1,8 @@
 // One JSON Schema as rules of a grammar. A text of the grammar always validates against the schema; it may be a subset (fixed
 // order of properties, no undeclared ones unless asked for, little white space). References are followed when they are met, so
-// recursive schemas are fine, and one that never reads a character is refused.
-// A strict schema with a keyword that cannot be enforced is refused. Another one goes on without that keyword, which is noted;
-// what is too large or too deep becomes any value of its type.
+// recursive schemas work; one that never reads a character is refused.
+// A strict schema with a keyword that cannot be enforced is refused. Another one is compiled without that keyword, which is
+// noted; a part that is too large or too deep becomes any value of its type.
 
 import type { AnyValue } from './any-value.ts';
 import { arrayOf } from './array.ts';
@@ -16,7 +16,7 @@ import type { Expression, GrammarBuilder } from './gbnf.ts';
 import { numericOf } from './numeric.ts';
 import { objectOf } from './object.ts';
 import { Place, refuse, refuseEmpty, SchemaRefusal } from './place.ts';
-import { KINDS, openReadings, type Reading } from './readings.ts';
+import { OPENINGS, openReadings, type Reading } from './readings.ts';
 import { argumentsRoot } from './root.ts';
 import {
   assertBounded,
@@ -34,14 +34,14 @@ import { TooManyWords, wordsExpression, type Words } from './words.ts';
 
 const MAX_DEPTH = 32;
 const MAX_NODES = 4000;
-/** Of the same text at once: llama.cpp steps each of them for every token. */
+/** Readings open at once: llama.cpp steps each of them for every token. */
 const MAX_READINGS = 2500;
 const MAX_NOTES = 1000;
-/** A costly pattern that may be left out may not cost all others theirs. */
+/** A costly pattern that may be left out must not use up the steps of the others. */
 const LOOSE_SHARE = 1 / 8;
 const NONE: ReadonlySet<string> = new Set();
 
-/** What is not enforced of a schema: a keyword, or with null the whole schema at `pointer`. */
+/** A part of a schema that is not enforced: a keyword, or with null the whole schema at `pointer`. */
 export interface Loosening {
   readonly pointer: string;
   readonly keyword: string | null;
@@ -54,7 +54,7 @@ export interface CompilerOptions {
   /** Where it is in the request. */
   readonly param: string;
   readonly seen: Seen;
-  /** Goes on without what it cannot enforce. */
+  /** Leaves out what it cannot enforce. */
   readonly loose: boolean;
   /** Alternatives become any value of their types: fewer readings of the same text. */
   readonly merge?: boolean | undefined;
@@ -99,7 +99,7 @@ export class Compiler implements Context {
     };
     this.values = seen.values;
     const { value, object, array, string, number } = this.values;
-    this.readAs(value, { is: 'any', of: KINDS.map((kind) => leaf(kind, 1)) });
+    this.readAs(value, { kind: 'any', of: OPENINGS.map((opening) => leaf(opening, 1)) });
     this.readAs(object, leaf('object', 1));
     this.readAs(array, leaf('array', 1));
     this.readAs(string, leaf('string', 1));
@@ -115,7 +115,7 @@ export class Compiler implements Context {
     return this.#compileRoot(false);
   }
 
-  /** The arguments of a call: an object. Never takes another type for one, strict or not. */
+  /** The arguments of a call: always an object, strict or not. */
   compileArguments(): Expression {
     return this.#compileRoot(true);
   }
@@ -193,7 +193,7 @@ export class Compiler implements Context {
       this.#notes.set(JSON.stringify([pointer, keyword]), { pointer, keyword });
   }
 
-  /** Null where the schema admits nothing and need not be strict. */
+  /** Null where the schema admits no value and need not be strict. */
   #orNothing<T>(work: () => T): T | null {
     try {
       return work();
@@ -235,7 +235,7 @@ export class Compiler implements Context {
     return this.#either(options);
   }
 
-  /** Refuses whatever of the schema cannot be enforced. */
+  /** Refuses every part of the schema that cannot be enforced. */
   #strictly(schema: unknown, site: Site): Expression {
     const { place, depth } = site;
     this.assertRoom(1);
@@ -278,7 +278,7 @@ export class Compiler implements Context {
   #either(options: readonly Expression[], hint = 'types'): Expression {
     if (options.length === 1 && hint === 'types') return options[0] ?? '""';
     return this.readAs(this.builder.rule(hint, options.join(' | ')), {
-      is: 'any',
+      kind: 'any',
       of: options.map((each) => this.readingOf(each)),
     });
   }
@@ -306,7 +306,7 @@ export class Compiler implements Context {
     if (found !== undefined) return found;
     const rule = this.builder.declare(`ref-${$ref.split('/').at(-1) ?? ''}`);
     this.#references.set($ref, rule);
-    const reading: Extract<Reading, { is: 'reference' }> = { is: 'reference', target: null };
+    const reading: Extract<Reading, { kind: 'reference' }> = { kind: 'reference', target: null };
     this.readAs(rule, reading);
     // A reference met again while this one is open is caught by `open`; later ones share the rule.
     const inside = { ...site, depth: depth + 1, open: new Set([...open, $ref]), optional: false };
@@ -326,7 +326,7 @@ export class Compiler implements Context {
       return refuse(place, 'allOf', 'allOf must be a non-empty array');
     const further = { ...site, depth: depth + 1 };
     const rest = without(schema, 'allOf');
-    // One part and nothing beside it is that part, so that what it refers to may be itself.
+    // An allOf of one part alone compiles as that part, whose reference may be recursive.
     if (allOf.length === 1 && Object.keys(rest).length === 0)
       return this.#compile(allOf[0], { ...further, place: place.at('allOf', 0) });
     this.assertRoom(allOf.length);
@@ -367,7 +367,7 @@ export class Compiler implements Context {
       if (each !== null) compiled.push(each);
     }
     if (compiled.length === 0) return refuseEmpty(place, key, `no branch of ${key} admits a value`);
-    // Values, however they are put: one choice among them, told apart character by character.
+    // Listed values in any spelling: one choice among them, character by character.
     const texts = compiled.map((each) => this.#listed.get(each));
     if (compiled.length > 1 && !texts.includes(undefined)) {
       const all = new Set(texts.flatMap((each) => each ?? []));
@@ -381,7 +381,7 @@ export class Compiler implements Context {
   #anyOfTheirTypes(branches: readonly unknown[], rest: Json, key: string, site: Site): Expression {
     this.#note(site.place, key);
     if (Object.keys(rest).some((name) => name !== 'type')) {
-      // What the branches say of properties is lost, so the rest may not close the object.
+      // The branches' properties are lost, so the rest must not close the object.
       const open = { ...rest, additionalProperties: rest['additionalProperties'] ?? true };
       return this.#compile(open, { ...site, depth: site.depth + 1 });
     }
@@ -391,7 +391,7 @@ export class Compiler implements Context {
   }
 }
 
-/** Of a value within another: characters were read, so references may be met again. */
+/** The site of a value within another: characters were read, so references may occur again. */
 function insideOf(site: Site, keys: readonly (string | number)[], optional: boolean): Site {
   return { place: site.place.at(...keys), depth: site.depth + 1, open: NONE, optional, root: false };
 }

@@ -4,22 +4,22 @@ import type { AnyValue } from './any-value.ts';
 import type { Expression, GrammarBuilder } from './gbnf.ts';
 import type { PatternGrammar } from './pattern.ts';
 import type { Place } from './place.ts';
-import type { Reading, Kind } from './readings.ts';
+import type { Reading, Opening } from './readings.ts';
 import type { Words } from './words.ts';
 
 /** Where the compiler is. */
 export interface Site {
   readonly place: Place;
   readonly depth: number;
-  /** References followed since the last character; meeting one of them again would never read any. */
+  /** References followed since the last character; following one again would never read a character. */
   readonly open: ReadonlySet<string>;
-  /** The value may be left out, so a schema that admits nothing is no fault. */
+  /** The value may be left out, so a schema that admits no value is no fault. */
   readonly optional: boolean;
   /** The value is the arguments of a call: an object. */
   readonly root: boolean;
 }
 
-/** Patterns by their text and numbers by their bounds: the same again costs nothing, in another tool neither. */
+/** Patterns by their text and numbers by their bounds: each is compiled once, for all tools. */
 export interface Seen {
   readonly values: AnyValue;
   readonly strings: Map<string, PatternGrammar>;
@@ -32,13 +32,13 @@ export interface Context {
   readonly builder: GrammarBuilder;
   readonly values: AnyValue;
   readonly seen: Seen;
-  /** Of the steps that are left, how many one number or pattern may take. */
+  /** The share of the remaining steps that one number or pattern may take. */
   readonly share: number;
   /** A schema within the one at `site`, after at least one character. */
   inner(schema: unknown, site: Site, ...keys: readonly (string | number)[]): Expression;
-  /** The same where the value may be left out: null for a schema that is not strict and admits nothing. */
+  /** The same where the value may be left out: null for a schema that is not strict and admits no value. */
   optional(schema: unknown, site: Site, ...keys: readonly (string | number)[]): Expression | null;
-  /** Refuses a schema with more nodes than are left, before they are looked at. */
+  /** Refuses a schema with more nodes than the budget has left, before they are read. */
   assertRoom(more: number): void;
   /** Refuses a strict schema; notes the keyword of another one, which goes on without it. */
   cannot(site: Site, keyword: string, message: string): void;
@@ -46,12 +46,12 @@ export interface Context {
   choice(words: Words, site: Site, keyword: string): Expression;
   readAs(expression: Expression, reading: Reading): Expression;
   readingOf(expression: Expression): Reading;
-  /** Says which values an expression stands for. */
+  /** Records the values an expression stands for. */
   list(expression: Expression, texts: readonly string[]): void;
   /** The texts of the values an expression stands for, where they are listed. */
   listed(expression: Expression): readonly string[] | null;
 }
 
-export function leaf(kind: Kind, width: number): Reading {
-  return { is: 'leaf', kind, width };
+export function leaf(opening: Opening, width: number): Reading {
+  return { kind: 'leaf', opening, width };
 }

@@ -1,15 +1,15 @@
-// Schemas that nobody promised to hold exactly (a tool without `strict: true`), read as they are meant. Each keyword falls into
+// Schemas that need not hold exactly (a tool without `strict: true`), read as they are meant. Each keyword falls into
 // one class: an assertion that can be enforced stays; the spelling of an older draft or another dialect becomes that of 2020-12;
 // an assertion that cannot be enforced, or whose value is malformed, is left out and noted; every other word is an annotation
-// (JSON Schema 2020-12, core, section 6.5). What is left admits everything the schema admits.
+// (JSON Schema 2020-12, core, section 6.5). The result admits every value the schema admits.
 
 import { Patterns } from './intersection.ts';
 import { ANNOTATIONS, isArray, isJson, isType, KNOWN, type Json, type Type } from './schema.ts';
 
-/** Hears of a keyword that will not be enforced. */
+/** Called with each keyword that is not enforced. */
 export type Note = (keyword: string) => void;
 
-/** Assertions of all drafts that no grammar here expresses; their values that demand nothing. */
+/** Assertions of all drafts that no grammar here expresses, with their values that constrain nothing. */
 const UNENFORCEABLE: ReadonlyMap<string, (value: unknown) => boolean> = new Map([
   ...['not', 'if', 'contains', 'disallow', 'extends', '$dynamicRef', '$recursiveRef'].map(
     (key) => [key, () => false] as const,
@@ -24,7 +24,7 @@ const UNENFORCEABLE: ReadonlyMap<string, (value: unknown) => boolean> = new Map(
   ),
 ]);
 
-/** Is a value of the form the keyword asks for? */
+/** Whether a value has the form that the keyword needs. */
 const FORMS: ReadonlyMap<string, (value: unknown) => boolean> = new Map<string, (value: unknown) => boolean>([
   ...['$ref', 'format'].map((key) => [key, (value: unknown) => typeof value === 'string'] as const),
   ...['allOf', 'anyOf', 'oneOf', 'enum', 'prefixItems'].map(
@@ -41,7 +41,7 @@ const FORMS: ReadonlyMap<string, (value: unknown) => boolean> = new Map<string, 
   ),
 ]);
 
-/** A keyword of JSON Schema, of whichever draft, that says which values are valid. */
+/** A keyword of any draft of JSON Schema that constrains values. */
 export function isAssertion(keyword: string): boolean {
   return KNOWN.has(keyword) || UNENFORCEABLE.has(keyword);
 }
@@ -57,7 +57,7 @@ const TYPE_WORDS: ReadonlyMap<string, Type> = new Map([
   ...['none', 'nil'].map((word) => [word, 'null'] as const),
 ]);
 
-/** The types that `type` names however it is spelt; null when a word is not known, or stands for any type. */
+/** The types that `type` names in any spelling; null when a word is unknown or stands for any type. */
 export function meantTypes(type: unknown): readonly Type[] | null {
   const found = new Set<Type>();
   for (const word of isArray(type) ? type : [type]) {
@@ -69,12 +69,12 @@ export function meantTypes(type: unknown): readonly Type[] | null {
   return found.size === 0 ? null : [...found];
 }
 
-/** A schema of keywords that can be compiled, or false for one that admits nothing. */
+/** A schema of keywords that can be compiled, or false for one that admits no value. */
 export function readAsMeant(schema: Json, note: Note): Json | false {
   if (schema['not'] === true || (isJson(schema['not']) && isEmpty(schema['not']))) return false;
   const out = new Map<string, unknown>();
   for (const [key, value] of Object.entries(modernised(schema, note))) {
-    // Null is how generators write a keyword that is not there.
+    // Generators write null for an absent keyword.
     if (ANNOTATIONS.has(key) || (value === null && key !== 'const')) continue;
     const idle = UNENFORCEABLE.get(key);
     const form = FORMS.get(key);
@@ -85,7 +85,7 @@ export function readAsMeant(schema: Json, note: Note): Json | false {
 }
 
 function modernised(schema: Json, note: Note): Json {
-  const out = { ...schema };
+  const out = withObjects(schema);
   if ('type' in out && out['type'] !== null) withTypes(out, note);
   withBounds(out);
   withRequired(out, note);
@@ -97,6 +97,22 @@ function modernised(schema: Json, note: Note): Json {
   return out;
 }
 
+/** Keywords that take an object or a schema. */
+const HOLD_OBJECTS = ['properties', 'patternProperties', 'additionalProperties', 'propertyNames'] as const;
+
+/** PHP writes an empty object as `[]`. */
+function withObjects(schema: Json): Record<string, unknown> {
+  const meant = (value: unknown): unknown => (isArray(value) && value.length === 0 ? {} : value);
+  const out: Record<string, unknown> = { ...schema };
+  for (const key of HOLD_OBJECTS) if (Object.hasOwn(out, key)) out[key] = meant(out[key]);
+  const { properties } = out;
+  if (isJson(properties) && Object.values(properties).some(isArray))
+    out['properties'] = Object.fromEntries(
+      Object.entries(properties).map(([name, value]) => [name, meant(value)]),
+    );
+  return out;
+}
+
 function withTypes(out: Json, note: Note): void {
   const types = meantTypes(out['type']);
   if (types === null) {
@@ -105,13 +121,13 @@ function withTypes(out: Json, note: Note): void {
     delete out['type'];
     return;
   }
-  // OpenAPI 3.0: null as well, but where the values are listed.
+  // OpenAPI 3.0: null too, unless the values are listed.
   const nullable = out['nullable'] === true && !('enum' in out) && !('const' in out);
   const all = nullable && !types.includes('null') ? [...types, 'null'] : types;
   out['type'] = all.length === 1 ? all[0] : all;
 }
 
-/** Draft 4 says of a bound whether it is exclusive; draft 3 calls a step `divisibleBy`. */
+/** Draft 4 marks a bound as exclusive by a boolean; draft 3 calls a step `divisibleBy`. */
 function withBounds(out: Json): void {
   for (const [exclusive, bound] of [
     ['exclusiveMinimum', 'minimum'],
@@ -130,7 +146,7 @@ function withBounds(out: Json): void {
   }
 }
 
-/** Draft 3 says of a property that it is required. */
+/** Draft 3 marks the property itself as required. */
 function withRequired(out: Json, note: Note): void {
   const { required, properties } = out;
   const names = new Set<unknown>();
@@ -148,7 +164,7 @@ function withRequired(out: Json, note: Note): void {
   if (names.size > 0) out['required'] = [...names];
 }
 
-/** Names cannot be held to a pattern, their values can: a property of any other name has one of them. */
+/** The grammar cannot hold names to a pattern, but their values to a schema: other properties have a value of one of them. */
 function withPatternProperties(out: Json, patterns: Json, note: Note): void {
   delete out['patternProperties'];
   const schemas = Object.values(patterns);

@@ -3,7 +3,7 @@
 import type { Context, Site } from './context.ts';
 import { leaf } from './context.ts';
 import type { Expression } from './gbnf.ts';
-import { KINDS, type Kind } from './readings.ts';
+import { OPENINGS, type Opening } from './readings.ts';
 import { addWord, NO_WORDS } from './words.ts';
 
 /** `keyword`: refused when there are too many. */
@@ -18,13 +18,16 @@ export function enumerationOf(
   const words = texts.reduce((all, text) => addWord(builder, all, Array.from(text), ''), NO_WORDS);
   const rule = builder.rule('enum', context.choice(words, site, keyword));
   context.list(rule, texts);
-  const counts = new Map<Kind, number>();
-  for (const value of values) counts.set(kindOf(value), (counts.get(kindOf(value)) ?? 0) + 1);
-  return context.readAs(rule, { is: 'any', of: [...counts].map(([kind, count]) => leaf(kind, count)) });
+  const counts = new Map<Opening, number>();
+  for (const value of values) counts.set(openingOf(value), (counts.get(openingOf(value)) ?? 0) + 1);
+  return context.readAs(rule, {
+    kind: 'any',
+    of: [...counts].map(([opening, count]) => leaf(opening, count)),
+  });
 }
 
-function kindOf(value: unknown): Kind {
+function openingOf(value: unknown): Opening {
   if (Array.isArray(value)) return 'array';
-  const kind = value === null ? 'word' : typeof value;
-  return KINDS.find((each) => each === kind) ?? 'word';
+  const type = value === null ? 'word' : typeof value;
+  return OPENINGS.find((each) => each === type) ?? 'word';
 }

@@ -1,6 +1,6 @@
 // Whether the branches of a oneOf exclude each other, which is what makes oneOf the same as anyOf: by type, by their constants,
-// or by a constant property that both require (a discriminator). Sorting branches by what tells them apart is linear in what
-// they list; only what no property common to all tells apart is compared in pairs, and every step is counted (`spend`).
+// or by a constant property that both require (a discriminator). Sorting branches by a distinguishing property is linear in
+// their values; only branches without a distinguishing common property are compared in pairs; every step is counted (`spend`).
 
 import type { SchemaDocument } from './document.ts';
 import type { Spend } from './gbnf.ts';
@@ -17,7 +17,7 @@ interface Finder {
   readonly loose: boolean;
 }
 
-/** The same of branches that may be references. A strict one that points at nothing is refused. */
+/** The same of branches that may be references. A strict one without a target is refused. */
 export function exclude(
   branches: readonly unknown[],
   place: Place,
@@ -83,7 +83,7 @@ function discriminators(schema: Json, spend: Spend): Discriminators {
   return found;
 }
 
-/** Every two of `branches` differ in a property. `used`: names that are known to tell no more of these apart. */
+/** Whether every two of `branches` differ in a property. `used`: names that separate no more of these. */
 function apart(branches: readonly Discriminators[], used: ReadonlySet<string>, spend: Spend): boolean {
   const [first] = branches;
   if (first === undefined || branches.length < 2) return true;
@@ -96,7 +96,7 @@ function apart(branches: readonly Discriminators[], used: ReadonlySet<string>, s
       return groups.every((group) => apart(group, new Set([...used, name]), spend));
     }
   }
-  // No property that all have tells any group from the rest: each pair by whatever it has.
+  // No common property separates a group from the rest: compare each pair by all its properties.
   for (const [i, a] of branches.entries()) {
     for (const b of branches.slice(0, i)) {
       spend(1 + a.size);
@@ -106,7 +106,7 @@ function apart(branches: readonly Discriminators[], used: ReadonlySet<string>, s
   return true;
 }
 
-/** Branches in groups: those of two groups have no value of property `name` in common. Null unless all have the property. */
+/** Groups of branches that share no value of property `name` between groups. Null unless all branches have the property. */
 function sharing(
   branches: readonly Discriminators[],
   name: string,
@@ -134,7 +134,7 @@ function canonicalSet(values: readonly unknown[], spend: Spend): Set<string> {
   return found;
 }
 
-/** Types a schema names, integers counted as numbers; none when it names none. */
+/** Types a schema names, integers as numbers; empty when it names none. */
 function typeList({ type }: Json, spend: Spend): string[] {
   if (type === undefined) return [];
   const list: readonly unknown[] = Array.isArray(type) ? type : [type];

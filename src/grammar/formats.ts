@@ -8,7 +8,7 @@ const LABEL = '[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?';
 const SHORT_LABEL = '[a-zA-Z0-9]([a-zA-Z0-9-]{0,38}[a-zA-Z0-9])?';
 const H16 = '[0-9a-fA-F]{1,4}';
 
-/** Anchored patterns for the formats we enforce. 29 February is left out: whether it exists depends on the year. */
+/** Anchored patterns for the formats we enforce. 29 February is left out: its validity depends on the year. */
 export const FORMATS: ReadonlyMap<string, string> = new Map([
   ['date', `^${DAY}$`],
   ['time', `^${TIME_OF_DAY}$`],
@@ -18,7 +18,7 @@ export const FORMATS: ReadonlyMap<string, string> = new Map([
     '^P(\\d{1,9}W|\\d{1,9}Y(\\d{1,9}M(\\d{1,9}D)?)?|\\d{1,9}M(\\d{1,9}D)?|\\d{1,9}D|(\\d{1,9}D)?T(\\d{1,9}H(\\d{1,9}M(\\d{1,9}S)?)?|\\d{1,9}M(\\d{1,9}S)?|\\d{1,9}S))$',
   ],
   ['email', `^[a-zA-Z0-9_+-]+(\\.[a-zA-Z0-9_+-]+)*@${LABEL}(\\.${LABEL})+$`],
-  // Six labels of 40 characters: never over the 253 a name may have.
+  // Six labels of 40 characters stay below the 253 characters of a name.
   ['hostname', `^${SHORT_LABEL}(\\.${SHORT_LABEL}){0,5}$`],
   ['ipv4', `^${OCTET}(\\.${OCTET}){3}$`],
   ['ipv6', `^((${H16}:){7}${H16}|(${H16}:){1,6}:${H16}|(${H16}:){1,7}:|::(${H16}:){0,5}${H16}|::)$`],
@@ -27,7 +27,7 @@ export const FORMATS: ReadonlyMap<string, string> = new Map([
 ]);
 
 /**
- * Patterns with look-around that zod 4 writes for a format, each with one of our own that admits a part of the same strings:
+ * Patterns with look-around that zod 4 writes for a format, each with an equivalent without look-around that admits a subset of the strings:
  * z.iso.duration() and z.hostname().
  */
 export const withoutLookaround: ReadonlyMap<string, string> = new Map([

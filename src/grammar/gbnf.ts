@@ -1,7 +1,7 @@
-// Writing GBNF, llama.cpp's grammar notation (grammars/README.md), so that what is written is what is meant: literals and
-// classes quoted, repetitions exact. llama.cpp takes a count over 2000 for "unbounded" and refuses products of counts, so
-// large counts are composed of smaller ones here. The builder bounds rules, characters, what llama.cpp makes of the counts, and
-// the work it all takes, used again or thrown away; over a bound is a GrammarTooLarge.
+// Writing GBNF, llama.cpp's grammar notation (grammars/README.md), without surprises: literals and
+// classes are quoted, repetitions exact. llama.cpp takes a count over 2000 for "unbounded" and refuses products of counts, so
+// large counts are composed of smaller ones here. The builder bounds rules, characters, the elements llama.cpp makes of the
+// counts, and the work for all of it, used or discarded; beyond a bound it throws GrammarTooLarge.
 
 export class GrammarTooLarge extends Error {
   override readonly name = 'GrammarTooLarge';
@@ -22,8 +22,8 @@ export interface GrammarBuilder {
   declare(hint: string): Expression;
   define(name: Expression, body: Expression): void;
   /**
-   * Takes back the rules that `work` has added when it throws; the steps it took stay counted. `share`: of the steps that are
-   * left, how many it may take.
+   * Takes back the rules that `work` has added when it throws; the steps it took stay counted. `share`: the part of the
+   * remaining steps that it may take.
    */
   attempt<T>(work: () => T, share?: number): T;
   /** Like `attempt`, and leaves a part of every bound for what is written afterwards. Not within itself. */
@@ -37,10 +37,10 @@ const MAX_CHARACTERS = 400_000;
 const MAX_ELEMENTS = 400_000;
 const MAX_STEPS = 1_500_000;
 
-/** What `sparing` leaves: enough to write 128 calls around the schemas of their arguments. */
+/** The room `sparing` leaves: enough to write 128 calls around the schemas of their arguments. */
 const SPARED = { rules: 1000, characters: 60_000, elements: 10_000, steps: 150_000 };
 
-/** Of the steps that are left, how many `work` of `sparing` may take: the next one has some, too. */
+/** The part of the remaining steps that `work` of `sparing` may take, so that the next one has some too. */
 const SHARE = 0.75;
 
 export function createGrammarBuilder(): GrammarBuilder {
@@ -135,7 +135,7 @@ class Builder implements GrammarBuilder {
         .replace(/^-+|-+$/g, '')
         .slice(0, 24) || 'r';
     if (!this.#rules.has(stem)) return stem;
-    // Never back: names chosen so that they are taken cost one try each, not one per rule.
+    // Never decreases: a name that is already taken costs one try, not one per rule.
     this.#suffix = Math.max(this.#suffix, this.#rules.size);
     while (this.#rules.has(`${stem}-${this.#suffix}`)) this.#suffix += 1;
     return `${stem}-${this.#suffix}`;
@@ -159,7 +159,7 @@ class Builder implements GrammarBuilder {
   }
 }
 
-/** Elements that llama.cpp adds for the counts in a body; those in literals and classes are text. */
+/** Elements that llama.cpp adds for the counts in a body; braces in literals and classes are text. */
 function written(body: string): number {
   if (!body.includes('{')) return 0;
   let sum = 0;
@@ -219,7 +219,7 @@ export function repeat(builder: GrammarBuilder, item: Expression, min: number, m
   if (min === max) return exactly(builder, atom, min);
   if (min > 0) return `${exactly(builder, atom, min)} ${repeat(builder, atom, 0, max - min)}`;
   if (max <= BLOCK) return max === 1 ? `${atom}?` : `${atom}{0,${max}}`;
-  // 0…max = fewer than q whole blocks and a part of one, or q blocks and a part of what is left over.
+  // 0…max = fewer than q whole blocks and a part of one, or q blocks and a part of the remainder.
   const whole = builder.rule('block', `${atom}{${BLOCK}}`);
   const q = Math.floor(max / BLOCK);
   const rest = max - q * BLOCK;

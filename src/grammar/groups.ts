@@ -1,5 +1,5 @@
-// Things that share labels, in groups (union by label, with path halving): how the schema compiler finds out which alternatives
-// something tells apart, without comparing each with each.
+// Groups items that share labels (union by label, with path halving): the schema compiler finds the alternatives that a property
+// separates without comparing each pair.
 
 /** Parts of a list, in its order: those in different parts have no label in common. */
 export function groupsByLabel<T>(

@@ -8,7 +8,7 @@ const MAX_PATTERNS = 4;
 const LOWER = new Set(['minimum', 'exclusiveMinimum', 'minLength', 'minItems']);
 const UPPER = new Set(['maximum', 'exclusiveMaximum', 'maxLength', 'maxItems']);
 
-/** The value of `pattern` where parts have several; no JSON is one. */
+/** The value of `pattern` where parts have several; no JSON value equals it. */
 export class Patterns {
   readonly all: readonly string[];
 
@@ -150,7 +150,7 @@ export class Intersection {
       this.#conflict(place, key, `allOf with several ${key} is not supported`, false);
   }
 
-  /** additionalProperties looks at the properties of its own part only, so it cannot be carried to the union of all. */
+  /** additionalProperties sees only the properties of its own part, so it cannot apply to the union of all. */
   #assertClosed(part: Json, own: Json, place: Place): void {
     if (this.#opened) return;
     const names = Object.keys(own);
@@ -178,7 +178,7 @@ export class Intersection {
     const prefixItems: unknown[] = [];
     for (let i = 0; i < length; i += 1) {
       const here = this.#elementAt(i);
-      // Nothing may stand here, so nothing after it.
+      // No character may stand here, so none after it.
       if (here === false) return i === 0 ? { items: false } : { prefixItems, items: false };
       prefixItems.push(here);
     }

@@ -2,12 +2,13 @@
 
 import { leaf, type Context, type Site } from './context.ts';
 import { GrammarTooLarge, type Expression } from './gbnf.ts';
-import { NumberRangeError, numberExpression, type NumberRange } from './number.ts';
+import { NumberRangeError } from './magnitudes.ts';
+import { numberExpression, type NumberRange } from './number.ts';
 import { refuse } from './place.ts';
 import { typesOf, type Json } from './schema.ts';
 
 const BOUNDS = ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf'] as const;
-/** Formats that say how a number is stored, not which it is. */
+/** Formats of the storage of a number, which do not constrain its value. */
 const STORED = new Set(['float', 'double']);
 /** `int32`, `uint8` …; without a width that of a machine word. */
 const WIDTH = /^(u?)int(8|16|32|64|128)?$/;
@@ -48,13 +49,13 @@ function rangeOf(integer: boolean, schema: Json, { place }: Site): NumberRange {
   return { integer, ...range };
 }
 
-/** All fixed widths alike: the integers that they hold. */
+/** For all fixed widths: the integers that they hold. */
 function withWidth(range: NumberRange, schema: Json, { place }: Site): NumberRange {
   const { format } = schema;
   if (format === undefined || (typeof format === 'string' && STORED.has(format))) return range;
   const width = typeof format === 'string' ? WIDTH.exec(format) : null;
   if (width === null)
-    // Beside strings it is a format of theirs.
+    // Beside strings the format is one of strings.
     return typesOf(schema, place).includes('string')
       ? range
       : refuse(place, 'format', 'this format is not supported for numbers');

@@ -8,7 +8,7 @@ import type { Member, Reading } from './readings.ts';
 import { isJson, permittedNames, type Json } from './schema.ts';
 import { addWord, NO_WORDS, otherKey } from './words.ts';
 
-/** Characters of a property name that others must differ from. */
+/** Most characters of a property name that other names must differ from. */
 const MAX_OTHER_KEY = 1000;
 const COMMA = `"," ${SPACE}`;
 
@@ -18,7 +18,7 @@ interface Property {
   readonly value: Expression;
 }
 
-/** Object keywords whose values have the form they must. */
+/** The object keywords, their values checked. */
 interface Keywords {
   readonly properties: Json;
   readonly required: ReadonlySet<string>;
@@ -30,14 +30,14 @@ export function objectOf(context: Context, given: Json, site: Site): Expression 
   const properties = propertiesOf(context, keywords, site);
   const { rule, others } = extraOf(context, keywords, site);
   const { builder } = context;
-  // Once a property is written, and when none is: what may follow the last of them.
+  // The texts after the last property, with at least one written and with none.
   const end = rule === '' ? '""' : builder.rule('extras', `(${COMMA} ${rule})*`);
   const alone = rule === '' ? '""' : builder.rule('extras', `(${rule} (${COMMA} ${rule})*)?`);
   const { next, mayEnd } = inOrder(context, properties, end, site);
   const either = mayEnd ? `${next} | ${alone}` : next;
   const first = next === '' ? alone : builder.rule('first', either);
   return context.readAs(builder.rule('object', `"{" ${SPACE} ${first} ${SPACE} "}"`), {
-    is: 'object',
+    kind: 'object',
     members: properties.map((each) => memberOf(context, each)),
     others,
   });
@@ -66,7 +66,7 @@ function keywordsOf(context: Context, schema: Json, site: Site): Keywords {
   return { properties, required: demanded, additional };
 }
 
-/** Declared properties in their order, then those that are only required. */
+/** Declared properties in their order, then required ones without a declaration. */
 function propertiesOf(
   context: Context,
   { properties, required, additional }: Keywords,
@@ -88,7 +88,7 @@ function propertiesOf(
 }
 
 /**
- * Undeclared properties are valid unless forbidden; they are written only when the schema speaks of them, or of nothing else.
+ * Undeclared properties are valid unless forbidden; they are written only when the schema speaks of them, or declares no others.
  */
 function extraOf(
   context: Context,
@@ -106,7 +106,7 @@ function extraOf(
   return { rule: builder.rule('extra', `${key} ":" ${SPACE} ${value}`), others: context.readingOf(value) };
 }
 
-/** From the last property on: the names that may come next, up to the first that must. */
+/** Built from the last property: the names that may come next, up to the first required one. */
 function inOrder(
   context: Context,
   properties: readonly Property[],
@@ -134,7 +134,7 @@ function memberOf(context: Context, { name, required, value }: Property): Member
   return { name, required, constants: context.listed(value), value: context.readingOf(value) };
 }
 
-/** An object whose names are listed by propertyNames, as one that has those properties and no others. */
+/** An object whose names propertyNames lists, as one with exactly those properties. */
 function withNames(context: Context, schema: Json, { place }: Site): Json {
   const permitted = permittedNames(schema, place, context.builder.spend);
   const { properties, additionalProperties } = schema;

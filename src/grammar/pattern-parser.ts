@@ -24,9 +24,9 @@ export function languageOf(pattern: string): Regular {
     const inner = new PatternParser(part.slice(anchoredStart ? 1 : 0, anchoredEnd ? -1 : undefined)).parse();
     const before = anchoredStart ? [] : [ANYTHING];
     const after = anchoredEnd ? [] : [ANYTHING];
-    return { is: 'sequence', parts: [...before, inner, ...after] };
+    return { kind: 'sequence', parts: [...before, inner, ...after] };
   });
-  return { is: 'either', parts };
+  return { kind: 'either', parts };
 }
 
 class PatternParser {
@@ -51,7 +51,7 @@ class PatternParser {
       options.push(this.#sequence(depth));
     }
     const only = options[0];
-    return options.length === 1 && only !== undefined ? only : { is: 'either', parts: options };
+    return options.length === 1 && only !== undefined ? only : { kind: 'either', parts: options };
   }
 
   #sequence(depth: number): Regular {
@@ -66,21 +66,21 @@ class PatternParser {
       // a?a?a? is a{0,3}.
       if (
         last !== undefined &&
-        part.is === 'repeat' &&
-        last.is === 'repeat' &&
+        part.kind === 'repeat' &&
+        last.kind === 'repeat' &&
         sameCharacters(part.part, last.part)
       )
         parts[parts.length - 1] = { ...last, min: last.min + part.min, max: last.max + part.max };
       else parts.push(part);
     }
-    return { is: 'sequence', parts };
+    return { kind: 'sequence', parts };
   }
 
   #quantified(depth: number): Regular {
     const part = this.#atom(depth);
     const [min, max] = this.#quantifier();
     if (min > MAX_COUNT || (max !== Infinity && max > MAX_COUNT)) fail(`a count is over ${MAX_COUNT}`);
-    return min === 1 && max === 1 ? part : { is: 'repeat', part, min, max };
+    return min === 1 && max === 1 ? part : { kind: 'repeat', part, min, max };
   }
 
   #quantifier(): readonly [number, number] {
@@ -201,7 +201,7 @@ class PatternParser {
     return chosen.length === 0 ? fail('a class is empty') : chosen;
   }
 
-  /** After `(`: what makes it a group that is not captured, or is captured by name. */
+  /** After `(`: the marks of a non-capturing or a named group. */
   #groupHead(): void {
     if (this.#source[this.#at] !== '?') return;
     const head = this.#source.slice(this.#at, this.#at + 80).join('');
@@ -223,7 +223,7 @@ class PatternParser {
 }
 
 function character(ranges: readonly Range[]): Regular {
-  return { is: 'character', ranges: writable(ranges) };
+  return { kind: 'character', ranges: writable(ranges) };
 }
 
 /** From one character to another in a class. */
@@ -257,7 +257,7 @@ function splitTop(pattern: string): string[] {
   return parts;
 }
 
-/** Its last character is `c`, and no backslash before takes its meaning: an even number of them. */
+/** The last character is `c`, and not escaped: an even number of backslashes stands before it. */
 function endsUnescaped(text: string, c: string): boolean {
   let at = text.length - 1;
   while (at > 0 && text[at - 1] === '\\') at -= 1;
@@ -269,12 +269,12 @@ export function fail(what: string): never {
 }
 
 function sameCharacters(a: Regular, b: Regular): boolean {
-  return a.is === 'character' && b.is === 'character' && a.ranges.join(' ') === b.ranges.join(' ');
+  return a.kind === 'character' && b.kind === 'character' && a.ranges.join(' ') === b.ranges.join(' ');
 }
 
 const ANYTHING: Regular = {
-  is: 'repeat',
-  part: { is: 'character', ranges: writable(ALL) },
+  kind: 'repeat',
+  part: { kind: 'character', ranges: writable(ALL) },
   min: 0,
   max: Infinity,
 };

@@ -1,5 +1,5 @@
-// Patterns as GBNF over the characters of a JSON string: what needs escaping in JSON is written escaped. A pattern becomes a
-// deterministic automaton (./automaton), and that one rule per state, so that llama.cpp follows one reading. Characters are code
+// Patterns as GBNF over the characters of a JSON string: characters that JSON escapes are escaped. A pattern becomes a
+// deterministic automaton (./automaton), with one rule per state, so that llama.cpp follows one reading. Characters are code
 // points; a text is generated in one spelling only. Refuses by PatternError patterns that grow beyond the bounds.
 
 import { characterClass, either, literal, repeat, type Expression, type GrammarBuilder } from './gbnf.ts';
@@ -14,7 +14,7 @@ import {
 import { fail, languageOf } from './pattern-parser.ts';
 import { complement, normalise, point } from './ranges.ts';
 
-/** Characters that go on differently from one place: llama.cpp tries each with every token. */
+/** Characters with different continuations from one place: llama.cpp tries each with every token. */
 const MAX_CHOICES = 96;
 
 export interface PatternGrammar {
@@ -23,7 +23,7 @@ export interface PatternGrammar {
   readonly width: number;
 }
 
-/** What may stand between the quotes of a JSON string that matches all `patterns` somewhere, as JSON Schema has it. */
+/** The text between the quotes of a JSON string in which all `patterns` match somewhere, as JSON Schema has it. */
 export function patternExpression(
   builder: GrammarBuilder,
   patterns: readonly string[],
@@ -56,7 +56,7 @@ function written(builder: GrammarBuilder, automaton: Automaton, lengths: Lengths
   };
   const [first] = automaton;
   if (automaton.length === 1 && first !== undefined && first.steps[0] !== undefined) {
-    // One set of characters any number of times: the lengths are for here.
+    // One set of characters any number of times: the length bounds are applied here.
     const one = charactersOf(first.steps[0].ranges).map(({ expression }) => expression);
     return {
       expression: repeat(builder, either(one), lengths.min, lengths.max),
@@ -69,7 +69,7 @@ function written(builder: GrammarBuilder, automaton: Automaton, lengths: Lengths
     for (const { target, ranges } of steps)
       arrivals[target] = (arrivals[target] ?? 0) + charactersOf(ranges).length;
   }
-  /** The only character from a state, if that is all there is to it. */
+  /** The single character that leaves a state, if the state has no other role. */
   const single = (state: number): { readonly expression: Expression; readonly target: number } | null => {
     const { accepts, steps } = automaton[state] ?? { accepts: true, steps: [] };
     const [step] = steps;
@@ -118,18 +118,18 @@ function written(builder: GrammarBuilder, automaton: Automaton, lengths: Lengths
   return { expression: onward(0) || '""', width };
 }
 
-/** Ways in which `repeat` cuts up to `max` of something at once: blocks, and blocks of blocks. */
+/** Places that `repeat` opens at once for up to `max` repetitions: blocks, and blocks of blocks. */
 export function cuts(max: number): number {
   if (max <= 100 || max === Infinity) return 1;
   return max <= 10_000 ? 3 : 9;
 }
 
-/** The text ends here and nowhere else. */
+/** The text can only end in this state. */
 function ends(state: State | undefined): boolean {
   return state?.accepts === true && state.steps.length === 0;
 }
 
-/** Any one code point, as JSON writes it. */
+/** Any code point, in JSON's spelling. */
 export function anyCharacter(builder: GrammarBuilder): Expression {
   const hex = '[0-9a-fA-F]';
   const unicode = builder.rule(
@@ -150,7 +150,7 @@ const SHORT_ESCAPES: ReadonlyMap<number, string> = new Map([
   [0x5c, '\\'],
 ]);
 
-/** `escapes`: what comes after the backslash, if it begins with one. */
+/** `escapes`: the text after the backslash, if it begins with one. */
 interface Characters {
   readonly expression: Expression;
   readonly escapes: Expression | null;

@@ -1,4 +1,4 @@
-// Where a schema stands in a request, and the refusal of one. A refusal names the keyword at fault, so that the compiler can
+// The place of a schema in a request, and its refusal. A refusal names the keyword at fault, so that the compiler can
 // leave that keyword out of a schema that is not strict.
 
 import { ApiError } from '../base/errors.ts';
@@ -28,7 +28,7 @@ export class Place {
 export class SchemaRefusal extends ApiError {
   /** The keyword that cannot be enforced, or null when it is the schema as a whole. */
   readonly keyword: string | null;
-  /** The schema admits no value at all, which an optional part of another schema can live with. */
+  /** The schema admits no value at all; an optional part of another schema may. */
   readonly admitsNothing: boolean;
 
   constructor(place: Place, keyword: string | null, message: string, admitsNothing = false) {

@@ -1,25 +1,25 @@
 // How many readings of the same text a grammar may leave open at once. llama.cpp keeps a stack for each and steps them all for
 // every candidate token; alternatives that begin alike multiply with every level of nesting, so a schema of a few kilobytes can
-// ask for millions. This bounds them from above, on the schema's structure: by the first character (the kind of value), by the
-// names and constants of properties in the order they are written, and by repetitions that can be cut in several ways.
-// Recursive schemas by iteration: what has not settled grows without bound.
+// ask for millions. This bounds them from above, on the schema's structure: by the first character (its opening), by the names
+// and constants of properties in their order, and by repetitions that can be cut in several ways.
+// Recursive schemas by iteration: a width that does not settle grows without bound.
 
 import type { Spend } from './gbnf.ts';
 import { groupsByLabel } from './groups.ts';
 
-/** What a value begins with; values of two kinds are told apart by a character. */
-export const KINDS = ['object', 'array', 'string', 'number', 'word'] as const;
-export type Kind = (typeof KINDS)[number];
+/** How a value opens: values of two openings differ in their first character. */
+export const OPENINGS = ['object', 'array', 'string', 'number', 'word'] as const;
+export type Opening = (typeof OPENINGS)[number];
 
 export type Reading =
-  /** `width` readings of a kind, none of which goes on into others. */
-  | { readonly is: 'leaf'; readonly kind: Kind; readonly width: number }
-  | { readonly is: 'any'; readonly of: readonly Reading[] }
+  /** `width` readings of one opening, none of which goes on into others. */
+  | { readonly kind: 'leaf'; readonly opening: Opening; readonly width: number }
+  | { readonly kind: 'any'; readonly of: readonly Reading[] }
   /** `times`: ways to cut the same items. */
-  | { readonly is: 'array'; readonly items: readonly Reading[]; readonly times: number }
-  | { readonly is: 'object'; readonly members: readonly Member[]; readonly others: Reading | null }
-  /** A reference; its target comes when it has been read. */
-  | { readonly is: 'reference'; target: Reading | null };
+  | { readonly kind: 'array'; readonly items: readonly Reading[]; readonly times: number }
+  | { readonly kind: 'object'; readonly members: readonly Member[]; readonly others: Reading | null }
+  /** A reference; its target is set once it has been read. */
+  | { readonly kind: 'reference'; target: Reading | null };
 
 export interface Member {
   readonly name: string;
@@ -29,8 +29,8 @@ export interface Member {
   readonly value: Reading;
 }
 
-type ObjectReading = Extract<Reading, { is: 'object' }>;
-type Widths = ReadonlyMap<Kind, number>;
+type ObjectReading = Extract<Reading, { kind: 'object' }>;
+type Widths = ReadonlyMap<Opening, number>;
 
 const ROUNDS = 64;
 const NONE: Widths = new Map();
@@ -39,16 +39,16 @@ const NONE: Widths = new Map();
 export function openReadings(root: Reading, limit: number, spend: Spend): number {
   const order = innermostFirst(root);
   const widths = new Map<Reading, Widths>();
-  const recursive = order.some((each) => each.is === 'reference');
+  const recursive = order.some((each) => each.kind === 'reference');
   for (let round = 0; round < (recursive ? ROUNDS : 1); round += 1) {
     let settled = true;
     let most = 0;
     for (const each of order) {
       const next = widthsOf(each, widths, spend);
       const before = widths.get(each) ?? NONE;
-      for (const [kind, width] of next) {
+      for (const [opening, width] of next) {
         if (width > limit) return Infinity;
-        if (before.get(kind) !== width) settled = false;
+        if (before.get(opening) !== width) settled = false;
         most = Math.max(most, width);
       }
       widths.set(each, next);
@@ -58,19 +58,19 @@ export function openReadings(root: Reading, limit: number, spend: Spend): number
   return Infinity;
 }
 
-/** Every reading after those it is made of, except where references go in a circle. */
+/** Every reading after its parts, except where references go in a circle. */
 function innermostFirst(root: Reading): Reading[] {
   const order: Reading[] = [];
   const seen = new Set<Reading>();
   const visit = (each: Reading): void => {
     if (seen.has(each)) return;
     seen.add(each);
-    if (each.is === 'any') each.of.forEach(visit);
-    else if (each.is === 'array') each.items.forEach(visit);
-    else if (each.is === 'object') {
+    if (each.kind === 'any') each.of.forEach(visit);
+    else if (each.kind === 'array') each.items.forEach(visit);
+    else if (each.kind === 'object') {
       for (const { value } of each.members) visit(value);
       if (each.others !== null) visit(each.others);
-    } else if (each.is === 'reference' && each.target !== null) visit(each.target);
+    } else if (each.kind === 'reference' && each.target !== null) visit(each.target);
     order.push(each);
   };
   visit(root);
@@ -80,9 +80,9 @@ function innermostFirst(root: Reading): Reading[] {
 function widthsOf(reading: Reading, widths: ReadonlyMap<Reading, Widths>, spend: Spend): Widths {
   const most = (each: Reading): number => Math.max(1, ...(widths.get(each) ?? NONE).values());
   spend(8);
-  switch (reading.is) {
+  switch (reading.kind) {
     case 'leaf':
-      return new Map([[reading.kind, reading.width]]);
+      return new Map([[reading.opening, reading.width]]);
     case 'reference':
       return (reading.target === null ? undefined : widths.get(reading.target)) ?? NONE;
     case 'array':
@@ -93,18 +93,20 @@ function widthsOf(reading: Reading, widths: ReadonlyMap<Reading, Widths>, spend:
       return new Map([['object', ofObjects([reading], 0, most, spend)]]);
     case 'any':
   }
-  const sums = new Map<Kind, number>();
+  const sums = new Map<Opening, number>();
   const objects = new Set<ObjectReading>();
   for (const each of alternatives(reading, spend)) {
-    if (each.is === 'object') objects.add(each);
-    else for (const [kind, width] of widths.get(each) ?? NONE) sums.set(kind, (sums.get(kind) ?? 0) + width);
+    if (each.kind === 'object') objects.add(each);
+    else
+      for (const [opening, width] of widths.get(each) ?? NONE)
+        sums.set(opening, (sums.get(opening) ?? 0) + width);
   }
   if (objects.size > 0)
     sums.set('object', (sums.get('object') ?? 0) + ofObjects([...objects], 0, most, spend));
   return sums;
 }
 
-/** Alternatives of alternatives, and of what references point at. */
+/** Alternatives of alternatives, and of the targets of references. */
 function alternatives(reading: Reading, spend: Spend): readonly Reading[] {
   const found: Reading[] = [];
   const seen = new Set<Reading>();
@@ -112,8 +114,8 @@ function alternatives(reading: Reading, spend: Spend): readonly Reading[] {
     spend(8);
     if (seen.has(each)) return;
     seen.add(each);
-    if (each.is === 'any') each.of.forEach(visit);
-    else if (each.is === 'reference') {
+    if (each.kind === 'any') each.of.forEach(visit);
+    else if (each.kind === 'reference') {
       if (each.target !== null) visit(each.target);
     } else found.push(each);
   };
@@ -132,7 +134,7 @@ function ofObjects(
   let alike = group;
   for (let i = at; ; i += 1) {
     spend(8 * alike.length);
-    // One object, or what may stand here is not known: each on its own, all open until the end.
+    // One object, or the property's values are not listed: each on its own, all open until the end.
     if (
       alike.length === 1 ||
       !alike.every(({ members, others }) => members[i]?.required === true && others === null)
@@ -156,7 +158,7 @@ function ofObjects(
   }
 }
 
-const EMPTY: Reading = { is: 'leaf', kind: 'word', width: 1 };
+const EMPTY: Reading = { kind: 'leaf', opening: 'word', width: 1 };
 
 /** One object from property `at` on: its widest value, or the optional names that may come next. */
 function ofRest(

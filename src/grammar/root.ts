@@ -1,4 +1,4 @@
-// The root of a tool's schema. The arguments of a call are an object (OpenAI API reference), so a root that says nothing of its
+// The root of a tool's schema. The arguments of a call are an object (OpenAI API reference), so a root without a statement of its
 // type is one, a root that declares no properties takes no arguments, and a root of another type, directly or through the
 // schemas it refers to or is composed of, describes no tool.
 
@@ -8,7 +8,7 @@ import type { SchemaDocument } from './document.ts';
 import type { Spend } from './gbnf.ts';
 import { ANNOTATIONS, constantsOf, isArray, isJson, isType, KEYWORDS_OF, type Json } from './schema.ts';
 
-/** Of references and compositions: further in, nothing more is asked. */
+/** Levels of references and compositions that are looked into. */
 const MAX_DEPTH = 16;
 const NO_ARGUMENTS: Json = { type: 'object', properties: {}, additionalProperties: false };
 const COMPOSITIONS = new Set(['allOf', 'anyOf', 'oneOf']);
@@ -20,7 +20,7 @@ const OTHERS = new Set(
 export interface RootReader {
   readonly document: SchemaDocument;
   readonly spend: Spend;
-  /** Types by any of their names, and keywords that cannot be enforced are no reason to refuse. */
+  /** Accepts types in any spelling, and does not refuse keywords that cannot be enforced. */
   readonly loose: boolean;
 }
 
@@ -34,7 +34,7 @@ export function argumentsRoot(param: string, reader: RootReader): Json {
       param,
     });
   if (reader.loose) return { ...schema, type: 'object' };
-  // A strict schema is left as it is where it says enough, and where its `type` is to be refused.
+  // A strict schema stays as it is where it already says that it is an object, and where its `type` will be refused.
   const unknown = schema['type'] !== undefined && typesOf(schema, reader) === null;
   return unknown || isObject(schema, reader, 0) ? schema : { ...schema, type: 'object' };
 }
@@ -47,7 +47,7 @@ function typesOf(schema: Json, { loose }: RootReader): readonly string[] | null 
   return list.every(isType) ? list : null;
 }
 
-/** Does a value have to be an object? */
+/** Whether every value is an object. */
 function isObject(schema: unknown, reader: RootReader, depth: number): boolean {
   reader.spend(8);
   if (!isJson(schema) || depth > MAX_DEPTH) return false;
@@ -63,7 +63,7 @@ function isObject(schema: unknown, reader: RootReader, depth: number): boolean {
   );
 }
 
-/** Can a value be an object? */
+/** Whether a value can be an object. */
 function mayBeObject(schema: unknown, reader: RootReader, depth: number): boolean {
   reader.spend(8);
   if (!isJson(schema)) return schema !== false;
@@ -81,7 +81,7 @@ function mayBeObject(schema: unknown, reader: RootReader, depth: number): boolea
   );
 }
 
-/** Does it declare no property, in any of its parts? */
+/** Whether no part of it declares a property. */
 function takesNothing(given: unknown, reader: RootReader, depth: number): boolean {
   reader.spend(8);
   if (!isJson(given) || depth > MAX_DEPTH) return false;
@@ -96,7 +96,7 @@ function takesNothing(given: unknown, reader: RootReader, depth: number): boolea
     if (COMPOSITIONS.has(key)) return isArray(value) && value.length > 0 && value.every(inner);
     if (key === 'required') return isArray(value) && value.length === 0;
     if (OBJECTS.has(key)) return isJson(value) && Object.keys(value).length === 0;
-    // Keywords of other types say nothing of an object; a strict schema with unknown ones is still to be refused.
+    // Keywords of other types do not constrain an object; a strict schema with unknown ones is still to be refused.
     return ANNOTATIONS.has(key) || OTHERS.has(key);
   });
 }

@@ -1,5 +1,5 @@
-// Reading JSON Schema keywords, apart from any grammar: which are known, what types and values a schema admits. JSON Schema
-// 2020-12, the part the compiler can enforce. Schemas come from requests and are read on the server's only thread: nothing here
+// Reads JSON Schema keywords, independent of the grammar: the known ones, the types and values a schema admits. JSON Schema
+// 2020-12, the part the compiler can enforce. Schemas come from requests and are read on the server's only thread: no step here
 // is worse than linear in a schema, and repeated work is counted (`spend`).
 
 import type { Spend } from './gbnf.ts';
@@ -16,7 +16,7 @@ export function isArray(value: unknown): value is readonly unknown[] {
   return Array.isArray(value);
 }
 
-/** Keywords that say nothing about which values are valid. */
+/** Keywords that do not constrain the value. */
 export const ANNOTATIONS = new Set([
   'title',
   'description',
@@ -49,7 +49,7 @@ export function isType(value: unknown): value is Type {
 }
 const COMPOSING = new Set(['type', 'enum', 'const', 'anyOf', 'oneOf', 'allOf', '$ref']);
 export const KNOWN = new Set([...Object.values(KEYWORDS_OF).flat(), ...COMPOSING]);
-/** The keywords beside `key` that say something of values. */
+/** The keywords beside `key` that constrain values. */
 export function without(schema: Json, key: string): Json {
   return Object.fromEntries(
     Object.entries(schema).filter(([name]) => name !== key && !ANNOTATIONS.has(name)),
@@ -78,7 +78,7 @@ export function count(place: Place, key: string, schema: Json, limit: number): n
 /** A tuple as draft 7 writes it (`items` a list, `additionalItems` the rest), in the words of 2020-12. */
 export function modernTuple(schema: Json, place: Place): Json {
   const { items, additionalItems, ...rest } = schema;
-  // Beside `items` that is a schema, or without `items`, additionalItems says nothing in either.
+  // Beside `items` that is a schema, or without `items`, additionalItems has no effect in either.
   if (!isArray(items))
     return additionalItems === undefined ? schema : { ...rest, ...(items === undefined ? {} : { items }) };
   if (rest['prefixItems'] !== undefined)
@@ -120,7 +120,7 @@ export function typesOf(schema: Json, place: Place): Type[] {
     const admitted = list.includes('number') ? list.filter((each) => each !== 'integer') : list;
     for (const key of Object.keys(schema)) {
       const owners = Object.keys(KEYWORDS_OF).filter((owner) => KEYWORDS_OF[owner]?.includes(key) === true);
-      // A keyword of a type that cannot occur says nothing; it is accepted as the specification has it.
+      // A keyword of a type that cannot occur has no effect; it is accepted as the specification has it.
       if (owners.length === 0 && !COMPOSING.has(key) && !ANNOTATIONS.has(key))
         return refuse(place, key, `the keyword ${key} is not supported`);
     }
@@ -129,14 +129,14 @@ export function typesOf(schema: Json, place: Place): Type[] {
   const implied = (['object', 'array', 'string', 'number'] as const).filter(
     (each) => KEYWORDS_OF[each]?.some((key) => key !== 'format' && schema[key] !== undefined) === true,
   );
-  // With no type the keywords of one type leave all other types free; staying with that type is a valid part of it.
+  // Without `type` the keywords of one type leave all other types free; that one type alone is a valid subset.
   if (implied.length > 0) return [...implied];
   return schema['format'] === undefined
     ? ['object', 'array', 'string', 'number', 'boolean', 'null']
     : ['string'];
 }
 
-/** Values of const and enum that the type beside them admits, each once. */
+/** Values of const and enum that the `type` beside them admits, each once. */
 export function enumerated(schema: Json, place: Place, spend: Spend): unknown[] {
   let list: readonly unknown[];
   const choices = schema['enum'];
@@ -187,8 +187,8 @@ export function canonical(value: unknown, spend: Spend): string {
 }
 
 /**
- * Bounds a schema as the JSON it is, before anything else looks at it: values, characters, levels. Walks it without recursion,
- * once, and not further than the bounds.
+ * Bounds a schema as JSON, before any other step: values, characters, levels. Walks it once, without recursion, and not beyond the
+ * bounds.
  */
 export function assertBounded(schema: unknown, place: Place, spend: Spend): void {
   let values = 0;
@@ -204,7 +204,7 @@ export function assertBounded(schema: unknown, place: Place, spend: Spend): void
       const members: readonly unknown[] = isJson(value) ? Object.values(value) : [];
       const children: readonly unknown[] = isArray(value) ? value : members;
       if (isJson(value)) for (const key in value) characters += key.length;
-      // Before they are gathered: a level may be all of the request.
+      // Checked before they are gathered: one level may be the whole request.
       if (values + next.length + children.length > MAX_VALUES)
         return refuse(place, null, `the schema has more than ${MAX_VALUES} values`);
       if (characters > MAX_CHARACTERS)

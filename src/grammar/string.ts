@@ -28,7 +28,7 @@ export function stringOf(context: Context, schema: Json, site: Site): Expression
     );
   if (format !== undefined && typeof format !== 'string')
     return refuse(place, 'format', 'format must be a string');
-  // Beside a pattern, which is enforced, format is the annotation it is by default (2020-12, validation, section 7).
+  // Beside an enforced pattern, format stays an annotation, its default (2020-12, validation, section 7).
   if (pattern !== undefined) {
     if (typeof pattern !== 'string' && !(pattern instanceof Patterns))
       return refuse(place, 'pattern', 'pattern must be a string');

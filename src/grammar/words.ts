@@ -1,7 +1,7 @@
 // A choice of words as GBNF that tells them apart character by character, so that one reading is open while a word is written:
-// a radix tree whose nodes are rules. Trees are never changed: adding a word gives another that shares the rest, and with it the
-// rules, so that all ends of a list of words cost little more than the list.
-// Refuses by TooManyWords what goes on in too many ways from one place.
+// a radix tree whose nodes are rules. Trees are immutable: adding a word gives another tree that shares the rest and its
+// rules, so that all tails of a list of words cost little more than the list.
+// Refuses by TooManyWords a place with too many continuations.
 
 import { characterClass, literal, type Expression, type GrammarBuilder } from './gbnf.ts';
 
@@ -9,11 +9,11 @@ export class TooManyWords extends Error {
   override readonly name = 'TooManyWords';
 }
 
-/** Ways from one place: llama.cpp tries each with every token. */
+/** Continuations of one place: llama.cpp tries each with every token. */
 const MAX_CHOICES = 256;
 
 export interface Words {
-  /** What follows a word that ends here; null when none does. */
+  /** The text after a word that ends here; null when none does. */
   readonly end: Expression | null;
   /** By its first character. */
   readonly edges: ReadonlyMap<string, { readonly text: readonly string[]; readonly to: Words }>;
@@ -21,7 +21,7 @@ export interface Words {
 
 export const NO_WORDS: Words = { end: null, edges: new Map() };
 
-/** `words` and one more, with what follows it ('' for nothing); the same word again takes the place of the former. */
+/** `words` and one more, with the text after it ('' for none); the same word again takes the place of the former. */
 export function addWord(
   builder: GrammarBuilder,
   words: Words,
@@ -49,7 +49,7 @@ export function addWord(
   return { end: words.end, edges };
 }
 
-/** One of the words and what follows it. `known`: what trees that share nodes were written as. */
+/** One of the words and the text after it. `known`: the rules of nodes that trees share. */
 export function wordsExpression(
   builder: GrammarBuilder,
   words: Words,
@@ -58,7 +58,7 @@ export function wordsExpression(
   const found = known.get(words);
   if (found !== undefined) return found;
   const options: Expression[] = words.end === null ? [] : [words.end === '' ? '""' : words.end];
-  // Single characters that go on alike are one class.
+  // Single characters with the same continuation are one class.
   const classes = new Map<Expression, [number, number][]>();
   for (const { text, to } of words.edges.values()) {
     builder.spend(8 + text.length);
@@ -84,8 +84,8 @@ export function wordsExpression(
 const PLAIN = '[^"\\\\\\x00-\\x1F\\x7F]';
 
 /**
- * A JSON string that is none of `names`: their tree, left by another character or passed at an end. Written without escapes.
- * Goes as deep as a name is long.
+ * A JSON string that is none of `names`: their tree, left by another character, or continued past an end. Written without escapes.
+ * Recurses as deep as a name is long.
  */
 export function otherKey(builder: GrammarBuilder, names: readonly string[]): Expression {
   const words = names.reduce((all, name) => addWord(builder, all, Array.from(name), ''), NO_WORDS);

@@ -1,8 +1,8 @@
-// Addresses of peers: those that never leave this machine (RFC 6890), and which addresses count as one peer.
+// Addresses of peers: loopback addresses (RFC 6890), and the addresses that count as one peer.
 
 import { isIPv6 } from 'node:net';
 
-/** 127.0.0.0/8 and ::1, also as IPv4-mapped IPv6, and their name. */
+/** 127.0.0.0/8 and ::1, also as IPv4-mapped IPv6, and the name localhost. */
 export function isLoopback(address: string): boolean {
   const plain = address.replace(/^\[|\]$/g, '').replace(/^::ffff:/i, '');
   return plain === 'localhost' || plain === '::1' || /^127(?:\.\d{1,3}){3}$/.test(plain);
@@ -20,7 +20,7 @@ export function peerOf(address: string): string {
   const [left, right] = plain.split('::') as [string, string | undefined];
   const groups = (part: string): string[] => (part === '' ? [] : part.split(':'));
   const head = groups(left);
-  // A dotted end stands for two groups; only how many there are matters here.
+  // A dotted end stands for two groups; only the number of groups matters here.
   const tail = groups(right ?? '').flatMap((group) => (group.includes('.') ? ['0', '0'] : [group]));
   const all =
     right === undefined

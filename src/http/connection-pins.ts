@@ -1,7 +1,7 @@
 // The models each connection was shown (docs/protocol.md §5, [M23]). A verified connection is used until its evidence is too
-// old; if another model were put under a known id meanwhile, requests on it would be answered by unproven bytes. So the first
-// evidence given on a connection fixes which digests may answer there; a request for another is refused with 409
-// `attestation_stale` and the connection closed, and a retry goes to a connection that is attested anew.
+// old; if another model took a known id meanwhile, unproven bytes would answer requests on it. So the first
+// evidence given on a connection fixes the digests that may answer there; a request for another is refused with 409
+// `attestation_stale` and the connection closed, and a retry goes to a newly attested connection.
 
 import { toHex, type AttestedModel } from '@assay/attestation';
 import { ApiError } from '../base/errors.ts';
@@ -9,8 +9,8 @@ import { ApiError } from '../base/errors.ts';
 /** One per server. Connections are known by their socket and forgotten with it. */
 export interface Proven {
   /**
-   * Evidence was given. Only the first counts: a later one may have been asked for by somebody behind a verifying proxy,
-   * and must not widen what the proxy has accepted.
+   * Records evidence given on the connection. Only the first counts: a client behind a verifying proxy may ask for a later one,
+   * which must not widen what the proxy has accepted.
    */
   shown(socket: object, models: readonly Pick<AttestedModel, 'id' | 'sha256'>[]): void;
   /** 409 unless the connection's evidence, if it has any, lists the model with this digest (lower-case hex). */

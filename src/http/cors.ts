@@ -24,7 +24,7 @@ function isListed(config: ServerConfig, origin: string): boolean {
 
 export function corsHeaders(config: ServerConfig, origin: string): Record<string, string> {
   if (config.corsOrigins.length === 0) return {};
-  // The answer depends on the origin either way; a cache must not mix them up.
+  // The answer depends on the origin in both cases; a cache must not mix them up.
   if (!isListed(config, origin)) return { vary: 'Origin' };
   return { vary: 'Origin', 'access-control-allow-origin': origin, 'access-control-expose-headers': EXPOSED };
 }

@@ -18,7 +18,7 @@ export interface KeyLimits {
 }
 
 export interface ApiKey {
-  /** How the operator calls it; goes to the audit log, never to metrics. */
+  /** The operator's name for the key; goes to the audit log, never to metrics. */
   readonly name: string;
   /** SHA-256 of the bearer key, lower-case hex. */
   readonly sha256: string;
@@ -36,7 +36,7 @@ export interface ServerConfig {
     /** False: any bearer key, or none, is accepted (SDKs send "unused", "any"). */
     readonly required: boolean;
     readonly keys: readonly ApiKey[];
-    /** Whether register, pull, delete, load and unload exist at all. */
+    /** Whether register, pull, delete, load and unload are served at all. */
     readonly adminEnabled: boolean;
   };
   /** Limits of a caller without a known key, per peer address. */
@@ -67,9 +67,9 @@ export interface ServerConfig {
     /** One answer, from the header to the last byte; 0: no limit. */
     readonly requestMs: number;
     readonly keepAliveMs: number;
-    /** A stream silent for so long gets a comment line. */
+    /** A stream silent for this time gets a comment line. */
     readonly heartbeatMs: number;
-    /** A stream whose reader takes no byte for so long is cut off; default 60 s. */
+    /** A stream whose reader takes no byte for this time is cut off; default 60 s. */
     readonly stallMs?: number | undefined;
     /** How long close() lets answers finish. */
     readonly drainMs: number;
@@ -78,7 +78,7 @@ export interface ServerConfig {
   readonly maxKeepAliveMs: number;
   /** Pad streamed events to a fixed size unless a request says `include_obfuscation: false`. */
   readonly streamPadding: boolean;
-  /** Streamed text leaves at intervals of so many milliseconds; 0: as it is written. */
+  /** Interval in milliseconds at which streamed text leaves; 0: as it is written. */
   readonly streamBatchMs: number;
 }
 

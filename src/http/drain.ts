@@ -1,4 +1,4 @@
-// How the server ends: new work is refused, answers under way have so long, what is left then is told why and cut.
+// How the server ends: it refuses new work, gives answers under way the drain time, then sends the rest an error and cuts them.
 
 import type { FastifyInstance } from 'fastify';
 import { shuttingDown } from '../base/errors.ts';
@@ -6,7 +6,7 @@ import type { Exchange } from './exchange.ts';
 import type { Listener } from './listener.ts';
 import type { OpenRequests } from './open-requests.ts';
 
-/** Time for error events after the end was decided. */
+/** Time for error events at the end of the drain time. */
 const LAST_WORDS_MS = 500;
 
 export class Drain {
@@ -27,11 +27,11 @@ export class Drain {
     listener?.server.closeIdleConnections();
     await this.#open.ended(withinMs);
     for (const exchange of this.#open.exchanges()) exchange.abort(shuttingDown);
-    // Handlers write their error events in answer to the abort; whatever is left then is cut.
+    // Handlers write their error events in answer to the abort; the rest is cut then.
     await this.#open.ended(LAST_WORDS_MS);
     listener?.destroyConnections();
     await app.close();
-    // Sockets say a moment later that they are closed, and the log of requests must have heard of all of them.
+    // Sockets report their close a moment later, and the request log must include all of them.
     await this.#open.ended(LAST_WORDS_MS);
   }
 }

@@ -1,5 +1,5 @@
 // The one error envelope of the server (OpenAI API reference, "Error codes"): { error: { message, type, param, code } }.
-// Everything thrown becomes an ApiError here; an error that is not one becomes a 500 that does not tell its cause.
+// Everything thrown becomes an ApiError here; an error that is not one becomes a 500 without its cause.
 
 import { ApiError } from '../base/errors.ts';
 
@@ -27,7 +27,7 @@ export function errorHeaders(error: ApiError): Record<string, string> {
   return headers;
 }
 
-// The SDKs repeat 408, 409, 429 and ≥ 500 on their own. A 409 or 5xx that names no time to wait would answer the same again.
+// The SDKs repeat 408, 409, 429 and ≥ 500 on their own. A 409 or 5xx without a time to wait would only repeat itself.
 function defaultRetry(error: ApiError): boolean | undefined {
   if (error.retryAfterSeconds !== undefined) return true;
   if (error.status === 409 || error.status >= 500) return false;
@@ -55,7 +55,7 @@ export function unsupportedMediaType(): ApiError {
   );
 }
 
-/** The one sentence for every path there is no route for: it repeats no text of the caller's, and says where to go. */
+/** The answer for every path without a route: it repeats no text of the caller, and names the routes to use. */
 export function unknownUrl(): ApiError {
   return new ApiError(
     'unknown_url',
@@ -64,7 +64,7 @@ export function unknownUrl(): ApiError {
   );
 }
 
-/** Any thrown value → the ApiError the client is told. */
+/** Any thrown value → the ApiError for the client. */
 export function toApiError(thrown: unknown): ApiError {
   if (thrown instanceof ApiError) return thrown;
   const code = codeOf(thrown);

@@ -1,5 +1,5 @@
-// One request and its answer from the server's side: its id, its caller, how to stop it, what it used. Made when the header
-// is in, closed exactly once when the response is over, whichever way. Everything counted or recorded of a request is here.
+// One request and its answer on the server's side: its id, its caller, its abort signal, its use. Made when the header has
+// arrived, closed exactly once when the response is over. All counts and records of a request are here.
 
 import { ApiError } from '../base/errors.ts';
 import type { JsonScan } from '../base/json-scan.ts';
@@ -15,7 +15,7 @@ export interface Exchange {
   route: string;
   principal: Principal | null;
   admission: Admission | null;
-  /** Gives its place among the requests at once back, null without one. */
+  /** Gives back its place among the requests at once; null without one. */
   leave: (() => void) | null;
   /** Its share of the memory for bodies and for answers that are gathered, null without a body. */
   held: HeldBody | null;
@@ -23,7 +23,7 @@ export interface Exchange {
   scan: JsonScan | null;
   /** Aborts when the client leaves, the time is up, or the server stops. */
   readonly signal: AbortSignal;
-  /** Of the request body, once it was read. */
+  /** Bytes of the request body, once it was read. */
   bodyBytes: number;
   readonly usage: { promptTokens: number; completionTokens: number };
   /** Of both kinds. */
@@ -31,21 +31,21 @@ export interface Exchange {
   modelId: string | null;
   modelSha256: string | null;
   evidenceSha256: string | null;
-  /** Code of the error the client was told, null on success. */
+  /** Code of the error sent to the client, null on success. */
   errorCode: string | null;
   /** Milliseconds from the header to the first token. */
   firstTokenMs: number | null;
   /** Of the request's time limit, null without one. */
   timer: NodeJS.Timeout | null;
-  /** Takes what was used by now from the caller's minute. */
+  /** Takes the tokens used so far from the caller's minute. */
   spend(): void;
-  /** The caller owes what was used, and no longer what was reserved. */
+  /** Replaces the caller's reservation by the actual use. */
   settle(): void;
-  /** Gives back everything the request holds. Idempotent. */
+  /** Releases everything the request holds. Idempotent. */
   release(): void;
   /** Throws the reason when the request was aborted; cheaper than the signal. */
   throwIfOver(): void;
-  /** The reason is only made when somebody has asked for the signal, or will. */
+  /** The reason is made only when the signal is used. */
   abort(reason: () => Error): void;
 }
 

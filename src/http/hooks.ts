@@ -28,12 +28,12 @@ export interface HookContext {
   readonly bodies: BodyBudget;
   readonly open: OpenRequests<Exchange>;
   readonly drain: { readonly on: boolean };
-  /** The methods of a path that is served. */
+  /** The methods of a served path. */
   readonly allowed: (url: string) => string | undefined;
   readonly metrics: Pick<ServerMetrics, 'authFailures' | 'requestEnded'>;
 }
 
-/** The hook of every request. Answers a preflight itself; everything else goes on, or fails with an ApiError. */
+/** The hook of every request. Answers a preflight itself; every other request goes on, or fails with an ApiError. */
 export function onRequest(
   context: HookContext,
   request: FastifyRequest,
@@ -41,7 +41,7 @@ export function onRequest(
   next: (error?: Error) => void,
 ): void {
   begin(context, request, reply);
-  // A socket that is not read does not tell that it was closed.
+  // A socket that is not read does not report its close.
   if (!hasBody(request.raw)) request.raw.resume();
   try {
     const { config } = context.deps;
@@ -79,7 +79,7 @@ export function begin(context: HookContext, request: FastifyRequest, reply: Fast
   });
   exchange.route = request.routeOptions.config.assay?.path ?? '(none)';
   request.exchange = exchange;
-  // An answer is for its caller alone: no cache on the way may keep it.
+  // Responses must not be cached.
   reply.headers({
     'x-request-id': exchange.id,
     'cache-control': 'no-store',
@@ -90,7 +90,7 @@ export function begin(context: HookContext, request: FastifyRequest, reply: Fast
   );
 }
 
-/** A request that its connection has no room for. Its record names the caller all the same. */
+/** Refuses a request that its connection has no room for; its record still names the caller. */
 function refuseOnConnection(context: HookContext, request: FastifyRequest, route: Route | undefined): void {
   const refusal = context.open.refusal(request.raw.socket);
   if (refusal === undefined) return;
@@ -124,7 +124,7 @@ function refuseUnrouted(context: HookContext, request: FastifyRequest, reply: Fa
   );
 }
 
-/** A known key that is refused is known all the same: the record of the request names it. */
+/** Identifies the caller before checking its rights, so that the record also names a refused key. */
 function identify({ auth }: HookContext, request: FastifyRequest, route: Route): Caller {
   const caller = auth.identify(request.headers.authorization, request.ip, route.access);
   if (caller.known) request.exchange.principal = caller.principal;
@@ -154,7 +154,7 @@ interface Arrival {
   readonly principal: Principal;
 }
 
-/** Takes a place among the requests at once, and one of the caller's own. */
+/** Takes one of the places of all requests at once, and one of the caller's. */
 function admit({ permits, limiter }: HookContext, { request, reply, route, principal }: Arrival): void {
   if (route.limited !== true) return;
   const { exchange } = request;
@@ -170,7 +170,7 @@ function admit({ permits, limiter }: HookContext, { request, reply, route, princ
   }
 }
 
-/** Counts the body before any of it is read; one that is too long is refused by its length. */
+/** Counts the body before reading it; refuses a body that is too long by its length. */
 function boundBody({ deps, bodies }: HookContext, request: FastifyRequest, principal: Principal): void {
   if (!hasBody(request.raw)) return;
   request.exchange.held = bodies.open(principal.bucket);
@@ -178,7 +178,7 @@ function boundBody({ deps, bodies }: HookContext, request: FastifyRequest, princ
   if (announced <= deps.config.limits.maxBodyBytes) request.exchange.held.add(announced);
 }
 
-/** Aborts the request after its time; a client that does not even take the error is cut off after a stream's stall. */
+/** Aborts the request at its deadline; a client that does not read the error is cut off after the stall time of streams. */
 function deadline({ deps }: HookContext, { exchange, raw }: FastifyRequest, route: Route): void {
   const { requestMs, stallMs = 60_000 } = deps.config.timeouts;
   if (requestMs === 0 || route.untimed === true) return;

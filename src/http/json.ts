@@ -1,5 +1,6 @@
-// Request bodies: bytes → JSON value, in bounds. Refuses bytes that are not UTF-8, what json-scan finds too deep or too many, and
-// any `__proto__` key (a spread or assignment of it further in would replace a prototype). No part of the body is ever quoted.
+// Request bodies: bytes → JSON value, in bounds. Refuses bytes that are not UTF-8, values that json-scan finds too deep or too
+// many, and any `__proto__` key (a spread or assignment of it further in would replace a prototype). No part of the body is
+// ever quoted.
 
 import { ApiError } from '../base/errors.ts';
 import { openJsonScan } from '../base/json-scan.ts';

@@ -1,5 +1,5 @@
 // The sockets under fastify: node:https on TLS 1.3 (RFC 8446), HTTP/1.1 only, no resumption; or node:http on loopback. Time
-// and size limits of what is not yet a request, and answers in the envelope to what never becomes one.
+// and size limits before a request is complete, and error envelopes for bytes that never become a request.
 
 import { constants, randomUUID } from 'node:crypto';
 import {
@@ -26,7 +26,7 @@ export function freshRequestId(): string {
   return `req_${randomUUID().replaceAll('-', '')}`;
 }
 
-/** TLS 1.3 alone, no tickets; a session that is reused all the same is refused (protocol.md §5). */
+/** TLS 1.3 alone, no tickets; a reused session is refused (protocol.md §5). */
 export function tlsOptions(tls: { readonly key: string; readonly cert: string }) {
   return {
     key: tls.key,
@@ -41,7 +41,7 @@ export function tlsOptions(tls: { readonly key: string; readonly cert: string })
 
 export interface Listener {
   readonly server: Server | SecureServer;
-  /** Ends every connection, also those node's closeAllConnections does not know: in the TLS handshake, or left after CONNECT. */
+  /** Ends every connection, also those that Node's closeAllConnections misses: in the TLS handshake, or left after CONNECT. */
   destroyConnections(): void;
 }
 
@@ -50,7 +50,7 @@ export function createListener(
   handler: RequestListener,
   told: {
     readonly onResumption: () => void;
-    /** Bytes that never became a request were answered here. */
+    /** Called after an answer to bytes that never became a request. */
     readonly onBroken: () => void;
     readonly isAnswering: (socket: Socket) => boolean;
   },
@@ -86,7 +86,7 @@ export function createListener(
       socket.destroy();
     }
   });
-  // Refused where every other request is, so that it is counted and recorded like any other.
+  // Refused by the hooks like any other request, so that it is counted and recorded.
   server.on('checkExpectation', handler);
   server.on('connect', (_request: IncomingMessage, socket: Socket) => {
     const error = new ApiError('invalid_request', 'CONNECT is not served here');
@@ -112,12 +112,12 @@ function createSecure(options: SecureOptions, handler: RequestListener, onBroken
   return server;
 }
 
-/** An Expect that is not the one Node meets by itself, by its own reading of it. */
+/** An Expect header other than the one Node itself fulfils, by Node's own test. */
 export function unmetExpectation({ expect }: IncomingHttpHeaders): boolean {
   return expect !== undefined && !/(?:^|\W)100-continue(?:$|\W)/i.test(expect);
 }
 
-/** Connections of one peer beyond its number are closed as those beyond maxConnections are: without a word. */
+/** Closes a peer's connections beyond its number without an answer, like those beyond maxConnections. */
 function limitPeers(server: Server | SecureServer, perPeer: number): void {
   const open = new Map<string, number>();
   server.on('connection', (socket: Socket) => {
@@ -136,7 +136,7 @@ function limitPeers(server: Server | SecureServer, perPeer: number): void {
   });
 }
 
-/** Node could not make a request of what came in: bad HTTP, too long a header, or too slow. */
+/** Node could not parse a request: bad HTTP, a header too long, or too slow. */
 export function answerBrokenRequest(
   error: Error & { code?: string | undefined },
   socket: Socket,

@@ -1,6 +1,6 @@
-// The requests that are not over, by the connection they came on. Node tells a response of its connection's end only while the
-// response has the socket: pipelined ones (RFC 9112 §9.3.2) wait for it, and would never hear. So each socket has one listener
-// here, and its close is the close of every response that is still to be sent on it.
+// The open requests by connection. Node reports a connection's end to a response only while the response has the socket:
+// pipelined responses (RFC 9112 §9.3.2) wait for the socket, and would never get the event. So each socket has one listener here,
+// and its close closes every response that is still to be sent on it.
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
@@ -8,12 +8,12 @@ import { ApiError } from '../base/errors.ts';
 import { clientClosed } from './exchange.ts';
 
 /**
- * Requests of one connection at once. No client we know of sends one before it has the answer to the last, and each that
- * waits holds what it was admitted with.
+ * Requests of one connection at once. No client we know of sends a request before the answer to the last one, and each waiting
+ * request holds its permits.
  */
 const MAX_PIPELINED = 16;
 
-/** Refused ones wait for their turn as well; where so many do, the connection is cut. */
+/** Refused requests wait for their turn as well; with this many the connection is cut. */
 const MAX_WAITING = 4 * MAX_PIPELINED;
 
 interface OpenRequest<T> {
@@ -33,11 +33,11 @@ export interface OpenRequests<T> {
   exchanges(): Iterable<T>;
   /** `end` is called once: when the last byte was sent (`complete`), or when the client or the connection is gone. */
   begin(opened: OpenRequest<T>, end: (complete: boolean) => void): void;
-  /** Why the request that was begun last on this connection must not be carried out, if it must not. */
+  /** Why the newest request on this connection must not run; undefined when it may. */
   refusal(socket: Socket): ApiError | undefined;
-  /** The answer that is being made is the connection's last. */
+  /** Marks the current answer as the connection's last. */
   endsConnection(socket: Socket): void;
-  /** Whether bytes written to the socket now would land in an answer, or be taken for that of another request. */
+  /** Whether bytes written to the socket now would land in an answer, or in that of another request. */
   isAnswering(socket: Socket): boolean;
   /** Resolves when none is open, or after so many milliseconds. */
   ended(withinMs: number): Promise<void>;
@@ -71,7 +71,7 @@ export function createOpenRequests<T>(): OpenRequests<T> {
       all.set(response, opened);
       connection.open.set(response, opened);
       let complete = false;
-      // Node says `finish` also of what it could not send any more; and before it ends the connection, where this is its last answer.
+      // Node emits `finish` also for answers it could not send any more, and before it ends the connection of a last answer.
       response.prependOnceListener('finish', () => (complete = !socket.destroyed));
       response.once('close', () => {
         all.delete(response);
@@ -79,11 +79,11 @@ export function createOpenRequests<T>(): OpenRequests<T> {
         end(complete);
         if (all.size === 0) for (const wake of Array.from(waiting)) wake();
       });
-      // So many answers wait that Node has stopped reading, and would not see the client leave. A slow reader, which Node waits
+      // With this many waiting answers Node stops reading, and would not see the client leave. A slow reader, which Node waits
       // for as well, is found out by what is written to it.
       const unread = socket.isPaused() && !socket.writableNeedDrain;
       if (connection.open.size > MAX_WAITING || unread) socket.destroy();
-      // The listener above may have been called already.
+      // The listener above may have run already.
       if (socket.closed) setImmediate(() => closed(response, socket));
     },
     refusal(socket) {
@@ -114,9 +114,9 @@ export function createOpenRequests<T>(): OpenRequests<T> {
   };
 }
 
-/** Node emits `close` for the response that has the socket; this does so for one that waited for it. */
+/** Node emits `close` for the response that has the socket; this emits it for one that waits for the socket. */
 function closed(response: ServerResponse, socket: Socket): void {
-  // Node closes these itself: the one that has the socket now, and one that was sent to its end a moment ago.
+  // Node itself closes the response that has the socket, and one that was just sent to its end.
   if (response.socket === socket || response.closed || (response.writableFinished && !response.destroyed))
     return;
   response.destroy();
@@ -130,7 +130,7 @@ function tooMany(): ApiError {
   });
 }
 
-/** In logs and metrics only: the connection ends before it could be sent. */
+/** Only in logs and metrics: the connection ends before the answer can be sent. */
 export const CONNECTION_ENDING = 'connection_ending';
 function ending(): ApiError {
   return new ApiError(CONNECTION_ENDING, 'the connection ends with the answer to an earlier request', {

@@ -1,4 +1,4 @@
-// A route is one declaration that the server registers, checks requests against, and prints in openapi.json.
+// A route is one declaration: the server registers it, checks requests against it, and openapi.json is generated from it.
 
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Engine } from '../engine/seam/engine.ts';
@@ -11,7 +11,7 @@ import type { Proven } from './connection-pins.ts';
 import type { ServerDeps, ServerConfig } from './deps.ts';
 import type { ServerMetrics } from './metrics/server.ts';
 
-/** One request, checked, and everything a handler may use to answer it. */
+/** One checked request, with everything a handler may use to answer it. */
 export interface Call<B = unknown, Q = unknown> {
   readonly deps: Omit<ServerDeps, 'now' | 'randomHex'> & {
     readonly now: () => number;
@@ -28,7 +28,7 @@ export interface Call<B = unknown, Q = unknown> {
   readonly proven: Proven;
   /** The caller's share of a model. */
   readonly modelPermits: ModelPermits;
-  /** Tells /metrics of a loaded engine. */
+  /** Adds a loaded engine to /metrics. */
   watchEngine(modelId: string, engine: Engine): void;
 }
 
@@ -56,7 +56,7 @@ export interface Route<B = unknown, Q = unknown> extends RouteDoc {
   readonly query?: Shape<Q> | undefined;
   /** Counts against the limits of the caller and of the server. */
   readonly limited?: boolean | undefined;
-  /** Takes no place from other requests: it has its own, and a peer has few of them. */
+  /** Has places of its own, a few per peer, and takes none from other requests. */
   readonly apart?: boolean | undefined;
   /** May take longer than `timeouts.requestMs`: downloads, hashing, loading. */
   readonly untimed?: boolean | undefined;

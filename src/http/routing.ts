@@ -11,12 +11,12 @@ import type { Call, Route } from './route.ts';
 declare module 'fastify' {
   interface FastifyContextConfig {
     assay?: Route | undefined;
-    /** The methods of a path, on its routes for all others. */
+    /** The methods of a path, kept on its routes for the 405 of all others. */
     allow?: string | undefined;
   }
 }
 
-/** Given to every call beside its request. */
+/** Shared by all calls, beside the request. */
 export type Shared = Pick<Call, 'deps' | 'proven' | 'modelPermits' | 'watchEngine'>;
 
 /** Methods that clients send; HEAD is declared by fastify with every GET. All others: `allowedMethods`. */
@@ -86,12 +86,12 @@ async function answer(
   reply: FastifyReply,
 ): Promise<unknown> {
   const exchange = request.exchange;
-  // While its body was read the client may have gone.
+  // The client may have left while its body was read.
   exchange.throwIfOver();
   if (route.body !== undefined && request.body === undefined)
     throw new ApiError('invalid_json', 'the request body is empty, expected a JSON object');
   const body = route.body?.read(request.body, '');
-  // Fields that are read and ignored are not kept while the answer is made.
+  // Ignored fields are not kept while the answer is made.
   request.body = undefined;
   const query = route.query?.read(request.query, '');
   const result = await route.handle({

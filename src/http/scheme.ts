@@ -1,5 +1,5 @@
 // Plain HTTP on the TLS port (a browser, or a client with http:// in its configuration): one answer that names the mistake,
-// in place of a connection that just ends. A TLS client speaks first, and its first byte is 0x16, a handshake record
+// instead of a closed connection. A TLS client speaks first, and its first byte is 0x16, a handshake record
 // (RFC 8446 §5.1); a request of HTTP/1 begins with the letters of its method.
 
 import type { Server } from 'node:https';
@@ -10,13 +10,13 @@ import { rawErrorResponse } from './errors.ts';
 /** Time for a first byte, and for the client to take the answer. */
 const PATIENCE_MS = 10_000;
 
-/** `onPlain` gives the id of the answer. */
+/** `onPlain` returns the id of the answer. */
 export function refusePlainHttp(server: Server, onPlain: () => string): void {
-  // Node has one listener here, which begins the handshake. It takes what was read before it (net.Socket.unshift).
+  // Node's only listener here begins the handshake. It gets the byte read before (net.Socket.unshift).
   const handshakes = server.listeners('connection');
   server.removeAllListeners('connection');
   server.on('connection', (socket: Socket) => {
-    // One that is gone already must not end the process.
+    // A socket that is already closed must not end the process.
     socket.on('error', () => socket.destroy());
     const late = setTimeout(() => socket.destroy(), PATIENCE_MS).unref();
     const ended = (): void => void socket.destroy();

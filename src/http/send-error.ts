@@ -1,5 +1,5 @@
-// Answers a request with an error, whatever was thrown and wherever: the envelope, its headers, and whether the connection
-// goes on after it.
+// Answers a request with an error, for any thrown value: the envelope, its headers, and whether the connection goes on
+// after it.
 
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { ApiError } from '../base/errors.ts';
@@ -18,8 +18,7 @@ export interface ErrorContext {
 }
 
 /**
- * Refusals, by code or status, whose answer is the connection's last: its evidence is stale, or what follows is not worth
- * reading.
+ * Refusals, by code or status, that end the connection: its evidence is stale, or its further bytes are not worth reading.
  */
 const ENDS_CONNECTION: ReadonlySet<string | number> = new Set([
   STALE,
@@ -36,7 +35,7 @@ export function sendError(
   reply: FastifyReply,
   thrown: unknown,
 ): FastifyReply {
-  // A body that broke off is no fault of the server's.
+  // A truncated body is not a fault of the server.
   const error = request.raw.destroyed && !request.raw.complete ? clientClosed() : toApiError(thrown);
   // The rest of a refused body is read and dropped. A scanner without a reader would hold the stream still.
   if (!request.raw.complete) request.raw.unpipe().resume();
@@ -57,7 +56,7 @@ export function sendError(
     .send(JSON.stringify(errorBody(error)));
 }
 
-/** An unforeseen error: where it came from, never its message, which may quote what was being worked on. */
+/** Logs an unexpected error by its stack frames, never its message, which may quote content. */
 function logCause(log: Pick<Log, 'error'>, { cause }: ApiError): void {
   if (!(cause instanceof Error)) return;
   log.error({ kind: cause.name, at: framesOf(cause).slice(0, 8) }, 'unexpected error');

@@ -1,5 +1,5 @@
-// The HTTP server: fastify over TLS 1.3 (HTTP/1.1 only, no resumption), or plain HTTP on loopback. It puts together what is
-// the same for all routes: http/hooks (ids, keys, limits, deadlines, records), http/send-error (the envelope), http/routing,
+// The HTTP server: fastify over TLS 1.3 (HTTP/1.1 only, no resumption), or plain HTTP on loopback. It combines the parts
+// that all routes share: http/hooks (ids, keys, limits, deadlines, records), http/send-error (the envelope), http/routing,
 // http/drain.
 
 import { randomBytes } from 'node:crypto';
@@ -30,7 +30,7 @@ export interface HttpServer {
   readonly address: { readonly host: string; readonly port: number; readonly url: string } | null;
   /** Requests that are not over. */
   readonly inFlight: number;
-  /** New connections get this certificate; connections that exist keep theirs. */
+  /** New connections get this certificate; existing ones keep theirs. */
   setTls(tls: { readonly key: string; readonly cert: string }): void;
   /**
    * Refuses new work with 503, lets answers under way finish within `drainMs` (default from config), ends what is left with
@@ -45,7 +45,7 @@ declare module 'fastify' {
   }
 }
 
-/** `routes`: what is served; the rooms of the API are above this one. */
+/** `routes` come from the caller: the rooms of the API are above this one. */
 export async function createServer(
   given: ServerDeps,
   routes: (context: RouteContext) => readonly Route[],
@@ -117,7 +117,7 @@ function isShared({ auth, host }: ServerConfig): boolean {
   return auth.keys.length > 0 || !isLoopback(host);
 }
 
-/** Keys, limits and permits: which callers come in, and how much each may hold. */
+/** Keys, limits and permits: the callers that are admitted, and the most each may hold. */
 function createAdmission(
   { config, now }: Call['deps'],
   shared: boolean,
@@ -142,7 +142,7 @@ function createAdmission(
   };
 }
 
-/** Fastify with everything of ours in it but the routes. The listener is there once fastify has asked for it. */
+/** Fastify with all our parts except the routes. The listener exists once fastify has asked for it. */
 function createApp(
   deps: Call['deps'],
   context: HookContext,
@@ -170,7 +170,7 @@ function createApp(
     bodyLimit: config.limits.maxBodyBytes,
     routerOptions: { maxParamLength: 1024 },
     frameworkErrors(error, request, reply) {
-      // These come before any hook.
+      // These run before any hook.
       begin(context, request, reply);
       void answerError(request, reply, error);
     },

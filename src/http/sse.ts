@@ -1,6 +1,6 @@
 // Server-sent events on a raw response (WHATWG HTML §9.2), as the OpenAI SDKs read them: `data: …` lines, one blank line
 // between events. Events written in one turn of the loop leave in one write. A reader that is slow makes `flush` wait; a
-// stream that is silent gets a comment line; exactly one terminal event is ever written.
+// stream that is silent gets a comment line; exactly one terminal event is written.
 
 import type { ServerResponse } from 'node:http';
 import { ApiError } from '../base/errors.ts';
@@ -8,7 +8,7 @@ import { ApiError } from '../base/errors.ts';
 export interface EventStream {
   /** Queues one event; `data` is one line of text. Ignored after the end. */
   send(data: string): void;
-  /** Resolves once what was sent fits the socket's buffer again; rejects with the signal's reason when it aborts. */
+  /** Resolves once the sent bytes fit the socket's buffer again; rejects with the signal's reason when it aborts. */
   flush(): Promise<void>;
   /** The terminal event, then the end of the response. Only the first call counts. */
   end(data: string): void;
@@ -21,7 +21,7 @@ const MAX_PENDING = 64 * 1024;
 export interface EventStreamOptions {
   readonly headers: Readonly<Record<string, string | number | readonly string[] | undefined>>;
   readonly heartbeatMs: number;
-  /** A reader that takes no byte for so long is cut off: its stream holds a slot. */
+  /** A reader that takes no byte for this time is cut off, because its stream holds a slot. */
   readonly stallMs: number;
   readonly signal: AbortSignal;
 }
@@ -59,7 +59,7 @@ export function openEventStream(response: ServerResponse, options: EventStreamOp
   beat.unref();
   response.on('drain', () => (full = false));
   response.once('close', () => clearInterval(beat));
-  // A response that was closed before this stream was opened says so no more.
+  // A response that was closed before this stream opened emits no further event.
   if (response.destroyed) clearInterval(beat);
 
   return {
@@ -75,7 +75,7 @@ export function openEventStream(response: ServerResponse, options: EventStreamOp
       }
     },
     async flush() {
-      // A source that never lets the loop turn must not pile up what it makes.
+      // A source that never yields to the event loop must not pile up its events.
       if (pending.length > MAX_PENDING) drain();
       if (!full || response.destroyed) return;
       await new Promise<void>((resolve, reject) => {

@@ -1,5 +1,5 @@
-// A file described as a model: read, measured (unless its digest is pinned) and described; and from where it may be taken. Paths
-// given by callers must resolve, links included, to below a configured model root.
+// Describes a file as a model: reads and measures it (unless its digest is pinned), and decides its residency. Paths given by
+// callers must resolve, links included, to below a configured model root.
 
 import { realpath } from 'node:fs/promises';
 import { sep } from 'node:path';
@@ -15,7 +15,7 @@ import { parseModelName } from './store/names.ts';
 export interface ModelToAdd {
   readonly id: string;
   readonly path: string;
-  /** Pinned: taken as given, and enforced whenever the bytes are read. */
+  /** A pinned digest: not computed here, but enforced whenever the bytes are read. */
   readonly sha256?: string | undefined;
   readonly type?: RegisteredModelType | undefined;
   readonly contextLength?: number | undefined;
@@ -46,7 +46,7 @@ export async function describeFile(
   parseModelName(source.id);
   const file = await openRegular(source.path);
   try {
-    // The file that is checked and the one that is hashed are the same open, unchanged file.
+    // One open, unchanged file is both checked and hashed.
     const before = await identityOf(file);
     const summary = await inspectModel(file);
     const measured = source.sha256 === undefined ? await measure(file, { signal }) : undefined;
@@ -80,7 +80,7 @@ export async function describeFile(
   }
 }
 
-/** Where the engine will read from. A file is on verity only if it really is below that folder; never taken on trust. */
+/** Where the engine will read from. A file counts as on verity only if it really is below that folder. */
 export async function residencyFor(
   path: string,
   size: number,
@@ -96,7 +96,7 @@ export async function residencyFor(
   return room !== null && room.total / 2 >= size ? 'memory' : 'disk';
 }
 
-/** The real path, when it is below a root; 400 otherwise. The message does not say what exists outside the roots. */
+/** The real path, when it is below a root; 400 otherwise. The message does not reveal what exists outside the roots. */
 export async function insideRoots(path: string, roots: readonly string[]): Promise<string> {
   if (path === '' || path.length > 4096 || path.includes('\0')) {
     throw new ApiError('file_not_found', 'path is not a usable file name', { param: 'path' });

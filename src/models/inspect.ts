@@ -1,4 +1,4 @@
-// From what the strict GGUF reader says to what the registry keeps.
+// From the facts of the strict GGUF reader to the summary the registry keeps.
 
 import type { FileHandle } from 'node:fs/promises';
 import { readGguf, type GgufInfo } from './gguf/read.ts';

@@ -18,7 +18,7 @@ export function parseKeepAlive(value: string | number): number {
   const amount = Number(match[1]);
   if (amount < 0) return Number.POSITIVE_INFINITY;
   const unit = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[(match[2] ?? 's') as 'ms' | 's' | 'm' | 'h'];
-  // Timers hold 2^31-1 ms; longer is as good as never.
+  // Timers hold 2^31-1 ms; longer counts as never.
   const ms = amount * unit;
   return ms > 2_147_483_647 ? Number.POSITIVE_INFINITY : ms;
 }

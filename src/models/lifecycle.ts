@@ -1,11 +1,11 @@
-// Which models are loaded, and since when: loaded on first request, unloaded when idle for keep_alive, least recently used
-// out first when room is needed, never one with work in flight. Generic over the engine: start/ wires models and engine.
+// Decides which models are loaded: loads on first request, unloads when idle for keep_alive, and evicts the least recently used
+// when room is needed, never one with work in flight. Generic over the engine: start/ wires models and engine.
 // Fairness: loads that need room wait in one first-in-first-out queue. For its head the least recently used model is drained:
-// it finishes what it has, and requests that come for it meanwhile queue up behind. So a swap under load loses no request,
+// it finishes its requests, and new requests for it queue up behind. So a swap under load loses no request,
 // and no model starves another.
 
 import type { Clock } from '../base/clock.ts';
-import { ApiError } from '../base/errors.ts';
+import { ApiError, overloaded, shuttingDown } from '../base/errors.ts';
 import { parseKeepAlive } from './keep-alive.ts';
 import type { RegisteredModel } from './model.ts';
 import type { AcquireOptions, Lease, ModelStatus } from './seam.ts';
@@ -17,7 +17,7 @@ export interface LifecycleOptions<E extends Closable> {
   readonly estimate: (model: RegisteredModel) => number;
   readonly maxLoaded: number;
   readonly memoryBudgetBytes: number;
-  /** For requests that give none. */
+  /** For requests without keep_alive. */
   readonly keepAlive: string | number;
   /** Requests that may wait for one model. */
   readonly maxWaiting: number;
@@ -46,11 +46,8 @@ export class Lifecycle<E extends Closable> {
     if (options.keepAlive !== undefined) parseKeepAlive(options.keepAlive);
     const slot = this.#slotFor(model);
     if (slot.canServeNow(model)) return slot.lease(model, options);
-    if (slot.waiters.size >= this.#options.maxWaiting) {
-      throw new ApiError('engine_overloaded', `${slot.waiters.size} requests already wait for ${model.id}`, {
-        retryAfterSeconds: 5,
-      });
-    }
+    if (slot.waiters.size >= this.#options.maxWaiting)
+      throw overloaded('engine_overloaded', `${slot.waiters.size} requests already wait for ${model.id}`, 5);
     const waited = this.#wait(slot, model, options);
     this.#advance();
     return waited;
@@ -70,7 +67,7 @@ export class Lifecycle<E extends Closable> {
     return this.#slots.get(id)?.state === 'loaded';
   }
 
-  /** Given the model, not what was loaded under its id before it was replaced. */
+  /** Given the model: only of that registration, not of one it replaced. */
   status(
     id: string,
     model?: RegisteredModel,
@@ -103,7 +100,7 @@ export class Lifecycle<E extends Closable> {
     signal.removeEventListener('abort', force);
   }
 
-  /** Where requests for the model wait or are served. What was loaded under its id for another registration goes. */
+  /** The slot in which requests for the model wait or are served. A slot of another registration of its id is drained. */
   #slotFor(model: RegisteredModel): Slot<E> {
     const slot = this.#slots.get(model.id);
     if (slot === undefined) return this.#enqueue(model);
@@ -147,7 +144,7 @@ export class Lifecycle<E extends Closable> {
       const leave = (): void => {
         if (!slot.waiters.delete(waiter)) return;
         reject(options.signal.reason as Error);
-        // A load that has begun goes on: what it did is useful to the next request. One that has not is dropped.
+        // A load that has begun goes on: the next request can use it. One that has not begun is dropped.
         const current = this.#slots.get(model.id);
         if (current?.waiters.size === 0 && current.state === 'waiting') this.#forget(current);
         this.#advance();
@@ -170,7 +167,7 @@ export class Lifecycle<E extends Closable> {
     });
   }
 
-  /** Starts every load that has room now, and drains for the first that has not. Never overtakes the head of the queue. */
+  /** Starts every load that has room now, and drains models for the first without. Never overtakes the head of the queue. */
   #advance(): void {
     while (!this.#stop.signal.aborted) {
       const next = this.#queue[0];
@@ -198,7 +195,7 @@ export class Lifecycle<E extends Closable> {
     return others.length < this.#options.maxLoaded && bytes <= this.#options.memoryBudgetBytes;
   }
 
-  /** The slot is over. Requests that came for its id meanwhile queue for a new one, of the newest registration. */
+  /** Removes the slot. Requests that came for its id meanwhile queue for a new one, of the newest registration. */
   #replace(slot: Slot<E>): void {
     this.#forget(slot);
     const newest = [...slot.waiters].at(-1)?.model;
@@ -236,11 +233,7 @@ function tooLarge(model: RegisteredModel, bytes: number, budget: number): ApiErr
   );
 }
 
-/** Of a request that waited for another registration of the id. */
+/** The error of a request that waited for another registration of the id. */
 export function replaced({ id }: RegisteredModel): ApiError {
   return new ApiError('model_replaced', `${id} was replaced by another model`, { retryAfterSeconds: 1 });
-}
-
-function shuttingDown(): ApiError {
-  return new ApiError('server_shutting_down', 'the server is shutting down', { retryAfterSeconds: 5 });
 }

@@ -1,5 +1,5 @@
-// From a registered model to a running engine: stage its bytes and measure them, hand the very descriptor that was measured
-// to the engine, and check at the end that nothing changed. Generic over the engine: models do not import inference.
+// From a registered model to a running engine: stage its bytes and measure them, hand the measured descriptor itself
+// to the engine, and check at the end that they did not change. Generic over the engine: models do not import inference.
 
 import { ApiError } from '../base/errors.ts';
 import { inspectModel } from './inspect.ts';
@@ -27,7 +27,7 @@ export interface OpenOptions<E> {
   readonly threads?: number | undefined;
   readonly signal: AbortSignal;
   readonly onProgress: (fraction: number) => void;
-  /** For a file used in place: what it was when its digest was last taken, and to be told when it was taken again. */
+  /** For a file used in place: its identity at its last digest, and the callback for a new one. */
   readonly known?: FileIdentity | undefined;
   readonly onMeasured?: ((identity: FileIdentity) => void) | undefined;
 }
@@ -50,10 +50,10 @@ export async function openModel<E extends Closable>(
     name: entry.model.id,
     signal: options.signal,
     onProgress: (fraction) => options.onProgress(fraction * 0.7),
-    ...(known === undefined ? {} : { known }),
+    known,
   });
   try {
-    // Once more, of the very bytes the engine will read: a model with a pinned digest may not have been there before.
+    // Again, with the very bytes the engine will read: the file of a pinned model may not have existed before.
     await inspectModel(staged.file);
     const engine = await options.openEngine(
       {
@@ -61,8 +61,8 @@ export async function openModel<E extends Closable>(
         type: entry.model.type,
         contextLength: entry.model.contextLength,
         slots: options.slots,
-        ...(options.threads === undefined ? {} : { threads: options.threads }),
-        ...(entry.chatTemplate === undefined ? {} : { chatTemplate: entry.chatTemplate }),
+        threads: options.threads,
+        chatTemplate: entry.chatTemplate,
         onProgress: (fraction) => options.onProgress(0.7 + 0.3 * fraction),
       },
       options.signal,

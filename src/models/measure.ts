@@ -1,8 +1,8 @@
 // Measures a model file: SHA-256 over the very bytes the engine will map (docs/protocol.md, P3).
 // `memory`: copied once into an unnamed tmpfs file (O_TMPFILE) and hashed on the way; the engine gets that file, read-only,
-// by descriptor, so nothing outside the guest's memory can change it. `disk`: hashed in place, and the open file's identity
-// is compared before and after; for development only, and said so wherever the digest is shown.
-// Refuses: anything but a regular file, a size that changes under the read, a digest other than the pinned one.
+// by descriptor, so no process or host outside the guest's memory can change it. `disk`: hashed in place, and the open file's
+// identity is compared before and after; for development only, and marked so wherever the digest is shown. Refuses: anything
+// but a regular file, a size that changes under the read, a digest other than the pinned one.
 
 import { createHash, type Hash } from 'node:crypto';
 import { constants } from 'node:fs';
@@ -12,7 +12,7 @@ import { isFull } from '../base/durable-files.ts';
 import { ApiError } from '../base/errors.ts';
 import type { Residency, FileIdentity } from './model.ts';
 
-/** Big enough for full disk and copy speed, small enough that hashing one never holds the event loop for a millisecond. */
+/** Large enough for full disk and copy speed, small enough that hashing a chunk takes the event loop less than a millisecond. */
 const CHUNK_BYTES = 4 * 1024 * 1024;
 /** Linux, include/uapi/asm-generic/fcntl.h: __O_TMPFILE | O_DIRECTORY. Node has no constant for it. */
 const O_TMPFILE = 0o20_200_000;
@@ -38,11 +38,11 @@ export interface StageOptions extends MeasureOptions {
   readonly sha256: string;
   /** For messages. */
   readonly name: string;
-  /** For `disk`: skip hashing when the file is still the one this digest was taken of. */
+  /** For `disk`: the identity at the last digest; an unchanged file is not hashed again. */
   readonly known?: FileIdentity | undefined;
 }
 
-/** Bytes an engine may be given. Held open until `close`; the engine's own mapping outlives that. */
+/** Measured bytes for an engine. Held open until `close`; the engine's own mapping stays valid after it. */
 export interface StagedFile {
   readonly file: FileHandle;
   /** Its descriptor, to be inherited by the engine. */
@@ -50,7 +50,7 @@ export interface StagedFile {
   readonly sha256: string;
   readonly size: number;
   readonly residency: Residency;
-  /** Of a file used in place: what it was when its digest was last taken. */
+  /** Of a file used in place: its identity at its last digest. */
   readonly identity?: FileIdentity | undefined;
   /** To be called once the engine has read the file. For `disk`, throws if the file changed since it was hashed. */
   check(): Promise<void>;
@@ -122,7 +122,7 @@ async function stageInMemory(path: string, options: StageOptions): Promise<Stage
       };
       await pump({ source, size, hash, target }, { signal: options.signal, onProgress });
     } catch (error) {
-      // Another process has filled the folder.
+      // Another process filled the folder meanwhile.
       throw isFull(error) ? noRoom(options, size, 0, error) : error;
     } finally {
       reserved.release();
@@ -183,7 +183,7 @@ function staged(
   return { ...about, file, fd: file.fd, check, close };
 }
 
-/** O_NONBLOCK so that a FIFO does not hang the open; the type is checked on the descriptor, not the name. */
+/** O_NONBLOCK so that opening a FIFO does not hang; the type is checked on the descriptor, not the name. */
 export async function openRegular(path: string): Promise<FileHandle> {
   let file: FileHandle;
   try {
@@ -240,7 +240,7 @@ async function pump({ source, size, hash, target }: Pumped, options: MeasureOpti
     // Both the write of this chunk and the read of the next run on other threads while this one hashes.
     const written = target === undefined ? undefined : writeAll(target, chunk, here);
     next = source.read(turn === 0 ? buffers[0] : buffers[1], 0, CHUNK_BYTES, at);
-    next.catch(() => undefined); // it is awaited at the top of the loop; failing before that must not count as unhandled
+    next.catch(() => undefined); // awaited at the top of the loop; a failure before that must not count as unhandled
     try {
       hash.update(chunk);
       await written;

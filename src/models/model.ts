@@ -8,7 +8,7 @@ export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank'
  */
 export type Residency = 'memory' | 'verity' | 'disk';
 
-/** `residency` is no file: it puts the word "disk" into the signed manifest of a model that is not in measured memory. */
+/** `residency` is not a file: it adds the word "disk" to the signed manifest of a model outside measured memory. */
 export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template' | 'residency';
 
 /** One file (or text) the engine reads, named by its content. */
@@ -20,7 +20,7 @@ export interface ModelBlob {
   readonly size: number;
 }
 
-/** Parameters a request gets when it does not set them. */
+/** Parameters of requests that do not set them. */
 export interface ModelDefaults {
   readonly temperature?: number | undefined;
   readonly topP?: number | undefined;
@@ -58,11 +58,11 @@ export interface RegisteredModel {
   readonly details?: ModelDetails | undefined;
 }
 
-/** One file of a model and where it is. */
+/** One file of a model, with its path. */
 export interface ModelFile extends ModelBlob {
   readonly role: Exclude<BlobRole, 'residency'>;
   readonly path: string;
-  /** When its digest was taken by this process: what the file was then. */
+  /** The file's identity when this process took its digest. */
   readonly identity?: FileIdentity | undefined;
 }
 
@@ -89,7 +89,7 @@ export interface RegistryEntry {
   readonly hashed: boolean;
 }
 
-/** What stays the same while a file is the same file. */
+/** Attributes that stay the same while a file is the same file. */
 export interface FileIdentity {
   readonly dev: bigint;
   readonly ino: bigint;

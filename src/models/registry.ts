@@ -1,7 +1,7 @@
-// The models this server may serve: what each one is, by the digests of the bytes the engine reads.
+// The models this server may serve, each identified by the digests of the bytes the engine reads.
 // A model is listed only after its file passed the strict GGUF reader and its bytes were hashed; ids are unique and compared
 // exactly. Registering other bytes under a taken id is refused (409 model_already_exists).
-// store/names decides what an id may be.
+// base/model-name decides the form of an id.
 
 import { createHash } from 'node:crypto';
 import { attestedModel, fromHex, toHex, type AttestedModel } from '@assay/attestation';
@@ -84,7 +84,7 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
     blobs.push(textBlob('template', options.chatTemplate));
   }
   const sizeBytes = blobs.reduce((sum, blob) => sum + blob.size, 0);
-  // Whoever pins the file's own SHA-256 gets P3 in full or nothing: bytes on a disk could change after they were hashed.
+  // A client that pins the file's own SHA-256 gets P3 in full or a refusal: bytes on a disk could change after they were hashed.
   if (options.residency === 'disk') blobs.push(textBlob('residency', 'disk'));
   const attested = attestedModel(options.id, blobs.map(toAttestedBlob));
   const model: RegisteredModel = {
@@ -112,7 +112,7 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
     files: options.files,
     summary,
     hashed: options.hashed,
-    ...(options.chatTemplate === undefined ? {} : { chatTemplate: options.chatTemplate }),
+    chatTemplate: options.chatTemplate,
   };
 }
 

@@ -1,4 +1,4 @@
-// What the routes see of the models: the service, the lease on a loaded engine, the events of a pull. Types only.
+// The models as the routes see them: the service, the lease on a loaded engine, the events of a pull. Types only.
 
 import type { ModelDefaults, RegisteredModel } from './model.ts';
 
@@ -8,9 +8,9 @@ export interface ModelStatus extends RegisteredModel {
   readonly loading?: { readonly fraction: number } | undefined;
   /** Unix milliseconds. */
   readonly loadedAt?: number | undefined;
-  /** Unix milliseconds when it is unloaded if nothing uses it; null: never. */
+  /** Unix milliseconds when it is unloaded unless in use; null: never. */
   readonly expiresAt?: number | null | undefined;
-  /** Leases held now. */
+  /** Leases held at present. */
   readonly inFlight: number;
 }
 
@@ -49,7 +49,7 @@ export interface PullStatus {
 /** `keepAlive` as requests give it: seconds, "30s", "5m", "1h", "0" (unload when idle), "-1" (never unload). */
 export interface AcquireOptions {
   readonly keepAlive?: string | number | undefined;
-  /** Given for callers who share the model: they may have it stay longer than it would, up to so many milliseconds, never shorter. */
+  /** Given for callers that share the model: they may extend its stay up to this many milliseconds, never shorten it. */
   readonly keepAliveUpToMs?: number | undefined;
   readonly signal: AbortSignal;
 }
@@ -58,15 +58,18 @@ export interface AcquireOptions {
 export interface ModelService<E> {
   list(): readonly ModelStatus[];
   get(id: string): ModelStatus | undefined;
-  /** Loads on first use; waits its turn when room must be made. 404 model_not_found, 429 engine_overloaded, 500 model_load_failed. */
+  /**
+   * Loads on first use; waits its turn when room must be made. 404 model_not_found, 429 engine_overloaded, 500
+   * model_load_failed.
+   */
   acquire(id: string, options: AcquireOptions): Promise<Lease<E>>;
-  /** 404 model_not_found, 503 model_replaced: also when that happened while the load was waited for. */
+  /** 404 model_not_found, 503 model_replaced, also when either happens during the wait for the load. */
   load(
     id: string,
     signal: AbortSignal,
     options?: {
       readonly keepAlive?: string | number | undefined;
-      /** Told while it is certainly loaded; afterwards another request may have unloaded it. */
+      /** Called while the model is certainly loaded; later another request may have unloaded it. */
       readonly onLoaded?: ((model: ModelStatus) => void) | undefined;
     },
   ): Promise<'loaded' | 'already_loaded'>;
@@ -90,6 +93,6 @@ export interface ModelService<E> {
     signal: AbortSignal,
   ): AsyncIterable<PullEvent>;
   pullStatus(name: string): Promise<PullStatus | undefined>;
-  /** False when nothing of that name is being pulled. */
+  /** False when no pull of that name is under way. */
   cancelPull(name: string): Promise<boolean>;
 }

@@ -1,6 +1,6 @@
-// The model service behind the routes: registry (what there is), lifecycle (what is loaded), store and pull (where it comes
-// from and what outlives a restart). Failures are ApiErrors. What is decided by id is done in the same step, or names the
-// very registration it was decided for: between a wait and an action another request may have replaced it. Models of the
+// The model service behind the routes: registry (known models), lifecycle (loaded ones), store and pull (their origin, and what
+// survives a restart). Failures are ApiErrors. A decision by id is carried out in the same step, or names the registration it
+// was made for: between a wait and an action another request may have replaced the model. Models of the
 // configuration are not written to the store; they come back with the configuration.
 
 import type { Clock } from '../base/clock.ts';
@@ -26,7 +26,7 @@ import { entryOfManifest, manifestOf, type RestoreOptions } from './stored-model
 export interface ServiceOptions<E extends Closable> extends ResidencyOptions {
   readonly openEngine: (spec: OpenSpec, signal: AbortSignal) => Promise<E>;
   readonly store: ModelStore;
-  /** Null: this server fetches nothing. */
+  /** Null: pulls are switched off. */
   readonly pulls: PullService | null;
   readonly modelRoots: readonly string[];
   readonly slots: number;
@@ -43,9 +43,12 @@ export interface ServiceOptions<E extends Closable> extends ResidencyOptions {
 
 export interface Models<E extends Closable> extends ModelService<E> {
   readonly registry: Registry;
-  /** Reads, measures (unless pinned) and registers a file without any rule about where it may be. */
+  /**
+   * Reads, measures (unless pinned) and registers a file of the configuration, without any rule about where it may be. Its id
+   * stays the configuration's, also while it is deleted: what another took there would be gone after a restart.
+   */
   add(source: ModelToAdd, signal: AbortSignal): Promise<RegistryEntry>;
-  /** Registers what the store holds. Resolves with what it could not, by manifest file. */
+  /** Registers the models of the store. Resolves with those it could not register, by manifest file. */
   restore(): Promise<readonly { readonly file: string; readonly reason: string }[]>;
   close(signal: AbortSignal): Promise<void>;
 }
@@ -57,13 +60,15 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
 class ModelRegistrar<E extends Closable> implements Models<E> {
   readonly registry = createRegistry();
   readonly #options: ServiceOptions<E>;
+  /** Models of the configuration, by id. */
+  readonly #configured = new Map<string, RegistryEntry>();
   readonly #store: ModelStore;
   readonly #lifecycle: Lifecycle<E>;
-  /** By id: what is registered under it changes in one step at a time, in the registry and in the store alike. */
+  /** By id: registry and store change together, one step at a time. */
   readonly #changes = new KeyedQueue();
   /** So that a file used in place is hashed once per boot, not once per load. */
   readonly #measuredInPlace = new WeakMap<RegisteredModel, FileIdentity>();
-  /** Registration does not depend on a client that watches: each running pull has one follower of our own. */
+  /** Each running pull has a follower of the service, so that registration does not depend on a watching client. */
   readonly #followers = new Map<string, Promise<void>>();
 
   constructor(options: ServiceOptions<E>) {
@@ -78,10 +83,12 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
 
   async add(source: ModelToAdd, signal: AbortSignal): Promise<RegistryEntry> {
     try {
-      return this.registry.add(await describeFile(source, this.#options, signal));
+      const entry = this.registry.add(await describeFile(source, this.#options, signal));
+      this.#configured.set(source.id, entry);
+      return entry;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      // The operator wrote the id and the path; which of several models it is must be said.
+      // The operator configured the id and the path, so the error must name the model.
       const { status, code, param, shouldRetry } = error;
       const message = `model "${source.id}", ${source.path}: ${error.message}`;
       throw new ApiError(code, message, { status, param: param ?? undefined, shouldRetry, cause: error });
@@ -105,20 +112,22 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     const entry = await describeFile(source, this.#options, new AbortController().signal);
     return this.#changes.run(entry.model.id, async () => {
       const existing = this.registry.get(entry.model.id);
-      // Refused here when it has other bytes; the same bytes change nothing.
+      // Refused here when it has other bytes; the same bytes are accepted without a change.
       if (existing !== undefined) return this.#statusOf(this.registry.add(entry));
+      const configured = this.#configuredAs(entry);
+      if (configured !== undefined) return this.#statusOf(this.registry.add(configured));
       await this.#store.put(manifestOf(entry, { kind: 'file', path }));
       return this.#statusOf(this.registry.add(entry));
     });
   }
 
-  /** Takes the registration that is there now, from registry and store, before it waits for the work that uses it. */
+  /** Removes the current registration from registry and store before it waits for the work that uses it. */
   async remove(id: string): Promise<void> {
     const unloaded = await this.#changes.run(id, async () => {
       const entry = this.#entryOf(id);
       const done = this.#take(entry);
       try {
-        // Blobs that an engine still reads are leased: they are collected once it is gone.
+        // Blobs that an engine still reads are leased: they are collected after its end.
         if ((await this.#store.get(id)) !== undefined) await this.#store.remove(id);
       } catch (error) {
         this.registry.add(entry);
@@ -187,6 +196,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   async *pull(request: PullRequest, signal: AbortSignal): AsyncIterable<PullEvent> {
     const { pulls } = this.#options;
     if (pulls === null) throw new ApiError('pull_disabled', 'this server does not fetch models');
+    if (this.#configured.has(request.name)) throw ofConfiguration(request.name);
     const registered = this.#follow(pulls, request);
     for await (const event of untilAborted(pulls.pull(request), signal)) {
       if (event.kind === 'success' || event.kind === 'already_exists') await registered;
@@ -215,6 +225,13 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     return entry;
   }
 
+  /** The configured model of this id, if it is the same model; another model is refused. */
+  #configuredAs({ model }: RegistryEntry): RegistryEntry | undefined {
+    const configured = this.#configured.get(model.id);
+    if (configured !== undefined && configured.model.sha256 !== model.sha256) throw ofConfiguration(model.id);
+    return configured;
+  }
+
   #statusOf(entry: RegistryEntry): ModelStatus {
     return { ...entry.model, ...this.#lifecycle.status(entry.model.id, entry.model) };
   }
@@ -227,7 +244,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     };
   }
 
-  /** Out of the registry, and its engine on its way out, in one turn; resolves when the engine is gone. */
+  /** Leaves the registry and begins to drain its engine in one turn; resolves when the engine has ended. */
   #take({ model }: RegistryEntry): Promise<unknown> {
     this.registry.remove(model.id);
     return this.#lifecycle.unload(model.id, model);
@@ -269,6 +286,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
       const entry = await entryOfManifest(manifest, this.#restoreOptions());
       const existing = this.registry.get(id);
       if (existing?.model.sha256 === entry.model.sha256) return { done: undefined };
+      this.#configuredAs(entry);
       const done = existing === undefined ? undefined : this.#take(existing);
       this.registry.add(entry);
       return { done };
@@ -329,7 +347,7 @@ function pullStatus(name: string, state: PullState): PullStatus {
   };
 }
 
-/** Leaves the iterable when the watcher goes; the pull itself goes on. */
+/** Ends the iteration when the watcher leaves; the pull itself goes on. */
 async function* untilAborted<T>(events: AsyncIterable<T>, signal: AbortSignal): AsyncIterable<T> {
   const iterator = events[Symbol.asyncIterator]();
   const gone = new Promise<never>((_, reject) =>
@@ -361,6 +379,14 @@ class KeyedQueue {
     });
     return result;
   }
+}
+
+function ofConfiguration(id: string): ApiError {
+  return new ApiError(
+    'model_already_exists',
+    `${id} is a model of the configuration, which comes back with the next start: choose another name`,
+    { param: 'name' },
+  );
 }
 
 function notFound(): ApiError {

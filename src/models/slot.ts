@@ -1,5 +1,5 @@
-// One model that is loaded, loading, or waited for, and how it goes from one to the next: waiting → loading → loaded →
-// closing. A slot grants leases on its engine, keeps the time it stays when idle, and ends the engine once it is drained.
+// One model that is loaded, loading, or waited for, with its transitions: waiting → loading → loaded → closing. A slot grants
+// leases on its engine, unloads it when idle for its keep-alive time, and ends the engine once it is drained.
 
 import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
@@ -9,7 +9,7 @@ import type { AcquireOptions, Lease } from './seam.ts';
 
 /** Abilities of a loaded model; the engine seam's Engine does. */
 export interface Closable {
-  /** Settles when it is gone: null after close(), else why. */
+  /** Settles when it has ended: null after close(), else the reason. */
   readonly closed: Promise<Error | null>;
   close(): Promise<void>;
 }
@@ -32,7 +32,7 @@ export type OpenModel<E> = (
 export interface SlotOptions<E extends Closable> {
   readonly open: OpenModel<E>;
   readonly loadTimeoutMs: number;
-  /** Of models whose requests give no keep_alive. */
+  /** For models whose requests give no keep_alive. */
   readonly keepAliveMs: number;
   readonly clock: Clock;
   /** Aborts loads. */
@@ -40,7 +40,7 @@ export interface SlotOptions<E extends Closable> {
   readonly emit: (event: LifecycleEvent) => void;
   /** Room may have become free, or a model idle. */
   readonly onChange: () => void;
-  /** The engine is gone, or was never there. Requests that still wait need a new slot. */
+  /** The engine has ended or never started. Requests that still wait need a new slot. */
   readonly onGone: (slot: Slot<E>) => void;
 }
 
@@ -63,7 +63,7 @@ export class Slot<E extends Closable> {
   #state: 'waiting' | 'loading' | 'loaded' | 'closing' = 'waiting';
   #engine: E | undefined;
   #inFlight = 0;
-  /** Set when the engine is to end: no new leases. */
+  /** Set when the engine has to end: no new leases. */
   #draining: UnloadReason | undefined;
   #fraction = 0;
   #loadedAt = 0;
@@ -129,12 +129,12 @@ export class Slot<E extends Closable> {
     return this.#state === 'loaded' && this.#draining === undefined && this.serves(model);
   }
 
-  /** Resolves once the slot is over. */
+  /** Resolves once the slot has ended. */
   whenGone(): Promise<void> {
     return this.#gone;
   }
 
-  /** Nothing was loaded: the slot is over. */
+  /** No model was loaded: ends the slot. */
   drop(): void {
     this.#settleGone();
   }
@@ -164,7 +164,7 @@ export class Slot<E extends Closable> {
     this.#options.onChange();
   }
 
-  /** Tells of every tenth once. */
+  /** Reports every tenth once. */
   #progress(): (fraction: number) => void {
     let tenths = -1;
     return (fraction) => {
@@ -256,13 +256,13 @@ export class Slot<E extends Closable> {
 
   /** No new leases; ends when the last one is released. */
   drain(reason: UnloadReason): void {
-    // An eviction can be taken back, the others cannot.
+    // Only an eviction can be revoked.
     if (this.#draining === undefined || this.#draining === 'evicted' || reason === 'shutdown')
       this.#draining = reason;
     if (this.#state === 'loaded' && this.#inFlight === 0) void this.end(this.#draining);
   }
 
-  /** The room is not needed any more: it stays, and serves the requests that queued behind. */
+  /** Revokes an eviction whose room is no longer needed: the model stays and serves the requests queued behind. */
   undrain(): void {
     if (this.#state !== 'loaded' || this.#draining !== 'evicted') return;
     this.#draining = undefined;

@@ -1,5 +1,5 @@
-// Between a registered model and its manifest in the store. What a manifest says of a file's digest is taken as given and
-// enforced whenever the bytes are read for an engine; what it says of the GGUF header is read again.
+// Between a registered model and its manifest in the store. The digest in a manifest is not recomputed here, but
+// enforced whenever the bytes are read for an engine; the facts of the GGUF header are read again.
 
 import { ApiError } from '../base/errors.ts';
 import { inspectModel } from './inspect.ts';
@@ -25,15 +25,14 @@ export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelMani
       parameters: entry.summary.parameters,
       quantization: entry.summary.quantization,
     },
-    ...(Object.keys(model.defaults).length === 0 ? {} : { defaultParameters: given(model.defaults) }),
+    defaultParameters: given(model.defaults),
   };
 }
 
-/** Of the defaults, those that were set. */
-function given(defaults: ModelDefaults): Readonly<Record<string, number>> {
-  return Object.fromEntries(
-    Object.entries(defaults).filter((entry): entry is [string, number] => entry[1] !== undefined),
-  );
+/** The defaults that were set; undefined when none was. */
+function given(defaults: ModelDefaults): Readonly<Record<string, number>> | undefined {
+  const set = Object.entries(defaults).filter((entry): entry is [string, number] => entry[1] !== undefined);
+  return set.length === 0 ? undefined : Object.fromEntries(set);
 }
 
 export interface RestoreOptions {
@@ -42,7 +41,7 @@ export interface RestoreOptions {
   readonly contextLength: number;
 }
 
-/** Throws an ApiError when a file is gone or is no GGUF any more. */
+/** Throws an ApiError when a file is missing or no longer a GGUF. */
 export async function entryOfManifest(
   manifest: ModelManifest,
   options: RestoreOptions,
@@ -86,7 +85,7 @@ async function blobPath(store: ModelStore, sha256: string): Promise<string> {
 
 const NUMBERS = ['temperature', 'topP', 'topK', 'minP', 'repeatPenalty', 'maxTokens', 'dimensions'] as const;
 
-/** Only what we know, and only numbers; anything else in a manifest is not ours. */
+/** Only known parameters, and only numbers; others in a manifest are ignored. */
 function defaultsOf(parameters: Readonly<Record<string, string | number | boolean>>): ModelDefaults {
   const defaults: Record<string, number> = {};
   for (const name of NUMBERS) {

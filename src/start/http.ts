@@ -18,7 +18,7 @@ export function serverConfig(config: Config, files: number = openFileLimit()): S
     auth: {
       required: config.api.requireAuth ?? keys.some((key) => !key.admin),
       keys,
-      // Nobody on the network changes models without a key of their own for it.
+      // A client on the network changes models only with an admin key.
       adminEnabled: config.api.adminEnabled ?? (keys.some((key) => key.admin) || isLoopback(host)),
     },
     anonymous: defaultLimits(config),
@@ -49,7 +49,7 @@ export function serverConfig(config: Config, files: number = openFileLimit()): S
   };
 }
 
-/** Never so many that one address can fill the places, or the queue behind them, alone. */
+/** A share, so that one address alone cannot fill the places or the queue behind them. */
 function attestationsPerPeer({ limits, tee }: Config): number {
   const { maxConcurrentAttestations, maxConcurrentAttestationsPerPeer } = limits;
   return Math.min(
@@ -58,7 +58,7 @@ function attestationsPerPeer({ limits, tee }: Config): number {
   );
 }
 
-/** Descriptors for everything that is no connection: files and pipes of the process itself, and of each loaded model. */
+/** Descriptors for all else than connections: files and pipes of the process itself, and of each loaded model. */
 const OWN_FILES = 128;
 const FILES_PER_MODEL = 16;
 
@@ -70,7 +70,7 @@ export function maxConnections({ limits, models }: Config, files: number): numbe
   return Math.max(1, Math.min(limits.maxConnections, files - OWN_FILES - FILES_PER_MODEL * models.maxLoaded));
 }
 
-/** Below this not one connection is left beside the files of the process and of its models. */
+/** With fewer descriptors, no connection is left beside the files of the process and of its models. */
 export function leastFiles({ models }: Config): number {
   return OWN_FILES + FILES_PER_MODEL * models.maxLoaded + 1;
 }

@@ -1,8 +1,10 @@
-// The files and folders the configuration names, looked at before anything is made: what is not there, or is something else,
-// ends the start with the key and the value that were written, not with the file our code would stumble over later.
+// Checks the files and folders of the configuration before anything is made: a missing or wrong one ends the start with the key
+// and the configured value, not with a later error about a file of ours.
 
+import { once } from 'node:events';
 import { constants } from 'node:fs';
 import { access, mkdir, open, stat } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
 import { systemReason } from '../base/system-error.ts';
@@ -41,7 +43,7 @@ function writtenAt(config: Config, key: Key): unknown {
   return values[camel(name)];
 }
 
-/** Throws ConfigError. Files first: they are what is most often missing, and making keys takes seconds. */
+/** Throws ConfigError. Files first: they are most often missing, and making keys takes seconds. */
 export async function checkPlaces(config: Config): Promise<void> {
   const { store, audit, tee } = config;
   for (const [id, { path, chatTemplate }] of config.modelEntries) {
@@ -58,13 +60,35 @@ export async function checkPlaces(config: Config): Promise<void> {
       [keyOr(config, 'tee.simulated_folder')],
       tee.simulatedFolder ?? join(dataDir, 'simulated'),
     );
-  if (store.residency === 'verity' && store.verityFolder !== undefined)
-    await folder(config, 'store.verity_folder', store.verityFolder);
+  if (store.verityFolder !== undefined) await folder(config, 'store.verity_folder', store.verityFolder);
+  for (const [i, root] of store.modelRoots.entries())
+    await folder(config, 'store.model_roots', root, `number ${i + 1}: `);
+  if (!['none', 'simulated'].includes(tee.mode)) await checkHardwarePlaces(config);
   if (config.origins.has('store.staging_folder'))
     await folder(config, 'store.staging_folder', store.stagingFolder);
 }
 
-/** A folder that follows from the data folder is spoken of as that. */
+/** The paths that are used when a TEE is looked for. With a root part, that process reads the folder of reports. */
+async function checkHardwarePlaces(config: Config): Promise<void> {
+  const { attestdSocket, tsmFolder, endorsementsFolder } = config.tee;
+  if (attestdSocket !== undefined) await answering(config, 'tee.attestd_socket', attestdSocket);
+  else if (config.origins.has('tee.tsm_folder')) await folder(config, 'tee.tsm_folder', tsmFolder);
+  if (endorsementsFolder !== undefined) await folder(config, 'tee.endorsements_folder', endorsementsFolder);
+}
+
+/** A socket file may outlive its listener. */
+async function answering(config: Config, key: string, path: string): Promise<void> {
+  const socket = connect(path);
+  try {
+    await once(socket, 'connect');
+  } catch (error) {
+    throw refusedValue(config, [key], systemReason(error), error);
+  } finally {
+    socket.destroy();
+  }
+}
+
+/** The key to name for a folder: its own when it is set, else that of the data folder it follows from. */
 function keyOr(config: Config, key: string): string {
   return config.origins.has(key) ? key : 'store.data_dir';
 }
@@ -72,7 +96,7 @@ function keyOr(config: Config, key: string): string {
 async function readable(config: Config, key: Key, path: string, code = ''): Promise<void> {
   let file;
   try {
-    // A pipe would be waited for.
+    // Reading a pipe would wait for a writer.
     file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     if ((await file.stat()).isFile()) return;
   } catch (error) {
@@ -83,7 +107,7 @@ async function readable(config: Config, key: Key, path: string, code = ''): Prom
   throw refusedValue(config, key, 'is not a regular file');
 }
 
-/** Made when it is not there, as it will be. */
+/** Makes a missing folder, as the start would later. */
 async function ownFolder(config: Config, key: Key, path: string): Promise<void> {
   const inside = writtenAt(config, key) === path ? '' : `${path} in it: `;
   try {
@@ -94,7 +118,7 @@ async function ownFolder(config: Config, key: Key, path: string): Promise<void> 
   }
 }
 
-/** Not `recursive`: Node tries for ever where a file system takes no folders (mkdir in /proc is ENOENT). */
+/** Not `recursive`: Node retries without end where a file system takes no folders (mkdir in /proc is ENOENT). */
 async function makeFolder(path: string): Promise<void> {
   try {
     await mkdir(path, { mode: 0o700 });
@@ -115,18 +139,18 @@ function exists(path: string): Promise<boolean> {
   );
 }
 
-/** mkdir says EEXIST of a file that stands where the folder should. */
+/** mkdir fails with EEXIST where a file stands in place of the folder. */
 function folderReason(error: unknown): string {
   return (error as NodeJS.ErrnoException).code === 'EEXIST'
     ? 'is not a folder (ENOTDIR)'
     : systemReason(error);
 }
 
-async function folder(config: Config, key: string, path: string): Promise<void> {
+async function folder(config: Config, key: string, path: string, which = ''): Promise<void> {
   try {
     if ((await stat(path)).isDirectory()) return;
   } catch (error) {
-    throw refusedValue(config, [key], systemReason(error), error);
+    throw refusedValue(config, [key], `${which}${systemReason(error)}`, error);
   }
-  throw refusedValue(config, [key], 'is not a folder (ENOTDIR)');
+  throw refusedValue(config, [key], `${which}is not a folder (ENOTDIR)`);
 }

@@ -1,5 +1,5 @@
-// The composition root: configuration → TEE → models → attester → certificate → audit → server. Wiring happens here and
-// nowhere else. Starting is strict: whatever is configured and does not work ends the start with an error.
+// The composition root: configuration → TEE → models → attester → certificate → audit → server. Only this
+// file wires the parts. Starting is strict: any configured part that does not work ends the start with an error.
 
 import { createBatcher, type BatchingAttester } from '../attester/batcher.ts';
 import { createIdentity, type Identity } from '../attester/identity.ts';
@@ -21,12 +21,14 @@ import type { Models } from '../models/service.ts';
 
 export interface StartOptions {
   readonly openEngine: OpenEngine;
+  /** Why a chat template of the configuration is of no use; null when it is. */
+  readonly checkTemplate: (source: string) => Promise<string | null>;
   readonly config: Config;
   readonly log: Log;
   readonly version: string;
   /** Asks for the end before the server listens; `start` then rejects with its reason. */
   readonly signal?: AbortSignal | undefined;
-  /** Something without which the server must not go on has failed: stop it. */
+  /** Called when a part the server needs has failed: stop it. */
   readonly onFatal: (error: unknown) => void;
 }
 
@@ -36,7 +38,7 @@ export interface RunningServer {
   readonly identity: Identity;
   /** Null: no TEE. */
   readonly tee: Tee | null;
-  /** Finishes what is under way within the drain time of the configuration, refuses new work; `hard` does not wait. */
+  /** Refuses new work and finishes requests under way within the configured drain time; `hard` does not wait. */
   close(hard?: boolean): Promise<void>;
 }
 
@@ -61,6 +63,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
   const models = (parts.models = await createConfiguredModels({
     config,
     openEngine: options.openEngine,
+    checkTemplate: options.checkTemplate,
     hardware: tee !== null && tee.simulated === undefined,
     clock,
     log,
@@ -103,7 +106,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
 
 const NEVER = new AbortController().signal;
 
-/** What is made in the meantime is let go: the process ends. */
+/** Rejects when the signal aborts. The promise goes on unobserved: the process ends. */
 function unlessAborted<T>(made: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     const leave = (): void => reject(signal.reason as Error);
@@ -113,7 +116,7 @@ function unlessAborted<T>(made: Promise<T>, signal: AbortSignal): Promise<T> {
   });
 }
 
-/** Whatever the system has against the address, it is the operator's to mend. */
+/** Turns any refusal of the address by the system into an error for the operator. */
 async function listen(server: HttpServer, config: Config): Promise<string> {
   try {
     return (await server.listen()).url;
@@ -165,7 +168,7 @@ function createAudit({ config, log, onFatal }: StartOptions, identity: Identity)
   });
 }
 
-/** What has to be ended, as far as the start has come. */
+/** The parts to end, as far as the start has come. */
 class Parts {
   server: HttpServer | undefined;
   models: Models<Engine> | undefined;
@@ -189,7 +192,7 @@ class Parts {
     await (this.#closing ??= this.#close(hard));
   }
 
-  /** In the order in which nothing waits for something that is gone. */
+  /** Ends the parts in an order in which none waits for one that is gone. */
   async #close(hard: boolean): Promise<void> {
     this.leaf?.close();
     await this.server?.close({ drainMs: hard ? 0 : this.#drainMs });

@@ -1,4 +1,4 @@
-// Builds the report source the configuration names. Says loudly when it is the simulation.
+// Builds the report source the configuration names. Logs a warning when it is the simulation.
 
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -31,13 +31,16 @@ export async function createTee(config: Config, clock: Clock, log: Log): Promise
     mode: config.tee.mode,
     fs: tsmFs,
     folder: config.tee.tsmFolder,
+    refused: (reason) => refusedValue(config, ['tee.mode'], reason),
     async hardware(provider) {
       const teeType = provider === 'sev_guest' ? 'sev-snp' : 'tdx';
+      const vendor = config.tee.endorsementsFetch ? fetcher(config, teeType) : undefined;
       const endorsements = await createEndorsements({
         teeType,
         clock,
         folder: config.tee.endorsementsFolder,
-        ...(config.tee.endorsementsFetch ? fetcher(config, teeType) : {}),
+        fetch: vendor?.fetch,
+        closeFetch: vendor?.closeFetch,
         onError: (error) => log.warn({ msg: 'endorsements', error }),
       });
       const { privlevel } = config.tee;
@@ -104,7 +107,7 @@ function simulatedFolder(config: Config): string {
 
 const MISSING: ReadonlySet<string> = new Set(['ERR_MODULE_NOT_FOUND', 'ERR_PACKAGE_PATH_NOT_EXPORTED']);
 
-/** The only way to the simulation. The production image does not contain it: that build cannot simulate at all. */
+/** Loads the simulation on demand; no other code imports it. The production image does not contain it and cannot simulate. */
 async function loadSimulation(config: Config): Promise<typeof simulation> {
   try {
     return await import('../attester/simulated.ts');

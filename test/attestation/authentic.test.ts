@@ -1,5 +1,5 @@
-// What may be claimed: `authentic` and `claims` rest on every link from the report to the trusted root, also on those another
-// document judges; dates, TCB and policy break none of them. And what is printed beside a refusal says when nobody vouches for it.
+// Claims that may be made: `authentic` and `claims` rest on every link from the report to the trusted root, also on those another
+// document judges; dates, TCB and policy break none of them. A check printed beside a refusal says when it is not authenticated.
 
 import { beforeAll, describe, expect, test } from 'vitest';
 import { fromHex, toBase64, utf8 } from '../../attestation/encoding/bytes.ts';
@@ -35,13 +35,10 @@ interface Input {
   readonly policy?: TdxPolicy | undefined;
 }
 
+const intel = await createSimulatedIntel({ now });
+const stranger = await createSimulatedIntel({ now });
+
 describe('TDX', () => {
-  let intel: SimulatedIntel;
-  let stranger: SimulatedIntel;
-  beforeAll(async () => {
-    intel = await createSimulatedIntel({ now });
-    stranger = await createSimulatedIntel({ now });
-  });
   const judge = async ({ quote, collateral, policy }: Input): Promise<TdxVerification> =>
     verifyTdx(await intel.evidence({ mrTd: fill(48, 0xee), ...quote }, collateral), policy ?? {}, {
       now,
@@ -122,7 +119,7 @@ describe('TDX', () => {
   test.each(NOT_VOUCHED)('nothing is claimed: %s', async (_name, make) => {
     const result = await judge(await make());
     expect([result.accepted, result.authentic, result.claims]).toEqual([false, false, {}]);
-    // Whatever is still listed of the forged TD, passed, failed or skipped, says that nobody vouches for it.
+    // Whatever is still listed of the forged TD, passed, failed or skipped, says that it is not authenticated.
     const told = result.transcript.checks.filter(({ detail }) => detail.includes(FORGED));
     expect(told.length).toBeGreaterThan(0);
     for (const check of told)

@@ -24,7 +24,7 @@ const blocks: readonly Block[] = [...document.matchAll(/^```(\w*)\n([\s\S]*?)^``
 function python(...args: readonly string[]): boolean {
   return spawnSync('python3', args).status === 0;
 }
-/** What runs a block; undefined: nothing here does. */
+/** The command that runs a block; undefined: this machine has none. */
 function runnerOf({ language, code }: Block): readonly [program: string, ...args: string[]] | undefined {
   if (language === 'sh') return ['/bin/sh', '-c'];
   if (language === 'ts') return [process.execPath, '--input-type=module', '-e'];
@@ -35,9 +35,10 @@ const runnable = blocks.flatMap((block) => {
   const runner = runnerOf(block);
   return runner === undefined ? [] : [{ ...block, runner }];
 });
-const left = blocks.length - runnable.length;
-if (left > 0)
-  console.warn(`\n! ${left} examples of docs/api.md are not run: their clients are not installed\n`);
+if (runnable.length < blocks.length)
+  console.warn(
+    `\n! ${blocks.length - runnable.length} examples of docs/api.md are not run: their clients are not installed\n`,
+  );
 
 let server: RealServer;
 let proxy: RunningProxy;
@@ -72,7 +73,7 @@ test.each(runnable.map(({ language, code, runner }) => [language, code, runner] 
     const here = code.replaceAll(ADDRESS, proxy.url);
     expect(here).not.toBe(code);
     const ran = await new Promise<{ failed: boolean; stdout: string; stderr: string }>((resolve) => {
-      execFile(program, [...args, here], { cwd: top, encoding: 'utf8' }, (error, stdout, stderr) =>
+      execFile(program, [...args, here], { cwd: `${top}/test`, encoding: 'utf8' }, (error, stdout, stderr) =>
         resolve({ failed: error !== null, stdout, stderr }),
       );
     });

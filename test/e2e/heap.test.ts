@@ -1,4 +1,4 @@
-// Once a request is over, nothing in the server's heap holds its text: looked for in a heap snapshot, which lists every string that
+// Once a request is over, no object in the server's heap holds its text: looked for in a heap snapshot, which lists every string that
 // can still be reached. The text is made of numbers each time it is needed, so that the test itself keeps none.
 
 import { once } from 'node:events';

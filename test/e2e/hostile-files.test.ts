@@ -1,4 +1,4 @@
-// Files nobody should load: cut off, random, and well-formed enough to make llama.cpp abort. Each is answered in the OpenAI
+// Files that must not load: cut off, random, and well-formed enough to make llama.cpp abort. Each is answered in the OpenAI
 // envelope, the server lives on and serves the next request. With the real process and the real engine.
 
 import { copyFile, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';

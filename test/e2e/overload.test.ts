@@ -103,9 +103,9 @@ describe('twice what there is room for', () => {
     for (const answer of refused)
       expect(answer).toMatchObject({ status: 429, code: 'engine_overloaded', shouldRetry: 'true' });
     expect(refused.every((answer) => Number(answer.retryAfter) >= 1)).toBe(true);
-    // Nobody who is refused waits for those who are served.
+    // A refused client does not wait for those being served.
     expect(finished.lastIndexOf('refused')).toBeLessThan(finished.lastIndexOf('served'));
-    // The books are closed: nothing queued, nothing running, one line for every request.
+    // All is settled: an empty queue, no running request, one line for every request.
     expect([
       await metric('assay_engine_queued'),
       await metric('assay_engine_active'),
@@ -252,7 +252,7 @@ test.skipIf(!root)(
       expect(statuses.filter((status) => status !== 200 && status !== 503)).toEqual([]);
       expect(server.stderr()).toContain('the audit log cannot be written');
       expect(statuses.length).toBeLessThan(1000);
-      // Not 0: whoever supervises the server must see that it failed.
+      // Not 0: a supervisor must see that the server failed.
       expect(server.process.exitCode).toBe(1);
     } finally {
       spawnSync('umount', ['-l', small]);

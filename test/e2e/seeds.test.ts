@@ -182,10 +182,9 @@ function havePython(code: string): boolean {
   return spawnSync(PYTHON, ['-c', code]).status === 0;
 }
 const runnable = pythons.filter(({ code }) => havePython(code.split('\n')[0] ?? ''));
-const missing = pythons.length - runnable.length;
-if (missing > 0)
+if (runnable.length < pythons.length)
   console.warn(
-    `\n! ${missing} of ${pythons.length} Python samples are not run: their clients are not installed\n`,
+    `\n! ${pythons.length - runnable.length} of ${pythons.length} Python samples are not run: their clients are not installed\n`,
   );
 
 describe.skipIf(seeds.length === 0)('Python samples of the seeds', () => {

@@ -1,7 +1,8 @@
 // The soak's own bookkeeping, and a few seconds of it. `make soak` is the long one.
 
 import { describe, expect, test } from 'vitest';
-import { accounts, growth, runSoak, type Sample } from '../fixtures/e2e/soak.ts';
+import { runSoak } from '../fixtures/e2e/soak.ts';
+import { accounts, growth, type Sample } from '../fixtures/e2e/soak-accounts.ts';
 
 describe('accounting', () => {
   const sent = new Map([

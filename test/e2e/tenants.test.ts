@@ -55,7 +55,7 @@ function headersOf(key: string | null): Record<string, string> {
   };
 }
 
-/** One request of any route, and what the engine did for it. Nothing else runs meanwhile. */
+/** One request of any route, and the engine's work for it. No other request runs meanwhile. */
 async function work(
   url: string,
   key: string | null,
@@ -138,10 +138,10 @@ describe('two keys on one model', () => {
     // The last token is always read: its logits are the answer.
     expect(again.cachedTokens).toBe(again.promptTokens - 1);
     expect(otherAgain.cachedTokens).toBe(otherAgain.promptTokens - 1);
-    // The engine's own count agrees, so nothing was shared that the answer does not admit to.
+    // The engine's own count agrees, so no sharing goes unreported.
     for (const each of [fresh, first, again, other, otherAgain])
       expect(each.engine.cached).toBe(each.cachedTokens);
-    // And bob's request is the same work whether alice has sent the text or nobody has.
+    // And bob's request is the same work whether or not alice has sent the text.
     expect(other.cachedTokens).toBe(fresh.cachedTokens);
     expect(other.promptTokens - other.engine.cached).toBeGreaterThan(100);
     // Neither text nor log-probabilities depend on what is cached for whom.
@@ -188,7 +188,7 @@ describe('two keys on one model', () => {
           ...way.body(text),
           ...(way.cached ? {} : { temperature: undefined }),
         });
-      // Texts that differ from each other's and all others' in their first letter: nothing but the template is shared by chance.
+      // Texts that differ from each other's and all others' in their first letter: only the template is shared by chance.
       const [mine, theirs, warm] = ['KLM', 'NOP', 'QRS', 'TUV', 'WXY', 'ZGH'][ways.indexOf(way)] ?? '';
       const text = short(`${mine}${way.name}`);
       // Both have been here before, so that what all prompts begin with is known to both.
@@ -199,7 +199,7 @@ describe('two keys on one model', () => {
       const nobodys = await asked('bob', short(`${theirs}${way.name}`));
       const again = await asked('alice', text);
       const read = (each: typeof first): number => each.promptTokens - each.engine.cached;
-      // Bob's work is what it would be had alice sent nothing, and what alice's was.
+      // Bob's work is the same as without alice's request, and the same as hers.
       expect(other.engine.cached).toBe(first.engine.cached);
       // Several writers decode together or in turns, as measures faster at the time; one writer's steps are its tokens.
       if (way.body('')['n'] === undefined) expect(other.engine.steps).toBe(first.engine.steps);
@@ -242,7 +242,7 @@ describe('no keys configured', () => {
         await ask(server.url, 'any', prompt),
         await ask(server.url, 'any', prompt),
       ];
-      // The unnamed caller's warm-up shares its begin-of-text token with the prompt; the named one sent nothing before.
+      // The unnamed caller's warm-up shares its begin-of-text token with the prompt; the named one sent no request before.
       expect([first.cachedTokens, named.cachedTokens]).toEqual([ONLY_BEGIN, 0]);
       expect([again.cachedTokens, namedAgain.cachedTokens]).toEqual([
         again.promptTokens - 1,

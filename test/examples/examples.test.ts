@@ -13,7 +13,7 @@ import { answerOf } from '../../scripts/demo-model/text.ts';
 import { type RealServer, startRealServer } from '../fixtures/e2e/real-server.ts';
 
 // Each example is a process or two of its own, which load a TypeScript compiler first.
-vi.setConfig({ testTimeout: 120_000 });
+vi.setConfig({ testTimeout: 300_000 });
 
 const examples = join(TOP, 'examples');
 const QUESTION = 'What is attestation?';

@@ -34,7 +34,7 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-/** Of the simulation: two of its texts, and names of its functions, as nothing is minified. */
+/** Of the simulation: two of its texts, and names of its functions, as bundles are not minified. */
 const MARKERS = [
   'assay/code/v1',
   'is not a saved simulated hierarchy',
@@ -43,8 +43,9 @@ const MARKERS = [
   'signSimulatedQuote',
 ];
 
-const isSimulation = (path: string): boolean =>
-  path.startsWith('attestation/simulated/') || path === 'src/attester/simulated.ts';
+function isSimulation(path: string): boolean {
+  return path.startsWith('attestation/simulated/') || path === 'src/attester/simulated.ts';
+}
 
 function markersOf({ files }: Bundle): readonly string[] {
   const text = [...files.values()].map((bytes) => Buffer.from(bytes).toString()).join('\n');
@@ -88,7 +89,7 @@ describe('what code a bundle has', () => {
   });
 });
 
-/** What npm installed, as the unpacked tarballs: the lock is not read. */
+/** The packages npm installed, as the unpacked tarballs: the lock is not read. */
 const INSTALLED = {
   npm: (name: string, path: string) => readFileSync(join(TOP, 'node_modules', name, path)),
   npmPaths: (name: string) =>

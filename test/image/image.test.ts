@@ -1,4 +1,4 @@
-// What `make image` makes, without booting it: contents of the root, the manifest and its recomputation, and that no measured input
+// The output of `make image`, without booting it: contents of the root, the manifest and its recomputation, and that no measured input
 // can change unseen. Needs the locked inputs in the cache; the property tests of configuration run everywhere.
 
 import { execFileSync } from 'node:child_process';

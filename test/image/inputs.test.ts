@@ -101,7 +101,7 @@ describe('Debian metadata', () => {
     fc.assert(
       fc.property(version, version, (a, b) => {
         const ours = compareVersions(a, b);
-        const relation = ours < 0 ? 'lt' : ours > 0 ? 'gt' : 'eq';
+        const relation = ['lt', 'eq', 'gt'][Math.sign(ours) + 1]!;
         execFileSync('dpkg', ['--compare-versions', a, relation, b], { stdio: 'ignore' });
       }),
       { numRuns: 60 },

@@ -1,4 +1,4 @@
-// What is inside a trust boundary comes from the lock, byte for byte, runs no script when it is installed, and has a reason.
+// A package inside a trust boundary comes from the lock, byte for byte, runs no script when it is installed, and has a reason.
 
 import { spawnSync } from 'node:child_process';
 import {
@@ -170,7 +170,7 @@ test('our own dependencies are exact versions, and installing runs no script', (
   expect(installs.filter((line) => !line.includes('--ignore-scripts'))).toEqual([]);
 });
 
-/** What a tarball carries is what docs/tcb.md lists, without anything that would run while it is installed. */
+/** A tarball carries the files docs/tcb.md lists, and no script that would run while it is installed. */
 function expectLedger(packed: readonly Packed[]): void {
   const ledger = readLedger();
   const verifier = ledger.client.map(({ name }) => name);

@@ -1,4 +1,4 @@
-// docs/threat-model.md promises nothing without a test: every row names at least one, and each is there.
+// Every promise of docs/threat-model.md has a test: every row names at least one, and each is there.
 
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

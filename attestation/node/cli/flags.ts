@@ -1,4 +1,4 @@
-// Hints of the library name what a program writes; a person at the command line has flags.
+// Rewrites hints of the library, which name code, into flags of the command line.
 
 import { AttestationError } from '../../transcript/errors.ts';
 

@@ -1,4 +1,4 @@
-// What `--help` prints: an overview, and a text of its own for every command.
+// The texts of `--help`: an overview, and one for every command.
 
 const ACCEPT = `what to accept
   --policy FILE            a policy in JSON (docs/policy.md)

@@ -1,7 +1,7 @@
-// GET over an untrusted transport: bounded, timed, polite. AMD's KDS answers 429 at about one request per ten seconds and
-// address, so requests to one origin go one at a time, and a Retry-After holds back all of them.
-// Refused: bodies over their limit, content encodings, HTML where data was asked for, redirects, more than the stated tries.
-// Nothing here believes what it fetched: callers verify it before they keep it.
+// GET over an untrusted transport: bounded, timed, polite. AMD's KDS answers 429 at about one request per ten
+// seconds and address, so requests to one origin go one at a time, and a Retry-After holds back all of them.
+// Refused: bodies over their limit, content encodings, HTML where data was asked for, redirects, more than
+// the stated tries. Answers are not trusted: callers verify them before they keep them.
 
 import { type Dispatcher, request } from 'undici';
 import { AttestationError } from '../../transcript/errors.ts';
@@ -28,7 +28,7 @@ export interface HttpOptions {
 export interface GetRequest {
   readonly url: string;
   readonly maxBytes: number;
-  /** What the answer is for, in messages: `TCB info`. */
+  /** The name of the answer in messages: `TCB info`. */
   readonly what: string;
   readonly accept: string;
 }
@@ -45,7 +45,7 @@ export interface HttpClient {
 
 const FIRST_BACKOFF_MS = 500;
 const MAX_BACKOFF_MS = 30_000;
-/** A service that asks for longer is as good as down. */
+/** A service that asks for a longer wait counts as unavailable. */
 const MAX_RETRY_AFTER_MS = 120_000;
 const MAX_QUEUED = 64;
 
@@ -82,7 +82,7 @@ export function createHttpClient(options: HttpOptions): HttpClient {
   return { get };
 }
 
-/** One after the other until an answer, a refusal that will not change, or the end of patience. */
+/** Tries one after the other until an answer, a final refusal or the deadline. */
 async function tries(wanted: GetRequest, gate: Gate, options: HttpOptions): Promise<GetAnswer> {
   const deadline = options.now() + options.totalTimeoutMs;
   let last = 'no try was made';
@@ -114,7 +114,8 @@ type Outcome =
   | { readonly problem: string; readonly final: boolean; readonly retryAfterMs?: number | undefined };
 
 async function once(wanted: GetRequest, options: HttpOptions): Promise<Outcome> {
-  // Not AbortSignal.timeout: `any` holds its parts weakly, and one that was garbage collected never fires (Node 20).
+  // Not AbortSignal.timeout: `any` holds its parts weakly, and one that was garbage
+  // collected never fires (Node 20).
   const late = new AbortController();
   const timer = setTimeout(
     () => late.abort(new DOMException('no answer in time', 'TimeoutError')),
@@ -214,6 +215,6 @@ function errorName(error: unknown): string {
 export function unavailable(message: string, cause?: unknown): AttestationError {
   return new AttestationError('internal', 'endorsements_unavailable', message, {
     hint: 'the vendor service or the way to it; an offline bundle can stand in for it',
-    ...(cause === undefined ? {} : { cause }),
+    cause,
   });
 }

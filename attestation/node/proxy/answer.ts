@@ -1,5 +1,5 @@
-// Answers of the proxy's own, all in the OpenAI error envelope, so that an SDK shows the code and the sentence: refusals,
-// failures of the upstream, and what never became a request.
+// Answers of the proxy's own, all in the OpenAI error envelope, so that an SDK shows the code and the
+// sentence: refusals, failures of the upstream, and what never became a request.
 
 import { type ServerResponse, STATUS_CODES } from 'node:http';
 import { AttestationError } from '../../transcript/errors.ts';
@@ -43,7 +43,7 @@ export function rawAnswer(answer: Answer): string {
   return `HTTP/1.1 ${answer.status} ${STATUS_CODES[answer.status] ?? ''}\r\n${lines.join('\r\n')}\r\n\r\n${body}`;
 }
 
-/** What Node's parser or its clocks refuse. */
+/** Refusals of Node's parser and of its timeouts. */
 export function brokenRequest(error: Error & { readonly code?: unknown }): Answer {
   switch (error.code) {
     case 'HPE_HEADER_OVERFLOW':

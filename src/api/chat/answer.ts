@@ -5,7 +5,7 @@ import type { GenerateEvent, TokenLogprob } from '../../engine/seam/engine.ts';
 import { type AnswerId, type Counts, usageOf } from '../generation/answer.ts';
 import { type ChoiceFold, type Delta, type Finish, foldEvents } from '../generation/fold.ts';
 import type { ChunkSink } from '../generation/stream.ts';
-import type { ToolEvent, ToolReader } from './tools.ts';
+import type { ToolEvent, ToolReader } from './tool-reader.ts';
 import type { ChatPlan } from './wire.ts';
 
 type Logprob = TokenLogprob & { readonly top: readonly TokenLogprob[] };
@@ -44,7 +44,7 @@ class ChatChoice implements ChoiceFold {
   readonly #write: WritePiece;
   #logprobs: object[] = [];
   #calls = 0;
-  /** The newest call is one too many for a request that takes one. */
+  /** The newest call is dropped: the request takes only one. */
   #muted = false;
 
   constructor({ plan, newReader, newCallId }: ChatAnswerOptions, write: WritePiece) {
@@ -67,8 +67,8 @@ class ChatChoice implements ChoiceFold {
   }
 
   #take(event: ToolEvent): void {
-    if (event.type === 'content') this.#put({ kind: 'content', text: event.text });
-    else if (event.type === 'call') {
+    if (event.kind === 'content') this.#put({ kind: 'content', text: event.text });
+    else if (event.kind === 'call') {
       this.#muted = this.#calls > 0 && !this.#plan.parallel;
       if (this.#muted) return;
       this.#calls += 1;
@@ -83,7 +83,7 @@ class ChatChoice implements ChoiceFold {
   }
 }
 
-/** `tool_calls` says that the calls are whole. */
+/** `tool_calls` tells the client that the calls are complete. */
 function finishReason(reason: 'stop' | 'length', calls: number, reader: ToolReader | null): string {
   return calls > 0 && reason === 'stop' && reader?.unfinished !== true ? 'tool_calls' : reason;
 }
@@ -185,7 +185,7 @@ export async function streamChat(
 ): Promise<void> {
   const { plan, newReader, sink } = options;
   const frame = chunkFrame(options.answer, options.includeUsage);
-  // An empty text opens a part for text in many clients: where the answer may be calls alone there is none.
+  // Many clients open a text part for an empty text; an answer that may be calls alone begins with null instead.
   const opening = newReader === null ? '""' : 'null';
   const choices = Array.from(
     { length: plan.n },

@@ -1,4 +1,4 @@
-// Where the framing of a call begins in text that comes in pieces. The engine decides by the same rule which text it searches
+// Where the framing of a call begins in text that comes in pieces. The engine applies the same rule to choose the text it searches
 // for stop strings (engine/child/decode/text-stream); a property test over both holds them together.
 
 /** Blanks before a call that count as its framing; more of them are content, so that little is ever held back. */
@@ -14,7 +14,7 @@ export function firstOf(text: string, wanted: readonly string[]): number {
   return first;
 }
 
-/** Where the text may be ending in the beginning of one of some texts; its length when it is not. */
+/** Where a proper prefix of one of `starts` ends the text; the text's length when none does. */
 export function startedAt(text: string, starts: readonly string[]): number {
   let first = text.length;
   for (const start of starts) {

@@ -1,6 +1,6 @@
-// Chat messages on the wire → what the engine's template is given. System and developer are one role; text parts are joined
-// by line breaks. Fields of messages and parts that are not in the table are inert: clients hand back what other servers and
-// SDKs put there (reasoning, annotations, cache marks), and none of it promises anything.
+// Chat messages on the wire → messages for the engine's template. System and developer are one role; text parts are joined
+// by line breaks. Fields of messages and parts that are not in the table are ignored: clients send back what other servers and
+// SDKs put there (reasoning, annotations, cache marks), and none of it promises an effect.
 // A broken history (orphan tool results, arguments that are not JSON) is passed on as it is: answering it is no error.
 
 import type { ChatMessage } from '../../engine/seam/engine.ts';
@@ -19,20 +19,20 @@ import {
   refuse,
   tagged,
   text,
-  unsupported,
 } from '../../base/shape.ts';
 import type { Infer, Shape } from '../../base/shape.ts';
+import { unsupported } from '../unsupported.ts';
 
 const MAX_TEXT = 16 * 1024 * 1024;
 const MAX_MESSAGES = 4096;
 
 function words(about?: string): Shape<string> {
-  return text({ max: MAX_TEXT, ...(about !== undefined && { about }) });
+  return text({ max: MAX_TEXT, about });
 }
 
 type TextPart = 'text' | 'input_text' | 'output_text';
 
-/** The Responses API has names of its own for text: histories go from one to the other. */
+/** The Responses API has its own names for text parts; clients move histories between both APIs. */
 function textPart(type: TextPart): Shape<string> {
   return map(openObject({ type: literal(type), text: optional(words()) }), (part) => part.text ?? '');
 }
@@ -45,7 +45,7 @@ const refusalPart = map(
   openObject({ type: literal('refusal'), refusal: optional(words()) }),
   (part) => part.refusal ?? '',
 );
-/** Earlier reasoning is not part of the prompt, whichever way it is handed back. */
+/** Earlier reasoning is not part of the prompt, in whichever form it is sent back. */
 const reasoningPart = map(
   openObject({ type: choice(['thinking', 'redacted_thinking', 'reasoning']) }),
   () => undefined,
@@ -109,7 +109,7 @@ const toolCall = openObject({
   function: calledFunction,
 });
 
-/** Null is what is left of a message of another kind: it says nothing. */
+/** Null stands for a part of another kind, which has no text. */
 const said = map(nullable(content), (value) => value ?? '');
 const system = openObject({ role: literal('system'), content: said, name });
 const developer = openObject({ role: literal('developer'), content: said, name });
@@ -120,7 +120,7 @@ const assistant = openObject({
   name,
   tool_calls: optional(list(toolCall, { max: 256 })),
   refusal: optional(words()),
-  /** Names an earlier answer in sound, whose words are not here. */
+  /** Refers to an earlier audio answer, whose words the request does not carry. */
   audio: optional(anything),
   /** The older form of one call, and of its result below. */
   function_call: optionalOrEmpty(calledFunction),
@@ -137,13 +137,12 @@ export function toChatMessages(wire: Infer<typeof messages>): readonly ChatMessa
 
 // oxlint-disable-next-line typescript/consistent-return -- the switch is exhaustive
 function toChatMessage(wire: Infer<typeof message>, position: number): ChatMessage {
-  const named = wire.name === undefined ? {} : { name: wire.name };
   switch (wire.role) {
     case 'system':
     case 'developer':
-      return { role: 'system', content: wire.content, ...named };
+      return { role: 'system', content: wire.content, name: wire.name };
     case 'user':
-      return { role: 'user', content: wire.content, ...named };
+      return { role: 'user', content: wire.content, name: wire.name };
     case 'assistant': {
       if (wire.audio !== undefined && wire.content === undefined && wire.tool_calls === undefined)
         throw refuse(
@@ -156,24 +155,25 @@ function toChatMessage(wire: Infer<typeof message>, position: number): ChatMessa
       return {
         role: 'assistant',
         content: wire.content ?? wire.refusal ?? '',
-        ...named,
-        ...(calls.length > 0 && {
-          toolCalls: calls.map((call, k) => ({
-            id: call.id ?? `call_${position}_${k}`,
-            name: call.function.name,
-            arguments: call.function.arguments ?? '{}',
-          })),
-        }),
+        name: wire.name,
+        toolCalls:
+          calls.length === 0
+            ? undefined
+            : calls.map((call, k) => ({
+                id: call.id ?? `call_${position}_${k}`,
+                name: call.function.name,
+                arguments: call.function.arguments ?? '{}',
+              })),
       };
     }
     case 'tool':
       return {
         role: 'tool',
         content: wire.content ?? '',
-        ...named,
-        ...(wire.tool_call_id !== undefined && { toolCallId: wire.tool_call_id }),
+        name: wire.name,
+        toolCallId: wire.tool_call_id,
       };
     case 'function':
-      return { role: 'tool', content: wire.content ?? '', ...named };
+      return { role: 'tool', content: wire.content ?? '', name: wire.name };
   }
 }

@@ -1,5 +1,5 @@
 // Holds the model to a form: response_format and tools → the grammar of the request, compiled before anything is answered. A
-// strict schema that the grammar cannot express is a 400 that names the keyword; of another one that keyword is left out.
+// strict schema that the grammar cannot express is a 400 that names the keyword; a schema that is not strict loses that keyword.
 
 import type { GenerateRequest, ToolFormat } from '../../engine/seam/engine.ts';
 import {
@@ -69,7 +69,7 @@ export function formatGrammar(format: Infer<typeof responseFormat> | undefined):
 }
 
 export interface RequestGrammar {
-  /** Undefined: the model writes what it likes. */
+  /** Undefined: the model writes free text. */
   readonly grammar: GenerateRequest['grammar'] | undefined;
   /** By tool; the schema of the answer as `response_format`. */
   readonly loosened: Loosenings;
@@ -91,7 +91,7 @@ export function requestGrammar(
     toolFormat,
   );
   for (const [name, all] of ofTools) loosened.set(name, [...(loosened.get(name) ?? []), ...all]);
-  // A model that need not call a tool answers in the form asked for; either way from the first token on.
+  // A model that need not call a tool answers in the form asked for; in both cases the grammar holds from the first token on.
   const either = content === undefined || use.required ? calls : { gbnf: eitherGrammar(calls.gbnf, content.gbnf) }; // prettier-ignore
   return { grammar: either, loosened };
 }

@@ -6,6 +6,7 @@ import { formatGrammar, requestGrammar, responseFormat } from './response-format
 import type { Loosenings } from '../../grammar/compile.ts';
 import { messages, toChatMessages } from './messages.ts';
 import { templateFields, templateVariables } from './template-variables.ts';
+import { chatDialectFields } from '../generation/dialects.ts';
 import {
   checkStreamOptions,
   inertFields,
@@ -15,20 +16,12 @@ import {
   toSampling,
   unsupportedChatFields,
 } from '../generation/sampling.ts';
-import {
-  choice,
-  flag,
-  inert,
-  integer,
-  list,
-  object,
-  optional,
-  optionalOrEmpty,
-  refuse,
-} from '../../base/shape.ts';
+import { choice, flag, integer, list, object, optional, optionalOrEmpty, refuse } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
-import { callMarks, createToolReader, toolChoice, tools, toToolUse, type ToolReader } from './tools.ts';
+import { createToolReader, type ToolReader } from './tool-reader.ts';
+import { callMarks, toolChoice, tools, toToolUse } from './tools.ts';
 import type { ModelDefaults } from '../../models/model.ts';
+import { inert } from '../unsupported.ts';
 
 export const chatRequest = object({
   model: modelId,
@@ -48,13 +41,14 @@ export const chatRequest = object({
   parallel_tool_calls: optional(flag('More than one call in an answer; default true.')),
   modalities: inert(list(choice(['text']), { max: 1 }), 'answers are text.'),
   ...inertFields,
+  ...chatDialectFields,
   ...templateFields,
   ...unsupportedChatFields,
 });
 
 export type ChatRequest = Infer<typeof chatRequest>;
 
-/** A request that was checked as far as it can be without the model. */
+/** A request after every check that needs no model. */
 export interface ChatPlan {
   readonly n: number;
   readonly maxTokens: number | undefined;
@@ -63,7 +57,7 @@ export interface ChatPlan {
   readonly parallel: boolean;
   /** Null: the answer is not read for tool calls. */
   reader(info: EngineInfo): (() => ToolReader) | null;
-  /** `tell` hears what of the schemas is not enforced. */
+  /** `tell` gets the keywords of the schemas that are not enforced. */
   request(info: EngineInfo, tell?: (loosened: Loosenings) => void): GenerateRequest;
 }
 
@@ -94,23 +88,23 @@ export function planChat(body: ChatRequest, defaults: ModelDefaults, cacheScope:
         prompt: {
           kind: 'chat',
           messages: chat,
-          ...(use !== null && { tools: use.tools }),
-          ...(variables !== undefined && { templateVariables: variables }),
+          tools: use?.tools,
+          templateVariables: variables,
         },
         sampling,
         n: body.n ?? 1,
-        ...(limit !== undefined && { maxTokens: limit }),
+        maxTokens: limit,
         stop: body.stop ?? [],
-        ...(use !== null && { calls: callMarks(use, content !== undefined, info.toolFormat) }),
-        ...(grammar !== undefined && { grammar }),
-        ...(body.logprobs === true && { logprobs: body.top_logprobs ?? 0 }),
+        calls: use === null ? undefined : callMarks(use, content !== undefined, info.toolFormat),
+        grammar,
+        logprobs: body.logprobs === true ? (body.top_logprobs ?? 0) : undefined,
         cacheScope,
       };
     },
   };
 }
 
-/** Two names of one limit, of which one without a limit says nothing. Undefined: up to the end of the context. */
+/** Two names of one limit; a null one (no limit) gives way to the other. Undefined: up to the end of the context. */
 function answerLimit(
   body: Pick<ChatRequest, 'max_tokens' | 'max_completion_tokens'>,
   defaults: ModelDefaults,

@@ -31,7 +31,7 @@ function legacy(
   for (const each of logprobs) {
     // The first token of an echoed prompt has no probability.
     const known = Number.isFinite(each.logprob);
-    // Nor is the begin token the tokenizer put before it part of the text.
+    // The begin token that the tokenizer put before it is not part of the text either.
     if (!known && each.token === bos) continue;
     result.tokens.push(each.token);
     result.token_logprobs.push(known ? each.logprob : null);
@@ -59,7 +59,7 @@ export interface CompletionAnswerOptions {
 class CompletionChoice implements ChoiceFold {
   readonly #options: CompletionAnswerOptions;
   readonly #write: (piece: Piece) => void;
-  /** Counted by tokens alone: an echoed prompt's text comes apart from its tokens. */
+  /** Counted by tokens alone: the text of an echoed prompt comes separately from its tokens. */
   #offset = 0;
 
   constructor(options: CompletionAnswerOptions, write: (piece: Piece) => void) {

@@ -21,6 +21,7 @@ import { findModel, reserveTokens, withEngine } from '../model-access.ts';
 export const completions = route({
   method: 'POST',
   path: '/v1/completions',
+  aliases: ['/completions'],
   access: 'key',
   limited: true,
   summary: 'Continue a text.',
@@ -93,7 +94,7 @@ export const completions = route({
 });
 
 /**
- * With one prompt the engine itself refuses what does not fit, before it starts. Of several, the later ones only come to it
+ * With one prompt the engine itself refuses what does not fit, before it starts. Of several, the later ones reach it only
  * after the stream has begun; so all are measured here.
  */
 async function toRequests(
@@ -164,7 +165,7 @@ async function* merge(
   const next = new Map<Running, Promise<Step>>();
   const advance = (from: Running): void => {
     const step = from.iterator.next().then((result) => ({ from, result }));
-    // Left waiting when another prompt fails or the reader stops; its own failure then concerns nobody.
+    // Left waiting when another prompt fails or the reader stops; its own failure is then dropped.
     step.catch(() => undefined);
     next.set(from, step);
   };
@@ -183,7 +184,7 @@ async function* merge(
         next.delete(from);
         continue;
       }
-      yield result.value.type === 'start'
+      yield result.value.kind === 'start'
         ? result.value
         : { ...result.value, index: from.base + result.value.index };
       advance(from);

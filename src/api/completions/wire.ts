@@ -2,6 +2,7 @@
 // choices of prompt i are those from i·n on.
 
 import type { GenerateRequest, Prompt } from '../../engine/seam/engine.ts';
+import { dialectFields } from '../generation/dialects.ts';
 import { MAX_TEXT, textsOrTokens } from '../generation/inputs.ts';
 import {
   checkStreamOptions,
@@ -63,6 +64,7 @@ export const completionRequest = object({
   ),
   best_of: optional(integer({ min: 1, max: 128, about: 'Only the same as n.' })),
   ...inertFields,
+  ...dialectFields,
 });
 
 export type CompletionRequest = Infer<typeof completionRequest>;
@@ -100,8 +102,8 @@ export function planCompletion(
       n,
       maxTokens: limit,
       stop: body.stop ?? [],
-      ...(body.logprobs !== undefined && { logprobs: body.logprobs }),
-      ...(body.echo === true && { echo: true }),
+      logprobs: body.logprobs,
+      echo: body.echo ?? false,
       cacheScope,
     }),
   };
@@ -109,5 +111,5 @@ export function planCompletion(
 
 function toPrompt(prompt: string | readonly number[], suffix: string | undefined): Prompt {
   if (typeof prompt !== 'string') return { kind: 'tokens', tokens: prompt };
-  return { kind: 'text', text: prompt, ...(suffix !== undefined && { suffix }) };
+  return { kind: 'text', text: prompt, suffix };
 }

@@ -1,5 +1,5 @@
-// Generating on a route: nothing is written until the engine has admitted the prompt (its `start` event), so that every
-// refusal before it has a proper status; after it errors are the stream's terminal event.
+// Generating on a route: the response begins only after the engine has admitted the prompt (its `start` event), so that every
+// refusal before it gets its own status; after it errors are the stream's terminal event.
 
 import type { GenerateEvent, TokenLogprob } from '../../engine/seam/engine.ts';
 import type { Counts } from './answer.ts';
@@ -22,7 +22,7 @@ export async function admitted(
   const written = new Map<number, number>();
 
   const note = (event: GenerateEvent): void => {
-    if (event.type === 'start') {
+    if (event.kind === 'start') {
       counts.promptTokens += event.promptTokens;
       counts.cachedTokens += event.cachedTokens;
       usage.promptTokens += event.promptTokens;
@@ -30,8 +30,8 @@ export async function admitted(
     }
     exchange.firstTokenMs ??= performance.now() - exchange.startedAt;
     const before = written.get(event.index) ?? 0;
-    if (event.type === 'delta') {
-      // About one token each; the finish event says how many there really were.
+    if (event.kind === 'delta') {
+      // About one token each; the finish event has the exact number.
       written.set(event.index, before + 1);
       usage.completionTokens += 1;
     } else {
@@ -42,7 +42,7 @@ export async function admitted(
 
   const take = (event: GenerateEvent): void => {
     note(event);
-    if (whole && event.type === 'delta') exchange.held?.add(heapOf(event));
+    if (whole && event.kind === 'delta') exchange.held?.add(heapOf(event));
     exchange.spend();
   };
 
@@ -70,10 +70,10 @@ export async function admitted(
 }
 
 /**
- * What a gathered piece of an answer takes: its text is small, but log probabilities are not. Twenty alternatives of a token are
+ * Heap of a gathered piece of an answer: its text is small, but log probabilities are not. Twenty alternatives of a token are
  * some four kilobytes, and a request of a hundred bytes can ask for them at each of a million tokens.
  */
-export function heapOf({ text, logprobs = [] }: Extract<GenerateEvent, { readonly type: 'delta' }>): number {
+export function heapOf({ text, logprobs = [] }: Extract<GenerateEvent, { readonly kind: 'delta' }>): number {
   const of = (token: TokenLogprob): number => LOGPROB_BYTES + 2 * token.token.length + 8 * token.bytes.length;
   return (
     2 * text.length +

@@ -1,4 +1,4 @@
-// What answers of generating routes have in common: their id and time, and the tokens they took.
+// Fields that the answers of all generating routes share: their id and time, and the tokens they took.
 
 import type { Call } from '../../http/route.ts';
 import type { ModelStatus } from '../../models/seam.ts';

@@ -1,6 +1,6 @@
 // Hides the length of streamed text: every event of a stream is as long as the others, unless its text is longer than a
 // slot; then it is whole slots longer. The filler goes into the `obfuscation` field that OpenAI's clients already ignore.
-// What stays visible: how many events there are and when they come (docs/api.md).
+// The number of events and their times stay visible (docs/api.md).
 
 import { randomBytes } from 'node:crypto';
 
@@ -14,7 +14,7 @@ export interface Padding {
 
 /** `baseBytes`: length of this stream's event with an empty text. */
 export function createPadding(baseBytes: number): Padding {
-  // Not compressible, so that a proxy that compresses does not undo it. Which letters these are says nothing.
+  // Not compressible, so that a proxy that compresses does not undo it. The letters carry no information.
   const filler = randomBytes((SLOT * 3) / 4 + 48).toString('base64url');
   return {
     pad(json) {

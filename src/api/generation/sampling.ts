@@ -1,5 +1,5 @@
 // Sampling parameters shared by chat and text completions (OpenAI API reference, plus top_k, min_p, repeat_penalty and
-// keep_alive as local servers know them), and what they become for the engine.
+// keep_alive as local servers know them), and the engine's parameters they become.
 
 import type { Sampling } from '../../engine/seam/engine.ts';
 import {
@@ -8,7 +8,6 @@ import {
   decimal,
   either,
   flag,
-  inert,
   integer,
   list,
   map,
@@ -16,12 +15,11 @@ import {
   optional,
   optionalOrEmpty,
   refuse,
-  supportedAs,
   text,
-  unsupported,
 } from '../../base/shape.ts';
 import type { Infer, Shape } from '../../base/shape.ts';
 import type { ModelDefaults } from '../../models/model.ts';
+import { inert, supportedAs, unsupported } from '../unsupported.ts';
 
 /** Completions of one request; they share a prefill but each takes a slot. */
 const MAX_CHOICES = 8;
@@ -29,7 +27,7 @@ const MAX_STOPS = 16;
 const MAX_TOKENS = 16_777_216;
 const MAX_BIASES = 1024;
 
-/** Absent: nothing was said. `null`: as long as the context allows, which local servers write as -1. */
+/** Absent: no limit was given. `null`: as long as the context allows, which local servers write as -1. */
 export function maxTokens(about: string): Shape<number | null> {
   return map(integer({ min: -1, max: MAX_TOKENS, about }), (value) => (value === -1 ? null : value));
 }
@@ -116,6 +114,9 @@ export const samplingFields = {
       about: "Divides the logits of tokens seen lately; 1 is off. Default: the model's, else 1.",
     }),
   ),
+  repetition_penalty: optional(
+    decimal({ min: 0.01, max: 10, about: 'The same as repeat_penalty, by its other name.' }),
+  ),
   seed: optional(
     integer({
       min: Number.MIN_SAFE_INTEGER,
@@ -139,7 +140,7 @@ export const samplingFields = {
   user: inert(text({ max: 1024 }), 'nothing is kept per end user.'),
 } as const;
 
-/** OpenAI parameters that promise nothing this server could break, or only what holds anyway. */
+/** OpenAI parameters that this server takes without effect: they promise only what holds anyway. */
 export const inertFields = {
   metadata: inert(anyObject('Up to 16 strings.'), 'nothing is stored.'),
   store: inert(
@@ -183,10 +184,20 @@ export function toSampling(body: SamplingBody, defaults: ModelDefaults): Samplin
     minP: body.min_p ?? defaults.minP ?? 0,
     presencePenalty: body.presence_penalty ?? 0,
     frequencyPenalty: body.frequency_penalty ?? 0,
-    repeatPenalty: body.repeat_penalty ?? defaults.repeatPenalty ?? 1,
-    ...(body.seed !== undefined && { seed: toSeed(body.seed) }),
-    ...(body.logit_bias !== undefined && body.logit_bias.size > 0 && { logitBias: body.logit_bias }),
+    repeatPenalty: repeatPenalty(body) ?? defaults.repeatPenalty ?? 1,
+    seed: body.seed === undefined ? undefined : toSeed(body.seed),
+    logitBias: body.logit_bias?.size === 0 ? undefined : body.logit_bias,
   };
+}
+
+/** Two names of one number. */
+function repeatPenalty({
+  repeat_penalty: one,
+  repetition_penalty: other,
+}: Pick<SamplingBody, 'repeat_penalty' | 'repetition_penalty'>): number | undefined {
+  if (one !== undefined && other !== undefined && one !== other)
+    throw refuse('invalid_value', 'repetition_penalty', 'repeat_penalty and repetition_penalty differ');
+  return one ?? other;
 }
 
 /** 64-bit seeds folded to the engine's 32; all ones would mean "random" to llama.cpp. */

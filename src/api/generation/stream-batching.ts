@@ -1,9 +1,9 @@
-// Gathers what a stream writes and lets it out at intervals, so that neither the number of events nor the time between them
-// tells tokens apart (`limits.stream_batch_ms`). Nothing is changed, dropped or put in another order within a choice.
+// Gathers the text of a stream and sends it at intervals, so that neither the number of events nor the time between them
+// tells tokens apart (`limits.stream_batch_ms`). Within a choice no text changes, is dropped or moves.
 
 import type { GenerateEvent } from '../../engine/seam/engine.ts';
 
-type Delta = Extract<GenerateEvent, { readonly type: 'delta' }>;
+type Delta = Extract<GenerateEvent, { readonly kind: 'delta' }>;
 
 /** A promise of the end of an interval, and how to stop waiting for it. */
 export type Interval = (ms: number) => { readonly over: Promise<void>; readonly stop: () => void };
@@ -18,8 +18,8 @@ const interval: Interval = (ms) => {
 };
 
 /**
- * The same events, deltas of a choice joined: those that come within `ms` milliseconds of the first one leave together when the
- * time is over, those of a choice that ends at once. While the reader is busy nothing is asked of `events`.
+ * The same events with the deltas of a choice joined: deltas within `ms` milliseconds of the first one leave together when the
+ * time is over; the end of a choice sends its deltas at once. While the reader is busy `events` is not asked.
  */
 export async function* gathered(
   events: AsyncIterable<GenerateEvent>,
@@ -44,12 +44,12 @@ export async function* gathered(
       }
       if (result.done === true) break;
       const event = result.value;
-      if (event.type === 'delta') {
+      if (event.kind === 'delta') {
         const before = held.get(event.index);
         held.set(event.index, before === undefined ? event : joined(before, event));
         timer ??= wait(ms);
       } else {
-        if (event.type === 'finish') {
+        if (event.kind === 'finish') {
           const last = held.get(event.index);
           held.delete(event.index);
           if (last !== undefined) yield last;
@@ -61,7 +61,7 @@ export async function* gathered(
     }
     yield* held.values();
   } catch (error) {
-    // What was written before an engine failed is the reader's.
+    // Text written before the engine failed still goes to the reader.
     yield* held.values();
     throw error;
   } finally {
@@ -73,6 +73,6 @@ export async function* gathered(
 
 function joined(a: Delta, b: Delta): Delta {
   const text = a.text + b.text;
-  if (a.logprobs === undefined && b.logprobs === undefined) return { type: 'delta', index: a.index, text };
-  return { type: 'delta', index: a.index, text, logprobs: [...(a.logprobs ?? []), ...(b.logprobs ?? [])] };
+  if (a.logprobs === undefined && b.logprobs === undefined) return { kind: 'delta', index: a.index, text };
+  return { kind: 'delta', index: a.index, text, logprobs: [...(a.logprobs ?? []), ...(b.logprobs ?? [])] };
 }

@@ -27,7 +27,7 @@ export function openStream({ reply, exchange, deps }: Call): EventStream {
   });
 }
 
-/** What a stream that fails ends with: the reason its request was ended for, or what was thrown. */
+/** The error a failing stream ends with: the reason its request was ended for, or the one thrown. */
 export function streamFailure({ exchange }: Pick<Call, 'exchange'>, thrown: unknown): ApiError {
   const error = toApiError(exchange.signal.aborted ? exchange.signal.reason : thrown);
   exchange.errorCode = error.code;

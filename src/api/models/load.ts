@@ -41,9 +41,9 @@ export const loadModel = route({
         onLoaded: (model) => (loaded = model),
       }),
     );
-    // As it was when it was loaded: by now another request may have unloaded it.
+    // The status at the time of loading: by now another request may have unloaded the model.
     const model = loaded ?? deps.models.get(id);
-    // Replaced while it was waited for: what was loaded is what is recorded.
+    // Replaced while the request waited: the record names the model that was loaded.
     if (model !== undefined) recordModel(exchange, model);
     return {
       status,
@@ -92,7 +92,7 @@ export const modelStatus = route({
         type: model.type,
         loaded_at: Math.floor((model.loadedAt ?? 0) / 1000),
         uptime_seconds: Math.max(0, Math.floor((deps.now() - (model.loadedAt ?? deps.now())) / 1000)),
-        // GGUF files carry theirs.
+        // GGUF files carry their own tokenizer.
         has_tokenizer: true,
         in_flight: model.inFlight,
         expires_at:

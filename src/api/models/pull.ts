@@ -1,5 +1,5 @@
-// POST /v1/models/pull: fetch a model from the hub, progress as server-sent events. The pull is the server's, not the
-// connection's: a client that leaves does not stop it, DELETE /v1/models/pull/:name does.
+// POST /v1/models/pull: fetch a model from the hub, progress as server-sent events. The pull belongs to the server, not
+// to the connection: it goes on when the client leaves; DELETE /v1/models/pull/:name stops it.
 
 import { ApiError, apiErrorOf } from '../../base/errors.ts';
 import { pullCancelledAnswer, pullEvent, pullStatusAnswer } from '../response-schemas.ts';
@@ -37,15 +37,11 @@ export const pullModel = route({
   async handle(call) {
     const { deps, body, exchange } = call;
     const events = deps.models.pull(
-      {
-        name: body.name,
-        ...(body.force !== undefined && { force: body.force }),
-        ...(body.token !== undefined && { token: body.token }),
-      },
+      { name: body.name, force: body.force, token: body.token },
       exchange.signal,
     );
     const iterator = events[Symbol.asyncIterator]();
-    // What is refused at once (a name that is none, pulls switched off) is a plain error.
+    // A request refused at once (an invalid name, pulls switched off) gets a plain error, not a stream.
     let result = await iterator.next();
     const stream = openStream(call);
     try {
@@ -77,7 +73,7 @@ function isTerminal(event: PullEvent): boolean {
   return event.status === 'success' || event.status === 'already_exists' || event.status === 'error';
 }
 
-/** Readers of the pull's own events and readers of the API's envelope each find what they know. */
+/** Readers of pull events and readers of the API's error envelope each find the form they know. */
 function failure(error: ApiError): object {
   return { status: 'error', code: error.code, message: error.message, ...errorBody(error) };
 }
@@ -89,7 +85,7 @@ function errorOf({ code, message }: Extract<PullEvent, { status: 'error' }>): Ap
 export const pullStatus = route({
   method: 'GET',
   path: '/v1/models/pull/:name/status',
-  // Names and errors may be of a private repository: for those who may pull, where there are keys.
+  // Names and errors may be of a private repository: where there are keys, only callers that may pull see them.
   access: 'operator',
   limited: true,
   summary: 'State of a pull; it survives a restart.',

@@ -3,25 +3,16 @@
 
 import { ApiError } from '../../base/errors.ts';
 import { deletedAnswer, modelAnswer, modelListAnswer } from '../response-schemas.ts';
-import {
-  choice,
-  decimal,
-  integer,
-  map,
-  object,
-  optional,
-  refuse,
-  text,
-  unsupported,
-} from '../../base/shape.ts';
+import { choice, decimal, integer, map, object, optional, refuse, text } from '../../base/shape.ts';
 import { unknownUrl } from '../../http/errors.ts';
 import { route } from '../../http/route.ts';
 import { modelNotFound, recordModel } from '../model-access.ts';
 import { answerPullStatus, cancelPullOf } from './pull.ts';
 import type { ModelDefaults } from '../../models/model.ts';
 import type { ModelStatus } from '../../models/seam.ts';
+import { unsupported } from '../unsupported.ts';
 
-/** A model as the OpenAI API lists it, and what a relying party wants to know besides. */
+/** A model as the OpenAI API lists it, with the fields that a relying party needs beyond that. */
 function wireModel(model: ModelStatus): object {
   return {
     id: model.id,
@@ -52,6 +43,7 @@ function wireModel(model: ModelStatus): object {
 export const listModels = route({
   method: 'GET',
   path: '/v1/models',
+  aliases: ['/models'],
   access: 'key',
   limited: true,
   summary: 'The registered models this key may use.',
@@ -86,7 +78,7 @@ export const getModel = route({
       return answerPullStatus(deps.models, pull);
     }
     const id = params['id'] ?? rest ?? '';
-    // `/v1/models/` is a list that was asked for with a slash too many.
+    // `/v1/models/` asks for the list, with a slash too many.
     if (id === '') throw unknownUrl();
     const allowed = exchange.principal?.models ?? null;
     const model = allowed === null || allowed.has(id) ? deps.models.get(id) : undefined;
@@ -130,13 +122,13 @@ const defaultParameters = map(
     isq: unsupported('models are not quantised on load'),
   }),
   (given): ModelDefaults => ({
-    ...(given.temperature !== undefined && { temperature: given.temperature }),
-    ...(given.top_p !== undefined && { topP: given.top_p }),
-    ...(given.top_k !== undefined && { topK: given.top_k }),
-    ...(given.min_p !== undefined && { minP: given.min_p }),
-    ...(given.repeat_penalty !== undefined && { repeatPenalty: given.repeat_penalty }),
-    ...(given.max_tokens !== undefined && { maxTokens: given.max_tokens }),
-    ...(given.dimensions !== undefined && { dimensions: given.dimensions }),
+    temperature: given.temperature,
+    topP: given.top_p,
+    topK: given.top_k,
+    minP: given.min_p,
+    repeatPenalty: given.repeat_penalty,
+    maxTokens: given.max_tokens,
+    dimensions: given.dimensions,
   }),
 );
 
@@ -167,8 +159,8 @@ export const registerModel = route({
     const registered = await deps.models.register({
       name: body.name,
       path: body.path,
-      ...(body.format !== undefined && { format: body.format }),
-      ...(body.default_parameters !== undefined && { defaultParameters: body.default_parameters }),
+      format: body.format,
+      defaultParameters: body.default_parameters,
     });
     recordModel(exchange, registered);
     return wireModel(deps.models.get(registered.id) ?? { ...registered, loaded: false, inFlight: 0 });

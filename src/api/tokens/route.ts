@@ -41,7 +41,7 @@ export const tokenize = route({
         given === undefined
           ? {
               messages: toChatMessages(body.messages ?? []),
-              ...(body.tools !== undefined && { tools: body.tools }),
+              tools: body.tools,
             }
           : {
               text: given,
@@ -94,7 +94,7 @@ export const detokenize = route({
   },
 });
 
-/** The piece of each token that occurs, asked for and written once however often it does. */
+/** The piece of each distinct token, asked for and written once. */
 async function piecesOf(
   engine: Engine,
   tokens: readonly number[],
@@ -105,7 +105,7 @@ async function piecesOf(
   return new Map(ids.map((id, i) => [id, wirePiece(pieces[i] ?? new Uint8Array())]));
 }
 
-/** Without a model: the only one loaded, or else the only one there is. */
+/** Without a model in the request: the only one loaded, or else the only one registered. */
 function chooseModel(call: Call, id: string | undefined): ModelStatus {
   if (id !== undefined) return findModel(call, id, ANY);
   const allowed = call.exchange.principal?.models ?? null;

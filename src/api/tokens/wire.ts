@@ -1,10 +1,11 @@
-// POST /v1/tokenize and /v1/detokenize on the wire: as llama-server and vLLM have them, under either's field names.
+// POST /v1/tokenize and /v1/detokenize on the wire: with the field names of both llama-server and vLLM.
 
 import { messages } from '../chat/messages.ts';
 import { keepAlive, modelId } from '../generation/sampling.ts';
-import { flag, inert, integer, list, object, optional, refuse, text } from '../../base/shape.ts';
+import { flag, integer, list, object, optional, refuse, text } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
 import { tools } from '../chat/tools.ts';
+import { inert } from '../unsupported.ts';
 
 const words = optional(
   text({ max: 16 * 1024 * 1024, about: 'The text; content, prompt and text are three names of one field.' }),

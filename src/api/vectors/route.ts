@@ -19,6 +19,7 @@ const ERRORS = [
 export const embeddings = route({
   method: 'POST',
   path: '/v1/embeddings',
+  aliases: ['/embeddings'],
   access: 'key',
   limited: true,
   summary: 'Vectors of texts.',
@@ -42,7 +43,7 @@ export const embeddings = route({
           },
         );
       }
-      // Known before it is worked on: the numbers, and the text they are written as.
+      // The heap is known before the work: the numbers, and the text they are written as.
       const base64 = body.encoding_format === 'base64';
       exchange.held?.grow(body.input.length * engine.info.embeddingSize * (base64 ? 16 : 32));
       const { vectors, tokens } = await engine.embed(

@@ -9,7 +9,6 @@ import {
   choice,
   either,
   flag,
-  inert,
   integer,
   list,
   map,
@@ -20,8 +19,9 @@ import {
   text,
 } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
+import { inert } from '../unsupported.ts';
 
-/** Clients whose numbers cannot be absent write 0 for a limit they do not set. */
+/** Clients that cannot leave a number out write 0 for a limit they do not set. */
 function zeroIsAbsent(value: number): number | undefined {
   return value === 0 ? undefined : value;
 }
@@ -42,7 +42,7 @@ export const embeddingRequest = object({
 
 export type EmbeddingRequest = Infer<typeof embeddingRequest>;
 
-/** Texts must not be empty: there is nothing to embed. */
+/** Texts must not be empty: an empty text has no embedding. */
 export function checkInputs(body: EmbeddingRequest): void {
   const empty = body.input.indexOf('');
   if (empty < 0) return;
@@ -50,15 +50,15 @@ export function checkInputs(body: EmbeddingRequest): void {
   throw refuse('empty_string', param, `${param} is empty`);
 }
 
-/** What refusals call one of the inputs. */
+/** The name of one of the inputs in refusals. */
 function inputParam(index: number, count: number): string {
   return count === 1 ? 'input' : `input[${index}]`;
 }
 
-/** Numbers written in one turn of the event loop: some five milliseconds. */
+/** Numbers written in one turn of the event loop: about five milliseconds. */
 const NUMBERS_A_TURN = 8192;
 
-/** The answer as JSON text: millions of numbers, which must not hold up the others while they are written. */
+/** The answer as JSON text: millions of numbers, written in slices so that other requests are not held up. */
 export async function embeddingAnswerText(o: {
   readonly vectors: readonly Float32Array[];
   readonly tokens: number;
@@ -95,14 +95,14 @@ function lengthOf(vector: Float32Array): number {
   return Math.sqrt(vector.reduce((sum, x) => sum + x * x, 0));
 }
 
-/** All numbers are zero (or none is a number): no multiple of them has length 1. */
+/** All numbers are zero, or one is NaN: no multiple of the vector has length 1. */
 function noDirection(input: string, shortened: boolean): ApiError {
   return shortened
     ? refuse('invalid_value', 'dimensions', `dimensions leaves nothing of the vector of ${input}`)
     : refuse('invalid_input', input, `the model gives no vector for ${input}`);
 }
 
-/** Nine digits name every float32; the seventeen of its double say nothing more. */
+/** Nine digits name every float32; the seventeen of its double add no information. */
 function shortest(x: number): number {
   return Number(x.toPrecision(9));
 }
@@ -134,7 +134,7 @@ export const rerankRequest = object({
 
 export type RerankRequest = Infer<typeof rerankRequest>;
 
-/** Logits → scores from 0 to 1 by the logistic function, best first; equals keep the order they were given in. */
+/** Logits → scores from 0 to 1 by the logistic function, best first; equal scores keep the order of the documents. */
 export function rerankAnswerOf(o: {
   readonly id: string;
   readonly model: string;

@@ -1,6 +1,6 @@
 // A seccomp filter over all threads of the engine child (Linux seccomp(2), SECCOMP_RET_ERRNO), set before it reads a byte of its
-// model: it may compute and talk on its descriptors, but open no file or socket, start no program and touch no other
-// process. A compromised llama.cpp has no way out but the server's socket. A second filter,
+// model: the child may compute and use its descriptors, but opens no file or socket, starts no program and touches no other
+// process. A compromised llama.cpp has no way out except the server's socket. A second filter,
 // once the model is loaded, also forbids setting filters. Calls not on the list are EPERM; numbers newer than it ENOSYS, so that
 // libraries fall back. On Linux for x86-64 and arm64 it fails closed, unless the kernel was built without seccomp.
 
@@ -67,7 +67,7 @@ const ENOSYS = 38;
 const PR_GET_NO_NEW_PRIVS = 39;
 const SECCOMP_SET_MODE_FILTER = 1;
 const SECCOMP_GET_ACTION_AVAIL = 2;
-/** All threads; and no mitigation of kernels before 5.16 that would slow the arithmetic down: nothing here runs foreign code. */
+/** All threads; without the mitigations of kernels before 5.16 that slow the arithmetic down: the child runs no foreign code. */
 const [FLAG_TSYNC, FLAG_SPEC_ALLOW] = [1, 4];
 
 /**
@@ -77,8 +77,9 @@ const [FLAG_TSYNC, FLAG_SPEC_ALLOW] = [1, 4];
 export type Stage = 'load' | 'serve' | 'files';
 
 /**
- * Confines all threads of this process, for good; filters add up, so `serve` comes on top of `load`. False where the platform has no such thing; throws when it has and refuses.
- * Everything that is to be opened or loaded must be by now. Needs PR_SET_NO_NEW_PRIVS (llama-process).
+ * Confines all threads of this process, for good; filters add up, so `serve` comes on top of `load`. False where the platform
+ * has no such thing; throws when it has and refuses. Every file must be open and every library loaded by now. Needs
+ * PR_SET_NO_NEW_PRIVS (llama-process).
  */
 export function confineProcess(stage: Stage): boolean {
   const platform = PLATFORMS[process.arch];
@@ -113,7 +114,7 @@ const RET_KILL_PROCESS = 0x80000000;
 /** Classic BPF (linux/bpf_common.h): load word at, jump if equal, jump if greater or equal, jump if any bit, and, return. */
 const [LD, JEQ, JGE, JSET, RET] = [0x20, 0x15, 0x35, 0x45, 0x06];
 
-/** Where the low half of an argument is in struct seccomp_data. */
+/** Offset of the low half of an argument in struct seccomp_data. */
 function low(argument: number): number {
   return 16 + 8 * argument;
 }
@@ -127,7 +128,7 @@ export function filterProgram(
 ): Uint8Array {
   const code: [number, number, number, number][] = [];
   const add = (op: number, k: number, jt = 0, jf = 0): void => void code.push([op, jt, jf, k >>> 0]);
-  /** `then` must return on every path: it may load over the number that the next comparison needs. */
+  /** `then` must return on every path: it may overwrite the number that the next comparison needs. */
   const when = (name: string, then: () => void): void => {
     const nr = calls[name];
     if (nr === undefined) return;
@@ -150,7 +151,7 @@ export function filterProgram(
     add(RET, RET_ERRNO | EPERM);
   });
   when('clone3', () => add(RET, RET_ERRNO | ENOSYS));
-  // It may end itself: abort() signals its own thread.
+  // The child may end itself: abort() signals its own thread.
   for (const name of ['kill', 'tgkill'])
     when(name, () => {
       add(LD, low(0));
@@ -158,7 +159,7 @@ export function filterProgram(
       add(RET, RET_ALLOW);
       add(RET, RET_ERRNO | EPERM);
     });
-  // Names of threads and of mappings; not being dumpable, for one, cannot be taken back.
+  // Only names of threads and of mappings; so the process cannot become dumpable again, for example.
   when('prctl', () => {
     add(LD, low(0));
     if (stage === 'load') add(JEQ, PR_GET_NO_NEW_PRIVS, 2, 0);
@@ -168,7 +169,7 @@ export function filterProgram(
     add(RET, RET_ERRNO | EPERM);
   });
   if (stage === 'files') when('openat', () => add(RET, RET_ALLOW));
-  // A further filter can only take away; not one with a listener, which would answer calls for the threads under it.
+  // A further filter can only forbid more; one with a listener is refused, since it could answer calls of the threads under it.
   if (stage === 'load')
     when('seccomp', () => {
       add(LD, low(0));

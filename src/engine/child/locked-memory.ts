@@ -1,7 +1,7 @@
-// Keeps the memory in which the engine child has texts, llama.cpp's keys and values and what it computes in, out of swap
+// Keeps the engine child's memory for texts, llama.cpp's keys and values and compute buffers out of swap
 // (mlock2(2), MLOCK_ONFAULT: pages that are used, not the whole reservation). Not the process as a whole: V8 gives pages back
 // with madvise(MADV_DONTNEED), which the kernel refuses on locked memory, and V8 aborts on the refusal.
-// Best effort: without CAP_IPC_LOCK and over RLIMIT_MEMLOCK the kernel says no, and less or nothing is locked.
+// Best effort: without CAP_IPC_LOCK and over RLIMIT_MEMLOCK the kernel refuses, and less memory or none is locked.
 
 import { closeSync, openSync, readSync } from 'node:fs';
 import koffi from 'koffi';
@@ -13,10 +13,10 @@ export interface Range {
 }
 
 const MLOCK_ONFAULT = 1;
-/** Larger than a page of V8's heap (256 KiB), should one of its threads have taken one meanwhile. */
+/** Larger than a page of V8's heap (256 KiB), which one of V8's threads may map meanwhile. */
 const SMALLEST = 512 * 1024;
 
-/** The mappings of this process, read as often as wanted from a file opened once: later it may open none. */
+/** The mappings of this process, read repeatedly from a file opened once: later the process may open none. */
 export interface Mappings {
   text(): string;
   close(): void;
@@ -66,7 +66,7 @@ export function privateMemory(maps: string): Range[] {
   return found;
 }
 
-/** What is in `after` and not in `before`, both ascending. */
+/** The members of `after` that are not in `before`, both ascending. */
 export function added(before: readonly Range[], after: readonly Range[]): Range[] {
   const found: Range[] = [];
   for (const { start, end } of after) {

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import type { LoadedModel } from './llama/model.ts';
 
-/** KV memory up to which a small model gets exact numerics unasked. */
+/** KV memory up to which a small model gets exact numerics by default. */
 const EXACT_BYTES = 128 * 1024 * 1024;
 
 export interface MemoryPlan {
@@ -53,8 +53,8 @@ function cellBytes(model: LoadedModel): number {
 
 /**
  * Cells for every slot at full length if as many are affordable (a quarter of the memory); each slot then has its own, and
- * attention never walks over cells of others (measured: a fifth of the prefill). Else one pool of what there is, at least one
- * slot's worth.
+ * attention never walks over cells of others (measured: a fifth of the prefill). Else one pool of the affordable
+ * cells, at least those of one slot.
  */
 function kvCells(
   contextLength: number,

@@ -5,17 +5,18 @@ import { ApiError } from '../../base/errors.ts';
 import type { Prompt } from '../seam/engine.ts';
 import type { LoadedModel } from './llama/model.ts';
 import type { ChatTemplate } from './template/template.ts';
-import { assertFits } from '../seam/context-limits.ts';
+import { assertFits, type ContextRoom } from '../seam/context-limits.ts';
 
-/** At least one token; text that cannot fit the context is refused unread. */
+/** At least one token; text that cannot fit the context is refused before it is tokenized. */
 export function promptTokens(
   model: LoadedModel,
   template: ChatTemplate,
   prompt: Prompt,
   contextLength: number,
 ): number[] {
-  if (prompt.kind === 'tokens') assertFits(prompt.tokens.length, contextLength, 'prompt');
-  else assertMayFit(model, textsOf(prompt), contextLength, prompt.kind === 'chat' ? 'messages' : 'prompt');
+  const room = { contextLength, param: prompt.kind === 'chat' ? 'messages' : 'prompt' };
+  if (prompt.kind === 'tokens') assertFits(prompt.tokens.length, room);
+  else assertMayFit(model, textsOf(prompt), room);
   const tokens = unchecked(model, template, prompt);
   if (tokens.length > 0) return tokens;
   const start = model.bos ?? model.eos;
@@ -52,7 +53,7 @@ export function checkTokens(model: LoadedModel, tokens: readonly number[], param
   }
 }
 
-/** All of a prompt that may come before the tokenizer. */
+/** All texts of a prompt that may reach the tokenizer. */
 function textsOf(prompt: Exclude<Prompt, { readonly kind: 'tokens' }>): readonly string[] {
   if (prompt.kind === 'text') return [prompt.text, prompt.suffix ?? ''];
   const said = prompt.messages.flatMap((message) => [
@@ -71,16 +72,11 @@ function textsOf(prompt: Exclude<Prompt, { readonly kind: 'tokens' }>): readonly
 
 /**
  * Refuses texts that together cannot fit before they are rendered and tokenized, which for megabytes would hold up every
- * stream: no token stands for more bytes than the longest of the vocabulary. `room`: tokens that must be left for an answer.
+ * stream: no token stands for more bytes than the longest of the vocabulary.
  */
-export function assertMayFit(
-  model: LoadedModel,
-  texts: readonly string[],
-  contextLength: number,
-  param: string,
-  room = 1,
-): void {
-  // Almost every prompt passes here, without the vocabulary being looked through.
+export function assertMayFit(model: LoadedModel, texts: readonly string[], room: ContextRoom): void {
+  const { contextLength } = room;
+  // Almost every prompt passes here, without a search through the vocabulary.
   if (texts.reduce((sum, text) => sum + text.length, 0) < contextLength * 4) return;
   const raw = texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
   const most = contextLength * model.longestPiece();
@@ -91,12 +87,12 @@ export function assertMayFit(
   const bytes = folds
     ? texts.reduce((sum, text) => sum + Buffer.byteLength(text.replaceAll(/\s{2,}/g, ' ')), 0)
     : raw;
-  assertFits(Math.floor(bytes / model.longestPiece()), contextLength, param, room, 'at least ');
+  assertFits(Math.floor(bytes / model.longestPiece()), room, 'at least ');
 }
 
-/** WordPiece and Unigram make one of a run of white space, so tables and indented text have more bytes than their tokens. */
+/** WordPiece and Unigram collapse runs of white space, so tables and indented text have more bytes than their tokens stand for. */
 const FOLDING_TOKENIZERS: ReadonlySet<string> = new Set(['bert', 't5']);
-/** Contexts of bytes beyond which white space counts there, too: reading it takes time. */
+/** Bytes, in contexts, beyond which white space counts there too: reading it takes time. */
 const FOLDED_CONTEXTS = 8;
 
 /** Query and document joined as the reranker was trained: its own template, else BOS query EOS SEP document EOS. */
@@ -104,11 +100,10 @@ export function rankTokens(model: LoadedModel, query: string): (document: string
   const plain = (text: string): readonly number[] => model.tokenize(text, false, false);
   const asked = plain(query); // once for all documents
   if (model.rerankTemplate !== null) {
-    const parts = model.rerankTemplate
-      .split(/(\{query\}|\{document\})/)
-      .map((part) =>
-        part === '{query}' ? asked : part === '{document}' ? null : model.tokenize(part, false, true),
-      );
+    const parts = model.rerankTemplate.split(/(\{query\}|\{document\})/).map((part) => {
+      if (part === '{document}') return null;
+      return part === '{query}' ? asked : model.tokenize(part, false, true);
+    });
     return (document) => parts.flatMap((part) => part ?? plain(document));
   }
   const end = model.eos ?? model.sep;

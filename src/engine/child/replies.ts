@@ -1,4 +1,4 @@
-// What both kinds of model answer alike: refusals and failures as frames, tokens and text.
+// Answers that both kinds of model give alike: refusals and failures as frames, tokens and text.
 
 import { ApiError } from '../../base/errors.ts';
 import type { EngineInfo, ModelType } from '../seam/engine.ts';
@@ -10,10 +10,10 @@ import type { LoadedModel } from './llama/model.ts';
 import { assertMayFit, checkTokens, promptTokens } from './prompt.ts';
 import type { ChatTemplate } from './template/template.ts';
 
-export type Load = Extract<ToChild, { t: 'load' }>;
+export type Load = Extract<ToChild, { kind: 'load' }>;
 export type Send = (message: FromChild, raw?: Uint8Array) => void;
 
-/** A loaded model and all that answering for it takes. */
+/** A loaded model with all that its answers need. */
 export interface Serving {
   readonly model: LoadedModel;
   readonly context: Context;
@@ -26,9 +26,9 @@ export interface Serving {
   readonly fatal: (error: unknown) => void;
 }
 
-/** Answers one message by `work`; what it throws goes back as an error of that request. */
+/** Answers one message by `work`; an error it throws goes back as the error of that request. */
 export function answering(send: Send, message: ToChild, work: () => void): void {
-  if (message.t === 'load') return;
+  if (message.kind === 'load' || message.kind === 'template') return;
   try {
     work();
   } catch (error) {
@@ -39,14 +39,14 @@ export function answering(send: Send, message: ToChild, work: () => void): void 
 export function sendError(send: Send, id: number, error: unknown): void {
   if (error instanceof ApiError) {
     const { status, code, message, param, retryAfterSeconds } = error;
-    send({ t: 'error', id, status, code, message, param: param ?? undefined, retryAfterSeconds });
+    send({ kind: 'error', id, status, code, message, param: param ?? undefined, retryAfterSeconds });
   } else if (error instanceof GrammarError)
-    send({ t: 'error', id, status: 400, code: 'invalid_grammar', message: error.message });
+    send({ kind: 'error', id, status: 400, code: 'invalid_grammar', message: error.message });
   else if (error instanceof RangeError)
-    send({ t: 'error', id, status: 400, code: 'invalid_request', message: error.message });
+    send({ kind: 'error', id, status: 400, code: 'invalid_request', message: error.message });
   else
     send({
-      t: 'error',
+      kind: 'error',
       id,
       status: 500,
       code: 'engine_failed',
@@ -54,45 +54,42 @@ export function sendError(send: Send, id: number, error: unknown): void {
     });
 }
 
-export function overloaded(): ApiError {
-  return new ApiError('engine_overloaded', 'the queue of this model is full', { retryAfterSeconds: 1 });
-}
-
 export function wrongType(type: ModelType, what: string): ApiError {
   return new ApiError('wrong_model_type', `this model is of type ${type}; ${what}`, { param: 'model' });
 }
 
-type TextMessage = Extract<ToChild, { t: 'tokenize' | 'detokenize' | 'pieces' }>;
+type TextMessage = Extract<ToChild, { kind: 'tokenize' | 'detokenize' | 'pieces' }>;
 
 export function isText(message: ToChild): message is TextMessage {
-  return message.t === 'tokenize' || message.t === 'detokenize' || message.t === 'pieces';
+  return message.kind === 'tokenize' || message.kind === 'detokenize' || message.kind === 'pieces';
 }
 
 /** Tokens and text: a time slice, the only one of its request. */
 export function answerText(serving: Serving, message: TextMessage): false {
   const { model, send } = serving;
-  if (message.t === 'tokenize') send({ t: 'reply', id: message.id, value: tokenized(serving, message) });
+  if (message.kind === 'tokenize')
+    send({ kind: 'reply', id: message.id, value: tokenized(serving, message) });
   else {
     checkTokens(model, message.tokens, 'tokens');
     const value =
-      message.t === 'detokenize'
+      message.kind === 'detokenize'
         ? model.detokenize(message.tokens)
         : message.tokens.map((token) => Buffer.from(model.piece(token, true)).toString('base64'));
-    send({ t: 'reply', id: message.id, value });
+    send({ kind: 'reply', id: message.id, value });
   }
   return false;
 }
 
 function tokenized(
   { model, template, info: { contextLength } }: Serving,
-  { prompt, addSpecial, parseSpecial, param }: Extract<ToChild, { t: 'tokenize' }>,
+  { prompt, addSpecial, parseSpecial, param }: Extract<ToChild, { kind: 'tokenize' }>,
 ): readonly number[] {
   if (prompt.kind !== 'text') {
     const tokens = promptTokens(model, template, prompt, contextLength);
     assertCountable(tokens.length, contextLength, 'messages');
     return tokens;
   }
-  assertMayFit(model, [prompt.text], contextLength, param);
+  assertMayFit(model, [prompt.text], { contextLength, param });
   const tokens = model.tokenize(prompt.text, addSpecial, parseSpecial);
   assertCountable(tokens.length, contextLength, param);
   return tokens;

@@ -1,6 +1,7 @@
 // Messages to a model that writes text: prompts go to the scheduler, its events leave once per step.
 
 import { randomInt } from 'node:crypto';
+import { queueFull } from '../../base/errors.ts';
 import { assertFits } from '../seam/context-limits.ts';
 import type { GenerateEvent } from '../seam/engine.ts';
 import type { ToChild, WireRequest } from '../seam/wire.ts';
@@ -9,7 +10,7 @@ import { createConstraint, type ConstraintVocabulary } from './decode/constraint
 import { createSampler, seededRandom } from './decode/sampler.ts';
 import { Scheduler } from './decode/scheduler.ts';
 import { checkTokens, promptTokens } from './prompt.ts';
-import { answering, answerText, isText, overloaded, sendError, wrongType, type Serving } from './replies.ts';
+import { answering, answerText, isText, sendError, wrongType, type Serving } from './replies.ts';
 import { createTurns } from './time-slices.ts';
 
 /** Milliseconds a prompt may hold up running streams per step. */
@@ -18,10 +19,23 @@ const STALL_MS = 60;
 export function serveGeneration(serving: Serving): (message: ToChild) => void {
   const { model, info, load, send } = serving;
   let events: (readonly [number, GenerateEvent])[] = [];
+  let told = { queued: 0, active: 0 };
+  /** Cancelled, and not yet dropped by the scheduler. */
+  const leaving = new Set<number>();
   const flush = (): void => {
-    if (events.length === 0) return;
-    send({ t: 'events', events, stats: scheduler.stats() });
+    const stats = scheduler.stats();
+    // Also without events: a step may only have dropped requests.
+    if (events.length === 0 && stats.queued === told.queued && stats.active === told.active) return;
+    send({ kind: 'events', events, stats });
     events = [];
+    told = stats;
+  };
+  const tellDropped = (): void => {
+    for (const id of leaving) {
+      if (scheduler.holds(id)) continue;
+      leaving.delete(id);
+      send({ kind: 'dropped', id });
+    }
   };
   const scheduler = new Scheduler(serving.context, {
     slots: info.slots,
@@ -33,12 +47,15 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
     maxChunk: load.maxChunk,
     now: () => performance.now(),
     turn: () => new Promise((resolve) => setImmediate(resolve)),
-    onStep: flush,
+    onStep() {
+      flush();
+      tellDropped();
+    },
   });
   scheduler.run().catch(serving.fatal);
 
   const toJob = jobMaker(serving);
-  const generate = ({ id, request }: Extract<ToChild, { t: 'generate' }>): void => {
+  const generate = ({ id, request }: Extract<ToChild, { kind: 'generate' }>): void => {
     const accepted = scheduler.submit({
       ...toJob(request),
       id,
@@ -48,25 +65,27 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
         sendError(send, id, error);
       },
     });
-    if (!accepted) throw overloaded();
+    if (!accepted) throw queueFull();
   };
 
   const turns = createTurns(setImmediate, (id, error) => sendError(send, id, error));
   return (message) =>
     answering(send, message, () => {
-      if (message.t === 'ping') send({ t: 'pong', id: message.id });
+      if (message.kind === 'ping') send({ kind: 'pong', id: message.id });
       else if (isText(message)) turns.add(message.id, () => answerText(serving, message));
-      else if (message.t === 'generate') generate(message);
-      else if (message.t === 'cancel') {
+      else if (message.kind === 'generate') generate(message);
+      else if (message.kind === 'cancel') {
         turns.cancel(message.id);
         scheduler.cancel(message.id);
-      } else if (message.t === 'pause') scheduler.pause(message.id);
-      else if (message.t === 'resume') scheduler.resume(message.id);
+        leaving.add(message.id);
+        tellDropped();
+      } else if (message.kind === 'pause') scheduler.pause(message.id);
+      else if (message.kind === 'resume') scheduler.resume(message.id);
       else throw wrongType(info.type, 'it makes text, not vectors or scores');
     });
 }
 
-/** Makes a request what the scheduler takes, with every refusal it can meet before it is queued. */
+/** Turns a request into a job for the scheduler, with every refusal it can meet before it is queued. */
 function jobMaker({
   model,
   template,
@@ -84,10 +103,11 @@ function jobMaker({
     isEnd: (token) => model.isEnd(token),
   };
   return (request) => {
-    // A bias on a token there is not would do nothing, and whoever sent it meant a token of another model.
+    // A bias on a missing token would have no effect: the caller meant a token of another model.
     for (const [token] of request.sampling.logitBias ?? []) checkTokens(model, [token], 'logit_bias');
     const prompt = promptTokens(model, template, request.prompt, info.contextLength);
-    assertFits(prompt.length, info.contextLength, request.prompt.kind === 'chat' ? 'messages' : 'prompt');
+    const param = request.prompt.kind === 'chat' ? 'messages' : 'prompt';
+    assertFits(prompt.length, { contextLength: info.contextLength, param });
     const { grammar } = request;
     // Compiled once here, so that a grammar the library refuses is a 400 and not the end of a stream.
     if (grammar !== undefined) startGrammar(grammar.gbnf).free();

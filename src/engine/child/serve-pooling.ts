@@ -1,12 +1,12 @@
 // Messages to a model that makes vectors or scores: inputs are tokenized in slices and packed together by decode/pooled.
 
-import { ApiError } from '../../base/errors.ts';
-import { assertFits, paramOf } from '../seam/context-limits.ts';
+import { ApiError, queueFull } from '../../base/errors.ts';
+import { assertFits, callPlaces, paramOf, type ContextRoom } from '../seam/context-limits.ts';
 import type { EngineStats } from '../seam/engine.ts';
 import type { ToChild } from '../seam/wire.ts';
 import { createPooler } from './decode/pooled.ts';
 import { assertMayFit, checkTokens, rankTokens } from './prompt.ts';
-import { answering, answerText, isText, overloaded, sendError, wrongType, type Serving } from './replies.ts';
+import { answering, answerText, isText, sendError, wrongType, type Serving } from './replies.ts';
 import { createTurns } from './time-slices.ts';
 
 export const POOLED_SEQUENCES = 64;
@@ -14,7 +14,10 @@ export const POOLED_SEQUENCES = 64;
 export function servePooling(serving: Serving): (message: ToChild) => void {
   const { model, context, info, load, send } = serving;
   const inputLength = Math.min(info.contextLength, context.batchTokens);
-  const pooler = createPooler(context, { sequences: POOLED_SEQUENCES, maxQueued: load.maxQueued });
+  const pooler = createPooler(context, {
+    sequences: POOLED_SEQUENCES,
+    maxQueued: callPlaces(load.maxQueued),
+  });
   pooler.run().catch(serving.fatal);
   const stats = (): EngineStats => ({
     queued: pooler.queued,
@@ -25,43 +28,47 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
     decodeSteps: pooler.steps,
   });
 
+  /** Vectors need no room for an answer. */
+  const roomFor = (param: string): ContextRoom => ({ contextLength: inputLength, param, answer: 0 });
+  const sendStats = (): void => send({ kind: 'events', events: [], stats: stats() });
+
   // One input at a slice.
-  function* embed(message: Extract<ToChild, { t: 'embed' }>): Generator<void, void> {
+  function* embed(message: Extract<ToChild, { kind: 'embed' }>): Generator<void, void> {
     if (info.type !== 'embedding') throw wrongType(info.type, 'it cannot do embeddings');
     const inputs: (readonly number[])[] = [];
     const param = (i: number): string => paramOf('input', i, message.inputs.length);
     for (const [i, input] of message.inputs.entries())
-      if (typeof input === 'string') assertMayFit(model, [input], inputLength, param(i), 0);
+      if (typeof input === 'string') assertMayFit(model, [input], roomFor(param(i)));
     for (const [i, input] of message.inputs.entries()) {
       if (typeof input !== 'string') checkTokens(model, input, param(i));
       const tokens = typeof input === 'string' ? model.tokenize(input, true, false) : input;
       if (tokens.length === 0)
         throw new ApiError('invalid_input', `${param(i)} is empty`, { param: param(i) });
-      assertFits(tokens.length, inputLength, param(i), 0);
+      assertFits(tokens.length, roomFor(param(i)));
       inputs.push(tokens);
       yield;
     }
     submit(message, inputs, normalised);
   }
-  function* rank(message: Extract<ToChild, { t: 'rank' }>): Generator<void, void> {
+  function* rank(message: Extract<ToChild, { kind: 'rank' }>): Generator<void, void> {
     if (info.type !== 'rerank') throw wrongType(info.type, 'it cannot do reranking');
     const { query, documents } = message;
-    assertMayFit(model, [query], inputLength, 'query', 0);
+    assertMayFit(model, [query], roomFor('query'));
     const param = (i: number): string => `documents[${i}]`;
     for (const [i, document] of documents.entries())
-      assertMayFit(model, [query, document], inputLength, param(i), 0);
+      assertMayFit(model, [query, document], roomFor(param(i)));
     const join = rankTokens(model, query);
     const inputs: (readonly number[])[] = [];
     for (const [i, document] of documents.entries()) {
       const tokens = join(document);
-      assertFits(tokens.length, inputLength, param(i), 0);
+      assertFits(tokens.length, roomFor(param(i)));
       inputs.push(tokens);
       yield;
     }
     submit(message, inputs, (vector) => vector.subarray(0, 1));
   }
   const submit = (
-    { id, scope }: Extract<ToChild, { t: 'embed' | 'rank' }>,
+    { id, scope }: Extract<ToChild, { kind: 'embed' | 'rank' }>,
     inputs: readonly (readonly number[])[],
     shape: (vector: Float32Array) => Float32Array,
   ): void => {
@@ -71,24 +78,26 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
       const size = vectors[0]?.length ?? 0;
       const raw = new Float32Array(size * vectors.length);
       vectors.forEach((vector, i) => raw.set(vector, i * size));
-      send({ t: 'vectors', id, count: vectors.length, size, tokens }, new Uint8Array(raw.buffer));
-      send({ t: 'events', events: [], stats: stats() });
+      send({ kind: 'vectors', id, count: vectors.length, size, tokens }, new Uint8Array(raw.buffer));
+      sendStats();
     };
     if (inputs.length === 0) done([]);
-    else if (!pooler.submit({ id, scope, inputs, done })) throw overloaded();
+    else if (!pooler.submit({ id, scope, inputs, done })) throw queueFull();
   };
 
   const turns = createTurns(setImmediate, (id, error) => sendError(send, id, error));
   return (message) =>
     answering(send, message, () => {
-      if (message.t === 'ping') send({ t: 'pong', id: message.id });
+      if (message.kind === 'ping') send({ kind: 'pong', id: message.id });
       else if (isText(message)) turns.add(message.id, () => answerText(serving, message));
-      else if (message.t === 'embed') turns.add(message.id, slices(embed(message)));
-      else if (message.t === 'rank') turns.add(message.id, slices(rank(message)));
-      else if (message.t === 'cancel') {
+      else if (message.kind === 'embed') turns.add(message.id, slices(embed(message)));
+      else if (message.kind === 'rank') turns.add(message.id, slices(rank(message)));
+      else if (message.kind === 'cancel') {
         turns.cancel(message.id);
         pooler.cancel(message.id);
-      } else if (message.t === 'generate') throw wrongType(info.type, 'it cannot do text generation');
+        sendStats();
+        send({ kind: 'dropped', id: message.id });
+      } else if (message.kind === 'generate') throw wrongType(info.type, 'it cannot do text generation');
     });
 }
 

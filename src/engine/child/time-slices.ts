@@ -1,15 +1,15 @@
-// Work over the texts of requests, which runs on the thread that also reads frames and steps the scheduler: a slice of one
-// request at a turn of the loop, the requests in turn. Between slices frames are read, so that a request cancelled meanwhile
-// costs nothing more and a short one never waits for all of a long one.
+// Work over the texts of requests, which runs on the thread that also reads frames and steps the scheduler: one slice per
+// turn of the event loop, the requests in turn. Between slices frames are read, so that a request cancelled meanwhile
+// costs no more, and a short one never waits for all of a long one.
 
 export interface Turns {
-  /** `slice` is called until it says that there is no more; what it throws goes to `failed`. */
+  /** `slice` is called until it returns false; an error it throws goes to `failed`. */
   add(id: number, slice: () => boolean): void;
-  /** Nothing more is done for it; its end is not told. */
+  /** Drops the work; its end is not reported. */
   cancel(id: number): void;
 }
 
-/** `turn` calls back when what came in meanwhile has been read. */
+/** `turn` calls back after reading the messages that arrived meanwhile. */
 export function createTurns(
   turn: (then: () => void) => void,
   failed: (id: number, error: unknown) => void,

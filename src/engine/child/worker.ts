@@ -1,7 +1,7 @@
 // Entry point of the engine child: one process, one model. Reads frames on fd 3, answers on it, and ends when it closes. It
 // holds no key and no socket but that one, gives up core dumps, new privileges, files, sockets and programs before it reads
-// the model and what only a load needs after, and writes no text of a request anywhere. What the parent sees of its stderr is
-// llama.cpp's log of the load, nothing later.
+// the model and what only a load needs after, and writes no text of a request anywhere. The parent sees of its
+// stderr only llama.cpp's log of the load.
 
 import { Socket } from 'node:net';
 import { availableParallelism } from 'node:os';
@@ -20,7 +20,7 @@ import { memoryLimit, planMemory } from './memory-plan.ts';
 import type { Load, Send } from './replies.ts';
 import { serveGeneration } from './serve-generation.ts';
 import { POOLED_SEQUENCES, servePooling } from './serve-pooling.ts';
-import { createChatTemplate, type ChatTemplate } from './template/template.ts';
+import { createChatTemplate, templateProblem, type ChatTemplate } from './template/template.ts';
 
 const DEFAULT_CONTEXT_LENGTH = 8192;
 const DEFAULT_SLOTS = 8;
@@ -37,10 +37,11 @@ socket.on('error', end);
 let handle: ((message: ToChild) => void) | null = null;
 const read = frameReader<ToChild>((message) => {
   if (handle !== null) handle(message);
-  else if (message.t === 'load') void start(message);
+  else if (message.kind === 'load') void start(message);
+  else if (message.kind === 'template') send({ kind: 'template', problem: templateProblem(message.source) });
 });
 socket.on('data', (chunk: Buffer) => read(chunk));
-// A supervisor signals every process of its group (systemd's KillMode=control-group). The server says when the engine ends: it
+// A supervisor signals every process of its group (systemd's KillMode=control-group). The server decides when the engine ends: it
 // may have answers to drain. SIGUSR1 would open Node's debugger.
 for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGALRM'] as const)
   process.on(signal, () => undefined);
@@ -75,18 +76,18 @@ async function start(load: Load): Promise<void> {
     mappings?.close();
     handle = serve(llama, model, { load, shape, context, lockedBytes });
   } catch (error) {
-    send({ t: 'failed', message: error instanceof Error ? error.message : 'unknown failure' });
+    send({ kind: 'failed', message: error instanceof Error ? error.message : 'unknown failure' });
     socket.end();
   }
 }
 
-/** Tells the parent of each hundredth that was loaded. */
+/** Reports each loaded hundredth to the parent. */
 function progressReporter(): (fraction: number) => void {
   let reported = 0;
   return (fraction) => {
     if (fraction - reported < 0.01 && fraction < 1) return;
     reported = fraction;
-    send({ t: 'progress', fraction });
+    send({ kind: 'progress', fraction });
   };
 }
 
@@ -116,7 +117,7 @@ function outputsOf(type: ModelType): ContextOptions['embeddings'] {
   return type === 'embedding' ? 'pooled' : 'none';
 }
 
-/** Gives up what only loading needed, says that the model is ready, and returns what answers for it. */
+/** Gives up what only loading needed, reports that the model is ready, and returns its message handler. */
 function serve(
   llama: LlamaLibrary,
   model: LoadedModel,
@@ -147,7 +148,7 @@ function serve(
   const serving = { model, context, template, info, load, startGrammar, send, fatal };
   const answer = shape.generating ? serveGeneration(serving) : servePooling(serving);
   confineProcess('serve');
-  send({ t: 'ready', info });
+  send({ kind: 'ready', info });
   return answer;
 }
 
@@ -160,7 +161,7 @@ function chatTemplate(model: LoadedModel, override: string | undefined, generati
     addBos: model.addBos,
     tokenize: (text: string) => model.tokenize(text, false, false),
   };
-  // Embedders often carry the template of the model they were made from; nobody will render it.
+  // Embedders often carry the template of the model they were made from; it is never rendered.
   const plain = createChatTemplate(generating ? (override ?? model.chatTemplate) : null, vocabulary);
   if (!generating || override !== undefined || model.toolTemplate === null) return plain;
   const withTools = createChatTemplate(model.toolTemplate, vocabulary);

@@ -1,5 +1,5 @@
-// The seam between the server and a loaded model. One Engine is one child process (engine/child/worker); everything the
-// server knows of inference goes through this interface, and a null engine in the bench implements it too.
+// The seam between the server and a loaded model. One Engine is one child process (engine/child/worker); the
+// server uses inference only through this interface, which the null engine of the bench implements too.
 // Failures are ApiErrors (src/base/errors.ts) with these codes:
 //   context_length_exceeded 400 · invalid_grammar 400 · engine_overloaded 429 · engine_crashed 503 (retry helps)
 //   model_load_failed 500 · wrong_model_type 400.
@@ -11,7 +11,7 @@ export type { CallMarks, ToolFormat } from './tool-format.ts';
 
 export type ModelType = 'chat' | 'completion' | 'embedding' | 'rerank';
 
-/** What the engine reports once a model is loaded. */
+/** The engine's report once a model is loaded. */
 export interface EngineInfo {
   readonly type: ModelType;
   readonly architecture: string;
@@ -26,7 +26,7 @@ export interface EngineInfo {
   readonly slots: number;
   readonly bosToken: number | null;
   readonly eosToken: number | null;
-  /** How this model writes tool calls: what toolCallGrammar takes and a parser of answers reads by. */
+  /** How this model writes tool calls, for toolCallGrammar and the reader of answers. */
   readonly toolFormat: ToolFormat;
   /** Bytes of memory for texts that cannot be swapped out; 0 where the machine does not allow it. */
   readonly lockedBytes: number;
@@ -64,7 +64,7 @@ export interface ToolSpec {
   readonly parameters: unknown;
 }
 
-/** What to continue from. Text is tokenized without special-token parsing except where the template wrote it. */
+/** The text or tokens to continue from. Text is tokenized without special-token parsing except where the template wrote it. */
 export type Prompt =
   | {
       readonly kind: 'chat';
@@ -79,7 +79,7 @@ export type Prompt =
 export interface Sampling {
   readonly temperature: number;
   readonly topP: number;
-  /** 0 means no limit asked for. */
+  /** 0: no limit. */
   readonly topK: number;
   readonly minP: number;
   readonly presencePenalty: number;
@@ -106,7 +106,7 @@ export interface GenerateRequest {
   readonly grammar?: { readonly gbnf: string; readonly triggers?: readonly string[] | undefined } | undefined;
   /** Number of alternatives per token (0: only the chosen one); absent: no logprobs. */
   readonly logprobs?: number | undefined;
-  /** Prompt logprobs and text first (legacy `echo`). The logprob of the first prompt token is NaN: nothing precedes it. */
+  /** Prompt logprobs and text first (legacy `echo`). The logprob of the first prompt token is NaN: it has no predecessor. */
   readonly echo?: boolean | undefined;
   /** Prefix reuse happens only between requests with the same scope (an opaque per-API-key salt). */
   readonly cacheScope: string;
@@ -120,20 +120,20 @@ export interface TokenLogprob {
 
 export type GenerateEvent =
   /**
-   * Once, first: the prompt was tokenized and admitted to a slot. After it nothing fails with a 4xx but a grammar that
-   * `logitBias` leaves no token for (400 invalid_value, logit_bias), which only the writing shows.
+   * Once, first: the prompt was tokenized and admitted to a slot. After it the only 4xx is that of a grammar that
+   * `logitBias` leaves no token for (400 invalid_value, logit_bias), which only shows while writing.
    */
-  | { readonly type: 'start'; readonly promptTokens: number; readonly cachedTokens: number }
+  | { readonly kind: 'start'; readonly promptTokens: number; readonly cachedTokens: number }
   /** Text of choice `index`: whole UTF-8 characters, stop strings never included. May be '' when only logprobs are carried. */
   | {
-      readonly type: 'delta';
+      readonly kind: 'delta';
       readonly index: number;
       readonly text: string;
       readonly logprobs?: readonly (TokenLogprob & { readonly top: readonly TokenLogprob[] })[] | undefined;
     }
   /** Once per choice. */
   | {
-      readonly type: 'finish';
+      readonly kind: 'finish';
       readonly index: number;
       readonly reason: 'stop' | 'length';
       readonly completionTokens: number;
@@ -143,11 +143,11 @@ export interface Engine {
   readonly info: EngineInfo;
   /** Pid of the child, for tests and status; null for engines without one. */
   readonly pid: number | null;
-  /** Settles when the engine is gone, expected or not: null after close(), else why. */
+  /** Settles when the engine has ended, expected or not: null after close(), else the reason. */
   readonly closed: Promise<Error | null>;
   /**
-   * Refuses what has more bytes than the context's tokens can stand for before reading it, and more tokens than a few contexts
-   * (`detokenize` and `pieces` too): `context_length_exceeded`. `param`: what refusals call the text; default `prompt`.
+   * Refuses, before tokenizing, a text with more bytes than the context's tokens can stand for, and more tokens than a few contexts
+   * (`detokenize` and `pieces` too): `context_length_exceeded`. `param`: the field that refusals name; default `prompt`.
    */
   tokenize(
     input:
@@ -166,7 +166,7 @@ export interface Engine {
   pieces(tokens: readonly number[], signal?: AbortSignal): Promise<readonly Uint8Array[]>;
   generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerateEvent>;
   /**
-   * One vector per input, L2-normalised; `tokens` counts what was evaluated. Inputs of one scope wait for each other, those of
+   * One vector per input, L2-normalised; `tokens` counts the evaluated tokens. Inputs of one scope wait for each other, those of
    * different scopes (an opaque per-API-key salt) are taken in turn; so are the documents of `rank`.
    */
   embed(
@@ -181,6 +181,8 @@ export interface Engine {
     signal: AbortSignal,
     cacheScope?: string,
   ): Promise<{ readonly scores: readonly number[]; readonly tokens: number }>;
+  /** Resolves when the engine has dropped everything that was aborted until now, or has ended. */
+  dropped(): Promise<void>;
   /** Numbers for /metrics; no content. */
   stats(): EngineStats;
   /** Ends the child process; all its memory is returned. Idempotent. */

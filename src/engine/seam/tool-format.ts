@@ -10,15 +10,15 @@ export interface ToolFormat {
   readonly between: string;
   readonly close: string;
   readonly argumentsKey: 'arguments' | 'parameters';
-  /** First text that cannot be anything but a call; where a lazy grammar begins. */
+  /** The first text that only a call has; where a lazy grammar begins. */
   readonly triggers: readonly string[];
 }
 
-/** Where calls stand in an answer. From the first of them on it is wire format, which no client ever reads. */
+/** Where calls stand in an answer. From the first of them on the text is wire format, which no client reads. */
 export interface CallMarks {
   /** Texts that begin a call. */
   readonly starts: readonly string[];
-  /** The answer begins with a call or has none; else words may come before it. */
+  /** True: the answer begins with a call or has none; false: words may come before it. */
   readonly anchored: boolean;
 }
 
@@ -35,8 +35,8 @@ const TAGGED = {
 export const GENERIC_TOOL_FORMAT: ToolFormat = { kind: 'generic', ...TAGGED };
 
 /**
- * What the GGUF's own template seems to write; a template that never mentions `tools` gets the generic format. Whether it
- * writes just that is seen when it renders a call (`holdsCall`): many families share a marker and put other things after it.
+ * The format the GGUF's own template seems to write; a template that never mentions `tools` gets the generic format. Rendering a
+ * call (`holdsCall`) confirms it: many families share a marker and continue differently.
  */
 export function detectToolFormat(template: string | null): ToolFormat {
   if (template === null || !/\btools\b/.test(template)) return GENERIC_TOOL_FORMAT;
@@ -81,7 +81,7 @@ export function holdsCall(format: ToolFormat, rendered: string, name: string, ar
   );
 }
 
-/** What the generic format tells the model, as a system message. */
+/** The instructions of the generic format to the model, as a system message. */
 export function toolInstructions(tools: string): string {
   return (
     'You may call functions. Their signatures, one JSON object per line:\n' +

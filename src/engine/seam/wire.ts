@@ -14,9 +14,9 @@ import type {
 } from './engine.ts';
 
 export const MAX_FRAME_BYTES = 128 * 1024 * 1024;
-/** What is shorter is small whatever its values are; nearly all frames. */
+/** A shorter frame is small whatever its values are; nearly all frames are shorter. */
 const SCANNED_FROM_BYTES = 1024 * 1024;
-/** The values of a frame take no more heap than its bytes may; a child that was taken over must not end the server. */
+/** The values of a frame take at most the heap its bytes may take: a compromised child must not exhaust the server. */
 const VALUE_BOUNDS = { maxWeight: MAX_FRAME_BYTES / 8, maxDepth: 200 } as const;
 
 /** A GenerateRequest as JSON can carry it. */
@@ -28,7 +28,7 @@ export interface WireRequest extends Omit<GenerateRequest, 'sampling'> {
 
 export type ToChild =
   | {
-      readonly t: 'load';
+      readonly kind: 'load';
       readonly path: string;
       readonly parentPid: number;
       readonly type?: ModelType | undefined;
@@ -42,26 +42,28 @@ export type ToChild =
       readonly maxCells?: number | undefined;
       readonly exact?: boolean | undefined;
     }
-  | { readonly t: 'generate'; readonly id: number; readonly request: WireRequest }
-  | { readonly t: 'cancel' | 'pause' | 'resume' | 'ping'; readonly id: number }
+  /** Instead of a load: what is wrong with this chat template? */
+  | { readonly kind: 'template'; readonly source: string }
+  | { readonly kind: 'generate'; readonly id: number; readonly request: WireRequest }
+  | { readonly kind: 'cancel' | 'pause' | 'resume' | 'ping'; readonly id: number }
   | {
-      readonly t: 'tokenize';
+      readonly kind: 'tokenize';
       readonly id: number;
       readonly prompt: Prompt;
       readonly addSpecial: boolean;
       readonly parseSpecial: boolean;
-      /** What refusals call the text. */
+      /** The field that refusals name. */
       readonly param: string;
     }
-  | { readonly t: 'detokenize' | 'pieces'; readonly id: number; readonly tokens: readonly number[] }
+  | { readonly kind: 'detokenize' | 'pieces'; readonly id: number; readonly tokens: readonly number[] }
   | {
-      readonly t: 'embed';
+      readonly kind: 'embed';
       readonly id: number;
       readonly scope: string;
       readonly inputs: readonly (string | readonly number[])[];
     }
   | {
-      readonly t: 'rank';
+      readonly kind: 'rank';
       readonly id: number;
       readonly scope: string;
       readonly query: string;
@@ -69,16 +71,17 @@ export type ToChild =
     };
 
 export type FromChild =
-  | { readonly t: 'progress'; readonly fraction: number }
-  | { readonly t: 'ready'; readonly info: EngineInfo }
-  | { readonly t: 'failed'; readonly message: string }
+  | { readonly kind: 'progress'; readonly fraction: number }
+  | { readonly kind: 'ready'; readonly info: EngineInfo }
+  | { readonly kind: 'failed'; readonly message: string }
+  | { readonly kind: 'template'; readonly problem: string | null }
   | {
-      readonly t: 'events';
+      readonly kind: 'events';
       readonly events: readonly (readonly [number, GenerateEvent])[];
       readonly stats: EngineStats;
     }
   | {
-      readonly t: 'error';
+      readonly kind: 'error';
       readonly id: number;
       readonly status: number;
       readonly code: string;
@@ -86,16 +89,18 @@ export type FromChild =
       readonly param?: string | undefined;
       readonly retryAfterSeconds?: number | undefined;
     }
-  | { readonly t: 'reply'; readonly id: number; readonly value: unknown }
+  | { readonly kind: 'reply'; readonly id: number; readonly value: unknown }
   /** `count` vectors of `size` floats each, in the raw part. */
   | {
-      readonly t: 'vectors';
+      readonly kind: 'vectors';
       readonly id: number;
       readonly count: number;
       readonly size: number;
       readonly tokens: number;
     }
-  | { readonly t: 'pong'; readonly id: number };
+  /** Answers a cancel once that request or call is dropped. */
+  | { readonly kind: 'dropped'; readonly id: number }
+  | { readonly kind: 'pong'; readonly id: number };
 
 export class WireError extends Error {
   override readonly name = 'WireError';
@@ -141,7 +146,7 @@ export function frameReader<M extends ToChild | FromChild>(
       if (jsonLength > length - 4) throw new WireError('the JSON part is longer than its frame');
       let message: M;
       try {
-        // Both ends are this program; what a frame means is checked where it is used.
+        // Both ends are this program; the fields of a frame are checked where they are used.
         // oxlint-disable-next-line typescript/no-unsafe-type-assertion
         if (jsonLength > SCANNED_FROM_BYTES)
           openJsonScan(VALUE_BOUNDS).push(buffer.subarray(8, 8 + jsonLength));

@@ -1,5 +1,5 @@
-// The caller of a request: a bearer key (RFC 6750 §2.1) → Principal. Keys are known by their SHA-256 alone; the comparison touches
-// every configured key and takes the same time for each (crypto.timingSafeEqual), so that its time tells none of them.
+// The caller of a request: a bearer key (RFC 6750 §2.1) → Principal. Keys are known by their SHA-256 alone; the comparison
+// touches every configured key and takes the same time for each (crypto.timingSafeEqual), so that its duration reveals no key.
 
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import { ApiError } from '../../base/errors.ts';
@@ -19,12 +19,12 @@ export interface Principal {
 }
 
 /**
- * What a route demands. `open` routes never look at the key; `operator` ones take an admin key where there are keys at all,
+ * The access a route demands. `open` routes ignore the key; `operator` ones need an admin key where any keys are configured,
  * whether or not the admin routes are switched on.
  */
 export type Access = 'open' | 'key' | 'admin' | 'operator';
 
-/** Longer headers are not keys; they are refused before they are hashed. */
+/** A longer header is not a key; it is refused before hashing. */
 const MAX_KEY_LENGTH = 4096;
 
 /** The sender of a request, before its rights are checked. */
@@ -97,7 +97,7 @@ export function createAuth(config: ServerConfig, salt: Uint8Array): Auth {
           presented ? 'the API key is not known' : 'no API key given, expected `Authorization: Bearer …`',
         );
       }
-      // With keys configured but not required, admin work still takes an admin key.
+      // With keys configured but not required, admin work still needs an admin key.
       const needsAdmin =
         access === 'operator'
           ? keys.length > 0
@@ -117,7 +117,7 @@ function bearerOf(authorization: string | undefined): string | undefined {
   return match?.[1];
 }
 
-/** 403 unless the principal's key may use the model; says the same of models that do not exist. */
+/** 403 unless the principal's key may use the model; the same answer for models that do not exist. */
 export function checkModelAllowed(principal: Principal, modelId: string): void {
   if (principal.models !== null && !principal.models.has(modelId)) {
     throw new ApiError('model_not_allowed', 'this API key may not use that model', { param: 'model' });

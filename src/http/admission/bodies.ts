@@ -1,7 +1,7 @@
 // Memory for request bodies: how many bytes of them the server holds at once. A body counts from the moment its header
-// announces it, or as it comes when it is chunked (RFC 9112 §7.1), until its request is over: what was parsed out of it lives
-// as long, and where that is larger (many small values) it is what counts. Beyond the budget, or for one caller beyond half
-// of it: 429 server_overloaded.
+// announces it, or as it comes when it is chunked (RFC 9112 §7.1), until its request is over: its parsed values live
+// as long, and count instead where they are larger (many small values). Beyond the budget, or beyond half of it for one caller:
+// 429 server_overloaded.
 
 import type { IncomingMessage } from 'node:http';
 import { type Readable, Transform } from 'node:stream';
@@ -13,9 +13,9 @@ import { shareOf } from './permits.ts';
 
 /** The bytes one request holds. */
 export interface HeldBody {
-  /** Takes `bytes` more; 429 server_overloaded when they are not to be had. */
+  /** Takes `bytes` more; 429 server_overloaded when they are not available. */
   add(bytes: number): void;
-  /** The same for what a body becomes, which has a bound of its own (MAX_WEIGHT): in an idle server it always fits. */
+  /** The same for the parsed values of a body, which have their own bound (MAX_WEIGHT): in an idle server they always fit. */
   grow(bytes: number): void;
   /** Gives everything back. Idempotent; no more can be taken after it. */
   release(): void;
@@ -27,7 +27,7 @@ export interface BodyBudget {
   open(caller: string): HeldBody;
 }
 
-/** `maxBytes` for all requests together; one of `maxBodyBytes` always fits an idle server. */
+/** `maxBytes` for all requests together; a body of `maxBodyBytes` always fits an idle server. */
 export function createBodyBudget(maxBytes: number, maxBodyBytes: number): BodyBudget {
   const total = Math.max(maxBytes, maxBodyBytes);
   // So that one tenant cannot keep the others out with bodies it announces and never sends.
@@ -64,7 +64,7 @@ export function createBodyBudget(maxBytes: number, maxBodyBytes: number): BodyBu
   };
 }
 
-/** Bodies that are longer are scanned while they arrive, a piece in each turn of the loop. */
+/** Longer bodies are scanned while they arrive, a piece in each turn of the event loop. */
 const SCANNED_AT_ONCE = 64 * 1024;
 
 /** Held while a body is read; part of its exchange. */
@@ -73,7 +73,7 @@ export interface BodyInProgress {
   scan: JsonScan | null;
 }
 
-/** The body as it comes; a long one is scanned, and one of unknown length is counted. */
+/** The body as it arrives; a long one is scanned, and one of unknown length is counted. */
 export function scannedAsItComes(
   exchange: BodyInProgress,
   body: Readable,
@@ -89,7 +89,7 @@ export function scannedAsItComes(
   const scanner = new Transform({
     transform(piece: Buffer, _encoding, done) {
       bytes += piece.length;
-      // The rest of what was refused is taken off the wire, so that the client reads why; none of it is kept.
+      // The rest of a refused body is read and dropped, so that the client gets to read the refusal.
       if (refused !== null) return done(bytes > maxBytes ? refused : null);
       try {
         if (announced === undefined) held.add(piece.length);
@@ -106,17 +106,17 @@ export function scannedAsItComes(
     },
     flush: (done) => done(refused),
   });
-  // Its reader may have turned away before it fails.
+  // Its reader may have stopped before it fails.
   scanner.on('error', () => undefined);
   body.on('error', (error: Error) => scanner.destroy(error));
-  // The client left in the middle: node tells the request, and the rest is never read.
+  // The client left in the middle: Node aborts the request, and the rest is never read.
   body.on('close', () => {
     if (!body.readableEnded) scanner.destroy();
   });
   return body.pipe(scanner);
 }
 
-/** The whole body: counted for what it will be, then parsed. */
+/** Counts the whole body by its parsed values, then parses it. */
 export function readBody({ held, scan }: BodyInProgress, bytes: Buffer): unknown {
   const scanned = scan ?? openJsonScan();
   if (scan === null) scanned.push(bytes);
@@ -124,7 +124,7 @@ export function readBody({ held, scan }: BodyInProgress, bytes: Buffer): unknown
   return parseJson(bytes, true);
 }
 
-/** To keep the connection would mean reading a refused body to its end, however long it is. */
+/** Closes the connection: keeping it would mean reading a refused body to its end, however long it is. */
 export function hasUnreadBody({ complete, headers }: IncomingMessage): boolean {
   if (complete) return false;
   return (
@@ -134,7 +134,7 @@ export function hasUnreadBody({ complete, headers }: IncomingMessage): boolean {
 
 const MAX_DISCARDED_BYTES = 64 * 1024;
 
-/** Whether fastify will read one. */
+/** Whether fastify will read a body. */
 export function hasBody({ method, headers }: IncomingMessage): boolean {
   return (
     method !== 'GET' &&

@@ -1,18 +1,18 @@
-// How much one caller may ask: requests and tokens per minute (buckets that refill steadily) and requests at once. A slot
+// Limits of one caller: requests and tokens per minute (buckets that refill steadily) and requests at once. A slot
 // and its token reservation are held until the answer's last byte, not until its first. Tokens are reserved from an
-// estimate before the work, taken as they are generated beyond it, and settled with the true number after; a bucket may go
+// estimate before the work, taken as they are generated beyond it, and settled with the actual number afterwards; a bucket may go
 // below zero, never above its limit.
 
 import { ApiError } from '../../base/errors.ts';
 import type { Principal } from './auth.ts';
 import type { KeyLimits } from '../deps.ts';
 
-/** Peer addresses remembered at once; the longest idle is forgotten first, which for it is as good as a full bucket. */
+/** Peer addresses remembered at once; the longest idle is forgotten first, which gives it a full bucket. */
 const MAX_PEERS = 10_000;
 
 interface Bucket {
   level: number;
-  /** Milliseconds at which `level` was true. */
+  /** Milliseconds at which `level` was current. */
   at: number;
 }
 
@@ -27,13 +27,13 @@ export interface Admission {
   /** x-ratelimit-* headers as they stand now. */
   headers(): Record<string, string>;
   /**
-   * Takes tokens out before the work; 429 when there are not `needed` of them. Of what the work may take beyond (`atMost`), as
-   * much as is left.
+   * Takes tokens out before the work; 429 when there are not `needed` of them. Of the tokens the work may use beyond
+   * that (`atMost`) it takes as many as are left.
    */
   reserveTokens(needed: number, atMost?: number): void;
-  /** So many were used by now: what goes beyond the reservation is taken at once. */
+  /** Tokens used so far: those beyond the reservation are taken at once. */
   spend(usedTokens: number): void;
-  /** Replaces the reservation with what was really used. Idempotent. */
+  /** Replaces the reservation with the actual use. Idempotent. */
   settle(usedTokens: number): void;
   /** Gives the concurrency slot back. Idempotent. */
   release(): void;
@@ -42,12 +42,12 @@ export interface Admission {
 export interface Limiter {
   /** 429 rate_limit_exceeded with Retry-After when the caller is over a limit. */
   admit(principal: Principal): Admission;
-  /** x-ratelimit-* headers of a caller that was not admitted: a client paces itself by them when it is refused most of all. */
+  /** x-ratelimit-* headers of a refused caller: refused clients need them most to pace themselves. */
   headers(principal: Principal): Record<string, string>;
 }
 
 export function createLimiter(now: () => number): Limiter {
-  // Apart, so that no crowd of addresses makes the server forget what a key owes. Of keys there are as many as are configured.
+  // Separate, so that many addresses cannot make the server forget a key's use. The number of keys is configured.
   const keys = new Map<string, Caller>();
   const peers = new Map<string, Caller>();
 
@@ -115,7 +115,7 @@ function admission(caller: Caller, limits: KeyLimits, now: () => number): Admiss
       const limit = limits.tokensPerMinute;
       if (limit === 0) return;
       refill(caller.tokens, limit, now());
-      // A request larger than the whole minute is let in on a full bucket, and then owed.
+      // A request larger than the whole minute is admitted on a full bucket, which then goes below zero.
       const needed = Math.min(Math.max(1, estimate), limit);
       if (caller.tokens.level < needed)
         throw tooMany(`more than ${limit} tokens in a minute`, wait(needed - caller.tokens.level, limit));

@@ -1,6 +1,6 @@
 // One caller's share of a model: half of the places that wait for it to be loaded, all of its slots and
-// half of its queue, half of the questions about tokens and vectors. The bounds themselves belong to the lifecycle and to
-// the engine; the shares stand before them, by the caller and not by its cache scope, which an anonymous caller chooses.
+// half of its queue, half of the questions about tokens and vectors. The lifecycle and the engine own the
+// bounds; the shares apply before them, by caller and not by its cache scope, which an anonymous caller chooses.
 
 import { overloaded, type ApiError } from '../../base/errors.ts';
 import { CallerCounts, shareOf, type Release } from './permits.ts';
@@ -24,14 +24,14 @@ export class ModelPermits {
     this.#options = options;
   }
 
-  /** For the time in which a request waits until the model is loaded. */
+  /** Held while a request waits until the model is loaded. */
   load(model: string, caller: string): Release {
     return this.#take(this.#loads, [model, caller], { count: 1, share: shareOf(this.#options.maxWaiting) });
   }
 
   /**
-   * For a generation of `count` sequences. A caller may use every slot that is free, for the engine takes turns between
-   * callers; of the queue before them it has half. `along`: a further prompt of a request that was let in.
+   * Held for a generation of `count` sequences. A caller may use every free slot, since the engine takes turns between callers;
+   * of the queue before them it has half. `along`: a further prompt of an admitted request.
    */
   generation(
     model: string,
@@ -41,13 +41,13 @@ export class ModelPermits {
     const { maxQueue } = this.#options;
     const share = maxQueue === 0 ? shareOf(slots) : slots + Math.floor(maxQueue / 2);
     return this.#take(this.#sequences, [model, caller], {
-      // More than the slots cannot run at once; all that is left of its choices waits in one place of the queue.
+      // At most as many sequences as slots run at once; its other choices wait in one place of the queue.
       count: Math.min(count, slots + 1),
       share: along ? Number.POSITIVE_INFINITY : share,
     });
   }
 
-  /** For a question to the engine that is answered at once: tokens, pieces, vectors, scores. */
+  /** Held for a call that the engine answers at once: tokens, pieces, vectors, scores. */
   call(model: string, caller: string): Release {
     return this.#take(this.#calls, [model, caller], { count: 1, share: shareOf(this.#options.maxQueue) });
   }

@@ -1,23 +1,23 @@
-// How many requests of one kind are answered at once, in all and of one caller. What callers share is never one caller's
-// alone: half of it is kept for the others, as of the memory for bodies. Attestations have permits of their own: they are
+// Limits the requests of one kind that are answered at once, in all and of one caller. One caller never gets all of a shared
+// resource: half of it is kept for the others, as of the memory for bodies. Attestations have permits of their own: they are
 // open to everyone, so a stalled TEE full of them must not take the places of callers that have a key.
 
 import { overloaded, type ApiError } from '../../base/errors.ts';
 
-/** Gives back what was taken. Idempotent. */
+/** Gives the permit back. Idempotent. */
 export type Release = () => void;
 
 export interface Permits {
-  /** Takes a permit; throws `full` of the reason when there is none. */
+  /** Takes a permit; throws `full(reason)` when there is none. */
   enter(caller: string): Release;
 }
 
-/** The share of one caller in something bounded, so that a second caller finds room. Of one there is no half. */
+/** The share of one caller in a bounded resource, so that a second caller finds room. A bound of 1 has no half. */
 export function shareOf(total: number): number {
   return Math.max(1, Math.floor(total / 2));
 }
 
-/** How much each caller holds of something. */
+/** Counts the units of a resource that each caller holds. */
 export class CallerCounts {
   readonly #held = new Map<string, number>();
 
@@ -38,7 +38,7 @@ export class CallerCounts {
   }
 }
 
-/** A limit of 0 is none. */
+/** A limit of 0 means no limit. */
 export function createPermits(options: {
   readonly inAll: number;
   readonly perCaller: number;

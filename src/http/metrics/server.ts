@@ -17,7 +17,7 @@ export interface ServerMetrics {
     readonly milliseconds: number;
     readonly complete: boolean;
   }): void;
-  /** Numbers of this engine are read when /metrics is, until it is closed. */
+  /** Reads the numbers of this engine with every scrape of /metrics, until it is closed. */
   readonly watch: (modelId: string, engine: Engine) => void;
   text(): string;
 }
@@ -103,7 +103,7 @@ export function createServerMetrics(o: {
       durations.observe([exchange.route], milliseconds / 1000);
       if (!complete) aborted.add([exchange.route]);
       if (exchange.errorCode !== null) errors.add([exchange.errorCode]);
-      // Set only once the id was found in the registry.
+      // Set only after the id was found in the registry.
       if (exchange.modelId === null) return;
       if (exchange.firstTokenMs !== null)
         firstToken.observe([exchange.modelId], exchange.firstTokenMs / 1000);

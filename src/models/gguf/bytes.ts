@@ -1,9 +1,9 @@
-// A bounded cursor over the first bytes of a GGUF file. Every length is compared with what is left of the file before it
-// is used; nothing is allocated from a number in the file. Reading past the buffer asks the caller for a longer one.
+// A bounded cursor over the first bytes of a GGUF file. Every length is compared with the rest of the file before it
+// is used; no allocation takes its size from the file. Reading past the buffer asks the caller for a longer one.
 
 import { ApiError } from '../../base/errors.ts';
 
-/** Something with a size that can be read at a position; a read may be short only at the end. */
+/** A source with a size and positioned reads; a read may be short only at the end. */
 export interface ByteSource {
   readonly size: number;
   read(position: number, length: number): Promise<Uint8Array>;
@@ -18,7 +18,7 @@ export class MoreBytesNeeded extends Error {
   override readonly name = 'MoreBytesNeeded';
 }
 
-/** Gets the place of string `index` in a buffer that stays as it is; no object per string. */
+/** Called with the place of string `index` in an unchanging buffer, without an object per string. */
 export type StringVisitor = (buffer: Uint8Array, start: number, end: number, index: number) => void;
 
 export interface Cursor {
@@ -31,7 +31,7 @@ export interface Cursor {
   skip(length: number, what: string): void;
   /** Length-prefixed bytes of at most `maxBytes`. */
   string(maxBytes: number, what: string): Uint8Array;
-  /** `count` of them, one after another; as fast as it gets, because vocabularies have half a million. */
+  /** Reads `count` strings in a row; optimised, because vocabularies have half a million. */
   strings(count: number, maxBytes: number, what: string, visit?: StringVisitor): void;
   /** Refuses `count` items of at least `itemBytes` each when the rest of the file cannot hold them. */
   expect(count: number, itemBytes: number, what: string): void;
@@ -80,7 +80,7 @@ export function cursorOver(buffer: Uint8Array, fileSize: number, maxBytes: numbe
         const length = fits ? view.getUint32(position, true) : Infinity;
         const start = position + 8;
         if (length > maxLength || start + length > end) {
-          // The slow way says what is wrong, or asks for a longer buffer.
+          // The slow path reports the fault, or asks for a longer buffer.
           cursor.string(maxLength, `${what}[${i}]`);
         } else {
           position = start + length;

@@ -1,6 +1,6 @@
-// What llama.cpp needs of a model beyond a well-formed header, so that a bad file is refused here and not by a GGML_ASSERT
+// Requirements of llama.cpp on a model beyond a well-formed header, so that a bad file is refused here and not by a GGML_ASSERT
 // (which ends the process) or an exception without a reason. The rules follow load_hparams, load_vocab and load_tensors of
-// the pinned llama.cpp. Architectures we do not know get the generic rules only.
+// the pinned llama.cpp. Unknown architectures get only the generic rules.
 
 import { invalidGguf } from './bytes.ts';
 import type { GgufHeader, MetadataValue, TensorEntry } from './header.ts';
@@ -29,12 +29,12 @@ export function isBertFamily(architecture: string): boolean {
   return BERT_FAMILY.has(architecture);
 }
 
-/** Families whose rules we know in full; others get what holds for all. */
+/** Families whose rules we know in full; others get the common rules. */
 function isStrict(architecture: string): boolean {
   return architecture === 'llama' || BERT_FAMILY.has(architecture);
 }
 
-/** Settings of a model that passed. Arrays per layer are reduced to their largest value. */
+/** Settings of a model that passed the checks. Arrays per layer are reduced to their largest value. */
 export interface CheckedModel {
   readonly architecture: string;
   readonly contextLength: number;
@@ -42,7 +42,7 @@ export interface CheckedModel {
   readonly blockCount: number;
   readonly headCount: number;
   readonly headCountKv: number;
-  /** Key and value cache of one token over all layers, 16 bits per element; 0 where nothing is cached. */
+  /** Key and value cache of one token over all layers, 16 bits per element; 0 where none is cached. */
   readonly cacheBytesPerToken: number;
   readonly vocabSize: number;
   readonly tokenizer: string | undefined;
@@ -51,7 +51,7 @@ export interface CheckedModel {
 /** Typed access to metadata: absent is undefined, another type is refused. */
 export interface Settings {
   string(key: string): string | undefined;
-  /** u32 as llama.cpp insists. */
+  /** u32, as llama.cpp requires. */
   u32(key: string): number | undefined;
   f32(key: string): number | undefined;
   bool(key: string): boolean | undefined;
@@ -97,7 +97,7 @@ export function settingsOf(metadata: ReadonlyMap<string, MetadataValue>): Settin
       if (value.count !== layers)
         throw invalidGguf(`${key} has ${value.count} elements, expected one for each of ${layers} layers`);
       const numbers = value.numbers ?? [];
-      // llama.cpp takes them as unsigned.
+      // llama.cpp reads them as unsigned.
       if (numbers.some((number) => number < 0)) throw invalidGguf(`${key} holds a negative number`);
       return numbers;
     },
@@ -292,7 +292,7 @@ function checkVocabulary(settings: Settings): { size: number; model: string } {
     if (list !== undefined && list.count < tokens.count)
       throw invalidGguf(`${key} has ${list.count} elements for ${tokens.count} tokens`);
   }
-  // A SentencePiece vocabulary spells what it does not know in bytes; a missing one is an exception nobody catches.
+  // A SentencePiece vocabulary spells unknown text in bytes; a missing one is an uncaught exception.
   if (model === 'llama' && tokens.byteTokens !== 256)
     throw invalidGguf(`tokenizer.ggml.tokens has tokens for ${tokens.byteTokens ?? 0} of 256 bytes`);
   settings.array('tokenizer.ggml.merges', ['string']);
@@ -305,7 +305,7 @@ function checkVocabulary(settings: Settings): { size: number; model: string } {
   }
   for (const name of ['add_bos_token', 'add_eos_token', 'add_space_prefix'])
     settings.bool(`tokenizer.ggml.${name}`);
-  // llama.cpp asserts that a token it is told to add exists; t5 and rwkv vocabularies have no default for BOS.
+  // llama.cpp asserts that a token it should add exists; t5 and rwkv vocabularies have no default for BOS.
   const noDefaultBos = model === 't5' || model === 'rwkv';
   for (const name of ['bos', 'eos'] as const) {
     const id = settings.u32(`tokenizer.ggml.${name}_token_id`);

@@ -1,5 +1,5 @@
-// The parts of a GGUF header as they stand in the file: metadata and tensor table, format rules only (ggml docs/gguf.md and
-// what gguf_init_from_file refuses). Whether llama.cpp can use the model is gguf-check's business.
+// The parts of a GGUF header as in the file: metadata and tensor table, format rules only (ggml docs/gguf.md and the refusals
+// of gguf_init_from_file). check.ts decides whether llama.cpp can use the model.
 
 import { cursorOver, invalidGguf, MoreBytesNeeded } from './bytes.ts';
 import type { ByteSource, Cursor } from './bytes.ts';
@@ -18,7 +18,7 @@ const MAX_TENSOR_NAME_BYTES = 63;
 const MAX_DIMENSIONS = 4;
 /** Ten times the largest vocabulary there is. */
 const MAX_TOKENS = 1 << 22;
-/** Numbers of an array are kept up to this many (per-layer settings); of longer ones only the count. */
+/** Arrays of up to this many numbers are kept (per-layer settings); of longer ones only the count. */
 const MAX_KEPT_NUMBERS = 1024;
 const FIRST_READ_BYTES = 1024 * 1024;
 const DEFAULT_ALIGNMENT = 32;
@@ -35,7 +35,7 @@ export type MetadataValue =
       readonly numbers?: readonly number[] | undefined;
       /** For arrays of strings: the index of the first element that occurred before, if any. */
       readonly firstRepeated?: number | undefined;
-      /** Of a vocabulary: for how many of the 256 bytes there is a token `<0xNN>` or the byte itself. */
+      /** Of a vocabulary: the number of the 256 bytes with a token `<0xNN>` or the byte itself. */
       readonly byteTokens?: number | undefined;
     };
 
@@ -108,7 +108,7 @@ function parseHeader(cursor: Cursor, fileSize: number): GgufHeader {
     const tensor = parseTensor(cursor, i);
     if (names.has(tensor.name)) throw invalidGguf(`tensor ${tensor.name} occurs twice`);
     names.add(tensor.name);
-    // llama.cpp wants tensors one after another; so no two overlap and none is misaligned.
+    // llama.cpp requires tensors one after another, so that none overlaps or is misaligned.
     if (tensor.offset !== dataBytes)
       throw invalidGguf(`tensor ${tensor.name} is at offset ${tensor.offset}, expected ${dataBytes}`);
     dataBytes += Math.ceil(tensor.bytes / alignment) * alignment;
@@ -140,13 +140,12 @@ function parseArray(cursor: Cursor, key: string): MetadataValue {
   if (of.name === 'string') {
     const tokens = key === 'tokenizer.ggml.tokens' ? tokenSet(count) : undefined;
     cursor.strings(count, MAX_STRING_BYTES, key, tokens?.add);
-    const firstRepeated = tokens?.firstRepeated();
     return {
       type: 'array',
       of: 'string',
       count,
-      ...(firstRepeated === undefined ? {} : { firstRepeated }),
-      ...(tokens === undefined ? {} : { byteTokens: tokens.byteTokens() }),
+      firstRepeated: tokens?.firstRepeated(),
+      byteTokens: tokens?.byteTokens(),
     };
   }
   if (count > MAX_KEPT_NUMBERS) {
@@ -173,7 +172,7 @@ function typeNamed(
   return type;
 }
 
-/** 64-bit integers come out as the nearest double; none that matters here is that large. */
+/** 64-bit integers come out as the nearest double; no relevant value is that large. */
 function scalar(cursor: Cursor, type: Exclude<ValueTypeName, 'string' | 'array'>, what: string): number {
   const read = (length: number): DataView => {
     const bytes = cursor.bytes(length, what);
@@ -256,7 +255,7 @@ function latin1(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
 }
 
-/** Keys name things in messages, so they must be printable. */
+/** Messages contain keys, so keys must be printable. */
 function ascii(bytes: Uint8Array, what: string): string {
   if (bytes.length === 0) throw invalidGguf(`${what} is empty`);
   for (const byte of bytes)

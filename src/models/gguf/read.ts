@@ -1,5 +1,5 @@
 // Strict reader of GGUF headers (ggml docs/gguf.md, v2 and v3, little-endian): metadata and tensor table, never the weights.
-// Refuses with 400 `invalid_gguf`, naming the field, what would make llama.cpp abort or read outside the file. Unknown
+// Refuses with 400 `invalid_gguf`, naming the field, files that would make llama.cpp abort or read outside the file. Unknown
 // architectures pass the generic checks. Costs a read of the header only, however large the file.
 
 import type { FileHandle } from 'node:fs/promises';
@@ -19,7 +19,7 @@ export interface GgufInfo {
   readonly type: 'chat' | 'completion' | 'embedding' | 'rerank';
   /** Sum of tensor elements. */
   readonly parameters: number;
-  /** `Q4_K_M`, `F16` …: general.file_type, else the type most bytes have. */
+  /** `Q4_K_M`, `F16` …: general.file_type, else the type of most bytes. */
   readonly quantization: string;
   readonly contextLength: number;
   readonly embeddingLength: number;
@@ -27,7 +27,7 @@ export interface GgufInfo {
   /** Largest over the layers. */
   readonly headCount: number;
   readonly headCountKv: number;
-  /** Key and value cache of one token over all layers, 16 bits per element; 0 where nothing is cached. */
+  /** Key and value cache of one token over all layers, 16 bits per element; 0 where none is cached. */
   readonly cacheBytesPerToken: number;
   readonly vocabSize: number;
   readonly pooling: (typeof POOLING_TYPES)[number] | undefined;
@@ -44,7 +44,7 @@ export async function readGguf(handle: FileHandle): Promise<GgufInfo> {
   return inspectGguf(await fileSource(handle));
 }
 
-/** The same for any source of bytes. Throws nothing but ApiError `invalid_gguf` and what the source throws. */
+/** The same for any source of bytes. Throws only ApiError `invalid_gguf` and the errors of the source. */
 export async function inspectGguf(source: ByteSource): Promise<GgufInfo> {
   const header = await readHeader(source);
   refuseOtherKinds(header);

@@ -78,7 +78,7 @@ export function valueType(
   return id in VALUE_TYPES ? VALUE_TYPES[id as keyof typeof VALUE_TYPES] : undefined;
 }
 
-/** general.file_type → the name people use. */
+/** general.file_type → the common name. */
 export const FILE_TYPES: ReadonlyMap<number, string> = new Map(
   Object.entries({
     0: 'F32',

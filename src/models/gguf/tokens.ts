@@ -1,6 +1,6 @@
-// Looks at a vocabulary while it is read: whether two tokens are equal (llama.cpp asserts that none are) and for how many of
-// the 256 bytes there is a token. A hash table over the bytes themselves, because half a million strings would hold up the
-// event loop for longer than a reader of headers may.
+// Checks a vocabulary while it is read: whether two tokens are equal (llama.cpp asserts that none are), and how many of the
+// 256 bytes have a token. A hash table over the bytes themselves, because half a million strings would hold up the
+// event loop for too long.
 
 import type { StringVisitor } from './bytes.ts';
 
@@ -36,7 +36,7 @@ export function createTokenSet(count: number): TokenSet {
         empty += 1;
         return;
       }
-      // Empty ones it names [EMPTY_<index>]; a token that is written like that may collide with one.
+      // It names empty tokens [EMPTY_<index>]; a token with such a text may collide with one.
       if (buffer[start] === 0x5b && isEmptyName(buffer, start, end)) named += 1;
       noteByte(bytesSeen, buffer, start, end);
       const hash = hashOf(buffer, start, end);

@@ -1,6 +1,6 @@
-// Which file of a repository a name means. Files beside the model that carry the same tag (projectors, drafts, imatrix data,
-// adapters) are left out; what is still ambiguous is refused with the candidates; so are models split into several files,
-// with the parts that are there and those that are not.
+// Chooses the file of a repository that a name means. Files beside the model with the same tag (projectors, drafts, imatrix
+// data, adapters) are left out. Refuses: names that are still ambiguous, with the candidates; models split into several files,
+// with the parts present and missing.
 
 import { ApiError } from '../../base/errors.ts';
 import type { PullName } from './name.ts';
@@ -14,7 +14,7 @@ export interface ListedFile {
 }
 
 const MAX_LISTED = 8;
-/** A name without a tag means this one where a repository has several, as llama.cpp's `-hf` has it. */
+/** A name without a tag means this one where a repository has several, as with llama.cpp's `-hf`. */
 const DEFAULT_TAG = 'Q4_K_M';
 
 /** Throws 404 `hub_not_found`, 400 `ambiguous_quantization` or `unsupported_model_format`. */
@@ -63,7 +63,7 @@ function hasTag(file: ListedFile, tag: string): boolean {
   return new RegExp(`(^|[^a-z0-9_])${pattern}($|[^a-z0-9_])`).test(file.name.toLowerCase());
 }
 
-/** Words by which files beside a model are told from it. */
+/** Words in the names of files beside a model. */
 const COMPANIONS = [
   /imatrix|imat/,
   /draft|drafter/,
@@ -76,7 +76,7 @@ const PROJECTOR = /mmproj|projector|vision[-_.]?(?:tower|encoder)/;
 
 function isCompanion(file: ListedFile, files: readonly ListedFile[], repo: string): boolean {
   if (hasWord(file.name, PROJECTOR)) return true;
-  // A word that the repository's own name has, or all of its models, does not tell them apart: it says how they were made.
+  // A word in the repository's own name, or in the names of all its models, says how they were made, not what they are.
   return COMPANIONS.some(
     (word) =>
       hasWord(file.name, word) &&

@@ -1,5 +1,5 @@
-// Fetches one file of known size and SHA-256 into a partial file, going on where an earlier attempt (of this process or one
-// that was killed) stopped. Bytes are kept as progress only with proof of what they belong to: a strong validator
+// Fetches one file of known size and SHA-256 into a partial file, continuing where an earlier attempt (of this process or a
+// killed one) stopped. Bytes are kept as progress only with proof of their origin: a strong validator
 // (RFC 9110 §8.8.1, §13.1.5), which the continued response must carry as well (§15.3.7.3), and the first bytes of a GGUF file.
 // All room is reserved before the first byte is written.
 
@@ -52,11 +52,11 @@ export interface DownloadOptions extends RetryOptions {
 }
 
 const SYNC_EVERY_BYTES = 64 * 1024 * 1024;
-/** Less than is kept free, so that other writers of the same disk are noticed in time. */
+/** Less than the room kept free, so that other writers of the same disk are noticed in time. */
 const LOOK_EVERY_BYTES = KEPT_BYTES / 2;
 const MAGIC = Buffer.from('GGUF');
 
-/** Leaves a complete, fsynced file whose digest was checked. On `digest_mismatch` the file is emptied, and that is said. */
+/** Leaves a complete, fsynced file whose digest was checked. On `digest_mismatch` it empties the file, and the error says so. */
 export async function download(options: DownloadOptions): Promise<void> {
   const { file, folder } = options;
   const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
@@ -75,7 +75,7 @@ export async function download(options: DownloadOptions): Promise<void> {
     await retrying(options, () => part.size, attempt);
     await part.complete();
   } catch (error) {
-    // The caller must hear the first error, also when the disk refuses this as well.
+    // The caller must get the first error, even when the disk refuses this as well.
     await part.giveUp(isFull(error)).catch(() => undefined);
     throw isFull(error) ? storageError(error, folder) : error;
   } finally {
@@ -101,14 +101,14 @@ class Part {
     this.etag = isStrong(options.etag) ? options.etag : undefined;
   }
 
-  /** Takes what an earlier attempt left, if it is proven to be the beginning of this file. */
+  /** Takes the bytes of an earlier attempt, if they are proven to be the beginning of this file. */
   async recover(): Promise<void> {
     const { file, signal } = this.#options;
     const { size } = await this.#handle.stat();
     if (size === 0) return;
     if (this.etag === undefined || size > file.size) return this.clear();
     const buffer = Buffer.alloc(1024 * 1024);
-    // The state of a hash cannot be stored, so what is there is read once more.
+    // The state of a hash cannot be stored, so the existing bytes are read again.
     for (;;) {
       signal.throwIfAborted();
       const { bytesRead } = await this.#handle.read(buffer, 0, buffer.length, this.size);
@@ -119,7 +119,7 @@ class Part {
     }
   }
 
-  /** Nothing of it is kept; durable before other bytes or another validator are. */
+  /** Drops its bytes, durably before other bytes or another validator are written. */
   async clear(): Promise<void> {
     await this.#handle.truncate(0);
     await this.#handle.sync();
@@ -127,7 +127,7 @@ class Part {
     this.#resized(0);
   }
 
-  /** Before the first byte under this validator. */
+  /** Called before the first byte under this validator. */
   async belongsTo(etag: string | undefined): Promise<void> {
     if (etag === this.etag) return;
     await this.#options.onEtag(etag);
@@ -164,7 +164,7 @@ class Part {
     );
   }
 
-  /** After a failure: without a validator nothing is kept; on a full disk, as much is given back as must stay free. */
+  /** After a failure: without a validator no bytes are kept; on a full disk, as much is given back as must stay free. */
   async giveUp(full: boolean): Promise<void> {
     if (this.etag === undefined) return this.clear();
     if (!full) return;
@@ -237,7 +237,7 @@ interface PromisedBody {
   readonly end: number;
 }
 
-/** Writes the body. What is there already is kept until the first bytes of the new body are those of a model. */
+/** Writes the body. Existing bytes are kept until the first bytes of the new body are those of a model. */
 async function receive(
   response: WebResponse,
   part: Part,

@@ -1,5 +1,5 @@
-// Progress of one pull for any number of listeners. A listener that comes late hears first where the pull stands; a slow one
-// gets the newest progress only, so that its queue stays short; one that leaves does not affect the others.
+// Progress of one pull for any number of listeners. A late listener first gets the current state; a slow one gets
+// only the newest progress, so that its queue stays short; one that leaves does not affect the others.
 
 import { ApiError } from '../../base/errors.ts';
 
@@ -81,7 +81,10 @@ export function movingRate(): (now: number, completed: number) => number {
   };
 }
 
-/** The last event of a pull that failed. Errors that are not ours may hold addresses with signatures: only their kind is said. */
+/**
+ * The last event of a pull that failed. Other errors than our own may hold addresses with signatures, so only their kind is
+ * reported.
+ */
 export function failureOf(thrown: unknown): Extract<PullProgress, { readonly kind: 'error' }> {
   if (thrown instanceof ApiError)
     return { kind: 'error', code: thrown.code, message: thrown.message, status: thrown.status };

@@ -1,7 +1,7 @@
-// HTTP for pulls: undici with redirects followed by hand. Refuses what could turn a hub into a way inward (SSRF): schemes
-// other than https, credentials in URLs, private and special addresses — checked for literal addresses before, and for names
-// at the moment of connecting, so that a name cannot change in between. A configured private hub lifts that.
-// The token goes to the hub's own origin only. No URL's query is ever repeated: a CDN's holds a signature.
+// HTTP for pulls: undici with redirects followed by hand. Refuses URLs that could lead a hub's answer to inner services (SSRF):
+// schemes other than https, credentials in URLs, private and special addresses — checked for literal addresses before, and for
+// names at the moment of connecting, so that a name cannot change in between. A configured private hub lifts this. The token
+// goes to the hub's own origin only. No URL's query is ever repeated: a CDN's holds a signature.
 
 import { lookup as systemLookup } from 'node:dns';
 import type { LookupAddress, LookupAllOptions } from 'node:dns';
@@ -104,7 +104,7 @@ export function createWeb(options: WebOptions): Web {
           return Array.isArray(value) ? value[0] : value;
         };
         const discard = (): void => {
-          // Destroying a body emits an error nobody else listens for.
+          // Destroying a body emits an error that has no other listener.
           response.body.on('error', () => undefined).destroy();
         };
         if (![301, 302, 303, 307, 308].includes(response.statusCode)) {

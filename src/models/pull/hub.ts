@@ -1,6 +1,6 @@
-// The hub's API: which file of a repository a name means, at which commit, with which size and SHA-256.
+// The hub's API: the file of a repository that a name means, with its commit, size and SHA-256.
 // GET /api/models/{repo}/revision/{rev}?blobs=true → { sha, siblings: [{ rfilename, size, lfs: { sha256, size } }] }.
-// Refuses: answers that are too large or not that shape, and files without an LFS digest (there is no digest to compare with).
+// Refuses: answers that are too large or not of that shape, and files without an LFS digest (without it there is no check).
 
 import { ApiError } from '../../base/errors.ts';
 import { openJsonScan } from '../../base/json-scan.ts';
@@ -16,7 +16,7 @@ export interface HubFile {
   readonly file: string;
   readonly sha256: string;
   readonly size: number;
-  /** Where the bytes are, pinned to the commit; no query. */
+  /** The URL of the bytes, pinned to the commit; no query. */
   readonly url: URL;
 }
 
@@ -32,7 +32,7 @@ export class HubBusy extends Error {
 }
 
 const MAX_ANSWER_BYTES = 32 * 1024 * 1024;
-/** Its values take no more heap than that: some ten thousand files with all the hub says of them. */
+/** The values of an answer take at most this heap: about ten thousand files with all their fields. */
 const MAX_ANSWER_WEIGHT = MAX_ANSWER_BYTES / 8;
 const MAX_SIBLINGS = 100_000;
 
@@ -42,7 +42,7 @@ export async function resolveFile(
   name: PullName,
   options: { readonly token?: string | undefined; readonly signal: AbortSignal; readonly now: () => number },
 ): Promise<HubFile> {
-  // A revision may hold slashes (refs/pr/1), which the hub wants encoded.
+  // A revision may contain slashes (refs/pr/1), which the hub requires encoded.
   const api = new URL(
     `${basePath(endpoint)}/api/models/${encodedPath(name.repo)}/revision/${encodeURIComponent(name.revision)}?blobs=true`,
     endpoint,

@@ -1,6 +1,6 @@
 // The parts of a pull's name: `owner/repo`, `owner/repo:QUANT` or `owner/repo/path/file.gguf`, each with an optional
-// `@revision`. Only characters that have no meaning in a URL path; no dots that climb. Without a revision the hub's `main` is
-// taken, then pinned to its commit.
+// `@revision`. Only characters without a meaning in a URL path; no `..`. Without a revision it takes the hub's `main`,
+// pinned to its commit.
 
 import { ApiError } from '../../base/errors.ts';
 import { parseModelName } from '../store/names.ts';

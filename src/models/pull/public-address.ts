@@ -1,4 +1,4 @@
-// Which addresses a pull may connect to: global unicast ones, checked against the IANA special-purpose address registries for
+// The addresses a pull may connect to: global unicast ones, checked against the IANA special-purpose address registries for
 // IPv4 and IPv6 (RFC 6890 and its updates), and not those that carry a special IPv4 address inside.
 // Fails closed: an entry of the registries counts as special also where it is globally reachable (it is an anycast or a
 // translation service, never one machine), and IPv6 outside 2000::/3 counts as special unless it is a form of a public IPv4
@@ -6,7 +6,7 @@
 
 import { BlockList, isIP, isIPv6 } from 'node:net';
 
-/** Not reachable from the public internet, or not one machine. What is no address counts as private. */
+/** Not reachable from the public internet, or not one machine. A text that is no address counts as private. */
 export function isPrivateAddress(address: string): boolean {
   if (isIP(address) === 0) return true;
   if (!isIPv6(address)) return SPECIAL_IPV4.check(address, 'ipv4');

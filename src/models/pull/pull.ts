@@ -1,5 +1,5 @@
 // Pulling models from a hub: name → file and digest through the hub's API, download with resume, verify, check, register.
-// One pull per name at a time; a second request for it joins it; only `cancel` (or close) ends it early. A model is
+// One pull per name at a time; a second request joins it; only `cancel` (or close) ends it early. A model is
 // registered only after its bytes had the hub's SHA-256 and passed the GGUF reader. Tokens are never stored, logged or sent
 // elsewhere.
 
@@ -26,9 +26,9 @@ export interface PullOptions {
   readonly store: ModelStore;
   /** The hub's address, as HF_ENDPOINT has it. */
   readonly endpoint: string;
-  /** For pulls that bring none, as HF_TOKEN. */
+  /** For pulls without a token of their own, as HF_TOKEN. */
   readonly token?: string | undefined;
-  /** A hub on a private address or plain http is meant (models.hub_private). */
+  /** Allows a hub on a private address or plain http (models.hub_private). */
   readonly allowPrivate: boolean;
   /** From HTTP_PROXY, HTTPS_PROXY and NO_PROXY, read with the rest of the environment. */
   readonly proxy?: ProxySettings | undefined;
@@ -52,13 +52,13 @@ export interface PullRequest {
 
 export interface PullService {
   /**
-   * Starts or joins. The iterable begins with where the pull stands, ends after `success`, `already_exists` or `error`, and
+   * Starts or joins. The iterable begins with the current state, ends after `success`, `already_exists` or `error`, and
    * may be left at any time without harm to the pull. Throws 400 `invalid_model_name`, 429 `too_many_pulls` at once.
    */
   pull(request: PullRequest): AsyncIterable<PullProgress>;
-  /** undefined → 404 `pull_state_not_found`. A pull its server did not survive is `failed`, code `pull_interrupted`. */
+  /** undefined → 404 `pull_state_not_found`. A pull that its server's end interrupted is `failed`, code `pull_interrupted`. */
   status(name: string): Promise<PullState | undefined>;
-  /** Ends a running pull (what was fetched stays for the next); false when none runs. */
+  /** Ends a running pull (its bytes stay for the next); false when none runs. */
   cancel(name: string): Promise<boolean>;
   /** Stops everything and waits for it; partial files and states stay. */
   close(): Promise<void>;
@@ -216,7 +216,7 @@ class Pulls implements PullService {
         finishedAt: this.#timestamp(),
       };
     }
-    // The event must come even when the disk that the record goes to is full.
+    // The event must come even when the disk of the record is full.
     await this.#save(job).catch(() => undefined);
     this.#jobs.delete(job.name.name);
     job.feed.emit(last);
@@ -248,7 +248,7 @@ class Pulls implements PullService {
     return { kind: 'success', id: name.name, sha256: file.sha256, size: file.size };
   }
 
-  /** The file's bytes in the store: from there, or fetched. */
+  /** The file's bytes in the store, fetched if they are not there yet. */
   async #obtain(job: Job, file: HubFile): Promise<{ blob: StoredBlob; info: GgufInfo }> {
     const held = job.force ? undefined : await this.#store.blob(file.sha256);
     if (held !== undefined) {
@@ -264,7 +264,7 @@ class Pulls implements PullService {
       await download({ ...this.#downloadOptions(job, file), partPath });
       job.feed.emit({ kind: 'verifying' });
       const info = await inspect(partPath).catch(async (error: unknown) => {
-        // Bytes as promised that are no usable model will not become one.
+        // Bytes with the promised digest that are no usable model never will be one.
         if (error instanceof ApiError && error.code === 'invalid_gguf') await this.#records.removePart(key);
         throw error;
       });
@@ -352,14 +352,14 @@ class Pulls implements PullService {
     }
   }
 
-  /** False when a pull writes it by now. */
+  /** False when a pull writes it meanwhile. */
   async #removeIdlePart(key: string): Promise<boolean> {
     if (this.#writers.has(key)) return false;
     await this.#records.removePart(key);
     return true;
   }
 
-  /** Bytes of a partial file that the next pull can go on from. */
+  /** Bytes of a partial file from which the next pull can continue. */
   async #kept(part: PullRecord['part']): Promise<number> {
     return part?.etag === undefined ? 0 : this.#records.partSize(part.key);
   }

@@ -129,7 +129,7 @@ export class PullRecords {
   }
 }
 
-/** A record that cannot be understood counts as none: it holds only what can be fetched again. */
+/** An unreadable record counts as none: its content can be fetched again. */
 function parseRecord(json: string): PullRecord | undefined {
   try {
     return { ...read(record, JSON.parse(json)), version: 1 };

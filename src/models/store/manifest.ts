@@ -1,4 +1,4 @@
-// Model manifests as JSON text. Reading is strict: what we did not write is named, with the field at fault, and refused.
+// Model manifests as JSON text. Reading is strict: refuses every text that we would not write, and names the field at fault.
 
 import { manifestFileName, isSha256 } from './names.ts';
 
@@ -12,7 +12,7 @@ export function encodeManifest(manifest: ModelManifest): string {
 }
 
 /** Throws an Error whose message says what is wrong with `text` as the manifest in `file`. */
-export function parseManifest(text: string, file: string): ModelManifest {
+export function decodeManifest(text: string, file: string): ModelManifest {
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -26,7 +26,7 @@ export function parseManifest(text: string, file: string): ModelManifest {
 
 /** Checks a manifest made in this process by the same rules. */
 export function checkManifest(manifest: ModelManifest): void {
-  parseManifest(JSON.stringify(manifest), manifestFileName(manifest.name));
+  decodeManifest(JSON.stringify(manifest), manifestFileName(manifest.name));
 }
 
 interface Fields {
@@ -35,7 +35,7 @@ interface Fields {
   text(key: string): string;
   count(key: string): number;
   oneOf<T extends string>(key: string, values: readonly T[]): T;
-  /** Every key must have been asked for. */
+  /** Refuses keys that were not read. */
   end(): void;
 }
 
@@ -104,7 +104,7 @@ function readManifest(top: Fields): ModelManifest {
     blobs,
     source,
     gguf,
-    ...(defaults === undefined ? {} : { defaultParameters: readDefaults(defaults) }),
+    defaultParameters: defaults === undefined ? undefined : readDefaults(defaults),
   };
 }
 
@@ -121,7 +121,7 @@ function readBlob(blob: Fields): ManifestBlob {
     throw new Error('path of a blob is not an absolute path');
   }
   blob.end();
-  return { role, sha256, size, ...(path === undefined ? {} : { path }) };
+  return { role, sha256, size, path };
 }
 
 function readSource(source: Fields): ModelOrigin {
@@ -196,7 +196,7 @@ export type ModelOrigin =
 
 export interface ModelManifest {
   readonly version: 1;
-  /** The model id, as clients say it. */
+  /** The model id, as clients use it. */
   readonly name: string;
   /** RFC 3339, UTC. */
   readonly createdAt: string;
@@ -211,6 +211,6 @@ export interface ModelManifest {
     readonly parameters: number;
     readonly quantization: string;
   };
-  /** Sampling defaults given at registration; validated by whoever applies them. */
+  /** Sampling defaults given at registration; validated where they are applied. */
   readonly defaultParameters?: Readonly<Record<string, string | number | boolean>> | undefined;
 }

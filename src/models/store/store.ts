@@ -1,7 +1,7 @@
 // The model store: content-addressed blobs and one JSON manifest per model, in one data folder owned by one process.
 //   models/blobs/sha256-<hex>   models/manifests/<encoded name>.json   pulls/…   lock-<n>
 // Every state survives kill -9: files are written beside their place, fsynced, renamed, and the folder fsynced.
-// Refuses: a folder another live process owns, model names that are not plain ASCII, manifests that are not what we write.
+// Refuses: a folder another live process owns, model names that are not plain ASCII, manifests that we would not write.
 // Changes are made one after another; only the copying of large files runs beside them.
 
 import { createHash } from 'node:crypto';
@@ -20,10 +20,10 @@ import {
   writeAtomically,
 } from '../../base/durable-files.ts';
 import { lockFolder, type FolderLock } from '../../base/folder-lock.ts';
-import { checkManifest, encodeManifest, parseManifest, type ModelManifest } from './manifest.ts';
+import { checkManifest, encodeManifest, decodeManifest, type ModelManifest } from './manifest.ts';
 import { blobFileName, isSha256, manifestFileName, parseModelName } from './names.ts';
 
-/** A manifest file that is not ours to understand (edited by hand, truncated …). It is left alone and blocks collection. */
+/** A manifest file that cannot be read (edited by hand, truncated …). It stays as it is and blocks collection. */
 export interface BrokenManifest {
   /** File name inside models/manifests. */
   readonly file: string;
@@ -46,7 +46,7 @@ export interface ImportOptions {
   readonly signal?: AbortSignal | undefined;
   /** Bytes copied so far. */
   readonly onProgress?: ((completed: number) => void) | undefined;
-  /** Refused with 400 `digest_mismatch` when the bytes are others. */
+  /** 400 `digest_mismatch` when the bytes have another digest. */
   readonly expectedSha256?: string | undefined;
 }
 
@@ -75,7 +75,7 @@ export interface ModelStore {
   blob(sha256: string): Promise<StoredBlob | undefined>;
   /** Protects blobs while an engine uses them. */
   lease(sha256s: readonly string[]): BlobLease;
-  /** Removes blobs no manifest names and no lease holds. Does nothing while a manifest is broken: it may name any blob. */
+  /** Removes blobs no manifest names and no lease holds. Without effect while a manifest is broken: it may name any blob. */
   collect(): Promise<{ readonly removed: readonly string[]; readonly bytes: number }>;
   /** Waits for writes under way and gives the folder back. */
   close(): Promise<void>;
@@ -113,7 +113,7 @@ class FolderStore implements ModelStore {
   readonly #manifests: string;
   readonly #blobs: string;
   readonly #lock: FolderLock;
-  /** How many hold a blob, by digest. */
+  /** Number of leases of a blob, by digest. */
   readonly #leases = new Map<string, number>();
   readonly #serially = serialQueue();
 
@@ -132,7 +132,7 @@ class FolderStore implements ModelStore {
     if (found === undefined) return undefined;
     if ('problem' in found) return { file, reason: found.problem };
     try {
-      return parseManifest(found.text, file);
+      return decodeManifest(found.text, file);
     } catch (error) {
       return { file, reason: error instanceof Error ? error.message : 'cannot be understood' };
     }
@@ -198,7 +198,7 @@ class FolderStore implements ModelStore {
     const held = this.lease([sha256]);
     return this.#serially(async () => {
       try {
-        // Over the same bytes too: whoever has the old file open keeps it, and a damaged one is mended.
+        // Over the same bytes too: a process that has the old file open keeps it, and a damaged one is mended.
         await rename(path, this.#blobPath(sha256));
         await syncFolder(this.#blobs);
       } catch (error) {

@@ -1,46 +1,27 @@
 // The verdict over documents of both vendors: what makes a result, what refuses one, and that no change of any byte slips by.
 
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import {
-  type AttestationResult,
-  type EndorsementSource,
-  isAttestationResult,
-  verify,
-  type VerifyOptions,
-} from '../../../attestation/appraise/appraise.ts';
-import { ATTESTATION_CODES } from '../../../attestation/transcript/codes.ts';
+import { isAttestationResult, type VerifyOptions } from '../../../attestation/appraise/appraise.ts';
 import {
   type AttestationDocument,
   decodeDocumentCbor,
-  encodeDocument,
-  encodeDocumentCbor,
   parseDocument,
 } from '../../../attestation/protocol/document.ts';
+import { encodeDocument, encodeDocumentCbor } from '../../../attestation/protocol/issue.ts';
 import { parseNonce } from '../../../attestation/protocol/claims.ts';
-import { AttestationError } from '../../../attestation/transcript/errors.ts';
-import { explain, meaningOf } from '../../../attestation/appraise/explain.ts';
+import { meaningOf } from '../../../attestation/appraise/explain.ts';
 import { createRollbackMemory } from '../../../attestation/transcript/rollback-memory.ts';
 import { attestedModel } from '../../../attestation/protocol/model.ts';
 import {
   allowCertificateChannel,
   allowSimulated,
-  type AppraisalPolicy,
   observingPolicy,
 } from '../../../attestation/appraise/policy.ts';
-import { RULES } from '../../../attestation/appraise/rules.ts';
-import {
-  MEASUREMENT,
-  MODEL,
-  MODEL_ID,
-  MODEL_SHA256,
-  simulatedAmd,
-} from '../../fixtures/attestation/attested-server.ts';
+import { MODEL, MODEL_ID, MODEL_SHA256, simulatedAmd } from '../../fixtures/attestation/attested-server.ts';
 import {
   CHANNEL,
-  EXPORTER,
   MR_TD,
   NONCE,
   RTMR,
@@ -49,24 +30,14 @@ import {
   tdxDocument,
 } from '../../fixtures/attestation/documents.ts';
 import { accepted, codeOfAsync, refusalOf } from '../../fixtures/refusal.ts';
-import { haveVectors, vectorPath } from '../../fixtures/shared.ts';
-
-const TDX_REFERENCE = { mrTd: MR_TD, rtmr0: RTMR[0], rtmr1: RTMR[1], rtmr2: RTMR[2], name: 'tdx build' };
-const BASE: AppraisalPolicy = {
-  measurements: [{ measurement: MEASUREMENT, name: 'snp build' }, TDX_REFERENCE],
-  models: { [MODEL_ID]: MODEL_SHA256 },
-};
-const POLICY: AppraisalPolicy = { ...BASE, [allowSimulated]: true };
-
-function judge(
-  document: AttestationDocument,
-  options: Partial<VerifyOptions> = {},
-): Promise<AttestationResult> {
-  return verify(document, { ...CHANNEL, policy: POLICY, ...options });
-}
-function failed(error: AttestationError | undefined): (string | undefined)[] {
-  return (error?.transcript ?? []).filter(({ status }) => status === 'fail').map(({ code }) => code);
-}
+import {
+  TDX_REFERENCE,
+  BASE,
+  POLICY,
+  judge,
+  failed,
+  standings,
+} from '../../fixtures/attestation/appraisal.ts';
 
 function lists(models: Record<string, string>): Partial<VerifyOptions> {
   return { policy: { ...POLICY, models } };
@@ -334,7 +305,7 @@ describe('verify', () => {
     const unknown = await refusalOf(() => judge({ ...tdx, report: quote }));
     expect(unknown).toMatchObject({ kind: 'unsupported', code: 'tdx_quote_unsupported' });
     expect(unknown?.transcript.map(({ id }) => id)).toEqual(['P1', 'P2', 'D13']);
-    // Real evidence, nothing stapled: refused by the same door, and what passed before proves nothing.
+    // Real evidence, no endorsements stapled: refused like the rest, and checks that passed before prove no claim.
     const bare = { ...snp, teeType: 'sev-snp', endorsements: undefined } as unknown as AttestationDocument;
     const missing = await refusalOf(() => judge(bare));
     expect(missing?.transcript.map(({ id, status }) => `${id} ${status}`)).toEqual(['P1 pass', 'P2 pass']);
@@ -406,194 +377,3 @@ function eventLog(): Uint8Array {
   header.writeUInt16LE(48, 62);
   return new Uint8Array(header);
 }
-
-async function real(
-  endorsements: AppraisalPolicy['endorsements'] & string,
-  source?: EndorsementSource,
-  stapled = false,
-): Promise<AttestationError | undefined> {
-  const { endorsements: given, ...document } = await snpDocument();
-  return refusalOf(() =>
-    judge(
-      { ...document, teeType: 'sev-snp', ...(stapled ? { endorsements: given } : {}) } as AttestationDocument,
-      {
-        policy: { ...POLICY, endorsements },
-        ...(source === undefined ? {} : { endorsements: source }),
-      },
-    ),
-  );
-}
-
-const broken: EndorsementSource = () =>
-  Promise.reject(new AttestationError('internal', 'connection_failed', 'no network'));
-const wrong: EndorsementSource = async () => (await simulatedIntel()).collateral();
-
-describe('endorsements', () => {
-  const calls: string[] = [];
-  const source: EndorsementSource = async ({ format, report }) => {
-    calls.push(`${format} ${report.length}`);
-    const amd = await simulatedAmd();
-    return { vek: amd.vek, chain: [amd.intermediate, amd.ark], crl: amd.crl };
-  };
-
-  test.each([
-    ['stapled', source],
-    ['fetch', undefined],
-    ['offline', undefined],
-  ] as const)('missing, with the mode %s: refused', async (mode, given) => {
-    // prettier-ignore
-    expect(await real(mode, given)).toMatchObject({ code: 'endorsements_missing' });
-  });
-
-  test('fetch asks its source when none are stapled, or the stapled ones do not do; what comes is judged like any other [M9]', async () => {
-    calls.length = 0;
-    expect(failed(await real('fetch', source))).toEqual(['snp_chain']);
-    expect(failed(await real('fetch', source, true))).toEqual(['snp_chain']);
-    expect(calls).toEqual(['snp 1184', 'snp 1184']);
-  });
-
-  test('a source that fails leaves the verdict on the stapled ones', async () => {
-    expect(failed(await real('fetch', broken, true))).toEqual(['snp_chain']);
-    expect(await real('fetch', broken)).toMatchObject({ code: 'connection_failed' });
-  });
-
-  test('offline never looks at what is stapled', async () => {
-    calls.length = 0;
-    expect(failed(await real('offline', source, true))).toEqual(['snp_chain']);
-    expect(calls).toEqual(['snp 1184']);
-    expect(await real('offline', undefined, true)).toMatchObject({ code: 'endorsements_missing' });
-  });
-
-  test('a source that gives the other vendor’s is an internal error, not a pass', async () => {
-    expect(await real('fetch', wrong)).toMatchObject({ code: 'internal' });
-  });
-});
-
-describe.skipIf(!haveVectors)('a real report in a document', () => {
-  test('an ARK of AMD under the name simulated is a contradiction', async () => {
-    const document = await snpDocument();
-    const ark = realArk();
-    const changed = {
-      ...document,
-      endorsements: { ...document.endorsements, chain: [new Uint8Array(4), ark] },
-    } as AttestationDocument;
-    const error = await refusalOf(() => judge(changed));
-    expect(error?.code === 'malformed_certificate' || failed(error).includes('tee_type_contradiction')).toBe(
-      true,
-    );
-    const amd = await simulatedAmd();
-    const chained = {
-      ...document,
-      endorsements: { vek: amd.vek, chain: [amd.intermediate, ark], crl: amd.crl },
-    } as AttestationDocument;
-    expect(failed(await refusalOf(() => judge(chained)))).toContain('tee_type_contradiction');
-  });
-});
-
-/** ARK-Genoa as AMD publishes it: the certificate of that fingerprint anywhere in the index. */
-function realArk(): Uint8Array {
-  const index = JSON.parse(readFileSync(vectorPath('INDEX.json'), 'utf8')) as {
-    entries: { path: string; certs?: { subject_cn: string }[] }[];
-  };
-  for (const { path, certs } of index.entries) {
-    if (certs?.some(({ subject_cn: name }) => name === 'ARK-Genoa') !== true) continue;
-    const bytes = readFileSync(vectorPath(path));
-    const blocks = [...bytes.toString('latin1').matchAll(/-----BEGIN CERTIFICATE-----([^-]+)-----END/g)].map(
-      ([, body]) => Buffer.from(body ?? '', 'base64'),
-    );
-    const found = [bytes, ...blocks].find(
-      (der) =>
-        createHash('sha256').update(der).digest('hex') ===
-        '4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1',
-    );
-    if (found !== undefined) return new Uint8Array(found);
-  }
-  throw new Error('no ARK-Genoa among the vectors');
-}
-
-describe('the tables', () => {
-  test('every rule has one id, one code of the closed list, and a source', () => {
-    const rules = Object.values(RULES);
-    expect(new Set(rules.map(({ id }) => id)).size).toBe(rules.length);
-    expect(new Set(rules.map(({ code }) => code)).size).toBe(rules.length);
-    for (const { code, spec, title } of rules) {
-      expect(ATTESTATION_CODES[code]).toBeTypeOf('string');
-      expect(spec).toMatch(/§/);
-      expect(title.length).toBeGreaterThan(10);
-    }
-  });
-});
-
-function standings(error: AttestationError | undefined): string[] {
-  return error === undefined ? [] : meaningOf({ error }).map(({ id, standing }) => `${id} ${standing}`);
-}
-
-describe('explain', () => {
-  test('what fails takes everything that rests on it along', async () => {
-    const software = await refusalOf(async () =>
-      judge(await snpDocument({ report: { measurement: new Uint8Array(48) } })),
-    );
-    expect(standings(software)).toEqual([
-      'P1 not proven',
-      'P2 refused',
-      'P3 not proven',
-      'P4 not proven',
-      'P5 not proven',
-      'P6 proven',
-    ]);
-    const hardware = await refusalOf(async () => judge(await snpDocument(), { policy: BASE }));
-    expect(standings(hardware)).toEqual([
-      'P1 refused',
-      'P2 not proven',
-      'P3 not proven',
-      'P4 not proven',
-      'P5 not proven',
-      'P6 proven',
-    ]);
-    const binding = await refusalOf(async () =>
-      judge({ ...(await snpDocument()), inclusion: { index: 0, size: 1, path: [new Uint8Array(32)] } }),
-    );
-    expect(standings(binding)).toEqual([
-      'P1 not proven',
-      'P2 simulated',
-      'P3 not proven',
-      'P4 not proven',
-      'P5 not proven',
-      'P6 proven',
-    ]);
-    const fresh = await refusalOf(async () => judge(await snpDocument(), { nonce: new Uint8Array(16) }));
-    expect(standings(fresh)).toEqual([
-      'P1 not proven',
-      'P2 simulated',
-      'P3 simulated',
-      'P4 simulated',
-      'P5 refused',
-      'P6 proven',
-    ]);
-    expect(EXPORTER).toHaveLength(32);
-  });
-
-  test('always says what is not proven, and lists every skip', async () => {
-    const result = await judge(await snpDocument());
-    const error = await refusalOf(async () => judge(await snpDocument(), { policy: BASE }));
-    const outcomes = [{ result }, { error: error ?? new AttestationError('internal', 'internal', 'x') }];
-    for (const outcome of outcomes) {
-      const text = explain(outcome).join('\n');
-      for (const words of ['physical access', 'side channel', 'bugs', 'sizes and times', 'answers are right'])
-        expect(text).toContain(words);
-    }
-    const skips = result.transcript.filter(({ status }) => status === 'skip');
-    for (const { id, title } of skips) expect(explain({ result }).join('\n')).toContain(`${id} ${title}`);
-  });
-
-  test('an error without a transcript proves nothing but that nothing was sent', () => {
-    expect(standings(new AttestationError('internal', 'connection_failed', 'x'))).toEqual([
-      'P1 not proven',
-      'P2 not proven',
-      'P3 not proven',
-      'P4 not proven',
-      'P5 not proven',
-      'P6 proven',
-    ]);
-  });
-});

@@ -318,7 +318,7 @@ describe('a mebibyte of anything in any field is the typed error', () => {
 describe('properties', () => {
   test(
     'property: any JSON: one of the exit codes and a code of the closed list',
-    { timeout: 30_000 * FUZZ },
+    { timeout: 180_000 * FUZZ },
     async () => {
       await fc.assert(
         fc.asyncProperty(fc.json(), async (text) => {
@@ -333,7 +333,7 @@ describe('properties', () => {
 
   test(
     'property: evidence with a piece changed is never accepted unless nothing changed',
-    { timeout: 30_000 * FUZZ },
+    { timeout: 180_000 * FUZZ },
     async () => {
       const field = fc.constantFrom('report', 'vek', 'crl');
       await fc.assert(

@@ -1,4 +1,4 @@
-// The policy: closed, strict where it is silent, and weakened by nothing that a file can hold ([M19], [M20]).
+// The policy: closed, strict where it is silent, and no file can weaken it ([M19], [M20]).
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

@@ -1,5 +1,5 @@
 // The sections `snp` and `tdx` of the appraisal policy: each key reaches the vendor's rule through `verify`, accepting and
-// refusing by that rule's code; nothing else gets in, and what the policy has under its own name stays there.
+// refusing by that rule's code; no other key gets in, and each key of the policy stays under its own name.
 
 import { createHash } from 'node:crypto';
 import { describe, expect, test } from 'vitest';

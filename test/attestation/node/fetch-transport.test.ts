@@ -1,4 +1,4 @@
-// Transport under attestation: sockets, TLS and HTTP that are not what they should be are refused with nothing sent.
+// Transport under attestation: sockets, TLS and HTTP that are not as they should be are refused before a byte is sent.
 
 import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo } from 'node:net';
@@ -121,12 +121,17 @@ describe('transport', () => {
   });
 
   test.each([
-    ['says to ask again at once', { 'retry-after': '0' }, 2, 'accepted', 3],
-    ['never stops saying so', { 'retry-after': '0' }, 99, 'attestation_unavailable', 4],
-    ['says to ask again in an hour', { 'retry-after': '3600' }, 1, 'attestation_unavailable', 1],
-    ['does not say when', {}, 1, 'attestation_unavailable', 1],
-    ['closes', { 'retry-after': '0', connection: 'close' }, 1, 'attestation_unavailable', 1],
-  ] as const)('a server with too many to attest that %s', async (_, headers, times, code, asked) => {
+    ['says to ask again at once', { 'retry-after': '0' }, 2, { code: 'accepted', asked: 3 }],
+    ['never stops saying so', { 'retry-after': '0' }, 99, { code: 'attestation_unavailable', asked: 4 }],
+    [
+      'says to ask again in an hour',
+      { 'retry-after': '3600' },
+      1,
+      { code: 'attestation_unavailable', asked: 1 },
+    ],
+    ['does not say when', {}, 1, { code: 'attestation_unavailable', asked: 1 }],
+    ['closes', { 'retry-after': '0', connection: 'close' }, 1, { code: 'attestation_unavailable', asked: 1 }],
+  ] as const)('a server with too many to attest that %s', async (_, headers, times, { code, asked }) => {
     let count = 0;
     const server = await startAttestedServer({
       attestation: async ({ socket }, json) => {

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { Agent, type ClientRequest, type IncomingMessage } from 'node:http';
 import OpenAI from 'openai';
 import { describe, expect, test } from 'vitest';
-import { type ProxyLogEntry, startProxy } from '../../../attestation/node/proxy.ts';
+import { type ProxyLogEntry, startProxy } from '../../../attestation/node/proxy/proxy.ts';
 import { endToEnd } from '../../../attestation/node/proxy/headers.ts';
 import {
   MODEL_ID,
@@ -125,7 +125,7 @@ describe('proxy', () => {
     });
     const [response] = (await once(raw(proxy).end(), 'response')) as [IncomingMessage];
     await full.promise;
-    // Nothing is read here: what fits into the buffers on the way has been written, the other 64 MiB have not.
+    // This side does not read: the buffers on the way are full, and the other 64 MiB are not written.
     await new Promise((resolve) => setImmediate(resolve));
     expect(written).toBeLessThan(48 * 1024 * 1024);
     let read = 0;

@@ -8,10 +8,10 @@ import { type Cbor, encodeCbor } from '../../../attestation/encoding/cbor.ts';
 import {
   type Claims,
   decodeClaims,
-  encodeClaims,
   reportData,
   unbatchedReportData,
 } from '../../../attestation/protocol/claims.ts';
+import { encodeClaims } from '../../../attestation/protocol/issue.ts';
 import {
   allModelsDigest,
   attestedModel,

@@ -1,4 +1,4 @@
-// The document on the wire: exactly protocol.md §4 in JSON, the same in CBOR, and nothing that is nearly it.
+// The document on the wire: exactly protocol.md §4 in JSON, the same in CBOR, and no near miss.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -7,13 +7,11 @@ import { encodeCbor } from '../../../attestation/encoding/cbor.ts';
 import {
   type AttestationDocument,
   decodeDocumentCbor,
-  documentToJson,
-  encodeDocument,
-  encodeDocumentCbor,
   formatTimestamp,
   MAX_DOCUMENT_BYTES,
   parseDocument,
 } from '../../../attestation/protocol/document.ts';
+import { documentToJson, encodeDocument, encodeDocumentCbor } from '../../../attestation/protocol/issue.ts';
 import { parseNonce } from '../../../attestation/protocol/claims.ts';
 import type { Json } from '../../../attestation/encoding/json.ts';
 import { accepted, codeOf } from '../../fixtures/refusal.ts';

@@ -4,13 +4,8 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { fromHex, toHex } from '../../../attestation/encoding/bytes.ts';
-import {
-  inclusionPath,
-  leafHash,
-  MAX_TREE_SIZE,
-  merkleRoot,
-  verifyInclusion,
-} from '../../../attestation/protocol/merkle.ts';
+import { leafHash, MAX_TREE_SIZE, verifyInclusion } from '../../../attestation/protocol/merkle.ts';
+import { inclusionPath, merkleRoot } from '../../../attestation/protocol/issue.ts';
 
 const INPUTS = [
   '',
@@ -46,7 +41,7 @@ describe('merkle tree', () => {
     const leaf = leafHash(Uint8Array.of(1));
     expect(merkleRoot([leaf])).toEqual(leaf);
     expect(inclusionPath([leaf], 0)).toEqual([]);
-    expect(verifyInclusion(leaf, 0, 1, [], leaf)).toBe(true);
+    expect(verifyInclusion(leaf, { index: 0, size: 1, path: [] }, leaf)).toBe(true);
   });
 
   test('refuses empty trees, and positions outside', () => {
@@ -63,7 +58,7 @@ describe('merkle tree', () => {
       [Number.NaN, 8],
     ] as const)
       // prettier-ignore
-      expect(verifyInclusion(leaves[0] ?? new Uint8Array(32), index, size, path, root)).toBe(false);
+      expect(verifyInclusion(leaves[0] ?? new Uint8Array(32), { index, size, path }, root)).toBe(false);
   });
 
   test('every leaf of every tree is proven, and by no other position, size or path', () => {
@@ -74,15 +69,15 @@ describe('merkle tree', () => {
         const root = merkleRoot(tree);
         const path = inclusionPath(tree, index);
         const leaf = tree[index] ?? new Uint8Array();
-        expect(verifyInclusion(leaf, index, size, path, root)).toBe(true);
+        expect(verifyInclusion(leaf, { index, size, path }, root)).toBe(true);
         const wrong = other % size;
-        expect(verifyInclusion(leaf, wrong, size, path, root)).toBe(wrong === index);
-        expect(verifyInclusion(leaf, index, size, [...path, root], root)).toBe(false);
-        expect(verifyInclusion(leaf, index, size, path.slice(1), root)).toBe(path.length === 0);
+        expect(verifyInclusion(leaf, { index: wrong, size, path }, root)).toBe(wrong === index);
+        expect(verifyInclusion(leaf, { index, size, path: [...path, root] }, root)).toBe(false);
+        expect(verifyInclusion(leaf, { index, size, path: path.slice(1) }, root)).toBe(path.length === 0);
         const flipped = path.map((hash, i) =>
           i === other % path.length ? hash.map((b, j) => (j === 0 ? b ^ 1 : b)) : hash,
         );
-        expect(verifyInclusion(leaf, index, size, flipped, root)).toBe(path.length === 0);
+        expect(verifyInclusion(leaf, { index, size, path: flipped }, root)).toBe(path.length === 0);
       }),
     );
   });
@@ -90,6 +85,8 @@ describe('merkle tree', () => {
   test('a node does not pass for a leaf: the prefixes differ', () => {
     const [left, right] = [leafHash(Uint8Array.of(0)), leafHash(Uint8Array.of(1))];
     const root = merkleRoot([left, right]);
-    expect(verifyInclusion(leafHash(Uint8Array.of(...left, ...right)), 0, 1, [], root)).toBe(false);
+    expect(
+      verifyInclusion(leafHash(Uint8Array.of(...left, ...right)), { index: 0, size: 1, path: [] }, root),
+    ).toBe(false);
   });
 });

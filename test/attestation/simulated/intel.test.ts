@@ -174,10 +174,7 @@ describe('event logs', () => {
   test.each([
     ['no specification header', (log: Uint8Array) => log.subarray(65)],
     ['another signature', (log: Uint8Array) => log.map((byte, i) => (i === 32 ? byte ^ 1 : byte))],
-    [
-      'no SHA-384 bank',
-      (log: Uint8Array) => log.map((byte, i) => (i === 32 + 28 ? 0x0b : i === 32 + 30 ? 32 : byte)),
-    ],
+    ['no SHA-384 bank', (log: Uint8Array) => log.with(32 + 28, 0x0b).with(32 + 30, 32)],
     ['a register that is none', (log: Uint8Array) => log.map((byte, i) => (i === 65 ? 9 : byte))],
     ['an unknown digest algorithm', (log: Uint8Array) => log.map((byte, i) => (i === 65 + 12 ? 0x77 : byte))],
     ['an event cut short', (log: Uint8Array) => log.subarray(0, 100)],

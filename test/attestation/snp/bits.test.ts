@@ -10,13 +10,14 @@ import { createKeyCache } from '../../../attestation/x509/signature.ts';
 import { evidenceOf, NOW, simulatedAmd } from '../../fixtures/attestation/snp-simulated.ts';
 
 function expectedRule(bit: number): string {
-  return bit < 32 ? 'unsupported' : bit < 0x330 * 8 ? 'S1' : 'S5';
+  if (bit < 32) return 'unsupported';
+  return bit < 0x330 * 8 ? 'S1' : 'S5';
 }
 
 describe('bit flips', () => {
   test('no bit of a report can be changed', { timeout: 400_000 }, async () => {
     const turin = await simulatedAmd({ product: 'Turin' });
-    // The CRL is left out: it is one more RSA check per bit and has nothing to do with the report.
+    // The CRL is left out: it costs one more RSA check per bit and does not concern the report.
     const evidence = await evidenceOf(turin, { crl: undefined });
     const policy = { requireCrl: false };
     const context = { now: NOW, roots: [turin.ark], keys: createKeyCache() };

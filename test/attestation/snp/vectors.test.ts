@@ -1,5 +1,5 @@
 // Reports and certificates of real AMD machines (shared/vectors, published by the projects INDEX.json names) with the verdict
-// each must have at an injected time, and at a second time where the verdict changes. Nothing here uses the system clock.
+// each must have at an injected time, and at a second time where the verdict changes. No case uses the system clock.
 
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';

@@ -5,8 +5,6 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { toHex } from '../../../attestation/encoding/bytes.ts';
 import { eventContent, parseEventLog, replayEventLog } from '../../../attestation/eventlog/tcg.ts';
-import type { TdxCollateral } from '../../../attestation/tdx/collateral.ts';
-import type { TdxPolicy } from '../../../attestation/tdx/policy.ts';
 import { parsePckExtensions, pckClaims, SGX_EXTENSIONS_OID } from '../../../attestation/tdx/pck.ts';
 import { parseTdxQuote } from '../../../attestation/tdx/quote.ts';
 import { INTEL_ROOT_SPKI_SHA256, spkiSha256 } from '../../../attestation/tdx/roots.ts';
@@ -16,275 +14,15 @@ import { parsePem } from '../../../attestation/x509/pem.ts';
 import { createKeyCache } from '../../../attestation/x509/signature.ts';
 import { parseCertificate } from '../../../attestation/x509/certificate.ts';
 import { haveVectors, vectorPath } from '../../fixtures/shared.ts';
+import { readVector, readVectorText, readYamlCollateral } from '../../fixtures/attestation/tdx-vectors.ts';
 import {
-  collateral2025,
-  collateral2026,
-  readVector,
-  readVectorText,
-  readYamlCollateral,
-  splitCollateral,
-} from '../../fixtures/attestation/tdx-vectors.ts';
-
-const gcp = 'v4-gcp-trailing-zeros/gcp-tdx-1782809233226668671';
-const GCP_COLLATERAL = 'v4-gcp-trailing-zeros/gcp-tdx-collateral-1782809233226668671.yaml';
-
-interface Vector {
-  readonly name: string;
-  readonly quote: () => Uint8Array;
-  readonly collateral: () => TdxCollateral;
-  readonly now: string;
-  readonly policy?: TdxPolicy;
-  readonly accepted: boolean;
-  readonly codes?: readonly string[];
-  readonly tcb?: Readonly<Record<string, unknown>>;
-  readonly eventLog?: () => Uint8Array;
-}
-
-const uptodate = {
-  quote: () => readVector('v4-uptodate/tdx_quote'),
-  collateral: () => splitCollateral('v4-uptodate/tdx_quote_collateral.json'),
-};
-const td15 = { quote: () => readVector('v5-td15/quote_v5_sample.dat') };
-const outdated = {
-  quote: () => readVector('v5-no-tcb-level/tdx_quote_outdated'),
-  collateral: () => splitCollateral('v5-no-tcb-level/tdx_quote_outdated_collateral.json'),
-};
-const platform = {
-  quote: () => readVector('v4-platform-outofdate/quote_tdx.bin'),
-  collateral: collateral2025,
-};
-const debugTd = {
-  quote: () => readVector('v4-debug-td/tdx_quote_4.dat'),
-  collateral: () => collateral2026('50806f000000'),
-};
-const UP_TO_DATE = {
-  status: 'UpToDate',
-  platform: 'UpToDate',
-  module: 'UpToDate',
-  qe: 'UpToDate',
-  advisoryIds: [],
-  shortfall: [],
-};
-
-function td15Collateral(): TdxCollateral {
-  return collateral2026('90c06f000000');
-}
-
-const VECTORS: readonly Vector[] = [
-  {
-    name: 'v4, up to date',
-    ...uptodate,
-    now: '2025-06-25T00:00:00Z',
-    accepted: true,
-    tcb: { ...UP_TO_DATE, evaluationDataNumber: 17 },
-  },
-  { name: 'v4, first second of the window', ...uptodate, now: '2025-06-19T10:32:27Z', accepted: true },
-  {
-    name: 'v4, a second before the QE identity',
-    ...uptodate,
-    now: '2025-06-19T10:32:26Z',
-    accepted: false,
-    codes: ['tdx_qe_identity_expired'],
-  },
-  { name: 'v4, last second of the PCK CRL', ...uptodate, now: '2025-07-19T10:00:34Z', accepted: true },
-  {
-    name: 'v4, PCK CRL run out',
-    ...uptodate,
-    now: '2025-07-19T10:00:35Z',
-    accepted: false,
-    codes: ['tdx_crl_expired'],
-  },
-  {
-    name: 'v4, TCB info run out',
-    ...uptodate,
-    now: '2025-07-19T10:16:03Z',
-    accepted: false,
-    codes: ['tdx_crl_expired', 'tdx_tcb_info_expired'],
-  },
-  {
-    name: 'v4, after the PCK',
-    ...uptodate,
-    now: '2032-02-07T00:00:00Z',
-    accepted: false,
-    codes: ['tdx_certificate_expired', 'tdx_crl_expired', 'tdx_tcb_info_expired', 'tdx_qe_identity_expired'],
-  },
-  {
-    name: 'v4, evaluation floor of 2026',
-    ...uptodate,
-    now: '2025-06-25T00:00:00Z',
-    policy: { minimumTcbEvaluationDataNumber: 18 },
-    accepted: false,
-    // Once for the TCB info, once for the QE identity.
-    codes: ['tdx_tcb_evaluation_number', 'tdx_tcb_evaluation_number'],
-  },
-  {
-    name: 'v4, seventy zero bytes after it',
-    ...uptodate,
-    now: '2025-06-25T00:00:00Z',
-    policy: {
-      mrTd: '91eb2b44d141d4ece09f0c75c2c53d247a3c68edd7fafe8a3520c942a604a407de03ae6dc5f87f27428b2538873118b7',
-    },
-    accepted: true,
-  },
-  {
-    name: 'v4 of GCP, 3065 zero bytes after it',
-    quote: () => readVector(gcp),
-    collateral: () => readYamlCollateral(GCP_COLLATERAL),
-    now: '2026-07-05T00:00:00Z',
-    accepted: true,
-    tcb: { ...UP_TO_DATE, evaluationDataNumber: 19 },
-  },
-  {
-    name: 'v4 of GCP, before its collateral',
-    quote: () => readVector(gcp),
-    collateral: () => readYamlCollateral(GCP_COLLATERAL),
-    now: '2026-06-29T00:00:00Z',
-    accepted: false,
-    codes: ['tdx_crl_expired', 'tdx_tcb_info_expired', 'tdx_qe_identity_expired'],
-  },
-  {
-    name: 'v5 TD 1.5, February 2026',
-    ...td15,
-    collateral: outdated.collateral,
-    now: '2026-02-25T00:00:00Z',
-    accepted: true,
-    tcb: UP_TO_DATE,
-  },
-  {
-    name: 'v5 TD 1.5, March 2026',
-    ...td15,
-    collateral: () => collateral2026('90c06f000000'),
-    now: '2026-03-25T00:00:00Z',
-    accepted: true,
-    tcb: { ...UP_TO_DATE, evaluationDataNumber: 18 },
-  },
-  {
-    name: 'v5 TD 1.5, TCB info of another platform',
-    ...td15,
-    collateral: () => collateral2026('50806f000000'),
-    now: '2026-03-25T00:00:00Z',
-    accepted: false,
-    codes: ['tdx_tcb_info_platform', 'tdx_tcb_convergence', 'tdx_tcb_status'],
-  },
-  {
-    name: 'v5, no TCB level matches',
-    ...outdated,
-    now: '2026-02-25T00:00:00Z',
-    accepted: false,
-    codes: ['tdx_no_tcb_level', 'tdx_tcb_convergence', 'tdx_tcb_status'],
-    tcb: { status: undefined, platform: undefined, module: 'UpToDate', qe: 'UpToDate' },
-  },
-  {
-    name: 'v4, platform out of date, module up to date',
-    ...platform,
-    now: '2025-07-15T00:00:00Z',
-    accepted: false,
-    codes: ['tdx_tcb_status'],
-    tcb: {
-      status: 'OutOfDate',
-      platform: 'OutOfDate',
-      module: 'UpToDate',
-      qe: 'UpToDate',
-      advisoryIds: ['INTEL-SA-00960', 'INTEL-SA-00982', 'INTEL-SA-00986'],
-      tcbDate: new Date('2023-08-09T00:00:00Z'),
-      shortfall: [
-        { part: 'sgx', component: 1, type: 'Early Microcode Update', actual: 6, needed: 7 },
-        { part: 'sgx', component: 2, type: 'SGX Late Microcode Update', actual: 6, needed: 7 },
-      ],
-    },
-  },
-  {
-    name: 'v4, platform out of date, accepted by policy',
-    ...platform,
-    now: '2025-07-15T00:00:00Z',
-    policy: { tcbStatus: ['UpToDate', 'OutOfDate'] },
-    accepted: true,
-  },
-  {
-    name: 'v4, out of date, an advisory not accepted',
-    ...platform,
-    now: '2025-07-15T00:00:00Z',
-    policy: { tcbStatus: ['OutOfDate'], advisories: ['INTEL-SA-00960'] },
-    accepted: false,
-    codes: ['tdx_tcb_advisory'],
-  },
-  {
-    name: 'v4 from hex, the same quote',
-    quote: () =>
-      new Uint8Array(Buffer.from(readVectorText('v4-platform-outofdate/quotev4.hex').trim(), 'hex')),
-    collateral: collateral2025,
-    now: '2025-07-15T00:00:00Z',
-    accepted: false,
-    codes: ['tdx_tcb_status'],
-  },
-  {
-    name: 'v4 debug TD, whatever is accepted',
-    ...debugTd,
-    now: '2026-03-25T00:00:00Z',
-    policy: {
-      tcbStatus: ['UpToDate', 'OutOfDate', 'OutOfDateConfigurationNeeded'],
-      tdAttributes: '0100001000000000',
-    },
-    accepted: false,
-    codes: ['tdx_debug'],
-  },
-  {
-    name: 'v4 debug TD, default policy',
-    ...debugTd,
-    now: '2026-03-25T00:00:00Z',
-    accepted: false,
-    codes: ['tdx_tcb_status', 'tdx_debug'],
-    tcb: { status: 'OutOfDate', platform: 'OutOfDate', module: 'UpToDate' },
-  },
-  {
-    name: 'v4 debug TD, with the TCB info of another platform that was published beside it',
-    quote: debugTd.quote,
-    collateral: () => ({
-      ...collateral2025(),
-      tcbInfo: readVectorText('v4-debug-td/tcbInfo.json').trim(),
-      qeIdentity: readVectorText('v4-debug-td/enclaveIdentity.json').trim(),
-    }),
-    now: '2025-11-10T00:00:00Z',
-    accepted: false,
-    codes: ['tdx_crl_expired', 'tdx_tcb_info_platform', 'tdx_tcb_convergence', 'tdx_tcb_status', 'tdx_debug'],
-  },
-  {
-    name: 'GCP COS boot with its event log',
-    quote: () => readVector('ccel-cos/cos-113-tdx-quote.dat'),
-    collateral: collateral2025,
-    now: '2025-07-15T00:00:00Z',
-    accepted: true,
-    eventLog: () => readVector('ccel-cos/ccel_data.dat'),
-  },
-  {
-    name: 'GCP COS boot with another boot’s log',
-    quote: () => readVector('ccel-cos/cos-113-tdx-quote.dat'),
-    collateral: collateral2025,
-    now: '2025-07-15T00:00:00Z',
-    accepted: false,
-    codes: ['tdx_event_log_replay'],
-    eventLog: () => readVector('ccel-live/tdx_ccel_live2.dat'),
-  },
-  // The only collateral of its family here predates this PCK: everything but the dates holds.
-  {
-    name: 'live boot with its event log, collateral too old',
-    quote: () => readVector('ccel-live/tdx_quote_live.dat'),
-    collateral: uptodate.collateral,
-    now: '2025-06-25T00:00:00Z',
-    accepted: false,
-    codes: ['tdx_certificate_expired'],
-    eventLog: () => readVector('ccel-live/tdx_ccel_live2.dat'),
-  },
-  {
-    name: 'live boot, later clock',
-    quote: () => readVector('ccel-live/tdx_quote_live.dat'),
-    collateral: uptodate.collateral,
-    now: '2026-04-01T00:00:00Z',
-    accepted: false,
-    codes: ['tdx_crl_expired', 'tdx_tcb_info_expired', 'tdx_qe_identity_expired'],
-    tcb: UP_TO_DATE,
-  },
-];
+  GCP,
+  GCP_COLLATERAL,
+  uptodate,
+  td15,
+  td15Collateral,
+  VECTORS,
+} from '../../fixtures/attestation/tdx-vector-rows.ts';
 
 /** The same bytes inside a larger buffer, at a non-zero offset. */
 function shift(bytes: Uint8Array, by: number): Uint8Array {
@@ -367,7 +105,7 @@ describe.skipIf(!haveVectors)('real TDX evidence', () => {
       /^mrtd: >-\s+([0-9a-f]{96})$/m.exec(
         readVectorText('v4-gcp-trailing-zeros/gcp-tdx-firmware-1782809233226668671.yaml'),
       )?.[1] ?? '';
-    const evidence = { quote: readVector(gcp), collateral: readYamlCollateral(GCP_COLLATERAL) };
+    const evidence = { quote: readVector(GCP), collateral: readYamlCollateral(GCP_COLLATERAL) };
     const result = await verifyTdx(evidence, { mrTd }, { now: new Date('2026-07-05T00:00:00Z') });
     expect(result.transcript.checks.find(({ title }) => title === TDX_RULES.mrTd.title)?.status).toBe('pass');
     expect(result.accepted).toBe(true);

@@ -17,7 +17,7 @@ let api: ApiServer;
 let asked: AttestRequest[] = [];
 const SOCKETS: TLSSocket[] = [];
 
-/** What the next evidence lists; null: some model. */
+/** The models the next evidence lists; null: some model. */
 let listed: readonly { readonly id: string; readonly sha256: Uint8Array }[] | null = null;
 
 function fakeAttester(fail?: ApiError, wait: () => Promise<void> = () => Promise.resolve()): Attester {
@@ -145,7 +145,7 @@ test('the evidence is bound to this connection and nonce; the answer is the docu
   const exporter = socket.exportKeyingMaterial(32, EXPORTER_LABEL, Buffer.from(NONCE, 'hex'));
   expect(asked).toHaveLength(1);
   expect(toHex(asked[0]?.exporter ?? new Uint8Array())).toBe(exporter.toString('hex'));
-  expect(asked[0]).not.toHaveProperty('modelId');
+  expect(asked[0]).toMatchObject({ modelId: undefined });
   const other = await dial();
   await ask(other, `/v1/attestation?nonce=${NONCE}`);
   expect(toHex(asked[1]?.exporter ?? new Uint8Array())).not.toBe(exporter.toString('hex'));
@@ -221,6 +221,16 @@ test.each(['deadbeef01234567', '_-_-_-_-_-8'])('a nonce of 8 bytes is served: %s
   const { status, body } = await ask(await dial(), `/v1/attestation?nonce=${given}`);
   expect([status, (body as { nonce: string }).nonce]).toEqual([200, given]);
   expect(asked[0]?.nonce).toHaveLength(8);
+});
+
+test.each([22, 26, 30])('%i hex digits are read as base64url, and a refusal says so', async (digits) => {
+  await start();
+  const answer = await ask(await dial(), `/v1/attestation?nonce=${'deadbeef'.repeat(4).slice(-digits)}`);
+  const { error } = answer.body as ErrorAnswer;
+  expect([answer.status, error.code, error.param]).toEqual([400, 'invalid_nonce', 'nonce']);
+  expect(error.message).toContain('22 to 30 hex digits are read as base64url, in hex give 32 or more');
+  const short = (await ask(await dial(), '/v1/attestation?nonce=deadbeef')).body as ErrorAnswer;
+  expect(short.error.message).not.toContain('22 to 30');
 });
 
 test.each<[string, string, number, string]>([
@@ -328,7 +338,7 @@ describe('a connection reaches only what its evidence showed [M23]', () => {
     ['/v1/detokenize', { model: 'demo', tokens: [1] }],
   ])('other bytes under the id: %s is 409, may be retried, and the connection ends', async (path, body) => {
     await start();
-    // What was shown is not what is served.
+    // The model shown is not the model served.
     listed = ['demo', 'text-embed', 'reranker'].map((id) => ({ id, sha256: new Uint8Array(32) }));
     const socket = await dial();
     await ask(socket, `/v1/attestation?nonce=${NONCE}`);
@@ -340,7 +350,7 @@ describe('a connection reaches only what its evidence showed [M23]', () => {
     await closed;
     expect(api.engine.requests).toEqual([]);
     expect(api.models.acquired).toEqual([]);
-    // A connection that never asked is held to nothing.
+    // A connection that never asked is not bound to a model.
     expect((await ask(await dial(), '/v1/chat/completions', chat)).status).toBe(200);
   });
 
@@ -354,7 +364,7 @@ describe('a connection reaches only what its evidence showed [M23]', () => {
     await api.models.remove('demo');
     expect((await ask(socket, '/v1/chat/completions', chat)).status).toBe(404);
     expect((await ask(socket, '/v1/chat/completions', { ...chat, model: 'added' })).status).toBe(409);
-    // Evidence asked for later on the same connection, by whomever, widens nothing.
+    // Evidence asked for later on the same connection does not widen the bound, whichever client asks.
     listed = asServed('added', 'text-embed');
     await ask(idle, `/v1/attestation?nonce=${NONCE}`);
     expect((await ask(idle, '/v1/tokenize', { model: 'text-embed', content: 'x' })).status).toBe(200);

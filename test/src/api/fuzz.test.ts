@@ -1,4 +1,4 @@
-// Requests that nobody would send: none yields a 500, none kills the server, every answer is JSON of one of two forms.
+// Random, malformed requests: none yields a 500, none kills the server, every answer is JSON of one of two forms.
 
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';

@@ -27,7 +27,7 @@ let amd: SimulatedAmd;
 let attestd: Server;
 let server: ChildProcess;
 let url: string;
-/** What the next reads of outblob fail with. */
+/** The errors of the next reads of outblob. */
 const FAULTS: string[] = [];
 
 function certificateTable(): Uint8Array {

@@ -55,7 +55,7 @@ beforeAll(async () => {
     },
     models: () => [attestedModel('m', [{ role: 'weights', sha256: digest('m'), size: 1 }])],
     now: () => now.getTime(),
-    timeoutMs: 10_000,
+    timeoutMs: 60_000,
     batchMax: 10,
     maxQueue: 10,
     perMinute: 0,
@@ -160,7 +160,7 @@ describe('renewal', () => {
       identity,
       names: ['localhost'],
       lifetimeMs: 1_000_000,
-      timeoutMs: 1000,
+      timeoutMs: 60_000,
       attester: {
         attestCertificate: (signal) => {
           asked += 1;
@@ -208,7 +208,7 @@ describe('renewal', () => {
         identity,
         names: ['localhost'],
         lifetimeMs: 1_000_000,
-        timeoutMs: 1000,
+        timeoutMs: 60_000,
         attester: null,
         clock: { now: () => clock.now() + shift, after: clock.after },
         onRenewed: ({ cert }) => renewed.push(cert),

@@ -1,4 +1,4 @@
-// What the server signs is written by two writers of canonical CBOR; where they differ nothing is attested.
+// Two writers of canonical CBOR write the bytes the server signs; where they differ the server does not attest.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

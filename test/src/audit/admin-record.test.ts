@@ -1,4 +1,4 @@
-// What an admin does is recorded with the model it was done to; what an admin fetches is shown to admins.
+// An admin's action is recorded with its model; the answers of admin routes go to admins.
 
 import { afterEach, expect, test } from 'vitest';
 import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';

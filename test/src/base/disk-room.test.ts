@@ -1,4 +1,4 @@
-// Room on a disk is promised once, whoever asks and whenever what was promised is written.
+// Room on a disk is promised once, whichever caller asks and whenever it writes.
 
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';

@@ -173,7 +173,7 @@ describe('sources', () => {
     for (const [name, section] of Object.entries(SECTIONS) as [string, Section][]) {
       for (const [key, field] of Object.entries(section)) {
         const value = { text: '"x"', choice: '"x"', boolean: 'true', integer: '1', number: '1', texts: '[]' }[
-          field.type
+          field.kind
         ];
         const call = (): unknown => read('', operator(`[${name}]\n${key} = ${value}`));
         if (field.from === 'measured') {

@@ -28,7 +28,7 @@ test('with slots and queue full the next is 429 although the child stands still;
     process.kill(engine.pid ?? 0, 'SIGCONT');
     stop.abort();
     await waiting;
-    // What was cancelled leaves the queue with the child's next step.
+    // A cancelled request leaves the queue with the child's next step.
     const served = async (tries: number): Promise<string | undefined> => {
       try {
         return (await run(engine, { maxTokens: 3 })).finish;

@@ -76,7 +76,7 @@ describe('greedy identity', () => {
         },
         controller.signal,
       )) {
-        if (event.type === 'delta') seen += 1;
+        if (event.kind === 'delta') seen += 1;
         if (seed % 3 === 0 && seen > seed % 7) controller.abort();
       }
     } catch (error) {

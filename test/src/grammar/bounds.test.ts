@@ -1,4 +1,4 @@
-// Compiling a schema of a request holds nothing up: it is bounded, and costs what it is long.
+// Compiling a schema does not hold up other requests: it is bounded, and its cost grows with its length.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

@@ -1,4 +1,4 @@
-// Schemas that are not strict: nothing in them is a reason to refuse, what can be enforced of them is, and the rest is named.
+// Schemas that are not strict: they are never refused, each keyword is enforced where possible, and the rest is named.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -155,6 +155,26 @@ describe('the arguments of a tool', () => {
         false,
       ]);
     }
+  });
+
+  test.each<[string, object]>([
+    ['of no properties', { type: 'object', properties: [] }],
+    ['referred to', { $ref: '#/$defs/a', $defs: { a: { properties: [], required: [] } } }],
+    ['a part', { allOf: [{ properties: [] }] }],
+    ['of no others', { properties: [], patternProperties: [], additionalProperties: false }],
+  ])('none, as PHP writes an empty object: %s', (_, schema) => {
+    const matches = argumentsOf(schema);
+    expect([matches('{}'), matches('{"answer":"x"}'), matches('[]')]).toEqual([true, false, false]);
+  });
+
+  test('a property of any value, as PHP writes it, is one that is still declared', () => {
+    const matches = argumentsOf({ type: 'object', properties: { x: [] }, required: ['x'] });
+    expect([matches('{"x":1}'), matches('{"x":"y"}'), matches('{}'), matches('{"z":1}')]).toEqual([
+      true,
+      true,
+      false,
+      false,
+    ]);
   });
 
   test.each<[string, object]>([

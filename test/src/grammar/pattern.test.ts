@@ -102,7 +102,10 @@ describe('a pattern is one reading', () => {
 
   // Words over characters that JSON writes plainly, by a short escape, by a long one, and in more than one byte.
   const letter = fc.constantFrom(...Array.from('ab1"\\\n\u0001é€/'));
-  const quoted = (c: string): string => (c === '\n' ? '\\n' : /[\\/]/.test(c) ? `\\${c}` : c);
+  const quoted = (c: string): string => {
+    if (c === '\n') return '\\n';
+    return /[\\/]/.test(c) ? `\\${c}` : c;
+  };
   const { pattern } = fc.letrec<{ pattern: string; sequence: string; item: string; atom: string }>((tie) => ({
     pattern: fc.array(tie('sequence'), { minLength: 1, maxLength: 3 }).map((each) => each.join('|')),
     sequence: fc.array(tie('item'), { maxLength: 3 }).map((each) => each.join('')),
@@ -132,10 +135,8 @@ describe('a pattern is one reading', () => {
       fc.property(
         anchored,
         fc.array(fc.array(letter, { maxLength: 6 }), { maxLength: 12 }),
-        fc.nat(2),
-        fc.integer({ min: 2, max: 5 }),
-        fc.boolean(),
-        (source, words, minLength, maxLength, bounded) => {
+        fc.record({ minLength: fc.nat(2), maxLength: fc.integer({ min: 2, max: 5 }), bounded: fc.boolean() }),
+        (source, words, { minLength, maxLength, bounded }) => {
           const expression = new RegExp(source, 'u');
           let grammar;
           try {
@@ -146,7 +147,7 @@ describe('a pattern is one reading', () => {
               complex += 1;
               return;
             }
-            // Nothing of this length matches: shown on all the words there are.
+            // No word of this length matches: shown on all the words there are.
             for (const word of words)
               if (word.length >= minLength && word.length <= maxLength)
                 expect(expression.test(word.join(''))).toBe(false);

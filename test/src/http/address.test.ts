@@ -1,4 +1,4 @@
-// Who counts as one peer.
+// Which addresses count as one peer.
 
 import { expect, test } from 'vitest';
 import { peerOf } from '../../../src/http/address.ts';

@@ -1,5 +1,5 @@
 // Hostile bytes at the HTTP edge: requests that two parsers could read differently, bodies that come a byte at a time or never
-// end, keys that reach for prototypes. What they have in common: one answer at most, a 4xx, and nothing of it is executed.
+// end, keys that reach for prototypes. All have in common: one answer at most, a 4xx, and no part of it is executed.
 
 import { once } from 'node:events';
 import { connect } from 'node:net';

@@ -239,10 +239,10 @@ describe('while it arrives', () => {
 describe('beside the server', () => {
   test('a piece of an answer counts for its alternatives', () => {
     const token = { token: 'abc', bytes: [97, 98, 99], logprob: -1 };
-    const plain = heapOf({ type: 'delta', index: 0, text: 'abc' });
-    const one = heapOf({ type: 'delta', index: 0, text: 'abc', logprobs: [{ ...token, top: [] }] });
+    const plain = heapOf({ kind: 'delta', index: 0, text: 'abc' });
+    const one = heapOf({ kind: 'delta', index: 0, text: 'abc', logprobs: [{ ...token, top: [] }] });
     const twenty = heapOf({
-      type: 'delta',
+      kind: 'delta',
       index: 0,
       text: 'abc',
       logprobs: [{ ...token, top: Array.from({ length: 20 }, () => token) }],

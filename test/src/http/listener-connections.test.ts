@@ -1,4 +1,4 @@
-// Connections that say nothing: ten thousand of them leave the server answering, beyond the limit they are dropped, and in
+// Silent connections: ten thousand of them leave the server answering, beyond the limit they are dropped, and in
 // time they are closed.
 
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';

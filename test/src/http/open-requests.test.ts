@@ -1,6 +1,6 @@
 // Requests end with their connection. HTTP/1.1 lets a client send the next ones before it has an answer; Node tells only the
 // response that has the socket when it closes. Whatever waited behind it must end all the same, on every route and refused or not:
-// nothing is held, its work stops, records and log have every id.
+// no resource is held, its work stops, records and log have every id.
 
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
@@ -91,7 +91,7 @@ async function closeEarly(
   return all.map(({ id }) => id);
 }
 
-/** What every test here comes down to. */
+/** The check that every test here ends with. */
 async function expectNothingLeft(ids: readonly string[]): Promise<void> {
   expect(api.records.map(({ requestId }) => requestId).toSorted()).toEqual([...ids].toSorted());
   const logged = api.logged.filter(({ msg }) => msg === 'request').map(({ requestId }) => String(requestId));
@@ -112,7 +112,7 @@ test('every route is tried here', () => {
   );
 });
 
-/** A hub that says nothing more after its first event. */
+/** A hub that is silent after its first event. */
 const pull: ApiServerOptions['pull'] = async function* (_, signal) {
   yield { status: 'downloading', completed: 5, total: 10 };
   await untilAborted(signal);

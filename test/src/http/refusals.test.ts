@@ -1,4 +1,4 @@
-// Every refusal below the routes is told in the envelope, says what to do, and repeats nothing of the caller's: unknown paths,
+// Every refusal below the routes is told in the envelope, says what to do, and never repeats the caller's text: unknown paths,
 // methods, requests that are none, plain HTTP on the TLS port.
 
 import { once } from 'node:events';

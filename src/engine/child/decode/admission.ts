@@ -1,4 +1,4 @@
-// Who has a slot: takes waiting requests in, and takes sequences out again when the KV memory is full or their reader is behind.
+// Slots for requests: seats waiting ones, and takes sequences out again when the KV memory is full or their reader is behind.
 // When the memory is full, kept prefixes go first, then the youngest sequence gives its memory back and is read again later.
 
 import type { DecodeContext, Request, Sequence } from './batch.ts';
@@ -12,7 +12,7 @@ export interface AdmissionOptions {
   readonly reusePrefixes: boolean;
 }
 
-/** Told what admission leads to. */
+/** Callbacks for the results of admission. */
 export interface AdmissionEvents {
   /** The first choice of a request has a slot. */
   started(promptTokens: number, cachedTokens: number): void;
@@ -28,7 +28,7 @@ export class Admission {
   readonly #events: AdmissionEvents;
   readonly #slots: Slots;
   #order = 0;
-  /** A sequence was pushed out of memory: none is let in until another has ended, or all would push each other endlessly. */
+  /** A sequence lost its memory: none is admitted until another has ended, or they would evict each other without end. */
   #crowded = false;
 
   constructor(
@@ -44,6 +44,10 @@ export class Admission {
     this.#slots = createSlots(options.slots, options.reusePrefixes);
   }
 
+  get freeSlots(): number {
+    return this.#slots.free;
+  }
+
   /** Tokens each choice of a request may write. */
   limitOf({ job }: Request): number {
     return Math.min(job.maxTokens ?? Infinity, this.#contextLength - job.prompt.length);
@@ -57,7 +61,7 @@ export class Admission {
     );
   }
 
-  /** A sequence has ended or was cancelled; what is in its memory may serve later requests. */
+  /** A sequence has ended or was cancelled; its KV cells may serve later requests. */
   release(sequence: Sequence): void {
     this.#crowded = false;
     this.#vacate(sequence);
@@ -111,7 +115,7 @@ export class Admission {
     if (!request.started) {
       request.started = true;
       this.#events.started(job.prompt.length, cachedTokens);
-      job.emit({ type: 'start', promptTokens: job.prompt.length, cachedTokens });
+      job.emit({ kind: 'start', promptTokens: job.prompt.length, cachedTokens });
     }
     if (request.promptLogits !== null && cachedTokens === job.prompt.length)
       this.#events.ready(sequence, request.promptLogits);
@@ -121,7 +125,7 @@ export class Admission {
   /** Puts a sequence into a slot; `share`: with the longest kept prefix of its scope. */
   #seat(request: Request, choice: Choice, tokens: number[], share: boolean): Sequence | null {
     const { scope, prompt } = request.job;
-    // The last token is always read anew, for its logits — unless those of the whole prompt are at hand.
+    // The last token is always read again, for its logits — unless those of the whole prompt are kept.
     const ready = request.promptLogits !== null && tokens.length === prompt.length;
     const placement = this.#slots.place(tokens, scope, share ? tokens.length - (ready ? 0 : 1) : 0);
     if (placement === null) return null;
@@ -152,7 +156,7 @@ export class Admission {
     return sequence;
   }
 
-  /** Takes a sequence out of its slot and back to the queue, where it waits with what it has written. */
+  /** Takes a sequence out of its slot and back to the queue, where it waits with its text so far. */
   #putBack(sequence: Sequence): void {
     const { request, choice, tokens } = sequence;
     this.#vacate(sequence);

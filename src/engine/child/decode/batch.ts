@@ -1,12 +1,12 @@
-// What goes into the next decode: a token for every sequence that is writing, and prompt tokens of those that are read, within
-// the room and the outputs a batch has.
+// The contents of the next decode: a token for every sequence that is writing, and prompt tokens of those that
+// are read, within the room and the outputs of a batch.
 
 import type { ApiError } from '../../../base/errors.ts';
 import type { GenerateEvent } from '../../seam/engine.ts';
 import type { Choice, ChoiceOptions } from './choice.ts';
 import type { Slot } from './slots.ts';
 
-/** What the scheduler needs of a llama context; tests drive it with a fake. */
+/** The part of a llama context that the scheduler uses; tests drive it with a fake. */
 export interface DecodeContext {
   readonly batchTokens: number;
   readonly maxOutputs: number;
@@ -32,7 +32,7 @@ export interface Job {
   readonly choice: (index: number) => Omit<ChoiceOptions, 'index' | 'limit' | 'emit'>;
   readonly maxTokens: number | undefined;
   readonly emit: (event: GenerateEvent) => void;
-  /** Ends the request, at most once and after all its events: a choice can go no further. */
+  /** Ends the request when a choice cannot go on; called at most once, after all its events. */
   readonly fail: (error: ApiError) => void;
 }
 
@@ -41,14 +41,14 @@ export interface Sequence {
   readonly request: Request;
   readonly choice: Choice;
   readonly slot: Slot;
-  /** Prompt and completion: what must be in the memory, all but the last token before each pick. */
+  /** Prompt and completion; before each pick all but the last token must be in the KV memory. */
   readonly tokens: number[];
   readonly order: number;
   /** Step of its last decode. */
   turn: number;
   /** Batch index of its logits in this step, −1 when none. */
   output: number;
-  /** Tokens it has in this batch. */
+  /** Its tokens in this batch. */
   batched: number;
   echoed: { from: number; indexes: number[] } | null;
 }
@@ -68,11 +68,11 @@ export interface Request {
 }
 
 export interface BatchPlan {
-  /** Number of this step, to tell who waited longest. */
+  /** Number of this step, to tell which sequence waited longest. */
   readonly step: number;
   /** Whether that many writers decode one after another rather than together. */
   takeTurns(writers: number): boolean;
-  /** Prompt tokens a step may read beside that many writers, of so many that so many readers still have. */
+  /** Prompt tokens a step may read beside `writers`, when `readers` still have `remaining` tokens to read. */
   promptTokens(writers: number, readers: number, remaining: number): number;
 }
 
@@ -95,7 +95,7 @@ export function fillBatch(
     if (pending > 1 || sequence.choice.written === 0) readers.push(sequence);
     else if (pending === 1) ready.push(sequence);
   }
-  // Who waited longest goes first, should not all of them fit, or should they take turns.
+  // The sequence that waited longest goes first, in case not all fit or they take turns.
   ready.sort((a, b) => a.turn - b.turn || a.order - b.order);
   ready = ready.slice(
     0,

@@ -14,7 +14,7 @@ export interface ChoiceOptions {
   readonly sampler: Sampler;
   readonly constraint: Constraint | null;
   readonly stop: readonly string[];
-  /** Where stop strings are not looked for. */
+  /** Text in which stop strings do not count. */
   readonly calls?: CallMarks | undefined;
   readonly logprobs: number | undefined;
   /** Tokens it may write. */
@@ -31,18 +31,18 @@ export interface Choice {
   readonly index: number;
   readonly written: number;
   /**
-   * Picks the next token from `logits` and emits what follows from it. Null: the choice is finished and has said so. Throws an
-   * ApiError when no token is left and the grammar is not complete: what was written is then no answer.
+   * Picks the next token from `logits` and emits its events. Null: the choice is finished and has emitted `finish`. Throws an
+   * ApiError when no token is left and the grammar is not complete: the text is then not a valid answer.
    */
   next(logits: Float32Array): number | null;
-  /** Ends a choice whose limit is 0, or that has no room left. */
+  /** Ends a choice whose limit is 0, or whose context is full. */
   finishByLength(): void;
   free(): void;
 }
 
 export function createChoice(options: ChoiceOptions): Choice {
   const text = createTextStream(options.stop, options.calls);
-  /** Tokens not told of yet, and where in the text each begins: only those with text before the cut are part of the answer. */
+  /** Tokens not emitted yet, and where in the text each begins: only those with text before the cut are part of the answer. */
   let pending: { readonly logprob: Logprob; readonly start: number }[] = [];
   let sent = 0;
   let written = 0;
@@ -55,14 +55,14 @@ export function createChoice(options: ChoiceOptions): Choice {
     const logprobs = pending.slice(0, count).map((each) => each.logprob);
     if (released === '' && count === 0) return;
     pending = pending.slice(count);
-    if (options.logprobs === undefined) options.emit({ type: 'delta', index: options.index, text: released });
-    else options.emit({ type: 'delta', index: options.index, text: released, logprobs });
+    const told = options.logprobs === undefined ? undefined : logprobs;
+    options.emit({ kind: 'delta', index: options.index, text: released, logprobs: told });
   };
   const finish = (reason: 'stop' | 'length', released = ''): null => {
     const rest = released + text.flush(reason === 'length');
     delta(rest, text.stopped ? sent + rest.length : Infinity);
     options.emit({
-      type: 'finish',
+      kind: 'finish',
       index: options.index,
       reason: text.stopped ? 'stop' : reason,
       completionTokens: written,
@@ -103,7 +103,7 @@ export function createChoice(options: ChoiceOptions): Choice {
   };
 }
 
-/** Why a choice that has no token left is not complete; null when it is. Asks about the whole vocabulary, once. */
+/** Why a choice without a possible token is not complete; null when it is. Asks about the whole vocabulary, once. */
 function refusalOf(
   constraint: Constraint,
   logits: Float32Array,
@@ -122,7 +122,7 @@ function refusalOf(
     any ||= allowed[token] === true;
     banned ||= allowed[token] === true && logits[token]! > -Infinity;
   }
-  // Without an end token to ask about, a grammar is complete when nothing may follow.
+  // Without an end token to ask about, a grammar is complete when no token may follow.
   if (!any && !ends) return null;
   return banned
     ? new ApiError('invalid_value', 'logit_bias bans every token that the form of the answer needs next', {

@@ -1,14 +1,14 @@
-// What a grammar lets come next, from the first token on or — lazily — from the first trigger text on. The grammar of a lazy
-// constraint describes the text beginning with the trigger itself. A token that completes a trigger and goes on with
-// something the grammar refuses is itself refused, so nothing outside the grammar follows a trigger.
+// The tokens a grammar lets come next, from the first token on or — lazily — from the first trigger text on. The grammar of a
+// lazy constraint describes the text beginning with the trigger itself. A token that completes a trigger and goes on with text
+// the grammar refuses is itself refused, so only text of the grammar follows a trigger.
 
 import type { Grammar } from '../llama/grammar.ts';
 
 export interface Constraint {
-  /** Undefined: everything may come. */
+  /** Undefined: any token may come. */
   filter(): ((tokens: readonly number[]) => boolean[]) | undefined;
   accept(token: number): void;
-  /** The grammar has begun to rule. */
+  /** The grammar constrains the text from here on. */
   readonly active: boolean;
   free(): void;
 }

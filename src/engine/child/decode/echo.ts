@@ -25,12 +25,12 @@ export function emitEcho(
     });
     const entries = from === 0 ? [start, ...rest] : rest;
     for (let choice = 0; choice < job.n; choice += 1)
-      job.emit({ type: 'delta', index: choice, text: '', logprobs: entries });
+      job.emit({ kind: 'delta', index: choice, text: '', logprobs: entries });
   }
   if (from + indexes.length < job.prompt.length) return;
   const stream = createTextStream([]);
   let text = '';
   for (const token of job.prompt) text += stream.push(parts.piece(token));
   text += stream.flush();
-  for (let choice = 0; choice < job.n; choice += 1) job.emit({ type: 'delta', index: choice, text });
+  for (let choice = 0; choice < job.n; choice += 1) job.emit({ kind: 'delta', index: choice, text });
 }

@@ -1,6 +1,6 @@
 // Embeddings and reranking: whole inputs in, one vector (or score) each out. Inputs of all waiting requests are packed
 // together into decodes of about `goodTokens`: one input of each scope (one per API key) in turn, and within a scope first come,
-// first served, so that thousands of inputs of one key hold up none of another. Cancelled requests are skipped.
+// first served, so that thousands of inputs of one key never hold up another key's. Cancelled requests are skipped.
 
 import type { Context } from '../llama/context.ts';
 
@@ -12,7 +12,7 @@ export interface PooledRequest {
 }
 
 export interface Pooler {
-  /** False when the queue is full. There is an input at least, and each has 1…batchTokens tokens. */
+  /** False when the queue is full. Takes at least one input; each has 1…batchTokens tokens. */
   submit(request: PooledRequest): boolean;
   cancel(id: number): void;
   readonly queued: number;
@@ -22,8 +22,8 @@ export interface Pooler {
 }
 
 /**
- * Tokens of a decode beyond which packing more costs instead of saving: the matrices are as fast as they get, and attention goes
- * over all tokens of the batch, those of other inputs only to be masked (measured: 1088 tokens at once take a tenth longer).
+ * Tokens of a decode beyond which packing more costs instead of saving: the matrix products are at full speed, and attention
+ * goes over all tokens of the batch, those of other inputs only to mask them (measured: 1088 tokens at once take a tenth longer).
  */
 const GOOD_TOKENS = 256;
 
@@ -58,7 +58,7 @@ export function createPooler(
       if (next === undefined || entry === undefined) break;
       const [scope, entries] = next;
       const input = entry.request.inputs[entry.taken] ?? [];
-      // What does not fit keeps its turn.
+      // An input that does not fit keeps its turn.
       if (context.batchLength + input.length > context.batchTokens) break;
       const sequence = placed.length;
       input.forEach((token, position) => context.add(token, position, sequence, true));
@@ -83,7 +83,7 @@ export function createPooler(
     placed.forEach((entry, sequence) => entry.outputs.push(context.pooled(sequence)));
     for (const entry of new Set(placed)) {
       const { id, inputs, done } = entry.request;
-      // Cancelled meanwhile, or more of it to come.
+      // The request was cancelled meanwhile, or more of its inputs follow.
       if (open.get(id) !== entry || entry.outputs.length < inputs.length) continue;
       open.delete(id);
       done(entry.outputs);

@@ -1,5 +1,5 @@
-// The requests a scheduler knows, and the queues in which those wait that have a choice to start: one queue per scope (one per
-// API key), served in turn, so that many requests of one scope never hold up another's.
+// The requests of a scheduler, and the queues of those that have a choice to start: one queue per scope (one per API key),
+// served in turn, so that many requests of one scope never hold up another's.
 
 import type { Request } from './batch.ts';
 
@@ -12,7 +12,7 @@ export class RequestQueues {
     return this.#byId.get(id);
   }
 
-  /** Those that are not finished, waiting or not. */
+  /** Requests that are not finished, waiting or not. */
   all(): IterableIterator<Request> {
     return this.#byId.values();
   }
@@ -43,7 +43,7 @@ export class RequestQueues {
     this.#takeOut(request);
   }
 
-  /** Requests that want a slot. */
+  /** Requests that wait for a slot. */
   wanting(): number {
     let count = 0;
     for (const queue of this.#queues.values()) count += queue.filter(wantsSlot).length;
@@ -55,7 +55,7 @@ export class RequestQueues {
     return false;
   }
 
-  /** Offers slots to the scopes in turn, as long as `free` says that there are any and `admit` can seat somebody. */
+  /** Offers slots to the scopes in turn, as long as `free` says that there are any and `admit` seats a request. */
   serve(free: () => boolean, admit: (request: Request) => boolean): void {
     for (let idle = 0; free() && idle < this.#queues.size;) {
       const next = this.#queues.entries().next();

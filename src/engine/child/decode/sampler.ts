@@ -1,4 +1,4 @@
-// Picks a token from raw logits, and tells log-probabilities of the distribution *before* any of it (OpenAI's definition).
+// Picks a token from raw logits, and computes log-probabilities of the raw distribution (OpenAI's definition).
 // Order: bias and penalties, temperature, top-k, top-p, min-p, then one draw. top-k 0 and top-p 1 mean the whole vocabulary.
 // The same seed, parameters and logits give the same token. Costs one or two passes over the vocabulary, never a full sort.
 
@@ -8,7 +8,7 @@ import type { Sampling } from '../../seam/engine.ts';
 export type TokenFilter = (tokens: readonly number[]) => boolean[];
 
 export interface Sampler {
-  /** A token; −1 when `filter` refuses all that is not banned (−∞). `logits` is as it was when this returns. */
+  /** A token; −1 when `filter` refuses all tokens that are not banned (−∞). `logits` is unchanged when this returns. */
   pick(logits: Float32Array, filter?: TokenFilter): number;
   /** Counts a token for the penalties: every prompt token once at the start, then each chosen one. */
   accept(token: number): void;
@@ -32,7 +32,7 @@ export function createSampler(
   const generated = new Map<number, number>();
   const seen = new Set<number>(repeat ? prompt.slice(-PENALTY_WINDOW) : []);
   const bias: ReadonlyMap<number, number> = sampling.logitBias ?? new Map();
-  // What bias and penalties changed, to be put back: they touch a few tokens, and a copy of the logits would touch them all.
+  // Logits changed by bias and penalties, to be put back: they touch a few tokens, and a copy of the logits would touch them all.
   const changed: number[] = [];
   const before: number[] = [];
 
@@ -89,7 +89,7 @@ function draw(logits: Float32Array, sampling: Sampling, random: () => number): n
   if (max === -Infinity || Number.isNaN(max)) return -1;
   const candidates = select(logits, max, sampling);
   return candidates === null
-    ? drawAll(logits, max, sampling.temperature, random())
+    ? drawAll({ logits, max, temperature: sampling.temperature }, random())
     : drawFrom(candidates, random());
 }
 
@@ -139,7 +139,7 @@ function select(logits: Float32Array, max: number, sampling: Sampling): Candidat
   let tokens: number[];
   let total = 0;
   if (limited) tokens = top(logits, topK);
-  // Below this nothing survives min-p, which is a bound on the ratio to the best weight.
+  // Below this no token survives min-p, which is a bound on the ratio to the best weight.
   else if (minP > 0 && topP >= 1) tokens = sorted(logits, above(logits, max + temperature * Math.log(minP)));
   else ({ tokens, total } = nucleus(logits, max, temperature, topP));
   let weights = tokens.map((token) => expOf(((logits[token] ?? -Infinity) - max) / temperature));
@@ -178,8 +178,16 @@ const BLOCK_SIZE = 256;
 /** Sums of the weights of each block of tokens, between the two halves of one draw. */
 let blocks = new Float64Array(0);
 
+/** The weight of a token is e^((logit − max) / temperature). */
+interface Distribution {
+  readonly logits: Float32Array;
+  readonly max: number;
+  readonly temperature: number;
+}
+
 /** A draw from the whole vocabulary: every weight is computed once, then those of the block the draw falls into once more. */
-function drawAll(logits: Float32Array, max: number, temperature: number, point: number): number {
+function drawAll(distribution: Distribution, point: number): number {
+  const { logits, max, temperature } = distribution;
   const count = Math.ceil(logits.length / BLOCK_SIZE);
   if (blocks.length < count) blocks = new Float64Array(count);
   let total = 0;
@@ -201,22 +209,17 @@ function drawAll(logits: Float32Array, max: number, temperature: number, point: 
       last = block;
       continue;
     }
-    const found = drawBlock(logits, block, max, temperature, rest);
+    const found = drawBlock(distribution, block, rest);
     if (found >= 0) return found;
     rest = 0; // rounding within the block: the next token that has any weight
   }
-  return last < 0 ? -1 : drawBlock(logits, last, max, temperature, Infinity);
+  return last < 0 ? -1 : drawBlock(distribution, last, Infinity);
 }
 
-/** The token of a block at which `rest` is used up, or its last one with any weight; −1 when none has. */
-function drawBlock(
-  logits: Float32Array,
-  block: number,
-  max: number,
-  temperature: number,
-  rest: number,
-): number {
+/** The token of a block at which `point` is used up, or its last one with any weight; −1 when none has. */
+function drawBlock({ logits, max, temperature }: Distribution, block: number, point: number): number {
   const end = Math.min(logits.length, (block + 1) * BLOCK_SIZE);
+  let rest = point;
   let last = -1;
   for (let token = block * BLOCK_SIZE; token < end; token += 1) {
     const weight = expOf((logits[token]! - max) / temperature);
@@ -289,7 +292,7 @@ function above(logits: Float32Array, floor: number): number[] {
   return tokens;
 }
 
-/** By logit, highest first; equal logits by token id, so that the order is one. */
+/** By logit, highest first; equal logits by token id, so that the order is deterministic. */
 function sorted(logits: Float32Array, tokens: number[]): number[] {
   return tokens.sort((a, b) => logits[b]! - logits[a]! || a - b);
 }

@@ -1,8 +1,7 @@
 // Continuous batching. Each step is one decode over every live sequence: one token for each that is writing, and with the
 // room left a chunk of the prompts being read, small enough that writers do not stall. Every queue is bounded; a cancelled
-// request is gone at the next step.
-// It decides and counts, nothing else: tokens are picked by decode/choice, slots are given by decode/admission, memory is
-// moved by the context it is given.
+// request leaves at the next step.
+// It only decides and counts: decode/choice picks tokens, decode/admission assigns slots, and the context moves memory.
 
 import { ApiError } from '../../../base/errors.ts';
 import { Admission } from './admission.ts';
@@ -22,11 +21,11 @@ export interface SchedulerOptions {
   /** Lets writers decode in turn where that measures faster than together. */
   readonly pacing?: boolean | undefined;
   /**
-   * Decodes expected to take longer run beside the event loop. Under it they run on its thread: whatever comes meanwhile
-   * could only count at the next step, and two thread changes per token cost more, most of all on a busy machine.
+   * Decodes expected to take longer run beside the event loop. Shorter ones run on its thread: messages that arrive meanwhile could
+   * only count at the next step, and two thread changes per token cost more, most of all on a busy machine.
    */
   readonly asyncAboveMs?: number | undefined;
-  /** Prompt tokens in one step, whatever the time; tests set it. */
+  /** Most prompt tokens of one step, regardless of time; tests set it. */
   readonly maxChunk?: number | undefined;
   readonly now: () => number;
   /** Lets other work of the process run. */
@@ -79,7 +78,8 @@ export class Scheduler {
   /** False when the queue is full. */
   submit(job: Job): boolean {
     if (job.prompt.length === 0) throw new RangeError('a prompt has at least one token');
-    if (this.#queues.length >= this.#options.maxQueued) return false;
+    // Those that the next step seats do not wait.
+    if (this.#queues.length >= this.#options.maxQueued + this.#admission.freeSlots) return false;
     this.#queues.add({
       job,
       cancelled: false,
@@ -93,6 +93,11 @@ export class Scheduler {
     });
     this.#signal();
     return true;
+  }
+
+  /** Whether a request still has a slot or a place in the queue. */
+  holds(id: number): boolean {
+    return this.#queues.get(id) !== undefined;
   }
 
   cancel(id: number): void {
@@ -146,7 +151,7 @@ export class Scheduler {
   #idle(): boolean {
     for (const request of this.#queues.all()) if (request.cancelled) return false;
     if (this.#admission.live.some((sequence) => !sequence.request.paused)) return false;
-    // No sequence runs: a slot is free, or one whose reader is behind can be had.
+    // No sequence runs: a slot is free, or can be taken from a request whose reader is behind.
     return !this.#queues.someWant();
   }
 
@@ -155,7 +160,7 @@ export class Scheduler {
     this.#dropCancelled();
     admission.clearForWaiting();
     admission.admitAll();
-    // A choice that was just admitted may have failed its request.
+    // The choice just admitted may have failed its request.
     this.#dropCancelled();
     const { prompt, writers } = fillBatch(this.#context, admission.live, {
       step: this.#stats.decodeSteps + 1,
@@ -163,7 +168,7 @@ export class Scheduler {
       promptTokens: (writing, reading, remaining) =>
         Math.min(this.#options.maxChunk ?? Infinity, this.#cost.promptTokens(writing, reading, remaining)),
     });
-    // Without a batch: what was admitted may have ended at once (a second choice of one token); its events must still leave.
+    // Without a batch: an admitted choice may have ended at once (a second choice of one token); its events must still leave.
     if (this.#context.batchLength > 0) await this.#decode(prompt, writers);
     this.#options.onStep?.();
   }
@@ -185,7 +190,7 @@ export class Scheduler {
     else throw new Error(`llama_decode failed with ${code}`);
   }
 
-  /** After an aborted decode: what it processed of the batch is not known, so it is read again. */
+  /** After an aborted decode it is unknown how much of the batch was processed, so all of it is read again. */
   #forgetBatch(): void {
     for (const { batched, slot } of this.#admission.live)
       if (batched > 0 && !this.#context.removeTail(slot.id, slot.tokens.length)) slot.tokens = [];
@@ -226,7 +231,7 @@ export class Scheduler {
     else sequence.tokens.push(token);
   }
 
-  /** A choice that can go no further (undefined) ends its request like a cancel, and says why. */
+  /** A choice that cannot go on (undefined) ends its request like a cancel, with an error. */
   #next({ request, choice }: Sequence, logits: Float32Array): number | null | undefined {
     try {
       return choice.next(logits);

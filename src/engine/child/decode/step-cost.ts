@@ -14,9 +14,9 @@ export class StepCost {
     this.#asyncAboveMs = asyncAboveMs;
   }
 
-  /** A step of so many prompt tokens and writers took so long. */
+  /** Records the time of a step with its prompt tokens and writers. */
   record(prompt: number, writers: number, ms: number): void {
-    // A step without prompt tokens measures the fixed part: near the best of late, since a busy moment says little.
+    // A step without prompt tokens measures the fixed part: follows the best recent time, since a busy moment says little.
     if (prompt === 0) this.#msPerStep = Math.min(ms, this.#msPerStep * 1.05 + 0.01);
     if (prompt < 16) return;
     const perToken = Math.max(ms - (writers > 0 ? this.#msPerStep : 0), 0.001) / prompt;
@@ -29,8 +29,8 @@ export class StepCost {
   }
 
   /**
-   * Prompt tokens beside that many writers: what may delay them. More readers than writers may delay them for longer in
-   * proportion, if then all have read: a burst of requests decodes together from there on, not a few steps apart.
+   * Prompt tokens that may delay that many writers. More readers than writers may delay them for longer in
+   * proportion, if all have then read their prompts: a burst of requests decodes together from there on, not a few steps apart.
    */
   promptTokens(writers: number, readers: number, remaining: number): number {
     if (writers === 0) return Infinity;

@@ -1,14 +1,14 @@
-// Turns token bytes into text that may be sent: whole UTF-8 characters only, nothing that is or may become a stop string.
-// Bytes that can never become valid UTF-8 come out as U+FFFD, as every other server does it.
+// Turns token bytes into text that may be sent: whole UTF-8 characters only, and no part of what is or may become a stop string.
+// Bytes that can never become valid UTF-8 become U+FFFD, as in every other server.
 // Where an answer may hold tool calls, stop strings are looked for only in the words before the first of them, without the
-// blanks that frame it: that is what the client reads. A stop string is met once it is certain to lie in such words.
+// blanks that frame it: the client reads only those. A stop string counts once it certainly lies in such words.
 
 import type { CallMarks } from '../../seam/tool-format.ts';
 
 export interface TextStream {
-  /** Text that is now certain. After a stop string was met `stopped` is true and everything later is ignored. */
+  /** Text that is now certain. After a stop string `stopped` is true and all later text is ignored. */
   push(bytes: Uint8Array): string;
-  /** What was held back, when generation ends without a stop string. `cut`: by a limit, so that a call may just have begun. */
+  /** The text held back, when generation ends without a stop string. `cut`: by a limit, so that a call may just have begun. */
   flush(cut?: boolean): string;
   readonly stopped: boolean;
   /** Characters (UTF-16 units) that the bytes so far stand for, held back or not: where the text of the next bytes begins. */
@@ -18,9 +18,9 @@ export interface TextStream {
 /** Blanks before a call that count as its framing; more of them are content, so that little is ever held back. */
 const MAX_BLANKS = 256;
 
-/** `blanks`, `words`: a call may come, and words have not or have begun. `call`: one has. `plain`: none will. */
+/** `blanks`: a call may come, and no words have. `words`: a call may still come. `call`: one has begun. `plain`: none can come. */
 type Phase = 'blanks' | 'words' | 'call' | 'plain';
-/** What may follow the text: more of it, nothing, or nothing because a limit was reached. */
+/** Whether more text follows, the answer has ended, or a limit has cut it. */
 type Ahead = 'more' | 'end' | 'cut';
 
 export function createTextStream(stops: readonly string[], calls?: CallMarks): TextStream {
@@ -37,7 +37,7 @@ export function createTextStream(stops: readonly string[], calls?: CallMarks): T
     return text;
   };
 
-  /** Ends the text at the first stop string that ends by `end`; what comes before it, or null. */
+  /** Ends the text at the first stop string that ends by `end`; returns the text before it, or null. */
   const stopBy = (end: number): string | null => {
     let first = -1;
     for (const stop of wanted) {
@@ -53,7 +53,7 @@ export function createTextStream(stops: readonly string[], calls?: CallMarks): T
 
   const release = (): string => stopBy(held.length) ?? take(startedAt(held, wanted));
 
-  /** While a call may come: `release`, but of what is certain to be content. */
+  /** While a call may come: `release`, but only of text that is certain to be content. */
   const releaseWords = (marks: CallMarks, ahead: Ahead): string => {
     const lead = phase === 'blanks' ? take(held.search(/\S|$/)) : '';
     if (held === '') return lead;
@@ -120,7 +120,7 @@ function firstOf(text: string, wanted: readonly string[]): number {
   return first;
 }
 
-/** Where the text may be ending in the beginning of one of some texts; its length when it is not. */
+/** Where a proper prefix of one of `starts` ends the text; the text's length when none does. */
 function startedAt(text: string, starts: readonly string[]): number {
   let first = text.length;
   for (const start of starts) {

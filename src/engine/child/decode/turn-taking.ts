@@ -1,17 +1,17 @@
 // Whether writers should decode together or one after another. On CPUs llama.cpp's kernel for one token is so much better
 // than the one for two to four that a batch of two can take longer than two batches of one (measured: 35 ms against 2 × 9).
-// Which holds depends on processor, model and quantisation, so it is measured while working: the best time of late for one
+// Which is faster depends on processor, model and quantisation, so it is measured while working: the best recent time for one
 // token and for n together, both tried again now and then.
 
 export interface Pace {
-  /** A step that decoded one token for each of `writers`, and nothing else. */
+  /** A step that decoded one token for each of `writers`, and no prompt. */
   record(writers: number, ms: number): void;
   /** True: n writers take turns; false: they share a batch. */
   takeTurns(writers: number): boolean;
 }
 
 const ENOUGH = 3;
-/** Decisions between two tries of the other way. */
+/** Decisions until the way not taken is tried again. */
 const RETRY_AFTER = 256;
 
 export function createPace(): Pace {
@@ -24,7 +24,7 @@ export function createPace(): Pace {
   return {
     record(writers, ms) {
       const found = best.get(writers);
-      // The first step of a kind also builds its graph. A slow machine moment is forgotten, a lasting change is followed.
+      // The first step of a kind also builds its graph. A slow moment of the machine is forgotten; a lasting change is followed.
       if (found === undefined) best.set(writers, { ms: Infinity, samples: 0 });
       else {
         found.ms = Math.min(ms, found.ms * 1.02);

@@ -1,7 +1,7 @@
-// One llama.cpp context: the KV memory, the native batch, and what a decode leaves behind. Sequences share one unified KV
+// One llama.cpp context: the KV memory, the native batch, and the outputs of a decode. Sequences share one unified KV
 // pool, where `copySequence` copies no data, or have a stream each, where attention never looks at cells of others.
-// Nothing here knows requests or policies.
-// Errors: `decode` gives llama.cpp's code — 0 done, 1 no KV room (nothing changed), 2 aborted (what was processed stays).
+// It knows neither requests nor policies.
+// Errors: `decode` gives llama.cpp's code — 0 done, 1 no KV room (no change), 2 aborted (what was processed stays).
 
 import { createCrew, type Crew } from './thread-count.ts';
 import { ContextError, NativeTokens } from './native-batch.ts';
@@ -18,7 +18,7 @@ export interface ContextOptions {
   readonly threadpool: Pointer | null;
   readonly embeddings: 'none' | 'pooled' | 'rank';
   /**
-   * Keys and values unrounded and no flash attention: what a sequence gets then hardly depends on who shares its batch
+   * Keys and values unrounded and no flash attention: what a sequence gets then hardly depends on the others in its batch
    * (about 1e-5 in a logit instead of 1e-2, whatever the batch), for twice the memory and slower long contexts.
    */
   readonly exact: boolean;
@@ -29,7 +29,7 @@ export interface ContextOptions {
 /** enum llama_pooling_type */
 const POOLING_TYPE = { none: 0, mean: 1, last: 3, rank: 4 } as const;
 
-/** The model's own way to one vector per text; for a model made to write, the last token's, which has seen all of it. */
+/** The model's own pooling to one vector per text; for a generating model the last token's, which has seen the whole text. */
 function embeddingPooling(model: LoadedModel): number {
   const own = Number(model.meta(`${model.architecture}.pooling_type`) ?? POOLING_TYPE.none);
   if (own !== POOLING_TYPE.none) return own;
@@ -38,7 +38,7 @@ function embeddingPooling(model: LoadedModel): number {
     : POOLING_TYPE.last;
 }
 
-/** Parameters as llama.cpp wants them; `maxOutputs`: tokens of one batch that may ask for logits. */
+/** Parameters in llama.cpp's form; `maxOutputs`: tokens of one batch that may ask for logits. */
 function paramsFor(
   llama: LlamaLibrary,
   model: LoadedModel,
@@ -133,7 +133,7 @@ export class Context {
 
   decodeSync(): number {
     const measured = this.#begin();
-    // Of itself llama_decode goes to encode for models without a KV memory.
+    // llama_decode itself calls encode for models without a KV memory.
     const code = this.#llama.llama_decode(this.#handle, this.#batch.native);
     if (measured !== null) this.#end(measured);
     return code;
@@ -173,7 +173,7 @@ export class Context {
     return false;
   }
 
-  /** Forgets everything. */
+  /** Forgets all sequences. */
   clearMemory(): void {
     if (this.#memory !== null) this.#llama.llama_memory_clear(this.#memory, false);
   }
@@ -188,7 +188,7 @@ export class Context {
     }
   }
 
-  /** Before a decode; with threads to choose between, what its end needs to measure it. */
+  /** Before a decode; with several thread counts, returns the start times that its end measures from. */
   #begin(): { readonly used: NodeJS.CpuUsage; readonly started: number } | null {
     this.#aborting[0] = 0;
     if (this.#allThreads === 1) return null;

@@ -1,4 +1,4 @@
-// A GBNF grammar running inside llama.cpp. Asked with candidate tokens it says which may come next; only tokens it allowed may
+// A GBNF grammar running inside llama.cpp. Given candidate tokens, it says which may come next; only tokens it allowed may
 // be accepted, because libllama aborts the process otherwise. Grammars come from grammar/compile, which bounds their depth
 // and size: a deeply nested one overflows llama.cpp's stack.
 // Refuses: text over `maxGrammarBytes` or nested deeper than `maxGrammarDepth`, and whatever libllama cannot parse.
@@ -66,7 +66,7 @@ export function grammarFactory(llama: LlamaLibrary, model: LoadedModel): (gbnf: 
   };
 }
 
-/** libllama parses and steps grammars recursively; this keeps its stack shallow whoever wrote the text. */
+/** libllama parses and steps grammars recursively; this keeps its stack shallow for any text. */
 function assertBounded(gbnf: string): void {
   if (gbnf.length > MAX_GRAMMAR_BYTES)
     throw new GrammarError(`the grammar is ${gbnf.length} characters, the limit is ${MAX_GRAMMAR_BYTES}`);

@@ -42,8 +42,8 @@ export function llamaFolder(): string {
 }
 
 /**
- * Gives native calls the largest stack koffi has. Of its usual 2 MiB libllama's regular expressions use up all at 7 000
- * characters in a row (long-runs). Must come before anything native is called.
+ * Gives native calls the largest stack koffi has. libllama's regular expressions use up its usual 2 MiB at 7 000
+ * characters in a row (long-runs). Must come before any native call.
  */
 export function growNativeStack(): void {
   koffi.config({ sync_stack_size: 16 * 1024 * 1024 });
@@ -83,7 +83,7 @@ export function assertVersion(version: unknown): void {
     throw new LlamaLibraryError(`libllama is ${String(version)}, this build needs ${SUPPORTED_VERSION}`);
 }
 
-/** Copies of the struct sizes `sizeof` gives in C for the pinned headers (LP64: x86-64 and arm64 alike). */
+/** The struct sizes that `sizeof` gives in C for the pinned headers (LP64: x86-64 and arm64 alike). */
 function assertSizes(): void {
   const expected = [
     ['llama_model_params', modelParams, 80],

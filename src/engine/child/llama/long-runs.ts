@@ -1,12 +1,12 @@
 // Long runs without white space (base64, a line of dashes, a page of Chinese) in pieces. libllama splits text with regular
 // expressions before it tokenizes (`tokenizer.ggml.pre`), and for most models the standard library's matcher recurses once per
-// character of a run: some ten thousand of them are more than a stack, and the end of the process.
+// character of a run: about ten thousand of them overflow the stack and end the process.
 
 const LONGEST = 8000;
-/** How far back from there a place is looked for where the expressions would cut as well. */
+/** Characters before the limit in which a place is searched where the expressions would cut as well. */
 const BACK = 2000;
 
-/** `text` cut so that no piece has a run of over 8 000 characters of white space, or of anything else. Together they are `text`. */
+/** Cuts `text` so that no piece has a run of over 8 000 characters of white space, or of other text. Joined they are `text`. */
 export function cutRuns(text: string): readonly string[] {
   if (text.length <= LONGEST) return [text];
   const pieces: string[] = [];
@@ -30,7 +30,7 @@ export function cutRuns(text: string): readonly string[] {
   return pieces;
 }
 
-/** ASCII's white space; taking more characters for text only means more cuts. */
+/** ASCII's white space only: treating other white space as text only causes more cuts. */
 function isBlank(code: number): boolean {
   return code === 32 || (code >= 9 && code <= 13);
 }

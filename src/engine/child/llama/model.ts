@@ -28,7 +28,7 @@ export interface LoadedModel {
   readonly addSep: boolean;
   readonly fim: { readonly pre: number; readonly suf: number; readonly mid: number } | null;
   readonly chatTemplate: string | null;
-  /** A second template some models bring for requests with tools. */
+  /** A second template that some models have for requests with tools. */
   readonly toolTemplate: string | null;
   readonly rerankTemplate: string | null;
   readonly specials: readonly SpecialToken[];
@@ -72,7 +72,7 @@ export async function loadModel(
   });
   closeStream(file);
   if (handle === null) return fail('the model cannot be loaded');
-  // From here on llama.cpp must not write: what it logs while generating could hold text of a grammar or a prompt.
+  // From here on llama.cpp must not log: its log while generating could hold text of a grammar or a prompt.
   llama.llama_log_set(libcSymbol('abs'), null);
   return describe(llama, handle);
 }
@@ -125,7 +125,7 @@ function describe(llama: LlamaLibrary, handle: Pointer): LoadedModel {
   };
 }
 
-/** A value of the model file by its key; null where it has none, or one that is longer than any text here. */
+/** A value of the model file by its key; null when it is absent or longer than the cap. */
 function metadataOf(llama: LlamaLibrary, handle: Pointer): (key: string) => string | null {
   return (key) => {
     let buffer = new Uint8Array(4096);

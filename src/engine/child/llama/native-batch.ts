@@ -1,4 +1,4 @@
-// The native arrays of one llama_batch, which is filled anew for every decode.
+// The native arrays of one llama_batch, which is filled again for every decode.
 
 import type { NativeBatch } from './declarations.ts';
 import { nativeAlloc } from './library.ts';

@@ -1,21 +1,21 @@
 // How many threads compute while other work uses the same processors. ggml's threads meet at a spinning barrier after each of
 // some hundred operations per step; if one of them has lost its processor for a time slice, all wait, spinning (measured on two
-// cores beside one busy process: 230 tokens/s became 7 to 28; one thread alone makes 75). So a step whose threads did not have
-// a processor each, which their processor time tells, is followed by steps with as many threads as there were processors,
-// until a try with all of them succeeds.
+// cores beside one busy process: 230 tokens/s became 7 to 28; one thread alone makes 75). So when a step's processor
+// time shows that its threads did not have a processor each, the next steps use as many threads as there were processors, until
+// a try with all of them succeeds.
 
 export interface Crew {
   /** Threads for the next step. */
   readonly threads: number;
-  /** How long a step took and how much processor time all its threads got, milliseconds. */
+  /** Records the duration of a step and the processor time of all its threads, milliseconds. */
   record(wallMs: number, cpuMs: number): void;
 }
 
 /** Milliseconds until all threads are tried again; doubled after each try that fails. */
 const [firstRetry, lastRetry] = [500, 8000];
-/** Milliseconds of steps that are looked at together: somebody else's short turn is no reason. */
+/** Milliseconds of steps that are judged together, so that a short burst of another process does not count. */
 const SAMPLE = 100;
-/** Samples after which a try has been a success. */
+/** Samples after which a try counts as a success. */
 const LASTING = 20;
 
 export function createCrew(all: number, now: () => number): Crew {
@@ -48,7 +48,7 @@ export function createCrew(all: number, now: () => number): Crew {
         return;
       }
       threads = Math.max(1, Math.min(all - 1, Math.floor(processors)));
-      // A try that failed soon: the others are still there.
+      // A try that failed soon: the other processes are still busy.
       retry = good < LASTING ? Math.min(retry * 2, lastRetry) : firstRetry;
       retryAt = now() + retry;
     },

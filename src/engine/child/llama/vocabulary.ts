@@ -61,7 +61,7 @@ export class Vocabulary {
 
   /**
    * The text of all bytes of the tokens, special tokens as they are written. Not llama_detokenize: that tidies blanks, and a
-   * text that was cut by its tokens could not be put together again.
+   * text cut at token boundaries could not be joined again.
    */
   detokenize(tokens: readonly number[]): string {
     const bytes = Buffer.concat(tokens.map((token) => this.piece(token, true)));
@@ -76,7 +76,7 @@ export class Vocabulary {
     if (pieces.length === 1) return this.#tokenizeRun(text, addSpecial, parseSpecial);
     const tokens = pieces.map((piece) => this.#tokenizeRun(piece, false, parseSpecial));
     if (!addSpecial) return tokens.flat();
-    // What belongs before and after the whole, as it stands around one character.
+    // The texts before and after the whole, as they stand around one character.
     const plain = this.#tokenizeRun('a', false, false);
     const framed = this.#tokenizeRun('a', true, false);
     const before = framed.findIndex((token) => token === plain[0]);

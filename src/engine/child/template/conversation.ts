@@ -5,9 +5,9 @@ import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
 import { GENERIC_TOOL_FORMAT, toolInstructions } from '../../seam/tool-format.ts';
 import type { Disguise } from './disguise.ts';
 
-type Shaped = { role: string; content: string } & Record<string, unknown>;
+export type Shaped = { role: string; content: string } & Record<string, unknown>;
 
-/** For templates that know tools: the shape of the transformers library, which they are written against. */
+/** For templates that know tools: the shape of the transformers library, for which they are written. */
 export function ownShape(message: ChatMessage, disguise: Disguise): Shaped {
   const shaped: Shaped = { role: message.role, content: disguiseContent(message, disguise) };
   if (message.name !== undefined) shaped['name'] = disguise.on(message.name);
@@ -22,7 +22,7 @@ export function ownShape(message: ChatMessage, disguise: Disguise): Shaped {
   return shaped;
 }
 
-/** For templates that do not: tools in the system message, calls and results as tagged text. */
+/** For templates without tools: tools in the system message, calls and results as tagged text. */
 export function genericShape(
   messages: readonly ChatMessage[],
   tools: readonly ToolSpec[],
@@ -75,7 +75,7 @@ export function alternating(messages: readonly Shaped[]): Shaped[] {
   return turns;
 }
 
-/** A conversation of more than one turn as the text of one question. */
+/** A conversation of several turns as the text of one question. */
 export function oneTurn(turns: readonly Shaped[]): Shaped[] {
   const said = turns.map(({ role, content }) => `${role === 'assistant' ? 'Assistant' : 'User'}: ${content}`);
   return [{ role: 'user', content: turns.length === 1 ? (turns[0]?.content ?? '') : said.join('\n\n') }];
@@ -98,7 +98,7 @@ function parsedArguments(text: string): unknown {
   }
 }
 
-/** Markers templates look for in what an assistant said; they are not control tokens' only way in. */
+/** Markers that templates search for in an assistant's text, so they stay undisguised there. */
 const THINK_MARKER = /<\/?think>/g;
 
 function disguiseContent(message: ChatMessage, disguise: Disguise): string {

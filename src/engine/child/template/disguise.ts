@@ -1,4 +1,4 @@
-// Private stand-ins for the characters control tokens are made of, in all text of a request while a template runs.
+// Replaces the characters of control tokens by private stand-ins, in all text of a request while a template runs.
 
 import type { SpecialToken } from '../llama/vocabulary.ts';
 
@@ -12,7 +12,7 @@ export interface Disguise {
 /**
  * A one-to-one mapping of the characters control tokens are made of to private-use ones and back. White space, quotes and
  * backslash keep their places, since templates trim and JSON-encode; no control token consists of these alone. Letters and
- * digits keep theirs too unless a control token has nothing else to be recognised by.
+ * digits keep theirs too, unless a control token has no other characters.
  */
 export function disguiseFor(specials: readonly SpecialToken[]): Disguise {
   const characters = new Set<string>();

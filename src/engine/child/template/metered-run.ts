@@ -1,7 +1,7 @@
-// One run of a chat template in a budget. The interpreter is @huggingface/jinja's; every step of it passes `evaluate`, which
-// is replaced here by one that counts. V8 cannot interrupt a native function (join, replace, JSON.stringify), so what such a
-// function will read and write is counted before it is called, and no value grows past the bound of the output.
-// What the library lacks and real templates use is added here: integer keys of mappings, the `string` filter for every type,
+// One run of a chat template in a budget. The interpreter is @huggingface/jinja's; every step passes `evaluate`, which
+// is replaced here by a counting one. V8 cannot interrupt a native function (join, replace, JSON.stringify), so the text such a
+// function will read and write is counted before the call, and no value grows past the bound of the output.
+// Adds features that real templates use and the library lacks: integer keys of mappings, the `string` filter for every type,
 // `str.format`.
 
 import { Environment, Interpreter } from '@huggingface/jinja';
@@ -26,7 +26,7 @@ export type Program = Parameters<Interpreter['run']>[0];
 interface Node {
   readonly type: string;
 }
-/** The parts of the library's nodes that are looked at here. */
+/** The fields of the library's nodes that are used here. */
 interface Parts
   extends
     Node,
@@ -40,16 +40,16 @@ interface Parts
   readonly body: readonly Node[];
   readonly computed: boolean;
 }
-/** A node put together here. */
+/** A node made here. */
 interface MadeNode extends Node {
   readonly [part: string]: unknown;
 }
 
 const STEP = 4;
-/** No node of the library is called so. */
+/** A type that no node of the library has. */
 const RESOLVED = 'Resolved';
 
-/** What the template writes. Throws the template's own errors as they are, and an ApiError when a bound is reached. */
+/** The text the template writes. Throws the template's own errors as they are, and an ApiError when a bound is reached. */
 export function runTemplate(
   program: Program,
   variables: Readonly<Record<string, unknown>>,
@@ -150,7 +150,7 @@ class MeteredSteps {
         hay === null ? shallow(right) * (1 + length / ELEMENT) : hay.length * (1 + length / 64),
       );
     } else if (needle !== null && hay !== null) {
-      // Joined texts are copied when they are next read, and that is counted there.
+      // V8 copies joined texts when they are next read; the copy is counted there.
       this.#meter.spend(operator.endsWith('=') && needle.length === hay.length ? needle.length : 1);
       if (needle.length + hay.length > this.#limit) throw overBound('writes more than its bound');
     }
@@ -234,7 +234,7 @@ class MeteredSteps {
     return this.#native({ type: node.type, value: new Map(pairs) }, environment);
   }
 
-  /** What a filter or method will read and write, before it does. */
+  /** The characters and elements a filter or method will read and write, before it does. */
   #charge(name: string, operand: Value, args: readonly Value[]): void {
     const text = textOf(operand);
     const size = text === null ? this.#weigh(operand) : text.length;
@@ -288,13 +288,13 @@ class MeteredSteps {
   }
 }
 
-/** The `string` filter, of what is no text already. */
+/** The `string` filter of a value that is not a text yet. */
 function asString(value: Value): string {
   if (value.type === 'UndefinedValue') return '';
   return value.type === 'NullValue' ? 'None' : value.toString();
 }
 
-/** A node that stands for a value already found. */
+/** A node that stands for a value already evaluated. */
 function resolved(value: Value): MadeNode {
   return { type: RESOLVED, value };
 }

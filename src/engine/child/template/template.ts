@@ -1,18 +1,18 @@
 // Chat messages → tokens, through the Jinja template of the GGUF (or of the model manifest). The template is the model
-// author's code and the messages are a stranger's text, so user text never becomes a control token: control tokens are looked
-// for in what the template itself wrote while the text is disguised (disguise). Rendering is bounded (meter). When a template
-// is loaded it renders two conversations of ours, which tell what variables it needs, whether it works at all, and whether it
-// writes a tool call in the format it is taken for.
+// author's code and the messages are a stranger's text, so user text never becomes a control token: control tokens are
+// searched only in the template's own text, while the messages are disguised (disguise). Rendering is bounded (meter). When a
+// template is loaded it renders probe conversations, which show what variables it needs, whether it works at all, and whether it
+// writes a tool call in the detected format.
 
 import { parse, tokenize as lex } from '@huggingface/jinja';
 import { ApiError } from '../../../base/errors.ts';
 import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
 import type { SpecialToken } from '../llama/vocabulary.ts';
 import { createMeter, createStopwatch, type Meter, type TemplateBounds } from './meter.ts';
-import { runTemplate } from './metered-run.ts';
+import { runTemplate, type Program } from './metered-run.ts';
 import { detectToolFormat, GENERIC_TOOL_FORMAT, holdsCall, type ToolFormat } from '../../seam/tool-format.ts';
-import { alternating, genericShape, oneTurn, ownShape, toolObject } from './conversation.ts';
-import { disguiseFor } from './disguise.ts';
+import { alternating, genericShape, oneTurn, ownShape, toolObject, type Shaped } from './conversation.ts';
+import { disguiseFor, type Disguise } from './disguise.ts';
 
 export interface TemplateVocabulary {
   readonly specials: readonly SpecialToken[];
@@ -29,7 +29,7 @@ export interface ChatTemplate {
   readonly toolFormat: ToolFormat;
   /** Texts that end an answer where the template has no control token to do it. */
   readonly stops: readonly string[];
-  /** `variables`: what a request sets for the template (`enable_thinking`); names the template is always given stay ours. */
+  /** `variables`: what a request sets for the template (`enable_thinking`); names that the template is always given stay ours. */
   tokens(messages: readonly ChatMessage[], tools: readonly ToolSpec[], variables?: Variables): number[];
 }
 
@@ -44,8 +44,8 @@ const CHAT_ML = `{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.c
 const PLAIN = `{% for m in messages %}{% if m.role == 'system' %}{{ m.content + '\\n\\n' }}{% elif m.role == 'assistant' %}{{ 'Assistant: ' + m.content + '\\n' }}{% else %}{{ 'User: ' + m.content + '\\n' }}{% endif %}{% endfor %}Assistant:`;
 
 /**
- * What is there when a request brings no tools. The transformers library passes none; some templates were only ever run
- * with lists, and Firefunction wants its tools as text, under another name, and the time.
+ * The variables of a request without tools. The transformers library passes none; some templates were only ever run with
+ * lists, and Firefunction wants its tools as text, under another name, and the time.
  */
 const ABSENCES: readonly Readonly<Record<string, unknown>>[] = [
   { tools: null, documents: null },
@@ -65,7 +65,7 @@ const PROBE_SYSTEM: readonly ChatMessage[] = [
   { role: 'system', content: 'probesystem' },
   PROBE_USER,
 ];
-/** Letters and digits only (nine in the id: Mistral's templates insist), so that no stand-ins get in. */
+/** Letters and digits only (nine in the id: Mistral's templates insist), so that the disguise does not change them. */
 const PROBE_CALL = { id: 'call00001', name: 'probetool', arguments: '{"probekey":"probevalue"}' };
 const PROBE_TOOL: ToolSpec = {
   name: PROBE_CALL.name,
@@ -94,98 +94,181 @@ export function createChatTemplate(
   const hasChatMl = ['<|im_start|>', '<|im_end|>'].every((text) =>
     vocabulary.specials.some((special) => special.text === text),
   );
-  const text = source ?? (hasChatMl ? CHAT_ML : PLAIN);
-  const program = parse(lex(text, { lstrip_blocks: true, trim_blocks: true }));
-  const stopwatch = createStopwatch();
-  const disguise = disguiseFor(vocabulary.specials);
-  const control = vocabulary.specials.filter((special) => special.control);
-  const find = matcher(control.map((special) => special.text));
-  const byText = new Map(control.map((special) => [special.text, special]));
-  const textOf = (token: number | null): string =>
-    vocabulary.specials.find((special) => special.token === token)?.text ?? '';
-
-  const render = (messages: readonly unknown[], more: Variables, meter: Meter): string =>
-    runTemplate(
-      program,
-      {
-        ...more,
-        ...globals(meter),
-        ...('datetime' in more && { datetime: strftime(new Date(), '%Y-%m-%d') }),
-        messages,
-        add_generation_prompt: true,
-        bos_token: textOf(vocabulary.bos),
-        eos_token: textOf(vocabulary.eos),
-      },
-      meter,
-    );
-
+  const renderer = new Renderer(source ?? (hasChatMl ? CHAT_ML : PLAIN), vocabulary, bounds);
   /** One budget for all that is rendered before the first request. */
-  const loading = createMeter(bounds, stopwatch);
-  /** Null where the template fails; a template over a bound is left to fail there with every request. */
-  const absent = ((): Variables | null => {
-    for (const probe of PROBES) {
-      for (const absence of ABSENCES) {
-        try {
-          render(
-            probe.map((message) => ownShape(message, disguise)),
-            absence,
-            loading,
-          );
-          return absence;
-        } catch (error) {
-          if (error instanceof ApiError) return absence;
-        }
+  const loading = renderer.meter();
+  const absence = absenceFor(renderer, loading);
+  if (absence === null && source !== null) return createChatTemplate(null, vocabulary, bounds);
+  const lacking = absence ?? {};
+  return new JinjaTemplate(renderer, tokenizerOf(vocabulary, renderer.disguise), {
+    lacking,
+    toolFormat: formatOf(source, renderer, lacking, loading),
+    losesSystem: losesSystem(renderer, lacking, loading),
+    stops: source === null && !hasChatMl ? ['\nUser:'] : [],
+  });
+}
+
+/** A compiled template with the names it is always given. */
+class Renderer {
+  readonly disguise: Disguise;
+  readonly #program: Program;
+  readonly #bounds: TemplateBounds;
+  readonly #stopwatch = createStopwatch();
+  readonly #ends: Variables;
+
+  constructor(text: string, vocabulary: TemplateVocabulary, bounds: TemplateBounds) {
+    this.#program = parse(lex(text, { lstrip_blocks: true, trim_blocks: true }));
+    this.#bounds = bounds;
+    this.disguise = disguiseFor(vocabulary.specials);
+    const textOf = (token: number | null): string =>
+      vocabulary.specials.find((special) => special.token === token)?.text ?? '';
+    this.#ends = { bos_token: textOf(vocabulary.bos), eos_token: textOf(vocabulary.eos) };
+  }
+
+  meter(): Meter {
+    return createMeter(this.#bounds, this.#stopwatch);
+  }
+
+  render(messages: readonly unknown[], more: Variables, meter: Meter): string {
+    const variables: Record<string, unknown> = { ...more, ...globals(meter) };
+    if ('datetime' in more) variables['datetime'] = strftime(new Date(), '%Y-%m-%d');
+    const given = { ...variables, messages, add_generation_prompt: true, ...this.#ends };
+    return runTemplate(this.#program, given, meter);
+  }
+
+  /** Renders a probe conversation. */
+  probe(messages: readonly ChatMessage[], more: Variables, meter: Meter): string {
+    const shaped = messages.map((message) => ownShape(message, this.disguise));
+    return this.render(shaped, more, meter);
+  }
+}
+
+/** Null where the template fails; a template over a bound is left to fail there with every request. */
+function absenceFor(renderer: Renderer, meter: Meter): Variables | null {
+  for (const probe of PROBES) {
+    for (const absence of ABSENCES) {
+      try {
+        renderer.probe(probe, absence, meter);
+        return absence;
+      } catch (error) {
+        if (error instanceof ApiError) return absence;
       }
     }
-    return null;
-  })();
-  if (absent === null && source !== null) return createChatTemplate(null, vocabulary, bounds);
-  const lacking = absent ?? {};
+  }
+  return null;
+}
 
+/** The format the source is taken for, if a call in a history is written in it; else the generic one. */
+function formatOf(source: string | null, renderer: Renderer, lacking: Variables, meter: Meter): ToolFormat {
   const detected = detectToolFormat(source);
-  const toolFormat = ((): ToolFormat => {
-    if (detected.kind === 'generic') return detected;
-    try {
-      const shaped = PROBE_HISTORY.map((message) => ownShape(message, disguise));
-      const written = render(shaped, { ...lacking, tools: [disguise.deep(toolObject(PROBE_TOOL))] }, loading);
-      const plain = disguise.off(written);
-      const told = plain.includes('probepurpose') && plain.includes('proberesult');
-      return told && holdsCall(detected, plain, PROBE_CALL.name, PROBE_CALL.arguments)
-        ? detected
-        : GENERIC_TOOL_FORMAT;
-    } catch {
-      return GENERIC_TOOL_FORMAT;
-    }
-  })();
-  const ownTools = toolFormat.kind !== 'generic';
+  if (detected.kind === 'generic') return detected;
+  const { disguise } = renderer;
+  try {
+    const offered = { ...lacking, tools: [disguise.deep(toolObject(PROBE_TOOL))] };
+    const plain = disguise.off(renderer.probe(PROBE_HISTORY, offered, meter));
+    const told = plain.includes('probepurpose') && plain.includes('proberesult');
+    return told && holdsCall(detected, plain, PROBE_CALL.name, PROBE_CALL.arguments)
+      ? detected
+      : GENERIC_TOOL_FORMAT;
+  } catch {
+    return GENERIC_TOOL_FORMAT;
+  }
+}
 
-  /** Some templates read a system message only where it is the first, and leave out any other without a word. */
-  const losesSystem = ((): boolean => {
-    try {
-      const written = render(
-        PROBE_SYSTEM.map((message) => ownShape(message, disguise)),
-        lacking,
-        loading,
-      );
-      return !disguise.off(written).includes('probesystem');
-    } catch {
-      // Refused aloud: a request tries again with the turns merged.
-      return false;
-    }
-  })();
+/** Some templates read a system message only where it is the first, and silently leave out any other. */
+function losesSystem(renderer: Renderer, lacking: Variables, meter: Meter): boolean {
+  try {
+    const written = renderer.probe(PROBE_SYSTEM, lacking, meter);
+    return !renderer.disguise.off(written).includes('probesystem');
+  } catch {
+    // Refused with an error: a request tries again with the turns merged.
+    return false;
+  }
+}
 
-  /** Control tokens where the template wrote them, plain text between. */
-  const tokenize = (rendered: string): number[] => {
+interface Findings {
+  /** The variables that stand for absent tools. */
+  readonly lacking: Variables;
+  readonly toolFormat: ToolFormat;
+  readonly losesSystem: boolean;
+  readonly stops: readonly string[];
+}
+
+class JinjaTemplate implements ChatTemplate {
+  readonly toolFormat: ToolFormat;
+  readonly stops: readonly string[];
+  readonly #renderer: Renderer;
+  readonly #tokenize: (rendered: string) => number[];
+  readonly #findings: Findings;
+
+  constructor(renderer: Renderer, tokenize: (rendered: string) => number[], findings: Findings) {
+    this.toolFormat = findings.toolFormat;
+    this.stops = findings.stops;
+    this.#renderer = renderer;
+    this.#tokenize = tokenize;
+    this.#findings = findings;
+  }
+
+  tokens(messages: readonly ChatMessage[], tools: readonly ToolSpec[], variables: Variables = {}): number[] {
+    const { disguise } = this.#renderer;
+    // The names are the template's; their values are text of a request like any other.
+    const set = Object.fromEntries(
+      Object.entries(variables).map(([variable, value]) => [variable, disguise.deep(value)]),
+    );
+    const given: Record<string, unknown> = { ...set, ...this.#findings.lacking };
+    if (this.#ownTools && tools.length > 0)
+      given['tools'] = tools.map((tool) => disguise.deep(toolObject(tool)));
+    const shaped = this.#shaped(messages, tools);
+    // Templates refuse histories they were not trained on (two user turns, a system message in the middle). Such a history
+    // is answered too: once more with the turns merged and the system text at the head of the first one, and at last with
+    // the whole conversation as one question, which is what every template renders.
+    const meter = this.#renderer.meter();
+    let failure: unknown;
+    for (const attempt of [() => shaped, () => alternating(shaped), () => oneTurn(alternating(shaped))]) {
+      try {
+        return this.#tokenize(this.#renderer.render(attempt(), given, meter));
+      } catch (error) {
+        if (error instanceof ApiError) throw error;
+        failure = error;
+      }
+    }
+    // The cause's text may quote the messages; only its kind is kept.
+    throw new ApiError('invalid_messages', 'the chat template of this model cannot render these messages', {
+      param: 'messages',
+      cause: failure instanceof Error ? failure.name : undefined,
+    });
+  }
+
+  get #ownTools(): boolean {
+    return this.toolFormat.kind !== 'generic';
+  }
+
+  #shaped(messages: readonly ChatMessage[], tools: readonly ToolSpec[]): Shaped[] {
+    const { disguise } = this.#renderer;
+    const shaped = this.#ownTools
+      ? messages.map((message) => ownShape(message, disguise))
+      : genericShape(messages, tools, disguise);
+    if (!this.#findings.losesSystem) return shaped;
+    return shaped.map((turn, i) => (turn.role === 'system' && i > 0 ? { ...turn, role: 'user' } : turn));
+  }
+}
+
+/** Rendered text → tokens: control tokens where the template wrote them, plain text between. */
+function tokenizerOf(vocabulary: TemplateVocabulary, disguise: Disguise): (rendered: string) => number[] {
+  const { bos, addBos } = vocabulary;
+  const control = vocabulary.specials.filter((special) => special.control);
+  const find = finder(control.map((special) => special.text));
+  const byText = new Map(control.map((special) => [special.text, special]));
+  return (rendered) => {
     const tokens: number[] = [];
-    let rest = rendered;
     const push = (segment: string): void => {
       if (segment !== '') for (const token of vocabulary.tokenize(disguise.off(segment))) tokens.push(token);
     };
+    let rest = rendered;
     for (;;) {
       const found = find(rest);
-      if (found === null) break;
-      const special = byText.get(found.text);
-      if (special === undefined) break;
+      const special = found === null ? undefined : byText.get(found.text);
+      if (found === null || special === undefined) break;
       const before = rest.slice(0, found.at);
       push(special.lstrip ? before.trimEnd() : before);
       tokens.push(special.token);
@@ -193,47 +276,20 @@ export function createChatTemplate(
       if (special.rstrip) rest = rest.trimStart();
     }
     push(rest);
-    if (vocabulary.addBos && vocabulary.bos !== null && tokens[0] !== vocabulary.bos)
-      tokens.unshift(vocabulary.bos);
+    if (addBos && bos !== null && tokens[0] !== bos) tokens.unshift(bos);
     return tokens;
   };
+}
 
-  return {
-    toolFormat,
-    stops: source === null && !hasChatMl ? ['\nUser:'] : [],
-    tokens(messages, tools, variables = {}) {
-      // Names as the template writes them; what they stand for is text of a request like any other.
-      const set = Object.fromEntries(
-        Object.entries(variables).map(([variable, value]) => [variable, disguise.deep(value)]),
-      );
-      const offered =
-        ownTools && tools.length > 0 ? { tools: tools.map((tool) => disguise.deep(toolObject(tool))) } : {};
-      const own = ownTools
-        ? messages.map((message) => ownShape(message, disguise))
-        : genericShape(messages, tools, disguise);
-      const shaped = losesSystem
-        ? own.map((turn, i) => (turn.role === 'system' && i > 0 ? { ...turn, role: 'user' } : turn))
-        : own;
-      // Templates refuse histories they were not trained on (two user turns, a system message in the middle). Such a history
-      // is answered too: once more with the turns merged and the system text at the head of the first one, and at last with
-      // the whole conversation as one question, which is what every template renders.
-      const meter = createMeter(bounds, stopwatch);
-      let failure: unknown;
-      for (const attempt of [() => shaped, () => alternating(shaped), () => oneTurn(alternating(shaped))]) {
-        try {
-          return tokenize(render(attempt(), { ...set, ...lacking, ...offered }, meter));
-        } catch (error) {
-          if (error instanceof ApiError) throw error;
-          failure = error;
-        }
-      }
-      // The cause's text may quote the messages; only its kind is kept.
-      throw new ApiError('invalid_messages', 'the chat template of this model cannot render these messages', {
-        param: 'messages',
-        cause: failure instanceof Error ? failure.name : undefined,
-      });
-    },
-  };
+/** Why a template of the configuration cannot be used (a fallback would silently replace it); null when it can. */
+export function templateProblem(source: string): string | null {
+  try {
+    const vocabulary = { specials: [], bos: null, eos: null, addBos: false, tokenize: () => [] };
+    // Only the fallback has such texts.
+    return createChatTemplate(source, vocabulary).stops.length > 0 ? 'it cannot render a question' : null;
+  } catch (error) {
+    return error instanceof Error ? (error.message.split('\n')[0] ?? '') : 'it cannot be read';
+  }
 }
 
 /** The names every chat template may use. */
@@ -245,7 +301,7 @@ function globals(meter: Meter): Record<string, unknown> {
     True: true,
     False: false,
     None: null,
-    // The text may quote the messages: nobody reads it.
+    // The template's own text is dropped: it may quote the messages.
     raise_exception: () => {
       throw new Error('the template refuses');
     },
@@ -264,7 +320,7 @@ function two(value: number): string {
   return String(value).padStart(2, '0');
 }
 
-/** The directives templates use to tell the date; UTC. */
+/** The strftime directives that templates use; UTC. */
 function strftime(date: Date, format: string): string {
   const [, month = '', day = '', year = ''] =
     /, (\w+) (\d+), (\d+)$/.exec(
@@ -284,10 +340,10 @@ function strftime(date: Date, format: string): string {
   return format.replaceAll(/%([YmdbBHMS%])/g, (_, directive: string) => fields[directive] ?? '');
 }
 
+type Finder = (text: string) => { readonly at: number; readonly text: string } | null;
+
 /** Finds the first, and there the longest, of some texts. */
-function matcher(
-  texts: readonly string[],
-): (text: string) => { readonly at: number; readonly text: string } | null {
+function finder(texts: readonly string[]): Finder {
   if (texts.length === 0) return () => null;
   const escaped = [...texts]
     .sort((a, b) => b.length - a.length)

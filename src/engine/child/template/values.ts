@@ -49,7 +49,7 @@ export function longestText(value: Value): number {
 
 /**
  * Weighs a value with everything in it, each part as often as it would be written. Lists and mappings do not change once
- * made, so their weights are kept, unless a namespace is in them: that changes. What holds itself is infinitely heavy.
+ * made, so their weights are kept, unless a namespace is in them: that changes. A value that contains itself is infinitely heavy.
  */
 export function scale(looked: (count: number) => void): (value: Value) => number {
   const weights = new WeakMap<object, number>();

@@ -19,7 +19,7 @@ import {
 import { cli, POLICY, type Ran } from '../../../fixtures/attestation/cli.ts';
 import { codeOf } from '../../../fixtures/refusal.ts';
 
-/** What differs from run to run: ports, keys, nonces, chips. */
+/** Values that differ from run to run: ports, keys, nonces, chips. */
 function settled(text: string): string {
   return text
     .replaceAll(/127\.0\.0\.1:\d+/g, '127.0.0.1:PORT')

@@ -92,7 +92,7 @@ describe('the offline bundle', () => {
     expect(await importBundle(older, second, options)).toBe(1);
     expect(await second.get(vcek?.key ?? '')).toEqual(vcek);
 
-    // A key nobody asks for is not worth replacing anything.
+    // A key that is not asked for replaces no stored item.
     const odd = memoryStore([{ key: 'kds/vcek/Naples/crl', fetchedAt: 1, parts: {} }]);
     expect(
       await importBundle(
@@ -110,7 +110,7 @@ describe('the offline bundle', () => {
       await amd.signReport(),
     );
     const printed: string[] = [];
-    await commandBundle({ name: 'bundle', cacheFolder: path }, {
+    await commandBundle({ kind: 'bundle', cacheFolder: path }, {
       stdout: (text: string) => printed.push(text),
     } as unknown as CliWorld);
     expect(parseBundle(printed.join('')).length).toBe(3);

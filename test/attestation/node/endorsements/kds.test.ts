@@ -1,4 +1,4 @@
-// Fetching from AMD KDS: nothing is believed or kept before it verifies.
+// Fetching from AMD KDS: an answer is believed and kept only after it verifies.
 
 import { describe, expect, test } from 'vitest';
 import { toHex } from '../../../../attestation/encoding/bytes.ts';

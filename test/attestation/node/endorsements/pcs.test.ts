@@ -1,4 +1,4 @@
-// Fetching from Intel PCS and PCCS: nothing is believed or kept before it verifies.
+// Fetching from Intel PCS and PCCS: an answer is believed and kept only after it verifies.
 
 import { describe, expect, test } from 'vitest';
 import { toHex } from '../../../../attestation/encoding/bytes.ts';
@@ -99,60 +99,63 @@ describe('Intel PCS and PCCS', () => {
       'TCB info of another FMSPC',
       '/tcb?',
       async () => intel.tcbInfo({ fmspc: new Uint8Array(6) }),
-      'tcb-info-issuer-chain',
-      (): string => intel.signingChainPem,
+      { header: 'tcb-info-issuer-chain', chain: (): string => intel.signingChainPem },
     ],
     [
       'TCB info changed after signing',
       '/tcb?',
       async () => (await intel.tcbInfo()).replace('"pcesvn":13', '"pcesvn":1'),
-      'tcb-info-issuer-chain',
-      (): string => intel.signingChainPem,
+      { header: 'tcb-info-issuer-chain', chain: (): string => intel.signingChainPem },
     ],
     [
       'TCB info under a stranger’s root',
       '/tcb?',
       async () => stranger.tcbInfo(),
-      'tcb-info-issuer-chain',
-      (): string => stranger.signingChainPem,
+      { header: 'tcb-info-issuer-chain', chain: (): string => stranger.signingChainPem },
     ],
     [
       'TCB info signed by the PCK chain',
       '/tcb?',
       async () => intel.tcbInfo({ signer: intel.keys.platform }),
-      'tcb-info-issuer-chain',
-      (): string => encodePem(intel.pckCa) + encodePem(intel.root),
+      {
+        header: 'tcb-info-issuer-chain',
+        chain: (): string => encodePem(intel.pckCa) + encodePem(intel.root),
+      },
     ],
     [
       'stale TCB info',
       '/tcb?',
       async () => intel.tcbInfo({ nextUpdate: new Date(start) }),
-      'tcb-info-issuer-chain',
-      (): string => intel.signingChainPem,
+      { header: 'tcb-info-issuer-chain', chain: (): string => intel.signingChainPem },
     ],
-    ['TCB info without a chain', '/tcb?', async () => intel.tcbInfo(), 'x-nothing', (): string => ''],
+    [
+      'TCB info without a chain',
+      '/tcb?',
+      async () => intel.tcbInfo(),
+      { header: 'x-nothing', chain: (): string => '' },
+    ],
     [
       'an identity of another enclave',
       '/qe/identity',
       async () => intel.qeIdentity({ members: (list) => ({ ...list, id: 'QVE' }) }),
-      'sgx-enclave-identity-issuer-chain',
-      (): string => intel.signingChainPem,
+      { header: 'sgx-enclave-identity-issuer-chain', chain: (): string => intel.signingChainPem },
     ],
     [
       'the CRL of the other CA',
       '/pckcrl',
       async () => intel.issueCrl('processor'),
-      'sgx-pck-crl-issuer-chain',
-      (): string => encodePem(intel.pckCa) + encodePem(intel.root),
+      {
+        header: 'sgx-pck-crl-issuer-chain',
+        chain: (): string => encodePem(intel.pckCa) + encodePem(intel.root),
+      },
     ],
     [
       'a root CRL by a stranger',
       '/rootcacrl',
       async () => stranger.issueCrl('root'),
-      'x-nothing',
-      (): string => '',
+      { header: 'x-nothing', chain: (): string => '' },
     ],
-  ] as const)('%s is refused and not kept', async (_name, where, make, header, chain) => {
+  ] as const)('%s is refused and not kept', async (_name, where, make, { header, chain }) => {
     const body = await make();
     const service = await serve(
       pcs((path, response) => {

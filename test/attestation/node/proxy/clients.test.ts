@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { setImmediate as turn } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
-import type { RunningProxy } from '../../../../attestation/node/proxy.ts';
+import type { RunningProxy } from '../../../../attestation/node/proxy/proxy.ts';
 import { type Misbehaviour, send } from '../../../fixtures/attestation/attested-server.ts';
 import { CLOSING, finish, raw, startBoth } from '../../../fixtures/attestation/local-proxy.ts';
 
@@ -27,7 +27,7 @@ async function received(socket: Socket): Promise<string> {
   return text;
 }
 
-/** An upstream that answers nothing, and how many of its connections with a request were ended by the proxy. */
+/** An upstream that never answers, and how many of its connections with a request were ended by the proxy. */
 function silent(answered: (path: string) => boolean = () => false) {
   const state = { asked: 0, ended: 0 };
   const how: Misbehaviour = {
@@ -64,7 +64,7 @@ describe("requests that wait for the client's socket end with it", () => {
       socket.destroy();
       while (proxy.inFlight() > 0) await turn();
     }
-    // Connections of the pool are free again: nobody waits behind requests of clients that are gone.
+    // Connections of the pool are free again: no request waits behind those of clients that left.
     expect((await finish(raw(proxy, { path: '/quick' }))).status).toBe(200);
   }); // prettier-ignore
 

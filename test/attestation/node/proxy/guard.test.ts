@@ -1,9 +1,9 @@
-// Who the local proxy answers: which Host, which web pages, which upgrades; and that every refusal is in the envelope.
+// The clients that the local proxy answers: which Host, web pages and upgrades; and that every refusal is in the envelope.
 
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
-import { canonicalOrigin, hostName, isLoopback } from '../../../../attestation/node/proxy/guard.ts';
+import { canonicalOrigin, hostName, isLoopbackHost } from '../../../../attestation/node/proxy/guard.ts';
 import { send } from '../../../fixtures/attestation/attested-server.ts';
 import { finish, raw, speak, startBoth } from '../../../fixtures/attestation/local-proxy.ts';
 import { codeOf, codeOfAsync } from '../../../fixtures/refusal.ts';
@@ -76,7 +76,7 @@ describe('proxy guard', () => {
     ['0.0.0.0', false],
     ['localhost.evil.example', false],
   ])('%s is loopback: %s', (host, expected) => {
-    expect(isLoopback(host)).toBe(expected);
+    expect(isLoopbackHost(host)).toBe(expected);
   });
 
   test.each([
@@ -206,7 +206,7 @@ describe('web pages whose origin was named', () => {
       const answer = await finish(raw(proxy, { method, headers }));
       expect([answer.status, answer.headers['access-control-allow-origin']]).toEqual([403, undefined]);
     }
-    // What else is wrong with a request is not for such a page to read.
+    // Such a page must not read the other problems of a request.
     const refused = await finish(raw(proxy, { headers: { origin, host: 'evil.example' } }));
     expect(refused.headers['access-control-allow-origin']).toBeUndefined();
     expect(server.requests()).toHaveLength(0);

@@ -1,4 +1,4 @@
-// Histories as clients hand them back: what they put into messages and parts beside the words promises nothing, and the words
+// Histories as clients hand them back: fields beside the words in messages and parts promise no behaviour, and the words
 // come to the model all the same.
 
 import { describe, expect, test } from 'vitest';

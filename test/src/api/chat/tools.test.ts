@@ -3,7 +3,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { detectToolFormat, GENERIC_TOOL_FORMAT } from '../../../../src/engine/seam/tool-format.ts';
-import { createToolReader, type ToolEvent } from '../../../../src/api/chat/tools.ts';
+import { createToolReader, type ToolEvent } from '../../../../src/api/chat/tool-reader.ts';
 
 const mistral = detectToolFormat('{{ tools }} [TOOL_CALLS]');
 const llama3 = detectToolFormat('{{ tools }} <|python_tag|>');
@@ -19,8 +19,8 @@ function read(pieces: readonly string[], format = GENERIC_TOOL_FORMAT): Read {
   const reader = createToolReader(format, NAMES);
   const result: Read = { content: '', calls: [] };
   const take = (event: ToolEvent): void => {
-    if (event.type === 'content') result.content += event.text;
-    else if (event.type === 'call') result.calls.push({ name: event.name, arguments: '' });
+    if (event.kind === 'content') result.content += event.text;
+    else if (event.kind === 'call') result.calls.push({ name: event.name, arguments: '' });
     else (result.calls.at(-1) as { arguments: string }).arguments += event.text;
   };
   for (const piece of pieces) reader.push(piece).forEach(take);
@@ -108,10 +108,10 @@ describe('formats', () => {
     const reader = createToolReader(GENERIC_TOOL_FORMAT, NAMES);
     reader.push('<tool_call>\n{"name": "a", "arguments": ');
     expect(reader.push('{"x": ')).toEqual([
-      { type: 'call', name: 'a' },
-      { type: 'arguments', text: '{"x": ' },
+      { kind: 'call', name: 'a' },
+      { kind: 'arguments', text: '{"x": ' },
     ]);
-    expect(reader.push('"y')).toEqual([{ type: 'arguments', text: '"y' }]);
+    expect(reader.push('"y')).toEqual([{ kind: 'arguments', text: '"y' }]);
   });
 });
 
@@ -138,12 +138,10 @@ describe('what is cut off after a call is no content', () => {
     const value = fc.record({ x: fc.string(), y: fc.jsonValue({ maxDepth: 1 }) });
     fc.assert(
       fc.property(
-        value,
-        value,
+        fc.record({ a: value, b: value, tagged: fc.boolean() }),
         fc.nat(),
         fc.array(fc.nat(500), { maxLength: 6 }),
-        fc.boolean(),
-        (a, b, at, cuts, tagged) => {
+        ({ a, b, tagged }, at, cuts) => {
           const one = JSON.stringify({ name: 'a', parameters: a });
           const [head, tail] = tagged
             ? [`Words. ${call('a', a)}`, `\n${call('b', b)}`]
@@ -176,8 +174,8 @@ describe('an object that names no tool is content', () => {
 
   test('it comes out while it is written', () => {
     const reader = createToolReader(llama3, NAMES);
-    expect(reader.push('{"name": "Ada"')).toEqual([{ type: 'content', text: '{"name": "Ada"' }]);
-    expect(reader.push(', ')).toEqual([{ type: 'content', text: ', ' }]);
+    expect(reader.push('{"name": "Ada"')).toEqual([{ kind: 'content', text: '{"name": "Ada"' }]);
+    expect(reader.push(', ')).toEqual([{ kind: 'content', text: ', ' }]);
   });
 
   test('in tags, with the tags', () => {

@@ -199,7 +199,7 @@ const SETTINGS = [
 
 describe.each(SETTINGS)('%s, %s', (model, choice) => {
   const request = { ...REQUEST, ...CHOICES[choice], model };
-  // What the demo model does of itself is its own affair; where it must call, it does.
+  // The demo model may call by itself or not; where it must call, it does.
   const must = !choice.startsWith('auto');
   let free: Answer;
   beforeAll(async () => {

@@ -85,26 +85,26 @@ function echoed(
 ): GenerateEvent[] {
   return [
     {
-      type: 'delta',
+      kind: 'delta',
       index,
       text: '',
       logprobs: [entry(BOS, NaN), ...prompt.slice(0, 1).map((token) => entry(token))],
     },
-    { type: 'delta', index, text: '', logprobs: prompt.slice(1).map((token) => entry(token)) },
-    { type: 'delta', index, text: prompt.join('') },
+    { kind: 'delta', index, text: '', logprobs: prompt.slice(1).map((token) => entry(token)) },
+    { kind: 'delta', index, text: prompt.join('') },
     ...written.map((tokens): GenerateEvent => ({
-      type: 'delta',
+      kind: 'delta',
       index,
       text: tokens.join(''),
       logprobs: tokens.map((token) => entry(token)),
     })),
-    { type: 'finish', index, reason: 'stop', completionTokens: written.flat().length },
+    { kind: 'finish', index, reason: 'stop', completionTokens: written.flat().length },
   ];
 }
 
 test('with echo, offsets count the prompt once and its begin token not at all', async () => {
   const events: GenerateEvent[] = [
-    { type: 'start', promptTokens: 3, cachedTokens: 0 },
+    { kind: 'start', promptTokens: 3, cachedTokens: 0 },
     ...echoed(0, ['Once', ' upon'], [[' a'], [], [' time', '.']]),
   ];
   const expected = {

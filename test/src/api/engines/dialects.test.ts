@@ -38,7 +38,7 @@ async function answered(body: object): Promise<ReturnType<typeof chatAnswer.read
   return chatAnswer.read(JSON.parse(text), '');
 }
 
-/** What each case must come to beyond an answer. */
+/** The outcome of each case beyond an answer. */
 const SEEN: Readonly<Record<string, (choice: unknown) => void>> = {
   'tool_choice any': (choice) =>
     expect(choice).toMatchObject({

@@ -54,7 +54,7 @@ describe('vectors and tokens', () => {
         expect(Math.sqrt(dot(vector, vector))).toBeCloseTo(1, 4);
       }
     }
-    // The demo embedder has nothing in its first number.
+    // The first number of the demo embedder's vectors is zero.
     expect(refused).toContain(1);
   });
 

@@ -1,4 +1,4 @@
-// Streamed text that leaves at intervals: nothing is lost or reordered, what waits is told before a failure, and whoever leaves
+// Streamed text that leaves at intervals: no text is lost or reordered, waiting text comes before a failure, and a client that leaves
 // stops the clock and the source. The clock is the test's.
 
 import { array, assert, asyncProperty, constantFrom, integer, record, string } from 'fast-check';
@@ -8,12 +8,12 @@ import { gathered, type Interval } from '../../../../src/api/generation/stream-b
 import { type ApiServer, events, post, startApi } from '../../../fixtures/http/api-server.ts';
 
 function delta(index: number, text: string): GenerateEvent {
-  return { type: 'delta', index, text };
+  return { kind: 'delta', index, text };
 }
 function finish(index: number): GenerateEvent {
-  return { type: 'finish', index, reason: 'stop', completionTokens: 1 };
+  return { kind: 'finish', index, reason: 'stop', completionTokens: 1 };
 }
-const BEGIN: GenerateEvent = { type: 'start', promptTokens: 1, cachedTokens: 0 };
+const BEGIN: GenerateEvent = { kind: 'start', promptTokens: 1, cachedTokens: 0 };
 
 /** A source that is fed and ended by hand, and knows whether somebody reads it still. */
 function source(): {
@@ -103,8 +103,8 @@ describe('gathering', () => {
       asyncProperty(array(piece, { maxLength: 30 }), integer({ min: 0, max: 5 }), async (pieces, pace) => {
         const input = pieces.map(({ index, text, probable }, i): GenerateEvent =>
           probable
-            ? { type: 'delta', index, text, logprobs: [{ token: text, bytes: [], logprob: -i, top: [] }] }
-            : { type: 'delta', index, text },
+            ? { kind: 'delta', index, text, logprobs: [{ token: text, bytes: [], logprob: -i, top: [] }] }
+            : { kind: 'delta', index, text },
         );
         const all = [BEGIN, ...input, finish(2), finish(0), finish(1)];
         let count = 0;
@@ -118,9 +118,9 @@ describe('gathering', () => {
         });
         const told = { text: ['', '', ''], logprobs: [[], [], []] as number[][], ended: [] as number[] };
         for await (const event of gathered(feed, 10, over)) {
-          if (event.type === 'start') continue;
+          if (event.kind === 'start') continue;
           expect(told.ended).not.toContain(event.index);
-          if (event.type === 'finish') told.ended.push(event.index);
+          if (event.kind === 'finish') told.ended.push(event.index);
           else {
             told.text[event.index] += event.text;
             for (const each of event.logprobs ?? []) told.logprobs[event.index]?.push(each.logprob);

@@ -75,7 +75,7 @@ describe.skipIf(!supported)('a real engine child while it loads', () => {
   });
   afterAll(() => rmSync(folder, { recursive: true }));
 
-  /** What a file of /proc says; empty when the process, thread or descriptor ended between the list and the look. */
+  /** A file of /proc; empty when the process, thread or descriptor ended between the list and the look. */
   const look = (read: () => string): string => {
     try {
       return read();
@@ -88,7 +88,9 @@ describe.skipIf(!supported)('a real engine child while it loads', () => {
   /** Status of every thread of the child that has this file open or mapped; read at once, while it goes on. */
   const statuses = (file: string): string[] => {
     const children = readdirSync('/proc/self/task').flatMap((task) =>
-      look(() => readFileSync(`/proc/self/task/${task}/children`, 'utf8')).split(' ').filter(Boolean),
+      look(() => readFileSync(`/proc/self/task/${task}/children`, 'utf8'))
+        .split(' ')
+        .filter(Boolean),
     );
     const child = children.find(
       (pid) =>
@@ -143,7 +145,7 @@ test.skipIf(!supported)(
       expect(readFileSync(`${child}/status`, 'utf8')).toMatch(/^Seccomp:\s+2$/m);
       for (const file of ['environ', 'cmdline'])
         expect(readFileSync(`${child}/${file}`, 'utf8')).not.toMatch(/4711/);
-      // What the parent has open and the child must not: the listener, the client's connection, the store's lock.
+      // Open in the parent and closed in the child: the listener, the client's connection, the store's lock.
       const targets = (pid: string): string[] =>
         readdirSync(`${pid}/fd`).map((fd) => readlinkSync(`${pid}/fd/${fd}`));
       const own = targets(child).filter((target) => !/^(anon_inode:|pipe:|\/dev\/null$)/.test(target));

@@ -1,4 +1,4 @@
-// What is refused before, and instead of, tokenizing: shown with a model that only counts what it is given.
+// Prompts that are refused before, and instead of, tokenizing: shown with a model that only counts what it is given.
 
 import { describe, expect, test } from 'vitest';
 import type { Prompt } from '../../../../src/engine/seam/engine.ts';
@@ -118,7 +118,11 @@ describe('what cannot fit is refused unread', () => {
     (tokenizer, letters, spaces, fits) => {
       const { model } = countingModel({ meta: () => tokenizer });
       const check = (): void =>
-        assertMayFit(model, ['a'.repeat(letters) + ' '.repeat(spaces)], contextLength, 'input', 0);
+        assertMayFit(model, ['a'.repeat(letters) + ' '.repeat(spaces)], {
+          contextLength,
+          param: 'input',
+          answer: 0,
+        });
       if (fits) expect(check).not.toThrow();
       else expect(check).toThrow(expect.objectContaining({ code: 'context_length_exceeded' }));
     },

@@ -1,4 +1,4 @@
-// Keys: who may use which route and which model.
+// Keys: which key may use which route and which model.
 
 import { afterEach, describe, expect, test } from 'vitest';
 import { type ApiKey, DEFAULT_CONFIG, type ServerConfig } from '../../../../src/http/deps.ts';

@@ -88,7 +88,7 @@ describe('bodies of requests in flight', () => {
     const second = await ask('two', 90 * K);
     expect([first.status, second.status]).toEqual([200, 200]);
     await refused(await ask('three', 90 * K));
-    // What is small still fits.
+    // A small body still fits.
     const small = await ask('three', 1 * K);
     expect(small.status).toBe(200);
     door.open();

@@ -146,7 +146,7 @@ describe('alice fills it, bob gets in', () => {
     const { acquire, load } = server.models;
     const loaded = latch();
     let waiting = 0;
-    // As the lifecycle does: a bound of its own on those who wait.
+    // As the lifecycle does: a bound of its own on waiting requests.
     const wait = async (): Promise<void> => {
       if (waiting >= 4) throw new ApiError('engine_overloaded', 'as many as may already wait');
       waiting += 1;

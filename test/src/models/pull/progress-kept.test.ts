@@ -1,5 +1,5 @@
 // Bytes are kept as progress only with proof of what they belong to: a strong validator, the first bytes of a model, the
-// promised length. Whatever else a hub or something on the way sends leaves nothing, and takes nothing that was proven.
+// promised length. Other bytes from a hub or from the way leave no trace, and take no proven byte away.
 
 import { createHash } from 'node:crypto';
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';

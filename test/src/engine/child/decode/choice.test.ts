@@ -35,7 +35,7 @@ function write(
     emit: (event) => events.push(event),
   });
   while (choice.next(new Float32Array(pieces.length + 1)) !== null);
-  const deltas = events.filter((event) => event.type === 'delta');
+  const deltas = events.filter((event) => event.kind === 'delta');
   return {
     text: deltas.map((event) => event.text).join(''),
     tokens: deltas.flatMap((event) => (event.logprobs ?? []).map((each) => each.bytes)),
@@ -51,28 +51,28 @@ function texts(written: Written): string[] {
 }
 
 describe('log probabilities before a stop string', () => {
-  test.each<[string, string[], string[], string, string[]]>([
-    ['a stop of one token', ['one', ' END'], ['END'], 'one ', ['one', ' END']],
-    ['exactly a token', ['one', 'END'], ['END'], 'one', ['one']],
-    ['a stop of three tokens', ['one', ' E', 'N', 'D'], ['END'], 'one ', ['one', ' E']],
-    ['a stop of three whole tokens', ['one', 'E', 'N', 'D', 'x'], ['END'], 'one', ['one']],
-    ['the stop first', ['E', 'ND'], ['END'], '', []],
-    ['two started', ['a', 'E', 'NE', 'ND'], ['END'], 'aEN', ['a', 'E', 'NE']],
-    ['a stop that was only begun', ['a', 'E', 'N'], ['END'], 'aEN', ['a', 'E', 'N']],
-    ['none', ['a', 'b'], ['END'], 'ab', ['a', 'b']],
-    ['the earlier of two', ['a', 'b', 'c', 'd'], ['cd', 'bcd'], 'a', ['a']],
-    ['words after it in its token', ['a', 'bEND more'], ['END'], 'ab', ['a', 'bEND more']],
-  ])('%s', (_what, pieces, stop, text, tokens) => {
+  test.each<[string, string[], string[], { text: string; tokens: string[] }]>([
+    ['a stop of one token', ['one', ' END'], ['END'], { text: 'one ', tokens: ['one', ' END'] }],
+    ['exactly a token', ['one', 'END'], ['END'], { text: 'one', tokens: ['one'] }],
+    ['a stop of three tokens', ['one', ' E', 'N', 'D'], ['END'], { text: 'one ', tokens: ['one', ' E'] }],
+    ['a stop of three whole tokens', ['one', 'E', 'N', 'D', 'x'], ['END'], { text: 'one', tokens: ['one'] }],
+    ['the stop first', ['E', 'ND'], ['END'], { text: '', tokens: [] }],
+    ['two started', ['a', 'E', 'NE', 'ND'], ['END'], { text: 'aEN', tokens: ['a', 'E', 'NE'] }],
+    ['a stop that was only begun', ['a', 'E', 'N'], ['END'], { text: 'aEN', tokens: ['a', 'E', 'N'] }],
+    ['none', ['a', 'b'], ['END'], { text: 'ab', tokens: ['a', 'b'] }],
+    ['the earlier of two', ['a', 'b', 'c', 'd'], ['cd', 'bcd'], { text: 'a', tokens: ['a'] }],
+    ['words after it in its token', ['a', 'bEND more'], ['END'], { text: 'ab', tokens: ['a', 'bEND more'] }],
+  ])('%s', (_what, pieces, stop, { text, tokens }) => {
     const written = write(pieces.map(bytes), stop);
     expect([written.text, texts(written)]).toEqual([text, tokens]);
-    expect(written.events.filter((event) => event.type === 'finish')).toHaveLength(1);
+    expect(written.events.filter((event) => event.kind === 'finish')).toHaveLength(1);
   });
 
   test('a stop that only the end of the bytes completes keeps what came before it', () => {
     // The last byte begins a character that never comes: it is U+FFFD, which is what ends the text.
     const written = write([bytes('one'), bytes(' two'), new Uint8Array([0xe2])], ['\uFFFD']);
     expect([written.text, texts(written)]).toEqual(['one two', ['one', ' two']]);
-    expect(written.events.at(-1)).toMatchObject({ type: 'finish', reason: 'stop' });
+    expect(written.events.at(-1)).toMatchObject({ kind: 'finish', reason: 'stop' });
   });
 
   test('tokens of half a character belong to it', () => {
@@ -128,7 +128,7 @@ describe('properties', () => {
           const pieces = cut(bytes(text), at);
           const written = write(pieces, stop, limit === null ? {} : { limit });
           const given = Buffer.concat(written.tokens.map((token) => Buffer.from(token)));
-          if (written.events.at(-1)?.type !== 'finish') throw new Error('no finish');
+          if (written.events.at(-1)?.kind !== 'finish') throw new Error('no finish');
           // Half a character at the end of a limit is U+FFFD in the text and in no token.
           const shown = Buffer.from(written.text.replace(/\uFFFD$/, ''));
           expect(given.subarray(0, shown.length)).toEqual(shown);

@@ -34,12 +34,12 @@ function setUp(
     pooler,
     answers,
     decodes,
-    /** A request of inputs of `length` tokens each, which have the numbers `name`, `name` + 1, … */
-    submit: (id: number, scope: string, count: number, length = 64, name = id * 1000): boolean =>
+    /** A request of inputs of `length` tokens each, which have the numbers 1000·`id`, 1000·`id` + 1, … */
+    submit: (id: number, scope: string, count: number, length = 64): boolean =>
       pooler.submit({
         id,
         scope,
-        inputs: Array.from({ length: count }, (_, i) => Array.from({ length }, () => name + i)),
+        inputs: Array.from({ length: count }, (_, i) => Array.from({ length }, () => id * 1000 + i)),
         done: (outputs) => void answers.set(id, outputs.map((output) => output[0] ?? NaN)), // prettier-ignore
       }),
     async step(): Promise<void> {

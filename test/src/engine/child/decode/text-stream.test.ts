@@ -1,9 +1,10 @@
-// Stop strings and the wire format of calls: what a client reads is searched for stop strings and nothing else is, in every
+// Stop strings and the wire format of calls: only the text a client reads is searched for stop strings, in every
 // format, however the tokens fall, and whatever part of the wire format the stop string is.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { callMarks, createToolReader, type ToolEvent } from '../../../../../src/api/chat/tools.ts';
+import { createToolReader, type ToolEvent } from '../../../../../src/api/chat/tool-reader.ts';
+import { callMarks } from '../../../../../src/api/chat/tools.ts';
 import { createTextStream } from '../../../../../src/engine/child/decode/text-stream.ts';
 import type { CallMarks } from '../../../../../src/engine/seam/engine.ts';
 import {
@@ -28,7 +29,7 @@ interface Seen {
   unfinished: boolean;
 }
 
-/** What a client gets of an answer that comes in these pieces. */
+/** The text a client gets of an answer that comes in these pieces. */
 function seen(
   pieces: readonly string[],
   format: ToolFormat,
@@ -39,8 +40,8 @@ function seen(
   const reader = createToolReader(format, NAMES);
   const result: Seen = { content: '', calls: [], stopped: false, unfinished: false };
   const take = (event: ToolEvent): void => {
-    if (event.type === 'content') result.content += event.text;
-    else if (event.type === 'call') result.calls.push({ name: event.name, arguments: '' });
+    if (event.kind === 'content') result.content += event.text;
+    else if (event.kind === 'call') result.calls.push({ name: event.name, arguments: '' });
     else result.calls.at(-1)!.arguments += event.text;
   };
   for (const piece of pieces) reader.push(stream.push(Buffer.from(piece))).forEach(take);

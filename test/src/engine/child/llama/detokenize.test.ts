@@ -15,7 +15,7 @@ afterAll(async () => {
   for (const engine of ENGINES.values()) await engine.close();
 });
 
-/** What the bytes of the tokens say. */
+/** The text of the tokens' bytes. */
 async function joined(engine: Engine, tokens: readonly number[]): Promise<string> {
   return new TextDecoder('utf-8', { ignoreBOM: true }).decode(Buffer.concat(await engine.pieces(tokens)));
 }

@@ -110,7 +110,7 @@ test('greedy tokens are those of node-llama-cpp on the same file', async () => {
     process.execPath,
     [oracle, path, JSON.stringify(prompt), String(ours.length)],
     {
-      timeout: 25_000,
+      timeout: 150_000,
       killSignal: 'SIGKILL',
     },
   ).catch((error: { stdout?: string }) => ({ stdout: error.stdout ?? '' }));

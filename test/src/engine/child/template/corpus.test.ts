@@ -1,6 +1,6 @@
 // The templates of some seventy published models, from the llama.cpp sources that the development dependency node-llama-cpp
 // carries as a git bundle; skipped, and said so, where the bundle or git is missing. Every template renders every
-// conversation, loses nothing of it, and its tool calls are read back by the reader of the format it is taken for.
+// conversation without loss, and its tool calls are read back by the reader of the format it is taken for.
 
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
 import type { ChatMessage, ToolSpec } from '../../../../../src/engine/seam/engine.ts';
 import { createChatTemplate, type ChatTemplate } from '../../../../../src/engine/child/template/template.ts';
-import { createToolReader, type ToolEvent } from '../../../../../src/api/chat/tools.ts';
+import { createToolReader, type ToolEvent } from '../../../../../src/api/chat/tool-reader.ts';
 
 const bundle = fileURLToPath(
   new URL('../../../../node_modules/node-llama-cpp/llama/gitRelease.bundle', import.meta.url),
@@ -120,9 +120,9 @@ function readCalls(template: ChatTemplate, text: string): { name: string; argume
   const events: ToolEvent[] = [...reader.push(text), ...reader.end()];
   const calls: { name: string; arguments: string }[] = [];
   for (const event of events) {
-    if (event.type === 'call') calls.push({ name: event.name, arguments: '' });
+    if (event.kind === 'call') calls.push({ name: event.name, arguments: '' });
     const last = calls.at(-1);
-    if (event.type === 'arguments' && last !== undefined) last.arguments += event.text;
+    if (event.kind === 'arguments' && last !== undefined) last.arguments += event.text;
   }
   return calls;
 }

@@ -1,0 +1,65 @@
+// Writes archives of evidence, `assay/archive/v1`: the documents a connection was shown and what they were
+// judged by. Only the command line keeps evidence; archive.ts, which judges it again, also loads in a page.
+
+import { sha256 } from '@noble/hashes/sha2.js';
+import { toHex, utf8 } from '../encoding/bytes.ts';
+import type { JsonObject } from '../encoding/json.ts';
+import type { AttestationDocument, SnpEndorsements, TdxEndorsements } from '../protocol/document.ts';
+import { documentToJson } from '../protocol/issue.ts';
+import type { AttestationCode } from '../transcript/codes.ts';
+import { ARCHIVE_FORMAT } from './archive.ts';
+import { type Policy, policyToJson } from './policy.ts';
+
+/** The evidence a connection was shown, and the verdict on it. */
+export interface Witnessed {
+  readonly document: AttestationDocument;
+  /** Those that were fetched because the document's own were missing or not accepted. */
+  readonly endorsements: SnpEndorsements | TdxEndorsements | undefined;
+  readonly origin: string;
+  readonly nonce: Uint8Array;
+  readonly exporter: Uint8Array | undefined;
+  /** DER SubjectPublicKeyInfo of the peer. */
+  readonly peerSpki: Uint8Array;
+  readonly policy: Policy;
+  /** Milliseconds since 1970. */
+  readonly at: number;
+  /** Undefined when it was accepted. */
+  readonly code: AttestationCode | undefined;
+}
+
+/** One archive, as the JSON of a file. */
+export function archiveToJson(evidence: readonly Witnessed[]): JsonObject {
+  return { format: ARCHIVE_FORMAT, evidence: evidence.map(entryToJson), receipts: [] };
+}
+
+function entryToJson(seen: Witnessed): JsonObject {
+  const { policy } = seen;
+  const { endorsements } = seen;
+  const document = documentToJson(
+    endorsements === undefined ? seen.document : ({ ...seen.document, endorsements } as AttestationDocument),
+  );
+  // An observing policy, with empty lists, is written as null: no policy was applied.
+  const written = policy.measurements.length === 0 ? null : policyToJson(policy);
+  const allowed = {
+    ...(policy.danger.anyModel ? { any_model: true } : {}),
+    ...(policy.danger.simulated === false ? {} : { simulated: policy.danger.simulated }),
+  };
+  return {
+    origin: seen.origin,
+    at: new Date(seen.at).toISOString(),
+    accepted: seen.code === undefined,
+    code: seen.code ?? null,
+    nonce: toHex(seen.nonce),
+    exporter: seen.exporter === undefined ? null : toHex(seen.exporter),
+    tls_spki_sha256: toHex(sha256(seen.peerSpki)),
+    policy_sha256: written === null ? null : policyDigest(written),
+    policy: written,
+    allowed,
+    document,
+  };
+}
+
+/** SHA-256 of the policy as `assay-verify policy print` writes it, without white space. */
+function policyDigest(policy: JsonObject): string {
+  return toHex(sha256(utf8(JSON.stringify(policy))));
+}

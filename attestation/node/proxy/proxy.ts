@@ -1,0 +1,286 @@
+// A local door for clients that cannot verify: plain HTTP on loopback in, attested TLS out. The
+// upstream is verified before the proxy listens, and again on every connection it opens. Bodies stream
+// both ways with back-pressure. Refused: listening beyond loopback without being told to, and what
+// proxy/guard.ts does not let in. When attestation fails the answer is a 502; every answer of the
+// proxy's own is in the OpenAI envelope.
+
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { type AddressInfo, isIP, type Socket } from 'node:net';
+import { pipeline } from 'node:stream/promises';
+import type { AttestationResult } from '../../appraise/appraise.ts';
+import { malformed, refused } from '../../transcript/errors.ts';
+import { parsePolicy } from '../../appraise/policy.ts';
+import { AttestedPool, type AttestedFetchOptions, poolOptions } from '../pool.ts';
+import { brokenRequest, failureAnswer, rawAnswer, refusalAnswer, send, type Answer } from './answer.ts';
+import { type Client, Clients, MAX_PIPELINED } from './clients.ts';
+import { corsFields, isCorsField, isPreflight, preflightFields } from './cors.ts';
+import { canonicalOrigin, type Door, isLoopbackHost, type Refusal, refusalOf } from './guard.ts';
+import { endToEnd, withoutFields } from './headers.ts';
+
+/** Settings of {@link startProxy}. */
+export interface ProxyOptions extends Omit<AttestedFetchOptions, 'model'> {
+  /** https origin of the appliance. */
+  readonly upstream: string | URL;
+  readonly host: string;
+  /** 0 picks a free one. */
+  readonly port: number;
+  /** Let other machines reach the proxy: what they send crosses the network unencrypted. */
+  readonly allowNonLoopback?: boolean | undefined;
+  /**
+   * Origins of web pages that may use the proxy (`http://localhost:3000`). Default none:
+   * programs send no Origin.
+   */
+  readonly allowOrigins?: readonly string[] | undefined;
+  /** Called when a request has ended, and for bytes that never became one. It carries no content. */
+  readonly onRequest?: ((entry: ProxyLogEntry) => void) | undefined;
+}
+
+/** One request at the proxy, without its content: no header, no query, no body. */
+export interface ProxyLogEntry {
+  /** Undefined when what came in is no HTTP. */
+  readonly method?: string | undefined;
+  /** Path without the query. */
+  readonly path?: string | undefined;
+  /** Undefined when the client left before there was an answer. */
+  readonly status?: number | undefined;
+  /** Why the proxy itself answered, or ended the answer. */
+  readonly code?: string | undefined;
+  /** The answer was sent to its end. */
+  readonly complete: boolean;
+  readonly durationMs: number;
+}
+
+/** A proxy that listens. `close` ends it after the requests in flight. */
+export interface RunningProxy {
+  /** `http://127.0.0.1:8080` */
+  readonly url: string;
+  /** The newest verified connection's evidence. */
+  readonly result: () => AttestationResult;
+  /** Requests that are not over. */
+  readonly inFlight: () => number;
+  readonly close: () => Promise<void>;
+}
+
+/**
+ * As long as the server keeps its own: pools that do not read `Keep-Alive` would send into a closing socket.
+ */
+const KEEP_ALIVE_MS = 75_000;
+
+/**
+ * Verifies the upstream, then listens. Throws the AttestationError when the upstream is refused, and Node's
+ * error when the address cannot be had. Times in its options are milliseconds.
+ *
+ * @example
+ * const proxy = await startProxy({ upstream: 'https://host:8443', policy, host: '127.0.0.1', port: 8080 });
+ * process.once('SIGTERM', () => void proxy.close());
+ */
+export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
+  if (!isLoopbackHost(options.host) && options.allowNonLoopback !== true) {
+    throw malformed(
+      'wrong_usage',
+      `${options.host} is not a loopback address: prompts would cross the network unencrypted`,
+    );
+  }
+  const upstream = new URL(options.upstream);
+  if (upstream.protocol !== 'https:')
+    throw refused('plain_http', `${upstream.protocol}// cannot be attested, expected https://`);
+  const door = { listen: options.host, origins: new Set((options.allowOrigins ?? []).map(canonicalOrigin)) };
+  const pool = new AttestedPool(
+    upstream.origin,
+    poolOptions(options, parsePolicy(options.policy), upstream.origin),
+  );
+  const first = await pool.attest();
+  const clients = new Clients();
+  const route: Route = { pool, upstream, door, clients, log: options.onRequest ?? (() => undefined) };
+  const server = createProxyServer(route);
+  await listen(server, options.host, options.port).catch(async (error: unknown) => {
+    await pool.destroy();
+    throw error;
+  });
+  const { address, port } = server.address() as AddressInfo;
+  return {
+    url: `http://${isIP(address) === 6 ? `[${address}]` : address}:${port}`,
+    result: () => pool.result ?? first,
+    inFlight: () => clients.inFlight,
+    close: async () => {
+      const ended = new Promise<void>((resolve) => {
+        server.close(() => resolve());
+      });
+      server.closeAllConnections();
+      await pool.destroy();
+      await ended;
+      await clients.idle();
+    },
+  };
+}
+
+interface Route {
+  readonly pool: AttestedPool;
+  readonly upstream: URL;
+  readonly door: Door;
+  readonly clients: Clients;
+  readonly log: (entry: ProxyLogEntry) => void;
+}
+
+function createProxyServer(route: Route): Server {
+  const server = createServer(
+    // A missing Host is answered with the envelope, like every other refusal.
+    { requestTimeout: 0, keepAliveTimeout: KEEP_ALIVE_MS, requireHostHeader: false },
+    (request, response) => void forward(request, response, route),
+  );
+  server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
+    void forward(request, response, route, {
+      status: 417,
+      code: 'expectation_failed',
+      message: 'the only expectation met is 100-continue',
+    });
+  });
+  server.on('clientError', (error, socket) => dismiss(socket as Socket, brokenRequest(error), route));
+  server.on('connect', ({ method }, socket) => {
+    const message = 'CONNECT is not served here: this proxy has one upstream';
+    const answer = refusalAnswer({ status: 501, code: 'connect_not_supported', message });
+    dismiss(socket as Socket, answer, route, method);
+  });
+  return server;
+}
+
+function listen(server: Server, host: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(port, host, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
+}
+
+/**
+ * Node reads these sockets no longer, not even their end. An answer under way must not get
+ * another one into its middle.
+ */
+function dismiss(socket: Socket, answer: Answer, { clients, log }: Route, method?: string): void {
+  const open = [...clients.of(socket).open];
+  const complete = open.length <= 1 && !open.some((response) => response.headersSent) && socket.writable;
+  if (complete) socket.end(rawAnswer(answer), () => socket.destroy());
+  else socket.destroy();
+  const { status, code } = answer;
+  log({ method, status: complete ? status : undefined, code, complete, durationMs: 0 });
+}
+
+const TOO_MANY: Refusal = {
+  status: 429,
+  code: 'too_many_pipelined_requests',
+  message: `more than ${MAX_PIPELINED} requests wait on this connection`,
+};
+
+/** One request and its answer; `refusal` is what was wrong with it before it came here. */
+async function forward(
+  request: IncomingMessage,
+  response: ServerResponse,
+  route: Route,
+  refusal?: Refusal,
+): Promise<void> {
+  const { socket } = request;
+  const client = route.clients.begin(socket, response);
+  const { origin } = request.headers;
+  const page = origin !== undefined && route.door.origins.has(origin) ? origin : undefined;
+  const exchange = new Exchange(request, response, client, page);
+  response.once('close', () => route.log(exchange.entry()));
+  // It ends when the connection does.
+  if (socket.destroyed || client.last) return;
+  const objection = client.open.size > MAX_PIPELINED ? TOO_MANY : (refusal ?? refusalOf(request, route.door));
+  if (objection !== undefined) exchange.answer(refusalAnswer(objection));
+  else if (isPreflight(request)) exchange.preflight();
+  else await exchange.pass(route);
+}
+
+/** A request, its response and the connection they are on. */
+class Exchange {
+  readonly #request: IncomingMessage;
+  readonly #response: ServerResponse;
+  readonly #client: Client;
+  /** The origin of a web page that was let in: it alone may read what it is answered. */
+  readonly #page: string | undefined;
+  readonly #started = performance.now();
+  #code: string | undefined;
+
+  constructor(request: IncomingMessage, response: ServerResponse, client: Client, page: string | undefined) {
+    this.#request = request;
+    this.#response = response;
+    this.#client = client;
+    this.#page = page;
+  }
+
+  entry(): ProxyLogEntry {
+    const { method, url } = this.#request;
+    return {
+      method,
+      path: url?.split('?', 1)[0],
+      status: this.#response.headersSent ? this.#response.statusCode : undefined,
+      code: this.#code,
+      complete: this.#response.writableFinished,
+      durationMs: performance.now() - this.#started,
+    };
+  }
+
+  /** An answer of the proxy's own; it is the last on its connection. */
+  answer(answer: Answer): void {
+    this.#code = answer.code;
+    this.#client.last = true;
+    // A socket that is not read does not tell that it was closed.
+    this.#request.resume();
+    send(this.#response, answer, corsFields(this.#page));
+  }
+
+  preflight(): void {
+    this.#request.resume();
+    this.#response.writeHead(204, preflightFields(this.#request));
+    this.#response.end();
+  }
+
+  async pass({ pool, upstream }: Route): Promise<void> {
+    const request = this.#request;
+    const response = this.#response;
+    const gone = new AbortController();
+    // `close` comes after every response; only one that was not finished means that the client went away.
+    response.once('close', () => {
+      if (!response.writableFinished) gone.abort();
+    });
+    const hasBody =
+      request.headers['content-length'] !== undefined || request.headers['transfer-encoding'] !== undefined;
+    try {
+      const answer = await pool.request({
+        origin: pool.origin,
+        path: request.url ?? '/',
+        // Node has parsed it; undici refuses what is not a token.
+        method: request.method ?? 'GET',
+        headers: ['host', upstream.host, ...withoutFields(endToEnd(request.rawHeaders), isCorsField)],
+        body: hasBody ? request : null,
+        signal: gone.signal,
+        responseHeaders: 'raw',
+      });
+      const fields = endToEnd(answer.headers as unknown as (string | Buffer)[]);
+      response.writeHead(answer.statusCode, [
+        ...withoutFields(fields, isCorsField),
+        ...corsFields(this.#page),
+      ]);
+      response.flushHeaders();
+      await pipeline(answer.body, response);
+    } catch (error) {
+      this.#fail(error, gone.signal.aborted);
+    }
+  }
+
+  #fail(error: unknown, clientGone: boolean): void {
+    const answer = failureAnswer(error);
+    if (!clientGone && !this.#response.headersSent) {
+      this.answer(answer);
+      return;
+    }
+    this.#code = clientGone ? 'client_left' : answer.code;
+    this.#client.last = true;
+    this.#request.resume();
+    // Half a response must not look like a whole one.
+    this.#response.destroy();
+  }
+}
