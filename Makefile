@@ -121,7 +121,7 @@ image-reference: build ## write image/reference-values.json from NAME=out/manife
 	@$(NODE) dist/image/reference.js $(MANIFESTS)
 
 image-test: models $(TESTS_INSTALLED) ## boot the image under software emulation (needs make image-inputs)
-	@ASSAY_IMAGE_TEST=1 $(NODE) node_modules/vitest/vitest.mjs run test/image
+	@ASSAY_IMAGE_TEST=1 $(NODE) node_modules/vitest/vitest.mjs run test/image test/e2e/image-
 
 measure: build ## recompute everything out/manifest.json states
 	@$(NODE) attestation/bin/assay-verify.js measure out/manifest.json

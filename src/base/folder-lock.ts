@@ -20,6 +20,7 @@ import { parseStored } from './stored-json.ts';
 
 const MAX_OWNER_BYTES = 4096;
 
+/** The text of a lock file; why numbered files and no flock: docs/decisions/models.md. */
 interface Owner {
   readonly pid: number;
   readonly started: string;

@@ -7,7 +7,7 @@
 import koffi from 'koffi';
 import { nativeAlloc } from './llama/library.ts';
 
-/** Allowed whatever their arguments. */
+/** Allowed whatever their arguments (why a list, in two steps: docs/decisions/engine.md). */
 const ALLOWED = [
   'read write readv writev pread64 pwrite64 close lseek fstat fsync fdatasync fcntl pipe2 eventfd2 poll ppoll select pselect6',
   'epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2',

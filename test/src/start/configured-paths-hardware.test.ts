@@ -1,4 +1,5 @@
-// Paths of the configuration that only a start on hardware, or an admin, would have met later: looked at first, named as written.
+// Paths of the configuration that only a start on hardware, or an admin, would have met later: looked at
+// first, named as written.
 
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';

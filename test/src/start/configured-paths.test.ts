@@ -4,9 +4,9 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { ConfigError } from '../../../src/base/errors.ts';
 import { readConfig } from '../../../src/config/read.ts';
 import { checkConfiguredPaths, refusedValue } from '../../../src/start/configured-paths.ts';
+import { configRefusalOf } from '../../fixtures/refusal.ts';
 
 let folder: string;
 beforeAll(() => {
@@ -21,12 +21,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 async function refusal(text: string): Promise<string> {
   const whole = text.includes('data_dir') ? text : `[store]\ndata_dir = "data"\n${text}`;
   const config = readConfig({ file: { path: join(folder, 'a.toml'), text: whole }, cwd: '/' });
-  const error: unknown = await checkConfiguredPaths(config).then(
-    () => undefined,
-    (thrown: unknown) => thrown,
-  );
-  expect(error).toBeInstanceOf(ConfigError);
-  return (error as Error).message.replaceAll(folder, '~');
+  return (await configRefusalOf(checkConfiguredPaths(config))).message.replaceAll(folder, '~');
 }
 
 test.each([

@@ -11,7 +11,7 @@ export interface ThreadCount {
   record(wallMs: number, cpuMs: number): void;
 }
 
-/** Milliseconds until all threads are tried again; doubled after each try that fails. */
+/** Milliseconds until all threads are tried again; doubled after each failure (docs/decisions/engine.md). */
 const [firstRetry, lastRetry] = [500, 8000];
 /** Milliseconds of steps that are judged together, so that a short burst of another process does not count. */
 const SAMPLE = 100;
