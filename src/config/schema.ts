@@ -305,14 +305,18 @@ export const SECTIONS = {
 /** Tables with names of the operator's choosing: `[api.models.<id>]` and `[api.keys.<name>]`. */
 export const ENTRIES = {
   'api.models': {
-    path: measured(path('GGUF file')),
+    path: measured(path('GGUF file, or the first part (`NAME-00001-of-00003.gguf`) of a split model')),
     type: measured(
       choice(
         ['chat', 'completion', 'embedding', 'rerank'],
         'what the model is for; unset: read from the file',
       ),
     ),
-    sha256: measured(text('SHA-256 the file must have; another refuses to load', { form: SHA256_HEX })),
+    sha256: measured(
+      text('SHA-256 the file must have, of a split model its manifest; another refuses to load', {
+        form: SHA256_HEX,
+      }),
+    ),
     context_length: measured(integer(16, 16 * MI_B, 'tokens one sequence may hold')),
     default_temperature: measured(number(0, 2, 'temperature when a request gives none')),
     default_top_p: measured(number(0, 1, 'top_p when a request gives none')),

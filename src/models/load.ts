@@ -4,7 +4,8 @@
 import { ApiError } from '../base/errors.ts';
 import { inspectModel } from './inspect.ts';
 import type { Closable } from './slot.ts';
-import { stageFile, type StagedFile } from './measure.ts';
+import { stageFile, type ReadyFile } from './measure.ts';
+import { stageParts } from './stage-parts.ts';
 import type { RegisteredModelType, RegistryEntry, FileIdentity } from './model.ts';
 
 /** Structurally the engine seam's LoadSpec. */
@@ -39,25 +40,13 @@ export async function openModel<E extends Closable>(
   entry: RegistryEntry,
   options: OpenOptions<E>,
 ): Promise<E> {
-  const weights = entry.files.find((file) => file.role === 'weights');
-  if (weights === undefined)
-    throw new ApiError('model_load_failed', `${entry.model.id} has no weights`, { shouldRetry: false });
-  const known = options.known ?? weights.identity;
-  const staged = await stageFile(weights.path, {
-    residency: entry.model.residency,
-    stagingFolder: options.stagingFolder,
-    sha256: weights.sha256,
-    name: entry.model.id,
-    signal: options.signal,
-    onProgress: (fraction) => options.onProgress(fraction * 0.7),
-    known,
-  });
+  const staged = await stage(entry, options);
   try {
     // Again, with the very bytes the engine will read: the file of a pinned model may not have existed before.
     await inspectModel(staged.file);
     const engine = await options.openEngine(
       {
-        ...locationOf(staged, weights.path),
+        ...locationOf(staged, entry.files[0]!.path),
         type: entry.model.type,
         contextLength: entry.model.contextLength,
         slots: options.slots,
@@ -80,9 +69,30 @@ export async function openModel<E extends Closable>(
   }
 }
 
+async function stage<E>(entry: RegistryEntry, options: OpenOptions<E>): Promise<ReadyFile> {
+  const { id: name, residency } = entry.model;
+  const weights = entry.files.filter((file) => file.role === 'weights');
+  const [first] = weights;
+  if (first === undefined)
+    throw new ApiError('model_load_failed', `${name} has no weights`, { shouldRetry: false });
+  const { stagingFolder, signal } = options;
+  const onProgress = (fraction: number): void => options.onProgress(fraction * 0.7);
+  if (weights.length > 1) return stageParts(weights, { stagingFolder, name, signal, onProgress });
+  const known = options.known ?? first.identity;
+  return stageFile(first.path, {
+    residency,
+    stagingFolder,
+    sha256: first.sha256,
+    name,
+    signal,
+    onProgress,
+    known,
+  });
+}
+
 /** Descriptors of other processes can be opened by path on Linux only; elsewhere there is only `disk`, for development. */
 function locationOf(
-  staged: StagedFile,
+  staged: ReadyFile,
   path: string,
 ): { readonly path: string; readonly fd?: number | undefined } {
   return process.platform === 'linux' ? { path: CHILD_PATH, fd: staged.fd } : { path };

@@ -78,7 +78,8 @@ export interface ModelService<E> {
   /** 400 file_not_found · invalid_gguf · unsupported_model_format · path_not_allowed, 409 model_already_exists. */
   register(request: {
     readonly name: string;
-    readonly path: string;
+    /** A file, the first part of a split model, or its parts in order. */
+    readonly path: string | readonly string[];
     readonly format?: string | undefined;
     readonly defaultParameters?: ModelDefaults | undefined;
   }): Promise<RegisteredModel>;

@@ -6,12 +6,13 @@
 import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
 import {
+  allInsideRoots,
   describeFile,
-  insideRoots,
-  residencyFor,
+  residencyOf,
   type ModelToAdd,
   type ResidencyOptions,
 } from './describe.ts';
+import { namesOfParts } from './gguf/part-name.ts';
 import { Lifecycle, replaced } from './lifecycle.ts';
 import { estimateBytes, openModel, type OpenSpec } from './load.ts';
 import type { FileIdentity, ModelDefaults, RegisteredModel, RegistryEntry } from './model.ts';
@@ -90,7 +91,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
 
   async register(request: {
     readonly name: string;
-    readonly path: string;
+    readonly path: string | readonly string[];
     readonly format?: string | undefined;
     readonly defaultParameters?: ModelDefaults | undefined;
   }): Promise<ModelStatus> {
@@ -100,8 +101,11 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
         param: 'format',
       });
     }
-    const path = await insideRoots(request.path, this.#options.modelRoots);
-    const source = { id: request.name, path, defaults: request.defaultParameters };
+    // Names of parts are told from the path as given: a link to a file of another name resolves to that name.
+    const given = typeof request.path === 'string' ? namesOfParts(request.path) : request.path;
+    const parts = await allInsideRoots(given, this.#options.modelRoots);
+    const path = parts[0]!;
+    const source = { id: request.name, path, parts, defaults: request.defaultParameters };
     const entry = await describeFile(source, this.#options, new AbortController().signal);
     return this.#changes.run(entry.model.id, async () => {
       const existing = this.registry.get(entry.model.id);
@@ -222,7 +226,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   #restoreOptions(): RestoreOptions {
     return {
       store: this.#store,
-      residencyFor: (path, size) => residencyFor(path, size, this.#options),
+      residencyOf: (weights) => residencyOf(weights, this.#options),
       contextLength: this.#options.contextLength,
     };
   }

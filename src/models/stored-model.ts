@@ -1,8 +1,9 @@
 // Between a registered model and its manifest in the store. The digest in a manifest is not recomputed here, but
 // enforced whenever the bytes are read for an engine; the facts of the GGUF header are read again.
 
+import type { FileHandle } from 'node:fs/promises';
 import { ApiError } from '../base/errors.ts';
-import { inspectModel } from './inspect.ts';
+import { inspectFiles } from './inspect.ts';
 import { openRegular } from './measure.ts';
 import { describeModel } from './registry.ts';
 import type { ModelStore } from './store/store.ts';
@@ -37,7 +38,7 @@ function given(defaults: ModelDefaults): Readonly<Record<string, number>> | unde
 
 export interface RestoreOptions {
   readonly store: ModelStore;
-  readonly residencyFor: (path: string, size: number) => Promise<Residency>;
+  readonly residencyOf: (weights: readonly ModelFile[]) => Promise<Residency>;
   readonly contextLength: number;
 }
 
@@ -55,23 +56,23 @@ export async function entryOfManifest(
       path: blob.path ?? (await blobPath(options.store, blob.sha256)),
     });
   }
-  const weights = files.find((file) => file.role === 'weights');
-  if (weights === undefined) throw new ApiError('manifest_invalid', 'the manifest names no weights');
-  const file = await openRegular(weights.path);
+  const weights = files.filter((file) => file.role === 'weights');
+  const opened: { path: string; file: FileHandle }[] = [];
   try {
+    for (const { path } of weights) opened.push({ path, file: await openRegular(path) });
     return describeModel({
       id: manifest.name,
       created: Math.floor(Date.parse(manifest.createdAt) / 1000),
       files,
-      summary: await inspectModel(file),
-      residency: await options.residencyFor(weights.path, weights.size),
+      summary: await inspectFiles(opened),
+      residency: await options.residencyOf(weights),
       contextLength: options.contextLength,
       defaults: defaultsOf(manifest.defaultParameters ?? {}),
       type: manifest.gguf.type,
       hashed: false,
     });
   } finally {
-    await file.close();
+    for (const { file } of opened) await file.close();
   }
 }
 

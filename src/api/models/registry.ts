@@ -3,11 +3,23 @@
 
 import { ApiError } from '../../base/errors.ts';
 import { deletedAnswer, modelAnswer, modelListAnswer } from '../response-schemas.ts';
-import { choice, decimal, integer, map, object, optional, refuse, text } from '../../base/shape.ts';
+import {
+  choice,
+  decimal,
+  either,
+  integer,
+  list,
+  map,
+  object,
+  optional,
+  refuse,
+  text,
+} from '../../base/shape.ts';
 import { unknownUrl } from '../../http/errors.ts';
 import { route } from '../../http/route.ts';
 import { modelNotFound, recordModel } from '../model-access.ts';
 import { answerPullStatus, cancelPullOf } from './pull.ts';
+import { MAX_PARTS } from '../../models/gguf/part-name.ts';
 import type { ModelDefaults } from '../../models/model.ts';
 import type { ModelStatus } from '../../models/seam.ts';
 import { unsupported } from '../unsupported.ts';
@@ -131,6 +143,8 @@ const defaultParameters = map(
   }),
 );
 
+const filePath = text({ min: 1, max: 4096 });
+
 export const registerModel = route({
   method: 'POST',
   path: '/v1/models',
@@ -142,7 +156,11 @@ export const registerModel = route({
   status: 201,
   body: object({
     name: newModelName,
-    path: text({ min: 1, max: 4096, about: 'Absolute path of the file on the server.' }),
+    path: either(
+      { string: filePath, array: list(filePath, { min: 1, max: MAX_PARTS }) },
+      'a path, or a list of the paths of the parts of a split model',
+      'Absolute path of the file on the server. Of a split model: that of the first part (`NAME-00001-of-00003.gguf`), or of all parts in order.',
+    ),
     format: optional(format),
     default_parameters: optional(defaultParameters),
   }),

@@ -123,7 +123,7 @@ export function checkModel(header: GgufHeader): CheckedModel {
     (splits.type === 'string' || splits.type === 'array' || Number(splits.value) > 1)
   ) {
     throw invalidGguf(
-      'it is one part of a split model (split.count); merge the parts with llama-gguf-split first',
+      'it is one part of a split model (split.count), and its name (NAME-00001-of-00003.gguf) does not tell the others; name all parts in order',
     );
   }
   if (header.tensors.length === 0) throw invalidGguf('it has no tensors');
