@@ -20,7 +20,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     lines: 5950,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
-  server: { entry: PROCESSES.server, files: 268, lines: 39_000, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 272, lines: 39_500, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,

@@ -19,7 +19,6 @@ import { unknownUrl } from '../../http/errors.ts';
 import { route } from '../../http/route.ts';
 import { modelNotFound, recordModel } from '../model-access.ts';
 import { answerPullStatus, cancelPullOf } from './pull.ts';
-import { MAX_PARTS } from '../../models/gguf/part-name.ts';
 import type { ModelDefaults } from '../../models/model.ts';
 import type { ModelStatus } from '../../models/seam.ts';
 import { unsupported } from '../unsupported.ts';
@@ -143,6 +142,8 @@ const defaultParameters = map(
   }),
 );
 
+/** Verifiers accept as many blobs of one model. */
+const MAX_FILES = 64;
 const filePath = text({ min: 1, max: 4096 });
 
 export const registerModel = route({
@@ -157,7 +158,7 @@ export const registerModel = route({
   body: object({
     name: newModelName,
     path: either(
-      { string: filePath, array: list(filePath, { min: 1, max: MAX_PARTS }) },
+      { string: filePath, array: list(filePath, { min: 1, max: MAX_FILES }) },
       'a path, or a list of the paths of the parts of a split model',
       'Absolute path of the file on the server. Of a split model: that of the first part (`NAME-00001-of-00003.gguf`), or of all parts in order.',
     ),

@@ -42,7 +42,7 @@ export interface DownloadOptions extends RetryOptions {
   readonly partPath: string;
   readonly disk: Disk;
   /** The folder's file system, shared with the other pulls. */
-  readonly room: DiskRoom;
+  readonly room: Pick<DiskRoom, 'reserve' | 'isKept'>;
   /** ETag the partial file was begun with. */
   readonly etag: string | undefined;
   /** Called, and awaited, before bytes under another ETag are written. */
@@ -315,7 +315,7 @@ function otherSize(size: number, file: HubFile): ApiError {
   );
 }
 
-function noRoom(folder: string, needed: number, available: number): ApiError {
+export function noRoom(folder: string, needed: number, available: number): ApiError {
   return storageFull(
     `the data folder has no room for the ${needed} bytes to come: ${available} are to be had in ${folder}`,
   );
