@@ -171,6 +171,12 @@ export const SECTIONS = {
     context_length: measured(
       integer(16, 16 * MI_B, 'longest context given to a model that allows more', 8192),
     ),
+    kv_type: measured(
+      choice(
+        ['f16', 'q8_0'],
+        'how models that generate keep keys and values: `f16`, or `q8_0` for about half the memory; head widths must then be multiples of 32. Unset: `f16`, and unrounded on small models',
+      ),
+    ),
     pull_enabled: measured(boolean('whether models may be fetched from a hub; off in the image', true)),
     hub: measured(
       text(
@@ -321,6 +327,7 @@ export const ENTRIES = {
     default_temperature: measured(number(0, 2, 'temperature when a request gives none')),
     default_top_p: measured(number(0, 1, 'top_p when a request gives none')),
     default_max_tokens: measured(integer(1, 16 * MI_B, 'max_tokens when a request gives none')),
+    kv_type: measured(choice(['f16', 'q8_0'], 'instead of `models.kv_type`')),
     dimensions: measured(integer(1, 65_536, 'embedding width when a request asks for none')),
     chat_template: measured(
       path('file with a Jinja template that replaces the one in the GGUF; it enters the model manifest'),

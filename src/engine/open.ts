@@ -100,6 +100,7 @@ async function load(connection: Connection, spec: LoadSpec, options: OpenOptions
     contextLength: spec.contextLength,
     slots: spec.slots,
     threads: spec.threads,
+    kvType: spec.kvType,
     chatTemplate: spec.chatTemplate,
     maxQueued: options.maxQueued ?? DEFAULT_MAX_QUEUED,
     reusePrefixes: options.reusePrefixes ?? true,

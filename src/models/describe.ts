@@ -9,7 +9,14 @@ import { ApiError } from '../base/errors.ts';
 import { namesOfParts } from './gguf/part-name.ts';
 import { inspectFiles } from './inspect.ts';
 import { identityOf, measure, openRegular, sameFile, stagingRoom } from './measure.ts';
-import type { ModelDefaults, ModelFile, RegisteredModelType, RegistryEntry, Residency } from './model.ts';
+import type {
+  KvType,
+  ModelDefaults,
+  ModelFile,
+  RegisteredModelType,
+  RegistryEntry,
+  Residency,
+} from './model.ts';
 import { describeModel } from './registry.ts';
 import { parseModelName } from './store/names.ts';
 
@@ -28,6 +35,7 @@ export interface ModelToAdd {
   readonly type?: RegisteredModelType | undefined;
   readonly contextLength?: number | undefined;
   readonly defaults?: ModelDefaults | undefined;
+  readonly kvType?: KvType | undefined;
   readonly chatTemplate?: string | undefined;
 }
 
@@ -42,6 +50,8 @@ export interface ResidencyOptions {
 
 export interface DescribeFileOptions extends ResidencyOptions {
   readonly contextLength: number;
+  /** For models that generate and have none of their own. */
+  readonly kvType?: KvType | undefined;
   readonly clock: Clock;
 }
 
@@ -84,6 +94,8 @@ export async function describeFile(
       hashed: pinned === undefined,
       type: source.type,
       chatTemplate: source.chatTemplate,
+      kvType: source.kvType,
+      defaultKvType: options.kvType,
     });
   } finally {
     for (const { file } of opened) await file.close();

@@ -30,12 +30,7 @@ export function summaryOf(info: GgufInfo): ModelSummary {
     contextLength: info.contextLength,
     hasChatTemplate: info.chatTemplate !== undefined,
     tokenizer: info.tokenizer ?? 'none',
-    cacheBytesPerToken: cacheBytesPerToken(info),
+    cacheBytesPerToken: info.cacheBytesPerToken,
+    headWidths: info.headWidths,
   };
-}
-
-/** One key and one value of every layer and key-value head, 16 bits per element. */
-function cacheBytesPerToken(info: GgufInfo): number {
-  const headSize = info.headCount > 0 ? info.embeddingLength / info.headCount : 0;
-  return Math.ceil(2 * 2 * info.blockCount * info.headCountKv * headSize);
 }

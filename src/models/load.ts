@@ -6,7 +6,7 @@ import { inspectModel } from './inspect.ts';
 import type { Closable } from './slot.ts';
 import { stageFile, type ReadyFile } from './measure.ts';
 import { stageParts } from './stage-parts.ts';
-import type { RegisteredModelType, RegistryEntry, FileIdentity } from './model.ts';
+import type { KvType, RegisteredModelType, RegistryEntry, FileIdentity } from './model.ts';
 
 /** Structurally the engine seam's LoadSpec. */
 export interface OpenSpec {
@@ -16,6 +16,7 @@ export interface OpenSpec {
   readonly contextLength: number;
   readonly slots: number;
   readonly threads?: number | undefined;
+  readonly kvType?: KvType | undefined;
   readonly chatTemplate?: string | undefined;
   readonly onProgress: (fraction: number) => void;
 }
@@ -51,6 +52,7 @@ export async function openModel<E extends Closable>(
         contextLength: entry.model.contextLength,
         slots: options.slots,
         threads: options.threads,
+        kvType: entry.model.kvType,
         chatTemplate: entry.chatTemplate,
         onProgress: (fraction) => options.onProgress(0.7 + 0.3 * fraction),
       },
@@ -102,7 +104,9 @@ function locationOf(
 export function estimateBytes(entry: RegistryEntry, slots: number): number {
   const { model, summary } = entry;
   const generates = model.type === 'chat' || model.type === 'completion';
-  const cache = generates ? summary.cacheBytesPerToken * model.contextLength * slots : 0;
+  // Of 32 numbers Q8_0 makes 34 bytes, F16 64.
+  const part = model.kvType === 'q8_0' ? 34 / 64 : 1;
+  const cache = generates ? Math.ceil(summary.cacheBytesPerToken * part) * model.contextLength * slots : 0;
   return model.sizeBytes + cache + ENGINE_BYTES;
 }
 

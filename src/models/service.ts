@@ -15,7 +15,7 @@ import {
 import { namesOfParts } from './gguf/part-name.ts';
 import { Lifecycle, replaced } from './lifecycle.ts';
 import { estimateBytes, openModel, type OpenSpec } from './load.ts';
-import type { FileIdentity, ModelDefaults, RegisteredModel, RegistryEntry } from './model.ts';
+import type { FileIdentity, KvType, ModelDefaults, RegisteredModel, RegistryEntry } from './model.ts';
 import type { PullProgress, PullService, PullState } from './pull/pull.ts';
 import { createRegistry, type Registry } from './registry.ts';
 import type { AcquireOptions, Lease, ModelService, ModelStatus, PullEvent, PullStatus } from './seam.ts';
@@ -33,6 +33,8 @@ export interface ServiceOptions<E extends Closable> extends ResidencyOptions {
   readonly slots: number;
   readonly threads: number;
   readonly contextLength: number;
+  /** For models that generate and have none of their own; absent: the engine chooses. */
+  readonly kvType?: KvType | undefined;
   readonly maxLoaded: number;
   readonly memoryBudgetBytes: number;
   readonly keepAlive: string;
@@ -94,6 +96,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     readonly path: string | readonly string[];
     readonly format?: string | undefined;
     readonly defaultParameters?: ModelDefaults | undefined;
+    readonly kvType?: KvType | undefined;
   }): Promise<ModelStatus> {
     parseModelName(request.name);
     if (request.format !== undefined && request.format !== 'gguf') {
@@ -105,7 +108,13 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     const given = typeof request.path === 'string' ? namesOfParts(request.path) : request.path;
     const parts = await allInsideRoots(given, this.#options.modelRoots);
     const path = parts[0]!;
-    const source = { id: request.name, path, parts, defaults: request.defaultParameters };
+    const source = {
+      id: request.name,
+      path,
+      parts,
+      defaults: request.defaultParameters,
+      kvType: request.kvType,
+    };
     const entry = await describeFile(source, this.#options, new AbortController().signal);
     return this.#changes.run(entry.model.id, async () => {
       const existing = this.registry.get(entry.model.id);
@@ -228,6 +237,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
       store: this.#store,
       residencyOf: (weights) => residencyOf(weights, this.#options),
       contextLength: this.#options.contextLength,
+      kvType: this.#options.kvType,
     };
   }
 

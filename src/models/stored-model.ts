@@ -7,7 +7,7 @@ import { inspectFiles } from './inspect.ts';
 import { openRegular } from './measure.ts';
 import { describeModel } from './registry.ts';
 import type { ModelStore } from './store/store.ts';
-import type { ModelDefaults, ModelFile, RegistryEntry, Residency } from './model.ts';
+import type { KvType, ModelDefaults, ModelFile, RegistryEntry, Residency } from './model.ts';
 import type { ModelManifest, ModelOrigin } from './store/manifest.ts';
 
 export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelManifest {
@@ -26,13 +26,17 @@ export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelMani
       parameters: entry.summary.parameters,
       quantization: entry.summary.quantization,
     },
-    defaultParameters: given(model.defaults),
+    defaultParameters: given({ ...model.defaults, kvType: entry.kvType }),
   };
 }
 
 /** The defaults that were set; undefined when none was. */
-function given(defaults: ModelDefaults): Readonly<Record<string, number>> | undefined {
-  const set = Object.entries(defaults).filter((entry): entry is [string, number] => entry[1] !== undefined);
+function given(
+  parameters: ModelDefaults & { readonly kvType: KvType | undefined },
+): Readonly<Record<string, string | number>> | undefined {
+  const set = Object.entries(parameters).filter(
+    (entry): entry is [string, string | number] => entry[1] !== undefined,
+  );
   return set.length === 0 ? undefined : Object.fromEntries(set);
 }
 
@@ -40,6 +44,7 @@ export interface RestoreOptions {
   readonly store: ModelStore;
   readonly residencyOf: (weights: readonly ModelFile[]) => Promise<Residency>;
   readonly contextLength: number;
+  readonly kvType?: KvType | undefined;
 }
 
 /** Throws an ApiError when a file is missing or no longer a GGUF. */
@@ -70,6 +75,8 @@ export async function entryOfManifest(
       defaults: defaultsOf(manifest.defaultParameters ?? {}),
       type: manifest.gguf.type,
       hashed: false,
+      kvType: kvTypeOf(manifest.defaultParameters?.['kvType']),
+      defaultKvType: options.kvType,
     });
   } finally {
     for (const { file } of opened) await file.close();
@@ -85,6 +92,10 @@ async function blobPath(store: ModelStore, sha256: string): Promise<string> {
 }
 
 const NUMBERS = ['temperature', 'topP', 'topK', 'minP', 'repeatPenalty', 'maxTokens', 'dimensions'] as const;
+
+function kvTypeOf(value: unknown): KvType | undefined {
+  return value === 'f16' || value === 'q8_0' ? value : undefined;
+}
 
 /** Only known parameters, and only numbers; others in a manifest are ignored. */
 function defaultsOf(parameters: Readonly<Record<string, string | number | boolean>>): ModelDefaults {

@@ -19,7 +19,7 @@ import { unknownUrl } from '../../http/errors.ts';
 import { route } from '../../http/route.ts';
 import { modelNotFound, recordModel } from '../model-access.ts';
 import { answerPullStatus, cancelPullOf } from './pull.ts';
-import type { ModelDefaults } from '../../models/model.ts';
+import type { KvType, ModelDefaults } from '../../models/model.ts';
 import type { ModelStatus } from '../../models/seam.ts';
 import { unsupported } from '../unsupported.ts';
 
@@ -37,6 +37,7 @@ function wireModel(model: ModelStatus): object {
     size_bytes: model.sizeBytes,
     context_length: model.contextLength,
     residency: model.residency,
+    ...(model.kvType !== undefined && { kv_type: model.kvType }),
     loaded: model.loaded,
     ...(model.loading !== undefined && { loading: { progress: model.loading.fraction } }),
     ...(model.details !== undefined && {
@@ -129,16 +130,22 @@ const defaultParameters = map(
     repeat_penalty: optional(decimal({ min: 0.01, max: 10 })),
     max_tokens: optional(integer({ min: 1, max: 16_777_216 })),
     dimensions: optional(integer({ min: 1, max: 65_536 })),
+    kv_type: optional(
+      choice(['f16', 'q8_0'], 'How keys and values are kept; q8_0 takes half the memory and rounds them.'),
+    ),
     isq: unsupported('models are not quantised on load'),
   }),
-  (given): ModelDefaults => ({
-    temperature: given.temperature,
-    topP: given.top_p,
-    topK: given.top_k,
-    minP: given.min_p,
-    repeatPenalty: given.repeat_penalty,
-    maxTokens: given.max_tokens,
-    dimensions: given.dimensions,
+  (given): { readonly defaults: ModelDefaults; readonly kvType: KvType | undefined } => ({
+    kvType: given.kv_type,
+    defaults: {
+      temperature: given.temperature,
+      topP: given.top_p,
+      topK: given.top_k,
+      minP: given.min_p,
+      repeatPenalty: given.repeat_penalty,
+      maxTokens: given.max_tokens,
+      dimensions: given.dimensions,
+    },
   }),
 );
 
@@ -171,19 +178,33 @@ export const registerModel = route({
     'invalid_gguf',
     'path_not_allowed',
     'unsupported_model_format',
+    'invalid_value',
     'model_already_exists',
   ],
   async handle({ deps, body, exchange }) {
-    const registered = await deps.models.register({
+    const registering = deps.models.register({
       name: body.name,
       path: body.path,
       format: body.format,
-      defaultParameters: body.default_parameters,
+      defaultParameters: body.default_parameters?.defaults,
+      kvType: body.default_parameters?.kvType,
+    });
+    const registered = await registering.catch((error: unknown) => {
+      throw asRequested(error);
     });
     recordModel(exchange, registered);
     return wireModel(deps.models.get(registered.id) ?? { ...registered, loaded: false, inFlight: 0 });
   },
 });
+
+/** Errors of the models name settings as the configuration does; this request has them one level down. */
+function asRequested(error: unknown): unknown {
+  if (!(error instanceof ApiError) || error.param !== 'kv_type') return error;
+  return new ApiError(error.code, error.message, {
+    param: `default_parameters.${error.param}`,
+    cause: error,
+  });
+}
 
 export const deleteModel = route({
   method: 'DELETE',

@@ -30,6 +30,8 @@ export interface GgufInfo {
   readonly headCountKv: number;
   /** Key and value cache of one token over all layers, 16 bits per element; 0 where none is cached. */
   readonly cacheBytesPerToken: number;
+  /** Numbers in the keys and values of one attention head; each width that some layer has. */
+  readonly headWidths: readonly number[];
   readonly vocabSize: number;
   readonly pooling: (typeof POOLING_TYPES)[number] | undefined;
   readonly chatTemplate: string | undefined;

@@ -20,8 +20,22 @@ const MAX_LISTED = 8;
  * `-hf`; then what is nearest to it in size, then larger ones. Never one below four bits: those lose too much to be a default.
  */
 export const DEFAULT_TAGS = [
-  ...['Q4_K_M', 'Q4_K_S', 'Q4_K_L', 'Q4_K_XL', 'IQ4_NL', 'IQ4_XS', 'Q4_0', 'Q4_1', 'MXFP4'],
-  ...['Q5_K_M', 'Q5_K_S', 'Q6_K', 'Q8_0', 'BF16', 'F16', 'F32'],
+  'Q4_K_M',
+  'Q4_K_S',
+  'Q4_K_L',
+  'Q4_K_XL',
+  'IQ4_NL',
+  'IQ4_XS',
+  'Q4_0',
+  'Q4_1',
+  'MXFP4',
+  'Q5_K_M',
+  'Q5_K_S',
+  'Q6_K',
+  'Q8_0',
+  'BF16',
+  'F16',
+  'F32',
 ] as const;
 
 /** One model: its file, or its parts that are there. */

@@ -58,8 +58,9 @@ export class PartialFiles {
 
   /** Bytes from which the next pull can continue. */
   async kept(parts: readonly PartRecord[]): Promise<number> {
-    const sizes = parts.map(({ key, etag }) => (etag === undefined ? 0 : this.records.partSize(key)));
-    return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
+    let bytes = 0;
+    for (const { key, etag } of parts) if (etag !== undefined) bytes += await this.records.partSize(key);
+    return bytes;
   }
 
   /** None where all of them together would not be enough. */
