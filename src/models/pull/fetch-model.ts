@@ -1,5 +1,5 @@
 // The files of one model, one after another, into the store: room for all of them is reserved before the first byte, what an
-// earlier attempt fetched is taken up, and nothing enters the store before every file has its digest and the whole is a model.
+// earlier attempt fetched is taken up, and files enter the store together, once each has its digest and the whole is a model.
 
 import { open, type FileHandle } from 'node:fs/promises';
 import { basename } from 'node:path';
