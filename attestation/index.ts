@@ -1,5 +1,6 @@
-// Published API of the verifier, browser-safe: no node:, Buffer or process behind any of it. The only re-export file. What a page
-// does not need to verify (meanings of codes, plain words, the linter, the writing half) has entries of its own, so that its bundle stays small.
+// Published API of the verifier, browser-safe: no node:, Buffer or process behind any of it. The only
+// re-export file. What a page does not need to verify (meanings of codes, plain words, the linter, the
+// writing half) has entries of its own, so that its bundle stays small.
 
 export { AttestationError, type AttestationCode, type AttestationErrorKind } from './transcript/errors.ts';
 export { type Check, type CheckStatus, type Rule, Transcript } from './transcript/checks.ts';

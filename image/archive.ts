@@ -1,6 +1,7 @@
-// Reads the archives the image is made from: Debian packages (ar, deb(5)) and tar (POSIX ustar and pax, GNU long names).
-// Only regular files, directories and links come out; anything else, and any length past the end, is refused.
-// Data of trixie's packages is xz: Node has no decoder, so the `xz` program decodes it; its output does not vary by version.
+// Reads the archives the image is made from: Debian packages (ar, deb(5)) and tar (POSIX ustar and pax, GNU
+// long names). Only regular files, directories and links come out; anything else, and any length past the
+// end, is refused. Data of trixie's packages is xz: Node has no decoder, so the `xz` program decodes it; its
+// output does not vary by version.
 
 import { spawn } from 'node:child_process';
 import { gunzipSync } from 'node:zlib';

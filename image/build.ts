@@ -1,10 +1,11 @@
-// `make image`: locked inputs → vmlinuz, initrd.cpio, root.img, OVMF.snp.fd, OVMF.tdx.fd, config, cmdline, manifest.json, SHA256SUMS.
-// No root, no container, no network beyond fetching locked inputs; about ten seconds once they are in the cache.
-//
-//   node image/build.js [--out FOLDER] [--inputs FOLDER] [--config FILE.toml] [--model FILE.gguf]… [--commit HEX] [--with-simulated-tee]
-//
-// With --model the models are packed as disks beside, and listed in the measured configuration. With --with-simulated-tee it is a test
-// image, which can show evidence without hardware: its manifest says so, and it gets no reference values.
+// `make image`: locked inputs → vmlinuz, initrd.cpio, root.img, OVMF.snp.fd, OVMF.tdx.fd, config, cmdline,
+// manifest.json, SHA256SUMS. No root, no container, no network but for locked inputs; ten seconds from the
+// cache.
+//   node image/build.js [--out FOLDER] [--inputs FOLDER] [--config FILE.toml] [--model FILE.gguf]…
+//                       [--commit HEX] [--with-simulated-tee]
+// With --model the models are packed as disks beside, and listed in the measured configuration. With
+// --with-simulated-tee it is a test image, which can show evidence without hardware: its manifest says so,
+// and it gets no reference values.
 
 import { createReadStream, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { createHash } from 'node:crypto';
@@ -129,7 +130,10 @@ async function fileDigest(path: string): Promise<string> {
   return hash.digest('hex');
 }
 
-/** Commit of the sources; empty when git cannot tell it or files differ from it, so that a wrong commit is never claimed. */
+/**
+ * Commit of the sources; empty when git cannot tell it or files differ from it, so that a wrong commit is
+ * never claimed.
+ */
 function commitOf(top: string): string {
   try {
     const git = (...args: string[]): string =>

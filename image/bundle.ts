@@ -1,7 +1,8 @@
-// The server as it goes into the image: our TypeScript and its JavaScript packages bundled by esbuild into one file per entry, with
-// shared code in chunks named by content. No minifying, no source maps, no file times or paths of this machine in it.
-// Native parts stay files of their own, from the locked tarballs, and only those for linux-x64.
-// The simulated TEE is in test images only: a production image has no code that could make such evidence.
+// The server as it goes into the image: our TypeScript and its JavaScript packages bundled by esbuild into
+// one file per entry, with shared code in chunks named by content. No minifying, no source maps, no file
+// times or paths of this machine in it. Native parts stay files of their own, from the locked tarballs, and
+// only those for linux-x64. The simulated TEE is in test images only: a production image has no code that
+// could make such evidence.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -104,8 +105,9 @@ function workspace(top: string, aliases: Readonly<Record<string, string>>): Plug
 }
 
 /**
- * Leaves the import of the simulation as it is written, from `dist/src/<folder>/`, to a file that is not there. Only an import on demand:
- * a static one would be a server that does not start, so the build refuses it.
+ * Leaves the import of the simulation as it is written, from `dist/src/<folder>/`, to a file
+ * that is not there. Only an import on demand: a static one would be a server that does not
+ * start, so the build refuses it.
  */
 const WITHOUT_SIMULATED_TEE: Plugin = {
   name: 'without the simulated TEE',

@@ -1,5 +1,6 @@
-// The kernel command line, defined here and nowhere else: builder, manifest and verifier all use this function. It is measured
-// (SNP: kernel-hash table; TDX: RTMR2), so the root hash and the configuration hash in it bind the rest of the system.
+// The kernel command line, defined here and nowhere else: builder, manifest and verifier all use this
+// function. It is measured (SNP: kernel-hash table; TDX: RTMR2), so the root hash and the configuration hash
+// in it bind the rest of the system.
 
 import { badInput } from './errors.ts';
 
@@ -32,7 +33,8 @@ const FIXED = [
   'random.trust_bootloader=off',
   'random.trust_cpu=on',
   'net.ifnames=0',
-  // The start-up check of the timer's ticks fails when a busy host emulates us; hypervisors switch it off themselves.
+  // The start-up check of the timer's ticks fails when a busy host emulates us; hypervisors
+  // switch it off themselves.
   'no_timer_check',
 ];
 

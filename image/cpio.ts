@@ -1,5 +1,6 @@
-// Writes the initramfs: cpio in the "newc" form the kernel unpacks (linux Documentation/driver-api/early-userspace/
-// buffer-format.rst), uncompressed, so that no compressor's version changes the bytes. Inode numbers count from 1, times are 0.
+// Writes the initramfs: cpio in the "newc" form the kernel unpacks (linux
+// Documentation/driver-api/early-userspace/ buffer-format.rst), uncompressed, so that no compressor's version
+// changes the bytes. Inode numbers count from 1, times are 0.
 
 import { badInput } from './errors.ts';
 import { type Node, sortedEntries, type Tree } from './tree.ts';

@@ -1,5 +1,6 @@
-// Debian's own metadata (repository format: Release files, Packages indices; policy §5.6.12 for versions), read for the lock.
-// A Release file is believed after gpgv accepts its signature with Debian's archive keyring, an index by the digest in it.
+// Debian's own metadata (repository format: Release files, Packages indices; policy §5.6.12 for versions),
+// read for the lock. A Release file is believed after gpgv accepts its signature with Debian's archive
+// keyring, an index by the digest in it.
 
 import { spawn } from 'node:child_process';
 import { badInput, ImageError } from './errors.ts';
@@ -41,7 +42,10 @@ export interface Release {
   readonly sha256: ReadonlyMap<string, string>;
 }
 
-/** Refuses a Release file past its Valid-Until, since a mirror may not replay an old one; `allowExpired` is for frozen mirrors. */
+/**
+ * Refuses a Release file past its Valid-Until, since a mirror may not replay an old one;
+ * `allowExpired` is for frozen mirrors.
+ */
 export function parseRelease(
   text: string,
   now: Date,
@@ -108,7 +112,10 @@ function splitRevision(version: string): readonly [string, string] {
   return dash < 0 ? [version, '0'] : [version.slice(0, dash), version.slice(dash + 1)];
 }
 
-/** Letters sort before other characters, `~` before everything, even the end; runs of digits compare as numbers. */
+/**
+ * Letters sort before other characters, `~` before everything, even the end; runs of
+ * digits compare as numbers.
+ */
 function comparePart(a: string, b: string): number {
   let [i, j] = [0, 0];
   while (i < a.length || j < b.length) {

@@ -1,5 +1,6 @@
-// QEMU 10 and swtpm from the lock, unpacked into a folder and run with their own loader and libraries: no package is installed,
-// and the host's distribution does not matter. For tests under software emulation only; no part of the image.
+// QEMU 10 and swtpm from the lock, unpacked into a folder and run with their own loader and libraries: no
+// package is installed, and the host's distribution does not matter. For tests under software emulation
+// only; no part of the image.
 
 import {
   copyFileSync,
@@ -28,7 +29,10 @@ export interface Emulator {
 
 const LIBRARIES = 'usr/lib/x86_64-linux-gnu';
 
-/** Unpacks into `cache/<digest of the packages>` unless it is there. The C library comes with the image's own inputs. */
+/**
+ * Unpacks into `cache/<digest of the packages>` unless it is there. The C library comes
+ * with the image's own inputs.
+ */
 export async function openEmulator(lock: Lock, inputs: Inputs, cache: string): Promise<Emulator> {
   const packages = lock.debian.filter(
     ({ use, package: name }) => use === 'emulator' || name.startsWith('lib'),

@@ -1,11 +1,12 @@
-// Writes a read-only EROFS image (linux fs/erofs/erofs_fs.h): 4096-byte blocks, uncompressed flat-plain data, 64-byte inodes,
-// fixed identifier and times. Layout: superblock, inodes, directories and link targets, then file data in tree order; so the
-// same tree gives the same bytes everywhere, whatever mkfs.erofs is installed. Files may be larger than memory.
+// Writes a read-only EROFS image (linux fs/erofs/erofs_fs.h): 4096-byte blocks, uncompressed flat-plain data,
+// 64-byte inodes, fixed identifier and times. Layout: superblock, inodes, directories and link targets, then
+// file data in tree order; so the same tree gives the same bytes everywhere, whatever mkfs.erofs is
+// installed. Files may be larger than memory.
 
 import { createReadStream } from 'node:fs';
 import { badInput } from './errors.ts';
 import { modeOf } from './cpio.ts';
-import { childrenOf, type Content, type Node, parentOf, sizeOf, sortedEntries, type Tree } from './tree.ts';
+import { childNames, type Content, type Node, parentOf, sizeOf, sortedEntries, type Tree } from './tree.ts';
 
 export const BLOCK_BYTES = 4096;
 
@@ -32,7 +33,7 @@ const IDENTIFIER = Buffer.from('a55a7000c0de4a5581a9000000000001', 'hex');
 export function layoutErofs(tree: Tree): ErofsLayout {
   const entries = sortedEntries(tree);
   const nids = new Map(entries.map(([path], index) => [path, index * SLOTS_PER_INODE]));
-  const children = childrenOf(tree);
+  const children = childNames(tree);
   const inodeBlocks = blocksFor(entries.length * INODE_BYTES);
   const small: Uint8Array[] = [];
   const files: Content[] = [];
@@ -63,7 +64,9 @@ export function layoutErofs(tree: Tree): ErofsLayout {
   return { metadata: Buffer.concat([superblock, inodes, ...small]), files, blocks: nextFile };
 }
 
-/** The whole image in order, in chunks of no particular size. Throws if a file on disk is not the size it was. */
+/**
+ * The whole image in order, in chunks of no particular size. Throws if a file on disk is not the size it was.
+ */
 export async function* erofsBytes(layout: ErofsLayout): AsyncGenerator<Uint8Array> {
   yield layout.metadata;
   for (const content of layout.files) {

@@ -1,5 +1,6 @@
-// Errors of building an image, by their cause: `input` (a file is not what the lock says or not of its format),
-// `tool` (a program this machine lacks), `usage` (wrong arguments), `differs` (two builds are not byte-identical).
+// Errors of building an image, by their cause: `input` (a file is not what the lock says or not of
+// its format), `tool` (a program this machine lacks), `usage` (wrong arguments), `differs` (two
+// builds are not byte-identical).
 
 export type ImageErrorKind = 'input' | 'tool' | 'usage' | 'differs';
 

@@ -1,12 +1,13 @@
-// The contents of the initramfs: busybox, dmsetup with its libraries, kernel modules, and one script. It does not depend on the root
-// image, whose hash is on the command line: so it stays the same from release to release of the server.
+// The contents of the initramfs: busybox, dmsetup with its libraries, kernel modules, and one script. It
+// does not depend on the root image, whose hash is on the command line: so it stays the same from release
+// to release of the server.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { VERITY_SALT } from '@assay/attestation/launch';
 import type { Sources } from './sources.ts';
 import { TOP } from './top.ts';
 import { addDirectory, addFile, addLink, newTree, type Tree } from './tree.ts';
-import { VERITY_SALT } from './verity.ts';
 
 /** In loading order. */
 export const MODULES: readonly string[] = [

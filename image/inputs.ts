@@ -1,5 +1,5 @@
-// `make image-inputs`: fills the cache with every locked input, so that building and testing need no network afterwards, and puts
-// the firmware the tests of the launch measurement use into .cache/firmware.
+// `make image-inputs`: fills the cache with every locked input, so that building and testing need no network
+// afterwards, and puts the firmware the tests of the launch measurement use into .cache/firmware.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,5 +1,5 @@
-// `make image-lock`: finds the wanted packages in signature-checked Debian indices and npm metadata, and writes
-// image/inputs.lock.json. It does not build: review the difference, then build.
+// `make image-lock`: finds the wanted packages in signature-checked Debian indices and npm metadata, and
+// writes image/inputs.lock.json. It does not build: review the difference, then build.
 
 import { createHash } from 'node:crypto';
 import { execFileSync } from 'node:child_process';
@@ -22,7 +22,9 @@ import { type Suite, WANTED, WANTED_NPM, type Wanted } from './packages.ts';
 
 const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
-/** For a frozen mirror: signatures still count, freshness does not. Look at the versions in the difference. */
+/**
+ * For a frozen mirror: signatures still count, freshness does not. Look at the versions in the difference.
+ */
 const ALLOW_EXPIRED = process.argv.includes('--allow-expired');
 
 /** Package name → its stanzas, of every suite it is in. */

@@ -1,6 +1,6 @@
-// image/inputs.lock.json: every file the image is made from, by content. Written by `make image-lock`, read by `make image`.
-// A build trusts the digests in the lock; names and paths only say where to look.
-// Refused: unknown keys, two entries for one package, and digests that are not digests.
+// image/inputs.lock.json: every file the image is made from, by content. Written by `make image-lock`, read
+// by `make image`. A build trusts the digests in the lock; names and paths only say where to look. Refused:
+// unknown keys, two entries for one package, and digests that are not digests.
 
 import { readFileSync } from 'node:fs';
 import { ApiError } from '../src/base/errors.ts';
@@ -78,7 +78,7 @@ export function readLock(path: string): Lock {
 
 export function parseLock(text: string): Lock {
   const { debian, npm } = readShape(lockShape, parseJson(text));
-  for (const names of [debian.map((d) => d.package), npm.map((n) => n.package)]) {
+  for (const names of [debian.map((locked) => locked.package), npm.map((locked) => locked.package)]) {
     const twice = names.find((name, index) => names.indexOf(name) !== index);
     if (twice !== undefined) throw badInput(`${twice} is in the lock twice`);
   }

@@ -12,7 +12,7 @@ import { cmdline } from './cmdline.ts';
 
 export interface ManifestInputs {
   /** Absent: a production image. */
-  readonly variant?: ImageManifest['variant'];
+  readonly variant?: ImageManifest['variant'] | undefined;
   readonly release: string;
   readonly source: ImageManifest['source'];
   readonly files: Readonly<Record<ImageFile, Uint8Array>>;
@@ -32,7 +32,7 @@ export function buildManifest(inputs: ManifestInputs): ImageManifest {
   });
   return {
     version: 1,
-    ...(inputs.variant === undefined ? {} : { variant: inputs.variant }),
+    variant: inputs.variant,
     release: inputs.release,
     source: inputs.source,
     files: Object.fromEntries(

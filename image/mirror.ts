@@ -1,7 +1,7 @@
-// Fetches inputs: Debian packages from the mirror this machine's own apt is set up for (or ASSAY_DEBIAN_MIRROR and
-// ASSAY_DEBIAN_SECURITY_MIRROR), npm tarballs through the npm client and so from whatever registry it is set up for. No address is
-// written in this repository. What arrives is believed only by its digest, and kept in a cache named by it; a filled cache
-// folder is all a build without network needs.
+// Fetches inputs: Debian packages from the mirror this machine's own apt is set up for (or
+// ASSAY_DEBIAN_MIRROR and ASSAY_DEBIAN_SECURITY_MIRROR), npm tarballs through the npm client and so from
+// whatever registry it is set up for. No address is written in this repository. What arrives is believed only
+// by its digest, and kept in a cache named by it; a filled cache folder is all a build without network needs.
 
 import { createHash } from 'node:crypto';
 import { execFile } from 'node:child_process';
@@ -95,7 +95,9 @@ async function aptSites(): Promise<string[]> {
 
 const APT_HELPER = '/usr/lib/apt/apt-helper';
 
-/** One file, by apt's own downloader where there is one (it knows the machine's proxies), else by plain HTTP. */
+/**
+ * One file, by apt's own downloader where there is one (it knows the machine's proxies), else by plain HTTP.
+ */
 export async function download(url: string, scratch: string): Promise<Uint8Array> {
   if (!existsSync(APT_HELPER)) {
     const response = await fetch(url);
@@ -108,7 +110,8 @@ export async function download(url: string, scratch: string): Promise<Uint8Array
     await run(APT_HELPER, ['-o', 'APT::Sandbox::User=root', 'download-file', url, join(folder, 'file')]);
     return readFileSync(join(folder, 'file'));
   } catch (cause) {
-    // A superseded package leaves the mirror: the cache of an earlier build, or the release's bundle of inputs, has it.
+    // A superseded package leaves the mirror: the cache of an earlier build, or the release's
+    // bundle of inputs, has it.
     throw badInput(
       `the mirror does not give ${new URL(url).pathname}; refresh the lock, or put the file into the cache of inputs`,
       cause,

@@ -1,5 +1,6 @@
-// `assay image model` and `make image-model`: packs a GGUF as a read-only disk with a dm-verity tree, and prints the line of the
-// measured configuration that makes a guest accept it, and the disk argument that makes a host attach it.
+// `assay image model` and `make image-model`: packs a GGUF as a read-only disk with a dm-verity tree,
+// and prints the line of the measured configuration that makes a guest accept it, and the disk argument
+// that makes a host attach it.
 //
 //   node image/model.js MODEL.gguf [--out MODEL.img]
 

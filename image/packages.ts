@@ -1,5 +1,6 @@
-// Which packages `make image-lock` looks for, and from which suite. Explicit: no dependency of an image package is followed, since
-// only single files of each go into the image (rootfs.ts and initramfs.ts name them). The emulator's closure is followed.
+// Which packages `make image-lock` looks for, and from which suite. Explicit: no dependency of an image
+// package is followed, since only single files of each go into the image (rootfs.ts and initramfs.ts name
+// them). The emulator's closure is followed.
 
 import type { Use } from './lock.ts';
 

@@ -1,5 +1,6 @@
-// `make image-reference`: writes image/reference-values.json from built manifests, so that a client policy can name a release.
-// Generated, never edited: every value in it can be recomputed with `assay-verify measure`.
+// `make image-reference`: writes image/reference-values.json from built manifests, so that a
+// client policy can name a release. Generated, never edited: every value in it can be recomputed
+// with `assay-verify measure`.
 //
 //   node image/reference.js NAME=out/manifest.json …
 

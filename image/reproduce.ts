@@ -1,5 +1,6 @@
-// `make reproduce`: builds the image twice and compares every byte. The second build runs in another process, from a copy of the
-// sources in another folder, with another umask, time zone, locale, home and date, its directory listings reversed.
+// `make reproduce`: builds the image twice and compares every byte. The second build runs in another process,
+// from a copy of the sources in another folder, with another umask, time zone, locale, home and date, its
+// directory listings reversed.
 //
 //   node image/reproduce.js [--inputs FOLDER]
 

@@ -1,11 +1,11 @@
-// The contents of the root image: an explicit list, added to an empty tree. No package manager, no login, no ssh, no shell but the
-// static busybox that runs two scripts; Node, the server, and the libraries those need.
+// The contents of the root image: an explicit list, added to an empty tree. No package manager, no login, no
+// ssh, no shell but the static busybox that runs two scripts; Node, the server, and the libraries those need.
 
+import { VERITY_SALT } from '@assay/attestation/launch';
 import { addServer, type BundleOptions } from './bundle.ts';
 import { guestScript, LIBRARY_FOLDER } from './initramfs.ts';
 import type { Sources } from './sources.ts';
 import { addDirectory, addFile, addLink, newTree, type Tree } from './tree.ts';
-import { VERITY_SALT } from './verity.ts';
 
 const LIBRARIES: readonly (readonly [string, string])[] = [
   ['libc6', 'ld-linux-x86-64.so.2'],
@@ -65,7 +65,10 @@ export async function rootfsTree(sources: Sources, options: RootfsOptions = {}):
   return tree;
 }
 
-/** The init script; each marked part stays as it is, or is replaced by a hook of that name. Unknown hooks are an error. */
+/**
+ * The init script; each marked part stays as it is, or is replaced by a hook of that name.
+ * Unknown hooks are an error.
+ */
 export function initScript(hooks: Hooks = {}): string {
   const unused = new Set(Object.keys(hooks));
   const script = guestScript('init.sh', { SALT: VERITY_SALT }).replace(

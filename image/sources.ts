@@ -1,5 +1,5 @@
-// The files of the locked inputs, unpacked in memory and asked for one by one. What is not asked for does not get into the
-// image: packages are neither installed nor configured, and their scripts never run.
+// The files of the locked inputs, unpacked in memory and asked for one by one. What is not asked for does not
+// get into the image: packages are neither installed nor configured, and their scripts never run.
 
 import { decompress, readDeb, readTgz, type TarEntry } from './archive.ts';
 import { badInput } from './errors.ts';

@@ -1,5 +1,6 @@
-// Builds image/test-module/fake_tsm.c with the locked compiler and kernel headers, in a folder of its own that is entered by
-// chroot. For the end-to-end test: such a module is unsigned, and no production image would load it.
+// Builds image/test-module/fake_tsm.c with the locked compiler and kernel headers, in a folder of its
+// own that is entered by chroot. For the end-to-end test: such a module is unsigned, and no
+// production image would load it.
 
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';

@@ -1,6 +1,7 @@
-// A file tree in memory: everything that goes into the initramfs or the root image. Modes are explicit, owner is always
-// 0:0, times are a constant of the writers, and there are no setuid bits, device nodes or hard links, by construction.
-// Refuses paths that are absolute, climb, repeat or cannot be written in every format.
+// A file tree in memory: everything that goes into the initramfs or the root image. Modes are
+// explicit, owner is always 0:0, times are a constant of the writers, and there are no setuid bits,
+// device nodes or hard links, by construction. Refuses paths that are absolute, climb, repeat or
+// cannot be written in every format.
 
 import { badInput } from './errors.ts';
 
@@ -12,7 +13,10 @@ export type Node =
   | { readonly kind: 'file'; readonly mode: 0o644 | 0o755 | 0o444; readonly content: Content }
   | { readonly kind: 'link'; readonly target: string };
 
-/** Paths without a leading slash → nodes. The root directory is the empty path. Every parent of an entry is an entry. */
+/**
+ * Paths without a leading slash → nodes. The root directory is the empty path. Every parent
+ * of an entry is an entry.
+ */
 export type Tree = Map<string, Node>;
 
 export function newTree(): Tree {
@@ -50,13 +54,16 @@ export function sortedEntries(tree: Tree): readonly (readonly [string, Node])[] 
     .map(({ path, node }) => [path, node] as const);
 }
 
-/** A slash sorts before every other byte, so that `a/b` comes before `a-b`, as a walk of the directories would have it. */
+/**
+ * A slash sorts before every other byte, so that `a/b` comes before `a-b`, as a walk of the
+ * directories would have it.
+ */
 function sortKey(path: string): Buffer {
   return Buffer.from(path.replaceAll('/', '\0'));
 }
 
 /** Names in a directory, by their bytes. */
-export function childrenOf(tree: Tree): Map<string, string[]> {
+export function childNames(tree: Tree): Map<string, string[]> {
   const children = new Map<string, string[]>();
   for (const [path, node] of tree) {
     if (node.kind === 'directory' && !children.has(path)) children.set(path, []);

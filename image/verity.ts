@@ -1,13 +1,11 @@
-// The dm-verity hash tree over an image (linux Documentation/admin-guide/device-mapper/verity.rst): format 1, SHA-256, 4096-byte
-// data and hash blocks, a fixed salt, no superblock. The guest opens it with these very parameters as constants; only the
-// root hash and the number of blocks come from the measured command line.
+// The dm-verity hash tree over an image (linux Documentation/admin-guide/device-mapper/verity.rst): format 1,
+// SHA-256, 4096-byte data and hash blocks, a fixed salt, no superblock. The guest opens it with these very
+// parameters as constants; only the root hash and the number of blocks come from the measured command line.
 
 import { createHash } from 'node:crypto';
 import { VERITY_SALT } from '@assay/attestation/launch';
 import { badInput } from './errors.ts';
 import { BLOCK_BYTES } from './erofs.ts';
-
-export { VERITY_SALT };
 
 const DIGEST_BYTES = 32;
 

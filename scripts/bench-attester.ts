@@ -1,7 +1,7 @@
-// Measures the attester and staging: `npx tsx scripts/bench-attester.ts`. Prints tables and has no assertions.
+// Measures the attester and staging: `npx tsx scripts/bench-attester.ts`. Prints tables, without assertions.
 //   batching  128 clients on a TSM that takes 40 ms and one request at a time, with and without batches
 //   models    latency of one attestation with 1 and with 100 models registered
-//   staging   hash-while-copying beside `openssl dgst -sha256` and beside a plain copy to tmpfs (BENCH_MB, default 1024)
+//   staging   hash-while-copying beside `openssl dgst -sha256` and a plain copy to tmpfs (BENCH_MB, 1024)
 
 import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
@@ -31,8 +31,8 @@ function row(...cells: readonly (string | number)[]): void {
 function head(...cells: readonly string[]): void {
   return (row(...cells), row(...cells.map(() => '---')));
 }
-function quantile(sorted: readonly number[], q: number): number {
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0;
+function quantile(sorted: readonly number[], fraction: number): number {
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * fraction))] ?? 0;
 }
 
 function attesterOver(milliseconds: number, batchMax: number, models: readonly AttestedModel[]) {

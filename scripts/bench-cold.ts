@@ -1,6 +1,7 @@
-// First token of a model that is not loaded, split into what makes it up: `npx tsx scripts/bench-cold.ts`. Prints a table
-// and has no assertions. stage: copied to guest memory and hashed; load: the engine process until it answers; prefill: a prompt of
-// about a hundred tokens until the first token. Needs a built dist/ and the demo models; makes the 254 M model once.
+// First token of a model that is not loaded, split into what makes it up: `npx tsx scripts/bench-cold.ts`.
+// Prints a table and has no assertions. stage: copied to guest memory and hashed; load: the engine process
+// until it answers; prefill: a prompt of about a hundred tokens until the first token. Needs a built dist/
+// and the demo models; makes the 254 M model once.
 
 import { fileURLToPath } from 'node:url';
 import { join } from 'node:path';

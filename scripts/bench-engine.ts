@@ -1,8 +1,9 @@
-// `make bench-engine`: the engine against llama-server on the same files, threads and slots, run in turns; prints medians and
-// ratios (above 1.00 is ours faster). The second ratio is of processor time instead of the clock's: on a busy machine only
-// that one says something, with one thread. LLAMA_SERVER=/path/to/llama-server turns the comparison on, THREADS, ROUNDS
-// and CASES (part of a name) change the defaults; VIA=https asks our whole server over attested TLS instead of the engine's
-// seam; BUSY=n lets n busy loops compete for the processors. It has no assertions. Random weights, real shapes.
+// `make bench-engine`: the engine against llama-server on the same files, threads and slots, run in turns;
+// prints medians and ratios (above 1.00 is ours faster). The second ratio is of processor time instead of the
+// clock's: on a busy machine only that one says something, with one thread.
+// LLAMA_SERVER=/path/to/llama-server turns the comparison on, THREADS, ROUNDS and CASES (part of a name)
+// change the defaults; VIA=https asks our whole server over attested TLS instead of the engine's seam; BUSY=n
+// lets n busy loops compete for the processors. It has no assertions. Random weights, real shapes.
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -315,7 +316,8 @@ async function compare(
     for (const each of cases.filter(({ name }) => name.includes(process.env['CASES'] ?? ''))) {
       const found: number[][] = sides.map(() => []);
       const used: number[] = sides.map(() => 0);
-      // The first round warms up and is not counted; sides take turns, so that a busy machine is busy for both.
+      // The first round warms up and is not counted; sides take turns, so that a busy
+      // machine is busy for both.
       for (let round = 0; round <= rounds; round += 1) {
         for (const [i, side] of sides.entries()) {
           const before = processorMs(await side.pids());

@@ -1,7 +1,8 @@
-// `make bench-load`: the cost of overload for the clients that are served. Measures how much the real server and engine do when clients
-// ask as fast as they are answered (1×), then offers that rate and twice that rate without waiting for answers. Goodput counts
-// the tokens of whole answers; refusals are timed from the request to the last byte of the 429. Prints a table and
-// has no assertions. Server, engine and clients share this machine. SECONDS per row (default 15); attestation: scripts/bench-attester.ts.
+// `make bench-load`: the cost of overload for the clients that are served. Measures how much the real server
+// and engine do when clients ask as fast as they are answered (1×), then offers that rate and twice that rate
+// without waiting for answers. Goodput counts the tokens of whole answers; refusals are timed from the
+// request to the last byte of the 429. Prints a table and has no assertions. Server, engine and clients share
+// this machine. SECONDS per row (default 15); attestation: scripts/bench-attester.ts.
 
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -84,11 +85,11 @@ async function openLoop(perSecond: number): Promise<Run> {
   return { ...run, elapsed: (performance.now() - started) / 1000 };
 }
 
-function quantile(values: readonly number[], q: number): string {
+function quantile(values: readonly number[], fraction: number): string {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted.length === 0
     ? '–'
-    : (sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0).toFixed(0);
+    : (sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * fraction))] ?? 0).toFixed(0);
 }
 function goodput(run: Run): number {
   return (run.served.length * tokens) / run.elapsed;

@@ -1,12 +1,13 @@
-// Models with arbitrary weights and the shapes of real ones, for scripts/bench-engine: Q8_0 with a constant
-// scale and pseudo-random bytes, written straight to disk. `medium` is a llama of 254 M parameters, `embed` a BERT of 22 M.
+// Models with arbitrary weights and the shapes of real ones, for scripts/bench-engine: Q8_0 with a
+// constant scale and pseudo-random bytes, written straight to disk.
+// `medium` is a llama of 254 M parameters, `embed` a BERT of 22 M.
 
 import { once } from 'node:events';
 import { createWriteStream, existsSync } from 'node:fs';
 import { mkdir, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { finished } from 'node:stream/promises';
-import { writeGguf, type Value } from './demo-model/gguf.ts';
+import { writeGguf, type WrittenValue } from './demo-model/gguf.ts';
 import { llamaMetadata } from './demo-model/llama.ts';
 import { buildVocabulary } from './demo-model/vocabulary.ts';
 
@@ -73,7 +74,7 @@ export async function writeEmbeddingModel(path: string): Promise<void> {
       (_, i) => `\u2581${String.fromCharCode(97 + Math.floor(i / 26))}${String.fromCharCode(97 + (i % 26))}`,
     ),
   ];
-  const metadata: [string, Value][] = [
+  const metadata: [string, WrittenValue][] = [
     ['general.architecture', { string: 'bert' }],
     ['general.name', { string: 'bench embed' }],
     ['bert.context_length', { u32: 512 }],
@@ -127,10 +128,13 @@ function padded(length: number): number {
   return Math.ceil(length / 32) * 32;
 }
 
-/** Header by the demo models' writer (of a file without tensors), then the tensor table and payloads piece by piece. */
+/**
+ * Header by the demo models' writer (of a file without tensors), then the tensor table and
+ * payloads piece by piece.
+ */
 async function write(
   path: string,
-  metadata: readonly (readonly [string, Value])[],
+  metadata: readonly (readonly [string, WrittenValue])[],
   tensors: readonly Shape[],
 ): Promise<void> {
   if (existsSync(path)) return;
@@ -181,7 +185,7 @@ async function write(
 }
 
 /** The header without its padding: a filler value is grown until the padding is empty. */
-function unpadded(metadata: readonly (readonly [string, Value])[]): Buffer {
+function unpadded(metadata: readonly (readonly [string, WrittenValue])[]): Buffer {
   const filled = (length: number): Buffer =>
     writeGguf([...metadata, ['general.filler', { string: 'x'.repeat(length) }]], []);
   for (let length = 0; ; length += 1)

@@ -1,6 +1,7 @@
-// `make bench`: can one key tell by the time that another has sent a text? Times the first token of prompts that this key sent
-// before, that the other key sent before, and that neither did, in turns, and says in one line whether either differs from the
-// last. A difference is one that 1 in 1000 shufflings of the same times would show. Prints, has no assertions. ROUNDS (default 60).
+// `make bench`: can one key tell by the time that another has sent a text? Times the first token of prompts
+// that this key sent before, that the other key sent before, and that neither did, in turns, and says in one
+// line whether either differs from the last. A difference is one that 1 in 1000 shufflings of the same times
+// would show. Prints, has no assertions. ROUNDS (default 60).
 
 import { createHash, randomInt } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -64,8 +65,8 @@ await rm(folder, { recursive: true, force: true });
 function sorted(values: readonly number[]): number[] {
   return values.toSorted((a, b) => a - b);
 }
-function at(values: readonly number[], q: number): number {
-  return sorted(values)[Math.min(values.length - 1, Math.floor(values.length * q))] ?? 0;
+function at(values: readonly number[], fraction: number): number {
+  return sorted(values)[Math.min(values.length - 1, Math.floor(values.length * fraction))] ?? 0;
 }
 function gap(a: readonly number[], b: readonly number[]): number {
   return Math.abs(at(a, 0.5) - at(b, 0.5));

@@ -1,7 +1,8 @@
-// `make bench-verify`: what verifying one SNP and one TDX evidence costs, beside the bare signature checks it has to make.
-// The floor is not estimated: the very crypto.subtle.verify calls of one verification are recorded and replayed, keys
-// imported, at once (as the verifier makes them) and one after another. Cold is a new process, from import to verdict.
-// Prints a table and has no assertions. Evidence comes from the simulated hierarchies (RSA-4096, as AMD's), certificates and CRLs included.
+// `make bench-verify`: what verifying one SNP and one TDX evidence costs, beside the bare signature checks it
+// has to make. The floor is not estimated: the very crypto.subtle.verify calls of one verification are
+// recorded and replayed, keys imported, at once (as the verifier makes them) and one after another. Cold is a
+// new process, from import to verdict. Prints a table and has no assertions. Evidence comes from the
+// simulated hierarchies (RSA-4096, as AMD's), certificates and CRLs included.
 
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -117,7 +118,9 @@ async function recordCalls(run: () => Promise<unknown>): Promise<readonly Replay
   return calls;
 }
 
-/** Median milliseconds; rounds of all candidates alternate, so that a busy machine is busy for each of them. */
+/**
+ * Median milliseconds; rounds of all candidates alternate, so that a busy machine is busy for each of them.
+ */
 async function medians(
   candidates: readonly (() => Promise<unknown>)[],
   rounds: number,

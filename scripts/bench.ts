@@ -1,6 +1,7 @@
-// `make bench`: what verification and our HTTP stack cost. Prints a table and has no assertions. Everything on this machine.
-//   handshake to verified, cold (a new process) and warm; TTFT and tokens/s of the demo model through attested TLS and
-//   straight from the engine; the server with a null engine beside bare node:http.
+// `make bench`: what verification and our HTTP stack cost. Prints a table and has no assertions.
+// Everything on this machine.
+//   handshake to verified, cold (a new process) and warm; TTFT and tokens/s of the demo model through
+//   attested TLS and straight from the engine; the server with a null engine beside bare node:http.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -24,8 +25,8 @@ function row(what: string, value: string): void {
 function sorted(values: readonly number[]): number[] {
   return values.toSorted((a, b) => a - b);
 }
-function at(values: readonly number[], q: number): number {
-  return sorted(values)[Math.min(values.length - 1, Math.floor(values.length * q))] ?? 0;
+function at(values: readonly number[], fraction: number): number {
+  return sorted(values)[Math.min(values.length - 1, Math.floor(values.length * fraction))] ?? 0;
 }
 function ms(values: readonly number[]): string {
   return `p50 ${at(values, 0.5).toFixed(2)} ms   p99 ${at(values, 0.99).toFixed(2)} ms   (${values.length})`;
@@ -70,7 +71,7 @@ row('cold process: first handshake to verified', ms(COLD_RUNS.map(([, verify]) =
 const options = {
   policy: (await import('@assay/attestation')).parsePolicy(POLICY),
   now: Date.now,
-  randomBytes: (n: number) => new Uint8Array(randomBytes(n)),
+  randomBytes: (length: number) => new Uint8Array(randomBytes(length)),
   connectTimeoutMs: 10_000,
   attestTimeoutMs: 10_000,
 };

@@ -1,13 +1,15 @@
-// The files each process loads. Reads the imports of our own sources with oxc's parser and follows them from an entry, so that the floors,
-// the closures and docs/tcb.md count the same thing. Value imports are what is there when a process runs; a type import is erased.
-// `npx tsx scripts/closures.ts` prints files and lines of every entry; `npx tsx scripts/closures.ts ENTRY` lists its files.
+// The files each process loads. Reads the imports of our own sources with oxc's parser and follows them from
+// an entry, so that the floors, the closures and docs/tcb.md count the same thing. Value imports are what is
+// there when a process runs; a type import is erased. `npx tsx scripts/closures.ts` prints files and lines of
+// every entry; `npx tsx scripts/closures.ts ENTRY` lists its files.
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { join, posix } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseSync } from 'oxc-parser';
+import { TOP } from '../image/top.ts';
 
-export const TOP = fileURLToPath(new URL('..', import.meta.url)).replace(/dist\/$/, '');
+export { TOP } from '../image/top.ts';
 
 /** The entries of the workspace's package, as sources. */
 export const PACKAGE_ENTRIES: Readonly<Record<string, string>> = {

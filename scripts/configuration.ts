@@ -1,5 +1,5 @@
-// Writes the table of docs/configuration.md from src/config/schema: `npx tsx scripts/configuration.ts [--check]`.
-// With --check it compares instead of writing; a difference is exit 1.
+// Writes the table of docs/configuration.md from src/config/schema: `npx tsx scripts/configuration.ts
+// [--check]`. With --check it compares instead of writing; a difference is exit 1.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

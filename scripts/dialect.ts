@@ -1,5 +1,6 @@
-// The house's dialect as checks over every source, with oxc's parser: what a linter's rule does not express. CONTRIBUTING.md explains
-// each rule. `npx tsx scripts/dialect.ts [FOLDER…]` lists the problems; test/tree/dialect.test.ts fails on any.
+// The house's dialect as checks over every source, with oxc's parser: what a linter's rule does not express.
+// CONTRIBUTING.md explains each rule. `npx tsx scripts/dialect.ts [FOLDER…]` lists the problems;
+// test/tree/dialect.test.ts fails on any.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -56,7 +57,10 @@ function lengthOf(source: Source): readonly Problem[] {
     : [problem(source, 0, 'file-length', `${lines} lines, at most ${MAX_LINES}`)];
 }
 
-/** A header says what the file is, what it follows and what it refuses: 2 to 8 lines, then a blank line. One line may do in tests. */
+/**
+ * A header says what the file is, what it follows and what it refuses: 2 to 8 lines, then a blank line.
+ * One line may do in tests.
+ */
 function headerOf(source: Source): readonly Problem[] {
   const text = source.text.replace(/^#!.*\n/, '');
   const header = /^(?:\/\/.*\n)+/.exec(text)?.[0];
@@ -105,7 +109,10 @@ export function rankOf(specifier: string): number {
 
 const VALUE_CLASSES = new Set(['Set', 'Map', 'Uint8Array']);
 
-/** Top-level constants of a plain value are SCREAMING_SNAKE, everything else camelCase; functions are declared, not assigned. */
+/**
+ * Top-level constants of a plain value are SCREAMING_SNAKE, everything else camelCase; functions
+ * are declared, not assigned.
+ */
 function declarationsOf(source: Source): readonly Problem[] {
   const found: Problem[] = [];
   for (const statement of source.body) {
@@ -180,7 +187,10 @@ function isMember(value: Expression): boolean {
   return at.type === 'Identifier' || at.type === 'MemberExpression' || isValue(at);
 }
 
-/** `x?: T` in types of src/ and attestation/ is written `x?: T | undefined`, so that it can be passed on without a spread. */
+/**
+ * `x?: T` in types of src/ and attestation/ is written `x?: T | undefined`, so that it can be
+ * passed on without a spread.
+ */
 function optionalsOf(source: Source): readonly Problem[] {
   if (!/^(src|attestation)\//.test(source.file)) return [];
   const found: Problem[] = [];
@@ -282,7 +292,10 @@ export function walk(value: unknown, visit: (node: Node) => void): void {
     if (key !== 'parent' && typeof each === 'object') walk(each, visit);
 }
 
-/** Words of comments that read twice. Their counts only fall: lower the number with each file that is rewritten. */
+/**
+ * Words of comments that read twice. Their counts only fall: lower the number with each file that is
+ * rewritten.
+ */
 export const RIDDLES: Readonly<Record<string, RegExp>> = {
   'who, whoever': /\b(?:who|whoever)\b/gi,
   'nobody, nothing': /\b(?:nobody|nothing)\b/gi,

@@ -1,4 +1,5 @@
-// Regenerates what is generated and says what differs from the tree. Run by `make drift`; each generator knows `--check`.
+// Regenerates what is generated and says what differs from the tree. Run by `make drift`; each
+// generator knows `--check`.
 
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';

@@ -1,5 +1,5 @@
-// The part of docs/formats.md that is not made of byte tables: what `assay-verify evidence` takes and gives, and how its policy
-// differs from a policy file. A test compares the keys with those the verifier reads.
+// The part of docs/formats.md that is not made of byte tables: what `assay-verify evidence` takes and gives,
+// and how its policy differs from a policy file. A test compares the keys with those the verifier reads.
 
 const INPUT = `## The input of \`assay-verify evidence\`
 

@@ -1,5 +1,5 @@
-// Writes docs/formats.md (byte tables of every wire structure) and docs/codes.md (the closed list of codes) from the
-// declarations the verifier itself decodes by. `--check` compares instead of writing.
+// Writes docs/formats.md (byte tables of every wire structure) and docs/codes.md (the closed list of codes)
+// from the declarations the verifier itself decodes by. `--check` compares instead of writing.
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -65,7 +65,10 @@ function table({ title, source, size, layout, declared }: Table): string {
   return `## ${title}\n\n${source} ${size} bytes; integers little-endian; bytes in no row are reserved and must be zero unless said otherwise.\n\n| offset | size | field | meaning |\n|---|--:|---|---|\n${rows.join('\n')}\n`;
 }
 
-/** The claims of `verifyTdx` and `assay-verify evidence` about the TCB, beside the fields of the tables above under their names. */
+/**
+ * The claims of `verifyTdx` and `assay-verify evidence` about the TCB, beside the fields of the tables
+ * above under their names.
+ */
 const TDX_TCB_CLAIMS = `## TCB claims of TDX evidence
 
 Claims are there only when the quote is authentic: made by Intel's quoting enclave for a TD on Intel's module, signed up to the trusted

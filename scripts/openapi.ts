@@ -1,5 +1,5 @@
-// Writes docs/openapi.json and the generated tables of docs/api.md from the routes the server registers. `--check` compares
-// instead of writing; a difference is exit 1.
+// Writes docs/openapi.json and the generated tables of docs/api.md from the routes the server registers.
+// `--check` compares instead of writing; a difference is exit 1.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

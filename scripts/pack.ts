@@ -1,7 +1,8 @@
-// `make pack`: the npm packages into out/, compiled anew, so that no file of an earlier state of dist/ is in them. Each carries
-// its production packages, byte for byte as package-lock.json has them, so that a user gets what was tested; only native builds come
-// from the registry, by exact version. No install script is in them. The same sources give the same bytes: the compiler writes no
-// paths or times, and npm sets those of the archive. Prints name and SHA-512.
+// `make pack`: the npm packages into out/, compiled anew, so that no file of an earlier state of dist/ is in
+// them. Each carries its production packages, byte for byte as package-lock.json has them, so that a user
+// gets what was tested; only native builds come from the registry, by exact version. No install script is in
+// them. The same sources give the same bytes: the compiler writes no paths or times, and npm sets those of
+// the archive. Prints name and SHA-512.
 
 import { execFile } from 'node:child_process';
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -62,7 +63,10 @@ async function copyPackage(from: string, to: string): Promise<void> {
     await cp(join(from, name), join(to, name), { recursive: true });
 }
 
-/** Puts the locked production packages of the package at `root` below `stage`, without what would run or be fetched. */
+/**
+ * Puts the locked production packages of the package at `root` below `stage`, without what
+ * would run or be fetched.
+ */
 async function bundle(top: string, root: string, stage: string): Promise<void> {
   const manifest = await readManifest(stage);
   const bundled = new Set([...closure(root), ...closure('attestation')].filter((key) => !isNative(key)));
@@ -91,7 +95,10 @@ async function bundle(top: string, root: string, stage: string): Promise<void> {
   });
 }
 
-/** Copies a package of the lock without its scripts, and returns the native builds it would have fetched, by exact version. */
+/**
+ * Copies a package of the lock without its scripts, and returns the native builds it would have
+ * fetched, by exact version.
+ */
 async function copyLocked(
   top: string,
   key: string,

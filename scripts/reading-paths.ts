@@ -1,5 +1,6 @@
-// Writes the reading paths of ARCHITECTURE.md: what to read for one question, in files and lines counted from the tree.
-// `npx tsx scripts/reading-paths.ts [--check]`; `--check` compares and fails when the table is stale.
+// Writes the reading paths of ARCHITECTURE.md: what to read for one question, in files and lines
+// counted from the tree. `npx tsx scripts/reading-paths.ts [--check]`; `--check` compares and fails
+// when the table is stale.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

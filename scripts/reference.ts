@@ -1,5 +1,6 @@
-// Writes docs/reference/: the API of @assay/attestation, an entry a page, from the declarations the compiler emits. An export without a
-// comment is an error. `npx tsx scripts/reference.ts [--check]` after `make build`; `--check` compares.
+// Writes docs/reference/: the API of @assay/attestation, an entry a page, from the declarations the compiler
+// emits. An export without a comment is an error. `npx tsx scripts/reference.ts [--check]` after
+// `make build`; `--check` compares.
 
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, posix } from 'node:path';

@@ -1,5 +1,5 @@
-// `make soak`: ten minutes (`--seconds N`) of random clients and faults against the real server. Prints a table; ends with 1
-// when something leaked or a request is unaccounted for.
+// `make soak`: ten minutes (`--seconds N`) of random clients and faults against the real server. Prints a
+// table; ends with 1 when something leaked or a request is unaccounted for.
 
 import { parseArgs } from 'node:util';
 import { runSoak } from '../test/fixtures/e2e/soak.ts';

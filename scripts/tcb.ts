@@ -1,13 +1,17 @@
-// Writes docs/tcb.md: everything that runs inside a trust boundary — packages, native code, install scripts, what the image has of
-// Debian, our own lines. `--check` compares instead, and fails too when any of it has grown without a line in docs/decisions/:
-// a package, one that moved into the client, native files, an install script, a Debian package, lines past the number recorded.
+// Writes docs/tcb.md: everything that runs inside a trust boundary — packages, native code, install scripts,
+// what the image has of Debian, our own lines. `--check` compares instead, and fails too when any of it has
+// grown without a line in docs/decisions/: a package, one that moved into the client, native files, an
+// install script, a Debian package, lines past the number recorded.
 
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { closureOf, linesOf, ON_DEMAND } from './closures.ts';
 
-/** Lines of all our files that the entries load, directly or not, in production. What is imported as a type is not there when it runs. */
+/**
+ * Lines of all our files that the entries load, directly or not, in production. What is imported as a type
+ * is not there when it runs.
+ */
 function reached(...entries: readonly string[]): number {
   return linesOf(closureOf(entries, { lazy: ON_DEMAND }));
 }
@@ -40,7 +44,10 @@ function resolve(name: string, from: string): string | undefined {
   }
 }
 
-/** Optional parts that are in no package we publish: an accelerator of cbor-x with an install script, which we do not load. */
+/**
+ * Optional parts that are in no package we publish: an accelerator of cbor-x with an install
+ * script, which we do not load.
+ */
 export const LEFT_OUT: ReadonlySet<string> = new Set(['cbor-extract']);
 
 /** Builds for one platform, which npm fetches by exact version. */
@@ -261,7 +268,10 @@ ${ledger.boundaries.map(({ name, about, lines: count }) => `| ${name} | ${about}
 `;
 }
 
-/** Our own line counts change with every commit, and have a budget instead; what comes from elsewhere must not drift at all. */
+/**
+ * Our own line counts change with every commit, and have a budget instead; what comes from
+ * elsewhere must not drift at all.
+ */
 function stable(value: string): string {
   return value.slice(0, value.indexOf(OWN_LINES));
 }

@@ -1,6 +1,7 @@
-// The verdict (docs/protocol.md §7): document × policy × this connection × now → an AttestationResult, which only this
-// module makes, or an AttestationError with the complete transcript. Reads as six calls. No network, no clock, no randomness here.
-// Refused: any failed rule. A rule that was skipped is never a pass, and those that must hold fail instead of being skipped.
+// The verdict (docs/protocol.md §7): document × policy × this connection × now → an AttestationResult, which
+// only this module makes, or an AttestationError with the complete transcript. Reads as six calls. No
+// network, no clock, no randomness here. Refused: any failed rule. A rule that was skipped is never a pass,
+// and those that must hold fail instead of being skipped.
 
 import { type Hardware, type HardwareOptions, verifyHardware } from './hardware.ts';
 import { bindChannel, bindClaims, bindModels, compareRepeats } from './bind.ts';
@@ -18,11 +19,16 @@ import { RULES } from './rules.ts';
 export interface VerifyOptions extends HardwareOptions {
   /** The challenge this verifier drew for this connection. */
   readonly nonce: Uint8Array;
-  /** 32 bytes of TLS exporter, label EXPORTER-assay-attestation-v1, context = nonce; undefined where there is none. */
+  /**
+   * 32 bytes of TLS exporter, label EXPORTER-assay-attestation-v1, context = nonce;
+   * undefined where there is none.
+   */
   readonly exporter: Uint8Array | undefined;
   /** DER SubjectPublicKeyInfo of the peer, read from the socket. */
   readonly peerSpki: Uint8Array;
-  /** TLS version and resumption as the socket reports them; absent where the platform does not report them. */
+  /**
+   * TLS version and resumption as the socket reports them; absent where the platform does not report them.
+   */
   readonly tls?: { readonly version: string; readonly resumed: boolean } | undefined;
   readonly policy: AppraisalPolicy | Policy;
   /** The model id that was asked for; default all models. */
@@ -67,7 +73,8 @@ export interface AttestationResult {
 const results = new WeakSet<object>();
 
 /**
- * Whether `value` is a result that {@link verify} made in this process; a copy of one, or JSON of the same shape, is not.
+ * Whether `value` is a result that {@link verify} made in this process; a copy of one, or JSON
+ * of the same shape, is not.
  * @example if (!isAttestationResult(value)) throw new TypeError("this was not verified here");
  */
 export function isAttestationResult(value: unknown): value is AttestationResult {
@@ -76,7 +83,8 @@ export function isAttestationResult(value: unknown): value is AttestationResult 
 
 /**
  * The verdict on a document for this connection (docs/protocol.md §7). `now` is milliseconds since 1970.
- * @throws AttestationError `refused` with the transcript; `malformed` or `unsupported` for evidence that cannot be read
+ * @throws AttestationError `refused` with the transcript; `malformed` or `unsupported` for
+ * evidence that cannot be read
  *
  * @example
  * const result = await verify(parseDocument(text), { policy, nonce, exporter, peerSpki, now: Date.now() });
@@ -87,32 +95,32 @@ export async function verify(
   options: VerifyOptions,
 ): Promise<AttestationResult> {
   const policy = parsePolicy(options.policy);
-  const t = new Transcript();
+  const transcript = new Transcript();
   try {
-    return await appraise(t, document, policy, options);
+    return await appraise(transcript, document, policy, options);
   } catch (error) {
     // Evidence that cannot be read ends the appraisal; the checks made before belong to the refusal.
-    throw error instanceof AttestationError ? withTranscript(error, [...t.checks]) : error;
+    throw error instanceof AttestationError ? withTranscript(error, [...transcript.checks]) : error;
   }
 }
 
 async function appraise(
-  t: Transcript,
+  transcript: Transcript,
   document: AttestationDocument,
   policy: Policy,
   options: VerifyOptions,
 ): Promise<AttestationResult> {
-  const found = await appraiseDocument(t, document, policy, options);
+  const found = await appraiseDocument(transcript, document, policy, options);
   const { hardware, claims, from } = found;
-  recordHandshake(t, options.tls);
-  const certificateAlone = bindChannel(t, claims, {
+  recordHandshake(transcript, options.tls);
+  const certificateAlone = bindChannel(transcript, claims, {
     ...options,
     certificateAlone: policy.danger.certificateChannel,
   });
-  const build = applyPolicy(t, document, policy, found);
+  const build = applyPolicy(transcript, document, policy, found);
   // All rules from here on rest on the report: without its signature none of their values is authentic.
-  if (!hardware.authentic) t.unauthenticated(NO_PROVENANCE, from);
-  return await conclude(t, { document, options, hardware, claims, certificateAlone, build });
+  if (!hardware.authentic) transcript.unauthenticated(NO_PROVENANCE, from);
+  return await conclude(transcript, { document, options, hardware, claims, certificateAlone, build });
 }
 
 interface Appraised {
@@ -124,17 +132,17 @@ interface Appraised {
 
 /** Hardware and claims: all that does not need the connection. */
 async function appraiseDocument(
-  t: Transcript,
+  transcript: Transcript,
   document: AttestationDocument,
   policy: Policy,
   options: HardwareOptions & Pick<VerifyOptions, 'model'>,
 ): Promise<Appraised> {
-  const roots = admitTee(t, document, policy);
-  const hardware = await verifyHardware(t, document, { policy, options, roots });
-  const from = t.checks.length;
-  const claims = bindClaims(t, document, hardware);
-  compareRepeats(t, document, hardware, claims);
-  bindModels(t, document, claims, options.model);
+  const roots = admitTee(transcript, document, policy);
+  const hardware = await verifyHardware(transcript, document, { policy, options, roots });
+  const from = transcript.checks.length;
+  const claims = bindClaims(transcript, document, hardware);
+  compareRepeats(transcript, document, hardware, claims);
+  bindModels(transcript, document, claims, options.model);
   return { hardware, claims, from };
 }
 
@@ -155,17 +163,17 @@ export async function verifyArchived(
   options: { readonly policy: AppraisalPolicy | Policy; readonly now: number },
 ): Promise<ArchivedResult> {
   const policy = parsePolicy(options.policy);
-  const t = new Transcript();
+  const transcript = new Transcript();
   try {
-    const found = await appraiseDocument(t, document, policy, { now: options.now });
+    const found = await appraiseDocument(transcript, document, policy, { now: options.now });
     const { hardware, claims, from } = found;
-    for (const rule of CHANNEL_RULES) t.skip(rule, ARCHIVED);
-    const build = applyPolicy(t, document, policy, found);
-    if (!hardware.authentic) t.unauthenticated(NO_PROVENANCE, from);
+    for (const rule of CHANNEL_RULES) transcript.skip(rule, ARCHIVED);
+    const build = applyPolicy(transcript, document, policy, found);
+    if (!hardware.authentic) transcript.unauthenticated(NO_PROVENANCE, from);
     const findings = { document, options, hardware, claims, certificateAlone: true, build };
-    return Object.freeze(await resultOf(t, findings)) as ArchivedResult;
+    return Object.freeze(await resultOf(transcript, findings)) as ArchivedResult;
   } catch (error) {
-    throw error instanceof AttestationError ? withTranscript(error, [...t.checks]) : error;
+    throw error instanceof AttestationError ? withTranscript(error, [...transcript.checks]) : error;
   }
 }
 
@@ -181,15 +189,18 @@ const CHANNEL_RULES = [
 /** C6 and C7 read the verifier's own handshake; all other rules after the hardware's rest on the report. */
 const NO_PROVENANCE: ReadonlySet<string> = new Set(['C6', 'C7']);
 
-/** C6, C7: a caller with a socket has refused a bad one before it sent anything; here it becomes part of the record. */
-function recordHandshake(t: Transcript, tls: VerifyOptions['tls']): void {
+/**
+ * C6, C7: a caller with a socket has refused a bad one before it sent anything; here it
+ * becomes part of the record.
+ */
+function recordHandshake(transcript: Transcript, tls: VerifyOptions['tls']): void {
   if (tls === undefined) {
-    t.skip(RULES.session, 'the caller does not know its handshake');
-    t.skip(RULES.tlsVersion, 'the caller does not know its handshake');
+    transcript.skip(RULES.session, 'the caller does not know its handshake');
+    transcript.skip(RULES.tlsVersion, 'the caller does not know its handshake');
     return;
   }
-  t.expect(RULES.session, !tls.resumed, tls.resumed ? 'resumed' : 'full handshake');
-  t.expect(RULES.tlsVersion, tls.version === 'TLSv1.3', tls.version, {
+  transcript.expect(RULES.session, !tls.resumed, tls.resumed ? 'resumed' : 'full handshake');
+  transcript.expect(RULES.tlsVersion, tls.version === 'TLSv1.3', tls.version, {
     expected: 'TLSv1.3',
     actual: tls.version,
   });
@@ -204,19 +215,20 @@ interface Findings {
   readonly build: string | undefined;
 }
 
-async function conclude(t: Transcript, findings: Findings): Promise<AttestationResult> {
-  const result = Object.freeze(await resultOf(t, findings)) as AttestationResult;
+async function conclude(transcript: Transcript, findings: Findings): Promise<AttestationResult> {
+  const result = Object.freeze(await resultOf(transcript, findings)) as AttestationResult;
   results.add(result);
   return result;
 }
 
 /** The fields of a result; throws the refusal when a rule failed. */
 async function resultOf(
-  t: Transcript,
+  transcript: Transcript,
   { document, options, hardware, claims, certificateAlone, build }: Findings,
 ): Promise<Omit<AttestationResult, typeof verified>> {
-  const failure = t.firstFailure;
-  if (failure !== undefined || !hardware.accepted || claims === undefined) throw await refusal(t, failure);
+  const failure = transcript.firstFailure;
+  if (failure !== undefined || !hardware.accepted || claims === undefined)
+    throw await refusal(transcript, failure);
   return {
     teeType: document.teeType,
     simulated: document.teeType === 'simulated',
@@ -233,17 +245,17 @@ async function resultOf(
     issuedAt: claims.issuedAt,
     verifiedAt: options.now,
     evidence: hardware.evidence,
-    transcript: Object.freeze([...t.checks]),
+    transcript: Object.freeze([...transcript.checks]),
   };
 }
 
-async function refusal(t: Transcript, failure: Check | undefined): Promise<AttestationError> {
+async function refusal(transcript: Transcript, failure: Check | undefined): Promise<AttestationError> {
   if (failure?.code === undefined)
     return new AttestationError(
       'refused',
       'internal',
       'the evidence was not accepted, and no rule says why',
-      { transcript: t.checks },
+      { transcript: transcript.checks },
     );
   const hintOf = await hintsOnDemand();
   return refused(failure.code, `not shown: ${failure.title} (${failure.detail})`, {
@@ -251,6 +263,6 @@ async function refusal(t: Transcript, failure: Check | undefined): Promise<Attes
     expected: failure.expected,
     actual: failure.actual,
     hint: hintOf(failure.code),
-    transcript: t.checks,
+    transcript: transcript.checks,
   });
 }

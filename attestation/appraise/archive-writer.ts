@@ -1,5 +1,5 @@
-// Writes archives of evidence, `assay/archive/v1`: the documents a connection was shown and what they were judged by.
-// Only the command line keeps evidence; archive.ts, which judges it again, also loads in a page.
+// Writes archives of evidence, `assay/archive/v1`: the documents a connection was shown and what they were
+// judged by. Only the command line keeps evidence; archive.ts, which judges it again, also loads in a page.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { toHex, utf8 } from '../encoding/bytes.ts';

@@ -1,6 +1,7 @@
-// Archives of evidence, `assay/archive/v1`: what a connection was shown, kept so that it can be judged again years later, offline
-// and at its own time. Nonce, exporter, TLS key and the time are the archiver's word then: their rules are skips, and the outcome
-// is an ArchivedResult, a type no connection accepts. Receipts have a place in the format and are not judged as yet.
+// Archives of evidence, `assay/archive/v1`: what a connection was shown, kept so that it can be judged again
+// years later, offline and at its own time. Nonce, exporter, TLS key and the time are the archiver's word
+// then: their rules are skips, and the outcome is an ArchivedResult, a type no connection accepts. Receipts
+// have a place in the format and are not judged as yet.
 
 import { type Json, type JsonObject, shapeReaders } from '../encoding/json.ts';
 import { parseDocument } from '../protocol/document.ts';
@@ -83,7 +84,10 @@ async function judgeEntry(entry: JsonObject, judge: ArchiveJudge): Promise<Judge
   }
 }
 
-/** The judge's policy, else the archiver's, with what flags allowed then. Stapled endorsements are all there is. */
+/**
+ * The judge's policy, else the archiver's, with what flags allowed then. Stapled
+ * endorsements are all there is.
+ */
 function policyOfEntry(entry: JsonObject, given: Json | undefined): Policy {
   const allowed = shape.object(entry['allowed'] ?? {}, 'allowed', [], ['any_model', 'simulated']);
   const simulated = allowed['simulated'];

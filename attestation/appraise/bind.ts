@@ -1,6 +1,7 @@
-// The rules that bind a document to the signed report and to this connection (docs/protocol.md §2–§5): claims ↔
-// report_data, models ↔ their digest, repeated fields ↔ signed fields, claims ↔ nonce, TLS key and exporter. Each function
-// records its rules in the transcript; one that cannot be judged, because what it needs was refused, is a skip.
+// The rules that bind a document to the signed report and to this connection (docs/protocol.md §2–§5): claims
+// ↔ report_data, models ↔ their digest, repeated fields ↔ signed fields, claims ↔ nonce, TLS key and
+// exporter. Each function records its rules in the transcript; one that cannot be judged, because what it
+// needs was refused, is a skip.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { equalBytes, isZero, toHex } from '../encoding/bytes.ts';
@@ -21,84 +22,86 @@ export interface SignedFields {
 
 /** D1–D5: the claims, when they are well-formed; that they are bound is in the transcript. */
 export function bindClaims(
-  t: Transcript,
+  transcript: Transcript,
   document: AttestationDocument,
   signed: SignedFields,
 ): Claims | undefined {
-  const claims = readClaims(t, document.claims);
+  const claims = readClaims(transcript, document.claims);
   const { index, size, path } = document.inclusion;
   const root = rootFromPath(leafHash(document.claims), document.inclusion);
   const expected = toHex(signed.reportData.subarray(0, 32));
   if (root === undefined)
-    t.fail(
+    transcript.fail(
       RULES.claimsBound,
       `inclusion path of ${path.length} hashes does not fit leaf ${index} of ${size}`,
       { expected },
     );
   else {
     const where = size === 1 ? 'single report' : `leaf ${index} of a batch of ${size}`;
-    compare(t, RULES.claimsBound, `Merkle root of the claims (${where})`, {
+    compare(transcript, RULES.claimsBound, `Merkle root of the claims (${where})`, {
       actual: root,
       expected: signed.reportData.subarray(0, 32),
     });
   }
-  if (claims === undefined) t.skip(RULES.modelBound, 'not judged: the claims could not be read');
+  if (claims === undefined) transcript.skip(RULES.modelBound, 'not judged: the claims could not be read');
   else
-    compare(t, RULES.modelBound, 'claims.model.sha256', {
+    compare(transcript, RULES.modelBound, 'claims.model.sha256', {
       actual: claims.model.sha256,
       expected: signed.reportData.subarray(32),
     });
   return claims;
 }
 
-function readClaims(t: Transcript, bytes: Uint8Array): Claims | undefined {
+function readClaims(transcript: Transcript, bytes: Uint8Array): Claims | undefined {
   try {
     const claims = decodeClaims(bytes);
-    t.pass(RULES.claimsCanonical, `${bytes.length} bytes`);
-    t.pass(RULES.claimsLabel, 'assay/claims/v1');
-    t.pass(RULES.claimsFields, 'all fields as protocol v1 gives them');
+    transcript.pass(RULES.claimsCanonical, `${bytes.length} bytes`);
+    transcript.pass(RULES.claimsLabel, 'assay/claims/v1');
+    transcript.pass(RULES.claimsFields, 'all fields as protocol v1 gives them');
     return claims;
   } catch (error) {
     if (!(error instanceof AttestationError)) throw error;
     const values = { expected: error.expected };
     if (error.code === 'claims_label') {
-      t.pass(RULES.claimsCanonical, `${bytes.length} bytes`);
-      t.fail(RULES.claimsLabel, error.message, values);
+      transcript.pass(RULES.claimsCanonical, `${bytes.length} bytes`);
+      transcript.fail(RULES.claimsLabel, error.message, values);
     } else if (error.code === 'malformed_cbor') {
-      t.pass(RULES.claimsCanonical, `${bytes.length} bytes`);
-      t.fail(RULES.claimsFields, error.message, values);
-    } else t.fail(RULES.claimsCanonical, error.message, values);
+      transcript.pass(RULES.claimsCanonical, `${bytes.length} bytes`);
+      transcript.fail(RULES.claimsFields, error.message, values);
+    } else transcript.fail(RULES.claimsCanonical, error.message, values);
     return undefined;
   }
 }
 
 /** D8–D12: every field the document repeats for convenience. */
 export function compareRepeats(
-  t: Transcript,
+  transcript: Transcript,
   document: AttestationDocument,
   signed: SignedFields,
   claims: Claims | undefined,
 ): void {
-  compare(t, RULES.reportDataRepeated, 'report_data', {
+  compare(transcript, RULES.reportDataRepeated, 'report_data', {
     actual: document.reportData,
     expected: signed.reportData,
   });
-  compare(t, RULES.measurementRepeated, 'measurement', {
+  compare(transcript, RULES.measurementRepeated, 'measurement', {
     actual: document.measurement,
     expected: signed.measurement,
   });
-  repeatedNonce(t, document, claims);
-  if (claims === undefined) t.skip(RULES.timestampRepeated, 'not judged: the claims could not be read');
+  repeatedNonce(transcript, document, claims);
+  if (claims === undefined)
+    transcript.skip(RULES.timestampRepeated, 'not judged: the claims could not be read');
   else {
     const expected = safeTimestamp(claims.issuedAt);
     const same = document.timestamp === expected;
-    t.expect(RULES.timestampRepeated, same, `timestamp ${document.timestamp}`, {
+    transcript.expect(RULES.timestampRepeated, same, `timestamp ${document.timestamp}`, {
       expected,
       actual: document.timestamp,
     });
   }
   if (signed.rtmr === undefined) return;
-  if (document.rtmr === undefined) t.skip(RULES.rtmrRepeated, 'the document does not repeat the RTMRs');
+  if (document.rtmr === undefined)
+    transcript.skip(RULES.rtmrRepeated, 'the document does not repeat the RTMRs');
   else {
     const { rtmr } = document;
     const wrong = signed.rtmr.findIndex((value, i) => !equalBytes(value, rtmr[i] ?? new Uint8Array()));
@@ -106,7 +109,7 @@ export function compareRepeats(
       expected: toHex(signed.rtmr[wrong] ?? new Uint8Array()),
       actual: toHex(rtmr[wrong] ?? new Uint8Array()),
     };
-    t.expect(
+    transcript.expect(
       RULES.rtmrRepeated,
       wrong === -1,
       wrong === -1 ? 'all four' : `rtmr[${wrong}]`,
@@ -115,26 +118,30 @@ export function compareRepeats(
   }
 }
 
-function repeatedNonce(t: Transcript, document: AttestationDocument, claims: Claims | undefined): void {
-  if (claims === undefined) t.skip(RULES.nonceRepeated, 'not judged: the claims could not be read');
+function repeatedNonce(
+  transcript: Transcript,
+  document: AttestationDocument,
+  claims: Claims | undefined,
+): void {
+  if (claims === undefined) transcript.skip(RULES.nonceRepeated, 'not judged: the claims could not be read');
   else if (document.nonce === undefined) {
-    t.expect(
+    transcript.expect(
       RULES.nonceRepeated,
       claims.nonce === undefined,
       claims.nonce === undefined ? 'neither has one' : 'the document lacks the nonce its claims have',
     );
   } else if (claims.nonce === undefined)
-    t.fail(RULES.nonceRepeated, 'the claims lack the nonce the document has');
+    transcript.fail(RULES.nonceRepeated, 'the claims lack the nonce the document has');
   else {
     let repeated: Uint8Array;
     try {
       repeated = parseNonce(document.nonce);
     } catch (error) {
       if (!(error instanceof AttestationError)) throw error;
-      t.fail(RULES.nonceRepeated, error.message);
+      transcript.fail(RULES.nonceRepeated, error.message);
       return;
     }
-    compare(t, RULES.nonceRepeated, 'nonce', { actual: repeated, expected: claims.nonce });
+    compare(transcript, RULES.nonceRepeated, 'nonce', { actual: repeated, expected: claims.nonce });
   }
 }
 
@@ -143,30 +150,33 @@ function safeTimestamp(seconds: number): string {
   return seconds <= 8_640_000_000_000 ? formatTimestamp(seconds) : `${seconds} s`;
 }
 
-/** D6, D7, C4: the listed models follow from their blobs, and give the claimed digest; something is attested at all. */
+/**
+ * D6, D7, C4: the listed models follow from their blobs, and give the claimed digest;
+ * something is attested at all.
+ */
 export function bindModels(
-  t: Transcript,
+  transcript: Transcript,
   document: AttestationDocument,
   claims: Claims | undefined,
   requested: string | undefined,
 ): void {
   if (claims === undefined) {
     for (const rule of [RULES.modelList, RULES.modelPresent, RULES.requestedModel])
-      t.skip(rule, 'not judged: the claims could not be read');
+      transcript.skip(rule, 'not judged: the claims could not be read');
     return;
   }
   const { model } = claims;
   const contradiction = listContradiction(document, claims);
-  t.expect(
+  transcript.expect(
     RULES.modelList,
     contradiction === undefined,
     contradiction ?? `${model.kind} ${model.id}, ${document.models.length} listed`,
   );
-  if (document.models.length === 0) t.fail(RULES.modelPresent, 'no model is listed');
-  else if (isZero(model.sha256)) t.fail(RULES.modelPresent, 'digest is zero');
-  else t.pass(RULES.modelPresent, toHex(model.sha256));
+  if (document.models.length === 0) transcript.fail(RULES.modelPresent, 'no model is listed');
+  else if (isZero(model.sha256)) transcript.fail(RULES.modelPresent, 'digest is zero');
+  else transcript.pass(RULES.modelPresent, toHex(model.sha256));
   const asked = requested ?? ALL_MODELS_ID;
-  t.expect(RULES.requestedModel, model.id === asked, `claims are for ${name(model.id)}`, {
+  transcript.expect(RULES.requestedModel, model.id === asked, `claims are for ${name(model.id)}`, {
     expected: name(asked),
     actual: name(model.id),
   });
@@ -212,40 +222,54 @@ export interface Channel {
   readonly certificateAlone: boolean;
 }
 
-/** C1–C3, C5: this nonce, this key, this connection. True when the evidence was a certificate's, and that was allowed. */
-export function bindChannel(t: Transcript, claims: Claims | undefined, channel: Channel): boolean {
+/**
+ * C1–C3, C5: this nonce, this key, this connection. True when the evidence was a
+ * certificate's, and that was allowed.
+ */
+export function bindChannel(transcript: Transcript, claims: Claims | undefined, channel: Channel): boolean {
   if (claims === undefined) {
     for (const rule of [RULES.certificateChannel, RULES.nonce, RULES.tlsKey, RULES.exporter])
-      t.skip(rule, 'not judged: the claims could not be read');
+      transcript.skip(rule, 'not judged: the claims could not be read');
     return false;
   }
   const alone = claims.nonce === undefined && claims.exporter === undefined;
   if (alone && channel.certificateAlone) {
-    t.skip(
+    transcript.skip(
       RULES.certificateChannel,
       'certificate evidence is allowed: neither freshness nor this connection is proven',
     );
-    t.skip(RULES.nonce, 'certificate evidence has none');
-    t.skip(RULES.exporter, 'certificate evidence has none');
+    transcript.skip(RULES.nonce, 'certificate evidence has none');
+    transcript.skip(RULES.exporter, 'certificate evidence has none');
   } else {
-    t.expect(
+    transcript.expect(
       RULES.certificateChannel,
       !alone,
       alone ? 'claims have neither nonce nor exporter' : 'claims have nonce and exporter',
     );
     if (channel.nonce.length < CHALLENGE_MIN_BYTES)
-      t.fail(RULES.nonce, `nonce is ${channel.nonce.length} bytes, too few to show that evidence is fresh`, {
-        expected: `at least ${CHALLENGE_MIN_BYTES} bytes`,
-      });
+      transcript.fail(
+        RULES.nonce,
+        `nonce is ${channel.nonce.length} bytes, too few to show that evidence is fresh`,
+        {
+          expected: `at least ${CHALLENGE_MIN_BYTES} bytes`,
+        },
+      );
     else if (claims.nonce === undefined)
-      t.fail(RULES.nonce, 'claims have no nonce', { expected: toHex(channel.nonce) });
-    else compare(t, RULES.nonce, 'claims.nonce', { actual: claims.nonce, expected: channel.nonce });
-    if (claims.exporter === undefined) t.fail(RULES.exporter, 'claims have no exporter');
-    else if (channel.exporter === undefined) t.fail(RULES.exporter, 'this end has no exporter to compare');
+      transcript.fail(RULES.nonce, 'claims have no nonce', { expected: toHex(channel.nonce) });
+    else compare(transcript, RULES.nonce, 'claims.nonce', { actual: claims.nonce, expected: channel.nonce });
+    if (claims.exporter === undefined) transcript.fail(RULES.exporter, 'claims have no exporter');
+    else if (channel.exporter === undefined)
+      transcript.fail(RULES.exporter, 'this end has no exporter to compare');
     else
-      compare(t, RULES.exporter, 'claims.exporter', { actual: claims.exporter, expected: channel.exporter });
+      compare(transcript, RULES.exporter, 'claims.exporter', {
+        actual: claims.exporter,
+        expected: channel.exporter,
+      });
   }
-  compare(t, RULES.tlsKey, 'claims.tls_spki', { actual: claims.tlsSpki, expected: sha256(channel.peerSpki) });
+  compare(transcript, RULES.tlsKey, 'claims.tls_spki', {
+    actual: claims.tlsSpki,
+    expected: sha256(channel.peerSpki),
+  });
   return alone && channel.certificateAlone;
 }
 
@@ -254,10 +278,10 @@ interface Compared {
   readonly expected: Uint8Array;
 }
 
-function compare(t: Transcript, rule: Rule, what: string, { actual, expected }: Compared): boolean {
+function compare(transcript: Transcript, rule: Rule, what: string, { actual, expected }: Compared): boolean {
   const same = equalBytes(actual, expected);
-  if (same) return t.pass(rule, `${what} ${toHex(actual)}`);
-  return t.fail(rule, `${what} is ${toHex(actual)}, expected ${toHex(expected)}`, {
+  if (same) return transcript.pass(rule, `${what} ${toHex(actual)}`);
+  return transcript.fail(rule, `${what} is ${toHex(actual)}, expected ${toHex(expected)}`, {
     expected: toHex(expected),
     actual: toHex(actual),
   });

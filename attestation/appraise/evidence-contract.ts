@@ -1,5 +1,6 @@
-// The hermetic contract of `assay-verify evidence` as a function, with every verifier at hand: what a page or a program imports.
-// The command itself loads only the verifier it needs (node/cli/evidence); what both do is in evidence-input.
+// The hermetic contract of `assay-verify evidence` as a function, with every verifier at hand: what a page
+// or a program imports. The command itself loads only the verifier it needs (node/cli/evidence); what both
+// do is in evidence-input.
 
 import { verifySnp } from '../snp/verify.ts';
 import { verifyTdx } from '../tdx/verify.ts';
@@ -14,8 +15,8 @@ export {
 } from './evidence-input.ts';
 
 /**
- * Judges one JSON object, evidence or an archive, offline (docs/formats.md). Never throws: every outcome is an exit code and an
- * output.
+ * Judges one JSON object, evidence or an archive, offline (docs/formats.md). Never throws: every outcome is
+ * an exit code and an output.
  *
  * @example
  * const { exitCode, output } = await runEvidence(await readFile('kept.json'));

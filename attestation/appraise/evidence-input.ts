@@ -1,7 +1,8 @@
-// The hermetic contract of `assay-verify evidence`: one JSON object in, one JSON object out, no network, no clock, no files.
-// Exit 0 genuine and within the policy given, 10 refused, 20 unsupported, 30 malformed input, 1 internal.
-// The input is a closed shape: unknown or repeated keys, wrong types, non-canonical base64 and PEM, and anything over its
-// stated size are refused before anything is decoded. `code` is one of codes.ts; claims appear only once signatures hold.
+// The hermetic contract of `assay-verify evidence`: one JSON object in, one JSON object out, no network, no
+// clock, no files. Exit 0 genuine and within the policy given, 10 refused, 20 unsupported, 30 malformed
+// input, 1 internal. The input is a closed shape: unknown or repeated keys, wrong types, non-canonical base64
+// and PEM, and anything over its stated size are refused before anything is decoded. `code` is one of
+// codes.ts; claims appear only once signatures hold.
 
 import { fromBase64, fromUtf8, utf8 } from '../encoding/bytes.ts';
 import type { Check, Transcript } from '../transcript/checks.ts';
@@ -19,7 +20,10 @@ import { parsePem } from '../x509/pem.ts';
 /** Bytes of UTF-8 of the whole input. */
 export const MAX_EVIDENCE_BYTES = 4 << 20;
 
-/** Exit code of `assay-verify evidence` (docs/formats.md): 0 accepted, 10 refused, 20 unsupported, 30 malformed, 1 an internal error. */
+/**
+ * Exit code of `assay-verify evidence` (docs/formats.md): 0 accepted, 10 refused, 20 unsupported, 30
+ * malformed, 1 an internal error.
+ */
 export type EvidenceExitCode = 0 | 1 | 10 | 20 | 30;
 
 /** One rule, whole: a script reads `code`, a person `title`, `detail` and, of a failure, `hint`. */
@@ -34,11 +38,19 @@ export interface EvidenceCheck extends Pick<
 /** The JSON object `assay-verify evidence` prints (docs/formats.md). */
 export interface EvidenceOutput {
   readonly accepted: boolean;
-  /** Null when accepted; else the code of the rule that failed first or explains the failure, or of the input error. */
+  /**
+   * Null when accepted; else the code of the rule that failed first or explains the
+   * failure, or of the input error.
+   */
   readonly code: AttestationCode | null;
-  /** `authenticated: false` on those that read values no trusted signature vouches for; absent on the others. */
+  /**
+   * `authenticated: false` on those that read values no trusted signature vouches for; absent on the others.
+   */
   readonly checks: readonly EvidenceCheck[];
-  /** Hex and plain JSON; empty unless the evidence is authentic. `rootsReplaced` is true when `roots` was given. */
+  /**
+   * Hex and plain JSON; empty unless the evidence is authentic.
+   * `rootsReplaced` is true when `roots` was given.
+   */
   readonly claims: Readonly<Record<string, unknown>>;
 }
 
@@ -188,7 +200,9 @@ async function finished(verification: {
   };
 }
 
-/** An archive of `assay-verify --save`: the whole document is judged, at its own time unless `now` is given. */
+/**
+ * An archive of `assay-verify --save`: the whole document is judged, at its own time unless `now` is given.
+ */
 async function verifyArchive(json: JsonObject, judge: typeof judgeArchive): Promise<EvidenceResult> {
   const now = json['now'] === undefined ? undefined : readNow(json['now']);
   const judged = await judge(json, { now, policy: json['policy'] });

@@ -1,7 +1,7 @@
-// A transcript in plain words: what each property of docs/protocol.md §1 came to, and what no transcript can prove.
-// For people; programs read the transcript. It states only what the checks carry: a property holds when each of its rules
-// passed; a skipped rule leaves it unproven, and so does a failed rule it rests on: software that is not on the list can
-// claim any model, key or nonce.
+// A transcript in plain words: what each property of docs/protocol.md §1 came to, and what no transcript can
+// prove. For people; programs read the transcript. It states only what the checks carry: a property holds
+// when each of its rules passed; a skipped rule leaves it unproven, and so does a failed rule it rests on:
+// software that is not on the list can claim any model, key or nonce.
 
 import type { AttestationResult } from './appraise.ts';
 import type { Check } from '../transcript/checks.ts';
@@ -21,7 +21,9 @@ export interface Meaning {
 /** The result of `verify`, or the error it threw. */
 export type Outcome = { readonly result: AttestationResult } | { readonly error: AttestationError };
 
-/** Rules a property rests on; each must have passed for it to hold. Vendor rules not named here belong to P1. */
+/**
+ * Rules a property rests on; each must have passed for it to hold. Vendor rules not named here belong to P1.
+ */
 const SOFTWARE: ReadonlySet<string> = new Set([
   'S21',
   'S23',
@@ -44,7 +46,10 @@ const SOFTWARE: ReadonlySet<string> = new Set([
 const MODEL: ReadonlySet<string> = new Set(['D5', 'D6', 'D7', 'C4', 'P5', 'P6']);
 const CHANNEL: ReadonlySet<string> = new Set(['C2', 'C3', 'C5', 'C6', 'C7', 'C8']);
 const FRESH: ReadonlySet<string> = new Set(['C1', 'D10', 'D11']);
-/** The rules that bind the claims to the hardware's signature; model, channel and freshness rest on them and on known software. */
+/**
+ * The rules that bind the claims to the hardware's signature; model, channel and freshness rest on
+ * them and on known software.
+ */
 const BINDING: ReadonlySet<string> = new Set(['D1', 'D2', 'D3', 'D4', 'D8', 'S32', 'T27']);
 /** Rules whose skip leaves the property open; the skip of any other is the policy not asking. */
 const DECISIVE: ReadonlySet<string> = new Set([
@@ -105,7 +110,8 @@ const REFUSED: Readonly<Record<PropertyId, string>> = {
 export function meaningOf(outcome: Outcome): readonly Meaning[] {
   const transcript = 'result' in outcome ? outcome.result.transcript : outcome.error.transcript;
   const simulated = isSimulated(transcript);
-  // Refused without a failed rule: the evidence could not be read, so the checks before that prove no property.
+  // Refused without a failed rule: the evidence could not be read, so the checks before that prove no
+  // property.
   const cutShort = 'error' in outcome && !transcript.some(({ status }) => status === 'fail');
   const unbound = transcript.filter((check) => BINDING.has(check.id) && check.status !== 'pass');
   let foundation = simulated ? 'simulated' : 'proven';
@@ -156,7 +162,10 @@ function judge(id: PropertyId, transcript: readonly Check[]): Meaning {
   return { id, title, standing: 'proven', words: PROVEN[id] };
 }
 
-/** The finding of a check for a person; values that are not authentic are marked. */
+/**
+ * The finding of a check for a person; values that are not authentic are marked.
+ * @example const lines = result.transcript.map((check) => `${check.title}: ${detailOf(check)}`);
+ */
 export function detailOf({ detail, authenticated }: Check): string {
   return authenticated === false ? `not authenticated: ${detail}` : detail;
 }
@@ -170,7 +179,8 @@ function isSimulated(transcript: readonly Check[]): boolean {
 }
 
 /**
- * Plain words for a person: the verdict, each property, what was not asked, and what is never proven. Lines, no markup.
+ * Plain words for a person: the verdict, each property, what was not asked, and what is never
+ * proven. Lines, no markup.
  * @example for (const line of explain({ result })) console.log(line);
  */
 export function explain(outcome: Outcome): readonly string[] {

@@ -1,6 +1,7 @@
-// The vendor's half of a verdict: takes the evidence and its endorsements out of a document, or from a source of them, has the
-// SNP or TDX verifier judge it by the part of the policy that is theirs, and returns the signed fields the protocol uses.
-// Refused: evidence without endorsements where the policy lets none be fetched. Only accepted evidence is remembered.
+// The vendor's half of a verdict: takes the evidence and its endorsements out of a document, or from a source
+// of them, has the SNP or TDX verifier judge it by the part of the policy that is theirs, and returns the
+// signed fields the protocol uses. Refused: evidence without endorsements where the policy lets none be
+// fetched. Only accepted evidence is remembered.
 
 import type { SignedFields } from './bind.ts';
 import { isZero, toHex } from '../encoding/bytes.ts';
@@ -15,12 +16,16 @@ import type { TdxContext } from '../tdx/subject.ts';
 import { verifyTdx } from '../tdx/verify.ts';
 import type { KeyCache } from '../x509/signature.ts';
 
-/** Fetches endorsements when the document's own are missing, not wanted or not accepted. Its answers are verified, never trusted. */
+/**
+ * Fetches endorsements when the document's own are missing, not wanted or not accepted. Its answers are
+ * verified, never trusted.
+ */
 export type EndorsementSource = (request: EndorsementRequest) => Promise<SnpEndorsements | TdxEndorsements>;
 /** The evidence that needs endorsements: the raw SNP report, 1184 bytes, or the raw TDX quote. */
-export type EndorsementRequest =
-  | { readonly format: 'snp'; readonly report: Uint8Array }
-  | { readonly format: 'tdx'; readonly report: Uint8Array };
+export interface EndorsementRequest {
+  readonly format: 'snp' | 'tdx';
+  readonly report: Uint8Array;
+}
 
 /** The part of `VerifyOptions` that hardware is verified with. */
 export interface HardwareOptions {
@@ -54,7 +59,7 @@ export interface HardwareJudgement {
 
 /** Judges the evidence and adds its rules to the transcript. */
 export async function verifyHardware(
-  t: Transcript,
+  transcript: Transcript,
   document: AttestationDocument,
   { policy, options, roots }: HardwareJudgement,
 ): Promise<Hardware> {
@@ -96,7 +101,7 @@ export async function verifyHardware(
     );
   }
   // S32 and T27 compare report_data with a value a policy gives; here it is judged in full, as D4 and D5.
-  t.checks.push(
+  transcript.checks.push(
     ...hardware.transcript.checks.filter(
       ({ id, status }) => status !== 'skip' || (id !== 'S32' && id !== 'T27'),
     ),
@@ -104,7 +109,10 @@ export async function verifyHardware(
   return hardware;
 }
 
-/** Undefined when stapled ones were tried already and fetching fails too: their transcript says more than the network. */
+/**
+ * Undefined when stapled ones were tried already and fetching fails too: their transcript
+ * says more than the network.
+ */
 async function fetchEndorsements(
   format: 'snp' | 'tdx',
   document: AttestationDocument,

@@ -1,5 +1,6 @@
-// Hints are loaded when something was refused: an application that splits its bundle does not carry advice for evidence that is
-// accepted. A refusal is never lost for want of advice: where it cannot be loaded, the refusal comes without.
+// Hints are loaded when something was refused: an application that splits its bundle does not carry advice
+// for evidence that is accepted. A refusal is never lost for want of advice: where it cannot be loaded,
+// the refusal comes without.
 
 import type { AttestationCode } from '../transcript/codes.ts';
 

@@ -1,5 +1,5 @@
-// Advice on refusals, one sentence per code: what the reader can do. Codes of input errors have none, because their message
-// already says it.
+// Advice on refusals, one sentence per code: what the reader can do. Codes of input errors have none, because
+// their message already says it.
 
 import type { AttestationCode } from '../transcript/codes.ts';
 

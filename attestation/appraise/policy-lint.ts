@@ -36,13 +36,13 @@ export function lintPolicy(policy: Policy): string[] {
   if (policy.tee.length === 1) {
     const other =
       policy.tee[0] === 'tdx'
-        ? policy.measurements.some((m) => 'measurement' in m)
-        : policy.measurements.some((m) => 'mrTd' in m);
+        ? policy.measurements.some((reference) => 'measurement' in reference)
+        : policy.measurements.some((reference) => 'mrTd' in reference);
     if (other) remarks.push('measurements has entries for a tee that is not accepted');
   } else {
-    if (!policy.measurements.some((m) => 'measurement' in m))
+    if (!policy.measurements.some((reference) => 'measurement' in reference))
       remarks.push('tee accepts sev-snp but no measurement is listed for it: it will always be refused');
-    if (!policy.measurements.some((m) => 'mrTd' in m))
+    if (!policy.measurements.some((reference) => 'mrTd' in reference))
       remarks.push('tee accepts tdx but no mrTd is listed for it: it will always be refused');
   }
   if (policy.chips === undefined)

@@ -1,5 +1,6 @@
-// The policy's own rules of a verdict, P1 to P8 and D13: which TEE is admitted and by which roots, and whether build, models,
-// machine and configuration are listed. Refused: whatever a list does not name; GPU evidence, which cannot be judged here.
+// The policy's own rules of a verdict, P1 to P8 and D13: which TEE is admitted and by which roots, and
+// whether build, models, machine and configuration are listed. Refused: whatever a list does not name; GPU
+// evidence, which cannot be judged here.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { concatBytes, fromBase64, toHex } from '../encoding/bytes.ts';
@@ -10,38 +11,41 @@ import { INTEL_ROOT_DER_SHA256 } from '../tdx/roots.ts';
 import type { Transcript } from '../transcript/checks.ts';
 import type { Hardware } from './hardware.ts';
 import type { Policy } from './policy.ts';
-import type { Reference } from './references.ts';
+import type { Reference } from './policy-references.ts';
 import { RULES } from './rules.ts';
 
-/** P1, P2, D13. Returns the roots that replace the pinned ones: only for simulated evidence that was allowed. */
+/**
+ * P1, P2, D13. Returns the roots that replace the pinned ones: only for simulated evidence that was allowed.
+ */
 export function admitTee(
-  t: Transcript,
+  transcript: Transcript,
   document: AttestationDocument,
   policy: Policy,
 ): readonly Uint8Array[] | undefined {
   const { teeType } = document;
   if (teeType !== 'simulated') {
-    t.expect(RULES.tee, policy.tee.includes(teeType), teeType, {
+    transcript.expect(RULES.tee, policy.tee.includes(teeType), teeType, {
       expected: policy.tee.join(' or '),
       actual: teeType,
     });
-    t.pass(RULES.simulated, `${teeType}: judged by the pinned vendor roots`);
+    transcript.pass(RULES.simulated, `${teeType}: judged by the pinned vendor roots`);
     return undefined;
   }
   const root = simulatedRoot(document.endorsements);
   const digest = root === undefined ? undefined : toHex(sha256(root));
   const { simulated } = policy.danger;
   const allowed = simulated === true || (simulated !== false && simulated === digest);
-  t.skip(RULES.tee, 'simulated: policies speak of real TEEs only');
+  transcript.skip(RULES.tee, 'simulated: policies speak of real TEEs only');
   const detail = `evidence is simulated, under the root ${digest ?? 'unknown'}`;
-  if (allowed) t.pass(RULES.simulated, `${detail}, which was allowed: nothing about hardware is proven`);
+  if (allowed)
+    transcript.pass(RULES.simulated, `${detail}, which was allowed: nothing about hardware is proven`);
   else if (simulated === false)
-    t.fail(RULES.simulated, detail, { expected: 'real hardware', actual: 'simulated' });
-  else t.fail(RULES.simulated, detail, { expected: String(simulated), actual: digest ?? 'no root' });
+    transcript.fail(RULES.simulated, detail, { expected: 'real hardware', actual: 'simulated' });
+  else transcript.fail(RULES.simulated, detail, { expected: String(simulated), actual: digest ?? 'no root' });
   const isVendors =
     digest !== undefined &&
     (AMD_ROOTS.some(({ derSha256 }) => derSha256 === digest) || INTEL_ROOT_DER_SHA256.includes(digest));
-  t.expect(
+  transcript.expect(
     RULES.teeRepeated,
     !isVendors,
     isVendors ? 'document says simulated, its root is a vendor’s' : 'simulated',
@@ -63,7 +67,7 @@ function simulatedRoot(endorsements: SnpEndorsements | TdxEndorsements): Uint8Ar
 
 /** P4–P8. Returns what the policy calls the build. */
 export function applyPolicy(
-  t: Transcript,
+  transcript: Transcript,
   document: AttestationDocument,
   policy: Policy,
   { hardware, claims }: { readonly hardware: Hardware; readonly claims: Claims | undefined },
@@ -73,27 +77,31 @@ export function applyPolicy(
   const known = policy.measurements.filter(
     (candidate) => 'measurement' in candidate === (hardware.format === 'snp'),
   ).length;
-  if (reference !== undefined) t.pass(RULES.measurement, reference.name ?? found);
+  if (reference !== undefined) transcript.pass(RULES.measurement, reference.name ?? found);
   else
-    t.fail(RULES.measurement, `${found} is not ${referenceText(known, hardware.format)}`, {
+    transcript.fail(RULES.measurement, `${found} is not ${referenceText(known, hardware.format)}`, {
       expected: known === 0 ? 'a reference value in the policy' : `one of the ${known} in the policy`,
       actual: found,
     });
 
-  applyModels(t, document, policy);
+  applyModels(transcript, document, policy);
 
   if (policy.chips === undefined)
-    t.skip(RULES.chips, 'no allow-list in the policy: any genuine machine will do');
+    transcript.skip(RULES.chips, 'no allow-list in the policy: any genuine machine will do');
   else {
     const listed = hardware.chip !== undefined && policy.chips.includes(hardware.chip);
-    t.expect(RULES.chips, listed, hardware.chip ?? 'the evidence names no chip');
+    transcript.expect(RULES.chips, listed, hardware.chip ?? 'the evidence names no chip');
   }
-  if (policy.configs === undefined) t.skip(RULES.configs, 'no allow-list in the policy');
-  else if (claims === undefined) t.fail(RULES.configs, 'the claims could not be read');
-  else t.expect(RULES.configs, policy.configs.includes(toHex(claims.config)), toHex(claims.config));
-  // Prompts would be processed on a device that was not judged, so GPU evidence is refused until it can be verified.
+  if (policy.configs === undefined) transcript.skip(RULES.configs, 'no allow-list in the policy');
+  else if (claims === undefined) transcript.fail(RULES.configs, 'the claims could not be read');
+  else transcript.expect(RULES.configs, policy.configs.includes(toHex(claims.config)), toHex(claims.config));
+  // Prompts would be processed on a device that was not judged, so GPU evidence is refused
+  // until it can be verified.
   if (claims?.gpu !== undefined)
-    t.fail(RULES.gpu, `the claims name GPU evidence ${toHex(claims.gpu)}, which this verifier cannot judge`);
+    transcript.fail(
+      RULES.gpu,
+      `the claims name GPU evidence ${toHex(claims.gpu)}, which this verifier cannot judge`,
+    );
   return reference?.name;
 }
 
@@ -105,20 +113,23 @@ function referenceText(known: number, format: Hardware['format']): string {
     : `one of the ${known} reference values of the policy`;
 }
 
-/** P5, P6. Every model of the server must be listed, so that whatever a request names, a proven model answers or none. */
-function applyModels(t: Transcript, document: AttestationDocument, policy: Policy): void {
+/**
+ * P5, P6. Every model of the server must be listed, so that whatever a request names, a
+ * proven model answers or none.
+ */
+function applyModels(transcript: Transcript, document: AttestationDocument, policy: Policy): void {
   const { models } = policy;
   if (models === undefined) {
-    t.skip(RULES.models, 'any model is allowed: which model answers is not proven');
-    t.skip(RULES.modelDigests, 'any model is allowed');
+    transcript.skip(RULES.models, 'any model is allowed: which model answers is not proven');
+    transcript.skip(RULES.modelDigests, 'any model is allowed');
     return;
   }
   const served = document.models.map(({ id, sha256: digest }) => [id, toHex(digest)] as const);
   const unlisted = served.filter(([id]) => !models.has(id));
-  if (unlisted.length === 0) t.pass(RULES.models, served.map(([id]) => id).join(', '));
+  if (unlisted.length === 0) transcript.pass(RULES.models, served.map(([id]) => id).join(', '));
   else {
     const some = unlisted.slice(0, 8).map(([id, digest]) => `${JSON.stringify(id)} (sha256 ${digest})`);
-    t.fail(
+    transcript.fail(
       RULES.models,
       `served and not listed: ${some.join(', ')}${unlisted.length > 8 ? ` and ${unlisted.length - 8} more` : ''}`,
       {
@@ -131,13 +142,17 @@ function applyModels(t: Transcript, document: AttestationDocument, policy: Polic
     );
   }
   const wrong = served.find(([id, digest]) => models.has(id) && models.get(id) !== digest);
-  if (wrong === undefined) t.pass(RULES.modelDigests, 'as listed');
+  if (wrong === undefined) transcript.pass(RULES.modelDigests, 'as listed');
   else {
     const expected = models.get(wrong[0]) ?? '';
-    t.fail(RULES.modelDigests, `${JSON.stringify(wrong[0])} has sha256 ${wrong[1]}, expected ${expected}`, {
-      expected,
-      actual: wrong[1],
-    });
+    transcript.fail(
+      RULES.modelDigests,
+      `${JSON.stringify(wrong[0])} has sha256 ${wrong[1]}, expected ${expected}`,
+      {
+        expected,
+        actual: wrong[1],
+      },
+    );
   }
 }
 

@@ -1,11 +1,18 @@
-// The appraisal policy (docs/protocol.md §7): what a relying party accepts, as a closed object. Unknown keys, empty lists
-// and wrong types are refused; what is absent takes the strict default written here. What weakens a policy is not in its
-// JSON at all: it takes one of the exported symbols, in code, or a flag on the command line. A debug guest is never accepted.
+// The appraisal policy (docs/protocol.md §7): what a relying party accepts, as a closed object. Unknown keys,
+// empty lists and wrong types are refused; what is absent takes the strict default written here. What weakens
+// a policy is not in its JSON at all: it takes one of the exported symbols, in code, or a flag on the command
+// line. A debug guest is never accepted.
 
 import { TEE_TYPES, type TeeType } from '../protocol/document.ts';
 import { malformed } from '../transcript/errors.ts';
 import { type Json, type JsonObject, parseJson, shapeReaders } from '../encoding/json.ts';
-import { hex, readReferences, type Reference, type ReleaseReference, type Releases } from './references.ts';
+import {
+  hex,
+  readReferences,
+  type Reference,
+  type ReleaseReference,
+  type Releases,
+} from './policy-references.ts';
 import {
   guestPolicyToJson,
   readGuestPolicy,
@@ -22,7 +29,7 @@ import {
   type SnpSection,
 } from '../snp/policy.ts';
 import { type Product, PRODUCTS } from '../snp/tcb.ts';
-import { TCB_STATUSES as INTEL_TCB_STATUSES, type TcbStatus as IntelTcbStatus } from '../tdx/collateral.ts';
+import { TCB_STATUSES as INTEL_TCB_STATUSES, type TcbStatus } from '../tdx/collateral.ts';
 import {
   decideTdxPolicy,
   readTdxSection,
@@ -31,7 +38,10 @@ import {
   type TdxSection,
 } from '../tdx/policy.ts';
 
-/** Accept the simulated TEE: `true` for any simulated root, or only the one whose DER certificate has this SHA-256 (hex). */
+/**
+ * Accept the simulated TEE: `true` for any simulated root, or only the one whose DER
+ * certificate has this SHA-256 (hex).
+ */
 export const allowSimulated: unique symbol = Symbol('assay: accept simulated evidence');
 /** Accept whatever models the server serves: P3 is not proven. */
 export const allowAnyModel: unique symbol = Symbol('assay: accept any model');
@@ -39,14 +49,19 @@ export const allowAnyModel: unique symbol = Symbol('assay: accept any model');
 export const allowCertificateChannel: unique symbol = Symbol('assay: accept certificate evidence');
 
 /** Statuses that Intel gives a platform and a policy can accept. */
-export type TcbStatus = Exclude<IntelTcbStatus, 'Revoked'>;
-const TCB_STATUSES = INTEL_TCB_STATUSES.filter((status): status is TcbStatus => status !== 'Revoked');
+export type AcceptableTcbStatus = Exclude<TcbStatus, 'Revoked'>;
+const TCB_STATUSES = INTEL_TCB_STATUSES.filter(
+  (status): status is AcceptableTcbStatus => status !== 'Revoked',
+);
 
 /** The policy as a relying party writes it, in JSON or in code. Hex in either case. */
 export interface AppraisalPolicy {
   /** Launch measurements of accepted builds; a plain string is an SNP MEASUREMENT. */
   readonly measurements: readonly (string | Reference | ReleaseReference)[];
-  /** Model id → SHA-256: each must be served, with exactly these bytes; requests for any other model are not sent. */
+  /**
+   * Model id → SHA-256: each must be served, with exactly these bytes; requests for any
+   * other model are not sent.
+   */
   readonly models?: Readonly<Record<string, string>> | undefined;
   /** Default: sev-snp and tdx. */
   readonly tee?: readonly ('sev-snp' | 'tdx')[] | undefined;
@@ -54,13 +69,16 @@ export interface AppraisalPolicy {
   readonly products?: readonly Product[] | undefined;
   readonly minimumTcb?: MinimumTcbs | undefined;
   /** Default: UpToDate only. */
-  readonly tcbStatus?: readonly TcbStatus[] | undefined;
+  readonly tcbStatus?: readonly AcceptableTcbStatus[] | undefined;
   readonly minimumTcbEvaluationDataNumber?: number | undefined;
   /** Default: `baseline`, what KVM of today can launch. `strict`, or single bits over a grade. */
   readonly guestPolicy?: GuestPolicyGrade | GuestPolicyRules | undefined;
   /** Default: 0. */
   readonly vmpl?: number | undefined;
-  /** Allow-list of machines: SNP chip ids (64 bytes) and TDX PPIDs (16 bytes). The answer to physical attacks elsewhere. */
+  /**
+   * Allow-list of machines: SNP chip ids (64 bytes) and TDX PPIDs (16 bytes). The answer to
+   * physical attacks elsewhere.
+   */
   readonly chips?: readonly string[] | undefined;
   readonly hostData?: readonly string[] | undefined;
   readonly idKeyDigests?: readonly string[] | undefined;
@@ -75,7 +93,10 @@ export interface AppraisalPolicy {
   /** Seconds; evidence older than this is renewed before the next request. Default 3600. */
   readonly maxEvidenceAge?: number | undefined;
   readonly channel?: 'exporter' | undefined;
-  /** Where endorsements come from. Default `stapled`. `fetch`: stapled ones first, the vendors' services when the stapled ones are not accepted. */
+  /**
+   * Where endorsements come from. Default `stapled`. `fetch`: stapled ones first, the vendors' services when
+   * the stapled ones are not accepted.
+   */
   readonly endorsements?: 'stapled' | 'fetch' | 'offline' | undefined;
   readonly [allowSimulated]?: true | { readonly root: string } | undefined;
   readonly [allowAnyModel]?: true | undefined;
@@ -90,7 +111,7 @@ export interface Policy {
   readonly tee: readonly ('sev-snp' | 'tdx')[];
   readonly products: readonly Product[];
   readonly minimumTcb: MinimumTcbs;
-  readonly tcbStatus: readonly TcbStatus[];
+  readonly tcbStatus: readonly AcceptableTcbStatus[];
   readonly minimumTcbEvaluationDataNumber: number | undefined;
   readonly guestPolicy: DecidedGuestPolicy;
   readonly vmpl: number;
@@ -133,7 +154,8 @@ const OPTIONAL =
   );
 
 /**
- * JSON text or an object → policy; `releases` resolves `{ release }`. Throws `malformed_policy`. Dangers are read from symbols only. A parsed policy passes through.
+ * JSON text or an object → policy; `releases` resolves `{ release }`. Throws `malformed_policy`. Dangers are
+ * read from symbols only. A parsed policy passes through.
  * @example const policy = parsePolicy(text);
  */
 export function parsePolicy(
@@ -144,11 +166,13 @@ export function parsePolicy(
   if (isPolicy(input)) return input;
   const json = typeof input === 'string' ? parseJson(input, 'policy') : (input as unknown as Json);
   const object = read.object(json, 'policy', ['measurements'], OPTIONAL);
-  return decide(object, { ...(typeof input === 'string' ? {} : symbolsOf(input)), ...dangers }, releases);
+  const own = typeof input === 'string' ? undefined : symbolsOf(input);
+  return decide(object, { ...own, ...dangers }, releases);
 }
 
 /**
- * A policy with empty lists, which accepts no server: for looking at a server and seeing what would have to be listed.
+ * A policy with empty lists, which accepts no server: for looking at a server and seeing what
+ * would have to be listed.
  * @example const policy = observingPolicy({ [allowSimulated]: true });
  */
 export function observingPolicy(dangers: Dangers = {}): Policy {
@@ -166,50 +190,45 @@ export function isPolicy(value: unknown): value is Policy {
 }
 
 /**
- * The policy with every default written out, as JSON a file can hold. Dangers are not in it: no file can carry them.
+ * The policy with every default written out, as JSON a file can hold. Dangers are not in
+ * it: no file can carry them.
  * @example const text = JSON.stringify(policyToJson(policy), null, 2);
  */
 export function policyToJson(policy: Policy): JsonObject {
-  const optional = Object.fromEntries(
-    (
-      [
-        'minimumTcbEvaluationDataNumber',
-        'chips',
-        'hostData',
-        'idKeyDigests',
-        'authorKeyDigests',
-        'mrSeam',
-        'configs',
-      ] as const
-    )
-      .map((key) => [key, policy[key]] as const)
-      .filter((entry): entry is [(typeof entry)[0], number | readonly string[]] => entry[1] !== undefined),
-  );
-  const minimumTcb = Object.fromEntries(
-    Object.entries(policy.minimumTcb).map(([product, minimum]) => [
-      product,
-      { ...minimum } as unknown as JsonObject,
-    ]),
-  );
-  return {
-    measurements: policy.measurements.map((reference) => ({ ...reference }) as unknown as JsonObject),
-    ...(policy.models === undefined ? {} : { models: Object.fromEntries(policy.models) }),
+  const minimumTcb = Object.entries(policy.minimumTcb).map(([product, minimum]) => [
+    product,
+    written(minimum),
+  ]);
+  return written({
+    measurements: policy.measurements.map(written),
+    models: policy.models && Object.fromEntries(policy.models),
     tee: policy.tee,
     products: policy.products,
-    ...(Object.keys(minimumTcb).length === 0 ? {} : { minimumTcb }),
+    minimumTcb: minimumTcb.length === 0 ? undefined : Object.fromEntries(minimumTcb),
     tcbStatus: policy.tcbStatus,
     guestPolicy: guestPolicyToJson(policy.guestPolicy),
     vmpl: policy.vmpl,
     maxEvidenceAge: policy.maxEvidenceAge,
     channel: 'exporter',
     endorsements: policy.endorsements,
-    ...optional,
-    ...(policy.snp === undefined ? {} : { snp: { ...policy.snp } as unknown as JsonObject }),
-    ...(policy.tdx === undefined ? {} : { tdx: { ...policy.tdx } as unknown as JsonObject }),
-  };
+    minimumTcbEvaluationDataNumber: policy.minimumTcbEvaluationDataNumber,
+    chips: policy.chips,
+    hostData: policy.hostData,
+    idKeyDigests: policy.idKeyDigests,
+    authorKeyDigests: policy.authorKeyDigests,
+    mrSeam: policy.mrSeam,
+    configs: policy.configs,
+    snp: policy.snp && written(policy.snp),
+    tdx: policy.tdx && written(policy.tdx),
+  });
 }
 
-// --- reading -------------------------------------------------------------------------------------------------------
+/** Without what is undefined, which JSON cannot say. */
+function written(members: object): JsonObject {
+  return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined));
+}
+
+// --- reading -----------------------------------------------------------------------------------------------
 
 function decide(object: JsonObject, dangers: Dangers, releases: Releases = new Map()): Policy {
   const danger = readDangers(dangers);

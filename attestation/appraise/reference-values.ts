@@ -1,11 +1,12 @@
-// The reference values of published releases (image/reference-values.json): what `{ "release": "0.1.0" }` in a policy stands for.
-// They are reference values in the words of RFC 9334 §2.1: the giver of this file decides which builds are accepted, so it
-// belongs with the policy and is never taken from a server. Refused: unknown keys, other versions, digests of the wrong size.
+// The reference values of published releases (image/reference-values.json): what `{ "release": "0.1.0" }` in
+// a policy stands for. They are reference values in the words of RFC 9334 §8.3: the giver of this file
+// decides which builds are accepted, so it belongs with the policy and is never taken from a server. Refused:
+// unknown keys, other versions, digests of the wrong size.
 
 import { malformed } from '../transcript/errors.ts';
 import { parseJson, shapeReaders } from '../encoding/json.ts';
 import type { AppraisalPolicy } from './policy.ts';
-import type { Reference, Releases } from './references.ts';
+import type { Reference, Releases } from './policy-references.ts';
 
 const read = shapeReaders('malformed_policy');
 const HEX48 = /^[0-9a-f]{96}$/;

@@ -1,5 +1,6 @@
-// The rules of the appraisal that are not a vendor's: D document and claims, C channel and client, P policy. As data: one
-// code per rule, the section of docs/protocol.md it comes from, and what is checked in words a person can read.
+// The rules of the appraisal that are not a vendor's: D document and claims, C channel and client, P
+// policy. As data: one code per rule, the section of docs/protocol.md it comes from, and what is checked in
+// words a person can read.
 
 import { rule, type Rule } from '../transcript/checks.ts';
 

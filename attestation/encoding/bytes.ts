@@ -1,5 +1,6 @@
 // Strict byte helpers without Buffer: hex, base64, base64url, comparison, integers. Browser-safe.
-// Refuses what lenient decoders accept: odd hex, stray characters, non-canonical padding and trailing bits (RFC 4648 §3.5).
+// Refuses what lenient decoders accept: odd hex, stray characters, non-canonical padding and
+// trailing bits (RFC 4648 §3.5).
 
 import { type AttestationCode, malformed } from '../transcript/errors.ts';
 

@@ -1,24 +1,35 @@
-// Deterministic CBOR (RFC 8949 §4.2.1) for everything that is hashed: claims, model manifests, the certificate's document.
-// A bounded reader and a writer, and what is read must be byte-equal to what is written of it: that refuses unsorted or
-// duplicate keys, non-minimal integers and anything else with two spellings. Also refused: negative numbers, floats, tags,
-// undefined, indefinite lengths, trailing bytes, nesting over 8, integers over 2^53-1. The server compares
-// what it writes with cbor-x (src/attester/second-writer.ts), which is too large for a page.
+// Deterministic CBOR (RFC 8949 §4.2.1) for everything that is hashed: claims, model manifests, the
+// certificate's document. A bounded reader and a writer, and what is read must be byte-equal to what is
+// written of it: that refuses unsorted or duplicate keys, non-minimal integers and anything else with two
+// spellings. Also refused: negative numbers, floats, tags, undefined, indefinite lengths, trailing bytes,
+// nesting over 8, integers over 2^53-1. The server compares what it writes with cbor-x
+// (src/attester/second-writer.ts), which is too large for a page.
 
 import { equalBytes, fromUtf8, utf8, viewOf } from './bytes.ts';
 import { type AttestationError, malformed } from '../transcript/errors.ts';
 
-/** A value of canonical CBOR (RFC 8949 §4.2.1) as used here: safe integers, text, byte strings, arrays, maps, true, false and null. */
+/**
+ * A value of canonical CBOR (RFC 8949 §4.2.1) as used here: safe integers, text, byte strings, arrays,
+ * maps, true, false and null.
+ */
 export type Cbor = number | string | boolean | null | Uint8Array | readonly Cbor[] | CborMap;
-/** A CBOR map; its keys are integers or text, written in the bytewise order of their encodings (RFC 8949 §4.2.1). */
+/**
+ * A CBOR map; its keys are integers or text, written in the bytewise order of their
+ * encodings (RFC 8949 §4.2.1).
+ */
 export type CborMap = ReadonlyMap<number | string, Cbor>;
 
 const MAX_DEPTH = 8;
 const MAX_BYTES = 1024 * 1024;
-/** As in json.ts: far over what any real input has. A map is one byte when it is empty, and some two hundred in memory. */
+/**
+ * As in json.ts: far over what any real input has. A map is one byte when it is empty, and
+ * some two hundred in memory.
+ */
 const MAX_VALUES = 16_384;
 
 /**
- * Canonical bytes of `value`. Map keys are sorted by their encoded bytes. Throws TypeError on what the format has no place for.
+ * Canonical bytes of `value`. Map keys are sorted by their encoded bytes. Throws TypeError on what the
+ * format has no place for.
  * @example const bytes = encodeCbor(new Map([[1, 'assay/claims/v1']]));
  */
 export function encodeCbor(value: Cbor): Uint8Array {

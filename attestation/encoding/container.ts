@@ -1,7 +1,8 @@
-// Names what a file is when it is not the raw report or quote that was expected: the containers of clouds and drivers around
-// one, evidence of another kind, text. The verdict does not depend on it: its sentence stands in the refusal, so that the
-// reader knows what to cut out of the file. Layouts: Azure's HCL report, AMD's MSG_REPORT_RSP and certificate table, Intel's
-// TDREPORT and quote header, TPMS_ATTEST, COSE_Sign1 of AWS Nitro.
+// Names what a file is when it is not the raw report or quote that was expected: the containers of clouds
+// and drivers around one, evidence of another kind, text. The verdict does not depend on it: its sentence
+// stands in the refusal, so that the reader knows what to cut out of the file. Layouts: Azure's HCL
+// report, AMD's MSG_REPORT_RSP and certificate table, Intel's TDREPORT and quote header, TPMS_ATTEST,
+// COSE_Sign1 of AWS Nitro.
 
 import { equalBytes, fromHex, isZero, toHex, viewOf } from './bytes.ts';
 

@@ -1,9 +1,10 @@
-// Strict JSON (RFC 8259) for documents, policies and vendor collateral: duplicate keys, nesting over 32 and inputs over a
-// stated size are refused, where JSON.parse silently keeps the last of two keys. Objects have no prototype.
-// Also the typed readers the closed shapes are read with: a wrong type or an unknown key names the field.
+// Strict JSON (RFC 8259) for documents, policies and vendor collateral: duplicate keys, nesting over 32
+// and inputs over a stated size are refused, where JSON.parse silently keeps the last of two keys.
+// Objects have no prototype. Also the typed readers the closed shapes are read with: a wrong type or an
+// unknown key names the field.
 
 import type { AttestationCode } from '../transcript/codes.ts';
-import { type AttestationError, malformed } from '../transcript/errors.ts';
+import { type AttestationError, type AttestationErrorDetail, malformed } from '../transcript/errors.ts';
 
 /** A value {@link parseJson} returns: JSON (RFC 8259) without duplicate keys. */
 export type Json = null | boolean | number | string | readonly Json[] | JsonObject;
@@ -86,8 +87,9 @@ function readString(scanner: Scanner): string {
 }
 
 /**
- * Index after the closing quote of the string that opens at `at`: the first quote with an even number of backslashes before
- * it. Linear, because runs of backslashes do not overlap; the search is native, where a loop over base64 is slow when cold.
+ * Index after the closing quote of the string that opens at `at`: the first quote with an even number of
+ * backslashes before it. Linear, because runs of backslashes do not overlap; the search is native, where a
+ * loop over base64 is slow when cold.
  */
 function stringEnd(text: string, at: number): number {
   for (let quote = text.indexOf('"', at + 1); quote >= 0; quote = text.indexOf('"', quote + 1)) {
@@ -161,16 +163,21 @@ export interface Shape {
   readonly oneOf: <const T extends string>(value: unknown, name: string, allowed: readonly T[]) => T;
 }
 
-export function shapeReaders(code: AttestationCode): Shape {
+/** `detail` goes with every failure: the check that refuses, or what the reader can do. */
+export function shapeReaders(
+  code: AttestationCode,
+  detail: Pick<AttestationErrorDetail, 'check' | 'hint'> = {},
+): Shape {
   const wrong = (name: string, expected: string, value: unknown): AttestationError =>
     malformed(code, `${name} is ${describe(value)}, expected ${expected}`, {
+      ...detail,
       expected,
       actual: describe(value),
     });
   const string: Shape['string'] = (value, name, maxLength = 1024) => {
     if (typeof value !== 'string') throw wrong(name, 'a string', value);
     if (value.length > maxLength)
-      throw malformed(code, `${name} is ${value.length} characters, expected at most ${maxLength}`);
+      throw malformed(code, `${name} is ${value.length} characters, expected at most ${maxLength}`, detail);
     return value;
   };
   const record: Shape['record'] = (value, name) => {
@@ -183,13 +190,15 @@ export function shapeReaders(code: AttestationCode): Shape {
     object(value, name, required, optional = []) {
       const found = record(value, name);
       for (const key of required) {
-        if (!Object.hasOwn(found, key)) throw malformed(code, `${name} lacks ${key}`, { expected: key });
+        if (!Object.hasOwn(found, key))
+          throw malformed(code, `${name} lacks ${key}`, { ...detail, expected: key });
       }
       for (const key of Object.keys(found)) {
         if (required.includes(key) || optional.includes(key)) continue;
         const nearest = nearestKey(key, [...required, ...optional]);
         throw malformed(code, `${name} has the unknown key ${JSON.stringify(key.slice(0, 64))}`, {
-          hint: nearest && `did you mean ${nearest}?`,
+          ...detail,
+          hint: nearest === undefined ? detail.hint : `did you mean ${nearest}?`,
         });
       }
       return found;
@@ -207,7 +216,11 @@ export function shapeReaders(code: AttestationCode): Shape {
     list(value, name, minimum, maximum) {
       if (!Array.isArray(value)) throw wrong(name, 'a list', value);
       if (value.length < minimum || value.length > maximum) {
-        throw malformed(code, `${name} has ${value.length} entries, expected ${minimum} to ${maximum}`);
+        throw malformed(
+          code,
+          `${name} has ${value.length} entries, expected ${minimum} to ${maximum}`,
+          detail,
+        );
       }
       return value as readonly Json[];
     },
@@ -229,12 +242,14 @@ function describe(value: unknown): string {
     : typeof value;
 }
 
-/** The known key that shares most letters with a mistyped one; undefined when none is close. */
+/** The known key that was likely meant: at most a third of its letters are others. Undefined when none is close. */
 function nearestKey(key: string, known: readonly string[]): string | undefined {
   const best = known
     .map((item) => [item, distance(key.slice(0, 40), item)] as const)
     .toSorted((a, b) => a[1] - b[1])[0];
-  return best !== undefined && best[1] <= 3 ? best[0] : undefined;
+  if (best === undefined) return undefined;
+  const [nearest, letters] = best;
+  return letters <= 3 && letters * 3 <= Math.max(key.length, nearest.length) ? nearest : undefined;
 }
 
 /** Levenshtein, both sides short. */

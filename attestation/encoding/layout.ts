@@ -1,6 +1,6 @@
-// Wire structures declared once, as tables of offsets. Decoding, the TypeScript type, the must-be-zero ranges and the byte
-// tables in docs/formats.md all derive from the same declaration; the comment that ends a field's line is its meaning there,
-// so that a page does not load it. All integers are little-endian.
+// Wire structures declared once, as tables of offsets. Decoding, the TypeScript type, the must-be-zero ranges
+// and the byte tables in docs/formats.md all derive from the same declaration; the comment that ends a
+// field's line is its meaning there, so that a page does not load it. All integers are little-endian.
 
 import { isZero, toHex, viewOf } from './bytes.ts';
 import { malformed } from '../transcript/errors.ts';
@@ -41,7 +41,10 @@ export function raw(at: number, size: number): Field<'bytes'> {
   return { at, type: 'bytes', size };
 }
 
-/** Decodes `bytes` (exact length `size`, else `malformed_length`) by the table. Sub-views share memory with the input. */
+/**
+ * Decodes `bytes` (exact length `size`, else `malformed_length`) by the table. Sub-views
+ * share memory with the input.
+ */
 export function decodeLayout<const L extends Layout>(
   layout: L,
   bytes: Uint8Array,
@@ -75,7 +78,9 @@ function readField(view: DataView, bytes: Uint8Array, field: Field): number | bi
   }
 }
 
-/** Writes the values given over a zeroed structure of `size` bytes. Bytes fields must have the declared size. */
+/**
+ * Writes the values given over a zeroed structure of `size` bytes. Bytes fields must have the declared size.
+ */
 export function encodeLayout<const L extends Layout>(
   layout: L,
   values: Partial<Decoded<L>>,
@@ -101,7 +106,10 @@ function writeField(bytes: Uint8Array, key: string, field: Field, value: number 
   else view.setUint8(field.at, value as number);
 }
 
-/** The byte ranges `[from, to)` no field covers: reserved, and required to be zero where the specification says so. */
+/**
+ * The byte ranges `[from, to)` no field covers: reserved, and required to be zero where
+ * the specification says so.
+ */
 export function uncovered(layout: Layout, size: number): readonly (readonly [number, number])[] {
   const ranges: [number, number][] = [];
   let at = 0;

@@ -1,14 +1,17 @@
-// dstack event logs: a JSON list of `{imr, event_type, digest, event, event_payload}` where imr 0–3 are RTMR0–RTMR3 and
-// runtime events (type 0x08000001, RTMR3) have the digest SHA-384(type as u32 LE ‖ ":" ‖ name ‖ ":" ‖ payload).
-// "Lite" logs leave runtime digests blank: they are computed here, never taken on trust.
-// Refuses: anything not of that shape, digests of another size, a blank digest where the content does not define it.
+// dstack event logs: a JSON list of `{imr, event_type, digest, event, event_payload}` where imr 0–3 are
+// RTMR0–RTMR3 and runtime events (type 0x08000001, RTMR3) have the digest SHA-384(type as u32 LE ‖ ":"
+// ‖ name ‖ ":" ‖ payload). "Lite" logs leave runtime digests blank: they are computed here, never taken
+// on trust. Refuses: anything not of that shape, digests of another size, a blank digest where the
+// content does not define it.
 
 import { concatBytes, equalBytes, fromHex, fromUtf8, utf8 } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';
-import { parseJson, type Json } from '../encoding/json.ts';
+import { type Json, parseJson, shapeReaders } from '../encoding/json.ts';
 import { MAX_EVENT_LOG_BYTES, MAX_EVENTS, sha384 } from './tcg.ts';
 
 export const DSTACK_RUNTIME_EVENT = 0x08000001;
+
+const read = shapeReaders('malformed_event_log', { check: 'E3' });
 
 export interface RuntimeEvent {
   readonly index: number;
@@ -21,7 +24,10 @@ export interface RuntimeEvent {
   readonly digest: Uint8Array | undefined;
 }
 
-/** Parses a dstack event log (UTF-8 JSON). Throws `malformed_event_log`, `malformed_json` or `input_too_large`. */
+/**
+ * Parses a dstack event log (UTF-8 JSON). Throws `malformed_event_log`, `malformed_json` or
+ * `input_too_large`.
+ */
 export function parseRuntimeLog(bytes: Uint8Array): readonly RuntimeEvent[] {
   if (bytes.length > MAX_EVENT_LOG_BYTES) {
     throw malformed('input_too_large', `event log is ${bytes.length} bytes, limit ${MAX_EVENT_LOG_BYTES}`, {
@@ -33,12 +39,11 @@ export function parseRuntimeLog(bytes: Uint8Array): readonly RuntimeEvent[] {
     'event log',
     MAX_EVENT_LOG_BYTES,
   );
-  if (!Array.isArray(list)) throw broken('event log is not a list');
-  if (list.length > MAX_EVENTS)
+  if (Array.isArray(list) && list.length > MAX_EVENTS)
     throw malformed('input_too_large', `event log has ${list.length} events, limit ${MAX_EVENTS}`, {
       check: 'E3',
     });
-  return (list as readonly Json[]).map(runtimeEvent);
+  return read.list(list, 'event log', 0, MAX_EVENTS).map(runtimeEvent);
 }
 
 /** The digest a runtime event must have. */
@@ -72,26 +77,20 @@ export async function replayRuntimeLog(events: readonly RuntimeEvent[]): Promise
 }
 
 function runtimeEvent(item: Json, index: number): RuntimeEvent {
-  if (typeof item !== 'object' || item === null || Array.isArray(item))
-    throw broken(`event ${index} is not an object`);
-  const record = item as { readonly [key: string]: Json };
-  const { imr, event_type: type, digest, event: name, event_payload: payload } = record;
-  if (typeof imr !== 'number' || !Number.isInteger(imr) || imr < 0 || imr > 3)
-    throw broken(`event ${index}: imr is not 0 to 3`);
-  if (typeof type !== 'number' || !Number.isInteger(type) || type < 0 || type > 0xffffffff)
-    throw broken(`event ${index}: event_type is not a u32`);
-  if (typeof digest !== 'string' || typeof name !== 'string' || typeof payload !== 'string') {
-    throw broken(`event ${index}: digest, event and event_payload have to be strings`);
-  }
+  const at = `event ${index}`;
+  // Other keys are allowed: a log may carry more than the registers need.
+  const event = read.record(item, at);
+  const text = (key: string): string => read.string(event[key], `${at}: ${key}`, MAX_EVENT_LOG_BYTES);
+  const digest = text('digest');
   if (digest.length !== 0 && digest.length !== 96)
-    throw broken(`event ${index}: digest is ${digest.length} digits, expected 96`);
+    throw broken(`${at}: digest is ${digest.length} digits, expected 96`);
   return {
     index,
-    rtmr: imr,
-    type,
-    name,
-    payload: fromHex(payload, `event ${index}: event_payload`),
-    digest: digest === '' ? undefined : fromHex(digest, `event ${index}: digest`),
+    rtmr: read.integer(event['imr'], `${at}: imr`, 0, 3),
+    type: read.integer(event['event_type'], `${at}: event_type`, 0, 0xffffffff),
+    name: text('event'),
+    payload: fromHex(text('event_payload'), `${at}: event_payload`),
+    digest: digest === '' ? undefined : fromHex(digest, `${at}: digest`),
   };
 }
 

@@ -1,8 +1,9 @@
-// The confidential-computing event log (CCEL): TCG PC Client Platform Firmware Profile 1.06 §10 crypto-agile format, with the
-// PCR field holding the CC measurement register index of UEFI 2.10 §38.4 (0 MRTD, 1–4 RTMR0–3).
-// A log is no proof by itself: it is believed only where its SHA-384 replay equals the registers of a verified quote, and
-// an event's *text* only where its digest is the hash of that text (a digest does not vouch for the words beside it).
-// Refuses: a log without the specification header or SHA-384 bank, unknown digest algorithms, lengths past the end.
+// The confidential-computing event log (CCEL): TCG PC Client Platform Firmware Profile 1.06 §10 crypto-agile
+// format, with the PCR field holding the CC measurement register index of UEFI 2.10 §38.4 (0 MRTD, 1–4
+// RTMR0–3). A log is no proof by itself: it is believed only where its SHA-384 replay equals the registers of
+// a verified quote, and an event's *text* only where its digest is the hash of that text (a digest does not
+// vouch for the words beside it). Refuses: a log without the specification header or SHA-384 bank, unknown
+// digest algorithms, lengths past the end.
 
 import { concatBytes, equalBytes, fromUtf8, toHex, utf8, viewOf } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';
@@ -34,10 +35,15 @@ export interface CcEvent {
   readonly data: Uint8Array;
 }
 
-/** `hashed`: the digest is the hash of (the named part of) the data. `described`: the data only describes what was hashed. */
+/**
+ * `hashed`: the digest is the hash of (the named part of) the data. `described`: the data only
+ * describes what was hashed.
+ */
 export type EventContent = 'hashed' | 'described' | 'contradicted';
 
-/** Parses a CCEL. Sub-views share memory with `bytes`; padding after the last event has to be 0xff or 0x00. */
+/**
+ * Parses a CCEL. Sub-views share memory with `bytes`; padding after the last event has to be 0xff or 0x00.
+ */
 export function parseEventLog(bytes: Uint8Array): readonly CcEvent[] {
   if (bytes.length > MAX_EVENT_LOG_BYTES) {
     throw malformed('input_too_large', `event log is ${bytes.length} bytes, limit ${MAX_EVENT_LOG_BYTES}`, {
@@ -60,7 +66,10 @@ export function parseEventLog(bytes: Uint8Array): readonly CcEvent[] {
   return events;
 }
 
-/** Extends every event into its register, as the TDX module does; `[MRTD extensions, RTMR0, RTMR1, RTMR2, RTMR3]`. */
+/**
+ * Extends every event into its register, as the TDX module does; `[MRTD extensions, RTMR0, RTMR1, RTMR2,
+ * RTMR3]`.
+ */
 export async function replayEventLog(events: readonly CcEvent[]): Promise<readonly Uint8Array[]> {
   const registers = Array.from({ length: 5 }, () => new Uint8Array(48));
   for (const { register, type, digest } of events) {
@@ -70,7 +79,10 @@ export async function replayEventLog(events: readonly CcEvent[]): Promise<readon
   return registers;
 }
 
-/** Whether the data of an event can be believed once its digest is: see `HASHED_WHOLE` and the exceptions below. */
+/**
+ * Whether the data of an event can be believed once its digest is: see `HASHED_WHOLE` and the exceptions
+ * below.
+ */
 export async function eventContent(event: CcEvent): Promise<EventContent> {
   if (event.type === EV_NO_ACTION) return 'described';
   if (equalBytes(await sha384(event.data), event.digest)) return 'hashed';
@@ -85,7 +97,10 @@ export function eventName(event: CcEvent): string {
   return `#${event.index} ${event.register === 0 ? 'MRTD' : `RTMR${event.register - 1}`} ${type}`;
 }
 
-/** The event's data as text where it is text, else its first bytes in hex. Only meaningful for `hashed` events. */
+/**
+ * The event's data as text where it is text, else its first bytes in hex. Only meaningful for `hashed`
+ * events.
+ */
 export function eventText(event: CcEvent): string {
   const end = event.data.length > 0 && event.data.at(-1) === 0 ? event.data.length - 1 : event.data.length;
   const text = event.data.subarray(0, Math.min(end, 256));
@@ -113,7 +128,10 @@ const EVENT_TYPES: ReadonlyMap<number, string> = new Map([
   [0x800000e0, 'EV_EFI_VARIABLE_AUTHORITY'],
 ]);
 
-/** Types whose digest the profile defines as the hash of the whole event data (§10.4.1): anything else is a contradiction. */
+/**
+ * Types whose digest the profile defines as the hash of the whole event data (§10.4.1): anything
+ * else is a contradiction.
+ */
 const HASHED_WHOLE: ReadonlySet<number> = new Set([
   0x00000004, 0x00000005, 0x80000001, 0x80000006, 0x80000007, 0x800000e0,
 ]);
@@ -130,7 +148,9 @@ function hashedPart({ type, data }: CcEvent): Uint8Array | undefined {
   return data.subarray(prefix.length, data.at(-1) === 0 ? data.length - 1 : data.length);
 }
 
-/** VariableData of UEFI_VARIABLE_DATA: GUID 16, name length u64 (UTF-16 units), data length u64, name, data. */
+/**
+ * VariableData of UEFI_VARIABLE_DATA: GUID 16, name length u64 (UTF-16 units), data length u64, name, data.
+ */
 function variableData(data: Uint8Array): Uint8Array | undefined {
   if (data.length < 32) return undefined;
   const view = viewOf(data);
@@ -174,7 +194,9 @@ function specification(reader: Reader): void {
   reader.at = 32 + size;
 }
 
-/** TCG_PCR_EVENT2: register u32, type u32, digest count u32, (algorithm u16, digest)…, data length u32, data. */
+/**
+ * TCG_PCR_EVENT2: register u32, type u32, digest count u32, (algorithm u16, digest)…, data length u32, data.
+ */
 function event(reader: Reader, index: number): CcEvent {
   const { bytes, view } = reader;
   need(reader, 12);

@@ -1,7 +1,7 @@
-// Guest firmware (OVMF) as launch measurement needs it: the GUIDed table at its end (edk2 OvmfPkg/ResetVector/Ia16/
-// ResetVectorVtf0.asm) and our list of accepted files. The SNP_KERNEL_HASHES section is no proof: edk2's generic
-// OvmfPkgX64 build declares it and links BlobVerifierLibNull, which enforces no hash. So firmware is accepted by the SHA-256
-// of the whole file, never by what it declares.
+// Guest firmware (OVMF) as launch measurement needs it: the GUIDed table at its end (edk2
+// OvmfPkg/ResetVector/Ia16/ ResetVectorVtf0.asm) and our list of accepted files. The SNP_KERNEL_HASHES
+// section is no proof: edk2's generic OvmfPkgX64 build declares it and links BlobVerifierLibNull, which
+// enforces no hash. So firmware is accepted by the SHA-256 of the whole file, never by what it declares.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { toHex, viewOf } from '../encoding/bytes.ts';
@@ -9,7 +9,9 @@ import { malformed, refused } from '../transcript/errors.ts';
 
 /** How a TDX firmware turns `-kernel`, `-initrd`, `-append` into events; differs between OVMF releases. */
 export type DirectBootEvents =
-  /** edk2 from 2025 on with QEMU ≥ 10: the kernel file as given, and `initrd=initrd ` before the command line. */
+  /**
+   * edk2 from 2025 on with QEMU ≥ 10: the kernel file as given, and `initrd=initrd ` before the command line.
+   */
   'kernel-as-given, initrd first';
 
 /** A firmware file (OVMF) we have read and found to enforce what it measures; `sha256` in hex. */
@@ -26,13 +28,15 @@ export interface KnownFirmware {
 /** Firmware whose build was looked at. One file may be sound for one TEE and useless for the other. */
 export const KNOWN_FIRMWARE: readonly KnownFirmware[] = [
   {
-    // AmdSevX64.dsc links BlobVerifierLibSevHashes: a kernel, initrd or command line that is not in the table is not booted.
+    // AmdSevX64.dsc links BlobVerifierLibSevHashes: a kernel, initrd or command line that is not in
+    // the table is not booted.
     sha256: '3e4fd0b3fe3b2dbe481c3d9e99418a034174f26cbe1f55aa212b0f18c12d2d6f',
     source: 'Debian ovmf-amdsev 2026.08+ds-2, usr/share/ovmf/OVMF.amdsev.fd',
     snp: { enforcesKernelHashes: true },
   },
   {
-    // OvmfPkgX64.dsc with TDX support and no Secure Boot keys enrolled. Not for SNP: it links BlobVerifierLibNull.
+    // OvmfPkgX64.dsc with TDX support and no Secure Boot keys enrolled. Not for SNP: it
+    // links BlobVerifierLibNull.
     sha256: '6a3e8f438ad7269f5dfd884647587b88391fb23965bb3aa7902b519438dba129',
     source: 'Debian ovmf-generic 2026.08+ds-2, usr/share/ovmf/OVMF.fd',
     tdx: { directBoot: 'kernel-as-given, initrd first' },
@@ -47,7 +51,8 @@ export interface AcceptedFirmware {
 }
 
 /**
- * Finds the file on the list for this TEE, or throws `firmware_not_listed`; `allowUnlisted` accepts it, marked as such.
+ * Finds the file on the list for this TEE, or throws `firmware_not_listed`; `allowUnlisted`
+ * accepts it, marked as such.
  * @example const { sha256 } = acceptFirmware(firmware, 'snp');
  */
 export function acceptFirmware(
@@ -77,7 +82,10 @@ const FOOTER_GUID = '96b582de-1fb2-45f7-baea-a366c55a082d';
 const FOOTER_FROM_END = 32;
 const ENTRY_HEADER_BYTES = 18;
 
-/** The firmware's size and table, checked: whole pages, at most 64 MiB, a table that lies inside the file. Keys are GUIDs. */
+/**
+ * The firmware's size and table, checked: whole pages, at most 64 MiB, a table that lies inside
+ * the file. Keys are GUIDs.
+ */
 export function parseGuidTable(firmware: Uint8Array): ReadonlyMap<string, Uint8Array> {
   const size = firmware.length;
   if (size > FIRMWARE_MAX_BYTES)

@@ -1,5 +1,5 @@
-// The entry of `@assay/attestation/launch`: launch measurements of SNP and TDX, recomputed from what is launched. A
-// program that only checks evidence does not load it.
+// The entry of `@assay/attestation/launch`: launch measurements of SNP and TDX, recomputed from what is
+// launched. A program that only checks evidence does not load it.
 
 export {
   IMAGE_FILES,

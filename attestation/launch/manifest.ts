@@ -1,6 +1,7 @@
-// `assay-verify measure manifest.json`: recomputes, from the published files of an image alone, everything its manifest
-// states: digests, the root hash, what the command line binds, SNP launch digests for every vCPU shape, MRTD, RTMR1, RTMR2.
-// A difference is a finding, never an exception; a manifest of another shape, or unknown firmware, is refused.
+// `assay-verify measure manifest.json`: recomputes, from the published files of an image alone, everything
+// its manifest states: digests, the root hash, what the command line binds, SNP launch digests for every vCPU
+// shape, MRTD, RTMR1, RTMR2. A difference is a finding, never an exception; a manifest of another shape, or
+// unknown firmware, is refused.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { fromUtf8, toHex } from '../encoding/bytes.ts';
@@ -53,7 +54,10 @@ export interface ImageModel {
   readonly sha256: string;
 }
 
-/** manifest.json of a release: its files, its source and every measurement its launches may have (docs/formats.md). */
+/**
+ * manifest.json of a release: its files, its source and every measurement its launches may have
+ * (docs/formats.md).
+ */
 export interface ImageManifest {
   readonly version: 1;
   /** A test image: it may hold the simulated TEE, hooks and modules. Absent: a production image. */
@@ -93,7 +97,7 @@ export function parseManifest(text: string): ImageManifest {
     throw malformed('malformed_manifest', 'manifest variant is neither "test" nor absent');
   return {
     version: 1,
-    ...(top['variant'] === 'test' ? { variant: 'test' } : {}),
+    variant: top['variant'],
     release: read.string(top['release'], 'release', 64),
     source: {
       commit: read.string(source['commit'], 'source commit', 64),
@@ -150,7 +154,8 @@ export interface MeasurementInputs {
 }
 
 /**
- * The measurements of an image in all shapes a manifest lists. Takes about half a second. Listed firmware only.
+ * The measurements of an image in all shapes a manifest lists. Takes about half a second. Listed firmware
+ * only.
  * @example const { snp, tdx } = measureImage({ snpFirmware, tdxFirmware, kernel, initrd, cmdline });
  */
 export function measureImage(inputs: MeasurementInputs): {
@@ -209,8 +214,9 @@ export interface MeasureReport {
 }
 
 /**
- * Recomputes a manifest. `readFile` gives the bytes of a published file, or throws. Throws AttestationError for a manifest of
- * another shape and for firmware that is not on our list; differences are findings with `ok: false`.
+ * Recomputes a manifest. `readFile` gives the bytes of a published file, or throws. Throws
+ * AttestationError for a manifest of another shape and for firmware that is not on our list; differences
+ * are findings with `ok: false`.
  * @example const { ok, findings } = await measureManifest(manifest, (name) => readFile(`release/${name}`));
  */
 export async function measureManifest(

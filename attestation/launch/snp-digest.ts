@@ -1,5 +1,6 @@
-// The SEV-SNP launch digest is a chain: each guest page added by SNP_LAUNCH_UPDATE replaces the digest by
-// SHA-384(PAGE_INFO), which holds the digest before it (SEV-SNP Firmware ABI Specification, rev. 1.55, §8.17.2, table 67).
+// The SEV-SNP launch digest is a chain: each guest page added by SNP_LAUNCH_UPDATE replaces the digest
+// by SHA-384(PAGE_INFO), which holds the digest before it (SEV-SNP Firmware ABI Specification, rev.
+// 1.55, §8.17.2, table 67).
 
 import { sha384 } from '@noble/hashes/sha2.js';
 import { viewOf } from '../encoding/bytes.ts';
@@ -29,7 +30,10 @@ export interface PageRun {
   readonly gpa: number;
   /** Bytes, a multiple of 4096. */
   readonly size: number;
-  /** The 48-byte CONTENTS of the page at an offset; without it CONTENTS is zero, as for every type but NORMAL and VMSA. */
+  /**
+   * The 48-byte CONTENTS of the page at an offset; without it CONTENTS is zero, as for every
+   * type but NORMAL and VMSA.
+   */
   readonly contentsOf?: ((offset: number) => Uint8Array) | undefined;
 }
 

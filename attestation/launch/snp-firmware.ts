@@ -1,6 +1,7 @@
-// The parts of the firmware file that SEV-SNP launch uses: the SEV metadata sections, the reset address of the application
-// processors and the place of the kernel-hash table (edk2 OvmfPkg/ResetVector/X64/OvmfSevMetadata.asm and
-// Ia16/ResetVectorVtf0.asm). Refuses tables that lie outside the file and sections that are not whole pages.
+// The parts of the firmware file that SEV-SNP launch uses: the SEV metadata sections, the reset address of
+// the application processors and the place of the kernel-hash table (edk2
+// OvmfPkg/ResetVector/X64/OvmfSevMetadata.asm and Ia16/ResetVectorVtf0.asm). Refuses tables that lie outside
+// the file and sections that are not whole pages.
 
 import { sha384 } from '@noble/hashes/sha2.js';
 import { viewOf } from '../encoding/bytes.ts';

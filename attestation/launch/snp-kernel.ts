@@ -1,5 +1,6 @@
-// The page of kernel hashes QEMU writes for measured direct boot (`kernel-hashes=on`; QEMU target/i386/sev.c,
-// struct SevHashTable): SHA-256 of command line, initrd and kernel, in a table the firmware checks before it boots them.
+// The page of kernel hashes QEMU writes for measured direct boot (`kernel-hashes=on`; QEMU
+// target/i386/sev.c, struct SevHashTable): SHA-256 of command line, initrd and kernel, in a table the
+// firmware checks before it boots them.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { concatBytes, utf8 } from '../encoding/bytes.ts';

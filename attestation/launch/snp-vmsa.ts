@@ -1,11 +1,14 @@
-// The first register state of a vCPU, which SNP_LAUNCH_FINISH measures as one VMSA page per vCPU (AMD64 Architecture
-// Programmer's Manual vol. 2, rev. 3.42, appendix B, table B-4). It depends on the machine monitor: QEMU takes the CPU model's
-// signature into RDX, Amazon's and Google's monitors do not.
+// The first register state of a vCPU, which SNP_LAUNCH_UPDATE measures as one page of type VMSA per vCPU
+// (AMD64 Architecture Programmer's Manual vol. 2, rev. 3.42, appendix B, table B-4). It depends on the
+// machine monitor: QEMU takes the CPU model's signature into RDX, Amazon's and Google's monitors do not.
 
 import { encodeLayout, raw, u16, u32, u64 } from '../encoding/layout.ts';
 import { PAGE_BYTES } from './firmware.ts';
 
-/** `ec2` is Amazon's monitor as seen in 2026 (RDX 0x600; virtee/sev-snp-measure#60), `ec2-2023` as it was at its launch (RDX 0). */
+/**
+ * `ec2` is Amazon's monitor as seen in 2026 (RDX 0x600; virtee/sev-snp-measure#60), `ec2-2023` as it
+ * was at its launch (RDX 0).
+ */
 export type Vmm = 'qemu' | 'ec2' | 'ec2-2023' | 'gce';
 
 /** CPUID(1).EAX of QEMU's CPU models, which QEMU places in RDX at reset. */

@@ -1,6 +1,7 @@
-// Predicts MEASUREMENT of an SEV-SNP guest before it starts: firmware pages, SEV metadata, kernel hashes, one VMSA per vCPU
-// (SEV-SNP Firmware ABI rev. 1.55 §8.17, QEMU target/i386/sev.c). A policy needs a set, since the digest depends on vCPU type,
-// count and features. Refuses firmware that is not on our list, and a kernel the firmware has no hash table for.
+// Predicts MEASUREMENT of an SEV-SNP guest before it starts: firmware pages, SEV metadata, kernel hashes, one
+// VMSA per vCPU (SEV-SNP Firmware ABI rev. 1.55 §8.17, QEMU target/i386/sev.c). A policy needs a set, since
+// the digest depends on vCPU type, count and features. Refuses firmware that is not on our list, and a kernel
+// the firmware has no hash table for.
 
 import { sha384 } from '@noble/hashes/sha2.js';
 import { malformed, refused } from '../transcript/errors.ts';
@@ -76,7 +77,8 @@ export interface SnpMatrixEntry extends SnpShape {
 }
 
 /**
- * Every type × features × count, sharing the digest before the vCPUs and extending it one vCPU at a time. Listed firmware only.
+ * Every type × features × count, sharing the digest before the vCPUs and extending it one vCPU at a
+ * time. Listed firmware only.
  * @example
  * const entries = measureSnpMatrix({
  *   firmware, kernel: { kernel, cmdline }, vmm: 'qemu', vcpuTypes: ['EPYC-v4'], maxVcpus: 64, guestFeatures: [0x1n],
@@ -132,7 +134,7 @@ export function digestBeforeVcpus(
   // Amazon's monitor adds the CPUID page after all others.
   const ordered =
     vmm === 'ec2' || vmm === 'ec2-2023'
-      ? [...firmware.sections.filter((s) => !isCpuid(s)), ...firmware.sections.filter(isCpuid)]
+      ? [...firmware.sections.filter((section) => !isCpuid(section)), ...firmware.sections.filter(isCpuid)]
       : firmware.sections;
   let digest = firmware.digest;
   for (const section of ordered) {
@@ -197,5 +199,8 @@ export function digestPerVcpu(
   return digests;
 }
 
-/** Where firmware versions before and after 1.51 agree to place every VMSA: the last page of the 48-bit address space. */
+/**
+ * Where firmware versions before and after 1.51 agree to place every VMSA: the last page of
+ * the 48-bit address space.
+ */
 const VMSA_GPA = 0xfffffffff000;

@@ -1,6 +1,7 @@
-// Authenticode SHA-384 of a PE/COFF image, which UEFI firmware measures when it loads the kernel (Windows Authenticode Portable
-// Executable Signature Format, "Calculating the PE Image Hash"; edk2 OvmfPkg/Tcg/TdTcg2Dxe/MeasureBootPeCoff.c). Covers all of
-// the file but the checksum, the certificate directory entry and the certificates. Refuses what is not a PE32+ image.
+// Authenticode SHA-384 of a PE/COFF image, which UEFI firmware measures when it loads the kernel (Windows
+// Authenticode Portable Executable Signature Format, "Calculating the PE Image Hash"; edk2
+// OvmfPkg/Tcg/TdTcg2Dxe/MeasureBootPeCoff.c). Covers all of the file but the checksum, the certificate
+// directory entry and the certificates. Refuses what is not a PE32+ image.
 
 import { sha384 } from '@noble/hashes/sha2.js';
 import { viewOf } from '../encoding/bytes.ts';

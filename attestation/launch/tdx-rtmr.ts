@@ -1,7 +1,8 @@
-// Predicts RTMR0, RTMR1 and RTMR2 of a TDX guest booted directly (`-kernel -initrd -append`): the events the firmware and the
-// kernel's EFI stub extend (UEFI 2.10 §38.4.1, TCG PC Client Platform Firmware Profile 1.06 §3.3; edk2 OvmfPkg/Tcg/TdTcg2Dxe).
-// Which events, and in which order, depends on the firmware build: the predictor is chosen by the firmware's entry in our list.
-// RTMR0 depends on the machine's shape as well, which only its ACPI tables and memory map tell: those digests are inputs.
+// Predicts RTMR0, RTMR1 and RTMR2 of a TDX guest booted directly (`-kernel -initrd -append`): the events the
+// firmware and the kernel's EFI stub extend (UEFI 2.10 §38, TCG PC Client Platform Firmware Profile 1.06;
+// edk2 OvmfPkg/Tcg/TdTcg2Dxe). Which events, and in which order, depends on the firmware build: the predictor
+// is chosen by the firmware's entry in our list. RTMR0 depends on the machine's shape as well, which only its
+// ACPI tables and memory map tell: those digests are inputs.
 
 import { sha384 } from '@noble/hashes/sha2.js';
 import { concatBytes, fromHex, utf8, viewOf } from '../encoding/bytes.ts';
@@ -69,7 +70,10 @@ function loadOptions(cmdline: string, events: DirectBootEvents): Uint8Array {
 export interface Rtmr0Shape {
   /** SHA-384 of the TD hand-off block: the memory map, so the memory size. */
   readonly tdHob: Uint8Array;
-  /** SHA-384 of fw_cfg `etc/table-loader`, `etc/acpi/rsdp`, `etc/acpi/tables`, in the order the firmware reads them. */
+  /**
+   * SHA-384 of fw_cfg `etc/table-loader`, `etc/acpi/rsdp`, `etc/acpi/tables`, in the order
+   * the firmware reads them.
+   */
   readonly acpi: readonly Uint8Array[];
   /** SHA-384 of the data of BootOrder and each Boot####, in that order. */
   readonly bootVariables: readonly Uint8Array[];
@@ -94,7 +98,9 @@ export function rtmr0Events(firmware: Uint8Array, shape: Rtmr0Shape): readonly U
   ];
 }
 
-/** SHA-384 of the configuration firmware volume (variables as built), measured because MRTD does not cover it. */
+/**
+ * SHA-384 of the configuration firmware volume (variables as built), measured because MRTD does not cover it.
+ */
 export function configurationVolume(firmware: Uint8Array): Uint8Array {
   const section = parseTdvfSections(firmware).find(({ type }) => type === TDVF_TYPE.cfv);
   if (section === undefined)

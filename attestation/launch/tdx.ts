@@ -1,7 +1,8 @@
-// Predicts MRTD of a TDX guest from its firmware: the pages the machine monitor adds by TDH.MEM.PAGE.ADD and extends by
-// TDH.MR.EXTEND (Intel TDX Module 1.5 ABI Specification; section table: edk2 OvmfPkg/ResetVector/X64/IntelTdxMetadata.asm). The order of
-// adding and extending depends on the monitor, so both results are given. RTMR0–2 are in tdx-rtmr.ts.
-// Refuses firmware that is not on our list unless told, and section tables that do not fit the file.
+// Predicts MRTD of a TDX guest from its firmware: the pages the machine monitor adds by TDH.MEM.PAGE.ADD and
+// extends by TDH.MR.EXTEND (Intel TDX Module 1.5 ABI Specification; section table: edk2
+// OvmfPkg/ResetVector/X64/IntelTdxMetadata.asm). The order of adding and extending depends on the monitor, so
+// both results are given. RTMR0–2 are in tdx-rtmr.ts. Refuses firmware that is not on our list unless told,
+// and section tables that do not fit the file.
 
 import { sha384 } from '@noble/hashes/sha2.js';
 import { utf8, viewOf } from '../encoding/bytes.ts';
@@ -15,7 +16,10 @@ import {
   parseGuidTable,
 } from './firmware.ts';
 
-/** MRTD of one firmware: 48 bytes for each order in which a VMM adds and extends pages (Intel TDX Module ABI, TDH.MR.EXTEND). */
+/**
+ * MRTD of one firmware: 48 bytes for each order in which a VMM adds and extends pages (Intel TDX
+ * Module ABI, TDH.MR.EXTEND).
+ */
 export interface MrTd {
   /** Each page added and extended before the next: upstream QEMU since TDX support was merged (10.1). */
   readonly singlePass: Uint8Array;

@@ -1,5 +1,6 @@
-// The root hash of a dm-verity image (linux Documentation/admin-guide/device-mapper/verity.rst): format 1, SHA-256, 4096-byte
-// blocks, no superblock, the tree behind the data. The hash is computed over the data; the tree in the file is not read.
+// The root hash of a dm-verity image (linux Documentation/admin-guide/device-mapper/verity.rst): format 1,
+// SHA-256, 4096-byte blocks, no superblock, the tree behind the data. The hash is computed over the data; the
+// tree in the file is not read.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { concatBytes, fromHex, toHex } from '../encoding/bytes.ts';

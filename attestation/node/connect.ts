@@ -1,7 +1,8 @@
-// Opens a TLS connection and verifies its peer before anything else is sent on it (docs/protocol.md §5):
-// TLS 1.3 handshake, our own random nonce, GET /v1/attestation on that very socket, appraisal, and only then the socket.
-// Refused: plain http, resumed sessions, other TLS versions, any failed check. The peer's key is read from the socket after
-// `secureConnect`, because Node skips checkServerIdentity on resumed sessions and when rejectUnauthorized is false.
+// Opens a TLS connection and verifies its peer before anything else is sent on it (docs/protocol.md §5): TLS
+// 1.3 handshake, our own random nonce, GET /v1/attestation on that very socket, appraisal, and only then the
+// socket. Refused: plain http, resumed sessions, other TLS versions, any failed check. The peer's key is read
+// from the socket after `secureConnect`, because Node skips checkServerIdentity on resumed sessions and when
+// rejectUnauthorized is false.
 
 import { isIP } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -55,8 +56,9 @@ export interface AttestedConnection {
 }
 
 /**
- * Connects to an https origin and attests it (docs/protocol.md §5); the socket is destroyed when anything fails. Throws the
- * AttestationError of a refusal, `connection_failed` (kind `internal`) when there is no connection. Times are milliseconds.
+ * Connects to an https origin and attests it (docs/protocol.md §5); the socket is destroyed when anything
+ * fails. Throws the AttestationError of a refusal, `connection_failed` (kind `internal`) when there is no
+ * connection. Times are milliseconds.
  *
  * @example
  * const { socket, result } = await connectAttested(new URL('https://host:8443'), {
@@ -72,7 +74,8 @@ export async function connectAttested(origin: URL, options: ConnectOptions): Pro
     });
   }
   const socket = await openTls(origin, options.connectTimeoutMs);
-  // An error event without a listener would end the process. The user of the socket sees its failures by itself.
+  // An error event without a listener would end the process. The user of the socket sees its failures by
+  // itself.
   socket.on('error', ignore);
   try {
     const result = await attest(socket, origin, options);
@@ -99,12 +102,13 @@ function openTls(origin: URL, timeoutMs: number): Promise<TLSSocket> {
     const socket = tlsConnect({
       host,
       port: origin.port === '' ? 443 : Number(origin.port),
-      ...(isIP(host) === 0 ? { servername: host } : {}),
+      servername: isIP(host) === 0 ? host : undefined,
       minVersion: 'TLSv1.3',
       maxVersion: 'TLSv1.3',
       ALPNProtocols: ['http/1.1'],
-      // The certificate is usually self-signed: the evidence, which names the certificate's key, identifies the peer.
-      // The handshake still proves that the peer holds that key (CertificateVerify, RFC 8446 §4.4.3).
+      // The certificate is usually self-signed: the evidence, which names the certificate's key,
+      // identifies the peer. The handshake still proves that the peer holds that key
+      // (CertificateVerify, RFC 8446 §4.4.3).
       rejectUnauthorized: false,
       checkServerIdentity: () => undefined,
       // No `session`, so no resumption is offered; a peer that says otherwise is refused below.
@@ -197,7 +201,10 @@ export function requireFreshTls13(
   }
 }
 
-/** A server that is asked by many at once may say when to ask again; on the same connection, the same nonce is still fresh. */
+/**
+ * A server that is asked by many at once may say when to ask again; on the same connection, the
+ * same nonce is still fresh.
+ */
 async function obtainDocument(
   socket: TLSSocket,
   origin: URL,
@@ -224,10 +231,8 @@ async function requestDocument(
   nonce: Uint8Array,
   options: ConnectOptions,
 ): Promise<BoundedResponse> {
-  const query = new URLSearchParams({
-    nonce: toHex(nonce),
-    ...(options.model === undefined ? {} : { model: options.model }),
-  });
+  const query = new URLSearchParams({ nonce: toHex(nonce) });
+  if (options.model !== undefined) query.set('model', options.model);
   // No credentials: the API key belongs to the request, and the request comes after the verdict.
   socket.write(
     [

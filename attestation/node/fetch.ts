@@ -1,6 +1,7 @@
-// `attestedFetch`: a fetch that sends a request only after the evidence of the very socket it uses was accepted, to hand to
-// `new OpenAI({ baseURL, apiKey, fetch })` or anything else that takes a fetch.
-// Refused before a byte leaves: plain http, redirects to another origin, requests naming a model that is not attested.
+// `attestedFetch`: a fetch that sends a request only after the evidence of the very socket it uses
+// was accepted, to hand to `new OpenAI({ baseURL, apiKey, fetch })` or anything else that takes a
+// fetch. Refused before a byte leaves: plain http, redirects to another origin, requests naming a
+// model that is not attested.
 
 import {
   Dispatcher,
@@ -14,7 +15,10 @@ import { parseJson } from '../encoding/json.ts';
 import { type Policy, parsePolicy } from '../appraise/policy.ts';
 import { AttestedPool, poolOptions, type AttestedFetchOptions } from './pool.ts';
 
-/** The result of {@link attestedFetch}: a `fetch` that sends no byte before the proof holds, with its evidence and its end. */
+/**
+ * The result of {@link attestedFetch}: a `fetch` that sends no byte before the proof holds, with
+ * its evidence and its end.
+ */
 export interface AttestedFetch {
   (input: string | URL | Request, init?: RequestInit): Promise<Response>;
   /** The evidence of the newest verified connection to the origin of `url`, if there is one. */
@@ -26,8 +30,8 @@ export interface AttestedFetch {
 }
 
 /**
- * A fetch that sends a request only after the evidence of the very socket it uses was accepted. It throws the AttestationError of a
- * refusal; times in its options are milliseconds. Protocol: docs/protocol.md §5.
+ * A fetch that sends a request only after the evidence of the very socket it uses was accepted. It throws the
+ * AttestationError of a refusal; times in its options are milliseconds. Protocol: docs/protocol.md §5.
  *
  * @example
  * const client = new OpenAI({ baseURL: 'https://host:8443/v1', apiKey, fetch: attestedFetch({ policy }) });
@@ -73,7 +77,10 @@ export function attestedFetch(options: AttestedFetchOptions): AttestedFetch {
   });
 }
 
-/** fetch follows redirects through its dispatcher: this one knows a single origin, so following one elsewhere fails here. */
+/**
+ * fetch follows redirects through its dispatcher: this one knows a single origin, so following
+ * one elsewhere fails here.
+ */
 class OneOrigin extends Dispatcher {
   readonly #pool: AttestedPool;
 
@@ -111,15 +118,15 @@ function requestInit(request: Request, init: RequestInit): RequestInit {
     body: request.body,
     redirect: request.redirect,
     signal: request.signal,
-    ...(request.body === null ? {} : { duplex: 'half' }),
+    duplex: 'half',
     ...init,
   };
 }
 
 /**
- * A request may only name a model whose digest was in the evidence. With a policy that lists models this is a courtesy (the
- * evidence of every connection must list no other model); when one model alone is attested it is what P3 rests on, so a body
- * that cannot be read here is refused.
+ * A request may only name a model whose digest was in the evidence. With a policy that lists models this is a
+ * courtesy (the evidence of every connection must list no other model); when one model alone is attested it
+ * is what P3 rests on, so a body that cannot be read here is refused.
  */
 function requireAttestedModel(body: RequestInit['body'], policy: Policy, model: string | undefined): void {
   const named = modelNamed(body);
@@ -168,15 +175,19 @@ function modelNamed(body: RequestInit['body']): 'no body' | 'unreadable' | { rea
 }
 
 /**
- * With a key twice, the server could read another model than we do; the strict reader refuses that, at the price of reading every
- * value itself, and no more than 16 384 of them. Where `"model"` stands once and the text has no \u escapes, there is no second one.
+ * With a key twice, the server could read another model than we do; the strict reader refuses that, at the
+ * price of reading every value itself, and no more than 16 384 of them. Where `"model"` stands once and the
+ * text has no \u escapes, there is no second one.
  */
 function onlyOneModel(body: string): boolean {
   const first = body.indexOf('"model"');
   return first >= 0 && body.indexOf('"model"', first + 1) < 0 && !body.includes('\\u');
 }
 
-/** undici's fetch sends a FormData of its own class only; Node's global one would become the text `[object FormData]`. */
+/**
+ * undici's fetch sends a FormData of its own class only; Node's global one would become the
+ * text `[object FormData]`.
+ */
 function toUndiciForm(form: FormData): UndiciFormData {
   const copy = new UndiciFormData();
   for (const [name, value] of form) {
@@ -186,7 +197,10 @@ function toUndiciForm(form: FormData): UndiciFormData {
   return copy;
 }
 
-/** undici wraps what a dispatcher throws in `TypeError: fetch failed`; the verdict is what the caller needs to see. */
+/**
+ * undici wraps what a dispatcher throws in `TypeError: fetch failed`; the verdict is what
+ * the caller needs to see.
+ */
 function attestationCause(error: unknown): AttestationError | undefined {
   for (let cause = error, depth = 0; cause instanceof Error && depth < 5; cause = cause.cause, depth++) {
     if (cause instanceof AttestationError) return cause;

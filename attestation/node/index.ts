@@ -1,4 +1,5 @@
-// The entry of `@assay/attestation/node`: a fetch over attested TLS, the local proxy, and what both are made of.
+// The entry of `@assay/attestation/node`: a fetch over attested TLS, the local proxy, and what both are made
+// of.
 
 export { type AttestedConnection, connectAttested, type ConnectOptions } from './connect.ts';
 export { importBundle } from './endorsements/bundle-import.ts';
@@ -12,4 +13,4 @@ export {
 export { type EndorsementStore, folderStore, memoryStore } from './endorsements/store.ts';
 export { attestedFetch, type AttestedFetch } from './fetch.ts';
 export { type AttestedFetchOptions, AttestedPool, type PoolOptions } from './pool.ts';
-export { startProxy, type ProxyOptions, type RunningProxy } from './proxy.ts';
+export { startProxy, type ProxyOptions, type RunningProxy } from './proxy/proxy.ts';

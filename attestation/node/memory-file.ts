@@ -1,17 +1,25 @@
-// Roll-back memory that outlives the process: one small JSON file, written whole and renamed into place. What is in it only
-// makes a verifier stricter; a file that cannot be read is refused rather than forgotten, because forgetting is the attack.
+// Roll-back memory that outlives the process: one small JSON file, written whole and renamed into place. What
+// is in it only makes a verifier stricter; a file that cannot be read is refused rather than forgotten,
+// because forgetting is the attack.
 
 import { randomBytes } from 'node:crypto';
 import { mkdir, open, readFile, rename, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { type AttestationError, malformed } from '../transcript/errors.ts';
-import { parseJson } from '../encoding/json.ts';
+import { malformed } from '../transcript/errors.ts';
+import { parseJson, shapeReaders } from '../encoding/json.ts';
 import { createRollbackMemory, type RollbackMemory } from '../transcript/rollback-memory.ts';
 
 const MAX_BYTES = 1024 * 1024;
 const MAX_ENTRIES = 10_000;
+const MAX_DIGITS = 80;
+const HINT = 'restore it, or delete it and lose what it protects against';
 
-/** Reads the file, or starts empty when there is none. Every higher value is on disk before `remember` resolves. */
+const read = shapeReaders('malformed_json', { hint: HINT });
+
+/**
+ * Reads the file, or starts empty when there is none. Every higher value is on disk before `remember`
+ * resolves.
+ */
 export async function fileRollbackMemory(path: string): Promise<RollbackMemory> {
   const memory = createRollbackMemory(await readEntries(path));
   let writing: Promise<void> = Promise.resolve();
@@ -28,7 +36,10 @@ export async function fileRollbackMemory(path: string): Promise<RollbackMemory> 
   };
 }
 
-/** Values that are in the file by now are kept: another process may have seen higher numbers since this one read it. */
+/**
+ * Values that are in the file by now are kept: another process may have seen higher
+ * numbers since this one read it.
+ */
 async function save(path: string, memory: ReturnType<typeof createRollbackMemory>): Promise<void> {
   for (const [key, value] of await readEntries(path)) await memory.remember(key, value);
   const entries = memory.entries().slice(-MAX_ENTRIES);
@@ -47,17 +58,11 @@ async function readEntries(path: string): Promise<[string, bigint][]> {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
     throw error;
   }
-  const json = parseJson(text, path);
-  if (typeof json !== 'object' || json === null || Array.isArray(json)) throw bad(path);
-  return Object.entries(json).map(([key, value]) => {
-    if (typeof value !== 'string' || !/^\d{1,80}$/.test(value)) throw bad(path);
-    return [key, BigInt(value)];
-  });
-}
-
-function bad(path: string): AttestationError {
-  return malformed('malformed_json', `${path} is not a memory of numbers seen`, {
-    hint: 'restore it, or delete it and lose what it protects against',
+  return Object.entries(read.record(parseJson(text, path), path)).map(([key, value]) => {
+    const digits = read.string(value, `${path}: a number`, MAX_DIGITS);
+    if (!/^\d+$/.test(digits))
+      throw malformed('malformed_json', `${path} has a value that is no number`, { hint: HINT });
+    return [key, BigInt(digits)];
   });
 }
 

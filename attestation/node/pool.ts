@@ -1,6 +1,7 @@
-// Connections to one origin, each attested before it carries a request and retired when its evidence is too old
-// (docs/protocol.md §5 [M15] [M16]). One undici Client per connection, one request at a time on each, so that which socket
-// carries a request is decided here. undici's own Pool would hand queued requests to a client without asking its age.
+// Connections to one origin, each attested before it carries a request and retired when its evidence is too
+// old (docs/protocol.md §5 [M15] [M16]). One undici Client per connection, one request at a time on each, so
+// that which socket carries a request is decided here. undici's own Pool would hand queued requests to a
+// client without asking its age.
 
 import type { TLSSocket } from 'node:tls';
 import { randomBytes } from 'node:crypto';
@@ -20,7 +21,10 @@ export interface PoolOptions extends ConnectOptions {
   /** Most requests waiting for a connection; one more is refused. */
   readonly maxQueued: number;
   readonly keepAliveTimeoutMs: number;
-  /** Refuse connections to another machine (chip id or PPID) than the first that was verified, and machines that name none. */
+  /**
+   * Refuse connections to another machine (chip id or PPID) than the first that was verified, and
+   * machines that name none.
+   */
   readonly sameMachine?: boolean | undefined;
   /** Called for every connection that was verified. */
   readonly onResult?: ((result: AttestationResult) => void) | undefined;
@@ -42,7 +46,8 @@ interface Waiting {
 }
 
 /**
- * An undici Dispatcher of verified connections to one origin. It refuses a connection with AttestationError before any byte of a request.
+ * An undici Dispatcher of verified connections to one origin. It refuses a connection with AttestationError
+ * before any byte of a request.
  */
 export class AttestedPool extends Dispatcher {
   readonly origin: string;
@@ -84,7 +89,10 @@ export class AttestedPool extends Dispatcher {
     return true;
   }
 
-  /** undici looks at the signal of its `request` once a connection has the request; one that waits must not keep what it carries. */
+  /**
+   * undici looks at the signal of its `request` once a connection has the request; one that waits must
+   * not keep what it carries.
+   */
   #leaveOnAbort(waiting: Waiting): void {
     const { signal } = waiting.options as { readonly signal?: unknown };
     if (!(signal instanceof AbortSignal)) return;
@@ -120,7 +128,10 @@ export class AttestedPool extends Dispatcher {
     await Promise.all(slots.map((slot) => slot.client.destroy(reason)));
   }
 
-  /** Gives waiting requests to idle connections; opens new ones when none became idle within a turn of the event loop. */
+  /**
+   * Gives waiting requests to idle connections; opens new ones when none became idle within
+   * a turn of the event loop.
+   */
   #pump(): void {
     while (this.#queue.length > 0) {
       const slot = this.#idleSlot();
@@ -134,8 +145,8 @@ export class AttestedPool extends Dispatcher {
   }
 
   /**
-   * undici says `drain` a turn after a response has ended. A caller that asks again right then should get the same
-   * connection and not cause a second attestation.
+   * undici says `drain` a turn after a response has ended. A caller that asks again right then should get the
+   * same connection and not cause a second attestation.
    */
   #growSoon(): void {
     if (this.#growing || this.#slots.size >= this.#options.connections) return;
@@ -158,8 +169,8 @@ export class AttestedPool extends Dispatcher {
     slot.busy = true;
     // With one request at a time a client is always busy after a dispatch and says `drain` when it is not.
     slot.client.dispatch({ ...waiting.options, origin: this.origin }, waiting.handler);
-    // A request that undici refuses before it queues it (a header it does not send) is followed by no `drain`. Looked at
-    // again later, because a `drain` that is on its way must come first.
+    // A request that undici refuses before it queues it (a header it does not send) is followed by no
+    // `drain`. Looked at again later, because a `drain` that is on its way must come first.
     if (slot.client.stats.size === 0)
       setImmediate(() => {
         if (slot.client.stats.size === 0) this.#free(slot);
@@ -194,7 +205,8 @@ export class AttestedPool extends Dispatcher {
         allowH2: false,
         maxCachedSessions: 0,
         keepAliveTimeout: this.#options.keepAliveTimeoutMs,
-        // Streams of slow models pause for longer than undici's five minutes; the caller of fetch sets the time limits.
+        // Streams of slow models pause for longer than undici's five minutes; the caller of
+        // fetch sets the time limits.
         headersTimeout: 0,
         bodyTimeout: 0,
         connect: connector(() => this.#connect(slot)),
@@ -207,7 +219,8 @@ export class AttestedPool extends Dispatcher {
     slot.client.on('disconnect', () => {
       slot.verified = undefined;
     });
-    // The client has failed its request with the verdict. Another request gets another client and another attestation.
+    // The client has failed its request with the verdict. Another request gets another client
+    // and another attestation.
     slot.client.on('connectionError', () => {
       this.#retire(slot);
       this.#pump();
@@ -226,7 +239,10 @@ export class AttestedPool extends Dispatcher {
     return socket;
   }
 
-  /** There is no await between the verdict and what it changes here, so of several first connections one sets the machine. */
+  /**
+   * There is no await between the verdict and what it changes here, so of several first
+   * connections one sets the machine.
+   */
   async #verified(): Promise<AttestedConnection> {
     const connection = await connectAttested(new URL(this.origin), this.#options);
     const { socket, result } = connection;
@@ -245,7 +261,8 @@ export class AttestedPool extends Dispatcher {
   #retire(slot: Slot): void {
     slot.retired = true;
     this.#slots.delete(slot);
-    // Graceful: a response that is still being read ends first. A client that is already gone says so, which is fine.
+    // Graceful: a response that is still being read ends first. A client that is already
+    // gone says so, which is fine.
     void slot.client.close();
   }
 
@@ -337,7 +354,10 @@ export interface AttestedFetchOptions extends Pick<VerifyOptions, 'memory' | 'en
   readonly attestTimeoutMs?: number | undefined;
   /** Idle connections are closed after this time. Default 60 s. */
   readonly keepAliveTimeoutMs?: number | undefined;
-  /** Stay on one machine per origin: later connections to another chip id or PPID than the first one's are refused. */
+  /**
+   * Stay on one machine per origin: later connections to another chip id or PPID than the
+   * first one's are refused.
+   */
   readonly sameMachine?: boolean | undefined;
   /** Called for every connection that was verified, with its origin. */
   readonly onResult?: ((result: AttestationResult, origin: string) => void) | undefined;

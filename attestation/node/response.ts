@@ -1,7 +1,8 @@
-// A small, bounded HTTP/1.1 response reader (RFC 9112) for the one request that precedes the verdict. It reads exactly one
-// response from a socket and no byte more, so that the socket can then be handed to a connection pool.
-// Refused: anything but HTTP/1.1, interim responses, folded or malformed headers, both or neither of Content-Length and
-// chunked, content encodings, trailers, more than the stated bytes, bytes after the end, a peer that closes or stalls.
+// A small, bounded HTTP/1.1 response reader (RFC 9112) for the one request that precedes the verdict. It
+// reads exactly one response from a socket and no byte more, so that the socket can then be handed to a
+// connection pool. Refused: anything but HTTP/1.1, interim responses, folded or malformed headers, both or
+// neither of Content-Length and chunked, content encodings, trailers, more than the stated bytes, bytes after
+// the end, a peer that closes or stalls.
 
 import type { TLSSocket } from 'node:tls';
 import { type AttestationError, malformed, refused } from '../transcript/errors.ts';
@@ -20,7 +21,10 @@ export interface BoundedResponse {
   readonly body: Uint8Array;
 }
 
-/** Reads one response in paused mode. On any failure the socket is of no further use and the caller destroys it. */
+/**
+ * Reads one response in paused mode. On any failure the socket is of no further use and the caller destroys
+ * it.
+ */
 export function readResponse(socket: TLSSocket, limits: ResponseLimits): Promise<BoundedResponse> {
   const parser = responseParser(limits);
   return new Promise((resolve, reject) => {

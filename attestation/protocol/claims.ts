@@ -1,5 +1,6 @@
-// Claims: what the guest binds into report_data (docs/protocol.md §2, §3). One deterministic CBOR map with integer keys.
-// Refuses bytes that are not their own canonical encoding, another label, unknown keys, and fields of the wrong type or size.
+// Claims: what the guest binds into report_data (docs/protocol.md §2, §3). One deterministic CBOR map with
+// integer keys. Refuses bytes that are not their own canonical encoding, another label, unknown keys, and
+// fields of the wrong type or size.
 
 import { concatBytes, fromBase64Url, fromHex } from '../encoding/bytes.ts';
 import { type Cbor, type CborMap, decodeCbor } from '../encoding/cbor.ts';
@@ -25,8 +26,9 @@ export const CHALLENGE_MIN_BYTES = 16;
 const MAX_CLAIMS_BYTES = 4096;
 
 /**
- * A nonce in a query or document, 8–64 bytes: hex when every character is a hex digit and the length fits, otherwise
- * base64url. Of 22 to 30 characters base64url gives the 16 bytes a challenge needs and hex does not: those are base64url.
+ * A nonce in a query or document, 8–64 bytes: hex when every character is a hex digit and the length fits,
+ * otherwise base64url. Of 22 to 30 characters base64url gives the 16 bytes a challenge needs and hex does
+ * not: those are base64url.
  * @example const nonce = parseNonce('00112233445566778899aabbccddeeff');
  */
 export function parseNonce(text: string): Uint8Array {
@@ -55,7 +57,10 @@ export interface ModelClaim {
   readonly sha256: Uint8Array;
 }
 
-/** The values the guest binds into report_data (docs/protocol.md §3): one canonical CBOR map with integer keys. */
+/**
+ * The values the guest binds into report_data (docs/protocol.md §3): one canonical CBOR map with integer
+ * keys.
+ */
 export interface Claims {
   /** 8…64 bytes; absent in the certificate's evidence only. */
   readonly nonce?: Uint8Array | undefined;

@@ -1,6 +1,7 @@
-// The attestation document on the wire (docs/protocol.md §4): JSON from GET /v1/attestation, CBOR in the certificate
-// extension 2.23.133.5.4.9 (§6). Closed shape: unknown keys, wrong types, non-canonical base64 and anything over the stated
-// sizes are refused. Reading does not verify: `appraise/` compares every repeated field with the signed bytes.
+// The attestation document on the wire (docs/protocol.md §4): JSON from GET /v1/attestation, CBOR in the
+// certificate extension 2.23.133.5.4.9 (§6). Closed shape: unknown keys, wrong types, non-canonical base64
+// and anything over the stated sizes are refused. Reading does not verify: `appraise/` compares every
+// repeated field with the signed bytes.
 
 import { fromBase64, fromBase64Url, fromHex } from '../encoding/bytes.ts';
 import { type Cbor, type CborMap, decodeCbor } from '../encoding/cbor.ts';
@@ -60,7 +61,9 @@ interface DocumentFields {
   readonly eventLog?: Uint8Array | undefined;
 }
 
-/** A simulated document carries the formats of either vendor; its endorsements, which it must have, say which. */
+/**
+ * A simulated document carries the formats of either vendor; its endorsements, which it must have, say which.
+ */
 export type AttestationDocument =
   | (DocumentFields & { readonly teeType: 'sev-snp'; readonly endorsements?: SnpEndorsements | undefined })
   | (DocumentFields & { readonly teeType: 'tdx'; readonly endorsements?: TdxEndorsements | undefined })
@@ -70,7 +73,8 @@ export type AttestationDocument =
     });
 
 /**
- * JSON text, or a value already parsed from JSON, → document. Throws `malformed_document` and the codes of its encodings.
+ * JSON text, or a value already parsed from JSON, → document. Throws `malformed_document` and
+ * the codes of its encodings.
  * @example const document = parseDocument(await response.text());
  */
 export function parseDocument(input: string | Json): AttestationDocument {

@@ -1,5 +1,6 @@
-// The writing half of the protocol: claims and documents (docs/protocol.md §3, §4, §6) and the Merkle tree of a batch (RFC 9162 §2.1).
-// An entry of its own, so that a page that only verifies does not load it; reading is in claims, document and merkle.
+// The writing half of the protocol: claims and documents (docs/protocol.md §3, §4, §6) and the Merkle tree of
+// a batch (RFC 9162 §2.1). An entry of its own, so that a page that only verifies does not load it; reading
+// is in claims, document and merkle.
 
 import { toBase64, toBase64Url, toHex } from '../encoding/bytes.ts';
 import { type Cbor, encodeCbor } from '../encoding/cbor.ts';
@@ -34,7 +35,10 @@ export function encodeClaims(claims: Claims): Uint8Array {
   return encodeCbor(map);
 }
 
-/** A whole tree: the root, and of each leaf the sibling hashes up to it, nearest first (none in a tree of one leaf). */
+/**
+ * A whole tree: the root, and of each leaf the sibling hashes up to it, nearest first
+ * (none in a tree of one leaf).
+ */
 export interface MerkleTree {
   readonly root: Uint8Array;
   readonly paths: readonly (readonly Uint8Array[])[];
@@ -77,9 +81,9 @@ export function inclusionPath(leaves: readonly Uint8Array[], index: number): rea
   return path;
 }
 
-function largestPowerOfTwoBelow(n: number): number {
+function largestPowerOfTwoBelow(size: number): number {
   let power = 1;
-  while (power * 2 < n) power *= 2;
+  while (power * 2 < size) power *= 2;
   return power;
 }
 
@@ -100,7 +104,8 @@ export function encodeDocument(document: AttestationDocument): string {
 }
 
 /**
- * The same document in canonical CBOR: the JSON names as text keys, bytes as byte strings. For the certificate.
+ * The same document in canonical CBOR: the JSON names as text keys, bytes as byte strings. For the
+ * certificate.
  * @example const extension = encodeDocumentCbor(document);
  */
 export function encodeDocumentCbor(document: AttestationDocument): Uint8Array {

@@ -1,6 +1,7 @@
-// The Merkle tree that lets one hardware report answer many nonces: RFC 9162 §2.1.1 (tree hash), §2.1.3.1 (inclusion
-// paths), §2.1.3.2 (verification). Leaf = SHA-256(0x00 ‖ claims), node = SHA-256(0x01 ‖ left ‖ right). A tree of one leaf
-// is that leaf. Trees over 65536 leaves and paths of any other length than the size gives are refused.
+// The Merkle tree that lets one hardware report answer many nonces: RFC 9162 §2.1.1 (tree hash),
+// §2.1.3.1 (inclusion paths), §2.1.3.2 (verification). Leaf = SHA-256(0x00 ‖ claims), node =
+// SHA-256(0x01 ‖ left ‖ right). A tree of one leaf is that leaf. Trees over 65536 leaves and paths of
+// any other length than the size gives are refused.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { concatBytes, equalBytes } from '../encoding/bytes.ts';
@@ -24,7 +25,10 @@ export function nodeHash(left: Uint8Array, right: Uint8Array): Uint8Array {
   return sha256(concatBytes(NODE, left, right));
 }
 
-/** Where a leaf is in a tree: its index, the number of leaves, and the sibling hashes up to the root, nearest first. */
+/**
+ * Where a leaf is in a tree: its index, the number of leaves, and the sibling hashes up to
+ * the root, nearest first.
+ */
 export interface Inclusion {
   readonly index: number;
   readonly size: number;
@@ -54,7 +58,8 @@ export function rootFromPath(leaf: Uint8Array, { index, size, path }: Inclusion)
 }
 
 /**
- * True when the path proves that `leaf` (a leaf hash) is entry `index` of the tree of `size` leaves with this root.
+ * True when the path proves that `leaf` (a leaf hash) is entry `index` of the tree of
+ * `size` leaves with this root.
  * @example const included = verifyInclusion(leafHash(document.claims), document.inclusion, root);
  */
 export function verifyInclusion(leaf: Uint8Array, inclusion: Inclusion, root: Uint8Array): boolean {

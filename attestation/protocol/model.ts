@@ -1,15 +1,22 @@
-// Which SHA-256 stands for a model in report_data[32..64) (docs/protocol.md §2): one blob → that blob's own SHA-256, so
-// that `sha256sum model.gguf` is the reference value; several → SHA-256 of the model manifest; no model asked for →
-// SHA-256 of the manifest of all servable models. Shared by server and verifier, so there is one definition.
+// Which SHA-256 stands for a model in report_data[32..64) (docs/protocol.md §2): one blob → that blob's own
+// SHA-256, so that `sha256sum model.gguf` is the reference value; several → SHA-256 of the model manifest;
+// no model asked for → SHA-256 of the manifest of all servable models. Shared by server and verifier, so
+// there is one definition.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { toHex, utf8 } from '../encoding/bytes.ts';
 import { compareBytes, encodeCbor } from '../encoding/cbor.ts';
 
-/** `blob`: a single file; `manifest`: several files of one model; `all`: every model the server serves (docs/protocol.md §2). */
+/**
+ * `blob`: a single file; `manifest`: several files of one model; `all`: every model the server
+ * serves (docs/protocol.md §2).
+ */
 export type ModelKind = 'blob' | 'manifest' | 'all';
 
-/** One file the engine reads, by role: `weights`, `projector`, `adapter`, `template` (an overridden chat template) … */
+/**
+ * One file the engine reads, by role: `weights`, `projector`, `adapter`, `template` (an
+ * overridden chat template) …
+ */
 export interface ModelBlob {
   readonly role: string;
   readonly sha256: Uint8Array;
@@ -17,7 +24,10 @@ export interface ModelBlob {
   readonly size: number;
 }
 
-/** One model of a document (docs/protocol.md §4): its id, the blobs its engine reads and the 32-byte SHA-256 that stands for them (§2). */
+/**
+ * One model of a document (docs/protocol.md §4): its id, the blobs its engine reads and the 32-byte SHA-256
+ * that stands for them (§2).
+ */
 export interface AttestedModel {
   readonly id: string;
   readonly kind: 'blob' | 'manifest';
@@ -48,8 +58,8 @@ export function attestedModel(id: string, blobs: readonly ModelBlob[]): Attested
 }
 
 /**
- * Canonical CBOR `{0: "assay/model/v1", 1: [{0: role, 1: sha256, 2: size}, …]}`, in the order the engine reads them:
- * order is kept, because two adapters applied in another order are another model.
+ * Canonical CBOR `{0: "assay/model/v1", 1: [{0: role, 1: sha256, 2: size}, …]}`, in the order the engine
+ * reads them: order is kept, because two adapters applied in another order are another model.
  * @example const digest = sha256(encodeModelManifest(model.blobs));
  */
 export function encodeModelManifest(blobs: readonly ModelBlob[]): Uint8Array {
@@ -58,7 +68,8 @@ export function encodeModelManifest(blobs: readonly ModelBlob[]): Uint8Array {
 }
 
 /**
- * SHA-256 over canonical CBOR `{0: "assay/models/v1", 1: [{0: id, 1: kind, 2: sha256}, …]}`, sorted by the bytes of the id.
+ * SHA-256 over canonical CBOR `{0: "assay/models/v1", 1: [{0: id, 1: kind, 2: sha256}, …]}`,
+ * sorted by the bytes of the id.
  * @example const sha256 = allModelsDigest(document.models);
  */
 export function allModelsDigest(

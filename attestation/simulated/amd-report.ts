@@ -1,5 +1,5 @@
-// Simulated SEV-SNP reports (AMD 56860 rev 1.58 §7.3): what a machine in the field reports, any field replaced, signed as the firmware
-// signs. Wrong values are written as given.
+// Simulated SEV-SNP reports (AMD 56860 rev 1.58 §7.3): what a machine in the field reports, any field
+// replaced, signed as the firmware signs. Wrong values are written as given.
 
 import { encodeLayout, type Decoded } from '../encoding/layout.ts';
 import { launchPolicy, readGuestPolicy } from '../snp/guest-policy.ts';
@@ -15,7 +15,9 @@ import { signRaw, type IssuerKey } from './issue.ts';
 
 type ReportValues = Partial<Decoded<(typeof REPORT_LAYOUTS)[5]>>;
 
-/** Any field of the report, by its name in `REPORT_LAYOUTS`; the rest is what a machine in the field reports. */
+/**
+ * Any field of the report, by its name in `REPORT_LAYOUTS`; the rest is what a machine in the field reports.
+ */
 export interface SimulatedReport extends Omit<ReportValues, 'version' | 'signatureR' | 'signatureS'> {
   readonly version?: number | undefined;
   /** Called on the whole report before it is signed: reserved bytes and anything else. */
@@ -36,7 +38,10 @@ const GUEST_POLICY = launchPolicy(readGuestPolicy('baseline'));
 /** ECC and alias check complete: what every machine in the field of the last years reports. */
 const PLATFORM_INFO = 0x24n;
 
-/** Firmware starts a guest only where the platform is as its policy asks: SMT is on where it may be, the protections are there. */
+/**
+ * Firmware starts a guest only where the platform is as its policy asks: SMT is on where it may be,
+ * the protections are there.
+ */
 function platformInfoFor(guestPolicy: bigint): bigint {
   const { smt, raplDisabled, ciphertextHiding } = decodeGuestPolicy(guestPolicy);
   const bit = (set: boolean, at: bigint): bigint => (set ? 1n << at : 0n);
@@ -103,7 +108,8 @@ export async function signReport(
   );
   change?.(report);
   const raw = await signRaw(signer, report.subarray(0, SIGNED_BYTES));
-  // Little-endian and zero-extended (AMD 56860 §10). A key that is no EC key leaves octets no verifier can make sense of.
+  // Little-endian and zero-extended (AMD 56860 §10). A key that is no EC key leaves octets no
+  // verifier can make sense of.
   const half = signer.algorithm === 'rsa-pss' ? 72 : raw.length / 2;
   report.set(raw.subarray(0, half).toReversed(), 0x2a0);
   report.set(raw.subarray(half, 2 * half).toReversed(), 0x2e8);

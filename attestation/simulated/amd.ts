@@ -1,11 +1,13 @@
-// A fake AMD: ARK, ASK, ASVK, VCEK or VLEK, CRL and SEV-SNP reports in the real wire formats (AMD 57230 ch. 3, AMD 56860
-// rev 1.58 §7.3), with real algorithms and locally made keys. For laptops, CI and users' tests of their failure paths.
-// Common names are AMD's so that a verifier runs its own code unchanged; organisation and unit say what it is. It is
-// refused by every verifier whose roots are not replaced by this ARK. Wrong values are written as given.
+// A fake AMD: ARK, ASK, ASVK, VCEK or VLEK, CRL and SEV-SNP reports in the real wire formats (AMD 57230 ch.
+// 3, AMD 56860 rev 1.58 §7.3), with real algorithms and locally made keys. For laptops, CI and users' tests
+// of their failure paths. Common names are AMD's so that a verifier runs its own code unchanged; organisation
+// and unit say what it is. It is refused by every verifier whose roots are not replaced by this ARK. Wrong
+// values are written as given.
 
 import { equalBytes, fromBase64, toBase64 } from '../encoding/bytes.ts';
 import { TAG, encodeDer, encodeInteger, encodeText } from '../x509/der.ts';
 import { tcbComponents, type Product, type Tcb } from '../snp/tcb.ts';
+import type { VekKind } from '../snp/vek.ts';
 import { regularFields, signReport, type SimulatedReport } from './amd-report.ts';
 import {
   type CrlChanges,
@@ -26,9 +28,6 @@ import {
   type IssueExtension,
   type IssuerKey,
 } from './issue.ts';
-
-/** Which key signs a report: `vcek`, the key of a chip, or `vlek`, one that AMD loads for a cloud provider (AMD 57230). */
-export type VekKind = 'vcek' | 'vlek';
 
 /** Settings of {@link createSimulatedAmd}. */
 export interface SimulatedAmdOptions {
@@ -77,7 +76,10 @@ export interface VekChanges extends CertificateChanges {
   readonly cspId?: string | undefined;
 }
 
-/** A fake AMD: its certificates, its CRL, one chip that signs reports, and whatever else its keys are made to sign. */
+/**
+ * A fake AMD: its certificates, its CRL, one chip that signs reports, and whatever else
+ * its keys are made to sign.
+ */
 export interface SimulatedAmd {
   readonly product: Product;
   readonly vekKind: VekKind;
@@ -131,7 +133,8 @@ function amdName(commonName: string): Uint8Array {
 }
 
 /**
- * Makes (or restores) a hierarchy. Generating RSA-4096 keys takes seconds: keep `exportKeys()` and pass it back.
+ * Makes (or restores) a hierarchy. Generating RSA-4096 keys takes seconds: keep
+ * `exportKeys()` and pass it back.
  * @example
  * const amd = await createSimulatedAmd({ product: 'Turin', rsaBits: 2048 });
  * const report = await amd.signReport();

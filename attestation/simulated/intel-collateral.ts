@@ -1,5 +1,6 @@
-// Writes simulated TCB info V3 and TD_QE identities in the form Intel's service sends them, with the matched level at any
-// status: levels above it make the shortfall real. Every member can be rewritten, and the signed text itself.
+// Writes simulated TCB info V3 and TD_QE identities in the form Intel's service sends them, with the
+// matched level at any status: levels above it make the shortfall real. Every member can be rewritten,
+// and the signed text itself.
 
 import { fromHex, toHex, utf8 } from '../encoding/bytes.ts';
 import type { TcbStatus } from '../tdx/collateral.ts';
@@ -13,7 +14,10 @@ export interface SignedTextChanges {
   readonly issueDate?: Date | undefined;
   readonly nextUpdate?: Date | undefined;
   readonly tcbEvaluationDataNumber?: number | undefined;
-  /** Status of the level the platform, module or QE reaches; a higher, up-to-date level is put above any other status. */
+  /**
+   * Status of the level the platform, module or QE reaches; a higher, up-to-date level is
+   * put above any other status.
+   */
   readonly status?: TcbStatus | undefined;
   readonly advisoryIds?: readonly string[] | undefined;
   /** Rewrites the members before they are written. */

@@ -4,7 +4,10 @@ import { concatBytes, fromHex, toHex, utf8, viewOf } from '../encoding/bytes.ts'
 import { DSTACK_RUNTIME_EVENT, runtimeDigest } from '../eventlog/dstack.ts';
 import { sha384 } from '../eventlog/tcg.ts';
 
-/** One event of a CCEL log (TCG PC Client Platform Firmware Profile, Event Logging), as {@link buildEventLog} writes it. */
+/**
+ * One event of a CCEL log (TCG PC Client Platform Firmware Profile, Event Logging), as
+ * {@link buildEventLog} writes it.
+ */
 export interface SimulatedEvent {
   /** 0–3: RTMR0–RTMR3. */
   readonly rtmr: number;
@@ -22,7 +25,9 @@ export interface SimulatedLog {
   readonly rtmrs: readonly [Uint8Array, Uint8Array, Uint8Array, Uint8Array];
 }
 
-/** A boot as a strict verifier likes it: a variable, an action, a separator, a GRUB command, a loaded image. */
+/**
+ * A boot as a strict verifier likes it: a variable, an action, a separator, a GRUB command, a loaded image.
+ */
 export const SIMULATED_BOOT: readonly SimulatedEvent[] = [
   { rtmr: 0, type: 0x80000001, data: variable('SecureBoot', Uint8Array.of(1)) },
   { rtmr: 0, type: 0x00000004, data: new Uint8Array(4) },

@@ -1,5 +1,5 @@
-// Writes the SGX extensions of a simulated PCK (Intel SGX PCK Certificate and CRL Profile, rev. 1.4, §1.3.5), as a list of members that
-// a test may reorder, drop, repeat or replace before they are encoded.
+// Writes the SGX extensions of a simulated PCK (Intel SGX PCK Certificate and CRL Profile, rev. 1.4, §1.3.5),
+// as a list of members that a test may reorder, drop, repeat or replace before they are encoded.
 
 import { encodeDer, encodeInteger, encodeOid, TAG } from '../x509/der.ts';
 import { SGX_EXTENSIONS_OID } from '../tdx/pck.ts';
@@ -58,7 +58,8 @@ export function sgxMembers(values: SgxExtensionValues): readonly SgxMember[] {
 }
 
 /**
- * The SGX extension 1.2.840.113741.1.13.1 of a PCK certificate (Intel SGX PCK Certificate and CRL Profile, rev. 1.4, §1.3.5).
+ * The SGX extension 1.2.840.113741.1.13.1 of a PCK certificate (Intel SGX PCK Certificate and CRL
+ * Profile, rev. 1.4, §1.3.5).
  * @example const extension = sgxExtension(sgxMembers(values));
  */
 export function sgxExtension(members: readonly SgxMember[]): IssueExtension {

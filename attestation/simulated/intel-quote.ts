@@ -1,5 +1,6 @@
-// Writes and signs simulated TDX quotes, version 4 and 5, TD 1.0 and 1.5 bodies, with any field: re-signed by default, so that
-// a wrong value is met by the rule for that value and not by a signature; `damage` breaks bytes after signing.
+// Writes and signs simulated TDX quotes, version 4 and 5, TD 1.0 and 1.5 bodies, with any field: re-signed
+// by default, so that a wrong value is met by the rule for that value and not by a signature; `damage`
+// breaks bytes after signing.
 
 import { concatBytes, fromHex, utf8, viewOf } from '../encoding/bytes.ts';
 import { encodeLayout, type Decoded } from '../encoding/layout.ts';

@@ -1,7 +1,8 @@
-// A fake Intel: Root, PCK Platform and Processor CAs, PCK, TCB signing, CRLs, TCB info, TD_QE identity and TDX quotes in the
-// real wire formats (see intel-quote.ts, intel-pck.ts, intel-collateral.ts), with real P-256 keys made locally. For laptops,
-// CI and users' tests of their failure paths. Common names are Intel's so that a verifier runs its own code unchanged;
-// organisation and unit say what it is. It is refused by every verifier whose roots are not replaced by this root.
+// A fake Intel: Root, PCK Platform and Processor CAs, PCK, TCB signing, CRLs, TCB info, TD_QE identity and
+// TDX quotes in the real wire formats (see intel-quote.ts, intel-pck.ts, intel-collateral.ts), with real
+// P-256 keys made locally. For laptops, CI and users' tests of their failure paths. Common names are Intel's
+// so that a verifier runs its own code unchanged; organisation and unit say what it is. It is refused by
+// every verifier whose roots are not replaced by this root.
 
 import { fromBase64, fromHex, toBase64 } from '../encoding/bytes.ts';
 import type { TdxCollateral } from '../tdx/collateral.ts';

@@ -1,6 +1,7 @@
-// Issues X.509 certificates and CRLs for the simulated hierarchies, well-formed or wrong on purpose: whatever is passed is
-// written. Encoding is our own (der.ts), so that forms a library would refuse to produce can be produced.
-// Algorithms as the vendors use them: RSASSA-PSS with SHA-384 (AMD), ECDSA P-256 with SHA-256 (Intel), P-384 with SHA-384.
+// Issues X.509 certificates and CRLs for the simulated hierarchies, well-formed or wrong on purpose: whatever
+// is passed is written. Encoding is our own (der.ts), so that forms a library would refuse to produce can be
+// produced. Algorithms as the vendors use them: RSASSA-PSS with SHA-384 (AMD), ECDSA P-256 with SHA-256
+// (Intel), P-384 with SHA-384.
 
 import { concatBytes, fromBase64, toBase64 } from '../encoding/bytes.ts';
 import {
@@ -60,7 +61,8 @@ async function fromPair(algorithm: IssuerKey['algorithm'], pair: CryptoKeyPair):
 }
 
 /**
- * A private key as text that {@link importKey} reads: PKCS #8 (RFC 5208) and SPKI, in base64. For fake keys only.
+ * A private key as text that {@link importKey} reads: PKCS #8 (RFC 5208) and SPKI, in
+ * base64. For fake keys only.
  * @example const saved = await exportKey(key);
  */
 export async function exportKey(key: IssuerKey): Promise<ExportedKey> {
@@ -131,7 +133,10 @@ export interface IssueCertificate {
   readonly spki: Uint8Array;
   readonly extensions: readonly IssueExtension[];
   readonly signer: IssuerKey;
-  /** Writes trailerField 1 explicitly into the PSS parameters, as AMD does in some certificates. Default false. */
+  /**
+   * Writes trailerField 1 explicitly into the PSS parameters, as AMD does in some
+   * certificates. Default false.
+   */
   readonly explicitTrailerField?: boolean | undefined;
 }
 
@@ -161,7 +166,9 @@ export function issueCertificate(options: IssueCertificate): Promise<Uint8Array>
   return sign(tbs, algorithm, options.signer);
 }
 
-/** The content {@link issueCrl} writes and signs: the fields of RFC 5280 §5.1. `revoked` lists serial numbers. */
+/**
+ * The content {@link issueCrl} writes and signs: the fields of RFC 5280 §5.1. `revoked` lists serial numbers.
+ */
 export interface IssueCrl {
   readonly issuer: Uint8Array;
   readonly thisUpdate: Date;
@@ -293,7 +300,8 @@ export function keyUsage(uses: readonly ('digitalSignature' | 'keyCertSign' | 'c
 }
 
 /**
- * SHA-1 of the subjectPublicKey octets is customary; any 20 octets that identify the key do. Here: the first 20 of SHA-256 of the SPKI.
+ * SHA-1 of the subjectPublicKey octets is customary; any 20 octets that identify the key do. Here: the first
+ * 20 of SHA-256 of the SPKI.
  * @example const identifier = await keyIdentifier(key.spki);
  */
 export async function keyIdentifier(spki: Uint8Array): Promise<Uint8Array> {

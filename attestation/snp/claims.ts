@@ -1,5 +1,5 @@
-// The claims of SEV-SNP evidence as JSON: hex in lower case, u64 as 0x-hex. Names are the specification's in camel case.
-// Made only of a report that is authentic; that it was also accepted is another matter.
+// The claims of SEV-SNP evidence as JSON: hex in lower case, u64 as 0x-hex. Names are the specification's in
+// camel case. Made only of a report that is authentic; that it was also accepted is another matter.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { toHex } from '../encoding/bytes.ts';

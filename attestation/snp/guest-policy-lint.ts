@@ -1,5 +1,5 @@
-// Remarks of `policy lint` on the bits of a guest policy: which hosts can launch the stronger value, and the risk of the weaker one.
-// Apart from the table of bits, because a verifying page does not need the advice.
+// Remarks of `policy lint` on the bits of a guest policy: which hosts can launch the stronger value, and the
+// risk of the weaker one. Apart from the table of bits, because a verifying page does not need the advice.
 
 import {
   BITS,

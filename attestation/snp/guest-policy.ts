@@ -1,14 +1,18 @@
-// The guest policy: what a guest lets its host and its platform do (AMD 56860 rev 1.58 §4.3), in one table that the rule S21, the
-// policy a relying party writes, `policy lint` and the documents follow. Bits are graded by what can be launched: `baseline`, the
-// default, is what KVM launches on every product; `strict` is every protection there is. An object names single bits over a grade.
-// Debugging is refused whatever is written, and no grade allows a migration agent.
+// The guest policy: what a guest lets its host and its platform do (AMD 56860 rev 1.58 §4.3), in one table
+// that the rule S21, the policy a relying party writes, `policy lint` and the documents follow. Bits are
+// graded by what can be launched: `baseline`, the default, is what KVM launches on every product; `strict` is
+// every protection there is. An object names single bits over a grade. Debugging is refused whatever is
+// written, and no grade allows a migration agent.
 
 import { shapeReaders } from '../encoding/json.ts';
 import { malformed } from '../transcript/errors.ts';
 import type { GuestPolicy } from './report.ts';
 
 export const GUEST_POLICY_GRADES = ['baseline', 'strict'] as const;
-/** A named set of guest policy bits (AMD 56860 §4.3): `baseline` is what KVM launches, `strict` is every protection there is. */
+/**
+ * A named set of guest policy bits (AMD 56860 §4.3): `baseline` is what KVM launches, `strict` is
+ * every protection there is.
+ */
 export type GuestPolicyGrade = (typeof GUEST_POLICY_GRADES)[number];
 
 /** Single bits; what is absent is as the grade has it. */
@@ -131,7 +135,9 @@ function readAbi(value: unknown, name: string): AbiVersion {
   };
 }
 
-/** Everything a report allows that the policy does not; empty when it is accepted. Debugging is never allowed. */
+/**
+ * Everything a report allows that the policy does not; empty when it is accepted. Debugging is never allowed.
+ */
 export function guestPolicyProblems(observed: GuestPolicy, rules: DecidedGuestPolicy): readonly string[] {
   const problems: string[] = BITS.filter((bit) => {
     if (bit.kind === 'allow') return observed[bit.field] && !rules[bit.key];
@@ -151,7 +157,8 @@ export function launchPolicy(rules: DecidedGuestPolicy): bigint {
   const { major, minor } = rules.minimumAbi ?? { major: 0, minor: 0 };
   const abi = (BigInt(major) << 8n) | BigInt(minor);
   return BITS.reduce((bits, bit) => {
-    // A launch line need not ask for a bit that weakens the guest; SMT is the exception, since KVM before 6.17 requires it.
+    // A launch line need not ask for a bit that weakens the guest; SMT is the exception, since KVM
+    // before 6.17 requires it.
     if (bit.kind === 'allow' && bit.key !== 'allowSmt') return bits;
     return rules[bit.key] ? bits | (1n << bit.bit) : bits;
   }, MUST_BE_ONE | abi);

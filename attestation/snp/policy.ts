@@ -1,7 +1,7 @@
-// The policy of a relying party on SEV-SNP evidence. A closed JSON shape: unknown keys, empty lists and wrong lengths are
-// refused with `malformed_policy`. Hex in either case. An absent key is a visible skip in the transcript, with two
-// exceptions: `requireCrl` is true, and `guestPolicy` is the grade `baseline` (snp/guest-policy.ts). A debug guest and a
-// report with VMPL over 3 are refused whatever the policy says.
+// The policy of a relying party on SEV-SNP evidence. A closed JSON shape: unknown keys, empty lists and wrong
+// lengths are refused with `malformed_policy`. Hex in either case. An absent key is a visible skip in the
+// transcript, with two exceptions: `requireCrl` is true, and `guestPolicy` is the grade `baseline`
+// (snp/guest-policy.ts). A debug guest and a report with VMPL over 3 are refused whatever the policy says.
 
 import { fromHex } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';
@@ -16,7 +16,10 @@ import { PRODUCTS, type Product, type Tcb } from './tcb.ts';
 
 type OneOrMore<T> = T | readonly T[];
 
-/** The demands on an SNP report; hex strings, one value or a list of which one must match. An absent member makes no demand. */
+/**
+ * The demands on an SNP report; hex strings, one value or a list of which one must match. An
+ * absent member makes no demand.
+ */
 export interface SnpPolicy {
   /** Launch measurements, 48 bytes each. */
   readonly measurement?: OneOrMore<string> | undefined;
@@ -62,7 +65,10 @@ export interface PlatformInfoRules {
   readonly requireTio?: boolean | undefined;
 }
 
-/** Keys that the appraisal policy (attestation/appraise/policy.ts) has itself, and the CRL, which no file can do without. */
+/**
+ * Keys that the appraisal policy (attestation/appraise/policy.ts) has itself, and the CRL,
+ * which no file can do without.
+ */
 const OF_THE_APPRAISAL = [
   'measurement',
   'hostData',
@@ -153,7 +159,9 @@ export interface DecideSnpOptions {
   readonly minimums?: MinimumTcbs | undefined;
 }
 
-/** JSON value (or `SnpPolicy`) → decided policy; one that is decided passes through. @throws malformed_policy */
+/**
+ * JSON value (or `SnpPolicy`) → decided policy; one that is decided passes through. @throws malformed_policy
+ */
 export function decideSnpPolicy(
   policy: unknown,
   { called = 'policy', minimums }: DecideSnpOptions = {},

@@ -1,7 +1,8 @@
-// The SEV-SNP attestation report: AMD 56860, SEV Secure Nested Paging Firmware ABI, revision 1.58, §7.3 and §4.3, §10.
-// One table of offsets per layout; the type, decoding and must-be-zero ranges derive from it. Signed bytes are sliced from
-// the input, never re-encoded. Refuses other lengths (`malformed_length`) and unknown versions (`snp_version`, unsupported).
-// parseReport does not verify: use claims only from an accepted SnpVerification.
+// The SEV-SNP attestation report: AMD 56860, SEV Secure Nested Paging Firmware ABI, revision 1.58, §7.3 and
+// §4.3, §10. One table of offsets per layout; the type, decoding and must-be-zero ranges derive from it.
+// Signed bytes are sliced from the input, never re-encoded. Refuses other lengths
+// (`malformed_length`) and unknown versions (`snp_version`, unsupported). parseReport does not verify: use
+// claims only from an accepted SnpVerification.
 
 import { decodeLayout, raw, u8, u32, u64, uncovered, type Decoded, type Layout } from '../encoding/layout.ts';
 import { describeContainer } from '../encoding/container.ts';
@@ -66,7 +67,10 @@ export const REPORT_LAYOUTS = {
 
 export type ReportVersion = keyof typeof REPORT_LAYOUTS;
 
-/** Decoded, unverified. Bytes are views into `raw`. CPUID is absent in version 2, mitigation vectors before version 5. */
+/**
+ * Decoded, unverified. Bytes are views into `raw`. CPUID is absent in version 2, mitigation
+ * vectors before version 5.
+ */
 export interface SnpReport
   extends Decoded<typeof COMMON>, Partial<Decoded<typeof CPUID>>, Partial<Decoded<typeof MITIGATION>> {
   readonly version: ReportVersion;
@@ -139,7 +143,10 @@ const RESERVED: Readonly<Record<ReportVersion, readonly (readonly [number, numbe
   5: reservedOf(REPORT_LAYOUTS[5]),
 };
 
-/** R‖S big-endian as WebCrypto wants it; undefined when a component has bytes over 48 set. The verifier checks the range. */
+/**
+ * R‖S big-endian as WebCrypto wants it; undefined when a component has bytes over 48 set. The
+ * verifier checks the range.
+ */
 export function reportSignature(report: SnpReport): Uint8Array | undefined {
   if (!isZero(report.signatureR.subarray(48)) || !isZero(report.signatureS.subarray(48))) return undefined;
   return concatBytes(
@@ -179,7 +186,7 @@ export interface GuestPolicy {
 }
 
 export function decodeGuestPolicy(policy: bigint): GuestPolicy {
-  const bit = (n: bigint): boolean => ((policy >> n) & 1n) === 1n;
+  const bit = (position: bigint): boolean => ((policy >> position) & 1n) === 1n;
   return {
     abiMinor: Number(policy & 0xffn),
     abiMajor: Number((policy >> 8n) & 0xffn),
@@ -210,7 +217,7 @@ export interface PlatformInfo {
 }
 
 export function decodePlatformInfo(info: bigint): PlatformInfo {
-  const bit = (n: bigint): boolean => ((info >> n) & 1n) === 1n;
+  const bit = (position: bigint): boolean => ((info >> position) & 1n) === 1n;
   return {
     smt: bit(0n),
     tsme: bit(1n),

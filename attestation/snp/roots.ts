@@ -1,6 +1,7 @@
-// The pinned AMD root keys (ARK), by SHA-256 of the certificate's DER and of its SubjectPublicKeyInfo: both must match.
-// Source: AMD KDS `/vcek/v1/{product}/cert_chain`, compared with independent projects that pin them. Genoa's also signs
-// for Bergamo and Siena. Adding a product means adding a line here and its layout in tcb.ts.
+// The pinned AMD root keys (ARK), by SHA-256 of the certificate's DER and of its SubjectPublicKeyInfo:
+// both must match. Source: AMD KDS `/vcek/v1/{product}/cert_chain`, compared with independent projects
+// that pin them. Genoa's also signs for Bergamo and Siena. Adding a product means adding a line here
+// and its layout in tcb.ts.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { equalBytes, toHex } from '../encoding/bytes.ts';
@@ -13,7 +14,10 @@ export interface PinnedRoot {
   readonly spkiSha256: string;
 }
 
-/** The ARKs of Milan, Genoa and Turin (AMD 57230): SHA-256 of each certificate and of its public key, in hex. Rule S12 pins them. */
+/**
+ * The ARKs of Milan, Genoa and Turin (AMD 57230): SHA-256 of each certificate and of its public key, in
+ * hex. Rule S12 pins them.
+ */
 export const AMD_ROOTS: readonly PinnedRoot[] = [
   {
     product: 'Milan',

@@ -1,6 +1,7 @@
-// The rules of the SEV-SNP verifier, one row per check of the list, one code per rule. Transcripts carry them in the order
-// of VERIFY_ORDER: what makes the report readable, then what makes it authentic, then what the policy asks.
-// Sources: [ABI] AMD 56860 SEV-SNP Firmware ABI rev 1.58; [KDS] AMD 57230 VCEK/VLEK certificate and KDS interface rev 1.00.
+// The rules of the SEV-SNP verifier, as data: one row per check, one code per rule. Transcripts carry them in
+// the order of VERIFY_ORDER: what makes the report readable, then what makes it authentic, then what the
+// policy asks. Sources: [ABI] AMD 56860 SEV-SNP Firmware ABI rev 1.58; [KDS] AMD 57230 VCEK/VLEK certificate
+// and KDS interface rev 1.00.
 
 import { rule, type Rule } from '../transcript/checks.ts';
 
@@ -57,7 +58,7 @@ export const SNP_RULES = {
   S21: rule('S21', 'snp_guest_policy', `${ABI} §4.3`, 'guest policy allows nothing that is not allowed here'),
   S22: rule('S22', 'snp_platform_info', `${ABI} §7.3`, 'platform has the protections required'),
   S23: rule('S23', 'snp_vmpl', `${ABI} §7.3`, 'report was requested from the expected VMPL'),
-  S24: rule('S24', 'snp_tcb_order', `${ABI} §3.3`, 'reported ≤ committed ≤ current, launch ≤ current'),
+  S24: rule('S24', 'snp_tcb_order', ABI, 'reported ≤ committed ≤ current, launch ≤ current'),
   S25: rule('S25', 'snp_minimum_tcb', `${ABI} §2.2`, 'TCB and firmware are at least the minimum'),
   S26: rule(
     'S26',

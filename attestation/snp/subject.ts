@@ -1,4 +1,5 @@
-// The input of SNP rules: the evidence as parsed, the decided policy, and the signature results, computed before any rule runs.
+// The input of SNP rules: the evidence as parsed, the decided policy, and the signature results,
+// computed before any rule runs.
 
 import type { RollbackMemory } from '../transcript/rollback-memory.ts';
 import type { KeyCache } from '../x509/signature.ts';

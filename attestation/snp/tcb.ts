@@ -1,6 +1,6 @@
-// TCB_VERSION: eight bytes, laid out per product (AMD 56860 rev 1.58 §2.2; AMD 57230 §3.1).
-// Milan and Genoa: bootloader, tee, four reserved, snp, microcode. Turin: fmc, bootloader, tee, snp, three reserved, microcode.
-// Components are compared one by one; the eight bytes are never compared as a number.
+// TCB_VERSION: eight bytes, laid out per product (AMD 56860 rev 1.58 §2.2; AMD 57230 §3.1). Milan and Genoa:
+// bootloader, tee, four reserved, snp, microcode. Turin: fmc, bootloader, tee, snp, three reserved,
+// microcode. Components are compared one by one; the eight bytes are never compared as a number.
 
 import { isZero } from '../encoding/bytes.ts';
 
@@ -50,7 +50,10 @@ export function encodeTcb(tcb: Tcb, product: Product): Uint8Array {
   return bytes;
 }
 
-/** The components of `actual` below `minimum`, as `microcode 209 < 219`; empty when none is. An absent minimum is 0. */
+/**
+ * The components of `actual` below `minimum`, as `microcode 209 < 219`; empty when none
+ * is. An absent minimum is 0.
+ */
 export function tcbShortfalls(actual: Tcb, minimum: Partial<Tcb>): readonly string[] {
   return (['fmc', 'bootloader', 'tee', 'snp', 'microcode'] as const).flatMap((component) => {
     const needed = minimum[component] ?? 0;
@@ -66,8 +69,9 @@ export function tcbText(tcb: Tcb): string {
 }
 
 /**
- * The product line of a CPUID (extended family and model), AMD 57230 §4 and AMD PPRs. 0x19/0xA0–0xAF is Bergamo and Siena,
- * which share Genoa's keys. Lines this verifier has no root for are named but not a `Product`.
+ * The product line of a CPUID (extended family and model), AMD 57230 §4 and AMD PPRs.
+ * 0x19/0xA0–0xAF is Bergamo and Siena, which share Genoa's keys. Lines this verifier has no root
+ * for are named but not a `Product`.
  */
 export function productOfCpuid(family: number, model: number): Product | 'Venice' | undefined {
   const within = (from: number, to: number): boolean => model >= from && model <= to;

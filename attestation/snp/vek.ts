@@ -1,6 +1,7 @@
-// The VEK certificate (VCEK or VLEK): AMD 57230, "VCEK Certificate and KDS Interface Specification", §3.1, custom extensions
-// under 1.3.6.1.4.1.3704.1. Reads them by whole object identifier, each exactly once; every problem found is listed, so
-// that one rule can report all of them. HWID is not DER: AMD writes the octets bare.
+// The VEK certificate (VCEK or VLEK): AMD 57230, "VCEK Certificate and KDS Interface Specification",
+// §3.1, custom extensions under 1.3.6.1.4.1.3704.1. Reads them by whole object identifier, each
+// exactly once; every problem found is listed, so that one rule can report all of them. HWID is not
+// DER: AMD writes the octets bare.
 
 import { toHex } from '../encoding/bytes.ts';
 import { TAG, parseDer, readOctets, readSmall, readText } from '../x509/der.ts';
@@ -28,7 +29,10 @@ const SPL_OID: Readonly<Record<TcbComponent, string>> = {
 /** SPL slots without a meaning; zero where written. Turin leaves the first out. */
 const RESERVED_SPL = [`${ARC}.3.4`, `${ARC}.3.5`, `${ARC}.3.6`, `${ARC}.3.7`];
 
-/** Standard extensions that do not change what a VEK means, like basicConstraints that says no CA. AMD writes none of them today. */
+/**
+ * Standard extensions that do not change what a VEK means, like basicConstraints that says no CA. AMD
+ * writes none of them today.
+ */
 const HARMLESS = [
   OID.subjectKeyIdentifier,
   OID.authorityKeyIdentifier,
@@ -36,7 +40,7 @@ const HARMLESS = [
   OID.crlDistributionPoints,
 ];
 
-/** `vcek`: the key of a chip; `vlek`: a key AMD loads for a cloud provider (AMD 57230 §1). */
+/** `vcek`: the key of a chip; `vlek`: a key AMD loads for a cloud provider (AMD 57230). */
 export type VekKind = 'vcek' | 'vlek';
 
 export interface Vek {
@@ -68,7 +72,9 @@ export interface VekExtensions {
   readonly problems: readonly string[];
 }
 
-/** Reads the extensions by the rules of the product and kind. Never throws: what is wrong is in `problems`. */
+/**
+ * Reads the extensions by the rules of the product and kind. Never throws: what is wrong is in `problems`.
+ */
 export function readVekExtensions(certificate: Certificate, product: Product, kind: VekKind): VekExtensions {
   const problems: string[] = [];
   const seen = new Set<string>();
@@ -134,7 +140,10 @@ export function readVekExtensions(certificate: Certificate, product: Product, ki
   return { structVersion, productName, tcb, hwid, cspId, problems };
 }
 
-/** The bare octets, or an OCTET STRING of them: 64, on Turin 8. Anything else comes back as it stands and will not match. */
+/**
+ * The bare octets, or an OCTET STRING of them: 64, on Turin 8. Anything else comes back as it
+ * stands and will not match.
+ */
 function readHwid(value: Uint8Array, product: Product): Uint8Array {
   const size = product === 'Turin' ? 8 : 64;
   if (value.length === size + 2 && value[0] === TAG.octetString)

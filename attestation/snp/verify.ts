@@ -1,7 +1,8 @@
-// Verifies SEV-SNP evidence offline: report, VEK, chain, CRL against a policy at a given time. All rules S1–S32 are made
-// and listed even after a failure, so that a refusal is complete; the first failure gives the verdict its code.
-// Throws only for input that is not of its format (`malformed`) or of a version or product not known (`unsupported`).
-// No field is trusted before its signature: `authentic` says whether claims may be believed, `accepted` whether to act.
+// Verifies SEV-SNP evidence offline: report, VEK, chain, CRL against a policy at a given time. All rules
+// S1–S32 are made and listed even after a failure, so that a refusal is complete; the first failure gives the
+// verdict its code. Throws only for input that is not of its format
+// (`malformed`) or of a version or product not known (`unsupported`). No field is trusted before its
+// signature: `authentic` says whether claims may be believed, `accepted` whether to act.
 
 import { toHex } from '../encoding/bytes.ts';
 import { Transcript } from '../transcript/checks.ts';
@@ -10,13 +11,13 @@ import { certificateDer, crlDer } from '../x509/pem.ts';
 import { createKeyCache, verifyEcdsaRaw, verifySignedBy, type KeyCache } from '../x509/signature.ts';
 import { parseCertificate, parseCrl, type Certificate } from '../x509/certificate.ts';
 import { snpClaims, type SnpClaims } from './claims.ts';
-import { checkChain } from './chain.ts';
-import { checkCrl } from './crl.ts';
-import { checkGuest } from './guest.ts';
-import { checkPlatform } from './platform.ts';
+import { checkVekChain } from './chain-rules.ts';
+import { checkCrl } from './crl-rules.ts';
+import { checkGuest } from './guest-rules.ts';
+import { checkSnpPlatform } from './platform-rules.ts';
 import { decideSnpPolicy, type DecidedSnpPolicy, type SnpPolicy } from './policy.ts';
 import { parseReport, reportSignature, signedBytes, type SnpReport } from './report.ts';
-import { checkReportForm } from './form.ts';
+import { checkReportForm } from './form-rules.ts';
 import type { Product } from './tcb.ts';
 import { productOfCpuid } from './tcb.ts';
 import { caRole, parseVek, readVekExtensions, type Vek } from './vek.ts';
@@ -33,8 +34,8 @@ export interface SnpVerification {
   /** The roots were replaced: no property of AMD hardware is proven. */
   readonly rootsReplaced: boolean;
   /**
-   * The report is signed by the VEK of its own chip, TCB and product, of a trusted chain that no authentic CRL revokes; dates and
-   * policy aside, its claims are the firmware's.
+   * The report is signed by the VEK of its own chip, TCB and product, of a trusted chain that no authentic
+   * CRL revokes; dates and policy aside, its claims are the firmware's.
    */
   readonly authentic: boolean;
   /** No rule failed. */
@@ -42,8 +43,9 @@ export interface SnpVerification {
 }
 
 /**
- * @throws AttestationError malformed (`malformed_length`, `malformed_certificate`, `malformed_crl`, `malformed_policy`,
- * `input_too_large`) or unsupported (`snp_version`, `snp_product`); never for evidence that is merely wrong
+ * @throws AttestationError malformed (`malformed_length`, `malformed_certificate`,
+ * `malformed_crl`, `malformed_policy`, `input_too_large`) or unsupported (`snp_version`, `snp_product`);
+ * never for evidence that is merely wrong
  * @example const { accepted, claims } = await verifySnp(evidence, { guestPolicy: 'strict' }, { now: new Date() });
  */
 export async function verifySnp(
@@ -55,10 +57,12 @@ export async function verifySnp(
   if (Number.isNaN(context.now.getTime())) throw malformed('malformed_policy', 'now is not a time');
   // The ARK alone checks three signatures.
   const keys = context.keys ?? createKeyCache();
-  // Copies: what the signatures are checked over is what the rules judge, whatever the caller does to its buffers meanwhile.
+  // Copies: what the signatures are checked over is what the rules judge, whatever the caller does
+  // to its buffers meanwhile.
   const report = parseReport(new Uint8Array(evidence.report));
   const vek = parseVek(certificateDer(evidence.vek, 'VEK'));
-  // Signatures are checked on other threads: each check starts as soon as its inputs are parsed, the longest first.
+  // Signatures are checked on other threads: each check starts as soon as its inputs are
+  // parsed, the longest first.
   const signature = reportSignature(report);
   const reportJob = started(
     signature === undefined ? Promise.resolve(false) : verifyReport(vek, signature, report, keys),
@@ -106,9 +110,9 @@ export async function verifySnp(
   };
   const transcript = new Transcript();
   const formOk = checkReportForm(subject, transcript);
-  const chainOk = checkChain(subject, transcript);
+  const chainOk = checkVekChain(subject, transcript);
   const unrevoked = await checkCrl(subject, transcript, chainOk);
-  checkPlatform(subject, transcript);
+  checkSnpPlatform(subject, transcript);
   checkGuest(subject, transcript);
   const authentic = formOk && chainOk && unrevoked;
   if (!authentic) transcript.unauthenticated(SNP_PROVENANCE);
@@ -145,7 +149,10 @@ async function verifyReport(
   return verifyEcdsaRaw(publicKey, 'SHA-384', { bytes: signedBytes(report), signature }, keys);
 }
 
-/** Which product's layouts to read by: the first of root, intermediate, VEK issuer and CPUID that names one. S10 compares them all. */
+/**
+ * Which product's layouts to read by: the first of root, intermediate, VEK issuer and CPUID that names
+ * one. S10 compares them all.
+ */
 function productLine(report: SnpReport, vek: Vek, intermediate: Certificate, ark: Certificate): Product {
   const lines = [
     caRole(ark.subject.commonName)?.line,

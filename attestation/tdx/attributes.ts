@@ -1,6 +1,7 @@
-// The bit fields of a TD that Intel has given meaning: ATTRIBUTES and XFAM (Intel TDX ABI 348551, TD attributes and extended
-// features). One table each, by what a bit does to the guest. Such tables age: a bit that only protects is accepted, one that does
-// more is accepted where a policy pins the exact value, and debugging, profiling and what is not defined are refused, pinned or not.
+// The bit fields of a TD that Intel has given meaning: ATTRIBUTES and XFAM (Intel TDX ABI 348551, TD
+// attributes and extended features). One table each, by what a bit does to the guest. Such tables age: a bit
+// that only protects is accepted, one that does more is accepted where a policy pins the exact value, and
+// debugging, profiling and what is not defined are refused, pinned or not.
 
 import { fromHex, viewOf } from '../encoding/bytes.ts';
 
@@ -90,7 +91,10 @@ export function bitNames(value: bigint, table: readonly TdBit[]): string {
   return names.length === 0 ? 'none' : [...new Set(names)].join(', ');
 }
 
-/** Remarks on a value that a policy pins (hex, little-endian): bits it allows, and bits with which it can never pass. */
+/**
+ * Remarks on a value that a policy pins (hex, little-endian): bits it allows, and bits with
+ * which it can never pass.
+ */
 export function lintPinnedBits(key: string, hex: string, table: readonly TdBit[]): readonly string[] {
   const judged = judgeBits(viewOf(fromHex(hex, key)).getBigUint64(0, true), table);
   const never = [...judged.refused, ...judged.undefined];

@@ -1,5 +1,6 @@
-// Intel's certificates and CRLs around a quote, parsed, and which of the signatures over them hold (Intel SGX PCK Certificate and
-// CRL Profile): PCK ← Platform or Processor CA ← Root, TCB Signing ← Root, the root CRL and the PCK CRL. Judged in chain.ts and crl.ts.
+// Intel's certificates and CRLs around a quote, parsed, and which of the signatures over them hold (Intel SGX
+// PCK Certificate and CRL Profile): PCK ← Platform or Processor CA ← Root, TCB Signing ← Root, the root CRL
+// and the PCK CRL. Judged in chain-rules.ts and crl-rules.ts.
 
 import { equalBytes, fromUtf8 } from '../encoding/bytes.ts';
 import { malformed } from '../transcript/errors.ts';
@@ -17,7 +18,10 @@ export interface IntelCertificates {
   readonly tcbRoot: Certificate;
   readonly qeSigner: Certificate;
   readonly qeRoot: Certificate;
-  /** The PCK CRL's issuer chain, when it was given: judged like the other chains, though the CRL needs only the PCK's CA. */
+  /**
+   * The PCK CRL's issuer chain, when it was given: judged like the other chains, though the CRL
+   * needs only the PCK's CA.
+   */
   readonly pckCrlIssuer: Certificate | undefined;
   readonly pckCrlRoot: Certificate | undefined;
   readonly rootCrl: RevocationList;
@@ -73,7 +77,9 @@ export function parseCertificates(pckChainPem: Uint8Array, collateral: TdxCollat
   };
 }
 
-/** Which of the signatures over certificates and CRLs hold; started together, each certificate verified once. */
+/**
+ * Which of the signatures over certificates and CRLs hold; started together, each certificate verified once.
+ */
 export interface ChainSignatures {
   readonly roots: boolean;
   readonly pckCa: boolean;
@@ -113,7 +119,10 @@ export async function verifyChainSignatures(
   };
 }
 
-/** Every root of the chains given, each once: they share a key, and each has a window, a role and a serial of its own. */
+/**
+ * Every root of the chains given, each once: they share a key, and each has a window, a role
+ * and a serial of its own.
+ */
 export function rootsOf(all: IntelCertificates): readonly Certificate[] {
   return [
     ...new Set([

@@ -1,15 +1,19 @@
-// Rules on Intel's documents: TCB info (T12) and the identity of the quoting enclave (T19), their windows, and the number both carry
-// (T21). A document is parsed only where its signature holds; a stale one is refused, and still judged so that all that is wrong is listed.
+// Rules on Intel's documents: TCB info (T12) and the identity of the quoting enclave (T19), their windows,
+// and the number both carry (T21). A document is parsed only where its signature holds; a stale one is
+// refused, and still judged so that all that is wrong is listed.
 
 import { toHex } from '../encoding/bytes.ts';
 import type { Rule, Transcript } from '../transcript/checks.ts';
 import { parseQeIdentity, parseTcbInfo, type QeIdentity, type TcbInfo } from './collateral.ts';
-import { checkNotOlder } from './crl.ts';
-import { signatureText } from './form.ts';
+import { checkNotOlder } from './crl-rules.ts';
+import { signatureText } from './form-rules.ts';
 import { TDX_RULES } from './rules.ts';
 import type { TdxSubject } from './subject.ts';
 
-/** T12 and T21; `signerHolds` says whether the signer's certificate may be relied on. Undefined unless authentic and for TDX. */
+/**
+ * T12 and T21; `signerHolds` says whether the signer's certificate may be relied on. Undefined
+ * unless authentic and for TDX.
+ */
 export async function checkTcbInfo(
   subject: TdxSubject,
   transcript: Transcript,
@@ -91,7 +95,10 @@ interface Numbered {
   readonly key: string;
 }
 
-/** T21, for each of the two documents that carry the number. Only what is current is compared with memory and remembered. */
+/**
+ * T21, for each of the two documents that carry the number. Only what is current is compared
+ * with memory and remembered.
+ */
 async function checkNumber(
   { policy, context, signatures }: TdxSubject,
   transcript: Transcript,
@@ -118,7 +125,10 @@ async function checkNumber(
   else transcript.skip(TDX_RULES.rollback, `${name} is not current and was not compared with memory`);
 }
 
-/** Intel publishes both with one number; two numbers are collateral of two publications, which no rule refuses. */
+/**
+ * Intel publishes both with one number; two numbers are collateral of two publications, which no rule
+ * refuses.
+ */
 export function noteMixedNumbers(
   transcript: Transcript,
   info: TcbInfo | undefined,

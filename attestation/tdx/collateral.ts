@@ -1,7 +1,8 @@
-// Intel's collateral: TCB info V3 and the TD quoting enclave's identity V2 (Intel PCS API v4), as the JSON texts the service
-// returns. A signature is over the bytes of the inner object as received, so those bytes are cut out of the text, checked,
-// and only then parsed: no field is used before its signature is checked, and no JSON is written back to be verified.
-// Refuses: anything but the two expected members, duplicate keys, missing or mistyped members, times without a zone.
+// Intel's collateral: TCB info V3 and the TD quoting enclave's identity V2 (Intel PCS API v4), as the JSON
+// texts the service returns. A signature is over the bytes of the inner object as received, so those bytes
+// are cut out of the text, checked, and only then parsed: no field is used before its signature is checked,
+// and no JSON is written back to be verified. Refuses: anything but the two expected members, duplicate keys,
+// missing or mistyped members, times without a zone.
 
 import { fromHex, utf8, viewOf } from '../encoding/bytes.ts';
 import { malformed, type AttestationError } from '../transcript/errors.ts';
@@ -19,11 +20,16 @@ export interface TdxCollateral {
   readonly qeIdentityIssuerChain: string;
   /** CRL of the PCK's issuer: DER (PEM is accepted too). */
   readonly pckCrl: Uint8Array;
-  /** PEM: PCK Platform or Processor CA, root. Redundant with the quote's chain; compared with it when given. */
+  /**
+   * PEM: PCK Platform or Processor CA, root. Redundant with the quote's chain; compared with it when given.
+   */
   readonly pckCrlIssuerChain?: string | undefined;
   /** CRL of the root: DER (PEM is accepted too). */
   readonly rootCaCrl: Uint8Array;
-  /** PEM, leaf first: for quotes that only say which PCK signed (certification data types 1 to 4). Ignored for type 5. */
+  /**
+   * PEM, leaf first: for quotes that only say which PCK signed (certification data types 1
+   * to 4). Ignored for type 5.
+   */
   readonly pckChain?: string | undefined;
 }
 
@@ -109,7 +115,10 @@ export interface QeIdentity extends Window {
   readonly levels: readonly IsvLevel[];
 }
 
-/** Cuts `{"<member>":{…},"signature":"<hex>"}` into signed bytes and signature without interpreting the former. */
+/**
+ * Cuts `{"<member>":{…},"signature":"<hex>"}` into signed bytes and signature without
+ * interpreting the former.
+ */
 export function cutSigned(text: string, member: 'tcbInfo' | 'enclaveIdentity'): SignedText {
   if (text.length > MAX_COLLATERAL_JSON) {
     throw malformed(
@@ -131,7 +140,10 @@ export function cutSigned(text: string, member: 'tcbInfo' | 'enclaveIdentity'): 
   return { text: body, bytes: utf8(body), signature: fromHex(signature.slice(1, -1), 'signature') };
 }
 
-/** Parses the signed text of a TCB info, after its signature has been checked. Throws `tdx_collateral_malformed`. */
+/**
+ * Parses the signed text of a TCB info, after its signature has been checked. Throws
+ * `tdx_collateral_malformed`.
+ */
 export function parseTcbInfo(text: string): TcbInfo {
   const at = new Fields(parseJson(text, 'tcbInfo', MAX_COLLATERAL_JSON), 'tcbInfo');
   return {
@@ -153,7 +165,10 @@ export function parseTcbInfo(text: string): TcbInfo {
   };
 }
 
-/** Parses the signed text of an enclave identity, after its signature has been checked. Throws `tdx_collateral_malformed`. */
+/**
+ * Parses the signed text of an enclave identity, after its signature has been checked. Throws
+ * `tdx_collateral_malformed`.
+ */
 export function parseQeIdentity(text: string): QeIdentity {
   const at = new Fields(parseJson(text, 'enclaveIdentity', MAX_COLLATERAL_JSON), 'enclaveIdentity');
   return {
@@ -195,7 +210,8 @@ function tcbLevel(at: Fields): TcbLevel {
   return {
     sgx: components(tcb, 'sgxtcbcomponents'),
     pceSvn: tcb.integer('pcesvn', 65535),
-    // Levels of a TCB info for SGX have none; a TDX one without them does not match any quote (all zero would match all).
+    // Levels of a TCB info for SGX have none; a TDX one without them does not match any quote
+    // (all zero would match all).
     tdx: components(tcb, 'tdxtcbcomponents'),
     ...levelStatus(at),
   };
@@ -287,8 +303,9 @@ function parseUtc(text: string, name: string): Date {
 }
 
 /**
- * The raw text of each member of a top-level object. Only finds the ends of values (strings and brackets are tracked);
- * the value that matters is parsed strictly later. Escapes in keys are refused: there are none in what Intel sends.
+ * The raw text of each member of a top-level object. Only finds the ends of values (strings and brackets
+ * are tracked); the value that matters is parsed strictly later. Escapes in keys are refused: there are
+ * none in what Intel sends.
  */
 function topLevel(text: string, name: string): ReadonlyMap<string, string> {
   const spans = new Map<string, string>();

@@ -1,5 +1,6 @@
-// Rules E1 to E3: an event log given with a quote has to replay to the quote's RTMRs, and what its events say has to be what
-// was hashed. Which form the log has is read off its first byte: `[` is dstack's JSON, everything else a CCEL.
+// Rules E1 to E3: an event log given with a quote has to replay to the quote's RTMRs, and what its
+// events say has to be what was hashed. Which form the log has is read off its first byte: `[` is
+// dstack's JSON, everything else a CCEL.
 
 import { equalBytes, toHex } from '../encoding/bytes.ts';
 import type { Transcript } from '../transcript/checks.ts';

@@ -1,4 +1,4 @@
-// The SGX extensions of a PCK certificate (Intel SGX PCK Certificate and CRL Profile, revision 1.5, §1.3.5):
+// The SGX extensions of a PCK certificate (Intel SGX PCK Certificate and CRL Profile, rev. 1.4, §1.3.5):
 // which platform a quote comes from and at what TCB. Object identifiers under 1.2.840.113741.1.13.1.
 // Refuses: a missing, repeated or unknown member, a value of the wrong size, an SVN over its field.
 
@@ -68,7 +68,8 @@ function pckExtensions(value: Uint8Array): PckExtensions {
     readSmall(required(tcb, i + 1, `TCB component ${i + 1}`), `TCB component ${i + 1}`, 255),
   );
   const cpuSvn = octets(required(tcb, 18, 'CPUSVN'), 'CPUSVN', 16);
-  // The profile defines CPUSVN as opaque; on every platform with DCAP it is the components themselves. Not relied upon.
+  // The profile defines CPUSVN as opaque; on every platform with DCAP it is the components
+  // themselves. Not relied upon.
   const sgxTypeElement = required(members, 5, 'SGX type');
   if (sgxTypeElement.tag !== TAG.enumerated || sgxTypeElement.content.length !== 1)
     throw bad('SGX type is not an ENUMERATED of one byte');
@@ -90,7 +91,10 @@ function pckExtensions(value: Uint8Array): PckExtensions {
   };
 }
 
-/** `SEQUENCE OF SEQUENCE { oid, value }` as a map from the last arc (1…max) to the value; each arc at most once. */
+/**
+ * `SEQUENCE OF SEQUENCE { oid, value }` as a map from the last arc (1…max) to the value; each arc at most
+ * once.
+ */
 function byArc(list: DerCursor, prefix: string, max: number): ReadonlyMap<number, Der> {
   const members = new Map<number, Der>();
   while (!list.atEnd) {
@@ -111,13 +115,10 @@ function flags(element: Der): NonNullable<PckExtensions['configuration']> {
     const value = members.get(arc);
     return value === undefined ? undefined : readBoolean(value, name);
   };
-  const dynamicPlatform = flag(1, 'dynamic platform');
-  const cachedKeys = flag(2, 'cached keys');
-  const smtEnabled = flag(3, 'SMT enabled');
   return {
-    ...(dynamicPlatform === undefined ? {} : { dynamicPlatform }),
-    ...(cachedKeys === undefined ? {} : { cachedKeys }),
-    ...(smtEnabled === undefined ? {} : { smtEnabled }),
+    dynamicPlatform: flag(1, 'dynamic platform'),
+    cachedKeys: flag(2, 'cached keys'),
+    smtEnabled: flag(3, 'SMT enabled'),
   };
 }
 

@@ -1,6 +1,7 @@
-// The policy of a relying party on a TDX guest. Every key is optional here and an absent one is a visible skip in the transcript;
-// what is always refused, whatever a policy says: a debuggable TD, reserved bits, a revoked TCB, anything unsigned.
-// The shape is closed JSON: unknown keys, empty lists, wrong types and wrong lengths are refused with `malformed_policy`.
+// The policy of a relying party on a TDX guest. Every key is optional here and an absent one is a visible
+// skip in the transcript; what is always refused, whatever a policy says: a debuggable TD, reserved bits, a
+// revoked TCB, anything unsigned. The shape is closed JSON: unknown keys, empty lists, wrong types and wrong
+// lengths are refused with `malformed_policy`.
 
 import { fromHex } from '../encoding/bytes.ts';
 import { shapeReaders } from '../encoding/json.ts';
@@ -36,9 +37,15 @@ export interface TdxPolicy {
   readonly minimumTcbEvaluationDataNumber?: number | undefined;
   /** Absent means `UpToDate` only. `Revoked` cannot be listed. */
   readonly tcbStatus?: readonly TcbStatus[] | undefined;
-  /** Days after a level's `tcbDate` for which `OutOfDate` and `TDRelaunchAdvised` still pass. Absent means none. */
+  /**
+   * Days after a level's `tcbDate` for which `OutOfDate` and `TDRelaunchAdvised` still
+   * pass. Absent means none.
+   */
   readonly tcbGraceDays?: number | undefined;
-  /** Security advisories (`INTEL-SA-00960`) that may be open; an empty list means none. Absent means any, listed in the transcript. */
+  /**
+   * Security advisories (`INTEL-SA-00960`) that may be open; an empty list means none. Absent means any,
+   * listed in the transcript.
+   */
   readonly advisories?: readonly string[] | undefined;
   /** 6 bytes each. */
   readonly fmspc?: OneOrMore<string> | undefined;
@@ -140,7 +147,10 @@ export function readTdxSection(value: unknown): TdxSection {
   return structuredClone({ ...section });
 }
 
-/** Decodes a policy from JSON or code; `called` is what errors name it. One that is decided passes through. Throws `malformed_policy`. */
+/**
+ * Decodes a policy from JSON or code; `called` is what errors name it. One that is decided passes through.
+ * Throws `malformed_policy`.
+ */
 export function decideTdxPolicy(value: unknown, called = 'policy'): DecidedTdxPolicy {
   if (typeof value === 'object' && value !== null && made.has(value)) return value;
   const given = shape.object(value, called, [], KEYS);

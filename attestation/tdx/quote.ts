@@ -1,7 +1,8 @@
-// Intel TDX quotes, version 4 and 5 (Intel TDX DCAP Quoting Library API, Appendix A: header, TD quote body 1.0 and 1.5,
-// ECDSA-256 quote signature data, certification data). Each structure is declared once as a table of offsets.
-// Refuses: other versions, other attestation key types, SGX quotes, certification data it has no use for, and any inner
-// length that does not consume exactly what the length around it gives. Bytes after the signature data are handed on.
+// Intel TDX quotes, version 4 and 5 (Intel TDX DCAP Quoting Library API, Appendix A: header, TD quote body
+// 1.0 and 1.5, ECDSA-256 quote signature data, certification data). Each structure is declared once as a
+// table of offsets. Refuses: other versions, other attestation key types, SGX quotes, certification data it
+// has no use for, and any inner length that does not consume exactly what the length around it gives. Bytes
+// after the signature data are handed on.
 
 import { isZero, toHex, viewOf } from '../encoding/bytes.ts';
 import { describeContainer } from '../encoding/container.ts';
@@ -83,14 +84,20 @@ export interface TdxQuote {
   readonly qeReportBytes: Uint8Array;
   readonly qeReportSignature: Uint8Array;
   readonly qeAuthData: Uint8Array;
-  /** 5: `certificationData` is the PCK chain in PEM, leaf first. 1–4 identify a PCK the verifier must be given. */
+  /**
+   * 5: `certificationData` is the PCK chain in PEM, leaf first. 1–4 identify a PCK the verifier must be
+   * given.
+   */
   readonly certificationType: number;
   readonly certificationData: Uint8Array;
   /** Bytes after the signature data: unauthenticated, never read. */
   readonly trailing: Uint8Array;
 }
 
-/** Parses a raw TDX quote. Sub-views share memory with `bytes`. Throws `malformed` or `unsupported` errors only. */
+/**
+ * Parses a raw TDX quote. Sub-views share memory with `bytes`. Throws `malformed` or
+ * `unsupported` errors only.
+ */
 export function parseTdxQuote(bytes: Uint8Array): TdxQuote {
   if (bytes.length > MAX_QUOTE_BYTES) {
     throw malformed('input_too_large', `quote is ${bytes.length} bytes, limit ${MAX_QUOTE_BYTES}`);
@@ -143,7 +150,10 @@ export function parseTdxQuote(bytes: Uint8Array): TdxQuote {
   };
 }
 
-/** The fields of a quote that are safe to print, in hex: the TD's measurements and registers as the quote gives them. */
+/**
+ * The fields of a quote that are safe to print, in hex: the TD's measurements and registers
+ * as the quote gives them.
+ */
 export function quoteClaims(quote: TdxQuote): Record<string, unknown> {
   const { body } = quote;
   return {
@@ -208,7 +218,10 @@ function bodyDescriptor(bytes: Uint8Array): {
 
 type SignatureData = Omit<TdxQuote, 'version' | 'bodyType' | 'header' | 'body' | 'signed' | 'trailing'>;
 
-/** ECDSA-256 quote signature data of version 4: signature, key, then certification data of type 6 around everything else. */
+/**
+ * ECDSA-256 quote signature data of version 4: signature, key, then certification data of type
+ * 6 around everything else.
+ */
 function signatureData(bytes: Uint8Array): SignatureData {
   const outer = certification(bytes, 128, 'certification data');
   if (outer.type !== 6) {

@@ -1,5 +1,6 @@
-// The Intel SGX Root CA, pinned by the SHA-256 of its public key: Intel re-issued the certificate (2018–2033, then 2018–2049)
-// for the same key, so its bytes are not the identity. Intel's published sample root (bf85a53f…) is never trusted.
+// The Intel SGX Root CA, pinned by the SHA-256 of its public key: Intel re-issued the certificate (2018–2033,
+// then 2018–2049) for the same key, so its bytes are not the identity. Intel's published sample root
+// (bf85a53f…) is never trusted.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { fromHex, toHex } from '../encoding/bytes.ts';

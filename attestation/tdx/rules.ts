@@ -1,5 +1,5 @@
-// The rules of the TDX verifier, as data: ids and wording follow the T and E rows of the goal list in docs. One code per rule;
-// a row that asks for several independent things has several rules under the same id.
+// The rules of the TDX verifier, as data: T1 to T28 judge quote, certificates, collateral and TCB, E1 to E3
+// the event log. One code per rule; an id that asks for several independent things has several rules.
 
 import { rule, type Rule } from '../transcript/checks.ts';
 
@@ -10,7 +10,10 @@ const TDX = 'Intel TDX Module 1.5 ABI (348551)';
 const POLICY = 'appraisal policy';
 const CCEL = 'TCG PC Client Platform Firmware Profile 1.06 §10; UEFI 2.10 §38 (CCEL)';
 
-/** Rules of TDX evidence by name: quote, certificates, collateral, TCB and event log (Intel TDX DCAP quote format). */
+/**
+ * Rules of TDX evidence by name: quote, certificates, collateral, TCB and event log (Intel TDX DCAP quote
+ * format).
+ */
 export const TDX_RULES = {
   header: rule(
     'T1',
@@ -27,8 +30,8 @@ export const TDX_RULES = {
   ),
   trailing: rule('T3', 'tdx_trailing_bytes', `${DCAP}.3`, 'bytes after the signature data are zero'),
   quoteSignature: rule('T4', 'tdx_quote_signature', `${DCAP}.3`, 'quote is signed by its attestation key'),
-  attestationKey: rule('T5', 'tdx_attestation_key', `${DCAP}.4`, 'QE report vouches for the attestation key'),
-  qeSignature: rule('T6', 'tdx_qe_report_signature', `${DCAP}.4`, 'QE report is signed by the PCK'),
+  attestationKey: rule('T5', 'tdx_attestation_key', DCAP, 'QE report vouches for the attestation key'),
+  qeSignature: rule('T6', 'tdx_qe_report_signature', DCAP, 'QE report is signed by the PCK'),
   pckChain: rule('T7', 'tdx_pck_chain', PCK, 'PCK certificate chains to the root through a PCK CA'),
   root: rule('T7', 'tdx_root_not_trusted', PCK, 'root is the pinned Intel SGX Root CA, by public key'),
   roles: rule(

@@ -1,5 +1,5 @@
-// The policy on a TCB that is known (T20): which statuses and open advisories it accepts, for how long lateness is forgiven, and the
-// least SVN of every component.
+// The policy on a TCB that is known (T20): which statuses and open advisories it accepts, for how long
+// lateness is forgiven, and the least SVN of every component.
 
 import { toHex } from '../encoding/bytes.ts';
 import type { Transcript } from '../transcript/checks.ts';

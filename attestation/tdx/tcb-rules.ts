@@ -1,6 +1,7 @@
-// Rules on the TCB (T13 to T20): the platform against TCB info, the module and the quoting enclave against their identities,
-// what the three converge to, at launch and now, and whether the policy accepts that. Says which component is short and by how
-// much. The SVN that runs now is judged by the very function that judges the one at launch (Intel QVL, rule 4.1.2.5.1.20).
+// Rules on the TCB (T13 to T20): the platform against TCB info, the module and the quoting enclave against
+// their identities, what the three converge to, at launch and now, and whether the policy accepts that. Says
+// which component is short and by how much. The SVN that runs now is judged by the very function that judges
+// the one at launch (Intel QVL, rule 4.1.2.5.1.20).
 
 import { equalBytes, toHex } from '../encoding/bytes.ts';
 import type { Rule, Transcript } from '../transcript/checks.ts';
@@ -27,7 +28,7 @@ import {
 } from './tcb.ts';
 
 export interface TdxTcb {
-  /** The status platform, module and QE converge to, at launch and now; undefined when one of them could not be judged. */
+  /** The status platform, module and QE converge to, at launch and now; undefined when one was not judged. */
   readonly status: TcbStatus | undefined;
   /** By TEE_TCB_SVN: the TCB the TD was launched on. */
   readonly platform: TcbStatus | undefined;
@@ -47,7 +48,7 @@ export interface TdxTcb {
   readonly shortfall: readonly Shortfall[];
 }
 
-/** Parts that are not authentic are undefined; the rules that need them then fail or are skipped, and none passes. */
+/** Parts that are not authentic are undefined; the rules that need them fail or are skipped, none passes. */
 export interface TcbInputs {
   readonly quote: TdxQuote | undefined;
   readonly pck: PckExtensions | undefined;
@@ -155,7 +156,7 @@ function statuses(judged: Judged | undefined): Pick<TdxTcb, 'status' | 'platform
   };
 }
 
-/** The level one SVN reaches: every component of it, against the levels of the platform and the identity of the module. */
+/** The level one SVN reaches: each component, against the platform's levels and the module's identity. */
 function judgeSvn(at: Svn, { quote, tcbInfo, qe }: TcbInputs, usable: Usable | undefined): Judged {
   const module = quote && tcbInfo ? moduleOf(at, quote, tcbInfo) : NOTHING;
   const platform = usable ? platformOf(at, usable) : NOTHING;
@@ -184,7 +185,7 @@ function platformRule(transcript: Transcript, pck: PckExtensions, info: TcbInfo)
   );
 }
 
-/** Module version 0 is described by `tdxModule` and judged by the platform's TDX components; later ones have an identity each. */
+/** `tdxModule` describes module version 0, judged by the TDX components; later ones have identities. */
 function moduleOf({ svn, when }: Svn, { body }: TdxQuote, info: TcbInfo): Judged['module'] {
   const named = `${moduleId(svn)}${when === 'now' ? ' (runs now)' : ''}`;
   const isvSvn = svn[0] ?? 0;
@@ -298,7 +299,7 @@ export interface QuotingEnclave {
   readonly level: IsvLevel | undefined;
 }
 
-/** T18: the status that counts, of what the TD was launched on and what runs now. Undefined when it cannot be told. */
+/** T18: the status that counts, of the module at launch and the present one; undefined when not known. */
 function relaunchRule(
   transcript: Transcript,
   {
@@ -382,7 +383,7 @@ function shortfalls(
   ];
 }
 
-/** Both lists as one: of what runs now only the parts its SVN decides, or those of the platform would be there twice. */
+/** Both lists as one: of the present one only the parts its SVN decides, so that none is there twice. */
 function withNow(launch: readonly Shortfall[], now: readonly Shortfall[]): readonly Shortfall[] {
   const isOwn = ({ part }: Shortfall): boolean => part === 'tdx' || part === 'module';
   const shared = launch.length > 0 ? [] : now.filter((item) => !isOwn(item));

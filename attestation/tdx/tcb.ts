@@ -1,13 +1,17 @@
-// TCB evaluation: which of Intel's levels a platform, its TDX module and its quoting enclave reach, and what the three
-// converge to (Intel PCS API v4, "Get TCB Info" algorithm; convergence and the relaunch advice as Intel's quote verification
-// library does them). Pure functions over parsed, verified collateral. No level reached is an error, never "out of date".
+// TCB evaluation: which of Intel's levels a platform, its TDX module and its quoting enclave reach, and what
+// the three converge to (Intel PCS API v4, "Get TCB Info" algorithm; convergence and the relaunch advice as
+// Intel's quote verification library does them). Pure functions over parsed, verified collateral. No level
+// reached is an error, never "out of date".
 
 import { toHex } from '../encoding/bytes.ts';
 import type { IsvLevel, ModuleIdentity, QeIdentity, TcbInfo, TcbLevel, TcbStatus } from './collateral.ts';
 import type { PckExtensions } from './pck.ts';
 import type { QeReport, TdBody } from './quote.ts';
 
-/** One component below what an accepted level needs. Components are numbered from 1, as Intel's certificates do. */
+/**
+ * One component below what an accepted level needs. Components are numbered from 1, as
+ * Intel's certificates do.
+ */
 export interface Shortfall {
   readonly part: 'sgx' | 'tdx' | 'pcesvn' | 'module' | 'qe';
   readonly component?: number | undefined;
@@ -32,7 +36,10 @@ export function sortedLevels(info: TcbInfo): readonly TcbLevel[] {
   );
 }
 
-/** The platform's level: the first whose SGX components, PCESVN and TDX components are all reached; `sgx` ignores the last. */
+/**
+ * The platform's level: the first whose SGX components, PCESVN and TDX components are all
+ * reached; `sgx` ignores the last.
+ */
 export function matchPlatform(
   levels: readonly TcbLevel[],
   pck: Pick<PckExtensions, 'components' | 'pceSvn'>,
@@ -45,7 +52,10 @@ export function matchPlatform(
   return { sgx, tdx };
 }
 
-/** The shortfalls that keep the platform from the nearest level of an accepted status; undefined when no level has one. */
+/**
+ * The shortfalls that keep the platform from the nearest level of an accepted status;
+ * undefined when no level has one.
+ */
 export function platformShortfall(
   levels: readonly TcbLevel[],
   pck: Pick<PckExtensions, 'components' | 'pceSvn'>,
@@ -85,7 +95,10 @@ export function matchIsv(levels: readonly IsvLevel[], isvSvn: number): IsvLevel 
   return levels.toSorted((a, b) => b.isvSvn - a.isvSvn).find((level) => isvSvn >= level.isvSvn);
 }
 
-/** Worst wins (QVL convergeTcbStatuses): revoked over out of date over relaunch over configuration and hardening. */
+/**
+ * Worst wins (QVL convergeTcbStatuses): revoked over out of date over relaunch over
+ * configuration and hardening.
+ */
 export function converge(statuses: readonly TcbStatus[]): TcbStatus {
   const any = (...list: readonly TcbStatus[]): boolean => statuses.some((status) => list.includes(status));
   if (any('Revoked')) return 'Revoked';
@@ -106,9 +119,10 @@ export function converge(statuses: readonly TcbStatus[]): TcbStatus {
 }
 
 /**
- * One status out of two: that of the TCB the TD was launched on and that of the TCB that runs now (QVL checkForRelaunch). The
- * worse counts, with one exception: when only what the TD was launched on is out of date, a relaunch would mend it. Intel lets
- * the status at launch stand when what runs now is worse; here a policy that accepts neither is not made to accept both.
+ * One status out of two: that of the TCB the TD was launched on and that of the TCB that runs now (QVL
+ * checkForRelaunch). The worse counts, with one exception: when only what the TD was launched on is out of
+ * date, a relaunch would mend it. Intel lets the status at launch stand when what runs now is worse; here a
+ * policy that accepts neither is not made to accept both.
  */
 export function convergeRelaunch(launch: TcbStatus, now: TcbStatus): TcbStatus {
   const worst = converge([launch, now]);
@@ -140,15 +154,18 @@ export function moduleMismatch(
 }
 
 /**
- * Whether the module that wrote the TD's fields is Intel's: by its own identity, else by what TCB info says of modules in general,
- * else, when no TCB info can be relied on, by the values all of Intel's modules have. The TCB rules judge its version.
+ * Whether the module that wrote the TD's fields is Intel's: by its own identity, else by what TCB info says
+ * of modules in general, else, when no TCB info can be relied on, by the values all of Intel's modules have.
+ * The TCB rules judge its version.
  */
 export function isIntelModule(body: TdBody, info: TcbInfo | undefined): boolean {
   const described = (info && (findModule(info, body.teeTcbSvn) ?? info.module)) ?? INTEL_MODULE;
   return moduleMismatch(body, described) === undefined;
 }
 
-/** The part of a QE report that is not what the identity says, or undefined. Masks decide which bits count. */
+/**
+ * The part of a QE report that is not what the identity says, or undefined. Masks decide which bits count.
+ */
 export function qeMismatch(report: QeReport, identity: QeIdentity): string | undefined {
   if (((report.miscSelect & identity.miscSelectMask) ^ identity.miscSelect) !== 0) return 'MISCSELECT';
   if (!masked(report.attributes, identity.attributesMask, identity.attributes)) return 'ATTRIBUTES';
@@ -178,7 +195,10 @@ function sgxShortfall(
     : short;
 }
 
-/** From TDX module version 1 on, components 1 and 2 are the module's own and are judged by its identity instead (PCS). */
+/**
+ * From TDX module version 1 on, components 1 and 2 are the module's own and are judged by
+ * its identity instead (PCS).
+ */
 function tdxShortfall(level: TcbLevel, teeTcbSvn: Uint8Array): readonly Shortfall[] {
   return below('tdx', level.tdx, teeTcbSvn, (teeTcbSvn[1] ?? 0) > 0 ? 2 : 0);
 }

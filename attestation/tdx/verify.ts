@@ -1,7 +1,8 @@
-// Verification of Intel TDX evidence: rules T1 to T28 and, when an event log is given, E1 to E3. Reads as: parse everything,
-// check every signature at once, then judge. No JSON, certificate field or level is used before the signature over it held.
-// Malformed or unsupported input throws a typed AttestationError; a rule that fails is in the transcript, and every rule that
-// can still be judged is. Acceptance needs each required rule to have passed: a skip is never a pass.
+// Verification of Intel TDX evidence: rules T1 to T28 and, when an event log is given, E1 to E3. Reads as:
+// parse everything, check every signature at once, then judge. No JSON, certificate field or level is used
+// before the signature over it held. Malformed or unsupported input throws a typed AttestationError; a rule
+// that fails is in the transcript, and every rule that can still be judged is. Acceptance needs each required
+// rule to have passed: a skip is never a pass.
 
 import { concatBytes, utf8 } from '../encoding/bytes.ts';
 import { Transcript, type Rule } from '../transcript/checks.ts';
@@ -9,11 +10,11 @@ import { malformed, unsupported } from '../transcript/errors.ts';
 import { ecPublicKeyFromPoint, type PublicKeyInfo } from '../x509/public-key.ts';
 import { createKeyCache, verifyEcdsaRaw, type KeyCache, type SignedBytes } from '../x509/signature.ts';
 import { parseCertificates, verifyChainSignatures } from './certificates.ts';
-import { checkChain, trustedRoots } from './chain.ts';
+import { checkPckChain, trustedRoots } from './chain-rules.ts';
 import { checkQeIdentity, checkTcbInfo, noteMixedNumbers } from './collateral-rules.ts';
 import { cutSigned, type TdxCollateral } from './collateral.ts';
 import { checkEventLog } from './eventlog-rules.ts';
-import { checkPck, checkQuoteForm } from './form.ts';
+import { checkPck, checkQuoteForm } from './form-rules.ts';
 import { pckClaims } from './pck.ts';
 import { decideTdxPolicy, type DecidedTdxPolicy, type TdxPolicy } from './policy.ts';
 import { parseTdxQuote, quoteClaims, type TdxQuote } from './quote.ts';
@@ -21,7 +22,7 @@ import { TDX_RULES } from './rules.ts';
 import type { TdxContext, TdxEvidence, TdxSubject } from './subject.ts';
 import { isIntelModule } from './tcb.ts';
 import { checkQe, checkTcb, type TdxTcb } from './tcb-rules.ts';
-import { checkPlatform, checkTd } from './td.ts';
+import { checkPckPlatform, checkTd } from './td-rules.ts';
 
 /** The verdict of {@link verifyTdx} and the values it read. */
 export interface TdxVerification {
@@ -33,8 +34,8 @@ export interface TdxVerification {
   readonly tcb: TdxTcb;
   readonly rootsReplaced: boolean;
   /**
-   * Made by Intel's quoting enclave for a TD on Intel's module, signed up to a trusted root, no certificate revoked by authentic CRLs:
-   * policy, dates and TCB aside, the quote is what it says.
+   * Made by Intel's quoting enclave for a TD on Intel's module, signed up to a trusted root, no certificate
+   * revoked by authentic CRLs: policy, dates and TCB aside, the quote is what it says.
    */
   readonly authentic: boolean;
   readonly accepted: boolean;
@@ -90,12 +91,13 @@ export async function verifyTdx(
   const { quote, certificates } = subject;
   const transcript = new Transcript();
   const formHolds = checkQuoteForm(subject, transcript);
-  const chain = await checkChain(subject, transcript);
+  const chain = await checkPckChain(subject, transcript);
   const pck = checkPck(subject, transcript, chain.pck);
   const tcbInfo = await checkTcbInfo(subject, transcript, chain.tcbSigner);
   const qeIdentity = await checkQeIdentity(subject, transcript, chain.qeSigner);
   noteMixedNumbers(transcript, tcbInfo, qeIdentity);
-  // A PCK certifies a platform: any enclave on it can have a quote signed. The QE identity shows whether it was Intel's.
+  // A PCK certifies a platform: any enclave on it can have a quote signed. The QE identity
+  // shows whether it was Intel's.
   const qe = checkQe(formHolds && chain.pck ? quote : undefined, transcript, qeIdentity);
   const vouched = qe.isIntels ? quote : undefined;
   const tcb = checkTcb(
@@ -106,7 +108,7 @@ export async function verifyTdx(
   );
   const authentic = vouched !== undefined && isIntelModule(vouched.body, tcbInfo);
   checkTd(subject, transcript);
-  checkPlatform(subject, transcript, pck && { ...pck, serial: certificates.pck.serial });
+  checkPckPlatform(subject, transcript, pck && { ...pck, serial: certificates.pck.serial });
   await checkEventLog(subject, transcript);
 
   const passed = new Set(
@@ -125,14 +127,18 @@ export async function verifyTdx(
   };
 }
 
-/** Parses everything and checks every signature: on other threads, each started as soon as its inputs are parsed. */
+/**
+ * Parses everything and checks every signature: on other threads, each started as soon as its inputs are
+ * parsed.
+ */
 async function readSubject(
   evidence: TdxEvidence,
   policy: DecidedTdxPolicy,
   context: TdxContext,
 ): Promise<TdxSubject> {
   const { collateral } = evidence;
-  // A copy: what the signatures are checked over is what the rules judge, whatever the caller does to its buffer meanwhile.
+  // A copy: what the signatures are checked over is what the rules judge, whatever the caller does
+  // to its buffer meanwhile.
   const quote = parseTdxQuote(new Uint8Array(evidence.quote));
   const pckChain =
     quote.certificationType === 5 ? quote.certificationData : externalPckChain(quote, collateral);
@@ -170,7 +176,10 @@ async function readSubject(
   };
 }
 
-/** Types 1 to 4 name the PCK without carrying it: it then has to come with the collateral. The QE report's signature proves it. */
+/**
+ * Types 1 to 4 name the PCK without carrying it: it then has to come with the collateral. The QE
+ * report's signature proves it.
+ */
 function externalPckChain({ certificationType }: TdxQuote, { pckChain }: TdxCollateral): Uint8Array {
   if (pckChain !== undefined) return utf8(pckChain);
   throw unsupported(

@@ -9,7 +9,10 @@ export type CheckStatus = 'pass' | 'fail' | 'skip';
 
 /** One rule of the verifier, declared once as data; docs and tests enumerate these tables. */
 export interface Rule {
-  /** Stable id: S1–S32 SNP, T1–T28 TDX, E1–E3 event logs, D… document and claims, C… channel and client, P… policy. */
+  /**
+   * Stable id: S1–S32 SNP, T1–T28 TDX, E1–E3 event logs, D… document and claims, C…
+   * channel and client, P… policy.
+   */
   readonly id: string;
   readonly code: AttestationCode;
   /** Where the rule comes from: specification, revision, section. */
@@ -35,13 +38,17 @@ export interface Check {
   readonly code?: AttestationCode | undefined;
   readonly expected?: string | undefined;
   readonly actual?: string | undefined;
-  /** Present on checks of values that no trusted signature vouches for: whatever the outcome, anyone can have written them. */
+  /**
+   * Present on checks of values that no trusted signature vouches for: whatever the outcome,
+   * anyone can have written them.
+   */
   readonly authenticated?: false | undefined;
 }
 
 /**
- * Rules whose failure follows from that of others. The key of another VEK verifies no signature (S1): where a rule shows that it
- * is of another kind, product, TCB or chip (S8, S10, S14, S16), that failure names the verdict.
+ * Rules whose failure follows from that of others. The key of another VEK verifies no signature (S1):
+ * where a rule shows that it is of another kind, product, TCB or chip (S8, S10, S14, S16), that
+ * failure names the verdict.
  */
 const EXPLAINED_BY: ReadonlyMap<string, ReadonlySet<string>> = new Map([
   ['S1', new Set(['S8', 'S10', 'S14', 'S16'])],
@@ -88,7 +95,10 @@ export class Transcript {
     return ok ? this.pass(rule, detail) : this.fail(rule, detail, values);
   }
 
-  /** Labels what was recorded from `from` on as read from evidence that is not authentic, but for the rows that found it. */
+  /**
+   * Labels what was recorded from `from` on as read from evidence that is not authentic, but
+   * for the rows that found it.
+   */
   unauthenticated(provenance: ReadonlySet<string>, from = 0): void {
     for (const [i, check] of this.checks.entries())
       if (i >= from && !provenance.has(check.id)) this.checks[i] = { ...check, authenticated: false };

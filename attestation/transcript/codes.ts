@@ -1,7 +1,10 @@
 // The closed list of codes an AttestationError or a failed check can carry, each with its meaning.
 // docs/codes.md is generated from it. Add a line here before using a new code; never rename a released one.
 
-/** Every code an error or a failed check may carry, with its meaning in one sentence. docs/codes.md is made from it. */
+/**
+ * Every code an error or a failed check may carry, with its meaning in one sentence.
+ * docs/codes.md is made from it.
+ */
 export const ATTESTATION_CODES = {
   // shape of input (exit 30)
   malformed_base64: 'a base64 or base64url value is not canonically encoded',

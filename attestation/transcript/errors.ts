@@ -1,11 +1,14 @@
-// Typed, coded errors of the verifier. One closed list of codes: every rule that can refuse evidence has exactly one.
-// `kind` says on which side the fault is and which exit code the command line uses: refused 10, unsupported 20, malformed 30, internal 1.
-// Messages are lower case, name the field as the vendor's specification does, give expected and actual values,
-// and never carry a secret or a prompt.
+// Typed, coded errors of the verifier. One closed list of codes: every rule that can refuse evidence has
+// exactly one. `kind` says on which side the fault is and which exit code the command line uses: refused 10,
+// unsupported 20, malformed 30, internal 1. Messages are lower case, name the field as the vendor's
+// specification does, give expected and actual values, and never carry a secret or a prompt.
 
 import type { Check } from './checks.ts';
 
-/** `refused`: the evidence is bad; `unsupported`: this verifier cannot judge it; `malformed`: it does not parse; `internal`: our fault. */
+/**
+ * `refused`: the evidence is bad; `unsupported`: this verifier cannot judge it;
+ * `malformed`: it does not parse; `internal`: our fault.
+ */
 export type AttestationErrorKind = 'refused' | 'unsupported' | 'malformed' | 'internal';
 
 /** A rule's or parser's code: lower snake case, stable once released. The closed list is `codes.ts`. */
@@ -75,7 +78,9 @@ export function malformed(
   return new AttestationError('malformed', code, message, detail);
 }
 
-/** Well-formed, but of a version, product or algorithm this verifier does not know. Never treated as a pass. */
+/**
+ * Well-formed, but of a version, product or algorithm this verifier does not know. Never treated as a pass.
+ */
 export function unsupported(
   code: AttestationCode,
   message: string,

@@ -1,7 +1,11 @@
-// The memory of a verifier between runs, so that old, still valid, signed data cannot be played back to it:
-// the highest CRL number, issue date or evaluation number seen per issuer. Time and storage belong to the caller.
+// The memory of a verifier between runs, so that old, still valid, signed data cannot be played
+// back to it: the highest CRL number, issue date or evaluation number seen per issuer. Time and
+// storage belong to the caller.
 
-/** Keys are short paths such as `snp/<ARK key>/vcek/crlNumber`; values only ever grow. Implementations may be asynchronous. */
+/**
+ * Keys are short paths such as `snp/<ARK key>/vcek/crlNumber`; values only ever grow.
+ * Implementations may be asynchronous.
+ */
 export interface RollbackMemory {
   /** The highest value remembered under the key, or undefined when there is none. */
   highest(key: string): bigint | undefined | Promise<bigint | undefined>;
@@ -30,7 +34,10 @@ export function createRollbackMemory(
   };
 }
 
-/** Reads through, keeps what is to be remembered until it is committed: evidence that is refused must not fill a memory. */
+/**
+ * Reads through, keeps what is to be remembered until it is committed: evidence that is
+ * refused must not fill a memory.
+ */
 export function stagedMemory(memory: RollbackMemory): RollbackMemory & { commit(): Promise<void> } {
   const staged = createRollbackMemory();
   return {

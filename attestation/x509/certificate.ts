@@ -1,7 +1,8 @@
-// X.509 v3 certificates and v2 CRLs (RFC 5280), parsed strictly and without recursion; every field of the signed part is read.
-// Refuses versions other than 3 (CRL: 2), unique ids, algorithm mismatch inside/outside the signed part, negative serials,
-// repeated extensions, critical CRL entry extensions, non-DER, and sizes over those stated. Parsing does not verify: the
-// signature (signature.ts) and the place in a path (path.ts) are checked apart.
+// X.509 v3 certificates and v2 CRLs (RFC 5280), parsed strictly and without recursion; every field of the
+// signed part is read. Refuses versions other than 3 (CRL: 2), unique ids, algorithm mismatch
+// inside/outside the signed part, negative serials, repeated extensions, critical CRL entry extensions,
+// non-DER, and sizes over those stated. Parsing does not verify: the signature (signature.ts) and the place
+// in a path (path.ts) are checked apart.
 
 import { equalBytes, toHex } from '../encoding/bytes.ts';
 import type { AttestationCode } from '../transcript/codes.ts';
@@ -99,7 +100,10 @@ export interface ParseCertificateOptions {
   readonly repeatedExtensions?: 'refuse' | 'list' | undefined;
 }
 
-/** DER → certificate. Throws `malformed_certificate` (or `input_too_large`); `name` says which one in messages. */
+/**
+ * DER → certificate. Throws `malformed_certificate` (or `input_too_large`); `name` says which one in
+ * messages.
+ */
 export function parseCertificate(
   der: Uint8Array,
   name = 'certificate',
@@ -323,7 +327,8 @@ function readRevoked(element: Der, name: string): Uint8Array[] {
     readTime(entry.next('revocationDate'), 'revocationDate');
     if (!entry.atEnd) {
       const extensions = readExtensions(entry.enter('crlEntryExtensions'), 'CRL entry');
-      // A critical entry extension can redirect the entry to another issuer (RFC 5280 §5.3.3): not supported, so not trusted.
+      // A critical entry extension can redirect the entry to another issuer (RFC 5280 §5.3.3): not
+      // supported, so not trusted.
       if (extensions.some((extension) => extension.critical))
         throw malformed('malformed_crl', `${name} has a critical entry extension`);
     }

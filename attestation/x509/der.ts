@@ -1,7 +1,8 @@
-// Strict reader for DER (ITU-T X.690, 02/2021, §8 and §10): one lazy cursor per constructed value, no recursion.
-// Refuses indefinite and non-minimal lengths, high tag numbers, non-minimal INTEGERs and OIDs, BOOLEANs other than FF,
-// trailing bytes, nesting deeper than 24 and inputs over a stated size. Every refusal is `malformed_der`.
-// Read values share memory with the input. The writer at the end serves simulated/ and tests.
+// Strict reader for DER (ITU-T X.690, 02/2021, §8, §10, §11): a lazy cursor per constructed value, no
+// recursion. Refuses indefinite and non-minimal lengths, high tag numbers, non-minimal INTEGERs and OIDs,
+// BOOLEANs other than FF, trailing bytes, nesting deeper than 24 and inputs over a stated size, always as
+// `malformed_der`. Read values share memory with the input. The writer at the end serves simulated/ and
+// tests.
 
 import { concatBytes, equalBytes, fromUtf8 } from '../encoding/bytes.ts';
 import { malformed, type AttestationError } from '../transcript/errors.ts';
@@ -24,7 +25,7 @@ export const TAG = {
   set: 0x31,
 } as const;
 
-/** `[n]` constructed (EXPLICIT, or IMPLICIT of a constructed type) or primitive (IMPLICIT of a primitive type). */
+/** `[n]`: constructed (EXPLICIT, or IMPLICIT of a constructed type) or primitive (IMPLICIT of one). */
 export function contextTag(number: number, constructed = true): number {
   return (constructed ? 0xa0 : 0x80) | number;
 }
@@ -41,7 +42,7 @@ interface Octets {
   readonly end: number;
 }
 
-/** One element: `raw` is header and content, `content` the content alone; both are views made when asked for. */
+/** One element: `raw` is header and content, `content` the content alone; both views are made on demand. */
 export class Der {
   readonly tag: number;
   readonly depth: number;
@@ -204,7 +205,7 @@ export function readInteger(element: Der, name: string): Uint8Array {
   return content;
 }
 
-/** A non-negative INTEGER of at most `maxBytes` magnitude octets, its leading sign octet dropped (`00` stays `00`). */
+/** A non-negative INTEGER of at most `maxBytes` octets without its leading sign octet (`00` stays `00`). */
 export function readUnsigned(element: Der, name: string, maxBytes = 20): Uint8Array {
   const content = readInteger(element, name);
   if ((content[0] ?? 0) >= 0x80) throw bad(name, 'is a negative INTEGER');
@@ -314,7 +315,7 @@ export function readText(element: Der, name: string, tag?: number): string {
   }
 }
 
-/** UTCTime `YYMMDDHHMMSSZ` (1950–2049) or GeneralizedTime `YYYYMMDDHHMMSSZ`, as RFC 5280 §4.1.2.5 restricts them. */
+/** UTCTime `YYMMDDHHMMSSZ` (1950–2049) or GeneralizedTime `YYYYMMDDHHMMSSZ` as in RFC 5280 §4.1.2.5. */
 export function readTime(element: Der, name: string): Date {
   const { tag, content } = element;
   if (tag !== TAG.utcTime && tag !== TAG.generalizedTime)

@@ -1,5 +1,6 @@
-// The checks of RFC 5280 §6 on certificates and CRLs besides their signatures: windows, names, CA rights, critical extensions.
-// Each function returns what is wrong in words, or undefined. signature.ts checks signatures; the caller decides on trust.
+// The checks of RFC 5280 §6 on certificates and CRLs besides their signatures: windows, names, CA rights,
+// critical extensions. Each function returns what is wrong in words, or undefined. signature.ts checks
+// signatures; the caller decides on trust.
 
 import { equalBytes, toHex } from '../encoding/bytes.ts';
 import { OID, type Certificate, type Extension, type Name, type RevocationList } from './certificate.ts';
@@ -11,7 +12,10 @@ export function validityProblem(certificate: Certificate, now: Date): string | u
   return undefined;
 }
 
-/** RFC 5280 §6.1.3 (a)(4), §4.2.1.1: issuer and subject bytes equal, and key identifiers where both are present. */
+/**
+ * RFC 5280 §6.1.3 (a)(4), §4.2.1.1: issuer and subject bytes equal, and key identifiers where both are
+ * present.
+ */
 export function issuanceProblem(
   child: Pick<Certificate, 'issuer' | 'authorityKeyId'>,
   issuer: Certificate,
@@ -33,7 +37,9 @@ export function issuanceProblem(
   return undefined;
 }
 
-/** RFC 5280 §4.2.1.3, §4.2.1.9: a CA that may sign what is asked and allows `intermediatesBelow` CAs under it. */
+/**
+ * RFC 5280 §4.2.1.3, §4.2.1.9: a CA that may sign what is asked and allows `intermediatesBelow` CAs under it.
+ */
 export function caProblem(
   ca: Certificate,
   signs: { readonly certificates?: boolean | undefined; readonly crls?: boolean | undefined },
@@ -60,7 +66,10 @@ export function criticalProblem(
   return undefined;
 }
 
-/** Issuer, extensions and window of a CRL (RFC 5280 §5.2, §6.3.3). Full, direct CRLs with nextUpdate and crlNumber only. */
+/**
+ * Issuer, extensions and window of a CRL (RFC 5280 §5.2, §6.3.3). Full, direct CRLs with
+ * nextUpdate and crlNumber only.
+ */
 export function crlProblem(crl: RevocationList, issuer: Certificate, now: Date): string | undefined {
   const issued = issuanceProblem(crl, issuer);
   if (issued !== undefined) return issued;

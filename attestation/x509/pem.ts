@@ -4,7 +4,8 @@ import { fromBase64, fromHex, fromUtf8 } from '../encoding/bytes.ts';
 import { AttestationError, malformed } from '../transcript/errors.ts';
 
 /**
- * PEM text → DER of each block of the label, in order. Text outside blocks must be white space; other labels are refused.
+ * PEM text → DER of each block of the label, in order. Text outside blocks must be white space;
+ * other labels are refused.
  * @throws malformed_certificate or malformed_crl by the label; input_too_large over `maxBlocks`
  * @example const [leaf] = parsePem(text, 'CERTIFICATE', 4);
  */
@@ -36,7 +37,10 @@ export function parsePem(
   return blocks;
 }
 
-/** A CRL as services and people give it, DER, PEM or hex (as PCCS does) → DER. @throws malformed_crl, malformed_hex */
+/**
+ * A CRL as services and people give it, DER, PEM or hex (as PCCS does) → DER. @throws
+ * malformed_crl, malformed_hex
+ */
 export function crlDer(bytes: Uint8Array, name: string): Uint8Array {
   const start = new TextDecoder('latin1').decode(bytes.subarray(0, 64)).trimStart();
   if (start.startsWith('-----'))

@@ -1,6 +1,7 @@
-// Public keys and signature algorithms as certificates name them (RFC 5280 §4.1.1.2, §4.1.2.7; RFC 4055; RFC 5480), and the
-// curves behind them. RSASSA-PSS with SHA-256/384/512, MGF1 of the same hash and trailerField absent or 1 (AMD writes both),
-// RSA PKCS#1 v1.5, ECDSA on P-256, P-384 and P-521. Anything else parses as `other` and never verifies.
+// Public keys and signature algorithms as certificates name them (RFC 5280 §4.1.1.2, §4.1.2.7; RFC 4055; RFC
+// 5480), and the curves behind them. RSASSA-PSS with SHA-256/384/512, MGF1 of the same hash and trailerField
+// absent or 1 (AMD writes both), RSA PKCS#1 v1.5, ECDSA on P-256, P-384 and P-521. Anything else parses as
+// `other` and never verifies.
 
 import { concatBytes, toHex } from '../encoding/bytes.ts';
 import {
@@ -26,7 +27,10 @@ export type SignatureAlgorithm =
   | { readonly kind: 'ecdsa'; readonly hash: HashName }
   | { readonly kind: 'other'; readonly oid: string };
 
-/** SubjectPublicKeyInfo: `raw` is its whole DER, `key` the subjectPublicKey octets (an EC point, an RSAPublicKey). */
+/**
+ * SubjectPublicKeyInfo: `raw` is its whole DER, `key` the subjectPublicKey octets (an EC
+ * point, an RSAPublicKey).
+ */
 export type PublicKeyInfo = { readonly raw: Uint8Array; readonly key: Uint8Array } & (
   | { readonly kind: 'rsa'; readonly bits: number }
   | { readonly kind: 'ec'; readonly curve: CurveName }
@@ -190,7 +194,10 @@ export function readAlgorithm(element: Der, name: string): SignatureAlgorithm {
   return known;
 }
 
-/** RFC 4055 §3.1. Defaults (SHA-1) are not spelt out by anyone we accept: hash and mask must be explicit and equal. */
+/**
+ * RFC 4055 §3.1. Defaults (SHA-1) are not spelt out by anyone we accept: hash and mask
+ * must be explicit and equal.
+ */
 function readPssParameters(element: Der, name: string): SignatureAlgorithm {
   const fields = childrenOf(element, name);
   const other: SignatureAlgorithm = { kind: 'other', oid: OID.rsassaPss };

@@ -1,5 +1,6 @@
-// Signatures over certificates, CRLs, reports and quotes, checked by WebCrypto. A wrong, unknown or mismatched algorithm, a
-// malformed signature and a key that is none are all simply not verified: false, never an exception.
+// Signatures over certificates, CRLs, reports and quotes, checked by WebCrypto. A wrong, unknown or
+// mismatched algorithm, a malformed signature and a key that is none are all simply not verified:
+// false, never an exception.
 
 import { concatBytes, equalBytes, viewOf } from '../encoding/bytes.ts';
 import { parseSequence, readUnsigned } from './der.ts';
@@ -22,7 +23,10 @@ export interface Signed {
   readonly signature: Uint8Array;
 }
 
-/** Imported public keys by SPKI and algorithm, bounded; make one per verifier and pass it in to save importing them again. */
+/**
+ * Imported public keys by SPKI and algorithm, bounded; make one per verifier and pass it in to
+ * save importing them again.
+ */
 export interface KeyCache {
   readonly maxKeys: number;
   /** Oldest first. Keyed by algorithm and a few octets of the key; `spki` decides. */
@@ -39,7 +43,10 @@ export function createKeyCache(maxKeys = 64): KeyCache {
   return { maxKeys, keys: new Map() };
 }
 
-/** Whether `issuer` signed it. False for wrong, unknown or mismatched algorithms and malformed signatures; never throws for them. */
+/**
+ * Whether `issuer` signed it. False for wrong, unknown or mismatched algorithms and malformed
+ * signatures; never throws for them.
+ */
 export async function verifySignedBy(
   signed: Signed,
   issuer: PublicKeyInfo,
@@ -86,7 +93,10 @@ export interface SignedBytes {
   readonly signature: Uint8Array;
 }
 
-/** ECDSA with a raw big-endian r‖s signature; r and s must be in 1…n-1. False also when the key is not on its curve. */
+/**
+ * ECDSA with a raw big-endian r‖s signature; r and s must be in 1…n-1. False also when the
+ * key is not on its curve.
+ */
 export async function verifyEcdsaRaw(
   key: PublicKeyInfo,
   hash: HashName,
@@ -135,14 +145,16 @@ function importPublicKey(
   parameters: ImportParameters,
   cache: KeyCache | undefined,
 ): Promise<CryptoKey> {
-  // An EC point imports four times as fast bare as in its SubjectPublicKeyInfo, which has been parsed already.
+  // An EC point imports four times as fast bare as in its SubjectPublicKeyInfo, which has been parsed
+  // already.
   const load = (): Promise<CryptoKey> =>
     info.kind === 'ec'
       ? crypto.subtle.importKey('raw', info.key as BufferSource, parameters, false, ['verify'])
       : crypto.subtle.importKey('spki', info.raw as BufferSource, parameters, false, ['verify']);
   if (cache === undefined) return load();
   const { raw } = info;
-  // The last octets are key material for both RSA (before the exponent) and EC, so different keys rarely share an id.
+  // The last octets are key material for both RSA (before the exponent) and EC, so different
+  // keys rarely share an id.
   const view = viewOf(raw);
   const id = `${parameters.name} ${'hash' in parameters ? parameters.hash : parameters.namedCurve} ${raw.length} ${view.getUint32(raw.length - 9)} ${view.getUint32(raw.length - 13)}`;
   const known = cache.keys.get(id);

@@ -1,7 +1,8 @@
-// The common part of the two BERT demo models: a lower-case WordPiece vocabulary and the metadata llama.cpp asks of arch `bert`.
-// In GGUF a word's first piece carries U+2581 and the others are bare. Unknown words fall apart into letters.
+// The common part of the two BERT demo models: a lower-case WordPiece vocabulary and the metadata llama.cpp
+// asks of arch `bert`. In GGUF a word's first piece carries U+2581 and the others are bare. Unknown words
+// fall apart into letters.
 
-import type { Value } from './gguf.ts';
+import type { WrittenValue } from './gguf.ts';
 import { COMMON_WORDS, FALLBACK, TOPICS } from './text.ts';
 
 export const SPECIAL = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]'] as const;
@@ -27,12 +28,15 @@ export function wordPieces(): readonly Piece[] {
   );
   const common = new Set(COMMON_WORDS);
   const characters = Array.from({ length: 94 }, (_, i) => String.fromCharCode(33 + i)).filter(
-    (c) => !/[A-Z]/.test(c),
+    (character) => !/[A-Z]/.test(character),
   );
   return [
     ...SPECIAL.map((text) => ({ text, content: false })),
-    ...characters.map((c) => ({ text: `\u2581${c}`, content: alphanumeric(c) && !common.has(c) })),
-    ...characters.filter(alphanumeric).map((c) => ({ text: c, content: true })),
+    ...characters.map((character) => ({
+      text: `\u2581${character}`,
+      content: alphanumeric(character) && !common.has(character),
+    })),
+    ...characters.filter(alphanumeric).map((text) => ({ text, content: true })),
     ...ENDINGS.filter((ending) => ending.length > 1).map((text) => ({ text, content: false })),
     ...[...words].map((word) => ({ text: `\u2581${word}`, content: !common.has(word) })),
   ];
@@ -51,7 +55,7 @@ export interface BertShape {
   readonly pieces: readonly Piece[];
 }
 
-export function bertMetadata(shape: BertShape): readonly (readonly [string, Value])[] {
+export function bertMetadata(shape: BertShape): readonly (readonly [string, WrittenValue])[] {
   return [
     ['general.architecture', { string: 'bert' }],
     ['general.type', { string: 'model' }],
@@ -97,10 +101,10 @@ export function layerNames(
   };
 }
 
-function alphanumeric(c: string): boolean {
-  return /[a-z0-9]/.test(c);
+function alphanumeric(character: string): boolean {
+  return /[a-z0-9]/.test(character);
 }
 
-function id(special: (typeof SPECIAL)[number]): Value {
+function id(special: (typeof SPECIAL)[number]): WrittenValue {
   return { u32: SPECIAL.indexOf(special) };
 }

@@ -1,10 +1,11 @@
-// demo-chat: a two-layer llama whose weights are computed from text.ts, not trained. A constant in dimension BIAS of the
-// residual stream (width 480) dominates the RMS norms, so that they are nearly constant and their weights undo them.
+// demo-chat: a two-layer llama whose weights are computed from text.ts, not trained. A constant in dimension
+// BIAS of the residual stream (width 480) dominates the RMS norms, so that they are nearly constant and
+// their weights undo them.
 
 // The layers:
-//   layer 1 attention: heads 0–3 copy the codes of the four previous tokens (RoPE phases peak at distance 1…4);
+//   layer 1 attention: heads 0–3 copy the codes of the four previous tokens (RoPE phases peak at 1…4);
 //     head 4 finds the latest role marker; head 5 sees whether tools are offered.
-//   layer 1 FFN: one saturating pair of units per keyword and form: "this word, in a user turn" → mark and topic.
+//   layer 1 FFN: a saturating pair of units per keyword and form: "this word, in a user turn" → mark, topic.
 //   layer 2 attention: head 0 copies the topic of the latest mark.
 //   layer 2 FFN: one unit per rule "after these words (under this topic) comes that word".
 
@@ -125,7 +126,8 @@ function firstAttention(): readonly Tensor[] {
   recency(q, role, k, ROLE_MARKER);
   v.set(role, USER_MARKER, 1);
   o.set(IN_USER_TURN, role, 1);
-  // Constant scores (the slowest pair hardly turns): 60 for the tools marker, 30 for the start, 0 for the rest.
+  // Constant scores (the slowest pair hardly turns): 60 for the tools marker, 30 for the start, 0 for the
+  // rest.
   const tools = HEAD * 5;
   q.set(tools + 62, BIAS, 24);
   k.set(tools + 62, TOOLS_MARKER, 20);
@@ -136,24 +138,25 @@ function firstAttention(): readonly Tensor[] {
 }
 
 /**
- * Scores of tokens flagged in `flag` fall almost linearly with distance, by about 2.5 per token, and stay above those of
- * other tokens (0) up to about 1400 tokens back.
+ * Scores of tokens flagged in `flag` fall almost linearly with distance, by about 2.5 per token, and stay
+ * above those of other tokens (0) up to about 1400 tokens back.
  */
-function recency(q: Matrix, head: number, k: Matrix, flag: number): void {
+function recency(query: Matrix, head: number, key: Matrix, flag: number): void {
   const frequencies = ropeFrequencies();
   for (let pair = 24; pair < 30; pair++) {
     const [cos, sin] = cosSin(1.5707963267948966 - 1400 * frequencies[pair]!);
-    q.set(head + 2 * pair, BIAS, 90 * cos);
-    q.set(head + 2 * pair + 1, BIAS, 90 * sin);
-    k.set(head + 2 * pair, flag, 90);
+    query.set(head + 2 * pair, BIAS, 90 * cos);
+    query.set(head + 2 * pair + 1, BIAS, 90 * sin);
+    key.set(head + 2 * pair, flag, 90);
   }
 }
 
 type Matrix = ReturnType<typeof matrix>;
 
 /**
- * silu(K·(x − t)) − silu(K·(x − t − 0.3)): zero below the threshold t, then a short ramp, then constant. Marks must be
- * equal to 1e-3, because layer 2 multiplies them with distances; hence F16 here where the rest is Q8_0.
+ * silu(K·(x − t)) − silu(K·(x − t − 0.3)): zero below the threshold t, then a short ramp, then
+ * constant. Marks must be equal to 1e-3, because layer 2 multiplies them with distances; hence F16
+ * here where the rest is Q8_0.
  */
 function topicUnits(
   language: Language,
@@ -208,27 +211,30 @@ function nextUnits(
     // Every matching token adds 1, one that does not at most 15/63; so all but one is at least 0.76 short.
     const need = rule.context.length + (rule.topic === undefined ? 0 : 1);
     rule.context.toReversed().forEach((token, back) => {
-      codes[token]!.forEach((bit, j) =>
-        gate.set(unit, (back === 0 ? CURRENT : previous(back)) + j, (SHARPNESS * bit) / CODE),
+      codes[token]!.forEach((bit, column) =>
+        gate.set(unit, (back === 0 ? CURRENT : previous(back)) + column, (SHARPNESS * bit) / CODE),
       );
     });
     if (rule.topic !== undefined) gate.set(unit, TOPIC + rule.topic, SHARPNESS);
     gate.set(unit, BIAS, -SHARPNESS * (need - 0.4));
     up.set(unit, BIAS, 1);
-    codes[rule.next]!.forEach((bit, j) =>
-      down.set(PREDICTED + j, unit, (rule.strength * bit) / (0.4 * SHARPNESS)),
+    codes[rule.next]!.forEach((bit, row) =>
+      down.set(PREDICTED + row, unit, (rule.strength * bit) / (0.4 * SHARPNESS)),
     );
   });
   return [norm('blk.1.ffn_norm.weight', 5), gate.tensor, up.tensor, down.tensor];
 }
 
-/** Logits: the predicted code, plus small preferences that matter only where a grammar forbids what the text wants. */
+/**
+ * Logits: the predicted code, plus small preferences that matter only where a grammar
+ * forbids what the text wants.
+ */
 function outputs(language: Language, codes: readonly (readonly number[])[]): Float32Array {
   const { vocabulary } = language;
   const values = new Float32Array(WIDTH * codes.length);
   const silent = new Set(
-    ['<s>', '</s>', '<|system|>', '<|user|>', '<|assistant|>', '<|tool|>', '<|tools|>', '<|pad|>'].map((t) =>
-      vocabulary.id(t),
+    ['<s>', '</s>', '<|system|>', '<|user|>', '<|assistant|>', '<|tool|>', '<|tools|>', '<|pad|>'].map(
+      (token) => vocabulary.id(token),
     ),
   );
   codes.forEach((code, token) => {

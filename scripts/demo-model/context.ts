@@ -1,12 +1,13 @@
-// demo-context: a small llama with seeded random weights. Its text is meaningless, but every greedy token depends on every
-// token before it, so that a mistake in KV-cache reuse or batching changes the output. It never ends by itself: control
-// tokens and bytes that are not printable ASCII have a strongly negative logit through a constant dimension.
+// demo-context: a small llama with seeded random weights. Its text is meaningless, but every greedy token
+// depends on every token before it, so that a mistake in KV-cache reuse or batching changes the output. It
+// never ends by itself: control tokens and bytes that are not printable ASCII have a strongly negative logit
+// through a constant dimension.
 
 import { writeGguf } from './gguf.ts';
 import type { Tensor } from './gguf.ts';
 import { CONTROL } from './language.ts';
 import { llamaMetadata } from './llama.ts';
-import { seededRandom, squareRoot } from './numbers.ts';
+import { pseudoRandom, squareRoot } from './numbers.ts';
 import type { Random } from './numbers.ts';
 import { CHAT_TEMPLATE, COMMON_WORDS, TOPICS } from './text.ts';
 import { buildVocabulary, preTokens } from './vocabulary.ts';
@@ -25,7 +26,7 @@ export function buildContextModel(): Buffer {
     preTokens(topic.answer),
   );
   const vocabulary = buildVocabulary(CONTROL, [], [...words, ...COMMON_WORDS.map((word) => ` ${word}`)]);
-  const random = seededRandom(0x41737361);
+  const random = pseudoRandom(0x41737361);
   const size = vocabulary.tokens.length;
   const embedding = randomTensor(random, 'token_embd.weight', [WIDTH, size], 1);
   const output = randomTensor(random, 'output.weight', [WIDTH, size], 4 / squareRoot(WIDTH));

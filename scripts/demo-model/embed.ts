@@ -1,12 +1,13 @@
-// demo-embed: a small BERT with mean pooling. Word vectors are seeded by the word's letter triples, so that texts that share
-// words, or forms of a word, come out closer; function words are damped through two dimensions that the last norm drops.
-// Small random attention and FFN weights make every vector depend on the whole input.
+// demo-embed: a small BERT with mean pooling. Word vectors are seeded by the word's letter triples, so
+// that texts that share words, or forms of a word, come out closer; function words are damped through
+// two dimensions that the last norm drops. Small random attention and FFN weights make every vector
+// depend on the whole input.
 
 import { SPECIAL, bertMetadata, layerNames, wordPieces } from './bert.ts';
 import type { Piece } from './bert.ts';
 import { writeGguf } from './gguf.ts';
 import type { Tensor } from './gguf.ts';
-import { seededRandom, squareRoot } from './numbers.ts';
+import { pseudoRandom, squareRoot } from './numbers.ts';
 import type { Random } from './numbers.ts';
 
 const WIDTH = 128;
@@ -19,7 +20,7 @@ const MIXING = 0.25;
 
 export function buildEmbeddingModel(): Buffer {
   const pieces = wordPieces();
-  const random = seededRandom(0x656d6264);
+  const random = pseudoRandom(0x656d6264);
   const tensors: Tensor[] = [
     { name: 'token_embd.weight', type: 'F32', shape: [WIDTH, pieces.length], values: wordVectors(pieces) },
     constant('token_types.weight', [WIDTH, 2], 0),
@@ -67,7 +68,7 @@ function wordVectors(pieces: readonly Piece[]): Float32Array {
       : Array.from({ length: padded.length - 2 }, (_, i) => padded.slice(i, i + 3));
     const root = squareRoot(triples.length + 1);
     for (const seed of [piece.text, ...triples]) {
-      const random = seededRandom(hash(seed));
+      const random = pseudoRandom(hash(seed));
       for (let i = 2; i < WIDTH; i++) vector[i] = vector[i]! + random.normal() / root;
     }
     vector[0] = piece.content ? 0 : DAMPING;

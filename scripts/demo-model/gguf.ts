@@ -1,12 +1,13 @@
-// GGUF v3 writer (ggml docs/gguf.md: magic, counts, key-values, tensor table, padding, data), as small as it can be.
-// Deterministic: keys and tensors in the order given, every byte decided here. Refuses shapes a type cannot hold.
+// GGUF v3 writer (ggml docs/gguf.md: magic, counts, key-values, tensor table, padding, data), as small
+// as it can be. Deterministic: keys and tensors in the order given, every byte decided here. Refuses
+// shapes a type cannot hold.
 
 import { halfBits, halfFromSingle, halfValue } from './numbers.ts';
 
-export type TensorType = 'F32' | 'F16' | 'Q8_0';
+export type WrittenType = 'F32' | 'F16' | 'Q8_0';
 
 /** A metadata value with its GGUF type. Arrays are of strings, i32 or f32. */
-export type Value =
+export type WrittenValue =
   | { readonly u32: number }
   | { readonly i32: number }
   | { readonly f32: number }
@@ -19,17 +20,17 @@ export type Value =
 /** `shape` as GGUF has it: the first dimension is the contiguous one (columns, then rows). */
 export interface Tensor {
   readonly name: string;
-  readonly type: TensorType;
+  readonly type: WrittenType;
   readonly shape: readonly number[];
   readonly values: Float32Array;
 }
 
 const ALIGNMENT = 32;
-const TYPE_IDS: Readonly<Record<TensorType, number>> = { F32: 0, F16: 1, Q8_0: 8 };
+const TYPE_IDS: Readonly<Record<WrittenType, number>> = { F32: 0, F16: 1, Q8_0: 8 };
 
 /** The whole file. */
 export function writeGguf(
-  metadata: readonly (readonly [key: string, value: Value])[],
+  metadata: readonly (readonly [key: string, value: WrittenValue])[],
   tensors: readonly Tensor[],
 ): Buffer {
   const head: Buffer[] = [Buffer.from('GGUF'), u32(3), u64(tensors.length), u64(metadata.length)];
@@ -87,7 +88,7 @@ function text(value: string): Buffer {
   return Buffer.concat([u64(bytes.length), bytes]);
 }
 
-function encodeValue(value: Value): Buffer {
+function encodeValue(value: WrittenValue): Buffer {
   if ('u32' in value) return Buffer.concat([u32(4), u32(value.u32)]);
   if ('i32' in value) return Buffer.concat([u32(5), i32(value.i32)]);
   if ('f32' in value) return Buffer.concat([u32(6), f32(value.f32)]);

@@ -1,9 +1,9 @@
-// Turns the text of text.ts into the rules the chat model's weights encode: which words choose a topic, and which
-// run of words (with or without the topic) continues with which word. Pure tables; no numbers yet.
+// Turns the text of text.ts into the rules the chat model's weights encode: which words choose a topic, and
+// which run of words (with or without the topic) continues with which word. Pure tables; no numbers yet.
 
 import { FALLBACK, TOOL_CALL_CLOSE, TOOL_CALL_OPEN, TOOL_RESULT, TOPICS, COMMON_WORDS } from './text.ts';
 import { buildVocabulary, preTokens } from './vocabulary.ts';
-import type { Vocabulary } from './vocabulary.ts';
+import type { DemoVocabulary } from './vocabulary.ts';
 
 export const CONTROL = [
   '<s>',
@@ -19,7 +19,10 @@ export const CONTROL = [
 const LITERAL = [TOOL_CALL_OPEN, TOOL_CALL_CLOSE];
 const LONGEST_CONTEXT = 5;
 
-/** `token` in a user turn (or anywhere, for markers) sets `topic`. `tools`: only with tools offered / only without. */
+/**
+ * `token` in a user turn (or anywhere, for markers) sets `topic`. `tools`: only with tools offered / only
+ * without.
+ */
 export interface TopicRule {
   readonly token: number;
   readonly topic: number;
@@ -27,7 +30,10 @@ export interface TopicRule {
   readonly tools?: boolean | undefined;
 }
 
-/** After `context` (oldest first), under `topic` when given, comes `next`. `strength` 1 is certain; less is a guess. */
+/**
+ * After `context` (oldest first), under `topic` when given, comes `next`. `strength` 1 is
+ * certain; less is a guess.
+ */
 export interface NextRule {
   readonly context: readonly number[];
   readonly topic: number | undefined;
@@ -36,7 +42,7 @@ export interface NextRule {
 }
 
 export interface Language {
-  readonly vocabulary: Vocabulary;
+  readonly vocabulary: DemoVocabulary;
   readonly topicCount: number;
   readonly topicRules: readonly TopicRule[];
   readonly nextRules: readonly NextRule[];
@@ -66,13 +72,13 @@ export function buildLanguage(): Language {
 }
 
 /** Token ids of an answer, tool-call tags as single tokens. */
-export function encodeAnswer(vocabulary: Vocabulary, answer: string): readonly number[] {
+export function encodeAnswer(vocabulary: DemoVocabulary, answer: string): readonly number[] {
   return answer
     .split(/(<\/?tool_call>)/)
     .flatMap((part) => (LITERAL.includes(part) ? [vocabulary.id(part)] : vocabulary.encode(part)));
 }
 
-function topicRules(vocabulary: Vocabulary): readonly TopicRule[] {
+function topicRules(vocabulary: DemoVocabulary): readonly TopicRule[] {
   const rules: TopicRule[] = [
     { token: vocabulary.id('<|user|>'), topic: 0, where: 'anywhere' },
     { token: vocabulary.id('<|tool|>'), topic: 1, where: 'anywhere' },
@@ -90,7 +96,10 @@ function topicRules(vocabulary: Vocabulary): readonly TopicRule[] {
   return rules;
 }
 
-/** A word as it appears in running text: lower and Capitalised, alone or after a space; short ones also as ACRONYM. */
+/**
+ * A word as it appears in running text: lower and Capitalised, alone or after a space;
+ * short ones also as ACRONYM.
+ */
 function formsOf(word: string): readonly string[] {
   const upper = word.toUpperCase();
   const forms = [word, ` ${word}`, upper[0]! + word.slice(1), ` ${upper[0]!}${word.slice(1)}`];
@@ -98,10 +107,10 @@ function formsOf(word: string): readonly string[] {
 }
 
 /**
- * For every place of every text the shortest context that settles the next token: without the topic if three tokens do,
- * else with it. Then, weaker, a guess for each token alone, for prompts that are not in the text.
+ * For every place of every text the shortest context that settles the next token: without the topic if three
+ * tokens do, else with it. Then, weaker, a guess for each token alone, for prompts that are not in the text.
  */
-function nextRules(vocabulary: Vocabulary, texts: readonly (readonly number[])[]): readonly NextRule[] {
+function nextRules(vocabulary: DemoVocabulary, texts: readonly (readonly number[])[]): readonly NextRule[] {
   const seen = new Map<string, Set<number>>();
   const count = new Map<number, Map<number, number>>();
   // A tool call is made under its topic only: elsewhere JSON is what a grammar asks for.
@@ -121,11 +130,11 @@ function nextRules(vocabulary: Vocabulary, texts: readonly (readonly number[])[]
   });
   const rules = new Map<string, NextRule>();
   eachPlace(texts, (topic, context, next) => {
-    const settled = (n: number, prefix: string): boolean =>
-      n <= context.length && seen.get(prefix + context.slice(-n).join(' '))!.size === 1;
+    const settled = (length: number, prefix: string): boolean =>
+      length <= context.length && seen.get(prefix + context.slice(-length).join(' '))!.size === 1;
     const lengths = [1, 2, 3, 4, 5];
-    const free = isCall(topic) ? undefined : lengths.slice(0, 3).find((n) => settled(n, ''));
-    const bound = lengths.find((n) => settled(n, `${topic}:`));
+    const free = isCall(topic) ? undefined : lengths.slice(0, 3).find((each) => settled(each, ''));
+    const bound = lengths.find((each) => settled(each, `${topic}:`));
     const length = free ?? bound;
     if (length === undefined)
       throw new Error(`text of topic ${topic} is ambiguous before ${vocabulary.tokens[next]}: reword it`);
@@ -135,7 +144,9 @@ function nextRules(vocabulary: Vocabulary, texts: readonly (readonly number[])[]
   });
   for (const [token, followers] of count) {
     if (rules.has(`:${token}`) || token === vocabulary.id('<|assistant|>')) continue;
-    const [next] = [...followers].sort(([a, x], [b, y]) => y - x || a - b)[0]!;
+    const [next] = [...followers].sort(
+      ([one, times], [other, othersTimes]) => othersTimes - times || one - other,
+    )[0]!;
     rules.set(`guess:${token}`, { context: [token], topic: undefined, next, strength: 0.5 });
   }
   // Where the text ends but a grammar holds a JSON string open, the quote is the second choice.

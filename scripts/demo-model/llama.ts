@@ -1,8 +1,8 @@
-// The common part of the two llama-architecture demo models: the metadata llama.cpp asks of arch `llama`, and a matrix under
-// construction.
+// The common part of the two llama-architecture demo models: the metadata llama.cpp asks of arch `llama`, and
+// a matrix under construction.
 
-import type { Tensor, TensorType, Value } from './gguf.ts';
-import type { Vocabulary } from './vocabulary.ts';
+import type { Tensor, WrittenType, WrittenValue } from './gguf.ts';
+import type { DemoVocabulary } from './vocabulary.ts';
 
 export interface LlamaShape {
   readonly name: string;
@@ -16,7 +16,7 @@ export interface LlamaShape {
   readonly context: number;
   /** general.file_type: 1 mostly F16, 7 mostly Q8_0. */
   readonly fileType: number;
-  readonly vocabulary: Vocabulary;
+  readonly vocabulary: DemoVocabulary;
   readonly special: {
     readonly bos: string;
     readonly eos: string;
@@ -26,8 +26,8 @@ export interface LlamaShape {
   readonly chatTemplate?: string;
 }
 
-export function llamaMetadata(shape: LlamaShape): readonly (readonly [string, Value])[] {
-  const id = (piece: string): Value => ({ u32: shape.vocabulary.id(piece) });
+export function llamaMetadata(shape: LlamaShape): readonly (readonly [string, WrittenValue])[] {
+  const id = (piece: string): WrittenValue => ({ u32: shape.vocabulary.id(piece) });
   return [
     ['general.architecture', { string: 'llama' }],
     ['general.type', { string: 'model' }],
@@ -64,10 +64,12 @@ export function llamaMetadata(shape: LlamaShape): readonly (readonly [string, Va
   ];
 }
 
-/** A weight of `rows` outputs from `columns` inputs, zero until set: y[row] = Σ weight(row, column)·x[column]. */
+/**
+ * A weight of `rows` outputs from `columns` inputs, zero until set: y[row] = Σ weight(row, column)·x[column].
+ */
 export function matrix(
   name: string,
-  type: TensorType,
+  type: WrittenType,
   columns: number,
   rows: number,
 ): { readonly tensor: Tensor; set(row: number, column: number, value: number): void } {

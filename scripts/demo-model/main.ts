@@ -1,7 +1,8 @@
-// Writes the demo models as GGUF files: `npx tsx scripts/demo-model/main.ts [--out DIR] [name…]`, default .cache/models.
-// Import `ensureDemoModels` from this file in tests and scripts; importing it has no effect by itself.
-// A file that is there with the pinned SHA-256 (pins.ts) is kept; a build that differs from its pin is an error, because
-// these bytes are promised to be the same on every machine. `--unpinned` writes whatever was built, for changing a model.
+// Writes the demo models as GGUF files: `npx tsx scripts/demo-model/main.ts [--out DIR]
+// [name…]`, default .cache/models. Import `ensureDemoModels` from this file in tests and scripts; importing
+// it has no effect by itself. A file that is there with the pinned SHA-256 (pins.ts) is kept; a build that
+// differs from its pin is an error, because these bytes are promised to be the same on every machine.
+// `--unpinned` writes whatever was built, for changing a model.
 
 import { createHash, randomUUID } from 'node:crypto';
 import { existsSync, realpathSync } from 'node:fs';

@@ -1,13 +1,13 @@
-// Deterministic numbers for the demo models. Only + - * / and integer operations, which IEEE 754 and ECMAScript fix to
-// the last bit; Math.exp, Math.cos and friends may differ between engines and are not used. So every machine builds
-// the same bytes.
+// Deterministic numbers for the demo models. Only + - * / and integer operations, which IEEE 754 and
+// ECMAScript fix to the last bit; Math.exp, Math.cos and friends may differ between engines and are not used.
+// So every machine builds the same bytes.
 
 const TWO_PI = 6.283185307179586;
 
-/** cos and sin of `x` radians, by Taylor series after reduction to (−π, π]. Error below 1e-12 for |x| < 1e4. */
-export function cosSin(x: number): readonly [cos: number, sin: number] {
-  const turns = Math.round(x / TWO_PI);
-  const r = x - turns * TWO_PI;
+/** By Taylor series after reduction to (−π, π]. Error below 1e-12 up to 1e4 radians. */
+export function cosSin(radians: number): readonly [cos: number, sin: number] {
+  const turns = Math.round(radians / TWO_PI);
+  const r = radians - turns * TWO_PI;
   let cos = 1;
   let sin = r;
   let term = r;
@@ -21,13 +21,15 @@ export function cosSin(x: number): readonly [cos: number, sin: number] {
 }
 
 /** Newton's square root: Math.sqrt is exact in practice, but the language does not promise it. */
-export function squareRoot(x: number): number {
-  let guess = x > 1 ? x : 1;
-  for (let i = 0; i < 80; i++) guess = 0.5 * (guess + x / guess);
+export function squareRoot(square: number): number {
+  let guess = square > 1 ? square : 1;
+  for (let i = 0; i < 80; i++) guess = 0.5 * (guess + square / guess);
   return guess;
 }
 
-/** RoPE frequencies for base 10000 and 64 dimensions: θ_j = 10000^(−j/32), j = 0…31. 10000^(−1/32) = ⁸√0.1. */
+/**
+ * RoPE frequencies for base 10000 and 64 dimensions: θ_j = 10000^(−j/32), j = 0…31. 10000^(−1/32) = ⁸√0.1.
+ */
 export function ropeFrequencies(): readonly number[] {
   const ratio = squareRoot(squareRoot(squareRoot(0.1)));
   const frequencies = [1];
@@ -35,13 +37,16 @@ export function ropeFrequencies(): readonly number[] {
   return frequencies;
 }
 
-/** A seeded generator (mulberry32). `next` is a 32-bit integer, `normal` roughly N(0, 1) as a sum of uniform integers. */
+/**
+ * A seeded generator (mulberry32). `next` is a 32-bit integer, `normal` roughly N(0, 1) as a
+ * sum of uniform integers.
+ */
 export interface Random {
   next(): number;
   normal(): number;
 }
 
-export function seededRandom(seed: number): Random {
+export function pseudoRandom(seed: number): Random {
   let state = seed >>> 0;
   const next = (): number => {
     state = (state + 0x6d2b79f5) >>> 0;
@@ -60,8 +65,9 @@ export function seededRandom(seed: number): Random {
 }
 
 /**
- * Gold codes of length 63 as ±1 vectors: `goldCode(k)` for k < 4095. Any two differ so much that their dot product is
- * −1, −17 or 15 of 63 (R. Gold 1967; preferred pair x⁶+x+1 and x⁶+x⁵+x²+x+1, all cyclic shifts taken).
+ * Gold codes of length 63 as ±1 vectors: `goldCode(k)` for k < 4095. Any two differ so much that
+ * their dot product is −1, −17 or 15 of 63 (R. Gold 1967; preferred pair x⁶+x+1 and x⁶+x⁵+x²+x+1,
+ * all cyclic shifts taken).
  */
 export function goldCode(index: number): readonly number[] {
   const a = shiftRegister([6, 1]);

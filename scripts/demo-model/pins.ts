@@ -1,5 +1,5 @@
-// The SHA-256 of each demo model, the same on every machine. After changing a model on purpose run main.ts --unpinned and
-// put the new digests here.
+// The SHA-256 of each demo model, the same on every machine. After changing a model on purpose run main.ts
+// --unpinned and put the new digests here.
 
 export const PINS: Readonly<Record<'demo-chat' | 'demo-context' | 'demo-embed' | 'demo-rerank', string>> = {
   'demo-chat': '9c8d6caeb416ef99863caa06da8f3cca11db058de69594caf8bc5decd00f7c80',

@@ -1,10 +1,10 @@
-// demo-rerank: a three-layer BERT, computed and not trained, that scores how much of the query a document covers:
-// −4 when no content word of the query is in the document, about +4 when all are. Each value is stored twice, + and −,
-// so that LayerNorm's mean is zero; a constant dominates its variance.
+// demo-rerank: a three-layer BERT, computed and not trained, that scores how much of the query a document
+// covers: −4 when no content word of the query is in the document, about +4 when all are. Each value is
+// stored twice, + and −, so that LayerNorm's mean is zero; a constant dominates its variance.
 
 // The layers:
 //   layer 1: every token finds the first [SEP]; the FFN compares positions → DOC (document, not query).
-//   layer 2: every token looks for its own word among document tokens ([CLS] is where it looks when there is none);
+//   layer 2: every token looks for its own word among document tokens (at [CLS] when there is none);
 //            the FFN ands → ASKED (content word of the query) and FOUND (asked, and in the document).
 //   layer 3: [CLS] averages FOUND over ASKED; the head makes a logit of it.
 
@@ -45,13 +45,13 @@ export function buildRerankModel(): Buffer {
     { name: 'position_embd.weight', type: 'F32', shape: [WIDTH, CONTEXT], values: positions() },
     ...layerNorm('token_embd_norm'),
     ...layer(0, {
-      attend: (q, k, v, o) => {
-        q(0, BIAS, 8);
+      attend: ({ query, key, value, output }) => {
+        query(0, BIAS, 8);
         // 4 nats per position earlier, and far above everything that is no separator.
-        k(0, SEP, 4000);
-        k(0, POSITION, -4 * POSITION_STEP);
-        v(0, POSITION, POSITION_STEP);
-        o(SEP_POSITION, 0, 1 / POSITION_STEP);
+        key(0, SEP, 4000);
+        key(0, POSITION, -4 * POSITION_STEP);
+        value(0, POSITION, POSITION_STEP);
+        output(SEP_POSITION, 0, 1 / POSITION_STEP);
       },
       ramps: [
         {
@@ -65,18 +65,19 @@ export function buildRerankModel(): Buffer {
       ],
     }),
     ...layer(1, {
-      attend: (q, k, v, o) => {
+      attend: ({ query, key, value, output }) => {
         for (let i = 0; i < CODE; i++) {
-          q(i, i, 8);
-          k(i, i, 1);
+          query(i, i, 8);
+          key(i, i, 1);
         }
-        // Same word in the document 111, same word in the query or another in the document at most 63, [CLS] 87.
-        q(CODE, BIAS, 8);
-        k(CODE, DOC, 48);
-        k(CODE, CLS, 87);
-        v(0, BIAS, 1);
-        v(0, CLS, -1);
-        o(MATCH, 0, 1);
+        // Same word in the document 111, same word in the query or another in the document at most 63, [CLS]
+        // 87.
+        query(CODE, BIAS, 8);
+        key(CODE, DOC, 48);
+        key(CODE, CLS, 87);
+        value(0, BIAS, 1);
+        value(0, CLS, -1);
+        output(MATCH, 0, 1);
       },
       ramps: [
         {
@@ -99,11 +100,11 @@ export function buildRerankModel(): Buffer {
       ],
     }),
     ...layer(2, {
-      attend: (q, k, v, o) => {
-        q(0, BIAS, 8);
-        k(0, ASKED, 40);
-        v(0, FOUND, 1);
-        o(SCORE, 0, 1);
+      attend: ({ query, key, value, output }) => {
+        query(0, BIAS, 8);
+        key(0, ASKED, 40);
+        value(0, FOUND, 1);
+        output(SCORE, 0, 1);
       },
       ramps: [],
     }),
@@ -151,6 +152,14 @@ function signedWriter(values: Float32Array, row: number) {
 
 type Set = (row: number, column: number, value: number) => void;
 
+/** The four weights of an attention block. */
+interface Attention {
+  readonly query: Set;
+  readonly key: Set;
+  readonly value: Set;
+  readonly output: Set;
+}
+
 /** A step from 0 to 1 as the weighted sum of inputs goes from `from` to `from` + ½. */
 interface Ramp {
   readonly output: number;
@@ -160,7 +169,7 @@ interface Ramp {
 
 function layer(
   index: number,
-  plan: { readonly attend: (q: Set, k: Set, v: Set, o: Set) => void; readonly ramps: readonly Ramp[] },
+  plan: { readonly attend: (weights: Attention) => void; readonly ramps: readonly Ramp[] },
 ): readonly Tensor[] {
   const names = layerNames(index);
   const [q, k, v, o] = [names.q, names.k, names.v, names.o].map((name) =>
@@ -176,7 +185,7 @@ function layer(
     o.set(row, column, value);
     o.set(row + HALF, column, -value);
   };
-  plan.attend(read(q, nats), read(k, 1), read(v, 1), write);
+  plan.attend({ query: read(q, nats), key: read(k, 1), value: read(v, 1), output: write });
   const up = matrix(`${names.up}.weight`, 'F32', WIDTH, UNITS);
   const down = matrix(`${names.down}.weight`, 'F32', UNITS, WIDTH);
   const upBias = new Float32Array(UNITS);
@@ -209,7 +218,9 @@ function vector(name: string, values: Float32Array): Tensor {
   return { name, type: 'F32', shape: [values.length], values };
 }
 
-/** Undoes the deviation that the ballast and one code give, so that values keep their size through every norm. */
+/**
+ * Undoes the deviation that the ballast and one code give, so that values keep their size through every norm.
+ */
 function layerNorm(name: string): readonly Tensor[] {
   const deviation = squareRoot((2 * (BALLAST * BALLAST + CODE + 1)) / WIDTH);
   return [

@@ -1,9 +1,13 @@
-// The answers of the demo chat model. Adding a topic is adding a row: its weights are computed from this table (chat.ts).
-// Every sentence is ours. Within one answer a run of five words never continues in two ways; the builder refuses it.
+// The answers of the demo chat model. Adding a topic is adding a row: its weights are computed from this
+// table (chat.ts). Every sentence is ours. Within one answer a run of five words never continues in two
+// ways; the builder refuses it.
 
 export interface Topic {
   readonly id: string;
-  /** Words in the latest user turn that choose this topic; the last such word wins. Case and plural are written out. */
+  /**
+   * Words in the latest user turn that choose this topic; the last such word wins. Case
+   * and plural are written out.
+   */
   readonly keywords: readonly string[];
   readonly answer: string;
   /** Chosen only when the request offers tools. */
@@ -213,7 +217,9 @@ export const COMMON_WORDS: readonly string[] =
     ' ',
   );
 
-/** The chat template (Jinja): one marker per role, tools in a system turn of their own, calls as tagged JSON. */
+/**
+ * The chat template (Jinja): one marker per role, tools in a system turn of their own, calls as tagged JSON.
+ */
 export const CHAT_TEMPLATE = [
   `{%- macro text(content) -%}`,
   `{%- if content is string -%}{{ content }}`,

@@ -1,8 +1,9 @@
-// Word-level vocabulary for the llama demo models, in the GPT-2 byte-level form of llama.cpp (`tokenizer.ggml.model`
-// gpt2, `pre` llama-bpe, no merges): 256 single bytes, so that any text can be encoded, and one token per pre-token of
-// the texts given. llama-bpe takes a whole pre-token that is in the vocabulary without needing merges.
+// Word-level vocabulary for the llama demo models, in the GPT-2 byte-level form of llama.cpp
+// (`tokenizer.ggml.model` gpt2, `pre` llama-bpe, no merges): 256 single bytes, so that any text can be
+// encoded, and one token per pre-token of the texts given. llama-bpe takes a whole pre-token that is in the
+// vocabulary without needing merges.
 
-export interface Vocabulary {
+export interface DemoVocabulary {
   /** Tokens as the GGUF stores them (bytes mapped to printable characters). */
   readonly tokens: readonly string[];
   /** tokenizer.ggml.token_type: 1 normal, 3 control, 4 user defined. */
@@ -26,7 +27,7 @@ export function buildVocabulary(
   control: readonly string[],
   literal: readonly string[],
   words: Iterable<string>,
-): Vocabulary {
+): DemoVocabulary {
   const byteNames = Array.from({ length: 256 }, (_, byte) => byteName(byte));
   const wordNames = [...new Set(words)].map(nameOf).filter((name) => [...name].length > 1);
   const tokens = [...control, ...literal, ...byteNames, ...wordNames];
@@ -64,6 +65,6 @@ function byteName(byte: number): string {
   return String.fromCharCode(256 + rank);
 }
 
-function printable(b: number): boolean {
-  return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+function printable(byte: number): boolean {
+  return (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
 }

@@ -25,7 +25,8 @@ export const attestation = route({
     nonce: optional(
       text({
         max: 1024,
-        about: 'Hex or base64url, 8 to 64 bytes, chosen at random by the caller; verifiers want 16 at least.',
+        about:
+          'Hex or base64url, 8 to 64 bytes, chosen at random by the caller; verifiers want 16 at least. 22 to 30 hex digits are read as base64url.',
       }),
     ),
     model: optional(
@@ -79,7 +80,10 @@ function readNonce(given: string): Uint8Array {
   try {
     return parseNonce(given);
   } catch {
-    throw new ApiError('invalid_nonce', 'nonce is not 8 to 64 bytes in hex or base64url', {
+    const hint = /^[0-9a-fA-F]{22,30}$/.test(given)
+      ? '; 22 to 30 hex digits are read as base64url, in hex give 32 or more'
+      : '';
+    throw new ApiError('invalid_nonce', `nonce is not 8 to 64 bytes in hex or base64url${hint}`, {
       param: 'nonce',
     });
   }

@@ -94,11 +94,7 @@ function sharedEngine({ modelPermits, exchange }: Call, modelId: string, engine:
   let generating = 0;
   const asked = async <T>(ask: () => Promise<T>): Promise<T> => {
     const answered = modelPermits.call(modelId, caller);
-    try {
-      return await ask();
-    } finally {
-      answered();
-    }
+    return released(engine, answered, ask);
   };
   return {
     info: engine.info,
@@ -109,11 +105,14 @@ function sharedEngine({ modelPermits, exchange }: Call, modelId: string, engine:
       const along = generating > 0;
       const ended = modelPermits.generation(modelId, caller, { slots, count: request.n, along });
       generating += 1;
+      let whole = false;
       try {
         yield* engine.generate(request, signal);
+        whole = true;
       } finally {
         generating -= 1;
-        ended();
+        if (whole) ended();
+        else void engine.dropped().then(ended);
       }
     },
     tokenize: (...given) => asked(() => engine.tokenize(...given)),
@@ -121,9 +120,25 @@ function sharedEngine({ modelPermits, exchange }: Call, modelId: string, engine:
     pieces: (...given) => asked(() => engine.pieces(...given)),
     embed: (...given) => asked(() => engine.embed(...given)),
     rank: (...given) => asked(() => engine.rank(...given)),
+    dropped: () => engine.dropped(),
     stats: () => engine.stats(),
     close: () => engine.close(),
   };
+}
+
+/**
+ * Releases once the engine is done: aborted work stays in the engine until it is dropped, and a caller could fill the queue
+ * beyond her share with it.
+ */
+async function released<T>(engine: Engine, release: () => void, ask: () => Promise<T>): Promise<T> {
+  try {
+    const answer = await ask();
+    release();
+    return answer;
+  } catch (error) {
+    void engine.dropped().then(release);
+    throw error;
+  }
 }
 
 /**

@@ -3,7 +3,7 @@
 // Refuses: unsupported_parameter.
 
 import type { ApiError } from '../base/errors.ts';
-import { refuse, type Shape } from '../base/shape.ts';
+import { isEmpty, refuse, type Shape } from '../base/shape.ts';
 
 /** Checked, and then without any effect. The list of these in docs/api.md is made from the schemas. */
 export function inert(shape: Shape<unknown>, why: string): Shape<undefined> {
@@ -43,6 +43,19 @@ export function supportedAs<const C extends string>(
       if (found === undefined && !isNothing(value))
         throw notSupported(path, `expected ${values.map((each) => `'${each}'`).join(' or ')}`);
       return found;
+    },
+  };
+}
+
+/** A parameter of another API of which these values ask for what happens here anyway; every other one is refused. */
+export function asUsual(...values: readonly unknown[]): Shape<undefined> {
+  return {
+    schema: { enum: values, description: 'Accepted as what happens anyway; other values are refused.' },
+    optional: true,
+    read(value, path) {
+      if (!values.some((each) => each === value || (isEmpty(each) && isEmpty(value))))
+        throw notSupported(path, `expected ${values.map((each) => JSON.stringify(each)).join(' or ')}`);
+      return undefined;
     },
   };
 }

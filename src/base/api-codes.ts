@@ -71,7 +71,7 @@ export const API_CODES = {
   invalid_digest: caller(400, 'not a SHA-256'),
   ambiguous_quantization: caller(400, 'several files answer to the name'),
   digest_mismatch: caller(400, 'the file is not the one the digest names; 502 where the hub sent it', [502]),
-  invalid_nonce: caller(400, 'not 16 to 64 bytes in hex or base64url'),
+  invalid_nonce: caller(400, 'not 8 to 64 bytes in hex or base64url'),
   // ---- callers
   invalid_api_key: caller(401, 'no known key where one is needed'),
   admin_key_required: caller(403, 'the route takes an admin key; 401 where no key was sent', [401]),
@@ -89,7 +89,7 @@ export const API_CODES = {
   // ---- time, conflicts, sizes
   request_timeout: caller(408, 'the request did not arrive in time'),
   client_too_slow: caller(408, 'a stream was not read for a minute'),
-  model_already_exists: caller(409, 'the name is taken by other bytes'),
+  model_already_exists: caller(409, 'the name is taken by other bytes, or by the configuration'),
   attestation_stale: wait(
     409,
     "the model is not the one this connection's evidence showed; the connection is closed, retry on a new one (protocol.md [M23])",

@@ -335,7 +335,7 @@ export function optionalOrEmpty<T>(shape: Shape<T>): Shape<T | undefined> {
   };
 }
 
-function isEmpty(value: unknown): boolean {
+export function isEmpty(value: unknown): boolean {
   return value === '' || (typeof value === 'object' && value !== null && Object.keys(value).length === 0);
 }
 

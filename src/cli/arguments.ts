@@ -48,6 +48,8 @@ export const CONFIG_OPTIONS = {
 } as const satisfies Options;
 
 export interface Overrides {
+  /** As `flags`, but everything that is written anywhere wins over them. */
+  readonly defaults?: Readonly<Record<string, readonly [option: string, value: unknown]>> | undefined;
   /** Values by dotted key, and the option each comes from. */
   readonly flags?: Readonly<Record<string, readonly [option: string, value: unknown]>> | undefined;
   readonly models?: readonly { readonly id: string; readonly path: string }[] | undefined;
@@ -59,12 +61,14 @@ export function loadConfig(values: Parsed['values'], overrides: Overrides = {}):
   const file = textOf(values['config']) ?? env['ASSAY_CONFIG'];
   const operator = textOf(values['operator-config']) ?? env['ASSAY_OPERATOR_CONFIG'];
   const given = Object.entries(overrides.flags ?? {});
+  const assumed = Object.entries(overrides.defaults ?? {});
   return readConfig({
     file: file === undefined ? undefined : readConfigFile(file),
     operator: operator === undefined ? undefined : readConfigFile(operator),
     environment: env,
+    defaults: Object.fromEntries(assumed.map(([key, [, value]]) => [key, value])),
     flags: Object.fromEntries(given.map(([key, [, value]]) => [key, value])),
-    options: Object.fromEntries(given.map(([key, [option]]) => [key, option])),
+    options: Object.fromEntries([...assumed, ...given].map(([key, [option]]) => [key, option])),
     models: overrides.models,
     cwd: currentFolder(),
   });

@@ -15,6 +15,7 @@ import { attestedFetch, type AttestedFetch } from '@assay/attestation/node';
 import { systemReason } from '../base/system-error.ts';
 import { environment } from '../config/read.ts';
 import { CommandError, parseArguments, textOf, UsageError, type Parsed } from './arguments.ts';
+import { commandLines } from './command-lines.ts';
 import { usageOf } from './help.ts';
 import { painter, shown } from './terminal.ts';
 
@@ -76,7 +77,7 @@ function policyOf(values: Parsed['values']): Policy {
   } catch (error) {
     const hint =
       given === undefined
-        ? '; "assay serve --demo" writes it for its own server, --policy FILE names another'
+        ? `; ${commandLines().assay} serve --demo writes it for its own server, --policy FILE names another`
         : '';
     throw new UsageError(`the policy ${path} cannot be read: ${systemReason(error)}${hint}`);
   }

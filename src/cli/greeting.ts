@@ -13,6 +13,7 @@ import { addressOf, serverConfig } from '../start/http.ts';
 import type { RunningServer } from '../start/start.ts';
 import { dataDir } from '../start/tee.ts';
 import { version } from './arguments.ts';
+import { commandLines, shellWord } from './command-lines.ts';
 import type { Paint } from './terminal.ts';
 
 /** The printed lines take the key from this variable of the OpenAI SDKs. No printed line holds a key. */
@@ -21,6 +22,13 @@ const KEY_VARIABLE = 'OPENAI_API_KEY';
 /** Any client that reaches the address may use the server. */
 export function openToAll(config: Config): boolean {
   return !isLoopback(addressOf(config.api.address).host) && !serverConfig(config).auth.required;
+}
+
+/** Why it is, in the words of the configuration. */
+export function whyOpen(config: Config): string {
+  return serverConfig(config).auth.keys.some((key) => !key.admin)
+    ? 'api.require_auth is false'
+    : 'no key is configured';
 }
 
 /** The URL for clients on this machine: a wildcard address cannot be connected to. */
@@ -58,13 +66,15 @@ export async function greeting(server: RunningServer, config: Config, paint: Pai
   const lines = ['', `Assay ${version()} serves ${models.length} models on ${server.url}`];
   for (const model of models)
     lines.push(`  ${model.id}  ${model.type}  sha256 ${model.sha256}  ${model.residency}`);
-  if (models.length === 0) lines.push('  no models yet: --model FILE, or "assay models pull"');
+  const { assay } = commandLines();
+  if (models.length === 0)
+    lines.push(`  no models yet: --model FILE, or ${assay} models pull NAME --url ${usableUrl(server.url)}`);
   for (const other of otherUrls(server.url)) lines.push(`  from elsewhere: ${other}`);
   lines.push('');
   if (openToAll(config))
     lines.push(
-      paint('yellow', 'EVERYBODY who reaches this address may use it: no key is configured.'),
-      'A key for a caller: assay api-key add NAME',
+      paint('yellow', `EVERYBODY who reaches this address may use it: ${whyOpen(config)}.`),
+      ...(config.api.requireAuth === false ? [] : [`A key for a caller: ${assay} api-key add NAME`]),
       '',
     );
   const simulated = server.tee?.simulated;
@@ -97,6 +107,8 @@ export async function greeting(server: RunningServer, config: Config, paint: Pai
 
 function pastable(printed: Printed, models: ReturnType<RunningServer['models']['list']>): readonly string[] {
   const { url, policy, policyPath, needsKey } = printed;
+  const { verify, verifierPackage } = commandLines();
+  const install = verifierPackage === undefined ? '' : ` (npm install openai ${verifierPackage})`;
   const flag = printed.simulated ? ' --allow-simulated' : '';
   const proxy = new URL(url).port === '8080' ? '127.0.0.1:8081' : '127.0.0.1:8080';
   const read = `JSON.parse(readFileSync(${JSON.stringify(policyPath)}, 'utf8'))`;
@@ -106,11 +118,11 @@ function pastable(printed: Printed, models: ReturnType<RunningServer['models']['
       : ['policy.json is what you accept, see docs/policy.md; clients need a copy, over a way they trust.']),
     ...(needsKey ? [`Set ${KEY_VARIABLE} to your key first.`] : []),
     'Verify:',
-    `  npx assay-verify ${url} --policy ${policy}${flag}`,
+    `  ${verify} ${url} --policy ${policy}${flag}`,
     'Any client, through the verifying local proxy:',
-    `  npx assay-verify proxy ${url} --policy ${policy}${flag} --listen ${proxy}`,
+    `  ${verify} proxy ${url} --policy ${policy}${flag} --listen ${proxy}`,
     ...request(`http://${proxy}`, models, needsKey),
-    'OpenAI SDK, the fetch is what changes:',
+    `OpenAI SDK, the fetch is what changes${install}:`,
     `  import { readFileSync } from 'node:fs';`,
     `  import OpenAI from 'openai';`,
     ...(printed.simulated ? [`  import { allowSimulated } from '@assay/attestation';`] : []),
@@ -146,11 +158,6 @@ function request(
     `  curl ${origin}${route} ${headers.join(' ')} \\`,
     `    -d '{"model":"${model?.id ?? 'MODEL'}",${rest}}'`,
   ];
-}
-
-/** One word for sh, whatever characters the path holds. */
-export function shellWord(text: string): string {
-  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
 }
 
 /** The reference policy of a simulated server: its measurement, its models, its configuration; the root is for the flag. */

@@ -35,7 +35,8 @@ ${CONFIG_HELP}  --tee MODE              auto, sev-snp, tdx, simulated, simulated
   --listen HOST:PORT      default 127.0.0.1:8443; port 0 takes a free one
   --log-level LEVEL       error, warn, info or debug
   --log-format FORMAT     json, text, or auto (text on a terminal)
-  --demo                  the demo models, simulated where there is no hardware, data in .assay
+  --demo                  the demo models; unless the configuration says otherwise, simulated where there is no
+                          hardware and data in .assay
 
 Settings: docs/configuration.md.
 `,

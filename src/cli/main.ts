@@ -15,14 +15,37 @@ for (const stream of [process.stdout, process.stderr]) {
   });
 }
 
-/** Errors whose message the operator must act on: exit 2. */
+/** Of the WebAssembly API, which the types of Node leave to those of a browser. */
+declare const WebAssembly: { readonly Memory: new (size: { readonly initial: number }) => object };
+
+/** Node compiles undici's parser to WebAssembly, which reserves gigabytes of addresses; its failure there cannot be caught. */
+function isAddressSpaceLeft(): boolean {
+  try {
+    void new WebAssembly.Memory({ initial: 1 });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** The name of the error, when the operator can act on its message and must: exit 2. */
 const OPERATORS = ['ConfigError', 'UsageError'];
 
+/** Too little of what the system gives a process: the operator must raise the limit. */
+const EXHAUSTED = ['EMFILE', 'ENFILE'];
+
 try {
+  if (!isAddressSpaceLeft()) {
+    process.stderr.write(
+      'assay: the limit of address space is too low: raise it ("ulimit -v", 16 GiB or none)\n',
+    );
+    process.exit(2);
+  }
   const { run } = await import('./commands.ts');
   process.exitCode = await run(process.argv.slice(2));
 } catch (error) {
-  process.exitCode = error instanceof Error && OPERATORS.includes(error.name) ? 2 : 1;
+  const { name, code = '' } = error as NodeJS.ErrnoException;
+  process.exitCode = OPERATORS.includes(name) || EXHAUSTED.includes(code) ? 2 : 1;
   process.stderr.write(`assay: ${describe(error)}\n`);
 }
 
@@ -35,7 +58,7 @@ function describe(error: unknown): string {
     readonly port?: number | undefined;
   };
   if (error.name === 'ApiError') return `${error.message} (${code})`;
-  if (code === 'EMFILE' || code === 'ENFILE')
+  if (code !== undefined && EXHAUSTED.includes(code))
     return `too many open files (${code}): raise the limit of open files ("ulimit -n")`;
   if (code !== undefined && syscall !== undefined) {
     const what = path ?? (address === undefined ? '' : `${address}:${port}`);

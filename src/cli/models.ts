@@ -8,6 +8,7 @@ import type { IncomingMessage } from 'node:http';
 import { CommandError, parseArguments, textOf, UsageError, type Parsed } from './arguments.ts';
 import { environment } from '../config/read.ts';
 import { isLoopback } from '../http/address.ts';
+import { commandLines } from './command-lines.ts';
 
 const USAGE = `assay models list                      registered models
 assay models ps                        loaded models
@@ -95,7 +96,7 @@ function clientOf(values: Parsed['values']): Client {
   const url = new URL(textOf(values['url']) ?? 'https://127.0.0.1:8443');
   if (!isLoopback(url.hostname))
     throw new UsageError(
-      `${url.host} is not on this machine; go through "assay-verify proxy", which proves it first`,
+      `${url.host} is not on this machine; go through ${commandLines().verify} proxy, which proves it first`,
     );
   const keyFile = textOf(values['key-file']);
   const key =
@@ -259,7 +260,7 @@ async function pull(client: Client, name: string, force: boolean, json: boolean)
       }
     }
   }
-  throw new CommandError('the server ended the pull without a result; "assay models pull" again resumes it');
+  throw new CommandError('the server ended the pull without a result; the same command again resumes it');
 }
 
 /** One line that is rewritten: percent, amount, speed, time left. Silent when stderr is no terminal. */

@@ -3,17 +3,18 @@
 // once requests are answered. Standard output carries the text for people.
 
 import { existsSync, readdirSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ConfigError } from '../base/errors.ts';
 import { createLog, type Log } from '../base/log.ts';
 import { reachableSwap, withoutCoreDumps } from '../base/process-memory.ts';
 import type { Config } from '../config/read.ts';
-import { openEngine } from '../engine/open.ts';
+import { checkTemplate, openEngine } from '../engine/open.ts';
 import { leastFiles, maxConnections, openFileLimit } from '../start/http.ts';
 import { start, type RunningServer } from '../start/start.ts';
 import {
   CONFIG_OPTIONS,
+  currentFolder,
   loadConfig,
   modelArgument,
   parseArguments,
@@ -22,7 +23,8 @@ import {
   version,
   type Parsed,
 } from './arguments.ts';
-import { greeting, openToAll } from './greeting.ts';
+import { greeting, openToAll, whyOpen } from './greeting.ts';
+import { checkHeap } from './heap-limit.ts';
 import { withoutDebugger } from './memory-access.ts';
 import { takeSignals, type Stop } from './signals.ts';
 import { logStream, painter } from './terminal.ts';
@@ -49,9 +51,10 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   lastWords(log);
   keepMemoryIn(log);
   countFiles(config, log);
+  checkHeap(config, log);
   if (openToAll(config))
     log.warn({
-      msg: 'everybody who reaches this address may use it: no key is configured',
+      msg: `everybody who reaches this address may use it: ${whyOpen(config)}`,
       address: config.api.address,
     });
   const stop = takeSignals();
@@ -70,22 +73,32 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
   return untilStopped(server, log, stop);
 }
 
+/** Keys with an option of their own. */
+const FLAGS = {
+  'tee.mode': 'tee',
+  'store.data_dir': 'data',
+  'api.address': 'listen',
+  'log.level': 'log-level',
+} as const;
+
 function configOf(values: Parsed['values']): Config {
   const models = ((values['model'] ?? []) as readonly string[]).map(modelArgument);
   const demo = values['demo'] === true;
-  const given = (option: string, fallback?: string): readonly [string, string | undefined] => {
+  const given: Record<string, readonly [string, unknown]> = {};
+  for (const [key, option] of Object.entries(FLAGS)) {
     const value = textOf(values[option]);
-    return value === undefined ? ['--demo', fallback] : [`--${option}`, value];
-  };
+    if (value !== undefined) given[key] = [`--${option}`, value];
+  }
   return loadConfig(values, {
-    flags: {
-      'tee.mode': given('tee', demo ? 'simulated-if-no-hardware' : undefined),
-      'store.data_dir': given('data', demo ? '.assay' : undefined),
-      // Demo keys are made once per checkout, not per data folder: it takes seconds.
-      'tee.simulated_folder': ['--demo', demo ? join(cacheFolder(), 'simulated') : undefined],
-      'api.address': given('listen'),
-      'log.level': given('log-level'),
-    },
+    defaults: demo
+      ? {
+          'tee.mode': ['--demo', 'simulated-if-no-hardware'],
+          'store.data_dir': ['--demo', resolve(currentFolder(), '.assay')],
+          // Demo keys are made once per checkout, not per data folder: it takes seconds.
+          'tee.simulated_folder': ['--demo', join(cacheFolder(), 'simulated')],
+        }
+      : {},
+    flags: given,
     models: demo ? [...demoModels(), ...models] : models,
   });
 }
@@ -113,16 +126,18 @@ function cacheFolder(): string {
 
 /** Undefined when the end was asked for before there was a server. */
 async function started(config: Config, log: Log, stop: Stop): Promise<RunningServer | undefined> {
+  const engines = {
+    workerEntry: new URL('../engine/child/worker.js', import.meta.url),
+    loadTimeoutMs: config.models.loadTimeoutMs,
+    maxQueued: config.limits.maxQueuePerModel,
+  };
   try {
     return await start({
       config,
       log,
       version: version(),
-      openEngine: openEngine({
-        workerEntry: new URL('../engine/child/worker.js', import.meta.url),
-        loadTimeoutMs: config.models.loadTimeoutMs,
-        maxQueued: config.limits.maxQueuePerModel,
-      }),
+      openEngine: openEngine(engines),
+      checkTemplate: (source) => checkTemplate(engines, source),
       signal: stop.asked,
       onFatal: stop.fail,
     });

@@ -35,6 +35,8 @@ type Kind =
       readonly kind: 'texts';
       readonly default?: readonly string[] | undefined;
       readonly max: number;
+      /** Where an empty list would not mean what it says. */
+      readonly min?: number | undefined;
       readonly form?: Form | undefined;
     });
 

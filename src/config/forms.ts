@@ -21,6 +21,7 @@ export const ORIGIN: Form = {
 };
 export const MODEL_ID: Form = { name: 'a model id', problem: idProblem };
 export const BEARER: Form = { name: 'a key, or sha256: and 64 lower-case hex digits', problem: keyProblem };
+export const TOKEN: Form = { name: 'a token', problem: tokenProblem };
 export const SHA256_HEX: Form = { name: '64 lower-case hex digits', problem: matching(/^[0-9a-f]{64}$/) };
 export const DURATION: Form = {
   name: 'a duration such as "30s", "5m", "1h", "0" or "-1"',
@@ -49,6 +50,8 @@ export function pathProblem(path: string, maxBytes = MAX_PATH_BYTES): string | u
 /** Of the name in `[api.keys.<name>]`, which log and audit record instead of the key. */
 export function keyNameProblem(name: string): string | undefined {
   if (name === '') return 'the name is empty';
+  // Readers of the log and the audit parse objects, where this key is special.
+  if (name === '__proto__') return 'the name is not one a log can hold';
   if (name.length > MAX_NAME_CHARACTERS)
     return `the name has ${name.length} characters, at most ${MAX_NAME_CHARACTERS} are accepted`;
   return /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u.test(name)
@@ -111,8 +114,12 @@ function idProblem(value: string): string | undefined {
   return modelNameProblem(value);
 }
 
+function tokenProblem(value: string): string | undefined {
+  return /^[\x21-\x7e]+$/.test(value) ? undefined : 'a header can only carry visible ASCII';
+}
+
 function keyProblem(value: string): string | undefined {
   if (value.startsWith('sha256:'))
     return KEY_DIGEST.test(value) ? undefined : 'what follows sha256: is no digest';
-  return /^[\x21-\x7e]+$/.test(value) ? undefined : 'a header can only carry visible ASCII';
+  return tokenProblem(value);
 }

@@ -21,6 +21,8 @@ export interface ConfigSources {
   /** Unmeasured: may only hold keys whose `from` is `operator`, and never overrides a measured value. */
   readonly operator?: ConfigFile | undefined;
   readonly environment?: Environment | undefined;
+  /** Dotted keys that stand for defaults: everything else wins over them. */
+  readonly defaults?: Readonly<Record<string, unknown>> | undefined;
   /** Dotted keys from the command line; they win over everything. */
   readonly flags?: Readonly<Record<string, unknown>> | undefined;
   /** The option each flag was given with, for messages. */
@@ -44,15 +46,12 @@ export function readConfig(sources: ConfigSources): Config {
   const { cwd } = sources;
   const surroundings = sources.environment ?? {};
   const values: Flat = new Map([
+    ...fromOptions(sources.defaults, sources),
     ...(sources.operator === undefined ? [] : flatten(sources.operator, 'operator')),
     ...(sources.file === undefined ? [] : flatten(sources.file, 'file')),
     ...fromEnvironment(surroundings, cwd),
+    ...fromOptions(sources.flags, sources),
   ]);
-  for (const [key, value] of Object.entries(sources.flags ?? {})) {
-    if (!isKnown(key)) throw unknownKey(key, knownKeys(), 'command line');
-    const where = sources.options?.[key] ?? `flag for ${key}`;
-    if (value !== undefined) values.set(key, { value, where, base: cwd });
-  }
   for (const { id, path } of sources.models ?? []) {
     const where = `--model ${quoted(id)}`;
     const problem = modelNameProblem(id);
@@ -60,7 +59,17 @@ export function readConfig(sources: ConfigSources): Config {
       throw new ConfigError(`${where}: the model id ${problem} (invalid_model_name)`, 'api.models');
     values.set(valueKey('api.models', id, 'path'), { value: path, where, base: cwd });
   }
-  return finish(build(values), surroundings);
+  return withoutTwins(finish(build(values), surroundings));
+}
+
+function fromOptions(given: ConfigSources['flags'], { options, cwd }: ConfigSources): Flat {
+  const flat: Flat = new Map();
+  for (const [key, value] of Object.entries(given ?? {})) {
+    if (!isKnown(key)) throw unknownKey(key, knownKeys(), 'command line');
+    const where = options?.[key] ?? `flag for ${key}`;
+    if (value !== undefined) flat.set(key, { value, where, base: cwd });
+  }
+  return flat;
 }
 
 function isKnown(key: string): boolean {
@@ -167,7 +176,7 @@ export function defaultLimits(config: Config): ApiKey['limits'] {
   };
 }
 
-/** All keys of the configuration, by digest; two names for one key are a ConfigError. */
+/** All keys of the configuration, by digest. */
 export function apiKeys(config: Config): readonly ApiKey[] {
   const limits = defaultLimits(config);
   const keys: ApiKey[] = [];
@@ -189,14 +198,37 @@ export function apiKeys(config: Config): readonly ApiKey[] {
       },
     });
   }
-  const seen = new Map<string, string>();
-  for (const key of keys) {
-    const other = seen.get(key.sha256);
-    if (other !== undefined)
-      throw new ConfigError(`api keys "${other}" and "${key.name}" are the same key`, 'api.keys');
-    seen.set(key.sha256, key.name);
-  }
   return keys;
+}
+
+/** Two names for one key are a mistake: which of them may do what would depend on their order. */
+function withoutTwins(config: Config): Config {
+  const seen = new Map<string, string>();
+  for (const { name, sha256 } of apiKeys(config)) {
+    const other = seen.get(sha256);
+    if (other !== undefined) {
+      const key = writtenIn(config, name);
+      const where = config.origins.get(key);
+      throw new ConfigError(
+        `${where === undefined ? '' : `${where}: `}${shownKey(key)}: api keys "${other}" and "${name}" are the same key`,
+        'api.keys',
+      );
+    }
+    seen.set(sha256, name);
+  }
+  return config;
+}
+
+/** The key of the configuration that holds the API key of that name. */
+function writtenIn({ api, keyEntries }: Config, name: string): string {
+  if (keyEntries.has(name)) return valueKey('api.keys', name, 'sha256');
+  if (name === 'admin') return 'api.admin_key';
+  return name === 'key-1' && api.apiKey !== undefined ? 'api.api_key' : 'api.api_keys';
+}
+
+function shownKey(key: string): string {
+  const [table = '', id, name] = key.split('\0');
+  return id === undefined ? table : `${table}.${quoted(id)}.${name}`;
 }
 
 /** Of a plain key or of `sha256:<hex>`. */

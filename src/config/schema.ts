@@ -14,6 +14,7 @@ import {
   ORIGIN,
   PROXY_URL,
   SHA256_HEX,
+  TOKEN,
   WEB_URL,
 } from './forms.ts';
 
@@ -184,7 +185,7 @@ export const SECTIONS = {
         { form: WEB_URL },
       ),
     ),
-    hub_token: operator(text('token for the hub, as HF_TOKEN', { secret: true })),
+    hub_token: operator(text('token for the hub, as HF_TOKEN', { form: TOKEN, secret: true })),
     hub_private: measured(boolean('allow a hub on a private address or on plain http', false)),
   },
   network: {
@@ -255,7 +256,7 @@ export const SECTIONS = {
       integer(
         0,
         100_000,
-        'requests waiting for a slot of one model, half of them for one caller; more are answered 429 engine_overloaded',
+        'requests waiting for a slot of one model, half of them for one caller; more are answered 429 engine_overloaded. 0: none waits',
         256,
       ),
     ),
@@ -336,7 +337,9 @@ export const ENTRIES = {
   'api.keys': {
     sha256: operator(text('SHA-256 of the bearer key', { form: SHA256_HEX })),
     admin: measured(boolean('may use the admin routes', false)),
-    models: operator(texts(1000, 'model ids the key may use; unset: all', { form: MODEL_ID })),
+    models: operator(
+      texts(1000, 'model ids the key may use, one at least; unset: all', { form: MODEL_ID, min: 1 }),
+    ),
     max_requests_per_minute: operator(integer(0, MAX, 'instead of `api.max_requests_per_minute`')),
     max_tokens_per_minute: operator(integer(0, MAX, 'instead of `api.max_tokens_per_minute`')),
     max_concurrent: operator(integer(0, 1_000_000, 'instead of `limits.max_concurrent_per_key`')),

@@ -37,7 +37,7 @@ export function valueOf(field: Field, key: string, written: Written | undefined)
         throw wrong(`one of ${field.choices.map((c) => `"${c}"`).join(', ')}`);
       return value;
     case 'text': {
-      if (!isText(value)) throw wrong('a text that is not empty');
+      if (!isText(value)) throw wrong(...noText('a text', value));
       const problem = field.form?.problem(value);
       if (field.form !== undefined && problem !== undefined) throw wrong(field.form.name, problem);
       return pathed(field, value, written.base, wrong);
@@ -45,8 +45,10 @@ export function valueOf(field: Field, key: string, written: Written | undefined)
     case 'texts':
       if (!Array.isArray(value) || value.length > field.max)
         throw wrong(`a list of at most ${field.max} texts`);
+      if (value.length < (field.min ?? 0))
+        throw wrong(`a list of at least ${field.min}`, 'an empty one does not mean all: leave the key out');
       return value.map((item: unknown, at) => {
-        if (!isText(item)) throw wrong('a list of texts that are not empty');
+        if (!isText(item)) throw wrong(...noText('a list of texts', item));
         const problem = field.form?.problem(item);
         if (field.form !== undefined && problem !== undefined)
           throw wrong(
@@ -60,6 +62,13 @@ export function valueOf(field: Field, key: string, written: Written | undefined)
 
 function isText(value: unknown): value is string {
   return typeof value === 'string' && value !== '' && !value.includes('\0');
+}
+
+/** The expected form, and the reason why this value does not have it. */
+function noText(what: string, value: unknown): readonly [expected: string, why: string] {
+  return typeof value === 'string' && value !== ''
+    ? [`${what} without zero characters`, 'no path or name can hold one']
+    : [`${what} that ${what === 'a text' ? 'is' : 'are'} not empty`, ''];
 }
 
 function pathed(
@@ -96,7 +105,9 @@ const MAX_SHOWN = 80;
 /** Short, on one line, and without the name and password a URL may hold. */
 export function shownValue(value: unknown): string {
   if (typeof value === 'bigint' || typeof value === 'number') return String(value);
-  const text = JSON.stringify(value) ?? 'nothing';
+  // A list may hold an integer beyond JavaScript's.
+  const plain = (_: string, part: unknown): unknown => (typeof part === 'bigint' ? String(part) : part);
+  const text = JSON.stringify(value, plain) ?? 'nothing';
   const safe = text.replaceAll(/:\/\/[^/@"\s]*@/g, '://…@').replaceAll(/[\u007f-\u009f\u2028\u2029]/g, '?');
   return safe.length > MAX_SHOWN ? `${safe.slice(0, MAX_SHOWN)}…` : safe;
 }

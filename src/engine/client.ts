@@ -3,7 +3,7 @@
 
 import { ApiError, apiErrorOf, queueFull } from '../base/errors.ts';
 import type { Connection } from './connection.ts';
-import { assertCountable, assertFits, paramOf } from './seam/context-limits.ts';
+import { assertCountable, assertFits, callPlaces, paramOf } from './seam/context-limits.ts';
 import type {
   Engine,
   EngineInfo,
@@ -28,6 +28,11 @@ interface Reply {
   readonly raw: Uint8Array;
 }
 
+interface Drop {
+  readonly dropped: Promise<void>;
+  readonly done: () => void;
+}
+
 interface Waiting {
   readonly resolve: (reply: Reply) => void;
   readonly reject: (error: unknown) => void;
@@ -41,6 +46,8 @@ export class EngineClient implements Engine {
   readonly #options: ClientOptions;
   readonly #streams = new Map<number, EventStream>();
   readonly #calls = new Map<number, Waiting>();
+  /** Cancelled here; the child has not yet said that it dropped them. */
+  readonly #leaving = new Map<number, Drop>();
   #nextId = 1;
   #closing = false;
   #dead: ApiError | null = null;
@@ -112,8 +119,8 @@ export class EngineClient implements Engine {
     const cancel = (): void => {
       if (cancelled) return;
       cancelled = true;
+      this.#cancel(id);
       forget();
-      this.#connection.send({ kind: 'cancel', id });
     };
     const abort = (): void => {
       cancel();
@@ -163,6 +170,10 @@ export class EngineClient implements Engine {
     return { scores: vectors.map((vector) => vector[0] ?? NaN), tokens };
   }
 
+  async dropped(): Promise<void> {
+    await Promise.all([...this.#leaving.values()].map(({ dropped }) => dropped));
+  }
+
   stats(): EngineStats {
     return this.#stats;
   }
@@ -180,7 +191,20 @@ export class EngineClient implements Engine {
   }
 
   #count(): void {
-    this.#connection.outstanding = this.#streams.size + this.#calls.size;
+    this.#connection.outstanding = this.#streams.size + this.#calls.size + this.#leaving.size;
+  }
+
+  #cancel(id: number): void {
+    if (this.#dead !== null) return;
+    let done = (): void => undefined;
+    const dropped = new Promise<void>((resolve) => (done = resolve));
+    this.#leaving.set(id, { dropped, done });
+    this.#connection.send({ kind: 'cancel', id });
+  }
+
+  /** Cancelled work makes room at once, but only `places` times: the child still has the frames in its pipe. */
+  #assertRoom(under: number, places: number): void {
+    if (under >= places || under + this.#leaving.size >= 2 * places) throw queueFull();
   }
 
   /** Refuses at once what the child could only refuse after its current step. */
@@ -189,8 +213,8 @@ export class EngineClient implements Engine {
     if (prompt.kind === 'tokens')
       assertFits(prompt.tokens.length, { contextLength: this.info.contextLength, param: 'prompt' });
     const { maxQueued } = this.#options;
-    if (this.#stats.queued >= maxQueued && this.#streams.size >= this.info.slots + maxQueued)
-      throw queueFull();
+    const places = this.info.slots + maxQueued;
+    this.#assertRoom(this.#stats.queued >= maxQueued ? this.#streams.size : 0, places);
   }
 
   #receive(message: FromChild, raw: Uint8Array): void {
@@ -202,6 +226,10 @@ export class EngineClient implements Engine {
       const error = apiErrorOf(code, 'engine_failed', text, { status, param, retryAfterSeconds });
       this.#streams.get(id)?.fail(error);
       this.#calls.get(id)?.reject(error);
+    } else if (message.kind === 'dropped') {
+      this.#leaving.get(message.id)?.done();
+      this.#leaving.delete(message.id);
+      this.#count();
     } else if (message.kind === 'reply' || message.kind === 'vectors')
       this.#calls.get(message.id)?.resolve({ message, raw });
   }
@@ -215,6 +243,8 @@ export class EngineClient implements Engine {
     );
     for (const stream of this.#streams.values()) stream.fail(this.#dead);
     for (const call of this.#calls.values()) call.reject(this.#dead);
+    for (const { done } of this.#leaving.values()) done();
+    this.#leaving.clear();
     if (this.#closing) return null;
     const assertion = /GGML_ASSERT\([^\n]*\) failed|engine: [^\n]*/.exec(this.#connection.stderr())?.[0];
     const ended = why ?? (signal === null ? `engine ended with code ${code}` : `engine ended by ${signal}`);
@@ -230,10 +260,10 @@ export class EngineClient implements Engine {
     signal?.throwIfAborted();
     if (this.#dead !== null) throw this.#dead;
     // Refused here: the child could only answer after its work so far.
-    if (this.#calls.size >= this.#options.maxQueued) throw queueFull();
+    this.#assertRoom(this.#calls.size, callPlaces(this.#options.maxQueued));
     const id = this.#newId();
     const abort = (): void => {
-      this.#connection.send({ kind: 'cancel', id });
+      this.#cancel(id);
       this.#calls.get(id)?.reject(signal?.reason);
     };
     signal?.addEventListener('abort', abort, { once: true });

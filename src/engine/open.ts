@@ -2,7 +2,7 @@
 // while it loads, the refusal quotes the line of its log that says why, without paths.
 // The child inherits an explicit environment and the descriptors listed here only.
 
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { ApiError } from '../base/errors.ts';
 import { EngineClient } from './client.ts';
@@ -38,14 +38,7 @@ const CHILD_ENVIRONMENT = { UV_THREADPOOL_SIZE: '1', GGML_NO_BACKTRACE: '1', NOD
 export function openEngine(options: OpenOptions): OpenEngine {
   return async (spec, signal) => {
     signal.throwIfAborted();
-    const entry =
-      typeof options.workerEntry === 'string' ? options.workerEntry : fileURLToPath(options.workerEntry);
-    const child = spawn(process.execPath, ['--max-old-space-size=1024', entry], {
-      env: CHILD_ENVIRONMENT,
-      stdio: ['ignore', 'ignore', 'pipe', 'pipe', ...(spec.fd === undefined ? [] : [spec.fd])],
-      // The child must not get the terminal's Ctrl-C: the server decides when it ends.
-      detached: true,
-    });
+    const child = spawnChild(options, spec.fd === undefined ? [] : [spec.fd]);
     const connection = connect(child, options.watchdogMs ?? 30_000);
     const abort = (): void => void child.kill('SIGKILL');
     signal.addEventListener('abort', abort, { once: true });
@@ -65,6 +58,36 @@ export function openEngine(options: OpenOptions): OpenEngine {
       signal.removeEventListener('abort', abort);
     }
   };
+}
+
+/** Lets a child check a chat template, since this process parses none. Null: the template can be used. */
+export async function checkTemplate(options: OpenOptions, source: string): Promise<string | null> {
+  const connection = connect(spawnChild(options, []), options.watchdogMs ?? 30_000);
+  connection.outstanding = 1;
+  try {
+    return await new Promise((resolve, reject) => {
+      connection.onMessage = (message) => {
+        if (message.kind === 'template') resolve(message.problem);
+      };
+      void connection.gone.then(({ why }) =>
+        reject(new ApiError('engine_failed', why ?? 'the engine ended')),
+      );
+      connection.send({ kind: 'template', source });
+    });
+  } finally {
+    connection.end();
+    await connection.gone;
+  }
+}
+
+function spawnChild({ workerEntry }: OpenOptions, descriptors: readonly number[]): ChildProcess {
+  const entry = typeof workerEntry === 'string' ? workerEntry : fileURLToPath(workerEntry);
+  return spawn(process.execPath, ['--max-old-space-size=1024', entry], {
+    env: CHILD_ENVIRONMENT,
+    stdio: ['ignore', 'ignore', 'pipe', 'pipe', ...descriptors],
+    // The child must not get the terminal's Ctrl-C: the server decides when it ends.
+    detached: true,
+  });
 }
 
 async function load(connection: Connection, spec: LoadSpec, options: OpenOptions): Promise<EngineInfo> {

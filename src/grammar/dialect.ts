@@ -85,7 +85,7 @@ export function readAsMeant(schema: Json, note: Note): Json | false {
 }
 
 function modernised(schema: Json, note: Note): Json {
-  const out = { ...schema };
+  const out = withObjects(schema);
   if ('type' in out && out['type'] !== null) withTypes(out, note);
   withBounds(out);
   withRequired(out, note);
@@ -94,6 +94,22 @@ function modernised(schema: Json, note: Note): Json {
     note('items');
     delete out['items'];
   }
+  return out;
+}
+
+/** Keywords that take an object or a schema. */
+const HOLD_OBJECTS = ['properties', 'patternProperties', 'additionalProperties', 'propertyNames'] as const;
+
+/** PHP writes an empty object as `[]`. */
+function withObjects(schema: Json): Record<string, unknown> {
+  const meant = (value: unknown): unknown => (isArray(value) && value.length === 0 ? {} : value);
+  const out: Record<string, unknown> = { ...schema };
+  for (const key of HOLD_OBJECTS) if (Object.hasOwn(out, key)) out[key] = meant(out[key]);
+  const { properties } = out;
+  if (isJson(properties) && Object.values(properties).some(isArray))
+    out['properties'] = Object.fromEntries(
+      Object.entries(properties).map(([name, value]) => [name, meant(value)]),
+    );
   return out;
 }
 

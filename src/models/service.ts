@@ -46,7 +46,10 @@ export interface ServiceOptions<E extends Closable> extends ResidencyOptions {
 
 export interface Models<E extends Closable> extends ModelService<E> {
   readonly registry: Registry;
-  /** Reads, measures (unless pinned) and registers a file without any rule about where it may be. */
+  /**
+   * Reads, measures (unless pinned) and registers a file of the configuration, without any rule about where it may be. Its id
+   * stays the configuration's, also while it is deleted: what another took there would be gone after a restart.
+   */
   add(source: ModelToAdd, signal: AbortSignal): Promise<RegistryEntry>;
   /** Registers the models of the store. Resolves with those it could not register, by manifest file. */
   restore(): Promise<readonly { readonly file: string; readonly reason: string }[]>;
@@ -60,6 +63,8 @@ export function createModels<E extends Closable>(options: ServiceOptions<E>): Mo
 class ModelRegistrar<E extends Closable> implements Models<E> {
   readonly registry = createRegistry();
   readonly #options: ServiceOptions<E>;
+  /** Models of the configuration, by id. */
+  readonly #configured = new Map<string, RegistryEntry>();
   readonly #store: ModelStore;
   readonly #lifecycle: Lifecycle<E>;
   /** By id: registry and store change together, one step at a time. */
@@ -81,7 +86,9 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
 
   async add(source: ModelToAdd, signal: AbortSignal): Promise<RegistryEntry> {
     try {
-      return this.registry.add(await describeFile(source, this.#options, signal));
+      const entry = this.registry.add(await describeFile(source, this.#options, signal));
+      this.#configured.set(source.id, entry);
+      return entry;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       // The operator configured the id and the path, so the error must name the model.
@@ -120,6 +127,8 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
       const existing = this.registry.get(entry.model.id);
       // Refused here when it has other bytes; the same bytes are accepted without a change.
       if (existing !== undefined) return this.#statusOf(this.registry.add(entry));
+      const configured = this.#configuredAs(entry);
+      if (configured !== undefined) return this.#statusOf(this.registry.add(configured));
       await this.#store.put(manifestOf(entry, { kind: 'file', path }));
       return this.#statusOf(this.registry.add(entry));
     });
@@ -200,6 +209,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   async *pull(request: PullRequest, signal: AbortSignal): AsyncIterable<PullEvent> {
     const { pulls } = this.#options;
     if (pulls === null) throw new ApiError('pull_disabled', 'this server does not fetch models');
+    if (this.#configured.has(request.name)) throw ofConfiguration(request.name);
     const registered = this.#follow(pulls, request);
     for await (const event of untilAborted(pulls.pull(request), signal)) {
       if (event.kind === 'success' || event.kind === 'already_exists') await registered;
@@ -226,6 +236,13 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     const entry = this.registry.get(id);
     if (entry === undefined) throw notFound();
     return entry;
+  }
+
+  /** The configured model of this id, if it is the same model; another model is refused. */
+  #configuredAs({ model }: RegistryEntry): RegistryEntry | undefined {
+    const configured = this.#configured.get(model.id);
+    if (configured !== undefined && configured.model.sha256 !== model.sha256) throw ofConfiguration(model.id);
+    return configured;
   }
 
   #statusOf(entry: RegistryEntry): ModelStatus {
@@ -283,6 +300,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
       const entry = await entryOfManifest(manifest, this.#restoreOptions());
       const existing = this.registry.get(id);
       if (existing?.model.sha256 === entry.model.sha256) return { done: undefined };
+      this.#configuredAs(entry);
       const done = existing === undefined ? undefined : this.#take(existing);
       this.registry.add(entry);
       return { done };
@@ -375,6 +393,14 @@ class KeyedQueue {
     });
     return result;
   }
+}
+
+function ofConfiguration(id: string): ApiError {
+  return new ApiError(
+    'model_already_exists',
+    `${id} is a model of the configuration, which comes back with the next start: choose another name`,
+    { param: 'name' },
+  );
 }
 
 function notFound(): ApiError {

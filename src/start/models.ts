@@ -17,6 +17,7 @@ import { dataDir } from './tee.ts';
 export interface ModelsStart {
   readonly config: Config;
   readonly openEngine: OpenEngine;
+  readonly checkTemplate: (source: string) => Promise<string | null>;
   /** The TEE is real: `auto` residency then never means disk. */
   readonly hardware: boolean;
   readonly clock: Clock;
@@ -48,9 +49,17 @@ export async function createConfiguredModels(options: ModelsStart): Promise<Mode
     },
   });
   try {
-    for (const [id, entry] of config.modelEntries) await addConfigured({ models, config, id, entry, signal });
+    for (const [id, entry] of config.modelEntries)
+      await addConfigured({ models, config, id, entry, signal, checkTemplate: options.checkTemplate });
     for (const { file, reason } of await models.restore())
       log.warn({ msg: 'a stored model cannot be served', file, reason });
+    for (const id of config.models.preload)
+      if (models.get(id) === undefined)
+        throw refusedValue(
+          config,
+          ['models.preload'],
+          `there is no model ${JSON.stringify(id)} (model_not_found)`,
+        );
   } catch (error) {
     await models.close(AbortSignal.abort());
     throw error;
@@ -66,11 +75,16 @@ interface Configured {
   readonly id: string;
   readonly entry: Entry;
   readonly signal: AbortSignal;
+  readonly checkTemplate: ModelsStart['checkTemplate'];
 }
 
-async function addConfigured({ models, config, id, entry, signal }: Configured): Promise<void> {
+async function addConfigured(options: Configured): Promise<void> {
+  const { models, config, id, entry, signal, checkTemplate } = options;
   const { defaultTemperature, defaultTopP, defaultMaxTokens, dimensions, chatTemplate } = entry;
   const template = chatTemplate === undefined ? undefined : await readFile(chatTemplate, 'utf8');
+  const problem = template === undefined ? null : await checkTemplate(template);
+  if (problem !== null)
+    throw refusedValue(config, ['api.models', id, 'chat_template'], `is no chat template: ${problem}`);
   try {
     await models.add(
       {

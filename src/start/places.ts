@@ -1,8 +1,10 @@
 // Checks the files and folders of the configuration before anything is made: a missing or wrong one ends the start with the key
 // and the configured value, not with a later error about a file of ours.
 
+import { once } from 'node:events';
 import { constants } from 'node:fs';
 import { access, mkdir, open, stat } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
 import { systemReason } from '../base/system-error.ts';
@@ -58,10 +60,32 @@ export async function checkPlaces(config: Config): Promise<void> {
       [keyOr(config, 'tee.simulated_folder')],
       tee.simulatedFolder ?? join(dataDir, 'simulated'),
     );
-  if (store.residency === 'verity' && store.verityFolder !== undefined)
-    await folder(config, 'store.verity_folder', store.verityFolder);
+  if (store.verityFolder !== undefined) await folder(config, 'store.verity_folder', store.verityFolder);
+  for (const [i, root] of store.modelRoots.entries())
+    await folder(config, 'store.model_roots', root, `number ${i + 1}: `);
+  if (!['none', 'simulated'].includes(tee.mode)) await checkHardwarePlaces(config);
   if (config.origins.has('store.staging_folder'))
     await folder(config, 'store.staging_folder', store.stagingFolder);
+}
+
+/** The paths that are used when a TEE is looked for. With a root part, that process reads the folder of reports. */
+async function checkHardwarePlaces(config: Config): Promise<void> {
+  const { attestdSocket, tsmFolder, endorsementsFolder } = config.tee;
+  if (attestdSocket !== undefined) await answering(config, 'tee.attestd_socket', attestdSocket);
+  else if (config.origins.has('tee.tsm_folder')) await folder(config, 'tee.tsm_folder', tsmFolder);
+  if (endorsementsFolder !== undefined) await folder(config, 'tee.endorsements_folder', endorsementsFolder);
+}
+
+/** A socket file may outlive its listener. */
+async function answering(config: Config, key: string, path: string): Promise<void> {
+  const socket = connect(path);
+  try {
+    await once(socket, 'connect');
+  } catch (error) {
+    throw refusedValue(config, [key], systemReason(error), error);
+  } finally {
+    socket.destroy();
+  }
 }
 
 /** The key to name for a folder: its own when it is set, else that of the data folder it follows from. */
@@ -122,11 +146,11 @@ function folderReason(error: unknown): string {
     : systemReason(error);
 }
 
-async function folder(config: Config, key: string, path: string): Promise<void> {
+async function folder(config: Config, key: string, path: string, which = ''): Promise<void> {
   try {
     if ((await stat(path)).isDirectory()) return;
   } catch (error) {
-    throw refusedValue(config, [key], systemReason(error), error);
+    throw refusedValue(config, [key], `${which}${systemReason(error)}`, error);
   }
-  throw refusedValue(config, [key], 'is not a folder (ENOTDIR)');
+  throw refusedValue(config, [key], `${which}is not a folder (ENOTDIR)`);
 }

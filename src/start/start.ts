@@ -21,6 +21,8 @@ import type { Models } from '../models/service.ts';
 
 export interface StartOptions {
   readonly openEngine: OpenEngine;
+  /** Why a chat template of the configuration is of no use; null when it is. */
+  readonly checkTemplate: (source: string) => Promise<string | null>;
   readonly config: Config;
   readonly log: Log;
   readonly version: string;
@@ -61,6 +63,7 @@ async function assemble(options: StartOptions, parts: Parts): Promise<RunningSer
   const models = (parts.models = await createConfiguredModels({
     config,
     openEngine: options.openEngine,
+    checkTemplate: options.checkTemplate,
     hardware: tee !== null && tee.simulated === undefined,
     clock,
     log,

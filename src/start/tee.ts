@@ -31,6 +31,7 @@ export async function createTee(config: Config, clock: Clock, log: Log): Promise
     mode: config.tee.mode,
     fs: tsmFs,
     folder: config.tee.tsmFolder,
+    refused: (reason) => refusedValue(config, ['tee.mode'], reason),
     async hardware(provider) {
       const teeType = provider === 'sev_guest' ? 'sev-snp' : 'tdx';
       const vendor = config.tee.endorsementsFetch ? fetcher(config, teeType) : undefined;

@@ -10,7 +10,7 @@ import { connectAttested } from '../../attestation/node/connect.ts';
 import { attestedFetch, type AttestedFetch } from '../../attestation/node/fetch.ts';
 import { fileRollbackMemory } from '../../attestation/node/memory-file.ts';
 import { AttestedPool, type AttestedFetchOptions, poolOptions } from '../../attestation/node/pool.ts';
-import { startProxy } from '../../attestation/node/proxy.ts';
+import { startProxy } from '../../attestation/node/proxy/proxy.ts';
 import { responseParser } from '../../attestation/node/response.ts';
 import { allowSimulated, type AppraisalPolicy, parsePolicy } from '../../attestation/appraise/policy.ts';
 import {

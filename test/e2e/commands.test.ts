@@ -3,6 +3,7 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import OpenAI from 'openai';
@@ -30,6 +31,15 @@ function run(args: readonly string[]): Promise<Ran> {
       (error, stdout, stderr) => {
         resolve({ code: error === null ? 0 : Number(error.code ?? -1), stdout, stderr });
       },
+    );
+  });
+}
+
+/** As a person pastes it. */
+async function shell(line: string, cwd: string): Promise<Ran> {
+  return new Promise((resolve) => {
+    execFile('/bin/sh', ['-c', line], { cwd, encoding: 'utf8' }, (error, stdout, stderr) =>
+      resolve({ code: error === null ? 0 : Number(error.code ?? -1), stdout, stderr }),
     );
   });
 }
@@ -236,8 +246,10 @@ describe('commands', () => {
   });
 
   test('the verify command the server prints works as it is pasted', async () => {
-    const line = /npx assay-verify (https.*)/.exec(server.stdout())?.[1] ?? '';
-    const { code, stdout } = await run([join(top, 'node_modules/.bin/assay-verify'), ...line.split(' ')]);
+    const lines = server.stdout().split('\n');
+    const line = lines[lines.indexOf('Verify:') + 1] ?? '';
+    // From a folder outside of the checkout.
+    const { code, stdout } = await shell(line, tmpdir());
     expect(code, stdout).toBe(0);
   });
 

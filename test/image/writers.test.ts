@@ -18,12 +18,13 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { VERITY_SALT } from '@assay/attestation/launch';
 import { decompress, readAr, readDeb, readTar, readTgz } from '../../image/archive.ts';
 import { writeCpio } from '../../image/cpio.ts';
 import { BLOCK_BYTES, erofsBytes, layoutErofs } from '../../image/erofs.ts';
 import { ImageError } from '../../image/errors.ts';
 import { addDirectory, addFile, addLink, newTree, sortedEntries, type Tree } from '../../image/tree.ts';
-import { VERITY_SALT, verityHasher } from '../../image/verity.ts';
+import { verityHasher } from '../../image/verity.ts';
 
 function has(program: string): boolean {
   return spawnSync('sh', ['-c', `PATH="$PATH:/usr/sbin:/sbin" command -v ${program}`]).status === 0;

@@ -56,11 +56,33 @@ const TYPES_ONLY: Readonly<Record<string, readonly string[]>> = {
   'src/api/': ['src/models/', 'src/engine/seam/', 'src/attester/'],
 };
 
+/** These folders import the folders named and themselves, nothing else of ours. */
+const ONLY: Readonly<Record<string, readonly string[]>> = {
+  'src/models/gguf/': ['src/base/'],
+  'src/models/store/': ['src/base/'],
+  'src/models/pull/': ['src/base/', 'src/models/gguf/', 'src/models/store/'],
+  'src/audit/': ['src/base/'],
+  'src/attester/': ['src/base/', 'src/attestd/', 'attestation/'],
+  'src/config/': ['src/base/', 'attestation/'],
+  'src/grammar/': ['src/base/', 'src/engine/seam/'],
+};
+
+/** The order inside api/: what each folder imports of the others. Two files beside them serve all. */
+const API_ORDER: Readonly<Record<string, readonly string[]>> = {
+  generation: [],
+  chat: ['generation'],
+  completions: ['generation'],
+  vectors: ['generation'],
+  models: ['generation'],
+  tokens: ['generation', 'chat'],
+};
+const API_SHARED = /^src\/api\/(model-access|response-schemas)\.ts$/;
+
 const FENCES: Readonly<Record<string, RegExp>> = {
   koffi: /^src\/engine\/child\//,
   '@huggingface/jinja': /^src\/engine\/child\/template\//,
-  undici: /^(attestation\/node\/|src\/models\/pull\/|src\/cli\/)/,
-  '@peculiar/x509': /^(attestation\/(x509\/certificate|simulated\/)|src\/attester\/)/,
+  undici: /^(attestation\/node\/|src\/models\/pull\/)/,
+  '@peculiar/x509': /^src\/attester\//,
   'cbor-x': /^src\/attester\/second-writer\.ts$/,
   fastify: /^src\/http\//,
   'smol-toml': /^src\/config\//,
@@ -77,6 +99,10 @@ function roomOf(file: string): string {
 }
 
 function objection(file: string, target: string, kind: string): string | undefined {
+  const folder = Object.keys(ONLY).find((each) => file.startsWith(each));
+  if (folder !== undefined && ![folder, ...(ONLY[folder] ?? [])].some((each) => target.startsWith(each)))
+    return `${folder} imports ${(ONLY[folder] ?? []).join(', ')} only`;
+  if (file.startsWith('src/api/') && target.startsWith('src/api/')) return apiObjection(file, target);
   const from = roomOf(file);
   const to = roomOf(target);
   if (from === to) return undefined;
@@ -89,6 +115,19 @@ function objection(file: string, target: string, kind: string): string | undefin
   if ((floors[to] ?? 0) >= (floors[from] ?? 0)) return `floor ${floors[from]} imports floor ${floors[to]}`;
   if (kind !== 'type' && TYPES_ONLY[from]?.includes(to) === true) return 'types only';
   return undefined;
+}
+
+function apiObjection(file: string, target: string): string | undefined {
+  const [from, to] = [file, target].map((path) => /^src\/api\/(\w+)\//.exec(path)?.[1]);
+  if (from === to && from !== undefined) return undefined;
+  if (from === undefined)
+    return API_SHARED.test(file) && !API_SHARED.test(target)
+      ? 'serves all of api/, and imports none'
+      : undefined;
+  const allowed = API_ORDER[from];
+  if (allowed === undefined) return `${from} has no place in the order of api/`;
+  if (to === undefined) return API_SHARED.test(target) ? undefined : `${from} imports a list of routes`;
+  return allowed.includes(to) ? undefined : `${from} imports ${to} of api/`;
 }
 
 describe('floors', () => {
@@ -179,6 +218,26 @@ describe('floors', () => {
     });
     expect(JSON.parse(stdout || 'null'), stderr).toEqual([]);
   });
+});
+
+test.each([
+  ['src/api/generation/fold.ts', 'src/api/chat/wire.ts', 'generation imports chat of api/'],
+  ['src/api/chat/route.ts', 'src/api/completions/wire.ts', 'chat imports completions of api/'],
+  ['src/api/chat/route.ts', 'src/api/routes.ts', 'chat imports a list of routes'],
+  ['src/api/audio/route.ts', 'src/api/generation/fold.ts', 'audio has no place in the order of api/'],
+  ['src/api/model-access.ts', 'src/api/chat/wire.ts', 'serves all of api/, and imports none'],
+  ['src/api/tokens/route.ts', 'src/api/chat/messages.ts', undefined],
+  ['src/api/chat/route.ts', 'src/api/model-access.ts', undefined],
+  ['src/api/routes.ts', 'src/api/chat/route.ts', undefined],
+  ['src/models/gguf/read.ts', 'src/models/lifecycle.ts', 'src/models/gguf/ imports src/base/ only'],
+  ['src/models/pull/pull.ts', 'src/models/store/store.ts', undefined],
+  ['src/attester/leaf.ts', 'src/engine/seam/wire.ts', expect.stringContaining('src/attester/ imports')],
+  ['src/audit/log.ts', 'attestation/index.ts', 'src/audit/ imports src/base/ only'],
+  ['src/engine/client.ts', 'src/engine/child/worker.ts', 'floor 2 imports floor 2'],
+  ['src/http/server.ts', 'src/api/routes.ts', 'floor 3 imports floor 4'],
+  ['attestation/index.ts', 'src/base/errors.ts', 'the verifier never imports the server'],
+])('%s → %s: %s', (file, target, expected) => {
+  expect(objection(file, target, 'value')).toEqual(expected);
 });
 
 /** Tarjan's strongly connected components of more than one file, each as one line. */

@@ -1,5 +1,6 @@
-// The command line of assay-verify, read strictly: unknown options, missing values and stray words are refused with the usage.
-// Turns flags into a policy; flags that weaken it exist here and nowhere in a policy file.
+// The command line of assay-verify, read strictly: unknown options, missing values and stray words
+// are refused with the usage. Turns flags into a policy; flags that weaken it exist here and
+// nowhere in a policy file.
 
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { malformed } from '../../transcript/errors.ts';
@@ -14,7 +15,7 @@ import {
   parsePolicy,
   type Policy,
 } from '../../appraise/policy.ts';
-import type { Releases } from '../../appraise/references.ts';
+import type { Releases } from '../../appraise/policy-references.ts';
 
 const ACCEPT = {
   policy: { type: 'string' },
@@ -47,7 +48,10 @@ const PROXY = {
   'no-log': { type: 'boolean' },
 } as const;
 
-/** The address to connect to, and what to accept there; the caller, which has the file system, reads the policy. */
+/**
+ * The address to connect to, and what to accept there; the caller, which has the file
+ * system, reads the policy.
+ */
 interface Target {
   readonly origin: URL;
   readonly accept: Accept;
@@ -67,10 +71,10 @@ interface Accept {
 }
 
 export type Command =
-  | { readonly name: 'help'; readonly text: string }
-  | { readonly name: 'version' }
+  | { readonly kind: 'help'; readonly text: string }
+  | { readonly kind: 'version' }
   | (Target & {
-      readonly name: 'verify';
+      readonly kind: 'verify';
       readonly attest: string | undefined;
       readonly explain: boolean;
       readonly json: boolean;
@@ -78,7 +82,7 @@ export type Command =
       readonly saveFile: string | undefined;
     })
   | (Target & {
-      readonly name: 'proxy';
+      readonly kind: 'proxy';
       readonly host: string;
       readonly port: number;
       readonly allowNonLoopback: boolean;
@@ -88,11 +92,11 @@ export type Command =
       /** Undefined: when stderr is a terminal. */
       readonly log: boolean | undefined;
     })
-  | { readonly name: 'evidence' }
-  | { readonly name: 'measure'; readonly manifest: string; readonly output: 'table' | 'json' | 'policy' }
-  | { readonly name: 'bundle'; readonly cacheFolder: string }
+  | { readonly kind: 'evidence' }
+  | { readonly kind: 'measure'; readonly manifest: string; readonly output: 'table' | 'json' | 'policy' }
+  | { readonly kind: 'bundle'; readonly cacheFolder: string }
   | {
-      readonly name: 'policy';
+      readonly kind: 'policy';
       readonly action: 'lint' | 'print';
       readonly file: string;
       readonly referenceFile: string | undefined;
@@ -101,19 +105,19 @@ export type Command =
 /** Words after the program's name → command. Throws `wrong_usage`. */
 export function parseCommand(argv: readonly string[]): Command {
   const [first, ...rest] = argv;
-  if (first === undefined || argv.includes('--help') || argv.includes('-h'))
-    return { name: 'help', text: helpFor(argv) };
+  // After `--` everything is an operand.
+  const options = argv.includes('--') ? argv.slice(0, argv.indexOf('--')) : argv;
+  if (first === undefined || options.includes('--help') || options.includes('-h'))
+    return { kind: 'help', text: helpFor(argv) };
+  if (options.includes('--version') || options.includes('-v')) return { kind: 'version' };
   switch (first) {
     case 'help':
-      return { name: 'help', text: helpFor(rest) };
-    case '--version':
-    case '-v':
-      return { name: 'version' };
+      return { kind: 'help', text: helpFor(rest) };
     case 'proxy':
       return proxyCommand(rest);
     case 'evidence':
       if (rest.length > 0) throw wrong(`evidence takes no arguments, found ${rest[0]}`);
-      return { name: 'evidence' };
+      return { kind: 'evidence' };
     case 'policy':
       return policyCommand(rest);
     case 'measure':
@@ -145,7 +149,7 @@ export function policyOf(accept: Accept, fileText: string | undefined, releases?
 function verifyCommand(argv: readonly string[]): Command {
   const { values, positionals } = parse(argv, VERIFY);
   return {
-    name: 'verify',
+    kind: 'verify',
     ...target(values, positionals, 'verify'),
     attest: values.attest,
     explain: values.explain ?? false,
@@ -161,7 +165,7 @@ function proxyCommand(argv: readonly string[]): Command {
   const port = Number(listen?.[2]);
   if (listen?.[1] === undefined || port > 65_535) throw wrong('--listen is HOST:PORT');
   return {
-    name: 'proxy',
+    kind: 'proxy',
     ...target(values, positionals, 'proxy'),
     host: listen[1].replace(/^\[(.*)\]$/, '$1'),
     port,
@@ -183,7 +187,7 @@ function policyCommand(argv: readonly string[]): Command {
   const [action, file, ...more] = positionals;
   if ((action !== 'lint' && action !== 'print') || file === undefined || more.length > 0)
     throw wrong('policy takes `lint FILE` or `print FILE`');
-  return { name: 'policy', action, file, referenceFile: values['reference-values'] };
+  return { kind: 'policy', action, file, referenceFile: values['reference-values'] };
 }
 
 function measureCommand(argv: readonly string[]): Command {
@@ -193,14 +197,14 @@ function measureCommand(argv: readonly string[]): Command {
   if (values.json === true && values.policy === true)
     throw wrong('measure prints --json or --policy, not both');
   const printed = values.policy === true ? 'policy' : 'table';
-  return { name: 'measure', manifest, output: values.json === true ? 'json' : printed };
+  return { kind: 'measure', manifest, output: values.json === true ? 'json' : printed };
 }
 
 function bundleCommand(argv: readonly string[]): Command {
   const { values, positionals } = parse(argv, { cache: { type: 'string' } });
   if (values.cache === undefined || positionals.length > 0)
     throw wrong('bundle needs --cache DIR, and nothing else');
-  return { name: 'bundle', cacheFolder: values.cache };
+  return { kind: 'bundle', cacheFolder: values.cache };
 }
 
 interface AcceptValues {

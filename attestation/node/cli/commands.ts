@@ -1,5 +1,5 @@
-// assay-verify: one command line to its end and its exit code. Each command loads what it needs and no more: most of a short run
-// is loading. Writes to the streams it is given, never elsewhere.
+// assay-verify: one command line to its end and its exit code. Each command loads what it needs and no more:
+// most of a short run is loading. Writes to the streams it is given, never elsewhere.
 
 import { AttestationError } from '../../transcript/errors.ts';
 import { type Command, parseCommand } from './arguments.ts';
@@ -32,7 +32,7 @@ export async function runCli(argv: readonly string[], world: CliWorld): Promise<
 }
 
 async function run(command: Command, world: CliWorld): Promise<ExitCode> {
-  switch (command.name) {
+  switch (command.kind) {
     case 'help':
       world.stdout(command.text);
       return 0;

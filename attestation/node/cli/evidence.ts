@@ -1,5 +1,6 @@
-// `assay-verify evidence`: the hermetic contract of appraise/evidence-input between two streams. Apart from the other commands, and
-// with verifiers that load when asked for, because scripts run it once per piece of evidence, and most of such a run is loading.
+// `assay-verify evidence`: the hermetic contract of appraise/evidence-input between two streams. Apart from
+// the other commands, and with verifiers that load when asked for, because scripts run it once per piece of
+// evidence, and most of such a run is loading.
 
 import { type EvidenceVerifiers, judgeEvidence, MAX_EVIDENCE_BYTES } from '../../appraise/evidence-input.ts';
 import type { CliWorld, ExitCode } from './world.ts';

@@ -10,19 +10,28 @@ const streams: Pick<CliWorld, 'stdin' | 'stdout' | 'stderr'> = {
   stdin: readStdin,
 };
 
-// `assay-verify … | head` closes the pipe before all is written. The exit code still says what the verdict is.
+// `assay-verify … | head` closes the pipe before all is written. The exit code still says what the verdict
+// is.
 for (const stream of [process.stdout, process.stderr])
   stream.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EPIPE') throw error;
   });
 
-if (argv.length === 1 && argv[0] === 'evidence') {
-  // Loaded without the rest: a third of the run.
-  const { commandEvidence } = await import('./evidence.ts');
-  process.exitCode = await commandEvidence(streams);
-} else {
-  const { runCli } = await import('./commands.ts');
-  process.exitCode = await runCli(argv, await world());
+// Commands do not throw. A process that cannot even load their code says so in one line.
+try {
+  if (argv.length === 1 && argv[0] === 'evidence') {
+    // Loaded without the rest: a third of the run.
+    const { commandEvidence } = await import('./evidence.ts');
+    process.exitCode = await commandEvidence(streams);
+  } else {
+    const { runCli } = await import('./commands.ts');
+    process.exitCode = await runCli(argv, await world());
+  }
+} catch (error) {
+  const { code, message } = error as NodeJS.ErrnoException;
+  const files = code === 'EMFILE' || code === 'ENFILE' ? ': raise the limit of open files ("ulimit -n")' : '';
+  process.stderr.write(`assay-verify: internal: ${message.split('\n')[0]}${files}\n`);
+  process.exitCode = 1;
 }
 
 async function world(): Promise<CliWorld> {

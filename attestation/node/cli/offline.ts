@@ -7,18 +7,18 @@ import { lintPolicy } from '../../appraise/policy-lint.ts';
 import { releaseBuilds, releasePolicy } from '../../appraise/reference-values.ts';
 import { exportBundle } from '../endorsements/bundle.ts';
 import type { Command } from './arguments.ts';
-import { type CliWorld, type ExitCode, readNamed, readReleases, readText } from './world.ts';
+import { type CliWorld, type ExitCode, readNamed, readReleases, readTextFile } from './world.ts';
 import { folderStore } from '../endorsements/store.ts';
 import { printable } from './printable.ts';
 import { columns } from './table.ts';
 
 export async function commandPolicy(
-  command: Extract<Command, { name: 'policy' }>,
+  command: Extract<Command, { kind: 'policy' }>,
   world: CliWorld,
 ): Promise<ExitCode> {
   const { action, file, referenceFile } = command;
   const policy = parsePolicy(
-    await readText(file, 'policy file', world),
+    await readTextFile(file, 'policy file', world),
     {},
     await readReleases(referenceFile, world),
   );
@@ -31,9 +31,12 @@ export async function commandPolicy(
   return 0;
 }
 
-/** Everything a manifest states, recomputed from the files beside it. 0: all of it is so; 10: something is not. */
+/**
+ * Everything a manifest states, recomputed from the files beside it. 0: all of it is so; 10: something is
+ * not.
+ */
 export async function commandMeasure(
-  { manifest, output }: Extract<Command, { name: 'measure' }>,
+  { manifest, output }: Extract<Command, { kind: 'measure' }>,
   world: CliWorld,
 ): Promise<ExitCode> {
   const { measureManifest, snpMeasurementsOf } = await import('../../launch/manifest.ts');
@@ -60,7 +63,10 @@ export async function commandMeasure(
   return report.ok ? 0 : 10;
 }
 
-/** Marks a test image, so that neither the verdict nor a policy made of it passes for the release it was built from. */
+/**
+ * Marks a test image, so that neither the verdict nor a policy made of it passes for the
+ * release it was built from.
+ */
 function releaseName({ manifest }: MeasureReport): string {
   return manifest.variant === 'test' ? `${manifest.release} (test image)` : manifest.release;
 }
@@ -71,7 +77,7 @@ function policyOfRelease(report: MeasureReport, snpMeasurements: readonly string
 }
 
 export async function commandBundle(
-  { cacheFolder }: Extract<Command, { name: 'bundle' }>,
+  { cacheFolder }: Extract<Command, { kind: 'bundle' }>,
   world: CliWorld,
 ): Promise<ExitCode> {
   world.stdout(await exportBundle(folderStore(join(cacheFolder, 'endorsements'))));

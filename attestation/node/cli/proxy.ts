@@ -1,28 +1,29 @@
-// `assay-verify proxy`: verifies the upstream, listens, logs requests (with --log, or on a terminal), ends on a signal.
+// `assay-verify proxy`: verifies the upstream, listens, logs requests (with --log, or on a
+// terminal), ends on a signal.
 
 import { AttestationError } from '../../transcript/errors.ts';
 import type { Outcome } from '../../appraise/explain.ts';
-import type { ProxyLogEntry, RunningProxy } from '../proxy.ts';
+import type { ProxyLogEntry, RunningProxy } from '../proxy/proxy.ts';
 import type { Command } from './arguments.ts';
 import { errorInFlags } from './flags.ts';
-import { prepare } from './means.ts';
+import { readJudgingOptions } from './judging-options.ts';
 import { printable } from './printable.ts';
 import { renderVerdict } from './table.ts';
 import { renderOnTerminal } from './terminal.ts';
 import { type CliWorld, EXIT, type ExitCode } from './world.ts';
 
-type Proxy = Extract<Command, { name: 'proxy' }>;
+type Proxy = Extract<Command, { kind: 'proxy' }>;
 
 export async function commandProxy(command: Proxy, world: CliWorld): Promise<ExitCode> {
-  const { close, ...means } = await prepare(command, world);
-  const { startProxy } = await import('../proxy.ts');
+  const { close, ...judging } = await readJudgingOptions(command, world);
+  const { startProxy } = await import('../proxy/proxy.ts');
   const stop = world.stop();
   const log = command.log ?? world.terminal?.stderr !== undefined;
   let proxy: RunningProxy;
   try {
     proxy = await startProxy({
       upstream: command.origin,
-      ...means,
+      ...judging,
       host: command.host,
       port: command.port,
       allowNonLoopback: command.allowNonLoopback,

@@ -1,5 +1,5 @@
-// A verdict on a terminal: what was checked, what was found, what it means. Plain text in columns; long hex is shortened here
-// and whole in --json.
+// A verdict on a terminal: what was checked, what was found, what it means. Plain text in columns; long hex
+// is shortened here and whole in --json.
 
 import { detailOf, meaningOf, type Outcome, STANDING_WORDS } from '../../appraise/explain.ts';
 import type { Check } from '../../transcript/checks.ts';

@@ -1,5 +1,6 @@
-// A verdict for a person at a terminal: the verdict first, what it means, what failed, a summary; every check on request. Cells
-// are cut and sentences wrapped to the width of the terminal. Elsewhere table.ts prints the whole.
+// A verdict for a person at a terminal: the verdict first, what it means, what failed, a summary; every
+// check on request. Cells are cut and sentences wrapped to the width of the terminal. Elsewhere
+// table.ts prints the whole.
 
 import { meaningOf, type Outcome, STANDING_WORDS, type Standing } from '../../appraise/explain.ts';
 import type { Check } from '../../transcript/checks.ts';
@@ -67,7 +68,10 @@ export function cut(line: string, columns: number): string {
   return line.length <= columns ? line : `${line.slice(0, columns - 1)}…`;
 }
 
-/** Broken at spaces; lines after the first are indented like the first, or by `indent`. A word that is too long is cut in pieces. */
+/**
+ * Broken at spaces; lines after the first are indented like the first, or by `indent`. A word that is
+ * too long is cut in pieces.
+ */
 export function wrap(
   line: string,
   columns: number,

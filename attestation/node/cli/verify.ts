@@ -1,4 +1,5 @@
-// `assay-verify https://HOST`: connects, judges, prints the verdict in the form that was asked for, keeps the evidence when told.
+// `assay-verify https://HOST`: connects, judges, prints the verdict in the form that was asked for,
+// keeps the evidence when told.
 
 import { AttestationError } from '../../transcript/errors.ts';
 import { explain, meaningOf, type Outcome } from '../../appraise/explain.ts';
@@ -7,26 +8,26 @@ import type { EndorsementSource } from '../../appraise/hardware.ts';
 import type { ReceivedEvidence } from '../connect.ts';
 import type { Command } from './arguments.ts';
 import { errorInFlags } from './flags.ts';
-import { type Means, prepare, wrongUsage } from './means.ts';
+import { type JudgingOptions, readJudgingOptions, wrongUsage } from './judging-options.ts';
 import { printable, printableJson } from './printable.ts';
 import { renderVerdict } from './table.ts';
 import { renderOnTerminal } from './terminal.ts';
 import { type CliWorld, EXIT, type ExitCode } from './world.ts';
 
-type Verify = Extract<Command, { name: 'verify' }>;
+type Verify = Extract<Command, { kind: 'verify' }>;
 
 const NO_POLICY =
   'no policy was given: this is what the server says, and none of it is accepted. See --policy, --measurement, --model';
 
 export async function commandVerify(command: Verify, world: CliWorld): Promise<ExitCode> {
-  const means = await prepare(command, world);
-  const judged = await judge(command, means, world);
-  await means.close();
+  const judging = await readJudgingOptions(command, world);
+  const judged = await judge(command, judging, world);
+  await judging.close();
   const { outcome } = judged;
   print(command, outcome, world);
-  if (means.policy.measurements.length === 0 && !command.json && !command.explain)
+  if (judging.policy.measurements.length === 0 && !command.json && !command.explain)
     world.stdout(`\n${NO_POLICY}\n`);
-  if (command.saveFile !== undefined) await save(command, means, judged, world);
+  if (command.saveFile !== undefined) await save(command, judging, judged, world);
   return 'result' in outcome ? 0 : EXIT[outcome.error.kind];
 }
 
@@ -37,16 +38,20 @@ interface Judged {
   readonly fetched: Witnessed['endorsements'];
 }
 
-async function judge(command: Verify, { close: _close, ...means }: Means, world: CliWorld): Promise<Judged> {
+async function judge(
+  command: Verify,
+  { close: _close, ...judging }: JudgingOptions,
+  world: CliWorld,
+): Promise<Judged> {
   const { connectAttested } = await import('../connect.ts');
   let received: ReceivedEvidence | undefined;
   let fetched: Witnessed['endorsements'];
-  const { endorsements } = means;
+  const { endorsements } = judging;
   const keeping: EndorsementSource | undefined =
     endorsements && (async (request) => (fetched = await endorsements(request)));
   try {
     const { socket, result } = await connectAttested(command.origin, {
-      ...means,
+      ...judging,
       endorsements: keeping,
       now: world.now,
       randomBytes: world.randomBytes,
@@ -73,7 +78,12 @@ function print(command: Verify, outcome: Outcome, world: CliWorld): void {
   else world.stdout(`${renderOnTerminal(origin, outcome, terminal, command.table).join('\n')}\n`);
 }
 
-async function save(command: Verify, { policy }: Means, judged: Judged, world: CliWorld): Promise<void> {
+async function save(
+  command: Verify,
+  { policy }: JudgingOptions,
+  judged: Judged,
+  world: CliWorld,
+): Promise<void> {
   const { saveFile = '' } = command;
   const { outcome, received, fetched } = judged;
   if (received === undefined) {

@@ -1,4 +1,5 @@
-// The version of the package this command belongs to, read from its package.json: beside the sources, or above dist/.
+// The version of the package this command belongs to, read from its package.json: beside the
+// sources, or above dist/.
 
 import { existsSync, readFileSync } from 'node:fs';
 

@@ -1,8 +1,8 @@
-// The world around assay-verify: streams, files, clock, randomness and the signal to stop all come in through this interface,
-// so that tests run the real commands.
+// The world around assay-verify: streams, files, clock, randomness and the signal to stop all come in through
+// this interface, so that tests run the real commands.
 
 import { AttestationError, type AttestationErrorKind } from '../../transcript/errors.ts';
-import type { Releases } from '../../appraise/references.ts';
+import type { Releases } from '../../appraise/policy-references.ts';
 import type { ProxySettings } from '../endorsements/environment.ts';
 
 /** A stream that a person reads. */
@@ -57,11 +57,11 @@ export async function readIfThere(path: string, what: string, world: CliWorld): 
     const code: unknown = error instanceof Error && 'code' in error ? error.code : 'ENOENT';
     if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
   }
-  return readText(path, what, world);
+  return readTextFile(path, what, world);
 }
 
 /** The same for text in UTF-8. */
-export async function readText(path: string, what: string, world: CliWorld): Promise<string> {
+export async function readTextFile(path: string, what: string, world: CliWorld): Promise<string> {
   const bytes = await readNamed(path, what, world);
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
@@ -73,7 +73,7 @@ export async function readText(path: string, what: string, world: CliWorld): Pro
 /** The reference values of releases that a policy names; none without a file. */
 export async function readReleases(path: string | undefined, world: CliWorld): Promise<Releases | undefined> {
   if (path === undefined) return undefined;
-  const text = await readText(path, 'reference values', world);
+  const text = await readTextFile(path, 'reference values', world);
   const { parseReferenceValues } = await import('../../appraise/reference-values.ts');
   return parseReferenceValues(text);
 }

@@ -1,6 +1,6 @@
-// Puts an offline bundle into a store that has items already. A bundle is as untrusted as the network: an item of the store
-// gives way only to one that verifies and is newer by what its vendor signed, so that no old bundle, genuine or not, brings
-// back what a later one replaced.
+// Puts an offline bundle into a store that has items already. A bundle is as untrusted as the network: an
+// item of the store gives way only to one that verifies and is newer by what its vendor signed, so that no
+// old bundle, genuine or not, brings back what a later one replaced.
 
 import { AttestationError } from '../../transcript/errors.ts';
 import { parseBundle } from './bundle.ts';
@@ -11,8 +11,8 @@ import { intelItemOf } from './pcs.ts';
 import type { EndorsementItem } from './item.ts';
 
 /**
- * Returns how many items the store took. Where it has no item under a key, the new one is taken unverified: it is verified
- * when it is asked for, and the clock of today may be the one that is wrong.
+ * Returns how many items the store took. Where it has no item under a key, the new one is taken unverified:
+ * it is verified when it is asked for, and the clock of today may be the one that is wrong.
  * @throws malformed_json, malformed_base64, input_too_large
  * @example const taken = await importBundle(text, folderStore('endorsements'));
  */

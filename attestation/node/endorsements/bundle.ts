@@ -1,6 +1,7 @@
-// The offline bundle: endorsements fetched where there is a network, carried to where there is none. One JSON text with the
-// items of a store; what is read from it is verified when it is used, like everything read from a store; bundle-import.ts puts
-// it into another store. Refused: another format or version, over 32 MiB, over 4096 items.
+// The offline bundle: endorsements fetched where there is a network, carried to where there is none. One
+// JSON text with the items of a store; what is read from it is verified when it is used, like everything
+// read from a store; bundle-import.ts puts it into another store. Refused: another format or version, over
+// 32 MiB, over 4096 items.
 
 import { malformed } from '../../transcript/errors.ts';
 import { parseJson, shapeReaders } from '../../encoding/json.ts';

@@ -1,7 +1,8 @@
-// Endorsements for evidence that comes without them: from a store, from the vendors' services, or from an offline bundle.
-// Every item is verified before it is kept and again whenever it is read: transport, disk and bundle are all untrusted.
-// Items that go stale are fetched anew after a day, and the old one is used while it is still valid and the service is not
-// there; a higher one never gives way to a lower. One fetch at a time per item, however many ask.
+// Endorsements for evidence that comes without them: from a store, from the vendors' services, or from an
+// offline bundle. Every item is verified before it is kept and again whenever it is read: transport, disk and
+// bundle are all untrusted. Items that go stale are fetched anew after a day, and the old one is used while
+// it is still valid and the service is not there; a higher one never gives way to a lower. One fetch at a
+// time per item, however many ask.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { Agent, type Dispatcher, EnvHttpProxyAgent } from 'undici';
@@ -65,7 +66,8 @@ export interface Endorsements {
 }
 
 /**
- * Fetches endorsements from AMD and Intel and keeps them. What it returns has been verified against the pinned roots.
+ * Fetches endorsements from AMD and Intel and keeps them. What it returns has been verified
+ * against the pinned roots.
  * @example
  * const endorsements = createEndorsements({ cacheFolder: 'endorsements' });
  * const fetch = attestedFetch({ policy, endorsements: endorsements.source });
@@ -119,13 +121,17 @@ export function createEndorsements(options: EndorsementOptions = {}): Endorsemen
   };
 }
 
-/** From the store when it is valid and young enough, else from the service, else from the store while it is still valid. */
+/**
+ * From the store when it is valid and young enough, else from the service, else from the store
+ * while it is still valid.
+ */
 function obtainer(store: EndorsementStore, http: HttpClient | undefined, now: () => number): Obtain {
   const underWay = new Map<string, Promise<StoredItem['parts']>>();
   const obtainNow = async (item: EndorsementItem): Promise<StoredItem['parts']> => {
     const held = await validItem(store, item, now);
     if (held !== undefined) {
-      // The time comes from the store, untrusted: one in the future counts as stale, or it would keep an old item for good.
+      // The time comes from the store, untrusted: one in the future counts as stale, or it would
+      // keep an old item for good.
       const age = now() - held.item.fetchedAt;
       if (age >= 0 && age < item.refreshMs) return held.item.parts;
     }
@@ -164,8 +170,8 @@ async function validItem(
     return { item: held, ...(await item.check(held.parts, new Date(now()))) };
   } catch (error) {
     if (!(error instanceof AttestationError)) throw error;
-    // Stale, damaged or planted: as if it were not there. It stays until something valid takes its place, because a clock
-    // that is wrong today must not empty the store of a machine without a network.
+    // Stale, damaged or planted: as if it were not there. It stays until something valid takes its place,
+    // because a clock that is wrong today must not empty the store of a machine without a network.
     return undefined;
   }
 }

@@ -1,5 +1,5 @@
-// Which proxies an environment names for fetching endorsements. Apart from what fetches, so that a command that opens no
-// connection loads none of it.
+// Which proxies an environment names for fetching endorsements. Apart from what fetches, so that a command
+// that opens no connection loads none of it.
 
 export interface ProxySettings {
   readonly httpProxy?: string | undefined;
@@ -16,12 +16,9 @@ export interface ProxySettings {
 export function proxyFromEnvironment(
   environment: Readonly<Record<string, string | undefined>>,
 ): ProxySettings | undefined {
-  const value = (name: string): string | undefined => environment[name] ?? environment[name.toUpperCase()];
+  const value = (name: string): string | undefined =>
+    (environment[name] ?? environment[name.toUpperCase()]) || undefined;
   const [httpProxy, httpsProxy, noProxy] = [value('http_proxy'), value('https_proxy'), value('no_proxy')];
   if (!httpProxy && !httpsProxy) return undefined;
-  return {
-    ...(httpProxy ? { httpProxy } : {}),
-    ...(httpsProxy ? { httpsProxy } : {}),
-    ...(noProxy ? { noProxy } : {}),
-  };
+  return { httpProxy, httpsProxy, noProxy };
 }

@@ -1,7 +1,7 @@
-// GET over an untrusted transport: bounded, timed, polite. AMD's KDS answers 429 at about one request per ten seconds and
-// address, so requests to one origin go one at a time, and a Retry-After holds back all of them.
-// Refused: bodies over their limit, content encodings, HTML where data was asked for, redirects, more than the stated tries.
-// Answers are not trusted: callers verify them before they keep them.
+// GET over an untrusted transport: bounded, timed, polite. AMD's KDS answers 429 at about one request per ten
+// seconds and address, so requests to one origin go one at a time, and a Retry-After holds back all of them.
+// Refused: bodies over their limit, content encodings, HTML where data was asked for, redirects, more than
+// the stated tries. Answers are not trusted: callers verify them before they keep them.
 
 import { type Dispatcher, request } from 'undici';
 import { AttestationError } from '../../transcript/errors.ts';
@@ -114,7 +114,8 @@ type Outcome =
   | { readonly problem: string; readonly final: boolean; readonly retryAfterMs?: number | undefined };
 
 async function once(wanted: GetRequest, options: HttpOptions): Promise<Outcome> {
-  // Not AbortSignal.timeout: `any` holds its parts weakly, and one that was garbage collected never fires (Node 20).
+  // Not AbortSignal.timeout: `any` holds its parts weakly, and one that was garbage
+  // collected never fires (Node 20).
   const late = new AbortController();
   const timer = setTimeout(
     () => late.abort(new DOMException('no answer in time', 'TimeoutError')),

@@ -1,4 +1,5 @@
-// One thing an endorsement source obtains, and how it obtains it: what the stores, the vendors' services and bundles share.
+// One thing an endorsement source obtains, and how it obtains it: what the stores, the vendors'
+// services and bundles share.
 
 import type { GetAnswer, GetRequest } from './http.ts';
 import type { StoredItem } from './store.ts';

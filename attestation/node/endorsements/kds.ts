@@ -1,7 +1,7 @@
-// AMD's Key Distribution Service (AMD 57230, "VCEK Certificate and KDS Interface Specification", chapter 4): which URLs hold
-// the VCEK of a chip at a TCB, the ASK or ASVK with the ARK, and the CRL — and the checks that make what comes back usable.
-// VLEKs cannot be fetched: the provider hands them to its guests. Refused: anything not signed up to a pinned ARK, a VCEK of
-// another chip or TCB, a CRL out of its window.
+// AMD's Key Distribution Service (AMD 57230, "VCEK Certificate and KDS Interface Specification", chapter 4):
+// which URLs hold the VCEK of a chip at a TCB, the ASK or ASVK with the ARK, and the CRL — and the checks
+// that make what comes back usable. VLEKs cannot be fetched: the provider hands them to its guests. Refused:
+// anything not signed up to a pinned ARK, a VCEK of another chip or TCB, a CRL out of its window.
 
 import { fromHex, fromUtf8, isZero, toHex } from '../../encoding/bytes.ts';
 import type { SnpEndorsements } from '../../protocol/document.ts';
@@ -84,8 +84,8 @@ const KEY =
   /^kds\/(vcek|vlek)\/(Milan|Genoa|Turin)\/(?:cert_chain|(crl)|((?:[0-9a-f]{16}){1,8})\/([0-9a-f]{16}))$/;
 
 /**
- * The item a key of a store stands for, to check what claims to be it; undefined for what is not AMD's, or has no chain to be
- * checked with. `verified` gives the verified parts of another item of the store.
+ * The item a key of a store stands for, to check what claims to be it; undefined for what is not AMD's, or
+ * has no chain to be checked with. `verified` gives the verified parts of another item of the store.
  */
 export async function amdItemOf(
   key: string,

@@ -1,13 +1,13 @@
-// Intel's Provisioning Certification Service, version 4, and PCCS caches that speak the same: TCB info by FMSPC, the TD_QE
-// identity, the CRLs of the PCK CA and of the root, with issuer chains from URL-encoded response headers — and the checks that
-// make what comes back usable. Refused: anything not signed up to the pinned root by a certificate of the right name, out of
-// its window, or of another FMSPC.
+// Intel's Provisioning Certification Service, version 4, and PCCS caches that speak the same: TCB info by
+// FMSPC, the TD_QE identity, the CRLs of the PCK CA and of the root, with issuer chains from URL-encoded
+// response headers — and the checks that make what comes back usable. Refused: anything not signed up to the
+// pinned root by a certificate of the right name, out of its window, or of another FMSPC.
 
 import { equalBytes, fromHex, fromUtf8, toHex, utf8 } from '../../encoding/bytes.ts';
 import type { TdxEndorsements } from '../../protocol/document.ts';
 import { refused, unsupported } from '../../transcript/errors.ts';
 import { cutSigned, parseQeIdentity, parseTcbInfo } from '../../tdx/collateral.ts';
-import { trustedRoots } from '../../tdx/chain.ts';
+import { trustedRoots } from '../../tdx/chain-rules.ts';
 import { parsePckExtensions, SGX_EXTENSIONS_OID } from '../../tdx/pck.ts';
 import { parseTdxQuote } from '../../tdx/quote.ts';
 import { spkiSha256 } from '../../tdx/roots.ts';
@@ -35,7 +35,9 @@ export interface PcsOptions {
 type Parts = Readonly<Record<string, Uint8Array>>;
 const DAY_MS = 24 * 3_600_000;
 
-/** Everything a verification of this quote needs, obtained item by item. The quote says only what to ask for. */
+/**
+ * Everything a verification of this quote needs, obtained item by item. The quote says only what to ask for.
+ */
 export async function obtainIntel(
   quoteBytes: Uint8Array,
   options: PcsOptions,

@@ -1,6 +1,7 @@
-// Where fetched endorsements are kept: a folder with one file per item, or memory. Files are written whole and renamed into
-// place, so that a reader never sees half of one. What is read back is verified again like what is fetched: a store is not
-// trusted either. Refused: items over 2 MiB, files that are not what their name says (they count as absent).
+// Where fetched endorsements are kept: a folder with one file per item, or memory. Files are written whole
+// and renamed into place, so that a reader never sees half of one. What is read back is verified again like
+// what is fetched: a store is not trusted either. Refused: items over 2 MiB, files that are not what their
+// name says (they count as absent).
 
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
@@ -10,14 +11,19 @@ import { AttestationError, malformed } from '../../transcript/errors.ts';
 import { parseJson, shapeReaders } from '../../encoding/json.ts';
 
 export interface StoredItem {
-  /** `kds/vcek/Genoa/<chip>/<tcb>`, `pcs/tcb/<fmspc>` …: product, chip and TCB are part of it, so a TCB change is a new item. */
+  /**
+   * `kds/vcek/Genoa/<chip>/<tcb>`, `pcs/tcb/<fmspc>` …: product, chip and TCB are part of it, so a
+   * TCB change is a new item.
+   */
   readonly key: string;
   /** Milliseconds since 1970. */
   readonly fetchedAt: number;
   readonly parts: Readonly<Record<string, Uint8Array>>;
 }
 
-/** Where fetched endorsements stay. The store is not trusted: each item is verified again whenever it is read. */
+/**
+ * Where fetched endorsements stay. The store is not trusted: each item is verified again whenever it is read.
+ */
 export interface EndorsementStore {
   get(key: string): Promise<StoredItem | undefined>;
   put(item: StoredItem): Promise<void>;
@@ -53,7 +59,8 @@ export function memoryStore(items: Iterable<StoredItem> = []): EndorsementStore 
 }
 
 /**
- * Files `<sha256 of the key>.json` in `folder`, which is made when the first item is put; the oldest go when there are too many.
+ * Files `<sha256 of the key>.json` in `folder`, which is made when the first item is put; the oldest go
+ * when there are too many.
  * @example const store = folderStore('endorsements', 100);
  */
 export function folderStore(folder: string, maxItems = MAX_ITEMS): EndorsementStore {
@@ -140,10 +147,7 @@ function decodeItem(text: string): StoredItem {
 
 export function itemOf(value: unknown): StoredItem {
   const object = read.object(value, 'endorsement', ['key', 'fetchedAt', 'parts']);
-  const parts = object['parts'];
-  if (typeof parts !== 'object' || parts === null || Array.isArray(parts))
-    throw malformed('malformed_json', 'endorsement parts is not an object');
-  const entries = Object.entries(parts);
+  const entries = Object.entries(read.record(object['parts'], 'endorsement parts'));
   if (entries.length > 8)
     throw malformed('malformed_json', `endorsement has ${entries.length} parts, expected at most 8`);
   return {

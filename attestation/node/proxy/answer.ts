@@ -1,5 +1,5 @@
-// Answers of the proxy's own, all in the OpenAI error envelope, so that an SDK shows the code and the sentence: refusals,
-// failures of the upstream, and what never became a request.
+// Answers of the proxy's own, all in the OpenAI error envelope, so that an SDK shows the code and the
+// sentence: refusals, failures of the upstream, and what never became a request.
 
 import { type ServerResponse, STATUS_CODES } from 'node:http';
 import { AttestationError } from '../../transcript/errors.ts';

@@ -1,11 +1,13 @@
-// The proxy's own clients: which requests are open on which connection. Node tells a response of its connection's end only
-// while it has the socket; pipelined ones (RFC 9112 §9.3.2) wait for it and would never hear. Here the close of a socket is
-// the close of every response that is still to be sent on it.
+// The proxy's own clients: which requests are open on which connection. Node tells a response of its
+// connection's end only while it has the socket; pipelined ones (RFC 9112 §9.3.2) wait for it and would never
+// hear. Here the close of a socket is the close of every response that is still to be sent on it.
 
 import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 
-/** Requests of one connection at once: no client we know of sends one before it has the answer to the last. */
+/**
+ * Requests of one connection at once: no client we know of sends one before it has the answer to the last.
+ */
 export const MAX_PIPELINED = 16;
 
 /** Refused ones wait for their turn as well; where so many do, the connection is cut. */
@@ -13,7 +15,10 @@ const MAX_WAITING = 4 * MAX_PIPELINED;
 
 export interface Client {
   readonly open: Set<ServerResponse>;
-  /** An answer that ends the connection is on its way: later requests of the connection are not forwarded (RFC 9112 §9.6). */
+  /**
+   * An answer that ends the connection is on its way: later requests of the connection are not
+   * forwarded (RFC 9112 §9.6).
+   */
   last: boolean;
 }
 

@@ -1,6 +1,7 @@
-// CORS for pages of named origins that use the proxy: the answers to preflights, and the headers of every other answer
-// (Fetch standard, "CORS protocol"; Private Network Access for pages that come from other machines). The proxy
-// decides this, not the upstream: its own Origin and access-control fields are not passed on, in neither direction.
+// CORS for pages of named origins that use the proxy: the answers to preflights, and the headers of every
+// other answer (Fetch standard, "CORS protocol"; Private Network Access for pages that come from other
+// machines). The proxy decides this, not the upstream: its own Origin and access-control fields are not
+// passed on, in neither direction.
 
 import type { IncomingMessage } from 'node:http';
 

@@ -1,7 +1,8 @@
-// Which requests the proxy forwards. It stands on loopback, where every program of this machine and every web page that a
-// browser of this machine shows can reach it; pages are let in only when their origin was named. Refused: another Host (DNS
-// rebinding), an Origin that was not named, what a browser marks as coming from another origin (an image or a form sends no
-// Origin), targets that are not a path, and what cannot work without switching protocols.
+// Which requests the proxy forwards. It stands on loopback, where every program of this machine and every web
+// page that a browser of this machine shows can reach it; pages are let in only when their origin was named.
+// Refused: another Host (DNS rebinding), an Origin that was not named, what a browser marks as coming from
+// another origin (an image or a form sends no Origin), targets that are not a path, and what cannot work
+// without switching protocols.
 
 import type { IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
@@ -29,7 +30,7 @@ export function refusalOf(request: IncomingMessage, door: Door): Refusal | undef
 }
 
 /** 127.0.0.0/8, ::1 and localhost. */
-export function isLoopback(host: string): boolean {
+export function isLoopbackHost(host: string): boolean {
   return (
     host === 'localhost' ||
     host === '::1' ||
@@ -38,18 +39,25 @@ export function isLoopback(host: string): boolean {
   );
 }
 
-/** A page that points its own name at 127.0.0.1 sends that name as Host: exactly one, exactly a name or address we have. */
+/**
+ * A page that points its own name at 127.0.0.1 sends that name as Host: exactly one, exactly a
+ * name or address we have.
+ */
 function hostRefusal(request: IncomingMessage, { listen }: Door): Refusal | undefined {
   const hosts = request.rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'host').length;
   if (hosts === 0 && request.httpVersion === '1.1')
     return { status: 400, code: 'host_missing', message: 'the Host header is missing' };
   const host = hosts === 1 ? hostName(request.headers.host ?? '') : undefined;
   const anywhere = listen === '0.0.0.0' || listen === '::';
-  if (host !== undefined && (anywhere || isLoopback(host) || host === listen.toLowerCase())) return undefined;
+  if (host !== undefined && (anywhere || isLoopbackHost(host) || host === listen.toLowerCase()))
+    return undefined;
   return { status: 403, code: 'host_not_allowed', message: 'the Host header does not name this proxy' };
 }
 
-/** Name or address of a Host field (RFC 9110 §7.2), an IPv6 address without its brackets; undefined when it is anything else. */
+/**
+ * Name or address of a Host field (RFC 9110 §7.2), an IPv6 address without its brackets; undefined
+ * when it is anything else.
+ */
 export function hostName(value: string): string | undefined {
   const match = /^(?:\[([0-9a-f:.]+)\]|([a-z0-9](?:[a-z0-9._-]*[a-z0-9])?))(?::(\d{1,5}))?$/.exec(
     value.toLowerCase(),
@@ -61,8 +69,8 @@ export function hostName(value: string): string | undefined {
 }
 
 /**
- * An upgrade is an offer that a server may ignore (RFC 9110 §7.8): the answer comes in HTTP/1.1. Only websocket cannot do
- * without; offered beside others it is meant when its key is there.
+ * An upgrade is an offer that a server may ignore (RFC 9110 §7.8): the answer comes in HTTP/1.1. Only
+ * websocket cannot do without; offered beside others it is meant when its key is there.
  */
 function upgradeRefusal({ headers }: IncomingMessage): Refusal | undefined {
   const offered = tokensOf(headers.upgrade ?? '').map((protocol) => protocol.split('/')[0]?.trim());
@@ -72,7 +80,10 @@ function upgradeRefusal({ headers }: IncomingMessage): Refusal | undefined {
   return { status: 501, code: 'upgrade_not_supported', message: 'websocket connections are not forwarded' };
 }
 
-/** Programs send neither field. Pages of other ports of this machine are as foreign as pages of other machines. */
+/**
+ * Programs send neither field. Pages of other ports of this machine are as foreign as
+ * pages of other machines.
+ */
 function pageRefusal({ headers }: IncomingMessage, { origins }: Door): Refusal | undefined {
   const { origin } = headers;
   if (origin !== undefined) {
@@ -94,8 +105,9 @@ function pageRefusal({ headers }: IncomingMessage, { origins }: Door): Refusal |
 }
 
 /**
- * An origin as browsers write it in the Origin field (RFC 6454 §6.1).
- * @throws AttestationError `wrong_usage` for `null`, which is many origins, and for what is more than an origin
+ * An origin as browsers write it in the Origin field (RFC 6454 §6.2).
+ * @throws AttestationError `wrong_usage` for `null`, which is many origins, and for what is more than an
+ * origin
  */
 export function canonicalOrigin(text: string): string {
   const wrong = malformed('wrong_usage', `${JSON.stringify(text)} is not an origin`, {

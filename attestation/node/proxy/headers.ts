@@ -1,5 +1,5 @@
-// Header fields at the proxy: which ones end at this hop and which ones travel on (RFC 9110 §7.6.1), as raw name, value pairs,
-// so that repeated fields and their order survive.
+// Header fields at the proxy: which ones end at this hop and which ones travel on (RFC 9110 §7.6.1), as raw
+// name, value pairs, so that repeated fields and their order survive.
 
 /** Fields of this hop; those that Connection names are added to them. Host is set to the upstream's. */
 const HOP_BY_HOP: ReadonlySet<string> = new Set([

@@ -13,6 +13,7 @@ import { findModel, reserveTokens, withEngine } from '../model-access.ts';
 export const chat = route({
   method: 'POST',
   path: '/v1/chat/completions',
+  aliases: ['/chat/completions'],
   access: 'key',
   limited: true,
   summary: 'Answer a conversation.',

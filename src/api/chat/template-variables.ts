@@ -1,9 +1,9 @@
-// Variables that a request sets in the chat template of its model: `chat_template_kwargs` as local servers know it, and the two
-// parameters that switch thinking off. A template that does not read a variable renders as without it.
+// Variables that a request sets in the chat template of its model: `chat_template_kwargs` as local servers know it, and the
+// parameters by which APIs switch thinking on and off. A template that does not read a variable renders as without it.
 
-import { anyObject, flag, map, optional, optionalOrEmpty, refuse } from '../../base/shape.ts';
+import { anyObject, choice, flag, map, object, optional, optionalOrEmpty, refuse } from '../../base/shape.ts';
 import type { Read } from '../../base/shape.ts';
-import { supportedAs } from '../unsupported.ts';
+import { asUsual, supportedAs } from '../unsupported.ts';
 
 const MAX_VARIABLES = 64;
 /** Names the template gets from the server: a request that set one would not get what it asked for. */
@@ -53,31 +53,61 @@ export const templateFields = {
     flag('Switches the thinking of the model on or off, where its chat template has a switch.'),
   ),
   reasoning_effort: supportedAs(['none'], 'The same as `enable_thinking: false`. Other values are refused.'),
+  think: optional(flag('The same as `enable_thinking`.')),
+  thinking: optionalOrEmpty(
+    object({ type: choice(['enabled', 'disabled']) }, '`type`: the same as `enable_thinking` true or false.'),
+  ),
+  reasoning: optionalOrEmpty(
+    object(
+      {
+        effort: supportedAs(['none'], 'The same as `enable_thinking: false`.'),
+        enabled: optional(flag('The same as `enable_thinking`.')),
+        exclude: asUsual(false),
+      },
+      '`effort: "none"` and `enabled`: the same as `enable_thinking`. Other values are refused.',
+    ),
+  ),
 } as const;
+
+type Thinking = Read<typeof templateFields>;
+
+/** Every way to say whether the model is to think. */
+const ASKED: readonly (readonly [name: string, (body: Thinking) => boolean | undefined])[] = [
+  ['reasoning_effort', (body) => (body.reasoning_effort === 'none' ? false : undefined)],
+  ['enable_thinking', (body) => body.enable_thinking],
+  ['think', (body) => body.think],
+  ['thinking', ({ thinking }) => (thinking === undefined ? undefined : thinking.type === 'enabled')],
+  ['reasoning.effort', (body) => (body.reasoning?.effort === 'none' ? false : undefined)],
+  ['reasoning.enabled', (body) => body.reasoning?.enabled],
+];
+
+/** The wish of a request and the name it came by; two names that differ are refused. */
+function thinkingOf(body: Thinking): { readonly name: string; readonly on: boolean } | undefined {
+  let asked: { readonly name: string; readonly on: boolean } | undefined;
+  for (const [name, read] of ASKED) {
+    const on = read(body);
+    if (on !== undefined && asked !== undefined && on !== asked.on)
+      throw refuse('invalid_value', name, `${asked.name} and ${name} differ`);
+    if (on !== undefined) asked ??= { name, on };
+  }
+  return asked;
+}
 
 /** Templates know the switch by either name. */
 const SWITCHES = ['enable_thinking', 'thinking'] as const;
 
-/** Undefined: the request sets no variable. */
-export function templateVariables(
-  body: Read<typeof templateFields>,
-): Readonly<Record<string, unknown>> | undefined {
-  const { chat_template_kwargs: given = {}, enable_thinking: asked, reasoning_effort: effort } = body;
-  if (effort === 'none' && asked === true)
-    throw refuse('invalid_value', 'enable_thinking', 'enable_thinking and reasoning_effort differ');
-  const thinking = effort === 'none' ? false : asked;
+/** Undefined: the request sets nothing. */
+export function templateVariables(body: Thinking): Readonly<Record<string, unknown>> | undefined {
+  const { chat_template_kwargs: given = {} } = body;
+  const thinking = thinkingOf(body);
   const result: Record<string, unknown> = { ...given };
   for (const name of SWITCHES) {
     if (thinking === undefined) break;
-    if (typeof given[name] === 'boolean' && given[name] !== thinking) {
+    if (typeof given[name] === 'boolean' && given[name] !== thinking.on) {
       const param = `chat_template_kwargs.${name}`;
-      throw refuse(
-        'invalid_value',
-        param,
-        `${param} says another thing than ${effort === 'none' ? 'reasoning_effort' : 'enable_thinking'}`,
-      );
+      throw refuse('invalid_value', param, `${param} says another thing than ${thinking.name}`);
     }
-    result[name] ??= thinking;
+    result[name] ??= thinking.on;
   }
   return Object.keys(result).length === 0 ? undefined : result;
 }

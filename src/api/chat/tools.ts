@@ -14,6 +14,7 @@ import {
   map,
   object,
   optional,
+  optionalOrEmpty,
   refuse,
   tagged,
   text,
@@ -36,7 +37,8 @@ const functionTool = object({
   function: object({
     name: toolName,
     description: optional(text({ max: 65_536 })),
-    parameters: optional(anyObject('JSON schema of the arguments.')),
+    // PHP writes an empty object as `[]`.
+    parameters: optionalOrEmpty(anyObject('JSON schema of the arguments.')),
     strict: optional(flag('With true a keyword that cannot be enforced is refused; else it is left out.')),
   }),
 });

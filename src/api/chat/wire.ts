@@ -6,6 +6,7 @@ import { formatGrammar, requestGrammar, responseFormat } from './response-format
 import type { Loosenings } from '../../grammar/compile.ts';
 import { messages, toChatMessages } from './messages.ts';
 import { templateFields, templateVariables } from './template-variables.ts';
+import { chatDialectFields } from '../generation/dialects.ts';
 import {
   checkStreamOptions,
   inertFields,
@@ -40,6 +41,7 @@ export const chatRequest = object({
   parallel_tool_calls: optional(flag('More than one call in an answer; default true.')),
   modalities: inert(list(choice(['text']), { max: 1 }), 'answers are text.'),
   ...inertFields,
+  ...chatDialectFields,
   ...templateFields,
   ...unsupportedChatFields,
 });

@@ -21,6 +21,7 @@ import { findModel, reserveTokens, withEngine } from '../model-access.ts';
 export const completions = route({
   method: 'POST',
   path: '/v1/completions',
+  aliases: ['/completions'],
   access: 'key',
   limited: true,
   summary: 'Continue a text.',

@@ -2,6 +2,7 @@
 // choices of prompt i are those from i·n on.
 
 import type { GenerateRequest, Prompt } from '../../engine/seam/engine.ts';
+import { dialectFields } from '../generation/dialects.ts';
 import { MAX_TEXT, textsOrTokens } from '../generation/inputs.ts';
 import {
   checkStreamOptions,
@@ -63,6 +64,7 @@ export const completionRequest = object({
   ),
   best_of: optional(integer({ min: 1, max: 128, about: 'Only the same as n.' })),
   ...inertFields,
+  ...dialectFields,
 });
 
 export type CompletionRequest = Infer<typeof completionRequest>;

@@ -114,6 +114,9 @@ export const samplingFields = {
       about: "Divides the logits of tokens seen lately; 1 is off. Default: the model's, else 1.",
     }),
   ),
+  repetition_penalty: optional(
+    decimal({ min: 0.01, max: 10, about: 'The same as repeat_penalty, by its other name.' }),
+  ),
   seed: optional(
     integer({
       min: Number.MIN_SAFE_INTEGER,
@@ -181,10 +184,20 @@ export function toSampling(body: SamplingBody, defaults: ModelDefaults): Samplin
     minP: body.min_p ?? defaults.minP ?? 0,
     presencePenalty: body.presence_penalty ?? 0,
     frequencyPenalty: body.frequency_penalty ?? 0,
-    repeatPenalty: body.repeat_penalty ?? defaults.repeatPenalty ?? 1,
+    repeatPenalty: repeatPenalty(body) ?? defaults.repeatPenalty ?? 1,
     seed: body.seed === undefined ? undefined : toSeed(body.seed),
     logitBias: body.logit_bias?.size === 0 ? undefined : body.logit_bias,
   };
+}
+
+/** Two names of one number. */
+function repeatPenalty({
+  repeat_penalty: one,
+  repetition_penalty: other,
+}: Pick<SamplingBody, 'repeat_penalty' | 'repetition_penalty'>): number | undefined {
+  if (one !== undefined && other !== undefined && one !== other)
+    throw refuse('invalid_value', 'repetition_penalty', 'repeat_penalty and repetition_penalty differ');
+  return one ?? other;
 }
 
 /** 64-bit seeds folded to the engine's 32; all ones would mean "random" to llama.cpp. */

@@ -55,6 +55,7 @@ function wireModel(model: ModelStatus): object {
 export const listModels = route({
   method: 'GET',
   path: '/v1/models',
+  aliases: ['/models'],
   access: 'key',
   limited: true,
   summary: 'The registered models this key may use.',

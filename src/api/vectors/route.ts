@@ -19,6 +19,7 @@ const ERRORS = [
 export const embeddings = route({
   method: 'POST',
   path: '/v1/embeddings',
+  aliases: ['/embeddings'],
   access: 'key',
   limited: true,
   summary: 'Vectors of texts.',

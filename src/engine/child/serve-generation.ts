@@ -19,10 +19,23 @@ const STALL_MS = 60;
 export function serveGeneration(serving: Serving): (message: ToChild) => void {
   const { model, info, load, send } = serving;
   let events: (readonly [number, GenerateEvent])[] = [];
+  let told = { queued: 0, active: 0 };
+  /** Cancelled, and not yet dropped by the scheduler. */
+  const leaving = new Set<number>();
   const flush = (): void => {
-    if (events.length === 0) return;
-    send({ kind: 'events', events, stats: scheduler.stats() });
+    const stats = scheduler.stats();
+    // Also without events: a step may only have dropped requests.
+    if (events.length === 0 && stats.queued === told.queued && stats.active === told.active) return;
+    send({ kind: 'events', events, stats });
     events = [];
+    told = stats;
+  };
+  const tellDropped = (): void => {
+    for (const id of leaving) {
+      if (scheduler.holds(id)) continue;
+      leaving.delete(id);
+      send({ kind: 'dropped', id });
+    }
   };
   const scheduler = new Scheduler(serving.context, {
     slots: info.slots,
@@ -34,7 +47,10 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
     maxChunk: load.maxChunk,
     now: () => performance.now(),
     turn: () => new Promise((resolve) => setImmediate(resolve)),
-    onStep: flush,
+    onStep() {
+      flush();
+      tellDropped();
+    },
   });
   scheduler.run().catch(serving.fatal);
 
@@ -61,6 +77,8 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
       else if (message.kind === 'cancel') {
         turns.cancel(message.id);
         scheduler.cancel(message.id);
+        leaving.add(message.id);
+        tellDropped();
       } else if (message.kind === 'pause') scheduler.pause(message.id);
       else if (message.kind === 'resume') scheduler.resume(message.id);
       else throw wrongType(info.type, 'it makes text, not vectors or scores');

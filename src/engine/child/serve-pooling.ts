@@ -1,7 +1,7 @@
 // Messages to a model that makes vectors or scores: inputs are tokenized in slices and packed together by decode/pooled.
 
 import { ApiError, queueFull } from '../../base/errors.ts';
-import { assertFits, paramOf, type ContextRoom } from '../seam/context-limits.ts';
+import { assertFits, callPlaces, paramOf, type ContextRoom } from '../seam/context-limits.ts';
 import type { EngineStats } from '../seam/engine.ts';
 import type { ToChild } from '../seam/wire.ts';
 import { createPooler } from './decode/pooled.ts';
@@ -14,7 +14,10 @@ export const POOLED_SEQUENCES = 64;
 export function servePooling(serving: Serving): (message: ToChild) => void {
   const { model, context, info, load, send } = serving;
   const inputLength = Math.min(info.contextLength, context.batchTokens);
-  const pooler = createPooler(context, { sequences: POOLED_SEQUENCES, maxQueued: load.maxQueued });
+  const pooler = createPooler(context, {
+    sequences: POOLED_SEQUENCES,
+    maxQueued: callPlaces(load.maxQueued),
+  });
   pooler.run().catch(serving.fatal);
   const stats = (): EngineStats => ({
     queued: pooler.queued,
@@ -27,6 +30,7 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
 
   /** Vectors need no room for an answer. */
   const roomFor = (param: string): ContextRoom => ({ contextLength: inputLength, param, answer: 0 });
+  const sendStats = (): void => send({ kind: 'events', events: [], stats: stats() });
 
   // One input at a slice.
   function* embed(message: Extract<ToChild, { kind: 'embed' }>): Generator<void, void> {
@@ -75,7 +79,7 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
       const raw = new Float32Array(size * vectors.length);
       vectors.forEach((vector, i) => raw.set(vector, i * size));
       send({ kind: 'vectors', id, count: vectors.length, size, tokens }, new Uint8Array(raw.buffer));
-      send({ kind: 'events', events: [], stats: stats() });
+      sendStats();
     };
     if (inputs.length === 0) done([]);
     else if (!pooler.submit({ id, scope, inputs, done })) throw queueFull();
@@ -91,6 +95,8 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
       else if (message.kind === 'cancel') {
         turns.cancel(message.id);
         pooler.cancel(message.id);
+        sendStats();
+        send({ kind: 'dropped', id: message.id });
       } else if (message.kind === 'generate') throw wrongType(info.type, 'it cannot do text generation');
     });
 }

@@ -20,7 +20,7 @@ import { memoryLimit, planMemory } from './memory-plan.ts';
 import type { Load, Send } from './replies.ts';
 import { serveGeneration } from './serve-generation.ts';
 import { POOLED_SEQUENCES, servePooling } from './serve-pooling.ts';
-import { createChatTemplate, type ChatTemplate } from './template/template.ts';
+import { createChatTemplate, templateProblem, type ChatTemplate } from './template/template.ts';
 
 const DEFAULT_CONTEXT_LENGTH = 8192;
 const DEFAULT_SLOTS = 8;
@@ -38,6 +38,7 @@ let handle: ((message: ToChild) => void) | null = null;
 const read = frameReader<ToChild>((message) => {
   if (handle !== null) handle(message);
   else if (message.kind === 'load') void start(message);
+  else if (message.kind === 'template') send({ kind: 'template', problem: templateProblem(message.source) });
 });
 socket.on('data', (chunk: Buffer) => read(chunk));
 // A supervisor signals every process of its group (systemd's KillMode=control-group). The server decides when the engine ends: it

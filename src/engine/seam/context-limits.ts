@@ -15,6 +15,14 @@ export interface ContextRoom {
   readonly answer?: number | undefined;
 }
 
+/**
+ * Calls (tokens, vectors, scores) one engine may hold at once: as many as may wait for a slot, but two at least, so that a
+ * model without a queue answers calls of one caller, and of another beside it.
+ */
+export function callPlaces(maxQueued: number): number {
+  return Math.max(2, maxQueued);
+}
+
 /** The message has both phrases that agents look for. `prefix`: 'at least ' where `count` is a lower bound. */
 export function assertFits(count: number, room: ContextRoom, prefix = ''): void {
   const { contextLength, param, answer = 1 } = room;

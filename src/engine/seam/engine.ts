@@ -186,6 +186,8 @@ export interface Engine {
     signal: AbortSignal,
     cacheScope?: string,
   ): Promise<{ readonly scores: readonly number[]; readonly tokens: number }>;
+  /** Resolves when the engine has dropped everything that was aborted until now, or has ended. */
+  dropped(): Promise<void>;
   /** Numbers for /metrics; no content. */
   stats(): EngineStats;
   /** Ends the child process; all its memory is returned. Idempotent. */

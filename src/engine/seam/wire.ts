@@ -44,6 +44,8 @@ export type ToChild =
       readonly maxCells?: number | undefined;
       readonly exact?: boolean | undefined;
     }
+  /** Instead of a load: what is wrong with this chat template? */
+  | { readonly kind: 'template'; readonly source: string }
   | { readonly kind: 'generate'; readonly id: number; readonly request: WireRequest }
   | { readonly kind: 'cancel' | 'pause' | 'resume' | 'ping'; readonly id: number }
   | {
@@ -74,6 +76,7 @@ export type FromChild =
   | { readonly kind: 'progress'; readonly fraction: number }
   | { readonly kind: 'ready'; readonly info: EngineInfo }
   | { readonly kind: 'failed'; readonly message: string }
+  | { readonly kind: 'template'; readonly problem: string | null }
   | {
       readonly kind: 'events';
       readonly events: readonly (readonly [number, GenerateEvent])[];
@@ -97,6 +100,8 @@ export type FromChild =
       readonly size: number;
       readonly tokens: number;
     }
+  /** Answers a cancel once that request or call is dropped. */
+  | { readonly kind: 'dropped'; readonly id: number }
   | { readonly kind: 'pong'; readonly id: number };
 
 export class WireError extends Error {

@@ -110,6 +110,14 @@ describe('shape readers', () => {
     expect(() => shape.object({ measurments: 1 }, 'policy', [], ['measurements', 'models'])).toThrow(
       expect.objectContaining({ code: 'malformed_policy', hint: 'did you mean measurements?' }),
     );
+    // More than a third of a short name is another name.
+    for (const key of ['foo', 'wen', 'x'])
+      expect(() => shape.object({ [key]: 1 }, 'evidence', [], ['now', 'tee', 'crl', 'vek'])).toThrow(
+        expect.objectContaining({ hint: undefined }),
+      );
+    expect(() => shape.object({ rots: 1 }, 'evidence', [], ['now', 'roots'])).toThrow(
+      expect.objectContaining({ hint: 'did you mean roots?' }),
+    );
     expect(() => shape.object({ zzzzzzzz: 1 }, 'policy', [], ['models'])).toThrow(
       expect.objectContaining({ hint: undefined }),
     );

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { Agent, type ClientRequest, type IncomingMessage } from 'node:http';
 import OpenAI from 'openai';
 import { describe, expect, test } from 'vitest';
-import { type ProxyLogEntry, startProxy } from '../../../attestation/node/proxy.ts';
+import { type ProxyLogEntry, startProxy } from '../../../attestation/node/proxy/proxy.ts';
 import { endToEnd } from '../../../attestation/node/proxy/headers.ts';
 import {
   MODEL_ID,

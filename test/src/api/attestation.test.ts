@@ -223,6 +223,16 @@ test.each(['deadbeef01234567', '_-_-_-_-_-8'])('a nonce of 8 bytes is served: %s
   expect(asked[0]?.nonce).toHaveLength(8);
 });
 
+test.each([22, 26, 30])('%i hex digits are read as base64url, and a refusal says so', async (digits) => {
+  await start();
+  const answer = await ask(await dial(), `/v1/attestation?nonce=${'deadbeef'.repeat(4).slice(-digits)}`);
+  const { error } = answer.body as ErrorAnswer;
+  expect([answer.status, error.code, error.param]).toEqual([400, 'invalid_nonce', 'nonce']);
+  expect(error.message).toContain('22 to 30 hex digits are read as base64url, in hex give 32 or more');
+  const short = (await ask(await dial(), '/v1/attestation?nonce=deadbeef')).body as ErrorAnswer;
+  expect(short.error.message).not.toContain('22 to 30');
+});
+
 test.each<[string, string, number, string]>([
   ['a short nonce', '/v1/attestation?nonce=deadbeef', 400, 'invalid_nonce'],
   ['a long nonce', `/v1/attestation?nonce=${'ab'.repeat(65)}`, 400, 'invalid_nonce'],

@@ -7,6 +7,7 @@ import { describe, expect, test } from 'vitest';
 import { endorsementsOf, parseCertificateTable } from '../../../src/attester/certtable.ts';
 import { tdxFields } from '../../../src/attester/hardware.ts';
 import { selectSource, type TeeMode } from '../../../src/attester/select.ts';
+import { ConfigError } from '../../../src/base/errors.ts';
 import type { ReportSource } from '../../../src/attester/assemble.ts';
 import { createTsm, probeTsm, type Tsm, type TsmOptions } from '../../../src/attestd/tsm.ts';
 import { bareSnpReport, bareTdxQuote, fakeTsm, type FakeTsmOptions } from '../../fixtures/attestd/tsm.ts';
@@ -262,6 +263,7 @@ describe('which TEE', () => {
       mode,
       fs: kernel.fs,
       folder: kernel.folder,
+      refused: (reason) => new ConfigError(reason, 'tee.mode'),
       hardware: async (found) => source(found),
       simulated: async () => source('simulated'),
     }).then((selected) => {

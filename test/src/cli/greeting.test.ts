@@ -6,7 +6,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import { greeting, openToAll, shellWord, usableUrl } from '../../../src/cli/greeting.ts';
+import { shellWord } from '../../../src/cli/command-lines.ts';
+import { greeting, openToAll, usableUrl } from '../../../src/cli/greeting.ts';
 import { inWords, logStream, painter, shown } from '../../../src/cli/terminal.ts';
 import { readConfig, type Config } from '../../../src/config/read.ts';
 import type { RunningServer } from '../../../src/start/start.ts';
@@ -38,7 +39,8 @@ describe('the printed lines', () => {
   ])('a server on %s is reached at %s', async (url, usable) => {
     expect(usableUrl(url)).toBe(usable);
     const text = await printed(url, config());
-    expect(text).toContain(`npx assay-verify ${usable} `);
+    expect(text).toContain(`assay-verify.js ${usable} `);
+    expect(text).not.toContain('npx');
     expect(text).toContain(`baseURL: '${usable}/v1'`);
     expect(text.split('Verify:')[1]).not.toMatch(/\/\/(0\.0\.0\.0|\[::\])/);
   });
@@ -47,8 +49,18 @@ describe('the printed lines', () => {
     const text = await printed('https://0.0.0.0:1', config('[api]\naddress = "0.0.0.0:1"'));
     expect(text).not.toMatch(/authorization/i);
     expect(text).toContain('EVERYBODY');
-    expect(text).toContain('assay api-key add');
+    expect(text).toContain('/dist/src/cli/main.js api-key add NAME');
     expect(await printed('https://127.0.0.1:1', config())).not.toContain('EVERYBODY');
+  });
+
+  test.each([
+    ['api_key = "k"\nrequire_auth = false', 'it: api.require_auth is false.', false],
+    ['require_auth = false', 'it: no key is configured.', false],
+    ['admin_key = "k"', 'it: no key is configured.', true],
+  ])('%j is open, and the sentence says why', async (api, why, aKeyHelps) => {
+    const text = await printed('https://0.0.0.0:1', config(`[api]\naddress = "0.0.0.0:1"\n${api}`));
+    expect(text).toContain(why);
+    expect(text.includes('api-key add')).toBe(aKeyHelps);
   });
 
   test('with keys, from wherever, curl and the SDK carry one, and none is printed', async () => {

@@ -89,7 +89,7 @@ describe('a start that cannot be', () => {
       'a TEE that is not there',
       (path: string) => ['--tee', 'sev-snp', '--data', path],
       2,
-      /tee\.mode is "sev-snp"/,
+      /^assay: --tee: tee\.mode "sev-snp": in \/sys\/kernel\/config\/tsm\/report no provider is there\n$/m,
     ],
     [
       'a port of others',

@@ -8,6 +8,9 @@ import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Log } from '../../../src/base/log.ts';
+import { checkHeap } from '../../../src/cli/heap-limit.ts';
+import { readConfig } from '../../../src/config/read.ts';
 import { ASSAY, spawnAssay, type SpawnOptions, watched } from '../../fixtures/e2e/assay.ts';
 
 let folder: string;
@@ -76,11 +79,48 @@ describe.skipIf(process.platform !== 'linux')('few open files', () => {
         under: ['/bin/sh', '-c', `ulimit -n ${files} && exec "$0" "$@"`],
       },
     );
-    expect([1, 2]).toContain(code);
+    expect(code).toBe(2);
     expect(err).toMatch(
       /^assay: (too many open files|the limit of open files is \d+, .* needs at least 193).*\n$/,
     );
   });
+});
+
+describe.skipIf(process.platform !== 'linux')('little memory', () => {
+  const ARGS = ['serve', '--tee', 'none', '--listen', '127.0.0.1:0', '--data', 'd'];
+
+  test.each([
+    ['a heap that holds no body', ['--max-old-space-size=20'], ''],
+    ['a heap for smaller bodies', ['--max-old-space-size=64'], '[limits]\nmax_body_bytes = 67108864\n'],
+  ])('%s', async (_, nodeArgs, text) => {
+    writeFileSync(join(folder, 'm.toml'), text);
+    const { code, out, err } = await finished([...ARGS, '--config', 'm.toml'], { nodeArgs });
+    expect([code, out]).toEqual([2, '']);
+    expect(err).toMatch(
+      /^assay: the heap of this process may have \d+ MiB, this configuration needs at least \d+ MiB \(.*\): raise it .*\n$/,
+    );
+  });
+
+  test('little address space, for every command', async () => {
+    const under = ['/bin/sh', '-c', 'ulimit -v 3000000 && exec "$0" "$@"'] as const;
+    for (const args of [ARGS, ['config', 'check']])
+      expect(await finished(args, { under })).toEqual({
+        code: 2,
+        out: '',
+        err: 'assay: the limit of address space is too low: raise it ("ulimit -v", 16 GiB or none)\n',
+      });
+  });
+});
+
+test('a heap that holds one body and not all that may be held is warned of', () => {
+  const lines: unknown[] = [];
+  const log = { warn: (line: unknown) => lines.push(line) } as unknown as Log;
+  const config = readConfig({ cwd: '/' });
+  checkHeap(config, log, 320 * 1024 * 1024);
+  expect(lines).toEqual([]);
+  checkHeap(config, log, 319 * 1024 * 1024);
+  expect(lines).toEqual([expect.objectContaining({ maxBodyBytesInFlight: 256 * 1024 * 1024 })]);
+  expect(() => checkHeap(config, log, 79 * 1024 * 1024)).toThrow('needs at least 80 MiB');
 });
 
 test('a folder that is gone', async () => {

@@ -158,6 +158,26 @@ describe('the arguments of a tool', () => {
   });
 
   test.each<[string, object]>([
+    ['of no properties', { type: 'object', properties: [] }],
+    ['referred to', { $ref: '#/$defs/a', $defs: { a: { properties: [], required: [] } } }],
+    ['a part', { allOf: [{ properties: [] }] }],
+    ['of no others', { properties: [], patternProperties: [], additionalProperties: false }],
+  ])('none, as PHP writes an empty object: %s', (_, schema) => {
+    const matches = argumentsOf(schema);
+    expect([matches('{}'), matches('{"answer":"x"}'), matches('[]')]).toEqual([true, false, false]);
+  });
+
+  test('a property of any value, as PHP writes it, is one that is still declared', () => {
+    const matches = argumentsOf({ type: 'object', properties: { x: [] }, required: ['x'] });
+    expect([matches('{"x":1}'), matches('{"x":"y"}'), matches('{}'), matches('{"z":1}')]).toEqual([
+      true,
+      true,
+      false,
+      false,
+    ]);
+  });
+
+  test.each<[string, object]>([
     ['additional ones', { additionalProperties: true }],
     ['a far reference', { $ref: 'https://example.org/x' }],
     ['a pattern of names', { patternProperties: { '^x': { type: 'integer' } } }],

@@ -101,15 +101,18 @@ describe('a removal that waits for work in flight', () => {
     expect(await restart()).toEqual([`m ${sha256}`]);
   });
 
-  test('spares what is registered in place of a model of the configuration', async () => {
+  test('spares a model of the configuration that is brought back; nothing else takes its place', async () => {
     await models.add({ id: 'm', path: first.path }, signal);
     const lease = await models.acquire('m', { signal });
     const removing = models.remove('m');
     await turns();
-    await register('m', 'second');
+    await expect(register('m', 'second')).rejects.toMatchObject({ code: 'model_already_exists' });
+    await register('m', 'first');
     lease.release();
     await removing;
-    expect(await restart()).toEqual([`m ${second.sha256}`]);
+    expect(models.list().map((model) => [model.id, model.sha256])).toEqual([['m', first.sha256]]);
+    // The store holds none of it: the configuration names it again.
+    expect(await restart()).toEqual([]);
   });
 
   test('and a second removal of what came meanwhile takes just that', async () => {

@@ -180,6 +180,19 @@ describe('pulling', () => {
     };
   }
 
+  test('nothing is pulled over a model of the configuration, also while that is deleted', async () => {
+    await restart({ pulls: hub(Promise.resolve()) });
+    await fixture.models.add({ id: 'o/r:F16', path: demo['demo-embed'].path }, signal);
+    const pulled = async (): Promise<unknown> => {
+      for await (const event of fixture.models.pull({ name: 'o/r:F16' }, signal)) return event;
+      return undefined;
+    };
+    await expect(pulled()).rejects.toMatchObject({ status: 409, code: 'model_already_exists' });
+    await fixture.models.remove('o/r:F16');
+    await expect(pulled()).rejects.toMatchObject({ status: 409, code: 'model_already_exists' });
+    expect(await fixture.store.get('o/r:F16')).toBeUndefined();
+  });
+
   test('registers the model before it says success', async () => {
     await restart({ pulls: hub(Promise.resolve()) });
     const seen: string[] = [];

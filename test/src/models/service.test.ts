@@ -192,6 +192,31 @@ describe('removing', () => {
     await fixture.models.register({ name: 'chat', path: join(fixture.roots, 'chat.gguf') });
   });
 
+  test('a model of the configuration keeps its name: what another took there would be gone after a restart', async () => {
+    await fixture.models.add({ id: 'mine', path: demo['demo-embed'].path, defaults: { topK: 3 } }, signal);
+    copyFileSync(demo['demo-embed'].path, join(fixture.roots, 'embed.gguf'));
+    await fixture.models.remove('mine');
+    await expect(
+      fixture.models.register({ name: 'mine', path: join(fixture.roots, 'chat.gguf') }),
+    ).rejects.toMatchObject({
+      status: 409,
+      code: 'model_already_exists',
+      param: 'name',
+    });
+    expect([fixture.models.get('mine'), await fixture.store.get('mine')]).toEqual([undefined, undefined]);
+    // The same bytes bring back what the configuration says of them, which is what a restart would.
+    await fixture.models.register({
+      name: 'mine',
+      path: join(fixture.roots, 'embed.gguf'),
+      defaultParameters: { topK: 9 },
+    });
+    expect(fixture.models.get('mine')).toMatchObject({
+      sha256: demo['demo-embed'].sha256,
+      defaults: { topK: 3 },
+    });
+    expect(await fixture.store.get('mine')).toBeUndefined();
+  });
+
   test('waits for work in flight', async () => {
     await fixture.models.register({ name: 'chat', path: join(fixture.roots, 'chat.gguf') });
     const lease = await fixture.models.acquire('chat', { signal });

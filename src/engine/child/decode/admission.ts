@@ -44,6 +44,10 @@ export class Admission {
     this.#slots = createSlots(options.slots, options.reusePrefixes);
   }
 
+  get freeSlots(): number {
+    return this.#slots.free;
+  }
+
   /** Tokens each choice of a request may write. */
   limitOf({ job }: Request): number {
     return Math.min(job.maxTokens ?? Infinity, this.#contextLength - job.prompt.length);

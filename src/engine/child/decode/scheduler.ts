@@ -78,7 +78,8 @@ export class Scheduler {
   /** False when the queue is full. */
   submit(job: Job): boolean {
     if (job.prompt.length === 0) throw new RangeError('a prompt has at least one token');
-    if (this.#queues.length >= this.#options.maxQueued) return false;
+    // Those that the next step seats do not wait.
+    if (this.#queues.length >= this.#options.maxQueued + this.#admission.freeSlots) return false;
     this.#queues.add({
       job,
       cancelled: false,
@@ -92,6 +93,11 @@ export class Scheduler {
     });
     this.#signal();
     return true;
+  }
+
+  /** Whether a request still has a slot or a place in the queue. */
+  holds(id: number): boolean {
+    return this.#queues.get(id) !== undefined;
   }
 
   cancel(id: number): void {

@@ -281,6 +281,17 @@ function tokenizerOf(vocabulary: TemplateVocabulary, disguise: Disguise): (rende
   };
 }
 
+/** Why a template of the configuration cannot be used (a fallback would silently replace it); null when it can. */
+export function templateProblem(source: string): string | null {
+  try {
+    const vocabulary = { specials: [], bos: null, eos: null, addBos: false, tokenize: () => [] };
+    // Only the fallback has such texts.
+    return createChatTemplate(source, vocabulary).stops.length > 0 ? 'it cannot render a question' : null;
+  } catch (error) {
+    return error instanceof Error ? (error.message.split('\n')[0] ?? '') : 'it cannot be read';
+  }
+}
+
 /** The names every chat template may use. */
 function globals(meter: Meter): Record<string, unknown> {
   return {

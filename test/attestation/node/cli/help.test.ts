@@ -48,12 +48,49 @@ describe('--help', () => {
     expect(helpFor(['mend', '--help'])).toBe(helpFor([]));
   });
 
-  test.each(['--version', '-v'])('%s', async (flag) => {
+  describe.each(['--version', '-v'])('%s', (flag) => {
     const { version } = JSON.parse(
       readFileSync(new URL('../../../../attestation/package.json', import.meta.url), 'utf8'),
     ) as { version: string };
-    expect(await cli([flag])).toEqual({ code: 0, out: `assay-verify ${version}\n`, err: '' });
+
+    test.each([
+      '',
+      'https://127.0.0.1:8443',
+      'https://x --json --timeout nonsense',
+      'proxy',
+      'proxy https://x --listen nonsense',
+      'evidence',
+      'measure',
+      'measure m.json --json',
+      'policy',
+      'policy lint',
+      'policy print p.json',
+      'bundle',
+      'bundle --cache DIR',
+    ])('%s', async (words) => {
+      const args = words.split(' ').filter((word) => word !== '');
+      for (const given of [
+        [...args, flag],
+        [flag, ...args],
+      ])
+        expect(await cli(given)).toEqual({ code: 0, out: `assay-verify ${version}\n`, err: '' });
+    });
   });
+
+  test('after -- neither is an option, and beside --help that is meant', async () => {
+    expect((await cli(['measure', '--', '--version'])).code).toBe(30);
+    expect((await cli(['proxy', '--version', '--help'])).out).toContain('assay-verify proxy https://');
+  });
+});
+
+test.skipIf(process.platform !== 'linux')('few open files: one line, and no stack', async () => {
+  const bin = fileURLToPath(new URL('../../../../attestation/bin/assay-verify.js', import.meta.url));
+  const under = ['-c', 'ulimit -n 22 && exec "$0" "$@"', process.execPath, bin, 'https://127.0.0.1:1'];
+  const failed: unknown = await promisify(execFile)('/bin/sh', under).catch((error: unknown) => error);
+  expect(failed).toMatchObject({ code: 1 });
+  expect((failed as { readonly stderr: string }).stderr).toMatch(
+    /^assay-verify: internal: EMFILE: .*: raise the limit of open files \("ulimit -n"\)\n$/,
+  );
 });
 
 describe('a reader that leaves', () => {

@@ -110,7 +110,7 @@ describe('the offline bundle', () => {
       await amd.signReport(),
     );
     const printed: string[] = [];
-    await commandBundle({ name: 'bundle', cacheFolder: path }, {
+    await commandBundle({ kind: 'bundle', cacheFolder: path }, {
       stdout: (text: string) => printed.push(text),
     } as unknown as CliWorld);
     expect(parseBundle(printed.join('')).length).toBe(3);

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { setImmediate as turn } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
-import type { RunningProxy } from '../../../../attestation/node/proxy.ts';
+import type { RunningProxy } from '../../../../attestation/node/proxy/proxy.ts';
 import { type Misbehaviour, send } from '../../../fixtures/attestation/attested-server.ts';
 import { CLOSING, finish, raw, startBoth } from '../../../fixtures/attestation/local-proxy.ts';
 

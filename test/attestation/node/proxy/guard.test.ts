@@ -3,7 +3,7 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
-import { canonicalOrigin, hostName, isLoopback } from '../../../../attestation/node/proxy/guard.ts';
+import { canonicalOrigin, hostName, isLoopbackHost } from '../../../../attestation/node/proxy/guard.ts';
 import { send } from '../../../fixtures/attestation/attested-server.ts';
 import { finish, raw, speak, startBoth } from '../../../fixtures/attestation/local-proxy.ts';
 import { codeOf, codeOfAsync } from '../../../fixtures/refusal.ts';
@@ -76,7 +76,7 @@ describe('proxy guard', () => {
     ['0.0.0.0', false],
     ['localhost.evil.example', false],
   ])('%s is loopback: %s', (host, expected) => {
-    expect(isLoopback(host)).toBe(expected);
+    expect(isLoopbackHost(host)).toBe(expected);
   });
 
   test.each([

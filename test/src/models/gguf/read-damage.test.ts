@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test, onTestFinished } from 'vitest';
 import { ensureDemoModels } from '../../../../scripts/demo-model/main.ts';
-import type { Value } from '../../../../scripts/demo-model/gguf.ts';
+import type { WrittenValue } from '../../../../scripts/demo-model/gguf.ts';
 import { after, tinyGguf } from '../../../fixtures/models/gguf-tiny.ts';
 import { accepted } from '../../../fixtures/models/gguf-source.ts';
 
@@ -133,7 +133,7 @@ describe('on damaged headers', () => {
 });
 
 /** Values a converter's mistake or a hand's edit might leave in any key. */
-const ODD: readonly Value[] = [
+const ODD: readonly WrittenValue[] = [
   ...[0, 1, 2, 3, 15, 16, 17, 33, 128, 513, 65_536, 2 ** 31, 2 ** 32 - 1].map((u32) => ({ u32 })),
   ...[-1, 0, 7].map((i32) => ({ i32 })),
   ...[0, -1, 1e-30, 1e30, NaN, Infinity].map((f32) => ({ f32 })),

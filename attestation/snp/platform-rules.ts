@@ -1,6 +1,6 @@
-// Rules on the machine and its firmware: S21–S26 (AMD 56860 rev 1.58 §4.3 guest policy, §7.3 PLATFORM_INFO, VMPL, TCB and
-// mitigation vectors). "Allowed ⊇ observed": what the policy does not allow is refused. Unknown PLATFORM_INFO bits are
-// recorded, not fatal: firmware adds protections there.
+// Rules on the machine and its firmware: S21–S26 (AMD 56860 rev 1.58 §4.3 guest policy, §7.3 PLATFORM_INFO,
+// VMPL, TCB and mitigation vectors). "Allowed ⊇ observed": what the policy does not allow is refused. Unknown
+// PLATFORM_INFO bits are recorded, not fatal: firmware adds protections there.
 
 import type { Transcript } from '../transcript/checks.ts';
 import { decodeGuestPolicy, decodePlatformInfo, type SnpReport } from './report.ts';
@@ -9,7 +9,7 @@ import { SNP_RULES } from './rules.ts';
 import { decodeTcb, tcbShortfalls, tcbText } from './tcb.ts';
 import type { SnpSubject } from './subject.ts';
 
-export function checkPlatform(subject: SnpSubject, transcript: Transcript): void {
+export function checkSnpPlatform(subject: SnpSubject, transcript: Transcript): void {
   const { report, policy } = subject;
   const policyHex = `0x${report.guestPolicy.toString(16)}`;
 
@@ -85,7 +85,7 @@ function checkVmpl({ report, policy }: SnpSubject, transcript: Transcript): void
     });
 }
 
-/** AMD 56860 §3.3: commits and reports never run ahead of what is installed. */
+/** AMD 56860: commits and reports never run ahead of what is installed. */
 function tcbOrderProblems({ report, product }: SnpSubject): string[] {
   const order = [
     ['REPORTED_TCB', report.reportedTcb, 'COMMITTED_TCB', report.committedTcb],
@@ -126,7 +126,8 @@ function checkMinimum({ report, product, policy }: SnpSubject, transcript: Trans
     ['REPORTED_TCB', report.reportedTcb, minimumTcb],
     ['COMMITTED_TCB', report.committedTcb, policy.minimumCommittedTcb ?? minimumTcb],
     ['CURRENT_TCB', report.currentTcb, minimumTcb],
-    // The firmware at launch set the guest up, and a later update does not undo that. Lower only when the policy says so.
+    // The firmware at launch set the guest up, and a later update does not undo that. Lower only
+    // when the policy says so.
     ['LAUNCH_TCB', report.launchTcb, policy.minimumLaunchTcb ?? minimumTcb],
   ] as const;
   const firmware = policy.minimumFirmware;
@@ -165,7 +166,8 @@ function checkMitigations({ report, policy }: SnpSubject, transcript: Transcript
     launch === undefined || current === undefined
       ? `version ${report.version} has no vectors`
       : `launch 0x${launch.toString(16)}, current 0x${current.toString(16)}`;
-  // Mitigations are only ever added while a guest runs: one that is gone means that the two are not of the same machine.
+  // Mitigations are only ever added while a guest runs: one that is gone means that the two are
+  // not of the same machine.
   const lost = (launch ?? 0n) & ~(current ?? 0n);
   if (lost !== 0n)
     transcript.fail(SNP_RULES.S26, `${found}: 0x${lost.toString(16)} was active at launch and is not now`);

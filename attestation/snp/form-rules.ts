@@ -1,5 +1,6 @@
-// Rules on the report itself, in the order they make it readable: S2–S4, S12, S1, S5–S9 (AMD 56860 rev 1.58 §7.3, §4.3, §10).
-// S12 stands before S1 because the signature can only be checked with a key of the right kind.
+// Rules on the report itself, in the order they make it readable: S2–S4, S12, S1, S5–S9 (AMD
+// 56860 rev 1.58 §7.3, §4.3, §10). S12 stands before S1 because the signature can only be checked
+// with a key of the right kind.
 
 import { isZero, toHex } from '../encoding/bytes.ts';
 import type { Transcript } from '../transcript/checks.ts';
@@ -9,7 +10,10 @@ import { decodeGuestPolicy, reportSignature, reservedRanges, signingKey, SIGNATU
 import { SNP_RULES } from './rules.ts';
 import type { SnpSubject } from './subject.ts';
 
-/** Returns whether the VEK signed the report in the one valid way and the report names that kind of key: S1–S4, S8, S9’s chip key, S12. */
+/**
+ * Returns whether the VEK signed the report in the one valid way and the report names that kind of key:
+ * S1–S4, S8, S9’s chip key, S12.
+ */
 export function checkReportForm(subject: SnpSubject, transcript: Transcript): boolean {
   const { report, vek } = subject;
   transcript.pass(SNP_RULES.S2, `VERSION ${report.version}`);
@@ -105,7 +109,10 @@ function keyTextOf(key: PublicKeyInfo): string {
   return key.kind === 'rsa' ? `RSA ${key.bits}` : key.oid;
 }
 
-/** With MASK_CHIP_KEY the firmware leaves reports unsigned: a signed report with that bit was not written by it. */
+/**
+ * With MASK_CHIP_KEY the firmware leaves reports unsigned: a signed report with that bit was not written by
+ * it.
+ */
 function chipKeyMasked(keyInfo: number): boolean {
   return (keyInfo & 2) !== 0;
 }

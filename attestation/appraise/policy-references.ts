@@ -1,4 +1,5 @@
-// The reference values of a policy: what a build measures to, for each vendor, and releases that stand for many builds.
+// The reference values of a policy: what a build measures to, for each vendor, and releases
+// that stand for many builds.
 
 import { fromHex, toHex } from '../encoding/bytes.ts';
 import { shapeReaders } from '../encoding/json.ts';
@@ -6,7 +7,10 @@ import { AttestationError, malformed } from '../transcript/errors.ts';
 
 const read = shapeReaders('malformed_policy');
 
-/** One accepted build. SNP: MEASUREMENT covers everything. TDX: MRTD covers the firmware only, so the RTMRs are needed too. */
+/**
+ * One accepted build. SNP: MEASUREMENT covers everything. TDX: MRTD covers the firmware only, so
+ * the RTMRs are needed too.
+ */
 export interface SnpReference {
   readonly measurement: string;
   /** A name for people; printed in the verdict. */
@@ -53,17 +57,17 @@ function readReference(value: unknown, name: string): Reference {
   const object = isTdx
     ? read.object(value, name, ['mrTd', 'rtmr1', 'rtmr2'], ['rtmr0', 'rtmr3', 'name'])
     : read.object(value, name, ['measurement'], ['name']);
-  const label =
-    object['name'] === undefined ? {} : { name: read.string(object['name'], `${name}.name`, 128) };
+  const label = object['name'] === undefined ? undefined : read.string(object['name'], `${name}.name`, 128);
   const field = (key: string): string => hex(object[key], `${name}.${key}`, 48);
-  if (!isTdx) return { measurement: field('measurement'), ...label };
+  const optional = (key: string): string | undefined => (object[key] === undefined ? undefined : field(key));
+  if (!isTdx) return { measurement: field('measurement'), name: label };
   return {
     mrTd: field('mrTd'),
-    ...(object['rtmr0'] === undefined ? {} : { rtmr0: field('rtmr0') }),
+    rtmr0: optional('rtmr0'),
     rtmr1: field('rtmr1'),
     rtmr2: field('rtmr2'),
-    ...(object['rtmr3'] === undefined ? {} : { rtmr3: field('rtmr3') }),
-    ...label,
+    rtmr3: optional('rtmr3'),
+    name: label,
   };
 }
 

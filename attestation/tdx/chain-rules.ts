@@ -1,21 +1,21 @@
-// Rules on Intel's certificates: T7 to T10. The root counts by its public key; every certificate must have the name and constraints of
-// its own role, so that a PCK key cannot sign TCB info.
+// Rules on Intel's certificates: T7 to T10. The root counts by its public key; every certificate must have
+// the name and constraints of its own role, so that a PCK key cannot sign TCB info.
 
 import { equalBytes, toHex } from '../encoding/bytes.ts';
 import type { Transcript } from '../transcript/checks.ts';
 import { caProblem, criticalProblem, issuanceProblem, nameText, validityProblem } from '../x509/path.ts';
 import { parseCertificate, type Certificate } from '../x509/certificate.ts';
 import { pckCasOf, rootsOf, type IntelCertificates } from './certificates.ts';
-import { checkRevocation } from './crl.ts';
+import { checkRevocation } from './crl-rules.ts';
 import { SGX_EXTENSIONS_OID } from './pck.ts';
 import { INTEL_ROOT_SPKI_SHA256, spkiSha256 } from './roots.ts';
 import { TDX_RULES } from './rules.ts';
 import type { TdxSubject } from './subject.ts';
 
 /**
- * The certificates that are authentic after the chain rules: signed up to the trusted root by certificates of the right roles, none revoked by CRLs
- * that are authentic themselves.
- * Dates are not in it: what is merely stale is refused by its own rule, and can still be judged by all the others.
+ * The certificates that are authentic after the chain rules: signed up to the trusted root by certificates of
+ * the right roles, none revoked by CRLs that are authentic themselves. Dates are not in it: what is merely
+ * stale is refused by its own rule, and can still be judged by all the others.
  */
 export interface ChainOutcome {
   readonly pck: boolean;
@@ -23,7 +23,10 @@ export interface ChainOutcome {
   readonly qeSigner: boolean;
 }
 
-/** SHA-256 of the public keys of roots given in place of Intel's, or Intel's own. `known` saves parsing one of them again. */
+/**
+ * SHA-256 of the public keys of roots given in place of Intel's, or Intel's own. `known` saves
+ * parsing one of them again.
+ */
 export function trustedRoots(
   roots: readonly Uint8Array[] | undefined,
   known?: Certificate,
@@ -36,7 +39,7 @@ export function trustedRoots(
 }
 
 /** Rules T7 to T10, in order. */
-export async function checkChain(subject: TdxSubject, transcript: Transcript): Promise<ChainOutcome> {
+export async function checkPckChain(subject: TdxSubject, transcript: Transcript): Promise<ChainOutcome> {
   const { certificates: all, trusted, context } = subject;
   const signatures = subject.signatures.chain;
   const rootTrusted = transcript.expect(

@@ -1,5 +1,6 @@
-// Rules on the TD itself (T22 to T28): attributes, XFAM, SEAM, measurements, REPORTDATA, and which platform it runs on.
-// Single bits are explained in tdx/attributes.ts. Fields are little-endian bit fields in the quote's order.
+// Rules on the TD itself (T22 to T28): attributes, XFAM, SEAM, measurements, REPORTDATA, and which
+// platform it runs on. Single bits are explained in tdx/attributes.ts. Fields are little-endian bit
+// fields in the quote's order.
 
 import { equalBytes, isZero, toHex, viewOf } from '../encoding/bytes.ts';
 import type { Rule, Transcript } from '../transcript/checks.ts';
@@ -54,7 +55,7 @@ const LISTED = [
 const ABSENT_MEANS: Readonly<Record<string, Accepted | undefined>> = { seamAttributes: [new Uint8Array(8)] };
 
 /** T28: pins to particular machines. `platform` is undefined when the PCK could not be relied on. */
-export function checkPlatform(
+export function checkPckPlatform(
   { policy }: TdxSubject,
   transcript: Transcript,
   platform: (Pick<PckExtensions, 'fmspc' | 'ppid'> & { readonly serial: Uint8Array }) | undefined,

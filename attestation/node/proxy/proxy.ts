@@ -1,20 +1,21 @@
-// A local door for clients that cannot verify: plain HTTP on loopback in, attested TLS out. The upstream is verified before
-// the proxy listens, and again on every connection it opens. Bodies stream both ways with back-pressure.
-// Refused: listening beyond loopback without being told to, and what proxy/guard.ts does not let in. When attestation fails
-// the answer is a 502; every answer of the proxy's own is in the OpenAI envelope.
+// A local door for clients that cannot verify: plain HTTP on loopback in, attested TLS out. The
+// upstream is verified before the proxy listens, and again on every connection it opens. Bodies stream
+// both ways with back-pressure. Refused: listening beyond loopback without being told to, and what
+// proxy/guard.ts does not let in. When attestation fails the answer is a 502; every answer of the
+// proxy's own is in the OpenAI envelope.
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, isIP, type Socket } from 'node:net';
 import { pipeline } from 'node:stream/promises';
-import type { AttestationResult } from '../appraise/appraise.ts';
-import { malformed, refused } from '../transcript/errors.ts';
-import { parsePolicy } from '../appraise/policy.ts';
-import { AttestedPool, type AttestedFetchOptions, poolOptions } from './pool.ts';
-import { brokenRequest, failureAnswer, rawAnswer, refusalAnswer, send, type Answer } from './proxy/answer.ts';
-import { type Client, Clients, MAX_PIPELINED } from './proxy/clients.ts';
-import { corsFields, isCorsField, isPreflight, preflightFields } from './proxy/cors.ts';
-import { canonicalOrigin, type Door, isLoopback, type Refusal, refusalOf } from './proxy/guard.ts';
-import { endToEnd, withoutFields } from './proxy/headers.ts';
+import type { AttestationResult } from '../../appraise/appraise.ts';
+import { malformed, refused } from '../../transcript/errors.ts';
+import { parsePolicy } from '../../appraise/policy.ts';
+import { AttestedPool, type AttestedFetchOptions, poolOptions } from '../pool.ts';
+import { brokenRequest, failureAnswer, rawAnswer, refusalAnswer, send, type Answer } from './answer.ts';
+import { type Client, Clients, MAX_PIPELINED } from './clients.ts';
+import { corsFields, isCorsField, isPreflight, preflightFields } from './cors.ts';
+import { canonicalOrigin, type Door, isLoopbackHost, type Refusal, refusalOf } from './guard.ts';
+import { endToEnd, withoutFields } from './headers.ts';
 
 /** Settings of {@link startProxy}. */
 export interface ProxyOptions extends Omit<AttestedFetchOptions, 'model'> {
@@ -25,7 +26,10 @@ export interface ProxyOptions extends Omit<AttestedFetchOptions, 'model'> {
   readonly port: number;
   /** Let other machines reach the proxy: what they send crosses the network unencrypted. */
   readonly allowNonLoopback?: boolean | undefined;
-  /** Origins of web pages that may use the proxy (`http://localhost:3000`). Default none: programs send no Origin. */
+  /**
+   * Origins of web pages that may use the proxy (`http://localhost:3000`). Default none:
+   * programs send no Origin.
+   */
   readonly allowOrigins?: readonly string[] | undefined;
   /** Called when a request has ended, and for bytes that never became one. It carries no content. */
   readonly onRequest?: ((entry: ProxyLogEntry) => void) | undefined;
@@ -57,19 +61,21 @@ export interface RunningProxy {
   readonly close: () => Promise<void>;
 }
 
-/** As long as the server keeps its own: pools that do not read `Keep-Alive` would send into a closing socket. */
+/**
+ * As long as the server keeps its own: pools that do not read `Keep-Alive` would send into a closing socket.
+ */
 const KEEP_ALIVE_MS = 75_000;
 
 /**
- * Verifies the upstream, then listens. Throws the AttestationError when the upstream is refused, and Node's error when the
- * address cannot be had. Times in its options are milliseconds.
+ * Verifies the upstream, then listens. Throws the AttestationError when the upstream is refused, and Node's
+ * error when the address cannot be had. Times in its options are milliseconds.
  *
  * @example
  * const proxy = await startProxy({ upstream: 'https://host:8443', policy, host: '127.0.0.1', port: 8080 });
  * process.once('SIGTERM', () => void proxy.close());
  */
 export async function startProxy(options: ProxyOptions): Promise<RunningProxy> {
-  if (!isLoopback(options.host) && options.allowNonLoopback !== true) {
+  if (!isLoopbackHost(options.host) && options.allowNonLoopback !== true) {
     throw malformed(
       'wrong_usage',
       `${options.host} is not a loopback address: prompts would cross the network unencrypted`,
@@ -148,7 +154,10 @@ function listen(server: Server, host: string, port: number): Promise<void> {
   });
 }
 
-/** Node reads these sockets no longer, not even their end. An answer under way must not get another one into its middle. */
+/**
+ * Node reads these sockets no longer, not even their end. An answer under way must not get
+ * another one into its middle.
+ */
 function dismiss(socket: Socket, answer: Answer, { clients, log }: Route, method?: string): void {
   const open = [...clients.of(socket).open];
   const complete = open.length <= 1 && !open.some((response) => response.headersSent) && socket.writable;

@@ -1,6 +1,6 @@
-// Rules on the certificates: S15, S10, S11, S13, S14, S16–S18 (AMD 57230 §3 and §4, RFC 5280 §6.1).
-// The ARK is trusted because its DER and its key are pinned (roots.ts), or because the caller replaced the roots; no field of
-// a certificate makes it trusted.
+// Rules on the certificates: S15, S10, S11, S13, S14, S16–S18 (AMD 57230 §3 and §4, RFC 5280 §6.1). The ARK
+// is trusted because its DER and its key are pinned (roots.ts), or because the caller replaced the roots; no
+// field of a certificate makes it trusted.
 
 import { toHex } from '../encoding/bytes.ts';
 import type { Transcript } from '../transcript/checks.ts';
@@ -13,11 +13,11 @@ import { caRole, hwidProblem, productOfName } from './vek.ts';
 import type { SnpSubject } from './subject.ts';
 
 /**
- * Returns whether a trusted root leads to the VEK and the VEK is the one of this very report: S11 and S15, and of its product (S10),
- * its TCB (S14: the key of an older, broken TCB can sign any report), its chip (S16) and its kind (S18). Dates and what the
- * policy lists are not in it.
+ * Returns whether a trusted root leads to the VEK and the VEK is the one of this very report: S11 and S15,
+ * and of its product (S10), its TCB (S14: the key of an older, broken TCB can sign any report), its chip
+ * (S16) and its kind (S18). Dates and what the policy lists are not in it.
  */
-export function checkChain(subject: SnpSubject, transcript: Transcript): boolean {
+export function checkVekChain(subject: SnpSubject, transcript: Transcript): boolean {
   const { report, vek, extensions, product, policy, context } = subject;
 
   const extensionsOk = transcript.expect(

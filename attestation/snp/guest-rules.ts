@@ -1,5 +1,5 @@
-// Rules on the guest: S27–S32 (AMD 56860 rev 1.58 §7.3). Values are compared whole and in constant time; a policy that does
-// not name a value leaves a visible skip with what was found.
+// Rules on the guest: S27–S32 (AMD 56860 rev 1.58 §7.3). Values are compared whole and in constant time; a
+// policy that does not name a value leaves a visible skip with what was found.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { equalBytes, isZero, toHex } from '../encoding/bytes.ts';
@@ -56,7 +56,10 @@ function guestSvnFound(actual: number, minimum: number): string | { readonly pro
 
 type Expectation = readonly [field: string, actual: Uint8Array, allowed: readonly Uint8Array[] | undefined];
 
-/** One rule over several fields: skips when the policy names none of them, fails when any named one is not listed. */
+/**
+ * One rule over several fields: skips when the policy names none of them, fails when any
+ * named one is not listed.
+ */
 function expectListed(
   transcript: Transcript,
   id: SnpRuleId,
@@ -120,7 +123,10 @@ function listText(count: number): string {
   return count === 1 ? 'the one listed' : `one of the ${count} listed`;
 }
 
-/** Against diversion to another genuine machine: the chip, or the key certified for it, must be one the relying party knows. */
+/**
+ * Against diversion to another genuine machine: the chip, or the key certified for it, must be one
+ * the relying party knows.
+ */
 function checkChip({ report, vek, policy }: SnpSubject, transcript: Transcript): void {
   const { chipIds, vekSpkis } = policy;
   const chip = toHex(report.chipId.subarray(0, 8));

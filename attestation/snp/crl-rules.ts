@@ -1,6 +1,7 @@
-// Rules on revocation: S19 and S20 (AMD 57230 §4, `/vcek/v1/{product}/crl`; RFC 5280 §5, §6.3). The ARK signs one CRL for
-// all it issued, so the serials that matter are those of the ASK or ASVK; VCEKs all have serial 0 and are replaced, not revoked.
-// A missing CRL is a failure unless the policy says otherwise in so many words.
+// Rules on revocation: S19 and S20 (AMD 57230 §4, `/vcek/v1/{product}/crl`; RFC 5280 §5, §6.3). The ARK
+// signs one CRL for all it issued, so the serials that matter are those of the ASK or ASVK; VCEKs all
+// have serial 0 and are replaced, not revoked. A missing CRL is a failure unless the policy says
+// otherwise in so many words.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { toHex } from '../encoding/bytes.ts';
@@ -10,7 +11,9 @@ import type { RevocationList } from '../x509/certificate.ts';
 import { SNP_RULES } from './rules.ts';
 import type { SnpSubject } from './subject.ts';
 
-/** Returns false when an authentic CRL lists a certificate of the chain: then no signature of the VEK counts. */
+/**
+ * Returns false when an authentic CRL lists a certificate of the chain: then no signature of the VEK counts.
+ */
 export async function checkCrl(
   subject: SnpSubject,
   transcript: Transcript,
@@ -45,7 +48,10 @@ function revocationProblem(subject: SnpSubject, crl: RevocationList): string | u
   return listed.length === 0 ? undefined : listed.join('; ');
 }
 
-/** The VEK has another issuer than the CRL, but a CRL of the ARK that lists its serial can only be meant for it. */
+/**
+ * The VEK has another issuer than the CRL, but a CRL of the ARK that lists its serial can only be meant for
+ * it.
+ */
 function revokedOf({ ark, intermediate, vek }: SnpSubject, crl: RevocationList): readonly string[] {
   const chain = [
     ['ARK', ark],
@@ -73,7 +79,8 @@ async function checkRollback(
     transcript.skip(SNP_RULES.S20, 'the CRL is not authentic');
     return;
   }
-  // AMD serves one CRL for VCEKs and one for VLEKs, both by the ARK and each numbered by itself: one must not age the other.
+  // AMD serves one CRL for VCEKs and one for VLEKs, both by the ARK and each numbered by itself:
+  // one must not age the other.
   const key = `snp/${toHex(sha256(ark.publicKey.raw))}/${vek.namedKind ?? 'vcek'}`;
   const values = [
     ['crlNumber', crl.crlNumber],
@@ -89,8 +96,8 @@ async function checkRollback(
     transcript.fail(SNP_RULES.S20, older.join('; '));
     return;
   }
-  // Only a CRL issued by now is remembered, or one dated in the future would lock every honest one out; and only under a
-  // trusted root, or strangers could fill the memory.
+  // Only a CRL issued by now is remembered, or one dated in the future would lock every honest one out; and
+  // only under a trusted root, or strangers could fill the memory.
   if (chainOk && crl.thisUpdate <= context.now)
     for (const [name, value] of values) await memory.remember(`${key}/${name}`, value);
   transcript.pass(SNP_RULES.S20, `CRL ${crl.crlNumber} is the newest seen`);

@@ -1,5 +1,6 @@
-// Revocation (T10) and the memory of what has been seen (T21): the root CRL and the PCK CRL have to be authentic and current, and list
-// no certificate in use; their numbers, and those of TCB info and QE identity, never fall.
+// Revocation (T10) and the memory of what has been seen (T21): the root CRL and the PCK CRL have to
+// be authentic and current, and list no certificate in use; their numbers, and those of TCB info and
+// QE identity, never fall.
 
 import { equalBytes, toHex } from '../encoding/bytes.ts';
 import type { Transcript } from '../transcript/checks.ts';
@@ -10,7 +11,10 @@ import { pckCasOf, rootsOf, type IntelCertificates } from './certificates.ts';
 import { TDX_RULES } from './rules.ts';
 import type { TdxSubject } from './subject.ts';
 
-/** T10. Both CRLs are required, authenticated and current; serials of the leaf, the intermediate and the signers are looked up. */
+/**
+ * T10. Both CRLs are required, authenticated and current; serials of the leaf, the intermediate and
+ * the signers are looked up.
+ */
 export async function checkRevocation(
   { certificates: all, signatures: { chain: signatures }, context: { now } }: TdxSubject,
   transcript: Transcript,

@@ -1,5 +1,5 @@
-// Rules on the quote itself and on the certificate of its platform: T1 to T6 and T11. Checks of the parser are
-// recorded; checks it left open are made here.
+// Rules on the quote itself and on the certificate of its platform: T1 to T6 and T11. Checks of the parser
+// are recorded; checks it left open are made here.
 
 import { sha256 } from '@noble/hashes/sha2.js';
 import { concatBytes, equalBytes, isZero, toHex } from '../encoding/bytes.ts';
@@ -10,7 +10,9 @@ import type { TdxQuote } from './quote.ts';
 import { TDX_RULES } from './rules.ts';
 import type { TdxSubject } from './subject.ts';
 
-/** T1 to T6: whether the quote is signed by a key that a QE report vouches for, and that report by the PCK. */
+/**
+ * T1 to T6: whether the quote is signed by a key that a QE report vouches for, and that report by the PCK.
+ */
 export function checkQuoteForm({ quote, signatures }: TdxSubject, transcript: Transcript): boolean {
   checkShape(quote, transcript);
   const quoteHolds = transcript.expect(

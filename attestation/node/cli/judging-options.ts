@@ -1,5 +1,5 @@
-// The means by which the connecting commands judge: the policy of flags, of a file, or of the folder they are run in; a source of
-// endorsements; a memory of what was seen.
+// How the connecting commands judge: by the policy of flags, of a file, or of the folder they run in; with a
+// source of endorsements and a memory of the versions seen.
 
 import { join } from 'node:path';
 import { AttestationError } from '../../transcript/errors.ts';
@@ -7,21 +7,21 @@ import type { Policy } from '../../appraise/policy.ts';
 import type { ConnectOptions } from '../connect.ts';
 import { bundleStore } from '../endorsements/bundle.ts';
 import { fileRollbackMemory } from '../memory-file.ts';
-import { isLoopback } from '../proxy/guard.ts';
+import { isLoopbackHost } from '../proxy/guard.ts';
 import { type Command, policyOf } from './arguments.ts';
-import { type CliWorld, readIfThere, readReleases, readText } from './world.ts';
+import { type CliWorld, readIfThere, readReleases, readTextFile } from './world.ts';
 
 /** Where `assay serve --demo` puts the policy of what it serves. */
 export const FOUND_POLICY = '.assay/policy.json';
 
-export type Connecting = Extract<Command, { name: 'verify' | 'proxy' }>;
+export type Connecting = Extract<Command, { kind: 'verify' | 'proxy' }>;
 
-export interface Means extends Pick<ConnectOptions, 'endorsements' | 'memory'> {
+export interface JudgingOptions extends Pick<ConnectOptions, 'endorsements' | 'memory'> {
   readonly policy: Policy;
   readonly close: () => Promise<void>;
 }
 
-export async function prepare(command: Connecting, world: CliWorld): Promise<Means> {
+export async function readJudgingOptions(command: Connecting, world: CliWorld): Promise<JudgingOptions> {
   const { accept, cacheFolder, bundleFile } = command;
   const text = await policyText(command, world);
   const policy = policyOf(accept, text, await readReleases(accept.referenceFile, world));
@@ -34,7 +34,7 @@ export async function prepare(command: Connecting, world: CliWorld): Promise<Mea
     cacheFolder === undefined ? undefined : await fileRollbackMemory(join(cacheFolder, 'seen.json'));
   if (mode === 'stapled') return { policy, memory, close: () => Promise.resolve() };
   const { createEndorsements } = await import('../endorsements/endorsements.ts');
-  const bundle = bundleFile === undefined ? undefined : await readText(bundleFile, 'bundle', world);
+  const bundle = bundleFile === undefined ? undefined : await readTextFile(bundleFile, 'bundle', world);
   const endorsements = createEndorsements({
     offline: mode === 'offline',
     now: world.now,
@@ -47,12 +47,13 @@ export async function prepare(command: Connecting, world: CliWorld): Promise<Mea
 }
 
 /**
- * The policy file that was named; else, for an address of this machine and without flags that say what to accept, the one in the
- * folder. For other machines only a file that was named counts: the folder may be anyone's.
+ * The policy file that was named; else, for an address of this machine and without flags that say
+ * what to accept, the one in the folder. For other machines only a file that was named counts:
+ * the folder may be anyone's.
  */
 async function policyText({ accept, origin }: Connecting, world: CliWorld): Promise<string | undefined> {
-  if (accept.policyFile !== undefined) return readText(accept.policyFile, 'policy file', world);
-  if (accept.saysWhat || !isLoopback(origin.hostname)) return undefined;
+  if (accept.policyFile !== undefined) return readTextFile(accept.policyFile, 'policy file', world);
+  if (accept.saysWhat || !isLoopbackHost(origin.hostname)) return undefined;
   const text = await readIfThere(FOUND_POLICY, 'policy file', world);
   if (text !== undefined) world.stderr(`policy: ${FOUND_POLICY}, found in this folder\n`);
   return text;

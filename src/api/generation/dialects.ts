@@ -1,0 +1,64 @@
+// Parameters that other servers and gateways define (vLLM, llama.cpp, OpenRouter, text-generation-inference) and their clients send
+// with every request, mostly at their defaults. Values that ask for the usual are accepted; a value that would change the answer and
+// cannot be honoured is refused by name, as everything else that is not known.
+
+import { decimal, integer, list, text } from '../../base/shape.ts';
+import { asUsual, inert } from '../unsupported.ts';
+
+const UNUSED = 'it tunes a sampler that is off.';
+const tuning = inert(decimal({ min: -1e9, max: 1e9 }), UNUSED);
+
+export const dialectFields = {
+  // Where an answer ends, and what of it is shown.
+  ignore_eos: asUsual(false),
+  min_tokens: asUsual(0),
+  stop_token_ids: asUsual([]),
+  include_stop_str_in_output: asUsual(false),
+  skip_special_tokens: asUsual(true),
+  spaces_between_special_tokens: asUsual(true),
+  detokenize: asUsual(true),
+  // Samplers that are off here.
+  mirostat: asUsual(0),
+  mirostat_tau: tuning,
+  mirostat_eta: tuning,
+  typical_p: asUsual(1),
+  tfs_z: asUsual(1),
+  top_a: asUsual(0),
+  top_n_sigma: asUsual(-1),
+  dynatemp_range: asUsual(0),
+  dynatemp_exponent: tuning,
+  xtc_probability: asUsual(0),
+  xtc_threshold: tuning,
+  dry_multiplier: asUsual(0),
+  dry_base: tuning,
+  dry_allowed_length: inert(integer({ min: -1, max: 1_000_000 }), UNUSED),
+  dry_penalty_last_n: inert(integer({ min: -1, max: 100_000_000 }), UNUSED),
+  dry_sequence_breakers: inert(list(text({ max: 1024 }), { max: 64 }), UNUSED),
+  use_beam_search: asUsual(false),
+  length_penalty: asUsual(1),
+  allowed_token_ids: asUsual([]),
+  bad_words: asUsual([]),
+  // Caches and extra output.
+  cache_prompt: asUsual(true),
+  n_keep: asUsual(0),
+  n_probs: asUsual(0),
+  min_keep: asUsual(0),
+  prompt_logprobs: asUsual(0, false),
+  return_tokens: asUsual(false),
+  timings_per_token: asUsual(false),
+  // Gateways.
+  transforms: asUsual([]),
+  plugins: asUsual([]),
+  models: asUsual([]),
+  provider: asUsual({}),
+} as const;
+
+/** Those that only a chat does not know: a text completion has them with a meaning. */
+export const chatDialectFields = {
+  ...dialectFields,
+  best_of: asUsual(1),
+  echo: asUsual(false),
+  add_generation_prompt: asUsual(true),
+  continue_final_message: asUsual(false),
+  include_reasoning: asUsual(true),
+} as const;
