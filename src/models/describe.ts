@@ -10,7 +10,7 @@ import { namesOfParts } from './gguf/part-name.ts';
 import { inspectFiles } from './inspect.ts';
 import { identityOf, measure, openRegular, sameFile, stagingRoom } from './measure.ts';
 import type {
-  KvType,
+  KvCacheType,
   ModelDefaults,
   ModelFile,
   RegisteredModelType,
@@ -35,7 +35,7 @@ export interface ModelToAdd {
   readonly type?: RegisteredModelType | undefined;
   readonly contextLength?: number | undefined;
   readonly defaults?: ModelDefaults | undefined;
-  readonly kvType?: KvType | undefined;
+  readonly kvType?: KvCacheType | undefined;
   readonly chatTemplate?: string | undefined;
 }
 
@@ -51,7 +51,7 @@ export interface ResidencyOptions {
 export interface DescribeFileOptions extends ResidencyOptions {
   readonly contextLength: number;
   /** For models that generate and have none of their own. */
-  readonly kvType?: KvType | undefined;
+  readonly kvType?: KvCacheType | undefined;
   readonly clock: Clock;
 }
 

@@ -6,7 +6,7 @@ import { inspectModel } from './inspect.ts';
 import type { Closable } from './slot.ts';
 import { stageFile, type ReadyFile } from './measure.ts';
 import { stageParts } from './stage-parts.ts';
-import type { KvType, RegisteredModelType, RegistryEntry, FileIdentity } from './model.ts';
+import type { KvCacheType, RegisteredModelType, RegistryEntry, FileIdentity } from './model.ts';
 
 /** Structurally the engine seam's LoadSpec. */
 export interface OpenSpec {
@@ -16,7 +16,7 @@ export interface OpenSpec {
   readonly contextLength: number;
   readonly slots: number;
   readonly threads?: number | undefined;
-  readonly kvType?: KvType | undefined;
+  readonly kvType?: KvCacheType | undefined;
   readonly chatTemplate?: string | undefined;
   readonly onProgress: (fraction: number) => void;
 }

@@ -9,7 +9,7 @@ export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank'
 export type Residency = 'memory' | 'verity' | 'disk';
 
 /** How the engine keeps keys and values. */
-export type KvType = 'f16' | 'q8_0';
+export type KvCacheType = 'f16' | 'q8_0';
 
 /** `residency` is not a file: it adds the word "disk" to the signed manifest of a model outside measured memory. */
 export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template' | 'residency';
@@ -59,7 +59,7 @@ export interface RegisteredModel {
   readonly blobs: readonly ModelBlob[];
   readonly defaults: ModelDefaults;
   /** As configured for the model or for all; absent: the engine chooses. */
-  readonly kvType?: KvType | undefined;
+  readonly kvType?: KvCacheType | undefined;
   readonly details?: ModelDetails | undefined;
 }
 
@@ -93,7 +93,7 @@ export interface RegistryEntry {
   /** Text of a chat template that replaces the file's own; it is then one of the model's blobs. */
   readonly chatTemplate?: string | undefined;
   /** As set for this model. */
-  readonly kvType?: KvType | undefined;
+  readonly kvType?: KvCacheType | undefined;
   /** Whether this process itself hashed the bytes, or takes the digest from a manifest or pin and enforces it on load. */
   readonly hashed: boolean;
 }

@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import { attestedModel, fromHex, toHex, type AttestedModel } from '@assay/attestation';
 import { ApiError } from '../base/errors.ts';
 import type {
-  KvType,
+  KvCacheType,
   RegisteredModelType,
   Residency,
   ModelBlob,
@@ -76,9 +76,9 @@ export interface DescribeOptions {
   readonly chatTemplate?: string | undefined;
   readonly hashed: boolean;
   /** Set for this model. */
-  readonly kvType?: KvType | undefined;
+  readonly kvType?: KvCacheType | undefined;
   /** For models that generate and have none of their own. */
-  readonly defaultKvType?: KvType | undefined;
+  readonly defaultKvType?: KvCacheType | undefined;
 }
 
 /** Builds an entry; its digest follows from the blobs as the verifier computes it (`attestedModel`). */
@@ -128,7 +128,7 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
 const Q8_BLOCK = 32;
 
 /** Refuses a type that the model cannot have; the engine would find out only when it loads. */
-function kvTypeOf({ kvType, defaultKvType, summary, type }: DescribeOptions): KvType | undefined {
+function kvTypeOf({ kvType, defaultKvType, summary, type }: DescribeOptions): KvCacheType | undefined {
   const generates = ['chat', 'completion'].includes(type ?? summary.type);
   const wanted = kvType ?? (generates ? defaultKvType : undefined);
   if (wanted === undefined) return undefined;

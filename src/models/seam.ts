@@ -1,6 +1,6 @@
 // The models as the routes see them: the service, the lease on a loaded engine, the events of a pull. Types only.
 
-import type { KvType, ModelDefaults, RegisteredModel } from './model.ts';
+import type { KvCacheType, ModelDefaults, RegisteredModel } from './model.ts';
 
 export interface ModelStatus extends RegisteredModel {
   readonly loaded: boolean;
@@ -82,7 +82,7 @@ export interface ModelService<E> {
     readonly path: string | readonly string[];
     readonly format?: string | undefined;
     readonly defaultParameters?: ModelDefaults | undefined;
-    readonly kvType?: KvType | undefined;
+    readonly kvType?: KvCacheType | undefined;
   }): Promise<RegisteredModel>;
   /** Unloads, deregisters, and collects blobs no manifest names. */
   remove(id: string): Promise<void>;

@@ -15,7 +15,7 @@ import {
 import { namesOfParts } from './gguf/part-name.ts';
 import { Lifecycle, replaced } from './lifecycle.ts';
 import { estimateBytes, openModel, type OpenSpec } from './load.ts';
-import type { FileIdentity, KvType, ModelDefaults, RegisteredModel, RegistryEntry } from './model.ts';
+import type { FileIdentity, KvCacheType, ModelDefaults, RegisteredModel, RegistryEntry } from './model.ts';
 import type { PullProgress, PullService, PullState } from './pull/pull.ts';
 import { createRegistry, type Registry } from './registry.ts';
 import type { AcquireOptions, Lease, ModelService, ModelStatus, PullEvent, PullStatus } from './seam.ts';
@@ -34,7 +34,7 @@ export interface ServiceOptions<E extends Closable> extends ResidencyOptions {
   readonly threads: number;
   readonly contextLength: number;
   /** For models that generate and have none of their own; absent: the engine chooses. */
-  readonly kvType?: KvType | undefined;
+  readonly kvType?: KvCacheType | undefined;
   readonly maxLoaded: number;
   readonly memoryBudgetBytes: number;
   readonly keepAlive: string;
@@ -98,13 +98,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     }
   }
 
-  async register(request: {
-    readonly name: string;
-    readonly path: string | readonly string[];
-    readonly format?: string | undefined;
-    readonly defaultParameters?: ModelDefaults | undefined;
-    readonly kvType?: KvType | undefined;
-  }): Promise<ModelStatus> {
+  async register(request: Parameters<ModelService<E>['register']>[0]): Promise<ModelStatus> {
     parseModelName(request.name);
     if (request.format !== undefined && request.format !== 'gguf') {
       throw new ApiError('unsupported_model_format', 'only the format "gguf" can be registered', {
@@ -326,11 +320,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   }
 }
 
-interface PullRequest {
-  readonly name: string;
-  readonly force?: boolean | undefined;
-  readonly token?: string | undefined;
-}
+type PullRequest = Parameters<ModelService<unknown>['pull']>[0];
 
 function pullEvent(event: PullProgress): PullEvent {
   switch (event.kind) {

@@ -1,6 +1,7 @@
-// Stages a split model: its parts become one unnamed file in guest memory, which is what the engine reads. The engine opens no
-// file itself, so it is confined before it reads a byte of any part. Each part is hashed over the very bytes that go into that
-// file, its header included. Refuses: a part with another digest, parts that do not make one model.
+// Stages a split model: its parts become one unnamed file in guest memory, which is what the engine reads.
+// The engine opens no file itself, so it is confined before it reads a byte of any part. Each part is
+// hashed over the very bytes that go into that file, its header included. Refuses: a part with another
+// digest, parts that do not make one model.
 
 import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
@@ -8,7 +9,7 @@ import { open, type FileHandle } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { isFull } from '../base/durable-files.ts';
 import { fileSource } from './gguf/read.ts';
-import { joinParts, readParts, type JoinedModel, type Part } from './gguf/split.ts';
+import { joinParts, readParts, type JoinedModel, type ModelPart } from './gguf/split.ts';
 import {
   mismatch,
   noRoom,
@@ -64,7 +65,7 @@ export async function stageParts(
 }
 
 /** Adds each file to `sources` as soon as it is open. */
-async function openParts(files: readonly ModelFile[], sources: FileHandle[]): Promise<readonly Part[]> {
+async function openParts(files: readonly ModelFile[], sources: FileHandle[]): Promise<readonly ModelPart[]> {
   const named = [];
   for (const { path } of files) {
     const source = await openRegular(path);
@@ -77,7 +78,7 @@ async function openParts(files: readonly ModelFile[], sources: FileHandle[]): Pr
 interface Joining {
   readonly files: readonly ModelFile[];
   readonly sources: readonly FileHandle[];
-  readonly parts: readonly Part[];
+  readonly parts: readonly ModelPart[];
   readonly model: JoinedModel;
   readonly target: FileHandle;
 }

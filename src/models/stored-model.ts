@@ -7,7 +7,7 @@ import { inspectFiles } from './inspect.ts';
 import { openRegular } from './measure.ts';
 import { describeModel } from './registry.ts';
 import type { ModelStore } from './store/store.ts';
-import type { KvType, ModelDefaults, ModelFile, RegistryEntry, Residency } from './model.ts';
+import type { KvCacheType, ModelDefaults, ModelFile, RegistryEntry, Residency } from './model.ts';
 import type { ModelManifest, ModelOrigin } from './store/manifest.ts';
 
 export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelManifest {
@@ -32,7 +32,7 @@ export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelMani
 
 /** The defaults that were set; undefined when none was. */
 function given(
-  parameters: ModelDefaults & { readonly kvType: KvType | undefined },
+  parameters: ModelDefaults & { readonly kvType: KvCacheType | undefined },
 ): Readonly<Record<string, string | number>> | undefined {
   const set = Object.entries(parameters).filter(
     (entry): entry is [string, string | number] => entry[1] !== undefined,
@@ -44,7 +44,7 @@ export interface RestoreOptions {
   readonly store: ModelStore;
   readonly residencyOf: (weights: readonly ModelFile[]) => Promise<Residency>;
   readonly contextLength: number;
-  readonly kvType?: KvType | undefined;
+  readonly kvType?: KvCacheType | undefined;
 }
 
 /** Throws an ApiError when a file is missing or no longer a GGUF. */
@@ -93,7 +93,7 @@ async function blobPath(store: ModelStore, sha256: string): Promise<string> {
 
 const NUMBERS = ['temperature', 'topP', 'topK', 'minP', 'repeatPenalty', 'maxTokens', 'dimensions'] as const;
 
-function kvTypeOf(value: unknown): KvType | undefined {
+function kvTypeOf(value: unknown): KvCacheType | undefined {
   return value === 'f16' || value === 'q8_0' ? value : undefined;
 }
 

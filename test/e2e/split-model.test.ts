@@ -1,5 +1,6 @@
-// A split model through the whole product: configured by its first part, pinned by clients through the digest of its manifest,
-// answering over attested TLS with its keys and values as Q8_0; a list of parts over the API, and what is wrong with one.
+// A split model through the whole product: configured by its first part, pinned by clients through the
+// digest of its manifest, answering over attested TLS with its keys and values as Q8_0; a list of parts
+// over the API, and what is wrong with one.
 
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -72,32 +73,34 @@ describe('a split model', () => {
     expect(answered.body).toMatchObject({ choices: [{ message: { content: answer } }] });
   });
 
+  const KV_TYPE = 'default_parameters.kv_type';
   test.each([
     [
       'parts out of order',
       () => ({ path: paths.toReversed() }),
-      'invalid_gguf',
       /part 1 of 3 \(M-00003/,
+      'invalid_gguf',
       null,
     ],
-    ['a part less', () => ({ path: paths.slice(0, 2) }), 'invalid_gguf', /split\.count 3, expected 2/, null],
-    ['no part', () => ({ path: [] }), 'empty_array', /at least 1/, 'path'],
-    ['a number', () => ({ path: 7 }), 'invalid_type', /path/, 'path'],
+    ['a part less', () => ({ path: paths.slice(0, 2) }), /split\.count 3, expected 2/, 'invalid_gguf', null],
+    ['no part', () => ({ path: [] }), /at least 1/, 'empty_array', 'path'],
+    ['a number', () => ({ path: 7 }), /path/, 'invalid_type', 'path'],
     [
       'an unknown kv_type',
       () => ({ path: paths, default_parameters: { kv_type: 'q4_0' } }),
-      'invalid_value',
       /kv_type/,
-      'default_parameters.kv_type',
+      'invalid_value',
+      KV_TYPE,
     ],
     [
       'heads that q8_0 does not fit',
       () => ({ path: join(folder, 'tiny.gguf'), default_parameters: { kv_type: 'q8_0' } }),
-      'invalid_value',
       /width of 16, expected a multiple of 32/,
-      'default_parameters.kv_type',
+      'invalid_value',
+      KV_TYPE,
     ],
-  ])('%s: a typed 400 that says it', async (_, body, code, message, param) => {
+  ])('%s: a typed 400 that says it', async (_, body, message, ...refusal) => {
+    const [code, param] = refusal;
     expect(await call('/v1/models', { name: 'm', ...body() })).toMatchObject({
       status: 400,
       body: { error: { code, param, message: expect.stringMatching(message) as string } },

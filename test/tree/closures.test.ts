@@ -18,10 +18,10 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'engine child': {
     entry: PROCESSES.engineChild,
     files: 45,
-    lines: 5950,
+    lines: 6_100,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
-  server: { entry: PROCESSES.server, files: 272, lines: 39_500, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 276, lines: 40_000, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,

@@ -19,7 +19,7 @@ import { unknownUrl } from '../../http/errors.ts';
 import { route } from '../../http/route.ts';
 import { modelNotFound, recordModel } from '../model-access.ts';
 import { answerPullStatus, cancelPullOf } from './pull.ts';
-import type { KvType, ModelDefaults } from '../../models/model.ts';
+import type { KvCacheType, ModelDefaults } from '../../models/model.ts';
 import type { ModelStatus } from '../../models/seam.ts';
 import { unsupported } from '../unsupported.ts';
 
@@ -136,7 +136,7 @@ const defaultParameters = map(
     ),
     isq: unsupported('models are not quantised on load'),
   }),
-  (given): { readonly defaults: ModelDefaults; readonly kvType: KvType | undefined } => ({
+  (given): { readonly defaults: ModelDefaults; readonly kvType: KvCacheType | undefined } => ({
     kvType: given.kv_type,
     defaults: {
       temperature: given.temperature,

@@ -1,4 +1,5 @@
-// Writes the beginning of a GGUF v3 file: chosen metadata of a file that was read, byte for byte, and a tensor table.
+// Writes the beginning of a GGUF v3 file: chosen metadata of a file that was read, byte for byte, and a
+// tensor table.
 
 import type { GgufHeader, TensorEntry } from './header.ts';
 

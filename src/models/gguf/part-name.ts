@@ -1,4 +1,5 @@
-// Names of the files of a split model, as llama-gguf-split and the converters write them: `NAME-00001-of-00003.gguf`.
+// Names of the files of a split model, as llama-gguf-split and the converters write them:
+// `NAME-00001-of-00003.gguf`.
 
 import { ApiError } from '../../base/errors.ts';
 
@@ -26,7 +27,7 @@ export function nameOfPart(part: PartName, number: number): string {
   return `${part.stem}-${digits(number)}-of-${digits(part.count)}${part.suffix}`;
 }
 
-/** All parts of the model that begins at `first`, in order; only itself where its name is that of a whole model. */
+/** All parts of the model that begins at `first`, in order; itself alone where it names a whole model. */
 export function namesOfParts(first: string): readonly string[] {
   const part = partOf(first);
   if (part === undefined) return [first];

@@ -1,6 +1,7 @@
-// A model split into several GGUF files (llama-gguf-split: split.no, split.count, split.tensors.count), and the one file its
-// parts make: the metadata of the first, the tensors of all in order. The engine reads that file, so it knows no parts.
-// Refuses: parts that are missing, out of order or of another model, and tensors that two parts have; the message names the part.
+// A model split into several GGUF files (llama-gguf-split: split.no, split.count, split.tensors.count), and
+// the one file its parts make: the metadata of the first, the tensors of all in order. The engine reads
+// that file, so it knows no parts. Refuses: parts that are missing, out of order or of another model, and
+// tensors that two parts have; the message names the part.
 
 import { ApiError } from '../../base/errors.ts';
 import { invalidGguf, type ByteSource } from './bytes.ts';
@@ -14,14 +15,14 @@ export interface NamedSource {
   readonly source: ByteSource;
 }
 
-export interface Part {
+export interface ModelPart {
   /** File name, for messages. */
   readonly name: string;
   readonly header: GgufHeader;
 }
 
 /** Bytes `from` to `to` of a part belong at `at` of the joined file. */
-export interface Section {
+export interface DataSection {
   readonly from: number;
   readonly to: number;
   readonly at: number;
@@ -33,7 +34,7 @@ export interface JoinedModel {
   /** Its beginning; the sections follow. */
   readonly head: Uint8Array;
   /** The data section of each part. */
-  readonly sections: readonly Section[];
+  readonly sections: readonly DataSection[];
 }
 
 /** All heads together; that of a whole model has the same bound. */
@@ -41,10 +42,10 @@ const MAX_HEAD_BYTES = 256 * 1024 * 1024;
 const SPLIT_KEYS = ['split.no', 'split.count', 'split.tensors.count'] as const;
 
 /** Reads the headers; of what was read only they are kept. Throws 400 `invalid_gguf`, naming the part. */
-export async function readParts(sources: readonly NamedSource[]): Promise<readonly Part[]> {
+export async function readParts(sources: readonly NamedSource[]): Promise<readonly ModelPart[]> {
   if (sources.length > MAX_PARTS)
     throw invalidGguf(`a model of ${sources.length} parts, at most ${MAX_PARTS} are accepted`);
-  const parts: Part[] = [];
+  const parts: ModelPart[] = [];
   let bytes = 0;
   for (const { name, source } of sources) {
     const header = await readHeader(source).catch((error: unknown) => {
@@ -63,7 +64,7 @@ export async function readParts(sources: readonly NamedSource[]): Promise<readon
 }
 
 /** `parts` in order. Throws 400 `invalid_gguf`. */
-export function joinParts(parts: readonly Part[]): JoinedModel {
+export function joinParts(parts: readonly ModelPart[]): JoinedModel {
   const [first] = parts;
   if (first === undefined) throw invalidGguf('a model of no parts');
   for (const [i, part] of parts.entries()) checkPart(part, i, parts);
@@ -76,7 +77,7 @@ export function joinParts(parts: readonly Part[]): JoinedModel {
   const metadata = new Map(first.header.metadata);
   for (const key of SPLIT_KEYS) metadata.delete(key);
   const head = writeHead(first.header, metadata.keys(), tensors);
-  const sections: Section[] = [];
+  const sections: DataSection[] = [];
   let at = head.length;
   for (const { header } of parts) {
     const { dataOffset, dataBytes } = header;
@@ -91,7 +92,7 @@ export function joinParts(parts: readonly Part[]): JoinedModel {
   };
 }
 
-function checkPart(part: Part, index: number, parts: readonly Part[]): void {
+function checkPart(part: ModelPart, index: number, parts: readonly ModelPart[]): void {
   const first = parts[0]!;
   const place = label(part, index, parts.length);
   const count = integer(part, 'split.count');
@@ -120,7 +121,7 @@ function checkPart(part: Part, index: number, parts: readonly Part[]): void {
 }
 
 /** With the offsets they have when the data sections follow each other. */
-function tensorsOf(parts: readonly Part[]): readonly TensorEntry[] {
+function tensorsOf(parts: readonly ModelPart[]): readonly TensorEntry[] {
   const owners = new Map<string, number>();
   const tensors: TensorEntry[] = [];
   let offset = 0;
@@ -139,12 +140,12 @@ function tensorsOf(parts: readonly Part[]): readonly TensorEntry[] {
   return tensors;
 }
 
-function label(part: Part, index: number, count: number): string {
+function label(part: ModelPart, index: number, count: number): string {
   return `part ${index + 1} of ${count} (${part.name})`;
 }
 
 /** Writers differ in the integer type. */
-function integer(part: Part, key: (typeof SPLIT_KEYS)[number]): number | undefined {
+function integer(part: ModelPart, key: (typeof SPLIT_KEYS)[number]): number | undefined {
   const value = part.header.metadata.get(key);
   if (value === undefined) return undefined;
   if (typeof value !== 'object' || !('value' in value) || !Number.isSafeInteger(value.value))

@@ -1,5 +1,6 @@
-// The files of one model, one after another, into the store: room for all of them is reserved before the first byte, what an
-// earlier attempt fetched is taken up, and files enter the store together, once each has its digest and the whole is a model.
+// The files of one model, one after another, into the store: room for all of them is reserved before the
+// first byte, what an earlier attempt fetched is taken up, and files enter the store together, once each
+// has its digest and the whole is a model.
 
 import { open, type FileHandle } from 'node:fs/promises';
 import { basename } from 'node:path';
@@ -8,7 +9,7 @@ import { NoRoom, type DiskRoom } from '../../base/disk-room.ts';
 import { ApiError } from '../../base/errors.ts';
 import { fileSource, inspectGguf, inspectParts, type GgufInfo } from '../gguf/read.ts';
 import type { ModelStore, StoredBlob } from '../store/store.ts';
-import { download, noRoom, type Disk } from './download.ts';
+import { download, noDiskRoom, type Disk } from './download.ts';
 import { movingRate, type ProgressFeed } from './events.ts';
 import type { HubFile } from './hub.ts';
 import type { Web } from './http.ts';
@@ -69,7 +70,7 @@ export async function fetchModel(
       if (blob === undefined) missing.push(file);
       else held.set(file, blob);
     }
-    job.heldBytes = sizeOf([...held.keys()]);
+    job.heldBytes = bytesOfFiles([...held.keys()]);
     job.state = { ...job.state, completed: job.heldBytes };
     const pathOf = (file: HubFile): string => held.get(file)?.path ?? records.partPath(keyOf(file));
     if (missing.length > 0) {
@@ -117,7 +118,7 @@ async function downloadAll(job: Fetching, missing: readonly HubFile[], options: 
     missing.length === 1
       ? undefined
       : await partials.room.reserve(whole).catch((error: unknown) => {
-          throw error instanceof NoRoom ? noRoom(store.folder, whole, error.available) : error;
+          throw error instanceof NoRoom ? noDiskRoom(store.folder, whole, error.available) : error;
         });
   try {
     let later = whole;
@@ -206,6 +207,6 @@ async function inspect(files: readonly HubFile[], pathOf: (file: HubFile) => str
   }
 }
 
-export function sizeOf(files: readonly HubFile[]): number {
+export function bytesOfFiles(files: readonly HubFile[]): number {
   return files.reduce((sum, { size }) => sum + size, 0);
 }

@@ -1,5 +1,5 @@
-// The partial files of all pulls: one writer at a time for each, and room on their disk that is promised once. Those of pulls
-// that do not run are given back, oldest first, when another needs the room.
+// The partial files of all pulls: one writer at a time for each, and room on their disk that is promised
+// once. Those of pulls that do not run are given back, oldest first, when another needs the room.
 
 import { DiskRoom } from '../../base/disk-room.ts';
 import { KEPT_BYTES, type Disk } from './download.ts';

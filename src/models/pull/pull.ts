@@ -4,15 +4,14 @@
 // elsewhere.
 
 import { join } from 'node:path';
-import { attestedModel, fromHex, toHex } from '@assay/attestation';
 import type { Clock } from '../../base/clock.ts';
 import { ApiError } from '../../base/errors.ts';
 import type { GgufInfo } from '../gguf/read.ts';
-import type { ManifestBlob, ModelManifest } from '../store/manifest.ts';
+import type { ModelManifest } from '../store/manifest.ts';
 import type { ModelStore } from '../store/store.ts';
 import { realDisk, type Disk } from './download.ts';
 import { failureOf, ProgressFeed, type PullProgress } from './events.ts';
-import { fetchModel, keyOf, sizeOf, type Fetching } from './fetch-model.ts';
+import { fetchModel, keyOf, bytesOfFiles, type Fetching } from './fetch-model.ts';
 import { resolveFiles, type HubFile } from './hub.ts';
 import { createWeb, parseEndpoint, type ProxySettings, type Web } from './http.ts';
 import { parsePullName, type PullName } from './name.ts';
@@ -204,8 +203,7 @@ class Pulls implements PullService {
     const { name } = job;
     job.parts = (await this.#partials.records.read(name.name))?.parts ?? [];
     const known = job.force ? undefined : await this.#store.get(name.name);
-    if (known !== undefined)
-      return { kind: 'already_exists', id: name.name, sha256: digestOfModel(known.blobs) };
+    if (known !== undefined) return { kind: 'already_exists', id: name.name, sha256: known.blobs[0]!.sha256 };
     await this.#save(job);
     const { clock, disk } = this.#options;
     const { signal } = job.abort;
@@ -215,7 +213,7 @@ class Pulls implements PullService {
       () => 0,
       () => resolveFiles(this.#web, this.#endpoint, name, { signal, now: clock.now, token: job.token }),
     );
-    job.state = { ...job.state, total: sizeOf(files) };
+    job.state = { ...job.state, total: bytesOfFiles(files) };
     const { blobs, info } = await this.#partials.exclusively(files.map(keyOf), signal, () =>
       fetchModel(job, files, {
         store: this.#store,
@@ -234,8 +232,8 @@ class Pulls implements PullService {
     } finally {
       for (const blob of blobs) blob.release();
     }
-    const size = sizeOf(files);
-    return { kind: 'success', id: name.name, sha256: digestOfModel(manifest.blobs), size };
+    const size = bytesOfFiles(files);
+    return { kind: 'success', id: name.name, sha256: manifest.blobs[0]!.sha256, size };
   }
 
   #retry(job: Job): RetryOptions {
@@ -275,10 +273,4 @@ function manifestOf(
     source: { kind: 'hub', repo, revision: commit, file, url: url.href },
     gguf: { architecture, type, contextLength, parameters, quantization },
   };
-}
-
-/** As clients pin it. */
-function digestOfModel(blobs: readonly ManifestBlob[]): string {
-  const items = blobs.map(({ role, sha256, size }) => ({ role, sha256: fromHex(sha256), size }));
-  return toHex(attestedModel('pulled', items).sha256);
 }

@@ -1,5 +1,6 @@
-// Split models: the parts make the file they were cut from; what is missing, out of order, alien or said twice is refused
-// with the part's name. llama.cpp's own reader of split files shows that the test's parts are such files.
+// Split models: the parts make the file they were cut from; what is missing, out of order, alien or said
+// twice is refused with the part's name. llama.cpp's own reader of split files shows that the test's parts
+// are such files.
 
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

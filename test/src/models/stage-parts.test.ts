@@ -1,5 +1,6 @@
-// A split model in the service: registered from its first part or a list, attested by the manifest of its parts, joined in
-// memory for an engine, where it answers as the whole file does; a part that is missing or exchanged is refused by name.
+// A split model in the service: registered from its first part or a list, attested by the manifest of its
+// parts, joined in memory for an engine, where it answers as the whole file does; a part that is missing or
+// exchanged is refused by name.
 
 import { createHash } from 'node:crypto';
 import {

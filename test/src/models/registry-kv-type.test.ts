@@ -1,5 +1,5 @@
-// The type of a model's keys and values: set for it or for all that generate, counted before a load, kept over a restart, and
-// refused where the model cannot have it.
+// The type of a model's keys and values: set for it or for all that generate, counted before a load, kept
+// over a restart, and refused where the model cannot have it.
 
 import { copyFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,5 +1,5 @@
-// Types of keys and values: Q8_0 answers as F16 does on the demo models and takes about half the memory; where it cannot be had
-// the load is refused with the reason.
+// Types of keys and values: Q8_0 answers as F16 does on the demo models and takes about half the memory;
+// where it cannot be had the load is refused with the reason.
 
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
