@@ -3,7 +3,7 @@
 // written of it: that refuses unsorted or duplicate keys, non-minimal integers and anything else with two
 // spellings. Also refused: negative numbers, floats, tags, undefined, indefinite lengths, trailing bytes,
 // nesting over 8, integers over 2^53-1. The server compares what it writes with cbor-x
-// (src/attester/second-writer.ts), which is too large for a page.
+// (src/attester/cbor-cross-check.ts), which is too large for a page.
 
 import { equalBytes, fromUtf8, utf8, viewOf } from './bytes.ts';
 import { type AttestationError, malformed } from '../transcript/errors.ts';

@@ -147,7 +147,7 @@ function readObject(scanner: Scanner, depth: number): JsonObject {
 }
 
 /** Readers of one closed shape; every failure carries `code` and the path of the field. */
-export interface Shape {
+export interface ShapeReaders {
   /** An object whose keys are not checked. */
   readonly record: (value: unknown, name: string) => JsonObject;
   readonly object: (
@@ -167,20 +167,20 @@ export interface Shape {
 export function shapeReaders(
   code: AttestationCode,
   detail: Pick<AttestationErrorDetail, 'check' | 'hint'> = {},
-): Shape {
+): ShapeReaders {
   const wrong = (name: string, expected: string, value: unknown): AttestationError =>
     malformed(code, `${name} is ${describe(value)}, expected ${expected}`, {
       ...detail,
       expected,
       actual: describe(value),
     });
-  const string: Shape['string'] = (value, name, maxLength = 1024) => {
+  const string: ShapeReaders['string'] = (value, name, maxLength = 1024) => {
     if (typeof value !== 'string') throw wrong(name, 'a string', value);
     if (value.length > maxLength)
       throw malformed(code, `${name} is ${value.length} characters, expected at most ${maxLength}`, detail);
     return value;
   };
-  const record: Shape['record'] = (value, name) => {
+  const record: ShapeReaders['record'] = (value, name) => {
     if (typeof value !== 'object' || value === null || Array.isArray(value))
       throw wrong(name, 'an object', value);
     return value as JsonObject;
@@ -242,7 +242,7 @@ function describe(value: unknown): string {
     : typeof value;
 }
 
-/** The known key that was likely meant: at most a third of its letters are others. Undefined when none is close. */
+/** The known key that was likely meant: at most a third of its letters differ. Undefined: none is close. */
 function nearestKey(key: string, known: readonly string[]): string | undefined {
   const best = known
     .map((item) => [item, distance(key.slice(0, 40), item)] as const)

@@ -49,6 +49,7 @@ interface GuestPolicyBit {
   readonly field: keyof GuestPolicy;
   /** `allow`: the bit weakens the guest. `require`: the bit protects it. */
   readonly kind: 'allow' | 'require';
+  /** The two grades, decided in docs/decisions/verifier.md. */
   readonly baseline: boolean;
   readonly strict: boolean;
   /** The words of S21 for a report that is weaker. */

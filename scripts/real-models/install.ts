@@ -53,7 +53,7 @@ export function realModelsFolder(env: NodeJS.ProcessEnv = process.env): string {
 }
 
 /** The model in the cache, every byte checked; undefined where one of its files is missing. A file that differs is an error. */
-export async function findModel(
+export async function findInstalled(
   name: string,
   cache = realModelsFolder(),
   model: PublishedModel = modelOf(name),
@@ -76,7 +76,7 @@ export async function installModel(
   model: PublishedModel = modelOf(name),
 ): Promise<InstalledModel> {
   const cache = options.cache ?? realModelsFolder(options.env);
-  const there = await findModel(name, cache, model);
+  const there = await findInstalled(name, cache, model);
   if (there !== undefined) return there;
   await mkdir(cache, { recursive: true });
   const work = await mkdtemp(join(cache, '.fetch-'));
@@ -95,7 +95,9 @@ export async function installModel(
   } finally {
     await rm(work, { recursive: true, force: true });
   }
-  return (await findModel(name, cache, model)) ?? unavailable(`${name} was removed while it was installed`);
+  return (
+    (await findInstalled(name, cache, model)) ?? unavailable(`${name} was removed while it was installed`)
+  );
 }
 
 function modelOf(name: string): PublishedModel {

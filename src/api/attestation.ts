@@ -42,7 +42,7 @@ export const attestation = route({
     'attestation_failed',
     'tls_required',
   ],
-  async handle({ deps, exchange, proven, query, request }) {
+  async handle({ deps, exchange, connectionPins, query, request }) {
     if (deps.attester === null)
       throw new ApiError('tee_not_enabled', 'this server runs without a TEE and has no evidence', {
         shouldRetry: false,
@@ -66,7 +66,7 @@ export const attestation = route({
       signal: exchange.signal,
       modelId: model?.id,
     });
-    proven.shown(socket, document.models);
+    connectionPins.shown(socket, document.models);
     if (model !== undefined) {
       exchange.modelId = model.id;
       exchange.modelSha256 = model.sha256;

@@ -19,7 +19,7 @@ export function findModel(call: Call, id: string, types: readonly RegisteredMode
       { param: 'model' },
     );
   }
-  call.proven.check(call.request.raw.socket, model);
+  call.connectionPins.check(call.request.raw.socket, model);
   return model;
 }
 

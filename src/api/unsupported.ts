@@ -1,6 +1,6 @@
-// Shapes of parameters of the OpenAI API that change nothing here: checked and ignored (inert), refused (unsupported), or taken for
-// the values that ask for what this server does anyway (supportedAs). A value that asks for none of the thing is always taken.
-// Refuses: unsupported_parameter.
+// Shapes of parameters of the OpenAI API that have no effect here: checked and ignored (inert), refused
+// (unsupported), or taken for the values that ask for what this server does anyway (supportedAs). A value
+// that asks for none of the thing is always taken. Refuses: unsupported_parameter.
 
 import type { ApiError } from '../base/errors.ts';
 import { isEmpty, refuse, type Shape } from '../base/shape.ts';
@@ -18,7 +18,7 @@ export function inert(shape: Shape<unknown>, why: string): Shape<undefined> {
 }
 
 /** A parameter of the OpenAI API that this server does not honour; a value that asks for none of the thing is taken. */
-export function unsupported(instead: string): Shape<undefined> {
+export function unsupportedParameter(instead: string): Shape<undefined> {
   return {
     schema: {},
     optional: true,

@@ -12,11 +12,11 @@ import {
   type ModelClaim,
   type SnpEndorsements,
   type TdxEndorsements,
+  type TeeType,
 } from '@assay/attestation';
 import { encodeClaims } from '@assay/attestation/issue';
 import { ApiError } from '../base/errors.ts';
-import type { TeeType } from './attester.ts';
-import { confirmCbor } from './second-writer.ts';
+import { confirmCbor } from './cbor-cross-check.ts';
 
 /** One report with its measurement, event log and endorsements. */
 export interface Report {

@@ -2,9 +2,7 @@
 // Shape and errors: docs/protocol.md §4. Failures are ApiErrors: 503 tee_not_enabled, 404 model_not_found,
 // 429 attestation_rate_limited (with Retry-After), 500 attestation_failed.
 
-import type { AttestationDocument } from '@assay/attestation';
-
-export type TeeType = 'sev-snp' | 'tdx' | 'simulated';
+import type { AttestationDocument, TeeType } from '@assay/attestation';
 
 export interface AttestRequest {
   /** 8–64 bytes, chosen by the relying party. */

@@ -9,7 +9,7 @@ import * as x509 from '@peculiar/x509';
 import { CERTIFICATE_EXTENSION_OID, type AttestationDocument } from '@assay/attestation';
 import { encodeDocumentCbor } from '@assay/attestation/issue';
 import type { Identity } from './identity.ts';
-import { confirmCbor } from './second-writer.ts';
+import { confirmCbor } from './cbor-cross-check.ts';
 
 export interface CertificateRequest {
   readonly identity: Identity;
@@ -31,7 +31,7 @@ const SKEW_MS = 5 * 60_000;
 const KEY_USAGE = x509.KeyUsageFlags.digitalSignature;
 const SERVER_AUTH = '1.3.6.1.5.5.7.3.1';
 
-export async function issueCertificate(request: CertificateRequest): Promise<IssuedCertificate> {
+export async function issueServerCertificate(request: CertificateRequest): Promise<IssuedCertificate> {
   const notBefore = new Date(request.now.getTime() - SKEW_MS);
   const notAfter = new Date(request.now.getTime() + request.lifetimeMs);
   const serial = randomBytes(16);

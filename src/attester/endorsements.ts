@@ -6,12 +6,14 @@
 // TDX.
 
 import { X509Certificate } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { equalBytes, fromBase64, type SnpEndorsements, type TdxEndorsements } from '@assay/attestation';
 import type { Clock } from '../base/clock.ts';
+import { codeOf, readSmallBytes } from '../base/durable-files.ts';
+import { map, openObject, optional, refuse, text, type Infer } from '../base/shape.ts';
+import { parseStored } from '../base/stored-json.ts';
 
-export interface Endorsements {
+export interface Stapling {
   /** The endorsements to staple to this report now. */
   current(
     report: Uint8Array,
@@ -26,7 +28,7 @@ export interface Endorsements {
   close(): Promise<void>;
 }
 
-export interface EndorsementsOptions {
+export interface StaplingOptions {
   readonly teeType: 'sev-snp' | 'tdx';
   readonly folder?: string | undefined;
   /** Asks the vendor; may reject with any error. */
@@ -52,14 +54,14 @@ interface Held {
   readonly report?: Uint8Array | undefined;
 }
 
-export async function createEndorsements(options: EndorsementsOptions): Promise<Endorsements> {
-  const stapling = new Stapling(options);
+export async function createStapling(options: StaplingOptions): Promise<Stapling> {
+  const stapling = new StapledEndorsements(options);
   await stapling.start();
   return stapling;
 }
 
-class Stapling implements Endorsements {
-  readonly #options: EndorsementsOptions;
+class StapledEndorsements implements Stapling {
+  readonly #options: StaplingOptions;
   #fromFolder: Held | undefined;
   #fetched: Held | undefined;
   #fromHost: Held | undefined;
@@ -73,7 +75,7 @@ class Stapling implements Endorsements {
   #cancel: (() => void) | undefined;
   #closed = false;
 
-  constructor(options: EndorsementsOptions) {
+  constructor(options: StaplingOptions) {
     this.#options = options;
   }
 
@@ -125,7 +127,7 @@ class Stapling implements Endorsements {
   }
 
   #failed(what: string, error: unknown): string {
-    const failure = `${what} (${(error as NodeJS.ErrnoException).code ?? (error as Error).name})`;
+    const failure = `${what} (${reasonOf(error)})`;
     this.#options.onError?.(failure);
     return failure;
   }
@@ -195,6 +197,11 @@ class Stapling implements Endorsements {
   }
 }
 
+function reasonOf(error: unknown): string {
+  if (error instanceof FolderError) return error.message;
+  return codeOf(error) ?? (error instanceof Error ? error.name : 'error');
+}
+
 /** A host may give any bytes; they must not cost a report. */
 function expiryOrNaN(endorsements: SnpEndorsements): number {
   try {
@@ -228,36 +235,56 @@ function sameVek(a: Uint8Array, b: Uint8Array): boolean {
 }
 
 async function readSnp(folder: string): Promise<Held> {
-  const vek = new Uint8Array(await readSmall(join(folder, 'vek.der')));
-  const pem = (await readSmall(join(folder, 'chain.pem'))).toString('latin1');
+  const vek = new Uint8Array(await readItem(folder, 'vek.der'));
+  const pem = (await readItem(folder, 'chain.pem')).toString('latin1');
   const chain = [...pem.matchAll(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g)].map(
     ([block]) => new Uint8Array(new X509Certificate(block).raw),
   );
-  if (chain.length !== 2) throw new RangeError('chain.pem must hold two certificates');
-  return held({ vek, chain, crl: new Uint8Array(await readSmall(join(folder, 'crl.der'))) });
+  if (chain.length !== 2) throw new FolderError('chain.pem must hold two certificates');
+  return held({ vek, chain, crl: new Uint8Array(await readItem(folder, 'crl.der')) });
 }
 
+const content = text({ min: 1, max: MAX_FILE_BYTES });
+const base64 = map(content, (value, path) => {
+  try {
+    return fromBase64(value);
+  } catch {
+    throw refuse('invalid_value', path, `${path} is not base64`);
+  }
+});
+
+/** The endorsements of a document (docs/protocol.md §4). */
+const tdxItems = openObject({
+  pck_crl: base64,
+  root_ca_crl: base64,
+  tcb_info: content,
+  tcb_info_issuer_chain: content,
+  qe_identity: content,
+  qe_identity_issuer_chain: content,
+  pck_chain: optional(content),
+  pck_crl_issuer_chain: optional(content),
+});
+
 async function readTdx(folder: string): Promise<Held> {
-  const json = JSON.parse((await readSmall(join(folder, 'tdx.json'))).toString('utf8')) as Record<
-    string,
-    unknown
-  >;
-  const text = (key: string): string => {
-    const value = json[key];
-    if (typeof value !== 'string') throw new TypeError(`tdx.json has no text ${key}`);
-    return value;
-  };
-  const optional = (key: string): string | undefined => (json[key] === undefined ? undefined : text(key));
+  const items = tdxItemsOf((await readItem(folder, 'tdx.json')).toString('utf8'));
   return held({
-    pckCrl: fromBase64(text('pck_crl')),
-    rootCaCrl: fromBase64(text('root_ca_crl')),
-    tcbInfo: text('tcb_info'),
-    tcbInfoIssuerChain: text('tcb_info_issuer_chain'),
-    qeIdentity: text('qe_identity'),
-    qeIdentityIssuerChain: text('qe_identity_issuer_chain'),
-    pckChain: optional('pck_chain'),
-    pckCrlIssuerChain: optional('pck_crl_issuer_chain'),
+    pckCrl: items.pck_crl,
+    rootCaCrl: items.root_ca_crl,
+    tcbInfo: items.tcb_info,
+    tcbInfoIssuerChain: items.tcb_info_issuer_chain,
+    qeIdentity: items.qe_identity,
+    qeIdentityIssuerChain: items.qe_identity_issuer_chain,
+    pckChain: items.pck_chain,
+    pckCrlIssuerChain: items.pck_crl_issuer_chain,
   });
+}
+
+function tdxItemsOf(json: string): Infer<typeof tdxItems> {
+  try {
+    return parseStored(tdxItems, json);
+  } catch (error) {
+    throw new FolderError(`tdx.json: ${error instanceof Error ? error.message : 'unreadable'}`);
+  }
 }
 
 function held(endorsements: SnpEndorsements | TdxEndorsements): Held {
@@ -266,10 +293,16 @@ function held(endorsements: SnpEndorsements | TdxEndorsements): Held {
   return { endorsements, expireAt };
 }
 
-async function readSmall(path: string): Promise<Buffer> {
-  const bytes = await readFile(path);
-  if (bytes.length > MAX_FILE_BYTES) throw new RangeError('an endorsement file is over a megabyte');
-  return bytes;
+/** A file of the folder; its message is for the operator. */
+class FolderError extends Error {
+  override readonly name = 'FolderError';
+}
+
+async function readItem(folder: string, name: string): Promise<Buffer> {
+  const found = await readSmallBytes(join(folder, name), { maxBytes: MAX_FILE_BYTES, followLinks: true });
+  if (found === undefined) throw new FolderError(`${name}: ENOENT`);
+  if ('problem' in found) throw new FolderError(`${name} ${found.problem}`);
+  return found.bytes;
 }
 
 /**

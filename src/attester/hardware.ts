@@ -3,20 +3,20 @@
 import { readFile } from 'node:fs/promises';
 import type { Report, ReportSource } from './assemble.ts';
 import { endorsementsOf, parseCertificateTable } from './certtable.ts';
-import type { Endorsements } from './endorsements.ts';
+import type { Stapling } from './endorsements.ts';
 import { TsmError, type Tsm, type TsmProvider } from '../attestd/tsm.ts';
 
-export interface HardwareOptions {
+export interface HardwareSourceOptions {
   readonly tsm: Tsm;
   readonly provider: TsmProvider;
-  readonly endorsements: Endorsements;
+  readonly endorsements: Stapling;
   /** TDX event log; `/sys/firmware/acpi/tables/data/CCEL`. */
   readonly eventLogPath: string;
 }
 
 const MAX_EVENT_LOG_BYTES = 512 * 1024;
 
-export function createHardwareSource(options: HardwareOptions): ReportSource {
+export function createHardwareSource(options: HardwareSourceOptions): ReportSource {
   const { tsm, endorsements } = options;
   const teeType = options.provider === 'sev_guest' ? 'sev-snp' : 'tdx';
   return {

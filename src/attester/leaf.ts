@@ -3,7 +3,7 @@
 
 import type { Clock } from '../base/clock.ts';
 import type { BatchingAttester } from './batcher.ts';
-import { issueCertificate } from './certificate.ts';
+import { issueServerCertificate } from './certificate.ts';
 import type { Identity } from './identity.ts';
 
 export interface LeafOptions {
@@ -43,7 +43,7 @@ export async function createLeaf(options: LeafOptions): Promise<Leaf> {
 
   async function issue(): Promise<Tls> {
     const evidence = await options.attester?.attestCertificate(AbortSignal.timeout(options.timeoutMs));
-    const { pem } = await issueCertificate({
+    const { pem } = await issueServerCertificate({
       identity,
       names: options.names,
       now: new Date(clock.now()),

@@ -2,7 +2,8 @@
 // head that goes back, a run signed by a key other than its own, and more lines after a head than a crash can leave.
 
 import { createHash } from 'node:crypto';
-import { headVerifies, isHead, isHex, type Head } from './head.ts';
+import { isRecord } from '../base/shape.ts';
+import { headOf, headVerifies, isHex, type Head } from './head.ts';
 
 /** The hash that line 0 follows. */
 export const GENESIS = createHash('sha256').update('assay/audit/v1').digest('hex');
@@ -55,9 +56,8 @@ export class Chain {
     const line = parseLine(bytes);
     if (typeof line === 'string') return `line ${this.#count + 1} ${line}`;
     if (this.#first === null) {
-      if (!Number.isSafeInteger(line.seq) || (line.seq as number) < 0 || !isHex(line.prev, 64))
-        return 'the first line has no number and hash';
-      this.#first = this.#count = this.#signedTo = line.seq as number;
+      if (!isCount(line.seq) || !isHex(line.prev, 64)) return 'the first line has no number and hash';
+      this.#first = this.#count = this.#signedTo = line.seq;
       if (this.#first > 0) this.#hash = line.prev;
       this.#firstPrev = this.#hash;
       if (line.event !== 'open' && !(this.#first > 0 && line.event === 'segment'))
@@ -89,11 +89,10 @@ export class Chain {
     if (this.#count === 0) {
       if (line.previous !== null) return 'opens the first run with the head of another';
     } else {
-      if (!isHead(line.previous)) return 'opens a run without the head of the run before';
-      if (!headVerifies(line.previous))
-        return 'carries a head of the run before whose signature does not verify';
-      const problem =
-        this.#wasSigned(line.previous) ?? this.signed(line.previous, 'the head of the run before');
+      const previous = headOf(line.previous);
+      if (previous === null) return 'opens a run without the head of the run before';
+      if (!headVerifies(previous)) return 'carries a head of the run before whose signature does not verify';
+      const problem = this.#wasSigned(previous) ?? this.signed(previous, 'the head of the run before');
       if (problem !== null) return `opens a run, but ${problem}`;
     }
     this.#runs.push({ key: line.receipt_key, from: this.#count, signed: null });
@@ -166,6 +165,10 @@ export class Chain {
   }
 }
 
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && Number(value) >= 0;
+}
+
 function parseLine(bytes: Uint8Array): Line | string {
   let line: unknown;
   try {
@@ -173,5 +176,5 @@ function parseLine(bytes: Uint8Array): Line | string {
   } catch {
     return 'is not JSON';
   }
-  return line === null || typeof line !== 'object' ? 'is not an object' : line;
+  return isRecord(line) ? line : 'is not an object';
 }

@@ -2,6 +2,8 @@
 // receipt key of the run that wrote them.
 
 import { createPublicKey, verify } from 'node:crypto';
+import { anything, integer, openObject, text, type Shape } from '../base/shape.ts';
+import { checked, readStored } from '../base/stored-json.ts';
 
 export interface Head {
   readonly version: 1;
@@ -14,11 +16,25 @@ export interface Head {
   readonly signature: string;
 }
 
-export function isHead(value: unknown): value is Head {
-  if (value === null || typeof value !== 'object') return false;
-  const head = value as Partial<Record<keyof Head, unknown>>;
-  const shaped = head.version === 1 && Number.isSafeInteger(head.count) && (head.count as number) >= 0;
-  return shaped && isHex(head.hash, 64) && isHex(head.key, 64) && isHex(head.signature, 128);
+const head = openObject({
+  version: checked(anything, (version) => version === 1, 'is not 1'),
+  count: integer({ min: 0, max: Number.MAX_SAFE_INTEGER }),
+  hash: hex(64),
+  key: hex(64),
+  signature: hex(128),
+});
+
+/** Null: not the form of a head. */
+export function headOf(value: unknown): Head | null {
+  try {
+    return { ...readStored(head, value), version: 1 };
+  } catch {
+    return null;
+  }
+}
+
+function hex(length: number): Shape<string> {
+  return checked(text({ max: length }), (value) => isHex(value, length), `is not ${length} hex digits`);
 }
 
 export function isHex(value: unknown, length: number): value is string {

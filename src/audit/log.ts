@@ -6,7 +6,7 @@
 import { open, readFile, readdir, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Chain, GENESIS, type Run } from './chain.ts';
-import { headVerifies, isHead, type Head } from './head.ts';
+import { headOf, headVerifies, type Head } from './head.ts';
 
 export const LOG = 'audit.jsonl';
 export const HEAD = 'head.json';
@@ -189,8 +189,7 @@ async function readHead(folder: string): Promise<Head | null | 'malformed'> {
   const text = await readFile(join(folder, HEAD), 'utf8').catch(unlessMissing(null));
   if (text === null) return null;
   try {
-    const head: unknown = JSON.parse(text);
-    return isHead(head) ? head : 'malformed';
+    return headOf(JSON.parse(text)) ?? 'malformed';
   } catch {
     return 'malformed';
   }

@@ -9,7 +9,14 @@ import { closeSync, fsync, ftruncate, openSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { Heads, openPatiently, sync, writeAll, type HeadOptions, type SignedEnd } from './heads.ts';
+import {
+  HeadWriter,
+  openPatiently,
+  sync,
+  writeAll,
+  type HeadOptions,
+  type SignedEnd,
+} from './head-writer.ts';
 import { LOG, readLog, segmentName, segmentNumber, type Found, type Segment } from './log.ts';
 import { isFull, storageError } from '../base/durable-files.ts';
 import { ConfigError } from '../base/errors.ts';
@@ -94,7 +101,7 @@ class AuditLog implements Audit {
   readonly #options: AuditOptions;
   readonly #lock: FolderLock;
   readonly #publicKey: string;
-  readonly #heads: Heads;
+  readonly #headWriter: HeadWriter;
   #file: number | null;
   /** A name made or changed in a folder survives a loss of power once the folder was synced. */
   readonly #names: number;
@@ -118,7 +125,7 @@ class AuditLog implements Audit {
     this.#options = options;
     this.#lock = lock;
     this.#publicKey = rawEd25519(options.privateKey);
-    this.#heads = new Heads(options, this.#publicKey);
+    this.#headWriter = new HeadWriter(options, this.#publicKey);
     this.#file = openSync(join(options.folder, LOG), 'a', 0o600);
     this.#names = openSync(options.folder, 'r');
     this.#count = this.#opened = found.count;
@@ -136,7 +143,7 @@ class AuditLog implements Audit {
   /** Cuts off the half line a crash left, and writes the first line. */
   async open(found: Found): Promise<void> {
     // A log that has lines has a head from the beginning, so lines without one never come from a crash.
-    if (found.count === 0) await this.#heads.write(found);
+    if (found.count === 0) await this.#headWriter.write(found);
     await promisify(fsync)(this.#names);
     if (found.tornBytes > 0) await promisify(ftruncate)(this.#file!, found.goodBytes);
     this.#line({
@@ -172,7 +179,7 @@ class AuditLog implements Audit {
     if (this.#file !== null) closeSync(this.#file);
     this.#file = null;
     closeSync(this.#names);
-    await this.#heads.close();
+    await this.#headWriter.close();
     await releaseAnyhow(this.#lock);
   }
 
@@ -268,7 +275,7 @@ class AuditLog implements Audit {
     if (lines.length === 0 || this.#file === null) return;
     await writeAll(this.#file, `${lines.join('\n')}\n`);
     await sync(this.#file);
-    await this.#heads.write(end);
+    await this.#headWriter.write(end);
   }
 
   #countOnly(record: RequestRecord): void {

@@ -3,7 +3,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { lstat, open, readdir, rename, rm } from 'node:fs/promises';
+import { lstat, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { ApiError } from './errors.ts';
@@ -50,25 +50,42 @@ export async function readSmallFile(
   path: string,
   maxBytes: number,
 ): Promise<{ readonly text: string } | { readonly problem: string } | undefined> {
-  let handle: FileHandle;
+  const found = await readSmallBytes(path, { maxBytes });
+  if (found === undefined || 'problem' in found) return found;
   try {
-    if (!(await lstat(path)).isFile()) return { problem: 'is not a regular file' };
-    handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
+    return { text: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(found.bytes) };
+  } catch {
+    return { problem: 'is not UTF-8' };
+  }
+}
+
+export interface SmallFileLimits {
+  readonly maxBytes: number;
+  /** For files an operator mounts: volumes of Kubernetes are links. Absent: a link is refused. */
+  readonly followLinks?: boolean | undefined;
+}
+
+/** A small regular file's bytes. Never blocks on a FIFO; undefined when there is no such file. */
+export async function readSmallBytes(
+  path: string,
+  { maxBytes, followLinks = false }: SmallFileLimits,
+): Promise<{ readonly bytes: Buffer } | { readonly problem: string } | undefined> {
+  let handle: FileHandle | undefined;
+  try {
+    const about = followLinks ? await stat(path) : await lstat(path);
+    if (!about.isFile()) return { problem: 'is not a regular file' };
+    handle = await open(
+      path,
+      constants.O_RDONLY | constants.O_NONBLOCK | (followLinks ? 0 : constants.O_NOFOLLOW),
+    );
+    const { size } = await handle.stat();
+    if (size > maxBytes) return { problem: `has ${size} bytes, at most ${maxBytes} are expected` };
+    return { bytes: await handle.readFile() };
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return undefined;
     return { problem: `cannot be read (${codeOf(error) ?? 'error'})` };
-  }
-  try {
-    const { size } = await handle.stat();
-    if (size > maxBytes) return { problem: `has ${size} bytes, at most ${maxBytes} are expected` };
-    const bytes = await handle.readFile();
-    return { text: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes) };
-  } catch (error) {
-    return {
-      problem: error instanceof TypeError ? 'is not UTF-8' : `cannot be read (${codeOf(error) ?? 'error'})`,
-    };
   } finally {
-    await handle.close();
+    await handle?.close();
   }
 }
 

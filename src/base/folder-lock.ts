@@ -15,13 +15,25 @@ import {
   writeAtomically,
 } from './durable-files.ts';
 import { ConfigError } from './errors.ts';
+import { flag, integer, openObject, optional, text, type Shape } from './shape.ts';
+import { parseStored } from './stored-json.ts';
 
+const MAX_OWNER_BYTES = 4096;
+
+/** The text of a lock file; why numbered files and no flock: docs/decisions/models.md. */
 interface Owner {
   readonly pid: number;
   readonly started: string;
   readonly boot: string;
   readonly released?: boolean | undefined;
 }
+
+const ownerShape: Shape<Owner> = openObject({
+  pid: integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
+  started: text({ max: MAX_OWNER_BYTES }),
+  boot: text({ max: MAX_OWNER_BYTES }),
+  released: optional(flag()),
+});
 
 /** The use a process owns a folder for. Two uses of one folder do not exclude each other. */
 export interface FolderUse {
@@ -39,7 +51,6 @@ export interface FolderLock {
 }
 
 const ATTEMPTS = 100;
-const MAX_OWNER_BYTES = 4096;
 
 /** Throws ConfigError while another live process (or this one) owns the folder for this use, or when it cannot be used. */
 export async function lockFolder(folder: string, use: FolderUse): Promise<FolderLock> {
@@ -137,11 +148,8 @@ async function readOwner(path: string, { key }: FolderUse): Promise<Owner | unde
   if ('problem' in file)
     throw new ConfigError(`${path} ${file.problem}; remove it if no server uses this folder`, key);
   try {
-    const value: unknown = JSON.parse(file.text);
-    if (typeof value !== 'object' || value === null) return undefined;
-    const { pid, started, boot, released } = value as Record<string, unknown>;
-    const isOwner = typeof pid === 'number' && typeof started === 'string' && typeof boot === 'string';
-    return isOwner && released !== true ? { pid, started, boot } : undefined;
+    const found = parseStored(ownerShape, file.text);
+    return found.released === true ? undefined : found;
   } catch {
     return undefined;
   }

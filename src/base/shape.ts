@@ -42,91 +42,96 @@ function wrongType(value: unknown, path: string, expected: string): ApiError {
 
 // ---- scalars
 
-export function text(o: {
+export function text(bounds: {
   readonly min?: number | undefined;
   readonly max: number;
   readonly pattern?: RegExp | undefined;
   readonly form?: string | undefined;
   readonly about?: string | undefined;
 }): Shape<string> {
-  const schema: Record<string, unknown> = { type: 'string', maxLength: o.max };
-  if (o.min !== undefined) schema['minLength'] = o.min;
-  if (o.pattern !== undefined) schema['pattern'] = o.pattern.source;
+  const schema: Record<string, unknown> = { type: 'string', maxLength: bounds.max };
+  if (bounds.min !== undefined) schema['minLength'] = bounds.min;
+  if (bounds.pattern !== undefined) schema['pattern'] = bounds.pattern.source;
   return {
-    schema: described(schema, o.about),
+    schema: described(schema, bounds.about),
     read(value, path) {
       if (typeof value !== 'string') throw wrongType(value, path, 'a string');
-      if (value.length > o.max)
+      if (value.length > bounds.max)
         throw refuse(
           'string_above_max_length',
           path,
-          `${nameOf(path)} has ${value.length} characters, expected at most ${o.max}`,
+          `${nameOf(path)} has ${value.length} characters, expected at most ${bounds.max}`,
         );
-      if (o.min !== undefined && value.length < o.min) {
-        const expected = o.min === 1 ? 'a string that is not empty' : `at least ${o.min} characters`;
+      if (bounds.min !== undefined && value.length < bounds.min) {
+        const expected =
+          bounds.min === 1 ? 'a string that is not empty' : `at least ${bounds.min} characters`;
         throw refuse(
-          o.min === 1 ? 'empty_string' : 'string_below_min_length',
+          bounds.min === 1 ? 'empty_string' : 'string_below_min_length',
           path,
           `${nameOf(path)} has ${value.length} characters, expected ${expected}`,
         );
       }
-      if (o.pattern !== undefined && !o.pattern.test(value))
-        throw refuse('invalid_value', path, `${nameOf(path)} is not ${o.form ?? 'of the expected form'}`);
+      if (bounds.pattern !== undefined && !bounds.pattern.test(value))
+        throw refuse(
+          'invalid_value',
+          path,
+          `${nameOf(path)} is not ${bounds.form ?? 'of the expected form'}`,
+        );
       return value;
     },
   };
 }
 
-export function integer(o: {
+export function integer(bounds: {
   readonly min: number;
   readonly max: number;
   readonly about?: string | undefined;
 }): Shape<number> {
   return {
-    schema: described({ type: 'integer', minimum: o.min, maximum: o.max }, o.about),
+    schema: described({ type: 'integer', minimum: bounds.min, maximum: bounds.max }, bounds.about),
     takes: (value) =>
-      typeof value === 'number' && Number.isInteger(value) && value >= o.min && value <= o.max,
+      typeof value === 'number' && Number.isInteger(value) && value >= bounds.min && value <= bounds.max,
     read(value, path) {
       if (typeof value !== 'number') throw wrongType(value, path, 'an integer');
       if (!Number.isInteger(value))
         throw refuse('invalid_type', path, `${nameOf(path)} is not whole, expected an integer`);
-      if (value < o.min)
+      if (value < bounds.min)
         throw refuse(
           'integer_below_min_value',
           path,
-          `${nameOf(path)} is too small, expected at least ${o.min}`,
+          `${nameOf(path)} is too small, expected at least ${bounds.min}`,
         );
-      if (value > o.max)
+      if (value > bounds.max)
         throw refuse(
           'integer_above_max_value',
           path,
-          `${nameOf(path)} is too large, expected at most ${o.max}`,
+          `${nameOf(path)} is too large, expected at most ${bounds.max}`,
         );
       return value;
     },
   };
 }
 
-export function decimal(o: {
+export function decimal(bounds: {
   readonly min: number;
   readonly max: number;
   readonly about?: string | undefined;
 }): Shape<number> {
   return {
-    schema: described({ type: 'number', minimum: o.min, maximum: o.max }, o.about),
+    schema: described({ type: 'number', minimum: bounds.min, maximum: bounds.max }, bounds.about),
     read(value, path) {
       if (typeof value !== 'number') throw wrongType(value, path, 'a number');
-      if (!(value >= o.min))
+      if (!(value >= bounds.min))
         throw refuse(
           'decimal_below_min_value',
           path,
-          `${nameOf(path)} is too small, expected at least ${o.min}`,
+          `${nameOf(path)} is too small, expected at least ${bounds.min}`,
         );
-      if (!(value <= o.max))
+      if (!(value <= bounds.max))
         throw refuse(
           'decimal_above_max_value',
           path,
-          `${nameOf(path)} is too large, expected at most ${o.max}`,
+          `${nameOf(path)} is too large, expected at most ${bounds.max}`,
         );
       return value;
     },
@@ -164,13 +169,13 @@ export function choice<const C extends string>(choices: readonly C[], about?: st
 
 export function list<T>(
   item: Shape<T>,
-  o: { readonly min?: number | undefined; readonly max: number; readonly about?: string | undefined },
+  bounds: { readonly min?: number | undefined; readonly max: number; readonly about?: string | undefined },
 ): Shape<readonly T[]> {
-  const min = o.min ?? 0;
+  const min = bounds.min ?? 0;
   return {
     schema: described(
-      { type: 'array', items: item.schema, ...(min > 0 && { minItems: min }), maxItems: o.max },
-      o.about,
+      { type: 'array', items: item.schema, ...(min > 0 && { minItems: min }), maxItems: bounds.max },
+      bounds.about,
     ),
     read(value, path) {
       if (!Array.isArray(value)) throw wrongType(value, path, 'an array');
@@ -181,11 +186,11 @@ export function list<T>(
           path,
           `${nameOf(path)} has ${items.length} items, expected at least ${min}`,
         );
-      if (items.length > o.max)
+      if (items.length > bounds.max)
         throw refuse(
           'array_above_max_length',
           path,
-          `${nameOf(path)} has ${items.length} items, expected at most ${o.max}`,
+          `${nameOf(path)} has ${items.length} items, expected at most ${bounds.max}`,
         );
       const { takes } = item;
       if (takes === undefined) return items.map((each, i) => item.read(each, `${path}[${i}]`));

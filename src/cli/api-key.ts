@@ -2,9 +2,9 @@
 
 import { createHash, randomBytes } from 'node:crypto';
 import { keyNameProblem } from '../config/forms.ts';
-import { quoted } from '../config/text.ts';
+import { quoted } from '../config/keys.ts';
 import { parseArguments, UsageError } from './arguments.ts';
-import { usageOf } from './help.ts';
+import { synopsisOf } from './help.ts';
 
 export function apiKeyCommand(args: readonly string[]): Promise<number> {
   const { values, positionals } = parseArguments(
@@ -14,7 +14,7 @@ export function apiKeyCommand(args: readonly string[]): Promise<number> {
   );
   const [action, name, ...more] = positionals;
   if (action !== 'add' || name === undefined || more.length > 0)
-    throw new UsageError(usageOf('api-key', 'add'));
+    throw new UsageError(synopsisOf('api-key', 'add'));
   const problem = keyNameProblem(name);
   if (problem !== undefined) throw new UsageError(`api-key add ${JSON.stringify(name)}: ${problem}`);
   // 256 bits; the prefix lets scanners of repositories find a key that was committed by mistake.

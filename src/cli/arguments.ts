@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { environment, readConfig, type Config, type ConfigFile } from '../config/read.ts';
-import { nearestOf } from '../config/text.ts';
+import { nearestOf } from '../config/keys.ts';
 import { ConfigError } from '../base/errors.ts';
 import { systemReason } from '../base/system-error.ts';
 
@@ -58,8 +58,8 @@ export interface Overrides {
 /** Configuration from `--config` (or ASSAY_CONFIG), `--operator-config`, the environment and flags. */
 export function loadConfig(values: Parsed['values'], overrides: Overrides = {}): Config {
   const env = environment();
-  const file = textOf(values['config']) ?? env['ASSAY_CONFIG'];
-  const operator = textOf(values['operator-config']) ?? env['ASSAY_OPERATOR_CONFIG'];
+  const file = optionText(values['config']) ?? env['ASSAY_CONFIG'];
+  const operator = optionText(values['operator-config']) ?? env['ASSAY_OPERATOR_CONFIG'];
   const given = Object.entries(overrides.flags ?? {});
   const assumed = Object.entries(overrides.defaults ?? {});
   return readConfig({
@@ -96,7 +96,7 @@ function readConfigFile(path: string): ConfigFile {
   }
 }
 
-export function textOf(value: Parsed['values'][string]): string | undefined {
+export function optionText(value: Parsed['values'][string]): string | undefined {
   return typeof value === 'string' ? value : undefined;
 }
 

@@ -14,9 +14,9 @@ import {
 import { attestedFetch, type AttestedFetch } from '@assay/attestation/node';
 import { systemReason } from '../base/system-error.ts';
 import { environment } from '../config/read.ts';
-import { CommandError, parseArguments, textOf, UsageError, type Parsed } from './arguments.ts';
+import { CommandError, parseArguments, optionText, UsageError, type Parsed } from './arguments.ts';
 import { commandLines } from './command-lines.ts';
-import { usageOf } from './help.ts';
+import { synopsisOf } from './help.ts';
 import { painter, shown } from './terminal.ts';
 
 const DEFAULT_URL = 'https://127.0.0.1:8443';
@@ -40,7 +40,7 @@ export async function chatCommand(args: readonly string[]): Promise<number> {
     },
     true,
   );
-  if (positionals.length > 1) throw new UsageError(usageOf('chat'));
+  if (positionals.length > 1) throw new UsageError(synopsisOf('chat'));
   const url = serverUrl(positionals[0] ?? DEFAULT_URL);
   const fetch = attestedFetch({ policy: policyOf(values) });
   try {
@@ -50,8 +50,8 @@ export async function chatCommand(args: readonly string[]): Promise<number> {
     process.stderr.write(`${verdict(result, url)}\n`);
     const key = keyOf(values);
     const headers = key === undefined ? {} : { authorization: `Bearer ${key}` };
-    const model = textOf(values['model']) ?? (await firstChatModel(fetch, url, headers));
-    const system = textOf(values['system']);
+    const model = optionText(values['model']) ?? (await firstChatModel(fetch, url, headers));
+    const system = optionText(values['system']);
     const chat = new Chat({ fetch, url, headers, model, system });
     if (process.stdin.isTTY) await new Conversation(chat).run();
     else await onePrompt(chat);
@@ -69,7 +69,7 @@ function serverUrl(text: string): URL {
 }
 
 function policyOf(values: Parsed['values']): Policy {
-  const given = textOf(values['policy']);
+  const given = optionText(values['policy']);
   const path = given ?? DEFAULT_POLICY;
   let text: string;
   try {
@@ -90,7 +90,7 @@ function policyOf(values: Parsed['values']): Policy {
 }
 
 function keyOf(values: Parsed['values']): string | undefined {
-  const file = textOf(values['key-file']);
+  const file = optionText(values['key-file']);
   if (file === undefined) return environment()['OPENAI_API_KEY'];
   try {
     return readFileSync(file, 'utf8').trim();

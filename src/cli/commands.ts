@@ -2,8 +2,8 @@
 // them.
 
 import { UsageError, version } from './arguments.ts';
-import { commandNames, helpFor } from './help.ts';
-import { nearestOf } from '../config/text.ts';
+import { commandNames, helpOf } from './help.ts';
+import { nearestOf } from '../config/keys.ts';
 
 type Run = (args: readonly string[]) => Promise<number>;
 
@@ -22,14 +22,14 @@ const LOAD: Readonly<Record<string, () => Promise<Run>>> = {
 export async function run(args: readonly string[]): Promise<number> {
   const [command, ...rest] = args;
   if (command === undefined) {
-    process.stderr.write(helpFor([]) ?? '');
+    process.stderr.write(helpOf([]) ?? '');
     return 2;
   }
   // After `--` everything is an operand.
   const options = args.includes('--') ? args.slice(0, args.indexOf('--')) : args;
   if (command === 'help' || options.some((option) => option === '--help' || option === '-h')) {
     const about = command === 'help' ? rest : options;
-    const text = helpFor(about);
+    const text = helpOf(about);
     if (text === undefined) throw unknown(about.find((arg) => !arg.startsWith('-')) ?? '');
     process.stdout.write(text);
     return 0;

@@ -176,7 +176,7 @@ Settings: docs/configuration.md.
 `;
 
 /** The text for these arguments; of an unknown command undefined. */
-export function helpFor(args: readonly string[]): string | undefined {
+export function helpOf(args: readonly string[]): string | undefined {
   const [name, action] = args.filter((arg) => !arg.startsWith('-'));
   if (args[0] === undefined || name === undefined) return HELP;
   if (!Object.hasOwn(COMMANDS, name)) return undefined;
@@ -186,8 +186,8 @@ export function helpFor(args: readonly string[]): string | undefined {
 }
 
 /** The first lines of the text: how the command is written. */
-export function usageOf(...args: readonly string[]): string {
-  return (helpFor(args) ?? HELP).split('\n\n')[0] ?? '';
+export function synopsisOf(...args: readonly string[]): string {
+  return (helpOf(args) ?? HELP).split('\n\n')[0] ?? '';
 }
 
 /** `serve`, `chat` and so on. */

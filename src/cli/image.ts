@@ -2,7 +2,7 @@
 // measured configuration. The builder is part of a checkout, not of the appliance: it is looked for beside the built server.
 
 import { resolve } from 'node:path';
-import { CommandError, parseArguments, textOf, UsageError } from './arguments.ts';
+import { CommandError, parseArguments, optionText, UsageError } from './arguments.ts';
 import { measureFile } from '../models/measure.ts';
 
 /** The exports of image/disks that are used here. */
@@ -29,7 +29,7 @@ export async function imageCommand(args: readonly string[]): Promise<number> {
     throw new UsageError('usage: assay image model FILE [--out DISK] [--json]');
   const path = resolve(file);
   const { sha256, size } = await measureFile(path, { signal: new AbortController().signal });
-  const out = resolve(textOf(values['out']) ?? `${path.replace(/\.gguf$/i, '')}.img`);
+  const out = resolve(optionText(values['out']) ?? `${path.replace(/\.gguf$/i, '')}.img`);
   const disk = await (await builder()).packModel({ path, size }, out);
   if (values['json'] === true) {
     process.stdout.write(`${JSON.stringify({ disk: out, sha256, ...disk })}\n`);

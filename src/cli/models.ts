@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import type { IncomingMessage } from 'node:http';
-import { CommandError, parseArguments, textOf, UsageError, type Parsed } from './arguments.ts';
+import { CommandError, parseArguments, optionText, UsageError, type Parsed } from './arguments.ts';
 import { environment } from '../config/read.ts';
 import { isLoopback } from '../http/address.ts';
 import { commandLines } from './command-lines.ts';
@@ -66,7 +66,7 @@ export async function modelsCommand(args: readonly string[]): Promise<number> {
     case 'rm':
       return show(await client.call('DELETE', modelPath()), json, () => `removed ${needName()}`);
     case 'load': {
-      const keepAlive = textOf(values['keep-alive']);
+      const keepAlive = optionText(values['keep-alive']);
       const body = { name: needName(), keep_alive: keepAlive };
       return show(
         await client.call('POST', '/v1/models/load', body),
@@ -93,12 +93,12 @@ interface Client {
 }
 
 function clientOf(values: Parsed['values']): Client {
-  const url = new URL(textOf(values['url']) ?? 'https://127.0.0.1:8443');
+  const url = new URL(optionText(values['url']) ?? 'https://127.0.0.1:8443');
   if (!isLoopback(url.hostname))
     throw new UsageError(
       `${url.host} is not on this machine; go through ${commandLines().verify} proxy, which proves it first`,
     );
-  const keyFile = textOf(values['key-file']);
+  const keyFile = optionText(values['key-file']);
   const key =
     keyFile === undefined ? environment()['ASSAY_API_ADMIN_KEY'] : readFileSync(keyFile, 'utf8').trim();
   const send = (method: string, path: string, body: unknown): Promise<IncomingMessage> =>

@@ -18,7 +18,7 @@ import {
   loadConfig,
   modelArgument,
   parseArguments,
-  textOf,
+  optionText,
   UsageError,
   version,
   type Parsed,
@@ -40,7 +40,7 @@ export async function serveCommand(args: readonly string[]): Promise<number> {
     'log-format': { type: 'string' },
     demo: { type: 'boolean' },
   });
-  const stream = logStream(textOf(values['log-format']));
+  const stream = logStream(optionText(values['log-format']));
   const config = configOf(values);
   withoutDebugger();
   if (!config.api.enabled) {
@@ -86,7 +86,7 @@ function configOf(values: Parsed['values']): Config {
   const demo = values['demo'] === true;
   const given: Record<string, readonly [string, unknown]> = {};
   for (const [key, option] of Object.entries(FLAGS)) {
-    const value = textOf(values[option]);
+    const value = optionText(values[option]);
     if (value !== undefined) given[key] = [`--${option}`, value];
   }
   return loadConfig(values, {

@@ -40,8 +40,8 @@ type Kind =
       readonly form?: Form | undefined;
     });
 
-export type Field = Kind & { readonly from: Source };
-export type Section = Readonly<Record<string, Field>>;
+export type SchemaField = Kind & { readonly from: Source };
+export type Section = Readonly<Record<string, SchemaField>>;
 
 export function measured<const K extends Kind>(kind: K): K & { readonly from: 'measured' } {
   return { ...kind, from: 'measured' };
@@ -54,7 +54,7 @@ export function operator<const K extends Kind>(kind: K): K & { readonly from: 'o
 type TextOptions = Omit<Extract<Kind, { readonly kind: 'text' }>, 'kind' | 'about'>;
 type TextsOptions = Omit<Extract<Kind, { readonly kind: 'texts' }>, 'kind' | 'about' | 'max'>;
 
-export function text<const O extends TextOptions>(about: string, options: O = {} as O) {
+export function string<const O extends TextOptions>(about: string, options: O = {} as O) {
   return { kind: 'text', about, ...options } as const;
 }
 
@@ -64,11 +64,11 @@ export function path<const O extends TextOptions>(about: string, options: O = {}
 }
 
 /** At most `max` texts. */
-export function texts<const O extends TextsOptions>(max: number, about: string, options: O = {} as O) {
+export function strings<const O extends TextsOptions>(max: number, about: string, options: O = {} as O) {
   return { kind: 'texts', max, about, ...options } as const;
 }
 
-export function choice<
+export function oneOf<
   const C extends readonly string[],
   const O extends { readonly default?: C[number] | undefined },
 >(choices: C, about: string, options: O = {} as O) {
@@ -80,7 +80,7 @@ export function boolean<const D extends readonly [boolean?]>(about: string, ...f
   return { kind: 'boolean', about, ...withDefault(fallback) } as const;
 }
 
-export function integer<const D extends readonly [number?]>(
+export function whole<const D extends readonly [number?]>(
   min: number,
   max: number,
   about: string,

@@ -8,9 +8,9 @@ import { ConfigError } from '../base/errors.ts';
 import { modelNameProblem } from '../base/model-name.ts';
 import { finish } from './finish.ts';
 import { KEY_DIGEST } from './forms.ts';
-import { ENTRIES, SECTIONS, type Config, type Field, type Section } from './schema.ts';
+import { ENTRIES, SECTIONS, type Config, type SchemaField, type Section } from './schema.ts';
 import { flatten, type ConfigFile, type Environment, type Flat } from './sources.ts';
-import { camel, quoted, unknownKey, valueKey } from './text.ts';
+import { camel, quoted, unknownKey, valueKey } from './keys.ts';
 import { valueOf } from './value.ts';
 
 export type { Config } from './schema.ts';
@@ -117,10 +117,10 @@ function buildEntries(
 
 function fromEnvironment(environment: Environment, cwd: string): Flat {
   const flat: Flat = new Map();
-  const known = new Map<string, readonly [string, Field]>();
+  const known = new Map<string, readonly [string, SchemaField]>();
   for (const [name, section] of Object.entries(SECTIONS)) {
     for (const [key, field] of Object.entries(section))
-      known.set(variableOf(`${name}.${key}`), [`${name}.${key}`, field as Field]);
+      known.set(variableOf(`${name}.${key}`), [`${name}.${key}`, field as SchemaField]);
   }
   for (const [variable, text] of Object.entries(environment)) {
     if (!variable.startsWith('ASSAY_') || text === undefined || OTHER_VARIABLES.test(variable)) continue;
@@ -138,7 +138,7 @@ export function variableOf(key: string): string {
 }
 
 /** The value as the file would hold it; a text that is not of the type stays a text, and is refused later. */
-function fromText(field: Field, text: string): unknown {
+function fromText(field: SchemaField, text: string): unknown {
   switch (field.kind) {
     case 'boolean':
       return ['true', 'false'].includes(text) ? text === 'true' : text;
@@ -152,7 +152,7 @@ function fromText(field: Field, text: string): unknown {
   }
 }
 
-export interface ApiKey {
+export interface ConfiguredKey {
   /** Names the key in logs and in the audit. */
   readonly name: string;
   /** SHA-256 of the key, lower-case hex. */
@@ -168,7 +168,7 @@ export interface ApiKey {
 }
 
 /** Limits of a caller whose key sets none. 0 is no limit. */
-export function defaultLimits(config: Config): ApiKey['limits'] {
+export function defaultLimits(config: Config): ConfiguredKey['limits'] {
   return {
     requestsPerMinute: config.api.maxRequestsPerMinute,
     tokensPerMinute: config.api.maxTokensPerMinute,
@@ -177,9 +177,9 @@ export function defaultLimits(config: Config): ApiKey['limits'] {
 }
 
 /** All keys of the configuration, by digest. */
-export function apiKeys(config: Config): readonly ApiKey[] {
+export function apiKeys(config: Config): readonly ConfiguredKey[] {
   const limits = defaultLimits(config);
-  const keys: ApiKey[] = [];
+  const keys: ConfiguredKey[] = [];
   const plain = [...(config.api.apiKey === undefined ? [] : [config.api.apiKey]), ...config.api.apiKeys];
   for (const [i, key] of plain.entries())
     keys.push({ name: `key-${i + 1}`, sha256: keyDigest(key), admin: false, models: null, limits });

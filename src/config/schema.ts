@@ -3,8 +3,8 @@
 // `measured` keys decide what a verifier relies on and only come from the measured configuration (its SHA-256 is on the
 // measured command line); `operator` keys may also come from the unmeasured file, because they can cost availability alone.
 
-import { boolean, choice, integer, measured, number, operator, path, text, texts } from './fields.ts';
-import type { Field, Section } from './fields.ts';
+import { boolean, oneOf, whole, measured, number, operator, path, string, strings } from './fields.ts';
+import type { SchemaField, Section } from './fields.ts';
 import {
   ADDRESS,
   BEARER,
@@ -18,7 +18,7 @@ import {
   WEB_URL,
 } from './forms.ts';
 
-export type { Field, Section, Source } from './fields.ts';
+export type { SchemaField, Section, Source } from './fields.ts';
 
 const MI_B = 1024 * 1024;
 const MAX = Number.MAX_SAFE_INTEGER;
@@ -27,16 +27,16 @@ export const SECTIONS = {
   api: {
     enabled: operator(boolean('serve the HTTP API; false starts nothing', true)),
     address: operator(
-      text('host:port to listen on; port 0 takes a free one', { default: '127.0.0.1:8443', form: ADDRESS }),
+      string('host:port to listen on; port 0 takes a free one', { default: '127.0.0.1:8443', form: ADDRESS }),
     ),
     api_key: operator(
-      text('one bearer key, or `sha256:` and the SHA-256 of one', { form: BEARER, secret: true }),
+      string('one bearer key, or `sha256:` and the SHA-256 of one', { form: BEARER, secret: true }),
     ),
     api_keys: operator(
-      texts(10_000, 'more bearer keys, each plain or as `sha256:<hex>`', { form: BEARER, secret: true }),
+      strings(10_000, 'more bearer keys, each plain or as `sha256:<hex>`', { form: BEARER, secret: true }),
     ),
     admin_key: operator(
-      text('key of the admin routes (register, pull, delete, load, unload), plain or as `sha256:<hex>`', {
+      string('key of the admin routes (register, pull, delete, load, unload), plain or as `sha256:<hex>`', {
         form: BEARER,
         secret: true,
       }),
@@ -49,11 +49,11 @@ export const SECTIONS = {
     require_auth: operator(
       boolean('refuse requests without a known key; unset: on exactly when a key is configured'),
     ),
-    max_requests_per_minute: operator(integer(0, MAX, 'requests a key may make in a minute; 0: no limit', 0)),
-    max_tokens_per_minute: operator(integer(0, MAX, 'tokens a key may use in a minute; 0: no limit', 0)),
+    max_requests_per_minute: operator(whole(0, MAX, 'requests a key may make in a minute; 0: no limit', 0)),
+    max_tokens_per_minute: operator(whole(0, MAX, 'tokens a key may use in a minute; 0: no limit', 0)),
     cors_enabled: operator(boolean('answer browsers from `cors_origins`', false)),
     cors_origins: operator(
-      texts(100, 'origins a browser may call from; no wildcard unless "*" is given', { form: ORIGIN }),
+      strings(100, 'origins a browser may call from; no wildcard unless "*" is given', { form: ORIGIN }),
     ),
     metrics_enabled: operator(
       boolean(
@@ -64,18 +64,18 @@ export const SECTIONS = {
   },
   tls: {
     names: operator(
-      texts(100, 'names and addresses in the self-signed certificate', {
+      strings(100, 'names and addresses in the self-signed certificate', {
         default: ['localhost', '127.0.0.1', '::1'],
         form: HOST,
       }),
     ),
     lifetime_hours: measured(
-      integer(1, 720, 'validity of a certificate; it is renewed with fresh evidence after half of it', 24),
+      whole(1, 720, 'validity of a certificate; it is renewed with fresh evidence after half of it', 24),
     ),
   },
   tee: {
     mode: measured(
-      choice(
+      oneOf(
         ['auto', 'sev-snp', 'tdx', 'simulated', 'simulated-if-no-hardware', 'none'],
         'where evidence comes from; `auto` takes the hardware and never the simulation, `none` answers 503 tee_not_enabled',
         { default: 'auto' },
@@ -85,11 +85,11 @@ export const SECTIONS = {
     attestd_socket: measured(
       path('unix socket of the root part that owns configfs-tsm; unset: this process reads it itself'),
     ),
-    privlevel: measured(integer(0, 3, 'SEV-SNP VMPL to ask for; unset: what the provider gives')),
-    timeout_ms: measured(integer(100, 120_000, 'one report may take this long', 10_000)),
-    batch_max: measured(integer(1, 4096, 'nonces one report may answer', 256)),
+    privlevel: measured(whole(0, 3, 'SEV-SNP VMPL to ask for; unset: what the provider gives')),
+    timeout_ms: measured(whole(100, 120_000, 'one report may take this long', 10_000)),
+    batch_max: measured(whole(1, 4096, 'nonces one report may answer', 256)),
     max_queue: operator(
-      integer(
+      whole(
         1,
         100_000,
         'attestation requests that may wait; more are answered 429 attestation_rate_limited',
@@ -97,7 +97,7 @@ export const SECTIONS = {
       ),
     ),
     max_attestations_per_minute: operator(
-      integer(0, MAX, 'attestations one address (IPv6: one /64) may ask for in a minute; 0: no limit', 600),
+      whole(0, MAX, 'attestations one address (IPv6: one /64) may ask for in a minute; 0: no limit', 600),
     ),
     endorsements_fetch: operator(
       boolean(
@@ -105,8 +105,8 @@ export const SECTIONS = {
         true,
       ),
     ),
-    kds_url: operator(text("AMD's key distribution service or a mirror of it", { form: WEB_URL })),
-    pcs_url: operator(text("Intel's provisioning certification service or a PCCS", { form: WEB_URL })),
+    kds_url: operator(string("AMD's key distribution service or a mirror of it", { form: WEB_URL })),
+    pcs_url: operator(string("Intel's provisioning certification service or a PCCS", { form: WEB_URL })),
     endorsements_folder: measured(
       path('folder with endorsements to staple (vek.der, chain.pem, crl.der); read again when it changes'),
     ),
@@ -114,7 +114,7 @@ export const SECTIONS = {
       path('where the simulated hierarchy keeps its keys; unset: `simulated` in the data folder'),
     ),
     product: measured(
-      choice(['Milan', 'Genoa', 'Turin', 'TDX'], 'what the simulation plays: a SEV-SNP product, or TDX', {
+      oneOf(['Milan', 'Genoa', 'Turin', 'TDX'], 'what the simulation plays: a SEV-SNP product, or TDX', {
         default: 'Genoa',
       }),
     ),
@@ -125,9 +125,9 @@ export const SECTIONS = {
         'folder of the model store, audit log and simulated hierarchy; unset: $XDG_DATA_HOME/assay or ~/.local/share/assay',
       ),
     ),
-    model_roots: measured(texts(100, 'folders POST /v1/models may register files from', { path: true })),
+    model_roots: measured(strings(100, 'folders POST /v1/models may register files from', { path: true })),
     residency: measured(
-      choice(
+      oneOf(
         ['auto', 'memory', 'disk', 'verity'],
         'where the engine maps weights from; `auto` is `memory`, or `disk` when it does not fit and no TEE is real',
         { default: 'auto' },
@@ -137,9 +137,9 @@ export const SECTIONS = {
     verity_folder: measured(path('folder whose files are on dm-verity devices with measured root hashes')),
   },
   models: {
-    max_loaded: operator(integer(1, 1000, 'models loaded at once', 4)),
+    max_loaded: operator(whole(1, 1000, 'models loaded at once', 4)),
     memory_budget_bytes: operator(
-      integer(
+      whole(
         0,
         MAX,
         'memory loaded models may take, estimated before loading; 0: 80 % of what the machine has',
@@ -147,17 +147,17 @@ export const SECTIONS = {
       ),
     ),
     keep_alive: operator(
-      text('how long an idle model stays loaded; "-1": for ever', { default: '5m', form: DURATION }),
+      string('how long an idle model stays loaded; "-1": for ever', { default: '5m', form: DURATION }),
     ),
     max_keep_alive: operator(
-      text(
+      string(
         'where keys are configured: the longest a request without an admin key may have an idle model stay; "-1": for ever',
         { default: '1h', form: DURATION },
       ),
     ),
-    preload: operator(texts(100, 'model ids loaded at start', { form: MODEL_ID })),
+    preload: operator(strings(100, 'model ids loaded at start', { form: MODEL_ID })),
     max_waiting: operator(
-      integer(
+      whole(
         1,
         100_000,
         'requests that may wait for one model to load, half of them for one caller; more are answered 429 engine_overloaded',
@@ -165,40 +165,42 @@ export const SECTIONS = {
       ),
     ),
     load_timeout_ms: operator(
-      integer(1000, 86_400_000, 'staging and loading one model may take this long', 600_000),
+      whole(1000, 86_400_000, 'staging and loading one model may take this long', 600_000),
     ),
-    slots: measured(integer(1, 256, 'sequences a model decodes together', 8)),
-    threads: operator(integer(0, 1024, 'CPU threads of one engine; 0: chosen by the engine', 0)),
-    context_length: measured(
-      integer(16, 16 * MI_B, 'longest context given to a model that allows more', 8192),
-    ),
+    slots: measured(whole(1, 256, 'sequences a model decodes together', 8)),
+    threads: operator(whole(0, 1024, 'CPU threads of one engine; 0: chosen by the engine', 0)),
+    context_length: measured(whole(16, 16 * MI_B, 'longest context given to a model that allows more', 8192)),
     kv_type: measured(
-      choice(
+      oneOf(
         ['f16', 'q8_0'],
         'how models that generate keep keys and values: `f16`, or `q8_0` for about half the memory; head widths must then be multiples of 32. Unset: `f16`, and unrounded on small models',
       ),
     ),
     pull_enabled: measured(boolean('whether models may be fetched from a hub; off in the image', true)),
     hub: measured(
-      text(
+      string(
         'address of the hub, as HF_ENDPOINT; unset: https://huggingface.co. https only unless `hub_private`',
         { form: WEB_URL },
       ),
     ),
-    hub_token: operator(text('token for the hub, as HF_TOKEN', { form: TOKEN, secret: true })),
+    hub_token: operator(string('token for the hub, as HF_TOKEN', { form: TOKEN, secret: true })),
     hub_private: measured(boolean('allow a hub on a private address or on plain http', false)),
   },
   network: {
     http_proxy: operator(
-      text('proxy for what is fetched (models, endorsements) over http, as HTTP_PROXY', { form: PROXY_URL }),
+      string('proxy for what is fetched (models, endorsements) over http, as HTTP_PROXY', {
+        form: PROXY_URL,
+      }),
     ),
-    https_proxy: operator(text('proxy for what is fetched over https, as HTTPS_PROXY', { form: PROXY_URL })),
-    no_proxy: operator(text('hosts reached without a proxy, as NO_PROXY')),
+    https_proxy: operator(
+      string('proxy for what is fetched over https, as HTTPS_PROXY', { form: PROXY_URL }),
+    ),
+    no_proxy: operator(string('hosts reached without a proxy, as NO_PROXY')),
   },
   limits: {
-    max_body_bytes: measured(integer(1024, 1024 * MI_B, 'largest request body', 16 * MI_B)),
+    max_body_bytes: measured(whole(1024, 1024 * MI_B, 'largest request body', 16 * MI_B)),
     max_body_bytes_in_flight: operator(
-      integer(
+      whole(
         1024,
         MAX,
         'bytes held at once of request bodies, or of what their values become where that is more, and of answers that are gathered before they are sent; half of it for one caller; one body of `max_body_bytes` always fits. More are answered 429',
@@ -206,7 +208,7 @@ export const SECTIONS = {
       ),
     ),
     max_connections: operator(
-      integer(
+      whole(
         1,
         1_000_000,
         'open connections; fewer when the process may not have as many open files, which the log says',
@@ -214,14 +216,14 @@ export const SECTIONS = {
       ),
     ),
     max_connections_per_peer: operator(
-      integer(
+      whole(
         0,
         1_000_000,
         'open connections of one address (IPv6: of one /64); unset: half of all; 0: no limit, for servers behind a load balancer',
       ),
     ),
     max_concurrent_requests: operator(
-      integer(
+      whole(
         1,
         1_000_000,
         'requests being answered at once, attestations apart; half of them for one caller',
@@ -229,7 +231,7 @@ export const SECTIONS = {
       ),
     ),
     max_concurrent_attestations: operator(
-      integer(
+      whole(
         1,
         1_000_000,
         'attestations being answered at once; more are answered 429 attestation_rate_limited',
@@ -237,7 +239,7 @@ export const SECTIONS = {
       ),
     ),
     max_concurrent_attestations_per_peer: operator(
-      integer(
+      whole(
         0,
         1_000_000,
         'attestations of one address (IPv6: of one /64) being answered at once, at most half of `max_concurrent_attestations` and of `tee.max_queue`; 0: no limit',
@@ -245,7 +247,7 @@ export const SECTIONS = {
       ),
     ),
     max_concurrent_per_key: operator(
-      integer(
+      whole(
         0,
         1_000_000,
         'requests of one key being answered at once; 0: no limit but the shares of the other bounds',
@@ -253,7 +255,7 @@ export const SECTIONS = {
       ),
     ),
     max_queue_per_model: operator(
-      integer(
+      whole(
         0,
         100_000,
         'requests waiting for a slot of one model, half of them for one caller; more are answered 429 engine_overloaded. 0: none waits',
@@ -261,18 +263,18 @@ export const SECTIONS = {
       ),
     ),
     header_timeout_ms: operator(
-      integer(100, 600_000, 'a request header must be whole after this long', 10_000),
+      whole(100, 600_000, 'a request header must be whole after this long', 10_000),
     ),
-    body_timeout_ms: operator(integer(100, 600_000, 'a request body must be whole after this long', 30_000)),
-    request_timeout_ms: operator(integer(100, 86_400_000, 'one answer may take this long', 600_000)),
+    body_timeout_ms: operator(whole(100, 600_000, 'a request body must be whole after this long', 30_000)),
+    request_timeout_ms: operator(whole(100, 86_400_000, 'one answer may take this long', 600_000)),
     drain_timeout_ms: operator(
-      integer(0, 3_600_000, 'after SIGTERM, answers under way may take this long', 30_000),
+      whole(0, 3_600_000, 'after SIGTERM, answers under way may take this long', 30_000),
     ),
     stream_padding: measured(
       boolean('pad streamed events to a fixed size, so that their length does not tell the text', true),
     ),
     stream_batch_ms: measured(
-      integer(
+      whole(
         0,
         10_000,
         'streamed text leaves at intervals of so many milliseconds, so that events do not tell tokens apart; 0: as it is written',
@@ -282,7 +284,7 @@ export const SECTIONS = {
   },
   log: {
     level: measured(
-      choice(['error', 'warn', 'info', 'debug'], 'lowest level written; no level writes content', {
+      oneOf(['error', 'warn', 'info', 'debug'], 'lowest level written; no level writes content', {
         default: 'info',
       }),
     ),
@@ -291,7 +293,7 @@ export const SECTIONS = {
     enabled: measured(boolean('write the hash-chained audit log', false)),
     folder: measured(path('folder of audit.jsonl and its signed head; unset: `audit` in the data folder')),
     max_segment_bytes: measured(
-      integer(
+      whole(
         4096,
         MAX,
         'audit.jsonl is set aside under a number when it has so many bytes, and the chain goes on in a new one',
@@ -299,7 +301,7 @@ export const SECTIONS = {
       ),
     ),
     max_segments: measured(
-      integer(
+      whole(
         0,
         1_000_000,
         'segments of the audit log that are kept; for a new one the oldest is removed, and the log says so. 0: all are kept',
@@ -314,35 +316,35 @@ export const ENTRIES = {
   'api.models': {
     path: measured(path('GGUF file, or the first part (`NAME-00001-of-00003.gguf`) of a split model')),
     type: measured(
-      choice(
+      oneOf(
         ['chat', 'completion', 'embedding', 'rerank'],
         'what the model is for; unset: read from the file',
       ),
     ),
     sha256: measured(
-      text('SHA-256 the file must have, of a split model its manifest; another refuses to load', {
+      string('SHA-256 the file must have, of a split model its manifest; another refuses to load', {
         form: SHA256_HEX,
       }),
     ),
-    context_length: measured(integer(16, 16 * MI_B, 'tokens one sequence may hold')),
+    context_length: measured(whole(16, 16 * MI_B, 'tokens one sequence may hold')),
     default_temperature: measured(number(0, 2, 'temperature when a request gives none')),
     default_top_p: measured(number(0, 1, 'top_p when a request gives none')),
-    default_max_tokens: measured(integer(1, 16 * MI_B, 'max_tokens when a request gives none')),
-    kv_type: measured(choice(['f16', 'q8_0'], 'instead of `models.kv_type`')),
-    dimensions: measured(integer(1, 65_536, 'embedding width when a request asks for none')),
+    default_max_tokens: measured(whole(1, 16 * MI_B, 'max_tokens when a request gives none')),
+    kv_type: measured(oneOf(['f16', 'q8_0'], 'instead of `models.kv_type`')),
+    dimensions: measured(whole(1, 65_536, 'embedding width when a request asks for none')),
     chat_template: measured(
       path('file with a Jinja template that replaces the one in the GGUF; it enters the model manifest'),
     ),
   },
   'api.keys': {
-    sha256: operator(text('SHA-256 of the bearer key', { form: SHA256_HEX })),
+    sha256: operator(string('SHA-256 of the bearer key', { form: SHA256_HEX })),
     admin: measured(boolean('may use the admin routes', false)),
     models: operator(
-      texts(1000, 'model ids the key may use, one at least; unset: all', { form: MODEL_ID, min: 1 }),
+      strings(1000, 'model ids the key may use, one at least; unset: all', { form: MODEL_ID, min: 1 }),
     ),
-    max_requests_per_minute: operator(integer(0, MAX, 'instead of `api.max_requests_per_minute`')),
-    max_tokens_per_minute: operator(integer(0, MAX, 'instead of `api.max_tokens_per_minute`')),
-    max_concurrent: operator(integer(0, 1_000_000, 'instead of `limits.max_concurrent_per_key`')),
+    max_requests_per_minute: operator(whole(0, MAX, 'instead of `api.max_requests_per_minute`')),
+    max_tokens_per_minute: operator(whole(0, MAX, 'instead of `api.max_tokens_per_minute`')),
+    max_concurrent: operator(whole(0, 1_000_000, 'instead of `limits.max_concurrent_per_key`')),
   },
 } as const satisfies Readonly<Record<string, Section>>;
 
@@ -354,7 +356,10 @@ export const REQUIRED: Readonly<Record<keyof typeof ENTRIES, readonly string[]>>
 
 type Camel<S extends string> = S extends `${infer A}_${infer B}` ? `${A}${Capitalize<Camel<B>>}` : S;
 
-type ValueOf<F extends Field> = F extends { readonly kind: 'choice'; readonly choices: readonly (infer C)[] }
+type ValueOf<F extends SchemaField> = F extends {
+  readonly kind: 'choice';
+  readonly choices: readonly (infer C)[];
+}
   ? C
   : F extends { readonly kind: 'text' }
     ? string

@@ -6,8 +6,8 @@ import { parse, TomlError } from 'smol-toml';
 import { ConfigError } from '../base/errors.ts';
 import { modelNameProblem } from '../base/model-name.ts';
 import { keyNameProblem } from './forms.ts';
-import { ENTRIES, REQUIRED, SECTIONS, type Field, type Section } from './schema.ts';
-import { isTable, lineOf, quoted, unknownKey, valueKey } from './text.ts';
+import { ENTRIES, REQUIRED, SECTIONS, type SchemaField, type Section } from './schema.ts';
+import { isTable, lineOf, quoted, unknownKey, valueKey } from './keys.ts';
 import type { Written } from './value.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -125,7 +125,7 @@ function nameProblem(table: keyof typeof ENTRIES, id: string): string | undefine
   return problem === undefined ? undefined : `the model id ${problem} (invalid_model_name)`;
 }
 
-function admit(field: Field, kind: Reading['kind'], key: string, where: string): void {
+function admit(field: SchemaField, kind: Reading['kind'], key: string, where: string): void {
   if (kind === 'operator' && field.from !== 'operator') {
     throw new ConfigError(
       `${where}: ${key} may only be set in the measured configuration, not by the operator`,

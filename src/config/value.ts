@@ -4,7 +4,7 @@
 import { isAbsolute, resolve } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
 import { pathProblem } from './forms.ts';
-import type { Field } from './fields.ts';
+import type { SchemaField } from './fields.ts';
 
 /** A value as it was written. */
 export interface Written {
@@ -16,7 +16,7 @@ export interface Written {
 }
 
 /** The value, or its default; throws ConfigError. */
-export function valueOf(field: Field, key: string, written: Written | undefined): unknown {
+export function valueOf(field: SchemaField, key: string, written: Written | undefined): unknown {
   if (written === undefined) return field.default ?? (field.kind === 'texts' ? [] : undefined);
   const { value } = written;
   const wrong = (expected: string, why = ''): ConfigError => refusal({ field, key, written, expected, why });
@@ -34,7 +34,7 @@ export function valueOf(field: Field, key: string, written: Written | undefined)
       return value;
     case 'choice':
       if (typeof value !== 'string' || !field.choices.includes(value))
-        throw wrong(`one of ${field.choices.map((c) => `"${c}"`).join(', ')}`);
+        throw wrong(`one of ${field.choices.map((each) => `"${each}"`).join(', ')}`);
       return value;
     case 'text': {
       if (!isText(value)) throw wrong(...noText('a text', value));
@@ -72,7 +72,7 @@ function noText(what: string, value: unknown): readonly [expected: string, why: 
 }
 
 function pathed(
-  field: Field,
+  field: SchemaField,
   value: string,
   base: string,
   wrong: (expected: string, why: string) => ConfigError,
@@ -85,7 +85,7 @@ function pathed(
 }
 
 interface Refusal {
-  readonly field: Field;
+  readonly field: SchemaField;
   readonly key: string;
   readonly written: Written;
   readonly expected: string;

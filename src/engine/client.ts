@@ -14,7 +14,7 @@ import type {
   TokenLogprob,
 } from './seam/engine.ts';
 import type { FromChild, ToChild } from './seam/wire.ts';
-import { createStream, type EventStream } from './stream.ts';
+import { createStream, type EngineStream } from './stream.ts';
 
 export interface ClientOptions {
   /** Requests that may wait for a slot, and calls of the other kinds that may be under way. */
@@ -44,7 +44,7 @@ export class EngineClient implements Engine {
   readonly closed: Promise<Error | null>;
   readonly #connection: Connection;
   readonly #options: ClientOptions;
-  readonly #streams = new Map<number, EventStream>();
+  readonly #streams = new Map<number, EngineStream>();
   readonly #calls = new Map<number, Waiting>();
   /** Cancelled here; the child has not yet said that it dropped them. */
   readonly #leaving = new Map<number, Drop>();

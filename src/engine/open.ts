@@ -9,7 +9,7 @@ import { EngineClient } from './client.ts';
 import { connect, type Connection } from './connection.ts';
 import type { EngineInfo, LoadSpec, OpenEngine } from './seam/engine.ts';
 
-export interface OpenOptions {
+export interface EngineOptions {
   /** The built engine/child/worker; must be JavaScript. */
   readonly workerEntry: URL | string;
   readonly loadTimeoutMs?: number | undefined;
@@ -24,7 +24,7 @@ export interface OpenOptions {
   readonly maxChunk?: number | undefined;
   /** Cells of the KV memory (at least one context); absent: what the memory of the machine affords. */
   readonly maxCells?: number | undefined;
-  /** Numerics that hardly depend on the batch (see llama-context). Absent: on small models, where it costs almost nothing. */
+  /** Numerics that hardly depend on the batch (child/llama/context). Absent: on for small models, at little cost. */
   readonly exact?: boolean | undefined;
 }
 
@@ -35,7 +35,7 @@ const DEFAULT_MAX_BUFFERED_EVENTS = 256;
 const CHILD_ENVIRONMENT = { UV_THREADPOOL_SIZE: '1', GGML_NO_BACKTRACE: '1', NODE_OPTIONS: '' };
 
 /** Makes the OpenEngine of the seam. Rejects with ApiError `model_load_failed`, or the signal's reason. */
-export function openEngine(options: OpenOptions): OpenEngine {
+export function openEngine(options: EngineOptions): OpenEngine {
   return async (spec, signal) => {
     signal.throwIfAborted();
     const child = spawnChild(options, spec.fd === undefined ? [] : [spec.fd]);
@@ -61,7 +61,7 @@ export function openEngine(options: OpenOptions): OpenEngine {
 }
 
 /** Lets a child check a chat template, since this process parses none. Null: the template can be used. */
-export async function checkTemplate(options: OpenOptions, source: string): Promise<string | null> {
+export async function checkTemplate(options: EngineOptions, source: string): Promise<string | null> {
   const connection = connect(spawnChild(options, []), options.watchdogMs ?? 30_000);
   connection.outstanding = 1;
   try {
@@ -80,7 +80,7 @@ export async function checkTemplate(options: OpenOptions, source: string): Promi
   }
 }
 
-function spawnChild({ workerEntry }: OpenOptions, descriptors: readonly number[]): ChildProcess {
+function spawnChild({ workerEntry }: EngineOptions, descriptors: readonly number[]): ChildProcess {
   const entry = typeof workerEntry === 'string' ? workerEntry : fileURLToPath(workerEntry);
   return spawn(process.execPath, ['--max-old-space-size=1024', entry], {
     env: CHILD_ENVIRONMENT,
@@ -90,7 +90,7 @@ function spawnChild({ workerEntry }: OpenOptions, descriptors: readonly number[]
   });
 }
 
-async function load(connection: Connection, spec: LoadSpec, options: OpenOptions): Promise<EngineInfo> {
+async function load(connection: Connection, spec: LoadSpec, options: EngineOptions): Promise<EngineInfo> {
   let refusal: string | null = null;
   let timer: NodeJS.Timeout | undefined;
   const ready = new Promise<EngineInfo>((resolve) => {

@@ -4,7 +4,7 @@
 
 import type { GenerateEvent } from './seam/engine.ts';
 
-export interface EventStream {
+export interface EngineStream {
   push(event: GenerateEvent): void;
   fail(error: unknown): void;
   readonly buffered: number;
@@ -19,7 +19,7 @@ export interface StreamOptions {
   readonly resume: () => void;
 }
 
-export function createStream(options: StreamOptions): EventStream {
+export function createStream(options: StreamOptions): EngineStream {
   const buffer: GenerateEvent[] = [];
   let failure: { readonly error: unknown } | null = null;
   let wake: (() => void) | null = null;

@@ -1,6 +1,6 @@
 // JSON of any shape: the rules that schemas without constraints share.
 
-import { literal, type Expression, type GrammarBuilder } from './gbnf.ts';
+import { terminal, type Expression, type GrammarBuilder } from './gbnf.ts';
 import { numberExpression } from './number.ts';
 import { anyCharacter } from './pattern.ts';
 
@@ -42,6 +42,6 @@ export function anyValue(builder: GrammarBuilder): AnyValue {
     get boolean() {
       return builder.rule('boolean', '"true" | "false"');
     },
-    null: literal('null'),
+    null: terminal('null'),
   };
 }

@@ -1,11 +1,11 @@
 // The keywords of arrays, which are tuples with a rest.
 
-import type { Context, Site } from './context.ts';
+import type { CompileContext, Site } from './compile-context.ts';
 import { SPACE } from './any-value.ts';
 import { repeat, type Expression } from './gbnf.ts';
 import { cuts } from './pattern.ts';
-import { refuse } from './place.ts';
-import { count, modernTuple, type Json } from './schema.ts';
+import { refuseKeyword } from './place.ts';
+import { count, modernTuple, type SchemaJson } from './schema.ts';
 
 const MAX_ITEMS = 10_000;
 const COMMA = `"," ${SPACE}`;
@@ -18,7 +18,7 @@ interface Tuple {
   readonly rest: Expression | null;
 }
 
-export function arrayOf(context: Context, given: Json, site: Site): Expression {
+export function arrayOf(context: CompileContext, given: SchemaJson, site: Site): Expression {
   const tuple = tupleOf(context, modernTuple(given, site.place), site);
   const parts = tuple.rest === null ? tuple.heads : [...tuple.heads, tuple.rest];
   return context.readAs(written(context, tuple), {
@@ -28,14 +28,14 @@ export function arrayOf(context: Context, given: Json, site: Site): Expression {
   });
 }
 
-function tupleOf(context: Context, schema: Json, site: Site): Tuple {
+function tupleOf(context: CompileContext, schema: SchemaJson, site: Site): Tuple {
   const { place } = site;
   const min = count(place, 'minItems', schema, MAX_ITEMS) ?? 0;
   const max = count(place, 'maxItems', schema, MAX_ITEMS) ?? Infinity;
-  if (max < min) return refuse(place, 'maxItems', 'maxItems is under minItems');
+  if (max < min) return refuseKeyword(place, 'maxItems', 'maxItems is under minItems');
   const prefix = schema['prefixItems'];
   if (prefix !== undefined && (!Array.isArray(prefix) || prefix.length === 0))
-    return refuse(place, 'prefixItems', 'prefixItems must be a non-empty array');
+    return refuseKeyword(place, 'prefixItems', 'prefixItems must be a non-empty array');
   const first = (prefix ?? []).slice(0, max);
   const items = schema['items'] ?? true;
   const ends = max <= first.length || items === false;
@@ -49,11 +49,11 @@ function tupleOf(context: Context, schema: Json, site: Site): Tuple {
 }
 
 function tooFew({ place }: Site): never {
-  return refuse(place, 'minItems', 'minItems is over what the items allow');
+  return refuseKeyword(place, 'minItems', 'minItems is over what the items allow');
 }
 
 /** Built from the end: the text that may follow after i items. */
-function written({ builder }: Context, { min, max, heads, rest }: Tuple): Expression {
+function written({ builder }: CompileContext, { min, max, heads, rest }: Tuple): Expression {
   let tail = '';
   if (rest !== null) {
     const needed = Math.max(0, min - heads.length);

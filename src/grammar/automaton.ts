@@ -250,13 +250,13 @@ function intersect(tables: readonly Table[], { min, max }: Lengths, symbols: num
     const state = states[i] ?? [];
     const length = state.at(-1) ?? 0;
     accepts.push(
-      length >= min && length <= max && tables.every((table, t) => table.accepts[state[t] ?? 0] === true),
+      length >= min && length <= max && tables.every((table, j) => table.accepts[state[j] ?? 0] === true),
     );
     const longer = max === Infinity ? Math.min(length + 1, min) : length + 1;
     const row: number[] = [];
     count(symbols * (tables.length + 1));
     for (let symbol = 0; symbol < symbols; symbol += 1) {
-      const targets = tables.map((table, t) => table.next[state[t] ?? 0]?.[symbol] ?? -1);
+      const targets = tables.map((table, j) => table.next[state[j] ?? 0]?.[symbol] ?? -1);
       row.push(longer > max || targets.includes(-1) ? -1 : stateOf([...targets, longer]));
     }
     next.push(row);

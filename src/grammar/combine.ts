@@ -1,13 +1,13 @@
 // Several schemas of one value as one schema: `allOf`, and keywords beside `$ref`, `anyOf` and `oneOf`. Parts in parts and the
 // schemas they refer to are followed.
 
-import type { Site } from './context.ts';
+import type { Site } from './compile-context.ts';
 import { readAsMeant } from './dialect.ts';
 import type { SchemaDocument } from './document.ts';
 import type { Spend } from './gbnf.ts';
 import { Intersection } from './intersection.ts';
-import { refuse, refuseEmpty, SchemaRefusal, type Place } from './place.ts';
-import { assertKnown, isArray, isJson, type Json } from './schema.ts';
+import { refuseKeyword, refuseEmpty, SchemaRefusal, type Place } from './place.ts';
+import { assertKnown, isArray, isJson, type SchemaJson } from './schema.ts';
 
 export interface Part {
   readonly part: unknown;
@@ -26,7 +26,7 @@ export interface Combining {
   assertRoom(more: number): void;
 }
 
-export function combined(parts: readonly Part[], site: Site, rules: Combining): Json {
+export function combined(parts: readonly Part[], site: Site, rules: Combining): SchemaJson {
   const combiner = new Combiner(site, rules);
   for (const part of parts) combiner.add(part, 0);
   return combiner.result();
@@ -49,7 +49,7 @@ class Combiner {
     });
   }
 
-  result(): Json {
+  result(): SchemaJson {
     return this.#all.result();
   }
 
@@ -60,7 +60,7 @@ class Combiner {
     const part = loose && isJson(given) ? readAsMeant(given, (keyword) => note(place, keyword)) : given;
     if (part === false && this.#optional) return refuseEmpty(place, null, 'a part of allOf admits nothing');
     if (!isJson(part)) {
-      if (!loose) return refuse(place, null, 'a part of allOf must be a schema object');
+      if (!loose) return refuseKeyword(place, null, 'a part of allOf must be a schema object');
       return note(place, null);
     }
     assertKnown(part, place);
@@ -71,7 +71,7 @@ class Combiner {
       if (target !== undefined) this.add({ part: target, place }, depth + 1);
     }
     if (allOf === undefined) return;
-    if (!isArray(allOf)) return refuse(place, 'allOf', 'allOf must be an array');
+    if (!isArray(allOf)) return refuseKeyword(place, 'allOf', 'allOf must be an array');
     assertRoom(allOf.length);
     for (const [i, each] of allOf.entries()) this.add({ part: each, place: place.at('allOf', i) }, depth + 1);
   }
@@ -80,8 +80,8 @@ class Combiner {
   #target($ref: unknown, place: Place): unknown {
     const { document, loose, note } = this.#rules;
     try {
-      if (typeof $ref !== 'string') return refuse(place, '$ref', '$ref must be a string');
-      if (this.#followed.has($ref)) return refuse(place, '$ref', 'the references go in a circle');
+      if (typeof $ref !== 'string') return refuseKeyword(place, '$ref', '$ref must be a string');
+      if (this.#followed.has($ref)) return refuseKeyword(place, '$ref', 'the references go in a circle');
       this.#followed.add($ref);
       return document.resolve($ref, place);
     } catch (error) {

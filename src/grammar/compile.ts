@@ -9,12 +9,12 @@ import type { ToolSpec } from '../engine/seam/engine.ts';
 import type { ToolFormat } from '../engine/seam/tool-format.ts';
 import { anyValue, SPACE, type AnyValue } from './any-value.ts';
 import { Compiler, type CompilerOptions, type Loosening } from './compiler.ts';
-import type { Seen } from './context.ts';
+import type { Seen } from './compile-context.ts';
 import {
   createGrammarBuilder,
-  either,
+  alternatives,
   GrammarTooLarge,
-  literal,
+  terminal,
   repeat,
   type Expression,
   type GrammarBuilder,
@@ -98,15 +98,15 @@ export function toolCallGrammar(
     const root = builder.declare('root');
     const bodies = argumentsOf(builder, tools, loosened);
     const calls = tools.map((tool, i) => {
-      const name = literal(JSON.stringify(tool.name));
+      const name = terminal(JSON.stringify(tool.name));
       return builder.rule(
         `call-${tool.name}`,
-        `"{\\"name\\":" ${SPACE} ${name} "," ${SPACE} ${literal(`"${format.argumentsKey}":`)} ${SPACE} ${bodies[i] ?? ''} "}"`,
+        `"{\\"name\\":" ${SPACE} ${name} "," ${SPACE} ${terminal(`"${format.argumentsKey}":`)} ${SPACE} ${bodies[i] ?? ''} "}"`,
       );
     });
     const call = builder.rule(
       'call',
-      [...member(format.callStart), either(calls), ...member(format.callEnd)].join(' '),
+      [...member(format.callStart), alternatives(calls), ...member(format.callEnd)].join(' '),
     );
     const more = builder.rule('more', [...member(format.between), call].join(' '));
     const others = parallel ? [repeat(builder, more, 0, MAX_PARALLEL_CALLS - 1)] : [];
@@ -193,7 +193,7 @@ function named<T>(tool: string, work: () => T): T {
 }
 
 function member(text: string): string[] {
-  return text === '' ? [] : [literal(text)];
+  return text === '' ? [] : [terminal(text)];
 }
 
 function guarded<T>(param: string, work: () => T): T {

@@ -7,7 +7,7 @@
 import type { AnyValue } from './any-value.ts';
 import { arrayOf } from './array.ts';
 import { combined, type Combining } from './combine.ts';
-import { leaf, type Context, type Seen, type Site } from './context.ts';
+import { leaf, type CompileContext, type Seen, type Site } from './compile-context.ts';
 import { meantTypes, readAsMeant } from './dialect.ts';
 import { SchemaDocument } from './document.ts';
 import { enumerationOf } from './enumeration.ts';
@@ -15,9 +15,9 @@ import { exclude } from './exclusive.ts';
 import type { Expression, GrammarBuilder } from './gbnf.ts';
 import { numericOf } from './numeric.ts';
 import { objectOf } from './object.ts';
-import { Place, refuse, refuseEmpty, SchemaRefusal } from './place.ts';
+import { Place, refuseKeyword, refuseEmpty, SchemaRefusal } from './place.ts';
 import { OPENINGS, openReadings, type Reading } from './readings.ts';
-import { argumentsRoot } from './root.ts';
+import { argumentsRoot } from './tool-root.ts';
 import {
   assertBounded,
   assertKnown,
@@ -26,7 +26,7 @@ import {
   isJson,
   typesOf,
   without,
-  type Json,
+  type SchemaJson,
   type Type,
 } from './schema.ts';
 import { stringOf } from './string.ts';
@@ -60,7 +60,7 @@ export interface CompilerOptions {
   readonly merge?: boolean | undefined;
 }
 
-export class Compiler implements Context {
+export class Compiler implements CompileContext {
   readonly builder: GrammarBuilder;
   readonly values: AnyValue;
   readonly seen: Seen;
@@ -127,7 +127,7 @@ export class Compiler implements Context {
     const schema = root ? argumentsRoot(place.param, this.#combining) : this.#document.root;
     const expression = this.#compile(schema, { place, depth: 0, open: NONE, optional: false, root });
     if (openReadings(this.readingOf(expression), MAX_READINGS, spend) === Infinity)
-      refuse(
+      refuseKeyword(
         place,
         null,
         'the schema has too many alternatives that begin alike; a constant as the first property of each tells them apart',
@@ -145,7 +145,7 @@ export class Compiler implements Context {
 
   assertRoom(more: number): void {
     if (this.#nodes + more > MAX_NODES)
-      refuse(this.#root, null, `the schema has more than ${MAX_NODES} nodes`);
+      refuseKeyword(this.#root, null, `the schema has more than ${MAX_NODES} nodes`);
   }
 
   cannot({ place }: Site, keyword: string, message: string): void {
@@ -156,7 +156,8 @@ export class Compiler implements Context {
     try {
       return wordsExpression(this.builder, words, this.#spoken);
     } catch (error) {
-      if (error instanceof TooManyWords) return refuse(place, keyword, `too many choices: ${error.message}`);
+      if (error instanceof TooManyWords)
+        return refuseKeyword(place, keyword, `too many choices: ${error.message}`);
       throw error;
     }
   }
@@ -179,13 +180,13 @@ export class Compiler implements Context {
   }
 
   #cannot(place: Place, keyword: string, message: string): void {
-    if (!this.#loose) refuse(place, keyword, message);
+    if (!this.#loose) refuseKeyword(place, keyword, message);
     this.#note(place, keyword);
   }
 
   #enterPart(place: Place, depth: number): void {
     this.#nodes += 1;
-    if (this.#nodes > MAX_NODES || depth > MAX_DEPTH) refuse(place, null, 'the schema is too large');
+    if (this.#nodes > MAX_NODES || depth > MAX_DEPTH) refuseKeyword(place, null, 'the schema is too large');
   }
 
   #note({ pointer }: Place, keyword: string | null): void {
@@ -241,10 +242,10 @@ export class Compiler implements Context {
     this.assertRoom(1);
     this.#nodes += 1;
     this.builder.spend(32);
-    if (depth > MAX_DEPTH) return refuse(place, null, `the schema nests deeper than ${MAX_DEPTH}`);
+    if (depth > MAX_DEPTH) return refuseKeyword(place, null, `the schema nests deeper than ${MAX_DEPTH}`);
     if (schema === true) return this.values.value;
     if (schema === false) return refuseEmpty(place, null, 'the schema false admits nothing');
-    if (!isJson(schema)) return refuse(place, null, 'a schema must be an object or a boolean');
+    if (!isJson(schema)) return refuseKeyword(place, null, 'a schema must be an object or a boolean');
     assertKnown(schema, place);
     if (schema['$ref'] !== undefined) return this.#reference(schema, schema['$ref'], site);
     if (schema['allOf'] !== undefined) return this.#all(schema, schema['allOf'], site);
@@ -257,7 +258,7 @@ export class Compiler implements Context {
     return this.#either(typesOf(schema, place).map((type) => this.#ofType(type, schema, site)));
   }
 
-  #ofType(type: Type, schema: Json, site: Site): Expression {
+  #ofType(type: Type, schema: SchemaJson, site: Site): Expression {
     switch (type) {
       case 'null':
       case 'boolean':
@@ -285,9 +286,9 @@ export class Compiler implements Context {
 
   // ---- references
 
-  #reference(schema: Json, $ref: unknown, site: Site): Expression {
+  #reference(schema: SchemaJson, $ref: unknown, site: Site): Expression {
     const { place, depth, open } = site;
-    if (typeof $ref !== 'string') return refuse(place, '$ref', '$ref must be a string');
+    if (typeof $ref !== 'string') return refuseKeyword(place, '$ref', '$ref must be a string');
     const target = this.#document.resolve($ref, place);
     const rest = without(schema, '$ref');
     if (Object.keys(rest).length > 0) {
@@ -301,7 +302,7 @@ export class Compiler implements Context {
       );
       return this.#compile(both, { ...site, depth: depth + 1 });
     }
-    if (open.has($ref)) return refuse(place, '$ref', 'the references go in a circle');
+    if (open.has($ref)) return refuseKeyword(place, '$ref', 'the references go in a circle');
     const found = this.#references.get($ref);
     if (found !== undefined) return found;
     const rule = this.builder.declare(`ref-${$ref.split('/').at(-1) ?? ''}`);
@@ -320,10 +321,10 @@ export class Compiler implements Context {
 
   // ---- compositions
 
-  #all(schema: Json, allOf: unknown, site: Site): Expression {
+  #all(schema: SchemaJson, allOf: unknown, site: Site): Expression {
     const { place, depth } = site;
     if (!isArray(allOf) || allOf.length === 0)
-      return refuse(place, 'allOf', 'allOf must be a non-empty array');
+      return refuseKeyword(place, 'allOf', 'allOf must be a non-empty array');
     const further = { ...site, depth: depth + 1 };
     const rest = without(schema, 'allOf');
     // An allOf of one part alone compiles as that part, whose reference may be recursive.
@@ -334,11 +335,11 @@ export class Compiler implements Context {
     return this.#compile(combined([{ part: rest, place }, ...parts], site, this.#combining), further);
   }
 
-  #alternatives(schema: Json, key: 'anyOf' | 'oneOf', site: Site): Expression {
+  #alternatives(schema: SchemaJson, key: 'anyOf' | 'oneOf', site: Site): Expression {
     const { place, depth } = site;
     const branches = schema[key];
     if (!isArray(branches) || branches.length === 0)
-      return refuse(place, key, `${key} must be a non-empty array`);
+      return refuseKeyword(place, key, `${key} must be a non-empty array`);
     const rest = without(schema, key);
     const alone = Object.keys(rest).length === 0;
     if (this.#merge && branches.length > 1) return this.#anyOfTheirTypes(branches, rest, key, site);
@@ -378,7 +379,7 @@ export class Compiler implements Context {
     return this.#either(compiled, 'any');
   }
 
-  #anyOfTheirTypes(branches: readonly unknown[], rest: Json, key: string, site: Site): Expression {
+  #anyOfTheirTypes(branches: readonly unknown[], rest: SchemaJson, key: string, site: Site): Expression {
     this.#note(site.place, key);
     if (Object.keys(rest).some((name) => name !== 'type')) {
       // The branches' properties are lost, so the rest must not close the object.

@@ -4,12 +4,12 @@
 // (JSON Schema 2020-12, core, section 6.5). The result admits every value the schema admits.
 
 import { Patterns } from './intersection.ts';
-import { ANNOTATIONS, isArray, isJson, isType, KNOWN, type Json, type Type } from './schema.ts';
+import { ANNOTATIONS, isArray, isJson, isType, KNOWN, type SchemaJson, type Type } from './schema.ts';
 
 /** Called with each keyword that is not enforced. */
 export type Note = (keyword: string) => void;
 
-/** Assertions of all drafts that no grammar here expresses, with their values that constrain nothing. */
+/** Assertions of all drafts that no grammar here expresses, with their values that have no effect. */
 const UNENFORCEABLE: ReadonlyMap<string, (value: unknown) => boolean> = new Map([
   ...['not', 'if', 'contains', 'disallow', 'extends', '$dynamicRef', '$recursiveRef'].map(
     (key) => [key, () => false] as const,
@@ -70,7 +70,7 @@ export function meantTypes(type: unknown): readonly Type[] | null {
 }
 
 /** A schema of keywords that can be compiled, or false for one that admits no value. */
-export function readAsMeant(schema: Json, note: Note): Json | false {
+export function readAsMeant(schema: SchemaJson, note: Note): SchemaJson | false {
   if (schema['not'] === true || (isJson(schema['not']) && isEmpty(schema['not']))) return false;
   const out = new Map<string, unknown>();
   for (const [key, value] of Object.entries(modernised(schema, note))) {
@@ -84,7 +84,7 @@ export function readAsMeant(schema: Json, note: Note): Json | false {
   return Object.fromEntries(out);
 }
 
-function modernised(schema: Json, note: Note): Json {
+function modernised(schema: SchemaJson, note: Note): SchemaJson {
   const out = withObjects(schema);
   if ('type' in out && out['type'] !== null) withTypes(out, note);
   withBounds(out);
@@ -101,7 +101,7 @@ function modernised(schema: Json, note: Note): Json {
 const HOLD_OBJECTS = ['properties', 'patternProperties', 'additionalProperties', 'propertyNames'] as const;
 
 /** PHP writes an empty object as `[]`. */
-function withObjects(schema: Json): Record<string, unknown> {
+function withObjects(schema: SchemaJson): Record<string, unknown> {
   const meant = (value: unknown): unknown => (isArray(value) && value.length === 0 ? {} : value);
   const out: Record<string, unknown> = { ...schema };
   for (const key of HOLD_OBJECTS) if (Object.hasOwn(out, key)) out[key] = meant(out[key]);
@@ -113,7 +113,7 @@ function withObjects(schema: Json): Record<string, unknown> {
   return out;
 }
 
-function withTypes(out: Json, note: Note): void {
+function withTypes(out: SchemaJson, note: Note): void {
   const types = meantTypes(out['type']);
   if (types === null) {
     const { type } = out;
@@ -128,7 +128,7 @@ function withTypes(out: Json, note: Note): void {
 }
 
 /** Draft 4 marks a bound as exclusive by a boolean; draft 3 calls a step `divisibleBy`. */
-function withBounds(out: Json): void {
+function withBounds(out: SchemaJson): void {
   for (const [exclusive, bound] of [
     ['exclusiveMinimum', 'minimum'],
     ['exclusiveMaximum', 'maximum'],
@@ -147,7 +147,7 @@ function withBounds(out: Json): void {
 }
 
 /** Draft 3 marks the property itself as required. */
-function withRequired(out: Json, note: Note): void {
+function withRequired(out: SchemaJson, note: Note): void {
   const { required, properties } = out;
   const names = new Set<unknown>();
   if (isArray(required)) {
@@ -165,7 +165,7 @@ function withRequired(out: Json, note: Note): void {
 }
 
 /** The grammar cannot hold names to a pattern, but their values to a schema: other properties have a value of one of them. */
-function withPatternProperties(out: Json, patterns: Json, note: Note): void {
+function withPatternProperties(out: SchemaJson, patterns: SchemaJson, note: Note): void {
   delete out['patternProperties'];
   const schemas = Object.values(patterns);
   if (schemas.length === 0) return;

@@ -1,7 +1,7 @@
 // The whole of a schema, into which its references point.
 
 import type { Spend } from './gbnf.ts';
-import { refuse, type Place } from './place.ts';
+import { refuseKeyword, type Place } from './place.ts';
 import { isArray, isJson } from './schema.ts';
 
 export class SchemaDocument {
@@ -35,8 +35,8 @@ export class SchemaDocument {
   /** The same; refuses `$ref` at `place` when there is none. */
   resolve(pointer: string, place: Place): unknown {
     if (pointer !== '#' && !pointer.startsWith('#/'))
-      return refuse(place, '$ref', '$ref must point into the same schema (#/…)');
+      return refuseKeyword(place, '$ref', '$ref must point into the same schema (#/…)');
     const target = this.target(pointer);
-    return target === undefined ? refuse(place, '$ref', '$ref points at nothing') : target;
+    return target === undefined ? refuseKeyword(place, '$ref', '$ref points at nothing') : target;
   }
 }

@@ -1,14 +1,14 @@
 // Listed values (`enum`, `const`), told apart character by character.
 
-import type { Context, Site } from './context.ts';
-import { leaf } from './context.ts';
+import type { CompileContext, Site } from './compile-context.ts';
+import { leaf } from './compile-context.ts';
 import type { Expression } from './gbnf.ts';
 import { OPENINGS, type Opening } from './readings.ts';
 import { addWord, NO_WORDS } from './words.ts';
 
 /** `keyword`: refused when there are too many. */
 export function enumerationOf(
-  context: Context,
+  context: CompileContext,
   values: readonly unknown[],
   site: Site,
   keyword: string,

@@ -4,9 +4,9 @@
 
 import type { SchemaDocument } from './document.ts';
 import type { Spend } from './gbnf.ts';
-import { groupsByLabel } from './groups.ts';
-import { refuse, type Place } from './place.ts';
-import { canonical, constantsOf, isJson, TYPES, without, type Json } from './schema.ts';
+import { groupsByLabel } from './label-groups.ts';
+import { refuseKeyword, type Place } from './place.ts';
+import { canonical, constantsOf, isJson, TYPES, without, type SchemaJson } from './schema.ts';
 
 /** Of references from one branch to the next. */
 const MAX_HOPS = 32;
@@ -27,7 +27,8 @@ export function exclude(
     let schema: unknown = branch;
     for (let hops = 0; isJson(schema) && typeof schema['$ref'] === 'string'; hops += 1) {
       if (Object.keys(without(schema, '$ref')).length > 0) break;
-      if (hops > MAX_HOPS) return loose ? {} : refuse(place.at(i), null, 'the references go in a circle');
+      if (hops > MAX_HOPS)
+        return loose ? {} : refuseKeyword(place.at(i), null, 'the references go in a circle');
       spend(32);
       schema = loose ? document.target(schema['$ref']) : document.resolve(schema['$ref'], place.at(i));
     }
@@ -37,7 +38,7 @@ export function exclude(
 }
 
 /** Provably no value matches two of `branches`. */
-export function allExclusive(branches: readonly Json[], spend: Spend): boolean {
+export function allExclusive(branches: readonly SchemaJson[], spend: Spend): boolean {
   const listed = new Set<string>();
   const listedKinds = new Set<string>();
   const kinds = new Map<string, number>();
@@ -69,7 +70,7 @@ export function allExclusive(branches: readonly Json[], spend: Spend): boolean {
 /** Required constant properties of one branch: name → the values it may have, canonical. */
 type Discriminators = ReadonlyMap<string, ReadonlySet<string>>;
 
-function discriminators(schema: Json, spend: Spend): Discriminators {
+function discriminators(schema: SchemaJson, spend: Spend): Discriminators {
   const found = new Map<string, ReadonlySet<string>>();
   const { properties, required } = schema;
   if (!isJson(properties) || !Array.isArray(required)) return found;
@@ -120,9 +121,9 @@ function sharing(
   return groupsByLabel(branches, (branch) => branch.get(name) ?? []);
 }
 
-function disjoint(a: ReadonlySet<string>, b: ReadonlySet<string> | undefined, spend: Spend): boolean {
-  if (b === undefined) return false;
-  const [few, many] = a.size < b.size ? [a, b] : [b, a];
+function disjoint(one: ReadonlySet<string>, other: ReadonlySet<string> | undefined, spend: Spend): boolean {
+  if (other === undefined) return false;
+  const [few, many] = one.size < other.size ? [one, other] : [other, one];
   spend(few.size);
   for (const value of few) if (many.has(value)) return false;
   return true;
@@ -135,7 +136,7 @@ function canonicalSet(values: readonly unknown[], spend: Spend): Set<string> {
 }
 
 /** Types a schema names, integers as numbers; empty when it names none. */
-function typeList({ type }: Json, spend: Spend): string[] {
+function typeList({ type }: SchemaJson, spend: Spend): string[] {
   if (type === undefined) return [];
   const list: readonly unknown[] = Array.isArray(type) ? type : [type];
   spend(list.length);

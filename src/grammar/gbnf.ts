@@ -169,8 +169,8 @@ function written(body: string): number {
 }
 
 /** The text itself. */
-export function literal(text: string): Expression {
-  return `"${text.replaceAll(/[^ !#-[\]-~]/gu, (c) => quoted(c, '"'))}"`;
+export function terminal(text: string): Expression {
+  return `"${text.replaceAll(/[^ !#-[\]-~]/gu, (character) => quoted(character, '"'))}"`;
 }
 
 /** One character of some ranges of code points; ranges must not be empty. */
@@ -183,19 +183,23 @@ function classCharacter(code: number): string {
   return quoted(String.fromCodePoint(code), ']');
 }
 
-function quoted(c: string, close: string): string {
-  const code = c.codePointAt(0) ?? 0;
-  if (c === '\\') return '\\\\';
-  if (c === '"' && close === '"') return '\\"';
-  if (code >= 0x20 && code < 0x7f && (close === '"' || /[a-zA-Z0-9 _.,:;!#$%&'()*+/<=>?@`{|}~"]/.test(c)))
-    return c;
+function quoted(character: string, close: string): string {
+  const code = character.codePointAt(0) ?? 0;
+  if (character === '\\') return '\\\\';
+  if (character === '"' && close === '"') return '\\"';
+  if (
+    code >= 0x20 &&
+    code < 0x7f &&
+    (close === '"' || /[a-zA-Z0-9 _.,:;!#$%&'()*+/<=>?@`{|}~"]/.test(character))
+  )
+    return character;
   if (code < 0x100) return `\\x${code.toString(16).padStart(2, '0').toUpperCase()}`;
   if (code < 0x10000) return `\\u${code.toString(16).padStart(4, '0').toUpperCase()}`;
   return `\\U${code.toString(16).padStart(8, '0').toUpperCase()}`;
 }
 
 /** Alternatives, in parentheses where needed. */
-export function either(options: readonly Expression[]): Expression {
+export function alternatives(options: readonly Expression[]): Expression {
   return options.length === 1 ? (options[0] ?? '""') : `(${options.join(' | ')})`;
 }
 

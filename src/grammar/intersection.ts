@@ -1,8 +1,8 @@
 // Several schemas as one that demands all of them (`allOf`). Work is linear in the parts, however many there are.
 
 import type { Spend } from './gbnf.ts';
-import { refuse, type Place } from './place.ts';
-import { ANNOTATIONS, canonical, isArray, isJson, MAX_ENUM, modernTuple, type Json } from './schema.ts';
+import { refuseKeyword, type Place } from './place.ts';
+import { ANNOTATIONS, canonical, isArray, isJson, MAX_ENUM, modernTuple, type SchemaJson } from './schema.ts';
 
 const MAX_PATTERNS = 4;
 const LOWER = new Set(['minimum', 'exclusiveMinimum', 'minLength', 'minItems']);
@@ -49,12 +49,12 @@ export class Intersection {
   }
 
   /** One more schema to satisfy. */
-  add(given: Json, place: Place): void {
+  add(given: SchemaJson, place: Place): void {
     this.#spend(4);
     const { prefixItems, items, ...part } = modernTuple(given, place);
     if (prefixItems !== undefined || items !== undefined) {
       if (prefixItems !== undefined && (!isArray(prefixItems) || prefixItems.length === 0))
-        return refuse(place, 'prefixItems', 'prefixItems must be a non-empty array');
+        return refuseKeyword(place, 'prefixItems', 'prefixItems must be a non-empty array');
       this.#tuples.push({ prefix: prefixItems ?? [], rest: items ?? true });
     }
     const own = isJson(part['properties']) ? part['properties'] : {};
@@ -67,7 +67,7 @@ export class Intersection {
   }
 
   /** One schema that demands what all parts do. */
-  result(): Json {
+  result(): SchemaJson {
     const out = new Map(this.#plain);
     if (this.#tuples.length > 0)
       for (const [key, value] of Object.entries(this.#elements())) out.set(key, value);
@@ -120,7 +120,8 @@ export class Intersection {
   }
 
   #addChoices(values: readonly unknown[], place: Place): void {
-    if (values.length > MAX_ENUM) return refuse(place, 'enum', `enum has more than ${MAX_ENUM} values`);
+    if (values.length > MAX_ENUM)
+      return refuseKeyword(place, 'enum', `enum has more than ${MAX_ENUM} values`);
     const texts = new Map(values.map((each) => [canonical(each, this.#spend), each]));
     const both =
       this.#choices === null ? texts : new Map([...this.#choices].filter(([text]) => texts.has(text)));
@@ -151,7 +152,7 @@ export class Intersection {
   }
 
   /** additionalProperties sees only the properties of its own part, so it cannot apply to the union of all. */
-  #assertClosed(part: Json, own: Json, place: Place): void {
+  #assertClosed(part: SchemaJson, own: SchemaJson, place: Place): void {
     if (this.#opened) return;
     const names = Object.keys(own);
     const fits = (set: ReadonlySet<string>): boolean => names.every((name) => set.has(name));
@@ -173,7 +174,7 @@ export class Intersection {
   }
 
   /** `items` goes on after the prefix of its own part, so element by element. */
-  #elements(): Json {
+  #elements(): SchemaJson {
     const length = this.#tuples.reduce((max, { prefix }) => Math.max(max, prefix.length), 0);
     const prefixItems: unknown[] = [];
     for (let i = 0; i < length; i += 1) {

@@ -2,7 +2,7 @@
 // automaton — how the digits so far compare with each bound, and their remainder by the step — whose states become rules.
 // Refuses by NumberRangeError: bounds and steps that need too many states.
 
-import { literal, type Expression, type GrammarBuilder } from './gbnf.ts';
+import { terminal, type Expression, type GrammarBuilder } from './gbnf.ts';
 
 export class NumberRangeError extends Error {
   override readonly name = 'NumberRangeError';
@@ -156,7 +156,7 @@ class Magnitudes {
             remainder: (remainder * 10 + d) % this.#step.modulus,
           });
           if (rest !== null)
-            options.push(rest === '""' ? literal(String(d)) : `${literal(String(d))} ${rest}`);
+            options.push(rest === '""' ? terminal(String(d)) : `${terminal(String(d))} ${rest}`);
         }
       }
       return options.length === 0 ? null : options.join(' | ');

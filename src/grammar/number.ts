@@ -3,7 +3,7 @@
 // Refuses by NumberRangeError: empty ranges, bounds that leave only numbers over 10^21, steps that are not an integer up to 1000
 // over a power of ten.
 
-import { literal, type Expression, type GrammarBuilder } from './gbnf.ts';
+import { terminal, type Expression, type GrammarBuilder } from './gbnf.ts';
 import {
   compare,
   magnitudes,
@@ -60,7 +60,7 @@ export function numberExpression(builder: GrammarBuilder, range: NumberRange): E
     const from =
       high !== null && high.negative ? high : { decimal: { integer: '0', fraction: '' }, exclusive: true };
     const rule = magnitudes(builder, from, low, step);
-    if (rule !== null) options.push(`${literal('-')} ${rule}`);
+    if (rule !== null) options.push(`${terminal('-')} ${rule}`);
   }
   if (options.length === 0)
     throw new NumberRangeError(minimum === undefined ? 'maximum' : 'minimum', 'no number fits the bounds');
@@ -102,14 +102,14 @@ function signed(
 
 /** The stricter of two bounds; `direction` 1 for lower ones. */
 function tighter<B extends Bound & { readonly negative: boolean }>(
-  a: B | null,
-  b: B | null,
+  one: B | null,
+  other: B | null,
   direction: 1 | -1,
 ): B | null {
-  if (a === null || b === null) return a ?? b;
-  const order = compareSigned(a, b) * direction;
-  if (order !== 0) return order > 0 ? a : b;
-  return a.exclusive ? a : b;
+  if (one === null || other === null) return one ?? other;
+  const order = compareSigned(one, other) * direction;
+  if (order !== 0) return order > 0 ? one : other;
+  return one.exclusive ? one : other;
 }
 
 function compareSigned(

@@ -1,11 +1,11 @@
 // The keywords of objects: properties in their order, each at most once, then others where the schema speaks of them.
 
 import { SPACE } from './any-value.ts';
-import type { Context, Site } from './context.ts';
+import type { CompileContext, Site } from './compile-context.ts';
 import type { Expression } from './gbnf.ts';
-import { refuse } from './place.ts';
+import { refuseKeyword } from './place.ts';
 import type { Member, Reading } from './readings.ts';
-import { isJson, permittedNames, type Json } from './schema.ts';
+import { isJson, permittedNames, type SchemaJson } from './schema.ts';
 import { addWord, NO_WORDS, otherKey } from './words.ts';
 
 /** Most characters of a property name that other names must differ from. */
@@ -20,12 +20,12 @@ interface Property {
 
 /** The object keywords, their values checked. */
 interface Keywords {
-  readonly properties: Json;
+  readonly properties: SchemaJson;
   readonly required: ReadonlySet<string>;
   readonly additional: unknown;
 }
 
-export function objectOf(context: Context, given: Json, site: Site): Expression {
+export function objectOf(context: CompileContext, given: SchemaJson, site: Site): Expression {
   const keywords = keywordsOf(context, withNames(context, given, site), site);
   const properties = propertiesOf(context, keywords, site);
   const { rule, others } = extraOf(context, keywords, site);
@@ -43,16 +43,16 @@ export function objectOf(context: Context, given: Json, site: Site): Expression 
   });
 }
 
-function keywordsOf(context: Context, schema: Json, site: Site): Keywords {
+function keywordsOf(context: CompileContext, schema: SchemaJson, site: Site): Keywords {
   const { place } = site;
   const properties = schema['properties'] ?? {};
   const required = schema['required'] ?? [];
   const additional = schema['additionalProperties'];
-  if (!isJson(properties)) return refuse(place, 'properties', 'properties must be an object');
+  if (!isJson(properties)) return refuseKeyword(place, 'properties', 'properties must be an object');
   if (!Array.isArray(required) || !required.every((each): each is string => typeof each === 'string'))
-    return refuse(place, 'required', 'required must be an array of strings');
+    return refuseKeyword(place, 'required', 'required must be an array of strings');
   if (additional !== undefined && typeof additional !== 'boolean' && !isJson(additional))
-    return refuse(place, 'additionalProperties', 'additionalProperties must be a schema');
+    return refuseKeyword(place, 'additionalProperties', 'additionalProperties must be a schema');
   const names = Object.keys(properties);
   context.assertRoom(names.length);
   context.builder.spend(4 * (names.length + required.length));
@@ -68,7 +68,7 @@ function keywordsOf(context: Context, schema: Json, site: Site): Keywords {
 
 /** Declared properties in their order, then required ones without a declaration. */
 function propertiesOf(
-  context: Context,
+  context: CompileContext,
   { properties, required, additional }: Keywords,
   site: Site,
 ): readonly Property[] {
@@ -91,13 +91,17 @@ function propertiesOf(
  * Undeclared properties are valid unless forbidden; they are written only when the schema speaks of them, or declares no others.
  */
 function extraOf(
-  context: Context,
+  context: CompileContext,
   { properties, required, additional }: Keywords,
   site: Site,
 ): { readonly rule: Expression; readonly others: Reading | null } {
   const names = new Set([...Object.keys(properties), ...required]);
   if (additional !== false && [...names].some((name) => name.length > MAX_OTHER_KEY))
-    return refuse(site.place, 'additionalProperties', 'a property name is too long to tell others from it');
+    return refuseKeyword(
+      site.place,
+      'additionalProperties',
+      'a property name is too long to tell others from it',
+    );
   const open = additional === undefined ? names.size === 0 : additional !== false;
   const value = open ? context.optional(additional ?? true, site, 'additionalProperties') : null;
   if (value === null) return { rule: '', others: null };
@@ -108,7 +112,7 @@ function extraOf(
 
 /** Built from the last property: the names that may come next, up to the first required one. */
 function inOrder(
-  context: Context,
+  context: CompileContext,
   properties: readonly Property[],
   end: Expression,
   site: Site,
@@ -130,12 +134,12 @@ function inOrder(
   return { next, mayEnd };
 }
 
-function memberOf(context: Context, { name, required, value }: Property): Member {
+function memberOf(context: CompileContext, { name, required, value }: Property): Member {
   return { name, required, constants: context.listed(value), value: context.readingOf(value) };
 }
 
 /** An object whose names propertyNames lists, as one with exactly those properties. */
-function withNames(context: Context, schema: Json, { place }: Site): Json {
+function withNames(context: CompileContext, schema: SchemaJson, { place }: Site): SchemaJson {
   const permitted = permittedNames(schema, place, context.builder.spend);
   const { properties, additionalProperties } = schema;
   if (permitted === null || (properties !== undefined && !isJson(properties))) return schema;
@@ -148,5 +152,5 @@ function withNames(context: Context, schema: Json, { place }: Site): Json {
     ...own.map((name) => [name, declared[name]]),
     ...more.map((name) => [name, additionalProperties ?? true]),
   ];
-  return { ...schema, properties: Object.fromEntries(all) as Json, additionalProperties: false };
+  return { ...schema, properties: Object.fromEntries(all) as SchemaJson, additionalProperties: false };
 }

@@ -4,7 +4,7 @@
 // elsewhere.
 
 import type { Range, Regular } from './automaton.ts';
-import { ALL, BLANK, complement, DIGIT, normalise, point, WORD, writable } from './ranges.ts';
+import { ALL, BLANK, complement, DIGIT, normalise, pointRange, WORD, writable } from './ranges.ts';
 
 export class PatternError extends Error {
   override readonly name = 'PatternError';
@@ -137,7 +137,7 @@ class PatternParser {
       case ')':
         return fail('a group is closed that was not opened');
       default:
-        return character([point(c)]);
+        return character([pointRange(c)]);
     }
   }
 
@@ -177,7 +177,7 @@ class PatternParser {
         if (c === '') return fail('the pattern ends in a backslash');
         if (/[1-9]/.test(c)) return fail('back-references are not supported');
         if (/[a-zA-Z0-9]/.test(c)) return fail(`the escape \\${c} is not supported`);
-        return [point(c)];
+        return [pointRange(c)];
     }
   }
 
@@ -190,11 +190,11 @@ class PatternParser {
       if (c === undefined) return fail('a class is not closed');
       this.#at += 1;
       if (c === ']') break;
-      const from = c === '\\' ? this.#escape(true) : [point(c)];
+      const from = c === '\\' ? this.#escape(true) : [pointRange(c)];
       const next = this.#source[this.#at + 1];
       if (this.#source[this.#at] === '-' && next !== undefined && next !== ']') {
         this.#at += 2;
-        ranges.push(span(from, next === '\\' ? this.#escape(true) : [point(next)]));
+        ranges.push(span(from, next === '\\' ? this.#escape(true) : [pointRange(next)]));
       } else ranges.push(...from);
     }
     const chosen = negated ? complement(ranges) : normalise(ranges);
@@ -258,10 +258,10 @@ function splitTop(pattern: string): string[] {
 }
 
 /** The last character is `c`, and not escaped: an even number of backslashes stands before it. */
-function endsUnescaped(text: string, c: string): boolean {
+function endsUnescaped(text: string, character: string): boolean {
   let at = text.length - 1;
   while (at > 0 && text[at - 1] === '\\') at -= 1;
-  return text.endsWith(c) && (text.length - 1 - at) % 2 === 0;
+  return text.endsWith(character) && (text.length - 1 - at) % 2 === 0;
 }
 
 export function fail(what: string): never {

@@ -2,7 +2,14 @@
 // deterministic automaton (./automaton), with one rule per state, so that llama.cpp follows one reading. Characters are code
 // points; a text is generated in one spelling only. Refuses by PatternError patterns that grow beyond the bounds.
 
-import { characterClass, either, literal, repeat, type Expression, type GrammarBuilder } from './gbnf.ts';
+import {
+  characterClass,
+  alternatives,
+  terminal,
+  repeat,
+  type Expression,
+  type GrammarBuilder,
+} from './gbnf.ts';
 import {
   automatonOf,
   TooComplex,
@@ -12,7 +19,7 @@ import {
   type State,
 } from './automaton.ts';
 import { fail, languageOf } from './pattern-parser.ts';
-import { complement, normalise, point } from './ranges.ts';
+import { complement, normalise, pointRange } from './ranges.ts';
 
 /** Characters with different continuations from one place: llama.cpp tries each with every token. */
 const MAX_CHOICES = 96;
@@ -59,7 +66,7 @@ function written(builder: GrammarBuilder, automaton: Automaton, lengths: Lengths
     // One set of characters any number of times: the length bounds are applied here.
     const one = charactersOf(first.steps[0].ranges).map(({ expression }) => expression);
     return {
-      expression: repeat(builder, either(one), lengths.min, lengths.max),
+      expression: repeat(builder, alternatives(one), lengths.min, lengths.max),
       width: 1 + one.length * cuts(lengths.max),
     };
   }
@@ -167,12 +174,12 @@ function spelling(ranges: readonly Range[]): Characters[] {
   for (const [from, to] of ranges)
     for (let code = from; code <= Math.min(to, 0x5c); code += 1) codes.push(code);
   const short = codes.flatMap((code) => SHORT_ESCAPES.get(code) ?? []);
-  if (short.length > 0) escape(characterClass(short.map(point)));
+  if (short.length > 0) escape(characterClass(short.map(pointRange)));
   for (const high of [0, 1]) {
     const low = codes
       .filter((code) => code >> 4 === high && !SHORT_ESCAPES.has(code))
-      .map((code) => point((code & 15).toString(16)));
-    if (low.length > 0) escape(`${literal(`u00${high}`)} ${characterClass(normalise(low))}`);
+      .map((code) => pointRange((code & 15).toString(16)));
+    if (low.length > 0) escape(`${terminal(`u00${high}`)} ${characterClass(normalise(low))}`);
   }
   return out;
 }

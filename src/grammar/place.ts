@@ -40,7 +40,7 @@ export class SchemaRefusal extends ApiError {
   }
 }
 
-export function refuse(place: Place, keyword: string | null, message: string): never {
+export function refuseKeyword(place: Place, keyword: string | null, message: string): never {
   throw new SchemaRefusal(place, keyword, message);
 }
 

@@ -24,8 +24,8 @@ export const BLANK: readonly Range[] = [
   [0xfeff, 0xfeff],
 ];
 
-export function point(c: string): Range {
-  const code = c.codePointAt(0) ?? 0;
+export function pointRange(character: string): Range {
+  const code = character.codePointAt(0) ?? 0;
   return [code, code];
 }
 

@@ -5,7 +5,7 @@
 // Recursive schemas by iteration: a width that does not settle grows without bound.
 
 import type { Spend } from './gbnf.ts';
-import { groupsByLabel } from './groups.ts';
+import { groupsByLabel } from './label-groups.ts';
 
 /** How a value opens: values of two openings differ in their first character. */
 export const OPENINGS = ['object', 'array', 'string', 'number', 'word'] as const;

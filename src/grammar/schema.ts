@@ -3,7 +3,7 @@
 // is worse than linear in a schema, and repeated work is counted (`spend`).
 
 import type { Spend } from './gbnf.ts';
-import { refuse, refuseEmpty, type Place } from './place.ts';
+import { refuseKeyword, refuseEmpty, type Place } from './place.ts';
 
 export const MAX_ENUM = 1000;
 /** Of a whole schema as JSON, annotations and unused definitions included. */
@@ -11,7 +11,7 @@ const MAX_VALUES = 50_000;
 const MAX_CHARACTERS = 2_000_000;
 const MAX_LEVELS = 128;
 
-export type Json = Record<string, unknown>;
+export type SchemaJson = Record<string, unknown>;
 export function isArray(value: unknown): value is readonly unknown[] {
   return Array.isArray(value);
 }
@@ -50,48 +50,49 @@ export function isType(value: unknown): value is Type {
 const COMPOSING = new Set(['type', 'enum', 'const', 'anyOf', 'oneOf', 'allOf', '$ref']);
 export const KNOWN = new Set([...Object.values(KEYWORDS_OF).flat(), ...COMPOSING]);
 /** The keywords beside `key` that constrain values. */
-export function without(schema: Json, key: string): Json {
+export function without(schema: SchemaJson, key: string): SchemaJson {
   return Object.fromEntries(
     Object.entries(schema).filter(([name]) => name !== key && !ANNOTATIONS.has(name)),
   );
 }
 
 /** Refuses words that no grammar here knows. */
-export function assertKnown(schema: Json, place: Place): void {
+export function assertKnown(schema: SchemaJson, place: Place): void {
   for (const key of Object.keys(schema))
-    if (!KNOWN.has(key) && !ANNOTATIONS.has(key)) refuse(place, key, `the keyword ${key} is not supported`);
+    if (!KNOWN.has(key) && !ANNOTATIONS.has(key))
+      refuseKeyword(place, key, `the keyword ${key} is not supported`);
 }
 
-export function isJson(value: unknown): value is Json {
+export function isJson(value: unknown): value is SchemaJson {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /** A bound like maxLength: a non-negative integer up to `limit`. */
-export function count(place: Place, key: string, schema: Json, limit: number): number | undefined {
+export function count(place: Place, key: string, schema: SchemaJson, limit: number): number | undefined {
   const value = schema[key];
   if (value === undefined) return undefined;
   if (typeof value !== 'number' || !Number.isInteger(value) || value < 0)
-    return refuse(place, key, `${key} must be a non-negative integer`);
-  return value > limit ? refuse(place, key, `${key} is over the supported ${limit}`) : value;
+    return refuseKeyword(place, key, `${key} must be a non-negative integer`);
+  return value > limit ? refuseKeyword(place, key, `${key} is over the supported ${limit}`) : value;
 }
 
 /** A tuple as draft 7 writes it (`items` a list, `additionalItems` the rest), in the words of 2020-12. */
-export function modernTuple(schema: Json, place: Place): Json {
+export function modernTuple(schema: SchemaJson, place: Place): SchemaJson {
   const { items, additionalItems, ...rest } = schema;
   // Beside `items` that is a schema, or without `items`, additionalItems has no effect in either.
   if (!isArray(items))
     return additionalItems === undefined ? schema : { ...rest, ...(items === undefined ? {} : { items }) };
   if (rest['prefixItems'] !== undefined)
-    return refuse(place, 'items', 'items beside prefixItems must be a schema');
+    return refuseKeyword(place, 'items', 'items beside prefixItems must be a schema');
   return { ...rest, ...(items.length === 0 ? {} : { prefixItems: items }), items: additionalItems ?? true };
 }
 
 /** The only names that properties may have; null when any may. */
-export function permittedNames(schema: Json, place: Place, spend: Spend): ReadonlySet<string> | null {
+export function permittedNames(schema: SchemaJson, place: Place, spend: Spend): ReadonlySet<string> | null {
   const names = schema['propertyNames'];
   if (names === undefined || names === true) return null;
   if (!isJson(names))
-    return refuse(place, 'propertyNames', 'propertyNames must be a schema that admits a name');
+    return refuseKeyword(place, 'propertyNames', 'propertyNames must be a schema that admits a name');
   const { type, const: one, enum: some, ...rest } = names;
   const other = Object.keys(rest).find((key) => !ANNOTATIONS.has(key));
   if (
@@ -99,7 +100,7 @@ export function permittedNames(schema: Json, place: Place, spend: Spend): Readon
     (type !== undefined && type !== 'string') ||
     (some !== undefined && !isArray(some))
   )
-    return refuse(
+    return refuseKeyword(
       place,
       'propertyNames',
       'propertyNames is supported only as {"type": "string"}, or as the names in its enum or const',
@@ -111,18 +112,18 @@ export function permittedNames(schema: Json, place: Place, spend: Spend): Readon
 }
 
 /** The types a schema asks for; without `type` those its keywords speak of. */
-export function typesOf(schema: Json, place: Place): Type[] {
+export function typesOf(schema: SchemaJson, place: Place): Type[] {
   const { type } = schema;
   if (type !== undefined) {
     const list: unknown[] = Array.isArray(type) ? type : [type];
     if (list.length === 0 || !list.every(isType))
-      return refuse(place, 'type', `type must be one of ${TYPES.join(', ')}`);
+      return refuseKeyword(place, 'type', `type must be one of ${TYPES.join(', ')}`);
     const admitted = list.includes('number') ? list.filter((each) => each !== 'integer') : list;
     for (const key of Object.keys(schema)) {
       const owners = Object.keys(KEYWORDS_OF).filter((owner) => KEYWORDS_OF[owner]?.includes(key) === true);
       // A keyword of a type that cannot occur has no effect; it is accepted as the specification has it.
       if (owners.length === 0 && !COMPOSING.has(key) && !ANNOTATIONS.has(key))
-        return refuse(place, key, `the keyword ${key} is not supported`);
+        return refuseKeyword(place, key, `the keyword ${key} is not supported`);
     }
     return [...new Set(admitted)];
   }
@@ -137,14 +138,14 @@ export function typesOf(schema: Json, place: Place): Type[] {
 }
 
 /** Values of const and enum that the `type` beside them admits, each once. */
-export function enumerated(schema: Json, place: Place, spend: Spend): unknown[] {
+export function enumerated(schema: SchemaJson, place: Place, spend: Spend): unknown[] {
   let list: readonly unknown[];
   const choices = schema['enum'];
   if (isArray(choices) && choices.length > MAX_ENUM)
-    return refuse(place, 'enum', `enum has more than ${MAX_ENUM} values`);
+    return refuseKeyword(place, 'enum', `enum has more than ${MAX_ENUM} values`);
   if ('const' in schema) list = [schema['const']];
   else if (isArray(choices) && choices.length > 0) list = choices;
-  else return refuse(place, 'enum', 'enum must be a non-empty array');
+  else return refuseKeyword(place, 'enum', 'enum must be a non-empty array');
   let byText = new Map(list.map((value) => [canonical(value, spend), value]));
   if ('const' in schema && isArray(choices)) {
     const others = new Set(choices.map((value) => canonical(value, spend)));
@@ -152,7 +153,7 @@ export function enumerated(schema: Json, place: Place, spend: Spend): unknown[] 
   }
   for (const key of Object.keys(schema)) {
     if (!['const', 'enum', 'type'].includes(key) && !ANNOTATIONS.has(key))
-      return refuse(place, key, `${key} beside enum or const is not supported`);
+      return refuseKeyword(place, key, `${key} beside enum or const is not supported`);
   }
   let values = [...byText.values()];
   if (schema['type'] !== undefined) {
@@ -169,7 +170,7 @@ export function enumerated(schema: Json, place: Place, spend: Spend): unknown[] 
 }
 
 /** All values a schema can have, when const or enum lists them. */
-export function constantsOf(schema: Json): readonly unknown[] | null {
+export function constantsOf(schema: SchemaJson): readonly unknown[] | null {
   if ('const' in schema) return [schema['const']];
   return isArray(schema['enum']) ? schema['enum'] : null;
 }
@@ -180,7 +181,7 @@ export function canonical(value: unknown, spend: Spend): string {
     (typeof value !== 'object'
       ? JSON.stringify(value)
       : JSON.stringify(value, (_, each: unknown) =>
-          isJson(each) ? Object.fromEntries(Object.entries(each).sort(([x], [y]) => (x < y ? -1 : 1))) : each,
+          isJson(each) ? Object.fromEntries(Object.entries(each).sort(([a], [b]) => (a < b ? -1 : 1))) : each,
         )) ?? '';
   spend(8 + text.length);
   return text;
@@ -196,7 +197,7 @@ export function assertBounded(schema: unknown, place: Place, spend: Spend): void
   let level: unknown[] = [schema];
   for (let depth = 0; level.length > 0; depth += 1) {
     if (depth > MAX_LEVELS)
-      return refuse(place, null, `the schema nests deeper than ${MAX_LEVELS} levels of JSON`);
+      return refuseKeyword(place, null, `the schema nests deeper than ${MAX_LEVELS} levels of JSON`);
     const next: unknown[] = [];
     for (const value of level) {
       values += 1;
@@ -206,9 +207,9 @@ export function assertBounded(schema: unknown, place: Place, spend: Spend): void
       if (isJson(value)) for (const key in value) characters += key.length;
       // Checked before they are gathered: one level may be the whole request.
       if (values + next.length + children.length > MAX_VALUES)
-        return refuse(place, null, `the schema has more than ${MAX_VALUES} values`);
+        return refuseKeyword(place, null, `the schema has more than ${MAX_VALUES} values`);
       if (characters > MAX_CHARACTERS)
-        return refuse(place, null, `the schema has more than ${MAX_CHARACTERS} characters`);
+        return refuseKeyword(place, null, `the schema has more than ${MAX_CHARACTERS} characters`);
       for (const child of children) next.push(child);
     }
     level = next;

@@ -1,44 +1,44 @@
 // The keywords of strings: lengths, patterns and formats.
 
-import { leaf, type Context, type Site } from './context.ts';
+import { leaf, type CompileContext, type Site } from './compile-context.ts';
 import type { Lengths } from './automaton.ts';
 import { FORMATS, withoutLookaround } from './formats.ts';
 import { GrammarTooLarge, repeat, type Expression } from './gbnf.ts';
 import { Patterns } from './intersection.ts';
 import { anyCharacter, cuts, patternExpression } from './pattern.ts';
 import { PatternError } from './pattern-parser.ts';
-import { refuse } from './place.ts';
-import { count, type Json } from './schema.ts';
+import { refuseKeyword } from './place.ts';
+import { count, type SchemaJson } from './schema.ts';
 
 const MAX_STRING_LENGTH = 100_000;
 
-export function stringOf(context: Context, schema: Json, site: Site): Expression {
+export function stringOf(context: CompileContext, schema: SchemaJson, site: Site): Expression {
   const { place } = site;
   const { pattern, format } = schema;
   const min = count(place, 'minLength', schema, MAX_STRING_LENGTH) ?? 0;
   const max = count(place, 'maxLength', schema, Number.MAX_SAFE_INTEGER) ?? Infinity;
-  if (max < min) return refuse(place, 'maxLength', 'maxLength is under minLength');
+  if (max < min) return refuseKeyword(place, 'maxLength', 'maxLength is under minLength');
   if (max !== Infinity && max > MAX_STRING_LENGTH)
-    return refuse(place, 'maxLength', `maxLength is over the supported ${MAX_STRING_LENGTH}`);
+    return refuseKeyword(place, 'maxLength', `maxLength is over the supported ${MAX_STRING_LENGTH}`);
   if (schema['contentEncoding'] !== undefined && pattern === undefined)
-    return refuse(
+    return refuseKeyword(
       place,
       'contentEncoding',
       'contentEncoding is supported only beside pattern, which is what is enforced',
     );
   if (format !== undefined && typeof format !== 'string')
-    return refuse(place, 'format', 'format must be a string');
+    return refuseKeyword(place, 'format', 'format must be a string');
   // Beside an enforced pattern, format stays an annotation, its default (2020-12, validation, section 7).
   if (pattern !== undefined) {
     if (typeof pattern !== 'string' && !(pattern instanceof Patterns))
-      return refuse(place, 'pattern', 'pattern must be a string');
+      return refuseKeyword(place, 'pattern', 'pattern must be a string');
     const all = typeof pattern === 'string' ? [pattern] : pattern.all;
     return matching(context, all, { min, max }, () => [site, 'pattern']);
   }
   if (format !== undefined) {
     const known = FORMATS.get(format);
     if (known === undefined)
-      return refuse(place, 'format', `format must be one of ${[...FORMATS.keys()].join(', ')}`);
+      return refuseKeyword(place, 'format', `format must be one of ${[...FORMATS.keys()].join(', ')}`);
     return matching(context, [known], { min, max }, () => [site, 'format']);
   }
   if (min === 0 && max === Infinity) return context.readAs(context.values.string, leaf('string', 1));
@@ -50,7 +50,7 @@ export function stringOf(context: Context, schema: Json, site: Site): Expression
 }
 
 function matching(
-  context: Context,
+  context: CompileContext,
   patterns: readonly string[],
   lengths: Lengths,
   where: () => readonly [Site, string],
@@ -61,7 +61,7 @@ function matching(
   if (found === undefined) {
     const [{ place }, keyword] = where();
     const before = seen.refused.get(key);
-    if (before !== undefined) return refuse(place, keyword, before);
+    if (before !== undefined) return refuseKeyword(place, keyword, before);
     const languages = patterns.map((pattern) => withoutLookaround.get(pattern) ?? pattern);
     try {
       found = builder.attempt(() => {
@@ -72,7 +72,7 @@ function matching(
       if (!(error instanceof PatternError) && (share === 1 || !(error instanceof GrammarTooLarge)))
         throw error;
       seen.refused.set(key, `pattern: ${error.message}`);
-      return refuse(place, keyword, `pattern: ${error.message}`);
+      return refuseKeyword(place, keyword, `pattern: ${error.message}`);
     }
     seen.strings.set(key, found);
   }

@@ -3,7 +3,7 @@
 // rules, so that all tails of a list of words cost little more than the list.
 // Refuses by TooManyWords a place with too many continuations.
 
-import { characterClass, literal, type Expression, type GrammarBuilder } from './gbnf.ts';
+import { characterClass, terminal, type Expression, type GrammarBuilder } from './gbnf.ts';
 
 export class TooManyWords extends Error {
   override readonly name = 'TooManyWords';
@@ -66,12 +66,13 @@ export function wordsExpression(
     const onward = after === '""' ? '' : after;
     const [only, ...more] = text;
     const code = only?.codePointAt(0) ?? 0;
-    if (more.length > 0) options.push([literal(text.join('')), ...(onward === '' ? [] : [onward])].join(' '));
+    if (more.length > 0)
+      options.push([terminal(text.join('')), ...(onward === '' ? [] : [onward])].join(' '));
     else classes.set(onward, [...(classes.get(onward) ?? []), [code, code]]);
   }
   for (const [onward, codes] of classes) {
     const [code = [0, 0]] = codes;
-    const one = codes.length === 1 ? literal(String.fromCodePoint(code[0])) : characterClass(codes);
+    const one = codes.length === 1 ? terminal(String.fromCodePoint(code[0])) : characterClass(codes);
     options.push([one, ...(onward === '' ? [] : [onward])].join(' '));
   }
   if (options.length > MAX_CHOICES)
@@ -97,9 +98,11 @@ export function otherKey(builder: GrammarBuilder, names: readonly string[]): Exp
     else for (const [first, { text, to }] of node.edges) steps.set(first, () => emit(to, text.slice(1)));
     builder.spend(8 * (1 + steps.size));
     const options = [...steps]
-      .filter(([c]) => c !== '"' && c !== '\\' && c >= ' ' && c !== '\x7f')
-      .map(([c, onward]) => `${literal(c)} ${onward()}`);
-    const codes = [...steps.keys()].map((c) => (c.codePointAt(0) ?? 0).toString(16).padStart(8, '0'));
+      .filter(([first]) => first !== '"' && first !== '\\' && first >= ' ' && first !== '\x7f')
+      .map(([first, onward]) => `${terminal(first)} ${onward()}`);
+    const codes = [...steps.keys()].map((character) =>
+      (character.codePointAt(0) ?? 0).toString(16).padStart(8, '0'),
+    );
     const others = `${PLAIN.slice(0, -1)}${codes.map((code) => `\\U${code}`).join('')}]`;
     options.push(`${others} ${PLAIN}*`);
     if (!root && (head !== undefined || node.end === null)) options.push('""');

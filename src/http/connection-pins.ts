@@ -1,5 +1,5 @@
 // The models each connection was shown (docs/protocol.md §5, [M23]). A verified connection is used until its evidence is too
-// old; if another model took a known id meanwhile, unproven bytes would answer requests on it. So the first
+// old; if another model took a known id meanwhile, unmeasured bytes would answer requests on it. So the first
 // evidence given on a connection fixes the digests that may answer there; a request for another is refused with 409
 // `attestation_stale` and the connection closed, and a retry goes to a newly attested connection.
 
@@ -7,7 +7,7 @@ import { toHex, type AttestedModel } from '@assay/attestation';
 import { ApiError } from '../base/errors.ts';
 
 /** One per server. Connections are known by their socket and forgotten with it. */
-export interface Proven {
+export interface ConnectionPins {
   /**
    * Records evidence given on the connection. Only the first counts: a client behind a verifying proxy may ask for a later one,
    * which must not widen what the proxy has accepted.
@@ -17,7 +17,7 @@ export interface Proven {
   check(socket: object, model: { readonly id: string; readonly sha256: string }): void;
 }
 
-export function createProven(): Proven {
+export function createConnectionPins(): ConnectionPins {
   const digests = new WeakMap<object, ReadonlyMap<string, string>>();
   return {
     shown(socket, models) {
@@ -25,8 +25,8 @@ export function createProven(): Proven {
         digests.set(socket, new Map(models.map(({ id, sha256 }) => [id, toHex(sha256)])));
     },
     check(socket, { id, sha256 }) {
-      const proven = digests.get(socket);
-      if (proven !== undefined && proven.get(id) !== sha256) throw stale();
+      const pinned = digests.get(socket);
+      if (pinned !== undefined && pinned.get(id) !== sha256) throw stale();
     },
   };
 }

@@ -25,8 +25,9 @@ export interface Exchange {
   readonly signal: AbortSignal;
   /** Bytes of the request body, once it was read. */
   bodyBytes: number;
-  readonly usage: { promptTokens: number; completionTokens: number };
-  /** Of both kinds. */
+  /** Tokens so far, of all answers of the request. */
+  readonly usage: { promptTokens: number; cachedTokens: number; completionTokens: number };
+  /** Of prompts and completions. */
   readonly usedTokens: number;
   modelId: string | null;
   modelSha256: string | null;
@@ -51,7 +52,7 @@ export interface Exchange {
 
 const REQUEST_ID = /^[A-Za-z0-9._:-]{1,128}$/;
 
-export function openExchange(o: {
+export function openExchange(begun: {
   readonly given: string | undefined;
   readonly freshId: () => string;
   readonly startedAt: number;
@@ -60,8 +61,8 @@ export function openExchange(o: {
   let controller: AbortController | null = null;
   let early: (() => Error) | null = null;
   return {
-    id: o.given !== undefined && REQUEST_ID.test(o.given) ? o.given : o.freshId(),
-    startedAt: o.startedAt,
+    id: begun.given !== undefined && REQUEST_ID.test(begun.given) ? begun.given : begun.freshId(),
+    startedAt: begun.startedAt,
     route: '(none)',
     principal: null,
     admission: null,
@@ -76,7 +77,7 @@ export function openExchange(o: {
       return controller.signal;
     },
     bodyBytes: 0,
-    usage: { promptTokens: 0, completionTokens: 0 },
+    usage: { promptTokens: 0, cachedTokens: 0, completionTokens: 0 },
     get usedTokens() {
       return this.usage.promptTokens + this.usage.completionTokens;
     },

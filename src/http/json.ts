@@ -8,7 +8,7 @@ import { openJsonScan } from '../base/json-scan.ts';
 const decoder = new TextDecoder('utf-8', { fatal: true });
 
 /** `scanned`: the bytes went through a JsonScan already. */
-export function parseJson(bytes: Uint8Array, scanned = false): unknown {
+export function parseBody(bytes: Uint8Array, scanned = false): unknown {
   if (!scanned) openJsonScan().push(bytes);
   let text: string;
   try {
@@ -33,8 +33,8 @@ export function parseJson(bytes: Uint8Array, scanned = false): unknown {
 const PROTO_KEY = new RegExp(
   `(?<!\\\\)"${[...'__proto__']
     .map(
-      (c) =>
-        `(?:${c}|\\\\u00${c
+      (letter) =>
+        `(?:${letter}|\\\\u00${letter
           .charCodeAt(0)
           .toString(16)
           .replace(/[a-f]/g, (digit) => `[${digit}${digit.toUpperCase()}]`)})`,

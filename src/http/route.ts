@@ -7,7 +7,7 @@ import type { Shape } from '../base/shape.ts';
 import type { Access } from './admission/auth.ts';
 import type { ModelPermits } from './admission/model-permits.ts';
 import type { Exchange } from './exchange.ts';
-import type { Proven } from './connection-pins.ts';
+import type { ConnectionPins } from './connection-pins.ts';
 import type { ServerDeps, ServerConfig } from './deps.ts';
 import type { ServerMetrics } from './metrics/server.ts';
 
@@ -25,7 +25,7 @@ export interface Call<B = unknown, Q = unknown> {
   readonly request: FastifyRequest;
   readonly reply: FastifyReply;
   /** The evidence each connection was given. */
-  readonly proven: Proven;
+  readonly connectionPins: ConnectionPins;
   /** The caller's share of a model. */
   readonly modelPermits: ModelPermits;
   /** Adds a loaded engine to /metrics. */

@@ -17,7 +17,7 @@ declare module 'fastify' {
 }
 
 /** Shared by all calls, beside the request. */
-export type Shared = Pick<Call, 'deps' | 'proven' | 'modelPermits' | 'watchEngine'>;
+export type Shared = Pick<Call, 'deps' | 'connectionPins' | 'modelPermits' | 'watchEngine'>;
 
 /** Methods that clients send; HEAD is declared by fastify with every GET. All others: `allowedMethods`. */
 const METHODS = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const;

@@ -11,7 +11,7 @@ import { createBodyBudget, readBody, scannedAsItComes } from './admission/bodies
 import { createLimiter } from './admission/limits.ts';
 import { ModelPermits } from './admission/model-permits.ts';
 import { attestationsFull, createPermits, serverFull, shareOf } from './admission/permits.ts';
-import { createProven } from './connection-pins.ts';
+import { createConnectionPins } from './connection-pins.ts';
 import type { ServerConfig, ServerDeps } from './deps.ts';
 import { Drain } from './drain.ts';
 import { toApiError, unknownUrl, unsupportedMediaType } from './errors.ts';
@@ -59,7 +59,7 @@ export async function createServer(
   if (deps.tls === null && !isLoopback(config.host))
     throw new ConfigError(`plain HTTP is served on loopback only, and ${config.host} is not`, 'api.address');
   const startedAt = deps.now();
-  const proven = createProven();
+  const connectionPins = createConnectionPins();
   const shared = isShared(config);
   const open = createOpenRequests<Exchange>();
   const drain = new Drain(open);
@@ -82,7 +82,7 @@ export async function createServer(
   const { app, bound } = createApp(deps, context, metrics);
   registerRoutes(app, served, {
     deps,
-    proven,
+    connectionPins,
     modelPermits: new ModelPermits({
       shared,
       maxWaiting: config.limits.maxWaitingPerModel,

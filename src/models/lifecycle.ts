@@ -9,7 +9,7 @@ import { ApiError, overloaded, shuttingDown } from '../base/errors.ts';
 import { parseKeepAlive } from './keep-alive.ts';
 import type { RegisteredModel } from './model.ts';
 import type { AcquireOptions, Lease, ModelStatus } from './seam.ts';
-import { Slot, type Closable, type LifecycleEvent, type OpenModel, type Waiter } from './slot.ts';
+import { ModelSlot, type Closable, type LifecycleEvent, type OpenModel, type Waiter } from './slot.ts';
 
 export interface LifecycleOptions<E extends Closable> {
   readonly open: OpenModel<E>;
@@ -30,9 +30,9 @@ export class Lifecycle<E extends Closable> {
   readonly #options: LifecycleOptions<E>;
   readonly #keepAliveMs: number;
   /** By model id. */
-  readonly #slots = new Map<string, Slot<E>>();
+  readonly #slots = new Map<string, ModelSlot<E>>();
   /** Loads waiting for room, oldest first. */
-  readonly #queue: Slot<E>[] = [];
+  readonly #queue: ModelSlot<E>[] = [];
   readonly #stop = new AbortController();
 
   constructor(options: LifecycleOptions<E>) {
@@ -101,7 +101,7 @@ export class Lifecycle<E extends Closable> {
   }
 
   /** The slot in which requests for the model wait or are served. A slot of another registration of its id is drained. */
-  #slotFor(model: RegisteredModel): Slot<E> {
+  #slotFor(model: RegisteredModel): ModelSlot<E> {
     const slot = this.#slots.get(model.id);
     if (slot === undefined) return this.#enqueue(model);
     if (slot.serves(model)) return slot;
@@ -115,11 +115,11 @@ export class Lifecycle<E extends Closable> {
   }
 
   /** A new slot at the end of the queue. */
-  #enqueue(model: RegisteredModel, waiters?: Set<Waiter<E>>): Slot<E> {
+  #enqueue(model: RegisteredModel, waiters?: Set<Waiter<E>>): ModelSlot<E> {
     const { open, loadTimeoutMs, clock, onEvent, memoryBudgetBytes } = this.#options;
     const bytes = this.#options.estimate(model);
     if (bytes > memoryBudgetBytes) throw tooLarge(model, bytes, memoryBudgetBytes);
-    const slot = new Slot<E>(
+    const slot = new ModelSlot<E>(
       model,
       bytes,
       {
@@ -139,7 +139,7 @@ export class Lifecycle<E extends Closable> {
     return slot;
   }
 
-  #wait(slot: Slot<E>, model: RegisteredModel, options: AcquireOptions): Promise<Lease<E>> {
+  #wait(slot: ModelSlot<E>, model: RegisteredModel, options: AcquireOptions): Promise<Lease<E>> {
     return new Promise<Lease<E>>((resolve, reject) => {
       const leave = (): void => {
         if (!slot.waiters.delete(waiter)) return;
@@ -190,13 +190,13 @@ export class Lifecycle<E extends Closable> {
     }
   }
 
-  #fits(next: Slot<E>, others: readonly Slot<E>[]): boolean {
+  #fits(next: ModelSlot<E>, others: readonly ModelSlot<E>[]): boolean {
     const bytes = others.reduce((sum, slot) => sum + slot.bytes, next.bytes);
     return others.length < this.#options.maxLoaded && bytes <= this.#options.memoryBudgetBytes;
   }
 
   /** Removes the slot. Requests that came for its id meanwhile queue for a new one, of the newest registration. */
-  #replace(slot: Slot<E>): void {
+  #replace(slot: ModelSlot<E>): void {
     this.#forget(slot);
     const newest = [...slot.waiters].at(-1)?.model;
     if (newest !== undefined && !this.#stop.signal.aborted) {
@@ -210,7 +210,7 @@ export class Lifecycle<E extends Closable> {
     this.#advance();
   }
 
-  #forget(slot: Slot<E>): void {
+  #forget(slot: ModelSlot<E>): void {
     if (this.#slots.get(slot.model.id) === slot) this.#slots.delete(slot.model.id);
     const at = this.#queue.indexOf(slot);
     if (at >= 0) this.#queue.splice(at, 1);
@@ -219,7 +219,7 @@ export class Lifecycle<E extends Closable> {
 }
 
 /** Idle models first; with none idle, the one whose last request is oldest is drained, not interrupted. */
-function leastRecentlyUsed<E extends Closable>(slots: readonly Slot<E>[]): Slot<E> | undefined {
+function leastRecentlyUsed<E extends Closable>(slots: readonly ModelSlot<E>[]): ModelSlot<E> | undefined {
   const candidates = slots.filter((slot) => slot.state === 'loaded' && slot.draining === undefined);
   const idle = candidates.filter((slot) => slot.inFlight === 0);
   return (idle.length > 0 ? idle : candidates).toSorted((a, b) => a.lastUsed - b.lastUsed)[0];

@@ -1,5 +1,6 @@
-// From a registered model to a running engine: stage its bytes and measure them, hand the measured descriptor itself
-// to the engine, and check at the end that they did not change. Generic over the engine: models do not import inference.
+// From a registered model to a running engine: stage its bytes and measure them, hand the measured descriptor
+// itself to the engine, and check at the end that they did not change. Generic over the engine, which models
+// do not import.
 
 import { ApiError } from '../base/errors.ts';
 import { inspectModel } from './inspect.ts';
@@ -21,7 +22,7 @@ export interface OpenSpec {
   readonly onProgress: (fraction: number) => void;
 }
 
-export interface OpenOptions<E> {
+export interface LoadOptions<E> {
   readonly openEngine: (spec: OpenSpec, signal: AbortSignal) => Promise<E>;
   readonly stagingFolder: string;
   readonly slots: number;
@@ -39,7 +40,7 @@ const CHILD_PATH = '/proc/self/fd/4';
 
 export async function openModel<E extends Closable>(
   entry: RegistryEntry,
-  options: OpenOptions<E>,
+  options: LoadOptions<E>,
 ): Promise<E> {
   const staged = await stage(entry, options);
   try {
@@ -71,7 +72,7 @@ export async function openModel<E extends Closable>(
   }
 }
 
-async function stage<E>(entry: RegistryEntry, options: OpenOptions<E>): Promise<ReadyFile> {
+async function stage<E>(entry: RegistryEntry, options: <E>): Promise<ReadyFile> {
   const { id: name, residency } = entry.model;
   const weights = entry.files.filter((file) => file.role === 'weights');
   const [first] = weights;

@@ -15,7 +15,7 @@ export type KvCacheType = 'f16' | 'q8_0';
 export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template' | 'residency';
 
 /** One file (or text) the engine reads, named by its content. */
-export interface ModelBlob {
+export interface RegisteredBlob {
   readonly role: BlobRole;
   /** SHA-256, lower-case hex. */
   readonly sha256: string;
@@ -56,7 +56,7 @@ export interface RegisteredModel {
   readonly sizeBytes: number;
   readonly contextLength: number;
   readonly residency: Residency;
-  readonly blobs: readonly ModelBlob[];
+  readonly blobs: readonly RegisteredBlob[];
   readonly defaults: ModelDefaults;
   /** As configured for the model or for all; absent: the engine chooses. */
   readonly kvType?: KvCacheType | undefined;
@@ -64,7 +64,7 @@ export interface RegisteredModel {
 }
 
 /** One file of a model, with its path. */
-export interface ModelFile extends ModelBlob {
+export interface ModelFile extends RegisteredBlob {
   readonly role: Exclude<BlobRole, 'residency'>;
   readonly path: string;
   /** The file's identity when this process took its digest. */

@@ -10,7 +10,7 @@ import type {
   KvCacheType,
   RegisteredModelType,
   Residency,
-  ModelBlob,
+  RegisteredBlob,
   ModelDefaults,
   RegisteredModel,
   ModelFile,
@@ -85,7 +85,7 @@ export interface DescribeOptions {
 export function describeModel(options: DescribeOptions): RegistryEntry {
   const { summary } = options;
   const kvType = kvTypeOf(options);
-  const blobs: ModelBlob[] = options.files.map(({ role, sha256, size }) => ({ role, sha256, size }));
+  const blobs: RegisteredBlob[] = options.files.map(({ role, sha256, size }) => ({ role, sha256, size }));
   if (options.chatTemplate !== undefined) {
     blobs.push(textBlob('template', options.chatTemplate));
   }
@@ -141,7 +141,7 @@ function kvTypeOf({ kvType, defaultKvType, summary, type }: DescribeOptions): Kv
   return wanted;
 }
 
-function textBlob(role: 'template' | 'residency', text: string): ModelBlob {
+function textBlob(role: 'template' | 'residency', text: string): RegisteredBlob {
   const bytes = Buffer.from(text);
   return { role, sha256: createHash('sha256').update(bytes).digest('hex'), size: bytes.length };
 }
@@ -155,6 +155,6 @@ function toAttested(model: RegisteredModel): AttestedModel {
   };
 }
 
-function toAttestedBlob(blob: ModelBlob): AttestedModel['blobs'][number] {
+function toAttestedBlob(blob: RegisteredBlob): AttestedModel['blobs'][number] {
   return { role: blob.role, sha256: fromHex(blob.sha256), size: blob.size };
 }

@@ -15,7 +15,7 @@ import {
 import { namesOfParts } from './gguf/part-name.ts';
 import { Lifecycle, replaced } from './lifecycle.ts';
 import { estimateBytes, openModel, type OpenSpec } from './load.ts';
-import type { FileIdentity, KvCacheType, ModelDefaults, RegisteredModel, RegistryEntry } from './model.ts';
+import type { FileIdentity, KvCacheType, RegisteredModel, RegistryEntry } from './model.ts';
 import type { PullProgress, PullService, PullState } from './pull/pull.ts';
 import { createRegistry, type Registry } from './registry.ts';
 import type { AcquireOptions, Lease, ModelService, ModelStatus, PullEvent, PullStatus } from './seam.ts';

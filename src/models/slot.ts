@@ -41,7 +41,7 @@ export interface SlotOptions<E extends Closable> {
   /** Room may have become free, or a model idle. */
   readonly onChange: () => void;
   /** The engine has ended or never started. Requests that still wait need a new slot. */
-  readonly onGone: (slot: Slot<E>) => void;
+  readonly onGone: (slot: ModelSlot<E>) => void;
 }
 
 /** How long a request wants the model to stay. */
@@ -55,7 +55,7 @@ export interface Waiter<E> {
   readonly reject: (error: unknown) => void;
 }
 
-export class Slot<E extends Closable> {
+export class ModelSlot<E extends Closable> {
   /** Requests that wait for an engine, oldest first. */
   readonly waiters: Set<Waiter<E>>;
   readonly bytes: number;

@@ -11,7 +11,7 @@ import type { LifecycleEvent } from '../models/slot.ts';
 import { createModels, type Models } from '../models/service.ts';
 import { createPulls, type PullService } from '../models/pull/pull.ts';
 import { openStore, type ModelStore } from '../models/store/store.ts';
-import { refusedValue } from './places.ts';
+import { refusedValue } from './configured-paths.ts';
 import { dataDir } from './tee.ts';
 
 export interface ModelsStart {

@@ -15,7 +15,7 @@ import { allRoutes } from '../api/routes.ts';
 import { serverConfig } from './http.ts';
 import { createModelMetrics } from './metrics.ts';
 import { createConfiguredModels } from './models.ts';
-import { checkPlaces, refusedValue } from './places.ts';
+import { checkConfiguredPaths, refusedValue } from './configured-paths.ts';
 import { createTee, dataDir, type Tee } from './tee.ts';
 import type { Models } from '../models/service.ts';
 
@@ -55,7 +55,7 @@ export async function start(options: StartOptions): Promise<RunningServer> {
 async function assemble(options: StartOptions, parts: Parts): Promise<RunningServer> {
   const { config, log, signal = NEVER } = options;
   const clock = systemClock;
-  await checkPlaces(config);
+  await checkConfiguredPaths(config);
   signal.throwIfAborted();
   const identity = await createIdentity();
   const tee = await unlessAborted(createTee(config, clock, log), signal);

@@ -2,9 +2,9 @@
 
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { createEndorsements as createFetcher } from '@assay/attestation/node';
+import { createEndorsements } from '@assay/attestation/node';
 import { attestdFs } from '../attestd/serve.ts';
-import { createEndorsements, type EndorsementsOptions } from '../attester/endorsements.ts';
+import { createStapling, type StaplingOptions } from '../attester/endorsements.ts';
 import type { ReportSource } from '../attester/assemble.ts';
 import { createHardwareSource } from '../attester/hardware.ts';
 import { selectSource } from '../attester/select.ts';
@@ -13,7 +13,7 @@ import { createTsm, kernelTsmFs } from '../attestd/tsm.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Config } from '../config/read.ts';
 import type { Log } from '../base/log.ts';
-import { refusedValue } from './places.ts';
+import { refusedValue } from './configured-paths.ts';
 
 const CCEL = '/sys/firmware/acpi/tables/data/CCEL';
 
@@ -35,7 +35,7 @@ export async function createTee(config: Config, clock: Clock, log: Log): Promise
     async hardware(provider) {
       const teeType = provider === 'sev_guest' ? 'sev-snp' : 'tdx';
       const vendor = config.tee.endorsementsFetch ? fetcher(config, teeType) : undefined;
-      const endorsements = await createEndorsements({
+      const endorsements = await createStapling({
         teeType,
         clock,
         folder: config.tee.endorsementsFolder,
@@ -86,8 +86,8 @@ export async function createTee(config: Config, clock: Clock, log: Log): Promise
 function fetcher(
   { tee, network }: Config,
   teeType: 'sev-snp' | 'tdx',
-): Pick<EndorsementsOptions, 'fetch' | 'closeFetch'> {
-  const service = createFetcher({
+): Pick<StaplingOptions, 'fetch' | 'closeFetch'> {
+  const service = createEndorsements({
     kdsUrl: tee.kdsUrl,
     pcsUrl: tee.pcsUrl,
     proxy: network,

@@ -6,7 +6,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { llamaSources } from '../../scripts/real-models/llama-sources.ts';
-import { libcSymbol, loadLlama, openStream } from '../../src/engine/child/llama/library.ts';
+import { libcSymbol, loadLlama, openFileStream } from '../../src/engine/child/llama/library.ts';
 import { Vocabulary } from '../../src/engine/child/llama/vocabulary.ts';
 import type { Engine } from '../../src/engine/seam/engine.ts';
 import { askOracle, openPublished, publishedWeights } from '../fixtures/models/published.ts';
@@ -29,7 +29,7 @@ llama.llama_log_set(libcSymbol('abs'), null);
 
 /** Only the vocabulary of a file, as our engine reads it. */
 function vocabularyOf(path: string): Vocabulary {
-  const file = openStream(path);
+  const file = openFileStream(path);
   const params = { ...llama.llama_model_default_params(), n_gpu_layers: 0, vocab_only: true };
   const handle = file === null ? null : llama.llama_model_load_from_file_ptr(file, params);
   if (handle === null) throw new Error(`${path} cannot be loaded`);

@@ -21,6 +21,27 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     lines: 6_100,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
+  converter: {
+    entry: PROCESSES.converter,
+    files: 29,
+    lines: 4450,
+    without:
+      /^(?!src\/engine\/(child\/(convert\/|llama\/(declarations|library)|confine|harden|task)|seam\/task)|src\/models\/convert\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
+  },
+  quantiser: {
+    entry: PROCESSES.quantiser,
+    files: 10,
+    lines: 1300,
+    without:
+      /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|confine|harden|task)|seam\/(quantize|task))|src\/base\/(api-codes|errors)\.ts$)/,
+  },
+  'quantiser, launched': {
+    entry: PROCESSES.quantiserLaunch,
+    files: 6,
+    lines: 660,
+    without:
+      /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|harden|landlock)|seam\/task))/,
+  },
   server: { entry: PROCESSES.server, files: 276, lines: 40_000, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,

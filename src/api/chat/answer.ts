@@ -33,7 +33,7 @@ export interface ChatAnswerOptions {
   readonly plan: ChatPlan;
   readonly newReader: (() => ToolReader) | null;
   readonly answer: AnswerId;
-  readonly counts: Readonly<Counts>;
+  readonly counts: Counts;
   readonly newCallId: () => string;
 }
 

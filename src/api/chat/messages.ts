@@ -21,7 +21,7 @@ import {
   text,
 } from '../../base/shape.ts';
 import type { Infer, Shape } from '../../base/shape.ts';
-import { unsupported } from '../unsupported.ts';
+import { unsupportedParameter } from '../unsupported.ts';
 
 const MAX_TEXT = 16 * 1024 * 1024;
 const MAX_MESSAGES = 4096;
@@ -50,7 +50,7 @@ const reasoningPart = map(
   openObject({ type: choice(['thinking', 'redacted_thinking', 'reasoning']) }),
   () => undefined,
 );
-const noPart = unsupported('message parts are text');
+const noPart = unsupportedParameter('message parts are text');
 
 const content = map(
   either(

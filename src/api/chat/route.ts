@@ -6,7 +6,7 @@ import { chatRequest, planChat } from './wire.ts';
 import { chatAnswer } from '../response-schemas.ts';
 import { route } from '../../http/route.ts';
 import { admitted } from '../generation/admitted.ts';
-import { answerId, noTokens } from '../generation/answer.ts';
+import { answerId } from '../generation/answer.ts';
 import { streamAnswer } from '../generation/stream.ts';
 import { findModel, reserveTokens, withEngine } from '../model-access.ts';
 
@@ -38,7 +38,6 @@ export const chat = route({
     const plan = planChat(body, model.defaults, exchange.principal?.cacheScope ?? '');
     reserveTokens(call, { asked: plan.maxTokens, count: plan.n, context: model.contextLength });
     const answer = answerId(call, 'chatcmpl', model);
-    const counts = noTokens();
     const newCallId = (): string => `call_${deps.randomHex(12)}`;
 
     return withEngine(call, model, body.keep_alive, async (engine) => {
@@ -49,10 +48,9 @@ export const chat = route({
           plan.request(engine.info, (loosened) => tellLoosened(call, loosened)),
           exchange.signal,
         ),
-        counts,
         body.stream !== true,
       );
-      const options: ChatAnswerOptions = { plan, newReader, answer, counts, newCallId };
+      const options: ChatAnswerOptions = { plan, newReader, answer, counts: exchange.usage, newCallId };
       if (body.stream !== true) return collectChat(events, options);
       const includeUsage = body.stream_options?.include_usage ?? false;
       const baseBytes = Buffer.byteLength(

@@ -20,7 +20,7 @@ import {
   text,
 } from '../../base/shape.ts';
 import type { Infer } from '../../base/shape.ts';
-import { unsupported } from '../unsupported.ts';
+import { unsupportedParameter } from '../unsupported.ts';
 
 const MAX_TOOLS = 128;
 /** "Omitting parameters defines a function with an empty parameter list" (OpenAI API reference): no argument, not any argument. */
@@ -44,7 +44,7 @@ const functionTool = object({
 });
 
 export const tools = map(
-  list(tagged('type', { function: functionTool, custom: unsupported('tools are functions') }), {
+  list(tagged('type', { function: functionTool, custom: unsupportedParameter('tools are functions') }), {
     max: MAX_TOOLS,
   }),
   (wire, path): readonly ToolSchema[] => {
@@ -85,7 +85,7 @@ export const toolChoice = either(
     object: tagged('type', {
       function: namedTool,
       allowed_tools: allowedTools,
-      custom: unsupported('tools are functions'),
+      custom: unsupportedParameter('tools are functions'),
     }),
   },
   "'none', 'auto', 'required' or a named tool",

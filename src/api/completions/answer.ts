@@ -51,7 +51,7 @@ type Piece =
 export interface CompletionAnswerOptions {
   readonly plan: CompletionPlan;
   readonly answer: AnswerId;
-  readonly counts: Readonly<Counts>;
+  readonly counts: Counts;
   /** Text of the model's begin token, if prompts get one. */
   readonly bos: string | null;
 }
@@ -159,6 +159,6 @@ export function completionFrame(answer: AnswerId, includeUsage: boolean) {
   return {
     choice: (index: number, piece: string, logprobs: string, finish: string): string =>
       `${head}{"index":${index},"text":${JSON.stringify(piece)},"logprobs":${logprobs},"finish_reason":${finish}}${tail}`,
-    usage: (counts: Readonly<Counts>): string => `${head}],"usage":${JSON.stringify(usageOf(counts))}}`,
+    usage: (counts: Counts): string => `${head}],"usage":${JSON.stringify(usageOf(counts))}}`,
   };
 }

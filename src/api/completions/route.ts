@@ -14,7 +14,7 @@ import { completionRequest, type CompletionPlan, planCompletion } from './wire.t
 import type { Exchange } from '../../http/exchange.ts';
 import { route } from '../../http/route.ts';
 import { admitted } from '../generation/admitted.ts';
-import { answerId, noTokens } from '../generation/answer.ts';
+import { answerId } from '../generation/answer.ts';
 import { streamAnswer } from '../generation/stream.ts';
 import { findModel, reserveTokens, withEngine } from '../model-access.ts';
 
@@ -44,7 +44,6 @@ export const completions = route({
     const model = findModel(call, body.model, ['chat', 'completion']);
     const plan = planCompletion(body, model.defaults, exchange.principal?.cacheScope ?? '');
     const answer = answerId(call, 'cmpl', model);
-    const counts = noTokens();
     reserveTokens(call, {
       asked: plan.request('').maxTokens,
       count: plan.n * plan.prompts.length,
@@ -70,10 +69,9 @@ export const completions = route({
         const events = await admitted(
           call,
           sideBySide(engine, requests, plan.n, signal),
-          counts,
           body.stream !== true,
         );
-        const options: CompletionAnswerOptions = { plan, answer, counts, bos };
+        const options: CompletionAnswerOptions = { plan, answer, counts: exchange.usage, bos };
         if (body.stream !== true) return await collectCompletion(events, options);
         const includeUsage = body.stream_options?.include_usage ?? false;
         const baseBytes = Buffer.byteLength(
@@ -138,23 +136,23 @@ async function beginText(engine: Engine, signal: AbortSignal): Promise<string | 
   return piece === undefined ? null : Buffer.from(piece).toString();
 }
 
-/** Events of all requests as they come; choice k of request i has index i·n + k. */
+/** Events of all requests as they come; choice k of request i has index i·choices + k. */
 function sideBySide(
   engine: Engine,
   requests: readonly GenerateRequest[],
-  n: number,
+  choices: number,
   signal: AbortSignal,
 ): AsyncIterable<GenerateEvent> {
   const [only] = requests;
   return requests.length === 1 && only !== undefined
     ? engine.generate(only, signal)
-    : merge(engine, requests, n, signal);
+    : merge(engine, requests, choices, signal);
 }
 
 async function* merge(
   engine: Engine,
   requests: readonly GenerateRequest[],
-  n: number,
+  choices: number,
   signal: AbortSignal,
 ): AsyncIterable<GenerateEvent> {
   interface Running {
@@ -174,7 +172,10 @@ async function* merge(
     for (; position < requests.length && next.size < Math.max(1, engine.info.slots); position++) {
       const request = requests[position];
       if (request !== undefined)
-        advance({ iterator: engine.generate(request, signal)[Symbol.asyncIterator](), base: position * n });
+        advance({
+          iterator: engine.generate(request, signal)[Symbol.asyncIterator](),
+          base: position * choices,
+        });
     }
   };
   try {

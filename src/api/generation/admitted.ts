@@ -2,7 +2,6 @@
 // refusal before it gets its own status; after it errors are the stream's terminal event.
 
 import type { GenerateEvent, TokenLogprob } from '../../engine/seam/engine.ts';
-import type { Counts } from './answer.ts';
 import type { Call } from '../../http/route.ts';
 
 /**
@@ -13,7 +12,6 @@ import type { Call } from '../../http/route.ts';
 export async function admitted(
   call: Call,
   events: AsyncIterable<GenerateEvent>,
-  counts: Counts,
   whole: boolean,
 ): Promise<AsyncIterable<GenerateEvent>> {
   const { exchange } = call;
@@ -23,9 +21,8 @@ export async function admitted(
 
   const note = (event: GenerateEvent): void => {
     if (event.kind === 'start') {
-      counts.promptTokens += event.promptTokens;
-      counts.cachedTokens += event.cachedTokens;
       usage.promptTokens += event.promptTokens;
+      usage.cachedTokens += event.cachedTokens;
       return;
     }
     exchange.firstTokenMs ??= performance.now() - exchange.startedAt;
@@ -35,7 +32,6 @@ export async function admitted(
       written.set(event.index, before + 1);
       usage.completionTokens += 1;
     } else {
-      counts.completionTokens += event.completionTokens;
       usage.completionTokens += event.completionTokens - before;
     }
   };

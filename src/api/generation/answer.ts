@@ -20,18 +20,10 @@ export function answerId({ deps }: Call, prefix: string, model: ModelStatus): An
   };
 }
 
-/** Tokens of one answer so far; kept up to date by generation/admitted as events pass. */
-export interface Counts {
-  promptTokens: number;
-  cachedTokens: number;
-  completionTokens: number;
-}
+/** Tokens of one answer, counted by generation/admitted as events pass; exact once each choice has ended. */
+export type Counts = Readonly<Call['exchange']['usage']>;
 
-export function noTokens(): Counts {
-  return { promptTokens: 0, cachedTokens: 0, completionTokens: 0 };
-}
-
-export function usageOf(counts: Readonly<Counts>): object {
+export function usageOf(counts: Counts): object {
   return {
     prompt_tokens: counts.promptTokens,
     completion_tokens: counts.completionTokens,

@@ -19,7 +19,7 @@ import {
 } from '../../base/shape.ts';
 import type { Infer, Shape } from '../../base/shape.ts';
 import type { ModelDefaults } from '../../models/model.ts';
-import { inert, supportedAs, unsupported } from '../unsupported.ts';
+import { inert, supportedAs, unsupportedParameter } from '../unsupported.ts';
 
 /** Completions of one request; they share a prefill but each takes a slot. */
 const MAX_CHOICES = 8;
@@ -163,14 +163,14 @@ export const inertFields = {
 } as const;
 
 export const unsupportedChatFields = {
-  audio: unsupported('answers are text'),
+  audio: unsupportedParameter('answers are text'),
   function_call: supportedAs(['none', 'auto'], 'Nothing to call without `functions`; see `tool_choice`.'),
-  functions: unsupported('use tools'),
-  moderation: unsupported('this server judges no texts'),
-  prediction: unsupported(''),
-  prompt_cache_options: unsupported('prompts are always cached, within one API key'),
+  functions: unsupportedParameter('use tools'),
+  moderation: unsupportedParameter('this server judges no texts'),
+  prediction: unsupportedParameter(''),
+  prompt_cache_options: unsupportedParameter('prompts are always cached, within one API key'),
   verbosity: supportedAs(['medium'], 'As the model writes anyway.'),
-  web_search_options: unsupported('this server reaches no network'),
+  web_search_options: unsupportedParameter('this server reaches no network'),
 } as const;
 
 type SamplingBody = { readonly [K in keyof typeof samplingFields]: Infer<(typeof samplingFields)[K]> };

@@ -21,7 +21,7 @@ import { modelNotFound, recordModel } from '../model-access.ts';
 import { answerPullStatus, cancelPullOf } from './pull.ts';
 import type { KvCacheType, ModelDefaults } from '../../models/model.ts';
 import type { ModelStatus } from '../../models/seam.ts';
-import { unsupported } from '../unsupported.ts';
+import { unsupportedParameter } from '../unsupported.ts';
 
 /** A model as the OpenAI API lists it, with the fields that a relying party needs beyond that. */
 function wireModel(model: ModelStatus): object {
@@ -134,7 +134,7 @@ const defaultParameters = map(
     kv_type: optional(
       choice(['f16', 'q8_0'], 'How keys and values are kept; q8_0 takes half the memory and rounds them.'),
     ),
-    isq: unsupported('models are not quantised on load'),
+    isq: unsupportedParameter('models are not quantised on load'),
   }),
   (given): { readonly defaults: ModelDefaults; readonly kvType: KvCacheType | undefined } => ({
     kvType: given.kv_type,

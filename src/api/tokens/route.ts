@@ -3,7 +3,7 @@
 import { detokenizeAnswer, tokenizeAnswer } from '../response-schemas.ts';
 import { toChatMessages } from '../chat/messages.ts';
 import { refuse } from '../../base/shape.ts';
-import { detokenizeRequest, textFieldOf, textOf, tokenizeRequest, wirePiece } from './wire.ts';
+import { detokenizeRequest, textFieldOf, textToTokenize, tokenizeRequest, wirePiece } from './wire.ts';
 import type { Engine } from '../../engine/seam/engine.ts';
 import { type Call, route } from '../../http/route.ts';
 import { findModel, reserveTokens, withEngine } from '../model-access.ts';
@@ -32,7 +32,7 @@ export const tokenize = route({
   errors: ERRORS,
   async handle(call) {
     const { body, exchange } = call;
-    const given = textOf(body);
+    const given = textToTokenize(body);
     const model = chooseModel(call, body.model);
     reserveTokens(call);
     return withEngine(call, model, body.keep_alive, async (engine) => {

@@ -30,7 +30,7 @@ export const tokenizeRequest = object({
 export type TokenizeRequest = Infer<typeof tokenizeRequest>;
 
 /** The one text of the request, or undefined when it has messages. */
-export function textOf(body: TokenizeRequest): string | undefined {
+export function textToTokenize(body: TokenizeRequest): string | undefined {
   const given = [body.content, body.prompt, body.text].filter((each) => each !== undefined);
   if (given.length + (body.messages === undefined ? 0 : 1) !== 1) {
     throw refuse(

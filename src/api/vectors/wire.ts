@@ -59,7 +59,7 @@ function inputParam(index: number, count: number): string {
 const NUMBERS_A_TURN = 8192;
 
 /** The answer as JSON text: millions of numbers, written in slices so that other requests are not held up. */
-export async function embeddingAnswerText(o: {
+export async function embeddingAnswerText(answer: {
   readonly vectors: readonly Float32Array[];
   readonly tokens: number;
   readonly model: string;
@@ -68,18 +68,20 @@ export async function embeddingAnswerText(o: {
 }): Promise<string> {
   const data: string[] = [];
   let written = 0;
-  for (const [index, vector] of o.vectors.entries()) {
+  for (const [index, vector] of answer.vectors.entries()) {
     const cut =
-      o.dimensions === undefined || o.dimensions >= vector.length ? vector : vector.slice(0, o.dimensions);
+      answer.dimensions === undefined || answer.dimensions >= vector.length
+        ? vector
+        : vector.slice(0, answer.dimensions);
     const length = lengthOf(cut);
-    if (!(length > 0)) throw noDirection(inputParam(index, o.vectors.length), cut !== vector);
+    if (!(length > 0)) throw noDirection(inputParam(index, answer.vectors.length), cut !== vector);
     // The first numbers of a vector are a vector of their own only at length 1 (Matryoshka representations).
     if (cut !== vector) for (const i of cut.keys()) cut[i] = (cut[i] ?? 0) / length;
     data.push(
       JSON.stringify({
         object: 'embedding',
         index,
-        embedding: o.base64 ? toBase64(cut) : Array.from(cut, shortest),
+        embedding: answer.base64 ? toBase64(cut) : Array.from(cut, shortest),
       }),
     );
     written += cut.length;
@@ -87,12 +89,12 @@ export async function embeddingAnswerText(o: {
     written = 0;
     await setImmediate();
   }
-  const usage = { prompt_tokens: o.tokens, total_tokens: o.tokens };
-  return `{"object":"list","data":[${data.join(',')}],"model":${JSON.stringify(o.model)},"usage":${JSON.stringify(usage)}}`;
+  const usage = { prompt_tokens: answer.tokens, total_tokens: answer.tokens };
+  return `{"object":"list","data":[${data.join(',')}],"model":${JSON.stringify(answer.model)},"usage":${JSON.stringify(usage)}}`;
 }
 
 function lengthOf(vector: Float32Array): number {
-  return Math.sqrt(vector.reduce((sum, x) => sum + x * x, 0));
+  return Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));
 }
 
 /** All numbers are zero, or one is NaN: no multiple of the vector has length 1. */
@@ -103,8 +105,8 @@ function noDirection(input: string, shortened: boolean): ApiError {
 }
 
 /** Nine digits name every float32; the seventeen of its double add no information. */
-function shortest(x: number): number {
-  return Number(x.toPrecision(9));
+function shortest(value: number): number {
+  return Number(value.toPrecision(9));
 }
 
 /** Little-endian, as every machine this runs on has them. */
@@ -135,26 +137,26 @@ export const rerankRequest = object({
 export type RerankRequest = Infer<typeof rerankRequest>;
 
 /** Logits → scores from 0 to 1 by the logistic function, best first; equal scores keep the order of the documents. */
-export function rerankAnswerOf(o: {
+export function rerankAnswerOf(answer: {
   readonly id: string;
   readonly model: string;
   readonly body: RerankRequest;
   readonly scores: readonly number[];
   readonly tokens: number;
 }): object {
-  const { body } = o;
-  const ranked = o.scores
+  const { body } = answer;
+  const ranked = answer.scores
     .map((logit, index) => ({ index, logit }))
     .sort((a, b) => b.logit - a.logit || a.index - b.index);
   return {
-    id: o.id,
+    id: answer.id,
     object: 'list',
-    model: o.model,
+    model: answer.model,
     results: ranked.slice(0, body.top_n ?? ranked.length).map(({ index, logit }) => ({
       index,
       relevance_score: 1 / (1 + Math.exp(-logit)),
       ...(body.return_documents === true && { document: { text: body.documents[index] ?? '' } }),
     })),
-    usage: { prompt_tokens: o.tokens, total_tokens: o.tokens },
+    usage: { prompt_tokens: answer.tokens, total_tokens: answer.tokens },
   };
 }

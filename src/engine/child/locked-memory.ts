@@ -6,7 +6,7 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import koffi from 'koffi';
 
-export interface Range {
+export interface MemoryRange {
   readonly start: number;
   /** Exclusive. */
   readonly end: number;
@@ -44,7 +44,7 @@ export function openMappings(): Mappings | null {
 export function lockingNew<T>(
   mappings: Mappings | null,
   make: () => T,
-  lock: (range: Range) => boolean = mlock,
+  lock: (range: MemoryRange) => boolean = mlock,
 ): { readonly value: T; readonly lockedBytes: number } {
   if (mappings === null) return { value: make(), lockedBytes: 0 };
   const before = privateMemory(mappings.text());
@@ -56,8 +56,8 @@ export function lockingNew<T>(
 }
 
 /** Writable, private mappings of no file, ascending, of a text like /proc/self/maps (proc_pid_maps(5)). */
-export function privateMemory(maps: string): Range[] {
-  const found: Range[] = [];
+export function privateMemory(maps: string): MemoryRange[] {
+  const found: MemoryRange[] = [];
   for (const line of maps.split('\n')) {
     const match = /^([0-9a-f]+)-([0-9a-f]+) rw.p [0-9a-f]+ 00:00 0\s*(\[(?:heap|anon[^\]]*)\])?$/.exec(line);
     if (match !== null)
@@ -67,8 +67,8 @@ export function privateMemory(maps: string): Range[] {
 }
 
 /** The members of `after` that are not in `before`, both ascending. */
-export function added(before: readonly Range[], after: readonly Range[]): Range[] {
-  const found: Range[] = [];
+export function added(before: readonly MemoryRange[], after: readonly MemoryRange[]): MemoryRange[] {
+  const found: MemoryRange[] = [];
   for (const { start, end } of after) {
     let from = start;
     for (const old of before) {
@@ -83,7 +83,7 @@ export function added(before: readonly Range[], after: readonly Range[]): Range[
 }
 
 /** mlock2 of glibc 2.27 and musl 1.1.20 on; false where it is missing or refused. */
-function mlock({ start, end }: Range): boolean {
+function mlock({ start, end }: MemoryRange): boolean {
   try {
     return (
       koffi.load(null).func('mlock2', 'int', ['uintptr_t', 'size_t', 'uint'])(

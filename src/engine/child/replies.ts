@@ -4,7 +4,7 @@ import { ApiError } from '../../base/errors.ts';
 import type { EngineInfo, ModelType } from '../seam/engine.ts';
 import { assertCountable } from '../seam/context-limits.ts';
 import type { FromChild, ToChild } from '../seam/wire.ts';
-import type { Context } from './llama/context.ts';
+import type { LlamaContext } from './llama/context.ts';
 import { GrammarError, type Grammar } from './llama/grammar.ts';
 import type { LoadedModel } from './llama/model.ts';
 import { assertMayFit, checkTokens, promptTokens } from './prompt.ts';
@@ -16,7 +16,7 @@ export type Send = (message: FromChild, raw?: Uint8Array) => void;
 /** A loaded model with all that its answers need. */
 export interface Serving {
   readonly model: LoadedModel;
-  readonly context: Context;
+  readonly context: LlamaContext;
   readonly template: ChatTemplate;
   readonly info: EngineInfo;
   readonly load: Load;
@@ -32,11 +32,11 @@ export function answering(send: Send, message: ToChild, work: () => void): void 
   try {
     work();
   } catch (error) {
-    sendError(send, message.id, error);
+    replyError(send, message.id, error);
   }
 }
 
-export function sendError(send: Send, id: number, error: unknown): void {
+export function replyError(send: Send, id: number, error: unknown): void {
   if (error instanceof ApiError) {
     const { status, code, message, param, retryAfterSeconds } = error;
     send({ kind: 'error', id, status, code, message, param: param ?? undefined, retryAfterSeconds });

@@ -10,7 +10,7 @@ import { createConstraint, type ConstraintVocabulary } from './decode/constraint
 import { createSampler, seededRandom } from './decode/sampler.ts';
 import { Scheduler } from './decode/scheduler.ts';
 import { checkTokens, promptTokens } from './prompt.ts';
-import { answering, answerText, isText, sendError, wrongType, type Serving } from './replies.ts';
+import { answering, answerText, isText, replyError, wrongType, type Serving } from './replies.ts';
 import { createTurns } from './time-slices.ts';
 
 /** Milliseconds a prompt may hold up running streams per step. */
@@ -62,13 +62,13 @@ export function serveGeneration(serving: Serving): (message: ToChild) => void {
       emit: (event) => events.push([id, event]),
       fail(error) {
         flush();
-        sendError(send, id, error);
+        replyError(send, id, error);
       },
     });
     if (!accepted) throw queueFull();
   };
 
-  const turns = createTurns(setImmediate, (id, error) => sendError(send, id, error));
+  const turns = createTurns(setImmediate, (id, error) => replyError(send, id, error));
   return (message) =>
     answering(send, message, () => {
       if (message.kind === 'ping') send({ kind: 'pong', id: message.id });

@@ -6,7 +6,7 @@ import type { EngineStats } from '../seam/engine.ts';
 import type { ToChild } from '../seam/wire.ts';
 import { createPooler } from './decode/pooled.ts';
 import { assertMayFit, checkTokens, rankTokens } from './prompt.ts';
-import { answering, answerText, isText, sendError, wrongType, type Serving } from './replies.ts';
+import { answering, answerText, isText, replyError, wrongType, type Serving } from './replies.ts';
 import { createTurns } from './time-slices.ts';
 
 export const POOLED_SEQUENCES = 64;
@@ -85,7 +85,7 @@ export function servePooling(serving: Serving): (message: ToChild) => void {
     else if (!pooler.submit({ id, scope, inputs, done })) throw queueFull();
   };
 
-  const turns = createTurns(setImmediate, (id, error) => sendError(send, id, error));
+  const turns = createTurns(setImmediate, (id, error) => replyError(send, id, error));
   return (message) =>
     answering(send, message, () => {
       if (message.kind === 'ping') send({ kind: 'pong', id: message.id });

@@ -9,12 +9,12 @@ import { encodeFrame, frameReader, type ToChild } from '../seam/wire.ts';
 import type { EngineInfo, ModelType } from '../seam/engine.ts';
 import { confineProcess } from './confine.ts';
 import { hardenProcess } from './harden.ts';
-import { Context, type ContextOptions } from './llama/context.ts';
+import { LlamaContext, type ContextOptions } from './llama/context.ts';
 import { decodeThreads, pollLevel, TINY_MODEL_BYTES } from './llama/cores.ts';
 import { grammarFactory } from './llama/grammar.ts';
 import type { LlamaLibrary } from './llama/declarations.ts';
 import { growNativeStack, loadLlama } from './llama/library.ts';
-import { loadModel, openModelFile, type LoadedModel } from './llama/model.ts';
+import { loadLlamaModel, openModelFile, type LoadedModel } from './llama/model.ts';
 import { lockingNew, openMappings } from './locked-memory.ts';
 import { memoryLimit, planMemory } from './memory-plan.ts';
 import type { Load, Send } from './replies.ts';
@@ -56,7 +56,7 @@ async function start(load: Load): Promise<void> {
     const machine = { memory: memoryLimit(), threads: decodeThreads(Infinity), cpus: availableParallelism() };
     const file = openModelFile(load.path);
     confineProcess('load');
-    const model = await loadModel(llama, file, progressReporter());
+    const model = await loadLlamaModel(llama, file, progressReporter());
     const shape = shapeOf(model, load);
     const threads = load.threads ?? (model.size < TINY_MODEL_BYTES ? 1 : machine.threads);
     const threadpool = newThreadpool(threads, pollLevel(threads, machine.cpus));
@@ -65,7 +65,7 @@ async function start(load: Load): Promise<void> {
     const { value: context, lockedBytes } = lockingNew(
       mappings,
       () =>
-        new Context(llama, model, {
+        new LlamaContext(llama, model, {
           ...plan,
           sequences: shape.slots,
           threads,
@@ -124,7 +124,7 @@ function serve(
   loaded: {
     readonly load: Load;
     readonly shape: Shape;
-    readonly context: Context;
+    readonly context: LlamaContext;
     readonly lockedBytes: number;
   },
 ): (message: ToChild) => void {

@@ -8,7 +8,7 @@ import { type Readable, Transform } from 'node:stream';
 import { overloaded, type ApiError } from '../../base/errors.ts';
 import { toApiError } from '../errors.ts';
 import { openJsonScan, type JsonScan } from '../../base/json-scan.ts';
-import { parseJson } from '../json.ts';
+import { parseBody } from '../json.ts';
 import { shareOf } from './permits.ts';
 
 /** The bytes one request holds. */
@@ -121,7 +121,7 @@ export function readBody({ held, scan }: BodyInProgress, bytes: Buffer): unknown
   const scanned = scan ?? openJsonScan();
   if (scan === null) scanned.push(bytes);
   held?.grow(Math.max(0, scanned.heapBytes - bytes.length));
-  return parseJson(bytes, true);
+  return parseBody(bytes, true);
 }
 
 /** Closes the connection: keeping it would mean reading a refused body to its end, however long it is. */

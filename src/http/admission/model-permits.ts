@@ -3,7 +3,7 @@
 // bounds; the shares apply before them, by caller and not by its cache scope, which an anonymous caller chooses.
 
 import { overloaded, type ApiError } from '../../base/errors.ts';
-import { CallerCounts, shareOf, type Release } from './permits.ts';
+import { CallerCounts, shareOf, type ReleasePermit } from './permits.ts';
 
 export interface ModelPermitOptions {
   /** False where there is only one caller: no share is kept free. */
@@ -25,7 +25,7 @@ export class ModelPermits {
   }
 
   /** Held while a request waits until the model is loaded. */
-  load(model: string, caller: string): Release {
+  load(model: string, caller: string): ReleasePermit {
     return this.#take(this.#loads, [model, caller], { count: 1, share: shareOf(this.#options.maxWaiting) });
   }
 
@@ -37,7 +37,7 @@ export class ModelPermits {
     model: string,
     caller: string,
     { slots, count, along }: { readonly slots: number; readonly count: number; readonly along: boolean },
-  ): Release {
+  ): ReleasePermit {
     const { maxQueue } = this.#options;
     const share = maxQueue === 0 ? shareOf(slots) : slots + Math.floor(maxQueue / 2);
     return this.#take(this.#sequences, [model, caller], {
@@ -48,7 +48,7 @@ export class ModelPermits {
   }
 
   /** Held for a call that the engine answers at once: tokens, pieces, vectors, scores. */
-  call(model: string, caller: string): Release {
+  call(model: string, caller: string): ReleasePermit {
     return this.#take(this.#calls, [model, caller], { count: 1, share: shareOf(this.#options.maxQueue) });
   }
 
@@ -56,7 +56,7 @@ export class ModelPermits {
     counts: CallerCounts,
     whose: readonly [model: string, caller: string],
     { count, share }: { readonly count: number; readonly share: number },
-  ): Release {
+  ): ReleasePermit {
     const key = whose.join('\0');
     const held = counts.of(key);
     if (this.#options.shared && held > 0 && held + count > share) throw shareTaken();

@@ -5,11 +5,11 @@
 import { overloaded, type ApiError } from '../../base/errors.ts';
 
 /** Gives the permit back. Idempotent. */
-export type Release = () => void;
+export type ReleasePermit = () => void;
 
 export interface Permits {
   /** Takes a permit; throws `full(reason)` when there is none. */
-  enter(caller: string): Release;
+  enter(caller: string): ReleasePermit;
 }
 
 /** The share of one caller in a bounded resource, so that a second caller finds room. A bound of 1 has no half. */
@@ -25,7 +25,7 @@ export class CallerCounts {
     return this.#held.get(caller) ?? 0;
   }
 
-  add(caller: string, count = 1): Release {
+  add(caller: string, count = 1): ReleasePermit {
     this.#held.set(caller, this.of(caller) + count);
     let released = false;
     return () => {

@@ -10,7 +10,7 @@ export interface ServerMetrics {
   readonly authFailures: Counter;
   readonly resumptionsRefused: Counter;
   readonly brokenRequests: Counter;
-  requestEnded(o: {
+  requestEnded(request: {
     readonly exchange: Exchange;
     readonly method: string;
     readonly status: number;
@@ -24,7 +24,7 @@ export interface ServerMetrics {
 
 const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600];
 
-export function createServerMetrics(o: {
+export function createServerMetrics(observed: {
   readonly models: ModelService<Engine>;
   readonly attester: Attester | null;
   readonly open: () => number;
@@ -76,20 +76,24 @@ export function createServerMetrics(o: {
     'Connections closed for bad HTTP or for being too slow.',
     [],
   );
-  registry.gauge('assay_http_requests_in_flight', 'Requests being answered.', o.open);
+  registry.gauge('assay_http_requests_in_flight', 'Requests being answered.', observed.open);
   registry.gauge(
     'assay_start_time_seconds',
     'Start of the server, seconds since 1970.',
-    () => o.startedAt / 1000,
+    () => observed.startedAt / 1000,
   );
-  registry.gauge('assay_models_registered', 'Models that can be served.', () => o.models.list().length);
+  registry.gauge(
+    'assay_models_registered',
+    'Models that can be served.',
+    () => observed.models.list().length,
+  );
   registry.gauge(
     'assay_models_loaded',
     'Models loaded now.',
-    () => o.models.list().filter((model) => model.loaded).length,
+    () => observed.models.list().filter((model) => model.loaded).length,
   );
   registry.gauge('assay_model_requests_in_flight', 'Requests that hold a loaded model.', () =>
-    o.models.list().reduce((sum, model) => sum + model.inFlight, 0),
+    observed.models.list().reduce((sum, model) => sum + model.inFlight, 0),
   );
 
   const engines = new Map<string, Engine>();
@@ -120,7 +124,7 @@ export function createServerMetrics(o: {
       };
       void forget();
     },
-    text: () => registry.text([...engineFamilies(engines), ...families(o)]),
+    text: () => registry.text([...engineFamilies(engines), ...families(observed)]),
   };
 }
 
@@ -161,12 +165,12 @@ function* engineFamilies(engines: ReadonlyMap<string, Engine>): Iterable<MetricF
   };
 }
 
-function* families(o: {
+function* families(observed: {
   readonly attester: Attester | null;
   readonly sources: readonly (() => Iterable<MetricFamily>)[];
 }): Iterable<MetricFamily> {
-  if (o.attester !== null) {
-    const status = o.attester.status();
+  if (observed.attester !== null) {
+    const status = observed.attester.status();
     yield one(
       'assay_attestation_available',
       '1 while evidence can be had.',
@@ -197,7 +201,7 @@ function* families(o: {
       status.endorsementsError === null ? 0 : 1,
     );
   }
-  for (const source of o.sources) yield* source();
+  for (const source of observed.sources) yield* source();
 }
 
 function one(name: string, help: string, type: 'counter' | 'gauge', value: number): MetricFamily {

@@ -57,7 +57,7 @@ const LOOK_EVERY_BYTES = KEPT_BYTES / 2;
 const MAGIC = Buffer.from('GGUF');
 
 /** Leaves a complete, fsynced file whose digest was checked. On `digest_mismatch` it empties the file, and the error says so. */
-export async function download(options: DownloadOptions): Promise<void> {
+export async function downloadFile(options: DownloadOptions): Promise<void> {
   const { file, folder } = options;
   const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
   const part = new Part(await open(options.partPath, flags, 0o600), options);

@@ -9,7 +9,7 @@ import { NoRoom, type DiskRoom } from '../../base/disk-room.ts';
 import { ApiError } from '../../base/errors.ts';
 import { fileSource, inspectGguf, inspectParts, type GgufInfo } from '../gguf/read.ts';
 import type { ModelStore, StoredBlob } from '../store/store.ts';
-import { download, noDiskRoom, type Disk } from './download.ts';
+import { downloadFile, noDiskRoom, type Disk } from './download.ts';
 import { movingRate, type ProgressFeed } from './events.ts';
 import type { HubFile } from './hub.ts';
 import type { Web } from './http.ts';
@@ -163,7 +163,7 @@ function downloadOne(job: Fetching, file: HubFile, options: OneFile): Promise<vo
   const key = keyOf(file);
   let reported = -Infinity;
   const rate = movingRate();
-  return download({
+  return downloadFile({
     ...retry,
     web,
     file,

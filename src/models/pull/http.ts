@@ -13,7 +13,7 @@ import { isPrivateAddress } from './public-address.ts';
 
 export { isPrivateAddress } from './public-address.ts';
 
-export interface ProxySettings {
+export interface PullProxy {
   /** URLs, as in HTTP_PROXY and HTTPS_PROXY. A proxy may be on a private address. */
   readonly http?: string | undefined;
   readonly https?: string | undefined;
@@ -33,7 +33,7 @@ export interface WebOptions {
   readonly endpoint: URL;
   /** Private addresses and plain http are allowed. */
   readonly allowPrivate: boolean;
-  readonly proxy?: ProxySettings | undefined;
+  readonly proxy?: PullProxy | undefined;
   readonly connectTimeoutMs: number;
   readonly headersTimeoutMs: number;
   /** Longest silence within a body. */

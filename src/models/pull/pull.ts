@@ -13,7 +13,7 @@ import { realDisk, type Disk } from './download.ts';
 import { failureOf, ProgressFeed, type PullProgress } from './events.ts';
 import { fetchModel, keyOf, bytesOfFiles, type Fetching } from './fetch-model.ts';
 import { resolveFiles, type HubFile } from './hub.ts';
-import { createWeb, parseEndpoint, type ProxySettings, type Web } from './http.ts';
+import { createWeb, parseEndpoint, type PullProxy, type Web } from './http.ts';
 import { parsePullName, type PullName } from './name.ts';
 import { PartialFiles } from './partials.ts';
 import { retrying, type RetryOptions } from './retry.ts';
@@ -31,7 +31,7 @@ export interface PullOptions {
   /** Allows a hub on a private address or plain http (models.hub_private). */
   readonly allowPrivate: boolean;
   /** From HTTP_PROXY, HTTPS_PROXY and NO_PROXY, read with the rest of the environment. */
-  readonly proxy?: ProxySettings | undefined;
+  readonly proxy?: PullProxy | undefined;
   readonly clock: Clock;
   readonly random?: (() => number) | undefined;
   readonly disk?: Disk | undefined;

@@ -5,17 +5,8 @@ import { createHash } from 'node:crypto';
 import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readSmallFile, removeTemporaries, writeAtomically } from '../../base/durable-files.ts';
-import {
-  choice,
-  integer,
-  list,
-  nullable,
-  object,
-  optional,
-  text,
-  type Infer,
-  type Shape,
-} from '../../base/shape.ts';
+import { choice, integer, list, nullable, object, optional, text, type Infer } from '../../base/shape.ts';
+import { parseStored } from '../../base/stored-json.ts';
 import { MAX_PARTS } from '../gguf/part-name.ts';
 
 const MAX_TEXT = 16 * 1024;
@@ -142,13 +133,9 @@ export class PullRecords {
 /** An unreadable record counts as none: its content can be fetched again. */
 function parseRecord(json: string): PullRecord | undefined {
   try {
-    const { state: found, parts, part: only } = read(record, JSON.parse(json));
+    const { state: found, parts, part: only } = parseStored(record, json);
     return { version: 1, state: found, parts: parts ?? (only === undefined ? [] : [only]) };
   } catch {
     return undefined;
   }
-}
-
-function read<T>(shape: Shape<T>, value: unknown): T {
-  return shape.read(value, '');
 }

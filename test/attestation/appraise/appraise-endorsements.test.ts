@@ -3,13 +3,13 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import type { EndorsementSource } from '../../../attestation/appraise/appraise.ts';
+import { type EndorsementSource, verify } from '../../../attestation/appraise/appraise.ts';
 import type { AttestationDocument } from '../../../attestation/protocol/document.ts';
 import { AttestationError } from '../../../attestation/transcript/errors.ts';
 import type { AppraisalPolicy } from '../../../attestation/appraise/policy.ts';
 import { simulatedAmd } from '../../fixtures/attestation/attested-server.ts';
-import { simulatedIntel, snpDocument } from '../../fixtures/attestation/documents.ts';
-import { refusalOf } from '../../fixtures/refusal.ts';
+import { simulatedIntel, snpDocument, CHANNEL } from '../../fixtures/attestation/documents.ts';
+import { refusalOf, codeOfAsync } from '../../fixtures/refusal.ts';
 import { haveVectors, vectorPath } from '../../fixtures/shared.ts';
 import { POLICY, judge, failed } from '../../fixtures/attestation/appraisal.ts';
 
@@ -117,3 +117,41 @@ function realArk(): Uint8Array {
   }
   throw new Error('no ARK-Genoa among the vectors');
 }
+
+describe('endorsements', () => {
+  test('refused ones keep their verdict when there is no source of others', async () => {
+    const { endorsements, ...fields } = await snpDocument();
+    if (!('vek' in endorsements!)) throw new Error('not of SNP');
+    const document = { ...fields, teeType: 'sev-snp', endorsements } as const;
+    const fetching = { ...POLICY, endorsements: 'fetch' } as const;
+    expect((await refusalOf(() => verify(document, { ...CHANNEL, policy: fetching })))?.code).toBe(
+      'snp_chain',
+    );
+  });
+});
+
+describe('endorsements that cannot be read', () => {
+  test('are looked for elsewhere like those that do not do, and keep their verdict when there are none', async () => {
+    const { endorsements, ...fields } = await snpDocument();
+    if (!('vek' in endorsements!)) throw new Error('not of SNP');
+    const document = {
+      ...fields,
+      teeType: 'sev-snp',
+      endorsements: { ...endorsements, vek: new Uint8Array(9) },
+    } as const;
+    let asked = 0;
+    const source: EndorsementSource = () => {
+      asked += 1;
+      return asked === 1
+        ? Promise.resolve(endorsements)
+        : Promise.reject(new AttestationError('internal', 'endorsements_unavailable', 'nothing here'));
+    };
+    const code = async (mode: 'stapled' | 'fetch'): Promise<string> =>
+      codeOfAsync(() =>
+        verify(document, { ...CHANNEL, policy: { ...POLICY, endorsements: mode }, endorsements: source }),
+      );
+    expect([await code('stapled'), asked]).toEqual(['malformed_certificate', 0]);
+    expect([await code('fetch'), asked]).toEqual(['snp_chain', 1]);
+    expect([await code('fetch'), asked]).toEqual(['malformed_certificate', 2]);
+  });
+});

@@ -4,22 +4,14 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { AttestationError, parsePolicy, parseReferenceValues } from '@assay/attestation';
+import { parsePolicy, parseReferenceValues } from '@assay/attestation';
+import { codeOf } from '../../fixtures/refusal.ts';
 
 const text = readFileSync(
   fileURLToPath(new URL('../../../image/reference-values.json', import.meta.url)),
   'utf8',
 );
 const models = { 'demo-chat': 'ab'.repeat(32) };
-function codeOf(run: () => unknown): string {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof AttestationError) return error.code;
-    throw error;
-  }
-  return 'accepted';
-}
 
 describe('releases by name', () => {
   const releases = parseReferenceValues(text);

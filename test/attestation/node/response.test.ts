@@ -23,6 +23,7 @@ function feed(bytes: Uint8Array, cuts: readonly number[] = []): BoundedResponse 
 function bytesOf(text: string): Buffer {
   return Buffer.from(text, 'latin1');
 }
+
 function text(response: BoundedResponse | undefined): string | undefined {
   return response === undefined ? undefined : Buffer.from(response.body).toString('latin1');
 }
@@ -112,5 +113,18 @@ describe('response reader', () => {
       }),
       { numRuns: 3000 },
     );
+  });
+});
+
+describe('the attestation response', () => {
+  test('a body in a quarter of a million chunks of one byte is read whole', () => {
+    const size = 1 << 18;
+    const parse = responseParser({ maxHeaderBytes: 1024, maxBodyBytes: 1 << 20 });
+    const wire = Buffer.from(
+      `HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n${'1\r\nx\r\n'.repeat(size)}0\r\n\r\n`,
+    );
+    let answer: ReturnType<typeof parse>;
+    for (let at = 0; at < wire.length; at += 16_384) answer = parse(wire.subarray(at, at + 16_384));
+    expect(Buffer.from(answer?.body ?? []).equals(Buffer.alloc(size, 'x'))).toBe(true);
   });
 });

@@ -3,7 +3,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { toHex } from '../../../attestation/encoding/bytes.ts';
-import { encodeCbor } from '../../../attestation/encoding/cbor.ts';
+import { encodeCbor, type Cbor, type CborMap, decodeCbor } from '../../../attestation/encoding/cbor.ts';
 import {
   type AttestationDocument,
   decodeDocumentCbor,
@@ -14,7 +14,10 @@ import {
 import { documentToJson, encodeDocument, encodeDocumentCbor } from '../../../attestation/protocol/issue.ts';
 import { parseNonce } from '../../../attestation/protocol/claims.ts';
 import type { Json } from '../../../attestation/encoding/json.ts';
-import { accepted, codeOf } from '../../fixtures/refusal.ts';
+import { accepted, codeOf, codeOfAsync } from '../../fixtures/refusal.ts';
+import { verify } from '../../../attestation/appraise/appraise.ts';
+import { POLICY } from '../../fixtures/attestation/appraisal.ts';
+import { CHANNEL, snpDocument } from '../../fixtures/attestation/documents.ts';
 
 function bytes(length: number, fill: number): Uint8Array {
   return new Uint8Array(length).fill(fill);
@@ -41,6 +44,7 @@ const snp: AttestationDocument = {
   ],
   endorsements: { vek: bytes(10, 10), chain: [bytes(11, 11), bytes(12, 12)], crl: bytes(13, 13) },
 };
+
 const tdx: AttestationDocument = {
   ...snp,
   teeType: 'tdx',
@@ -57,12 +61,15 @@ const tdx: AttestationDocument = {
     qeIdentityIssuerChain: 'pem3',
   },
 };
+
 const simulated: AttestationDocument = {
   ...snp,
   teeType: 'simulated',
   endorsements: snp.endorsements ?? { vek: bytes(1, 1), chain: [] },
 };
+
 const SIMULATED_TDX = { ...tdx, teeType: 'simulated', endorsements: tdx.endorsements } as AttestationDocument;
+
 const { nonce: _nonce, endorsements: _endorsements, ...bare } = snp;
 
 function change(changes: Record<string, unknown>, from: AttestationDocument = snp): string {
@@ -259,5 +266,36 @@ describe('nonce', () => {
 
   test('timestamps are whole seconds in UTC', () => {
     expect(formatTimestamp(1_771_632_000)).toBe('2026-02-21T00:00:00Z');
+  });
+});
+
+describe('documents', () => {
+  test.each(['id', 'role'] as const)(
+    'a model %s that is no unicode text gets the typed refusal',
+    async (field) => {
+      const document = JSON.parse(encodeDocument(await snpDocument())) as {
+        models: { id: string; blobs: { role: string }[] }[];
+      };
+      const [model] = document.models;
+      if (field === 'id') model!.id = 'demo\ud800';
+      else model!.blobs[0]!.role = 'weights\udc00';
+      const text = JSON.stringify(document);
+      expect(await codeOfAsync(async () => verify(parseDocument(text), { ...CHANNEL, policy: POLICY }))).toBe(
+        'malformed_document',
+      );
+    },
+  );
+});
+
+describe('certificate evidence', () => {
+  test.each<[string, Cbor, string]>([
+    ['bytes', new Uint8Array(3), 'accepted'],
+    ['text where bytes belong', 'AAAA', 'malformed_document'],
+    ['a number where bytes belong', 7, 'malformed_document'],
+    ['more bytes than a report has', new Uint8Array(70_000), 'malformed_document'],
+  ])('%s', async (_, report, code) => {
+    const map = new Map(decodeCbor(encodeDocumentCbor(await snpDocument())) as CborMap);
+    const changed = encodeCbor(map.set('report', report));
+    expect(codeOf(() => decodeDocumentCbor(changed))).toBe(code);
   });
 });

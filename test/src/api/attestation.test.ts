@@ -6,7 +6,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { EXPORTER_LABEL, toHex } from '@assay/attestation';
 import { ApiError } from '../../../src/base/errors.ts';
 import type { Attester, AttestRequest } from '../../../src/attester/attester.ts';
-import { issueCertificate } from '../../../src/attester/certificate.ts';
+import { issueServerCertificate } from '../../../src/attester/certificate.ts';
 import { createIdentity } from '../../../src/attester/identity.ts';
 import { attestationAnswer } from '../../../src/api/response-schemas.ts';
 import { DEFAULT_CONFIG, type ServerConfig } from '../../../src/http/deps.ts';
@@ -73,7 +73,7 @@ async function start(
   config: Partial<ServerConfig> = {},
 ): Promise<void> {
   const identity = await createIdentity();
-  const { pem } = await issueCertificate({
+  const { pem } = await issueServerCertificate({
     identity,
     names: ['localhost'],
     now: new Date(),

@@ -8,6 +8,7 @@ import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { attestdFs, serveAttestd } from '../../../src/attestd/serve.ts';
 import { createTsm, probeTsm, type TsmFs } from '../../../src/attestd/tsm.ts';
+import { sendBytes } from '../../fixtures/http/raw.ts';
 
 const FOLDER = '/kernel/tsm/report';
 const REPORT = `${FOLDER}/assay-${'a'.repeat(16)}`;
@@ -77,14 +78,8 @@ async function codeOf(promise: Promise<unknown>): Promise<string> {
 }
 
 /** One raw request; the raw answer, or `closed`. */
-function raw(text: string): Promise<string> {
-  return new Promise((resolve) => {
-    const connection = createConnection(socket, () => connection.end(text));
-    let answer = '';
-    connection.on('data', (chunk: Buffer) => (answer += chunk.toString()));
-    connection.on('error', () => resolve('closed'));
-    connection.on('close', () => resolve(answer === '' ? 'closed' : answer));
-  });
+async function raw(text: string): Promise<string> {
+  return (await sendBytes(createConnection(socket), text, { end: true })) || 'closed';
 }
 
 describe('attestd', () => {

@@ -5,7 +5,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import type { SnpEndorsements } from '@assay/attestation';
-import { createEndorsements } from '../../../src/attester/endorsements.ts';
+import { createStapling } from '../../../src/attester/endorsements.ts';
 import { manualClock } from '../../fixtures/clock.ts';
 import {
   now,
@@ -33,7 +33,7 @@ describe('the vendor', () => {
       asked += 1;
       return pending.promise;
     };
-    const endorsements = await createEndorsements({ teeType: 'sev-snp', fetch, clock });
+    const endorsements = await createStapling({ teeType: 'sev-snp', fetch, clock });
     expect(endorsements.current(report())).toEqual({});
     expect(endorsements.current(report())).toEqual({});
     expect(asked).toBe(1);
@@ -58,7 +58,7 @@ describe('the vendor', () => {
       return STAPLED;
     };
     const host: SnpEndorsements = { vek: amd.vek, chain: [amd.ask, amd.ark] };
-    const endorsements = await createEndorsements({ teeType: 'sev-snp', fetch, clock });
+    const endorsements = await createStapling({ teeType: 'sev-snp', fetch, clock });
     expect(endorsements.current(report(), host).endorsements).toBe(host);
     await endorsements.settled();
     expect(endorsements.error()).toBe('endorsements cannot be fetched (ECONNREFUSED)');
@@ -85,7 +85,7 @@ describe('the vendor', () => {
   test('is asked again after half of what is left, when that is soon', async () => {
     const clock = manualClock(now);
     const { at, fetch } = lasting(clock, 3_600_000);
-    const endorsements = await createEndorsements({ teeType: 'sev-snp', fetch, clock });
+    const endorsements = await createStapling({ teeType: 'sev-snp', fetch, clock });
     endorsements.current(report());
     await endorsements.settled();
     for (let minute = 1; minute <= 60; minute++) {
@@ -105,7 +105,7 @@ describe('the vendor', () => {
   test('is not asked more than once a minute, though all it has is expired', async () => {
     const clock = manualClock(now);
     const { at, fetch } = lasting(clock, -1000);
-    const endorsements = await createEndorsements({ teeType: 'sev-snp', fetch, clock });
+    const endorsements = await createStapling({ teeType: 'sev-snp', fetch, clock });
     for (let i = 0; i < 3; i++) {
       endorsements.current(report());
       await endorsements.settled();
@@ -121,7 +121,7 @@ describe('the vendor', () => {
     let time = now;
     const clock = { now: () => time, after: () => () => undefined };
     const { at, fetch } = lasting(clock, 20 * DAY);
-    const endorsements = await createEndorsements({ teeType: 'sev-snp', fetch, clock });
+    const endorsements = await createStapling({ teeType: 'sev-snp', fetch, clock });
     endorsements.current(report());
     await endorsements.settled();
     time -= 30 * DAY;
@@ -139,7 +139,7 @@ describe('the vendor', () => {
     const old = await amd.issueCrl({ nextUpdate: new Date(now + 5 * 3_600_000) });
     const path = snpFolder('stale', { crl: old });
     const { at, fetch } = lasting(clock, 20 * DAY);
-    const endorsements = await createEndorsements({ teeType: 'sev-snp', folder: path, fetch, clock });
+    const endorsements = await createStapling({ teeType: 'sev-snp', folder: path, fetch, clock });
     expect(endorsements.current(report()).endorsements).toMatchObject({ crl: old });
     await endorsements.settled();
     expect(at).toHaveLength(1);
@@ -159,7 +159,7 @@ describe('the vendor', () => {
     const clock = manualClock(now);
     const errors: string[] = [];
     const fetch = async (): Promise<SnpEndorsements> => ({ ...STAPLED, crl: Uint8Array.of(0x30, 0) });
-    const endorsements = await createEndorsements({
+    const endorsements = await createStapling({
       teeType: 'sev-snp',
       fetch,
       clock,
@@ -176,7 +176,7 @@ describe('the vendor', () => {
   });
 
   test('and what the host gave without a readable end is alarmed, and costs no report', async () => {
-    const endorsements = await createEndorsements({ teeType: 'sev-snp', clock: manualClock(now) });
+    const endorsements = await createStapling({ teeType: 'sev-snp', clock: manualClock(now) });
     for (const host of [
       { ...STAPLED, crl: Uint8Array.of(0x30, 0) },
       { vek: Uint8Array.of(1), chain: [] },
@@ -196,7 +196,7 @@ describe('the vendor', () => {
       reports.push(of);
       return STAPLED;
     };
-    const endorsements = await createEndorsements({ teeType: 'sev-snp', fetch, clock: manualClock(now) });
+    const endorsements = await createStapling({ teeType: 'sev-snp', fetch, clock: manualClock(now) });
     endorsements.current(report(1));
     await endorsements.settled();
     expect(endorsements.current(report(1)).endorsements).toBe(STAPLED);

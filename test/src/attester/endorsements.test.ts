@@ -2,12 +2,12 @@
 // of an attestation. And the hardware source that carries them, over the fake configfs-tsm.
 
 import { createHash } from 'node:crypto';
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { toBase64 } from '@assay/attestation';
 import { createSimulatedIntel } from '@assay/attestation/simulated';
-import { createEndorsements, crlNextUpdate, expiryOf } from '../../../src/attester/endorsements.ts';
+import { createStapling, crlNextUpdate, expiryOf } from '../../../src/attester/endorsements.ts';
 import { createHardwareSource } from '../../../src/attester/hardware.ts';
 import { createTsm } from '../../../src/attestd/tsm.ts';
 import { manualClock } from '../../fixtures/clock.ts';
@@ -53,7 +53,7 @@ describe('the folder', () => {
   test('is read at start and again when its time has come', async () => {
     const clock = manualClock(now);
     const path = snpFolder('fresh');
-    const endorsements = await createEndorsements({ teeType: 'sev-snp', folder: path, clock });
+    const endorsements = await createStapling({ teeType: 'sev-snp', folder: path, clock });
     expect(endorsements.current(report()).endorsements).toEqual({
       vek: amd.vek,
       chain: [amd.ask, amd.ark],
@@ -71,7 +71,7 @@ describe('the folder', () => {
     const clock = manualClock(now);
     const errors: string[] = [];
     const path = snpFolder('damaged');
-    const endorsements = await createEndorsements({
+    const endorsements = await createStapling({
       teeType: 'sev-snp',
       folder: path,
       clock,
@@ -87,7 +87,7 @@ describe('the folder', () => {
     await expect.poll(() => endorsements.error()).toBeNull();
     await endorsements.close();
 
-    const late = await createEndorsements({
+    const late = await createStapling({
       teeType: 'sev-snp',
       folder: path,
       clock: manualClock(now + 366 * DAY),
@@ -98,7 +98,7 @@ describe('the folder', () => {
 
   test('that is empty or missing staples nothing and fails nothing', async () => {
     for (const path of [mkdtempSync(join(fixture.folder, 'empty-')), join(fixture.folder, 'missing')]) {
-      const endorsements = await createEndorsements({
+      const endorsements = await createStapling({
         teeType: 'sev-snp',
         folder: path,
         clock: manualClock(now),
@@ -121,11 +121,43 @@ describe('the folder', () => {
       qe_identity_issuer_chain: intel.qeIdentityIssuerChain,
     };
     writeFileSync(join(path, 'tdx.json'), JSON.stringify(json));
-    const endorsements = await createEndorsements({ teeType: 'tdx', folder: path, clock: manualClock(now) });
+    const endorsements = await createStapling({ teeType: 'tdx', folder: path, clock: manualClock(now) });
     expect(endorsements.current(new Uint8Array(0)).endorsements).toMatchObject({
       tcbInfo: intel.tcbInfo,
       pckCrl: intel.pckCrl,
     });
+    await endorsements.close();
+  });
+
+  test.each<[string, string | undefined, string]>([
+    ['no file', undefined, 'tdx.json: ENOENT'],
+    ['no JSON', '{', 'tdx.json: is not JSON'],
+    ['no item', '{}', 'tdx.json: pck_crl is missing'],
+    ['an item of another type', '{"pck_crl":5}', 'tdx.json: pck_crl is a number, expected a string'],
+    ['an item that is not base64', '{"pck_crl":"!"}', 'tdx.json: pck_crl is not base64'],
+    [
+      'over a megabyte',
+      ' '.repeat(1024 * 1024 + 1),
+      'tdx.json has 1048577 bytes, at most 1048576 are expected',
+    ],
+  ])('of TDX with %s names what is wrong', async (_what, content, problem) => {
+    const path = mkdtempSync(join(fixture.folder, 'tdx-'));
+    if (content !== undefined) writeFileSync(join(path, 'tdx.json'), content);
+    const endorsements = await createStapling({ teeType: 'tdx', folder: path, clock: manualClock(now) });
+    expect(endorsements.error()).toBe(`endorsements of the folder cannot be read (${problem})`);
+    await endorsements.close();
+  });
+
+  test('may hold links, as mounted volumes do', async () => {
+    const path = mkdtempSync(join(fixture.folder, 'links-'));
+    const real = snpFolder('linked');
+    for (const name of ['vek.der', 'chain.pem', 'crl.der']) symlinkSync(join(real, name), join(path, name));
+    const endorsements = await createStapling({
+      teeType: 'sev-snp',
+      folder: path,
+      clock: manualClock(now),
+    });
+    expect(endorsements.error()).toBeNull();
     await endorsements.close();
   });
 });
@@ -151,7 +183,7 @@ describe('the hardware source', () => {
   test('SEV-SNP: staples what the host put into the table, PEM or DER, and repeats MEASUREMENT', async () => {
     const kernel = fakeTsm({ provider: 'sev_guest', makeReport: bareSnpReport, auxblob: certificateTable() });
     const tsm = createTsm({ fs: kernel.fs, folder: kernel.folder, provider: 'sev_guest', maxQueue: 4 });
-    const endorsements = await createEndorsements({ teeType: 'sev-snp', clock: manualClock(now) });
+    const endorsements = await createStapling({ teeType: 'sev-snp', clock: manualClock(now) });
     const source = createHardwareSource({
       tsm,
       provider: 'sev_guest',
@@ -174,7 +206,7 @@ describe('the hardware source', () => {
       auxblob: new Uint8Array(100).fill(0xff),
     });
     const tsm = createTsm({ fs: kernel.fs, folder: kernel.folder, provider: 'sev_guest', maxQueue: 4 });
-    const endorsements = await createEndorsements({ teeType: 'sev-snp', clock: manualClock(now) });
+    const endorsements = await createStapling({ teeType: 'sev-snp', clock: manualClock(now) });
     const source = createHardwareSource({
       tsm,
       provider: 'sev_guest',
@@ -190,7 +222,7 @@ describe('the hardware source', () => {
     writeFileSync(eventLogPath, 'events');
     const kernel = fakeTsm({ provider: 'tdx_guest', makeReport: (inblob) => bareTdxQuote(inblob) });
     const tsm = createTsm({ fs: kernel.fs, folder: kernel.folder, provider: 'tdx_guest', maxQueue: 4 });
-    const endorsements = await createEndorsements({ teeType: 'tdx', clock: manualClock(now) });
+    const endorsements = await createStapling({ teeType: 'tdx', clock: manualClock(now) });
     const source = createHardwareSource({ tsm, provider: 'tdx_guest', endorsements, eventLogPath });
     const made = await source.report(data, signal);
     expect(made.rtmr).toHaveLength(4);

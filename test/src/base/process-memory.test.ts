@@ -12,7 +12,7 @@ import {
   lockingNew,
   openMappings,
   privateMemory,
-  type Range,
+  type MemoryRange,
 } from '../../../src/engine/child/locked-memory.ts';
 import { reachableSwap } from '../../../src/base/process-memory.ts';
 
@@ -39,12 +39,12 @@ describe('what is locked', () => {
     const ranges = uniqueArray(integer({ min: 0, max: 60 }), { maxLength: 20 })
       .map((points) => points.toSorted((a, b) => a - b))
       .map((points) =>
-        Array.from({ length: points.length >> 1 }, (_, i): Range => ({
+        Array.from({ length: points.length >> 1 }, (_, i): MemoryRange => ({
           start: points[2 * i]!,
           end: points[2 * i + 1]!,
         })),
       );
-    const members = (list: readonly Range[]): number[] =>
+    const members = (list: readonly MemoryRange[]): number[] =>
       list.flatMap(({ start, end }) => Array.from({ length: end - start }, (_, i) => start + i));
     assert(
       property(ranges, ranges, (before, after) => {
@@ -58,7 +58,7 @@ describe('what is locked', () => {
     'only what was gained is asked for; a refusal changes nothing but the count',
     () => {
       const size = 64 * 1024 * 1024;
-      const asked: Range[] = [];
+      const asked: MemoryRange[] = [];
       const make = (): Uint8Array => new Uint8Array(size).fill(1);
       const mappings = openMappings();
       const refused = lockingNew(mappings, make, (range) => (asked.push(range), false));

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { run } from '../../../src/cli/commands.ts';
-import { commandNames, helpFor } from '../../../src/cli/help.ts';
+import { commandNames, helpOf } from '../../../src/cli/help.ts';
 import { readConfig, apiKeys } from '../../../src/config/read.ts';
 
 let out = '';
@@ -43,7 +43,7 @@ describe('help', () => {
   });
 
   test('each has a text of its own', () => {
-    const texts = ALL.map((words) => helpFor(words));
+    const texts = ALL.map((words) => helpOf(words));
     expect(new Set(texts).size).toBe(ALL.length);
   });
 

@@ -2,18 +2,8 @@
 
 import { describe, expect, test } from 'vitest';
 import { readConfig, variableOf } from '../../../src/config/read.ts';
-import { nearestOf } from '../../../src/config/text.ts';
-import { ConfigError } from '../../../src/base/errors.ts';
-
-function refusal(call: () => unknown): string {
-  try {
-    call();
-  } catch (error) {
-    expect(error).toBeInstanceOf(ConfigError);
-    return (error as Error).message;
-  }
-  throw new Error('not refused');
-}
+import { nearestOf } from '../../../src/config/keys.ts';
+import { configRefusal } from '../../fixtures/refusal.ts';
 
 const FORMS: readonly (readonly [key: string, value: string, reason: string])[] = [
   ['api.address', '127.0.0.1:99999', 'the port 99999 is above 65535'],
@@ -47,7 +37,9 @@ describe('a value of the wrong form is refused', () => {
     const [section = '', name = ''] = key.split('.');
     const list = ['tls.names', 'api.cors_origins', 'models.preload'].includes(key);
     const text = `# first\n[${section}]\n${name} = ${list ? `[${JSON.stringify(value)}]` : JSON.stringify(value)}\n`;
-    const message = refusal(() => readConfig({ file: { path: '/etc/a.toml', text }, cwd: '/' }));
+    const message = configRefusal(() =>
+      readConfig({ file: { path: '/etc/a.toml', text }, cwd: '/' }),
+    ).message;
     expect(message.startsWith(`/etc/a.toml:3: ${key} must be `), message).toBe(true);
     expect(message).toContain(reason);
     expect(message).not.toContain('\n');
@@ -55,15 +47,17 @@ describe('a value of the wrong form is refused', () => {
 
   test.each(FORMS)('%s = %j, from the environment and from a flag', (key, value, reason) => {
     const variable = variableOf(key);
-    const fromVariable = refusal(() => readConfig({ cwd: '/', environment: { [variable]: value } }));
+    const fromVariable = configRefusal(() =>
+      readConfig({ cwd: '/', environment: { [variable]: value } }),
+    ).message;
     expect(fromVariable.startsWith(`environment variable ${variable}: ${key} must be `), fromVariable).toBe(
       true,
     );
     expect(fromVariable).toContain(reason);
     const list = ['tls.names', 'api.cors_origins', 'models.preload'].includes(key);
-    const fromFlag = refusal(() =>
+    const fromFlag = configRefusal(() =>
       readConfig({ cwd: '/', flags: { [key]: list ? [value] : value }, options: { [key]: '--x' } }),
-    );
+    ).message;
     expect(fromFlag).toBe(fromVariable.replace(`environment variable ${variable}`, '--x'));
   });
 
@@ -72,7 +66,7 @@ describe('a value of the wrong form is refused', () => {
     ['[api]\nadmin_key = "zwölf Worte"', 'api.admin_key', 'a header can only carry visible ASCII'],
     ['[api]\napi_keys = ["good", "bad key"]', 'api.api_keys', 'number 2'],
   ])('%s is refused, and no part of it repeated', (text, key, reason) => {
-    const message = refusal(() => readConfig({ file: { path: 'a.toml', text }, cwd: '/' }));
+    const message = configRefusal(() => readConfig({ file: { path: 'a.toml', text }, cwd: '/' })).message;
     expect(message.startsWith(`a.toml:2: ${key} must be `), message).toBe(true);
     expect(message).toContain(reason);
     expect(message).not.toMatch(/AB|Worte|bad/);
@@ -87,29 +81,31 @@ describe('a value of the wrong form is refused', () => {
       'a.toml:1: api.keys."a\\nb": the name holds characters',
     ],
   ])('the name in %j', (text, begin) => {
-    const message = refusal(() => readConfig({ file: { path: 'a.toml', text }, cwd: '/' }));
+    const message = configRefusal(() => readConfig({ file: { path: 'a.toml', text }, cwd: '/' })).message;
     expect(message.startsWith(begin), message).toBe(true);
   });
 
   test('an id of the command line', () => {
-    const message = refusal(() => readConfig({ cwd: '/', models: [{ id: '../x', path: '/x' }] }));
+    const message = configRefusal(() =>
+      readConfig({ cwd: '/', models: [{ id: '../x', path: '/x' }] }),
+    ).message;
     expect(message).toMatch(/^--model "\.\.\/x": the model id /);
   });
 
   test('conventional variables are held to the form of the key they stand for', () => {
-    expect(refusal(() => readConfig({ cwd: '/', environment: { HTTPS_PROXY: 'proxy:3128' } }))).toMatch(
-      /^environment variable HTTPS_PROXY: network\.https_proxy must be an http or https URL/,
-    );
-    expect(refusal(() => readConfig({ cwd: '/', environment: { HF_ENDPOINT: 'http://hub' } }))).toMatch(
-      /^environment variable HF_ENDPOINT: models\.hub must be an https URL unless/,
-    );
+    expect(
+      configRefusal(() => readConfig({ cwd: '/', environment: { HTTPS_PROXY: 'proxy:3128' } })).message,
+    ).toMatch(/^environment variable HTTPS_PROXY: network\.https_proxy must be an http or https URL/);
+    expect(
+      configRefusal(() => readConfig({ cwd: '/', environment: { HF_ENDPOINT: 'http://hub' } })).message,
+    ).toMatch(/^environment variable HF_ENDPOINT: models\.hub must be an https URL unless/);
     expect(readConfig({ cwd: '/', environment: { HTTPS_PROXY: '' } }).network.httpsProxy).toBeUndefined();
   });
 
   test('the password of a proxy is not repeated', () => {
-    const message = refusal(() =>
+    const message = configRefusal(() =>
       readConfig({ cwd: '/', environment: { HTTPS_PROXY: 'socks5://user:CANARY@proxy' } }),
-    );
+    ).message;
     expect(message).not.toContain('CANARY');
   });
 });

@@ -11,23 +11,14 @@ import {
   type Config,
   type ConfigSources,
 } from '../../../src/config/read.ts';
-import { nearestOf } from '../../../src/config/text.ts';
+import { nearestOf } from '../../../src/config/keys.ts';
 import { ENTRIES, SECTIONS, type Section } from '../../../src/config/schema.ts';
 import { ConfigError } from '../../../src/base/errors.ts';
 import { serverConfig } from '../../../src/start/http.ts';
+import { configRefusal } from '../../fixtures/refusal.ts';
 
 function read(text: string, more: Partial<ConfigSources> = {}): Config {
   return readConfig({ file: { path: '/etc/assay/assay.toml', text }, cwd: '/work', ...more });
-}
-
-function refusal(call: () => unknown): ConfigError {
-  try {
-    call();
-  } catch (error) {
-    expect(error).toBeInstanceOf(ConfigError);
-    return error as ConfigError;
-  }
-  throw new Error('nothing was refused');
 }
 
 describe('reading', () => {
@@ -108,7 +99,7 @@ describe('an unknown key', () => {
     ['[api]\napi_key = """\nadress = 1\n"""\nadress = 2', 5, 'api.adress', 'api.address'],
     ['[api]\nmodel = 1', 2, 'api.model', 'api.models'],
   ])('in %j is named with its line and the nearest known one', (text, line, key, nearest) => {
-    const error = refusal(() => read(text));
+    const error = configRefusal(() => read(text));
     expect(error.message).toBe(`/etc/assay/assay.toml:${line}: unknown key ${key}, did you mean ${nearest}?`);
     expect(error.key).toBe(key);
   });
@@ -139,23 +130,23 @@ describe('a wrong value', () => {
     ['[api]\ncors_enabled = true', 'api.cors_origins is empty'],
     ['[store]\nresidency = "verity"', 'store.verity_folder is not set'],
     ['[store]\ndata_dir = "a\\u0000b"', 'store.data_dir must be a text'],
-  ])('%j is refused', (text, message) => expect(refusal(() => read(text)).message).toContain(message));
+  ])('%j is refused', (text, message) => expect(configRefusal(() => read(text)).message).toContain(message));
 
   test('broken TOML is refused with its line and without its text', () => {
-    const error = refusal(() => read('[api]\napi_key = "sk-secret\n'));
+    const error = configRefusal(() => read('[api]\napi_key = "sk-secret\n'));
     expect(error.message).toMatch(/^\/etc\/assay\/assay\.toml:\d: /);
     expect(error.message).not.toContain('sk-secret');
   });
 
   test('names of JavaScript objects are names like any other, or refused', () => {
-    expect(refusal(() => read('[api.models.__proto__]\npath = "x"'))).toBeInstanceOf(ConfigError);
-    expect(refusal(() => read('[api]\nconstructor = 1'))).toBeInstanceOf(ConfigError);
-    expect(refusal(() => read('[api]\ntoString = 1')).message).toContain('unknown key api.toString');
+    expect(configRefusal(() => read('[api.models.__proto__]\npath = "x"'))).toBeInstanceOf(ConfigError);
+    expect(configRefusal(() => read('[api]\nconstructor = 1'))).toBeInstanceOf(ConfigError);
+    expect(configRefusal(() => read('[api]\ntoString = 1')).message).toContain('unknown key api.toString');
     expect(({} as Record<string, unknown>)['path']).toBeUndefined();
   });
 
   test('a file of more than a megabyte is refused unread', () => {
-    expect(refusal(() => read(`# ${'x'.repeat(1024 * 1024)}`)).message).toContain('is over');
+    expect(configRefusal(() => read(`# ${'x'.repeat(1024 * 1024)}`)).message).toContain('is over');
   });
 });
 
@@ -177,7 +168,7 @@ describe('sources', () => {
         ];
         const call = (): unknown => read('', operator(`[${name}]\n${key} = ${value}`));
         if (field.from === 'measured') {
-          expect(refusal(call).message).toBe(
+          expect(configRefusal(call).message).toBe(
             `op.toml:2: ${name}.${key} may only be set in the measured configuration, not by the operator`,
           );
         } else {
@@ -189,11 +180,12 @@ describe('sources', () => {
         }
       }
     }
-    expect(refusal(() => read('', operator('[api.models.m]\npath = "x"'))).message).toContain(
+    expect(configRefusal(() => read('', operator('[api.models.m]\npath = "x"'))).message).toContain(
       'api.models.m.path may only be set',
     );
     expect(
-      refusal(() => read('', operator(`[api.keys.a]\nsha256 = "${'00'.repeat(32)}"\nadmin = true`))).message,
+      configRefusal(() => read('', operator(`[api.keys.a]\nsha256 = "${'00'.repeat(32)}"\nadmin = true`)))
+        .message,
     ).toContain('api.keys.a.admin');
     expect(read('', operator(`[api.keys.a]\nsha256 = "${'00'.repeat(32)}"`)).keyEntries.size).toBe(1);
   });
@@ -240,7 +232,9 @@ describe('sources', () => {
   });
 
   test('a variable with our prefix that is no setting is refused, with the nearest one', () => {
-    const error = refusal(() => readConfig({ cwd: '/', environment: { ASSAY_API_REQUIRE_AUT: 'true' } }));
+    const error = configRefusal(() =>
+      readConfig({ cwd: '/', environment: { ASSAY_API_REQUIRE_AUT: 'true' } }),
+    );
     expect(error.message).toBe(
       'environment: unknown variable ASSAY_API_REQUIRE_AUT, did you mean ASSAY_API_REQUIRE_AUTH?',
     );
@@ -253,11 +247,11 @@ describe('sources', () => {
       environment: { ASSAY_API_METRICS_ENABLED: value },
     });
     expect(readConfig(environment('true')).api.metricsEnabled).toBe(true);
-    expect(refusal(() => readConfig(environment('1'))).message).toContain(
+    expect(configRefusal(() => readConfig(environment('1'))).message).toContain(
       'environment variable ASSAY_API_METRICS_ENABLED',
     );
     expect(
-      refusal(() => readConfig({ cwd: '/', environment: { ASSAY_MODELS_MAX_LOADED: '0x10' } })).message,
+      configRefusal(() => readConfig({ cwd: '/', environment: { ASSAY_MODELS_MAX_LOADED: '0x10' } })).message,
     ).toContain('an integer');
   });
 
@@ -276,7 +270,7 @@ describe('sources', () => {
 
   test('a flag for a key that does not exist is a mistake of ours, said aloud', () => {
     expect(
-      refusal(() => readConfig({ cwd: '/', environment: {}, flags: { 'api.adress': 'x' } })).message,
+      configRefusal(() => readConfig({ cwd: '/', environment: {}, flags: { 'api.adress': 'x' } })).message,
     ).toContain('did you mean api.address');
   });
 

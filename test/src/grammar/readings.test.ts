@@ -5,7 +5,7 @@ import { schemaToGrammar, toolCallGrammar } from '../../../src/grammar/compile.t
 import { seededRandom } from '../../../src/engine/child/decode/sampler.ts';
 import { GENERIC_TOOL_FORMAT } from '../../../src/engine/seam/tool-format.ts';
 import { accepts, generate, parseGbnf } from '../../fixtures/grammar/gbnf.ts';
-import { refusal } from '../../fixtures/grammar/oracle.ts';
+import { refusal } from '../../fixtures/refusal.ts';
 import { closed, members, times } from '../../fixtures/grammar/schemas.ts';
 
 describe('a schema of a request holds nothing up', () => {

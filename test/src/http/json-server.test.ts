@@ -6,20 +6,28 @@ import { allRoutes } from '../../../src/api/routes.ts';
 import { type ApiServer, apiKey, type ErrorAnswer, post, startApi } from '../../fixtures/http/api-server.ts';
 import { KINDS } from '../../fixtures/http/small-values.ts';
 import { latch } from '../../fixtures/latch.ts';
+import { raw } from '../../fixtures/http/raw.ts';
 
 const MI_B = 1024 * 1024;
 
 function bytesOf(text: string): Buffer {
   return Buffer.from(text);
 }
+
 let api: ApiServer | undefined;
+
 afterEach(async () => {
   await api?.close();
   api = undefined;
 });
+
 async function codeOf(response: Response): Promise<string> {
   return ((await response.json()) as ErrorAnswer).error.code;
 }
+
+const CHAT = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
+
+const json = JSON.stringify(CHAT);
 
 describe('on the server', () => {
   const routes = allRoutes({
@@ -126,5 +134,42 @@ describe('on the server, in its budget', () => {
     expect(
       (await post(api, '/v1/chat/completions', { ...body, logprobs: false, top_logprobs: undefined })).status,
     ).toBe(200);
+  });
+});
+
+describe('keys that reach for prototypes', () => {
+  test.each([
+    `{"__proto__":{"polluted":true},${json.slice(1)}`,
+    `{"\\u005f_proto__":{"polluted":true},${json.slice(1)}`,
+    `{"constructor":{"prototype":{"polluted":true}},${json.slice(1)}`,
+    `{"metadata":{"__proto__":{"polluted":"1"}},${json.slice(1)}`,
+    `{"metadata":{"constructor":"1","prototype":"2","toString":"3"},${json.slice(1)}`,
+    `{"logit_bias":{"__proto__":5},${json.slice(1)}`,
+    `{"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"__proto__":{"type":"string"}}}}}],${json.slice(1)}`,
+  ])('%s', async (body) => {
+    api = await startApi();
+    const response = await post(api, '/v1/chat/completions', body);
+    expect([200, 400]).toContain(response.status);
+    expect(({} as Record<string, unknown>)['polluted']).toBeUndefined();
+    expect(Object.prototype.toString.call({})).toBe('[object Object]');
+    expect((await post(api, '/v1/chat/completions', CHAT)).status).toBe(200);
+  });
+
+  test('in a query, a header, a path', async () => {
+    api = await startApi();
+    for (const path of [
+      '/v1/attestation?__proto__[polluted]=1',
+      '/v1/attestation?constructor=1',
+      '/v1/models/__proto__',
+      '/v1/models/constructor',
+    ]) {
+      const response = await fetch(`${api.url}${path}`);
+      expect(response.status).toBeGreaterThanOrEqual(400);
+      expect(response.status).toBeLessThan(504);
+    }
+    expect(
+      await raw(api, 'GET /health HTTP/1.1\r\nhost: x\r\n__proto__: polluted\r\nconnection: close\r\n\r\n'),
+    ).toMatch(/^HTTP\/1\.1 200 /);
+    expect(({} as Record<string, unknown>)['polluted']).toBeUndefined();
   });
 });

@@ -9,7 +9,7 @@ import * as fc from 'fast-check';
 import { describe, expect, test, vi } from 'vitest';
 import { scannedAsItComes } from '../../../src/http/admission/bodies.ts';
 import { type Exchange, openExchange } from '../../../src/http/exchange.ts';
-import { parseJson } from '../../../src/http/json.ts';
+import { parseBody } from '../../../src/http/json.ts';
 import { MAX_WEIGHT, openJsonScan } from '../../../src/base/json-scan.ts';
 import { frameReader } from '../../../src/engine/seam/wire.ts';
 import { embeddingAnswerText } from '../../../src/api/vectors/wire.ts';
@@ -87,19 +87,19 @@ describe('the bound', () => {
       const parse = vi.spyOn(JSON, 'parse');
       try {
         for (const body of [`{"x":${text}}`, `{"x":${text}`, `{"x":${text}}]]]x`]) {
-          expect(refusalOf(() => parseJson(bytesOf(body)))).toBe('json_too_many_values');
+          expect(refusalOf(() => parseBody(bytesOf(body)))).toBe('json_too_many_values');
         }
         expect(parse).not.toHaveBeenCalled();
       } finally {
         parse.mockRestore();
       }
-      expect(refusalOf(() => parseJson(bytesOf(of(Math.floor(count / 5)))))).toBe('none');
+      expect(refusalOf(() => parseBody(bytesOf(of(Math.floor(count / 5)))))).toBe('none');
     },
   );
 
   test.each(PASSING)('%s passes', (_, body) => {
     const bytes = bytesOf(JSON.stringify(body));
-    expect(parseJson(bytes)).toEqual(body);
+    expect(parseBody(bytes)).toEqual(body);
   });
 
   test('property: a text weighs the same in any pieces, and what its values say', () => {
@@ -147,7 +147,7 @@ describe('the bound', () => {
     for (const key of escapes) {
       for (const body of [`{"${key}":1}`, `{"a":[{"b":1,"${key}" \n:1}]}`, `[{"\\\\":"\\"","${key}":{}}]`]) {
         expect(refusalOf(() => JSON.parse(body) as unknown)).toBe('none');
-        expect(refusalOf(() => parseJson(bytesOf(body)))).toBe('invalid_json');
+        expect(refusalOf(() => parseBody(bytesOf(body)))).toBe('invalid_json');
       }
       for (const body of [
         `{"a":"${key}"}`,
@@ -156,7 +156,7 @@ describe('the bound', () => {
         String.raw`{"a":"\"${key}\":1"}`,
         String.raw`{"a\"${key}":1}`,
       ]) {
-        expect(parseJson(bytesOf(body))).toEqual(JSON.parse(body));
+        expect(parseBody(bytesOf(body))).toEqual(JSON.parse(body));
       }
     }
   });

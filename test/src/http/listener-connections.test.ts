@@ -6,7 +6,7 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { connect as secure } from 'node:tls';
 import { afterEach, expect, test } from 'vitest';
-import { issueCertificate } from '../../../src/attester/certificate.ts';
+import { issueServerCertificate } from '../../../src/attester/certificate.ts';
 import { createIdentity } from '../../../src/attester/identity.ts';
 import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';
 import { type ApiServer, post, startApi } from '../../fixtures/http/api-server.ts';
@@ -64,7 +64,7 @@ test(
   { timeout: 180_000 },
   async () => {
     const identity = await createIdentity();
-    const { pem } = await issueCertificate({
+    const { pem } = await issueServerCertificate({
       identity,
       names: ['localhost'],
       now: new Date(),

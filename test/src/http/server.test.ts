@@ -1,12 +1,13 @@
 // Alike on every route: the envelope on every path, headers, bounds, keep-alive, broken HTTP.
 
-import { connect, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { Agent, type IncomingMessage, request as httpRequest } from 'node:http';
 import { once } from 'node:events';
 import { afterEach, describe, expect, test } from 'vitest';
 import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';
 import { ApiError } from '../../../src/base/errors.ts';
 import { type ApiServer, type ErrorAnswer, events, post, startApi } from '../../fixtures/http/api-server.ts';
+import { raw } from '../../fixtures/http/raw.ts';
 
 let api: ApiServer;
 afterEach(() => api.close());
@@ -25,18 +26,6 @@ async function errorOf(response: Response): Promise<ErrorAnswer['error']> {
   return body.error;
 }
 
-/** Sends raw bytes, reads until the server closes. */
-async function raw(bytes: string): Promise<string> {
-  const socket: Socket = connect(hostPort());
-  const chunks: Buffer[] = [];
-  socket.on('data', (chunk: Buffer) => chunks.push(chunk));
-  socket.on('error', () => undefined);
-  await once(socket, 'connect');
-  socket.write(bytes);
-  await once(socket, 'close');
-  return Buffer.concat(chunks).toString();
-}
-
 test('a content-type without a body is no body: DELETE and GET are answered, and a POST that needs one says so', async () => {
   api = await startApi();
   const headers = { 'content-type': 'application/json' };
@@ -46,10 +35,10 @@ test('a content-type without a body is no body: DELETE and GET are answered, and
   expect((await fetch(`${api.url}/v1/models`, { headers })).status).toBe(200);
   const empty =
     'DELETE /v1/models/text-embed HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 0\r\nconnection: close\r\n\r\n';
-  expect(await raw(empty)).toMatch(/^HTTP\/1\.1 200 /);
+  expect(await raw(api, empty)).toMatch(/^HTTP\/1\.1 200 /);
   const chunked =
     'DELETE /v1/models/demo HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n0\r\n\r\n';
-  expect(await raw(chunked)).toMatch(/^HTTP\/1\.1 200 /);
+  expect(await raw(api, chunked)).toMatch(/^HTTP\/1\.1 200 /);
   expect(
     await errorOf(await fetch(`${api.url}/v1/chat/completions`, { method: 'POST', headers })),
   ).toMatchObject({ code: 'invalid_json' });
@@ -233,6 +222,7 @@ describe('one envelope, below the routes', () => {
   test('a large body that is refused unread closes the connection; a small one does not', async () => {
     api = await startApi({ config: { auth: { required: true, keys: [], adminEnabled: true } } });
     const large = await raw(
+      api,
       'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n{',
     );
     expect(large).toMatch(/^HTTP\/1\.1 401 [\s\S]*connection: close/i);
@@ -241,12 +231,12 @@ describe('one envelope, below the routes', () => {
 
   test('what is not HTTP', async () => {
     api = await startApi();
-    expect(await raw('nonsense\r\n\r\n')).toMatch(/^HTTP\/1\.1 400 [\s\S]*"code":"invalid_request"/);
+    expect(await raw(api, 'nonsense\r\n\r\n')).toMatch(/^HTTP\/1\.1 400 [\s\S]*"code":"invalid_request"/);
   });
 
   test('a header that is too large', async () => {
     api = await startApi();
-    expect(await raw(`GET /health HTTP/1.1\r\nhost: x\r\nx: ${'a'.repeat(20_000)}\r\n\r\n`)).toMatch(
+    expect(await raw(api, `GET /health HTTP/1.1\r\nhost: x\r\nx: ${'a'.repeat(20_000)}\r\n\r\n`)).toMatch(
       /^HTTP\/1\.1 431 [\s\S]*"code":"headers_too_large"/,
     );
   });
@@ -254,6 +244,7 @@ describe('one envelope, below the routes', () => {
   test('two lengths (request smuggling)', async () => {
     api = await startApi();
     const answer = await raw(
+      api,
       'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /health HTTP/1.1\r\nhost: x\r\n\r\n',
     );
     expect(answer).toMatch(/^HTTP\/1\.1 400 /);
@@ -262,7 +253,7 @@ describe('one envelope, below the routes', () => {
 
   test('no Host', async () => {
     api = await startApi();
-    expect(await raw('GET /health HTTP/1.1\r\nconnection: close\r\n\r\n')).toMatch(
+    expect(await raw(api, 'GET /health HTTP/1.1\r\nconnection: close\r\n\r\n')).toMatch(
       /^HTTP\/1\.1 400 [\s\S]*"code":"invalid_request"/,
     );
   });
@@ -271,6 +262,7 @@ describe('one envelope, below the routes', () => {
     api = await startApi();
     expect(
       await raw(
+        api,
         'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nexpect: miracles\r\ncontent-length: 0\r\n\r\n',
       ),
     ).toMatch(/^HTTP\/1\.1 417 [\s\S]*x-request-id: req_[\s\S]*"code":"expectation_failed"/i);
@@ -278,7 +270,7 @@ describe('one envelope, below the routes', () => {
 
   test('CONNECT', async () => {
     api = await startApi();
-    expect(await raw('CONNECT example.org:443 HTTP/1.1\r\nhost: example.org\r\n\r\n')).toMatch(
+    expect(await raw(api, 'CONNECT example.org:443 HTTP/1.1\r\nhost: example.org\r\n\r\n')).toMatch(
       /^HTTP\/1\.1 400 /,
     );
   });

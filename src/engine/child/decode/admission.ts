@@ -20,7 +20,7 @@ export interface AdmissionEvents {
   ready(sequence: Sequence, logits: Float32Array): void;
 }
 
-export class Admission {
+export class SlotAdmission {
   readonly live: Sequence[] = [];
   readonly #context: DecodeContext;
   readonly #queues: RequestQueues;

@@ -2,7 +2,7 @@
 // together into decodes of about `goodTokens`: one input of each scope (one per API key) in turn, and within a scope first come,
 // first served, so that thousands of inputs of one key never hold up another key's. Cancelled requests are skipped.
 
-import type { Context } from '../llama/context.ts';
+import type { LlamaContext } from '../llama/context.ts';
 
 export interface PooledRequest {
   readonly id: number;
@@ -35,7 +35,7 @@ interface Entry {
 }
 
 export function createPooler(
-  context: Context,
+  context: LlamaContext,
   options: { readonly sequences: number; readonly maxQueued: number },
 ): Pooler {
   /** Requests that are not done, by id. */

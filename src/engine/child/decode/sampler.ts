@@ -259,14 +259,14 @@ function nucleus(
 }
 
 /** 2^(−k − ½) by k. */
-const halfPowers = Float64Array.from({ length: 1024 }, (_, k) => 2 ** (-k - 0.5));
+const halfPowers = Float64Array.from({ length: 1024 }, (_, i) => 2 ** (-i - 0.5));
 
 /**
  * e^x for x ≤ 0 to within 1e-8 of its value, three times as fast as Math.exp, which is most of what a draw from a large
  * vocabulary costs: 2^(−k − ½) · 2^t with |t| ≤ ½, by the Taylor series of degree 7. Under e^−690, and of NaN, 0.
  */
-export function expOf(x: number): number {
-  const y = x * Math.LOG2E;
+export function expOf(exponent: number): number {
+  const y = exponent * Math.LOG2E;
   if (!(y > -1000)) return 0;
   const k = -y | 0;
   const t = y + k + 0.5;

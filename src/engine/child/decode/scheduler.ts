@@ -4,7 +4,7 @@
 // It only decides and counts: decode/choice picks tokens, decode/admission assigns slots, and the context moves memory.
 
 import { ApiError } from '../../../base/errors.ts';
-import { Admission } from './admission.ts';
+import { SlotAdmission } from './admission.ts';
 import { fillBatch, type DecodeContext, type Job, type Request, type Sequence } from './batch.ts';
 import { emitEcho } from './echo.ts';
 import { RequestQueues } from './request-queues.ts';
@@ -47,7 +47,7 @@ export class Scheduler {
   readonly #context: DecodeContext;
   readonly #options: SchedulerOptions;
   readonly #queues = new RequestQueues();
-  readonly #admission: Admission;
+  readonly #admission: SlotAdmission;
   readonly #cost: StepCost;
   readonly #pace: Pace | null;
   readonly #stats: SchedulerStats = {
@@ -66,7 +66,7 @@ export class Scheduler {
     this.#options = options;
     this.#cost = new StepCost(options.stallMs, options.asyncAboveMs);
     this.#pace = options.pacing === true ? createPace() : null;
-    this.#admission = new Admission(context, this.#queues, options, {
+    this.#admission = new SlotAdmission(context, this.#queues, options, {
       started: (promptTokens, cachedTokens) => {
         this.#stats.promptTokens += promptTokens;
         this.#stats.cachedTokens += cachedTokens;

@@ -4,7 +4,7 @@
 // Errors: `decode` gives llama.cpp's code — 0 done, 1 no KV room (no change), 2 aborted (what was processed stays).
 
 import type { KvType } from '../../seam/engine.ts';
-import { createCrew, type Crew } from './thread-count.ts';
+import { createThreadCount, type ThreadCount } from './thread-count.ts';
 import { ContextError, NativeTokens } from './native-batch.ts';
 import type { ContextParams, LlamaLibrary, Pointer } from './declarations.ts';
 import { libcSymbol, nativeAlloc, nativeView } from './library.ts';
@@ -24,7 +24,7 @@ export interface ContextOptions {
    */
   readonly exact: boolean;
   /** Without effect where `exact` is set. Q8_0 needs flash attention. */
-  readonly kvType: KvType;
+  readonly kvType?: KvType | undefined;
   /** One pool for all sequences; else each has cells ÷ sequences of its own. */
   readonly unified: boolean;
 }
@@ -75,7 +75,7 @@ function paramsFor(
   return params;
 }
 
-export class Context {
+export class LlamaContext {
   readonly batchTokens: number;
   /** Tokens of one batch that may ask for logits. */
   readonly maxOutputs: number;
@@ -88,7 +88,7 @@ export class Context {
   readonly #pooledSize: number;
   readonly #batch: NativeTokens;
   readonly #aborting: Uint8Array;
-  readonly #crew: Crew;
+  readonly #threadCount: ThreadCount;
   readonly #allThreads: number;
   #threads: number;
   /** llama.cpp keeps its output buffer while it is large enough, so the same few addresses come back at every step. */
@@ -119,7 +119,7 @@ export class Context {
     this.#vocabSize = model.vocabSize;
     this.#pooledSize = embeddings === 'rank' ? Math.max(1, model.classOutputs) : model.embeddingSize;
     this.#batch = new NativeTokens(batchTokens, this.maxOutputs);
-    this.#crew = createCrew(threads, () => performance.now());
+    this.#threadCount = createThreadCount(threads, () => performance.now());
     this.#allThreads = threads;
     this.#threads = threads;
   }
@@ -199,8 +199,8 @@ export class Context {
   #begin(): { readonly used: NodeJS.CpuUsage; readonly started: number } | null {
     this.#aborting[0] = 0;
     if (this.#allThreads === 1) return null;
-    if (this.#crew.threads !== this.#threads) {
-      this.#threads = this.#crew.threads;
+    if (this.#threadCount.threads !== this.#threads) {
+      this.#threads = this.#threadCount.threads;
       this.#llama.llama_set_n_threads(this.#handle, this.#threads, this.#threads);
     }
     return { used: process.cpuUsage(), started: performance.now() };
@@ -208,7 +208,7 @@ export class Context {
 
   #end({ used, started }: { readonly used: NodeJS.CpuUsage; readonly started: number }): void {
     const { user, system } = process.cpuUsage(used);
-    this.#crew.record(performance.now() - started, (user + system) / 1000);
+    this.#threadCount.record(performance.now() - started, (user + system) / 1000);
   }
 
   #view(pointer: Pointer | null, length: number): Float32Array {

@@ -10,7 +10,7 @@ import {
   batchStruct,
   contextParams,
   modelParams,
-  P,
+  POINTER,
   SIGNATURES,
   threadpoolParams,
   type LlamaLibrary,
@@ -152,11 +152,11 @@ function check(struct: string, actual: object, expected: Record<string, unknown>
 function threadpoolMaker(
   ggml: ReturnType<typeof koffi.load>,
 ): (threads: number, poll: number) => Pointer | null {
-  const deviceByType = ggml.func('ggml_backend_dev_by_type', P, ['int32']);
-  const registryOf = ggml.func('ggml_backend_dev_backend_reg', P, [P]);
-  const procAddress = ggml.func('ggml_backend_reg_get_proc_address', P, [P, 'str']);
+  const deviceByType = ggml.func('ggml_backend_dev_by_type', POINTER, ['int32']);
+  const registryOf = ggml.func('ggml_backend_dev_backend_reg', POINTER, [POINTER]);
+  const procAddress = ggml.func('ggml_backend_reg_get_proc_address', POINTER, [POINTER, 'str']);
   const defaults = ggml.func('ggml_threadpool_params_default', threadpoolParams, ['int32']);
-  const newPool = koffi.proto(P, [koffi.pointer(threadpoolParams)]);
+  const newPool = koffi.proto(POINTER, [koffi.pointer(threadpoolParams)]);
   return (threads, poll) => {
     const cpu: unknown = deviceByType(0);
     if (typeof cpu !== 'bigint') return null;
@@ -176,13 +176,13 @@ export function libcSymbol(name: 'strlen' | 'abs'): Pointer {
 }
 
 /** A C stream (`FILE *`) that reads the file and goes to no child; null when it cannot be opened. */
-export function openStream(path: string): Pointer | null {
-  const stream: unknown = koffi.load(null).func('fopen', P, ['str', 'str'])(path, 'rbe');
+export function openFileStream(path: string): Pointer | null {
+  const stream: unknown = koffi.load(null).func('fopen', POINTER, ['str', 'str'])(path, 'rbe');
   return typeof stream === 'bigint' ? stream : null;
 }
 
 export function closeStream(stream: Pointer): void {
-  koffi.load(null).func('fclose', 'int', [P])(stream);
+  koffi.load(null).func('fclose', 'int', [POINTER])(stream);
 }
 
 /** Native memory seen as bytes; the view must not outlive the memory. */
@@ -200,7 +200,7 @@ export function nativeAlloc(bytes: number): { readonly pointer: Pointer; readonl
 
 /** A load-progress callback; returning false ends the load. */
 export function progressCallback(report: (fraction: number) => boolean): Pointer {
-  return koffi.register(report, koffi.pointer(koffi.proto('bool', ['float', P])));
+  return koffi.register(report, koffi.pointer(koffi.proto('bool', ['float', POINTER])));
 }
 
 function address(value: unknown): Pointer {

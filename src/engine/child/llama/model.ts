@@ -2,7 +2,7 @@
 // Refuses: metadata longer than a caller's cap.
 
 import type { LlamaLibrary, Pointer } from './declarations.ts';
-import { closeStream, libcSymbol, openStream, progressCallback } from './library.ts';
+import { closeStream, libcSymbol, openFileStream, progressCallback } from './library.ts';
 import { MAX_TEXT_BYTES, Vocabulary, type SpecialToken } from './vocabulary.ts';
 
 export interface LoadedModel {
@@ -49,11 +49,11 @@ export class ModelLoadError extends Error {
 
 /** The model's file, to be opened while this process may still open files. */
 export function openModelFile(path: string): Pointer {
-  return openStream(path) ?? fail('the model file cannot be opened');
+  return openFileStream(path) ?? fail('the model file cannot be opened');
 }
 
 /** Loads weights by mmap on a thread of its own and closes the file; opens none. `onProgress` runs on this one. */
-export async function loadModel(
+export async function loadLlamaModel(
   llama: LlamaLibrary,
   file: Pointer,
   onProgress: (fraction: number) => void,

@@ -4,21 +4,21 @@
 // time shows that its threads did not have a processor each, the next steps use as many threads as there were processors, until
 // a try with all of them succeeds.
 
-export interface Crew {
+export interface ThreadCount {
   /** Threads for the next step. */
   readonly threads: number;
   /** Records the duration of a step and the processor time of all its threads, milliseconds. */
   record(wallMs: number, cpuMs: number): void;
 }
 
-/** Milliseconds until all threads are tried again; doubled after each try that fails. */
+/** Milliseconds until all threads are tried again; doubled after each failure (docs/decisions/engine.md). */
 const [firstRetry, lastRetry] = [500, 8000];
 /** Milliseconds of steps that are judged together, so that a short burst of another process does not count. */
 const SAMPLE = 100;
 /** Samples after which a try counts as a success. */
 const LASTING = 20;
 
-export function createCrew(all: number, now: () => number): Crew {
+export function createThreadCount(all: number, now: () => number): ThreadCount {
   let threads = all;
   let wall = 0;
   let cpu = 0;

@@ -1,10 +1,17 @@
 // On a terminal: the verdict first, failures and a summary, no line wider than it; colours only where they are wanted.
 
 import * as fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, onTestFinished } from 'vitest';
 import { cut, wrap } from '../../../../attestation/node/cli/terminal.ts';
-import { type AttestedServer, startAttestedServer } from '../../../fixtures/attestation/attested-server.ts';
+import {
+  type AttestedServer,
+  startAttestedServer,
+  MEASUREMENT,
+  MODEL_SHA256,
+} from '../../../fixtures/attestation/attested-server.ts';
 import { cli } from '../../../fixtures/attestation/cli.ts';
+import type { JsonObject } from '../../../../attestation/encoding/json.ts';
+import { attestedModel } from '../../../../attestation/protocol/model.ts';
 
 const COLOURS = /\u001b\[\d+m/g; // eslint-disable-line no-control-regex
 
@@ -97,5 +104,34 @@ describe('lines', () => {
 
   test('cut lines show that they are', () => {
     expect([cut('abcdef', 6), cut('abcdef', 5)]).toEqual(['abcdef', 'abcd…']);
+  });
+});
+
+describe('a terminal', () => {
+  const id = 'demo\u001b[2J\u009b1A\u202ex';
+  const model = attestedModel(id, [{ role: 'weights', sha256: new Uint8Array(32).fill(7), size: 1 }]);
+
+  test.each([
+    ['accepted', 0, ['--any-model'], undefined],
+    ['refused', 10, ['--model', `other=${MODEL_SHA256}`], undefined],
+    ['malformed', 30, ['--any-model'], (document: JsonObject) => ({ ...document, [id]: 1 })],
+  ])('gets no control characters of a server: %s', async (_, exit, flags, document) => {
+    const server = await startAttestedServer({
+      models: [model],
+      ...(document === undefined ? {} : { document }),
+    });
+    onTestFinished(() => server.close());
+    const common = ['--measurement', MEASUREMENT, '--allow-simulated', ...flags];
+    for (const argv of [
+      [server.origin, ...common, '--explain'],
+      [server.origin, ...common],
+      [server.origin, ...common, '--json'],
+      ['proxy', server.origin, '--listen', '127.0.0.1:0', ...common],
+    ]) {
+      const { code, out, err } = await cli(argv);
+      expect(code).toBe(exit);
+      // eslint-disable-next-line no-control-regex
+      expect((out + err).match(/[^\n\x20-\x7e\u00a0-\u2027\u202f-\u2065\u2070-\uffff]/g)).toBeNull();
+    }
   });
 });

@@ -1,9 +1,11 @@
 // Fetching from AMD KDS: an answer is believed and kept only after it verifies.
 
-import { describe, expect, test } from 'vitest';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { describe, expect, test, onTestFinished } from 'vitest';
 import { toHex } from '../../../../attestation/encoding/bytes.ts';
 import { AttestationError } from '../../../../attestation/transcript/errors.ts';
-import { createSimulatedAmd } from '../../../../attestation/simulated/amd.ts';
+import { createSimulatedAmd, type SimulatedAmd } from '../../../../attestation/simulated/amd.ts';
 import { corruptSignature, encodePem } from '../../../../attestation/simulated/issue.ts';
 import { verifySnp } from '../../../../attestation/snp/verify.ts';
 import {
@@ -19,6 +21,9 @@ import {
   send,
   kds,
 } from '../../../fixtures/attestation/endorsement-services.ts';
+import { createEndorsements } from '../../../../attestation/node/endorsements/endorsements.ts';
+import { NOW, simulatedAmd } from '../../../fixtures/attestation/attested-server.ts';
+import { codeOfAsync } from '../../../fixtures/refusal.ts';
 
 describe('AMD KDS', () => {
   test('fetches chain, VCEK and CRL by product, chip and TCB, and the evidence verifies with them', async () => {
@@ -131,5 +136,44 @@ describe('AMD KDS', () => {
       code: 'endorsements_unavailable',
     });
     expect(service.asked).toEqual([]);
+  });
+});
+
+describe('AMD’s service', () => {
+  /** One that hands out a hierarchy made here, for Genoa only. */
+  async function startKds(amd: SimulatedAmd): Promise<string> {
+    const pem = encodePem(amd.ask) + encodePem(amd.ark);
+    const server = createServer(({ url = '' }, response) => {
+      const path = /^\/vcek\/v1\/Genoa\/(cert_chain|crl|[0-9a-f]{128}\?)/.exec(url)?.[1];
+      if (path === undefined) response.statusCode = 404;
+      const bodies: Readonly<Record<string, string | Uint8Array>> = { cert_chain: pem, crl: amd.crl };
+      response.end(path === undefined ? '' : (bodies[path] ?? amd.vek));
+    });
+    await new Promise<void>((resolve) => {
+      server.listen(0, '127.0.0.1', resolve);
+    });
+    onTestFinished(() => void server.close());
+    return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  }
+
+  test('cannot bring its own root, and nothing of it is kept', async () => {
+    const amd = await simulatedAmd();
+    const source = createEndorsements({ kdsUrl: await startKds(amd), now: () => NOW });
+    onTestFinished(() => source.close());
+    const report = await amd.signReport();
+    expect(await codeOfAsync(() => source.snp(report))).toBe('endorsements_invalid');
+    expect(await source.store.items()).toEqual([]);
+  });
+
+  test('is asked for each product a report without CPUID may be of', async () => {
+    const amd = await simulatedAmd();
+    const source = createEndorsements({
+      kdsUrl: await startKds(amd),
+      now: () => NOW,
+      roots: { amd: [amd.ark] },
+    });
+    onTestFinished(() => source.close());
+    const { vek } = await source.snp(await amd.signReport({ version: 2 }));
+    expect(toHex(vek)).toBe(toHex(amd.vek));
   });
 });

@@ -1,9 +1,11 @@
 // Fetching from Intel PCS and PCCS: an answer is believed and kept only after it verifies.
 
-import { describe, expect, test } from 'vitest';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { describe, expect, test, onTestFinished } from 'vitest';
 import { toHex } from '../../../../attestation/encoding/bytes.ts';
 import { AttestationError } from '../../../../attestation/transcript/errors.ts';
-import { createSimulatedIntel } from '../../../../attestation/simulated/intel.ts';
+import { createSimulatedIntel, type SimulatedIntel } from '../../../../attestation/simulated/intel.ts';
 import { encodePem } from '../../../../attestation/simulated/issue.ts';
 import { verifyTdx } from '../../../../attestation/tdx/verify.ts';
 import {
@@ -17,6 +19,9 @@ import {
   send,
   pcs,
 } from '../../../fixtures/attestation/endorsement-services.ts';
+import { createEndorsements } from '../../../../attestation/node/endorsements/endorsements.ts';
+import { NOW } from '../../../fixtures/attestation/attested-server.ts';
+import { codeOfAsync, refusalOf } from '../../../fixtures/refusal.ts';
 
 describe('Intel PCS and PCCS', () => {
   test('fetches TCB info, QE identity and both CRLs with their chains, and the evidence verifies with them', async () => {
@@ -169,5 +174,57 @@ describe('Intel PCS and PCCS', () => {
     const bad = await source.store.items();
     const name = { '/tcb?': 'pcs/tcb/', '/qe/identity': 'pcs/qe-identity' }[where as string] ?? `pcs${where}`;
     expect(bad.some(({ key }) => key.startsWith(name))).toBe(false);
+  });
+});
+
+describe('Intel’s service', () => {
+  test.each<
+    [string, (good: SimulatedIntel, stranger: SimulatedIntel) => [body: string, chain: string | undefined]]
+  >([
+    ['with a root of its own', (_, stranger) => [stranger.endorsements.qeIdentity, stranger.signingChainPem]],
+    ['without an issuer chain', ({ endorsements }) => [endorsements.qeIdentity, undefined]],
+    [
+      'with a chain of one',
+      ({ endorsements, tcbSigning }) => [endorsements.qeIdentity, encodePem(tcbSigning)],
+    ],
+    [
+      'with a chain of three',
+      ({ endorsements, root, signingChainPem }) => [
+        endorsements.qeIdentity,
+        signingChainPem + encodePem(root),
+      ],
+    ],
+    ['with another document', ({ endorsements, signingChainPem }) => [endorsements.tcbInfo, signingChainPem]],
+  ])('%s is refused, and nothing of it is kept', async (_, answer) => {
+    const [intel, stranger] = await Promise.all([
+      createSimulatedIntel({ now: new Date(NOW) }),
+      createSimulatedIntel({ now: new Date(NOW) }),
+    ]);
+    const [body, chain] = answer(intel, stranger);
+    const server = createServer(({ url = '' }, response) => {
+      if (!url.startsWith('/tdx/certification/v4/qe/identity')) response.statusCode = 404;
+      if (chain !== undefined)
+        response.setHeader('sgx-enclave-identity-issuer-chain', encodeURIComponent(chain));
+      response.end(body);
+    });
+    await new Promise<void>((resolve) => {
+      server.listen(0, '127.0.0.1', resolve);
+    });
+    onTestFinished(() => void server.close());
+    const pcsUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const source = createEndorsements({ pcsUrl, now: () => NOW, roots: { intel: [intel.root] } });
+    onTestFinished(() => source.close());
+    const quote = await intel.signQuote();
+    expect(['endorsements_invalid', 'tdx_collateral_malformed']).toContain(
+      await codeOfAsync(() => source.tdx(quote)),
+    );
+    expect(await source.store.items()).toEqual([]);
+  });
+
+  test('is not asked for quotes that do not carry their PCK chain', async () => {
+    const intel = await createSimulatedIntel({ now: new Date(NOW) });
+    const source = createEndorsements({ offline: true, now: () => NOW });
+    const quote = await intel.signQuote({ certificationType: 3, certificationData: new Uint8Array(404) });
+    expect((await refusalOf(() => source.tdx(quote)))?.kind).toBe('unsupported');
   });
 });

@@ -2,8 +2,14 @@
 
 import { readdir, readFile, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
-import { folderStore } from '../../../../attestation/node/endorsements/store.ts';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { describe, expect, test, onTestFinished } from 'vitest';
+import {
+  folderStore,
+  memoryStore,
+  type StoredItem,
+} from '../../../../attestation/node/endorsements/store.ts';
 import { verifySnp } from '../../../../attestation/snp/verify.ts';
 import {
   DAY,
@@ -15,6 +21,10 @@ import {
   endorsements,
   kds,
 } from '../../../fixtures/attestation/endorsement-services.ts';
+import { createEndorsements } from '../../../../attestation/node/endorsements/endorsements.ts';
+import { createSimulatedIntel } from '../../../../attestation/simulated/intel.ts';
+import { toHex, utf8 } from '../../../../attestation/encoding/bytes.ts';
+import { NOW } from '../../../fixtures/attestation/attested-server.ts';
 
 describe('the store', () => {
   test('outlives the process: a second one asks nothing, even offline', async () => {
@@ -86,5 +96,47 @@ describe('the store', () => {
       code: 'endorsements_unavailable',
       message: expect.stringContaining('no network') as unknown,
     });
+  });
+});
+
+describe('stored endorsements', () => {
+  test('that say they were fetched in the future are fetched anew', async () => {
+    const intel = await createSimulatedIntel({ now: new Date(NOW) });
+    const { endorsements, signingChainPem } = intel;
+    const parts = (body: Uint8Array | string, chain = signingChainPem): StoredItem['parts'] => ({
+      body: typeof body === 'string' ? utf8(body) : body,
+      chain: utf8(chain),
+    });
+    const fetchedAt = Number.MAX_SAFE_INTEGER;
+    const store = memoryStore([
+      { key: 'pcs/qe-identity/standard', fetchedAt, parts: parts(endorsements.qeIdentity) },
+      { key: `pcs/tcb/standard/${toHex(intel.fmspc)}`, fetchedAt, parts: parts(endorsements.tcbInfo) },
+      {
+        key: 'pcs/pckcrl/platform',
+        fetchedAt,
+        parts: parts(endorsements.pckCrl, endorsements.pckCrlIssuerChain),
+      },
+      { key: 'pcs/rootcacrl', fetchedAt, parts: parts(endorsements.rootCaCrl) },
+    ]);
+    const asked: string[] = [];
+    const server = createServer((request, response) => {
+      asked.push(request.url ?? '');
+      response.writeHead(404).end();
+    });
+    await new Promise<void>((resolve) => {
+      server.listen(0, '127.0.0.1', resolve);
+    });
+    onTestFinished(() => void server.close());
+    const { port } = server.address() as AddressInfo;
+    const source = createEndorsements({
+      store,
+      now: () => NOW,
+      pcsUrl: `http://127.0.0.1:${port}`,
+      roots: { intel: [intel.root] },
+    });
+    onTestFinished(() => source.close());
+    const found = await source.tdx(await intel.signQuote());
+    expect(found.qeIdentity).toBe(endorsements.qeIdentity);
+    expect(asked).toHaveLength(4);
   });
 });

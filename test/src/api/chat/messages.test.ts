@@ -3,20 +3,11 @@
 
 import { describe, expect, test } from 'vitest';
 import { messages, toChatMessages } from '../../../../src/api/chat/messages.ts';
-import { ApiError } from '../../../../src/base/errors.ts';
 import type { ChatMessage } from '../../../../src/engine/seam/engine.ts';
+import { refusal } from '../../../fixtures/refusal.ts';
 
 function read(...wire: unknown[]): readonly ChatMessage[] {
   return toChatMessages(messages.read(wire, 'messages'));
-}
-function refused(...wire: unknown[]): unknown {
-  try {
-    read(...wire);
-  } catch (error) {
-    if (error instanceof ApiError) return [error.code, error.param];
-    throw error;
-  }
-  return null;
 }
 
 const EXTRAS: readonly object[] = [
@@ -129,7 +120,7 @@ describe('still refused', () => {
       'messages[0].tool_calls[0].function.arguments',
     ],
   ])('%j', (wire, code, param) => {
-    expect(refused(wire)).toEqual([code, param]);
+    expect(refusal(() => read(wire))).toMatchObject({ code, param });
   });
 
   test('sound whose words are there is text', () => {

@@ -4,6 +4,7 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
+import { gzipSync } from 'node:zlib';
 import { afterEach, describe, expect, test } from 'vitest';
 import { createBodyBudget } from '../../../../src/http/admission/bodies.ts';
 import { DEFAULT_CONFIG, type ServerConfig } from '../../../../src/http/deps.ts';
@@ -15,9 +16,12 @@ import {
   startApi,
 } from '../../../fixtures/http/api-server.ts';
 import { latch } from '../../../fixtures/latch.ts';
+import { raw, rawDrip } from '../../../fixtures/http/raw.ts';
 
 let api: ApiServer;
+
 const SOCKETS: Socket[] = [];
+
 afterEach(async () => {
   for (const socket of SOCKETS.splice(0)) socket.destroy();
   await api.close();
@@ -76,6 +80,8 @@ async function statusOf(socket: Socket): Promise<number> {
 }
 
 const K = 1024;
+
+const CHAT = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] };
 
 describe('bodies of requests in flight', () => {
   test('beyond the budget: 429 server_overloaded, until an answer is over', async () => {
@@ -193,4 +199,87 @@ test('what is given back is given back once', async () => {
   expect(() => a.add(1)).toThrow(/as many bytes/);
   b.release();
   expect(budget.held()).toBe(0);
+});
+
+describe('bodies', () => {
+  const limits = { ...DEFAULT_CONFIG.limits, maxBodyBytes: 64 * 1024 };
+  const head = 'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n';
+
+  test('a length over the limit is refused before a byte of it is read', async () => {
+    api = await startApi({ config: { limits } });
+    const text = await raw(api, `${head}content-length: 1099511627776\r\n\r\n`);
+    expect(text).toMatch(/^HTTP\/1\.1 413 [\s\S]*"code":"request_too_large"/);
+    expect(text).toMatch(/connection: close/i);
+  });
+
+  test('chunks without end are refused at the limit, and not read much further', async () => {
+    api = await startApi({ config: { limits } });
+    const chunk = `4000\r\n${' '.repeat(0x4000)}\r\n`;
+    const { text, sent } = await rawDrip(api, `${head}transfer-encoding: chunked\r\n\r\n`, () => chunk);
+    expect(text).toMatch(/^HTTP\/1\.1 413 /);
+    expect(sent).toBeLessThan(64 * 1024 * 1024);
+    expect(api.engine.requests).toEqual([]);
+  });
+
+  test('a gzip bomb is refused unopened', async () => {
+    api = await startApi();
+    const bomb = gzipSync(Buffer.alloc(64 * 1024 * 1024, 0x20));
+    const before = process.memoryUsage().rss;
+    for (const encoding of ['gzip', 'deflate', 'br', 'gzip, gzip', 'x-gzip']) {
+      const response = await fetch(`${api.url}/v1/chat/completions`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', 'content-encoding': encoding },
+        body: bomb,
+      });
+      expect(response.status).toBe(415);
+      expect(((await response.json()) as ErrorAnswer).error.code).toBe('unsupported_content_encoding');
+    }
+    expect(process.memoryUsage().rss - before).toBeLessThan(256 * 1024 * 1024);
+  });
+
+  test.each<[string, string, string]>([
+    [
+      'a hundred thousand arrays in each other',
+      `${'['.repeat(100_000)}${']'.repeat(100_000)}`,
+      'json_too_deep',
+    ],
+    ['a hundred thousand objects in each other', '{"a":'.repeat(100_000), 'json_too_deep'],
+    [
+      'ten thousand keys',
+      `{${Array.from({ length: 10_000 }, (_, i) => `"k${i}":0`).join(',')}}`,
+      'unknown_parameter',
+    ],
+    [
+      'a hundred thousand keys',
+      `{${Array.from({ length: 100_000 }, (_, i) => `"k${i}":0`).join(',')}}`,
+      'json_too_many_values',
+    ],
+    [
+      'one key ten thousand times',
+      `{${'"model":"a",'.repeat(10_000)}"model":"demo"}`,
+      'missing_required_parameter',
+    ],
+    [
+      'one key a hundred thousand times',
+      `{${'"model":"a",'.repeat(100_000)}"model":"demo"}`,
+      'json_too_many_values',
+    ],
+    [
+      'a hundred thousand messages',
+      `{"model":"demo","messages":[${Array(100_000).fill('{}').join(',')}]}`,
+      'array_above_max_length',
+    ],
+    [
+      'a number of a hundred thousand digits',
+      `{"model":"demo","messages":[],"temperature":${'9'.repeat(100_000)}}`,
+      'empty_array',
+    ],
+  ])('%s', async (_name, body, code) => {
+    api = await startApi();
+    const response = await post(api, '/v1/chat/completions', body);
+    expect(response.status).toBe(400);
+    expect(((await response.json()) as ErrorAnswer).error.code).toBe(code);
+    expect(api.engine.requests).toEqual([]);
+    expect((await post(api, '/v1/chat/completions', CHAT)).status).toBe(200);
+  });
 });

@@ -1,7 +1,7 @@
 // Which inputs share a decode: counted in steps of a context that only notes what it is given.
 
 import { afterEach, describe, expect, test } from 'vitest';
-import type { Context } from '../../../../../src/engine/child/llama/context.ts';
+import type { LlamaContext } from '../../../../../src/engine/child/llama/context.ts';
 import { createPooler } from '../../../../../src/engine/child/decode/pooled.ts';
 import { type ApiServer, post, startApi } from '../../../../fixtures/http/api-server.ts';
 
@@ -13,7 +13,7 @@ function setUp(
   let due: ((code: number) => void) | null = null;
   const decodes: number[][] = [];
   const first = (sequence: number): number => batch.find((each) => each.sequence === sequence)?.token ?? NaN;
-  const context: Partial<Context> = {
+  const context: Partial<LlamaContext> = {
     batchTokens: options.batchTokens ?? 512,
     get batchLength() {
       return batch.length;
@@ -24,7 +24,7 @@ function setUp(
     decode: () => new Promise<number>((resolve) => (due = resolve)),
     pooled: (sequence) => Float32Array.of(first(sequence)),
   };
-  const pooler = createPooler(context as Context, {
+  const pooler = createPooler(context as LlamaContext, {
     sequences: options.sequences ?? 64,
     maxQueued: options.maxQueued ?? 64,
   });

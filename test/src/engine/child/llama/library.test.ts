@@ -8,7 +8,7 @@ import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../../../../scripts/demo-model/main.ts';
 import { decodeThreads, pollLevel } from '../../../../../src/engine/child/llama/cores.ts';
-import { Context } from '../../../../../src/engine/child/llama/context.ts';
+import { LlamaContext } from '../../../../../src/engine/child/llama/context.ts';
 import {
   assertDefaults,
   assertVersion,
@@ -16,14 +16,14 @@ import {
   LlamaLibraryError,
   loadLlama,
 } from '../../../../../src/engine/child/llama/library.ts';
-import { loadModel, openModelFile } from '../../../../../src/engine/child/llama/model.ts';
+import { loadLlamaModel, openModelFile } from '../../../../../src/engine/child/llama/model.ts';
 import { argmax } from '../../../../../src/engine/child/decode/sampler.ts';
 import { tokensOf } from '../../../../fixtures/engine/demo-engine.ts';
 
 const { llama } = loadLlama();
 llama.llama_log_set(libcSymbol('abs'), null); // its log of a load is long
 const path = (await ensureDemoModels(['demo-context']))['demo-context'].path;
-const model = await loadModel(llama, openModelFile(path), () => {});
+const model = await loadLlamaModel(llama, openModelFile(path), () => {});
 const OPTIONS = {
   sequences: 2,
   cells: 2048,
@@ -53,7 +53,7 @@ describe('compatibility', () => {
 });
 
 test('abort ends a running decode early; what was not done can be done again', async () => {
-  const context = new Context(llama, model, OPTIONS);
+  const context = new LlamaContext(llama, model, OPTIONS);
   const prompt = tokensOf(3, 2000, model.vocabSize);
   const fill = (): number => {
     context.clearBatch();
@@ -71,7 +71,7 @@ test('abort ends a running decode early; what was not done can be done again', a
   const last = fill();
   expect(await context.decode()).toBe(0);
   const again = argmax(context.logits(last));
-  const fresh = new Context(llama, model, OPTIONS);
+  const fresh = new LlamaContext(llama, model, OPTIONS);
   fresh.clearBatch();
   let index = 0;
   prompt.forEach((token, i) => {
@@ -82,7 +82,7 @@ test('abort ends a running decode early; what was not done can be done again', a
 });
 
 test('more tokens or outputs than agreed are refused here, not asserted there', () => {
-  const context = new Context(llama, model, { ...OPTIONS, batchTokens: 128 });
+  const context = new LlamaContext(llama, model, { ...OPTIONS, batchTokens: 128 });
   for (let i = 0; i < context.maxOutputs; i += 1) context.add(9, i, 0, true);
   expect(() => context.add(9, 64, 0, true)).toThrow('outputs');
   context.clearBatch();
@@ -92,7 +92,7 @@ test('more tokens or outputs than agreed are refused here, not asserted there', 
 
 test('greedy tokens are those of node-llama-cpp on the same file', async () => {
   const prompt = tokensOf(12, 50, model.vocabSize);
-  const context = new Context(llama, model, OPTIONS);
+  const context = new LlamaContext(llama, model, OPTIONS);
   context.clearBatch();
   let index = 0;
   prompt.forEach((token, i) => {

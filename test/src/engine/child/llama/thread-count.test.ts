@@ -1,32 +1,32 @@
 // How many threads compute when others use the processors: by the processor time the threads get, on a clock of the test's.
 
 import { describe, expect, test } from 'vitest';
-import { createCrew, type Crew } from '../../../../../src/engine/child/llama/thread-count.ts';
+import { createThreadCount, type ThreadCount } from '../../../../../src/engine/child/llama/thread-count.ts';
 
-/** A machine on which `free` processors are left, and the crew working there until `until` milliseconds. */
-function work(crew: Crew, clock: { ms: number }, until: number, free: number): number[] {
+/** A machine on which `free` processors are left; its threads work until `until` milliseconds. */
+function work(threadCount: ThreadCount, clock: { ms: number }, until: number, free: number): number[] {
   const used: number[] = [];
   while (clock.ms < until) {
-    const { threads } = crew;
+    const { threads } = threadCount;
     used.push(threads);
     // With fewer processors than threads most of the time is lost at barriers.
     const wall = threads > free ? 200 : 10;
     clock.ms += wall;
-    crew.record(wall, wall * Math.min(threads, free));
+    threadCount.record(wall, wall * Math.min(threads, free));
   }
   return used;
 }
 
-function start(all: number): { readonly crew: Crew; readonly clock: { ms: number } } {
+function start(all: number): { readonly threadCount: ThreadCount; readonly clock: { ms: number } } {
   const clock = { ms: 0 };
-  return { crew: createCrew(all, () => clock.ms), clock };
+  return { threadCount: createThreadCount(all, () => clock.ms), clock };
 }
 
 describe('threads', () => {
   test('all of them while they have a processor each, give or take what the server needs', () => {
-    const { crew, clock } = start(2);
-    expect(new Set(work(crew, clock, 10_000, 2))).toEqual(new Set([2]));
-    expect(new Set(work(crew, clock, 20_000, 1.7))).toEqual(new Set([2]));
+    const { threadCount, clock } = start(2);
+    expect(new Set(work(threadCount, clock, 10_000, 2))).toEqual(new Set([2]));
+    expect(new Set(work(threadCount, clock, 20_000, 1.7))).toEqual(new Set([2]));
   });
 
   test.each([
@@ -35,30 +35,30 @@ describe('threads', () => {
     [16, 10, 10],
     [4, 0.5, 1],
   ])('%i of them where %f processors are left: %i', (all, free, expected) => {
-    const { crew, clock } = start(all);
-    const used = work(crew, clock, 400, free);
+    const { threadCount, clock } = start(all);
+    const used = work(threadCount, clock, 400, free);
     expect(used[0]).toBe(all);
     expect(used.at(-1)).toBe(expected);
   });
 
   test('all are tried again, ever more rarely while it fails, and stay once it succeeds', () => {
-    const { crew, clock } = start(2);
-    const used = work(crew, clock, 120_000, 1.4);
+    const { threadCount, clock } = start(2);
+    const used = work(threadCount, clock, 120_000, 1.4);
     const tries = used.filter((threads) => threads === 2).length;
     expect(tries).toBeGreaterThan(12);
     expect(tries).toBeLessThan(25);
     // The longest wait is over in time, and from then on it is all of them.
-    work(crew, clock, 130_000, 2);
-    expect(new Set(work(crew, clock, 140_000, 2))).toEqual(new Set([2]));
+    work(threadCount, clock, 130_000, 2);
+    expect(new Set(work(threadCount, clock, 140_000, 2))).toEqual(new Set([2]));
   });
 
   test('steps too short to tell are looked at together; one thread is never questioned', () => {
-    const { crew } = start(2);
-    for (let i = 0; i < 99; i += 1) crew.record(1, 1);
-    expect(crew.threads).toBe(2);
-    crew.record(1, 1);
-    expect(crew.threads).toBe(1);
-    const alone = start(1).crew;
+    const { threadCount } = start(2);
+    for (let i = 0; i < 99; i += 1) threadCount.record(1, 1);
+    expect(threadCount.threads).toBe(2);
+    threadCount.record(1, 1);
+    expect(threadCount.threads).toBe(1);
+    const alone = start(1).threadCount;
     alone.record(1000, 1);
     expect(alone.threads).toBe(1);
   });

@@ -11,10 +11,10 @@ import {
   show,
   render,
   user,
-  refusal,
   QWEN,
   MISTRAL,
 } from '../../../../fixtures/engine/chat-templates.ts';
+import { refusal } from '../../../../fixtures/refusal.ts';
 
 function counts(tokens: readonly number[]): number[] {
   return tokens.filter((token) => token < 1000);

@@ -3,15 +3,8 @@
 
 import { describe, expect, test } from 'vitest';
 import { createChatTemplate } from '../../../../../src/engine/child/template/template.ts';
-import {
-  vocabulary,
-  show,
-  render,
-  user,
-  refusal,
-  QWEN,
-  MISTRAL,
-} from '../../../../fixtures/engine/chat-templates.ts';
+import { vocabulary, show, render, user, QWEN, MISTRAL } from '../../../../fixtures/engine/chat-templates.ts';
+import { refusal } from '../../../../fixtures/refusal.ts';
 
 describe('templates', () => {
   test('ChatML in the usual form', () => {

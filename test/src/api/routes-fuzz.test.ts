@@ -1,0 +1,210 @@
+// Random, malformed requests: none yields a 500, none kills the server, every answer is JSON of one of two
+// forms.
+
+import * as fc from 'fast-check';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { allRoutes } from '../../../src/api/routes.ts';
+import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';
+import { chatAnswer, errorAnswer } from '../../../src/api/response-schemas.ts';
+import { parseBody } from '../../../src/http/json.ts';
+import { ApiError } from '../../../src/base/errors.ts';
+import { type ApiServer, post, startApi } from '../../fixtures/http/api-server.ts';
+
+const NUM_RUNS = 150 * Number(process.env['ASSAY_FUZZ'] ?? 1);
+let api: ApiServer;
+beforeAll(async () => void (api = await startApi()));
+afterAll(() => api.close());
+
+const posts = allRoutes({
+  config: DEFAULT_CONFIG,
+  metrics: { text: () => '' },
+  startedAt: 0,
+  isDraining: () => false,
+})
+  .filter((route) => route.method === 'POST' && !['/v1/models', '/v1/models/unload'].includes(route.path))
+  .map((route) => ({ path: route.path, fields: Object.keys(route.body?.schema['properties'] ?? {}) }));
+
+const junk = fc.oneof(
+  { weight: 3, arbitrary: fc.jsonValue({ maxDepth: 3 }) },
+  fc.constantFrom(
+    '',
+    'demo',
+    'text-embed',
+    'reranker',
+    'auto',
+    'user',
+    '\u0000',
+    '../..',
+    'a'.repeat(5000),
+    -1,
+    0,
+    1,
+    1e308,
+    -1e308,
+    2 ** 53,
+    0.5,
+    true,
+    [],
+    {},
+    [[]],
+    [null],
+    [{}],
+  ),
+  fc
+    .record(
+      {
+        role: fc.constantFrom('user', 'assistant', 'tool', 'system', 'x'),
+        content: fc.jsonValue({ maxDepth: 1 }),
+        tool_calls: fc.jsonValue({ maxDepth: 2 }),
+      },
+      { requiredKeys: [] },
+    )
+    .map((message) => [message]),
+  fc.record(
+    {
+      type: fc.constantFrom('json_schema', 'function', 'json_object', 'text'),
+      json_schema: fc.jsonValue({ maxDepth: 3 }),
+      function: fc.jsonValue({ maxDepth: 2 }),
+    },
+    { requiredKeys: [] },
+  ),
+);
+
+/** A request of the route's own fields, some sound and some not. */
+const requests = fc
+  .constantFrom(...posts)
+  .chain(({ path, fields }) =>
+    fc
+      .uniqueArray(fc.constantFrom(...fields), { maxLength: 6 })
+      .chain((chosen) =>
+        fc.tuple(
+          fc.constant(path),
+          fc.boolean(),
+          fc.record(Object.fromEntries(chosen.map((field) => [field, junk]))),
+        ),
+      ),
+  );
+
+const SOUND: Record<string, object> = {
+  '/v1/chat/completions': { model: 'demo', messages: [{ role: 'user', content: 'Hi' }] },
+  '/v1/completions': { model: 'demo', prompt: 'Hi' },
+  '/v1/embeddings': { model: 'text-embed', input: 'Hi' },
+  '/v1/rerank': { model: 'reranker', query: 'a', documents: ['b'] },
+  '/v1/tokenize': { model: 'demo', content: 'Hi' },
+  '/v1/detokenize': { model: 'demo', tokens: [1] },
+};
+
+test('property: no body yields a 500', async () => {
+  await fc.assert(
+    fc.asyncProperty(requests, async ([path, onSound, fields]) => {
+      const response = await post(api, path, { ...(onSound ? SOUND[path] : {}), ...fields });
+      const text = await response.text();
+      expect([response.status < 500, text]).toEqual([true, text]);
+      if (response.status !== 200) errorAnswer.read(JSON.parse(text), '');
+    }),
+    { numRuns: NUM_RUNS },
+  );
+  expect((await fetch(`${api.url}/health`)).status).toBe(200);
+  expect(api.models.leases()).toBe(0);
+});
+
+test('property: no bytes yield a 500', async () => {
+  const bytes = fc.oneof(
+    fc.uint8Array({ maxLength: 200 }),
+    fc.json({ maxDepth: 6 }).map((text) => new TextEncoder().encode(text)),
+    fc.string().map((text) => new TextEncoder().encode(`{"model":"${text}"`)),
+  );
+  await fc.assert(
+    fc.asyncProperty(fc.constantFrom(...posts), bytes, async ({ path }, body) => {
+      const response = await fetch(api.url + path, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: body.slice(),
+      });
+      expect(response.status).toBeLessThan(500);
+      errorAnswer.read(await response.json(), '');
+    }),
+    { numRuns: NUM_RUNS },
+  );
+});
+
+test('property: no path yields a 500', async () => {
+  const segment = fc.oneof(
+    fc.string({ maxLength: 20 }).map((text) => encodeURIComponent(Buffer.from(text).toString())),
+    fc.constantFrom(
+      'v1',
+      'models',
+      'pull',
+      'status',
+      '%2F',
+      '%00',
+      '%',
+      '..',
+      'x'.repeat(300),
+      'chat',
+      'completions',
+      ':id',
+      '*',
+    ),
+  );
+  await fc.assert(
+    fc.asyncProperty(
+      fc.constantFrom('GET', 'POST', 'DELETE', 'PUT', 'PATCH'),
+      fc.array(segment, { maxLength: 6 }),
+      async (method, segments) => {
+        const path = `/${segments.join('/')}`;
+        if (method === 'DELETE' && path.startsWith('/v1/models/')) return;
+        const response = await fetch(api.url + path, { method });
+        expect(response.status).toBeLessThan(500);
+        const text = await response.text();
+        if (response.status >= 400) errorAnswer.read(JSON.parse(text), '');
+      },
+    ),
+    { numRuns: NUM_RUNS },
+  );
+});
+
+test('property: parseBody gives what JSON.parse gives, or an ApiError', () => {
+  fc.assert(
+    fc.property(
+      fc.oneof(
+        fc.json(),
+        fc.string(),
+        fc.json().map((text) => text.slice(0, -1)),
+      ),
+      (text) => {
+        if (text.includes('__proto__')) return;
+        expect(outcome(() => parseBody(new TextEncoder().encode(text)))).toEqual(
+          outcome(() => JSON.parse(text)),
+        );
+      },
+    ),
+    { numRuns: NUM_RUNS * 4 },
+  );
+});
+
+test('property: sound requests with any text are answered in the declared form', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.string({ unit: 'grapheme', maxLength: 200 }),
+      fc.integer({ min: 1, max: 4 }),
+      async (content, n) => {
+        const response = await post(api, '/v1/chat/completions', {
+          model: 'demo',
+          messages: [{ role: 'user', content }],
+          n,
+        });
+        expect(chatAnswer.read(await response.json(), '').choices).toHaveLength(n);
+      },
+    ),
+    { numRuns: NUM_RUNS },
+  );
+});
+
+function outcome(read: () => unknown): unknown {
+  try {
+    return { value: read() };
+  } catch (error) {
+    return error instanceof ApiError || error instanceof SyntaxError ? 'refused' : error;
+  }
+}
