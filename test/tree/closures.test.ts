@@ -18,7 +18,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
   'engine child': {
     entry: PROCESSES.engineChild,
     files: 45,
-    lines: 5950,
+    lines: 6_100,
     without: /^(?!src\/engine\/(child|seam)\/|src\/base\/(api-codes|errors|json-scan)\.ts$)/,
   },
   converter: {
@@ -42,7 +42,7 @@ const CEILINGS: Readonly<Record<string, Ceiling>> = {
     without:
       /^(?!src\/engine\/(child\/(quantize\/|llama\/(declarations|library)|harden|landlock)|seam\/task))/,
   },
-  server: { entry: PROCESSES.server, files: 268, lines: 39_000, without: /^src\/engine\/child\/|simulated/ },
+  server: { entry: PROCESSES.server, files: 276, lines: 40_000, without: /^src\/engine\/child\/|simulated/ },
   client: {
     entry: PROCESSES.client,
     files: 80,
