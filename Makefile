@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install build models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-verify image image-lock image-test measure reproduce pack clean
+.PHONY: help install build models real-models run demo test check types lint format drift tree fuzz e2e bench bench-load soak bench-engine bench-verify image image-lock image-test measure reproduce pack clean convert-oracle
 
 NODE ?= node
 TSX := $(NODE) --import tsx
@@ -79,6 +79,13 @@ tree: build $(TESTS_INSTALLED)
 
 drift: build ## regenerate generated files and compare
 	@$(TSX) scripts/drift.ts
+
+# Python, PyTorch and transformers with every wheel by its hash, and the sources of llama.cpp: five gigabytes, outside of the tree.
+ORACLE := $(HOME)/.cache/assay
+convert-oracle: $(TESTS_INSTALLED) ## the official converter and transformers, as the oracle of the tests of ours
+	python3 -m venv $(ORACLE)/python
+	$(ORACLE)/python/bin/pip install --require-hashes --only-binary=:all: -r scripts/convert-oracle/requirements.txt
+	@test -d $(ORACLE)/llama.cpp || git clone -q test/node_modules/node-llama-cpp/llama/gitRelease.bundle $(ORACLE)/llama.cpp
 
 fuzz: models $(TESTS_INSTALLED) ## the property tests, a hundred times longer
 	@ASSAY_FUZZ=100 $(NODE) node_modules/vitest/vitest.mjs run test/attestation test/src -t 'property'

@@ -17,6 +17,9 @@ const ENTRIES: Readonly<Record<string, string>> = {
   'dist/src/cli/main': 'src/cli/main.ts',
   'dist/src/attestd/main': 'src/attestd/main.ts',
   'dist/src/engine/child/worker': 'src/engine/child/worker.ts',
+  'dist/src/engine/child/convert/worker': 'src/engine/child/convert/worker.ts',
+  'dist/src/engine/child/quantize/launch': 'src/engine/child/quantize/launch.ts',
+  'dist/src/engine/child/quantize/worker': 'src/engine/child/quantize/worker.ts',
   'dist/src/engine/child/no-core-dumps': 'src/engine/child/no-core-dumps.ts',
   'attestation/dist/index': 'attestation/index.ts',
 };

@@ -1,21 +1,12 @@
-// GGUF v3 writer (ggml docs/gguf.md: magic, counts, key-values, tensor table, padding, data), as small
-// as it can be. Deterministic: keys and tensors in the order given, every byte decided here. Refuses
-// shapes a type cannot hold.
+// GGUF files of values in memory: the header of src/models/convert, and tensors encoded here.
+// Deterministic: keys and tensors in the order given, every byte decided here. Refuses shapes a type cannot hold.
 
+import { encodeGgufHeader, padded, type GgufValue } from '../../src/models/convert/gguf-header.ts';
 import { halfBits, halfFromSingle, halfValue } from './numbers.ts';
 
 export type WrittenType = 'F32' | 'F16' | 'Q8_0';
 
-/** A metadata value with its GGUF type. Arrays are of strings, i32 or f32. */
-export type WrittenValue =
-  | { readonly u32: number }
-  | { readonly i32: number }
-  | { readonly f32: number }
-  | { readonly bool: boolean }
-  | { readonly string: string }
-  | { readonly strings: readonly string[] }
-  | { readonly i32s: readonly number[] }
-  | { readonly f32s: readonly number[] };
+export type WrittenValue = GgufValue;
 
 /** `shape` as GGUF has it: the first dimension is the contiguous one (columns, then rows). */
 export interface Tensor {
@@ -25,7 +16,6 @@ export interface Tensor {
   readonly values: Float32Array;
 }
 
-const ALIGNMENT = 32;
 const TYPE_IDS: Readonly<Record<WrittenType, number>> = { F32: 0, F16: 1, Q8_0: 8 };
 
 /** The whole file. */
@@ -33,71 +23,18 @@ export function writeGguf(
   metadata: readonly (readonly [key: string, value: WrittenValue])[],
   tensors: readonly Tensor[],
 ): Buffer {
-  const head: Buffer[] = [Buffer.from('GGUF'), u32(3), u64(tensors.length), u64(metadata.length)];
-  for (const [key, value] of metadata) head.push(text(key), encodeValue(value));
   const payloads = tensors.map(encodeTensor);
-  let offset = 0;
-  for (const [i, tensor] of tensors.entries()) {
-    head.push(
-      text(tensor.name),
-      u32(tensor.shape.length),
-      ...tensor.shape.map(u64),
-      u32(TYPE_IDS[tensor.type]),
-      u64(offset),
-    );
-    offset += padded(payloads[i]!.length);
-  }
-  const header = Buffer.concat(head);
+  const table = tensors.map(({ name, type, shape }, i) => ({
+    name,
+    typeId: TYPE_IDS[type],
+    shape,
+    bytes: payloads[i]!.length,
+  }));
   const body = payloads.flatMap((payload) => [
     payload,
     Buffer.alloc(padded(payload.length) - payload.length),
   ]);
-  return Buffer.concat([header, Buffer.alloc(padded(header.length) - header.length), ...body]);
-}
-
-function padded(length: number): number {
-  return Math.ceil(length / ALIGNMENT) * ALIGNMENT;
-}
-
-function u32(value: number): Buffer {
-  const out = Buffer.alloc(4);
-  out.writeUInt32LE(value);
-  return out;
-}
-
-function u64(value: number): Buffer {
-  const out = Buffer.alloc(8);
-  out.writeBigUInt64LE(BigInt(value));
-  return out;
-}
-
-function i32(value: number): Buffer {
-  const out = Buffer.alloc(4);
-  out.writeInt32LE(value);
-  return out;
-}
-
-function f32(value: number): Buffer {
-  const out = Buffer.alloc(4);
-  out.writeFloatLE(value);
-  return out;
-}
-
-function text(value: string): Buffer {
-  const bytes = Buffer.from(value, 'utf8');
-  return Buffer.concat([u64(bytes.length), bytes]);
-}
-
-function encodeValue(value: WrittenValue): Buffer {
-  if ('u32' in value) return Buffer.concat([u32(4), u32(value.u32)]);
-  if ('i32' in value) return Buffer.concat([u32(5), i32(value.i32)]);
-  if ('f32' in value) return Buffer.concat([u32(6), f32(value.f32)]);
-  if ('bool' in value) return Buffer.concat([u32(7), Buffer.from([value.bool ? 1 : 0])]);
-  if ('string' in value) return Buffer.concat([u32(8), text(value.string)]);
-  if ('strings' in value)
-    return Buffer.concat([u32(9), u32(8), u64(value.strings.length), ...value.strings.map(text)]);
-  if ('i32s' in value) return Buffer.concat([u32(9), u32(5), u64(value.i32s.length), ...value.i32s.map(i32)]);
-  return Buffer.concat([u32(9), u32(6), u64(value.f32s.length), ...value.f32s.map(f32)]);
+  return Buffer.concat([encodeGgufHeader(metadata, table), ...body]);
 }
 
 function encodeTensor(tensor: Tensor): Buffer {

@@ -222,6 +222,7 @@ export const modelAnswer = object({
   size_bytes: count,
   context_length: count,
   residency: choice(['memory', 'verity', 'disk']),
+  kv_type: optional(choice(['f16', 'q8_0'])),
   loaded: flag(),
   loading: optional(object({ progress: decimal({ min: 0, max: 1 }) })),
   details: optional(

@@ -66,6 +66,14 @@ export const API_CODES = {
   file_not_found: caller(400, 'there is no such file'),
   path_not_allowed: caller(400, 'the file is outside of the folders models may come from'),
   invalid_gguf: caller(400, 'the file is no GGUF file, or not one that can be served'),
+  invalid_safetensors: caller(
+    400,
+    'a file of weights is not what the safetensors format says, or lacks a tensor of the model',
+  ),
+  invalid_model_config: caller(
+    400,
+    'a description in the folder of a model (config.json, the tokenizer) cannot be used',
+  ),
   unsupported_model_format: caller(400, 'a format that is not served'),
   invalid_model_name: caller(400, 'not a name a hub has'),
   invalid_digest: caller(400, 'not a SHA-256'),

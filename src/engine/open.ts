@@ -123,6 +123,7 @@ async function load(connection: Connection, spec: LoadSpec, options: EngineOptio
     contextLength: spec.contextLength,
     slots: spec.slots,
     threads: spec.threads,
+    kvType: spec.kvType,
     chatTemplate: spec.chatTemplate,
     maxQueued: options.maxQueued ?? DEFAULT_MAX_QUEUED,
     reusePrefixes: options.reusePrefixes ?? true,

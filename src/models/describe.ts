@@ -1,25 +1,41 @@
 // Describes a file as a model: reads and measures it (unless its digest is pinned), and decides its residency. Paths given by
 // callers must resolve, links included, to below a configured model root.
 
-import { realpath } from 'node:fs/promises';
-import { sep } from 'node:path';
+import { realpath, type FileHandle } from 'node:fs/promises';
+import { basename, sep } from 'node:path';
+import { attestedModel, fromHex, toHex } from '@assay/attestation';
 import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
-import { inspectModel } from './inspect.ts';
+import { namesOfParts } from './gguf/part-name.ts';
+import { inspectFiles } from './inspect.ts';
 import { identityOf, measure, openRegular, sameFile, stagingRoom } from './measure.ts';
-import type { ModelDefaults, RegisteredModelType, RegistryEntry, Residency } from './model.ts';
+import type {
+  KvCacheType,
+  ModelDefaults,
+  ModelFile,
+  RegisteredModelType,
+  RegistryEntry,
+  Residency,
+} from './model.ts';
 import { describeModel } from './registry.ts';
 import { parseModelName } from './store/names.ts';
 
 /** A model from the configuration or the command line. */
 export interface ModelToAdd {
   readonly id: string;
+  /** A file, or the first part of a split model, whose name tells the others. */
   readonly path: string;
-  /** A pinned digest: not computed here, but enforced whenever the bytes are read. */
+  /** The parts of a split model, in order, where they are not those that `path` tells. */
+  readonly parts?: readonly string[] | undefined;
+  /**
+   * A pinned digest, as the model is attested with: that of its file, not computed here but enforced whenever the bytes are read; or
+   * that of the manifest of its parts.
+   */
   readonly sha256?: string | undefined;
   readonly type?: RegisteredModelType | undefined;
   readonly contextLength?: number | undefined;
   readonly defaults?: ModelDefaults | undefined;
+  readonly kvType?: KvCacheType | undefined;
   readonly chatTemplate?: string | undefined;
 }
 
@@ -34,54 +50,80 @@ export interface ResidencyOptions {
 
 export interface DescribeFileOptions extends ResidencyOptions {
   readonly contextLength: number;
+  /** For models that generate and have none of their own. */
+  readonly kvType?: KvCacheType | undefined;
   readonly clock: Clock;
 }
 
-/** Throws 400 file_not_found · invalid_gguf · invalid_model_name, 500 model_file_changed. */
+/** Throws 400 file_not_found · invalid_gguf · invalid_model_name, 500 model_file_changed · model_digest_mismatch. */
 export async function describeFile(
   source: ModelToAdd,
   options: DescribeFileOptions,
   signal: AbortSignal,
 ): Promise<RegistryEntry> {
   parseModelName(source.id);
-  const file = await openRegular(source.path);
+  const paths = source.parts ?? namesOfParts(source.path);
+  const opened: { path: string; file: FileHandle }[] = [];
   try {
-    // One open, unchanged file is both checked and hashed.
-    const before = await identityOf(file);
-    const summary = await inspectModel(file);
-    const measured = source.sha256 === undefined ? await measure(file, { signal }) : undefined;
-    if (measured !== undefined && !sameFile(before, measured.identity)) {
-      throw new ApiError('model_file_changed', 'the model file changed while it was registered', {
-        shouldRetry: true,
-      });
+    for (const path of paths) opened.push({ path, file: await namingPart(paths, path, openRegular(path)) });
+    // Open, unchanged files are both checked and hashed.
+    const before = await Promise.all(opened.map(({ file }) => identityOf(file)));
+    const summary = await inspectFiles(opened);
+    const pinned = paths.length === 1 ? source.sha256 : undefined;
+    const files: ModelFile[] = [];
+    for (const [i, { path, file }] of opened.entries()) {
+      const measured = pinned === undefined ? await measure(file, { signal }) : undefined;
+      const { size } = before[i]!;
+      if (measured !== undefined && !sameFile(before[i]!, measured.identity)) {
+        throw new ApiError('model_file_changed', 'the model file changed while it was registered', {
+          shouldRetry: true,
+        });
+      }
+      const sha256 = measured?.sha256 ?? pinned ?? '';
+      files.push({ role: 'weights', path, size: Number(size), sha256, identity: measured?.identity });
     }
-    const size = Number(before.size);
-    const weights = {
-      role: 'weights' as const,
-      path: source.path,
-      size,
-      sha256: measured?.sha256 ?? source.sha256 ?? '',
-      identity: measured?.identity,
-    };
+    if (source.sha256 !== undefined && pinned === undefined) enforcePin(files, source.sha256);
     return describeModel({
       id: source.id,
       created: Math.floor(options.clock.now() / 1000),
-      files: [weights],
+      files,
       summary,
-      residency: await residencyFor(source.path, size, options),
+      residency: await residencyOf(files, options),
       contextLength: source.contextLength ?? options.contextLength,
       defaults: source.defaults ?? {},
-      hashed: measured !== undefined,
+      hashed: pinned === undefined,
       type: source.type,
       chatTemplate: source.chatTemplate,
+      kvType: source.kvType,
+      defaultKvType: options.kvType,
     });
   } finally {
-    await file.close();
+    for (const { file } of opened) await file.close();
   }
 }
 
+function enforcePin(files: readonly ModelFile[], pinned: string): void {
+  const blobs = files.map(({ role, sha256, size }) => ({ role, sha256: fromHex(sha256), size }));
+  const actual = toHex(attestedModel('parts', blobs).sha256);
+  if (actual !== pinned)
+    throw new ApiError(
+      'model_digest_mismatch',
+      `the manifest of its ${files.length} parts has sha256 ${actual}, expected ${pinned}`,
+      { shouldRetry: false },
+    );
+}
+
+/** Of a model by its weights. The parts of a split model are always joined in guest memory. */
+export async function residencyOf(
+  weights: readonly Pick<ModelFile, 'path' | 'size'>[],
+  options: ResidencyOptions,
+): Promise<Residency> {
+  const found = await Promise.all(weights.map(({ path, size }) => residencyFor(path, size, options)));
+  return found.length === 1 ? found[0]! : 'memory';
+}
+
 /** Where the engine will read from. A file counts as on verity only if it really is below that folder. */
-export async function residencyFor(
+async function residencyFor(
   path: string,
   size: number,
   { residency, verityFolder, hardware, stagingFolder }: ResidencyOptions,
@@ -96,8 +138,29 @@ export async function residencyFor(
   return room !== null && room.total / 2 >= size ? 'memory' : 'disk';
 }
 
+/** The real paths of all files of a model. 400 path_not_allowed · file_not_found, naming the part. */
+export async function allInsideRoots(
+  paths: readonly string[],
+  roots: readonly string[],
+): Promise<readonly string[]> {
+  const real: string[] = [];
+  for (const path of paths) real.push(await namingPart(paths, path, insideRoots(path, roots)));
+  return real;
+}
+
+/** A refusal of one file of several says which. */
+async function namingPart<T>(paths: readonly string[], path: string, task: Promise<T>): Promise<T> {
+  try {
+    return await task;
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.code !== 'file_not_found' || paths.length === 1) throw error;
+    const place = `part ${paths.indexOf(path) + 1} of ${paths.length} (${basename(path)})`;
+    throw new ApiError(error.code, `${place}: ${error.message}`, { param: 'path', cause: error });
+  }
+}
+
 /** The real path, when it is below a root; 400 otherwise. The message does not reveal what exists outside the roots. */
-export async function insideRoots(path: string, roots: readonly string[]): Promise<string> {
+async function insideRoots(path: string, roots: readonly string[]): Promise<string> {
   if (path === '' || path.length > 4096 || path.includes('\0')) {
     throw new ApiError('file_not_found', 'path is not a usable file name', { param: 'path' });
   }

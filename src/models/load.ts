@@ -5,8 +5,9 @@
 import { ApiError } from '../base/errors.ts';
 import { inspectModel } from './inspect.ts';
 import type { Closable } from './slot.ts';
-import { stageFile, type StagedFile } from './measure.ts';
-import type { RegisteredModelType, RegistryEntry, FileIdentity } from './model.ts';
+import { stageFile, type ReadyFile } from './measure.ts';
+import { stageParts } from './stage-parts.ts';
+import type { KvCacheType, RegisteredModelType, RegistryEntry, FileIdentity } from './model.ts';
 
 /** Structurally the engine seam's LoadSpec. */
 export interface OpenSpec {
@@ -16,6 +17,7 @@ export interface OpenSpec {
   readonly contextLength: number;
   readonly slots: number;
   readonly threads?: number | undefined;
+  readonly kvType?: KvCacheType | undefined;
   readonly chatTemplate?: string | undefined;
   readonly onProgress: (fraction: number) => void;
 }
@@ -40,29 +42,18 @@ export async function openModel<E extends Closable>(
   entry: RegistryEntry,
   options: LoadOptions<E>,
 ): Promise<E> {
-  const weights = entry.files.find((file) => file.role === 'weights');
-  if (weights === undefined)
-    throw new ApiError('model_load_failed', `${entry.model.id} has no weights`, { shouldRetry: false });
-  const known = options.known ?? weights.identity;
-  const staged = await stageFile(weights.path, {
-    residency: entry.model.residency,
-    stagingFolder: options.stagingFolder,
-    sha256: weights.sha256,
-    name: entry.model.id,
-    signal: options.signal,
-    onProgress: (fraction) => options.onProgress(fraction * 0.7),
-    known,
-  });
+  const staged = await stage(entry, options);
   try {
     // Again, with the very bytes the engine will read: the file of a pinned model may not have existed before.
     await inspectModel(staged.file);
     const engine = await options.openEngine(
       {
-        ...locationOf(staged, weights.path),
+        ...locationOf(staged, entry.files[0]!.path),
         type: entry.model.type,
         contextLength: entry.model.contextLength,
         slots: options.slots,
         threads: options.threads,
+        kvType: entry.model.kvType,
         chatTemplate: entry.chatTemplate,
         onProgress: (fraction) => options.onProgress(0.7 + 0.3 * fraction),
       },
@@ -81,9 +72,30 @@ export async function openModel<E extends Closable>(
   }
 }
 
+async function stage<E>(entry: RegistryEntry, options: <E>): Promise<ReadyFile> {
+  const { id: name, residency } = entry.model;
+  const weights = entry.files.filter((file) => file.role === 'weights');
+  const [first] = weights;
+  if (first === undefined)
+    throw new ApiError('model_load_failed', `${name} has no weights`, { shouldRetry: false });
+  const { stagingFolder, signal } = options;
+  const onProgress = (fraction: number): void => options.onProgress(fraction * 0.7);
+  if (weights.length > 1) return stageParts(weights, { stagingFolder, name, signal, onProgress });
+  const known = options.known ?? first.identity;
+  return stageFile(first.path, {
+    residency,
+    stagingFolder,
+    sha256: first.sha256,
+    name,
+    signal,
+    onProgress,
+    known,
+  });
+}
+
 /** Descriptors of other processes can be opened by path on Linux only; elsewhere there is only `disk`, for development. */
 function locationOf(
-  staged: StagedFile,
+  staged: ReadyFile,
   path: string,
 ): { readonly path: string; readonly fd?: number | undefined } {
   return process.platform === 'linux' ? { path: CHILD_PATH, fd: staged.fd } : { path };
@@ -93,7 +105,9 @@ function locationOf(
 export function estimateBytes(entry: RegistryEntry, slots: number): number {
   const { model, summary } = entry;
   const generates = model.type === 'chat' || model.type === 'completion';
-  const cache = generates ? summary.cacheBytesPerToken * model.contextLength * slots : 0;
+  // Of 32 numbers Q8_0 makes 34 bytes, F16 64.
+  const part = model.kvType === 'q8_0' ? 34 / 64 : 1;
+  const cache = generates ? Math.ceil(summary.cacheBytesPerToken * part) * model.contextLength * slots : 0;
   return model.sizeBytes + cache + ENGINE_BYTES;
 }
 

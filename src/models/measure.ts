@@ -30,32 +30,38 @@ export interface Measured {
   readonly identity: FileIdentity;
 }
 
-export interface StageOptions extends MeasureOptions {
-  readonly residency: Residency;
+export interface StagingPlace {
   /** A tmpfs folder; `/dev/shm`. */
   readonly stagingFolder: string;
-  /** The digest the bytes must have: pinned in the configuration, or the one the model was registered with. */
-  readonly sha256: string;
   /** For messages. */
   readonly name: string;
+}
+
+export interface StageOptions extends MeasureOptions, StagingPlace {
+  readonly residency: Residency;
+  /** The digest the bytes must have: pinned in the configuration, or the one the model was registered with. */
+  readonly sha256: string;
   /** For `disk`: the identity at the last digest; an unchanged file is not hashed again. */
   readonly known?: FileIdentity | undefined;
 }
 
 /** Measured bytes for an engine. Held open until `close`; the engine's own mapping stays valid after it. */
-export interface StagedFile {
+export interface ReadyFile {
   readonly file: FileHandle;
   /** Its descriptor, to be inherited by the engine. */
   readonly fd: number;
-  readonly sha256: string;
-  readonly size: number;
-  readonly residency: Residency;
   /** Of a file used in place: its identity at its last digest. */
   readonly identity?: FileIdentity | undefined;
   /** To be called once the engine has read the file. For `disk`, throws if the file changed since it was hashed. */
   check(): Promise<void>;
   /** Idempotent. */
   close(): Promise<void>;
+}
+
+export interface StagedFile extends ReadyFile {
+  readonly sha256: string;
+  readonly size: number;
+  readonly residency: Residency;
 }
 
 /** Hashes a file in place. 400 file_not_found when it is not a readable regular file. */
@@ -140,7 +146,7 @@ async function stageInMemory(path: string, options: StageOptions): Promise<Stage
 /** Loads that stage at the same time share one free space. By folder. */
 const STAGING_ROOMS = new Map<string, DiskRoom>();
 
-async function reserveStaging(options: StageOptions, size: number): Promise<Reservation> {
+export async function reserveStaging(options: StagingPlace, size: number): Promise<Reservation> {
   const { stagingFolder } = options;
   const freeBytes = async (): Promise<number> => (await stagingRoom(stagingFolder))?.free ?? 0;
   const room = STAGING_ROOMS.get(stagingFolder) ?? new DiskRoom({ freeBytes, keep: 0 });
@@ -173,11 +179,7 @@ async function stageInPlace(path: string, options: StageOptions): Promise<Staged
   }
 }
 
-function staged(
-  file: FileHandle,
-  about: Pick<StagedFile, 'sha256' | 'size' | 'residency' | 'identity'>,
-  check: () => Promise<void>,
-): StagedFile {
+export function staged<A>(file: FileHandle, about: A, check: () => Promise<void>): A & ReadyFile {
   let closing: Promise<void> | undefined;
   const close = (): Promise<void> => (closing ??= file.close());
   return { ...about, file, fd: file.fd, check, close };
@@ -201,7 +203,7 @@ export async function openRegular(path: string): Promise<FileHandle> {
   throw new ApiError('file_not_found', 'the model path is not a regular file', { param: 'path' });
 }
 
-async function openUnnamed(options: StageOptions, size: number): Promise<FileHandle> {
+export async function openUnnamed(options: StagingPlace, size: number): Promise<FileHandle> {
   try {
     return await open(options.stagingFolder, O_TMPFILE | constants.O_RDWR, 0o400);
   } catch (error) {
@@ -214,20 +216,29 @@ export async function identityOf(file: FileHandle): Promise<FileIdentity> {
   return { dev, ino, size, mtimeNs, ctimeNs };
 }
 
-interface Pumped {
+export interface Pumped {
   readonly source: FileHandle;
   readonly size: number;
   readonly hash: Hash;
   /** Gets a copy. */
   readonly target?: FileHandle | undefined;
+  /** Bytes of the beginning that were read already: they are hashed, and not read again. */
+  readonly head?: Uint8Array | undefined;
+  /** Of the source `from` to `to` are copied, to `at`; absent: everything, to the same place. */
+  readonly section?: { readonly from: number; readonly to: number; readonly at: number } | undefined;
 }
 
 /** Reads exactly `size` bytes, hashing and writing each chunk while the next one is read. Returns the number of bytes. */
-async function pump({ source, size, hash, target }: Pumped, options: MeasureOptions): Promise<number> {
+export async function pump(
+  { source, size, hash, target, head, section }: Pumped,
+  options: MeasureOptions,
+): Promise<number> {
   const buffers = [Buffer.allocUnsafeSlow(CHUNK_BYTES), Buffer.allocUnsafeSlow(CHUNK_BYTES)] as const;
-  let at = 0;
+  let at = head?.length ?? 0;
+  if (head !== undefined) hash.update(head);
+  const { from, to, at: base } = section ?? { from: 0, to: Infinity, at: 0 };
   let turn = 0;
-  let next = source.read(buffers[0], 0, CHUNK_BYTES, 0);
+  let next = source.read(buffers[0], 0, CHUNK_BYTES, at);
   for (;;) {
     const { bytesRead } = await next;
     if (bytesRead === 0) break;
@@ -238,7 +249,9 @@ async function pump({ source, size, hash, target }: Pumped, options: MeasureOpti
     if (at > size) throw changed('the model file');
     turn ^= 1;
     // Both the write of this chunk and the read of the next run on other threads while this one hashes.
-    const written = target === undefined ? undefined : writeAll(target, chunk, here);
+    const first = Math.max(0, from - here);
+    const copied = chunk.subarray(first, Math.max(first, to - here));
+    const written = target === undefined ? undefined : writeAll(target, copied, here + first - from + base);
     next = source.read(turn === 0 ? buffers[0] : buffers[1], 0, CHUNK_BYTES, at);
     next.catch(() => undefined); // awaited at the top of the loop; a failure before that must not count as unhandled
     try {
@@ -262,7 +275,10 @@ async function writeAll(target: FileHandle, chunk: Buffer, position: number): Pr
   }
 }
 
-function mismatch(options: StageOptions, actual: string): ApiError {
+export function mismatch(
+  options: { readonly name: string; readonly sha256: string },
+  actual: string,
+): ApiError {
   return new ApiError(
     'model_digest_mismatch',
     `${options.name} has sha256 ${actual}, expected ${options.sha256}; it is not loaded`,
@@ -278,7 +294,7 @@ function changed(name: string): ApiError {
   });
 }
 
-function noRoom(options: StageOptions, size: number, free: number, cause?: unknown): ApiError {
+export function noRoom(options: StagingPlace, size: number, free: number, cause?: unknown): ApiError {
   return new ApiError(
     'model_load_failed',
     `${options.name} needs ${size} bytes of guest memory in the staging folder, ${free} are free`,

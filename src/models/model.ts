@@ -8,6 +8,9 @@ export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank'
  */
 export type Residency = 'memory' | 'verity' | 'disk';
 
+/** How the engine keeps keys and values. */
+export type KvCacheType = 'f16' | 'q8_0';
+
 /** `residency` is not a file: it adds the word "disk" to the signed manifest of a model outside measured memory. */
 export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template' | 'residency';
 
@@ -55,6 +58,8 @@ export interface RegisteredModel {
   readonly residency: Residency;
   readonly blobs: readonly RegisteredBlob[];
   readonly defaults: ModelDefaults;
+  /** As configured for the model or for all; absent: the engine chooses. */
+  readonly kvType?: KvCacheType | undefined;
   readonly details?: ModelDetails | undefined;
 }
 
@@ -77,6 +82,8 @@ export interface ModelSummary {
   readonly tokenizer: string;
   /** Bytes of key and value cache per token of context, 16 bits per element. */
   readonly cacheBytesPerToken: number;
+  /** Numbers in the keys and values of one attention head; each width that some layer has. */
+  readonly headWidths: readonly number[];
 }
 
 export interface RegistryEntry {
@@ -85,6 +92,8 @@ export interface RegistryEntry {
   readonly summary: ModelSummary;
   /** Text of a chat template that replaces the file's own; it is then one of the model's blobs. */
   readonly chatTemplate?: string | undefined;
+  /** As set for this model. */
+  readonly kvType?: KvCacheType | undefined;
   /** Whether this process itself hashed the bytes, or takes the digest from a manifest or pin and enforces it on load. */
   readonly hashed: boolean;
 }

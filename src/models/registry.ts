@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto';
 import { attestedModel, fromHex, toHex, type AttestedModel } from '@assay/attestation';
 import { ApiError } from '../base/errors.ts';
 import type {
+  KvCacheType,
   RegisteredModelType,
   Residency,
   RegisteredBlob,
@@ -74,11 +75,16 @@ export interface DescribeOptions {
   readonly defaults: ModelDefaults;
   readonly chatTemplate?: string | undefined;
   readonly hashed: boolean;
+  /** Set for this model. */
+  readonly kvType?: KvCacheType | undefined;
+  /** For models that generate and have none of their own. */
+  readonly defaultKvType?: KvCacheType | undefined;
 }
 
 /** Builds an entry; its digest follows from the blobs as the verifier computes it (`attestedModel`). */
 export function describeModel(options: DescribeOptions): RegistryEntry {
   const { summary } = options;
+  const kvType = kvTypeOf(options);
   const blobs: RegisteredBlob[] = options.files.map(({ role, sha256, size }) => ({ role, sha256, size }));
   if (options.chatTemplate !== undefined) {
     blobs.push(textBlob('template', options.chatTemplate));
@@ -99,6 +105,7 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
     residency: options.residency,
     blobs,
     defaults: options.defaults,
+    kvType,
     details: {
       architecture: summary.architecture,
       parameters: summary.parameters,
@@ -113,7 +120,25 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
     summary,
     hashed: options.hashed,
     chatTemplate: options.chatTemplate,
+    kvType: options.kvType,
   };
+}
+
+/** Elements of a Q8_0 block. */
+const Q8_BLOCK = 32;
+
+/** Refuses a type that the model cannot have; the engine would find out only when it loads. */
+function kvTypeOf({ kvType, defaultKvType, summary, type }: DescribeOptions): KvCacheType | undefined {
+  const generates = ['chat', 'completion'].includes(type ?? summary.type);
+  const wanted = kvType ?? (generates ? defaultKvType : undefined);
+  if (wanted === undefined) return undefined;
+  const refuse = (why: string): ApiError =>
+    new ApiError('invalid_value', `kv_type ${wanted} does not suit the model: ${why}`, { param: 'kv_type' });
+  if (summary.cacheBytesPerToken === 0) throw refuse('it keeps no keys and values');
+  const odd = summary.headWidths.find((width) => width % Q8_BLOCK !== 0);
+  if (wanted === 'q8_0' && odd !== undefined)
+    throw refuse(`its attention heads have a width of ${odd}, expected a multiple of ${Q8_BLOCK}`);
+  return wanted;
 }
 
 function textBlob(role: 'template' | 'residency', text: string): RegisteredBlob {

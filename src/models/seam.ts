@@ -1,6 +1,6 @@
 // The models as the routes see them: the service, the lease on a loaded engine, the events of a pull. Types only.
 
-import type { ModelDefaults, RegisteredModel } from './model.ts';
+import type { KvCacheType, ModelDefaults, RegisteredModel } from './model.ts';
 
 export interface ModelStatus extends RegisteredModel {
   readonly loaded: boolean;
@@ -75,12 +75,14 @@ export interface ModelService<E> {
   ): Promise<'loaded' | 'already_loaded'>;
   /** Waits for work in flight to end, then ends the engine; 404 model_not_loaded when it is not loaded. */
   unload(id: string): Promise<void>;
-  /** 400 file_not_found · invalid_gguf · unsupported_model_format · path_not_allowed, 409 model_already_exists. */
+  /** 400 file_not_found · invalid_gguf · unsupported_model_format · path_not_allowed, invalid_value (kv_type), 409 model_already_exists. */
   register(request: {
     readonly name: string;
-    readonly path: string;
+    /** A file, the first part of a split model, or its parts in order. */
+    readonly path: string | readonly string[];
     readonly format?: string | undefined;
     readonly defaultParameters?: ModelDefaults | undefined;
+    readonly kvType?: KvCacheType | undefined;
   }): Promise<RegisteredModel>;
   /** Unloads, deregisters, and collects blobs no manifest names. */
   remove(id: string): Promise<void>;

@@ -6,15 +6,16 @@
 import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
 import {
+  allInsideRoots,
   describeFile,
-  insideRoots,
-  residencyFor,
+  residencyOf,
   type ModelToAdd,
   type ResidencyOptions,
 } from './describe.ts';
+import { namesOfParts } from './gguf/part-name.ts';
 import { Lifecycle, replaced } from './lifecycle.ts';
 import { estimateBytes, openModel, type OpenSpec } from './load.ts';
-import type { FileIdentity, ModelDefaults, RegisteredModel, RegistryEntry } from './model.ts';
+import type { FileIdentity, KvCacheType, RegisteredModel, RegistryEntry } from './model.ts';
 import type { PullProgress, PullService, PullState } from './pull/pull.ts';
 import { createRegistry, type Registry } from './registry.ts';
 import type { AcquireOptions, Lease, ModelService, ModelStatus, PullEvent, PullStatus } from './seam.ts';
@@ -32,6 +33,8 @@ export interface ServiceOptions<E extends Closable> extends ResidencyOptions {
   readonly slots: number;
   readonly threads: number;
   readonly contextLength: number;
+  /** For models that generate and have none of their own; absent: the engine chooses. */
+  readonly kvType?: KvCacheType | undefined;
   readonly maxLoaded: number;
   readonly memoryBudgetBytes: number;
   readonly keepAlive: string;
@@ -95,20 +98,24 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
     }
   }
 
-  async register(request: {
-    readonly name: string;
-    readonly path: string;
-    readonly format?: string | undefined;
-    readonly defaultParameters?: ModelDefaults | undefined;
-  }): Promise<ModelStatus> {
+  async register(request: Parameters<ModelService<E>['register']>[0]): Promise<ModelStatus> {
     parseModelName(request.name);
     if (request.format !== undefined && request.format !== 'gguf') {
       throw new ApiError('unsupported_model_format', 'only the format "gguf" can be registered', {
         param: 'format',
       });
     }
-    const path = await insideRoots(request.path, this.#options.modelRoots);
-    const source = { id: request.name, path, defaults: request.defaultParameters };
+    // Names of parts are told from the path as given: a link to a file of another name resolves to that name.
+    const given = typeof request.path === 'string' ? namesOfParts(request.path) : request.path;
+    const parts = await allInsideRoots(given, this.#options.modelRoots);
+    const path = parts[0]!;
+    const source = {
+      id: request.name,
+      path,
+      parts,
+      defaults: request.defaultParameters,
+      kvType: request.kvType,
+    };
     const entry = await describeFile(source, this.#options, new AbortController().signal);
     return this.#changes.run(entry.model.id, async () => {
       const existing = this.registry.get(entry.model.id);
@@ -239,8 +246,9 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   #restoreOptions(): RestoreOptions {
     return {
       store: this.#store,
-      residencyFor: (path, size) => residencyFor(path, size, this.#options),
+      residencyOf: (weights) => residencyOf(weights, this.#options),
       contextLength: this.#options.contextLength,
+      kvType: this.#options.kvType,
     };
   }
 
@@ -312,11 +320,7 @@ class ModelRegistrar<E extends Closable> implements Models<E> {
   }
 }
 
-interface PullRequest {
-  readonly name: string;
-  readonly force?: boolean | undefined;
-  readonly token?: string | undefined;
-}
+type PullRequest = Parameters<ModelService<unknown>['pull']>[0];
 
 function pullEvent(event: PullProgress): PullEvent {
   switch (event.kind) {

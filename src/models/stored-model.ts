@@ -1,12 +1,13 @@
 // Between a registered model and its manifest in the store. The digest in a manifest is not recomputed here, but
 // enforced whenever the bytes are read for an engine; the facts of the GGUF header are read again.
 
+import type { FileHandle } from 'node:fs/promises';
 import { ApiError } from '../base/errors.ts';
-import { inspectModel } from './inspect.ts';
+import { inspectFiles } from './inspect.ts';
 import { openRegular } from './measure.ts';
 import { describeModel } from './registry.ts';
 import type { ModelStore } from './store/store.ts';
-import type { ModelDefaults, ModelFile, RegistryEntry, Residency } from './model.ts';
+import type { KvCacheType, ModelDefaults, ModelFile, RegistryEntry, Residency } from './model.ts';
 import type { ModelManifest, ModelOrigin } from './store/manifest.ts';
 
 export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelManifest {
@@ -25,20 +26,25 @@ export function manifestOf(entry: RegistryEntry, source: ModelOrigin): ModelMani
       parameters: entry.summary.parameters,
       quantization: entry.summary.quantization,
     },
-    defaultParameters: given(model.defaults),
+    defaultParameters: given({ ...model.defaults, kvType: entry.kvType }),
   };
 }
 
 /** The defaults that were set; undefined when none was. */
-function given(defaults: ModelDefaults): Readonly<Record<string, number>> | undefined {
-  const set = Object.entries(defaults).filter((entry): entry is [string, number] => entry[1] !== undefined);
+function given(
+  parameters: ModelDefaults & { readonly kvType: KvCacheType | undefined },
+): Readonly<Record<string, string | number>> | undefined {
+  const set = Object.entries(parameters).filter(
+    (entry): entry is [string, string | number] => entry[1] !== undefined,
+  );
   return set.length === 0 ? undefined : Object.fromEntries(set);
 }
 
 export interface RestoreOptions {
   readonly store: ModelStore;
-  readonly residencyFor: (path: string, size: number) => Promise<Residency>;
+  readonly residencyOf: (weights: readonly ModelFile[]) => Promise<Residency>;
   readonly contextLength: number;
+  readonly kvType?: KvCacheType | undefined;
 }
 
 /** Throws an ApiError when a file is missing or no longer a GGUF. */
@@ -55,23 +61,25 @@ export async function entryOfManifest(
       path: blob.path ?? (await blobPath(options.store, blob.sha256)),
     });
   }
-  const weights = files.find((file) => file.role === 'weights');
-  if (weights === undefined) throw new ApiError('manifest_invalid', 'the manifest names no weights');
-  const file = await openRegular(weights.path);
+  const weights = files.filter((file) => file.role === 'weights');
+  const opened: { path: string; file: FileHandle }[] = [];
   try {
+    for (const { path } of weights) opened.push({ path, file: await openRegular(path) });
     return describeModel({
       id: manifest.name,
       created: Math.floor(Date.parse(manifest.createdAt) / 1000),
       files,
-      summary: await inspectModel(file),
-      residency: await options.residencyFor(weights.path, weights.size),
+      summary: await inspectFiles(opened),
+      residency: await options.residencyOf(weights),
       contextLength: options.contextLength,
       defaults: defaultsOf(manifest.defaultParameters ?? {}),
       type: manifest.gguf.type,
       hashed: false,
+      kvType: kvTypeOf(manifest.defaultParameters?.['kvType']),
+      defaultKvType: options.kvType,
     });
   } finally {
-    await file.close();
+    for (const { file } of opened) await file.close();
   }
 }
 
@@ -84,6 +92,10 @@ async function blobPath(store: ModelStore, sha256: string): Promise<string> {
 }
 
 const NUMBERS = ['temperature', 'topP', 'topK', 'minP', 'repeatPenalty', 'maxTokens', 'dimensions'] as const;
+
+function kvTypeOf(value: unknown): KvCacheType | undefined {
+  return value === 'f16' || value === 'q8_0' ? value : undefined;
+}
 
 /** Only known parameters, and only numbers; others in a manifest are ignored. */
 function defaultsOf(parameters: Readonly<Record<string, string | number | boolean>>): ModelDefaults {

@@ -99,13 +99,15 @@ async function addConfigured(options: Configured): Promise<void> {
         sha256: entry.sha256,
         type: entry.type,
         contextLength: entry.contextLength,
+        kvType: entry.kvType,
         chatTemplate: template,
       },
       signal,
     );
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    throw refusedValue(config, ['api.models', id, 'path'], `${error.message} (${error.code})`, error);
+    const key = error.param === 'kv_type' && entry.kvType !== undefined ? 'kv_type' : 'path';
+    throw refusedValue(config, ['api.models', id, key], `${error.message} (${error.code})`, error);
   }
 }
 

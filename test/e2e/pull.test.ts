@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ensureDemoModels } from '../../scripts/demo-model/main.ts';
 import { EXPECTED } from '../../scripts/demo-model/text.ts';
+import { splitGguf } from '../fixtures/models/gguf-split.ts';
 import { startHub } from '../fixtures/models/hub.ts';
 import type { Hub } from '../fixtures/models/hub.ts';
 import { startRealServer } from '../fixtures/e2e/real-server.ts';
@@ -73,9 +74,9 @@ function call(method: string, path: string, body?: object): Promise<{ status: nu
   });
 }
 
-async function ask(): Promise<unknown> {
+async function ask(model = NAME): Promise<unknown> {
   const { text } = await call('POST', '/v1/chat/completions', {
-    model: NAME,
+    model,
     messages: [{ role: 'user', content: question }],
     temperature: 0,
   });
@@ -182,16 +183,33 @@ describe('a model from the hub', { timeout: 400_000 }, () => {
 });
 
 describe('a pull', { timeout: 400_000 }, () => {
+  test('of a split model, by the address of its page, answers as the whole file does', async () => {
+    const name = 'hf.co/assay/split:Q8_0';
+    const old = hub.files;
+    const parts = await splitGguf(chat.bytes, 3);
+    hub.files = [
+      ...parts.map((bytes, i) => ({ name: `Q8_0/M-Q8_0-0000${i + 1}-of-00003.gguf`, bytes })),
+      { name: 'mmproj-Q8_0.gguf', bytes: Buffer.from('GGUF') },
+    ];
+    const pulled = await models('pull', name);
+    hub.files = old;
+    expect(pulled).toMatchObject({ code: 0, stderr: expect.not.stringContaining('error') as string });
+    expect(await ask(name)).toBe(answer);
+    const { text } = await call('GET', `/v1/models/${encodeURIComponent(name)}`);
+    expect(JSON.parse(text)).toMatchObject({ id: name, kind: 'manifest', residency: 'memory', loaded: true });
+    await models('rm', name);
+  });
+
   test.each([
     ['assay/demo:Q2_K', 'hub_not_found', 'not_found_error'],
     ['assay/demo', 'ambiguous_quantization', 'invalid_request_error'],
-    ['assay/demo:F16', 'digest_unknown', 'server_error'],
+    ['assay/demo:F16_L', 'digest_unknown', 'server_error'],
   ])('that cannot be had (%s) ends the stream with %s of type %s', async (name, code, type) => {
     const bytes = Buffer.from('GGUF');
     const old = hub.files;
     hub.files = [
-      ...['a-Q5_0.gguf', 'b-Q8_0.gguf'].map((file) => ({ name: file, bytes })),
-      { name: 'c-F16.gguf', bytes, claimed: { lfs: undefined } },
+      ...['a-Q2_K_S.gguf', 'b-Q3_K_M.gguf'].map((file) => ({ name: file, bytes })),
+      { name: 'c-F16_L.gguf', bytes, claimed: { lfs: undefined } },
     ];
     const { text } = await call('POST', '/v1/models/pull', { name });
     hub.files = old;

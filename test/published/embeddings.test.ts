@@ -1,10 +1,9 @@
 // Embeddings of all-MiniLM-L6-v2: its folder as published, converted by ours, gives the tokens and the vectors that the
 // transformers library gives (recorded in test/golden/minilm-embeddings.json; the .py beside it made them). Skipped where the
-// weights are missing, or the converter.
+// weights are missing.
 
 import {
   closeSync,
-  existsSync,
   mkdtempSync,
   openSync,
   readFileSync,
@@ -19,6 +18,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { PUBLISHED_MODELS } from '../../scripts/real-models/list.ts';
 import type { Engine } from '../../src/engine/seam/engine.ts';
+import { convertFolder } from '../../src/models/convert/convert.ts';
 import { openPublished, publishedWeights } from '../fixtures/models/published.ts';
 
 interface Recorded {
@@ -31,19 +31,6 @@ interface Recorded {
 const recorded = JSON.parse(
   readFileSync(fileURLToPath(new URL('../golden/minilm-embeddings.json', import.meta.url)), 'utf8'),
 ) as Recorded;
-
-/** The part of the converter's interface that is used here; it may not be there yet. */
-interface Converter {
-  convertFolder(
-    folder: ReadonlyMap<string, { readonly size: number; read(position: number, into: Uint8Array): number }>,
-    output: { write(bytes: Uint8Array): void },
-    options: { readonly type: 'f32' | 'f16' },
-  ): { readonly bytes: number };
-}
-const CONVERTER = fileURLToPath(new URL('../../src/models/convert/convert.ts', import.meta.url));
-const converter = existsSync(CONVERTER) ? ((await import(CONVERTER)) as Converter) : undefined;
-if (converter === undefined)
-  console.warn('\n! there is no src/models/convert yet: the embeddings of MiniLM are not compared\n');
 
 const weights = await publishedWeights('minilm');
 
@@ -58,7 +45,7 @@ function cosine(a: Float32Array, b: Float32Array): number {
   return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
 }
 
-describe.skipIf(weights === undefined || converter === undefined)('all-MiniLM-L6-v2', () => {
+describe.skipIf(weights === undefined)('all-MiniLM-L6-v2', () => {
   let engine: Engine;
   let folder: string;
 
@@ -80,7 +67,7 @@ describe.skipIf(weights === undefined || converter === undefined)('all-MiniLM-L6
     );
     const path = join(folder, 'minilm.gguf');
     const out = openSync(path, 'w');
-    converter?.convertFolder(files, { write: (bytes) => void writeSync(out, bytes) }, { type: 'f32' });
+    convertFolder(files, { write: (bytes) => void writeSync(out, bytes) }, { type: 'f32' });
     for (const fd of [out, ...open.map((each) => each.fd)]) closeSync(fd);
     engine = await openPublished(path, { contextLength: 512 });
   });

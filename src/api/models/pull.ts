@@ -24,7 +24,8 @@ export const pullModel = route({
     name: text({
       min: 1,
       max: 1024,
-      about: '`owner/repo`, `owner/repo:QUANT` or `owner/repo/file.gguf`, with an optional `@revision`.',
+      about:
+        '`owner/repo`, `owner/repo:QUANT` or `owner/repo/file.gguf`, with an optional `@revision`; `hf.co/` may stand before it.',
     }),
     force: optional(flag('Fetch again what is there already.')),
     token: optional(

@@ -3,12 +3,23 @@
 
 import { ApiError } from '../../base/errors.ts';
 import { deletedAnswer, modelAnswer, modelListAnswer } from '../response-schemas.ts';
-import { choice, decimal, integer, map, object, optional, refuse, text } from '../../base/shape.ts';
+import {
+  choice,
+  decimal,
+  either,
+  integer,
+  list,
+  map,
+  object,
+  optional,
+  refuse,
+  text,
+} from '../../base/shape.ts';
 import { unknownUrl } from '../../http/errors.ts';
 import { route } from '../../http/route.ts';
 import { modelNotFound, recordModel } from '../model-access.ts';
 import { answerPullStatus, cancelPullOf } from './pull.ts';
-import type { ModelDefaults } from '../../models/model.ts';
+import type { KvCacheType, ModelDefaults } from '../../models/model.ts';
 import type { ModelStatus } from '../../models/seam.ts';
 import { unsupportedParameter } from '../unsupported.ts';
 
@@ -26,6 +37,7 @@ function wireModel(model: ModelStatus): object {
     size_bytes: model.sizeBytes,
     context_length: model.contextLength,
     residency: model.residency,
+    ...(model.kvType !== undefined && { kv_type: model.kvType }),
     loaded: model.loaded,
     ...(model.loading !== undefined && { loading: { progress: model.loading.fraction } }),
     ...(model.details !== undefined && {
@@ -119,18 +131,28 @@ const defaultParameters = map(
     repeat_penalty: optional(decimal({ min: 0.01, max: 10 })),
     max_tokens: optional(integer({ min: 1, max: 16_777_216 })),
     dimensions: optional(integer({ min: 1, max: 65_536 })),
+    kv_type: optional(
+      choice(['f16', 'q8_0'], 'How keys and values are kept; q8_0 takes half the memory and rounds them.'),
+    ),
     isq: unsupportedParameter('models are not quantised on load'),
   }),
-  (given): ModelDefaults => ({
-    temperature: given.temperature,
-    topP: given.top_p,
-    topK: given.top_k,
-    minP: given.min_p,
-    repeatPenalty: given.repeat_penalty,
-    maxTokens: given.max_tokens,
-    dimensions: given.dimensions,
+  (given): { readonly defaults: ModelDefaults; readonly kvType: KvCacheType | undefined } => ({
+    kvType: given.kv_type,
+    defaults: {
+      temperature: given.temperature,
+      topP: given.top_p,
+      topK: given.top_k,
+      minP: given.min_p,
+      repeatPenalty: given.repeat_penalty,
+      maxTokens: given.max_tokens,
+      dimensions: given.dimensions,
+    },
   }),
 );
+
+/** Verifiers accept as many blobs of one model. */
+const MAX_FILES = 64;
+const filePath = text({ min: 1, max: 4096 });
 
 export const registerModel = route({
   method: 'POST',
@@ -143,7 +165,11 @@ export const registerModel = route({
   status: 201,
   body: object({
     name: newModelName,
-    path: text({ min: 1, max: 4096, about: 'Absolute path of the file on the server.' }),
+    path: either(
+      { string: filePath, array: list(filePath, { min: 1, max: MAX_FILES }) },
+      'a path, or a list of the paths of the parts of a split model',
+      'Absolute path of the file on the server. Of a split model: that of the first part (`NAME-00001-of-00003.gguf`), or of all parts in order.',
+    ),
     format: optional(format),
     default_parameters: optional(defaultParameters),
   }),
@@ -153,19 +179,33 @@ export const registerModel = route({
     'invalid_gguf',
     'path_not_allowed',
     'unsupported_model_format',
+    'invalid_value',
     'model_already_exists',
   ],
   async handle({ deps, body, exchange }) {
-    const registered = await deps.models.register({
+    const registering = deps.models.register({
       name: body.name,
       path: body.path,
       format: body.format,
-      defaultParameters: body.default_parameters,
+      defaultParameters: body.default_parameters?.defaults,
+      kvType: body.default_parameters?.kvType,
+    });
+    const registered = await registering.catch((error: unknown) => {
+      throw asRequested(error);
     });
     recordModel(exchange, registered);
     return wireModel(deps.models.get(registered.id) ?? { ...registered, loaded: false, inFlight: 0 });
   },
 });
+
+/** Errors of the models name settings as the configuration does; this request has them one level down. */
+function asRequested(error: unknown): unknown {
+  if (!(error instanceof ApiError) || error.param !== 'kv_type') return error;
+  return new ApiError(error.code, error.message, {
+    param: `default_parameters.${error.param}`,
+    cause: error,
+  });
+}
 
 export const deleteModel = route({
   method: 'DELETE',

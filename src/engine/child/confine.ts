@@ -32,7 +32,7 @@ const X64: Readonly<Record<string, number>> = numbers(
   getegid 108 getppid 110 sigaltstack 131 getpriority 140 setpriority 141 sched_setparam 142 sched_getparam 143 sched_setscheduler 144
   sched_getscheduler 145 sched_get_priority_max 146 sched_get_priority_min 147 mlock 149 munlock 150 prctl 157 arch_prctl 158 gettid 186
   futex 202 sched_setaffinity 203 sched_getaffinity 204 set_tid_address 218 restart_syscall 219 clock_gettime 228 clock_getres 229
-  clock_nanosleep 230 exit_group 231 epoll_wait 232 epoll_ctl 233 tgkill 234 newfstatat 262 pselect6 270 ppoll 271 set_robust_list 273
+  clock_nanosleep 230 exit_group 231 epoll_wait 232 epoll_ctl 233 tgkill 234 openat 257 newfstatat 262 pselect6 270 ppoll 271 set_robust_list 273
   get_robust_list 274 epoll_pwait 281 eventfd2 290 epoll_create1 291 pipe2 293 prlimit64 302 getcpu 309 seccomp 317 getrandom 318
   membarrier 324 mlock2 325 pkey_mprotect 329 pkey_alloc 330 pkey_free 331 statx 332 rseq 334 clone3 435 epoll_pwait2 441
   futex_waitv 449 futex_wake 454 futex_wait 455 futex_requeue 456`,
@@ -40,7 +40,7 @@ const X64: Readonly<Record<string, number>> = numbers(
 
 /** include/uapi/asm-generic/unistd.h */
 const ARM64: Readonly<Record<string, number>> = numbers(
-  `getcwd 17 eventfd2 19 epoll_create1 20 epoll_ctl 21 epoll_pwait 22 fcntl 25 ioctl 29 close 57 pipe2 59 lseek 62 read 63 write 64
+  `getcwd 17 eventfd2 19 epoll_create1 20 epoll_ctl 21 epoll_pwait 22 fcntl 25 ioctl 29 openat 56 close 57 pipe2 59 lseek 62 read 63 write 64
   readv 65 writev 66 pread64 67 pwrite64 68 pselect6 72 ppoll 73 newfstatat 79 fstat 80 fsync 82 fdatasync 83 exit 93 exit_group 94 set_tid_address 96 futex 98
   set_robust_list 99 get_robust_list 100 nanosleep 101 clock_gettime 113 clock_getres 114 clock_nanosleep 115 sched_setparam 118
   sched_setscheduler 119 sched_getscheduler 120 sched_getparam 121 sched_setaffinity 122 sched_getaffinity 123 sched_yield 124
@@ -70,8 +70,11 @@ const SECCOMP_GET_ACTION_AVAIL = 2;
 /** All threads; without the mitigations of kernels before 5.16 that slow the arithmetic down: the child runs no foreign code. */
 const [FLAG_TSYNC, FLAG_SPEC_ALLOW] = [1, 4];
 
-/** `load`: while the model is read; a further filter follows. `serve`: from then on. */
-export type Stage = 'load' | 'serve';
+/**
+ * `load`: while the model is read; what is left is to be confined further. `serve`: from then on. `files`: as `serve`, but files are
+ * opened by name, for a process whose files Landlock bounds.
+ */
+export type Stage = 'load' | 'serve' | 'files';
 
 /**
  * Confines all threads of this process, for good; filters add up, so `serve` comes on top of `load`. False where the platform
@@ -166,6 +169,7 @@ export function filterProgram(
     add(RET, RET_ALLOW);
     add(RET, RET_ERRNO | EPERM);
   });
+  if (stage === 'files') when('openat', () => add(RET, RET_ALLOW));
   // A further filter can only forbid more; one with a listener is refused, since it could answer calls of the threads under it.
   if (stage === 'load')
     when('seccomp', () => {

@@ -2,7 +2,8 @@
 
 import { readFileSync } from 'node:fs';
 import { totalmem } from 'node:os';
-import type { LoadedModel } from './llama/model.ts';
+import type { KvType } from '../seam/engine.ts';
+import { ModelLoadError, type LoadedModel } from './llama/model.ts';
 
 /** KV memory up to which a small model gets exact numerics by default. */
 const EXACT_BYTES = 128 * 1024 * 1024;
@@ -13,6 +14,7 @@ export interface MemoryPlan {
   /** One pool for all sequences; else each has its own part. */
   readonly unified: boolean;
   readonly exact: boolean;
+  readonly kvType: KvType;
   readonly batchTokens: number;
 }
 
@@ -24,31 +26,59 @@ export interface MemoryNeeds {
   readonly memory: number;
   readonly maxCells: number | undefined;
   readonly exact: boolean | undefined;
+  readonly kvType: KvType | undefined;
 }
+
+/** Bytes of one number. Q8_0 keeps 32 of them in a block of 34 bytes. */
+const NUMBER_BYTES = { f16: 2, q8_0: 34 / 32 } as const;
+const Q8_BLOCK = 32;
 
 export function planMemory(model: LoadedModel, needs: MemoryNeeds): MemoryPlan {
   const length = roundUp(needs.contextLength);
-  const perCell = cellBytes(model);
+  const kvType = needs.kvType ?? 'f16';
+  if (kvType === 'q8_0') refuseQuantised(model, needs);
+  const perCell = cellNumbers(model) * NUMBER_BYTES[kvType];
   if (!needs.generating)
-    return { cells: length, unified: true, exact: needs.exact ?? false, batchTokens: length };
+    return { cells: length, unified: true, exact: needs.exact ?? false, kvType, batchTokens: length };
   const affordable = Math.min(needs.maxCells ?? Infinity, Math.floor(needs.memory / 4 / perCell));
   const { cells, unified } = kvCells(needs.contextLength, needs.slots, affordable);
-  const exact = needs.exact ?? cells * perCell * 2 <= EXACT_BYTES;
-  return { cells, unified, exact, batchTokens: Math.min(512, length) };
+  const small = needs.kvType === undefined && cells * perCell * 2 <= EXACT_BYTES;
+  return { cells, unified, exact: needs.exact ?? small, kvType, batchTokens: Math.min(512, length) };
+}
+
+/** llama.cpp would answer both with no context, and no reason. */
+function refuseQuantised(model: LoadedModel, { exact }: MemoryNeeds): void {
+  if (exact === true)
+    throw new ModelLoadError('kv_type q8_0 rounds keys and values, which exact numerics exclude');
+  const { keyLength, valueLength } = headWidths(model);
+  for (const width of [keyLength, valueLength])
+    if (width % Q8_BLOCK !== 0)
+      throw new ModelLoadError(
+        `attention heads of width ${width} are no whole blocks of ${Q8_BLOCK}, which kv_type q8_0 needs`,
+      );
 }
 
 function roundUp(count: number): number {
   return Math.ceil(count / 256) * 256;
 }
 
-/** Bytes of keys and values of one token, at two bytes a number. */
-function cellBytes(model: LoadedModel): number {
-  const meta = (key: string): number => Number(model.meta(`${model.architecture}.${key}`) ?? NaN);
-  const heads = meta('attention.head_count') || 1;
-  const keyLength = meta('attention.key_length') || meta('embedding_length') / heads || 128;
-  const valueLength = meta('attention.value_length') || keyLength;
-  const kvHeads = meta('attention.head_count_kv') || heads;
-  return model.layers * kvHeads * (keyLength + valueLength) * 2;
+/** Numbers that the keys and values of one token are. */
+function cellNumbers(model: LoadedModel): number {
+  const { keyLength, valueLength } = headWidths(model);
+  const heads = metaOf(model, 'attention.head_count') || 1;
+  const kvHeads = metaOf(model, 'attention.head_count_kv') || heads;
+  return model.layers * kvHeads * (keyLength + valueLength);
+}
+
+function headWidths(model: LoadedModel): { readonly keyLength: number; readonly valueLength: number } {
+  const heads = metaOf(model, 'attention.head_count') || 1;
+  const keyLength = metaOf(model, 'attention.key_length') || metaOf(model, 'embedding_length') / heads || 128;
+  return { keyLength, valueLength: metaOf(model, 'attention.value_length') || keyLength };
+}
+
+/** NaN where the key is absent or no number. */
+function metaOf(model: LoadedModel, key: string): number {
+  return Number(model.meta(`${model.architecture}.${key}`) ?? NaN);
 }
 
 /**

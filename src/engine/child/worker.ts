@@ -60,8 +60,8 @@ async function start(load: Load): Promise<void> {
     const shape = shapeOf(model, load);
     const threads = load.threads ?? (model.size < TINY_MODEL_BYTES ? 1 : machine.threads);
     const threadpool = newThreadpool(threads, pollLevel(threads, machine.cpus));
-    const { maxCells, exact } = load;
-    const plan = planMemory(model, { ...shape, memory: machine.memory, maxCells, exact });
+    const { maxCells, exact, kvType } = load;
+    const plan = planMemory(model, { ...shape, memory: machine.memory, maxCells, exact, kvType });
     const { value: context, lockedBytes } = lockingNew(
       mappings,
       () =>

@@ -12,6 +12,9 @@ export type { CallMarks, ToolFormat } from './tool-format.ts';
 
 export type ModelType = 'chat' | 'completion' | 'embedding' | 'rerank';
 
+/** How keys and values are kept: 16 bits a number, or 8 in blocks of 32 with a scale, for half the memory. */
+export type KvType = 'f16' | 'q8_0';
+
 /** The engine's report once a model is loaded. */
 export interface EngineInfo {
   readonly type: ModelType;
@@ -45,6 +48,8 @@ export interface LoadSpec {
   /** Sequences decoded together. */
   readonly slots?: number | undefined;
   readonly threads?: number | undefined;
+  /** Absent: F16, or F32 on models small enough for exact numerics. */
+  readonly kvType?: KvType | undefined;
   /** Overrides the GGUF's own chat template (and is then part of the model manifest). */
   readonly chatTemplate?: string | undefined;
   /** Called with 0…1 while the weights load. */

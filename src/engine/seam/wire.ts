@@ -8,6 +8,7 @@ import type {
   EngineStats,
   GenerateEvent,
   GenerateRequest,
+  KvType,
   ModelType,
   Prompt,
   Sampling,
@@ -35,6 +36,7 @@ export type ToChild =
       readonly contextLength?: number | undefined;
       readonly slots?: number | undefined;
       readonly threads?: number | undefined;
+      readonly kvType?: KvType | undefined;
       readonly chatTemplate?: string | undefined;
       readonly maxQueued: number;
       readonly reusePrefixes: boolean;

@@ -44,6 +44,8 @@ export interface CheckedModel {
   readonly headCountKv: number;
   /** Key and value cache of one token over all layers, 16 bits per element; 0 where none is cached. */
   readonly cacheBytesPerToken: number;
+  /** Numbers in the keys and values of one attention head; each width that some layer has. */
+  readonly headWidths: readonly number[];
   readonly vocabSize: number;
   readonly tokenizer: string | undefined;
 }
@@ -123,7 +125,7 @@ export function checkModel(header: GgufHeader): CheckedModel {
     (splits.type === 'string' || splits.type === 'array' || Number(splits.value) > 1)
   ) {
     throw invalidGguf(
-      'it is one part of a split model (split.count); merge the parts with llama-gguf-split first',
+      'it is one part of a split model (split.count), and its name (NAME-00001-of-00003.gguf) does not tell the others; name all parts in order',
     );
   }
   if (header.tensors.length === 0) throw invalidGguf('it has no tensors');
@@ -188,7 +190,7 @@ function checkExperts(settings: Settings, setting: Name, layers: number): void {
   }
 }
 
-type Heads = Pick<CheckedModel, 'headCount' | 'headCountKv' | 'cacheBytesPerToken'>;
+type Heads = Pick<CheckedModel, 'headCount' | 'headCountKv' | 'cacheBytesPerToken' | 'headWidths'>;
 
 function checkHeads(
   settings: Settings,
@@ -201,7 +203,8 @@ function checkHeads(
 ): Heads {
   const heads = settings.perLayer(setting('attention.head_count'), layers);
   const headsKv = settings.perLayer(setting('attention.head_count_kv'), layers) ?? heads;
-  if (HEADLESS.has(architecture)) return { headCount: 0, headCountKv: 0, cacheBytesPerToken: 0 };
+  if (HEADLESS.has(architecture))
+    return { headCount: 0, headCountKv: 0, cacheBytesPerToken: 0, headWidths: [] };
   if (heads === undefined || headsKv === undefined)
     throw invalidGguf(`${setting('attention.head_count')} is missing`);
   heads.forEach((count, layer) => {
@@ -248,7 +251,13 @@ function checkHeads(
   }
   const perHead = 2 * ((keyLength ?? derived) + (valueLength ?? derived));
   const cached = BERT_FAMILY.has(architecture) ? 0 : perHead * headsKv.reduce((sum, kv) => sum + kv, 0);
-  return { headCount, headCountKv, cacheBytesPerToken: cached };
+  // Layers with a sliding window may have heads of their own width.
+  const windowed = ['attention.key_length_swa', 'attention.value_length_swa'].map((name) =>
+    settings.u32(setting(name)),
+  );
+  const widths = [keyLength ?? derived, valueLength ?? derived, ...windowed];
+  const headWidths = [...new Set(widths.filter((width) => width !== undefined))];
+  return { headCount, headCountKv, cacheBytesPerToken: cached, headWidths };
 }
 
 function checkRope(settings: Settings, setting: Name): void {

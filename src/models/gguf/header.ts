@@ -59,6 +59,10 @@ export interface GgufHeader {
   readonly dataOffset: number;
   readonly dataBytes: number;
   readonly fileSize: number;
+  /** The beginning of the file as far as it was read, at least to the end of the tensor table. */
+  readonly head: Uint8Array;
+  /** Where each key with its value begins and ends in it. */
+  readonly spans: ReadonlyMap<string, readonly [start: number, end: number]>;
 }
 
 /** Reads the first MiB of the file, and only if the header is longer 32 MiB, then up to 256. */
@@ -71,14 +75,14 @@ export async function readHeader(source: ByteSource): Promise<GgufHeader> {
     const buffer = await source.read(0, length);
     if (buffer.length < length) throw invalidGguf(`the file has ${buffer.length} of ${source.size} bytes`);
     try {
-      return parseHeader(cursorOver(buffer, source.size, MAX_HEADER_BYTES), source.size);
+      return { ...parseHeader(cursorOver(buffer, source.size, MAX_HEADER_BYTES), source.size), head: buffer };
     } catch (error) {
       if (!(error instanceof MoreBytesNeeded)) throw error;
     }
   }
 }
 
-function parseHeader(cursor: Cursor, fileSize: number): GgufHeader {
+function parseHeader(cursor: Cursor, fileSize: number): Omit<GgufHeader, 'head'> {
   const magic = cursor.bytes(4, 'the magic number');
   if (String.fromCharCode(...magic) !== 'GGUF')
     throw invalidGguf(`it starts with ${hex(magic)}, expected 47475546 ("GGUF")`);
@@ -93,10 +97,13 @@ function parseHeader(cursor: Cursor, fileSize: number): GgufHeader {
 
   cursor.expect(keyCount, 13, 'metadata keys');
   const metadata = new Map<string, MetadataValue>();
+  const spans = new Map<string, readonly [number, number]>();
   for (let i = 0; i < keyCount; i++) {
+    const start = cursor.position;
     const key = ascii(cursor.string(MAX_KEY_BYTES, `metadata key ${i}`), `metadata key ${i}`);
     if (metadata.has(key)) throw invalidGguf(`metadata key ${key} occurs twice`);
     metadata.set(key, parseValue(cursor, key));
+    spans.set(key, [start, cursor.position]);
   }
   const alignment = alignmentOf(metadata);
 
@@ -121,7 +128,7 @@ function parseHeader(cursor: Cursor, fileSize: number): GgufHeader {
   const needed = last === undefined ? cursor.position : dataOffset + last.offset + last.bytes;
   if (needed > fileSize)
     throw invalidGguf(`truncated: tensors need ${needed} bytes, the file has ${fileSize}`);
-  return { version, metadata, tensors, alignment, dataOffset, dataBytes, fileSize };
+  return { version, metadata, tensors, alignment, dataOffset, dataBytes, fileSize, spans };
 }
 
 function parseValue(cursor: Cursor, key: string): MetadataValue {

@@ -8,6 +8,7 @@ import type { ByteSource } from './bytes.ts';
 import { checkModel, isBertFamily, settingsOf } from './check.ts';
 import { readHeader } from './header.ts';
 import type { GgufHeader } from './header.ts';
+import { joinParts, readParts, type NamedSource } from './split.ts';
 import { FILE_TYPES, POOLING_TYPES } from './tables.ts';
 
 /** The facts of a GGUF file that the server uses. */
@@ -29,6 +30,8 @@ export interface GgufInfo {
   readonly headCountKv: number;
   /** Key and value cache of one token over all layers, 16 bits per element; 0 where none is cached. */
   readonly cacheBytesPerToken: number;
+  /** Numbers in the keys and values of one attention head; each width that some layer has. */
+  readonly headWidths: readonly number[];
   readonly vocabSize: number;
   readonly pooling: (typeof POOLING_TYPES)[number] | undefined;
   readonly chatTemplate: string | undefined;
@@ -46,7 +49,15 @@ export async function readGguf(handle: FileHandle): Promise<GgufInfo> {
 
 /** The same for any source of bytes. Throws only ApiError `invalid_gguf` and the errors of the source. */
 export async function inspectGguf(source: ByteSource): Promise<GgufInfo> {
-  const header = await readHeader(source);
+  return inspectHeader(await readHeader(source));
+}
+
+/** The model that its parts, in the order given, make together. */
+export async function inspectParts(sources: readonly NamedSource[]): Promise<GgufInfo> {
+  return inspectHeader(joinParts(await readParts(sources)).header);
+}
+
+function inspectHeader(header: GgufHeader): GgufInfo {
   refuseOtherKinds(header);
   const model = checkModel(header);
   const settings = settingsOf(header.metadata);

@@ -1,8 +1,9 @@
-// Chooses the file of a repository that a name means. Files beside the model with the same tag (projectors, drafts, imatrix
-// data, adapters) are left out. Refuses: names that are still ambiguous, with the candidates; models split into several files,
-// with the parts present and missing.
+// Chooses the files of a repository that a name means: one, or all parts of a split model, which are one choice. Files beside
+// the model with the same tag (projectors, drafts, imatrix data, adapters) are left out. Refuses: names that are still
+// ambiguous, with the candidates; split models of which parts are missing, with their names.
 
 import { ApiError } from '../../base/errors.ts';
+import { nameOfPart, namesOfParts, partOf } from '../gguf/part-name.ts';
 import type { PullName } from './name.ts';
 
 /** A .gguf file as the hub lists it. */
@@ -14,53 +15,116 @@ export interface ListedFile {
 }
 
 const MAX_LISTED = 8;
-/** A name without a tag means this one where a repository has several, as with llama.cpp's `-hf`. */
-const DEFAULT_TAG = 'Q4_K_M';
+/**
+ * A name without a tag means the first of these that the repository has, where it has several models. Q4_K_M as with llama.cpp's
+ * `-hf`; then what is nearest to it in size, then larger ones. Never one below four bits: those lose too much to be a default.
+ */
+export const DEFAULT_TAGS = [
+  'Q4_K_M',
+  'Q4_K_S',
+  'Q4_K_L',
+  'Q4_K_XL',
+  'IQ4_NL',
+  'IQ4_XS',
+  'Q4_0',
+  'Q4_1',
+  'MXFP4',
+  'Q5_K_M',
+  'Q5_K_S',
+  'Q6_K',
+  'Q8_0',
+  'BF16',
+  'F16',
+  'F32',
+] as const;
 
-/** Throws 404 `hub_not_found`, 400 `ambiguous_quantization` or `unsupported_model_format`. */
-export function chooseFile(files: readonly ListedFile[], name: PullName): ListedFile {
+/** One model: its file, or its parts that are there. */
+interface Choice {
+  readonly name: string;
+  readonly files: readonly ListedFile[];
+}
+
+/** In order. Throws 404 `hub_not_found`, 400 `ambiguous_quantization` or `unsupported_model_format`. */
+export function chooseFiles(files: readonly ListedFile[], name: PullName): readonly ListedFile[] {
   const { want } = name;
   if (want.kind === 'file') {
-    const found = files.find((file) => file.name === want.file);
-    if (found === undefined)
+    if (!files.some((file) => file.name === want.file))
       throw notFound(`the repository has no such file; it has ${listOf(files.map((file) => file.name))}`);
-    if (partOf(found.name) !== undefined) throw splitModel([found], files);
-    return found;
+    return complete(choicesOf(files).find((model) => model.files.some((file) => file.name === want.file))!);
   }
-  const models = files.filter((file) => !isCompanion(file, files, name.repo));
+  const models = choicesOf(files.filter((file) => !isCompanion(file, files, name.repo)));
   const found =
-    want.kind === 'tag' ? models.filter((file) => hasTag(file, want.tag)) : byDefault(models, name.repo);
-  const whole = found.filter((file) => partOf(file.name) === undefined);
-  if (whole.length === 1) return whole[0]!;
-  if (whole.length > 1) {
-    const candidates = whole.map((file) => `${name.repo}/${file.name}`);
-    throw new ApiError(
-      'ambiguous_quantization',
-      `several files match: ${listOf(candidates)}; pull one of them by that name`,
-      { param: 'name' },
+    want.kind === 'tag' ? models.filter((model) => hasTag(model, want.tag)) : byDefault(models, name.repo);
+  // A whole file of the tag goes before the same in parts.
+  const whole = found.filter((model) => partOf(model.name) === undefined);
+  const [only, ...more] = whole.length > 0 ? whole : found;
+  if (only === undefined)
+    throw notFound(
+      `the repository has no model ${want.kind === 'tag' ? 'of this quantization' : 'file'}; it has ${listOf(files.map((file) => file.name))}`,
     );
-  }
-  if (found.length > 0) throw splitModel(found, files);
-  throw notFound(
-    `the repository has no model ${want.kind === 'tag' ? 'of this quantization' : 'file'}; it has ${listOf(files.map((file) => file.name))}`,
+  if (more.length === 0) return complete(only);
+  const candidates = [only, ...more].map((model) => `${name.repo}/${model.name}`);
+  throw new ApiError(
+    'ambiguous_quantization',
+    `several files match: ${listOf(candidates)}; pull one of them by that name`,
+    { param: 'name' },
   );
 }
 
-function byDefault(models: readonly ListedFile[], repo: string): readonly ListedFile[] {
-  if (modelCount(models) <= 1) return models;
-  const tagged = models.filter((file) => hasTag(file, DEFAULT_TAG));
-  if (tagged.length > 0) return tagged;
+function choicesOf(files: readonly ListedFile[]): readonly Choice[] {
+  const choices = new Map<string, ListedFile[]>();
+  for (const file of files) {
+    const part = partOf(file.name);
+    const name = part === undefined ? file.name : nameOfPart(part, 1);
+    const parts = choices.get(name);
+    if (parts === undefined) choices.set(name, [file]);
+    else parts.push(file);
+  }
+  const numberOf = (file: ListedFile): number => partOf(file.name)?.number ?? 0;
+  return [...choices].map(([name, parts]) => ({
+    name,
+    files: parts.toSorted((one, other) => numberOf(one) - numberOf(other)),
+  }));
+}
+
+/** All its files; refused where parts are missing. */
+function complete({ name, files }: Choice): readonly ListedFile[] {
+  const there = new Set(files.map((file) => file.name));
+  const missing = partsOf(name).filter((part) => !there.has(part));
+  if (missing.length === 0) return files;
+  throw new ApiError(
+    'unsupported_model_format',
+    `this model is split into ${partOf(name)?.count} files, ${name} and so on, of which the repository lacks ${listOf(missing)}`,
+    { param: 'name' },
+  );
+}
+
+function partsOf(name: string): readonly string[] {
+  try {
+    return namesOfParts(name);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : 'cannot be pulled';
+    throw new ApiError('unsupported_model_format', reason, { param: 'name', cause: error });
+  }
+}
+
+function byDefault(models: readonly Choice[], repo: string): readonly Choice[] {
+  if (models.length <= 1) return models;
+  for (const tag of DEFAULT_TAGS) {
+    const tagged = models.filter((model) => hasTag(model, tag));
+    if (tagged.length > 0) return tagged;
+  }
   throw new ApiError(
     'ambiguous_quantization',
-    `the repository has several models and none of the default quantization ${DEFAULT_TAG}: ${listOf(models.map((file) => file.name))}; pull ${repo}:QUANT or ${repo}/FILE`,
+    `the repository has several models and none of a usual quantization (${DEFAULT_TAGS[0]}, …): ${listOf(models.map((model) => model.name))}; pull ${repo}:QUANT or ${repo}/FILE`,
     { param: 'name' },
   );
 }
 
 /** The tag must stand alone in the path: Q4_K is not Q4_K_M. */
-function hasTag(file: ListedFile, tag: string): boolean {
+function hasTag({ name }: Choice, tag: string): boolean {
   const pattern = tag.toLowerCase().replaceAll('-', '[-_.]');
-  return new RegExp(`(^|[^a-z0-9_])${pattern}($|[^a-z0-9_])`).test(file.name.toLowerCase());
+  return new RegExp(`(^|[^a-z0-9_])${pattern}($|[^a-z0-9_])`).test(name.toLowerCase());
 }
 
 /** Words in the names of files beside a model. */
@@ -87,49 +151,6 @@ function isCompanion(file: ListedFile, files: readonly ListedFile[], repo: strin
 
 function hasWord(name: string, word: RegExp): boolean {
   return new RegExp(`(^|[^a-z0-9])(?:${word.source})($|[^a-z0-9])`).test(name.toLowerCase());
-}
-
-interface SplitPart {
-  readonly stem: string;
-  readonly number: number;
-  readonly count: number;
-}
-
-function partOf(name: string): SplitPart | undefined {
-  const match = /^(.*)-(\d{5})-of-(\d{5})\.gguf$/i.exec(name);
-  return match === null
-    ? undefined
-    : { stem: match[1] ?? '', number: Number(match[2]), count: Number(match[3]) };
-}
-
-/** All parts of a split model are one model. */
-function modelCount(files: readonly ListedFile[]): number {
-  return new Set(files.map(({ name }) => partOf(name)?.stem ?? name)).size;
-}
-
-function splitModel(found: readonly ListedFile[], files: readonly ListedFile[]): ApiError {
-  const { name } = found[0]!;
-  const { stem, count } = partOf(name)!;
-  const there = new Set(
-    files.flatMap((file) => {
-      const part = partOf(file.name);
-      return part !== undefined && part.stem === stem && part.count === count ? [part.number] : [];
-    }),
-  );
-  const missing: string[] = [];
-  for (let number = 1; number <= count && missing.length <= MAX_LISTED; number++)
-    if (!there.has(number)) missing.push(partName(stem, number, count));
-  const lacks = missing.length === 0 ? '' : `, of which it lacks ${listOf(missing)}`;
-  return new ApiError(
-    'unsupported_model_format',
-    `this model is split into ${count} files, ${partName(stem, 1, count)} and so on${lacks}; split models cannot be pulled: ` +
-      'pull a file that holds the whole model, or merge the parts (llama-gguf-split --merge) and register the result',
-    { param: 'name' },
-  );
-}
-
-function partName(stem: string, number: number, count: number): string {
-  return `${stem}-${String(number).padStart(5, '0')}-of-${String(count).padStart(5, '0')}.gguf`;
 }
 
 function notFound(message: string): ApiError {

@@ -42,7 +42,7 @@ export interface DownloadOptions extends RetryOptions {
   readonly partPath: string;
   readonly disk: Disk;
   /** The folder's file system, shared with the other pulls. */
-  readonly room: DiskRoom;
+  readonly room: Pick<DiskRoom, 'reserve' | 'isKept'>;
   /** ETag the partial file was begun with. */
   readonly etag: string | undefined;
   /** Called, and awaited, before bytes under another ETag are written. */
@@ -66,7 +66,7 @@ export async function downloadFile(options: DownloadOptions): Promise<void> {
     await part.recover();
     if (part.size > 0) options.onResume(part.size);
     reserved = await options.room.reserve(file.size - part.size).catch((error: unknown) => {
-      throw error instanceof NoRoom ? noRoom(folder, file.size - part.size, error.available) : error;
+      throw error instanceof NoRoom ? noDiskRoom(folder, file.size - part.size, error.available) : error;
     });
     part.onSize = (size) => reserved?.update(file.size - size);
     const attempt = async (): Promise<void> => {
@@ -315,7 +315,7 @@ function otherSize(size: number, file: HubFile): ApiError {
   );
 }
 
-function noRoom(folder: string, needed: number, available: number): ApiError {
+export function noDiskRoom(folder: string, needed: number, available: number): ApiError {
   return storageFull(
     `the data folder has no room for the ${needed} bytes to come: ${available} are to be had in ${folder}`,
   );

@@ -13,6 +13,7 @@ export type PullProgress =
       readonly bytesPerSecond: number;
     }
   | { readonly kind: 'verifying' }
+  /** `sha256` of its file, or of the first of its parts; `size` of all. */
   | { readonly kind: 'success'; readonly id: string; readonly sha256: string; readonly size: number }
   | { readonly kind: 'already_exists'; readonly id: string; readonly sha256: string }
   /** `status` is the HTTP status this error would have as an answer. */

@@ -1,10 +1,10 @@
-// The hub's API: the file of a repository that a name means, with its commit, size and SHA-256.
+// The hub's API: the files of a repository that a name means, with their commit, sizes and SHA-256.
 // GET /api/models/{repo}/revision/{rev}?blobs=true → { sha, siblings: [{ rfilename, size, lfs: { sha256, size } }] }.
 // Refuses: answers that are too large or not of that shape, and files without an LFS digest (without it there is no check).
 
 import { ApiError } from '../../base/errors.ts';
 import { openJsonScan } from '../../base/json-scan.ts';
-import { chooseFile, type ListedFile } from './choose.ts';
+import { chooseFiles, type ListedFile } from './choose.ts';
 import type { Web, WebResponse } from './http.ts';
 import type { PullName } from './name.ts';
 import { isSha256 } from '../store/names.ts';
@@ -36,12 +36,13 @@ const MAX_ANSWER_BYTES = 32 * 1024 * 1024;
 const MAX_ANSWER_WEIGHT = MAX_ANSWER_BYTES / 8;
 const MAX_SIBLINGS = 100_000;
 
-export async function resolveFile(
+/** The files of one model, in order. */
+export async function resolveFiles(
   web: Web,
   endpoint: URL,
   name: PullName,
   options: { readonly token?: string | undefined; readonly signal: AbortSignal; readonly now: () => number },
-): Promise<HubFile> {
+): Promise<readonly HubFile[]> {
   // A revision may contain slashes (refs/pr/1), which the hub requires encoded.
   const api = new URL(
     `${basePath(endpoint)}/api/models/${encodedPath(name.repo)}/revision/${encodeURIComponent(name.revision)}?blobs=true`,
@@ -50,21 +51,17 @@ export async function resolveFile(
   const response = await web.get(api, { headers: { accept: 'application/json' }, ...options });
   refuseStatus(response, options.now, 'the repository');
   const answer = parseAnswer(await readJson(response));
-  const file = chooseFile(answer.files, name);
-  if (file.sha256 === undefined)
-    throw new ApiError('digest_unknown', 'the hub gives no SHA-256 for this file, so it cannot be verified');
-  const url = new URL(
-    `${basePath(endpoint)}/${encodedPath(name.repo)}/resolve/${answer.commit}/${encodedPath(file.name)}`,
-    endpoint,
-  );
-  return {
-    repo: name.repo,
-    commit: answer.commit,
-    file: file.name,
-    sha256: file.sha256,
-    size: file.size,
-    url,
-  };
+  return chooseFiles(answer.files, name).map(({ name: file, size, sha256 }) => {
+    if (sha256 === undefined)
+      throw new ApiError(
+        'digest_unknown',
+        'the hub gives no SHA-256 for this file, so it cannot be verified',
+      );
+    const { repo } = name;
+    const { commit } = answer;
+    const path = `${basePath(endpoint)}/${encodedPath(repo)}/resolve/${commit}/${encodedPath(file)}`;
+    return { repo, commit, file, sha256, size, url: new URL(path, endpoint) };
+  });
 }
 
 function encodedPath(text: string): string {

@@ -1,6 +1,6 @@
 // The parts of a pull's name: `owner/repo`, `owner/repo:QUANT` or `owner/repo/path/file.gguf`, each with an optional
-// `@revision`. Only characters without a meaning in a URL path; no `..`. Without a revision it takes the hub's `main`,
-// pinned to its commit.
+// `@revision`, and with or without the hub's own address before it. Only characters without a meaning in a URL path; no
+// `..`. Without a revision it takes the hub's `main`, pinned to its commit.
 
 import { ApiError } from '../../base/errors.ts';
 import { parseModelName } from '../store/names.ts';
@@ -18,6 +18,9 @@ export interface PullName {
     | { readonly kind: 'default' };
 }
 
+/** As model pages give it for other programs. It names no address: the configured hub is asked. */
+const HUB_PREFIX = /^(?:hf\.co|huggingface\.co)\//;
+
 const PART = /^[A-Za-z0-9][A-Za-z0-9._+-]{0,95}$/;
 
 /** Throws 400 `invalid_model_name`. */
@@ -26,7 +29,7 @@ export function parsePullName(given: string): PullName {
   const [path = '', revision, ...more] = splitOnce(name, '@');
   if (revision !== undefined && (more.length > 0 || !revision.split('/').every((part) => PART.test(part))))
     throw refuse('has no usable revision after "@"');
-  const [repoPath = '', quantization] = splitOnce(path, ':');
+  const [repoPath = '', quantization] = splitOnce(path.replace(HUB_PREFIX, ''), ':');
   const parts = repoPath.split('/');
   if (!parts.every((part) => PART.test(part))) throw refuse('has a part that is no plain name');
   const [owner, repo, ...file] = parts;

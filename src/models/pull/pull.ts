@@ -3,21 +3,21 @@
 // registered only after its bytes had the hub's SHA-256 and passed the GGUF reader. Tokens are never stored, logged or sent
 // elsewhere.
 
-import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
-import { DiskRoom } from '../../base/disk-room.ts';
 import { ApiError } from '../../base/errors.ts';
-import { readGguf, type GgufInfo } from '../gguf/read.ts';
+import type { GgufInfo } from '../gguf/read.ts';
 import type { ModelManifest } from '../store/manifest.ts';
-import type { ModelStore, StoredBlob } from '../store/store.ts';
-import { downloadFile, KEPT_BYTES, realDisk, type Disk } from './download.ts';
-import { failureOf, movingRate, ProgressFeed, type PullProgress } from './events.ts';
-import { resolveFile, type HubFile } from './hub.ts';
+import type { ModelStore } from '../store/store.ts';
+import { realDisk, type Disk } from './download.ts';
+import { failureOf, ProgressFeed, type PullProgress } from './events.ts';
+import { fetchModel, keyOf, bytesOfFiles, type Fetching } from './fetch-model.ts';
+import { resolveFiles, type HubFile } from './hub.ts';
 import { createWeb, parseEndpoint, type PullProxy, type Web } from './http.ts';
 import { parsePullName, type PullName } from './name.ts';
+import { PartialFiles } from './partials.ts';
 import { retrying, type RetryOptions } from './retry.ts';
-import { digestOf, openRecords, type PullRecord, type PullRecords, type PullState } from './state.ts';
+import { openRecords, type PullState } from './state.ts';
 
 export type { PullProgress } from './events.ts';
 export type { PullState } from './state.ts';
@@ -65,17 +65,9 @@ export interface PullService {
 }
 
 const MAX_PULLS = 8;
-/** Ten progress events a second. */
-const PROGRESS_EVERY_MS = 100;
 
-interface Job {
+interface Job extends Fetching {
   readonly name: PullName;
-  readonly force: boolean;
-  readonly token: string | undefined;
-  readonly feed: ProgressFeed;
-  readonly abort: AbortController;
-  state: PullState;
-  part: PullRecord['part'];
   done: Promise<void>;
 }
 
@@ -90,15 +82,15 @@ export async function createPulls(options: PullOptions): Promise<PullService> {
     bodyTimeoutMs: options.bodyTimeoutMs ?? 60_000,
     proxy: options.proxy,
   });
-  const pulls = new Pulls({ options, endpoint, records, web });
-  await pulls.giveBackAtStart();
-  return pulls;
+  const partials = new PartialFiles(records, options.disk ?? realDisk, options.store.folder);
+  await partials.giveBackAtStart();
+  return new Pulls({ options, endpoint, partials, web });
 }
 
 interface Parts {
   readonly options: PullOptions;
   readonly endpoint: URL;
-  readonly records: PullRecords;
+  readonly partials: PartialFiles;
   readonly web: Web;
 }
 
@@ -106,26 +98,16 @@ class Pulls implements PullService {
   readonly #options: PullOptions;
   readonly #store: ModelStore;
   readonly #endpoint: URL;
-  readonly #records: PullRecords;
+  readonly #partials: PartialFiles;
   readonly #web: Web;
-  readonly #disk: Disk;
-  readonly #room: DiskRoom;
   readonly #jobs = new Map<string, Job>();
-  /** Two names may mean one file; its partial file has one writer at a time. By key. */
-  readonly #writers = new Map<string, Promise<unknown>>();
 
-  constructor({ options, endpoint, records, web }: Parts) {
+  constructor({ options, endpoint, partials, web }: Parts) {
     this.#options = options;
     this.#store = options.store;
     this.#endpoint = endpoint;
-    this.#records = records;
+    this.#partials = partials;
     this.#web = web;
-    this.#disk = options.disk ?? realDisk;
-    this.#room = new DiskRoom({
-      freeBytes: () => this.#disk.freeBytes(this.#store.folder),
-      keep: KEPT_BYTES,
-      giveBack: (missing) => this.#giveBack(missing),
-    });
   }
 
   pull(request: PullRequest): AsyncIterable<PullProgress> {
@@ -136,11 +118,11 @@ class Pulls implements PullService {
   async status(name: string): Promise<PullState | undefined> {
     const job = this.#jobs.get(name);
     if (job !== undefined) return job.state;
-    const record = await this.#records.read(name);
+    const record = await this.#partials.records.read(name);
     if (record?.state.status !== 'pulling') return record?.state;
     return {
       ...record.state,
-      completed: await this.#kept(record.part),
+      completed: await this.#partials.kept(record.parts),
       status: 'failed',
       error: {
         code: 'pull_interrupted',
@@ -167,12 +149,6 @@ class Pulls implements PullService {
     await this.#web.close();
   }
 
-  /** On a disk that is full, partial files must not keep the server from writing what it must. */
-  async giveBackAtStart(): Promise<void> {
-    const missing = KEPT_BYTES - (await this.#disk.freeBytes(this.#store.folder));
-    if (missing > 0) await this.#giveBack(missing);
-  }
-
   #start(name: PullName, request: PullRequest): Job {
     if (this.#jobs.size >= MAX_PULLS)
       throw new ApiError('too_many_pulls', `${MAX_PULLS} pulls are running`, { retryAfterSeconds: 30 });
@@ -191,7 +167,8 @@ class Pulls implements PullService {
         startedAt: this.#timestamp(),
         finishedAt: null,
       },
-      part: undefined,
+      parts: [],
+      heldBytes: 0,
       done: Promise.resolve(),
     };
     this.#jobs.set(name.name, job);
@@ -210,7 +187,7 @@ class Pulls implements PullService {
       last = failure;
       job.state = {
         ...job.state,
-        completed: await this.#kept(job.part),
+        completed: job.heldBytes + (await this.#partials.kept(job.parts)),
         status: 'failed',
         error: { code, message },
         finishedAt: this.#timestamp(),
@@ -224,91 +201,39 @@ class Pulls implements PullService {
 
   async #work(job: Job): Promise<PullProgress> {
     const { name } = job;
-    job.part = (await this.#records.read(name.name))?.part;
+    job.parts = (await this.#partials.records.read(name.name))?.parts ?? [];
     const known = job.force ? undefined : await this.#store.get(name.name);
     if (known !== undefined) return { kind: 'already_exists', id: name.name, sha256: known.blobs[0]!.sha256 };
     await this.#save(job);
-    const { clock } = this.#options;
+    const { clock, disk } = this.#options;
     const { signal } = job.abort;
-    const file = await retrying(
-      this.#retry(job),
+    const retry = this.#retry(job);
+    const files = await retrying(
+      retry,
       () => 0,
-      () => resolveFile(this.#web, this.#endpoint, name, { signal, now: clock.now, token: job.token }),
+      () => resolveFiles(this.#web, this.#endpoint, name, { signal, now: clock.now, token: job.token }),
     );
-    job.state = { ...job.state, total: file.size };
-    const { blob, info } = await this.#exclusively(digestOf(file.url.href), signal, () =>
-      this.#obtain(job, file),
+    job.state = { ...job.state, total: bytesOfFiles(files) };
+    const { blobs, info } = await this.#partials.exclusively(files.map(keyOf), signal, () =>
+      fetchModel(job, files, {
+        store: this.#store,
+        partials: this.#partials,
+        disk: disk ?? realDisk,
+        web: this.#web,
+        clock,
+        retry,
+        save: () => this.#save(job),
+      }),
     );
+    const manifest = manifestOf(name, files, info, this.#timestamp());
     try {
       signal.throwIfAborted();
-      await this.#store.put(manifestOf(name, file, info, this.#timestamp()), { replace: job.force });
+      await this.#store.put(manifest, { replace: job.force });
     } finally {
-      blob.release();
+      for (const blob of blobs) blob.release();
     }
-    return { kind: 'success', id: name.name, sha256: file.sha256, size: file.size };
-  }
-
-  /** The file's bytes in the store, fetched if they are not there yet. */
-  async #obtain(job: Job, file: HubFile): Promise<{ blob: StoredBlob; info: GgufInfo }> {
-    const held = job.force ? undefined : await this.#store.blob(file.sha256);
-    if (held !== undefined) {
-      job.state = { ...job.state, completed: file.size };
-      return { blob: held, info: await inspect(held.path) };
-    }
-    const key = digestOf(file.url.href);
-    if (job.part !== undefined && job.part.key !== key) await this.#removeIdlePart(job.part.key);
-    job.part = job.part?.key === key ? job.part : { key };
-    await this.#save(job);
-    const partPath = this.#records.partPath(key);
-    try {
-      await downloadFile({ ...this.#downloadOptions(job, file), partPath });
-      job.feed.emit({ kind: 'verifying' });
-      const info = await inspect(partPath).catch(async (error: unknown) => {
-        // Bytes with the promised digest that are no usable model never will be one.
-        if (error instanceof ApiError && error.code === 'invalid_gguf') await this.#records.removePart(key);
-        throw error;
-      });
-      job.abort.signal.throwIfAborted();
-      return { blob: await this.#store.adopt(partPath, file.sha256), info };
-    } finally {
-      if ((await this.#records.partSize(key)) === 0) {
-        await this.#records.removePart(key);
-        job.part = undefined;
-      }
-    }
-  }
-
-  #downloadOptions(job: Job, file: HubFile): Omit<Parameters<typeof downloadFile>[0], 'partPath'> {
-    const { clock } = this.#options;
-    const { part } = job;
-    let reported = -Infinity;
-    const rate = movingRate();
-    return {
-      ...this.#retry(job),
-      web: this.#web,
-      file,
-      token: job.token,
-      folder: this.#store.folder,
-      disk: this.#disk,
-      room: this.#room,
-      etag: part?.etag,
-      onEtag: async (etag) => {
-        job.part = { key: digestOf(file.url.href), etag };
-        await this.#save(job);
-      },
-      onResume: (offset) => {
-        job.state = { ...job.state, completed: offset };
-        job.feed.emit({ kind: 'resuming', offset, total: file.size });
-      },
-      onProgress: (completed) => {
-        job.state = { ...job.state, completed };
-        const now = clock.now();
-        if (now - reported < PROGRESS_EVERY_MS && now >= reported) return;
-        reported = now;
-        const bytesPerSecond = rate(now, completed);
-        job.feed.emit({ kind: 'downloading', completed, total: file.size, bytesPerSecond });
-      },
-    };
+    const size = bytesOfFiles(files);
+    return { kind: 'success', id: name.name, sha256: manifest.blobs[0]!.sha256, size };
   }
 
   #retry(job: Job): RetryOptions {
@@ -322,50 +247,8 @@ class Pulls implements PullService {
     };
   }
 
-  /** One task per key at a time. */
-  async #exclusively<T>(key: string, signal: AbortSignal, task: () => Promise<T>): Promise<T> {
-    while (this.#writers.has(key)) {
-      await this.#writers.get(key);
-      signal.throwIfAborted();
-    }
-    const result = task();
-    const settled = result.then(
-      () => undefined,
-      () => undefined,
-    );
-    this.#writers.set(key, settled);
-    try {
-      return await result;
-    } finally {
-      this.#writers.delete(key);
-    }
-  }
-
-  /** Partial files of pulls that do not run, oldest first; none where all of them together would not be enough. */
-  async #giveBack(missing: number): Promise<void> {
-    const idle = (await this.#records.parts()).filter(({ key }) => !this.#writers.has(key));
-    if (idle.reduce((sum, { size }) => sum + size, 0) < missing) return;
-    let freed = 0;
-    for (const { key, size } of idle) {
-      if (freed >= missing) return;
-      if (await this.#removeIdlePart(key)) freed += size;
-    }
-  }
-
-  /** False when a pull writes it meanwhile. */
-  async #removeIdlePart(key: string): Promise<boolean> {
-    if (this.#writers.has(key)) return false;
-    await this.#records.removePart(key);
-    return true;
-  }
-
-  /** Bytes of a partial file from which the next pull can continue. */
-  async #kept(part: PullRecord['part']): Promise<number> {
-    return part?.etag === undefined ? 0 : this.#records.partSize(part.key);
-  }
-
   #save(job: Job): Promise<void> {
-    return this.#records.write({ version: 1, state: job.state, part: job.part });
+    return this.#partials.records.write({ version: 1, state: job.state, parts: job.parts });
   }
 
   #timestamp(): string {
@@ -373,24 +256,21 @@ class Pulls implements PullService {
   }
 }
 
-async function inspect(path: string): Promise<GgufInfo> {
-  const handle = await open(path);
-  try {
-    return await readGguf(handle);
-  } finally {
-    await handle.close();
-  }
-}
-
-function manifestOf(name: PullName, file: HubFile, info: GgufInfo, createdAt: string): ModelManifest {
+function manifestOf(
+  name: PullName,
+  files: readonly HubFile[],
+  info: GgufInfo,
+  createdAt: string,
+): ModelManifest {
   const { architecture, type, contextLength, parameters, quantization } = info;
+  const { repo, commit, file, url } = files[0]!;
   return {
     version: 1,
     name: name.name,
     createdAt,
     format: 'gguf',
-    blobs: [{ role: 'weights', sha256: file.sha256, size: file.size }],
-    source: { kind: 'hub', repo: file.repo, revision: file.commit, file: file.file, url: file.url.href },
+    blobs: files.map(({ sha256, size }) => ({ role: 'weights', sha256, size })),
+    source: { kind: 'hub', repo, revision: commit, file, url: url.href },
     gguf: { architecture, type, contextLength, parameters, quantization },
   };
 }

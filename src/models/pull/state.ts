@@ -5,8 +5,9 @@ import { createHash } from 'node:crypto';
 import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readSmallFile, removeTemporaries, writeAtomically } from '../../base/durable-files.ts';
-import { choice, integer, nullable, object, optional, text, type Infer } from '../../base/shape.ts';
+import { choice, integer, list, nullable, object, optional, text, type Infer } from '../../base/shape.ts';
 import { parseStored } from '../../base/stored-json.ts';
+import { MAX_PARTS } from '../gguf/part-name.ts';
 
 const MAX_TEXT = 16 * 1024;
 const words = text({ max: MAX_TEXT });
@@ -23,10 +24,14 @@ const state = object({
   finishedAt: nullable(words),
 });
 
+const part = object({ key: text({ max: 64, pattern: /^[0-9a-f]{64}$/ }), etag: optional(words) });
+
 const record = object({
   version: integer({ min: 1, max: 1 }),
   state,
-  part: optional(object({ key: text({ max: 64, pattern: /^[0-9a-f]{64}$/ }), etag: optional(words) })),
+  parts: optional(list(part, { max: MAX_PARTS })),
+  /** Instead of `parts` in records of a time when a model was one file. */
+  part: optional(part),
 });
 
 export type PullState = Infer<typeof state>;
@@ -34,8 +39,13 @@ export type PullState = Infer<typeof state>;
 export interface PullRecord {
   readonly version: 1;
   readonly state: PullState;
-  /** The partial file and the strong ETag its bytes belong to. */
-  readonly part?: { readonly key: string; readonly etag?: string | undefined } | undefined;
+  readonly parts: readonly PartRecord[];
+}
+
+/** A partial file and the strong ETag its bytes belong to. */
+export interface PartRecord {
+  readonly key: string;
+  readonly etag?: string | undefined;
 }
 
 export interface PartialFile {
@@ -108,8 +118,7 @@ export class PullRecords {
     const files = await readdir(this.#folder);
     const wanted = new Set<string>();
     for (const file of files.filter((name) => name.endsWith('.json'))) {
-      const key = (await this.#readFile(file))?.part?.key;
-      if (key !== undefined) wanted.add(`${key}.part`);
+      for (const { key } of (await this.#readFile(file))?.parts ?? []) wanted.add(`${key}.part`);
     }
     for (const file of files)
       if (file.endsWith('.part') && !wanted.has(file)) await rm(join(this.#folder, file), { force: true });
@@ -124,7 +133,8 @@ export class PullRecords {
 /** An unreadable record counts as none: its content can be fetched again. */
 function parseRecord(json: string): PullRecord | undefined {
   try {
-    return { ...parseStored(record, json), version: 1 };
+    const { state: found, parts, part: only } = parseStored(record, json);
+    return { version: 1, state: found, parts: parts ?? (only === undefined ? [] : [only]) };
   } catch {
     return undefined;
   }

@@ -3,6 +3,7 @@
 // It knows neither requests nor policies.
 // Errors: `decode` gives llama.cpp's code — 0 done, 1 no KV room (no change), 2 aborted (what was processed stays).
 
+import type { KvType } from '../../seam/engine.ts';
 import { createThreadCount, type ThreadCount } from './thread-count.ts';
 import { ContextError, NativeTokens } from './native-batch.ts';
 import type { ContextParams, LlamaLibrary, Pointer } from './declarations.ts';
@@ -22,6 +23,8 @@ export interface ContextOptions {
    * (about 1e-5 in a logit instead of 1e-2, whatever the batch), for twice the memory and slower long contexts.
    */
   readonly exact: boolean;
+  /** Without effect where `exact` is set. Q8_0 needs flash attention. */
+  readonly kvType?: KvType | undefined;
   /** One pool for all sequences; else each has cells ÷ sequences of its own. */
   readonly unified: boolean;
 }
@@ -58,6 +61,10 @@ function paramsFor(
     params.type_k = 0; // GGML_TYPE_F32
     params.type_v = 0;
     params.flash_attn_type = 0; // disabled
+  } else if (options.kvType === 'q8_0') {
+    params.type_k = 8; // GGML_TYPE_Q8_0
+    params.type_v = 8;
+    params.flash_attn_type = 1; // enabled: no other attention takes quantised values
   }
   params.n_threads = options.threads;
   params.n_threads_batch = options.threads;
@@ -102,7 +109,7 @@ export class LlamaContext {
     const handle = llama.llama_init_from_model(model.handle, params);
     if (handle === null)
       throw new ContextError(
-        'the context cannot be created (too little memory, or the model does not support it)',
+        `the context cannot be created (too little memory, or the model does not support it${options.kvType === 'q8_0' ? ' with kv_type q8_0' : ''})`,
       );
     if (threadpool !== null) llama.llama_attach_threadpool(handle, threadpool, threadpool);
     this.#llama = llama;

@@ -1,13 +1,20 @@
 // Which file of a repository a name means: the model, not what lies beside it under the same tag; what is ambiguous or split is
 // refused with the names to choose from.
 
+import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { chooseFile } from '../../../../src/models/pull/choose.ts';
+import { chooseFiles, DEFAULT_TAGS } from '../../../../src/models/pull/choose.ts';
 import { parsePullName } from '../../../../src/models/pull/name.ts';
 
-function choose(name: string, files: readonly string[]): string {
+function chooseAll(name: string, files: readonly string[]): readonly string[] {
   const listed = files.map((file) => ({ name: file, size: 1, sha256: undefined }));
-  return chooseFile(listed, parsePullName(name)).name;
+  return chooseFiles(listed, parsePullName(name)).map((file) => file.name);
+}
+
+function choose(name: string, files: readonly string[]): string {
+  const chosen = chooseAll(name, files);
+  expect(chosen).toHaveLength(1);
+  return chosen[0]!;
 }
 
 describe('files beside the model', () => {
@@ -59,13 +66,27 @@ describe('a repository without a tag', () => {
     expect(choose('owner/repo@refs/pr/1', files)).toBe(model);
   });
 
-  test('that has several models and none of the default tag is refused with what it has', () => {
-    expect(() => choose('owner/repo', ['a-Q8_0.gguf', 'a-Q2_K.gguf'])).toThrow(
+  test.each([
+    [['M-Q8_0.gguf', 'M-Q4_0.gguf', 'M-Q5_K_M.gguf'], 'M-Q4_0.gguf'],
+    [['M-Q8_0.gguf', 'M-UD-Q4_K_XL.gguf', 'M-Q2_K.gguf'], 'M-UD-Q4_K_XL.gguf'],
+    [['M-F16.gguf', 'M-Q8_0.gguf', 'M-Q3_K_M.gguf'], 'M-Q8_0.gguf'],
+  ])('%j, without Q4_K_M, means %s: the next of the documented order', (files, model) => {
+    expect(choose('owner/repo', files)).toBe(model);
+    expect(choose('owner/repo', files.toReversed())).toBe(model);
+  });
+
+  test('the order is the one the documentation gives', () => {
+    const page = readFileSync(new URL('../../../../docs/models.md', import.meta.url), 'utf8');
+    expect(page.replaceAll(/\s+/g, ' ')).toContain(DEFAULT_TAGS.join(', '));
+  });
+
+  test('that has several models and none of a usual tag is refused with what it has', () => {
+    expect(() => choose('owner/repo', ['a-Q3_K_M.gguf', 'a-Q2_K.gguf'])).toThrow(
       expect.objectContaining({
         status: 400,
         code: 'ambiguous_quantization',
         message: expect.stringMatching(
-          /Q4_K_M: a-Q8_0\.gguf, a-Q2_K\.gguf; pull owner\/repo:QUANT/,
+          /Q4_K_M, …\): a-Q3_K_M\.gguf, a-Q2_K\.gguf; pull owner\/repo:QUANT/,
         ) as string,
       }) as Error,
     );
@@ -92,30 +113,66 @@ test('an ambiguous tag is refused with names that can be pulled', () => {
   expect(candidates.map((name) => choose(name, files))).toEqual(['a/Model-Q8_0.gguf', 'b/Model-Q8_0.gguf']);
 });
 
-describe('split models', () => {
-  const parts = ['Q8_0/M-Q8_0-00001-of-00003.gguf', 'Q8_0/M-Q8_0-00003-of-00003.gguf'];
-  test.each(['owner/repo:Q8_0', 'owner/repo', `owner/repo/${parts[1]}`])(
-    '%s is refused, with the parts that are missing',
+describe('a name with the hub before it', () => {
+  test.each(['hf.co/owner/repo:Q8_0', 'huggingface.co/owner/repo:Q8_0', 'hf.co/owner/repo/M-Q8_0.gguf@main'])(
+    '%s means what it means without, and keeps its name',
     (name) => {
-      expect(() => choose(name, parts)).toThrow(
+      expect(choose(name, ['M-Q8_0.gguf', 'M-Q4_K_M.gguf'])).toBe('M-Q8_0.gguf');
+      expect(parsePullName(name)).toMatchObject({ name, repo: 'owner/repo', revision: 'main' });
+    },
+  );
+
+  test('an owner of another name is none', () => {
+    expect(() => parsePullName('example.com/owner/repo')).toThrow(/no \.gguf file/);
+    expect(() => parsePullName('hf.co/owner')).toThrow(/owner and a repository/);
+    expect(parsePullName('hf.co.example/repo').repo).toBe('hf.co.example/repo');
+  });
+});
+
+describe('split models', () => {
+  const parts = [1, 2, 3].map((number) => `Q8_0/M-Q8_0-0000${number}-of-00003.gguf`);
+
+  test.each(['owner/repo:Q8_0', 'owner/repo', `owner/repo/${parts[0]}`, `owner/repo/${parts[1]}`])(
+    '%s means all parts, in order, and is refused with the names of those that are missing',
+    (name) => {
+      expect(chooseAll(name, parts.toReversed())).toEqual(parts);
+      expect(() =>
+        chooseAll(
+          name,
+          parts.filter((_, i) => i !== 2),
+        ),
+      ).toThrow(
         expect.objectContaining({
           status: 400,
           code: 'unsupported_model_format',
           message: expect.stringMatching(
-            /split into 3 files, Q8_0\/M-Q8_0-00001-of-00003\.gguf and so on, of which it lacks Q8_0\/M-Q8_0-00002-of-00003\.gguf;/,
+            /split into 3 files, Q8_0\/M-Q8_0-00001-of-00003\.gguf and so on, of which the repository lacks Q8_0\/M-Q8_0-00003-of-00003\.gguf$/,
           ) as string,
         }) as Error,
       );
     },
   );
 
-  test('all there: says only that they are several', () => {
-    const all = parts.toSpliced(1, 0, 'Q8_0/M-Q8_0-00002-of-00003.gguf');
-    expect(() => choose('owner/repo:Q8_0', all)).toThrow(
-      /split into 3 files.*; split models cannot be pulled/,
+  test('parts are one choice beside other quantizations, projectors and drafts', () => {
+    const beside = [
+      'mmproj-Q8_0.gguf',
+      'M-draft-Q8_0.gguf',
+      'M-MTP-Q8_0-00001-of-00002.gguf',
+      'M-Q4_K_M.gguf',
+    ];
+    expect(chooseAll('owner/repo:Q8_0', [...beside, ...parts])).toEqual(parts);
+    expect(chooseAll('owner/repo', [...beside, ...parts])).toEqual(['M-Q4_K_M.gguf']);
+  });
+
+  test('a whole file of the tag goes before parts; two splits of one tag are ambiguous by their first parts', () => {
+    expect(choose('owner/repo:Q8_0', [...parts, 'M-Q8_0.gguf'])).toBe('M-Q8_0.gguf');
+    const other = ['N-Q8_0-00001-of-00002.gguf', 'N-Q8_0-00002-of-00002.gguf'];
+    expect(() => chooseAll('owner/repo:Q8_0', [...parts, ...other])).toThrow(
+      /several files match: owner\/repo\/Q8_0\/M-Q8_0-00001-of-00003\.gguf, owner\/repo\/N-Q8_0-00001-of-00002\.gguf;/,
     );
-    expect(() => choose('owner/repo:Q8_0', all)).not.toThrow(/lacks/);
-    // A whole file of the tag is what is meant.
-    expect(choose('owner/repo:Q8_0', [...all, 'M-Q8_0.gguf'])).toBe('M-Q8_0.gguf');
+  });
+
+  test('more parts than a model may have are refused', () => {
+    expect(() => chooseAll('owner/repo', ['M-00001-of-00099.gguf'])).toThrow(/99 parts, at most 60/);
   });
 });

@@ -207,8 +207,8 @@ describe('a hub that lies', () => {
     ['a projector only', [file('mmproj-Q4_K_M.gguf', tiny)], 'hub_not_found'],
     ['two files', [file('a-Q4_K_M.gguf', tiny), file('b.q4_k_m.gguf', tiny)], 'ambiguous_quantization'],
     [
-      'parts of a split model',
-      [file('Q4_K_M/a-Q4_K_M-00001-of-00002.gguf', tiny), file('Q4_K_M/a-Q4_K_M-00002-of-00002.gguf', tiny)],
+      'one part of a split model',
+      [file('Q4_K_M/a-Q4_K_M-00001-of-00002.gguf', tiny)],
       'unsupported_model_format',
     ],
     ['a climbing path', [file('../../a-Q4_K_M.gguf', tiny)], 'hub_not_found'],

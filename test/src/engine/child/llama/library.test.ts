@@ -32,6 +32,7 @@ const OPTIONS = {
   threadpool: null,
   embeddings: 'none',
   exact: true,
+  kvType: 'f16',
   unified: true,
 } as const;
 

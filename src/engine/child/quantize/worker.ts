@@ -1,0 +1,129 @@
+// The process that quantises one model (llama_model_quantize), under the Landlock of launch.ts and a seccomp filter that leaves it
+// opening files by name and no socket, no program, no other process. Reads fd 5, writes fd 4. Its log tells the progress, and
+// the tensors whose shape does not fit their type, which llama.cpp gives another one.
+
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import koffi from 'koffi';
+import { ApiError } from '../../../base/errors.ts';
+import { QUANTIZE_TYPES, type Fallback, type QuantizeOrder } from '../../seam/quantize.ts';
+import { TASK_OUTPUT_FD, TASK_SOURCE_FD, type TaskDone } from '../../seam/task.ts';
+import { confineProcess } from '../confine.ts';
+import { hardenProcess } from '../harden.ts';
+import { POINTER } from '../llama/declarations.ts';
+import { growNativeStack, llamaFolder, loadLlama } from '../llama/library.ts';
+import { serveTask, type TaskReport } from '../task.ts';
+
+/** include/llama.h, llama_model_quantize_params. */
+const params = koffi.struct({
+  nthread: 'int32',
+  ftype: 'int32',
+  output_tensor_type: 'int32',
+  token_embedding_type: 'int32',
+  allow_requantize: 'bool',
+  quantize_output_tensor: 'bool',
+  only_copy: 'bool',
+  pure: 'bool',
+  keep_split: 'bool',
+  dry_run: 'bool',
+  imatrix: POINTER,
+  kv_overrides: POINTER,
+  tt_overrides: POINTER,
+  prune_layers: POINTER,
+  max_buf_size: 'size_t',
+});
+const PARAMS_BYTES = 64;
+/** Rows of a tensor in memory at once. */
+const MAX_BUFFER_BYTES = 1024 * 1024 * 1024;
+const MAX_FALLBACKS = 4096;
+
+serveTask<QuantizeOrder>((order, report) => {
+  growNativeStack();
+  hardenProcess(order.parentPid);
+  const { llama } = loadLlama();
+  const quantize = quantizer();
+  const log = new Log(report);
+  const proto = koffi.pointer(koffi.proto('void', ['int', 'str', POINTER]));
+  llama.llama_log_set(
+    koffi.register((_level: number, text: string) => log.take(text), proto),
+    null,
+  );
+  confineProcess('files');
+  const rc = quantize(order);
+  if (rc !== 0) throw log.refusal(order.type);
+  return { kind: 'done', fallbacks: log.fallbacks } satisfies TaskDone;
+});
+
+/** The function, with its parameters checked against the header's defaults. */
+function quantizer(): (order: QuantizeOrder) => number {
+  const folder = llamaFolder();
+  const name = readdirSync(folder).find((file) => file.startsWith('libllama.'));
+  if (name === undefined) throw new Error('libllama is missing from the inference library');
+  const library = koffi.load(join(folder, name));
+  const defaults: unknown = library.func('llama_model_quantize_default_params', params, [])();
+  const expected = {
+    nthread: 0,
+    ftype: 7,
+    output_tensor_type: 43,
+    token_embedding_type: 43,
+    quantize_output_tensor: true,
+  };
+  if (koffi.sizeof(params) !== PARAMS_BYTES || typeof defaults !== 'object' || defaults === null)
+    throw new Error('llama_model_quantize_params is not what the pinned header says');
+  for (const [field, value] of Object.entries(expected))
+    if (Reflect.get(defaults, field) !== value)
+      throw new Error(`llama_model_quantize_params.${field} is not where the pinned header has it`);
+  const call = library.func('llama_model_quantize', 'uint32', ['str', 'str', koffi.pointer(params)]);
+  return ({ type, threads }) =>
+    Number(
+      call(`/proc/self/fd/${TASK_SOURCE_FD}`, `/proc/self/fd/${TASK_OUTPUT_FD}`, {
+        ...defaults,
+        nthread: threads,
+        ftype: QUANTIZE_TYPES[type].id,
+        max_buf_size: MAX_BUFFER_BYTES,
+      }),
+    );
+}
+
+/** llama.cpp writes a line in several calls. */
+class Log {
+  readonly fallbacks: Fallback[] = [];
+  readonly #report: TaskReport;
+  #line = '';
+  #reason: string | undefined;
+
+  constructor(report: TaskReport) {
+    this.#report = report;
+  }
+
+  take(text: string): void {
+    this.#line = (this.#line + text).slice(-4096);
+    for (let end = this.#line.indexOf('\n'); end >= 0; end = this.#line.indexOf('\n')) {
+      this.#read(this.#line.slice(0, end));
+      this.#line = this.#line.slice(end + 1);
+    }
+  }
+
+  refusal(type: string): Error {
+    if (this.#reason?.includes('imatrix') === true || this.#reason?.includes('importance matrix') === true)
+      return new ApiError('unsupported_parameter', `${type} needs an importance matrix`, { param: 'isq' });
+    return new Error(`llama.cpp did not quantise the model: ${this.#reason ?? 'it gave no reason'}`);
+  }
+
+  #read(line: string): void {
+    const step = /^\[\s*(\d+)\/\s*(\d+)\]/.exec(line);
+    if (step !== null) return this.#report(Number(step[1]), Number(step[2]));
+    const fallback =
+      /^warning: (\S+)\s+- ncols\s+(\d+) not divisible by\s+\d+ \(required for type\s+(\S+)\).*falling back to\s+(\S+)/.exec(
+        line,
+      );
+    if (fallback !== null && this.fallbacks.length < MAX_FALLBACKS)
+      this.fallbacks.push({
+        tensor: fallback[1]!,
+        columns: Number(fallback[2]),
+        wanted: fallback[3]!.toUpperCase(),
+        used: fallback[4]!.toUpperCase(),
+      });
+    if (/importance matrix|failed to quantize/i.test(line)) this.#reason ??= line.trim().slice(0, 300);
+  }
+}

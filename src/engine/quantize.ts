@@ -1,0 +1,66 @@
+// The server's half of quantising: hands the descriptors of a GGUF file and of an output to the confined process that quantises. The type
+// is one of the table; one that needs an importance matrix is refused before anything is started.
+
+import { fileURLToPath } from 'node:url';
+import { ApiError } from '../base/errors.ts';
+import { QUANTIZE_TYPES, type Fallback, type QuantizeName } from './seam/quantize.ts';
+import { runTask } from './task.ts';
+
+export interface QuantizeRequest {
+  readonly type: QuantizeName;
+  /** A GGUF file of F32, F16 or BF16 that was checked, open for reading. */
+  readonly sourceFd: number;
+  /** A new, empty file, open for writing. */
+  readonly outputFd: number;
+  readonly threads?: number | undefined;
+  readonly onProgress?: ((tensors: number, of: number) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface QuantizerOptions {
+  /** The built engine/child/quantize/launch; must be JavaScript. */
+  readonly launchEntry: URL | string;
+  readonly timeoutMs?: number | undefined;
+}
+
+export type QuantizeModel = (
+  request: QuantizeRequest,
+) => Promise<{ readonly fallbacks: readonly Fallback[] }>;
+
+const DEFAULT_TIMEOUT_MS = 12 * 60 * 60 * 1000;
+const HEAP_MIB = 256;
+const REFUSALS: ReadonlySet<string> = new Set(['unsupported_parameter', 'storage_full']);
+
+export function openQuantizer({
+  launchEntry,
+  timeoutMs = DEFAULT_TIMEOUT_MS,
+}: QuantizerOptions): QuantizeModel {
+  const entry = typeof launchEntry === 'string' ? launchEntry : fileURLToPath(launchEntry);
+  return async ({ type, sourceFd, outputFd, threads = 1, onProgress, signal }) => {
+    if (QUANTIZE_TYPES[type].needsMatrix)
+      throw new ApiError('unsupported_parameter', `${type} needs an importance matrix`, { param: 'isq' });
+    const { fallbacks } = await runTask({
+      what: 'the quantiser',
+      command: [entry],
+      fds: [outputFd, sourceFd],
+      order: { type, threads },
+      heapMib: HEAP_MIB,
+      timeoutMs,
+      refusals: REFUSALS,
+      onProgress,
+      signal,
+    });
+    return { fallbacks: Array.isArray(fallbacks) ? fallbacks.map(fallbackOf) : [] };
+  };
+}
+
+function fallbackOf(value: unknown): Fallback {
+  const field = (name: string): unknown =>
+    typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined;
+  return {
+    tensor: String(field('tensor')).slice(0, 64),
+    columns: Number(field('columns')),
+    wanted: String(field('wanted')).slice(0, 16),
+    used: String(field('used')).slice(0, 16),
+  };
+}

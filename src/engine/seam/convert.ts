@@ -1,0 +1,20 @@
+// The order of a conversion and its result, as the server and the process that converts know them.
+
+import type { TaskOrder } from './task.ts';
+
+export type ConvertType = 'auto' | 'f32' | 'f16' | 'bf16';
+
+export interface ConvertOrder extends TaskOrder {
+  readonly type: ConvertType;
+  /** By path below the folder, in the order of their descriptors. */
+  readonly sources: readonly { readonly name: string; readonly size: number }[];
+  /** Names of files that are not opened, so that a refusal can name one. */
+  readonly unopened: readonly string[];
+}
+
+export interface ConvertedModel {
+  readonly architecture: string;
+  readonly type: string;
+  readonly tensors: number;
+  readonly bytes: number;
+}

@@ -1,0 +1,239 @@
+// The closed table of architectures, by the name in `architectures` of config.json: which tensors a model of it has and what
+// llama.cpp calls them, after `conversion/*.py` and `gguf-py/gguf/tensor_mapping.py` of the pinned llama.cpp. A name that is missing
+// here is refused; so is a tensor the table does not know, one that is missing, and one of another shape.
+
+import { addBert, addGemma3, addLlama, addNomic, addPhi3, addQwen, type Parameters } from './parameters.ts';
+import type { Fields } from './config.ts';
+import type { Sizes } from './plan.ts';
+import type { TokenRules } from './tokens.ts';
+
+export type Size = Exclude<keyof Sizes, 'layers'> | 'fused' | 'gateUp';
+
+export interface TensorRule {
+  /** Without `.weight` or `.bias`; a layer's without the part before its number. */
+  readonly name: string;
+  readonly gguf: string;
+  /** Shape of the weight, rows first; of the bias the first. */
+  readonly shape: readonly Size[];
+  readonly bias: 'none' | 'maybe' | 'needed';
+  /** Rows are permuted in heads of this kind. */
+  readonly permuted?: 'queries' | 'keys' | undefined;
+}
+
+export interface Architecture {
+  /** general.architecture */
+  readonly gguf: string;
+  /** `model_type` of config.json. */
+  readonly modelType: string;
+  /** Before the names of tensors; absent in files of the model without its head. */
+  readonly prefix: string;
+  /** Between the prefix and the number of a layer. */
+  readonly layer: string;
+  readonly tensors: readonly TensorRule[];
+  readonly layers: readonly TensorRule[];
+  /** Tensors that are no part of the model as llama.cpp runs it. */
+  readonly left: RegExp;
+  /** 1 is added to every norm. */
+  readonly shiftedNorms?: boolean | undefined;
+  readonly parameters: Parameters;
+  readonly tokens: TokenRules;
+  /** Whether the output layer is the embedding's where config.json does not say. */
+  readonly tiedUnlessSaid?: boolean | undefined;
+  /** Refuses further settings of config.json. */
+  check?(config: Fields): void;
+}
+
+function rule(
+  name: string,
+  gguf: string,
+  shape: readonly Size[],
+  more: Partial<TensorRule> = {},
+): TensorRule {
+  return { name, gguf, shape, bias: 'none', ...more };
+}
+
+const LEFT = /(?:\.rotary_emb\.inv_freq|\.attention\.(?:masked_)?bias)$/;
+
+const DECODER: readonly TensorRule[] = [
+  rule('embed_tokens', 'token_embd', ['vocabulary', 'embedding']),
+  rule('norm', 'output_norm', ['embedding']),
+];
+
+/** The output layer; absent where it is the embedding's. */
+export const HEAD_RULE = rule('lm_head', 'output', ['vocabulary', 'embedding']);
+
+const NORMS: readonly TensorRule[] = [
+  rule('input_layernorm', 'attn_norm', ['embedding']),
+  rule('post_attention_layernorm', 'ffn_norm', ['embedding']),
+];
+
+const OUTPUT = rule('self_attn.o_proj', 'attn_output', ['embedding', 'queries'], { bias: 'maybe' });
+const DOWN = rule('mlp.down_proj', 'ffn_down', ['embedding', 'feedForward'], { bias: 'maybe' });
+
+const FEED_FORWARD: readonly TensorRule[] = [
+  rule('mlp.gate_proj', 'ffn_gate', ['feedForward', 'embedding'], { bias: 'maybe' }),
+  rule('mlp.up_proj', 'ffn_up', ['feedForward', 'embedding'], { bias: 'maybe' }),
+  DOWN,
+];
+
+function attention(bias: TensorRule['bias'], permuted: boolean): readonly TensorRule[] {
+  return [
+    rule('self_attn.q_proj', 'attn_q', ['queries', 'embedding'], {
+      bias,
+      permuted: permuted ? 'queries' : undefined,
+    }),
+    rule('self_attn.k_proj', 'attn_k', ['keys', 'embedding'], {
+      bias,
+      permuted: permuted ? 'keys' : undefined,
+    }),
+    rule('self_attn.v_proj', 'attn_v', ['keys', 'embedding'], { bias }),
+    OUTPUT,
+  ];
+}
+
+const HEAD_NORMS: readonly TensorRule[] = [
+  rule('self_attn.q_norm', 'attn_q_norm', ['head']),
+  rule('self_attn.k_norm', 'attn_k_norm', ['head']),
+];
+
+const DECODER_DEFAULTS = { prefix: 'model.', layer: 'layers.', tensors: DECODER, left: LEFT } as const;
+
+const LLAMA: Architecture = {
+  ...DECODER_DEFAULTS,
+  gguf: 'llama',
+  modelType: 'llama',
+  layers: [...NORMS, ...attention('maybe', true), ...FEED_FORWARD],
+  parameters: addLlama,
+  tokens: 'llama',
+};
+
+const QWEN2: Architecture = {
+  ...DECODER_DEFAULTS,
+  gguf: 'qwen2',
+  modelType: 'qwen2',
+  layers: [...NORMS, ...attention('needed', false), ...FEED_FORWARD],
+  parameters: addQwen,
+  tokens: 'qwen',
+  check: withoutSlidingWindow,
+};
+
+const QWEN3: Architecture = {
+  ...DECODER_DEFAULTS,
+  gguf: 'qwen3',
+  modelType: 'qwen3',
+  layers: [...NORMS, ...attention('maybe', false), ...HEAD_NORMS, ...FEED_FORWARD],
+  parameters: addQwen,
+  tokens: 'qwen',
+  check: withoutSlidingWindow,
+};
+
+const GEMMA3: Architecture = {
+  ...DECODER_DEFAULTS,
+  gguf: 'gemma3',
+  modelType: 'gemma3_text',
+  layers: [
+    rule('input_layernorm', 'attn_norm', ['embedding']),
+    rule('post_attention_layernorm', 'post_attention_norm', ['embedding']),
+    rule('pre_feedforward_layernorm', 'ffn_norm', ['embedding']),
+    rule('post_feedforward_layernorm', 'post_ffw_norm', ['embedding']),
+    ...attention('none', false),
+    ...HEAD_NORMS,
+    ...FEED_FORWARD,
+  ],
+  shiftedNorms: true,
+  parameters: addGemma3,
+  tokens: 'gemma3',
+  tiedUnlessSaid: true,
+};
+
+const PHI3: Architecture = {
+  ...DECODER_DEFAULTS,
+  gguf: 'phi3',
+  modelType: 'phi3',
+  layers: [
+    ...NORMS,
+    rule('self_attn.qkv_proj', 'attn_qkv', ['fused', 'embedding']),
+    rule('self_attn.o_proj', 'attn_output', ['embedding', 'queries']),
+    rule('mlp.gate_up_proj', 'ffn_up', ['gateUp', 'embedding']),
+    rule('mlp.down_proj', 'ffn_down', ['embedding', 'feedForward']),
+  ],
+  parameters: addPhi3,
+  tokens: 'phi3',
+};
+
+const NEEDED = { bias: 'needed' } as const;
+
+const BERT: Architecture = {
+  gguf: 'bert',
+  modelType: 'bert',
+  prefix: 'bert.',
+  layer: 'encoder.layer.',
+  tensors: [
+    rule('embeddings.word_embeddings', 'token_embd', ['vocabulary', 'embedding']),
+    rule('embeddings.position_embeddings', 'position_embd', ['context', 'embedding']),
+    rule('embeddings.token_type_embeddings', 'token_types', ['tokenTypes', 'embedding']),
+    rule('embeddings.LayerNorm', 'token_embd_norm', ['embedding'], NEEDED),
+  ],
+  layers: [
+    rule('attention.self.query', 'attn_q', ['queries', 'embedding'], NEEDED),
+    rule('attention.self.key', 'attn_k', ['keys', 'embedding'], NEEDED),
+    rule('attention.self.value', 'attn_v', ['keys', 'embedding'], NEEDED),
+    rule('attention.output.dense', 'attn_output', ['embedding', 'queries'], NEEDED),
+    rule('attention.output.LayerNorm', 'attn_output_norm', ['embedding'], NEEDED),
+    rule('intermediate.dense', 'ffn_up', ['feedForward', 'embedding'], NEEDED),
+    rule('output.dense', 'ffn_down', ['embedding', 'feedForward'], NEEDED),
+    rule('output.LayerNorm', 'layer_output_norm', ['embedding'], NEEDED),
+  ],
+  left: /^(?:embeddings\.position_ids|pooler\.dense\.(?:weight|bias)|cls\.(?:predictions|seq_relationship)\..+)$/,
+  parameters: addBert,
+  tokens: 'wordpiece',
+};
+
+const NOMIC: Architecture = {
+  gguf: 'nomic-bert',
+  modelType: 'nomic_bert',
+  prefix: 'bert.',
+  layer: 'encoder.layers.',
+  tensors: [
+    rule('embeddings.word_embeddings', 'token_embd', ['vocabulary', 'embedding']),
+    rule('embeddings.token_type_embeddings', 'token_types', ['tokenTypes', 'embedding']),
+    rule('emb_ln', 'token_embd_norm', ['embedding'], NEEDED),
+  ],
+  layers: [
+    rule('attn.Wqkv', 'attn_qkv', ['fused', 'embedding']),
+    rule('attn.out_proj', 'attn_output', ['embedding', 'queries']),
+    rule('norm1', 'attn_output_norm', ['embedding'], NEEDED),
+    rule('mlp.fc11', 'ffn_up', ['feedForward', 'embedding']),
+    rule('mlp.fc12', 'ffn_gate', ['feedForward', 'embedding']),
+    rule('mlp.fc2', 'ffn_down', ['embedding', 'feedForward']),
+    rule('norm2', 'layer_output_norm', ['embedding'], NEEDED),
+  ],
+  left: BERT.left,
+  parameters: addNomic,
+  tokens: 'wordpiece',
+};
+
+/** By the first name of `architectures`. */
+export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
+  LlamaForCausalLM: withHead(LLAMA),
+  MistralForCausalLM: withHead({ ...LLAMA, modelType: 'mistral' }),
+  Qwen2ForCausalLM: withHead(QWEN2),
+  Qwen2Model: QWEN2,
+  Qwen3ForCausalLM: withHead(QWEN3),
+  Qwen3Model: QWEN3,
+  Gemma3ForCausalLM: withHead(GEMMA3),
+  Phi3ForCausalLM: withHead(PHI3),
+  BertModel: BERT,
+  BertForMaskedLM: BERT,
+  NomicBertModel: NOMIC,
+};
+
+function withHead(architecture: Architecture): Architecture {
+  return { ...architecture, tensors: [...architecture.tensors, HEAD_RULE] };
+}
+
+/** llama.cpp computes these without a window, which would be another model. */
+function withoutSlidingWindow(config: Fields): void {
+  if (config.boolean('use_sliding_window') === true)
+    throw config.wrong('use_sliding_window', 'is true, which is not supported');
+}
