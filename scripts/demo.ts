@@ -1,6 +1,7 @@
-// `make demo`: the whole path once. Starts the attested server, verifies it, prints the verdict, streams chat answers
-// over the verified connection with the OpenAI SDK, shuts everything down. Exit 0 when all of it worked.
-// `make demo MODEL=smollm2` does it with published weights, which it fetches where they are missing (docs/real-models.md).
+// `make demo`: the whole path once. Starts the attested server, verifies it, prints the verdict, streams
+// chat answers over the verified connection with the OpenAI SDK, shuts everything down. Exit 0 when all of
+// it worked. `make demo MODEL=smollm2` does it with published weights, which it fetches where they are
+// missing (docs/real-models.md).
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -102,7 +103,10 @@ async function answer(
   return text;
 }
 
-/** The server's own log line says when it answers; everything else it logs before that is for the person watching. */
+/**
+ * The server's own log line says when it answers; everything else it logs before that is
+ * for the person watching.
+ */
 async function listening(): Promise<string> {
   const lines = createInterface({ input: server.stderr });
   const url = new Promise<string>((resolve) => {

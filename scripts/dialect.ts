@@ -220,8 +220,9 @@ const FUNCTION = /^(?:FunctionDeclaration|FunctionExpression|ArrowFunctionExpres
 const OUTLINED = /^(?:describe|test|beforeAll|beforeEach|afterAll|afterEach)$/;
 
 /**
- * Functions of test/ have at most 100 lines, blank lines and comments not counted; oxlint checks all other folders. The callback of a
- * `describe` is an outline: the calls of tests, hooks and describes that stand directly in it, with their tables of rows, are left out.
+ * Functions of test/ have at most 100 lines, blank lines and comments not counted; oxlint checks all other
+ * folders. The callback of a `describe` is an outline: the calls of tests, hooks and describes that stand
+ * directly in it, with their tables of rows, are left out.
  */
 function functionsOf(source: Source): readonly Problem[] {
   if (!source.file.startsWith('test/')) return [];

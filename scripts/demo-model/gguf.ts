@@ -1,5 +1,5 @@
-// GGUF files of values in memory: the header of src/models/convert, and tensors encoded here.
-// Deterministic: keys and tensors in the order given, every byte decided here. Refuses shapes a type cannot hold.
+// GGUF files of values in memory: the header of src/models/convert, and tensors encoded here. Deterministic:
+// keys and tensors in the order given, every byte decided here. Refuses shapes a type cannot hold.
 
 import { encodeGgufHeader, padded, type GgufValue } from '../../src/models/convert/gguf-header.ts';
 import { halfBits, halfFromSingle, halfValue } from './numbers.ts';

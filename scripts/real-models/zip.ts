@@ -1,7 +1,8 @@
-// Reads single members of a zip archive (APPNOTE.TXT 6.3.10), which is what a wheel is, without ever unpacking the rest.
-// Memory is bounded by the directory; a member is a stream that ends as soon as it has more bytes than the directory says.
-// Refuses the whole archive for a name that leaves its folder (zip slip), a repeated name, a link, an encrypted or otherwise
-// compressed member, several disks, and ZIP64: no archive read here is that large.
+// Reads single members of a zip archive (APPNOTE.TXT 6.3.10), which is what a wheel is, without ever
+// unpacking the rest. Memory is bounded by the directory; a member is a stream that ends as soon as it has
+// more bytes than the directory says. Refuses the whole archive for a name that leaves its folder (zip slip),
+// a repeated name, a link, an encrypted or otherwise compressed member, several disks, and ZIP64: no archive
+// read here is that large.
 
 import { open, type FileHandle } from 'node:fs/promises';
 import { pipeline, type Readable } from 'node:stream';

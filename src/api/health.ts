@@ -1,4 +1,5 @@
-// GET /health: whether the server is up, how many models are loaded, and whether it can attest. Open, so without model names.
+// GET /health: whether the server is up, how many models are loaded, and whether it can attest.
+// Open, so without model names.
 
 import { healthAnswer } from './response-schemas.ts';
 import { route, type RouteContext } from '../http/route.ts';
@@ -27,7 +28,8 @@ export function health({ startedAt, isDraining }: RouteContext) {
         tee: {
           enabled: tee !== null,
           type: tee?.teeType ?? null,
-          // Bytes hashed while they were staged, or on a measured device. "disk" models have no such protection.
+          // Bytes hashed while they were staged, or on a measured device. "disk" models
+          // have no such protection.
           models_verified: loaded.length > 0 && loaded.every((model) => model.residency !== 'disk'),
           attestation_available: tee?.available ?? false,
         },

@@ -1,5 +1,6 @@
-// GET /metrics (also /v1/metrics): Prometheus text. A 404 unless it is switched on. Where keys are configured it needs an
-// admin key: the token counters of a model, polled often, tell how long the requests of others are.
+// GET /metrics (also /v1/metrics): Prometheus text. A 404 unless it is switched on. Where keys
+// are configured it needs an admin key: the token counters of a model, polled often, tell how
+// long the requests of others are.
 
 import { ApiError } from '../base/errors.ts';
 import { isLoopback } from '../http/address.ts';

@@ -1,5 +1,5 @@
-// From a request to a loaded model: checks that the key may use it and that it is of the right type, and holds it while the
-// answer is made. Shared by every route that needs an engine.
+// From a request to a loaded model: checks that the key may use it and that it is of the right type, and
+// holds it while the answer is made. Shared by every route that needs an engine.
 
 import { ApiError } from '../base/errors.ts';
 import type { Engine } from '../engine/seam/engine.ts';
@@ -46,7 +46,8 @@ export async function withEngine<T>(
   work: (engine: Engine) => Promise<T>,
 ): Promise<T> {
   const { config } = call.deps;
-  // Unloading is for admins: `keep_alive` must not let a tenant unload a model, or keep it loaded without end.
+  // Unloading is for admins: `keep_alive` must not let a tenant unload a model, or keep it loaded without
+  // end.
   const shared = config.auth.keys.length > 0 && call.exchange.principal?.admin !== true;
   const lease = await whileWaiting(call, model.id, () =>
     call.deps.models.acquire(model.id, {
@@ -127,8 +128,8 @@ function sharedEngine({ modelPermits, exchange }: Call, modelId: string, engine:
 }
 
 /**
- * Releases once the engine is done: aborted work stays in the engine until it is dropped, and a caller could fill the queue
- * beyond her share with it.
+ * Releases once the engine is done: aborted work stays in the engine until it is dropped, and a caller could
+ * fill the queue beyond her share with it.
  */
 async function released<T>(engine: Engine, release: () => void, ask: () => Promise<T>): Promise<T> {
   try {
@@ -142,8 +143,9 @@ async function released<T>(engine: Engine, release: () => void, ask: () => Promi
 }
 
 /**
- * Reserves a caller's tokens from the size of the request (about four bytes make a token) and of its answers. A length that
- * was asked for must be available; without one the answer may fill the context, and the rest of the minute is reserved for it.
+ * Reserves a caller's tokens from the size of the request (about four bytes make a token) and of its answers.
+ * A length that was asked for must be available; without one the answer may fill the context, and the rest of
+ * the minute is reserved for it.
  */
 export function reserveTokens(
   call: Call,

@@ -1,4 +1,5 @@
-// Answers on the wire, declared like requests: openapi.json is generated from them, and tests check real answers against them.
+// Answers on the wire, declared like requests: openapi.json is generated from them, and tests check
+// real answers against them.
 
 import {
   anything,

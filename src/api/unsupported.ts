@@ -17,7 +17,10 @@ export function inert(shape: Shape<unknown>, why: string): Shape<undefined> {
   };
 }
 
-/** A parameter of the OpenAI API that this server does not honour; a value that asks for none of the thing is taken. */
+/**
+ * A parameter of the OpenAI API that this server does not honour; a value that asks for
+ * none of the thing is taken.
+ */
 export function unsupportedParameter(instead: string): Shape<undefined> {
   return {
     schema: {},
@@ -30,7 +33,9 @@ export function unsupportedParameter(instead: string): Shape<undefined> {
   };
 }
 
-/** A parameter of the OpenAI API of which these values ask for what happens here; every other one is refused. */
+/**
+ * A parameter of the OpenAI API of which these values ask for what happens here; every other one is refused.
+ */
 export function supportedAs<const C extends string>(
   values: readonly C[],
   about: string,
@@ -47,7 +52,10 @@ export function supportedAs<const C extends string>(
   };
 }
 
-/** A parameter of another API of which these values ask for what happens here anyway; every other one is refused. */
+/**
+ * A parameter of another API of which these values ask for what happens here anyway; every other one is
+ * refused.
+ */
 export function asUsual(...values: readonly unknown[]): Shape<undefined> {
   return {
     schema: { enum: values, description: 'Accepted as what happens anyway; other values are refused.' },
@@ -68,7 +76,10 @@ function notSupported(path: string, instead: string): ApiError {
   );
 }
 
-/** Values by which clients say that they want none of a thing. An empty object is not one: it asks for the defaults. */
+/**
+ * Values by which clients say that they want none of a thing. An empty object is not one:
+ * it asks for the defaults.
+ */
 function isNothing(value: unknown): boolean {
   const none = value === null || value === false || value === 0 || value === '';
   return none || (Array.isArray(value) && value.length === 0);

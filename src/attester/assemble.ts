@@ -1,6 +1,6 @@
 // From a nonce to a document: claims, report_data, one report over them (docs/protocol.md §2–§4). Only this
-// file decides the layout of report_data: a caller's bytes are never signed raw. ReportSource is the seam to the makers of
-// reports: configfs-tsm, or the simulation.
+// file decides the layout of report_data: a caller's bytes are never signed raw. ReportSource is the seam to
+// the makers of reports: configfs-tsm, or the simulation.
 
 import {
   ALL_MODELS_ID,

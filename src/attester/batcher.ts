@@ -1,7 +1,8 @@
-// One hardware report answers many nonces: requests that wait while a report is made become the leaves of the next one's
-// Merkle tree (docs/protocol.md §2). A quote takes tens of milliseconds, and the device makes one at a time: without batches a
-// few clients could block the endpoint. Bounds: requests waiting (429 attestation_rate_limited), requests of one client per minute
-// (429), leaves of one report. A request that is aborted leaves the queue; its quota stays spent.
+// One hardware report answers many nonces: requests that wait while a report is made become the leaves of the
+// next one's Merkle tree (docs/protocol.md §2). A quote takes tens of milliseconds, and the device makes one
+// at a time: without batches a few clients could block the endpoint. Bounds: requests waiting (429
+// attestation_rate_limited), requests of one client per minute (429), leaves of one report. A request that is
+// aborted leaves the queue; its quota stays spent.
 
 import {
   leafHash,
@@ -87,7 +88,10 @@ class Batcher implements BatchingAttester {
   readonly #stop = new AbortController();
   #running: Promise<void> | undefined;
   #lastReportMs = 50;
-  /** The digest over all models, kept while the list stays the same, so that the cost does not grow with the models. */
+  /**
+   * The digest over all models, kept while the list stays the same, so that the cost does
+   * not grow with the models.
+   */
   #everything: Subject | undefined;
 
   constructor(options: BatcherOptions) {
@@ -185,7 +189,10 @@ class Batcher implements BatchingAttester {
     this.#running = undefined;
   }
 
-  /** The oldest request and all that ask for the same model, up to the limit: they share the second half of report_data. */
+  /**
+   * The oldest request and all that ask for the same model, up to the limit: they share the
+   * second half of report_data.
+   */
   #takeBatch(): Waiting[] {
     const first = this.#queue[0];
     if (first === undefined) return [];
@@ -237,7 +244,8 @@ class Batcher implements BatchingAttester {
   }
 
   async #makeReport(data: Uint8Array): Promise<Report> {
-    // Not AbortSignal.timeout: `any` holds its parts weakly, and one that was garbage collected never fires (Node 20).
+    // Not AbortSignal.timeout: `any` holds its parts weakly, and one that was garbage
+    // collected never fires (Node 20).
     const late = new AbortController();
     const timer = setTimeout(
       () => late.abort(new DOMException('no report in time', 'TimeoutError')),
@@ -257,7 +265,10 @@ export function treeOf(entries: readonly Uint8Array[]): MerkleTree {
   return merkleTree(entries.map(leafHash));
 }
 
-/** Token bucket per client. `take` spends a token and returns 0, or returns the milliseconds until one is available. */
+/**
+ * Token bucket per client. `take` spends a token and returns 0, or returns the
+ * milliseconds until one is available.
+ */
 function createBudget(perMinute: number, now: () => number): { take(client: string): number } {
   const buckets = new Map<string, { tokens: number; at: number }>();
   return {

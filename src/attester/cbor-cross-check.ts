@@ -1,6 +1,7 @@
-// The second writer of canonical CBOR: cbor-x, beside our own in the attestation package. What this server signs or puts in its
-// certificate is written once by each, and refused unless they agree on every byte: an error in one would otherwise be signed,
-// and every verifier that shares it would accept. A page in the browser cannot afford two writers; the server, once per report, can.
+// The second writer of canonical CBOR: cbor-x, beside our own in the attestation package. What this server
+// signs or puts in its certificate is written once by each, and refused unless they agree on every byte: an
+// error in one would otherwise be signed, and every verifier that shares it would accept. A page in the
+// browser cannot afford two writers; the server, once per report, can.
 
 import { Encoder } from 'cbor-x/encode';
 
@@ -12,7 +13,10 @@ const second = new Encoder({
   variableMapSize: true,
 });
 
-/** `bytes`, once cbor-x has read them and written the same, its maps in the order of their keys (RFC 8949 §4.2.1). */
+/**
+ * `bytes`, once cbor-x has read them and written the same, its maps in the order of their keys (RFC 8949
+ * §4.2.1).
+ */
 export function confirmCbor(bytes: Uint8Array, name: string): Uint8Array {
   const again = second.encode(ordered(second.decode(bytes)));
   if (Buffer.compare(again, bytes) !== 0)

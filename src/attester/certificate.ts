@@ -1,6 +1,6 @@
-// The self-signed TLS leaf of this boot (docs/protocol.md §6): P-256, names from the configuration, and in extension
-// 2.23.133.5.4.9 the attestation document in CBOR, its claims without nonce and exporter. Scanners and RA-TLS clients may
-// look at it before they connect; our verifier does not accept it alone.
+// The self-signed TLS leaf of this boot (docs/protocol.md §6): P-256, names from the configuration, and in
+// extension 2.23.133.5.4.9 the attestation document in CBOR, its claims without nonce and exporter. Scanners
+// and RA-TLS clients may look at it before they connect; our verifier does not accept it alone.
 
 import { isIP } from 'node:net';
 import { randomBytes } from 'node:crypto';

@@ -1,6 +1,7 @@
-// The certificate table a host may hand to an SEV-SNP guest with a report (configfs-tsm auxblob): AMD 56421, GHCB
-// specification, SNP Extended Guest Request. Entries {16-byte GUID in RFC 4122 order, u32 offset, u32 length}, closed by
-// zeros. The host supplies it, so no entry is trusted: it only saves the verifier a fetch. A malformed table counts as none.
+// The certificate table a host may hand to an SEV-SNP guest with a report (configfs-tsm auxblob): AMD 56421,
+// GHCB specification, SNP Extended Guest Request. Entries {16-byte GUID in RFC 4122 order, u32 offset, u32
+// length}, closed by zeros. The host supplies it, so no entry is trusted: it only saves the verifier a fetch.
+// A malformed table counts as none.
 
 import { X509Certificate } from 'node:crypto';
 import type { SnpEndorsements } from '@assay/attestation';
@@ -19,7 +20,10 @@ const GUIDS: Readonly<Record<string, 'vcek' | 'vlek' | 'ask' | 'ark' | 'crl'>> =
 
 export type CertificateTable = Partial<Record<'vcek' | 'vlek' | 'ask' | 'ark' | 'crl', Uint8Array>>;
 
-/** Known entries by name. Empty for an empty table; undefined when offsets, lengths or the closing entry are wrong. */
+/**
+ * Known entries by name. Empty for an empty table; undefined when offsets, lengths or the
+ * closing entry are wrong.
+ */
 export function parseCertificateTable(blob: Uint8Array): CertificateTable | undefined {
   const table: CertificateTable = {};
   if (blob.length === 0) return table;
@@ -46,7 +50,9 @@ export function parseCertificateTable(blob: Uint8Array): CertificateTable | unde
   return undefined;
 }
 
-/** VEK and its chain, as DER whatever form the host had them in. Undefined unless both are there and parse. */
+/**
+ * VEK and its chain, as DER whatever form the host had them in. Undefined unless both are there and parse.
+ */
 export function endorsementsOf(table: CertificateTable): SnpEndorsements | undefined {
   const vek = der(table.vcek ?? table.vlek);
   const intermediate = der(table.ask);

@@ -1,9 +1,9 @@
-// Fresh endorsements to staple, in this order: files of an operator's refresher, items fetched from the vendor, items of the
-// host. They are a convenience for verifiers, which check them: an attestation never waits for them or fails without them.
-// They are renewed long before they expire, and one source replaces another whose endorsements have expired; /metrics shows their
-// remaining life and the last error. Items without a readable end of validity are refused, except from the host, where they raise
-// the alarm. Folder: `vek.der`, `chain.pem` (ASK or ASVK, then ARK), `crl.der` for SEV-SNP; `tdx.json` (protocol.md §4) for
-// TDX.
+// Fresh endorsements to staple, in this order: files of an operator's refresher, items fetched from the
+// vendor, items of the host. They are a convenience for verifiers, which check them: an attestation never
+// waits for them or fails without them. They are renewed long before they expire, and one source replaces
+// another whose endorsements have expired; /metrics shows their remaining life and the last error. Items
+// without a readable end of validity are refused, except from the host, where they raise the alarm. Folder:
+// `vek.der`, `chain.pem` (ASK or ASVK, then ARK), `crl.der` for SEV-SNP; `tdx.json` (protocol.md §4) for TDX.
 
 import { X509Certificate } from 'node:crypto';
 import { join } from 'node:path';
@@ -40,7 +40,10 @@ export interface StaplingOptions {
 
 /** A folder may have changed; a failed fetch may work now. */
 const RETRY_MS = 10 * 60_000;
-/** Vendors issue CRLs and TCB info for weeks; a quarter of a day is early enough, or half of what is left when that is less. */
+/**
+ * Vendors issue CRLs and TCB info for weeks; a quarter of a day is early enough, or half of what
+ * is left when that is less.
+ */
 const REFETCH_MS = 6 * 3_600_000;
 /** The shortest time between two fetches, whatever the clock or the vendor says. */
 const SOONEST_MS = 60_000;
@@ -154,7 +157,10 @@ class StapledEndorsements implements Stapling {
     return all.find((held) => this.#isGood(held)) ?? all.find((held) => held !== undefined);
   }
 
-  /** Fetches, unless the folder's endorsements last long enough or the next fetch is not due; a clock set back makes it due. */
+  /**
+   * Fetches, unless the folder's endorsements last long enough or the next fetch is not due; a
+   * clock set back makes it due.
+   */
   #fetchFor(report: Uint8Array): void {
     const time = this.#options.clock.now();
     if (this.#options.fetch === undefined || this.#fetching !== undefined || this.#closed) return;
@@ -306,8 +312,9 @@ async function readItem(folder: string, name: string): Promise<Buffer> {
 }
 
 /**
- * nextUpdate of a CRL (RFC 5280 §5.1), Unix milliseconds or NaN. For the alarm only, so without a full parser: the first two
- * Time values of TBSCertList are thisUpdate and nextUpdate. The verifier has the strict parser.
+ * nextUpdate of a CRL (RFC 5280 §5.1), Unix milliseconds or NaN. For the alarm only, so without a
+ * full parser: the first two Time values of TBSCertList are thisUpdate and nextUpdate. The
+ * verifier has the strict parser.
  */
 export function crlNextUpdate(der: Uint8Array): number {
   const found: number[] = [];

@@ -1,4 +1,5 @@
-// Reports of real hardware: configfs-tsm behind the ReportSource seam, with endorsements stapled when there are any.
+// Reports of real hardware: configfs-tsm behind the ReportSource seam, with endorsements
+// stapled when there are any.
 
 import { readFile } from 'node:fs/promises';
 import type { Report, ReportSource } from './assemble.ts';

@@ -1,5 +1,6 @@
-// The keys of this boot, made in memory and never written: P-256 for TLS, Ed25519 for receipts, X25519 for encrypted bodies
-// (docs/protocol.md §3, claims 2, 6, 7). A new process has new keys; clients then attest again.
+// The keys of this boot, made in memory and never written: P-256 for TLS, Ed25519 for receipts,
+// X25519 for encrypted bodies (docs/protocol.md §3, claims 2, 6, 7). A new process has new keys;
+// clients then attest again.
 
 import { createHash, createPublicKey, generateKeyPairSync, webcrypto, type KeyObject } from 'node:crypto';
 
@@ -33,7 +34,10 @@ export async function createIdentity(): Promise<Identity> {
   };
 }
 
-/** The raw 32 bytes of an Ed25519 or X25519 public key (RFC 8410: the last 32 bytes of its SubjectPublicKeyInfo). */
+/**
+ * The raw 32 bytes of an Ed25519 or X25519 public key (RFC 8410: the last 32 bytes of its
+ * SubjectPublicKeyInfo).
+ */
 export function rawPublicKey(key: KeyObject): Uint8Array {
   const spki = (key.type === 'private' ? createPublicKey(key) : key).export({ format: 'der', type: 'spki' });
   if (spki.length !== 44) throw new TypeError('not an Ed25519 or X25519 key');

@@ -1,5 +1,6 @@
-// Keeps the TLS leaf current: a certificate with fresh evidence at start, and a new one for the same key after half its
-// lifetime. The key stays, because the claims bind it; existing connections keep their certificate.
+// Keeps the TLS leaf current: a certificate with fresh evidence at start, and a new one for the
+// same key after half its lifetime. The key stays, because the claims bind it; existing
+// connections keep their certificate.
 
 import type { Clock } from '../base/clock.ts';
 import type { BatchingAttester } from './batcher.ts';
@@ -65,7 +66,10 @@ export async function createLeaf(options: LeafOptions): Promise<Leaf> {
     }
   }
 
-  /** Checks the clock often, not once: a clock that jumps must not leave a certificate in use outside its validity. */
+  /**
+   * Checks the clock often, not once: a clock that jumps must not leave a certificate in
+   * use outside its validity.
+   */
   async function look(): Promise<void> {
     if (clock.now() >= dueAt || clock.now() < issuedAt) await renew();
     schedule();

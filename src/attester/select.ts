@@ -1,5 +1,6 @@
-// Chooses the TEE of this server. The simulation is chosen only by name: `auto` on a machine without hardware gives
-// no attester at all (503 tee_not_enabled), and a named TEE that is absent is an error, never replaced by another.
+// Chooses the TEE of this server. The simulation is chosen only by name: `auto` on a machine without
+// hardware gives no attester at all (503 tee_not_enabled), and a named TEE that is absent is an error,
+// never replaced by another.
 
 import type { ReportSource } from './assemble.ts';
 import { probeTsm, type TsmFs, type TsmProvider } from '../attestd/tsm.ts';

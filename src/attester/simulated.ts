@@ -1,6 +1,7 @@
-// A report source without hardware: real SNP reports or TDX quotes, signed by a fake hierarchy of this data folder. It is no proof
-// about the machine, and says so: tee_type "simulated", a warning at start, /health, and roots no verifier trusts unasked.
-// The measurement is SHA-384 over the server's own code files, so that changing the code changes it, as on hardware.
+// A report source without hardware: real SNP reports or TDX quotes, signed by a fake hierarchy of this data
+// folder. It is no proof about the machine, and says so: tee_type "simulated", a warning at start, /health,
+// and roots no verifier trusts unasked. The measurement is SHA-384 over the server's own code files, so that
+// changing the code changes it, as on hardware.
 
 import { createHash, randomBytes } from 'node:crypto';
 import { link, mkdir, open, readdir, readFile, rm } from 'node:fs/promises';
@@ -178,8 +179,8 @@ async function loadKeys<Keys extends { readonly version: 1 }>(
 }
 
 /**
- * SHA-384 over a sorted list of `<sha384> <path>` lines of all code files (.js, .ts without declarations) below the folders.
- * Each folder is named, so that where it is installed does not matter.
+ * SHA-384 over a sorted list of `<sha384> <path>` lines of all code files (.js, .ts without declarations)
+ * below the folders. Each folder is named, so that where it is installed does not matter.
  */
 export async function measureCode(folders: Readonly<Record<string, string>>): Promise<Uint8Array> {
   const lines: string[] = [];

@@ -1,5 +1,6 @@
-// The chain of an audit log: takes its lines one by one, and reports the fault of the first line that does not follow. Refuses: a
-// head that goes back, a run signed by a key other than its own, and more lines after a head than a crash can leave.
+// The chain of an audit log: takes its lines one by one, and reports the fault of the first line that does
+// not follow. Refuses: a head that goes back, a run signed by a key other than its own, and more lines after
+// a head than a crash can leave.
 
 import { createHash } from 'node:crypto';
 import { isRecord } from '../base/shape.ts';
@@ -39,7 +40,9 @@ interface Line {
 
 export class Chain {
   readonly #runs: { key: string; from: number; signed: number | null }[] = [];
-  /** Hashes before the last lines, by number modulo its size: those that the head in an `open` line may name. */
+  /**
+   * Hashes before the last lines, by number modulo its size: those that the head in an `open` line may name.
+   */
   readonly #recent = Buffer.alloc(32 * MAX_UNSIGNED);
   #first: number | null = null;
   #firstPrev: string | null = null;
@@ -125,7 +128,8 @@ export class Chain {
       return `${what} is of line ${head.count}, and line ${this.#signedTo} was signed before: it was put back`;
     if (this.#count - head.count > MAX_UNSIGNED)
       return `${this.#count - head.count} lines follow ${what}, more than a crash leaves`;
-    // The head of an empty log is that of its first run; where the log begins with a removed segment's head, its run is gone.
+    // The head of an empty log is that of its first run; where the log begins with a removed
+    // segment's head, its run is gone.
     const run =
       this.#runs.findLast((each) => each.from < head.count) ??
       (this.#first === 0 ? this.#runs[0] : undefined);

@@ -1,5 +1,5 @@
-// Writes head.json, the signed head of the audit log, and helpers of both files of the log: opening while descriptors are
-// scarce, and writing whole texts.
+// Writes head.json, the signed head of the audit log, and helpers of both files of the log: opening while
+// descriptors are scarce, and writing whole texts.
 
 import { sign, type KeyObject } from 'node:crypto';
 import { closeSync, fdatasync, openSync, write } from 'node:fs';
@@ -24,8 +24,9 @@ export interface HeadOptions {
 }
 
 /**
- * head.json is replaced by rename, so it is whole at any moment. The file of the next one is open beforehand, and the old
- * one is closed in the same turn: clients that use up all descriptors cannot keep a head from being written.
+ * head.json is replaced by rename, so it is whole at any moment. The file of the next one is open
+ * beforehand, and the old one is closed in the same turn: clients that use up all descriptors cannot keep a
+ * head from being written.
  */
 export class HeadWriter {
   readonly #options: HeadOptions;

@@ -1,5 +1,5 @@
-// The signed head of the audit log (docs/audit.md): how many lines there are, the hash of the last, and the signature by the
-// receipt key of the run that wrote them.
+// The signed head of the audit log (docs/audit.md): how many lines there are, the hash of the last, and the
+// signature by the receipt key of the run that wrote them.
 
 import { createPublicKey, verify } from 'node:crypto';
 import { anything, integer, openObject, text, type Shape } from '../base/shape.ts';

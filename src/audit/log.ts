@@ -1,7 +1,8 @@
-// The audit log as it lies on the disk, and its check (docs/audit.md): numbered segments and audit.jsonl hold one chain of JSON
-// lines, each with the SHA-256 of the one before. A run begins with an `open` line, which names the run's receipt key and
-// carries the signed head of the run before; head.json is that of the last run: each run is protected by its own signature.
-// Refuses beside a broken chain: lines without a head, and missing segments that no signed line mentions.
+// The audit log as it lies on the disk, and its check (docs/audit.md): numbered segments and audit.jsonl hold
+// one chain of JSON lines, each with the SHA-256 of the one before. A run begins with an `open` line, which
+// names the run's receipt key and carries the signed head of the run before; head.json is that of the last
+// run: each run is protected by its own signature. Refuses beside a broken chain: lines without a head, and
+// missing segments that no signed line mentions.
 
 import { open, readFile, readdir, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -48,14 +49,23 @@ export interface AuditVerdict {
   readonly segments: number;
   /** The key that signed the head, hex. */
   readonly receiptKey: string | null;
-  /** Lines at the end that are newer than the head: a crash came before their head, or the server did not write them. */
+  /**
+   * Lines at the end that are newer than the head: a crash came before their head, or the
+   * server did not write them.
+   */
   readonly unsigned: number;
   readonly runs: readonly (Run & { readonly unsigned: number; readonly anchored: boolean })[];
-  /** Runs whose key is none of those given: a process that could write to the folder before the next run may have forged them. */
+  /**
+   * Runs whose key is none of those given: a process that could write to the folder before the next
+   * run may have forged them.
+   */
   readonly unanchored: number;
 }
 
-/** Reads the whole log. `receiptKeys` (hex) are receipt keys from attestations of runs; each must be the key of a run here. */
+/**
+ * Reads the whole log. `receiptKeys` (hex) are receipt keys from attestations of runs; each must
+ * be the key of a run here.
+ */
 export async function verifyAudit(
   folder: string,
   receiptKeys: readonly string[] = [],
@@ -159,7 +169,9 @@ export function segmentNumber(name: string): number {
   return Number(name.slice('audit-'.length, -'.jsonl'.length));
 }
 
-/** Lines without their newline; the last one is `whole` only if it had one. Reading stops at an endless line. */
+/**
+ * Lines without their newline; the last one is `whole` only if it had one. Reading stops at an endless line.
+ */
 async function* linesOf(
   path: string,
 ): AsyncIterable<{ readonly bytes: Uint8Array; readonly whole: boolean }> {

@@ -1,8 +1,8 @@
-// Writes the audit log: key name, route, model digest, status, tokens, evidence hash; never content. Its form and check are in
-// log.ts. Lines are written in batches, fsynced, then the head, signed with the attested receipt key; so after a
-// crash the log may be ahead of its head, never behind. A full segment is set aside under a number, and the chain goes on in
-// a new one. Requests without a key are counted, one line for many, so that strangers cannot fill the disk. One process owns
-// the folder.
+// Writes the audit log: key name, route, model digest, status, tokens, evidence hash; never content. Its form
+// and check are in log.ts. Lines are written in batches, fsynced, then the head, signed with the attested
+// receipt key; so after a crash the log may be ahead of its head, never behind. A full segment is set aside
+// under a number, and the chain goes on in a new one. Requests without a key are counted, one line for many,
+// so that strangers cannot fill the disk. One process owns the folder.
 
 import { createHash, createPublicKey, type KeyObject } from 'node:crypto';
 import { closeSync, fsync, ftruncate, openSync } from 'node:fs';
@@ -48,7 +48,9 @@ export interface RequestRecord {
 export interface AuditOptions extends HeadOptions {
   /** A segment of this many bytes is full. */
   readonly maxSegmentBytes: number;
-  /** Segments that are kept, the current one included; the oldest is removed for a new one. 0: all are kept. */
+  /**
+   * Segments that are kept, the current one included; the oldest is removed for a new one. 0: all are kept.
+   */
   readonly maxSegments: number;
   /** Called once when the disk refuses; the server must then stop accepting work. */
   readonly onError: (error: unknown) => void;
@@ -71,7 +73,9 @@ type Step = string | (SignedEnd & { readonly run: () => Promise<void> });
 
 const AUDIT_FOLDER = { prefix: 'lock-audit-', what: 'the audit folder', key: 'audit.folder' } as const;
 
-/** Continues the log of the folder, or begins one. Throws without writing when the log there does not verify. */
+/**
+ * Continues the log of the folder, or begins one. Throws without writing when the log there does not verify.
+ */
 export async function openAudit(options: AuditOptions): Promise<Audit> {
   const { folder } = options;
   const lock = await lockFolder(folder, AUDIT_FOLDER);

@@ -1,5 +1,6 @@
-// The closed list of codes of an ApiError: the status a code has on every path, its meaning, and the side that must act.
-// The table of docs/api.md is generated from it. Add a line here before using a new code; never rename a released one.
+// The closed list of codes of an ApiError: the status a code has on every path, its meaning, and the side
+// that must act. The table of docs/api.md is generated from it. Add a line here before using a new code;
+// never rename a released one.
 
 /** caller: another request; wait: the same one later; operator: access to the server or the hub. */
 export type Acts = 'caller' | 'wait' | 'operator';

@@ -1,5 +1,6 @@
-// Free space of one file system, shared by several writers of known size. Each reserves the bytes it still has to write, so
-// that no byte is promised twice; some are kept for files that must always be written (the audit log, locks, states).
+// Free space of one file system, shared by several writers of known size. Each reserves the bytes it still
+// has to write, so that no byte is promised twice; some are kept for files that must always be written (the
+// audit log, locks, states).
 
 /** There is less room than was asked for. */
 export class NoRoom extends Error {

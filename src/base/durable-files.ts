@@ -1,5 +1,6 @@
-// File writes that a kill -9 or a power cut cannot leave half done: write beside the place, fsync, rename, fsync the folder.
-// A name that begins with `.tmp-` is always such an unfinished file, and is removed when its folder is opened.
+// File writes that a kill -9 or a power cut cannot leave half done: write beside the place, fsync,
+// rename, fsync the folder. A name that begins with `.tmp-` is always such an unfinished file, and is
+// removed when its folder is opened.
 
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
@@ -45,7 +46,10 @@ export async function writeAtomically(path: string, text: string): Promise<void>
   await syncFolder(folder);
 }
 
-/** A small regular file's text. Never blocks on a FIFO, never follows a link; undefined when there is no such file. */
+/**
+ * A small regular file's text. Never blocks on a FIFO, never follows a link; undefined
+ * when there is no such file.
+ */
 export async function readSmallFile(
   path: string,
   maxBytes: number,
@@ -107,8 +111,8 @@ export function isFull(error: unknown): boolean {
 }
 
 /**
- * Turns a full disk into an error for the operator that names the full place: errors of writes through an open file do not name
- * the file. Every other error stays as it was.
+ * Turns a full disk into an error for the operator that names the full place: errors of writes through an
+ * open file do not name the file. Every other error stays as it was.
  */
 export function storageError(error: unknown, path: string): unknown {
   if (!isFull(error) || error instanceof ApiError) return error;

@@ -1,6 +1,6 @@
 // Errors of the server, by the party that must act: the operator (ConfigError) or the caller (ApiError).
-// Every ApiError becomes the one OpenAI envelope in http/errors; no other form of error is ever written to a client.
-// Messages name the parameter and never repeat prompts, completions, keys or file contents.
+// Every ApiError becomes the one OpenAI envelope in http/errors; no other form of error is ever written to a
+// client. Messages name the parameter and never repeat prompts, completions, keys or file contents.
 
 import { entryOf, isApiCode, type ApiCode } from './api-codes.ts';
 
@@ -52,7 +52,9 @@ function statusOf(code: ApiCode, asked: number | undefined): number {
   return asked !== undefined && also.includes(asked) ? asked : status;
 }
 
-/** An error whose code is data of an engine or a pull; a code that is not in the table becomes `otherwise`. */
+/**
+ * An error whose code is data of an engine or a pull; a code that is not in the table becomes `otherwise`.
+ */
 export function apiErrorOf(
   code: string,
   otherwise: ApiCode,

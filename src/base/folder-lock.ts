@@ -1,8 +1,8 @@
-// One process per folder and use. The owner is the process named in the highest-numbered `lock-<n>`: its pid, the time it
-// started (a reused pid has another) and the boot it belongs to. To take over from a dead owner a process creates lock-<n+1>,
-// which only one can (the name must be new); the highest is never removed, so two never both succeed. A killed owner counts
-// as dead. On a full disk a symbolic link holds the same text, which takes no room. Not for folders shared between machines or pid
-// namespaces.
+// One process per folder and use. The owner is the process named in the highest-numbered `lock-<n>`: its pid,
+// the time it started (a reused pid has another) and the boot it belongs to. To take over from a dead owner a
+// process creates lock-<n+1>, which only one can (the name must be new); the highest is never removed, so two
+// never both succeed. A killed owner counts as dead. On a full disk a symbolic link holds the same text,
+// which takes no room. Not for folders shared between machines or pid namespaces.
 
 import { link, lstat, mkdir, open, readdir, readFile, readlink, rename, rm, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -52,7 +52,10 @@ export interface FolderLock {
 
 const ATTEMPTS = 100;
 
-/** Throws ConfigError while another live process (or this one) owns the folder for this use, or when it cannot be used. */
+/**
+ * Throws ConfigError while another live process (or this one) owns the folder for this use,
+ * or when it cannot be used.
+ */
 export async function lockFolder(folder: string, use: FolderUse): Promise<FolderLock> {
   try {
     await mkdir(folder, { recursive: true, mode: 0o700 });
@@ -176,7 +179,10 @@ async function isAlive(owner: Owner): Promise<boolean> {
   return started === '' || owner.started === '' || started === owner.started;
 }
 
-/** Field 22 of /proc/<pid>/stat, in clock ticks since boot; '' where there is no /proc (then only the pid counts). */
+/**
+ * Field 22 of /proc/<pid>/stat, in clock ticks since boot; '' where there is no /proc
+ * (then only the pid counts).
+ */
 async function startTimeOf(pid: number): Promise<string> {
   const stat = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => '');
   // The command name, field 2, is in parentheses and may hold anything.

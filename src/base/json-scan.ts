@@ -1,6 +1,6 @@
-// Bounds the values of a JSON text by its bytes: while they arrive, and before JSON.parse builds objects. `{}` is 3 bytes
-// of text with its comma and 64 of heap, a key can cost a hidden class; a budget of bytes does not see that. Used for request
-// bodies, frames of the engine child and answers of the hub.
+// Bounds the values of a JSON text by its bytes: while they arrive, and before JSON.parse builds objects.
+// `{}` is 3 bytes of text with its comma and 64 of heap, a key can cost a hidden class; a budget of bytes
+// does not see that. Used for request bodies, frames of the engine child and answers of the hub.
 
 import { ApiError } from './errors.ts';
 
@@ -8,9 +8,10 @@ import { ApiError } from './errors.ts';
 const MAX_DEPTH = 100;
 
 /**
- * Weight limit of the values of one request; a number in an array weighs 1. Two million token ids pass, and 40 000 members of
- * objects: several times as many as in the largest conversations with the largest tools. The text of that weight which is slowest
- * to parse holds the event loop about as long as one string of 16 MiB does (docs/decisions/growth.md).
+ * Weight limit of the values of one request; a number in an array weighs 1. Two million token ids pass, and
+ * 40 000 members of objects: several times as many as in the largest conversations with the largest tools.
+ * The text of that weight which is slowest to parse holds the event loop about as long as one string of 16
+ * MiB does (docs/decisions/growth.md).
  */
 export const MAX_WEIGHT = 2 * 1024 * 1024;
 
@@ -18,8 +19,9 @@ export const MAX_WEIGHT = 2 * 1024 * 1024;
 const HEAP_BYTES = 8;
 
 /**
- * By the characters outside of strings, so that the weight is at least the heap of their values and in proportion to the
- * time it takes: a key can cost a hidden class or a dictionary, a string a look-up in the table of strings.
+ * By the characters outside of strings, so that the weight is at least the heap of their values and in
+ * proportion to the time it takes: a key can cost a hidden class or a dictionary, a string a look-up
+ * in the table of strings.
  */
 const WEIGHTS = new Uint8Array(256);
 for (const [characters, weight] of [

@@ -1,6 +1,7 @@
-// The server's log: pino, one JSON object per line on stderr. Its serializers pick fields and do not redact: a field that
-// is not named here cannot be written. Our own typed errors keep their message (it carries no content); of any other error
-// only the name, code and stack frames are kept, because messages of parsers and libraries quote their input.
+// The server's log: pino, one JSON object per line on stderr. Its serializers pick fields and do not redact:
+// a field that is not named here cannot be written. Our own typed errors keep their message (it carries no
+// content); of any other error only the name, code and stack frames are kept, because messages of parsers and
+// libraries quote their input.
 
 import pino, { type DestinationStream, type Logger } from 'pino';
 import { ApiError, ConfigError } from './errors.ts';
@@ -21,7 +22,8 @@ export function createLog(options: LogOptions): Log {
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
       serializers: { err: pickError, error: pickError, req: pickRequest, res: pickResponse },
-      // pino would use an error's message as the line's: this key keeps it from that, and bare errors get a message of ours.
+      // pino would use an error's message as the line's: this key keeps it from that, and bare
+      // errors get a message of ours.
       errorKey: 'thrown',
       hooks: {
         logMethod(args, method) {
@@ -60,8 +62,9 @@ export function pickError(value: unknown): Record<string, unknown> {
 }
 
 /**
- * Where an error comes from. Its message is also in its stack, before the frames, and may have lines that look like frames: a
- * stack that does not begin with name and message has no frames for us, and a frame ends with a place.
+ * Where an error comes from. Its message is also in its stack, before the frames, and may have lines
+ * that look like frames: a stack that does not begin with name and message has no frames for us, and a
+ * frame ends with a place.
  */
 export function framesOf(error: Error): readonly string[] {
   const { stack, message } = error;

@@ -1,5 +1,5 @@
-// The form of a model id: plain ASCII without path tricks, so that no two ids look alike and none leads out of a folder. The
-// configuration, the API and the store hold ids to the same rule.
+// The form of a model id: plain ASCII without path tricks, so that no two ids look alike and none leads out
+// of a folder. The configuration, the API and the store hold ids to the same rule.
 
 const MAX_NAME_CHARACTERS = 200;
 /** Words that are routes below /v1/models (http-api.md). */

@@ -1,5 +1,6 @@
-// Keeps the server's memory off disks as far as possible without native code of its own: has its core limit set to zero, tells
-// the kernel to leave memory out of a dump, and finds out whether there is swap. Linux; a no-op elsewhere.
+// Keeps the server's memory off disks as far as possible without native code of its own: has its core
+// limit set to zero, tells the kernel to leave memory out of a dump, and finds out whether there is swap.
+// Linux; a no-op elsewhere.
 
 import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -9,8 +10,8 @@ type Read = (path: string) => string;
 const readText: Read = (path) => readFileSync(path, 'utf8');
 
 /**
- * Prevents core dumps of this process, and keeps its memory out of one that a crash handler of the machine makes all the same
- * (core(5)). Throws when either is refused.
+ * Prevents core dumps of this process, and keeps its memory out of one that a crash handler of the machine
+ * makes all the same (core(5)). Throws when either is refused.
  */
 export function withoutCoreDumps(): void {
   if (process.platform !== 'linux') return;
@@ -23,8 +24,8 @@ export function withoutCoreDumps(): void {
 }
 
 /**
- * The swap on a disk that this process may be written to: devices or files of /proc/swaps. Compressed memory (zram) is no disk;
- * a cgroup whose own or whose parents' memory.swap.max is 0 has none (cgroup v2).
+ * The swap on a disk that this process may be written to: devices or files of /proc/swaps. Compressed memory
+ * (zram) is no disk; a cgroup whose own or whose parents' memory.swap.max is 0 has none (cgroup v2).
  */
 export function reachableSwap(read: Read = readText): readonly string[] {
   const text = (path: string): string => {

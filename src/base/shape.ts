@@ -1,6 +1,7 @@
-// Request shapes: declared once, they check a JSON value, give its TypeScript type, and print the JSON schema that
-// openapi.json is made of. Refusals are 400s in OpenAI's form: a stable code and the field's path (`messages[0].role`).
-// Unknown fields are refused, null stands for absent in optional ones, and no value that may be content is ever quoted.
+// Request shapes: declared once, they check a JSON value, give its TypeScript type, and print the JSON schema
+// that openapi.json is made of. Refusals are 400s in OpenAI's form: a stable code and the field's path
+// (`messages[0].role`). Unknown fields are refused, null stands for absent in optional ones, and no value
+// that may be content is ever quoted.
 
 import type { ApiCode } from './api-codes.ts';
 import { ApiError } from './errors.ts';
@@ -13,7 +14,9 @@ export interface Shape<T> {
   readonly optional?: boolean | undefined;
   /** Left out of the published schema: known, and always refused. */
   readonly refused?: boolean | undefined;
-  /** Whether `read` would return the value unchanged. It spares long lists a copy and a path for each item. */
+  /**
+   * Whether `read` would return the value unchanged. It spares long lists a copy and a path for each item.
+   */
   readonly takes?: ((value: unknown) => boolean) | undefined;
   read(value: unknown, path: string): T;
 }
@@ -210,7 +213,9 @@ export function object<F extends Fields>(fields: F, about?: string): Shape<Read<
   return objectOf(fields, { about, others: false });
 }
 
-/** An object whose other fields are ignored: they promise no effect, so no client is refused for sending them. */
+/**
+ * An object whose other fields are ignored: they promise no effect, so no client is refused for sending them.
+ */
 export function openObject<F extends Fields>(fields: F, about?: string): Shape<Read<F>> {
   return objectOf(fields, { about, others: true });
 }

@@ -1,4 +1,5 @@
-// `assay api-key add NAME`: makes a key for a caller. It is printed once and not stored: the configuration takes its digest.
+// `assay api-key add NAME`: makes a key for a caller. It is printed once and not stored: the
+// configuration takes its digest.
 
 import { createHash, randomBytes } from 'node:crypto';
 import { keyNameProblem } from '../config/forms.ts';

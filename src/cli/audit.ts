@@ -1,5 +1,6 @@
-// `assay audit verify [FOLDER]`: the hash chain of the audit log, and every run's signed head. Exit 0 intact, 1 not. A run
-// whose receipt key was not given is reported as vouched for only by the folder itself; a given key that no run has is exit 1.
+// `assay audit verify [FOLDER]`: the hash chain of the audit log, and every run's signed head. Exit 0 intact,
+// 1 not. A run whose receipt key was not given is reported as vouched for only by the folder itself; a given
+// key that no run has is exit 1.
 
 import { join } from 'node:path';
 import { verifyAudit, type AuditVerdict } from '../audit/write.ts';

@@ -1,6 +1,6 @@
-// `assay chat`: a chat in the terminal that verifies first. No prompt is sent before the evidence of the very connection was
-// accepted; the verdict is one line on standard error. Ctrl-C cancels the answer, twice ends. Without a terminal on standard
-// input, all input is one prompt, and standard output carries only the answer.
+// `assay chat`: a chat in the terminal that verifies first. No prompt is sent before the evidence of the very
+// connection was accepted; the verdict is one line on standard error. Ctrl-C cancels the answer, twice ends.
+// Without a terminal on standard input, all input is one prompt, and standard output carries only the answer.
 
 import { readFileSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';

@@ -1,6 +1,6 @@
-// How the commands of this installation are called from any folder: by their names where a shell finds exactly these programs,
-// else by their paths. A name that no folder of the PATH has is not printed: `npx NAME` would ask a public registry for it, and
-// run what somebody else has put there.
+// How the commands of this installation are called from any folder: by their names where a shell finds
+// exactly these programs, else by their paths. A name that no folder of the PATH has is not printed:
+// `npx NAME` would ask a public registry for it, and run what somebody else has put there.
 
 import { existsSync, realpathSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -36,7 +36,10 @@ function commandOf(name: string, file: string, path: string): string {
   return `${node} ${shellWord(file)}`;
 }
 
-/** Whether a shell that is given `name` runs `file`. npx and npm put the folders of a project first: no other shell has those. */
+/**
+ * Whether a shell that is given `name` runs `file`. npx and npm put the folders of a project first:
+ * no other shell has those.
+ */
 function isFound(name: string, file: string, path: string): boolean {
   const folders = path.split(delimiter).filter((folder) => isAbsolute(folder) && !isOfProject(folder));
   const first = folders.map((folder) => join(folder, name)).find((candidate) => existsSync(candidate));

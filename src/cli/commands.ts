@@ -1,5 +1,5 @@
-// From the arguments to a command. Keys are never taken from the command line, where other users of the machine could read
-// them.
+// From the arguments to a command. Keys are never taken from the command line, where other users of the
+// machine could read them.
 
 import { UsageError, version } from './arguments.ts';
 import { commandNames, helpOf } from './help.ts';

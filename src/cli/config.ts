@@ -1,4 +1,5 @@
-// `assay config check|show`: checks a configuration, and prints the effective one. Secrets are shown as their SHA-256.
+// `assay config check|show`: checks a configuration, and prints the effective one. Secrets
+// are shown as their SHA-256.
 
 import { CONFIG_OPTIONS, loadConfig, parseArguments, UsageError } from './arguments.ts';
 import { apiKeys, configDigest, effectiveConfig } from '../config/read.ts';

@@ -1,5 +1,6 @@
-// The lines `assay serve` prints for people, ready to paste: verify, a request through the local proxy, the line for the OpenAI SDK.
-// They are made from the effective configuration, so that every command works on this machine as printed.
+// The lines `assay serve` prints for people, ready to paste: verify, a request through the local proxy, the
+// line for the OpenAI SDK. They are made from the effective configuration, so that every command works on
+// this machine as printed.
 
 import { createHash } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -160,7 +161,10 @@ function request(
   ];
 }
 
-/** The reference policy of a simulated server: its measurement, its models, its configuration; the root is for the flag. */
+/**
+ * The reference policy of a simulated server: its measurement, its models, its configuration;
+ * the root is for the flag.
+ */
 async function writePolicy(
   server: RunningServer,
   config: Config,

@@ -1,5 +1,5 @@
-// The heap V8 gives this process, against what the configuration needs of it: found too small at the start, it is one line with
-// exit 2, and not V8's report of a crash in the middle of somebody's request.
+// The heap V8 gives this process, against what the configuration needs of it: found too small at the start,
+// it is one line with exit 2, and not V8's report of a crash in the middle of somebody's request.
 
 import { getHeapStatistics } from 'node:v8';
 import { ConfigError } from '../base/errors.ts';

@@ -1,5 +1,5 @@
-// The help text of every command and sub-command. `--help` and `-h` anywhere in the arguments of a command print its text
-// on standard output; a mistake in the arguments prints its first line as the usage.
+// The help text of every command and sub-command. `--help` and `-h` anywhere in the arguments of a command
+// print its text on standard output; a mistake in the arguments prints its first line as the usage.
 
 const CONFIG_HELP = `  --config FILE           measured configuration, else ASSAY_CONFIG
   --operator-config FILE  unmeasured one, else ASSAY_OPERATOR_CONFIG

@@ -1,5 +1,6 @@
-// `assay image model FILE`: packs a GGUF as a model disk (EROFS and dm-verity) and prints its entry for the
-// measured configuration. The builder is part of a checkout, not of the appliance: it is looked for beside the built server.
+// `assay image model FILE`: packs a GGUF as a model disk (EROFS and dm-verity) and prints its entry for
+// the measured configuration. The builder is part of a checkout, not of the appliance: it is looked for
+// beside the built server.
 
 import { resolve } from 'node:path';
 import { CommandError, parseArguments, optionText, UsageError } from './arguments.ts';

@@ -1,14 +1,16 @@
 #!/usr/bin/env node
-// The process of `assay`: preparations before any other file of the server is loaded. Exit codes: 0 done, 1 failed, 2 wrong
-// configuration or usage. Imports only node:, so that a start that fails to load its code still ends with one line.
+// The process of `assay`: preparations before any other file of the server is loaded. Exit codes: 0 done, 1
+// failed, 2 wrong configuration or usage. Imports only node:, so that a start that fails to load its code
+// still ends with one line.
 
 import { getSystemErrorMap } from 'node:util';
 
-// SIGUSR1 makes Node open its debugger to every process of the machine, with prompts and keys in reach. With a listener of our
-// own Node does not get the signal. `assay serve` looks whether one came before this line.
+// SIGUSR1 makes Node open its debugger to every process of the machine, with prompts and keys in reach. With
+// a listener of our own Node does not get the signal. `assay serve` looks whether one came before this line.
 process.on('SIGUSR1', () => undefined);
 
-// `assay models list | head` closes the pipe before we are done, and a lost terminal fails with EIO: neither is an error.
+// `assay models list | head` closes the pipe before we are done, and a lost terminal fails with
+// EIO: neither is an error.
 for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EPIPE' && error.code !== 'EIO') throw error;
@@ -18,7 +20,10 @@ for (const stream of [process.stdout, process.stderr]) {
 /** Of the WebAssembly API, which the types of Node leave to those of a browser. */
 declare const WebAssembly: { readonly Memory: new (size: { readonly initial: number }) => object };
 
-/** Node compiles undici's parser to WebAssembly, which reserves gigabytes of addresses; its failure there cannot be caught. */
+/**
+ * Node compiles undici's parser to WebAssembly, which reserves gigabytes of addresses; its
+ * failure there cannot be caught.
+ */
 function isAddressSpaceLeft(): boolean {
   try {
     void new WebAssembly.Memory({ initial: 1 });

@@ -1,5 +1,6 @@
-// Options of Node that hand the memory of this process to others: a debugger, heap snapshots, reports with the environment.
-// The environment can set them too (NODE_OPTIONS), so a server that holds prompts refuses to run with them.
+// Options of Node that hand the memory of this process to others: a debugger, heap snapshots, reports
+// with the environment. The environment can set them too (NODE_OPTIONS), so a server that holds prompts
+// refuses to run with them.
 
 import * as inspector from 'node:inspector';
 import { environment } from '../config/read.ts';
@@ -8,7 +9,10 @@ import { ConfigError } from '../base/errors.ts';
 const TELLING =
   /^--(inspect(-brk|-wait)?|heapsnapshot-.*|heap-prof|report-.*|abort-on-uncaught-exception|trace-(uncaught|sigint))(=|$)/;
 
-/** Throws ConfigError for such an option; closes a debugger that was opened by a signal since the process began. */
+/**
+ * Throws ConfigError for such an option; closes a debugger that was opened by a signal
+ * since the process began.
+ */
 export function withoutDebugger(
   execArgv: readonly string[] = process.execArgv,
   nodeOptions: string = environment()['NODE_OPTIONS'] ?? '',

@@ -1,5 +1,6 @@
-// `assay models …`: asks a running server. Without --policy it speaks only to a server on loopback, because the certificate
-// is self-signed and a key must not be sent to a stranger. The admin key is read from ASSAY_API_ADMIN_KEY or a file.
+// `assay models …`: asks a running server. Without --policy it speaks only to a server on loopback, because
+// the certificate is self-signed and a key must not be sent to a stranger. The admin key is read from
+// ASSAY_API_ADMIN_KEY or a file.
 
 import { readFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';

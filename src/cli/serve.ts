@@ -1,6 +1,7 @@
-// `assay serve`: starts the server, prints how to use it, drains on the first signal that asks for the end, stops on the second.
-// Standard error carries the log, as JSON lines unless it is a terminal; one of them is {"msg":"listening","url":"https://…"}
-// once requests are answered. Standard output carries the text for people.
+// `assay serve`: starts the server, prints how to use it, drains on the first signal that asks for
+// the end, stops on the second. Standard error carries the log, as JSON lines unless it is a
+// terminal; one of them is {"msg":"listening","url":"https://…"} once requests are answered. Standard
+// output carries the text for people.
 
 import { existsSync, readdirSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
@@ -174,7 +175,10 @@ function lastWords(log: Log): void {
   }
 }
 
-/** Memory that holds prompts and keys must not reach a disk; logs a warning where the system cannot ensure that. */
+/**
+ * Memory that holds prompts and keys must not reach a disk; logs a warning where the
+ * system cannot ensure that.
+ */
 function keepMemoryIn(log: Log): void {
   try {
     withoutCoreDumps();
@@ -190,8 +194,8 @@ function keepMemoryIn(log: Log): void {
 }
 
 /**
- * Node has raised the limit as far as it may; only the operator can raise it further. A default value is not worth a warning while
- * the connections are enough for the requests that may run.
+ * Node has raised the limit as far as it may; only the operator can raise it further. A default value is not
+ * worth a warning while the connections are enough for the requests that may run.
  */
 function countFiles(config: Config, log: Log): void {
   const openFiles = openFileLimit();

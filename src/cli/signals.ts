@@ -1,7 +1,8 @@
-// Signals of supervisors, terminals and users. Those that ask for the end drain the server; TERM, INT and QUIT a second time
-// stop it at once. HUP never counts as a second one: systemd sends it with TERM, and a lost terminal sends it twice. All others
-// that would end the process are ignored, since an end without drain loses answers and leaves the audit log unclosed.
-// Left to the kernel: KILL and STOP, job control, real-time signals, and faults of the processor.
+// Signals of supervisors, terminals and users. Those that ask for the end drain the server; TERM, INT and
+// QUIT a second time stop it at once. HUP never counts as a second one: systemd sends it with TERM, and a
+// lost terminal sends it twice. All others that would end the process are ignored, since an end without drain
+// loses answers and leaves the audit log unclosed. Left to the kernel: KILL and STOP, job control, real-time
+// signals, and faults of the processor.
 
 import { EventEmitter } from 'node:events';
 
@@ -21,7 +22,9 @@ const IGNORED = [
 ] as const;
 
 export interface Stop {
-  /** Aborted by the first signal that asks for the end, or by `fail`; the reason is its name, or `failure`. */
+  /**
+   * Aborted by the first signal that asks for the end, or by `fail`; the reason is its name, or `failure`.
+   */
   readonly asked: AbortSignal;
   /** Stops the server because a part it needs has failed. */
   readonly fail: () => void;

@@ -1,5 +1,5 @@
-// Output for a person at a terminal: log lines in words, colours only there and only while NO_COLOR is not set
-// (https://no-color.org). Everywhere else the log stays JSON, one object per line.
+// Output for a person at a terminal: log lines in words, colours only there and only while NO_COLOR is not
+// set (https://no-color.org). Everywhere else the log stays JSON, one object per line.
 
 import type { LogOptions } from '../base/log.ts';
 import { environment } from '../config/read.ts';

@@ -1,8 +1,12 @@
-// The short forms the schema is written in: a field is its type with its meaning, wrapped by the source that may set it.
+// The short forms the schema is written in: a field is its type with its meaning, wrapped by
+// the source that may set it.
 
 import type { Form } from './forms.ts';
 
-/** `measured` keys only come from the measured configuration, `operator` keys also from the unmeasured operator's file. */
+/**
+ * `measured` keys only come from the measured configuration, `operator` keys also from the
+ * unmeasured operator's file.
+ */
 export type Source = 'measured' | 'operator';
 
 interface Plain {

@@ -1,5 +1,5 @@
-// Values of a configuration beyond its sources: defaults that depend on the machine, conventional variables in place of keys,
-// and the rules between keys.
+// Values of a configuration beyond its sources: defaults that depend on the machine, conventional variables
+// in place of keys, and the rules between keys.
 
 import { homedir } from 'node:os';
 import { isAbsolute, resolve } from 'node:path';

@@ -1,5 +1,6 @@
-// Forms that texts in the configuration must have. Every text `serve` would refuse for its form is refused
-// here, so that `config check` gives the same message; only a start can tell whether an address is free or a file exists.
+// Forms that texts in the configuration must have. Every text `serve` would refuse for its form is
+// refused here, so that `config check` gives the same message; only a start can tell whether an address
+// is free or a file exists.
 
 import { isIP, isIPv4, isIPv6 } from 'node:net';
 import { modelNameProblem } from '../base/model-name.ts';
@@ -7,7 +8,10 @@ import { modelNameProblem } from '../base/model-name.ts';
 export interface Form {
   /** Completes "must be …"; the type column of docs/configuration.md. */
   readonly name: string;
-  /** Why it is not of this form, for a parenthesis; '' when the name is reason enough. Undefined: it has this form. */
+  /**
+   * Why it is not of this form, for a parenthesis; '' when the name is reason enough.
+   * Undefined: it has this form.
+   */
   problem(value: string): string | undefined;
 }
 
@@ -78,7 +82,10 @@ function addressProblem(value: string): string | undefined {
     : undefined;
 }
 
-/** RFC 1123 §2.1: letters, digits and hyphens; a name like an IPv4 address must be a valid one. A wildcard only as first label. */
+/**
+ * RFC 1123 §2.1: letters, digits and hyphens; a name like an IPv4 address must be a valid one. A
+ * wildcard only as first label.
+ */
 function hostProblem(value: string): string | undefined {
   if (isIP(value) !== 0) return undefined;
   if (/^[\d.]+$/.test(value)) return isIPv4(value) ? undefined : `${value.slice(0, 40)} is no IPv4 address`;

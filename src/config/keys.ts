@@ -1,4 +1,5 @@
-// Finds the line of a key in a configuration file, and the known key nearest to a mistyped one, for helpful refusals.
+// Finds the line of a key in a configuration file, and the known key nearest to a mistyped
+// one, for helpful refusals.
 
 import { parse } from 'smol-toml';
 import { ConfigError } from '../base/errors.ts';
@@ -12,8 +13,8 @@ export function unknownKey(key: string, known: readonly string[], where: string,
 }
 
 /**
- * The known name that was likely meant: the nearest of those whose differing part is a few letters off; else one with the same last
- * part in another table. Undefined where none is near.
+ * The known name that was likely meant: the nearest of those whose differing part is a few letters off; else
+ * one with the same last part in another table. Undefined where none is near.
  */
 export function nearestOf(name: string, known: readonly string[]): string | undefined {
   let best: string | undefined;
@@ -29,8 +30,8 @@ export function nearestOf(name: string, known: readonly string[]): string | unde
 }
 
 /**
- * Both without the tables (or the prefix of our variables) they have in common: the shared prefix would make every pair look
- * near.
+ * Both without the tables (or the prefix of our variables) they have in common: the shared prefix would
+ * make every pair look near.
  */
 function differing(a: string, b: string): readonly [string, string] {
   let at = a.startsWith('ASSAY_') && b.startsWith('ASSAY_') ? 'ASSAY_'.length : 0;
@@ -58,7 +59,10 @@ function editDistance(a: string, b: string): number {
   return row[b.length] ?? 0;
 }
 
-/** The line a key or table is on. smol-toml keeps no positions, so heads and keys are read again one line at a time. */
+/**
+ * The line a key or table is on. smol-toml keeps no positions, so heads and keys are read
+ * again one line at a time.
+ */
 export function lineOf(text: string, path: readonly string[]): number | undefined {
   let table: readonly string[] = [];
   let fallback: number | undefined;

@@ -1,6 +1,7 @@
-// Reads the configuration: TOML 1.0 files, environment overrides and command-line options, over the schema in config/schema.
-// The only server file that reads process.env (through `environment`). An unknown or mistyped key, or one from a source
-// that may not set it, is a ConfigError that names the key, the nearest known one and the line.
+// Reads the configuration: TOML 1.0 files, environment overrides and command-line options, over the
+// schema in config/schema. The only server file that reads process.env (through `environment`). An
+// unknown or mistyped key, or one from a source that may not set it, is a ConfigError that names the key,
+// the nearest known one and the line.
 
 import { createHash } from 'node:crypto';
 import { encodeCbor, type Cbor } from '@assay/attestation';
@@ -236,13 +237,18 @@ function keyDigest(key: string): string {
   return KEY_DIGEST.test(key) ? key.slice('sha256:'.length) : createHash('sha256').update(key).digest('hex');
 }
 
-/** SHA-256 over the canonical CBOR of the effective configuration; claim 5. Secrets enter as their SHA-256. */
+/**
+ * SHA-256 over the canonical CBOR of the effective configuration; claim 5. Secrets enter as their SHA-256.
+ */
 export function configDigest(config: Config): Uint8Array {
   const encoded = encodeCbor(toCbor(effectiveConfig(config)));
   return new Uint8Array(createHash('sha256').update(encoded).digest());
 }
 
-/** Nested plain values in the spelling of the file, secrets replaced by `sha256:<hex>`; what `config show` prints. */
+/**
+ * Nested plain values in the spelling of the file, secrets replaced by
+ * `sha256:<hex>`; what `config show` prints.
+ */
 export function effectiveConfig(config: Config): Record<string, unknown> {
   const shown: Record<string, unknown> = {};
   for (const [name, section] of Object.entries(SECTIONS)) {

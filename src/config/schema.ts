@@ -1,7 +1,8 @@
-// Every setting of the server, declared once: type, default, meaning, and where it may come from. The Config type, the
-// reader in config/read, the environment overrides and the table in docs/configuration.md derive from this declaration.
-// `measured` keys decide what a verifier relies on and only come from the measured configuration (its SHA-256 is on the
-// measured command line); `operator` keys may also come from the unmeasured file, because they can cost availability alone.
+// Every setting of the server, declared once: type, default, meaning, and where it may come from. The Config
+// type, the reader in config/read, the environment overrides and the table in docs/configuration.md derive
+// from this declaration. `measured` keys decide what a verifier relies on and only come from the measured
+// configuration (its SHA-256 is on the measured command line); `operator` keys may also come from the
+// unmeasured file, because they can cost availability alone.
 
 import { boolean, oneOf, whole, measured, number, operator, path, string, strings } from './fields.ts';
 import type { SchemaField, Section } from './fields.ts';
@@ -389,8 +390,9 @@ export type Config = { readonly [S in keyof typeof SECTIONS]: Values<(typeof SEC
     Values<(typeof ENTRIES)['api.keys']> & { readonly sha256: string }
   >;
   /**
-   * Where each value that is not a default was written, by key as `valueKey` spells it: `FILE:LINE`, a variable, an option. No part
-   * of the digest; it is for messages, and to tell a configured value from a default.
+   * Where each value that is not a default was written, by key as
+   * `valueKey` spells it: `FILE:LINE`, a variable, an option. No part of the digest; it is for
+   * messages, and to tell a configured value from a default.
    */
   readonly origins: ReadonlyMap<string, string>;
 };

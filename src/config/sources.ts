@@ -56,7 +56,8 @@ function parsed(file: ConfigFile): Record<string, unknown> {
   if (file.text.length > MAX_FILE_BYTES)
     throw new ConfigError(`${file.path} is over ${MAX_FILE_BYTES} characters`);
   try {
-    // Tables have no prototype here, so that no name is special; numbers beyond JavaScript's are refused with their key.
+    // Tables have no prototype here, so that no name is special; numbers beyond JavaScript's
+    // are refused with their key.
     return parse(file.text, { integersAsBigInt: 'asNeeded', maxDepth: 16 });
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;

@@ -1,5 +1,5 @@
-// Checks one value of the configuration against its field. A refusal names the place, the key, the expected and the actual value,
-// and the reason; it never repeats a secret.
+// Checks one value of the configuration against its field. A refusal names the place, the key, the expected
+// and the actual value, and the reason; it never repeats a secret.
 
 import { isAbsolute, resolve } from 'node:path';
 import { ConfigError } from '../base/errors.ts';

@@ -1,5 +1,6 @@
-// The Engine of one child process: requests go over its connection as frames, answers go to their callers. When the
-// child ends, every request in it fails with 503 engine_crashed, `closed` has the reason, and this process goes on.
+// The Engine of one child process: requests go over its connection as frames, answers go to their
+// callers. When the child ends, every request in it fails with 503 engine_crashed, `closed` has the
+// reason, and this process goes on.
 
 import { ApiError, apiErrorOf, queueFull } from '../base/errors.ts';
 import type { Connection } from './connection.ts';
@@ -202,7 +203,9 @@ export class EngineClient implements Engine {
     this.#connection.send({ kind: 'cancel', id });
   }
 
-  /** Cancelled work makes room at once, but only `places` times: the child still has the frames in its pipe. */
+  /**
+   * Cancelled work makes room at once, but only `places` times: the child still has the frames in its pipe.
+   */
   #assertRoom(under: number, places: number): void {
     if (under >= places || under + this.#leaving.size >= 2 * places) throw queueFull();
   }

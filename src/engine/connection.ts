@@ -1,5 +1,5 @@
-// The connection to one engine child: frames over its socket, the end of its stderr, and how the process ended. The child may
-// abort, hang or be killed at any moment; a watchdog ends one that stops answering.
+// The connection to one engine child: frames over its socket, the end of its stderr, and how the process
+// ended. The child may abort, hang or be killed at any moment; a watchdog ends one that stops answering.
 
 import type { ChildProcess } from 'node:child_process';
 import { Duplex } from 'node:stream';

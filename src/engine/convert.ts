@@ -1,5 +1,5 @@
-// The server's half of a conversion: hands the descriptors of a folder and of an output to the confined process that converts, and
-// gives what it made. Refusals of the folder are ApiErrors.
+// The server's half of a conversion: hands the descriptors of a folder and of an output to the confined
+// process that converts, and gives what it made. Refusals of the folder are ApiErrors.
 
 import { fileURLToPath } from 'node:url';
 import type { ConvertedModel, ConvertType } from './seam/convert.ts';

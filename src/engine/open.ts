@@ -1,6 +1,6 @@
-// Opens a model: starts its child process, hands it the load, and gives the Engine that speaks for it. When a child ends
-// while it loads, the refusal quotes the line of its log that says why, without paths.
-// The child inherits an explicit environment and the descriptors listed here only.
+// Opens a model: starts its child process, hands it the load, and gives the Engine that speaks for it. When a
+// child ends while it loads, the refusal quotes the line of its log that says why, without paths. The child
+// inherits an explicit environment and the descriptors listed here only.
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -15,7 +15,10 @@ export interface EngineOptions {
   readonly loadTimeoutMs?: number | undefined;
   /** A child that leaves requests and pings unanswered for this long is ended. */
   readonly watchdogMs?: number | undefined;
-  /** Requests that may wait for a slot, and calls of the other kinds that may be under way; more are refused with 429. */
+  /**
+   * Requests that may wait for a slot, and calls of the other kinds that may be under way;
+   * more are refused with 429.
+   */
   readonly maxQueued?: number | undefined;
   /** Buffered events of one stream at which its generation pauses. */
   readonly maxBufferedEvents?: number | undefined;
@@ -24,14 +27,20 @@ export interface EngineOptions {
   readonly maxChunk?: number | undefined;
   /** Cells of the KV memory (at least one context); absent: what the memory of the machine affords. */
   readonly maxCells?: number | undefined;
-  /** Numerics that hardly depend on the batch (child/llama/context). Absent: on for small models, at little cost. */
+  /**
+   * Numerics that hardly depend on the batch (child/llama/context). Absent: on for small models, at little
+   * cost.
+   */
   readonly exact?: boolean | undefined;
 }
 
 const DEFAULT_MAX_QUEUED = 64;
 const DEFAULT_MAX_BUFFERED_EVENTS = 256;
 
-/** The child's whole environment. One libuv thread, so that decodes always run on the thread that the pool knows. */
+/**
+ * The child's whole environment. One libuv thread, so that decodes always run on the
+ * thread that the pool knows.
+ */
 const CHILD_ENVIRONMENT = { UV_THREADPOOL_SIZE: '1', GGML_NO_BACKTRACE: '1', NODE_OPTIONS: '' };
 
 /** Makes the OpenEngine of the seam. Rejects with ApiError `model_load_failed`, or the signal's reason. */

@@ -1,5 +1,6 @@
-// The server's half of quantising: hands the descriptors of a GGUF file and of an output to the confined process that quantises. The type
-// is one of the table; one that needs an importance matrix is refused before anything is started.
+// The server's half of quantising: hands the descriptors of a GGUF file and of an output to the confined
+// process that quantises. The type is one of the table; one that needs an importance matrix is refused
+// before anything is started.
 
 import { fileURLToPath } from 'node:url';
 import { ApiError } from '../base/errors.ts';

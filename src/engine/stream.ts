@@ -1,6 +1,7 @@
-// The events of one generation between the socket, which must never wait, and a reader, which may be slow. Over `high` buffered
-// events the child is told to pause this one request, under `low` to go on; since a paused request adds at most the step in
-// flight, the buffer is bounded and other requests go on. The iterable is for one reader.
+// The events of one generation between the socket, which must never wait, and a reader, which may be slow.
+// Over `high` buffered events the child is told to pause this one request, under `low` to go on; since a
+// paused request adds at most the step in flight, the buffer is bounded and other requests go on. The
+// iterable is for one reader.
 
 import type { GenerateEvent } from './seam/engine.ts';
 

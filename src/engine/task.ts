@@ -1,6 +1,7 @@
-// One confined process for one task on files: starts it with the descriptors it may use, gives it its order, hands on its progress, and
-// settles with its answer once it has ended, for until then its output may still grow. An abort and the time limit end it at once.
-// Refusals it may give are a closed list of codes; whatever else ends it is `model_load_failed`, with one line of what it said.
+// One confined process for one task on files: starts it with the descriptors it may use, gives it its order,
+// hands on its progress, and settles with its answer once it has ended, for until then its output may still
+// grow. An abort and the time limit end it at once. Refusals it may give are a closed list of codes; whatever
+// else ends it is `model_load_failed`, with one line of what it said.
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import { Duplex } from 'node:stream';

@@ -1,6 +1,6 @@
-// Reports a child that has stopped answering. It counts ticks of its own timer without an answer, not the time:
-// a change of the clock or a stall of this process's own loop then counts as one tick at most, and before the next one the loop
-// has read what the child sent meanwhile.
+// Reports a child that has stopped answering. It counts ticks of its own timer without an answer, not the
+// time: a change of the clock or a stall of this process's own loop then counts as one tick at most, and
+// before the next one the loop has read what the child sent meanwhile.
 
 export interface Watchdog {
   /** Call on any data of the child. */

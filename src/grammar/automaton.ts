@@ -1,7 +1,7 @@
-// Regular languages over code points as deterministic automata, so that a grammar made of one has a single reading of every
-// text: llama.cpp keeps a stack for each reading and steps them all for every token. Expressions become an NFA (Thompson), the NFA a
-// DFA by subset construction; the product intersects several languages and a range of lengths. All work is counted and bounded:
-// refuses by TooComplex.
+// Regular languages over code points as deterministic automata, so that a grammar made of one has a single
+// reading of every text: llama.cpp keeps a stack for each reading and steps them all for every token.
+// Expressions become an NFA (Thompson), the NFA a DFA by subset construction; the product intersects several
+// languages and a range of lengths. All work is counted and bounded: refuses by TooComplex.
 
 import type { Spend } from './gbnf.ts';
 
@@ -39,8 +39,8 @@ const MAX_STEPS = 600_000;
 const SHORTEST_LIMIT = 64;
 
 /**
- * The intersection of all `languages`, of a length (in code points) within `lengths`; null when it is empty. Where
- * counting up to `max` takes too many states, a smaller one is counted to: part of the language.
+ * The intersection of all `languages`, of a length (in code points) within `lengths`; null when it is empty.
+ * Where counting up to `max` takes too many states, a smaller one is counted to: part of the language.
  */
 export function automatonOf(languages: readonly Regular[], lengths: Lengths, spend: Spend): Automaton | null {
   let steps = 0;

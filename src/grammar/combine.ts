@@ -1,5 +1,5 @@
-// Several schemas of one value as one schema: `allOf`, and keywords beside `$ref`, `anyOf` and `oneOf`. Parts in parts and the
-// schemas they refer to are followed.
+// Several schemas of one value as one schema: `allOf`, and keywords beside `$ref`, `anyOf` and `oneOf`. Parts
+// in parts and the schemas they refer to are followed.
 
 import type { Site } from './compile-context.ts';
 import { readAsMeant } from './dialect.ts';

@@ -1,4 +1,5 @@
-// The compiler as the files of one JSON type each see it: how they compile the schemas within theirs, and what they share.
+// The compiler as the files of one JSON type each see it: how they compile the schemas within
+// theirs, and what they share.
 
 import type { AnyValue } from './any-value.ts';
 import type { Expression, GrammarBuilder } from './gbnf.ts';

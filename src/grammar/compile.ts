@@ -1,8 +1,8 @@
-// JSON Schema → GBNF (llama.cpp's grammar notation), the whole of it before anything is sent: of one schema, and of the calls of
-// several tools. A strict schema never fails open: a keyword that cannot be enforced is ApiError 400 `invalid_schema` naming it.
-// Of others that keyword is left out and named in the answer. Bounded: first the schema as JSON; its nodes and
-// depth, enum sizes, rules and characters of the result, and the work in all, because it runs on the thread that serves every
-// connection.
+// JSON Schema → GBNF (llama.cpp's grammar notation), the whole of it before anything is sent: of one schema,
+// and of the calls of several tools. A strict schema never fails open: a keyword that cannot be enforced is
+// ApiError 400 `invalid_schema` naming it. Of others that keyword is left out and named in the answer.
+// Bounded: first the schema as JSON; its nodes and depth, enum sizes, rules and characters of the result, and
+// the work in all, because it runs on the thread that serves every connection.
 
 import { ApiError } from '../base/errors.ts';
 import type { ToolSpec } from '../engine/seam/engine.ts';
@@ -81,8 +81,8 @@ export function jsonObjectGrammar(): string {
 }
 
 /**
- * Calls of the given tools in the model's own format. `required`: from the first token on; `auto`: once the model begins
- * one. Every argument object follows its tool's schema.
+ * Calls of the given tools in the model's own format. `required`: from the first token on; `auto`: once the
+ * model begins one. Every argument object follows its tool's schema.
  */
 export function toolCallGrammar(
   tools: readonly ToolSchema[],
@@ -117,8 +117,8 @@ export function toolCallGrammar(
 }
 
 /**
- * The arguments of each tool. Strict ones come first and then the others from the smallest on, so that the largest is loosened when
- * they exceed their shared bounds.
+ * The arguments of each tool. Strict ones come first and then the others from the smallest on, so that the
+ * largest is loosened when they exceed their shared bounds.
  */
 function argumentsOf(
   builder: GrammarBuilder,
@@ -147,7 +147,9 @@ function argumentsOf(
   return bodies;
 }
 
-/** Compiles what can be enforced, with alternatives or else without; when even that is too large, any object. */
+/**
+ * Compiles what can be enforced, with alternatives or else without; when even that is too large, any object.
+ */
 function loosely(
   options: Pick<CompilerOptions, 'builder' | 'document' | 'param' | 'seen'>,
   any: Expression,

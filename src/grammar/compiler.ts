@@ -1,8 +1,8 @@
-// One JSON Schema as rules of a grammar. A text of the grammar always validates against the schema; it may be a subset (fixed
-// order of properties, no undeclared ones unless asked for, little white space). References are followed when they are met, so
-// recursive schemas work; one that never reads a character is refused.
-// A strict schema with a keyword that cannot be enforced is refused. Another one is compiled without that keyword, which is
-// noted; a part that is too large or too deep becomes any value of its type.
+// One JSON Schema as rules of a grammar. A text of the grammar always validates against the schema; it may be
+// a subset (fixed order of properties, no undeclared ones unless asked for, little white space). References
+// are followed when they are met, so recursive schemas work; one that never reads a character is refused. A
+// strict schema with a keyword that cannot be enforced is refused. Another one is compiled without that
+// keyword, which is noted; a part that is too large or too deep becomes any value of its type.
 
 import type { AnyValue } from './any-value.ts';
 import { arrayOf } from './array.ts';

@@ -1,7 +1,8 @@
-// Schemas that need not hold exactly (a tool without `strict: true`), read as they are meant. Each keyword falls into
-// one class: an assertion that can be enforced stays; the spelling of an older draft or another dialect becomes that of 2020-12;
-// an assertion that cannot be enforced, or whose value is malformed, is left out and noted; every other word is an annotation
-// (JSON Schema 2020-12, core, section 6.5). The result admits every value the schema admits.
+// Schemas that need not hold exactly (a tool without `strict: true`), read as they are meant. Each keyword
+// falls into one class: an assertion that can be enforced stays; the spelling of an older draft or another
+// dialect becomes that of 2020-12; an assertion that cannot be enforced, or whose value is malformed, is left
+// out and noted; every other word is an annotation (JSON Schema 2020-12, core, section 6.5). The result
+// admits every value the schema admits.
 
 import { Patterns } from './intersection.ts';
 import { ANNOTATIONS, isArray, isJson, isType, KNOWN, type SchemaJson, type Type } from './schema.ts';
@@ -164,7 +165,10 @@ function withRequired(out: SchemaJson, note: Note): void {
   if (names.size > 0) out['required'] = [...names];
 }
 
-/** The grammar cannot hold names to a pattern, but their values to a schema: other properties have a value of one of them. */
+/**
+ * The grammar cannot hold names to a pattern, but their values to a schema: other properties
+ * have a value of one of them.
+ */
 function withPatternProperties(out: SchemaJson, patterns: SchemaJson, note: Note): void {
   delete out['patternProperties'];
   const schemas = Object.values(patterns);

@@ -1,6 +1,7 @@
-// Whether the branches of a oneOf exclude each other, which is what makes oneOf the same as anyOf: by type, by their constants,
-// or by a constant property that both require (a discriminator). Sorting branches by a distinguishing property is linear in
-// their values; only branches without a distinguishing common property are compared in pairs; every step is counted (`spend`).
+// Whether the branches of a oneOf exclude each other, which is what makes oneOf the same as anyOf: by type,
+// by their constants, or by a constant property that both require (a discriminator). Sorting branches by a
+// distinguishing property is linear in their values; only branches without a distinguishing common property
+// are compared in pairs; every step is counted (`spend`).
 
 import type { SchemaDocument } from './document.ts';
 import type { Spend } from './gbnf.ts';
@@ -107,7 +108,10 @@ function apart(branches: readonly Discriminators[], used: ReadonlySet<string>, s
   return true;
 }
 
-/** Groups of branches that share no value of property `name` between groups. Null unless all branches have the property. */
+/**
+ * Groups of branches that share no value of property `name` between groups. Null unless all
+ * branches have the property.
+ */
 function sharing(
   branches: readonly Discriminators[],
   name: string,

@@ -1,4 +1,5 @@
-// The string formats of JSON Schema that are enforced, as patterns, and patterns with look-around that have an equal without.
+// The string formats of JSON Schema that are enforced, as patterns, and patterns with look-around
+// that have an equal without.
 
 const OCTET = '(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)';
 const TIME_OF_DAY = '([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,9})?(Z|[+-]([01]\\d|2[0-3]):[0-5]\\d)';
@@ -8,7 +9,9 @@ const LABEL = '[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?';
 const SHORT_LABEL = '[a-zA-Z0-9]([a-zA-Z0-9-]{0,38}[a-zA-Z0-9])?';
 const H16 = '[0-9a-fA-F]{1,4}';
 
-/** Anchored patterns for the formats we enforce. 29 February is left out: its validity depends on the year. */
+/**
+ * Anchored patterns for the formats we enforce. 29 February is left out: its validity depends on the year.
+ */
 export const FORMATS: ReadonlyMap<string, string> = new Map([
   ['date', `^${DAY}$`],
   ['time', `^${TIME_OF_DAY}$`],
@@ -27,8 +30,8 @@ export const FORMATS: ReadonlyMap<string, string> = new Map([
 ]);
 
 /**
- * Patterns with look-around that zod 4 writes for a format, each with an equivalent without look-around that admits a subset of the strings:
- * z.iso.duration() and z.hostname().
+ * Patterns with look-around that zod 4 writes for a format, each with an equivalent without look-around that
+ * admits a subset of the strings: z.iso.duration() and z.hostname().
  */
 export const withoutLookaround: ReadonlyMap<string, string> = new Map([
   [

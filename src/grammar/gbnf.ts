@@ -1,7 +1,8 @@
 // Writing GBNF, llama.cpp's grammar notation (grammars/README.md), without surprises: literals and
-// classes are quoted, repetitions exact. llama.cpp takes a count over 2000 for "unbounded" and refuses products of counts, so
-// large counts are composed of smaller ones here. The builder bounds rules, characters, the elements llama.cpp makes of the
-// counts, and the work for all of it, used or discarded; beyond a bound it throws GrammarTooLarge.
+// classes are quoted, repetitions exact. llama.cpp takes a count over 2000 for "unbounded" and refuses
+// products of counts, so large counts are composed of smaller ones here. The builder bounds rules,
+// characters, the elements llama.cpp makes of the counts, and the work for all of it, used or discarded;
+// beyond a bound it throws GrammarTooLarge.
 
 export class GrammarTooLarge extends Error {
   override readonly name = 'GrammarTooLarge';
@@ -22,8 +23,8 @@ export interface GrammarBuilder {
   declare(hint: string): Expression;
   define(name: Expression, body: Expression): void;
   /**
-   * Takes back the rules that `work` has added when it throws; the steps it took stay counted. `share`: the part of the
-   * remaining steps that it may take.
+   * Takes back the rules that `work` has added when it throws; the steps it took stay counted. `share`: the
+   * part of the remaining steps that it may take.
    */
   attempt<T>(work: () => T, share?: number): T;
   /** Like `attempt`, and leaves a part of every bound for what is written afterwards. Not within itself. */
@@ -206,8 +207,8 @@ export function alternatives(options: readonly Expression[]): Expression {
 const BLOCK = 100;
 
 /**
- * `item` from `min` to `max` times (Infinity: no limit); `item` must be a rule name, class or literal and match at least one
- * character. Counts over `block` go through rules of `block` items each.
+ * `item` from `min` to `max` times (Infinity: no limit); `item` must be a rule name, class or literal and
+ * match at least one character. Counts over `block` go through rules of `block` items each.
  */
 export function repeat(builder: GrammarBuilder, item: Expression, min: number, max: number): Expression {
   if (max < min) throw new Error('max is under min');

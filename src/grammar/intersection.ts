@@ -1,4 +1,5 @@
-// Several schemas as one that demands all of them (`allOf`). Work is linear in the parts, however many there are.
+// Several schemas as one that demands all of them (`allOf`). Work is linear in the parts, however many there
+// are.
 
 import type { Spend } from './gbnf.ts';
 import { refuseKeyword, type Place } from './place.ts';
@@ -151,7 +152,9 @@ export class Intersection {
       this.#conflict(place, key, `allOf with several ${key} is not supported`, false);
   }
 
-  /** additionalProperties sees only the properties of its own part, so it cannot apply to the union of all. */
+  /**
+   * additionalProperties sees only the properties of its own part, so it cannot apply to the union of all.
+   */
   #assertClosed(part: SchemaJson, own: SchemaJson, place: Place): void {
     if (this.#opened) return;
     const names = Object.keys(own);

@@ -1,5 +1,5 @@
-// Groups items that share labels (union by label, with path halving): the schema compiler finds the alternatives that a property
-// separates without comparing each pair.
+// Groups items that share labels (union by label, with path halving): the schema compiler finds the
+// alternatives that a property separates without comparing each pair.
 
 /** Parts of a list, in its order: those in different parts have no label in common. */
 export function groupsByLabel<T>(

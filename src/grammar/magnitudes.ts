@@ -1,6 +1,6 @@
-// The digits of a number without its sign, between two bounds and in steps, as GBNF. A number is read digit by digit by a small
-// automaton — how the digits so far compare with each bound, and their remainder by the step — whose states become rules.
-// Refuses by NumberRangeError: bounds and steps that need too many states.
+// The digits of a number without its sign, between two bounds and in steps, as GBNF. A number is read digit
+// by digit by a small automaton — how the digits so far compare with each bound, and their remainder by the
+// step — whose states become rules. Refuses by NumberRangeError: bounds and steps that need too many states.
 
 import { terminal, type Expression, type GrammarBuilder } from './gbnf.ts';
 

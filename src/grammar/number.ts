@@ -1,7 +1,7 @@
-// JSON numbers between bounds and in steps, as GBNF: the keywords of a schema → decimal bounds and a step, whose digits magnitudes
-// writes. No exponent is written where a bound or step holds. Exact on decimal text, never on floating point.
-// Refuses by NumberRangeError: empty ranges, bounds that leave only numbers over 10^21, steps that are not an integer up to 1000
-// over a power of ten.
+// JSON numbers between bounds and in steps, as GBNF: the keywords of a schema → decimal bounds and a step,
+// whose digits magnitudes writes. No exponent is written where a bound or step holds. Exact on decimal text,
+// never on floating point. Refuses by NumberRangeError: empty ranges, bounds that leave only numbers over
+// 10^21, steps that are not an integer up to 1000 over a power of ten.
 
 import { terminal, type Expression, type GrammarBuilder } from './gbnf.ts';
 import {

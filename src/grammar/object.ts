@@ -1,4 +1,5 @@
-// The keywords of objects: properties in their order, each at most once, then others where the schema speaks of them.
+// The keywords of objects: properties in their order, each at most once, then others where
+// the schema speaks of them.
 
 import { SPACE } from './any-value.ts';
 import type { CompileContext, Site } from './compile-context.ts';
@@ -88,7 +89,8 @@ function propertiesOf(
 }
 
 /**
- * Undeclared properties are valid unless forbidden; they are written only when the schema speaks of them, or declares no others.
+ * Undeclared properties are valid unless forbidden; they are written only when the schema speaks of
+ * them, or declares no others.
  */
 function extraOf(
   context: CompileContext,

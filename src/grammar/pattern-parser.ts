@@ -1,7 +1,7 @@
-// Reads a bounded subset of ECMA-262 regular expressions: literals, `.`, classes, \d \w \s and their complements, groups with
-// and without a name, `|`, `* + ? {m,n}` (greedy or lazy, the language is the same), `^` at the start and `$` at the end.
-// Characters are code points. Refuses by PatternError: look-around, back-references, flags, word boundaries, \p{…}, and anchors
-// elsewhere.
+// Reads a bounded subset of ECMA-262 regular expressions: literals, `.`, classes, \d \w \s and their
+// complements, groups with and without a name, `|`, `* + ? {m,n}` (greedy or lazy, the language is the same),
+// `^` at the start and `$` at the end. Characters are code points. Refuses by PatternError: look-around,
+// back-references, flags, word boundaries, \p{…}, and anchors elsewhere.
 
 import type { Range, Regular } from './automaton.ts';
 import { ALL, BLANK, complement, DIGIT, normalise, pointRange, WORD, writable } from './ranges.ts';

@@ -1,6 +1,7 @@
-// Patterns as GBNF over the characters of a JSON string: characters that JSON escapes are escaped. A pattern becomes a
-// deterministic automaton (./automaton), with one rule per state, so that llama.cpp follows one reading. Characters are code
-// points; a text is generated in one spelling only. Refuses by PatternError patterns that grow beyond the bounds.
+// Patterns as GBNF over the characters of a JSON string: characters that JSON escapes are escaped. A pattern
+// becomes a deterministic automaton (./automaton), with one rule per state, so that llama.cpp follows one
+// reading. Characters are code points; a text is generated in one spelling only. Refuses by PatternError
+// patterns that grow beyond the bounds.
 
 import {
   characterClass,
@@ -30,7 +31,10 @@ export interface PatternGrammar {
   readonly width: number;
 }
 
-/** The text between the quotes of a JSON string in which all `patterns` match somewhere, as JSON Schema has it. */
+/**
+ * The text between the quotes of a JSON string in which all `patterns` match somewhere, as JSON Schema has
+ * it.
+ */
 export function patternExpression(
   builder: GrammarBuilder,
   patterns: readonly string[],

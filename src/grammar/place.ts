@@ -1,9 +1,12 @@
-// The place of a schema in a request, and its refusal. A refusal names the keyword at fault, so that the compiler can
-// leave that keyword out of a schema that is not strict.
+// The place of a schema in a request, and its refusal. A refusal names the keyword at fault, so that the
+// compiler can leave that keyword out of a schema that is not strict.
 
 import { ApiError } from '../base/errors.ts';
 
-/** The same place in two notations: as `param` of an error, and as a JSON pointer (RFC 6901) from the root of the schema. */
+/**
+ * The same place in two notations: as `param` of an error, and as a JSON pointer (RFC 6901)
+ * from the root of the schema.
+ */
 export class Place {
   readonly param: string;
   readonly pointer: string;

@@ -1,8 +1,9 @@
-// How many readings of the same text a grammar may leave open at once. llama.cpp keeps a stack for each and steps them all for
-// every candidate token; alternatives that begin alike multiply with every level of nesting, so a schema of a few kilobytes can
-// ask for millions. This bounds them from above, on the schema's structure: by the first character (its opening), by the names
-// and constants of properties in their order, and by repetitions that can be cut in several ways.
-// Recursive schemas by iteration: a width that does not settle grows without bound.
+// How many readings of the same text a grammar may leave open at once. llama.cpp keeps a stack for each and
+// steps them all for every candidate token; alternatives that begin alike multiply with every level of
+// nesting, so a schema of a few kilobytes can ask for millions. This bounds them from above, on the schema's
+// structure: by the first character (its opening), by the names and constants of properties in their order,
+// and by repetitions that can be cut in several ways. Recursive schemas by iteration: a width that does not
+// settle grows without bound.
 
 import type { Spend } from './gbnf.ts';
 import { groupsByLabel } from './label-groups.ts';

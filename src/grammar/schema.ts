@@ -1,6 +1,7 @@
-// Reads JSON Schema keywords, independent of the grammar: the known ones, the types and values a schema admits. JSON Schema
-// 2020-12, the part the compiler can enforce. Schemas come from requests and are read on the server's only thread: no step here
-// is worse than linear in a schema, and repeated work is counted (`spend`).
+// Reads JSON Schema keywords, independent of the grammar: the known ones, the types and values a
+// schema admits. JSON Schema 2020-12, the part the compiler can enforce. Schemas come from requests
+// and are read on the server's only thread: no step here is worse than linear in a schema, and
+// repeated work is counted (`spend`).
 
 import type { Spend } from './gbnf.ts';
 import { refuseKeyword, refuseEmpty, type Place } from './place.ts';
@@ -130,7 +131,8 @@ export function typesOf(schema: SchemaJson, place: Place): Type[] {
   const implied = (['object', 'array', 'string', 'number'] as const).filter(
     (each) => KEYWORDS_OF[each]?.some((key) => key !== 'format' && schema[key] !== undefined) === true,
   );
-  // Without `type` the keywords of one type leave all other types free; that one type alone is a valid subset.
+  // Without `type` the keywords of one type leave all other types free; that one type
+  // alone is a valid subset.
   if (implied.length > 0) return [...implied];
   return schema['format'] === undefined
     ? ['object', 'array', 'string', 'number', 'boolean', 'null']
@@ -188,8 +190,8 @@ export function canonical(value: unknown, spend: Spend): string {
 }
 
 /**
- * Bounds a schema as JSON, before any other step: values, characters, levels. Walks it once, without recursion, and not beyond the
- * bounds.
+ * Bounds a schema as JSON, before any other step: values, characters, levels. Walks it once, without
+ * recursion, and not beyond the bounds.
  */
 export function assertBounded(schema: unknown, place: Place, spend: Spend): void {
   let values = 0;

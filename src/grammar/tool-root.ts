@@ -1,6 +1,6 @@
-// The root of a tool's schema. The arguments of a call are an object (OpenAI API reference), so a root without a statement of its
-// type is one, a root that declares no properties takes no arguments, and a root of another type, directly or through the
-// schemas it refers to or is composed of, describes no tool.
+// The root of a tool's schema. The arguments of a call are an object (OpenAI API reference), so a root
+// without a statement of its type is one, a root that declares no properties takes no arguments, and a root
+// of another type, directly or through the schemas it refers to or is composed of, describes no tool.
 
 import { ApiError } from '../base/errors.ts';
 import { meantTypes, readAsMeant } from './dialect.ts';
@@ -34,7 +34,8 @@ export function argumentsRoot(param: string, reader: RootReader): SchemaJson {
       param,
     });
   if (reader.loose) return { ...schema, type: 'object' };
-  // A strict schema stays as it is where it already says that it is an object, and where its `type` will be refused.
+  // A strict schema stays as it is where it already says that it is an object, and where
+  // its `type` will be refused.
   const unknown = schema['type'] !== undefined && typesOf(schema, reader) === null;
   return unknown || isObject(schema, reader, 0) ? schema : { ...schema, type: 'object' };
 }
@@ -96,7 +97,8 @@ function takesNothing(given: unknown, reader: RootReader, depth: number): boolea
     if (COMPOSITIONS.has(key)) return isArray(value) && value.length > 0 && value.every(inner);
     if (key === 'required') return isArray(value) && value.length === 0;
     if (OBJECTS.has(key)) return isJson(value) && Object.keys(value).length === 0;
-    // Keywords of other types do not constrain an object; a strict schema with unknown ones is still to be refused.
+    // Keywords of other types do not constrain an object; a strict schema with unknown
+    // ones is still to be refused.
     return ANNOTATIONS.has(key) || OTHERS.has(key);
   });
 }

@@ -1,6 +1,6 @@
-// A choice of words as GBNF that tells them apart character by character, so that one reading is open while a word is written:
-// a radix tree whose nodes are rules. Trees are immutable: adding a word gives another tree that shares the rest and its
-// rules, so that all tails of a list of words cost little more than the list.
+// A choice of words as GBNF that tells them apart character by character, so that one reading is open while a
+// word is written: a radix tree whose nodes are rules. Trees are immutable: adding a word gives another tree
+// that shares the rest and its rules, so that all tails of a list of words cost little more than the list.
 // Refuses by TooManyWords a place with too many continuations.
 
 import { characterClass, terminal, type Expression, type GrammarBuilder } from './gbnf.ts';
@@ -21,7 +21,10 @@ export interface Words {
 
 export const NO_WORDS: Words = { end: null, edges: new Map() };
 
-/** `words` and one more, with the text after it ('' for none); the same word again takes the place of the former. */
+/**
+ * `words` and one more, with the text after it ('' for none); the same word again takes
+ * the place of the former.
+ */
 export function addWord(
   builder: GrammarBuilder,
   words: Words,
@@ -85,8 +88,8 @@ export function wordsExpression(
 const PLAIN = '[^"\\\\\\x00-\\x1F\\x7F]';
 
 /**
- * A JSON string that is none of `names`: their tree, left by another character, or continued past an end. Written without escapes.
- * Recurses as deep as a name is long.
+ * A JSON string that is none of `names`: their tree, left by another character, or continued past an end.
+ * Written without escapes. Recurses as deep as a name is long.
  */
 export function otherKey(builder: GrammarBuilder, names: readonly string[]): Expression {
   const words = names.reduce((all, name) => addWord(builder, all, Array.from(name), ''), NO_WORDS);

@@ -9,8 +9,9 @@ export function isLoopback(address: string): boolean {
 }
 
 /**
- * The key that limits of a peer are counted under: its IPv4 address, or the first 64 bits of its IPv6 address, since one host
- * usually has all addresses below them (RFC 4291 §2.5.4). IPv4-mapped addresses (§2.5.5.2) are IPv4.
+ * The key that limits of a peer are counted under: its IPv4 address, or the first 64 bits of its IPv6
+ * address, since one host usually has all addresses below them (RFC 4291 §2.5.4). IPv4-mapped
+ * addresses (§2.5.5.2) are IPv4.
  */
 export function peerOf(address: string): string {
   const mapped = /^::ffff:(\d{1,3}(?:\.\d{1,3}){3})$/i.exec(address)?.[1];

@@ -1,7 +1,8 @@
-// The models each connection was shown (docs/protocol.md §5, [M23]). A verified connection is used until its evidence is too
-// old; if another model took a known id meanwhile, unmeasured bytes would answer requests on it. So the first
-// evidence given on a connection fixes the digests that may answer there; a request for another is refused with 409
-// `attestation_stale` and the connection closed, and a retry goes to a newly attested connection.
+// The models each connection was shown (docs/protocol.md §5, [M23]). A verified connection is used until
+// its evidence is too old; if another model took a known id meanwhile, unmeasured bytes would answer
+// requests on it. So the first evidence given on a connection fixes the digests that may answer there; a
+// request for another is refused with 409 `attestation_stale` and the connection closed, and a retry goes
+// to a newly attested connection.
 
 import { toHex, type AttestedModel } from '@assay/attestation';
 import { ApiError } from '../base/errors.ts';
@@ -9,11 +10,13 @@ import { ApiError } from '../base/errors.ts';
 /** One per server. Connections are known by their socket and forgotten with it. */
 export interface ConnectionPins {
   /**
-   * Records evidence given on the connection. Only the first counts: a client behind a verifying proxy may ask for a later one,
-   * which must not widen what the proxy has accepted.
+   * Records evidence given on the connection. Only the first counts: a client behind a verifying proxy may
+   * ask for a later one, which must not widen what the proxy has accepted.
    */
   shown(socket: object, models: readonly Pick<AttestedModel, 'id' | 'sha256'>[]): void;
-  /** 409 unless the connection's evidence, if it has any, lists the model with this digest (lower-case hex). */
+  /**
+   * 409 unless the connection's evidence, if it has any, lists the model with this digest (lower-case hex).
+   */
   check(socket: object, model: { readonly id: string; readonly sha256: string }): void;
 }
 

@@ -1,5 +1,5 @@
-// Cross-origin requests (WHATWG Fetch §3.3): answered for listed origins alone. Other origins get no CORS header at all,
-// and their preflight a 403.
+// Cross-origin requests (WHATWG Fetch §3.3): answered for listed origins alone. Other origins get no CORS
+// header at all, and their preflight a 403.
 
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { ApiError } from '../base/errors.ts';
@@ -37,7 +37,8 @@ export function preflight(config: ServerConfig, request: FastifyRequest, reply: 
     void reply.code(403).send(errorBody(error));
     return;
   }
-  // SDKs send x-stainless-* headers of their own; every header is allowed, since no header grants anything here.
+  // SDKs send x-stainless-* headers of their own; every header is allowed, since no header grants anything
+  // here.
   const asked = request.headers['access-control-request-headers'];
   void reply
     .code(204)

@@ -1,5 +1,5 @@
-// The HTTP server's settings, already checked by config, and the services behind its routes, from the composition root. Times
-// are milliseconds, sizes bytes, limits per minute; a limit of 0 means none.
+// The HTTP server's settings, already checked by config, and the services behind its routes, from the
+// composition root. Times are milliseconds, sizes bytes, limits per minute; a limit of 0 means none.
 
 import type { FastifyBaseLogger } from 'fastify';
 import type { Attester } from '../attester/attester.ts';
@@ -43,7 +43,10 @@ export interface ServerConfig {
   readonly anonymous: KeyLimits;
   /** Exact origins; empty: no CORS at all; "*" only when it is listed. */
   readonly corsOrigins: readonly string[];
-  /** /metrics is read by: no caller, peers on a loopback address, or callers with an admin key (without any keys: every caller). */
+  /**
+   * /metrics is read by: no caller, peers on a loopback address, or callers with an admin key (without
+   * any keys: every caller).
+   */
   readonly metrics: 'off' | 'loopback' | 'on';
   readonly limits: {
     readonly maxBodyBytes: number;
@@ -84,7 +87,10 @@ export interface ServerConfig {
 
 export interface ServerDeps {
   readonly config: ServerConfig;
-  /** PEM, made in memory. Null: plain HTTP, for loopback, tests and the bench; there /v1/attestation has no channel to bind. */
+  /**
+   * PEM, made in memory. Null: plain HTTP, for loopback, tests and the bench; there
+   * /v1/attestation has no channel to bind.
+   */
   readonly tls: { readonly key: string; readonly cert: string } | null;
   readonly models: ModelService<Engine>;
   /** Null: no TEE, /v1/attestation answers 503 tee_not_enabled. */

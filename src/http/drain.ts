@@ -1,4 +1,5 @@
-// How the server ends: it refuses new work, gives answers under way the drain time, then sends the rest an error and cuts them.
+// How the server ends: it refuses new work, gives answers under way the drain time, then sends the
+// rest an error and cuts them.
 
 import type { FastifyInstance } from 'fastify';
 import { shuttingDown } from '../base/errors.ts';

@@ -1,5 +1,6 @@
-// The one error envelope of the server (OpenAI API reference, "Error codes"): { error: { message, type, param, code } }.
-// Everything thrown becomes an ApiError here; an error that is not one becomes a 500 without its cause.
+// The one error envelope of the server (OpenAI API reference, "Error codes"): { error: { message,
+// type, param, code } }. Everything thrown becomes an ApiError here; an error that is not one becomes
+// a 500 without its cause.
 
 import { ApiError } from '../base/errors.ts';
 
@@ -27,7 +28,8 @@ export function errorHeaders(error: ApiError): Record<string, string> {
   return headers;
 }
 
-// The SDKs repeat 408, 409, 429 and ≥ 500 on their own. A 409 or 5xx without a time to wait would only repeat itself.
+// The SDKs repeat 408, 409, 429 and ≥ 500 on their own. A 409 or 5xx without a time to wait
+// would only repeat itself.
 function defaultRetry(error: ApiError): boolean | undefined {
   if (error.retryAfterSeconds !== undefined) return true;
   if (error.status === 409 || error.status >= 500) return false;
@@ -55,7 +57,9 @@ export function unsupportedMediaType(): ApiError {
   );
 }
 
-/** The answer for every path without a route: it repeats no text of the caller, and names the routes to use. */
+/**
+ * The answer for every path without a route: it repeats no text of the caller, and names the routes to use.
+ */
 export function unknownUrl(): ApiError {
   return new ApiError(
     'unknown_url',

@@ -1,5 +1,6 @@
-// One request and its answer on the server's side: its id, its caller, its abort signal, its use. Made when the header has
-// arrived, closed exactly once when the response is over. All counts and records of a request are here.
+// One request and its answer on the server's side: its id, its caller, its abort signal, its use.
+// Made when the header has arrived, closed exactly once when the response is over. All counts and
+// records of a request are here.
 
 import { ApiError } from '../base/errors.ts';
 import type { JsonScan } from '../base/json-scan.ts';

@@ -1,6 +1,6 @@
-// Every request before its handler and after its answer, one function for each concern, in this order: begin, refuse what no
-// route can answer, authenticate, admit, boundBody, deadline; and finish, once, when the response is over. The log line of a
-// request is picked field by field: no URL, header, body or address.
+// Every request before its handler and after its answer, one function for each concern, in this order: begin,
+// refuse what no route can answer, authenticate, admit, boundBody, deadline; and finish, once, when the
+// response is over. The log line of a request is picked field by field: no URL, header, body or address.
 
 import type { ServerResponse } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
@@ -33,7 +33,10 @@ export interface HookContext {
   readonly metrics: Pick<ServerMetrics, 'authFailures' | 'requestEnded'>;
 }
 
-/** The hook of every request. Answers a preflight itself; every other request goes on, or fails with an ApiError. */
+/**
+ * The hook of every request. Answers a preflight itself; every other request goes on, or fails with an
+ * ApiError.
+ */
 export function onRequest(
   context: HookContext,
   request: FastifyRequest,
@@ -178,7 +181,10 @@ function boundBody({ deps, bodies }: HookContext, request: FastifyRequest, princ
   if (announced <= deps.config.limits.maxBodyBytes) request.exchange.held.add(announced);
 }
 
-/** Aborts the request at its deadline; a client that does not read the error is cut off after the stall time of streams. */
+/**
+ * Aborts the request at its deadline; a client that does not read the error is cut off after
+ * the stall time of streams.
+ */
 function deadline({ deps }: HookContext, { exchange, raw }: FastifyRequest, route: Route): void {
   const { requestMs, stallMs = 60_000 } = deps.config.timeouts;
   if (requestMs === 0 || route.untimed === true) return;
@@ -195,7 +201,10 @@ interface Ended {
   readonly complete: boolean;
 }
 
-/** The only place where a request ends, once: after the last byte, or when the client or the connection is gone. */
+/**
+ * The only place where a request ends, once: after the last byte, or when the client or the connection is
+ * gone.
+ */
 function finish({ deps, metrics }: HookContext, { request, response, exchange, complete }: Ended): void {
   exchange.abort(clientClosed);
   if (!complete) exchange.errorCode ??= 'client_closed_request';

@@ -1,6 +1,6 @@
-// Request bodies: bytes → JSON value, in bounds. Refuses bytes that are not UTF-8, values that json-scan finds too deep or too
-// many, and any `__proto__` key (a spread or assignment of it further in would replace a prototype). No part of the body is
-// ever quoted.
+// Request bodies: bytes → JSON value, in bounds. Refuses bytes that are not UTF-8, values that json-scan
+// finds too deep or too many, and any `__proto__` key (a spread or assignment of it further in would replace
+// a prototype). No part of the body is ever quoted.
 
 import { ApiError } from '../base/errors.ts';
 import { openJsonScan } from '../base/json-scan.ts';
@@ -27,8 +27,8 @@ export function parseBody(bytes: Uint8Array, scanned = false): unknown {
 }
 
 /**
- * The key `__proto__`, any of its letters spelled out or escaped. No other part of valid JSON looks like it: within a string a
- * quote has a backslash before it, and what follows the quote that ends one is no letter.
+ * The key `__proto__`, any of its letters spelled out or escaped. No other part of valid JSON looks like it:
+ * within a string a quote has a backslash before it, and what follows the quote that ends one is no letter.
  */
 const PROTO_KEY = new RegExp(
   `(?<!\\\\)"${[...'__proto__']

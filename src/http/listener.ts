@@ -1,5 +1,6 @@
-// The sockets under fastify: node:https on TLS 1.3 (RFC 8446), HTTP/1.1 only, no resumption; or node:http on loopback. Time
-// and size limits before a request is complete, and error envelopes for bytes that never become a request.
+// The sockets under fastify: node:https on TLS 1.3 (RFC 8446), HTTP/1.1 only, no resumption; or
+// node:http on loopback. Time and size limits before a request is complete, and error envelopes for
+// bytes that never become a request.
 
 import { constants, randomUUID } from 'node:crypto';
 import {
@@ -41,7 +42,10 @@ export function tlsOptions(tls: { readonly key: string; readonly cert: string })
 
 export interface Listener {
   readonly server: Server | SecureServer;
-  /** Ends every connection, also those that Node's closeAllConnections misses: in the TLS handshake, or left after CONNECT. */
+  /**
+   * Ends every connection, also those that Node's closeAllConnections misses: in the TLS
+   * handshake, or left after CONNECT.
+   */
   destroyConnections(): void;
 }
 

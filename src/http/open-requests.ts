@@ -1,6 +1,6 @@
-// The open requests by connection. Node reports a connection's end to a response only while the response has the socket:
-// pipelined responses (RFC 9112 §9.3.2) wait for the socket, and would never get the event. So each socket has one listener here,
-// and its close closes every response that is still to be sent on it.
+// The open requests by connection. Node reports a connection's end to a response only while the response has
+// the socket: pipelined responses (RFC 9112 §9.3.2) wait for the socket, and would never get the event. So
+// each socket has one listener here, and its close closes every response that is still to be sent on it.
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
@@ -8,8 +8,8 @@ import { ApiError } from '../base/errors.ts';
 import { clientClosed } from './exchange.ts';
 
 /**
- * Requests of one connection at once. No client we know of sends a request before the answer to the last one, and each waiting
- * request holds its permits.
+ * Requests of one connection at once. No client we know of sends a request before the answer to the last one,
+ * and each waiting request holds its permits.
  */
 const MAX_PIPELINED = 16;
 
@@ -31,7 +31,10 @@ interface Connection<T> {
 export interface OpenRequests<T> {
   readonly size: number;
   exchanges(): Iterable<T>;
-  /** `end` is called once: when the last byte was sent (`complete`), or when the client or the connection is gone. */
+  /**
+   * `end` is called once: when the last byte was sent (`complete`), or when the client or the connection is
+   * gone.
+   */
   begin(opened: OpenRequest<T>, end: (complete: boolean) => void): void;
   /** Why the newest request on this connection must not run; undefined when it may. */
   refusal(socket: Socket): ApiError | undefined;
@@ -71,7 +74,8 @@ export function createOpenRequests<T>(): OpenRequests<T> {
       all.set(response, opened);
       connection.open.set(response, opened);
       let complete = false;
-      // Node emits `finish` also for answers it could not send any more, and before it ends the connection of a last answer.
+      // Node emits `finish` also for answers it could not send any more, and before it ends the
+      // connection of a last answer.
       response.prependOnceListener('finish', () => (complete = !socket.destroyed));
       response.once('close', () => {
         all.delete(response);
@@ -79,8 +83,8 @@ export function createOpenRequests<T>(): OpenRequests<T> {
         end(complete);
         if (all.size === 0) for (const wake of Array.from(waiting)) wake();
       });
-      // With this many waiting answers Node stops reading, and would not see the client leave. A slow reader, which Node waits
-      // for as well, is found out by what is written to it.
+      // With this many waiting answers Node stops reading, and would not see the client leave. A slow reader,
+      // which Node waits for as well, is found out by what is written to it.
       const unread = socket.isPaused() && !socket.writableNeedDrain;
       if (connection.open.size > MAX_WAITING || unread) socket.destroy();
       // The listener above may have run already.
@@ -114,7 +118,9 @@ export function createOpenRequests<T>(): OpenRequests<T> {
   };
 }
 
-/** Node emits `close` for the response that has the socket; this emits it for one that waits for the socket. */
+/**
+ * Node emits `close` for the response that has the socket; this emits it for one that waits for the socket.
+ */
 function closed(response: ServerResponse, socket: Socket): void {
   // Node itself closes the response that has the socket, and one that was just sent to its end.
   if (response.socket === socket || response.closed || (response.writableFinished && !response.destroyed))

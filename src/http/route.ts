@@ -1,4 +1,5 @@
-// A route is one declaration: the server registers it, checks requests against it, and openapi.json is generated from it.
+// A route is one declaration: the server registers it, checks requests against it, and
+// openapi.json is generated from it.
 
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Engine } from '../engine/seam/engine.ts';

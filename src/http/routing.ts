@@ -1,5 +1,5 @@
-// From routes to fastify and back: every path with its methods, 405 with Allow for the others (RFC 9110 §15.5.6), and one
-// request through its route's shapes and handler.
+// From routes to fastify and back: every path with its methods, 405 with Allow for the others (RFC 9110
+// §15.5.6), and one request through its route's shapes and handler.
 
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { ApiError } from '../base/errors.ts';
@@ -34,7 +34,10 @@ function allowOf(methods: readonly string[]): string {
   return methods.flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method])).join(', ');
 }
 
-/** The Allow of a path for methods that are not declared (TRACE, PROPFIND …); undefined: the path is not served at all. */
+/**
+ * The Allow of a path for methods that are not declared (TRACE, PROPFIND …); undefined: the
+ * path is not served at all.
+ */
 export function allowedMethods(routes: readonly Route[]): (url: string) => string | undefined {
   const isPattern = (path: string): number => Number(/[:*]/.test(path));
   const served = [...methodsByPath(routes)]

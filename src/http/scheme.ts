@@ -1,6 +1,6 @@
-// Plain HTTP on the TLS port (a browser, or a client with http:// in its configuration): one answer that names the mistake,
-// instead of a closed connection. A TLS client speaks first, and its first byte is 0x16, a handshake record
-// (RFC 8446 §5.1); a request of HTTP/1 begins with the letters of its method.
+// Plain HTTP on the TLS port (a browser, or a client with http:// in its configuration): one answer that
+// names the mistake, instead of a closed connection. A TLS client speaks first, and its first byte is 0x16, a
+// handshake record (RFC 8446 §5.1); a request of HTTP/1 begins with the letters of its method.
 
 import type { Server } from 'node:https';
 import type { Socket } from 'node:net';

@@ -1,5 +1,5 @@
-// Answers a request with an error, for any thrown value: the envelope, its headers, and whether the connection goes on
-// after it.
+// Answers a request with an error, for any thrown value: the envelope, its headers, and whether the
+// connection goes on after it.
 
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { ApiError } from '../base/errors.ts';
@@ -18,7 +18,8 @@ export interface ErrorContext {
 }
 
 /**
- * Refusals, by code or status, that end the connection: its evidence is stale, or its further bytes are not worth reading.
+ * Refusals, by code or status, that end the connection: its evidence is stale, or its further
+ * bytes are not worth reading.
  */
 const ENDS_CONNECTION: ReadonlySet<string | number> = new Set([
   STALE,

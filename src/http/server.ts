@@ -1,6 +1,6 @@
-// The HTTP server: fastify over TLS 1.3 (HTTP/1.1 only, no resumption), or plain HTTP on loopback. It combines the parts
-// that all routes share: http/hooks (ids, keys, limits, deadlines, records), http/send-error (the envelope), http/routing,
-// http/drain.
+// The HTTP server: fastify over TLS 1.3 (HTTP/1.1 only, no resumption), or plain HTTP on loopback. It
+// combines the parts that all routes share: http/hooks (ids, keys, limits, deadlines, records),
+// http/send-error (the envelope), http/routing, http/drain.
 
 import { randomBytes } from 'node:crypto';
 import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify';
@@ -33,8 +33,8 @@ export interface HttpServer {
   /** New connections get this certificate; existing ones keep theirs. */
   setTls(tls: { readonly key: string; readonly cert: string }): void;
   /**
-   * Refuses new work with 503, lets answers under way finish within `drainMs` (default from config), ends what is left with
-   * an error, and closes. A second call with 0 does not wait.
+   * Refuses new work with 503, lets answers under way finish within `drainMs` (default from config), ends
+   * what is left with an error, and closes. A second call with 0 does not wait.
    */
   close(options?: { readonly drainMs?: number | undefined }): Promise<void>;
 }
@@ -112,7 +112,9 @@ export async function createServer(
   };
 }
 
-/** On loopback without keys every caller is the user of this machine, so no share is kept free for another. */
+/**
+ * On loopback without keys every caller is the user of this machine, so no share is kept free for another.
+ */
 function isShared({ auth, host }: ServerConfig): boolean {
   return auth.keys.length > 0 || !isLoopback(host);
 }
@@ -199,7 +201,10 @@ function createApp(
   return { app, bound };
 }
 
-/** JSON in UTF-8. Clients send the header out of habit; whether the route needs a body is for http/routing to say. */
+/**
+ * JSON in UTF-8. Clients send the header out of habit; whether the route needs a body is
+ * for http/routing to say.
+ */
 function parseBody({ exchange, headers }: FastifyRequest, bytes: Buffer): unknown {
   const charset = /charset\s*=\s*"?([^";\s]+)/i.exec(headers['content-type'] ?? '')?.[1];
   if (charset !== undefined && !/^utf-?8$/i.test(charset)) throw unsupportedMediaType();

@@ -1,6 +1,6 @@
-// Server-sent events on a raw response (WHATWG HTML §9.2), as the OpenAI SDKs read them: `data: …` lines, one blank line
-// between events. Events written in one turn of the loop leave in one write. A reader that is slow makes `flush` wait; a
-// stream that is silent gets a comment line; exactly one terminal event is written.
+// Server-sent events on a raw response (WHATWG HTML §9.2), as the OpenAI SDKs read them: `data: …` lines, one
+// blank line between events. Events written in one turn of the loop leave in one write. A reader that is slow
+// makes `flush` wait; a stream that is silent gets a comment line; exactly one terminal event is written.
 
 import type { ServerResponse } from 'node:http';
 import { ApiError } from '../base/errors.ts';
@@ -8,7 +8,10 @@ import { ApiError } from '../base/errors.ts';
 export interface EventStream {
   /** Queues one event; `data` is one line of text. Ignored after the end. */
   send(data: string): void;
-  /** Resolves once the sent bytes fit the socket's buffer again; rejects with the signal's reason when it aborts. */
+  /**
+   * Resolves once the sent bytes fit the socket's buffer again; rejects with the signal's reason when it
+   * aborts.
+   */
   flush(): Promise<void>;
   /** The terminal event, then the end of the response. Only the first call counts. */
   end(data: string): void;

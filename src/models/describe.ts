@@ -1,5 +1,5 @@
-// Describes a file as a model: reads and measures it (unless its digest is pinned), and decides its residency. Paths given by
-// callers must resolve, links included, to below a configured model root.
+// Describes a file as a model: reads and measures it (unless its digest is pinned), and decides its
+// residency. Paths given by callers must resolve, links included, to below a configured model root.
 
 import { realpath, type FileHandle } from 'node:fs/promises';
 import { basename, sep } from 'node:path';
@@ -28,8 +28,8 @@ export interface ModelToAdd {
   /** The parts of a split model, in order, where they are not those that `path` tells. */
   readonly parts?: readonly string[] | undefined;
   /**
-   * A pinned digest, as the model is attested with: that of its file, not computed here but enforced whenever the bytes are read; or
-   * that of the manifest of its parts.
+   * A pinned digest, as the model is attested with: that of its file, not computed here but enforced whenever
+   * the bytes are read; or that of the manifest of its parts.
    */
   readonly sha256?: string | undefined;
   readonly type?: RegisteredModelType | undefined;
@@ -55,7 +55,10 @@ export interface DescribeFileOptions extends ResidencyOptions {
   readonly clock: Clock;
 }
 
-/** Throws 400 file_not_found · invalid_gguf · invalid_model_name, 500 model_file_changed · model_digest_mismatch. */
+/**
+ * Throws 400 file_not_found · invalid_gguf · invalid_model_name, 500 model_file_changed ·
+ * model_digest_mismatch.
+ */
 export async function describeFile(
   source: ModelToAdd,
   options: DescribeFileOptions,
@@ -159,7 +162,10 @@ async function namingPart<T>(paths: readonly string[], path: string, task: Promi
   }
 }
 
-/** The real path, when it is below a root; 400 otherwise. The message does not reveal what exists outside the roots. */
+/**
+ * The real path, when it is below a root; 400 otherwise. The message does not reveal what
+ * exists outside the roots.
+ */
 async function insideRoots(path: string, roots: readonly string[]): Promise<string> {
   if (path === '' || path.length > 4096 || path.includes('\0')) {
     throw new ApiError('file_not_found', 'path is not a usable file name', { param: 'path' });

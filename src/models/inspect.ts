@@ -10,7 +10,9 @@ export async function inspectModel(file: FileHandle): Promise<ModelSummary> {
   return summaryOf(await readGguf(file));
 }
 
-/** The model in one open file, or in the parts of a split one, in order. 400 invalid_gguf, naming the part. */
+/**
+ * The model in one open file, or in the parts of a split one, in order. 400 invalid_gguf, naming the part.
+ */
 export async function inspectFiles(
   files: readonly { readonly path: string; readonly file: FileHandle }[],
 ): Promise<ModelSummary> {

@@ -1,5 +1,6 @@
-// `isq` of `default_parameters`: the names other servers quantise by when they load, and the type of llama.cpp each is here. Names of methods
-// that llama.cpp does not have (HQQ, AFQ, FP8, Q8K) are refused with what there is; so are types that need an importance matrix.
+// `isq` of `default_parameters`: the names other servers quantise by when they load, and the type of
+// llama.cpp each is here. Names of methods that llama.cpp does not have (HQQ, AFQ, FP8, Q8K) are refused with
+// what there is; so are types that need an importance matrix.
 
 import { ApiError } from '../base/errors.ts';
 import { QUANTIZE_TYPES, type QuantizeName } from '../engine/seam/quantize.ts';

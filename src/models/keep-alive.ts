@@ -2,7 +2,10 @@
 
 import { ApiError } from '../base/errors.ts';
 
-/** "30s", "5m", "1h", "250ms", seconds as number or text, "0" at once, "-1" or less never. Milliseconds, Infinity for never. */
+/**
+ * "30s", "5m", "1h", "250ms", seconds as number or text, "0" at once, "-1" or less never.
+ * Milliseconds, Infinity for never.
+ */
 export function parseKeepAlive(value: string | number): number {
   const text = String(value).trim();
   const match = /^(-?\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h)?$/.exec(text);

@@ -1,8 +1,8 @@
-// Decides which models are loaded: loads on first request, unloads when idle for keep_alive, and evicts the least recently used
-// when room is needed, never one with work in flight. Generic over the engine: start/ wires models and engine.
-// Fairness: loads that need room wait in one first-in-first-out queue. For its head the least recently used model is drained:
-// it finishes its requests, and new requests for it queue up behind. So a swap under load loses no request,
-// and no model starves another.
+// Decides which models are loaded: loads on first request, unloads when idle for keep_alive, and evicts the
+// least recently used when room is needed, never one with work in flight. Generic over the engine: start/
+// wires models and engine. Fairness: loads that need room wait in one first-in-first-out queue. For its head
+// the least recently used model is drained: it finishes its requests, and new requests for it queue up
+// behind. So a swap under load loses no request, and no model starves another.
 
 import type { Clock } from '../base/clock.ts';
 import { ApiError, overloaded, shuttingDown } from '../base/errors.ts';
@@ -53,7 +53,10 @@ export class Lifecycle<E extends Closable> {
     return waited;
   }
 
-  /** Ends a loaded model once its work is done; false when it (given the model: that registration) is not loaded or loading. */
+  /**
+   * Ends a loaded model once its work is done; false when it (given the model: that registration)
+   * is not loaded or loading.
+   */
   async unload(id: string, model?: RegisteredModel): Promise<boolean> {
     const slot = this.#slots.get(id);
     if (slot === undefined || slot.state === 'waiting') return false;
@@ -100,7 +103,10 @@ export class Lifecycle<E extends Closable> {
     signal.removeEventListener('abort', force);
   }
 
-  /** The slot in which requests for the model wait or are served. A slot of another registration of its id is drained. */
+  /**
+   * The slot in which requests for the model wait or are served. A slot of another
+   * registration of its id is drained.
+   */
   #slotFor(model: RegisteredModel): ModelSlot<E> {
     const slot = this.#slots.get(model.id);
     if (slot === undefined) return this.#enqueue(model);
@@ -167,7 +173,10 @@ export class Lifecycle<E extends Closable> {
     });
   }
 
-  /** Starts every load that has room now, and drains models for the first without. Never overtakes the head of the queue. */
+  /**
+   * Starts every load that has room now, and drains models for the first without. Never
+   * overtakes the head of the queue.
+   */
   #advance(): void {
     while (!this.#stop.signal.aborted) {
       const next = this.#queue[0];
@@ -195,7 +204,10 @@ export class Lifecycle<E extends Closable> {
     return others.length < this.#options.maxLoaded && bytes <= this.#options.memoryBudgetBytes;
   }
 
-  /** Removes the slot. Requests that came for its id meanwhile queue for a new one, of the newest registration. */
+  /**
+   * Removes the slot. Requests that came for its id meanwhile queue for a new one, of the newest
+   * registration.
+   */
   #replace(slot: ModelSlot<E>): void {
     this.#forget(slot);
     const newest = [...slot.waiters].at(-1)?.model;

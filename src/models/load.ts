@@ -44,7 +44,8 @@ export async function openModel<E extends Closable>(
 ): Promise<E> {
   const staged = await stage(entry, options);
   try {
-    // Again, with the very bytes the engine will read: the file of a pinned model may not have existed before.
+    // Again, with the very bytes the engine will read: the file of a pinned model may not have existed
+    // before.
     await inspectModel(staged.file);
     const engine = await options.openEngine(
       {
@@ -93,7 +94,10 @@ async function stage<E>(entry: RegistryEntry, options: LoadOptions<E>): Promise<
   });
 }
 
-/** Descriptors of other processes can be opened by path on Linux only; elsewhere there is only `disk`, for development. */
+/**
+ * Descriptors of other processes can be opened by path on Linux only; elsewhere there is only
+ * `disk`, for development.
+ */
 function locationOf(
   staged: ReadyFile,
   path: string,
@@ -101,7 +105,10 @@ function locationOf(
   return process.platform === 'linux' ? { path: CHILD_PATH, fd: staged.fd } : { path };
 }
 
-/** Bytes a model takes once loaded: weights, key-value cache of all slots, and what an engine process needs anyway. */
+/**
+ * Bytes a model takes once loaded: weights, key-value cache of all slots, and what an
+ * engine process needs anyway.
+ */
 export function estimateBytes(entry: RegistryEntry, slots: number): number {
   const { model, summary } = entry;
   const generates = model.type === 'chat' || model.type === 'completion';

@@ -1,8 +1,9 @@
-// Measures a model file: SHA-256 over the very bytes the engine will map (docs/protocol.md, P3).
-// `memory`: copied once into an unnamed tmpfs file (O_TMPFILE) and hashed on the way; the engine gets that file, read-only,
-// by descriptor, so no process or host outside the guest's memory can change it. `disk`: hashed in place, and the open file's
-// identity is compared before and after; for development only, and marked so wherever the digest is shown. Refuses: anything
-// but a regular file, a size that changes under the read, a digest other than the pinned one.
+// Measures a model file: SHA-256 over the very bytes the engine will map (docs/protocol.md, P3). `memory`:
+// copied once into an unnamed tmpfs file (O_TMPFILE) and hashed on the way; the engine gets that file,
+// read-only, by descriptor, so no process or host outside the guest's memory can change it. `disk`: hashed in
+// place, and the open file's identity is compared before and after; for development only, and marked so
+// wherever the digest is shown. Refuses: anything but a regular file, a size that changes under the read, a
+// digest other than the pinned one.
 
 import { createHash, type Hash } from 'node:crypto';
 import { constants } from 'node:fs';
@@ -12,7 +13,10 @@ import { isFull } from '../base/durable-files.ts';
 import { ApiError } from '../base/errors.ts';
 import type { Residency, FileIdentity } from './model.ts';
 
-/** Large enough for full disk and copy speed, small enough that hashing a chunk takes the event loop less than a millisecond. */
+/**
+ * Large enough for full disk and copy speed, small enough that hashing a chunk takes the event loop
+ * less than a millisecond.
+ */
 const CHUNK_BYTES = 4 * 1024 * 1024;
 /** Linux, include/uapi/asm-generic/fcntl.h: __O_TMPFILE | O_DIRECTORY. Node has no constant for it. */
 const O_TMPFILE = 0o20_200_000;
@@ -39,7 +43,9 @@ export interface StagingPlace {
 
 export interface StageOptions extends MeasureOptions, StagingPlace {
   readonly residency: Residency;
-  /** The digest the bytes must have: pinned in the configuration, or the one the model was registered with. */
+  /**
+   * The digest the bytes must have: pinned in the configuration, or the one the model was registered with.
+   */
   readonly sha256: string;
   /** For `disk`: the identity at the last digest; an unchanged file is not hashed again. */
   readonly known?: FileIdentity | undefined;
@@ -52,7 +58,10 @@ export interface ReadyFile {
   readonly fd: number;
   /** Of a file used in place: its identity at its last digest. */
   readonly identity?: FileIdentity | undefined;
-  /** To be called once the engine has read the file. For `disk`, throws if the file changed since it was hashed. */
+  /**
+   * To be called once the engine has read the file. For `disk`, throws if the file changed since it was
+   * hashed.
+   */
   check(): Promise<void>;
   /** Idempotent. */
   close(): Promise<void>;
@@ -86,11 +95,14 @@ export async function measure(file: FileHandle, options: MeasureOptions): Promis
 
 /** Stages and measures a file for an engine. 500 model_digest_mismatch names both digests. */
 export async function stageFile(path: string, options: StageOptions): Promise<StagedFile> {
-  // dm-verity checks every block against a measured root on each read; hashing once more would only be as strong.
+  // dm-verity checks every block against a measured root on each read; hashing once more
+  // would only be as strong.
   return options.residency === 'memory' ? stageInMemory(path, options) : stageInPlace(path, options);
 }
 
-/** Whether `size` bytes fit into the staging folder now; null when it is not there (not Linux, not mounted). */
+/**
+ * Whether `size` bytes fit into the staging folder now; null when it is not there (not Linux, not mounted).
+ */
 export async function stagingRoom(
   stagingFolder: string,
 ): Promise<{ readonly free: number; readonly total: number } | null> {
@@ -228,7 +240,10 @@ export interface Pumped {
   readonly section?: { readonly from: number; readonly to: number; readonly at: number } | undefined;
 }
 
-/** Reads exactly `size` bytes, hashing and writing each chunk while the next one is read. Returns the number of bytes. */
+/**
+ * Reads exactly `size` bytes, hashing and writing each chunk while the next one is read.
+ * Returns the number of bytes.
+ */
 export async function pump(
   { source, size, hash, target, head, section }: Pumped,
   options: MeasureOptions,

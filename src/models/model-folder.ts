@@ -1,6 +1,7 @@
-// Opens the files of a Hugging Face folder that a conversion may read, by a closed list of names, and hashes them. Other files stay
-// closed: pickles, Python, and whatever lies in a folder that is no pooling. A link is followed only inside of the folder; what is no
-// regular file is refused. The descriptors go to the process that converts, which opens none itself.
+// Opens the files of a Hugging Face folder that a conversion may read, by a closed list of names, and hashes
+// them. Other files stay closed: pickles, Python, and whatever lies in a folder that is no pooling. A link is
+// followed only inside of the folder; what is no regular file is refused. The descriptors go to the process
+// that converts, which opens none itself.
 
 import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
@@ -76,7 +77,9 @@ async function list(folder: string): Promise<readonly string[]> {
   return entries;
 }
 
-/** Of a name that may be a link: the open file is asked for its path, so the link cannot change in between. */
+/**
+ * Of a name that may be a link: the open file is asked for its path, so the link cannot change in between.
+ */
 async function openSource(root: string, name: string): Promise<FolderSource> {
   const path = await realpath(join(root, name)).catch((error: unknown) => {
     throw notAllowed(`${name} is a link to a file that is not there`, error);

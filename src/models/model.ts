@@ -1,17 +1,22 @@
-// A registered model: its files, its summary, its defaults. Types only, shared by registry, measuring and loading.
+// A registered model: its files, its summary, its defaults. Types only, shared by
+// registry, measuring and loading.
 
 export type RegisteredModelType = 'chat' | 'completion' | 'embedding' | 'rerank';
 
 /**
- * Where the bytes the engine maps live. `memory`: hashed while copied into guest memory; `verity`: on a dm-verity device
- * whose root hash is measured; `disk`: an ordinary file whose identity was only checked around the load (development).
+ * Where the bytes the engine maps live. `memory`: hashed while copied into guest memory; `verity`: on a
+ * dm-verity device whose root hash is measured; `disk`: an ordinary file whose identity was only checked
+ * around the load (development).
  */
 export type Residency = 'memory' | 'verity' | 'disk';
 
 /** How the engine keeps keys and values. */
 export type KvCacheType = 'f16' | 'q8_0';
 
-/** `residency` is not a file: it adds the word "disk" to the signed manifest of a model outside measured memory. */
+/**
+ * `residency` is not a file: it adds the word "disk" to the signed manifest of a model
+ * outside measured memory.
+ */
 export type BlobRole = 'weights' | 'projector' | 'adapter' | 'template' | 'residency';
 
 /** One file (or text) the engine reads, named by its content. */
@@ -50,7 +55,10 @@ export interface RegisteredModel {
   readonly created: number;
   readonly type: RegisteredModelType;
   readonly format: 'gguf';
-  /** The digest report_data carries for this model: its only blob's SHA-256, or that of its manifest. Lower-case hex. */
+  /**
+   * The digest report_data carries for this model: its only blob's SHA-256, or that of its
+   * manifest. Lower-case hex.
+   */
   readonly sha256: string;
   readonly kind: 'blob' | 'manifest';
   readonly sizeBytes: number;
@@ -94,7 +102,10 @@ export interface RegistryEntry {
   readonly chatTemplate?: string | undefined;
   /** As set for this model. */
   readonly kvType?: KvCacheType | undefined;
-  /** Whether this process itself hashed the bytes, or takes the digest from a manifest or pin and enforces it on load. */
+  /**
+   * Whether this process itself hashed the bytes, or takes the digest from a manifest or pin
+   * and enforces it on load.
+   */
   readonly hashed: boolean;
 }
 

@@ -1,6 +1,6 @@
-// The models this server may serve, each identified by the digests of the bytes the engine reads.
-// A model is listed only after its file passed the strict GGUF reader and its bytes were hashed; ids are unique and compared
-// exactly. Registering other bytes under a taken id is refused (409 model_already_exists).
+// The models this server may serve, each identified by the digests of the bytes the engine reads. A model is
+// listed only after its file passed the strict GGUF reader and its bytes were hashed; ids are unique and
+// compared exactly. Registering other bytes under a taken id is refused (409 model_already_exists).
 // base/model-name decides the form of an id.
 
 import { createHash } from 'node:crypto';
@@ -90,7 +90,8 @@ export function describeModel(options: DescribeOptions): RegistryEntry {
     blobs.push(textBlob('template', options.chatTemplate));
   }
   const sizeBytes = blobs.reduce((sum, blob) => sum + blob.size, 0);
-  // A client that pins the file's own SHA-256 gets P3 in full or a refusal: bytes on a disk could change after they were hashed.
+  // A client that pins the file's own SHA-256 gets P3 in full or a refusal: bytes on a disk could
+  // change after they were hashed.
   if (options.residency === 'disk') blobs.push(textBlob('residency', 'disk'));
   const attested = attestedModel(options.id, blobs.map(toAttestedBlob));
   const model: RegisteredModel = {

@@ -1,4 +1,5 @@
-// The models as the routes see them: the service, the lease on a loaded engine, the events of a pull. Types only.
+// The models as the routes see them: the service, the lease on a loaded engine, the events of a pull. Types
+// only.
 
 import type { KvCacheType, ModelDefaults, RegisteredModel } from './model.ts';
 
@@ -46,10 +47,15 @@ export interface PullStatus {
   readonly finished_at: string | null;
 }
 
-/** `keepAlive` as requests give it: seconds, "30s", "5m", "1h", "0" (unload when idle), "-1" (never unload). */
+/**
+ * `keepAlive` as requests give it: seconds, "30s", "5m", "1h", "0" (unload when idle), "-1" (never unload).
+ */
 export interface AcquireOptions {
   readonly keepAlive?: string | number | undefined;
-  /** Given for callers that share the model: they may extend its stay up to this many milliseconds, never shorten it. */
+  /**
+   * Given for callers that share the model: they may extend its stay up to this many
+   * milliseconds, never shorten it.
+   */
   readonly keepAliveUpToMs?: number | undefined;
   readonly signal: AbortSignal;
 }
@@ -59,8 +65,8 @@ export interface ModelService<E> {
   list(): readonly ModelStatus[];
   get(id: string): ModelStatus | undefined;
   /**
-   * Loads on first use; waits its turn when room must be made. 404 model_not_found, 429 engine_overloaded, 500
-   * model_load_failed.
+   * Loads on first use; waits its turn when room must be made. 404 model_not_found, 429
+   * engine_overloaded, 500 model_load_failed.
    */
   acquire(id: string, options: AcquireOptions): Promise<Lease<E>>;
   /** 404 model_not_found, 503 model_replaced, also when either happens during the wait for the load. */
@@ -75,7 +81,10 @@ export interface ModelService<E> {
   ): Promise<'loaded' | 'already_loaded'>;
   /** Waits for work in flight to end, then ends the engine; 404 model_not_loaded when it is not loaded. */
   unload(id: string): Promise<void>;
-  /** 400 file_not_found · invalid_gguf · unsupported_model_format · path_not_allowed, invalid_value (kv_type), 409 model_already_exists. */
+  /**
+   * 400 file_not_found · invalid_gguf · unsupported_model_format · path_not_allowed, invalid_value (kv_type),
+   * 409 model_already_exists.
+   */
   register(request: {
     readonly name: string;
     /** A file, the first part of a split model, or its parts in order. */

@@ -1,5 +1,6 @@
-// One model that is loaded, loading, or waited for, with its transitions: waiting → loading → loaded → closing. A slot grants
-// leases on its engine, unloads it when idle for its keep-alive time, and ends the engine once it is drained.
+// One model that is loaded, loading, or waited for, with its transitions: waiting → loading → loaded →
+// closing. A slot grants leases on its engine, unloads it when idle for its keep-alive time, and ends the
+// engine once it is drained.
 
 import type { Clock } from '../base/clock.ts';
 import { ApiError } from '../base/errors.ts';
@@ -116,7 +117,10 @@ export class ModelSlot<E extends Closable> {
     return this.#expiresAt;
   }
 
-  /** Whether an engine of this slot answers for that registration of the model: same bytes, used in the same way. */
+  /**
+   * Whether an engine of this slot answers for that registration of the model: same bytes, used in the same
+   * way.
+   */
   serves(model: RegisteredModel): boolean {
     const own = this.#model;
     return (
@@ -207,7 +211,9 @@ export class ModelSlot<E extends Closable> {
     this.#over();
   }
 
-  /** Grants leases to the waiters of this model. Those of another registration wait until this one is gone. */
+  /**
+   * Grants leases to the waiters of this model. Those of another registration wait until this one is gone.
+   */
   admit(): void {
     for (const waiter of this.waiters) {
       if (!this.serves(waiter.model)) continue;
@@ -262,7 +268,10 @@ export class ModelSlot<E extends Closable> {
     if (this.#state === 'loaded' && this.#inFlight === 0) void this.end(this.#draining);
   }
 
-  /** Revokes an eviction whose room is no longer needed: the model stays and serves the requests queued behind. */
+  /**
+   * Revokes an eviction whose room is no longer needed: the model stays and serves the requests queued
+   * behind.
+   */
   undrain(): void {
     if (this.#state !== 'loaded' || this.#draining !== 'evicted') return;
     this.#draining = undefined;

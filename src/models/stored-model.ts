@@ -1,5 +1,5 @@
-// Between a registered model and its manifest in the store. The digest in a manifest is not recomputed here, but
-// enforced whenever the bytes are read for an engine; the facts of the GGUF header are read again.
+// Between a registered model and its manifest in the store. The digest in a manifest is not recomputed here,
+// but enforced whenever the bytes are read for an engine; the facts of the GGUF header are read again.
 
 import type { FileHandle } from 'node:fs/promises';
 import { ApiError } from '../base/errors.ts';

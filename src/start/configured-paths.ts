@@ -1,5 +1,5 @@
-// Checks the files and folders of the configuration before anything is made: a missing or wrong one ends the start with the key
-// and the configured value, not with a later error about a file of ours.
+// Checks the files and folders of the configuration before anything is made: a missing or wrong one ends the
+// start with the key and the configured value, not with a later error about a file of ours.
 
 import { once } from 'node:events';
 import { constants } from 'node:fs';
@@ -68,7 +68,10 @@ export async function checkConfiguredPaths(config: Config): Promise<void> {
     await folder(config, 'store.staging_folder', store.stagingFolder);
 }
 
-/** The paths that are used when a TEE is looked for. With a root part, that process reads the folder of reports. */
+/**
+ * The paths that are used when a TEE is looked for. With a root part, that process reads the folder of
+ * reports.
+ */
 async function checkHardwarePlaces(config: Config): Promise<void> {
   const { attestdSocket, tsmFolder, endorsementsFolder } = config.tee;
   if (attestdSocket !== undefined) await answering(config, 'tee.attestd_socket', attestdSocket);
@@ -118,7 +121,9 @@ async function ownFolder(config: Config, key: Key, path: string): Promise<void> 
   }
 }
 
-/** Not `recursive`: Node retries without end where a file system takes no folders (mkdir in /proc is ENOENT). */
+/**
+ * Not `recursive`: Node retries without end where a file system takes no folders (mkdir in /proc is ENOENT).
+ */
 async function makeFolder(path: string): Promise<void> {
   try {
     await mkdir(path, { mode: 0o700 });

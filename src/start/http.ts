@@ -58,13 +58,15 @@ function attestationsPerPeer({ limits, tee }: Config): number {
   );
 }
 
-/** Descriptors for all else than connections: files and pipes of the process itself, and of each loaded model. */
+/**
+ * Descriptors for all else than connections: files and pipes of the process itself, and of each loaded model.
+ */
 const OWN_FILES = 128;
 const FILES_PER_MODEL = 16;
 
 /**
- * As many connections as are configured, or as leave descriptors for the rest: a server that cannot open its audit log or
- * start an engine because of idle connections is worse than one that drops the last of them.
+ * As many connections as are configured, or as leave descriptors for the rest: a server that cannot open its
+ * audit log or start an engine because of idle connections is worse than one that drops the last of them.
  */
 export function maxConnections({ limits, models }: Config, files: number): number {
   return Math.max(1, Math.min(limits.maxConnections, files - OWN_FILES - FILES_PER_MODEL * models.maxLoaded));
@@ -75,7 +77,9 @@ export function leastFiles({ models }: Config): number {
   return OWN_FILES + FILES_PER_MODEL * models.maxLoaded + 1;
 }
 
-/** RLIMIT_NOFILE of this process (node has raised it to the hard limit); Infinity where it cannot be known. */
+/**
+ * RLIMIT_NOFILE of this process (node has raised it to the hard limit); Infinity where it cannot be known.
+ */
 export function openFileLimit(read: () => string = () => readFileSync('/proc/self/limits', 'utf8')): number {
   try {
     return Number(/^Max open files\s+(\d+)/m.exec(read())?.[1] ?? Number.POSITIVE_INFINITY);

@@ -1,4 +1,5 @@
-// Counts events of models, for /metrics. Labels: ids of registered models and our own words, no text of a caller.
+// Counts events of models, for /metrics. Labels: ids of registered models and our own
+// words, no text of a caller.
 
 import type { MetricFamily } from '../http/metrics/families.ts';
 import type { LifecycleEvent } from '../models/slot.ts';

@@ -1,5 +1,6 @@
-// The composition root: configuration → TEE → models → attester → certificate → audit → server. Only this
-// file wires the parts. Starting is strict: any configured part that does not work ends the start with an error.
+// The composition root: configuration → TEE → models → attester → certificate → audit → server.
+// Only this file wires the parts. Starting is strict: any configured part that does not work ends
+// the start with an error.
 
 import { createBatcher, type BatchingAttester } from '../attester/batcher.ts';
 import { createIdentity, type Identity } from '../attester/identity.ts';
@@ -38,7 +39,9 @@ export interface RunningServer {
   readonly identity: Identity;
   /** Null: no TEE. */
   readonly tee: Tee | null;
-  /** Refuses new work and finishes requests under way within the configured drain time; `hard` does not wait. */
+  /**
+   * Refuses new work and finishes requests under way within the configured drain time; `hard` does not wait.
+   */
   close(hard?: boolean): Promise<void>;
 }
 

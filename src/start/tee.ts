@@ -82,7 +82,9 @@ export async function createTee(config: Config, clock: Clock, log: Log): Promise
   return { source, simulated };
 }
 
-/** The verifier's own fetcher: every item is verified before it is kept, here in the memory of this process. */
+/**
+ * The verifier's own fetcher: every item is verified before it is kept, here in the memory of this process.
+ */
 function fetcher(
   { tee, network }: Config,
   teeType: 'sev-snp' | 'tdx',
@@ -107,7 +109,10 @@ function simulatedFolder(config: Config): string {
 
 const MISSING: ReadonlySet<string> = new Set(['ERR_MODULE_NOT_FOUND', 'ERR_PACKAGE_PATH_NOT_EXPORTED']);
 
-/** Loads the simulation on demand; no other code imports it. The production image does not contain it and cannot simulate. */
+/**
+ * Loads the simulation on demand; no other code imports it. The production image does not
+ * contain it and cannot simulate.
+ */
 async function loadSimulation(config: Config): Promise<typeof simulation> {
   try {
     return await import('../attester/simulated.ts');

@@ -20,7 +20,10 @@ import { tdxInput, pem, INPUTS } from '../fixtures/attestation/evidence-inputs.t
 
 const CHROMIUM = process.env['ASSAY_CHROMIUM'] ?? '/usr/bin/chromium';
 
-/** The part of playwright-core that these tests use; it is installed where Chromium is (`make optional` with CI=true). */
+/**
+ * The part of playwright-core that these tests use; it is installed where Chromium is
+ * (`make optional` with CI=true).
+ */
 interface Page {
   on(event: 'pageerror', listener: (error: Error) => void): void;
   goto(url: string): Promise<unknown>;

@@ -1,5 +1,5 @@
-// The examples of docs/api.md run as they stand there, ports aside, against `assay serve --demo` behind the verifying proxy.
-// Python runs where its clients are installed; elsewhere it must at least parse.
+// The examples of docs/api.md run as they stand there, ports aside, against `assay serve --demo` behind the
+// verifying proxy. Python runs where its clients are installed; elsewhere it must at least parse.
 
 import { execFile, spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';

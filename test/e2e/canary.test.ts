@@ -1,5 +1,6 @@
-// Prompts, completions, keys and user-chosen names reach no sink: unique strings go into every field of every route and into
-// what a model writes, in success, refusal, abort and crash, at the most talkative log level; then every sink is searched.
+// Prompts, completions, keys and user-chosen names reach no sink: unique strings go into every field of every
+// route and into what a model writes, in success, refusal, abort and crash, at the most talkative log level;
+// then every sink is searched.
 
 import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
@@ -161,7 +162,8 @@ describe('no content in any sink', () => {
       .toEqual([]);
   });
 
-  // The engines are halted, so that every request is in one when its client leaves, or the engine dies, whatever the machine's pace.
+  // The engines are halted, so that every request is in one when its client leaves, or the engine dies,
+  // whatever the machine's pace.
   test.each(['abort', 'crash'] as const)('%s of every route that an engine answers', async (what) => {
     const rounds = (): readonly (readonly [string, unknown])[] => [
       ['/v1/chat/completions', { ...chatOf(), max_tokens: 40 }],
@@ -209,7 +211,8 @@ describe('no content in any sink', () => {
     await watched.collectSinks();
     const { sinks } = watched;
 
-    // The search finds what is there: each sink has what it should have, and the data folder the names that it may have.
+    // The search finds what is there: each sink has what it should have, and the data folder
+    // the names that it may have.
     expect(sinks['stderr']).toContain('/v1/chat/completions');
     expect(sinks['metrics']).toContain('assay_');
     expect(sinks['error bodies']).toContain('unknown_parameter');

@@ -1,4 +1,5 @@
-// `assay chat` against the real server: it verifies before it sends, says the verdict in one line, streams; piped and in a terminal.
+// `assay chat` against the real server: it verifies before it sends, says the verdict in one line, streams;
+// piped and in a terminal.
 
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

@@ -1,4 +1,5 @@
-// The commands a person pastes: assay-verify with its exit codes, the proxy with curl's kind of HTTP, `make demo`'s script.
+// The commands a person pastes: assay-verify with its exit codes, the proxy with curl's kind of
+// HTTP, `make demo`'s script.
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';

@@ -1,5 +1,6 @@
-// Once a request is over, no object in the server's heap holds its text: looked for in a heap snapshot, which lists every string that
-// can still be reached. The text is made of numbers each time it is needed, so that the test itself keeps none.
+// Once a request is over, no object in the server's heap holds its text: looked for in a heap snapshot, which
+// lists every string that can still be reached. The text is made of numbers each time it is needed, so that
+// the test itself keeps none.
 
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
@@ -57,7 +58,10 @@ function chat(content: string, more: object = {}): object {
   };
 }
 
-/** Whole bodies, half a body and a refused one behind an answer that takes long; then the connection is closed. */
+/**
+ * Whole bodies, half a body and a refused one behind an answer that takes long; then the connection is
+ * closed.
+ */
 async function pipelined(content: string, close: (socket: Socket) => void): Promise<void> {
   const socket = connect({ host: '127.0.0.1', port: Number(new URL(api.url).port) });
   await once(socket, 'connect');

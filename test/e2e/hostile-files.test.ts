@@ -1,5 +1,6 @@
-// Files that must not load: cut off, random, and well-formed enough to make llama.cpp abort. Each is answered in the OpenAI
-// envelope, the server lives on and serves the next request. With the real process and the real engine.
+// Files that must not load: cut off, random, and well-formed enough to make llama.cpp abort. Each is
+// answered in the OpenAI envelope, the server lives on and serves the next request. With the real
+// process and the real engine.
 
 import { copyFile, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -59,7 +60,10 @@ describe('hostile model files', () => {
     expect(body.choices?.[0]?.message.content).toBe(EXPECTED[0]?.answer);
   };
 
-  /** Registers the file and, should that succeed, asks it to generate: wherever it is refused, it is refused in the envelope. */
+  /**
+   * Registers the file and, should that succeed, asks it to generate: wherever it is refused, it is
+   * refused in the envelope.
+   */
   const refuse = async (name: string, bytes: Uint8Array): Promise<string> => {
     const path = join(folder, `${name}.gguf`);
     await writeFile(path, bytes);
@@ -110,7 +114,8 @@ describe('hostile model files', () => {
     await file.write(Buffer.from([1, 2, 3, 4]), 0, 4, whole.length - 64);
     await file.close();
     const answer = await post('/v1/completions', { model: 'changed', prompt: 'x', max_tokens: 2 });
-    // Registration copied the bytes into the store: either those are used (200) or the change is noticed. Never the new bytes.
+    // Registration copied the bytes into the store: either those are used (200) or the change is
+    // noticed. Never the new bytes.
     if (answer.status !== 200)
       expect(answer.body.error?.code).toMatch(/^(digest_mismatch|model_digest_mismatch|model_changed)$/);
     await stillServes();

@@ -56,7 +56,8 @@ describe.skipIf(!ready)('the image under emulation', () => {
       fixture.guest = await startGuest({ emulator: fixture.emulator, folder: test, disks: disks(test) });
       await fixture.guest.line(/"msg":"listening"/);
       const url = `https://127.0.0.1:${fixture.guest.port}`;
-      // The simulated hierarchy is made in the guest, so its root and measurement are learned from the guest itself, once.
+      // The simulated hierarchy is made in the guest, so its root and measurement are learned
+      // from the guest itself, once.
       const plain = new Agent({ connect: { rejectUnauthorized: false } });
       const first = (await (
         await fetch(`${url}/v1/attestation?nonce=${'00'.repeat(32)}`, { dispatcher: plain })

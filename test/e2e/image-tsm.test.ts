@@ -78,7 +78,9 @@ let processor: Server;
 let guest: Guest | undefined;
 const REQUESTS: Uint8Array[] = [];
 
-/** The table a host passes along with a report (AMD 56421): entries of GUID, offset, length, closed by zeros. */
+/**
+ * The table a host passes along with a report (AMD 56421): entries of GUID, offset, length, closed by zeros.
+ */
 function certificateTable(): Uint8Array {
   const parts = [
     ['63da758de6644564adc5f4b93be8accd', amd.vek],
@@ -125,7 +127,8 @@ beforeAll(async () => {
     hooks: { lockdown: '', 'test-start': RELAY },
     extraModules: new Map([['fake_tsm', module]]),
   });
-  // The module is not signed by Debian, so this guest runs without the two parameters that would refuse it. It measures otherwise.
+  // The module is not signed by Debian, so this guest runs without the two parameters that would refuse
+  // it. It measures otherwise.
   cmdline = readFileSync(join(folder, 'cmdline'), 'utf8').replace(
     ' lockdown=confidentiality module.sig_enforce=1',
     '',
@@ -230,7 +233,8 @@ describe.skipIf(!ready)('configfs-tsm of a real kernel', () => {
       const { document, ...binding } = await attestation(guest!.port);
       expect(document['tee_type']).toBe('sev-snp');
       expect(document['measurement']).toBe(toHex(predicted));
-      // The verifier takes other roots for evidence that calls itself simulated only; the label is not part of what is signed.
+      // The verifier takes other roots for evidence that calls itself simulated only; the label is
+      // not part of what is signed.
       const relabelled = parseDocument(JSON.stringify({ ...document, tee_type: 'simulated' }));
       const root = createHash('sha256').update(amd.ark).digest('hex');
       const policy = {

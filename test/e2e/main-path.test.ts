@@ -1,5 +1,5 @@
-// The one thing the product exists for: verify, then prompt a real GGUF model over attested TLS with the OpenAI SDK.
-// Real processes, real TLS, real llama.cpp; only the hardware is simulated.
+// The one thing the product exists for: verify, then prompt a real GGUF model over attested TLS with the
+// OpenAI SDK. Real processes, real TLS, real llama.cpp; only the hardware is simulated.
 
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
@@ -224,7 +224,8 @@ test('a server restart in mid-run with a new key: blocked, attested again, resum
   const dataFolder = await mkdtemp(join(tmpdir(), 'assay-restart-'));
   const first = await startRealServer({ dataFolder });
   const keys: string[] = [];
-  // The second start listens on a fixed port instead of a free one: another configuration, so none is pinned here.
+  // The second start listens on a fixed port instead of a free one: another configuration, so none is pinned
+  // here.
   const { configs: _, ...policy } = policyOf(first);
   const fetch = attestedFetch({ policy, onResult: (result) => keys.push(result.tlsSpki) });
   const ask = async (): Promise<string | null | undefined> =>

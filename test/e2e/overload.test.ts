@@ -1,5 +1,6 @@
-// More work than there is room for, and a disk that is full: the real server and engine. Counted, not timed: every request
-// is answered, what is refused is refused for its reason and told when to come back, and what was accepted is done.
+// More work than there is room for, and a disk that is full: the real server and engine. Counted, not
+// timed: every request is answered, what is refused is refused for its reason and told when to come back,
+// and what was accepted is done.
 
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -273,7 +274,8 @@ test('bodies of very many small values do not end a server with a small heap', a
       dispatcher,
     });
   const sound = '{"model":"demo-chat","max_tokens":1,"messages":[{"role":"user","content":"x"}';
-  // Sixteen mebibytes each, seven at once; then as many of what is just within the bound, in a field that is ignored.
+  // Sixteen mebibytes each, seven at once; then as many of what is just within the bound, in
+  // a field that is ignored.
   const large = Buffer.from(
     `${sound},{"role":"assistant","content":"x","annotations":[${'{},'.repeat((16 * 1024 * 1024 - 300) / 3)}{}]}]}`,
   );

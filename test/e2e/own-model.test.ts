@@ -1,5 +1,5 @@
-// docs/serve-your-own-model.md is run as it is written, with the demo model for a file; so are the configurations that
-// docs/configuration.md and examples/ show.
+// docs/serve-your-own-model.md is run as it is written, with the demo model for a file; so are the
+// configurations that docs/configuration.md and examples/ show.
 
 import { execFile } from 'node:child_process';
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

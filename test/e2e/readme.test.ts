@@ -1,5 +1,6 @@
-// The commands of README.md are run: its code for the OpenAI SDK, its curl through the proxy, its three verify commands with the
-// outcomes it promises, and every make target and link it names exists. Only address and policy path are put in.
+// The commands of README.md are run: its code for the OpenAI SDK, its curl through the proxy, its three
+// verify commands with the outcomes it promises, and every make target and link it names exists. Only address
+// and policy path are put in.
 
 import { execFile, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';

@@ -1,5 +1,6 @@
-// A connection proves a model at one moment and is used for minutes after it. Real server, real engine: other bytes are put
-// under a proven id while an attested connection is open, and no prompt on that connection ever reaches them ([M23]).
+// A connection proves a model at one moment and is used for minutes after it. Real server, real engine:
+// other bytes are put under a proven id while an attested connection is open, and no prompt on that
+// connection ever reaches them ([M23]).
 
 import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -98,7 +99,8 @@ describe('other bytes under a proven id', () => {
     const refused: unknown = await ask(fetch, 0).catch((error: unknown) => error);
     expect(refused).toBeInstanceOf(APIError);
     expect(refused).toMatchObject({ status: 409, code: 'attestation_stale' });
-    // One connection so far, which is gone now: an SDK that retries comes back on a new one, and there the policy decides.
+    // One connection so far, which is gone now: an SDK that retries comes back on a new one, and
+    // there the policy decides.
     expect(digests).toEqual([firstSha]);
     const again: unknown = await ask(fetch, 0).catch((error: unknown) => error);
     let cause = again;

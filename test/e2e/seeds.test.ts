@@ -1,6 +1,7 @@
-// Every sample of the documents this product was asked for from, as it stands there but for address and model folder, against
-// the verifying local proxy: curl, JavaScript and (where its clients are installed) Python speak plain HTTP to loopback, and a
-// real model answers behind attested TLS. What waits for a later part of the product is named below; the lists only shrink.
+// Every sample of the documents this product was asked for from, as it stands there but for address and model
+// folder, against the verifying local proxy: curl, JavaScript and (where its clients are installed) Python
+// speak plain HTTP to loopback, and a real model answers behind attested TLS. What waits for a later part of
+// the product is named below; the lists only shrink.
 
 import { execFile, spawnSync } from 'node:child_process';
 import { copyFile, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';

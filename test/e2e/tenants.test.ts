@@ -1,5 +1,6 @@
-// One key never learns another's text from the prompt cache: real server, real engine, two keys. The measure is the work: what
-// the engine says it took from the cache, read and decoded, on every route. Times are measured by scripts/bench-tenants.ts.
+// One key never learns another's text from the prompt cache: real server, real engine, two keys. The measure
+// is the work: what the engine says it took from the cache, read and decoded, on every route. Times are
+// measured by scripts/bench-tenants.ts.
 
 import { createHash } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -20,7 +21,10 @@ interface Asked {
   readonly cachedTokens: number;
   readonly text: string;
   readonly logprobs: readonly number[];
-  /** Prompt tokens the engine took from its cache and decode steps it made during this request, by its own count. */
+  /**
+   * Prompt tokens the engine took from its cache and decode steps it made during this
+   * request, by its own count.
+   */
   readonly engine: { readonly cached: number; readonly steps: number };
 }
 
@@ -94,7 +98,10 @@ async function ask(url: string, key: string | null, prompt: string): Promise<Ask
   };
 }
 
-/** Long enough that reading it takes several steps of the engine; different for every `name` from its first words on. */
+/**
+ * Long enough that reading it takes several steps of the engine; different for every `name`
+ * from its first words on.
+ */
 function secret(name: string): string {
   return `${name} ${Array.from({ length: 60 }, (_, i) => createHash('sha256').update(`${name}${i}`).digest('hex').slice(0, 5)).join(' ')}`;
 }
@@ -148,7 +155,8 @@ describe('two keys on one model', () => {
     expect(new Set([first, again, other, otherAgain].map((each) => each.text)).size).toBe(1);
     for (const each of [again, other, otherAgain]) {
       expect(each.logprobs).toHaveLength(4);
-      // Rounding differs with the size of the steps a prompt is read in, far below what a cached text would change.
+      // Rounding differs with the size of the steps a prompt is read in, far below what a
+      // cached text would change.
       for (const [i, value] of each.logprobs.entries())
         expect(value).toBeCloseTo(first.logprobs[i] ?? NaN, 2);
     }
@@ -169,7 +177,8 @@ describe('two keys on one model', () => {
     expect(own.cachedTokens).toBe(own.promptTokens - 1);
   });
 
-  // The same question of every way to have a prompt read: is it less work for the other key that this one has sent it?
+  // The same question of every way to have a prompt read: is it less work for the other key
+  // that this one has sent it?
   const ways: readonly { name: string; model: Model; path: string; body: (text: string) => Record<string, unknown>; cached: boolean }[] = [
     { name: 'completions', model: 'demo-context', path: '/v1/completions', body: (prompt) => ({ prompt, max_tokens: 4 }), cached: true },
     { name: 'completions, n = 3', model: 'demo-context', path: '/v1/completions', body: (prompt) => ({ prompt, max_tokens: 4, n: 3 }), cached: true },
@@ -188,7 +197,8 @@ describe('two keys on one model', () => {
           ...way.body(text),
           ...(way.cached ? {} : { temperature: undefined }),
         });
-      // Texts that differ from each other's and all others' in their first letter: only the template is shared by chance.
+      // Texts that differ from each other's and all others' in their first letter: only the
+      // template is shared by chance.
       const [mine, theirs, warm] = ['KLM', 'NOP', 'QRS', 'TUV', 'WXY', 'ZGH'][ways.indexOf(way)] ?? '';
       const text = short(`${mine}${way.name}`);
       // Both have been here before, so that what all prompts begin with is known to both.
@@ -201,7 +211,8 @@ describe('two keys on one model', () => {
       const read = (each: typeof first): number => each.promptTokens - each.engine.cached;
       // Bob's work is the same as without alice's request, and the same as hers.
       expect(other.engine.cached).toBe(first.engine.cached);
-      // Several writers decode together or in turns, as measures faster at the time; one writer's steps are its tokens.
+      // Several writers decode together or in turns, as measures faster at the time; one
+      // writer's steps are its tokens.
       if (way.body('')['n'] === undefined) expect(other.engine.steps).toBe(first.engine.steps);
       expect(other.engine.cached).toBe(nobodys.engine.cached);
       expect(other.cachedTokens).toBe(first.cachedTokens);
@@ -242,7 +253,8 @@ describe('no keys configured', () => {
         await ask(server.url, 'any', prompt),
         await ask(server.url, 'any', prompt),
       ];
-      // The unnamed caller's warm-up shares its begin-of-text token with the prompt; the named one sent no request before.
+      // The unnamed caller's warm-up shares its begin-of-text token with the prompt; the named
+      // one sent no request before.
       expect([first.cachedTokens, named.cachedTokens]).toEqual([ONLY_BEGIN, 0]);
       expect([again.cachedTokens, namedAgain.cachedTokens]).toEqual([
         again.promptTokens - 1,

@@ -1,5 +1,6 @@
-// The programs in examples/ as their readers run them, against a real server: what they print, that they refuse a server their policy does
-// not list, and that every folder is in examples/README.md. What a machine lacks (python3 with openai) is skipped, loudly.
+// The programs in examples/ as their readers run them, against a real server: what they print, that they
+// refuse a server their policy does not list, and that every folder is in examples/README.md. What a machine
+// lacks (python3 with openai) is skipped, loudly.
 
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';

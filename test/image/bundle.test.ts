@@ -1,5 +1,6 @@
-// The server as the image holds it, without a guest: what code a bundle has, that a production bundle cannot simulate a TEE, and that
-// its files find each other where they are put. The native parts are those npm installed, so it needs no locked inputs.
+// The server as the image holds it, without a guest: what code a bundle has, that a production bundle cannot
+// simulate a TEE, and that its files find each other where they are put. The native parts are those npm
+// installed, so it needs no locked inputs.
 
 import { spawn } from 'node:child_process';
 import {

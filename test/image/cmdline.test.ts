@@ -63,8 +63,8 @@ describe('the command line and the configuration', () => {
   });
 
   test('no unmeasured input reaches code, paths, environment or the log level', () => {
-    // The operator's part of the guest format has three words, none of them a path; of the server's keys an operator may set, none
-    // is a path, a program, or about what is logged.
+    // The operator's part of the guest format has three words, none of them a path; of the server's keys an
+    // operator may set, none is a path, a program, or about what is logged.
     const keys = Object.entries({ ...SECTIONS, ...ENTRIES }).flatMap(([section, fields]) =>
       Object.entries<SchemaField>(fields).map(([key, field]) => ({ name: `${section}.${key}`, field })),
     );

@@ -46,7 +46,10 @@ async function imageOf(tree: Tree): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-/** Everything that has broken file system writers: empty, one block, one byte more, big directories, long links and names. */
+/**
+ * Everything that has broken file system writers: empty, one block, one byte more, big
+ * directories, long links and names.
+ */
 function awkwardTree(): Tree {
   const tree = newTree();
   addFile(tree, 'empty', new Uint8Array(0));

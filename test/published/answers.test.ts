@@ -1,5 +1,5 @@
-// Chat and completion on published weights, greedy: the prompt's tokens and every token written are those of node-llama-cpp,
-// which renders the template, tokenizes and decodes the same file without any code of ours.
+// Chat and completion on published weights, greedy: the prompt's tokens and every token written are those of
+// node-llama-cpp, which renders the template, tokenizes and decodes the same file without any code of ours.
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { ChatMessage, Engine } from '../../src/engine/seam/engine.ts';

@@ -1,6 +1,6 @@
-// Embeddings of all-MiniLM-L6-v2: its folder as published, converted by ours, gives the tokens and the vectors that the
-// transformers library gives (recorded in test/golden/minilm-embeddings.json; the .py beside it made them). Skipped where the
-// weights are missing.
+// Embeddings of all-MiniLM-L6-v2: its folder as published, converted by ours, gives the tokens and the
+// vectors that the transformers library gives (recorded in test/golden/minilm-embeddings.json; the .py beside
+// it made them). Skipped where the weights are missing.
 
 import {
   closeSync,

@@ -1,5 +1,6 @@
-// The whole server on published weights: it measures them to the pinned digest, calls the tool it is forced to with the value
-// that was asked for, and says in the terminal what README.md shows. Skipped where the weights are missing.
+// The whole server on published weights: it measures them to the pinned digest, calls the tool it is
+// forced to with the value that was asked for, and says in the terminal what README.md shows. Skipped
+// where the weights are missing.
 
 import { execFile } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -96,8 +97,8 @@ const QUESTIONS: readonly OneValue[] = [
 ];
 
 /**
- * Calls that name the value. The better model must reach 16 of 20; the floors leave room below what was measured with llama.cpp
- * v0.4.0 (15 and 19), because kernels of other processors round differently.
+ * Calls that name the value. The better model must reach 16 of 20; the floors leave room below what was
+ * measured with llama.cpp v0.4.0 (15 and 19), because kernels of other processors round differently.
  */
 const FLOORS = { smollm2: 12, 'gemma3-270m': 16 } as const;
 const WANTED = 16;
@@ -202,7 +203,8 @@ describe.skipIf(models.smollm2 === undefined)('make demo MODEL=smollm2', () => {
     const [, said = ''] = stdout.split('3. the OpenAI SDK over the verified connection\n');
     const [conversation = '', end] = said.split('4. ');
     const heard = conversation.split('\n').flatMap((line) => line.trim() || []);
-    // The README's answers are of a processor with AVX-512: the kernels of others may round a near tie the other way.
+    // The README's answers are of a processor with AVX-512: the kernels of others may round
+    // a near tie the other way.
     const alike = /\bavx512f\b/.test(readFileSync('/proc/cpuinfo', 'utf8'));
     const compared = (lines: readonly string[]): readonly string[] =>
       alike ? lines : lines.map((line) => (line.startsWith('> ') ? line : 'an answer'));

@@ -1,6 +1,6 @@
-// Tokenization by our Vocabulary: equal to llama.cpp's own vectors on the fifteen real vocabularies of its sources (which
-// node-llama-cpp carries as a git bundle; cloned without a network into the cache), and equal to node-llama-cpp on published
-// weights. Skipped, and said so, where bundle, git or weights are missing.
+// Tokenization by our Vocabulary: equal to llama.cpp's own vectors on the fifteen real vocabularies of its
+// sources (which node-llama-cpp carries as a git bundle; cloned without a network into the cache), and equal
+// to node-llama-cpp on published weights. Skipped, and said so, where bundle, git or weights are missing.
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -41,7 +41,9 @@ function vocabularyOf(path: string): Vocabulary {
 
 const SEPARATOR = '\n__ggml_vocab_test__\n';
 
-/** The texts of an .inp file, as tests/test-tokenizer-0.cpp splits it: no text follows a separator at the end. */
+/**
+ * The texts of an .inp file, as tests/test-tokenizer-0.cpp splits it: no text follows a separator at the end.
+ */
 function textsOf(path: string): readonly string[] {
   const texts = readFileSync(`${path}.inp`, 'utf8').split(SEPARATOR);
   return texts.at(-1) === '' ? texts.slice(0, -1) : texts;

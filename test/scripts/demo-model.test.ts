@@ -1,5 +1,6 @@
-// The demo models: the same bytes everywhere, and in real llama.cpp they say, embed and rank what they were computed for.
-// llama.cpp is reached through node-llama-cpp (a development dependency) so that this does not lean on our own engine.
+// The demo models: the same bytes everywhere, and in real llama.cpp they say, embed and rank what they were
+// computed for. llama.cpp is reached through node-llama-cpp (a development dependency) so that this does
+// not lean on our own engine.
 
 import { createHash } from 'node:crypto';
 import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';

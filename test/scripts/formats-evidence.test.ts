@@ -1,4 +1,5 @@
-// docs/formats.md lists the keys of an evidence policy: exactly those that the verifiers' types have, each known to the reader.
+// docs/formats.md lists the keys of an evidence policy: exactly those that the verifiers' types have,
+// each known to the reader.
 
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';

@@ -1,5 +1,6 @@
-// The examples of docs/reference run, beside being type-checked: on values of the simulated vendors, and where an example says in a
-// comment what it gives, it gives that. Those of NOT_RUN need what a test does not have, each for its reason; the list only shrinks.
+// The examples of docs/reference run, beside being type-checked: on values of the simulated vendors, and
+// where an example says in a comment what it gives, it gives that. Those of NOT_RUN need what a test does not
+// have, each for its reason; the list only shrinks.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -170,7 +171,10 @@ async function rootOf(document: core.AttestationDocument): Promise<string> {
   return core.toHex(new Uint8Array(hash));
 }
 
-/** Runs an example. Resolves with the constants whose value a comment tells: what each is, and what the comment says. */
+/**
+ * Runs an example. Resolves with the constants whose value a comment tells: what each is,
+ * and what the comment says.
+ */
 async function run(name: string, example: string): Promise<unknown> {
   const body = example.replaceAll(
     /^const (\w+) = (.+); \/\/ (["'][^"']*["'])$/gm,

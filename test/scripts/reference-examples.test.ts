@@ -1,5 +1,6 @@
-// Every function of every entry of @assay/attestation has an @example, and each example type-checks against the emitted declarations.
-// The values an example takes for granted (a policy, bytes, a key) are declared in GIVEN.
+// Every function of every entry of @assay/attestation has an @example, and each example type-checks
+// against the emitted declarations. The values an example takes for granted (a policy, bytes, a
+// key) are declared in GIVEN.
 
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

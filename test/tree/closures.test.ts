@@ -1,5 +1,6 @@
-// The files each process loads, counted: every trust boundary has a ceiling of its own, and folders that are not to be in it. A ceiling rises
-// only together with its reason in docs/decisions. `npx tsx scripts/closures.ts` prints the figures of today.
+// The files each process loads, counted: every trust boundary has a ceiling of its own, and folders that are
+// not to be in it. A ceiling rises only together with its reason in docs/decisions.
+// `npx tsx scripts/closures.ts` prints the figures of today.
 
 import { build } from 'esbuild';
 import { describe, expect, test } from 'vitest';

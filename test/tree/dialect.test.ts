@@ -1,5 +1,6 @@
-// The dialect of the house, over every source: scripts/dialect.ts has the rules, CONTRIBUTING.md explains them. Lists of exceptions and
-// counts of words only shrink: a file that is mended leaves the list, a number that fell is written down.
+// The dialect of the house, over every source: scripts/dialect.ts has the rules, CONTRIBUTING.md explains
+// them. Lists of exceptions and counts of words only shrink: a file that is mended leaves the list, a number
+// that fell is written down.
 
 import { describe, expect, test } from 'vitest';
 import { FOLDERS, problemsOf, riddlesOf, RIDDLES } from '../../scripts/dialect.ts';

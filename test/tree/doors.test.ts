@@ -1,4 +1,5 @@
-// The doors for newcomers: every path and link that ARCHITECTURE.md, CONTRIBUTING.md, README.md and the documents name is there.
+// The doors for newcomers: every path and link that ARCHITECTURE.md, CONTRIBUTING.md, README.md and the
+// documents name is there.
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';

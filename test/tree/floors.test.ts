@@ -1,5 +1,6 @@
-// The house's floors: a file imports only from lower floors or its own room, no two files import each other in a circle (types
-// included), and packages stay behind their fences. The rooms are the target tree of ARCHITECTURE.md, highest floor first.
+// The house's floors: a file imports only from lower floors or its own room, no two files import each other
+// in a circle (types included), and packages stay behind their fences. The rooms are the target tree of
+// ARCHITECTURE.md, highest floor first.
 
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -7,7 +8,10 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { closureOf, importsOf, sourcesBelow, TOP } from '../../scripts/closures.ts';
 
-/** A room is a folder or a file; the longest one that holds a file is its room. Rooms of one floor never import each other. */
+/**
+ * A room is a folder or a file; the longest one that holds a file is its room. Rooms of one floor
+ * never import each other.
+ */
 const SERVER_ROOMS: Readonly<Record<string, number>> = {
   'src/cli/': 6,
   'src/start/': 5,
@@ -151,7 +155,8 @@ describe('floors', () => {
     const allowed = /^src\/(engine\/(child|seam)\/|base\/(api-codes|errors|json-scan)\.ts$)/;
     expect(
       sourcesBelow('src/engine/child')
-        // The process that converts is another one than the engine, and the only one of them that reads model folders.
+        // The process that converts is another one than the engine, and the only one of them
+        // that reads model folders.
         .filter((file) => !file.startsWith('src/engine/child/convert/'))
         .flatMap((file) => closureOf(file))
         .filter((file) => !allowed.test(file)),

@@ -1,4 +1,5 @@
-// Every numbered requirement of docs/protocol.md is named by a test: `[M12]` in a test's title or beside its assertion.
+// Every numbered requirement of docs/protocol.md is named by a test: `[M12]` in a test's title
+// or beside its assertion.
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

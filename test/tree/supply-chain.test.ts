@@ -1,4 +1,5 @@
-// A package inside a trust boundary comes from the lock, byte for byte, runs no script when it is installed, and has a reason.
+// A package inside a trust boundary comes from the lock, byte for byte, runs no script when it is
+// installed, and has a reason.
 
 import { spawnSync } from 'node:child_process';
 import {

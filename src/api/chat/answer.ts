@@ -1,5 +1,6 @@
-// The answer of /v1/chat/completions, whole or as a stream of chunks (OpenAI API reference, "Create chat completion"). Both are
-// one fold of the engine's events: each choice turns them into pieces, which are gathered or sent. Exactly one finish per choice.
+// The answer of /v1/chat/completions, whole or as a stream of chunks (OpenAI API reference, "Create chat
+// completion"). Both are one fold of the engine's events: each choice turns them into pieces, which are
+// gathered or sent. Exactly one finish per choice.
 
 import type { GenerateEvent, TokenLogprob } from '../../engine/seam/engine.ts';
 import { type AnswerId, type Counts, usageOf } from '../generation/answer.ts';
@@ -65,7 +66,8 @@ class ChatChoice implements ChoiceFold {
 
   finish({ reason }: Finish): void {
     for (const event of this.#reader?.end(reason === 'length') ?? []) this.#take(event);
-    // Logprobs of tokens whose text was held back and then dropped (the framing of calls) still belong to the answer.
+    // Logprobs of tokens whose text was held back and then dropped (the framing of calls)
+    // still belong to the answer.
     this.#put({ kind: 'finish', reason: finishReason(reason, this.#calls, this.#reader) });
   }
 
@@ -196,7 +198,8 @@ export async function streamChat(
 ): Promise<void> {
   const { plan, newReader, sink } = options;
   const frame = chunkFrame(options.answer, options.includeUsage);
-  // Many clients open a text part for an empty text; an answer that may be calls alone begins with null instead.
+  // Many clients open a text part for an empty text; an answer that may be calls alone
+  // begins with null instead.
   const opening = newReader === null ? '""' : 'null';
   const choices = Array.from(
     { length: plan.n },

@@ -1,7 +1,10 @@
-// Where the framing of a call begins in text that comes in pieces. The engine applies the same rule to choose the text it searches
-// for stop strings (engine/child/decode/text-stream); a property test over both holds them together.
+// Where the framing of a call begins in text that comes in pieces. The engine applies the same rule to
+// choose the text it searches for stop strings (engine/child/decode/text-stream); a property test over
+// both holds them together.
 
-/** Blanks before a call that count as its framing; more of them are content, so that little is ever held back. */
+/**
+ * Blanks before a call that count as its framing; more of them are content, so that little is ever held back.
+ */
 const MAX_BLANKS = 256;
 
 /** The first place where one of some texts stands, or -1. */

@@ -1,5 +1,5 @@
-// Reports the parts of a request's schemas that are not enforced: to the caller in a header, by tool and place, and in the log by
-// keyword alone, from a closed list, because names and places are the caller's text.
+// Reports the parts of a request's schemas that are not enforced: to the caller in a header, by tool and
+// place, and in the log by keyword alone, from a closed list, because names and places are the caller's text.
 
 import type { Call } from '../../http/route.ts';
 import type { Loosening, Loosenings } from '../../grammar/compile.ts';
@@ -17,8 +17,8 @@ export function tellLoosened({ reply, deps, exchange }: Call, loosened: Loosenin
 }
 
 /**
- * `name#/path/keyword`, comma-separated: JSON pointers as fragments (RFC 6901, section 6). Entries beyond the limit are
- * counted: `+12`.
+ * `name#/path/keyword`, comma-separated: JSON pointers as fragments (RFC 6901, section 6). Entries beyond the
+ * limit are counted: `+12`.
  */
 export function headerOf(loosened: Loosenings): string {
   const entries = [...loosened].flatMap(([name, all]) => all.map((each) => `${name}#${fragmentOf(each)}`));
@@ -41,7 +41,10 @@ function fragmentOf({ pointer, keyword }: Loosening): string {
     .join('/');
 }
 
-/** Occurrences by keyword: `size` for schemas too large or deep, `other` for words that no specification knows. */
+/**
+ * Occurrences by keyword: `size` for schemas too large or deep, `other` for words that no specification
+ * knows.
+ */
 export function countsOf(loosened: Loosenings): Readonly<Record<string, number>> {
   const counts = new Map<string, number>();
   for (const all of loosened.values()) {

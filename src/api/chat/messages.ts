@@ -1,7 +1,8 @@
-// Chat messages on the wire → messages for the engine's template. System and developer are one role; text parts are joined
-// by line breaks. Fields of messages and parts that are not in the table are ignored: clients send back what other servers and
-// SDKs put there (annotations, cache marks), and none of it promises an effect.
-// A broken history (orphan tool results, arguments that are not JSON) is passed on as it is: answering it is no error.
+// Chat messages on the wire → messages for the engine's template. System and developer are one role; text
+// parts are joined by line breaks. Fields of messages and parts that are not in the table are ignored:
+// clients send back what other servers and SDKs put there (annotations, cache marks), and none of it promises
+// an effect. A broken history (orphan tool results, arguments that are not JSON) is passed on as it is:
+// answering it is no error.
 
 import type { ChatMessage } from '../../engine/seam/engine.ts';
 import {

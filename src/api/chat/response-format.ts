@@ -1,5 +1,6 @@
-// Holds the model to a form: response_format and tools → the grammar of the request, compiled before anything is answered. A
-// strict schema that the grammar cannot express is a 400 that names the keyword; a schema that is not strict loses that keyword.
+// Holds the model to a form: response_format and tools → the grammar of the request, compiled before anything
+// is answered. A strict schema that the grammar cannot express is a 400 that names the keyword; a schema that
+// is not strict loses that keyword.
 
 import type { GenerateRequest, ToolFormat } from '../../engine/seam/engine.ts';
 import {
@@ -51,7 +52,10 @@ export interface FormatGrammar {
   readonly loosened: readonly Loosening[];
 }
 
-/** Undefined for free text; 400 `invalid_schema` naming a keyword that a strict schema has and the grammar cannot enforce. */
+/**
+ * Undefined for free text; 400 `invalid_schema` naming a keyword that a strict schema has and
+ * the grammar cannot enforce.
+ */
 export function formatGrammar(format: Infer<typeof responseFormat> | undefined): FormatGrammar | undefined {
   if (format === undefined || format.type === 'text') return undefined;
   if (format.type === 'json_object') {
@@ -91,7 +95,8 @@ export function requestGrammar(
     toolFormat,
   );
   for (const [name, all] of ofTools) loosened.set(name, [...(loosened.get(name) ?? []), ...all]);
-  // A model that need not call a tool answers in the form asked for; in both cases the grammar holds from the first token on.
+  // A model that need not call a tool answers in the form asked for; in both cases the grammar holds
+  // from the first token on.
   const either = content === undefined || use.required ? calls : { gbnf: eitherGrammar(calls.gbnf, content.gbnf) }; // prettier-ignore
   return { grammar: either, loosened };
 }

@@ -1,5 +1,6 @@
-// Variables that a request sets in the chat template of its model: `chat_template_kwargs` as local servers know it, and the
-// parameters by which APIs switch thinking on and off. A template that does not read a variable renders as without it.
+// Variables that a request sets in the chat template of its model: `chat_template_kwargs` as local servers
+// know it, and the parameters by which APIs switch thinking on and off. A template that does not read a
+// variable renders as without it.
 
 import {
   anyObject,

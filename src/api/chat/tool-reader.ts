@@ -1,6 +1,6 @@
-// Reads the tool calls in what the model wrote: JSON objects { name, arguments } in the framing of the model's own format
-// (engine/seam/tool-format). It works on any prefix of the text, so that a stream passes on arguments while they are written;
-// text that turns out not to be a call is passed on as content.
+// Reads the tool calls in what the model wrote: JSON objects { name, arguments } in the framing of the
+// model's own format (engine/seam/tool-format). It works on any prefix of the text, so that a stream passes
+// on arguments while they are written; text that turns out not to be a call is passed on as content.
 
 import { isRecord } from '../../base/shape.ts';
 import type { ToolFormat } from '../../engine/seam/engine.ts';
@@ -16,8 +16,9 @@ export type ToolEvent =
 export interface ToolReader {
   push(text: string): readonly ToolEvent[];
   /**
-   * The text that was held back. `cut`: a limit ended the answer, so text that may be the framing of a call is not content. A
-   * call whose arguments have begun comes out as far as it went, one that has no arguments yet not at all.
+   * The text that was held back. `cut`: a limit ended the answer, so text that may be the framing of a call
+   * is not content. A call whose arguments have begun comes out as far as it went, one that has no
+   * arguments yet not at all.
    */
   end(cut?: boolean): readonly ToolEvent[];
   /** The arguments of the newest call have not ended. */
@@ -34,15 +35,22 @@ const NO_HEAD =
 /** A name that comes first; of a value that is no string, its first character. */
 const NAME = /^\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*"|[^\s"])/;
 
-/** `content`: text. `framing`: between a trigger or a call and the next `{`. `head`: up to the arguments. `arguments`: passed
- *  on as they come. `whole`: a call in another order, read once it is complete. `tail`: up to the end of the call's object.
- *  `data`: an object of another name, content to its end: an object within it is no call either. */
+/**
+ * `content`: text. `framing`: between a trigger or a call and the next `{`. `head`: up to the
+ * arguments. `arguments`: passed
+ *  on as they come. `whole`: a call in another order, read once it is complete.
+ *  `tail`: up to the end of the call's object. `data`: an object of another name, content to its end: an
+ *  object within it is no call either.
+ */
 type State = 'content' | 'framing' | 'head' | 'arguments' | 'whole' | 'tail' | 'data';
 
 /** Whether more text follows, the answer has ended, or a limit has cut it. */
 type Ahead = 'more' | 'end' | 'cut';
 
-/** `names`: the tools that may be called. An object that names none of them is an answer that happens to have a `name`. */
+/**
+ * `names`: the tools that may be called. An object that names none of them is an answer that
+ * happens to have a `name`.
+ */
 export function createToolReader(format: Pick<ToolFormat, 'triggers'>, names: readonly string[]): ToolReader {
   return new CallReader(format.triggers, names);
 }
@@ -228,7 +236,10 @@ class CallReader implements ToolReader {
     this.#state = 'content';
   }
 
-  /** The text ends in what may be the beginning of a call: after a call or at a limit that is framing, else the answer. */
+  /**
+   * The text ends in what may be the beginning of a call: after a call or at a limit that is
+   * framing, else the answer.
+   */
   #brokenOff(ahead: Ahead): void {
     if (this.#calls === 0 && ahead === 'end') this.#noCall(this.#held.length);
     this.#held = '';
@@ -255,7 +266,10 @@ function unquote(quoted: string): string {
   }
 }
 
-/** Follows one JSON object over many pieces: how many characters of the piece belong to it, and whether it ended there. */
+/**
+ * Follows one JSON object over many pieces: how many characters of the piece belong to it,
+ * and whether it ended there.
+ */
 function createObjectScan(): (piece: string) => { readonly used: number; readonly closed: boolean } {
   let depth = 0;
   let inString = false;

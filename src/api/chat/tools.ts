@@ -1,6 +1,7 @@
-// Tools of a chat request, and which of them it may use (OpenAI API reference, "Create chat completion"). The calls the model
-// writes are JSON objects { name, arguments } in the framing of its own format (engine/seam/tool-format); the grammar holds the
-// model to it from the trigger on, and tool-reader reads them.
+// Tools of a chat request, and which of them it may use (OpenAI API reference, "Create chat
+// completion"). The calls the model writes are JSON objects { name, arguments } in the framing of
+// its own format (engine/seam/tool-format); the grammar holds the model to it from the trigger on,
+// and tool-reader reads them.
 
 import type { CallMarks, ToolFormat } from '../../engine/seam/engine.ts';
 import type { ToolSchema } from '../../grammar/compile.ts';
@@ -23,7 +24,10 @@ import type { Infer } from '../../base/shape.ts';
 import { unsupportedParameter } from '../unsupported.ts';
 
 const MAX_TOOLS = 128;
-/** "Omitting parameters defines a function with an empty parameter list" (OpenAI API reference): no argument, not any argument. */
+/**
+ * "Omitting parameters defines a function with an empty parameter list" (OpenAI API reference): no
+ * argument, not any argument.
+ */
 const NO_PARAMETERS = { type: 'object', properties: {}, additionalProperties: false } as const;
 
 const toolName = text({
@@ -136,11 +140,15 @@ function pick(given: readonly ToolSchema[], names: readonly string[], path: stri
   return picked;
 }
 
-/** Where calls stand in an answer held to the grammar of this use, and of `content` where it may take another form. */
+/**
+ * Where calls stand in an answer held to the grammar of this use, and of `content` where
+ * it may take another form.
+ */
 export function callMarks(use: ToolUse, content: boolean, format: ToolFormat): CallMarks {
   if (use.required) return { starts: format.triggers, anchored: true };
   if (!content) return { starts: format.triggers, anchored: false };
-  // Either calls or content of that form. Where a call begins with its object, without framing, only a tool's name tells them apart.
+  // Either calls or content of that form. Where a call begins with its object, without framing, only a
+  // tool's name tells them apart.
   if (format.open !== '' || format.callStart !== '') return { starts: format.triggers, anchored: true };
   const starts = use.tools.flatMap(({ name }) =>
     ['', ' '].map((blank) => `{"name":${blank}${JSON.stringify(name)}`),

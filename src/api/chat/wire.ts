@@ -1,5 +1,5 @@
-// POST /v1/chat/completions on the wire: the shape of a request (OpenAI API reference, "Create chat completion"), and the
-// engine request it becomes.
+// POST /v1/chat/completions on the wire: the shape of a request (OpenAI API reference, "Create chat
+// completion"), and the engine request it becomes.
 
 import type { EngineInfo, GenerateRequest } from '../../engine/seam/engine.ts';
 import { formatGrammar, requestGrammar, responseFormat } from './response-format.ts';
@@ -114,7 +114,10 @@ function assertReasons(info: EngineInfo, body: ChatRequest): void {
   throw refuse('unsupported_parameter', param, `this model has no reasoning: ${param} may only be 'none'`);
 }
 
-/** Two names of one limit; a null one (no limit) gives way to the other. Undefined: up to the end of the context. */
+/**
+ * Two names of one limit; a null one (no limit) gives way to the other. Undefined: up to the end of the
+ * context.
+ */
 function answerLimit(
   body: Pick<ChatRequest, 'max_tokens' | 'max_completion_tokens'>,
   defaults: ModelDefaults,

@@ -1,5 +1,5 @@
-// The answer of /v1/completions, whole or as a stream of chunks (OpenAI API reference, "Create completion"). Both are one fold of
-// the engine's events: each choice turns them into pieces, which are gathered or sent.
+// The answer of /v1/completions, whole or as a stream of chunks (OpenAI API reference, "Create completion").
+// Both are one fold of the engine's events: each choice turns them into pieces, which are gathered or sent.
 
 import type { GenerateEvent, TokenLogprob } from '../../engine/seam/engine.ts';
 import { type AnswerId, type Counts, usageOf } from '../generation/answer.ts';
@@ -20,7 +20,10 @@ function noLogprobs(): LegacyLogprobs {
   return { tokens: [], token_logprobs: [], top_logprobs: [], text_offset: [] };
 }
 
-/** The older format: parallel arrays, offsets in characters of the answer so far. `end`: where the next token begins. */
+/**
+ * The older format: parallel arrays, offsets in characters of the answer so far. `end`:
+ * where the next token begins.
+ */
 function legacy(
   logprobs: readonly Logprob[],
   offset: number,

@@ -1,4 +1,5 @@
-// POST /v1/completions. Several prompts run side by side, as many as the model has slots; if one fails, all end.
+// POST /v1/completions. Several prompts run side by side, as many as the model has slots; if one fails, all
+// end.
 
 import { ApiError } from '../../base/errors.ts';
 import { refuse } from '../../base/shape.ts';
@@ -92,8 +93,8 @@ export const completions = route({
 });
 
 /**
- * With one prompt the engine itself refuses what does not fit, before it starts. Of several, the later ones reach it only
- * after the stream has begun; so all are measured here.
+ * With one prompt the engine itself refuses what does not fit, before it starts. Of several, the later ones
+ * reach it only after the stream has begun; so all are measured here.
  */
 async function toRequests(
   engine: Engine,

@@ -1,5 +1,5 @@
-// POST /v1/completions on the wire (OpenAI API reference, "Create completion"): prompts as text or tokens, one or many; the
-// choices of prompt i are those from i·n on.
+// POST /v1/completions on the wire (OpenAI API reference, "Create completion"): prompts as text or tokens,
+// one or many; the choices of prompt i are those from i·n on.
 
 import type { GenerateRequest, Prompt } from '../../engine/seam/engine.ts';
 import { dialectFields } from '../generation/dialects.ts';

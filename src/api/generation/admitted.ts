@@ -1,13 +1,14 @@
-// Generating on a route: the response begins only after the engine has admitted the prompt (its `start` event), so that every
-// refusal before it gets its own status; after it errors are the stream's terminal event.
+// Generating on a route: the response begins only after the engine has admitted the prompt (its
+// `start` event), so that every refusal before it gets its own status; after it errors are the
+// stream's terminal event.
 
 import type { GenerateEvent, TokenLogprob } from '../../engine/seam/engine.ts';
 import type { Call } from '../../http/route.ts';
 
 /**
- * Waits for the `start` event (so that refusals throw here), then yields it and the rest. Counts tokens as they pass, so
- * that an answer that breaks off is counted for what it used. `whole`: the answer is gathered before it is sent, and takes its
- * memory from the budget the bodies have.
+ * Waits for the `start` event (so that refusals throw here), then yields it and the rest. Counts tokens as
+ * they pass, so that an answer that breaks off is counted for what it used. `whole`: the answer is gathered
+ * before it is sent, and takes its memory from the budget the bodies have.
  */
 export async function admitted(
   call: Call,
@@ -67,8 +68,9 @@ export async function admitted(
 }
 
 /**
- * Heap of a gathered piece of an answer: its text is small, but log probabilities are not. Twenty alternatives of a token are
- * some four kilobytes, and a request of a hundred bytes can ask for them at each of a million tokens.
+ * Heap of a gathered piece of an answer: its text is small, but log probabilities are not. Twenty
+ * alternatives of a token are some four kilobytes, and a request of a hundred bytes can ask for them at
+ * each of a million tokens.
  */
 export function heapOf({ text, logprobs = [] }: Extract<GenerateEvent, { readonly kind: 'delta' }>): number {
   const of = (token: TokenLogprob): number => LOGPROB_BYTES + 2 * token.token.length + 8 * token.bytes.length;

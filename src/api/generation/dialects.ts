@@ -1,6 +1,7 @@
-// Parameters that other servers and gateways define (vLLM, llama.cpp, OpenRouter, text-generation-inference) and their clients send
-// with every request, mostly at their defaults. Values that ask for the usual are accepted; a value that would change the answer and
-// cannot be honoured is refused by name, as everything else that is not known.
+// Parameters that other servers and gateways define (vLLM, llama.cpp, OpenRouter,
+// text-generation-inference) and their clients send with every request, mostly at their defaults. Values
+// that ask for the usual are accepted; a value that would change the answer and cannot be honoured is
+// refused by name, as everything else that is not known.
 
 import { decimal, integer, list, text } from '../../base/shape.ts';
 import { asUsual, inert } from '../unsupported.ts';

@@ -1,5 +1,5 @@
-// One fold of an engine's events over the choices of an answer. Whole answers and streams differ in how a choice
-// handles its events, not in how events are read.
+// One fold of an engine's events over the choices of an answer. Whole answers and streams differ in how a
+// choice handles its events, not in how events are read.
 
 import type { GenerateEvent } from '../../engine/seam/engine.ts';
 

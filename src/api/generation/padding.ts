@@ -1,6 +1,6 @@
-// Hides the length of streamed text: every event of a stream is as long as the others, unless its text is longer than a
-// slot; then it is whole slots longer. The filler goes into the `obfuscation` field that OpenAI's clients already ignore.
-// The number of events and their times stay visible (docs/api.md).
+// Hides the length of streamed text: every event of a stream is as long as the others, unless its text is
+// longer than a slot; then it is whole slots longer. The filler goes into the `obfuscation` field that
+// OpenAI's clients already ignore. The number of events and their times stay visible (docs/api.md).
 
 import { randomBytes } from 'node:crypto';
 

@@ -1,5 +1,5 @@
-// Sampling parameters shared by chat and text completions (OpenAI API reference, plus top_k, min_p, repeat_penalty and
-// keep_alive as local servers know them), and the engine's parameters they become.
+// Sampling parameters shared by chat and text completions (OpenAI API reference, plus top_k, min_p,
+// repeat_penalty and keep_alive as local servers know them), and the engine's parameters they become.
 
 import type { Sampling } from '../../engine/seam/engine.ts';
 import {

@@ -1,5 +1,6 @@
-// Gathers the text of a stream and sends it at intervals, so that neither the number of events nor the time between them
-// tells tokens apart (`limits.stream_batch_ms`). Within a choice no text changes, is dropped or moves.
+// Gathers the text of a stream and sends it at intervals, so that neither the number of events nor
+// the time between them tells tokens apart (`limits.stream_batch_ms`). Within a choice no text
+// changes, is dropped or moves.
 
 import type { GenerateEvent } from '../../engine/seam/engine.ts';
 
@@ -18,8 +19,9 @@ const interval: Interval = (ms) => {
 };
 
 /**
- * The same events with the deltas of a choice joined: deltas within `ms` milliseconds of the first one leave together when the
- * time is over; the end of a choice sends its deltas at once. While the reader is busy `events` is not asked.
+ * The same events with the deltas of a choice joined: deltas within `ms` milliseconds of the first one
+ * leave together when the time is over; the end of a choice sends its deltas at once. While the reader is
+ * busy `events` is not asked.
  */
 export async function* gathered(
   events: AsyncIterable<GenerateEvent>,

@@ -1,4 +1,5 @@
-// Server-sent events of a route: opened in one way, and ended by exactly one terminal event, whatever happens on the way.
+// Server-sent events of a route: opened in one way, and ended by exactly one terminal event,
+// whatever happens on the way.
 
 import type { ApiError } from '../../base/errors.ts';
 import type { GenerateEvent } from '../../engine/seam/engine.ts';

@@ -1,5 +1,5 @@
-// POST /v1/models/pull: fetch a model from the hub, progress as server-sent events. The pull belongs to the server, not
-// to the connection: it goes on when the client leaves; DELETE /v1/models/pull/:name stops it.
+// POST /v1/models/pull: fetch a model from the hub, progress as server-sent events. The pull belongs to the
+// server, not to the connection: it goes on when the client leaves; DELETE /v1/models/pull/:name stops it.
 
 import { ApiError, apiErrorOf } from '../../base/errors.ts';
 import { pullCancelledAnswer, pullEvent, pullStatusAnswer } from '../response-schemas.ts';
@@ -86,7 +86,8 @@ function errorOf({ code, message }: Extract<PullEvent, { status: 'error' }>): Ap
 export const pullStatus = route({
   method: 'GET',
   path: '/v1/models/pull/:name/status',
-  // Names and errors may be of a private repository: where there are keys, only callers that may pull see them.
+  // Names and errors may be of a private repository: where there are keys, only callers that may pull see
+  // them.
   access: 'operator',
   limited: true,
   summary: 'State of a pull; it survives a restart.',

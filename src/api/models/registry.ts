@@ -1,5 +1,5 @@
-// /v1/models: what is registered, and the admin routes that change it. Ids may contain ':' and '/', encoded or not; `pull`,
-// `load`, `unload` and `status` are reserved.
+// /v1/models: what is registered, and the admin routes that change it. Ids may contain ':' and '/', encoded
+// or not; `pull`, `load`, `unload` and `status` are reserved.
 
 import { ApiError } from '../../base/errors.ts';
 import { deletedAnswer, modelAnswer, modelListAnswer } from '../response-schemas.ts';

@@ -1,5 +1,5 @@
-// POST /v1/embeddings and /v1/rerank on the wire. The OpenAI SDKs ask for base64 (little-endian float32) unless told
-// otherwise; a plain request gets numbers.
+// POST /v1/embeddings and /v1/rerank on the wire. The OpenAI SDKs ask for base64 (little-endian float32)
+// unless told otherwise; a plain request gets numbers.
 
 import { setImmediate } from 'node:timers/promises';
 import type { ApiError } from '../../base/errors.ts';
@@ -136,7 +136,10 @@ export const rerankRequest = object({
 
 export type RerankRequest = Infer<typeof rerankRequest>;
 
-/** Logits → scores from 0 to 1 by the logistic function, best first; equal scores keep the order of the documents. */
+/**
+ * Logits → scores from 0 to 1 by the logistic function, best first; equal scores keep the order of the
+ * documents.
+ */
 export function rerankAnswerOf(answer: {
   readonly id: string;
   readonly model: string;

@@ -1,8 +1,9 @@
-// A seccomp filter over all threads of the engine child (Linux seccomp(2), SECCOMP_RET_ERRNO), set before it reads a byte of its
-// model: the child may compute and use its descriptors, but opens no file or socket, starts no program and touches no other
-// process. A compromised llama.cpp has no way out except the server's socket. A second filter,
-// once the model is loaded, also forbids setting filters. Calls not on the list are EPERM; numbers newer than it ENOSYS, so that
-// libraries fall back. On Linux for x86-64 and arm64 it fails closed, unless the kernel was built without seccomp.
+// A seccomp filter over all threads of the engine child (Linux seccomp(2), SECCOMP_RET_ERRNO), set before it
+// reads a byte of its model: the child may compute and use its descriptors, but opens no file or socket,
+// starts no program and touches no other process. A compromised llama.cpp has no way out except the server's
+// socket. A second filter, once the model is loaded, also forbids setting filters. Calls not on the list are
+// EPERM; numbers newer than it ENOSYS, so that libraries fall back. On Linux for x86-64 and arm64 it fails
+// closed, unless the kernel was built without seccomp.
 
 import koffi from 'koffi';
 import { nativeAlloc } from './llama/library.ts';
@@ -67,19 +68,22 @@ const ENOSYS = 38;
 const PR_GET_NO_NEW_PRIVS = 39;
 const SECCOMP_SET_MODE_FILTER = 1;
 const SECCOMP_GET_ACTION_AVAIL = 2;
-/** All threads; without the mitigations of kernels before 5.16 that slow the arithmetic down: the child runs no foreign code. */
+/**
+ * All threads; without the mitigations of kernels before 5.16 that slow the arithmetic down: the
+ * child runs no foreign code.
+ */
 const [FLAG_TSYNC, FLAG_SPEC_ALLOW] = [1, 4];
 
 /**
- * `load`: while the model is read; what is left is to be confined further. `serve`: from then on. `files`: as `serve`, but files are
- * opened by name, for a process whose files Landlock bounds.
+ * `load`: while the model is read; what is left is to be confined further. `serve`: from then on. `files`: as
+ * `serve`, but files are opened by name, for a process whose files Landlock bounds.
  */
 export type Stage = 'load' | 'serve' | 'files';
 
 /**
- * Confines all threads of this process, for good; filters add up, so `serve` comes on top of `load`. False where the platform
- * has no such thing; throws when it has and refuses. Every file must be open and every library loaded by now. Needs
- * PR_SET_NO_NEW_PRIVS (child/harden).
+ * Confines all threads of this process, for good; filters add up, so `serve` comes on top of `load`. False
+ * where the platform has no such thing; throws when it has and refuses. Every file must be open and every
+ * library loaded by now. Needs PR_SET_NO_NEW_PRIVS (child/harden).
  */
 export function confineProcess(stage: Stage): boolean {
   const platform = PLATFORMS[process.arch];
@@ -111,7 +115,10 @@ export function confineProcess(stage: Stage): boolean {
 const RET_ALLOW = 0x7fff0000;
 const RET_ERRNO = 0x00050000;
 const RET_KILL_PROCESS = 0x80000000;
-/** Classic BPF (linux/bpf_common.h): load word at, jump if equal, jump if greater or equal, jump if any bit, and, return. */
+/**
+ * Classic BPF (linux/bpf_common.h): load word at, jump if equal, jump if greater or equal, jump
+ * if any bit, and, return.
+ */
 const [LD, JEQ, JGE, JSET, RET] = [0x20, 0x15, 0x35, 0x45, 0x06];
 
 /** Offset of the low half of an argument in struct seccomp_data. */
@@ -144,7 +151,8 @@ export function filterProgram(
   add(RET, RET_KILL_PROCESS);
   add(LD, 0); // seccomp_data.nr; x32 numbers are above the newest known and refused with them
   for (const name of ALLOWED) when(name, () => add(RET, RET_ALLOW));
-  // Threads of this process, no other process. clone3 hides its flags in memory, and libc falls back from ENOSYS.
+  // Threads of this process, no other process. clone3 hides its flags in memory, and libc falls back from
+  // ENOSYS.
   when('clone', () => {
     add(LD, low(0));
     add(JSET, 0x10000, 0, 1); // CLONE_THREAD
@@ -170,7 +178,8 @@ export function filterProgram(
     add(RET, RET_ERRNO | EPERM);
   });
   if (stage === 'files') when('openat', () => add(RET, RET_ALLOW));
-  // A further filter can only forbid more; one with a listener is refused, since it could answer calls of the threads under it.
+  // A further filter can only forbid more; one with a listener is refused, since it could answer calls
+  // of the threads under it.
   if (stage === 'load')
     when('seccomp', () => {
       add(LD, low(0));

@@ -1,6 +1,7 @@
-// Capabilities the engine child gives up before it reads a model: core dumps, ptrace by others, new privileges, and outliving its
-// parent. Linux only (prctl(2), setrlimit(2)); elsewhere it returns `false` without effect. The numbers are those of
-// include/uapi/linux/prctl.h and asm-generic/resource.h, the same on x86-64 and arm64.
+// Capabilities the engine child gives up before it reads a model: core dumps, ptrace by others, new
+// privileges, and outliving its parent. Linux only (prctl(2), setrlimit(2)); elsewhere it returns `false`
+// without effect. The numbers are those of include/uapi/linux/prctl.h and asm-generic/resource.h, the
+// same on x86-64 and arm64.
 
 import koffi from 'koffi';
 
@@ -11,8 +12,8 @@ const RLIMIT_CORE = 4;
 const SIGKILL = 9;
 
 /**
- * Hardens this process. `parentPid` is checked after PR_SET_PDEATHSIG, because a parent that died just before never
- * sends the signal. Throws when the kernel refuses one of them: the child must not run without.
+ * Hardens this process. `parentPid` is checked after PR_SET_PDEATHSIG, because a parent that died just before
+ * never sends the signal. Throws when the kernel refuses one of them: the child must not run without.
  */
 export function hardenProcess(parentPid: number): boolean {
   if (process.platform !== 'linux') return false;

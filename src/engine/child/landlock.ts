@@ -1,5 +1,6 @@
-// Landlock (landlock(7), Linux 5.13 and later): this process and whatever it becomes by execve may from now on use the files it is granted
-// and no others. seccomp sees numbers and no paths, so a process that must open files by name is confined by both. For good, like seccomp.
+// Landlock (landlock(7), Linux 5.13 and later): this process and whatever it becomes by execve may from now
+// on use the files it is granted and no others. seccomp sees numbers and no paths, so a process that must
+// open files by name is confined by both. For good, like seccomp.
 
 import { closeSync, openSync } from 'node:fs';
 import koffi from 'koffi';

@@ -1,7 +1,8 @@
 // Keeps the engine child's memory for texts, llama.cpp's keys and values and compute buffers out of swap
-// (mlock2(2), MLOCK_ONFAULT: pages that are used, not the whole reservation). Not the process as a whole: V8 gives pages back
-// with madvise(MADV_DONTNEED), which the kernel refuses on locked memory, and V8 aborts on the refusal.
-// Best effort: without CAP_IPC_LOCK and over RLIMIT_MEMLOCK the kernel refuses, and less memory or none is locked.
+// (mlock2(2), MLOCK_ONFAULT: pages that are used, not the whole reservation). Not the process as a whole:
+// V8 gives pages back with madvise(MADV_DONTNEED), which the kernel refuses on locked memory, and V8 aborts
+// on the refusal. Best effort: without CAP_IPC_LOCK and over RLIMIT_MEMLOCK the kernel refuses, and less
+// memory or none is locked.
 
 import { closeSync, openSync, readSync } from 'node:fs';
 import koffi from 'koffi';

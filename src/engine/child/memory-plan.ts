@@ -82,9 +82,9 @@ function metaOf(model: LoadedModel, key: string): number {
 }
 
 /**
- * Cells for every slot at full length if as many are affordable (a quarter of the memory); each slot then has its own, and
- * attention never walks over cells of others (measured: a fifth of the prefill). Else one pool of the affordable
- * cells, at least those of one slot.
+ * Cells for every slot at full length if as many are affordable (a quarter of the memory); each slot then has
+ * its own, and attention never walks over cells of others (measured: a fifth of the prefill). Else one pool
+ * of the affordable cells, at least those of one slot.
  */
 function kvCells(
   contextLength: number,

@@ -1,5 +1,6 @@
-// Entry point of a short-lived process: sets the core limit of its parent, the server, to zero (prlimit(2)). The
-// server loads no native library to do it itself, next to its key; Node alone has no setrlimit. Exit code 0 when done.
+// Entry point of a short-lived process: sets the core limit of its parent, the server, to zero
+// (prlimit(2)). The server loads no native library to do it itself, next to its key; Node alone has no
+// setrlimit. Exit code 0 when done.
 
 import koffi from 'koffi';
 

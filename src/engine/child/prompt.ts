@@ -1,5 +1,6 @@
-// A prompt of the seam → token ids, with every refusal a request can meet before it is queued.
-// Refuses: prompts that do not fit the context, token ids outside the vocabulary, a suffix without fill-in-the-middle tokens.
+// A prompt of the seam → token ids, with every refusal a request can meet before it is queued. Refuses:
+// prompts that do not fit the context, token ids outside the vocabulary, a suffix without
+// fill-in-the-middle tokens.
 
 import { ApiError } from '../../base/errors.ts';
 import type { Prompt } from '../seam/engine.ts';
@@ -76,8 +77,8 @@ function textsOf(prompt: Exclude<Prompt, { readonly kind: 'tokens' }>): readonly
 }
 
 /**
- * Refuses texts that together cannot fit before they are rendered and tokenized, which for megabytes would hold up every
- * stream: no token stands for more bytes than the longest of the vocabulary.
+ * Refuses texts that together cannot fit before they are rendered and tokenized, which for megabytes would
+ * hold up every stream: no token stands for more bytes than the longest of the vocabulary.
  */
 export function assertMayFit(model: LoadedModel, texts: readonly string[], room: ContextRoom): void {
   const { contextLength } = room;
@@ -95,12 +96,18 @@ export function assertMayFit(model: LoadedModel, texts: readonly string[], room:
   assertFits(Math.floor(bytes / model.longestPiece()), room, 'at least ');
 }
 
-/** WordPiece and Unigram collapse runs of white space, so tables and indented text have more bytes than their tokens stand for. */
+/**
+ * WordPiece and Unigram collapse runs of white space, so tables and indented text have more bytes
+ * than their tokens stand for.
+ */
 const FOLDING_TOKENIZERS: ReadonlySet<string> = new Set(['bert', 't5']);
 /** Bytes, in contexts, beyond which white space counts there too: reading it takes time. */
 const FOLDED_CONTEXTS = 8;
 
-/** Query and document joined as the reranker was trained: its own template, else BOS query EOS SEP document EOS. */
+/**
+ * Query and document joined as the reranker was trained: its own template, else BOS query EOS SEP document
+ * EOS.
+ */
 export function rankTokens(model: LoadedModel, query: string): (document: string) => number[] {
   const plain = (text: string): readonly number[] => model.tokenize(text, false, false);
   const asked = plain(query); // once for all documents

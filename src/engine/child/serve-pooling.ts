@@ -1,4 +1,5 @@
-// Messages to a model that makes vectors or scores: inputs are tokenized in slices and packed together by decode/pooled.
+// Messages to a model that makes vectors or scores: inputs are tokenized in slices and packed
+// together by decode/pooled.
 
 import { ApiError, queueFull } from '../../base/errors.ts';
 import { assertFits, callPlaces, paramOf, type ContextRoom } from '../seam/context-limits.ts';

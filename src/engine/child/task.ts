@@ -1,5 +1,5 @@
-// The confined end of one task on files (seam/task): reads the order, does the work without ever yielding, tells the share that is done,
-// answers once and ends. It ends as soon as the server closes the socket.
+// The confined end of one task on files (seam/task): reads the order, does the work without ever yielding,
+// tells the share that is done, answers once and ends. It ends as soon as the server closes the socket.
 
 import { writeSync } from 'node:fs';
 import { Socket } from 'node:net';

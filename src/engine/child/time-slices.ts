@@ -1,6 +1,6 @@
-// Work over the texts of requests, which runs on the thread that also reads frames and steps the scheduler: one slice per
-// turn of the event loop, the requests in turn. Between slices frames are read, so that a request cancelled meanwhile
-// costs no more, and a short one never waits for all of a long one.
+// Work over the texts of requests, which runs on the thread that also reads frames and steps the scheduler:
+// one slice per turn of the event loop, the requests in turn. Between slices frames are read, so that a
+// request cancelled meanwhile costs no more, and a short one never waits for all of a long one.
 
 export interface Turns {
   /** `slice` is called until it returns false; an error it throws goes to `failed`. */

@@ -1,7 +1,7 @@
-// Entry point of the engine child: one process, one model. Reads frames on fd 3, answers on it, and ends when it closes. It
-// holds no key and no socket but that one, gives up core dumps, new privileges, files, sockets and programs before it reads
-// the model and what only a load needs after, and writes no text of a request anywhere. The parent sees of its
-// stderr only llama.cpp's log of the load.
+// Entry point of the engine child: one process, one model. Reads frames on fd 3, answers on it, and ends when
+// it closes. It holds no key and no socket but that one, gives up core dumps, new privileges, files, sockets
+// and programs before it reads the model and what only a load needs after, and writes no text of a request
+// anywhere. The parent sees of its stderr only llama.cpp's log of the load.
 
 import { Socket } from 'node:net';
 import { availableParallelism } from 'node:os';
@@ -41,8 +41,8 @@ const read = frameReader<ToChild>((message) => {
   else if (message.kind === 'template') send({ kind: 'template', problem: templateProblem(message.source) });
 });
 socket.on('data', (chunk: Buffer) => read(chunk));
-// A supervisor signals every process of its group (systemd's KillMode=control-group). The server decides when the engine ends: it
-// may have answers to drain. SIGUSR1 would open Node's debugger.
+// A supervisor signals every process of its group (systemd's KillMode=control-group). The server decides when
+// the engine ends: it may have answers to drain. SIGUSR1 would open Node's debugger.
 for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGALRM'] as const)
   process.on(signal, () => undefined);
 
@@ -185,7 +185,10 @@ function modelType(model: LoadedModel): ModelType {
   return model.chatTemplate !== null ? 'chat' : 'completion';
 }
 
-/** The context is in an unknown state: end, so that the parent reports a crash and the next request loads anew. */
+/**
+ * The context is in an unknown state: end, so that the parent reports a crash and the next request loads
+ * anew.
+ */
 function fatal(error: unknown): void {
   process.stderr.write(`engine: ${error instanceof Error ? error.message : 'failed'}\n`);
   end();

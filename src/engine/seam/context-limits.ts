@@ -1,4 +1,5 @@
-// Refusals of texts that a model's context cannot hold. The server checks before it sends a request, the child after tokenizing.
+// Refusals of texts that a model's context cannot hold. The server checks before it sends a request,
+// the child after tokenizing.
 
 import { ApiError } from '../../base/errors.ts';
 
@@ -16,14 +17,16 @@ export interface ContextRoom {
 }
 
 /**
- * Calls (tokens, vectors, scores) one engine may hold at once: as many as may wait for a slot, but two at least, so that a
- * model without a queue answers calls of one caller, and of another beside it.
+ * Calls (tokens, vectors, scores) one engine may hold at once: as many as may wait for a slot, but two at
+ * least, so that a model without a queue answers calls of one caller, and of another beside it.
  */
 export function callPlaces(maxQueued: number): number {
   return Math.max(2, maxQueued);
 }
 
-/** The message has both phrases that agents look for. `prefix`: 'at least ' where `count` is a lower bound. */
+/**
+ * The message has both phrases that agents look for. `prefix`: 'at least ' where `count` is a lower bound.
+ */
 export function assertFits(count: number, room: ContextRoom, prefix = ''): void {
   const { contextLength, param, answer = 1 } = room;
   if (count + answer <= contextLength) return;
@@ -35,8 +38,8 @@ export function assertFits(count: number, room: ContextRoom, prefix = ''): void 
 }
 
 /**
- * Tokens /v1/tokenize may give and /v1/detokenize may take, in contexts: a few, so that texts too long for the model can still
- * be counted and cut, and their answers have a bound.
+ * Tokens /v1/tokenize may give and /v1/detokenize may take, in contexts: a few, so that texts too long for
+ * the model can still be counted and cut, and their answers have a bound.
  */
 export const COUNTED_CONTEXTS = 4;
 

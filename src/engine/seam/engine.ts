@@ -3,7 +3,8 @@
 // Failures are ApiErrors (src/base/errors.ts) with these codes:
 //   context_length_exceeded 400 · invalid_grammar 400 · engine_overloaded 429 · engine_crashed 503 (retry helps)
 //   model_load_failed 500 · wrong_model_type 400.
-// An abort through the signal ends the iterable by throwing the signal's reason, and frees the slot within two decode steps.
+// An abort through the signal ends the iterable by throwing the signal's reason, and frees the slot
+// within two decode steps.
 
 import type { ReasoningFormat } from './reasoning.ts';
 import type { CallMarks, ToolFormat } from './tool-format.ts';
@@ -39,7 +40,10 @@ export interface EngineInfo {
 }
 
 export interface LoadSpec {
-  /** Path the child opens: a staged tmpfs file, `/proc/self/fd/N` inherited through `stdio`, or a plain path in development. */
+  /**
+   * Path the child opens: a staged tmpfs file, `/proc/self/fd/N` inherited through `stdio`, or a
+   * plain path in development.
+   */
   readonly path: string;
   /** File descriptor of this process to pass to the child as its fd 4 when `path` is '/proc/self/fd/4'. */
   readonly fd?: number | undefined;
@@ -74,7 +78,10 @@ export interface ToolSpec {
   readonly parameters: unknown;
 }
 
-/** The text or tokens to continue from. Text is tokenized without special-token parsing except where the template wrote it. */
+/**
+ * The text or tokens to continue from. Text is tokenized without special-token parsing except
+ * where the template wrote it.
+ */
 export type Prompt =
   | {
       readonly kind: 'chat';
@@ -118,7 +125,10 @@ export interface GenerateRequest {
   readonly reasoningBudget?: number | undefined;
   /** Number of alternatives per token (0: only the chosen one); absent: no logprobs. */
   readonly logprobs?: number | undefined;
-  /** Prompt logprobs and text first (legacy `echo`). The logprob of the first prompt token is NaN: it has no predecessor. */
+  /**
+   * Prompt logprobs and text first (legacy `echo`). The logprob of the first prompt token is
+   * NaN: it has no predecessor.
+   */
   readonly echo?: boolean | undefined;
   /** Prefix reuse happens only between requests with the same scope (an opaque per-API-key salt). */
   readonly cacheScope: string;
@@ -132,11 +142,14 @@ export interface TokenLogprob {
 
 export type GenerateEvent =
   /**
-   * Once, first: the prompt was tokenized and admitted to a slot. After it the only 4xx is that of a grammar that
-   * `logitBias` leaves no token for (400 invalid_value, logit_bias), which only shows while writing.
+   * Once, first: the prompt was tokenized and admitted to a slot. After it the only 4xx is that of a grammar
+   * that `logitBias` leaves no token for (400 invalid_value, logit_bias), which only shows while writing.
    */
   | { readonly kind: 'start'; readonly promptTokens: number; readonly cachedTokens: number }
-  /** Text of choice `index`: whole UTF-8 characters, stop strings never included. May be '' when only logprobs are carried. */
+  /**
+   * Text of choice `index`: whole UTF-8 characters, stop strings never included. May be '' when
+   * only logprobs are carried.
+   */
   | {
       readonly kind: 'delta';
       readonly index: number;
@@ -162,8 +175,9 @@ export interface Engine {
   /** Settles when the engine has ended, expected or not: null after close(), else the reason. */
   readonly closed: Promise<Error | null>;
   /**
-   * Refuses, before tokenizing, a text with more bytes than the context's tokens can stand for, and more tokens than a few contexts
-   * (`detokenize` and `pieces` too): `context_length_exceeded`. `param`: the field that refusals name; default `prompt`.
+   * Refuses, before tokenizing, a text with more bytes than the context's tokens can stand for, and more
+   * tokens than a few contexts (`detokenize` and `pieces` too): `context_length_exceeded`. `param`: the field
+   * that refusals name; default `prompt`.
    */
   tokenize(
     input:
@@ -182,8 +196,9 @@ export interface Engine {
   pieces(tokens: readonly number[], signal?: AbortSignal): Promise<readonly Uint8Array[]>;
   generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerateEvent>;
   /**
-   * One vector per input, L2-normalised; `tokens` counts the evaluated tokens. Inputs of one scope wait for each other, those of
-   * different scopes (an opaque per-API-key salt) are taken in turn; so are the documents of `rank`.
+   * One vector per input, L2-normalised; `tokens` counts the evaluated tokens. Inputs of one scope wait
+   * for each other, those of different scopes (an opaque per-API-key salt) are taken in turn; so are
+   * the documents of `rank`.
    */
   embed(
     inputs: readonly (string | readonly number[])[],

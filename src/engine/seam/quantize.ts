@@ -1,5 +1,5 @@
-// The types a model can be quantised to, by the names llama.cpp has (`llama_ftype`), and the order and result of one run, as the server and
-// the process that quantises know them.
+// The types a model can be quantised to, by the names llama.cpp has (`llama_ftype`), and the order and result
+// of one run, as the server and the process that quantises know them.
 
 import type { TaskOrder } from './task.ts';
 

@@ -1,6 +1,7 @@
-// How a model frames its reasoning. A block stands at the head of an answer: a start (or the prompt has opened it), the thoughts, an
-// end, and in some families framing before the answer proper. Found by the marks that the chat template writes; a template
-// without them has no reasoning, and its answers are passed on as they are.
+// How a model frames its reasoning. A block stands at the head of an answer: a start (or the prompt
+// has opened it), the thoughts, an end, and in some families framing before the answer proper. Found
+// by the marks that the chat template writes; a template without them has no reasoning, and its
+// answers are passed on as they are.
 
 export interface ReasoningFormat {
   readonly starts: readonly string[];
@@ -9,7 +10,9 @@ export interface ReasoningFormat {
   readonly close: string;
   /** Framing of the answer, which is no part of it. */
   readonly answer: readonly string[];
-  /** The field of a message in which the template reads earlier reasoning; null where it has no place for it. */
+  /**
+   * The field of a message in which the template reads earlier reasoning; null where it has no place for it.
+   */
   readonly field: 'reasoning_content' | 'thinking' | 'reasoning' | null;
 }
 

@@ -1,5 +1,6 @@
-// The language between the server and a confined process that works on files, one JSON text a line: one order, then progress, then one
-// answer. The files travel as descriptors of the spawn, never as paths: 3 is the socket, 4 the output, 5 and on the sources.
+// The language between the server and a confined process that works on files, one JSON text a line: one
+// order, then progress, then one answer. The files travel as descriptors of the spawn, never as paths: 3 is
+// the socket, 4 the output, 5 and on the sources.
 
 export const TASK_SOCKET_FD = 3;
 export const TASK_OUTPUT_FD = 4;

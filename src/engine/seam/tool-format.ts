@@ -1,6 +1,6 @@
-// How a model writes tool calls. The grammar that enforces calls, the parser that reads them and the template that repeats
-// them in a history all work from this one description: open call (between call)* close, where a call is
-// callStart {"name": …, "<argumentsKey>": …} callEnd.
+// How a model writes tool calls. The grammar that enforces calls, the parser that reads them and the template
+// that repeats them in a history all work from this one description: open call (between call)* close, where a
+// call is callStart {"name": …, "<argumentsKey>": …} callEnd.
 
 export interface ToolFormat {
   readonly kind: 'hermes' | 'llama3' | 'mistral' | 'generic';
@@ -14,7 +14,9 @@ export interface ToolFormat {
   readonly triggers: readonly string[];
 }
 
-/** Where calls stand in an answer. From the first of them on the text is wire format, which no client reads. */
+/**
+ * Where calls stand in an answer. From the first of them on the text is wire format, which no client reads.
+ */
 export interface CallMarks {
   /** Texts that begin a call. */
   readonly starts: readonly string[];
@@ -35,8 +37,8 @@ const TAGGED = {
 export const GENERIC_TOOL_FORMAT: ToolFormat = { kind: 'generic', ...TAGGED };
 
 /**
- * The format the GGUF's own template seems to write; a template that never mentions `tools` gets the generic format. Rendering a
- * call (`holdsCall`) confirms it: many families share a marker and continue differently.
+ * The format the GGUF's own template seems to write; a template that never mentions `tools` gets the generic
+ * format. Rendering a call (`holdsCall`) confirms it: many families share a marker and continue differently.
  */
 export function detectToolFormat(template: string | null): ToolFormat {
   if (template === null || !/\btools\b/.test(template)) return GENERIC_TOOL_FORMAT;

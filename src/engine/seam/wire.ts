@@ -1,6 +1,6 @@
-// Frames between the server and the engine child, over one socket pair: u32 length, u32 length of the JSON part, JSON, raw
-// bytes (embedding vectors). Little endian, native to both ends of one machine. Refuses frames over `maxFrameBytes` and
-// anything that is not JSON; either end drops the connection then.
+// Frames between the server and the engine child, over one socket pair: u32 length, u32 length of the JSON
+// part, JSON, raw bytes (embedding vectors). Little endian, native to both ends of one machine. Refuses
+// frames over `maxFrameBytes` and anything that is not JSON; either end drops the connection then.
 
 import { openJsonScan } from '../../base/json-scan.ts';
 import type {
@@ -17,7 +17,10 @@ import type {
 export const MAX_FRAME_BYTES = 128 * 1024 * 1024;
 /** A shorter frame is small whatever its values are; nearly all frames are shorter. */
 const SCANNED_FROM_BYTES = 1024 * 1024;
-/** The values of a frame take at most the heap its bytes may take: a compromised child must not exhaust the server. */
+/**
+ * The values of a frame take at most the heap its bytes may take: a compromised child must not exhaust the
+ * server.
+ */
 const VALUE_BOUNDS = { maxWeight: MAX_FRAME_BYTES / 8, maxDepth: 200 } as const;
 
 /** A GenerateRequest as JSON can carry it. */

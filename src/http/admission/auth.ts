@@ -1,5 +1,6 @@
-// The caller of a request: a bearer key (RFC 6750 §2.1) → Principal. Keys are known by their SHA-256 alone; the comparison
-// touches every configured key and takes the same time for each (crypto.timingSafeEqual), so that its duration reveals no key.
+// The caller of a request: a bearer key (RFC 6750 §2.1) → Principal. Keys are known by their SHA-256 alone;
+// the comparison touches every configured key and takes the same time for each (crypto.timingSafeEqual), so
+// that its duration reveals no key.
 
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import { ApiError } from '../../base/errors.ts';
@@ -19,8 +20,8 @@ export interface Principal {
 }
 
 /**
- * The access a route demands. `open` routes ignore the key; `operator` ones need an admin key where any keys are configured,
- * whether or not the admin routes are switched on.
+ * The access a route demands. `open` routes ignore the key; `operator` ones need an admin key where any keys
+ * are configured, whether or not the admin routes are switched on.
  */
 export type Access = 'open' | 'key' | 'admin' | 'operator';
 

@@ -1,7 +1,7 @@
-// Memory for request bodies: how many bytes of them the server holds at once. A body counts from the moment its header
-// announces it, or as it comes when it is chunked (RFC 9112 §7.1), until its request is over: its parsed values live
-// as long, and count instead where they are larger (many small values). Beyond the budget, or beyond half of it for one caller:
-// 429 server_overloaded.
+// Memory for request bodies: how many bytes of them the server holds at once. A body counts from the moment
+// its header announces it, or as it comes when it is chunked (RFC 9112 §7.1), until its request is over: its
+// parsed values live as long, and count instead where they are larger (many small values). Beyond the budget,
+// or beyond half of it for one caller: 429 server_overloaded.
 
 import type { IncomingMessage } from 'node:http';
 import { type Readable, Transform } from 'node:stream';
@@ -15,7 +15,10 @@ import { shareOf } from './permits.ts';
 export interface HeldBody {
   /** Takes `bytes` more; 429 server_overloaded when they are not available. */
   add(bytes: number): void;
-  /** The same for the parsed values of a body, which have their own bound (MAX_WEIGHT): in an idle server they always fit. */
+  /**
+   * The same for the parsed values of a body, which have their own bound (MAX_WEIGHT): in an
+   * idle server they always fit.
+   */
   grow(bytes: number): void;
   /** Gives everything back. Idempotent; no more can be taken after it. */
   release(): void;

@@ -1,7 +1,7 @@
-// Limits of one caller: requests and tokens per minute (buckets that refill steadily) and requests at once. A slot
-// and its token reservation are held until the answer's last byte, not until its first. Tokens are reserved from an
-// estimate before the work, taken as they are generated beyond it, and settled with the actual number afterwards; a bucket may go
-// below zero, never above its limit.
+// Limits of one caller: requests and tokens per minute (buckets that refill steadily) and requests at once. A
+// slot and its token reservation are held until the answer's last byte, not until its first. Tokens are
+// reserved from an estimate before the work, taken as they are generated beyond it, and settled with the
+// actual number afterwards; a bucket may go below zero, never above its limit.
 
 import { ApiError } from '../../base/errors.ts';
 import type { Principal } from './auth.ts';
@@ -27,8 +27,8 @@ export interface Admission {
   /** x-ratelimit-* headers as they stand now. */
   headers(): Record<string, string>;
   /**
-   * Takes tokens out before the work; 429 when there are not `needed` of them. Of the tokens the work may use beyond
-   * that (`atMost`) it takes as many as are left.
+   * Takes tokens out before the work; 429 when there are not `needed` of them. Of the tokens the work may use
+   * beyond that (`atMost`) it takes as many as are left.
    */
   reserveTokens(needed: number, atMost?: number): void;
   /** Tokens used so far: those beyond the reservation are taken at once. */
@@ -47,7 +47,8 @@ export interface Limiter {
 }
 
 export function createLimiter(now: () => number): Limiter {
-  // Separate, so that many addresses cannot make the server forget a key's use. The number of keys is configured.
+  // Separate, so that many addresses cannot make the server forget a key's use. The number of keys is
+  // configured.
   const keys = new Map<string, Caller>();
   const peers = new Map<string, Caller>();
 

@@ -1,6 +1,6 @@
-// One caller's share of a model: half of the places that wait for it to be loaded, all of its slots and
-// half of its queue, half of the questions about tokens and vectors. The lifecycle and the engine own the
-// bounds; the shares apply before them, by caller and not by its cache scope, which an anonymous caller chooses.
+// One caller's share of a model: half of the places that wait for it to be loaded, all of its slots and half
+// of its queue, half of the questions about tokens and vectors. The lifecycle and the engine own the bounds;
+// the shares apply before them, by caller and not by its cache scope, which an anonymous caller chooses.
 
 import { overloaded, type ApiError } from '../../base/errors.ts';
 import { CallerCounts, shareOf, type ReleasePermit } from './permits.ts';
@@ -30,8 +30,9 @@ export class ModelPermits {
   }
 
   /**
-   * Held for a generation of `count` sequences. A caller may use every free slot, since the engine takes turns between callers;
-   * of the queue before them it has half. `along`: a further prompt of an admitted request.
+   * Held for a generation of `count` sequences. A caller may use every free slot, since the
+   * engine takes turns between callers; of the queue before them it has half. `along`: a further
+   * prompt of an admitted request.
    */
   generation(
     model: string,

@@ -1,6 +1,7 @@
-// Limits the requests of one kind that are answered at once, in all and of one caller. One caller never gets all of a shared
-// resource: half of it is kept for the others, as of the memory for bodies. Attestations have permits of their own: they are
-// open to everyone, so a stalled TEE full of them must not take the places of callers that have a key.
+// Limits the requests of one kind that are answered at once, in all and of one caller. One caller never gets
+// all of a shared resource: half of it is kept for the others, as of the memory for bodies. Attestations have
+// permits of their own: they are open to everyone, so a stalled TEE full of them must not take the places of
+// callers that have a key.
 
 import { overloaded, type ApiError } from '../../base/errors.ts';
 
@@ -12,7 +13,10 @@ export interface Permits {
   enter(caller: string): ReleasePermit;
 }
 
-/** The share of one caller in a bounded resource, so that a second caller finds room. A bound of 1 has no half. */
+/**
+ * The share of one caller in a bounded resource, so that a second caller finds room. A bound of 1 has no
+ * half.
+ */
 export function shareOf(total: number): number {
   return Math.max(1, Math.floor(total / 2));
 }

@@ -1,6 +1,6 @@
 // Numbers for Prometheus (text exposition format 0.0.4): counters, gauges and histograms, and their text.
-// Label values come from fixed sets (route patterns, statuses, ids of registered models); a family that would grow past
-// MAX_SERIES counts the rest under "other". No text of a caller becomes a label.
+// Label values come from fixed sets (route patterns, statuses, ids of registered models); a family that would
+// grow past MAX_SERIES counts the rest under "other". No text of a caller becomes a label.
 
 export interface MetricFamily {
   readonly name: string;

@@ -1,4 +1,5 @@
-// The numbers this server counts for /metrics, by name. Labels: route pattern, method, status, id of a registered model.
+// The numbers this server counts for /metrics, by name. Labels: route pattern, method, status,
+// id of a registered model.
 
 import type { Attester } from '../../attester/attester.ts';
 import type { Engine, EngineStats } from '../../engine/seam/engine.ts';

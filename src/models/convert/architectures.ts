@@ -1,6 +1,7 @@
-// The closed table of architectures, by the name in `architectures` of config.json: which tensors a model of it has and what
-// llama.cpp calls them, after `conversion/*.py` and `gguf-py/gguf/tensor_mapping.py` of the pinned llama.cpp. A name that is missing
-// here is refused; so is a tensor the table does not know, one that is missing, and one of another shape.
+// The closed table of architectures, by the name in `architectures` of config.json: which tensors a model of
+// it has and what llama.cpp calls them, after `conversion/*.py` and `gguf-py/gguf/tensor_mapping.py` of the
+// pinned llama.cpp. A name that is missing here is refused; so is a tensor the table does not know, one that
+// is missing, and one of another shape.
 
 import { addBert, addGemma3, addLlama, addNomic, addPhi3, addQwen, type Parameters } from './parameters.ts';
 import type { Fields } from './config.ts';

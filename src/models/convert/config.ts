@@ -1,5 +1,6 @@
-// config.json, read field by field: a field of another type or out of bounds is refused by its name. The few defaults are those of
-// `transformers` for that architecture, and stand where they are used; anything else that changes a model's results must be there.
+// config.json, read field by field: a field of another type or out of bounds is refused by its name. The few
+// defaults are those of `transformers` for that architecture, and stand where they are used; anything else
+// that changes a model's results must be there.
 
 import { invalidDescription } from './folder.ts';
 import { isJsonList, isObject, type ModelJson, type ModelJsonObject } from './json.ts';
@@ -9,7 +10,10 @@ export const MAX_MODEL_WIDTH = 1 << 20;
 export const MAX_LAYERS = 512;
 export const MAX_CONTEXT = 1 << 28;
 
-/** A JSON object of a file, whose fields are asked for by name. A field that is null is absent, as `transformers` has it. */
+/**
+ * A JSON object of a file, whose fields are asked for by name. A field that is null is absent,
+ * as `transformers` has it.
+ */
 export class Fields {
   readonly #file: string;
   readonly #object: ModelJsonObject;
@@ -98,7 +102,9 @@ export interface Rope {
 const ROPE_TYPES = ['default', 'linear', 'yarn', 'llama3', 'longrope'] as const;
 const MAX_THETA = 1e12;
 
-/** As `transformers` reads them: of `rope_scaling`, else `rope_parameters`, with `rope_theta` in it or beside. */
+/**
+ * As `transformers` reads them: of `rope_scaling`, else `rope_parameters`, with `rope_theta` in it or beside.
+ */
 export function readRope(config: Fields, types: readonly Rope['type'][], defaultTheta = 10_000): Rope {
   const parameters = config.object('rope_scaling') ?? config.object('rope_parameters');
   const theta =

@@ -1,6 +1,7 @@
-// A Hugging Face folder becomes one GGUF file: first the plan, of headers and descriptions, then the bytes, tensor by tensor in pieces
-// of a few MiB. The result depends on the files, the type and the name alone, never on where they lie or on the machine, and is byte
-// for byte what `convert_hf_to_gguf.py` of the pinned llama.cpp writes. Refuses values that are not finite.
+// A Hugging Face folder becomes one GGUF file: first the plan, of headers and descriptions, then the bytes,
+// tensor by tensor in pieces of a few MiB. The result depends on the files, the type and the name alone,
+// never on where they lie or on the machine, and is byte for byte what `convert_hf_to_gguf.py` of the pinned
+// llama.cpp writes. Refuses values that are not finite.
 
 import { ARCHITECTURES, type Architecture } from './architectures.ts';
 import { Fields } from './config.ts';
@@ -32,7 +33,9 @@ export type OutputType = 'auto' | 'f32' | 'f16' | 'bf16';
 
 export interface ConvertOptions {
   readonly type: OutputType;
-  /** general.name; absent, the file has none, so that its digest does not depend on what it is called here. */
+  /**
+   * general.name; absent, the file has none, so that its digest does not depend on what it is called here.
+   */
   readonly name?: string | undefined;
   /** Bytes written so far, of all. */
   readonly onProgress?: ((written: number, total: number) => void) | undefined;
@@ -48,7 +51,10 @@ export interface Converted {
 /** general.file_type and ggml_type of each. */
 const FILE_TYPES: Readonly<Record<FloatType, number>> = { F32: 0, F16: 1, BF16: 32 };
 const TYPE_IDS: Readonly<Record<FloatType, number>> = { F32: 0, F16: 1, BF16: 30 };
-/** Of a source, converted at once. A row of the widest tensor is 64 MiB at most; nearly all are thousands of times smaller. */
+/**
+ * Of a source, converted at once. A row of the widest tensor is 64 MiB at most; nearly all are
+ * thousands of times smaller.
+ */
 const PIECE_BYTES = 4 * 1024 * 1024;
 const CONFIG = 'config.json';
 

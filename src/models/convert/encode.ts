@@ -1,6 +1,7 @@
-// Encodes a text with a tokenizer.json (github.com/huggingface/tokenizers): normalizer, pre-tokenizer, BPE or WordPiece, special
-// tokens around it. Only for the one fixed text that pre-tokenizers.ts hashes, and only what tokenizers of byte-level BPE
-// and of BERT have: anything else is refused, and a mistake in here can only end in an unknown hash.
+// Encodes a text with a tokenizer.json (github.com/huggingface/tokenizers): normalizer, pre-tokenizer, BPE or
+// WordPiece, special tokens around it. Only for the one fixed text that pre-tokenizers.ts hashes, and only
+// what tokenizers of byte-level BPE and of BERT have: anything else is refused, and a mistake in here can
+// only end in an unknown hash.
 
 import { Fields } from './config.ts';
 import { invalidDescription } from './folder.ts';

@@ -1,5 +1,5 @@
-// Floats of 16 and 32 bits, converted as numpy and ggml do: round to nearest, ties to even. Only finite values: what holds an
-// infinity or NaN, or would become one, is told by its index.
+// Floats of 16 and 32 bits, converted as numpy and ggml do: round to nearest, ties to even. Only finite
+// values: what holds an infinity or NaN, or would become one, is told by its index.
 
 export type FloatType = 'F32' | 'F16' | 'BF16';
 
@@ -39,7 +39,10 @@ export function singleOfHalf(half: number): number {
   return (sign | SINGLE_BITS[0]!) >>> 0;
 }
 
-/** Fills `to` from `from`, both little-endian and aligned; the index of the first value that is not finite, or -1. */
+/**
+ * Fills `to` from `from`, both little-endian and aligned; the index of the first value
+ * that is not finite, or -1.
+ */
 export type Conversion = (from: Uint8Array, to: Uint8Array) => number;
 
 /** The bits that are all ones in an infinity or NaN. */

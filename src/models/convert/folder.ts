@@ -1,5 +1,6 @@
-// The converter's input and output as it is handed them: files of one folder by name, each readable at a position, and one output that
-// only grows. It opens no file itself. Also its refusals: each is an ApiError that names file and field.
+// The converter's input and output as it is handed them: files of one folder by name, each readable at a
+// position, and one output that only grows. It opens no file itself. Also its refusals: each is an ApiError
+// that names file and field.
 
 import { ApiError } from '../../base/errors.ts';
 

@@ -1,5 +1,6 @@
-// The header of a GGUF v3 file (ggml docs/gguf.md): magic, counts, key-values, table of tensors, padding. Deterministic: keys and
-// tensors in the order given. The data of each tensor begins at a multiple of 32 bytes after it.
+// The header of a GGUF v3 file (ggml docs/gguf.md): magic, counts, key-values, table of tensors,
+// padding. Deterministic: keys and tensors in the order given. The data of each tensor begins at a
+// multiple of 32 bytes after it.
 
 /** A metadata value with its GGUF type. Arrays are of strings, i32 or f32. */
 export type GgufValue =

@@ -1,5 +1,5 @@
-// JSON files of a model folder, bounded: bytes by the kind of file, values counted (base/json-scan) before JSON.parse builds any.
-// Refuses what is not UTF-8, what names a key twice, and what is not an object.
+// JSON files of a model folder, bounded: bytes by the kind of file, values counted (base/json-scan) before
+// JSON.parse builds any. Refuses what is not UTF-8, what names a key twice, and what is not an object.
 
 import { openJsonScan } from '../../base/json-scan.ts';
 import { invalidDescription, type Folder } from './folder.ts';
@@ -15,7 +15,9 @@ export interface JsonBounds {
 
 const MAX_DEPTH = 32;
 export const SMALL_JSON: JsonBounds = { maxBytes: 4 * 1024 * 1024, maxWeight: 2 * 1024 * 1024 };
-/** The largest published vocabularies have 262 144 tokens and twice as many merges: a weight of 31 million. */
+/**
+ * The largest published vocabularies have 262 144 tokens and twice as many merges: a weight of 31 million.
+ */
 export const TOKENIZER_JSON: JsonBounds = { maxBytes: 64 * 1024 * 1024, maxWeight: 48 * 1024 * 1024 };
 
 /** The object that `bytes` are; `refuse` makes the error of anything else. */

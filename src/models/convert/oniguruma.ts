@@ -1,6 +1,7 @@
-// A pattern of tokenizer.json as a RegExp of JavaScript. Both know \p{…}, look-ahead and lazy quantifiers; Oniguruma alone has `(?i:…)`,
-// possessive quantifiers and escapes that Unicode mode forbids. What cannot be written otherwise gives undefined, never a guess.
-// A pattern that backtracks without end costs the confined child its time limit and no other process anything.
+// A pattern of tokenizer.json as a RegExp of JavaScript. Both know \p{…}, look-ahead and lazy quantifiers;
+// Oniguruma alone has `(?i:…)`, possessive quantifiers and escapes that Unicode mode forbids. What cannot be
+// written otherwise gives undefined, never a guess. A pattern that backtracks without end costs the confined
+// child its time limit and no other process anything.
 
 const MAX_LENGTH = 4096;
 
@@ -15,7 +16,10 @@ export function toRegExp(pattern: string): RegExp | undefined {
   }
 }
 
-/** Letters of a group `(?i:…)` become classes of both cases; `++`, `?+` and `*+` lose the plus where that changes no match. */
+/**
+ * Letters of a group `(?i:…)` become classes of both cases; `++`, `?+` and `*+` lose the plus
+ * where that changes no match.
+ */
 function translate(pattern: string): string | undefined {
   let out = '';
   let inClass = false;
@@ -53,7 +57,8 @@ function translate(pattern: string): string | undefined {
       groups.pop();
       out += character;
     } else if (character === '+' && wasCounted) {
-      // Possessive: as greedy, where what follows cannot begin with what was taken. The hash tells when it could.
+      // Possessive: as greedy, where what follows cannot begin with what was taken. The
+      // hash tells when it could.
     } else if (/[?*+]/.test(character) || /^\{\d+(?:,\d*)?\}/.test(pattern.slice(i, i + 16))) {
       const end = character === '{' ? pattern.indexOf('}', i) : i;
       out += pattern.slice(i, end + 1);

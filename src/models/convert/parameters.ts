@@ -1,5 +1,6 @@
-// Metadata of each architecture beside the tokens, in the order and with the rules of `set_gguf_parameters` in the official converter
-// (`conversion/{base,llama,qwen,bert,gemma,phi}.py`), and the sizes that the shapes of its tensors follow from.
+// Metadata of each architecture beside the tokens, in the order and with the rules of
+// `set_gguf_parameters` in the official converter (`conversion/{base,llama,qwen,bert,gemma,phi}.py`), and the
+// sizes that the shapes of its tensors follow from.
 
 import {
   MAX_CONTEXT,
@@ -315,7 +316,10 @@ export function addGemma3(input: ParameterInput): ParameterResult {
   };
 }
 
-/** Two ropes: nested by kind of layer since transformers 5, before that `rope_theta` with `rope_local_base_freq`. */
+/**
+ * Two ropes: nested by kind of layer since transformers 5, before that
+ * `rope_theta` with `rope_local_base_freq`.
+ */
 function ropeOfGemma3(config: Fields): { readonly global: Rope; readonly localTheta: number } {
   const nested = config.object('rope_parameters');
   const full = nested?.object('full_attention');

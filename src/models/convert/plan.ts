@@ -1,5 +1,5 @@
-// The plan of a conversion: metadata in order, and for each tensor where its bytes come from. It is made of headers and
-// descriptions alone; no weight is read before all of it is known to fit.
+// The plan of a conversion: metadata in order, and for each tensor where its bytes come from. It is made of
+// headers and descriptions alone; no weight is read before all of it is known to fit.
 
 import type { FloatType } from './floats.ts';
 import type { GgufValue } from './gguf-header.ts';
@@ -11,7 +11,10 @@ export type Metadata = Map<string, GgufValue>;
 export interface CopiedTensor {
   readonly kind: 'copied';
   readonly source: SafeTensor;
-  /** Rows of each head are taken as (2, half) and written as (half, 2): rotary pairs side by side, as llama.cpp has them. */
+  /**
+   * Rows of each head are taken as (2, half) and written as (half, 2): rotary pairs side by
+   * side, as llama.cpp has them.
+   */
   readonly heads?: number | undefined;
   /** Added to each value. */
   readonly shift?: 1 | undefined;
@@ -70,7 +73,10 @@ export function sizeLabel(parameters: number): string {
   return `${fixed(scaled, Math.max(2 - digits, 0))}${suffix}`;
 }
 
-/** toFixed that rounds a tie to even, as Python does. A double is an exact tie only if it is a multiple of a power of two. */
+/**
+ * toFixed that rounds a tie to even, as Python does. A double is an exact tie only if it is a
+ * multiple of a power of two.
+ */
 function fixed(value: number, digits: number): string {
   const doubled = value * 2 ** (digits + 1);
   if (!Number.isInteger(doubled) || doubled % 2 === 0) return value.toFixed(digits);

@@ -1,6 +1,6 @@
-// How the vectors of a folder of sentence-transformers become one: modules.json names a module for it, whose config.json says mean, first
-// or last token (`_try_set_pooling_type` of the official converter). A module after the model that changes the vectors is refused: llama.cpp
-// would leave it out.
+// How the vectors of a folder of sentence-transformers become one: modules.json names a module for it, whose
+// config.json says mean, first or last token (`_try_set_pooling_type` of the official converter). A module
+// after the model that changes the vectors is refused: llama.cpp would leave it out.
 
 import { Fields } from './config.ts';
 import { invalidDescription, type Folder } from './folder.ts';

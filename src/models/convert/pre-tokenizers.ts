@@ -1,6 +1,7 @@
-// How llama.cpp splits text before it merges bytes: a name it knows (`tokenizer.ggml.pre`). No file of a model says it. The official
-// converter encodes one fixed text and looks the hash of the tokens up; so do we, in the table of the same release
-// (`get_vocab_base_pre` of conversion/base.py). A hash that is not in it is refused: a guess would split numbers or accents otherwise.
+// How llama.cpp splits text before it merges bytes: a name it knows (`tokenizer.ggml.pre`). No file of a
+// model says it. The official converter encodes one fixed text and looks the hash of the tokens up; so do we,
+// in the table of the same release (`get_vocab_base_pre` of conversion/base.py). A hash that is not in it is
+// refused: a guess would split numbers or accents otherwise.
 
 import { createHash } from 'node:crypto';
 

@@ -1,5 +1,6 @@
-// Tensors of rotary embeddings that no file holds: llama.cpp wants the factors of each frequency, Hugging Face the rule they are
-// made by (`generate_extra_tensors` in conversion/llama.py and phi.py). Computed in single precision, as PyTorch does.
+// Tensors of rotary embeddings that no file holds: llama.cpp wants the factors of each frequency, Hugging
+// Face the rule they are made by (`generate_extra_tensors` in conversion/llama.py and phi.py). Computed in
+// single precision, as PyTorch does.
 
 import { MAX_CONTEXT, scalingOf, type Fields, type Rope } from './config.ts';
 import type { PlannedTensor } from './plan.ts';

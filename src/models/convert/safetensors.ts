@@ -1,6 +1,7 @@
-// Strict reader of safetensors files (github.com/huggingface/safetensors, "Format"): u64 length of the header, JSON of
-// `{name: {dtype, shape, data_offsets}}`, data. Refuses a header over 100 MB, a shape that is not its range of bytes, ranges that overlap,
-// leave a hole or do not end with the file, and sizes no double can count. Of several files the index says which belong.
+// Strict reader of safetensors files (github.com/huggingface/safetensors, "Format"): u64 length of the
+// header, JSON of `{name: {dtype, shape, data_offsets}}`, data. Refuses a header over 100 MB, a shape that is
+// not its range of bytes, ranges that overlap, leave a hole or do not end with the file, and sizes no double
+// can count. Of several files the index says which belong.
 
 import { invalidDescription, invalidWeights, readExactly, unsupportedModel, type Folder } from './folder.ts';
 import {
@@ -12,7 +13,10 @@ import {
   type ModelJsonObject,
 } from './json.ts';
 
-/** Bytes of an element. The whole list of the format; which of them a model may use is decided where it is used. */
+/**
+ * Bytes of an element. The whole list of the format; which of them a model may use is
+ * decided where it is used.
+ */
 const DTYPE_BYTES = {
   BOOL: 1,
   U8: 1,
@@ -57,7 +61,9 @@ const INDEX = 'model.safetensors.index.json';
 const SINGLE = 'model.safetensors';
 const PICKLE = /\.(?:bin|pt|pth|ckpt|pkl|pickle|joblib|msgpack|h5)$/i;
 
-/** Every tensor of the folder, by file and then by name: the order in which the official converter takes them. */
+/**
+ * Every tensor of the folder, by file and then by name: the order in which the official converter takes them.
+ */
 export function readTensors(folder: Folder): readonly SafeTensor[] {
   const index = readJson(folder, INDEX, { maxBytes: 32 * 1024 * 1024, maxWeight: 16 * 1024 * 1024 });
   if (index === undefined) return readSingle(folder);

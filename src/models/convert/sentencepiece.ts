@@ -1,6 +1,6 @@
-// Reads `tokenizer.model`: a protocol buffer, ModelProto of github.com/google/sentencepiece. Of each piece the text, the score and the
-// kind; the rest is skipped. Bounds every length by what is left of the file, refuses wire types the format does not use,
-// pieces that are not UTF-8, and a piece that is there twice.
+// Reads `tokenizer.model`: a protocol buffer, ModelProto of github.com/google/sentencepiece. Of each piece
+// the text, the score and the kind; the rest is skipped. Bounds every length by what is left of the file,
+// refuses wire types the format does not use, pieces that are not UTF-8, and a piece that is there twice.
 
 import { invalidDescription } from './folder.ts';
 
@@ -8,7 +8,9 @@ export interface VocabularyPiece {
   readonly text: string;
   /** A single. */
   readonly score: number;
-  /** 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte: the same numbers as GGUF's token types. */
+  /**
+   * 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte: the same numbers as GGUF's token types.
+   */
   readonly kind: number;
 }
 

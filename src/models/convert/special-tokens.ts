@@ -1,6 +1,7 @@
-// The part that gguf.SpecialVocab of the official converter takes from tokenizer.json, tokenizer_config.json, config.json and the files of chat
-// templates, by the same rules and in the same order: ids of special tokens, whether they are added around a text, the merges, the
-// chat template, and what the normalizer does to letters.
+// The part that gguf.SpecialVocab of the official converter takes from tokenizer.json,
+// tokenizer_config.json, config.json and the files of chat templates, by the same rules and in the same
+// order: ids of special tokens, whether they are added around a text, the merges, the chat template, and
+// what the normalizer does to letters.
 
 import { Fields } from './config.ts';
 import { invalidDescription, type Folder } from './folder.ts';
@@ -124,7 +125,9 @@ class SpecialTokens {
         if (isObject(each)) this.#readNormalizer(new Fields(TOKENIZER, each, 'normalizer.'));
   }
 
-  /** `names` are the fields of tokenizer_config.json, into which this writes what the post-processor shows. */
+  /**
+   * `names` are the fields of tokenizer_config.json, into which this writes what the post-processor shows.
+   */
   #readPostProcessor(root: Fields, names: Map<string, ModelJson>, configured: boolean): void {
     const special: Specials = {
       bos: tokenOf(names.get('bos_token')),
@@ -281,7 +284,10 @@ function addTemplate(metadata: Metadata, template: ModelJson | undefined): void 
     metadata.set('tokenizer.chat_template', { string: standard });
 }
 
-/** Of tokenizer.json, else of merges.txt. Pairs become texts, in which a space of a token is written as byte-level BPE does. */
+/**
+ * Of tokenizer.json, else of merges.txt. Pairs become texts, in which a space of a token is
+ * written as byte-level BPE does.
+ */
 function mergesOf(folder: Folder, tokenizer: ModelJsonObject | undefined): readonly string[] {
   const model = tokenizer === undefined ? undefined : new Fields(TOKENIZER, tokenizer).object('model');
   const merges = model?.list('merges') ?? [];

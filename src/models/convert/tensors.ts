@@ -1,5 +1,6 @@
-// Matches the tensors of the files with the rules of an architecture: each has one rule, each rule its tensor, every shape is what
-// config.json makes of it. Only F32, F16 and BF16 are converted; anything else, as quantised weights have it, is refused.
+// Matches the tensors of the files with the rules of an architecture: each has one rule, each rule its
+// tensor, every shape is what config.json makes of it. Only F32, F16 and BF16 are converted; anything else,
+// as quantised weights have it, is refused.
 
 import { HEAD_RULE, type Architecture, type Size, type TensorRule } from './architectures.ts';
 import type { FloatType } from './floats.ts';

@@ -1,5 +1,6 @@
-// The vocabulary of a model as GGUF has it, of what the folder describes it with: `tokenizer.model` (SentencePiece), or byte-level BPE
-// or WordPiece of `tokenizer.json`. After `set_vocab` of the official converter for each architecture.
+// The vocabulary of a model as GGUF has it, of what the folder describes it with: `tokenizer.model`
+// (SentencePiece), or byte-level BPE or WordPiece of `tokenizer.json`. After `set_vocab` of the official
+// converter for each architecture.
 
 import { Fields } from './config.ts';
 import { encodeCheckText } from './encode.ts';

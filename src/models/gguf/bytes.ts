@@ -1,5 +1,6 @@
-// A bounded cursor over the first bytes of a GGUF file. Every length is compared with the rest of the file before it
-// is used; no allocation takes its size from the file. Reading past the buffer asks the caller for a longer one.
+// A bounded cursor over the first bytes of a GGUF file. Every length is compared with the rest of the
+// file before it is used; no allocation takes its size from the file. Reading past the buffer asks the
+// caller for a longer one.
 
 import { ApiError } from '../../base/errors.ts';
 
@@ -37,7 +38,9 @@ export interface Cursor {
   expect(count: number, itemBytes: number, what: string): void;
 }
 
-/** `buffer` is the beginning of a file of `fileSize` bytes, of which a header may use the first `maxBytes`. */
+/**
+ * `buffer` is the beginning of a file of `fileSize` bytes, of which a header may use the first `maxBytes`.
+ */
 export function cursorOver(buffer: Uint8Array, fileSize: number, maxBytes: number): Cursor {
   const view = new DataView(buffer.buffer, buffer.byteOffset, buffer.byteLength);
   let position = 0;

@@ -1,6 +1,7 @@
-// Requirements of llama.cpp on a model beyond a well-formed header, so that a bad file is refused here and not by a GGML_ASSERT
-// (which ends the process) or an exception without a reason. The rules follow load_hparams, load_vocab and load_tensors of
-// the pinned llama.cpp. Unknown architectures get only the generic rules.
+// Requirements of llama.cpp on a model beyond a well-formed header, so that a bad file is refused
+// here and not by a GGML_ASSERT (which ends the process) or an exception without a reason. The rules
+// follow load_hparams, load_vocab and load_tensors of the pinned llama.cpp. Unknown architectures
+// get only the generic rules.
 
 import { invalidGguf } from './bytes.ts';
 import type { GgufHeader, MetadataValue, TensorEntry } from './header.ts';

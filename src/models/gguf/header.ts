@@ -1,5 +1,5 @@
-// The parts of a GGUF header as in the file: metadata and tensor table, format rules only (ggml docs/gguf.md and the refusals
-// of gguf_init_from_file). check.ts decides whether llama.cpp can use the model.
+// The parts of a GGUF header as in the file: metadata and tensor table, format rules only (ggml docs/gguf.md
+// and the refusals of gguf_init_from_file). check.ts decides whether llama.cpp can use the model.
 
 import { cursorOver, invalidGguf, MoreBytesNeeded } from './bytes.ts';
 import type { ByteSource, Cursor } from './bytes.ts';

@@ -1,6 +1,7 @@
-// Strict reader of GGUF headers (ggml docs/gguf.md, v2 and v3, little-endian): metadata and tensor table, never the weights.
-// Refuses with 400 `invalid_gguf`, naming the field, files that would make llama.cpp abort or read outside the file. Unknown
-// architectures pass the generic checks. Costs a read of the header only, however large the file.
+// Strict reader of GGUF headers (ggml docs/gguf.md, v2 and v3, little-endian): metadata and tensor table,
+// never the weights. Refuses with 400 `invalid_gguf`, naming the field, files that would make llama.cpp
+// abort or read outside the file. Unknown architectures pass the generic checks. Costs a read of the header
+// only, however large the file.
 
 import type { FileHandle } from 'node:fs/promises';
 import { invalidGguf } from './bytes.ts';

@@ -1,5 +1,5 @@
-// Tables of the GGUF format: tensor types with their block geometry (ggml.h, ggml-common.h), metadata value types, and the
-// names of general.file_type (llama.h, enum llama_ftype).
+// Tables of the GGUF format: tensor types with their block geometry (ggml.h, ggml-common.h), metadata value
+// types, and the names of general.file_type (llama.h, enum llama_ftype).
 
 export interface TensorType {
   /** ggml_type */
@@ -59,7 +59,10 @@ export const TENSOR_TYPES: ReadonlyMap<number, TensorType> = new Map(
   ).map(([id, facts]) => [id, { id, ...facts }]),
 );
 
-/** Metadata value types (enum gguf_metadata_value_type) with their size in bytes; strings and arrays have none. */
+/**
+ * Metadata value types (enum gguf_metadata_value_type) with their size in bytes; strings and arrays have
+ * none.
+ */
 export const VALUE_TYPES = {
   0: { name: 'u8', bytes: 1 },
   1: { name: 'i8', bytes: 1 },

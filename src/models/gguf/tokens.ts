@@ -1,6 +1,6 @@
-// Checks a vocabulary while it is read: whether two tokens are equal (llama.cpp asserts that none are), and how many of the
-// 256 bytes have a token. A hash table over the bytes themselves, because half a million strings would hold up the
-// event loop for too long.
+// Checks a vocabulary while it is read: whether two tokens are equal (llama.cpp asserts that none are), and
+// how many of the 256 bytes have a token. A hash table over the bytes themselves, because half a million
+// strings would hold up the event loop for too long.
 
 import type { StringVisitor } from './bytes.ts';
 

@@ -1,6 +1,7 @@
-// Chooses the files of a repository that a name means: one, or all parts of a split model, which are one choice. Files beside
-// the model with the same tag (projectors, drafts, imatrix data, adapters) are left out. Refuses: names that are still
-// ambiguous, with the candidates; split models of which parts are missing, with their names.
+// Chooses the files of a repository that a name means: one, or all parts of a split model, which are one
+// choice. Files beside the model with the same tag (projectors, drafts, imatrix data, adapters) are left
+// out. Refuses: names that are still ambiguous, with the candidates; split models of which parts are
+// missing, with their names.
 
 import { ApiError } from '../../base/errors.ts';
 import { nameOfPart, namesOfParts, partOf } from '../gguf/part-name.ts';
@@ -16,8 +17,9 @@ export interface ListedFile {
 
 const MAX_LISTED = 8;
 /**
- * A name without a tag means the first of these that the repository has, where it has several models. Q4_K_M as with llama.cpp's
- * `-hf`; then what is nearest to it in size, then larger ones. Never one below four bits: those lose too much to be a default.
+ * A name without a tag means the first of these that the repository has, where it has several models. Q4_K_M
+ * as with llama.cpp's `-hf`; then what is nearest to it in size, then larger ones. Never one below four bits:
+ * those lose too much to be a default.
  */
 export const DEFAULT_TAGS = [
   'Q4_K_M',
@@ -140,7 +142,8 @@ const PROJECTOR = /mmproj|projector|vision[-_.]?(?:tower|encoder)/;
 
 function isCompanion(file: ListedFile, files: readonly ListedFile[], repo: string): boolean {
   if (hasWord(file.name, PROJECTOR)) return true;
-  // A word in the repository's own name, or in the names of all its models, says how they were made, not what they are.
+  // A word in the repository's own name, or in the names of all its models, says how they were
+  // made, not what they are.
   return COMPANIONS.some(
     (word) =>
       hasWord(file.name, word) &&

@@ -1,7 +1,7 @@
-// Fetches one file of known size and SHA-256 into a partial file, continuing where an earlier attempt (of this process or a
-// killed one) stopped. Bytes are kept as progress only with proof of their origin: a strong validator
-// (RFC 9110 §8.8.1, §13.1.5), which the continued response must carry as well (§15.3.7.3), and the first bytes of a GGUF file.
-// All room is reserved before the first byte is written.
+// Fetches one file of known size and SHA-256 into a partial file, continuing where an earlier attempt (of
+// this process or a killed one) stopped. Bytes are kept as progress only with proof of their origin: a strong
+// validator (RFC 9110 §8.8.1, §13.1.5), which the continued response must carry as well (§15.3.7.3), and the
+// first bytes of a GGUF file. All room is reserved before the first byte is written.
 
 import { createHash, type Hash } from 'node:crypto';
 import { constants } from 'node:fs';
@@ -56,7 +56,10 @@ const SYNC_EVERY_BYTES = 64 * 1024 * 1024;
 const LOOK_EVERY_BYTES = KEPT_BYTES / 2;
 const MAGIC = Buffer.from('GGUF');
 
-/** Leaves a complete, fsynced file whose digest was checked. On `digest_mismatch` it empties the file, and the error says so. */
+/**
+ * Leaves a complete, fsynced file whose digest was checked. On `digest_mismatch` it empties the
+ * file, and the error says so.
+ */
 export async function downloadFile(options: DownloadOptions): Promise<void> {
   const { file, folder } = options;
   const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
@@ -164,7 +167,10 @@ class Part {
     );
   }
 
-  /** After a failure: without a validator no bytes are kept; on a full disk, as much is given back as must stay free. */
+  /**
+   * After a failure: without a validator no bytes are kept; on a full disk, as much is
+   * given back as must stay free.
+   */
   async giveUp(full: boolean): Promise<void> {
     if (this.etag === undefined) return this.clear();
     if (!full) return;
@@ -212,7 +218,10 @@ async function fetchRest(part: Part, options: DownloadOptions): Promise<void> {
     throw new HubBusy(`the hub ended the transfer ${file.size - part.size} bytes early`);
 }
 
-/** Exclusive end of a continued range. Anything but the next bytes of the same representation begins the file anew. */
+/**
+ * Exclusive end of a continued range. Anything but the next bytes of the same
+ * representation begins the file anew.
+ */
 async function endOfRange(
   response: WebResponse,
   part: Part,

@@ -1,5 +1,5 @@
-// Progress of one pull for any number of listeners. A late listener first gets the current state; a slow one gets
-// only the newest progress, so that its queue stays short; one that leaves does not affect the others.
+// Progress of one pull for any number of listeners. A late listener first gets the current state; a slow one
+// gets only the newest progress, so that its queue stays short; one that leaves does not affect the others.
 
 import { ApiError } from '../../base/errors.ts';
 
@@ -83,8 +83,8 @@ export function movingRate(): (now: number, completed: number) => number {
 }
 
 /**
- * The last event of a pull that failed. Other errors than our own may hold addresses with signatures, so only their kind is
- * reported.
+ * The last event of a pull that failed. Other errors than our own may hold addresses with signatures, so
+ * only their kind is reported.
  */
 export function failureOf(thrown: unknown): Extract<PullProgress, { readonly kind: 'error' }> {
   if (thrown instanceof ApiError)

@@ -1,5 +1,6 @@
-// The parts of a pull's name: `owner/repo`, `owner/repo:QUANT` or `owner/repo/path/file.gguf`, each with an optional
-// `@revision`, and with or without the hub's own address before it. Only characters without a meaning in a URL path; no
+// The parts of a pull's name: `owner/repo`, `owner/repo:QUANT` or
+// `owner/repo/path/file.gguf`, each with an optional `@revision`, and with or without the hub's own address
+// before it. Only characters without a meaning in a URL path; no
 // `..`. Without a revision it takes the hub's `main`, pinned to its commit.
 
 import { ApiError } from '../../base/errors.ts';

@@ -1,12 +1,14 @@
-// The addresses a pull may connect to: global unicast ones, checked against the IANA special-purpose address registries for
-// IPv4 and IPv6 (RFC 6890 and its updates), and not those that carry a special IPv4 address inside.
-// Fails closed: an entry of the registries counts as special also where it is globally reachable (it is an anycast or a
-// translation service, never one machine), and IPv6 outside 2000::/3 counts as special unless it is a form of a public IPv4
-// address.
+// The addresses a pull may connect to: global unicast ones, checked against the IANA special-purpose address
+// registries for IPv4 and IPv6 (RFC 6890 and its updates), and not those that carry a special IPv4 address
+// inside. Fails closed: an entry of the registries counts as special also where it is globally reachable (it
+// is an anycast or a translation service, never one machine), and IPv6 outside 2000::/3 counts as special
+// unless it is a form of a public IPv4 address.
 
 import { BlockList, isIP, isIPv6 } from 'node:net';
 
-/** Not reachable from the public internet, or not one machine. A text that is no address counts as private. */
+/**
+ * Not reachable from the public internet, or not one machine. A text that is no address counts as private.
+ */
 export function isPrivateAddress(address: string): boolean {
   if (isIP(address) === 0) return true;
   if (!isIPv6(address)) return SPECIAL_IPV4.check(address, 'ipv4');
@@ -54,8 +56,8 @@ for (const [network, prefix] of [
   SPECIAL_IPV4.addSubnet(network, prefix, 'ipv4');
 }
 for (const [network, prefix] of [
-  // All but global unicast, 2000::/3: 0000::/3 and 4000:: to ffff::. Among them 64:ff9b:1::/48, 100::/64, 100:0:0:1::/64,
-  // 5f00::/16, fc00::/7, fe80::/10, fec0::/10, ff00::/8.
+  // All but global unicast, 2000::/3: 0000::/3 and 4000:: to ffff::. Among them 64:ff9b:1::/48, 100::/64,
+  // 100:0:0:1::/64, 5f00::/16, fc00::/7, fe80::/10, fec0::/10, ff00::/8.
   ['::', 3],
   ['4000::', 2],
   ['8000::', 1],

@@ -1,7 +1,7 @@
-// Pulling models from a hub: name → file and digest through the hub's API, download with resume, verify, check, register.
-// One pull per name at a time; a second request joins it; only `cancel` (or close) ends it early. A model is
-// registered only after its bytes had the hub's SHA-256 and passed the GGUF reader. Tokens are never stored, logged or sent
-// elsewhere.
+// Pulling models from a hub: name → file and digest through the hub's API, download with resume, verify,
+// check, register. One pull per name at a time; a second request joins it; only `cancel` (or close) ends it
+// early. A model is registered only after its bytes had the hub's SHA-256 and passed the GGUF reader. Tokens
+// are never stored, logged or sent elsewhere.
 
 import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
@@ -52,11 +52,15 @@ export interface PullRequest {
 
 export interface PullService {
   /**
-   * Starts or joins. The iterable begins with the current state, ends after `success`, `already_exists` or `error`, and
-   * may be left at any time without harm to the pull. Throws 400 `invalid_model_name`, 429 `too_many_pulls` at once.
+   * Starts or joins. The iterable begins with the current state, ends after `success`, `already_exists` or
+   * `error`, and may be left at any time without harm to the pull. Throws 400
+   * `invalid_model_name`, 429 `too_many_pulls` at once.
    */
   pull(request: PullRequest): AsyncIterable<PullProgress>;
-  /** undefined → 404 `pull_state_not_found`. A pull that its server's end interrupted is `failed`, code `pull_interrupted`. */
+  /**
+   * undefined → 404 `pull_state_not_found`. A pull that its server's end interrupted is
+   * `failed`, code `pull_interrupted`.
+   */
   status(name: string): Promise<PullState | undefined>;
   /** Ends a running pull (its bytes stay for the next); false when none runs. */
   cancel(name: string): Promise<boolean>;

@@ -1,5 +1,5 @@
-// Retries what may succeed later: with growing pauses, or the pause the hub asks for; an attempt that brought bytes resets the
-// count of failures.
+// Retries what may succeed later: with growing pauses, or the pause the hub asks for; an attempt that brought
+// bytes resets the count of failures.
 
 import type { Clock } from '../../base/clock.ts';
 import { codeOf } from '../../base/durable-files.ts';
@@ -21,7 +21,10 @@ const LONGEST_ASKED_PAUSE_MS = 15 * 60_000;
 /** Errors of this machine's disk, which another attempt would meet again. */
 const DISK_ERRORS = ['ENOSPC', 'EDQUOT', 'EIO', 'EROFS'];
 
-/** Runs `attempt` until it succeeds, an ApiError says that it never will, or it failed too often without progress. */
+/**
+ * Runs `attempt` until it succeeds, an ApiError says that it never will, or it failed too often without
+ * progress.
+ */
 export async function retrying<T>(
   options: RetryOptions,
   progress: () => number,

@@ -1,5 +1,6 @@
-// The record of a pull: pulls/<sha256 of the name>.json, readable after a restart or kill -9. Bytes fetched so far are in
-// pulls/<sha256 of the URL>.part; how many is the size of that file, never a number that could be out of date.
+// The record of a pull: pulls/<sha256 of the name>.json, readable after a restart or kill -9. Bytes
+// fetched so far are in pulls/<sha256 of the URL>.part; how many is the size of that file, never a number
+// that could be out of date.
 
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, rm, stat } from 'node:fs/promises';

@@ -1,5 +1,5 @@
-// Model ids and the file names they get: file names encode ids without collision, also where file names ignore case.
-// base/model-name decides the form of an id.
+// Model ids and the file names they get: file names encode ids without collision, also where file names
+// ignore case. base/model-name decides the form of an id.
 
 import { createHash } from 'node:crypto';
 import { ApiError } from '../../base/errors.ts';

@@ -1,4 +1,5 @@
-// Where an appraisal takes endorsements from: stapled, fetched or given; and a real report whose root has another name.
+// Where an appraisal takes endorsements from: stapled, fetched or given; and a real report
+// whose root has another name.
 
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';

@@ -1,4 +1,5 @@
-// The verdict over documents of both vendors: what makes a result, what refuses one, and that no change of any byte slips by.
+// The verdict over documents of both vendors: what makes a result, what refuses one, and that no
+// change of any byte slips by.
 
 import { createHash } from 'node:crypto';
 import * as fc from 'fast-check';
@@ -305,7 +306,8 @@ describe('verify', () => {
     const unknown = await refusalOf(() => judge({ ...tdx, report: quote }));
     expect(unknown).toMatchObject({ kind: 'unsupported', code: 'tdx_quote_unsupported' });
     expect(unknown?.transcript.map(({ id }) => id)).toEqual(['P1', 'P2', 'D13']);
-    // Real evidence, no endorsements stapled: refused like the rest, and checks that passed before prove no claim.
+    // Real evidence, no endorsements stapled: refused like the rest, and checks that
+    // passed before prove no claim.
     const bare = { ...snp, teeType: 'sev-snp', endorsements: undefined } as unknown as AttestationDocument;
     const missing = await refusalOf(() => judge(bare));
     expect(missing?.transcript.map(({ id, status }) => `${id} ${status}`)).toEqual(['P1 pass', 'P2 pass']);
@@ -355,8 +357,8 @@ function parsed(text: string): AttestationDocument | undefined {
 }
 
 /**
- * What a result vouches for, without what it does not: the spelling of the nonce, a blob's size (its digest says it already),
- * and endorsements, which carry their own signatures and may be written in several ways.
+ * What a result vouches for, without what it does not: the spelling of the nonce, a blob's size (its digest
+ * says it already), and endorsements, which carry their own signatures and may be written in several ways.
  */
 function vouched({ nonce, models, endorsements: _endorsements, ...rest }: AttestationDocument): string {
   const plain = models.map(({ blobs, ...model }) => ({

@@ -1,4 +1,5 @@
-// The hermetic contract: one JSON object in, one out; exit codes; what is malformed, unsupported, refused; size caps.
+// The hermetic contract: one JSON object in, one out; exit codes; what is malformed,
+// unsupported, refused; size caps.
 
 import { readFileSync } from 'node:fs';
 import * as fc from 'fast-check';

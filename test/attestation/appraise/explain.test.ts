@@ -1,4 +1,5 @@
-// The client's explanation of a verdict: each rule has one identifier, and a failure takes along everything that rests on it.
+// The client's explanation of a verdict: each rule has one identifier, and a failure takes along
+// everything that rests on it.
 
 import { describe, expect, test } from 'vitest';
 import { ATTESTATION_CODES } from '../../../attestation/transcript/codes.ts';

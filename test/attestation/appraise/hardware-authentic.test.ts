@@ -120,7 +120,8 @@ describe('TDX', () => {
   test.each(NOT_VOUCHED)('nothing is claimed: %s', async (_name, make) => {
     const result = await judge(await make());
     expect([result.accepted, result.authentic, result.claims]).toEqual([false, false, {}]);
-    // Whatever is still listed of the forged TD, passed, failed or skipped, says that it is not authenticated.
+    // Whatever is still listed of the forged TD, passed, failed or skipped, says that it is not
+    // authenticated.
     const told = result.transcript.checks.filter(({ detail }) => detail.includes(FORGED));
     expect(told.length).toBeGreaterThan(0);
     for (const check of told)

@@ -1,4 +1,5 @@
-// Canonical CBOR: RFC 8949 Appendix A examples we allow, every second spelling refused, round trips of arbitrary values.
+// Canonical CBOR: RFC 8949 Appendix A examples we allow, every second spelling refused, round
+// trips of arbitrary values.
 
 import { Encoder } from 'cbor-x/encode';
 import * as fc from 'fast-check';
@@ -169,7 +170,9 @@ const oracle = new Encoder({
   variableMapSize: true,
 });
 
-/** As cbor-x writes it canonically: maps in the order of their encoded keys, integers over 32 bits as bigint. */
+/**
+ * As cbor-x writes it canonically: maps in the order of their encoded keys, integers over 32 bits as bigint.
+ */
 function forOracle(value: Cbor): unknown {
   if (typeof value === 'number') return value > 0xffff_ffff ? BigInt(value) : value;
   if (Array.isArray(value)) return value.map(forOracle);

@@ -1,4 +1,5 @@
-// The strict JSON reader: the same values as JSON.parse for what it accepts, and it accepts no text with two readings.
+// The strict JSON reader: the same values as JSON.parse for what it accepts, and it accepts
+// no text with two readings.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

@@ -1,5 +1,5 @@
-// The SNP launch digest against known answers (virtee's test vectors, and Debian's firmware where it is in the cache), and
-// against bad input: only typed errors, and every measured bit matters.
+// The SNP launch digest against known answers (virtee's test vectors, and Debian's firmware where it is in
+// the cache), and against bad input: only typed errors, and every measured bit matters.
 
 import { readFileSync } from 'node:fs';
 import * as fc from 'fast-check';

@@ -1,5 +1,5 @@
-// MRTD and RTMR prediction against known answers: Debian's firmware, an event log recorded under emulation with a TPM, and the
-// quote and event log of a real TDX machine. Bad input gives typed errors only.
+// MRTD and RTMR prediction against known answers: Debian's firmware, an event log recorded under emulation
+// with a TPM, and the quote and event log of a real TDX machine. Bad input gives typed errors only.
 
 import { readFileSync } from 'node:fs';
 import * as fc from 'fast-check';

@@ -1,4 +1,5 @@
-// The attesting client’s connections: every socket of the pool is proven by itself ([M15] [M16]), kept, renewed and given up.
+// The attesting client’s connections: every socket of the pool is proven by itself ([M15] [M16]),
+// kept, renewed and given up.
 
 import { describe, expect, test } from 'vitest';
 import { toBase64, toHex } from '../../../attestation/encoding/bytes.ts';

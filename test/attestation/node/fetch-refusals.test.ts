@@ -1,5 +1,6 @@
-// Every way a server, or someone between it and us, can be wrong: refused with its own code, and not one byte of the
-// request has left by then ([M15], P6): the server's record of the connection holds the attestation request and no more.
+// Every way a server, or someone between it and us, can be wrong: refused with its own code, and not one
+// byte of the request has left by then ([M15], P6): the server's record of the connection holds the
+// attestation request and no more.
 
 import { describe, expect, test } from 'vitest';
 import { fromHex, toBase64, toHex } from '../../../attestation/encoding/bytes.ts';

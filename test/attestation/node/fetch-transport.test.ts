@@ -1,4 +1,5 @@
-// Transport under attestation: sockets, TLS and HTTP that are not as they should be are refused before a byte is sent.
+// Transport under attestation: sockets, TLS and HTTP that are not as they should be are
+// refused before a byte is sent.
 
 import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo } from 'node:net';

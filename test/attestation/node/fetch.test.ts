@@ -1,5 +1,5 @@
-// The attesting client against a server that behaves, through the OpenAI SDK and bare: what it sends, over which sockets,
-// and that every socket of the pool was proven by itself ([M15] [M16]).
+// The attesting client against a server that behaves, through the OpenAI SDK and bare: what it sends, over
+// which sockets, and that every socket of the pool was proven by itself ([M15] [M16]).
 
 import { APIConnectionError } from 'openai';
 import { describe, expect, test } from 'vitest';

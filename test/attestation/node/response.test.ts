@@ -1,4 +1,5 @@
-// The bounded response reader: one response, however it is cut into pieces, and no other bytes are taken for one.
+// The bounded response reader: one response, however it is cut into pieces, and no other
+// bytes are taken for one.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

@@ -1,4 +1,5 @@
-// Claims ↔ bytes ↔ report_data, and the digests that stand for models: one definition for server and verifier.
+// Claims ↔ bytes ↔ report_data, and the digests that stand for models: one definition for server and
+// verifier.
 
 import { createHash } from 'node:crypto';
 import * as fc from 'fast-check';

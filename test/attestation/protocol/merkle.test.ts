@@ -1,5 +1,5 @@
-// RFC 9162 trees: the roots every Certificate Transparency implementation tests with, paths of every leaf of every small
-// tree, and every way a path can be wrong.
+// RFC 9162 trees: the roots every Certificate Transparency implementation tests with, paths of every leaf of
+// every small tree, and every way a path can be wrong.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

@@ -1,5 +1,5 @@
-// The simulated AMD hierarchy: real formats and algorithms, restorable byte for byte, unmistakably not AMD, and never
-// accepted by a verifier whose roots were not replaced by it.
+// The simulated AMD hierarchy: real formats and algorithms, restorable byte for byte, unmistakably not AMD,
+// and never accepted by a verifier whose roots were not replaced by it.
 
 import 'reflect-metadata';
 import * as peculiar from '@peculiar/x509';

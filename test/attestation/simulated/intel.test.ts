@@ -1,5 +1,5 @@
-// The simulated Intel: formats a third party reads, a root that stays the same over a restart, logs that replay, and that no
-// verifier takes it for Intel.
+// The simulated Intel: formats a third party reads, a root that stays the same over a restart, logs that
+// replay, and that no verifier takes it for Intel.
 
 import { X509Certificate } from 'node:crypto';
 import { describe, expect, test } from 'vitest';

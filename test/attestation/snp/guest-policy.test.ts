@@ -1,5 +1,6 @@
-// The guest policy, held together: the launch lines of docs/hardware.md, the example and the table of docs/policy.md, the policy of a
-// release, the policy lint, the message of S21, what the simulated TEE signs and the reports of real machines say one thing.
+// The guest policy, held together: the launch lines of docs/hardware.md, the example and the table of
+// docs/policy.md, the policy of a release, the policy lint, the message of S21, what the simulated TEE signs
+// and the reports of real machines say one thing.
 
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

@@ -1,4 +1,5 @@
-// The SNP parsers: report layouts and their reserved ranges, TCB layouts per product, CPUID lines, VEK extensions, policy.
+// The SNP parsers: report layouts and their reserved ranges, TCB layouts per product, CPUID
+// lines, VEK extensions, policy.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

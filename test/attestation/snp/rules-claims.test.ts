@@ -1,4 +1,5 @@
-// Results of the SNP verifier beside its rules: claims and authenticity of a report, and evidence that cannot be read.
+// Results of the SNP verifier beside its rules: claims and authenticity of a report, and
+// evidence that cannot be read.
 
 import { describe, expect, test } from 'vitest';
 import { toHex } from '../../../attestation/encoding/bytes.ts';

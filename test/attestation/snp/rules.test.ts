@@ -1,5 +1,6 @@
-// Each rule S1–S32 accepted and refused, by name: simulated evidence of every kind is made with exactly one thing wrong, and
-// the rule that must catch it is the one that does. Every code of the rule table is reached here.
+// Each rule S1–S32 accepted and refused, by name: simulated evidence of every kind is made with
+// exactly one thing wrong, and the rule that must catch it is the one that does. Every code of the
+// rule table is reached here.
 
 import { describe, expect, test } from 'vitest';
 import { SNP_RULES } from '../../../attestation/snp/rules.ts';

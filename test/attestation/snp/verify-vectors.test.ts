@@ -180,7 +180,8 @@ describe.skipIf(!haveVectors)('real SEV-SNP reports', () => {
     );
     expect([isRevoked(crl, ask.serial), isRevoked(crl, ark.serial)]).toEqual([true, false]);
     expect(isRevoked(crl, parseCertificate(read('amd-roots/genoa_ask.der')).serial)).toBe(false);
-    // No VCEK under that ASK was published, so the chain fails as well; what matters is that the revocation is seen.
+    // No VCEK under that ASK was published, so the chain fails as well; what matters is
+    // that the revocation is seen.
     const verification = await verify('genoa v3', { ...FIELD, requireCrl: true }, at('2023-01-01'), {
       chain: [ask.raw, ark.raw],
       crl: crl.raw,

@@ -1,5 +1,6 @@
-// Every bit of TD ATTRIBUTES and XFAM, one at a time, without a pin and with exactly these bytes pinned: bits that only protect are
-// accepted, bits that do more take a pin, and debugging, profiling and undefined bits are refused either way.
+// Every bit of TD ATTRIBUTES and XFAM, one at a time, without a pin and with exactly these bytes pinned:
+// bits that only protect are accepted, bits that do more take a pin, and debugging, profiling and undefined
+// bits are refused either way.
 
 import { beforeAll, describe, expect, test } from 'vitest';
 import { toHex } from '../../../attestation/encoding/bytes.ts';

@@ -1,4 +1,5 @@
-// The verdict around the TDX rules: what is claimed, skipped and listed, and evidence that comes in another form.
+// The verdict around the TDX rules: what is claimed, skipped and listed, and evidence that comes in another
+// form.
 
 import { describe, expect, test } from 'vitest';
 import { fromHex, toHex, utf8 } from '../../../attestation/encoding/bytes.ts';

@@ -1,5 +1,6 @@
-// Every row of the goal list for TDX (T1–T28, E1–E3), accepted once and refused at least once by name, on the simulated
-// hierarchy: real formats and algorithms, every field open. The last tests hold the table itself to account.
+// Every row of the goal list for TDX (T1–T28, E1–E3), accepted once and refused at least once by name,
+// on the simulated hierarchy: real formats and algorithms, every field open. The last tests hold the
+// table itself to account.
 
 import { describe, expect, test } from 'vitest';
 import { toHex } from '../../../attestation/encoding/bytes.ts';
@@ -36,7 +37,10 @@ async function evidenceOf({
   return eventLog === undefined ? evidence : { ...evidence, eventLog: await eventLog() };
 }
 
-/** Everything a policy can ask for, answered by a version 5 quote with a CCEL, and once more with dstack's log. */
+/**
+ * Everything a policy can ask for, answered by a version 5 quote with a CCEL, and once more with dstack's
+ * log.
+ */
 async function accepted(): Promise<TdxVerification[]> {
   const boot = await buildEventLog();
   const run = await buildRuntimeLog([

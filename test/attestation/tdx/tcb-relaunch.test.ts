@@ -24,7 +24,10 @@ describe('TEE_TCB_SVN and TEE_TCB_SVN_2 through a whole verification', () => {
   let intel: SimulatedIntel;
   let collateral: Partial<TdxCollateral>;
 
-  /** Modules 1 and 3, each with levels from revoked to up to date, over platform levels that ask for microcode 3, 4 and 5. */
+  /**
+   * Modules 1 and 3, each with levels from revoked to up to date, over platform levels that ask
+   * for microcode 3, 4 and 5.
+   */
   beforeAll(async () => {
     intel = await createSimulatedIntel({ now });
     const module = { mrsigner: zero48, attributes: '0'.repeat(16), attributesMask: 'F'.repeat(16) };

@@ -1,5 +1,5 @@
-// TCB levels: matching, shortfalls, convergence of three statuses, and what two SVNs of one quote come to, as pure
-// functions and through a whole verification with every status Intel can give.
+// TCB levels: matching, shortfalls, convergence of three statuses, and what two SVNs of one quote come to, as
+// pure functions and through a whole verification with every status Intel can give.
 
 import * as fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
@@ -140,7 +140,10 @@ describe('shortfalls', () => {
 });
 
 describe('convergence', () => {
-  /** Rows: platform status; columns: the status a module or QE brings. Intel's convergeTcbStatuses, and beyond it the same idea. */
+  /**
+   * Rows: platform status; columns: the status a module or QE brings. Intel's convergeTcbStatuses, and
+   * beyond it the same idea.
+   */
   test.each([
     ['UpToDate', 'UpToDate', 'UpToDate'],
     ['UpToDate', 'OutOfDate', 'OutOfDate'],
@@ -166,7 +169,10 @@ describe('convergence', () => {
 });
 
 describe('launched on one TCB, running on another', () => {
-  /** Columns: at launch, now, what counts. Only lateness at launch is mended by a relaunch; else the worse counts. */
+  /**
+   * Columns: at launch, now, what counts. Only lateness at launch is mended by a relaunch; else the worse
+   * counts.
+   */
   test.each([
     ['UpToDate', 'UpToDate', 'UpToDate'],
     ['OutOfDate', 'UpToDate', 'TDRelaunchAdvised'],

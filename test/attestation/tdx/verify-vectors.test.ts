@@ -185,7 +185,8 @@ describe.skipIf(!haveVectors)('real TDX evidence', () => {
       const attempt = async (at: number, bit: number): Promise<void> => {
         const quote = evidence.quote.slice();
         quote[at] = (quote[at] ?? 0) ^ (1 << bit);
-        // Version, TEE type and key type say how to read the rest: those bits end in `unsupported` or `malformed`.
+        // Version, TEE type and key type say how to read the rest: those bits end in
+        // `unsupported` or `malformed`.
         const accepted = await verifyTdx({ ...evidence, quote }, {}, context).then(
           (result) =>
             result.accepted || result.transcript.checks.every(({ code }) => code !== 'tdx_quote_signature'),

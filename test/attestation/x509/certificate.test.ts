@@ -1,5 +1,6 @@
-// Certificates and CRLs: what our reader says agrees with @peculiar/x509 on real and simulated ones; every form RFC 5280
-// forbids is refused; signatures verify exactly when they should; no single changed bit of a signed structure survives.
+// Certificates and CRLs: what our reader says agrees with @peculiar/x509 on real and simulated ones; every
+// form RFC 5280 forbids is refused; signatures verify exactly when they should; no single changed bit of a
+// signed structure survives.
 
 import { readFileSync } from 'node:fs';
 import 'reflect-metadata';

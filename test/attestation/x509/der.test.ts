@@ -1,4 +1,5 @@
-// The DER reader: what it accepts is exactly DER, everything else is the typed error, and no byte outside the view is read.
+// The DER reader: what it accepts is exactly DER, everything else is the typed error, and no byte
+// outside the view is read.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

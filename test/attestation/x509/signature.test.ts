@@ -1,4 +1,5 @@
-// Signatures of certificates: ECDSA and RSASSA-PSS as issued verify; other parameters, curves and encodings never do.
+// Signatures of certificates: ECDSA and RSASSA-PSS as issued verify; other parameters,
+// curves and encodings never do.
 
 import 'reflect-metadata';
 import { describe, expect, test } from 'vitest';

@@ -1,5 +1,5 @@
-// A real engine that reasons, through the API and the OpenAI SDK: the demo model under a template whose prompt opens a block. The
-// budget ends it, and the answer after it takes the form asked for.
+// A real engine that reasons, through the API and the OpenAI SDK: the demo model under a template whose
+// prompt opens a block. The budget ends it, and the answer after it takes the form asked for.
 
 import OpenAI from 'openai';
 import { afterAll, beforeAll, expect, test } from 'vitest';

@@ -1,4 +1,5 @@
-// GET /v1/attestation over real TLS: the exporter is that of the caller's own connection, resumption is refused.
+// GET /v1/attestation over real TLS: the exporter is that of the caller's own connection, resumption is
+// refused.
 
 import { once } from 'node:events';
 import { connect, type TLSSocket } from 'node:tls';

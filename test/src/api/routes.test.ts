@@ -1,4 +1,5 @@
-// The routes beside inference: models, pull, load and unload, health, metrics; and that every answer is as openapi.json says.
+// The routes beside inference: models, pull, load and unload, health, metrics; and that every answer
+// is as openapi.json says.
 
 import { afterEach, describe, expect, test } from 'vitest';
 import { ApiError } from '../../../src/base/errors.ts';

@@ -1,4 +1,5 @@
-// The root part's socket: what tsm.ts needs goes through, everything else is refused, and errors keep the kernel's code.
+// The root part's socket: what tsm.ts needs goes through, everything else is refused, and
+// errors keep the kernel's code.
 
 import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { createConnection, type Server } from 'node:net';
@@ -17,7 +18,10 @@ function fault(code: string): Error {
   return Object.assign(new Error(code), { code });
 }
 
-/** configfs-tsm in memory, as far as one request goes: stores at close, generation advances, outputs echo the input. */
+/**
+ * configfs-tsm in memory, as far as one request goes: stores at close, generation
+ * advances, outputs echo the input.
+ */
 function memoryTsm(log: string[]): TsmFs {
   const reports = new Map<string, { generation: number; inblob: Uint8Array | undefined }>();
   const find = (path: string) => {

@@ -1,5 +1,5 @@
-// configfs-tsm, by the kernel's rules: one folder per request, generation checked, lost closes and other writers found out,
-// transient errors retried, final ones final, provider and report_data compared.
+// configfs-tsm, by the kernel's rules: one folder per request, generation checked, lost closes and other
+// writers found out, transient errors retried, final ones final, provider and report_data compared.
 
 import { randomBytes } from 'node:crypto';
 import * as fc from 'fast-check';

@@ -100,7 +100,10 @@ function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
 
-/** The checks a verifier makes of the batch: leaf of the claims, path to the root, root and model in report_data. */
+/**
+ * The checks a verifier makes of the batch: leaf of the claims, path to the root, root and model in
+ * report_data.
+ */
 function expectAnswers(document: AttestationDocument, asked: Uint8Array): void {
   const claims = decodeClaims(document.claims);
   expect(claims.nonce).toEqual(asked);

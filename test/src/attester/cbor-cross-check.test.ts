@@ -1,4 +1,5 @@
-// Two writers of canonical CBOR write the bytes the server signs; where they differ the server does not attest.
+// Two writers of canonical CBOR write the bytes the server signs; where they differ the server does not
+// attest.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

@@ -1,5 +1,5 @@
-// Endorsements from the vendor: asked in the background, renewed in time, alarmed when missing, never in the way of an
-// attestation.
+// Endorsements from the vendor: asked in the background, renewed in time, alarmed when missing, never in
+// the way of an attestation.
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';

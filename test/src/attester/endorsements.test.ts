@@ -1,5 +1,5 @@
-// Endorsements to staple: from a folder, from the vendor, from the host; renewed in time, alarmed when not, never in the way
-// of an attestation. And the hardware source that carries them, over the fake configfs-tsm.
+// Endorsements to staple: from a folder, from the vendor, from the host; renewed in time, alarmed when not,
+// never in the way of an attestation. And the hardware source that carries them, over the fake configfs-tsm.
 
 import { createHash } from 'node:crypto';
 import { mkdtempSync, symlinkSync, writeFileSync } from 'node:fs';

@@ -1,5 +1,6 @@
-// The whole server in hardware mode: a real process, real TLS, the root part's socket, and behind it a configfs-tsm by the
-// kernel's rules whose reports a simulated AMD key signs. All is real but the key, so the verifier must say exactly that.
+// The whole server in hardware mode: a real process, real TLS, the root part's socket, and behind it a
+// configfs-tsm by the kernel's rules whose reports a simulated AMD key signs. All is real but the key, so the
+// verifier must say exactly that.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';

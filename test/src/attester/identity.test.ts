@@ -1,5 +1,5 @@
-// The keys of a boot and the certificate that carries evidence: what is in it, for whom, and that it is renewed for the same
-// key. Evidence is checked by the verifier's own rules.
+// The keys of a boot and the certificate that carries evidence: what is in it, for whom, and that it is
+// renewed for the same key. Evidence is checked by the verifier's own rules.
 
 import { createHash, createPublicKey, sign, verify, X509Certificate } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';

@@ -81,7 +81,10 @@ describe('renewal', () => {
       onRenewed: ({ cert }) => renewed.push(cert),
       onError: (error) => errors.push(error),
     });
-    /** The server looks at the clock every twentieth of the lifetime; a look that renews ends before the next begins. */
+    /**
+     * The server looks at the clock every twentieth of the lifetime; a look that renews
+     * ends before the next begins.
+     */
     const pass = async (ms: number): Promise<void> => {
       for (let at = 0; at < ms; at += 50_000) {
         clock.advance(50_000);

@@ -1,4 +1,5 @@
-// Bounds of the audit log: requests without a key are counted instead of written, and segments have a size and a number.
+// Bounds of the audit log: requests without a key are counted instead of written, and segments
+// have a size and a number.
 
 import { appendFileSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,5 @@
-// Tampering with the audit log: edits, removals, cuts and inventions are found, before a restart and after it.
+// Tampering with the audit log: edits, removals, cuts and inventions are found, before a restart and after
+// it.
 
 import { appendFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import * as fc from 'fast-check';

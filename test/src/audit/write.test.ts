@@ -1,5 +1,5 @@
-// The audit log: chained, fsynced, signed by every run; edits, removals and cuts are found, before a restart and after it; no
-// content gets in; strangers cannot fill the disk.
+// The audit log: chained, fsynced, signed by every run; edits, removals and cuts are found, before a restart
+// and after it; no content gets in; strangers cannot fill the disk.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

@@ -1,4 +1,5 @@
-// The table of codes is closed: a code has its status, a party that must act, and a place in the source that gives it.
+// The table of codes is closed: a code has its status, a party that must act, and a place in
+// the source that gives it.
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

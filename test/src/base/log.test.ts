@@ -1,4 +1,5 @@
-// The log's serializers pick fields: what is not named cannot be written, and messages of strange errors are not passed on.
+// The log's serializers pick fields: what is not named cannot be written, and messages of strange
+// errors are not passed on.
 
 import { inspect } from 'node:util';
 import * as fc from 'fast-check';

@@ -1,5 +1,5 @@
-// Memory that must not reach a disk: the reading of /proc/self/maps that decides what is locked, a lock that is refused, the
-// swap a process can be written to, and the core dump of a process that asked for none.
+// Memory that must not reach a disk: the reading of /proc/self/maps that decides what is locked, a lock that
+// is refused, the swap a process can be written to, and the core dump of a process that asked for none.
 
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';

@@ -1,4 +1,5 @@
-// Every command and sub-command answers --help and -h on standard output with its own text; keys are made and printed once.
+// Every command and sub-command answers --help and -h on standard output with its own text; keys
+// are made and printed once.
 
 import { createHash } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';

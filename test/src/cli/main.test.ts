@@ -1,4 +1,5 @@
-// `assay` as people and init scripts use it: the built command, real processes, exit codes, one line per mistake.
+// `assay` as people and init scripts use it: the built command, real processes, exit
+// codes, one line per mistake.
 
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';

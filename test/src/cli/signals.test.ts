@@ -1,4 +1,5 @@
-// Every signal a supervisor, a terminal or a habit sends to `assay serve`, and the options of Node that would open its memory.
+// Every signal a supervisor, a terminal or a habit sends to `assay serve`, and the options of Node
+// that would open its memory.
 
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { Agent, get, request } from 'node:https';

@@ -1,4 +1,5 @@
-// Values that `config check` refuses for their form, from every source with the same sentence: where it was written, key, value, reason.
+// Values that `config check` refuses for their form, from every source with the same sentence: where it was
+// written, key, value, reason.
 
 import { describe, expect, test } from 'vitest';
 import { readConfig, variableOf } from '../../../src/config/read.ts';

@@ -1,4 +1,5 @@
-// The configuration: closed schema, sources in their order, what an operator may not say, secrets that never show.
+// The configuration: closed schema, sources in their order, what an operator may not say,
+// secrets that never show.
 
 import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';

@@ -1,5 +1,6 @@
-// Texts beside generation have the same bounds as generation: what cannot fit is refused, a full queue refuses without asking the
-// child, and a client that leaves takes its work with it. A stopped child shows that no refusal waited for it.
+// Texts beside generation have the same bounds as generation: what cannot fit is refused, a full queue
+// refuses without asking the child, and a client that leaves takes its work with it. A stopped child shows
+// that no refusal waited for it.
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Engine } from '../../../src/engine/seam/engine.ts';

@@ -57,7 +57,8 @@ describe('aborts', () => {
     expect(await third).toBe(reason);
     const before = engine.stats().decodeSteps;
     expect((await run(engine, { maxTokens: 3, cacheScope: 'next' })).finish).toBe('length');
-    // The cancelled prompt would have taken 1900 steps. (That it is two at most is shown by the step in scheduler.test.)
+    // The cancelled prompt would have taken 1900 steps. (That it is two at most is shown by the
+    // step in scheduler.test.)
     expect(engine.stats().decodeSteps - before).toBeLessThan(1500);
     expect(engine.stats()).toMatchObject({ active: 0, queued: 0 });
   });

@@ -1,5 +1,5 @@
-// A full queue refuses without asking the engine: its answer would come at the end of a step, and a refusal should come at once.
-// Shown with a child that is stopped and so cannot have answered.
+// A full queue refuses without asking the engine: its answer would come at the end of a step, and a refusal
+// should come at once. Shown with a child that is stopped and so cannot have answered.
 
 import { expect, test } from 'vitest';
 import { ApiError } from '../../../src/base/errors.ts';

@@ -94,7 +94,8 @@ describe('generation', () => {
       ).events,
     );
     expect(plain.top).toHaveLength(5);
-    // Other cells of the memory, so the last bits may differ; temperature 2 or a bias of 5 would show in the first.
+    // Other cells of the memory, so the last bits may differ; temperature 2 or a bias of 5
+    // would show in the first.
     expect(odd.top.map((entry) => entry.token)).toEqual(plain.top.map((entry) => entry.token));
     odd.top.forEach((entry, i) => expect(entry.logprob).toBeCloseTo(plain.top[i]?.logprob ?? NaN, 3));
     expect(plain.logprob).toBe(plain.top[0]?.logprob);
@@ -301,8 +302,8 @@ test('a slow reader pauses itself and nobody else, and loses nothing', async () 
   // Neighbours run to their ends while the slow one is not read; 600 tokens each.
   for (let i = 0; i < 3; i += 1)
     expect((await run(engine, { maxTokens: 600, cacheScope: `fast ${i}` })).finish).toBe('length');
-  // In those 1800 steps the slow one wrote its buffer full and stopped: it still runs, and wrote far less than they did. How
-  // far it gets before the pause reaches it depends on how busy this process is.
+  // In those 1800 steps the slow one wrote its buffer full and stopped: it still runs, and wrote far less
+  // than they did. How far it gets before the pause reaches it depends on how busy this process is.
   const { active, completionTokens } = engine.stats();
   expect(active).toBe(1);
   expect(completionTokens - 3 * 600).toBeLessThan(1500);

@@ -1,5 +1,6 @@
-// The process that converts: the same bytes as in this process, confined while it reads, little memory however large the model, ended by
-// an abort and a time limit, and a typed refusal whatever the folder is. Runs dist/.
+// The process that converts: the same bytes as in this process, confined while it reads, little
+// memory however large the model, ended by an abort and a time limit, and a typed refusal whatever
+// the folder is. Runs dist/.
 
 import { createHash } from 'node:crypto';
 import {

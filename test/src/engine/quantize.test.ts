@@ -1,5 +1,5 @@
-// The process that quantises: every type it names, the tensors that do not fit theirs, the same bytes from any number of threads, logits
-// near those of the source. Runs dist/.
+// The process that quantises: every type it names, the tensors that do not fit theirs, the same bytes from
+// any number of threads, logits near those of the source. Runs dist/.
 
 import { createHash } from 'node:crypto';
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';

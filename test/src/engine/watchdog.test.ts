@@ -1,5 +1,5 @@
-// Silence is counted in ticks of the watchdog, so that neither a clock that is set nor a stall of this process ends a healthy child.
-// That a child which hangs is ended is shown in client-failures.test.
+// Silence is counted in ticks of the watchdog, so that neither a clock that is set nor a stall of this
+// process ends a healthy child. That a child which hangs is ended is shown in client-failures.test.
 
 import { expect, test, vi } from 'vitest';
 import { createWatchdog } from '../../../src/engine/watchdog.ts';

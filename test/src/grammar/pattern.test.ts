@@ -1,5 +1,6 @@
-// Patterns as grammars: the same language as the RegExp, one reading at a time; and what zod 4 and the OpenAI SDK's helpers
-// write for their string formats, records and tuples compiles, and what is generated from it is what zod parses.
+// Patterns as grammars: the same language as the RegExp, one reading at a time; and what zod 4 and the
+// OpenAI SDK's helpers write for their string formats, records and tuples compiles, and what is generated
+// from it is what zod parses.
 
 import * as fc from 'fast-check';
 import { zodFunction, zodResponseFormat } from 'openai/helpers/zod';
@@ -100,7 +101,8 @@ describe('a pattern is one reading', () => {
   const grammarOf = (schema: object): ReturnType<typeof parseGbnf> =>
     parseGbnf(schemaToGrammar({ type: 'string', ...schema }));
 
-  // Words over characters that JSON writes plainly, by a short escape, by a long one, and in more than one byte.
+  // Words over characters that JSON writes plainly, by a short escape, by a long one, and in more than one
+  // byte.
   const letter = fc.constantFrom(...Array.from('ab1"\\\n\u0001é€/'));
   const quoted = (c: string): string => {
     if (c === '\n') return '\\n';

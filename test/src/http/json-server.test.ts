@@ -1,4 +1,5 @@
-// The weight of JSON on the server: every route, at once or in pieces, in the budget of memory until its answer is over.
+// The weight of JSON on the server: every route, at once or in pieces, in the budget of memory
+// until its answer is over.
 
 import { afterEach, describe, expect, test } from 'vitest';
 import { DEFAULT_CONFIG } from '../../../src/http/deps.ts';

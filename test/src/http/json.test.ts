@@ -1,5 +1,6 @@
-// The size of what a JSON text becomes: weighed from its bytes before anything is built, refused above a bound that real requests
-// stay below, counted in the budget of memory. Whatever the values are, wherever they stand, on every route, in pieces or at once.
+// The size of what a JSON text becomes: weighed from its bytes before anything is built, refused above a
+// bound that real requests stay below, counted in the budget of memory. Whatever the values are, wherever
+// they stand, on every route, in pieces or at once.
 
 import { execFile } from 'node:child_process';
 import { Readable } from 'node:stream';

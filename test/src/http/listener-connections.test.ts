@@ -1,5 +1,5 @@
-// Silent connections: ten thousand of them leave the server answering, beyond the limit they are dropped, and in
-// time they are closed.
+// Silent connections: ten thousand of them leave the server answering, beyond the limit they are dropped, and
+// in time they are closed.
 
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';

@@ -1,4 +1,5 @@
-// A process that may have few open files: connections are fewer, and what the server itself opens always has room.
+// A process that may have few open files: connections are fewer, and what the server
+// itself opens always has room.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';

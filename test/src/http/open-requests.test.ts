@@ -1,6 +1,7 @@
-// Requests end with their connection. HTTP/1.1 lets a client send the next ones before it has an answer; Node tells only the
-// response that has the socket when it closes. Whatever waited behind it must end all the same, on every route and refused or not:
-// no resource is held, its work stops, records and log have every id.
+// Requests end with their connection. HTTP/1.1 lets a client send the next ones before it has an
+// answer; Node tells only the response that has the socket when it closes. Whatever waited behind it
+// must end all the same, on every route and refused or not: no resource is held, its work stops,
+// records and log have every id.
 
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
@@ -76,7 +77,9 @@ const HELD: Sent = {
   body: { model: 'slow', prompt: 'x' },
 };
 
-/** Sends them in one write behind a request that is not answered, and closes once the last of them has begun. */
+/**
+ * Sends them in one write behind a request that is not answered, and closes once the last of them has begun.
+ */
 async function closeEarly(
   requests: readonly Sent[],
   close: (socket: Socket) => void = (socket) => socket.destroy(),
@@ -161,7 +164,8 @@ describe('requests that wait for the socket end with it', () => {
       ...Array.from({ length: 9 }, (): Sent => ({ ...model, key: 'alice' })),
       ...Array.from({ length: 5 }, (): Sent => model),
     ]);
-    // One is held beside the nine. Half of the places are for one key, and refused requests hold theirs until they are sent.
+    // One is held beside the nine. Half of the places are for one key, and refused requests hold
+    // theirs until they are sent.
     const refusals = (): string[] =>
       api.logged.filter(({ status }) => status === 429).map(({ code }) => String(code));
     expect(refusals().toSorted()).toEqual([

@@ -58,7 +58,8 @@ describe('room', () => {
     const { acquire, opening, lifecycle } = setUp({ maxLoaded: 1 });
     const first = await acquire('a');
     const other = acquire('b');
-    // New work for the busy model queues behind the one that waits, else a stream of it would starve the other.
+    // New work for the busy model queues behind the one that waits, else a stream of it would starve the
+    // other.
     const again = acquire('a');
     await settled();
     expect(opening.map((o) => o.id)).toEqual(['a']);

@@ -1,4 +1,5 @@
-// Measuring: the bytes hashed are the bytes used, on tmpfs and in place; whatever is not a plain, steady file is refused.
+// Measuring: the bytes hashed are the bytes used, on tmpfs and in place; whatever is not a
+// plain, steady file is refused.
 
 import { createHash, randomBytes } from 'node:crypto';
 import { execFileSync } from 'node:child_process';

@@ -1,4 +1,5 @@
-// Loading and pulling in the model service: engines get the bytes that were hashed; a pull registers its model.
+// Loading and pulling in the model service: engines get the bytes that were hashed; a pull registers its
+// model.
 
 import { createHash } from 'node:crypto';
 import { copyFileSync, fstatSync, mkdirSync, rmSync, symlinkSync } from 'node:fs';

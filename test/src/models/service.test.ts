@@ -1,5 +1,6 @@
-// The model service: what may be registered from where, digests as the verifier computes them, what outlives a restart,
-// pulls that register whether or not anybody watches. Real store, real GGUF files, engines that only say what they were given.
+// The model service: what may be registered from where, digests as the verifier computes them, what outlives
+// a restart, pulls that register whether or not anybody watches. Real store, real GGUF files, engines that
+// only say what they were given.
 
 import { createHash } from 'node:crypto';
 import { execFileSync } from 'node:child_process';

@@ -1,4 +1,5 @@
-// The files and folders a configuration names, before anything is made: key, value and reason, as the operator wrote them.
+// The files and folders a configuration names, before anything is made: key, value and reason, as
+// the operator wrote them.
 
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,4 +1,5 @@
-// The simulation is loaded by one import, and only when it is asked for. (A build without it: cli/wrong-start.)
+// The simulation is loaded by one import, and only when it is asked for. (A build without it:
+// cli/wrong-start.)
 
 import { expect, test } from 'vitest';
 import { closureOf, importsOf, sourcesBelow } from '../../../scripts/closures.ts';

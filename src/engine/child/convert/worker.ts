@@ -1,6 +1,6 @@
-// Entry point of the process that converts one model folder. It reads files on descriptors the server opened, and writes one GGUF file to
-// another. Before it reads a byte of the folder it gives up core dumps, new privileges, files, sockets and programs: what a
-// hostile tokenizer or header could do to it ends with it.
+// Entry point of the process that converts one model folder. It reads files on descriptors the server opened,
+// and writes one GGUF file to another. Before it reads a byte of the folder it gives up core dumps, new
+// privileges, files, sockets and programs: what a hostile tokenizer or header could do to it ends with it.
 
 import { readSync, writeSync } from 'node:fs';
 import { convertFolder } from '../../../models/convert/convert.ts';

@@ -1,5 +1,6 @@
-// Slots for requests: seats waiting ones, and takes sequences out again when the KV memory is full or their reader is behind.
-// When the memory is full, kept prefixes go first, then the youngest sequence gives its memory back and is read again later.
+// Slots for requests: seats waiting ones, and takes sequences out again when the KV memory is full or their
+// reader is behind. When the memory is full, kept prefixes go first, then the youngest sequence gives its
+// memory back and is read again later.
 
 import type { DecodeContext, Request, Sequence } from './batch.ts';
 import { createChoice, type Choice } from './choice.ts';
@@ -28,7 +29,10 @@ export class SlotAdmission {
   readonly #events: AdmissionEvents;
   readonly #slots: Slots;
   #order = 0;
-  /** A sequence lost its memory: none is admitted until another has ended, or they would evict each other without end. */
+  /**
+   * A sequence lost its memory: none is admitted until another has ended, or they would
+   * evict each other without end.
+   */
   #crowded = false;
 
   constructor(
@@ -85,7 +89,10 @@ export class SlotAdmission {
     return true;
   }
 
-  /** A request whose client stopped reading yields its slots to those that wait; its KV cells are kept until they are needed. */
+  /**
+   * A request whose client stopped reading yields its slots to those that wait; its KV cells are
+   * kept until they are needed.
+   */
   clearForWaiting(): void {
     const paused = this.live.filter((each) => each.request.paused);
     if (paused.length === 0) return;

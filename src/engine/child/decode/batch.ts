@@ -1,5 +1,5 @@
-// The contents of the next decode: a token for every sequence that is writing, and prompt tokens of those that
-// are read, within the room and the outputs of a batch.
+// The contents of the next decode: a token for every sequence that is writing, and prompt tokens of those
+// that are read, within the room and the outputs of a batch.
 
 import type { ApiError } from '../../../base/errors.ts';
 import type { GenerateEvent } from '../../seam/engine.ts';

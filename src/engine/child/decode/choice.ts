@@ -1,5 +1,6 @@
-// One completion being written: picks tokens, applies the grammar, assembles text up to stop strings, collects logprobs and
-// says when it is finished. It never touches the KV memory; the scheduler hands it logits and feeds its tokens back.
+// One completion being written: picks tokens, applies the grammar, assembles text up to stop strings,
+// collects logprobs and says when it is finished. It never touches the KV memory; the scheduler hands it
+// logits and feeds its tokens back.
 
 import { ApiError } from '../../../base/errors.ts';
 import type { Constraint } from './constraint.ts';
@@ -43,8 +44,9 @@ export interface Choice {
   readonly index: number;
   readonly written: number;
   /**
-   * Picks the next token from `logits` and emits its events. Null: the choice is finished and has emitted `finish`. Throws an
-   * ApiError when no token is left and the grammar is not complete: the text is then not a valid answer.
+   * Picks the next token from `logits` and emits its events. Null: the choice is finished and has
+   * emitted `finish`. Throws an ApiError when no token is left and the grammar is not complete: the text
+   * is then not a valid answer.
    */
   next(logits: Float32Array): number | null;
   /** Ends a choice whose limit is 0, or whose context is full. */
@@ -54,7 +56,10 @@ export interface Choice {
 
 export function createChoice(options: ChoiceOptions): Choice {
   const text = createTextStream(options.stop, options.calls);
-  /** Tokens not emitted yet, and where in the text each begins: only those with text before the cut are part of the answer. */
+  /**
+   * Tokens not emitted yet, and where in the text each begins: only those with text before the
+   * cut are part of the answer.
+   */
   let pending: { readonly logprob: Logprob; readonly start: number }[] = [];
   let sent = 0;
   let written = 0;
@@ -149,7 +154,10 @@ export function createChoice(options: ChoiceOptions): Choice {
   };
 }
 
-/** Why a choice without a possible token is not complete; null when it is. Asks about the whole vocabulary, once. */
+/**
+ * Why a choice without a possible token is not complete; null when it is. Asks about the whole vocabulary,
+ * once.
+ */
 function refusalOf(
   constraint: Constraint,
   logits: Float32Array,

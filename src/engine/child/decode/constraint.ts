@@ -1,6 +1,7 @@
-// The tokens a grammar lets come next, from the first token on or — lazily — from the first trigger text on. The grammar of a
-// lazy constraint describes the text beginning with the trigger itself. A token that completes a trigger and goes on with text
-// the grammar refuses is itself refused, so only text of the grammar follows a trigger.
+// The tokens a grammar lets come next, from the first token on or — lazily — from the first trigger text on.
+// The grammar of a lazy constraint describes the text beginning with the trigger itself. A token that
+// completes a trigger and goes on with text the grammar refuses is itself refused, so only text of the
+// grammar follows a trigger.
 
 import type { Grammar } from '../llama/grammar.ts';
 

@@ -4,7 +4,10 @@ import type { Sequence } from './batch.ts';
 import { describe } from './choice.ts';
 import { createTextStream } from './text-stream.ts';
 
-/** Emits the echo of the prompt tokens that were just decoded; `indexes` are their outputs. The first token's logprob is NaN. */
+/**
+ * Emits the echo of the prompt tokens that were just decoded; `indexes` are their outputs. The
+ * first token's logprob is NaN.
+ */
 export function emitEcho(
   sequence: Sequence,
   { from, indexes }: NonNullable<Sequence['echoed']>,

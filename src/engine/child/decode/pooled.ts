@@ -1,6 +1,7 @@
-// Embeddings and reranking: whole inputs in, one vector (or score) each out. Inputs of all waiting requests are packed
-// together into decodes of about `goodTokens`: one input of each scope (one per API key) in turn, and within a scope first come,
-// first served, so that thousands of inputs of one key never hold up another key's. Cancelled requests are skipped.
+// Embeddings and reranking: whole inputs in, one vector (or score) each out. Inputs of all waiting requests
+// are packed together into decodes of about `goodTokens`: one input of each scope (one per API key) in turn,
+// and within a scope first come, first served, so that thousands of inputs of one key never hold up another
+// key's. Cancelled requests are skipped.
 
 import type { LlamaContext } from '../llama/context.ts';
 
@@ -22,8 +23,9 @@ export interface Pooler {
 }
 
 /**
- * Tokens of a decode beyond which packing more costs instead of saving: the matrix products are at full speed, and attention
- * goes over all tokens of the batch, those of other inputs only to mask them (measured: 1088 tokens at once take a tenth longer).
+ * Tokens of a decode beyond which packing more costs instead of saving: the matrix products are at full
+ * speed, and attention goes over all tokens of the batch, those of other inputs only to mask them (measured:
+ * 1088 tokens at once take a tenth longer).
  */
 const GOOD_TOKENS = 256;
 

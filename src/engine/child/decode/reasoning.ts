@@ -1,6 +1,7 @@
-// Splits the reasoning block off an answer while it is written, by the bytes of the tokens: a mark may be one control token or
-// several of text. The grammar of an answer holds after the block; within it the model may not end, and beside its
-// beginning only the marks are allowed. Text is held back only while it may become a mark.
+// Splits the reasoning block off an answer while it is written, by the bytes of the tokens: a mark may
+// be one control token or several of text. The grammar of an answer holds after the block; within it
+// the model may not end, and beside its beginning only the marks are allowed. Text is held back only
+// while it may become a mark.
 
 import type { ReasoningFormat } from '../../seam/reasoning.ts';
 import type { Constraint, ConstraintVocabulary } from './constraint.ts';

@@ -1,5 +1,5 @@
-// The requests of a scheduler, and the queues of those that have a choice to start: one queue per scope (one per API key),
-// served in turn, so that many requests of one scope never hold up another's.
+// The requests of a scheduler, and the queues of those that have a choice to start: one queue per scope (one
+// per API key), served in turn, so that many requests of one scope never hold up another's.
 
 import type { Request } from './batch.ts';
 
@@ -55,7 +55,10 @@ export class RequestQueues {
     return false;
   }
 
-  /** Offers slots to the scopes in turn, as long as `free` says that there are any and `admit` seats a request. */
+  /**
+   * Offers slots to the scopes in turn, as long as
+   * `free` says that there are any and `admit` seats a request.
+   */
   serve(free: () => boolean, admit: (request: Request) => boolean): void {
     for (let idle = 0; free() && idle < this.#queues.size;) {
       const next = this.#queues.entries().next();

@@ -1,7 +1,7 @@
-// Continuous batching. Each step is one decode over every live sequence: one token for each that is writing, and with the
-// room left a chunk of the prompts being read, small enough that writers do not stall. Every queue is bounded; a cancelled
-// request leaves at the next step.
-// It only decides and counts: decode/choice picks tokens, decode/admission assigns slots, and the context moves memory.
+// Continuous batching. Each step is one decode over every live sequence: one token for each that is writing,
+// and with the room left a chunk of the prompts being read, small enough that writers do not stall. Every
+// queue is bounded; a cancelled request leaves at the next step. It only decides and counts: decode/choice
+// picks tokens, decode/admission assigns slots, and the context moves memory.
 
 import { ApiError } from '../../../base/errors.ts';
 import { SlotAdmission } from './admission.ts';
@@ -21,8 +21,9 @@ export interface SchedulerOptions {
   /** Lets writers decode in turn where that measures faster than together. */
   readonly pacing?: boolean | undefined;
   /**
-   * Decodes expected to take longer run beside the event loop. Shorter ones run on its thread: messages that arrive meanwhile could
-   * only count at the next step, and two thread changes per token cost more, most of all on a busy machine.
+   * Decodes expected to take longer run beside the event loop. Shorter ones run on its thread: messages
+   * that arrive meanwhile could only count at the next step, and two thread changes per token cost more,
+   * most of all on a busy machine.
    */
   readonly asyncAboveMs?: number | undefined;
   /** Most prompt tokens of one step, regardless of time; tests set it. */
@@ -104,7 +105,8 @@ export class Scheduler {
     const request = this.#queues.get(id);
     if (request === undefined) return;
     request.cancelled = true;
-    // A long prompt that shares its step with no other request is cut off inside the decode; others would repeat the step.
+    // A long prompt that shares its step with no other request is cut off inside the decode;
+    // others would repeat the step.
     const alone = this.#admission.live.every(
       (sequence) => sequence.batched === 0 || sequence.request.cancelled,
     );
@@ -168,7 +170,8 @@ export class Scheduler {
       promptTokens: (writing, reading, remaining) =>
         Math.min(this.#options.maxChunk ?? Infinity, this.#cost.promptTokens(writing, reading, remaining)),
     });
-    // Without a batch: an admitted choice may have ended at once (a second choice of one token); its events must still leave.
+    // Without a batch: an admitted choice may have ended at once (a second choice of one token); its
+    // events must still leave.
     if (this.#context.batchLength > 0) await this.#decode(prompt, writers);
     this.#options.onStep?.();
   }
@@ -190,7 +193,9 @@ export class Scheduler {
     else throw new Error(`llama_decode failed with ${code}`);
   }
 
-  /** After an aborted decode it is unknown how much of the batch was processed, so all of it is read again. */
+  /**
+   * After an aborted decode it is unknown how much of the batch was processed, so all of it is read again.
+   */
   #forgetBatch(): void {
     for (const { batched, slot } of this.#admission.live)
       if (batched > 0 && !this.#context.removeTail(slot.id, slot.tokens.length)) slot.tokens = [];

@@ -1,5 +1,6 @@
-// The sequence ids of the KV memory and what each holds: a running sequence, or a prefix kept for the next request of the
-// same scope. A prefix is shared only between equal scopes (one per API key): timing must not reveal one client's text to another.
+// The sequence ids of the KV memory and what each holds: a running sequence, or a prefix kept for the next
+// request of the same scope. A prefix is shared only between equal scopes (one per API key): timing must not
+// reveal one client's text to another.
 
 export interface Slot {
   readonly id: number;
@@ -21,7 +22,9 @@ export interface Placement {
 export interface Slots {
   readonly all: readonly Slot[];
   readonly free: number;
-  /** Chooses a slot for `tokens`; null when all are busy. At most `limit` tokens are shared. Changes no slot. */
+  /**
+   * Chooses a slot for `tokens`; null when all are busy. At most `limit` tokens are shared. Changes no slot.
+   */
   place(tokens: readonly number[], scope: string, limit: number): Placement | null;
   /** The idle slot with content that was used longest ago. */
   oldestIdle(): Slot | null;
@@ -61,7 +64,8 @@ export function createSlots(count: number, reuse: boolean): Slots {
           }
         }
       }
-      // The next turn of a conversation takes its slot over; of a short common beginning (a system prompt) a copy is made.
+      // The next turn of a conversation takes its slot over; of a short common beginning (a
+      // system prompt) a copy is made.
       if (source !== null && !source.busy && shared * 2 >= source.tokens.length)
         return { slot: source, source, shared };
       const empty = idle.filter((slot) => slot !== source);

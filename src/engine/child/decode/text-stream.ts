@@ -1,24 +1,36 @@
-// Turns token bytes into text that may be sent: whole UTF-8 characters only, and no part of what is or may become a stop string.
-// Bytes that can never become valid UTF-8 become U+FFFD, as in every other server.
-// Where an answer may hold tool calls, stop strings are looked for only in the words before the first of them, without the
-// blanks that frame it: the client reads only those. A stop string counts once it certainly lies in such words.
+// Turns token bytes into text that may be sent: whole UTF-8 characters only, and no part of what is or may
+// become a stop string. Bytes that can never become valid UTF-8 become U+FFFD, as in every other server.
+// Where an answer may hold tool calls, stop strings are looked for only in the words before the first of
+// them, without the blanks that frame it: the client reads only those. A stop string counts once it
+// certainly lies in such words.
 
 import type { CallMarks } from '../../seam/tool-format.ts';
 
 export interface TextStream {
   /** Text that is now certain. After a stop string `stopped` is true and all later text is ignored. */
   push(bytes: Uint8Array): string;
-  /** The text held back, when generation ends without a stop string. `cut`: by a limit, so that a call may just have begun. */
+  /**
+   * The text held back, when generation ends without a stop string. `cut`: by a limit, so that a
+   * call may just have begun.
+   */
   flush(cut?: boolean): string;
   readonly stopped: boolean;
-  /** Characters (UTF-16 units) that the bytes so far stand for, held back or not: where the text of the next bytes begins. */
+  /**
+   * Characters (UTF-16 units) that the bytes so far stand for, held back or not: where the text
+   * of the next bytes begins.
+   */
   readonly decoded: number;
 }
 
-/** Blanks before a call that count as its framing; more of them are content, so that little is ever held back. */
+/**
+ * Blanks before a call that count as its framing; more of them are content, so that little is ever held back.
+ */
 const MAX_BLANKS = 256;
 
-/** `blanks`: a call may come, and no words have. `words`: a call may still come. `call`: one has begun. `plain`: none can come. */
+/**
+ * `blanks`: a call may come, and no words have. `words`: a call may still come.
+ * `call`: one has begun. `plain`: none can come.
+ */
 type Phase = 'blanks' | 'words' | 'call' | 'plain';
 /** Whether more text follows, the answer has ended, or a limit has cut it. */
 type Ahead = 'more' | 'end' | 'cut';

@@ -1,7 +1,8 @@
-// Whether writers should decode together or one after another. On CPUs llama.cpp's kernel for one token is so much better
-// than the one for two to four that a batch of two can take longer than two batches of one (measured: 35 ms against 2 × 9).
-// Which is faster depends on processor, model and quantisation, so it is measured while working: the best recent time for one
-// token and for n together, both tried again now and then.
+// Whether writers should decode together or one after another. On CPUs llama.cpp's kernel for one
+// token is so much better than the one for two to four that a batch of two can take longer than two
+// batches of one (measured: 35 ms against 2 × 9). Which is faster depends on processor, model and
+// quantisation, so it is measured while working: the best recent time for one token and for n
+// together, both tried again now and then.
 
 export interface Pace {
   /** A step that decoded one token for each of `writers`, and no prompt. */
@@ -24,7 +25,8 @@ export function createPace(): Pace {
   return {
     record(writers, ms) {
       const found = best.get(writers);
-      // The first step of a kind also builds its graph. A slow moment of the machine is forgotten; a lasting change is followed.
+      // The first step of a kind also builds its graph. A slow moment of the machine is forgotten; a
+      // lasting change is followed.
       if (found === undefined) best.set(writers, { ms: Infinity, samples: 0 });
       else {
         found.ms = Math.min(ms, found.ms * 1.02);

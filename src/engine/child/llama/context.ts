@@ -1,7 +1,7 @@
-// One llama.cpp context: the KV memory, the native batch, and the outputs of a decode. Sequences share one unified KV
-// pool, where `copySequence` copies no data, or have a stream each, where attention never looks at cells of others.
-// It knows neither requests nor policies.
-// Errors: `decode` gives llama.cpp's code — 0 done, 1 no KV room (no change), 2 aborted (what was processed stays).
+// One llama.cpp context: the KV memory, the native batch, and the outputs of a decode. Sequences share one
+// unified KV pool, where `copySequence` copies no data, or have a stream each, where attention never looks at
+// cells of others. It knows neither requests nor policies. Errors: `decode` gives llama.cpp's code — 0 done,
+// 1 no KV room (no change), 2 aborted (what was processed stays).
 
 import type { KvType } from '../../seam/engine.ts';
 import { createThreadCount, type ThreadCount } from './thread-count.ts';
@@ -19,8 +19,9 @@ export interface ContextOptions {
   readonly threadpool: Pointer | null;
   readonly embeddings: 'none' | 'pooled' | 'rank';
   /**
-   * Keys and values unrounded and no flash attention: what a sequence gets then hardly depends on the others in its batch
-   * (about 1e-5 in a logit instead of 1e-2, whatever the batch), for twice the memory and slower long contexts.
+   * Keys and values unrounded and no flash attention: what a sequence gets then hardly depends on the
+   * others in its batch (about 1e-5 in a logit instead of 1e-2, whatever the batch), for twice the memory
+   * and slower long contexts.
    */
   readonly exact: boolean;
   /** Without effect where `exact` is set. Q8_0 needs flash attention. */
@@ -32,7 +33,10 @@ export interface ContextOptions {
 /** enum llama_pooling_type */
 const POOLING_TYPE = { none: 0, mean: 1, last: 3, rank: 4 } as const;
 
-/** The model's own pooling to one vector per text; for a generating model the last token's, which has seen the whole text. */
+/**
+ * The model's own pooling to one vector per text; for a generating model the last token's, which
+ * has seen the whole text.
+ */
 function embeddingPooling(model: LoadedModel): number {
   const own = Number(model.meta(`${model.architecture}.pooling_type`) ?? POOLING_TYPE.none);
   if (own !== POOLING_TYPE.none) return own;
@@ -91,17 +95,22 @@ export class LlamaContext {
   readonly #threadCount: ThreadCount;
   readonly #allThreads: number;
   #threads: number;
-  /** llama.cpp keeps its output buffer while it is large enough, so the same few addresses come back at every step. */
+  /**
+   * llama.cpp keeps its output buffer while it is large enough, so the same few addresses
+   * come back at every step.
+   */
   readonly #views = new Map<Pointer, Float32Array>();
 
   constructor(llama: LlamaLibrary, model: LoadedModel, options: ContextOptions) {
     const { batchTokens, embeddings, sequences, threads, threadpool } = options;
     this.batchTokens = batchTokens;
-    // Without a limit llama.cpp reserves batch × vocabulary floats; a batch over it would be an assertion, so `add` refuses.
+    // Without a limit llama.cpp reserves batch × vocabulary floats; a batch over it would be an
+    // assertion, so `add` refuses.
     this.maxOutputs = embeddings === 'none' ? Math.min(batchTokens, Math.max(64, sequences)) : batchTokens;
     const params = paramsFor(llama, model, options, this.maxOutputs);
-    // ggml asks this callback between graph nodes, on its own thread: a JavaScript function would cost a thread hop each time.
-    // strlen of one flag byte is the same question in native code: "" is 0, false; "\x01" is 1, true.
+    // ggml asks this callback between graph nodes, on its own thread: a JavaScript function would cost
+    // a thread hop each time. strlen of one flag byte is the same question in native code: "" is 0,
+    // false; "\x01" is 1, true.
     const flag = nativeAlloc(8);
     this.#aborting = new Uint8Array(flag.memory);
     params.abort_callback = libcSymbol('strlen');
@@ -172,7 +181,9 @@ export class LlamaContext {
     return this.#view(this.#llama.llama_get_embeddings_seq(this.#handle, sequence), this.#pooledSize).slice();
   }
 
-  /** Forgets positions from `from` on; false when the memory cannot (then the sequence is emptied instead). */
+  /**
+   * Forgets positions from `from` on; false when the memory cannot (then the sequence is emptied instead).
+   */
   removeTail(sequence: number, from: number): boolean {
     if (this.#memory === null || this.#llama.llama_memory_seq_rm(this.#memory, sequence, from, -1))
       return true;

@@ -1,6 +1,6 @@
-// How many threads decode best: one per physical core that is ours — allowed by the affinity mask and the cgroup quota,
-// efficiency cores and second hyper-threads left out. A model so small that a step takes microseconds runs on one:
-// waking others would cost more than they contribute.
+// How many threads decode best: one per physical core that is ours — allowed by the affinity mask and the
+// cgroup quota, efficiency cores and second hyper-threads left out. A model so small that a step takes
+// microseconds runs on one: waking others would cost more than they contribute.
 
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -17,9 +17,10 @@ export function decodeThreads(
 }
 
 /**
- * How long idle workers spin for the next step, in ggml's units (about 2 ms each). With a spare core one unit, which is longer
- * than the pause between two steps; ggml's own 50 would burn the cores for 100 ms after each answer. Without a spare core none:
- * spinning would hold up the server, which has to send the tokens just computed (measured: 2–3 ms of a first token's 67).
+ * How long idle workers spin for the next step, in ggml's units (about 2 ms each). With a spare core one
+ * unit, which is longer than the pause between two steps; ggml's own 50 would burn the cores for 100 ms after
+ * each answer. Without a spare core none: spinning would hold up the server, which has to send the tokens
+ * just computed (measured: 2–3 ms of a first token's 67).
  */
 export function pollLevel(threads: number, cpus = availableParallelism()): number {
   return threads < cpus ? 1 : 0;

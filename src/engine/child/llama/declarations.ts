@@ -1,5 +1,6 @@
-// The structures and functions of libllama that are called, declared once: they follow include/llama.h of llama.cpp v0.4.0 (the
-// git bundle inside node-llama-cpp 3.21.1). `loadLlama` checks them against the library.
+// The structures and functions of libllama that are called, declared once: they follow
+// include/llama.h of llama.cpp v0.4.0 (the git bundle inside node-llama-cpp 3.21.1). `loadLlama`
+// checks them against the library.
 
 import koffi from 'koffi';
 

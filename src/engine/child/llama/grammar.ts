@@ -1,7 +1,8 @@
-// A GBNF grammar running inside llama.cpp. Given candidate tokens, it says which may come next; only tokens it allowed may
-// be accepted, because libllama aborts the process otherwise. Grammars come from grammar/compile, which bounds their depth
-// and size: a deeply nested one overflows llama.cpp's stack.
-// Refuses: text over `maxGrammarBytes` or nested deeper than `maxGrammarDepth`, and whatever libllama cannot parse.
+// A GBNF grammar running inside llama.cpp. Given candidate tokens, it says which may come next;
+// only tokens it allowed may be accepted, because libllama aborts the process otherwise. Grammars
+// come from grammar/compile, which bounds their depth and size: a deeply nested one overflows
+// llama.cpp's stack. Refuses: text over `maxGrammarBytes` or nested deeper than `maxGrammarDepth`,
+// and whatever libllama cannot parse.
 
 import type { LlamaLibrary, Pointer } from './declarations.ts';
 import { nativeAlloc } from './library.ts';
@@ -20,9 +21,13 @@ export class GrammarError extends Error {
   override readonly name = 'GrammarError';
 }
 
-/** Gives a function that starts a fresh run of a grammar. Runs of one model share a native scratch array: not for two threads. */
+/**
+ * Gives a function that starts a fresh run of a grammar. Runs of one model share a native scratch
+ * array: not for two threads.
+ */
 export function grammarFactory(llama: LlamaLibrary, model: LoadedModel): (gbnf: string) => Grammar {
-  // llama_token_data { id, logit, p } × vocabulary, and the llama_token_data_array { data, size, selected, sorted } over it.
+  // llama_token_data { id, logit, p } × vocabulary, and the llama_token_data_array { data, size,
+  // selected, sorted } over it.
   const data = nativeAlloc(model.vocabSize * 12);
   const array = nativeAlloc(32);
   const ids = new Int32Array(data.memory);

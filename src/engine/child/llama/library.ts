@@ -1,5 +1,5 @@
-// libllama, as the npm packages `@node-llama-cpp/<platform>` ship it, called through koffi.
-// A wrong layout corrupts memory silently, so `loadLlama` refuses: another library version, another structure size, or a
+// libllama, as the npm packages `@node-llama-cpp/<platform>` ship it, called through koffi. A wrong layout
+// corrupts memory silently, so `loadLlama` refuses: another library version, another structure size, or a
 // default-parameters call whose fields do not come back as the header's constructor writes them.
 
 import { existsSync, readdirSync } from 'node:fs';
@@ -42,8 +42,8 @@ export function llamaFolder(): string {
 }
 
 /**
- * Gives native calls the largest stack koffi has. libllama's regular expressions use up its usual 2 MiB at 7 000
- * characters in a row (long-runs). Must come before any native call.
+ * Gives native calls the largest stack koffi has. libllama's regular expressions use up its usual 2 MiB at 7
+ * 000 characters in a row (long-runs). Must come before any native call.
  */
 export function growNativeStack(): void {
   koffi.config({ sync_stack_size: 16 * 1024 * 1024 });
@@ -148,7 +148,10 @@ function check(struct: string, actual: object, expected: Record<string, unknown>
   }
 }
 
-/** The thread pool lives in the CPU variant that was just chosen, so it is reached through the backend registry. */
+/**
+ * The thread pool lives in the CPU variant that was just chosen, so it is reached through the backend
+ * registry.
+ */
 function threadpoolMaker(
   ggml: ReturnType<typeof koffi.load>,
 ): (threads: number, poll: number) => Pointer | null {

@@ -1,12 +1,16 @@
-// Long runs without white space (base64, a line of dashes, a page of Chinese) in pieces. libllama splits text with regular
-// expressions before it tokenizes (`tokenizer.ggml.pre`), and for most models the standard library's matcher recurses once per
-// character of a run: about ten thousand of them overflow the stack and end the process.
+// Long runs without white space (base64, a line of dashes, a page of Chinese) in pieces. libllama splits
+// text with regular expressions before it tokenizes (`tokenizer.ggml.pre`), and for most models the
+// standard library's matcher recurses once per character of a run: about ten thousand of them overflow the
+// stack and end the process.
 
 const LONGEST = 8000;
 /** Characters before the limit in which a place is searched where the expressions would cut as well. */
 const BACK = 2000;
 
-/** Cuts `text` so that no piece has a run of over 8 000 characters of white space, or of other text. Joined they are `text`. */
+/**
+ * Cuts `text` so that no piece has a run of over 8 000 characters of white space, or of other
+ * text. Joined they are `text`.
+ */
 export function cutRuns(text: string): readonly string[] {
   if (text.length <= LONGEST) return [text];
   const pieces: string[] = [];

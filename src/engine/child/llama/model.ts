@@ -33,7 +33,10 @@ export interface LoadedModel {
   readonly rerankTemplate: string | null;
   readonly specials: readonly SpecialToken[];
   meta(key: string): string | null;
-  /** Bytes of the longest token: a text of n bytes has at least n ÷ this many. Not for WordPiece, whose [UNK] takes any word. */
+  /**
+   * Bytes of the longest token: a text of n bytes has at least n ÷ this many. Not for WordPiece,
+   * whose [UNK] takes any word.
+   */
   longestPiece(): number;
   isEnd(token: number): boolean;
   tokenize(text: string, addSpecial: boolean, parseSpecial: boolean): number[];
@@ -52,7 +55,10 @@ export function openModelFile(path: string): Pointer {
   return openFileStream(path) ?? fail('the model file cannot be opened');
 }
 
-/** Loads weights by mmap on a thread of its own and closes the file; opens none. `onProgress` runs on this one. */
+/**
+ * Loads weights by mmap on a thread of its own and closes the file; opens none.
+ * `onProgress` runs on this one.
+ */
 export async function loadLlamaModel(
   llama: LlamaLibrary,
   file: Pointer,

@@ -1,8 +1,8 @@
-// How many threads compute while other work uses the same processors. ggml's threads meet at a spinning barrier after each of
-// some hundred operations per step; if one of them has lost its processor for a time slice, all wait, spinning (measured on two
-// cores beside one busy process: 230 tokens/s became 7 to 28; one thread alone makes 75). So when a step's processor
-// time shows that its threads did not have a processor each, the next steps use as many threads as there were processors, until
-// a try with all of them succeeds.
+// How many threads compute while other work uses the same processors. ggml's threads meet at a spinning
+// barrier after each of some hundred operations per step; if one of them has lost its processor for a time
+// slice, all wait, spinning (measured on two cores beside one busy process: 230 tokens/s became 7 to 28; one
+// thread alone makes 75). So when a step's processor time shows that its threads did not have a processor
+// each, the next steps use as many threads as there were processors, until a try with all of them succeeds.
 
 export interface ThreadCount {
   /** Threads for the next step. */
@@ -13,7 +13,9 @@ export interface ThreadCount {
 
 /** Milliseconds until all threads are tried again; doubled after each failure (docs/decisions/engine.md). */
 const [firstRetry, lastRetry] = [500, 8000];
-/** Milliseconds of steps that are judged together, so that a short burst of another process does not count. */
+/**
+ * Milliseconds of steps that are judged together, so that a short burst of another process does not count.
+ */
 const SAMPLE = 100;
 /** Samples after which a try counts as a success. */
 const LASTING = 20;

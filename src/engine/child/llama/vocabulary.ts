@@ -1,6 +1,6 @@
-// A model's vocabulary: text to tokens and back. Special (control) tokens are never matched in text here unless the caller says
-// so; engine/child/template decides where they may appear.
-// Refuses: input longer than MAX_TEXT_BYTES, token ids outside the vocabulary.
+// A model's vocabulary: text to tokens and back. Special (control) tokens are never matched in text here
+// unless the caller says so; engine/child/template decides where they may appear. Refuses: input longer than
+// MAX_TEXT_BYTES, token ids outside the vocabulary.
 
 import type { LlamaLibrary, Pointer } from './declarations.ts';
 import { cutRuns } from './long-runs.ts';
@@ -60,8 +60,8 @@ export class Vocabulary {
   }
 
   /**
-   * The text of all bytes of the tokens, special tokens as they are written. Not llama_detokenize: that tidies blanks, and a
-   * text cut at token boundaries could not be joined again.
+   * The text of all bytes of the tokens, special tokens as they are written. Not llama_detokenize: that
+   * tidies blanks, and a text cut at token boundaries could not be joined again.
    */
   detokenize(tokens: readonly number[]): string {
     const bytes = Buffer.concat(tokens.map((token) => this.piece(token, true)));

@@ -1,6 +1,7 @@
-// Entry point of the process that quantises, before it is that: llama.cpp opens its input and output by name, so what it may open is
-// bounded by Landlock, and Landlock bounds the threads a thread starts, not those that run. So this restricts itself to the program's own files
-// and the two descriptors, and becomes the worker by execve. Without Landlock it ends.
+// Entry point of the process that quantises, before it is that: llama.cpp opens its input and output by name,
+// so what it may open is bounded by Landlock, and Landlock bounds the threads a thread starts, not those that
+// run. So this restricts itself to the program's own files and the two descriptors, and becomes the worker by
+// execve. Without Landlock it ends.
 
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';

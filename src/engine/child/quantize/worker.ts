@@ -1,6 +1,7 @@
-// The process that quantises one model (llama_model_quantize), under the Landlock of launch.ts and a seccomp filter that leaves it
-// opening files by name and no socket, no program, no other process. Reads fd 5, writes fd 4. Its log tells the progress, and
-// the tensors whose shape does not fit their type, which llama.cpp gives another one.
+// The process that quantises one model (llama_model_quantize), under the Landlock of launch.ts and a seccomp
+// filter that leaves it opening files by name and no socket, no program, no other process. Reads fd 5,
+// writes fd 4. Its log tells the progress, and the tensors whose shape does not fit their type, which
+// llama.cpp gives another one.
 
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';

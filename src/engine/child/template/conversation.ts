@@ -1,5 +1,5 @@
-// A conversation in the shapes that templates read, all its text disguised: with tools as the template knows them, or as tagged
-// text; with turns merged where a template refuses them as they are.
+// A conversation in the shapes that templates read, all its text disguised: with tools as the template knows
+// them, or as tagged text; with turns merged where a template refuses them as they are.
 
 import type { ChatMessage, ToolSpec } from '../../seam/engine.ts';
 import type { ReasoningFormat } from '../../seam/reasoning.ts';
@@ -75,7 +75,10 @@ export function genericShape(
   return shaped;
 }
 
-/** Merges neighbours of one role and moves every system text into the first user turn; the first turn is a user's. */
+/**
+ * Merges neighbours of one role and moves every system text into the first user turn; the first turn is a
+ * user's.
+ */
 export function alternating(messages: readonly Shaped[]): Shaped[] {
   const system = messages.filter((message) => message.role === 'system').map((message) => message.content);
   const turns: Shaped[] = [];

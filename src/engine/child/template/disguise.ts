@@ -1,4 +1,5 @@
-// Replaces the characters of control tokens by private stand-ins, in all text of a request while a template runs.
+// Replaces the characters of control tokens by private stand-ins, in all text of a request while a template
+// runs.
 
 import type { SpecialToken } from '../llama/vocabulary.ts';
 
@@ -10,9 +11,10 @@ export interface Disguise {
 }
 
 /**
- * A one-to-one mapping of the characters control tokens are made of to private-use ones and back. White space, quotes and
- * backslash keep their places, since templates trim and JSON-encode; no control token consists of these alone. Letters and
- * digits keep theirs too, unless a control token has no other characters.
+ * A one-to-one mapping of the characters control tokens are made of to private-use ones and back.
+ * White space, quotes and backslash keep their places, since templates trim and JSON-encode; no
+ * control token consists of these alone. Letters and digits keep theirs too, unless a control token
+ * has no other characters.
  */
 export function disguiseFor(specials: readonly SpecialToken[]): Disguise {
   const characters = new Set<string>();
@@ -24,8 +26,8 @@ export function disguiseFor(specials: readonly SpecialToken[]): Disguise {
       : Array.from(special.text).filter((c) => !/[\s"'\\]/.test(c)))
       characters.add(c);
   }
-  // An escape (supplementary private use area A) and one code per character. The escape is itself escaped, so that text
-  // which holds it comes back unchanged.
+  // An escape (supplementary private use area A) and one code per character. The escape is itself escaped, so
+  // that text which holds it comes back unchanged.
   const escape = String.fromCodePoint(0xf0000);
   const forward = new Map<string, string>();
   const back = new Map<string, string>();

@@ -1,4 +1,5 @@
-// The budget of all attempts at one request: milliseconds, units of work, lengths of ranges, and the size of the output.
+// The budget of all attempts at one request: milliseconds, units of work, lengths of ranges,
+// and the size of the output.
 
 import { createContext, runInContext } from 'node:vm';
 import { ApiError } from '../../../base/errors.ts';
@@ -6,11 +7,17 @@ import { ApiError } from '../../../base/errors.ts';
 export interface TemplateBounds {
   /** Milliseconds of all attempts together. */
   readonly timeoutMs: number;
-  /** Characters of the output and of every string; also the weight of every list and mapping, with all it holds. */
+  /**
+   * Characters of the output and of every string; also the weight of every list and
+   * mapping, with all it holds.
+   */
   readonly maxOutputCharacters: number;
   /** Numbers handed out by range(), all attempts together. */
   readonly maxRange: number;
-  /** Units of work of all attempts together: a character read or written is 1, an element 32, a step of the interpreter 4. */
+  /**
+   * Units of work of all attempts together: a character read or written is 1, an element 32, a
+   * step of the interpreter 4.
+   */
   readonly maxWork: number;
 }
 

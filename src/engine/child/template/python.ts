@@ -1,6 +1,7 @@
-// Manners of Python that chat templates rely on and the template library lacks: how values print, when they are equal, what filters
-// make of an undefined value, and methods of lists, mappings and texts. Follows Python's Jinja 3.1, for which templates are written; what
-// has no equal here keeps the library's own behaviour. The caller counts the work before it asks.
+// Manners of Python that chat templates rely on and the template library lacks: how values print, when they
+// are equal, what filters make of an undefined value, and methods of lists, mappings and texts. Follows
+// Python's Jinja 3.1, for which templates are written; what has no equal here keeps the library's own
+// behaviour. The caller counts the work before it asks.
 
 import {
   entries,
@@ -99,7 +100,10 @@ export function mappingKey(key: Value): string | null {
   return typeof key.value === 'number' ? String(key.value) : textOf(key);
 }
 
-/** The list or mapping that `for` goes through: an undefined value is empty, a text its characters, and a tuple unpacks like a list. */
+/**
+ * The list or mapping that `for` goes through: an undefined value is empty, a text its characters, and a
+ * tuple unpacks like a list.
+ */
 export function iterated(value: Value): Value {
   const text = textOf(value);
   if (text !== null) return listOf(Array.from(text, textValue));
@@ -123,7 +127,10 @@ const LIST_FILTERS = new Set(
   'selectattr rejectattr map list join length count sort unique reverse first last min max'.split(' '),
 );
 
-/** The operand as Python's filters see it: text filters take the text of any value, and those of lists take an undefined one as empty. */
+/**
+ * The operand as Python's filters see it: text filters take the text of any value, and those of lists take
+ * an undefined one as empty.
+ */
 export function filterOperand(name: string, operand: Value): Value {
   if (TEXT_FILTERS.has(name)) return textOf(operand) === null ? made(pythonText(operand)) : operand;
   const absent = operand.type === 'UndefinedValue';
@@ -181,8 +188,8 @@ function pairsOf(mapping: Value): Value {
 const GROWS = new Set(['append', 'pop']);
 
 /**
- * A method by its name, which for `.name` goes before a key of that name, as in Python. Undefined: the library's own is right.
- * `changes` is called before a list changes.
+ * A method by its name, which for `.name` goes before a key of that name, as in Python. Undefined: the
+ * library's own is right. `changes` is called before a list changes.
  */
 export function methodOf(object: Value, name: string, changes: (list: Value) => void): Method | undefined {
   if (object.type === 'NamespaceValue') return undefined;

@@ -1,8 +1,8 @@
-// Chat messages → tokens, through the Jinja template of the GGUF (or of the model manifest). The template is the model
-// author's code and the messages are a stranger's text, so user text never becomes a control token: control tokens are
-// searched only in the template's own text, while the messages are disguised (disguise). Rendering is bounded (meter). When a
-// template is loaded it renders probe conversations, which show what variables it needs, whether it works at all, and whether it
-// writes a tool call in the detected format.
+// Chat messages → tokens, through the Jinja template of the GGUF (or of the model manifest). The template is
+// the model author's code and the messages are a stranger's text, so user text never becomes a control token:
+// control tokens are searched only in the template's own text, while the messages are disguised (disguise).
+// Rendering is bounded (meter). When a template is loaded it renders probe conversations, which show what
+// variables it needs, whether it works at all, and whether it writes a tool call in the detected format.
 
 import { parse, tokenize as lex } from '@huggingface/jinja';
 import { ApiError } from '../../../base/errors.ts';
@@ -37,7 +37,10 @@ export interface ChatTemplate {
   readonly reasoning: ReasoningFormat | null;
   /** Texts that end an answer where the template has no control token to do it. */
   readonly stops: readonly string[];
-  /** `variables`: what a request sets for the template (`enable_thinking`); names that the template is always given stay ours. */
+  /**
+   * `variables`: what a request sets for the template (`enable_thinking`); names that the template
+   * is always given stay ours.
+   */
   prompt(messages: readonly ChatMessage[], tools: readonly ToolSpec[], variables?: Variables): RenderedPrompt;
   /** The tokens of that prompt. */
   tokens(messages: readonly ChatMessage[], tools: readonly ToolSpec[], variables?: Variables): number[];
@@ -54,8 +57,8 @@ const CHAT_ML = `{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.c
 const PLAIN = `{% for m in messages %}{% if m.role == 'system' %}{{ m.content + '\\n\\n' }}{% elif m.role == 'assistant' %}{{ 'Assistant: ' + m.content + '\\n' }}{% else %}{{ 'User: ' + m.content + '\\n' }}{% endif %}{% endfor %}Assistant:`;
 
 /**
- * The variables of a request without tools. The transformers library passes none; some templates were only ever run with
- * lists, and Firefunction wants its tools as text, under another name, and the time.
+ * The variables of a request without tools. The transformers library passes none; some templates were only
+ * ever run with lists, and Firefunction wants its tools as text, under another name, and the time.
  */
 const ABSENCES: readonly Readonly<Record<string, unknown>>[] = [
   { tools: null, documents: null },
@@ -75,7 +78,10 @@ const PROBE_SYSTEM: readonly ChatMessage[] = [
   { role: 'system', content: 'probesystem' },
   PROBE_USER,
 ];
-/** Letters and digits only (nine in the id: Mistral's templates insist), so that the disguise does not change them. */
+/**
+ * Letters and digits only (nine in the id: Mistral's templates insist), so that the
+ * disguise does not change them.
+ */
 const PROBE_CALL = { id: 'call00001', name: 'probetool', arguments: '{"probekey":"probevalue"}' };
 const PROBE_TOOL: ToolSpec = {
   name: PROBE_CALL.name,
@@ -93,8 +99,8 @@ const PROBE_HISTORY: readonly ChatMessage[] = [
 ];
 
 /**
- * Compiles a template; `source` null takes ChatML where the vocabulary has it, else plain text. So does a template that
- * cannot render one question. Throws on a syntax error.
+ * Compiles a template; `source` null takes ChatML where the vocabulary has it, else plain text. So does a
+ * template that cannot render one question. Throws on a syntax error.
  */
 export function createChatTemplate(
   source: string | null,
@@ -241,9 +247,10 @@ class JinjaTemplate implements ChatTemplate {
     if (this.#ownTools && tools.length > 0)
       given['tools'] = tools.map((tool) => disguise.deep(toolObject(tool)));
     const shaped = this.#shaped(messages, tools);
-    // Templates refuse histories they were not trained on (two user turns, a system message in the middle). Such a history
-    // is answered too: once more with the turns merged and the system text at the head of the first one, and at last with
-    // the whole conversation as one question, which is what every template renders.
+    // Templates refuse histories they were not trained on (two user turns, a system message in the
+    // middle). Such a history is answered too: once more with the turns merged and the system text at
+    // the head of the first one, and at last with the whole conversation as one question, which is
+    // what every template renders.
     const meter = this.#renderer.meter();
     let failure: unknown;
     for (const attempt of [() => shaped, () => alternating(shaped), () => oneTurn(alternating(shaped))]) {
@@ -305,7 +312,10 @@ function tokenizerOf(vocabulary: TemplateVocabulary, disguise: Disguise): (rende
   };
 }
 
-/** Why a template of the configuration cannot be used (a fallback would silently replace it); null when it can. */
+/**
+ * Why a template of the configuration cannot be used (a fallback would silently replace it); null when it
+ * can.
+ */
 export function templateProblem(source: string): string | null {
   try {
     const vocabulary = { specials: [], bos: null, eos: null, addBos: false, tokenize: () => [] };

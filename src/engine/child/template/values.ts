@@ -61,8 +61,9 @@ export function longestText(value: Value): number {
 }
 
 /**
- * Weighs a value with everything in it, each part as often as it would be written. Weights of lists and mappings are kept,
- * unless a namespace is in them, or a list that has been changed by a method. A value that contains itself is infinitely heavy.
+ * Weighs a value with everything in it, each part as often as it would be written. Weights of lists and
+ * mappings are kept, unless a namespace is in them, or a list that has been changed by a method. A value that
+ * contains itself is infinitely heavy.
  */
 export function scale(looked: (count: number) => void): {
   readonly weigh: (value: Value) => number;

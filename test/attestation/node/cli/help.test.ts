@@ -1,4 +1,5 @@
-// Every command explains itself: its own text on stdout, exit 0; and the program ends quietly when its reader does.
+// Every command explains itself: its own text on stdout, exit 0; and the program ends
+// quietly when its reader does.
 
 import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';

@@ -1,4 +1,5 @@
-// assay-verify from its arguments to its exit code and its output, in process; what people read is kept in test/golden.
+// assay-verify from its arguments to its exit code and its output, in process; what people
+// read is kept in test/golden.
 
 import { randomBytes } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';

@@ -1,4 +1,5 @@
-// `assay-verify proxy` as a command: the policy it finds, what it logs, ports that cannot be had, pages it lets in.
+// `assay-verify proxy` as a command: the policy it finds, what it logs, ports that cannot
+// be had, pages it lets in.
 
 import { createServer, type AddressInfo } from 'node:net';
 import { once } from 'node:events';

@@ -1,4 +1,5 @@
-// On a terminal: the verdict first, failures and a summary, no line wider than it; colours only where they are wanted.
+// On a terminal: the verdict first, failures and a summary, no line wider than it; colours
+// only where they are wanted.
 
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test, onTestFinished } from 'vitest';

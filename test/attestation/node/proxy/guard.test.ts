@@ -1,4 +1,5 @@
-// The clients that the local proxy answers: which Host, web pages and upgrades; and that every refusal is in the envelope.
+// The clients that the local proxy answers: which Host, web pages and upgrades; and that every
+// refusal is in the envelope.
 
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';

@@ -1,4 +1,5 @@
-// Reasoning on the wire: split from the answer, whole and streamed, as the OpenAI SDK reads it; its switches; and its way back.
+// Reasoning on the wire: split from the answer, whole and streamed, as the OpenAI SDK reads it; its
+// switches; and its way back.
 
 import OpenAI from 'openai';
 import { afterEach, describe, expect, test } from 'vitest';

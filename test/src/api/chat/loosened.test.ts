@@ -1,4 +1,5 @@
-// Tools that are not strict, over HTTP: accepted whatever their schemas say, and the answer names what is not enforced.
+// Tools that are not strict, over HTTP: accepted whatever their schemas say, and the answer
+// names what is not enforced.
 
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';

@@ -1,5 +1,5 @@
-// Histories as clients hand them back: fields beside the words in messages and parts promise no behaviour, and the words
-// come to the model all the same.
+// Histories as clients hand them back: fields beside the words in messages and parts promise no behaviour,
+// and the words come to the model all the same.
 
 import { describe, expect, test } from 'vitest';
 import { messages, toChatMessages } from '../../../../src/api/chat/messages.ts';

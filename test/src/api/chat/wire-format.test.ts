@@ -1,5 +1,5 @@
-// The wire format of tool calls never reaches a client, whatever stop strings and limits a request has: with real engines, in
-// every format, whole and streamed. The requests others found failing are run as they are.
+// The wire format of tool calls never reaches a client, whatever stop strings and limits a request has: with
+// real engines, in every format, whole and streamed. The requests others found failing are run as they are.
 
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -18,7 +18,10 @@ let api: ApiServer;
 let engines: Record<string, Engine>;
 
 const TURNS = `{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}{% if m.tool_calls %}{% for c in m.tool_calls %}CALL{% endfor %}{% endif %}{% endfor %}{% if tools %}{{ tools | tojson }}{% endif %}<|assistant|>`;
-/** Templates that write calls of one format each; the demo model says what it says, and a grammar holds it to the format. */
+/**
+ * Templates that write calls of one format each; the demo model says what it says, and a
+ * grammar holds it to the format.
+ */
 const TEMPLATES = {
   hermes: TURNS.replace(
     'CALL',

@@ -1,5 +1,5 @@
-// Streamed text that leaves at intervals: no text is lost or reordered, waiting text comes before a failure, and a client that leaves
-// stops the clock and the source. The clock is the test's.
+// Streamed text that leaves at intervals: no text is lost or reordered, waiting text comes before a failure,
+// and a client that leaves stops the clock and the source. The clock is the test's.
 
 import { array, assert, asyncProperty, constantFrom, integer, record, string } from 'fast-check';
 import { afterEach, describe, expect, test } from 'vitest';

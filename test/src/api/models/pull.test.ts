@@ -1,4 +1,5 @@
-// A pull that fails in its stream says what it would say as an answer: the same code, and the type of that code's status.
+// A pull that fails in its stream says what it would say as an answer: the same code, and the
+// type of that code's status.
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

@@ -1,5 +1,5 @@
-// /v1/tokenize and /v1/detokenize count like every other inference route: tokens of the caller's minute, and work that ends with
-// its client.
+// /v1/tokenize and /v1/detokenize count like every other inference route: tokens of the caller's minute, and
+// work that ends with its client.
 
 import { afterEach, describe, expect, test } from 'vitest';
 import { tokenizeAnswer } from '../../../../src/api/response-schemas.ts';

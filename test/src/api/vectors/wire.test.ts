@@ -1,4 +1,5 @@
-// A vector on the wire has length 1, whole or cut, as numbers and as base64; one that has no direction is refused by name.
+// A vector on the wire has length 1, whole or cut, as numbers and as base64; one that has no
+// direction is refused by name.
 
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';

@@ -1,5 +1,5 @@
-// The engine child as the kernel sees it: what /proc says of a real one, what a confined process can still do and what not,
-// and the filter of each platform, run by an interpreter of its own.
+// The engine child as the kernel sees it: what /proc says of a real one, what a confined process can still do
+// and what not, and the filter of each platform, run by an interpreter of its own.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -56,7 +56,8 @@ describe.skipIf(!supported)('a real engine child', () => {
     const open = readdirSync(`/proc/${engine.pid}/fd`).map(
       (fd) => [Number(fd), readlinkSync(`/proc/${engine.pid}/fd/${fd}`)] as const,
     );
-    // Pipes and anonymous inodes are the event loop's; a harness may leak a pipe of its own, which no shell can prevent.
+    // Pipes and anonymous inodes are the event loop's; a harness may leak a pipe of its own,
+    // which no shell can prevent.
     const other = open.filter(([, target]) => !/^(anon_inode:|pipe:|\/dev\/null$)/.test(target));
     expect(other.map(([fd]) => fd).toSorted((a, b) => a - b)).toEqual([2, 3]);
     for (const [, target] of other) expect(target).toMatch(/^socket:/);
@@ -85,7 +86,9 @@ describe.skipIf(!supported)('a real engine child while it loads', () => {
     }
   };
 
-  /** Status of every thread of the child that has this file open or mapped; read at once, while it goes on. */
+  /**
+   * Status of every thread of the child that has this file open or mapped; read at once, while it goes on.
+   */
   const statuses = (file: string): string[] => {
     const children = readdirSync('/proc/self/task').flatMap((task) =>
       look(() => readFileSync(`/proc/self/task/${task}/children`, 'utf8'))

@@ -1,4 +1,5 @@
-// Prompts that are refused before, and instead of, tokenizing: shown with a model that only counts what it is given.
+// Prompts that are refused before, and instead of, tokenizing: shown with a model that only
+// counts what it is given.
 
 import { describe, expect, test } from 'vitest';
 import type { Prompt } from '../../../../src/engine/seam/engine.ts';
@@ -68,7 +69,8 @@ describe('a query and its documents', () => {
 
 describe('what cannot fit is refused unread', () => {
   const contextLength = 64;
-  // Of 8 bytes a token at most, 512 bytes are 64 tokens: as many as the context has, and none left for an answer.
+  // Of 8 bytes a token at most, 512 bytes are 64 tokens: as many as the context has, and
+  // none left for an answer.
   const half = 'a'.repeat(256);
   const call = { id: '1', name: 'f', arguments: '{}' };
   const user = { role: 'user', content: 'hi' } as const;

@@ -1,5 +1,5 @@
-// Memory for request bodies: a budget over all that are read or held, by length or as they come, given back in every way a
-// request can end.
+// Memory for request bodies: a budget over all that are read or held, by length or as they come, given back
+// in every way a request can end.
 
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
@@ -45,7 +45,10 @@ async function start(limits: Partial<ServerConfig['limits']>, o: ApiServerOption
   });
 }
 
-/** A chat request of `bytes` bytes, most of them in a field that is ignored, so that it is short for the model. */
+/**
+ * A chat request of `bytes` bytes, most of them in a field that is ignored, so that it is short for the
+ * model.
+ */
 function body(bytes: number): string {
   const chat = { model: 'demo', messages: [{ role: 'user', content: 'Hi' }], stream: true };
   const bare = JSON.stringify(chat);

@@ -107,7 +107,8 @@ describe('alice fills it, bob gets in', () => {
     const door = latch();
     const engine = { slots: 2, maxQueue: 4, prefill: () => door.opened };
     await start({ maxQueuePerModel: 4 }, { engine });
-    // Counted as three: two that run at once, and the rest that waits. What is left for one more of alice's is too little.
+    // Counted as three: two that run at once, and the rest that waits. What is left for one more
+    // of alice's is too little.
     expect(await flood('alice', 8, 7, { ...CHAT, n: 8 })).toEqual(repeated('engine_overloaded', 7));
     const bob = ask('bob', CHAT);
     await api!.begun(2);

@@ -1,5 +1,6 @@
-// Against the official converter and `transformers`, on tiny random models with the real vocabularies of the llama.cpp sources: the
-// file is the same byte for byte, and libllama computes from ours what PyTorch computes from the folder. Needs `make convert-oracle`.
+// Against the official converter and `transformers`, on tiny random models with the real vocabularies of the
+// llama.cpp sources: the file is the same byte for byte, and libllama computes from ours what PyTorch
+// computes from the folder. Needs `make convert-oracle`.
 
 import { createHash } from 'node:crypto';
 import {
@@ -28,7 +29,10 @@ afterAll(() => rmSync(work, { recursive: true }));
 
 interface Row {
   readonly types: readonly Exclude<OutputType, 'auto'>[];
-  /** Largest difference of a logit, in parts of the largest logit. GELU is a table of halves in ggml, so BERT and Gemma have more. */
+  /**
+   * Largest difference of a logit, in parts of the largest logit. GELU is a table of halves in ggml, so
+   * BERT and Gemma have more.
+   */
   readonly within: number;
 }
 
@@ -108,7 +112,8 @@ describe.skipIf(!haveOracle)('the official converter', () => {
           type,
           digest(oracle.results.get(type) ?? ''),
         ]);
-      // The source's own values in the type that loses none of them; BF16 is multiplied in BF16, so what can be is F32.
+      // The source's own values in the type that loses none of them; BF16 is multiplied in
+      // BF16, so what can be is F32.
       const path = convert(oracle.folder, 'f32');
       const ours = await computed(path, oracle.tokens, oracle.embedding);
       expect(ours.length).toBe(oracle.values.length);

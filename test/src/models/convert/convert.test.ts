@@ -1,5 +1,6 @@
-// The converter against the official one without Python: the SHA-256 of what `convert_hf_to_gguf.py` of the pinned llama.cpp made of the
-// same folders is in test/golden/convert-digests.json (scripts/convert-oracle says how it got there). Then what a folder may not be.
+// The converter against the official one without Python: the SHA-256 of what `convert_hf_to_gguf.py` of the
+// pinned llama.cpp made of the same folders is in test/golden/convert-digests.json (scripts/convert-oracle
+// says how it got there). Then what a folder may not be.
 
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';

@@ -1,5 +1,5 @@
-// Conversions of floats against an independent one (scripts/demo-model/numbers.ts) and the definition, over all halves, all BF16
-// values and singles at every edge.
+// Conversions of floats against an independent one (scripts/demo-model/numbers.ts) and the definition, over
+// all halves, all BF16 values and singles at every edge.
 
 import { expect, test } from 'vitest';
 import { halfBits, halfValue } from '../../../../scripts/demo-model/numbers.ts';

@@ -1,5 +1,5 @@
-// The reader of safetensors headers: what the format allows is read, everything else is refused by the tensor's name; whatever is done to
-// a header, the answer is tensors that tile the file, or an ApiError.
+// The reader of safetensors headers: what the format allows is read, everything else is refused by the
+// tensor's name; whatever is done to a header, the answer is tensors that tile the file, or an ApiError.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

@@ -1,4 +1,5 @@
-// The GGUF reader on damaged headers: its typed error or sane numbers, and no file accepted that makes llama.cpp abort.
+// The GGUF reader on damaged headers: its typed error or sane numbers, and no file accepted
+// that makes llama.cpp abort.
 
 import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';

@@ -1,5 +1,5 @@
-// The GGUF reader: reports real files, refuses corrupt ones with a reason, never anything but its typed error, and what it
-// accepts does not take real llama.cpp down.
+// The GGUF reader: reports real files, refuses corrupt ones with a reason, never anything but its typed
+// error, and what it accepts does not take real llama.cpp down.
 
 import { mkdtemp, open, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

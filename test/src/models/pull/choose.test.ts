@@ -1,5 +1,5 @@
-// Which file of a repository a name means: the model, not what lies beside it under the same tag; what is ambiguous or split is
-// refused with the names to choose from.
+// Which file of a repository a name means: the model, not what lies beside it under the same tag; what is
+// ambiguous or split is refused with the names to choose from.
 
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';

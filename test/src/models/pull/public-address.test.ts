@@ -1,4 +1,5 @@
-// Addresses a pull may connect to, held against the IANA special-purpose registries and every form that embeds IPv4.
+// Addresses a pull may connect to, held against the IANA special-purpose registries and
+// every form that embeds IPv4.
 
 import { isIPv6 } from 'node:net';
 import * as fc from 'fast-check';

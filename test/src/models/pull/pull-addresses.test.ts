@@ -1,4 +1,5 @@
-// Where a pull connects to: no address inside, no endless redirects, and names that lead nowhere but to their repository.
+// Where a pull connects to: no address inside, no endless redirects, and names that lead nowhere
+// but to their repository.
 
 import { createServer } from 'node:http';
 import { connect } from 'node:net';

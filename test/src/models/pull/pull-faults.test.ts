@@ -1,4 +1,5 @@
-// Pulls from a hub that falters or lies, and onto a full disk: what was fetched is kept, what is wrong is not registered.
+// Pulls from a hub that falters or lies, and onto a full disk: what was fetched is kept, what is
+// wrong is not registered.
 
 import { describe, expect, test } from 'vitest';
 import { realDisk } from '../../../../src/models/pull/download.ts';

@@ -1,5 +1,5 @@
-// Pulling models from a hub that behaves, misbehaves and lies: only a verified model is registered, no byte fetched is
-// fetched twice, no token or signature leaves its place, and no address inside is reached.
+// Pulling models from a hub that behaves, misbehaves and lies: only a verified model is registered, no byte
+// fetched is fetched twice, no token or signature leaves its place, and no address inside is reached.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

@@ -1,4 +1,5 @@
-// One owner of a model store at a time, and kill -9 at any instant: no model is lost, no half-written file stays.
+// One owner of a model store at a time, and kill -9 at any instant: no model is lost, no
+// half-written file stays.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

@@ -1,5 +1,5 @@
-// The model store: it keeps what is put, the same bytes once, collects no blob in use, has one owner, names hand-edited nonsense,
-// and kill -9 at any instant loses no model and leaves no half-written file.
+// The model store: it keeps what is put, the same bytes once, collects no blob in use, has one owner, names
+// hand-edited nonsense, and kill -9 at any instant loses no model and leaves no half-written file.
 
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
@@ -122,7 +122,8 @@ describe('models and blobs', () => {
   });
 
   test('says that the disk is full, and leaves nothing', async () => {
-    // /dev/full gives ENOSPC on write; as the store's own target it cannot be used, so the importing handle's write is.
+    // /dev/full gives ENOSPC on write; as the store's own target it cannot be used, so the
+    // importing handle's write is.
     const path = join(fixture.folder, 'file');
     await writeFile(path, 'content');
     const full = await open('/dev/full', 'w');

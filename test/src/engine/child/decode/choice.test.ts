@@ -1,5 +1,5 @@
-// One completion being written: which log probabilities belong to an answer that a stop string cut, wherever the cut falls in
-// tokens and characters.
+// One completion being written: which log probabilities belong to an answer that a stop string cut, wherever
+// the cut falls in tokens and characters.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

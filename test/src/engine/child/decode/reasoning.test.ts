@@ -1,4 +1,5 @@
-// Splitting the reasoning off an answer, wherever its tokens are cut; and the form that a grammar gives the answer after it.
+// Splitting the reasoning off an answer, wherever its tokens are cut; and the form that a grammar
+// gives the answer after it.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -124,7 +125,10 @@ describe('a block', () => {
   });
 });
 
-/** A choice whose sampler takes the first of the wanted tokens that the filter allows; token i stands for `pieces[i]`. */
+/**
+ * A choice whose sampler takes the first of the wanted tokens that the filter allows; token
+ * i stands for `pieces[i]`.
+ */
 function write(
   pieces: readonly string[],
   wanted: readonly (readonly number[])[],

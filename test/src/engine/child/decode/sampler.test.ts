@@ -1,4 +1,5 @@
-// Sampling and text assembly without a model: distributions, filters, seeds, stop strings and UTF-8 at every cut.
+// Sampling and text assembly without a model: distributions, filters, seeds, stop strings and UTF-8 at every
+// cut.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -280,7 +281,8 @@ describe('text', () => {
         fc.array(fc.string({ unit: letter, minLength: 1, maxLength: 4 }), { maxLength: 3 }),
         (text, cuts, stops) => {
           const { text: out, stopped, parts } = feed(new TextEncoder().encode(text), cuts, stops);
-          // The stop that is complete first ends the text; of those complete at once the one that begins first.
+          // The stop that is complete first ends the text; of those complete at once the one that begins
+          // first.
           let wanted = text;
           let found = false;
           for (let end = 1; end <= text.length && !found; end += 1) {

@@ -1,5 +1,5 @@
-// The scheduler on a context that remembers every call: what is decoded together, in which order, and what a cancel, a pause
-// or a full memory does — by the step, without clocks.
+// The scheduler on a context that remembers every call: what is decoded together, in which order, and what a
+// cancel, a pause or a full memory does — by the step, without clocks.
 
 import { describe, expect, test } from 'vitest';
 import { start, expected } from '../../../../fixtures/engine/fake-context.ts';

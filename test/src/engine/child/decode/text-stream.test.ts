@@ -1,5 +1,5 @@
-// Stop strings and the wire format of calls: only the text a client reads is searched for stop strings, in every
-// format, however the tokens fall, and whatever part of the wire format the stop string is.
+// Stop strings and the wire format of calls: only the text a client reads is searched for stop strings, in
+// every format, however the tokens fall, and whatever part of the wire format the stop string is.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

@@ -1,6 +1,6 @@
-// The binding to libllama itself, in this process: that it refuses a library it was not written for, that an abort really
-// reaches a running decode, that the model's text functions are each other's inverse, and that its greedy choice is the one
-// of node-llama-cpp, which drives the same library through its own C++ addon.
+// The binding to libllama itself, in this process: that it refuses a library it was not written for, that an
+// abort really reaches a running decode, that the model's text functions are each other's inverse, and that
+// its greedy choice is the one of node-llama-cpp, which drives the same library through its own C++ addon.
 
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';

@@ -1,5 +1,5 @@
-// Long runs of one kind of character: cut where it changes least, and no longer the end of an engine whose model splits text by
-// regular expressions that recurse.
+// Long runs of one kind of character: cut where it changes least, and no longer the end of an engine whose
+// model splits text by regular expressions that recurse.
 
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

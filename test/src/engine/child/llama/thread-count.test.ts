@@ -1,4 +1,5 @@
-// How many threads compute when others use the processors: by the processor time the threads get, on a clock of the test's.
+// How many threads compute when others use the processors: by the processor time the threads get,
+// on a clock of the test's.
 
 import { describe, expect, test } from 'vitest';
 import { createThreadCount, type ThreadCount } from '../../../../../src/engine/child/llama/thread-count.ts';

@@ -1,5 +1,6 @@
-// The template interpreter against Python's Jinja: every template of the corpus writes every conversation as Python does, by
-// digests that test/fixtures/engine/template-oracle.py has computed. And what each of Python's manners is, by example.
+// The template interpreter against Python's Jinja: every template of the corpus writes every conversation as
+// Python does, by digests that test/fixtures/engine/template-oracle.py has computed. And what each of
+// Python's manners is, by example.
 
 import { createHash } from 'node:crypto';
 import { parse, tokenize } from '@huggingface/jinja';

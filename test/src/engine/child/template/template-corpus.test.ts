@@ -1,5 +1,6 @@
-// The templates of some seventy published models (test/fixtures/engine/template-corpus). Every template renders every
-// conversation without loss, and its tool calls are read back by the reader of the format it is taken for.
+// The templates of some seventy published models (test/fixtures/engine/template-corpus). Every
+// template renders every conversation without loss, and its tool calls are read back by the reader of
+// the format it is taken for.
 
 import { describe, expect, test } from 'vitest';
 import type { ChatMessage, ToolSpec } from '../../../../../src/engine/seam/engine.ts';

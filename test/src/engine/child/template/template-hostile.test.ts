@@ -1,4 +1,5 @@
-// Chat templates against an adversary: text that tries to become control tokens, and templates made to exhaust the child.
+// Chat templates against an adversary: text that tries to become control tokens, and templates
+// made to exhaust the child.
 
 import * as fc from 'fast-check';
 import { describe, expect, test, vi } from 'vitest';
@@ -144,7 +145,8 @@ describe('hostile templates', () => {
   const again = (times: number, body: string): string => `{% for i in range(${times}) %}${body}{% endfor %}`;
   const grown = (start: string, step: string, end: string, times = 40): string =>
     `{% set ns = namespace(v=${start}) %}${again(times, `{% set ns.v = ${step} %}`)}{{ ${end} }}`;
-  // Native functions cannot be interrupted: what they would do is counted first. No time limit is at work here.
+  // Native functions cannot be interrupted: what they would do is counted first. No time limit is at work
+  // here.
   test.each([
     [
       'a mapping that holds itself twice, as JSON',

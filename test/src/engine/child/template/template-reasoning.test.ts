@@ -1,4 +1,5 @@
-// The reasoning of published models, by what their templates write: its marks, and where an answer begins under each switch.
+// The reasoning of published models, by what their templates write: its marks, and where an answer
+// begins under each switch.
 
 import { describe, expect, test } from 'vitest';
 import { createChatTemplate, type ChatTemplate } from '../../../../../src/engine/child/template/template.ts';

@@ -1,5 +1,5 @@
-// Chat templates: rendered as their authors meant, on text that tries to break out, on histories they refuse, and when the
-// template itself is hostile.
+// Chat templates: rendered as their authors meant, on text that tries to break out, on histories they refuse,
+// and when the template itself is hostile.
 
 import { describe, expect, test } from 'vitest';
 import { createChatTemplate } from '../../../../../src/engine/child/template/template.ts';
