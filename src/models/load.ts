@@ -72,7 +72,7 @@ export async function openModel<E extends Closable>(
   }
 }
 
-async function stage<E>(entry: RegistryEntry, options: <E>): Promise<ReadyFile> {
+async function stage<E>(entry: RegistryEntry, options: LoadOptions<E>): Promise<ReadyFile> {
   const { id: name, residency } = entry.model;
   const weights = entry.files.filter((file) => file.role === 'weights');
   const [first] = weights;
